@@ -1,0 +1,2 @@
+//! The `moat` command line.
+fn main() {}

@@ -1,0 +1,192 @@
+//! What a platform is: how guest code runs on the host and how the sentry hears of it.
+//!
+//! A [`Platform`] makes guest processes; an [`AddressSpace`] is one host process; a [`GuestThread`] is
+//! one host thread, owned by the future of one guest task. The guest runs natively until an
+//! [`Event`]; the sentry changes its memory by [`Order`]s that the thread carries out itself, and
+//! reads and writes its memory through [`AddressSpace`]. Nothing here knows Linux tasks or files.
+//!
+//! # Invariants
+//! - Whatever a guest thread reports is hostile; an implementation snapshots shared memory once.
+//! - A `GuestThread` is used by one future at a time, and each `poll_*` runs to `Ready` before the next begins.
+//! - Dropping a `GuestThread` makes its host thread exit; dropping the last reference to an `AddressSpace` kills
+//!   and reaps its host process.
+
+pub mod event;
+pub mod order;
+pub mod regs;
+
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use moat_abi::{Errno, Result};
+
+pub use event::{Event, Fault, ForeignAbi};
+pub use order::{Atomic32, MapSource, Order};
+pub use regs::Regs;
+
+/// Bytes in a page.
+pub const PAGE_SIZE: u64 = 4096;
+/// One past the last address a guest can use. Everything above belongs to the platform's stub.
+pub const GUEST_TOP: u64 = 0x7ffe_0000_0000;
+/// Guests get no page below this (the host's default `vm.mmap_min_addr`).
+pub const GUEST_BOTTOM: u64 = 0x1_0000;
+
+/// Where the host's vDSO is mapped in every blank process. Both ranges are below [`GUEST_TOP`].
+#[derive(Clone, Debug)]
+pub struct VdsoLayout {
+    /// `[vvar]` and its like: read-only data pages.
+    pub vvar: Range<u64>,
+    /// `[vdso]`: the ELF image; AT_SYSINFO_EHDR is its start.
+    pub vdso: Range<u64>,
+}
+
+/// A way to run guest code.
+pub trait Platform: Send + Sync {
+    /// "systrap", "ptrace".
+    fn name(&self) -> &'static str;
+
+    /// Takes a blank guest process: nothing mapped below [`GUEST_TOP`] but the vDSO, one thread, parked.
+    ///
+    /// # Errors
+    /// EAGAIN or ENOMEM from the host.
+    fn poll_new_process(&self, cx: &mut Context<'_>) -> Poll<Result<NewProcess>>;
+
+    /// The vDSO of blank processes.
+    fn vdso(&self) -> VdsoLayout;
+
+    /// A descriptor that is readable when [`Platform::dispatch`] has something to do, if there is one.
+    ///
+    /// The executor that leads waits on it by poll(2) itself, not through an epoll, so that the host can wake
+    /// it on the CPU of the guest thread.
+    fn event_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Takes in at least one event if there is one and wakes the futures concerned. Never blocks.
+    fn dispatch(&self);
+
+    /// Looks for events without a host call, for as long as that pays, and wakes the futures concerned.
+    ///
+    /// Gives true if it found one. Called by an executor that has nothing to do, before it sleeps.
+    fn spin(&self) -> bool {
+        false
+    }
+}
+
+/// A process just made: [`Platform::poll_new_process`] or a clone.
+pub struct NewProcess {
+    /// The host process.
+    pub space: Arc<dyn AddressSpace>,
+    /// Its only thread.
+    pub thread: Box<dyn GuestThread>,
+}
+
+/// One guest address space, which is one host process.
+pub trait AddressSpace: Send + Sync {
+    /// Copies out of guest memory; gives the bytes copied before the first inaccessible one.
+    ///
+    /// # Errors
+    /// EFAULT if not one byte could be read; ESRCH if the process is gone.
+    fn read(&self, addr: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// Copies into guest memory; gives the bytes copied before the first inaccessible one.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::read`].
+    fn write(&self, addr: u64, buf: &[u8]) -> Result<usize>;
+
+    /// Copies in ignoring protections, as ptrace(2) POKEDATA does (breaks copy-on-write of private text).
+    ///
+    /// # Errors
+    /// As [`AddressSpace::write`].
+    fn write_forced(&self, addr: u64, buf: &[u8]) -> Result<usize>;
+
+    /// The host process id, in the sentry's pid namespace.
+    fn host_pid(&self) -> i32;
+
+    /// Kills the host process. Every thread then reports [`Event::Died`].
+    fn kill(&self);
+}
+
+/// One guest thread, which is one host thread.
+///
+/// A thread is parked when it is not inside a `poll_*` call that has returned `Pending`.
+pub trait GuestThread: Send {
+    /// The registers at the last stop, from one snapshot.
+    fn regs(&mut self) -> Regs;
+
+    /// Replaces the registers that the next switch resumes with.
+    ///
+    /// `rflags` is masked with [`regs::USER_RFLAGS`]; a non-canonical `rip` or base makes the next switch report a SIGSEGV.
+    fn set_regs(&mut self, regs: &Regs);
+
+    /// Sets the result register only: the common end of a syscall, cheaper than [`GuestThread::set_regs`].
+    fn set_ret(&mut self, rax: u64);
+
+    /// The extended state (XSAVE image, as the kernel puts it in a signal frame, `sw_reserved` included).
+    ///
+    /// # Errors
+    /// EFAULT or ESRCH if the thread's memory is gone or spoilt.
+    fn fpu(&mut self) -> Result<Vec<u8>>;
+
+    /// Replaces the extended state. The host checks it; a bad image makes the next switch report a SIGSEGV.
+    ///
+    /// # Errors
+    /// EINVAL for an image of a wrong size.
+    fn set_fpu(&mut self, image: &[u8]) -> Result<()>;
+
+    /// Sets the extended state to that of a fresh program.
+    fn reset_fpu(&mut self);
+
+    /// Resumes application code with the registers set, after the deferred orders, until the next event.
+    ///
+    /// The first poll resumes; later polls only look for the event.
+    fn poll_switch(&mut self, cx: &mut Context<'_>) -> Poll<Event>;
+
+    /// Has the thread carry out one order, and waits for it.
+    ///
+    /// # Errors
+    /// The host's errno; ESRCH if the thread died.
+    fn poll_order(&mut self, cx: &mut Context<'_>, order: &Order) -> Poll<Result<u64>>;
+
+    /// Adds an order to be carried out before the next switch resumes, without a round trip.
+    fn defer(&mut self, order: Order);
+
+    /// Has the thread make a copy of its process (copy-on-write), parked, with the same registers.
+    ///
+    /// # Errors
+    /// EAGAIN, ENOMEM from the host; ESRCH if the thread died.
+    fn poll_fork(&mut self, cx: &mut Context<'_>) -> Poll<Result<NewProcess>>;
+
+    /// Has the thread make a sibling thread in the same process, parked, with the same registers and extended state.
+    ///
+    /// # Errors
+    /// As [`GuestThread::poll_fork`].
+    fn poll_spawn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<dyn GuestThread>>>;
+
+    /// A handle by which others make this thread leave application code.
+    fn kicker(&self) -> Arc<dyn Kick>;
+
+    /// The host thread id, in the sentry's pid namespace.
+    fn host_tid(&self) -> i32;
+}
+
+/// Makes a guest thread leave application code soon.
+pub trait Kick: Send + Sync {
+    /// If the thread runs application code its switch ends with [`Event::Interrupted`] (or another event); if it is
+    /// parked or about to stop, the next switch may end so at once. Idempotent, never blocks.
+    fn kick(&self);
+}
+
+/// Runs `thread` until its next event.
+pub async fn switch(thread: &mut dyn GuestThread) -> Event {
+    std::future::poll_fn(|cx| thread.poll_switch(cx)).await
+}
+
+/// Carries out one order on `thread`.
+///
+/// # Errors
+/// Those of [`GuestThread::poll_order`].
+pub async fn execute(thread: &mut dyn GuestThread, order: Order) -> Result<u64, Errno> {
+    std::future::poll_fn(|cx| thread.poll_order(cx, &order)).await
+}

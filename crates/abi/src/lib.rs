@@ -5,5 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod errno;
+pub mod poll;
 
 pub use errno::{Errno, Result};
+pub use poll::PollEvents;

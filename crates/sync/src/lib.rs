@@ -1,1 +1,23 @@
-//! (to come)
+//! Locks, wait queues, timers and the executor: everything by which the sentry's threads meet.
+//!
+//! - [`lock`]: [`Mutex`] and [`RwLock`] whose order is checked in debug builds against one table, [`LockClass`].
+//! - [`wait`]: [`WaitQueue`], by which an object says that its readiness changed.
+//! - [`timer`]: deadlines on the host's monotonic clock.
+//! - [`executor`]: runs guest tasks as futures on a few host threads, one of which leads: it waits for the
+//!   platform, the host descriptors ([`reactor`]) and the timers.
+//! - [`async_mutex`]: a lock that may be held across an await.
+//!
+//! # Invariants
+//! - No lock of [`lock`] is held across an await, a guest-memory copy or a host call that may block.
+//! - An idle executor makes no host call and burns no CPU.
+
+pub mod async_mutex;
+pub mod executor;
+pub mod lock;
+pub mod reactor;
+pub mod timer;
+pub mod wait;
+
+pub use executor::{block_in_place, spawn};
+pub use lock::{LockClass, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use wait::{Listener, Notify, WaitQueue};

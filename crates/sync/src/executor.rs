@@ -1,0 +1,304 @@
+//! The executor: runs guest tasks as futures on a few host threads.
+//!
+//! Worker threads share one queue of runnable futures. A worker without work becomes the *leader* if there is none:
+//! it waits in one poll(2) for the platform's event descriptor, the [`crate::reactor`], the timers and
+//! [`unpark_leader`]; the others sleep. Having taken in an event the leader steps down and runs the future that
+//! became runnable, so that a syscall is handled on the thread (and, with the host's synchronous wake-up, on the CPU)
+//! that heard of it, with no hand-off. If more became runnable than one thread can do, or the thread is going to block
+//! ([`block_in_place`]), another worker is woken and takes the lead.
+//!
+//! # Invariants
+//! - A future is polled by one thread at a time; the queue holds it at most once.
+//! - If the queue is not empty, some worker is running or about to look at it.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use async_task::Runnable;
+use moat_abi::{Errno, Result};
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::{reactor, timer};
+
+/// Where the events of guest threads come from: the platform, as the executor sees it.
+pub trait EventSource: Send + Sync {
+    /// Readable when [`EventSource::dispatch`] has something to do.
+    fn event_fd(&self) -> Option<BorrowedFd<'_>>;
+    /// Takes in at least one event if there is one. Never blocks.
+    fn dispatch(&self);
+    /// Looks for events without a host call for as long as that pays; true if one was found.
+    fn spin(&self) -> bool;
+}
+
+struct State {
+    queue: VecDeque<Runnable>,
+    /// A worker is waiting for events, or on its way to.
+    leading: bool,
+    /// Workers asleep on the condition variable.
+    asleep: usize,
+    /// Workers that neither sleep nor block.
+    active: usize,
+    threads: usize,
+    stopping: bool,
+}
+
+struct Executor {
+    state: Mutex<State>,
+    idle: Condvar,
+    unpark: OwnedFd,
+    source: OnceLock<Box<dyn EventSource>>,
+    max_active: usize,
+}
+
+/// Threads beyond which blocking work waits for a free one: bounds what a guest can make the sentry allocate.
+const MAX_THREADS: usize = 128;
+const STACK_BYTES: usize = 512 * 1024;
+
+static EXECUTOR: OnceLock<Executor> = OnceLock::new();
+
+thread_local! {
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+}
+
+fn executor() -> &'static Executor {
+    EXECUTOR.get_or_init(|| {
+        let unpark = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)
+            .expect("the executor needs an eventfd");
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Executor {
+            state: Mutex::new(State { queue: VecDeque::new(), leading: false, asleep: 0, active: 0, threads: 0, stopping: false }),
+            idle: Condvar::new(),
+            unpark,
+            source: OnceLock::new(),
+            max_active: cpus.max(1),
+        }
+    })
+}
+
+/// Makes the host descriptors that the executor needs, before the seccomp filter forbids it.
+///
+/// # Errors
+/// EMFILE, ENOMEM from the host.
+pub fn init() -> Result<()> {
+    reactor::init()?;
+    executor();
+    Ok(())
+}
+
+/// Sets where guest events come from; once per process.
+///
+/// # Errors
+/// EBUSY if it is set already.
+pub fn set_source(source: Box<dyn EventSource>) -> Result<()> {
+    executor().source.set(source).map_err(|_| Errno::EBUSY)
+}
+
+/// Starts a future; it runs until it ends.
+pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    let (runnable, task) = async_task::spawn(future, schedule);
+    task.detach();
+    runnable.schedule();
+}
+
+fn schedule(runnable: Runnable) {
+    let e = executor();
+    let mut s = e.state.lock();
+    s.queue.push_back(runnable);
+    if IS_WORKER.get() {
+        // This worker looks at the queue when its future yields; help it only if it has more than it can do next.
+        if s.queue.len() > 1 && s.asleep > 0 && s.active < e.max_active {
+            e.idle.notify_one();
+        }
+    } else if s.leading {
+        drop(s);
+        unpark_leader();
+    } else if s.asleep > 0 {
+        e.idle.notify_one();
+    }
+}
+
+/// Makes the leader look at its queue and timers again.
+pub(crate) fn unpark_leader() {
+    if let Some(e) = EXECUTOR.get()
+        && e.state.lock().leading
+    {
+        // Full means that it is signalled already.
+        let _ = rustix::io::write(&e.unpark, &1u64.to_ne_bytes());
+    }
+}
+
+/// Runs the executor on this thread and on `extra_workers` more, until [`stop`].
+pub fn run(extra_workers: usize) {
+    for _ in 0..extra_workers {
+        start_thread();
+    }
+    executor().state.lock().threads += 1;
+    work();
+}
+
+/// Makes every worker return once it has finished the future at hand.
+pub fn stop() {
+    let e = executor();
+    e.state.lock().stopping = true;
+    e.idle.notify_all();
+    let _ = rustix::io::write(&e.unpark, &1u64.to_ne_bytes());
+}
+
+fn start_thread() {
+    let e = executor();
+    {
+        let mut s = e.state.lock();
+        if s.threads >= MAX_THREADS {
+            return;
+        }
+        s.threads += 1;
+    }
+    let started = std::thread::Builder::new().name("executor".into()).stack_size(STACK_BYTES).spawn(work);
+    if started.is_err() {
+        e.state.lock().threads -= 1;
+    }
+}
+
+/// Runs `f`, which may block, while another worker takes over this one's role.
+///
+/// For host calls that may sleep: disk, fsync, the gofer. Costs a thread wake-up, so try a non-blocking form first.
+pub fn block_in_place<R>(f: impl FnOnce() -> R) -> R {
+    if !IS_WORKER.get() {
+        return f();
+    }
+    let e = executor();
+    let need_thread = {
+        let mut s = e.state.lock();
+        s.active -= 1;
+        if s.asleep > 0 {
+            e.idle.notify_one();
+            false
+        } else {
+            s.active == 0
+        }
+    };
+    if need_thread {
+        start_thread();
+    }
+    IS_WORKER.set(false);
+    let r = f();
+    IS_WORKER.set(true);
+    e.state.lock().active += 1;
+    r
+}
+
+fn work() {
+    let e = executor();
+    IS_WORKER.set(true);
+    e.state.lock().active += 1;
+    loop {
+        let mut s = e.state.lock();
+        if s.stopping {
+            break;
+        }
+        if let Some(runnable) = s.queue.pop_front() {
+            drop(s);
+            runnable.run();
+            continue;
+        }
+        if s.leading || s.active > e.max_active {
+            s.active -= 1;
+            s.asleep += 1;
+            e.idle.wait(&mut s);
+            s.asleep -= 1;
+            s.active += 1;
+            continue;
+        }
+        s.leading = true;
+        drop(s);
+        wait_for_events(e);
+        let mut s = e.state.lock();
+        s.leading = false;
+        // More than this thread can do next: let another help, and lead.
+        if s.queue.len() > 1 && s.asleep > 0 && s.active < e.max_active {
+            e.idle.notify_one();
+        }
+    }
+    IS_WORKER.set(false);
+    let mut s = e.state.lock();
+    s.active -= 1;
+    s.threads -= 1;
+    drop(s);
+    e.idle.notify_all();
+}
+
+/// Waits until something may have become runnable.
+fn wait_for_events(e: &Executor) {
+    let now = Instant::now();
+    timer::fire_due(now);
+    if !e.state.lock().queue.is_empty() {
+        return;
+    }
+    let source = e.source.get();
+    if source.is_some_and(|s| s.spin()) {
+        return;
+    }
+    let timeout = timer::next_deadline().map(|at| at.saturating_duration_since(now).min(Duration::from_secs(3600)));
+    let timeout = timeout.map(|t| rustix::time::Timespec {
+        tv_sec: t.as_secs().cast_signed(),
+        tv_nsec: i64::from(t.subsec_nanos()),
+    });
+    let mut fds = Vec::with_capacity(3);
+    fds.push(PollFd::from_borrowed_fd(e.unpark.as_fd(), PollFlags::IN));
+    let source_fd = source.and_then(|s| s.event_fd());
+    let source_at = source_fd.map(|fd| {
+        fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        fds.len() - 1
+    });
+    let reactor_at = reactor::fd().map(|fd| {
+        fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        fds.len() - 1
+    });
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(0) | Err(_) => {}
+        Ok(_) => {
+            if !fds[0].revents().is_empty() {
+                let mut count = [0u8; 8];
+                let _ = rustix::io::read(&e.unpark, &mut count);
+            }
+            if let (Some(at), Some(s)) = (source_at, source)
+                && !fds[at].revents().is_empty()
+            {
+                s.dispatch();
+            }
+            if reactor_at.is_some_and(|at| !fds[at].revents().is_empty()) {
+                reactor::dispatch();
+            }
+        }
+    }
+    timer::fire_due(Instant::now());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Arc;
+
+    #[test]
+    fn futures_timers_and_blocking_work_all_end() {
+        let done = Arc::new(AtomicUsize::new(0));
+        for i in 0..8u64 {
+            let done = done.clone();
+            spawn(async move {
+                timer::sleep_until(Instant::now() + Duration::from_millis(i)).await;
+                block_in_place(|| std::thread::sleep(Duration::from_millis(2)));
+                if done.fetch_add(1, Ordering::SeqCst) == 7 {
+                    stop();
+                }
+            });
+        }
+        run(1);
+        assert_eq!(done.load(Ordering::SeqCst), 8);
+    }
+}

@@ -4,8 +4,23 @@
 //! depend on it. Names follow Linux's headers; values come from `include/uapi`.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod macros;
+
+pub mod clone;
 pub mod errno;
+pub mod fs;
+pub mod futex;
+pub mod mman;
+pub mod nr;
 pub mod poll;
+pub mod sigframe;
+pub mod siginfo;
+pub mod signal;
+pub mod socket;
+pub mod stat;
+pub mod time;
 
 pub use errno::{Errno, Result};
 pub use poll::PollEvents;
+pub use signal::{SigSet, Signal};

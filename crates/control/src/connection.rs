@@ -1,0 +1,145 @@
+//! [`Connection`]: control messages over a SOCK_SEQPACKET socket.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::protocol::{Message, PROTOCOL_VERSION};
+use crate::{Request, Response};
+
+/// Bytes of the largest message.
+const MAX_MESSAGE_BYTES: usize = 128 << 10;
+
+/// Descriptors in one message, at most.
+const MAX_FDS: usize = 16;
+
+/// One end of a control connection.
+#[derive(Debug)]
+pub struct Connection(OwnedFd);
+
+impl Connection {
+    /// Speaks over a connected SOCK_SEQPACKET socket.
+    #[must_use]
+    pub fn new(socket: OwnedFd) -> Self {
+        Connection(socket)
+    }
+
+    /// A connection and its other end, which is to be donated.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Connection(ours), theirs))
+    }
+
+    /// Sends a request and waits for its response.
+    ///
+    /// # Errors
+    /// Of the socket; UnexpectedEof if the sandbox is gone; InvalidData for a malformed answer.
+    pub fn call(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Response> {
+        self.send(request, fds)?;
+        match self.receive()? {
+            Some((response, _)) => Ok(response),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Receives the next request; `None` when the peer has closed.
+    ///
+    /// # Errors
+    /// WouldBlock on a non-blocking socket; InvalidData for a malformed request.
+    pub fn next_request(&self) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
+        self.receive()
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn respond(&self, response: &Response, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send(response, fds)
+    }
+
+    fn send<T: Serialize>(&self, body: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let json = serde_json::to_vec(&Message { version: PROTOCOL_VERSION, body })?;
+        if json.len() > MAX_MESSAGE_BYTES || fds.len() > MAX_FDS {
+            return Err(invalid("control message too large"));
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(invalid("too many descriptors"));
+        }
+        sendmsg(&self.0, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0; MAX_MESSAGE_BYTES];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err(invalid("control message truncated"));
+        }
+        let message: Message<T> = serde_json::from_slice(bytes.get(..received.bytes).unwrap_or_default())?;
+        if message.version != PROTOCOL_VERSION {
+            return Err(invalid("control message of another version of moat"));
+        }
+        Ok(Some((message.body, fds)))
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn invalid(text: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SignalTarget;
+
+    #[test]
+    fn a_request_with_a_descriptor_and_its_response() {
+        let (client, theirs) = Connection::pair().unwrap();
+        let server = Connection::new(theirs);
+        let request = Request::SignalContainer { id: "c".into(), signal: 15, target: SignalTarget::Init };
+        client.send(&request, &[client.as_fd()]).unwrap();
+        let (got, fds) = server.next_request().unwrap().unwrap();
+        assert_eq!(got, request);
+        assert_eq!(fds.len(), 1);
+        server.respond(&Response::Done, &[]).unwrap();
+        assert_eq!(client.receive::<Response>().unwrap().unwrap().0, Response::Done);
+        drop((client, fds));
+        assert!(server.next_request().unwrap().is_none());
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        let (client, theirs) = Connection::pair().unwrap();
+        rustix::io::write(&theirs, b"{]").unwrap();
+        assert_eq!(client.receive::<Response>().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}

@@ -1,0 +1,193 @@
+//! [`SandboxSpec`]: everything the sentry needs to know to start a sandbox.
+//!
+//! It is made by `moat-runtime` from flags or an OCI bundle, after validation, and holds no host paths that
+//! the sentry would have to open: host files are donated descriptors, named by number.
+
+mod mount;
+mod process;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use mount::{Backing, DevptsOptions, FileBind, MountFlags, MountKind, MountSpec, Overlay, RootSpec, TmpfsOptions};
+pub use process::{CapabilitySpec, ProcessSpec, RlimitSpec};
+
+/// The version of [`SandboxSpec`]'s layout; boot refuses another one.
+pub const SPEC_VERSION: u32 = 1;
+
+/// Bytes of the largest encoded spec that boot reads.
+pub const MAX_SPEC_BYTES: u64 = 16 << 20;
+
+/// The number of a donated file descriptor in the sandbox process.
+pub type FdNumber = i32;
+
+/// All that a new sandbox is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// [`SPEC_VERSION`].
+    pub version: u32,
+    /// The container's id, which is also the sandbox's.
+    pub id: String,
+    /// uname's nodename.
+    pub hostname: String,
+    /// uname's domainname.
+    pub domainname: String,
+    /// How guest code runs.
+    pub platform: PlatformKind,
+    /// What the guest sees of the network.
+    pub network: NetworkMode,
+    /// The guest's init.
+    pub process: ProcessSpec,
+    /// The root file system.
+    pub root: RootSpec,
+    /// The other mounts, in the order in which they are made.
+    pub mounts: Vec<MountSpec>,
+    /// Guest paths that are hidden: a file becomes /dev/null, a directory an empty read-only tmpfs.
+    pub masked_paths: Vec<String>,
+    /// Guest paths that are made read-only.
+    pub readonly_paths: Vec<String>,
+    /// Values of /proc/sys, by dotted or slashed name.
+    pub sysctls: BTreeMap<String, String>,
+    /// CPUs that the guest sees.
+    pub cpu_count: u32,
+    /// Memory that the guest sees, in bytes.
+    pub total_memory_bytes: u64,
+    /// Whether the sandbox dies with the command that started it.
+    pub lifetime: Lifetime,
+    /// What is logged.
+    pub logging: LogSpec,
+    /// Donated descriptors that every sandbox has.
+    pub fds: DonatedFds,
+}
+
+/// How guest code runs on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformKind {
+    /// Seccomp traps and shared slots.
+    #[default]
+    Systrap,
+    /// PTRACE_SYSEMU.
+    Ptrace,
+}
+
+impl PlatformKind {
+    /// "systrap" or "ptrace".
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            PlatformKind::Systrap => "systrap",
+            PlatformKind::Ptrace => "ptrace",
+        }
+    }
+}
+
+/// What the guest sees of the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// A loopback interface only.
+    #[default]
+    None,
+    /// The host's sockets.
+    Host,
+}
+
+/// Whether the sandbox outlives the command that started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lifetime {
+    /// The sandbox is killed when its creator dies.
+    Attached,
+    /// The sandbox lives until it is destroyed.
+    Detached,
+}
+
+/// What the sentry logs, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSpec {
+    /// Debug messages are wanted too.
+    pub debug: bool,
+    /// JSON lines instead of text.
+    pub json: bool,
+    /// Each guest system call is logged.
+    pub strace: bool,
+    /// Only these system calls are logged by `strace`; all if empty.
+    pub strace_syscalls: Vec<String>,
+    /// Bytes of a buffer argument that `strace` shows.
+    pub strace_log_size: u32,
+}
+
+/// Descriptors donated to every sandbox, by number in its process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DonatedFds {
+    /// The guest init's stdin, stdout and stderr.
+    pub stdio: [FdNumber; 3],
+    /// The sandbox's end of the control connection of the creator.
+    pub control: FdNumber,
+    /// Write end of the pipe that carries the exit status of the guest's init.
+    pub status: FdNumber,
+    /// Where debug messages go.
+    pub debug_log: Option<FdNumber>,
+    /// Messages for the container's user.
+    pub user_log: Option<FdNumber>,
+}
+
+/// A spec that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// Not the JSON of a spec.
+    #[error("malformed sandbox spec: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Made by another version of moat.
+    #[error("sandbox spec has version {0}, expected {SPEC_VERSION}")]
+    Version(u32),
+}
+
+impl SandboxSpec {
+    /// Encodes the spec for donation.
+    ///
+    /// # Errors
+    /// A string that JSON cannot say.
+    pub fn encode(&self) -> Result<Vec<u8>, SpecError> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// Decodes a donated spec.
+    ///
+    /// # Errors
+    /// Malformed input, or a spec of another version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, SpecError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        match serde_json::from_slice::<Self>(bytes) {
+            Ok(spec) if spec.version == SPEC_VERSION => Ok(spec),
+            Ok(spec) => Err(SpecError::Version(spec.version)),
+            // The version explains more than a missing field does.
+            Err(error) => match serde_json::from_slice::<Versioned>(bytes) {
+                Ok(v) if v.version != SPEC_VERSION => Err(SpecError::Version(v.version)),
+                _ => Err(error.into()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_named() {
+        let error = SandboxSpec::decode(br#"{"version": 7}"#).unwrap_err();
+        assert!(matches!(error, SpecError::Version(7)), "{error}");
+    }
+
+    #[test]
+    fn malformed_is_an_error() {
+        assert!(matches!(SandboxSpec::decode(b"{}").unwrap_err(), SpecError::Malformed(_)));
+        assert!(matches!(SandboxSpec::decode(b"\xff").unwrap_err(), SpecError::Malformed(_)));
+    }
+}

@@ -1,0 +1,134 @@
+//! The guest's mounts as the sandbox spec describes them.
+
+use serde::{Deserialize, Serialize};
+
+use super::FdNumber;
+
+/// The root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootSpec {
+    /// Always a directory.
+    pub backing: Backing,
+    /// The guest sees it read-only.
+    pub readonly: bool,
+    /// Where changes go.
+    pub overlay: Overlay,
+}
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSpec {
+    /// Absolute, clean guest path; directories missing on the way are made.
+    pub destination: String,
+    /// What is mounted.
+    pub kind: MountKind,
+    /// Mount attributes.
+    pub flags: MountFlags,
+}
+
+/// What a mount shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+pub enum MountKind {
+    /// proc(5) of the guest.
+    Proc,
+    /// sysfs(5) of the guest.
+    Sysfs,
+    /// The guest's device nodes, as devtmpfs gives them; always mounted on /dev.
+    Dev,
+    /// Pseudo-terminals.
+    Devpts(DevptsOptions),
+    /// POSIX message queues.
+    Mqueue,
+    /// A read-only view of the container's cgroup.
+    Cgroup,
+    /// A file system in the guest's memory.
+    Tmpfs(TmpfsOptions),
+    /// A host directory, or a host file mounted on a file.
+    Bind {
+        /// The host's side.
+        backing: Backing,
+        /// Where changes go.
+        overlay: Overlay,
+    },
+}
+
+/// The host's side of a mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backing {
+    /// An O_PATH descriptor of a directory. `..` at it stays there, where the host allows that to be arranged.
+    Directory(FdNumber),
+    /// A file.
+    File(FileBind),
+}
+
+/// A host file, reached as `name` in the directory `dir`; in there it can be opened again with other flags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileBind {
+    /// The donated O_PATH descriptor of the file; the sandbox process replaces it by one of a directory that has
+    /// nothing but the file in it, before the kernel sees it.
+    pub dir: FdNumber,
+    /// The entry in that directory.
+    pub name: String,
+}
+
+/// Whether changes reach the backing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlay {
+    /// They do.
+    #[default]
+    None,
+    /// They stay in the sandbox's memory and vanish with it.
+    Memory,
+}
+
+/// Options of a devpts mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevptsOptions {
+    /// Mode of new slaves.
+    pub mode: u32,
+    /// Mode of the ptmx node.
+    pub ptmx_mode: u32,
+    /// Group of new slaves; the opener's if none.
+    pub gid: Option<u32>,
+}
+
+impl Default for DevptsOptions {
+    fn default() -> Self {
+        DevptsOptions { mode: 0o620, ptmx_mode: 0o666, gid: None }
+    }
+}
+
+/// Options of a tmpfs mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpfsOptions {
+    /// Limit of the data, in bytes; half of the guest's memory if none.
+    pub size_bytes: Option<u64>,
+    /// Limit of inodes.
+    pub nr_inodes: Option<u64>,
+    /// Mode of the root directory.
+    pub mode: u32,
+    /// Owner of the root directory.
+    pub uid: u32,
+    /// Group of the root directory.
+    pub gid: u32,
+}
+
+impl Default for TmpfsOptions {
+    fn default() -> Self {
+        TmpfsOptions { size_bytes: None, nr_inodes: None, mode: 0o1777, uid: 0, gid: 0 }
+    }
+}
+
+/// Attributes that any mount can have, as in mount(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct MountFlags {
+    pub readonly: bool,
+    pub nosuid: bool,
+    pub nodev: bool,
+    pub noexec: bool,
+    pub noatime: bool,
+}

@@ -1,0 +1,291 @@
+//! [`Spawn`]: re-executes this program in namespaces of its own, with donated descriptors and nothing else.
+//!
+//! One clone3 makes all namespaces at once. The child waits until its parent has written its id maps, puts the
+//! donated descriptors at 3, 4, ..., closes everything else and executes `/proc/self/exe`.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use bitflags::bitflags;
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+bitflags! {
+    /// Namespaces to make; namespaces(7).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Namespaces: u64 {
+        /// user_namespaces(7).
+        const USER = libc::CLONE_NEWUSER as u64;
+        /// mount_namespaces(7).
+        const MOUNT = libc::CLONE_NEWNS as u64;
+        /// pid_namespaces(7).
+        const PID = libc::CLONE_NEWPID as u64;
+        /// ipc_namespaces(7).
+        const IPC = libc::CLONE_NEWIPC as u64;
+        /// uts_namespaces(7).
+        const UTS = libc::CLONE_NEWUTS as u64;
+        /// network_namespaces(7).
+        const NET = libc::CLONE_NEWNET as u64;
+    }
+}
+
+/// What happens to the child when the thread that spawned it dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentDeath {
+    /// SIGKILL.
+    Kill,
+    /// Nothing.
+    Ignore,
+}
+
+/// The id maps of a new user namespace, as written to /proc/PID/{uid,gid}_map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdMaps {
+    /// Lines of "inside outside count".
+    pub uid: String,
+    /// Lines of "inside outside count".
+    pub gid: String,
+    /// Whether setgroups(2) must be denied, as it must where an ordinary user writes the gid map.
+    pub setgroups: Setgroups,
+}
+
+/// setgroups(2) in a new user namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Setgroups {
+    Allow,
+    Deny,
+}
+
+/// Descriptors given to a child: the first one added becomes 3, the next 4 and so on.
+#[derive(Debug, Default)]
+pub struct Donation(Vec<OwnedFd>);
+
+impl Donation {
+    /// The number of the first donated descriptor.
+    pub const FIRST: RawFd = 3;
+
+    /// Gives `fd` to the child; the result is its number there.
+    ///
+    /// # Panics
+    /// After two thousand million descriptors.
+    pub fn add(&mut self, fd: OwnedFd) -> RawFd {
+        let number = RawFd::try_from(self.0.len()).expect("fewer descriptors than i32::MAX") + Self::FIRST;
+        self.0.push(fd);
+        number
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A program to start.
+#[derive(Debug)]
+pub struct Spawn<'a> {
+    /// argv.
+    pub args: &'a [CString],
+    /// The whole environment.
+    pub env: &'a [CString],
+    /// Namespaces to make.
+    pub namespaces: Namespaces,
+    /// Id maps, if a user namespace is made.
+    pub id_maps: Option<&'a IdMaps>,
+    /// What happens when the spawning thread dies.
+    pub parent_death: ParentDeath,
+}
+
+/// A child of [`Spawn::run`].
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id.
+    pub pid: i32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    early: OwnedFd,
+}
+
+impl Child {
+    /// The error that kept the child from executing the program, if that is why it ended.
+    ///
+    /// Blocks until the program runs or has failed to.
+    #[must_use]
+    pub fn early_error(&self) -> Option<io::Error> {
+        let mut errno = [0; 4];
+        match rustix::io::read(&self.early, &mut errno) {
+            Ok(4) => Some(io::Error::from_raw_os_error(i32::from_ne_bytes(errno))),
+            _ => None,
+        }
+    }
+}
+
+/// What the child needs, prepared before the clone so that it allocates nothing.
+struct Prepared {
+    argv: Vec<*const libc::c_char>,
+    envp: Vec<*const libc::c_char>,
+    /// Sources of descriptors 0, 1, 2, ..., all of them above the last target.
+    sources: Vec<RawFd>,
+    parent_death: ParentDeath,
+    early: RawFd,
+}
+
+impl Spawn<'_> {
+    /// Starts the program.
+    ///
+    /// The caller should have one thread: the child runs a few system calls before it executes.
+    ///
+    /// # Errors
+    /// Of clone3 (EPERM or ENOSPC where namespaces are restricted), or of writing the id maps.
+    pub fn run(&self, donation: Donation) -> io::Result<Child> {
+        let above = RawFd::try_from(donation.len()).map_err(|_| io::ErrorKind::InvalidInput)? + Donation::FIRST;
+        let null = fs::File::options().read(true).write(true).open("/dev/null")?;
+        let null = fcntl_dupfd_cloexec(&null, above)?;
+        let mut high = Vec::with_capacity(donation.len());
+        for fd in donation.0 {
+            high.push(if fd.as_raw_fd() < above { fcntl_dupfd_cloexec(&fd, above)? } else { fd });
+        }
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let theirs = fcntl_dupfd_cloexec(&theirs, above)?;
+        let mut sources = vec![null.as_raw_fd(); 3];
+        sources.extend(high.iter().map(AsRawFd::as_raw_fd));
+        let prepared = Prepared {
+            argv: null_terminated(self.args),
+            envp: null_terminated(self.env),
+            sources,
+            parent_death: self.parent_death,
+            early: theirs.as_raw_fd(),
+        };
+
+        let (pid, pidfd) = clone_child(self.namespaces, &prepared)?;
+        drop(theirs);
+        let child = Child { pid, pidfd, early: ours };
+        if let Err(error) = self.release(&child) {
+            // The child sees end-of-file and exits by itself when `early` is closed.
+            let Child { pidfd, early, .. } = child;
+            drop(early);
+            let _ = rustix::process::waitid(
+                rustix::process::WaitId::PidFd(pidfd.as_fd()),
+                rustix::process::WaitIdOptions::EXITED,
+            );
+            return Err(error);
+        }
+        Ok(child)
+    }
+
+    /// Writes the id maps and lets the child go on.
+    fn release(&self, child: &Child) -> io::Result<()> {
+        if let Some(maps) = self.id_maps {
+            let proc = format!("/proc/{}", child.pid);
+            if maps.setgroups == Setgroups::Deny {
+                fs::write(format!("{proc}/setgroups"), "deny")?;
+            }
+            fs::write(format!("{proc}/gid_map"), &maps.gid)?;
+            fs::write(format!("{proc}/uid_map"), &maps.uid)?;
+        }
+        rustix::io::write(&child.early, &[1])?;
+        Ok(())
+    }
+}
+
+fn null_terminated(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+}
+
+fn clone_child(namespaces: Namespaces, prepared: &Prepared) -> io::Result<(i32, OwnedFd)> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain integers, for which zero is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces.bits() | libc::CLONE_PIDFD as u64;
+    args.pidfd = ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: a fork without shared memory or a new stack: both sides return here with memory of their own.
+    // `args` is a valid clone_args of the size given, and `pidfd` outlives the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => exec_child(prepared),
+        pid => {
+            let pid = i32::try_from(pid).map_err(|_| io::ErrorKind::InvalidData)?;
+            // SAFETY: clone3 succeeded, so `pidfd` is a new descriptor that nobody else owns.
+            Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+        }
+    }
+}
+
+/// The child's part: only async-signal-safe calls, no allocation, never returns.
+fn exec_child(prepared: &Prepared) -> ! {
+    let errno = match become_program(prepared) {
+        Ok(never) => match never {},
+        Err(errno) => errno.to_ne_bytes(),
+    };
+    // SAFETY: writes four bytes of a local array; _exit does not return.
+    unsafe {
+        libc::write(prepared.early, errno.as_ptr().cast(), errno.len());
+        libc::_exit(127)
+    }
+}
+
+fn become_program(prepared: &Prepared) -> Result<std::convert::Infallible, i32> {
+    let mut byte = 0u8;
+    // SAFETY: reads one byte into a local.
+    if unsafe { libc::read(prepared.early, ptr::from_mut(&mut byte).cast(), 1) } != 1 {
+        // The parent has given up: there is nobody to report to.
+        // SAFETY: does not return.
+        unsafe { libc::_exit(127) }
+    }
+    // SAFETY: sigset_t is plain data that sigemptyset initialises; the other calls take no pointers, and
+    // execve gets null-terminated arrays of C strings that the caller's borrow keeps alive.
+    unsafe {
+        let mut empty: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut empty);
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut()))?;
+        check(libc::setsid())?;
+        if prepared.parent_death == ParentDeath::Kill {
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+        }
+        let mut target = 0;
+        for &source in &prepared.sources {
+            check(libc::dup2(source, target))?;
+            target += 1;
+        }
+        // What is left is close-on-exec or inherited from who knows whom; `early` still has to report.
+        check(libc::syscall(libc::SYS_close_range, target, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) as libc::c_int)?;
+        libc::execve(c"/proc/self/exe".as_ptr(), prepared.argv.as_ptr(), prepared.envp.as_ptr());
+    }
+    Err(last_errno())
+}
+
+fn check(result: libc::c_int) -> Result<(), i32> {
+    if result == -1 { Err(last_errno()) } else { Ok(()) }
+}
+
+fn last_errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn donated_numbers_count_from_three() {
+        let mut donation = Donation::default();
+        assert!(donation.is_empty());
+        for expected in 3..6 {
+            let (fd, _) = rustix::pipe::pipe().unwrap();
+            assert_eq!(donation.add(fd), expected);
+        }
+        assert_eq!(donation.len(), 3);
+    }
+}

@@ -11,6 +11,8 @@
 //! - Dropping a `GuestThread` makes its host thread exit; dropping the last reference to an `AddressSpace` kills
 //!   and reaps its host process.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod event;
 pub mod order;
 pub mod regs;

@@ -1,2 +1,54 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo x check|test|bench|ci`.
+//!
+//! Everything that a developer or the CI runs goes through here, so that both run the same thing.
+//! [`check`] is about the source, [`mod@test`] about behaviour, [`mod@bench`] about speed and size.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod check;
+mod paths;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo x check                 formatting, lints, layers, ratchets, documentation
+cargo x test [AREA] [flags]   AREA: unit, abi or programs; all of them by default
+    --case NAME               only the cases whose name is or starts with NAME (repeatable)
+    --platform P              only this platform: systrap or ptrace (repeatable)
+    --native                  run abi and programs on the host alone, which proves the tests themselves
+    --moat PATH               test this binary instead of building one
+    --install                 first install with apt what the tests need
+    --list                    name the cases and stop
+cargo x bench [NAME...]       compare native, moat and runsc, in one run
+    --rounds N                interleaved rounds; the median counts (default 7)
+    --moat PATH               measure this binary instead of building one
+cargo x roots [base|full]     make the Debian roots of the tests, print where they are
+cargo x ci                    what the CI runs: check, then test";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", [].as_slice()),
+    };
+    let outcome = match command {
+        "check" => check::run(),
+        "test" => test::run(rest),
+        "bench" => bench::run(rest),
+        "roots" => test::make_roots(rest),
+        "ci" => check::run().and_then(|()| test::run(&["--install".to_string()])),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        other => Err(anyhow::anyhow!("unknown command '{other}'\n{USAGE}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `cargo x check`: what can be said about the source without running it.
+//!
+//! The steps go from the fastest to the slowest, and all of them run even if one fails, so that one
+//! run shows everything there is to mend.
+
+mod layers;
+mod ratchets;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::paths;
+
+/// A name for people, and what it does.
+type Step = (&'static str, fn() -> Result<()>);
+
+/// Runs every step; an error names those that failed.
+pub fn run() -> Result<()> {
+    let steps: [Step; 5] = [
+        ("format", format),
+        ("ratchets", ratchets::run),
+        ("layers", layers::run),
+        ("lints", lints),
+        ("documentation", documentation),
+    ];
+    let mut failed = Vec::new();
+    for (name, step) in steps {
+        let start = Instant::now();
+        let outcome = step();
+        let seconds = start.elapsed().as_secs_f32();
+        match outcome {
+            Ok(()) => println!("ok    {name} ({seconds:.1} s)"),
+            Err(error) => {
+                println!("FAIL  {name} ({seconds:.1} s)\n{error:#}");
+                failed.push(name);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("check failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    let output = paths::cargo().args(["fmt", "--all", "--check", "--", "-l"]).output()?;
+    if !output.status.success() {
+        let files = String::from_utf8_lossy(&output.stdout);
+        bail!("run cargo fmt --all; not formatted:\n{}{}", files.trim_end(), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+fn lints() -> Result<()> {
+    let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    paths::run(paths::cargo().args(arguments))
+}
+
+fn documentation() -> Result<()> {
+    let arguments = ["doc", "--quiet", "--workspace", "--no-deps"];
+    paths::run(paths::cargo().args(arguments).env("RUSTDOCFLAGS", "-D warnings"))
+}

@@ -1,0 +1,93 @@
+//! `cargo x test`: unit tests, `tests/abi` and `tests/programs`, with one summary line over all.
+//!
+//! Abi and programs follow one rule: Linux is the specification. The same thing runs on the host
+//! first, in a chroot, and then in the sandbox, and both must give the same.
+
+mod abi;
+mod job;
+mod leftovers;
+mod options;
+mod programs;
+mod report;
+mod requirements;
+mod roots;
+mod unit;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::paths;
+pub use job::{Job, Outcome, Place, Platform, Runner};
+pub use options::{Area, Options};
+pub use report::Report;
+pub use roots::{Kind as RootKind, ensure as ensure_root};
+
+/// The profile of the `moat` under test: as fast as a release, quicker to build.
+pub const PROFILE: &str = "release-ci";
+
+/// Runs what the arguments ask for; any failed test is an error.
+pub fn run(arguments: &[String]) -> Result<()> {
+    let options = Options::parse(arguments)?;
+    if options.install {
+        requirements::install()?;
+    }
+    let mut report = Report::default();
+    if options.wants(Area::Unit) && options.cases.is_empty() && !options.list {
+        unit::run(&mut report)?;
+    }
+    if options.wants(Area::Abi) || options.wants(Area::Programs) {
+        sandboxed(&options, &mut report)?;
+    }
+    if options.list {
+        return Ok(());
+    }
+    report.print_summary();
+    if report.failed() > 0 {
+        bail!("some tests failed");
+    }
+    Ok(())
+}
+
+/// The areas that need root, a binary and a place to run in.
+fn sandboxed(options: &Options, report: &mut Report) -> Result<()> {
+    if !rustix::process::geteuid().is_root() && !options.list {
+        let reason = "needs root: the runs on the host use chroot and namespaces";
+        report.skip("abi", reason);
+        report.skip("programs", reason);
+        return Ok(());
+    }
+    let moat = if options.native || options.list { PathBuf::new() } else { options.moat()? };
+    let mut runner = Runner::new(moat)?;
+    if options.wants(Area::Abi) {
+        abi::run(options, &mut runner, report)?;
+    }
+    if options.wants(Area::Programs) {
+        programs::run(options, &mut runner, report)?;
+    }
+    Ok(())
+}
+
+/// `cargo x roots`: makes the roots ahead of time and prints their directories.
+pub fn make_roots(arguments: &[String]) -> Result<()> {
+    let kinds = match arguments.first().map(String::as_str) {
+        None => vec![RootKind::Base, RootKind::Full],
+        Some("base") => vec![RootKind::Base],
+        Some("full") => vec![RootKind::Full],
+        Some(other) => bail!("no root '{other}': base or full"),
+    };
+    for kind in kinds {
+        println!("{}", roots::ensure(kind)?.display());
+    }
+    Ok(())
+}
+
+impl Options {
+    /// The binary under test: the one named, or one built for the occasion.
+    pub fn moat(&self) -> Result<PathBuf> {
+        match &self.moat {
+            Some(path) => Ok(std::fs::canonicalize(path)?),
+            None => paths::build_moat(PROFILE),
+        }
+    }
+}

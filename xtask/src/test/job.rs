@@ -1,0 +1,252 @@
+//! Runs one command in a root directory, on the host or in the sandbox, under the same conditions.
+//!
+//! On the host that is a chroot in fresh namespaces over an overlay (`tests/roots/in-root.sh`), in the
+//! sandbox an OCI bundle over the same directory ([`bundle`]). Neither changes the directory.
+//! The runner is a child subreaper, so that whatever a run leaves behind becomes visible as its child.
+
+mod bundle;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::leftovers;
+use crate::paths;
+
+/// A platform of the sandbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Platform {
+    /// The default.
+    Systrap,
+    /// The oracle.
+    Ptrace,
+}
+
+impl Platform {
+    /// Both, in the order in which they are tested.
+    pub const ALL: [Platform; 2] = [Platform::Systrap, Platform::Ptrace];
+
+    /// The name that `--platform` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Platform::Systrap => "systrap",
+            Platform::Ptrace => "ptrace",
+        }
+    }
+
+    /// The platform of that name.
+    pub fn parse(name: &str) -> Result<Platform> {
+        match Platform::ALL.into_iter().find(|p| p.name() == name) {
+            Some(platform) => Ok(platform),
+            None => bail!("no platform '{name}': systrap or ptrace"),
+        }
+    }
+}
+
+/// Where a job runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In a chroot, on Linux itself.
+    Host,
+    /// In moat.
+    Sandbox(Platform),
+}
+
+impl Place {
+    /// A word for names of results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::Host => "host",
+            Place::Sandbox(platform) => platform.name(),
+        }
+    }
+}
+
+/// One command to run.
+pub struct Job<'a> {
+    /// For the names of files and containers: letters, digits, `-`.
+    pub name: &'a str,
+    /// The root directory; it is not changed.
+    pub root: &'a Path,
+    /// The program, absolute inside the root, and its arguments.
+    pub arguments: Vec<String>,
+    /// After this time everything is killed.
+    pub timeout: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// By exit; 128+n says that signal n killed the program in the sandbox or below the shell.
+    Exited(i32),
+    /// The command on the host was itself killed by this signal.
+    Killed(i32),
+    /// The runner killed it.
+    TimedOut,
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ending::Exited(status) => write!(f, "exit status {status}"),
+            Ending::Killed(signal) => write!(f, "killed by signal {signal}"),
+            Ending::TimedOut => write!(f, "timed out"),
+        }
+    }
+}
+
+/// What a run gave.
+pub struct Outcome {
+    /// How it ended.
+    pub ending: Ending,
+    /// All of its standard output.
+    pub stdout: Vec<u8>,
+    /// All of its standard error output, for people.
+    pub stderr: Vec<u8>,
+    /// Wall time.
+    pub elapsed: Duration,
+    /// What it left behind on the host: processes, mounts, cgroups, state.
+    pub leftovers: Vec<String>,
+}
+
+/// Runs jobs one after another; owns a scratch directory that goes with it.
+pub struct Runner {
+    moat: PathBuf,
+    scratch: PathBuf,
+    sequence: u32,
+}
+
+/// More output than this is cut off: a runaway program must not fill the memory.
+const OUTPUT_LIMIT: u64 = 64 << 20;
+
+impl Runner {
+    /// A runner for this `moat` binary, which is not looked at before the first sandboxed job.
+    pub fn new(moat: PathBuf) -> Result<Runner> {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        let scratch = paths::target().join("tests").join(std::process::id().to_string());
+        fs::create_dir_all(&scratch)?;
+        let scratch = fs::canonicalize(scratch)?;
+        Ok(Runner { moat, scratch, sequence: 0 })
+    }
+
+    /// Runs the job and waits for its end, or ends it.
+    pub fn run(&mut self, place: Place, job: &Job) -> Result<Outcome> {
+        self.sequence += 1;
+        let id = format!("moat-test-{}-{}-{}", std::process::id(), self.sequence, job.name);
+        let directory = self.scratch.join(&id);
+        fs::create_dir_all(&directory)?;
+        let mut command = match place {
+            Place::Host => host_command(job, &directory)?,
+            Place::Sandbox(platform) => self.sandbox_command(platform, job, &id, &directory)?,
+        };
+        let mut outcome = supervise(&mut command, job.timeout)?;
+        outcome.leftovers.extend(leftovers::on_host(&id, &directory));
+        fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        Ok(outcome)
+    }
+
+    fn sandbox_command(&self, platform: Platform, job: &Job, id: &str, directory: &Path) -> Result<Command> {
+        bundle::write(directory, job)?;
+        let mut command = Command::new(&self.moat);
+        command
+            .arg("--root")
+            .arg(directory.join("state"))
+            .args(["--platform", platform.name(), "run", "--bundle"])
+            .args([directory.as_os_str(), id.as_ref()]);
+        Ok(command)
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // What could not be removed was reported with the job that left it.
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}
+
+fn host_command(job: &Job, directory: &Path) -> Result<Command> {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child"])
+        .args(["--propagation", "private"])
+        .arg(paths::repository().join("tests/roots/in-root.sh"))
+        .args([job.root, directory])
+        .args(bundle::ENVIRONMENT)
+        .args(["chroot", "."])
+        .args(&job.arguments);
+    Ok(command)
+}
+
+/// Starts the command, collects its output, and sees to it that nothing of it survives.
+fn supervise(command: &mut Command, timeout: Duration) -> Result<Outcome> {
+    let start = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    let stdout = collect(child.stdout.take());
+    let stderr = collect(child.stderr.take());
+    let ending = match wait(&mut child, start + timeout)? {
+        Some(status) => ending_of(status),
+        None => {
+            leftovers::kill_descendants();
+            // Killing may have reaped it as well.
+            let _ = child.wait();
+            Ending::TimedOut
+        }
+    };
+    let elapsed = start.elapsed();
+    // Only now: a survivor may hold the pipes open, and would keep the readers from ending.
+    let leftovers = leftovers::reap_descendants();
+    let read = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
+    Ok(Outcome { ending, stdout: read(stdout), stderr: read(stderr), elapsed, leftovers })
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // An error ends the output like its end does; the comparison shows what is missing.
+            let _ = pipe.by_ref().take(OUTPUT_LIMIT).read_to_end(&mut bytes);
+            let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+        }
+        bytes
+    })
+}
+
+/// None once the deadline has passed.
+fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
+fn ending_of(status: ExitStatus) -> Ending {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ending::Exited(code),
+        (None, signal) => Ending::Killed(signal.unwrap_or_default()),
+    }
+}
+
+/// Shows the end of a text of unknown encoding, indented, for a failure message.
+pub fn tail(bytes: &[u8], lines: usize) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let all: Vec<&str> = text.lines().collect();
+    let from = all.len().saturating_sub(lines);
+    all[from..].iter().map(|line| format!("\n        | {line}")).collect()
+}

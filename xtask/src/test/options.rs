@@ -1,0 +1,104 @@
+//! The arguments of `cargo x test`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use super::Platform;
+
+/// A part of the tests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Area {
+    /// `cargo test` over the workspace.
+    Unit,
+    /// Small guest programs that check the system-call interface.
+    Abi,
+    /// Real programs on a Debian root.
+    Programs,
+}
+
+/// What to run, and how.
+#[derive(Default)]
+pub struct Options {
+    area: Option<Area>,
+    /// Prefixes of the cases to run; all if empty.
+    pub cases: Vec<String>,
+    platforms: Vec<Platform>,
+    /// Run on the host only.
+    pub native: bool,
+    /// Install missing packages first.
+    pub install: bool,
+    /// Print the names of cases, run nothing.
+    pub list: bool,
+    /// The binary to test instead of building one.
+    pub moat: Option<PathBuf>,
+}
+
+impl Options {
+    /// Parses the arguments after `cargo x test`.
+    pub fn parse(arguments: &[String]) -> Result<Options> {
+        let mut options = Options::default();
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            let mut value = || rest.next().with_context(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                "unit" => options.area = Some(Area::Unit),
+                "abi" => options.area = Some(Area::Abi),
+                "programs" => options.area = Some(Area::Programs),
+                "--case" => options.cases.push(value()?.clone()),
+                "--platform" => options.platforms.push(Platform::parse(value()?)?),
+                "--moat" => options.moat = Some(PathBuf::from(value()?)),
+                "--native" => options.native = true,
+                "--install" => options.install = true,
+                "--list" => options.list = true,
+                other => bail!("unknown argument '{other}'; see cargo x help"),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether this area is asked for.
+    pub fn wants(&self, area: Area) -> bool {
+        self.area.is_none_or(|a| a == area)
+    }
+
+    /// Whether this case is asked for.
+    pub fn wants_case(&self, name: &str) -> bool {
+        self.cases.is_empty() || self.cases.iter().any(|c| name.starts_with(c.as_str()))
+    }
+
+    /// The platforms to test, of those that a case supports.
+    pub fn platforms(&self, supported: &[Platform]) -> Vec<Platform> {
+        let wanted = |p: &Platform| self.platforms.is_empty() || self.platforms.contains(p);
+        supported.iter().copied().filter(wanted).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options> {
+        let words: Vec<String> = line.split_whitespace().map(String::from).collect();
+        Options::parse(&words)
+    }
+
+    #[test]
+    fn cases_match_by_prefix() {
+        let options = parse("programs --case git").unwrap();
+        assert!(options.wants_case("git-clone") && !options.wants_case("make"));
+        assert!(options.wants(Area::Programs) && !options.wants(Area::Abi));
+    }
+
+    #[test]
+    fn a_case_keeps_its_own_platforms() {
+        let options = parse("--platform ptrace").unwrap();
+        assert!(options.platforms(&[Platform::Systrap]).is_empty());
+        assert_eq!(parse("").unwrap().platforms(&[Platform::Systrap]).len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_argument_is_refused() {
+        assert!(parse("--cases x").is_err() && parse("--case").is_err());
+    }
+}

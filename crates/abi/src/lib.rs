@@ -7,20 +7,30 @@
 #[macro_use]
 mod macros;
 
+pub mod cap;
 pub mod clone;
+pub mod elf;
 pub mod errno;
 pub mod fs;
 pub mod futex;
+pub mod ipc;
 pub mod mman;
+pub mod mount;
 pub mod nr;
 pub mod poll;
+pub mod prctl;
+pub mod ptrace;
 pub mod sigframe;
 pub mod siginfo;
 pub mod signal;
 pub mod socket;
 pub mod stat;
 pub mod time;
+pub mod tty;
 
+pub use cap::{Cap, CapSet};
 pub use errno::{Errno, Result};
 pub use poll::PollEvents;
+pub use siginfo::SigInfo;
 pub use signal::{SigSet, Signal};
+pub use stat::DeviceId;

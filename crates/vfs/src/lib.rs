@@ -1,1 +1,43 @@
-//! (to come)
+//! The virtual file system: names, mounts, open files and what a file system must provide.
+//!
+//! - [`inode`]: [`Inode`], what a file system gives for each file; [`file`]: [`File`], what an open file does.
+//! - [`filesystem`]: [`FileSystem`] and the registry of file system types.
+//! - [`dentry`], [`mount`], [`path`], [`walk`]: the tree of names as processes see it, and path resolution.
+//! - [`ops`]: the operations on names (open, mkdir, rename, ...): the one implementation of their rules.
+//! - [`open_file`], [`fd_table`], [`fs_context`]: what a process holds.
+//! - [`epoll`], [`locks`]: readiness lists; record locks and flock.
+//! - [`cred`], [`caller`]: on whose behalf something is done.
+//! - [`special`]: devices and FIFOs by number, wherever their nodes are.
+//!
+//! # Invariants
+//! - Nothing here blocks: what would wait gives EAGAIN and has a wait queue.
+//! - A file system is the authority on its names; dentries are a cache of them, changed only after the file system
+//!   has agreed, under the directory's own lock ([`dentry::Dentry::lock_entries`]).
+//! - Lock order: fd table, epoll, mounts, rename, directory entries, dentry, open file, inode, data (see `moat_sync::LockClass`).
+#![forbid(unsafe_code)]
+
+pub mod anon;
+pub mod caller;
+pub mod cred;
+pub mod dentry;
+pub mod fd_table;
+pub mod file;
+pub mod filesystem;
+pub mod fs_context;
+pub mod inode;
+pub mod mount;
+pub mod open_file;
+pub mod path;
+pub mod special;
+
+pub use caller::{Caller, KernelCaller};
+pub use cred::{CapSet, Credentials, UserNamespace};
+pub use dentry::Dentry;
+pub use fd_table::{Fd, FdTable};
+pub use file::{DirEntry, File, Seekable, SyncKind};
+pub use filesystem::{FileSystem, MountRequest, register_filesystem};
+pub use fs_context::FsContext;
+pub use inode::{Access, Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime};
+pub use mount::{Mount, MountFlags, MountNamespace};
+pub use open_file::OpenFile;
+pub use path::Path;

@@ -1,0 +1,223 @@
+//! [`File`]: what an open file does.
+
+use std::any::Any;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use moat_abi::fs::FileType;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::WaitQueue;
+use moat_sync::wait::{Notify, Registration};
+
+use crate::caller::Caller;
+use crate::inode::{Metadata, SetAttr};
+use crate::open_file::OpenFile;
+
+/// What lseek(2), pread(2) and pwrite(2) do to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seekable {
+    /// A stream: ESPIPE, and positions are ignored (pipes, sockets, terminals).
+    No,
+    /// lseek succeeds and changes nothing, pread is ESPIPE (eventfd, epoll: `noop_llseek`).
+    Noop,
+    /// lseek gives 0, pread works (/dev/null: `null_lseek`).
+    Zero,
+    /// A file with a size.
+    Yes,
+    /// Positions but no known size: SEEK_END is EINVAL (generated files of /proc: `seq_lseek`).
+    NoEnd,
+}
+
+/// Which of lseek(2)'s sparse-file searches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SparseSeek {
+    Data,
+    Hole,
+}
+
+/// How much fsync must write out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncKind {
+    /// fdatasync(2).
+    Data,
+    /// fsync(2).
+    All,
+}
+
+/// A directory entry on its way to getdents64(2).
+#[derive(Clone, Copy, Debug)]
+pub struct DirEntry<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// The inode number, never 0.
+    pub ino: u64,
+    /// The type, where it is known at no cost (else DT_UNKNOWN is shown).
+    pub file_type: Option<FileType>,
+    /// The position that follows this entry (`d_off`), greater than that of all before.
+    pub next: u64,
+}
+
+/// The first position of [`File::readdir`]: 0 and 1 are `.` and `..`, which the vfs adds.
+pub const FIRST_ENTRY: u64 = 2;
+
+/// Takes one directory entry; `Break` means that it did not fit and is to come again.
+pub type DirSink<'a> = dyn FnMut(DirEntry<'_>) -> ControlFlow<()> + 'a;
+
+/// What an open file description does. An inode may be its own `File`; a driver may make one for each opening.
+///
+/// Everything is synchronous: what would wait gives EAGAIN (whatever O_NONBLOCK says) after which
+/// [`File::wait_queue`] tells of changes. Buffers are the sentry's, so no guest memory is touched. The access mode
+/// has been checked by [`OpenFile`]; a position lock of the description may be held, but nothing of the inode's.
+pub trait File: Send + Sync + Any {
+    /// Reads at `pos` (which streams ignore); 0 is the end.
+    ///
+    /// # Errors
+    /// EAGAIN; EINVAL by default; EISDIR for directories.
+    fn read(&self, _f: &OpenFile, _buf: &mut [u8], _pos: u64) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Writes at `pos` (which streams ignore).
+    ///
+    /// # Errors
+    /// EAGAIN, EPIPE (the caller sends SIGPIPE), ENOSPC, EFBIG; EINVAL by default.
+    fn write(&self, _f: &OpenFile, _buf: &[u8], _pos: u64) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Writes at the end (O_APPEND); gives the bytes written and where the end is then.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
+        let end = self.metadata(f)?.size;
+        let n = self.write(f, buf, end)?;
+        Ok((n, end + n as u64))
+    }
+
+    /// What positions mean here.
+    fn seekable(&self) -> Seekable {
+        Seekable::No
+    }
+
+    /// Finds the next data or hole at or after `offset`, for a file with a size. The default knows no holes.
+    ///
+    /// # Errors
+    /// ENXIO past the end.
+    fn seek_sparse(&self, f: &OpenFile, offset: u64, what: SparseSeek) -> Result<u64> {
+        let size = self.metadata(f)?.size;
+        if offset >= size {
+            return Err(Errno::ENXIO);
+        }
+        Ok(if what == SparseSeek::Data { offset } else { size })
+    }
+
+    /// Gives the entries from position `pos` (at least [`FIRST_ENTRY`]) on, without `.` and `..`; returns the position reached.
+    ///
+    /// A position must stay good while entries come and go: every entry that lives through a whole pass is given once.
+    ///
+    /// # Errors
+    /// ENOTDIR by default; ENOENT for a directory that has been removed.
+    fn readdir(&self, _f: &OpenFile, _pos: u64, _sink: &mut DirSink<'_>) -> Result<u64> {
+        Err(Errno::ENOTDIR)
+    }
+
+    /// What is ready. The default is that of a regular file: always readable and writable.
+    fn poll(&self, _f: &OpenFile) -> PollEvents {
+        PollEvents::READABLE | PollEvents::WRITABLE
+    }
+
+    /// The queue that is woken when [`File::poll`] may have changed; `None` if it never does.
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        None
+    }
+
+    /// Has `notify` called when any of `events` may have come true; `None` if readiness never changes.
+    ///
+    /// For files that are woken from more than one queue; otherwise [`File::wait_queue`] does.
+    fn register(&self, events: PollEvents, notify: Arc<dyn Notify>) -> Option<Registration> {
+        self.wait_queue().map(|q| q.register(events, notify))
+    }
+
+    /// Whether the opening is complete: EAGAIN while open(2) must wait for a peer (a FIFO's other end).
+    ///
+    /// # Errors
+    /// EAGAIN; ENXIO.
+    fn finish_open(&self, _f: &OpenFile) -> Result<()> {
+        Ok(())
+    }
+
+    /// ioctl(2), but for FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, which are everybody's.
+    ///
+    /// # Errors
+    /// ENOTTY by default.
+    fn ioctl(&self, _f: &OpenFile, _caller: &dyn Caller, _cmd: u32, _arg: u64) -> Result<u64> {
+        Err(Errno::ENOTTY)
+    }
+
+    /// The commands of fcntl(2) that only some files have: F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS.
+    ///
+    /// # Errors
+    /// EBADF (pipe sizes) or EINVAL (seals) by default; EPERM, EBUSY.
+    fn fcntl(&self, _f: &OpenFile, _caller: &dyn Caller, cmd: u32, _arg: u64) -> Result<u64> {
+        Err(match cmd {
+            moat_abi::fs::F_SETPIPE_SZ | moat_abi::fs::F_GETPIPE_SZ => Errno::EBADF,
+            _ => Errno::EINVAL,
+        })
+    }
+
+    /// The attributes for fstat(2); those of the inode unless the file knows better.
+    ///
+    /// # Errors
+    /// As [`crate::Inode::metadata`].
+    fn metadata(&self, f: &OpenFile) -> Result<Metadata> {
+        f.inode().metadata()
+    }
+
+    /// ftruncate(2), also of a file whose name is gone.
+    ///
+    /// # Errors
+    /// EINVAL for what is no regular file; EFBIG, ENOSPC.
+    fn truncate(&self, f: &OpenFile, len: u64) -> Result<()> {
+        f.inode().set_attr(&SetAttr::size(len))
+    }
+
+    /// fallocate(2) with checked mode bits and range; `mode` is `FALLOC_FL_*`.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP by default; ENOSPC, EFBIG, EPERM (seals).
+    fn fallocate(&self, _f: &OpenFile, _mode: u32, _offset: u64, _len: u64) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// fsync(2), fdatasync(2).
+    ///
+    /// # Errors
+    /// EINVAL by default; EIO.
+    fn sync(&self, _f: &OpenFile, _kind: SyncKind) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+
+    /// One of the descriptors is being closed (`flush`): its error is the result of close(2).
+    ///
+    /// # Errors
+    /// EIO.
+    fn flush(&self, _f: &OpenFile) -> Result<()> {
+        Ok(())
+    }
+
+    /// The last reference to the description is gone. Locks of others may be held: do little.
+    fn release(&self, _f: &OpenFile) {}
+
+    /// Lines for /proc/PID/fdinfo/FD after the common ones.
+    fn fdinfo(&self, _f: &OpenFile) -> String {
+        String::new()
+    }
+}
+
+/// `file` as its concrete type.
+pub fn downcast<T: File>(file: &Arc<dyn File>) -> Option<&T> {
+    let any: &dyn Any = &**file;
+    any.downcast_ref()
+}

@@ -1,0 +1,408 @@
+//! [`Inode`]: what a file system provides for each of its files.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bitflags::bitflags;
+use moat_abi::fs::{FileType, OpenFlags};
+use moat_abi::stat::DeviceId;
+use moat_abi::time::Timespec;
+use moat_abi::{Errno, Result};
+
+use crate::caller::Caller;
+use crate::cred::{CapSet, Credentials};
+use crate::file::File;
+use crate::path::Path;
+use crate::special;
+
+/// The attributes of a file, as stat(2) and statx(2) report them. Ids are the kernel's.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs, reason = "the fields are those of inode(7)")]
+pub struct Metadata {
+    /// The file system's device, not the one a device node stands for.
+    pub dev: DeviceId,
+    pub ino: u64,
+    /// Type and permissions.
+    pub mode: u32,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// The device that a device node stands for.
+    pub rdev: DeviceId,
+    /// Bytes.
+    pub size: u64,
+    /// Preferred size of a transfer, in bytes.
+    pub blksize: u32,
+    /// Units of 512 bytes.
+    pub blocks: u64,
+    pub atime: Timespec,
+    pub mtime: Timespec,
+    pub ctime: Timespec,
+    /// When the file was made, where the file system knows it.
+    pub btime: Option<Timespec>,
+}
+
+impl Metadata {
+    /// Names the inode among all: what locks and FIFOs are found by.
+    #[must_use]
+    pub fn key(&self) -> InodeKey {
+        InodeKey { dev: self.dev, ino: self.ino }
+    }
+
+    /// The file type; a mode without one counts as a regular file.
+    #[must_use]
+    pub fn file_type(&self) -> FileType {
+        FileType::from_mode(self.mode).unwrap_or(FileType::Regular)
+    }
+}
+
+/// Names an inode among all file systems while it is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub struct InodeKey {
+    pub dev: DeviceId,
+    pub ino: u64,
+}
+
+/// A time to set: utimensat(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// The current time.
+    Now,
+    /// This time.
+    At(Timespec),
+}
+
+/// A change of attributes; `None` leaves one as it is.
+///
+/// Permissions are checked by the caller (`ops`), and the derived changes (suid clearing) are spelt out in it.
+/// The file system sets ctime.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs, reason = "as in Metadata")]
+pub struct SetAttr {
+    /// Permission bits only (07777).
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// Truncates or extends a regular file; sets mtime.
+    pub size: Option<u64>,
+    pub atime: Option<SetTime>,
+    pub mtime: Option<SetTime>,
+}
+
+impl SetAttr {
+    /// A change of the size alone.
+    #[must_use]
+    pub fn size(len: u64) -> SetAttr {
+        SetAttr { size: Some(len), ..SetAttr::default() }
+    }
+}
+
+/// A file to make. The mode has the umask applied and the setgid rules of the directory taken in.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct NewNode<'a> {
+    /// Permission bits (07777).
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub kind: NodeKind<'a>,
+}
+
+/// What kind of file to make.
+#[derive(Clone, Copy, Debug)]
+pub enum NodeKind<'a> {
+    /// A regular file.
+    File,
+    /// A regular file without a name (O_TMPFILE); the name given is empty. It can be linked later.
+    TmpFile,
+    /// A directory.
+    Dir,
+    /// A symbolic link with this target.
+    Symlink(&'a [u8]),
+    /// A FIFO.
+    Fifo,
+    /// A UNIX socket's node.
+    Socket,
+    /// A device node.
+    Device {
+        /// `CharDevice` or `BlockDevice`.
+        file_type: FileType,
+        /// The device.
+        rdev: DeviceId,
+    },
+}
+
+impl NodeKind<'_> {
+    /// The file type that results.
+    #[must_use]
+    pub fn file_type(&self) -> FileType {
+        match self {
+            NodeKind::File | NodeKind::TmpFile => FileType::Regular,
+            NodeKind::Dir => FileType::Directory,
+            NodeKind::Symlink(_) => FileType::Symlink,
+            NodeKind::Fifo => FileType::Fifo,
+            NodeKind::Socket => FileType::Socket,
+            NodeKind::Device { file_type, .. } => *file_type,
+        }
+    }
+}
+
+bitflags! {
+    /// What is to be done with a file, for permission checks (`MAY_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Access: u32 {
+        /// Execute, or search a directory.
+        const EXEC = 1;
+        /// Write, or change a directory's entries.
+        const WRITE = 2;
+        /// Read, or list a directory.
+        const READ = 4;
+    }
+}
+
+bitflags! {
+    /// Variants of rename, as renameat2(2); the rules about existing targets are checked by `ops`.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct RenameFlags: u32 {
+        /// EEXIST if the target exists.
+        const NOREPLACE = 1;
+        /// The two names change places.
+        const EXCHANGE = 2;
+        /// Leaves a whiteout at the old name.
+        const WHITEOUT = 4;
+    }
+}
+
+/// How far the dentry cache may trust what it knows of a directory's entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// Entries change only through this kernel: known names, and known absences, are final.
+    Keep,
+    /// Known names are asked about with [`Inode::revalidate`] at each use; absences are not remembered.
+    Revalidate,
+    /// Each use asks [`Inode::lookup`] (as in /proc).
+    None,
+}
+
+/// How a file is being opened.
+pub struct OpenContext<'a> {
+    /// The flags of open(2); CREAT, EXCL and TRUNC have been dealt with.
+    pub flags: OpenFlags,
+    /// Who opens it. Permissions have been checked.
+    pub caller: &'a dyn Caller,
+    /// The name it was opened by.
+    pub path: &'a Path,
+}
+
+/// A file, as its file system sees it.
+///
+/// The defaults give the errno that Linux gives where a file system lacks the operation. Methods never wait for a
+/// guest; one that may sleep on the host does so in `moat_sync::block_in_place`. Names are single components:
+/// not empty, no `/`, not `.` or `..`, at most NAME_MAX bytes. Permissions, read-only mounts, sticky bits and file types of
+/// the operands have been checked by [`crate::ops`]; what can change meanwhile (existence, emptiness) the file system checks
+/// itself. `create`, `link`, `unlink`, `rmdir` and `rename` run under the vfs's lock of the directories' entries, the rest under
+/// no vfs lock but possibly that one.
+pub trait Inode: Send + Sync + Any {
+    /// The attributes.
+    ///
+    /// # Errors
+    /// EIO, ESTALE where the file is not in memory.
+    fn metadata(&self) -> Result<Metadata>;
+
+    /// The type; never changes, and is asked often.
+    fn file_type(&self) -> FileType;
+
+    /// Changes attributes; all or nothing.
+    ///
+    /// # Errors
+    /// EPERM by default; ENOSPC, EFBIG, EINVAL (size of what is no regular file), EROFS.
+    fn set_attr(&self, _change: &SetAttr) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+
+    /// Finds an entry of this directory.
+    ///
+    /// # Errors
+    /// ENOENT; ENOTDIR by default.
+    fn lookup(&self, _name: &[u8]) -> Result<Arc<dyn Inode>> {
+        Err(Errno::ENOTDIR)
+    }
+
+    /// Whether `name` still is `child`: asked under [`Cache::Revalidate`] before a cached entry is used.
+    fn revalidate(&self, _name: &[u8], _child: &Arc<dyn Inode>) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// How far this directory's entries may be cached.
+    fn cache_policy(&self) -> Cache {
+        Cache::Keep
+    }
+
+    /// Makes an entry.
+    ///
+    /// # Errors
+    /// EEXIST, ENOSPC, EROFS; ENOENT if this directory has been removed; EPERM by default; EOPNOTSUPP for a TmpFile
+    /// that can't be made.
+    fn create(&self, _name: &[u8], node: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+        Err(if matches!(node.kind, NodeKind::TmpFile) { Errno::EOPNOTSUPP } else { Errno::EPERM })
+    }
+
+    /// Makes `name` another name of `target`, an inode of the same file system.
+    ///
+    /// # Errors
+    /// EEXIST, EMLINK, ENOSPC, ENOENT (a target without names that is no O_TMPFILE one); EPERM by default.
+    fn link(&self, _name: &[u8], _target: &Arc<dyn Inode>) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+
+    /// Removes the name of what is no directory.
+    ///
+    /// # Errors
+    /// ENOENT, EISDIR; EPERM by default.
+    fn unlink(&self, _name: &[u8]) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR, ENOTEMPTY; EPERM by default.
+    fn rmdir(&self, _name: &[u8]) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+
+    /// Moves the entry `old` to the name `new` of `new_dir`, a directory of the same file system, maybe this one.
+    ///
+    /// An existing target of a fitting type is replaced (a directory only if empty), or with EXCHANGE put in the other place.
+    ///
+    /// # Errors
+    /// ENOENT, EEXIST (NOREPLACE), ENOTEMPTY, ENOSPC, EMLINK; EINVAL for flags that it lacks; EPERM by default.
+    fn rename(&self, _old: &[u8], _new_dir: &Arc<dyn Inode>, _new: &[u8], _flags: RenameFlags) -> Result<()> {
+        Err(Errno::EPERM)
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// EINVAL by default.
+    fn read_link(&self) -> Result<Vec<u8>> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Where a magic link of /proc leads, regardless of names; `None` for a link that is followed by its text.
+    ///
+    /// # Errors
+    /// ENOENT, EACCES.
+    fn follow(&self, _caller: &dyn Caller) -> Result<Option<Path>> {
+        Ok(None)
+    }
+
+    /// Opens the file: gives what serves reads and writes of this opening.
+    ///
+    /// The default serves FIFOs and device nodes through [`crate::special`].
+    ///
+    /// # Errors
+    /// ENXIO for sockets and absent devices, ELOOP for links; others by file system.
+    fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        let meta = self.metadata()?;
+        special::open(&meta, ctx)
+    }
+
+    /// Whether `creds` may do `access`; by mode bits and capabilities unless a file system has rules of its own.
+    ///
+    /// # Errors
+    /// EACCES, EPERM.
+    fn permission(&self, creds: &Credentials, access: Access) -> Result<()> {
+        // The commonest check by far: root searches a directory. It needs no attributes.
+        if creds.has_root_cap(CapSet::DAC_OVERRIDE) && self.file_type() == FileType::Directory {
+            return Ok(());
+        }
+        generic_permission(&self.metadata()?, creds, access)
+    }
+
+    /// Reads an extended attribute.
+    ///
+    /// # Errors
+    /// ENODATA; EOPNOTSUPP by default.
+    fn get_xattr(&self, _name: &[u8]) -> Result<Vec<u8>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Sets an extended attribute. `flags` is 0, XATTR_CREATE or XATTR_REPLACE.
+    ///
+    /// # Errors
+    /// EEXIST, ENODATA, ENOSPC; EOPNOTSUPP by default.
+    fn set_xattr(&self, _name: &[u8], _value: &[u8], _flags: u32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// The names of the extended attributes.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP by default.
+    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// ENODATA; EOPNOTSUPP by default.
+    fn remove_xattr(&self, _name: &[u8]) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+}
+
+/// The permission check by mode bits and capabilities (`generic_permission`).
+///
+/// # Errors
+/// EACCES.
+pub fn generic_permission(meta: &Metadata, creds: &Credentials, access: Access) -> Result<()> {
+    let shift = if creds.fsuid == meta.uid {
+        6
+    } else if creds.in_group(meta.gid) {
+        3
+    } else {
+        0
+    };
+    let granted = Access::from_bits_truncate((meta.mode >> shift) & 7);
+    if granted.contains(access) {
+        return Ok(());
+    }
+    let cap = |c| creds.has_cap_for(meta.uid, meta.gid, c);
+    let fine = if meta.file_type() == FileType::Directory {
+        (!access.contains(Access::WRITE) && cap(CapSet::DAC_READ_SEARCH)) || cap(CapSet::DAC_OVERRIDE)
+    } else {
+        // Execution needs one execute bit, whoever asks.
+        (access == Access::READ && cap(CapSet::DAC_READ_SEARCH))
+            || ((!access.contains(Access::EXEC) || meta.mode & 0o111 != 0) && cap(CapSet::DAC_OVERRIDE))
+    };
+    if fine { Ok(()) } else { Err(Errno::EACCES) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_class_that_matches_decides() {
+        let meta = Metadata { mode: 0o100_047, uid: 5, gid: 6, ..Metadata::default() };
+        let check = |uid, gid, access| generic_permission(&meta, &Credentials::user(uid, gid, Arc::from([]), CapSet::empty()), access);
+        assert_eq!(check(5, 6, Access::READ), Err(Errno::EACCES), "the owner has no rights though others have");
+        assert_eq!(check(7, 6, Access::READ), Ok(()));
+        assert_eq!(check(7, 6, Access::WRITE), Err(Errno::EACCES));
+        assert_eq!(check(7, 7, Access::READ | Access::WRITE | Access::EXEC), Ok(()));
+    }
+
+    #[test]
+    fn root_needs_one_execute_bit() {
+        let mut meta = Metadata { mode: 0o100_600, ..Metadata::default() };
+        assert_eq!(generic_permission(&meta, &Credentials::root(), Access::EXEC), Err(Errno::EACCES));
+        meta.mode = 0o100_601;
+        meta.uid = 9;
+        assert_eq!(generic_permission(&meta, &Credentials::root(), Access::EXEC), Ok(()));
+        meta.mode = 0o040_000;
+        assert_eq!(generic_permission(&meta, &Credentials::root(), Access::all()), Ok(()));
+    }
+}

@@ -30,6 +30,8 @@ pub enum LockClass {
     Mounts,
     /// rename(2) serialisation of a file system.
     Rename,
+    /// A directory's entries while they change (ancestor before descendant).
+    Directory,
     /// A dentry (parent before child).
     Dentry,
     /// The VMA tree of an address space.
@@ -72,7 +74,7 @@ impl LockClass {
     /// Whether a second lock of this class may be taken by a thread that holds one.
     #[must_use]
     pub const fn may_nest(self) -> bool {
-        matches!(self, LockClass::Epoll | LockClass::Dentry | LockClass::Inode | LockClass::Socket | LockClass::Vmas | LockClass::FileData | LockClass::Mounts)
+        matches!(self, LockClass::Epoll | LockClass::Directory | LockClass::Dentry | LockClass::Inode | LockClass::Socket | LockClass::Vmas | LockClass::FileData | LockClass::Mounts)
     }
 }
 
@@ -217,6 +219,11 @@ impl<T: ?Sized> RwLock<T> {
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         let token = Token::take(self.class);
         RwLockWriteGuard { inner: self.inner.write(), _token: token }
+    }
+
+    /// The value, with no locking needed.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.inner.get_mut()
     }
 }
 

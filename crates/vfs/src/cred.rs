@@ -79,7 +79,6 @@ pub struct IdMaps {
 ///
 /// Ids in [`Credentials`] and in files are those of the root namespace ("kernel ids"); a namespace maps them only at
 /// the system-call boundary.
-#[derive(Debug)]
 pub struct UserNamespace {
     /// Names the namespace in /proc/PID/ns.
     pub id: u64,
@@ -88,6 +87,12 @@ pub struct UserNamespace {
     /// Effective ids of who made it.
     pub owner: (u32, u32),
     maps: RwLock<IdMaps>,
+}
+
+impl std::fmt::Debug for UserNamespace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "user:[{}]", self.id)
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0xf000_0000);

@@ -25,6 +25,7 @@ pub mod file;
 pub mod filesystem;
 pub mod fs_context;
 pub mod inode;
+pub mod locks;
 pub mod mount;
 pub mod open_file;
 pub mod path;

@@ -1,0 +1,307 @@
+//! [`FdTable`]: a process's descriptors.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use moat_abi::{Errno, Result};
+use moat_sync::{LockClass, RwLock};
+
+use crate::open_file::OpenFile;
+
+/// A descriptor number as a guest gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fd(pub i32);
+
+impl Fd {
+    /// Stands for the working directory.
+    pub const CWD: Fd = Fd(moat_abi::fs::AT_FDCWD);
+}
+
+impl fmt::Display for Fd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Fd::CWD { f.write_str("AT_FDCWD") } else { self.0.fmt(f) }
+    }
+}
+
+/// Whether exec closes a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum OnExec {
+    Keep,
+    Close,
+}
+
+impl OnExec {
+    /// The choice of an `O_CLOEXEC`-like flag.
+    #[must_use]
+    pub fn close_if(cloexec: bool) -> OnExec {
+        if cloexec { OnExec::Close } else { OnExec::Keep }
+    }
+}
+
+#[derive(Clone)]
+struct Slot {
+    file: Arc<OpenFile>,
+    on_exec: OnExec,
+}
+
+#[derive(Clone, Default)]
+struct Slots {
+    slots: Vec<Option<Slot>>,
+    /// No descriptor below this one is free.
+    first_free: usize,
+}
+
+/// A table of descriptors; shared by CLONE_FILES, copied by fork.
+///
+/// Files are dropped outside its lock. It is also the owner of POSIX record locks.
+pub struct FdTable {
+    id: u64,
+    slots: RwLock<Slots>,
+    posix_locks: AtomicBool,
+}
+
+/// Descriptors of one process at most, whatever RLIMIT_NOFILE says (`/proc/sys/fs/nr_open`).
+pub const NR_OPEN: u32 = 1024 * 1024;
+
+impl Default for FdTable {
+    fn default() -> Self {
+        FdTable::new()
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn index(fd: Fd) -> Result<usize> {
+    usize::try_from(fd.0).map_err(|_| Errno::EBADF)
+}
+
+fn number(at: usize) -> Fd {
+    // Indexes stay below NR_OPEN.
+    Fd(i32::try_from(at).unwrap_or(i32::MAX))
+}
+
+impl Slots {
+    fn get(&self, fd: Fd) -> Result<&Slot> {
+        self.slots.get(index(fd)?).and_then(Option::as_ref).ok_or(Errno::EBADF)
+    }
+
+    fn get_mut(&mut self, fd: Fd) -> Result<&mut Slot> {
+        self.slots.get_mut(index(fd)?).and_then(Option::as_mut).ok_or(Errno::EBADF)
+    }
+
+    fn lowest_free(&self, min: usize) -> usize {
+        let from = min.max(self.first_free);
+        let rest = self.slots.get(from..).unwrap_or_default();
+        from + rest.iter().position(Option::is_none).unwrap_or(rest.len())
+    }
+
+    fn put(&mut self, at: usize, slot: Slot) -> Option<Slot> {
+        if at >= self.slots.len() {
+            self.slots.resize_with(at + 1, || None);
+        }
+        if at == self.first_free {
+            self.first_free = at + 1;
+        }
+        self.slots[at].replace(slot)
+    }
+
+    fn take(&mut self, at: usize) -> Option<Slot> {
+        let slot = self.slots.get_mut(at)?.take()?;
+        self.first_free = self.first_free.min(at);
+        Some(slot)
+    }
+}
+
+impl FdTable {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> FdTable {
+        FdTable { id: next_id(), slots: RwLock::new(LockClass::FdTable, Slots::default()), posix_locks: AtomicBool::new(false) }
+    }
+
+    /// A copy with the same open files, as fork makes. POSIX locks stay with the old one.
+    #[must_use]
+    pub fn copy(&self) -> FdTable {
+        let slots = self.slots.read().clone();
+        FdTable { id: next_id(), slots: RwLock::new(LockClass::FdTable, slots), posix_locks: AtomicBool::new(false) }
+    }
+
+    /// Names the table: the owner of its POSIX locks, and the answer of kcmp(2).
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The open file of `fd`, for anything that an O_PATH descriptor can't do.
+    ///
+    /// # Errors
+    /// EBADF, also for an O_PATH descriptor.
+    pub fn get(&self, fd: Fd) -> Result<Arc<OpenFile>> {
+        let file = self.get_any(fd)?;
+        if file.is_path() { Err(Errno::EBADF) } else { Ok(file) }
+    }
+
+    /// The open file of `fd`, O_PATH or not.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn get_any(&self, fd: Fd) -> Result<Arc<OpenFile>> {
+        self.slots.read().get(fd).map(|s| s.file.clone())
+    }
+
+    /// Installs a file at the lowest free descriptor not below `min`. `limit` is RLIMIT_NOFILE.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn insert(&self, file: Arc<OpenFile>, min: u32, limit: u64, on_exec: OnExec) -> Result<Fd> {
+        let mut s = self.slots.write();
+        let at = s.lowest_free(min as usize);
+        if at as u64 >= limit.min(u64::from(NR_OPEN)) {
+            return Err(Errno::EMFILE);
+        }
+        s.put(at, Slot { file, on_exec });
+        Ok(number(at))
+    }
+
+    /// Installs a file at the lowest free descriptor: what open(2) ends with.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn install(&self, file: Arc<OpenFile>, limit: u64, on_exec: OnExec) -> Result<Fd> {
+        self.insert(file, 0, limit, on_exec)
+    }
+
+    /// EMFILE if no descriptor is free: for calls that must not fail at the end.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn check_free(&self, count: usize, limit: u64) -> Result<()> {
+        let s = self.slots.read();
+        let mut at = 0;
+        for _ in 0..count {
+            at = s.lowest_free(at);
+            if at as u64 >= limit.min(u64::from(NR_OPEN)) {
+                return Err(Errno::EMFILE);
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// Installs a file at exactly `fd`, closing what was there (dup2, dup3).
+    ///
+    /// # Errors
+    /// EBADF for a number out of range.
+    pub fn replace(&self, fd: Fd, file: Arc<OpenFile>, limit: u64, on_exec: OnExec) -> Result<()> {
+        let at = index(fd)?;
+        if at as u64 >= limit.min(u64::from(NR_OPEN)) {
+            return Err(Errno::EBADF);
+        }
+        let old = self.slots.write().put(at, Slot { file, on_exec });
+        if let Some(old) = old {
+            // dup2 has no way to report the flush's error.
+            let _ = self.closed(old);
+        }
+        Ok(())
+    }
+
+    /// Closes `fd`.
+    ///
+    /// # Errors
+    /// EBADF; those of the file's flush, with the descriptor closed all the same.
+    pub fn close(&self, fd: Fd) -> Result<()> {
+        let at = index(fd)?;
+        let slot = self.slots.write().take(at).ok_or(Errno::EBADF)?;
+        self.closed(slot)
+    }
+
+    fn closed(&self, slot: Slot) -> Result<()> {
+        if slot.file.is_path() {
+            return Ok(());
+        }
+        let result = slot.file.file().flush(&slot.file);
+        if self.posix_locks.load(Ordering::Relaxed) {
+            crate::locks::release_posix(&slot.file, self.id);
+        }
+        result
+    }
+
+    /// Closes all descriptors from `first` to `last`.
+    pub fn close_range(&self, first: u32, last: u32) {
+        let gone: Vec<Slot> = {
+            let mut s = self.slots.write();
+            let end = (last as usize).saturating_add(1).min(s.slots.len());
+            (first as usize..end).filter_map(|at| s.take(at)).collect()
+        };
+        for slot in gone {
+            let _ = self.closed(slot);
+        }
+    }
+
+    /// Marks all descriptors from `first` to `last` as closing on exec.
+    pub fn cloexec_range(&self, first: u32, last: u32) {
+        let mut s = self.slots.write();
+        let end = (last as usize).saturating_add(1).min(s.slots.len());
+        for slot in s.slots.get_mut(first as usize..end).into_iter().flatten().flatten() {
+            slot.on_exec = OnExec::Close;
+        }
+    }
+
+    /// Closes what exec closes. The table must not be shared any more.
+    pub fn close_on_exec(&self) {
+        let gone: Vec<Slot> = {
+            let mut s = self.slots.write();
+            let marked = |s: &Slots, at: usize| s.slots[at].as_ref().is_some_and(|f| f.on_exec == OnExec::Close);
+            let all: Vec<usize> = (0..s.slots.len()).filter(|&at| marked(&s, at)).collect();
+            all.into_iter().filter_map(|at| s.take(at)).collect()
+        };
+        for slot in gone {
+            let _ = self.closed(slot);
+        }
+    }
+
+    /// Whether exec closes `fd`.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn on_exec(&self, fd: Fd) -> Result<OnExec> {
+        self.slots.read().get(fd).map(|s| s.on_exec)
+    }
+
+    /// Sets whether exec closes `fd`.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn set_on_exec(&self, fd: Fd, on_exec: OnExec) -> Result<()> {
+        self.slots.write().get_mut(fd).map(|s| s.on_exec = on_exec)
+    }
+
+    /// All descriptors with their files, in order: for /proc/PID/fd and SCM_RIGHTS cycles.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<(Fd, Arc<OpenFile>, OnExec)> {
+        let s = self.slots.read();
+        s.slots.iter().enumerate().filter_map(|(at, s)| s.as_ref().map(|s| (number(at), s.file.clone(), s.on_exec))).collect()
+    }
+
+    /// The slots allocated: FDSize of /proc/PID/status.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.slots.read().slots.len().next_power_of_two().max(64)
+    }
+
+    /// Notes that POSIX locks are held in this table's name, so that close looks for them.
+    pub(crate) fn note_posix_lock(&self) {
+        self.posix_locks.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        self.close_range(0, u32::MAX);
+    }
+}

@@ -1,0 +1,450 @@
+//! [`OpenFile`]: the open file description, which descriptors share.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use moat_abi::fs::{AccessMode, FileType, OpenFlags, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET};
+use moat_abi::time::Timespec;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::wait::{Notify, Registration};
+use moat_sync::{LockClass, Mutex};
+
+use crate::caller::hooks;
+use crate::cred::Credentials;
+use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SparseSeek};
+use crate::inode::{Inode, Metadata};
+use crate::mount::MountFlags;
+use crate::path::Path;
+
+/// Who hears of a file's readiness by signal: F_SETOWN of fcntl(2). Ids are of the root pid namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum OwnerId {
+    #[default]
+    None,
+    Thread(i32),
+    Process(i32),
+    Group(i32),
+}
+
+/// The owner with the ids it was set under, by which the signal's permission is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Owner {
+    pub id: OwnerId,
+    pub uid: u32,
+    pub euid: u32,
+}
+
+#[derive(Default)]
+struct AsyncState {
+    owner: Owner,
+    /// 0: SIGIO without details.
+    signal: u32,
+    fd: i32,
+    registration: Option<Registration>,
+}
+
+/// An open file description: what a descriptor refers to.
+pub struct OpenFile {
+    id: u64,
+    file: Arc<dyn File>,
+    path: Path,
+    flags: AtomicU32,
+    pos: Mutex<u64>,
+    creds: Arc<Credentials>,
+    asynchronous: Mutex<AsyncState>,
+    /// Notes to be taken back when the description goes: see `locks` and `epoll`.
+    has_locks: AtomicBool,
+    watchers: Mutex<Vec<Weak<dyn Watcher>>>,
+}
+
+/// Something that must hear when a description goes (an epoll that watches it).
+pub trait Watcher: Send + Sync {
+    /// The description with this id is gone.
+    fn closed(&self, id: u64);
+}
+
+/// The file of an O_PATH descriptor: it does nothing.
+struct PathOnly;
+
+impl File for PathOnly {
+    fn poll(&self, _f: &OpenFile) -> PollEvents {
+        PollEvents::NVAL
+    }
+}
+
+impl OpenFile {
+    /// Makes a description. `flags` are those of open(2); what acts at open only is dropped.
+    #[must_use]
+    pub fn new(file: Arc<dyn File>, path: Path, flags: OpenFlags, creds: Arc<Credentials>) -> Arc<OpenFile> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(OpenFile {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            file,
+            path,
+            flags: AtomicU32::new((flags - OpenFlags::OPEN_ONLY).bits()),
+            pos: Mutex::new(LockClass::OpenFile, 0),
+            creds,
+            asynchronous: Mutex::new(LockClass::OpenFile, AsyncState::default()),
+            has_locks: AtomicBool::new(false),
+            watchers: Mutex::new(LockClass::OpenFile, Vec::new()),
+        })
+    }
+
+    /// Makes an O_PATH description.
+    #[must_use]
+    pub fn path_only(path: Path, flags: OpenFlags, creds: Arc<Credentials>) -> Arc<OpenFile> {
+        OpenFile::new(Arc::new(PathOnly), path, (flags & OpenFlags::PATH_MASK) | OpenFlags::PATH, creds)
+    }
+
+    /// Names the description; never given twice.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What serves it.
+    #[must_use]
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// What serves it, as its concrete type.
+    #[must_use]
+    pub fn downcast<T: File>(&self) -> Option<&T> {
+        crate::file::downcast(&self.file)
+    }
+
+    /// The name it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The inode.
+    #[must_use]
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        self.path.inode()
+    }
+
+    /// The credentials of the opener.
+    #[must_use]
+    pub fn creds(&self) -> &Arc<Credentials> {
+        &self.creds
+    }
+
+    /// The flags, as F_GETFL gives them.
+    #[must_use]
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// Whether O_NONBLOCK is set.
+    #[must_use]
+    pub fn is_nonblocking(&self) -> bool {
+        self.flags().contains(OpenFlags::NONBLOCK)
+    }
+
+    /// Whether this is an O_PATH description.
+    #[must_use]
+    pub fn is_path(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & OpenFlags::PATH.bits() != 0
+    }
+
+    /// The access mode.
+    #[must_use]
+    pub fn access_mode(&self) -> AccessMode {
+        self.flags().access_mode()
+    }
+
+    /// EBADF unless it is open for reading.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn check_readable(&self) -> Result<()> {
+        if self.access_mode().can_read() && !self.is_path() { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// EBADF unless it is open for writing.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn check_writable(&self) -> Result<()> {
+        if self.access_mode().can_write() && !self.is_path() { Ok(()) } else { Err(Errno::EBADF) }
+    }
+
+    /// Changes the flags that F_SETFL may change; the caller has checked the permissions for it.
+    pub fn set_flags(self: &Arc<Self>, flags: OpenFlags) {
+        let mask = OpenFlags::SETFL_MASK;
+        let before = self.flags();
+        self.flags.store(((before - mask) | (flags & mask)).bits(), Ordering::Relaxed);
+        self.update_async();
+    }
+
+    // Positions
+
+    /// The position.
+    #[must_use]
+    pub fn pos(&self) -> u64 {
+        *self.pos.lock()
+    }
+
+    /// Sets the position without checks: restore, and copies of a position.
+    pub fn set_pos(&self, pos: u64) {
+        *self.pos.lock() = pos;
+    }
+
+    /// Reads at the position and moves it. Access has been checked.
+    ///
+    /// # Errors
+    /// Those of [`File::read`].
+    pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
+        if matches!(self.file.seekable(), Seekable::No | Seekable::Noop) {
+            return self.file.read(self, buf, 0);
+        }
+        let mut pos = self.pos.lock();
+        let n = self.file.read(self, buf, *pos)?;
+        *pos = pos.saturating_add(n as u64);
+        Ok(n)
+    }
+
+    /// Reads at `pos`. Access has been checked.
+    ///
+    /// # Errors
+    /// ESPIPE; those of [`File::read`].
+    pub fn read_at(&self, buf: &mut [u8], pos: u64) -> Result<usize> {
+        self.check_positional()?;
+        self.file.read(self, buf, pos)
+    }
+
+    /// Writes at the position, or at the end with O_APPEND, and moves it. Access and RLIMIT_FSIZE have been checked.
+    ///
+    /// # Errors
+    /// Those of [`File::write`].
+    pub fn write(&self, buf: &[u8]) -> Result<usize> {
+        if matches!(self.file.seekable(), Seekable::No | Seekable::Noop) {
+            return self.file.write(self, buf, 0);
+        }
+        let mut pos = self.pos.lock();
+        if self.flags().contains(OpenFlags::APPEND) {
+            let (n, end) = self.file.append(self, buf)?;
+            *pos = end;
+            return Ok(n);
+        }
+        let n = self.file.write(self, buf, *pos)?;
+        *pos = pos.saturating_add(n as u64);
+        Ok(n)
+    }
+
+    /// Writes at `pos`, though with O_APPEND at the end (as Linux does, against POSIX).
+    ///
+    /// # Errors
+    /// ESPIPE; those of [`File::write`].
+    pub fn write_at(&self, buf: &[u8], pos: u64) -> Result<usize> {
+        self.check_positional()?;
+        if self.flags().contains(OpenFlags::APPEND) {
+            return self.file.append(self, buf).map(|(n, _)| n);
+        }
+        self.file.write(self, buf, pos)
+    }
+
+    /// ESPIPE for what has no positions: pread(2) and its like.
+    ///
+    /// # Errors
+    /// ESPIPE.
+    pub fn check_positional(&self) -> Result<()> {
+        match self.file.seekable() {
+            Seekable::No | Seekable::Noop => Err(Errno::ESPIPE),
+            Seekable::Zero | Seekable::Yes | Seekable::NoEnd => Ok(()),
+        }
+    }
+
+    /// lseek(2).
+    ///
+    /// # Errors
+    /// ESPIPE, EINVAL, ENXIO, EOVERFLOW as lseek(2).
+    pub fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
+        if whence > SEEK_HOLE {
+            return Err(Errno::EINVAL);
+        }
+        match self.file.seekable() {
+            Seekable::No => return Err(Errno::ESPIPE),
+            Seekable::Noop => return Ok(self.pos()),
+            Seekable::Zero => return Ok(0),
+            Seekable::NoEnd if !matches!(whence, SEEK_SET | SEEK_CUR) => return Err(Errno::EINVAL),
+            Seekable::NoEnd | Seekable::Yes => {}
+        }
+        let mut pos = self.pos.lock();
+        let new = match whence {
+            SEEK_SET => u64::try_from(offset).map_err(|_| Errno::EINVAL)?,
+            SEEK_CUR => add(*pos, offset)?,
+            SEEK_END => add(self.file.metadata(self)?.size, offset)?,
+            SEEK_DATA | SEEK_HOLE => {
+                let what = if whence == SEEK_DATA { SparseSeek::Data } else { SparseSeek::Hole };
+                self.file.seek_sparse(self, u64::try_from(offset).map_err(|_| Errno::ENXIO)?, what)?
+            }
+            _ => return Err(Errno::EINVAL),
+        };
+        *pos = new;
+        Ok(new)
+    }
+
+    /// Gives the directory entries from the position on, `.` and `..` first, and moves it.
+    ///
+    /// # Errors
+    /// ENOTDIR, ENOENT.
+    pub fn readdir(&self, sink: &mut DirSink<'_>) -> Result<()> {
+        if self.inode().file_type() != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        let mut pos = self.pos.lock();
+        if *pos < FIRST_ENTRY {
+            let here = self.file.metadata(self)?.ino;
+            let above = match self.path.dentry.parent() {
+                Some(p) if !self.path.is_mount_root() => p.inode().metadata()?.ino,
+                _ => here,
+            };
+            for (at, name, ino) in [(0, &b"."[..], here), (1, &b".."[..], above)] {
+                if *pos == at {
+                    let entry = DirEntry { name, ino, file_type: Some(FileType::Directory), next: at + 1 };
+                    if sink(entry).is_break() {
+                        return Ok(());
+                    }
+                    *pos = at + 1;
+                }
+            }
+        }
+        *pos = self.file.readdir(self, *pos, sink)?;
+        Ok(())
+    }
+
+    /// The attributes.
+    ///
+    /// # Errors
+    /// Those of [`File::metadata`].
+    pub fn metadata(&self) -> Result<Metadata> {
+        if self.is_path() { self.inode().metadata() } else { self.file.metadata(self) }
+    }
+
+    /// Whether a read should set the access time, by O_NOATIME, the mount's flags and the relatime rule.
+    #[must_use]
+    pub fn wants_atime(&self, atime: Timespec, mtime: Timespec, ctime: Timespec, now: Timespec) -> bool {
+        let flags = self.path.mount.flags();
+        if self.flags().contains(OpenFlags::NOATIME) || flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
+            return false;
+        }
+        let key = |t: Timespec| (t.tv_sec, t.tv_nsec);
+        if flags.contains(MountFlags::STRICTATIME) {
+            return key(atime) != key(now);
+        }
+        key(atime) <= key(mtime) || key(atime) <= key(ctime) || now.tv_sec.saturating_sub(atime.tv_sec) >= 24 * 3600
+    }
+
+    // Readiness
+
+    /// What is ready.
+    #[must_use]
+    pub fn poll(&self) -> PollEvents {
+        self.file.poll(self)
+    }
+
+    /// Has `notify` called on changes.
+    #[must_use]
+    pub fn register(&self, events: PollEvents, notify: Arc<dyn Notify>) -> Option<Registration> {
+        self.file.register(events, notify)
+    }
+
+    /// Has `watcher` told when this description goes.
+    pub fn watch_close(&self, watcher: Weak<dyn Watcher>) {
+        let mut w = self.watchers.lock();
+        w.retain(|w| w.strong_count() > 0);
+        w.push(watcher);
+    }
+
+    // Signals
+
+    /// F_GETOWN, F_GETSIG.
+    #[must_use]
+    pub fn owner(&self) -> (Owner, u32) {
+        let a = self.asynchronous.lock();
+        (a.owner, a.signal)
+    }
+
+    /// F_SETOWN: who gets signals; needs O_ASYNC to get any.
+    pub fn set_owner(&self, owner: Owner) {
+        self.asynchronous.lock().owner = owner;
+    }
+
+    /// F_SETSIG: which signal; 0 is SIGIO.
+    pub fn set_signal(&self, signal: u32) {
+        self.asynchronous.lock().signal = signal;
+    }
+
+    /// The descriptor that O_ASYNC was set through, which `si_fd` tells.
+    pub fn set_async_fd(&self, fd: i32) {
+        self.asynchronous.lock().fd = fd;
+    }
+
+    fn update_async(self: &Arc<Self>) {
+        let on = self.flags().contains(OpenFlags::ASYNC);
+        if on == self.asynchronous.lock().registration.is_some() {
+            return;
+        }
+        let new = if on {
+            let events = PollEvents::READABLE | PollEvents::WRITABLE | PollEvents::PRI;
+            self.register(events, Arc::new(SignalOnReady { file: Arc::downgrade(self) }))
+        } else {
+            None
+        };
+        let old = std::mem::replace(&mut self.asynchronous.lock().registration, new);
+        drop(old);
+    }
+
+    pub(crate) fn note_lock(&self) {
+        self.has_locks.store(true, Ordering::Relaxed);
+    }
+}
+
+struct SignalOnReady {
+    file: Weak<OpenFile>,
+}
+
+impl Notify for SignalOnReady {
+    fn notify(&self, events: PollEvents) {
+        // The locks of the file may be held here, so the state is only tried for.
+        let Some(f) = self.file.upgrade() else { return };
+        let Some((owner, signal, fd)) = f.asynchronous.try_lock().map(|a| (a.owner, a.signal, a.fd)) else { return };
+        if owner.id != OwnerId::None
+            && let Some(h) = hooks()
+        {
+            h.send_io_signal(&owner, signal, fd, events.bits());
+        }
+    }
+}
+
+fn add(base: u64, offset: i64) -> Result<u64> {
+    let sum = i128::from(base) + i128::from(offset);
+    if sum > i128::from(i64::MAX) {
+        return Err(Errno::EOVERFLOW);
+    }
+    u64::try_from(sum).map_err(|_| Errno::EINVAL)
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let watchers = std::mem::take(self.watchers.get_mut());
+        for w in watchers {
+            if let Some(w) = w.upgrade() {
+                w.closed(self.id);
+            }
+        }
+        if *self.has_locks.get_mut() {
+            crate::locks::release_description(self);
+        }
+        self.asynchronous.get_mut().registration = None;
+        if !self.is_path() {
+            self.file.clone().release(self);
+        }
+    }
+}

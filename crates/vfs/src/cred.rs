@@ -4,57 +4,8 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bitflags::bitflags;
+use moat_abi::cap::{Cap, CapSet};
 use moat_sync::{LockClass, RwLock};
-
-bitflags! {
-    /// A set of capabilities; bit n is capability n of `linux/capability.h`.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-    #[allow(missing_docs, reason = "names of capabilities(7) without CAP_")]
-    pub struct CapSet: u64 {
-        const CHOWN = 1 << 0;
-        const DAC_OVERRIDE = 1 << 1;
-        const DAC_READ_SEARCH = 1 << 2;
-        const FOWNER = 1 << 3;
-        const FSETID = 1 << 4;
-        const KILL = 1 << 5;
-        const SETGID = 1 << 6;
-        const SETUID = 1 << 7;
-        const SETPCAP = 1 << 8;
-        const LINUX_IMMUTABLE = 1 << 9;
-        const NET_BIND_SERVICE = 1 << 10;
-        const NET_BROADCAST = 1 << 11;
-        const NET_ADMIN = 1 << 12;
-        const NET_RAW = 1 << 13;
-        const IPC_LOCK = 1 << 14;
-        const IPC_OWNER = 1 << 15;
-        const SYS_MODULE = 1 << 16;
-        const SYS_RAWIO = 1 << 17;
-        const SYS_CHROOT = 1 << 18;
-        const SYS_PTRACE = 1 << 19;
-        const SYS_PACCT = 1 << 20;
-        const SYS_ADMIN = 1 << 21;
-        const SYS_BOOT = 1 << 22;
-        const SYS_NICE = 1 << 23;
-        const SYS_RESOURCE = 1 << 24;
-        const SYS_TIME = 1 << 25;
-        const SYS_TTY_CONFIG = 1 << 26;
-        const MKNOD = 1 << 27;
-        const LEASE = 1 << 28;
-        const AUDIT_WRITE = 1 << 29;
-        const AUDIT_CONTROL = 1 << 30;
-        const SETFCAP = 1 << 31;
-        const MAC_OVERRIDE = 1 << 32;
-        const MAC_ADMIN = 1 << 33;
-        const SYSLOG = 1 << 34;
-        const WAKE_ALARM = 1 << 35;
-        const BLOCK_SUSPEND = 1 << 36;
-        const AUDIT_READ = 1 << 37;
-        const PERFMON = 1 << 38;
-        const BPF = 1 << 39;
-        const CHECKPOINT_RESTORE = 1 << 40;
-    }
-}
 
 /// One line of a uid or gid map: `count` ids from `inside` on are the kernel's ids from `outside` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +166,7 @@ impl Credentials {
     /// Root with every capability, in the root user namespace.
     #[must_use]
     pub fn root() -> Credentials {
-        Credentials::user(0, 0, Arc::from([]), CapSet::all())
+        Credentials::user(0, 0, Arc::from([]), CapSet::FULL)
     }
 
     /// The user `uid`:`gid` with `caps` effective and permitted.
@@ -233,9 +184,9 @@ impl Credentials {
             groups,
             effective: caps,
             permitted: caps,
-            inheritable: CapSet::empty(),
-            bounding: CapSet::all(),
-            ambient: CapSet::empty(),
+            inheritable: CapSet::EMPTY,
+            bounding: CapSet::FULL,
+            ambient: CapSet::EMPTY,
             securebits: 0,
             no_new_privs: false,
             user_ns: UserNamespace::root(),
@@ -244,13 +195,13 @@ impl Credentials {
 
     /// Whether `cap` is effective in the task's own user namespace.
     #[must_use]
-    pub fn has_cap(&self, cap: CapSet) -> bool {
+    pub fn has_cap(&self, cap: Cap) -> bool {
         self.effective.contains(cap)
     }
 
     /// Whether the task has `cap` towards `ns` (`ns_capable`).
     #[must_use]
-    pub fn has_cap_in(&self, ns: &Arc<UserNamespace>, cap: CapSet) -> bool {
+    pub fn has_cap_in(&self, ns: &Arc<UserNamespace>, cap: Cap) -> bool {
         let mut at = ns;
         loop {
             if Arc::ptr_eq(at, &self.user_ns) {
@@ -266,13 +217,13 @@ impl Credentials {
 
     /// Whether the task has `cap` in the root user namespace (`capable`).
     #[must_use]
-    pub fn has_root_cap(&self, cap: CapSet) -> bool {
+    pub fn has_root_cap(&self, cap: Cap) -> bool {
         self.user_ns.is_root() && self.effective.contains(cap)
     }
 
     /// Whether `cap` applies to a file of `uid`:`gid` (`capable_wrt_inode_uidgid`).
     #[must_use]
-    pub fn has_cap_for(&self, uid: u32, gid: u32, cap: CapSet) -> bool {
+    pub fn has_cap_for(&self, uid: u32, gid: u32, cap: Cap) -> bool {
         self.effective.contains(cap) && self.user_ns.maps_both(uid, gid)
     }
 
@@ -294,12 +245,12 @@ mod tests {
         let map = vec![IdRange { inside: 0, outside: 1000, count: 1 }];
         ns.set_maps(IdMaps { uid: Some(map.clone()), gid: Some(map), setgroups_denied: true });
         assert_eq!((ns.kernel_uid(0), ns.show_uid(1000), ns.show_uid(0)), (Some(1000), 0, OVERFLOW_ID));
-        let mut inside = Credentials::user(1000, 1000, Arc::from([]), CapSet::all());
+        let mut inside = Credentials::user(1000, 1000, Arc::from([]), CapSet::FULL);
         inside.user_ns = ns.clone();
-        assert!(inside.has_cap_for(1000, 1000, CapSet::DAC_OVERRIDE));
-        assert!(!inside.has_cap_for(0, 0, CapSet::DAC_OVERRIDE));
-        assert!(!inside.has_root_cap(CapSet::SYS_ADMIN) && inside.has_cap_in(&ns, CapSet::SYS_ADMIN));
-        let maker = Credentials::user(1000, 1000, Arc::from([]), CapSet::empty());
-        assert!(maker.has_cap_in(&ns, CapSet::SYS_ADMIN), "the maker owns its child");
+        assert!(inside.has_cap_for(1000, 1000, Cap::DAC_OVERRIDE));
+        assert!(!inside.has_cap_for(0, 0, Cap::DAC_OVERRIDE));
+        assert!(!inside.has_root_cap(Cap::SYS_ADMIN) && inside.has_cap_in(&ns, Cap::SYS_ADMIN));
+        let maker = Credentials::user(1000, 1000, Arc::from([]), CapSet::EMPTY);
+        assert!(maker.has_cap_in(&ns, Cap::SYS_ADMIN), "the maker owns its child");
     }
 }

@@ -125,7 +125,7 @@ pub trait File: Send + Sync + Any {
 
     /// What is ready. The default is that of a regular file: always readable and writable.
     fn poll(&self, _f: &OpenFile) -> PollEvents {
-        PollEvents::READABLE | PollEvents::WRITABLE
+        PollEvents::READ_READY | PollEvents::WRITE_READY
     }
 
     /// The queue that is woken when [`File::poll`] may have changed; `None` if it never does.

@@ -4,13 +4,14 @@ use std::any::Any;
 use std::sync::Arc;
 
 use bitflags::bitflags;
+use moat_abi::cap::Cap;
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::DeviceId;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 
 use crate::caller::Caller;
-use crate::cred::{CapSet, Credentials};
+use crate::cred::Credentials;
 use crate::file::File;
 use crate::path::Path;
 use crate::special;
@@ -315,7 +316,7 @@ pub trait Inode: Send + Sync + Any {
     /// EACCES, EPERM.
     fn permission(&self, creds: &Credentials, access: Access) -> Result<()> {
         // The commonest check by far: root searches a directory. It needs no attributes.
-        if creds.has_root_cap(CapSet::DAC_OVERRIDE) && self.file_type() == FileType::Directory {
+        if creds.has_root_cap(Cap::DAC_OVERRIDE) && self.file_type() == FileType::Directory {
             return Ok(());
         }
         generic_permission(&self.metadata()?, creds, access)
@@ -372,11 +373,11 @@ pub fn generic_permission(meta: &Metadata, creds: &Credentials, access: Access) 
     }
     let cap = |c| creds.has_cap_for(meta.uid, meta.gid, c);
     let fine = if meta.file_type() == FileType::Directory {
-        (!access.contains(Access::WRITE) && cap(CapSet::DAC_READ_SEARCH)) || cap(CapSet::DAC_OVERRIDE)
+        (!access.contains(Access::WRITE) && cap(Cap::DAC_READ_SEARCH)) || cap(Cap::DAC_OVERRIDE)
     } else {
         // Execution needs one execute bit, whoever asks.
-        (access == Access::READ && cap(CapSet::DAC_READ_SEARCH))
-            || ((!access.contains(Access::EXEC) || meta.mode & 0o111 != 0) && cap(CapSet::DAC_OVERRIDE))
+        (access == Access::READ && cap(Cap::DAC_READ_SEARCH))
+            || ((!access.contains(Access::EXEC) || meta.mode & 0o111 != 0) && cap(Cap::DAC_OVERRIDE))
     };
     if fine { Ok(()) } else { Err(Errno::EACCES) }
 }
@@ -388,7 +389,7 @@ mod tests {
     #[test]
     fn the_first_class_that_matches_decides() {
         let meta = Metadata { mode: 0o100_047, uid: 5, gid: 6, ..Metadata::default() };
-        let check = |uid, gid, access| generic_permission(&meta, &Credentials::user(uid, gid, Arc::from([]), CapSet::empty()), access);
+        let check = |uid, gid, access| generic_permission(&meta, &Credentials::user(uid, gid, Arc::from([]), moat_abi::cap::CapSet::EMPTY), access);
         assert_eq!(check(5, 6, Access::READ), Err(Errno::EACCES), "the owner has no rights though others have");
         assert_eq!(check(7, 6, Access::READ), Ok(()));
         assert_eq!(check(7, 6, Access::WRITE), Err(Errno::EACCES));

@@ -32,7 +32,8 @@ pub mod path;
 pub mod special;
 
 pub use caller::{Caller, KernelCaller};
-pub use cred::{CapSet, Credentials, UserNamespace};
+pub use cred::{Credentials, UserNamespace};
+pub use moat_abi::cap::{Cap, CapSet};
 pub use dentry::Dentry;
 pub use fd_table::{Fd, FdTable};
 pub use file::{DirEntry, File, Seekable, SyncKind};

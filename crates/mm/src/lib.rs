@@ -1,1 +1,75 @@
-//! (to come)
+//! Guest memory: what is mapped where, and copies to and from it.
+//!
+//! - [`addr`]: [`UserAddr`], [`UserPtr`], [`UserSlice`]: addresses as guests allege them.
+//! - [`manager`]: [`MemoryManager`], one per guest address space; its operations are in modules of their own:
+//!   [`copy`], [`mmap`], [`unmap`], [`protect`], [`remap`], [`brk`], [`advise`], [`residency`], [`fault`], [`fork`], [`report`].
+//! - [`vma`], [`tree`]: mapped areas and the ordered tree of them.
+//! - [`mappable`]: [`Mappable`], what a file is to a mapping.
+//! - [`futex_key`]: [`FutexKey`], the identity of a futex word.
+//! - [`iovec`]: import of `struct iovec` arrays.
+//! - [`fake`] (tests, feature `fake`): a platform whose guest memory is a map of pages in this process.
+//!
+//! The VMA tree is the authority on what is mapped, for limits, permissions and `/proc/PID/maps`; the host process carries
+//! the tree's changes out by [`moat_platform::Order`]s and handles page faults, copy-on-write and swap itself.
+//!
+//! # Invariants
+//! - Every page mapped in the host process below [`moat_platform::GUEST_TOP`] is in the tree with the same protection, but for
+//!   orders still deferred by the thread that made them.
+//! - The tree's lock is never held across an await, a copy or a host call that may block.
+//! - With more than one user, changes of existing mappings hold `map_lock` from the first look at the tree to the commit.
+#![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod advise;
+pub mod brk;
+pub mod copy;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+pub mod fault;
+pub mod fork;
+pub mod futex_key;
+pub mod iovec;
+pub mod manager;
+pub mod mappable;
+pub mod mmap;
+pub mod protect;
+pub mod remap;
+pub mod report;
+pub mod residency;
+pub mod tree;
+pub mod unmap;
+pub mod vma;
+
+pub use addr::{UserAddr, UserPtr, UserSlice};
+pub use fault::FaultAction;
+pub use futex_key::{FutexKey, FutexScope};
+pub use iovec::{IoVec, MAX_RW_COUNT};
+pub use manager::{ImageLayout, MemoryManager, MmLimits};
+pub use mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon};
+pub use mmap::{FileAccess, MapBacking, MmapRequest};
+pub use report::{VmUsage, VmaInfo};
+pub use vma::{Backing, Special, Vma, VmaFlags};
+
+/// Bytes in a page.
+pub const PAGE_SIZE: u64 = moat_platform::PAGE_SIZE;
+
+/// Rounds down to a page boundary.
+#[must_use]
+pub const fn page_down(addr: u64) -> u64 {
+    addr & !(PAGE_SIZE - 1)
+}
+
+/// Rounds up to a page boundary; None on overflow.
+#[must_use]
+pub const fn page_up(addr: u64) -> Option<u64> {
+    match addr.checked_add(PAGE_SIZE - 1) {
+        Some(a) => Some(page_down(a)),
+        None => None,
+    }
+}
+
+/// Whether `addr` is on a page boundary.
+#[must_use]
+pub const fn is_page_aligned(addr: u64) -> bool {
+    addr.is_multiple_of(PAGE_SIZE)
+}

@@ -1,0 +1,131 @@
+//! [`Mappable`]: what a file is to a mapping.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moat_abi::mman::ProtFlags;
+use moat_abi::{Errno, Result};
+use moat_platform::MapSource;
+use rustix::fs::MemfdFlags;
+
+/// What a mapping asks of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct MapFile {
+    /// Byte offset, page-aligned.
+    pub offset: u64,
+    /// Bytes, page-aligned.
+    pub len: u64,
+    /// Read, write, execute.
+    pub prot: ProtFlags,
+    /// MAP_SHARED or MAP_PRIVATE.
+    pub sharing: Sharing,
+}
+
+/// Whether writes to a mapping reach the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// MAP_SHARED.
+    Shared,
+    /// MAP_PRIVATE.
+    Private,
+}
+
+/// Which file it is: the same for every open of one inode, as long as it is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileIdentity {
+    /// The device number (`stx_dev` as makedev).
+    pub dev: u64,
+    /// The inode number.
+    pub ino: u64,
+}
+
+/// How `/proc/PID/maps` shows a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapName {
+    /// Device and inode.
+    pub identity: FileIdentity,
+    /// The path in the mount namespace, or a name like `/memfd:x (deleted)`.
+    pub path: Vec<u8>,
+}
+
+/// A file as a mapping sees it. The VMA tree holds it as long as a part of it is mapped.
+pub trait Mappable: Send + Sync {
+    /// What the host process is to map. May be called again for the same range (mremap, stack growth).
+    ///
+    /// # Errors
+    /// ENODEV for a file that can't be mapped; EPERM for a seal; ENOMEM, EMFILE from the host.
+    fn map_source(&self, what: &MapFile) -> Result<MapSource>;
+
+    /// Which file it is; futexes in shared mappings go by it.
+    fn identity(&self) -> FileIdentity;
+
+    /// How `/proc/PID/maps` shows it.
+    fn describe(&self) -> MapName;
+
+    /// A mapping of the file was made: false would refuse it. For seal and deny-write counts.
+    ///
+    /// # Errors
+    /// EPERM where a seal or another use forbids it.
+    fn mapped(&self, _what: &MapFile) -> Result<()> {
+        Ok(())
+    }
+
+    /// Writes dirty data of the range to the storage, as msync(MS_SYNC); may block.
+    ///
+    /// # Errors
+    /// EIO from the storage.
+    fn sync(&self, _offset: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Frees the range's storage, as madvise(MADV_REMOVE).
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where the file can't.
+    fn punch_hole(&self, _offset: u64, _len: u64) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+}
+
+static NEXT_SHARED_ANON: AtomicU64 = AtomicU64::new(1);
+
+/// MAP_SHARED | MAP_ANONYMOUS memory: a memfd of the mapping's size.
+pub struct SharedAnon {
+    ino: u64,
+    fd: Arc<OwnedFd>,
+}
+
+impl SharedAnon {
+    /// `/dev/zero` of Linux's internal shmem mount, as `/proc/PID/maps` shows it.
+    const DEV: u64 = 1;
+
+    /// New zeroed memory.
+    ///
+    /// # Errors
+    /// ENOMEM where the host has no memory or descriptor left.
+    pub fn new(len: u64) -> Result<SharedAnon> {
+        let fd = rustix::fs::memfd_create("shared", MemfdFlags::CLOEXEC).map_err(|_| Errno::ENOMEM)?;
+        rustix::fs::ftruncate(&fd, len).map_err(|_| Errno::ENOMEM)?;
+        Ok(SharedAnon { ino: NEXT_SHARED_ANON.fetch_add(1, Ordering::Relaxed), fd: Arc::new(fd) })
+    }
+}
+
+impl Mappable for SharedAnon {
+    fn map_source(&self, what: &MapFile) -> Result<MapSource> {
+        Ok(MapSource::File { fd: self.fd.clone(), offset: what.offset, shared: what.sharing == Sharing::Shared })
+    }
+
+    fn identity(&self) -> FileIdentity {
+        FileIdentity { dev: Self::DEV, ino: self.ino }
+    }
+
+    fn describe(&self) -> MapName {
+        MapName { identity: self.identity(), path: b"/dev/zero (deleted)".to_vec() }
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {
+        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&*self.fd, flags, offset, len).map_err(|e| Errno::from_raw(e.raw_os_error()))
+    }
+}

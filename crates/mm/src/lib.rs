@@ -45,8 +45,9 @@ pub use fault::FaultAction;
 pub use futex_key::{FutexKey, FutexScope};
 pub use iovec::{IoVec, MAX_RW_COUNT};
 pub use manager::{ImageLayout, MemoryManager, MmLimits};
-pub use mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon};
+pub use mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon, Sharing};
 pub use mmap::{FileAccess, MapBacking, MmapRequest};
+pub use remap::MremapRequest;
 pub use report::{VmUsage, VmaInfo};
 pub use vma::{Backing, Special, Vma, VmaFlags};
 

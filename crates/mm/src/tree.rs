@@ -196,10 +196,9 @@ impl VmaTree {
         let known = self.hint.filter(|h| h.high == high && len >= h.len);
         let from = known.map_or(high, |h| h.from);
         let mut largest_skipped = 0;
-        let mut gap_end = from;
+        let mut gap_end = self.find_from(from).map_or(from, |above| from.min(guarded_start(above)));
         let mut found = None;
         for vma in self.areas.range(..from).rev().map(|(_, v)| v) {
-            // An area that straddles the upper bound, or the guard gap of one above it.
             let gap_start = vma.end.max(low);
             let gap = gap_end.saturating_sub(gap_start);
             if gap >= len {

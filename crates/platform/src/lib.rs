@@ -145,16 +145,16 @@ pub trait GuestThread: Send {
     /// The first poll resumes; later polls only look for the event.
     fn poll_switch(&mut self, cx: &mut Context<'_>) -> Poll<Event>;
 
-    /// Has the thread carry out one order, and waits for it.
+    /// Has the thread carry out the deferred orders and then this one, and waits for it.
     ///
     /// # Errors
-    /// The host's errno; ESRCH if the thread died.
+    /// The host's errno, also that of a deferred order (this one is then not tried); ESRCH if the thread died.
     fn poll_order(&mut self, cx: &mut Context<'_>, order: &Order) -> Poll<Result<u64>>;
 
-    /// Adds an order to be carried out before the next switch resumes, without a round trip.
+    /// Adds an order to be carried out, in turn, before the next switch, order or clone; without a round trip.
     fn defer(&mut self, order: Order);
 
-    /// Has the thread make a copy of its process (copy-on-write), parked, with the same registers.
+    /// Has the thread, after the deferred orders, make a copy of its process (copy-on-write), parked, with the same registers.
     ///
     /// # Errors
     /// EAGAIN, ENOMEM from the host; ESRCH if the thread died.

@@ -1,0 +1,199 @@
+//! Copies between the sentry and guest memory.
+//!
+//! All are synchronous and hold no lock. EFAULT comes from the host process's page tables, so a copy sees exactly the
+//! protections that the guest does. A range that leaves user space fails as a whole, as access_ok() has it.
+
+use moat_abi::{Errno, Result};
+use moat_platform::GUEST_TOP;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use moat_abi::mman::ProtFlags;
+
+use crate::{MemoryManager, PAGE_SIZE, UserAddr, UserPtr};
+
+/// Bytes of a path-like string taken at a time.
+const CSTR_CHUNK: u64 = 256;
+
+impl MemoryManager {
+    /// Copies `buf.len()` bytes from `addr`.
+    ///
+    /// # Errors
+    /// EFAULT if not all could be read; `buf` then holds a prefix.
+    pub fn read_bytes(&self, addr: UserAddr, buf: &mut [u8]) -> Result<()> {
+        let n = self.read_partial(addr, buf)?;
+        if n == buf.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    }
+
+    /// Copies from `addr` up to the first byte that can't be read; gives the bytes copied.
+    ///
+    /// # Errors
+    /// EFAULT if there was not one.
+    pub fn read_partial(&self, addr: UserAddr, buf: &mut [u8]) -> Result<usize> {
+        check_range(addr, buf.len())?;
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.space().read(addr.get(), buf).map_err(gone_is_fault)
+    }
+
+    /// Copies `buf` to `addr`.
+    ///
+    /// # Errors
+    /// EFAULT if not all could be written; a prefix then has been.
+    pub fn write_bytes(&self, addr: UserAddr, buf: &[u8]) -> Result<()> {
+        let n = self.write_partial(addr, buf)?;
+        if n == buf.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    }
+
+    /// Copies to `addr` up to the first byte that can't be written; gives the bytes copied.
+    ///
+    /// # Errors
+    /// EFAULT if there was not one.
+    pub fn write_partial(&self, addr: UserAddr, buf: &[u8]) -> Result<usize> {
+        check_range(addr, buf.len())?;
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.space().write(addr.get(), buf).map_err(gone_is_fault)
+    }
+
+    /// Copies to `addr` whatever the protections, as ptrace(PTRACE_POKEDATA) and /proc/PID/mem do.
+    ///
+    /// # Errors
+    /// As [`MemoryManager::write_partial`].
+    pub fn write_forced(&self, addr: UserAddr, buf: &[u8]) -> Result<usize> {
+        check_range(addr, buf.len())?;
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.space().write_forced(addr.get(), buf).map_err(gone_is_fault)
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// EFAULT.
+    pub fn read<T: FromBytes + IntoBytes>(&self, ptr: UserPtr<T>) -> Result<T> {
+        let mut value = T::new_zeroed();
+        self.read_bytes(ptr.addr(), value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Writes a value.
+    ///
+    /// # Errors
+    /// EFAULT.
+    pub fn write<T: IntoBytes + Immutable>(&self, ptr: UserPtr<T>, value: &T) -> Result<()> {
+        self.write_bytes(ptr.addr(), value.as_bytes())
+    }
+
+    /// Reads the NUL-terminated string at `addr`, without the NUL, which must come within `max` bytes.
+    ///
+    /// # Errors
+    /// ENAMETOOLONG if it does not; EFAULT.
+    pub fn read_cstr(&self, addr: UserAddr, max: usize) -> Result<Vec<u8>> {
+        let mut string = Vec::new();
+        let mut chunk = [0u8; CSTR_CHUNK as usize];
+        while string.len() < max {
+            let at = addr.add(string.len() as u64)?;
+            // Up to a chunk border, so that a short string at the end of a page costs one copy without a fault.
+            let to_border = CSTR_CHUNK - at.get() % CSTR_CHUNK;
+            let want = (max - string.len()).min(usize::try_from(to_border).unwrap_or(1));
+            let Some(buf) = chunk.get_mut(..want) else { return Err(Errno::EFAULT) };
+            let n = self.read_partial(at, buf)?;
+            let got = buf.get(..n).ok_or(Errno::EFAULT)?;
+            if let Some(len) = got.iter().position(|&b| b == 0) {
+                string.extend_from_slice(&got[..len]);
+                return Ok(string);
+            }
+            if n < want {
+                return Err(Errno::EFAULT);
+            }
+            string.extend_from_slice(got);
+        }
+        Err(Errno::ENAMETOOLONG)
+    }
+
+    /// Reads `count` values, at most `max`.
+    ///
+    /// # Errors
+    /// EINVAL if there are more than `max`; EFAULT.
+    pub fn read_array<T: FromBytes + IntoBytes>(&self, addr: UserAddr, count: usize, max: usize) -> Result<Vec<T>> {
+        if count > max {
+            return Err(Errno::EINVAL);
+        }
+        check_range(addr, count.checked_mul(size_of::<T>()).ok_or(Errno::EFAULT)?)?;
+        let mut values: Vec<T> = (0..count).map(|_| T::new_zeroed()).collect();
+        self.read_bytes(addr, values.as_mut_slice().as_mut_bytes())?;
+        Ok(values)
+    }
+
+    /// Writes all of `values` as an array.
+    ///
+    /// # Errors
+    /// EFAULT.
+    pub fn write_array<T: IntoBytes + Immutable>(&self, addr: UserAddr, values: &[T]) -> Result<()> {
+        self.write_bytes(addr, values.as_bytes())
+    }
+
+    /// Writes zeros to `len` bytes at `addr`.
+    ///
+    /// # Errors
+    /// EFAULT.
+    pub fn write_zeros(&self, addr: UserAddr, len: u64) -> Result<()> {
+        static ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
+        let mut done = 0;
+        while done < len {
+            let n = (len - done).min(PAGE_SIZE);
+            let zeros = ZEROS.get(..usize::try_from(n).unwrap_or(0)).ok_or(Errno::EFAULT)?;
+            self.write_bytes(addr.add(done)?, zeros)?;
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// How many of `len` bytes at `addr` the tree says can be read: a stream is not consumed into a bad buffer.
+    #[must_use]
+    pub fn readable_prefix(&self, addr: UserAddr, len: usize) -> usize {
+        self.prefix(addr, len, ProtFlags::READ)
+    }
+
+    /// How many of `len` bytes at `addr` the tree says can be written.
+    #[must_use]
+    pub fn writable_prefix(&self, addr: UserAddr, len: usize) -> usize {
+        self.prefix(addr, len, ProtFlags::WRITE)
+    }
+
+    fn prefix(&self, addr: UserAddr, len: usize, need: ProtFlags) -> usize {
+        if check_range(addr, len).is_err() {
+            return 0;
+        }
+        let (start, end) = (addr.get(), addr.get() + len as u64);
+        let mut at = start;
+        let state = self.state();
+        for vma in state.tree.overlapping(start, end) {
+            // On x86 writable and executable memory is readable, see `effective_prot`.
+            if vma.start > at || !effective_prot(vma.prot).contains(need) {
+                break;
+            }
+            at = vma.end;
+        }
+        usize::try_from(at.min(end) - start).unwrap_or(len)
+    }
+}
+
+/// What the processor allows in an area of protection `prot`: anything implies reading.
+pub(crate) fn effective_prot(prot: ProtFlags) -> ProtFlags {
+    if prot.intersects(ProtFlags::RWX) { prot | ProtFlags::READ } else { prot }
+}
+
+/// EFAULT for a range that leaves user space (`access_ok`).
+pub(crate) fn check_range(addr: UserAddr, len: usize) -> Result<()> {
+    let end = addr.get().checked_add(len as u64).ok_or(Errno::EFAULT)?;
+    if end > GUEST_TOP { Err(Errno::EFAULT) } else { Ok(()) }
+}
+
+/// Memory of a process that is gone is not there.
+fn gone_is_fault(errno: Errno) -> Errno {
+    if errno == Errno::ESRCH { Errno::EFAULT } else { errno }
+}

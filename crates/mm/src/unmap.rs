@@ -1,0 +1,45 @@
+//! munmap(2).
+
+use moat_abi::{Errno, Result};
+use moat_platform::{GUEST_TOP, GuestThread, Order};
+
+use crate::manager::{Turn, When};
+use crate::{MemoryManager, is_page_aligned, page_up};
+
+impl MemoryManager {
+    /// Unmaps what is mapped in `addr..addr + len` (`do_munmap`).
+    ///
+    /// # Errors
+    /// EINVAL for a bad range; ENOMEM if a split would make too many areas.
+    pub async fn munmap(&self, thread: &mut dyn GuestThread, addr: u64, len: u64) -> Result<()> {
+        let end = unmap_range(addr, len)?;
+        let turn = self.turn().await;
+        self.unmap_in_turn(thread, &turn, addr, end).await
+    }
+
+    /// As [`MemoryManager::munmap`], for a range already checked, in the caller's turn.
+    pub(crate) async fn unmap_in_turn(&self, thread: &mut dyn GuestThread, turn: &Turn, addr: u64, end: u64) -> Result<()> {
+        {
+            let state = self.state();
+            if state.tree.is_free(addr, end) {
+                return Ok(());
+            }
+            let splits = state.tree.find(addr).is_some_and(|v| v.start < addr && end < v.end);
+            state.check_count(usize::from(splits))?;
+        }
+        turn.carry_out(thread, Order::Munmap { addr, len: end - addr }, When::Resume).await?;
+        let removed = self.state().tree.remove(addr, end);
+        // Dropped outside the lock: the last use of a file may close it.
+        drop(removed);
+        Ok(())
+    }
+}
+
+/// Checks the arguments of munmap(2); gives the end of the range.
+fn unmap_range(addr: u64, len: u64) -> Result<u64> {
+    if !is_page_aligned(addr) || addr > GUEST_TOP || len == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let len = page_up(len).ok_or(Errno::EINVAL)?;
+    addr.checked_add(len).filter(|&end| end <= GUEST_TOP).ok_or(Errno::EINVAL)
+}

@@ -210,3 +210,18 @@ impl fmt::Display for Errno {
 }
 
 impl core::error::Error for Errno {}
+
+#[cfg(feature = "host")]
+impl From<rustix::io::Errno> for Errno {
+    fn from(e: rustix::io::Errno) -> Errno {
+        Errno::from_raw(e.raw_os_error())
+    }
+}
+
+#[cfg(feature = "host")]
+impl From<std::io::Error> for Errno {
+    /// The host's errno; `EIO` for an error that the standard library made up.
+    fn from(e: std::io::Error) -> Errno {
+        e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+    }
+}

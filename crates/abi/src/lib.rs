@@ -3,6 +3,7 @@
 //! Everything here is data with no behaviour of the sentry in it, so that every other crate can
 //! depend on it. Names follow Linux's headers; values come from `include/uapi`.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(any(test, feature = "host")), no_std)]
 
 #[macro_use]
 mod macros;

@@ -151,7 +151,7 @@ guest_struct! {
     In6Pktinfo: 20 { ipi6_addr: [u8; 16], ipi6_ifindex: i32 }
 }
 guest_struct! {
-    /// `struct tcp_info` up to `tcpi_rehash` (the length of Linux 6.1); getsockopt(2) cuts it to what the caller has room for.
+    /// `struct tcp_info` up to `tcpi_rehash` (the length of Linux 6.2; 6.1 ends before `tcpi_rcv_wnd`); getsockopt(2) cuts it to what the caller has room for.
     TcpInfo: 240 {
         tcpi_state: u8, tcpi_ca_state: u8, tcpi_retransmits: u8, tcpi_probes: u8, tcpi_backoff: u8, tcpi_options: u8, tcpi_wscale: u8,
         tcpi_delivery_rate_app_limited: u8, tcpi_rto: u32, tcpi_ato: u32, tcpi_snd_mss: u32, tcpi_rcv_mss: u32, tcpi_unacked: u32,

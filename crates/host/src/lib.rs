@@ -1,6 +1,18 @@
 //! Every host system call that moat makes and that needs `unsafe`, typed.
+//!
+//! Calls that rustix has already are used through rustix; `?` turns its errors into [`moat_abi::Errno`].
 
+pub mod caps;
+pub mod cpu;
+pub mod files;
 pub mod inherited;
+pub mod memory;
 pub mod mounts;
 pub mod process;
+pub mod signals;
 pub mod spawn;
+pub mod tty;
+pub mod wait;
+mod result;
+
+pub use result::last_errno;

@@ -45,7 +45,6 @@ impl MmState {
             brk: self.brk,
             image: self.image.clone(),
             lock_future: VmaFlags::empty(),
-            exe: self.exe.clone(),
         }
     }
 }

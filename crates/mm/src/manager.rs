@@ -1,6 +1,5 @@
 //! [`MemoryManager`]: one guest address space (`struct mm_struct`).
 
-use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -71,8 +70,6 @@ pub(crate) struct MmState {
     pub(crate) lock_future: VmaFlags,
     /// Largest `totals.mapped` ever (VmPeak).
     pub(crate) peak_mapped: u64,
-    /// The program file, for `/proc/PID/exe`; of a type that the kernel knows.
-    pub(crate) exe: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// One guest address space: the VMA tree and the host process that carries it out.
@@ -115,7 +112,6 @@ impl MemoryManager {
             image: ImageLayout::default(),
             lock_future: VmaFlags::empty(),
             peak_mapped: 0,
-            exe: None,
         };
         MemoryManager::with_state(space, state)
     }
@@ -178,19 +174,6 @@ impl MemoryManager {
     /// Sets where the program's parts lie.
     pub fn set_image(&self, image: ImageLayout) {
         self.state().image = image;
-    }
-
-    /// The program file, as exec set it.
-    #[must_use]
-    pub fn exe(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        self.state().exe.clone()
-    }
-
-    /// Sets the program file, of whatever type the kernel keeps there.
-    pub fn set_exe(&self, exe: Arc<dyn Any + Send + Sync>) {
-        // The old one is dropped outside the lock: it may close a file.
-        let old = self.state().exe.replace(exe);
-        drop(old);
     }
 
     /// Sets the address below which mappings are placed; the loader knows the stack.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_mm::Mappable;
 use moat_sync::WaitQueue;
 use moat_sync::wait::{Notify, Registration};
 
@@ -173,6 +174,14 @@ pub trait File: Send + Sync + Any {
     /// As [`crate::Inode::metadata`].
     fn metadata(&self, f: &OpenFile) -> Result<Metadata> {
         f.inode().metadata()
+    }
+
+    /// The file as mmap(2) sees it. Callers check the access mode; the same object for the same file lets mappings join.
+    ///
+    /// # Errors
+    /// ENODEV for what can't be mapped.
+    fn mappable(&self, _f: &OpenFile) -> Result<Arc<dyn Mappable>> {
+        Err(Errno::ENODEV)
     }
 
     /// ftruncate(2), also of a file whose name is gone.

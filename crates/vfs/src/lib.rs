@@ -28,8 +28,10 @@ pub mod inode;
 pub mod locks;
 pub mod mount;
 pub mod open_file;
+pub mod ops;
 pub mod path;
 pub mod special;
+pub mod walk;
 
 pub use caller::{Caller, KernelCaller};
 pub use cred::{Credentials, UserNamespace};
@@ -43,3 +45,4 @@ pub use inode::{Access, Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, 
 pub use mount::{Mount, MountFlags, MountNamespace};
 pub use open_file::OpenFile;
 pub use path::Path;
+pub use walk::{LookupFlags, View};

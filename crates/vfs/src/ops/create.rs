@@ -1,0 +1,108 @@
+//! mkdir(2), mknod(2), symlink(2), link(2).
+
+use std::sync::Arc;
+
+use moat_abi::cap::Cap;
+use moat_abi::fs::{FileType, PATH_MAX, S_IALLUGO, S_ISVTX};
+use moat_abi::{Errno, Result};
+
+use super::{check_create, new_node};
+use crate::inode::{Inode, NodeKind};
+use crate::path::Path;
+use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
+
+/// Finds where a new entry goes (`filename_create`).
+fn prepare(view: &View<'_>, path: &[u8], kind: NodeKind<'_>) -> Result<(Path, Vec<u8>)> {
+    let Parent { dir, last, trailing } = resolve_parent(view, path, LookupFlags::empty())?;
+    let Last::Name(name) = last else {
+        return Err(Errno::EEXIST);
+    };
+    match dir.dentry.lookup(&name) {
+        Ok(_) => return Err(Errno::EEXIST),
+        Err(Errno::ENOENT) => {}
+        Err(e) => return Err(e),
+    }
+    if trailing == Trailing::Slash && !matches!(kind, NodeKind::Dir) {
+        return Err(Errno::ENOENT);
+    }
+    dir.mount.check_writable()?;
+    Ok((dir, name))
+}
+
+fn make(view: &View<'_>, dir: &Path, name: &[u8], mode: u32, kind: NodeKind<'_>) -> Result<Path> {
+    check_create(dir, view.creds())?;
+    let node = new_node(view, dir.inode().as_ref(), mode, kind)?;
+    let _entries = dir.dentry.lock_entries();
+    if dir.dentry.is_deleted() {
+        return Err(Errno::ENOENT);
+    }
+    let inode = dir.inode().create(name, &node)?;
+    let dentry = dir.dentry.add_child(name, inode);
+    Ok(Path { mount: dir.mount.clone(), dentry })
+}
+
+/// Makes a directory.
+///
+/// # Errors
+/// Those of mkdir(2).
+pub fn mkdir(view: &View<'_>, path: &[u8], mode: u32) -> Result<Path> {
+    let (dir, name) = prepare(view, path, NodeKind::Dir)?;
+    make(view, &dir, &name, mode & (0o777 | S_ISVTX), NodeKind::Dir)
+}
+
+/// Makes a file, FIFO, socket node or device node.
+///
+/// # Errors
+/// Those of mknod(2).
+pub fn mknod(view: &View<'_>, path: &[u8], mode: u32, kind: NodeKind<'_>) -> Result<Path> {
+    let (dir, name) = prepare(view, path, kind)?;
+    check_create(&dir, view.creds())?;
+    // Overlay whiteouts (0:0) are everybody's, as on Linux.
+    if let NodeKind::Device { rdev, file_type } = kind
+        && !(file_type == FileType::CharDevice && rdev.major == 0 && rdev.minor == 0)
+        && !view.creds().has_root_cap(Cap::MKNOD)
+    {
+        return Err(Errno::EPERM);
+    }
+    make(view, &dir, &name, mode & S_IALLUGO, kind)
+}
+
+/// Makes a symbolic link.
+///
+/// # Errors
+/// Those of symlink(2).
+pub fn symlink(view: &View<'_>, target: &[u8], path: &[u8]) -> Result<Path> {
+    if target.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    if target.len() >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    let kind = NodeKind::Symlink(target);
+    let (dir, name) = prepare(view, path, kind)?;
+    make(view, &dir, &name, 0o777, kind)
+}
+
+/// Makes another name of `old`, which the caller has resolved.
+///
+/// # Errors
+/// Those of link(2).
+pub fn link(view: &View<'_>, old: &Path, path: &[u8]) -> Result<()> {
+    let kind = NodeKind::File;
+    let (dir, name) = prepare(view, path, kind)?;
+    if !Arc::ptr_eq(&old.mount, &dir.mount) {
+        return Err(Errno::EXDEV);
+    }
+    check_create(&dir, view.creds())?;
+    let inode: &Arc<dyn Inode> = old.inode();
+    if inode.file_type() == FileType::Directory {
+        return Err(Errno::EPERM);
+    }
+    let _entries = dir.dentry.lock_entries();
+    if dir.dentry.is_deleted() {
+        return Err(Errno::ENOENT);
+    }
+    dir.inode().link(&name, inode)?;
+    dir.dentry.add_child(&name, inode.clone());
+    Ok(())
+}

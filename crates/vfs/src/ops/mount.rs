@@ -1,0 +1,128 @@
+//! mount(2) and umount(2).
+
+use std::sync::Arc;
+
+use moat_abi::cap::Cap;
+use moat_abi::mount::{MsFlags, MS_MGC_MSK, MS_MGC_VAL};
+use moat_abi::{Errno, Result};
+
+use crate::filesystem::{MountRequest, make_filesystem};
+use crate::mount::{Mount, MountFlags, MountNamespace, Subtree, Unmount};
+use crate::path::Path;
+use crate::walk::{LookupFlags, View, resolve};
+
+/// The other arguments of mount(2).
+pub struct Attach<'a> {
+    /// Device, directory or word, by type.
+    pub source: &'a [u8],
+    /// File system type.
+    pub fs_type: &'a [u8],
+    /// `MS_*`, as the guest gave them.
+    pub flags: u64,
+    /// Option string.
+    pub options: &'a [u8],
+}
+
+fn check_privilege(view: &View<'_>, ns: &MountNamespace) -> Result<()> {
+    if view.creds().has_cap_in(ns.user_ns(), Cap::SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+fn namespace(at: &Path) -> Result<Arc<MountNamespace>> {
+    at.mount.namespace().ok_or(Errno::EINVAL)
+}
+
+/// The per-mount part of `MS_*`; without any access-time flag it is relatime.
+fn mount_flags(flags: MsFlags) -> MountFlags {
+    let mut m = MountFlags::from_bits_truncate(u32::try_from(flags.bits() & 0x7fff_ffff).unwrap_or(0));
+    if !m.intersects(MountFlags::NOATIME | MountFlags::STRICTATIME) {
+        m |= MountFlags::RELATIME;
+    }
+    if m.contains(MountFlags::STRICTATIME) {
+        m -= MountFlags::RELATIME;
+    }
+    m
+}
+
+/// mount(2), in all its variants. `namespace` is the caller's.
+///
+/// # Errors
+/// Those of mount(2).
+pub fn mount(view: &View<'_>, caller_ns: &MountNamespace, target: &[u8], what: &Attach<'_>) -> Result<()> {
+    let mut raw = what.flags;
+    if raw & MS_MGC_MSK == MS_MGC_VAL {
+        raw &= !MS_MGC_MSK;
+    }
+    let flags = MsFlags::from_bits_truncate(raw);
+    let at = resolve(view, target, LookupFlags::FOLLOW)?;
+    check_privilege(view, caller_ns)?;
+    let ns = namespace(&at)?;
+    if flags.contains(MsFlags::REMOUNT) {
+        return remount(&at, flags, what.options);
+    }
+    if flags.contains(MsFlags::BIND) {
+        return bind(view, &ns, what.source, &at, flags);
+    }
+    if flags.intersects(MsFlags::SHARED | MsFlags::PRIVATE | MsFlags::SLAVE | MsFlags::UNBINDABLE) {
+        return set_propagation(&at, flags);
+    }
+    if flags.contains(MsFlags::MOVE) {
+        let from = resolve(view, what.source, LookupFlags::FOLLOW)?;
+        return ns.move_mount(&from, &at);
+    }
+    if what.fs_type.is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    let source_path = if what.source.is_empty() { None } else { resolve(view, what.source, LookupFlags::FOLLOW).ok() };
+    let request = MountRequest { source: what.source, source_path, options: what.options, caller: view.caller };
+    let fs = make_filesystem(what.fs_type, &request)?;
+    let source: &[u8] = if what.source.is_empty() { b"none" } else { what.source };
+    ns.attach(&Mount::new(fs, mount_flags(flags), source), &at)
+}
+
+fn remount(at: &Path, flags: MsFlags, options: &[u8]) -> Result<()> {
+    if !at.is_mount_root() {
+        return Err(Errno::EINVAL);
+    }
+    let old = at.mount.flags();
+    if old.contains(MountFlags::LOCKED) && old.contains(MountFlags::RDONLY) && !flags.contains(MsFlags::RDONLY) {
+        return Err(Errno::EPERM);
+    }
+    // With MS_BIND only this mount's flags change, not the file system's options.
+    if !flags.contains(MsFlags::BIND) {
+        at.mount.fs().remount(options)?;
+    }
+    at.mount.set_flags(mount_flags(flags) | (old & MountFlags::LOCKED));
+    Ok(())
+}
+
+fn bind(view: &View<'_>, ns: &MountNamespace, source: &[u8], at: &Path, flags: MsFlags) -> Result<()> {
+    if source.is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    let from = resolve(view, source, LookupFlags::FOLLOW)?;
+    let subtree = if flags.contains(MsFlags::REC) { Subtree::All } else { Subtree::Top };
+    ns.attach(&MountNamespace::copy_tree(&from, subtree), at)
+}
+
+/// Propagation types are accepted and all behave as private: no mount of a sandbox has a peer outside it.
+fn set_propagation(at: &Path, flags: MsFlags) -> Result<()> {
+    let kinds = MsFlags::SHARED | MsFlags::PRIVATE | MsFlags::SLAVE | MsFlags::UNBINDABLE;
+    let others = flags - kinds - MsFlags::REC - MsFlags::SILENT;
+    if (flags & kinds).bits().count_ones() != 1 || !others.is_empty() || !at.is_mount_root() {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// umount2(2): removes the mount that `target` shows.
+///
+/// # Errors
+/// Those of umount(2).
+pub fn unmount(view: &View<'_>, caller_ns: &MountNamespace, target: &[u8], how: Unmount, lookup: LookupFlags) -> Result<()> {
+    check_privilege(view, caller_ns)?;
+    let at = resolve(view, target, lookup)?;
+    if !caller_ns.contains(&at.mount) {
+        return Err(Errno::EINVAL);
+    }
+    caller_ns.unmount(&at, how)
+}

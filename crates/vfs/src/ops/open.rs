@@ -1,0 +1,196 @@
+//! open(2): flags, creation, permission, truncation.
+
+use std::sync::Arc;
+
+use moat_abi::fs::{AccessMode, FileType, OpenFlags, S_IALLUGO};
+use moat_abi::{Errno, Result};
+
+use super::{attr, check_create, is_stored, new_node};
+use crate::dentry::Dentry;
+use crate::inode::{Access, NodeKind, OpenContext};
+use crate::mount::MountFlags;
+use crate::open_file::OpenFile;
+use crate::path::Path;
+use crate::walk::{Last, LookupFlags, Trailing, View, Walker, resolve};
+
+/// How to open: flags as open(2), the mode of a new file, restrictions of openat2(2).
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct OpenHow {
+    pub flags: OpenFlags,
+    pub mode: u32,
+    pub resolve: LookupFlags,
+}
+
+impl OpenHow {
+    /// Flags and mode with no restriction.
+    #[must_use]
+    pub fn new(flags: OpenFlags, mode: u32) -> OpenHow {
+        OpenHow { flags, mode, resolve: LookupFlags::empty() }
+    }
+
+    fn check(&self) -> Result<()> {
+        let f = self.flags;
+        if f.contains(OpenFlags::CREAT | OpenFlags::DIRECTORY) {
+            return Err(Errno::EINVAL);
+        }
+        if f.contains(OpenFlags::TMPFILE_BIT) && !(f.contains(OpenFlags::TMPFILE) && f.access_mode().can_write()) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+
+    fn access(&self) -> Access {
+        let mut a = match self.flags.access_mode() {
+            AccessMode::ReadOnly => Access::READ,
+            AccessMode::WriteOnly => Access::WRITE,
+            AccessMode::ReadWrite | AccessMode::Neither => Access::READ | Access::WRITE,
+        };
+        if self.flags.contains(OpenFlags::TRUNC) {
+            a |= Access::WRITE;
+        }
+        a
+    }
+}
+
+/// Opens a file, making it if the flags say so.
+///
+/// A FIFO's opening may not be complete yet: see [`crate::File::finish_open`].
+///
+/// # Errors
+/// Those of open(2), except EMFILE, ENFILE and EINTR.
+pub fn open(view: &View<'_>, path: &[u8], how: &OpenHow) -> Result<Arc<OpenFile>> {
+    let mut how = *how;
+    if how.flags.contains(OpenFlags::PATH) {
+        how.flags &= OpenFlags::PATH_MASK;
+    } else {
+        how.check()?;
+        how.flags |= OpenFlags::LARGEFILE;
+    }
+    let mut lookup = how.resolve;
+    lookup.set(LookupFlags::DIRECTORY, how.flags.contains(OpenFlags::DIRECTORY));
+    lookup.set(LookupFlags::FOLLOW, !how.flags.contains(OpenFlags::NOFOLLOW));
+    if how.flags.contains(OpenFlags::PATH) {
+        let place = resolve(view, path, lookup)?;
+        return Ok(OpenFile::path_only(place, how.flags, view.creds().clone()));
+    }
+    if how.flags.contains(OpenFlags::TMPFILE) {
+        return open_unnamed(view, &resolve(view, path, lookup)?, &how);
+    }
+    if how.flags.contains(OpenFlags::CREAT) {
+        return open_or_create(view, path, &how, lookup);
+    }
+    open_path(view, resolve(view, path, lookup)?, &how)
+}
+
+/// Opens a file that has been found (`do_open`): permission, truncation, then the file system's own part.
+///
+/// # Errors
+/// EACCES, EISDIR, ELOOP, EROFS, ENXIO, EPERM, ENOTDIR; those of the file system.
+pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenFile>> {
+    let inode = path.inode();
+    let access = how.access();
+    let file_type = inode.file_type();
+    let mut truncate = how.flags.contains(OpenFlags::TRUNC);
+    if how.flags.contains(OpenFlags::DIRECTORY) && file_type != FileType::Directory {
+        return Err(Errno::ENOTDIR);
+    }
+    match file_type {
+        FileType::Symlink => return Err(Errno::ELOOP),
+        FileType::Directory if access.contains(Access::WRITE) => return Err(Errno::EISDIR),
+        FileType::CharDevice | FileType::BlockDevice if path.mount.flags().contains(MountFlags::NODEV) => {
+            return Err(Errno::EACCES);
+        }
+        FileType::Regular => {}
+        _ => truncate = false,
+    }
+    inode.permission(view.creds(), access)?;
+    if how.flags.contains(OpenFlags::NOATIME) && !super::is_owner(view.creds(), &inode.metadata()?) {
+        return Err(Errno::EPERM);
+    }
+    if access.contains(Access::WRITE) && is_stored(file_type) {
+        path.mount.check_writable()?;
+    }
+    let file = start(view, path, how)?;
+    if truncate {
+        attr::set_size(view.creds(), file.inode().as_ref(), 0)?;
+    }
+    Ok(file)
+}
+
+fn start(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenFile>> {
+    let file = path.inode().clone().open(&OpenContext { flags: how.flags, caller: view.caller, path: &path })?;
+    Ok(OpenFile::new(file, path, how.flags, view.creds().clone()))
+}
+
+fn open_or_create(view: &View<'_>, path: &[u8], how: &OpenHow, lookup: LookupFlags) -> Result<Arc<OpenFile>> {
+    let exclusive = how.flags.contains(OpenFlags::EXCL);
+    let mut walker = Walker::new(*view, path, lookup)?;
+    loop {
+        let (last, trailing) = walker.to_last()?;
+        let Last::Name(name) = last else {
+            return Err(if exclusive { Errno::EEXIST } else { Errno::EISDIR });
+        };
+        if trailing == Trailing::Slash {
+            return Err(Errno::EISDIR);
+        }
+        let found = match walker.entry(&name) {
+            Ok(found) => found,
+            Err(Errno::ENOENT) => match create(view, walker.place(), &name, how) {
+                // Somebody was faster: open what they made.
+                Err(Errno::EEXIST) if !exclusive => walker.entry(&name)?,
+                done => return done,
+            },
+            Err(e) => return Err(e),
+        };
+        if exclusive {
+            return Err(Errno::EEXIST);
+        }
+        if found.inode().file_type() == FileType::Symlink && lookup.contains(LookupFlags::FOLLOW) {
+            walker.follow(&found)?;
+            // A magic link leads to a file, with no text to go.
+            if walker.is_done() {
+                let place = walker.place().clone();
+                return if is_dir(&place) { Err(Errno::EISDIR) } else { open_path(view, place, how) };
+            }
+            continue;
+        }
+        if is_dir(&found) {
+            return Err(Errno::EISDIR);
+        }
+        if lookup.contains(LookupFlags::NO_XDEV) && !Arc::ptr_eq(&found.mount, &walker.place().mount) {
+            return Err(Errno::EXDEV);
+        }
+        return open_path(view, found, how);
+    }
+}
+
+fn is_dir(p: &Path) -> bool {
+    p.inode().file_type() == FileType::Directory
+}
+
+fn create(view: &View<'_>, dir: &Path, name: &[u8], how: &OpenHow) -> Result<Arc<OpenFile>> {
+    dir.mount.check_writable()?;
+    check_create(dir, view.creds())?;
+    let node = new_node(view, dir.inode().as_ref(), how.mode & S_IALLUGO, NodeKind::File)?;
+    let dentry = {
+        let _entries = dir.dentry.lock_entries();
+        if dir.dentry.is_deleted() {
+            return Err(Errno::ENOENT);
+        }
+        let inode = dir.inode().create(name, &node)?;
+        dir.dentry.add_child(name, inode)
+    };
+    // No permission check: the maker of a file may use it as asked, whatever its mode.
+    start(view, Path { mount: dir.mount.clone(), dentry }, how)
+}
+
+fn open_unnamed(view: &View<'_>, dir: &Path, how: &OpenHow) -> Result<Arc<OpenFile>> {
+    dir.mount.check_writable()?;
+    dir.inode().permission(view.creds(), Access::WRITE | Access::EXEC)?;
+    let node = new_node(view, dir.inode().as_ref(), how.mode & S_IALLUGO, NodeKind::TmpFile)?;
+    let inode = dir.inode().create(b"", &node)?;
+    let ino = inode.metadata()?.ino;
+    let dentry = Dentry::unnamed(&dir.dentry, inode, ino);
+    start(view, Path { mount: dir.mount.clone(), dentry }, how)
+}

@@ -1,0 +1,144 @@
+//! rename(2), renameat2(2).
+
+use std::sync::Arc;
+
+use moat_abi::fs::FileType;
+use moat_abi::{Errno, Result};
+use moat_sync::{LockClass, Mutex, MutexGuard};
+
+use super::{Victim, check_create, check_delete};
+use crate::dentry::Dentry;
+use crate::inode::{Access, RenameFlags};
+use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
+
+/// Held by every rename between directories, so that who is whose ancestor does not change under it.
+static RENAME: Mutex<()> = Mutex::new(LockClass::Rename, ());
+
+/// Both directories' entry locks, the ancestor's first.
+struct BothLocked<'a> {
+    _rename: Option<MutexGuard<'static, ()>>,
+    _first: MutexGuard<'a, ()>,
+    _second: Option<MutexGuard<'a, ()>>,
+}
+
+fn lock_both<'a>(a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) -> BothLocked<'a> {
+    if Arc::ptr_eq(a, b) {
+        return BothLocked { _rename: None, _first: a.lock_entries(), _second: None };
+    }
+    let rename = Some(RENAME.lock());
+    let (first, second) = if a.is_below(b) { (b, a) } else { (a, b) };
+    BothLocked { _rename: rename, _first: first.lock_entries(), _second: Some(second.lock_entries()) }
+}
+
+/// Gives `old` the name `new`. `old_view` and `new_view` differ in their base only.
+///
+/// # Errors
+/// Those of renameat2(2).
+pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], flags: RenameFlags) -> Result<()> {
+    if flags.contains(RenameFlags::EXCHANGE) && flags.intersects(RenameFlags::NOREPLACE | RenameFlags::WHITEOUT) {
+        return Err(Errno::EINVAL);
+    }
+    let from = resolve_parent(old_view, old, LookupFlags::empty())?;
+    let to = resolve_parent(new_view, new, LookupFlags::empty())?;
+    if !Arc::ptr_eq(&from.dir.mount, &to.dir.mount) {
+        return Err(Errno::EXDEV);
+    }
+    let Last::Name(old_name) = &from.last else {
+        return Err(Errno::EBUSY);
+    };
+    let Last::Name(new_name) = &to.last else {
+        return Err(if flags.contains(RenameFlags::NOREPLACE) { Errno::EEXIST } else { Errno::EBUSY });
+    };
+    from.dir.mount.check_writable()?;
+    let _locked = lock_both(&from.dir.dentry, &to.dir.dentry);
+    let source = from.dir.dentry.lookup(old_name)?;
+    let target = match to.dir.dentry.lookup(new_name) {
+        Ok(d) => Some(d),
+        Err(Errno::ENOENT) => None,
+        Err(e) => return Err(e),
+    };
+    check_shape(&from, &to, &source, target.as_ref(), flags)?;
+    if let Some(t) = &target
+        && same_file(&source, t)?
+    {
+        return Ok(());
+    }
+    check_rights(old_view, &from, &to, &source, target.as_ref(), flags)?;
+    if source.is_mountpoint() || target.as_ref().is_some_and(|t| t.is_mountpoint()) {
+        return Err(Errno::EBUSY);
+    }
+    from.dir.inode().rename(old_name, to.dir.inode(), new_name, flags)?;
+    if flags.contains(RenameFlags::EXCHANGE) {
+        from.dir.dentry.exchange_children(old_name, &to.dir.dentry, new_name);
+    } else {
+        from.dir.dentry.move_child(old_name, &to.dir.dentry, new_name);
+    }
+    Ok(())
+}
+
+/// The checks of types, slashes and ancestry, in the order of `do_renameat2`.
+fn check_shape(from: &Parent, to: &Parent, source: &Arc<Dentry>, target: Option<&Arc<Dentry>>, flags: RenameFlags) -> Result<()> {
+    if target.is_some() && flags.contains(RenameFlags::NOREPLACE) {
+        return Err(Errno::EEXIST);
+    }
+    let exchange = flags.contains(RenameFlags::EXCHANGE);
+    let is_dir = |d: &Arc<Dentry>| d.inode().file_type() == FileType::Directory;
+    if exchange {
+        let t = target.ok_or(Errno::ENOENT)?;
+        if !is_dir(t) && to.trailing == Trailing::Slash {
+            return Err(Errno::ENOTDIR);
+        }
+    }
+    if !is_dir(source) && (from.trailing == Trailing::Slash || (!exchange && to.trailing == Trailing::Slash)) {
+        return Err(Errno::ENOTDIR);
+    }
+    // A directory can't go below itself.
+    if to.dir.dentry.is_below(source) {
+        return Err(Errno::EINVAL);
+    }
+    if target.is_some_and(|t| from.dir.dentry.is_below(t)) {
+        return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+    }
+    Ok(())
+}
+
+fn check_rights(
+    view: &View<'_>,
+    from: &Parent,
+    to: &Parent,
+    source: &Arc<Dentry>,
+    target: Option<&Arc<Dentry>>,
+    flags: RenameFlags,
+) -> Result<()> {
+    let creds = view.creds();
+    let exchange = flags.contains(RenameFlags::EXCHANGE);
+    let kind = Victim::of(source.inode().as_ref());
+    check_delete(&from.dir, creds, source.inode().as_ref(), kind)?;
+    match target {
+        None => check_create(&to.dir, creds)?,
+        Some(t) => {
+            let expected = if exchange { Victim::of(t.inode().as_ref()) } else { kind };
+            check_delete(&to.dir, creds, t.inode().as_ref(), expected)?;
+        }
+    }
+    // A directory that changes its parent has its `..` rewritten.
+    if !Arc::ptr_eq(&from.dir.dentry, &to.dir.dentry) {
+        if kind == Victim::Directory {
+            source.inode().permission(creds, Access::WRITE)?;
+        }
+        if let Some(t) = target
+            && exchange
+            && Victim::of(t.inode().as_ref()) == Victim::Directory
+        {
+            t.inode().permission(creds, Access::WRITE)?;
+        }
+    }
+    Ok(())
+}
+
+fn same_file(a: &Arc<Dentry>, b: &Arc<Dentry>) -> Result<bool> {
+    if Arc::ptr_eq(a.inode(), b.inode()) {
+        return Ok(true);
+    }
+    Ok(a.inode().metadata()?.key() == b.inode().metadata()?.key())
+}

@@ -1,0 +1,94 @@
+//! Extended attributes: xattr(7)'s rules by name space.
+
+use moat_abi::cap::Cap;
+use moat_abi::fs::{FileType, S_ISVTX};
+use moat_abi::{Errno, Result};
+
+use super::is_owner;
+use crate::cred::Credentials;
+use crate::inode::Access;
+use crate::path::Path;
+
+fn check(creds: &Credentials, path: &Path, name: &[u8], access: Access) -> Result<()> {
+    let inode = path.inode();
+    let write = access.contains(Access::WRITE);
+    if write {
+        path.mount.check_writable()?;
+    }
+    if name.starts_with(b"security.") || name.starts_with(b"system.") {
+        return check_security(creds, name, write);
+    }
+    if name.starts_with(b"trusted.") {
+        let denied = if write { Errno::EPERM } else { Errno::ENODATA };
+        return if creds.has_root_cap(Cap::SYS_ADMIN) { Ok(()) } else { Err(denied) };
+    }
+    if !name.starts_with(b"user.") {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    match inode.file_type() {
+        FileType::Regular => {}
+        FileType::Directory => {
+            let meta = inode.metadata()?;
+            if write && meta.mode & S_ISVTX != 0 && !is_owner(creds, &meta) {
+                return Err(Errno::EPERM);
+            }
+        }
+        _ => return Err(if write { Errno::EPERM } else { Errno::ENODATA }),
+    }
+    inode.permission(creds, access)
+}
+
+fn check_security(creds: &Credentials, name: &[u8], write: bool) -> Result<()> {
+    if name.starts_with(b"system.") {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if !write {
+        return Ok(());
+    }
+    let cap = if name == b"security.capability" { Cap::SETFCAP } else { Cap::SYS_ADMIN };
+    if creds.has_root_cap(cap) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// Reads an attribute.
+///
+/// # Errors
+/// ENODATA, EOPNOTSUPP, EACCES.
+pub fn get_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> Result<Vec<u8>> {
+    check(creds, path, name, Access::READ)?;
+    path.inode().get_xattr(name)
+}
+
+/// Sets an attribute; `flags` have been checked.
+///
+/// # Errors
+/// EEXIST, ENODATA, EOPNOTSUPP, EPERM, EACCES, EROFS, ENOSPC.
+pub fn set_xattr(creds: &Credentials, path: &Path, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+    check(creds, path, name, Access::WRITE)?;
+    path.inode().set_xattr(name, value, flags)
+}
+
+/// Removes an attribute.
+///
+/// # Errors
+/// As [`set_xattr`].
+pub fn remove_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> Result<()> {
+    check(creds, path, name, Access::WRITE)?;
+    path.inode().remove_xattr(name)
+}
+
+/// The names that the caller may see, each ended by a NUL.
+///
+/// # Errors
+/// Those of the file system; none where it has no attributes.
+pub fn list_xattr(creds: &Credentials, path: &Path) -> Result<Vec<u8>> {
+    let names = match path.inode().list_xattr() {
+        Err(Errno::EOPNOTSUPP) => Vec::new(),
+        other => other?,
+    };
+    let mut list = Vec::new();
+    for n in names.iter().filter(|n| !n.starts_with(b"trusted.") || creds.has_root_cap(Cap::SYS_ADMIN)) {
+        list.extend_from_slice(n);
+        list.push(0);
+    }
+    Ok(list)
+}

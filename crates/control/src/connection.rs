@@ -51,6 +51,22 @@ impl Connection {
         }
     }
 
+    /// Sends a request and does not wait: its response is to be had by [`Connection::next_response`]. Never blocks.
+    ///
+    /// # Errors
+    /// Of the socket; WouldBlock if the peer has not read for long.
+    pub fn post(&self, request: &Request) -> io::Result<()> {
+        self.send_with(request, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+    }
+
+    /// Receives the next response; `None` when the peer has closed.
+    ///
+    /// # Errors
+    /// As [`Connection::next_request`].
+    pub fn next_response(&self) -> io::Result<Option<Response>> {
+        Ok(self.receive()?.map(|(response, _)| response))
+    }
+
     /// Receives the next request; `None` when the peer has closed.
     ///
     /// # Errors
@@ -68,6 +84,10 @@ impl Connection {
     }
 
     fn send<T: Serialize>(&self, body: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_with(body, fds, SendFlags::NOSIGNAL)
+    }
+
+    fn send_with<T: Serialize>(&self, body: &T, fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
         let json = serde_json::to_vec(&Message { version: PROTOCOL_VERSION, body })?;
         if json.len() > MAX_MESSAGE_BYTES || fds.len() > MAX_FDS {
             return Err(invalid("control message too large"));
@@ -77,7 +97,7 @@ impl Connection {
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(invalid("too many descriptors"));
         }
-        sendmsg(&self.0, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL)?;
+        sendmsg(&self.0, &[IoSlice::new(&json)], &mut control, flags)?;
         Ok(())
     }
 

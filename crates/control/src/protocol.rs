@@ -103,7 +103,6 @@ pub enum ControlError {
     Unsupported(String),
 }
 
-
 /// A request or response as it is on the wire.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Message<T> {

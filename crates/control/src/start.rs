@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use moat_abi::Errno;
 use serde::{Deserialize, Serialize};
@@ -69,30 +70,36 @@ impl BootError {
     }
 }
 
-/// The sandbox's end of the pipe. Dropped without a word it tells the reader that the sandbox died.
-#[derive(Debug)]
-pub struct StartSync(File);
+/// The sandbox's end of the pipe. Closed without a word it tells the reader that the sandbox died.
+///
+/// Clones share the pipe; only the first word counts.
+#[derive(Clone, Debug)]
+pub struct StartSync(Arc<Mutex<Option<File>>>);
 
 impl StartSync {
     /// Speaks through `pipe`.
     #[must_use]
     pub fn new(pipe: OwnedFd) -> Self {
-        StartSync(File::from(pipe))
+        StartSync(Arc::new(Mutex::new(Some(File::from(pipe)))))
     }
 
     /// Says that the sandbox is up.
     ///
     /// # Errors
-    /// EPIPE if the creator is gone.
-    pub fn booted(mut self) -> io::Result<()> {
-        self.0.write_all(&[BOOTED])
+    /// EPIPE if the creator is gone; AlreadyExists if something was said before.
+    pub fn booted(&self) -> io::Result<()> {
+        self.take().ok_or(io::ErrorKind::AlreadyExists)?.write_all(&[BOOTED])
     }
 
-    /// Says why the sandbox could not start. There is nobody else to tell if that fails.
-    pub fn failed(mut self, error: &BootError) {
-        if let Ok(json) = serde_json::to_vec(error) {
-            let _ = self.0.write_all(&json);
-        }
+    /// Says why the sandbox could not start; false if it was up already, or nobody is there to hear it.
+    #[must_use]
+    pub fn failed(&self, error: &BootError) -> bool {
+        let Some(mut pipe) = self.take() else { return false };
+        serde_json::to_vec(error).is_ok_and(|json| pipe.write_all(&json).is_ok())
+    }
+
+    fn take(&self) -> Option<File> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

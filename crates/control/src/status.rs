@@ -24,7 +24,9 @@ impl ExitStatus {
     pub fn to_wait_status(self) -> u32 {
         match self {
             ExitStatus::Exited(code) => u32::from(code) << 8,
-            ExitStatus::Signaled { signal, core_dumped } => u32::from(signal & 0x7f) | if core_dumped { 0x80 } else { 0 },
+            ExitStatus::Signaled { signal, core_dumped } => {
+                u32::from(signal & 0x7f) | if core_dumped { 0x80 } else { 0 }
+            }
         }
     }
 
@@ -34,7 +36,9 @@ impl ExitStatus {
         let [low, high, rest @ ..] = word.to_le_bytes();
         match (low & 0x7f, low & 0x80, rest) {
             (0, 0, [0, 0]) => Some(ExitStatus::Exited(high)),
-            (signal @ 1..=64, core, [0, 0]) if high == 0 => Some(ExitStatus::Signaled { signal, core_dumped: core != 0 }),
+            (signal @ 1..=64, core, [0, 0]) if high == 0 => {
+                Some(ExitStatus::Signaled { signal, core_dumped: core != 0 })
+            }
             _ => None,
         }
     }

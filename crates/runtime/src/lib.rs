@@ -1,1 +1,24 @@
-//! (to come)
+//! Making and handling sandboxes from the host's side.
+//!
+//! [`adhoc`] (for `moat do`) and [`oci`] (for bundles) describe a container as a [`Blueprint`]; [`Sandbox`]
+//! starts a sandbox process from it; [`attach`] stays with it to the end.
+
+#![forbid(unsafe_code)]
+
+pub mod adhoc;
+pub mod attach;
+pub mod blueprint;
+pub mod config;
+pub mod error;
+mod hardware;
+pub mod host_tree;
+pub mod id;
+mod identity;
+pub mod oci;
+pub mod sandbox;
+
+pub use blueprint::Blueprint;
+pub use config::Config;
+pub use error::{Error, Result};
+pub use id::ContainerId;
+pub use sandbox::Sandbox;

@@ -66,8 +66,8 @@ pub enum Backing {
 /// A host file, reached as `name` in the directory `dir`; in there it can be opened again with other flags.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileBind {
-    /// The donated O_PATH descriptor of the file; the sandbox process replaces it by one of a directory that has
-    /// nothing but the file in it, before the kernel sees it.
+    /// While the spec is in transit the donated O_PATH descriptor of the file itself; the sandbox process puts in
+    /// its place that of a directory with nothing but the file in it, before the kernel starts.
     pub dir: FdNumber,
     /// The entry in that directory.
     pub name: String,

@@ -1,0 +1,50 @@
+//! [`Config`]: what the top-level flags say, the same for each command.
+
+use std::path::PathBuf;
+
+use moat_control::spec::{NetworkMode, PlatformKind};
+
+/// Settings that hold for all containers.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// How guest code runs.
+    pub platform: PlatformKind,
+    /// What guests see of the network.
+    pub network: NetworkMode,
+    /// Changes to the root file system stay in memory.
+    pub overlay_root: OverlayRoot,
+    /// Where the sandbox logs.
+    pub debug_log: DebugLog,
+    /// Debug messages too.
+    pub debug: bool,
+    /// Logs are JSON lines.
+    pub log_json: bool,
+    /// Guest system calls are logged.
+    pub strace: bool,
+    /// Only these are.
+    pub strace_syscalls: Vec<String>,
+    /// Bytes of a buffer that are shown of each.
+    pub strace_log_size: u32,
+}
+
+/// Where changes to the root file system go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverlayRoot {
+    /// Into the sandbox's memory.
+    #[default]
+    Memory,
+    /// Into the bundle.
+    None,
+}
+
+/// Where the sandbox logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DebugLog {
+    /// Nowhere.
+    #[default]
+    None,
+    /// To the standard error of the command.
+    Stderr,
+    /// To a file, with %TIMESTAMP%, %COMMAND% and %ID% replaced; a name ending in "/" is a directory.
+    File(PathBuf),
+}

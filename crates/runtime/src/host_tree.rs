@@ -1,0 +1,94 @@
+//! Opening host directories and files to donate them.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use moat_host::mounts::{MountAttributes, set_attributes};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::mount::OpenTreeFlags;
+
+use crate::error::{Context, Result};
+
+/// How much of a tree of mounts is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submounts {
+    /// The mount itself: "bind".
+    Hide,
+    /// Those below it too: "rbind".
+    Show,
+}
+
+/// Whether the sandbox may write to a tree; the host enforces it, whatever the sentry does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// Opens host trees in the one way that this process is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opener {
+    /// Detached copies of mounts: `..` at their root stays there, device nodes in them do not work.
+    Detached,
+    /// O_PATH descriptors, which the sandbox process makes into detached copies itself.
+    Attached,
+}
+
+/// An opened tree.
+#[derive(Debug)]
+pub(crate) struct HostTree {
+    /// To donate.
+    pub(crate) fd: OwnedFd,
+    /// What it is.
+    pub(crate) file_type: FileType,
+}
+
+impl Opener {
+    /// The way that works for a process with these privileges.
+    pub(crate) fn choose() -> Self {
+        let effective = rustix::thread::capabilities(None).map(|sets| sets.effective);
+        match effective {
+            Ok(caps) if caps.contains(rustix::thread::CapabilitySet::SYS_ADMIN) => Opener::Detached,
+            _ => Opener::Attached,
+        }
+    }
+
+    /// The `--trees` flag of boot.
+    pub(crate) fn flag(self) -> &'static str {
+        match self {
+            Opener::Detached => "--trees=detached",
+            Opener::Attached => "--trees=attached",
+        }
+    }
+
+    /// Opens the tree at `path`, following symbolic links.
+    pub(crate) fn open(self, path: &Path, submounts: Submounts, access: Access) -> Result<HostTree> {
+        self.try_open(path, submounts, access).context(|| format!("opening {}", path.display()))
+    }
+
+    fn try_open(self, path: &Path, submounts: Submounts, access: Access) -> io::Result<HostTree> {
+        let fd = match self {
+            Opener::Attached => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?,
+            Opener::Detached => {
+                let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+                let all = flags | OpenTreeFlags::AT_RECURSIVE;
+                let tree = match submounts {
+                    Submounts::Show => rustix::mount::open_tree(CWD, path, all)?,
+                    // EINVAL: submounts that came with a mount namespace of less privilege must not be uncovered.
+                    Submounts::Hide => match rustix::mount::open_tree(CWD, path, flags) {
+                        Err(rustix::io::Errno::INVAL) => rustix::mount::open_tree(CWD, path, all)?,
+                        other => other?,
+                    },
+                };
+                let mut attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
+                attributes.set(MountAttributes::RDONLY, access == Access::ReadOnly);
+                set_attributes(&tree, attributes)?;
+                tree
+            }
+        };
+        let file_type = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
+        Ok(HostTree { fd, file_type })
+    }
+}

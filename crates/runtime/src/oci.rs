@@ -1,0 +1,90 @@
+//! OCI bundles: config.json becomes a [`Blueprint`], or is refused by name.
+//!
+//! What moat can't honour is an error if it changes what the container may do or see, and a warning if only resource
+//! use on the host depends on it.
+
+mod linux;
+mod mounts;
+mod process;
+
+use std::fs;
+use std::path::Path;
+
+use moat_control::spec::Lifetime;
+use oci_spec::runtime::Spec;
+
+use crate::blueprint::{Blueprint, HostMount};
+use crate::config::OverlayRoot;
+use crate::error::{Context, Error, Result};
+use crate::host_tree::Submounts;
+use crate::{Config, ContainerId};
+
+/// Bytes of the largest config.json that is read.
+const MAX_CONFIG_BYTES: u64 = 8 << 20;
+
+/// Reads the bundle's config.json and checks it.
+///
+/// # Errors
+/// An unreadable or malformed file; a field that is not supported.
+pub fn blueprint(config: &Config, id: ContainerId, bundle: &Path, lifetime: Lifetime) -> Result<Blueprint> {
+    let bundle = fs::canonicalize(bundle).context(|| format!("bundle {}", bundle.display()))?;
+    let spec = load(&bundle.join("config.json"))?;
+    from_spec(config, id, &bundle, &spec, lifetime)
+}
+
+fn load(path: &Path) -> Result<Spec> {
+    let shown = path.display();
+    let length = fs::metadata(path).context(|| format!("reading {shown}"))?.len();
+    if length > MAX_CONFIG_BYTES {
+        return Err(Error::Invalid(format!("{shown} is larger than {MAX_CONFIG_BYTES} bytes")));
+    }
+    let bytes = fs::read(path).context(|| format!("reading {shown}"))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::Invalid(format!("{shown}: {error}")))
+}
+
+fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifetime: Lifetime) -> Result<Blueprint> {
+    check_version(spec.version())?;
+    refuse_other_systems(spec)?;
+    let mut warnings = Vec::new();
+    let root = spec.root().as_ref().ok_or_else(|| Error::Invalid("config.json has no root".into()))?;
+    let process = spec.process().as_ref().ok_or_else(|| Error::Invalid("config.json has no process".into()))?;
+    let linux = linux::check(spec, &mut warnings)?;
+    let overlay = match config.overlay_root {
+        OverlayRoot::Memory => moat_control::spec::Overlay::Memory,
+        OverlayRoot::None => moat_control::spec::Overlay::None,
+    };
+    Ok(Blueprint {
+        id,
+        hostname: spec.hostname().clone().unwrap_or_else(crate::hardware::hostname),
+        domainname: spec.domainname().clone().unwrap_or_else(|| "(none)".into()),
+        process: process::convert(process, &mut warnings)?,
+        root: HostMount { path: bundle.join(root.path()), submounts: Submounts::Show, overlay },
+        root_readonly: root.readonly().unwrap_or(false),
+        mounts: mounts::convert(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut warnings)?,
+        masked_paths: linux.masked_paths,
+        readonly_paths: linux.readonly_paths,
+        sysctls: linux.sysctls,
+        lifetime,
+        warnings,
+    })
+}
+
+fn check_version(version: &str) -> Result<()> {
+    if version == "1" || version.starts_with("1.") {
+        return Ok(());
+    }
+    Err(Error::unsupported("ociVersion", format!("{version:?} is not 1.x")))
+}
+
+fn refuse_other_systems(spec: &Spec) -> Result<()> {
+    let refused = [
+        ("hooks", spec.hooks().is_some() && spec.hooks() != &Some(Default::default())),
+        ("solaris", spec.solaris().is_some()),
+        ("windows", spec.windows().is_some()),
+        ("vm", spec.vm().is_some()),
+    ];
+    match refused.into_iter().find(|&(_, present)| present) {
+        Some((field, _)) => Err(Error::unsupported(field, "moat can't honour it")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,168 @@
+//! config.json's `mounts`.
+
+mod options;
+
+use std::fs;
+use std::path::Path;
+
+use moat_control::spec::{DevptsOptions, MountFlags, MountKind, Overlay};
+use oci_spec::runtime::Mount;
+
+use crate::adhoc::{clean_absolute, standard_mounts};
+use crate::blueprint::{HostMount, MountBlueprint, MountSource};
+use crate::error::{Context, Error, Result};
+use crate::host_tree::Submounts;
+use options::Options;
+
+/// Mount types that a configuration may name.
+const SUPPORTED: &str = "supported are proc, sysfs, tmpfs, devpts, mqueue, cgroup, cgroup2 and bind";
+
+/// File systems that every guest has, whether its configuration names them or not.
+const MANDATORY: &[&str] = &["/proc", "/sys", "/dev", "/dev/pts"];
+
+/// Checks and converts the mounts; adds those that every guest has.
+pub(super) fn convert(mounts: &[Mount], bundle: &Path, warnings: &mut Vec<String>) -> Result<Vec<MountBlueprint>> {
+    let mut converted = Vec::with_capacity(mounts.len() + MANDATORY.len());
+    for mount in mounts {
+        converted.push(convert_one(mount, bundle, warnings)?);
+    }
+    add_mandatory(&mut converted);
+    Ok(converted)
+}
+
+fn convert_one(mount: &Mount, bundle: &Path, warnings: &mut Vec<String>) -> Result<MountBlueprint> {
+    let shown = mount.destination().display();
+    // runc takes a relative destination as one below the root, with a warning in its specification.
+    let destination = mount.destination().to_str().and_then(|path| clean_absolute(&format!("/{path}")));
+    let destination = destination.ok_or_else(|| Error::Invalid(format!("mounts: destination {shown} is unusable")))?;
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+        return Err(Error::unsupported(format!("mounts: {shown}: uidMappings"), "mounts are not id-mapped"));
+    }
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default())
+        .map_err(|why| Error::unsupported(format!("mounts: {shown}: options"), why))?;
+    let kind = if options.bind.is_some() { "bind" } else { mount.typ().as_deref().unwrap_or("none") };
+    let source = match kind {
+        "bind" => bind(mount, bundle, &options)?,
+        "proc" => MountSource::Kernel(MountKind::Proc),
+        "sysfs" => MountSource::Kernel(MountKind::Sysfs),
+        "mqueue" => MountSource::Kernel(MountKind::Mqueue),
+        "cgroup" | "cgroup2" => MountSource::Kernel(MountKind::Cgroup),
+        "devpts" => MountSource::Kernel(MountKind::Devpts(options.devpts())),
+        // The runtime is to fill /dev with device nodes: the guest's kernel has a file system for that.
+        "tmpfs" if destination == "/dev" => MountSource::Kernel(MountKind::Dev),
+        "tmpfs" => MountSource::Kernel(MountKind::Tmpfs(options.tmpfs())),
+        other => return Err(Error::unsupported(format!("mounts: {shown}: type {other:?}"), SUPPORTED)),
+    };
+    let mut flags = options.flags;
+    if matches!(source, MountSource::Kernel(MountKind::Cgroup)) && !flags.readonly {
+        warnings.push(format!("mounts: {shown}: the guest's view of its cgroup is read-only"));
+        flags.readonly = true;
+    }
+    Ok(MountBlueprint { destination, source, flags })
+}
+
+fn bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<MountSource> {
+    let shown = mount.destination().display();
+    let source = mount.source().as_ref();
+    let source = source.ok_or_else(|| Error::Invalid(format!("mounts: {shown}: a bind mount needs a source")))?;
+    let path = bundle.join(source);
+    let path = fs::canonicalize(&path).context(|| format!("mounts: {shown}: source {}", path.display()))?;
+    for (top, kind) in [("/proc", MountKind::Proc), ("/sys", MountKind::Sysfs), ("/dev", MountKind::Dev)] {
+        if path == Path::new(top) {
+            // The host's own would say more about the host than a guest may know.
+            return Ok(MountSource::Kernel(kind));
+        }
+        if path.starts_with(top) && !path.starts_with("/dev/shm") {
+            return Err(Error::unsupported(
+                format!("mounts: {shown}: source {}", path.display()),
+                format!("the host's {top} can't be shown to a guest"),
+            ));
+        }
+    }
+    let submounts = options.bind.unwrap_or(Submounts::Show);
+    Ok(MountSource::Host(HostMount { path, submounts, overlay: Overlay::None }))
+}
+
+/// Adds what is missing: before all others, but /dev/pts after /dev.
+fn add_mandatory(mounts: &mut Vec<MountBlueprint>) {
+    let position = |mounts: &[MountBlueprint], path: &str| mounts.iter().position(|m| m.destination == path);
+    for mandatory in standard_mounts().into_iter().rev() {
+        let path = mandatory.destination.clone();
+        if MANDATORY.contains(&path.as_str()) && path != "/dev/pts" && position(mounts, &path).is_none() {
+            mounts.insert(0, mandatory);
+        }
+    }
+    if let (None, Some(dev)) = (position(mounts, "/dev/pts"), position(mounts, "/dev")) {
+        let pts = MountBlueprint {
+            destination: "/dev/pts".into(),
+            source: MountSource::Kernel(MountKind::Devpts(DevptsOptions::default())),
+            flags: MountFlags { nosuid: true, noexec: true, ..MountFlags::default() },
+        };
+        mounts.insert(dev + 1, pts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn convert_json(json: &str) -> Result<Vec<MountBlueprint>> {
+        let mounts: Vec<Mount> = serde_json::from_str(json).unwrap();
+        convert(&mounts, Path::new("/usr"), &mut Vec::new())
+    }
+
+    fn destinations(mounts: &[MountBlueprint]) -> Vec<&str> {
+        mounts.iter().map(|m| m.destination.as_str()).collect()
+    }
+
+    #[test]
+    fn mandatory_mounts_are_added_in_order() {
+        assert_eq!(destinations(&convert_json("[]").unwrap()), ["/proc", "/sys", "/dev", "/dev/pts"]);
+        let mounts = convert_json(
+            r#"[{"destination":"/dev","type":"tmpfs","options":["nosuid","mode=755","size=65536k"]},
+                {"destination":"/dev/shm","type":"tmpfs","options":["size=1m"]}]"#,
+        )
+        .unwrap();
+        assert_eq!(destinations(&mounts), ["/proc", "/sys", "/dev", "/dev/pts", "/dev/shm"]);
+        assert_eq!(mounts[2].source, MountSource::Kernel(MountKind::Dev));
+        assert!(mounts[2].flags.nosuid);
+    }
+
+    #[test]
+    fn binds() {
+        let mounts = convert_json(
+            r#"[{"destination":"/mnt","type":"bind","source":"lib","options":["rbind","ro"]},
+                {"destination":"/one","source":"/usr/lib","options":["bind"]},
+                {"destination":"/sys","type":"none","source":"/sys","options":["rbind","ro"]}]"#,
+        )
+        .unwrap();
+        let mnt = mounts.iter().find(|m| m.destination == "/mnt").unwrap();
+        let host = |submounts| {
+            MountSource::Host(HostMount {
+                path: fs::canonicalize("/usr/lib").unwrap(),
+                submounts,
+                overlay: Overlay::None,
+            })
+        };
+        assert!(mnt.flags.readonly);
+        assert_eq!(mnt.source, host(Submounts::Show));
+        assert_eq!(mounts.iter().find(|m| m.destination == "/one").unwrap().source, host(Submounts::Hide));
+        let sys = mounts.iter().find(|m| m.destination == "/sys").unwrap();
+        assert_eq!(sys.source, MountSource::Kernel(MountKind::Sysfs));
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        for (json, part) in [
+            (r#"[{"destination":"/x","type":"nfs"}]"#, "type \"nfs\""),
+            (r#"[{"destination":"/x","type":"tmpfs","options":["frob"]}]"#, "frob"),
+            (r#"[{"destination":"/x","type":"bind","source":"/proc/sys","options":["rbind"]}]"#, "/proc"),
+            (r#"[{"destination":"/x","type":"bind","source":"/usr","options":["rbind","rshared"]}]"#, "rshared"),
+            (r#"[{"destination":"/x","type":"bind","source":"/does/not/exist","options":["rbind"]}]"#, "/does/not"),
+            (r#"[{"destination":"/../x","type":"tmpfs"}]"#, "unusable"),
+        ] {
+            let error = convert_json(json).unwrap_err().to_string();
+            assert!(error.contains(part), "{json}: {error}");
+        }
+    }
+}

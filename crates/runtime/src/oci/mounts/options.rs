@@ -1,0 +1,151 @@
+//! Mount options, as in mount(8) and the OCI runtime specification.
+
+use moat_control::spec::{DevptsOptions, MountFlags, TmpfsOptions};
+
+use crate::host_tree::Submounts;
+
+/// Parsed options of one mount.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    pub(super) flags: MountFlags,
+    /// "bind" or "rbind".
+    pub(super) bind: Option<Submounts>,
+    mode: Option<u32>,
+    ptmx_mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    size_bytes: Option<u64>,
+    nr_inodes: Option<u64>,
+}
+
+impl Options {
+    /// Parses options; the error says which one can't be honoured.
+    pub(super) fn parse(options: &[String]) -> Result<Self, String> {
+        let mut parsed = Options::default();
+        for option in options {
+            match option.split_once('=') {
+                Some((name, value)) => parsed.set_value(name, value).ok_or_else(|| unknown(option))?,
+                None => parsed.set_flag(option).ok_or_else(|| unknown(option))?,
+            }
+        }
+        Ok(parsed)
+    }
+
+    fn set_flag(&mut self, option: &str) -> Option<()> {
+        match option {
+            "ro" | "rro" => self.flags.readonly = true,
+            "rw" => self.flags.readonly = false,
+            "nosuid" => self.flags.nosuid = true,
+            "suid" => self.flags.nosuid = false,
+            "nodev" => self.flags.nodev = true,
+            "dev" => self.flags.nodev = false,
+            "noexec" => self.flags.noexec = true,
+            "exec" => self.flags.noexec = false,
+            "noatime" => self.flags.noatime = true,
+            "atime" => self.flags.noatime = false,
+            "bind" => self.bind = Some(Submounts::Hide),
+            "rbind" => self.bind = Some(Submounts::Show),
+            // The guest updates access times as relatime does; its mounts are never shared with the host's; it has one
+            // devpts; its cgroup view is fixed.
+            "defaults"
+            | "relatime"
+            | "norelatime"
+            | "strictatime"
+            | "diratime"
+            | "nodiratime"
+            | "lazytime"
+            | "async"
+            | "private"
+            | "rprivate"
+            | "slave"
+            | "rslave"
+            | "newinstance"
+            | "nsdelegate"
+            | "memory_recursiveprot" => {}
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn set_value(&mut self, name: &str, value: &str) -> Option<()> {
+        match name {
+            "mode" => self.mode = Some(octal(value)?),
+            "ptmxmode" => self.ptmx_mode = Some(octal(value)?),
+            "uid" => self.uid = Some(value.parse().ok()?),
+            "gid" => self.gid = Some(value.parse().ok()?),
+            "size" => self.size_bytes = Some(size(value)?),
+            "nr_inodes" => self.nr_inodes = Some(size(value)?),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// As options of a tmpfs.
+    pub(super) fn tmpfs(&self) -> TmpfsOptions {
+        let default = TmpfsOptions::default();
+        TmpfsOptions {
+            size_bytes: self.size_bytes,
+            nr_inodes: self.nr_inodes,
+            mode: self.mode.unwrap_or(default.mode),
+            uid: self.uid.unwrap_or(default.uid),
+            gid: self.gid.unwrap_or(default.gid),
+        }
+    }
+
+    /// As options of a devpts.
+    pub(super) fn devpts(&self) -> DevptsOptions {
+        let default = DevptsOptions::default();
+        DevptsOptions {
+            mode: self.mode.unwrap_or(default.mode),
+            ptmx_mode: self.ptmx_mode.unwrap_or(default.ptmx_mode),
+            gid: self.gid,
+        }
+    }
+}
+
+fn unknown(option: &str) -> String {
+    format!("{option:?} is not one that moat can honour")
+}
+
+fn octal(value: &str) -> Option<u32> {
+    u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777)
+}
+
+/// A number with a suffix k, m or g, or a percentage of the host's memory.
+fn size(value: &str) -> Option<u64> {
+    if let Some(percent) = value.strip_suffix('%') {
+        let percent: u64 = percent.parse().ok()?;
+        return (crate::hardware::total_memory_bytes() / 100).checked_mul(percent);
+    }
+    let (digits, shift) = match value.as_bytes().last()?.to_ascii_lowercase() {
+        b'k' => (value.get(..value.len() - 1)?, 10),
+        b'm' => (value.get(..value.len() - 1)?, 20),
+        b'g' => (value.get(..value.len() - 1)?, 30),
+        _ => (value, 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("65536k", 64 << 20), ("1m", 1 << 20), ("2G", 2 << 30), ("17", 17)] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for bad in ["", "k", "-1", "1t", "99999999999g", "x%"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_last_flag_wins() {
+        let options = ["ro", "nosuid", "rw", "mode=0750"].map(String::from);
+        let parsed = Options::parse(&options).unwrap();
+        assert!(!parsed.flags.readonly && parsed.flags.nosuid);
+        assert_eq!(parsed.tmpfs().mode, 0o750);
+        assert!(Options::parse(&["mode=9".into()]).is_err());
+    }
+}

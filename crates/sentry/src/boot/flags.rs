@@ -1,0 +1,116 @@
+//! The flags of `moat boot`, an internal command: only `moat-runtime` makes its command line.
+
+use std::ffi::OsString;
+
+use moat_control::BootError;
+use moat_control::spec::FdNumber;
+
+/// Parsed flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootFlags {
+    /// How many descriptors are donated, from 3 on.
+    pub donated: usize,
+    /// The encoded sandbox spec.
+    pub spec_fd: FdNumber,
+    /// Write end of the start pipe.
+    pub start_sync_fd: FdNumber,
+    /// Where the last words go.
+    pub panic_log_fd: FdNumber,
+    /// Whom to run as.
+    pub identity: Identity,
+    /// What the donated host trees are.
+    pub trees: Trees,
+}
+
+/// Whom the sandbox process runs as in its user namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// uid and gid 65534.
+    Nobody,
+    /// The creator's, because no other id is mapped.
+    #[default]
+    Creator,
+}
+
+/// What the donated descriptors of host directories and files are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trees {
+    /// Detached copies of mounts: `..` cannot leave them.
+    Detached,
+    /// Plain descriptors, because the creator may not copy mounts; boot replaces them by copies made in its own
+    /// mount namespace.
+    #[default]
+    Attached,
+}
+
+impl BootFlags {
+    /// Parses argv after "boot"; the last argument is the sandbox's id and is there for ps(1) only.
+    ///
+    /// # Errors
+    /// An unknown flag, a missing one or a malformed number.
+    pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Self, BootError> {
+        let mut flags = BootFlags {
+            donated: 0,
+            spec_fd: -1,
+            start_sync_fd: -1,
+            panic_log_fd: -1,
+            identity: Identity::default(),
+            trees: Trees::default(),
+        };
+        for arg in args {
+            let arg = arg.into_string().map_err(|_| BootError::new("boot: a flag is not UTF-8"))?;
+            let Some((name, value)) = arg.strip_prefix("--").and_then(|flag| flag.split_once('=')) else { continue };
+            match (name, value) {
+                ("donated", _) => flags.donated = number(name, value)?,
+                ("spec-fd", _) => flags.spec_fd = number(name, value)?,
+                ("start-sync-fd", _) => flags.start_sync_fd = number(name, value)?,
+                ("panic-log-fd", _) => flags.panic_log_fd = number(name, value)?,
+                ("identity", "nobody") => flags.identity = Identity::Nobody,
+                ("identity", "creator") => flags.identity = Identity::Creator,
+                ("trees", "detached") => flags.trees = Trees::Detached,
+                ("trees", "attached") => flags.trees = Trees::Attached,
+                _ => return Err(BootError::new(format!("boot: unknown flag {arg:?}"))),
+            }
+        }
+        if flags.spec_fd < 0 || flags.start_sync_fd < 0 || flags.panic_log_fd < 0 {
+            return Err(BootError::new("boot is an internal command: it is started by the others"));
+        }
+        Ok(flags)
+    }
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, BootError> {
+    value.parse().map_err(|_| BootError::new(format!("boot: --{name}={value} is not a number")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<BootFlags, BootError> {
+        BootFlags::parse(args.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn all_flags() {
+        let flags = parse(&[
+            "--donated=4",
+            "--spec-fd=3",
+            "--start-sync-fd=4",
+            "--panic-log-fd=5",
+            "--identity=nobody",
+            "--trees=detached",
+            "some-id",
+        ])
+        .unwrap();
+        assert_eq!((flags.donated, flags.spec_fd, flags.start_sync_fd, flags.panic_log_fd), (4, 3, 4, 5));
+        assert_eq!((flags.identity, flags.trees), (Identity::Nobody, Trees::Detached));
+    }
+
+    #[test]
+    fn refusals() {
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["--spec-fd=3", "--start-sync-fd=4", "--panic-log-fd=5", "--frob=1"]).is_err());
+        assert!(parse(&["--spec-fd=three", "--start-sync-fd=4", "--panic-log-fd=5"]).is_err());
+    }
+}

@@ -1,0 +1,47 @@
+//! The sandbox's logs: tracing into the donated debug log, and last words into the panic log.
+
+use std::fs::File;
+use std::io::Write;
+use std::panic;
+use std::sync::{Arc, OnceLock};
+
+use moat_control::spec::LogSpec;
+use tracing::Level;
+
+static PANIC_LOG: OnceLock<File> = OnceLock::new();
+
+/// Sends events to `file`.
+pub(super) fn start(spec: &LogSpec, file: File) {
+    let level = if spec.debug { Level::DEBUG } else { Level::INFO };
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(Arc::new(file));
+    // A second subscriber cannot be set; the first one then stays.
+    if spec.json {
+        let _ = tracing::subscriber::set_global_default(subscriber.json().finish());
+    } else {
+        let _ = tracing::subscriber::set_global_default(subscriber.finish());
+    }
+}
+
+/// Makes a panic end the sandbox, with a report in `file`.
+///
+/// The process is the init of its pid namespace, so that every guest process dies with it.
+pub(super) fn install_panic_hook(file: File) {
+    let _ = PANIC_LOG.set(file);
+    panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        write_panic_log(&format!(
+            "{info}\nin thread {}\n{}",
+            thread.name().unwrap_or("?"),
+            std::backtrace::Backtrace::capture()
+        ));
+        moat_host::process::exit_now(super::EXIT_FAILURE)
+    }));
+}
+
+/// Writes last words. Callable at any time; nothing can be done if it fails.
+pub fn write_panic_log(text: &str) {
+    if let Some(mut log) = PANIC_LOG.get() {
+        let _ = log.write_all(text.as_bytes());
+        let _ = log.write_all(b"\n");
+    }
+}

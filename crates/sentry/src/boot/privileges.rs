@@ -1,0 +1,75 @@
+//! Giving up what the sandbox process does not need.
+
+use std::io;
+
+use moat_control::BootError;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::flags::Identity;
+
+/// The capabilities that direct file access needs, all of them over the ids mapped into the sandbox's user namespace:
+/// the sentry makes, owns and opens files in the name of guest users.
+pub(super) const DIRECT_FILE_ACCESS: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID);
+
+/// uid and gid of "nobody".
+const NOBODY: u32 = 65534;
+
+/// The highest capability that a kernel could know; unknown ones give EINVAL.
+const MAX_CAPABILITY: u32 = 63;
+
+/// Becomes `identity` with exactly the capabilities `keep`, for good, and sets resource limits.
+pub(super) fn drop_all_but(identity: Identity, keep: CapabilitySet) -> Result<(), BootError> {
+    raise_file_limit().map_err(|e| BootError::host("raising RLIMIT_NOFILE", &e))?;
+    // A core file of the sentry would be the guest's memory in a host directory.
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(|e| BootError::host("setting RLIMIT_CORE", &e.into()))?;
+    drop_bounding_set().map_err(|e| BootError::host("dropping the capability bounding set", &e))?;
+    if identity == Identity::Nobody {
+        become_nobody().map_err(|e| BootError::host("becoming nobody", &e))?;
+    }
+    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).map_err(|e| BootError::host("dropping capabilities", &e.into()))?;
+    rustix::thread::set_no_new_privs(true).map_err(|e| BootError::host("setting no_new_privs", &e.into()))?;
+    // Changing ids made the process undumpable, which would forbid process_vm_readv(2) on its own children. Nobody
+    // outside gains by it: that needs CAP_SYS_PTRACE over this user namespace.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+        .map_err(|e| BootError::host("setting PR_SET_DUMPABLE", &e.into()))
+}
+
+/// Asks for SIGKILL when the creator dies; the request made before exec is lost when ids change.
+///
+/// If it is dead already, the next write to the start pipe fails.
+pub(super) fn die_with_parent() -> Result<(), BootError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|e| BootError::host("setting PR_SET_PDEATHSIG", &e.into()))
+}
+
+fn raise_file_limit() -> io::Result<()> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    Ok(rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+}
+
+fn drop_bounding_set() -> io::Result<()> {
+    for number in 0..=MAX_CAPABILITY {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn become_nobody() -> io::Result<()> {
+    let (uid, gid) = (rustix::process::Uid::from_raw(NOBODY), rustix::process::Gid::from_raw(NOBODY));
+    rustix::thread::set_keep_capabilities(true)?;
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}

@@ -145,6 +145,22 @@ impl MemoryManager {
     }
 }
 
+impl MemoryManager {
+    /// A free range of `len` bytes where mmap would put one; nothing reserves it.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn find_free(&self, len: u64) -> Result<u64> {
+        self.state().find_place(checked_len(len)?)
+    }
+
+    /// Whether nothing is mapped in the `len` bytes at `addr`.
+    #[must_use]
+    pub fn is_free(&self, addr: u64, len: u64) -> bool {
+        self.state().tree.is_free(addr, addr.saturating_add(len))
+    }
+}
+
 /// The checks of do_mmap() that need no tree.
 fn check(request: &MmapRequest) -> Result<Checked> {
     if request.len == 0 {

@@ -9,6 +9,7 @@ pub mod inherited;
 pub mod memory;
 pub mod mounts;
 pub mod process;
+pub mod ptrace;
 pub mod signals;
 pub mod spawn;
 pub mod tty;

@@ -11,6 +11,7 @@ pub mod mounts;
 pub mod process;
 pub mod ptrace;
 pub mod signals;
+pub mod sigsys;
 pub mod spawn;
 pub mod tty;
 pub mod wait;

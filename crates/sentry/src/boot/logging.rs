@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::panic;
 use std::sync::{Arc, OnceLock};
 
@@ -36,6 +37,14 @@ pub(super) fn install_panic_hook(file: File) {
         ));
         moat_host::process::exit_now(super::EXIT_FAILURE)
     }));
+}
+
+/// Makes a host call that the seccomp filter traps end the sandbox with the call's number in the panic log.
+pub(super) fn report_refused_calls() -> std::io::Result<()> {
+    match PANIC_LOG.get() {
+        Some(log) => moat_host::sigsys::report_to(log.as_fd()),
+        None => Ok(()),
+    }
 }
 
 /// Writes last words. Callable at any time; nothing can be done if it fails.

@@ -1,0 +1,75 @@
+//! [`Rule`]: one allowed host call, possibly with conditions on its arguments.
+
+use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+
+/// A call that is allowed if all conditions hold. Several rules for one call are alternatives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    /// Its number, `libc::SYS_*`.
+    pub(super) call: i64,
+    /// Conditions; none means whatever the arguments.
+    pub(super) args: &'static [Arg],
+}
+
+/// A condition on one argument.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arg {
+    index: u8,
+    test: Test,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Test {
+    Is(u64),
+    IsNot(u64),
+    Bits { mask: u64, value: u64 },
+}
+
+/// The call with any arguments.
+pub(super) const fn any(call: i64) -> Rule {
+    Rule { call, args: &[] }
+}
+
+/// The call if all conditions hold.
+pub(super) const fn when(call: i64, args: &'static [Arg]) -> Rule {
+    Rule { call, args }
+}
+
+/// Argument `index` is `value`. The lower 32 bits are compared: such arguments are ints, whose upper half the kernel
+/// ignores.
+pub(super) const fn is(index: u8, value: u64) -> Arg {
+    Arg { index, test: Test::Is(value) }
+}
+
+/// Argument `index`, an int, is not `value`.
+pub(super) const fn is_not(index: u8, value: u64) -> Arg {
+    Arg { index, test: Test::IsNot(value) }
+}
+
+/// Argument `index` has none of `bits`.
+pub(super) const fn without(index: u8, bits: u64) -> Arg {
+    Arg { index, test: Test::Bits { mask: bits, value: 0 } }
+}
+
+/// Argument `index` has all of `bits`.
+pub(super) const fn with(index: u8, bits: u64) -> Arg {
+    Arg { index, test: Test::Bits { mask: bits, value: bits } }
+}
+
+impl Rule {
+    pub(super) fn to_seccomp(self) -> Result<SeccompRule, BackendError> {
+        let conditions = self.args.iter().map(|arg| arg.to_seccomp()).collect::<Result<_, _>>()?;
+        SeccompRule::new(conditions)
+    }
+}
+
+impl Arg {
+    fn to_seccomp(self) -> Result<SeccompCondition, BackendError> {
+        let (op, value) = match self.test {
+            Test::Is(value) => (SeccompCmpOp::Eq, value),
+            Test::IsNot(value) => (SeccompCmpOp::Ne, value),
+            Test::Bits { mask, value } => (SeccompCmpOp::MaskedEq(mask), value),
+        };
+        SeccompCondition::new(self.index, SeccompCmpArgLen::Dword, op, value)
+    }
+}

@@ -1,0 +1,109 @@
+//! What the caller is told when a container cannot be started.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn moat(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_moat")).args(args).output().expect("running moat")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A bundle whose config.json is runc's default one with `change` made to it; removed when dropped.
+struct Bundle(PathBuf);
+
+impl Bundle {
+    fn new(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> Self {
+        let path = std::env::temp_dir().join(format!("moat-test-{name}-{}", std::process::id()));
+        fs::create_dir_all(path.join("rootfs")).unwrap();
+        let mut config = serde_json::json!({
+            "ociVersion": "1.0.2",
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["/no/such/program"], "cwd": "/"},
+            "root": {"path": "rootfs", "readonly": true},
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]}
+        });
+        change(&mut config);
+        fs::write(path.join("config.json"), config.to_string()).unwrap();
+        Bundle(path)
+    }
+
+    fn run(&self, flags: &[&str]) -> Output {
+        let mut args = flags.to_vec();
+        args.extend(["run", "--bundle", self.0.to_str().unwrap(), "c1"]);
+        moat(&args)
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_sandbox_says_itself_why_it_could_not_start() {
+    let bundle = Bundle::new("start", |_| ());
+    let log = bundle.0.join("log.json");
+    let output = bundle.run(&["--log", log.to_str().unwrap(), "--log-format", "json"]);
+    let text = stderr(&output);
+    assert!(!output.status.success());
+    assert!(text.starts_with("moat: the sandbox could not start: "), "{text}");
+    // The log has the same, as container managers read it.
+    let log = fs::read_to_string(&log).unwrap();
+    let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!(line["level"], "error");
+    assert_eq!(format!("moat: {}\n", line["msg"].as_str().unwrap()), text);
+}
+
+#[test]
+fn the_debug_log_is_written_by_the_sandbox() {
+    let bundle = Bundle::new("debug", |_| ());
+    let log = bundle.0.join("%COMMAND%.log");
+    bundle.run(&["--debug", "--debug-log", log.to_str().unwrap(), "--log", "/dev/null"]);
+    let text = fs::read_to_string(bundle.0.join("run.log")).unwrap();
+    assert!(text.contains("isolated"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_honoured_is_refused_by_name() {
+    type Change = fn(&mut serde_json::Value);
+    let cases: &[(&str, Change)] = &[
+        ("process.selinuxLabel", |c| c["process"]["selinuxLabel"] = "x".into()),
+        ("hooks", |c| c["hooks"] = serde_json::json!({"prestart": [{"path": "/bin/true"}]})),
+        ("linux.intelRdt", |c| c["linux"]["intelRdt"] = serde_json::json!({})),
+        ("linux.namespaces", |c| c["linux"]["namespaces"][1]["path"] = "/run/netns/x".into()),
+        ("type \"nfs\"", |c| c["mounts"][0]["type"] = "nfs".into()),
+        ("process.args", |c| c["process"]["args"] = serde_json::json!([])),
+        ("ociVersion", |c| c["ociVersion"] = "2.0.0".into()),
+        ("/dev/kvm", |c| {
+            c["linux"]["devices"] = serde_json::json!([{"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232}]);
+        }),
+    ];
+    for (index, (name, change)) in cases.iter().enumerate() {
+        let output = Bundle::new(&format!("refuse{index}"), change).run(&[]);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(stderr(&output).contains(name), "{name}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn bad_ids_and_bundles() {
+    let output = moat(&["run", "--bundle", "/does/not/exist", "c1"]);
+    assert!(stderr(&output).contains("/does/not/exist"));
+    let output = moat(&["run", "--bundle", "/", "a/b"]);
+    assert!(stderr(&output).contains("container id"));
+    assert!(!Path::new("/a").exists());
+}
+
+#[test]
+fn version_is_what_docker_parses() {
+    let output = moat(&["--version"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines = text.lines();
+    assert!(lines.next().unwrap().starts_with("moat version "), "{text}");
+    assert_eq!(lines.next(), Some("spec: 1.2.0"));
+}

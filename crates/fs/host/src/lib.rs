@@ -1,1 +1,23 @@
-//! (to come)
+//! Files of the host: the bundle's root file system, bind mounts and donated stdio.
+//!
+//! - [`tree::HostTree`]: the operations on a directory tree of the host; [`direct::DirectTree`] does them in the
+//!   sentry, relative to donated descriptors.
+//! - [`fs::HostFs`], [`inode::HostInode`]: the tree as a file system of the vfs.
+//! - [`file`]: open regular files and directories.
+//! - [`stdio`]: descriptors that came from outside as they are: pipes, terminals, sockets.
+//!
+//! # Invariants
+//! - No symbolic link of the host is ever followed, and no name but a single component is handed to the host.
+//! - What the host says may change at any time (other processes share the tree): a file that is not the one looked up
+//!   gives ESTALE, never another file's contents.
+#![forbid(unsafe_code)]
+
+pub mod direct;
+pub mod file;
+pub mod fs;
+pub mod inode;
+pub mod stdio;
+pub mod tree;
+
+pub use direct::DirectTree;
+pub use fs::{HostFs, Trust};

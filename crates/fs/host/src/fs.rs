@@ -48,7 +48,7 @@ impl<T: HostTree> Core<T> {
             known.found_at(parent, name, meta);
             return known;
         }
-        let new = Arc::new(HostInode::new(self.clone(), Some((parent.clone(), name.to_vec())), meta));
+        let new = HostInode::new(self.clone(), Some((parent.clone(), name.to_vec())), meta);
         table.insert(key, Arc::downgrade(&new));
         new
     }
@@ -107,7 +107,7 @@ impl<T: HostTree> HostFs<T> {
             open_dirs: Mutex::new(LockClass::Table, VecDeque::new()),
         });
         let meta = core.translate(meta);
-        let root = Arc::new(HostInode::new(core.clone(), None, &meta));
+        let root = HostInode::new(core.clone(), None, &meta);
         root.set_dir(dir);
         Ok(Arc::new(HostFs { core, root }))
     }

@@ -29,6 +29,7 @@ struct Place<T: HostTree> {
 /// A file of the host.
 pub struct HostInode<T: HostTree> {
     core: Arc<Core<T>>,
+    me: Weak<HostInode<T>>,
     key: InodeKey,
     file_type: FileType,
     place: Mutex<Place<T>>,
@@ -47,21 +48,23 @@ impl<T: HostTree> Drop for HostInode<T> {
 }
 
 impl<T: HostTree> HostInode<T> {
-    pub(crate) fn new(core: Arc<Core<T>>, at: Option<(Arc<HostInode<T>>, Vec<u8>)>, meta: &Metadata) -> HostInode<T> {
-        let attr = Self::cacheable(&core, meta).then_some(*meta);
-        HostInode {
+    pub(crate) fn new(core: Arc<Core<T>>, at: Option<(Arc<HostInode<T>>, Vec<u8>)>, meta: &Metadata) -> Arc<HostInode<T>> {
+        let attr = (core.trust == Trust::Exclusive).then_some(*meta);
+        Arc::new_cyclic(|me| HostInode {
             core,
+            me: me.clone(),
             key: meta.key(),
             file_type: meta.file_type(),
             place: Mutex::new(LockClass::Inode, Place { at, gone: false }),
             attr: Mutex::new(LockClass::FileData, attr),
             dir: Mutex::new(LockClass::Inode, None),
             reader: Mutex::new(LockClass::FileData, Weak::new()),
-        }
+        })
     }
 
-    fn cacheable(core: &Core<T>, _meta: &Metadata) -> bool {
-        core.trust == Trust::Exclusive
+    /// The reference that the borrowed inode is behind.
+    fn arc(&self) -> Result<Arc<HostInode<T>>> {
+        self.me.upgrade().ok_or(Errno::ESTALE)
     }
 
     pub(crate) fn file_type_raw(&self) -> FileType {
@@ -103,7 +106,7 @@ impl<T: HostTree> HostInode<T> {
     }
 
     /// This directory's descriptor.
-    pub(crate) fn dir(self: &Arc<Self>) -> Result<Arc<T::Dir>> {
+    pub(crate) fn dir(&self) -> Result<Arc<T::Dir>> {
         if self.file_type != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
@@ -118,7 +121,7 @@ impl<T: HostTree> HostInode<T> {
         }
         let fd = Arc::new(fd);
         *self.dir.lock() = Some(fd.clone());
-        self.core.note_open_dir(self);
+        self.core.note_open_dir(&self.arc()?);
         Ok(fd)
     }
 
@@ -135,13 +138,13 @@ impl<T: HostTree> HostInode<T> {
     /// Notes fresh host metadata and gives the guest's view of it.
     pub(crate) fn learn(&self, host: Metadata) -> Metadata {
         let meta = self.core.translate(host);
-        if Self::cacheable(&self.core, &meta) {
+        if self.core.trust == Trust::Exclusive {
             *self.attr.lock() = Some(meta);
         }
         meta
     }
 
-    fn ask(self: &Arc<Self>) -> Result<Metadata> {
+    fn ask(&self) -> Result<Metadata> {
         let place = { self.place.lock().at.clone() };
         let host = match place {
             Some((parent, name)) => self.core.tree.stat(&*parent.dir()?, &name)?,
@@ -151,13 +154,13 @@ impl<T: HostTree> HostInode<T> {
         if meta.key() != self.key {
             return Err(Errno::ESTALE);
         }
-        if Self::cacheable(&self.core, &meta) {
+        if self.core.trust == Trust::Exclusive {
             *self.attr.lock() = Some(meta);
         }
         Ok(meta)
     }
 
-    fn open_host(self: &Arc<Self>, mode: AccessMode) -> Result<Arc<OwnedFd>> {
+    fn open_host(&self, mode: AccessMode) -> Result<Arc<OwnedFd>> {
         let access = match (mode.can_read(), mode.can_write()) {
             (_, false) => HostAccess::Read,
             (false, true) => HostAccess::Write,
@@ -187,14 +190,35 @@ impl<T: HostTree> HostInode<T> {
     }
 
     /// The entry `name` of this directory, as the host has it.
-    fn find(self: &Arc<Self>, name: &[u8]) -> Result<Arc<HostInode<T>>> {
+    fn find(&self, name: &[u8]) -> Result<Arc<HostInode<T>>> {
         let host = self.core.tree.stat(&*self.dir()?, name)?;
         let meta = self.core.translate(host);
-        Ok(self.core.inode(self, name, &meta))
+        Ok(self.core.inode(&self.arc()?, name, &meta))
     }
 
-    fn entries_changed(&self) {
+    fn found_place(&self, dir: Arc<HostInode<T>>, name: &[u8]) {
+        *self.place.lock() = Place { at: Some((dir, name.to_vec())), gone: false };
         self.changed();
+    }
+
+    /// The entries of this directory.
+    pub(crate) fn entries(&self) -> Result<Vec<crate::tree::HostEntry>> {
+        moat_sync::block_in_place(|| self.core.tree.list(&*self.dir()?))
+    }
+
+    /// The name of this file was removed or given to another file.
+    fn lost_name(&self, dir: &HostInode<T>, name: &[u8]) {
+        let mut p = self.place.lock();
+        if p.at.as_ref().is_some_and(|(d, n)| std::ptr::eq(&raw const **d, dir) && n == name) {
+            p.gone = true;
+        }
+        drop(p);
+        self.changed();
+    }
+
+    /// The inode of entry `name` if it is in memory.
+    fn known_entry(&self, name: &[u8]) -> Option<Arc<HostInode<T>>> {
+        self.find(name).ok()
     }
 }
 
@@ -204,5 +228,139 @@ fn own<T: HostTree>(inode: &Arc<dyn Inode>) -> Result<Arc<HostInode<T>>> {
     any.downcast().map_err(|_| Errno::EXDEV)
 }
 
-/// Most methods of [`Inode`] take `&self`, but an inode here names itself as the parent of others.
-pub(crate) struct HostNode<T: HostTree>(pub(crate) Arc<HostInode<T>>);
+
+impl<T: HostTree> Inode for HostInode<T> {
+    fn metadata(&self) -> Result<Metadata> {
+        match self.known() {
+            Some(meta) => Ok(meta),
+            None => self.ask(),
+        }
+    }
+
+    fn file_type(&self) -> FileType {
+        self.file_type
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        self.changed();
+        let place = { self.place.lock().at.clone() };
+        match place {
+            Some((parent, name)) if self.file_type != FileType::Directory => {
+                self.core.tree.set_attr(&*parent.dir()?, Some(&name), change)
+            }
+            _ => self.core.tree.set_attr(&*self.dir()?, None, change),
+        }
+    }
+
+    fn cache_policy(&self) -> Cache {
+        match self.core.trust {
+            Trust::Exclusive => Cache::Keep,
+            Trust::Shared => Cache::Revalidate,
+        }
+    }
+
+    fn revalidate(&self, name: &[u8], child: &Arc<dyn Inode>) -> Result<bool> {
+        match self.find(name) {
+            Ok(now) => {
+                let now: Arc<dyn Inode> = now;
+                Ok(Arc::ptr_eq(&now, child))
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        Ok(self.find(name)?)
+    }
+
+    fn create(&self, name: &[u8], node: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+        let new = NewHostNode { mode: node.mode, uid: node.uid, gid: node.gid };
+        let dir = self.dir()?;
+        let tree = &self.core.tree;
+        match node.kind {
+            NodeKind::File => drop(tree.create(&dir, name, new)?),
+            NodeKind::Dir => tree.mkdir(&dir, name, new)?,
+            NodeKind::Symlink(target) => tree.symlink(&dir, name, target, new)?,
+            NodeKind::Fifo => tree.mkfifo(&dir, name, new)?,
+            NodeKind::TmpFile => return Err(Errno::EOPNOTSUPP),
+            // A socket or device node on the host would reach beyond the sandbox.
+            NodeKind::Socket | NodeKind::Device { .. } => return Err(Errno::EPERM),
+        }
+        self.changed();
+        Ok(self.find(name)?)
+    }
+
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        let target = own::<T>(target)?;
+        let (parent, old) = target.parent_and_name()?;
+        self.core.tree.link(&*parent.dir()?, &old, &*self.dir()?, name)?;
+        target.changed();
+        self.changed();
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        let victim = self.known_entry(name);
+        self.core.tree.unlink(&*self.dir()?, name)?;
+        if let Some(v) = victim {
+            v.lost_name(self, name);
+        }
+        self.changed();
+        Ok(())
+    }
+
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        let victim = self.known_entry(name);
+        self.core.tree.rmdir(&*self.dir()?, name)?;
+        if let Some(v) = victim {
+            v.lost_name(self, name);
+        }
+        self.changed();
+        Ok(())
+    }
+
+    fn rename(&self, old: &[u8], new_dir: &Arc<dyn Inode>, new: &[u8], flags: RenameFlags) -> Result<()> {
+        let how = match flags {
+            f if f.is_empty() => HostRename::Replace,
+            RenameFlags::NOREPLACE => HostRename::NoReplace,
+            RenameFlags::EXCHANGE => HostRename::Exchange,
+            _ => return Err(Errno::EINVAL),
+        };
+        let new_dir = own::<T>(new_dir)?;
+        let moved = self.known_entry(old);
+        let target = new_dir.known_entry(new);
+        self.core.tree.rename(&*self.dir()?, old, &*new_dir.dir()?, new, how)?;
+        if let Some(t) = &target {
+            match how {
+                HostRename::Exchange => t.found_place(self.arc()?, old),
+                _ => t.lost_name(&new_dir, new),
+            }
+        }
+        if let Some(m) = moved {
+            m.found_place(new_dir.clone(), new);
+        }
+        self.changed();
+        new_dir.changed();
+        Ok(())
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>> {
+        if self.file_type != FileType::Symlink {
+            return Err(Errno::EINVAL);
+        }
+        let (parent, name) = self.parent_and_name()?;
+        self.core.tree.read_link(&*parent.dir()?, &name)
+    }
+
+    fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        match self.file_type {
+            FileType::Regular => {
+                let fd = self.open_host(ctx.flags.access_mode())?;
+                Ok(Arc::new(HostFile::new(self, fd)))
+            }
+            FileType::Directory => Ok(Arc::new(HostDirFile::new(self))),
+            _ => special::open(&self.metadata()?, ctx),
+        }
+    }
+}

@@ -1,1 +1,265 @@
-//! x
+//! [`HostStream`]: a descriptor that came from outside, used as it is: stdio of the container.
+//!
+//! The open file description is shared with processes of the host, so its flags are never changed (O_NONBLOCK would hit
+//! them too): each kind has its own way of not blocking. The position of a regular file is kept in step with the
+//! host's, so that what runs after the sandbox with the same stdout goes on behind its output.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+
+use moat_abi::fs::{FileType, OpenFlags};
+use moat_abi::stat::DeviceId;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::reactor::Watch;
+use moat_sync::{WaitQueue, block_in_place};
+use moat_vfs::OpenFile;
+use moat_vfs::anon::Pseudo;
+use moat_vfs::caller::Caller;
+use moat_vfs::cred::Credentials;
+use moat_vfs::file::{File, Seekable, SyncKind};
+use moat_vfs::inode::{Inode, Metadata};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::SeekFrom;
+use rustix::io::ReadWriteFlags;
+use rustix::net::{RecvFlags, SendFlags};
+
+use crate::terminal::HostTerminal;
+
+fn errno(e: rustix::io::Errno) -> Errno {
+    Errno::from_raw(e.raw_os_error())
+}
+
+/// How a kind of descriptor is read and written without blocking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// By position.
+    Regular,
+    /// RWF_NOWAIT.
+    Pipe,
+    /// MSG_DONTWAIT.
+    Socket,
+    /// Only by asking poll(2) first: terminals and other devices.
+    Device,
+}
+
+/// A donated descriptor.
+pub struct HostStream {
+    fd: Arc<OwnedFd>,
+    kind: Kind,
+    terminal: Option<Arc<HostTerminal>>,
+    watch: Option<Watch>,
+}
+
+/// RWF_NOWAIT on a stream takes the offset -1: "the current position".
+const CURRENT: u64 = u64::MAX;
+
+impl HostStream {
+    fn ready(&self, events: PollFlags) -> bool {
+        let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&self.fd, events)];
+        matches!(rustix::event::poll(&mut fds, Some(&zero)), Ok(n) if n > 0)
+    }
+
+    /// The terminal, if it is one.
+    #[must_use]
+    pub fn terminal(&self) -> Option<&Arc<HostTerminal>> {
+        self.terminal.as_ref()
+    }
+
+    fn keep_in_step(&self, end: u64) {
+        // It was seekable when it was donated; a failure would only misplace what others write later.
+        let _ = rustix::fs::seek(&self.fd, SeekFrom::Start(end));
+    }
+}
+
+impl File for HostStream {
+    fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        match self.kind {
+            Kind::Regular => {
+                let n = crate::file::read_at(&self.fd, buf, pos)?;
+                self.keep_in_step(pos + n as u64);
+                Ok(n)
+            }
+            Kind::Pipe => {
+                let mut iov = [std::io::IoSliceMut::new(buf)];
+                rustix::io::preadv2(&self.fd, &mut iov, CURRENT, ReadWriteFlags::NOWAIT).map_err(errno)
+            }
+            Kind::Socket => rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT).map(|(n, _)| n).map_err(errno),
+            Kind::Device => {
+                if let Some(t) = &self.terminal {
+                    t.before_read(f)?;
+                }
+                if !self.ready(PollFlags::IN) {
+                    return Err(Errno::EAGAIN);
+                }
+                block_in_place(|| rustix::io::read(&self.fd, buf)).map_err(errno)
+            }
+        }
+    }
+
+    fn write(&self, f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        match self.kind {
+            Kind::Regular => {
+                let n = rustix::io::pwrite(&self.fd, buf, pos).map_err(errno)?;
+                self.keep_in_step(pos + n as u64);
+                Ok(n)
+            }
+            Kind::Pipe => {
+                let iov = [std::io::IoSlice::new(buf)];
+                rustix::io::pwritev2(&self.fd, &iov, CURRENT, ReadWriteFlags::NOWAIT).map_err(errno)
+            }
+            Kind::Socket => {
+                rustix::net::send(&self.fd, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno)
+            }
+            Kind::Device => {
+                if let Some(t) = &self.terminal {
+                    t.before_write(f)?;
+                }
+                if !self.ready(PollFlags::OUT) {
+                    return Err(Errno::EAGAIN);
+                }
+                // A terminal that is ready takes at least this much without blocking for long.
+                let some = &buf[..buf.len().min(2048)];
+                block_in_place(|| rustix::io::write(&self.fd, some)).map_err(errno)
+            }
+        }
+    }
+
+    fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
+        if self.kind != Kind::Regular {
+            return self.write(f, buf, 0).map(|n| (n, 0));
+        }
+        // pwrite(2) on an O_APPEND description appends whatever the offset, which is what is wanted here.
+        let iov = [std::io::IoSlice::new(buf)];
+        let n = rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND).map_err(errno)?;
+        let end = rustix::fs::seek(&self.fd, SeekFrom::End(0)).map_err(errno)?;
+        Ok((n, end))
+    }
+
+    fn seekable(&self) -> Seekable {
+        if self.kind == Kind::Regular { Seekable::Yes } else { Seekable::No }
+    }
+
+    fn poll(&self, _f: &OpenFile) -> PollEvents {
+        let all = PollFlags::IN | PollFlags::OUT | PollFlags::PRI | PollFlags::RDHUP;
+        let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&self.fd, all)];
+        match rustix::event::poll(&mut fds, Some(&zero)) {
+            Ok(_) => {
+                let mut ready = PollEvents::from_bits_truncate(u32::from(fds[0].revents().bits()));
+                if ready.contains(PollEvents::IN) {
+                    ready |= PollEvents::RDNORM;
+                }
+                if ready.contains(PollEvents::OUT) {
+                    ready |= PollEvents::WRNORM;
+                }
+                ready
+            }
+            Err(_) => PollEvents::ERR,
+        }
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        self.watch.as_ref().map(Watch::wait_queue)
+    }
+
+    fn ioctl(&self, f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        if let Some(t) = &self.terminal {
+            return HostTerminal::ioctl(t, f, caller, cmd, arg);
+        }
+        if cmd == moat_abi::tty::FIONREAD && self.kind != Kind::Device {
+            let n = moat_host::tty::bytes_readable(&self.fd)?;
+            caller.write_user(arg, &n.to_ne_bytes())?;
+            return Ok(0);
+        }
+        Err(Errno::ENOTTY)
+    }
+
+    fn truncate(&self, _f: &OpenFile, len: u64) -> Result<()> {
+        if self.kind != Kind::Regular {
+            return Err(Errno::EINVAL);
+        }
+        rustix::fs::ftruncate(&self.fd, len).map_err(errno)
+    }
+
+    fn sync(&self, _f: &OpenFile, _kind: SyncKind) -> Result<()> {
+        if self.kind != Kind::Regular {
+            return Err(Errno::EINVAL);
+        }
+        block_in_place(|| rustix::fs::fsync(&self.fd)).map_err(errno)
+    }
+}
+
+/// The inode behind a donated descriptor: what the host says of it, on a device of its own.
+struct StreamInode {
+    fd: Arc<OwnedFd>,
+    file_type: FileType,
+    dev: DeviceId,
+    ino: u64,
+}
+
+impl Inode for StreamInode {
+    fn metadata(&self) -> Result<Metadata> {
+        let mut meta = crate::direct::metadata(&rustix::fs::fstat(&self.fd).map_err(errno)?);
+        meta.dev = self.dev;
+        meta.ino = self.ino;
+        Ok(meta)
+    }
+
+    fn file_type(&self) -> FileType {
+        self.file_type
+    }
+}
+
+/// Makes open file descriptions of donated descriptors. Those that are one file on the host become one here.
+///
+/// # Errors
+/// Those of fstat(2) and epoll_ctl(2) on the host.
+pub fn import(fds: Vec<OwnedFd>, creds: &Arc<Credentials>) -> Result<Vec<Arc<OpenFile>>> {
+    static DEV: OnceLock<DeviceId> = OnceLock::new();
+    let dev = *DEV.get_or_init(moat_vfs::filesystem::new_anonymous_dev);
+    let mut terminals: Vec<(u64, Arc<HostTerminal>)> = Vec::new();
+    let mut files = Vec::with_capacity(fds.len());
+    for fd in fds {
+        let fd = Arc::new(fd);
+        let st = rustix::fs::fstat(&fd).map_err(errno)?;
+        let file_type = FileType::from_mode(st.st_mode).unwrap_or(FileType::CharDevice);
+        let kind = match file_type {
+            FileType::Regular | FileType::Directory | FileType::BlockDevice => Kind::Regular,
+            FileType::Fifo => Kind::Pipe,
+            FileType::Socket => Kind::Socket,
+            FileType::CharDevice | FileType::Symlink => Kind::Device,
+        };
+        let terminal = if kind == Kind::Device && moat_host::tty::termios(&fd).is_ok() {
+            let known = terminals.iter().find(|(rdev, _)| *rdev == st.st_rdev).map(|(_, t)| t.clone());
+            let t = known.unwrap_or_else(|| Arc::new(HostTerminal::new(fd.clone(), st.st_rdev)));
+            terminals.push((st.st_rdev, t.clone()));
+            Some(t)
+        } else {
+            None
+        };
+        // Files that can't be polled are always ready.
+        let watch = if kind == Kind::Regular { None } else { Watch::new(fd.clone()).ok() };
+        let flags = rustix::fs::fcntl_getfl(&fd).map_err(errno)?;
+        let flags = OpenFlags::from_bits_truncate(flags.bits()) - OpenFlags::NONBLOCK;
+        let pos = if kind == Kind::Regular { rustix::fs::tell(&fd).unwrap_or(0) } else { 0 };
+        let ino = st.st_ino.max(1);
+        let name = match kind {
+            Kind::Pipe => format!("pipe:[{ino}]"),
+            Kind::Socket => format!("socket:[{ino}]"),
+            Kind::Device | Kind::Regular => format!("host:[{ino}]"),
+        };
+        let inode = Arc::new(StreamInode { fd: fd.clone(), file_type, dev, ino });
+        let path = Pseudo::Anon.path(inode, name.as_bytes());
+        let file = OpenFile::new(Arc::new(HostStream { fd, kind, terminal, watch }), path, flags, creds.clone());
+        file.set_pos(pos);
+        files.push(file);
+    }
+    Ok(files)
+}

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
+use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Sharing};
+use moat_platform::MapSource;
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::OpenFile;
 use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SparseSeek, SyncKind};
@@ -101,6 +103,12 @@ impl<T: HostTree> File for HostFile<T> {
         Ok(self.inode.learn(crate::direct::metadata(&host)))
     }
 
+    fn mappable(&self, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
+        let meta = self.metadata(f)?;
+        let name = MapName { identity: FileIdentity { dev: meta.dev.to_raw(), ino: meta.ino }, path: f.path().text(None) };
+        Ok(Arc::new(HostMapping { fd: self.fd.clone(), name }))
+    }
+
     fn truncate(&self, _f: &OpenFile, len: u64) -> Result<()> {
         let done = rustix::fs::ftruncate(&self.fd, len).map_err(errno);
         self.inode.changed();
@@ -120,6 +128,30 @@ impl<T: HostTree> File for HostFile<T> {
             SyncKind::All => rustix::fs::fsync(&self.fd),
         })
         .map_err(errno)
+    }
+}
+
+/// A host file as mappings see it. It keeps the descriptor, not the open file description.
+struct HostMapping {
+    fd: Arc<OwnedFd>,
+    name: MapName,
+}
+
+impl Mappable for HostMapping {
+    fn map_source(&self, what: &MapFile) -> Result<MapSource> {
+        Ok(MapSource::File { fd: self.fd.clone(), offset: what.offset, shared: what.sharing == Sharing::Shared })
+    }
+
+    fn identity(&self) -> FileIdentity {
+        self.name.identity
+    }
+
+    fn describe(&self) -> MapName {
+        self.name.clone()
+    }
+
+    fn sync(&self, _offset: u64, _len: u64) -> Result<()> {
+        block_in_place(|| rustix::fs::fdatasync(&self.fd)).map_err(errno)
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`fs::HostFs`], [`inode::HostInode`]: the tree as a file system of the vfs.
 //! - [`file`]: open regular files and directories.
 //! - [`stdio`]: descriptors that came from outside as they are: pipes, terminals, sockets.
+//! - [`terminal`]: a terminal among them, with the guest's own job control.
 //!
 //! # Invariants
 //! - No symbolic link of the host is ever followed, and no name but a single component is handed to the host.
@@ -17,6 +18,7 @@ pub mod file;
 pub mod fs;
 pub mod inode;
 pub mod stdio;
+pub mod terminal;
 pub mod tree;
 
 pub use direct::DirectTree;

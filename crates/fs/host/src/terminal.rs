@@ -74,3 +74,75 @@ impl HostTerminal {
         }
     }
 }
+
+impl HostTerminal {
+    /// The ioctls of tty_ioctl(4).
+    ///
+    /// # Errors
+    /// ENOTTY for others; EIO and EINTR by job control; EPERM for what would act on the host.
+    pub(crate) fn ioctl(this: &Arc<HostTerminal>, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        let fd = &this.fd;
+        match cmd {
+            TCGETS => put::<Termios>(caller, arg, &tty::termios(fd)?.to_termios()),
+            TCGETS2 => put::<Termios2>(caller, arg, &tty::termios(fd)?),
+            TCSETS | TCSETSW | TCSETSF => {
+                this.may_change(caller)?;
+                let new = tty::termios(fd)?.with_termios(get::<Termios>(caller, arg)?);
+                this.set(new, cmd - TCSETS)
+            }
+            TCSETS2 | TCSETSW2 | TCSETSF2 => {
+                this.may_change(caller)?;
+                this.set(get::<Termios2>(caller, arg)?, cmd - TCSETS2)
+            }
+            TCSBRK | TCXONC | TCFLSH => {
+                this.may_change(caller)?;
+                this.act(cmd, arg)
+            }
+            TIOCGWINSZ => put::<Winsize>(caller, arg, &tty::winsize(fd)?),
+            TIOCSWINSZ => tty::set_winsize(fd, get::<Winsize>(caller, arg)?).map(|()| 0),
+            FIONREAD => put(caller, arg, &tty::bytes_readable(fd)?),
+            TIOCOUTQ => put(caller, arg, &tty::bytes_unsent(fd)?),
+            TIOCGPGRP => put(caller, arg, &this.control.get_foreground(task(caller)?)?),
+            TIOCGSID => put(caller, arg, &this.control.get_session(task(caller)?)?),
+            TIOCSPGRP => {
+                this.may_change(caller)?;
+                this.control.set_foreground(task(caller)?, get::<i32>(caller, arg)?).map(|()| 0)
+            }
+            TIOCSCTTY => {
+                let tty: Arc<dyn Terminal> = this.clone();
+                let steal = if arg == 1 { Steal::Yes } else { Steal::No };
+                JobControl::acquire(&tty, task(caller)?, steal).map(|()| 0)
+            }
+            TIOCNOTTY => this.control.release(task(caller)?).map(|()| 0),
+            // TIOCSTI and its like would type into the host's terminal.
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+
+    /// `how`: 0 now, 1 drained, 2 flushed, which is the order of the requests' numbers.
+    fn set(&self, new: Termios2, how: u32) -> Result<u64> {
+        let when = match how {
+            0 => When::Now,
+            1 => When::Drained,
+            _ => When::Flushed,
+        };
+        block_in_place(|| tty::set_termios(&self.fd, new, when)).map(|()| 0)
+    }
+
+    fn act(&self, cmd: u32, arg: u64) -> Result<u64> {
+        use rustix::termios::{Action, QueueSelector, tcdrain, tcflow, tcflush, tcsendbreak};
+        let done = match (cmd, arg) {
+            (TCSBRK, 0) => tcsendbreak(&self.fd),
+            (TCSBRK, _) => block_in_place(|| tcdrain(&self.fd)),
+            (TCXONC, 0) => tcflow(&self.fd, Action::OOff),
+            (TCXONC, 1) => tcflow(&self.fd, Action::OOn),
+            (TCXONC, 2) => tcflow(&self.fd, Action::IOff),
+            (TCXONC, 3) => tcflow(&self.fd, Action::IOn),
+            (TCFLSH, 0) => tcflush(&self.fd, QueueSelector::IFlush),
+            (TCFLSH, 1) => tcflush(&self.fd, QueueSelector::OFlush),
+            (TCFLSH, 2) => tcflush(&self.fd, QueueSelector::IOFlush),
+            _ => return Err(Errno::EINVAL),
+        };
+        done.map(|()| 0).map_err(|e| Errno::from_raw(e.raw_os_error()))
+    }
+}

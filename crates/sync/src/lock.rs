@@ -12,6 +12,8 @@ use std::ops::{Deref, DerefMut};
 #[repr(u8)]
 #[allow(missing_docs)]
 pub enum LockClass {
+    /// The position of an open file description, held across the read or write that moves it.
+    FilePosition,
     /// Control server and sandbox life cycle.
     Control,
     /// The tables of pids, thread groups, sessions; parent-child links.

@@ -24,6 +24,7 @@ pub mod fd_table;
 pub mod file;
 pub mod filesystem;
 pub mod fs_context;
+pub mod generated;
 pub mod inode;
 pub mod locks;
 pub mod mount;

@@ -84,7 +84,7 @@ impl OpenFile {
             file,
             path,
             flags: AtomicU32::new((flags - OpenFlags::OPEN_ONLY).bits()),
-            pos: Mutex::new(LockClass::OpenFile, 0),
+            pos: Mutex::new(LockClass::FilePosition, 0),
             creds,
             asynchronous: Mutex::new(LockClass::OpenFile, AsyncState::default()),
             has_locks: AtomicBool::new(false),

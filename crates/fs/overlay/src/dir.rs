@@ -67,7 +67,7 @@ pub struct MergedDir {
 
 impl MergedDir {
     pub(crate) fn new(inode: Arc<OverlayInode>) -> MergedDir {
-        MergedDir { inode, listing: Mutex::new(LockClass::OpenFile, None) }
+        MergedDir { inode, listing: Mutex::new(LockClass::FileData, None) }
     }
 }
 

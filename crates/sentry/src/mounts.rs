@@ -1,0 +1,212 @@
+//! The guest's mount namespace, built from the sandbox spec.
+
+use std::sync::Arc;
+
+use moat_abi::fs::FileType;
+use moat_abi::{Errno, Result};
+use moat_control::BootError;
+use moat_control::spec::{Backing, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, SandboxSpec, TmpfsOptions};
+use moat_fs_host::{DirectTree, HostFs, Trust};
+use moat_fs_overlay::OverlayFs;
+use moat_vfs::caller::KernelCaller;
+use moat_vfs::cred::UserNamespace;
+use moat_vfs::filesystem::{FileSystem, MountRequest, make_filesystem};
+use moat_vfs::mount::{Mount, MountFlags, MountNamespace};
+use moat_vfs::ops;
+use moat_vfs::path::Path;
+use moat_vfs::walk::{LookupFlags, View, resolve};
+
+use crate::boot::DonatedFiles;
+
+/// Registers every file system type and driver that guests can use.
+pub(crate) fn register() {
+    moat_fs_tmpfs::register();
+    moat_fs_anon::register();
+    moat_fs_dev::register_drivers();
+    moat_fs_devpts::register();
+    moat_fs_proc::register();
+    moat_fs_sys::register();
+}
+
+/// Builds the namespace: root, mounts in their order, masked and read-only paths.
+///
+/// # Errors
+/// The mount that failed, by name.
+pub(crate) fn build(spec: &SandboxSpec, files: &mut DonatedFiles) -> Result<Arc<MountNamespace>, BootError> {
+    let caller = KernelCaller::root();
+    let root_error = |e| failed("the root file system", e);
+    let root = backed(&spec.root.backing, spec.root.overlay, Trust::Exclusive, files, &caller).map_err(root_error)?;
+    let namespace = MountNamespace::new(root.clone(), UserNamespace::root());
+    let builder = Builder { namespace: namespace.clone(), caller };
+    for mount in &spec.mounts {
+        builder.mount(mount, files).map_err(|e| failed(&mount.destination, e))?;
+    }
+    builder.make_dirs(spec.process.cwd.as_bytes()).map_err(|e| failed(&spec.process.cwd, e))?;
+    for path in &spec.readonly_paths {
+        builder.make_readonly(path.as_bytes()).map_err(|e| failed(path, e))?;
+    }
+    for path in &spec.masked_paths {
+        builder.mask(path.as_bytes()).map_err(|e| failed(path, e))?;
+    }
+    if spec.root.readonly {
+        root.set_flags(root.flags() | MountFlags::RDONLY);
+    }
+    Ok(namespace)
+}
+
+fn failed(what: &str, errno: Errno) -> BootError {
+    BootError { errno: Some(errno.raw()), ..BootError::new(format!("mounting {what}")) }
+}
+
+fn new_fs(fs_type: &str, options: &str, caller: &KernelCaller) -> Result<Arc<dyn FileSystem>> {
+    let request = MountRequest { source: fs_type.as_bytes(), source_path: None, options: options.as_bytes(), caller };
+    make_filesystem(fs_type.as_bytes(), &request)
+}
+
+/// A mount of a tree or file of the host.
+fn backed(backing: &Backing, overlay: Overlay, trust: Trust, files: &mut DonatedFiles, caller: &KernelCaller) -> Result<Arc<Mount>> {
+    let take = |files: &mut DonatedFiles, fd| files.take(fd).map_err(|_| Errno::EBADF);
+    let (lower, name) = match backing {
+        Backing::Directory(fd) => (HostFs::new(DirectTree::new(take(files, *fd)?), trust)?, None),
+        Backing::File(bind) => (HostFs::new(DirectTree::new(take(files, bind.dir)?), trust)?, Some(bind.name.as_bytes())),
+    };
+    let fs: Arc<dyn FileSystem> = match overlay {
+        Overlay::None => lower,
+        Overlay::Memory => {
+            let top = lower.root().metadata()?;
+            let options = format!("mode={:o},uid={},gid={}", top.mode & 0o7777, top.uid, top.gid);
+            let upper = new_fs("tmpfs", &options, caller)?;
+            OverlayFs::new(vec![lower.root()], Some(upper.root()), Some(upper), String::new())?
+        }
+    };
+    let whole = Mount::new(fs, MountFlags::RELATIME, b"none");
+    match name {
+        None => Ok(whole),
+        Some(name) => {
+            let dentry = whole.root().lookup(name)?;
+            Ok(Mount::bind(&Path { mount: whole, dentry }))
+        }
+    }
+}
+
+fn flags(f: SpecFlags) -> MountFlags {
+    let mut m = if f.noatime { MountFlags::NOATIME } else { MountFlags::RELATIME };
+    m.set(MountFlags::RDONLY, f.readonly);
+    m.set(MountFlags::NOSUID, f.nosuid);
+    m.set(MountFlags::NODEV, f.nodev);
+    m.set(MountFlags::NOEXEC, f.noexec);
+    m
+}
+
+fn tmpfs_options(o: &TmpfsOptions) -> String {
+    let mut text = format!("mode={:o},uid={},gid={}", o.mode, o.uid, o.gid);
+    if let Some(size) = o.size_bytes {
+        text += &format!(",size={size}");
+    }
+    if let Some(n) = o.nr_inodes {
+        text += &format!(",nr_inodes={n}");
+    }
+    text
+}
+
+fn devpts_options(o: &DevptsOptions) -> String {
+    let mut text = format!("newinstance,mode={:o},ptmxmode={:o}", o.mode, o.ptmx_mode);
+    if let Some(gid) = o.gid {
+        text += &format!(",gid={gid}");
+    }
+    text
+}
+
+struct Builder {
+    namespace: Arc<MountNamespace>,
+    caller: KernelCaller,
+}
+
+impl Builder {
+    fn with_view<R>(&self, f: impl FnOnce(&View<'_>) -> R) -> R {
+        let root = self.namespace.root();
+        f(&View { caller: &self.caller, root: &root, base: &root, umask: 0o022 })
+    }
+
+    fn find(&self, path: &[u8]) -> Result<Path> {
+        self.with_view(|view| resolve(view, path, LookupFlags::FOLLOW))
+    }
+
+    /// The directory `path`, made with its parents where it is missing.
+    fn make_dirs(&self, path: &[u8]) -> Result<Path> {
+        if let Ok(found) = self.find(path) {
+            return Ok(found);
+        }
+        for (at, _) in path.iter().enumerate().skip(1).filter(|(_, b)| **b == b'/').chain([(path.len(), &0)]) {
+            let made = self.with_view(|view| ops::create::mkdir(view, &path[..at], 0o755));
+            if let Err(e) = made
+                && e != Errno::EEXIST
+                // A read-only tree may hold the directories already.
+                && e != Errno::EROFS
+            {
+                return Err(e);
+            }
+        }
+        self.find(path)
+    }
+
+    /// The file `path`, made empty where it is missing: the place for a file's mount.
+    fn make_file(&self, path: &[u8]) -> Result<Path> {
+        if let Ok(found) = self.find(path) {
+            return Ok(found);
+        }
+        if let Some(slash) = path.iter().rposition(|b| *b == b'/').filter(|at| *at > 0) {
+            self.make_dirs(&path[..slash])?;
+        }
+        self.with_view(|view| ops::create::mknod(view, path, 0o644, moat_vfs::inode::NodeKind::File))
+    }
+
+    fn mount(&self, spec: &MountSpec, files: &mut DonatedFiles) -> Result<()> {
+        let new = match &spec.kind {
+            MountKind::Proc => self.of_type("proc", ""),
+            MountKind::Sysfs => self.of_type("sysfs", ""),
+            MountKind::Mqueue => self.of_type("mqueue", ""),
+            MountKind::Cgroup => self.of_type("cgroup2", ""),
+            MountKind::Devpts(o) => self.of_type("devpts", &devpts_options(o)),
+            MountKind::Tmpfs(o) => self.of_type("tmpfs", &tmpfs_options(o)),
+            MountKind::Dev => {
+                let dev = self.of_type("tmpfs", "mode=755,size=65536k")?;
+                moat_fs_dev::tree::populate(dev.root().inode().as_ref())?;
+                Ok(dev)
+            }
+            MountKind::Bind { backing, overlay } => backed(backing, *overlay, Trust::Shared, files, &self.caller),
+        }?;
+        new.set_flags(flags(spec.flags));
+        let path = spec.destination.as_bytes();
+        let at = if new.root().inode().file_type() == FileType::Directory { self.make_dirs(path) } else { self.make_file(path) }?;
+        self.namespace.attach(&new, &at)
+    }
+
+    fn of_type(&self, fs_type: &str, options: &str) -> Result<Arc<Mount>> {
+        Ok(Mount::new(new_fs(fs_type, options, &self.caller)?, MountFlags::RELATIME, fs_type.as_bytes()))
+    }
+
+    fn make_readonly(&self, path: &[u8]) -> Result<()> {
+        let at = match self.find(path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            found => found?,
+        };
+        let mount = Mount::bind(&at);
+        mount.set_flags(mount.flags() | MountFlags::RDONLY);
+        self.namespace.attach(&mount, &at)
+    }
+
+    fn mask(&self, path: &[u8]) -> Result<()> {
+        let at = match self.find(path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            found => found?,
+        };
+        let cover = if at.inode().file_type() == FileType::Directory {
+            self.of_type("tmpfs", "size=0,mode=755")?
+        } else {
+            Mount::bind(&self.find(b"/dev/null")?)
+        };
+        cover.set_flags(cover.flags() | MountFlags::RDONLY);
+        self.namespace.attach(&cover, &at)
+    }
+}

@@ -1,0 +1,310 @@
+//! Files whose contents are made when they are read: the stuff of proc and sysfs.
+//!
+//! - [`Text`] makes the contents of a file, and [`TextFile`] is the inode around it.
+//! - [`Listing`] gives the entries of a directory, and [`ListedDir`] is the inode around it.
+//!
+//! A reader sees one snapshot from the read at position 0 on, as Linux's seq_file gives one buffer at a time.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use moat_abi::fs::FileType;
+use moat_abi::stat::DeviceId;
+use moat_abi::time::Timespec;
+use moat_abi::{Errno, Result};
+use moat_sync::{LockClass, Mutex};
+
+use crate::caller::{Caller, hooks};
+use crate::cred::Credentials;
+use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable};
+use crate::inode::{Cache, Inode, Metadata, OpenContext, SetAttr};
+use crate::open_file::OpenFile;
+
+/// What stat(2) says of a generated file.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes {
+    /// Device of the file system.
+    pub dev: DeviceId,
+    /// Inode number.
+    pub ino: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Attributes {
+    /// The metadata of a file of `file_type`; its times are the present.
+    #[must_use]
+    pub fn metadata(&self, file_type: FileType) -> Metadata {
+        let now = hooks().map_or(Timespec::default(), |h| h.now());
+        Metadata {
+            dev: self.dev,
+            ino: self.ino,
+            mode: file_type.mode_bits() | self.mode,
+            nlink: if file_type == FileType::Directory { 2 } else { 1 },
+            uid: self.uid,
+            gid: self.gid,
+            blksize: 4096,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            ..Metadata::default()
+        }
+    }
+}
+
+/// Makes the contents of a file, and takes what is written to it.
+pub trait Text: Send + Sync + 'static {
+    /// The contents for `caller`, who reads through a description opened with `opener`'s credentials.
+    ///
+    /// # Errors
+    /// ESRCH for a process that is gone; EACCES; those of the file.
+    fn read(&self, caller: &Credentials) -> Result<Vec<u8>>;
+
+    /// Takes one write.
+    ///
+    /// # Errors
+    /// EINVAL for what is not understood; EIO by default.
+    fn write(&self, _caller: &Credentials, _data: &[u8]) -> Result<()> {
+        Err(Errno::EIO)
+    }
+
+    /// Whether `creds` may open it, beyond the permission bits.
+    ///
+    /// # Errors
+    /// EACCES, EPERM, ESRCH.
+    fn may_open(&self, _caller: &dyn Caller) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The inode of a generated file.
+pub struct TextFile<T> {
+    attributes: Attributes,
+    text: Arc<T>,
+}
+
+impl<T: Text> TextFile<T> {
+    /// An inode that shows `text`.
+    pub fn new(attributes: Attributes, text: T) -> Arc<TextFile<T>> {
+        Arc::new(TextFile { attributes, text: Arc::new(text) })
+    }
+}
+
+impl<T: Text> Inode for TextFile<T> {
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(self.attributes.metadata(FileType::Regular))
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Regular
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        // O_TRUNC and ftruncate have no effect, as for any file of proc.
+        if change.size.is_some() && change.mode.is_none() && change.uid.is_none() && change.gid.is_none() {
+            return Ok(());
+        }
+        Err(Errno::EPERM)
+    }
+
+    fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        self.text.may_open(ctx.caller)?;
+        Ok(Arc::new(OpenText { text: self.text.clone(), snapshot: Mutex::new(LockClass::FileData, None) }))
+    }
+}
+
+struct OpenText<T> {
+    text: Arc<T>,
+    snapshot: Mutex<Option<Arc<Vec<u8>>>>,
+}
+
+impl<T: Text> File for OpenText<T> {
+    fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        let known = if pos == 0 { None } else { self.snapshot.lock().clone() };
+        let text = match known {
+            Some(t) => t,
+            None => {
+                let fresh = Arc::new(self.text.read(f.creds())?);
+                *self.snapshot.lock() = Some(fresh.clone());
+                fresh
+            }
+        };
+        let rest = usize::try_from(pos).ok().and_then(|at| text.get(at..)).unwrap_or(&[]);
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+
+    fn write(&self, f: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
+        self.text.write(f.creds(), buf)?;
+        Ok(buf.len())
+    }
+
+    fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
+        self.write(f, buf, 0).map(|n| (n, n as u64))
+    }
+
+    fn seekable(&self) -> Seekable {
+        Seekable::NoEnd
+    }
+}
+
+/// Gives the entries of a directory.
+pub trait Listing: Send + Sync + 'static {
+    /// The entry `name`.
+    ///
+    /// # Errors
+    /// ENOENT.
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>>;
+
+    /// Name, inode number and type of all entries, in a stable order.
+    ///
+    /// # Errors
+    /// ENOENT for a process that is gone.
+    fn entries(&self) -> Result<Vec<Entry>>;
+
+    /// How far the entries may be cached.
+    fn cache_policy(&self) -> Cache {
+        Cache::None
+    }
+
+    /// Whether `creds` may list it or search it, beyond the permission bits.
+    ///
+    /// # Errors
+    /// EACCES, EPERM.
+    fn may_open(&self, _caller: &dyn Caller) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// An entry of a [`Listing`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name.
+    pub name: Vec<u8>,
+    /// Inode number, not 0.
+    pub ino: u64,
+    /// The type.
+    pub file_type: FileType,
+}
+
+/// The inode of a generated directory.
+pub struct ListedDir<L> {
+    attributes: Attributes,
+    listing: Arc<L>,
+}
+
+impl<L: Listing> ListedDir<L> {
+    /// An inode that shows `listing`.
+    pub fn new(attributes: Attributes, listing: L) -> Arc<ListedDir<L>> {
+        Arc::new(ListedDir { attributes, listing: Arc::new(listing) })
+    }
+}
+
+impl<L: Listing> Inode for ListedDir<L> {
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(self.attributes.metadata(FileType::Directory))
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Directory
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        self.listing.lookup(name)
+    }
+
+    fn cache_policy(&self) -> Cache {
+        self.listing.cache_policy()
+    }
+
+    fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        self.listing.may_open(ctx.caller)?;
+        Ok(Arc::new(OpenListing { listing: self.listing.clone(), snapshot: Mutex::new(LockClass::FileData, None) }))
+    }
+}
+
+struct OpenListing<L> {
+    listing: Arc<L>,
+    snapshot: Mutex<Option<Arc<Vec<Entry>>>>,
+}
+
+impl<L: Listing> File for OpenListing<L> {
+    fn read(&self, _f: &OpenFile, _buf: &mut [u8], _pos: u64) -> Result<usize> {
+        Err(Errno::EISDIR)
+    }
+
+    fn seekable(&self) -> Seekable {
+        Seekable::Yes
+    }
+
+    fn readdir(&self, _f: &OpenFile, pos: u64, sink: &mut DirSink<'_>) -> Result<u64> {
+        let known = if pos == FIRST_ENTRY { None } else { self.snapshot.lock().clone() };
+        let entries = match known {
+            Some(e) => e,
+            None => {
+                let fresh = Arc::new(self.listing.entries()?);
+                *self.snapshot.lock() = Some(fresh.clone());
+                fresh
+            }
+        };
+        let mut pos = pos;
+        let start = usize::try_from(pos - FIRST_ENTRY).unwrap_or(usize::MAX);
+        for e in entries.iter().skip(start) {
+            let entry = DirEntry { name: &e.name, ino: e.ino, file_type: Some(e.file_type), next: pos + 1 };
+            if sink(entry).is_break() {
+                break;
+            }
+            pos += 1;
+        }
+        Ok(pos)
+    }
+}
+
+/// The inode of a generated symbolic link whose text is fixed.
+pub struct FixedLink {
+    attributes: Attributes,
+    target: Vec<u8>,
+}
+
+impl FixedLink {
+    /// A link to `target`.
+    #[must_use]
+    pub fn new(attributes: Attributes, target: &[u8]) -> Arc<FixedLink> {
+        Arc::new(FixedLink { attributes, target: target.to_vec() })
+    }
+}
+
+impl Inode for FixedLink {
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(Metadata { size: self.target.len() as u64, ..self.attributes.metadata(FileType::Symlink) })
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Symlink
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>> {
+        Ok(self.target.clone())
+    }
+}
+
+/// A file with contents that a plain function makes.
+pub struct Made(pub fn() -> Vec<u8>);
+
+impl Text for Made {
+    fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
+        Ok((self.0)())
+    }
+}
+
+/// `inode` as its concrete type.
+#[must_use]
+pub fn downcast<T: Inode>(inode: Arc<dyn Inode>) -> Option<Arc<T>> {
+    let any: Arc<dyn Any + Send + Sync> = inode;
+    any.downcast().ok()
+}

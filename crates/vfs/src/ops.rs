@@ -10,7 +10,7 @@ mod remove;
 mod rename;
 mod xattr;
 
-pub use attr::{AccessIds, Times, access, check_times, chmod, chown, set_size, set_times};
+pub use attr::{AccessIds, Times, access, check_times, chmod, chown, mode_after_write, set_size, set_times};
 pub use create::{link, mkdir, mknod, symlink};
 pub use mount::{Attach, mount, unmount};
 pub use open::{OpenHow, open, open_path};

@@ -1,1 +1,28 @@
-//! (to come)
+//! tmpfs: files in memory; also what memfds are made of.
+//!
+//! - [`superblock`]: [`TmpFs`], its limits and options. - [`inode`]: [`TmpInode`], attributes and the `Inode` trait.
+//! - [`dir`]: entries in the order of their making, so that positions of readdir stay good. - [`data`]: contents: a vector while
+//!   small and unmapped, a host memfd else, since the sentry's descriptors are few. - [`file`]: the `File` trait. - [`memfd`].
+//!
+//! # Invariants
+//! - Lock order: a directory's entries, attributes, contents; two directories in the order of their inode numbers.
+//! - Every inode and page is counted in its file system's usage until it is dropped.
+#![forbid(unsafe_code)]
+
+pub mod data;
+pub mod dir;
+pub mod file;
+pub mod inode;
+pub mod mapping;
+pub mod memfd;
+pub mod superblock;
+
+pub use inode::TmpInode;
+pub use memfd::new_memfd;
+pub use superblock::{TmpFs, TmpOptions};
+
+/// Registers the file system type, also under its old name.
+pub fn register() {
+    moat_vfs::register_filesystem("tmpfs", superblock::construct);
+    moat_vfs::register_filesystem("ramfs", superblock::construct);
+}

@@ -1,0 +1,275 @@
+//! Contents of a regular file.
+//!
+//! A vector while the file is small and nobody maps it, else a host memfd: the sentry's descriptors are limited, and
+//! most files are small.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use moat_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SealFlags};
+use moat_abi::{Errno, Result};
+use moat_vfs::file::SparseSeek;
+use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom};
+
+use crate::superblock::{BLOCK, Shared};
+
+/// The largest file kept in a vector, in bytes.
+const SMALL: u64 = 64 * 1024;
+
+enum Store {
+    Small(Vec<u8>),
+    Host(Arc<OwnedFd>),
+}
+
+/// The contents of a regular file, with its seals.
+pub struct Data {
+    store: Store,
+    size: u64,
+    /// Blocks counted in the file system's usage.
+    charged: u64,
+    seals: SealFlags,
+}
+
+fn host(e: rustix::io::Errno) -> Errno {
+    Errno::from_raw(e.raw_os_error())
+}
+
+fn to_usize(n: u64) -> Result<usize> {
+    usize::try_from(n).map_err(|_| Errno::EFBIG)
+}
+
+impl Data {
+    pub(crate) fn new(seals: SealFlags) -> Data {
+        Data { store: Store::Small(Vec::new()), size: 0, charged: 0, seals }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Blocks in use; asks the host for a memfd, whose holes cost nothing.
+    pub(crate) fn blocks(&self) -> u64 {
+        match &self.store {
+            Store::Small(v) => (v.len() as u64).div_ceil(BLOCK),
+            Store::Host(fd) => rustix::fs::fstat(&**fd).map_or(0, |s| u64::try_from(s.st_blocks).unwrap_or(0) / (BLOCK / 512)),
+        }
+    }
+
+    pub(crate) fn seals(&self) -> SealFlags {
+        self.seals
+    }
+
+    /// Adds seals (F_ADD_SEALS). The host keeps them too, so that mappings obey.
+    pub(crate) fn add_seals(&mut self, seals: SealFlags) -> Result<()> {
+        if self.seals.contains(SealFlags::SEAL) {
+            return Err(Errno::EPERM);
+        }
+        if let Store::Host(fd) = &self.store {
+            seal_host(fd, seals)?;
+        }
+        self.seals |= seals;
+        Ok(())
+    }
+
+    pub(crate) fn read(&self, buf: &mut [u8], pos: u64) -> Result<usize> {
+        if pos >= self.size {
+            return Ok(0);
+        }
+        let n = usize::try_from(self.size - pos).unwrap_or(usize::MAX).min(buf.len());
+        match &self.store {
+            Store::Small(v) => {
+                let from = to_usize(pos)?;
+                let have = v.get(from..).unwrap_or_default();
+                let have = &have[..have.len().min(n)];
+                buf[..have.len()].copy_from_slice(have);
+                buf[have.len()..n].fill(0);
+                Ok(n)
+            }
+            Store::Host(fd) => rustix::io::pread(&**fd, &mut buf[..n], pos).map_err(host),
+        }
+    }
+
+    /// Writes; gives the bytes written, fewer if the file system is full after some.
+    pub(crate) fn write(&mut self, shared: &Shared, buf: &[u8], pos: u64) -> Result<usize> {
+        if self.seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
+            return Err(Errno::EPERM);
+        }
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let mut buf = buf;
+        if i64::MAX.cast_unsigned() - pos.min(i64::MAX.cast_unsigned()) < buf.len() as u64 {
+            return Err(Errno::EFBIG);
+        }
+        if self.seals.contains(SealFlags::GROW) && pos + buf.len() as u64 > self.size {
+            let room = self.size.saturating_sub(pos);
+            if room == 0 {
+                return Err(Errno::EPERM);
+            }
+            buf = &buf[..to_usize(room)?.min(buf.len())];
+        }
+        let end = pos + buf.len() as u64;
+        self.charge_to(shared, pos, end)?;
+        if end > SMALL {
+            self.to_host()?;
+        }
+        match &mut self.store {
+            Store::Small(v) => {
+                let (from, to) = (to_usize(pos)?, to_usize(end)?);
+                if v.len() < to {
+                    v.resize(to, 0);
+                }
+                v[from..to].copy_from_slice(buf);
+            }
+            Store::Host(fd) => {
+                let n = rustix::io::pwrite(&**fd, buf, pos).map_err(host)?;
+                self.size = self.size.max(pos + n as u64);
+                return Ok(n);
+            }
+        }
+        self.size = self.size.max(end);
+        Ok(buf.len())
+    }
+
+    /// Counts the blocks that a write of `pos..end` may need.
+    fn charge_to(&mut self, shared: &Shared, pos: u64, end: u64) -> Result<()> {
+        let from = match &self.store {
+            // A vector holds every block up to its end.
+            Store::Small(_) if end <= SMALL => self.charged,
+            // Blocks are counted as if there were no holes below what is counted already.
+            _ => self.charged.max(pos / BLOCK),
+        };
+        let more = end.div_ceil(BLOCK).saturating_sub(from);
+        if more == 0 {
+            return Ok(());
+        }
+        if shared.take_blocks(more).is_err() {
+            // The count may be too high by holes: correct it and try once more.
+            self.recount(shared);
+            shared.take_blocks(more)?;
+        }
+        self.charged += more;
+        Ok(())
+    }
+
+    fn recount(&mut self, shared: &Shared) {
+        let real = self.blocks().min(self.charged);
+        shared.free_blocks(self.charged - real);
+        self.charged = real;
+    }
+
+    /// Gives back what is counted; the file is going.
+    pub(crate) fn uncharge(&mut self, shared: &Shared) {
+        shared.free_blocks(self.charged);
+        self.charged = 0;
+    }
+
+    /// Truncates or extends with zeros.
+    pub(crate) fn set_size(&mut self, shared: &Shared, len: u64) -> Result<()> {
+        if len > i64::MAX.cast_unsigned() {
+            return Err(Errno::EFBIG);
+        }
+        let shrinks = len < self.size && self.seals.contains(SealFlags::SHRINK);
+        let grows = len > self.size && self.seals.contains(SealFlags::GROW);
+        if shrinks || grows {
+            return Err(Errno::EPERM);
+        }
+        match &mut self.store {
+            Store::Host(fd) => rustix::fs::ftruncate(&**fd, len).map_err(host)?,
+            // The vector may be shorter than the file: what is missing reads as zeros.
+            Store::Small(v) if len <= SMALL => v.truncate(to_usize(len)?),
+            Store::Small(_) => {
+                self.to_host()?;
+                return self.set_size(shared, len);
+            }
+        }
+        self.size = len;
+        let keep = self.charged.min(len.div_ceil(BLOCK));
+        shared.free_blocks(self.charged - keep);
+        self.charged = keep;
+        Ok(())
+    }
+
+    /// fallocate(2): reserves, or with PUNCH_HOLE frees, a range.
+    pub(crate) fn fallocate(&mut self, shared: &Shared, mode: u32, offset: u64, len: u64) -> Result<()> {
+        if mode & !(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE) != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let end = offset.checked_add(len).filter(|&e| e <= i64::MAX.cast_unsigned()).ok_or(Errno::EFBIG)?;
+        if mode & FALLOC_FL_PUNCH_HOLE != 0 {
+            if self.seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
+                return Err(Errno::EPERM);
+            }
+            return self.punch(offset, end);
+        }
+        let extends = mode & FALLOC_FL_KEEP_SIZE == 0 && end > self.size;
+        if extends && self.seals.contains(SealFlags::GROW) {
+            return Err(Errno::EPERM);
+        }
+        self.charge_to(shared, offset, end)?;
+        if end > SMALL {
+            let fd = self.to_host()?;
+            let flags = if extends { FallocateFlags::empty() } else { FallocateFlags::KEEP_SIZE };
+            rustix::fs::fallocate(&*fd, flags, offset, len).map_err(host)?;
+        }
+        if extends {
+            self.size = end;
+        }
+        Ok(())
+    }
+
+    fn punch(&mut self, offset: u64, end: u64) -> Result<()> {
+        match &mut self.store {
+            Store::Small(v) => {
+                let len = v.len();
+                let (from, to) = (usize::try_from(offset).unwrap_or(len).min(len), usize::try_from(end).unwrap_or(len).min(len));
+                v[from..to].fill(0);
+                Ok(())
+            }
+            Store::Host(fd) => {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(&**fd, flags, offset, end - offset).map_err(host)
+            }
+        }
+    }
+
+    pub(crate) fn seek_sparse(&self, offset: u64, what: SparseSeek) -> Result<u64> {
+        if offset >= self.size {
+            return Err(Errno::ENXIO);
+        }
+        match (&self.store, what) {
+            (Store::Small(_), SparseSeek::Data) => Ok(offset),
+            (Store::Small(_), SparseSeek::Hole) => Ok(self.size),
+            // The descriptor's own position is used for nothing else.
+            (Store::Host(fd), SparseSeek::Data) => rustix::fs::seek(&**fd, SeekFrom::Data(offset)).map_err(host),
+            (Store::Host(fd), SparseSeek::Hole) => rustix::fs::seek(&**fd, SeekFrom::Hole(offset)).map_err(host),
+        }
+    }
+
+    /// The memfd with the contents, made if there is none yet.
+    pub(crate) fn to_host(&mut self) -> Result<Arc<OwnedFd>> {
+        let v = match &self.store {
+            Store::Host(fd) => return Ok(fd.clone()),
+            Store::Small(v) => v,
+        };
+        // Neither executable bits nor a name matter: the guest never sees this descriptor.
+        let fd = rustix::fs::memfd_create("tmpfs", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(host)?;
+        rustix::fs::ftruncate(&fd, self.size).map_err(host)?;
+        let mut done = 0;
+        while done < v.len() {
+            done += rustix::io::pwrite(&fd, &v[done..], done as u64).map_err(host)?;
+        }
+        if !self.seals.is_empty() {
+            seal_host(&fd, self.seals)?;
+        }
+        let fd = Arc::new(fd);
+        self.store = Store::Host(fd.clone());
+        Ok(fd)
+    }
+}
+
+/// Sets on the host what mappings must obey; that no more seals come is the sentry's own business.
+fn seal_host(fd: &OwnedFd, seals: SealFlags) -> Result<()> {
+    let flags = rustix::fs::SealFlags::from_bits_truncate((seals - SealFlags::SEAL - SealFlags::EXEC).bits());
+    if flags.is_empty() { Ok(()) } else { rustix::fs::fcntl_add_seals(fd, flags).map_err(host) }
+}

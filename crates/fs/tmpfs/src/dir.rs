@@ -1,0 +1,92 @@
+//! Entries of a directory, in the order of their making.
+//!
+//! Each entry has a cookie that grows and is never used again in this directory: it is the position after the entry,
+//! so that a readdir under way neither skips nor repeats what others leave alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use moat_abi::{Errno, Result};
+use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY};
+
+use crate::inode::TmpInode;
+
+/// The entries.
+pub struct Entries {
+    by_name: HashMap<Arc<[u8]>, u64>,
+    by_cookie: BTreeMap<u64, (Arc<[u8]>, Arc<TmpInode>)>,
+    last_cookie: u64,
+    /// Removed: nothing may be made here any more.
+    pub(crate) dead: bool,
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Entries { by_name: HashMap::new(), by_cookie: BTreeMap::new(), last_cookie: FIRST_ENTRY, dead: false }
+    }
+}
+
+impl Entries {
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&Arc<TmpInode>> {
+        self.by_cookie.get(self.by_name.get(name)?).map(|e| &e.1)
+    }
+
+    /// Adds an entry that does not exist.
+    ///
+    /// # Errors
+    /// EEXIST; ENOENT in a removed directory.
+    pub(crate) fn insert(&mut self, name: &[u8], inode: Arc<TmpInode>) -> Result<()> {
+        if self.dead {
+            return Err(Errno::ENOENT);
+        }
+        if self.by_name.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        self.last_cookie += 1;
+        let name: Arc<[u8]> = name.into();
+        self.by_name.insert(name.clone(), self.last_cookie);
+        self.by_cookie.insert(self.last_cookie, (name, inode));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, name: &[u8]) -> Option<Arc<TmpInode>> {
+        let cookie = self.by_name.remove(name)?;
+        self.by_cookie.remove(&cookie).map(|e| e.1)
+    }
+
+    /// Puts another inode in an entry's place; gives the old one.
+    pub(crate) fn replace(&mut self, name: &[u8], inode: Arc<TmpInode>) -> Option<Arc<TmpInode>> {
+        let entry = self.by_cookie.get_mut(self.by_name.get(name)?)?;
+        Some(std::mem::replace(&mut entry.1, inode))
+    }
+
+    /// Takes all inodes out, for a directory that is going.
+    pub(crate) fn drain(&mut self) -> Vec<Arc<TmpInode>> {
+        self.by_name.clear();
+        std::mem::take(&mut self.by_cookie).into_values().map(|e| e.1).collect()
+    }
+
+    pub(crate) fn read(&self, pos: u64, sink: &mut DirSink<'_>) -> Result<u64> {
+        if self.dead {
+            return Err(Errno::ENOENT);
+        }
+        let mut reached = pos;
+        for (&cookie, (name, inode)) in self.by_cookie.range(pos.saturating_add(1)..) {
+            let entry = DirEntry { name, ino: inode.ino(), file_type: Some(inode.kind()), next: cookie };
+            if let ControlFlow::Break(()) = sink(entry) {
+                break;
+            }
+            reached = cookie;
+        }
+        Ok(reached)
+    }
+}

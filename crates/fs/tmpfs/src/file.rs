@@ -1,0 +1,112 @@
+//! The `File` trait of regular files and directories; the inode serves all its openings.
+
+use std::sync::Arc;
+
+use moat_abi::fs::{F_ADD_SEALS, F_GET_SEALS, SealFlags};
+use moat_abi::{Errno, Result};
+use moat_mm::Mappable;
+use moat_vfs::caller::now;
+use moat_vfs::file::{DirSink, SparseSeek};
+use moat_vfs::ops::mode_after_write;
+use moat_vfs::{Caller, File, Metadata, OpenFile, Seekable, SyncKind};
+
+use crate::inode::{Content, TmpInode};
+use crate::mapping::Mapping;
+
+impl TmpInode {
+    /// Sets the times of a write, and takes set-id bits away.
+    fn written(&self, f: &OpenFile) {
+        let t = now();
+        let mut a = self.attr();
+        a.mtime = t;
+        a.ctime = t;
+        if a.mode & 0o6000 != 0 {
+            let meta = Metadata { mode: a.mode, uid: a.uid, gid: a.gid, ..Metadata::default() };
+            a.mode = mode_after_write(f.creds(), &meta).unwrap_or(a.mode);
+        }
+    }
+
+    fn was_read(&self, f: &OpenFile) {
+        let t = now();
+        let mut a = self.attr();
+        if f.wants_atime(a.atime, a.mtime, a.ctime, t) {
+            a.atime = t;
+        }
+    }
+}
+
+impl File for TmpInode {
+    fn seekable(&self) -> Seekable {
+        Seekable::Yes
+    }
+
+    fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        let n = self.data()?.lock().read(buf, pos)?;
+        self.was_read(f);
+        Ok(n)
+    }
+
+    fn write(&self, f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
+        let n = self.data()?.lock().write(self.shared(), buf, pos)?;
+        self.written(f);
+        Ok(n)
+    }
+
+    fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
+        let (n, end) = {
+            let mut d = self.data()?.lock();
+            let pos = d.size();
+            let n = d.write(self.shared(), buf, pos)?;
+            (n, pos + n as u64)
+        };
+        self.written(f);
+        Ok((n, end))
+    }
+
+    fn seek_sparse(&self, _f: &OpenFile, offset: u64, what: SparseSeek) -> Result<u64> {
+        self.data().map_err(|_| Errno::EINVAL)?.lock().seek_sparse(offset, what)
+    }
+
+    fn readdir(&self, f: &OpenFile, pos: u64, sink: &mut DirSink<'_>) -> Result<u64> {
+        let reached = self.entries()?.lock().read(pos, sink)?;
+        self.was_read(f);
+        Ok(reached)
+    }
+
+    fn mappable(&self, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
+        if !matches!(self.content, Content::File(_)) {
+            return Err(Errno::ENODEV);
+        }
+        Ok(Arc::new(Mapping::new(f.path().clone())?))
+    }
+
+    fn truncate(&self, f: &OpenFile, len: u64) -> Result<()> {
+        self.data().map_err(|_| Errno::EINVAL)?.lock().set_size(self.shared(), len)?;
+        self.written(f);
+        Ok(())
+    }
+
+    fn fallocate(&self, f: &OpenFile, mode: u32, offset: u64, len: u64) -> Result<()> {
+        self.data()?.lock().fallocate(self.shared(), mode, offset, len)?;
+        self.written(f);
+        Ok(())
+    }
+
+    fn sync(&self, _f: &OpenFile, _kind: SyncKind) -> Result<()> {
+        Ok(())
+    }
+
+    fn fcntl(&self, _f: &OpenFile, _caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        let Ok(data) = self.data() else { return Err(Errno::EINVAL) };
+        match cmd {
+            F_GET_SEALS => Ok(u64::from(data.lock().seals().bits())),
+            F_ADD_SEALS => {
+                let bits = u32::try_from(arg).map_err(|_| Errno::EINVAL)?;
+                data.lock().add_seals(SealFlags::from_bits(bits).ok_or(Errno::EINVAL)?)?;
+                Ok(0)
+            }
+            moat_abi::fs::F_SETPIPE_SZ | moat_abi::fs::F_GETPIPE_SZ => Err(Errno::EBADF),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+}

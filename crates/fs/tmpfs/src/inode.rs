@@ -1,0 +1,436 @@
+//! [`TmpInode`]: attributes, names and the `Inode` trait.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use moat_abi::fs::{FileType, S_IALLUGO, SealFlags, XATTR_CREATE, XATTR_REPLACE};
+use moat_abi::stat::DeviceId;
+use moat_abi::time::Timespec;
+use moat_abi::{Errno, Result};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::caller::now;
+use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime, special};
+
+use crate::data::Data;
+use crate::dir::Entries;
+use crate::superblock::{BLOCK, Shared};
+
+/// What changes about an inode outside its contents.
+pub(crate) struct Attr {
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) nlink: u32,
+    pub(crate) atime: Timespec,
+    pub(crate) mtime: Timespec,
+    pub(crate) ctime: Timespec,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    xattr_bytes: usize,
+}
+
+pub(crate) enum Content {
+    File(Mutex<Data>),
+    Dir(Mutex<Entries>),
+    Symlink(Box<[u8]>),
+    /// FIFO, socket, device.
+    Special(DeviceId),
+}
+
+/// A file of a tmpfs.
+pub struct TmpInode {
+    shared: Arc<Shared>,
+    ino: u64,
+    kind: FileType,
+    btime: Timespec,
+    attr: Mutex<Attr>,
+    pub(crate) content: Content,
+}
+
+/// Names and values of the extended attributes of one inode together, in bytes.
+const XATTR_LIMIT: usize = 256 * 1024;
+/// Names of one file.
+const LINK_MAX: u32 = 65_000;
+
+impl TmpInode {
+    fn make(shared: &Arc<Shared>, mode: u32, owner: (u32, u32), nlink: u32, content: Content) -> Result<Arc<TmpInode>> {
+        let ino = shared.new_ino()?;
+        let t = now();
+        let attr = Attr {
+            mode: mode & S_IALLUGO,
+            uid: owner.0,
+            gid: owner.1,
+            nlink,
+            atime: t,
+            mtime: t,
+            ctime: t,
+            xattrs: BTreeMap::new(),
+            xattr_bytes: 0,
+        };
+        Ok(Arc::new(TmpInode {
+            shared: shared.clone(),
+            ino,
+            kind: FileType::from_mode(mode).unwrap_or(FileType::Regular),
+            btime: t,
+            attr: Mutex::new(LockClass::Inode, attr),
+            content,
+        }))
+    }
+
+    pub(crate) fn root(shared: &Arc<Shared>, mode: u32, uid: u32, gid: u32) -> Result<Arc<TmpInode>> {
+        let entries = Content::Dir(Mutex::new(LockClass::Inode, Entries::default()));
+        TmpInode::make(shared, mode, (uid, gid), 2, entries)
+    }
+
+    /// A regular file without a name that can be sealed.
+    pub(crate) fn sealable(shared: &Arc<Shared>, mode: u32, uid: u32, gid: u32, seals: SealFlags) -> Result<Arc<TmpInode>> {
+        let data = Content::File(Mutex::new(LockClass::FileData, Data::new(seals)));
+        TmpInode::make(shared, FileType::Regular.mode_bits() | mode, (uid, gid), 0, data)
+    }
+
+    pub(crate) fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    pub(crate) fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn attr(&self) -> moat_sync::MutexGuard<'_, Attr> {
+        self.attr.lock()
+    }
+
+    pub(crate) fn entries(&self) -> Result<&Mutex<Entries>> {
+        match &self.content {
+            Content::Dir(e) => Ok(e),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    pub(crate) fn data(&self) -> Result<&Mutex<Data>> {
+        match &self.content {
+            Content::File(d) => Ok(d),
+            Content::Dir(_) => Err(Errno::EISDIR),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn own(&self, inode: &Arc<dyn Inode>) -> Result<Arc<TmpInode>> {
+        let any: Arc<dyn Any + Send + Sync> = inode.clone();
+        let own = any.downcast::<TmpInode>().map_err(|_| Errno::EXDEV)?;
+        if Arc::ptr_eq(&own.shared, &self.shared) { Ok(own) } else { Err(Errno::EXDEV) }
+    }
+
+    /// The directory's entries have changed.
+    fn touch(&self, subdirs: i32) {
+        let t = now();
+        let mut a = self.attr();
+        a.mtime = t;
+        a.ctime = t;
+        a.nlink = a.nlink.saturating_add_signed(subdirs);
+    }
+
+    /// One name of this inode has gone.
+    fn drop_link(&self) {
+        let mut a = self.attr();
+        // A directory's `.` goes with its name.
+        a.nlink = if self.kind == FileType::Directory { 0 } else { a.nlink.saturating_sub(1) };
+        a.ctime = now();
+    }
+
+    fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    fn content_of(kind: &NodeKind<'_>) -> Content {
+        match kind {
+            NodeKind::File | NodeKind::TmpFile => Content::File(Mutex::new(LockClass::FileData, Data::new(SealFlags::SEAL))),
+            NodeKind::Dir => Content::Dir(Mutex::new(LockClass::Inode, Entries::default())),
+            NodeKind::Symlink(target) => Content::Symlink((*target).into()),
+            NodeKind::Fifo | NodeKind::Socket => Content::Special(DeviceId::NONE),
+            NodeKind::Device { rdev, .. } => Content::Special(*rdev),
+        }
+    }
+}
+
+impl Inode for TmpInode {
+    fn file_type(&self) -> FileType {
+        self.kind
+    }
+
+    fn metadata(&self) -> Result<Metadata> {
+        let (size, blocks, rdev) = match &self.content {
+            Content::File(d) => {
+                let d = d.lock();
+                (d.size(), d.blocks() * (BLOCK / 512), DeviceId::NONE)
+            }
+            Content::Dir(e) => (40 + 20 * e.lock().len() as u64, 0, DeviceId::NONE),
+            Content::Symlink(t) => (t.len() as u64, 0, DeviceId::NONE),
+            Content::Special(rdev) => (0, 0, *rdev),
+        };
+        let a = self.attr();
+        Ok(Metadata {
+            dev: self.shared.dev,
+            ino: self.ino,
+            mode: self.kind.mode_bits() | a.mode,
+            nlink: a.nlink,
+            uid: a.uid,
+            gid: a.gid,
+            rdev,
+            size,
+            blksize: 4096,
+            blocks,
+            atime: a.atime,
+            mtime: a.mtime,
+            ctime: a.ctime,
+            btime: Some(self.btime),
+        })
+    }
+
+    fn permission(&self, creds: &moat_vfs::Credentials, access: moat_vfs::Access) -> Result<()> {
+        // Sizes do not matter here, and a large file's blocks would cost a host call.
+        let (mode, uid, gid) = {
+            let a = self.attr();
+            (self.kind.mode_bits() | a.mode, a.uid, a.gid)
+        };
+        moat_vfs::inode::generic_permission(&Metadata { mode, uid, gid, ..Metadata::default() }, creds, access)
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        if let Some(len) = change.size {
+            self.data()?.lock().set_size(&self.shared, len)?;
+        }
+        let t = now();
+        let mut a = self.attr();
+        if let Some(mode) = change.mode {
+            a.mode = mode & S_IALLUGO;
+        }
+        a.uid = change.uid.unwrap_or(a.uid);
+        a.gid = change.gid.unwrap_or(a.gid);
+        let resolve = |s: SetTime| match s {
+            SetTime::Now => t,
+            SetTime::At(at) => at,
+        };
+        if change.size.is_some() {
+            a.mtime = t;
+        }
+        a.atime = change.atime.map_or(a.atime, resolve);
+        a.mtime = change.mtime.map_or(a.mtime, resolve);
+        a.ctime = t;
+        Ok(())
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let found = self.entries()?.lock().get(name).cloned();
+        found.map(|i| i as Arc<dyn Inode>).ok_or(Errno::ENOENT)
+    }
+
+    fn create(&self, name: &[u8], node: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+        let entries = self.entries()?;
+        let mode = node.kind.file_type().mode_bits() | node.mode;
+        let nlink = match node.kind {
+            NodeKind::TmpFile => 0,
+            NodeKind::Dir => 2,
+            _ => 1,
+        };
+        let inode = TmpInode::make(&self.shared, mode, (node.uid, node.gid), nlink, Self::content_of(&node.kind))?;
+        if !matches!(node.kind, NodeKind::TmpFile) {
+            entries.lock().insert(name, inode.clone())?;
+            self.touch(i32::from(matches!(node.kind, NodeKind::Dir)));
+        }
+        Ok(inode)
+    }
+
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        let target = self.own(target)?;
+        if target.is_dir() {
+            return Err(Errno::EPERM);
+        }
+        if target.attr().nlink >= LINK_MAX {
+            return Err(Errno::EMLINK);
+        }
+        self.entries()?.lock().insert(name, target.clone())?;
+        let mut a = target.attr();
+        a.nlink += 1;
+        a.ctime = now();
+        drop(a);
+        self.touch(0);
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        let gone = {
+            let mut e = self.entries()?.lock();
+            if e.get(name).ok_or(Errno::ENOENT)?.is_dir() {
+                return Err(Errno::EISDIR);
+            }
+            e.remove(name)
+        };
+        if let Some(inode) = gone {
+            inode.drop_link();
+        }
+        self.touch(0);
+        Ok(())
+    }
+
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        let gone = {
+            let mut e = self.entries()?.lock();
+            kill_empty(e.get(name).ok_or(Errno::ENOENT)?)?;
+            e.remove(name)
+        };
+        if let Some(inode) = gone {
+            inode.drop_link();
+        }
+        self.touch(-1);
+        Ok(())
+    }
+
+    fn rename(&self, old: &[u8], new_dir: &Arc<dyn Inode>, new: &[u8], flags: RenameFlags) -> Result<()> {
+        if flags.contains(RenameFlags::WHITEOUT) {
+            return Err(Errno::EINVAL);
+        }
+        let to = self.own(new_dir)?;
+        crate::inode::rename(self, old, &to, new, flags)
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>> {
+        match &self.content {
+            Content::Symlink(target) => Ok(target.to_vec()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        match self.content {
+            Content::File(_) | Content::Dir(_) => Ok(self),
+            _ => special::open(&Inode::metadata(&*self)?, ctx),
+        }
+    }
+
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.attr().xattrs.get(name).cloned().ok_or(Errno::ENODATA)
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        let mut a = self.attr();
+        let old = a.xattrs.get(name).map(|v| name.len() + v.len());
+        match (flags, old) {
+            (XATTR_CREATE, Some(_)) => return Err(Errno::EEXIST),
+            (XATTR_REPLACE, None) => return Err(Errno::ENODATA),
+            _ => {}
+        }
+        let bytes = a.xattr_bytes - old.unwrap_or(0) + name.len() + value.len();
+        if bytes > XATTR_LIMIT {
+            return Err(Errno::ENOSPC);
+        }
+        a.xattr_bytes = bytes;
+        a.xattrs.insert(name.to_vec(), value.to_vec());
+        a.ctime = now();
+        Ok(())
+    }
+
+    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(self.attr().xattrs.keys().cloned().collect())
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        let mut a = self.attr();
+        let gone = a.xattrs.remove(name).ok_or(Errno::ENODATA)?;
+        a.xattr_bytes -= name.len() + gone.len();
+        a.ctime = now();
+        Ok(())
+    }
+}
+
+/// Marks an empty directory as removed.
+fn kill_empty(dir: &TmpInode) -> Result<()> {
+    let mut inside = dir.entries()?.lock();
+    if !inside.is_empty() {
+        return Err(Errno::ENOTEMPTY);
+    }
+    inside.dead = true;
+    Ok(())
+}
+
+fn rename(from: &TmpInode, old: &[u8], to: &TmpInode, new: &[u8], flags: RenameFlags) -> Result<()> {
+    let same = std::ptr::eq(from, to);
+    // Both at once, so that no lookup misses the file; in the order of their numbers.
+    let (mut a, mut b);
+    if same {
+        a = from.entries()?.lock();
+        b = None;
+    } else if from.ino < to.ino {
+        a = from.entries()?.lock();
+        b = Some(to.entries()?.lock());
+    } else {
+        let second = to.entries()?.lock();
+        a = from.entries()?.lock();
+        b = Some(second);
+    }
+    let source = a.get(old).cloned().ok_or(Errno::ENOENT)?;
+    let target = b.as_deref().unwrap_or(&a).get(new).cloned();
+    if flags.contains(RenameFlags::EXCHANGE) {
+        let target = target.ok_or(Errno::ENOENT)?;
+        a.replace(old, target.clone());
+        b.as_deref_mut().unwrap_or(&mut a).replace(new, source.clone());
+        drop((a, b));
+        let shift = i32::from(source.is_dir()) - i32::from(target.is_dir());
+        from.touch(if same { 0 } else { -shift });
+        to.touch(if same { 0 } else { shift });
+        return Ok(());
+    }
+    match &target {
+        Some(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EEXIST),
+        Some(t) => {
+            if t.is_dir() {
+                kill_empty(t)?;
+            }
+            a.remove(old);
+            b.as_deref_mut().unwrap_or(&mut a).replace(new, source.clone());
+        }
+        None => {
+            b.as_deref_mut().unwrap_or(&mut a).insert(new, source.clone())?;
+            a.remove(old);
+        }
+    }
+    drop((a, b));
+    let moved = i32::from(source.is_dir());
+    let replaced = i32::from(target.as_ref().is_some_and(|t| t.is_dir()));
+    if let Some(t) = target {
+        t.drop_link();
+    }
+    if same {
+        from.touch(-replaced);
+    } else {
+        from.touch(-moved);
+        to.touch(moved - replaced);
+    }
+    source.attr().ctime = now();
+    Ok(())
+}
+
+impl Drop for TmpInode {
+    fn drop(&mut self) {
+        self.shared.free_ino();
+        match &mut self.content {
+            Content::File(d) => d.get_mut().uncharge(&self.shared),
+            Content::Dir(e) => {
+                // A loop instead of recursion: directories nest deeper than a stack.
+                let mut pending = e.get_mut().drain();
+                while let Some(inode) = pending.pop() {
+                    if let Some(mut last) = Arc::into_inner(inode)
+                        && let Content::Dir(e) = &mut last.content
+                    {
+                        pending.append(&mut e.get_mut().drain());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}

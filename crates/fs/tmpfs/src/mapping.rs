@@ -1,0 +1,63 @@
+//! [`Mapping`]: a tmpfs file as mmap(2) sees it.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use moat_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SealFlags};
+use moat_abi::mman::ProtFlags;
+use moat_abi::{Errno, Result};
+use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Sharing};
+use moat_platform::MapSource;
+use moat_vfs::Path;
+
+use crate::inode::TmpInode;
+
+/// A mapping's hold on a file: by path, which keeps the mount busy as on Linux.
+pub struct Mapping {
+    path: Path,
+    inode: Arc<TmpInode>,
+}
+
+impl Mapping {
+    pub(crate) fn new(path: Path) -> Result<Mapping> {
+        let any: Arc<dyn Any + Send + Sync> = path.inode().clone();
+        // Through an overlay the path's inode is another one than the file's: the overlay maps for itself.
+        let inode = any.downcast::<TmpInode>().map_err(|_| Errno::ENODEV)?;
+        Ok(Mapping { path, inode })
+    }
+}
+
+/// What the host is to map of `inode`: also for file systems that keep their data in a tmpfs.
+///
+/// # Errors
+/// EPERM for a shared writable mapping of a sealed file; ENOMEM, EMFILE from the host.
+pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
+    let fd = {
+        let mut d = inode.data().map_err(|_| Errno::ENODEV)?.lock();
+        let shared = what.sharing == Sharing::Shared;
+        if shared && what.prot.contains(ProtFlags::WRITE) && d.seals().intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
+            return Err(Errno::EPERM);
+        }
+        d.to_host()?
+    };
+    Ok(MapSource::File { fd, offset: what.offset, shared: what.sharing == Sharing::Shared })
+}
+
+impl Mappable for Mapping {
+    fn map_source(&self, what: &MapFile) -> Result<MapSource> {
+        map_source(&self.inode, what)
+    }
+
+    fn identity(&self) -> FileIdentity {
+        FileIdentity { dev: self.inode.shared().dev.to_raw(), ino: self.inode.ino() }
+    }
+
+    fn describe(&self) -> MapName {
+        MapName { identity: self.identity(), path: self.path.text(None) }
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {
+        let mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+        self.inode.data()?.lock().fallocate(self.inode.shared(), mode, offset, len)
+    }
+}

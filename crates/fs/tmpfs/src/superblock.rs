@@ -1,0 +1,241 @@
+//! [`TmpFs`]: one tmpfs, with its limits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moat_abi::fs::{FileType, NAME_MAX};
+use moat_abi::stat::{self, DeviceId, Statfs};
+use moat_abi::{Errno, Result};
+use moat_vfs::filesystem::{MountRequest, new_anonymous_dev, options};
+use moat_vfs::{FileSystem, Inode};
+
+use crate::inode::TmpInode;
+
+/// Bytes in a block.
+pub const BLOCK: u64 = 4096;
+
+/// The options of tmpfs(5).
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct TmpOptions {
+    /// Bytes of all contents together; 0 is no limit.
+    pub size: u64,
+    /// Inodes; 0 is no limit.
+    pub inodes: u64,
+    /// Permissions of the root directory.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Default for TmpOptions {
+    /// Half of the machine's memory, as on Linux.
+    fn default() -> Self {
+        let info = rustix::system::sysinfo();
+        let total = info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)));
+        TmpOptions { size: total / 2, inodes: total / 2 / BLOCK, mode: 0o1777, uid: 0, gid: 0 }
+    }
+}
+
+impl TmpOptions {
+    /// Parses an option string over these values.
+    ///
+    /// # Errors
+    /// EINVAL for an unknown option or a bad value.
+    pub fn parse(mut self, text: &[u8]) -> Result<TmpOptions> {
+        for (key, value) in options(text) {
+            let value = value.map(|v| std::str::from_utf8(v).map_err(|_| Errno::EINVAL)).transpose()?;
+            let number = |v: Option<&str>| v.and_then(|v| v.parse().ok()).ok_or(Errno::EINVAL);
+            match key {
+                b"size" => self.size = size(value.ok_or(Errno::EINVAL)?, self.size)?,
+                b"nr_blocks" => self.size = size(value.ok_or(Errno::EINVAL)?, 0)?.saturating_mul(BLOCK),
+                b"nr_inodes" => self.inodes = size(value.ok_or(Errno::EINVAL)?, 0)?,
+                b"mode" => {
+                    self.mode = u32::from_str_radix(value.ok_or(Errno::EINVAL)?, 8).map_err(|_| Errno::EINVAL)? & 0o7777;
+                }
+                b"uid" => self.uid = number(value)?,
+                b"gid" => self.gid = number(value)?,
+                // Placement and accounting hints, and flags that runtimes pass in the option string.
+                b"huge" | b"mpol" | b"inode32" | b"inode64" | b"noswap" | b"rw" | b"ro" | b"defaults" => {}
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// `64k`, `1g`, or a percentage of twice `half` (memparse).
+fn size(text: &str, half: u64) -> Result<u64> {
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: u64 = percent.parse().map_err(|_| Errno::EINVAL)?;
+        return Ok(half.saturating_mul(2) / 100 * percent.min(10_000));
+    }
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(Errno::EINVAL),
+    };
+    let n: u64 = digits.parse().map_err(|_| Errno::EINVAL)?;
+    n.checked_mul(1 << shift).ok_or(Errno::EINVAL)
+}
+
+/// What all inodes of one tmpfs share.
+pub struct Shared {
+    /// The device number.
+    pub dev: DeviceId,
+    next_ino: AtomicU64,
+    max_blocks: AtomicU64,
+    used_blocks: AtomicU64,
+    max_inodes: AtomicU64,
+    used_inodes: AtomicU64,
+}
+
+impl Shared {
+    fn new(dev: DeviceId, o: &TmpOptions) -> Arc<Shared> {
+        Arc::new(Shared {
+            dev,
+            next_ino: AtomicU64::new(1),
+            max_blocks: AtomicU64::new(o.size.div_ceil(BLOCK)),
+            used_blocks: AtomicU64::new(0),
+            max_inodes: AtomicU64::new(o.inodes),
+            used_inodes: AtomicU64::new(0),
+        })
+    }
+
+    /// Counts one more inode and names it.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    pub(crate) fn new_ino(&self) -> Result<u64> {
+        take(&self.used_inodes, 1, self.max_inodes.load(Ordering::Relaxed))?;
+        Ok(self.next_ino.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn free_ino(&self) {
+        self.used_inodes.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts `blocks` more blocks.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    pub(crate) fn take_blocks(&self, blocks: u64) -> Result<()> {
+        take(&self.used_blocks, blocks, self.max_blocks.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn free_blocks(&self, blocks: u64) {
+        self.used_blocks.fetch_sub(blocks, Ordering::Relaxed);
+    }
+}
+
+fn take(used: &AtomicU64, n: u64, max: u64) -> Result<()> {
+    let fits = |u: u64| u.checked_add(n).filter(|&u| max == 0 || u <= max);
+    used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map(|_| ()).map_err(|_| Errno::ENOSPC)
+}
+
+/// A tmpfs.
+pub struct TmpFs {
+    shared: Arc<Shared>,
+    root: Arc<TmpInode>,
+}
+
+impl TmpFs {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// ENOSPC if the limits leave no room for the root.
+    pub fn new(o: &TmpOptions) -> Result<Arc<TmpFs>> {
+        TmpFs::with_dev(new_anonymous_dev(), o)
+    }
+
+    pub(crate) fn with_dev(dev: DeviceId, o: &TmpOptions) -> Result<Arc<TmpFs>> {
+        let shared = Shared::new(dev, o);
+        let root = TmpInode::root(&shared, FileType::Directory.mode_bits() | o.mode, o.uid, o.gid)?;
+        Ok(Arc::new(TmpFs { shared, root }))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+/// The constructor for mount(2).
+pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+    let creds = request.caller.creds();
+    let base = TmpOptions { uid: creds.fsuid, gid: creds.fsgid, ..TmpOptions::default() };
+    Ok(TmpFs::new(&base.parse(request.options)?)?)
+}
+
+impl FileSystem for TmpFs {
+    fn name(&self) -> &'static str {
+        "tmpfs"
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root.clone()
+    }
+
+    fn dev(&self) -> DeviceId {
+        self.shared.dev
+    }
+
+    fn statfs(&self) -> Result<Statfs> {
+        let s = &self.shared;
+        let (blocks, inodes) = (s.max_blocks.load(Ordering::Relaxed), s.max_inodes.load(Ordering::Relaxed));
+        let free = blocks.saturating_sub(s.used_blocks.load(Ordering::Relaxed));
+        Ok(Statfs {
+            f_type: stat::TMPFS_MAGIC,
+            f_bsize: BLOCK.cast_signed(),
+            f_frsize: BLOCK.cast_signed(),
+            f_blocks: blocks,
+            f_bfree: free,
+            f_bavail: free,
+            f_files: inodes,
+            f_ffree: inodes.saturating_sub(s.used_inodes.load(Ordering::Relaxed)),
+            f_namelen: i64::try_from(NAME_MAX).unwrap_or(255),
+            ..Statfs::default()
+        })
+    }
+
+    fn remount(&self, text: &[u8]) -> Result<()> {
+        let s = &self.shared;
+        let size = s.max_blocks.load(Ordering::Relaxed).saturating_mul(BLOCK);
+        let old = TmpOptions { size, inodes: s.max_inodes.load(Ordering::Relaxed), ..TmpOptions::default() };
+        let new = old.parse(text)?;
+        let blocks = new.size.div_ceil(BLOCK);
+        let used = (s.used_blocks.load(Ordering::Relaxed), s.used_inodes.load(Ordering::Relaxed));
+        if (blocks != 0 && used.0 > blocks) || (new.inodes != 0 && used.1 > new.inodes) {
+            return Err(Errno::EINVAL);
+        }
+        s.max_blocks.store(blocks, Ordering::Relaxed);
+        s.max_inodes.store(new.inodes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn show_options(&self) -> String {
+        match self.shared.max_blocks.load(Ordering::Relaxed) {
+            0 => String::new(),
+            blocks => format!(",size={}k", blocks * (BLOCK / 1024)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked() {
+        let o = TmpOptions { size: 100 << 20, ..TmpOptions::default() };
+        let p = |t: &str| o.parse(t.as_bytes());
+        assert_eq!(p("size=64k,mode=700,uid=5").map(|o| (o.size, o.mode, o.uid)), Ok((65536, 0o700, 5)));
+        assert_eq!(p("size=50%").map(|o| o.size), Ok(100 << 20));
+        for bad in ["size=", "size=x", "size=99999999999999g", "mode=9", "what", "uid=-1"] {
+            assert_eq!(p(bad).err(), Some(Errno::EINVAL), "{bad}");
+        }
+    }
+}

@@ -18,6 +18,10 @@ const SW: usize = 464;
 const ON_DEMAND: u64 = 3 << 17;
 /// x87 and SSE.
 const LEGACY: u64 = 3;
+const SSE: u64 = 2;
+/// The sixteen XMM registers in the FXSAVE area.
+const XMM: usize = 160;
+const XMM_END: usize = XMM + 16 * 16;
 /// What an XSAVE image can grow to is the processor's to say; this bounds what is believed.
 pub(crate) const MAX_SIZE: usize = 64 * 1024;
 
@@ -116,7 +120,11 @@ pub(crate) fn to_host(frame: &[u8]) -> Vec<u8> {
         let features = u64_at(frame, FXSAVE).unwrap_or(0);
         // A bit that the host does not know stays, for the host to refuse.
         let kept = features & (wanted | !shape.features);
-        put(&mut image, FXSAVE, &kept.to_le_bytes());
+        // XRSTOR loads and checks MXCSR even where the header says that SSE is in its initial state; ptrace does not.
+        if kept & SSE == 0 {
+            image[XMM..XMM_END].fill(0);
+        }
+        put(&mut image, FXSAVE, &(kept | SSE).to_le_bytes());
     } else {
         put(&mut image, FXSAVE, &LEGACY.to_le_bytes());
     }

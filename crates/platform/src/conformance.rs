@@ -5,8 +5,10 @@
 //! Every wait has a limit, so that a lost event is a failure and not a hang.
 
 mod basic;
+mod details;
 mod escape;
 mod family;
+mod lifetimes;
 mod memory;
 
 use std::future::Future;
@@ -20,8 +22,10 @@ use std::time::{Duration, Instant};
 use crate::{AddressSpace, Event, GuestThread, MapSource, Order, Platform, Regs, execute, switch};
 
 pub use basic::*;
+pub use details::*;
 pub use escape::*;
 pub use family::*;
+pub use lifetimes::*;
 pub use memory::*;
 
 /// Where a [`Guest`] has its code (one page, read and execute).
@@ -292,6 +296,11 @@ macro_rules! conformance_tests {
             fork_copies_memory_and_registers, fork_of_a_fork_works, fork_of_a_threaded_process_works,
             spawn_shares_memory, threads_come_and_go, forked_child_survives_its_parent, death_is_reported,
             dropping_frees_the_host_process, outside_kill_is_reported,
+            first_thread_may_go, dropped_threads_are_reaped, dropped_while_running_stops, killed_while_parked,
+            killed_at_any_time, kick_storm_changes_nothing,
+            blank_process_is_empty, deferred_orders_come_before_awaited_ones, remapping_and_advice,
+            files_as_text_and_in_number, writable_memory_is_readable, large_copies_are_exact, forced_writes_are_private,
+            extended_state_is_inherited, rseq_area_is_kept, name_shows_on_the_host, atomics_are_atomic,
             raw_host_syscalls_stay_inside, arguments_never_reach_the_host, memory_above_the_guest_is_out_of_reach,
         );
     };

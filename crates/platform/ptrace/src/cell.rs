@@ -45,9 +45,12 @@ impl Cell {
     /// Prepares for a command: forgets an older outcome. False if the thread is gone.
     pub fn begin(&self, cx: &Context<'_>) -> bool {
         let mut inner = self.inner.lock();
-        inner.outcome = None;
-        inner.waker = Some(cx.waker().clone());
-        !inner.dead
+        let stale = (inner.outcome.take(), inner.waker.replace(cx.waker().clone()));
+        let alive = !inner.dead;
+        drop(inner);
+        // Outside the lock: an outcome may own handles, and a waker the task that owns some, whose drop sends commands.
+        drop(stale);
+        alive
     }
 
     /// Looks for the outcome of the command.
@@ -60,7 +63,9 @@ impl Cell {
             return Poll::Ready(Outcome::Dead);
         }
         if !inner.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            inner.waker = Some(cx.waker().clone());
+            let stale = inner.waker.replace(cx.waker().clone());
+            drop(inner);
+            drop(stale);
         }
         Poll::Pending
     }
@@ -71,7 +76,6 @@ impl Cell {
             let mut inner = self.inner.lock();
             (inner.outcome.replace(outcome), inner.waker.take())
         };
-        // Outside the lock: an outcome may own handles, whose drop sends commands.
         drop(old);
         if let Some(waker) = waker {
             waker.wake();

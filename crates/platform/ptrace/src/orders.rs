@@ -1,11 +1,12 @@
 //! Orders, carried out by injection.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use libc::pid_t;
 use moat_abi::{Errno, Result};
 use moat_host::ptrace;
 use moat_platform::{GUEST_TOP, MapSource, Order};
-use std::os::fd::AsFd;
 
 use crate::command::Id;
 use crate::inject::PASSED_FD;
@@ -116,14 +117,12 @@ impl Tracer {
         Ok(result)
     }
 
-    /// Writes to the memory of a process whatever its protection, by a parked thread of it.
+    /// Writes to the memory of a process whatever its protection.
     ///
     /// # Errors
-    /// EFAULT if nothing could be written; EAGAIN if no thread is parked; ESRCH.
+    /// EFAULT if nothing could be written; ESRCH.
     pub fn poke(&mut self, space: Id, addr: u64, bytes: &[u8]) -> Result<usize> {
-        let leader = self.tracees.get(&space).ok_or(Errno::ESRCH)?;
-        let parked = |t: &&crate::tracer::Tracee| t.state == State::Parked && t.process.id == space;
-        let tid = Some(leader).filter(parked).or_else(|| self.tracees.values().find(parked)).ok_or(Errno::EAGAIN)?.tid;
+        let tid = self.stopped_thread(space)?;
         let mut done = 0;
         while done < bytes.len() {
             let at = addr + done as u64;
@@ -138,5 +137,20 @@ impl Tracer {
             done += count;
         }
         if done == 0 { Err(Errno::EFAULT) } else { Ok(done) }
+    }
+
+    /// A stopped thread of a process; if all run, one has its switch end with an interruption.
+    fn stopped_thread(&mut self, space: Id) -> Result<pid_t> {
+        loop {
+            let of_space = || self.tracees.values().filter(|t| t.process.id == space && t.state != State::Exiting);
+            if let Some(parked) = of_space().find(|t| t.state == State::Parked) {
+                return Ok(parked.tid);
+            }
+            let tid = of_space().map(|t| t.tid).min().ok_or(Errno::ESRCH)?;
+            // Fails only if it is dead; its end is what comes then.
+            let _ = ptrace::interrupt(tid);
+            let status = self.wait_for(tid)?;
+            self.status(tid, status);
+        }
     }
 }

@@ -1,1 +1,32 @@
-//! (to come)
+//! Tasks, processes, signals, credentials, timers: the guest's kernel proper.
+//!
+//! - [`kernel`]: [`Kernel`], one per sandbox. - [`task`]: [`Task`], [`CurrentTask`] and a thread's life.
+//! - [`process`]: thread groups, families, sessions, limits, wait(2). - [`signal`]: generation, stops, delivery.
+//! - [`timer`], [`clock`]: time. - [`ptrace`]: the guest's tracing. - [`syscall`]: the table, as seen from here.
+//! - [`error`]: [`SyscallError`] and Linux's restart codes. - [`spawn`]: how the sentry starts processes.
+//!
+//! # Invariants
+//! - Lock order: family (`Tasks`), signals of one group, a task's state, the rest (see `moat_sync::LockClass`).
+//! - A signal is sent with the family unlocked; nothing here waits but by [`CurrentTask::wait`].
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod error;
+pub mod hooks;
+pub mod kernel;
+pub mod loader;
+pub mod process;
+pub mod ptrace;
+pub mod random;
+pub mod signal;
+pub mod syscall;
+pub mod task;
+pub mod timer;
+
+pub use error::{Restart, SyscallError, SyscallResult};
+pub use kernel::{Kernel, kernel};
+pub use process::group::ThreadGroup;
+pub use process::limits::Resource;
+pub use syscall::{Dispatch, SyscallTable};
+pub use task::wait::{Deadline, Interrupted, WaitError};
+pub use task::{CurrentTask, Task, TaskId};

@@ -1,0 +1,67 @@
+//! Clocks: guests see the host's clocks, with the sandbox's start as the boot time.
+//!
+//! The vDSO reads the host's clocks in guest code without a system call, so the sentry must agree with it.
+
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+fn nanos(clock: ClockId) -> u64 {
+    let ts = clock_gettime(clock);
+    let sec = u64::try_from(ts.tv_sec).unwrap_or(0);
+    let nsec = u64::try_from(ts.tv_nsec).unwrap_or(0);
+    sec.saturating_mul(1_000_000_000).saturating_add(nsec)
+}
+
+/// CLOCK_REALTIME in nanoseconds since the epoch.
+#[must_use]
+pub fn realtime_ns() -> u64 {
+    nanos(ClockId::Realtime)
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    nanos(ClockId::Monotonic)
+}
+
+/// CLOCK_BOOTTIME in nanoseconds.
+#[must_use]
+pub fn boottime_ns() -> u64 {
+    nanos(ClockId::Boottime)
+}
+
+/// Any host clock that has a guest meaning of its own.
+#[must_use]
+pub fn host_ns(id: i32) -> Option<u64> {
+    use moat_abi::time::{
+        CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_MONOTONIC_RAW, CLOCK_REALTIME,
+        CLOCK_REALTIME_ALARM, CLOCK_REALTIME_COARSE, CLOCK_TAI,
+    };
+    let clock = match id {
+        CLOCK_REALTIME | CLOCK_REALTIME_ALARM => ClockId::Realtime,
+        CLOCK_MONOTONIC => ClockId::Monotonic,
+        CLOCK_MONOTONIC_RAW => ClockId::MonotonicRaw,
+        CLOCK_REALTIME_COARSE => ClockId::RealtimeCoarse,
+        CLOCK_MONOTONIC_COARSE => ClockId::MonotonicCoarse,
+        CLOCK_BOOTTIME | CLOCK_BOOTTIME_ALARM => ClockId::Boottime,
+        // The host's offset is 0 unless an NTP daemon sets it.
+        CLOCK_TAI => ClockId::Realtime,
+        _ => return None,
+    };
+    Some(nanos(clock))
+}
+
+/// The point on the executor's clock `ns` nanoseconds from here; far points are cut to a century.
+#[must_use]
+pub fn deadline_after(ns: u64) -> Instant {
+    const CENTURY: u64 = 100 * 365 * 86_400;
+    let wait = Duration::from_nanos(ns).min(Duration::from_secs(CENTURY));
+    Instant::now() + wait
+}
+
+/// The point on the executor's clock at which the host clock `id` shows `at_ns`.
+#[must_use]
+pub fn deadline_at(id: i32, at_ns: u64) -> Instant {
+    deadline_after(at_ns.saturating_sub(host_ns(id).unwrap_or(0)))
+}

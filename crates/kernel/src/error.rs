@@ -1,0 +1,86 @@
+//! [`SyscallError`]: how a syscall handler ends without a result, and [`Restart`]: Linux's ERESTART codes.
+//!
+//! The restart codes are a type of their own, so that they cannot leak to a guest as error numbers.
+
+use moat_abi::Errno;
+
+use crate::task::wait::{Interrupted, WaitError};
+use crate::timer::sleep::RestartBlock;
+
+/// What a handler gives: the value of `rax`, or an error.
+pub type SyscallResult = Result<u64, SyscallError>;
+
+/// Why a system call gives no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SyscallError {
+    /// An error for the guest.
+    Errno(Errno),
+    /// A signal came first; whether the guest sees EINTR depends on the signal's action.
+    Restart(Restart),
+}
+
+/// The ERESTART codes of Linux (`include/linux/errno.h`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// ERESTARTSYS: restarts, unless a handler without SA_RESTART runs (then EINTR).
+    Sys,
+    /// ERESTARTNOHAND: restarts, unless any handler runs (then EINTR).
+    NoHand,
+    /// ERESTARTNOINTR: always restarts.
+    NoIntr,
+    /// ERESTART_RESTARTBLOCK: goes on by restart_syscall(2), unless any handler runs (then EINTR).
+    Block(RestartBlock),
+}
+
+impl Restart {
+    /// What a tracer reads in `rax` at the exit of an interrupted call: 512 and up, negated.
+    #[must_use]
+    pub fn traced_value(&self) -> u64 {
+        let code: i64 = match self {
+            Restart::Sys => 512,
+            Restart::NoIntr => 513,
+            Restart::NoHand => 514,
+            Restart::Block(_) => 516,
+        };
+        (-code).cast_unsigned()
+    }
+}
+
+impl From<Errno> for SyscallError {
+    fn from(e: Errno) -> Self {
+        SyscallError::Errno(e)
+    }
+}
+
+impl From<Restart> for SyscallError {
+    fn from(r: Restart) -> Self {
+        SyscallError::Restart(r)
+    }
+}
+
+impl From<Interrupted> for SyscallError {
+    fn from(_: Interrupted) -> Self {
+        SyscallError::Restart(Restart::Sys)
+    }
+}
+
+impl From<WaitError> for SyscallError {
+    /// An interrupted wait restarts; a wait that timed out is EAGAIN, which callers with another rule handle first.
+    fn from(e: WaitError) -> Self {
+        match e {
+            WaitError::Interrupted => SyscallError::Restart(Restart::Sys),
+            WaitError::TimedOut => SyscallError::Errno(Errno::EAGAIN),
+        }
+    }
+}
+
+impl SyscallError {
+    /// The value of `rax` if the call is not restarted.
+    #[must_use]
+    pub fn to_errno(&self) -> Errno {
+        match self {
+            SyscallError::Errno(e) => *e,
+            SyscallError::Restart(_) => Errno::EINTR,
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Processes: thread groups, their family, process groups, sessions, pid namespaces, limits, wait(2).
+//!
+//! - [`group`]: [`group::ThreadGroup`], one process. - [`pid`]: numbers. - [`family`]: parents, children, groups and
+//!   sessions, under the one `Tasks` lock. - [`session`]: job control. - [`wait`]: wait4(2) and waitid(2).
+//! - [`notify`]: SIGCHLD. - [`limits`], [`sched`]: what a process may use. - [`pidfd`]: processes as files.
+//!
+//! # Invariants
+//! - A thread group has a node in the [`family::Family`] from its making until it is reaped.
+//! - Signals are sent with the family unlocked.
+
+pub mod family;
+pub mod group;
+pub mod limits;
+pub mod notify;
+pub mod pid;
+pub mod pidfd;
+pub mod sched;
+pub mod session;
+pub mod wait;

@@ -1,0 +1,177 @@
+//! [`ThreadGroup`]: one process, the threads that share its signals and limits.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use moat_abi::signal::Signal;
+use moat_sync::{LockClass, Mutex, WaitQueue};
+
+use crate::kernel::kernel;
+use crate::process::limits::Limits;
+use crate::process::pid::Pid;
+use crate::signal::SigHand;
+use crate::signal::state::GroupSignals;
+use crate::task::usage::Usage;
+use crate::task::{Task, TaskId};
+use crate::timer::GroupTimers;
+
+/// Names a thread group for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u64);
+
+impl GroupId {
+    /// A fresh id.
+    #[must_use]
+    pub fn next() -> GroupId {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        GroupId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Whether others may trace and inspect a process (`PR_SET_DUMPABLE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dumpable {
+    /// `SUID_DUMP_DISABLE`.
+    No = 0,
+    /// `SUID_DUMP_USER`.
+    Yes = 1,
+}
+
+/// One process.
+pub struct ThreadGroup {
+    /// Names it inside the sentry.
+    pub id: GroupId,
+    /// Signals, group exit and group stop.
+    pub signals: Mutex<GroupSignals>,
+    /// Woken when a group or ptrace stop ends.
+    pub stop_queue: WaitQueue,
+    /// Woken when a child or tracee has something for wait(2).
+    pub child_queue: WaitQueue,
+    /// Woken when a thread of this group, or the group, ends: de-threading exec, pidfds, vfork.
+    pub exit_queue: WaitQueue,
+    /// Woken when a signal is queued, for signalfd.
+    pub signalfd_queue: WaitQueue,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Interval timers and POSIX timers.
+    pub timers: GroupTimers,
+    /// The signal for the parent at the end; 0 for none.
+    pub exit_signal: AtomicI32,
+    /// Uids may not be raised, nor this process be traced, by others.
+    dumpable: AtomicU8,
+    /// Adopts orphaned descendants (`PR_SET_CHILD_SUBREAPER`).
+    pub child_subreaper: AtomicBool,
+    /// It or an ancestor of it is a subreaper (`has_child_subreaper`).
+    pub has_child_subreaper: AtomicBool,
+    /// It has called execve (setpgid of a child is refused then).
+    pub did_exec: AtomicBool,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: AtomicI32,
+    /// `/proc/PID/coredump_filter`.
+    pub coredump_filter: AtomicU32,
+    /// Usage of threads that have ended.
+    pub dead_threads: Mutex<Usage>,
+    /// Usage of children that have been waited for.
+    pub children_usage: Mutex<Usage>,
+    pid: Arc<Pid>,
+    leader: Mutex<Weak<Task>>,
+}
+
+impl ThreadGroup {
+    /// A group named `pid`, without threads yet.
+    #[must_use]
+    pub fn new(pid: Arc<Pid>, sighand: Arc<SigHand>, limits: Limits, exit_signal: i32) -> Arc<ThreadGroup> {
+        Arc::new(ThreadGroup {
+            id: GroupId::next(),
+            signals: Mutex::new(LockClass::Signals, GroupSignals::new(sighand)),
+            stop_queue: WaitQueue::new(),
+            child_queue: WaitQueue::new(),
+            exit_queue: WaitQueue::new(),
+            signalfd_queue: WaitQueue::new(),
+            limits,
+            timers: GroupTimers::default(),
+            exit_signal: AtomicI32::new(exit_signal),
+            dumpable: AtomicU8::new(Dumpable::Yes as u8),
+            child_subreaper: AtomicBool::new(false),
+            has_child_subreaper: AtomicBool::new(false),
+            did_exec: AtomicBool::new(false),
+            oom_score_adj: AtomicI32::new(0),
+            coredump_filter: AtomicU32::new(0x33),
+            dead_threads: Mutex::new(LockClass::Process, Usage::default()),
+            children_usage: Mutex::new(LockClass::Process, Usage::default()),
+            pid,
+            leader: Mutex::new(LockClass::Table, Weak::new()),
+        })
+    }
+
+    /// Its identity, which never changes.
+    #[must_use]
+    pub fn pid(&self) -> &Arc<Pid> {
+        &self.pid
+    }
+
+    /// The thread that leads it; it may have exited already while others live.
+    #[must_use]
+    pub fn leader(&self) -> Option<Arc<Task>> {
+        self.leader.lock().upgrade()
+    }
+
+    /// Makes `task` the leader.
+    pub fn set_leader(&self, task: &Arc<Task>) {
+        let old = std::mem::replace(&mut *self.leader.lock(), Arc::downgrade(task));
+        drop(old);
+    }
+
+    /// The live threads, eldest first.
+    #[must_use]
+    pub fn threads(&self) -> Vec<Arc<Task>> {
+        self.signals.lock().threads.values().map(|t| t.task.clone()).collect()
+    }
+
+    /// The live thread `id`.
+    #[must_use]
+    pub fn thread(&self, id: TaskId) -> Option<Arc<Task>> {
+        self.signals.lock().threads.get(&id).map(|t| t.task.clone())
+    }
+
+    /// Any live thread, the leader if it lives.
+    #[must_use]
+    pub fn any_thread(&self) -> Option<Arc<Task>> {
+        self.signals.lock().threads.values().next().map(|t| t.task.clone())
+    }
+
+    /// The number of live threads.
+    #[must_use]
+    pub fn thread_count(&self) -> usize {
+        self.signals.lock().threads.len()
+    }
+
+    /// The session, 0 once the group has been reaped. Takes the family lock.
+    #[must_use]
+    pub fn session_id(&self) -> u64 {
+        kernel().family.lock().node(self.id).map_or(0, |n| n.pgrp.session.id())
+    }
+
+    /// The parent process, as [`crate::process::family`] knows it.
+    #[must_use]
+    pub fn parent(&self) -> Option<Arc<ThreadGroup>> {
+        kernel().family.lock().parent(self.id)
+    }
+
+    /// Whether others may trace and inspect it.
+    #[must_use]
+    pub fn dumpable(&self) -> Dumpable {
+        if self.dumpable.load(Ordering::Relaxed) == 0 { Dumpable::No } else { Dumpable::Yes }
+    }
+
+    /// Sets whether others may trace and inspect it.
+    pub fn set_dumpable(&self, dumpable: Dumpable) {
+        self.dumpable.store(dumpable as u8, Ordering::Relaxed);
+    }
+
+    /// The signal for the parent at its end.
+    #[must_use]
+    pub fn exit_signal(&self) -> Option<Signal> {
+        Signal::new(self.exit_signal.load(Ordering::Relaxed))
+    }
+}

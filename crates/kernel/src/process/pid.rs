@@ -1,0 +1,293 @@
+//! [`Pid`] and [`PidNamespace`]: the numbers by which guests name tasks, groups and sessions.
+//!
+//! A `Pid` is the identity of one task (and of the process group or session that it founded), with one number in its
+//! own namespace and one in each ancestor. Its numbers stay taken for as long as anything refers to it: the task until
+//! it is reaped, its group, its session, a pidfd.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use moat_abi::{Errno, Result};
+use moat_sync::{LockClass, Mutex};
+
+use crate::process::group::{GroupId, ThreadGroup};
+use crate::task::Task;
+
+/// Highest number plus one (`kernel.pid_max` of a 64-bit Linux).
+pub const PID_MAX: i32 = 4_194_304;
+/// Numbers below are given once only: after a wrap the search starts here (`RESERVED_PIDS`).
+const RESERVED_PIDS: i32 = 300;
+/// Levels of nesting that Linux allows (`MAX_PID_NS_LEVEL`).
+pub const MAX_LEVEL: usize = 32;
+
+/// A pid namespace.
+pub struct PidNamespace {
+    /// The inode number of `/proc/PID/ns/pid`.
+    pub id: u64,
+    /// The namespace in which this one was made.
+    pub parent: Option<Arc<PidNamespace>>,
+    /// The user namespace that owns it.
+    pub level: usize,
+    table: Mutex<Numbers>,
+}
+
+struct Numbers {
+    last: i32,
+    used: BTreeMap<i32, Weak<Pid>>,
+    /// The group that number 1 stands for, once it exists.
+    init: Option<Weak<ThreadGroup>>,
+    /// Set when init has died: no further task can be made.
+    dead: bool,
+}
+
+impl PidNamespace {
+    /// A namespace below `parent`.
+    ///
+    /// # Errors
+    /// ENOSPC beyond the 32nd level.
+    pub fn new(id: u64, parent: Option<Arc<PidNamespace>>) -> Result<Arc<PidNamespace>> {
+        let level = parent.as_ref().map_or(0, |p| p.level + 1);
+        if level > MAX_LEVEL {
+            return Err(Errno::ENOSPC);
+        }
+        let numbers = Numbers { last: 0, used: BTreeMap::new(), init: None, dead: false };
+        Ok(Arc::new(PidNamespace { id, parent, level, table: Mutex::new(LockClass::Table, numbers) }))
+    }
+
+    /// The pid with this number here.
+    #[must_use]
+    pub fn lookup(&self, number: i32) -> Option<Arc<Pid>> {
+        let found = self.table.lock().used.get(&number).cloned();
+        found?.upgrade()
+    }
+
+    /// The task with this number here.
+    #[must_use]
+    pub fn task(&self, number: i32) -> Option<Arc<Task>> {
+        self.lookup(number)?.task()
+    }
+
+    /// The thread group led by the task with this number here.
+    #[must_use]
+    pub fn process(&self, number: i32) -> Option<Arc<ThreadGroup>> {
+        let pid = self.lookup(number)?;
+        let task = pid.task()?;
+        let group = task.group.clone();
+        (group.pid().id == pid.id).then_some(group)
+    }
+
+    /// All numbers in ascending order, for /proc and kill(-1).
+    #[must_use]
+    pub fn pids(&self) -> Vec<Arc<Pid>> {
+        let all: Vec<_> = self.table.lock().used.values().cloned().collect();
+        all.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The init process of this namespace.
+    #[must_use]
+    pub fn init(&self) -> Option<Arc<ThreadGroup>> {
+        let init = self.table.lock().init.clone();
+        init?.upgrade()
+    }
+
+    /// Makes `group` the init, if there is none yet.
+    pub fn set_init(&self, group: &Arc<ThreadGroup>) {
+        let mut t = self.table.lock();
+        if t.init.is_none() {
+            t.init = Some(Arc::downgrade(group));
+        }
+    }
+
+    /// Lets no further task into the namespace: its init has died (`disable_pid_allocation`).
+    pub fn close(&self) {
+        self.table.lock().dead = true;
+    }
+
+    /// Whether `self` is `other` or above it.
+    #[must_use]
+    pub fn contains(&self, other: &PidNamespace) -> bool {
+        let mut ns = Some(other);
+        while let Some(n) = ns {
+            if n.id == self.id {
+                return true;
+            }
+            ns = n.parent.as_deref();
+        }
+        false
+    }
+
+    /// The number given last (`/proc/loadavg`, `ns_last_pid`).
+    #[must_use]
+    pub fn last_pid(&self) -> i32 {
+        self.table.lock().last
+    }
+
+    fn take(&self, wanted: Option<i32>, pid: &Weak<Pid>) -> Result<i32> {
+        let mut t = self.table.lock();
+        if t.dead {
+            return Err(Errno::ENOMEM);
+        }
+        let number = match wanted {
+            Some(n) if t.used.contains_key(&n) => return Err(Errno::EEXIST),
+            Some(n) => n,
+            None => {
+                let n = free_number(&t.used, t.last).ok_or(Errno::EAGAIN)?;
+                t.last = n;
+                n
+            }
+        };
+        t.used.insert(number, pid.clone());
+        Ok(number)
+    }
+}
+
+/// The first free number after `last`, wrapping to [`RESERVED_PIDS`].
+fn free_number<V>(used: &BTreeMap<i32, V>, last: i32) -> Option<i32> {
+    let first_gap = |from: i32, to: i32| {
+        let mut candidate = from;
+        for &n in used.range(from..to).map(|(n, _)| n) {
+            if n != candidate {
+                break;
+            }
+            candidate += 1;
+        }
+        (candidate < to).then_some(candidate)
+    };
+    first_gap(last + 1, PID_MAX).or_else(|| first_gap(if last < RESERVED_PIDS { 1 } else { RESERVED_PIDS }, last + 1))
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// One identity, with a number in each namespace that can see it.
+pub struct Pid {
+    /// Unique and never used again.
+    pub id: u64,
+    /// Outermost namespace first, the own namespace last.
+    numbers: Vec<(Arc<PidNamespace>, i32)>,
+    task: Mutex<Option<Weak<Task>>>,
+}
+
+impl Pid {
+    /// Takes a number in `ns` and in all of its ancestors; `wanted` gives numbers from the innermost outwards (`set_tid`).
+    ///
+    /// # Errors
+    /// EAGAIN without a free number, EEXIST for a wanted one that is taken, ENOMEM if the namespace's init is dead.
+    pub fn allocate(ns: &Arc<PidNamespace>, wanted: &[i32]) -> Result<Arc<Pid>> {
+        let mut chain = Vec::with_capacity(ns.level + 1);
+        let mut at = Some(ns.clone());
+        while let Some(n) = at {
+            at = n.parent.clone();
+            chain.push(n);
+        }
+        let mut failed = None;
+        let pid = Arc::new_cyclic(|weak| {
+            let mut numbers = Vec::with_capacity(chain.len());
+            for (i, ns) in chain.into_iter().enumerate() {
+                match ns.take(wanted.get(i).copied(), weak) {
+                    Ok(n) => numbers.push((ns, n)),
+                    Err(e) => {
+                        failed = Some(e);
+                        break;
+                    }
+                }
+            }
+            numbers.reverse();
+            Pid { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), numbers, task: Mutex::new(LockClass::Table, None) }
+        });
+        // Dropping the half-made pid gives its numbers back.
+        failed.map_or(Ok(pid), Err)
+    }
+
+    /// The number in `ns`; 0 if the namespace can't see this pid.
+    #[must_use]
+    pub fn number_in(&self, ns: &PidNamespace) -> i32 {
+        match self.numbers.get(ns.level) {
+            Some((n, number)) if n.id == ns.id => *number,
+            _ => 0,
+        }
+    }
+
+    /// The innermost namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Arc<PidNamespace> {
+        &self.numbers.last().expect("a pid has at least one number").0
+    }
+
+    /// The number in the innermost namespace.
+    #[must_use]
+    pub fn number(&self) -> i32 {
+        self.numbers.last().map_or(0, |(_, n)| *n)
+    }
+
+    /// The numbers from the outermost namespace inwards, starting with `ns` (`NSpid` of /proc/PID/status).
+    #[must_use]
+    pub fn numbers_from(&self, ns: &PidNamespace) -> Vec<i32> {
+        self.numbers.iter().skip(ns.level).map(|(_, n)| *n).collect()
+    }
+
+    /// The task, unless it has been reaped.
+    #[must_use]
+    pub fn task(&self) -> Option<Arc<Task>> {
+        let task = self.task.lock().clone();
+        task?.upgrade()
+    }
+
+    /// Names `task` by this pid, or nobody.
+    pub fn set_task(&self, task: Option<&Arc<Task>>) {
+        *self.task.lock() = task.map(Arc::downgrade);
+    }
+
+    /// The thread group that this pid's task leads.
+    #[must_use]
+    pub fn process(&self) -> Option<Arc<ThreadGroup>> {
+        let group = self.task()?.group.clone();
+        (group.pid().id == self.id).then_some(group)
+    }
+
+    /// The id by which a thread group with this pid as its leader is known.
+    #[must_use]
+    pub fn group_id(&self) -> Option<GroupId> {
+        self.process().map(|g| g.id)
+    }
+}
+
+impl Drop for Pid {
+    fn drop(&mut self) {
+        for (ns, number) in &self.numbers {
+            ns.table.lock().used.remove(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_go_up_wrap_and_come_back() {
+        let ns = PidNamespace::new(1, None).unwrap();
+        let a = Pid::allocate(&ns, &[]).unwrap();
+        let b = Pid::allocate(&ns, &[]).unwrap();
+        assert_eq!((a.number(), b.number()), (1, 2));
+        drop(a);
+        let c = Pid::allocate(&ns, &[]).unwrap();
+        assert_eq!(c.number(), 3);
+        assert_eq!(Pid::allocate(&ns, &[2]).err(), Some(Errno::EEXIST));
+        assert_eq!(Pid::allocate(&ns, &[77]).unwrap().number(), 77);
+        let used: BTreeMap<i32, ()> = [(300, ()), (301, ())].into();
+        assert_eq!(free_number(&used, PID_MAX - 1), Some(302));
+    }
+
+    #[test]
+    fn nested_namespaces_number_twice() {
+        let outer = PidNamespace::new(1, None).unwrap();
+        let _first = Pid::allocate(&outer, &[]).unwrap();
+        let inner = PidNamespace::new(2, Some(outer.clone())).unwrap();
+        let p = Pid::allocate(&inner, &[]).unwrap();
+        assert_eq!((p.number(), p.number_in(&outer), p.number_in(&inner)), (1, 2, 1));
+        assert_eq!(_first.number_in(&inner), 0);
+        assert_eq!(Pid::allocate(&inner, &[5, 2]).err(), Some(Errno::EEXIST));
+        assert!(inner.lookup(5).is_none());
+    }
+}

@@ -1,0 +1,47 @@
+//! Who may trace or inspect whom (`ptrace_may_access`).
+
+use std::sync::Arc;
+
+use moat_abi::{Errno, Result};
+use moat_abi::cap::Cap;
+use moat_vfs::cred::Credentials;
+
+use crate::process::group::Dumpable;
+use crate::task::Task;
+
+/// Which ids of the caller count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// File system ids: for reading /proc.
+    FileSystem,
+    /// Real ids: for ptrace(2), process_vm_readv(2).
+    Real,
+}
+
+/// Whether `caller`, with `creds`, may inspect `target` as a debugger may.
+///
+/// # Errors
+/// EPERM.
+pub fn check(caller: &Task, creds: &Arc<Credentials>, target: &Task, ids: Ids) -> Result<()> {
+    if Arc::ptr_eq(&caller.group, &target.group) {
+        return Ok(());
+    }
+    let (uid, gid) = match ids {
+        Ids::FileSystem => (creds.fsuid, creds.fsgid),
+        Ids::Real => (creds.uid, creds.gid),
+    };
+    let t = target.creds();
+    let same = [t.uid, t.euid, t.suid].iter().all(|u| *u == uid) && [t.gid, t.egid, t.sgid].iter().all(|g| *g == gid);
+    let capable = creds.has_cap_in(&t.user_ns, Cap::SYS_PTRACE);
+    if !same && !capable {
+        return Err(Errno::EPERM);
+    }
+    if target.group.dumpable() == Dumpable::No && !capable {
+        return Err(Errno::EPERM);
+    }
+    // cap_ptrace_access_check: the target may not have more than the caller.
+    if !capable && !creds.permitted.contains_all(t.permitted) {
+        return Err(Errno::EPERM);
+    }
+    Ok(())
+}

@@ -1,0 +1,391 @@
+//! How a traced thread stops for its tracer and what it does when it goes on.
+//!
+//! Source: `ptrace_stop`, `ptrace_signal`, `do_jobctl_trap` in `kernel/signal.c`; ptrace(2).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use moat_abi::PollEvents;
+use moat_abi::clone::WaitStatus;
+use moat_abi::ptrace::{
+    PTRACE_EVENT_CLONE, PTRACE_EVENT_EXEC, PTRACE_EVENT_EXIT, PTRACE_EVENT_FORK, PTRACE_EVENT_STOP, PTRACE_EVENT_VFORK,
+    PTRACE_EVENT_VFORK_DONE, PtraceOptions,
+};
+use moat_abi::siginfo::{CLD_TRAPPED, SI_KERNEL, SI_USER, SigInfo};
+use moat_abi::signal::Signal;
+use moat_platform::regs::RFLAGS_TF;
+
+use crate::kernel::kernel;
+use crate::process::notify;
+use crate::ptrace::{Run, StopKind, Trace, TraceStop};
+use crate::signal::queue::Queued;
+use crate::signal::send::send_to_process;
+use crate::signal::stop::participate;
+use crate::task::wait::Interruptible;
+use crate::task::{CurrentTask, Task};
+
+const SIGTRAP: u32 = 5;
+
+/// Reads something of the trace of `task`, if it is traced.
+fn with_trace<R>(task: &Task, f: impl FnOnce(&mut Trace) -> R) -> Option<R> {
+    if !task.traced.load(Ordering::Relaxed) {
+        return None;
+    }
+    let mut s = task.group.signals.lock();
+    s.threads.get_mut(&task.id)?.trace.as_deref_mut().map(f)
+}
+
+/// Stops until the tracer lets it go on. Gives false if the thread is not traced or must die.
+async fn stop(t: &mut CurrentTask, kind: StopKind, code: u32, info: SigInfo) -> bool {
+    if !t.traced.load(Ordering::Relaxed) {
+        return false;
+    }
+    // Lent before the stop can be seen, so that the tracer always finds the thread.
+    t.park_thread();
+    let stopped = stop_parked(t, kind, code, info).await;
+    t.unpark_thread();
+    if stopped {
+        apply_step(t);
+    }
+    stopped
+}
+
+async fn stop_parked(t: &mut CurrentTask, kind: StopKind, code: u32, info: SigInfo) -> bool {
+    let group = t.group.clone();
+    let id = t.id;
+    let (tracer, n) = {
+        let mut s = group.signals.lock();
+        let Some(th) = s.threads.get_mut(&id) else { return false };
+        if th.killed {
+            return false;
+        }
+        let Some(trace) = th.trace.as_mut() else { return false };
+        let Some(tracer) = trace.tracer.upgrade() else { return false };
+        trace.stop = Some(TraceStop { kind, code, info, reported: false });
+        trace.resume_signal = 0;
+        trace.listening = false;
+        // A group stop need not wait for a thread that is stopped anyway.
+        let n = if std::mem::take(&mut th.stop_pending) { participate(&mut s) } else { Default::default() };
+        s.recalc(id);
+        (tracer, n)
+    };
+    n.deliver(&group);
+    notify::stopped(&tracer.group, t.task(), CLD_TRAPPED, (code & 0x7f).cast_signed());
+    let mut listener = group.stop_queue.listen(PollEvents::all());
+    loop {
+        let waiting = {
+            let s = group.signals.lock();
+            s.threads.get(&id).is_some_and(|th| !th.killed && th.in_trace_stop())
+        };
+        if !waiting || t.wait_as(&mut listener, None, "ptrace_stop", Interruptible::ByKill).await.is_err() {
+            break;
+        }
+    }
+    let mut s = group.signals.lock();
+    let Some(th) = s.threads.get_mut(&id) else { return false };
+    if let Some(trace) = th.trace.as_mut() {
+        trace.stop = None;
+    }
+    let alive = !th.killed;
+    s.recalc(id);
+    alive
+}
+
+/// Sets or clears the trap flag as the tracer asked.
+fn apply_step(t: &mut CurrentTask) {
+    let step = with_trace(t.task(), |trace| trace.run == Run::Step).unwrap_or(false);
+    let mut regs = t.thread().regs();
+    let set = regs.rflags & RFLAGS_TF != 0;
+    if step != set && (step || t.stepping) {
+        regs.rflags ^= RFLAGS_TF;
+        t.thread().set_regs(&regs);
+    }
+    t.stepping = step;
+}
+
+/// Whether the SIGTRAP at hand is the end of a step that the tracer asked for.
+pub fn single_stepped(t: &CurrentTask) -> bool {
+    t.stepping
+}
+
+/// PTRACE_EVENT_STOP for PTRACE_INTERRUPT and for changes of the group stop while listening.
+pub async fn trap(t: &mut CurrentTask) {
+    let signal = {
+        let mut s = t.group.signals.lock();
+        let signal = s.stop.signal;
+        if let Some(trace) = s.threads.get_mut(&t.id).and_then(|th| th.trace.as_mut()) {
+            trace.interrupt = false;
+            trace.notify = false;
+        }
+        s.recalc(t.id);
+        signal
+    };
+    let (kind, number) = match signal {
+        Some(s) => (StopKind::Group, s.number().unsigned_abs()),
+        None => (StopKind::Event, SIGTRAP),
+    };
+    let info = SigInfo::new(Signal::SIGTRAP, SI_KERNEL);
+    stop(t, kind, number | PTRACE_EVENT_STOP << 8, info).await;
+}
+
+/// A group stop of a traced thread.
+pub async fn group_stop(t: &mut CurrentTask, signal: Signal) {
+    let seized = with_trace(t.task(), |trace| trace.seized).unwrap_or(false);
+    let number = signal.number().unsigned_abs();
+    let code = if seized { number | PTRACE_EVENT_STOP << 8 } else { number };
+    stop(t, StopKind::Group, code, SigInfo::default()).await;
+}
+
+/// Shows a signal to the tracer; gives what is to be delivered instead.
+pub async fn signal(t: &mut CurrentTask, signal: Signal, info: SigInfo) -> Option<(Signal, SigInfo)> {
+    let number = signal.number();
+    if !stop(t, StopKind::Signal, number.unsigned_abs(), info).await {
+        return Some((signal, info));
+    }
+    let (new, new_info) = with_trace(t.task(), |trace| (trace.resume_signal, trace.resume_info.take())).unwrap_or((number, None));
+    let new = Signal::new(new)?;
+    let info = if new == signal { new_info.unwrap_or(info) } else { SigInfo::kill(new, SI_USER, 0, 0) };
+    // The mask may have been changed meanwhile.
+    let mut s = t.group.signals.lock();
+    let th = s.threads.get_mut(&t.id)?;
+    if th.blocked.contains(new) {
+        th.pending.push(new, Queued::from(info));
+        s.recalc(t.id);
+        return None;
+    }
+    Some((new, info))
+}
+
+/// A handler is about to run: a stepping tracer sees its first instruction.
+pub async fn handler_entered(t: &mut CurrentTask) {
+    if t.stepping {
+        stop(t, StopKind::Signal, SIGTRAP, SigInfo::new(Signal::SIGTRAP, SI_USER)).await;
+    }
+}
+
+/// Whether entries to and exits from system calls are stops.
+pub fn traces_syscalls(t: &CurrentTask) -> bool {
+    with_trace(t.task(), |trace| matches!(trace.run, Run::ToSyscall | Run::Emulate)).unwrap_or(false)
+}
+
+fn syscall_code(trace: &Trace) -> u32 {
+    if trace.options.contains(PtraceOptions::TRACESYSGOOD) { SIGTRAP | 0x80 } else { SIGTRAP }
+}
+
+async fn syscall_stop(t: &mut CurrentTask, kind: StopKind) {
+    let code = with_trace(t.task(), |trace| {
+        trace.message = if kind == StopKind::SyscallEntry { 1 } else { 2 };
+        syscall_code(trace)
+    });
+    if let Some(code) = code {
+        let info = SigInfo::new(Signal::SIGTRAP, code.cast_signed());
+        stop(t, kind, code, info).await;
+        // The tracer may send a signal along (`ptrace_report_syscall`).
+        let signal = with_trace(t.task(), |trace| std::mem::take(&mut trace.resume_signal)).and_then(Signal::new);
+        if let Some(s) = signal {
+            let _ = crate::signal::send::send_to_task(t.task(), SigInfo::kill(s, SI_USER, 0, 0), crate::signal::send::Origin::Inside);
+        }
+    }
+}
+
+/// The stop before a call; gives the call as the tracer left it, `None` if it is not to be made.
+pub async fn syscall_entry(t: &mut CurrentTask, nr: u64, args: [u64; 6]) -> Option<(u64, [u64; 6])> {
+    let mut regs = t.thread().regs();
+    regs.rax = moat_abi::Errno::ENOSYS.to_ret();
+    regs.orig_rax = nr;
+    t.thread().set_regs(&regs);
+    let emulated = with_trace(t.task(), |trace| trace.run == Run::Emulate).unwrap_or(false);
+    syscall_stop(t, StopKind::SyscallEntry).await;
+    let regs = t.thread().regs();
+    let changed = regs.orig_rax != nr || regs.syscall_args() != args;
+    if emulated || regs.orig_rax == u64::MAX {
+        return None;
+    }
+    Some(if changed { (regs.orig_rax, regs.syscall_args()) } else { (nr, args) })
+}
+
+/// The stop after a call.
+pub async fn syscall_exit(t: &mut CurrentTask) {
+    let wanted = with_trace(t.task(), |trace| trace.run == Run::ToSyscall).unwrap_or(false);
+    if wanted {
+        syscall_stop(t, StopKind::SyscallExit).await;
+    }
+}
+
+/// Whether the tracer of `t` wants to hear of `event`.
+pub fn wants_event(t: &CurrentTask, event: u32) -> bool {
+    let option = match event {
+        PTRACE_EVENT_FORK => PtraceOptions::TRACEFORK,
+        PTRACE_EVENT_VFORK => PtraceOptions::TRACEVFORK,
+        PTRACE_EVENT_CLONE => PtraceOptions::TRACECLONE,
+        PTRACE_EVENT_EXEC => PtraceOptions::TRACEEXEC,
+        PTRACE_EVENT_VFORK_DONE => PtraceOptions::TRACEVFORKDONE,
+        PTRACE_EVENT_EXIT => PtraceOptions::TRACEEXIT,
+        _ => return false,
+    };
+    with_trace(t.task(), |trace| trace.options.contains(option)).unwrap_or(false)
+}
+
+/// Stops for `event`.
+pub async fn event(t: &mut CurrentTask, event: u32, message: u64) {
+    let code = SIGTRAP | event << 8;
+    with_trace(t.task(), |trace| trace.message = message);
+    let info = SigInfo::new(Signal::SIGTRAP, code.cast_signed());
+    stop(t, StopKind::Event, code, info).await;
+}
+
+/// Stops for `event` if the tracer wants to hear of it.
+pub async fn event_if(t: &mut CurrentTask, which: u32, message: u64) {
+    if wants_event(t, which) {
+        event(t, which, message).await;
+    }
+}
+
+/// execve(2) has succeeded: an event, or the plain SIGTRAP of old.
+pub async fn exec_event(t: &mut CurrentTask, old_tid: i32) {
+    if wants_event(t, PTRACE_EVENT_EXEC) {
+        event(t, PTRACE_EVENT_EXEC, u64::try_from(old_tid).unwrap_or(0)).await;
+    } else if with_trace(t.task(), |trace| !trace.seized).unwrap_or(false) {
+        t.send_to_self(Signal::SIGTRAP);
+    }
+}
+
+/// The last stop of a thread that ends.
+pub async fn exit_event(t: &mut CurrentTask, status: WaitStatus) {
+    if !wants_event(t, PTRACE_EVENT_EXIT) {
+        return;
+    }
+    // Its own exit does not keep it from stopping; a SIGKILL that comes while it is stopped ends the stop.
+    if let Some(th) = t.group.signals.lock().threads.get_mut(&t.id) {
+        th.killed = false;
+    }
+    event(t, PTRACE_EVENT_EXIT, u64::from(status.to_raw())).await;
+    if let Some(th) = t.group.signals.lock().threads.get_mut(&t.id) {
+        th.killed = true;
+    }
+}
+
+/// Has the tracer of `t` trace `child` too, which has not run yet.
+pub fn attach_child(t: &CurrentTask, child: &CurrentTask) {
+    let copied = with_trace(t.task(), |trace| trace.tracer.upgrade().map(|tr| (tr, trace.options, trace.seized))).flatten();
+    let Some((tracer, options, seized)) = copied else { return };
+    link(&tracer, child.task(), Trace::new(&tracer, options, seized));
+    let mut s = child.group.signals.lock();
+    if let Some(th) = s.threads.get_mut(&child.id) {
+        match th.trace.as_mut() {
+            Some(trace) if seized => trace.interrupt = true,
+            _ => th.pending.push(Signal::SIGSTOP, Queued::from(SigInfo::new(Signal::SIGSTOP, SI_USER))),
+        }
+    }
+    s.recalc(child.id);
+}
+
+/// Makes `task` a tracee of `tracer`.
+pub fn link(tracer: &Arc<Task>, task: &Arc<Task>, trace: Trace) {
+    {
+        let mut s = task.group.signals.lock();
+        if let Some(th) = s.threads.get_mut(&task.id) {
+            th.trace = Some(Box::new(trace));
+        }
+        task.traced.store(true, Ordering::Relaxed);
+    }
+    if let Some(n) = kernel().family.lock().node_mut(tracer.group.id) {
+        n.tracees.push(task.clone());
+    }
+}
+
+/// Ends the tracing of `task`; it goes on with `signal`, unless its group is stopped.
+pub fn detach(tracer: &Arc<Task>, task: &Arc<Task>, signal: i32) {
+    unlink(tracer, task);
+    let group = task.group.clone();
+    {
+        let mut s = group.signals.lock();
+        let group_stopped = s.stop.signal.is_some() && s.stop.complete;
+        let Some(th) = s.threads.get_mut(&task.id) else { return };
+        let was = th.trace.take();
+        task.traced.store(false, Ordering::Relaxed);
+        if let (Some(sig), Some(stop)) = (Signal::new(signal), was.and_then(|w| w.stop)) {
+            let info = if stop.info.si_signo == signal { stop.info } else { SigInfo::kill(sig, SI_USER, 0, 0) };
+            th.pending.push(sig, Queued::from(info));
+        }
+        if group_stopped {
+            th.stop_pending = true;
+        }
+        s.wake(task.id);
+    }
+    group.stop_queue.wake_all();
+}
+
+fn unlink(tracer: &Arc<Task>, task: &Arc<Task>) {
+    if let Some(n) = kernel().family.lock().node_mut(tracer.group.id) {
+        n.tracees.retain(|x| !Arc::ptr_eq(x, task));
+    }
+}
+
+/// The tracer ends: its tracees are set free, or die with it (`PTRACE_O_EXITKILL`).
+pub fn tracer_exits(tracer: &Arc<Task>) {
+    let tracees = {
+        let family = kernel().family.lock();
+        family.node(tracer.group.id).map(|n| n.tracees.clone()).unwrap_or_default()
+    };
+    for task in tracees {
+        if task.ended_for_tracer.lock().is_some() {
+            let last = tracer.group.thread_count() <= 1;
+            if last {
+                unlink(tracer, &task);
+                reaped_by_tracer(&task);
+            }
+            continue;
+        }
+        let mine = with_trace(&task, |t| (t.tracer.upgrade().is_some_and(|x| Arc::ptr_eq(&x, tracer)), t.options));
+        if let Some((true, options)) = mine {
+            detach(tracer, &task, 0);
+            if options.contains(PtraceOptions::EXITKILL) {
+                send_to_process(&task.group, SigInfo::new(Signal::SIGKILL, SI_KERNEL));
+            }
+        }
+    }
+}
+
+/// A traced thread ended while others of its group live: the tracer reaps it.
+pub fn thread_ended(task: &Arc<Task>, trace: &Trace, status: WaitStatus) {
+    if let Some(tracer) = trace.tracer.upgrade() {
+        leader_ended(task, &tracer, status);
+    }
+}
+
+/// A traced thread ended: `tracer` is told.
+pub fn leader_ended(task: &Arc<Task>, tracer: &Arc<Task>, status: WaitStatus) {
+    *task.ended_for_tracer.lock() = Some(status);
+    let (code, value) = notify::exit_code(status);
+    let info = SigInfo::child(code, notify::child_info(task, &tracer.group, value));
+    send_to_process(&tracer.group, info);
+    tracer.group.child_queue.wake(PollEvents::IN);
+}
+
+/// The tracer was the parent: nothing is left for it as a tracer.
+pub fn forget_tracee(task: &Arc<Task>, tracer: &Arc<Task>) {
+    unlink(tracer, task);
+}
+
+/// The tracer has taken note of the end of `task`.
+pub fn reaped_by_tracer(task: &Arc<Task>) {
+    *task.ended_for_tracer.lock() = None;
+    {
+        let mut family = kernel().family.lock();
+        let holders: Vec<_> = family.nodes().filter(|n| n.tracees.iter().any(|x| Arc::ptr_eq(x, task))).map(|n| n.group.id).collect();
+        for h in holders {
+            if let Some(n) = family.node_mut(h) {
+                n.tracees.retain(|x| !Arc::ptr_eq(x, task));
+            }
+        }
+    }
+    if !task.is_leader() {
+        task.pid().set_task(None);
+        return;
+    }
+    let status = kernel().family.lock().node(task.group.id).and_then(|n| n.zombie);
+    if let Some(status) = status {
+        crate::task::exit::tell_parent(&task.group, status);
+    }
+}

@@ -1,0 +1,208 @@
+//! What a task does about its pending signals before it runs application code.
+//!
+//! Source: `get_signal` in `kernel/signal.c`, `arch_do_signal_or_restart` in `arch/x86/kernel/signal.c`, signal(7).
+
+use moat_abi::clone::{CoreDump, WaitStatus};
+use moat_abi::signal::{DefaultAction, SIG_DFL, SIG_IGN, SaFlags, SigAction, SigSet, Signal};
+use moat_abi::siginfo::SigInfo;
+
+use crate::error::Restart;
+use crate::kernel::kernel;
+use crate::signal::queue::Queued;
+use crate::signal::state::GroupSignals;
+use crate::signal::stop;
+use crate::task::work::Work;
+use crate::task::{CurrentTask, TaskId};
+
+/// The task is to die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dying;
+
+/// A system call that was interrupted and may be restarted.
+#[derive(Clone, Debug)]
+pub struct PendingRestart {
+    /// By which rule.
+    pub kind: Restart,
+    /// The call.
+    pub nr: u64,
+}
+
+/// One signal to be handled.
+struct Delivery {
+    signal: Signal,
+    info: SigInfo,
+    action: SigAction,
+}
+
+impl CurrentTask {
+    /// Does all that is to be done before application code runs: stops, signals, restarts of system calls.
+    pub(crate) async fn before_user(&mut self) -> Result<(), Dying> {
+        loop {
+            let work = self.work();
+            if work.contains(Work::KILL) {
+                return Err(Dying);
+            }
+            if work.contains(Work::STOP) {
+                self.group_stop().await;
+            } else if work.contains(Work::TRAP) {
+                crate::ptrace::stop::trap(self).await;
+            } else if work.contains(Work::SIGNAL) {
+                if let Some(d) = self.next_signal().await? {
+                    self.handle(d).await;
+                }
+            } else {
+                break;
+            }
+        }
+        self.finish_restart();
+        Ok(())
+    }
+
+    /// Takes signals until one has a handler; acts on the others. `None` if nothing is left to do.
+    async fn next_signal(&mut self) -> Result<Option<Delivery>, Dying> {
+        loop {
+            let work = self.work();
+            if work.contains(Work::KILL) {
+                return Err(Dying);
+            }
+            if work.intersects(Work::STOP | Work::TRAP) {
+                return Ok(None);
+            }
+            let Some((signal, queued, traced)) = self.dequeue() else { return Ok(None) };
+            let mut info = queued.info;
+            if let Some(timer) = queued.timer {
+                info.set_overrun(self.timer_delivered(timer));
+            }
+            let mut signal = signal;
+            if traced {
+                match crate::ptrace::stop::signal(self, signal, info).await {
+                    Some((s, i)) => (signal, info) = (s, i),
+                    None => continue,
+                }
+            }
+            let action = {
+                let s = self.group.signals.lock();
+                let action = s.sighand.get(signal);
+                if action.sa_handler > SIG_IGN && action.flags().contains(SaFlags::RESETHAND) {
+                    s.sighand.set(signal, SigAction { sa_handler: SIG_DFL, ..action });
+                }
+                action
+            };
+            match action.sa_handler {
+                SIG_IGN => {}
+                SIG_DFL => self.default_action(signal)?,
+                _ => return Ok(Some(Delivery { signal, info, action })),
+            }
+        }
+    }
+
+    /// Takes the next deliverable signal; tells whether a tracer wants to see it.
+    fn dequeue(&mut self) -> Option<(Signal, Queued, bool)> {
+        let id = self.id;
+        let mut s = self.group.signals.lock();
+        let taken = take_next(&mut s, id);
+        let traced = s.threads.get(&id).is_some_and(|t| t.trace.is_some());
+        s.recalc(id);
+        let (signal, queued) = taken?;
+        Some((signal, queued, traced && signal != Signal::SIGKILL))
+    }
+
+    fn default_action(&mut self, signal: Signal) -> Result<(), Dying> {
+        let group = self.group.clone();
+        match signal.default_action() {
+            DefaultAction::Ignore | DefaultAction::Continue => Ok(()),
+            _ if group.signals.lock().unkillable && !SigSet::UNBLOCKABLE.contains(signal) => Ok(()),
+            DefaultAction::Stop => {
+                // Only SIGSTOP stops a process that nobody could continue.
+                if signal != Signal::SIGSTOP {
+                    let family = kernel().family.lock();
+                    let orphaned = family.node(group.id).is_none_or(|n| family.is_orphaned(&n.pgrp, None));
+                    if orphaned {
+                        return Ok(());
+                    }
+                }
+                let mut s = group.signals.lock();
+                // A SIGCONT may have come since the signal was taken: it cleared the stop, and the stop must not win.
+                stop::start(&mut s, signal);
+                Ok(())
+            }
+            DefaultAction::Terminate | DefaultAction::Core => {
+                let number = u8::try_from(signal.number()).unwrap_or(0);
+                let status = WaitStatus::Signaled { signal: number, core: CoreDump::NotDumped };
+                if signal.default_action() == DefaultAction::Core {
+                    tracing::debug!(tid = self.tid(), %signal, fault = ?self.last_fault, "process dies");
+                }
+                group.signals.lock().start_exit(status);
+                Err(Dying)
+            }
+        }
+    }
+
+    /// Runs the handler: decides about the interrupted system call, pushes the frame, sets the mask (`handle_signal`).
+    async fn handle(&mut self, d: Delivery) {
+        self.restart_for_handler(&d.action);
+        let (saved, blocked) = {
+            let mut s = self.group.signals.lock();
+            let Some(t) = s.threads.get_mut(&self.id) else { return };
+            let blocked = t.blocked;
+            (t.saved_mask.take().unwrap_or(blocked), blocked)
+        };
+        if self.push_frame(d.signal, &d.info, &d.action, saved).await.is_err() {
+            self.force_segv(Some(d.signal));
+            return;
+        }
+        let mut mask = blocked.union(d.action.sa_mask);
+        if !d.action.flags().contains(SaFlags::NODEFER) {
+            mask.insert(d.signal);
+        }
+        self.set_blocked(mask);
+        crate::ptrace::stop::handler_entered(self).await;
+    }
+
+    fn restart_for_handler(&mut self, action: &SigAction) {
+        let Some(restart) = self.restart.take() else { return };
+        let again = match restart.kind {
+            Restart::NoIntr => true,
+            Restart::Sys => action.flags().contains(SaFlags::RESTART),
+            Restart::NoHand | Restart::Block(_) => false,
+        };
+        if again {
+            self.rewind(restart.nr);
+        } else {
+            self.thread().set_ret(moat_abi::Errno::EINTR.to_ret());
+        }
+    }
+
+    /// No handler runs: an interrupted call starts again, and the mask of a waiting call is put back.
+    fn finish_restart(&mut self) {
+        if let Some(restart) = self.restart.take() {
+            match restart.kind {
+                Restart::Block(block) => {
+                    self.restart_block = Some(block);
+                    self.rewind(u64::from(moat_abi::nr::RESTART_SYSCALL));
+                }
+                Restart::Sys | Restart::NoHand | Restart::NoIntr => self.rewind(restart.nr),
+            }
+        }
+        self.restore_mask();
+    }
+
+    /// Points the registers at the syscall instruction again, with call `nr`.
+    fn rewind(&mut self, nr: u64) {
+        let mut regs = self.thread().regs();
+        regs.rax = nr;
+        // `syscall` and `int 0x80` are both two bytes long.
+        regs.rip = regs.rip.wrapping_sub(2);
+        self.thread().set_regs(&regs);
+    }
+}
+
+fn take_next(s: &mut GroupSignals, id: TaskId) -> Option<(Signal, Queued)> {
+    let t = s.threads.get_mut(&id)?;
+    let unblocked = t.blocked.complement();
+    // Exceptions of this very thread come first, so that their frame shows the faulting instruction.
+    if let Some(x) = t.pending.take(unblocked.intersection(SigSet::SYNCHRONOUS)) {
+        return Some(x);
+    }
+    t.pending.take(unblocked).or_else(|| s.shared.take(unblocked))
+}

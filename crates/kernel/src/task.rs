@@ -1,0 +1,240 @@
+//! [`Task`]: one guest thread, as everybody sees it; [`CurrentTask`]: the same thread, as its own future owns it.
+//!
+//! - [`current`]: what only the thread itself may use. - [`run`]: its main loop. - [`wait`]: how it sleeps.
+//! - [`clone`], [`exec`], [`exit`]: its life. - [`work`]: the flags by which others make it look up.
+//!
+//! # Invariants
+//! - A task's memory, files and credentials are changed by the task itself only; others take a copy of the `Arc`s.
+//! - The `signals` lock of the group is taken before `state`, never after.
+
+pub mod clone;
+pub mod current;
+pub mod exit;
+pub mod run;
+pub mod usage;
+pub mod wait;
+pub mod work;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use moat_abi::clone::WaitStatus;
+use moat_mm::MemoryManager;
+use moat_platform::{GuestThread, Kick};
+use moat_sync::wait::Wakeup;
+use moat_sync::{LockClass, Mutex, MutexGuard};
+use moat_vfs::cred::Credentials;
+use moat_vfs::{FdTable, FsContext};
+
+use crate::kernel::Namespaces;
+use crate::process::group::ThreadGroup;
+use crate::process::pid::{Pid, PidNamespace};
+use crate::task::work::{Work, WorkFlags};
+
+pub use current::CurrentTask;
+
+/// Names a task for ever: in the order of their making, never used again, in no namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(pub u64);
+
+impl TaskId {
+    /// A fresh id.
+    #[must_use]
+    pub fn next() -> TaskId {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        TaskId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// One guest thread.
+pub struct Task {
+    /// Names it inside the sentry.
+    pub id: TaskId,
+    /// Its process.
+    pub group: Arc<ThreadGroup>,
+    /// Flags that make it leave guest code or a wait.
+    pub flags: WorkFlags,
+    /// Fired with the flags.
+    pub interrupt: Wakeup,
+    /// What it sleeps in.
+    pub wchan: Mutex<Option<&'static str>>,
+    /// CPU time and counters.
+    pub usage: usage::TaskUsage,
+    /// The guest thread, lent to the tracer for the time of a ptrace stop.
+    pub parked: Mutex<Option<Box<dyn GuestThread>>>,
+    /// It is traced (a summary of its signal state, read without the lock).
+    pub traced: AtomicBool,
+    /// It has ended and its tracer has yet to hear of it.
+    pub ended_for_tracer: Mutex<Option<WaitStatus>>,
+    /// When it was made, in nanoseconds of the boot clock.
+    pub start_boot_ns: u64,
+    pid: Mutex<Arc<Pid>>,
+    kicker: Mutex<Option<Arc<dyn Kick>>>,
+    state: Mutex<TaskState>,
+}
+
+/// What may change in a task, outside signals.
+pub struct TaskState {
+    /// Who it is.
+    pub creds: Arc<Credentials>,
+    /// Its name, as `PR_SET_NAME` and exec set it; without a zero byte, at most 15 bytes.
+    pub comm: Vec<u8>,
+    /// Its memory; `None` once it has exited.
+    pub mm: Option<Arc<MemoryManager>>,
+    /// Its descriptors; `None` once it has exited.
+    pub fds: Option<Arc<FdTable>>,
+    /// Its cwd, root and umask; `None` once it has exited.
+    pub fs: Option<Arc<Mutex<FsContext>>>,
+    /// Its namespaces but for the user namespace, which is in the credentials.
+    pub namespaces: Arc<Namespaces>,
+    /// Where to write 0 and wake a futex at exit (set_tid_address(2)).
+    pub clear_child_tid: u64,
+    /// Head of the robust futex list (set_robust_list(2)).
+    pub robust_list: u64,
+    /// Signal for it when its parent thread dies (`PR_SET_PDEATHSIG`).
+    pub pdeath_signal: Option<moat_abi::signal::Signal>,
+    /// Scheduling as the guest set it; moat leaves the CPU to the host.
+    pub sched: crate::process::sched::SchedState,
+    /// `PR_SET_TIMERSLACK` in nanoseconds.
+    pub timer_slack_ns: u64,
+    /// personality(2).
+    pub personality: u32,
+    /// `PR_SET_THP_DISABLE`.
+    pub thp_disabled: bool,
+}
+
+impl Task {
+    /// A task of `group` named `pid`.
+    #[must_use]
+    pub fn new(id: TaskId, group: Arc<ThreadGroup>, pid: Arc<Pid>, state: TaskState) -> Arc<Task> {
+        let task = Arc::new(Task {
+            id,
+            group,
+            flags: WorkFlags::default(),
+            interrupt: Wakeup::default(),
+            wchan: Mutex::new(LockClass::Leaf, None),
+            usage: usage::TaskUsage::default(),
+            parked: Mutex::new(LockClass::Task, None),
+            traced: AtomicBool::new(false),
+            ended_for_tracer: Mutex::new(LockClass::Leaf, None),
+            start_boot_ns: crate::clock::boottime_ns(),
+            pid: Mutex::new(LockClass::Table, pid),
+            kicker: Mutex::new(LockClass::Platform, None),
+            state: Mutex::new(LockClass::Task, state),
+        });
+        task.pid().set_task(Some(&task));
+        task
+    }
+
+    /// Its mutable state. No other task's state may be locked.
+    pub fn state(&self) -> MutexGuard<'_, TaskState> {
+        self.state.lock()
+    }
+
+    /// Its identity; an execve by a thread that is not the leader changes it.
+    #[must_use]
+    pub fn pid(&self) -> Arc<Pid> {
+        self.pid.lock().clone()
+    }
+
+    /// Takes another identity (de_thread).
+    pub fn set_pid(&self, pid: Arc<Pid>) {
+        let old = std::mem::replace(&mut *self.pid.lock(), pid);
+        drop(old);
+    }
+
+    /// Its thread id in `ns`, 0 if it cannot be seen there.
+    #[must_use]
+    pub fn tid_in(&self, ns: &PidNamespace) -> i32 {
+        self.pid().number_in(ns)
+    }
+
+    /// Its thread id in its own namespace.
+    #[must_use]
+    pub fn tid(&self) -> i32 {
+        self.pid().number()
+    }
+
+    /// Its process id in its own namespace.
+    #[must_use]
+    pub fn tgid(&self) -> i32 {
+        self.group.pid().number()
+    }
+
+    /// The pid namespace that it lives in (not that of its children to come).
+    #[must_use]
+    pub fn pid_ns(&self) -> Arc<PidNamespace> {
+        self.group.pid().namespace().clone()
+    }
+
+    /// Whether it leads its thread group.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.pid().id == self.group.pid().id
+    }
+
+    /// Its credentials at this moment.
+    #[must_use]
+    pub fn creds(&self) -> Arc<Credentials> {
+        self.state().creds.clone()
+    }
+
+    /// Its memory, unless it has exited.
+    #[must_use]
+    pub fn mm_of(&self) -> Option<Arc<MemoryManager>> {
+        self.state().mm.clone()
+    }
+
+    /// Its descriptors, unless it has exited.
+    #[must_use]
+    pub fn fds_of(&self) -> Option<Arc<FdTable>> {
+        self.state().fds.clone()
+    }
+
+    /// Its file system context, unless it has exited.
+    #[must_use]
+    pub fn fs_of(&self) -> Option<Arc<Mutex<FsContext>>> {
+        self.state().fs.clone()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn comm(&self) -> Vec<u8> {
+        self.state().comm.clone()
+    }
+
+    /// Its namespaces.
+    #[must_use]
+    pub fn namespaces(&self) -> Arc<Namespaces> {
+        self.state().namespaces.clone()
+    }
+
+    /// What makes it neither run nor sleep.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.flags.get()
+    }
+
+    /// Makes it look at its flags: ends its wait, or takes it out of guest code.
+    pub fn interrupt(&self) {
+        self.interrupt.fire();
+        if self.flags.in_guest() {
+            let kicker = self.kicker.lock().clone();
+            if let Some(k) = kicker {
+                k.kick();
+            }
+        }
+    }
+
+    /// Sets how it is taken out of guest code; its host thread has changed.
+    pub fn set_kicker(&self, kicker: Option<Arc<dyn Kick>>) {
+        let old = std::mem::replace(&mut *self.kicker.lock(), kicker);
+        drop(old);
+    }
+
+    /// Leaves the waker of `cx` to be woken by [`Task::interrupt`].
+    pub fn poll_interrupt(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.interrupt.poll(cx)
+    }
+}

@@ -1,0 +1,388 @@
+//! clone(2), clone3(2), fork(2), vfork(2).
+//!
+//! Source: `copy_process`, `kernel_clone` in `kernel/fork.c`; clone(2).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use moat_abi::clone::CloneFlags;
+use moat_abi::ptrace::{PTRACE_EVENT_CLONE, PTRACE_EVENT_FORK, PTRACE_EVENT_VFORK, PTRACE_EVENT_VFORK_DONE};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_mm::{MemoryManager, UserAddr};
+use moat_platform::GuestThread;
+use moat_sync::{LockClass, Mutex, WaitQueue};
+use moat_abi::cap::Cap;
+use moat_vfs::fd_table::OnExec;
+
+use crate::error::{Restart, SyscallError, SyscallResult};
+use crate::kernel::{Namespaces, UtsNamespace, kernel, next_namespace_id};
+use crate::process::group::ThreadGroup;
+use crate::process::limits::Resource;
+use crate::process::pid::{Pid, PidNamespace};
+use crate::process::pidfd;
+use crate::ptrace;
+use crate::signal::SigHand;
+use crate::signal::state::ThreadSignals;
+use crate::task::current::{NO_ALTSTACK, Resources};
+use crate::task::wait::Interruptible;
+use crate::task::{CurrentTask, Task, TaskId, TaskState};
+
+/// What clone3(2) is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CloneRequest {
+    /// What is shared.
+    pub flags: CloneFlags,
+    /// The signal for the parent at the child's end, 0 for none.
+    pub exit_signal: i32,
+    /// The child's stack pointer; 0 keeps the parent's.
+    pub stack: u64,
+    /// Where `CLONE_PARENT_SETTID` writes.
+    pub parent_tid: u64,
+    /// Where `CLONE_CHILD_SETTID` and `CLONE_CHILD_CLEARTID` write.
+    pub child_tid: u64,
+    /// Where `CLONE_PIDFD` writes.
+    pub pidfd: u64,
+    /// The child's `fs` base with `CLONE_SETTLS`.
+    pub tls: u64,
+    /// Wanted numbers, innermost namespace first.
+    pub set_tid: Vec<i32>,
+}
+
+impl CloneRequest {
+    /// fork(2).
+    #[must_use]
+    pub fn fork() -> CloneRequest {
+        CloneRequest { exit_signal: 17, ..CloneRequest::default() }
+    }
+
+    /// vfork(2).
+    #[must_use]
+    pub fn vfork() -> CloneRequest {
+        CloneRequest { flags: CloneFlags::VFORK | CloneFlags::VM, ..CloneRequest::fork() }
+    }
+}
+
+/// Tells a vfork(2) parent that its child has its own memory or has ended.
+pub struct VforkDone {
+    done: AtomicBool,
+    queue: WaitQueue,
+}
+
+impl VforkDone {
+    fn new() -> Arc<VforkDone> {
+        Arc::new(VforkDone { done: AtomicBool::new(false), queue: WaitQueue::new() })
+    }
+
+    /// Lets the parent go on.
+    pub fn complete(&self) {
+        self.done.store(true, Ordering::Release);
+        self.queue.wake_all();
+    }
+}
+
+/// Namespace flags that moat can honour.
+const SUPPORTED_NAMESPACES: CloneFlags = CloneFlags::NEWUTS.union(CloneFlags::NEWPID).union(CloneFlags::NEWNS).union(CloneFlags::NEWCGROUP).union(CloneFlags::NEWIPC);
+
+/// Makes a child; gives its id in the caller's namespace.
+///
+/// # Errors
+/// Those of clone(2); a restart if a signal came first.
+pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult {
+    check(t, &request)?;
+    if t.is_interrupted() {
+        return Err(Restart::NoIntr.into());
+    }
+    let flags = request.flags;
+    let event = trace_event(t, &request);
+    let namespaces = child_namespaces(t, flags)?;
+    let pid_ns = if flags.contains(CloneFlags::THREAD) { t.pid_ns() } else { namespaces.pid_for_children.clone() };
+    let pid = Pid::allocate(&pid_ns, &request.set_tid)?;
+    let (mm, mut thread) = copy_memory(t, flags).await?;
+    prepare_registers(&mut *thread, &request);
+
+    let made = make_task(t, &request, namespaces, &pid, mm.clone(), thread);
+    let mut child = match made {
+        Ok(child) => child,
+        Err(e) => {
+            mm.remove_user();
+            pid.set_task(None);
+            return Err(e);
+        }
+    };
+    let number = pid.number_in(&t.pid_ns());
+    if let Err(e) = hand_out(t, &request, &mut child, &pid) {
+        child.abandon();
+        return Err(e.into());
+    }
+    let vfork = flags.contains(CloneFlags::VFORK).then(VforkDone::new);
+    child.vfork.clone_from(&vfork);
+    kernel().forks.fetch_add(1, Ordering::Relaxed);
+    if event.is_some() || flags.contains(CloneFlags::PTRACE) {
+        ptrace::stop::attach_child(t, &child);
+    }
+    crate::task::run::start(child);
+    if let Some(event) = event {
+        ptrace::stop::event(t, event, u64::try_from(number).unwrap_or(0)).await;
+    }
+    if let Some(done) = vfork {
+        await_vfork(t, &done).await;
+        ptrace::stop::event_if(t, PTRACE_EVENT_VFORK_DONE, u64::try_from(number).unwrap_or(0)).await;
+    }
+    Ok(u64::try_from(number).unwrap_or(0))
+}
+
+/// The rules of `copy_process` about flags.
+fn check(t: &CurrentTask, r: &CloneRequest) -> Result<()> {
+    let f = r.flags;
+    let both = |a: CloneFlags, b: CloneFlags| f.contains(a) && f.intersects(b);
+    if both(CloneFlags::FS, CloneFlags::NEWNS | CloneFlags::NEWUSER)
+        || (f.contains(CloneFlags::THREAD) && !f.contains(CloneFlags::SIGHAND))
+        || (f.contains(CloneFlags::SIGHAND) && !f.contains(CloneFlags::VM))
+        || both(CloneFlags::THREAD, CloneFlags::NEWUSER | CloneFlags::NEWPID)
+        || both(CloneFlags::CLEAR_SIGHAND, CloneFlags::SIGHAND)
+        || both(CloneFlags::PIDFD, CloneFlags::DETACHED)
+    {
+        return Err(Errno::EINVAL);
+    }
+    if f.contains(CloneFlags::PARENT) && t.group.signals.lock().unkillable {
+        return Err(Errno::EINVAL);
+    }
+    if f.contains(CloneFlags::THREAD) && t.namespaces().pid_for_children.id != t.pid_ns().id {
+        return Err(Errno::EINVAL);
+    }
+    let wanted = f.intersection(CloneFlags::NAMESPACES);
+    // Namespaces that moat has one of are refused as Linux refuses them to the unprivileged.
+    if !wanted.is_empty() && (!SUPPORTED_NAMESPACES.contains(wanted) || !t.creds().has_cap(Cap::SYS_ADMIN)) {
+        return Err(Errno::EPERM);
+    }
+    if !r.set_tid.is_empty() && !t.creds().has_cap(Cap::SYS_ADMIN) && !t.creds().has_cap(Cap::CHECKPOINT_RESTORE) {
+        return Err(Errno::EPERM);
+    }
+    check_process_limit(t)
+}
+
+/// RLIMIT_NPROC counts the threads of a user; the privileged may exceed it.
+fn check_process_limit(t: &CurrentTask) -> Result<()> {
+    let limit = t.group.limits.get(Resource::Processes).soft;
+    let creds = t.creds();
+    if creds.uid == 0 || creds.has_root_cap(Cap::SYS_RESOURCE) || creds.has_root_cap(Cap::SYS_ADMIN) {
+        return Ok(());
+    }
+    let uid = creds.uid;
+    let groups: Vec<_> = kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
+    let mut count = 0u64;
+    for g in groups {
+        for task in g.threads() {
+            count += u64::from(task.creds().uid == uid);
+        }
+    }
+    if count >= limit { Err(Errno::EAGAIN) } else { Ok(()) }
+}
+
+/// The event that the tracer of `t` wants to hear of.
+fn trace_event(t: &CurrentTask, r: &CloneRequest) -> Option<u32> {
+    if r.flags.contains(CloneFlags::UNTRACED) {
+        return None;
+    }
+    let event = if r.flags.contains(CloneFlags::VFORK) {
+        PTRACE_EVENT_VFORK
+    } else if r.exit_signal != 17 {
+        PTRACE_EVENT_CLONE
+    } else {
+        PTRACE_EVENT_FORK
+    };
+    ptrace::stop::wants_event(t, event).then_some(event)
+}
+
+/// The namespaces of a child.
+///
+/// # Errors
+/// Those of a new pid namespace.
+pub fn child_namespaces(t: &CurrentTask, flags: CloneFlags) -> Result<Arc<Namespaces>> {
+    let own = t.namespaces();
+    if !flags.intersects(CloneFlags::NEWUTS | CloneFlags::NEWPID | CloneFlags::NEWCGROUP | CloneFlags::NEWIPC) {
+        return Ok(own);
+    }
+    let mut new = (*own).clone();
+    if flags.contains(CloneFlags::NEWUTS) {
+        new.uts = UtsNamespace::new(next_namespace_id(), own.uts.host_name(), own.uts.domain_name());
+    }
+    if flags.contains(CloneFlags::NEWPID) {
+        new.pid_for_children = PidNamespace::new(next_namespace_id(), Some(own.pid_for_children.clone()))?;
+    }
+    if flags.contains(CloneFlags::NEWCGROUP) {
+        new.cgroup_id = next_namespace_id();
+    }
+    if flags.contains(CloneFlags::NEWIPC) {
+        new.ipc_id = next_namespace_id();
+    }
+    Ok(Arc::new(new))
+}
+
+async fn copy_memory(t: &mut CurrentTask, flags: CloneFlags) -> Result<(Arc<MemoryManager>, Box<dyn GuestThread>)> {
+    let (mm, thread) = t.mm_and_thread();
+    if flags.contains(CloneFlags::VM) {
+        let mm = mm.clone();
+        let new = std::future::poll_fn(|cx| thread.poll_spawn(cx)).await?;
+        mm.add_user();
+        return Ok((mm, new));
+    }
+    mm.fork(thread).await
+}
+
+fn prepare_registers(thread: &mut dyn GuestThread, r: &CloneRequest) {
+    if r.stack == 0 && !r.flags.contains(CloneFlags::SETTLS) {
+        thread.set_ret(0);
+        return;
+    }
+    let mut regs = thread.regs();
+    regs.rax = 0;
+    if r.stack != 0 {
+        regs.rsp = r.stack;
+    }
+    if r.flags.contains(CloneFlags::SETTLS) {
+        regs.fs_base = r.tls;
+    }
+    thread.set_regs(&regs);
+}
+
+/// Makes the task and makes it known: from here on it can be signalled and waited for.
+fn make_task(
+    t: &CurrentTask,
+    r: &CloneRequest,
+    namespaces: Arc<Namespaces>,
+    pid: &Arc<Pid>,
+    mm: Arc<MemoryManager>,
+    thread: Box<dyn GuestThread>,
+) -> Result<CurrentTask, SyscallError> {
+    let flags = r.flags;
+    let fds = if flags.contains(CloneFlags::FILES) { t.fds().clone() } else { Arc::new(t.fds().copy()) };
+    let fs = if flags.contains(CloneFlags::FS) {
+        t.fs().clone()
+    } else {
+        let mut context = t.fs().lock().clone();
+        if flags.contains(CloneFlags::NEWNS) {
+            let ns = context.namespace.clone();
+            context.namespace = ns.copy(t.creds().user_ns.clone(), &mut [&mut context.cwd, &mut context.root]);
+        }
+        Arc::new(Mutex::new(LockClass::Process, context))
+    };
+    let id = TaskId::next();
+    let state = {
+        let s = t.state();
+        TaskState {
+            creds: t.creds().clone(),
+            comm: s.comm.clone(),
+            mm: Some(mm.clone()),
+            fds: Some(fds.clone()),
+            fs: Some(fs.clone()),
+            namespaces: if flags.contains(CloneFlags::THREAD) { s.namespaces.clone() } else { namespaces },
+            clear_child_tid: if flags.contains(CloneFlags::CHILD_CLEARTID) { r.child_tid } else { 0 },
+            robust_list: 0,
+            pdeath_signal: None,
+            sched: s.sched.for_child(),
+            timer_slack_ns: s.timer_slack_ns,
+            personality: s.personality,
+            thp_disabled: s.thp_disabled,
+        }
+    };
+    let group = if flags.contains(CloneFlags::THREAD) { t.group.clone() } else { child_group(t, r, pid) };
+    let task = Task::new(id, group, pid.clone(), state);
+    let blocked = t.blocked();
+    if flags.contains(CloneFlags::THREAD) {
+        let mut s = t.group.signals.lock();
+        // A signal, stop or exec that came meanwhile must reach the new thread too: start again after it.
+        if !t.work().is_empty() || s.exit.is_some() || s.exec.is_some() {
+            return Err(Restart::NoIntr.into());
+        }
+        s.threads.insert(id, ThreadSignals::new(task.clone(), blocked));
+    } else {
+        task.group.set_leader(&task);
+        task.group.signals.lock().threads.insert(id, ThreadSignals::new(task.clone(), blocked));
+        join_family(t, r, &task)?;
+    }
+    let mut child = CurrentTask::new(task, Resources { mm, thread, fds, fs });
+    if !flags.contains(CloneFlags::VM) || flags.contains(CloneFlags::VFORK) {
+        child.altstack = t.altstack;
+    } else {
+        child.altstack = NO_ALTSTACK;
+    }
+    if !flags.contains(CloneFlags::VM) {
+        child.rseq = t.rseq;
+    }
+    Ok(child)
+}
+
+fn child_group(t: &CurrentTask, r: &CloneRequest, pid: &Arc<Pid>) -> Arc<ThreadGroup> {
+    let sighand = {
+        let own = t.group.signals.lock().sighand.clone();
+        if r.flags.contains(CloneFlags::SIGHAND) {
+            own
+        } else if r.flags.contains(CloneFlags::CLEAR_SIGHAND) {
+            Arc::new(own.without_handlers())
+        } else {
+            Arc::new(SigHand::duplicate(&own))
+        }
+    };
+    let exit_signal = if r.flags.contains(CloneFlags::PARENT) { t.group.exit_signal.load(Ordering::Relaxed) } else { r.exit_signal };
+    let group = ThreadGroup::new(pid.clone(), sighand, t.group.limits.duplicate(), exit_signal);
+    group.set_dumpable(t.group.dumpable());
+    group.oom_score_adj.store(t.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
+    group.coredump_filter.store(t.group.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
+    let under_reaper = t.group.has_child_subreaper.load(Ordering::Relaxed) || t.group.child_subreaper.load(Ordering::Relaxed);
+    group.has_child_subreaper.store(under_reaper, Ordering::Relaxed);
+    if pid.number() == 1 {
+        group.signals.lock().unkillable = true;
+        pid.namespace().set_init(&group);
+    }
+    group
+}
+
+fn join_family(t: &CurrentTask, r: &CloneRequest, task: &Arc<Task>) -> Result<(), SyscallError> {
+    let mut family = kernel().family.lock();
+    let own = family.node(t.group.id).ok_or(Errno::EAGAIN)?;
+    let pgrp = own.pgrp.clone();
+    let parent = if r.flags.contains(CloneFlags::PARENT) {
+        own.parent.map(|p| (p, own.parent_task))
+    } else {
+        Some((t.group.id, t.id))
+    };
+    // A signal to the whole process group that was sent before this point has not reached the child.
+    if !t.work().is_empty() {
+        return Err(Restart::NoIntr.into());
+    }
+    family.add(task.group.clone(), task.clone(), parent, pgrp);
+    Ok(())
+}
+
+/// Writes the ids and the pidfd that the flags ask for.
+fn hand_out(t: &mut CurrentTask, r: &CloneRequest, child: &mut CurrentTask, pid: &Arc<Pid>) -> Result<()> {
+    if r.flags.contains(CloneFlags::PIDFD) {
+        let scope = if r.flags.contains(CloneFlags::THREAD) { pidfd::Scope::Thread } else { pidfd::Scope::Process };
+        let file = pidfd::open(pid, scope, t.creds(), pidfd::Blocking::Yes);
+        let limit = t.group.limits.get(Resource::OpenFiles).soft;
+        let fd = t.fds().install(file, limit, OnExec::Close)?;
+        if let Err(e) = t.mm().write_bytes(UserAddr::new(r.pidfd), &fd.0.to_ne_bytes()) {
+            let _ = t.fds().close(fd);
+            return Err(e);
+        }
+    }
+    if r.flags.contains(CloneFlags::PARENT_SETTID) {
+        // As on Linux a bad address is nobody's error.
+        let number = pid.number_in(&t.pid_ns());
+        let _ = t.mm().write_bytes(UserAddr::new(r.parent_tid), &number.to_ne_bytes());
+    }
+    if r.flags.contains(CloneFlags::CHILD_SETTID) {
+        let _ = child.mm().write_bytes(UserAddr::new(r.child_tid), &pid.number().to_ne_bytes());
+    }
+    Ok(())
+}
+
+async fn await_vfork(t: &mut CurrentTask, done: &VforkDone) {
+    let mut listener = done.queue.listen(PollEvents::all());
+    while !done.done.load(Ordering::Acquire) {
+        if t.wait_as(&mut listener, None, "vfork", Interruptible::ByKill).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! [`CurrentTask`]: the handle by which a task's own future, and nobody else, uses its thread, memory and files.
+
+use std::any::Any;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use moat_abi::clone::WaitStatus;
+use moat_abi::signal::{SS_DISABLE, SigSet, StackT};
+use moat_abi::{Errno, Result};
+use moat_mm::{MemoryManager, UserAddr};
+use moat_platform::GuestThread;
+use moat_sync::Mutex;
+use moat_vfs::cred::Credentials;
+use moat_vfs::{Caller, FdTable, FsContext};
+
+use crate::kernel::Kernel;
+use crate::task::Task;
+use crate::task::clone::VforkDone;
+use crate::task::wait::Deadline;
+use crate::signal::deliver::PendingRestart;
+use crate::signal::frame::LastFault;
+use crate::timer::sleep::RestartBlock;
+
+/// The task that runs: owned by its future, neither shared nor cloned.
+pub struct CurrentTask {
+    task: Arc<Task>,
+    thread: Option<Box<dyn GuestThread>>,
+    mm: Arc<MemoryManager>,
+    fds: Arc<FdTable>,
+    fs: Arc<Mutex<FsContext>>,
+    creds: Arc<Credentials>,
+    /// sigaltstack(2).
+    pub altstack: StackT,
+    /// What restart_syscall(2) goes on with.
+    pub restart_block: Option<RestartBlock>,
+    /// The deadline that a restarted call finds instead of its timeout.
+    restart_deadline: Option<RestartDeadline>,
+    /// The call that has just been interrupted.
+    pub(crate) restart: Option<PendingRestart>,
+    /// The last call left something to undo before application code runs: a temporary mask.
+    pub(crate) after_call: bool,
+    /// Set by exit(2): the thread ends with this status.
+    pub(crate) exit_status: Option<WaitStatus>,
+    /// The vfork(2) parent that waits.
+    pub(crate) vfork: Option<Arc<VforkDone>>,
+    /// The trap flag is set for the tracer.
+    pub(crate) stepping: bool,
+    /// Registers of the last exception, for signal frames.
+    pub(crate) last_fault: LastFault,
+    /// The rseq(2) area that is registered.
+    pub rseq: Option<RseqArea>,
+    /// Buffer that file data passes through; kept between calls so that small transfers allocate nothing.
+    pub scratch: Vec<u8>,
+}
+
+/// The deadline of a call that is being restarted; `None` inside means for ever.
+type RestartDeadline = Option<Deadline>;
+
+/// A registration of rseq(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RseqArea {
+    /// `struct rseq`.
+    pub addr: u64,
+    /// Its length.
+    pub len: u32,
+    /// The signature before abort handlers.
+    pub sig: u32,
+}
+
+/// The resources that a new task starts with.
+pub struct Resources {
+    /// Address space.
+    pub mm: Arc<MemoryManager>,
+    /// Host thread.
+    pub thread: Box<dyn GuestThread>,
+    /// Descriptors.
+    pub fds: Arc<FdTable>,
+    /// cwd, root, umask.
+    pub fs: Arc<Mutex<FsContext>>,
+}
+
+/// An alternate stack that is not set.
+pub const NO_ALTSTACK: StackT = StackT { ss_sp: 0, ss_flags: SS_DISABLE.cast_signed(), pad: 0, ss_size: 0 };
+
+impl CurrentTask {
+    /// The handle for `task`, which has just been made with the same resources.
+    #[must_use]
+    pub fn new(task: Arc<Task>, r: Resources) -> CurrentTask {
+        task.set_kicker(Some(r.thread.kicker()));
+        let creds = task.creds();
+        CurrentTask {
+            task,
+            thread: Some(r.thread),
+            mm: r.mm,
+            fds: r.fds,
+            fs: r.fs,
+            creds,
+            altstack: NO_ALTSTACK,
+            restart_block: None,
+            restart_deadline: None,
+            restart: None,
+            after_call: false,
+            exit_status: None,
+            vfork: None,
+            stepping: false,
+            last_fault: LastFault::default(),
+            rseq: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The task as others see it.
+    #[must_use]
+    pub fn task(&self) -> &Arc<Task> {
+        &self.task
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &'static Kernel {
+        crate::kernel::kernel()
+    }
+
+    /// The host thread.
+    ///
+    /// # Panics
+    /// In a ptrace stop, where the tracer has it; the task itself runs nothing then.
+    pub fn thread(&mut self) -> &mut dyn GuestThread {
+        self.thread.as_deref_mut().expect("the thread is lent out only during a stop, in which the task runs no code")
+    }
+
+    /// The address space and the thread that carries out its orders.
+    ///
+    /// # Panics
+    /// As [`CurrentTask::thread`].
+    pub fn mm_and_thread(&mut self) -> (&Arc<MemoryManager>, &mut dyn GuestThread) {
+        let thread = self.thread.as_deref_mut().expect("the thread is lent out only during a stop, in which the task runs no code");
+        (&self.mm, thread)
+    }
+
+    /// Lends the thread to the tracer.
+    pub(crate) fn park_thread(&mut self) {
+        let thread = self.thread.take();
+        *self.task.parked.lock() = thread;
+    }
+
+    /// Takes the thread back.
+    pub(crate) fn unpark_thread(&mut self) {
+        let thread = self.task.parked.lock().take();
+        self.thread = thread;
+    }
+
+    /// The address space.
+    #[must_use]
+    pub fn mm(&self) -> &Arc<MemoryManager> {
+        &self.mm
+    }
+
+    /// The descriptor table.
+    #[must_use]
+    pub fn fds(&self) -> &Arc<FdTable> {
+        &self.fds
+    }
+
+    /// cwd, root and umask.
+    #[must_use]
+    pub fn fs(&self) -> &Arc<Mutex<FsContext>> {
+        &self.fs
+    }
+
+    /// Who the task is.
+    #[must_use]
+    pub fn creds(&self) -> &Arc<Credentials> {
+        &self.creds
+    }
+
+    /// Changes the credentials (`commit_creds`).
+    pub fn set_creds(&mut self, new: Credentials) {
+        let old = &self.creds;
+        let changed = old.euid != new.euid || old.egid != new.egid || old.fsuid != new.fsuid || old.fsgid != new.fsgid || !old.permitted.contains_all(new.permitted);
+        self.creds = Arc::new(new);
+        {
+            let mut s = self.task.state();
+            s.creds = self.creds.clone();
+            if changed {
+                s.pdeath_signal = None;
+            }
+        }
+        if changed {
+            self.task.group.set_dumpable(crate::process::group::Dumpable::No);
+        }
+    }
+
+    /// Replaces the address space and thread (execve); gives the old ones.
+    pub(crate) fn replace_mm(&mut self, mm: Arc<MemoryManager>, thread: Box<dyn GuestThread>) -> (Arc<MemoryManager>, Option<Box<dyn GuestThread>>) {
+        self.task.set_kicker(Some(thread.kicker()));
+        self.task.state().mm = Some(mm.clone());
+        let old_thread = self.thread.replace(thread);
+        (std::mem::replace(&mut self.mm, mm), old_thread)
+    }
+
+    /// Replaces the descriptor table (unshare, execve).
+    pub fn replace_fds(&mut self, fds: Arc<FdTable>) {
+        self.task.state().fds = Some(fds.clone());
+        self.fds = fds;
+    }
+
+    /// Replaces the file system context (unshare).
+    pub fn replace_fs(&mut self, fs: Arc<Mutex<FsContext>>) {
+        self.task.state().fs = Some(fs.clone());
+        self.fs = fs;
+    }
+
+    /// The signal mask.
+    #[must_use]
+    pub fn blocked(&self) -> SigSet {
+        self.group.signals.lock().threads.get(&self.id).map_or(SigSet::EMPTY, |t| t.blocked)
+    }
+
+    /// Sets the signal mask.
+    pub fn set_blocked(&mut self, mask: SigSet) {
+        self.group.signals.lock().set_blocked(self.id, mask);
+    }
+
+    /// Sets `mask` for the time of one waiting call; the old mask returns when the call's signals have been handled
+    /// (`set_user_sigmask`, `restore_saved_sigmask_unless`).
+    pub fn set_temporary_mask(&mut self, mask: SigSet) {
+        let mut s = self.group.signals.lock();
+        if let Some(t) = s.threads.get_mut(&self.id) {
+            let old = t.blocked;
+            t.saved_mask.get_or_insert(old);
+        }
+        s.set_blocked(self.id, mask);
+        drop(s);
+        self.after_call = true;
+    }
+
+    /// Puts the mask back that [`CurrentTask::set_temporary_mask`] replaced, if the call was not interrupted.
+    pub fn restore_mask(&mut self) {
+        let mut s = self.group.signals.lock();
+        if let Some(mask) = s.threads.get_mut(&self.id).and_then(|t| t.saved_mask.take()) {
+            s.set_blocked(self.id, mask);
+        }
+    }
+
+    /// The deadline of the call that restart_syscall(2) goes on with: `None` for a call made anew, which reckons its own.
+    pub fn take_restart_deadline(&mut self) -> Option<Option<Deadline>> {
+        self.restart_deadline.take()
+    }
+
+    /// The deadline of a call with a relative timeout: that of the interrupted call if this one goes on with it.
+    pub fn deadline_or(&mut self, fresh: impl FnOnce() -> Option<Deadline>) -> Option<Deadline> {
+        self.restart_deadline.take().unwrap_or_else(fresh)
+    }
+
+    /// Goes on with an interrupted call (restart_syscall(2)); EINTR if there is none.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn restart_syscall(&mut self) -> crate::SyscallResult {
+        let Some(block) = self.restart_block.take() else { return Err(Errno::EINTR.into()) };
+        self.restart_deadline = Some(block.deadline);
+        let future = Box::pin(self.dispatch(block.nr, block.args));
+        let result = future.await;
+        self.restart_deadline = None;
+        result
+    }
+
+    /// Ends this thread with `code` (exit(2)), once the handler has returned.
+    pub fn exit_thread(&mut self, code: u8) {
+        self.exit_status = Some(WaitStatus::Exited(code));
+    }
+
+    /// Ends the whole process with `code` (exit_group(2)), once the handler has returned.
+    pub fn exit_process(&mut self, code: u8) {
+        self.exit_status = Some(WaitStatus::Exited(code));
+        self.group.signals.lock().start_exit(WaitStatus::Exited(code));
+    }
+
+    pub(crate) fn into_parts(self) -> (Arc<Task>, Option<Box<dyn GuestThread>>, Arc<MemoryManager>, Arc<FdTable>, Arc<Mutex<FsContext>>) {
+        (self.task, self.thread, self.mm, self.fds, self.fs)
+    }
+}
+
+impl Deref for CurrentTask {
+    type Target = Task;
+    fn deref(&self) -> &Task {
+        &self.task
+    }
+}
+
+impl Caller for CurrentTask {
+    fn creds(&self) -> &Arc<Credentials> {
+        &self.creds
+    }
+
+    fn read_user(&self, addr: u64, buf: &mut [u8]) -> Result<()> {
+        self.mm.read_bytes(UserAddr::new(addr), buf)
+    }
+
+    fn write_user(&self, addr: u64, bytes: &[u8]) -> Result<()> {
+        self.mm.write_bytes(UserAddr::new(addr), bytes)
+    }
+
+    fn tgid(&self) -> i32 {
+        self.task.tgid()
+    }
+
+    fn interrupted(&self) -> bool {
+        self.is_interrupted()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// The task behind a [`Caller`], unless the sentry itself calls.
+#[must_use]
+pub fn from_caller(caller: &dyn Caller) -> Option<&CurrentTask> {
+    caller.as_any().downcast_ref()
+}
+
+/// The task behind a [`Caller`].
+///
+/// # Errors
+/// ESRCH if the sentry itself calls.
+pub fn task_of(caller: &dyn Caller) -> Result<&Arc<Task>> {
+    from_caller(caller).map(CurrentTask::task).ok_or(Errno::ESRCH)
+}

@@ -1,0 +1,277 @@
+//! The end of a task: giving back what it used, finding new parents for its children, telling its own parent.
+//!
+//! Source: `do_exit`, `exit_notify`, `forget_original_parent`, `release_task` in `kernel/exit.c`, `zap_pid_ns_processes`.
+
+use std::sync::Arc;
+
+use moat_abi::PollEvents;
+use moat_abi::clone::{CoreDump, WaitStatus};
+use moat_abi::siginfo::{SI_KERNEL, SigInfo};
+use moat_abi::signal::{SigSet, Signal};
+use moat_sync::wait::Listener;
+
+use crate::kernel::kernel;
+use crate::process::family::Family;
+use crate::process::group::{GroupId, ThreadGroup};
+use crate::process::notify::{Reaping, parent_of_exit};
+use crate::process::session::{HangUp, ProcessGroup, disassociate, hang_up_if_orphaned};
+use crate::ptrace;
+use crate::signal::send::{Origin, Target, send_to_process};
+use crate::signal::stop;
+use crate::task::{CurrentTask, Task};
+
+const KILLED: WaitStatus = WaitStatus::Signaled { signal: 9, core: CoreDump::NotDumped };
+
+impl CurrentTask {
+    /// Ends the task.
+    pub(crate) async fn exit(mut self) {
+        let status = {
+            let s = self.group.signals.lock();
+            s.exit.map(|e| e.status).or(self.exit_status).unwrap_or(KILLED)
+        };
+        ptrace::stop::exit_event(&mut self, status).await;
+        let vfork = self.vfork.take();
+        let (task, thread, mm, fds, fs) = self.into_parts();
+        task.set_kicker(None);
+        {
+            let mut s = task.state();
+            let gone = (s.mm.take(), s.fds.take(), s.fs.take());
+            drop(s);
+            drop(gone);
+        }
+        mm.remove_user();
+        drop(thread);
+        drop(mm);
+        if let Some(v) = vfork {
+            v.complete();
+        }
+        drop(fds);
+        drop(fs);
+        leave(&task, status).await;
+    }
+
+    /// Undoes a clone whose child never ran.
+    pub(crate) fn abandon(self) {
+        let (task, thread, mm, ..) = self.into_parts();
+        task.set_kicker(None);
+        mm.remove_user();
+        drop(thread);
+        let last = {
+            let mut s = task.group.signals.lock();
+            s.threads.remove(&task.id);
+            s.threads.is_empty()
+        };
+        if last {
+            kernel().family.lock().remove(task.group.id);
+        }
+        task.pid().set_task(None);
+    }
+}
+
+/// Takes the task out of its group, and the group out of the living if it was the last.
+async fn leave(task: &Arc<Task>, status: WaitStatus) {
+    let group = task.group.clone();
+    group.dead_threads.lock().add(&task.usage.get());
+    ptrace::stop::tracer_exits(task);
+    let (last, trace, notifications) = {
+        let mut s = group.signals.lock();
+        let gone = s.threads.remove(&task.id);
+        // The signals it was to take are for the others.
+        let shared = s.shared.set();
+        s.retarget(task.id, shared);
+        let last = s.threads.is_empty();
+        let n = if last { stop::Notifications::default() } else { stop::participate(&mut s) };
+        if last {
+            let all = SigSet::FULL;
+            s.shared.discard(all);
+        }
+        let final_status = s.exit.map_or(status, |e| e.status);
+        if last {
+            s.exit.get_or_insert(crate::signal::state::GroupExit { status: final_status });
+        }
+        (last, gone.and_then(|g| g.trace), n)
+    };
+    notifications.deliver(&group);
+    if last {
+        if group.pid().namespace().init().is_some_and(|i| Arc::ptr_eq(&i, &group)) {
+            end_namespace(&group).await;
+        }
+        group_dead(task, &group);
+    } else {
+        let other = group.any_thread();
+        thread_dead(task, other.as_ref());
+    }
+    let traced = trace.as_ref().is_some_and(|t| t.tracer.upgrade().is_some());
+    let leader = task.is_leader();
+    if last {
+        let status = group.signals.lock().exit.map_or(status, |e| e.status);
+        end_of_group(&group, status, trace.as_deref());
+    } else if traced && let Some(trace) = &trace {
+        ptrace::stop::thread_ended(task, trace, status);
+    }
+    if !leader && !traced {
+        task.pid().set_task(None);
+    }
+    group.exit_queue.wake_all();
+}
+
+/// A thread that leaves siblings behind: its children are told if they asked, and belong to a sibling.
+fn thread_dead(task: &Arc<Task>, heir: Option<&Arc<Task>>) {
+    let Some(heir) = heir else { return };
+    let bereaved = {
+        let mut family = kernel().family.lock();
+        let Some(children) = family.node(task.group.id).map(|n| n.children.clone()) else { return };
+        let mut bereaved = Vec::new();
+        for c in children {
+            if let Some(n) = family.node_mut(c)
+                && n.parent_task == task.id
+            {
+                n.parent_task = heir.id;
+                bereaved.push(n.group.clone());
+            }
+        }
+        bereaved
+    };
+    bereaved.iter().for_each(send_pdeath);
+}
+
+fn send_pdeath(child: &Arc<ThreadGroup>) {
+    for thread in child.threads() {
+        let signal = thread.state().pdeath_signal;
+        if let Some(s) = signal {
+            let _ = child.send(Target::Process, SigInfo::new(s, SI_KERNEL), Origin::Outside);
+        }
+    }
+}
+
+/// A process without threads: its children go to a reaper, its terminal and its group lose it.
+fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
+    crate::timer::itimer::cancel_all(group);
+    crate::timer::posix::delete_all(group);
+    let session = kernel().family.lock().session_of(group.id);
+    if let Some(s) = session.filter(|s| s.leader == group.id) {
+        disassociate(&s, HangUp::Yes);
+    }
+    let (moved, own_pgrp) = {
+        let mut family = kernel().family.lock();
+        let ns = task.pid_ns();
+        let reaper = family.reaper(group.id, &ns);
+        let heir = reaper.and_then(|r| family.node(r)).map(|n| n.leader.id);
+        let ids = family.reparent(group.id, reaper, heir.unwrap_or(crate::task::TaskId(0)));
+        let moved: Vec<_> = ids.iter().filter_map(|id| describe(&family, *id)).collect();
+        (moved, family.node(group.id).map(|n| n.pgrp.clone()))
+    };
+    for child in &moved {
+        send_pdeath(&child.group);
+        child.group.exit_signal.store(Signal::SIGCHLD.number(), std::sync::atomic::Ordering::Relaxed);
+        if let Some(status) = child.zombie {
+            tell_parent(&child.group, status);
+        }
+    }
+    for child in &moved {
+        if Some(child.pgrp.id()) != own_pgrp.as_ref().map(|p| p.id()) {
+            hang_up_if_orphaned(&child.pgrp, None);
+        }
+    }
+    if let Some(p) = own_pgrp {
+        hang_up_if_orphaned(&p, Some(group.id));
+    }
+}
+
+struct Moved {
+    group: Arc<ThreadGroup>,
+    pgrp: Arc<ProcessGroup>,
+    zombie: Option<WaitStatus>,
+}
+
+fn describe(family: &Family, id: GroupId) -> Option<Moved> {
+    family.node(id).map(|n| Moved { group: n.group.clone(), pgrp: n.pgrp.clone(), zombie: n.zombie })
+}
+
+/// Makes the process a zombie and tells who waits for it.
+fn end_of_group(group: &Arc<ThreadGroup>, status: WaitStatus, trace: Option<&ptrace::Trace>) {
+    let tracer = trace.and_then(|t| t.tracer.upgrade());
+    let parent = {
+        let mut family = kernel().family.lock();
+        let Some(node) = family.node_mut(group.id) else { return };
+        node.zombie = Some(status);
+        family.parent(group.id)
+    };
+    let foreign = tracer.filter(|t| parent.as_ref().is_none_or(|p| !Arc::ptr_eq(p, &t.group)));
+    match foreign {
+        // The tracer comes first; the parent is told when the tracer has taken note.
+        Some(tracer) => {
+            let leader = kernel().family.lock().node(group.id).map(|n| n.leader.clone());
+            if let Some(leader) = leader {
+                ptrace::stop::leader_ended(&leader, &tracer, status);
+            }
+        }
+        None => {
+            if let (Some(tracer), Some(leader)) = (trace.and_then(|t| t.tracer.upgrade()), group.leader()) {
+                ptrace::stop::forget_tracee(&leader, &tracer);
+            }
+            tell_parent(group, status);
+        }
+    }
+}
+
+/// Tells the parent of a zombie, and reaps it if nobody else will.
+pub fn tell_parent(group: &Arc<ThreadGroup>, status: WaitStatus) {
+    let (parent, leader) = {
+        let family = kernel().family.lock();
+        let Some(node) = family.node(group.id) else { return };
+        (family.parent(group.id), node.leader.clone())
+    };
+    let Some(parent) = parent else {
+        // The first process of a container: the sentry learns the status from the group itself.
+        reap(group);
+        group.exit_queue.wake_all();
+        return;
+    };
+    if parent_of_exit(&parent, &leader, group.exit_signal(), status) == Reaping::Automatic {
+        reap(group);
+    }
+    group.exit_queue.wake_all();
+    parent.child_queue.wake(PollEvents::IN);
+    kernel().exits.wake_all();
+}
+
+/// Takes a zombie out of the family and frees its number.
+pub fn reap(group: &Arc<ThreadGroup>) {
+    let node = kernel().family.lock().remove(group.id);
+    if let Some(n) = node {
+        n.leader.pid().set_task(None);
+    }
+    kernel().exits.wake_all();
+}
+
+/// The init of a pid namespace ends: everybody in it dies first (`zap_pid_ns_processes`).
+async fn end_namespace(init: &Arc<ThreadGroup>) {
+    let ns = init.pid().namespace().clone();
+    ns.close();
+    loop {
+        let mut listener = Listener::new();
+        listener.add(&kernel().exits, PollEvents::all());
+        let others: Vec<_> = {
+            let family = kernel().family.lock();
+            let inside = |g: &ThreadGroup| g.id != init.id && g.pid().number_in(&ns) != 0;
+            family.nodes().filter(|n| inside(&n.group)).map(|n| (n.group.clone(), n.parent == Some(init.id), n.zombie.is_some())).collect()
+        };
+        if others.is_empty() {
+            return;
+        }
+        let mut living = false;
+        for (group, child, zombie) in &others {
+            if !zombie {
+                living = true;
+                send_to_process(group, SigInfo::new(Signal::SIGKILL, SI_KERNEL));
+            } else if *child {
+                reap(group);
+            }
+        }
+        // Zombies of parents that are dying come to the init when these are gone.
+        if living || others.iter().any(|(_, child, zombie)| *zombie && !*child) {
+            listener.await;
+        }
+    }
+}

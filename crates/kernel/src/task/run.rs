@@ -1,0 +1,186 @@
+//! [`task_main`]: the life of a task, from its first instruction to its end.
+
+use std::time::Instant;
+
+use moat_abi::Errno;
+use moat_abi::clone::{CoreDump, WaitStatus};
+use moat_abi::siginfo::SigInfo;
+use moat_abi::signal::Signal;
+use moat_mm::FaultAction;
+use moat_platform::{Event, Fault, ForeignAbi, switch};
+
+use crate::error::{SyscallError, SyscallResult};
+use crate::kernel::kernel;
+use crate::ptrace;
+use crate::signal::deliver::PendingRestart;
+use crate::signal::frame::LastFault;
+use crate::syscall::Dispatch;
+use crate::task::CurrentTask;
+
+/// Runs a task until it has exited.
+pub async fn task_main(mut current: CurrentTask) {
+    run(&mut current).await;
+    current.exit().await;
+}
+
+/// Starts the future of a task.
+pub fn start(current: CurrentTask) {
+    moat_sync::spawn(task_main(current));
+}
+
+async fn run(t: &mut CurrentTask) {
+    loop {
+        if !t.work().is_empty() || t.restart.is_some() || t.after_call {
+            t.after_call = false;
+            if t.before_user().await.is_err() {
+                return;
+            }
+        }
+        if !t.flags.enter() {
+            continue;
+        }
+        let entered = Instant::now();
+        let event = switch(t.thread()).await;
+        t.flags.leave();
+        t.usage.add_user(u64::try_from(entered.elapsed().as_nanos()).unwrap_or(0));
+        match event {
+            Event::Syscall { nr, args } => t.syscall(nr, args).await,
+            Event::ForeignSyscall(ForeignAbi::I386) => t.thread().set_ret(Errno::ENOSYS.to_ret()),
+            Event::ForeignSyscall(ForeignAbi::Vsyscall) => t.vsyscall().await,
+            Event::Fault(fault) => t.fault(fault).await,
+            Event::Interrupted => {}
+            Event::OrderFailed(errno) => {
+                t.mm().order_failed(errno);
+                t.kill_process();
+            }
+            Event::Died => {
+                tracing::debug!(tid = t.tid(), "the host thread is gone");
+                t.kill_process();
+            }
+        }
+        if t.exit_status.is_some() {
+            return;
+        }
+    }
+}
+
+impl CurrentTask {
+    /// The process dies by SIGKILL: its host process is gone or spoilt.
+    fn kill_process(&mut self) {
+        let status = WaitStatus::Signaled { signal: 9, core: CoreDump::NotDumped };
+        self.group.signals.lock().start_exit(status);
+    }
+
+    /// Handles one system call, with the stops that a tracer asked for.
+    async fn syscall(&mut self, nr: u64, args: [u64; 6]) {
+        // The high half is ignored, as the kernel's entry code does.
+        let mut nr = u64::from(low_half(nr));
+        let mut args = args;
+        self.usage.count_syscall();
+        if ptrace::stop::traces_syscalls(self) {
+            match ptrace::stop::syscall_entry(self, nr, args).await {
+                Some((n, a)) => (nr, args) = (n, a),
+                None => {
+                    ptrace::stop::syscall_exit(self).await;
+                    return;
+                }
+            }
+            if self.work().contains(crate::task::work::Work::KILL) {
+                return;
+            }
+        }
+        let result = self.dispatch(nr, args).await;
+        self.finish_syscall(nr, result);
+        if self.exit_status.is_none() && ptrace::stop::traces_syscalls(self) {
+            ptrace::stop::syscall_exit(self).await;
+        }
+    }
+
+    /// Runs the handler, with a line of the strace log around it.
+    pub async fn dispatch(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
+        let kernel = kernel();
+        let logged = kernel.strace.wants(nr).then(|| kernel.syscalls.format(self, nr, &args));
+        let started = Instant::now();
+        let tid = self.tid();
+        let result = match kernel.syscalls.dispatch(self, nr, args) {
+            Dispatch::Done(result) => result,
+            Dispatch::Waiting(future) => future.await,
+        };
+        if let Some(call) = logged {
+            let us = started.elapsed().as_micros();
+            match &result {
+                Ok(v) if *v > 0xffff => tracing::info!(target: "strace", "[{tid}] {call} = {v:#x} ({us} us)"),
+                Ok(v) => tracing::info!(target: "strace", "[{tid}] {call} = {v} ({us} us)"),
+                Err(SyscallError::Errno(e)) => tracing::info!(target: "strace", "[{tid}] {call} = -1 {} ({us} us)", e.name()),
+                Err(SyscallError::Restart(r)) => tracing::info!(target: "strace", "[{tid}] {call} = ? {r:?} ({us} us)"),
+            }
+        }
+        result
+    }
+
+    fn finish_syscall(&mut self, nr: u64, result: SyscallResult) {
+        match result {
+            Ok(value) => self.thread().set_ret(value),
+            Err(SyscallError::Errno(e)) => self.thread().set_ret(e.to_ret()),
+            Err(SyscallError::Restart(kind)) => {
+                // What a tracer sees; it is replaced before application code runs.
+                self.thread().set_ret(kind.traced_value());
+                self.restart = Some(PendingRestart { kind, nr });
+            }
+        }
+    }
+
+    async fn fault(&mut self, fault: Fault) {
+        if fault.signal == Signal::SIGTRAP.number() && ptrace::stop::single_stepped(self) {
+            let mut regs = self.thread().regs();
+            regs.rflags &= !moat_platform::regs::RFLAGS_TF;
+            self.thread().set_regs(&regs);
+        }
+        let (mm, thread) = self.mm_and_thread();
+        match mm.handle_fault(thread, &fault).await {
+            FaultAction::Retry => {}
+            FaultAction::Signal { signal, code, addr } => {
+                self.last_fault = LastFault { trapno: fault.trapno, err: fault.err, cr2: if fault.trapno == 14 { addr } else { 0 } };
+                let signal = Signal::new(signal).unwrap_or(Signal::SIGSEGV);
+                self.force_signal(SigInfo::fault(signal, code, addr));
+            }
+        }
+    }
+
+    /// A call into the legacy vsyscall page: gettimeofday, time or getcpu, then a return to the caller.
+    async fn vsyscall(&mut self) {
+        const PAGE: u64 = 0xffff_ffff_ff60_0000;
+        let mut regs = self.thread().regs();
+        let nr = match regs.rip.wrapping_sub(PAGE) {
+            0 => moat_abi::nr::GETTIMEOFDAY,
+            0x400 => moat_abi::nr::TIME,
+            0x800 => moat_abi::nr::GETCPU,
+            _ => {
+                self.force_segv(None);
+                return;
+            }
+        };
+        let mut ret = [0; 8];
+        if self.mm().read_bytes(moat_mm::UserAddr::new(regs.rsp), &mut ret).is_err() {
+            self.force_segv(None);
+            return;
+        }
+        let args = [regs.rdi, regs.rsi, 0, 0, 0, 0];
+        let value = match self.dispatch(u64::from(nr), args).await {
+            Ok(v) => v,
+            // A bad address is a fault of the caller, as on Linux.
+            Err(_) => {
+                self.force_segv(None);
+                return;
+            }
+        };
+        regs.rax = value;
+        regs.rip = u64::from_le_bytes(ret);
+        regs.rsp = regs.rsp.wrapping_add(8);
+        self.thread().set_regs(&regs);
+    }
+}
+
+fn low_half(nr: u64) -> u32 {
+    (nr & 0xffff_ffff) as u32
+}

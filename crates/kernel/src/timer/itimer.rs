@@ -1,0 +1,170 @@
+//! Interval timers: setitimer(2), alarm(2), and RLIMIT_CPU.
+//!
+//! `ITIMER_REAL` runs on the monotonic clock; `ITIMER_VIRTUAL` and `ITIMER_PROF` on the CPU time that the process has
+//! used, which is looked at when the earliest of them could have expired.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use moat_abi::PollEvents;
+use moat_abi::siginfo::{SI_KERNEL, SigInfo};
+use moat_abi::signal::Signal;
+use moat_sync::timer::Timer;
+use moat_sync::wait::Notify;
+
+use crate::process::group::ThreadGroup;
+use crate::signal::send::send_to_process;
+
+/// Which timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Wall-clock time: SIGALRM.
+    Real = 0,
+    /// User CPU time: SIGVTALRM.
+    Virtual = 1,
+    /// CPU time: SIGPROF.
+    Prof = 2,
+}
+
+impl Which {
+    /// By Linux's number.
+    #[must_use]
+    pub fn from_number(n: i32) -> Option<Which> {
+        match n {
+            0 => Some(Which::Real),
+            1 => Some(Which::Virtual),
+            2 => Some(Which::Prof),
+            _ => None,
+        }
+    }
+
+    fn signal(self) -> Signal {
+        match self {
+            Which::Real => Signal::SIGALRM,
+            Which::Virtual => Signal::SIGVTALRM,
+            Which::Prof => Signal::SIGPROF,
+        }
+    }
+
+    /// What the timer's clock shows, in nanoseconds.
+    fn now_ns(self, group: &ThreadGroup) -> u64 {
+        match self {
+            Which::Real => crate::clock::monotonic_ns(),
+            Which::Virtual => group.usage().user_ns,
+            Which::Prof => {
+                let u = group.usage();
+                u.user_ns + u.system_ns
+            }
+        }
+    }
+}
+
+/// Remaining and repeating time, both in nanoseconds; zero is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// Until the next expiry.
+    pub value_ns: u64,
+    /// From one expiry to the next.
+    pub interval_ns: u64,
+}
+
+#[derive(Default)]
+struct IntervalTimer {
+    /// On the timer's clock; 0 is off.
+    expires_ns: u64,
+    interval_ns: u64,
+    timer: Option<Timer>,
+}
+
+/// The three timers of a process.
+#[derive(Default)]
+pub struct IntervalTimers {
+    timers: [IntervalTimer; 3],
+}
+
+struct Expiry {
+    group: Weak<ThreadGroup>,
+    which: Which,
+}
+
+impl Notify for Expiry {
+    fn notify(&self, _events: PollEvents) {
+        if let Some(group) = self.group.upgrade() {
+            expire(&group, self.which);
+        }
+    }
+}
+
+/// Reads a timer.
+#[must_use]
+pub fn get(group: &Arc<ThreadGroup>, which: Which) -> Setting {
+    let now = which.now_ns(group);
+    let timers = group.timers.interval.lock();
+    let t = &timers.timers[which as usize];
+    setting(t, now)
+}
+
+fn setting(t: &IntervalTimer, now: u64) -> Setting {
+    let value_ns = if t.expires_ns == 0 { 0 } else { t.expires_ns.saturating_sub(now).max(1000) };
+    Setting { value_ns, interval_ns: t.interval_ns }
+}
+
+/// Sets a timer; gives its old setting.
+pub fn set(group: &Arc<ThreadGroup>, which: Which, new: Setting) -> Setting {
+    let now = which.now_ns(group);
+    let expires_ns = if new.value_ns == 0 { 0 } else { now.saturating_add(new.value_ns).max(1) };
+    let timer = (expires_ns != 0).then(|| arm(group, which, new.value_ns));
+    let (old, gone) = {
+        let mut timers = group.timers.interval.lock();
+        let t = &mut timers.timers[which as usize];
+        let old = setting(t, now);
+        t.expires_ns = expires_ns;
+        t.interval_ns = if new.value_ns == 0 { 0 } else { new.interval_ns };
+        (old, std::mem::replace(&mut t.timer, timer))
+    };
+    drop(gone);
+    old
+}
+
+/// CPU time can grow as fast as all threads together; looking early costs little and looking late is an error.
+fn arm(group: &Arc<ThreadGroup>, which: Which, left_ns: u64) -> Timer {
+    let threads = if which == Which::Real { 1 } else { u64::try_from(group.thread_count()).unwrap_or(1).max(1) };
+    let wait = if which == Which::Real { left_ns } else { (left_ns / threads).max(4_000_000) };
+    let deadline = crate::clock::deadline_after(wait).max(Instant::now() + Duration::from_nanos(1));
+    Timer::set(deadline, Arc::new(Expiry { group: Arc::downgrade(group), which }))
+}
+
+fn expire(group: &Arc<ThreadGroup>, which: Which) {
+    let now = which.now_ns(group);
+    let (fire, next) = {
+        let mut timers = group.timers.interval.lock();
+        let t = &mut timers.timers[which as usize];
+        if t.expires_ns == 0 {
+            return;
+        }
+        let fire = now >= t.expires_ns;
+        if fire {
+            t.expires_ns = match t.interval_ns {
+                0 => 0,
+                // Expiries that nobody could handle are dropped, as Linux does by re-arming at delivery.
+                i => t.expires_ns + i * ((now - t.expires_ns) / i + 1),
+            };
+        }
+        let left = t.expires_ns.saturating_sub(now);
+        (fire, (t.expires_ns != 0).then_some(left))
+    };
+    if let Some(left) = next {
+        let timer = arm(group, which, left);
+        let gone = group.timers.interval.lock().timers[which as usize].timer.replace(timer);
+        drop(gone);
+    }
+    if fire {
+        send_to_process(group, SigInfo::new(which.signal(), SI_KERNEL));
+    }
+}
+
+/// Stops all timers: the process has ended.
+pub fn cancel_all(group: &Arc<ThreadGroup>) {
+    let gone = std::mem::take(&mut *group.timers.interval.lock());
+    drop(gone);
+}

@@ -1,0 +1,272 @@
+//! POSIX timers: timer_create(2) and its family.
+//!
+//! Source: timer_create(2), `kernel/time/posix-timers.c`. A timer has at most one signal pending; expiries meanwhile are
+//! its overrun count, given at delivery.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use moat_abi::siginfo::SigInfo;
+use moat_abi::signal::Signal;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::timer::Timer;
+use moat_sync::wait::Notify;
+
+use crate::process::group::ThreadGroup;
+use crate::signal::TimerRef;
+use crate::signal::queue::Queued;
+use crate::signal::send::{Origin, Target};
+use crate::task::{CurrentTask, TaskId};
+use crate::timer::itimer::Setting;
+
+/// What an expiry does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// `SIGEV_NONE`.
+    Nothing,
+    /// `SIGEV_SIGNAL`, `SIGEV_THREAD_ID`.
+    Signal {
+        /// The signal.
+        signal: Signal,
+        /// `sigev_value`; the timer's id if the caller gave no event.
+        value: u64,
+        /// One thread, or the process.
+        thread: Option<TaskId>,
+    },
+}
+
+/// The clock of a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// A clock of the host.
+    Host(i32),
+    /// The CPU time of the process.
+    ProcessCpu,
+    /// The CPU time of one thread.
+    ThreadCpu(TaskId),
+}
+
+impl Clock {
+    fn now_ns(self, group: &ThreadGroup) -> u64 {
+        match self {
+            Clock::Host(id) => crate::clock::host_ns(id).unwrap_or(0),
+            Clock::ProcessCpu => group.usage().user_ns + group.usage().system_ns,
+            Clock::ThreadCpu(id) => group.thread(id).map_or(0, |t| t.usage.get().user_ns + t.usage.get().system_ns),
+        }
+    }
+}
+
+struct PosixTimer {
+    clock: Clock,
+    event: Event,
+    expires_ns: u64,
+    interval_ns: u64,
+    /// A signal is pending; expiries count as overruns.
+    pending: bool,
+    overrun: u64,
+    last_overrun: i32,
+    timer: Option<Timer>,
+}
+
+/// The POSIX timers of a process.
+#[derive(Default)]
+pub struct PosixTimers {
+    next: i32,
+    timers: BTreeMap<i32, PosixTimer>,
+}
+
+struct Expiry {
+    group: Weak<ThreadGroup>,
+    id: i32,
+}
+
+impl Notify for Expiry {
+    fn notify(&self, _events: PollEvents) {
+        if let Some(group) = self.group.upgrade() {
+            expire(&group, self.id);
+        }
+    }
+}
+
+/// Makes a timer; gives its id. `event` learns the id, which is the default value.
+///
+/// # Errors
+/// EAGAIN with as many timers as RLIMIT_SIGPENDING allows signals.
+pub fn create(group: &Arc<ThreadGroup>, clock: Clock, event: impl FnOnce(i32) -> Event) -> Result<i32> {
+    let limit = group.limits.get(crate::Resource::SigPending).soft;
+    let mut t = group.timers.posix.lock();
+    if u64::try_from(t.timers.len()).unwrap_or(u64::MAX) >= limit {
+        return Err(Errno::EAGAIN);
+    }
+    let mut id = t.next;
+    while t.timers.contains_key(&id) {
+        id = id.checked_add(1).unwrap_or(0);
+    }
+    t.next = id.checked_add(1).unwrap_or(0);
+    let event = event(id);
+    let timer = PosixTimer { clock, event, expires_ns: 0, interval_ns: 0, pending: false, overrun: 0, last_overrun: 0, timer: None };
+    t.timers.insert(id, timer);
+    Ok(id)
+}
+
+/// Deletes a timer.
+///
+/// # Errors
+/// EINVAL for an unknown id.
+pub fn delete(group: &Arc<ThreadGroup>, id: i32) -> Result<()> {
+    let gone = group.timers.posix.lock().timers.remove(&id).ok_or(Errno::EINVAL)?;
+    drop(gone);
+    forget_signal(group, id);
+    Ok(())
+}
+
+/// Deletes all timers: exec, or the end of the process.
+pub fn delete_all(group: &Arc<ThreadGroup>) {
+    let gone = std::mem::take(&mut *group.timers.posix.lock());
+    for id in gone.timers.keys() {
+        forget_signal(group, *id);
+    }
+}
+
+fn forget_signal(group: &Arc<ThreadGroup>, id: i32) {
+    let mut s = group.signals.lock();
+    s.shared.discard_timer(TimerRef { id });
+    for t in s.threads.values_mut() {
+        t.pending.discard_timer(TimerRef { id });
+    }
+    let ids: Vec<_> = s.threads.keys().copied().collect();
+    for t in ids {
+        s.recalc(t);
+    }
+}
+
+/// Whether a time is a point on the clock or a span from here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// From here on.
+    Relative,
+    /// `TIMER_ABSTIME`.
+    Absolute,
+}
+
+/// Reads a timer.
+///
+/// # Errors
+/// EINVAL for an unknown id.
+pub fn get(group: &Arc<ThreadGroup>, id: i32) -> Result<Setting> {
+    let clock = group.timers.posix.lock().timers.get(&id).ok_or(Errno::EINVAL)?.clock;
+    let now = clock.now_ns(group);
+    let mut t = group.timers.posix.lock();
+    let timer = t.timers.get_mut(&id).ok_or(Errno::EINVAL)?;
+    Ok(setting(timer, now))
+}
+
+fn setting(t: &PosixTimer, now: u64) -> Setting {
+    let value_ns = match t.expires_ns {
+        0 => 0,
+        at if at > now => at - now,
+        // Due, with its signal not yet delivered: a periodic timer shows the next expiry.
+        at if t.interval_ns != 0 => t.interval_ns - (now - at) % t.interval_ns,
+        _ => 0,
+    };
+    Setting { value_ns, interval_ns: t.interval_ns }
+}
+
+/// Sets a timer; gives its old setting.
+///
+/// # Errors
+/// EINVAL for an unknown id.
+pub fn set(group: &Arc<ThreadGroup>, id: i32, new: Setting, when: When) -> Result<Setting> {
+    let clock = group.timers.posix.lock().timers.get(&id).ok_or(Errno::EINVAL)?.clock;
+    let now = clock.now_ns(group);
+    let expires_ns = match when {
+        _ if new.value_ns == 0 => 0,
+        When::Relative => now.saturating_add(new.value_ns).max(1),
+        When::Absolute => new.value_ns,
+    };
+    let host = (expires_ns != 0).then(|| arm(group, id, clock, expires_ns.saturating_sub(now)));
+    let (old, gone) = {
+        let mut t = group.timers.posix.lock();
+        let timer = t.timers.get_mut(&id).ok_or(Errno::EINVAL)?;
+        let old = setting(timer, now);
+        timer.expires_ns = expires_ns;
+        timer.interval_ns = if new.value_ns == 0 { 0 } else { new.interval_ns };
+        timer.pending = false;
+        timer.overrun = 0;
+        timer.last_overrun = 0;
+        (old, std::mem::replace(&mut timer.timer, host))
+    };
+    drop(gone);
+    forget_signal(group, id);
+    Ok(old)
+}
+
+fn arm(group: &Arc<ThreadGroup>, id: i32, clock: Clock, left_ns: u64) -> Timer {
+    let wait = match clock {
+        Clock::Host(_) => left_ns,
+        Clock::ProcessCpu | Clock::ThreadCpu(_) => {
+            (left_ns / u64::try_from(group.thread_count()).unwrap_or(1).max(1)).max(4_000_000)
+        }
+    };
+    Timer::set(crate::clock::deadline_after(wait), Arc::new(Expiry { group: Arc::downgrade(group), id }))
+}
+
+/// The overrun count of the last delivery.
+///
+/// # Errors
+/// EINVAL for an unknown id.
+pub fn overrun(group: &Arc<ThreadGroup>, id: i32) -> Result<i32> {
+    group.timers.posix.lock().timers.get(&id).map(|t| t.last_overrun).ok_or(Errno::EINVAL)
+}
+
+fn expire(group: &Arc<ThreadGroup>, id: i32) {
+    let Some(clock) = group.timers.posix.lock().timers.get(&id).map(|t| t.clock) else { return };
+    let now = clock.now_ns(group);
+    let (signal, next) = {
+        let mut t = group.timers.posix.lock();
+        let Some(timer) = t.timers.get_mut(&id).filter(|t| t.expires_ns != 0) else { return };
+        let mut signal = None;
+        if now >= timer.expires_ns {
+            let missed = match timer.interval_ns {
+                0 => 0,
+                i => (now - timer.expires_ns) / i,
+            };
+            if timer.pending {
+                timer.overrun += missed + 1;
+            } else {
+                timer.overrun += missed;
+                signal = Some(timer.event);
+            }
+            timer.expires_ns = match timer.interval_ns {
+                0 => 0,
+                i => timer.expires_ns + i * (missed + 1),
+            };
+            timer.pending |= matches!(signal, Some(Event::Signal { .. }));
+        }
+        (signal, (timer.expires_ns != 0).then(|| timer.expires_ns.saturating_sub(now)))
+    };
+    if let Some(left) = next {
+        // Faster than this a guest could keep the sentry busy by timers alone.
+        let host = arm(group, id, clock, left.max(50_000));
+        let gone = group.timers.posix.lock().timers.get_mut(&id).and_then(|t| t.timer.replace(host));
+        drop(gone);
+    }
+    if let Some(Event::Signal { signal, value, thread }) = signal {
+        let info = SigInfo::timer(signal, id, 0, value);
+        let target = thread.map_or(Target::Process, Target::Thread);
+        let entry = Queued { info, timer: Some(TimerRef { id }) };
+        // A timer's signal has its place reserved.
+        let _ = group.send(target, entry, Origin::Outside);
+    }
+}
+
+impl CurrentTask {
+    /// The signal of `timer` is being delivered: gives and resets the overrun count.
+    pub(crate) fn timer_delivered(&self, timer: TimerRef) -> i32 {
+        let mut t = self.group.timers.posix.lock();
+        let Some(timer) = t.timers.get_mut(&timer.id) else { return 0 };
+        timer.pending = false;
+        timer.last_overrun = i32::try_from(std::mem::take(&mut timer.overrun)).unwrap_or(i32::MAX);
+        timer.last_overrun
+    }
+}

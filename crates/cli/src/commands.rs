@@ -10,9 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use moat_control::spec::{NetworkMode, PlatformKind};
-use moat_runtime::attach::SignalForwarder;
+use moat_runtime::attach::{SignalForwarder, Stdin};
 use moat_runtime::config::{DebugLog, OverlayRoot};
 use moat_runtime::sandbox::SandboxFiles;
+use moat_runtime::terminal::TerminalGuard;
 use moat_runtime::{Blueprint, Config, Sandbox};
 
 use crate::args::{Arguments, Command, Global, LogFormat, Network, Overlay2, Platform};
@@ -59,7 +60,8 @@ fn run_attached(config: &Config, blueprint: Blueprint, command: &str) -> anyhow:
     for warning in &blueprint.warnings {
         tracing::warn!("{warning}");
     }
-    let signals = SignalForwarder::new()?;
+    let terminal = if blueprint.process.terminal { TerminalGuard::of_stdin() } else { None };
+    let signals = SignalForwarder::new(if terminal.is_some() { Stdin::Terminal } else { Stdin::Other })?;
     let files = SandboxFiles {
         stdio: own_stdio()?,
         debug_log: open_debug_log(&config.debug_log, command, blueprint.id.as_str())?,

@@ -12,7 +12,6 @@ use crate::Sandbox;
 use crate::error::{Context, Result};
 
 /// Signals that are passed on to the guest: those that a terminal, a shell or a service manager sends to a command.
-/// SIGTSTP stays out: it stops the command itself.
 const FORWARDED: [Signal; 9] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -25,6 +24,14 @@ const FORWARDED: [Signal; 9] = [
     Signal::SIGCONT,
 ];
 
+/// What the guest's standard input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Stdin {
+    Terminal,
+    Other,
+}
+
 /// Receives the signals that are to be passed on, from here on.
 ///
 /// To be made before the sandbox is started, so that no signal ends the command while its sandbox runs on.
@@ -36,8 +43,12 @@ impl SignalForwarder {
     ///
     /// # Errors
     /// Of signalfd(2).
-    pub fn new() -> Result<Self> {
-        let set = FORWARDED.iter().fold(SigSet::EMPTY, |set, signal| set.union(signal.bit()));
+    pub fn new(stdin: Stdin) -> Result<Self> {
+        let mut set = FORWARDED.iter().fold(SigSet::EMPTY, |set, signal| set.union(signal.bit()));
+        if stdin == Stdin::Terminal {
+            // The guest does job control on it; else ^Z stops the command itself.
+            set.insert(Signal::SIGTSTP);
+        }
         signals::set_mask(set)
             .and_then(|_| signals::signalfd(set))
             .map(SignalForwarder)

@@ -2,8 +2,7 @@
 
 /// CPUs that this process may use, at least 1.
 pub(crate) fn cpu_count() -> u32 {
-    let usable = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    u32::try_from(usable).unwrap_or(u32::MAX)
+    rustix::thread::sched_getaffinity(None).map_or(1, |cpus| cpus.count()).max(1)
 }
 
 /// The host's memory in bytes.

@@ -16,6 +16,7 @@ pub mod id;
 mod identity;
 pub mod oci;
 pub mod sandbox;
+pub mod terminal;
 
 pub use blueprint::Blueprint;
 pub use config::Config;

@@ -76,6 +76,9 @@ fn boot_and_serve(mut files: DonatedFiles, flags: &BootFlags, start_sync: &Start
     if let Some(fd) = spec.fds.debug_log {
         logging::start(&spec.logging, File::from(files.take(fd)?));
     }
+    if spec.logging.debug {
+        logging::load_symbols();
+    }
     tracing::debug!(id = spec.id, "booting");
     let proc_dir = isolation::enter(&mut spec, &mut files, flags.trees)?;
     privileges::drop_all_but(flags.identity, privileges::DIRECT_FILE_ACCESS)?;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use moat_control::spec::{Backing, FileBind, MountKind};
+use moat_control::spec::{Backing, FileBind, MountKind, Overlay};
 use moat_control::{BootError, SandboxSpec};
 use moat_host::mounts::{MountAttributes, set_attributes};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -32,9 +32,7 @@ pub(super) fn enter(
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|e| BootError::host("making mounts private", &e.into()))?;
     if trees == Trees::Attached {
-        for number in backings(spec).map(|backing| backing_fd(backing)).collect::<Vec<_>>() {
-            detach(files, number)?;
-        }
+        detach_all(spec, files)?;
     }
     let proc_dir = new_procfs().inspect_err(|error| tracing::debug!(%error, "no procfs")).ok();
     let root = new_root().map_err(|e| BootError::host("making an empty root", &e))?;
@@ -69,15 +67,25 @@ fn backing_fd(backing: &Backing) -> i32 {
     }
 }
 
-/// Replaces a plain descriptor by a detached copy of the mounts below it, in place.
-fn detach(files: &mut DonatedFiles, number: i32) -> Result<(), BootError> {
-    let fd = files.get(number)?;
-    detached_copy(fd.as_fd())
-        .and_then(|tree| files.replace(number, &tree))
-        .map_err(|e| BootError::host("copying the mounts of a host tree", &e))
+/// Replaces plain descriptors by detached copies of the mounts below them, in place.
+fn detach_all(spec: &SandboxSpec, files: &mut DonatedFiles) -> Result<(), BootError> {
+    let mut trees = vec![(backing_fd(&spec.root.backing), spec.root.readonly || spec.root.overlay != Overlay::None)];
+    for mount in &spec.mounts {
+        if let MountKind::Bind { backing, overlay } = &mount.kind {
+            trees.push((backing_fd(backing), mount.flags.readonly || *overlay != Overlay::None));
+        }
+    }
+    for (number, readonly) in trees {
+        let mut attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
+        attributes.set(MountAttributes::RDONLY, readonly);
+        detached_copy(files.get(number)?.as_fd(), attributes)
+            .and_then(|tree| files.replace(number, &tree))
+            .map_err(|e| BootError::host("copying the mounts of a host tree", &e))?;
+    }
+    Ok(())
 }
 
-fn detached_copy(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+fn detached_copy(fd: BorrowedFd<'_>, attributes: MountAttributes) -> io::Result<OwnedFd> {
     // The descriptor belongs to the creator's mount namespace, whose mounts cannot be copied here; the same place in
     // this namespace's copy of it can.
     let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
@@ -87,7 +95,7 @@ fn detached_copy(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     if (wanted.st_dev, wanted.st_ino) != (got.st_dev, got.st_ino) {
         return Err(io::Error::from(rustix::io::Errno::STALE));
     }
-    set_attributes(&tree, MountAttributes::NOSUID | MountAttributes::NODEV)?;
+    set_attributes(&tree, attributes)?;
     Ok(tree)
 }
 

@@ -23,6 +23,11 @@ pub(super) fn start(spec: &LogSpec, file: File) {
     }
 }
 
+/// Has the names of functions read for backtraces, while the program's file can still be opened. Slow.
+pub(super) fn load_symbols() {
+    drop(std::backtrace::Backtrace::force_capture().to_string());
+}
+
 /// Makes a panic end the sandbox, with a report in `file`.
 ///
 /// The process is the init of its pid namespace, so that every guest process dies with it.

@@ -305,6 +305,8 @@ static void check_run(struct check *c) {
 __attribute__((weak)) int helper(int argc, char **argv);
 
 int main(int argc, char **argv) {
+    if (!argv[0] || !*argv[0]) // only the check of an empty argv starts it like this
+        return argc == 1 ? 55 : 56;
     if (argc > 1 && !strcmp(argv[1], "--helper") && helper)
         return helper(argc - 2, argv + 2);
     if (argc > 1 && !strcmp(argv[1], "--list")) {

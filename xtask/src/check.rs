@@ -58,6 +58,6 @@ fn lints() -> Result<()> {
 }
 
 fn documentation() -> Result<()> {
-    let arguments = ["doc", "--quiet", "--workspace", "--no-deps"];
+    let arguments = ["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"];
     paths::run(paths::cargo().args(arguments).env("RUSTDOCFLAGS", "-D warnings"))
 }

@@ -110,7 +110,7 @@ pub struct Outcome {
     pub stderr: Vec<u8>,
     /// Wall time.
     pub elapsed: Duration,
-    /// What it left behind on the host: processes, mounts, cgroups, state.
+    /// What it left behind on the host: processes, mounts, cgroups.
     pub leftovers: Vec<String>,
 }
 
@@ -153,11 +153,7 @@ impl Runner {
     fn sandbox_command(&self, platform: Platform, job: &Job, id: &str, directory: &Path) -> Result<Command> {
         bundle::write(directory, job)?;
         let mut command = Command::new(&self.moat);
-        command
-            .arg("--root")
-            .arg(directory.join("state"))
-            .args(["--platform", platform.name(), "run", "--bundle"])
-            .args([directory.as_os_str(), id.as_ref()]);
+        command.args(["--platform", platform.name(), "run", "--bundle"]).args([directory.as_os_str(), id.as_ref()]);
         Ok(command)
     }
 }

@@ -1,6 +1,6 @@
 //! Finds and ends what a run left behind on the host.
 //!
-//! Processes are found as descendants of this one, which is a child subreaper; mounts, cgroups and state by
+//! Processes are found as descendants of this one, which is a child subreaper; mounts and cgroups by
 //! the container's id or the job's directory in their names. So runs of others are never touched.
 
 use std::collections::BTreeMap;
@@ -100,16 +100,13 @@ fn command_line(pid: i32, name: &str) -> String {
     if text.is_empty() { format!("[{name}]") } else { text }
 }
 
-/// Mounts below the job's directory, cgroups with the container's id, state that was not removed.
+/// Mounts below the job's directory, cgroups with the container's id.
 pub fn on_host(id: &str, directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let place = directory.display().to_string();
     found.extend(mounts.lines().filter(|l| l.contains(&place)).map(|l| format!("mount {l}")));
     cgroups_named(Path::new("/sys/fs/cgroup"), id, &mut found);
-    let state = fs::read_dir(directory.join("state")).into_iter().flatten().flatten();
-    let of_container = state.filter(|e| e.file_name().to_string_lossy().contains(id));
-    found.extend(of_container.map(|e| format!("state {}", e.path().display())));
     found
 }
 

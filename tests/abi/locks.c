@@ -1,0 +1,227 @@
+// File locks: POSIX record locks, open file description locks, flock, leases refused or kept.
+#include "check.h"
+#include <sys/file.h>
+
+static int lock(int fd, int command, int type, off_t start, off_t length) {
+    struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+    return fcntl(fd, command, &l);
+}
+
+static struct flock query(int fd, int type, off_t start, off_t length) {
+    struct flock l = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+    OK(fcntl(fd, F_GETLK, &l));
+    return l;
+}
+
+static int make(void) {
+    return OK(open("f", O_RDWR | O_CREAT, 0600));
+}
+
+TEST(a_process_does_not_conflict_with_itself) {
+    int fd = make(), other = make();
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 10));
+    OK(lock(other, F_SETLK, F_WRLCK, 0, 10));
+    CHECK_EQ(query(fd, F_WRLCK, 0, 10).l_type, F_UNLCK);
+}
+
+TEST(conflicts_with_another_process) {
+    int fd = make();
+    OK(lock(fd, F_SETLK, F_WRLCK, 5, 10));
+    pid_t parent = getpid();
+    EXITED(wait_for(CHILD({
+               ERR(lock(fd, F_SETLK, F_RDLCK, 0, 6), EAGAIN);
+               OK(lock(fd, F_SETLK, F_WRLCK, 0, 5));
+               OK(lock(fd, F_SETLK, F_WRLCK, 15, 0));
+               struct flock l = query(fd, F_RDLCK, 0, 0);
+               CHECK_EQ(l.l_type, F_WRLCK);
+               CHECK_EQ(l.l_start, 5);
+               CHECK_EQ(l.l_len, 10);
+               CHECK_EQ(l.l_pid, parent);
+           })),
+           0);
+}
+
+TEST(readers_share) {
+    int fd = make();
+    OK(lock(fd, F_SETLK, F_RDLCK, 0, 10));
+    EXITED(wait_for(CHILD(OK(lock(fd, F_SETLK, F_RDLCK, 0, 10)); ERR(lock(fd, F_SETLK, F_WRLCK, 0, 10), EAGAIN))), 0);
+}
+
+TEST(unlock_splits) {
+    int fd = make();
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 30));
+    OK(lock(fd, F_SETLK, F_UNLCK, 10, 10));
+    EXITED(wait_for(CHILD({
+               OK(lock(fd, F_SETLK, F_WRLCK, 10, 10));
+               ERR(lock(fd, F_SETLK, F_WRLCK, 9, 1), EAGAIN);
+               ERR(lock(fd, F_SETLK, F_WRLCK, 20, 1), EAGAIN);
+           })),
+           0);
+}
+
+TEST(adjacent_locks_merge) {
+    int fd = make();
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 10));
+    OK(lock(fd, F_SETLK, F_WRLCK, 10, 10));
+    EXITED(wait_for(CHILD(struct flock l = query(fd, F_WRLCK, 0, 0); CHECK_EQ(l.l_len, 20))), 0);
+}
+
+TEST(upgrade_in_the_middle) {
+    int fd = make();
+    OK(lock(fd, F_SETLK, F_RDLCK, 0, 30));
+    OK(lock(fd, F_SETLK, F_WRLCK, 10, 10));
+    EXITED(wait_for(CHILD({
+               OK(lock(fd, F_SETLK, F_RDLCK, 0, 10));
+               ERR(lock(fd, F_SETLK, F_RDLCK, 10, 1), EAGAIN);
+               OK(lock(fd, F_SETLK, F_RDLCK, 20, 10));
+           })),
+           0);
+}
+
+TEST(closing_any_descriptor_drops_them) {
+    int fd = make(), other = make();
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 10));
+    close(other);
+    EXITED(wait_for(CHILD(OK(lock(fd, F_SETLK, F_WRLCK, 0, 10)))), 0);
+}
+
+TEST(not_inherited_and_dropped_at_exit) {
+    int fd = make();
+    EXITED(wait_for(CHILD(OK(lock(fd, F_SETLK, F_WRLCK, 0, 10)))), 0);
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 10));
+}
+
+TEST(setlkw_waits) {
+    int fd = make(), p[2];
+    OK(pipe(p));
+    pid_t pid = CHILD(OK(lock(fd, F_SETLK, F_WRLCK, 0, 10)); write(p[1], "x", 1); usleep(30000));
+    char c;
+    CHECK_EQ(read(p[0], &c, 1), 1);
+    long long start = now_ms();
+    OK(lock(fd, F_SETLKW, F_WRLCK, 0, 10));
+    CHECK(now_ms() - start >= 20);
+    EXITED(wait_for(pid), 0);
+}
+
+static void nothing(int signal) {
+    (void)signal;
+}
+
+TEST(setlkw_is_interrupted) {
+    struct sigaction action = {.sa_handler = nothing};
+    OK(sigaction(SIGALRM, &action, NULL));
+    int fd = make(), p[2];
+    OK(pipe(p));
+    pid_t pid = CHILD(OK(lock(fd, F_SETLK, F_WRLCK, 0, 10)); write(p[1], "x", 1); pause());
+    char c;
+    CHECK_EQ(read(p[0], &c, 1), 1);
+    ualarm(20000, 0);
+    ERR(lock(fd, F_SETLKW, F_WRLCK, 0, 10), EINTR);
+    OK(kill(pid, SIGKILL));
+    wait_for(pid);
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 10));
+}
+
+TEST(deadlock_is_found) {
+    int fd = make(), p[2];
+    OK(pipe(p));
+    OK(lock(fd, F_SETLK, F_WRLCK, 0, 1));
+    pid_t pid = CHILD({
+        OK(lock(fd, F_SETLK, F_WRLCK, 1, 1));
+        write(p[1], "x", 1);
+        OK(lock(fd, F_SETLKW, F_WRLCK, 0, 1));
+    });
+    char c;
+    CHECK_EQ(read(p[0], &c, 1), 1);
+    sleep_ms(30);
+    ERR(lock(fd, F_SETLKW, F_WRLCK, 1, 1), EDEADLK);
+    OK(lock(fd, F_SETLK, F_UNLCK, 0, 0));
+    EXITED(wait_for(pid), 0);
+}
+
+TEST(lock_errors) {
+    make();
+    int r = OK(open("f", O_RDONLY)), w = OK(open("f", O_WRONLY));
+    ERR(lock(r, F_SETLK, F_WRLCK, 0, 1), EBADF);
+    ERR(lock(w, F_SETLK, F_RDLCK, 0, 1), EBADF);
+    ERR(lock(r, F_SETLK, 99, 0, 1), EINVAL);
+    ERR(lock(r, F_SETLK, F_RDLCK, -1, 1), EINVAL);
+    ERR(fcntl(r, F_SETLK, BAD_ADDRESS), EFAULT);
+    OK(lock(r, F_SETLK, F_RDLCK, 10, -5));
+    struct flock l = {.l_type = F_UNLCK};
+    ERR(fcntl(r, F_GETLK, &l), EINVAL);
+}
+
+TEST(whence_counts_from_the_offset) {
+    int fd = make();
+    OK(ftruncate(fd, 100));
+    OK(lseek(fd, 10, SEEK_SET));
+    struct flock l = {.l_type = F_WRLCK, .l_whence = SEEK_CUR, .l_start = 5, .l_len = 1};
+    OK(fcntl(fd, F_SETLK, &l));
+    EXITED(wait_for(CHILD(struct flock q = query(fd, F_WRLCK, 0, 0); CHECK_EQ(q.l_start, 15))), 0);
+    l = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_END, .l_start = -1, .l_len = 1};
+    OK(fcntl(fd, F_SETLK, &l));
+}
+
+TEST(ofd_locks_belong_to_the_description) {
+    int fd = make(), other = make();
+    OK(lock(fd, F_OFD_SETLK, F_WRLCK, 0, 10));
+    ERR(lock(other, F_OFD_SETLK, F_WRLCK, 0, 10), EAGAIN);
+    OK(lock(OK(dup(fd)), F_OFD_SETLK, F_WRLCK, 0, 10));
+    EXITED(wait_for(CHILD(OK(lock(fd, F_OFD_SETLK, F_WRLCK, 0, 10)))), 0);
+    ERR(lock(other, F_SETLK, F_WRLCK, 0, 10), EAGAIN);
+    struct flock l = {.l_type = F_WRLCK, .l_len = 1};
+    OK(fcntl(other, F_OFD_GETLK, &l));
+    CHECK_EQ(l.l_pid, -1);
+    l.l_pid = 5;
+    ERR(fcntl(other, F_OFD_SETLK, &l), EINVAL);
+}
+
+TEST(flock_belongs_to_the_description) {
+    int fd = make(), other = make();
+    OK(flock(fd, LOCK_EX));
+    ERR(flock(other, LOCK_EX | LOCK_NB), EAGAIN);
+    ERR(flock(other, LOCK_SH | LOCK_NB), EAGAIN);
+    int copy = OK(dup(fd));
+    OK(flock(copy, LOCK_EX | LOCK_NB));
+    close(fd);
+    ERR(flock(other, LOCK_EX | LOCK_NB), EAGAIN);
+    close(copy);
+    OK(flock(other, LOCK_EX | LOCK_NB));
+}
+
+TEST(flock_modes_change) {
+    int fd = make(), other = make();
+    OK(flock(fd, LOCK_SH));
+    OK(flock(other, LOCK_SH | LOCK_NB));
+    ERR(flock(fd, LOCK_EX | LOCK_NB), EAGAIN);
+    OK(flock(other, LOCK_UN));
+    OK(flock(fd, LOCK_EX | LOCK_NB));
+    OK(flock(fd, LOCK_SH));
+    OK(flock(other, LOCK_SH | LOCK_NB));
+    ERR(flock(fd, 16), EINVAL);
+    ERR(flock(999, LOCK_SH), EBADF);
+}
+
+TEST(flock_waits_for_a_child) {
+    int fd = make(), p[2];
+    OK(pipe(p));
+    pid_t pid = CHILD({
+        int own = make();
+        OK(flock(own, LOCK_EX));
+        write(p[1], "x", 1);
+        usleep(30000);
+    });
+    char c;
+    CHECK_EQ(read(p[0], &c, 1), 1);
+    long long start = now_ms();
+    OK(flock(fd, LOCK_EX));
+    CHECK(now_ms() - start >= 20);
+    wait_for(pid);
+}
+
+TEST(flock_and_record_locks_do_not_meet) {
+    int fd = make();
+    OK(flock(fd, LOCK_EX));
+    EXITED(wait_for(CHILD(OK(lock(fd, F_SETLK, F_WRLCK, 0, 10)))), 0);
+}

@@ -20,6 +20,7 @@ pub mod anon;
 pub mod caller;
 pub mod cred;
 pub mod dentry;
+pub mod epoll;
 pub mod fd_table;
 pub mod file;
 pub mod filesystem;

@@ -1,9 +1,274 @@
-//! Locks on files: POSIX record locks, OFD locks and flock(2).
+//! Locks on files: POSIX record locks, OFD locks and flock(2). Source: fcntl(2), flock(2), `fs/locks.c`.
+//!
+//! The locks of an inode are found by its number in one table, for as long as there are any ([`FileLocks`]). Nothing waits
+//! here: who is refused listens to [`FileLocks::queue`], after [`begin_wait`] has looked for a deadlock.
 
+mod record;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::{LockClass, Mutex, WaitQueue};
+
+use crate::fd_table::FdTable;
+use crate::inode::InodeKey;
 use crate::open_file::OpenFile;
 
+pub use record::{LockKind, Range, RecordLock, RecordLocks};
+
+/// Who holds a record lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LockOwner {
+    /// A process: the id of its descriptor table.
+    Process(u64),
+    /// An open file description, by id.
+    Description(u64),
+}
+
+#[derive(Default)]
+struct State {
+    records: RecordLocks,
+    /// flock(2) locks by description.
+    whole: Vec<(u64, LockKind)>,
+}
+
+/// All locks of one inode.
+pub struct FileLocks {
+    key: InodeKey,
+    state: Mutex<State>,
+    queue: WaitQueue,
+}
+
+type Table = Mutex<HashMap<InodeKey, Arc<FileLocks>>>;
+
+fn table() -> &'static Table {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    TABLE.get_or_init(|| Mutex::new(LockClass::Table, HashMap::new()))
+}
+
+fn find(key: InodeKey) -> Option<Arc<FileLocks>> {
+    table().lock().get(&key).cloned()
+}
+
+/// The locks of a file, to add to them.
+///
+/// # Errors
+/// Those of [`crate::Inode::metadata`].
+pub fn locks_of(f: &OpenFile) -> Result<Arc<FileLocks>> {
+    let key = f.inode().metadata()?.key();
+    let mut t = table().lock();
+    let new = || {
+        let state = Mutex::new(LockClass::FileLocks, State::default());
+        Arc::new(FileLocks { key, state, queue: WaitQueue::new() })
+    };
+    Ok(t.entry(key).or_insert_with(new).clone())
+}
+
+/// Takes the entry out of the table if nothing is locked and nobody else has it.
+fn tidy(locks: Arc<FileLocks>) {
+    if !locks.is_free() {
+        return;
+    }
+    let gone = {
+        let mut t = table().lock();
+        // The table's reference and ours: a third would be somebody about to lock, or waiting.
+        if Arc::strong_count(&locks) > 2 { None } else { t.remove(&locks.key) }
+    };
+    drop(gone);
+}
+
+impl FileLocks {
+    fn is_free(&self) -> bool {
+        let s = self.state.lock();
+        s.records.is_empty() && s.whole.is_empty()
+    }
+
+    /// Woken when a lock has gone.
+    #[must_use]
+    pub fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    fn changed(&self) {
+        self.queue.wake(PollEvents::IN);
+    }
+
+    /// Sets a record lock, or gives the one in the way.
+    ///
+    /// # Errors
+    /// The lock in the way.
+    pub fn lock(&self, new: RecordLock) -> Result<(), RecordLock> {
+        let changed = {
+            let mut s = self.state.lock();
+            if let Some(other) = s.records.conflict(&new) {
+                return Err(other);
+            }
+            s.records.set(new)
+        };
+        // A write lock may have become a read lock.
+        if changed {
+            self.changed();
+        }
+        Ok(())
+    }
+
+    /// Removes an owner's record locks in a range.
+    pub fn unlock(&self, owner: LockOwner, range: Range) {
+        let changed = self.state.lock().records.clear(owner, range);
+        if changed {
+            self.changed();
+        }
+    }
+
+    /// The lock that would be in the way.
+    #[must_use]
+    pub fn test(&self, new: &RecordLock) -> Option<RecordLock> {
+        self.state.lock().records.conflict(new)
+    }
+
+    /// Sets the flock(2) lock of a description; a lock of the other kind that it has is given up first, even if this fails.
+    ///
+    /// # Errors
+    /// EAGAIN.
+    pub fn flock(&self, f: &OpenFile, kind: LockKind) -> Result<()> {
+        f.note_lock();
+        let (result, dropped) = {
+            let mut s = self.state.lock();
+            if s.whole.contains(&(f.id(), kind)) {
+                return Ok(());
+            }
+            let before = s.whole.len();
+            s.whole.retain(|l| l.0 != f.id());
+            let dropped = s.whole.len() != before;
+            let free = s.whole.iter().all(|l| l.1 == LockKind::Read && kind == LockKind::Read);
+            if free {
+                s.whole.push((f.id(), kind));
+            }
+            (if free { Ok(()) } else { Err(Errno::EAGAIN) }, dropped)
+        };
+        if dropped {
+            self.changed();
+        }
+        result
+    }
+
+    fn release(&self, f: &OpenFile) {
+        let changed = {
+            let mut s = self.state.lock();
+            let before = s.whole.len();
+            s.whole.retain(|l| l.0 != f.id());
+            let whole = s.whole.len() != before;
+            s.records.clear(LockOwner::Description(f.id()), Range::ALL) || whole
+        };
+        if changed {
+            self.changed();
+        }
+    }
+}
+
+/// Gives up the flock(2) lock of a description (LOCK_UN).
+///
+/// # Errors
+/// Those of [`crate::Inode::metadata`].
+pub fn unflock(f: &OpenFile) -> Result<()> {
+    if let Some(l) = find(f.inode().metadata()?.key()) {
+        let changed = {
+            let mut s = l.state.lock();
+            let before = s.whole.len();
+            s.whole.retain(|x| x.0 != f.id());
+            s.whole.len() != before
+        };
+        if changed {
+            l.changed();
+        }
+        tidy(l);
+    }
+    Ok(())
+}
+
+/// Notes who sets record locks, so that closing looks for them: to be called before [`FileLocks::lock`].
+pub fn note_owner(f: &OpenFile, fds: &FdTable, owner: LockOwner) {
+    match owner {
+        LockOwner::Process(_) => fds.note_posix_lock(),
+        LockOwner::Description(_) => f.note_lock(),
+    }
+}
+
 /// Gives up the POSIX locks that the descriptor table `owner` holds on a file.
-pub(crate) fn release_posix(_f: &OpenFile, _owner: u64) {}
+pub(crate) fn release_posix(f: &OpenFile, owner: u64) {
+    let Ok(meta) = f.inode().metadata() else { return };
+    if let Some(l) = find(meta.key()) {
+        l.unlock(LockOwner::Process(owner), Range::ALL);
+        tidy(l);
+    }
+}
 
 /// Gives up the OFD and flock locks of a description.
-pub(crate) fn release_description(_f: &OpenFile) {}
+pub(crate) fn release_description(f: &OpenFile) {
+    let Ok(meta) = f.inode().metadata() else { return };
+    if let Some(l) = find(meta.key()) {
+        l.release(f);
+        tidy(l);
+    }
+}
+
+/// Which process waits for which: only POSIX locks have deadlocks that can be told.
+static WAITS: Mutex<Vec<(u64, u64)>> = Mutex::new(LockClass::Table, Vec::new());
+
+/// A note that one process waits for another, taken back when dropped.
+pub struct WaitMark(Option<(u64, u64)>);
+
+/// Notes that `waiter` waits for `holder`.
+///
+/// # Errors
+/// EDEADLK if `holder` waits, directly or not, for `waiter`.
+pub fn begin_wait(waiter: LockOwner, holder: LockOwner) -> Result<WaitMark> {
+    let (LockOwner::Process(w), LockOwner::Process(h)) = (waiter, holder) else {
+        return Ok(WaitMark(None));
+    };
+    let mut waits = WAITS.lock();
+    let mut reached = vec![h];
+    let mut at = 0;
+    while at < reached.len() {
+        let from = reached[at];
+        for next in waits.iter().filter(|e| e.0 == from).map(|e| e.1) {
+            if next == w {
+                return Err(Errno::EDEADLK);
+            }
+            if !reached.contains(&next) {
+                reached.push(next);
+            }
+        }
+        at += 1;
+    }
+    waits.push((w, h));
+    Ok(WaitMark(Some((w, h))))
+}
+
+impl Drop for WaitMark {
+    fn drop(&mut self) {
+        if let Some(edge) = self.0 {
+            let mut waits = WAITS.lock();
+            if let Some(at) = waits.iter().position(|e| *e == edge) {
+                waits.swap_remove(at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cycle_of_waits_is_refused() {
+        let p = LockOwner::Process;
+        let ab = begin_wait(p(901), p(902)).ok();
+        let _bc = begin_wait(p(902), p(903)).ok();
+        assert_eq!(begin_wait(p(903), p(901)).err(), Some(Errno::EDEADLK));
+        assert!(begin_wait(LockOwner::Description(903), p(901)).is_ok());
+        drop(ab);
+        assert!(begin_wait(p(903), p(901)).is_ok());
+    }
+}

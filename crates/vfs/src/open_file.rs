@@ -359,7 +359,9 @@ impl OpenFile {
     pub fn watch_close(&self, watcher: Weak<dyn Watcher>) {
         let mut w = self.watchers.lock();
         w.retain(|w| w.strong_count() > 0);
-        w.push(watcher);
+        if !w.iter().any(|w| w.ptr_eq(&watcher)) {
+            w.push(watcher);
+        }
     }
 
     // Signals

@@ -1,0 +1,300 @@
+//! epoll(7): [`Epoll`], a file that collects readiness of others.
+//!
+//! Each watched description has an [`Item`], which is the `Notify` in that file's wait queue: a wake-up puts the item on the
+//! ready list, and collecting asks the file itself what is ready. A level-triggered item that was ready goes back on the list.
+//!
+//! # Invariants
+//! - The ready list's lock is a leaf, since wake-ups come with the watched file's locks held.
+//! - `queued` is cleared before the file is asked, so that a change after the answer queues the item again.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use moat_abi::poll::{EpollEvent, EpollFlags};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::wait::{Notify, Registration};
+use moat_sync::{LockClass, Mutex, WaitQueue};
+
+use crate::fd_table::Fd;
+use crate::file::{File, Seekable};
+use crate::open_file::{OpenFile, Watcher};
+
+/// Epolls watching epolls, at most (`EP_MAX_NESTS` and the outermost).
+const MAX_DEPTH: usize = 5;
+
+/// The input flags that are not events.
+const OPTIONS: u32 = EpollFlags::EXCLUSIVE.bits() | EpollFlags::WAKEUP.bits() | EpollFlags::ONESHOT.bits() | EpollFlags::ET.bits();
+
+struct Item {
+    epoll: Weak<Epoll>,
+    fd: Fd,
+    file: Weak<OpenFile>,
+    events: AtomicU32,
+    data: AtomicU64,
+    /// On the ready list.
+    queued: AtomicBool,
+    /// Taken out of the epoll, or spent (ONESHOT).
+    off: AtomicBool,
+    registration: Mutex<Option<Registration>>,
+}
+
+impl Item {
+    fn wanted(&self) -> PollEvents {
+        PollEvents::from_bits_truncate(self.events.load(Ordering::Relaxed) & !OPTIONS) | PollEvents::ALWAYS
+    }
+
+    fn has(&self, flag: EpollFlags) -> bool {
+        self.events.load(Ordering::Relaxed) & flag.bits() != 0
+    }
+
+    /// What of the wanted is ready.
+    fn ready(&self) -> PollEvents {
+        match self.file.upgrade() {
+            Some(f) if !self.off.load(Ordering::Acquire) => f.poll() & self.wanted(),
+            _ => PollEvents::empty(),
+        }
+    }
+}
+
+/// What registers with the watched file.
+struct ItemNotify(Weak<Item>);
+
+impl Notify for ItemNotify {
+    fn notify(&self, _events: PollEvents) {
+        if let Some(item) = self.0.upgrade()
+            && let Some(epoll) = item.epoll.upgrade()
+        {
+            epoll.queue_item(&item);
+        }
+    }
+}
+
+type Key = (Fd, u64);
+
+/// An epoll instance.
+pub struct Epoll {
+    me: Weak<Epoll>,
+    items: Mutex<HashMap<Key, Arc<Item>>>,
+    ready: Mutex<VecDeque<Arc<Item>>>,
+    queue: WaitQueue,
+}
+
+/// Serialises what makes epolls watch epolls, so that no cycle arises.
+static NESTING: Mutex<()> = Mutex::new(LockClass::Epoll, ());
+
+impl Epoll {
+    /// An epoll that watches nothing.
+    #[must_use]
+    pub fn new() -> Arc<Epoll> {
+        Arc::new_cyclic(|me| Epoll {
+            me: me.clone(),
+            items: Mutex::new(LockClass::Epoll, HashMap::new()),
+            ready: Mutex::new(LockClass::Listener, VecDeque::new()),
+            queue: WaitQueue::new(),
+        })
+    }
+
+    fn queue_item(&self, item: &Arc<Item>) {
+        if item.off.load(Ordering::Acquire) || item.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.ready.lock().push_back(item.clone());
+        self.queue.wake(PollEvents::READ_READY);
+    }
+
+    /// Watches `file`, named by `fd`.
+    ///
+    /// # Errors
+    /// EEXIST, EINVAL, ELOOP; EPERM for a file whose readiness never changes.
+    pub fn add(&self, fd: Fd, file: &Arc<OpenFile>, event: EpollEvent) -> Result<()> {
+        let events = event.events;
+        let target: Option<&Epoll> = file.downcast();
+        check_exclusive(events, target.is_some())?;
+        let _nesting = match target {
+            Some(t) => {
+                let guard = NESTING.lock();
+                self.check_nesting(t)?;
+                Some(guard)
+            }
+            None => None,
+        };
+        let item = Arc::new(Item {
+            epoll: self.me.clone(),
+            fd,
+            file: Arc::downgrade(file),
+            events: AtomicU32::new(events),
+            data: AtomicU64::new(event.data),
+            queued: AtomicBool::new(false),
+            off: AtomicBool::new(false),
+            registration: Mutex::new(LockClass::OpenFile, None),
+        });
+        {
+            let mut items = self.items.lock();
+            if items.contains_key(&(fd, file.id())) {
+                return Err(Errno::EEXIST);
+            }
+            items.insert((fd, file.id()), item.clone());
+        }
+        // All events: a later MOD may want others, and unwanted ones are filtered when asked.
+        let Some(r) = file.register(PollEvents::all(), Arc::new(ItemNotify(Arc::downgrade(&item)))) else {
+            self.items.lock().remove(&(fd, file.id()));
+            return Err(Errno::EPERM);
+        };
+        *item.registration.lock() = Some(r);
+        let watcher: Weak<dyn Watcher> = self.me.clone();
+        file.watch_close(watcher);
+        if !item.ready().is_empty() {
+            self.queue_item(&item);
+        }
+        Ok(())
+    }
+
+    fn find(&self, fd: Fd, file: &OpenFile) -> Result<Arc<Item>> {
+        self.items.lock().get(&(fd, file.id())).cloned().ok_or(Errno::ENOENT)
+    }
+
+    /// Changes what is wanted of `file`.
+    ///
+    /// # Errors
+    /// ENOENT, EINVAL.
+    pub fn modify(&self, fd: Fd, file: &Arc<OpenFile>, event: EpollEvent) -> Result<()> {
+        let item = self.find(fd, file)?;
+        if event.events & EpollFlags::EXCLUSIVE.bits() != 0 || item.has(EpollFlags::EXCLUSIVE) {
+            return Err(Errno::EINVAL);
+        }
+        item.events.store(event.events, Ordering::Relaxed);
+        item.data.store(event.data, Ordering::Relaxed);
+        item.off.store(false, Ordering::Release);
+        if !item.ready().is_empty() {
+            self.queue_item(&item);
+        }
+        Ok(())
+    }
+
+    /// Stops watching `file`.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub fn remove(&self, fd: Fd, file: &OpenFile) -> Result<()> {
+        let item = self.items.lock().remove(&(fd, file.id())).ok_or(Errno::ENOENT)?;
+        retire(&item);
+        Ok(())
+    }
+
+    /// ELOOP if `target` watches this epoll, or the chain would be too long.
+    fn check_nesting(&self, target: &Epoll) -> Result<()> {
+        let mut level = vec![target.me.clone()];
+        for _ in 0..MAX_DEPTH {
+            let mut next = Vec::new();
+            for e in level.iter().filter_map(Weak::upgrade) {
+                if std::ptr::eq(&*e, self) {
+                    return Err(Errno::ELOOP);
+                }
+                next.extend(e.watched_epolls());
+            }
+            if next.is_empty() {
+                return Ok(());
+            }
+            level = next;
+        }
+        Err(Errno::ELOOP)
+    }
+
+    fn watched_epolls(&self) -> Vec<Weak<Epoll>> {
+        let items: Vec<_> = self.items.lock().values().cloned().collect();
+        let files = items.iter().filter_map(|i| i.file.upgrade());
+        files.filter_map(|f| f.downcast::<Epoll>().map(|e| e.me.clone())).collect()
+    }
+
+    /// Takes up to `max` events.
+    #[must_use]
+    pub fn collect(&self, max: usize) -> Vec<EpollEvent> {
+        let mut pending = std::mem::take(&mut *self.ready.lock());
+        let mut events = Vec::new();
+        let mut again = Vec::new();
+        while events.len() < max
+            && let Some(item) = pending.pop_front()
+        {
+            item.queued.store(false, Ordering::Release);
+            let ready = item.ready();
+            if ready.is_empty() {
+                continue;
+            }
+            events.push(EpollEvent { events: ready.bits(), data: item.data.load(Ordering::Relaxed) });
+            if item.has(EpollFlags::ONESHOT) {
+                item.off.store(true, Ordering::Release);
+            } else if !item.has(EpollFlags::ET) && !item.queued.swap(true, Ordering::AcqRel) {
+                again.push(item);
+            }
+        }
+        if pending.is_empty() && again.is_empty() {
+            return events;
+        }
+        {
+            // What was not looked at comes first, and what was ready last: nobody starves.
+            let mut list = self.ready.lock();
+            for item in pending.into_iter().rev() {
+                list.push_front(item);
+            }
+            list.extend(again);
+        }
+        // Another thread may sleep that missed what is back on the list.
+        self.queue.wake(PollEvents::READ_READY);
+        events
+    }
+}
+
+/// The rules of EPOLLEXCLUSIVE, epoll_ctl(2).
+fn check_exclusive(events: u32, target_is_epoll: bool) -> Result<()> {
+    let allowed = (PollEvents::IN | PollEvents::OUT | PollEvents::ALWAYS).bits() | OPTIONS & !EpollFlags::ONESHOT.bits();
+    if events & EpollFlags::EXCLUSIVE.bits() != 0 && (target_is_epoll || events & !allowed != 0) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+fn retire(item: &Item) {
+    item.off.store(true, Ordering::Release);
+    let gone = item.registration.lock().take();
+    drop(gone);
+}
+
+impl Watcher for Epoll {
+    fn closed(&self, id: u64) {
+        let gone: Vec<_> = {
+            let mut items = self.items.lock();
+            let keys: Vec<Key> = items.keys().filter(|k| k.1 == id).copied().collect();
+            keys.iter().filter_map(|k| items.remove(k)).collect()
+        };
+        gone.iter().for_each(|i| retire(i));
+    }
+}
+
+impl File for Epoll {
+    fn seekable(&self) -> Seekable {
+        Seekable::Noop
+    }
+
+    fn poll(&self, _f: &OpenFile) -> PollEvents {
+        let items: Vec<_> = self.ready.lock().iter().cloned().collect();
+        let any = items.iter().any(|i| !i.ready().is_empty());
+        if any { PollEvents::READ_READY } else { PollEvents::empty() }
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.queue)
+    }
+
+    fn fdinfo(&self, _f: &OpenFile) -> String {
+        let items: Vec<_> = self.items.lock().values().cloned().collect();
+        let mut text = String::new();
+        for i in items {
+            let (events, data) = (i.events.load(Ordering::Relaxed), i.data.load(Ordering::Relaxed));
+            // Writing to a string can't fail.
+            let _ = writeln!(text, "tfd: {:8} events: {events:8x} data: {data:16x}", i.fd.0);
+        }
+        text
+    }
+}

@@ -48,7 +48,22 @@ flag_set! {
     ControlFlags: u32, "" { CS6 = 0o20, CS7 = 0o40, CS8 = 0o60, CSTOPB = 0o100, CREAD = 0o200, PARENB = 0o400, PARODD = 0o1000, HUPCL = 0o2000,
         CLOCAL = 0o4000, CMSPAR = 0o10_000_000_000, CRTSCTS = 0o20_000_000_000 }
 }
-consts! { "Speeds in `c_cflag`, termios(3).", u32; CBAUD = 0o10017, B0 = 0, B9600 = 0o15, B38400 = 0o17, B115200 = 0o10002, BOTHER = 0o10000 }
+consts! { "Speeds in `c_cflag`, termios(3). CIBAUD is CBAUD of the input, shifted.", u32; CBAUD = 0o10017, CBAUDEX = 0o10000, IBSHIFT = 16, B0 = 0,
+    B9600 = 0o15, B38400 = 0o17, B115200 = 0o10002, BOTHER = 0o10000 }
+/// Bits per second of B0, B50, ... B38400, then (with CBAUDEX) B57600, ... B4000000.
+const BAUD_RATES: [u32; 31] = [
+    0, 50, 75, 110, 134, 150, 200, 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400, 57600, 115_200, 230_400, 460_800, 500_000,
+    576_000, 921_600, 1_000_000, 1_152_000, 1_500_000, 2_000_000, 2_500_000, 3_000_000, 3_500_000, 4_000_000,
+];
+
+/// The speed that a CBAUD value names; `other` for BOTHER.
+fn baud_rate(cbaud: u32, other: u32) -> u32 {
+    if cbaud == BOTHER {
+        return other;
+    }
+    let index = if cbaud & CBAUDEX != 0 { (cbaud & !CBAUDEX) + 15 } else { cbaud };
+    BAUD_RATES.get(index as usize).copied().unwrap_or(0)
+}
 
 impl Termios2 {
     /// What a new pty has (`tty_std_termios` with 38400 baud): a cooked, echoing terminal.
@@ -85,6 +100,17 @@ impl Termios2 {
     #[must_use]
     pub const fn to_termios(self) -> Termios {
         Termios { c_iflag: self.c_iflag, c_oflag: self.c_oflag, c_cflag: self.c_cflag, c_lflag: self.c_lflag, c_line: self.c_line, c_cc: self.c_cc }
+    }
+
+    /// With `c_ispeed` and `c_ospeed` as `c_cflag` names them, which the kernel does after every change (`set_termios`).
+    #[must_use]
+    pub fn with_speeds(self) -> Termios2 {
+        let output = baud_rate(self.c_cflag & CBAUD, self.c_ospeed);
+        let input = match (self.c_cflag >> IBSHIFT) & CBAUD {
+            B0 => output,
+            cbaud => baud_rate(cbaud, self.c_ispeed),
+        };
+        Termios2 { c_ispeed: input, c_ospeed: output, ..self }
     }
 
     /// This one with what TCSETS gives; the speeds stay.

@@ -4,8 +4,8 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use moat_abi::tty::{FIONREAD, TCGETS2, TCSETS2, TCSETSF2, TCSETSW2, TIOCGWINSZ, TIOCOUTQ, TIOCPKT, TIOCSWINSZ, Termios2, Winsize};
-use moat_abi::Result;
+use moat_abi::tty::{FIONREAD, TCFLSH, TCGETS2, TCSETS2, TCSETSF2, TCSETSW2, TCXONC, TIOCGWINSZ, TIOCOUTQ, TIOCPKT, TIOCSWINSZ, Termios2, Winsize};
+use moat_abi::{Errno, Result};
 
 use crate::result::check;
 
@@ -115,10 +115,21 @@ pub fn set_packet_mode(fd: impl AsFd, mode: PacketMode) -> Result<()> {
     unsafe { ioctl(fd, TIOCPKT, &raw mut on) }
 }
 
+/// Flushes the queues of a terminal (TCFLSH) or controls its flow (TCXONC); `arg` as in ioctl_tty(2).
+///
+/// # Errors
+/// EINVAL for another request or argument, ENOTTY if it is no terminal.
+pub fn ioctl_with_number(fd: impl AsFd, request: u32, arg: u32) -> Result<()> {
+    if request != TCFLSH && request != TCXONC {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: both requests take a number, no address.
+    check(i64::from(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), u64::from(request), u64::from(arg)) })).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use moat_abi::Errno;
     use rustix::pty::{OpenptFlags, openpt};
 
     #[test]

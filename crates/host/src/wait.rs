@@ -63,6 +63,7 @@ mod tests {
     use moat_abi::{Errno, siginfo};
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "waited for by the function under test")]
     fn exit_status_and_usage() {
         let child = std::process::Command::new("sh").args(["-c", "read x; exit 7"]).stdin(std::process::Stdio::piped()).spawn();
         let mut child = child.expect("spawn");

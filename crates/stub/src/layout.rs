@@ -1,0 +1,129 @@
+//! Memory that the sentry and the stub share, and the addresses of both: the contract between them.
+//!
+//! Compiled into the sentry and, by `build.rs`, into the freestanding program. Every field of
+//! [`Control`] can be written by guest code at any time: the sentry reads each once, by volatile reads.
+
+/// Where the stub's image is mapped in every guest process: above every address that the filter lets a guest change.
+pub const STUB_BASE: u64 = 0x7fff_0000_0000;
+/// The first thread's area.
+pub const AREA_BASE: u64 = 0x7fff_1000_0000;
+/// From one area to the next. The gap is a guard and keeps the host from merging neighbours, so that a
+/// madvise of one whole area never has to split a mapping (and cannot fail for want of memory).
+pub const AREA_STRIDE: u64 = 0x1_0000;
+/// Bytes of an area: one page of [`Control`], the rest is the signal stack.
+pub const AREA_LEN: u64 = 0x8000;
+/// Offset of the signal stack.
+pub const STACK_OFFSET: u64 = 0x1000;
+/// Areas in one process: more would run into the end of the host's address space.
+pub const MAX_AREAS_PER_PROCESS: u32 = 0xd000;
+
+/// The syscall number by which a stub waits for the sentry. No Linux call has it.
+pub const DOORBELL: u64 = 0x4d4f_4154;
+/// The host signal of a kick. SIGURG: ignored by default, and never raised by the processor.
+pub const KICK_SIGNAL: u32 = 23;
+
+/// Orders in one reply.
+pub const CELLS: usize = 32;
+
+/// [`Control::stop`] when the orders of a reply are done or one has failed; else it is a host signal.
+pub const STOP_ORDERS: u32 = 0x100;
+
+/// [`Control::reply`]: go back to application code.
+pub const REPLY_RESUME: u32 = 1;
+/// [`Control::reply`]: stop again after the orders.
+pub const REPLY_STOP: u32 = 2;
+/// [`Control::reply`]: end the thread.
+pub const REPLY_EXIT: u32 = 3;
+
+/// [`Cell::op`]: clone a process; args are the flags, the descriptor with its token, and the area's offset.
+pub const OP_FORK: u64 = 1 << 32;
+/// [`Cell::op`]: clone a thread; args are the flags, the new area's address and the token.
+pub const OP_SPAWN: u64 = 2 << 32;
+/// [`Cell::op`]: an atomic operation; args are the address, the kind and two operands.
+pub const OP_ATOMIC: u64 = 3 << 32;
+
+/// Kinds of [`OP_ATOMIC`].
+#[allow(missing_docs)]
+pub mod atomic {
+    pub const LOAD: u64 = 0;
+    pub const SWAP: u64 = 1;
+    pub const ADD: u64 = 2;
+    pub const OR: u64 = 3;
+    pub const AND_NOT: u64 = 4;
+    pub const XOR: u64 = 5;
+    pub const COMPARE_EXCHANGE: u64 = 6;
+}
+
+/// One order: a system call with its arguments, or an `OP_*`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Cell {
+    /// A syscall number or an `OP_*`.
+    pub op: u64,
+    /// Its arguments.
+    pub args: [u64; 6],
+    /// Written by the stub: the raw result.
+    pub result: u64,
+}
+
+/// The first page of an area.
+#[repr(C, align(64))]
+pub struct Control {
+    /// Stub: why it stopped, a signal number or [`STOP_ORDERS`].
+    pub stop: u32,
+    /// Sentry: what to do after the orders, `REPLY_*`.
+    pub reply: u32,
+    /// Stub: where the signal frame is. Sentry, for a new thread: the same.
+    pub frame: u64,
+    /// Both ways.
+    pub fs_base: u64,
+    /// Both ways.
+    pub gs_base: u64,
+    /// Sentry: not 0 if the bases have changed.
+    pub set_bases: u32,
+    /// Sentry: cells to carry out.
+    pub order_count: u32,
+    /// Stub: cells carried out without an error.
+    pub orders_done: u32,
+    /// Not 0 while a host thread uses this area; the host clears it when the thread ends (CLONE_CHILD_CLEARTID).
+    pub alive: u32,
+    /// Sentry: how the stub waits and what this CPU can do, `FEATURE_*`.
+    pub features: u64,
+    /// For later use: keeps the cells on lines of their own.
+    pub reserved: u64,
+    /// The orders.
+    pub cells: [Cell; CELLS],
+}
+
+/// [`Control::features`]: rdfsbase and its like may be used by user code.
+pub const FEATURE_FSGSBASE: u64 = 1;
+
+/// What the template's first code needs, at [`STACK_OFFSET`] of its area.
+#[repr(C)]
+pub struct Init {
+    /// The first byte to keep below the stub (the vDSO), and one past the last.
+    pub keep: [u64; 2],
+    /// One past the stub's image.
+    pub stub_end: u64,
+    /// The descriptor of the areas' memfd, to be kept open.
+    pub areas_fd: u32,
+    /// Stub: 0 until the filter is installed, then 1 + the listener's number, or -errno.
+    pub listener: i32,
+    /// seccomp(2) flags.
+    pub filter_flags: u32,
+    /// Instructions in `filter`.
+    pub filter_len: u32,
+    /// The filter, `struct sock_filter` each.
+    pub filter: [u64; 320],
+}
+
+/// What the image begins with.
+#[repr(C)]
+pub struct Header {
+    /// First instruction of the template: rdi is its area.
+    pub init: u64,
+    /// First byte of the stub's text.
+    pub text_start: u64,
+    /// One past its last.
+    pub text_end: u64,
+}

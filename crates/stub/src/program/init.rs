@@ -1,0 +1,123 @@
+//! The template's first code: makes a blank guest process out of a copy of the sentry's.
+//!
+//! Until the filter is in place this is the sentry's own code in a process of its own.
+
+use core::mem::size_of;
+
+use crate::layout::{AREA_LEN, AREA_STRIDE, Control, Init, KICK_SIGNAL, STACK_OFFSET, STUB_BASE};
+use crate::{entry, sys};
+
+const CLOSE_RANGE: u64 = 436;
+const MUNMAP: u64 = 11;
+const RT_SIGACTION: u64 = 13;
+const RT_SIGPROCMASK: u64 = 14;
+const SIGALTSTACK: u64 = 131;
+const SETSID: u64 = 112;
+const PRCTL: u64 = 157;
+const PRLIMIT64: u64 = 302;
+const SECCOMP: u64 = 317;
+const CAPSET: u64 = 126;
+const GETPPID: u64 = 110;
+
+/// One past the last address of user space with four-level page tables.
+const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+/// SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS and the kick: each handler runs with all of them blocked but
+/// SIGBUS and SIGSEGV, which the recoverable accesses raise in the handler itself.
+const SIGNALS: [u32; 7] = [4, 5, 7, 8, 11, sys::SIGSYS, KICK_SIGNAL];
+const NESTING: u64 = 1 << (7 - 1) | 1 << (11 - 1);
+
+/// `struct kernel_sigaction`.
+#[repr(C)]
+struct SigAction {
+    handler: u64,
+    flags: u64,
+    restorer: u64,
+    mask: u64,
+}
+
+/// Never returns: ends in the first trap, and stays there as the template.
+///
+/// # Safety
+/// Called once, in a process that nobody needs the memory of, with its area mapped at `control` and [`Init`] in it.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn stub_init(control: *mut Control) -> ! {
+    let area = control as u64;
+    let init = (area + STACK_OFFSET) as *mut Init;
+    // SAFETY: the sentry wrote it before it made this process.
+    unsafe {
+        let keep = (*init).keep;
+        for (start, end) in [
+            (0, keep[0]),
+            (keep[1], STUB_BASE),
+            ((*init).stub_end, area),
+            (area + AREA_LEN, TASK_SIZE),
+        ] {
+            sys::call(MUNMAP, [start, end - start, 0, 0, 0, 0]);
+        }
+        signals(area);
+        // Away from the sentry's terminal and process group; no core dumps; room for descriptors of orders.
+        sys::call(SETSID, [0; 6]);
+        limit(4, Some(0)); // RLIMIT_CORE
+        limit(7, None); // RLIMIT_NOFILE
+        // PR_SET_NO_NEW_PRIVS; then no capability at all; then readable by the sentry, which has the same user.
+        sys::call(PRCTL, [38, 1, 0, 0, 0, 0]);
+        let header: [u32; 2] = [0x2008_0522, 0];
+        let none = [0u32; 6];
+        sys::call(CAPSET, [header.as_ptr() as u64, none.as_ptr() as u64, 0, 0, 0, 0]);
+        sys::call(PRCTL, [4, 1, 0, 0, 0, 0]); // PR_SET_DUMPABLE
+        sys::call(PRCTL, [15, c"moat-guest".as_ptr() as u64, 0, 0, 0, 0]); // PR_SET_NAME
+        // The listener lands in the descriptor table that is still shared with the sentry.
+        let program: [u64; 2] = [u64::from((*init).filter_len), (&raw const (*init).filter) as u64];
+        let flags = u64::from((*init).filter_flags);
+        let listener = sys::call(SECCOMP, [1, flags, program.as_ptr() as u64, 0, 0, 0]) as i32;
+        let keep_fd = u64::from((*init).areas_fd);
+        if listener < 0 {
+            (&raw mut (*init).listener).write_volatile(listener);
+            sys::die();
+        }
+        if keep_fd > 0 {
+            sys::call(CLOSE_RANGE, [0, keep_fd - 1, 2, 0, 0, 0]); // CLOSE_RANGE_UNSHARE
+            sys::call(CLOSE_RANGE, [keep_fd + 1, u64::from(u32::MAX), 0, 0, 0, 0]);
+        } else {
+            sys::call(CLOSE_RANGE, [1, u64::from(u32::MAX), 2, 0, 0, 0]);
+        }
+        (&raw mut (*init).listener).write_volatile(listener + 1);
+        // Not in the filter's list: SIGSYS, and the handler waits for orders on the frame that every guest
+        // process descends from.
+        sys::call(GETPPID, [0; 6]);
+    }
+    sys::die()
+}
+
+unsafe fn signals(area: u64) {
+    let handled = SIGNALS.iter().fold(0u64, |set, signal| set | 1 << (signal - 1));
+    // Everything else is blocked for good: a guest process dies by SIGKILL only.
+    let blocked = !handled;
+    sys::call(RT_SIGPROCMASK, [2, &raw const blocked as u64, 0, 8, 0, 0]);
+    for signal in 1..=64 {
+        let mut action = SigAction { handler: 0, flags: 0, restorer: 0, mask: 0 };
+        if handled & 1 << (signal - 1) != 0 {
+            let entry = entry::stub_signal as *const () as u64;
+            // SA_SIGINFO | SA_RESTORER | SA_ONSTACK | SA_NODEFER. The frame is left by an explicit rt_sigreturn.
+            let flags = 0x4 | 0x0400_0000 | 0x0800_0000 | 0x4000_0000;
+            action = SigAction { handler: entry, flags, restorer: entry, mask: handled & !NESTING };
+        }
+        let size = size_of::<u64>() as u64;
+        sys::call(RT_SIGACTION, [signal, &raw const action as u64, 0, size, 0, 0]);
+    }
+    let stack: [u64; 3] = [area + STACK_OFFSET, 0, AREA_LEN - STACK_OFFSET];
+    sys::call(SIGALTSTACK, [stack.as_ptr() as u64, 0, 0, 0, 0, 0]);
+    const { assert!(AREA_LEN <= AREA_STRIDE) };
+}
+
+fn limit(resource: u64, soft_and_hard: Option<u64>) {
+    let mut limits = [0u64; 2];
+    match soft_and_hard {
+        Some(value) => limits = [value, value],
+        None => {
+            sys::call(PRLIMIT64, [0, resource, 0, limits.as_mut_ptr() as u64, 0, 0]);
+            limits[0] = limits[1];
+        }
+    }
+    sys::call(PRLIMIT64, [0, resource, limits.as_ptr() as u64, 0, 0, 0]);
+}

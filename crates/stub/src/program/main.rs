@@ -1,0 +1,103 @@
+//! The program inside every guest process: signal handler, order interpreter, first code of the template.
+//!
+//! It runs on the thread's own signal stack, inside its area. Everything it reads there may have been
+//! written by hostile siblings, who gain nothing by it: the filter decides what the host does.
+#![no_std]
+#![no_main]
+
+#[path = "../layout.rs"]
+#[allow(dead_code)]
+mod layout;
+
+mod entry;
+mod init;
+mod orders;
+mod sys;
+
+use layout::{Control, FEATURE_FSGSBASE, REPLY_EXIT, REPLY_RESUME, STOP_ORDERS};
+
+/// Offsets in the kernel's `struct rt_sigframe`: the return address, then `struct ucontext`.
+const FRAME_RIP: usize = 8 + 40 + 16 * 8;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    sys::die()
+}
+
+/// Every host signal that guests can get, with all others of the kind blocked.
+///
+/// # Safety
+/// Called by the entry code with the frame that the kernel made and the area that it lies in.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn on_signal(signal: u32, frame: *mut u8, control: *mut Control) {
+    // SAFETY: the kernel has just written the frame; the area is mapped at least as far as the stack is.
+    unsafe {
+        if signal != sys::SIGSYS && signal != layout::KICK_SIGNAL {
+            let rip = frame.add(FRAME_RIP).cast::<u64>();
+            match entry::place_of(*rip) {
+                entry::Place::Atomic(recovery) => {
+                    *rip = recovery;
+                    return;
+                }
+                // Application code jumped in here with bad registers, or a sibling spoilt our memory.
+                entry::Place::Stub => sys::die(),
+                entry::Place::Application => {}
+            }
+        }
+        (*control).frame = frame as u64;
+        stop(control, signal);
+        serve(control);
+    }
+}
+
+/// Tells the sentry that this thread has stopped and waits for its reply.
+///
+/// # Safety
+/// `control` is this thread's area.
+unsafe fn stop(control: *mut Control, why: u32) {
+    // SAFETY: by the caller.
+    unsafe {
+        if (*control).features & FEATURE_FSGSBASE != 0 {
+            (*control).fs_base = sys::rdfsbase();
+            (*control).gs_base = sys::rdgsbase();
+        } else {
+            sys::call(sys::ARCH_PRCTL, [sys::ARCH_GET_FS, &raw const (*control).fs_base as u64, 0, 0, 0, 0]);
+            sys::call(sys::ARCH_PRCTL, [sys::ARCH_GET_GS, &raw const (*control).gs_base as u64, 0, 0, 0, 0]);
+        }
+        (&raw mut (*control).stop).write_volatile(why);
+        sys::ring(0);
+    }
+}
+
+/// Does what the reply in the area says, until it says to go back to application code.
+///
+/// # Safety
+/// `control` is this thread's area and holds a reply.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn serve(control: *mut Control) {
+    // SAFETY: by the caller; each field is read once, by a volatile read.
+    unsafe {
+        loop {
+            let count = (&raw const (*control).order_count).read_volatile();
+            let all_done = orders::carry_out(control, count);
+            let reply = (&raw const (*control).reply).read_volatile();
+            if reply == REPLY_EXIT {
+                sys::exit_thread();
+            }
+            if all_done && reply == REPLY_RESUME {
+                break;
+            }
+            stop(control, STOP_ORDERS);
+        }
+        if (&raw const (*control).set_bases).read_volatile() != 0 {
+            let (fs, gs) = ((*control).fs_base, (*control).gs_base);
+            if (*control).features & FEATURE_FSGSBASE != 0 {
+                sys::wrfsbase(fs);
+                sys::wrgsbase(gs);
+            } else {
+                sys::call(sys::ARCH_PRCTL, [sys::ARCH_SET_FS, fs, 0, 0, 0, 0]);
+                sys::call(sys::ARCH_PRCTL, [sys::ARCH_SET_GS, gs, 0, 0, 0, 0]);
+            }
+        }
+    }
+}

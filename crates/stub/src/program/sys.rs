@@ -1,0 +1,76 @@
+//! Host calls and instructions that the stub uses.
+
+use core::arch::asm;
+
+use crate::layout::DOORBELL;
+
+pub const SIGSYS: u32 = 31;
+pub const ARCH_PRCTL: u64 = 158;
+pub const ARCH_SET_GS: u64 = 0x1001;
+pub const ARCH_SET_FS: u64 = 0x1002;
+pub const ARCH_GET_FS: u64 = 0x1003;
+pub const ARCH_GET_GS: u64 = 0x1004;
+const EXIT: u64 = 60;
+const EXIT_GROUP: u64 = 231;
+
+/// Any system call; the filter decides.
+#[inline(always)]
+pub fn call(nr: u64, args: [u64; 6]) -> u64 {
+    let ret;
+    // SAFETY: the caller's business; memory is clobbered, the stack is not used below rsp.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") nr => ret,
+            in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
+            in("r10") args[3], in("r8") args[4], in("r9") args[5],
+            lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    ret
+}
+
+/// Waits until the sentry replies. Anything but 0 means that there is no sentry any more.
+pub fn ring(token: u64) {
+    if call(DOORBELL, [token, 0, 0, 0, 0, 0]) != 0 {
+        die();
+    }
+}
+
+/// Ends the process.
+pub fn die() -> ! {
+    loop {
+        call(EXIT_GROUP, [127, 0, 0, 0, 0, 0]);
+    }
+}
+
+/// Ends the thread. Touches no memory after the call has begun.
+pub fn exit_thread() -> ! {
+    loop {
+        call(EXIT, [0; 6]);
+    }
+}
+
+pub fn rdfsbase() -> u64 {
+    let base;
+    // SAFETY: FSGSBASE is enabled (the sentry checked).
+    unsafe { asm!("rdfsbase {}", out(reg) base, options(nomem, nostack, preserves_flags)) };
+    base
+}
+
+pub fn rdgsbase() -> u64 {
+    let base;
+    // SAFETY: as above.
+    unsafe { asm!("rdgsbase {}", out(reg) base, options(nomem, nostack, preserves_flags)) };
+    base
+}
+
+pub fn wrfsbase(base: u64) {
+    // SAFETY: as above; the stub itself uses neither segment. A bad value faults, which ends the process.
+    unsafe { asm!("wrfsbase {}", in(reg) base, options(nomem, nostack, preserves_flags)) };
+}
+
+pub fn wrgsbase(base: u64) {
+    // SAFETY: as above.
+    unsafe { asm!("wrgsbase {}", in(reg) base, options(nomem, nostack, preserves_flags)) };
+}

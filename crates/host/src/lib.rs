@@ -10,6 +10,7 @@ pub mod memory;
 pub mod mounts;
 pub mod process;
 pub mod ptrace;
+pub mod seccomp;
 pub mod signals;
 pub mod sigsys;
 pub mod spawn;

@@ -18,7 +18,7 @@ pub const STACK_OFFSET: u64 = 0x1000;
 pub const MAX_AREAS_PER_PROCESS: u32 = 0xd000;
 
 /// The syscall number by which a stub waits for the sentry. No Linux call has it.
-pub const DOORBELL: u64 = 0x4d4f_4154;
+pub const DOORBELL: u64 = 0x004d_4f41;
 /// The host signal of a kick. SIGURG: ignored by default, and never raised by the processor.
 pub const KICK_SIGNAL: u32 = 23;
 

@@ -1,1 +1,125 @@
-//! (to come)
+//! The systrap platform: guest code in host processes under a seccomp filter.
+//!
+//! Every guest process descends from one template ([`template`]) and has the stub ([`moat_stub`]) mapped above the
+//! application. A syscall of the application traps (SIGSYS); the stub's handler rings: a call with a number of
+//! its own that the filter passes to the one listener, on which the sentry waits. The reply lies in the thread's
+//! area ([`area`]), memory of a memfd that the thread and the sentry share, and so does the signal frame itself: the
+//! sentry reads and writes the registers and the extended state of a parked thread right there.
+//!
+//! - [`filter`]: what guest processes may ask of the host, the boundary.
+//! - [`state`]: one host thread: parked, running, carrying out orders or dead. [`thread`]: its owner's side.
+//! - [`space`]: one host process. [`birth`]: how processes and threads are made. [`pool`]: blank ones.
+//! - [`core`]: tables and dispatch. [`reaper`]: deaths.
+//!
+//! # Invariants
+//! - The kernel says which thread rings; everything else that a guest process says is hostile, and is read once.
+//! - A call that the filter leaves to the sentry is allowed only if this very thread was told to make it, with
+//!   these very arguments; anything else kills the process.
+//! - No lock is held while another is taken, nor while a waker is woken.
+#![allow(clippy::cast_possible_truncation)]
+
+mod area;
+mod birth;
+mod core;
+pub mod filter;
+mod frame;
+mod order;
+mod pool;
+mod reaper;
+mod space;
+mod state;
+mod template;
+mod thread;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use moat_abi::Result;
+use moat_platform::{NewProcess, Platform, VdsoLayout};
+
+use crate::area::AreaPool;
+use crate::core::{Core, Parts};
+use crate::filter::SegmentBases;
+use crate::frame::fresh_fpu;
+use crate::reaper::Reaper;
+use crate::space::{Space, SpaceHandle, Stage};
+use crate::state::{HostThread, Wait};
+use crate::thread::Thread;
+
+/// The platform.
+pub struct Systrap {
+    core: Arc<Core>,
+}
+
+impl Systrap {
+    /// Makes the template process. Call it while /proc is mounted, and before the sentry installs a filter of its own,
+    /// which guest processes would inherit.
+    ///
+    /// # Errors
+    /// ENOSYS if the host lacks seccomp notifications or XSAVE; EBUSY if a filter with a listener is in force already;
+    /// those of clone(2) and seccomp(2).
+    pub fn new() -> Result<Systrap> {
+        const HWCAP2_FSGSBASE: u64 = 2;
+        // SAFETY: takes no pointers.
+        let fsgsbase = unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE != 0;
+        let bases = if fsgsbase { SegmentBases::Instructions } else { SegmentBases::Syscalls };
+        let areas = AreaPool::new()?;
+        let reaper = Reaper::new()?;
+        let started = template::start(&areas, bases)?;
+        let fresh_fpu = fresh_fpu(&started.area.read_bytes(started.frame.fpstate, started.frame.fp_len));
+        started.area.write_bytes(started.frame.fpstate, &fresh_fpu);
+        let proc_flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let areas_number = std::os::fd::AsRawFd::as_raw_fd(&areas.fd()).cast_unsigned();
+        let core = Core::new(Parts {
+            listener: started.listener,
+            areas,
+            areas_number,
+            frame: started.frame,
+            fresh_fpu,
+            bases,
+            proc_dir: rustix::fs::open("/proc", proc_flags, rustix::fs::Mode::empty()).ok(),
+            vdso: started.vdso,
+            reaper,
+        });
+        let space = Space::new(&core, started.pid, 0, started.area, Stage::Mapped)?;
+        let handle = SpaceHandle(space.clone());
+        core.add_space(&space)?;
+        reaper::start(core.clone())?;
+        let id = started.notification.id;
+        let host = HostThread::new(&core, &space, started.pid, started.area, 0, id, Wait::Doorbell);
+        core.add_thread(&host);
+        core.pool.start(&core, Thread::new(host), handle);
+        core.pool.pump_if_wanted();
+        Ok(Systrap { core })
+    }
+}
+
+impl Drop for Systrap {
+    fn drop(&mut self) {
+        self.core.pool.close();
+        self.core.reaper.close();
+    }
+}
+
+impl Platform for Systrap {
+    fn name(&self) -> &'static str {
+        "systrap"
+    }
+
+    fn poll_new_process(&self, cx: &mut Context<'_>) -> Poll<Result<NewProcess>> {
+        self.core.pool.poll_take(cx)
+    }
+
+    fn vdso(&self) -> VdsoLayout {
+        self.core.vdso.clone()
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.core.listener.as_fd())
+    }
+
+    fn dispatch(&self) {
+        self.core.dispatch();
+    }
+}

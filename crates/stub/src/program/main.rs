@@ -81,6 +81,8 @@ unsafe extern "C" fn serve(control: *mut Control) {
             let count = (&raw const (*control).order_count).read_volatile();
             let all_done = orders::carry_out(control, count);
             let reply = (&raw const (*control).reply).read_volatile();
+            // So that the sentry can tell a ring that was interrupted by a stop signal from a new one.
+            (&raw mut (*control).reply).write_volatile(0);
             if reply == REPLY_EXIT {
                 sys::exit_thread();
             }

@@ -1,0 +1,189 @@
+//! [`AreaPool`]: the memory that the sentry shares with each guest thread.
+//!
+//! One memfd holds all areas; the sentry has it mapped whole, a guest process maps those of its own threads.
+//! Guest code may write its areas at any time, so every access here is volatile, of whole words, by an offset
+//! that is checked.
+//!
+//! # Invariant
+//! An area index is given out again only when no process can have it mapped any more: after its process is reaped
+//! (children never inherit a mapping, see [`crate::space`]).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+use moat_abi::{Errno, Result};
+use moat_stub::layout::{AREA_LEN, Cell, Control};
+use moat_sync::{LockClass, Mutex};
+
+/// Areas in all: bounds the guest threads of one sandbox. Memory is used only by areas that have been.
+const MAX_AREAS: u32 = 32768;
+
+/// The areas of all guest threads.
+pub struct AreaPool {
+    fd: OwnedFd,
+    base: NonNull<u8>,
+    free: Mutex<Free>,
+}
+
+struct Free {
+    returned: Vec<u32>,
+    next: u32,
+}
+
+// SAFETY: `base` is a shared mapping that lives as long as the pool; access goes through volatile reads and writes.
+unsafe impl Send for AreaPool {}
+// SAFETY: as above.
+unsafe impl Sync for AreaPool {}
+
+impl AreaPool {
+    /// Makes the memfd and maps it.
+    pub fn new() -> Result<AreaPool> {
+        use rustix::fs::{MemfdFlags, SealFlags};
+        use rustix::mm::{MapFlags, ProtFlags};
+        let host = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
+        let fd = rustix::fs::memfd_create("moat-areas", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(host)?;
+        let len = u64::from(MAX_AREAS) * AREA_LEN;
+        rustix::fs::ftruncate(&fd, len).map_err(host)?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(host)?;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                usize::try_from(len).map_err(|_| Errno::ENOMEM)?,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                &fd,
+                0,
+            )
+        }
+        .map_err(host)?;
+        let base = NonNull::new(base.cast()).ok_or(Errno::ENOMEM)?;
+        let free = Mutex::new(LockClass::Platform, Free { returned: Vec::new(), next: 0 });
+        Ok(AreaPool { fd, base, free })
+    }
+
+    /// The memfd.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// An area that nobody has mapped.
+    pub fn take(&self) -> Result<Area> {
+        let mut free = self.free.lock();
+        let index = match free.returned.pop() {
+            Some(index) => index,
+            None if free.next < MAX_AREAS => {
+                free.next += 1;
+                free.next - 1
+            }
+            None => return Err(Errno::EAGAIN),
+        };
+        drop(free);
+        // SAFETY: index < MAX_AREAS, so that the offset is inside the mapping.
+        let base = unsafe { self.base.add(index as usize * AREA_LEN as usize) };
+        Ok(Area { base, index })
+    }
+
+    /// Gives areas back; no process may have them mapped.
+    pub fn give_back(&self, areas: impl Iterator<Item = Area>) {
+        self.free.lock().returned.extend(areas.map(|area| area.index));
+    }
+}
+
+impl Drop for AreaPool {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`; areas are used only by objects that keep the pool alive.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), MAX_AREAS as usize * AREA_LEN as usize) };
+    }
+}
+
+/// One thread's area, as the sentry sees it. Valid as long as its [`AreaPool`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    base: NonNull<u8>,
+    index: u32,
+}
+
+// SAFETY: a plain address; access is volatile and the other side is another process anyway.
+unsafe impl Send for Area {}
+// SAFETY: as above.
+unsafe impl Sync for Area {}
+
+/// Offset of a field of [`Control`].
+macro_rules! control {
+    ($field:ident) => {
+        std::mem::offset_of!(moat_stub::layout::Control, $field) as u64
+    };
+}
+pub(crate) use control;
+
+impl Area {
+    /// Offset in the memfd.
+    pub fn file_offset(self) -> u64 {
+        u64::from(self.index) * AREA_LEN
+    }
+
+    fn at<T>(self, offset: u64) -> *mut T {
+        assert!(offset <= AREA_LEN - size_of::<T>() as u64 && offset.is_multiple_of(align_of::<T>() as u64));
+        // SAFETY: just checked to be inside the area.
+        unsafe { self.base.as_ptr().add(offset as usize).cast() }
+    }
+
+    /// Reads a word once.
+    pub fn read(self, offset: u64) -> u64 {
+        // SAFETY: `at` gives an aligned address inside the mapping; any bits are a u64.
+        unsafe { self.at::<u64>(offset).read_volatile() }
+    }
+
+    /// Reads half a word once.
+    pub fn read32(self, offset: u64) -> u32 {
+        // SAFETY: as above.
+        unsafe { self.at::<u32>(offset).read_volatile() }
+    }
+
+    /// Writes a word.
+    pub fn write(self, offset: u64, value: u64) {
+        // SAFETY: as above.
+        unsafe { self.at::<u64>(offset).write_volatile(value) }
+    }
+
+    /// Writes half a word.
+    pub fn write32(self, offset: u64, value: u32) {
+        // SAFETY: as above.
+        unsafe { self.at::<u32>(offset).write_volatile(value) }
+    }
+
+    /// Writes an order.
+    pub fn write_cell(self, i: usize, cell: &Cell) {
+        let offset = control!(cells) + (i * size_of::<Cell>()) as u64;
+        // SAFETY: as above; a cell is eight words.
+        unsafe { self.at::<Cell>(offset).write_volatile(*cell) }
+    }
+
+    /// Reads the result of an order.
+    pub fn read_result(self, i: usize) -> u64 {
+        self.read(control!(cells) + (i * size_of::<Cell>() + std::mem::offset_of!(Cell, result)) as u64)
+    }
+
+    /// Copies bytes out; `offset` and the length are multiples of 4.
+    pub fn read_bytes(self, offset: u64, len: u64) -> Vec<u8> {
+        let words = (0..len / 4).map(|i| self.read32(offset + i * 4));
+        words.flat_map(u32::to_le_bytes).collect()
+    }
+
+    /// Copies bytes in; `offset` and the length are multiples of 4.
+    pub fn write_bytes(self, offset: u64, bytes: &[u8]) {
+        for (i, word) in (0u64..).zip(bytes.chunks_exact(4)) {
+            self.write32(offset + i * 4, u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+        }
+    }
+
+    /// Copies everything from `offset` to the end of the area (the signal frame) from another area.
+    pub fn copy_tail(self, from: Area, offset: u64) {
+        for at in (offset..AREA_LEN).step_by(8) {
+            self.write(at, from.read(at));
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Control>() <= 4096);

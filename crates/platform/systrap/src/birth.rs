@@ -1,0 +1,217 @@
+//! Making processes and threads: [`Thread::poll_make_process`] and [`Thread::poll_make_thread`].
+//!
+//! The parent's host thread makes the clone itself, as a sibling of all guest processes (CLONE_PARENT), so that
+//! the sentry can wait for it. The child's first call carries a secret number that ties it to this clone; it is
+//! parked in that call until it is first resumed, on a copy of the parent's signal frame in its own area.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
+
+use moat_abi::{Errno, Result};
+use moat_stub::layout::{AREA_LEN, CELLS, Cell, OP_FORK, OP_SPAWN, REPLY_STOP, STACK_OFFSET};
+
+use crate::area::{Area, control};
+use crate::core::{Birth, Pending};
+use crate::filter::nr;
+use crate::frame::at;
+use crate::space::{FreeSlot, Stage};
+use crate::state::{Born, Call, Effect, HostThread, Stop, area_addr};
+use crate::thread::{Thread, prepare_area};
+
+const CLONE_PARENT: u64 = 0x8000;
+/// CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID.
+const CLONE_AS_THREAD: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000 | 0x20_0000;
+const MADV_DONTFORK: u64 = 10;
+/// How often a fork is tried again that met the making of a thread in the same process.
+const MAX_TRIES: u32 = 100;
+
+/// A clone under way.
+pub(crate) struct Making {
+    token: u32,
+    tries: u32,
+    /// The slot of a new thread.
+    slot: Option<u32>,
+    /// The parent has said that its orders are done, and whether the clone was made.
+    cloned: bool,
+}
+
+impl Making {
+    /// The parent is gone or the clone failed: the child, if there is one, is not wanted.
+    pub(crate) fn withdraw(self, parent: &HostThread) {
+        if let Some(pending) = parent.core.withdraw(self.token)
+            && pending.kind == Birth::Process
+        {
+            // No child has come for it, and none can any more.
+            parent.core.areas.give_back(std::iter::once(pending.area));
+        }
+        if let Some(slot) = self.slot {
+            parent.area_of_slot_unused(slot);
+        }
+    }
+}
+
+impl HostThread {
+    /// A slot whose thread was never made.
+    fn area_of_slot_unused(&self, slot: u32) {
+        self.space.clear_alive(slot);
+        self.space.release_slot(slot);
+    }
+}
+
+fn call(nr: u32, args: [u64; 6], effect: Effect) -> (Cell, Call) {
+    (Cell { op: u64::from(nr), args, result: 0 }, Call { nr, args, fd: None, effect })
+}
+
+/// The mapping of an area by a thread that is in the process already.
+fn map(slot: &FreeSlot, number: u32) -> (Cell, Call) {
+    let args = [area_addr(slot.slot), AREA_LEN, 3, 0x11, u64::from(number), slot.area.file_offset()];
+    call(nr::MMAP, args, Effect::Map(slot.slot))
+}
+
+impl Thread {
+    /// Has the thread fork.
+    pub(crate) fn poll_make_process(&mut self, cx: &mut Context<'_>) -> Poll<Result<Born>> {
+        ready!(self.poll_ready_to_make(cx))?;
+        loop {
+            if self.making.is_none() {
+                self.begin_process(cx, 0)?;
+            }
+            match ready!(self.poll_making(cx)) {
+                // A thread was just being made in this process, whose area the child would have inherited.
+                Err((Errno::EAGAIN, tries)) if tries < MAX_TRIES && !self.host.is_dead() => {
+                    self.begin_process(cx, tries + 1)?;
+                }
+                Err((errno, _)) => return Poll::Ready(Err(errno)),
+                Ok(born) => return Poll::Ready(Ok(born)),
+            }
+        }
+    }
+
+    /// Has the thread make a sibling.
+    pub(crate) fn poll_make_thread(&mut self, cx: &mut Context<'_>) -> Poll<Result<Born>> {
+        ready!(self.poll_ready_to_make(cx))?;
+        if self.making.is_none() {
+            self.begin_thread(cx)?;
+        }
+        self.poll_making(cx).map_err(|(errno, _)| errno)
+    }
+
+    fn poll_ready_to_make(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.making.is_none() {
+            ready!(self.poll_deferred(cx))?;
+            if self.host.is_dead() {
+                return Poll::Ready(Err(Errno::ESRCH));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn begin_process(&mut self, cx: &mut Context<'_>, tries: u32) -> Result<()> {
+        self.flush_regs();
+        let core = self.host.core.clone();
+        let mut steps = Vec::new();
+        for slot in self.host.space.unprotected() {
+            if slot.stage == Stage::Listed {
+                steps.push(map(&slot, core.areas_number));
+            }
+            let args = [area_addr(slot.slot), AREA_LEN, MADV_DONTFORK, 0, 0, 0];
+            steps.push(call(nr::MADVISE, args, Effect::Protect(slot.slot)));
+            if steps.len() + 3 > CELLS {
+                break; // The host refuses the fork, and the next try sees to the others.
+            }
+        }
+        let area = core.areas.take()?;
+        prepare_area(area, self.host.slot, core.frame.frame, core.bases);
+        area.copy_tail(self.host.area, core.frame.frame & !7);
+        let pending = Pending { kind: Birth::Process, parent: self.host.clone(), area, slot: self.host.slot };
+        let token = core.announce(pending).inspect_err(|_| core.areas.give_back(std::iter::once(area)))?;
+        let (mut cell, expected) = call(nr::CLONE, [CLONE_PARENT, 0, 0, 0, 0, 0], Effect::Fork);
+        cell.op = OP_FORK;
+        let fd = u64::from(token) << 32 | u64::from(core.areas_number);
+        cell.args = [CLONE_PARENT, fd, area.file_offset(), 0, 0, 0];
+        steps.push((cell, expected));
+        self.begin(cx, Making { token, tries, slot: None, cloned: false }, steps)
+    }
+
+    fn begin_thread(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        self.flush_regs();
+        let core = self.host.core.clone();
+        let free = self.host.space.take_slot()?;
+        let (frame, at) = (core.frame.frame, area_addr(free.slot));
+        prepare_area(free.area, free.slot, frame, core.bases);
+        free.area.copy_tail(self.host.area, core.frame.frame & !7);
+        relocate(free.area, at, &core.frame);
+        let pending = Pending { kind: Birth::Thread, parent: self.host.clone(), area: free.area, slot: free.slot };
+        let token = match core.announce(pending) {
+            Ok(token) => token,
+            Err(errno) => {
+                self.host.area_of_slot_unused(free.slot);
+                return Err(errno);
+            }
+        };
+        let mut steps = Vec::new();
+        if free.stage == Stage::Listed {
+            steps.push(map(&free, core.areas_number));
+        }
+        let stack = (at + frame) & !15;
+        let args = [CLONE_AS_THREAD, stack, 0, at + control!(alive), 0, 0];
+        let (mut cell, expected) = call(nr::CLONE, args, Effect::None);
+        cell.op = OP_SPAWN;
+        cell.args = [CLONE_AS_THREAD, at, u64::from(token), 0, 0, 0];
+        steps.push((cell, expected));
+        self.begin(cx, Making { token, tries: 0, slot: Some(free.slot), cloned: false }, steps)
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>, making: Making, steps: Vec<(Cell, Call)>) -> Result<()> {
+        let (cells, expected): (Vec<Cell>, VecDeque<Call>) = steps.into_iter().unzip();
+        let sent = self.send_cells(cx, REPLY_STOP, &cells, expected);
+        match sent {
+            Ok(()) => self.making = Some(making),
+            Err(_) => making.withdraw(&self.host),
+        }
+        sent
+    }
+
+    /// Waits for both the parent's and the child's word.
+    fn poll_making(&mut self, cx: &mut Context<'_>) -> Poll<Result<Born, (Errno, u32)>> {
+        let host = self.host.clone();
+        let Some(making) = &mut self.making else { return Poll::Ready(Err((Errno::EIO, 0))) };
+        let tries = making.tries;
+        let mut outcome = Ok(());
+        if !making.cloned {
+            match ready!(host.poll_stop(cx)) {
+                Ok(Stop::Orders { done, results }) => match results.get(done) {
+                    Some(result) => outcome = Err(Errno::from_ret(*result).err().unwrap_or(Errno::EIO)),
+                    None => making.cloned = true,
+                },
+                Ok(Stop::Signal { .. }) => {
+                    host.space.kill();
+                    outcome = Err(Errno::ESRCH);
+                }
+                Err(errno) => outcome = Err(errno),
+            }
+        }
+        let born = match outcome {
+            Ok(()) => ready!(host.poll_born(cx)),
+            Err(errno) => Err(errno),
+        };
+        let making = self.making.take();
+        match born {
+            Ok(mut born) => {
+                self.pass_on(&mut born.thread);
+                Poll::Ready(Ok(born))
+            }
+            Err(errno) => {
+                making.into_iter().for_each(|making| making.withdraw(&host));
+                Poll::Ready(Err((errno, tries)))
+            }
+        }
+    }
+}
+
+/// Adjusts the addresses inside a frame that was copied to another area.
+fn relocate(area: Area, addr: u64, frame: &crate::frame::FrameLayout) {
+    area.write(frame.frame + at::FPSTATE, addr + frame.fpstate);
+    area.write(frame.frame + at::STACK_SP, addr + STACK_OFFSET);
+}
+

@@ -1,0 +1,259 @@
+//! [`Core`]: the platform's tables, and the dispatch of notifications.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use moat_abi::{Errno, Result};
+use moat_host::seccomp::{Answer, Listener, Notification};
+use moat_platform::VdsoLayout;
+use moat_stub::layout::{AREA_LEN, DOORBELL};
+use moat_sync::{LockClass, Mutex};
+
+use crate::area::{Area, AreaPool};
+use crate::filter::{SegmentBases, nr};
+use crate::frame::FrameLayout;
+use crate::pool::Pool;
+use crate::reaper::Reaper;
+use crate::space::{Space, SpaceHandle, Stage, tgkill};
+use crate::state::{Born, HostThread, Wait, area_addr};
+use crate::thread::Thread;
+
+/// Everything that the parts of the platform share.
+pub struct Core {
+    /// Where every guest thread rings.
+    pub listener: Listener,
+    /// Memory shared with guest threads.
+    pub areas: AreaPool,
+    /// The number that guest processes have the areas' memfd under.
+    pub areas_number: u32,
+    /// Where signal frames are in areas.
+    pub frame: FrameLayout,
+    /// The extended state of a fresh program.
+    pub fresh_fpu: Vec<u8>,
+    /// How the stub reads and sets segment bases.
+    pub bases: SegmentBases,
+    /// procfs, if the sentry had it when it started.
+    pub proc_dir: Option<OwnedFd>,
+    /// The vDSO of blank processes.
+    pub vdso: VdsoLayout,
+    /// Blank processes.
+    pub pool: Pool,
+    /// Who hears of dead processes.
+    pub reaper: Reaper,
+    threads: Mutex<HashMap<i32, Arc<HostThread>>>,
+    pending: Mutex<HashMap<u32, Pending>>,
+    spaces: Mutex<HashMap<i32, Weak<Space>>>,
+}
+
+/// A clone that the sentry has allowed and whose child has not yet reported.
+pub struct Pending {
+    /// What is made.
+    pub kind: Birth,
+    /// Who makes it.
+    pub parent: Arc<HostThread>,
+    /// The area of the child's first thread.
+    pub area: Area,
+    /// Its place in the process.
+    pub slot: u32,
+}
+
+/// What a clone makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// A process.
+    Process,
+    /// A thread of the parent's process.
+    Thread,
+}
+
+/// What `Core::new` is made of.
+#[allow(missing_docs)]
+pub struct Parts {
+    pub listener: Listener,
+    pub areas: AreaPool,
+    pub areas_number: u32,
+    pub frame: FrameLayout,
+    pub fresh_fpu: Vec<u8>,
+    pub bases: SegmentBases,
+    pub proc_dir: Option<OwnedFd>,
+    pub vdso: VdsoLayout,
+    pub reaper: Reaper,
+}
+
+impl Core {
+    /// Empty tables.
+    pub fn new(p: Parts) -> Arc<Core> {
+        Arc::new(Core {
+            listener: p.listener,
+            areas: p.areas,
+            areas_number: p.areas_number,
+            frame: p.frame,
+            fresh_fpu: p.fresh_fpu,
+            bases: p.bases,
+            proc_dir: p.proc_dir,
+            vdso: p.vdso,
+            reaper: p.reaper,
+            pool: Pool::new(),
+            threads: Mutex::new(LockClass::Platform, HashMap::new()),
+            pending: Mutex::new(LockClass::Platform, HashMap::new()),
+            spaces: Mutex::new(LockClass::Platform, HashMap::new()),
+        })
+    }
+
+    /// Answers the notification that a parked thread waits in.
+    pub fn answer(&self, id: u64, wait: Wait) {
+        let answer = match wait {
+            Wait::Doorbell => Answer::Value(0),
+            Wait::FirstMap => Answer::Continue,
+        };
+        // If the thread is gone its process's end is heard of by the reaper.
+        let _ = self.listener.answer(id, answer);
+    }
+
+    /// Takes in one notification, which poll(2) has said is there.
+    pub fn dispatch(self: &Arc<Core>) {
+        if let Ok(n) = self.listener.receive() {
+            self.handle(&n);
+        }
+        self.pool.pump_if_wanted();
+    }
+
+    fn handle(self: &Arc<Core>, n: &Notification) {
+        if let Some(token) = token_of(n) {
+            if self.register(n, token).is_err() {
+                kill_stray(n.tid);
+            }
+            return;
+        }
+        let thread = self.threads.lock().get(&n.tid).cloned();
+        match thread {
+            Some(thread) if u64::from(n.nr) == DOORBELL => thread.stopped(n.id),
+            Some(thread) => thread.called(n),
+            None => kill_stray(n.tid),
+        }
+    }
+
+    /// Announces a clone; the child must give the number back.
+    pub fn announce(&self, pending: Pending) -> Result<u32> {
+        loop {
+            let mut bytes = [0; 4];
+            if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())? != bytes.len() {
+                return Err(Errno::EAGAIN);
+            }
+            let token = u32::from_ne_bytes(bytes);
+            let mut table = self.pending.lock();
+            if token != 0 && !table.contains_key(&token) {
+                table.insert(token, pending);
+                return Ok(token);
+            }
+        }
+    }
+
+    /// Withdraws an announcement; gives back what it was if the child has not reported.
+    pub fn withdraw(&self, token: u32) -> Option<Pending> {
+        self.pending.lock().remove(&token)
+    }
+
+    /// A new thread's first notification.
+    fn register(self: &Arc<Core>, n: &Notification, token: u32) -> Result<()> {
+        let pending = self.withdraw(token).ok_or(Errno::ESRCH)?;
+        let born = self.registered(n, token, &pending)?;
+        pending.parent.gave_birth(born);
+        Ok(())
+    }
+
+    fn registered(self: &Arc<Core>, n: &Notification, token: u32, p: &Pending) -> Result<Born> {
+        let (space, wait, handle) = match p.kind {
+            Birth::Process => {
+                let fd = u64::from(token) << 32 | u64::from(self.areas_number);
+                let want = [area_addr(p.slot), AREA_LEN, 3, 0x11, fd, p.area.file_offset()];
+                // Making a space fails for a thread that is not the first of a process.
+                let space = if n.nr == nr::MMAP && n.args == want {
+                    Space::new(self, n.tid, p.slot, p.area, Stage::Listed)
+                } else {
+                    Err(Errno::EPERM)
+                };
+                // The mmap is never made then: nobody has the area mapped.
+                let space = space.inspect_err(|_| self.areas.give_back(std::iter::once(p.area)))?;
+                self.add_space(&space)?;
+                let handle = SpaceHandle(space.clone());
+                (space, Wait::FirstMap, Some(handle))
+            }
+            Birth::Thread => {
+                if u64::from(n.nr) != DOORBELL {
+                    return Err(Errno::EPERM);
+                }
+                tgkill(p.parent.space.pid, n.tid, 0)?;
+                (p.parent.space.clone(), Wait::Doorbell, None)
+            }
+        };
+        let thread = HostThread::new(self, &space, n.tid, p.area, p.slot, n.id, wait);
+        self.add_thread(&thread);
+        Ok(Born { thread: Thread::new(thread), space: handle })
+    }
+
+    /// Lists a process and has the reaper watch it.
+    pub fn add_space(&self, space: &Arc<Space>) -> Result<()> {
+        self.spaces.lock().insert(space.pid, Arc::downgrade(space));
+        self.reaper.watch(space)
+    }
+
+    /// Lists a thread. One of the same id that is still listed has ended without our knowing.
+    pub fn add_thread(&self, thread: &Arc<HostThread>) {
+        thread.space.add_thread(thread);
+        let stale = self.threads.lock().insert(thread.tid, thread.clone());
+        if let Some(stale) = stale {
+            stale.died();
+        }
+    }
+
+    /// Takes a thread off the list.
+    pub fn forget_thread(&self, tid: i32) {
+        self.threads.lock().remove(&tid);
+    }
+
+    /// Takes a thread off the list unless its id belongs to another by now.
+    pub fn forget_thread_if(&self, thread: &Arc<HostThread>) {
+        let mut threads = self.threads.lock();
+        if threads.get(&thread.tid).is_some_and(|t| Arc::ptr_eq(t, thread)) {
+            threads.remove(&thread.tid);
+        }
+    }
+
+    /// Takes a reaped process off the list.
+    pub fn forget_space(&self, pid: i32) {
+        self.spaces.lock().remove(&pid);
+    }
+
+    /// The process of this id.
+    pub fn space(&self, pid: i32) -> Option<Arc<Space>> {
+        self.spaces.lock().get(&pid)?.upgrade()
+    }
+
+    /// Whether no guest process is left.
+    pub fn is_empty(&self) -> bool {
+        self.spaces.lock().is_empty()
+    }
+}
+
+/// The announcement that a new thread's first call refers to: the upper half of mmap's descriptor, which the host
+/// ignores, or the doorbell's argument, which is 0 in every other ring.
+fn token_of(n: &Notification) -> Option<u32> {
+    let token = if n.nr == nr::MMAP {
+        n.args[4] >> 32
+    } else if u64::from(n.nr) == DOORBELL {
+        n.args[0] & u64::from(u32::MAX)
+    } else {
+        0
+    };
+    u32::try_from(token).ok().filter(|token| *token != 0)
+}
+
+/// Kills a process that the sentry has not asked for, or whose thread does what it was not told.
+fn kill_stray(tid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(tid) {
+        // By the id of one of its threads; it waits for our answer, so the id is its own.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}

@@ -1,0 +1,274 @@
+//! [`Space`]: one guest process; [`SpaceHandle`]: the sentry's reference to it.
+//!
+//! # Invariants
+//! - The process is not reaped before its last [`SpaceHandle`] is dropped, so its pid means this process
+//!   wherever a handle is at hand.
+//! - No process has the area of another's thread mapped: an area is listed here before its mapping is asked for, and the
+//!   clone that makes a process is let through only when every listed area is known to be MADV_DONTFORK. "Known"
+//!   means that the call was verified and that the same thread has made another call since, which it
+//!   cannot before the first is complete.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Weak};
+
+use moat_abi::{Errno, Result};
+use moat_platform::{AddressSpace, GUEST_TOP};
+use moat_stub::layout::MAX_AREAS_PER_PROCESS;
+use moat_sync::{LockClass, Mutex};
+
+use crate::area::{Area, control};
+use crate::core::Core;
+use crate::state::HostThread;
+
+/// How far an area is on its way to be kept out of children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Its mapping has been or will be asked for.
+    Listed,
+    /// It is mapped.
+    Mapped,
+    /// It is mapped and not inherited.
+    Protected,
+}
+
+struct Slot {
+    slot: u32,
+    area: Area,
+    stage: Stage,
+    taken: bool,
+}
+
+struct State {
+    slots: Vec<Slot>,
+    threads: Vec<Weak<HostThread>>,
+    exited: bool,
+    handle_dropped: bool,
+}
+
+/// One guest process.
+pub struct Space {
+    /// The process id.
+    pub pid: i32,
+    pidfd: OwnedFd,
+    core: Arc<Core>,
+    state: Mutex<State>,
+}
+
+/// An area for a new thread.
+#[derive(Clone, Copy, Debug)]
+pub struct FreeSlot {
+    /// Its place in the process.
+    pub slot: u32,
+    /// Its memory.
+    pub area: Area,
+    /// Whether it is mapped there already.
+    pub stage: Stage,
+}
+
+impl Space {
+    /// The process `pid`, whose first thread uses `area`.
+    ///
+    /// # Errors
+    /// ESRCH, EINVAL if it is not a process of its own; EMFILE.
+    pub fn new(core: &Arc<Core>, pid: i32, slot: u32, area: Area, stage: Stage) -> Result<Arc<Space>> {
+        let raw = rustix::process::Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
+        let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
+        let state = State {
+            slots: vec![Slot { slot, area, stage, taken: true }],
+            threads: Vec::new(),
+            exited: false,
+            handle_dropped: false,
+        };
+        let state = Mutex::new(LockClass::Platform, state);
+        Ok(Arc::new(Space { pid, pidfd, core: core.clone(), state }))
+    }
+
+    /// Readable when the process has exited.
+    pub fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
+    }
+
+    /// Lists a thread, to be told of the process's end.
+    pub fn add_thread(&self, thread: &Arc<HostThread>) {
+        let mut s = self.state.lock();
+        s.threads.retain(|t| t.strong_count() > 0);
+        s.threads.push(Arc::downgrade(thread));
+    }
+
+    /// An area for a new thread: one that a thread has left, or a fresh one.
+    ///
+    /// # Errors
+    /// EAGAIN if there are too many.
+    pub fn take_slot(&self) -> Result<FreeSlot> {
+        {
+            let mut s = self.state.lock();
+            // The host clears the word when the old thread is through with its memory.
+            if let Some(slot) = s.slots.iter_mut().find(|slot| !slot.taken && slot.area.read32(control!(alive)) == 0) {
+                slot.taken = true;
+                return Ok(FreeSlot { slot: slot.slot, area: slot.area, stage: slot.stage });
+            }
+        }
+        let area = self.core.areas.take()?;
+        let mut s = self.state.lock();
+        let slot = (0..MAX_AREAS_PER_PROCESS).find(|n| s.slots.iter().all(|slot| slot.slot != *n));
+        let Some(slot) = slot else {
+            drop(s);
+            self.core.areas.give_back(std::iter::once(area));
+            return Err(Errno::EAGAIN);
+        };
+        s.slots.push(Slot { slot, area, stage: Stage::Listed, taken: true });
+        Ok(FreeSlot { slot, area, stage: Stage::Listed })
+    }
+
+    /// Gives a slot back to the process (not to the pool: it may still be mapped).
+    pub fn release_slot(&self, slot: u32) {
+        if let Some(slot) = self.state.lock().slots.iter_mut().find(|s| s.slot == slot) {
+            slot.taken = false;
+        }
+    }
+
+    /// Marks the area of a slot as used by no thread.
+    pub fn clear_alive(&self, slot: u32) {
+        if let Some(slot) = self.state.lock().slots.iter().find(|s| s.slot == slot) {
+            slot.area.write32(control!(alive), 0);
+        }
+    }
+
+    /// The stage of a slot.
+    pub fn stage(&self, slot: u32) -> Option<Stage> {
+        self.state.lock().slots.iter().find(|s| s.slot == slot).map(|s| s.stage)
+    }
+
+    /// Moves a slot on.
+    pub fn set_stage(&self, slot: u32, stage: Stage) {
+        if let Some(slot) = self.state.lock().slots.iter_mut().find(|s| s.slot == slot) {
+            slot.stage = slot.stage.max(stage);
+        }
+    }
+
+    /// Whether a child would inherit no area.
+    pub fn all_protected(&self) -> bool {
+        self.state.lock().slots.iter().all(|slot| slot.stage == Stage::Protected)
+    }
+
+    /// The slots that a fork has to see to first. Those in the hands of a thread that is just being made are not
+    /// among them: the fork is then refused and tried again.
+    pub fn unprotected(&self) -> Vec<FreeSlot> {
+        let s = self.state.lock();
+        let open = s.slots.iter().filter(|slot| slot.stage == Stage::Mapped || slot.stage == Stage::Listed && !slot.taken);
+        open.map(|slot| FreeSlot { slot: slot.slot, area: slot.area, stage: slot.stage }).collect()
+    }
+
+    /// Kills the process.
+    pub fn kill(&self) {
+        // It may be dead already.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+    }
+
+    /// The process has exited: tells its threads, and reaps it if nobody holds it.
+    pub fn exited(&self) {
+        let threads: Vec<_> = {
+            let mut s = self.state.lock();
+            s.exited = true;
+            s.threads.drain(..).filter_map(|t| t.upgrade()).collect()
+        };
+        for thread in threads {
+            self.core.forget_thread_if(&thread);
+            thread.died();
+        }
+        if self.state.lock().handle_dropped {
+            self.reap();
+        }
+    }
+
+    fn handle_dropped(&self) {
+        let exited = {
+            let mut s = self.state.lock();
+            s.handle_dropped = true;
+            s.exited
+        };
+        if exited {
+            self.reap();
+        } else {
+            self.kill();
+        }
+    }
+
+    /// Frees the process id and the areas. Called once, after exit and with the handle dropped.
+    fn reap(&self) {
+        use moat_abi::clone::WaitFlags;
+        use moat_host::wait::{WaitTarget, waitid};
+        let flags = WaitFlags::EXITED | WaitFlags::NOHANG | WaitFlags::ALL;
+        // Somebody else's wait for any child may have taken it.
+        let _ = waitid(WaitTarget::Pidfd(self.pidfd.as_fd()), flags);
+        let slots = std::mem::take(&mut self.state.lock().slots);
+        self.core.areas.give_back(slots.into_iter().map(|slot| slot.area));
+        self.core.forget_space(self.pid);
+    }
+}
+
+/// The reference that keeps a guest process alive.
+pub struct SpaceHandle(pub Arc<Space>);
+
+impl Drop for SpaceHandle {
+    fn drop(&mut self) {
+        self.0.handle_dropped();
+    }
+}
+
+/// The bytes of a range below [`GUEST_TOP`].
+fn clamp(addr: u64, len: usize) -> Result<usize> {
+    let room = GUEST_TOP.checked_sub(addr).filter(|room| *room > 0).ok_or(Errno::EFAULT)?;
+    Ok(len.min(usize::try_from(room).unwrap_or(usize::MAX)))
+}
+
+impl AddressSpace for SpaceHandle {
+    fn read(&self, addr: u64, buf: &mut [u8]) -> Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let len = clamp(addr, buf.len())?;
+        moat_host::memory::read(self.0.pid, addr, &mut buf[..len])
+    }
+
+    fn write(&self, addr: u64, buf: &[u8]) -> Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let len = clamp(addr, buf.len())?;
+        moat_host::memory::write(self.0.pid, addr, &buf[..len])
+    }
+
+    fn write_forced(&self, addr: u64, buf: &[u8]) -> Result<usize> {
+        use rustix::fs::{Mode, OFlags, openat};
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let len = clamp(addr, buf.len())?;
+        let proc_dir = self.0.core.proc_dir.as_ref().ok_or(Errno::EFAULT)?;
+        let path = format!("{}/mem", self.0.pid);
+        let file = File::from(openat(proc_dir, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
+        // EIO is what the host says of a page that is not there.
+        file.write_at(&buf[..len], addr).map_err(|_| Errno::EFAULT)
+    }
+
+    fn host_pid(&self) -> i32 {
+        self.0.pid
+    }
+
+    fn kill(&self) {
+        self.0.kill();
+    }
+}
+
+/// tgkill(2); signal 0 only checks that the thread is of that process.
+///
+/// # Errors
+/// ESRCH.
+pub fn tgkill(pid: i32, tid: i32, signal: i32) -> Result<()> {
+    // SAFETY: takes no pointers.
+    let r = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, signal) };
+    if r == 0 { Ok(()) } else { Err(moat_host::last_errno()) }
+}

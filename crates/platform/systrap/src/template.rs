@@ -1,0 +1,312 @@
+//! The making of the template: the host process that all guest processes descend from.
+//!
+//! A helper that shares this process's memory makes a plain copy of it (a thread-like helper, because the copy of
+//! one has no rseq registration), and the copy maps the stub, moves the vDSO to its fixed place, and jumps into
+//! the stub, which unmaps everything else and installs the filter. Up to the jump the copy runs code of
+//! this file, on a stack of its own, and makes nothing but system calls: other threads of the sentry may have
+//! held any lock when it was made.
+
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use moat_abi::{Errno, Result};
+use moat_host::seccomp::{Listener, Notification};
+use moat_platform::{GUEST_TOP, PAGE_SIZE, VdsoLayout};
+use moat_stub::layout::{AREA_BASE, AREA_LEN, DOORBELL, Init, STACK_OFFSET, STUB_BASE};
+
+use crate::area::{Area, AreaPool, control};
+use crate::filter::{SegmentBases, program};
+use crate::frame::{EXTENDED_SIZE, FrameLayout, MAGIC1, at};
+use crate::thread::prepare_area;
+
+/// How long the template may take to come up.
+const PATIENCE: Duration = Duration::from_secs(10);
+const HELPER_STACK: usize = 256 * 1024;
+
+/// A template waiting in its first notification.
+pub struct Started {
+    /// Its process id.
+    pub pid: i32,
+    /// The listener of all guest processes.
+    pub listener: Listener,
+    /// What it waits in.
+    pub notification: Notification,
+    /// Its area, in slot 0.
+    pub area: Area,
+    /// Where the host puts frames.
+    pub frame: FrameLayout,
+    /// Where the vDSO is.
+    pub vdso: VdsoLayout,
+}
+
+/// One of the host's special mappings and where it goes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Move {
+    from: u64,
+    to: u64,
+    len: u64,
+}
+
+/// What the helper and the copy read.
+struct Plan {
+    moves: [Move; 4],
+    areas_fd: i32,
+    area_offset: i64,
+    image: *const u8,
+    image_len: usize,
+    init: u64,
+    pid: i32,
+}
+
+/// Makes the template.
+///
+/// # Errors
+/// Those of clone and seccomp; ENOSYS if the host lacks a notifying filter or XSAVE; ETIMEDOUT.
+pub fn start(areas: &AreaPool, bases: SegmentBases) -> Result<Started> {
+    let area = areas.take()?;
+    let (moves, vdso) = plan_vdso();
+    write_init(area, areas, bases, &vdso);
+    let mut plan = Plan {
+        moves,
+        areas_fd: areas.fd().as_raw_fd(),
+        area_offset: i64::try_from(area.file_offset()).map_err(|_| Errno::EOVERFLOW)?,
+        image: moat_stub::IMAGE.as_ptr(),
+        image_len: moat_stub::IMAGE.len(),
+        init: moat_stub::header().init,
+        pid: 0,
+    };
+    run_helper(&mut plan)?;
+    let finished = wait_for(plan.pid, area);
+    if finished.is_err() {
+        kill(plan.pid);
+    }
+    let (listener, notification) = finished?;
+    let frame = frame_layout(area).inspect_err(|_| kill(plan.pid))?;
+    Ok(Started { pid: plan.pid, listener, notification, area, frame, vdso })
+}
+
+fn kill(pid: i32) {
+    use moat_abi::clone::WaitFlags;
+    use moat_host::wait::{WaitTarget, waitid};
+    if let Some(raw) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(raw, rustix::process::Signal::KILL);
+        let _ = waitid(WaitTarget::Pid(pid), WaitFlags::EXITED | WaitFlags::ALL);
+    }
+}
+
+/// Where [`Init`] is in the area.
+macro_rules! init {
+    ($field:ident) => {
+        STACK_OFFSET + std::mem::offset_of!(Init, $field) as u64
+    };
+}
+
+fn write_init(area: Area, areas: &AreaPool, bases: SegmentBases, vdso: &VdsoLayout) {
+    prepare_area(area, 0, 0, bases);
+    let keep = if vdso.vdso.is_empty() { GUEST_TOP..GUEST_TOP } else { vdso.vvar.start..vdso.vdso.end };
+    area.write(init!(keep), keep.start);
+    area.write(init!(keep) + 8, keep.end);
+    let image_len = (moat_stub::IMAGE.len() as u64).next_multiple_of(PAGE_SIZE);
+    area.write(init!(stub_end), STUB_BASE + image_len);
+    area.write32(init!(areas_fd), areas.fd().as_raw_fd().cast_unsigned());
+    area.write32(init!(listener), 0);
+    // SECCOMP_FILTER_FLAG_NEW_LISTENER, and WAIT_KILLABLE_RECV (Linux 5.19) if the host knows it.
+    let flags = if knows_wait_killable() { 0x8 | 0x20 } else { 0x8 };
+    area.write32(init!(filter_flags), flags);
+    let program = program(bases);
+    area.write32(init!(filter_len), u32::try_from(program.len()).unwrap_or(0));
+    for (i, instruction) in (0u64..).zip(&program) {
+        area.write(init!(filter) + i * 8, *instruction);
+    }
+}
+
+fn knows_wait_killable() -> bool {
+    // With a null program a known flag gives EFAULT and an unknown one EINVAL (seccomp(2), NOTES).
+    // SAFETY: the null pointer is refused.
+    let r = unsafe { libc::syscall(libc::SYS_seccomp, 1, 0x8 | 0x20, 0) };
+    r < 0 && moat_host::last_errno() == Errno::EFAULT
+}
+
+/// The host's vDSO and its data pages in this process, and where they go: just below [`GUEST_TOP`], each at its
+/// old distance from the others.
+fn plan_vdso() -> ([Move; 4], VdsoLayout) {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let found: Vec<(Range<u64>, bool)> = maps.lines().filter_map(special_mapping).collect();
+    let none = VdsoLayout { vvar: 0..0, vdso: 0..0 };
+    let (Some(start), Some(end)) = (found.iter().map(|m| m.0.start).min(), found.iter().map(|m| m.0.end).max()) else {
+        return ([Move::default(); 4], none);
+    };
+    let mut moves = [Move::default(); 4];
+    if found.len() > moves.len() || end - start > 64 * PAGE_SIZE {
+        return ([Move::default(); 4], none);
+    }
+    let base = GUEST_TOP - PAGE_SIZE - (end - start);
+    let mut layout = VdsoLayout { vvar: base..base, vdso: base..base };
+    for (slot, (range, is_vdso)) in moves.iter_mut().zip(&found) {
+        *slot = Move { from: range.start, to: base + (range.start - start), len: range.end - range.start };
+        let to = slot.to..slot.to + slot.len;
+        if *is_vdso {
+            layout.vdso = to;
+        } else {
+            layout.vvar.end = layout.vvar.end.max(to.end);
+        }
+    }
+    (moves, layout)
+}
+
+/// A line of /proc/self/maps that is `[vdso]` (true) or one of `[vvar]`'s (false).
+fn special_mapping(line: &str) -> Option<(Range<u64>, bool)> {
+    let name = line.split_whitespace().last()?;
+    if name != "[vdso]" && !name.starts_with("[vvar") {
+        return None;
+    }
+    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+    Some((u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?, name == "[vdso]"))
+}
+
+/// Runs the helper to its end; `plan.pid` is then the copy.
+fn run_helper(plan: &mut Plan) -> Result<()> {
+    use moat_abi::clone::WaitFlags;
+    use moat_host::wait::{WaitTarget, waitid};
+    let mut stack = vec![0u128; HELPER_STACK / 16];
+    let top = stack.as_mut_ptr_range().end.cast();
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_FS;
+    // SAFETY: the sets are initialised by sigfillset. No handler of the sentry may run in the helper.
+    let old = unsafe {
+        let (mut all, mut old) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old);
+        old
+    };
+    // SAFETY: CLONE_VFORK holds this thread until the helper has exited, so that plan and stack outlive it; the
+    // helper makes one system call and exits.
+    let helper = unsafe { libc::clone(helper, top, flags, std::ptr::from_mut(plan).cast()) };
+    let result = if helper < 0 { Err(moat_host::last_errno()) } else { Ok(()) };
+    // SAFETY: the set that was in force before.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, std::ptr::null_mut()) };
+    result?;
+    waitid(WaitTarget::Pid(helper), WaitFlags::EXITED | WaitFlags::ALL)?;
+    if plan.pid > 0 { Ok(()) } else { Err(Errno::from_raw(-plan.pid)) }
+}
+
+/// Makes the copy, as a child of the sentry's.
+extern "C" fn helper(plan: *mut libc::c_void) -> libc::c_int {
+    let plan = plan.cast::<Plan>();
+    let flags = libc::CLONE_PARENT | libc::CLONE_FILES;
+    // SAFETY: a fork without a new stack: the copy goes on here, in its own copy of the memory. The plan is the
+    // sentry's, which waits.
+    unsafe {
+        let pid = libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0);
+        if pid == 0 {
+            become_template(&*plan);
+        }
+        (*plan).pid = if pid > 0 { pid as i32 } else { -moat_host::last_errno().raw() };
+    }
+    0
+}
+
+/// The copy: system calls only.
+///
+/// # Safety
+/// Runs in a process of its own; overwrites whatever is mapped at the stub's and the vDSO's places, which none of
+/// this code and its stack are.
+unsafe fn become_template(plan: &Plan) -> ! {
+    // SAFETY: by the caller.
+    unsafe {
+        for m in &plan.moves {
+            if m.len != 0 {
+                let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+                if libc::syscall(libc::SYS_mremap, m.from, m.len, m.len, flags, m.to) as u64 != m.to {
+                    libc::_exit(125);
+                }
+            }
+        }
+        let text = libc::mmap(
+            STUB_BASE as *mut libc::c_void,
+            plan.image_len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+            -1,
+            0,
+        );
+        let area = libc::mmap(
+            AREA_BASE as *mut libc::c_void,
+            AREA_LEN as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_FIXED,
+            plan.areas_fd,
+            plan.area_offset,
+        );
+        if text as u64 != STUB_BASE || area as u64 != AREA_BASE {
+            libc::_exit(126);
+        }
+        std::ptr::copy_nonoverlapping(plan.image, text.cast(), plan.image_len);
+        if libc::mprotect(text, plan.image_len, libc::PROT_READ | libc::PROT_EXEC) != 0 {
+            libc::_exit(127);
+        }
+        std::arch::asm!(
+            "mov rsp, {stack}",
+            "xor ebp, ebp",
+            "call {init}",
+            "ud2",
+            stack = in(reg) AREA_BASE + AREA_LEN,
+            init = in(reg) plan.init,
+            in("rdi") AREA_BASE,
+            options(noreturn),
+        )
+    }
+}
+
+/// Waits for the filter and for the first ring.
+fn wait_for(pid: i32, area: Area) -> Result<(Listener, Notification)> {
+    use moat_abi::clone::WaitFlags;
+    use moat_host::wait::{WaitTarget, waitid};
+    let end = Instant::now() + PATIENCE;
+    let number = loop {
+        match area.read32(init!(listener)).cast_signed() {
+            0 => {}
+            number if number > 0 => break number - 1,
+            errno => return Err(Errno::from_raw(-errno)),
+        }
+        let flags = WaitFlags::EXITED | WaitFlags::NOHANG | WaitFlags::ALL;
+        if waitid(WaitTarget::Pid(pid), flags)?.is_some() {
+            return Err(Errno::ECHILD);
+        }
+        if Instant::now() > end {
+            return Err(Errno::ETIMEDOUT);
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    };
+    // SAFETY: seccomp(2) put it into the descriptor table that the copy shared with us, for us.
+    let listener = Listener::new(unsafe { OwnedFd::from_raw_fd(number) })?;
+    let mut fds = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
+    let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    if rustix::event::poll(&mut fds, Some(&timeout))? == 0 {
+        return Err(Errno::ETIMEDOUT);
+    }
+    let notification = listener.receive()?;
+    if notification.tid != pid || u64::from(notification.nr) != DOORBELL {
+        return Err(Errno::EPROTO);
+    }
+    // Older hosts (before 6.6) work without, more slowly.
+    let _ = listener.set_sync_wake_up();
+    Ok((listener, notification))
+}
+
+/// Learns from the template's frame where frames are. It is not hostile yet, but it is checked all the same.
+fn frame_layout(area: Area) -> Result<FrameLayout> {
+    let offset = |addr: u64| addr.checked_sub(AREA_BASE).filter(|o| *o > STACK_OFFSET && *o < AREA_LEN - 512);
+    let frame = offset(area.read(control!(frame))).ok_or(Errno::EPROTO)?;
+    let fpstate = offset(area.read(frame + at::FPSTATE)).ok_or(Errno::ENOSYS)?;
+    let fp_len = u64::from(area.read32(fpstate + EXTENDED_SIZE));
+    let fits = fp_len >= 576 && fp_len.is_multiple_of(4) && fpstate + fp_len <= AREA_LEN && fpstate > frame;
+    if area.read32(fpstate + EXTENDED_SIZE - 4) != MAGIC1 || !fits || !frame.is_multiple_of(8) {
+        return Err(Errno::ENOSYS);
+    }
+    // Room for one more frame, of a fault in an order.
+    if frame - STACK_OFFSET < AREA_LEN - frame + 4096 {
+        return Err(Errno::ENOSYS);
+    }
+    Ok(FrameLayout { frame, fpstate, fp_len })
+}

@@ -1,0 +1,365 @@
+//! [`Thread`]: the owner's side of a guest thread, the platform's [`GuestThread`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use moat_abi::{Errno, Result};
+use moat_platform::regs::USER_RFLAGS;
+use moat_platform::{Event, Fault, ForeignAbi, GuestThread, Kick, NewProcess, Order, Regs};
+use moat_stub::layout::{CELLS, Cell, Control, FEATURE_FSGSBASE, REPLY_RESUME, REPLY_STOP};
+
+use crate::area::{Area, control};
+use crate::birth::Making;
+use crate::filter::SegmentBases;
+use crate::frame::{EXTENDED_SIZE, MAGIC1, at, words_from_regs};
+use crate::order::{MAX_CELLS, is_in_range, lower};
+use crate::state::{Call, HostThread, Sent, Signal, Stop, area_addr};
+
+const SIGSEGV: i32 = 11;
+const SI_KERNEL: i32 = 0x80;
+const GENERAL_PROTECTION: u64 = 13;
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const VSYSCALL_PAGE: u64 = 0xffff_ffff_ff60_0000;
+/// Bit 1 of RFLAGS always reads as one; bit 9 is the interrupt flag, which user code runs with.
+const FIXED_RFLAGS: u64 = 0x202;
+
+/// What of the registers the host thread does not have yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Dirty {
+    Nothing,
+    Result,
+    All,
+}
+
+/// What a poll that gave `Pending` is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Under {
+    Nothing,
+    /// A batch of orders, the last of which begins at this cell.
+    Batch { last_cell: usize },
+    /// Application code.
+    Switch,
+}
+
+/// One guest thread.
+pub struct Thread {
+    pub(crate) host: Arc<HostThread>,
+    regs: Regs,
+    /// The bases that the processor has.
+    bases: (u64, u64),
+    dirty: Dirty,
+    deferred: VecDeque<Order>,
+    under: Under,
+    last_result: u64,
+    /// An order of `poll_order` is in `deferred`.
+    ordered: bool,
+    pub(crate) making: Option<Making>,
+}
+
+impl Thread {
+    /// The owner of a parked thread.
+    pub fn new(host: Arc<HostThread>) -> Thread {
+        Thread {
+            host,
+            regs: Regs::default(),
+            bases: (0, 0),
+            dirty: Dirty::All,
+            deferred: VecDeque::new(),
+            under: Under::Nothing,
+            last_result: 0,
+            ordered: false,
+            making: None,
+        }
+    }
+
+    /// Makes `child`, whose area holds a copy of this thread's frame, go on from where this thread is.
+    pub(crate) fn pass_on(&self, child: &mut Thread) {
+        child.regs = self.regs;
+        child.bases = self.bases;
+        child.dirty = Dirty::Nothing;
+    }
+
+    /// Makes this the thread of a blank process: as [`Thread::new`], with the processor's bases known.
+    pub(crate) fn blank(&mut self) {
+        self.regs = Regs::default();
+        self.dirty = Dirty::All;
+    }
+
+    /// Writes the general registers into the frame, if the host thread does not have them yet.
+    pub(crate) fn flush_regs(&mut self) {
+        let (area, frame) = (self.host.area, self.host.core.frame.frame);
+        match self.dirty {
+            Dirty::Nothing => {}
+            Dirty::Result => area.write(frame + at::RAX, self.regs.rax),
+            Dirty::All => {
+                for (i, word) in (0u64..).zip(words_from_regs(&self.regs)) {
+                    area.write(frame + at::GREGS + i * 8, word);
+                }
+            }
+        }
+        self.dirty = Dirty::Nothing;
+    }
+
+    /// Sends a reply with as many deferred orders as fit in.
+    fn send(&mut self, cx: &mut Context<'_>, reply: u32) -> Result<usize> {
+        let mut cells = Vec::new();
+        let mut expected = VecDeque::new();
+        let mut last_cell = 0;
+        let area_at = area_addr(self.host.slot) + control!(cells);
+        let number = self.host.core.areas_number + 1 + self.host.slot;
+        while cells.len() + MAX_CELLS <= CELLS
+            && let Some(order) = self.deferred.pop_front()
+        {
+            last_cell = cells.len();
+            let lowered = lower(&order, area_at + (last_cell * size_of::<Cell>()) as u64, number);
+            cells.extend(lowered.cells);
+            expected.extend(lowered.call);
+        }
+        self.send_cells(cx, reply, &cells, expected)?;
+        Ok(last_cell)
+    }
+
+    /// Sends a reply.
+    pub(crate) fn send_cells(&mut self, cx: &mut Context<'_>, reply: u32, cells: &[Cell], expected: VecDeque<Call>) -> Result<()> {
+        let area = self.host.area;
+        for (i, cell) in cells.iter().enumerate() {
+            area.write_cell(i, cell);
+        }
+        area.write32(control!(order_count), u32::try_from(cells.len()).unwrap_or(0));
+        area.write32(control!(reply), reply);
+        self.host.send(cx, Sent { resume: reply == REPLY_RESUME, cells: cells.len(), expected })
+    }
+
+    /// Carries out all deferred orders; gives the result of the last.
+    pub(crate) fn poll_deferred(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64>> {
+        loop {
+            if let Under::Batch { last_cell } = self.under {
+                let stop = ready!(self.host.poll_stop(cx));
+                self.under = Under::Nothing;
+                match stop {
+                    Ok(Stop::Orders { done, results }) => {
+                        self.check_batch(done, &results)?;
+                        self.last_result = results.get(last_cell).copied().unwrap_or(0);
+                    }
+                    // The stub never does this in the middle of orders.
+                    Ok(Stop::Signal { .. }) => {
+                        self.host.space.kill();
+                        return Poll::Ready(Err(Errno::ESRCH));
+                    }
+                    Err(errno) => return Poll::Ready(Err(errno)),
+                }
+            }
+            if self.deferred.is_empty() {
+                return Poll::Ready(Ok(self.last_result));
+            }
+            let last_cell = self.send(cx, REPLY_STOP)?;
+            self.under = Under::Batch { last_cell };
+        }
+    }
+
+    /// The error of the first order that failed; those behind it are dropped.
+    fn check_batch(&mut self, done: usize, results: &[u64]) -> Result<()> {
+        if let Some(result) = results.get(done) {
+            self.deferred.clear();
+            // A stub that says "failed" and gives no errno lies; any errno will do.
+            return Err(Errno::from_ret(*result).err().unwrap_or(Errno::EIO));
+        }
+        Ok(())
+    }
+
+    /// A fault that the host would raise if the registers were loaded.
+    fn bad_state(&self) -> Option<Event> {
+        let canonical = |addr: u64| (addr.cast_signed() << 16 >> 16).cast_unsigned() == addr;
+        let r = &self.regs;
+        if canonical(r.rip) && canonical(r.fs_base) && canonical(r.gs_base) {
+            return None;
+        }
+        Some(Event::Fault(Fault { signal: SIGSEGV, code: SI_KERNEL, addr: 0, trapno: GENERAL_PROTECTION, err: 0 }))
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        self.flush_regs();
+        let area = self.host.area;
+        let bases = (self.regs.fs_base, self.regs.gs_base);
+        area.write32(control!(set_bases), u32::from(bases != self.bases));
+        if bases != self.bases {
+            area.write(control!(fs_base), bases.0);
+            area.write(control!(gs_base), bases.1);
+            self.bases = bases;
+        }
+        self.send(cx, REPLY_RESUME).map(drop)
+    }
+
+    fn event(&mut self, regs: Regs, signal: Signal) -> Event {
+        self.regs = regs;
+        self.bases = (regs.fs_base, regs.gs_base);
+        self.dirty = Dirty::Nothing;
+        match signal {
+            Signal::Kick => Event::Interrupted,
+            Signal::Fault(fault) => Event::Fault(fault),
+            Signal::Syscall { call_addr, .. } if call_addr & !0xfff == VSYSCALL_PAGE => {
+                // The host has made the page's `ret` already: undo it.
+                self.regs.rip = call_addr;
+                self.regs.rsp = regs.rsp.wrapping_sub(8);
+                self.dirty = Dirty::All;
+                Event::ForeignSyscall(ForeignAbi::Vsyscall)
+            }
+            Signal::Syscall { arch, .. } if arch != AUDIT_ARCH_X86_64 => Event::ForeignSyscall(ForeignAbi::I386),
+            Signal::Syscall { .. } => Event::Syscall { nr: regs.rax, args: regs.syscall_args() },
+        }
+    }
+
+    fn fpu_offset(&self) -> u64 {
+        self.host.core.frame.fpstate
+    }
+}
+
+/// Sets up the fields of an area that has not been used before.
+pub(crate) fn prepare_area(area: Area, slot: u32, frame: u64, bases: SegmentBases) {
+    let features = if bases == SegmentBases::Instructions { FEATURE_FSGSBASE } else { 0 };
+    area.write(control!(features), features);
+    area.write(control!(frame), area_addr(slot) + frame);
+    area.write32(control!(reply), 0);
+    area.write32(control!(set_bases), 0);
+    area.write32(control!(alive), 1);
+    const { assert!(size_of::<Control>() <= 4096) };
+}
+
+impl GuestThread for Thread {
+    fn regs(&mut self) -> Regs {
+        self.regs
+    }
+
+    fn set_regs(&mut self, regs: &Regs) {
+        let orig_rax = self.regs.orig_rax;
+        self.regs = *regs;
+        self.regs.orig_rax = orig_rax;
+        self.regs.rflags = regs.rflags & USER_RFLAGS | FIXED_RFLAGS;
+        self.dirty = Dirty::All;
+    }
+
+    fn set_ret(&mut self, rax: u64) {
+        self.regs.rax = rax;
+        self.dirty = self.dirty.max(Dirty::Result);
+    }
+
+    fn fpu(&mut self) -> Result<Vec<u8>> {
+        if self.host.is_dead() {
+            return Err(Errno::ESRCH);
+        }
+        let (at, len) = (self.fpu_offset(), self.host.core.frame.fp_len);
+        let image = self.host.area.read_bytes(at, len);
+        let word = |at: u64| image.get(at as usize..at as usize + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        if word(EXTENDED_SIZE - 4) == Some(MAGIC1) && word(EXTENDED_SIZE) == u32::try_from(len).ok() {
+            Ok(image)
+        } else {
+            Err(Errno::EFAULT)
+        }
+    }
+
+    fn set_fpu(&mut self, image: &[u8]) -> Result<()> {
+        if image.len() as u64 != self.host.core.frame.fp_len {
+            return Err(Errno::EINVAL);
+        }
+        self.host.area.write_bytes(self.fpu_offset(), image);
+        Ok(())
+    }
+
+    fn reset_fpu(&mut self) {
+        self.host.area.write_bytes(self.fpu_offset(), &self.host.core.fresh_fpu);
+    }
+
+    fn poll_switch(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.under != Under::Switch {
+            // More than one reply holds: the last of them resumes.
+            if self.under != Under::Nothing || self.deferred.len() * MAX_CELLS > CELLS {
+                match ready!(self.poll_deferred(cx)) {
+                    Ok(_) => {}
+                    Err(Errno::ESRCH) if self.host.is_dead() => return Poll::Ready(Event::Died),
+                    Err(errno) => return Poll::Ready(Event::OrderFailed(errno)),
+                }
+            }
+            if self.host.take_kick() {
+                return Poll::Ready(Event::Interrupted);
+            }
+            if let Some(event) = self.bad_state() {
+                return Poll::Ready(event);
+            }
+            if self.resume(cx).is_err() {
+                return Poll::Ready(Event::Died);
+            }
+            self.under = Under::Switch;
+        }
+        let stop = ready!(self.host.poll_stop(cx));
+        self.under = Under::Nothing;
+        Poll::Ready(match stop {
+            Ok(Stop::Signal { regs, signal }) => self.event(regs, signal),
+            Ok(Stop::Orders { done, results }) => match self.check_batch(done, &results) {
+                Err(errno) => Event::OrderFailed(errno),
+                // Only a failure brings the stub back here: this was application code that rang.
+                Ok(()) => {
+                    self.host.space.kill();
+                    Event::Died
+                }
+            },
+            Err(_) => Event::Died,
+        })
+    }
+
+    fn poll_order(&mut self, cx: &mut Context<'_>, order: &Order) -> Poll<Result<u64>> {
+        if !self.ordered {
+            if !is_in_range(order) {
+                return Poll::Ready(Err(Errno::EINVAL));
+            }
+            self.deferred.push_back(order.clone());
+            self.ordered = true;
+        }
+        let result = ready!(self.poll_deferred(cx));
+        self.ordered = false;
+        self.deferred.clear();
+        Poll::Ready(result)
+    }
+
+    fn defer(&mut self, order: Order) {
+        if is_in_range(&order) {
+            self.deferred.push_back(order);
+        }
+    }
+
+    fn poll_fork(&mut self, cx: &mut Context<'_>) -> Poll<Result<NewProcess>> {
+        let born = ready!(self.poll_make_process(cx))?;
+        let space = born.space.ok_or(Errno::EIO)?;
+        Poll::Ready(Ok(NewProcess { space: Arc::new(space), thread: Box::new(born.thread) }))
+    }
+
+    fn poll_spawn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<dyn GuestThread>>> {
+        let born = ready!(self.poll_make_thread(cx))?;
+        Poll::Ready(Ok(Box::new(born.thread)))
+    }
+
+    fn kicker(&self) -> Arc<dyn Kick> {
+        Arc::new(Kicker(self.host.clone()))
+    }
+
+    fn host_tid(&self) -> i32 {
+        self.host.tid
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(making) = self.making.take() {
+            making.withdraw(&self.host);
+        }
+        self.host.abandon();
+    }
+}
+
+struct Kicker(Arc<HostThread>);
+
+impl Kick for Kicker {
+    fn kick(&self) {
+        self.0.kick();
+    }
+}

@@ -32,6 +32,8 @@ pub mod iovec;
 pub mod manager;
 pub mod mappable;
 pub mod mmap;
+#[cfg(test)]
+mod model_tests;
 pub mod protect;
 pub mod remap;
 pub mod report;

@@ -277,3 +277,6 @@ impl VmaTree {
 fn guarded_start(vma: &Vma) -> u64 {
     if vma.flags.contains(VmaFlags::GROWSDOWN) { vma.start.saturating_sub(STACK_GUARD_GAP) } else { vma.start }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ pub enum LockClass {
     Dentry,
     /// The VMA tree of an address space.
     Vmas,
-    /// Futex buckets.
+    /// Futex buckets (two are locked in the order of their numbers).
     Futex,
     /// An open file description.
     OpenFile,
@@ -76,7 +76,7 @@ impl LockClass {
     /// Whether a second lock of this class may be taken by a thread that holds one.
     #[must_use]
     pub const fn may_nest(self) -> bool {
-        matches!(self, LockClass::Epoll | LockClass::Directory | LockClass::Dentry | LockClass::Inode | LockClass::Socket | LockClass::Vmas | LockClass::FileData | LockClass::Mounts)
+        matches!(self, LockClass::Epoll | LockClass::Futex | LockClass::Directory | LockClass::Dentry | LockClass::Inode | LockClass::Socket | LockClass::Vmas | LockClass::FileData | LockClass::Mounts)
     }
 }
 

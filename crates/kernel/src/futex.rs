@@ -1,0 +1,41 @@
+//! Futexes: futex(2), futex_waitv(2), robust lists and what a thread's end does to them (`kernel/futex/`).
+//!
+//! - [`table`]: who waits for which word. - [`wait`]: FUTEX_WAIT. - [`wake`]: FUTEX_WAKE, FUTEX_WAKE_OP, FUTEX_REQUEUE.
+//! - [`waitv`]: futex_waitv. - [`pi`]: FUTEX_LOCK_PI and its kin. - [`requeue_pi`]: FUTEX_CMP_REQUEUE_PI.
+//! - [`robust`]: the end of a thread.
+//!
+//! # Invariants
+//! - No lock is held while guest memory is read: a waiter is in the table before it looks at the word, so that either it
+//!   sees the waker's store or the waker sees it.
+//! - Guest words are changed by the guest thread of the caller only ([`moat_platform::Atomic32`]).
+//! - Everything about one PI futex happens in its turn ([`pi::turn`]), which is held across those changes.
+//!
+//! moat's scheduler is the host's, so no priority is inherited; waiters are served first come, first served.
+
+pub mod pi;
+pub mod requeue_pi;
+pub mod robust;
+pub mod table;
+pub mod wait;
+pub mod waitv;
+pub mod wake;
+
+use moat_abi::Result;
+use moat_mm::UserAddr;
+use moat_platform::{Atomic32, Order, execute};
+
+use crate::task::CurrentTask;
+
+pub use robust::exit_thread;
+
+/// Carries out an atomic operation on a checked futex word; gives the old value.
+pub(crate) async fn atomic(t: &mut CurrentTask, addr: UserAddr, op: Atomic32) -> Result<u32> {
+    let old = execute(t.thread(), Order::Atomic32 { addr: addr.get(), op }).await?;
+    // The word has 32 bits; the rest is nothing that a guest thread could mean.
+    Ok((old & u64::from(u32::MAX)) as u32)
+}
+
+/// Changes the word from `old` to `new`; gives true if it was `old`.
+pub(crate) async fn compare_exchange(t: &mut CurrentTask, addr: UserAddr, old: u32, new: u32) -> Result<bool> {
+    Ok(atomic(t, addr, Atomic32::CompareExchange { old, new }).await? == old)
+}

@@ -1,0 +1,259 @@
+//! Priority-inheritance futexes: FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_TRYLOCK_PI, FUTEX_UNLOCK_PI (`kernel/futex/pi.c`).
+//!
+//! The word holds the owner's thread id and the WAITERS bit; the sentry holds the queue of who waits. A lock is handed
+//! over: who unlocks writes the next owner's id.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, LazyLock};
+
+use moat_abi::futex::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
+use moat_abi::{Errno, Result};
+use moat_mm::{FutexKey, FutexScope, UserAddr};
+use moat_platform::Atomic32;
+use moat_sync::async_mutex::{AsyncGuard, AsyncMutex};
+use moat_sync::{Listener, LockClass, Mutex};
+
+use super::table::{PiTask, Place, Purpose, Waiter};
+use super::wait::WaitEnd;
+use super::{atomic, compare_exchange};
+use crate::task::wait::Deadline;
+use crate::task::{CurrentTask, TaskId};
+
+/// Whether FUTEX_LOCK_PI may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// FUTEX_LOCK_PI, until the deadline.
+    Wait(Option<Deadline>),
+    /// FUTEX_TRYLOCK_PI.
+    Try,
+}
+
+/// A PI futex that tasks wait for.
+struct PiQueue {
+    owner: TaskId,
+    waiters: VecDeque<Arc<Waiter>>,
+}
+
+/// The PI futexes that tasks wait for.
+static QUEUES: Mutex<BTreeMap<FutexKey, PiQueue>> = Mutex::new(LockClass::Futex, BTreeMap::new());
+
+static TURNS: LazyLock<Vec<AsyncMutex>> = LazyLock::new(|| (0..64).map(|_| AsyncMutex::new()).collect());
+
+/// The right to change a PI futex: its word and its queue together. A task holds one at a time.
+pub(super) async fn turn(key: &FutexKey) -> AsyncGuard {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    let at = usize::try_from(hasher.finish() % TURNS.len() as u64).unwrap_or(0);
+    TURNS[at].lock().await
+}
+
+/// The current task, as a PI futex knows it.
+pub(super) fn me(t: &CurrentTask) -> PiTask {
+    PiTask { task: t.id, tid: u32::try_from(t.tid()).unwrap_or(0) & FUTEX_TID_MASK }
+}
+
+/// Takes the lock.
+///
+/// # Errors
+/// EDEADLK if the caller has it; ESRCH if the owner does not exist; EAGAIN (try) or ETIMEDOUT if another has it; EFAULT,
+/// EINVAL for the address; interrupted.
+pub async fn lock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope, mode: LockMode) -> Result<(), WaitEnd> {
+    let key = t.mm().futex_key(addr, scope)?;
+    let mut listener = Listener::new();
+    let waiter = Waiter::new(u32::MAX, Purpose::Lock(me(t)), listener.notifier());
+    {
+        let _turn = turn(&key).await;
+        match claim(t, addr, key, me(t), mode == LockMode::Try).await? {
+            Claim::Taken => return Ok(()),
+            Claim::OwnedBy(owner) => join(key, owner, &waiter)?,
+        }
+    }
+    let LockMode::Wait(deadline) = mode else { return Err(Errno::EAGAIN.into()) };
+    await_grant(t, addr, &waiter, &mut listener, deadline).await
+}
+
+/// What [`claim`] found.
+pub(super) enum Claim {
+    /// The word names the claimant.
+    Taken,
+    /// It names this task, and has the WAITERS bit.
+    OwnedBy(Arc<crate::task::Task>),
+}
+
+/// Takes a free lock for `claimant`, or marks one that is taken as waited for (`futex_lock_pi_atomic`), in the caller's turn.
+///
+/// # Errors
+/// EDEADLK, ESRCH, EAGAIN (only tried), EFAULT.
+pub(super) async fn claim(t: &mut CurrentTask, addr: UserAddr, key: FutexKey, claimant: PiTask, only_try: bool) -> Result<Claim> {
+    loop {
+        let word = atomic(t, addr, Atomic32::Load).await?;
+        let owner = word & FUTEX_TID_MASK;
+        if owner == claimant.tid {
+            return Err(Errno::EDEADLK);
+        }
+        if owner == 0 {
+            let waited_for = if is_waited_for(&key) { FUTEX_WAITERS } else { 0 };
+            let new = claimant.tid | (word & FUTEX_OWNER_DIED) | waited_for;
+            if compare_exchange(t, addr, word, new).await? {
+                set_owner(&key, claimant.task);
+                return Ok(Claim::Taken);
+            }
+            continue;
+        }
+        let task = i32::try_from(owner).ok().and_then(|tid| t.pid_ns().task(tid));
+        let Some(task) = task else {
+            // It may have ended and left the word changed.
+            if atomic(t, addr, Atomic32::Load).await? == word {
+                return Err(Errno::ESRCH);
+            }
+            continue;
+        };
+        if only_try {
+            return Err(Errno::EAGAIN);
+        }
+        if word & FUTEX_WAITERS != 0 || compare_exchange(t, addr, word, word | FUTEX_WAITERS).await? {
+            return Ok(Claim::OwnedBy(task));
+        }
+    }
+}
+
+/// Adds a waiter, in the caller's turn.
+///
+/// # Errors
+/// ESRCH if the owner is past the point where it hands its locks over.
+pub(super) fn join(key: FutexKey, owner: Arc<crate::task::Task>, waiter: &Arc<Waiter>) -> Result<()> {
+    let mut queues = QUEUES.lock();
+    // `hand_over_all` sets this under the same lock.
+    if owner.futexes_released.load(std::sync::atomic::Ordering::Relaxed) {
+        return Err(Errno::ESRCH);
+    }
+    let queue = queues.entry(key).or_insert_with(|| PiQueue { owner: owner.id, waiters: VecDeque::new() });
+    waiter.set_place(Place::QueuedPi(key));
+    queue.waiters.push_back(waiter.clone());
+    Ok(())
+}
+
+fn is_waited_for(key: &FutexKey) -> bool {
+    QUEUES.lock().contains_key(key)
+}
+
+fn set_owner(key: &FutexKey, owner: TaskId) {
+    if let Some(queue) = QUEUES.lock().get_mut(key) {
+        queue.owner = owner;
+    }
+}
+
+/// Takes a waiter out of its PI queue, in the caller's turn; gives false if it is not in one.
+fn withdraw(waiter: &Arc<Waiter>) -> bool {
+    let mut queues = QUEUES.lock();
+    let Place::QueuedPi(key) = waiter.place() else { return false };
+    waiter.set_place(Place::Away);
+    if let Some(queue) = queues.get_mut(&key) {
+        queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));
+        if queue.waiters.is_empty() {
+            queues.remove(&key);
+        }
+    }
+    true
+}
+
+/// Waits until `waiter`, which has joined, is the owner.
+pub(super) async fn await_grant(
+    t: &mut CurrentTask,
+    addr: UserAddr,
+    waiter: &Arc<Waiter>,
+    listener: &mut Listener,
+    deadline: Option<Deadline>,
+) -> Result<(), WaitEnd> {
+    loop {
+        let ended = t.wait(listener, deadline, "futex_lock_pi").await;
+        if let Place::QueuedPi(key) = waiter.place()
+            && let Err(error) = ended
+        {
+            let _turn = turn(&key).await;
+            if withdraw(waiter) {
+                return Err(error.into());
+            }
+        }
+        match waiter.place() {
+            Place::Granted => return Ok(()),
+            Place::Inherited => return inherit(t, addr, waiter).await.map_err(Into::into),
+            _ => {}
+        }
+    }
+}
+
+/// Writes the new owner of a lock whose owner died into the word (`fixup_pi_state_owner`).
+async fn inherit(t: &mut CurrentTask, addr: UserAddr, waiter: &Arc<Waiter>) -> Result<()> {
+    let Some(PiTask { tid, .. }) = waiter.purpose().pi_task() else { return Err(Errno::EINVAL) };
+    loop {
+        let word = atomic(t, addr, Atomic32::Load).await?;
+        let new = tid | FUTEX_OWNER_DIED | (word & FUTEX_WAITERS);
+        if compare_exchange(t, addr, word, new).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Gives the lock to the next waiter, or frees it.
+///
+/// # Errors
+/// EPERM if the caller does not have it; EFAULT, EINVAL for the address.
+pub async fn unlock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope) -> Result<()> {
+    let key = t.mm().futex_key(addr, scope)?;
+    let own = me(t).tid;
+    let _turn = turn(&key).await;
+    loop {
+        let word = atomic(t, addr, Atomic32::Load).await?;
+        if word & FUTEX_TID_MASK != own {
+            return Err(Errno::EPERM);
+        }
+        let next = QUEUES.lock().get(&key).and_then(|q| q.waiters.front().cloned());
+        let next_task = next.as_ref().and_then(|w| w.purpose().pi_task());
+        let new = next_task.map_or(0, |n| n.tid | FUTEX_WAITERS);
+        if !compare_exchange(t, addr, word, new).await? {
+            continue;
+        }
+        if let (Some(waiter), Some(owner)) = (next, next_task) {
+            let mut queues = QUEUES.lock();
+            // Waiters leave in their turn only, which is this task's: it is still the first.
+            pass_on(&mut queues, &key, &waiter, owner.task, Place::Granted);
+            drop(queues);
+            waiter.notify();
+        }
+        return Ok(());
+    }
+}
+
+/// Makes the first waiter of `key` the owner.
+fn pass_on(queues: &mut BTreeMap<FutexKey, PiQueue>, key: &FutexKey, waiter: &Arc<Waiter>, owner: TaskId, place: Place) {
+    waiter.set_place(place);
+    if let Some(queue) = queues.get_mut(key) {
+        queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));
+        queue.owner = owner;
+        if queue.waiters.is_empty() {
+            queues.remove(key);
+        }
+    }
+}
+
+/// A task ends: the first waiter of each lock it has inherits it (`exit_pi_state_list`).
+pub(super) fn hand_over_all(task: &crate::task::Task) {
+    let mut heirs = Vec::new();
+    {
+        let mut queues = QUEUES.lock();
+        task.futexes_released.store(true, std::sync::atomic::Ordering::Relaxed);
+        let owned: Vec<_> = queues.iter().filter(|(_, q)| q.owner == task.id).map(|(key, _)| *key).collect();
+        for key in owned {
+            let first = queues.get(&key).and_then(|q| q.waiters.front().cloned());
+            if let Some(waiter) = first
+                && let Some(owner) = waiter.purpose().pi_task()
+            {
+                pass_on(&mut queues, &key, &waiter, owner.task, Place::Inherited);
+                heirs.push(waiter);
+            }
+        }
+    }
+    heirs.iter().for_each(|w| w.notify());
+}

@@ -26,7 +26,7 @@ use moat_platform::{Atomic32, Order, execute};
 
 use crate::task::CurrentTask;
 
-pub use robust::exit_thread;
+pub use robust::{exec_thread, exit_thread};
 
 /// Carries out an atomic operation on a checked futex word; gives the old value.
 pub(crate) async fn atomic(t: &mut CurrentTask, addr: UserAddr, op: Atomic32) -> Result<u32> {

@@ -3,7 +3,7 @@
 //! - [`kernel`]: [`Kernel`], one per sandbox. - [`task`]: [`Task`], [`CurrentTask`] and a thread's life.
 //! - [`process`]: thread groups, families, sessions, limits, wait(2). - [`signal`]: generation, stops, delivery.
 //! - [`timer`], [`clock`]: time. - [`ptrace`]: the guest's tracing. - [`syscall`]: the table, as seen from here.
-//! - [`error`]: [`SyscallError`] and Linux's restart codes. - [`spawn`]: how the sentry starts processes.
+//! - [`futex`]: futexes. - [`loader`]: programs. - [`error`]: [`SyscallError`] and Linux's restart codes. - [`spawn`]: how the sentry starts processes.
 //!
 //! # Invariants
 //! - Lock order: family (`Tasks`), signals of one group, a task's state, the rest (see `moat_sync::LockClass`).
@@ -12,6 +12,7 @@
 
 pub mod clock;
 pub mod error;
+pub mod futex;
 pub mod hooks;
 pub mod kernel;
 pub mod loader;

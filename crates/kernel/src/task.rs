@@ -57,6 +57,8 @@ pub struct Task {
     pub flags: WorkFlags,
     /// Fired with the flags.
     pub interrupt: Wakeup,
+    /// It has let go of its futexes: nobody may wait for one of them any more (see [`crate::futex::pi`]).
+    pub futexes_released: std::sync::atomic::AtomicBool,
     /// What it sleeps in.
     pub wchan: Mutex<Option<&'static str>>,
     /// CPU time and counters.
@@ -113,6 +115,7 @@ impl Task {
             group,
             flags: WorkFlags::default(),
             interrupt: Wakeup::default(),
+            futexes_released: std::sync::atomic::AtomicBool::new(false),
             wchan: Mutex::new(LockClass::Leaf, None),
             usage: usage::TaskUsage::default(),
             parked: Mutex::new(LockClass::Task, None),

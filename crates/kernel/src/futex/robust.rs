@@ -1,5 +1,7 @@
 //! What the end of a thread, or its exec, does to futexes: robust lists and the child-tid word (`futex_exit_release`, `mm_release`).
 
+use std::sync::atomic::Ordering;
+
 use moat_abi::futex::{
     FUTEX_BITSET_MATCH_ANY, FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, ROBUST_LIST_LIMIT, RobustListHead,
 };
@@ -37,7 +39,13 @@ impl Entry {
     }
 }
 
-/// Lets go of all futexes of a thread that ends or takes another program.
+/// Lets go of all futexes of a thread that takes another program, before its memory goes (`exec_mm_release`).
+pub async fn exec_thread(t: &mut CurrentTask) {
+    exit_thread(t).await;
+    t.futexes_released.store(false, Ordering::Relaxed);
+}
+
+/// Lets go of all futexes of a thread that ends.
 ///
 /// The thread can still carry out orders. Errors are nobody's: the memory is the guest's own.
 pub async fn exit_thread(t: &mut CurrentTask) {

@@ -30,6 +30,7 @@ impl CurrentTask {
             s.exit.map(|e| e.status).or(self.exit_status).unwrap_or(KILLED)
         };
         ptrace::stop::exit_event(&mut self, status).await;
+        crate::futex::exit_thread(&mut self).await;
         let vfork = self.vfork.take();
         let (task, thread, mm, fds, fs) = self.into_parts();
         task.set_kicker(None);

@@ -57,19 +57,29 @@ impl SignalForwarder {
     }
 }
 
+/// Whether the sandbox may still answer on the control connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    Expected,
+    Over,
+}
+
 impl Sandbox {
     /// Passes signals on until the guest's init has ended, and waits for the sandbox's end.
     ///
     /// # Errors
     /// [`Error::Died`] if the sandbox ends without an exit status.
     pub fn attend(mut self, forwarder: &SignalForwarder) -> Result<ExitStatus> {
+        let mut answers = Answers::Expected;
         loop {
-            let mut fds = [
+            let mut fds = vec![
                 PollFd::new(&self.status, PollFlags::IN),
                 PollFd::new(&self.child.pidfd, PollFlags::IN),
                 PollFd::new(&forwarder.0, PollFlags::IN),
-                PollFd::new(&self.control, PollFlags::IN),
             ];
+            if answers == Answers::Expected {
+                fds.push(PollFd::new(&self.control, PollFlags::IN));
+            }
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => other.context(|| "waiting for the sandbox".into())?,
@@ -83,7 +93,7 @@ impl Sandbox {
                 self.pass_on(forwarder);
             }
             if answered {
-                self.take_answer()?;
+                answers = self.take_answer();
             }
         }
     }
@@ -107,13 +117,17 @@ impl Sandbox {
     }
 
     /// Answers to signals that were passed on; nobody waits for them, so that a stuck sandbox cannot hold up its end.
-    fn take_answer(&mut self) -> Result<()> {
+    fn take_answer(&self) -> Answers {
         match self.control.next_response() {
             Ok(Some(answer)) => tracing::debug!(?answer, "signal passed on"),
-            Ok(None) => return Err(self.death("while it ran")),
-            Err(error) => tracing::debug!(%error, "malformed answer"),
+            // The sandbox is ending: the status pipe will tell how.
+            Ok(None) => return Answers::Over,
+            Err(error) => {
+                tracing::debug!(%error, "malformed answer");
+                return Answers::Over;
+            }
         }
-        Ok(())
+        Answers::Expected
     }
 
     fn pass_on(&self, forwarder: &SignalForwarder) {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
+use moat_abi::Signal;
 use moat_control::spec::{DonatedFds, Lifetime, NetworkMode};
 use moat_control::start::StartOutcome;
 use moat_control::{Connection, SandboxSpec};
@@ -135,7 +136,7 @@ impl Sandbox {
                 Err(rustix::io::Errno::INTR) => continue,
                 Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                     (Some(code), _) => format!("exit code {code}"),
-                    (_, Some(signal)) => format!("signal {signal}"),
+                    (_, Some(signal)) => signal_text(signal),
                     _ => "unknown status".into(),
                 },
                 Ok(None) | Err(_) => "unknown status".into(),
@@ -203,6 +204,15 @@ fn namespaces(network: NetworkMode) -> Namespaces {
     match network {
         NetworkMode::None => all | Namespaces::NET,
         NetworkMode::Host => all,
+    }
+}
+
+fn signal_text(number: i32) -> String {
+    let name = Signal::new(number).and_then(Signal::name).unwrap_or("unknown");
+    match number {
+        libc::SIGSYS => format!("{name}: it made a host call that its filter refuses; --debug names it"),
+        libc::SIGKILL => format!("{name}: by hand, or for want of memory"),
+        _ => name.to_owned(),
     }
 }
 

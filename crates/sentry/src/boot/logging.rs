@@ -1,7 +1,9 @@
 //! The sandbox's logs: tracing into the donated debug log, and last words into the panic log.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write;
+use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::panic;
 use std::sync::{Arc, OnceLock};
@@ -25,7 +27,7 @@ pub(super) fn start(spec: &LogSpec, file: File) {
 
 /// Has the names of functions read for backtraces, while the program's file can still be opened. Slow.
 pub(super) fn load_symbols() {
-    drop(std::backtrace::Backtrace::force_capture().to_string());
+    drop(Backtrace::force_capture().to_string());
 }
 
 /// Makes a panic end the sandbox, with a report in `file`.
@@ -35,11 +37,12 @@ pub(super) fn install_panic_hook(file: File) {
     let _ = PANIC_LOG.set(file);
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
-        write_panic_log(&format!(
-            "{info}\nin thread {}\n{}",
-            thread.name().unwrap_or("?"),
-            std::backtrace::Backtrace::capture()
-        ));
+        let mut report = format!("{info}\nin thread {}", thread.name().unwrap_or("?"));
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            let _ = write!(report, "\n{backtrace}");
+        }
+        write_panic_log(&report);
         moat_host::process::exit_now(super::EXIT_FAILURE)
     }));
 }

@@ -24,6 +24,8 @@ const MAX_CAPABILITY: u32 = 63;
 
 /// Becomes `identity` with exactly the capabilities `keep`, for good, and sets resource limits.
 pub(super) fn drop_all_but(identity: Identity, keep: CapabilitySet) -> Result<(), BootError> {
+    // Files are made with the mode that the guest asked for, less the guest's own mask.
+    rustix::process::umask(rustix::fs::Mode::empty());
     raise_file_limit().map_err(|e| BootError::host("raising RLIMIT_NOFILE", &e))?;
     // A core file of the sentry would be the guest's memory in a host directory.
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })

@@ -42,7 +42,7 @@ pub enum Order {
         /// What to do.
         op: Atomic32,
     },
-    /// rseq(2) with these arguments, for the thread itself.
+    /// rseq(2) with these arguments, for the thread itself. ENOSYS on a platform that cannot have it.
     #[allow(missing_docs)]
     Rseq { addr: u64, len: u32, flags: u32, sig: u32 },
     /// prctl(PR_SET_NAME): the host's view of the guest's comm.

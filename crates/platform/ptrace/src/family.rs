@@ -12,7 +12,7 @@ use crate::command::Id;
 use crate::inject::{USER_CS, USER_SS};
 use crate::space::{Process, Space};
 use crate::thread::{FIXED_RFLAGS, Thread};
-use crate::tracer::{State, Tracee, Tracer, guest_regs, kill};
+use crate::tracer::{Tracee, Tracer, guest_regs, kill};
 
 /// A process: a child of the sentry, traced by it, with memory of its own. Its exit signal is its maker's: SIGCHLD.
 const PROCESS: i32 = libc::CLONE_PARENT | libc::CLONE_PTRACE;
@@ -30,8 +30,8 @@ impl Tracer {
     /// Copies the process of a parked thread.
     pub fn fork(&mut self, id: Id) -> Result<NewProcess> {
         let child = self.clone_tracee(id, PROCESS)?;
-        let (regs, rseq) = self.parked(id).map(|t| (t.regs, t.rseq))?;
-        Ok(self.adopt_process(child, regs, rseq).1)
+        let regs = self.parked(id)?.regs;
+        Ok(self.adopt_process(child, regs))
     }
 
     /// Makes a sibling of a parked thread.
@@ -39,22 +39,16 @@ impl Tracer {
         let child = self.clone_tracee(id, THREAD)?;
         let (regs, process) = self.parked(id).map(|t| (t.regs, Arc::clone(&t.process)))?;
         let name = self.new_id();
-        Ok(self.adopt(name, child, process, regs, None))
+        Ok(self.adopt(name, child, process, regs))
     }
 
     /// Clones the template.
     pub fn make_blank(&mut self) -> Result<NewProcess> {
-        let template = match self.template {
-            Some(id) => id,
-            None => self.make_template().map_err(|e| {
-                tracing::warn!("{e}");
-                Errno::EAGAIN
-            })?,
-        };
+        let template = self.template.ok_or(Errno::EAGAIN)?;
         let child = self.clone_tracee(template, PROCESS)?;
         let mut regs = self.parked(template)?.regs;
         blank(&mut regs);
-        Ok(self.adopt_process(child, regs, None).1)
+        Ok(self.adopt_process(child, regs))
     }
 
     /// Has a parked thread clone itself; gives the child's id, which is stopped and not known yet.
@@ -84,29 +78,17 @@ impl Tracer {
     }
 
     /// Takes a stopped process into the table.
-    pub fn adopt_process(&mut self, pid: pid_t, regs: UserRegs, rseq: Option<u64>) -> (Id, NewProcess) {
+    fn adopt_process(&mut self, pid: pid_t, regs: UserRegs) -> NewProcess {
         let id = self.new_id();
         let process = Arc::new(Process::new(id, pid));
-        let thread = self.adopt(id, pid, Arc::clone(&process), regs, rseq);
-        (id, NewProcess { space: Arc::new(Space { process, shared: Arc::clone(&self.shared) }), thread })
+        let thread = self.adopt(id, pid, Arc::clone(&process), regs);
+        NewProcess { space: Arc::new(Space { process, shared: Arc::clone(&self.shared) }), thread }
     }
 
-    fn adopt(&mut self, id: Id, tid: pid_t, process: Arc<Process>, regs: UserRegs, rseq: Option<u64>) -> Box<dyn GuestThread> {
+    fn adopt(&mut self, id: Id, tid: pid_t, process: Arc<Process>, regs: UserRegs) -> Box<dyn GuestThread> {
         let cell = Arc::new(Cell::new());
         let handle = Thread::new(id, tid, Arc::clone(&cell), Arc::clone(&self.shared), guest_regs(&regs));
-        self.insert(id, Tracee {
-            tid,
-            process,
-            state: State::Parked,
-            regs,
-            dirty: true,
-            in_syscall: true,
-            cell,
-            orphan: false,
-            failed_order: None,
-            bad_state: false,
-            rseq,
-        });
+        self.insert(id, Tracee::parked(tid, process, regs, cell));
         Box::new(handle)
     }
 

@@ -18,7 +18,6 @@ const INJECTED: &[i64] = &[
     libc::SYS_madvise,   // orders.rs: Madvise
     libc::SYS_mlock2,    // orders.rs: Mlock
     libc::SYS_munlock,   // orders.rs: Mlock
-    libc::SYS_rseq,      // orders.rs: Rseq
     libc::SYS_recvmsg,   // orders.rs: Mmap of a file: takes the descriptor
     libc::SYS_close,     // orders.rs: and drops it
     libc::SYS_clone,     // family.rs: fork, spawn, blank processes

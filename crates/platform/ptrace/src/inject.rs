@@ -20,9 +20,6 @@ pub(crate) const USER_SS: u64 = 0x2b;
 /// The descriptor that a guest process finds a passed file at: the lowest one free, as 0 is the socket.
 pub(crate) const PASSED_FD: u64 = 1;
 
-/// Offset of `rseq_cs` in `struct rseq` (linux/rseq.h).
-const RSEQ_CS: u64 = 8;
-
 impl Tracer {
     /// Executes a system call in a parked thread.
     ///
@@ -37,21 +34,6 @@ impl Tracer {
     /// # Errors
     /// EFAULT if it faulted, EAGAIN if it gave up, ESRCH if the thread died.
     pub fn run_stub(&mut self, id: Id, entry: u64, rax: u64, args: [u64; 6]) -> Result<u64> {
-        // The host clears the pointer to an open rseq(2) section when it finds the thread elsewhere;
-        // put back, the section is aborted when the thread is back in it, as it must be.
-        let tracee = self.parked(id)?;
-        let process = std::sync::Arc::clone(&tracee.process);
-        let mut section = [0; 8];
-        let rseq = tracee.rseq.filter(|_| !tracee.in_syscall).map(|addr| addr.wrapping_add(RSEQ_CS));
-        let open = rseq.filter(|&at| process.read(at, &mut section) == Ok(8) && section != [0; 8]);
-        let result = self.run_stub_at(id, entry, rax, args);
-        if let Some(at) = open {
-            let _ = process.write(at, &section);
-        }
-        result
-    }
-
-    fn run_stub_at(&mut self, id: Id, entry: u64, rax: u64, args: [u64; 6]) -> Result<u64> {
         let stub = self.shared.layout.stub;
         let tid = self.point_at(id, entry, rax, args)?;
         loop {

@@ -15,11 +15,13 @@
 //!
 //! # What differs from hardware
 //! - ptrace(2) does not tell an exception's vector and error code: [`fault`] derives them, the write bit as a guess.
+//! - rseq(2) gives ENOSYS, as on a host without it: see [`orders`].
 //! - A guest that gives itself an fs or gs base in the kernel's half (which Linux's arch_prctl(2) refuses) gets SIGSEGV.
 //!
 //! # Conditions
 //! [`Ptrace::new`] reads /proc/self/maps and forks: call it with /proc mounted, and after the credentials
-//! of the sentry are final (process_vm_readv(2) compares them). Best with SIGCHLD blocked in all
+//! of the sentry are final (process_vm_readv(2) compares them), but before its own seccomp filter, which the template
+//! would inherit. Guest processes are as lost as the template if the host kills that. Best with SIGCHLD blocked in all
 //! threads; one that takes it forwards it to the tracer, and is interrupted for that.
 
 mod cell;

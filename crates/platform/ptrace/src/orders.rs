@@ -15,7 +15,6 @@ use crate::tracer::{State, Tracer};
 
 const READ: u32 = libc::PROT_READ.cast_unsigned();
 const WRITE_OR_EXEC: u32 = (libc::PROT_WRITE | libc::PROT_EXEC).cast_unsigned();
-const RSEQ_UNREGISTER: u32 = 1;
 
 /// The sentry has checked addresses against its VMA tree; this keeps a mistake there from reaching the stub.
 fn check(addr: u64, len: u64) -> Result<()> {
@@ -81,7 +80,9 @@ impl Tracer {
                 let old = self.run_stub(id, entry, 0, [addr, u64::from(operand), u64::from(expected), 0, 0, 0])?;
                 Ok(old & 0xffff_ffff)
             }
-            Order::Rseq { addr, len, flags, sig } => self.rseq(id, addr, len, flags, sig),
+            // With an area registered, the guest could have the host send this thread from the stub to guest code
+            // (rseq_cs.abort_ip), where PTRACE_SYSEMU would not hold it.
+            Order::Rseq { .. } => Err(Errno::ENOSYS),
             Order::SetName(name) => {
                 let data = self.shared.layout.data();
                 let process = Arc::clone(&self.parked(id)?.process);
@@ -108,13 +109,6 @@ impl Tracer {
                 result
             }
         }
-    }
-
-    fn rseq(&mut self, id: Id, addr: u64, len: u32, flags: u32, sig: u32) -> Result<u64> {
-        check(addr, u64::from(len)).map_err(|_| Errno::EFAULT)?;
-        let result = self.call(id, libc::SYS_rseq, [addr, u64::from(len), u64::from(flags), u64::from(sig), 0, 0])?;
-        self.parked(id)?.rseq = (flags & RSEQ_UNREGISTER == 0).then_some(addr);
-        Ok(result)
     }
 
     /// Writes to the memory of a process whatever its protection.

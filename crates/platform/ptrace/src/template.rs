@@ -17,7 +17,7 @@ use crate::command::Id;
 use crate::family::blank;
 use crate::layout::{Layout, TASK_TOP};
 use crate::space::Process;
-use crate::tracer::{State, Tracee, Tracer, kill};
+use crate::tracer::{Tracee, Tracer, kill};
 use crate::{SetupError, filter, fpu, stub};
 
 const OPTIONS: i32 = libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD;
@@ -32,11 +32,11 @@ const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 const DESCRIPTORS: u64 = 8;
 
 impl Tracer {
-    /// Makes the template, if there is none.
+    /// Makes the template. Done once, before the sentry confines itself.
     ///
     /// # Errors
     /// The step that the host refused.
-    pub fn make_template(&mut self) -> Result<Id, SetupError> {
+    pub fn make_template(&mut self) -> Result<(), SetupError> {
         let pid = fork_child(&self.shared.layout, self.incoming.as_raw_fd()).map_err(SetupError::at("fork the template"))?;
         let stopped = self.seize_child(pid);
         let mut regs = match stopped.and_then(|()| ptrace::regs(pid)) {
@@ -49,25 +49,14 @@ impl Tracer {
         };
         blank(&mut regs);
         let id = self.new_id();
-        self.insert(id, Tracee {
-            tid: pid,
-            process: Arc::new(Process::new(id, pid)),
-            state: State::Parked,
-            regs,
-            dirty: true,
-            in_syscall: true,
-            cell: Arc::new(Cell::new()),
-            orphan: false,
-            failed_order: None,
-            bad_state: false,
-            rseq: None,
-        });
+        let process = Arc::new(Process::new(id, pid));
+        self.insert(id, Tracee::parked(pid, process, regs, Arc::new(Cell::new())));
         if let Err(e) = self.strip(id) {
             kill(pid);
             return Err(e);
         }
         self.template = Some(id);
-        Ok(id)
+        Ok(())
     }
 
     /// Attaches to the child, lets it go on and waits for its `int3`.

@@ -41,8 +41,6 @@ pub(crate) struct Tracee {
     pub regs: UserRegs,
     /// The host thread's registers are not `regs`.
     pub dirty: bool,
-    /// The last stop was a system call (in which no rseq(2) section can be open).
-    pub in_syscall: bool,
     pub cell: Arc<Cell>,
     /// Its handle is gone.
     pub orphan: bool,
@@ -50,8 +48,13 @@ pub(crate) struct Tracee {
     pub failed_order: Option<Errno>,
     /// The host refused an extended state; the next switch reports that.
     pub bad_state: bool,
-    /// The registered rseq(2) area.
-    pub rseq: Option<u64>,
+}
+
+impl Tracee {
+    /// A thread that has stopped with other registers than `regs`.
+    pub fn parked(tid: pid_t, process: Arc<Process>, regs: UserRegs, cell: Arc<Cell>) -> Tracee {
+        Tracee { tid, process, state: State::Parked, regs, dirty: true, cell, orphan: false, failed_order: None, bad_state: false }
+    }
 }
 
 /// See the module's documentation.
@@ -291,6 +294,7 @@ impl Tracer {
             tracee.process.bury();
         }
         if self.template == Some(id) {
+            tracing::error!("the template process of the ptrace platform is gone: no new processes");
             self.template = None;
         }
         tracee.cell.die();
@@ -341,7 +345,7 @@ fn stopped(tracee: &mut Tracee, status: Status) -> Result<Option<Event>> {
         Status::Syscall => {
             tracee.regs = ptrace::regs(tid)?;
             let foreign = ptrace::syscall_arch(tid)? != AUDIT_ARCH_X86_64;
-            (tracee.dirty, tracee.in_syscall) = (true, true);
+            tracee.dirty = true;
             let args = guest_regs(&tracee.regs).syscall_args();
             return Ok(Some(if foreign {
                 Event::ForeignSyscall(ForeignAbi::I386)
@@ -352,13 +356,13 @@ fn stopped(tracee: &mut Tracee, status: Status) -> Result<Option<Event>> {
         Status::Stop => {
             tracee.regs = ptrace::regs(tid)?;
             tracee.regs.orig_rax = u64::MAX;
-            (tracee.dirty, tracee.in_syscall) = (false, false);
+            tracee.dirty = false;
             return Ok(Some(Event::Interrupted));
         }
         Status::Signal(_) => {
             tracee.regs = ptrace::regs(tid)?;
             tracee.regs.orig_rax = u64::MAX;
-            (tracee.dirty, tracee.in_syscall) = (false, false);
+            tracee.dirty = false;
             let info = ptrace::siginfo(tid)?;
             if info.signal == libc::SIGSYS && info.code > 0 {
                 return Ok(Some(vsyscall(tracee, info.addr)));

@@ -201,7 +201,9 @@ pub fn rseq_area_is_kept(rig: &Rig) {
         let mut guest = rig.guest(LOAD).await;
         guest.write_u64(DATA, u64::MAX);
         let register = |flags| Order::Rseq { addr: DATA, len: 32, flags, sig: 0x5305_3053 };
-        guest.order(register(0)).await;
+        if execute(&mut *guest.thread, register(0)).await == Err(Errno::ENOSYS) {
+            return; // the contract allows that
+        }
         assert_eq!(execute(&mut *guest.thread, register(0)).await, Err(Errno::EBUSY));
         let _ = syscall_of(&guest.go_with(|r| r.rdi = DATA + 64).await);
         assert!(guest.read_u64(DATA) & 0xffff_ffff < 4096, "cpu_id_start");

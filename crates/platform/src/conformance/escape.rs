@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use moat_abi::Errno;
+
 use super::{CODE, DATA, Rig, syscall_of};
-use crate::{Event, GUEST_TOP};
+use crate::{Event, GUEST_TOP, Order, execute};
 
 /// Calls that would be harmful or telling if they reached the host, with arguments that would make them work.
 ///
@@ -129,5 +131,39 @@ pub fn syscall_sites_are_useless(rig: &Rig, sites: &[u64]) {
             assert!(!matches!(event, Event::OrderFailed(_)), "{nr} at {site:#x}: {event:?}");
         }
         assert_eq!(syscall_of(&witness.go_with(|r| r.rax = 1).await).0, 1);
+    });
+}
+
+/// A critical section that spans the platform's own code cannot divert a thread that carries out an order.
+///
+/// The host moves a thread that it finds in a section of rseq(2) to an address that the guest chose.
+pub fn restartable_sequences_do_not_divert_orders(rig: &Rig) {
+    const SIGNATURE: u32 = 0x5305_3053;
+    // nop * 8; 8: mov eax,1000; syscall; 15: (the signature) ...; 32: 1: jmp 1b
+    let mut code = vec![0x90; 8];
+    code.extend_from_slice(&[0xb8, 0xe8, 0x03, 0, 0, 0x0f, 0x05, 0xeb, 0xf7]);
+    code.resize(28, 0x90);
+    code.extend_from_slice(&SIGNATURE.to_ne_bytes());
+    code.extend_from_slice(&[0xeb, 0xfe]);
+    rig.run(async {
+        let mut guest = rig.guest(&code).await;
+        let order = Order::Rseq { addr: DATA, len: 32, flags: 0, sig: SIGNATURE };
+        if execute(&mut *guest.thread, order).await == Err(Errno::ENOSYS) {
+            return; // the contract allows that
+        }
+        // struct rseq_cs { version, flags, start_ip, post_commit_offset, abort_ip }
+        let section = DATA + 0x100;
+        guest.write_u64(section, 0);
+        guest.write_u64(section + 8, GUEST_TOP);
+        guest.write_u64(section + 16, 0x7fff_ffff_f000 - GUEST_TOP);
+        guest.write_u64(section + 24, CODE + 32);
+        for _ in 0..50 {
+            guest.write_u64(DATA + 8, section);
+            let _ = syscall_of(&guest.go_with(|r| r.rip = CODE).await);
+            guest.write_u64(DATA + 8, section);
+            guest.map_anon(0x4000_0000, 0x1000, super::RW).await;
+            guest.write_u64(DATA + 8, section);
+            drop(super::fork(&mut guest).await);
+        }
     });
 }

@@ -220,6 +220,8 @@ const SYSTRAP: &[Rule] = &[
 const PTRACE: &[Rule] = &[
     // Only descendants can be traced, and the pid namespace holds nothing else.
     any(libc::SYS_ptrace),
+    // The tracer's sleep.
+    any(libc::SYS_rt_sigtimedwait),
 ];
 
 // linux/seccomp.h; libc lacks some of them.

@@ -1,1 +1,19 @@
-//! (to come)
+//! Files without a file system: pipes and FIFOs, eventfd, timerfd, signalfd.
+//!
+//! - [`pipe`]: [`pipe::Pipe`], the buffer and its ends. - [`fifo`]: the pipes of FIFO nodes.
+//! - [`eventfd`], [`timerfd`], [`signalfd`]: counters, timers and signals as files.
+#![forbid(unsafe_code)]
+
+pub mod eventfd;
+pub mod fifo;
+pub mod pipe;
+pub mod timerfd;
+
+pub use eventfd::EventFd;
+pub use pipe::new_pipe;
+pub use timerfd::TimerFd;
+
+/// Registers what opens FIFOs.
+pub fn register() {
+    moat_vfs::special::register_fifo(fifo::open);
+}

@@ -1,0 +1,52 @@
+//! FIFOs: the pipes behind nodes of file systems, found by inode while somebody has one open.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+
+use moat_abi::fs::{AccessMode, OpenFlags};
+use moat_abi::{Errno, Result};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::inode::InodeKey;
+use moat_vfs::{File, OpenContext};
+
+use crate::pipe::Pipe;
+
+type Table = Mutex<HashMap<InodeKey, Weak<Pipe>>>;
+
+fn table() -> &'static Table {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    TABLE.get_or_init(|| Mutex::new(LockClass::Table, HashMap::new()))
+}
+
+/// Opens the FIFO of an inode. The opening is complete once the other end is there (`finish_open`).
+///
+/// # Errors
+/// ENXIO for writing with O_NONBLOCK and no reader.
+pub fn open(key: InodeKey, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    let new = Pipe::new(ctx.caller.creds());
+    let pipe = {
+        let mut t = table().lock();
+        match t.get(&key).and_then(Weak::upgrade) {
+            Some(p) => p,
+            None => {
+                // FIFOs are few: opening a new one is the time to forget those that are gone.
+                t.retain(|_, p| p.strong_count() > 0);
+                t.insert(key, Arc::downgrade(&new));
+                new
+            }
+        }
+    };
+    open_pipe(&pipe, ctx)
+}
+
+/// Adds an end to a pipe by the rules of fifo(7).
+pub(crate) fn open_pipe(pipe: &Arc<Pipe>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    let mode = ctx.flags.access_mode();
+    if mode == AccessMode::Neither {
+        return Err(Errno::EINVAL);
+    }
+    if mode == AccessMode::WriteOnly && ctx.flags.contains(OpenFlags::NONBLOCK) && !pipe.has_readers() {
+        return Err(Errno::ENXIO);
+    }
+    Ok(pipe.open_end(mode))
+}

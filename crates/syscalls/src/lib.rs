@@ -12,7 +12,9 @@
 pub mod table;
 pub mod arg;
 
+pub mod futex;
 pub mod ids;
+pub mod memory;
 
 pub use arg::{FromArg, PathArg};
 pub use table::{Support, SyscallDecl, table};

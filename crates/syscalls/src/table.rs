@@ -102,7 +102,9 @@ macro_rules! syscalls {
 /// All declarations, area by area: a new area is a line here.
 fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
     let areas: &[&'static [SyscallDecl]] = &[
+        crate::futex::TABLE,
         crate::ids::TABLE,
+        crate::memory::TABLE,
     ];
     areas.to_vec().into_iter().flatten()
 }

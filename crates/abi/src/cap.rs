@@ -96,8 +96,16 @@ impl Cap {
 
 /// A set of capabilities: capability n is bit n.
 #[derive(
-    Clone, Copy, Default, PartialEq, Eq, Hash,
-    zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
 )]
 #[repr(transparent)]
 pub struct CapSet(pub u64);
@@ -108,8 +116,15 @@ impl CapSet {
     /// Every capability that exists.
     pub const FULL: CapSet = CapSet((1 << (CAP_LAST_CAP + 1)) - 1);
     /// What a process loses in its effective set when its fsuid stops being 0 (`CAP_FS_MASK`), setfsuid(2).
-    pub const FS_MASK: CapSet = Cap::CHOWN.bit().union(Cap::MKNOD.bit()).union(Cap::DAC_OVERRIDE.bit()).union(Cap::DAC_READ_SEARCH.bit())
-        .union(Cap::FOWNER.bit()).union(Cap::FSETID.bit()).union(Cap::MAC_OVERRIDE.bit()).union(Cap::LINUX_IMMUTABLE.bit());
+    pub const FS_MASK: CapSet = Cap::CHOWN
+        .bit()
+        .union(Cap::MKNOD.bit())
+        .union(Cap::DAC_OVERRIDE.bit())
+        .union(Cap::DAC_READ_SEARCH.bit())
+        .union(Cap::FOWNER.bit())
+        .union(Cap::FSETID.bit())
+        .union(Cap::MAC_OVERRIDE.bit())
+        .union(Cap::LINUX_IMMUTABLE.bit());
 
     /// Whether no capability is in the set.
     #[must_use]
@@ -183,8 +198,9 @@ guest_struct! {
     /// `struct __user_cap_data_struct`, capget(2): one for version 1, two (low and high half) for versions 2 and 3.
     CapData: 12 { effective: u32, permitted: u32, inheritable: u32 }
 }
-consts! { "Versions of capget(2); the kernel writes the third back for an unknown one.", u32; LINUX_CAPABILITY_VERSION_1 = 0x1998_0330,
-    LINUX_CAPABILITY_VERSION_2 = 0x2007_1026, LINUX_CAPABILITY_VERSION_3 = 0x2008_0522 }
+consts! { "Versions of capget(2); the kernel writes the third back for an unknown one.", u32;
+LINUX_CAPABILITY_VERSION_1 = 0x1998_0330,
+LINUX_CAPABILITY_VERSION_2 = 0x2007_1026, LINUX_CAPABILITY_VERSION_3 = 0x2008_0522 }
 
 impl CapData {
     /// The two halves of the sets for versions 2 and 3.
@@ -213,24 +229,33 @@ impl CapData {
 }
 
 guest_struct! {
-    /// `struct vfs_ns_cap_data`, the xattr `security.capability` in revision 3; revision 2 is without `rootid`, little-endian.
-    VfsNsCapData: 24 { magic_etc: u32, permitted_lo: u32, inheritable_lo: u32, permitted_hi: u32, inheritable_hi: u32, rootid: u32 }
+    /// `struct vfs_ns_cap_data`, the xattr `security.capability` in revision 3; revision 2 is without `rootid`,
+    /// little-endian.
+    VfsNsCapData: 24 { magic_etc: u32, permitted_lo: u32, inheritable_lo: u32, permitted_hi: u32, inheritable_hi: u32,
+        rootid: u32 }
 }
-consts! { "`magic_etc` of `security.capability`.", u32; VFS_CAP_REVISION_MASK = 0xff00_0000, VFS_CAP_REVISION_1 = 0x0100_0000,
-    VFS_CAP_REVISION_2 = 0x0200_0000, VFS_CAP_REVISION_3 = 0x0300_0000, VFS_CAP_FLAGS_EFFECTIVE = 1 }
+consts! { "`magic_etc` of `security.capability`.", u32; VFS_CAP_REVISION_MASK = 0xff00_0000,
+VFS_CAP_REVISION_1 = 0x0100_0000,
+VFS_CAP_REVISION_2 = 0x0200_0000, VFS_CAP_REVISION_3 = 0x0300_0000, VFS_CAP_FLAGS_EFFECTIVE = 1 }
 
 consts! { "Securebits, capabilities(7).", u32; SECBIT_NOROOT = 1, SECBIT_NOROOT_LOCKED = 2, SECBIT_NO_SETUID_FIXUP = 4,
-    SECBIT_NO_SETUID_FIXUP_LOCKED = 8, SECBIT_KEEP_CAPS = 16, SECBIT_KEEP_CAPS_LOCKED = 32, SECBIT_NO_CAP_AMBIENT_RAISE = 64,
-    SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED = 128, SECBIT_EXEC_RESTRICT_FILE = 256, SECBIT_EXEC_RESTRICT_FILE_LOCKED = 512,
-    SECBIT_EXEC_DENY_INTERACTIVE = 1024, SECBIT_EXEC_DENY_INTERACTIVE_LOCKED = 2048, SECURE_ALL_BITS = 0x555, SECURE_ALL_LOCKS = 0xaaa }
-consts! { "Ids that mean \"leave as it is\" and \"nobody\", setresuid(2), user_namespaces(7).", u32; ID_UNCHANGED = u32::MAX, OVERFLOW_ID = 65534 }
+SECBIT_NO_SETUID_FIXUP_LOCKED = 8, SECBIT_KEEP_CAPS = 16, SECBIT_KEEP_CAPS_LOCKED = 32,
+SECBIT_NO_CAP_AMBIENT_RAISE = 64,
+SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED = 128, SECBIT_EXEC_RESTRICT_FILE = 256, SECBIT_EXEC_RESTRICT_FILE_LOCKED = 512,
+SECBIT_EXEC_DENY_INTERACTIVE = 1024, SECBIT_EXEC_DENY_INTERACTIVE_LOCKED = 2048, SECURE_ALL_BITS = 0x555,
+SECURE_ALL_LOCKS = 0xaaa }
+consts! { "Ids that mean \"leave as it is\" and \"nobody\", setresuid(2), user_namespaces(7).", u32;
+ID_UNCHANGED = u32::MAX, OVERFLOW_ID = 65534 }
 consts! { "Most supplementary groups, setgroups(2).", usize; NGROUPS_MAX = 65536 }
 
-consts! { "keyctl(2) operations.", u32; KEYCTL_GET_KEYRING_ID = 0, KEYCTL_JOIN_SESSION_KEYRING = 1, KEYCTL_UPDATE = 2, KEYCTL_REVOKE = 3,
-    KEYCTL_CHOWN = 4, KEYCTL_SETPERM = 5, KEYCTL_DESCRIBE = 6, KEYCTL_CLEAR = 7, KEYCTL_LINK = 8, KEYCTL_UNLINK = 9, KEYCTL_SEARCH = 10,
-    KEYCTL_READ = 11 }
-consts! { "Special key ids, keyctl(2).", i32; KEY_SPEC_THREAD_KEYRING = -1, KEY_SPEC_PROCESS_KEYRING = -2, KEY_SPEC_SESSION_KEYRING = -3,
-    KEY_SPEC_USER_KEYRING = -4, KEY_SPEC_USER_SESSION_KEYRING = -5 }
+consts! { "keyctl(2) operations.", u32; KEYCTL_GET_KEYRING_ID = 0, KEYCTL_JOIN_SESSION_KEYRING = 1, KEYCTL_UPDATE = 2,
+KEYCTL_REVOKE = 3,
+KEYCTL_CHOWN = 4, KEYCTL_SETPERM = 5, KEYCTL_DESCRIBE = 6, KEYCTL_CLEAR = 7, KEYCTL_LINK = 8, KEYCTL_UNLINK = 9,
+KEYCTL_SEARCH = 10,
+KEYCTL_READ = 11 }
+consts! { "Special key ids, keyctl(2).", i32; KEY_SPEC_THREAD_KEYRING = -1, KEY_SPEC_PROCESS_KEYRING = -2,
+KEY_SPEC_SESSION_KEYRING = -3,
+KEY_SPEC_USER_KEYRING = -4, KEY_SPEC_USER_SESSION_KEYRING = -5 }
 
 #[cfg(test)]
 mod tests {

@@ -5,11 +5,15 @@
 use crate::time::Timeval;
 
 flag_set! {
-    /// Flags of clone(2), clone3(2), unshare(2) and setns(2). The low byte of clone's argument is the exit signal ([`CSIGNAL`]).
+    /// Flags of clone(2), clone3(2), unshare(2) and setns(2). The low byte of clone's argument is the exit signal
+    /// ([`CSIGNAL`]).
     CloneFlags: u64, "CLONE_" {
-        VM = 0x100, FS = 0x200, FILES = 0x400, SIGHAND = 0x800, PIDFD = 0x1000, PTRACE = 0x2000, VFORK = 0x4000, PARENT = 0x8000,
-        THREAD = 0x1_0000, NEWNS = 0x2_0000, SYSVSEM = 0x4_0000, SETTLS = 0x8_0000, PARENT_SETTID = 0x10_0000, CHILD_CLEARTID = 0x20_0000,
-        DETACHED = 0x40_0000, UNTRACED = 0x80_0000, CHILD_SETTID = 0x100_0000, NEWCGROUP = 0x200_0000, NEWUTS = 0x400_0000,
+        VM = 0x100, FS = 0x200, FILES = 0x400, SIGHAND = 0x800, PIDFD = 0x1000, PTRACE = 0x2000, VFORK = 0x4000,
+        PARENT = 0x8000,
+        THREAD = 0x1_0000, NEWNS = 0x2_0000, SYSVSEM = 0x4_0000, SETTLS = 0x8_0000, PARENT_SETTID = 0x10_0000,
+        CHILD_CLEARTID = 0x20_0000,
+        DETACHED = 0x40_0000, UNTRACED = 0x80_0000, CHILD_SETTID = 0x100_0000, NEWCGROUP = 0x200_0000,
+        NEWUTS = 0x400_0000,
         NEWIPC = 0x800_0000, NEWUSER = 0x1000_0000, NEWPID = 0x2000_0000, NEWNET = 0x4000_0000, IO = 0x8000_0000,
         CLEAR_SIGHAND = 0x1_0000_0000, INTO_CGROUP = 0x2_0000_0000, NEWTIME = 0x80,
     }
@@ -17,8 +21,13 @@ flag_set! {
 
 impl CloneFlags {
     /// The flags that make namespaces, without NEWTIME (which clone(2) cannot say).
-    pub const NAMESPACES: CloneFlags = Self::NEWNS.union(Self::NEWCGROUP).union(Self::NEWUTS).union(Self::NEWIPC)
-        .union(Self::NEWUSER).union(Self::NEWPID).union(Self::NEWNET);
+    pub const NAMESPACES: CloneFlags = Self::NEWNS
+        .union(Self::NEWCGROUP)
+        .union(Self::NEWUTS)
+        .union(Self::NEWIPC)
+        .union(Self::NEWUSER)
+        .union(Self::NEWPID)
+        .union(Self::NEWNET);
 }
 
 consts! { "The exit signal in clone(2)'s flags.", u64; CSIGNAL = 0xff }
@@ -26,12 +35,14 @@ consts! { "The exit signal in clone(2)'s flags.", u64; CSIGNAL = 0xff }
 guest_struct! {
     /// `struct clone_args`, clone3(2), version 2. Versions 0 and 1 end before `set_tid` and `cgroup`.
     CloneArgs: 88 {
-        flags: u64, pidfd: u64, child_tid: u64, parent_tid: u64, exit_signal: u64, stack: u64, stack_size: u64, tls: u64,
+        flags: u64, pidfd: u64, child_tid: u64, parent_tid: u64, exit_signal: u64, stack: u64, stack_size: u64,
+        tls: u64,
         set_tid: u64, set_tid_size: u64, cgroup: u64,
     }
 }
-consts! { "Sizes of `struct clone_args`; smaller than the first is EINVAL.", usize; CLONE_ARGS_SIZE_VER0 = 64, CLONE_ARGS_SIZE_VER1 = 80,
-    CLONE_ARGS_SIZE_VER2 = 88 }
+consts! { "Sizes of `struct clone_args`; smaller than the first is EINVAL.", usize; CLONE_ARGS_SIZE_VER0 = 64,
+CLONE_ARGS_SIZE_VER1 = 80,
+CLONE_ARGS_SIZE_VER2 = 88 }
 
 flag_set! {
     /// Options of wait4(2) and waitid(2).
@@ -101,14 +112,17 @@ impl WaitStatus {
 guest_struct! {
     /// `struct rusage`, getrusage(2).
     Rusage: 144 {
-        ru_utime: Timeval, ru_stime: Timeval, ru_maxrss: i64, ru_ixrss: i64, ru_idrss: i64, ru_isrss: i64, ru_minflt: i64, ru_majflt: i64,
-        ru_nswap: i64, ru_inblock: i64, ru_oublock: i64, ru_msgsnd: i64, ru_msgrcv: i64, ru_nsignals: i64, ru_nvcsw: i64, ru_nivcsw: i64,
+        ru_utime: Timeval, ru_stime: Timeval, ru_maxrss: i64, ru_ixrss: i64, ru_idrss: i64, ru_isrss: i64,
+        ru_minflt: i64, ru_majflt: i64,
+        ru_nswap: i64, ru_inblock: i64, ru_oublock: i64, ru_msgsnd: i64, ru_msgrcv: i64, ru_nsignals: i64,
+        ru_nvcsw: i64, ru_nivcsw: i64,
     }
 }
 consts! { "`who` of getrusage(2).", i32; RUSAGE_SELF = 0, RUSAGE_CHILDREN = -1, RUSAGE_THREAD = 1 }
 consts! { "`which` of getpriority(2).", i32; PRIO_PROCESS = 0, PRIO_PGRP = 1, PRIO_USER = 2 }
-consts! { "kcmp(2) types.", u32; KCMP_FILE = 0, KCMP_VM = 1, KCMP_FILES = 2, KCMP_FS = 3, KCMP_SIGHAND = 4, KCMP_IO = 5, KCMP_SYSVSEM = 6,
-    KCMP_EPOLL_TFD = 7 }
+consts! { "kcmp(2) types.", u32; KCMP_FILE = 0, KCMP_VM = 1, KCMP_FILES = 2, KCMP_FS = 3, KCMP_SIGHAND = 4,
+KCMP_IO = 5, KCMP_SYSVSEM = 6,
+KCMP_EPOLL_TFD = 7 }
 
 #[cfg(test)]
 mod tests {

@@ -8,9 +8,10 @@ use bitflags::bitflags;
 consts! { "Directory file descriptor that stands for the working directory, openat(2).", i32; AT_FDCWD = -100 }
 
 consts! { "Path limits, `linux/limits.h`.", usize; NAME_MAX = 255, PATH_MAX = 4096, XATTR_NAME_MAX = 255,
-    XATTR_SIZE_MAX = 65536, XATTR_LIST_MAX = 65536, PIPE_BUF = 4096 }
+XATTR_SIZE_MAX = 65536, XATTR_LIST_MAX = 65536, PIPE_BUF = 4096 }
 consts! { "Most elements of a `struct iovec` array, readv(2).", usize; UIO_MAXIOV = 1024 }
-consts! { "Most bytes that one read or write moves (`MAX_RW_COUNT`), read(2) NOTES.", usize; MAX_RW_COUNT = 0x7fff_f000 }
+consts! { "Most bytes that one read or write moves (`MAX_RW_COUNT`), read(2) NOTES.", usize;
+MAX_RW_COUNT = 0x7fff_f000 }
 consts! { "Most symbolic links in one path walk (`MAXSYMLINKS`), path_resolution(7).", u32; MAXSYMLINKS = 40 }
 
 bitflags! {
@@ -116,11 +117,11 @@ impl OpenFlags {
 }
 
 consts! { "File type in `st_mode`, inode(7).", u32; S_IFMT = 0o170_000, S_IFSOCK = 0o140_000, S_IFLNK = 0o120_000,
-    S_IFREG = 0o100_000, S_IFBLK = 0o060_000, S_IFDIR = 0o040_000, S_IFCHR = 0o020_000, S_IFIFO = 0o010_000 }
+S_IFREG = 0o100_000, S_IFBLK = 0o060_000, S_IFDIR = 0o040_000, S_IFCHR = 0o020_000, S_IFIFO = 0o010_000 }
 consts! { "Permission bits of `st_mode`, inode(7).", u32; S_ISUID = 0o4000, S_ISGID = 0o2000, S_ISVTX = 0o1000,
-    S_IRWXU = 0o700, S_IRUSR = 0o400, S_IWUSR = 0o200, S_IXUSR = 0o100,
-    S_IRWXG = 0o070, S_IRGRP = 0o040, S_IWGRP = 0o020, S_IXGRP = 0o010,
-    S_IRWXO = 0o007, S_IROTH = 0o004, S_IWOTH = 0o002, S_IXOTH = 0o001 }
+S_IRWXU = 0o700, S_IRUSR = 0o400, S_IWUSR = 0o200, S_IXUSR = 0o100,
+S_IRWXG = 0o070, S_IRGRP = 0o040, S_IWGRP = 0o020, S_IXGRP = 0o010,
+S_IRWXO = 0o007, S_IROTH = 0o004, S_IWOTH = 0o002, S_IXOTH = 0o001 }
 consts! { "All the bits that chmod(2) sets (`S_IALLUGO`).", u32; S_IALLUGO = 0o7777 }
 
 /// The type of a file.
@@ -186,7 +187,7 @@ impl FileType {
 }
 
 consts! { "`d_type` of getdents64(2).", u8; DT_UNKNOWN = 0, DT_FIFO = 1, DT_CHR = 2, DT_DIR = 4, DT_BLK = 6, DT_REG = 8,
-    DT_LNK = 10, DT_SOCK = 12, DT_WHT = 14 }
+DT_LNK = 10, DT_SOCK = 12, DT_WHT = 14 }
 /// Bytes of `struct linux_dirent64` before the name: d_ino u64, d_off i64, d_reclen u16, d_type u8.
 pub const DIRENT64_HEADER: usize = 19;
 /// Bytes of the old `struct linux_dirent` before the name: d_ino u64, d_off u64, d_reclen u16; d_type is its last byte.
@@ -225,11 +226,13 @@ consts! { "renameat2(2) flags.", u32; RENAME_NOREPLACE = 1, RENAME_EXCHANGE = 2,
 consts! { "Special `tv_nsec` values of utimensat(2).", i64; UTIME_NOW = 0x3fff_ffff, UTIME_OMIT = 0x3fff_fffe }
 
 consts! { "fcntl(2) commands.", u32; F_DUPFD = 0, F_GETFD = 1, F_SETFD = 2, F_GETFL = 3, F_SETFL = 4, F_GETLK = 5,
-    F_SETLK = 6, F_SETLKW = 7, F_SETOWN = 8, F_GETOWN = 9, F_SETSIG = 10, F_GETSIG = 11, F_SETOWN_EX = 15, F_GETOWN_EX = 16,
-    F_GETOWNER_UIDS = 17, F_OFD_GETLK = 36, F_OFD_SETLK = 37, F_OFD_SETLKW = 38, F_SETLEASE = 1024, F_GETLEASE = 1025,
-    F_NOTIFY = 1026, F_DUPFD_QUERY = 1027, F_CREATED_QUERY = 1028, F_CANCELLK = 1029, F_DUPFD_CLOEXEC = 1030, F_SETPIPE_SZ = 1031,
-    F_GETPIPE_SZ = 1032, F_ADD_SEALS = 1033, F_GET_SEALS = 1034, F_GET_RW_HINT = 1035, F_SET_RW_HINT = 1036,
-    F_GET_FILE_RW_HINT = 1037, F_SET_FILE_RW_HINT = 1038 }
+F_SETLK = 6, F_SETLKW = 7, F_SETOWN = 8, F_GETOWN = 9, F_SETSIG = 10, F_GETSIG = 11, F_SETOWN_EX = 15,
+F_GETOWN_EX = 16,
+F_GETOWNER_UIDS = 17, F_OFD_GETLK = 36, F_OFD_SETLK = 37, F_OFD_SETLKW = 38, F_SETLEASE = 1024, F_GETLEASE = 1025,
+F_NOTIFY = 1026, F_DUPFD_QUERY = 1027, F_CREATED_QUERY = 1028, F_CANCELLK = 1029, F_DUPFD_CLOEXEC = 1030,
+F_SETPIPE_SZ = 1031,
+F_GETPIPE_SZ = 1032, F_ADD_SEALS = 1033, F_GET_SEALS = 1034, F_GET_RW_HINT = 1035, F_SET_RW_HINT = 1036,
+F_GET_FILE_RW_HINT = 1037, F_SET_FILE_RW_HINT = 1038 }
 consts! { "Descriptor flag of F_GETFD and F_SETFD.", u32; FD_CLOEXEC = 1 }
 consts! { "`type` of `struct f_owner_ex`.", i32; F_OWNER_TID = 0, F_OWNER_PID = 1, F_OWNER_PGRP = 2 }
 consts! { "Lock types of fcntl(2) record locks and leases.", i16; F_RDLCK = 0, F_WRLCK = 1, F_UNLCK = 2 }
@@ -253,20 +256,23 @@ bitflags! {
         const EXEC = 32;
     }
 }
-consts! { "memfd_create(2) flags.", u32; MFD_CLOEXEC = 1, MFD_ALLOW_SEALING = 2, MFD_HUGETLB = 4, MFD_NOEXEC_SEAL = 8, MFD_EXEC = 16 }
+consts! { "memfd_create(2) flags.", u32; MFD_CLOEXEC = 1, MFD_ALLOW_SEALING = 2, MFD_HUGETLB = 4, MFD_NOEXEC_SEAL = 8,
+MFD_EXEC = 16 }
 /// Longest name of a memfd without its terminating NUL (`MFD_NAME_MAX_LEN`).
 pub const MFD_NAME_MAX: usize = 249;
 
 consts! { "fallocate(2) modes.", u32; FALLOC_FL_KEEP_SIZE = 1, FALLOC_FL_PUNCH_HOLE = 2, FALLOC_FL_COLLAPSE_RANGE = 8,
-    FALLOC_FL_ZERO_RANGE = 16, FALLOC_FL_INSERT_RANGE = 32, FALLOC_FL_UNSHARE_RANGE = 64 }
+FALLOC_FL_ZERO_RANGE = 16, FALLOC_FL_INSERT_RANGE = 32, FALLOC_FL_UNSHARE_RANGE = 64 }
 consts! { "posix_fadvise(2) advice.", u32; POSIX_FADV_NORMAL = 0, POSIX_FADV_RANDOM = 1, POSIX_FADV_SEQUENTIAL = 2,
-    POSIX_FADV_WILLNEED = 3, POSIX_FADV_DONTNEED = 4, POSIX_FADV_NOREUSE = 5 }
-consts! { "sync_file_range(2) flags.", u32; SYNC_FILE_RANGE_WAIT_BEFORE = 1, SYNC_FILE_RANGE_WRITE = 2, SYNC_FILE_RANGE_WAIT_AFTER = 4 }
-consts! { "splice(2), tee(2) and vmsplice(2) flags.", u32; SPLICE_F_MOVE = 1, SPLICE_F_NONBLOCK = 2, SPLICE_F_MORE = 4, SPLICE_F_GIFT = 8 }
+POSIX_FADV_WILLNEED = 3, POSIX_FADV_DONTNEED = 4, POSIX_FADV_NOREUSE = 5 }
+consts! { "sync_file_range(2) flags.", u32; SYNC_FILE_RANGE_WAIT_BEFORE = 1, SYNC_FILE_RANGE_WRITE = 2,
+SYNC_FILE_RANGE_WAIT_AFTER = 4 }
+consts! { "splice(2), tee(2) and vmsplice(2) flags.", u32; SPLICE_F_MOVE = 1, SPLICE_F_NONBLOCK = 2,
+SPLICE_F_MORE = 4, SPLICE_F_GIFT = 8 }
 consts! { "setxattr(2) flags.", u32; XATTR_CREATE = 1, XATTR_REPLACE = 2 }
 consts! { "close_range(2) flags.", u32; CLOSE_RANGE_UNSHARE = 2, CLOSE_RANGE_CLOEXEC = 4 }
 consts! { "openat2(2) `resolve` flags.", u64; RESOLVE_NO_XDEV = 1, RESOLVE_NO_MAGICLINKS = 2, RESOLVE_NO_SYMLINKS = 4,
-    RESOLVE_BENEATH = 8, RESOLVE_IN_ROOT = 16, RESOLVE_CACHED = 32 }
+RESOLVE_BENEATH = 8, RESOLVE_IN_ROOT = 16, RESOLVE_CACHED = 32 }
 consts! { "name_to_handle_at(2) limit and flag.", u32; MAX_HANDLE_SZ = 128, AT_HANDLE_FID = 0x200 }
 
 bitflags! {
@@ -320,7 +326,8 @@ guest_struct! {
 flag_set! {
     /// Event and option bits of inotify(7).
     InotifyMask: u32, "IN_" {
-        ACCESS = 0x1, MODIFY = 0x2, ATTRIB = 0x4, CLOSE_WRITE = 0x8, CLOSE_NOWRITE = 0x10, OPEN = 0x20, MOVED_FROM = 0x40,
+        ACCESS = 0x1, MODIFY = 0x2, ATTRIB = 0x4, CLOSE_WRITE = 0x8, CLOSE_NOWRITE = 0x10, OPEN = 0x20,
+        MOVED_FROM = 0x40,
         MOVED_TO = 0x80, CREATE = 0x100, DELETE = 0x200, DELETE_SELF = 0x400, MOVE_SELF = 0x800, ALL_EVENTS = 0xfff,
         UNMOUNT = 0x2000, Q_OVERFLOW = 0x4000, IGNORED = 0x8000, ONLYDIR = 0x0100_0000, DONT_FOLLOW = 0x0200_0000,
         EXCL_UNLINK = 0x0400_0000, MASK_CREATE = 0x1000_0000, MASK_ADD = 0x2000_0000, ISDIR = 0x4000_0000,

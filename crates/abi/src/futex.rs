@@ -2,20 +2,26 @@
 //!
 //! Sources: `linux/{futex,rseq,membarrier}.h`.
 
-consts! { "futex(2) operations.", u32; FUTEX_WAIT = 0, FUTEX_WAKE = 1, FUTEX_FD = 2, FUTEX_REQUEUE = 3, FUTEX_CMP_REQUEUE = 4,
-    FUTEX_WAKE_OP = 5, FUTEX_LOCK_PI = 6, FUTEX_UNLOCK_PI = 7, FUTEX_TRYLOCK_PI = 8, FUTEX_WAIT_BITSET = 9, FUTEX_WAKE_BITSET = 10,
-    FUTEX_WAIT_REQUEUE_PI = 11, FUTEX_CMP_REQUEUE_PI = 12, FUTEX_LOCK_PI2 = 13 }
+consts! { "futex(2) operations.", u32; FUTEX_WAIT = 0, FUTEX_WAKE = 1, FUTEX_FD = 2, FUTEX_REQUEUE = 3,
+FUTEX_CMP_REQUEUE = 4,
+FUTEX_WAKE_OP = 5, FUTEX_LOCK_PI = 6, FUTEX_UNLOCK_PI = 7, FUTEX_TRYLOCK_PI = 8, FUTEX_WAIT_BITSET = 9,
+FUTEX_WAKE_BITSET = 10,
+FUTEX_WAIT_REQUEUE_PI = 11, FUTEX_CMP_REQUEUE_PI = 12, FUTEX_LOCK_PI2 = 13 }
 consts! { "Flags or'ed to futex(2) operations.", u32; FUTEX_PRIVATE_FLAG = 128, FUTEX_CLOCK_REALTIME = 256 }
 /// The operation without its flags.
 pub const FUTEX_CMD_MASK: u32 = !(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
-consts! { "Bits of a PI or robust futex word.", u32; FUTEX_WAITERS = 0x8000_0000, FUTEX_OWNER_DIED = 0x4000_0000, FUTEX_TID_MASK = 0x3fff_ffff }
+consts! { "Bits of a PI or robust futex word.", u32; FUTEX_WAITERS = 0x8000_0000, FUTEX_OWNER_DIED = 0x4000_0000,
+FUTEX_TID_MASK = 0x3fff_ffff }
 consts! { "The bitset of a plain wait or wake.", u32; FUTEX_BITSET_MATCH_ANY = 0xffff_ffff }
-consts! { "FUTEX_WAKE_OP operations.", u32; FUTEX_OP_SET = 0, FUTEX_OP_ADD = 1, FUTEX_OP_OR = 2, FUTEX_OP_ANDN = 3, FUTEX_OP_XOR = 4,
-    FUTEX_OP_OPARG_SHIFT = 8 }
-consts! { "FUTEX_WAKE_OP comparisons.", u32; FUTEX_OP_CMP_EQ = 0, FUTEX_OP_CMP_NE = 1, FUTEX_OP_CMP_LT = 2, FUTEX_OP_CMP_LE = 3,
-    FUTEX_OP_CMP_GT = 4, FUTEX_OP_CMP_GE = 5 }
-consts! { "futex2 flags, futex_waitv(2).", u32; FUTEX2_SIZE_U8 = 0, FUTEX2_SIZE_U16 = 1, FUTEX2_SIZE_U32 = 2, FUTEX2_SIZE_U64 = 3,
-    FUTEX2_NUMA = 4, FUTEX2_PRIVATE = 128 }
+consts! { "FUTEX_WAKE_OP operations.", u32; FUTEX_OP_SET = 0, FUTEX_OP_ADD = 1, FUTEX_OP_OR = 2, FUTEX_OP_ANDN = 3,
+FUTEX_OP_XOR = 4,
+FUTEX_OP_OPARG_SHIFT = 8 }
+consts! { "FUTEX_WAKE_OP comparisons.", u32; FUTEX_OP_CMP_EQ = 0, FUTEX_OP_CMP_NE = 1, FUTEX_OP_CMP_LT = 2,
+FUTEX_OP_CMP_LE = 3,
+FUTEX_OP_CMP_GT = 4, FUTEX_OP_CMP_GE = 5 }
+consts! { "futex2 flags, futex_waitv(2).", u32; FUTEX2_SIZE_U8 = 0, FUTEX2_SIZE_U16 = 1, FUTEX2_SIZE_U32 = 2,
+FUTEX2_SIZE_U64 = 3,
+FUTEX2_NUMA = 4, FUTEX2_PRIVATE = 128 }
 consts! { "Most futexes of futex_waitv(2).", u32; FUTEX_WAITV_MAX = 128 }
 consts! { "Most entries of a robust list that are walked.", usize; ROBUST_LIST_LIMIT = 2048 }
 
@@ -73,17 +79,21 @@ guest_struct! {
     /// `struct rseq`, rseq(2), with the fields of Linux 6.3 (feature size 28).
     Rseq: 32 { cpu_id_start: u32, cpu_id: u32, rseq_cs: u64, flags: u32, node_id: u32, mm_cid: u32, pad: u32 }
 }
-consts! { "rseq(2) constants.", u32; RSEQ_FLAG_UNREGISTER = 1, RSEQ_CPU_ID_UNINITIALIZED = u32::MAX, RSEQ_ORIG_SIZE = 32, RSEQ_FEATURE_SIZE = 28,
-    RSEQ_ALIGN = 32 }
+consts! { "rseq(2) constants.", u32; RSEQ_FLAG_UNREGISTER = 1, RSEQ_CPU_ID_UNINITIALIZED = u32::MAX,
+RSEQ_ORIG_SIZE = 32, RSEQ_FEATURE_SIZE = 28,
+RSEQ_ALIGN = 32 }
 guest_struct! {
     /// `struct rseq_cs`: a critical section.
     RseqCs: 32 { version: u32, flags: u32, start_ip: u64, post_commit_offset: u64, abort_ip: u64 }
 }
 
-consts! { "membarrier(2) commands.", u32; MEMBARRIER_CMD_QUERY = 0, MEMBARRIER_CMD_GLOBAL = 1, MEMBARRIER_CMD_GLOBAL_EXPEDITED = 2,
-    MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED = 4, MEMBARRIER_CMD_PRIVATE_EXPEDITED = 8, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED = 16,
-    MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE = 32, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE = 64,
-    MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ = 128, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ = 256, MEMBARRIER_CMD_GET_REGISTRATIONS = 512 }
+consts! { "membarrier(2) commands.", u32; MEMBARRIER_CMD_QUERY = 0, MEMBARRIER_CMD_GLOBAL = 1,
+MEMBARRIER_CMD_GLOBAL_EXPEDITED = 2,
+MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED = 4, MEMBARRIER_CMD_PRIVATE_EXPEDITED = 8,
+MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED = 16,
+MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE = 32, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE = 64,
+MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ = 128, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ = 256,
+MEMBARRIER_CMD_GET_REGISTRATIONS = 512 }
 consts! { "membarrier(2) flag.", u32; MEMBARRIER_CMD_FLAG_CPU = 1 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 #[macro_use]
 mod macros;
 
+pub mod aio;
 pub mod cap;
 pub mod clone;
 pub mod elf;
@@ -17,6 +18,7 @@ pub mod futex;
 pub mod ipc;
 pub mod mman;
 pub mod mount;
+pub mod netlink;
 pub mod nr;
 pub mod poll;
 pub mod prctl;
@@ -28,6 +30,7 @@ pub mod socket;
 pub mod stat;
 pub mod time;
 pub mod tty;
+pub mod x86;
 
 pub use cap::{Cap, CapSet};
 pub use errno::{Errno, Result};

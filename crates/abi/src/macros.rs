@@ -9,7 +9,8 @@ macro_rules! consts {
 
 /// A struct that is copied to or from guest memory: every byte is a field, so nothing leaks and any bytes decode.
 ///
-/// `Name: SIZE { field: type, .. }` gives a `#[repr(C)]` struct with public fields whose size is asserted; `Default` is all zero.
+/// `Name: SIZE { field: type, .. }` gives a `#[repr(C)]` struct with public fields whose size is asserted; `Default`
+/// is all zero.
 macro_rules! guest_struct {
     ($(#[$m:meta])* $name:ident: $size:literal { $($(#[$fm:meta])* $field:ident: $t:ty),+ $(,)? }) => {
         $(#[$m])*

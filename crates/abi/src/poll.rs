@@ -50,9 +50,11 @@ impl PollEvents {
     /// What is reported whether asked for or not.
     pub const ALWAYS: PollEvents = Self::ERR.union(Self::HUP);
     /// What select(2) counts as readable (`POLLIN_SET`).
-    pub const SELECT_IN: PollEvents = Self::RDNORM.union(Self::RDBAND).union(Self::IN).union(Self::HUP).union(Self::ERR).union(Self::NVAL);
+    pub const SELECT_IN: PollEvents =
+        Self::RDNORM.union(Self::RDBAND).union(Self::IN).union(Self::HUP).union(Self::ERR).union(Self::NVAL);
     /// What select(2) counts as writable (`POLLOUT_SET`).
-    pub const SELECT_OUT: PollEvents = Self::WRBAND.union(Self::WRNORM).union(Self::OUT).union(Self::ERR).union(Self::NVAL);
+    pub const SELECT_OUT: PollEvents =
+        Self::WRBAND.union(Self::WRNORM).union(Self::OUT).union(Self::ERR).union(Self::NVAL);
     /// What select(2) counts as exceptional (`POLLEX_SET`).
     pub const SELECT_EX: PollEvents = Self::PRI.union(Self::NVAL);
 

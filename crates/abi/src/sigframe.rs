@@ -13,15 +13,18 @@ pub const REDZONE: u64 = 128;
 pub const USER_CS: u16 = 0x33;
 /// `ss` of user code.
 pub const USER_DS: u16 = 0x2b;
-consts! { "`uc_flags` of the frame, `asm/ucontext.h`.", u64; UC_FP_XSTATE = 1, UC_SIGCONTEXT_SS = 2, UC_STRICT_RESTORE_SS = 4 }
-consts! { "Markers of the extended state in the frame, `asm/sigcontext.h`.", u32; FP_XSTATE_MAGIC1 = 0x4650_5853, FP_XSTATE_MAGIC2 = 0x4650_5845 }
+consts! { "`uc_flags` of the frame, `asm/ucontext.h`.", u64; UC_FP_XSTATE = 1, UC_SIGCONTEXT_SS = 2,
+UC_STRICT_RESTORE_SS = 4 }
+consts! { "Markers of the extended state in the frame, `asm/sigcontext.h`.", u32; FP_XSTATE_MAGIC1 = 0x4650_5853,
+FP_XSTATE_MAGIC2 = 0x4650_5845 }
 
 guest_struct! {
     /// `struct sigcontext` of x86-64.
     Sigcontext: 256 {
         r8: u64, r9: u64, r10: u64, r11: u64, r12: u64, r13: u64, r14: u64, r15: u64,
         rdi: u64, rsi: u64, rbp: u64, rbx: u64, rdx: u64, rax: u64, rcx: u64, rsp: u64, rip: u64, eflags: u64,
-        cs: u16, gs: u16, fs: u16, ss: u16, err: u64, trapno: u64, oldmask: u64, cr2: u64, fpstate: u64, reserved: [u64; 8],
+        cs: u16, gs: u16, fs: u16, ss: u16, err: u64, trapno: u64, oldmask: u64, cr2: u64, fpstate: u64,
+        reserved: [u64; 8],
     }
 }
 

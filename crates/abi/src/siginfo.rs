@@ -6,21 +6,29 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::signal::Signal;
 
-consts! { "`si_code` of signals from users and kernel, sigaction(2).", i32; SI_USER = 0, SI_KERNEL = 0x80, SI_QUEUE = -1, SI_TIMER = -2,
-    SI_MESGQ = -3, SI_ASYNCIO = -4, SI_SIGIO = -5, SI_TKILL = -6, SI_DETHREAD = -7, SI_ASYNCNL = -60 }
-consts! { "`si_code` of SIGCHLD.", i32; CLD_EXITED = 1, CLD_KILLED = 2, CLD_DUMPED = 3, CLD_TRAPPED = 4, CLD_STOPPED = 5, CLD_CONTINUED = 6 }
+consts! { "`si_code` of signals from users and kernel, sigaction(2).", i32; SI_USER = 0, SI_KERNEL = 0x80,
+SI_QUEUE = -1, SI_TIMER = -2,
+SI_MESGQ = -3, SI_ASYNCIO = -4, SI_SIGIO = -5, SI_TKILL = -6, SI_DETHREAD = -7, SI_ASYNCNL = -60 }
+consts! { "`si_code` of SIGCHLD.", i32; CLD_EXITED = 1, CLD_KILLED = 2, CLD_DUMPED = 3, CLD_TRAPPED = 4,
+CLD_STOPPED = 5, CLD_CONTINUED = 6 }
 consts! { "`si_code` of SIGSEGV.", i32; SEGV_MAPERR = 1, SEGV_ACCERR = 2, SEGV_BNDERR = 3, SEGV_PKUERR = 4 }
-consts! { "`si_code` of SIGBUS.", i32; BUS_ADRALN = 1, BUS_ADRERR = 2, BUS_OBJERR = 3, BUS_MCEERR_AR = 4, BUS_MCEERR_AO = 5 }
-consts! { "`si_code` of SIGFPE.", i32; FPE_INTDIV = 1, FPE_INTOVF = 2, FPE_FLTDIV = 3, FPE_FLTOVF = 4, FPE_FLTUND = 5, FPE_FLTRES = 6,
-    FPE_FLTINV = 7, FPE_FLTSUB = 8 }
-consts! { "`si_code` of SIGILL.", i32; ILL_ILLOPC = 1, ILL_ILLOPN = 2, ILL_ILLADR = 3, ILL_ILLTRP = 4, ILL_PRVOPC = 5, ILL_PRVREG = 6,
-    ILL_COPROC = 7, ILL_BADSTK = 8 }
-consts! { "`si_code` of SIGTRAP.", i32; TRAP_BRKPT = 1, TRAP_TRACE = 2, TRAP_BRANCH = 3, TRAP_HWBKPT = 4, TRAP_UNK = 5, TRAP_PERF = 6 }
-consts! { "`si_code` of SIGIO.", i32; POLL_IN = 1, POLL_OUT = 2, POLL_MSG = 3, POLL_ERR = 4, POLL_PRI = 5, POLL_HUP = 6 }
+consts! { "`si_code` of SIGBUS.", i32; BUS_ADRALN = 1, BUS_ADRERR = 2, BUS_OBJERR = 3, BUS_MCEERR_AR = 4,
+BUS_MCEERR_AO = 5 }
+consts! { "`si_code` of SIGFPE.", i32; FPE_INTDIV = 1, FPE_INTOVF = 2, FPE_FLTDIV = 3, FPE_FLTOVF = 4, FPE_FLTUND = 5,
+FPE_FLTRES = 6,
+FPE_FLTINV = 7, FPE_FLTSUB = 8 }
+consts! { "`si_code` of SIGILL.", i32; ILL_ILLOPC = 1, ILL_ILLOPN = 2, ILL_ILLADR = 3, ILL_ILLTRP = 4, ILL_PRVOPC = 5,
+ILL_PRVREG = 6,
+ILL_COPROC = 7, ILL_BADSTK = 8 }
+consts! { "`si_code` of SIGTRAP.", i32; TRAP_BRKPT = 1, TRAP_TRACE = 2, TRAP_BRANCH = 3, TRAP_HWBKPT = 4,
+TRAP_UNK = 5, TRAP_PERF = 6 }
+consts! { "`si_code` of SIGIO.", i32; POLL_IN = 1, POLL_OUT = 2, POLL_MSG = 3, POLL_ERR = 4, POLL_PRI = 5,
+POLL_HUP = 6 }
 consts! { "`si_code` of SIGSYS.", i32; SYS_SECCOMP = 1, SYS_USER_DISPATCH = 2 }
 /// `si_arch` of SIGSYS and `arch` of seccomp data (`AUDIT_ARCH_X86_64`).
 pub const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-consts! { "`sigev_notify` of `struct sigevent`, sigevent(7).", i32; SIGEV_SIGNAL = 0, SIGEV_NONE = 1, SIGEV_THREAD = 2, SIGEV_THREAD_ID = 4 }
+consts! { "`sigev_notify` of `struct sigevent`, sigevent(7).", i32; SIGEV_SIGNAL = 0, SIGEV_NONE = 1,
+SIGEV_THREAD = 2, SIGEV_THREAD_ID = 4 }
 
 /// `siginfo_t` of x86-64: three words, padding, and a union of 112 bytes from offset 16.
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -111,7 +119,10 @@ impl SigInfo {
     /// SIGSYS of seccomp (`SYS_SECCOMP`); `data` is the filter's return data.
     #[must_use]
     pub fn seccomp(data: u16, call_addr: u64, syscall: i32) -> SigInfo {
-        let mut info = SigInfo::new(Signal::SIGSYS, SYS_SECCOMP).with_u64(0, call_addr).with_i32(8, syscall).with_u32(12, AUDIT_ARCH_X86_64);
+        let mut info = SigInfo::new(Signal::SIGSYS, SYS_SECCOMP)
+            .with_u64(0, call_addr)
+            .with_i32(8, syscall)
+            .with_u32(12, AUDIT_ARCH_X86_64);
         info.si_errno = i32::from(data);
         info
     }
@@ -224,7 +235,8 @@ guest_struct! {
 guest_struct! {
     /// `struct signalfd_siginfo`, signalfd(2).
     SignalfdSiginfo: 128 {
-        ssi_signo: u32, ssi_errno: i32, ssi_code: i32, ssi_pid: u32, ssi_uid: u32, ssi_fd: i32, ssi_tid: u32, ssi_band: u32,
+        ssi_signo: u32, ssi_errno: i32, ssi_code: i32, ssi_pid: u32, ssi_uid: u32, ssi_fd: i32, ssi_tid: u32,
+        ssi_band: u32,
         ssi_overrun: u32, ssi_trapno: u32, ssi_status: i32, ssi_int: i32, ssi_ptr: u64, ssi_utime: u64, ssi_stime: u64,
         ssi_addr: u64, ssi_addr_lsb: u16, pad2: u16, ssi_syscall: i32, ssi_call_addr: u64, ssi_arch: u32, pad: [u8; 28],
     }
@@ -249,8 +261,11 @@ impl SigInfo {
     pub fn layout(&self) -> SigInfoLayout {
         if self.si_code > SI_USER && self.si_code < SI_KERNEL {
             match (self.signal(), self.si_code) {
-                (Some(Signal::SIGILL), ..=8) | (Some(Signal::SIGFPE), ..=15) | (Some(Signal::SIGSEGV), ..=10)
-                | (Some(Signal::SIGBUS), ..=5) | (Some(Signal::SIGTRAP), ..=6) => SigInfoLayout::Fault,
+                (Some(Signal::SIGILL), ..=8)
+                | (Some(Signal::SIGFPE), ..=15)
+                | (Some(Signal::SIGSEGV), ..=10)
+                | (Some(Signal::SIGBUS), ..=5)
+                | (Some(Signal::SIGTRAP), ..=6) => SigInfoLayout::Fault,
                 (Some(Signal::SIGCHLD), ..=6) => SigInfoLayout::Child,
                 (Some(Signal::SIGSYS), ..=2) => SigInfoLayout::Sys,
                 (_, ..=6) => SigInfoLayout::Poll,
@@ -270,7 +285,10 @@ impl SigInfo {
     #[must_use]
     pub fn to_signalfd(&self) -> SignalfdSiginfo {
         let mut out = SignalfdSiginfo {
-            ssi_signo: self.si_signo as u32, ssi_errno: self.si_errno, ssi_code: self.si_code, ..SignalfdSiginfo::default()
+            ssi_signo: self.si_signo as u32,
+            ssi_errno: self.si_errno,
+            ssi_code: self.si_code,
+            ..SignalfdSiginfo::default()
         };
         match self.layout() {
             SigInfoLayout::Kill => (out.ssi_pid, out.ssi_uid) = (self.pid() as u32, self.uid()),
@@ -289,7 +307,8 @@ impl SigInfo {
                 (out.ssi_ptr, out.ssi_int) = (self.value(), self.value() as i32);
             }
             SigInfoLayout::Sys => {
-                (out.ssi_call_addr, out.ssi_syscall, out.ssi_arch) = (self.addr(), self.u32_at(8) as i32, self.u32_at(12));
+                (out.ssi_call_addr, out.ssi_syscall, out.ssi_arch) =
+                    (self.addr(), self.u32_at(8) as i32, self.u32_at(12));
             }
         }
         out

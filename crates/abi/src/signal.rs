@@ -1,4 +1,5 @@
-//! Signals: numbers, sets, actions and default actions. `siginfo_t` is in [`crate::siginfo`], the frame in [`crate::sigframe`].
+//! Signals: numbers, sets, actions and default actions. `siginfo_t` is in [`crate::siginfo`], the frame in
+//! [`crate::sigframe`].
 //!
 //! Sources: signal(7), `arch/x86/include/uapi/asm/signal.h`, `asm-generic/signal-defs.h`, `include/linux/signal.h`.
 
@@ -77,8 +78,16 @@ impl Signal {
             Signal::SIGCONT => DefaultAction::Continue,
             Signal::SIGCHLD | Signal::SIGURG | Signal::SIGWINCH => DefaultAction::Ignore,
             Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU => DefaultAction::Stop,
-            Signal::SIGQUIT | Signal::SIGILL | Signal::SIGTRAP | Signal::SIGABRT | Signal::SIGBUS | Signal::SIGFPE
-            | Signal::SIGSEGV | Signal::SIGXCPU | Signal::SIGXFSZ | Signal::SIGSYS => DefaultAction::Core,
+            Signal::SIGQUIT
+            | Signal::SIGILL
+            | Signal::SIGTRAP
+            | Signal::SIGABRT
+            | Signal::SIGBUS
+            | Signal::SIGFPE
+            | Signal::SIGSEGV
+            | Signal::SIGXCPU
+            | Signal::SIGXFSZ
+            | Signal::SIGSYS => DefaultAction::Core,
             _ => DefaultAction::Terminate,
         }
     }
@@ -117,8 +126,16 @@ pub enum DefaultAction {
 
 /// A set of signals, in the layout of the kernel's `sigset_t`: signal n is bit n-1.
 #[derive(
-    Clone, Copy, Default, PartialEq, Eq, Hash,
-    zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
 )]
 #[repr(transparent)]
 pub struct SigSet(pub u64);
@@ -131,10 +148,16 @@ impl SigSet {
     /// SIGKILL and SIGSTOP: never blocked, caught or ignored.
     pub const UNBLOCKABLE: SigSet = Signal::SIGKILL.bit().union(Signal::SIGSTOP.bit());
     /// The signals that a processor exception raises (`SYNCHRONOUS_MASK`): delivered before others.
-    pub const SYNCHRONOUS: SigSet = Signal::SIGSEGV.bit().union(Signal::SIGBUS.bit()).union(Signal::SIGILL.bit())
-        .union(Signal::SIGTRAP.bit()).union(Signal::SIGFPE.bit()).union(Signal::SIGSYS.bit());
+    pub const SYNCHRONOUS: SigSet = Signal::SIGSEGV
+        .bit()
+        .union(Signal::SIGBUS.bit())
+        .union(Signal::SIGILL.bit())
+        .union(Signal::SIGTRAP.bit())
+        .union(Signal::SIGFPE.bit())
+        .union(Signal::SIGSYS.bit());
     /// SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU (`SIG_KERNEL_STOP_MASK`).
-    pub const STOP: SigSet = Signal::SIGSTOP.bit().union(Signal::SIGTSTP.bit()).union(Signal::SIGTTIN.bit()).union(Signal::SIGTTOU.bit());
+    pub const STOP: SigSet =
+        Signal::SIGSTOP.bit().union(Signal::SIGTSTP.bit()).union(Signal::SIGTTIN.bit()).union(Signal::SIGTTOU.bit());
 
     /// Whether no signal is in the set.
     #[must_use]
@@ -221,7 +244,8 @@ consts! { "Special handlers of sigaction(2).", u64; SIG_DFL = 0, SIG_IGN = 1 }
 consts! { "`how` of rt_sigprocmask(2).", u32; SIG_BLOCK = 0, SIG_UNBLOCK = 1, SIG_SETMASK = 2 }
 
 bitflags::bitflags! {
-    /// `sa_flags` of sigaction(2). Linux clears the bits that it does not know (`UAPI_SA_FLAGS`, SA_UNSUPPORTED among them).
+    /// `sa_flags` of sigaction(2). Linux clears the bits that it does not know (`UAPI_SA_FLAGS`, SA_UNSUPPORTED among
+    /// them).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct SaFlags: u64 {
         /// No SIGCHLD when children stop.
@@ -265,7 +289,8 @@ guest_struct! {
     StackT: 24 { ss_sp: u64, ss_flags: i32, pad: u32, ss_size: u64 }
 }
 consts! { "`ss_flags` of sigaltstack(2).", u32; SS_ONSTACK = 1, SS_DISABLE = 2, SS_AUTODISARM = 1 << 31 }
-/// Smallest alternate stack that sigaltstack(2) takes; the kernel may ask more with large register files (AT_MINSIGSTKSZ).
+/// Smallest alternate stack that sigaltstack(2) takes; the kernel may ask more with large register files
+/// (AT_MINSIGSTKSZ).
 pub const MINSIGSTKSZ: u64 = 2048;
 
 #[cfg(test)]

@@ -111,15 +111,17 @@ guest_struct! {
     Timex: 208 {
         modes: u32, pad0: u32, offset: i64, freq: i64, maxerror: i64, esterror: i64, status: i32, pad1: u32,
         constant: i64, precision: i64, tolerance: i64, time: Timeval, tick: i64, ppsfreq: i64, jitter: i64,
-        shift: i32, pad2: u32, stabil: i64, jitcnt: i64, calcnt: i64, errcnt: i64, stbcnt: i64, tai: i32, pad3: [i32; 11],
+        shift: i32, pad2: u32, stabil: i64, jitcnt: i64, calcnt: i64, errcnt: i64, stbcnt: i64, tai: i32, pad3: [i32;
+        11],
     }
 }
 consts! { "States that adjtimex(2) returns.", i32; TIME_OK = 0, TIME_ERROR = 5 }
 consts! { "`status` bits of `struct timex`.", i32; STA_UNSYNC = 0x40, STA_NANO = 0x2000 }
 
 consts! { "Clocks, clock_gettime(2).", i32; CLOCK_REALTIME = 0, CLOCK_MONOTONIC = 1, CLOCK_PROCESS_CPUTIME_ID = 2,
-    CLOCK_THREAD_CPUTIME_ID = 3, CLOCK_MONOTONIC_RAW = 4, CLOCK_REALTIME_COARSE = 5, CLOCK_MONOTONIC_COARSE = 6, CLOCK_BOOTTIME = 7,
-    CLOCK_REALTIME_ALARM = 8, CLOCK_BOOTTIME_ALARM = 9, CLOCK_TAI = 11 }
+CLOCK_THREAD_CPUTIME_ID = 3, CLOCK_MONOTONIC_RAW = 4, CLOCK_REALTIME_COARSE = 5, CLOCK_MONOTONIC_COARSE = 6,
+CLOCK_BOOTTIME = 7,
+CLOCK_REALTIME_ALARM = 8, CLOCK_BOOTTIME_ALARM = 9, CLOCK_TAI = 11 }
 
 /// A negative clock id: the CPU-time clock of a task, or a dynamic clock (`linux/posix-timers_types.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +168,7 @@ impl DynamicClock {
 consts! { "setitimer(2) timers.", u32; ITIMER_REAL = 0, ITIMER_VIRTUAL = 1, ITIMER_PROF = 2 }
 consts! { "Flag of clock_nanosleep(2) and timer_settime(2).", u32; TIMER_ABSTIME = 1 }
 consts! { "timerfd_create(2) and timerfd_settime(2) flags.", u32; TFD_TIMER_ABSTIME = 1, TFD_TIMER_CANCEL_ON_SET = 2,
-    TFD_NONBLOCK = 0o4000, TFD_CLOEXEC = 0o2_000_000 }
+TFD_NONBLOCK = 0o4000, TFD_CLOEXEC = 0o2_000_000 }
 consts! { "ioctl of a timerfd: sets the number of expirations.", u32; TFD_IOC_SET_TICKS = 0x4008_5400 }
 
 #[cfg(test)]
@@ -193,8 +195,14 @@ mod tests {
         // clock_getcpuclockid(getpid()) and pthread_getcpuclockid, as glibc makes them.
         let process = (!5i32 << 3) | 2;
         let thread = (!5i32 << 3) | 4 | 2;
-        assert_eq!(DynamicClock::decode(process), Some(DynamicClock::Cpu { pid: 5, scope: CpuClockScope::Process, which: 2 }));
-        assert_eq!(DynamicClock::decode(thread), Some(DynamicClock::Cpu { pid: 5, scope: CpuClockScope::Thread, which: 2 }));
+        assert_eq!(
+            DynamicClock::decode(process),
+            Some(DynamicClock::Cpu { pid: 5, scope: CpuClockScope::Process, which: 2 })
+        );
+        assert_eq!(
+            DynamicClock::decode(thread),
+            Some(DynamicClock::Cpu { pid: 5, scope: CpuClockScope::Thread, which: 2 })
+        );
         assert_eq!(DynamicClock::decode(CLOCK_TAI), None);
     }
 }

@@ -1,6 +1,8 @@
-//! Sizes and offsets of the guest structs against what a C compiler gave for Linux's headers (linux-libc-dev 6.1, glibc 2.36).
+//! Sizes and offsets of the guest structs against what a C compiler gave for Linux's headers (linux-libc-dev 6.1,
+//! glibc 2.36).
 //!
-//! Fields that the headers of that age do not have are not listed. Regenerate with `sizeof` and `offsetof` when a struct grows.
+//! Fields that the headers of that age do not have are not listed. Regenerate with `sizeof` and `offsetof` when a
+//! struct grows.
 
 use std::mem::offset_of;
 
@@ -256,6 +258,52 @@ fn tty_structs() {
     );
     layout!(tty::Termio, 18, c_iflag @ 0, c_oflag @ 2, c_cflag @ 4, c_lflag @ 6, c_line @ 8, c_cc @ 9);
     layout!(tty::Winsize, 8, ws_row @ 0, ws_col @ 2, ws_xpixel @ 4, ws_ypixel @ 6);
+}
+
+#[test]
+fn netlink_structs() {
+    layout!(
+        netlink::Nlmsghdr, 16,
+        nlmsg_len @ 0, nlmsg_type @ 4, nlmsg_flags @ 6, nlmsg_seq @ 8, nlmsg_pid @ 12,
+    );
+    layout!(
+        netlink::Nlmsgerr, 20,
+        error @ 0, msg @ 4,
+    );
+    layout!(
+        netlink::Rtattr, 4,
+        rta_len @ 0, rta_type @ 2,
+    );
+    layout!(
+        netlink::Rtgenmsg, 1,
+        rtgen_family @ 0,
+    );
+    layout!(
+        netlink::Ifinfomsg, 16,
+        ifi_family @ 0, ifi_type @ 2, ifi_index @ 4, ifi_flags @ 8, ifi_change @ 12,
+    );
+    layout!(
+        netlink::Ifaddrmsg, 8,
+        ifa_family @ 0, ifa_prefixlen @ 1, ifa_flags @ 2, ifa_scope @ 3, ifa_index @ 4,
+    );
+    layout!(
+        netlink::Rtmsg, 12,
+        rtm_family @ 0, rtm_dst_len @ 1, rtm_src_len @ 2, rtm_tos @ 3, rtm_table @ 4, rtm_protocol @ 5,
+        rtm_scope @ 6, rtm_type @ 7, rtm_flags @ 8,
+    );
+}
+
+#[test]
+fn aio_structs() {
+    layout!(
+        aio::Iocb, 64,
+        aio_data @ 0, aio_key @ 8, aio_rw_flags @ 12, aio_lio_opcode @ 16, aio_reqprio @ 18, aio_fildes @ 20,
+        aio_buf @ 24, aio_nbytes @ 32, aio_offset @ 40, aio_reserved2 @ 48, aio_flags @ 56, aio_resfd @ 60,
+    );
+    layout!(
+        aio::IoEvent, 32,
+        data @ 0, obj @ 8, res @ 16, res2 @ 24,
+    );
 }
 
 #[test]

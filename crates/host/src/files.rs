@@ -27,7 +27,8 @@ const OPEN_ATTEMPTS: u32 = 32;
 /// # Errors
 /// ELOOP for a symbolic link, EXDEV for a way out, EAGAIN if renames keep racing with the walk, and those of open(2).
 pub fn open_beneath(dir: impl AsFd, path: &CStr, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     for _ in 0..OPEN_ATTEMPTS {
         match rustix::fs::openat2(&dir, path, flags | OFlags::CLOEXEC, mode, resolve) {
             Err(rustix::io::Errno::AGAIN) => {}
@@ -97,8 +98,10 @@ mod tests {
             names.extend(entries(&buf[..n]).map(|e| e.name.to_vec()));
         }
         assert!(names.remove(&b"."[..]) && names.remove(&b".."[..]));
-        let std: BTreeSet<_> =
-            std::fs::read_dir("/proc/self").expect("read_dir").map(|e| e.expect("entry").file_name().into_encoded_bytes()).collect();
+        let std: BTreeSet<_> = std::fs::read_dir("/proc/self")
+            .expect("read_dir")
+            .map(|e| e.expect("entry").file_name().into_encoded_bytes())
+            .collect();
         assert_eq!(names, std);
     }
 

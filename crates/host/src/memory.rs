@@ -1,7 +1,7 @@
 //! The memory of another process: process_vm_readv(2) and process_vm_writev(2).
 //!
-//! The host copies up to the first page that it can't reach. So a count below the length that was asked for is exact: the
-//! byte after it is inaccessible. Both calls honour the protections of the other process's mappings.
+//! The host copies up to the first page that it can't reach. So a count below the length that was asked for is exact:
+//! the byte after it is inaccessible. Both calls honour the protections of the other process's mappings.
 
 use libc::{iovec, pid_t};
 use moat_abi::{Errno, Result};
@@ -41,12 +41,14 @@ pub fn write(pid: pid_t, addr: u64, buf: &[u8]) -> Result<usize> {
         let rest = &buf[done..];
         let local = iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() };
         let remote = remote(addr, done, rest.len())?;
-        // SAFETY: `local` is the live `rest`, which the call only reads; `remote` is only interpreted in the other process.
+        // SAFETY: `local` is the live `rest`, which the call only reads; `remote` is only interpreted in the other
+        // process.
         Ok(unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) })
     })
 }
 
-/// Copies from several ranges of process `pid` to `buf`, one after the other; gives the bytes before the first inaccessible one.
+/// Copies from several ranges of process `pid` to `buf`, one after the other; gives the bytes before the first
+/// inaccessible one.
 ///
 /// # Errors
 /// As [`read`]; EINVAL for more than [`MAX_RANGES`] ranges.
@@ -59,7 +61,8 @@ pub fn read_ranges(pid: pid_t, ranges: &[RemoteRange], buf: &mut [u8]) -> Result
     crate::result::check(n as i64).map(|n| n as usize)
 }
 
-/// Copies `buf` to several ranges of process `pid`, one after the other; gives the bytes before the first inaccessible one.
+/// Copies `buf` to several ranges of process `pid`, one after the other; gives the bytes before the first
+/// inaccessible one.
 ///
 /// # Errors
 /// As [`read_ranges`].
@@ -120,7 +123,12 @@ mod tests {
         fn new() -> Pages {
             // SAFETY: a fresh anonymous mapping at an address that the host picks.
             let p = unsafe {
-                rustix::mm::mmap_anonymous(std::ptr::null_mut(), 3 * PAGE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+                rustix::mm::mmap_anonymous(
+                    std::ptr::null_mut(),
+                    3 * PAGE,
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::PRIVATE,
+                )
             };
             let p = p.expect("mmap");
             // SAFETY: the last page of the mapping just made; nothing refers to it.

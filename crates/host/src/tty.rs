@@ -4,7 +4,10 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use moat_abi::tty::{FIONREAD, TCFLSH, TCGETS2, TCSETS2, TCSETSF2, TCSETSW2, TCXONC, TIOCGWINSZ, TIOCOUTQ, TIOCPKT, TIOCSWINSZ, Termios2, Winsize};
+use moat_abi::tty::{
+    FIONREAD, TCFLSH, TCGETS2, TCSETS2, TCSETSF2, TCSETSW2, TCXONC, TIOCGWINSZ, TIOCOUTQ, TIOCPKT, TIOCSWINSZ,
+    Termios2, Winsize,
+};
 use moat_abi::{Errno, Result};
 
 use crate::result::check;

@@ -50,11 +50,18 @@ pub fn waitid(target: WaitTarget<'_>, flags: WaitFlags) -> Result<Option<ChildEv
     let mut info = SigInfo::default();
     let mut rusage = Rusage::default();
     retry(|| {
-        // SAFETY: SigInfo and Rusage have the kernel's size and layout (asserted in moat-abi) and live through the call.
+        // SAFETY: SigInfo and Rusage have the kernel's size and layout (asserted in moat-abi) and live through the
+        // call.
         unsafe { libc::syscall(libc::SYS_waitid, id_type, id, &raw mut info, flags.bits(), &raw mut rusage) }
     })?;
     // With WNOHANG and nothing to report, the host leaves the pid zero.
-    Ok((info.pid() != 0).then(|| ChildEvent { pid: info.pid(), uid: info.uid(), code: info.si_code, status: info.status(), rusage }))
+    Ok((info.pid() != 0).then(|| ChildEvent {
+        pid: info.pid(),
+        uid: info.uid(),
+        code: info.si_code,
+        status: info.status(),
+        rusage,
+    }))
 }
 
 #[cfg(test)]
@@ -65,7 +72,8 @@ mod tests {
     #[test]
     #[expect(clippy::zombie_processes, reason = "waited for by the function under test")]
     fn exit_status_and_usage() {
-        let child = std::process::Command::new("sh").args(["-c", "read x; exit 7"]).stdin(std::process::Stdio::piped()).spawn();
+        let child =
+            std::process::Command::new("sh").args(["-c", "read x; exit 7"]).stdin(std::process::Stdio::piped()).spawn();
         let mut child = child.expect("spawn");
         let pid = child.id() as pid_t;
         let flags = WaitFlags::EXITED | WaitFlags::ALL;

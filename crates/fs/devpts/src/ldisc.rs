@@ -1,16 +1,19 @@
 //! [`LineDiscipline`]: N_TTY between a pty's master and its slave, as a pure data structure.
 //!
-//! What is written to the master goes through input processing (editing, echo, signals) into the slave's input buffer; what is
-//! written to the slave goes through output processing to the master's. Nothing here blocks, allocates without a bound or
-//! knows a task: a call takes what fits and gives [`Effects`], from which the device wakes readers and sends signals.
-//! Behaviour is that of Linux's `drivers/tty/n_tty.c` and `pty.c`, checked against a native pty in `tests/native.rs`.
+//! What is written to the master goes through input processing (editing, echo, signals) into the slave's input
+//! buffer; what is written to the slave goes through output processing to the master's. Nothing here blocks,
+//! allocates without a bound or knows a task: a call takes what fits and gives [`Effects`], from which the device
+//! wakes readers and sends signals. Behaviour is that of Linux's `drivers/tty/n_tty.c` and `pty.c`, checked against a
+//! native pty in `tests/native.rs`.
 //!
 //! - `input`: the state machine for input characters; `edit`: erase, kill and reprint in canonical mode.
 //! - [`echo`]: the queue of echoes, which wait while output is stopped or full; `output`: output processing.
-//! - [`buffer`]: the slave's input ring with its line ends; [`packet`]: packet mode (TIOCPKT), flushing and flow control.
+//! - [`buffer`]: the slave's input ring with its line ends; [`packet`]: packet mode (TIOCPKT), flushing and flow
+//!   control.
 //!
 //! # Invariants
-//! - Input never holds more than 4096 bytes, the queues before and after it no more than [`PENDING_LIMIT`] and [`OUTPUT_LIMIT`].
+//! - Input never holds more than 4096 bytes, the queues before and after it no more than [`PENDING_LIMIT`] and
+//!   [`OUTPUT_LIMIT`].
 //! - All state is plain data, so that a checkpoint can write it down.
 
 pub mod buffer;
@@ -30,7 +33,8 @@ use buffer::InputBuffer;
 use echo::EchoQueue;
 use packet::Packet;
 
-/// Bytes of output that wait for the master, at most. A native pty holds 13 to 20 KiB, depending on how they were written.
+/// Bytes of output that wait for the master, at most. A native pty holds 13 to 20 KiB, depending on how they were
+/// written.
 pub const OUTPUT_LIMIT: usize = 16384;
 /// Bytes written to the master that wait until the slave's input buffer has room, at most.
 pub const PENDING_LIMIT: usize = 8192;
@@ -56,14 +60,16 @@ pub enum ReadRule {
     Any,
     /// With this many bytes or a full buffer.
     Minimum(u8),
-    /// With this many bytes, or when this many tenths of a second have passed since the last byte; the first is waited for without limit.
+    /// With this many bytes, or when this many tenths of a second have passed since the last byte; the first is
+    /// waited for without limit.
     MinimumOrGap {
         /// VMIN.
         minimum: u8,
         /// VTIME.
         deciseconds: u8,
     },
-    /// With anything, or with nothing after this many tenths of a second (0: at once, even if the descriptor would block).
+    /// With anything, or with nothing after this many tenths of a second (0: at once, even if the descriptor would
+    /// block).
     Timeout {
         /// VTIME.
         deciseconds: u8,
@@ -80,8 +86,8 @@ pub struct LineDiscipline {
     pending: VecDeque<u8>,
     /// What the master reads.
     output: VecDeque<u8>,
-    /// How much of `output` has reached the master's own buffer, where flushing the slave's output can't take it back: what
-    /// calls before this one wrote.
+    /// How much of `output` has reached the master's own buffer, where flushing the slave's output can't take it
+    /// back: what calls before this one wrote.
     arrived: usize,
     echo: EchoQueue,
     /// The cursor's column, as far as output processing knows it.
@@ -167,7 +173,8 @@ impl LineDiscipline {
 
     /// Reads from the slave. `None` means that nothing can be read (EAGAIN); 0 is an end of file (VEOF).
     ///
-    /// In canonical mode it ends after a line; else it takes what there is, and [`LineDiscipline::read_rule`] says whether that is enough.
+    /// In canonical mode it ends after a line; else it takes what there is, and [`LineDiscipline::read_rule`] says
+    /// whether that is enough.
     pub fn slave_read(&mut self, buf: &mut [u8]) -> (Option<usize>, Effects) {
         if buf.is_empty() {
             return (Some(0), self.finish());
@@ -204,7 +211,8 @@ impl LineDiscipline {
         (n, self.finish())
     }
 
-    /// Writes to the slave. Gives how much was taken; less than all means that the output is full or stopped (EAGAIN if 0).
+    /// Writes to the slave. Gives how much was taken; less than all means that the output is full or stopped (EAGAIN
+    /// if 0).
     pub fn slave_write(&mut self, data: &[u8]) -> (usize, Effects) {
         self.process_echoes();
         let n = self.write_output(data);
@@ -467,7 +475,8 @@ mod tests {
                     3 => drop(tty.master_read(&mut buf)),
                     _ => {
                         let mut t = *tty.termios();
-                        (t.c_iflag, t.c_oflag, t.c_lflag) = (flags.0 ^ u32::from(bytes[0]), flags.1, flags.2 ^ (u32::from(bytes[1]) & 2));
+                        (t.c_iflag, t.c_oflag) = (flags.0 ^ u32::from(bytes[0]), flags.1);
+                        t.c_lflag = flags.2 ^ (u32::from(bytes[1]) & 2);
                         t.c_cc[..3].copy_from_slice(&bytes);
                         let _ = tty.set_termios(t);
                     }

@@ -7,9 +7,10 @@ pub const SIZE: usize = 4096;
 
 /// A ring of input bytes.
 ///
-/// Positions count up for ever; a byte's place is its position modulo [`SIZE`]. `tail <= head <= tail + SIZE`. In canonical
-/// mode `tail <= canon_head <= head`: bytes before `canon_head` are finished lines, those after it the line that is being
-/// edited. In other modes `canon_head` stays where it was and only says whether anything has come since.
+/// Positions count up for ever; a byte's place is its position modulo [`SIZE`]. `tail <= head <= tail + SIZE`. In
+/// canonical mode `tail <= canon_head <= head`: bytes before `canon_head` are finished lines, those after it the line
+/// that is being edited. In other modes `canon_head` stays where it was and only says whether anything has come
+/// since.
 #[derive(Clone, Debug)]
 pub struct InputBuffer {
     bytes: Box<[u8; SIZE]>,

@@ -1,8 +1,8 @@
 //! [`EchoQueue`]: echoes on their way to the output.
 //!
-//! Echoes wait until the input that came with them has been processed, while output is stopped (^S), and while the master does
-//! not read. A signal character drops those that wait. The number of bytes that Linux's encoding takes decides when a
-//! batch goes out, so the queue counts in it.
+//! Echoes wait until the input that came with them has been processed, while output is stopped (^S), and while the
+//! master does not read. A signal character drops those that wait. The number of bytes that Linux's encoding takes
+//! decides when a batch goes out, so the queue counts in it.
 
 use std::collections::VecDeque;
 

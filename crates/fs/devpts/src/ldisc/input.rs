@@ -1,6 +1,9 @@
 //! Input processing: `c_iflag`, signals, flow control and canonical mode (`n_tty_receive_*` in Linux's `n_tty.c`).
 
-use moat_abi::tty::{InputFlags, LocalFlags, VDISABLE, VEOF, VEOL, VEOL2, VERASE, VINTR, VKILL, VLNEXT, VQUIT, VREPRINT, VSTART, VSTOP, VSUSP, VWERASE};
+use moat_abi::tty::{
+    InputFlags, LocalFlags, VDISABLE, VEOF, VEOL, VEOL2, VERASE, VINTR, VKILL, VLNEXT, VQUIT, VREPRINT, VSTART, VSTOP,
+    VSUSP, VWERASE,
+};
 use moat_abi::{PollEvents, Signal};
 
 use super::LineDiscipline;
@@ -47,7 +50,8 @@ impl LineDiscipline {
     }
 
     fn receive_chunk(&mut self, chunk: &[u8]) {
-        let strips = self.iflag(InputFlags::ISTRIP) || (self.iflag(InputFlags::IUCLC) && self.local(LocalFlags::IEXTEN));
+        let strips =
+            self.iflag(InputFlags::ISTRIP) || (self.iflag(InputFlags::IUCLC) && self.local(LocalFlags::IEXTEN));
         if self.is_raw() || (self.local(LocalFlags::EXTPROC) && !strips) {
             chunk.iter().for_each(|c| self.input.push(*c));
         } else {
@@ -93,8 +97,12 @@ impl LineDiscipline {
         (c == b'\r' && (self.iflag(InputFlags::IGNCR) || self.iflag(InputFlags::ICRNL)))
             || (c == b'\n' && (self.iflag(InputFlags::INLCR) || local(LocalFlags::ICANON)))
             || (local(LocalFlags::ICANON)
-                && (is(VERASE) || is(VKILL) || is(VEOF) || is(VEOL)
-                    || (extended && (is(VWERASE) || is(VLNEXT) || is(VEOL2) || (local(LocalFlags::ECHO) && is(VREPRINT))))))
+                && (is(VERASE)
+                    || is(VKILL)
+                    || is(VEOF)
+                    || is(VEOL)
+                    || (extended
+                        && (is(VWERASE) || is(VLNEXT) || is(VEOL2) || (local(LocalFlags::ECHO) && is(VREPRINT))))))
             || (self.iflag(InputFlags::IXON) && (is(VSTART) || is(VSTOP)))
             || (local(LocalFlags::ISIG) && (is(VINTR) || is(VQUIT) || is(VSUSP)))
     }
@@ -145,7 +153,11 @@ impl LineDiscipline {
         }
         if self.local(LocalFlags::ECHO) {
             self.finish_erasing();
-            if c == b'\n' { self.echo_raw(b'\n') } else { self.echo_data(c) }
+            if c == b'\n' {
+                self.echo_raw(b'\n')
+            } else {
+                self.echo_data(c)
+            }
             self.commit_echoes();
         }
         self.store(c);

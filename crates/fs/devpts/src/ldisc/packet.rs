@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 
 use moat_abi::PollEvents;
-use moat_abi::tty::{InputFlags, LocalFlags, TIOCPKT_DATA, TIOCPKT_DOSTOP, TIOCPKT_FLUSHREAD, TIOCPKT_FLUSHWRITE, TIOCPKT_IOCTL,
-    TIOCPKT_NOSTOP, TIOCPKT_START, TIOCPKT_STOP, Termios2, VDISABLE, VSTART, VSTOP};
+use moat_abi::tty::{
+    InputFlags, LocalFlags, TIOCPKT_DATA, TIOCPKT_DOSTOP, TIOCPKT_FLUSHREAD, TIOCPKT_FLUSHWRITE, TIOCPKT_IOCTL,
+    TIOCPKT_NOSTOP, TIOCPKT_START, TIOCPKT_STOP, Termios2, VDISABLE, VSTART, VSTOP,
+};
 
 use super::{Effects, LineDiscipline, MASTER_BUFFER};
 
@@ -104,9 +106,8 @@ impl Packet {
 
     /// Notes a change between the usual ^S/^Q flow control and none, and any change under EXTPROC.
     pub(super) fn termios_changed(&mut self, old: &Termios2, new: &Termios2, effects: &mut Effects) {
-        let usual = |t: &Termios2| {
-            t.c_iflag & InputFlags::IXON.bits() != 0 && t.c_cc[VSTOP] == 0o23 && t.c_cc[VSTART] == 0o21
-        };
+        let usual =
+            |t: &Termios2| t.c_iflag & InputFlags::IXON.bits() != 0 && t.c_cc[VSTOP] == 0o23 && t.c_cc[VSTART] == 0o21;
         if usual(old) != usual(new) {
             let status = if usual(new) { TIOCPKT_DOSTOP } else { TIOCPKT_NOSTOP };
             self.set(TIOCPKT_DOSTOP | TIOCPKT_NOSTOP, status, effects);

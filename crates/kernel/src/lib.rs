@@ -20,6 +20,7 @@ pub mod process;
 pub mod ptrace;
 pub mod random;
 pub mod signal;
+pub mod spawn;
 pub mod syscall;
 pub mod task;
 pub mod timer;

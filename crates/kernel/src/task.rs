@@ -8,7 +8,9 @@
 //! - The `signals` lock of the group is taken before `state`, never after.
 
 pub mod clone;
+pub mod cred;
 pub mod current;
+pub mod exec;
 pub mod exit;
 pub mod run;
 pub mod usage;

@@ -1,0 +1,260 @@
+//! How the sentry starts processes: a container's init, and `exec` into a running container.
+//!
+//! ```ignore
+//! let kernel = Kernel::boot(Config { .. })?;
+//! let place = Place::new_container(hostname);          // or a clone of the container's place, for exec
+//! let process = spawn(SpawnRequest { place, creds, fs, fds, limits, argv, envp, .. }).await?;
+//! let status = process.wait().await;
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use moat_abi::clone::WaitStatus;
+use moat_abi::siginfo::{SI_USER, SigInfo};
+use moat_abi::signal::{SigSet, Signal};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::cred::Credentials;
+use moat_vfs::walk::{LookupFlags, View};
+use moat_vfs::{FdTable, FsContext, KernelCaller, OpenFile};
+
+use crate::kernel::{Namespaces, UtsNamespace, kernel, next_namespace_id};
+use crate::loader::Aslr;
+use crate::loader::stack::SecureMode;
+use crate::process::group::ThreadGroup;
+use crate::process::limits::{Limit, Limits, Resource};
+use crate::process::pid::{Pid, PidNamespace};
+use crate::process::sched::SchedState;
+use crate::process::session::{JobControl, ProcessGroup, Session, Steal, Terminal};
+use crate::signal::SigHand;
+use crate::signal::send::{Origin, Target};
+use crate::signal::state::ThreadSignals;
+use crate::task::current::Resources;
+use crate::task::exec::{ExecArgs, Image, Loading, comm_of, load_image, open_executable, prepare};
+use crate::task::{CurrentTask, Task, TaskId, TaskState};
+
+/// Where a program without a `/` in its name is looked for if the environment does not say.
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The namespaces of a container, by which another process can join it.
+#[derive(Clone)]
+pub struct Place {
+    /// Numbers of its processes.
+    pub pid_ns: Arc<PidNamespace>,
+    /// The others.
+    pub namespaces: Arc<Namespaces>,
+}
+
+impl Place {
+    /// Fresh pid and UTS namespaces below the sandbox's own.
+    ///
+    /// # Errors
+    /// None on the first level.
+    pub fn new_container(hostname: Vec<u8>) -> Result<Place> {
+        let root = &kernel().root_namespaces;
+        let pid_ns = PidNamespace::new(next_namespace_id(), Some(kernel().root_pid_ns.clone()))?;
+        let uts = UtsNamespace::new(next_namespace_id(), hostname, b"(none)".to_vec());
+        let namespaces = Namespaces { uts, pid_for_children: pid_ns.clone(), ..root.clone() };
+        Ok(Place { pid_ns, namespaces: Arc::new(namespaces) })
+    }
+}
+
+/// A process to start.
+pub struct SpawnRequest {
+    /// Its namespaces.
+    pub place: Place,
+    /// Who it is. Capabilities are those it runs with: no exec rule is applied to them.
+    pub creds: Credentials,
+    /// Its mount namespace, root, cwd and umask.
+    pub fs: FsContext,
+    /// Its descriptors, 0 to 2 at least.
+    pub fds: Arc<FdTable>,
+    /// Limits that differ from the defaults.
+    pub limits: Vec<(Resource, Limit)>,
+    /// The program, found by PATH if it has no `/`; `argv[0]` if `None`.
+    pub program: Option<Vec<u8>>,
+    /// Arguments.
+    pub argv: Vec<Vec<u8>>,
+    /// Environment.
+    pub envp: Vec<Vec<u8>>,
+    /// Its controlling terminal.
+    pub terminal: Option<Arc<dyn Terminal>>,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: i32,
+}
+
+/// A process that the sentry has started and will hear the end of.
+#[derive(Clone)]
+pub struct Process {
+    group: Arc<ThreadGroup>,
+}
+
+/// Starts a process. It runs at once.
+///
+/// # Errors
+/// Those of execve(2): ENOENT for a program that is not found, EACCES, ENOEXEC, ...
+pub async fn spawn(r: SpawnRequest) -> Result<Process> {
+    let caller = KernelCaller::new(Arc::new(r.creds.clone()));
+    let limits = Limits::default();
+    for (resource, limit) in &r.limits {
+        limits.set(*resource, *limit);
+    }
+    let pid = Pid::allocate(&r.place.pid_ns, &[])?;
+    let group = ThreadGroup::new(pid.clone(), Arc::new(SigHand::new()), limits, 0);
+    let mm_limits = crate::task::exec::mm_limits(&group);
+    let name = r.program.or_else(|| r.argv.first().cloned()).ok_or(Errno::EINVAL)?;
+    let (filename, file) = {
+        let view = View { caller: &caller, root: &r.fs.root, base: &r.fs.cwd, umask: r.fs.umask };
+        find_program(&view, &name, &r.envp)?
+    };
+    let program = {
+        let args = ExecArgs { file, filename: filename.clone(), argv: r.argv, envp: r.envp };
+        prepare(args, &Loading { caller: &caller, fs: &r.fs, limits: mm_limits, aslr: Aslr::On })?
+    };
+    let comm = comm_of(&filename);
+    let image = load_image(&program, &r.creds, SecureMode::Ordinary, mm_limits, Aslr::On, comm.clone()).await?;
+    group.oom_score_adj.store(r.oom_score_adj, Ordering::Relaxed);
+    if pid.number() == 1 {
+        group.signals.lock().unkillable = true;
+        r.place.pid_ns.set_init(&group);
+    }
+    let current = make_task(&group, pid, image, comm, r.creds, r.fs, r.fds, r.place.namespaces);
+    if let Some(tty) = &r.terminal {
+        JobControl::acquire(tty, &current, Steal::Yes)?;
+    }
+    kernel().forks.fetch_add(1, Ordering::Relaxed);
+    crate::task::run::start(current);
+    Ok(Process { group })
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is a part of the new task, used once")]
+fn make_task(
+    group: &Arc<ThreadGroup>,
+    pid: Arc<Pid>,
+    image: Image,
+    comm: Vec<u8>,
+    creds: Credentials,
+    fs: FsContext,
+    fds: Arc<FdTable>,
+    namespaces: Arc<Namespaces>,
+) -> CurrentTask {
+    let fs = Arc::new(Mutex::new(LockClass::Process, fs));
+    let state = TaskState {
+        creds: Arc::new(creds),
+        comm,
+        mm: Some(image.mm.clone()),
+        fds: Some(fds.clone()),
+        fs: Some(fs.clone()),
+        namespaces,
+        clear_child_tid: 0,
+        robust_list: 0,
+        pdeath_signal: None,
+        sched: SchedState::default(),
+        timer_slack_ns: 50_000,
+        personality: 0,
+        thp_disabled: false,
+    };
+    let task = Task::new(TaskId::next(), group.clone(), pid.clone(), state);
+    group.set_leader(&task);
+    group.did_exec.store(true, Ordering::Relaxed);
+    group.signals.lock().threads.insert(task.id, ThreadSignals::new(task.clone(), SigSet::EMPTY));
+    let session = Session::new(pid.clone(), group.id);
+    let pgrp = ProcessGroup::new(pid, session);
+    kernel().family.lock().add(group.clone(), task.clone(), None, pgrp);
+    CurrentTask::new(task, Resources { mm: image.mm, thread: image.thread, fds, fs })
+}
+
+/// Finds a program as execvp(3) does.
+fn find_program(view: &View<'_>, name: &[u8], envp: &[Vec<u8>]) -> Result<(Vec<u8>, Arc<OpenFile>)> {
+    if name.contains(&b'/') {
+        let file = open_executable(view, name, LookupFlags::FOLLOW)?;
+        return Ok((name.to_vec(), file));
+    }
+    if name.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    let path = envp.iter().find_map(|e| e.strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
+    let mut denied = false;
+    for dir in path.split(|b| *b == b':') {
+        let mut candidate = if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
+        candidate.push(b'/');
+        candidate.extend_from_slice(name);
+        match open_executable(view, &candidate, LookupFlags::FOLLOW) {
+            Ok(file) => return Ok((candidate, file)),
+            Err(Errno::EACCES) => denied = true,
+            Err(_) => {}
+        }
+    }
+    Err(if denied { Errno::EACCES } else { Errno::ENOENT })
+}
+
+impl Process {
+    /// The process.
+    #[must_use]
+    pub fn group(&self) -> &Arc<ThreadGroup> {
+        &self.group
+    }
+
+    /// Its number in its own pid namespace.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.group.pid().number()
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn status(&self) -> Option<WaitStatus> {
+        let gone = kernel().family.lock().node(self.group.id).is_none();
+        let exit = self.group.signals.lock().exit;
+        exit.filter(|_| gone).map(|e| e.status)
+    }
+
+    /// Waits for its end. Any number of callers may.
+    pub async fn wait(&self) -> WaitStatus {
+        let mut listener = self.group.exit_queue.listen(PollEvents::all());
+        loop {
+            if let Some(status) = self.status() {
+                return status;
+            }
+            (&mut listener).await;
+        }
+    }
+
+    /// Sends `signal`, as from outside of the container.
+    ///
+    /// # Errors
+    /// ESRCH if it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        if self.status().is_some() {
+            return Err(Errno::ESRCH);
+        }
+        self.group.send(Target::Process, SigInfo::kill(signal, SI_USER, 0, 0), Origin::Outside)
+    }
+
+    /// Sends `signal` to the foreground process group of its terminal, or to itself without one.
+    ///
+    /// # Errors
+    /// ESRCH if it has ended.
+    pub fn signal_foreground(&self, signal: Signal) -> Result<()> {
+        let session = kernel().family.lock().session_of(self.group.id);
+        match session.and_then(|s| s.tty()).and_then(|t| t.job_control().foreground()) {
+            Some(pgrp) => {
+                pgrp.send(SigInfo::kill(signal, SI_USER, 0, 0));
+                Ok(())
+            }
+            None => self.signal(signal),
+        }
+    }
+}
+
+/// Sends `signal` to every process that `ns` can see.
+pub fn signal_all(ns: &PidNamespace, signal: Signal) {
+    let groups: Vec<_> = {
+        let family = kernel().family.lock();
+        family.nodes().filter(|n| n.group.pid().number_in(ns) != 0).map(|n| n.group.clone()).collect()
+    };
+    for g in groups {
+        let _ = g.send(Target::Process, SigInfo::kill(signal, SI_USER, 0, 0), Origin::Outside);
+    }
+}

@@ -1,0 +1,129 @@
+//! Changes of credentials that exec makes: set-user-ID programs, file capabilities, capabilities(7).
+//!
+//! Source: `bprm_fill_uid`, `cap_bprm_creds_from_file` in `fs/exec.c` and `security/commoncap.c`.
+
+use std::sync::Arc;
+
+use moat_abi::cap::CapSet;
+use moat_abi::{Errno, Result};
+use moat_vfs::OpenFile;
+use moat_vfs::cred::Credentials;
+use moat_vfs::inode::Access;
+use moat_vfs::mount::MountFlags;
+
+/// `SECBIT_NOROOT`.
+pub const SECBIT_NOROOT: u32 = 1;
+/// `SECBIT_NO_SETUID_FIXUP`.
+pub const SECBIT_NO_SETUID_FIXUP: u32 = 4;
+/// `SECBIT_KEEP_CAPS`.
+pub const SECBIT_KEEP_CAPS: u32 = 16;
+/// `SECBIT_NO_CAP_AMBIENT_RAISE`.
+pub const SECBIT_NO_CAP_AMBIENT_RAISE: u32 = 64;
+
+const S_ISUID: u32 = 0o4000;
+const S_ISGID: u32 = 0o2000;
+const S_IXGRP: u32 = 0o010;
+const VFS_CAP_REVISION_MASK: u32 = 0xff00_0000;
+const VFS_CAP_EFFECTIVE: u32 = 1;
+
+/// Who a task is after exec.
+pub struct Elevation {
+    /// The new credentials.
+    pub creds: Credentials,
+    /// AT_SECURE.
+    pub secure: bool,
+    /// The caller may not read the program: it must not be dumped or traced.
+    pub unreadable: bool,
+}
+
+/// Capabilities of a file: `security.capability`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct FileCaps {
+    permitted: CapSet,
+    inheritable: CapSet,
+    effective: bool,
+}
+
+impl Elevation {
+    /// The credentials of `old` after it executes `file`.
+    ///
+    /// # Errors
+    /// EPERM if the file's capabilities can't be given in full; those of reading its attributes.
+    pub fn compute(old: &Arc<Credentials>, file: &OpenFile, traced: bool) -> Result<Elevation> {
+        let meta = file.metadata()?;
+        let mut new = (**old).clone();
+        let may_elevate = !file.path().mount.flags().contains(MountFlags::NOSUID) && !old.no_new_privs && !traced;
+        let mapped = old.user_ns.maps_both(meta.uid, meta.gid);
+        if may_elevate && mapped {
+            if meta.mode & S_ISUID != 0 {
+                new.euid = meta.uid;
+            }
+            if meta.mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP {
+                new.egid = meta.gid;
+            }
+        }
+        let file_caps = if may_elevate { read_file_caps(file)? } else { None };
+        let changed = new.euid != old.euid || new.egid != old.egid;
+        if file_caps.is_some() || changed {
+            new.ambient = CapSet::EMPTY;
+        }
+        let root = old.user_ns.kernel_uid(0);
+        let noroot = old.securebits & SECBIT_NOROOT != 0;
+        let is_root = |uid: u32| Some(uid) == root;
+        let mut caps = file_caps.unwrap_or_default();
+        let has_file_caps = file_caps.is_some();
+        // A set-user-ID-root program with capabilities of its own gets only those (`handle_privileged_root`).
+        let root_rule = !noroot && !(has_file_caps && !is_root(new.uid) && is_root(new.euid));
+        if root_rule && (is_root(new.euid) || is_root(new.uid)) {
+            caps.permitted = CapSet::FULL;
+            caps.inheritable = CapSet::FULL;
+            if is_root(new.euid) {
+                caps.effective = true;
+            }
+        }
+        let from_file = caps.permitted.intersection(old.bounding);
+        let inherited = caps.inheritable.intersection(old.inheritable);
+        new.permitted = from_file.union(inherited).union(new.ambient);
+        if has_file_caps && caps.effective && !root_rule && !new.permitted.contains_all(caps.permitted) {
+            return Err(Errno::EPERM);
+        }
+        new.effective = if caps.effective { new.permitted } else { new.ambient };
+        new.suid = new.euid;
+        new.fsuid = new.euid;
+        new.sgid = new.egid;
+        new.fsgid = new.egid;
+        new.securebits &= !SECBIT_KEEP_CAPS;
+        let setid = new.euid != old.uid || new.egid != old.gid;
+        let grew = !new.ambient.contains_all(new.permitted);
+        let secure = setid || (!is_root(new.uid) && (caps.effective || grew));
+        let unreadable = file.inode().permission(old, Access::READ).is_err();
+        Ok(Elevation { creds: new, secure, unreadable })
+    }
+}
+
+/// Reads `security.capability`; `None` if the file has none.
+fn read_file_caps(file: &OpenFile) -> Result<Option<FileCaps>> {
+    let raw = match file.inode().get_xattr(b"security.capability") {
+        Ok(raw) => raw,
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let word = |i: usize| raw.get(i * 4..i * 4 + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+    let Some(magic) = word(0) else { return Err(Errno::EINVAL) };
+    let words = match magic & VFS_CAP_REVISION_MASK {
+        0x0100_0000 => 1,
+        0x0200_0000 => 2,
+        0x0300_0000 => 2,
+        _ => return Err(Errno::EINVAL),
+    };
+    let mut caps = FileCaps { effective: magic & VFS_CAP_EFFECTIVE != 0, ..FileCaps::default() };
+    for i in 0..words {
+        let permitted = u64::from(word(1 + 2 * i).ok_or(Errno::EINVAL)?);
+        let inheritable = u64::from(word(2 + 2 * i).ok_or(Errno::EINVAL)?);
+        caps.permitted = caps.permitted.union(CapSet(permitted << (32 * i)));
+        caps.inheritable = caps.inheritable.union(CapSet(inheritable << (32 * i)));
+    }
+    caps.permitted = caps.permitted.intersection(CapSet::FULL);
+    caps.inheritable = caps.inheritable.intersection(CapSet::FULL);
+    Ok(Some(caps))
+}

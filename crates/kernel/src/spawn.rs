@@ -157,6 +157,7 @@ fn make_task(
     };
     let task = Task::new(TaskId::next(), group.clone(), pid.clone(), state);
     group.set_leader(&task);
+    group.set_exe(Some(image.exe));
     group.did_exec.store(true, Ordering::Relaxed);
     group.signals.lock().threads.insert(task.id, ThreadSignals::new(task.clone(), SigSet::EMPTY));
     let session = Session::new(pid.clone(), group.id);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::signal::Signal;
 use moat_sync::{LockClass, Mutex, WaitQueue};
+use moat_vfs::Path;
 
 use crate::kernel::kernel;
 use crate::process::limits::Limits;
@@ -75,6 +76,7 @@ pub struct ThreadGroup {
     pub children_usage: Mutex<Usage>,
     pid: Arc<Pid>,
     leader: Mutex<Weak<Task>>,
+    exe: Mutex<Option<Path>>,
 }
 
 impl ThreadGroup {
@@ -101,6 +103,7 @@ impl ThreadGroup {
             children_usage: Mutex::new(LockClass::Process, Usage::default()),
             pid,
             leader: Mutex::new(LockClass::Table, Weak::new()),
+            exe: Mutex::new(LockClass::Process, None),
         })
     }
 
@@ -119,6 +122,18 @@ impl ThreadGroup {
     /// Makes `task` the leader.
     pub fn set_leader(&self, task: &Arc<Task>) {
         let old = std::mem::replace(&mut *self.leader.lock(), Arc::downgrade(task));
+        drop(old);
+    }
+
+    /// The file that it executes: /proc/PID/exe.
+    #[must_use]
+    pub fn exe(&self) -> Option<Path> {
+        self.exe.lock().clone()
+    }
+
+    /// Sets the file that it executes.
+    pub fn set_exe(&self, exe: Option<Path>) {
+        let old = std::mem::replace(&mut *self.exe.lock(), exe);
         drop(old);
     }
 

@@ -16,7 +16,7 @@ use moat_platform::{GuestThread, NewProcess, Regs};
 use moat_vfs::cred::Credentials;
 use moat_vfs::inode::Access;
 use moat_vfs::mount::MountFlags;
-use moat_vfs::ops::open::{OpenHow, open_path};
+use moat_vfs::ops::{OpenHow, open_path};
 use moat_vfs::walk::{LookupFlags, View, resolve};
 use moat_vfs::{FsContext, OpenFile, Path};
 
@@ -75,7 +75,7 @@ pub fn open_executable_path(view: &View<'_>, place: Path) -> Result<Arc<OpenFile
     // The kernel reads the file whether the caller may or not.
     let root = moat_vfs::KernelCaller::root();
     let kernel_view = View { caller: &root, ..*view };
-    open_path(&kernel_view, place, &OpenHow::new(OpenFlags::RDONLY, 0))
+    open_path(&kernel_view, place, &OpenHow::new(OpenFlags::empty(), 0))
 }
 
 /// The limits that an address space needs to know.
@@ -102,6 +102,8 @@ pub struct Image {
     pub mm: Arc<MemoryManager>,
     /// Its only thread, ready to run.
     pub thread: Box<dyn GuestThread>,
+    /// Its file.
+    pub exe: Path,
 }
 
 /// What [`load_image`] works with besides the program.
@@ -146,9 +148,8 @@ pub async fn load_image(program: &Program, creds: &Credentials, secure: SecureMo
     };
     let params = LoadParams { identity, limits, aslr, vdso, comm };
     let LoadedProgram { entry, stack_pointer } = program.load(&params, &mut *thread, &mm).await?;
-    mm.set_exe(Arc::new(program.file().path().clone()));
     thread.set_regs(&Regs { rip: entry, rsp: stack_pointer, rflags: FRESH_RFLAGS, orig_rax: u64::MAX, ..Regs::default() });
-    Ok(Image { mm: Arc::new(mm), thread })
+    Ok(Image { mm: Arc::new(mm), thread, exe: program.file().path().clone() })
 }
 
 /// execve(2); on success the task runs the new program when it next enters the guest.
@@ -229,7 +230,7 @@ fn take_over_leader(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
 
 /// The point of no return: everything of the old program goes.
 async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: Vec<u8>) {
-    //FUTEX crate::futex::exec_thread(t).await;
+    crate::futex::exec_thread(t).await;
     let group = t.group.clone();
     let (old_mm, old_thread) = t.replace_mm(image.mm, image.thread);
     old_mm.remove_user();
@@ -250,6 +251,7 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     t.restart_block = None;
     t.rseq = None;
     t.stepping = false;
+    group.set_exe(Some(image.exe));
     group.did_exec.store(true, Ordering::Relaxed);
     group.exit_signal.store(Signal::SIGCHLD.number(), Ordering::Relaxed);
     let secure = elevation.secure;

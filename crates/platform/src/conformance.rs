@@ -300,7 +300,7 @@ macro_rules! conformance_tests {
             killed_at_any_time, kick_storm_changes_nothing,
             blank_process_is_empty, deferred_orders_come_before_awaited_ones, remapping_and_advice,
             files_as_text_and_in_number, writable_memory_is_readable, large_copies_are_exact, forced_writes_are_private,
-            extended_state_is_inherited, rseq_area_is_kept, name_shows_on_the_host, atomics_are_atomic,
+            extended_state_is_inherited, rseq_area_is_kept, name_shows_on_the_host, atomics_are_atomic, odd_selectors_work,
             restartable_sequences_do_not_divert_orders, raw_host_syscalls_stay_inside, arguments_never_reach_the_host, memory_above_the_guest_is_out_of_reach,
         );
     };

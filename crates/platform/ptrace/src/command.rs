@@ -116,15 +116,12 @@ impl Shared {
 
     /// Makes the calling thread the one that the doorbell wakes.
     pub fn adopt_tracer(&self) -> Result<()> {
+        block_sigchld()?;
         // SAFETY: gettid has no arguments; the sigaction is fully initialised and its handler async-signal-safe.
         unsafe {
             let tid = libc::gettid();
             self.tracer_tid.store(tid, Ordering::SeqCst);
             TRACER_TID.store(tid, Ordering::SeqCst);
-            let set = sigchld();
-            if libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
-                return Err(Errno::EINVAL);
-            }
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = forward as extern "C" fn(i32) as usize;
             action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
@@ -192,6 +189,16 @@ impl Shared {
         for waker in woken {
             waker.wake();
         }
+    }
+}
+
+/// Blocks SIGCHLD in the calling thread.
+pub(crate) fn block_sigchld() -> Result<()> {
+    let set = sigchld();
+    // SAFETY: `set` is a live signal set; the old one is not asked for.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        raw => Err(Errno::from_raw(raw)),
     }
 }
 

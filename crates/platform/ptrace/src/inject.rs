@@ -78,10 +78,10 @@ impl Tracer {
 
     /// Passes on the result of a ptrace call; one that failed means that the thread is dying, and is waited for.
     fn resumed<T>(&mut self, result: Result<T>, tid: pid_t) -> Result<T> {
-        result.or_else(|_| {
+        result.map_err(|_| {
             crate::tracer::kill(tid);
             while self.wait_for(tid).is_ok() {}
-            Err(Errno::ESRCH)
+            Errno::ESRCH
         })
     }
 

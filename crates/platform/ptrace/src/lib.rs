@@ -21,8 +21,9 @@
 //! # Conditions
 //! [`Ptrace::new`] reads /proc/self/maps and forks: call it with /proc mounted, and after the credentials
 //! of the sentry are final (process_vm_readv(2) compares them), but before its own seccomp filter, which the template
-//! would inherit. Guest processes are as lost as the template if the host kills that. Best with SIGCHLD blocked in all
-//! threads; one that takes it forwards it to the tracer, and is interrupted for that.
+//! would inherit. If the host kills the template there are no new processes. SIGCHLD is the tracer's:
+//! `new` gives it a handler, and blocks it in the calling thread, and so in those that this one starts later. A
+//! thread that has it unblocked is interrupted now and then, to forward it.
 
 mod cell;
 mod command;
@@ -77,6 +78,7 @@ impl Ptrace {
     pub fn new() -> Result<Ptrace, SetupError> {
         static TRACER: OnceLock<Result<Arc<Shared>, SetupError>> = OnceLock::new();
         let shared = TRACER.get_or_init(tracer::start).clone()?;
+        command::block_sigchld().map_err(SetupError::at("block SIGCHLD"))?;
         Ok(Ptrace { shared })
     }
 }

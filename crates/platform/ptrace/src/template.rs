@@ -146,10 +146,10 @@ impl Tracer {
     /// Unmaps all but the stub and the vDSO, and moves that.
     fn strip_memory(&mut self, id: Id) -> Result<(), SetupError> {
         let layout = self.shared.layout.clone();
-        let mut keep = [layout.host_range(), layout.stub_range()];
+        let mut keep = [layout.host_range(), layout.stub_range(), TASK_TOP..TASK_TOP];
         keep.sort_by_key(|r| r.start);
         let mut start = 0;
-        for range in keep.into_iter().chain([TASK_TOP..TASK_TOP]) {
+        for range in keep {
             if start < range.start {
                 self.step(id, "munmap", libc::SYS_munmap, [start, range.start - start, 0, 0, 0, 0])?;
             }

@@ -240,10 +240,9 @@ impl Tracer {
         if !tracee.cell.start() {
             return self.event(id, Event::Interrupted);
         }
-        match run(tracee) {
-            Err(Errno::EIO) => self.event(id, Event::Fault(fault::protection())),
-            // Killed: its end is reported when it is reaped.
-            Ok(()) | Err(_) => {}
+        // Another failure means that it was killed: its end is reported when it is reaped.
+        if run(tracee) == Err(Errno::EIO) {
+            self.event(id, Event::Fault(fault::protection()));
         }
     }
 
@@ -343,7 +342,7 @@ fn stopped(tracee: &mut Tracee, status: Status) -> Result<Option<Event>> {
     let tid = tracee.tid;
     match status {
         Status::Syscall => {
-            tracee.regs = ptrace::regs(tid)?;
+            tracee.regs = stopped_regs(tid)?;
             let foreign = ptrace::syscall_arch(tid)? != AUDIT_ARCH_X86_64;
             tracee.dirty = true;
             let args = guest_regs(&tracee.regs).syscall_args();
@@ -354,13 +353,13 @@ fn stopped(tracee: &mut Tracee, status: Status) -> Result<Option<Event>> {
             }));
         }
         Status::Stop => {
-            tracee.regs = ptrace::regs(tid)?;
+            tracee.regs = stopped_regs(tid)?;
             tracee.regs.orig_rax = u64::MAX;
             tracee.dirty = false;
             return Ok(Some(Event::Interrupted));
         }
         Status::Signal(_) => {
-            tracee.regs = ptrace::regs(tid)?;
+            tracee.regs = stopped_regs(tid)?;
             tracee.regs.orig_rax = u64::MAX;
             tracee.dirty = false;
             let info = ptrace::siginfo(tid)?;
@@ -378,6 +377,19 @@ fn stopped(tracee: &mut Tracee, status: Status) -> Result<Option<Event>> {
     // A signal from outside: dropped.
     ptrace::sysemu(tid)?;
     Ok(None)
+}
+
+/// The registers of a thread that has stopped in application code.
+///
+/// A guest can load null selectors with any privilege level, which the host would refuse to set.
+fn stopped_regs(tid: pid_t) -> Result<UserRegs> {
+    let mut regs = ptrace::regs(tid)?;
+    for selector in [&mut regs.ds, &mut regs.es, &mut regs.fs, &mut regs.gs] {
+        if *selector & 3 != 3 {
+            *selector = 0;
+        }
+    }
+    Ok(regs)
 }
 
 /// The filter stopped the host's emulation of a vsyscall at `addr`, which has done the `ret` already: undoes it.

@@ -248,3 +248,20 @@ pub fn atomics_are_atomic(rig: &Rig) {
         assert_eq!(guest.read_u64(DATA), 3_000_200);
     });
 }
+
+/// Null selectors of any privilege level in ds and es, which user code can load, disturb nothing.
+pub fn odd_selectors_work(rig: &Rig) {
+    rig.run(async {
+        // mov eax,1; mov ds,eax; mov es,eax; 1: syscall; jmp 1b
+        let mut guest = rig.guest(&[0xb8, 1, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0, 0x0f, 0x05, 0xeb, 0xfc]).await;
+        assert_eq!(syscall_of(&guest.go().await).0, 1);
+        guest.map_anon(AREA, 0x1000, RW).await;
+        for nr in 2..10 {
+            guest.thread.set_ret(nr);
+            assert_eq!(syscall_of(&guest.go().await).0, nr);
+        }
+        let mut copy = fork(&mut guest).await;
+        copy.thread.set_ret(77);
+        assert_eq!(syscall_of(&copy.go().await).0, 77);
+    });
+}

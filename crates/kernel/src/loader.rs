@@ -16,6 +16,8 @@ pub mod image;
 pub mod layout;
 pub mod script;
 pub mod stack;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -136,7 +136,12 @@ fn early_end(outcome: &Outcome) -> String {
 }
 
 fn parse(stdout: &str) -> BTreeMap<String, Verdict> {
-    stdout.lines().filter_map(parse_line).collect()
+    let mut verdicts = BTreeMap::new();
+    for (name, verdict) in stdout.lines().filter_map(parse_line) {
+        // The first line is the cause; a parent may add one about its child.
+        verdicts.entry(name).or_insert(verdict);
+    }
+    verdicts
 }
 
 fn parse_line(line: &str) -> Option<(String, Verdict)> {

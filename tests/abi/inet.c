@@ -1,0 +1,460 @@
+// TCP and UDP over the loopback device: connections, ends, errors, options, names.
+#include "check.h"
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <net/if.h>
+
+static struct sockaddr_in at(uint16_t port) {
+    return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
+static uint16_t port_of(int fd) {
+    struct sockaddr_in a;
+    socklen_t length = sizeof a;
+    OK(getsockname(fd, (struct sockaddr *)&a, &length));
+    CHECK_EQ(a.sin_family, AF_INET);
+    return ntohs(a.sin_port);
+}
+
+static int listener(void) {
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+    struct sockaddr_in a = at(0);
+    OK(bind(fd, (struct sockaddr *)&a, sizeof a));
+    OK(listen(fd, 10));
+    return fd;
+}
+
+static int dial(uint16_t port) {
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+    struct sockaddr_in a = at(port);
+    OK(connect(fd, (struct sockaddr *)&a, sizeof a));
+    return fd;
+}
+
+static int c, a, l;
+
+static void connected(void) {
+    l = listener();
+    c = dial(port_of(l));
+    a = OK(accept(l, NULL, NULL));
+}
+
+TEST(tcp_round_trip) {
+    connected();
+    CHECK_EQ(write(c, "ping", 4), 4);
+    char text[10] = {0};
+    CHECK_EQ(read(a, text, 10), 4);
+    CHECK_EQ(write(a, "pong!", 5), 5);
+    CHECK_EQ(read(c, text, 10), 5);
+    STR_EQ(text, "pong!");
+}
+
+TEST(tcp_names) {
+    connected();
+    struct sockaddr_in peer;
+    socklen_t length = sizeof peer;
+    OK(getpeername(a, (struct sockaddr *)&peer, &length));
+    CHECK_EQ(ntohs(peer.sin_port), port_of(c));
+    CHECK_EQ(peer.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+    CHECK_EQ(port_of(a), port_of(l));
+    ERR(getpeername(l, (struct sockaddr *)&peer, &length), ENOTCONN);
+}
+
+TEST(tcp_accept_tells_the_peer) {
+    l = listener();
+    c = dial(port_of(l));
+    struct sockaddr_in peer;
+    socklen_t length = sizeof peer;
+    a = OK(accept4(l, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    CHECK_EQ(length, sizeof peer);
+    CHECK_EQ(ntohs(peer.sin_port), port_of(c));
+    CHECK(fcntl(a, F_GETFL) & O_NONBLOCK);
+}
+
+TEST(tcp_end_of_file) {
+    connected();
+    CHECK_EQ(write(c, "bye", 3), 3);
+    close(c);
+    char text[10];
+    CHECK_EQ(read(a, text, 10), 3);
+    CHECK_EQ(read(a, text, 10), 0);
+}
+
+TEST(tcp_half_close) {
+    connected();
+    OK(shutdown(c, SHUT_WR));
+    char text[10];
+    CHECK_EQ(read(a, text, 10), 0);
+    ERR(send(c, "x", 1, MSG_NOSIGNAL), EPIPE);
+    CHECK_EQ(write(a, "late", 4), 4);
+    CHECK_EQ(read(c, text, 10), 4);
+}
+
+TEST(tcp_write_to_a_closed_peer) {
+    connected();
+    close(a);
+    send(c, "x", 1, MSG_NOSIGNAL); // answered by a reset
+    EVENTUALLY(send(c, "x", 1, MSG_NOSIGNAL) == -1);
+    CHECK(errno == EPIPE || errno == ECONNRESET);
+}
+
+TEST(tcp_unread_data_resets) {
+    connected();
+    CHECK_EQ(write(c, "x", 1), 1);
+    sleep_ms(5);
+    close(a);
+    char t;
+    ERR(read(c, &t, 1), ECONNRESET);
+}
+
+TEST(tcp_linger_zero_resets) {
+    connected();
+    struct linger linger = {1, 0};
+    OK(setsockopt(a, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
+    close(a);
+    char t;
+    ERR(read(c, &t, 1), ECONNRESET);
+}
+
+TEST(tcp_refused) {
+    l = listener();
+    uint16_t port = port_of(l);
+    close(l);
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+    struct sockaddr_in to = at(port);
+    ERR(connect(fd, (struct sockaddr *)&to, sizeof to), ECONNREFUSED);
+}
+
+TEST(tcp_connect_nonblocking) {
+    l = listener();
+    int fd = OK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    struct sockaddr_in to = at(port_of(l));
+    int result = connect(fd, (struct sockaddr *)&to, sizeof to);
+    CHECK(result == 0 || errno == EINPROGRESS);
+    struct pollfd f = {fd, POLLOUT, 0};
+    CHECK_EQ(poll(&f, 1, 5000), 1);
+    int error = 9;
+    socklen_t length = sizeof error;
+    OK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length));
+    CHECK_EQ(error, 0);
+    OK(connect(fd, (struct sockaddr *)&to, sizeof to) + (errno == EISCONN));
+}
+
+TEST(tcp_refused_nonblocking) {
+    l = listener();
+    struct sockaddr_in to = at(port_of(l));
+    close(l);
+    int fd = OK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    int result = connect(fd, (struct sockaddr *)&to, sizeof to);
+    CHECK(result == -1 && (errno == EINPROGRESS || errno == ECONNREFUSED));
+    if (errno == EINPROGRESS) {
+        struct pollfd f = {fd, POLLOUT, 0};
+        CHECK_EQ(poll(&f, 1, 5000), 1);
+        CHECK(f.revents & POLLERR);
+        int error = 0;
+        socklen_t length = sizeof error;
+        OK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length));
+        CHECK_EQ(error, ECONNREFUSED);
+    }
+}
+
+TEST(bind_conflicts) {
+    l = listener();
+    struct sockaddr_in to = at(port_of(l));
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+    ERR(bind(fd, (struct sockaddr *)&to, sizeof to), EADDRINUSE);
+    to.sin_addr.s_addr = htonl(0x01020304);
+    to.sin_port = 0;
+    ERR(bind(fd, (struct sockaddr *)&to, sizeof to), EADDRNOTAVAIL);
+    to = at(0);
+    OK(bind(fd, (struct sockaddr *)&to, sizeof to));
+    ERR(bind(fd, (struct sockaddr *)&to, sizeof to), EINVAL);
+    ERR(bind(fd, (struct sockaddr *)&to, 3), EINVAL);
+}
+
+TEST(bind_of_low_ports_needs_a_capability) {
+    EXITED(wait_for(CHILD({
+               become_nobody();
+               int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+               struct sockaddr_in to = at(80);
+               ERR(bind(fd, (struct sockaddr *)&to, sizeof to), EACCES);
+           })),
+           0);
+}
+
+TEST(reuse_address_after_a_connection) {
+    l = listener();
+    OK(setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)));
+    c = dial(port_of(l));
+    a = OK(accept(l, NULL, NULL));
+    uint16_t port = port_of(l);
+    close(a);
+    close(c);
+    close(l);
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0)), on = 1;
+    OK(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
+    struct sockaddr_in to = at(port);
+    OK(bind(fd, (struct sockaddr *)&to, sizeof to));
+    OK(listen(fd, 1));
+}
+
+TEST(any_address_is_reached_by_loopback) {
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+    struct sockaddr_in any = {.sin_family = AF_INET};
+    OK(bind(fd, (struct sockaddr *)&any, sizeof any));
+    OK(listen(fd, 5));
+    dial(port_of(fd));
+    OK(accept(fd, NULL, NULL));
+}
+
+TEST(connect_to_any_means_loopback) {
+    l = listener();
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+    struct sockaddr_in to = at(port_of(l));
+    to.sin_addr.s_addr = 0;
+    OK(connect(fd, (struct sockaddr *)&to, sizeof to));
+}
+
+TEST(whole_127_net_is_local) {
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+    struct sockaddr_in to = at(0);
+    to.sin_addr.s_addr = htonl(0x7f010203);
+    OK(bind(fd, (struct sockaddr *)&to, sizeof to));
+}
+
+TEST(unreachable_network) {
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+    struct sockaddr_in to = at(80);
+    to.sin_addr.s_addr = htonl(0xc0000201); // 192.0.2.1
+    ERR(connect(fd, (struct sockaddr *)&to, sizeof to), ENETUNREACH);
+}
+
+TEST(tcp_poll_states) {
+    l = listener();
+    struct pollfd f = {l, POLLIN, 0};
+    CHECK_EQ(poll(&f, 1, 0), 0);
+    c = dial(port_of(l));
+    CHECK_EQ(poll(&f, 1, 5000), 1);
+    a = OK(accept(l, NULL, NULL));
+    f = (struct pollfd){a, POLLIN | POLLOUT | POLLRDHUP, 0};
+    CHECK_EQ(poll(&f, 1, 0), 1);
+    CHECK_EQ(f.revents, POLLOUT);
+    OK(shutdown(c, SHUT_WR));
+    f.events = POLLIN | POLLRDHUP;
+    CHECK_EQ(poll(&f, 1, 5000), 1);
+    CHECK_EQ(f.revents, POLLIN | POLLRDHUP);
+    int fresh = OK(socket(AF_INET, SOCK_STREAM, 0));
+    f = (struct pollfd){fresh, POLLIN | POLLOUT, 0};
+    CHECK_EQ(poll(&f, 1, 0), 1);
+    CHECK_EQ(f.revents, POLLOUT | POLLHUP);
+}
+
+TEST(tcp_large_transfer) {
+    l = listener();
+    enum { SIZE = 4 << 20 };
+    pid_t pid = CHILD({
+        static unsigned char block[SIZE];
+        int fd = dial(port_of(l));
+        for (size_t i = 0; i < SIZE; i++)
+            block[i] = i / 1000;
+        CHECK_EQ(write(fd, block, SIZE), SIZE);
+    });
+    a = OK(accept(l, NULL, NULL));
+    static unsigned char block[SIZE];
+    size_t got = 0;
+    ssize_t n;
+    while ((n = read(a, block + got, SIZE - got)) > 0)
+        got += n;
+    CHECK_EQ(got, SIZE);
+    for (size_t i = 0; i < SIZE; i++)
+        CHECK(block[i] == (unsigned char)(i / 1000));
+    EXITED(wait_for(pid), 0);
+}
+
+TEST(tcp_full_buffer) {
+    connected();
+    OK(fcntl(c, F_SETFL, O_NONBLOCK));
+    static char block[65536];
+    size_t total = 0;
+    ssize_t n;
+    while ((n = write(c, block, sizeof block)) > 0)
+        total += n;
+    CHECK_EQ(errno, EAGAIN);
+    struct pollfd f = {c, POLLOUT, 0};
+    CHECK_EQ(poll(&f, 1, 0), 0);
+    size_t got = 0;
+    while (got < total)
+        got += OK(read(a, block, sizeof block));
+    CHECK_EQ(poll(&f, 1, 5000), 1);
+}
+
+TEST(tcp_peek_and_waitall) {
+    connected();
+    CHECK_EQ(write(c, "abc", 3), 3);
+    char text[10] = {0};
+    CHECK_EQ(recv(a, text, 10, MSG_PEEK), 3);
+    pid_t pid = CHILD(usleep(10000); write(c, "def", 3));
+    CHECK_EQ(recv(a, text, 6, MSG_WAITALL), 6);
+    STR_EQ(text, "abcdef");
+    wait_for(pid);
+    ERR(recv(a, text, 1, MSG_DONTWAIT), EAGAIN);
+    CHECK_EQ(write(c, "12345", 5), 5);
+    int n;
+    sleep_ms(2);
+    OK(ioctl(a, FIONREAD, &n));
+    CHECK_EQ(n, 5);
+}
+
+TEST(tcp_options) {
+    connected();
+    int value = 1;
+    socklen_t length = sizeof value;
+    OK(setsockopt(c, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value));
+    value = 0;
+    OK(getsockopt(c, IPPROTO_TCP, TCP_NODELAY, &value, &length));
+    CHECK_EQ(value, 1);
+    OK(setsockopt(c, SOL_SOCKET, SO_KEEPALIVE, &value, sizeof value));
+    OK(setsockopt(c, IPPROTO_TCP, TCP_KEEPIDLE, &(int){60}, sizeof value));
+    OK(getsockopt(c, IPPROTO_TCP, TCP_KEEPIDLE, &value, &length));
+    CHECK_EQ(value, 60);
+    OK(getsockopt(c, SOL_SOCKET, SO_PROTOCOL, &value, &length));
+    CHECK_EQ(value, IPPROTO_TCP);
+    struct tcp_info info;
+    length = sizeof info;
+    OK(getsockopt(c, IPPROTO_TCP, TCP_INFO, &info, &length));
+    CHECK_EQ(info.tcpi_state, TCP_ESTABLISHED);
+    ERR(setsockopt(c, IPPROTO_TCP, 9999, &value, sizeof value), ENOPROTOOPT);
+    length = sizeof value;
+    OK(getsockopt(c, SOL_SOCKET, SO_RCVBUF, &value, &length));
+    CHECK(value > 1000);
+}
+
+TEST(udp_round_trip) {
+    int x = OK(socket(AF_INET, SOCK_DGRAM, 0)), y = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct sockaddr_in to = at(0), from;
+    OK(bind(x, (struct sockaddr *)&to, sizeof to));
+    to = at(port_of(x));
+    CHECK_EQ(sendto(y, "one", 3, 0, (struct sockaddr *)&to, sizeof to), 3);
+    CHECK_EQ(sendto(y, "", 0, 0, (struct sockaddr *)&to, sizeof to), 0);
+    char text[10];
+    socklen_t length = sizeof from;
+    CHECK_EQ(recvfrom(x, text, 10, 0, (struct sockaddr *)&from, &length), 3);
+    CHECK_EQ(ntohs(from.sin_port), port_of(y)); // bound by sending
+    CHECK_EQ(recvfrom(x, text, 10, 0, (struct sockaddr *)&from, &length), 0);
+    CHECK_EQ(sendto(x, "back", 4, 0, (struct sockaddr *)&from, length), 4);
+    CHECK_EQ(recv(y, text, 10, 0), 4);
+}
+
+TEST(udp_connected) {
+    int x = OK(socket(AF_INET, SOCK_DGRAM, 0)), y = OK(socket(AF_INET, SOCK_DGRAM, 0)), z = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct sockaddr_in to = at(0);
+    OK(bind(x, (struct sockaddr *)&to, sizeof to));
+    to = at(port_of(x));
+    OK(connect(y, (struct sockaddr *)&to, sizeof to));
+    CHECK_EQ(send(y, "x", 1, 0), 1);
+    struct sockaddr_in back = at(port_of(y));
+    CHECK_EQ(sendto(z, "stranger", 8, 0, (struct sockaddr *)&back, sizeof back), 8);
+    char t;
+    ERR(recv(y, &t, 1, MSG_DONTWAIT), EAGAIN); // only the peer is heard
+    close(x);
+    send(y, "x", 1, 0);
+    EVENTUALLY(recv(y, &t, 1, MSG_DONTWAIT) == -1 && errno == ECONNREFUSED);
+    ERR(send(z, "x", 1, 0), EDESTADDRREQ);
+}
+
+TEST(udp_truncation_and_size) {
+    int x = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct sockaddr_in to = at(0);
+    OK(bind(x, (struct sockaddr *)&to, sizeof to));
+    to = at(port_of(x));
+    OK(connect(x, (struct sockaddr *)&to, sizeof to));
+    static char big[70000];
+    CHECK_EQ(send(x, big, 60000, 0), 60000);
+    CHECK_EQ(recv(x, big, 10, MSG_TRUNC), 60000);
+    ERR(send(x, big, 66000, 0), EMSGSIZE);
+}
+
+TEST(ipv6_loopback) {
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    if (fd < 0 && errno == EAFNOSUPPORT)
+        SKIP("no IPv6");
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    if (bind(fd, (struct sockaddr *)&six, sizeof six) && errno == EADDRNOTAVAIL)
+        SKIP("no IPv6 address");
+    OK(listen(fd, 5));
+    socklen_t length = sizeof six;
+    OK(getsockname(fd, (struct sockaddr *)&six, &length));
+    int client = OK(socket(AF_INET6, SOCK_STREAM, 0));
+    OK(connect(client, (struct sockaddr *)&six, sizeof six));
+    OK(accept(fd, NULL, NULL));
+}
+
+TEST(ipv6_socket_takes_ipv4) {
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    if (fd < 0 && errno == EAFNOSUPPORT)
+        SKIP("no IPv6");
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6};
+    OK(bind(fd, (struct sockaddr *)&six, sizeof six));
+    OK(listen(fd, 5));
+    socklen_t length = sizeof six;
+    OK(getsockname(fd, (struct sockaddr *)&six, &length));
+    dial(ntohs(six.sin6_port));
+    length = sizeof six;
+    OK(accept(fd, (struct sockaddr *)&six, &length));
+    CHECK(IN6_IS_ADDR_V4MAPPED(&six.sin6_addr));
+}
+
+TEST(loopback_interface) {
+    int fd = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct ifreq r = {.ifr_name = "lo"};
+    OK(ioctl(fd, SIOCGIFFLAGS, &r));
+    CHECK(r.ifr_flags & IFF_UP && r.ifr_flags & IFF_LOOPBACK);
+    OK(ioctl(fd, SIOCGIFINDEX, &r));
+    CHECK_EQ(r.ifr_ifindex, 1);
+    OK(ioctl(fd, SIOCGIFADDR, &r));
+    CHECK_EQ(((struct sockaddr_in *)&r.ifr_addr)->sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+    strcpy(r.ifr_name, "nothing0");
+    ERR(ioctl(fd, SIOCGIFFLAGS, &r), ENODEV);
+}
+
+TEST(socket_kinds_refused) {
+    ERR(socket(AF_INET, SOCK_STREAM, IPPROTO_UDP), EPROTONOSUPPORT);
+    ERR(socket(AF_INET, 9, 0), ESOCKTNOSUPPORT);
+    EXITED(wait_for(CHILD(become_nobody(); ERR(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), EPERM))), 0);
+}
+
+TEST(backlog_takes_connections_before_accept) {
+    l = listener();
+    for (int i = 0; i < 5; i++) {
+        int fd = dial(port_of(l));
+        CHECK_EQ(write(fd, "early", 5), 5);
+    }
+    for (int i = 0; i < 5; i++) {
+        a = OK(accept(l, NULL, NULL));
+        char text[10];
+        CHECK_EQ(read(a, text, 10), 5);
+    }
+}
+
+TEST(sendfile_to_a_socket) {
+    connected();
+    write_file("f", "through the socket");
+    int fd = OK(open("f", O_RDONLY));
+    off_t from = 0;
+    CHECK_EQ(syscall(SYS_sendfile, c, fd, &from, 100), 18);
+    char text[30] = {0};
+    CHECK_EQ(read(a, text, 30), 18);
+    STR_EQ(text, "through the socket");
+}
+
+TEST(closing_the_listener_resets_the_queue) {
+    l = listener();
+    c = dial(port_of(l));
+    close(l);
+    char t;
+    ERR(read(c, &t, 1), ECONNRESET);
+}

@@ -249,7 +249,7 @@ impl AddressSpace for SpaceHandle {
         let len = clamp(addr, buf.len())?;
         let proc_dir = self.0.core.proc_dir.as_ref().ok_or(Errno::EFAULT)?;
         let path = format!("{}/mem", self.0.pid);
-        let file = File::from(openat(proc_dir, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
+        let file = File::from(openat(proc_dir, path, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?);
         // EIO is what the host says of a page that is not there.
         file.write_at(&buf[..len], addr).map_err(|_| Errno::EFAULT)
     }

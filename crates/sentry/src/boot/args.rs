@@ -17,7 +17,8 @@ pub struct BootArgs {
     pub control: Connection,
     /// Where to say that the sandbox is up.
     pub start_sync: StartSync,
-    /// A procfs of the sandbox's own pid namespace, with nothing but /proc/PID in it, if the host allows one.
+    /// A procfs of the sandbox's own pid namespace, with nothing but /proc/PID in it, if the host allows one. It is
+    /// mounted on /proc too; under the seccomp filter only this descriptor leads to it.
     pub proc_dir: Option<OwnedFd>,
 }
 

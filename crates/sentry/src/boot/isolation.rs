@@ -1,7 +1,8 @@
 //! An empty read-only root, and host trees that `..` cannot leave.
 //!
 //! The process has mount, pid and user namespaces of its own when it comes here. Afterwards its root is a tmpfs with
-//! nothing in it but the host files that are mounted one by one, and the host's tree is unmounted.
+//! nothing in it but the host files that are mounted one by one and a procfs of its own pid namespace, without the files
+//! that tell of the host; the host's tree is unmounted.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,7 +23,7 @@ use super::flags::Trees;
 /// The name of a host file in the directory made for it.
 const FILE_NAME: &str = "file";
 
-/// Shuts the process in. Gives a procfs of its pid namespace, which is mounted nowhere, if the host allows one.
+/// Shuts the process in. Gives a procfs of its pid namespace, which is at /proc too, if the host allows one.
 pub(super) fn enter(
     spec: &mut SandboxSpec,
     files: &mut DonatedFiles,
@@ -37,6 +38,9 @@ pub(super) fn enter(
     let proc_dir = new_procfs().inspect_err(|error| tracing::debug!(%error, "no procfs")).ok();
     let root = new_root().map_err(|e| BootError::host("making an empty root", &e))?;
     pivot(root.as_fd()).map_err(|e| BootError::host("changing to the empty root", &e))?;
+    if let Some(proc_dir) = &proc_dir {
+        mount_proc(proc_dir).map_err(|e| BootError::host("mounting the sandbox's /proc", &e))?;
+    }
     for (index, backing) in backings(spec).enumerate() {
         if let Backing::File(file) = backing {
             mount_file(file, files, index).map_err(|e| BootError::host("mounting a host file", &e))?;
@@ -117,6 +121,12 @@ fn new_procfs() -> io::Result<OwnedFd> {
     let attributes =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Shows the procfs at /proc, where platforms look at their own process before the seccomp filter is on.
+fn mount_proc(proc_dir: &OwnedFd) -> io::Result<()> {
+    rustix::fs::mkdir("/proc", Mode::from_raw_mode(0o555))?;
+    Ok(rustix::mount::move_mount(proc_dir, "", CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// Makes `root` the root of this mount namespace and unmounts the old one.

@@ -81,7 +81,7 @@ const THREADS: &[Rule] = &[
     // Load and memory for the guest's sysinfo and /proc.
     any(libc::SYS_sysinfo),
     any(libc::SYS_getrusage),
-    // Ending the sandbox by abort().
+    // Kicks of guest threads; ending the sandbox by abort().
     any(libc::SYS_tgkill),
 ];
 
@@ -98,6 +98,8 @@ const EVENTS: &[Rule] = &[
     any(libc::SYS_pipe2),
     any(libc::SYS_timerfd_create),
     any(libc::SYS_timerfd_settime),
+    // The platforms' child watchers.
+    any(libc::SYS_signalfd4),
 ];
 
 const FILES: &[Rule] = &[
@@ -117,6 +119,8 @@ const FILES: &[Rule] = &[
     any(libc::SYS_dup3),
     // The direct host file system: one component at a time from a donated directory, never through a symbolic link.
     when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_NOFOLLOW as u64)]),
+    // rustix::fs::Dir opens "." of a directory that is open already.
+    when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_DIRECTORY as u64)]),
     // moat_host::files::open_beneath: RESOLVE_BENEATH.
     when(libc::SYS_openat2, &[is_not(0, AT_FDCWD)]),
     any(libc::SYS_fstat),
@@ -220,8 +224,10 @@ const SYSTRAP: &[Rule] = &[
 const PTRACE: &[Rule] = &[
     // Only descendants can be traced, and the pid namespace holds nothing else.
     any(libc::SYS_ptrace),
-    // The tracer's sleep.
+    // The tracer sleeps till a child stops or a command comes.
     any(libc::SYS_rt_sigtimedwait),
+    // Passes the descriptor of a mapping to a guest process.
+    when(libc::SYS_socketpair, &[is(0, libc::AF_UNIX as u64)]),
 ];
 
 // linux/seccomp.h; libc lacks some of them.

@@ -8,6 +8,7 @@
 //! - No execve, no new process, no new socket, no executable memory, no new namespace or mount.
 //! - Files are opened from a donated directory only, and those cannot be left by `..`.
 
+mod program;
 mod rule;
 mod rules;
 
@@ -15,7 +16,16 @@ use std::collections::BTreeMap;
 
 use moat_control::spec::PlatformKind;
 use moat_control::{BootError, SandboxSpec};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch, sock_filter};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
+
+use program::Part;
+
+/// How many calls are compared one after the other, once their part of the program is found.
+const CALLS_IN_PART: usize = 8;
+
+/// clone3 fails with ENOSYS: its flags are in memory, where a filter cannot look, and the C library then makes its
+/// threads with clone, whose flags are checked. The number is the same on every architecture.
+const CLONE3: u32 = 435;
 
 /// Puts all threads of the process under the filter, for good.
 ///
@@ -43,30 +53,16 @@ fn compile(platform: PlatformKind, refusal: SeccompAction) -> Result<BpfProgram,
             conditions.push(rule.to_seccomp().map_err(failed)?);
         }
     }
-    let filter = SeccompFilter::new(calls, refusal, SeccompAction::Allow, TargetArch::x86_64).map_err(failed)?;
-    let mut program = no_clone3().to_vec();
-    program.extend(BpfProgram::try_from(filter).map_err(failed)?);
+    let mut parts = Vec::new();
+    while let Some((&first, _)) = calls.first_key_value() {
+        let rest = calls.keys().nth(CALLS_IN_PART).copied().map(|next| calls.split_off(&next)).unwrap_or_default();
+        let part = SeccompFilter::new(calls, refusal.clone(), SeccompAction::Allow, TargetArch::x86_64);
+        parts.push(Part { first, program: part.and_then(BpfProgram::try_from).map_err(failed)? });
+        calls = rest;
+    }
+    let mut program = program::errno_for(CLONE3, libc::ENOSYS);
+    program.extend(program::dispatch(&parts));
     Ok(program)
-}
-
-/// Makes clone3 fail with ENOSYS: its flags are in memory, where a filter cannot look, and the C library then makes
-/// its threads with clone, whose flags are checked.
-fn no_clone3() -> [sock_filter; 3] {
-    /// `offsetof(struct seccomp_data, nr)`.
-    const NR: u32 = 0;
-    /// BPF_LD | BPF_W | BPF_ABS.
-    const LOAD: u16 = 0x20;
-    /// BPF_JMP | BPF_JEQ | BPF_K.
-    const JUMP_EQUAL: u16 = 0x15;
-    /// BPF_RET | BPF_K.
-    const RETURN: u16 = 0x06;
-    /// The same number on every architecture, so that it may be looked at before the architecture is.
-    const CLONE3: u32 = 435;
-    [
-        sock_filter { code: LOAD, jt: 0, jf: 0, k: NR },
-        sock_filter { code: JUMP_EQUAL, jt: 0, jf: 1, k: CLONE3 },
-        sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs() },
-    ]
 }
 
 #[cfg(test)]

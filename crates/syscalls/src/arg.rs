@@ -136,6 +136,7 @@ macro_rules! flag_args {
 flag_args! {
     moat_abi::clone::CloneFlags: u64,
     moat_abi::clone::WaitFlags: u32,
+    moat_abi::fs::AtFlags: u32,
     moat_abi::fs::OpenFlags: u32,
     moat_abi::mman::ProtFlags: u32,
     moat_abi::mman::MapFlags: u32,

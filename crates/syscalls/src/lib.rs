@@ -13,7 +13,10 @@ pub mod table;
 pub mod arg;
 
 pub mod futex;
+pub mod exec;
 pub mod ids;
+pub mod process;
+pub mod signal;
 pub mod memory;
 
 pub use arg::{FromArg, PathArg};

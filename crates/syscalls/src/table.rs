@@ -104,6 +104,9 @@ fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
     let areas: &[&'static [SyscallDecl]] = &[
         crate::futex::TABLE,
         crate::ids::TABLE,
+        crate::process::TABLE,
+        crate::exec::TABLE,
+        crate::signal::TABLE,
         crate::memory::TABLE,
     ];
     areas.to_vec().into_iter().flatten()

@@ -262,7 +262,7 @@ fn expire(group: &Arc<ThreadGroup>, id: i32) {
 
 impl CurrentTask {
     /// The signal of `timer` is being delivered: gives and resets the overrun count.
-    pub(crate) fn timer_delivered(&self, timer: TimerRef) -> i32 {
+    pub fn timer_delivered(&self, timer: TimerRef) -> i32 {
         let mut t = self.group.timers.posix.lock();
         let Some(timer) = t.timers.get_mut(&timer.id) else { return 0 };
         timer.pending = false;

@@ -85,7 +85,8 @@ pub fn wait_any(wait: Wait) -> Result<Option<(pid_t, Status)>> {
 /// `addr` and `data` are what `request` takes: live memory of the right size where it reads or writes some.
 unsafe fn ptrace(request: c_uint, tid: pid_t, addr: usize, data: *mut c_void) -> Result<u64> {
     // SAFETY: passed on to the caller. The raw call has no special cases for PEEK requests, as glibc's has.
-    let ret = unsafe { libc::syscall(libc::SYS_ptrace, libc::c_long::from(request), libc::c_long::from(tid), addr, data) };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_ptrace, libc::c_long::from(request), libc::c_long::from(tid), addr, data) };
     if ret < 0 { Err(last_errno()) } else { Ok(ret.cast_unsigned()) }
 }
 

@@ -39,7 +39,11 @@ struct Inner {
 
 impl Cell {
     pub fn new() -> Cell {
-        Cell { inner: Mutex::new(LockClass::Platform, Inner::default()), running: AtomicBool::new(false), kicked: AtomicBool::new(false) }
+        Cell {
+            inner: Mutex::new(LockClass::Platform, Inner::default()),
+            running: AtomicBool::new(false),
+            kicked: AtomicBool::new(false),
+        }
     }
 
     /// Prepares for a command: forgets an older outcome. False if the thread is gone.

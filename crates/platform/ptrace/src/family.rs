@@ -9,10 +9,10 @@ use moat_platform::{GuestThread, NewProcess};
 
 use crate::cell::Cell;
 use crate::command::Id;
-use crate::inject::{USER_CS, USER_SS};
+use crate::regs::{blank, guest_regs};
 use crate::space::{Process, Space};
-use crate::thread::{FIXED_RFLAGS, Thread};
-use crate::tracer::{Tracee, Tracer, guest_regs, kill};
+use crate::thread::Thread;
+use crate::tracer::{Tracee, Tracer, kill};
 
 /// A process: a child of the sentry, traced by it, with memory of its own. Its exit signal is its maker's: SIGCHLD.
 const PROCESS: i32 = libc::CLONE_PARENT | libc::CLONE_PTRACE;
@@ -97,11 +97,4 @@ impl Tracer {
         self.by_tid.insert(tracee.tid, id);
         self.tracees.insert(id, tracee);
     }
-}
-
-/// Registers of a process that has run nothing yet.
-pub(crate) fn blank(regs: &mut UserRegs) {
-    // SAFETY: a user_regs_struct is integers only.
-    *regs = unsafe { std::mem::zeroed() };
-    (regs.cs, regs.ss, regs.eflags, regs.orig_rax) = (USER_CS, USER_SS, FIXED_RFLAGS, u64::MAX);
 }

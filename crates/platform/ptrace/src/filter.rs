@@ -5,23 +5,24 @@
 //! injects, and those three numbers, which it turns into a SIGSYS for the tracer.
 
 use libc::{
-    BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_TRAP, sock_filter,
+    BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS,
+    SECCOMP_RET_TRAP, sock_filter,
 };
 use moat_host::ptrace::AUDIT_ARCH_X86_64;
 
 /// What the tracer injects once a process is blank.
 const INJECTED: &[i64] = &[
-    libc::SYS_mmap,      // orders.rs: Mmap
-    libc::SYS_munmap,    // orders.rs: Munmap
-    libc::SYS_mprotect,  // orders.rs: Mprotect
-    libc::SYS_mremap,    // orders.rs: Mremap
-    libc::SYS_madvise,   // orders.rs: Madvise
-    libc::SYS_mlock2,    // orders.rs: Mlock
-    libc::SYS_munlock,   // orders.rs: Mlock
-    libc::SYS_recvmsg,   // orders.rs: Mmap of a file: takes the descriptor
-    libc::SYS_close,     // orders.rs: and drops it
-    libc::SYS_clone,     // family.rs: fork, spawn, blank processes
-    libc::SYS_exit,      // family.rs: a thread whose handle was dropped
+    libc::SYS_mmap,            // orders.rs: Mmap
+    libc::SYS_munmap,          // orders.rs: Munmap
+    libc::SYS_mprotect,        // orders.rs: Mprotect
+    libc::SYS_mremap,          // orders.rs: Mremap
+    libc::SYS_madvise,         // orders.rs: Madvise
+    libc::SYS_mlock2,          // orders.rs: Mlock
+    libc::SYS_munlock,         // orders.rs: Mlock
+    libc::SYS_recvmsg,         // orders.rs: Mmap of a file: takes the descriptor
+    libc::SYS_close,           // orders.rs: and drops it
+    libc::SYS_clone,           // family.rs: fork, spawn, blank processes
+    libc::SYS_exit,            // family.rs: a thread whose handle was dropped
     libc::SYS_restart_syscall, // the host itself, for a call that a signal interrupted
 ];
 

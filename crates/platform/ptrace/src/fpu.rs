@@ -111,7 +111,8 @@ pub(crate) fn accept(image: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn to_host(frame: &[u8]) -> Vec<u8> {
     let shape = shape();
     let mut image = vec![0; shape.host_size];
-    let whole = u32_at(frame, SW) == Some(MAGIC1) && (frame.len() == shape.size || u32_at(frame, shape.size) == Some(MAGIC2));
+    let whole =
+        u32_at(frame, SW) == Some(MAGIC1) && (frame.len() == shape.size || u32_at(frame, shape.size) == Some(MAGIC2));
     let used = if whole { shape.size } else { FXSAVE }.min(frame.len());
     image[..used].copy_from_slice(&frame[..used]);
     if whole {

@@ -9,13 +9,9 @@ use moat_host::ptrace::{self, Status, Wait};
 
 use crate::command::Id;
 use crate::layout::TASK_TOP;
+use crate::regs::{FIXED_RFLAGS, USER_CS, USER_SS};
 use crate::stub;
-use crate::thread::FIXED_RFLAGS;
 use crate::tracer::{State, Tracer};
-
-/// The host's selectors of 64-bit user mode.
-pub(crate) const USER_CS: u64 = 0x33;
-pub(crate) const USER_SS: u64 = 0x2b;
 
 /// The descriptor that a guest process finds a passed file at: the lowest one free, as 0 is the socket.
 pub(crate) const PASSED_FD: u64 = 1;
@@ -140,12 +136,22 @@ impl Tracer {
 /// The guest may change it at any time, and so send what recvmsg(2) writes to other memory of its own; nothing of it is read back.
 fn message_header(data: u64) -> [u8; 128] {
     let words: [u64; 16] = [
-        0, 0, // no name
-        data + 64, 1, // msg_iov
-        data + 96, 24, // msg_control: CMSG_SPACE(one int)
-        0, 0, // msg_flags, unused
-        data + 80, 1, 0, 0, // the iovec: one byte
-        0, 0, 0, 0,
+        0,
+        0, // no name
+        data + 64,
+        1, // msg_iov
+        data + 96,
+        24, // msg_control: CMSG_SPACE(one int)
+        0,
+        0, // msg_flags, unused
+        data + 80,
+        1,
+        0,
+        0, // the iovec: one byte
+        0,
+        0,
+        0,
+        0,
     ];
     let mut bytes = [0; 128];
     for (place, word) in bytes.chunks_exact_mut(8).zip(words) {

@@ -52,8 +52,10 @@ impl Layout {
 
     /// Finds the vDSO of this process and chooses the places.
     pub fn find() -> Result<Layout, SetupError> {
-        let maps = std::fs::read_to_string("/proc/self/maps")
-            .map_err(|e| SetupError { step: "read /proc/self/maps", errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)) })?;
+        let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| SetupError {
+            step: "read /proc/self/maps",
+            errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)),
+        })?;
         Layout::from_maps(&maps).ok_or(SetupError { step: "find the vDSO in /proc/self/maps", errno: Errno::ENOENT })
     }
 
@@ -79,7 +81,10 @@ fn host_mappings(maps: &str) -> Option<Vec<Range<u64>>> {
         }
         let (start, end) = line.split_whitespace().next()?.split_once('-')?;
         let range = u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?;
-        if found.last().is_some_and(|last| last.end != range.start) || range.is_empty() || range.end - range.start > 0x10_0000 {
+        if found.last().is_some_and(|last| last.end != range.start)
+            || range.is_empty()
+            || range.end - range.start > 0x10_0000
+        {
             return None;
         }
         found.push(range);

@@ -97,7 +97,10 @@ impl Tracer {
         let prot = effective(prot);
         match source {
             MapSource::AnonPrivate { noreserve } => {
-                let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | if *noreserve { libc::MAP_NORESERVE } else { 0 };
+                let flags = libc::MAP_FIXED
+                    | libc::MAP_PRIVATE
+                    | libc::MAP_ANONYMOUS
+                    | if *noreserve { libc::MAP_NORESERVE } else { 0 };
                 self.call(id, libc::SYS_mmap, [addr, len, prot, flag(flags), u64::MAX, 0])
             }
             MapSource::File { fd, offset, shared } => {

@@ -84,7 +84,10 @@ impl Process {
 /// One process_vm_readv or process_vm_writev with one range on each side.
 fn vm_call(nr: libc::c_long, pid: pid_t, local: *mut u8, addr: u64, len: usize) -> Result<usize> {
     let local = iovec { iov_base: local.cast(), iov_len: len };
-    let remote = iovec { iov_base: std::ptr::without_provenance_mut(usize::try_from(addr).map_err(|_| Errno::EFAULT)?), iov_len: len };
+    let remote = iovec {
+        iov_base: std::ptr::without_provenance_mut(usize::try_from(addr).map_err(|_| Errno::EFAULT)?),
+        iov_len: len,
+    };
     // SAFETY: both callers pass a local range that is valid for the direction of the call; the remote one is the other process's.
     let ret = unsafe { libc::syscall(nr, pid, &raw const local, 1usize, &raw const remote, 1usize, 0usize) };
     usize::try_from(ret).map_err(|_| moat_host::last_errno())

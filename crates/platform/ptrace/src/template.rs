@@ -14,8 +14,8 @@ use moat_platform::PAGE_SIZE;
 
 use crate::cell::Cell;
 use crate::command::Id;
-use crate::family::blank;
 use crate::layout::{Layout, TASK_TOP};
+use crate::regs::blank;
 use crate::space::Process;
 use crate::tracer::{Tracee, Tracer, kill};
 use crate::{SetupError, filter, fpu, stub};
@@ -37,7 +37,8 @@ impl Tracer {
     /// # Errors
     /// The step that the host refused.
     pub fn make_template(&mut self) -> Result<(), SetupError> {
-        let pid = fork_child(&self.shared.layout, self.incoming.as_raw_fd()).map_err(SetupError::at("fork the template"))?;
+        let pid =
+            fork_child(&self.shared.layout, self.incoming.as_raw_fd()).map_err(SetupError::at("fork the template"))?;
         let stopped = self.seize_child(pid);
         let mut regs = match stopped.and_then(|()| ptrace::regs(pid)) {
             Ok(regs) => regs,
@@ -116,7 +117,9 @@ impl Tracer {
     fn strip_signals(&mut self, id: Id) -> Result<(), SetupError> {
         // A struct sigaction of zeroes is SIG_DFL.
         let data = self.data(id, &[0; 4])?;
-        for signal in (1..=LAST_SIGNAL).filter(|s| ![libc::SIGKILL, libc::SIGSTOP].map(|s| s.unsigned_abs().into()).contains(s)) {
+        for signal in
+            (1..=LAST_SIGNAL).filter(|s| ![libc::SIGKILL, libc::SIGSTOP].map(|s| s.unsigned_abs().into()).contains(s))
+        {
             self.step(id, "rt_sigaction", libc::SYS_rt_sigaction, [signal, data, 0, SIGSET_SIZE, 0, 0])?;
         }
         let set_mask = u64::from(libc::SIG_SETMASK.unsigned_abs());
@@ -139,7 +142,12 @@ impl Tracer {
         self.step(id, "set_robust_list", libc::SYS_set_robust_list, [0, ROBUST_LIST_SIZE, 0, 0, 0, 0])?;
         self.step(id, "set_tid_address", libc::SYS_set_tid_address, [0; 6])?;
         let data = self.data_bytes(id, 0, b"moat-guest\0")?;
-        self.step(id, "prctl(PR_SET_NAME)", libc::SYS_prctl, [u64::from(libc::PR_SET_NAME.unsigned_abs()), data, 0, 0, 0, 0])?;
+        self.step(
+            id,
+            "prctl(PR_SET_NAME)",
+            libc::SYS_prctl,
+            [u64::from(libc::PR_SET_NAME.unsigned_abs()), data, 0, 0, 0, 0],
+        )?;
         ptrace::set_xstate(tid, &fpu::to_host(&fpu::fresh())).map_err(SetupError::at("reset the extended state"))
     }
 
@@ -158,7 +166,12 @@ impl Tracer {
         let flags = u64::from((libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED).unsigned_abs());
         for range in &layout.host {
             let len = range.end - range.start;
-            self.step(id, "mremap the vDSO", libc::SYS_mremap, [range.start, len, len, flags, layout.moved(range.start), 0])?;
+            self.step(
+                id,
+                "mremap the vDSO",
+                libc::SYS_mremap,
+                [range.start, len, len, flags, layout.moved(range.start), 0],
+            )?;
         }
         Ok(())
     }

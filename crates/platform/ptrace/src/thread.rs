@@ -11,9 +11,7 @@ use moat_platform::{Event, GuestThread, Kick, NewProcess, Order, Regs, regs::USE
 use crate::cell::{Cell, Outcome};
 use crate::command::{Changes, Command, FpuChange, Id, Shared};
 use crate::fpu;
-
-/// Bit 1 of rflags always reads as one, and user mode runs with interrupts on.
-pub(crate) const FIXED_RFLAGS: u64 = 0x202;
+use crate::regs::FIXED_RFLAGS;
 
 pub(crate) struct Thread {
     id: Id,

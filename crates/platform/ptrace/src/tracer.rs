@@ -10,15 +10,16 @@ use std::sync::mpsc::sync_channel;
 
 use libc::pid_t;
 use moat_abi::{Errno, Result};
-use moat_host::ptrace::{self, AUDIT_ARCH_X86_64, Status, UserRegs, Wait};
-use moat_platform::{Event, ForeignAbi, GUEST_BOTTOM, Regs, regs::USER_RFLAGS};
+use moat_host::ptrace::{self, Status, UserRegs, Wait};
+use moat_platform::Event;
 
 use crate::SetupError;
 use crate::cell::{Cell, Outcome};
 use crate::command::{Changes, Command, FpuChange, Id, Shared};
 use crate::layout::Layout;
+use crate::regs::{guest_regs, set_guest_regs};
 use crate::space::Process;
-use crate::thread::FIXED_RFLAGS;
+use crate::stop::stopped;
 use crate::{fault, fpu};
 
 /// Where a tracee is.
@@ -53,7 +54,17 @@ pub(crate) struct Tracee {
 impl Tracee {
     /// A thread that has stopped with other registers than `regs`.
     pub fn parked(tid: pid_t, process: Arc<Process>, regs: UserRegs, cell: Arc<Cell>) -> Tracee {
-        Tracee { tid, process, state: State::Parked, regs, dirty: true, cell, orphan: false, failed_order: None, bad_state: false }
+        Tracee {
+            tid,
+            process,
+            state: State::Parked,
+            regs,
+            dirty: true,
+            cell,
+            orphan: false,
+            failed_order: None,
+            bad_state: false,
+        }
     }
 }
 
@@ -93,7 +104,10 @@ pub(crate) fn start() -> Result<Arc<Shared>, SetupError> {
                 let _ = sender.send(Err(e));
             }
         })
-        .map_err(|e| SetupError { step: "start the tracer thread", errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)) })?;
+        .map_err(|e| SetupError {
+            step: "start the tracer thread",
+            errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)),
+        })?;
     receiver.recv().unwrap_or(Err(SetupError { step: "start the tracer thread", errno: Errno::ESRCH }))?;
     Ok(shared)
 }
@@ -337,69 +351,6 @@ impl Tracer {
     }
 }
 
-/// What a stop of a thread in application code means; `None` if nothing, and it was resumed.
-fn stopped(tracee: &mut Tracee, status: Status) -> Result<Option<Event>> {
-    let tid = tracee.tid;
-    match status {
-        Status::Syscall => {
-            tracee.regs = stopped_regs(tid)?;
-            let foreign = ptrace::syscall_arch(tid)? != AUDIT_ARCH_X86_64;
-            tracee.dirty = true;
-            let args = guest_regs(&tracee.regs).syscall_args();
-            return Ok(Some(if foreign {
-                Event::ForeignSyscall(ForeignAbi::I386)
-            } else {
-                Event::Syscall { nr: tracee.regs.orig_rax, args }
-            }));
-        }
-        Status::Stop => {
-            tracee.regs = stopped_regs(tid)?;
-            tracee.regs.orig_rax = u64::MAX;
-            tracee.dirty = false;
-            return Ok(Some(Event::Interrupted));
-        }
-        Status::Signal(_) => {
-            tracee.regs = stopped_regs(tid)?;
-            tracee.regs.orig_rax = u64::MAX;
-            tracee.dirty = false;
-            let info = ptrace::siginfo(tid)?;
-            if info.signal == libc::SIGSYS && info.code > 0 {
-                return Ok(Some(vsyscall(tracee, info.addr)));
-            }
-            let process = Arc::clone(&tracee.process);
-            let readable = |addr| addr >= GUEST_BOTTOM && process.read(addr, &mut [0]).is_ok();
-            if let Some(fault) = fault::from_siginfo(&info, tracee.regs.rip, readable) {
-                return Ok(Some(Event::Fault(fault)));
-            }
-        }
-        Status::Event(_) | Status::Gone => {}
-    }
-    // A signal from outside: dropped.
-    ptrace::sysemu(tid)?;
-    Ok(None)
-}
-
-/// The registers of a thread that has stopped in application code.
-///
-/// A guest can load null selectors with any privilege level, which the host would refuse to set.
-fn stopped_regs(tid: pid_t) -> Result<UserRegs> {
-    let mut regs = ptrace::regs(tid)?;
-    for selector in [&mut regs.ds, &mut regs.es, &mut regs.fs, &mut regs.gs] {
-        if *selector & 3 != 3 {
-            *selector = 0;
-        }
-    }
-    Ok(regs)
-}
-
-/// The filter stopped the host's emulation of a vsyscall at `addr`, which has done the `ret` already: undoes it.
-fn vsyscall(tracee: &mut Tracee, addr: u64) -> Event {
-    tracee.regs.rip = addr;
-    tracee.regs.rsp = tracee.regs.rsp.wrapping_sub(8);
-    tracee.dirty = true;
-    Event::ForeignSyscall(ForeignAbi::Vsyscall)
-}
-
 /// Sets the registers if need be and resumes application code.
 fn run(tracee: &mut Tracee) -> Result<()> {
     if tracee.dirty {
@@ -417,40 +368,4 @@ fn run(tracee: &mut Tracee) -> Result<()> {
 pub(crate) fn kill(pid: pid_t) {
     // SAFETY: a system call on numbers.
     unsafe { libc::kill(pid, libc::SIGKILL) };
-}
-
-/// The contract's registers of the host's.
-pub(crate) fn guest_regs(r: &UserRegs) -> Regs {
-    Regs {
-        r15: r.r15,
-        r14: r.r14,
-        r13: r.r13,
-        r12: r.r12,
-        rbp: r.rbp,
-        rbx: r.rbx,
-        r11: r.r11,
-        r10: r.r10,
-        r9: r.r9,
-        r8: r.r8,
-        rax: r.rax,
-        rcx: r.rcx,
-        rdx: r.rdx,
-        rsi: r.rsi,
-        rdi: r.rdi,
-        orig_rax: r.orig_rax,
-        rip: r.rip,
-        rflags: r.eflags,
-        rsp: r.rsp,
-        fs_base: r.fs_base,
-        gs_base: r.gs_base,
-    }
-}
-
-/// Sets the host's registers to the contract's, in 64-bit mode.
-fn set_guest_regs(r: &mut UserRegs, g: &Regs) {
-    (r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10) = (g.r15, g.r14, g.r13, g.r12, g.rbp, g.rbx, g.r11, g.r10);
-    (r.r9, r.r8, r.rax, r.rcx, r.rdx, r.rsi, r.rdi) = (g.r9, g.r8, g.rax, g.rcx, g.rdx, g.rsi, g.rdi);
-    (r.rip, r.rsp, r.fs_base, r.gs_base, r.orig_rax) = (g.rip, g.rsp, g.fs_base, g.gs_base, g.orig_rax);
-    r.eflags = g.rflags & USER_RFLAGS | FIXED_RFLAGS;
-    (r.cs, r.ss) = (crate::inject::USER_CS, crate::inject::USER_SS);
 }

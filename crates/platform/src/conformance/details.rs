@@ -64,7 +64,15 @@ pub fn remapping_and_advice(rig: &Rig) {
         let mut guest = rig.guest(LOAD).await;
         guest.map_anon(AREA, 0x2000, RW).await;
         guest.write_u64(AREA, 1);
-        guest.order(Order::Mremap { old_addr: AREA, old_len: 0x2000, new_addr: AREA, new_len: 0x8000, dont_unmap: false }).await;
+        guest
+            .order(Order::Mremap {
+                old_addr: AREA,
+                old_len: 0x2000,
+                new_addr: AREA,
+                new_len: 0x8000,
+                dont_unmap: false,
+            })
+            .await;
         guest.write_u64(AREA + 0x7ff8, 8);
         let to = AREA + 0x10_0000;
         let order = Order::Mremap { old_addr: AREA, old_len: 0x1000, new_addr: to, new_len: 0x1000, dont_unmap: true };

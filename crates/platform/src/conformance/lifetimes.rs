@@ -113,7 +113,12 @@ async fn work_until_death(rig: &Rig, kind: u32) -> i32 {
     loop {
         let order = match kind % 5 {
             0 => Order::Madvise { addr: DATA, len: 0x1000, advice: 4 },
-            1 => Order::Mmap { addr: AREA, len: 0x1000, prot: RW, source: MapSource::File { fd: Arc::clone(&file), offset: 0, shared: true } },
+            1 => Order::Mmap {
+                addr: AREA,
+                len: 0x1000,
+                prot: RW,
+                source: MapSource::File { fd: Arc::clone(&file), offset: 0, shared: true },
+            },
             2 => match std::future::poll_fn(|cx| guest.thread.poll_fork(cx)).await {
                 Ok(child) => {
                     forks.truncate(2);
@@ -155,7 +160,14 @@ pub fn killed_at_any_time(rig: &Rig) {
         let mut guest = rig.guest(LOAD).await;
         let file = super::memfd(0x1000);
         rustix::io::pwrite(&*file, &[9], 0).expect("pwrite");
-        guest.order(Order::Mmap { addr: AREA, len: 0x1000, prot: RW, source: MapSource::File { fd: file, offset: 0, shared: true } }).await;
+        guest
+            .order(Order::Mmap {
+                addr: AREA,
+                len: 0x1000,
+                prot: RW,
+                source: MapSource::File { fd: file, offset: 0, shared: true },
+            })
+            .await;
         assert_eq!(guest.read_u64(AREA), 9);
     });
 }

@@ -318,3 +318,6 @@ impl Shard {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests;

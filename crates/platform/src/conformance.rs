@@ -10,6 +10,7 @@ mod escape;
 mod family;
 mod lifetimes;
 mod memory;
+mod together;
 
 use std::future::Future;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -27,6 +28,7 @@ pub use escape::*;
 pub use family::*;
 pub use lifetimes::*;
 pub use memory::*;
+pub use together::*;
 
 /// Where a [`Guest`] has its code (one page, read and execute).
 pub const CODE: u64 = 0x1000_0000;
@@ -301,6 +303,7 @@ macro_rules! conformance_tests {
             blank_process_is_empty, deferred_orders_come_before_awaited_ones, remapping_and_advice,
             files_as_text_and_in_number, writable_memory_is_readable, large_copies_are_exact, forced_writes_are_private,
             extended_state_is_inherited, rseq_area_is_kept, name_shows_on_the_host, atomics_are_atomic, odd_selectors_work,
+            many_guests_run_at_once, vdso_tells_the_time,
             restartable_sequences_do_not_divert_orders, raw_host_syscalls_stay_inside, arguments_never_reach_the_host, memory_above_the_guest_is_out_of_reach,
         );
     };

@@ -7,7 +7,6 @@ use moat_platform::{GuestThread, NewProcess};
 
 use crate::MemoryManager;
 use crate::manager::MmState;
-use crate::tree::VmaTree;
 use crate::vma::VmaFlags;
 
 impl MemoryManager {
@@ -30,11 +29,15 @@ impl MemoryManager {
 impl MmState {
     /// The child's state: without DONTFORK areas and locks. The host has left out and wiped the same areas.
     fn for_child(&self) -> MmState {
-        let mut tree = VmaTree::new();
-        for vma in self.tree.iter().filter(|v| !v.flags.contains(VmaFlags::DONTFORK)) {
-            let mut copy = vma.clone();
-            copy.flags.remove(VmaFlags::LOCKED | VmaFlags::LOCK_ONFAULT);
-            tree.insert(copy);
+        let mut tree = self.tree.clone();
+        let special = VmaFlags::DONTFORK | VmaFlags::LOCKED | VmaFlags::LOCK_ONFAULT;
+        let changes: Vec<_> = tree.iter().filter(|v| v.flags.intersects(special)).map(|v| (v.start, v.end, v.flags)).collect();
+        for (start, end, flags) in changes {
+            if flags.contains(VmaFlags::DONTFORK) {
+                tree.remove(start, end);
+            } else {
+                tree.update(start, end, |v| v.flags.remove(special));
+            }
         }
         MmState {
             peak_mapped: tree.totals().mapped,

@@ -1,13 +1,14 @@
 //! What `/proc/PID/{maps,smaps,statm,status}` show.
 //!
-//! Resident sizes are estimates: the sentry has no /proc of the host. Accessible memory counts as resident, but stacks and
-//! NORESERVE areas only for [`STACK_ESTIMATE`]: few programs touch more of either soon.
+//! The resident size of a process is the host's word, from the statm of its host process, where the sandbox has a /proc. Else, and
+//! for single areas, it is estimated: accessible memory counts as resident, but stacks and NORESERVE areas only for
+//! [`STACK_ESTIMATE`], since few programs touch more of either soon.
 
 use moat_abi::mman::ProtFlags;
 
 use crate::manager::MmState;
 use crate::vma::{Backing, Special, Vma, VmaFlags};
-use crate::{FileIdentity, MapName, MemoryManager};
+use crate::{FileIdentity, MapName, MemoryManager, PAGE_SIZE};
 
 /// What of a large reservation is taken to be in use, in bytes.
 const STACK_ESTIMATE: u64 = 132 << 10;
@@ -42,7 +43,7 @@ pub struct VmUsage {
     pub size: u64,
     /// VmPeak.
     pub peak: u64,
-    /// VmRSS, an estimate.
+    /// VmRSS.
     pub rss: u64,
     /// The part of `rss` that shows files.
     pub rss_file: u64,
@@ -81,9 +82,10 @@ impl MemoryManager {
     /// The sizes of the address space.
     #[must_use]
     pub fn usage(&self) -> VmUsage {
+        let host = host_rss(self.space().host_pid());
         let state = self.state();
         let totals = state.tree.totals();
-        let (rss, rss_file) = state.rss_estimate();
+        let (rss, rss_file) = host.unwrap_or_else(|| state.rss_estimate());
         let code = state.image.code.end.saturating_sub(state.image.code.start).min(totals.exec);
         VmUsage {
             size: totals.mapped,
@@ -112,6 +114,14 @@ impl MmState {
         }
         (all, files)
     }
+}
+
+/// Resident bytes of a host process, and those of them that show files (shared memory among them).
+fn host_rss(pid: i32) -> Option<(u64, u64)> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = statm.split_ascii_whitespace().map(str::parse::<u64>);
+    let (_size, resident, shared) = (pages.next()?, pages.next()?.ok()?, pages.next()?.ok()?);
+    Some((resident.checked_mul(PAGE_SIZE)?, shared.checked_mul(PAGE_SIZE)?))
 }
 
 fn rss_estimate(vma: &Vma) -> u64 {

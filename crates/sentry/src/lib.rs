@@ -1,20 +1,15 @@
 //! The sandbox process: it isolates itself ([`boot`]), then runs the guest's kernel ([`kernel_main`]).
+//!
+//! - [`boot`]: from the re-executed binary to an empty, unprivileged process.
+//! - [`kernel`]: platform, kernel, files and init put together.
+//! - [`mounts`]: the guest's mount namespace. [`control`]: requests from outside.
 
 #![forbid(unsafe_code)]
 
 pub mod boot;
+mod control;
+mod kernel;
+mod mounts;
 
 pub use boot::BootArgs;
-use moat_control::{BootError, ExitStatus};
-
-/// Builds the guest's kernel, starts its init and serves it until that ends.
-///
-/// Says [`BootArgs::start_sync`]`.booted()` when the init is about to run, and installs [`boot::seccomp`] when the
-/// platform has made its first process.
-///
-/// # Errors
-/// Why the guest could not be started; it is passed on to the user.
-pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
-    drop(args);
-    Err(BootError::new("kernel not linked"))
-}
+pub use kernel::kernel_main;

@@ -8,6 +8,8 @@ use moat_control::BootError;
 use moat_control::spec::{Backing, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, SandboxSpec, TmpfsOptions};
 use moat_fs_host::{DirectTree, HostFs, Trust};
 use moat_fs_overlay::OverlayFs;
+use moat_fs_proc::ProcFs;
+use moat_kernel::process::pid::PidNamespace;
 use moat_vfs::caller::KernelCaller;
 use moat_vfs::cred::UserNamespace;
 use moat_vfs::filesystem::{FileSystem, MountRequest, make_filesystem};
@@ -23,7 +25,6 @@ pub(crate) fn register() {
     moat_fs_tmpfs::register();
     moat_fs_anon::register();
     moat_fs_dev::register_drivers();
-    moat_fs_devpts::register();
     moat_fs_proc::register();
     moat_fs_sys::register();
 }
@@ -32,12 +33,12 @@ pub(crate) fn register() {
 ///
 /// # Errors
 /// The mount that failed, by name.
-pub(crate) fn build(spec: &SandboxSpec, files: &mut DonatedFiles) -> Result<Arc<MountNamespace>, BootError> {
+pub(crate) fn build(spec: &SandboxSpec, pid_ns: &Arc<PidNamespace>, files: &mut DonatedFiles) -> Result<Arc<MountNamespace>, BootError> {
     let caller = KernelCaller::root();
     let root_error = |e| failed("the root file system", e);
     let root = backed(&spec.root.backing, spec.root.overlay, Trust::Exclusive, files, &caller).map_err(root_error)?;
     let namespace = MountNamespace::new(root.clone(), UserNamespace::root());
-    let builder = Builder { namespace: namespace.clone(), caller };
+    let builder = Builder { namespace: namespace.clone(), pid_ns: pid_ns.clone(), caller };
     for mount in &spec.mounts {
         builder.mount(mount, files).map_err(|e| failed(&mount.destination, e))?;
     }
@@ -119,6 +120,7 @@ fn devpts_options(o: &DevptsOptions) -> String {
 
 struct Builder {
     namespace: Arc<MountNamespace>,
+    pid_ns: Arc<PidNamespace>,
     caller: KernelCaller,
 }
 
@@ -138,7 +140,7 @@ impl Builder {
             return Ok(found);
         }
         for (at, _) in path.iter().enumerate().skip(1).filter(|(_, b)| **b == b'/').chain([(path.len(), &0)]) {
-            let made = self.with_view(|view| ops::create::mkdir(view, &path[..at], 0o755));
+            let made = self.with_view(|view| ops::mkdir(view, &path[..at], 0o755));
             if let Err(e) = made
                 && e != Errno::EEXIST
                 // A read-only tree may hold the directories already.
@@ -158,12 +160,12 @@ impl Builder {
         if let Some(slash) = path.iter().rposition(|b| *b == b'/').filter(|at| *at > 0) {
             self.make_dirs(&path[..slash])?;
         }
-        self.with_view(|view| ops::create::mknod(view, path, 0o644, moat_vfs::inode::NodeKind::File))
+        self.with_view(|view| ops::mknod(view, path, 0o644, moat_vfs::inode::NodeKind::File))
     }
 
     fn mount(&self, spec: &MountSpec, files: &mut DonatedFiles) -> Result<()> {
         let new = match &spec.kind {
-            MountKind::Proc => self.of_type("proc", ""),
+            MountKind::Proc => Ok(Mount::new(ProcFs::new(self.pid_ns.clone()), MountFlags::RELATIME, b"proc")),
             MountKind::Sysfs => self.of_type("sysfs", ""),
             MountKind::Mqueue => self.of_type("mqueue", ""),
             MountKind::Cgroup => self.of_type("cgroup2", ""),

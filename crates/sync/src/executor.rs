@@ -149,6 +149,12 @@ pub fn stop() {
     let _ = rustix::io::write(&e.unpark, &1u64.to_ne_bytes());
 }
 
+/// How many CPUs of the host the executor may use.
+#[must_use]
+pub fn host_cpus() -> usize {
+    executor().max_active
+}
+
 fn start_thread() {
     let e = executor();
     {

@@ -308,3 +308,73 @@ pub fn downcast<T: Inode>(inode: Arc<dyn Inode>) -> Option<Arc<T>> {
     let any: Arc<dyn Any + Send + Sync> = inode;
     any.downcast().ok()
 }
+
+/// A tree of generated files given by their paths; the directories follow from them.
+pub trait Table: Send + Sync + 'static {
+    /// The paths of all files, without a leading slash, and of directories that are empty, with a trailing one.
+    fn paths(&self) -> Vec<String>;
+    /// The file at a path of [`Table::paths`].
+    fn file(&self, path: &str) -> Arc<dyn Inode>;
+    /// Attributes of the directory at `path`, "" being the root.
+    fn dir_attributes(&self, path: &str) -> Attributes;
+}
+
+/// A directory of a [`Table`].
+pub struct TableDir<T> {
+    table: Arc<T>,
+    /// "" or ending in a slash.
+    prefix: String,
+}
+
+impl<T: Table> TableDir<T> {
+    /// The root of the tree.
+    pub fn root(table: T) -> Arc<dyn Inode> {
+        let table = Arc::new(table);
+        let attributes = table.dir_attributes("");
+        ListedDir::new(attributes, TableDir { table, prefix: String::new() })
+    }
+
+    fn inode_number(&self, name: &str, file_type: FileType) -> u64 {
+        let path = format!("{}{name}", self.prefix);
+        match file_type {
+            FileType::Directory => self.table.dir_attributes(&path).ino,
+            _ => self.table.file(&path).metadata().map_or(1, |m| m.ino),
+        }
+    }
+}
+
+impl<T: Table> Listing for TableDir<T> {
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let name = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
+        let path = format!("{}{name}", self.prefix);
+        let below = format!("{path}/");
+        let paths = self.table.paths();
+        if paths.contains(&path) {
+            return Ok(self.table.file(&path));
+        }
+        if paths.iter().any(|p| p.starts_with(&below)) {
+            let attributes = self.table.dir_attributes(&path);
+            return Ok(ListedDir::new(attributes, TableDir { table: self.table.clone(), prefix: below }));
+        }
+        Err(Errno::ENOENT)
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let mut seen = std::collections::BTreeMap::new();
+        for path in self.table.paths() {
+            let Some(rest) = path.strip_prefix(self.prefix.as_str()).filter(|r| !r.is_empty()) else { continue };
+            match rest.split_once('/') {
+                Some((name, _)) => seen.insert(name.to_owned(), FileType::Directory),
+                None => {
+                    let file_type = self.table.file(&path).file_type();
+                    seen.insert(rest.to_owned(), file_type)
+                }
+            };
+        }
+        let entry = |(name, file_type): (String, FileType)| {
+            let ino = self.inode_number(&name, file_type);
+            Entry { name: name.into_bytes(), ino, file_type }
+        };
+        Ok(seen.into_iter().map(entry).collect())
+    }
+}

@@ -291,6 +291,14 @@ pub trait Inode: Send + Sync + Any {
         Err(Errno::EINVAL)
     }
 
+    /// The target as `caller` sees it: `/proc/self` differs from task to task.
+    ///
+    /// # Errors
+    /// As [`Inode::read_link`].
+    fn read_link_for(&self, _caller: &dyn Caller) -> Result<Vec<u8>> {
+        self.read_link()
+    }
+
     /// Where a magic link of /proc leads, regardless of names; `None` for a link that is followed by its text.
     ///
     /// # Errors

@@ -256,7 +256,7 @@ impl<'a> Walker<'a> {
             }
             return self.jump(to);
         }
-        let mut text = link.inode().read_link()?;
+        let mut text = link.inode().read_link_for(self.view.caller)?;
         if text.is_empty() {
             return Err(Errno::ENOENT);
         }

@@ -17,6 +17,8 @@ pub mod direct;
 pub mod file;
 pub mod fs;
 pub mod inode;
+pub mod stdio;
+pub mod terminal;
 pub mod tree;
 
 pub use direct::DirectTree;

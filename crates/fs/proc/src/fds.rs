@@ -1,0 +1,155 @@
+//! /proc/PID/fd and fdinfo: the descriptors of a process.
+
+use std::sync::Arc;
+
+use moat_abi::fs::FileType;
+use moat_abi::{Errno, Result};
+use moat_vfs::caller::Caller;
+use moat_vfs::cred::Credentials;
+use moat_vfs::fd_table::{Fd, OnExec};
+use moat_vfs::generated::{Attributes, Entry, Listing, Text, TextFile};
+use moat_vfs::inode::{Inode, Metadata};
+use moat_vfs::open_file::OpenFile;
+use moat_vfs::path::Path;
+
+use crate::fs::Core;
+use crate::process::{Who, owned};
+use crate::root::dir;
+
+/// The descriptor that a name stands for.
+fn parse_fd(name: &[u8]) -> Option<Fd> {
+    let text = std::str::from_utf8(name).ok()?;
+    if !text.bytes().all(|b| b.is_ascii_digit()) || (text.len() > 1 && text.starts_with('0')) {
+        return None;
+    }
+    text.parse().ok().map(Fd)
+}
+
+fn open_file(who: &Who, fd: Fd) -> Result<Arc<OpenFile>> {
+    let table = who.task()?.fds_of().ok_or(Errno::ENOENT)?;
+    table.get_any(fd).map_err(|_| Errno::ENOENT)
+}
+
+fn entries(core: &Core, who: &Who, kind: &str, file_type: FileType) -> Result<Vec<Entry>> {
+    let Some(table) = who.task()?.fds_of() else { return Ok(Vec::new()) };
+    let entry = |fd: i32| Entry { name: fd.to_string().into_bytes(), ino: owned(core, who, kind, 0).ino ^ core.ino(fd), file_type };
+    Ok(table.snapshot().iter().map(|(fd, ..)| entry(fd.0)).collect())
+}
+
+struct FdDir {
+    core: Core,
+    who: Who,
+}
+
+pub(crate) fn fd_dir(core: &Core, who: &Who) -> Arc<dyn Inode> {
+    dir(owned(core, who, "fd", 0o500), FdDir { core: core.clone(), who: who.clone() })
+}
+
+impl Listing for FdDir {
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let fd = parse_fd(name).ok_or(Errno::ENOENT)?;
+        let file = open_file(&self.who, fd)?;
+        // The link's bits say how the file is open: lrwx------ for both.
+        let access = file.access_mode();
+        let mut mode = 0;
+        if access.can_read() {
+            mode |= 0o500;
+        }
+        if access.can_write() {
+            mode |= 0o300;
+        }
+        let attributes = Attributes { mode, ..owned(&self.core, &self.who, "fd", 0) };
+        let ino = attributes.ino ^ self.core.ino(fd.0);
+        Ok(Arc::new(FdLink { attributes: Attributes { ino, ..attributes }, who: self.who.clone(), fd }))
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        entries(&self.core, &self.who, "fd", FileType::Symlink)
+    }
+
+    fn may_open(&self, caller: &dyn Caller) -> Result<()> {
+        self.who.may_inspect(caller)
+    }
+}
+
+/// /proc/PID/fd/N: a magic link to the open file.
+struct FdLink {
+    attributes: Attributes,
+    who: Who,
+    fd: Fd,
+}
+
+impl Inode for FdLink {
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(Metadata { size: 64, ..self.attributes.metadata(FileType::Symlink) })
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Symlink
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>> {
+        Ok(open_file(&self.who, self.fd)?.path().text(None))
+    }
+
+    fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
+        self.who.may_inspect(caller)?;
+        self.read_link()
+    }
+
+    fn follow(&self, caller: &dyn Caller) -> Result<Option<Path>> {
+        self.who.may_inspect(caller)?;
+        Ok(Some(open_file(&self.who, self.fd)?.path().clone()))
+    }
+}
+
+struct FdInfoDir {
+    core: Core,
+    who: Who,
+}
+
+pub(crate) fn fdinfo_dir(core: &Core, who: &Who) -> Arc<dyn Inode> {
+    dir(owned(core, who, "fdinfo", 0o500), FdInfoDir { core: core.clone(), who: who.clone() })
+}
+
+impl Listing for FdInfoDir {
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let fd = parse_fd(name).ok_or(Errno::ENOENT)?;
+        open_file(&self.who, fd)?;
+        let attributes = owned(&self.core, &self.who, "fdinfo", 0o400);
+        let ino = attributes.ino ^ self.core.ino(fd.0);
+        Ok(TextFile::new(Attributes { ino, ..attributes }, FdInfo { who: self.who.clone(), fd }))
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        entries(&self.core, &self.who, "fdinfo", FileType::Regular)
+    }
+
+    fn may_open(&self, caller: &dyn Caller) -> Result<()> {
+        self.who.may_inspect(caller)
+    }
+}
+
+struct FdInfo {
+    who: Who,
+    fd: Fd,
+}
+
+impl Text for FdInfo {
+    fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
+        let table = self.who.task()?.fds_of().ok_or(Errno::ENOENT)?;
+        let file = table.get_any(self.fd).map_err(|_| Errno::ENOENT)?;
+        let mut flags = file.flags().bits();
+        if table.on_exec(self.fd) == Ok(OnExec::Close) {
+            flags |= moat_abi::fs::OpenFlags::CLOEXEC.bits();
+        }
+        let ino = file.metadata().map_or(0, |m| m.ino);
+        let mut text = format!("pos:\t{}\nflags:\t0{flags:o}\nmnt_id:\t{}\nino:\t{ino}\n", file.pos(), file.path().mount.id());
+        text += &file.file().fdinfo(&file);
+        Ok(text.into_bytes())
+    }
+
+    fn may_open(&self, caller: &dyn Caller) -> Result<()> {
+        self.who.may_inspect(caller)
+    }
+}

@@ -1,0 +1,85 @@
+//! [`ProcFs`]: a mounted proc.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use moat_abi::Result;
+use moat_abi::stat::{DeviceId, PROC_SUPER_MAGIC, Statfs};
+use moat_kernel::kernel::kernel;
+use moat_kernel::process::pid::PidNamespace;
+use moat_kernel::task::CurrentTask;
+use moat_vfs::filesystem::{FileSystem, MountRequest, new_anonymous_dev, register_filesystem};
+use moat_vfs::generated::{Attributes, ListedDir};
+use moat_vfs::inode::Inode;
+
+use crate::root::Root;
+
+/// What all inodes of a mount share.
+#[derive(Clone)]
+pub(crate) struct Core {
+    pub(crate) dev: DeviceId,
+    /// Whose tasks are shown, under which numbers.
+    pub(crate) pid_ns: Arc<PidNamespace>,
+}
+
+impl Core {
+    /// A number for the inode of `what`: the same for the same file as long as the mount lives.
+    pub(crate) fn ino(&self, what: impl Hash) -> u64 {
+        let mut h = DefaultHasher::new();
+        what.hash(&mut h);
+        // Programs that keep inode numbers in 32 bits exist, and 0 and 1 are special.
+        (h.finish() & 0x7fff_ffff) | 0x100
+    }
+
+    /// Attributes of a root-owned file.
+    pub(crate) fn attributes(&self, what: impl Hash, mode: u32) -> Attributes {
+        Attributes { dev: self.dev, ino: self.ino(what), mode, uid: 0, gid: 0 }
+    }
+}
+
+/// A mounted proc.
+pub struct ProcFs {
+    dev: DeviceId,
+    root: Arc<ListedDir<Root>>,
+}
+
+impl ProcFs {
+    /// A proc that shows the tasks of `pid_ns`.
+    #[must_use]
+    pub fn new(pid_ns: Arc<PidNamespace>) -> Arc<ProcFs> {
+        let dev = new_anonymous_dev();
+        let core = Core { dev, pid_ns };
+        let attributes = Attributes { dev, ino: 1, mode: 0o555, uid: 0, gid: 0 };
+        Arc::new(ProcFs { dev, root: ListedDir::new(attributes, Root::new(core)) })
+    }
+}
+
+impl FileSystem for ProcFs {
+    fn name(&self) -> &'static str {
+        "proc"
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root.clone()
+    }
+
+    fn dev(&self) -> DeviceId {
+        self.dev
+    }
+
+    fn statfs(&self) -> Result<Statfs> {
+        Ok(Statfs { f_type: PROC_SUPER_MAGIC, f_bsize: 4096, f_frsize: 4096, f_namelen: 255, ..Statfs::default() })
+    }
+}
+
+fn mount(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+    // The mounter's pid namespace; the first one when the sentry itself mounts.
+    let task = request.caller.as_any().downcast_ref::<CurrentTask>();
+    let pid_ns = task.map_or_else(|| kernel().root_pid_ns.clone(), |t| t.pid_ns());
+    Ok(ProcFs::new(pid_ns))
+}
+
+/// Makes "proc" mountable.
+pub fn register() {
+    register_filesystem("proc", mount);
+}

@@ -1,0 +1,156 @@
+//! The magic links of a process: cwd, exe, root, and ns/*.
+
+use std::sync::Arc;
+
+use moat_abi::fs::FileType;
+use moat_abi::{Errno, Result};
+use moat_kernel::task::Task;
+use moat_vfs::caller::Caller;
+use moat_vfs::generated::{Attributes, Entry, Listing};
+use moat_vfs::inode::{Inode, Metadata};
+use moat_vfs::path::Path;
+
+use crate::fs::Core;
+use crate::process::{Who, owned};
+use crate::root::dir;
+
+/// The links in /proc/PID itself.
+pub(crate) const NAMES: [&str; 3] = ["cwd", "exe", "root"];
+
+#[derive(Clone, Copy)]
+enum Target {
+    Cwd,
+    Exe,
+    Root,
+}
+
+impl Target {
+    fn of(self, task: &Task) -> Result<Path> {
+        let fs = || task.fs_of().ok_or(Errno::ENOENT);
+        match self {
+            Target::Cwd => Ok(fs()?.lock().cwd.clone()),
+            Target::Root => Ok(fs()?.lock().root.clone()),
+            Target::Exe => task.group.exe().ok_or(Errno::ENOENT),
+        }
+    }
+}
+
+pub(crate) fn lookup(core: &Core, who: &Who, name: &str) -> Option<Arc<dyn Inode>> {
+    let target = match name {
+        "cwd" => Target::Cwd,
+        "exe" => Target::Exe,
+        "root" => Target::Root,
+        _ => return None,
+    };
+    Some(Arc::new(PathLink { attributes: owned(core, who, name, 0o777), who: who.clone(), target }))
+}
+
+struct PathLink {
+    attributes: Attributes,
+    who: Who,
+    target: Target,
+}
+
+impl PathLink {
+    fn path(&self) -> Result<Path> {
+        self.target.of(&*self.who.task()?)
+    }
+}
+
+impl Inode for PathLink {
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(self.attributes.metadata(FileType::Symlink))
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Symlink
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>> {
+        Err(Errno::EACCES)
+    }
+
+    fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
+        self.who.may_inspect(caller)?;
+        let root = caller.as_any().downcast_ref::<moat_kernel::task::CurrentTask>().map(|t| t.fs().lock().root.clone());
+        Ok(self.path()?.text(root.as_ref()))
+    }
+
+    fn follow(&self, caller: &dyn Caller) -> Result<Option<Path>> {
+        self.who.may_inspect(caller)?;
+        self.path().map(Some)
+    }
+}
+
+const NAMESPACES: [&str; 9] = ["cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "user", "uts", "time"];
+/// Linux's number of the first time namespace; moat has no others.
+const TIME_NS: u64 = 0xeffffffa;
+
+fn namespace_id(task: &Task, name: &str) -> Result<u64> {
+    let ns = task.namespaces();
+    Ok(match name {
+        "cgroup" => ns.cgroup_id,
+        "ipc" => ns.ipc_id,
+        "net" => ns.net_id,
+        "uts" => ns.uts.id,
+        "pid" => task.pid_ns().id,
+        "pid_for_children" => ns.pid_for_children.id,
+        "user" => task.creds().user_ns.id,
+        "mnt" => task.fs_of().ok_or(Errno::ENOENT)?.lock().namespace.id(),
+        "time" => TIME_NS,
+        _ => return Err(Errno::ENOENT),
+    })
+}
+
+struct NsDir {
+    core: Core,
+    who: Who,
+}
+
+pub(crate) fn ns_dir(core: &Core, who: &Who) -> Arc<dyn Inode> {
+    dir(owned(core, who, "ns", 0o511), NsDir { core: core.clone(), who: who.clone() })
+}
+
+impl Listing for NsDir {
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let name = NAMESPACES.iter().find(|n| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
+        Ok(Arc::new(NsLink { attributes: owned(&self.core, &self.who, name, 0o777), who: self.who.clone(), name }))
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let entry = |n: &&str| Entry {
+            name: n.as_bytes().to_vec(),
+            ino: owned(&self.core, &self.who, n, 0).ino,
+            file_type: FileType::Symlink,
+        };
+        Ok(NAMESPACES.iter().map(entry).collect())
+    }
+}
+
+/// A namespace by its name and number: "uts:[4026531838]".
+struct NsLink {
+    attributes: Attributes,
+    who: Who,
+    name: &'static str,
+}
+
+impl Inode for NsLink {
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(self.attributes.metadata(FileType::Symlink))
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Symlink
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>> {
+        let id = namespace_id(&*self.who.task()?, self.name)?;
+        let kind = self.name.strip_suffix("_for_children").unwrap_or(self.name);
+        Ok(format!("{kind}:[{id}]").into_bytes())
+    }
+
+    fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
+        self.who.may_inspect(caller)?;
+        self.read_link()
+    }
+}

@@ -1,0 +1,184 @@
+//! The smaller files of a process, each a line or a few.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use moat_abi::{Errno, Result};
+use moat_kernel::process::limits::{INFINITY, Resource};
+use moat_abi::cap::Cap;
+use moat_vfs::cred::{Credentials, IdRange};
+
+use crate::fs::Core;
+use crate::process::Who;
+
+fn line(text: impl std::fmt::Display) -> Vec<u8> {
+    format!("{text}\n").into_bytes()
+}
+
+/// A number as `kstrtoint` takes it: white space around it is fine.
+fn parse<T: std::str::FromStr>(data: &[u8]) -> Result<T> {
+    std::str::from_utf8(data).ok().and_then(|t| t.trim_matches(['\n', ' ', '\0']).parse().ok()).ok_or(Errno::EINVAL)
+}
+
+pub(crate) fn comm(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let mut name = who.task()?.comm();
+    name.push(b'\n');
+    Ok(name)
+}
+
+pub(crate) fn set_comm(who: &Who, _caller: &Credentials, data: &[u8]) -> Result<()> {
+    let end = data.iter().position(|b| *b == 0 || *b == b'\n').unwrap_or(data.len()).min(15);
+    who.task()?.state().comm = data[..end].to_vec();
+    Ok(())
+}
+
+/// One cgroup of the unified hierarchy, seen as the root.
+pub(crate) fn cgroup(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    who.task()?;
+    Ok(b"0::/\n".to_vec())
+}
+
+pub(crate) fn coredump_filter(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    Ok(line(format_args!("{:08x}", who.task()?.group.coredump_filter.load(Ordering::Relaxed))))
+}
+
+pub(crate) fn set_coredump_filter(who: &Who, _caller: &Credentials, data: &[u8]) -> Result<()> {
+    let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?.trim();
+    let value = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    who.task()?.group.coredump_filter.store(value.map_err(|_| Errno::EINVAL)? & 0x1ff, Ordering::Relaxed);
+    Ok(())
+}
+
+fn map(ranges: Option<&[IdRange]>) -> Vec<u8> {
+    let mut o = String::new();
+    for r in ranges.unwrap_or(&[]) {
+        let _ = writeln!(o, "{:>10} {:>10} {:>10}", r.inside, r.outside, r.count);
+    }
+    o.into_bytes()
+}
+
+pub(crate) fn uid_map(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    Ok(map(who.task()?.creds().user_ns.maps().uid.as_deref()))
+}
+
+pub(crate) fn gid_map(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    Ok(map(who.task()?.creds().user_ns.maps().gid.as_deref()))
+}
+
+pub(crate) fn setgroups(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let denied = who.task()?.creds().user_ns.maps().setgroups_denied;
+    Ok(line(if denied { "deny" } else { "allow" }))
+}
+
+/// The sentry counts system calls, not bytes: what it does not know is 0.
+pub(crate) fn io(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    who.task()?;
+    Ok(b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n".to_vec())
+}
+
+const RESOURCES: [Resource; 16] = [
+    Resource::Cpu,
+    Resource::FileSize,
+    Resource::Data,
+    Resource::Stack,
+    Resource::Core,
+    Resource::Rss,
+    Resource::Processes,
+    Resource::OpenFiles,
+    Resource::Memlock,
+    Resource::AddressSpace,
+    Resource::Locks,
+    Resource::SigPending,
+    Resource::MessageQueue,
+    Resource::Nice,
+    Resource::RtPriority,
+    Resource::RtTime,
+];
+
+pub(crate) fn limits(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let task = who.task()?;
+    let value = |v: u64| if v == INFINITY { "unlimited".to_owned() } else { v.to_string() };
+    let mut o = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    for r in RESOURCES {
+        let (name, unit) = r.describe();
+        let l = task.group.limits.get(r);
+        let _ = writeln!(o, "{name:<25} {:<20} {:<20} {unit:<10}", value(l.soft), value(l.hard));
+    }
+    Ok(o.into_bytes())
+}
+
+/// Nobody logs in: the id that Linux gives without audit.
+pub(crate) fn loginuid(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    who.task()?;
+    Ok(u32::MAX.to_string().into_bytes())
+}
+
+pub(crate) fn sessionid(core: &Core, who: &Who) -> Result<Vec<u8>> {
+    loginuid(core, who)
+}
+
+pub(crate) fn oom_score_adj(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    Ok(line(who.task()?.group.oom_score_adj.load(Ordering::Relaxed)))
+}
+
+pub(crate) fn set_oom_score_adj(who: &Who, caller: &Credentials, data: &[u8]) -> Result<()> {
+    let value: i32 = parse(data)?;
+    if !(-1000..=1000).contains(&value) {
+        return Err(Errno::EINVAL);
+    }
+    let group = &who.task()?.group;
+    if value < group.oom_score_adj.load(Ordering::Relaxed) && !caller.has_root_cap(Cap::SYS_RESOURCE) {
+        return Err(Errno::EACCES);
+    }
+    group.oom_score_adj.store(value, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The old scale, -17 to 15.
+pub(crate) fn oom_adj(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let adj = who.task()?.group.oom_score_adj.load(Ordering::Relaxed);
+    Ok(line(if adj == 1000 { 15 } else { adj * 17 / 1000 }))
+}
+
+pub(crate) fn oom_score(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let adj = who.task()?.group.oom_score_adj.load(Ordering::Relaxed);
+    Ok(line(((1000 + adj) * 2 / 3).max(0)))
+}
+
+pub(crate) fn personality(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    Ok(line(format_args!("{:08x}", who.task()?.state().personality)))
+}
+
+pub(crate) fn sched(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let task = who.task()?;
+    let usage = task.usage.get();
+    let ms = |ns: u64| format!("{}.{:06}", ns / 1_000_000, ns % 1_000_000);
+    let name = String::from_utf8_lossy(&task.comm()).into_owned();
+    let mut o = format!("{name} ({}, #threads: {})\n{}\n", task.tid(), task.group.thread_count(), "-".repeat(67));
+    let _ = writeln!(o, "{:<45}:{:>21}", "se.sum_exec_runtime", ms(usage.user_ns + usage.system_ns));
+    let _ = writeln!(o, "{:<45}:{:>21}", "nr_switches", usage.voluntary_switches);
+    Ok(o.into_bytes())
+}
+
+pub(crate) fn schedstat(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let usage = who.task()?.usage.get();
+    Ok(line(format_args!("{} 0 {}", usage.user_ns + usage.system_ns, usage.voluntary_switches)))
+}
+
+/// The registers of a thread are its own affair: what runs says so, and what waits gives no arguments away.
+pub(crate) fn syscall(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    who.task()?;
+    Ok(b"running\n".to_vec())
+}
+
+pub(crate) fn timerslack(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    Ok(line(who.task()?.state().timer_slack_ns))
+}
+
+pub(crate) fn wchan(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let waiting = *who.task()?.wchan.lock();
+    Ok(waiting.unwrap_or("0").as_bytes().to_vec())
+}

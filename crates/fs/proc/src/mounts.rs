@@ -1,0 +1,128 @@
+//! /proc/PID/mounts, mountinfo and mountstats, proc_pid_mounts(5), proc_pid_mountinfo(5).
+
+use moat_abi::{Errno, Result};
+use moat_vfs::mount::{Mount, MountFlags};
+use moat_vfs::path::{Path, Reach};
+use std::sync::Arc;
+
+use crate::fs::Core;
+use crate::process::Who;
+
+/// Space, tab, newline and backslash as octal, as `mangle` does.
+fn escape(text: &[u8]) -> String {
+    let mut o = String::with_capacity(text.len());
+    for &b in text {
+        match b {
+            b' ' | b'\t' | b'\n' | b'\\' | b'#' => o += &format!("\\{b:03o}"),
+            0x20..0x7f => o.push(char::from(b)),
+            _ => o += &format!("\\{b:03o}"),
+        }
+    }
+    o
+}
+
+/// The mounts that the task's root shows, with the place of each.
+fn visible(who: &Who) -> Result<Vec<(Arc<Mount>, Vec<u8>)>> {
+    let fs = who.task()?.fs_of().ok_or(Errno::EINVAL)?;
+    let (root, namespace) = {
+        let fs = fs.lock();
+        (fs.root.clone(), fs.namespace.clone())
+    };
+    let mut all = Vec::new();
+    for mount in namespace.mounts() {
+        let place = Path { dentry: mount.root().clone(), mount: mount.clone() };
+        let (text, reach) = place.trace(Some(&root));
+        if reach == Reach::Inside {
+            all.push((mount, text));
+        }
+    }
+    Ok(all)
+}
+
+/// Which part of its file system a mount shows.
+fn inside_text(m: &Mount) -> Vec<u8> {
+    let mut names = Vec::new();
+    let mut at = Some(m.root().clone());
+    while let Some(d) = at {
+        at = d.parent();
+        if at.is_some() {
+            names.push(d.name().to_vec());
+        }
+    }
+    if names.is_empty() {
+        return b"/".to_vec();
+    }
+    names.iter().rev().flat_map(|n| [b"/".as_slice(), n].concat()).collect()
+}
+
+fn flags(m: MountFlags) -> String {
+    let mut o = String::from(if m.contains(MountFlags::RDONLY) { "ro" } else { "rw" });
+    for (flag, word) in [
+        (MountFlags::NOSUID, "nosuid"),
+        (MountFlags::NODEV, "nodev"),
+        (MountFlags::NOEXEC, "noexec"),
+        (MountFlags::NOATIME, "noatime"),
+        (MountFlags::NODIRATIME, "nodiratime"),
+        (MountFlags::RELATIME, "relatime"),
+        (MountFlags::NOSYMFOLLOW, "nosymfollow"),
+    ] {
+        if m.contains(flag) {
+            o.push(',');
+            o += word;
+        }
+    }
+    o
+}
+
+/// The contents of `mounts`.
+///
+/// # Errors
+/// ESRCH; EINVAL for a zombie.
+pub(crate) fn mounts(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let mut o = String::new();
+    for (m, place) in visible(who)? {
+        let fs = m.fs();
+        o += &format!("{} {} {} {}{} 0 0\n", escape(m.source()), escape(&place), fs.name(), flags(m.flags()), fs.show_options());
+    }
+    Ok(o.into_bytes())
+}
+
+/// The contents of `mountinfo`.
+///
+/// # Errors
+/// As [`mounts`].
+pub(crate) fn mountinfo(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let mut o = String::new();
+    for (m, place) in visible(who)? {
+        let fs = m.fs();
+        let dev = fs.dev();
+        let parent = m.mountpoint().map_or(0, |p| p.mount.id());
+        let inside = inside_text(&m);
+        o += &format!(
+            "{} {parent} {}:{} {} {} {} - {} {} {}{}\n",
+            m.id(),
+            dev.major,
+            dev.minor,
+            escape(&inside),
+            escape(&place),
+            flags(m.flags()),
+            fs.name(),
+            escape(m.source()),
+            if m.flags().contains(MountFlags::RDONLY) { "ro" } else { "rw" },
+            fs.show_options(),
+        );
+    }
+    Ok(o.into_bytes())
+}
+
+/// The contents of `mountstats`.
+///
+/// # Errors
+/// As [`mounts`].
+pub(crate) fn mountstats(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let mut o = String::new();
+    for (m, place) in visible(who)? {
+        o += &format!("device {} mounted on {} with fstype {}\n", escape(m.source()), escape(&place), m.fs().name());
+    }
+    Ok(o.into_bytes())
+}

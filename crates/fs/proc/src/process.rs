@@ -1,0 +1,309 @@
+//! The directory of a process, /proc/PID, and of a thread, /proc/PID/task/TID.
+
+use std::sync::Arc;
+
+use moat_abi::fs::FileType;
+use moat_abi::{Errno, Result};
+use moat_kernel::kernel::kernel;
+use moat_kernel::process::pid::Pid;
+use moat_kernel::task::{CurrentTask, Task};
+use moat_mm::MemoryManager;
+use moat_vfs::caller::Caller;
+use moat_abi::cap::Cap;
+use moat_vfs::cred::Credentials;
+use moat_vfs::generated::{Attributes, Entry, Listing, Text, TextFile};
+use moat_vfs::inode::Inode;
+
+use crate::fs::Core;
+use crate::root::{dir, parse_pid};
+use crate::{fds, links, memory, misc, mounts, net, stat, status};
+
+/// Whether a directory shows a process or one thread of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// /proc/PID.
+    Process,
+    /// /proc/PID/task/TID.
+    Thread,
+}
+
+/// Whose files are shown. Holds the pid, not the task: files of a process that is gone give ESRCH.
+#[derive(Clone)]
+pub struct Who {
+    pid: Arc<Pid>,
+    /// Process or thread.
+    pub kind: Kind,
+}
+
+impl Who {
+    /// The task numbered `pid`, where it exists.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub(crate) fn find(core: &Core, pid: i32, kind: Kind) -> Result<Who> {
+        let pid = core.pid_ns.lookup(pid).ok_or(Errno::ENOENT)?;
+        let who = Who { pid, kind };
+        who.task().map_err(|_| Errno::ENOENT)?;
+        Ok(who)
+    }
+
+    /// The task: the thread, or the leader of the process.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn task(&self) -> Result<Arc<Task>> {
+        self.pid.task().ok_or(Errno::ESRCH)
+    }
+
+    /// Whether the number is that of a process.
+    #[must_use]
+    pub fn is_process(&self) -> bool {
+        self.task().is_ok_and(|t| t.is_leader())
+    }
+
+    /// The address space.
+    ///
+    /// # Errors
+    /// ESRCH for a task that is gone.
+    pub fn mm(&self) -> Result<Option<Arc<MemoryManager>>> {
+        Ok(self.task()?.mm_of())
+    }
+
+    /// Whether `caller` may look into the process: ptrace(2), "Ptrace access mode checking", with PTRACE_MODE_FSCREDS.
+    ///
+    /// # Errors
+    /// EACCES; ESRCH.
+    pub fn may_inspect(&self, caller: &dyn Caller) -> Result<()> {
+        let task = self.task()?;
+        if let Some(t) = caller.as_any().downcast_ref::<CurrentTask>()
+            && t.group.id == task.group.id
+        {
+            return Ok(());
+        }
+        may_inspect(caller.creds(), &task)
+    }
+}
+
+fn may_inspect(c: &Credentials, task: &Task) -> Result<()> {
+    let theirs = task.creds();
+    let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|id| *id == c.fsuid)
+        && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|id| *id == c.fsgid);
+    let dumpable = task.group.dumpable() == moat_kernel::process::group::Dumpable::Yes;
+    let privileged = c.has_root_cap(Cap::SYS_PTRACE);
+    if privileged || (same && dumpable && c.permitted.contains_all(theirs.permitted)) { Ok(()) } else { Err(Errno::EACCES) }
+}
+
+/// Who may open a file of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// Whom the permission bits let.
+    Bits,
+    /// Who could trace the process.
+    Inspect,
+}
+
+/// A file of a process.
+pub(crate) struct FileSpec {
+    pub(crate) name: &'static str,
+    pub(crate) mode: u32,
+    pub(crate) guard: Guard,
+    pub(crate) read: fn(&Core, &Who) -> Result<Vec<u8>>,
+    pub(crate) write: Option<fn(&Who, &Credentials, &[u8]) -> Result<()>>,
+}
+
+impl FileSpec {
+    const fn new(name: &'static str, mode: u32, read: fn(&Core, &Who) -> Result<Vec<u8>>) -> FileSpec {
+        FileSpec { name, mode, guard: Guard::Bits, read, write: None }
+    }
+
+    const fn guarded(mut self) -> FileSpec {
+        self.guard = Guard::Inspect;
+        self
+    }
+
+    const fn writable(mut self, write: fn(&Who, &Credentials, &[u8]) -> Result<()>) -> FileSpec {
+        self.write = Some(write);
+        self
+    }
+}
+
+const FILES: &[FileSpec] = &[
+    FileSpec::new("auxv", 0o400, memory::auxv).guarded(),
+    FileSpec::new("cgroup", 0o444, misc::cgroup),
+    FileSpec::new("cmdline", 0o444, memory::cmdline),
+    FileSpec::new("comm", 0o644, misc::comm).writable(misc::set_comm),
+    FileSpec::new("coredump_filter", 0o644, misc::coredump_filter).writable(misc::set_coredump_filter),
+    FileSpec::new("environ", 0o400, memory::environ).guarded(),
+    FileSpec::new("gid_map", 0o644, misc::gid_map),
+    FileSpec::new("io", 0o400, misc::io).guarded(),
+    FileSpec::new("limits", 0o444, misc::limits),
+    FileSpec::new("loginuid", 0o644, misc::loginuid),
+    FileSpec::new("maps", 0o444, memory::maps).guarded(),
+    FileSpec::new("mountinfo", 0o444, mounts::mountinfo),
+    FileSpec::new("mounts", 0o444, mounts::mounts),
+    FileSpec::new("mountstats", 0o400, mounts::mountstats),
+    FileSpec::new("oom_adj", 0o644, misc::oom_adj),
+    FileSpec::new("oom_score", 0o444, misc::oom_score),
+    FileSpec::new("oom_score_adj", 0o644, misc::oom_score_adj).writable(misc::set_oom_score_adj),
+    FileSpec::new("personality", 0o400, misc::personality).guarded(),
+    FileSpec::new("sched", 0o644, misc::sched),
+    FileSpec::new("schedstat", 0o444, misc::schedstat),
+    FileSpec::new("sessionid", 0o444, misc::sessionid),
+    FileSpec::new("setgroups", 0o644, misc::setgroups),
+    FileSpec::new("smaps", 0o444, memory::smaps).guarded(),
+    FileSpec::new("smaps_rollup", 0o444, memory::smaps_rollup).guarded(),
+    FileSpec::new("stat", 0o444, stat::stat),
+    FileSpec::new("statm", 0o444, stat::statm),
+    FileSpec::new("status", 0o444, status::status),
+    FileSpec::new("syscall", 0o400, misc::syscall).guarded(),
+    FileSpec::new("timerslack_ns", 0o666, misc::timerslack),
+    FileSpec::new("uid_map", 0o644, misc::uid_map),
+    FileSpec::new("wchan", 0o444, misc::wchan),
+];
+
+struct ProcessText {
+    core: Core,
+    who: Who,
+    spec: &'static FileSpec,
+}
+
+impl Text for ProcessText {
+    fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
+        (self.spec.read)(&self.core, &self.who)
+    }
+
+    fn write(&self, caller: &Credentials, data: &[u8]) -> Result<()> {
+        self.spec.write.ok_or(Errno::EINVAL)?(&self.who, caller, data)
+    }
+
+    fn may_open(&self, caller: &dyn Caller) -> Result<()> {
+        match self.spec.guard {
+            Guard::Bits => Ok(()),
+            Guard::Inspect => self.who.may_inspect(caller),
+        }
+    }
+}
+
+/// The listing of /proc/PID.
+pub struct ProcessDir {
+    core: Core,
+    who: Who,
+}
+
+const DIRS: [&str; 5] = ["fd", "fdinfo", "net", "ns", "task"];
+
+impl ProcessDir {
+    pub(crate) fn inode(core: &Core, who: Who) -> Arc<dyn Inode> {
+        let attributes = owned(core, &who, "pid", 0o555);
+        dir(attributes, ProcessDir { core: core.clone(), who })
+    }
+}
+
+/// Attributes of a file that belongs to the process's effective user, or to root where it may not be inspected.
+pub(crate) fn owned(core: &Core, who: &Who, name: &str, mode: u32) -> Attributes {
+    let (uid, gid) = match who.task() {
+        Ok(t) if t.group.dumpable() == moat_kernel::process::group::Dumpable::Yes => {
+            let c = t.creds();
+            (c.euid, c.egid)
+        }
+        _ => (0, 0),
+    };
+    let number = who.pid.number_in(&core.pid_ns);
+    let ino = if name == "pid" && who.kind == Kind::Process { core.ino((number, name)) } else { core.ino((number, name, who.kind)) };
+    Attributes { dev: core.dev, ino, mode, uid, gid }
+}
+
+impl Listing for ProcessDir {
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        self.who.task().map_err(|_| Errno::ENOENT)?;
+        let name = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
+        let (core, who) = (&self.core, &self.who);
+        if let Some(link) = links::lookup(core, who, name) {
+            return Ok(link);
+        }
+        match name {
+            "fd" => return Ok(fds::fd_dir(core, who)),
+            "fdinfo" => return Ok(fds::fdinfo_dir(core, who)),
+            "net" => return Ok(net::dir(core)),
+            "ns" => return Ok(links::ns_dir(core, who)),
+            "mem" => return Ok(memory::mem_file(core, who)),
+            "task" if who.kind == Kind::Process => {
+                return Ok(dir(owned(core, who, "task", 0o555), TaskDir { core: core.clone(), who: who.clone() }));
+            }
+            _ => {}
+        }
+        let spec = FILES.iter().find(|f| f.name == name).ok_or(Errno::ENOENT)?;
+        let text = ProcessText { core: core.clone(), who: who.clone(), spec };
+        Ok(TextFile::new(owned(core, who, name, spec.mode), text))
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        self.who.task().map_err(|_| Errno::ENOENT)?;
+        let mut all = Vec::new();
+        let mut add = |name: &str, file_type| {
+            let ino = owned(&self.core, &self.who, name, 0).ino;
+            all.push(Entry { name: name.as_bytes().to_vec(), ino, file_type });
+        };
+        for name in DIRS.iter().filter(|n| **n != "task" || self.who.kind == Kind::Process) {
+            add(name, FileType::Directory);
+        }
+        for name in links::NAMES {
+            add(name, FileType::Symlink);
+        }
+        add("mem", FileType::Regular);
+        for f in FILES {
+            add(f.name, FileType::Regular);
+        }
+        Ok(all)
+    }
+}
+
+/// The listing of /proc/PID/task.
+struct TaskDir {
+    core: Core,
+    who: Who,
+}
+
+impl Listing for TaskDir {
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let tid = parse_pid(name).ok_or(Errno::ENOENT)?;
+        let thread = Who::find(&self.core, tid, Kind::Thread)?;
+        if thread.task()?.group.id != self.who.task()?.group.id {
+            return Err(Errno::ENOENT);
+        }
+        Ok(ProcessDir::inode(&self.core, thread))
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let group = self.who.task().map_err(|_| Errno::ENOENT)?.group.clone();
+        let mut tids: Vec<i32> = group.threads().iter().map(|t| t.tid_in(&self.core.pid_ns)).filter(|t| *t > 0).collect();
+        if tids.is_empty() {
+            // A zombie still shows its leader.
+            tids.push(group.pid().number_in(&self.core.pid_ns));
+        }
+        tids.sort_unstable();
+        let entry = |tid: i32| Entry {
+            name: tid.to_string().into_bytes(),
+            ino: self.core.ino((tid, "pid", Kind::Thread)),
+            file_type: FileType::Directory,
+        };
+        Ok(tids.into_iter().map(entry).collect())
+    }
+}
+
+/// The state letter of a task: proc_pid_stat(5), field 3, and its word.
+pub(crate) fn state_of(task: &Task) -> (char, &'static str) {
+    if kernel().family.lock().node(task.group.id).is_some_and(|n| n.zombie.is_some()) {
+        return ('Z', "zombie");
+    }
+    {
+        let s = task.group.signals.lock();
+        match s.threads.get(&task.id) {
+            None => return ('Z', "zombie"),
+            Some(t) if t.in_trace_stop() => return ('t', "tracing stop"),
+            Some(t) if t.stopped => return ('T', "stopped"),
+            Some(_) => {}
+        }
+    }
+    if task.wchan.lock().is_some() { ('S', "sleeping") } else { ('R', "running") }
+}

@@ -1,0 +1,132 @@
+//! The top directory of proc.
+
+use std::sync::Arc;
+
+use moat_abi::fs::FileType;
+use moat_abi::{Errno, Result};
+use moat_kernel::task::CurrentTask;
+use moat_vfs::caller::Caller;
+use moat_vfs::generated::{Attributes, Entry, FixedLink, ListedDir, Listing, Made, TextFile};
+use moat_vfs::inode::{Inode, Metadata};
+
+use crate::fs::Core;
+use crate::process::{Kind, ProcessDir, Who};
+use crate::{sysctl, system};
+
+/// The listing of /proc.
+pub struct Root {
+    core: Core,
+}
+
+impl Root {
+    pub(crate) fn new(core: Core) -> Root {
+        Root { core }
+    }
+
+    fn link(&self, name: &str, target: &str) -> Arc<dyn Inode> {
+        FixedLink::new(self.core.attributes(name, 0o777), target.as_bytes())
+    }
+}
+
+/// A pid as a name: decimal without leading zeros.
+pub(crate) fn parse_pid(name: &[u8]) -> Option<i32> {
+    let text = std::str::from_utf8(name).ok()?;
+    if text.starts_with('0') || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+const LINKS: [(&str, &str); 2] = [("mounts", "self/mounts"), ("net", "self/net")];
+const CALLER_LINKS: [(&str, Which); 2] = [("self", Which::Process), ("thread-self", Which::Thread)];
+
+impl Listing for Root {
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        if let Some(pid) = parse_pid(name) {
+            let who = Who::find(&self.core, pid, Kind::Process)?;
+            return Ok(ProcessDir::inode(&self.core, who));
+        }
+        let name = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
+        if let Some((_, target)) = LINKS.iter().find(|(n, _)| *n == name) {
+            return Ok(self.link(name, target));
+        }
+        if let Some((_, which)) = CALLER_LINKS.iter().find(|(n, _)| *n == name) {
+            return Ok(Arc::new(CallerLink { core: self.core.clone(), attributes: self.core.attributes(name, 0o777), which: *which }));
+        }
+        if name == "sys" {
+            return Ok(sysctl::root(&self.core));
+        }
+        let file = system::FILES.iter().find(|f| f.name == name).ok_or(Errno::ENOENT)?;
+        Ok(TextFile::new(self.core.attributes(name, file.mode), Made(file.make)))
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let mut all = Vec::new();
+        let mut add = |name: &str, file_type| {
+            all.push(Entry { name: name.as_bytes().to_vec(), ino: self.core.ino(name), file_type });
+        };
+        for (name, _) in CALLER_LINKS {
+            add(name, FileType::Symlink);
+        }
+        for (name, _) in LINKS {
+            add(name, FileType::Symlink);
+        }
+        add("sys", FileType::Directory);
+        for f in system::FILES {
+            add(f.name, FileType::Regular);
+        }
+        for pid in self.core.pid_ns.pids() {
+            let number = pid.number_in(&self.core.pid_ns);
+            if number > 0 && Who::find(&self.core, number, Kind::Process).is_ok_and(|w| w.is_process()) {
+                let ino = self.core.ino((number, "pid"));
+                all.push(Entry { name: number.to_string().into_bytes(), ino, file_type: FileType::Directory });
+            }
+        }
+        Ok(all)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Which {
+    Process,
+    Thread,
+}
+
+/// /proc/self and /proc/thread-self.
+struct CallerLink {
+    core: Core,
+    attributes: Attributes,
+    which: Which,
+}
+
+impl Inode for CallerLink {
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(self.attributes.metadata(FileType::Symlink))
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Symlink
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>> {
+        Err(Errno::ENOENT)
+    }
+
+    fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
+        let t = caller.as_any().downcast_ref::<CurrentTask>().ok_or(Errno::ENOENT)?;
+        let tgid = t.group.pid().number_in(&self.core.pid_ns);
+        if tgid <= 0 {
+            return Err(Errno::ENOENT);
+        }
+        Ok(match self.which {
+            Which::Process => tgid.to_string(),
+            Which::Thread => format!("{tgid}/task/{}", t.tid_in(&self.core.pid_ns)),
+        }
+        .into_bytes())
+    }
+}
+
+/// A directory inode around a listing.
+pub(crate) fn dir<L: Listing>(attributes: Attributes, listing: L) -> Arc<dyn Inode> {
+    ListedDir::new(attributes, listing)
+}

@@ -1,0 +1,102 @@
+//! /proc/PID/stat and statm, proc_pid_stat(5), proc_pid_statm(5).
+
+use moat_abi::Result;
+use moat_kernel::kernel::kernel;
+use moat_kernel::process::limits::Resource;
+
+use crate::fs::Core;
+use crate::process::{Kind, Who, state_of};
+
+/// Nanoseconds in a clock tick (USER_HZ is 100).
+const TICK_NS: u64 = 10_000_000;
+const PAGE: u64 = 4096;
+
+/// The contents of `stat`.
+///
+/// # Errors
+/// ESRCH.
+pub(crate) fn stat(core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let task = who.task()?;
+    let ns = &core.pid_ns;
+    let group = &task.group;
+    let (state, _) = state_of(&task);
+    let parent = group.parent().map_or(0, |p| p.pid().number_in(ns));
+    let (pgrp, session, tty, foreground, exit_code) = {
+        let family = kernel().family.lock();
+        match family.node(group.id) {
+            Some(n) => (
+                n.pgrp.pid().number_in(ns),
+                n.pgrp.session.pid().number_in(ns),
+                n.pgrp.session.tty(),
+                None::<i32>,
+                n.zombie.map_or(0, |z| z.to_raw()),
+            ),
+            None => (0, 0, None, None, 0),
+        }
+    };
+    let tty_nr = tty.as_ref().map_or(0, |t| t.device_number());
+    let tpgid = foreground.or_else(|| tty.and_then(|t| t.job_control().foreground()).map(|p| p.pid().number_in(ns))).unwrap_or(-1);
+    let usage = if who.kind == Kind::Process { group.usage() } else { task.usage.get() };
+    let children = *group.children_usage.lock();
+    let (own, blocked, sighand) = {
+        let s = group.signals.lock();
+        let t = s.threads.get(&task.id);
+        (t.map_or(0, |t| t.pending.set().0), t.map_or(0, |t| t.blocked.0), s.sighand.clone())
+    };
+    let (ignored, caught) = sighand.summary();
+    let (vm, image, heap) = match task.mm_of() {
+        Some(mm) => (mm.usage(), mm.image(), mm.heap()),
+        None => Default::default(),
+    };
+    let (nice, priority) = {
+        let s = task.state();
+        (i64::from(s.sched.nice), 20 + i64::from(s.sched.nice))
+    };
+    let start = task.start_boot_ns.saturating_sub(kernel().boot_boottime_ns) / TICK_NS;
+    let rss_limit = group.limits.get(Resource::Rss).soft;
+    let head = format!("{} (", task.tid_in(ns)).into_bytes();
+    let tail = format!(
+        ") {state} {parent} {pgrp} {session} {tty_nr} {tpgid} 4194304 {min_flt} 0 0 0 {utime} {stime} {cutime} {cstime} {priority} {nice} \
+         {threads} 0 {start} {vsize} {rss} {rss_limit} {code_start} {code_end} {stack} 0 0 {own} {blocked} {ignored} {caught} 0 0 0 17 0 0 0 0 0 0 \
+         {data_start} {data_end} {brk} {arg_start} {arg_end} {env_start} {env_end} {exit_code}\n",
+        min_flt = usage.minor_faults,
+        utime = usage.user_ticks(),
+        stime = usage.system_ticks(),
+        cutime = children.user_ticks(),
+        cstime = children.system_ticks(),
+        threads = group.thread_count(),
+        vsize = vm.size,
+        rss = vm.rss / PAGE,
+        code_start = image.code.start,
+        code_end = image.code.end,
+        stack = image.start_stack,
+        ignored = ignored.0,
+        caught = caught.0,
+        data_start = image.data.start,
+        data_end = image.data.end,
+        brk = heap.start,
+        arg_start = image.args.start,
+        arg_end = image.args.end,
+        env_start = image.env.start,
+        env_end = image.env.end,
+    );
+    Ok([head, task.comm(), tail.into_bytes()].concat())
+}
+
+/// The contents of `statm`.
+///
+/// # Errors
+/// ESRCH.
+pub(crate) fn statm(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let u = who.mm()?.map_or_else(Default::default, |mm| mm.usage());
+    let pages = |bytes: u64| bytes / PAGE;
+    Ok(format!(
+        "{} {} {} {} 0 {} 0\n",
+        pages(u.size),
+        pages(u.rss),
+        pages(u.rss_file),
+        pages(u.code),
+        pages(u.data + u.stack)
+    )
+    .into_bytes())
+}

@@ -1,0 +1,110 @@
+//! /proc/PID/status, proc_pid_status(5).
+
+use std::fmt::Write;
+
+use moat_abi::Result;
+use moat_abi::signal::SigSet;
+use moat_kernel::kernel::kernel;
+
+use crate::fs::Core;
+use crate::process::{Who, state_of};
+
+fn join(ids: impl Iterator<Item = u32>) -> String {
+    let mut text = String::new();
+    for id in ids {
+        let _ = write!(text, "{id} ");
+    }
+    text
+}
+
+/// Escapes what would break the line, as `proc_task_name` does.
+fn name(comm: &[u8]) -> String {
+    String::from_utf8_lossy(comm).replace('\\', "\\\\").replace('\n', "\\n")
+}
+
+/// The contents.
+///
+/// # Errors
+/// ESRCH.
+pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
+    let task = who.task()?;
+    let ns = &core.pid_ns;
+    let group = &task.group;
+    let (letter, word) = state_of(&task);
+    let creds = task.creds();
+    let umask = task.fs_of().map_or(0, |fs| fs.lock().umask);
+    let parent = group.parent().map_or(0, |p| p.pid().number_in(ns));
+    let (own, shared, blocked, tracer, sighand, queued) = {
+        let s = group.signals.lock();
+        let t = s.threads.get(&task.id);
+        let tracer = t.and_then(|t| t.trace.as_ref()).and_then(|t| t.tracer.upgrade()).map(|t| t.group.pid().clone());
+        let own = t.map_or(SigSet::EMPTY, |t| t.pending.set());
+        let queued = s.shared.len() + s.threads.values().map(|t| t.pending.len()).sum::<usize>();
+        (own, s.shared.set(), t.map_or(SigSet::EMPTY, |t| t.blocked), tracer, s.sighand.clone(), queued)
+    };
+    let tracer = tracer.map_or(0, |pid| pid.number_in(ns));
+    let (ignored, caught) = sighand.summary();
+    let mut o = String::with_capacity(1500);
+    let _ = writeln!(o, "Name:\t{}", name(&task.comm()));
+    let _ = writeln!(o, "Umask:\t{umask:04o}");
+    let _ = writeln!(o, "State:\t{letter} ({word})");
+    let tgid = group.pid().number_in(ns);
+    let _ = writeln!(o, "Tgid:\t{tgid}\nNgid:\t0\nPid:\t{}\nPPid:\t{parent}\nTracerPid:\t{tracer}", task.tid_in(ns));
+    let _ = writeln!(o, "Uid:\t{}\t{}\t{}\t{}", creds.uid, creds.euid, creds.suid, creds.fsuid);
+    let _ = writeln!(o, "Gid:\t{}\t{}\t{}\t{}", creds.gid, creds.egid, creds.sgid, creds.fsgid);
+    let slots = task.fds_of().map_or(0, |f| f.size());
+    let _ = writeln!(o, "FDSize:\t{slots}\nGroups:\t{}", join(creds.groups.iter().copied()));
+    let list = |pid: &moat_kernel::process::pid::Pid| {
+        pid.numbers_from(ns).iter().map(i32::to_string).collect::<Vec<_>>().join("\t")
+    };
+    let (pgrp, session) = match kernel().family.lock().node(group.id) {
+        Some(n) => (n.pgrp.pid().clone(), n.pgrp.session.pid().clone()),
+        None => (group.pid().clone(), group.pid().clone()),
+    };
+    let _ = writeln!(o, "NStgid:\t{}\nNSpid:\t{}", list(group.pid()), list(&task.pid()));
+    let _ = writeln!(o, "NSpgid:\t{}\nNSsid:\t{}\nKthread:\t0", list(&pgrp), list(&session));
+    if let Some(mm) = task.mm_of() {
+        let u = mm.usage();
+        let kb = |bytes: u64| bytes / 1024;
+        for (label, bytes) in [
+            ("VmPeak", u.peak),
+            ("VmSize", u.size),
+            ("VmLck", u.locked),
+            ("VmPin", 0),
+            ("VmHWM", u.rss),
+            ("VmRSS", u.rss),
+            ("RssAnon", u.rss.saturating_sub(u.rss_file)),
+            ("RssFile", u.rss_file),
+            ("RssShmem", 0),
+            ("VmData", u.data),
+            ("VmStk", u.stack),
+            ("VmExe", u.code),
+            ("VmLib", u.lib),
+            ("VmPTE", u.rss / 512),
+            ("VmSwap", 0),
+        ] {
+            let _ = writeln!(o, "{label}:\t{:>8} kB", kb(bytes));
+        }
+    }
+    let limit = group.limits.get(moat_kernel::process::limits::Resource::SigPending).soft;
+    let _ = writeln!(o, "CoreDumping:\t0\nTHP_enabled:\t1\nThreads:\t{}\nSigQ:\t{queued}/{limit}", group.thread_count().max(1));
+    for (label, set) in [("SigPnd", own), ("ShdPnd", shared), ("SigBlk", blocked), ("SigIgn", ignored), ("SigCgt", caught)] {
+        let _ = writeln!(o, "{label}:\t{:016x}", set.0);
+    }
+    for (label, set) in [
+        ("CapInh", creds.inheritable),
+        ("CapPrm", creds.permitted),
+        ("CapEff", creds.effective),
+        ("CapBnd", creds.bounding),
+        ("CapAmb", creds.ambient),
+    ] {
+        let _ = writeln!(o, "{label}:\t{:016x}", set.0);
+    }
+    let _ = writeln!(o, "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0", u8::from(creds.no_new_privs));
+    let cpus = kernel().cpu_count;
+    let _ = writeln!(o, "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}", crate::system::cpu_mask(cpus), crate::system::cpu_list(cpus));
+    let _ = writeln!(o, "Mems_allowed:\t1\nMems_allowed_list:\t0");
+    let usage = task.usage.get();
+    let _ = writeln!(o, "voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t0", usage.voluntary_switches);
+    Ok(o.into_bytes())
+}

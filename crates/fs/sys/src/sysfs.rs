@@ -1,0 +1,74 @@
+//! sysfs: CPUs, memory settings, the loopback interface.
+
+use std::sync::Arc;
+
+use moat_abi::Result;
+use moat_abi::stat::SYSFS_MAGIC;
+use moat_kernel::kernel::kernel;
+use moat_vfs::filesystem::{FileSystem, MountRequest, register_filesystem};
+
+use crate::tree::{File, TreeFs, empty_dir, file};
+
+fn cpu_range() -> String {
+    match kernel().cpu_count {
+        0 | 1 => "0".into(),
+        n => format!("0-{}", n - 1),
+    }
+}
+
+fn constant(path: &str, text: &'static str) -> File {
+    file(path, move || text.to_owned())
+}
+
+fn files() -> Vec<File> {
+    let mut all = vec![
+        empty_dir("block"),
+        empty_dir("bus"),
+        empty_dir("class/block"),
+        empty_dir("class/power_supply"),
+        empty_dir("dev/block"),
+        empty_dir("dev/char"),
+        empty_dir("firmware"),
+        empty_dir("fs/cgroup"),
+        empty_dir("kernel/debug"),
+        empty_dir("kernel/security"),
+        empty_dir("module"),
+        empty_dir("power"),
+        constant("class/net/lo/address", "00:00:00:00:00:00"),
+        constant("class/net/lo/flags", "0x9"),
+        constant("class/net/lo/ifindex", "1"),
+        constant("class/net/lo/mtu", "65536"),
+        constant("class/net/lo/operstate", "unknown"),
+        constant("class/net/lo/type", "772"),
+        file("devices/system/cpu/online", cpu_range),
+        file("devices/system/cpu/possible", cpu_range),
+        file("devices/system/cpu/present", cpu_range),
+        constant("devices/system/cpu/offline", ""),
+        file("devices/system/cpu/kernel_max", || (kernel().cpu_count - 1).to_string()),
+        constant("devices/system/node/online", "0"),
+        constant("devices/system/node/possible", "0"),
+        constant("devices/system/node/has_memory", "0"),
+        file("devices/system/node/node0/cpulist", cpu_range),
+        constant("kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
+        constant("kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152"),
+    ];
+    for n in 0..kernel().cpu_count {
+        let base = format!("devices/system/cpu/cpu{n}");
+        all.push(file(format!("{base}/topology/core_id"), move || n.to_string()));
+        all.push(file(format!("{base}/topology/physical_package_id"), || "0".into()));
+        all.push(file(format!("{base}/topology/thread_siblings_list"), move || n.to_string()));
+        all.push(file(format!("{base}/topology/core_siblings_list"), cpu_range));
+        if n > 0 {
+            all.push(file(format!("{base}/online"), || "1".into()));
+        }
+    }
+    all
+}
+
+fn mount(_request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+    Ok(TreeFs::new("sysfs", SYSFS_MAGIC, files()))
+}
+
+pub(crate) fn register() {
+    register_filesystem("sysfs", mount);
+}

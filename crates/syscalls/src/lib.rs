@@ -16,6 +16,14 @@ pub mod futex;
 pub mod exec;
 pub mod ids;
 pub mod process;
+pub mod caps;
+pub mod limits;
+pub mod prctl;
+pub mod sched;
+pub mod system;
+pub mod time;
+pub mod timers;
+pub mod trace;
 pub mod signal;
 pub mod memory;
 

@@ -107,6 +107,14 @@ fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
         crate::process::TABLE,
         crate::exec::TABLE,
         crate::signal::TABLE,
+        crate::caps::TABLE,
+        crate::limits::TABLE,
+        crate::prctl::TABLE,
+        crate::sched::TABLE,
+        crate::system::TABLE,
+        crate::time::TABLE,
+        crate::timers::TABLE,
+        crate::trace::TABLE,
         crate::memory::TABLE,
     ];
     areas.to_vec().into_iter().flatten()

@@ -1,0 +1,140 @@
+//! The system as a whole: uname(2), sysinfo(2), host names, getrandom(2), syslog(2), reboot(2).
+
+use moat_abi::cap::Cap;
+use moat_abi::prctl::{
+    GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM, SYSLOG_ACTION_CLEAR, SYSLOG_ACTION_CLOSE, SYSLOG_ACTION_CONSOLE_LEVEL, SYSLOG_ACTION_CONSOLE_OFF,
+    SYSLOG_ACTION_CONSOLE_ON, SYSLOG_ACTION_OPEN, SYSLOG_ACTION_READ, SYSLOG_ACTION_READ_ALL, SYSLOG_ACTION_READ_CLEAR,
+    SYSLOG_ACTION_SIZE_BUFFER, SYSLOG_ACTION_SIZE_UNREAD, Sysinfo, UTS_LEN, Utsname,
+};
+use moat_abi::{Errno, Result};
+use moat_kernel::kernel::{RELEASE, VERSION};
+use moat_kernel::{CurrentTask, SyscallResult, random};
+use moat_mm::{UserAddr, UserPtr};
+
+syscalls! { pub static TABLE;
+    63 uname(buffer: UserPtr<Utsname>) sys_uname, full;
+    99 sysinfo(buffer: UserPtr<Sysinfo>) sys_sysinfo, partial("loads are 0");
+    170 sethostname(name: UserAddr, len: i32) sys_sethostname, full;
+    171 setdomainname(name: UserAddr, len: i32) sys_setdomainname, full;
+    318 getrandom(buffer: UserAddr, len: usize, flags: u32) sys_getrandom, full;
+    103 syslog(action: i32, buffer: UserAddr, len: i32) sys_syslog, partial("the log is empty");
+    169 reboot(magic1: u32, magic2: u32, command: u32, arg: u64) sys_reboot, stub("EPERM: the sandbox is stopped from outside");
+}
+
+fn put(text: &[u8]) -> [u8; UTS_LEN] {
+    let mut field = [0; UTS_LEN];
+    field.iter_mut().zip(text).take(UTS_LEN - 1).for_each(|(to, from)| *to = *from);
+    field
+}
+
+fn sys_uname(t: &mut CurrentTask, buffer: UserPtr<Utsname>) -> SyscallResult {
+    let uts = t.namespaces().uts.clone();
+    let name = Utsname {
+        sysname: put(b"Linux"),
+        nodename: put(&uts.host_name()),
+        release: put(RELEASE.as_bytes()),
+        version: put(VERSION.as_bytes()),
+        machine: put(b"x86_64"),
+        domainname: put(&uts.domain_name()),
+    };
+    t.mm().write(buffer, &name)?;
+    Ok(0)
+}
+
+fn sys_sysinfo(t: &mut CurrentTask, buffer: UserPtr<Sysinfo>) -> SyscallResult {
+    let k = t.kernel();
+    let procs = k.family.lock().len();
+    let info = Sysinfo {
+        uptime: i64::try_from(k.uptime_ns().div_ceil(1_000_000_000)).unwrap_or(i64::MAX),
+        totalram: k.total_memory,
+        freeram: k.total_memory / 2,
+        procs: u16::try_from(procs).unwrap_or(u16::MAX),
+        mem_unit: 1,
+        ..Sysinfo::default()
+    };
+    t.mm().write(buffer, &info)?;
+    Ok(0)
+}
+
+/// Reads a new host or domain name: at most 64 bytes, with CAP_SYS_ADMIN.
+fn read_name(t: &CurrentTask, name: UserAddr, len: i32) -> Result<Vec<u8>> {
+    if !t.creds().has_cap(Cap::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let len = usize::try_from(len).ok().filter(|n| *n < UTS_LEN).ok_or(Errno::EINVAL)?;
+    let mut bytes = vec![0; len];
+    t.mm().read_bytes(name, &mut bytes)?;
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(len);
+    bytes.truncate(end);
+    Ok(bytes)
+}
+
+fn sys_sethostname(t: &mut CurrentTask, name: UserAddr, len: i32) -> SyscallResult {
+    let name = read_name(t, name, len)?;
+    t.namespaces().uts.set_host_name(name);
+    Ok(0)
+}
+
+fn sys_setdomainname(t: &mut CurrentTask, name: UserAddr, len: i32) -> SyscallResult {
+    let name = read_name(t, name, len)?;
+    t.namespaces().uts.set_domain_name(name);
+    Ok(0)
+}
+
+/// Bytes copied between looks at pending signals, as Linux does for long requests.
+const RANDOM_CHUNK: usize = 4096;
+
+fn sys_getrandom(t: &mut CurrentTask, buffer: UserAddr, len: usize, flags: u32) -> SyscallResult {
+    if flags & !(GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE) != 0 || flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE {
+        return Err(Errno::EINVAL.into());
+    }
+    let len = len.min(0x7fff_f000);
+    let mut chunk = [0u8; RANDOM_CHUNK];
+    let mut done = 0usize;
+    while done < len {
+        let n = (len - done).min(RANDOM_CHUNK);
+        let part = chunk.get_mut(..n).unwrap_or_default();
+        random::fill(part);
+        match t.mm().write_partial(buffer.add(done as u64)?, part) {
+            Ok(w) => {
+                done += w;
+                if w < n {
+                    break;
+                }
+            }
+            Err(e) if done == 0 => return Err(e.into()),
+            Err(_) => break,
+        }
+        if done >= RANDOM_CHUNK && t.is_interrupted() {
+            break;
+        }
+    }
+    Ok(done as u64)
+}
+
+fn sys_syslog(t: &mut CurrentTask, action: i32, buffer: UserAddr, len: i32) -> SyscallResult {
+    if action == SYSLOG_ACTION_READ_ALL || action == SYSLOG_ACTION_SIZE_BUFFER {
+        // dmesg_restrict is off: everybody may look.
+    } else if !t.creds().has_root_cap(Cap::SYSLOG) {
+        return Err(Errno::EPERM.into());
+    }
+    match action {
+        SYSLOG_ACTION_READ | SYSLOG_ACTION_READ_ALL | SYSLOG_ACTION_READ_CLEAR if buffer.is_null() || len < 0 => Err(Errno::EINVAL.into()),
+        SYSLOG_ACTION_SIZE_BUFFER => Ok(1 << 17),
+        SYSLOG_ACTION_CLOSE
+        | SYSLOG_ACTION_OPEN
+        | SYSLOG_ACTION_READ
+        | SYSLOG_ACTION_READ_ALL
+        | SYSLOG_ACTION_READ_CLEAR
+        | SYSLOG_ACTION_CLEAR
+        | SYSLOG_ACTION_CONSOLE_OFF
+        | SYSLOG_ACTION_CONSOLE_ON
+        | SYSLOG_ACTION_CONSOLE_LEVEL
+        | SYSLOG_ACTION_SIZE_UNREAD => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn sys_reboot(_t: &mut CurrentTask, _magic1: u32, _magic2: u32, _command: u32, _arg: u64) -> SyscallResult {
+    Err(Errno::EPERM.into())
+}

@@ -29,8 +29,19 @@ pub(crate) const MAX_SIZE: usize = 64 * 1024;
 struct Shape {
     features: u64,
     size: usize,
-    /// Size of ptrace's image, which may have room for more.
-    host_size: usize,
+}
+
+/// Size of ptrace's image, which may have room for more than a frame's.
+static HOST_SIZE: OnceLock<usize> = OnceLock::new();
+
+/// Remembers the size of an image that ptrace has given.
+pub(crate) fn learn(size: usize) {
+    HOST_SIZE.get_or_init(|| size.clamp(shape().size, MAX_SIZE));
+}
+
+/// The size of every image that ptrace gives and takes.
+pub(crate) fn host_size() -> usize {
+    HOST_SIZE.get().copied().unwrap_or(shape().size)
 }
 
 fn shape() -> &'static Shape {
@@ -45,9 +56,7 @@ fn shape() -> &'static Shape {
             let end = u64::from(component.eax) + u64::from(component.ebx);
             size = size.max(usize::try_from(end).unwrap_or(0).min(MAX_SIZE));
         }
-        // ebx: the size for the features that the host has enabled.
-        let host_size = usize::try_from(leaf.ebx).unwrap_or(0).clamp(size, MAX_SIZE);
-        Shape { features, size, host_size }
+        Shape { features, size }
     })
 }
 
@@ -110,7 +119,7 @@ pub(crate) fn accept(image: &[u8]) -> Option<Vec<u8>> {
 /// Makes ptrace's image of a signal frame's. As on Linux, one without its magic numbers counts as FXSAVE's part only.
 pub(crate) fn to_host(frame: &[u8]) -> Vec<u8> {
     let shape = shape();
-    let mut image = vec![0; shape.host_size];
+    let mut image = vec![0; host_size()];
     let whole =
         u32_at(frame, SW) == Some(MAGIC1) && (frame.len() == shape.size || u32_at(frame, shape.size) == Some(MAGIC2));
     let used = if whole { shape.size } else { FXSAVE }.min(frame.len());

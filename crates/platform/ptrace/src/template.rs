@@ -148,6 +148,8 @@ impl Tracer {
             libc::SYS_prctl,
             [u64::from(libc::PR_SET_NAME.unsigned_abs()), data, 0, 0, 0, 0],
         )?;
+        let mut image = vec![0; fpu::MAX_SIZE];
+        fpu::learn(ptrace::xstate(tid, &mut image).map_err(SetupError::at("read the extended state"))?);
         ptrace::set_xstate(tid, &fpu::to_host(&fpu::fresh())).map_err(SetupError::at("reset the extended state"))
     }
 

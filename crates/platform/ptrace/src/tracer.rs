@@ -344,7 +344,7 @@ impl Tracer {
 
     fn read_fpu(&mut self, id: Id) -> Result<Vec<u8>> {
         let tid = self.parked(id)?.tid;
-        let mut image = vec![0; fpu::MAX_SIZE];
+        let mut image = vec![0; fpu::host_size()];
         let len = ptrace::xstate(tid, &mut image)?;
         image.truncate(len);
         Ok(image)

@@ -6,6 +6,7 @@ use moat_stub::layout::{Cell, OP_ATOMIC, atomic};
 use crate::filter::nr;
 use crate::state::{Call, Effect};
 
+const PROT_READ: u32 = 1;
 const MAP_SHARED: u64 = 0x01;
 const MAP_PRIVATE: u64 = 0x02;
 const MAP_FIXED: u64 = 0x10;
@@ -46,7 +47,9 @@ pub struct Lowered {
 /// Lowers an order whose first cell will be at guest address `cell_addr`; `number` is the thread's own descriptor
 /// number for orders.
 pub fn lower(order: &Order, cell_addr: u64, number: u32) -> Lowered {
-    let prot_of = |prot: u32| u64::from(prot & 7);
+    // What can be written or executed can be read on x86-64 (arch/x86/mm/pgprot.c), also by the sentry's copies, which
+    // the host refuses for want of VM_READ.
+    let prot_of = |prot: u32| u64::from(if prot & 7 == 0 { 0 } else { prot & 7 | PROT_READ });
     match order {
         Order::Mmap { addr, len, prot, source } => match source {
             MapSource::AnonPrivate { noreserve } => {

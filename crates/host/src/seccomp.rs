@@ -30,6 +30,15 @@ pub enum Answer {
     Continue,
 }
 
+/// Where a woken thread runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeUp {
+    /// Wherever the host's scheduler thinks best.
+    Anywhere,
+    /// On the CPU of the thread that wakes it, which is about to sleep.
+    SameCpu,
+}
+
 /// The listening descriptor of a filter.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
@@ -49,14 +58,17 @@ impl Listener {
     }
 
     /// Has answers wake the caller on the CPU of the answering thread, and notifications the listener on the
-    /// caller's (Linux 6.6).
+    /// caller's (Linux 6.6), or not.
     ///
     /// # Errors
     /// EINVAL on an older kernel.
-    pub fn set_sync_wake_up(&self) -> Result<()> {
-        const SYNC_WAKE_UP: libc::c_ulong = 1;
+    pub fn set_wake_up(&self, how: WakeUp) -> Result<()> {
+        let flags: libc::c_ulong = match how {
+            WakeUp::Anywhere => 0,
+            WakeUp::SameCpu => 1,
+        };
         // SAFETY: this request takes its argument by value.
-        let r = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP) };
+        let r = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags) };
         if r == 0 { Ok(()) } else { Err(last_errno()) }
     }
 

@@ -10,6 +10,8 @@ pub const AREA_BASE: u64 = 0x7fff_1000_0000;
 /// From one area to the next. The gap is a guard and keeps the host from merging neighbours, so that a
 /// madvise of one whole area never has to split a mapping (and cannot fail for want of memory).
 pub const AREA_STRIDE: u64 = 0x1_0000;
+/// The board, a page that all guest processes can read and only the sentry can write.
+pub const BOARD: u64 = AREA_BASE - 0x1_0000;
 /// Bytes of an area: one page of [`Control`], the rest is the signal stack.
 pub const AREA_LEN: u64 = 0x8000;
 /// Offset of the signal stack.
@@ -27,6 +29,13 @@ pub const CELLS: usize = 32;
 
 /// [`Control::stop`] when the orders of a reply are done or one has failed; else it is a host signal.
 pub const STOP_ORDERS: u32 = 0x100;
+
+/// [`Control::state`], by the stub: it has stopped, and looks for the reply for a while.
+pub const STATE_REQUEST: u32 = 1;
+/// By the stub: it rings. Only an answer to that wakes it.
+pub const STATE_ASLEEP: u32 = 2;
+/// By the sentry, in place of REQUEST only: the reply is there.
+pub const STATE_REPLIED: u32 = 3;
 
 /// [`Control::reply`]: go back to application code.
 pub const REPLY_RESUME: u32 = 1;
@@ -89,14 +98,28 @@ pub struct Control {
     pub alive: u32,
     /// Sentry: how the stub waits and what this CPU can do, `FEATURE_*`.
     pub features: u64,
-    /// For later use: keeps the cells on lines of their own.
-    pub reserved: u64,
+    /// `STATE_*`: how a reply finds the stub.
+    pub state: u32,
+    /// Stub: the CPU that it stopped on, if [`FEATURE_RDPID`].
+    pub cpu: u32,
     /// The orders.
     pub cells: [Cell; CELLS],
 }
 
 /// [`Control::features`]: rdfsbase and its like may be used by user code.
 pub const FEATURE_FSGSBASE: u64 = 1;
+
+/// [`Control::features`]: the instruction rdpid exists.
+pub const FEATURE_RDPID: u64 = 2;
+
+/// The contents of the page at [`BOARD`].
+#[repr(C)]
+pub struct Board {
+    /// 0, or 1 + the CPU on which a sentry thread is looking at areas: stubs elsewhere wait for its reply awake.
+    pub watcher: u32,
+    /// How often a stub looks before it rings.
+    pub patience: u32,
+}
 
 /// What the template's first code needs, at [`STACK_OFFSET`] of its area.
 #[repr(C)]

@@ -10,10 +10,19 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use moat_abi::{Errno, Result};
-use moat_stub::layout::{AREA_LEN, Cell, Control};
+use moat_stub::layout::{AREA_LEN, Cell, Control, STATE_REPLIED, STATE_REQUEST};
 use moat_sync::{LockClass, Mutex};
+
+/// Offset of a field of [`Control`].
+macro_rules! control {
+    ($field:ident) => {
+        std::mem::offset_of!(moat_stub::layout::Control, $field) as u64
+    };
+}
+pub(crate) use control;
 
 /// Areas in all: bounds the guest threads of one sandbox. Memory is used only by areas that have been.
 const MAX_AREAS: u32 = 32768;
@@ -58,7 +67,7 @@ impl AreaPool {
         }
         .map_err(host)?;
         let base = NonNull::new(base.cast()).ok_or(Errno::ENOMEM)?;
-        let free = Mutex::new(LockClass::Platform, Free { returned: Vec::new(), next: 0 });
+        let free = Mutex::new(LockClass::Platform, Free { returned: Vec::new(), next: 1 });
         Ok(AreaPool { fd, base, free })
     }
 
@@ -79,9 +88,18 @@ impl AreaPool {
             None => return Err(Errno::EAGAIN),
         };
         drop(free);
+        Ok(self.area(index))
+    }
+
+    fn area(&self, index: u32) -> Area {
         // SAFETY: index < MAX_AREAS, so that the offset is inside the mapping.
         let base = unsafe { self.base.add(index as usize * AREA_LEN as usize) };
-        Ok(Area { base, index })
+        Area { base, index }
+    }
+
+    /// The page that every guest process can read.
+    pub fn board(&self) -> Area {
+        self.area(0)
     }
 
     /// Gives areas back; no process may have them mapped.
@@ -109,13 +127,6 @@ unsafe impl Send for Area {}
 // SAFETY: as above.
 unsafe impl Sync for Area {}
 
-/// Offset of a field of [`Control`].
-macro_rules! control {
-    ($field:ident) => {
-        std::mem::offset_of!(moat_stub::layout::Control, $field) as u64
-    };
-}
-pub(crate) use control;
 
 impl Area {
     /// Offset in the memfd.
@@ -127,6 +138,20 @@ impl Area {
         assert!(offset <= AREA_LEN - size_of::<T>() as u64 && offset.is_multiple_of(align_of::<T>() as u64));
         // SAFETY: just checked to be inside the area.
         unsafe { self.base.as_ptr().add(offset as usize).cast() }
+    }
+
+    /// Replaces the state of a stub that waits awake by REPLIED; false if it rings.
+    pub fn reply_awake(self) -> bool {
+        // SAFETY: `at` gives an aligned address inside the mapping.
+        let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
+        state.compare_exchange(STATE_REQUEST, STATE_REPLIED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Whether the stub waits awake, with all that it has written in view.
+    pub fn requests(self) -> bool {
+        // SAFETY: as above.
+        let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
+        state.load(Ordering::Acquire) == STATE_REQUEST
     }
 
     /// Reads a word once.

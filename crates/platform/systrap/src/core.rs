@@ -16,6 +16,7 @@ use crate::frame::FrameLayout;
 use crate::pool::Pool;
 use crate::reaper::Reaper;
 use crate::space::{Space, SpaceHandle, Stage, tgkill};
+use crate::spin::Spinner;
 use crate::state::{Born, HostThread, Wait, area_addr};
 use crate::thread::Thread;
 
@@ -41,6 +42,8 @@ pub struct Core {
     pub pool: Pool,
     /// Who hears of dead processes.
     pub reaper: Reaper,
+    /// When to wait awake.
+    pub spinner: Spinner,
     threads: Mutex<HashMap<i32, Arc<HostThread>>>,
     pending: Mutex<HashMap<u32, Pending>>,
     spaces: Mutex<HashMap<i32, Weak<Space>>>,
@@ -84,6 +87,7 @@ pub struct Parts {
 impl Core {
     /// Empty tables.
     pub fn new(p: Parts) -> Arc<Core> {
+        let board = p.areas.board();
         Arc::new(Core {
             listener: p.listener,
             areas: p.areas,
@@ -95,6 +99,7 @@ impl Core {
             vdso: p.vdso,
             reaper: p.reaper,
             pool: Pool::new(),
+            spinner: Spinner::new(board),
             threads: Mutex::new(LockClass::Platform, HashMap::new()),
             pending: Mutex::new(LockClass::Platform, HashMap::new()),
             spaces: Mutex::new(LockClass::Platform, HashMap::new()),
@@ -104,7 +109,7 @@ impl Core {
     /// Answers the notification that a parked thread waits in.
     pub fn answer(&self, id: u64, wait: Wait) {
         let answer = match wait {
-            Wait::Doorbell => Answer::Value(0),
+            Wait::Doorbell | Wait::Awake => Answer::Value(0),
             Wait::FirstMap => Answer::Continue,
         };
         // If the thread is gone its process's end is heard of by the reaper.
@@ -128,7 +133,9 @@ impl Core {
         }
         let thread = self.threads.lock().get(&n.tid).cloned();
         match thread {
-            Some(thread) if u64::from(n.nr) == DOORBELL => thread.stopped(n.id),
+            Some(thread) if u64::from(n.nr) == DOORBELL => {
+                thread.stopped(Some(n.id));
+            }
             Some(thread) => thread.called(n),
             None => kill_stray(n.tid),
         }
@@ -208,17 +215,13 @@ impl Core {
         }
     }
 
-    /// Takes a thread off the list.
-    pub fn forget_thread(&self, tid: i32) {
-        self.threads.lock().remove(&tid);
-    }
-
     /// Takes a thread off the list unless its id belongs to another by now.
-    pub fn forget_thread_if(&self, thread: &Arc<HostThread>) {
+    pub fn forget_thread_if(&self, thread: &HostThread) {
         let mut threads = self.threads.lock();
-        if threads.get(&thread.tid).is_some_and(|t| Arc::ptr_eq(t, thread)) {
-            threads.remove(&thread.tid);
-        }
+        let same = threads.get(&thread.tid).is_some_and(|t| std::ptr::eq(Arc::as_ptr(t), thread));
+        let removed = if same { threads.remove(&thread.tid) } else { None };
+        drop(threads);
+        drop(removed);
     }
 
     /// Takes a reaped process off the list.

@@ -9,7 +9,7 @@
 //! - [`filter`]: what guest processes may ask of the host, the boundary.
 //! - [`state`]: one host thread: parked, running, carrying out orders or dead. [`thread`]: its owner's side.
 //! - [`space`]: one host process. [`birth`]: how processes and threads are made. [`pool`]: blank ones.
-//! - [`core`]: tables and dispatch. [`reaper`]: deaths.
+//! - [`core`]: tables and dispatch. [`spin`]: waiting awake. [`reaper`]: deaths.
 //!
 //! # Invariants
 //! - The kernel says which thread rings; everything else that a guest process says is hostile, and is read once.
@@ -27,6 +27,7 @@ mod order;
 mod pool;
 mod reaper;
 mod space;
+mod spin;
 mod state;
 mod template;
 mod thread;
@@ -121,5 +122,9 @@ impl Platform for Systrap {
 
     fn dispatch(&self) {
         self.core.dispatch();
+    }
+
+    fn spin(&self) -> bool {
+        self.core.spin()
     }
 }

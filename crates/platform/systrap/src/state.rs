@@ -20,6 +20,7 @@ use crate::core::Core;
 use crate::filter::nr;
 use crate::frame::{GREG_COUNT, at, regs_from_words};
 use crate::space::{Space, SpaceHandle, Stage};
+use crate::spin::Pace;
 use crate::thread::Thread;
 
 /// How a parked thread is set going.
@@ -29,6 +30,8 @@ pub enum Wait {
     Doorbell,
     /// A fresh process, parked in the mmap of its area: the call is made.
     FirstMap,
+    /// It looks at its area, awake, or is about to ring: the sentry has not taken in a ring.
+    Awake,
 }
 
 /// Where a host thread is.
@@ -112,6 +115,9 @@ struct State {
     in_flight: Vec<Effect>,
     kick: bool,
     orphan: bool,
+    /// A reply was written when the thread had already decided to ring: the ring is answered as it comes.
+    owed: bool,
+    pace: Pace,
     /// The process or thread that this one has just made.
     born: Option<Born>,
 }
@@ -157,6 +163,8 @@ impl HostThread {
             in_flight,
             kick: false,
             orphan: false,
+            owed: false,
+            pace: Pace::default(),
             born: None,
         };
         let state = Mutex::new(LockClass::Platform, state);
@@ -173,7 +181,7 @@ impl HostThread {
     ///
     /// # Errors
     /// ESRCH if it is dead.
-    pub fn send(&self, cx: &mut Context<'_>, what: Sent) -> Result<(), Errno> {
+    pub fn send(self: &Arc<Self>, cx: &mut Context<'_>, what: Sent) -> Result<(), Errno> {
         let mut s = self.state.lock();
         let Phase::Parked { id, wait } = s.phase else { return Err(Errno::ESRCH) };
         s.phase = if what.resume { Phase::Running } else { Phase::Ordered };
@@ -181,9 +189,38 @@ impl HostThread {
         s.cells = what.cells;
         s.expected = what.expected;
         s.waker = Some(cx.waker().clone());
-        drop(s);
-        self.core.answer(id, wait);
+        let hot = s.pace.resumed();
+        self.core.spinner.started();
+        // Under the lock: a ring that comes in now must find what is owed.
+        if wait == Wait::Awake {
+            s.owed = !self.area.reply_awake();
+            drop(s);
+        } else {
+            drop(s);
+            self.core.spinner.before_answer(&self.core, hot);
+            self.core.answer(id, wait);
+        }
+        if hot {
+            self.core.spinner.watch(self);
+        }
         Ok(())
+    }
+
+    /// Takes the stop of a thread that waits awake; false if there is none.
+    pub fn look(&self) -> bool {
+        self.area.requests() && self.stopped(None)
+    }
+
+    /// For how many cycles it is worth looking at the thread, if it is.
+    pub fn look_cycles(&self) -> Option<u64> {
+        let s = self.state.lock();
+        let hot = matches!(s.phase, Phase::Running | Phase::Ordered) && s.pace.is_hot();
+        hot.then(|| s.pace.look_cycles())
+    }
+
+    /// The thread did not stop while it was looked at.
+    pub fn cool(&self) {
+        self.state.lock().pace.cool();
     }
 
     /// The stop, if there is one: `Err` if the thread is dead.
@@ -246,7 +283,7 @@ impl HostThread {
             Phase::Running => {
                 // The process is not reaped while this lock is held and the phase is not Dead.
                 if crate::space::tgkill(self.space.pid, self.tid, KICK_SIGNAL.cast_signed()) == Err(Errno::ESRCH) {
-                    s.phase = Phase::Dead;
+                    self.set_dead(&mut s);
                     let waker = s.waker.take();
                     drop(s);
                     wake(waker);
@@ -257,10 +294,17 @@ impl HostThread {
         }
     }
 
+    fn set_dead(&self, s: &mut State) {
+        if matches!(s.phase, Phase::Running | Phase::Ordered) {
+            self.core.spinner.ended();
+        }
+        s.phase = Phase::Dead;
+    }
+
     /// The host thread is gone.
     pub fn died(&self) {
         let mut s = self.state.lock();
-        s.phase = Phase::Dead;
+        self.set_dead(&mut s);
         s.stop = None;
         s.expected.clear();
         let (waker, born) = (s.waker.take(), s.born.take());
@@ -275,9 +319,9 @@ impl HostThread {
         s.orphan = true;
         let (waker, born) = (s.waker.take(), s.born.take());
         match s.phase {
-            Phase::Parked { id, .. } => {
+            Phase::Parked { id, wait } => {
                 drop(s);
-                self.end(id);
+                self.end(id, wait);
             }
             Phase::Running => {
                 drop(s);
@@ -290,53 +334,90 @@ impl HostThread {
 
     /// Ends a parked thread that has no owner. The first thread of a process stays parked instead: the host finds the
     /// memory of a process by it, and it dies with the process.
-    fn end(&self, id: u64) {
+    fn end(&self, id: u64, wait: Wait) {
         if self.is_leader() {
             return;
         }
         self.area.write32(control!(order_count), 0);
         self.area.write32(control!(reply), REPLY_EXIT);
-        self.core.forget_thread(self.tid);
+        let mut ring = Some(id);
+        if wait == Wait::Awake {
+            let mut s = self.state.lock();
+            // It may have rung since.
+            ring = match s.phase {
+                Phase::Parked { id, wait: Wait::Doorbell } => Some(id),
+                _ => None,
+            };
+            if ring.is_none() && !self.area.reply_awake() {
+                // It rings next: the ring finds what is owed, and this is called again.
+                s.phase = Phase::Running;
+                self.core.spinner.started();
+                s.owed = true;
+                return;
+            }
+        }
+        self.ended(ring);
+    }
+
+    /// The reply that ends the thread is in its area.
+    fn ended(&self, ring: Option<u64>) {
+        self.core.forget_thread_if(self);
         self.died();
-        self.core.answer(id, Wait::Doorbell);
+        if let Some(id) = ring {
+            self.core.answer(id, Wait::Doorbell);
+        }
         self.space.release_slot(self.slot);
     }
 
-    /// The thread rings: takes the snapshot.
-    pub fn stopped(&self, id: u64) {
+    /// The thread rings (in notification `ring`) or waits awake: takes the snapshot. False if nothing came of it.
+    pub fn stopped(&self, ring: Option<u64>) -> bool {
         self.complete();
         let mut s = self.state.lock();
-        match s.phase {
-            Phase::Dead => return,
-            // Interrupted in the call (a stop signal from outside) before it was answered: it rings anew.
-            Phase::Parked { wait, .. } => {
+        match (s.phase, ring) {
+            (Phase::Dead, _) | (Phase::Parked { .. }, None) => return false,
+            // What waited awake now rings; or it was interrupted in the call (a stop signal from outside) before it was
+            // answered, and rings anew.
+            (Phase::Parked { wait, .. }, Some(id)) => {
+                let wait = if wait == Wait::Awake { Wait::Doorbell } else { wait };
                 s.phase = Phase::Parked { id, wait };
-                return;
+                return false;
             }
-            // Interrupted after the answer was written and before it was read.
-            Phase::Running | Phase::Ordered if self.area.read32(control!(reply)) != 0 => {
+            // The reply is there already; or it was interrupted after the answer was written and before it was read.
+            (Phase::Running | Phase::Ordered, Some(id)) if s.owed || self.area.read32(control!(reply)) != 0 => {
+                let orphan = std::mem::take(&mut s.owed) && s.orphan;
                 drop(s);
-                self.core.answer(id, Wait::Doorbell);
-                return;
+                if orphan {
+                    self.ended(Some(id));
+                } else {
+                    self.core.answer(id, Wait::Doorbell);
+                }
+                return false;
             }
-            Phase::Running | Phase::Ordered => {}
+            (Phase::Running | Phase::Ordered, _) => {}
         }
         let Some(stop) = self.snapshot(s.cells) else {
             drop(s);
             self.space.kill();
-            return;
+            return false;
         };
-        s.phase = Phase::Parked { id, wait: Wait::Doorbell };
+        s.phase = match ring {
+            Some(id) => Phase::Parked { id, wait: Wait::Doorbell },
+            None => Phase::Parked { id: 0, wait: Wait::Awake },
+        };
         s.expected.clear();
+        s.pace.stopped(ring.is_none());
+        self.core.spinner.ended();
         if s.orphan {
+            let Phase::Parked { id, wait } = s.phase else { return false };
             drop(s);
-            self.end(id);
-            return;
+            self.end(id, wait);
+            return true;
         }
         s.stop = Some(stop);
         let waker = s.waker.take();
         drop(s);
         wake(waker);
+        true
     }
 
     /// The thread makes a call that the filter leaves to the sentry.

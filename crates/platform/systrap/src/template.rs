@@ -11,9 +11,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use moat_abi::{Errno, Result};
-use moat_host::seccomp::{Listener, Notification};
+use moat_host::seccomp::{Listener, Notification, WakeUp};
 use moat_platform::{GUEST_TOP, PAGE_SIZE, VdsoLayout};
-use moat_stub::layout::{AREA_BASE, AREA_LEN, DOORBELL, Init, STACK_OFFSET, STUB_BASE};
+use moat_stub::layout::{AREA_BASE, AREA_LEN, BOARD, DOORBELL, Init, STACK_OFFSET, STUB_BASE};
 
 use crate::area::{Area, AreaPool, control};
 use crate::filter::{SegmentBases, program};
@@ -53,6 +53,7 @@ struct Plan {
     moves: [Move; 4],
     areas_fd: i32,
     area_offset: i64,
+    board_offset: i64,
     image: *const u8,
     image_len: usize,
     init: u64,
@@ -71,6 +72,7 @@ pub fn start(areas: &AreaPool, bases: SegmentBases) -> Result<Started> {
         moves,
         areas_fd: areas.fd().as_raw_fd(),
         area_offset: i64::try_from(area.file_offset()).map_err(|_| Errno::EOVERFLOW)?,
+        board_offset: i64::try_from(areas.board().file_offset()).map_err(|_| Errno::EOVERFLOW)?,
         image: moat_stub::IMAGE.as_ptr(),
         image_len: moat_stub::IMAGE.len(),
         init: moat_stub::header().init,
@@ -238,7 +240,15 @@ unsafe fn become_template(plan: &Plan) -> ! {
             plan.areas_fd,
             plan.area_offset,
         );
-        if text as u64 != STUB_BASE || area as u64 != AREA_BASE {
+        let board = libc::mmap(
+            BOARD as *mut libc::c_void,
+            PAGE_SIZE as usize,
+            libc::PROT_READ,
+            libc::MAP_SHARED | libc::MAP_FIXED,
+            plan.areas_fd,
+            plan.board_offset,
+        );
+        if text as u64 != STUB_BASE || area as u64 != AREA_BASE || board as u64 != BOARD {
             libc::_exit(126);
         }
         std::ptr::copy_nonoverlapping(plan.image, text.cast(), plan.image_len);
@@ -290,7 +300,7 @@ fn wait_for(pid: i32, area: Area) -> Result<(Listener, Notification)> {
         return Err(Errno::EPROTO);
     }
     // Older hosts (before 6.6) work without, more slowly.
-    let _ = listener.set_sync_wake_up();
+    let _ = listener.set_wake_up(WakeUp::SameCpu);
     Ok((listener, notification))
 }
 

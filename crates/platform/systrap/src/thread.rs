@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use moat_abi::{Errno, Result};
 use moat_platform::regs::USER_RFLAGS;
 use moat_platform::{Event, Fault, ForeignAbi, GuestThread, Kick, NewProcess, Order, Regs};
-use moat_stub::layout::{CELLS, Cell, Control, FEATURE_FSGSBASE, REPLY_RESUME, REPLY_STOP};
+use moat_stub::layout::{CELLS, Cell, Control, FEATURE_FSGSBASE, FEATURE_RDPID, REPLY_RESUME, REPLY_STOP};
 
 use crate::area::{Area, control};
 use crate::birth::Making;
@@ -217,8 +217,9 @@ impl Thread {
 
 /// Sets up the fields of an area that has not been used before.
 pub(crate) fn prepare_area(area: Area, slot: u32, frame: u64, bases: SegmentBases) {
-    let features = if bases == SegmentBases::Instructions { FEATURE_FSGSBASE } else { 0 };
-    area.write(control!(features), features);
+    let fsgsbase = if bases == SegmentBases::Instructions { FEATURE_FSGSBASE } else { 0 };
+    area.write(control!(features), fsgsbase | if crate::spin::has_rdpid() { FEATURE_RDPID } else { 0 });
+    area.write(control!(state), 0);
     area.write(control!(frame), area_addr(slot) + frame);
     area.write32(control!(reply), 0);
     area.write32(control!(set_bases), 0);

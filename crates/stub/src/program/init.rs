@@ -4,7 +4,7 @@
 
 use core::mem::size_of;
 
-use crate::layout::{AREA_LEN, AREA_STRIDE, Control, Init, KICK_SIGNAL, STACK_OFFSET, STUB_BASE};
+use crate::layout::{AREA_LEN, AREA_STRIDE, BOARD, Control, Init, KICK_SIGNAL, STACK_OFFSET, STUB_BASE};
 use crate::{entry, sys};
 
 const CLOSE_RANGE: u64 = 436;
@@ -49,7 +49,8 @@ unsafe extern "C" fn stub_init(control: *mut Control) -> ! {
         for (start, end) in [
             (0, keep[0]),
             (keep[1], STUB_BASE),
-            ((*init).stub_end, area),
+            ((*init).stub_end, BOARD),
+            (BOARD + 4096, area),
             (area + AREA_LEN, TASK_SIZE),
         ] {
             sys::call(MUNMAP, [start, end - start, 0, 0, 0, 0]);

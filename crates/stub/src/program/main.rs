@@ -14,7 +14,12 @@ mod init;
 mod orders;
 mod sys;
 
-use layout::{Control, FEATURE_FSGSBASE, REPLY_EXIT, REPLY_RESUME, STOP_ORDERS};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use layout::{
+    BOARD, Board, Control, FEATURE_FSGSBASE, FEATURE_RDPID, REPLY_EXIT, REPLY_RESUME, STATE_ASLEEP, STATE_REPLIED,
+    STATE_REQUEST, STOP_ORDERS,
+};
 
 /// Offsets in the kernel's `struct rt_sigframe`: the return address, then `struct ucontext`.
 const FRAME_RIP: usize = 8 + 40 + 16 * 8;
@@ -65,7 +70,38 @@ unsafe fn stop(control: *mut Control, why: u32) {
             sys::call(sys::ARCH_PRCTL, [sys::ARCH_GET_GS, &raw const (*control).gs_base as u64, 0, 0, 0, 0]);
         }
         (&raw mut (*control).stop).write_volatile(why);
-        sys::ring(0);
+        if !replied_while_awake(control) {
+            sys::ring(0);
+        }
+    }
+}
+
+/// Looks for the reply while a sentry thread is looking at this area, for a bounded time.
+///
+/// False if the stub has to ring: the state is then ASLEEP, and the sentry answers the ring whatever it has written.
+///
+/// # Safety
+/// `control` is this thread's area.
+unsafe fn replied_while_awake(control: *mut Control) -> bool {
+    // SAFETY: by the caller; the board is mapped in every guest process.
+    unsafe {
+        let state = AtomicU32::from_ptr(&raw mut (*control).state);
+        let board = BOARD as *const Board;
+        let cpu = if (*control).features & FEATURE_RDPID != 0 { sys::rdpid() } else { u32::MAX };
+        (&raw mut (*control).cpu).write_volatile(cpu);
+        state.store(STATE_REQUEST, Ordering::Release);
+        let watcher = (&raw const (*board).watcher).read_volatile();
+        if watcher != 0 && watcher.wrapping_sub(1) != cpu {
+            let patience = (&raw const (*board).patience).read_volatile();
+            for _ in 0..patience {
+                if state.load(Ordering::Acquire) == STATE_REPLIED {
+                    return true;
+                }
+                core::hint::spin_loop();
+            }
+        }
+        // Sequentially consistent with the sentry's exchange: exactly one of the two succeeds.
+        state.compare_exchange(STATE_REQUEST, STATE_ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_err()
     }
 }
 

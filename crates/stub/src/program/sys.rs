@@ -74,3 +74,12 @@ pub fn wrgsbase(base: u64) {
     // SAFETY: as above.
     unsafe { asm!("wrgsbase {}", in(reg) base, options(nomem, nostack, preserves_flags)) };
 }
+
+/// The number of this CPU.
+pub fn rdpid() -> u32 {
+    let cpu: u64;
+    // SAFETY: the instruction exists (the sentry checked).
+    unsafe { asm!("rdpid {}", out(reg) cpu, options(nomem, nostack, preserves_flags)) };
+    // The kernel keeps the node above bit 12.
+    (cpu & 0xfff) as u32
+}

@@ -1,0 +1,202 @@
+//! [`Spinner`] and [`Pace`]: when to wait awake instead of sleeping in the host.
+//!
+//! A trap that is handed over through memory between two CPUs costs a tenth of the host's wake-ups, if both sides
+//! are awake, and many times as much if they share a CPU. So a sentry thread looks at the areas of guest threads only
+//! if they have lately stopped in quick succession ("hot"), if fewer guest threads run than there are CPUs, and for a
+//! bounded time; a look in vain keeps the thread from being hot for a while, twice as long each time. While it
+//! looks it says so on the board, and stubs on other CPUs then look for their replies for a bounded time before they ring.
+//!
+//! Whether hot or not, a stub that rings is answered: nothing here decides more than how fast.
+
+use std::arch::x86_64::{__cpuid_count, _rdtsc};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+
+use moat_host::seccomp::WakeUp;
+use moat_stub::layout::Board;
+use moat_sync::{LockClass, Mutex};
+
+use crate::area::Area;
+use crate::core::Core;
+use crate::state::HostThread;
+
+/// A stop within this many cycles of the resume (some 20 us) is a quick one.
+const QUICK_CYCLES: u64 = 60_000;
+/// Quick stops in a row that make a thread hot.
+const HOT_STREAK: u32 = 16;
+/// How long to look at a thread that waited awake last time (some 30 us).
+const LOOK_CYCLES: u64 = 90_000;
+/// How long at one that has to be woken by the host first (some 100 us).
+const FIRST_LOOK_CYCLES: u64 = 300_000;
+/// Stops that a thread stays cool for after a look in vain, and how often that doubles.
+const COOL_STOPS: u32 = 64;
+const MAX_DOUBLINGS: u32 = 10;
+/// How often a stub looks before it rings (some 20 us).
+const STUB_PATIENCE: u32 = 600;
+/// Threads looked at by one sentry thread.
+const MAX_WATCHED: usize = 4;
+
+fn now() -> u64 {
+    // SAFETY: every x86-64 CPU has it.
+    unsafe { _rdtsc() }
+}
+
+/// Whether user code can ask for its CPU by an instruction.
+pub fn has_rdpid() -> bool {
+    __cpuid_count(7, 0).ecx & 1 << 22 != 0
+}
+
+/// How quickly a thread has lately stopped.
+#[derive(Debug, Default)]
+pub struct Pace {
+    resumed: u64,
+    streak: u32,
+    cool_for: u32,
+    doublings: u32,
+    awake: bool,
+}
+
+impl Pace {
+    /// The thread goes on; gives whether it is hot.
+    pub fn resumed(&mut self) -> bool {
+        self.resumed = now();
+        self.is_hot()
+    }
+
+    /// The thread has stopped and waits awake, or not.
+    pub fn stopped(&mut self, awake: bool) {
+        let quick = now().wrapping_sub(self.resumed) < QUICK_CYCLES;
+        self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
+        self.cool_for = self.cool_for.saturating_sub(1);
+        self.awake = awake;
+        if awake && self.streak.is_multiple_of(1024) {
+            self.doublings = 0;
+        }
+    }
+
+    /// It was looked at in vain.
+    pub fn cool(&mut self) {
+        self.cool_for = COOL_STOPS << self.doublings;
+        self.doublings = (self.doublings + 1).min(MAX_DOUBLINGS);
+        self.streak = 0;
+        self.awake = false;
+    }
+
+    /// Whether it is worth looking at.
+    pub fn is_hot(&self) -> bool {
+        self.streak >= HOT_STREAK && self.cool_for == 0
+    }
+
+    /// For how many cycles.
+    pub fn look_cycles(&self) -> u64 {
+        if self.awake { LOOK_CYCLES } else { FIRST_LOOK_CYCLES }
+    }
+}
+
+/// The sentry's side of waiting awake.
+pub struct Spinner {
+    board: Area,
+    cpus: i64,
+    /// Guest threads that run application code or orders.
+    running: AtomicI64,
+    hot: Mutex<Vec<Arc<HostThread>>>,
+    /// Answers do not keep the guest thread on this CPU.
+    spread: AtomicBool,
+    watcher: AtomicU32,
+}
+
+impl Spinner {
+    /// Nobody is hot yet.
+    pub fn new(board: Area) -> Spinner {
+        board.write32(std::mem::offset_of!(Board, patience) as u64, STUB_PATIENCE);
+        Spinner {
+            board,
+            cpus: std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1)),
+            running: AtomicI64::new(0),
+            hot: Mutex::new(LockClass::Platform, Vec::new()),
+            spread: AtomicBool::new(false),
+            watcher: AtomicU32::new(0),
+        }
+    }
+
+    /// A guest thread goes on.
+    pub fn started(&self) {
+        self.running.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A guest thread has stopped or died.
+    pub fn ended(&self) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether there may be a CPU for a sentry thread that waits awake.
+    fn has_room(&self) -> bool {
+        self.running.load(Ordering::Relaxed) < self.cpus
+    }
+
+    /// Before a guest thread is woken by the host: a hot one shall run on another CPU, any other on this one.
+    pub fn before_answer(&self, core: &Core, hot: bool) {
+        let spread = hot && self.has_room();
+        if self.spread.load(Ordering::Relaxed) != spread {
+            self.spread.store(spread, Ordering::Relaxed);
+            // An older host has only one way.
+            let _ = core.listener.set_wake_up(if spread { WakeUp::Anywhere } else { WakeUp::SameCpu });
+        }
+    }
+
+    /// Looks at a hot thread from here on.
+    pub fn watch(&self, thread: &Arc<HostThread>) {
+        let mut hot = self.hot.lock();
+        if hot.len() < MAX_WATCHED && !hot.iter().any(|t| Arc::ptr_eq(t, thread)) {
+            hot.push(thread.clone());
+        }
+    }
+
+    fn say(&self, watcher: u32) {
+        if self.watcher.swap(watcher, Ordering::Relaxed) != watcher {
+            self.board.write32(std::mem::offset_of!(Board, watcher) as u64, watcher);
+        }
+    }
+}
+
+impl Core {
+    /// Looks at the areas of hot threads; true if one has stopped.
+    pub fn spin(&self) -> bool {
+        let s = &self.spinner;
+        let listed = s.hot.lock().clone();
+        if listed.is_empty() {
+            return false;
+        }
+        let (mut threads, mut cycles) = (Vec::with_capacity(MAX_WATCHED), 0);
+        for thread in &listed {
+            if let Some(look) = thread.look_cycles() {
+                cycles = cycles.max(look);
+                threads.push(thread.clone());
+            }
+        }
+        if threads.len() != listed.len() {
+            let has = |list: &[Arc<HostThread>], thread: &Arc<HostThread>| list.iter().any(|t| Arc::ptr_eq(t, thread));
+            s.hot.lock().retain(|thread| has(&threads, thread) || !has(&listed, thread));
+        }
+        if threads.is_empty() || !s.has_room() {
+            s.say(0);
+            return false;
+        }
+        s.say(u32::try_from(moat_host::cpu::current()).unwrap_or(0) + 1);
+        let start = now();
+        loop {
+            for _ in 0..16 {
+                if threads.iter().any(|thread| thread.look()) {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if now().wrapping_sub(start) > cycles {
+                break;
+            }
+        }
+        s.say(0);
+        threads.iter().for_each(|thread| thread.cool());
+        false
+    }
+}

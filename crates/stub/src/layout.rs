@@ -102,6 +102,12 @@ pub struct Control {
     pub state: u32,
     /// Stub: the CPU that it stopped on, if [`FEATURE_RDPID`].
     pub cpu: u32,
+    /// Stub: the cycle counter when application code was resumed.
+    pub resumed_at: u64,
+    /// Stub: and when it stopped.
+    pub stopped_at: u64,
+    /// For later use: keeps the cells on lines of their own.
+    pub reserved: [u64; 6],
     /// The orders.
     pub cells: [Cell; CELLS],
 }

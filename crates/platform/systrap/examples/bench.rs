@@ -46,6 +46,9 @@ fn report(name: &str, mut ns: Vec<u64>) {
 }
 
 fn native(name: &str, count: u32, mut f: impl FnMut()) {
+    if is_left_out(name) {
+        return;
+    }
     let mut results = Vec::new();
     for _ in 0..REPETITIONS {
         let start = Instant::now();
@@ -55,8 +58,13 @@ fn native(name: &str, count: u32, mut f: impl FnMut()) {
     report(name, results);
 }
 
+/// Whether the second argument leaves a row out.
+fn is_left_out(name: &str) -> bool {
+    std::env::args().nth(2).is_some_and(|only| !name.contains(&only))
+}
+
 async fn guest_op(name: &str, count: u32, guest: &mut Guest, mut f: impl AsyncFnMut(&mut Guest)) {
-    if std::env::args().nth(2).is_some_and(|only| !name.contains(&only)) {
+    if is_left_out(name) {
         return;
     }
     let mut results = Vec::new();

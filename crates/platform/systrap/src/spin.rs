@@ -20,7 +20,7 @@ use crate::area::Area;
 use crate::core::Core;
 use crate::state::HostThread;
 
-/// A stop within this many cycles of the resume (some 20 us) is a quick one.
+/// A stop after so many cycles of application code (some 20 us) is a quick one.
 const QUICK_CYCLES: u64 = 60_000;
 /// Quick stops in a row that make a thread hot.
 const HOT_STREAK: u32 = 16;
@@ -49,7 +49,6 @@ pub fn has_rdpid() -> bool {
 /// How quickly a thread has lately stopped.
 #[derive(Debug, Default)]
 pub struct Pace {
-    resumed: u64,
     streak: u32,
     cool_for: u32,
     doublings: u32,
@@ -57,15 +56,10 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The thread goes on; gives whether it is hot.
-    pub fn resumed(&mut self) -> bool {
-        self.resumed = now();
-        self.is_hot()
-    }
-
-    /// The thread has stopped and waits awake, or not.
-    pub fn stopped(&mut self, awake: bool) {
-        let quick = now().wrapping_sub(self.resumed) < QUICK_CYCLES;
+    /// The thread has stopped, after application code ran for so many cycles (by the stub's own word, which is good
+    /// enough here), and waits awake, or not.
+    pub fn stopped(&mut self, ran: u64, awake: bool) {
+        let quick = ran < QUICK_CYCLES;
         self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
         self.cool_for = self.cool_for.saturating_sub(1);
         self.awake = awake;

@@ -189,7 +189,7 @@ impl HostThread {
         s.cells = what.cells;
         s.expected = what.expected;
         s.waker = Some(cx.waker().clone());
-        let hot = s.pace.resumed();
+        let hot = s.pace.is_hot();
         self.core.spinner.started();
         // Under the lock: a ring that comes in now must find what is owed.
         if wait == Wait::Awake {
@@ -405,7 +405,8 @@ impl HostThread {
             None => Phase::Parked { id: 0, wait: Wait::Awake },
         };
         s.expected.clear();
-        s.pace.stopped(ring.is_none());
+        let ran = self.area.read(control!(stopped_at)).wrapping_sub(self.area.read(control!(resumed_at)));
+        s.pace.stopped(ran, ring.is_none());
         self.core.spinner.ended();
         if s.orphan {
             let Phase::Parked { id, wait } = s.phase else { return false };

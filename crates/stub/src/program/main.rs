@@ -89,6 +89,7 @@ unsafe fn replied_while_awake(control: *mut Control) -> bool {
         let board = BOARD as *const Board;
         let cpu = if (*control).features & FEATURE_RDPID != 0 { sys::rdpid() } else { u32::MAX };
         (&raw mut (*control).cpu).write_volatile(cpu);
+        (&raw mut (*control).stopped_at).write_volatile(sys::rdtsc());
         state.store(STATE_REQUEST, Ordering::Release);
         let watcher = (&raw const (*board).watcher).read_volatile();
         if watcher != 0 && watcher.wrapping_sub(1) != cpu {
@@ -137,5 +138,6 @@ unsafe extern "C" fn serve(control: *mut Control) {
                 sys::call(sys::ARCH_PRCTL, [sys::ARCH_SET_GS, gs, 0, 0, 0, 0]);
             }
         }
+        (&raw mut (*control).resumed_at).write_volatile(sys::rdtsc());
     }
 }

@@ -83,3 +83,9 @@ pub fn rdpid() -> u32 {
     // The kernel keeps the node above bit 12.
     (cpu & 0xfff) as u32
 }
+
+/// The cycle counter.
+pub fn rdtsc() -> u64 {
+    // SAFETY: every x86-64 CPU has it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}

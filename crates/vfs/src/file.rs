@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, PollEvents, Result};
@@ -139,6 +140,11 @@ pub trait File: Send + Sync + Any {
     /// For files that are woken from more than one queue; otherwise [`File::wait_queue`] does.
     fn register(&self, events: PollEvents, notify: Arc<dyn Notify>) -> Option<Registration> {
         self.wait_queue().map(|q| q.register(events, notify))
+    }
+
+    /// The longest that a call waits for any of `events`, in place of for ever (SO_RCVTIMEO, SO_SNDTIMEO).
+    fn timeout(&self, _events: PollEvents) -> Option<Duration> {
+        None
     }
 
     /// Whether the opening is complete: EAGAIN while open(2) must wait for a peer (a FIFO's other end).

@@ -7,10 +7,12 @@
 pub mod eventfd;
 pub mod fifo;
 pub mod pipe;
+pub mod signalfd;
 pub mod timerfd;
 
 pub use eventfd::EventFd;
 pub use pipe::new_pipe;
+pub use signalfd::SignalFd;
 pub use timerfd::TimerFd;
 
 /// Registers what opens FIFOs.

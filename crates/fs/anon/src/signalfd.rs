@@ -1,0 +1,89 @@
+//! signalfd(2): pending signals as a file.
+//!
+//! It reads the signals of the process that made it and of the thread that did, as long as that lives. (Linux takes those
+//! of whoever reads; they differ only for a descriptor that has crossed a fork.)
+
+use std::sync::Arc;
+
+use moat_abi::fs::OpenFlags;
+use moat_abi::siginfo::SignalfdSiginfo;
+use moat_abi::signal::SigSet;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::process::group::ThreadGroup;
+use moat_kernel::task::TaskId;
+use moat_kernel::CurrentTask;
+use moat_sync::{LockClass, Mutex, WaitQueue};
+use moat_vfs::{File, OpenFile, Seekable, anon};
+use zerocopy::IntoBytes;
+
+/// Bytes of one signal.
+const RECORD: usize = size_of::<SignalfdSiginfo>();
+
+/// Signals of a process, as a file.
+pub struct SignalFd {
+    mask: Mutex<SigSet>,
+    group: Arc<ThreadGroup>,
+    thread: TaskId,
+}
+
+impl SignalFd {
+    /// Opens one for the signals in `mask`.
+    #[must_use]
+    pub fn open(mask: SigSet, t: &CurrentTask, flags: OpenFlags) -> Arc<OpenFile> {
+        let file = Arc::new(SignalFd { mask: Mutex::new(LockClass::Leaf, mask), group: t.group.clone(), thread: t.id });
+        anon::open_anon("[signalfd]", file, flags | OpenFlags::RDWR, t.creds())
+    }
+
+    /// Replaces the mask.
+    pub fn set_mask(&self, mask: SigSet) {
+        *self.mask.lock() = mask;
+        self.group.signalfd_queue.wake_all();
+    }
+
+    fn take(&self, wanted: SigSet) -> Option<SignalfdSiginfo> {
+        let mut s = self.group.signals.lock();
+        let own = s.threads.get_mut(&self.thread).and_then(|t| t.pending.take(wanted));
+        let taken = own.or_else(|| s.shared.take(wanted))?;
+        let threads: Vec<TaskId> = s.threads.keys().copied().collect();
+        for id in threads {
+            s.recalc(id);
+        }
+        Some(taken.1.info.to_signalfd())
+    }
+}
+
+impl File for SignalFd {
+    fn seekable(&self) -> Seekable {
+        Seekable::Noop
+    }
+
+    fn read(&self, _f: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
+        if buf.len() < RECORD {
+            return Err(Errno::EINVAL);
+        }
+        let wanted = *self.mask.lock();
+        let mut n = 0;
+        for to in buf.chunks_exact_mut(RECORD) {
+            let Some(record) = self.take(wanted) else { break };
+            to.copy_from_slice(record.as_bytes());
+            n += RECORD;
+        }
+        if n == 0 { Err(Errno::EAGAIN) } else { Ok(n) }
+    }
+
+    fn poll(&self, _f: &OpenFile) -> PollEvents {
+        let wanted = *self.mask.lock();
+        let s = self.group.signals.lock();
+        let own = s.threads.get(&self.thread).map_or(SigSet::EMPTY, |t| t.pending.set());
+        let ready = !own.union(s.shared.set()).intersection(wanted).is_empty();
+        if ready { PollEvents::IN } else { PollEvents::empty() }
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.group.signalfd_queue)
+    }
+
+    fn fdinfo(&self, _f: &OpenFile) -> String {
+        format!("sigmask:\t{:016x}\n", self.mask.lock().0)
+    }
+}

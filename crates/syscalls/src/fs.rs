@@ -1,0 +1,34 @@
+//! Files: the system calls on descriptors and names, by family.
+
+pub mod at;
+pub mod io;
+
+pub mod access;
+pub mod attr;
+pub mod counters;
+pub mod descriptors;
+pub mod dir;
+pub mod epoll;
+pub mod fcntl;
+pub mod ioctl;
+pub mod locks;
+pub mod mount;
+pub mod names;
+pub mod open;
+pub mod pipe;
+pub mod poll;
+pub mod rw;
+pub mod select;
+pub mod size;
+pub mod splice;
+pub mod stat;
+pub mod sync;
+pub mod transfer;
+pub mod xattr;
+
+/// The tables of all families.
+pub(crate) static TABLES: &[&[crate::SyscallDecl]] = &[
+    access::TABLE, attr::TABLE, counters::TABLE, descriptors::TABLE, dir::TABLE, epoll::TABLE, fcntl::TABLE, ioctl::TABLE, locks::TABLE,
+    mount::TABLE, names::TABLE, open::TABLE, pipe::TABLE, poll::TABLE, rw::TABLE, select::TABLE, size::TABLE, splice::TABLE, stat::TABLE,
+    sync::TABLE, transfer::TABLE, xattr::TABLE,
+];

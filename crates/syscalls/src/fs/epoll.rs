@@ -1,0 +1,142 @@
+//! epoll_create(2), epoll_ctl(2), epoll_wait(2).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moat_abi::fs::OpenFlags;
+use moat_abi::poll::{EP_MAX_EVENTS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EpollEvent};
+use moat_abi::signal::SigSet;
+use moat_abi::time::Timespec;
+use moat_abi::{Errno, PollEvents};
+use moat_kernel::task::wait::WaitError;
+use moat_kernel::{CurrentTask, SyscallResult};
+use moat_mm::{UserAddr, UserPtr};
+use moat_vfs::epoll::Epoll;
+use moat_vfs::fd_table::OnExec;
+use moat_vfs::{Fd, OpenFile, anon};
+
+use super::open::install;
+use super::poll::{deadline, set_mask, unset_mask};
+
+syscalls! { pub static TABLE;
+    213 epoll_create(size: i32) sys_epoll_create, full;
+    291 epoll_create1(flags: u32) sys_epoll_create1, full;
+    233 epoll_ctl(epfd: Fd, op: u32, fd: Fd, event: UserPtr<EpollEvent>) sys_epoll_ctl, full;
+    232 epoll_wait(epfd: Fd, events: UserAddr, max: i32, timeout_ms: i32) async sys_epoll_wait, full;
+    281 epoll_pwait(epfd: Fd, events: UserAddr, max: i32, timeout_ms: i32, mask: UserPtr<SigSet>, size: usize) async sys_epoll_pwait, full;
+    441 epoll_pwait2(epfd: Fd, events: UserAddr, max: i32, timeout: UserPtr<Timespec>, mask: UserPtr<SigSet>, size: usize) async sys_epoll_pwait2, full;
+}
+
+fn sys_epoll_create(t: &mut CurrentTask, size: i32) -> SyscallResult {
+    if size <= 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    sys_epoll_create1(t, 0)
+}
+
+fn sys_epoll_create1(t: &mut CurrentTask, flags: u32) -> SyscallResult {
+    if flags & !EPOLL_CLOEXEC != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let file = anon::open_anon("[eventpoll]", Epoll::new(), OpenFlags::RDWR, t.creds());
+    install(t, file, OnExec::close_if(flags & EPOLL_CLOEXEC != 0))
+}
+
+fn sys_epoll_ctl(t: &mut CurrentTask, epfd: Fd, op: u32, fd: Fd, event: UserPtr<EpollEvent>) -> SyscallResult {
+    let event = if op == EPOLL_CTL_DEL { EpollEvent::default() } else { t.mm().read(event)? };
+    let own = t.fds().get(epfd)?;
+    let target = t.fds().get(fd)?;
+    let epoll = own.downcast::<Epoll>().filter(|_| !Arc::ptr_eq(&own, &target)).ok_or(Errno::EINVAL)?;
+    match op {
+        EPOLL_CTL_ADD => epoll.add(fd, &target, event)?,
+        EPOLL_CTL_MOD => epoll.modify(fd, &target, event)?,
+        EPOLL_CTL_DEL => epoll.remove(fd, &target)?,
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    Ok(0)
+}
+
+/// Events taken at a time: what is not taken stays ready.
+const MOST: usize = 1024;
+
+async fn wait(t: &mut CurrentTask, own: &OpenFile, events: UserAddr, max: i32, until: Option<Instant>) -> SyscallResult {
+    if max <= 0 || max > EP_MAX_EVENTS {
+        return Err(Errno::EINVAL.into());
+    }
+    let max = usize::try_from(max).unwrap_or(MOST).min(MOST);
+    let epoll = own.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
+    let mut listener = None;
+    loop {
+        let found = epoll.collect(max);
+        if !found.is_empty() {
+            t.mm().write_array(events, &found)?;
+            return Ok(found.len() as u64);
+        }
+        if until.is_some_and(|d| d <= Instant::now()) {
+            return Ok(0);
+        }
+        let Some(l) = &mut listener else {
+            listener = own.file().wait_queue().map(|q| q.listen(PollEvents::IN));
+            continue;
+        };
+        match t.wait(l, until, "ep_poll").await {
+            Ok(()) | Err(WaitError::TimedOut) => {}
+            // Never restarted, whatever the handler's flags.
+            Err(WaitError::Interrupted) => return Err(Errno::EINTR.into()),
+        }
+    }
+}
+
+fn milliseconds(timeout_ms: i32) -> Option<Instant> {
+    deadline(u64::try_from(timeout_ms).ok().map(Duration::from_millis))
+}
+
+async fn sys_epoll_wait(t: &mut CurrentTask, epfd: Fd, events: UserAddr, max: i32, timeout_ms: i32) -> SyscallResult {
+    let own = t.fds().get(epfd)?;
+    wait(t, &own, events, max, milliseconds(timeout_ms)).await
+}
+
+async fn masked(
+    t: &mut CurrentTask,
+    epfd: Fd,
+    events: UserAddr,
+    max: i32,
+    until: Option<Instant>,
+    mask: (UserPtr<SigSet>, usize),
+) -> SyscallResult {
+    set_mask(t, mask.0, mask.1)?;
+    let result = match t.fds().get(epfd) {
+        Ok(own) => wait(t, &own, events, max, until).await,
+        Err(e) => Err(e.into()),
+    };
+    unset_mask(t, &result);
+    result
+}
+
+async fn sys_epoll_pwait(
+    t: &mut CurrentTask,
+    epfd: Fd,
+    events: UserAddr,
+    max: i32,
+    timeout_ms: i32,
+    mask: UserPtr<SigSet>,
+    size: usize,
+) -> SyscallResult {
+    masked(t, epfd, events, max, milliseconds(timeout_ms), (mask, size)).await
+}
+
+async fn sys_epoll_pwait2(
+    t: &mut CurrentTask,
+    epfd: Fd,
+    events: UserAddr,
+    max: i32,
+    timeout: UserPtr<Timespec>,
+    mask: UserPtr<SigSet>,
+    size: usize,
+) -> SyscallResult {
+    let span = match timeout.non_null() {
+        None => None,
+        Some(p) => Some(t.mm().read(p)?.to_duration()?),
+    };
+    masked(t, epfd, events, max, deadline(span), (mask, size)).await
+}

@@ -1,0 +1,141 @@
+//! Record locks of fcntl(2), and flock(2).
+
+use std::sync::Arc;
+
+use moat_abi::fs::{
+    F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_RDLCK, F_SETLKW, F_UNLCK, F_WRLCK, Flock, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, SEEK_CUR, SEEK_END,
+    SEEK_SET,
+};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::{CurrentTask, SyscallResult};
+use moat_mm::UserAddr;
+use moat_vfs::locks::{self, LockKind, LockOwner, Range, RecordLock};
+use moat_vfs::{Fd, OpenFile};
+
+syscalls! { pub static TABLE;
+    73 flock(fd: Fd, operation: u32) async sys_flock, full;
+}
+
+/// What a `struct flock` asks for.
+struct Request {
+    /// `None` unlocks.
+    kind: Option<LockKind>,
+    range: Range,
+    owner: LockOwner,
+    pid: i32,
+}
+
+impl Request {
+    fn lock(&self, kind: LockKind) -> RecordLock {
+        RecordLock { range: self.range, kind, owner: self.owner, pid: self.pid }
+    }
+}
+
+fn range(f: &OpenFile, raw: &Flock) -> Result<Range> {
+    let base = match u32::try_from(raw.l_whence).map_err(|_| Errno::EINVAL)? {
+        SEEK_SET => 0,
+        SEEK_CUR => i64::try_from(f.pos()).map_err(|_| Errno::EOVERFLOW)?,
+        SEEK_END => i64::try_from(f.metadata()?.size).map_err(|_| Errno::EOVERFLOW)?,
+        _ => return Err(Errno::EINVAL),
+    };
+    let start = base.checked_add(raw.l_start).ok_or(Errno::EOVERFLOW)?;
+    // A negative length is the bytes before the start; none is all that follow.
+    let (first, last) = match raw.l_len {
+        0 => (start, None),
+        len if len > 0 => (start, Some(start.checked_add(len - 1).ok_or(Errno::EOVERFLOW)?)),
+        len => (start.checked_add(len).ok_or(Errno::EINVAL)?, Some(start - 1)),
+    };
+    let first = u64::try_from(first).map_err(|_| Errno::EINVAL)?;
+    let last = match last {
+        None | Some(i64::MAX) => u64::MAX,
+        Some(l) => u64::try_from(l).map_err(|_| Errno::EINVAL)?,
+    };
+    Ok(Range { start: first, end: last })
+}
+
+fn request(t: &CurrentTask, f: &OpenFile, cmd: u32, raw: &Flock) -> Result<Request> {
+    let kind = match raw.l_type {
+        F_RDLCK => Some(LockKind::Read),
+        F_WRLCK => Some(LockKind::Write),
+        F_UNLCK => None,
+        _ => return Err(Errno::EINVAL),
+    };
+    let by_description = matches!(cmd, F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW);
+    if by_description && raw.l_pid != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let owner = if by_description { LockOwner::Description(f.id()) } else { LockOwner::Process(t.fds().id()) };
+    Ok(Request { kind, range: range(f, raw)?, owner, pid: if by_description { -1 } else { t.tgid() } })
+}
+
+/// F_GETLK, F_OFD_GETLK.
+pub(super) fn get(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: UserAddr) -> SyscallResult {
+    let mut raw: Flock = t.mm().read(arg.cast())?;
+    let r = request(t, f, cmd, &raw)?;
+    let kind = r.kind.ok_or(Errno::EINVAL)?;
+    match locks::locks_of(f)?.test(&r.lock(kind)) {
+        None => raw.l_type = F_UNLCK,
+        Some(other) => {
+            let len = if other.range.end == u64::MAX { 0 } else { other.range.end - other.range.start + 1 };
+            raw.l_type = if other.kind == LockKind::Read { F_RDLCK } else { F_WRLCK };
+            raw.l_whence = 0;
+            raw.l_start = i64::try_from(other.range.start).map_err(|_| Errno::EOVERFLOW)?;
+            raw.l_len = i64::try_from(len).map_err(|_| Errno::EOVERFLOW)?;
+            raw.l_pid = other.pid;
+        }
+    }
+    t.mm().write(arg.cast(), &raw)?;
+    Ok(0)
+}
+
+/// F_SETLK, F_SETLKW and their OFD forms.
+pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: UserAddr) -> SyscallResult {
+    let raw: Flock = t.mm().read(arg.cast())?;
+    let r = request(t, f, cmd, &raw)?;
+    let file_locks = locks::locks_of(f)?;
+    let Some(kind) = r.kind else {
+        file_locks.unlock(r.owner, r.range);
+        return Ok(0);
+    };
+    match kind {
+        LockKind::Read => f.check_readable()?,
+        LockKind::Write => f.check_writable()?,
+    }
+    locks::note_owner(f, t.fds(), r.owner);
+    let wanted = r.lock(kind);
+    let mut holder = match file_locks.lock(wanted) {
+        Ok(()) => return Ok(0),
+        Err(_) if !matches!(cmd, F_SETLKW | F_OFD_SETLKW) => return Err(Errno::EAGAIN.into()),
+        Err(holder) => holder,
+    };
+    let mut listener = file_locks.queue().listen(PollEvents::IN);
+    loop {
+        let _mark = locks::begin_wait(r.owner, holder.owner)?;
+        match file_locks.lock(wanted) {
+            Ok(()) => return Ok(0),
+            // Another one holds it now: the deadlock check is due again.
+            Err(other) if other.owner != holder.owner => holder = other,
+            Err(_) => t.wait(&mut listener, None, "locks_lock").await?,
+        }
+    }
+}
+
+async fn sys_flock(t: &mut CurrentTask, fd: Fd, operation: u32) -> SyscallResult {
+    let f = t.fds().get(fd)?;
+    let kind = match operation & !LOCK_NB {
+        LOCK_SH => LockKind::Read,
+        LOCK_EX => LockKind::Write,
+        LOCK_UN => {
+            locks::unflock(&f)?;
+            return Ok(0);
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let file_locks = locks::locks_of(&f)?;
+    if operation & LOCK_NB != 0 {
+        file_locks.flock(&f, kind)?;
+        return Ok(0);
+    }
+    t.block_on(file_locks.queue(), PollEvents::IN, None, "flock", |_| file_locks.flock(&f, kind)).await?;
+    Ok(0)
+}

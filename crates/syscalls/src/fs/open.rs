@@ -1,0 +1,147 @@
+//! open(2), openat2(2), creat(2), memfd_create(2).
+
+use std::sync::Arc;
+
+use moat_abi::fs::{
+    MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_EXEC, MFD_NAME_MAX, MFD_NOEXEC_SEAL, OpenFlags, OpenHow as RawHow, S_IALLUGO,
+};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::process::limits::Resource;
+use moat_kernel::{CurrentTask, SyscallResult};
+use moat_mm::{PAGE_SIZE, UserAddr};
+use moat_vfs::fd_table::OnExec;
+use moat_vfs::ops::{self, OpenHow};
+use moat_vfs::walk::LookupFlags;
+use moat_vfs::{Fd, OpenFile};
+use zerocopy::FromBytes;
+
+use super::at::{Place, read_path};
+use super::io::Readiness;
+use crate::PathArg;
+
+syscalls! { pub static TABLE;
+    2 open(path: PathArg, flags: OpenFlags, mode: u32) async sys_open, full;
+    85 creat(path: PathArg, mode: u32) async sys_creat, full;
+    257 openat(dirfd: Fd, path: PathArg, flags: OpenFlags, mode: u32) async sys_openat, full;
+    437 openat2(dirfd: Fd, path: PathArg, how: UserAddr, size: usize) async sys_openat2, full;
+    319 memfd_create(name: PathArg, flags: u32) sys_memfd_create, partial("no MFD_HUGETLB");
+}
+
+/// The soft limit of open descriptors.
+pub(crate) fn fd_limit(t: &CurrentTask) -> u64 {
+    t.group.limits.get(Resource::OpenFiles).soft
+}
+
+/// Installs a file at the lowest free descriptor: what most calls that make a file end with.
+///
+/// # Errors
+/// EMFILE.
+pub(crate) fn install(t: &CurrentTask, file: Arc<OpenFile>, on_exec: OnExec) -> SyscallResult {
+    let fd = t.fds().install(file, fd_limit(t), on_exec)?;
+    Ok(i64::from(fd.0).cast_unsigned())
+}
+
+async fn sys_open(t: &mut CurrentTask, path: PathArg, flags: OpenFlags, mode: u32) -> SyscallResult {
+    sys_openat(t, Fd::CWD, path, flags, mode).await
+}
+
+async fn sys_creat(t: &mut CurrentTask, path: PathArg, mode: u32) -> SyscallResult {
+    sys_openat(t, Fd::CWD, path, OpenFlags::CREAT | OpenFlags::WRONLY | OpenFlags::TRUNC, mode).await
+}
+
+async fn sys_openat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, flags: OpenFlags, mode: u32) -> SyscallResult {
+    // Unknown bits are ignored, as ever; openat2 refuses them.
+    let flags = flags & OpenFlags::VALID;
+    let mode = if flags.intersects(OpenFlags::CREAT | OpenFlags::TMPFILE_BIT) { mode & S_IALLUGO } else { 0 };
+    open(t, dirfd, path, OpenHow::new(flags, mode)).await
+}
+
+async fn open(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: OpenHow) -> SyscallResult {
+    let text = read_path(t, path)?;
+    t.fds().check_free(1, fd_limit(t))?;
+    let file = {
+        let place = Place::at(t, dirfd, &text)?;
+        ops::open(&place.view(t), &text, &how)?
+    };
+    if !how.flags.contains(OpenFlags::PATH) {
+        finish(t, &file).await?;
+    }
+    install(t, file, OnExec::close_if(how.flags.contains(OpenFlags::CLOEXEC)))
+}
+
+/// Waits for a FIFO's other end.
+async fn finish(t: &mut CurrentTask, file: &OpenFile) -> Result<(), moat_kernel::SyscallError> {
+    let mut ready = None;
+    while !file.is_nonblocking() {
+        match file.file().finish_open(file) {
+            Err(Errno::EAGAIN) => {
+                let ready = ready.get_or_insert_with(|| Readiness::new(file, PollEvents::all()));
+                ready.wait(t, "fifo_open").await?;
+            }
+            done => return Ok(done?),
+        }
+    }
+    Ok(())
+}
+
+async fn sys_openat2(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: UserAddr, size: usize) -> SyscallResult {
+    let raw = read_how(t, how, size)?;
+    open(t, dirfd, path, check_how(&raw)?).await
+}
+
+/// Reads a struct that may be longer than ours if the rest is zero (`copy_struct_from_user`).
+fn read_how(t: &CurrentTask, addr: UserAddr, size: usize) -> Result<RawHow> {
+    if size < size_of::<RawHow>() {
+        return Err(Errno::EINVAL);
+    }
+    if size as u64 > PAGE_SIZE {
+        return Err(Errno::E2BIG);
+    }
+    let mut bytes = vec![0; size];
+    t.mm().read_bytes(addr, &mut bytes)?;
+    let (raw, rest) = RawHow::read_from_prefix(&bytes).map_err(|_| Errno::EINVAL)?;
+    if rest.iter().any(|&b| b != 0) { Err(Errno::E2BIG) } else { Ok(raw) }
+}
+
+fn check_how(raw: &RawHow) -> Result<OpenHow> {
+    use moat_abi::fs::{RESOLVE_BENEATH, RESOLVE_CACHED, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV};
+    let bits = u32::try_from(raw.flags).map_err(|_| Errno::EINVAL)?;
+    let flags = OpenFlags::from_bits(bits).ok_or(Errno::EINVAL)?;
+    let makes = flags.intersects(OpenFlags::CREAT | OpenFlags::TMPFILE_BIT);
+    let mode = u32::try_from(raw.mode).map_err(|_| Errno::EINVAL)?;
+    if (makes && mode & !S_IALLUGO != 0) || (!makes && mode != 0) {
+        return Err(Errno::EINVAL);
+    }
+    if flags.contains(OpenFlags::PATH) && !(OpenFlags::PATH_MASK | OpenFlags::LARGEFILE).contains(flags) {
+        return Err(Errno::EINVAL);
+    }
+    let pairs = [
+        (RESOLVE_NO_XDEV, LookupFlags::NO_XDEV),
+        (RESOLVE_NO_MAGICLINKS, LookupFlags::NO_MAGICLINKS),
+        (RESOLVE_NO_SYMLINKS, LookupFlags::NO_SYMLINKS),
+        (RESOLVE_BENEATH, LookupFlags::BENEATH),
+        (RESOLVE_IN_ROOT, LookupFlags::IN_ROOT),
+        (RESOLVE_CACHED, LookupFlags::empty()),
+    ];
+    let known = pairs.iter().fold(0, |all, p| all | p.0);
+    if raw.resolve & !known != 0 || raw.resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT) == RESOLVE_BENEATH | RESOLVE_IN_ROOT {
+        return Err(Errno::EINVAL);
+    }
+    if raw.resolve & RESOLVE_CACHED != 0 {
+        // Whether a walk stays in the cache is not known before: callers try again without it.
+        return Err(Errno::EAGAIN);
+    }
+    let resolve = pairs.iter().filter(|p| raw.resolve & p.0 != 0).fold(LookupFlags::empty(), |all, p| all | p.1);
+    Ok(OpenHow { flags, mode, resolve })
+}
+
+fn sys_memfd_create(t: &mut CurrentTask, name: PathArg, flags: u32) -> SyscallResult {
+    if flags & !(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC) != 0
+        || flags & (MFD_EXEC | MFD_NOEXEC_SEAL) == MFD_EXEC | MFD_NOEXEC_SEAL
+    {
+        return Err(Errno::EINVAL.into());
+    }
+    let name = t.mm().read_cstr(name.0, MFD_NAME_MAX + 1).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::EINVAL } else { e })?;
+    let file = moat_fs_tmpfs::new_memfd(&name, flags, t.creds())?;
+    install(t, file, OnExec::close_if(flags & MFD_CLOEXEC != 0))
+}

@@ -1,0 +1,190 @@
+//! poll(2) and ppoll(2); and what they share with select(2): deadlines and temporary signal masks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moat_abi::poll::Pollfd;
+use moat_abi::signal::SigSet;
+use moat_abi::time::Timespec;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::task::wait::WaitError;
+use moat_kernel::timer::sleep::RestartBlock;
+use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult};
+use moat_mm::{UserAddr, UserPtr};
+use moat_sync::Listener;
+use moat_vfs::{Fd, OpenFile};
+
+use super::open::fd_limit;
+
+syscalls! { pub static TABLE;
+    7 poll(fds: UserAddr, count: u32, timeout_ms: i32) async sys_poll, full;
+    271 ppoll(fds: UserAddr, count: u32, timeout: UserPtr<Timespec>, mask: UserPtr<SigSet>, size: usize) async sys_ppoll, full;
+}
+
+/// The longest timeout: far points are cut to a century.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// When a timeout ends; `None` waits for ever.
+pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
+    timeout.map(|d| Instant::now() + d.min(FOREVER))
+}
+
+/// Sets the signal mask that a call was given for its time.
+///
+/// # Errors
+/// EINVAL for a size other than 8; EFAULT.
+pub(super) fn set_mask(t: &mut CurrentTask, mask: UserPtr<SigSet>, size: usize) -> Result<()> {
+    if let Some(mask) = mask.non_null() {
+        if size != size_of::<SigSet>() {
+            return Err(Errno::EINVAL);
+        }
+        let mask = t.mm().read(mask)?.difference(SigSet::UNBLOCKABLE);
+        t.set_temporary_mask(mask);
+    }
+    Ok(())
+}
+
+/// Puts the mask back, unless a signal is to be handled under the temporary one.
+pub(super) fn unset_mask<R>(t: &mut CurrentTask, result: &Result<R, SyscallError>) {
+    let interrupted = matches!(result, Err(SyscallError::Restart(_) | SyscallError::Errno(Errno::EINTR)));
+    if !interrupted {
+        t.restore_mask();
+    }
+}
+
+/// One file that a poll looks at.
+pub(super) struct Watched {
+    pub(super) file: Arc<OpenFile>,
+    pub(super) events: PollEvents,
+}
+
+/// Calls `look` until it counts something, the deadline passes (0) or a signal comes; waits for the files in between.
+///
+/// # Errors
+/// Interrupted.
+pub(super) async fn until_ready(
+    t: &mut CurrentTask,
+    files: &[Watched],
+    deadline: Option<Instant>,
+    wchan: &'static str,
+    mut look: impl FnMut() -> u64,
+) -> Result<u64, WaitError> {
+    let n = look();
+    if n > 0 || deadline.is_some_and(|d| d <= Instant::now()) {
+        return Ok(n);
+    }
+    let mut listener = Listener::new();
+    for w in files {
+        if let Some(r) = w.file.register(w.events, listener.notifier()) {
+            listener.keep(r);
+        }
+    }
+    loop {
+        let n = look();
+        if n > 0 {
+            return Ok(n);
+        }
+        match t.wait(&mut listener, deadline, wchan).await {
+            Ok(()) => {}
+            Err(WaitError::TimedOut) => return Ok(look()),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+async fn run(t: &mut CurrentTask, at: UserAddr, count: u32, deadline: Option<Instant>) -> Result<u64, SyscallError> {
+    if u64::from(count) > fd_limit(t) {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut fds: Vec<Pollfd> = t.mm().read_array(at, count as usize, count as usize)?;
+    let mut files = Vec::new();
+    let mut slots = Vec::new();
+    let mut bad = 0;
+    for (i, p) in fds.iter_mut().enumerate() {
+        p.revents = 0;
+        if p.fd < 0 {
+            continue;
+        }
+        match t.fds().get(Fd(p.fd)) {
+            Ok(file) => {
+                files.push(Watched { file, events: PollEvents::from_pollfd(p.events) | PollEvents::ALWAYS });
+                slots.push(i);
+            }
+            Err(_) => {
+                p.revents = PollEvents::NVAL.to_pollfd();
+                bad += 1;
+            }
+        }
+    }
+    // A bad descriptor is an event: then nothing waits.
+    let until = if bad > 0 { Some(Instant::now()) } else { deadline };
+    let result = {
+        let fds = &mut fds;
+        let look = || {
+            let mut n = 0;
+            for (w, slot) in files.iter().zip(&slots) {
+                let ready = w.file.poll() & w.events;
+                if let Some(p) = fds.get_mut(*slot) {
+                    p.revents = ready.to_pollfd();
+                }
+                n += u64::from(!ready.is_empty());
+            }
+            n
+        };
+        until_ready(t, &files, until, "poll", look).await
+    };
+    let n = result?;
+    for (i, p) in fds.iter().enumerate() {
+        let to: UserPtr<Pollfd> = at.cast::<Pollfd>().index(i as u64)?;
+        // Only `revents` is written, as on Linux.
+        t.mm().write(to.addr().add(6)?.cast(), &p.revents)?;
+    }
+    Ok(n + bad)
+}
+
+async fn sys_poll(t: &mut CurrentTask, fds: UserAddr, count: u32, timeout_ms: i32) -> SyscallResult {
+    let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
+    let until = t.deadline_or(|| deadline(timeout));
+    match run(t, fds, count, until).await {
+        Err(SyscallError::Restart(_)) => {
+            let args = [fds.get(), u64::from(count), i64::from(timeout_ms).cast_unsigned(), 0, 0, 0];
+            Err(Restart::Block(RestartBlock { nr: 7, args, deadline: until }).into())
+        }
+        other => other,
+    }
+}
+
+/// Writes what is left of a timeout back; a timeout in read-only memory is left alone.
+pub(super) fn left(until: Option<Instant>) -> Option<Duration> {
+    until.map(|d| d.saturating_duration_since(Instant::now()))
+}
+
+/// A call whose timeout has been written back can't be made again with it.
+pub(super) fn no_hand(e: SyscallError) -> SyscallError {
+    match e {
+        SyscallError::Restart(_) => Restart::NoHand.into(),
+        other => other,
+    }
+}
+
+async fn sys_ppoll(
+    t: &mut CurrentTask,
+    fds: UserAddr,
+    count: u32,
+    timeout: UserPtr<Timespec>,
+    mask: UserPtr<SigSet>,
+    size: usize,
+) -> SyscallResult {
+    let span = match timeout.non_null() {
+        None => None,
+        Some(p) => Some(t.mm().read(p)?.to_duration()?),
+    };
+    set_mask(t, mask, size)?;
+    let until = deadline(span);
+    let result = run(t, fds, count, until).await;
+    unset_mask(t, &result);
+    if let (Some(p), Some(rest)) = (timeout.non_null(), left(until)) {
+        let _ = t.mm().write(p, &Timespec::from_duration(rest));
+    }
+    result.map_err(no_hand)
+}

@@ -1,0 +1,114 @@
+//! truncate(2), ftruncate(2), fallocate(2), and advice about ranges.
+
+use moat_abi::fs::{
+    FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_UNSHARE_RANGE, FALLOC_FL_ZERO_RANGE,
+    FileType, POSIX_FADV_NOREUSE,
+};
+use moat_abi::signal::Signal;
+use moat_abi::{Errno, Result};
+use moat_kernel::process::limits::Resource;
+use moat_kernel::{CurrentTask, SyscallResult};
+use moat_vfs::walk::LookupFlags;
+use moat_vfs::{Access, Fd, ops};
+
+use super::at::find;
+use crate::PathArg;
+
+syscalls! { pub static TABLE;
+    76 truncate(path: PathArg, len: i64) sys_truncate, full;
+    77 ftruncate(fd: Fd, len: i64) sys_ftruncate, full;
+    285 fallocate(fd: Fd, mode: u32, offset: i64, len: i64) sys_fallocate, full;
+    221 fadvise64(fd: Fd, offset: i64, len: i64, advice: u32) sys_fadvise64, stub("checked, and left to the host's page cache");
+    187 readahead(fd: Fd, offset: i64, count: usize) sys_readahead, stub("checked, and left to the host's page cache");
+}
+
+/// Checks RLIMIT_FSIZE for a file that is to grow to `len`.
+fn check_limit(t: &mut CurrentTask, old: u64, len: u64) -> Result<()> {
+    if len > old && len > t.group.limits.get(Resource::FileSize).soft {
+        t.send_to_self(Signal::SIGXFSZ);
+        return Err(Errno::EFBIG);
+    }
+    Ok(())
+}
+
+fn sys_truncate(t: &mut CurrentTask, path: PathArg, len: i64) -> SyscallResult {
+    let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
+    let at = find(t, Fd::CWD, path, LookupFlags::FOLLOW)?;
+    let inode = at.inode();
+    match inode.file_type() {
+        FileType::Directory => return Err(Errno::EISDIR.into()),
+        FileType::Regular => {}
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    inode.permission(t.creds(), Access::WRITE)?;
+    at.mount.check_writable()?;
+    check_limit(t, inode.metadata()?.size, len)?;
+    ops::set_size(t.creds(), inode.as_ref(), len)?;
+    Ok(0)
+}
+
+fn sys_ftruncate(t: &mut CurrentTask, fd: Fd, len: i64) -> SyscallResult {
+    let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
+    let f = t.fds().get(fd)?;
+    if f.inode().file_type() != FileType::Regular || f.check_writable().is_err() {
+        return Err(Errno::EINVAL.into());
+    }
+    check_limit(t, f.metadata()?.size, len)?;
+    f.file().truncate(&f, len)?;
+    Ok(0)
+}
+
+fn check_mode(mode: u32) -> Result<()> {
+    let kinds = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_ZERO_RANGE | FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE;
+    if mode & !(kinds | FALLOC_FL_KEEP_SIZE) != 0 || (mode & kinds).count_ones() > 1 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let keep = mode & FALLOC_FL_KEEP_SIZE != 0;
+    if mode & FALLOC_FL_PUNCH_HOLE != 0 && !keep {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) != 0 && keep {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+fn sys_fallocate(t: &mut CurrentTask, fd: Fd, mode: u32, offset: i64, len: i64) -> SyscallResult {
+    let f = t.fds().get(fd)?;
+    let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+    let len = u64::try_from(len).ok().filter(|l| *l > 0).ok_or(Errno::EINVAL)?;
+    check_mode(mode)?;
+    f.check_writable()?;
+    match f.inode().file_type() {
+        FileType::Regular => {}
+        FileType::Fifo => return Err(Errno::ESPIPE.into()),
+        FileType::Directory => return Err(Errno::EISDIR.into()),
+        _ => return Err(Errno::ENODEV.into()),
+    }
+    let end = offset.checked_add(len).filter(|e| i64::try_from(*e).is_ok()).ok_or(Errno::EFBIG)?;
+    if mode & FALLOC_FL_KEEP_SIZE == 0 {
+        check_limit(t, f.metadata()?.size, end)?;
+    }
+    f.file().fallocate(&f, mode, offset, len)?;
+    Ok(0)
+}
+
+fn sys_fadvise64(t: &mut CurrentTask, fd: Fd, _offset: i64, len: i64, advice: u32) -> SyscallResult {
+    let f = t.fds().get(fd)?;
+    if f.inode().file_type() == FileType::Fifo {
+        return Err(Errno::ESPIPE.into());
+    }
+    if len < 0 || advice > POSIX_FADV_NOREUSE {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
+}
+
+fn sys_readahead(t: &mut CurrentTask, fd: Fd, _offset: i64, _count: usize) -> SyscallResult {
+    let f = t.fds().get(fd)?;
+    f.check_readable()?;
+    if f.inode().file_type() != FileType::Regular {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
+}

@@ -1,0 +1,174 @@
+//! sendfile(2) and copy_file_range(2): from file to file through the sentry's buffer.
+
+use std::sync::Arc;
+
+use moat_abi::fs::{FileType, MAX_RW_COUNT, OpenFlags};
+use moat_abi::signal::Signal;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
+use moat_mm::UserPtr;
+use moat_vfs::{Fd, OpenFile};
+
+use super::io::Readiness;
+
+syscalls! { pub static TABLE;
+    40 sendfile(out: Fd, input: Fd, offset: UserPtr<i64>, count: usize) async sys_sendfile, full;
+    326 copy_file_range(input: Fd, in_offset: UserPtr<i64>, out: Fd, out_offset: UserPtr<i64>, count: usize, flags: u32) async sys_copy_file_range, full;
+}
+
+/// Bytes moved at a time.
+const CHUNK: usize = 128 * 1024;
+
+/// Reads an offset argument; `None` where the file's position counts.
+pub(super) fn read_offset(t: &CurrentTask, at: UserPtr<i64>) -> Result<Option<u64>> {
+    match at.non_null() {
+        None => Ok(None),
+        Some(p) => u64::try_from(t.mm().read(p)?).map(Some).map_err(|_| Errno::EINVAL),
+    }
+}
+
+/// Writes an offset argument back.
+pub(super) fn write_offset(t: &CurrentTask, at: UserPtr<i64>, offset: Option<u64>) -> Result<()> {
+    match (at.non_null(), offset) {
+        (Some(p), Some(o)) => t.mm().write(p, &i64::try_from(o).map_err(|_| Errno::EOVERFLOW)?),
+        _ => Ok(()),
+    }
+}
+
+/// Writes all of `data`, waiting for room; gives what was written before an error.
+pub(super) async fn write_all(
+    t: &mut CurrentTask,
+    out: &OpenFile,
+    data: &[u8],
+    mut at: Option<&mut u64>,
+) -> (usize, Result<(), SyscallError>) {
+    let mut done = 0;
+    let mut ready = None;
+    while done < data.len() {
+        let rest = data.get(done..).unwrap_or_default();
+        let result = match &mut at {
+            None => out.write(rest),
+            Some(pos) => out.write_at(rest, **pos).inspect(|n| **pos = pos.saturating_add(*n as u64)),
+        };
+        match result {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(Errno::EAGAIN) if !out.is_nonblocking() => {
+                let ready = ready.get_or_insert_with(|| Readiness::new(out, PollEvents::WRITABLE));
+                if let Err(e) = ready.wait(t, "splice_write").await {
+                    return (done, Err(e));
+                }
+            }
+            Err(e) => {
+                if e == Errno::EPIPE {
+                    t.send_to_self(Signal::SIGPIPE);
+                }
+                return (done, Err(e.into()));
+            }
+        }
+    }
+    (done, Ok(()))
+}
+
+/// Copies up to `count` bytes. Positions without an offset move with what was written.
+async fn copy(
+    t: &mut CurrentTask,
+    input: &Arc<OpenFile>,
+    in_at: &mut Option<u64>,
+    out: &Arc<OpenFile>,
+    out_at: &mut Option<u64>,
+    count: usize,
+) -> SyscallResult {
+    let mut done = 0;
+    let mut buf = vec![0; count.min(CHUNK)];
+    let mut result = Ok(());
+    while done < count && result.is_ok() && !(done > 0 && t.is_interrupted()) {
+        let want = (count - done).min(buf.len());
+        let from = in_at.unwrap_or_else(|| input.pos());
+        let n = match input.read_at(buf.get_mut(..want).unwrap_or_default(), from) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(e) => {
+                result = Err(e.into());
+                break;
+            }
+        };
+        let (written, r) = write_all(t, out, buf.get(..n).unwrap_or_default(), out_at.as_mut()).await;
+        result = r;
+        let reached = from.saturating_add(written as u64);
+        match in_at {
+            Some(at) => *at = reached,
+            None => input.set_pos(reached),
+        }
+        done += written;
+        if written < n {
+            break;
+        }
+    }
+    if done == 0 {
+        result?;
+    }
+    Ok(done as u64)
+}
+
+async fn sys_sendfile(t: &mut CurrentTask, out: Fd, input: Fd, offset: UserPtr<i64>, count: usize) -> SyscallResult {
+    let source = t.fds().get(input)?;
+    source.check_readable()?;
+    let mut at = read_offset(t, offset)?;
+    if at.is_some() {
+        source.check_positional()?;
+    }
+    let sink = t.fds().get(out)?;
+    sink.check_writable()?;
+    let special = matches!(source.inode().file_type(), FileType::Fifo | FileType::Socket | FileType::Directory);
+    if isize::try_from(count).is_err() || special || sink.flags().contains(OpenFlags::APPEND) {
+        return Err(Errno::EINVAL.into());
+    }
+    source.check_positional().map_err(|_| Errno::EINVAL)?;
+    let n = copy(t, &source, &mut at, &sink, &mut None, count.min(MAX_RW_COUNT)).await?;
+    write_offset(t, offset, at)?;
+    Ok(n)
+}
+
+fn check_copy(source: &OpenFile, sink: &OpenFile) -> Result<()> {
+    for f in [source, sink] {
+        match f.inode().file_type() {
+            FileType::Directory => return Err(Errno::EISDIR),
+            FileType::Regular => {}
+            _ => return Err(Errno::EINVAL),
+        }
+    }
+    source.check_readable()?;
+    sink.check_writable()?;
+    if sink.flags().contains(OpenFlags::APPEND) { Err(Errno::EBADF) } else { Ok(()) }
+}
+
+async fn sys_copy_file_range(
+    t: &mut CurrentTask,
+    input: Fd,
+    in_offset: UserPtr<i64>,
+    out: Fd,
+    out_offset: UserPtr<i64>,
+    count: usize,
+    flags: u32,
+) -> SyscallResult {
+    let source = t.fds().get(input)?;
+    let sink = t.fds().get(out)?;
+    let mut in_at = read_offset(t, in_offset)?;
+    let mut out_at = read_offset(t, out_offset)?;
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    check_copy(&source, &sink)?;
+    let count = count.min(MAX_RW_COUNT);
+    let (from, to) = (in_at.unwrap_or_else(|| source.pos()), out_at.unwrap_or_else(|| sink.pos()));
+    let len = count as u64;
+    let same = source.metadata()?.key() == sink.metadata()?.key();
+    if same && from < to.saturating_add(len) && to < from.saturating_add(len) {
+        return Err(Errno::EINVAL.into());
+    }
+    let n = copy(t, &source, &mut in_at, &sink, &mut out_at, count).await?;
+    write_offset(t, in_offset, in_at)?;
+    write_offset(t, out_offset, out_at)?;
+    Ok(n)
+}

@@ -12,6 +12,7 @@
 pub mod table;
 pub mod arg;
 
+pub mod fs;
 pub mod futex;
 pub mod exec;
 pub mod ids;

@@ -117,7 +117,7 @@ fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
         crate::trace::TABLE,
         crate::memory::TABLE,
     ];
-    areas.to_vec().into_iter().flatten()
+    areas.to_vec().into_iter().chain(crate::fs::TABLES.iter().copied()).flatten()
 }
 
 struct Table {

@@ -11,7 +11,7 @@ use moat_abi::signal::Signal;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::process::limits::{INFINITY, Resource};
 use moat_kernel::task::wait::WaitError;
-use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult};
+use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
 use moat_mm::iovec::IoVec;
 use moat_sync::Listener;
 use moat_vfs::file::SyncKind;
@@ -317,12 +317,4 @@ fn sync_if_asked(f: &OpenFile) -> Result<()> {
     }
     let kind = if f.flags().contains(OpenFlags::SYNC) { SyncKind::All } else { SyncKind::Data };
     f.file().sync(f, kind)
-}
-
-/// A restartable interruption becomes EINTR: for calls that are not restarted.
-pub(crate) fn never_restart(e: SyscallError) -> SyscallError {
-    match e {
-        SyscallError::Restart(Restart::Sys) => Errno::EINTR.into(),
-        other => other,
-    }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use mount::{Backing, DevptsOptions, FileBind, MountFlags, MountKind, MountSpec, Overlay, RootSpec, TmpfsOptions};
-pub use process::{CapabilitySpec, ProcessSpec, RlimitSpec};
+pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 
 /// The version of [`SandboxSpec`]'s layout; boot refuses another one.
 pub const SPEC_VERSION: u32 = 1;

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use moat_control::spec::{CapabilitySpec, DevptsOptions, Lifetime, MountFlags, MountKind, Overlay, ProcessSpec};
+use moat_control::spec::{
+    CapabilitySpec, DevptsOptions, InitSignals, Lifetime, MountFlags, MountKind, Overlay, ProcessSpec,
+};
 
 use crate::blueprint::{Blueprint, HostMount, MountBlueprint, MountSource};
 use crate::error::{Context, Result};
@@ -155,6 +157,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
             uid: request.uid,
             gid: request.gid,
             capabilities: if request.uid == 0 { CapabilitySpec::full() } else { CapabilitySpec::default() },
+            init: InitSignals::Ordinary,
             terminal: request.terminal,
             ..ProcessSpec::default()
         },

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use moat_abi::cap::CapSet;
 use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::{Errno, nr};
-use moat_control::spec::{NetworkMode, PlatformKind, ProcessSpec, SandboxSpec};
+use moat_control::spec::{InitSignals, NetworkMode, PlatformKind, ProcessSpec, SandboxSpec};
 use moat_control::{BootError, ExitStatus};
 use moat_fs_host::stdio;
 use moat_kernel::kernel::{Config, Kernel, Strace};
@@ -77,6 +77,9 @@ fn run(args: BootArgs, request: SpawnRequest) -> Result<ExitStatus, BootError> {
         let outcome = match spawn(request).await {
             Err(errno) => Err(BootError::command(spec.process.args.first().map_or("", |a| a), errno)),
             Ok(process) => {
+                if spec.process.init == InitSignals::Ordinary {
+                    process.group().signals.lock().unkillable = false;
+                }
                 // Without anybody to hear it the creator is gone; an attached sandbox is about to be killed.
                 let _ = start_sync.booted();
                 control::serve(control, spec.id.clone(), process.clone());

@@ -49,7 +49,7 @@ fn spec() -> SandboxSpec {
         "version": 1, "id": "t", "hostname": "", "domainname": "", "platform": "systrap", "network": "none",
         "process": {"args": ["x"], "env": [], "cwd": "/", "uid": 0, "gid": 0, "additional_gids": [], "umask": null,
             "capabilities": {"effective": 0, "permitted": 0, "inheritable": 0, "bounding": 0, "ambient": 0},
-            "rlimits": [], "no_new_privs": false, "oom_score_adj": null, "terminal": false, "console_size": null},
+            "rlimits": [], "no_new_privs": false, "oom_score_adj": null, "init": "protected", "terminal": false, "console_size": null},
         "root": {"backing": {"directory": 9}, "readonly": false, "overlay": "memory"},
         "mounts": [], "masked_paths": [], "readonly_paths": [], "sysctls": {}, "cpu_count": 1,
         "total_memory_bytes": 1, "lifetime": "attached",

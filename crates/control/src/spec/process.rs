@@ -27,10 +27,23 @@ pub struct ProcessSpec {
     pub no_new_privs: bool,
     /// /proc/self/oom_score_adj.
     pub oom_score_adj: Option<i32>,
+    /// How signals treat it.
+    pub init: InitSignals,
     /// Stdio is a terminal, which becomes the controlling terminal of the guest's session.
     pub terminal: bool,
     /// Rows and columns that the terminal starts with.
     pub console_size: Option<(u16, u16)>,
+}
+
+/// How signals treat the guest's init.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InitSignals {
+    /// As pid_namespaces(7) has it: a signal without a handler does nothing to it.
+    #[default]
+    Protected,
+    /// As any other process: ^C ends a command that does not know that it is an init.
+    Ordinary,
 }
 
 /// Capability sets as bit masks: bit N is capability N of capabilities(7).

@@ -1,6 +1,6 @@
 //! config.json's `process`.
 
-use moat_control::spec::{CapabilitySpec, ProcessSpec, RlimitSpec};
+use moat_control::spec::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process};
 
 use crate::adhoc::clean_absolute;
@@ -36,6 +36,7 @@ pub(super) fn convert(process: &Process, warnings: &mut Vec<String>) -> Result<P
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
         no_new_privs: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: oom_score_adj(process.oom_score_adj())?,
+        init: InitSignals::Protected,
         terminal: process.terminal().unwrap_or(false),
         console_size: process.console_size().map(|size| {
             (u16::try_from(size.height()).unwrap_or(u16::MAX), u16::try_from(size.width()).unwrap_or(u16::MAX))

@@ -27,6 +27,7 @@ pub(crate) fn register() {
     moat_fs_dev::register_drivers();
     moat_fs_proc::register();
     moat_fs_sys::register();
+    moat_net_unix::register();
 }
 
 /// Builds the namespace: root, mounts in their order, masked and read-only paths.

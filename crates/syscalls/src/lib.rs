@@ -27,6 +27,7 @@ pub mod timers;
 pub mod trace;
 pub mod signal;
 pub mod memory;
+pub mod net;
 
 pub use arg::{FromArg, PathArg};
 pub use table::{Support, SyscallDecl, table};

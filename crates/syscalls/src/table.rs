@@ -116,6 +116,7 @@ fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
         crate::timers::TABLE,
         crate::trace::TABLE,
         crate::memory::TABLE,
+        crate::net::TABLE,
     ];
     areas.to_vec().into_iter().chain(crate::fs::TABLES.iter().copied()).flatten()
 }

@@ -7,6 +7,7 @@
 //! - [`open_file`], [`fd_table`], [`fs_context`]: what a process holds.
 //! - [`epoll`], [`locks`]: readiness lists; record locks and flock.
 //! - [`cred`], [`caller`]: on whose behalf something is done.
+//! - [`socket`]: what is the same in all socket families, and their registry.
 //! - [`special`]: devices and FIFOs by number, wherever their nodes are.
 //!
 //! # Invariants
@@ -32,6 +33,7 @@ pub mod mount;
 pub mod open_file;
 pub mod ops;
 pub mod path;
+pub mod socket;
 pub mod special;
 pub mod walk;
 

@@ -1,0 +1,179 @@
+//! Connections of stream and sequential-packet sockets: listen, connect, accept, and the peers of datagram sockets.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::WaitQueue;
+use moat_vfs::Caller;
+use moat_vfs::socket::{Socket, SocketCreds};
+
+use crate::endpoint::{Endpoint, SHUT_READ};
+use crate::names::{self, Given};
+use crate::socket::{Flavor, Phase, UnixSocket, effective_creds};
+
+/// A listening socket's queue.
+pub(crate) struct Backlog {
+    pub(crate) ready: VecDeque<Arc<UnixSocket>>,
+    limit: usize,
+    /// Who listens, as connecting peers see it.
+    creds: SocketCreds,
+    /// Connecting sockets that found the queue full.
+    waiting: Vec<Weak<WaitQueue>>,
+}
+
+impl Backlog {
+    /// Who listens.
+    pub(crate) fn creds(&self) -> &SocketCreds {
+        &self.creds
+    }
+
+    /// Ends the queue; gives those to wake.
+    pub(crate) fn end(mut self) -> Vec<Weak<WaitQueue>> {
+        self.wake_connectors()
+    }
+
+    fn wake_connectors(&mut self) -> Vec<Weak<WaitQueue>> {
+        std::mem::take(&mut self.waiting)
+    }
+}
+
+pub(crate) fn wake(waiting: &[Weak<WaitQueue>]) {
+    for queue in waiting.iter().filter_map(Weak::upgrade) {
+        queue.wake(PollEvents::WRITE_READY);
+    }
+}
+
+impl UnixSocket {
+    pub(crate) fn do_listen(&self, caller: &dyn Caller, limit: usize) -> Result<()> {
+        if self.flavor() == Flavor::Datagram {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if self.endpoint.name().is_none() {
+            return Err(Errno::EINVAL);
+        }
+        let creds = effective_creds(caller);
+        let waiting = {
+            let mut state = self.state.lock();
+            match &mut state.phase {
+                Phase::Fresh => {
+                    state.phase = Phase::Listening(Backlog { ready: VecDeque::new(), limit, creds, waiting: Vec::new() });
+                    Vec::new()
+                }
+                Phase::Listening(b) => {
+                    b.limit = limit;
+                    b.creds = creds;
+                    b.wake_connectors()
+                }
+                Phase::Connecting | Phase::Connected | Phase::Released => return Err(Errno::EINVAL),
+            }
+        };
+        wake(&waiting);
+        Ok(())
+    }
+
+    pub(crate) fn do_accept(&self, caller: &dyn Caller) -> Result<Arc<dyn Socket>> {
+        if self.flavor() == Flavor::Datagram {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let (socket, waiting) = {
+            let mut state = self.state.lock();
+            let Phase::Listening(backlog) = &mut state.phase else { return Err(Errno::EINVAL) };
+            let Some(socket) = backlog.ready.pop_front() else {
+                return Err(if self.endpoint.shutdown_bits() & SHUT_READ != 0 { Errno::EINVAL } else { Errno::EAGAIN });
+            };
+            (socket, backlog.wake_connectors())
+        };
+        wake(&waiting);
+        if self.pass_creds() {
+            socket.endpoint.core.set_option(caller, moat_abi::socket::SO_PASSCRED, &1u32.to_ne_bytes())?;
+        }
+        Ok(socket)
+    }
+
+    pub(crate) fn connect_stream(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        names::parse(addr)?;
+        self.bind_if_credentials_pass(caller)?;
+        let listener = names::find(caller, self.net_id(), self.flavor(), addr)?;
+        {
+            let mut state = self.state.lock();
+            match state.phase {
+                Phase::Fresh => state.phase = Phase::Connecting,
+                Phase::Connected => return Err(Errno::EISCONN),
+                Phase::Connecting | Phase::Listening(_) | Phase::Released => return Err(Errno::EINVAL),
+            }
+        }
+        let joined = self.join(caller, &listener);
+        let mut state = self.state.lock();
+        match joined {
+            Ok((server, creds)) => {
+                // Before the phase says so: from then on the peer is looked up without a lock.
+                let _ = self.peer.set(server);
+                state.peer_creds = Some(creds);
+                state.phase = Phase::Connected;
+                Ok(())
+            }
+            Err(e) => {
+                if matches!(state.phase, Phase::Connecting) {
+                    state.phase = Phase::Fresh;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Puts a new server end in the listener's queue; gives its endpoint and who listens.
+    fn join(&self, caller: &dyn Caller, listener: &Arc<UnixSocket>) -> Result<(Arc<Endpoint>, SocketCreds)> {
+        let server = UnixSocket::accepted(listener, self, effective_creds(caller));
+        let (endpoint, creds) = {
+            let mut state = listener.state.lock();
+            let Phase::Listening(backlog) = &mut state.phase else { return Err(Errno::ECONNREFUSED) };
+            if listener.endpoint.shutdown_bits() & SHUT_READ != 0 {
+                return Err(Errno::ECONNREFUSED);
+            }
+            if backlog.ready.len() > backlog.limit {
+                backlog.waiting.retain(|w| w.strong_count() > 0);
+                backlog.waiting.push(Arc::downgrade(self.endpoint.core.queue()));
+                return Err(Errno::EAGAIN);
+            }
+            let endpoint = server.endpoint.clone();
+            backlog.ready.push_back(server);
+            (endpoint, backlog.creds.clone())
+        };
+        listener.endpoint.core.queue().wake(PollEvents::READ_READY);
+        Ok((endpoint, creds))
+    }
+
+    /// Names the peer of a datagram socket, or takes the name away.
+    pub(crate) fn connect_datagram(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        if moat_vfs::socket::family_of(addr) == Some(moat_abi::socket::AF_UNSPEC) {
+            self.endpoint.only_from.store(0, Ordering::Release);
+            let old = self.state.lock().datagram_peer.take();
+            drop(old);
+            return Ok(());
+        }
+        names::parse(addr)?;
+        self.bind_if_credentials_pass(caller)?;
+        let other = names::find(caller, self.net_id(), self.flavor(), addr)?;
+        self.check_may_send(&other.endpoint)?;
+        self.endpoint.only_from.store(other.endpoint.id(), Ordering::Release);
+        let old = self.state.lock().datagram_peer.replace(other.endpoint.clone());
+        drop(old);
+        Ok(())
+    }
+
+    /// A connected datagram socket takes messages of its peer only (`unix_may_send`).
+    pub(crate) fn check_may_send(&self, to: &Endpoint) -> Result<()> {
+        let only = to.only_from.load(Ordering::Acquire);
+        if only == 0 || only == self.endpoint.id() { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// A socket that passes credentials gets a name by itself, so that its messages can be answered.
+    pub(crate) fn bind_if_credentials_pass(&self, caller: &dyn Caller) -> Result<()> {
+        if self.pass_creds() && self.endpoint.name().is_none() {
+            return self.bind_to(caller, &Given::Unnamed);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! /proc/net/unix, proc_pid_net(5).
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, OnceLock, Weak};
+
+use moat_abi::socket::{SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::socket::Socket;
+
+use crate::socket::{Flavor, UnixSocket};
+
+type Sockets = BTreeMap<u64, Weak<UnixSocket>>;
+
+fn sockets() -> &'static Mutex<Sockets> {
+    static SOCKETS: OnceLock<Mutex<Sockets>> = OnceLock::new();
+    SOCKETS.get_or_init(|| Mutex::new(LockClass::Table, Sockets::new()))
+}
+
+pub(crate) fn enter(socket: &Arc<UnixSocket>) {
+    sockets().lock().insert(socket.core().ino(), Arc::downgrade(socket));
+}
+
+pub(crate) fn leave(socket: &UnixSocket) {
+    sockets().lock().remove(&socket.core().ino());
+}
+
+/// The text of /proc/net/unix.
+#[must_use]
+pub fn unix(net_id: u64) -> Vec<u8> {
+    let all: Vec<Arc<UnixSocket>> = sockets().lock().values().filter_map(Weak::upgrade).collect();
+    let mut text = String::from("Num       RefCount Protocol Flags    Type St Inode Path\n").into_bytes();
+    for s in all.iter().filter(|s| s.net_id() == net_id) {
+        let (connected, listening) = s.phase_bits();
+        let kind = match s.flavor() {
+            Flavor::Stream => SOCK_STREAM,
+            Flavor::Datagram => SOCK_DGRAM,
+            Flavor::SeqPacket => SOCK_SEQPACKET,
+        };
+        // SO_ACCEPTCON in the flags; SS_UNCONNECTED or SS_CONNECTED.
+        let (flags, state) = (if listening { 0x10000 } else { 0 }, if connected { 3 } else { 1 });
+        let mut line = String::new();
+        let _ = write!(line, "{:016x}: {:08X} {:08X} {flags:08X} {kind:04X} {state:02X} {:5}", 0, 2, 0, s.core().ino());
+        text.extend_from_slice(line.as_bytes());
+        if let Some(name) = s.endpoint.name() {
+            text.push(b' ');
+            text.extend(name.shown());
+        }
+        text.push(b'\n');
+    }
+    text
+}

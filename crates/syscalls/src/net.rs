@@ -1,0 +1,212 @@
+//! Sockets: calls on addresses and connections here, the rest by what they move.
+//!
+//! - [`transfer`]: bytes between guest memory and sockets, with waiting. - [`message`]: sendmsg(2) and its like.
+//! - [`control`]: ancillary data. - [`options`]: getsockopt(2), setsockopt(2). - [`address`]: `struct sockaddr`.
+
+mod address;
+mod control;
+mod message;
+mod options;
+mod transfer;
+
+use std::sync::Arc;
+
+use moat_abi::fs::OpenFlags;
+use moat_abi::socket::{AF_MAX, SOCK_CLOEXEC, SOCK_MAX, SOCK_NONBLOCK, SOCK_TYPE_MASK, SOMAXCONN};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::{CurrentTask, Resource, SyscallError, SyscallResult};
+use moat_mm::{UserAddr, UserPtr};
+use moat_vfs::fd_table::OnExec;
+use moat_vfs::socket::{BufferSide, Shutdown, Socket, SocketFile, SocketKind, open_socket, registry};
+use moat_vfs::{Fd, OpenFile};
+
+use transfer::Waiter;
+
+syscalls! { pub static TABLE;
+    41 socket(family: i32, kind: u32, protocol: i32) sys_socket, full;
+    42 connect(fd: Fd, addr: UserAddr, len: i32) async sys_connect, full;
+    43 accept(fd: Fd, addr: UserAddr, len: UserPtr<i32>) async sys_accept, full;
+    44 sendto(fd: Fd, buf: UserAddr, count: usize, flags: u32, addr: UserAddr, addr_len: i32) async message::sys_sendto, full;
+    45 recvfrom(fd: Fd, buf: UserAddr, count: usize, flags: u32, addr: UserAddr, addr_len: UserPtr<i32>) async message::sys_recvfrom, full;
+    46 sendmsg(fd: Fd, message: UserAddr, flags: u32) async message::sys_sendmsg, full;
+    47 recvmsg(fd: Fd, message: UserAddr, flags: u32) async message::sys_recvmsg, full;
+    48 shutdown(fd: Fd, how: u32) sys_shutdown, full;
+    49 bind(fd: Fd, addr: UserAddr, len: i32) sys_bind, full;
+    50 listen(fd: Fd, backlog: i32) sys_listen, full;
+    51 getsockname(fd: Fd, addr: UserAddr, len: UserPtr<i32>) sys_getsockname, full;
+    52 getpeername(fd: Fd, addr: UserAddr, len: UserPtr<i32>) sys_getpeername, full;
+    53 socketpair(family: i32, kind: u32, protocol: i32, fds: UserPtr<[i32; 2]>) sys_socketpair, full;
+    54 setsockopt(fd: Fd, level: u32, name: u32, value: UserAddr, len: i32) options::sys_setsockopt, full;
+    55 getsockopt(fd: Fd, level: u32, name: u32, value: UserAddr, len: UserPtr<i32>) options::sys_getsockopt, full;
+    288 accept4(fd: Fd, addr: UserAddr, len: UserPtr<i32>, flags: u32) async sys_accept4, full;
+    299 recvmmsg(fd: Fd, messages: UserAddr, count: u32, flags: u32, timeout: UserAddr) async message::sys_recvmmsg, full;
+    307 sendmmsg(fd: Fd, messages: UserAddr, count: u32, flags: u32) async message::sys_sendmmsg, full;
+}
+
+/// The open socket of a descriptor.
+struct Sock(Arc<OpenFile>);
+
+impl Sock {
+    /// # Errors
+    /// EBADF, ENOTSOCK.
+    fn get(t: &CurrentTask, fd: Fd) -> Result<Sock> {
+        let file = t.fds().get(fd)?;
+        if file.downcast::<SocketFile>().is_none() {
+            return Err(Errno::ENOTSOCK);
+        }
+        Ok(Sock(file))
+    }
+
+    fn file(&self) -> &Arc<OpenFile> {
+        &self.0
+    }
+
+    fn socket(&self) -> Result<&Arc<dyn Socket>> {
+        self.0.downcast::<SocketFile>().map(SocketFile::socket).ok_or(Errno::ENOTSOCK)
+    }
+}
+
+fn descriptor_limit(t: &CurrentTask) -> u64 {
+    t.group.limits.get(Resource::OpenFiles).soft
+}
+
+fn install(t: &CurrentTask, socket: Arc<dyn Socket>, flags: u32) -> Result<Fd> {
+    let open_flags = if flags & SOCK_NONBLOCK != 0 { OpenFlags::NONBLOCK } else { OpenFlags::empty() };
+    let file = open_socket(socket, open_flags, t.creds());
+    t.fds().install(file, descriptor_limit(t), OnExec::close_if(flags & SOCK_CLOEXEC != 0))
+}
+
+fn result_fd(fd: Fd) -> SyscallResult {
+    u64::try_from(fd.0).map_err(|_| Errno::EBADF.into())
+}
+
+/// Decodes the arguments of socket(2) and socketpair(2).
+fn decode_kind(family: i32, kind: u32, protocol: i32) -> Result<(SocketKind, u32)> {
+    let flags = kind & !SOCK_TYPE_MASK;
+    if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let family = u16::try_from(family).ok().filter(|f| *f < AF_MAX).ok_or(Errno::EAFNOSUPPORT)?;
+    let socket_type = kind & SOCK_TYPE_MASK;
+    if socket_type >= SOCK_MAX {
+        return Err(Errno::EINVAL);
+    }
+    Ok((SocketKind { family, socket_type, protocol: protocol.cast_unsigned() }, flags))
+}
+
+fn sys_socket(t: &mut CurrentTask, family: i32, kind: u32, protocol: i32) -> SyscallResult {
+    let (kind, flags) = decode_kind(family, kind, protocol)?;
+    let socket = registry::new_socket(t, kind)?;
+    result_fd(install(t, socket, flags)?)
+}
+
+fn sys_socketpair(t: &mut CurrentTask, family: i32, kind: u32, protocol: i32, fds: UserPtr<[i32; 2]>) -> SyscallResult {
+    let (kind, flags) = decode_kind(family, kind, protocol)?;
+    t.fds().check_free(2, descriptor_limit(t))?;
+    // As on Linux the numbers are written before the sockets exist, so that a fault leaves nothing behind.
+    t.mm().write(fds, &[-1; 2])?;
+    let (a, b) = registry::new_pair(t, kind)?;
+    let a = install(t, a, flags)?;
+    let b = match install(t, b, flags) {
+        Ok(b) => b,
+        Err(e) => {
+            t.fds().close(a)?;
+            return Err(e.into());
+        }
+    };
+    t.mm().write(fds, &[a.0, b.0])?;
+    Ok(0)
+}
+
+fn sys_bind(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> SyscallResult {
+    let sock = Sock::get(t, fd)?;
+    let addr = address::read(t, addr, len)?;
+    sock.socket()?.bind(t, addr.as_bytes())?;
+    Ok(0)
+}
+
+fn sys_listen(t: &mut CurrentTask, fd: Fd, backlog: i32) -> SyscallResult {
+    let sock = Sock::get(t, fd)?;
+    // As Linux compares: a negative number is a large one.
+    let backlog = backlog.cast_unsigned().min(SOMAXCONN) as usize;
+    sock.socket()?.listen(t, backlog)?;
+    Ok(0)
+}
+
+async fn sys_accept(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i32>) -> SyscallResult {
+    sys_accept4(t, fd, addr, len, 0).await
+}
+
+async fn sys_accept4(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i32>, flags: u32) -> SyscallResult {
+    if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let sock = Sock::get(t, fd)?;
+    t.fds().check_free(1, descriptor_limit(t))?;
+    let socket = sock.socket()?;
+    let mut waiter = Waiter::new(socket, PollEvents::READABLE);
+    let new = loop {
+        match socket.accept(t) {
+            Err(Errno::EAGAIN) if !sock.file().is_nonblocking() => waiter.wait(t, "accept").await?,
+            done => break done?,
+        }
+    };
+    if !addr.is_null() {
+        let written = new.peer_address().map_err(|_| Errno::ECONNABORTED).and_then(|peer| address::write(t, addr, len, &peer));
+        if let Err(e) = written {
+            new.release();
+            return Err(e.into());
+        }
+    }
+    result_fd(install(t, new, flags)?)
+}
+
+async fn sys_connect(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> SyscallResult {
+    let sock = Sock::get(t, fd)?;
+    let addr = address::read(t, addr, len)?;
+    let socket = sock.socket()?;
+    let mut waiter = Waiter::new(socket, PollEvents::WRITABLE);
+    waiter.limit_by(BufferSide::Send);
+    loop {
+        match socket.connect(t, addr.as_bytes()) {
+            Err(Errno::EAGAIN) if !sock.file().is_nonblocking() => waiter.wait(t, "connect").await?,
+            Err(Errno::EINPROGRESS | Errno::EALREADY) if !sock.file().is_nonblocking() => break,
+            done => {
+                done?;
+                return Ok(0);
+            }
+        }
+    }
+    loop {
+        match socket.finish_connect() {
+            Err(Errno::EAGAIN) => match waiter.wait(t, "connect").await {
+                Err(SyscallError::Errno(Errno::EAGAIN)) => return Err(Errno::EINPROGRESS.into()),
+                other => other?,
+            },
+            done => {
+                done?;
+                return Ok(0);
+            }
+        }
+    }
+}
+
+fn sys_getsockname(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i32>) -> SyscallResult {
+    let sock = Sock::get(t, fd)?;
+    let name = sock.socket()?.local_address()?;
+    address::write(t, addr, len, &name)?;
+    Ok(0)
+}
+
+fn sys_getpeername(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i32>) -> SyscallResult {
+    let sock = Sock::get(t, fd)?;
+    let name = sock.socket()?.peer_address()?;
+    address::write(t, addr, len, &name)?;
+    Ok(0)
+}
+
+fn sys_shutdown(t: &mut CurrentTask, fd: Fd, how: u32) -> SyscallResult {
+    let sock = Sock::get(t, fd)?;
+    sock.socket()?.shutdown(Shutdown::from_raw(how)?)?;
+    Ok(0)
+}

@@ -1,0 +1,274 @@
+//! Bytes between guest memory and a socket: the loops behind send(2) and recv(2).
+
+use std::time::Instant;
+
+use moat_abi::signal::Signal;
+use moat_abi::socket::MsgFlags;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::task::wait::WaitError;
+use moat_kernel::{CurrentTask, SyscallError};
+use moat_mm::UserAddr;
+use moat_mm::iovec::IoVec;
+use moat_sync::Listener;
+use moat_vfs::socket::{Ancillary, BufferSide, Incoming, Outgoing, SockAddr, Socket};
+
+use super::Sock;
+
+/// Bytes of a stream that are moved at a time.
+const CHUNK: usize = 128 * 1024;
+/// Longest message with borders that is looked at; a socket's own limit is lower.
+const LONGEST_MESSAGE: usize = 4 * 1024 * 1024;
+/// Scratch memory that a task keeps between calls.
+const KEEP: usize = 256 * 1024;
+
+/// Waits for a socket in the way that no change is missed: look, listen, look again, wait.
+pub(super) struct Waiter<'a> {
+    socket: &'a dyn Socket,
+    events: PollEvents,
+    listener: Option<Listener>,
+    side: BufferSide,
+    deadline: Option<Instant>,
+}
+
+impl<'a> Waiter<'a> {
+    pub(super) fn new(socket: &'a std::sync::Arc<dyn Socket>, events: PollEvents) -> Waiter<'a> {
+        Waiter { socket: &**socket, events, listener: None, side: BufferSide::Receive, deadline: None }
+    }
+
+    /// Which of the socket's timeouts ends the wait.
+    pub(super) fn limit_by(&mut self, side: BufferSide) {
+        self.side = side;
+    }
+
+    /// To be called after an attempt gave EAGAIN; the attempt is to be made again when this returns.
+    ///
+    /// # Errors
+    /// EAGAIN when the socket's timeout has passed; an interruption, which restarts the call unless there is a timeout.
+    pub(super) async fn wait(&mut self, t: &mut CurrentTask, wchan: &'static str) -> Result<(), SyscallError> {
+        let Some(listener) = &mut self.listener else {
+            self.deadline = self.socket.core().timeout(self.side).map(|d| Instant::now() + d);
+            self.listener = Some(self.socket.core().queue().listen(self.events));
+            return Ok(());
+        };
+        match t.wait(listener, self.deadline, wchan).await {
+            Err(WaitError::Interrupted) if self.deadline.is_some() => Err(Errno::EINTR.into()),
+            other => Ok(other?),
+        }
+    }
+}
+
+/// Gives `body` a buffer of `len` bytes that belongs to the task.
+fn with_scratch<R>(t: &mut CurrentTask, len: usize, body: impl FnOnce(&mut CurrentTask, &mut [u8]) -> R) -> R {
+    let mut scratch = std::mem::take(&mut t.scratch);
+    if scratch.len() < len {
+        scratch.resize(len, 0);
+    }
+    let result = body(t, scratch.get_mut(..len).unwrap_or_default());
+    if scratch.len() > KEEP {
+        scratch.truncate(KEEP);
+        scratch.shrink_to_fit();
+    }
+    t.scratch = scratch;
+    result
+}
+
+/// The parts of the buffers that bytes `skip..skip + len` fall into.
+fn pieces(iov: &IoVec, skip: usize, len: usize) -> impl Iterator<Item = (UserAddr, usize)> + '_ {
+    let (mut skip, mut left) = (skip, len);
+    iov.slices.iter().filter_map(move |s| {
+        if skip >= s.len {
+            skip -= s.len;
+            return None;
+        }
+        let n = (s.len - skip).min(left);
+        let addr = s.addr.add(skip as u64).ok()?;
+        skip = 0;
+        left -= n;
+        (n > 0).then_some((addr, n))
+    })
+}
+
+/// Bytes of `iov` from `skip` on, at most `len`, that the guest can have written to.
+fn writable(t: &CurrentTask, iov: &IoVec, skip: usize, len: usize) -> usize {
+    let mut good = 0;
+    for (addr, n) in pieces(iov, skip, len) {
+        let ok = t.mm().writable_prefix(addr, n);
+        good += ok;
+        if ok < n {
+            break;
+        }
+    }
+    good
+}
+
+fn scatter(t: &CurrentTask, iov: &IoVec, skip: usize, data: &[u8]) -> usize {
+    let mut done = 0;
+    for (addr, n) in pieces(iov, skip, data.len()) {
+        let Some(part) = data.get(done..done + n) else { break };
+        let m = t.mm().write_partial(addr, part).unwrap_or(0);
+        done += m;
+        if m < n {
+            break;
+        }
+    }
+    done
+}
+
+fn gather(t: &CurrentTask, iov: &IoVec, skip: usize, buf: &mut [u8]) -> usize {
+    let mut done = 0;
+    for (addr, n) in pieces(iov, skip, buf.len()) {
+        let Some(part) = buf.get_mut(done..done + n) else { break };
+        let m = t.mm().read_partial(addr, part).unwrap_or(0);
+        done += m;
+        if m < n {
+            break;
+        }
+    }
+    done
+}
+
+/// What a send call asks for.
+pub(super) struct SendCall {
+    pub(super) iov: IoVec,
+    pub(super) to: Option<SockAddr>,
+    pub(super) flags: MsgFlags,
+    pub(super) ancillary: Ancillary,
+}
+
+fn send_step(t: &mut CurrentTask, socket: &dyn Socket, call: &mut SendCall, done: usize) -> Result<usize> {
+    let left = call.iov.total - done;
+    let stream = socket.is_stream();
+    if !stream && left > LONGEST_MESSAGE {
+        return Err(Errno::EMSGSIZE);
+    }
+    let want = if stream { left.min(CHUNK) } else { left };
+    with_scratch(t, want, |t, buf| {
+        let n = gather(t, &call.iov, done, buf);
+        if n < want && (n == 0 || !stream) {
+            return Err(Errno::EFAULT);
+        }
+        let mut message = Outgoing {
+            data: buf.get(..n).unwrap_or_default(),
+            to: call.to.as_ref().map(SockAddr::as_bytes),
+            flags: call.flags,
+            ancillary: std::mem::take(&mut call.ancillary),
+        };
+        let sent = socket.send(Some(t), &mut message);
+        call.ancillary = message.ancillary;
+        sent
+    })
+}
+
+/// Sends a message, or a stream's bytes until all are taken.
+///
+/// # Errors
+/// Those of the socket, with SIGPIPE for a stream's EPIPE; EFAULT; an interruption. None once a byte has been taken.
+pub(super) async fn send(t: &mut CurrentTask, sock: &Sock, mut call: SendCall) -> Result<usize, SyscallError> {
+    let socket = sock.socket()?;
+    let nonblocking = call.flags.contains(MsgFlags::DONTWAIT) || sock.file().is_nonblocking();
+    let mut waiter = Waiter::new(socket, PollEvents::WRITABLE);
+    waiter.limit_by(BufferSide::Send);
+    let mut done = 0;
+    loop {
+        let failed: SyscallError = match send_step(t, &**socket, &mut call, done) {
+            Ok(n) => {
+                done += n;
+                if done >= call.iov.total || !socket.is_stream() {
+                    return Ok(done);
+                }
+                continue;
+            }
+            Err(Errno::EAGAIN) if !nonblocking => match waiter.wait(t, "send").await {
+                Ok(()) => continue,
+                Err(e) => e,
+            },
+            Err(Errno::EPIPE) if done == 0 && socket.is_stream() && !call.flags.contains(MsgFlags::NOSIGNAL) => {
+                t.send_to_self(Signal::SIGPIPE);
+                Errno::EPIPE.into()
+            }
+            Err(e) => e.into(),
+        };
+        return if done > 0 { Ok(done) } else { Err(failed) };
+    }
+}
+
+fn receive_step(t: &mut CurrentTask, socket: &dyn Socket, iov: &IoVec, done: usize, flags: MsgFlags) -> Result<Incoming> {
+    let left = iov.total - done;
+    let want = left.min(if socket.is_stream() { CHUNK } else { LONGEST_MESSAGE });
+    // Before anything is taken: it could not be put back.
+    let room = writable(t, iov, done, want);
+    if room == 0 && want > 0 {
+        return Err(Errno::EFAULT);
+    }
+    with_scratch(t, room, |t, buf| {
+        let m = socket.receive(buf, flags)?;
+        let copied = scatter(t, iov, done, buf.get(..m.len).unwrap_or_default());
+        if copied < m.len { Err(Errno::EFAULT) } else { Ok(m) }
+    })
+}
+
+/// Receives a message, or bytes of a stream: what is there, or with MSG_WAITALL all that fits.
+///
+/// # Errors
+/// Those of the socket; EFAULT; an interruption. None once a byte of a stream has been received.
+pub(super) async fn receive(t: &mut CurrentTask, sock: &Sock, iov: &IoVec, flags: MsgFlags) -> Result<Incoming, SyscallError> {
+    let socket = sock.socket()?;
+    let nonblocking = flags.contains(MsgFlags::DONTWAIT) || sock.file().is_nonblocking();
+    let stream = socket.is_stream();
+    if stream && iov.total == 0 {
+        return Ok(Incoming::default());
+    }
+    let peek = flags.contains(MsgFlags::PEEK);
+    let target = if flags.contains(MsgFlags::WAITALL) && !peek { iov.total } else { socket.core().rcvlowat().min(iov.total) };
+    let mut waiter = Waiter::new(socket, PollEvents::READABLE);
+    let mut all = Incoming::default();
+    loop {
+        match receive_step(t, &**socket, iov, all.len, flags) {
+            Ok(m) if !stream => return Ok(m),
+            Ok(m) => {
+                let ended = m.len == 0 || m.complete || peek;
+                // A short step has emptied the socket.
+                let emptied = m.len < (iov.total - all.len).min(CHUNK);
+                merge(&mut all, m);
+                if ended || all.len >= iov.total || (emptied && all.len >= target) {
+                    return Ok(all);
+                }
+            }
+            Err(Errno::EAGAIN) if all.len > 0 && all.len >= target => return Ok(all),
+            Err(Errno::EAGAIN) if nonblocking || all.len > 0 && all.complete => return done_or(socket.as_ref(), all, Errno::EAGAIN.into()),
+            Err(Errno::EAGAIN) => {
+                if let Err(e) = waiter.wait(t, "recv").await {
+                    return done_or(socket.as_ref(), all, e);
+                }
+            }
+            Err(e) => return done_or(socket.as_ref(), all, e.into()),
+        }
+    }
+}
+
+fn merge(all: &mut Incoming, m: Incoming) {
+    all.len += m.len;
+    all.full_len += m.full_len;
+    all.flags |= m.flags;
+    all.complete |= m.complete;
+    all.from = all.from.or(m.from);
+    if all.ancillary.is_empty() {
+        all.ancillary = m.ancillary;
+    } else {
+        all.ancillary.files.extend(m.ancillary.files);
+        all.ancillary.other.extend(m.ancillary.other);
+    }
+}
+
+/// The bytes received, if any; an error of the socket then stays for the next call.
+fn done_or(socket: &dyn Socket, all: Incoming, error: SyscallError) -> Result<Incoming, SyscallError> {
+    if all.len == 0 {
+        return Err(error);
+    }
+    if let SyscallError::Errno(e) = error
+        && !matches!(e, Errno::EAGAIN | Errno::EFAULT | Errno::EINTR)
+    {
+        socket.core().set_error(e);
+    }
+    Ok(all)
+}

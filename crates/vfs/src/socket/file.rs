@@ -1,0 +1,132 @@
+//! [`SocketFile`]: a socket as an open file.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use moat_abi::fs::{FileType, OpenFlags, S_IALLUGO};
+use moat_abi::socket::MsgFlags;
+use moat_abi::time::Timespec;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::{LockClass, Mutex, WaitQueue};
+
+use super::{Outgoing, Socket, registry};
+use crate::anon::Pseudo;
+use crate::caller::{Caller, now};
+use crate::cred::Credentials;
+use crate::file::File;
+use crate::inode::{Inode, Metadata, OpenContext, SetAttr};
+use crate::open_file::OpenFile;
+
+/// The file around a socket: system calls find the socket of a descriptor by this one type.
+pub struct SocketFile {
+    socket: Arc<dyn Socket>,
+}
+
+impl SocketFile {
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Arc<dyn Socket> {
+        &self.socket
+    }
+
+    /// The socket, as its concrete type.
+    #[must_use]
+    pub fn downcast<T: Socket>(&self) -> Option<&T> {
+        let any: &dyn Any = &*self.socket;
+        any.downcast_ref()
+    }
+}
+
+impl File for SocketFile {
+    fn read(&self, _f: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.socket.receive(buf, MsgFlags::empty()).map(|m| m.len)
+    }
+
+    fn write(&self, _f: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
+        self.socket.send(None, &mut Outgoing::plain(buf))
+    }
+
+    fn poll(&self, _f: &OpenFile) -> PollEvents {
+        self.socket.poll()
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(self.socket.core().queue())
+    }
+
+    fn ioctl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        match self.socket.ioctl(caller, cmd, arg) {
+            Err(Errno::ENOTTY) => registry::device_ioctl(caller, cmd, arg),
+            done => done,
+        }
+    }
+
+    fn release(&self, _f: &OpenFile) {
+        self.socket.release();
+    }
+}
+
+struct Attr {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    time: Timespec,
+}
+
+struct SocketInode {
+    ino: u64,
+    attr: Mutex<Attr>,
+}
+
+impl Inode for SocketInode {
+    fn metadata(&self) -> Result<Metadata> {
+        let a = self.attr.lock();
+        Ok(Metadata {
+            dev: Pseudo::Socket.dev(),
+            ino: self.ino,
+            mode: FileType::Socket.mode_bits() | a.mode,
+            nlink: 1,
+            uid: a.uid,
+            gid: a.gid,
+            blksize: 4096,
+            atime: a.time,
+            mtime: a.time,
+            ctime: a.time,
+            ..Metadata::default()
+        })
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Socket
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        if change.size.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        let mut a = self.attr.lock();
+        a.mode = change.mode.map_or(a.mode, |m| m & S_IALLUGO);
+        a.uid = change.uid.unwrap_or(a.uid);
+        a.gid = change.gid.unwrap_or(a.gid);
+        Ok(())
+    }
+
+    /// A socket can't be opened through /proc/PID/fd.
+    fn open(self: Arc<Self>, _ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        Err(Errno::ENXIO)
+    }
+}
+
+/// Opens a new socket as a file; of `flags`, NONBLOCK counts.
+#[must_use]
+pub fn open_socket(socket: Arc<dyn Socket>, flags: OpenFlags, creds: &Arc<Credentials>) -> Arc<OpenFile> {
+    let ino = socket.core().ino();
+    let attr = Attr { mode: 0o777, uid: creds.fsuid, gid: creds.fsgid, time: now() };
+    let inode = Arc::new(SocketInode { ino, attr: Mutex::new(LockClass::Inode, attr) });
+    let path = Pseudo::Socket.path(inode, format!("socket:[{ino}]").as_bytes());
+    let flags = (flags & OpenFlags::NONBLOCK) | OpenFlags::RDWR;
+    OpenFile::new(Arc::new(SocketFile { socket }), path, flags, creds.clone())
+}

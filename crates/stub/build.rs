@@ -23,9 +23,20 @@ fn link(here: &Path, elf: &Path) {
     rustc.args(["--target", &env::var("TARGET").expect("TARGET")]);
     // The signal handler of the program may use no state but general registers cheaply, so: no vector code.
     for option in [
-        "opt-level=2", "panic=abort", "overflow-checks=off", "debug-assertions=off", "debuginfo=0", "codegen-units=1",
-        "relocation-model=pic", "force-unwind-tables=no", "no-vectorize-loops", "no-vectorize-slp",
-        "link-arg=-nostartfiles", "link-arg=-nostdlib", "link-arg=-static", "link-arg=-no-pie",
+        "opt-level=2",
+        "panic=abort",
+        "overflow-checks=off",
+        "debug-assertions=off",
+        "debuginfo=0",
+        "codegen-units=1",
+        "relocation-model=pic",
+        "force-unwind-tables=no",
+        "no-vectorize-loops",
+        "no-vectorize-slp",
+        "link-arg=-nostartfiles",
+        "link-arg=-nostdlib",
+        "link-arg=-static",
+        "link-arg=-no-pie",
     ] {
         rustc.args(["-C", option]);
     }

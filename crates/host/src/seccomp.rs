@@ -72,6 +72,14 @@ impl Listener {
         if r == 0 { Ok(()) } else { Err(last_errno()) }
     }
 
+    /// Whether a notification waits.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok() && fds[0].revents().contains(PollFlags::IN)
+    }
+
     /// Takes in one notification. Blocks if there is none: poll(2) the descriptor first.
     ///
     /// # Errors

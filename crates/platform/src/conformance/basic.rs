@@ -40,9 +40,27 @@ pub fn all_registers_round_trip(rig: &Rig) {
     rig.run(async {
         let mut guest = rig.guest(&[0x0f, 0x0b]).await;
         let want = Regs {
-            r15: 15, r14: 14, r13: 13, r12: 12, rbp: 0xb9, rbx: 0xbb, r11: 11, r10: 10, r9: 9, r8: 8, rax: 0xaa,
-            rcx: 0xcc, rdx: 0xdd, rsi: 0x51, rdi: 0xd1, orig_rax: u64::MAX, rip: CODE, rflags: 0x202 | 0x8d5,
-            rsp: 0x1234, fs_base: 0x1111_0000, gs_base: 0x2222_0000,
+            r15: 15,
+            r14: 14,
+            r13: 13,
+            r12: 12,
+            rbp: 0xb9,
+            rbx: 0xbb,
+            r11: 11,
+            r10: 10,
+            r9: 9,
+            r8: 8,
+            rax: 0xaa,
+            rcx: 0xcc,
+            rdx: 0xdd,
+            rsi: 0x51,
+            rdi: 0xd1,
+            orig_rax: u64::MAX,
+            rip: CODE,
+            rflags: 0x202 | 0x8d5,
+            rsp: 0x1234,
+            fs_base: 0x1111_0000,
+            gs_base: 0x2222_0000,
         };
         guest.thread.set_regs(&want);
         assert_eq!(fault_of(guest.go().await).signal, SIGILL);
@@ -234,9 +252,7 @@ pub fn fpu_state_round_trips(rig: &Rig) {
 pub fn fs_and_gs_bases_round_trip(rig: &Rig) {
     rig.run(async {
         // mov rax,fs:[0]; mov rbx,gs:[0]; ud2
-        let code = [
-            0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0, 0x65, 0x48, 0x8b, 0x1c, 0x25, 0, 0, 0, 0, 0x0f, 0x0b,
-        ];
+        let code = [0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0, 0x65, 0x48, 0x8b, 0x1c, 0x25, 0, 0, 0, 0, 0x0f, 0x0b];
         let mut guest = rig.guest(&code).await;
         guest.write_u64(DATA, 5);
         guest.write_u64(DATA + 8, 6);

@@ -139,7 +139,12 @@ async fn guest_rows(platform: Arc<Systrap>) {
         g.thread.set_ret(110);
     })
     .await;
-    let map = || Order::Mmap { addr: 0x4000_0000, len: 0x4000, prot: RW, source: MapSource::AnonPrivate { noreserve: false } };
+    let map = || Order::Mmap {
+        addr: 0x4000_0000,
+        len: 0x4000,
+        prot: RW,
+        source: MapSource::AnonPrivate { noreserve: false },
+    };
     let unmap = || Order::Munmap { addr: 0x4000_0000, len: 0x4000 };
     guest_op("mmap + munmap, two calls, deferred", 5_000, &mut guest, async |g| {
         g.thread.defer(map());

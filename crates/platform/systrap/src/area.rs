@@ -50,7 +50,8 @@ impl AreaPool {
         use rustix::fs::{MemfdFlags, SealFlags};
         use rustix::mm::{MapFlags, ProtFlags};
         let host = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
-        let fd = rustix::fs::memfd_create("moat-areas", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(host)?;
+        let fd =
+            rustix::fs::memfd_create("moat-areas", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(host)?;
         let len = u64::from(MAX_AREAS) * AREA_LEN;
         rustix::fs::ftruncate(&fd, len).map_err(host)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(host)?;
@@ -126,7 +127,6 @@ pub struct Area {
 unsafe impl Send for Area {}
 // SAFETY: as above.
 unsafe impl Sync for Area {}
-
 
 impl Area {
     /// Offset in the memfd.

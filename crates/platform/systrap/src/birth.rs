@@ -214,4 +214,3 @@ fn relocate(area: Area, addr: u64, frame: &crate::frame::FrameLayout) {
     area.write(frame.frame + at::FPSTATE, addr + frame.fpstate);
     area.write(frame.frame + at::STACK_SP, addr + STACK_OFFSET);
 }
-

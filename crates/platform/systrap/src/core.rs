@@ -118,7 +118,10 @@ impl Core {
 
     /// Takes in one notification, which poll(2) has said is there.
     pub fn dispatch(self: &Arc<Core>) {
-        if let Ok(n) = self.listener.receive() {
+        // Without a process that has the filter the descriptor is "readable" for ever.
+        if (!self.pool.is_broken() || self.listener.is_readable())
+            && let Ok(n) = self.listener.receive()
+        {
             self.handle(&n);
         }
         self.pool.pump_if_wanted();

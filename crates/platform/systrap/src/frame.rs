@@ -30,8 +30,24 @@ pub const GREG_COUNT: usize = 18;
 /// The words of a frame as registers; the bases and `orig_rax` are elsewhere.
 pub fn regs_from_words(w: &[u64; GREG_COUNT]) -> Regs {
     Regs {
-        r8: w[0], r9: w[1], r10: w[2], r11: w[3], r12: w[4], r13: w[5], r14: w[6], r15: w[7], rdi: w[8], rsi: w[9],
-        rbp: w[10], rbx: w[11], rdx: w[12], rax: w[13], rcx: w[14], rsp: w[15], rip: w[16], rflags: w[17],
+        r8: w[0],
+        r9: w[1],
+        r10: w[2],
+        r11: w[3],
+        r12: w[4],
+        r13: w[5],
+        r14: w[6],
+        r15: w[7],
+        rdi: w[8],
+        rsi: w[9],
+        rbp: w[10],
+        rbx: w[11],
+        rdx: w[12],
+        rax: w[13],
+        rcx: w[14],
+        rsp: w[15],
+        rip: w[16],
+        rflags: w[17],
         ..Regs::default()
     }
 }

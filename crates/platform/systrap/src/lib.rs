@@ -117,7 +117,9 @@ impl Platform for Systrap {
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.core.listener.as_fd())
+        // The template's death (the host's out-of-memory killer) and then that of the last guest process would leave it
+        // hung up, which poll(2) reports again and again.
+        (!self.core.pool.is_broken() || !self.core.is_empty()).then(|| self.core.listener.as_fd())
     }
 
     fn dispatch(&self) {

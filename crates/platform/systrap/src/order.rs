@@ -26,7 +26,9 @@ pub fn is_in_range(order: &Order) -> bool {
         | Order::Mprotect { addr, len, .. }
         | Order::Madvise { addr, len, .. }
         | Order::Mlock { addr, len, .. } => fits(addr, len),
-        Order::Mremap { old_addr, old_len, new_addr, new_len, .. } => fits(old_addr, old_len) && fits(new_addr, new_len),
+        Order::Mremap { old_addr, old_len, new_addr, new_len, .. } => {
+            fits(old_addr, old_len) && fits(new_addr, new_len)
+        }
         Order::Atomic32 { addr, .. } => fits(addr, 4),
         Order::Rseq { addr, len, .. } => fits(addr, u64::from(len)),
         Order::SetName(_) => true,
@@ -113,4 +115,38 @@ fn cell(op: u64, args: [u64; 6]) -> Cell {
 fn syscall(nr: u32, args: [u64; 6]) -> Lowered {
     let call = Call { nr, args, fd: None, effect: Effect::None };
     Lowered { cells: vec![cell(u64::from(nr), args)], call: Some(call) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_stay_below_the_top() {
+        assert!(is_in_range(&Order::Munmap { addr: GUEST_TOP - 0x1000, len: 0x1000 }));
+        for (addr, len) in
+            [(GUEST_TOP, 0x1000), (GUEST_TOP - 0x1000, 0x2000), (u64::MAX - 0xfff, 0x2000), (0, u64::MAX)]
+        {
+            assert!(!is_in_range(&Order::Munmap { addr, len }));
+            assert!(!is_in_range(&Order::Madvise { addr, len, advice: 4 }));
+            let remap =
+                Order::Mremap { old_addr: 0x1000, old_len: 0x1000, new_addr: addr, new_len: len, dont_unmap: false };
+            assert!(!is_in_range(&remap));
+        }
+    }
+
+    #[test]
+    fn a_name_lies_in_its_own_cell() {
+        let lowered = lower(&Order::SetName(*b"abcdefghijklmnop"), 0x1000, 7);
+        let cell = lowered.cells[0];
+        assert_eq!(cell.args[1], 0x1000 + 8 + 24);
+        assert_eq!(cell.args[3].to_le_bytes(), *b"abcdefgh");
+        assert_eq!(cell.args[4].to_le_bytes(), *b"ijklmno\0", "always terminated");
+    }
+
+    #[test]
+    fn protections_follow_the_processor() {
+        let prot = |prot| lower(&Order::Mprotect { addr: 0, len: 0, prot }, 0, 0).cells[0].args[2];
+        assert_eq!([prot(0), prot(1), prot(2), prot(4), prot(0xff00)], [0, 1, 3, 5, 0]);
+    }
 }

@@ -4,7 +4,7 @@
 //! made one after the other whenever fewer than [`TARGET`] are at hand. A refill is started by the dispatcher
 //! after an event, not by the task that took a process.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -25,6 +25,9 @@ pub struct Pool {
     state: Mutex<State>,
     /// The refill can go on: set by the template's events and by whoever takes a process.
     wanted: AtomicBool,
+    template_pid: AtomicI32,
+    /// The template is dead: no process can be made any more.
+    broken: AtomicBool,
 }
 
 struct State {
@@ -32,6 +35,8 @@ struct State {
     blanks: Vec<Born>,
     waiting: Vec<Waker>,
     failure: Option<Errno>,
+    /// No more processes are made.
+    closed: bool,
     waker: Option<Waker>,
     /// Somebody came by while the template was being polled.
     missed: bool,
@@ -55,27 +60,55 @@ impl Pool {
             blanks: Vec::new(),
             waiting: Vec::new(),
             failure: None,
+            closed: false,
             waker: None,
             missed: false,
         };
-        Pool { state: Mutex::new(LockClass::Platform, state), wanted: AtomicBool::new(false) }
+        Pool {
+            state: Mutex::new(LockClass::Platform, state),
+            wanted: AtomicBool::new(false),
+            template_pid: AtomicI32::new(0),
+            broken: AtomicBool::new(false),
+        }
     }
 
     /// Takes over the template.
     pub fn start(&self, core: &Arc<Core>, thread: Thread, space: SpaceHandle) {
         let mut s = self.state.lock();
         s.waker = Some(Waker::from(Arc::new(Refill(Arc::downgrade(core)))));
+        self.template_pid.store(space.0.pid, Ordering::Relaxed);
         s.template = Some((thread, space));
         self.wanted.store(true, Ordering::Release);
     }
 
     /// Ends the template and all blank processes.
     pub fn close(&self) {
+        self.give_up();
+        let blanks = std::mem::take(&mut self.state.lock().blanks);
+        drop(blanks);
+    }
+
+    /// Makes no more processes.
+    fn give_up(&self) {
         let mut s = self.state.lock();
-        let ended = (s.template.take(), std::mem::take(&mut s.blanks));
-        s.failure = Some(Errno::ESRCH);
+        s.closed = true;
+        let (template, waiting) = (s.template.take(), std::mem::take(&mut s.waiting));
         drop(s);
-        drop(ended);
+        drop(template);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// A process has exited: notes it if it is the template, which only the host itself can kill.
+    pub fn exited(&self, pid: i32) {
+        if pid == self.template_pid.load(Ordering::Relaxed) {
+            self.broken.store(true, Ordering::Relaxed);
+            self.wanted.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether the template is dead.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// Takes a blank process.
@@ -101,7 +134,7 @@ impl Pool {
             let space = born.space?;
             return Some(Ok(NewProcess { space: Arc::new(space), thread: Box::new(born.thread) }));
         }
-        let failure = if s.template.is_none() { s.failure } else { s.failure.take() };
+        let failure = if s.closed { Some(Errno::ESRCH) } else { s.failure.take() };
         if let Some(errno) = failure {
             return Some(Err(errno));
         }
@@ -119,6 +152,10 @@ impl Pool {
     /// Polls the template's fork once, outside the lock: another thread that comes by meanwhile finds no template and
     /// has this one look again.
     fn pump(&self) {
+        if self.is_broken() {
+            self.give_up();
+            return;
+        }
         let (mut thread, space, waker) = {
             let mut s = self.state.lock();
             if s.blanks.len() >= TARGET {
@@ -133,7 +170,7 @@ impl Pool {
         };
         let polled = thread.poll_make_process(&mut Context::from_waker(&waker));
         let mut s = self.state.lock();
-        if s.failure == Some(Errno::ESRCH) {
+        if s.closed {
             drop(s);
             drop((thread, space));
             return;

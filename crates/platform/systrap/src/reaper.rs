@@ -66,6 +66,7 @@ fn run(core: &Core) {
                 let _ = rustix::io::read(&core.reaper.closing, &mut [0; 8]);
             } else if let Some(space) = i32::try_from(id).ok().and_then(|pid| core.space(pid)) {
                 space.exited();
+                core.pool.exited(space.pid);
             }
         }
         core.pool.pump_if_wanted();

@@ -112,7 +112,11 @@ impl Space {
         }
         let area = self.core.areas.take()?;
         let mut s = self.state.lock();
-        let slot = (0..MAX_AREAS_PER_PROCESS).find(|n| s.slots.iter().all(|slot| slot.slot != *n));
+        let mut used: Vec<u32> = s.slots.iter().map(|slot| slot.slot).collect();
+        used.sort_unstable();
+        // The first number that the sorted list skips.
+        let slot = (0..).zip(&used).find(|(n, slot)| n != *slot).map_or(used.len() as u32, |(n, _)| n);
+        let slot = Some(slot).filter(|slot| *slot < MAX_AREAS_PER_PROCESS);
         let Some(slot) = slot else {
             drop(s);
             self.core.areas.give_back(std::iter::once(area));
@@ -157,7 +161,8 @@ impl Space {
     /// among them: the fork is then refused and tried again.
     pub fn unprotected(&self) -> Vec<FreeSlot> {
         let s = self.state.lock();
-        let open = s.slots.iter().filter(|slot| slot.stage == Stage::Mapped || slot.stage == Stage::Listed && !slot.taken);
+        let open =
+            s.slots.iter().filter(|slot| slot.stage == Stage::Mapped || slot.stage == Stage::Listed && !slot.taken);
         open.map(|slot| FreeSlot { slot: slot.slot, area: slot.area, stage: slot.stage }).collect()
     }
 
@@ -249,7 +254,8 @@ impl AddressSpace for SpaceHandle {
         let len = clamp(addr, buf.len())?;
         let proc_dir = self.0.core.proc_dir.as_ref().ok_or(Errno::EFAULT)?;
         let path = format!("{}/mem", self.0.pid);
-        let file = File::from(openat(proc_dir, path, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?);
+        let file =
+            File::from(openat(proc_dir, path, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?);
         // EIO is what the host says of a page that is not there.
         file.write_at(&buf[..len], addr).map_err(|_| Errno::EFAULT)
     }

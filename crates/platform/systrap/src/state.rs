@@ -152,7 +152,15 @@ pub fn area_addr(slot: u32) -> u64 {
 
 impl HostThread {
     /// A thread parked in notification `id`.
-    pub fn new(core: &Arc<Core>, space: &Arc<Space>, tid: i32, area: Area, slot: u32, id: u64, wait: Wait) -> Arc<HostThread> {
+    pub fn new(
+        core: &Arc<Core>,
+        space: &Arc<Space>,
+        tid: i32,
+        area: Area,
+        slot: u32,
+        id: u64,
+        wait: Wait,
+    ) -> Arc<HostThread> {
         let in_flight = if wait == Wait::FirstMap { vec![Effect::Map(slot)] } else { Vec::new() };
         let state = State {
             phase: Phase::Parked { id, wait },
@@ -425,7 +433,8 @@ impl HostThread {
     pub fn called(&self, n: &Notification) {
         self.complete();
         let mut s = self.state.lock();
-        let call = if matches!(s.phase, Phase::Running | Phase::Ordered) { take_expected(&mut s.expected, n) } else { None };
+        let call =
+            if matches!(s.phase, Phase::Running | Phase::Ordered) { take_expected(&mut s.expected, n) } else { None };
         drop(s);
         let Some(call) = call else {
             // Not what it was told: a guest that tries the stub's system calls on its own.
@@ -534,5 +543,31 @@ fn take_expected(expected: &mut VecDeque<Call>, n: &Notification) -> Option<Call
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(nr: u32, first: u64) -> Call {
+        Call { nr, args: [first, 0, 0, 0, 0, 0], fd: None, effect: Effect::None }
+    }
+
+    fn notification(nr: u32, args: [u64; 6]) -> Notification {
+        Notification { id: 1, tid: 1, nr, args }
+    }
+
+    #[test]
+    fn a_call_must_be_the_expected_one_and_is_so_once() {
+        let mut expected = VecDeque::from([call(9, 1), call(9, 2), call(nr::CLONE, 3)]);
+        assert!(take_expected(&mut expected, &notification(9, [3, 0, 0, 0, 0, 0])).is_none());
+        assert!(take_expected(&mut expected, &notification(10, [1, 0, 0, 0, 0, 0])).is_none());
+        assert!(take_expected(&mut expected, &notification(9, [1, 0, 0, 0, 0, 1])).is_none());
+        assert!(take_expected(&mut expected, &notification(9, [2, 0, 0, 0, 0, 0])).is_some());
+        assert!(take_expected(&mut expected, &notification(9, [2, 0, 0, 0, 0, 0])).is_none(), "twice");
+        assert!(take_expected(&mut expected, &notification(9, [1, 0, 0, 0, 0, 0])).is_none(), "out of order");
+        assert!(take_expected(&mut expected, &notification(nr::CLONE, [3, 0, 0, 0, 0, 99])).is_some());
+        assert!(expected.is_empty());
     }
 }

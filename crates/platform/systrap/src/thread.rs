@@ -37,7 +37,9 @@ enum Dirty {
 enum Under {
     Nothing,
     /// A batch of orders, the last of which begins at this cell.
-    Batch { last_cell: usize },
+    Batch {
+        last_cell: usize,
+    },
     /// Application code.
     Switch,
 }
@@ -121,7 +123,13 @@ impl Thread {
     }
 
     /// Sends a reply.
-    pub(crate) fn send_cells(&mut self, cx: &mut Context<'_>, reply: u32, cells: &[Cell], expected: VecDeque<Call>) -> Result<()> {
+    pub(crate) fn send_cells(
+        &mut self,
+        cx: &mut Context<'_>,
+        reply: u32,
+        cells: &[Cell],
+        expected: VecDeque<Call>,
+    ) -> Result<()> {
         let area = self.host.area;
         for (i, cell) in cells.iter().enumerate() {
             area.write_cell(i, cell);
@@ -251,7 +259,8 @@ impl GuestThread for Thread {
         }
         let (at, len) = (self.fpu_offset(), self.host.core.frame.fp_len);
         let image = self.host.area.read_bytes(at, len);
-        let word = |at: u64| image.get(at as usize..at as usize + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        let word =
+            |at: u64| image.get(at as usize..at as usize + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
         if word(EXTENDED_SIZE - 4) == Some(MAGIC1) && word(EXTENDED_SIZE) == u32::try_from(len).ok() {
             Ok(image)
         } else {

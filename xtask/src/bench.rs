@@ -1,8 +1,167 @@
-//! `cargo x bench`.
+//! `cargo x bench`: native, moat on each platform, and runsc if it is installed, compared in one run.
+//!
+//! Rounds are interleaved, so that a change of the machine's mood meets all alike, and the median counts.
+//! Only the ratios to native mean something on another machine.
 
-use anyhow::{Result, bail};
+mod idle;
+mod table;
 
-/// Runs the benches.
-pub fn run(_names: &[String]) -> Result<()> {
-    bail!("no benches yet")
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths;
+use crate::test::{Job, Outcome, Place, Platform, RootKind, Runner, ensure_root};
+use table::Table;
+
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+struct Options {
+    groups: Vec<String>,
+    rounds: usize,
+    moat: Option<PathBuf>,
+}
+
+/// Runs the groups that the arguments name (start, idle, micro, programs), or all.
+pub fn run(arguments: &[String]) -> Result<()> {
+    let options = parse(arguments)?;
+    if !rustix::process::geteuid().is_root() {
+        bail!("the benches need root: the runs on the host use chroot and namespaces");
+    }
+    let moat = match options.moat {
+        Some(path) => std::fs::canonicalize(path)?,
+        None => paths::build_moat("release")?,
+    };
+    let mut bench = Bench { runner: Runner::new(moat)?, places: places(), table: Table::default() };
+    let wants = |name: &str| options.groups.is_empty() || options.groups.iter().any(|g| g == name);
+    for _ in 0..options.rounds {
+        if wants("start") {
+            bench.start()?;
+        }
+        if wants("micro") {
+            bench.micro()?;
+        }
+    }
+    if wants("idle") {
+        bench.idle()?;
+    }
+    // Each of these takes a while and is the best of three already.
+    for _ in 0..options.rounds.div_ceil(3) {
+        if wants("programs") {
+            bench.programs()?;
+        }
+    }
+    bench.table.print(&bench.places);
+    Ok(())
+}
+
+fn parse(arguments: &[String]) -> Result<Options> {
+    let mut options = Options { groups: Vec::new(), rounds: 7, moat: None };
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--rounds" => options.rounds = rest.next().context("--rounds needs a value")?.parse()?,
+            "--moat" => options.moat = Some(rest.next().context("--moat needs a value")?.into()),
+            "start" | "idle" | "micro" | "programs" => options.groups.push(argument.clone()),
+            other => bail!("no bench '{other}': start, idle, micro or programs"),
+        }
+    }
+    Ok(options)
+}
+
+fn places() -> Vec<Place> {
+    let mut places = vec![Place::Host];
+    places.extend(Platform::ALL.map(Place::Sandbox));
+    if Command::new("runsc").arg("--version").output().is_ok_and(|o| o.status.success()) {
+        places.push(Place::Runsc);
+    }
+    places
+}
+
+struct Bench {
+    runner: Runner,
+    places: Vec<Place>,
+    table: Table,
+}
+
+impl Bench {
+    /// The wall time of a whole run of `true`.
+    fn start(&mut self) -> Result<()> {
+        let root = ensure_root(RootKind::Base)?;
+        for place in self.places.clone() {
+            let outcome = self.job(place, &root, &["/bin/true"])?;
+            self.table.add("run-true", place, outcome.elapsed.as_nanos() as f64);
+        }
+        Ok(())
+    }
+
+    /// What an idle sandbox costs while it holds `sleep`.
+    fn idle(&mut self) -> Result<()> {
+        let root = ensure_root(RootKind::Base)?;
+        for place in self.places.clone() {
+            let job = job(&root, &["/bin/sleep", "60"]);
+            let prepared = self.runner.prepare(place, &job)?;
+            let usage = idle::measure(prepared.command).with_context(|| format!("idle on {}", place.name()))?;
+            self.table.add("idle-pss-bytes", place, usage.pss_bytes as f64);
+            self.table.add("idle-cpu-ns-per-s", place, usage.cpu_ns_per_s as f64);
+        }
+        Ok(())
+    }
+
+    /// System calls and processes, timed by a static program inside.
+    fn micro(&mut self) -> Result<()> {
+        let root = micro_root()?;
+        for place in self.places.clone() {
+            let outcome = self.job(place, &root, &["/bin/micro"])?;
+            self.add_lines(place, &outcome);
+        }
+        Ok(())
+    }
+
+    /// Programs of the full root, timed by a shell inside.
+    fn programs(&mut self) -> Result<()> {
+        let root = ensure_root(RootKind::Full)?;
+        let script = std::fs::read_to_string(paths::repository().join("benches/programs.sh"))?;
+        for place in self.places.clone() {
+            let outcome = self.job(place, &root, &["/bin/bash", "-c", &script])?;
+            self.add_lines(place, &outcome);
+        }
+        Ok(())
+    }
+
+    fn job(&mut self, place: Place, root: &Path, arguments: &[&str]) -> Result<Outcome> {
+        let outcome = self.runner.run(place, &job(root, arguments))?;
+        if outcome.ending != crate::test::Ending::Exited(0) {
+            let stderr = String::from_utf8_lossy(&outcome.stderr);
+            eprintln!("{}: {}: {}\n{stderr}", place.name(), arguments[0], outcome.ending);
+        }
+        Ok(outcome)
+    }
+
+    /// Takes in the lines `NAME NANOSECONDS` of a run, which may have ended early.
+    fn add_lines(&mut self, place: Place, outcome: &Outcome) {
+        for line in String::from_utf8_lossy(&outcome.stdout).lines() {
+            if let Some((name, Ok(value))) = line.split_once(' ').map(|(n, v)| (n, v.parse())) {
+                self.table.add(name, place, value);
+            }
+        }
+    }
+}
+
+fn job<'a>(root: &'a Path, arguments: &[&str]) -> Job<'a> {
+    Job { name: "bench", root, arguments: arguments.iter().map(|a| a.to_string()).collect(), timeout: TIMEOUT }
+}
+
+/// A root that holds nothing but the static program.
+fn micro_root() -> Result<PathBuf> {
+    let root = paths::target().join("bench/root");
+    for directory in ["bin", "dev", "proc", "sys", "tmp"] {
+        std::fs::create_dir_all(root.join(directory))?;
+    }
+    let mut compiler = Command::new("cc");
+    compiler.args(["-static", "-O1", "-Wall", "-Wextra", "-pthread", "-o"]);
+    paths::run(compiler.args([root.join("bin/micro"), paths::repository().join("benches/micro.c")]))?;
+    Ok(std::fs::canonicalize(root)?)
 }

@@ -5,7 +5,7 @@
 
 mod abi;
 mod job;
-mod leftovers;
+pub mod leftovers;
 mod options;
 mod programs;
 mod report;
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::paths;
-pub use job::{Job, Outcome, Place, Platform, Runner};
+pub use job::{Ending, Job, Outcome, Place, Platform, Runner};
 pub use options::{Area, Options};
 pub use report::Report;
 pub use roots::{Kind as RootKind, ensure as ensure_root};

@@ -55,6 +55,8 @@ pub enum Place {
     Host,
     /// In moat.
     Sandbox(Platform),
+    /// In the rival, for benches.
+    Runsc,
 }
 
 impl Place {
@@ -63,6 +65,7 @@ impl Place {
         match self {
             Place::Host => "host",
             Place::Sandbox(platform) => platform.name(),
+            Place::Runsc => "runsc",
         }
     }
 }
@@ -121,6 +124,16 @@ pub struct Runner {
     sequence: u32,
 }
 
+/// A job that is ready to run.
+pub struct Prepared {
+    /// What runs it, its stdio not chosen yet.
+    pub command: Command,
+    /// The container's id, which is also part of the names of what it makes on the host.
+    pub id: String,
+    /// The bundle, or the scratch space of a run on the host; goes with the [`Runner`].
+    pub directory: PathBuf,
+}
+
 /// More output than this is cut off: a runaway program must not fill the memory.
 const OUTPUT_LIMIT: u64 = 64 << 20;
 
@@ -136,25 +149,38 @@ impl Runner {
 
     /// Runs the job and waits for its end, or ends it.
     pub fn run(&mut self, place: Place, job: &Job) -> Result<Outcome> {
+        let mut prepared = self.prepare(place, job)?;
+        let mut outcome = supervise(&mut prepared.command, job.timeout)?;
+        outcome.leftovers.extend(leftovers::on_host(&prepared.id, &prepared.directory));
+        fs::remove_dir_all(&prepared.directory).with_context(|| prepared.directory.display().to_string())?;
+        Ok(outcome)
+    }
+
+    /// Makes the bundle and the command of a job, for callers that run it themselves.
+    pub fn prepare(&mut self, place: Place, job: &Job) -> Result<Prepared> {
         self.sequence += 1;
         let id = format!("moat-test-{}-{}-{}", std::process::id(), self.sequence, job.name);
         let directory = self.scratch.join(&id);
         fs::create_dir_all(&directory)?;
-        let mut command = match place {
-            Place::Host => host_command(job, &directory)?,
-            Place::Sandbox(platform) => self.sandbox_command(platform, job, &id, &directory)?,
+        let command = match place {
+            Place::Host => host_command(job, &directory),
+            Place::Sandbox(platform) => {
+                bundle::write(&directory, job)?;
+                let mut command = Command::new(&self.moat);
+                command.args(["--platform", platform.name(), "run", "--bundle"]);
+                command.args([directory.as_os_str(), id.as_ref()]);
+                command
+            }
+            Place::Runsc => {
+                bundle::write(&directory, job)?;
+                let mut command = Command::new("runsc");
+                command.arg("--root").arg(directory.join("state"));
+                command.args(["--network=none", "--ignore-cgroups", "run", "--bundle"]);
+                command.args([directory.as_os_str(), id.as_ref()]);
+                command
+            }
         };
-        let mut outcome = supervise(&mut command, job.timeout)?;
-        outcome.leftovers.extend(leftovers::on_host(&id, &directory));
-        fs::remove_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        Ok(outcome)
-    }
-
-    fn sandbox_command(&self, platform: Platform, job: &Job, id: &str, directory: &Path) -> Result<Command> {
-        bundle::write(directory, job)?;
-        let mut command = Command::new(&self.moat);
-        command.args(["--platform", platform.name(), "run", "--bundle"]).args([directory.as_os_str(), id.as_ref()]);
-        Ok(command)
+        Ok(Prepared { command, id, directory })
     }
 }
 
@@ -165,7 +191,7 @@ impl Drop for Runner {
     }
 }
 
-fn host_command(job: &Job, directory: &Path) -> Result<Command> {
+fn host_command(job: &Job, directory: &Path) -> Command {
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child"])
@@ -175,7 +201,7 @@ fn host_command(job: &Job, directory: &Path) -> Result<Command> {
         .args(bundle::ENVIRONMENT)
         .args(["chroot", "."])
         .args(&job.arguments);
-    Ok(command)
+    command
 }
 
 /// Starts the command, collects its output, and sees to it that nothing of it survives.

@@ -44,7 +44,7 @@ pub fn kill_descendants() {
 }
 
 /// The descendants that are not zombies, each with its pid and command line. Reaps zombies on the way.
-fn living() -> Vec<(Pid, String)> {
+pub fn living() -> Vec<(Pid, String)> {
     let own = getpid().as_raw_pid();
     let table = process_table();
     let mut found = Vec::new();

@@ -15,9 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::job::Ending;
 use super::job::tail;
-use super::{Job, Options, Outcome, Place, Platform, Report, RootKind, Runner, ensure_root};
+use super::{Ending, Job, Options, Outcome, Place, Platform, Report, RootKind, Runner, ensure_root};
 use crate::paths;
 
 struct Case {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::paths;
-use crate::test::{Job, Outcome, Place, Platform, RootKind, Runner, ensure_root};
+use crate::test::{Ending, Job, Outcome, Place, Platform, RootKind, Runner, ensure_root};
 use table::Table;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -92,7 +92,9 @@ impl Bench {
         let root = ensure_root(RootKind::Base)?;
         for place in self.places.clone() {
             let outcome = self.job(place, &root, &["/bin/true"])?;
-            self.table.add("run-true", place, outcome.elapsed.as_nanos() as f64);
+            if outcome.ending == Ending::Exited(0) {
+                self.table.add("run-true", place, outcome.elapsed.as_nanos() as f64);
+            }
         }
         Ok(())
     }
@@ -133,7 +135,7 @@ impl Bench {
 
     fn job(&mut self, place: Place, root: &Path, arguments: &[&str]) -> Result<Outcome> {
         let outcome = self.runner.run(place, &job(root, arguments))?;
-        if outcome.ending != crate::test::Ending::Exited(0) {
+        if outcome.ending != Ending::Exited(0) {
             let stderr = String::from_utf8_lossy(&outcome.stderr);
             eprintln!("{}: {}: {}\n{stderr}", place.name(), arguments[0], outcome.ending);
         }

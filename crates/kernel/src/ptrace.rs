@@ -12,6 +12,7 @@ pub mod stop;
 
 use std::sync::{Arc, Weak};
 
+use moat_abi::clone::WaitStatus;
 use moat_abi::ptrace::PtraceOptions;
 use moat_abi::siginfo::SigInfo;
 
@@ -56,6 +57,15 @@ pub struct TraceStop {
     pub info: SigInfo,
     /// wait(2) has taken it.
     pub reported: bool,
+}
+
+/// A traced thread that has ended, kept until its tracer has waited for it.
+#[derive(Clone)]
+pub struct EndedTracee {
+    /// How it ended.
+    pub status: WaitStatus,
+    /// Who traced it.
+    pub tracer: Weak<Task>,
 }
 
 /// State of a traced thread.

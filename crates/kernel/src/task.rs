@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use moat_abi::clone::WaitStatus;
 use moat_mm::MemoryManager;
 use moat_platform::{GuestThread, Kick};
 use moat_sync::wait::Wakeup;
@@ -32,6 +31,7 @@ use moat_vfs::{FdTable, FsContext};
 use crate::kernel::Namespaces;
 use crate::process::group::ThreadGroup;
 use crate::process::pid::{Pid, PidNamespace};
+use crate::ptrace::EndedTracee;
 use crate::task::work::{Work, WorkFlags};
 
 pub use current::CurrentTask;
@@ -70,7 +70,7 @@ pub struct Task {
     /// It is traced (a summary of its signal state, read without the lock).
     pub traced: AtomicBool,
     /// It has ended and its tracer has yet to hear of it.
-    pub ended_for_tracer: Mutex<Option<WaitStatus>>,
+    pub ended_for_tracer: Mutex<Option<EndedTracee>>,
     /// When it was made, in nanoseconds of the boot clock.
     pub start_boot_ns: u64,
     pid: Mutex<Arc<Pid>>,

@@ -171,7 +171,7 @@ impl Family {
     pub fn reaper(&self, id: GroupId, ns: &PidNamespace) -> Option<GroupId> {
         let alive = |n: &&Node| n.zombie.is_none() && n.group.signals.lock().exit.is_none();
         let node = self.nodes.get(&id)?;
-        if node.group.has_child_subreaper.load(Ordering::Relaxed) {
+        if !node.children.is_empty() {
             let mut at = node.parent;
             while let Some(n) = at.and_then(|p| self.nodes.get(&p)) {
                 // A subreaper adopts only inside its own namespace.

@@ -62,8 +62,6 @@ pub struct ThreadGroup {
     dumpable: AtomicU8,
     /// Adopts orphaned descendants (`PR_SET_CHILD_SUBREAPER`).
     pub child_subreaper: AtomicBool,
-    /// It or an ancestor of it is a subreaper (`has_child_subreaper`).
-    pub has_child_subreaper: AtomicBool,
     /// It has called execve (setpgid of a child is refused then).
     pub did_exec: AtomicBool,
     /// `/proc/PID/oom_score_adj`.
@@ -95,7 +93,6 @@ impl ThreadGroup {
             exit_signal: AtomicI32::new(exit_signal),
             dumpable: AtomicU8::new(Dumpable::Yes as u8),
             child_subreaper: AtomicBool::new(false),
-            has_child_subreaper: AtomicBool::new(false),
             did_exec: AtomicBool::new(false),
             oom_score_adj: AtomicI32::new(0),
             coredump_filter: AtomicU32::new(0x33),

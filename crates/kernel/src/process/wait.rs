@@ -224,7 +224,7 @@ fn detach_child(family: &mut Family, parent: GroupId, child: GroupId) {
 
 fn look_at_tracee(t: &CurrentTask, family: &Family, task: &Arc<Task>, flags: WaitFlags) -> Option<(Found, After)> {
     let keep = flags.contains(WaitFlags::NOWAIT);
-    let ended = *task.ended_for_tracer.lock();
+    let ended = task.ended_for_tracer.lock().as_ref().map(|e| e.status);
     if let Some(status) = ended {
         // A leader is reported after all of its threads.
         let group_lives = task.is_leader() && family.node(task.group.id).is_some_and(|n| n.zombie.is_none());

@@ -17,7 +17,7 @@ use moat_platform::regs::RFLAGS_TF;
 
 use crate::kernel::kernel;
 use crate::process::notify;
-use crate::ptrace::{Run, StopKind, Trace, TraceStop};
+use crate::ptrace::{EndedTracee, Run, StopKind, Trace, TraceStop};
 use crate::signal::queue::Queued;
 use crate::signal::send::send_to_process;
 use crate::signal::stop::participate;
@@ -329,10 +329,9 @@ pub fn tracer_exits(tracer: &Arc<Task>) {
         family.node(tracer.group.id).map(|n| n.tracees.clone()).unwrap_or_default()
     };
     for task in tracees {
-        if task.ended_for_tracer.lock().is_some() {
-            let last = tracer.group.thread_count() <= 1;
-            if last {
-                unlink(tracer, &task);
+        let ended = task.ended_for_tracer.lock().as_ref().map(|e| e.tracer.upgrade());
+        if let Some(of) = ended {
+            if of.is_none_or(|x| Arc::ptr_eq(&x, tracer)) {
                 reaped_by_tracer(&task);
             }
             continue;
@@ -347,16 +346,9 @@ pub fn tracer_exits(tracer: &Arc<Task>) {
     }
 }
 
-/// A traced thread ended while others of its group live: the tracer reaps it.
-pub fn thread_ended(task: &Arc<Task>, trace: &Trace, status: WaitStatus) {
-    if let Some(tracer) = trace.tracer.upgrade() {
-        leader_ended(task, &tracer, status);
-    }
-}
-
-/// A traced thread ended: `tracer` is told.
-pub fn leader_ended(task: &Arc<Task>, tracer: &Arc<Task>, status: WaitStatus) {
-    *task.ended_for_tracer.lock() = Some(status);
+/// A traced thread ended: its tracer is told and reaps it.
+pub fn thread_ended(task: &Arc<Task>, tracer: &Arc<Task>, status: WaitStatus) {
+    *task.ended_for_tracer.lock() = Some(EndedTracee { status, tracer: Arc::downgrade(tracer) });
     let (code, value) = notify::exit_code(status);
     let info = SigInfo::child(code, notify::child_info(task, &tracer.group, value));
     send_to_process(&tracer.group, info);
@@ -365,6 +357,7 @@ pub fn leader_ended(task: &Arc<Task>, tracer: &Arc<Task>, status: WaitStatus) {
 
 /// The tracer was the parent: nothing is left for it as a tracer.
 pub fn forget_tracee(task: &Arc<Task>, tracer: &Arc<Task>) {
+    *task.ended_for_tracer.lock() = None;
     unlink(tracer, task);
 }
 

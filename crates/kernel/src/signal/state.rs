@@ -97,6 +97,8 @@ pub struct GroupSignals {
     pub sighand: Arc<SigHand>,
     /// Set once: the process ends.
     pub exit: Option<GroupExit>,
+    /// How the leader ended, if it has while others live.
+    pub leader_status: Option<WaitStatus>,
     /// The thread whose execve waits for the others to die.
     pub exec: Option<TaskId>,
     /// Group stop.
@@ -114,6 +116,7 @@ impl GroupSignals {
             threads: BTreeMap::new(),
             sighand,
             exit: None,
+            leader_status: None,
             exec: None,
             stop: GroupStop::default(),
             unkillable: false,

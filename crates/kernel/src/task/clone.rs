@@ -330,8 +330,6 @@ fn child_group(t: &CurrentTask, r: &CloneRequest, pid: &Arc<Pid>) -> Arc<ThreadG
     group.set_dumpable(t.group.dumpable());
     group.oom_score_adj.store(t.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
     group.coredump_filter.store(t.group.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
-    let under_reaper = t.group.has_child_subreaper.load(Ordering::Relaxed) || t.group.child_subreaper.load(Ordering::Relaxed);
-    group.has_child_subreaper.store(under_reaper, Ordering::Relaxed);
     if pid.number() == 1 {
         group.signals.lock().unkillable = true;
         pid.namespace().set_init(&group);

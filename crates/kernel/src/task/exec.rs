@@ -207,7 +207,9 @@ async fn de_thread(t: &mut CurrentTask) -> Result<(), SyscallError> {
     if !t.is_leader() {
         take_over_leader(t.task(), &group);
     }
-    group.signals.lock().exec = None;
+    let mut s = group.signals.lock();
+    s.exec = None;
+    s.leader_status = None;
     Ok(())
 }
 
@@ -221,7 +223,11 @@ fn take_over_leader(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     own.set_task(None);
     pid.set_task(Some(task));
     if let Some(old) = old_leader {
-        // The dead leader keeps no number; the caller's own is free from here on.
+        // Nobody hears of the dead leader; the caller's own number is free from here on.
+        let ended = old.ended_for_tracer.lock().as_ref().and_then(|e| e.tracer.upgrade());
+        if let Some(tracer) = ended {
+            ptrace::stop::forget_tracee(&old, &tracer);
+        }
         old.set_pid(own);
     }
     task.set_pid(pid);

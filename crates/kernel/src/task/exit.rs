@@ -17,6 +17,7 @@ use crate::process::notify::{Reaping, parent_of_exit};
 use crate::process::session::{HangUp, ProcessGroup, disassociate, hang_up_if_orphaned};
 use crate::ptrace;
 use crate::signal::send::{Origin, Target, send_to_process};
+use crate::signal::state::GroupExit;
 use crate::signal::stop;
 use crate::task::{CurrentTask, Task};
 
@@ -74,6 +75,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
     let group = task.group.clone();
     group.dead_threads.lock().add(&task.usage.get());
     ptrace::stop::tracer_exits(task);
+    let leader = task.is_leader();
     let (last, trace, notifications) = {
         let mut s = group.signals.lock();
         let gone = s.threads.remove(&task.id);
@@ -81,14 +83,15 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
         let shared = s.shared.set();
         s.retarget(task.id, shared);
         let last = s.threads.is_empty();
+        if leader {
+            s.leader_status = Some(status);
+        }
         let n = if last { stop::Notifications::default() } else { stop::participate(&mut s) };
         if last {
-            let all = SigSet::FULL;
-            s.shared.discard(all);
-        }
-        let final_status = s.exit.map_or(status, |e| e.status);
-        if last {
-            s.exit.get_or_insert(crate::signal::state::GroupExit { status: final_status });
+            s.shared.discard(SigSet::FULL);
+            // Without a group exit the status is the leader's, whichever thread was last.
+            let status = s.leader_status.unwrap_or(status);
+            s.exit.get_or_insert(GroupExit { status });
         }
         (last, gone.and_then(|g| g.trace), n)
     };
@@ -102,13 +105,16 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
         let other = group.any_thread();
         thread_dead(task, other.as_ref());
     }
-    let traced = trace.as_ref().is_some_and(|t| t.tracer.upgrade().is_some());
-    let leader = task.is_leader();
+    let tracer = trace.as_ref().and_then(|t| t.tracer.upgrade());
+    let traced = tracer.is_some();
+    if let Some(tracer) = &tracer
+        && (!last || !leader)
+    {
+        ptrace::stop::thread_ended(task, tracer, status);
+    }
     if last {
         let status = group.signals.lock().exit.map_or(status, |e| e.status);
-        end_of_group(&group, status, trace.as_deref());
-    } else if traced && let Some(trace) = &trace {
-        ptrace::stop::thread_ended(task, trace, status);
+        end_of_group(&group, status, tracer.filter(|_| leader));
     }
     if !leader && !traced {
         task.pid().set_task(None);
@@ -189,30 +195,27 @@ fn describe(family: &Family, id: GroupId) -> Option<Moved> {
     family.node(id).map(|n| Moved { group: n.group.clone(), pgrp: n.pgrp.clone(), zombie: n.zombie })
 }
 
-/// Makes the process a zombie and tells who waits for it.
-fn end_of_group(group: &Arc<ThreadGroup>, status: WaitStatus, trace: Option<&ptrace::Trace>) {
-    let tracer = trace.and_then(|t| t.tracer.upgrade());
-    let parent = {
+/// Makes the process a zombie and tells who waits for it. `tracer` is that of the leader, if the leader was last.
+fn end_of_group(group: &Arc<ThreadGroup>, status: WaitStatus, tracer: Option<Arc<Task>>) {
+    let (parent, leader) = {
         let mut family = kernel().family.lock();
         let Some(node) = family.node_mut(group.id) else { return };
         node.zombie = Some(status);
-        family.parent(group.id)
+        let leader = node.leader.clone();
+        (family.parent(group.id), leader)
     };
-    let foreign = tracer.filter(|t| parent.as_ref().is_none_or(|p| !Arc::ptr_eq(p, &t.group)));
-    match foreign {
+    // A leader that ended before its threads has been kept for its tracer.
+    let kept = leader.ended_for_tracer.lock().as_ref().and_then(|e| e.tracer.upgrade());
+    let Some(tracer) = tracer.or(kept) else {
+        tell_parent(group, status);
+        return;
+    };
+    if parent.is_some_and(|p| Arc::ptr_eq(&p, &tracer.group)) {
+        ptrace::stop::forget_tracee(&leader, &tracer);
+        tell_parent(group, status);
+    } else {
         // The tracer comes first; the parent is told when the tracer has taken note.
-        Some(tracer) => {
-            let leader = kernel().family.lock().node(group.id).map(|n| n.leader.clone());
-            if let Some(leader) = leader {
-                ptrace::stop::leader_ended(&leader, &tracer, status);
-            }
-        }
-        None => {
-            if let (Some(tracer), Some(leader)) = (trace.and_then(|t| t.tracer.upgrade()), group.leader()) {
-                ptrace::stop::forget_tracee(&leader, &tracer);
-            }
-            tell_parent(group, status);
-        }
+        ptrace::stop::thread_ended(&leader, &tracer, status);
     }
 }
 
@@ -243,6 +246,8 @@ pub fn reap(group: &Arc<ThreadGroup>) {
     if let Some(n) = node {
         n.leader.pid().set_task(None);
     }
+    // pidfds hang up.
+    group.exit_queue.wake_all();
     kernel().exits.wake_all();
 }
 

@@ -96,24 +96,32 @@ impl CurrentTask {
         }
     }
 
-    /// Runs the handler, with a line of the strace log around it.
+    /// Runs the handler, with a line of the strace log if it is wanted.
     pub async fn dispatch(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
         let kernel = kernel();
-        let logged = kernel.strace.wants(nr).then(|| kernel.syscalls.format(self, nr, &args));
-        let started = Instant::now();
-        let tid = self.tid();
+        if kernel.strace.wants(nr) {
+            return self.dispatch_logged(nr, args).await;
+        }
+        match kernel.syscalls.dispatch(self, nr, args) {
+            Dispatch::Done(result) => result,
+            Dispatch::Waiting(future) => future.await,
+        }
+    }
+
+    async fn dispatch_logged(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
+        let kernel = kernel();
+        let call = kernel.syscalls.format(self, nr, &args);
+        let (started, tid) = (Instant::now(), self.tid());
         let result = match kernel.syscalls.dispatch(self, nr, args) {
             Dispatch::Done(result) => result,
             Dispatch::Waiting(future) => future.await,
         };
-        if let Some(call) = logged {
-            let us = started.elapsed().as_micros();
-            match &result {
-                Ok(v) if *v > 0xffff => tracing::info!(target: "strace", "[{tid}] {call} = {v:#x} ({us} us)"),
-                Ok(v) => tracing::info!(target: "strace", "[{tid}] {call} = {v} ({us} us)"),
-                Err(SyscallError::Errno(e)) => tracing::info!(target: "strace", "[{tid}] {call} = -1 {} ({us} us)", e.name()),
-                Err(SyscallError::Restart(r)) => tracing::info!(target: "strace", "[{tid}] {call} = ? {r:?} ({us} us)"),
-            }
+        let us = started.elapsed().as_micros();
+        match &result {
+            Ok(v) if *v > 0xffff => tracing::info!(target: "strace", "[{tid}] {call} = {v:#x} ({us} us)"),
+            Ok(v) => tracing::info!(target: "strace", "[{tid}] {call} = {v} ({us} us)"),
+            Err(SyscallError::Errno(e)) => tracing::info!(target: "strace", "[{tid}] {call} = -1 {} ({us} us)", e.name()),
+            Err(SyscallError::Restart(r)) => tracing::info!(target: "strace", "[{tid}] {call} = ? {r:?} ({us} us)"),
         }
         result
     }

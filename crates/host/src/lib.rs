@@ -9,6 +9,7 @@ pub mod inherited;
 pub mod memory;
 pub mod mounts;
 pub mod process;
+pub mod procfs;
 pub mod ptrace;
 pub mod seccomp;
 pub mod signals;

@@ -8,7 +8,7 @@ use moat_abi::mman::ProtFlags;
 
 use crate::manager::MmState;
 use crate::vma::{Backing, Special, Vma, VmaFlags};
-use crate::{FileIdentity, MapName, MemoryManager, PAGE_SIZE};
+use crate::{FileIdentity, MapName, MemoryManager};
 
 /// What of a large reservation is taken to be in use, in bytes.
 const STACK_ESTIMATE: u64 = 132 << 10;
@@ -82,7 +82,7 @@ impl MemoryManager {
     /// The sizes of the address space.
     #[must_use]
     pub fn usage(&self) -> VmUsage {
-        let host = host_rss(self.space().host_pid());
+        let host = moat_host::procfs::resident_bytes(self.space().host_pid());
         let state = self.state();
         let totals = state.tree.totals();
         let (rss, rss_file) = host.unwrap_or_else(|| state.rss_estimate());
@@ -114,14 +114,6 @@ impl MmState {
         }
         (all, files)
     }
-}
-
-/// Resident bytes of a host process, and those of them that show files (shared memory among them).
-fn host_rss(pid: i32) -> Option<(u64, u64)> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let mut pages = statm.split_ascii_whitespace().map(str::parse::<u64>);
-    let (_size, resident, shared) = (pages.next()?, pages.next()?.ok()?, pages.next()?.ok()?);
-    Some((resident.checked_mul(PAGE_SIZE)?, shared.checked_mul(PAGE_SIZE)?))
 }
 
 fn rss_estimate(vma: &Vma) -> u64 {

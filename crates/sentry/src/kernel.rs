@@ -52,7 +52,10 @@ pub fn kernel_main(mut args: BootArgs) -> Result<ExitStatus, BootError> {
     };
     let kernel = Kernel::boot(config).map_err(|e| failed("booting the kernel", e))?;
     kernel.root_namespaces.uts.set_domain_name(spec.domainname.clone().into_bytes());
-    seccomp::install(spec)?;
+    if let Some(dir) = args.proc_dir.take() {
+        moat_host::procfs::set_dir(dir);
+    }
+    seccomp::install(&args.spec)?;
 
     mounts::register();
     let place = Place::new_container(spec.hostname.clone().into_bytes()).map_err(|e| failed("making a pid namespace", e))?;

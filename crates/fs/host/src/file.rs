@@ -95,7 +95,11 @@ impl<T: HostTree> File for HostFile<T> {
         rustix::fs::seek(&self.fd, from).map_err(errno)
     }
 
-    fn metadata(&self, _f: &OpenFile) -> Result<Metadata> {
+    fn metadata(&self, f: &OpenFile) -> Result<Metadata> {
+        // Opened through a union, whose inode has the number and device that the guest knows.
+        if !std::ptr::addr_eq(Arc::as_ptr(f.inode()), Arc::as_ptr(&self.inode)) {
+            return f.inode().metadata();
+        }
         if let Some(known) = self.inode.known() {
             return Ok(known);
         }

@@ -28,6 +28,8 @@ pub(crate) fn register() {
     moat_fs_proc::register();
     moat_fs_sys::register();
     moat_net_unix::register();
+    moat_fs_devpts::register();
+    moat_fs_mqueue::register();
 }
 
 /// Builds the namespace: root, mounts in their order, masked and read-only paths.

@@ -1,7 +1,7 @@
 //! [`MemoryManager`]: one guest address space (`struct mm_struct`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use moat_abi::{Errno, Result};
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, Order, VdsoLayout, execute};
@@ -78,6 +78,7 @@ pub struct MemoryManager {
     space: Arc<dyn AddressSpace>,
     users: AtomicUsize,
     map_lock: AsyncMutex,
+    private_barrier: AtomicBool,
     state: Mutex<MmState>,
 }
 
@@ -122,6 +123,7 @@ impl MemoryManager {
             space,
             users: AtomicUsize::new(1),
             map_lock: AsyncMutex::new(),
+            private_barrier: AtomicBool::new(false),
             state: Mutex::new(LockClass::Vmas, state),
         }
     }
@@ -152,6 +154,17 @@ impl MemoryManager {
     #[must_use]
     pub fn users(&self) -> usize {
         self.users.load(Ordering::Acquire)
+    }
+
+    /// membarrier(2)'s MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED.
+    pub fn register_private_barrier(&self) {
+        self.private_barrier.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has been done.
+    #[must_use]
+    pub fn has_private_barrier(&self) -> bool {
+        self.private_barrier.load(Ordering::Relaxed)
     }
 
     /// Replaces the limits: exec, prlimit(2).

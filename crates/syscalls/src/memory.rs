@@ -1,7 +1,8 @@
 //! Memory: mmap(2) and its family, brk(2), memfd_create(2); NUMA policies and protection keys, of which there are none.
 //!
-//! - [`remote`]: process_vm_readv(2), process_vm_writev(2).
+//! - [`remote`]: process_vm_readv(2), process_vm_writev(2). - [`numa`]: policies. - [`membarrier`]: membarrier(2).
 
+pub mod membarrier;
 pub mod numa;
 pub mod remote;
 
@@ -12,8 +13,6 @@ use moat_kernel::{CurrentTask, Resource, SyscallResult};
 use moat_mm::{FileAccess, MapBacking, MmLimits, MmapRequest, MremapRequest, UserAddr, is_page_aligned};
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::{Cap, Fd, MountFlags, OpenFile};
-
-
 
 
 syscalls! { pub static TABLE;
@@ -32,7 +31,7 @@ syscalls! { pub static TABLE;
     310 process_vm_readv(pid: i32, local: UserAddr, local_count: usize, remote: UserAddr, remote_count: usize, flags: u64) remote::sys_process_vm_readv, full;
     311 process_vm_writev(pid: i32, local: UserAddr, local_count: usize, remote: UserAddr, remote_count: usize, flags: u64) remote::sys_process_vm_writev, full;
     319 memfd_create(name: UserAddr, flags: u32) sys_memfd_create, full;
-    324 membarrier(command: i32, flags: u32, cpu: i32) sys_membarrier, stub("offers no command, as a kernel without it");
+    324 membarrier(command: u32, flags: u32, cpu: i32) membarrier::sys_membarrier, partial("without SYNC_CORE and RSEQ; not expedited");
     325 mlock2(addr: u64, len: u64, flags: u32) async sys_mlock2, partial("the host's lock is best effort");
     329 pkey_mprotect(addr: u64, len: u64, prot: ProtFlags, key: i32) async sys_pkey_mprotect, stub("key -1 only: the processor's keys are not offered");
     330 pkey_alloc(flags: u32, rights: u32) sys_pkey_alloc, stub("there are no keys: ENOSPC");
@@ -82,7 +81,7 @@ fn file_backing(file: &OpenFile, len: u64, offset: u64) -> Result<MapBacking> {
     if !mode.can_read() {
         return Err(Errno::EACCES);
     }
-    Ok(MapBacking::File { object: file.file().mappable(file)?, offset, access })
+    Ok(MapBacking::File { object: file.file().clone().mappable(file)?, offset, access })
 }
 
 async fn sys_mprotect(t: &mut CurrentTask, addr: u64, len: u64, prot: ProtFlags) -> SyscallResult {
@@ -170,11 +169,6 @@ fn sys_pkey_alloc(_t: &mut CurrentTask, flags: u32, rights: u32) -> SyscallResul
 
 fn sys_pkey_free(_t: &mut CurrentTask, _key: i32) -> SyscallResult {
     Err(Errno::EINVAL.into())
-}
-
-/// MEMBARRIER_CMD_QUERY says that no command is there.
-fn sys_membarrier(_t: &mut CurrentTask, command: i32, flags: u32, _cpu: i32) -> SyscallResult {
-    if command == 0 && flags == 0 { Ok(0) } else { Err(Errno::EINVAL.into()) }
 }
 
 fn sys_memfd_create(t: &mut CurrentTask, name: UserAddr, flags: u32) -> SyscallResult {

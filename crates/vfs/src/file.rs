@@ -186,7 +186,7 @@ pub trait File: Send + Sync + Any {
     ///
     /// # Errors
     /// ENODEV for what can't be mapped.
-    fn mappable(&self, _f: &OpenFile) -> Result<Arc<dyn Mappable>> {
+    fn mappable(self: Arc<Self>, _f: &OpenFile) -> Result<Arc<dyn Mappable>> {
         Err(Errno::ENODEV)
     }
 

@@ -90,7 +90,7 @@ impl File for Zero {
         Seekable::Zero
     }
 
-    fn mappable(&self, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
+    fn mappable(self: Arc<Self>, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
         if self.full == Full::Yes {
             return Err(Errno::ENODEV);
         }

@@ -107,7 +107,7 @@ impl<T: HostTree> File for HostFile<T> {
         Ok(self.inode.learn(crate::direct::metadata(&host)))
     }
 
-    fn mappable(&self, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
+    fn mappable(self: Arc<Self>, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
         let meta = self.metadata(f)?;
         let name = MapName { identity: FileIdentity { dev: meta.dev.to_raw(), ino: meta.ino }, path: f.path().text(None) };
         Ok(Arc::new(HostMapping { fd: self.fd.clone(), name }))

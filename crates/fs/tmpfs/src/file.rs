@@ -73,11 +73,11 @@ impl File for TmpInode {
         Ok(reached)
     }
 
-    fn mappable(&self, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
+    fn mappable(self: Arc<Self>, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
         if !matches!(self.content, Content::File(_)) {
             return Err(Errno::ENODEV);
         }
-        Ok(Arc::new(Mapping::new(f.path().clone())?))
+        Ok(Arc::new(Mapping::new(f.path().clone(), self)))
     }
 
     fn truncate(&self, f: &OpenFile, len: u64) -> Result<()> {

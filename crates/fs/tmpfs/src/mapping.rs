@@ -1,6 +1,5 @@
 //! [`Mapping`]: a tmpfs file as mmap(2) sees it.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use moat_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SealFlags};
@@ -12,18 +11,16 @@ use moat_vfs::Path;
 
 use crate::inode::TmpInode;
 
-/// A mapping's hold on a file: by path, which keeps the mount busy as on Linux.
+/// A mapping's hold on a file, and on the path it was opened by, which keeps the mount busy as on Linux. Through an overlay the
+/// path's inode is another one than the file's.
 pub struct Mapping {
     path: Path,
     inode: Arc<TmpInode>,
 }
 
 impl Mapping {
-    pub(crate) fn new(path: Path) -> Result<Mapping> {
-        let any: Arc<dyn Any + Send + Sync> = path.inode().clone();
-        // Through an overlay the path's inode is another one than the file's: the overlay maps for itself.
-        let inode = any.downcast::<TmpInode>().map_err(|_| Errno::ENODEV)?;
-        Ok(Mapping { path, inode })
+    pub(crate) fn new(path: Path, inode: Arc<TmpInode>) -> Mapping {
+        Mapping { path, inode }
     }
 }
 

@@ -126,7 +126,7 @@ async fn map(
         among_mappings,
         tails: Vec::new(),
     };
-    let object = file.file().mappable(file)?;
+    let object = file.file().clone().mappable(file)?;
     let mut access = FileAccess::READ | FileAccess::EXEC;
     access.set(FileAccess::WRITE, file.access_mode() == AccessMode::ReadWrite);
     for segment in &headers.segments {

@@ -29,7 +29,7 @@ impl File for TestFile {
     fn seekable(&self) -> Seekable {
         Seekable::Yes
     }
-    fn mappable(&self, _f: &OpenFile) -> Result<Arc<dyn Mappable>> {
+    fn mappable(self: Arc<Self>, _f: &OpenFile) -> Result<Arc<dyn Mappable>> {
         Ok(Arc::new(TestFile(self.0.clone())))
     }
 }

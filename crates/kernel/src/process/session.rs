@@ -387,8 +387,12 @@ pub fn set_pgid(t: &CurrentTask, pid: i32, pgid: i32) -> Result<()> {
 
 /// What becomes stopped and orphaned when a process leaves its group gets SIGHUP and SIGCONT (`kill_orphaned_pgrp`).
 ///
-/// `before` says whether the group was orphaned before the change. The family must not be locked.
-pub fn hang_up_if_orphaned(pgrp: &Arc<ProcessGroup>, leaving: Option<GroupId>) {
+/// The link that is lost was to a process of `parent`: only one of another group in the same session kept the group from
+/// being orphaned. The family must not be locked.
+pub fn hang_up_if_orphaned(pgrp: &Arc<ProcessGroup>, parent: Option<&Arc<ProcessGroup>>, leaving: Option<GroupId>) {
+    if parent.is_none_or(|p| p.id() == pgrp.id() || p.session.id() != pgrp.session.id()) {
+        return;
+    }
     let members = {
         let family = kernel().family.lock();
         if !family.is_orphaned(pgrp, leaving) {

@@ -166,7 +166,8 @@ fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
         let heir = reaper.and_then(|r| family.node(r)).map(|n| n.leader.id);
         let ids = family.reparent(group.id, reaper, heir.unwrap_or(crate::task::TaskId(0)));
         let moved: Vec<_> = ids.iter().filter_map(|id| describe(&family, *id)).collect();
-        (moved, family.node(group.id).map(|n| n.pgrp.clone()))
+        let parent_pgrp = family.parent(group.id).and_then(|p| family.node(p.id)).map(|n| n.pgrp.clone());
+        (moved, family.node(group.id).map(|n| (n.pgrp.clone(), parent_pgrp)))
     };
     for child in &moved {
         send_pdeath(&child.group);
@@ -175,14 +176,11 @@ fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
             tell_parent(&child.group, status);
         }
     }
+    let Some((own_pgrp, parent_pgrp)) = own_pgrp else { return };
     for child in &moved {
-        if Some(child.pgrp.id()) != own_pgrp.as_ref().map(|p| p.id()) {
-            hang_up_if_orphaned(&child.pgrp, None);
-        }
+        hang_up_if_orphaned(&child.pgrp, Some(&own_pgrp), None);
     }
-    if let Some(p) = own_pgrp {
-        hang_up_if_orphaned(&p, Some(group.id));
-    }
+    hang_up_if_orphaned(&own_pgrp, parent_pgrp.as_ref(), Some(group.id));
 }
 
 struct Moved {

@@ -167,6 +167,15 @@ impl Task {
         self.group.pid().number()
     }
 
+    /// Lets memory, descriptors and file system context go: others may hold the task for long.
+    pub(crate) fn drop_resources(&self) {
+        let gone = {
+            let mut s = self.state();
+            (s.mm.take(), s.fds.take(), s.fs.take())
+        };
+        drop(gone);
+    }
+
     /// The pid namespace that it lives in (not that of its children to come).
     #[must_use]
     pub fn pid_ns(&self) -> Arc<PidNamespace> {

@@ -35,12 +35,7 @@ impl CurrentTask {
         let vfork = self.vfork.take();
         let (task, thread, mm, fds, fs) = self.into_parts();
         task.set_kicker(None);
-        {
-            let mut s = task.state();
-            let gone = (s.mm.take(), s.fds.take(), s.fs.take());
-            drop(s);
-            drop(gone);
-        }
+        task.drop_resources();
         mm.remove_user();
         drop(thread);
         drop(mm);
@@ -54,10 +49,11 @@ impl CurrentTask {
 
     /// Undoes a clone whose child never ran.
     pub(crate) fn abandon(self) {
-        let (task, thread, mm, ..) = self.into_parts();
+        let (task, thread, mm, fds, fs) = self.into_parts();
         task.set_kicker(None);
+        task.drop_resources();
         mm.remove_user();
-        drop(thread);
+        drop((thread, mm, fds, fs));
         let last = {
             let mut s = task.group.signals.lock();
             s.threads.remove(&task.id);

@@ -299,7 +299,12 @@ fn make_task(
     } else {
         task.group.set_leader(&task);
         task.group.signals.lock().threads.insert(id, ThreadSignals::new(task.clone(), blocked));
-        join_family(t, r, &task)?;
+        if let Err(e) = join_family(t, r, &task) {
+            // Task and group hold each other: undo that, or the child's descriptors would stay open for ever.
+            task.group.signals.lock().threads.clear();
+            task.drop_resources();
+            return Err(e);
+        }
     }
     let mut child = CurrentTask::new(task, Resources { mm, thread, fds, fs });
     if !flags.contains(CloneFlags::VM) || flags.contains(CloneFlags::VFORK) {

@@ -1,10 +1,8 @@
-//! open(2), openat2(2), creat(2), memfd_create(2).
+//! open(2), openat2(2), creat(2).
 
 use std::sync::Arc;
 
-use moat_abi::fs::{
-    MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_EXEC, MFD_NAME_MAX, MFD_NOEXEC_SEAL, OpenFlags, OpenHow as RawHow, S_IALLUGO,
-};
+use moat_abi::fs::{OpenFlags, OpenHow as RawHow, S_IALLUGO};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::process::limits::Resource;
 use moat_kernel::{CurrentTask, SyscallResult};
@@ -24,7 +22,6 @@ syscalls! { pub static TABLE;
     85 creat(path: PathArg, mode: u32) async sys_creat, full;
     257 openat(dirfd: Fd, path: PathArg, flags: OpenFlags, mode: u32) async sys_openat, full;
     437 openat2(dirfd: Fd, path: PathArg, how: UserAddr, size: usize) async sys_openat2, full;
-    319 memfd_create(name: PathArg, flags: u32) sys_memfd_create, partial("no MFD_HUGETLB");
 }
 
 /// The soft limit of open descriptors.
@@ -133,15 +130,4 @@ fn check_how(raw: &RawHow) -> Result<OpenHow> {
     }
     let resolve = pairs.iter().filter(|p| raw.resolve & p.0 != 0).fold(LookupFlags::empty(), |all, p| all | p.1);
     Ok(OpenHow { flags, mode, resolve })
-}
-
-fn sys_memfd_create(t: &mut CurrentTask, name: PathArg, flags: u32) -> SyscallResult {
-    if flags & !(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC) != 0
-        || flags & (MFD_EXEC | MFD_NOEXEC_SEAL) == MFD_EXEC | MFD_NOEXEC_SEAL
-    {
-        return Err(Errno::EINVAL.into());
-    }
-    let name = t.mm().read_cstr(name.0, MFD_NAME_MAX + 1).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::EINVAL } else { e })?;
-    let file = moat_fs_tmpfs::new_memfd(&name, flags, t.creds())?;
-    install(t, file, OnExec::close_if(flags & MFD_CLOEXEC != 0))
 }

@@ -22,10 +22,10 @@ impl IoVec {
     /// One buffer, its length capped at [`MAX_RW_COUNT`].
     ///
     /// # Errors
-    /// EINVAL for a length that is negative as `ssize_t`; EFAULT outside of user space.
+    /// EFAULT outside of user space, which a length that is negative as `ssize_t` always reaches.
     pub fn single(addr: UserAddr, len: usize) -> Result<IoVec> {
         if isize::try_from(len).is_err() {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EFAULT);
         }
         let len = len.min(MAX_RW_COUNT);
         check_range(addr, len)?;

@@ -62,8 +62,10 @@ impl Item {
 struct ItemNotify(Weak<Item>);
 
 impl Notify for ItemNotify {
-    fn notify(&self, _events: PollEvents) {
+    fn notify(&self, events: PollEvents) {
+        // Room in a pipe is no edge for who waits for data, though both wake one queue.
         if let Some(item) = self.0.upgrade()
+            && events.intersects(item.wanted())
             && let Some(epoll) = item.epoll.upgrade()
         {
             epoll.queue_item(&item);

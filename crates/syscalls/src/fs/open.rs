@@ -57,7 +57,9 @@ async fn open(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: OpenHow) -> Sy
     let text = read_path(t, path)?;
     t.fds().check_free(1, fd_limit(t))?;
     let file = {
-        let place = Place::at(t, dirfd, &text)?;
+        // Where the walk must stay in the directory, even an absolute path begins there.
+        let confined = how.resolve.intersects(LookupFlags::BENEATH | LookupFlags::IN_ROOT);
+        let place = Place::at(t, dirfd, if confined { b"." } else { &text })?;
         ops::open(&place.view(t), &text, &how)?
     };
     if !how.flags.contains(OpenFlags::PATH) {

@@ -25,11 +25,13 @@ syscalls! { pub static TABLE;
 
 async fn sys_read(t: &mut CurrentTask, fd: Fd, buf: UserAddr, count: usize) -> SyscallResult {
     let f = t.fds().get(fd)?;
+    f.check_readable()?;
     io::read(t, &f, &IoVec::single(buf, count)?, At::Position, Blocking::ByFlags).await
 }
 
 async fn sys_write(t: &mut CurrentTask, fd: Fd, buf: UserAddr, count: usize) -> SyscallResult {
     let f = t.fds().get(fd)?;
+    f.check_writable()?;
     io::write(t, &f, &IoVec::single(buf, count)?, At::Position, Append::ByFlags, Blocking::ByFlags).await
 }
 

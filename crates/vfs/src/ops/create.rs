@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use moat_abi::cap::Cap;
-use moat_abi::fs::{FileType, PATH_MAX, S_IALLUGO, S_ISVTX};
+use moat_abi::fs::{FileType, PATH_MAX, S_IALLUGO, S_ISGID, S_ISUID, S_ISVTX, S_IXGRP};
 use moat_abi::{Errno, Result};
 
-use super::{check_create, new_node};
-use crate::inode::{Inode, NodeKind};
+use super::{check_create, is_owner, new_node};
+use crate::cred::Credentials;
+use crate::inode::{Access, Inode, NodeKind};
 use crate::path::Path;
 use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
 
@@ -83,6 +84,16 @@ pub fn symlink(view: &View<'_>, target: &[u8], path: &[u8]) -> Result<Path> {
     make(view, &dir, &name, 0o777, kind)
 }
 
+/// Whether a file of somebody else may get another name (`/proc/sys/fs/protected_hardlinks` is 1).
+fn check_link_source(creds: &Credentials, inode: &dyn Inode) -> Result<()> {
+    let meta = inode.metadata()?;
+    let set_id = meta.mode & S_ISUID != 0 || meta.mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP;
+    let harmless = inode.file_type() == FileType::Regular
+        && !set_id
+        && inode.permission(creds, Access::READ | Access::WRITE).is_ok();
+    if harmless || is_owner(creds, &meta) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
 /// Makes another name of `old`, which the caller has resolved.
 ///
 /// # Errors
@@ -93,8 +104,9 @@ pub fn link(view: &View<'_>, old: &Path, path: &[u8]) -> Result<()> {
     if !Arc::ptr_eq(&old.mount, &dir.mount) {
         return Err(Errno::EXDEV);
     }
-    check_create(&dir, view.creds())?;
     let inode: &Arc<dyn Inode> = old.inode();
+    check_link_source(view.creds(), inode.as_ref())?;
+    check_create(&dir, view.creds())?;
     if inode.file_type() == FileType::Directory {
         return Err(Errno::EPERM);
     }

@@ -108,8 +108,18 @@ impl Data {
             }
             buf = &buf[..to_usize(room)?.min(buf.len())];
         }
-        let end = pos + buf.len() as u64;
-        self.charge_to(shared, pos, end)?;
+        let mut end = pos + buf.len() as u64;
+        if self.charge_to(shared, pos, end).is_err() {
+            // Full: what fits in the blocks left is written, as a page-wise copy would have it.
+            let counted = self.charged.max(pos / BLOCK);
+            let reach = counted.saturating_add(shared.blocks_left()).saturating_mul(BLOCK);
+            end = end.min(reach);
+            if end <= pos {
+                return Err(Errno::ENOSPC);
+            }
+            self.charge_to(shared, pos, end)?;
+            buf = &buf[..to_usize(end - pos)?];
+        }
         if end > SMALL {
             self.to_host()?;
         }

@@ -127,6 +127,14 @@ impl Shared {
         take(&self.used_blocks, blocks, self.max_blocks.load(Ordering::Relaxed))
     }
 
+    /// Blocks that are left.
+    pub(crate) fn blocks_left(&self) -> u64 {
+        match self.max_blocks.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            max => max.saturating_sub(self.used_blocks.load(Ordering::Relaxed)),
+        }
+    }
+
     pub(crate) fn free_blocks(&self, blocks: u64) {
         self.used_blocks.fetch_sub(blocks, Ordering::Relaxed);
     }

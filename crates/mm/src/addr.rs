@@ -37,6 +37,7 @@ impl UserAddr {
     ///
     /// # Errors
     /// EFAULT where it wraps: no such address can be mapped.
+    #[allow(clippy::should_implement_trait, reason = "fails with an errno, as addresses from guests do")]
     pub fn add(self, bytes: u64) -> Result<UserAddr> {
         self.0.checked_add(bytes).map(UserAddr).ok_or(Errno::EFAULT)
     }

@@ -27,6 +27,10 @@ const CALLS_IN_PART: usize = 8;
 /// threads with clone, whose flags are checked. The number is the same on every architecture.
 const CLONE3: u32 = 435;
 
+/// openat fails with EACCES for absolute paths and the working directory: the C library's malloc looks for
+/// /proc/sys/vm/overcommit_memory before it gives memory back, and does without if it can't.
+const OPENAT: u32 = 257;
+
 /// Puts all threads of the process under the filter, for good.
 ///
 /// To be called when the platform has made its template process and before guest code runs. With debug logging a
@@ -61,6 +65,7 @@ fn compile(platform: PlatformKind, refusal: SeccompAction) -> Result<BpfProgram,
         calls = rest;
     }
     let mut program = program::errno_for(CLONE3, libc::ENOSYS);
+    program.extend(program::errno_for_argument(OPENAT, libc::AT_FDCWD.cast_unsigned(), libc::EACCES));
     program.extend(program::dispatch(&parts));
     Ok(program)
 }

@@ -8,6 +8,8 @@ use seccompiler::{BpfProgram, sock_filter};
 
 /// `offsetof(struct seccomp_data, nr)`.
 const NR: u32 = 0;
+/// `offsetof(struct seccomp_data, args[0])`, its lower half.
+const FIRST_ARGUMENT: u32 = 16;
 /// BPF_LD | BPF_W | BPF_ABS.
 const LOAD: u16 = 0x20;
 /// BPF_JMP | BPF_JEQ | BPF_K.
@@ -51,6 +53,18 @@ pub(super) fn errno_for(number: u32, errno: i32) -> BpfProgram {
     vec![load_number(), instruction(JUMP_EQUAL, 0, 1, number), instruction(RETURN, 0, 0, answer)]
 }
 
+/// A beginning that answers the call `number` with `errno` if its first argument, an int, is `first`, and lets others go on.
+pub(super) fn errno_for_argument(number: u32, first: u32, errno: i32) -> BpfProgram {
+    let answer = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
+    vec![
+        load_number(),
+        instruction(JUMP_EQUAL, 0, 3, number),
+        instruction(LOAD, 0, 0, FIRST_ARGUMENT),
+        instruction(JUMP_EQUAL, 0, 1, first),
+        instruction(RETURN, 0, 0, answer),
+    ]
+}
+
 fn load_number() -> sock_filter {
     instruction(LOAD, 0, 0, NR)
 }
@@ -65,11 +79,19 @@ mod tests {
 
     /// Runs a program of the instructions used here on a call number; gives the returned value.
     fn run(program: &[sock_filter], number: u32) -> u32 {
+        run_with(program, number, 0)
+    }
+
+    fn run_with(program: &[sock_filter], call: u32, first: u32) -> u32 {
         let mut at = 0usize;
+        let mut number = 0;
         loop {
             let i = &program[at];
             at += 1 + match i.code {
-                LOAD => 0,
+                LOAD => {
+                    number = if i.k == NR { call } else { first };
+                    0
+                }
                 JUMP => usize::try_from(i.k).unwrap(),
                 JUMP_EQUAL => usize::from(if number == i.k { i.jt } else { i.jf }),
                 JUMP_GREATER_EQUAL => usize::from(if number >= i.k { i.jt } else { i.jf }),
@@ -101,5 +123,9 @@ mod tests {
         program.push(instruction(RETURN, 0, 0, 1));
         assert_eq!(run(&program, 435), libc::SECCOMP_RET_ERRNO | 38);
         assert_eq!(run(&program, 434), 1);
+        let mut program = errno_for_argument(257, 100, libc::EACCES);
+        program.push(instruction(RETURN, 0, 0, 1));
+        assert_eq!(run_with(&program, 257, 100), libc::SECCOMP_RET_ERRNO | 13);
+        assert_eq!((run_with(&program, 257, 99), run_with(&program, 256, 100)), (1, 1));
     }
 }

@@ -197,6 +197,11 @@ impl OverlayInode {
         if self.shows_below(name)? { Self::put_whiteout(&dir, name) } else { Ok(()) }
     }
 
+    fn is_merged(&self) -> bool {
+        let l = self.layers.lock();
+        l.lowers.len() + usize::from(l.upper.is_some()) > 1
+    }
+
     fn is_pure_upper(&self) -> bool {
         let l = self.layers.lock();
         l.upper.is_some() && l.lowers.is_empty()
@@ -214,7 +219,7 @@ impl Inode for OverlayInode {
         meta.ino = self.ino;
         if self.file_type == FileType::Directory {
             // As Linux does for merged directories: the true count would take a listing.
-            meta.nlink = if self.is_pure_upper() { meta.nlink } else { 1 };
+            meta.nlink = if self.is_merged() { 1 } else { meta.nlink };
         }
         Ok(meta)
     }

@@ -123,6 +123,7 @@ pub async fn spawn(r: SpawnRequest) -> Result<Process> {
     if let Some(tty) = &r.terminal {
         JobControl::acquire(tty, &current, Steal::Yes)?;
     }
+    crate::timer::itimer::watch_cpu_limit(&group);
     kernel().forks.fetch_add(1, Ordering::Relaxed);
     crate::task::run::start(current);
     Ok(Process { group })

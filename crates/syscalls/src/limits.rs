@@ -83,6 +83,9 @@ fn set(t: &CurrentTask, group: &Arc<ThreadGroup>, resource: Resource, new: Rlimi
         return Err(Errno::EPERM);
     }
     group.limits.set(resource, Limit { soft: new.rlim_cur, hard: new.rlim_max });
+    if resource == Resource::Cpu {
+        moat_kernel::timer::itimer::watch_cpu_limit(group);
+    }
     let mm = group.any_thread().and_then(|x| x.mm_of());
     if let Some(mm) = mm {
         mm.set_limits(mm_limits(group));
@@ -91,12 +94,15 @@ fn set(t: &CurrentTask, group: &Arc<ThreadGroup>, resource: Resource, new: Rlimi
 }
 
 fn sys_getrusage(t: &mut CurrentTask, who: i32, usage: UserPtr<Rusage>) -> SyscallResult {
-    let sum = match who {
+    let mut sum = match who {
         RUSAGE_SELF => t.group.usage(),
         RUSAGE_CHILDREN => *t.group.children_usage.lock(),
         RUSAGE_THREAD => t.usage.get(),
         _ => return Err(Errno::EINVAL.into()),
     };
+    if who != RUSAGE_CHILDREN {
+        sum.max_rss_kib = sum.max_rss_kib.max(t.mm().usage().rss / 1024);
+    }
     t.mm().write(usage, &sum.to_rusage())?;
     Ok(0)
 }

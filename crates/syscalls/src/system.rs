@@ -10,6 +10,9 @@ use moat_abi::{Errno, Result};
 use moat_kernel::kernel::{RELEASE, VERSION};
 use moat_kernel::{CurrentTask, SyscallResult, random};
 use moat_mm::{UserAddr, UserPtr};
+use moat_vfs::Fd;
+
+use crate::arg::PathArg;
 
 syscalls! { pub static TABLE;
     63 uname(buffer: UserPtr<Utsname>) sys_uname, full;
@@ -18,6 +21,17 @@ syscalls! { pub static TABLE;
     171 setdomainname(name: UserAddr, len: i32) sys_setdomainname, full;
     318 getrandom(buffer: UserAddr, len: usize, flags: u32) sys_getrandom, full;
     103 syslog(action: i32, buffer: UserAddr, len: i32) sys_syslog, partial("the log is empty");
+    163 acct(file: PathArg) sys_refused, stub("EPERM");
+    167 swapon(path: PathArg, flags: i32) sys_refused2, stub("EPERM");
+    168 swapoff(path: PathArg) sys_refused, stub("EPERM");
+    172 iopl(level: i32) sys_refused_level, stub("EPERM");
+    173 ioperm(from: u64, count: u64, on: i32) sys_ioperm, stub("EPERM");
+    175 init_module(image: UserAddr, len: u64, args: UserAddr) sys_init_module, stub("EPERM");
+    176 delete_module(name: UserAddr, flags: u32) sys_delete_module, stub("EPERM");
+    246 kexec_load(entry: u64, count: u64, segments: UserAddr, flags: u64) sys_kexec_load, stub("EPERM");
+    313 finit_module(fd: Fd, args: UserAddr, flags: i32) sys_finit_module, stub("EPERM");
+    321 bpf(command: i32, attr: UserAddr, size: u32) sys_bpf, stub("EPERM");
+    298 perf_event_open(attr: UserAddr, pid: i32, cpu: i32, group: i32, flags: u64) sys_perf_event_open, stub("EACCES");
     169 reboot(magic1: u32, magic2: u32, command: u32, arg: u64) sys_reboot, stub("EPERM: the sandbox is stopped from outside");
 }
 
@@ -133,6 +147,50 @@ fn sys_syslog(t: &mut CurrentTask, action: i32, buffer: UserAddr, len: i32) -> S
         | SYSLOG_ACTION_SIZE_UNREAD => Ok(0),
         _ => Err(Errno::EINVAL.into()),
     }
+}
+
+/// What only the host's administrator may do is refused to everybody inside.
+const REFUSED: SyscallResult = Err(moat_kernel::SyscallError::Errno(Errno::EPERM));
+
+fn sys_refused(_t: &mut CurrentTask, _path: PathArg) -> SyscallResult {
+    REFUSED
+}
+
+fn sys_refused2(_t: &mut CurrentTask, _path: PathArg, _flags: i32) -> SyscallResult {
+    REFUSED
+}
+
+fn sys_refused_level(_t: &mut CurrentTask, level: i32) -> SyscallResult {
+    if !(0..=3).contains(&level) { Err(Errno::EINVAL.into()) } else { REFUSED }
+}
+
+fn sys_ioperm(_t: &mut CurrentTask, _from: u64, _count: u64, _on: i32) -> SyscallResult {
+    REFUSED
+}
+
+fn sys_init_module(_t: &mut CurrentTask, _image: UserAddr, _len: u64, _args: UserAddr) -> SyscallResult {
+    REFUSED
+}
+
+fn sys_delete_module(_t: &mut CurrentTask, _name: UserAddr, _flags: u32) -> SyscallResult {
+    REFUSED
+}
+
+fn sys_kexec_load(_t: &mut CurrentTask, _entry: u64, _count: u64, _segments: UserAddr, _flags: u64) -> SyscallResult {
+    REFUSED
+}
+
+fn sys_finit_module(_t: &mut CurrentTask, _fd: Fd, _args: UserAddr, _flags: i32) -> SyscallResult {
+    REFUSED
+}
+
+fn sys_bpf(_t: &mut CurrentTask, _command: i32, _attr: UserAddr, _size: u32) -> SyscallResult {
+    REFUSED
+}
+
+/// As with `perf_event_paranoid` 3.
+fn sys_perf_event_open(_t: &mut CurrentTask, _attr: UserAddr, _pid: i32, _cpu: i32, _group: i32, _flags: u64) -> SyscallResult {
+    Err(Errno::EACCES.into())
 }
 
 fn sys_reboot(_t: &mut CurrentTask, _magic1: u32, _magic2: u32, _command: u32, _arg: u64) -> SyscallResult {

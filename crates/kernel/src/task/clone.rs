@@ -305,6 +305,7 @@ fn make_task(
             task.drop_resources();
             return Err(e);
         }
+        crate::timer::itimer::watch_cpu_limit(&task.group);
     }
     let mut child = CurrentTask::new(task, Resources { mm, thread, fds, fs });
     if !flags.contains(CloneFlags::VM) || flags.contains(CloneFlags::VFORK) {

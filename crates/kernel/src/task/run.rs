@@ -39,10 +39,10 @@ async fn run(t: &mut CurrentTask) {
         if !t.flags.enter() {
             continue;
         }
-        let entered = Instant::now();
+        t.usage.enter();
         let event = switch(t.thread()).await;
         t.flags.leave();
-        t.usage.add_user(u64::try_from(entered.elapsed().as_nanos()).unwrap_or(0));
+        t.usage.leave();
         match event {
             Event::Syscall { nr, args } => t.syscall(nr, args).await,
             Event::ForeignSyscall(ForeignAbi::I386) => t.thread().set_ret(Errno::ENOSYS.to_ret()),

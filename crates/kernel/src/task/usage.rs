@@ -69,12 +69,29 @@ pub struct TaskUsage {
     user_ns: AtomicU64,
     system_ns: AtomicU64,
     syscalls: AtomicU64,
+    /// When it entered guest code, on the monotonic clock; 0 while it is in the sentry.
+    entered_ns: AtomicU64,
 }
 
 impl TaskUsage {
-    /// Adds time spent in guest code.
-    pub fn add_user(&self, ns: u64) {
-        self.user_ns.store(self.user_ns.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
+    /// The thread goes to guest code.
+    pub fn enter(&self) {
+        self.entered_ns.store(crate::clock::monotonic_ns(), Ordering::Relaxed);
+    }
+
+    /// The thread is back from guest code.
+    pub fn leave(&self) {
+        let spent = self.in_guest_ns();
+        self.entered_ns.store(0, Ordering::Relaxed);
+        self.user_ns.store(self.user_ns.load(Ordering::Relaxed) + spent, Ordering::Relaxed);
+    }
+
+    /// How long the thread has been in guest code without a break.
+    fn in_guest_ns(&self) -> u64 {
+        match self.entered_ns.load(Ordering::Relaxed) {
+            0 => 0,
+            at => crate::clock::monotonic_ns().saturating_sub(at),
+        }
     }
 
     /// Adds time spent in the sentry.
@@ -97,7 +114,7 @@ impl TaskUsage {
     #[must_use]
     pub fn get(&self) -> Usage {
         Usage {
-            user_ns: self.user_ns.load(Ordering::Relaxed),
+            user_ns: self.user_ns.load(Ordering::Relaxed) + self.in_guest_ns(),
             system_ns: self.system_ns.load(Ordering::Relaxed),
             voluntary_switches: self.syscalls.load(Ordering::Relaxed),
             ..Usage::default()

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use moat_abi::PollEvents;
 use moat_abi::siginfo::{SI_KERNEL, SigInfo};
 use moat_abi::signal::Signal;
+use moat_abi::time::NSEC_PER_SEC;
 use moat_sync::timer::Timer;
 use moat_sync::wait::Notify;
 
 use crate::process::group::ThreadGroup;
+use crate::process::limits::{INFINITY, Resource};
 use crate::signal::send::send_to_process;
 
 /// Which timer.
@@ -24,6 +26,8 @@ pub enum Which {
     Virtual = 1,
     /// CPU time: SIGPROF.
     Prof = 2,
+    /// RLIMIT_CPU: SIGXCPU each second from the soft limit on, SIGKILL at the hard one. Guests can't name it.
+    Limit = 3,
 }
 
 impl Which {
@@ -43,6 +47,7 @@ impl Which {
             Which::Real => Signal::SIGALRM,
             Which::Virtual => Signal::SIGVTALRM,
             Which::Prof => Signal::SIGPROF,
+            Which::Limit => Signal::SIGXCPU,
         }
     }
 
@@ -51,7 +56,7 @@ impl Which {
         match self {
             Which::Real => crate::clock::monotonic_ns(),
             Which::Virtual => group.usage().user_ns,
-            Which::Prof => {
+            Which::Prof | Which::Limit => {
                 let u = group.usage();
                 u.user_ns + u.system_ns
             }
@@ -76,10 +81,10 @@ struct IntervalTimer {
     timer: Option<Timer>,
 }
 
-/// The three timers of a process.
+/// The three timers of a process, and the watch over RLIMIT_CPU.
 #[derive(Default)]
 pub struct IntervalTimers {
-    timers: [IntervalTimer; 3],
+    timers: [IntervalTimer; 4],
 }
 
 struct Expiry {
@@ -158,9 +163,28 @@ fn expire(group: &Arc<ThreadGroup>, which: Which) {
         let gone = group.timers.interval.lock().timers[which as usize].timer.replace(timer);
         drop(gone);
     }
+    if fire && which == Which::Limit {
+        let hard = group.limits.get(Resource::Cpu).hard.saturating_mul(NSEC_PER_SEC);
+        if now >= hard {
+            send_to_process(group, SigInfo::new(Signal::SIGKILL, SI_KERNEL));
+            return;
+        }
+    }
     if fire {
         send_to_process(group, SigInfo::new(which.signal(), SI_KERNEL));
     }
+}
+
+/// Watches over RLIMIT_CPU from here on: it has been set, or inherited by a new process.
+pub fn watch_cpu_limit(group: &Arc<ThreadGroup>) {
+    let limit = group.limits.get(Resource::Cpu);
+    if limit.soft == INFINITY && limit.hard == INFINITY {
+        return;
+    }
+    // 0 counts as one second, as on Linux.
+    let end = limit.soft.min(limit.hard).max(1).saturating_mul(NSEC_PER_SEC);
+    let left = end.saturating_sub(Which::Limit.now_ns(group)).max(1);
+    set(group, Which::Limit, Setting { value_ns: left, interval_ns: NSEC_PER_SEC });
 }
 
 /// Stops all timers: the process has ended.

@@ -93,7 +93,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Do {
-    /// Mount a host directory or file: SRC[:DST][:ro]
+    /// Mount a host directory or file, with :ro only to be read
     #[arg(long, short, value_name = "SRC[:DST][:ro]")]
     pub(crate) volume: Vec<String>,
     /// Directory to start in [default: the current one]

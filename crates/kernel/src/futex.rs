@@ -1,7 +1,11 @@
 //! Futexes: futex(2), futex_waitv(2), robust lists and what a thread's end does to them (`kernel/futex/`).
 //!
-//! - [`table`]: who waits for which word. - [`wait`]: FUTEX_WAIT. - [`wake`]: FUTEX_WAKE, FUTEX_WAKE_OP, FUTEX_REQUEUE.
-//! - [`waitv`]: futex_waitv. - [`pi`]: FUTEX_LOCK_PI and its kin. - [`requeue_pi`]: FUTEX_CMP_REQUEUE_PI.
+//! - [`table`]: who waits for which word.
+//! - [`wait`]: FUTEX_WAIT.
+//! - [`wake`]: FUTEX_WAKE, FUTEX_WAKE_OP, FUTEX_REQUEUE.
+//! - [`waitv`]: futex_waitv.
+//! - [`pi`]: FUTEX_LOCK_PI and its kin.
+//! - [`requeue_pi`]: FUTEX_CMP_REQUEUE_PI.
 //! - [`robust`]: the end of a thread.
 //!
 //! # Invariants

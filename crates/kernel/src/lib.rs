@@ -1,9 +1,16 @@
 //! Tasks, processes, signals, credentials, timers: the guest's kernel proper.
 //!
-//! - [`kernel`]: [`Kernel`], one per sandbox. - [`task`]: [`Task`], [`CurrentTask`] and a thread's life.
-//! - [`process`]: thread groups, families, sessions, limits, wait(2). - [`signal`]: generation, stops, delivery.
-//! - [`timer`], [`clock`]: time. - [`ptrace`]: the guest's tracing. - [`syscall`]: the table, as seen from here.
-//! - [`futex`]: futexes. - [`loader`]: programs. - [`error`]: [`SyscallError`] and Linux's restart codes. - [`spawn`]: how the sentry starts processes.
+//! - [`mod@kernel`]: [`Kernel`], one per sandbox.
+//! - [`task`]: [`Task`], [`CurrentTask`] and a thread's life.
+//! - [`process`]: thread groups, families, sessions, limits, wait(2).
+//! - [`signal`]: generation, stops, delivery.
+//! - [`timer`], [`clock`]: time.
+//! - [`ptrace`]: the guest's tracing.
+//! - [`syscall`]: the table, as seen from here.
+//! - [`futex`]: futexes.
+//! - [`loader`]: programs.
+//! - [`error`]: [`SyscallError`] and Linux's restart codes.
+//! - [`spawn`]: how the sentry starts processes.
 //!
 //! # Invariants
 //! - Lock order: family (`Tasks`), signals of one group, a task's state, the rest (see `moat_sync::LockClass`).

@@ -4,7 +4,10 @@
 //! interpreter and measures the arguments: everything that can fail with an errno of the file's making, before anything
 //! is changed. [`Program::load`] then maps it into the address space of a blank process and writes its stack.
 //!
-//! - [`script`]: `#!` lines. - [`elf`]: headers, checked. - [`image`]: segments to mappings. - [`layout`]: where things go.
+//! - [`script`]: `#!` lines.
+//! - [`elf`]: headers, checked.
+//! - [`image`]: segments to mappings.
+//! - [`layout`]: where things go.
 //! - [`stack`]: argument limits and the initial stack.
 //!
 //! # Invariants

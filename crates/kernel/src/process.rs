@@ -1,8 +1,13 @@
 //! Processes: thread groups, their family, process groups, sessions, pid namespaces, limits, wait(2).
 //!
-//! - [`group`]: [`group::ThreadGroup`], one process. - [`pid`]: numbers. - [`family`]: parents, children, groups and
-//!   sessions, under the one `Tasks` lock. - [`session`]: job control. - [`wait`]: wait4(2) and waitid(2).
-//! - [`notify`]: SIGCHLD. - [`limits`], [`sched`]: what a process may use. - [`pidfd`]: processes as files.
+//! - [`group`]: [`group::ThreadGroup`], one process.
+//! - [`pid`]: numbers.
+//! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock.
+//! - [`session`]: job control.
+//! - [`wait`]: wait4(2) and waitid(2).
+//! - [`notify`]: SIGCHLD.
+//! - [`limits`], [`sched`]: what a process may use.
+//! - [`pidfd`]: processes as files.
 //!
 //! # Invariants
 //! - A thread group has a node in the [`family::Family`] from its making until it is reaped.

@@ -1,7 +1,9 @@
 //! The guest's ptrace(2): what strace and gdb use inside the sandbox.
 //!
-//! - [`Trace`]: the state of one traced thread, part of its group's signal state. - [`stop`]: how a thread stops for its
-//!   tracer. - [`request`]: what the tracer asks. - [`regs`]: register sets as guests see them.
+//! - [`Trace`]: the state of one traced thread, part of its group's signal state.
+//! - [`stop`]: how a thread stops for its tracer.
+//! - [`request`]: what the tracer asks.
+//! - [`regs`]: register sets as guests see them.
 //!
 //! For the time of a stop the tracee lends its host thread to `Task::parked`, from where requests use it.
 

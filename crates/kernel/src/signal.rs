@@ -1,9 +1,12 @@
 //! Signals: queues, actions, sending and delivery.
 //!
-//! - [`queue`]: what is pending. - [`actions`]: the table of handlers that threads share (`CLONE_SIGHAND`).
-//! - [`state`]: all signal state of one thread group, under one lock. - [`send`]: generation, permission, choice of thread.
+//! - [`queue`]: what is pending.
+//! - [`actions`]: the table of handlers that threads share (`CLONE_SIGHAND`).
+//! - [`state`]: all signal state of one thread group, under one lock.
+//! - [`send`]: generation, permission, choice of thread.
 //! - [`deliver`]: what a task does about its pending signals before it runs application code.
-//! - [`frame`]: the x86-64 signal frame and rt_sigreturn(2). - [`stop`]: group stops and their reports.
+//! - [`frame`]: the x86-64 signal frame and rt_sigreturn(2).
+//! - [`stop`]: group stops and their reports.
 //!
 //! # Invariants
 //! - Everything pending or blocked is in [`state::GroupSignals`], changed under the group's `signals` lock only; a task's

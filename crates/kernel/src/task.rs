@@ -1,7 +1,10 @@
 //! [`Task`]: one guest thread, as everybody sees it; [`CurrentTask`]: the same thread, as its own future owns it.
 //!
-//! - [`current`]: what only the thread itself may use. - [`run`]: its main loop. - [`wait`]: how it sleeps.
-//! - [`clone`], [`exec`], [`exit`]: its life. - [`work`]: the flags by which others make it look up.
+//! - [`current`]: what only the thread itself may use.
+//! - [`run`]: its main loop.
+//! - [`wait`]: how it sleeps.
+//! - [`clone`], [`exec`], [`exit`]: its life.
+//! - [`work`]: the flags by which others make it look up.
 //!
 //! # Invariants
 //! - A task's memory, files and credentials are changed by the task itself only; others take a copy of the `Arc`s.

@@ -7,7 +7,7 @@
 //! - [`mappable`]: [`Mappable`], what a file is to a mapping.
 //! - [`futex_key`]: [`FutexKey`], the identity of a futex word.
 //! - [`iovec`]: import of `struct iovec` arrays.
-//! - [`fake`] (tests, feature `fake`): a platform whose guest memory is a map of pages in this process.
+//! - `fake` (tests, feature `fake`): a platform whose guest memory is a map of pages in this process.
 //!
 //! The VMA tree is the authority on what is mapped, for limits, permissions and `/proc/PID/maps`; the host process carries
 //! the tree's changes out by [`moat_platform::Order`]s and handles page faults, copy-on-write and swap itself.

@@ -33,7 +33,7 @@ pub struct Request {
     pub terminal: bool,
 }
 
-/// SRC[:DST][:ro].
+/// `SRC[:DST][:ro]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
     /// Absolute host path.

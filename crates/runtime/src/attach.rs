@@ -68,7 +68,7 @@ impl Sandbox {
     /// Passes signals on until the guest's init has ended, and waits for the sandbox's end.
     ///
     /// # Errors
-    /// [`Error::Died`] if the sandbox ends without an exit status.
+    /// [`crate::Error::Died`] if the sandbox ends without an exit status.
     pub fn attend(mut self, forwarder: &SignalForwarder) -> Result<ExitStatus> {
         let mut answers = Answers::Expected;
         loop {

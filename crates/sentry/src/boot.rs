@@ -29,7 +29,7 @@ pub use flags::BootFlags;
 /// Exit code of a sandbox process that could not do its work; its creator reads the reason elsewhere.
 const EXIT_FAILURE: i32 = 70;
 
-/// argv[0] of the sandbox process.
+/// `argv[0]` of the sandbox process.
 pub const PROCESS_NAME: &str = "moat-sandbox";
 
 /// Runs the sandbox process. `args` is argv after "boot".

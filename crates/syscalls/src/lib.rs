@@ -1,6 +1,7 @@
 //! The system calls: one typed declaration each, and thin handlers by area.
 //!
-//! - [`table`]: the declarations joined, dispatch, the strace log. - [`arg`]: how raw registers become typed arguments.
+//! - [`mod@table`]: the declarations joined, dispatch, the strace log.
+//! - [`arg`]: how raw registers become typed arguments.
 //! - Areas: [`ids`] and its like, one module each.
 //!
 //! A handler decodes its structs, makes one call on an object of the kernel and encodes the answer. A new call is one line

@@ -1,7 +1,10 @@
 //! Sockets: calls on addresses and connections here, the rest by what they move.
 //!
-//! - [`transfer`]: bytes between guest memory and sockets, with waiting. - [`message`]: sendmsg(2) and its like.
-//! - [`control`]: ancillary data. - [`options`]: getsockopt(2), setsockopt(2). - [`address`]: `struct sockaddr`.
+//! - [`transfer`]: bytes between guest memory and sockets, with waiting.
+//! - [`message`]: sendmsg(2) and its like.
+//! - [`control`]: ancillary data.
+//! - [`options`]: getsockopt(2), setsockopt(2).
+//! - [`address`]: `struct sockaddr`.
 
 mod address;
 mod control;

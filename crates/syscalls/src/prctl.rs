@@ -265,7 +265,7 @@ async fn sys_rseq(t: &mut CurrentTask, addr: u64, len: u32, flags: u32, sig: u32
         }
         return Err(if area.sig != sig { Errno::EPERM } else { Errno::EBUSY }.into());
     }
-    if len < ORIGINAL_SIZE || addr % u64::from(ORIGINAL_SIZE) != 0 {
+    if len < ORIGINAL_SIZE || !addr.is_multiple_of(u64::from(ORIGINAL_SIZE)) {
         return Err(Errno::EINVAL.into());
     }
     if addr >= GUEST_TOP {

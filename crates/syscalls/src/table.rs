@@ -101,7 +101,7 @@ macro_rules! syscalls {
 
 /// All declarations, area by area: a new area is a line here.
 fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
-    let areas: &[&'static [SyscallDecl]] = &[
+    let areas = [
         crate::futex::TABLE,
         crate::ids::TABLE,
         crate::process::TABLE,
@@ -118,7 +118,7 @@ fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
         crate::memory::TABLE,
         crate::net::TABLE,
     ];
-    areas.to_vec().into_iter().chain(crate::fs::TABLES.iter().copied()).flatten()
+    areas.into_iter().chain(crate::fs::TABLES.iter().copied()).flatten()
 }
 
 struct Table {

@@ -90,7 +90,7 @@ impl Pseudo {
         self.mount().fs().dev()
     }
 
-    /// The path of a file that is shown by `name`: "pipe:[12]".
+    /// The path of a file that is shown by `name`: `pipe:[12]`.
     #[must_use]
     pub fn path(self, inode: Arc<dyn Inode>, name: &[u8]) -> Path {
         Path { mount: self.mount().clone(), dentry: Dentry::anonymous(inode, name) }

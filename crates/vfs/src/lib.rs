@@ -1,6 +1,6 @@
 //! The virtual file system: names, mounts, open files and what a file system must provide.
 //!
-//! - [`inode`]: [`Inode`], what a file system gives for each file; [`file`]: [`File`], what an open file does.
+//! - [`inode`]: [`Inode`], what a file system gives for each file; [`mod@file`]: [`File`], what an open file does.
 //! - [`filesystem`]: [`FileSystem`] and the registry of file system types.
 //! - [`dentry`], [`mount`], [`path`], [`walk`]: the tree of names as processes see it, and path resolution.
 //! - [`ops`]: the operations on names (open, mkdir, rename, ...): the one implementation of their rules.

@@ -118,12 +118,12 @@ impl<'a> Walker<'a> {
         let root = if flags.intersects(LookupFlags::BENEATH | LookupFlags::IN_ROOT) { view.base } else { view.root }.clone();
         let mut w = Walker { view, root, flags, at: view.base.clone(), rest: Cow::Borrowed(path), offset: 0, links: 0 };
         if path.first() == Some(&b'/') {
-            w.to_root()?;
+            w.restart_at_root()?;
         }
         Ok(w)
     }
 
-    fn to_root(&mut self) -> Result<()> {
+    fn restart_at_root(&mut self) -> Result<()> {
         if self.flags.contains(LookupFlags::BENEATH) {
             return Err(Errno::EXDEV);
         }
@@ -264,7 +264,7 @@ impl<'a> Walker<'a> {
             return Err(Errno::ENAMETOOLONG);
         }
         if text.first() == Some(&b'/') {
-            self.to_root()?;
+            self.restart_at_root()?;
         }
         text.extend_from_slice(&self.rest[self.offset..]);
         self.rest = Cow::Owned(text);

@@ -1,6 +1,7 @@
 //! Files without a file system: pipes and FIFOs, eventfd, timerfd, signalfd.
 //!
-//! - [`pipe`]: [`pipe::Pipe`], the buffer and its ends. - [`fifo`]: the pipes of FIFO nodes.
+//! - [`pipe`]: [`pipe::Pipe`], the buffer and its ends.
+//! - [`fifo`]: the pipes of FIFO nodes.
 //! - [`eventfd`], [`timerfd`], [`signalfd`]: counters, timers and signals as files.
 #![forbid(unsafe_code)]
 

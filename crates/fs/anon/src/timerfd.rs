@@ -32,14 +32,14 @@ impl Setting {
     /// Counts what has expired by `now_ns`.
     fn advance(&mut self, now_ns: u64) {
         let Some(next) = self.next_ns.filter(|&n| n <= now_ns) else { return };
-        if self.interval_ns == 0 {
+        let Some(more) = (now_ns - next).checked_div(self.interval_ns) else {
             self.ticks = self.ticks.saturating_add(1);
             self.next_ns = None;
-        } else {
-            let n = (now_ns - next) / self.interval_ns + 1;
-            self.ticks = self.ticks.saturating_add(n);
-            self.next_ns = Some(next.saturating_add(n.saturating_mul(self.interval_ns)));
-        }
+            return;
+        };
+        let n = more + 1;
+        self.ticks = self.ticks.saturating_add(n);
+        self.next_ns = Some(next.saturating_add(n.saturating_mul(self.interval_ns)));
     }
 }
 

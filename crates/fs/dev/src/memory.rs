@@ -155,7 +155,7 @@ impl File for Random {
     }
 
     fn poll(&self, _f: &OpenFile) -> PollEvents {
-        PollEvents::READABLE - PollEvents::RDHUP - PollEvents::ALWAYS | PollEvents::OUT | PollEvents::WRNORM
+        (PollEvents::READABLE - PollEvents::RDHUP - PollEvents::ALWAYS) | PollEvents::OUT | PollEvents::WRNORM
     }
 
     fn ioctl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {

@@ -3,7 +3,7 @@
 //! - [`tree::HostTree`]: the operations on a directory tree of the host; [`direct::DirectTree`] does them in the
 //!   sentry, relative to donated descriptors.
 //! - [`fs::HostFs`], [`inode::HostInode`]: the tree as a file system of the vfs.
-//! - [`file`]: open regular files and directories.
+//! - [`mod@file`]: open regular files and directories.
 //! - [`stdio`]: descriptors that came from outside as they are: pipes, terminals, sockets.
 //! - [`terminal`]: a terminal among them, with the guest's own job control.
 //!

@@ -38,7 +38,7 @@ impl Terminal for HostTerminal {
     fn hang_up(&self) {}
 }
 
-fn task<'a>(caller: &'a dyn Caller) -> Result<&'a CurrentTask> {
+fn task(caller: &dyn Caller) -> Result<&CurrentTask> {
     caller.as_any().downcast_ref().ok_or(Errno::ENOTTY)
 }
 

@@ -127,7 +127,7 @@ impl Listing for NsDir {
     }
 }
 
-/// A namespace by its name and number: "uts:[4026531838]".
+/// A namespace by its name and number: `uts:[4026531838]`.
 struct NsLink {
     attributes: Attributes,
     who: Who,

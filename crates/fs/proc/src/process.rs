@@ -102,17 +102,23 @@ pub(crate) enum Guard {
     Inspect,
 }
 
+/// Makes the whole text of a file.
+pub(crate) type ReadFn = fn(&Core, &Who) -> Result<Vec<u8>>;
+
+/// Takes in what somebody with these credentials wrote.
+pub(crate) type WriteFn = fn(&Who, &Credentials, &[u8]) -> Result<()>;
+
 /// A file of a process.
 pub(crate) struct FileSpec {
     pub(crate) name: &'static str,
     pub(crate) mode: u32,
     pub(crate) guard: Guard,
-    pub(crate) read: fn(&Core, &Who) -> Result<Vec<u8>>,
-    pub(crate) write: Option<fn(&Who, &Credentials, &[u8]) -> Result<()>>,
+    pub(crate) read: ReadFn,
+    pub(crate) write: Option<WriteFn>,
 }
 
 impl FileSpec {
-    const fn new(name: &'static str, mode: u32, read: fn(&Core, &Who) -> Result<Vec<u8>>) -> FileSpec {
+    const fn new(name: &'static str, mode: u32, read: ReadFn) -> FileSpec {
         FileSpec { name, mode, guard: Guard::Bits, read, write: None }
     }
 
@@ -121,7 +127,7 @@ impl FileSpec {
         self
     }
 
-    const fn writable(mut self, write: fn(&Who, &Credentials, &[u8]) -> Result<()>) -> FileSpec {
+    const fn writable(mut self, write: WriteFn) -> FileSpec {
         self.write = Some(write);
         self
     }

@@ -1,8 +1,12 @@
 //! tmpfs: files in memory; also what memfds are made of.
 //!
-//! - [`superblock`]: [`TmpFs`], its limits and options. - [`inode`]: [`TmpInode`], attributes and the `Inode` trait.
-//! - [`dir`]: entries in the order of their making, so that positions of readdir stay good. - [`data`]: contents: a vector while
-//!   small and unmapped, a host memfd else, since the sentry's descriptors are few. - [`file`]: the `File` trait. - [`memfd`].
+//! - [`superblock`]: [`TmpFs`], its limits and options.
+//! - [`inode`]: [`TmpInode`], attributes and the `Inode` trait.
+//! - [`dir`]: entries in the order of their making, so that positions of readdir stay good.
+//! - [`data`]: contents: a vector while small and unmapped, a host memfd else, since the sentry's descriptors are
+//!   few.
+//! - [`mod@file`]: the `File` trait.
+//! - [`memfd`].
 //!
 //! # Invariants
 //! - Lock order: a directory's entries, attributes, contents; two directories in the order of their inode numbers.

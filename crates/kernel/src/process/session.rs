@@ -221,7 +221,7 @@ impl JobControl {
     /// # Errors
     /// ENOTTY if `self` is not the caller's controlling terminal.
     pub fn get_foreground(&self, t: &CurrentTask) -> Result<i32> {
-        if !self.controls(&*own_pgrp(t)?.session) {
+        if !self.controls(&own_pgrp(t)?.session) {
             return Err(Errno::ENOTTY);
         }
         Ok(self.foreground().map_or(0, |p| p.pid().number_in(&t.pid_ns())))

@@ -278,7 +278,7 @@ fn set_user_regs(task: &Task, user: &UserRegs) -> Result<u64> {
 }
 
 fn peek_user(t: &CurrentTask, task: &Task, addr: u64, data: u64) -> Result<u64> {
-    if addr % 8 != 0 || addr >= USER_SIZE {
+    if !addr.is_multiple_of(8) || addr >= USER_SIZE {
         return Err(Errno::EIO);
     }
     let user = with_thread(task, |th| Ok(regs::to_user(&th.regs())))?;
@@ -288,7 +288,7 @@ fn peek_user(t: &CurrentTask, task: &Task, addr: u64, data: u64) -> Result<u64> 
 }
 
 fn poke_user(task: &Task, addr: u64, data: u64) -> Result<u64> {
-    if addr % 8 != 0 || addr >= USER_SIZE {
+    if !addr.is_multiple_of(8) || addr >= USER_SIZE {
         return Err(Errno::EIO);
     }
     let at = usize::try_from(addr).map_err(|_| Errno::EIO)?;

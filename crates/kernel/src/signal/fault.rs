@@ -22,7 +22,7 @@ impl CurrentTask {
         if blocked || action.sa_handler == SIG_IGN {
             s.sighand.set(signal, SigAction { sa_handler: SIG_DFL, ..action });
         }
-        if s.sighand.get(signal).sa_handler == SIG_DFL && !s.threads.get(&self.id).is_some_and(|t| t.trace.is_some()) {
+        if s.sighand.get(signal).sa_handler == SIG_DFL && s.threads.get(&self.id).is_none_or(|t| t.trace.is_none()) {
             // Even an init dies of its own faults.
             s.unkillable = false;
         }

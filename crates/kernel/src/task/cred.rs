@@ -73,7 +73,7 @@ impl Elevation {
         let mut caps = file_caps.unwrap_or_default();
         let has_file_caps = file_caps.is_some();
         // A set-user-ID-root program with capabilities of its own gets only those (`handle_privileged_root`).
-        let root_rule = !noroot && !(has_file_caps && !is_root(new.uid) && is_root(new.euid));
+        let root_rule = !(noroot || has_file_caps && !is_root(new.uid) && is_root(new.euid));
         if root_rule && (is_root(new.euid) || is_root(new.uid)) {
             caps.permitted = CapSet::FULL;
             caps.inheritable = CapSet::FULL;

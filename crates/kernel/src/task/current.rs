@@ -21,6 +21,10 @@ use crate::signal::deliver::PendingRestart;
 use crate::signal::frame::LastFault;
 use crate::timer::sleep::RestartBlock;
 
+/// What is left of a task that has ended: itself, its thread, memory, descriptors and directories.
+pub(crate) type Parts =
+    (Arc<Task>, Option<Box<dyn GuestThread>>, Arc<MemoryManager>, Arc<FdTable>, Arc<Mutex<FsContext>>);
+
 /// The task that runs: owned by its future, neither shared nor cloned.
 pub struct CurrentTask {
     task: Arc<Task>,
@@ -277,7 +281,7 @@ impl CurrentTask {
         self.group.signals.lock().start_exit(WaitStatus::Exited(code));
     }
 
-    pub(crate) fn into_parts(self) -> (Arc<Task>, Option<Box<dyn GuestThread>>, Arc<MemoryManager>, Arc<FdTable>, Arc<Mutex<FsContext>>) {
+    pub(crate) fn into_parts(self) -> Parts {
         (self.task, self.thread, self.mm, self.fds, self.fs)
     }
 }

@@ -1,8 +1,11 @@
 //! UNIX sockets: unix(7).
 //!
-//! - [`socket`]: [`UnixSocket`], the calls. - [`endpoint`]: [`endpoint::Endpoint`], what its peers know of it: the queue of
-//!   incoming data, shutdown, send accounting. - [`connect`]: listening, connecting, accepting. - [`names`]: names in files,
-//!   abstract names. - [`rights`]: descriptors in flight and the collection of those that nobody can receive any more.
+//! - [`socket`]: [`UnixSocket`], the calls.
+//! - [`endpoint`]: [`endpoint::Endpoint`], what its peers know of it: the queue of incoming data, shutdown, send
+//!   accounting.
+//! - [`connect`]: listening, connecting, accepting.
+//! - [`names`]: names in files, abstract names.
+//! - [`rights`]: descriptors in flight and the collection of those that nobody can receive any more.
 //! - [`text`]: /proc/net/unix.
 //!
 //! # Invariants

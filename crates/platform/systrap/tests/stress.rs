@@ -72,7 +72,7 @@ async fn family(platform: Arc<Systrap>, seed: u64) {
         assert_eq!((guest.read_u64(DATA), child.read_u64(DATA)), (seed, seed + 1));
         stop.store(true, Ordering::Relaxed);
         kicking.join().expect("kicker");
-        if (round + seed) % 3 == 0 {
+        if (round + seed).is_multiple_of(3) {
             guest.space.kill();
             while !matches!(guest.go().await, Event::Died) {}
         }

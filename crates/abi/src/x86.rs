@@ -7,4 +7,4 @@ TRAP_UD = 6, TRAP_NM = 7, TRAP_DF = 8,
 TRAP_TS = 10, TRAP_NP = 11, TRAP_SS = 12, TRAP_GP = 13, TRAP_PF = 14, TRAP_MF = 16, TRAP_AC = 17, TRAP_MC = 18,
 TRAP_XF = 19 }
 consts! { "Bits of a page fault's error code: present, write, user mode, reserved bit, fetch, protection key.", u64;
-    PF_PROT = 1, PF_WRITE = 2, PF_USER = 4, PF_RSVD = 8, PF_INSTR = 16, PF_PK = 32 }
+PF_PROT = 1, PF_WRITE = 2, PF_USER = 4, PF_RSVD = 8, PF_INSTR = 16, PF_PK = 32 }

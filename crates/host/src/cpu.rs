@@ -65,7 +65,9 @@ const EXT1_ECX: Bits = ["lahf_lm", "cmp_legacy", "svm", "extapic", "cr8_legacy",
     "bpext", "ptsc", "perfctr_llc", "mwaitx", "", ""];
 
 fn names(register: u32, bits: &Bits, into: &mut Vec<&'static str>) {
-    into.extend(bits.iter().enumerate().filter(|(n, name)| register >> n & 1 == 1 && !name.is_empty()).map(|(_, name)| *name));
+    into.extend(
+        bits.iter().enumerate().filter(|(n, name)| register >> n & 1 == 1 && !name.is_empty()).map(|(_, name)| *name),
+    );
 }
 
 /// Asks the CPU.
@@ -97,7 +99,12 @@ pub fn describe() -> Description {
         d.mhz = Some(__cpuid(0x16).eax & 0xffff).filter(|mhz| *mhz > 0);
     }
     if ext.eax >= 0x8000_0004 {
-        let brand: Vec<u32> = (0x8000_0002..=0x8000_0004).flat_map(|l| { let r = __cpuid(l); [r.eax, r.ebx, r.ecx, r.edx] }).collect();
+        let brand: Vec<u32> = (0x8000_0002..=0x8000_0004)
+            .flat_map(|l| {
+                let r = __cpuid(l);
+                [r.eax, r.ebx, r.ecx, r.edx]
+            })
+            .collect();
         d.model_name = text(&brand);
     }
     if ext.eax >= 0x8000_0008 {

@@ -11,12 +11,12 @@ pub mod mounts;
 pub mod process;
 pub mod procfs;
 pub mod ptrace;
+mod result;
 pub mod seccomp;
 pub mod signals;
 pub mod sigsys;
 pub mod spawn;
 pub mod tty;
 pub mod wait;
-mod result;
 
 pub use result::last_errno;

@@ -136,12 +136,18 @@ impl Program {
     ///
     /// # Errors
     /// ENOMEM, EINVAL, EFAULT for an image that can't be mapped; the host's.
-    pub async fn load(&self, params: &LoadParams, thread: &mut dyn GuestThread, mm: &MemoryManager) -> Result<LoadedProgram> {
+    pub async fn load(
+        &self,
+        params: &LoadParams,
+        thread: &mut dyn GuestThread,
+        mm: &MemoryManager,
+    ) -> Result<LoadedProgram> {
         mm.set_limits(params.limits);
         let needed = stack::size_needed(&self.filename, &self.argv, &self.envp);
         let stack = layout::place_stack(mm, params.limits.stack, needed, params.aslr)?;
         stack::map(mm, thread, &stack, self.headers.exec_stack()).await?;
-        let program = image::map_program(mm, thread, &self.file, &self.headers, self.interpreter.is_some(), params.aslr).await?;
+        let program =
+            image::map_program(mm, thread, &self.file, &self.headers, self.interpreter.is_some(), params.aslr).await?;
         let interpreter = match &self.interpreter {
             Some((file, headers)) => Some(image::map_interpreter(mm, thread, file, headers).await?),
             None => None,

@@ -20,8 +20,8 @@ pub mod usage;
 pub mod wait;
 pub mod work;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use moat_mm::MemoryManager;

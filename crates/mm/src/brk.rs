@@ -1,7 +1,7 @@
 //! brk(2).
 
-use moat_abi::mman::ProtFlags;
 use moat_abi::Result;
+use moat_abi::mman::ProtFlags;
 use moat_platform::{GUEST_TOP, GuestThread, MapSource, Order};
 
 use crate::manager::{MmState, When};

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use moat_abi::{Errno, Result};
-use moat_platform::{
-    AddressSpace, Atomic32, Event, GuestThread, Kick, MapSource, NewProcess, Order, Regs, VdsoLayout,
-};
+use moat_platform::{AddressSpace, Atomic32, Event, GuestThread, Kick, MapSource, NewProcess, Order, Regs, VdsoLayout};
 use moat_sync::{LockClass, Mutex};
 
 use crate::{MemoryManager, MmLimits, PAGE_SIZE};
@@ -75,7 +73,13 @@ impl FakeSpace {
         stretches
     }
 
-    fn copy(&self, addr: u64, len: usize, need: u32, mut part: impl FnMut(&mut Page, usize, usize, usize)) -> Result<usize> {
+    fn copy(
+        &self,
+        addr: u64,
+        len: usize,
+        need: u32,
+        mut part: impl FnMut(&mut Page, usize, usize, usize),
+    ) -> Result<usize> {
         let mut pages = self.pages.lock();
         let mut done = 0;
         while done < len {

@@ -75,7 +75,11 @@ enum Growth {
     /// Another thread has been faster.
     Present,
     Refused,
-    Grow { start: u64, new_start: u64, prot: ProtFlags },
+    Grow {
+        start: u64,
+        new_start: u64,
+        prot: ProtFlags,
+    },
 }
 
 impl MmState {

@@ -31,7 +31,8 @@ impl MmState {
     fn for_child(&self) -> MmState {
         let mut tree = self.tree.clone();
         let special = VmaFlags::DONTFORK | VmaFlags::LOCKED | VmaFlags::LOCK_ONFAULT;
-        let changes: Vec<_> = tree.iter().filter(|v| v.flags.intersects(special)).map(|v| (v.start, v.end, v.flags)).collect();
+        let changes: Vec<_> =
+            tree.iter().filter(|v| v.flags.intersects(special)).map(|v| (v.start, v.end, v.flags)).collect();
         for (start, end, flags) in changes {
             if flags.contains(VmaFlags::DONTFORK) {
                 tree.remove(start, end);

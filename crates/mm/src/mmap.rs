@@ -64,7 +64,13 @@ impl MmapRequest {
     /// Private anonymous memory of `len` bytes anywhere.
     #[must_use]
     pub fn anonymous(len: u64, prot: ProtFlags) -> MmapRequest {
-        MmapRequest { addr: 0, len, prot, flags: MapFlags::PRIVATE | MapFlags::ANONYMOUS, backing: MapBacking::Anonymous }
+        MmapRequest {
+            addr: 0,
+            len,
+            prot,
+            flags: MapFlags::PRIVATE | MapFlags::ANONYMOUS,
+            backing: MapBacking::Anonymous,
+        }
     }
 }
 
@@ -107,7 +113,8 @@ impl MemoryManager {
         if vma_flags.contains(VmaFlags::SHARED) && matches!(vma.backing, Backing::Anonymous) {
             vma.backing = Backing::File { object: Arc::new(SharedAnon::new(checked.len)?), offset: 0 };
         }
-        let what = MapFile { offset: vma.file_offset(addr), len: checked.len, prot: checked.prot, sharing: checked.sharing };
+        let what =
+            MapFile { offset: vma.file_offset(addr), len: checked.len, prot: checked.prot, sharing: checked.sharing };
         let source = match &vma.backing {
             Backing::File { object, .. } => {
                 object.mapped(&what)?;

@@ -12,8 +12,8 @@ use crate::copy::effective_prot;
 use crate::fake::{FakeSpace, FakeThread, new_process, run};
 use crate::mappable::{FileIdentity, MapFile, MapName, Sharing};
 use crate::{
-    FaultAction, FileAccess, FutexKey, FutexScope, MapBacking, Mappable, MemoryManager, MmLimits, MmapRequest, MremapRequest, PAGE_SIZE,
-    UserAddr, UserPtr, page_up,
+    FaultAction, FileAccess, FutexKey, FutexScope, MapBacking, Mappable, MemoryManager, MmLimits, MmapRequest,
+    MremapRequest, PAGE_SIZE, UserAddr, UserPtr, page_up,
 };
 
 const RW: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
@@ -125,7 +125,12 @@ fn mmap_refuses_what_linux_refuses() {
 fn limits_are_kept() {
     let mut g = Guest::new();
     let used = g.mm.usage().size;
-    let limits = MmLimits { address_space: used + 8 * PAGE_SIZE, data: 4 * PAGE_SIZE, memlock: 2 * PAGE_SIZE, ..MmLimits::default() };
+    let limits = MmLimits {
+        address_space: used + 8 * PAGE_SIZE,
+        data: 4 * PAGE_SIZE,
+        memlock: 2 * PAGE_SIZE,
+        ..MmLimits::default()
+    };
     g.mm.set_limits(limits);
     let pages = |n: u64| n * PAGE_SIZE;
     assert_eq!(g.map(0, pages(5), RW, MapFlags::PRIVATE), Err(Errno::ENOMEM));

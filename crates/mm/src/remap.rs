@@ -100,7 +100,9 @@ impl MemoryManager {
             m.new_addr = {
                 let mut state = self.state();
                 let (hint, len) = (m.new_addr, m.new_len);
-                let fits = is_page_aligned(hint) && hint >= GUEST_BOTTOM && hint.checked_add(len).is_some_and(|end| end <= GUEST_TOP);
+                let fits = is_page_aligned(hint)
+                    && hint >= GUEST_BOTTOM
+                    && hint.checked_add(len).is_some_and(|end| end <= GUEST_TOP);
                 if fits && state.tree.is_free_for_hint(hint, hint + len) { hint } else { state.find_place(len)? }
             };
         }
@@ -129,7 +131,9 @@ impl MemoryManager {
         let removed = {
             let mut state = self.state();
             let removed = if dont_unmap {
-                state.tree.update(m.addr, m.addr + m.old_len, |v| v.flags.remove(VmaFlags::LOCKED | VmaFlags::LOCK_ONFAULT));
+                state
+                    .tree
+                    .update(m.addr, m.addr + m.old_len, |v| v.flags.remove(VmaFlags::LOCKED | VmaFlags::LOCK_ONFAULT));
                 Vec::new()
             } else {
                 state.tree.remove(m.addr, m.addr + m.old_len)
@@ -143,7 +147,15 @@ impl MemoryManager {
     }
 
     /// Maps `len` bytes at `to`, free, showing what `vma` shows from `from` on (which may be past its end).
-    async fn map_more(&self, thread: &mut dyn GuestThread, turn: &Turn, vma: &Vma, from: u64, to: u64, len: u64) -> Result<()> {
+    async fn map_more(
+        &self,
+        thread: &mut dyn GuestThread,
+        turn: &Turn,
+        vma: &Vma,
+        from: u64,
+        to: u64,
+        len: u64,
+    ) -> Result<()> {
         let mut more = vma.clone();
         let offset = vma.file_offset(from);
         more.start = to;

@@ -3,7 +3,9 @@
 //! Locking is kept in the tree with Linux's limits; the host's lock is best effort, since the host gives the sandbox a limit
 //! of its own.
 
-use moat_abi::mman::{MADV_POPULATE_READ, MADV_POPULATE_WRITE, MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT, MapFlags, ProtFlags};
+use moat_abi::mman::{
+    MADV_POPULATE_READ, MADV_POPULATE_WRITE, MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT, MapFlags, ProtFlags,
+};
 use moat_abi::{Errno, Result};
 use moat_platform::{GUEST_TOP, GuestThread, Order};
 
@@ -139,7 +141,11 @@ impl MemoryManager {
         }
         let populate = flags.contains(MapFlags::POPULATE) && !flags.contains(MapFlags::NONBLOCK);
         if populate {
-            let writable = self.state().tree.find(addr).is_some_and(|v| v.prot.contains(ProtFlags::WRITE) && !v.flags.contains(VmaFlags::SHARED));
+            let writable = self
+                .state()
+                .tree
+                .find(addr)
+                .is_some_and(|v| v.prot.contains(ProtFlags::WRITE) && !v.flags.contains(VmaFlags::SHARED));
             let advice = if writable { MADV_POPULATE_WRITE } else { MADV_POPULATE_READ };
             let _ = turn.carry_out(thread, Order::Madvise { addr, len, advice }, When::Now).await;
         }

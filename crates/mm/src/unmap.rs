@@ -18,7 +18,13 @@ impl MemoryManager {
     }
 
     /// As [`MemoryManager::munmap`], for a range already checked, in the caller's turn.
-    pub(crate) async fn unmap_in_turn(&self, thread: &mut dyn GuestThread, turn: &Turn, addr: u64, end: u64) -> Result<()> {
+    pub(crate) async fn unmap_in_turn(
+        &self,
+        thread: &mut dyn GuestThread,
+        turn: &Turn,
+        addr: u64,
+        end: u64,
+    ) -> Result<()> {
         {
             let state = self.state();
             if state.tree.is_free(addr, end) {

@@ -120,7 +120,11 @@ impl Vma {
     /// Whether `next`, which begins where this ends, continues it in everything.
     #[must_use]
     pub fn joins(&self, next: &Vma) -> bool {
-        if self.end != next.start || self.prot != next.prot || self.max_prot != next.max_prot || self.flags != next.flags {
+        if self.end != next.start
+            || self.prot != next.prot
+            || self.max_prot != next.max_prot
+            || self.flags != next.flags
+        {
             return false;
         }
         match (&self.backing, &next.backing) {

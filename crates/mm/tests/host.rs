@@ -117,9 +117,12 @@ async fn apply(g: &mut Guest, op: Op) {
         }
         Op::Anywhere(l) => drop(g.map(0, l * PAGE_SIZE, RW, MapFlags::PRIVATE).await),
         Op::Unmap(a, l) => drop(g.mm.munmap(thread, at(a), l * PAGE_SIZE).await),
-        Op::Protect(a, l, p) => drop(g.mm.mprotect(thread, at(a), l * PAGE_SIZE, ProtFlags::from_bits_truncate(p)).await),
+        Op::Protect(a, l, p) => {
+            drop(g.mm.mprotect(thread, at(a), l * PAGE_SIZE, ProtFlags::from_bits_truncate(p)).await)
+        }
         Op::Remap(a, o, n, flags, to) => {
-            let request = MremapRequest { addr: at(a), old_len: o * PAGE_SIZE, new_len: n * PAGE_SIZE, flags, new_addr: at(to) };
+            let request =
+                MremapRequest { addr: at(a), old_len: o * PAGE_SIZE, new_len: n * PAGE_SIZE, flags, new_addr: at(to) };
             let _ = g.mm.mremap(thread, request).await;
         }
         Op::Brk(pages) => drop(g.mm.brk(thread, at(128 + pages)).await),

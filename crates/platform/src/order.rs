@@ -79,5 +79,8 @@ pub enum Atomic32 {
     AndNot(u32),
     Xor(u32),
     /// Stores `new` if the word is `old`.
-    CompareExchange { old: u32, new: u32 },
+    CompareExchange {
+        old: u32,
+        new: u32,
+    },
 }

@@ -68,7 +68,10 @@ impl Server {
     }
 
     fn signal(&self, number: i32, target: SignalTarget) -> Result<(), ControlError> {
-        let failed = |errno: moat_abi::Errno| ControlError::Errno { what: format!("sending signal {number}"), errno: errno.raw() };
+        let failed = |errno: moat_abi::Errno| ControlError::Errno {
+            what: format!("sending signal {number}"),
+            errno: errno.raw(),
+        };
         let signal = Signal::new(number).ok_or_else(|| failed(moat_abi::Errno::EINVAL))?;
         match target {
             SignalTarget::Init => self.init.signal(signal),

@@ -58,7 +58,8 @@ pub fn kernel_main(mut args: BootArgs) -> Result<ExitStatus, BootError> {
     seccomp::install(&args.spec)?;
 
     mounts::register();
-    let place = Place::new_container(spec.hostname.clone().into_bytes()).map_err(|e| failed("making a pid namespace", e))?;
+    let place =
+        Place::new_container(spec.hostname.clone().into_bytes()).map_err(|e| failed("making a pid namespace", e))?;
     place.namespaces.uts.set_domain_name(spec.domainname.clone().into_bytes());
     let namespace = mounts::build(&args.spec, &place.pid_ns, &mut args.files)?;
     let creds = credentials(&args.spec.process);
@@ -99,10 +100,7 @@ fn run(args: BootArgs, request: SpawnRequest) -> Result<ExitStatus, BootError> {
 pub(crate) fn exit_status(status: WaitStatus) -> ExitStatus {
     match status {
         WaitStatus::Exited(code) => ExitStatus::Exited(code),
-        WaitStatus::Signaled { signal, core } => ExitStatus::Signaled {
-            signal,
-            core_dumped: core == CoreDump::Dumped,
-        },
+        WaitStatus::Signaled { signal, core } => ExitStatus::Signaled { signal, core_dumped: core == CoreDump::Dumped },
         // Only the two above end a process.
         WaitStatus::Stopped(_) | WaitStatus::Continued => ExitStatus::Exited(0),
     }
@@ -170,7 +168,11 @@ fn credentials(p: &ProcessSpec) -> Credentials {
     }
 }
 
-fn stdio_files(spec: &SandboxSpec, files: &mut DonatedFiles, creds: &Credentials) -> Result<Vec<Arc<OpenFile>>, BootError> {
+fn stdio_files(
+    spec: &SandboxSpec,
+    files: &mut DonatedFiles,
+    creds: &Credentials,
+) -> Result<Vec<Arc<OpenFile>>, BootError> {
     let fds = spec.fds.stdio.iter().map(|fd| files.take(*fd)).collect::<Result<Vec<_>, _>>()?;
     stdio::import(fds, &Arc::new(creds.clone())).map_err(|e| failed("taking over stdin, stdout and stderr", e))
 }
@@ -196,7 +198,8 @@ fn init_request(
     }
     let limit = |r: &moat_control::spec::RlimitSpec| {
         let resource = Resource::from_number(r.resource);
-        let resource = resource.ok_or_else(|| BootError::new(format!("resource limit {} does not exist", r.resource)))?;
+        let resource =
+            resource.ok_or_else(|| BootError::new(format!("resource limit {} does not exist", r.resource)))?;
         Ok((resource, Limit { soft: r.soft, hard: r.hard }))
     };
     let limits = p.rlimits.iter().map(limit).collect::<Result<Vec<_>, BootError>>()?;

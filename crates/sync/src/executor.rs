@@ -70,11 +70,19 @@ thread_local! {
 
 fn executor() -> &'static Executor {
     EXECUTOR.get_or_init(|| {
-        let unpark = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)
-            .expect("the executor needs an eventfd");
+        let unpark =
+            rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)
+                .expect("the executor needs an eventfd");
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Executor {
-            state: Mutex::new(State { queue: VecDeque::new(), leading: false, asleep: 0, active: 0, threads: 0, stopping: false }),
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                leading: false,
+                asleep: 0,
+                active: 0,
+                threads: 0,
+                stopping: false,
+            }),
             idle: Condvar::new(),
             unpark,
             source: OnceLock::new(),
@@ -257,10 +265,8 @@ fn wait_for_events(e: &Executor) {
     }
     let timeout = timer::next_deadline().map(|at| at.saturating_duration_since(now).min(Duration::from_secs(3600)));
     let timeout = if found { Some(Duration::ZERO) } else { timeout };
-    let timeout = timeout.map(|t| rustix::time::Timespec {
-        tv_sec: t.as_secs().cast_signed(),
-        tv_nsec: i64::from(t.subsec_nanos()),
-    });
+    let timeout = timeout
+        .map(|t| rustix::time::Timespec { tv_sec: t.as_secs().cast_signed(), tv_nsec: i64::from(t.subsec_nanos()) });
     let mut fds = Vec::with_capacity(3);
     fds.push(PollFd::from_borrowed_fd(e.unpark.as_fd(), PollFlags::IN));
     let source_fd = source.and_then(|s| s.event_fd());
@@ -295,8 +301,8 @@ fn wait_for_events(e: &Executor) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn futures_timers_and_blocking_work_all_end() {

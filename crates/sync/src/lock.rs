@@ -76,7 +76,18 @@ impl LockClass {
     /// Whether a second lock of this class may be taken by a thread that holds one.
     #[must_use]
     pub const fn may_nest(self) -> bool {
-        matches!(self, LockClass::Epoll | LockClass::Futex | LockClass::Directory | LockClass::Dentry | LockClass::Inode | LockClass::Socket | LockClass::Vmas | LockClass::FileData | LockClass::Mounts)
+        matches!(
+            self,
+            LockClass::Epoll
+                | LockClass::Futex
+                | LockClass::Directory
+                | LockClass::Dentry
+                | LockClass::Inode
+                | LockClass::Socket
+                | LockClass::Vmas
+                | LockClass::FileData
+                | LockClass::Mounts
+        )
     }
 }
 

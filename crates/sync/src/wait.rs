@@ -62,7 +62,12 @@ impl WaitQueue {
     /// An empty queue.
     #[must_use]
     pub fn new() -> WaitQueue {
-        WaitQueue { inner: Arc::new(Inner { len: AtomicUsize::new(0), list: Mutex::new(LockClass::WaitQueue, List::default()) }) }
+        WaitQueue {
+            inner: Arc::new(Inner {
+                len: AtomicUsize::new(0),
+                list: Mutex::new(LockClass::WaitQueue, List::default()),
+            }),
+        }
     }
 
     /// Tells all who asked for any of `events`, or for what is always reported.

@@ -25,14 +25,28 @@ async fn sys_execve(t: &mut CurrentTask, path: PathArg, argv: UserAddr, envp: Us
     execveat(t, Fd(AT_FDCWD), path, argv, envp, AtFlags::empty()).await
 }
 
-async fn sys_execveat(t: &mut CurrentTask, dir: Fd, path: PathArg, argv: UserAddr, envp: UserAddr, flags: AtFlags) -> SyscallResult {
+async fn sys_execveat(
+    t: &mut CurrentTask,
+    dir: Fd,
+    path: PathArg,
+    argv: UserAddr,
+    envp: UserAddr,
+    flags: AtFlags,
+) -> SyscallResult {
     if !(AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW).contains(flags) {
         return Err(Errno::EINVAL.into());
     }
     execveat(t, dir, path, argv, envp, flags).await
 }
 
-async fn execveat(t: &mut CurrentTask, dir: Fd, path: PathArg, argv: UserAddr, envp: UserAddr, flags: AtFlags) -> SyscallResult {
+async fn execveat(
+    t: &mut CurrentTask,
+    dir: Fd,
+    path: PathArg,
+    argv: UserAddr,
+    envp: UserAddr,
+    flags: AtFlags,
+) -> SyscallResult {
     let name = t.mm().read_cstr(path.0, 4096)?;
     let (file, filename) = find(t, dir, &name, flags)?;
     let mut left = MAX_TOTAL;
@@ -42,7 +56,12 @@ async fn execveat(t: &mut CurrentTask, dir: Fd, path: PathArg, argv: UserAddr, e
     Ok(0)
 }
 
-fn find(t: &CurrentTask, dir: Fd, name: &[u8], flags: AtFlags) -> Result<(std::sync::Arc<moat_vfs::OpenFile>, Vec<u8>), Errno> {
+fn find(
+    t: &CurrentTask,
+    dir: Fd,
+    name: &[u8],
+    flags: AtFlags,
+) -> Result<(std::sync::Arc<moat_vfs::OpenFile>, Vec<u8>), Errno> {
     let fs = t.fs().lock().clone();
     let mut lookup = LookupFlags::empty();
     lookup.set(LookupFlags::FOLLOW, !flags.contains(AtFlags::SYMLINK_NOFOLLOW));
@@ -95,7 +114,10 @@ fn read_strings(t: &CurrentTask, array: UserAddr, left: &mut usize) -> Result<Ve
             if pointer == 0 {
                 return Ok(strings);
             }
-            let text = t.mm().read_cstr(UserAddr::new(pointer), MAX_STRING).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::E2BIG } else { e })?;
+            let text = t
+                .mm()
+                .read_cstr(UserAddr::new(pointer), MAX_STRING)
+                .map_err(|e| if e == Errno::ENAMETOOLONG { Errno::E2BIG } else { e })?;
             *left = left.checked_sub(text.len() + 9).ok_or(Errno::E2BIG)?;
             strings.push(text);
         }

@@ -1,9 +1,10 @@
 //! futex(2), futex_waitv(2), set_robust_list(2), get_robust_list(2).
 
 use moat_abi::futex::{
-    FUTEX_BITSET_MATCH_ANY, FUTEX_CLOCK_REALTIME, FUTEX_CMD_MASK, FUTEX_CMP_REQUEUE, FUTEX_CMP_REQUEUE_PI, FUTEX_LOCK_PI, FUTEX_LOCK_PI2,
-    FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_TRYLOCK_PI, FUTEX_UNLOCK_PI, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAIT_REQUEUE_PI,
-    FUTEX_WAITV_MAX, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP, FutexWaitv, RobustListHead, WakeOp,
+    FUTEX_BITSET_MATCH_ANY, FUTEX_CLOCK_REALTIME, FUTEX_CMD_MASK, FUTEX_CMP_REQUEUE, FUTEX_CMP_REQUEUE_PI,
+    FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_TRYLOCK_PI, FUTEX_UNLOCK_PI, FUTEX_WAIT,
+    FUTEX_WAIT_BITSET, FUTEX_WAIT_REQUEUE_PI, FUTEX_WAITV_MAX, FUTEX_WAKE, FUTEX_WAKE_BITSET, FUTEX_WAKE_OP,
+    FutexWaitv, RobustListHead, WakeOp,
 };
 use moat_abi::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, Timespec};
 use moat_abi::{Errno, Result};
@@ -39,7 +40,15 @@ struct FutexCall {
     value3: u32,
 }
 
-async fn sys_futex(t: &mut CurrentTask, addr: UserAddr, op: u32, value: u32, timeout: u64, addr2: UserAddr, value3: u32) -> SyscallResult {
+async fn sys_futex(
+    t: &mut CurrentTask,
+    addr: UserAddr,
+    op: u32,
+    value: u32,
+    timeout: u64,
+    addr2: UserAddr,
+    value3: u32,
+) -> SyscallResult {
     let command = op & FUTEX_CMD_MASK;
     let takes_clock = matches!(command, FUTEX_WAIT_BITSET | FUTEX_WAIT_REQUEUE_PI | FUTEX_LOCK_PI2);
     let deadline = read_deadline(t, command, op, timeout)?;
@@ -60,7 +69,8 @@ async fn sys_futex(t: &mut CurrentTask, addr: UserAddr, op: u32, value: u32, tim
 
 /// The timeout of the commands that take one (`futex_init_timeout`); relative for FUTEX_WAIT only.
 fn read_deadline(t: &mut CurrentTask, command: u32, op: u32, timeout: u64) -> Result<Option<Deadline>> {
-    let timed = matches!(command, FUTEX_WAIT | FUTEX_WAIT_BITSET | FUTEX_LOCK_PI | FUTEX_LOCK_PI2 | FUTEX_WAIT_REQUEUE_PI);
+    let timed =
+        matches!(command, FUTEX_WAIT | FUTEX_WAIT_BITSET | FUTEX_LOCK_PI | FUTEX_LOCK_PI2 | FUTEX_WAIT_REQUEUE_PI);
     if !timed || timeout == 0 {
         return Ok(None);
     }
@@ -77,7 +87,14 @@ fn read_deadline(t: &mut CurrentTask, command: u32, op: u32, timeout: u64) -> Re
 async fn run(t: &mut CurrentTask, c: &FutexCall, deadline: Option<Deadline>, restart: RestartBlock) -> SyscallResult {
     let count = c.value.cast_signed();
     let wait_request = |bitset| WaitRequest { addr: c.addr, scope: c.scope, value: c.value, bitset, deadline };
-    let requeue_request = |expected| RequeueRequest { from: c.addr, to: c.addr2, scope: c.scope, wake: count, requeue: c.value2, expected };
+    let requeue_request = |expected| RequeueRequest {
+        from: c.addr,
+        to: c.addr2,
+        scope: c.scope,
+        wake: count,
+        requeue: c.value2,
+        expected,
+    };
     match c.command {
         FUTEX_WAIT => waited(wait::wait(t, &wait_request(FUTEX_BITSET_MATCH_ANY)).await, restart),
         FUTEX_WAIT_BITSET => waited(wait::wait(t, &wait_request(c.value3)).await, restart),

@@ -13,22 +13,22 @@
 pub mod table;
 pub mod arg;
 
+pub mod caps;
+pub mod exec;
 pub mod fs;
 pub mod futex;
-pub mod exec;
 pub mod ids;
-pub mod process;
-pub mod caps;
 pub mod limits;
+pub mod memory;
+pub mod net;
 pub mod prctl;
+pub mod process;
 pub mod sched;
+pub mod signal;
 pub mod system;
 pub mod time;
 pub mod timers;
 pub mod trace;
-pub mod signal;
-pub mod memory;
-pub mod net;
 
 pub use arg::{FromArg, PathArg};
 pub use table::{Support, SyscallDecl, table};

@@ -16,7 +16,6 @@ use moat_mm::{FileAccess, MapBacking, MmLimits, MmapRequest, MremapRequest, User
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::{Cap, Fd, MountFlags, OpenFile};
 
-
 syscalls! { pub static TABLE;
     9 mmap(addr: u64, len: u64, prot: ProtFlags, flags: MapFlags, fd: Fd, offset: u64) async sys_mmap, full;
     10 mprotect(addr: u64, len: u64, prot: ProtFlags) async sys_mprotect, full;
@@ -56,7 +55,15 @@ fn refresh_limits(t: &CurrentTask) {
     });
 }
 
-async fn sys_mmap(t: &mut CurrentTask, addr: u64, len: u64, prot: ProtFlags, flags: MapFlags, fd: Fd, offset: u64) -> SyscallResult {
+async fn sys_mmap(
+    t: &mut CurrentTask,
+    addr: u64,
+    len: u64,
+    prot: ProtFlags,
+    flags: MapFlags,
+    fd: Fd,
+    offset: u64,
+) -> SyscallResult {
     if !is_page_aligned(offset) {
         return Err(Errno::EINVAL.into());
     }
@@ -105,7 +112,14 @@ async fn sys_brk(t: &mut CurrentTask, addr: u64) -> SyscallResult {
     Ok(mm.brk(thread, addr).await)
 }
 
-async fn sys_mremap(t: &mut CurrentTask, addr: u64, old_len: u64, new_len: u64, flags: u32, new_addr: u64) -> SyscallResult {
+async fn sys_mremap(
+    t: &mut CurrentTask,
+    addr: u64,
+    old_len: u64,
+    new_len: u64,
+    flags: u32,
+    new_addr: u64,
+) -> SyscallResult {
     refresh_limits(t);
     let (mm, thread) = t.mm_and_thread();
     Ok(mm.mremap(thread, MremapRequest { addr, old_len, new_len, flags, new_addr }).await?)
@@ -182,7 +196,10 @@ fn sys_memfd_create(t: &mut CurrentTask, name: UserAddr, flags: u32) -> SyscallR
     if flags & !KNOWN != 0 || (flags & MFD_EXEC != 0 && flags & MFD_NOEXEC_SEAL != 0) {
         return Err(Errno::EINVAL.into());
     }
-    let name = t.mm().read_cstr(name, MFD_NAME_MAX + 1).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::EINVAL } else { e })?;
+    let name = t
+        .mm()
+        .read_cstr(name, MFD_NAME_MAX + 1)
+        .map_err(|e| if e == Errno::ENAMETOOLONG { Errno::EINVAL } else { e })?;
     let file = moat_fs_tmpfs::memfd::new_memfd(&name, flags, t.creds())?;
     let limit = t.group.limits.get(Resource::OpenFiles).soft;
     let fd = t.fds().install(file, limit, OnExec::close_if(flags & MFD_CLOEXEC != 0))?;

@@ -155,7 +155,8 @@ async fn sys_accept4(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i
         }
     };
     if !addr.is_null() {
-        let written = new.peer_address().map_err(|_| Errno::ECONNABORTED).and_then(|peer| address::write(t, addr, len, &peer));
+        let written =
+            new.peer_address().map_err(|_| Errno::ECONNABORTED).and_then(|peer| address::write(t, addr, len, &peer));
         if let Err(e) = written {
             new.release();
             return Err(e.into());

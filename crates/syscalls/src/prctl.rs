@@ -188,7 +188,10 @@ fn ambient(t: &mut CurrentTask, operation: u64, cap: u64, rest_zero: bool) -> Sy
     match operation {
         PR_CAP_AMBIENT_IS_SET => return Ok(u64::from(new.ambient.contains(cap))),
         PR_CAP_AMBIENT_RAISE => {
-            if !new.permitted.contains(cap) || !new.inheritable.contains(cap) || new.securebits & SECBIT_NO_CAP_AMBIENT_RAISE != 0 {
+            if !new.permitted.contains(cap)
+                || !new.inheritable.contains(cap)
+                || new.securebits & SECBIT_NO_CAP_AMBIENT_RAISE != 0
+            {
                 return Err(Errno::EPERM.into());
             }
             new.ambient.insert(cap);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use moat_abi::Errno;
 use moat_abi::clone::{
-    CLONE_ARGS_SIZE_VER0, CLONE_ARGS_SIZE_VER2, CSIGNAL, CloneArgs, CloneFlags, P_ALL, P_PGID, P_PID, P_PIDFD, Rusage, WaitFlags,
+    CLONE_ARGS_SIZE_VER0, CLONE_ARGS_SIZE_VER2, CSIGNAL, CloneArgs, CloneFlags, P_ALL, P_PGID, P_PID, P_PIDFD, Rusage,
+    WaitFlags,
 };
 use moat_abi::fs::OpenFlags;
 use moat_abi::siginfo::SigInfo;
@@ -44,7 +45,14 @@ syscalls! { pub static TABLE;
     272 unshare(flags: CloneFlags) sys_unshare, partial("CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWTIME: EPERM");
 }
 
-async fn sys_clone(t: &mut CurrentTask, flags: CloneFlags, stack: UserAddr, parent_tid: UserAddr, child_tid: UserAddr, tls: u64) -> SyscallResult {
+async fn sys_clone(
+    t: &mut CurrentTask,
+    flags: CloneFlags,
+    stack: UserAddr,
+    parent_tid: UserAddr,
+    child_tid: UserAddr,
+    tls: u64,
+) -> SyscallResult {
     // The upper half is no flag of clone(2).
     let raw = flags.bits() & 0xffff_ffff;
     let flags = CloneFlags::from_bits_truncate(raw & !CSIGNAL);
@@ -75,7 +83,12 @@ async fn sys_vfork(t: &mut CurrentTask) -> SyscallResult {
 }
 
 /// Reads a struct that may be shorter or longer than moat's (`copy_struct_from_user`): E2BIG if unknown bytes are set.
-pub(crate) fn read_versioned<T: FromZeros + IntoBytes + zerocopy::FromBytes>(t: &CurrentTask, addr: UserAddr, size: usize, min: usize) -> Result<T, Errno> {
+pub(crate) fn read_versioned<T: FromZeros + IntoBytes + zerocopy::FromBytes>(
+    t: &CurrentTask,
+    addr: UserAddr,
+    size: usize,
+    min: usize,
+) -> Result<T, Errno> {
     if size < min {
         return Err(Errno::EINVAL);
     }
@@ -120,7 +133,8 @@ fn decode_clone3(t: &CurrentTask, a: &CloneArgs) -> Result<CloneRequest, Errno> 
         return Err(Errno::EINVAL);
     }
     let count = usize::try_from(a.set_tid_size).map_err(|_| Errno::EINVAL)?;
-    let set_tid = if count == 0 { Vec::new() } else { t.mm().read_array::<i32>(UserAddr::new(a.set_tid), count, 32)? };
+    let set_tid =
+        if count == 0 { Vec::new() } else { t.mm().read_array::<i32>(UserAddr::new(a.set_tid), count, 32)? };
     if set_tid.iter().any(|n| *n <= 0) {
         return Err(Errno::EINVAL);
     }
@@ -150,8 +164,19 @@ fn sys_exit_group(t: &mut CurrentTask, code: i32) -> SyscallResult {
     Ok(0)
 }
 
-async fn sys_wait4(t: &mut CurrentTask, pid: i32, status: UserPtr<i32>, options: WaitFlags, usage: UserPtr<Rusage>) -> SyscallResult {
-    let known = WaitFlags::NOHANG | WaitFlags::UNTRACED | WaitFlags::CONTINUED | WaitFlags::NOTHREAD | WaitFlags::CLONE | WaitFlags::ALL;
+async fn sys_wait4(
+    t: &mut CurrentTask,
+    pid: i32,
+    status: UserPtr<i32>,
+    options: WaitFlags,
+    usage: UserPtr<Rusage>,
+) -> SyscallResult {
+    let known = WaitFlags::NOHANG
+        | WaitFlags::UNTRACED
+        | WaitFlags::CONTINUED
+        | WaitFlags::NOTHREAD
+        | WaitFlags::CLONE
+        | WaitFlags::ALL;
     if !known.contains(options) {
         return Err(Errno::EINVAL.into());
     }
@@ -179,7 +204,14 @@ fn own_group(t: &CurrentTask) -> Option<Who> {
     t.kernel().family.lock().node(t.group.id).map(|n| Who::Group(n.pgrp.id()))
 }
 
-async fn sys_waitid(t: &mut CurrentTask, kind: u32, id: i32, info: UserPtr<SigInfo>, options: WaitFlags, usage: UserPtr<Rusage>) -> SyscallResult {
+async fn sys_waitid(
+    t: &mut CurrentTask,
+    kind: u32,
+    id: i32,
+    info: UserPtr<SigInfo>,
+    options: WaitFlags,
+    usage: UserPtr<Rusage>,
+) -> SyscallResult {
     let known = WaitFlags::NOHANG
         | WaitFlags::NOWAIT
         | WaitFlags::EXITED

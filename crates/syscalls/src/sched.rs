@@ -257,18 +257,27 @@ fn sys_sched_getattr(t: &mut CurrentTask, pid: i32, attr: UserAddr, size: u32, f
 
 /// The tasks that `which` and `who` name.
 fn select(t: &CurrentTask, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
-    let threads_of = |groups: Vec<Arc<moat_kernel::ThreadGroup>>| groups.iter().flat_map(|g| g.threads()).collect::<Vec<_>>();
+    let threads_of =
+        |groups: Vec<Arc<moat_kernel::ThreadGroup>>| groups.iter().flat_map(|g| g.threads()).collect::<Vec<_>>();
     let found = match which {
         PRIO_PROCESS => find(t, who).map(|x| vec![x]).unwrap_or_default(),
         PRIO_PGRP => {
             let family = t.kernel().family.lock();
-            let id = if who == 0 { family.node(t.group.id).map(|n| n.pgrp.id()) } else { t.pid_ns().lookup(who).map(|p| p.id) };
+            let id = if who == 0 {
+                family.node(t.group.id).map(|n| n.pgrp.id())
+            } else {
+                t.pid_ns().lookup(who).map(|p| p.id)
+            };
             let members = id.map(|i| family.members(i)).unwrap_or_default();
             drop(family);
             threads_of(members)
         }
         PRIO_USER => {
-            let uid = if who == 0 { t.creds().uid } else { t.creds().user_ns.kernel_uid(who.cast_unsigned()).ok_or(Errno::EINVAL)? };
+            let uid = if who == 0 {
+                t.creds().uid
+            } else {
+                t.creds().user_ns.kernel_uid(who.cast_unsigned()).ok_or(Errno::EINVAL)?
+            };
             let groups: Vec<_> = t.kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
             threads_of(groups).into_iter().filter(|x| x.creds().uid == uid).collect()
         }

@@ -42,7 +42,13 @@ fn check_size(size: u64) -> Result<()> {
     if size == SIGSET_SIZE { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-fn sys_rt_sigaction(t: &mut CurrentTask, signal: i32, new: UserPtr<SigAction>, old: UserPtr<SigAction>, size: u64) -> SyscallResult {
+fn sys_rt_sigaction(
+    t: &mut CurrentTask,
+    signal: i32,
+    new: UserPtr<SigAction>,
+    old: UserPtr<SigAction>,
+    size: u64,
+) -> SyscallResult {
     check_size(size)?;
     let new = if new.is_null() { None } else { Some(t.mm().read(new)?) };
     let signal = Signal::new(signal).ok_or(Errno::EINVAL)?;
@@ -72,7 +78,13 @@ fn sys_rt_sigaction(t: &mut CurrentTask, signal: i32, new: UserPtr<SigAction>, o
     Ok(0)
 }
 
-fn sys_rt_sigprocmask(t: &mut CurrentTask, how: u32, new: UserPtr<SigSet>, old: UserPtr<SigSet>, size: u64) -> SyscallResult {
+fn sys_rt_sigprocmask(
+    t: &mut CurrentTask,
+    how: u32,
+    new: UserPtr<SigSet>,
+    old: UserPtr<SigSet>,
+    size: u64,
+) -> SyscallResult {
     check_size(size)?;
     let current = t.blocked();
     if !new.is_null() {
@@ -180,11 +192,8 @@ fn sys_kill(t: &mut CurrentTask, pid: i32, signal: i32) -> SyscallResult {
         }
         _ => {
             let family = t.kernel().family.lock();
-            let pgrp = if pid == 0 {
-                family.node(t.group.id).map(|n| n.pgrp.id())
-            } else {
-                ns.lookup(-pid).map(|p| p.id)
-            };
+            let pgrp =
+                if pid == 0 { family.node(t.group.id).map(|n| n.pgrp.id()) } else { ns.lookup(-pid).map(|p| p.id) };
             let members = pgrp.map(|p| family.members(p)).unwrap_or_default();
             drop(family);
             kill_many(t, &members, signal)?;
@@ -193,7 +202,12 @@ fn sys_kill(t: &mut CurrentTask, pid: i32, signal: i32) -> SyscallResult {
     Ok(0)
 }
 
-fn send_to_thread(t: &CurrentTask, task: &Arc<Task>, signal: Option<Signal>, entry: impl FnOnce(Signal) -> SigInfo) -> Result<()> {
+fn send_to_thread(
+    t: &CurrentTask,
+    task: &Arc<Task>,
+    signal: Option<Signal>,
+    entry: impl FnOnce(Signal) -> SigInfo,
+) -> Result<()> {
     check_permission(t.task(), t.creds(), task, signal)?;
     match signal {
         Some(s) => task.group.send(Target::Thread(task.id), Queued::from(entry(s)), origin(t, &task.group)),
@@ -251,7 +265,13 @@ fn sys_rt_sigqueueinfo(t: &mut CurrentTask, pid: i32, signal: i32, info: UserPtr
     Ok(0)
 }
 
-fn sys_rt_tgsigqueueinfo(t: &mut CurrentTask, pid: i32, tid: i32, signal: i32, info: UserPtr<SigInfo>) -> SyscallResult {
+fn sys_rt_tgsigqueueinfo(
+    t: &mut CurrentTask,
+    pid: i32,
+    tid: i32,
+    signal: i32,
+    info: UserPtr<SigInfo>,
+) -> SyscallResult {
     let info = read_info(t, info, signal, t.tid() == tid)?;
     if pid <= 0 || tid <= 0 {
         return Err(Errno::EINVAL.into());
@@ -262,7 +282,13 @@ fn sys_rt_tgsigqueueinfo(t: &mut CurrentTask, pid: i32, tid: i32, signal: i32, i
     Ok(0)
 }
 
-fn sys_pidfd_send_signal(t: &mut CurrentTask, pidfd: Fd, signal: i32, info: UserPtr<SigInfo>, flags: u32) -> SyscallResult {
+fn sys_pidfd_send_signal(
+    t: &mut CurrentTask,
+    pidfd: Fd,
+    signal: i32,
+    info: UserPtr<SigInfo>,
+    flags: u32,
+) -> SyscallResult {
     /// Sends to the thread, the process or the process group (`PIDFD_SIGNAL_*`).
     const THREAD: u32 = 1;
     const PROCESS: u32 = 2;
@@ -325,7 +351,13 @@ async fn sys_rt_sigsuspend(t: &mut CurrentTask, mask: UserPtr<SigSet>, size: u64
     Err(Restart::NoHand.into())
 }
 
-async fn sys_rt_sigtimedwait(t: &mut CurrentTask, set: UserPtr<SigSet>, info: UserPtr<SigInfo>, timeout: UserPtr<Timespec>, size: u64) -> SyscallResult {
+async fn sys_rt_sigtimedwait(
+    t: &mut CurrentTask,
+    set: UserPtr<SigSet>,
+    info: UserPtr<SigInfo>,
+    timeout: UserPtr<Timespec>,
+    size: u64,
+) -> SyscallResult {
     check_size(size)?;
     let set = t.mm().read(set)?.as_mask();
     let timeout = if timeout.is_null() { None } else { Some(t.mm().read(timeout)?.to_nanos()?) };

@@ -3,9 +3,9 @@
 //! Setting a clock is refused as it is to a process without CAP_SYS_TIME: the clocks are the host's.
 
 use moat_abi::time::{
-    CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME, CLOCK_REALTIME_ALARM,
-    CLOCK_REALTIME_COARSE, CLOCK_TAI, CLOCK_THREAD_CPUTIME_ID, CpuClockScope, DynamicClock, STA_UNSYNC, TIME_ERROR, TIMER_ABSTIME, Timespec,
-    Timeval, Timex, Timezone,
+    CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME,
+    CLOCK_REALTIME_ALARM, CLOCK_REALTIME_COARSE, CLOCK_TAI, CLOCK_THREAD_CPUTIME_ID, CpuClockScope, DynamicClock,
+    STA_UNSYNC, TIME_ERROR, TIMER_ABSTIME, Timespec, Timeval, Timex, Timezone,
 };
 use moat_abi::{Errno, Result};
 use moat_kernel::timer::posix::Clock;
@@ -51,7 +51,9 @@ pub(crate) fn clock_of(t: &CurrentTask, id: i32) -> Result<Clock> {
 
 /// The CPU time of another process may be read, but not waited for.
 fn other_process_ns(t: &CurrentTask, id: i32) -> Option<u64> {
-    let Some(DynamicClock::Cpu { pid, scope: CpuClockScope::Process, .. }) = DynamicClock::decode(id) else { return None };
+    let Some(DynamicClock::Cpu { pid, scope: CpuClockScope::Process, .. }) = DynamicClock::decode(id) else {
+        return None;
+    };
     let group = t.pid_ns().process(pid)?;
     let u = group.usage();
     Some(u.user_ns + u.system_ns)
@@ -134,7 +136,15 @@ fn sys_adjtimex(t: &mut CurrentTask, buffer: UserPtr<Timex>) -> SyscallResult {
         return Err(Errno::EPERM.into());
     }
     let now = std::time::Duration::from_nanos(clock::realtime_ns());
-    x = Timex { modes: 0, status: STA_UNSYNC, tick: 10_000, maxerror: 16_000_000, esterror: 16_000_000, precision: 1, ..Timex::default() };
+    x = Timex {
+        modes: 0,
+        status: STA_UNSYNC,
+        tick: 10_000,
+        maxerror: 16_000_000,
+        esterror: 16_000_000,
+        precision: 1,
+        ..Timex::default()
+    };
     x.tolerance = 32_768_000;
     x.time = Timeval::from_duration(now);
     t.mm().write(buffer, &x)?;
@@ -155,7 +165,13 @@ async fn sys_nanosleep(t: &mut CurrentTask, request: UserPtr<Timespec>, remainin
 }
 
 /// A relative sleep: goes on after a stop, and says what is left when a handler ends it.
-async fn sleep_for(t: &mut CurrentTask, ns: u64, remaining: UserPtr<Timespec>, nr: u64, args: [u64; 6]) -> SyscallResult {
+async fn sleep_for(
+    t: &mut CurrentTask,
+    ns: u64,
+    remaining: UserPtr<Timespec>,
+    nr: u64,
+    args: [u64; 6],
+) -> SyscallResult {
     let deadline: Option<Deadline> = t.deadline_or(|| Some(clock::deadline_after(ns)));
     if t.sleep(deadline, "hrtimer_nanosleep").await.is_ok() {
         return Ok(0);
@@ -170,11 +186,21 @@ async fn sleep_for(t: &mut CurrentTask, ns: u64, remaining: UserPtr<Timespec>, n
     Err(Restart::Block(RestartBlock { nr, args, deadline }).into())
 }
 
-async fn sys_clock_nanosleep(t: &mut CurrentTask, id: i32, flags: u32, request: UserPtr<Timespec>, remaining: UserPtr<Timespec>) -> SyscallResult {
+async fn sys_clock_nanosleep(
+    t: &mut CurrentTask,
+    id: i32,
+    flags: u32,
+    request: UserPtr<Timespec>,
+    remaining: UserPtr<Timespec>,
+) -> SyscallResult {
     match id {
         CLOCK_THREAD_CPUTIME_ID => return Err(Errno::EINVAL.into()),
-        CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE | moat_abi::time::CLOCK_MONOTONIC_RAW => return Err(Errno::EOPNOTSUPP.into()),
-        CLOCK_REALTIME_ALARM | CLOCK_BOOTTIME_ALARM if !t.creds().has_root_cap(moat_abi::cap::Cap::WAKE_ALARM) => return Err(Errno::EPERM.into()),
+        CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE | moat_abi::time::CLOCK_MONOTONIC_RAW => {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+        CLOCK_REALTIME_ALARM | CLOCK_BOOTTIME_ALARM if !t.creds().has_root_cap(moat_abi::cap::Cap::WAKE_ALARM) => {
+            return Err(Errno::EPERM.into());
+        }
         _ => {}
     }
     let kind = clock_of(t, id)?;
@@ -182,7 +208,8 @@ async fn sys_clock_nanosleep(t: &mut CurrentTask, id: i32, flags: u32, request: 
     let absolute = flags & TIMER_ABSTIME != 0;
     let Clock::Host(host) = kind else { return sleep_cpu(t, kind, ns, absolute).await };
     if !absolute {
-        let args = [u64::from(id.cast_unsigned()), u64::from(flags), request.addr().get(), remaining.addr().get(), 0, 0];
+        let args =
+            [u64::from(id.cast_unsigned()), u64::from(flags), request.addr().get(), remaining.addr().get(), 0, 0];
         return sleep_for(t, ns, remaining, u64::from(moat_abi::nr::CLOCK_NANOSLEEP), args).await;
     }
     let steps = matches!(host, CLOCK_REALTIME | CLOCK_TAI | CLOCK_REALTIME_ALARM);

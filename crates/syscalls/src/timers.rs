@@ -99,7 +99,13 @@ fn to_spec(s: Setting) -> Itimerspec {
     Itimerspec { it_interval: Timespec::from_nanos(s.interval_ns), it_value: Timespec::from_nanos(s.value_ns) }
 }
 
-fn sys_timer_settime(t: &mut CurrentTask, id: i32, flags: u32, new: UserPtr<Itimerspec>, old: UserPtr<Itimerspec>) -> SyscallResult {
+fn sys_timer_settime(
+    t: &mut CurrentTask,
+    id: i32,
+    flags: u32,
+    new: UserPtr<Itimerspec>,
+    old: UserPtr<Itimerspec>,
+) -> SyscallResult {
     if new.is_null() {
         return Err(Errno::EINVAL.into());
     }

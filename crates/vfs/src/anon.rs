@@ -73,7 +73,8 @@ impl FileSystem for PseudoFs {
 fn mounts() -> &'static [(Pseudo, Arc<Mount>)] {
     static MOUNTS: OnceLock<Vec<(Pseudo, Arc<Mount>)>> = OnceLock::new();
     MOUNTS.get_or_init(|| {
-        let mount = |kind| Mount::new(Arc::new(PseudoFs { kind, dev: new_anonymous_dev() }), MountFlags::empty(), b"none");
+        let mount =
+            |kind| Mount::new(Arc::new(PseudoFs { kind, dev: new_anonymous_dev() }), MountFlags::empty(), b"none");
         ALL.iter().map(|&kind| (kind, mount(kind))).collect()
     })
 }
@@ -129,7 +130,8 @@ impl Inode for AnonInode {
 pub fn open_anon(name: &str, file: Arc<dyn File>, flags: OpenFlags, creds: &Arc<Credentials>) -> Arc<OpenFile> {
     static INODE: OnceLock<Arc<dyn Inode>> = OnceLock::new();
     // All of them share one inode, which has permissions but no type, as on Linux.
-    let inode = INODE.get_or_init(|| Arc::new(AnonInode { dev: Pseudo::Anon.dev(), mode: 0o600, ino: Pseudo::new_ino() }));
+    let inode =
+        INODE.get_or_init(|| Arc::new(AnonInode { dev: Pseudo::Anon.dev(), mode: 0o600, ino: Pseudo::new_ino() }));
     let path = Pseudo::Anon.path(inode.clone(), format!("anon_inode:{name}").as_bytes());
     OpenFile::new(file, path, flags, creds.clone())
 }

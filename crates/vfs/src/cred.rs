@@ -62,7 +62,10 @@ impl UserNamespace {
                 id: 0xeffffffd,
                 parent: None,
                 owner: (0, 0),
-                maps: RwLock::new(LockClass::Table, IdMaps { uid: Some(all.clone()), gid: Some(all), setgroups_denied: false }),
+                maps: RwLock::new(
+                    LockClass::Table,
+                    IdMaps { uid: Some(all.clone()), gid: Some(all), setgroups_denied: false },
+                ),
             })
         })
         .clone()
@@ -72,7 +75,12 @@ impl UserNamespace {
     #[must_use]
     pub fn child(parent: Arc<UserNamespace>, owner: (u32, u32)) -> Arc<UserNamespace> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(UserNamespace { id, parent: Some(parent), owner, maps: RwLock::new(LockClass::Table, IdMaps::default()) })
+        Arc::new(UserNamespace {
+            id,
+            parent: Some(parent),
+            owner,
+            maps: RwLock::new(LockClass::Table, IdMaps::default()),
+        })
     }
 
     /// Whether this is the root namespace.

@@ -25,7 +25,8 @@ use crate::open_file::{OpenFile, Watcher};
 const MAX_DEPTH: usize = 5;
 
 /// The input flags that are not events.
-const OPTIONS: u32 = EpollFlags::EXCLUSIVE.bits() | EpollFlags::WAKEUP.bits() | EpollFlags::ONESHOT.bits() | EpollFlags::ET.bits();
+const OPTIONS: u32 =
+    EpollFlags::EXCLUSIVE.bits() | EpollFlags::WAKEUP.bits() | EpollFlags::ONESHOT.bits() | EpollFlags::ET.bits();
 
 struct Item {
     epoll: Weak<Epoll>,
@@ -250,7 +251,8 @@ impl Epoll {
 
 /// The rules of EPOLLEXCLUSIVE, epoll_ctl(2).
 fn check_exclusive(events: u32, target_is_epoll: bool) -> Result<()> {
-    let allowed = (PollEvents::IN | PollEvents::OUT | PollEvents::ALWAYS).bits() | OPTIONS & !EpollFlags::ONESHOT.bits();
+    let allowed =
+        (PollEvents::IN | PollEvents::OUT | PollEvents::ALWAYS).bits() | OPTIONS & !EpollFlags::ONESHOT.bits();
     if events & EpollFlags::EXCLUSIVE.bits() != 0 && (target_is_epoll || events & !allowed != 0) {
         return Err(Errno::EINVAL);
     }

@@ -121,7 +121,11 @@ impl FdTable {
     /// An empty table.
     #[must_use]
     pub fn new() -> FdTable {
-        FdTable { id: next_id(), slots: RwLock::new(LockClass::FdTable, Slots::default()), posix_locks: AtomicBool::new(false) }
+        FdTable {
+            id: next_id(),
+            slots: RwLock::new(LockClass::FdTable, Slots::default()),
+            posix_locks: AtomicBool::new(false),
+        }
     }
 
     /// A copy with the same open files, as fork makes. POSIX locks stay with the old one.
@@ -285,7 +289,11 @@ impl FdTable {
     #[must_use]
     pub fn snapshot(&self) -> Vec<(Fd, Arc<OpenFile>, OnExec)> {
         let s = self.slots.read();
-        s.slots.iter().enumerate().filter_map(|(at, s)| s.as_ref().map(|s| (number(at), s.file.clone(), s.on_exec))).collect()
+        s.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(at, s)| s.as_ref().map(|s| (number(at), s.file.clone(), s.on_exec)))
+            .collect()
     }
 
     /// The slots allocated: FDSize of /proc/PID/status.

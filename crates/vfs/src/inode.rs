@@ -397,7 +397,9 @@ mod tests {
     #[test]
     fn the_first_class_that_matches_decides() {
         let meta = Metadata { mode: 0o100_047, uid: 5, gid: 6, ..Metadata::default() };
-        let check = |uid, gid, access| generic_permission(&meta, &Credentials::user(uid, gid, Arc::from([]), moat_abi::cap::CapSet::EMPTY), access);
+        let check = |uid, gid, access| {
+            generic_permission(&meta, &Credentials::user(uid, gid, Arc::from([]), moat_abi::cap::CapSet::EMPTY), access)
+        };
         assert_eq!(check(5, 6, Access::READ), Err(Errno::EACCES), "the owner has no rights though others have");
         assert_eq!(check(7, 6, Access::READ), Ok(()));
         assert_eq!(check(7, 6, Access::WRITE), Err(Errno::EACCES));

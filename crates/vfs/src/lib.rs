@@ -39,13 +39,13 @@ pub mod walk;
 
 pub use caller::{Caller, KernelCaller};
 pub use cred::{Credentials, UserNamespace};
-pub use moat_abi::cap::{Cap, CapSet};
 pub use dentry::Dentry;
 pub use fd_table::{Fd, FdTable};
 pub use file::{DirEntry, File, Seekable, SyncKind};
 pub use filesystem::{FileSystem, MountRequest, register_filesystem};
 pub use fs_context::FsContext;
 pub use inode::{Access, Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime};
+pub use moat_abi::cap::{Cap, CapSet};
 pub use mount::{Mount, MountFlags, MountNamespace};
 pub use open_file::OpenFile;
 pub use path::Path;

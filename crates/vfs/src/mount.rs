@@ -373,7 +373,11 @@ impl MountNamespace {
     pub fn move_mount(&self, from: &Path, to: &Path) -> Result<()> {
         let change = self.change.lock();
         let to = to.clone().topmost();
-        if !from.is_mount_root() || !self.contains(&from.mount) || !self.contains(&to.mount) || from.mount.mountpoint().is_none() {
+        if !from.is_mount_root()
+            || !self.contains(&from.mount)
+            || !self.contains(&to.mount)
+            || from.mount.mountpoint().is_none()
+        {
             return Err(Errno::EINVAL);
         }
         if is_dir(&to.dentry) != is_dir(&from.dentry) {

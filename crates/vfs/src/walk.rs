@@ -115,7 +115,8 @@ impl<'a> Walker<'a> {
         if path.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let root = if flags.intersects(LookupFlags::BENEATH | LookupFlags::IN_ROOT) { view.base } else { view.root }.clone();
+        let root =
+            if flags.intersects(LookupFlags::BENEATH | LookupFlags::IN_ROOT) { view.base } else { view.root }.clone();
         let mut w = Walker { view, root, flags, at: view.base.clone(), rest: Cow::Borrowed(path), offset: 0, links: 0 };
         if path.first() == Some(&b'/') {
             w.restart_at_root()?;
@@ -243,7 +244,8 @@ impl<'a> Walker<'a> {
     /// ELOOP, ENOENT, EXDEV, EACCES.
     pub fn follow(&mut self, link: &Path) -> Result<()> {
         self.links += 1;
-        let forbidden = self.flags.contains(LookupFlags::NO_SYMLINKS) || link.mount.flags().contains(MountFlags::NOSYMFOLLOW);
+        let forbidden =
+            self.flags.contains(LookupFlags::NO_SYMLINKS) || link.mount.flags().contains(MountFlags::NOSYMFOLLOW);
         if self.links > MAXSYMLINKS || forbidden {
             return Err(Errno::ELOOP);
         }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use moat_abi::fs::OpenFlags;
 use moat_abi::time::{
-    CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_REALTIME_ALARM, Itimerspec, NSEC_PER_SEC,
-    TFD_IOC_SET_TICKS, Timespec,
+    CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_REALTIME_ALARM, Itimerspec,
+    NSEC_PER_SEC, TFD_IOC_SET_TICKS, Timespec,
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::timer::Timer;
@@ -88,7 +88,10 @@ impl TimerFd {
     /// # Errors
     /// EINVAL for a clock that timers can't use.
     pub fn open(clock: i32, flags: OpenFlags, creds: &Arc<Credentials>) -> Result<Arc<OpenFile>> {
-        if !matches!(clock, CLOCK_REALTIME | CLOCK_MONOTONIC | CLOCK_BOOTTIME | CLOCK_REALTIME_ALARM | CLOCK_BOOTTIME_ALARM) {
+        if !matches!(
+            clock,
+            CLOCK_REALTIME | CLOCK_MONOTONIC | CLOCK_BOOTTIME | CLOCK_REALTIME_ALARM | CLOCK_BOOTTIME_ALARM
+        ) {
             return Err(Errno::EINVAL);
         }
         let file = Arc::new_cyclic(|me| TimerFd {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, PollEvents, Result};
-use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Sharing, SharedAnon};
+use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon, Sharing};
 use moat_platform::MapSource;
 use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
@@ -95,7 +95,8 @@ impl File for Zero {
             return Err(Errno::ENODEV);
         }
         let meta = self.metadata(f)?;
-        let name = MapName { identity: FileIdentity { dev: meta.dev.to_raw(), ino: meta.ino }, path: f.path().text(None) };
+        let name =
+            MapName { identity: FileIdentity { dev: meta.dev.to_raw(), ino: meta.ino }, path: f.path().text(None) };
         Ok(Arc::new(ZeroMapping { name, shared: std::sync::OnceLock::new() }))
     }
 }

@@ -97,10 +97,12 @@ impl DirectTree {
         let mode = Mode::from_raw_mode(mode);
         let fd = match name {
             None => fs::openat(dir, c".", BASE | OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).map_err(errno)?,
-            Some(name) => fs::openat(dir, component(name)?, FILE | OFlags::RDONLY, Mode::empty()).map_err(|e| match e {
-                rustix::io::Errno::LOOP | rustix::io::Errno::NXIO => Errno::EOPNOTSUPP,
-                e => errno(e),
-            })?,
+            Some(name) => {
+                fs::openat(dir, component(name)?, FILE | OFlags::RDONLY, Mode::empty()).map_err(|e| match e {
+                    rustix::io::Errno::LOOP | rustix::io::Errno::NXIO => Errno::EOPNOTSUPP,
+                    e => errno(e),
+                })?
+            }
         };
         fs::fchmod(fd, mode).map_err(errno)
     }

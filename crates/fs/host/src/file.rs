@@ -109,7 +109,8 @@ impl<T: HostTree> File for HostFile<T> {
 
     fn mappable(self: Arc<Self>, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
         let meta = self.metadata(f)?;
-        let name = MapName { identity: FileIdentity { dev: meta.dev.to_raw(), ino: meta.ino }, path: f.path().text(None) };
+        let name =
+            MapName { identity: FileIdentity { dev: meta.dev.to_raw(), ino: meta.ino }, path: f.path().text(None) };
         Ok(Arc::new(HostMapping { fd: self.fd.clone(), name }))
     }
 

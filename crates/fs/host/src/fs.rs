@@ -38,7 +38,12 @@ pub(crate) struct Core<T: HostTree> {
 
 impl<T: HostTree> Core<T> {
     /// The inode that `meta` describes, found as `name` in `parent`.
-    pub(crate) fn inode(self: &Arc<Self>, parent: &Arc<HostInode<T>>, name: &[u8], meta: &Metadata) -> Arc<HostInode<T>> {
+    pub(crate) fn inode(
+        self: &Arc<Self>,
+        parent: &Arc<HostInode<T>>,
+        name: &[u8],
+        meta: &Metadata,
+    ) -> Arc<HostInode<T>> {
         let key = meta.key();
         let mut table = self.inodes.lock();
         if let Some(known) = table.get(&key).and_then(Weak::upgrade)

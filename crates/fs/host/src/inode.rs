@@ -48,7 +48,11 @@ impl<T: HostTree> Drop for HostInode<T> {
 }
 
 impl<T: HostTree> HostInode<T> {
-    pub(crate) fn new(core: Arc<Core<T>>, at: Option<(Arc<HostInode<T>>, Vec<u8>)>, meta: &Metadata) -> Arc<HostInode<T>> {
+    pub(crate) fn new(
+        core: Arc<Core<T>>,
+        at: Option<(Arc<HostInode<T>>, Vec<u8>)>,
+        meta: &Metadata,
+    ) -> Arc<HostInode<T>> {
         let attr = (core.trust == Trust::Exclusive).then_some(*meta);
         Arc::new_cyclic(|me| HostInode {
             core,
@@ -115,7 +119,11 @@ impl<T: HostTree> HostInode<T> {
         }
         let (parent, name) = self.parent_and_name()?;
         // Depth of the recursion: the path's, bounded by PATH_MAX and in practice by the parents' cached descriptors.
-        let fd = self.core.tree.open_dir(&*parent.dir()?, &name).map_err(|e| if e == Errno::ENOTDIR { Errno::ESTALE } else { e })?;
+        let fd = self
+            .core
+            .tree
+            .open_dir(&*parent.dir()?, &name)
+            .map_err(|e| if e == Errno::ENOTDIR { Errno::ESTALE } else { e })?;
         if self.core.translate(self.core.tree.stat_dir(&fd)?).key() != self.key {
             return Err(Errno::ESTALE);
         }
@@ -227,7 +235,6 @@ fn own<T: HostTree>(inode: &Arc<dyn Inode>) -> Result<Arc<HostInode<T>>> {
     let any: Arc<dyn Any + Send + Sync> = inode.clone();
     any.downcast().map_err(|_| Errno::EXDEV)
 }
-
 
 impl<T: HostTree> Inode for HostInode<T> {
     fn metadata(&self) -> Result<Metadata> {

@@ -78,7 +78,8 @@ pub trait HostTree: Send + Sync + 'static {
     fn link(&self, dir: &Self::Dir, name: &[u8], new_dir: &Self::Dir, new_name: &[u8]) -> Result<()>;
     fn unlink(&self, dir: &Self::Dir, name: &[u8]) -> Result<()>;
     fn rmdir(&self, dir: &Self::Dir, name: &[u8]) -> Result<()>;
-    fn rename(&self, dir: &Self::Dir, name: &[u8], new_dir: &Self::Dir, new_name: &[u8], how: HostRename) -> Result<()>;
+    fn rename(&self, dir: &Self::Dir, name: &[u8], new_dir: &Self::Dir, new_name: &[u8], how: HostRename)
+    -> Result<()>;
     fn read_link(&self, dir: &Self::Dir, name: &[u8]) -> Result<Vec<u8>>;
     /// Changes the attributes of an entry; `None` names the directory itself.
     fn set_attr(&self, dir: &Self::Dir, name: Option<&[u8]>, attr: &SetAttr) -> Result<()>;

@@ -70,7 +70,11 @@ fn copy_one(file: &Arc<OverlayInode>, contents: Contents) -> Result<()> {
     };
     let new = dir.create(&place.name, &NewNode { mode: meta.mode & 0o7777, uid: meta.uid, gid: meta.gid, kind })?;
     let filled = fill(&lower, &new, meta.size, contents).and_then(|()| {
-        let times = SetAttr { atime: Some(SetTime::At(meta.atime)), mtime: Some(SetTime::At(meta.mtime)), ..SetAttr::default() };
+        let times = SetAttr {
+            atime: Some(SetTime::At(meta.atime)),
+            mtime: Some(SetTime::At(meta.mtime)),
+            ..SetAttr::default()
+        };
         new.set_attr(&times)
     });
     if let Err(e) = filled {

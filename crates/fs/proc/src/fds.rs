@@ -32,7 +32,11 @@ fn open_file(who: &Who, fd: Fd) -> Result<Arc<OpenFile>> {
 
 fn entries(core: &Core, who: &Who, kind: &str, file_type: FileType) -> Result<Vec<Entry>> {
     let Some(table) = who.task()?.fds_of() else { return Ok(Vec::new()) };
-    let entry = |fd: i32| Entry { name: fd.to_string().into_bytes(), ino: owned(core, who, kind, 0).ino ^ core.ino(fd), file_type };
+    let entry = |fd: i32| Entry {
+        name: fd.to_string().into_bytes(),
+        ino: owned(core, who, kind, 0).ino ^ core.ino(fd),
+        file_type,
+    };
     Ok(table.snapshot().iter().map(|(fd, ..)| entry(fd.0)).collect())
 }
 
@@ -144,7 +148,8 @@ impl Text for FdInfo {
             flags |= moat_abi::fs::OpenFlags::CLOEXEC.bits();
         }
         let ino = file.metadata().map_or(0, |m| m.ino);
-        let mut text = format!("pos:\t{}\nflags:\t0{flags:o}\nmnt_id:\t{}\nino:\t{ino}\n", file.pos(), file.path().mount.id());
+        let mut text =
+            format!("pos:\t{}\nflags:\t0{flags:o}\nmnt_id:\t{}\nino:\t{ino}\n", file.pos(), file.path().mount.id());
         text += &file.file().fdinfo(&file);
         Ok(text.into_bytes())
     }

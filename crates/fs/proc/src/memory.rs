@@ -121,7 +121,9 @@ fn details(size: u64, rss: u64, anonymous: u64) -> String {
 
 fn vm_flags(v: &VmaInfo) -> String {
     let mut o = String::from("VmFlags:");
-    for (prot, have, may) in [(ProtFlags::READ, "rd", "mr"), (ProtFlags::WRITE, "wr", "mw"), (ProtFlags::EXEC, "ex", "me")] {
+    for (prot, have, may) in
+        [(ProtFlags::READ, "rd", "mr"), (ProtFlags::WRITE, "wr", "mw"), (ProtFlags::EXEC, "ex", "me")]
+    {
         if v.prot.contains(prot) {
             let _ = write!(o, " {have}");
         }
@@ -156,7 +158,8 @@ pub(crate) fn smaps_rollup(_core: &Core, who: &Who) -> Result<Vec<u8>> {
     let Some(mm) = who.mm()? else { return Ok(Vec::new()) };
     let all = mm.vmas_snapshot();
     let (Some(first), Some(last)) = (all.first(), all.last()) else { return Ok(Vec::new()) };
-    let mut out = format!("{:08x}-{:08x} ---p 00000000 00:00 0                          [rollup]\n", first.start, last.end);
+    let mut out =
+        format!("{:08x}-{:08x} ---p 00000000 00:00 0                          [rollup]\n", first.start, last.end);
     let rss = all.iter().map(|v| v.rss_estimate).sum();
     let body = details(0, rss, all.iter().map(anonymous).sum());
     out.extend(body.lines().skip(3).flat_map(|l| [l, "\n"]));

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
+use moat_abi::cap::Cap;
 use moat_abi::{Errno, Result};
 use moat_kernel::process::limits::{INFINITY, Resource};
-use moat_abi::cap::Cap;
 use moat_vfs::cred::{Credentials, IdRange};
 
 use crate::fs::Core;

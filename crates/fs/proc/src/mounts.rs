@@ -82,7 +82,14 @@ pub(crate) fn mounts(_core: &Core, who: &Who) -> Result<Vec<u8>> {
     let mut o = String::new();
     for (m, place) in visible(who)? {
         let fs = m.fs();
-        o += &format!("{} {} {} {}{} 0 0\n", escape(m.source()), escape(&place), fs.name(), flags(m.flags()), fs.show_options());
+        o += &format!(
+            "{} {} {} {}{} 0 0\n",
+            escape(m.source()),
+            escape(&place),
+            fs.name(),
+            flags(m.flags()),
+            fs.show_options()
+        );
     }
     Ok(o.into_bytes())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use moat_abi::cap::Cap;
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_kernel::kernel::kernel;
@@ -9,7 +10,6 @@ use moat_kernel::process::pid::Pid;
 use moat_kernel::task::{CurrentTask, Task};
 use moat_mm::MemoryManager;
 use moat_vfs::caller::Caller;
-use moat_abi::cap::Cap;
 use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Entry, Listing, Text, TextFile};
 use moat_vfs::inode::Inode;
@@ -90,7 +90,11 @@ fn may_inspect(c: &Credentials, task: &Task) -> Result<()> {
         && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|id| *id == c.fsgid);
     let dumpable = task.group.dumpable() == moat_kernel::process::group::Dumpable::Yes;
     let privileged = c.has_root_cap(Cap::SYS_PTRACE);
-    if privileged || (same && dumpable && c.permitted.contains_all(theirs.permitted)) { Ok(()) } else { Err(Errno::EACCES) }
+    if privileged || (same && dumpable && c.permitted.contains_all(theirs.permitted)) {
+        Ok(())
+    } else {
+        Err(Errno::EACCES)
+    }
 }
 
 /// Who may open a file of a process.
@@ -215,7 +219,11 @@ pub(crate) fn owned(core: &Core, who: &Who, name: &str, mode: u32) -> Attributes
         _ => (0, 0),
     };
     let number = who.pid.number_in(&core.pid_ns);
-    let ino = if name == "pid" && who.kind == Kind::Process { core.ino((number, name)) } else { core.ino((number, name, who.kind)) };
+    let ino = if name == "pid" && who.kind == Kind::Process {
+        core.ino((number, name))
+    } else {
+        core.ino((number, name, who.kind))
+    };
     Attributes { dev: core.dev, ino, mode, uid, gid }
 }
 
@@ -282,7 +290,8 @@ impl Listing for TaskDir {
 
     fn entries(&self) -> Result<Vec<Entry>> {
         let group = self.who.task().map_err(|_| Errno::ENOENT)?.group.clone();
-        let mut tids: Vec<i32> = group.threads().iter().map(|t| t.tid_in(&self.core.pid_ns)).filter(|t| *t > 0).collect();
+        let mut tids: Vec<i32> =
+            group.threads().iter().map(|t| t.tid_in(&self.core.pid_ns)).filter(|t| *t > 0).collect();
         if tids.is_empty() {
             // A zombie still shows its leader.
             tids.push(group.pid().number_in(&self.core.pid_ns));

@@ -51,7 +51,11 @@ impl Listing for Root {
             return Ok(self.link(name, target));
         }
         if let Some((_, which)) = CALLER_LINKS.iter().find(|(n, _)| *n == name) {
-            return Ok(Arc::new(CallerLink { core: self.core.clone(), attributes: self.core.attributes(name, 0o777), which: *which }));
+            return Ok(Arc::new(CallerLink {
+                core: self.core.clone(),
+                attributes: self.core.attributes(name, 0o777),
+                which: *which,
+            }));
         }
         if name == "sys" {
             return Ok(sysctl::root(&self.core));

@@ -35,7 +35,9 @@ pub(crate) fn stat(core: &Core, who: &Who) -> Result<Vec<u8>> {
         }
     };
     let tty_nr = tty.as_ref().map_or(0, |t| t.device_number());
-    let tpgid = foreground.or_else(|| tty.and_then(|t| t.job_control().foreground()).map(|p| p.pid().number_in(ns))).unwrap_or(-1);
+    let tpgid = foreground
+        .or_else(|| tty.and_then(|t| t.job_control().foreground()).map(|p| p.pid().number_in(ns)))
+        .unwrap_or(-1);
     let usage = if who.kind == Kind::Process { group.usage() } else { task.usage.get() };
     let children = *group.children_usage.lock();
     let (own, blocked, sighand) = {

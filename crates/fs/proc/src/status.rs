@@ -87,8 +87,14 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
         }
     }
     let limit = group.limits.get(moat_kernel::process::limits::Resource::SigPending).soft;
-    let _ = writeln!(o, "CoreDumping:\t0\nTHP_enabled:\t1\nThreads:\t{}\nSigQ:\t{queued}/{limit}", group.thread_count().max(1));
-    for (label, set) in [("SigPnd", own), ("ShdPnd", shared), ("SigBlk", blocked), ("SigIgn", ignored), ("SigCgt", caught)] {
+    let _ = writeln!(
+        o,
+        "CoreDumping:\t0\nTHP_enabled:\t1\nThreads:\t{}\nSigQ:\t{queued}/{limit}",
+        group.thread_count().max(1)
+    );
+    for (label, set) in
+        [("SigPnd", own), ("ShdPnd", shared), ("SigBlk", blocked), ("SigIgn", ignored), ("SigCgt", caught)]
+    {
         let _ = writeln!(o, "{label}:\t{:016x}", set.0);
     }
     for (label, set) in [
@@ -102,7 +108,12 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
     }
     let _ = writeln!(o, "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0", u8::from(creds.no_new_privs));
     let cpus = kernel().cpu_count;
-    let _ = writeln!(o, "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}", crate::system::cpu_mask(cpus), crate::system::cpu_list(cpus));
+    let _ = writeln!(
+        o,
+        "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}",
+        crate::system::cpu_mask(cpus),
+        crate::system::cpu_list(cpus)
+    );
     let _ = writeln!(o, "Mems_allowed:\t1\nMems_allowed_list:\t0");
     let usage = task.usage.get();
     let _ = writeln!(o, "voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t0", usage.voluntary_switches);

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
+use moat_abi::cap::Cap;
 use moat_abi::{Errno, Result};
 use moat_kernel::kernel::{RELEASE, VERSION, kernel};
-use moat_abi::cap::Cap;
 use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
@@ -41,14 +41,26 @@ const SETTINGS: &[Setting] = &[
     ("kernel/cap_last_cap", Value::Fixed("40")),
     ("kernel/core_pattern", Value::Fixed("core")),
     ("kernel/core_uses_pid", Value::Fixed("0")),
-    ("kernel/domainname", Value::Set(|| lossy(kernel().root_namespaces.uts.domain_name()), |v| {
-        kernel().root_namespaces.uts.set_domain_name(name(v)?);
-        Ok(())
-    })),
-    ("kernel/hostname", Value::Set(|| lossy(kernel().root_namespaces.uts.host_name()), |v| {
-        kernel().root_namespaces.uts.set_host_name(name(v)?);
-        Ok(())
-    })),
+    (
+        "kernel/domainname",
+        Value::Set(
+            || lossy(kernel().root_namespaces.uts.domain_name()),
+            |v| {
+                kernel().root_namespaces.uts.set_domain_name(name(v)?);
+                Ok(())
+            },
+        ),
+    ),
+    (
+        "kernel/hostname",
+        Value::Set(
+            || lossy(kernel().root_namespaces.uts.host_name()),
+            |v| {
+                kernel().root_namespaces.uts.set_host_name(name(v)?);
+                Ok(())
+            },
+        ),
+    ),
     ("kernel/kptr_restrict", Value::Fixed("1")),
     ("kernel/msgmax", Value::Fixed("8192")),
     ("kernel/msgmnb", Value::Fixed("16384")),
@@ -64,11 +76,14 @@ const SETTINGS: &[Setting] = &[
     ("kernel/random/boot_id", Value::Made(|| uuid(kernel().boot_id))),
     ("kernel/random/entropy_avail", Value::Fixed("256")),
     ("kernel/random/poolsize", Value::Fixed("256")),
-    ("kernel/random/uuid", Value::Made(|| {
-        let mut bytes = [0; 16];
-        moat_kernel::random::fill(&mut bytes);
-        uuid(bytes)
-    })),
+    (
+        "kernel/random/uuid",
+        Value::Made(|| {
+            let mut bytes = [0; 16];
+            moat_kernel::random::fill(&mut bytes);
+            uuid(bytes)
+        }),
+    ),
     ("kernel/randomize_va_space", Value::Fixed("2")),
     ("kernel/sem", Value::Fixed("32000\t1024000000\t500\t32000")),
     ("kernel/shmall", Value::Fixed("18446744073692774399")),

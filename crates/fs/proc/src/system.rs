@@ -69,10 +69,17 @@ fn cpuinfo() -> Vec<u8> {
             let _ = writeln!(o, "cpu MHz\t\t: {mhz}.000");
         }
         let _ = writeln!(o, "physical id\t: 0\nsiblings\t: {count}\ncore id\t\t: {n}\ncpu cores\t: {count}");
-        let _ = writeln!(o, "apicid\t\t: {n}\ninitial apicid\t: {n}\nfpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: 13\nwp\t\t: yes");
+        let _ = writeln!(
+            o,
+            "apicid\t\t: {n}\ninitial apicid\t: {n}\nfpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: 13\nwp\t\t: yes"
+        );
         let _ = writeln!(o, "flags\t\t: {}\nbugs\t\t:", cpu.flags.join(" "));
         let _ = writeln!(o, "clflush size\t: 64\ncache_alignment\t: 64");
-        let _ = writeln!(o, "address sizes\t: {} bits physical, {} bits virtual\npower management:\n", cpu.physical_bits, cpu.virtual_bits);
+        let _ = writeln!(
+            o,
+            "address sizes\t: {} bits physical, {} bits virtual\npower management:\n",
+            cpu.physical_bits, cpu.virtual_bits
+        );
     }
     o.into_bytes()
 }
@@ -182,7 +189,11 @@ fn stat() -> Vec<u8> {
     }
     let (running, _) = task_counts();
     let _ = writeln!(o, "intr 0\nctxt 0\nbtime {}", k.boot_realtime_ns / 1_000_000_000);
-    let _ = writeln!(o, "processes {}\nprocs_running {running}\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0", k.forks.load(Ordering::Relaxed));
+    let _ = writeln!(
+        o,
+        "processes {}\nprocs_running {running}\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0",
+        k.forks.load(Ordering::Relaxed)
+    );
     o.into_bytes()
 }
 
@@ -199,7 +210,8 @@ fn version() -> Vec<u8> {
 fn vmstat() -> Vec<u8> {
     let pages = kernel().total_memory / 4096;
     let used = (used_bytes() / 4096).min(pages);
-    format!("nr_free_pages {}\nnr_anon_pages {used}\npgfault 0\npgmajfault 0\npswpin 0\npswpout 0\n", pages - used).into_bytes()
+    format!("nr_free_pages {}\nnr_anon_pages {used}\npgfault 0\npgmajfault 0\npswpin 0\npswpout 0\n", pages - used)
+        .into_bytes()
 }
 
 #[cfg(test)]

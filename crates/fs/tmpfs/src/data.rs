@@ -51,7 +51,9 @@ impl Data {
     pub(crate) fn blocks(&self) -> u64 {
         match &self.store {
             Store::Small(v) => (v.len() as u64).div_ceil(BLOCK),
-            Store::Host(fd) => rustix::fs::fstat(&**fd).map_or(0, |s| u64::try_from(s.st_blocks).unwrap_or(0) / (BLOCK / 512)),
+            Store::Host(fd) => {
+                rustix::fs::fstat(&**fd).map_or(0, |s| u64::try_from(s.st_blocks).unwrap_or(0) / (BLOCK / 512))
+            }
         }
     }
 
@@ -232,7 +234,8 @@ impl Data {
         match &mut self.store {
             Store::Small(v) => {
                 let len = v.len();
-                let (from, to) = (usize::try_from(offset).unwrap_or(len).min(len), usize::try_from(end).unwrap_or(len).min(len));
+                let (from, to) =
+                    (usize::try_from(offset).unwrap_or(len).min(len), usize::try_from(end).unwrap_or(len).min(len));
                 v[from..to].fill(0);
                 Ok(())
             }

@@ -83,7 +83,13 @@ impl TmpInode {
     }
 
     /// A regular file without a name that can be sealed.
-    pub(crate) fn sealable(shared: &Arc<Shared>, mode: u32, uid: u32, gid: u32, seals: SealFlags) -> Result<Arc<TmpInode>> {
+    pub(crate) fn sealable(
+        shared: &Arc<Shared>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        seals: SealFlags,
+    ) -> Result<Arc<TmpInode>> {
         let data = Content::File(Mutex::new(LockClass::FileData, Data::new(seals)));
         TmpInode::make(shared, FileType::Regular.mode_bits() | mode, (uid, gid), 0, data)
     }
@@ -148,7 +154,9 @@ impl TmpInode {
 
     fn content_of(kind: &NodeKind<'_>) -> Content {
         match kind {
-            NodeKind::File | NodeKind::TmpFile => Content::File(Mutex::new(LockClass::FileData, Data::new(SealFlags::SEAL))),
+            NodeKind::File | NodeKind::TmpFile => {
+                Content::File(Mutex::new(LockClass::FileData, Data::new(SealFlags::SEAL)))
+            }
             NodeKind::Dir => Content::Dir(Mutex::new(LockClass::Inode, Entries::default())),
             NodeKind::Symlink(target) => Content::Symlink((*target).into()),
             NodeKind::Fifo | NodeKind::Socket => Content::Special(DeviceId::NONE),

@@ -32,7 +32,10 @@ pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
     let fd = {
         let mut d = inode.data().map_err(|_| Errno::ENODEV)?.lock();
         let shared = what.sharing == Sharing::Shared;
-        if shared && what.prot.contains(ProtFlags::WRITE) && d.seals().intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
+        if shared
+            && what.prot.contains(ProtFlags::WRITE)
+            && d.seals().intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE)
+        {
             return Err(Errno::EPERM);
         }
         d.to_host()?

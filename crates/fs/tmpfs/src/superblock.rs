@@ -51,7 +51,8 @@ impl TmpOptions {
                 b"nr_blocks" => self.size = size(value.ok_or(Errno::EINVAL)?, 0)?.saturating_mul(BLOCK),
                 b"nr_inodes" => self.inodes = size(value.ok_or(Errno::EINVAL)?, 0)?,
                 b"mode" => {
-                    self.mode = u32::from_str_radix(value.ok_or(Errno::EINVAL)?, 8).map_err(|_| Errno::EINVAL)? & 0o7777;
+                    self.mode =
+                        u32::from_str_radix(value.ok_or(Errno::EINVAL)?, 8).map_err(|_| Errno::EINVAL)? & 0o7777;
                 }
                 b"uid" => self.uid = number(value)?,
                 b"gid" => self.gid = number(value)?,

@@ -211,7 +211,13 @@ fn mounts_cover_bind_and_go() {
         ops::mount(&w.view(), &w.fs.namespace, target.as_bytes(), &what)
     };
     let umount = |target: &str| {
-        ops::unmount(&w.view(), &w.fs.namespace, target.as_bytes(), moat_vfs::mount::Unmount::IfUnused, LookupFlags::FOLLOW)
+        ops::unmount(
+            &w.view(),
+            &w.fs.namespace,
+            target.as_bytes(),
+            moat_vfs::mount::Unmount::IfUnused,
+            LookupFlags::FOLLOW,
+        )
     };
     assert_eq!(mount("none", "/m", "nosuch", 0), Err(Errno::ENODEV));
     assert_eq!(mount("none", "/m", "tmpfs", 0), Ok(()));

@@ -135,7 +135,10 @@ struct Real {
 impl Real {
     fn new() -> Real {
         let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
-        let ns = MountNamespace::new(Mount::new(TmpFs::new(&options).unwrap(), MountFlags::empty(), b"root"), UserNamespace::root());
+        let ns = MountNamespace::new(
+            Mount::new(TmpFs::new(&options).unwrap(), MountFlags::empty(), b"root"),
+            UserNamespace::root(),
+        );
         Real { caller: KernelCaller::root(), root: ns.root(), _ns: ns }
     }
 

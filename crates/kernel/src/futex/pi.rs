@@ -85,7 +85,13 @@ pub(super) enum Claim {
 ///
 /// # Errors
 /// EDEADLK, ESRCH, EAGAIN (only tried), EFAULT.
-pub(super) async fn claim(t: &mut CurrentTask, addr: UserAddr, key: FutexKey, claimant: PiTask, only_try: bool) -> Result<Claim> {
+pub(super) async fn claim(
+    t: &mut CurrentTask,
+    addr: UserAddr,
+    key: FutexKey,
+    claimant: PiTask,
+    only_try: bool,
+) -> Result<Claim> {
     loop {
         let word = atomic(t, addr, Atomic32::Load).await?;
         let owner = word & FUTEX_TID_MASK;
@@ -227,7 +233,13 @@ pub async fn unlock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope) -> R
 }
 
 /// Makes the first waiter of `key` the owner.
-fn pass_on(queues: &mut BTreeMap<FutexKey, PiQueue>, key: &FutexKey, waiter: &Arc<Waiter>, owner: TaskId, place: Place) {
+fn pass_on(
+    queues: &mut BTreeMap<FutexKey, PiQueue>,
+    key: &FutexKey,
+    waiter: &Arc<Waiter>,
+    owner: TaskId,
+    place: Place,
+) {
     waiter.set_place(place);
     if let Some(queue) = queues.get_mut(key) {
         queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));

@@ -122,4 +122,3 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
     }
     Ok(count)
 }
-

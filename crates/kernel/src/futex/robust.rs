@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use moat_abi::Result;
 use moat_abi::futex::{
     FUTEX_BITSET_MATCH_ANY, FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, ROBUST_LIST_LIMIT, RobustListHead,
 };
-use moat_abi::Result;
 use moat_mm::{FutexScope, UserAddr};
 use moat_platform::Atomic32;
 

@@ -88,7 +88,13 @@ impl Waiter {
     /// A waiter that `notify` is told of when it is woken.
     #[must_use]
     pub fn new(bitset: u32, purpose: Purpose, notify: Arc<dyn Notify>) -> Arc<Waiter> {
-        Arc::new(Waiter { ticket: Ticket::take(), bitset, purpose, notify, place: Mutex::new(LockClass::Leaf, Place::Away) })
+        Arc::new(Waiter {
+            ticket: Ticket::take(),
+            bitset,
+            purpose,
+            notify,
+            place: Mutex::new(LockClass::Leaf, Place::Away),
+        })
     }
 
     /// Where it is; may be out of date at once while it is queued.
@@ -135,7 +141,8 @@ impl FutexTable {
     /// A table without waiters.
     #[must_use]
     pub const fn new() -> FutexTable {
-        let shards = [const { Shard { waiting: AtomicUsize::new(0), queues: Mutex::new(LockClass::Futex, BTreeMap::new()) } }; SHARDS];
+        let shards = [const { Shard { waiting: AtomicUsize::new(0), queues: Mutex::new(LockClass::Futex, BTreeMap::new()) } };
+            SHARDS];
         FutexTable { shards }
     }
 
@@ -186,7 +193,8 @@ impl FutexTable {
             return Ok(0);
         }
         let mut woken = Vec::new();
-        let outcome = shard.take(&mut shard.queues.lock(), key, max, Place::Woken, |w| w.bitset & bitset != 0, &mut woken);
+        let outcome =
+            shard.take(&mut shard.queues.lock(), key, max, Place::Woken, |w| w.bitset & bitset != 0, &mut woken);
         woken.iter().for_each(|w| w.notify());
         outcome.map(|()| woken.len())
     }
@@ -207,7 +215,8 @@ impl FutexTable {
             let (mut first, mut second) = self.lock_both(&from, &to);
             let early = |w: &Waiter| w.ticket < before;
             let done = source.take(&mut first, &from, wake, Place::Woken, early, &mut woken);
-            let done = done.and_then(|()| source.take(&mut first, &from, requeue, Place::Queued(to), early, &mut moved));
+            let done =
+                done.and_then(|()| source.take(&mut first, &from, requeue, Place::Queued(to), early, &mut moved));
             // What has been taken is moved even if a waiter of another kind ended it.
             let target = self.shard(&to);
             let queues = second.as_mut().unwrap_or(&mut first);

@@ -44,7 +44,8 @@ pub fn parse(raw: &[FutexWaitv]) -> Result<Vec<WaitTarget>> {
 pub async fn wait(t: &mut CurrentTask, targets: &[WaitTarget], deadline: Option<Deadline>) -> Result<usize, WaitEnd> {
     let keys: Vec<FutexKey> = targets.iter().map(|w| t.mm().futex_key(w.addr, w.scope)).collect::<Result<_>>()?;
     let mut listener = Listener::new();
-    let waiters: Vec<_> = keys.iter().map(|_| Waiter::new(FUTEX_BITSET_MATCH_ANY, Purpose::Plain, listener.notifier())).collect();
+    let waiters: Vec<_> =
+        keys.iter().map(|_| Waiter::new(FUTEX_BITSET_MATCH_ANY, Purpose::Plain, listener.notifier())).collect();
     let queued: Vec<_> = keys.iter().zip(&waiters).map(|(key, w)| Queued::join(*key, w)).collect();
     // Leaves all queues; the last that had been woken is the result, as in unqueue_multiple().
     let leave = || queued.iter().enumerate().fold(None, |woken, (i, q)| if q.leave() { woken } else { Some(i) });

@@ -78,7 +78,9 @@ pub struct RequeueRequest {
 /// # Errors
 /// EINVAL for negative counts, addresses or PI waiters; EFAULT; EAGAIN if the word has another value.
 pub fn requeue(mm: &MemoryManager, r: &RequeueRequest) -> Result<usize> {
-    let (Ok(wake), Ok(requeue)) = (usize::try_from(r.wake), usize::try_from(r.requeue)) else { return Err(Errno::EINVAL) };
+    let (Ok(wake), Ok(requeue)) = (usize::try_from(r.wake), usize::try_from(r.requeue)) else {
+        return Err(Errno::EINVAL);
+    };
     let from = mm.futex_key(r.from, r.scope)?;
     let to = mm.futex_key(r.to, r.scope)?;
     // Whoever comes after this point saw a value of its own: it is not among those that the comparison speaks of.

@@ -1,8 +1,8 @@
 //! ELF headers, read and checked.
 
 use moat_abi::elf::{
-    EI_CLASS, EI_DATA, ELF_MAX_PHDRS_BYTES, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_DYN, ET_EXEC, Elf64Ehdr, Elf64Phdr, PF_R, PF_W,
-    PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD,
+    EI_CLASS, EI_DATA, ELF_MAX_PHDRS_BYTES, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_DYN, ET_EXEC, Elf64Ehdr,
+    Elf64Phdr, PF_R, PF_W, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD,
 };
 use moat_abi::mman::ProtFlags;
 use moat_abi::{Errno, Result};
@@ -140,7 +140,13 @@ impl ElfHeaders {
         prot.set(ProtFlags::READ, p.p_flags & PF_R != 0);
         prot.set(ProtFlags::WRITE, p.p_flags & PF_W != 0);
         prot.set(ProtFlags::EXEC, p.p_flags & PF_X != 0);
-        self.segments.push(Segment { vaddr: p.p_vaddr, offset: p.p_offset, filesz: p.p_filesz, memsz: p.p_memsz, prot });
+        self.segments.push(Segment {
+            vaddr: p.p_vaddr,
+            offset: p.p_offset,
+            filesz: p.p_filesz,
+            memsz: p.p_memsz,
+            prot,
+        });
         Ok(())
     }
 

@@ -75,7 +75,12 @@ pub async fn map_program(
 ///
 /// # Errors
 /// As [`map_program`].
-pub async fn map_interpreter(mm: &MemoryManager, thread: &mut dyn GuestThread, file: &OpenFile, headers: &ElfHeaders) -> Result<MappedImage> {
+pub async fn map_interpreter(
+    mm: &MemoryManager,
+    thread: &mut dyn GuestThread,
+    file: &OpenFile,
+    headers: &ElfHeaders,
+) -> Result<MappedImage> {
     let bias = match headers.kind {
         ElfKind::Fixed => 0,
         ElfKind::Relocatable => bias_among_mappings(mm, headers)?,

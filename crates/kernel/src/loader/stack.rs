@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use moat_abi::elf::{
-    AT_BASE, AT_CLKTCK, AT_EGID, AT_ENTRY, AT_EUID, AT_EXECFN, AT_FLAGS, AT_GID, AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ, AT_NULL, AT_PAGESZ,
-    AT_PHDR, AT_PHENT, AT_PHNUM, AT_PLATFORM, AT_RANDOM, AT_RSEQ_ALIGN, AT_RSEQ_FEATURE_SIZE, AT_SECURE, AT_SYSINFO_EHDR, AT_UID, Elf64Phdr,
-    MAX_ARG_STRLEN,
+    AT_BASE, AT_CLKTCK, AT_EGID, AT_ENTRY, AT_EUID, AT_EXECFN, AT_FLAGS, AT_GID, AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ,
+    AT_NULL, AT_PAGESZ, AT_PHDR, AT_PHENT, AT_PHNUM, AT_PLATFORM, AT_RANDOM, AT_RSEQ_ALIGN, AT_RSEQ_FEATURE_SIZE,
+    AT_SECURE, AT_SYSINFO_EHDR, AT_UID, Elf64Phdr, MAX_ARG_STRLEN,
 };
 use moat_abi::futex::{RSEQ_ALIGN, RSEQ_FEATURE_SIZE};
 use moat_abi::mman::{MapFlags, ProtFlags};
@@ -119,7 +119,8 @@ fn pointer_bytes(argv: &[Vec<u8>], envp: &[Vec<u8>]) -> u64 {
 pub async fn map(mm: &MemoryManager, thread: &mut dyn GuestThread, stack: &Range<u64>, executable: bool) -> Result<()> {
     let mut prot = ProtFlags::READ | ProtFlags::WRITE;
     prot.set(ProtFlags::EXEC, executable);
-    let flags = MapFlags::PRIVATE | MapFlags::ANONYMOUS | MapFlags::FIXED_NOREPLACE | MapFlags::GROWSDOWN | MapFlags::STACK;
+    let flags =
+        MapFlags::PRIVATE | MapFlags::ANONYMOUS | MapFlags::FIXED_NOREPLACE | MapFlags::GROWSDOWN | MapFlags::STACK;
     let len = stack.end - stack.start;
     mm.mmap(thread, MmapRequest { addr: stack.start, len, prot, flags, backing: MapBacking::Anonymous }).await?;
     Ok(())
@@ -134,7 +135,8 @@ pub fn build(stack: &Range<u64>, strings: &Strings<'_>, info: &AuxInfo<'_>, aslr
     let strings_len = string_bytes(strings.filename, strings.argv, strings.envp);
     let strings_at = fits((stack.end - 8).checked_sub(strings_len))?;
     let distance = aslr.random() % RANDOM_DISTANCE;
-    let platform_at = fits(strings_at.checked_sub(distance).map(|a| a & !15).and_then(|a| a.checked_sub(PLATFORM.len() as u64)))?;
+    let platform_at =
+        fits(strings_at.checked_sub(distance).map(|a| a & !15).and_then(|a| a.checked_sub(PLATFORM.len() as u64)))?;
     let random_at = fits(platform_at.checked_sub(16))?;
 
     let mut args = Words::default();

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_abi::elf::{
-    AT_BASE, AT_ENTRY, AT_EXECFN, AT_PHDR, AT_PHNUM, AT_RANDOM, EM_X86_64, ET_DYN, ET_EXEC, Elf64Ehdr, Elf64Phdr, PF_R, PF_W, PF_X, PT_INTERP,
-    PT_LOAD,
+    AT_BASE, AT_ENTRY, AT_EXECFN, AT_PHDR, AT_PHNUM, AT_RANDOM, EM_X86_64, ET_DYN, ET_EXEC, Elf64Ehdr, Elf64Phdr, PF_R,
+    PF_W, PF_X, PT_INTERP, PT_LOAD,
 };
 use moat_abi::fs::OpenFlags;
 use moat_mm::fake::{FakeThread, new_process, run, vdso};
@@ -60,7 +60,13 @@ fn open_host(path: &[u8]) -> Result<Arc<OpenFile>> {
 
 fn request(file: Arc<OpenFile>, argv: &[&str]) -> ExecRequest {
     let strings = |list: &[&str]| list.iter().map(|s| s.as_bytes().to_vec()).collect();
-    ExecRequest { file, filename: b"/name".to_vec(), argv: strings(argv), envp: strings(&["A=1", "B=2"]), stack_limit: 8 << 20 }
+    ExecRequest {
+        file,
+        filename: b"/name".to_vec(),
+        argv: strings(argv),
+        envp: strings(&["A=1", "B=2"]),
+        stack_limit: 8 << 20,
+    }
 }
 
 fn params(aslr: Aslr) -> LoadParams {
@@ -95,13 +101,17 @@ fn auxv(mm: &MemoryManager, tag: u64) -> u64 {
 
 #[test]
 fn a_dynamic_program_of_this_machine_is_laid_out_as_linux_does() {
-    let program = Program::prepare(request(open_host(b"/bin/true").expect("a file"), &["true", "x"]), &mut open_host).expect("a program");
+    let program = Program::prepare(request(open_host(b"/bin/true").expect("a file"), &["true", "x"]), &mut open_host)
+        .expect("a program");
     for aslr in [Aslr::On, Aslr::Off] {
         let (mm, _thread, loaded) = load(&program, aslr).expect("loaded");
         let sp = loaded.stack_pointer;
         assert_eq!(sp % 16, 0);
         assert_eq!((word(&mm, sp), word(&mm, sp + 24)), (2, 0));
-        assert_eq!((string(&mm, word(&mm, sp + 8)), string(&mm, word(&mm, sp + 16))), (b"true".to_vec(), b"x".to_vec()));
+        assert_eq!(
+            (string(&mm, word(&mm, sp + 8)), string(&mm, word(&mm, sp + 16))),
+            (b"true".to_vec(), b"x".to_vec())
+        );
         assert_eq!((string(&mm, word(&mm, sp + 32)), word(&mm, sp + 48)), (b"A=1".to_vec(), 0));
         assert_eq!(string(&mm, auxv(&mm, AT_EXECFN)), b"/name");
         let (image, base) = (mm.image(), auxv(&mm, AT_BASE));
@@ -135,7 +145,8 @@ fn scripts_lead_to_their_interpreter() {
 
 #[test]
 fn arguments_have_limits() {
-    let try_with = |argv: &[&str]| Program::prepare(request(open_host(b"/bin/true").expect("a file"), argv), &mut open_host).err();
+    let try_with =
+        |argv: &[&str]| Program::prepare(request(open_host(b"/bin/true").expect("a file"), argv), &mut open_host).err();
     let long = "x".repeat(128 << 10);
     assert_eq!(try_with(&[&long]), Some(Errno::E2BIG));
     assert_eq!(try_with(&[&long[1..]]), None);
@@ -178,13 +189,19 @@ fn a_static_program_gets_its_segments_and_a_zeroed_bss() {
         let base = loaded.entry - 0x200;
         assert!(kind == ET_DYN || base == 0x40_0000);
         let byte = |at: u64| mm.read::<u8>(UserPtr::new(UserAddr::new(base + at)));
-        assert_eq!((byte(0x2ff), byte(0x217f), byte(0x2180), byte(0x2fff), byte(0x38ff)), (Ok(0xee), Ok(0xee), Ok(0), Ok(0), Ok(0)));
+        assert_eq!(
+            (byte(0x2ff), byte(0x217f), byte(0x2180), byte(0x2fff), byte(0x38ff)),
+            (Ok(0xee), Ok(0xee), Ok(0), Ok(0), Ok(0))
+        );
         assert_eq!((byte(0x1000), byte(0x4000)), (Err(Errno::EFAULT), Err(Errno::EFAULT)));
         assert_eq!(auxv(&mm, AT_PHDR), base + 64);
         let image = mm.image();
         assert_eq!((image.code, image.data), (base..base + 0x300, base + 0x2100..base + 0x2180));
         // No argument becomes an empty one.
-        assert_eq!((word(&mm, loaded.stack_pointer), string(&mm, word(&mm, loaded.stack_pointer + 8))), (1, Vec::new()));
+        assert_eq!(
+            (word(&mm, loaded.stack_pointer), string(&mm, word(&mm, loaded.stack_pointer + 8))),
+            (1, Vec::new())
+        );
     }
 }
 
@@ -195,7 +212,9 @@ fn bad_headers_have_their_errno() {
         change(&mut bytes);
         Program::prepare(request(file(&bytes), &[]), &mut open_host).and_then(|p| load(&p, Aslr::On).map(drop)).err()
     };
-    let put = |at: usize, value: u64, len: usize| move |b: &mut Vec<u8>| b[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]);
+    let put = |at: usize, value: u64, len: usize| {
+        move |b: &mut Vec<u8>| b[at..at + len].copy_from_slice(&value.to_le_bytes()[..len])
+    };
     assert_eq!(with(&|_| {}), None);
     assert_eq!(with(&|b| b.truncate(0)), Some(Errno::ENOEXEC));
     assert_eq!(with(&|b| b.truncate(70)), Some(Errno::ENOEXEC));

@@ -75,7 +75,13 @@ impl Family {
     }
 
     /// Adds a process.
-    pub fn add(&mut self, group: Arc<ThreadGroup>, leader: Arc<Task>, parent: Option<(GroupId, TaskId)>, pgrp: Arc<ProcessGroup>) {
+    pub fn add(
+        &mut self,
+        group: Arc<ThreadGroup>,
+        leader: Arc<Task>,
+        parent: Option<(GroupId, TaskId)>,
+        pgrp: Arc<ProcessGroup>,
+    ) {
         let id = group.id;
         let (parent, parent_task) = parent.unzip();
         if let Some(p) = parent.and_then(|p| self.nodes.get_mut(&p)) {
@@ -83,7 +89,8 @@ impl Family {
         }
         self.join(id, &pgrp);
         let parent_task = parent_task.unwrap_or(TaskId(0));
-        let node = Node { group, parent, parent_task, children: Vec::new(), tracees: Vec::new(), pgrp, zombie: None, leader };
+        let node =
+            Node { group, parent, parent_task, children: Vec::new(), tracees: Vec::new(), pgrp, zombie: None, leader };
         self.nodes.insert(id, node);
     }
 
@@ -105,7 +112,8 @@ impl Family {
     }
 
     fn join(&mut self, id: GroupId, pgrp: &Arc<ProcessGroup>) {
-        let entry = self.pgrps.entry(pgrp.id()).or_insert_with(|| PgrpEntry { pgrp: pgrp.clone(), members: BTreeSet::new() });
+        let entry =
+            self.pgrps.entry(pgrp.id()).or_insert_with(|| PgrpEntry { pgrp: pgrp.clone(), members: BTreeSet::new() });
         entry.members.insert(id);
     }
 

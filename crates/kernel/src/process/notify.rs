@@ -21,7 +21,13 @@ pub fn child_info(child: &Task, reader: &ThreadGroup, status: i32) -> ChildInfo 
     let creds = child.creds();
     let usage = child.group.usage();
     let uid = reader.any_thread().map_or(creds.uid, |t| t.creds().user_ns.show_uid(creds.uid));
-    ChildInfo { pid: child.pid().number_in(ns), uid, status, utime_ticks: usage.user_ticks(), stime_ticks: usage.system_ticks() }
+    ChildInfo {
+        pid: child.pid().number_in(ns),
+        uid,
+        status,
+        utime_ticks: usage.user_ticks(),
+        stime_ticks: usage.system_ticks(),
+    }
 }
 
 /// `si_code` and `si_status` of the end of a child.

@@ -32,7 +32,14 @@ pub const SCHED_DEADLINE: u32 = 6;
 
 impl Default for SchedState {
     fn default() -> Self {
-        SchedState { policy: SCHED_NORMAL, rt_priority: 0, nice: 0, reset_on_fork: false, affinity: None, io_priority: 0 }
+        SchedState {
+            policy: SCHED_NORMAL,
+            rt_priority: 0,
+            nice: 0,
+            reset_on_fork: false,
+            affinity: None,
+            io_priority: 0,
+        }
     }
 }
 
@@ -42,7 +49,8 @@ impl SchedState {
     pub fn for_child(&self) -> SchedState {
         let mut child = self.clone();
         if self.reset_on_fork {
-            child.policy = if matches!(self.policy, SCHED_FIFO | SCHED_RR | SCHED_DEADLINE) { SCHED_NORMAL } else { self.policy };
+            child.policy =
+                if matches!(self.policy, SCHED_FIFO | SCHED_RR | SCHED_DEADLINE) { SCHED_NORMAL } else { self.policy };
             child.rt_priority = 0;
             child.nice = child.nice.max(0);
             child.reset_on_fork = false;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use moat_abi::{Errno, Result};
 use moat_abi::cap::Cap;
+use moat_abi::{Errno, Result};
 use moat_vfs::cred::Credentials;
 
 use crate::process::group::Dumpable;

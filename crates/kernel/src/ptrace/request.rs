@@ -46,7 +46,11 @@ pub fn ptrace(t: &mut CurrentTask, request: u32, pid: i32, addr: u64, data: u64)
     match request {
         PTRACE_INTERRUPT => return interrupt(&task),
         PTRACE_KILL => {
-            let _ = task.group.send(Target::Process, SigInfo::kill(Signal::SIGKILL, SI_USER, t.tgid(), t.creds().uid), Origin::Outside);
+            let _ = task.group.send(
+                Target::Process,
+                SigInfo::kill(Signal::SIGKILL, SI_USER, t.tgid(), t.creds().uid),
+                Origin::Outside,
+            );
             return Ok(0);
         }
         _ => {}
@@ -201,7 +205,11 @@ fn attach(t: &CurrentTask, task: &Arc<Task>, options: PtraceOptions, seize: bool
     link(t.task(), task, Trace::new(t.task(), options, seize));
     let group = task.group.clone();
     if !seize {
-        group.send(Target::Thread(task.id), SigInfo::kill(Signal::SIGSTOP, SI_USER, t.tgid(), t.creds().uid), Origin::Outside)?;
+        group.send(
+            Target::Thread(task.id),
+            SigInfo::kill(Signal::SIGSTOP, SI_USER, t.tgid(), t.creds().uid),
+            Origin::Outside,
+        )?;
     }
     // A thread that is in a group stop passes over into a ptrace stop.
     {
@@ -403,7 +411,12 @@ fn peek_siginfo(t: &CurrentTask, task: &Task, addr: u64, data: u64) -> Result<u6
 
 fn syscall_info(t: &CurrentTask, task: &Task, stop: &TraceStop, size: u64, data: u64) -> Result<u64> {
     let r = with_thread(task, |th| Ok(th.regs()))?;
-    let mut info = PtraceSyscallInfo { arch: AUDIT_ARCH_X86_64, instruction_pointer: r.rip, stack_pointer: r.rsp, ..PtraceSyscallInfo::default() };
+    let mut info = PtraceSyscallInfo {
+        arch: AUDIT_ARCH_X86_64,
+        instruction_pointer: r.rip,
+        stack_pointer: r.rsp,
+        ..PtraceSyscallInfo::default()
+    };
     let used = match stop.kind {
         StopKind::SyscallEntry => {
             info.op = PTRACE_SYSCALL_INFO_ENTRY;

@@ -142,7 +142,8 @@ pub async fn signal(t: &mut CurrentTask, signal: Signal, info: SigInfo) -> Optio
     if !stop(t, StopKind::Signal, number.unsigned_abs(), info).await {
         return Some((signal, info));
     }
-    let (new, new_info) = with_trace(t.task(), |trace| (trace.resume_signal, trace.resume_info.take())).unwrap_or((number, None));
+    let (new, new_info) =
+        with_trace(t.task(), |trace| (trace.resume_signal, trace.resume_info.take())).unwrap_or((number, None));
     let new = Signal::new(new)?;
     let info = if new == signal { new_info.unwrap_or(info) } else { SigInfo::kill(new, SI_USER, 0, 0) };
     // The mask may have been changed meanwhile.
@@ -183,7 +184,11 @@ async fn syscall_stop(t: &mut CurrentTask, kind: StopKind) {
         // The tracer may send a signal along (`ptrace_report_syscall`).
         let signal = with_trace(t.task(), |trace| std::mem::take(&mut trace.resume_signal)).and_then(Signal::new);
         if let Some(s) = signal {
-            let _ = crate::signal::send::send_to_task(t.task(), SigInfo::kill(s, SI_USER, 0, 0), crate::signal::send::Origin::Inside);
+            let _ = crate::signal::send::send_to_task(
+                t.task(),
+                SigInfo::kill(s, SI_USER, 0, 0),
+                crate::signal::send::Origin::Inside,
+            );
         }
     }
 }
@@ -267,7 +272,8 @@ pub async fn exit_event(t: &mut CurrentTask, status: WaitStatus) {
 
 /// Has the tracer of `t` trace `child` too, which has not run yet.
 pub fn attach_child(t: &CurrentTask, child: &CurrentTask) {
-    let copied = with_trace(t.task(), |trace| trace.tracer.upgrade().map(|tr| (tr, trace.options, trace.seized))).flatten();
+    let copied =
+        with_trace(t.task(), |trace| trace.tracer.upgrade().map(|tr| (tr, trace.options, trace.seized))).flatten();
     let Some((tracer, options, seized)) = copied else { return };
     link(&tracer, child.task(), Trace::new(&tracer, options, seized));
     let mut s = child.group.signals.lock();
@@ -366,7 +372,8 @@ pub fn reaped_by_tracer(task: &Arc<Task>) {
     *task.ended_for_tracer.lock() = None;
     {
         let mut family = kernel().family.lock();
-        let holders: Vec<_> = family.nodes().filter(|n| n.tracees.iter().any(|x| Arc::ptr_eq(x, task))).map(|n| n.group.id).collect();
+        let holders: Vec<_> =
+            family.nodes().filter(|n| n.tracees.iter().any(|x| Arc::ptr_eq(x, task))).map(|n| n.group.id).collect();
         for h in holders {
             if let Some(n) = family.node_mut(h) {
                 n.tracees.retain(|x| !Arc::ptr_eq(x, task));

@@ -3,8 +3,8 @@
 //! Source: `get_signal` in `kernel/signal.c`, `arch_do_signal_or_restart` in `arch/x86/kernel/signal.c`, signal(7).
 
 use moat_abi::clone::{CoreDump, WaitStatus};
-use moat_abi::signal::{DefaultAction, SIG_DFL, SIG_IGN, SaFlags, SigAction, SigSet, Signal};
 use moat_abi::siginfo::SigInfo;
+use moat_abi::signal::{DefaultAction, SIG_DFL, SIG_IGN, SaFlags, SigAction, SigSet, Signal};
 
 use crate::error::Restart;
 use crate::kernel::kernel;

@@ -1,7 +1,7 @@
 //! Signals that a thread brings on itself: processor exceptions and bad memory.
 
-use moat_abi::signal::{SIG_DFL, SIG_IGN, SigAction, Signal};
 use moat_abi::siginfo::{SI_KERNEL, SigInfo};
+use moat_abi::signal::{SIG_DFL, SIG_IGN, SigAction, Signal};
 
 use crate::signal::queue::Queued;
 use crate::task::CurrentTask;

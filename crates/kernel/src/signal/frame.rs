@@ -3,14 +3,14 @@
 //! Source: `arch/x86/kernel/signal_64.c` (`x64_setup_rt_frame`, `restore_sigcontext`), `arch/x86/kernel/signal.c`
 //! (`get_sigframe`), `kernel/signal.c` (sigaltstack).
 
+use moat_abi::Errno;
 use moat_abi::Result;
 use moat_abi::sigframe::{
-    FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, FpState, FpxSwBytes, REDZONE, RtSigframe, Sigcontext, UC_FP_XSTATE, UC_SIGCONTEXT_SS,
-    UC_STRICT_RESTORE_SS, USER_CS, USER_DS, Ucontext,
+    FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, FpState, FpxSwBytes, REDZONE, RtSigframe, Sigcontext, UC_FP_XSTATE,
+    UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS, USER_CS, USER_DS, Ucontext,
 };
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::{SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, SaFlags, SigAction, SigSet, Signal, StackT};
-use moat_abi::Errno;
 use moat_mm::{FaultAction, UserAddr, UserPtr};
 use moat_platform::{Fault, Regs};
 use zerocopy::{FromBytes, IntoBytes};
@@ -20,7 +20,8 @@ use crate::task::current::NO_ALTSTACK;
 
 const DIRECTION_RESUME_TRAP: u64 = (1 << 10) | (1 << 16) | (1 << 8);
 /// Flags that rt_sigreturn(2) restores (`FIX_EFLAGS`): AC OF DF TF SF ZF AF PF CF RF.
-const RESTORED_FLAGS: u64 = (1 << 18) | (1 << 11) | (1 << 10) | (1 << 8) | (1 << 7) | (1 << 6) | (1 << 4) | (1 << 2) | 1 | (1 << 16);
+const RESTORED_FLAGS: u64 =
+    (1 << 18) | (1 << 11) | (1 << 10) | (1 << 8) | (1 << 7) | (1 << 6) | (1 << 4) | (1 << 2) | 1 | (1 << 16);
 /// Most bytes of extended state that a frame may claim: more than any processor has (AMX: 11 KiB).
 const MAX_FPU: usize = 64 << 10;
 const FXSAVE: usize = 512;
@@ -63,7 +64,13 @@ impl CurrentTask {
     ///
     /// # Errors
     /// EFAULT if the stack can't take the frame.
-    pub async fn push_frame(&mut self, signal: Signal, info: &SigInfo, action: &SigAction, saved_mask: SigSet) -> Result<()> {
+    pub async fn push_frame(
+        &mut self,
+        signal: Signal,
+        info: &SigInfo,
+        action: &SigAction,
+        saved_mask: SigSet,
+    ) -> Result<()> {
         let mut regs = self.thread().regs();
         let mut fpu = self.thread().fpu()?;
         complete_fpu(&mut fpu);
@@ -285,7 +292,9 @@ mod tests {
     #[test]
     fn the_alternate_stack_is_recognised() {
         let s = StackT { ss_sp: 0x1000, ss_flags: 0, pad: 0, ss_size: 0x1000 };
-        assert!(!on_altstack(&s, 0x1000) && on_altstack(&s, 0x1001) && on_altstack(&s, 0x2000) && !on_altstack(&s, 0x2001));
+        assert!(
+            !on_altstack(&s, 0x1000) && on_altstack(&s, 0x1001) && on_altstack(&s, 0x2000) && !on_altstack(&s, 0x2001)
+        );
         assert_eq!(altstack_flags(&s, 0x5000), 0);
         assert_eq!(altstack_flags(&NO_ALTSTACK, 0x5000), SS_DISABLE);
     }

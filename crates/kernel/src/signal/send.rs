@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
+use moat_abi::cap::Cap;
 use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::SI_USER;
 use moat_abi::signal::{DefaultAction, SIG_DFL, SIG_IGN, SigSet, Signal};
 use moat_abi::{Errno, Result};
-use moat_abi::cap::Cap;
 use moat_vfs::cred::Credentials;
 
 use crate::process::group::ThreadGroup;
@@ -67,7 +67,14 @@ enum Sent {
     Ignored,
 }
 
-fn queue(s: &mut GroupSignals, target: Target, signal: Signal, entry: Queued, origin: Origin, limit: u64) -> Result<Sent> {
+fn queue(
+    s: &mut GroupSignals,
+    target: Target,
+    signal: Signal,
+    entry: Queued,
+    origin: Origin,
+    limit: u64,
+) -> Result<Sent> {
     if s.exit.is_some() && signal != Signal::SIGKILL {
         return Ok(Sent::Ignored);
     }
@@ -111,7 +118,9 @@ fn ignored(s: &GroupSignals, target: Target, signal: Signal, origin: Origin) -> 
     let forced = origin == Origin::Outside && SigSet::UNBLOCKABLE.contains(signal);
     // A blocked or traced signal is kept: the mask may change, and the tracer wants to see it.
     let kept = |t: &crate::signal::state::ThreadSignals| {
-        t.blocked.contains(signal) || t.real_blocked.is_some_and(|m| m.contains(signal)) || (t.trace.is_some() && signal != Signal::SIGKILL)
+        t.blocked.contains(signal)
+            || t.real_blocked.is_some_and(|m| m.contains(signal))
+            || (t.trace.is_some() && signal != Signal::SIGKILL)
     };
     let thread = match target {
         Target::Thread(id) => s.threads.get(&id),
@@ -132,9 +141,8 @@ fn ignored(s: &GroupSignals, target: Target, signal: Signal, origin: Origin) -> 
 
 /// The thread that is to take the signal now (`complete_signal`).
 fn choose(s: &GroupSignals, target: Target, signal: Signal) -> Option<TaskId> {
-    let wants = |id: TaskId| {
-        s.threads.get(&id).is_some_and(|t| !t.blocked.contains(signal) && !t.killed && !t.in_trace_stop())
-    };
+    let wants =
+        |id: TaskId| s.threads.get(&id).is_some_and(|t| !t.blocked.contains(signal) && !t.killed && !t.in_trace_stop());
     match target {
         Target::Thread(id) => wants(id).then_some(id),
         // The leader has the lowest id and is preferred, then threads that have nothing to do yet.
@@ -163,7 +171,12 @@ pub fn send_to_process(group: &Arc<ThreadGroup>, info: impl Into<Queued>) {
 ///
 /// # Errors
 /// EPERM.
-pub fn check_permission(sender: &Task, sender_creds: &Credentials, target: &Task, signal: Option<Signal>) -> Result<()> {
+pub fn check_permission(
+    sender: &Task,
+    sender_creds: &Credentials,
+    target: &Task,
+    signal: Option<Signal>,
+) -> Result<()> {
     if Arc::ptr_eq(&sender.group, &target.group) {
         return Ok(());
     }

@@ -14,11 +14,11 @@ use moat_vfs::cred::Credentials;
 use moat_vfs::{Caller, FdTable, FsContext};
 
 use crate::kernel::Kernel;
+use crate::signal::deliver::PendingRestart;
+use crate::signal::frame::LastFault;
 use crate::task::Task;
 use crate::task::clone::VforkDone;
 use crate::task::wait::Deadline;
-use crate::signal::deliver::PendingRestart;
-use crate::signal::frame::LastFault;
 use crate::timer::sleep::RestartBlock;
 
 /// What is left of a task that has ended: itself, its thread, memory, descriptors and directories.
@@ -138,7 +138,10 @@ impl CurrentTask {
     /// # Panics
     /// As [`CurrentTask::thread`].
     pub fn mm_and_thread(&mut self) -> (&Arc<MemoryManager>, &mut dyn GuestThread) {
-        let thread = self.thread.as_deref_mut().expect("the thread is lent out only during a stop, in which the task runs no code");
+        let thread = self
+            .thread
+            .as_deref_mut()
+            .expect("the thread is lent out only during a stop, in which the task runs no code");
         (&self.mm, thread)
     }
 
@@ -181,7 +184,11 @@ impl CurrentTask {
     /// Changes the credentials (`commit_creds`).
     pub fn set_creds(&mut self, new: Credentials) {
         let old = &self.creds;
-        let changed = old.euid != new.euid || old.egid != new.egid || old.fsuid != new.fsuid || old.fsgid != new.fsgid || !old.permitted.contains_all(new.permitted);
+        let changed = old.euid != new.euid
+            || old.egid != new.egid
+            || old.fsuid != new.fsuid
+            || old.fsgid != new.fsgid
+            || !old.permitted.contains_all(new.permitted);
         self.creds = Arc::new(new);
         {
             let mut s = self.task.state();
@@ -196,7 +203,11 @@ impl CurrentTask {
     }
 
     /// Replaces the address space and thread (execve); gives the old ones.
-    pub(crate) fn replace_mm(&mut self, mm: Arc<MemoryManager>, thread: Box<dyn GuestThread>) -> (Arc<MemoryManager>, Option<Box<dyn GuestThread>>) {
+    pub(crate) fn replace_mm(
+        &mut self,
+        mm: Arc<MemoryManager>,
+        thread: Box<dyn GuestThread>,
+    ) -> (Arc<MemoryManager>, Option<Box<dyn GuestThread>>) {
         self.task.set_kicker(Some(thread.kicker()));
         self.task.state().mm = Some(mm.clone());
         let old_thread = self.thread.replace(thread);

@@ -124,8 +124,13 @@ pub struct Loading<'a> {
 /// Those of [`Program::prepare`].
 pub fn prepare(args: ExecArgs, with: &Loading<'_>) -> Result<Program> {
     let view = View { caller: with.caller, root: &with.fs.root, base: &with.fs.cwd, umask: with.fs.umask };
-    let request =
-        ExecRequest { file: args.file, filename: args.filename, argv: args.argv, envp: args.envp, stack_limit: with.limits.stack };
+    let request = ExecRequest {
+        file: args.file,
+        filename: args.filename,
+        argv: args.argv,
+        envp: args.envp,
+        stack_limit: with.limits.stack,
+    };
     Program::prepare(request, &mut |path| open_executable(&view, path, LookupFlags::FOLLOW))
 }
 
@@ -133,7 +138,14 @@ pub fn prepare(args: ExecArgs, with: &Loading<'_>) -> Result<Program> {
 ///
 /// # Errors
 /// Those of [`Program::load`] and of the platform.
-pub async fn load_image(program: &Program, creds: &Credentials, secure: SecureMode, limits: MmLimits, aslr: Aslr, comm: Vec<u8>) -> Result<Image> {
+pub async fn load_image(
+    program: &Program,
+    creds: &Credentials,
+    secure: SecureMode,
+    limits: MmLimits,
+    aslr: Aslr,
+    comm: Vec<u8>,
+) -> Result<Image> {
     let platform = &kernel().platform;
     let NewProcess { space, mut thread } = std::future::poll_fn(|cx| platform.poll_new_process(cx)).await?;
     let vdso = platform.vdso();
@@ -148,7 +160,13 @@ pub async fn load_image(program: &Program, creds: &Credentials, secure: SecureMo
     };
     let params = LoadParams { identity, limits, aslr, vdso, comm };
     let LoadedProgram { entry, stack_pointer } = program.load(&params, &mut *thread, &mm).await?;
-    thread.set_regs(&Regs { rip: entry, rsp: stack_pointer, rflags: FRESH_RFLAGS, orig_rax: u64::MAX, ..Regs::default() });
+    thread.set_regs(&Regs {
+        rip: entry,
+        rsp: stack_pointer,
+        rflags: FRESH_RFLAGS,
+        orig_rax: u64::MAX,
+        ..Regs::default()
+    });
     Ok(Image { mm: Arc::new(mm), thread, exe: program.file().path().clone() })
 }
 

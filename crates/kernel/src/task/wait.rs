@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use moat_abi::{Errno, PollEvents};
+use moat_sync::WaitQueue;
 use moat_sync::timer::sleep_until;
 use moat_sync::wait::Listener;
-use moat_sync::WaitQueue;
 
 use crate::task::CurrentTask;
 use crate::task::Task;
@@ -86,7 +86,12 @@ impl CurrentTask {
     ///
     /// # Errors
     /// [`WaitError::Interrupted`] if a signal is to be delivered or the task is to stop or die.
-    pub async fn wait(&mut self, listener: &mut Listener, deadline: Option<Deadline>, wchan: &'static str) -> Result<(), WaitError> {
+    pub async fn wait(
+        &mut self,
+        listener: &mut Listener,
+        deadline: Option<Deadline>,
+        wchan: &'static str,
+    ) -> Result<(), WaitError> {
         self.wait_as(listener, deadline, wchan, Interruptible::BySignals).await
     }
 
@@ -124,7 +129,12 @@ impl CurrentTask {
     ///
     /// # Errors
     /// Interrupted.
-    pub async fn wait_on(&mut self, queue: &WaitQueue, events: PollEvents, wchan: &'static str) -> Result<(), WaitError> {
+    pub async fn wait_on(
+        &mut self,
+        queue: &WaitQueue,
+        events: PollEvents,
+        wchan: &'static str,
+    ) -> Result<(), WaitError> {
         let mut listener = queue.listen(events);
         self.wait(&mut listener, None, wchan).await
     }

@@ -104,7 +104,16 @@ pub fn create(group: &Arc<ThreadGroup>, clock: Clock, event: impl FnOnce(i32) ->
     }
     t.next = id.checked_add(1).unwrap_or(0);
     let event = event(id);
-    let timer = PosixTimer { clock, event, expires_ns: 0, interval_ns: 0, pending: false, overrun: 0, last_overrun: 0, timer: None };
+    let timer = PosixTimer {
+        clock,
+        event,
+        expires_ns: 0,
+        interval_ns: 0,
+        pending: false,
+        overrun: 0,
+        last_overrun: 0,
+        timer: None,
+    };
     t.timers.insert(id, timer);
     Ok(id)
 }

@@ -58,7 +58,8 @@ impl UnixSocket {
             let mut state = self.state.lock();
             match &mut state.phase {
                 Phase::Fresh => {
-                    state.phase = Phase::Listening(Backlog { ready: VecDeque::new(), limit, creds, waiting: Vec::new() });
+                    state.phase =
+                        Phase::Listening(Backlog { ready: VecDeque::new(), limit, creds, waiting: Vec::new() });
                     Vec::new()
                 }
                 Phase::Listening(b) => {

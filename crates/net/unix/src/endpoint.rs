@@ -175,7 +175,13 @@ impl Endpoint {
     }
 
     /// Takes a whole message from `sender`.
-    pub(crate) fn push_packet(&self, sender: &Arc<Endpoint>, data: &[u8], limit: QueueLimit, attached: Attached) -> Result<usize> {
+    pub(crate) fn push_packet(
+        &self,
+        sender: &Arc<Endpoint>,
+        data: &[u8],
+        limit: QueueLimit,
+        attached: Attached,
+    ) -> Result<usize> {
         if data.len() > sender.sndbuf().saturating_sub(32) {
             return Err(Errno::EMSGSIZE);
         }
@@ -216,7 +222,13 @@ impl Endpoint {
     // Receiving
 
     /// Takes bytes of a stream that `peer` has sent; EAGAIN if there are none.
-    pub(crate) fn take_bytes(&self, peer: &Endpoint, buf: &mut [u8], flags: MsgFlags, pass_creds: bool) -> Result<Incoming> {
+    pub(crate) fn take_bytes(
+        &self,
+        peer: &Endpoint,
+        buf: &mut [u8],
+        flags: MsgFlags,
+        pass_creds: bool,
+    ) -> Result<Incoming> {
         let mut inbox = self.inbox.lock();
         if inbox.segments.is_empty() {
             return Err(Errno::EAGAIN);
@@ -236,7 +248,12 @@ impl Endpoint {
         let front = inbox.packets.front().ok_or(Errno::EAGAIN)?;
         let len = front.data.len().min(buf.len());
         buf[..len].copy_from_slice(&front.data[..len]);
-        let mut m = Incoming { len, full_len: front.data.len(), from: front.from.as_ref().map(|n| n.to_sockaddr()), ..Incoming::default() };
+        let mut m = Incoming {
+            len,
+            full_len: front.data.len(),
+            from: front.from.as_ref().map(|n| n.to_sockaddr()),
+            ..Incoming::default()
+        };
         if len < m.full_len {
             m.flags |= MsgFlags::TRUNC;
         }
@@ -246,7 +263,8 @@ impl Endpoint {
             return Ok(m);
         }
         let packet = inbox.packets.pop_front();
-        let waiting = if inbox.packets.len() <= MAX_DGRAM_QLEN { std::mem::take(&mut inbox.waiting) } else { Vec::new() };
+        let waiting =
+            if inbox.packets.len() <= MAX_DGRAM_QLEN { std::mem::take(&mut inbox.waiting) } else { Vec::new() };
         drop(inbox);
         wake_senders(&waiting);
         if let Some(Packet { attached, charge, .. }) = packet {
@@ -406,7 +424,8 @@ impl Inbox {
             self.segments.pop_front();
         }
         let next = self.segments.front().map(|s| s.attached.creds.as_ref());
-        m.complete = with_rights.is_some() || (pass_creds && next.is_some_and(|n| !same_sender(n, m.ancillary.creds.as_ref())));
+        m.complete =
+            with_rights.is_some() || (pass_creds && next.is_some_and(|n| !same_sender(n, m.ancillary.creds.as_ref())));
         let n = m.len;
         (m, n)
     }

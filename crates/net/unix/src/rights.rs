@@ -226,8 +226,11 @@ fn unreachable(candidates: &HashMap<u64, (Arc<OpenFile>, usize)>) -> Vec<u64> {
         }
         edges.insert(*id, queued);
     }
-    let mut reached: Vec<u64> =
-        candidates.iter().filter(|(id, (_, count))| inside.get(id).copied().unwrap_or(0) < *count).map(|(id, _)| *id).collect();
+    let mut reached: Vec<u64> = candidates
+        .iter()
+        .filter(|(id, (_, count))| inside.get(id).copied().unwrap_or(0) < *count)
+        .map(|(id, _)| *id)
+        .collect();
     let mut live: std::collections::HashSet<u64> = reached.iter().copied().collect();
     while let Some(id) = reached.pop() {
         for to in edges.get(&id).into_iter().flatten() {

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use moat_abi::socket::{AF_UNIX, MsgFlags, SIOCATMARK, SIOCINQ, SIOCOUTQ, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
+use moat_abi::socket::{
+    AF_UNIX, MsgFlags, SIOCATMARK, SIOCINQ, SIOCOUTQ, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM,
+};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::task::current::from_caller;
 use moat_sync::{LockClass, Mutex};
@@ -214,7 +216,9 @@ impl UnixSocket {
         let n = match self.flavor {
             Flavor::Stream => peer.push_bytes(&self.endpoint, message.data, attached)?,
             // A peer that is gone has closed both halves of this end, which the check above has seen or will see.
-            _ => peer.push_packet(&self.endpoint, message.data, QueueLimit::None, attached).map_err(|e| if e == Errno::ECONNREFUSED { Errno::EPIPE } else { e })?,
+            _ => peer
+                .push_packet(&self.endpoint, message.data, QueueLimit::None, attached)
+                .map_err(|e| if e == Errno::ECONNREFUSED { Errno::EPIPE } else { e })?,
         };
         message.ancillary = moat_vfs::socket::Ancillary::default();
         Ok(n)
@@ -235,7 +239,11 @@ impl UnixSocket {
         }
         let attached = self.attach(caller, &to, message)?;
         // A peer that talks to nobody else is held back by this end's buffer alone.
-        let limit = if to.only_from.load(Ordering::Acquire) == self.endpoint.id() { QueueLimit::None } else { QueueLimit::Short };
+        let limit = if to.only_from.load(Ordering::Acquire) == self.endpoint.id() {
+            QueueLimit::None
+        } else {
+            QueueLimit::Short
+        };
         let sent = to.push_packet(&self.endpoint, message.data, limit, attached);
         if sent == Err(Errno::ECONNREFUSED) && message.to.is_none() {
             self.forget_peer(&to);
@@ -374,7 +382,11 @@ impl Socket for UnixSocket {
     }
 
     fn connect(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
-        if self.flavor == Flavor::Datagram { self.connect_datagram(caller, addr) } else { self.connect_stream(caller, addr) }
+        if self.flavor == Flavor::Datagram {
+            self.connect_datagram(caller, addr)
+        } else {
+            self.connect_stream(caller, addr)
+        }
     }
 
     fn accept(&self, caller: &dyn Caller) -> Result<Arc<dyn Socket>> {
@@ -394,11 +406,19 @@ impl Socket for UnixSocket {
         if message.flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
         }
-        if self.flavor == Flavor::Datagram { self.send_datagram(caller, message) } else { self.send_connected(caller, message) }
+        if self.flavor == Flavor::Datagram {
+            self.send_datagram(caller, message)
+        } else {
+            self.send_connected(caller, message)
+        }
     }
 
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
-        let mut m = if self.flavor == Flavor::Stream { self.receive_stream(buf, flags) } else { self.receive_packet(buf, flags) }?;
+        let mut m = if self.flavor == Flavor::Stream {
+            self.receive_stream(buf, flags)
+        } else {
+            self.receive_packet(buf, flags)
+        }?;
         if !self.pass_creds() {
             m.ancillary.creds = None;
         } else if m.ancillary.creds.is_none() && m.full_len > 0 {
@@ -493,7 +513,9 @@ impl UnixSocket {
             return true;
         }
         match self.datagram_peer() {
-            Some(p) if p.only_from.load(Ordering::Acquire) != self.endpoint.id() => p.takes_datagrams(self.endpoint.core.queue()),
+            Some(p) if p.only_from.load(Ordering::Acquire) != self.endpoint.id() => {
+                p.takes_datagrams(self.endpoint.core.queue())
+            }
             _ => true,
         }
     }

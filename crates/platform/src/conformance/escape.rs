@@ -11,46 +11,46 @@ use crate::{Event, GUEST_TOP, MapSource, Order, execute};
 ///
 /// The path and the buffer at [`DATA`] are valid in the guest.
 const CALLS: &[(u64, [u64; 6])] = &[
-    (0, [0, DATA, 8, 0, 0, 0]),                        // read
-    (1, [2, DATA, 8, 0, 0, 0]),                        // write
-    (2, [DATA, 0, 0, 0, 0, 0]),                        // open
-    (3, [0, 0, 0, 0, 0, 0]),                           // close
-    (9, [0, 0x1000, 7, 0x22, u64::MAX, 0]),            // mmap
-    (9, [GUEST_TOP, 0x1000, 3, 0x32, u64::MAX, 0]),    // mmap over the platform
-    (10, [CODE, 0x1000, 7, 0, 0, 0]),                  // mprotect
-    (11, [GUEST_TOP, 0x1_ffff_0000, 0, 0, 0, 0]),      // munmap of the platform
-    (13, [11, 0, 0, 8, 0, 0]),                         // rt_sigaction
-    (14, [0, DATA, 0, 8, 0, 0]),                       // rt_sigprocmask
-    (15, [0; 6]),                                      // rt_sigreturn
-    (16, [0, 0x5401, DATA, 0, 0, 0]),                  // ioctl
-    (24, [0; 6]),                                      // sched_yield
-    (25, [CODE, 0x1000, 0x1000, 1, 0, 0]),             // mremap
-    (28, [GUEST_TOP, 0x1000, 9, 0, 0, 0]),             // madvise
-    (39, [0; 6]),                                      // getpid
-    (41, [1, 1, 0, 0, 0, 0]),                          // socket
-    (56, [17, 0, 0, 0, 0, 0]),                         // clone
-    (57, [0; 6]),                                      // fork
-    (58, [0; 6]),                                      // vfork
-    (59, [DATA, 0, 0, 0, 0, 0]),                       // execve
-    (60, [0; 6]),                                      // exit
-    (62, [1, 9, 0, 0, 0, 0]),                          // kill
-    (101, [16, 1, 0, 0, 0, 0]),                        // ptrace
-    (157, [38, 1, 0, 0, 0, 0]),                        // prctl
-    (158, [0x1002, DATA, 0, 0, 0, 0]),                 // arch_prctl
-    (200, [1, 9, 0, 0, 0, 0]),                         // tkill
-    (202, [DATA, 1, 1, 0, 0, 0]),                      // futex
-    (231, [0; 6]),                                     // exit_group
-    (234, [1, 1, 9, 0, 0, 0]),                         // tgkill
-    (257, [0xffff_ff9c, DATA, 0, 0, 0, 0]),            // openat
-    (272, [0x1000_0000, 0, 0, 0, 0, 0]),               // unshare
-    (310, [1, DATA, 1, DATA, 1, 0]),                   // process_vm_readv
-    (317, [1, 0, 0, 0, 0, 0]),                         // seccomp
-    (334, [DATA, 32, 0, 0, 0, 0]),                     // rseq
-    (425, [1, DATA, 0, 0, 0, 0]),                      // io_uring_setup
-    (435, [DATA, 88, 0, 0, 0, 0]),                     // clone3
-    (436, [0, u64::MAX, 0, 0, 0, 0]),                  // close_range
-    (438, [0, 0, 0, 0, 0, 0]),                         // pidfd_getfd
-    (0x004d_4f41, [0; 6]),                             // nobody's
+    (0, [0, DATA, 8, 0, 0, 0]),                     // read
+    (1, [2, DATA, 8, 0, 0, 0]),                     // write
+    (2, [DATA, 0, 0, 0, 0, 0]),                     // open
+    (3, [0, 0, 0, 0, 0, 0]),                        // close
+    (9, [0, 0x1000, 7, 0x22, u64::MAX, 0]),         // mmap
+    (9, [GUEST_TOP, 0x1000, 3, 0x32, u64::MAX, 0]), // mmap over the platform
+    (10, [CODE, 0x1000, 7, 0, 0, 0]),               // mprotect
+    (11, [GUEST_TOP, 0x1_ffff_0000, 0, 0, 0, 0]),   // munmap of the platform
+    (13, [11, 0, 0, 8, 0, 0]),                      // rt_sigaction
+    (14, [0, DATA, 0, 8, 0, 0]),                    // rt_sigprocmask
+    (15, [0; 6]),                                   // rt_sigreturn
+    (16, [0, 0x5401, DATA, 0, 0, 0]),               // ioctl
+    (24, [0; 6]),                                   // sched_yield
+    (25, [CODE, 0x1000, 0x1000, 1, 0, 0]),          // mremap
+    (28, [GUEST_TOP, 0x1000, 9, 0, 0, 0]),          // madvise
+    (39, [0; 6]),                                   // getpid
+    (41, [1, 1, 0, 0, 0, 0]),                       // socket
+    (56, [17, 0, 0, 0, 0, 0]),                      // clone
+    (57, [0; 6]),                                   // fork
+    (58, [0; 6]),                                   // vfork
+    (59, [DATA, 0, 0, 0, 0, 0]),                    // execve
+    (60, [0; 6]),                                   // exit
+    (62, [1, 9, 0, 0, 0, 0]),                       // kill
+    (101, [16, 1, 0, 0, 0, 0]),                     // ptrace
+    (157, [38, 1, 0, 0, 0, 0]),                     // prctl
+    (158, [0x1002, DATA, 0, 0, 0, 0]),              // arch_prctl
+    (200, [1, 9, 0, 0, 0, 0]),                      // tkill
+    (202, [DATA, 1, 1, 0, 0, 0]),                   // futex
+    (231, [0; 6]),                                  // exit_group
+    (234, [1, 1, 9, 0, 0, 0]),                      // tgkill
+    (257, [0xffff_ff9c, DATA, 0, 0, 0, 0]),         // openat
+    (272, [0x1000_0000, 0, 0, 0, 0, 0]),            // unshare
+    (310, [1, DATA, 1, DATA, 1, 0]),                // process_vm_readv
+    (317, [1, 0, 0, 0, 0, 0]),                      // seccomp
+    (334, [DATA, 32, 0, 0, 0, 0]),                  // rseq
+    (425, [1, DATA, 0, 0, 0, 0]),                   // io_uring_setup
+    (435, [DATA, 88, 0, 0, 0, 0]),                  // clone3
+    (436, [0, u64::MAX, 0, 0, 0, 0]),               // close_range
+    (438, [0, 0, 0, 0, 0, 0]),                      // pidfd_getfd
+    (0x004d_4f41, [0; 6]),                          // nobody's
     (u64::MAX, [0; 6]),
 ];
 

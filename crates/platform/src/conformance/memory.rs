@@ -38,9 +38,8 @@ pub fn memory_orders_work(rig: &Rig) {
         assert!(!store(&mut guest, AREA + 8, 43).await);
         assert_eq!(load(&mut guest, AREA + 8).await, Some(42));
         let moved = AREA + 0x10_0000;
-        let remap = Order::Mremap {
-            old_addr: AREA, old_len: 0x1000, new_addr: moved, new_len: 0x2000, dont_unmap: false,
-        };
+        let remap =
+            Order::Mremap { old_addr: AREA, old_len: 0x1000, new_addr: moved, new_len: 0x2000, dont_unmap: false };
         guest.order(remap).await;
         assert_eq!(load(&mut guest, moved + 8).await, Some(42));
         assert_eq!(load(&mut guest, AREA + 8).await, None);
@@ -62,9 +61,8 @@ pub fn order_errors_are_the_hosts(rig: &Rig) {
         let mut guest = rig.guest(LOAD_STORE).await;
         let hole = Order::Mprotect { addr: AREA, len: 0x1000, prot: 1 };
         assert_eq!(execute(&mut *guest.thread, hole).await, Err(Errno::ENOMEM));
-        let hole = Order::Mremap {
-            old_addr: AREA, old_len: 0x1000, new_addr: AREA, new_len: 0x2000, dont_unmap: false,
-        };
+        let hole =
+            Order::Mremap { old_addr: AREA, old_len: 0x1000, new_addr: AREA, new_len: 0x2000, dont_unmap: false };
         assert_eq!(execute(&mut *guest.thread, hole).await, Err(Errno::EFAULT));
         let odd = Order::Madvise { addr: DATA, len: 0x1000, advice: 9999 };
         assert_eq!(execute(&mut *guest.thread, odd).await, Err(Errno::EINVAL));

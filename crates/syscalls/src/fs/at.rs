@@ -62,7 +62,8 @@ impl Place {
 /// Those of path resolution; EBADF, EFAULT.
 pub(crate) fn find(t: &CurrentTask, dirfd: Fd, path: PathArg, flags: LookupFlags) -> Result<Path> {
     // A null path is an empty one where an empty one is allowed (Linux 6.11).
-    let text = if flags.contains(LookupFlags::EMPTY_PATH) && path.0.is_null() { Vec::new() } else { read_path(t, path)? };
+    let text =
+        if flags.contains(LookupFlags::EMPTY_PATH) && path.0.is_null() { Vec::new() } else { read_path(t, path)? };
     let place = Place::at(t, dirfd, &text)?;
     resolve(&place.view(t), &text, flags)
 }

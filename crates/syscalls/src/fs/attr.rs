@@ -123,7 +123,13 @@ fn set_times(t: &CurrentTask, at: &Path, times: Option<[Timespec; 2]>) -> Syscal
     Ok(0)
 }
 
-fn sys_utimensat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, times: UserPtr<[Timespec; 2]>, flags: u32) -> SyscallResult {
+fn sys_utimensat(
+    t: &mut CurrentTask,
+    dirfd: Fd,
+    path: PathArg,
+    times: UserPtr<[Timespec; 2]>,
+    flags: u32,
+) -> SyscallResult {
     let times = match times.non_null() {
         None => None,
         Some(p) => Some(t.mm().read(p)?),

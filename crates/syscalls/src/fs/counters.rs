@@ -55,7 +55,13 @@ fn with_timer<R>(t: &CurrentTask, fd: Fd, body: impl FnOnce(&TimerFd) -> Result<
     body(f.downcast().ok_or(Errno::EINVAL)?)
 }
 
-fn sys_timerfd_settime(t: &mut CurrentTask, fd: Fd, flags: u32, new: UserPtr<Itimerspec>, old: UserPtr<Itimerspec>) -> SyscallResult {
+fn sys_timerfd_settime(
+    t: &mut CurrentTask,
+    fd: Fd,
+    flags: u32,
+    new: UserPtr<Itimerspec>,
+    old: UserPtr<Itimerspec>,
+) -> SyscallResult {
     let spec = t.mm().read(new)?;
     if flags & !(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET) != 0 {
         return Err(Errno::EINVAL.into());

@@ -59,7 +59,13 @@ fn sys_epoll_ctl(t: &mut CurrentTask, epfd: Fd, op: u32, fd: Fd, event: UserPtr<
 /// Events taken at a time: what is not taken stays ready.
 const MOST: usize = 1024;
 
-async fn wait(t: &mut CurrentTask, own: &OpenFile, events: UserAddr, max: i32, until: Option<Instant>) -> SyscallResult {
+async fn wait(
+    t: &mut CurrentTask,
+    own: &OpenFile,
+    events: UserAddr,
+    max: i32,
+    until: Option<Instant>,
+) -> SyscallResult {
     if max <= 0 || max > EP_MAX_EVENTS {
         return Err(Errno::EINVAL.into());
     }

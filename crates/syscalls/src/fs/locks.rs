@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use moat_abi::fs::{
-    F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_RDLCK, F_SETLKW, F_UNLCK, F_WRLCK, Flock, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, SEEK_CUR, SEEK_END,
-    SEEK_SET,
+    F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_RDLCK, F_SETLKW, F_UNLCK, F_WRLCK, Flock, LOCK_EX, LOCK_NB, LOCK_SH,
+    LOCK_UN, SEEK_CUR, SEEK_END, SEEK_SET,
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::{CurrentTask, SyscallResult};

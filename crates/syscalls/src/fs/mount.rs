@@ -6,10 +6,10 @@ use moat_abi::mount::{MNT_DETACH, MNT_EXPIRE, MNT_FORCE, UMOUNT_NOFOLLOW};
 use moat_abi::{Errno, Result};
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::UserAddr;
+use moat_vfs::Fd;
 use moat_vfs::mount::Unmount;
 use moat_vfs::ops::{self, Attach};
 use moat_vfs::walk::LookupFlags;
-use moat_vfs::Fd;
 
 use super::at::{Place, find, read_path};
 use crate::PathArg;
@@ -24,7 +24,14 @@ fn optional(t: &CurrentTask, text: UserAddr) -> Result<Vec<u8>> {
     if text.is_null() { Ok(Vec::new()) } else { t.mm().read_cstr(text, PATH_MAX) }
 }
 
-fn sys_mount(t: &mut CurrentTask, source: PathArg, target: PathArg, fs_type: PathArg, flags: u64, data: UserAddr) -> SyscallResult {
+fn sys_mount(
+    t: &mut CurrentTask,
+    source: PathArg,
+    target: PathArg,
+    fs_type: PathArg,
+    flags: u64,
+    data: UserAddr,
+) -> SyscallResult {
     let fs_type = optional(t, fs_type.0)?;
     let source = optional(t, source.0)?;
     let options = optional(t, data)?;

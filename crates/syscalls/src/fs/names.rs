@@ -1,7 +1,7 @@
 //! Making, removing and renaming names: mkdir(2), mknod(2), link(2), symlink(2), readlink(2), unlink(2), rename(2).
 
-use moat_abi::fs::{AtFlags, FileType, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFMT};
 use moat_abi::cap::Cap;
+use moat_abi::fs::{AtFlags, FileType, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFMT};
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use moat_kernel::{CurrentTask, SyscallResult};
@@ -33,7 +33,12 @@ syscalls! { pub static TABLE;
 }
 
 /// Runs an operation on a path that need not exist.
-fn on_path<R>(t: &CurrentTask, dirfd: Fd, path: PathArg, body: impl FnOnce(&View<'_>, &[u8]) -> Result<R>) -> Result<R> {
+fn on_path<R>(
+    t: &CurrentTask,
+    dirfd: Fd,
+    path: PathArg,
+    body: impl FnOnce(&View<'_>, &[u8]) -> Result<R>,
+) -> Result<R> {
     let text = read_path(t, path)?;
     let place = Place::at(t, dirfd, &text)?;
     body(&place.view(t), &text)
@@ -100,7 +105,14 @@ fn sys_renameat(t: &mut CurrentTask, old_dirfd: Fd, old: PathArg, new_dirfd: Fd,
     sys_renameat2(t, old_dirfd, old, new_dirfd, new, 0)
 }
 
-fn sys_renameat2(t: &mut CurrentTask, old_dirfd: Fd, old: PathArg, new_dirfd: Fd, new: PathArg, flags: u32) -> SyscallResult {
+fn sys_renameat2(
+    t: &mut CurrentTask,
+    old_dirfd: Fd,
+    old: PathArg,
+    new_dirfd: Fd,
+    new: PathArg,
+    flags: u32,
+) -> SyscallResult {
     if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) != 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -118,7 +130,14 @@ fn sys_link(t: &mut CurrentTask, old: PathArg, new: PathArg) -> SyscallResult {
     sys_linkat(t, Fd::CWD, old, Fd::CWD, new, 0)
 }
 
-fn sys_linkat(t: &mut CurrentTask, old_dirfd: Fd, old: PathArg, new_dirfd: Fd, new: PathArg, flags: u32) -> SyscallResult {
+fn sys_linkat(
+    t: &mut CurrentTask,
+    old_dirfd: Fd,
+    old: PathArg,
+    new_dirfd: Fd,
+    new: PathArg,
+    flags: u32,
+) -> SyscallResult {
     let mut lookup = lookup_flags(flags, AtFlags::SYMLINK_FOLLOW | AtFlags::EMPTY_PATH)?;
     // Only who could read everything links by descriptor alone, or the opener itself (Linux 6.10).
     if lookup.contains(LookupFlags::EMPTY_PATH) && !t.creds().has_root_cap(Cap::DAC_READ_SEARCH) {

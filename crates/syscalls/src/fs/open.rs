@@ -103,7 +103,9 @@ fn read_how(t: &CurrentTask, addr: UserAddr, size: usize) -> Result<RawHow> {
 }
 
 fn check_how(raw: &RawHow) -> Result<OpenHow> {
-    use moat_abi::fs::{RESOLVE_BENEATH, RESOLVE_CACHED, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV};
+    use moat_abi::fs::{
+        RESOLVE_BENEATH, RESOLVE_CACHED, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV,
+    };
     let bits = u32::try_from(raw.flags).map_err(|_| Errno::EINVAL)?;
     let flags = OpenFlags::from_bits(bits).ok_or(Errno::EINVAL)?;
     let makes = flags.intersects(OpenFlags::CREAT | OpenFlags::TMPFILE_BIT);
@@ -123,7 +125,9 @@ fn check_how(raw: &RawHow) -> Result<OpenHow> {
         (RESOLVE_CACHED, LookupFlags::empty()),
     ];
     let known = pairs.iter().fold(0, |all, p| all | p.0);
-    if raw.resolve & !known != 0 || raw.resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT) == RESOLVE_BENEATH | RESOLVE_IN_ROOT {
+    if raw.resolve & !known != 0
+        || raw.resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT) == RESOLVE_BENEATH | RESOLVE_IN_ROOT
+    {
         return Err(Errno::EINVAL);
     }
     if raw.resolve & RESOLVE_CACHED != 0 {

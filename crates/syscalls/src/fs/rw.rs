@@ -87,7 +87,15 @@ fn blocking(flags: RwFlags) -> Blocking {
     if flags.contains(RwFlags::NOWAIT) { Blocking::Never } else { Blocking::ByFlags }
 }
 
-async fn sys_preadv2(t: &mut CurrentTask, fd: Fd, vec: UserAddr, count: usize, offset: i64, _high: u64, flags: u32) -> SyscallResult {
+async fn sys_preadv2(
+    t: &mut CurrentTask,
+    fd: Fd,
+    vec: UserAddr,
+    count: usize,
+    offset: i64,
+    _high: u64,
+    flags: u32,
+) -> SyscallResult {
     let at = offset_or_position(offset)?;
     let flags = checked_flags(flags)?;
     if flags.contains(RwFlags::APPEND) {
@@ -96,7 +104,15 @@ async fn sys_preadv2(t: &mut CurrentTask, fd: Fd, vec: UserAddr, count: usize, o
     read_vec(t, fd, vec, count, at, blocking(flags)).await
 }
 
-async fn sys_pwritev2(t: &mut CurrentTask, fd: Fd, vec: UserAddr, count: usize, offset: i64, _high: u64, flags: u32) -> SyscallResult {
+async fn sys_pwritev2(
+    t: &mut CurrentTask,
+    fd: Fd,
+    vec: UserAddr,
+    count: usize,
+    offset: i64,
+    _high: u64,
+    flags: u32,
+) -> SyscallResult {
     let at = offset_or_position(offset)?;
     let flags = checked_flags(flags)?;
     if flags.contains(RwFlags::APPEND | RwFlags::NOAPPEND) {
@@ -112,7 +128,14 @@ async fn sys_pwritev2(t: &mut CurrentTask, fd: Fd, vec: UserAddr, count: usize, 
     Ok(n)
 }
 
-async fn read_vec(t: &mut CurrentTask, fd: Fd, vec: UserAddr, count: usize, at: At, blocking: Blocking) -> SyscallResult {
+async fn read_vec(
+    t: &mut CurrentTask,
+    fd: Fd,
+    vec: UserAddr,
+    count: usize,
+    at: At,
+    blocking: Blocking,
+) -> SyscallResult {
     let f = t.fds().get(fd)?;
     if at != At::Position {
         f.check_positional()?;

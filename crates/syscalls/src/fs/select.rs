@@ -49,7 +49,8 @@ async fn run(t: &mut CurrentTask, count: i32, at: [UserAddr; 3], until: Option<I
     let mut files = Vec::new();
     let mut numbers = Vec::new();
     for fd in 0..count {
-        let wanted = KINDS.iter().zip(&asked).filter(|(_, set)| has(set, fd)).fold(PollEvents::empty(), |all, (k, _)| all | k.1);
+        let wanted =
+            KINDS.iter().zip(&asked).filter(|(_, set)| has(set, fd)).fold(PollEvents::empty(), |all, (k, _)| all | k.1);
         if wanted.is_empty() {
             continue;
         }

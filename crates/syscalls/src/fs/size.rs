@@ -1,8 +1,8 @@
 //! truncate(2), ftruncate(2), fallocate(2), and advice about ranges.
 
 use moat_abi::fs::{
-    FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_UNSHARE_RANGE, FALLOC_FL_ZERO_RANGE,
-    FileType, POSIX_FADV_NOREUSE,
+    FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE,
+    FALLOC_FL_UNSHARE_RANGE, FALLOC_FL_ZERO_RANGE, FileType, POSIX_FADV_NOREUSE,
 };
 use moat_abi::signal::Signal;
 use moat_abi::{Errno, Result};
@@ -59,7 +59,11 @@ fn sys_ftruncate(t: &mut CurrentTask, fd: Fd, len: i64) -> SyscallResult {
 }
 
 fn check_mode(mode: u32) -> Result<()> {
-    let kinds = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_ZERO_RANGE | FALLOC_FL_INSERT_RANGE | FALLOC_FL_UNSHARE_RANGE;
+    let kinds = FALLOC_FL_PUNCH_HOLE
+        | FALLOC_FL_COLLAPSE_RANGE
+        | FALLOC_FL_ZERO_RANGE
+        | FALLOC_FL_INSERT_RANGE
+        | FALLOC_FL_UNSHARE_RANGE;
     if mode & !(kinds | FALLOC_FL_KEEP_SIZE) != 0 || (mode & kinds).count_ones() > 1 {
         return Err(Errno::EOPNOTSUPP);
     }

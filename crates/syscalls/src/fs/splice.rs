@@ -39,7 +39,9 @@ async fn retry<R>(
     let mut ready = Readiness::new(f, events);
     loop {
         match attempt() {
-            Err(Errno::EAGAIN) if blocking == Blocking::ByFlags && !f.is_nonblocking() => ready.wait(t, "splice").await?,
+            Err(Errno::EAGAIN) if blocking == Blocking::ByFlags && !f.is_nonblocking() => {
+                ready.wait(t, "splice").await?
+            }
             done => return Ok(done?),
         }
     }

@@ -2,8 +2,8 @@
 
 use moat_abi::fs::AtFlags;
 use moat_abi::stat::{
-    STATX_ATTR_MOUNT_ROOT, ST_NOATIME, ST_NODEV, ST_NODIRATIME, ST_NOEXEC, ST_NOSUID, ST_NOSYMFOLLOW, ST_RDONLY, ST_RELATIME, ST_VALID, Stat, Statfs,
-    Statx, StatxMask, StatxTimestamp,
+    ST_NOATIME, ST_NODEV, ST_NODIRATIME, ST_NOEXEC, ST_NOSUID, ST_NOSYMFOLLOW, ST_RDONLY, ST_RELATIME, ST_VALID,
+    STATX_ATTR_MOUNT_ROOT, Stat, Statfs, Statx, StatxMask, StatxTimestamp,
 };
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
@@ -95,7 +95,14 @@ fn timestamp(t: Timespec) -> StatxTimestamp {
     StatxTimestamp { tv_sec: t.tv_sec, tv_nsec: u32::try_from(t.tv_nsec).unwrap_or(0), reserved: 0 }
 }
 
-fn sys_statx(t: &mut CurrentTask, dirfd: Fd, path: PathArg, flags: u32, mask: u32, out: UserPtr<Statx>) -> SyscallResult {
+fn sys_statx(
+    t: &mut CurrentTask,
+    dirfd: Fd,
+    path: PathArg,
+    flags: u32,
+    mask: u32,
+    out: UserPtr<Statx>,
+) -> SyscallResult {
     let sync = AtFlags::STATX_FORCE_SYNC | AtFlags::STATX_DONT_SYNC;
     if mask & StatxMask::RESERVED.bits() != 0 || AtFlags::from_bits_retain(flags).contains(sync) {
         return Err(Errno::EINVAL.into());

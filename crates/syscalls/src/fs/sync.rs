@@ -1,7 +1,7 @@
 //! sync(2), fsync(2) and their like.
 
-use moat_abi::fs::{FileType, SYNC_FILE_RANGE_WAIT_AFTER, SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE};
 use moat_abi::Errno;
+use moat_abi::fs::{FileType, SYNC_FILE_RANGE_WAIT_AFTER, SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE};
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_vfs::{Fd, SyncKind};
 

@@ -40,7 +40,10 @@ fn of_fd(t: &CurrentTask, fd: Fd) -> Result<Path> {
 }
 
 fn read_name(t: &CurrentTask, name: PathArg) -> Result<Vec<u8>> {
-    let name = t.mm().read_cstr(name.0, XATTR_NAME_MAX + 1).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::ERANGE } else { e })?;
+    let name = t
+        .mm()
+        .read_cstr(name.0, XATTR_NAME_MAX + 1)
+        .map_err(|e| if e == Errno::ENAMETOOLONG { Errno::ERANGE } else { e })?;
     if name.is_empty() { Err(Errno::ERANGE) } else { Ok(name) }
 }
 
@@ -89,15 +92,36 @@ fn remove(t: &CurrentTask, at: Result<Path>, name: PathArg) -> SyscallResult {
     Ok(0)
 }
 
-fn sys_setxattr(t: &mut CurrentTask, path: PathArg, name: PathArg, value: UserAddr, size: usize, flags: u32) -> SyscallResult {
+fn sys_setxattr(
+    t: &mut CurrentTask,
+    path: PathArg,
+    name: PathArg,
+    value: UserAddr,
+    size: usize,
+    flags: u32,
+) -> SyscallResult {
     set(t, follow(t, path), name, value, size, flags)
 }
 
-fn sys_lsetxattr(t: &mut CurrentTask, path: PathArg, name: PathArg, value: UserAddr, size: usize, flags: u32) -> SyscallResult {
+fn sys_lsetxattr(
+    t: &mut CurrentTask,
+    path: PathArg,
+    name: PathArg,
+    value: UserAddr,
+    size: usize,
+    flags: u32,
+) -> SyscallResult {
     set(t, nofollow(t, path), name, value, size, flags)
 }
 
-fn sys_fsetxattr(t: &mut CurrentTask, fd: Fd, name: PathArg, value: UserAddr, size: usize, flags: u32) -> SyscallResult {
+fn sys_fsetxattr(
+    t: &mut CurrentTask,
+    fd: Fd,
+    name: PathArg,
+    value: UserAddr,
+    size: usize,
+    flags: u32,
+) -> SyscallResult {
     set(t, of_fd(t, fd), name, value, size, flags)
 }
 
@@ -137,7 +161,14 @@ fn sys_fremovexattr(t: &mut CurrentTask, fd: Fd, name: PathArg) -> SyscallResult
     remove(t, of_fd(t, fd), name)
 }
 
-fn sys_name_to_handle_at(t: &mut CurrentTask, dirfd: Fd, path: PathArg, _handle: UserAddr, _mount_id: UserAddr, _flags: u32) -> SyscallResult {
+fn sys_name_to_handle_at(
+    t: &mut CurrentTask,
+    dirfd: Fd,
+    path: PathArg,
+    _handle: UserAddr,
+    _mount_id: UserAddr,
+    _flags: u32,
+) -> SyscallResult {
     find(t, dirfd, path, LookupFlags::EMPTY_PATH)?;
     Err(Errno::EOPNOTSUPP.into())
 }

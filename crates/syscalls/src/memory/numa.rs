@@ -2,7 +2,9 @@
 //!
 //! Source: `mm/mempolicy.c`.
 
-use moat_abi::mman::{MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED, MPOL_F_NODE, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_WEIGHTED_INTERLEAVE};
+use moat_abi::mman::{
+    MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED, MPOL_F_NODE, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_WEIGHTED_INTERLEAVE,
+};
 use moat_abi::{Errno, Result};
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::{UserAddr, is_page_aligned};
@@ -31,7 +33,15 @@ fn check_mask(t: &CurrentTask, mask: UserAddr, max_node: u64) -> Result<()> {
     if foreign { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
-pub(super) fn sys_mbind(t: &mut CurrentTask, addr: u64, len: u64, mode: u32, mask: UserAddr, max_node: u64, flags: u32) -> SyscallResult {
+pub(super) fn sys_mbind(
+    t: &mut CurrentTask,
+    addr: u64,
+    len: u64,
+    mode: u32,
+    mask: UserAddr,
+    max_node: u64,
+    flags: u32,
+) -> SyscallResult {
     // MPOL_MF_STRICT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL.
     if flags & !7 != 0 || !is_page_aligned(addr) || addr.checked_add(len).is_none() {
         return Err(Errno::EINVAL.into());
@@ -47,7 +57,14 @@ pub(super) fn sys_set_mempolicy(t: &mut CurrentTask, mode: u32, mask: UserAddr, 
     Ok(0)
 }
 
-pub(super) fn sys_get_mempolicy(t: &mut CurrentTask, mode: UserAddr, mask: UserAddr, max_node: u64, addr: u64, flags: u32) -> SyscallResult {
+pub(super) fn sys_get_mempolicy(
+    t: &mut CurrentTask,
+    mode: UserAddr,
+    mask: UserAddr,
+    max_node: u64,
+    addr: u64,
+    flags: u32,
+) -> SyscallResult {
     let known = MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED;
     let both = flags & MPOL_F_MEMS_ALLOWED != 0 && flags & (MPOL_F_NODE | MPOL_F_ADDR) != 0;
     if flags & !known != 0 || both || (flags & MPOL_F_ADDR == 0 && addr != 0) || (!mask.is_null() && max_node < 1) {

@@ -46,7 +46,13 @@ struct Vectors {
 }
 
 impl Vectors {
-    fn read(t: &CurrentTask, pid: i32, local: (UserAddr, usize), remote: (UserAddr, usize), flags: u64) -> Result<Vectors> {
+    fn read(
+        t: &CurrentTask,
+        pid: i32,
+        local: (UserAddr, usize),
+        remote: (UserAddr, usize),
+        flags: u64,
+    ) -> Result<Vectors> {
         if flags != 0 {
             return Err(Errno::EINVAL);
         }

@@ -7,8 +7,8 @@ use moat_abi::socket::{
     AF_UNIX, Cmsghdr, MsgFlags, Msghdr, SCM_CREDENTIALS, SCM_MAX_FD, SCM_RIGHTS, SOL_SOCKET, Ucred, cmsg_align,
 };
 use moat_abi::{Errno, Result};
-use moat_kernel::process::pid::Pid;
 use moat_kernel::CurrentTask;
+use moat_kernel::process::pid::Pid;
 use moat_mm::UserAddr;
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::socket::{Ancillary, ControlMessage, SocketCreds};
@@ -163,7 +163,10 @@ fn write_rights(t: &CurrentTask, room: &mut Room, files: Vec<Arc<OpenFile>>, on_
     if fds.is_empty() {
         return Ok(());
     }
-    let mut bytes = Cmsghdr { cmsg_len: (HEADER + fds.len() * 4) as u64, cmsg_level: SOL_SOCKET, cmsg_type: SCM_RIGHTS }.as_bytes().to_vec();
+    let mut bytes =
+        Cmsghdr { cmsg_len: (HEADER + fds.len() * 4) as u64, cmsg_level: SOL_SOCKET, cmsg_type: SCM_RIGHTS }
+            .as_bytes()
+            .to_vec();
     bytes.extend(fds.iter().flat_map(|fd| fd.0.to_ne_bytes()));
     if let Err(e) = t.mm().write_bytes(UserAddr::new(room.at), &bytes) {
         for fd in fds {

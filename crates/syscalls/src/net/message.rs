@@ -29,7 +29,15 @@ fn flags_of(raw: u32) -> MsgFlags {
     MsgFlags::from_bits_retain(raw) - MsgFlags::CMSG_COMPAT
 }
 
-pub(super) async fn sys_sendto(t: &mut CurrentTask, fd: Fd, buf: UserAddr, count: usize, flags: u32, addr: UserAddr, addr_len: i32) -> SyscallResult {
+pub(super) async fn sys_sendto(
+    t: &mut CurrentTask,
+    fd: Fd,
+    buf: UserAddr,
+    count: usize,
+    flags: u32,
+    addr: UserAddr,
+    addr_len: i32,
+) -> SyscallResult {
     let iov = IoVec::single(buf, count)?;
     let sock = Sock::get(t, fd)?;
     let to = if addr.is_null() { None } else { Some(address::read(t, addr, addr_len)?) };
@@ -96,7 +104,13 @@ pub(super) async fn sys_sendmsg(t: &mut CurrentTask, fd: Fd, message: UserAddr, 
     Ok(send_one(t, &sock, message, flags_of(flags)).await? as u64)
 }
 
-pub(super) async fn sys_sendmmsg(t: &mut CurrentTask, fd: Fd, messages: UserAddr, count: u32, flags: u32) -> SyscallResult {
+pub(super) async fn sys_sendmmsg(
+    t: &mut CurrentTask,
+    fd: Fd,
+    messages: UserAddr,
+    count: u32,
+    flags: u32,
+) -> SyscallResult {
     let sock = Sock::get(t, fd)?;
     let count = u64::from(count).min(UIO_MAXIOV as u64);
     let mut sent = 0;
@@ -120,7 +134,12 @@ pub(super) async fn sys_sendmmsg(t: &mut CurrentTask, fd: Fd, messages: UserAddr
     Ok(sent)
 }
 
-async fn receive_one(t: &mut CurrentTask, sock: &Sock, message: UserAddr, flags: MsgFlags) -> Result<u64, SyscallError> {
+async fn receive_one(
+    t: &mut CurrentTask,
+    sock: &Sock,
+    message: UserAddr,
+    flags: MsgFlags,
+) -> Result<u64, SyscallError> {
     let header = read_header(t, message)?;
     let iov = read_buffers(t, &header)?;
     let mut m = transfer::receive(t, sock, &iov, flags).await?;
@@ -144,7 +163,14 @@ pub(super) async fn sys_recvmsg(t: &mut CurrentTask, fd: Fd, message: UserAddr, 
     receive_one(t, &sock, message, flags_of(flags)).await
 }
 
-pub(super) async fn sys_recvmmsg(t: &mut CurrentTask, fd: Fd, messages: UserAddr, count: u32, flags: u32, timeout: UserAddr) -> SyscallResult {
+pub(super) async fn sys_recvmmsg(
+    t: &mut CurrentTask,
+    fd: Fd,
+    messages: UserAddr,
+    count: u32,
+    flags: u32,
+    timeout: UserAddr,
+) -> SyscallResult {
     let deadline = if timeout.is_null() {
         None
     } else {
@@ -175,7 +201,10 @@ async fn receive_many(
         let at = messages.add(received * MMSGHDR)?;
         let one = receive_one(t, &sock, at, flags - MsgFlags::WAITFORONE).await;
         let written = match one {
-            Ok(n) => t.mm().write(at.add(MSG_LEN_AT)?.cast(), &u32::try_from(n).unwrap_or(u32::MAX)).map_err(SyscallError::from),
+            Ok(n) => t
+                .mm()
+                .write(at.add(MSG_LEN_AT)?.cast(), &u32::try_from(n).unwrap_or(u32::MAX))
+                .map_err(SyscallError::from),
             Err(e) => Err(e),
         };
         match written {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use moat_abi::socket::{
-    SO_ACCEPTCONN, SO_DOMAIN, SO_PEERCRED, SO_PEERNAME, SO_PROTOCOL, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SO_TYPE,
-    SOL_SOCKET, Ucred,
+    SO_ACCEPTCONN, SO_DOMAIN, SO_PEERCRED, SO_PEERNAME, SO_PROTOCOL, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO,
+    SO_SNDTIMEO_NEW, SO_TYPE, SOL_SOCKET, Ucred,
 };
 use moat_abi::time::Timeval;
 use moat_abi::{Errno, Result};
@@ -19,7 +19,14 @@ use super::{Sock, control};
 /// Longest value of an option.
 const LONGEST: usize = 64 * 1024;
 
-pub(super) fn sys_setsockopt(t: &mut CurrentTask, fd: Fd, level: u32, name: u32, value: UserAddr, len: i32) -> SyscallResult {
+pub(super) fn sys_setsockopt(
+    t: &mut CurrentTask,
+    fd: Fd,
+    level: u32,
+    name: u32,
+    value: UserAddr,
+    len: i32,
+) -> SyscallResult {
     let sock = Sock::get(t, fd)?;
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
     if len > LONGEST {
@@ -63,11 +70,22 @@ fn set_timeout(socket: &dyn Socket, side: BufferSide, value: &[u8]) -> Result<()
     Ok(())
 }
 
-pub(super) fn sys_getsockopt(t: &mut CurrentTask, fd: Fd, level: u32, name: u32, value: UserAddr, len: UserPtr<i32>) -> SyscallResult {
+pub(super) fn sys_getsockopt(
+    t: &mut CurrentTask,
+    fd: Fd,
+    level: u32,
+    name: u32,
+    value: UserAddr,
+    len: UserPtr<i32>,
+) -> SyscallResult {
     let sock = Sock::get(t, fd)?;
     let room = usize::try_from(t.mm().read(len)?).map_err(|_| Errno::EINVAL)?;
     let socket = sock.socket()?;
-    let answer = if level == SOL_SOCKET { get_common(t, &**socket, name, room)? } else { socket.get_option(t, level, name, room)? };
+    let answer = if level == SOL_SOCKET {
+        get_common(t, &**socket, name, room)?
+    } else {
+        socket.get_option(t, level, name, room)?
+    };
     let answer = answer.get(..room).unwrap_or(&answer);
     t.mm().write_bytes(value, answer)?;
     t.mm().write(len, &i32::try_from(answer.len()).unwrap_or(i32::MAX))?;
@@ -85,7 +103,9 @@ fn get_common(t: &CurrentTask, socket: &dyn Socket, name: u32, room: usize) -> R
         SO_SNDTIMEO | SO_SNDTIMEO_NEW => return Ok(show_timeout(socket, BufferSide::Send)),
         SO_PEERCRED => {
             // Without a peer: pid 0, and ids of nobody.
-            let creds = socket.peer_creds().map_or(Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX }, |c| control::show_creds(t, &c));
+            let creds = socket
+                .peer_creds()
+                .map_or(Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX }, |c| control::show_creds(t, &c));
             return Ok(creds.as_bytes().to_vec());
         }
         SO_PEERNAME => {
@@ -107,6 +127,7 @@ fn get_common(t: &CurrentTask, socket: &dyn Socket, name: u32, room: usize) -> R
 
 fn show_timeout(socket: &dyn Socket, side: BufferSide) -> Vec<u8> {
     let d = socket.core().timeout(side).unwrap_or_default();
-    let time = Timeval { tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), tv_usec: i64::from(d.subsec_micros()) };
+    let time =
+        Timeval { tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), tv_usec: i64::from(d.subsec_micros()) };
     time.as_bytes().to_vec()
 }

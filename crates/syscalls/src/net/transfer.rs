@@ -192,7 +192,13 @@ pub(super) async fn send(t: &mut CurrentTask, sock: &Sock, mut call: SendCall) -
     }
 }
 
-fn receive_step(t: &mut CurrentTask, socket: &dyn Socket, iov: &IoVec, done: usize, flags: MsgFlags) -> Result<Incoming> {
+fn receive_step(
+    t: &mut CurrentTask,
+    socket: &dyn Socket,
+    iov: &IoVec,
+    done: usize,
+    flags: MsgFlags,
+) -> Result<Incoming> {
     let left = iov.total - done;
     let want = left.min(if socket.is_stream() { CHUNK } else { LONGEST_MESSAGE });
     // Before anything is taken: it could not be put back.
@@ -211,7 +217,12 @@ fn receive_step(t: &mut CurrentTask, socket: &dyn Socket, iov: &IoVec, done: usi
 ///
 /// # Errors
 /// Those of the socket; EFAULT; an interruption. None once a byte of a stream has been received.
-pub(super) async fn receive(t: &mut CurrentTask, sock: &Sock, iov: &IoVec, flags: MsgFlags) -> Result<Incoming, SyscallError> {
+pub(super) async fn receive(
+    t: &mut CurrentTask,
+    sock: &Sock,
+    iov: &IoVec,
+    flags: MsgFlags,
+) -> Result<Incoming, SyscallError> {
     let socket = sock.socket()?;
     let nonblocking = flags.contains(MsgFlags::DONTWAIT) || sock.file().is_nonblocking();
     let stream = socket.is_stream();
@@ -219,7 +230,8 @@ pub(super) async fn receive(t: &mut CurrentTask, sock: &Sock, iov: &IoVec, flags
         return Ok(Incoming::default());
     }
     let peek = flags.contains(MsgFlags::PEEK);
-    let target = if flags.contains(MsgFlags::WAITALL) && !peek { iov.total } else { socket.core().rcvlowat().min(iov.total) };
+    let target =
+        if flags.contains(MsgFlags::WAITALL) && !peek { iov.total } else { socket.core().rcvlowat().min(iov.total) };
     let mut waiter = Waiter::new(socket, PollEvents::READABLE);
     let mut all = Incoming::default();
     loop {
@@ -235,7 +247,9 @@ pub(super) async fn receive(t: &mut CurrentTask, sock: &Sock, iov: &IoVec, flags
                 }
             }
             Err(Errno::EAGAIN) if all.len > 0 && all.len >= target => return Ok(all),
-            Err(Errno::EAGAIN) if nonblocking || all.len > 0 && all.complete => return done_or(socket.as_ref(), all, Errno::EAGAIN.into()),
+            Err(Errno::EAGAIN) if nonblocking || all.len > 0 && all.complete => {
+                return done_or(socket.as_ref(), all, Errno::EAGAIN.into());
+            }
             Err(Errno::EAGAIN) => {
                 if let Err(e) = waiter.wait(t, "recv").await {
                     return done_or(socket.as_ref(), all, e);

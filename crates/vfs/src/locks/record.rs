@@ -60,7 +60,9 @@ impl RecordLocks {
     #[must_use]
     pub fn conflict(&self, new: &RecordLock) -> Option<RecordLock> {
         let excludes = |l: &&RecordLock| {
-            l.owner != new.owner && l.range.overlaps(new.range) && (l.kind == LockKind::Write || new.kind == LockKind::Write)
+            l.owner != new.owner
+                && l.range.overlaps(new.range)
+                && (l.kind == LockKind::Write || new.kind == LockKind::Write)
         };
         self.locks.iter().filter(excludes).min_by_key(|l| l.range.start).copied()
     }

@@ -165,7 +165,10 @@ pub fn access(creds: &Credentials, path: &Path, access: Access, ids: AccessIds) 
         return Ok(());
     }
     let file_type = inode.file_type();
-    if access.contains(Access::EXEC) && file_type == FileType::Regular && path.mount.flags().contains(MountFlags::NOEXEC) {
+    if access.contains(Access::EXEC)
+        && file_type == FileType::Regular
+        && path.mount.flags().contains(MountFlags::NOEXEC)
+    {
         return Err(Errno::EACCES);
     }
     inode.permission(creds, access)?;

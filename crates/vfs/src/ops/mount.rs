@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use moat_abi::cap::Cap;
-use moat_abi::mount::{MsFlags, MS_MGC_MSK, MS_MGC_VAL};
+use moat_abi::mount::{MS_MGC_MSK, MS_MGC_VAL, MsFlags};
 use moat_abi::{Errno, Result};
 
 use crate::filesystem::{MountRequest, make_filesystem};
@@ -118,7 +118,13 @@ fn set_propagation(at: &Path, flags: MsFlags) -> Result<()> {
 ///
 /// # Errors
 /// Those of umount(2).
-pub fn unmount(view: &View<'_>, caller_ns: &MountNamespace, target: &[u8], how: Unmount, lookup: LookupFlags) -> Result<()> {
+pub fn unmount(
+    view: &View<'_>,
+    caller_ns: &MountNamespace,
+    target: &[u8],
+    how: Unmount,
+    lookup: LookupFlags,
+) -> Result<()> {
     check_privilege(view, caller_ns)?;
     let at = resolve(view, target, lookup)?;
     if !caller_ns.contains(&at.mount) {

@@ -77,7 +77,13 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
 }
 
 /// The checks of types, slashes and ancestry, in the order of `do_renameat2`.
-fn check_shape(from: &Parent, to: &Parent, source: &Arc<Dentry>, target: Option<&Arc<Dentry>>, flags: RenameFlags) -> Result<()> {
+fn check_shape(
+    from: &Parent,
+    to: &Parent,
+    source: &Arc<Dentry>,
+    target: Option<&Arc<Dentry>>,
+    flags: RenameFlags,
+) -> Result<()> {
     if target.is_some() && flags.contains(RenameFlags::NOREPLACE) {
         return Err(Errno::EEXIST);
     }

@@ -74,7 +74,12 @@ mod tests {
         let mut next_out = 0u8;
         for round in 0..500usize {
             let n = round * 7 % 23;
-            let data: Vec<u8> = (0..n).map(|_| { next_in = next_in.wrapping_add(1); next_in }).collect();
+            let data: Vec<u8> = (0..n)
+                .map(|_| {
+                    next_in = next_in.wrapping_add(1);
+                    next_in
+                })
+                .collect();
             q.push(&data);
             let mut buf = vec![0; round * 5 % 19];
             let mut seen = vec![0; buf.len()];

@@ -278,7 +278,11 @@ impl SocketCore {
                 return Ok(u32::try_from(rate).unwrap_or(u32::MAX).to_ne_bytes().to_vec());
             }
             abi::SO_BPF_EXTENSIONS => 64,
-            abi::SO_INCOMING_CPU | abi::SO_INCOMING_NAPI_ID | abi::SO_BSDCOMPAT | abi::SO_LOCK_FILTER | abi::SO_TIMESTAMPING
+            abi::SO_INCOMING_CPU
+            | abi::SO_INCOMING_NAPI_ID
+            | abi::SO_BSDCOMPAT
+            | abi::SO_LOCK_FILTER
+            | abi::SO_TIMESTAMPING
             | abi::SO_BINDTOIFINDEX => 0,
             _ => return Err(Errno::ENOPROTOOPT),
         };
@@ -324,7 +328,9 @@ impl SocketCore {
             abi::SO_MAX_PACING_RATE => self.details.lock().pacing_rate = u64::from(number),
             // Hints about how packets travel: there are none.
             abi::SO_INCOMING_CPU | abi::SO_BSDCOMPAT | abi::SO_TXREHASH => {}
-            abi::SO_SNDLOWAT | abi::SO_TYPE | abi::SO_PROTOCOL | abi::SO_DOMAIN | abi::SO_ERROR => return Err(Errno::ENOPROTOOPT),
+            abi::SO_SNDLOWAT | abi::SO_TYPE | abi::SO_PROTOCOL | abi::SO_DOMAIN | abi::SO_ERROR => {
+                return Err(Errno::ENOPROTOOPT);
+            }
             _ => return Err(Errno::ENOPROTOOPT),
         }
         Ok(())
@@ -345,7 +351,9 @@ impl SocketCore {
     }
 
     fn set_linger(&self, value: &[u8]) -> Result<()> {
-        let word = |at: usize| value.get(at..at + 4).and_then(|b| b.first_chunk()).map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL);
+        let word = |at: usize| {
+            value.get(at..at + 4).and_then(|b| b.first_chunk()).map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)
+        };
         let (on, seconds) = (word(0)?, word(4)?);
         let mut d = self.details.lock();
         if on == 0 {
@@ -397,7 +405,8 @@ mod tests {
     fn buffer_sizes_are_doubled_and_bounded() {
         let core = SocketCore::new();
         let caller = KernelCaller::root();
-        let set = |n: u32| core.set_option(&caller, abi::SO_SNDBUF, &n.to_ne_bytes()).map(|()| core.buffer(BufferSide::Send));
+        let set =
+            |n: u32| core.set_option(&caller, abi::SO_SNDBUF, &n.to_ne_bytes()).map(|()| core.buffer(BufferSide::Send));
         assert_eq!(set(20_000), Ok(40_000));
         assert_eq!(set(1), Ok(SNDBUF_MIN));
         assert_eq!(set(1 << 30), Ok(2 * BUFFER_MAX));

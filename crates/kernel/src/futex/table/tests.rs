@@ -49,7 +49,8 @@ struct Modelled {
 
 /// The waiters in the queue of `key`, in order.
 fn queue(all: &[Modelled], key: u64) -> Vec<usize> {
-    let mut found: Vec<_> = all.iter().enumerate().filter_map(|(i, w)| w.queued.filter(|q| q.0 == key).map(|q| (q.1, i))).collect();
+    let mut found: Vec<_> =
+        all.iter().enumerate().filter_map(|(i, w)| w.queued.filter(|q| q.0 == key).map(|q| (q.1, i))).collect();
     found.sort_unstable();
     found.into_iter().map(|(_, i)| i).collect()
 }
@@ -153,7 +154,9 @@ fn no_wake_is_lost_between_threads() {
         for _ in 0..2000 {
             let mut seen = WORD.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).unwrap_or_else(|v| v);
             while seen != 0 {
-                if seen == 2 || WORD.compare_exchange(1, 2, Ordering::SeqCst, Ordering::SeqCst).unwrap_or_else(|v| v) != 0 {
+                if seen == 2
+                    || WORD.compare_exchange(1, 2, Ordering::SeqCst, Ordering::SeqCst).unwrap_or_else(|v| v) != 0
+                {
                     wait(2, deadline);
                 }
                 seen = WORD.compare_exchange(0, 2, Ordering::SeqCst, Ordering::SeqCst).unwrap_or_else(|v| v);

@@ -102,7 +102,7 @@ pub struct Control {
     pub state: u32,
     /// Stub: the CPU that it stopped on, if [`FEATURE_RDPID`].
     pub cpu: u32,
-    /// Stub: the cycle counter when application code was resumed.
+    /// Stub: the cycle counter when it took the last reply.
     pub resumed_at: u64,
     /// Stub: and when it stopped.
     pub stopped_at: u64,

@@ -11,11 +11,13 @@ use moat_abi::{Errno, Result};
 use moat_stub::layout::{AREA_LEN, CELLS, Cell, OP_FORK, OP_SPAWN, REPLY_STOP, STACK_OFFSET};
 
 use crate::area::{Area, control};
+use crate::call::{Call, Effect};
 use crate::core::{Birth, Pending};
 use crate::filter::nr;
 use crate::frame::at;
 use crate::space::{FreeSlot, Stage};
-use crate::state::{Born, Call, Effect, HostThread, Stop, area_addr};
+use crate::state::{Born, HostThread, area_addr};
+use crate::stop::Stop;
 use crate::thread::{Thread, prepare_area};
 
 const CLONE_PARENT: u64 = 0x8000;

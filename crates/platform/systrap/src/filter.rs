@@ -140,6 +140,26 @@ pub mod nr {
     pub const CLOSE: u32 = 3;
 }
 
+/// Whether the filter leaves an order's call to the sentry: the same rules as in [`program`].
+#[must_use]
+pub fn notifies(nr: u32, args: &[u64; 6]) -> bool {
+    let below_the_stub = args[0] >> 32 <= u64::from(GUEST_HIGH) && args[1] >> 32 == 0;
+    let allowed = match nr {
+        nr::MMAP => below_the_stub && args[2] & !3 == 0 && MMAP_FLAGS.iter().any(|flags| u64::from(*flags) == args[3]),
+        nr::MUNMAP => below_the_stub,
+        nr::MPROTECT => below_the_stub && args[2] & !3 == 0,
+        nr::MADVISE => below_the_stub && ADVICE.contains(&(args[2] as u32)),
+        _ => nr == nr::CLOSE,
+    };
+    !allowed
+}
+
+/// MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED (| MAP_NORESERVE).
+const MMAP_FLAGS: [u32; 2] = [0x32, 0x4032];
+/// Advice about memory of one's own: NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, DONTFORK, DOFORK, HUGEPAGE,
+/// NOHUGEPAGE, WIPEONFORK, KEEPONFORK. Not REMOVE, which makes holes in files.
+const ADVICE: [u32; 12] = [0, 1, 2, 3, 4, 8, 10, 11, 14, 15, 18, 19];
+
 /// The program.
 #[must_use]
 pub fn program(bases: SegmentBases) -> Vec<Instruction> {
@@ -164,15 +184,13 @@ pub fn program(bases: SegmentBases) -> Vec<Instruction> {
             (high(2), Test::OneOf(&[0])),
             (low(2), Test::Within(3)), // PROT_READ | PROT_WRITE
             (high(3), Test::OneOf(&[0])),
-            (low(3), Test::OneOf(&[0x32, 0x4032])), // MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED (| MAP_NORESERVE)
+            (low(3), Test::OneOf(&MMAP_FLAGS)),
         ],
     );
     b.below_the_stub(nr::MUNMAP, &[]);
     b.below_the_stub(nr::MPROTECT, &[(high(2), Test::OneOf(&[0])), (low(2), Test::Within(3))]);
-    // Advice about memory of one's own: NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, DONTFORK, DOFORK,
-    // HUGEPAGE, NOHUGEPAGE, WIPEONFORK, KEEPONFORK. Not REMOVE, which makes holes in files, nor any on areas:
-    // DOFORK there would let a child keep its parent's.
-    b.below_the_stub(nr::MADVISE, &[(low(2), Test::OneOf(&[0, 1, 2, 3, 4, 8, 10, 11, 14, 15, 18, 19]))]);
+    // Not on areas: MADV_DOFORK there would let a child keep its parent's.
+    b.below_the_stub(nr::MADVISE, &[(low(2), Test::OneOf(&ADVICE))]);
     // Orders: verified against what this thread was told.
     for nr in [nr::CLONE, nr::MREMAP, nr::MLOCK2, nr::MUNLOCK, nr::PRCTL, nr::RSEQ] {
         b.simple(nr, NOTIFY);
@@ -247,6 +265,35 @@ mod tests {
                 _ => TRAP,
             };
             assert_eq!(stub(nr, [0; 6]), want, "{nr}");
+        }
+    }
+
+    #[test]
+    fn notifies_agrees_with_the_program() {
+        let values = [
+            0,
+            1,
+            3,
+            4,
+            9,
+            10,
+            0x32,
+            0x132,
+            0x1000,
+            0xffff_ffff,
+            1 << 32,
+            0x7ffd_ffff_f000,
+            0x7ffe_0000_0000,
+            u64::MAX,
+        ];
+        for nr in [nr::MMAP, nr::MUNMAP, nr::MPROTECT, nr::MADVISE, nr::MREMAP, nr::CLONE, nr::CLOSE, nr::RSEQ] {
+            for (a, b) in values.iter().flat_map(|a| values.iter().map(move |b| (*a, *b))) {
+                for (c, d) in values.iter().flat_map(|c| [0x32, 0x4032, 0x22, 1 << 33 | 0x32].map(move |d| (*c, d))) {
+                    let args = [a, b, c, d, 0, 0];
+                    let want = stub(nr, args) == NOTIFY;
+                    assert_eq!(notifies(nr, &args), want, "{nr} {args:x?}");
+                }
+            }
         }
     }
 

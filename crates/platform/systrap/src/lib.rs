@@ -7,7 +7,8 @@
 //! sentry reads and writes the registers and the extended state of a parked thread right there.
 //!
 //! - [`filter`]: what guest processes may ask of the host, the boundary.
-//! - [`state`]: one host thread: parked, running, carrying out orders or dead. [`thread`]: its owner's side.
+//! - [`state`]: one host thread: parked, running, carrying out orders or dead. [`stop`]: why it stopped. [`call`]: what it
+//!   is expected to ask of the host. [`thread`]: its owner's side.
 //! - [`space`]: one host process. [`birth`]: how processes and threads are made. [`pool`]: blank ones.
 //! - [`core`]: tables and dispatch. [`spin`]: waiting awake. [`reaper`]: deaths.
 //!
@@ -20,6 +21,7 @@
 
 mod area;
 mod birth;
+mod call;
 mod core;
 pub mod filter;
 mod frame;
@@ -29,6 +31,7 @@ mod reaper;
 mod space;
 mod spin;
 mod state;
+mod stop;
 mod template;
 mod thread;
 

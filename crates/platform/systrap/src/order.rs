@@ -3,8 +3,8 @@
 use moat_platform::{Atomic32, GUEST_TOP, MapSource, Order};
 use moat_stub::layout::{Cell, OP_ATOMIC, atomic};
 
+use crate::call::{Call, Effect};
 use crate::filter::nr;
-use crate::state::{Call, Effect};
 
 const PROT_READ: u32 = 1;
 const MAP_SHARED: u64 = 0x01;

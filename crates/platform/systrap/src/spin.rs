@@ -20,7 +20,7 @@ use crate::area::Area;
 use crate::core::Core;
 use crate::state::HostThread;
 
-/// A stop after so many cycles of application code (some 20 us) is a quick one.
+/// A stop so many cycles after the reply (some 20 us) is a quick one.
 const QUICK_CYCLES: u64 = 60_000;
 /// Quick stops in a row that make a thread hot.
 const HOT_STREAK: u32 = 16;
@@ -56,7 +56,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The thread has stopped, after application code ran for so many cycles (by the stub's own word, which is good
+    /// The thread has stopped, so many cycles after its last reply (by the stub's own word, which is good
     /// enough here), and waits awake, or not.
     pub fn stopped(&mut self, ran: u64, awake: bool) {
         let quick = ran < QUICK_CYCLES;
@@ -66,6 +66,12 @@ impl Pace {
         if awake && self.streak.is_multiple_of(1024) {
             self.doublings = 0;
         }
+    }
+
+    /// It is told to make calls that the sentry has to hear of by the listener, and must not be looked at instead.
+    pub fn calm(&mut self) {
+        self.streak = 0;
+        self.awake = false;
     }
 
     /// It was looked at in vain.

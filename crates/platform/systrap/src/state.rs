@@ -5,22 +5,21 @@
 //! [`HostThread::stopped`], taking the one snapshot of the area.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use moat_abi::Errno;
 use moat_host::seccomp::{Answer, Notification};
-use moat_platform::{Fault, Regs};
-use moat_stub::layout::{AREA_BASE, AREA_STRIDE, KICK_SIGNAL, REPLY_EXIT, STOP_ORDERS};
+use moat_stub::layout::{AREA_BASE, AREA_STRIDE, KICK_SIGNAL, REPLY_EXIT};
 use moat_sync::{LockClass, Mutex};
 
 use crate::area::{Area, control};
+use crate::call::{Call, Effect, take_expected};
 use crate::core::Core;
-use crate::filter::nr;
-use crate::frame::{GREG_COUNT, at, regs_from_words};
 use crate::space::{Space, SpaceHandle, Stage};
 use crate::spin::Pace;
+use crate::stop::{Stop, snapshot};
 use crate::thread::Thread;
 
 /// How a parked thread is set going.
@@ -41,67 +40,6 @@ enum Phase {
     Running,
     Ordered,
     Dead,
-}
-
-/// A call that the sentry expects of a thread, exactly so.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// The number.
-    pub nr: u32,
-    /// All arguments.
-    pub args: [u64; 6],
-    /// A descriptor to install first, and its number.
-    pub fd: Option<(Arc<OwnedFd>, u32)>,
-    /// What it means to the platform itself.
-    pub effect: Effect,
-}
-
-/// What a verified call does to the platform's own areas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Nothing: an order for the guest's memory.
-    None,
-    /// Maps the area of this slot.
-    Map(u32),
-    /// Keeps the area of this slot out of children.
-    Protect(u32),
-    /// Makes a process: only if every area is kept out of it.
-    Fork,
-}
-
-/// Why a thread stopped, from the one snapshot of its area.
-#[derive(Clone, Debug)]
-pub enum Stop {
-    /// Orders are done up to `done`; `results` are the cells' up to and with the first that failed.
-    Orders {
-        /// Cells without an error.
-        done: usize,
-        /// Raw results.
-        results: Vec<u64>,
-    },
-    /// A signal, with the registers at that point.
-    Signal {
-        /// Everything that the frame says.
-        regs: Regs,
-        /// What kind.
-        signal: Signal,
-    },
-}
-
-/// A signal as an event.
-#[derive(Clone, Copy, Debug)]
-pub enum Signal {
-    /// A trapped syscall: `si_arch` and `si_call_addr`.
-    Syscall {
-        /// AUDIT_ARCH_*.
-        arch: u32,
-        /// The instruction after the syscall.
-        call_addr: u64,
-    },
-    /// The kick.
-    Kick,
-    /// A processor exception.
-    Fault(Fault),
 }
 
 struct State {
@@ -197,12 +135,16 @@ impl HostThread {
         s.cells = what.cells;
         s.expected = what.expected;
         s.waker = Some(cx.waker().clone());
+        if !s.expected.is_empty() {
+            s.pace.calm();
+        }
         let hot = s.pace.is_hot();
         self.core.spinner.started();
         // Under the lock: a ring that comes in now must find what is owed.
         if wait == Wait::Awake {
             s.owed = !self.area.reply_awake();
             drop(s);
+            self.core.spinner.before_answer(&self.core, hot);
         } else {
             drop(s);
             self.core.spinner.before_answer(&self.core, hot);
@@ -403,7 +345,7 @@ impl HostThread {
             }
             (Phase::Running | Phase::Ordered, _) => {}
         }
-        let Some(stop) = self.snapshot(s.cells) else {
+        let Some(stop) = snapshot(self.area, self.slot, self.core.frame.frame, s.cells) else {
             drop(s);
             self.space.kill();
             return false;
@@ -479,47 +421,6 @@ impl HostThread {
             }
         }
     }
-
-    /// Reads the area once; `None` for what a stub never writes.
-    fn snapshot(&self, cells: usize) -> Option<Stop> {
-        let area = self.area;
-        let why = area.read32(control!(stop));
-        if why == STOP_ORDERS {
-            let done = (area.read32(control!(orders_done)) as usize).min(cells);
-            let results = (0..cells.min(done + 1)).map(|i| area.read_result(i)).collect();
-            return Some(Stop::Orders { done, results });
-        }
-        let frame = self.core.frame.frame;
-        if area.read(control!(frame)) != area_addr(self.slot) + frame {
-            return None;
-        }
-        let mut words = [0; GREG_COUNT];
-        for (i, word) in (0u64..).zip(&mut words) {
-            *word = area.read(frame + at::GREGS + i * 8);
-        }
-        let mut regs = regs_from_words(&words);
-        regs.fs_base = area.read(control!(fs_base));
-        regs.gs_base = area.read(control!(gs_base));
-        regs.orig_rax = u64::MAX;
-        let addr = area.read(frame + at::SI_ADDR);
-        let signal = match why {
-            31 => {
-                regs.orig_rax = regs.rax;
-                let arch = (area.read(frame + at::SI_SYSCALL) >> 32) as u32;
-                Signal::Syscall { arch, call_addr: addr }
-            }
-            KICK_SIGNAL => Signal::Kick,
-            4 | 5 | 7 | 8 | 11 => Signal::Fault(Fault {
-                signal: why.cast_signed(),
-                code: (area.read(frame + at::SI_CODE) as u32).cast_signed(),
-                addr,
-                trapno: area.read(frame + at::TRAPNO),
-                err: area.read(frame + at::ERR),
-            }),
-            _ => return None,
-        };
-        Some(Stop::Signal { regs, signal })
-    }
 }
 
 /// What goes with a reply.
@@ -532,42 +433,8 @@ pub struct Sent {
     pub expected: VecDeque<Call>,
 }
 
-/// The expected call that `n` is, dropping those before it, which the filter allows by itself.
-fn take_expected(expected: &mut VecDeque<Call>, n: &Notification) -> Option<Call> {
-    // clone has five arguments; the stub leaves the sixth register as it is.
-    let count = if n.nr == nr::CLONE { 5 } else { 6 };
-    let at = expected.iter().position(|call| call.nr == n.nr && call.args[..count] == n.args[..count])?;
-    expected.drain(..=at).next_back()
-}
-
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn call(nr: u32, first: u64) -> Call {
-        Call { nr, args: [first, 0, 0, 0, 0, 0], fd: None, effect: Effect::None }
-    }
-
-    fn notification(nr: u32, args: [u64; 6]) -> Notification {
-        Notification { id: 1, tid: 1, nr, args }
-    }
-
-    #[test]
-    fn a_call_must_be_the_expected_one_and_is_so_once() {
-        let mut expected = VecDeque::from([call(9, 1), call(9, 2), call(nr::CLONE, 3)]);
-        assert!(take_expected(&mut expected, &notification(9, [3, 0, 0, 0, 0, 0])).is_none());
-        assert!(take_expected(&mut expected, &notification(10, [1, 0, 0, 0, 0, 0])).is_none());
-        assert!(take_expected(&mut expected, &notification(9, [1, 0, 0, 0, 0, 1])).is_none());
-        assert!(take_expected(&mut expected, &notification(9, [2, 0, 0, 0, 0, 0])).is_some());
-        assert!(take_expected(&mut expected, &notification(9, [2, 0, 0, 0, 0, 0])).is_none(), "twice");
-        assert!(take_expected(&mut expected, &notification(9, [1, 0, 0, 0, 0, 0])).is_none(), "out of order");
-        assert!(take_expected(&mut expected, &notification(nr::CLONE, [3, 0, 0, 0, 0, 99])).is_some());
-        assert!(expected.is_empty());
     }
 }

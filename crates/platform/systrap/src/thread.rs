@@ -11,10 +11,12 @@ use moat_stub::layout::{CELLS, Cell, Control, FEATURE_FSGSBASE, FEATURE_RDPID, R
 
 use crate::area::{Area, control};
 use crate::birth::Making;
-use crate::filter::SegmentBases;
+use crate::call::Call;
+use crate::filter::{SegmentBases, notifies};
 use crate::frame::{EXTENDED_SIZE, MAGIC1, at, words_from_regs};
 use crate::order::{MAX_CELLS, is_in_range, lower};
-use crate::state::{Call, HostThread, Sent, Signal, Stop, area_addr};
+use crate::state::{HostThread, Sent, area_addr};
+use crate::stop::{Signal, Stop};
 
 const SIGSEGV: i32 = 11;
 const SI_KERNEL: i32 = 0x80;
@@ -116,7 +118,7 @@ impl Thread {
             last_cell = cells.len();
             let lowered = lower(&order, area_at + (last_cell * size_of::<Cell>()) as u64, number);
             cells.extend(lowered.cells);
-            expected.extend(lowered.call);
+            expected.extend(lowered.call.filter(|call| notifies(call.nr, &call.args)));
         }
         self.send_cells(cx, reply, &cells, expected)?;
         Ok(last_cell)

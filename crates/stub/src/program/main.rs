@@ -115,6 +115,7 @@ unsafe extern "C" fn serve(control: *mut Control) {
     // SAFETY: by the caller; each field is read once, by a volatile read.
     unsafe {
         loop {
+            (&raw mut (*control).resumed_at).write_volatile(sys::rdtsc());
             let count = (&raw const (*control).order_count).read_volatile();
             let all_done = orders::carry_out(control, count);
             let reply = (&raw const (*control).reply).read_volatile();
@@ -138,6 +139,5 @@ unsafe extern "C" fn serve(control: *mut Control) {
                 sys::call(sys::ARCH_PRCTL, [sys::ARCH_SET_GS, gs, 0, 0, 0, 0]);
             }
         }
-        (&raw mut (*control).resumed_at).write_volatile(sys::rdtsc());
     }
 }

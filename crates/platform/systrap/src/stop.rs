@@ -1,0 +1,84 @@
+//! [`Stop`]: why a thread stopped, from the one snapshot of its area.
+
+use moat_platform::{Fault, Regs};
+use moat_stub::layout::{KICK_SIGNAL, STOP_ORDERS};
+
+use crate::area::{Area, control};
+use crate::frame::{GREG_COUNT, at, regs_from_words};
+use crate::state::area_addr;
+
+/// Why a thread stopped, from the one snapshot of its area.
+#[derive(Clone, Debug)]
+pub enum Stop {
+    /// Orders are done up to `done`; `results` are the cells' up to and with the first that failed.
+    Orders {
+        /// Cells without an error.
+        done: usize,
+        /// Raw results.
+        results: Vec<u64>,
+    },
+    /// A signal, with the registers at that point.
+    Signal {
+        /// Everything that the frame says.
+        regs: Regs,
+        /// What kind.
+        signal: Signal,
+    },
+}
+
+/// A signal as an event.
+#[derive(Clone, Copy, Debug)]
+pub enum Signal {
+    /// A trapped syscall: `si_arch` and `si_call_addr`.
+    Syscall {
+        /// AUDIT_ARCH_*.
+        arch: u32,
+        /// The instruction after the syscall.
+        call_addr: u64,
+    },
+    /// The kick.
+    Kick,
+    /// A processor exception.
+    Fault(Fault),
+}
+
+/// Reads the area of a stopped thread once; `None` for what a stub never writes.
+///
+/// `frame` is where in the area the host puts signal frames, `cells` how many orders there were.
+pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop> {
+    let why = area.read32(control!(stop));
+    if why == STOP_ORDERS {
+        let done = (area.read32(control!(orders_done)) as usize).min(cells);
+        let results = (0..cells.min(done + 1)).map(|i| area.read_result(i)).collect();
+        return Some(Stop::Orders { done, results });
+    }
+    if area.read(control!(frame)) != area_addr(slot) + frame {
+        return None;
+    }
+    let mut words = [0; GREG_COUNT];
+    for (i, word) in (0u64..).zip(&mut words) {
+        *word = area.read(frame + at::GREGS + i * 8);
+    }
+    let mut regs = regs_from_words(&words);
+    regs.fs_base = area.read(control!(fs_base));
+    regs.gs_base = area.read(control!(gs_base));
+    regs.orig_rax = u64::MAX;
+    let addr = area.read(frame + at::SI_ADDR);
+    let signal = match why {
+        31 => {
+            regs.orig_rax = regs.rax;
+            let arch = (area.read(frame + at::SI_SYSCALL) >> 32) as u32;
+            Signal::Syscall { arch, call_addr: addr }
+        }
+        KICK_SIGNAL => Signal::Kick,
+        4 | 5 | 7 | 8 | 11 => Signal::Fault(Fault {
+            signal: why.cast_signed(),
+            code: (area.read(frame + at::SI_CODE) as u32).cast_signed(),
+            addr,
+            trapno: area.read(frame + at::TRAPNO),
+            err: area.read(frame + at::ERR),
+        }),
+        _ => return None,
+    };
+    Some(Stop::Signal { regs, signal })
+}

@@ -243,10 +243,14 @@ pub trait Inode: Send + Sync + Any {
     /// Makes an entry.
     ///
     /// # Errors
-    /// EEXIST, ENOSPC, EROFS; ENOENT if this directory has been removed; EPERM by default; EOPNOTSUPP for a TmpFile
+    /// EEXIST, ENOSPC, EROFS; ENOENT if this directory has been removed; EPERM by default, EACCES for a File; EOPNOTSUPP for a TmpFile
     /// that can't be made.
     fn create(&self, _name: &[u8], node: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
-        Err(if matches!(node.kind, NodeKind::TmpFile) { Errno::EOPNOTSUPP } else { Errno::EPERM })
+        Err(match node.kind {
+            NodeKind::TmpFile => Errno::EOPNOTSUPP,
+            NodeKind::File => Errno::EACCES,
+            _ => Errno::EPERM,
+        })
     }
 
     /// Makes `name` another name of `target`, an inode of the same file system.

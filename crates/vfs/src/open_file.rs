@@ -51,7 +51,9 @@ pub struct OpenFile {
     file: Arc<dyn File>,
     path: Path,
     flags: AtomicU32,
-    pos: Mutex<u64>,
+    /// Changed under `moving`; read without it, so that /proc can show it whoever reads the file.
+    pos: AtomicU64,
+    moving: Mutex<()>,
     creds: Arc<Credentials>,
     asynchronous: Mutex<AsyncState>,
     /// Notes to be taken back when the description goes: see `locks` and `epoll`.
@@ -84,7 +86,8 @@ impl OpenFile {
             file,
             path,
             flags: AtomicU32::new((flags - OpenFlags::OPEN_ONLY).bits()),
-            pos: Mutex::new(LockClass::FilePosition, 0),
+            pos: AtomicU64::new(0),
+            moving: Mutex::new(LockClass::FilePosition, ()),
             creds,
             asynchronous: Mutex::new(LockClass::OpenFile, AsyncState::default()),
             has_locks: AtomicBool::new(false),
@@ -187,12 +190,13 @@ impl OpenFile {
     /// The position.
     #[must_use]
     pub fn pos(&self) -> u64 {
-        *self.pos.lock()
+        self.pos.load(Ordering::Relaxed)
     }
 
     /// Sets the position without checks: restore, and copies of a position.
     pub fn set_pos(&self, pos: u64) {
-        *self.pos.lock() = pos;
+        let _moving = self.moving.lock();
+        self.pos.store(pos, Ordering::Relaxed);
     }
 
     /// Reads at the position and moves it. Access has been checked.
@@ -203,9 +207,10 @@ impl OpenFile {
         if matches!(self.file.seekable(), Seekable::No | Seekable::Noop) {
             return self.file.read(self, buf, 0);
         }
-        let mut pos = self.pos.lock();
-        let n = self.file.read(self, buf, *pos)?;
-        *pos = pos.saturating_add(n as u64);
+        let _moving = self.moving.lock();
+        let pos = self.pos();
+        let n = self.file.read(self, buf, pos)?;
+        self.pos.store(pos.saturating_add(n as u64), Ordering::Relaxed);
         Ok(n)
     }
 
@@ -226,14 +231,15 @@ impl OpenFile {
         if matches!(self.file.seekable(), Seekable::No | Seekable::Noop) {
             return self.file.write(self, buf, 0);
         }
-        let mut pos = self.pos.lock();
+        let _moving = self.moving.lock();
         if self.flags().contains(OpenFlags::APPEND) {
             let (n, end) = self.file.append(self, buf)?;
-            *pos = end;
+            self.pos.store(end, Ordering::Relaxed);
             return Ok(n);
         }
-        let n = self.file.write(self, buf, *pos)?;
-        *pos = pos.saturating_add(n as u64);
+        let pos = self.pos();
+        let n = self.file.write(self, buf, pos)?;
+        self.pos.store(pos.saturating_add(n as u64), Ordering::Relaxed);
         Ok(n)
     }
 
@@ -275,10 +281,10 @@ impl OpenFile {
             Seekable::NoEnd if !matches!(whence, SEEK_SET | SEEK_CUR) => return Err(Errno::EINVAL),
             Seekable::NoEnd | Seekable::Yes => {}
         }
-        let mut pos = self.pos.lock();
+        let _moving = self.moving.lock();
         let new = match whence {
             SEEK_SET => u64::try_from(offset).map_err(|_| Errno::EINVAL)?,
-            SEEK_CUR => add(*pos, offset)?,
+            SEEK_CUR => add(self.pos(), offset)?,
             SEEK_END => add(self.file.metadata(self)?.size, offset)?,
             SEEK_DATA | SEEK_HOLE => {
                 let what = if whence == SEEK_DATA { SparseSeek::Data } else { SparseSeek::Hole };
@@ -286,7 +292,7 @@ impl OpenFile {
             }
             _ => return Err(Errno::EINVAL),
         };
-        *pos = new;
+        self.pos.store(new, Ordering::Relaxed);
         Ok(new)
     }
 
@@ -298,24 +304,25 @@ impl OpenFile {
         if self.inode().file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
-        let mut pos = self.pos.lock();
-        if *pos < FIRST_ENTRY {
+        let _moving = self.moving.lock();
+        if self.pos() < FIRST_ENTRY {
             let here = self.file.metadata(self)?.ino;
             let above = match self.path.dentry.parent() {
                 Some(p) if !self.path.is_mount_root() => p.inode().metadata()?.ino,
                 _ => here,
             };
             for (at, name, ino) in [(0, &b"."[..], here), (1, &b".."[..], above)] {
-                if *pos == at {
+                if self.pos() == at {
                     let entry = DirEntry { name, ino, file_type: Some(FileType::Directory), next: at + 1 };
                     if sink(entry).is_break() {
                         return Ok(());
                     }
-                    *pos = at + 1;
+                    self.pos.store(at + 1, Ordering::Relaxed);
                 }
             }
         }
-        *pos = self.file.readdir(self, *pos, sink)?;
+        let reached = self.file.readdir(self, self.pos(), sink)?;
+        self.pos.store(reached, Ordering::Relaxed);
         Ok(())
     }
 

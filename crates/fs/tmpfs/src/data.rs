@@ -1,10 +1,11 @@
 //! Contents of a regular file.
 //!
-//! A vector while the file is small and nobody maps it, else a host memfd: the sentry's descriptors are limited, and
-//! most files are small.
+//! A vector while the file is small and nobody maps it, else a host memfd. The sentry's descriptors are limited, so once
+//! there are many memfds ([`MANY`]) larger files stay vectors too.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use moat_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SealFlags};
 use moat_abi::{Errno, Result};
@@ -15,6 +16,12 @@ use crate::superblock::{BLOCK, Shared};
 
 /// The largest file kept in a vector, in bytes.
 const SMALL: u64 = 64 * 1024;
+/// The largest one once there are [`MANY`] memfds.
+const MEDIUM: u64 = 16 * 1024 * 1024;
+/// Memfds beyond which only large and mapped files get one.
+const MANY: usize = 4096;
+
+static MEMFDS: AtomicUsize = AtomicUsize::new(0);
 
 enum Store {
     Small(Vec<u8>),
@@ -122,7 +129,7 @@ impl Data {
             self.charge_to(shared, pos, end)?;
             buf = &buf[..to_usize(end - pos)?];
         }
-        if end > SMALL {
+        if !self.fits_vector(end) {
             self.to_host()?;
         }
         match &mut self.store {
@@ -143,11 +150,16 @@ impl Data {
         Ok(buf.len())
     }
 
+    /// Whether a file of `end` bytes may be a vector.
+    fn fits_vector(&self, end: u64) -> bool {
+        end <= SMALL || (end <= MEDIUM && MEMFDS.load(Ordering::Relaxed) >= MANY)
+    }
+
     /// Counts the blocks that a write of `pos..end` may need.
     fn charge_to(&mut self, shared: &Shared, pos: u64, end: u64) -> Result<()> {
         let from = match &self.store {
             // A vector holds every block up to its end.
-            Store::Small(_) if end <= SMALL => self.charged,
+            Store::Small(_) if self.fits_vector(end) => self.charged,
             // Blocks are counted as if there were no holes below what is counted already.
             _ => self.charged.max(pos / BLOCK),
         };
@@ -276,8 +288,17 @@ impl Data {
             seal_host(&fd, self.seals)?;
         }
         let fd = Arc::new(fd);
+        MEMFDS.fetch_add(1, Ordering::Relaxed);
         self.store = Store::Host(fd.clone());
         Ok(fd)
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        if let Store::Host(_) = self.store {
+            MEMFDS.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -339,3 +339,21 @@ fn deep_trees_are_dropped_without_recursion() {
     }
     drop((at, root, ns));
 }
+
+#[test]
+fn many_large_files_need_few_descriptors() {
+    let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
+    let ns = MountNamespace::new(Mount::new(TmpFs::new(&options).unwrap(), MountFlags::empty(), b"root"), UserNamespace::root());
+    let w = World { caller: KernelCaller::root(), fs: FsContext::new(ns) };
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limit.current.is_some_and(|n| n < 6000) {
+        return;
+    }
+    for i in 0..6000 {
+        let f = w.open(&format!("/f{i}"), OpenFlags::CREAT | OpenFlags::WRONLY).unwrap();
+        assert_eq!(f.write_at(b"x", 70_000), Ok(1));
+    }
+    assert!(descriptors() < 5000);
+    assert_eq!(w.read("/f5999").map(|b| b.len()), Ok(4096));
+}

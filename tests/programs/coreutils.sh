@@ -11,7 +11,7 @@ cd /usr/bin && sha256sum [a-d]* | sha256sum
 cd /usr/share && find doc -type f | sort | head -n 200 | tar -cf - -T - | sha256sum
 cd /root
 cp -a /etc copy
-diff -r /etc copy && echo "the copy is the same"
+diff -r --no-dereference /etc copy && echo "the copy is the same"
 (cd /etc && find . -exec stat -c '%n %A %u %g %s %Y' {} + | sort) > a
 (cd copy && find . -exec stat -c '%n %A %u %g %s %Y' {} + | sort) > b
 # The size of a directory is the file system's own affair.
@@ -23,7 +23,7 @@ touch -r hard soft2; stat -c %Y soft2
 dd if=/dev/zero of=big bs=1M count=20 2>/dev/null; stat -c '%s' big; sha256sum < big
 dd if=/dev/urandom of=hole bs=1 count=1 seek=10M 2>/dev/null; stat -c %s hole
 truncate -s 5 big; wc -c < big
-seq 1 200000 | shuf --random-source=/usr/bin/env | sort -n | md5sum
+seq 1 200000 | shuf --random-source=/usr/bin/python3.11 | sort -n | md5sum
 seq 1 100000 | split -l 30000 - part.; wc -l part.* | tail -n 1
 du -s --apparent-size -b moved/passwd | cut -f 1
 mkdir -p d/e/f && rmdir -p d/e/f && echo removed

@@ -30,6 +30,7 @@ pub(crate) fn register() {
     moat_net_unix::register();
     moat_fs_devpts::register();
     moat_fs_mqueue::register();
+    moat_net_inet::register();
 }
 
 /// Builds the namespace: root, mounts in their order, masked and read-only paths.

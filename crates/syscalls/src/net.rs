@@ -15,15 +15,17 @@ mod transfer;
 use std::sync::Arc;
 
 use moat_abi::fs::OpenFlags;
-use moat_abi::socket::{AF_MAX, SOCK_CLOEXEC, SOCK_MAX, SOCK_NONBLOCK, SOCK_TYPE_MASK, SOMAXCONN};
+use moat_abi::socket::{AF_MAX, SOCK_CLOEXEC, SOCK_MAX, SOCK_NONBLOCK, SOCK_TYPE_MASK, SOMAXCONN, MsgFlags};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::{CurrentTask, Resource, SyscallError, SyscallResult};
+use moat_mm::iovec::IoVec;
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::fd_table::OnExec;
-use moat_vfs::socket::{BufferSide, Shutdown, Socket, SocketFile, SocketKind, open_socket, registry};
+use moat_vfs::socket::{Ancillary, BufferSide, Shutdown, Socket, SocketFile, SocketKind, open_socket, registry};
 use moat_vfs::{Fd, OpenFile};
 
-use transfer::Waiter;
+use crate::fs::io::Blocking;
+use transfer::{SendCall, Waiter};
 
 syscalls! { pub static TABLE;
     41 socket(family: i32, kind: u32, protocol: i32) sys_socket, full;
@@ -47,7 +49,7 @@ syscalls! { pub static TABLE;
 }
 
 /// The open socket of a descriptor.
-struct Sock(Arc<OpenFile>);
+pub(crate) struct Sock(Arc<OpenFile>);
 
 impl Sock {
     /// # Errors
@@ -60,6 +62,11 @@ impl Sock {
         Ok(Sock(file))
     }
 
+    /// The socket that `file` is, if it is one.
+    pub(crate) fn of(file: &Arc<OpenFile>) -> Option<Sock> {
+        file.downcast::<SocketFile>().map(|_| Sock(file.clone()))
+    }
+
     fn file(&self) -> &Arc<OpenFile> {
         &self.0
     }
@@ -67,6 +74,35 @@ impl Sock {
     fn socket(&self) -> Result<&Arc<dyn Socket>> {
         self.0.downcast::<SocketFile>().map(SocketFile::socket).ok_or(Errno::ENOTSOCK)
     }
+}
+
+/// The flags that stand for a read or write that must not wait.
+fn flags_for(blocking: Blocking) -> MsgFlags {
+    match blocking {
+        Blocking::ByFlags => MsgFlags::empty(),
+        Blocking::Never => MsgFlags::DONTWAIT,
+    }
+}
+
+/// read(2) of a socket.
+///
+/// # Errors
+/// As recv(2).
+pub(crate) async fn read(t: &mut CurrentTask, sock: &Sock, iov: &IoVec, blocking: Blocking) -> SyscallResult {
+    // Not even an empty message is taken for an empty buffer (`sock_read_iter`).
+    if iov.total == 0 {
+        return Ok(0);
+    }
+    Ok(transfer::receive(t, sock, iov, flags_for(blocking)).await?.len as u64)
+}
+
+/// write(2) of a socket.
+///
+/// # Errors
+/// As send(2).
+pub(crate) async fn write(t: &mut CurrentTask, sock: &Sock, iov: &IoVec, blocking: Blocking) -> SyscallResult {
+    let call = SendCall { iov: iov.clone(), to: None, flags: flags_for(blocking), ancillary: Ancillary::default() };
+    Ok(transfer::send(t, sock, call).await? as u64)
 }
 
 fn descriptor_limit(t: &CurrentTask) -> u64 {

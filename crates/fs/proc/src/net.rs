@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
-use moat_vfs::generated::{Entry, Listing, Made, TextFile};
+use moat_kernel::kernel;
+use moat_vfs::Credentials;
+use moat_vfs::generated::{Entry, Listing, Made, Text, TextFile};
 use moat_vfs::inode::Inode;
+use moat_vfs::socket::registry::{self, NetText};
 
 use crate::fs::Core;
 use crate::root;
@@ -27,6 +30,15 @@ lo:       0       0    0    0    0     0          0         0        0       0  
         .to_vec()
 }
 
+/// A file that an address family has registered.
+struct Registered(NetText);
+
+impl Text for Registered {
+    fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
+        Ok((self.0)(kernel().root_namespaces.net_id))
+    }
+}
+
 struct NetDir {
     core: Core,
 }
@@ -37,8 +49,11 @@ pub(crate) fn dir(core: &Core) -> Arc<dyn Inode> {
 
 impl Listing for NetDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
-        let (name, make) = FILES.iter().find(|(n, _)| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Made(*make)))
+        if let Some((name, make)) = FILES.iter().find(|(n, _)| n.as_bytes() == name) {
+            return Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Made(*make)));
+        }
+        let (name, text) = registry::net_text(name).ok_or(Errno::ENOENT)?;
+        Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Registered(text)))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
@@ -47,6 +62,6 @@ impl Listing for NetDir {
             ino: self.core.ino(("net", name)),
             file_type: FileType::Regular,
         };
-        Ok(FILES.iter().map(|(n, _)| entry(n)).collect())
+        Ok(FILES.iter().map(|(n, _)| *n).chain(registry::net_texts()).map(entry).collect())
     }
 }

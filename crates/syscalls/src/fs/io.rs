@@ -17,6 +17,8 @@ use moat_sync::Listener;
 use moat_vfs::file::SyncKind;
 use moat_vfs::{OpenFile, Seekable};
 
+use crate::net::{self, Sock};
+
 /// Bytes moved at a time through the scratch buffer.
 const CHUNK: usize = 128 * 1024;
 /// The largest message that is passed to a socket or device in one piece.
@@ -199,6 +201,9 @@ fn reads_on(f: &OpenFile) -> bool {
 /// EBADF, EAGAIN, EFAULT, ESPIPE and those of the file; an interruption. None once a byte has been read.
 pub(crate) async fn read(t: &mut CurrentTask, f: &Arc<OpenFile>, iov: &IoVec, at: At, blocking: Blocking) -> SyscallResult {
     f.check_readable()?;
+    if let Some(sock) = Sock::of(f) {
+        return net::read(t, &sock, iov, blocking).await;
+    }
     let mut ready = None;
     let mut done = 0;
     loop {
@@ -269,6 +274,9 @@ pub(crate) async fn write(
     blocking: Blocking,
 ) -> SyscallResult {
     f.check_writable()?;
+    if let Some(sock) = Sock::of(f) {
+        return net::write(t, &sock, iov, blocking).await;
+    }
     let mut ready = None;
     let mut done = 0;
     let result = loop {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use moat_abi::fs::{FileType, OpenFlags, S_IALLUGO};
 use moat_abi::socket::MsgFlags;
@@ -9,7 +10,7 @@ use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
-use super::{Outgoing, Socket, registry};
+use super::{BufferSide, Outgoing, Socket, registry};
 use crate::anon::Pseudo;
 use crate::caller::{Caller, now};
 use crate::cred::Credentials;
@@ -55,6 +56,11 @@ impl File for SocketFile {
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
         Some(self.socket.core().queue())
+    }
+
+    fn timeout(&self, events: PollEvents) -> Option<Duration> {
+        let side = if events.intersects(PollEvents::READ_READY) { BufferSide::Receive } else { BufferSide::Send };
+        self.socket.core().timeout(side)
     }
 
     fn ioctl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {

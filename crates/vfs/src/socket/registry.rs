@@ -69,11 +69,11 @@ pub fn net_texts() -> Vec<&'static str> {
     tables().read().texts.keys().copied().collect()
 }
 
-/// What makes a file of /proc/net.
+/// A file of /proc/net: its name and what makes it.
 #[must_use]
-pub fn net_text(name: &[u8]) -> Option<NetText> {
+pub fn net_text(name: &[u8]) -> Option<(&'static str, NetText)> {
     let t = tables().read();
-    t.texts.iter().find(|(n, _)| n.as_bytes() == name).map(|(_, text)| *text)
+    t.texts.iter().find(|(n, _)| n.as_bytes() == name).map(|(n, text)| (*n, *text))
 }
 
 fn family(number: u16) -> Result<Family> {

@@ -1,0 +1,353 @@
+//! Options of levels IP, IPV6, TCP and UDP: ip(7), ipv6(7), tcp(7), udp(7).
+//!
+//! Most steer packets, of which there are none here: they are checked as Linux does, kept and shown again.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use moat_abi::cap::Cap;
+use moat_abi::socket as abi;
+use moat_abi::socket::{AF_INET6, IpMreq, IpMreqn, Ipv6Mreq, SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP};
+use moat_abi::{Errno, Result};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::Caller;
+use zerocopy::FromBytes;
+
+use crate::address::is_local;
+use crate::tcp::MSS;
+
+/// Which protocol's options there are besides those of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// An option that is a number: its starting value and the least and largest that is taken.
+struct Number {
+    level: u32,
+    name: u32,
+    default: i32,
+    min: i32,
+    max: i32,
+}
+
+const fn number(level: u32, name: u32, default: i32, min: i32, max: i32) -> Number {
+    Number { level, name, default, min, max }
+}
+
+const fn any(level: u32, name: u32, default: i32) -> Number {
+    number(level, name, default, i32::MIN, i32::MAX)
+}
+
+/// On or off: any value but 0 is shown as 1.
+const fn flag(level: u32, name: u32, default: i32) -> Number {
+    number(level, name, default, 0, 1)
+}
+
+const NUMBERS: &[Number] = &[
+    any(SOL_IP, abi::IP_TOS, 0),
+    number(SOL_IP, abi::IP_TTL, 64, -1, 255),
+    flag(SOL_IP, abi::IP_RECVOPTS, 0),
+    flag(SOL_IP, abi::IP_RETOPTS, 0),
+    flag(SOL_IP, abi::IP_PKTINFO, 0),
+    number(SOL_IP, abi::IP_MTU_DISCOVER, 1, 0, 5),
+    flag(SOL_IP, abi::IP_RECVERR, 0),
+    flag(SOL_IP, abi::IP_RECVTTL, 0),
+    flag(SOL_IP, abi::IP_RECVTOS, 0),
+    flag(SOL_IP, abi::IP_FREEBIND, 0),
+    flag(SOL_IP, abi::IP_TRANSPARENT, 0),
+    flag(SOL_IP, abi::IP_ORIGDSTADDR, 0),
+    number(SOL_IP, abi::IP_MINTTL, 0, 0, 255),
+    flag(SOL_IP, abi::IP_BIND_ADDRESS_NO_PORT, 0),
+    number(SOL_IP, abi::IP_MULTICAST_TTL, 1, -1, 255),
+    flag(SOL_IP, abi::IP_MULTICAST_LOOP, 1),
+    flag(SOL_IP, abi::IP_MULTICAST_ALL, 1),
+    number(SOL_IPV6, abi::IPV6_UNICAST_HOPS, 64, -1, 255),
+    number(SOL_IPV6, abi::IPV6_MULTICAST_HOPS, 1, -1, 255),
+    flag(SOL_IPV6, abi::IPV6_MULTICAST_LOOP, 1),
+    number(SOL_IPV6, abi::IPV6_MULTICAST_IF, 0, 0, 1),
+    number(SOL_IPV6, abi::IPV6_MTU_DISCOVER, 1, 0, 5),
+    flag(SOL_IPV6, abi::IPV6_RECVERR, 0),
+    flag(SOL_IPV6, abi::IPV6_V6ONLY, 0),
+    flag(SOL_IPV6, abi::IPV6_RECVPKTINFO, 0),
+    flag(SOL_IPV6, abi::IPV6_RECVHOPLIMIT, 0),
+    flag(SOL_IPV6, abi::IPV6_RECVTCLASS, 0),
+    number(SOL_IPV6, abi::IPV6_TCLASS, 0, -1, 255),
+    flag(SOL_IPV6, abi::IPV6_TRANSPARENT, 0),
+    flag(SOL_IPV6, abi::IPV6_FREEBIND, 0),
+    flag(SOL_TCP, abi::TCP_NODELAY, 0),
+    flag(SOL_TCP, abi::TCP_CORK, 0),
+    number(SOL_TCP, abi::TCP_KEEPIDLE, 7200, 1, 32767),
+    number(SOL_TCP, abi::TCP_KEEPINTVL, 75, 1, 32767),
+    number(SOL_TCP, abi::TCP_KEEPCNT, 9, 1, 127),
+    number(SOL_TCP, abi::TCP_SYNCNT, 6, 1, 127),
+    any(SOL_TCP, abi::TCP_LINGER2, 60),
+    any(SOL_TCP, abi::TCP_DEFER_ACCEPT, 0),
+    any(SOL_TCP, abi::TCP_WINDOW_CLAMP, 0),
+    any(SOL_TCP, abi::TCP_QUICKACK, 1),
+    flag(SOL_TCP, abi::TCP_THIN_LINEAR_TIMEOUTS, 0),
+    number(SOL_TCP, abi::TCP_USER_TIMEOUT, 0, 0, i32::MAX),
+    any(SOL_TCP, abi::TCP_FASTOPEN, 0),
+    flag(SOL_TCP, abi::TCP_FASTOPEN_CONNECT, 0),
+    any(SOL_TCP, abi::TCP_TIMESTAMP, 0),
+    any(SOL_TCP, abi::TCP_NOTSENT_LOWAT, 0),
+    number(SOL_TCP, abi::TCP_SAVE_SYN, 0, 0, 2),
+    number(SOL_TCP, abi::TCP_INQ, 0, 0, 1),
+    flag(SOL_UDP, abi::UDP_CORK, 0),
+    flag(SOL_UDP, abi::UDP_GRO, 0),
+    number(SOL_UDP, abi::UDP_SEGMENT, 0, 0, 65535),
+];
+
+/// Groups that one socket may join (`net.ipv4.igmp_max_memberships`).
+const MOST_GROUPS: usize = 20;
+const CONGESTION: &[&[u8]] = &[b"cubic", b"reno"];
+
+#[derive(Clone, Default)]
+struct Values {
+    numbers: BTreeMap<(u32, u32), i32>,
+    max_segment: i32,
+    congestion: usize,
+    groups: Vec<IpAddr>,
+    multicast_if: [u8; 4],
+}
+
+/// The options of one socket.
+pub struct InetOptions {
+    family: u16,
+    values: Mutex<Values>,
+}
+
+fn find(level: u32, name: u32) -> Result<&'static Number> {
+    NUMBERS.iter().find(|n| n.level == level && n.name == name).ok_or(Errno::ENOPROTOOPT)
+}
+
+impl InetOptions {
+    /// The options of a new socket.
+    #[must_use]
+    pub fn new(family: u16) -> InetOptions {
+        InetOptions { family, values: Mutex::new(LockClass::Leaf, Values::default()) }
+    }
+
+    /// Those of a connection that this listening socket takes.
+    #[must_use]
+    pub fn inherit(&self) -> InetOptions {
+        let values = Values { groups: Vec::new(), ..self.values.lock().clone() };
+        InetOptions { family: self.family, values: Mutex::new(LockClass::Leaf, values) }
+    }
+
+    /// The value of an option that is a number.
+    #[must_use]
+    pub fn number(&self, level: u32, name: u32) -> i32 {
+        let set = self.values.lock().numbers.get(&(level, name)).copied();
+        set.or_else(|| find(level, name).ok().map(|n| n.default)).unwrap_or(0)
+    }
+
+    /// IPV6_V6ONLY; an AF_INET socket has nothing to do with it.
+    #[must_use]
+    pub fn v6_only(&self) -> bool {
+        self.family == AF_INET6 && self.number(SOL_IPV6, abi::IPV6_V6ONLY) != 0
+    }
+
+    /// IP_FREEBIND, IP_TRANSPARENT: addresses that are nowhere can be bound.
+    #[must_use]
+    pub fn may_bind_anything(&self) -> bool {
+        self.number(SOL_IP, abi::IP_FREEBIND) != 0
+            || self.number(SOL_IP, abi::IP_TRANSPARENT) != 0
+            || self.number(SOL_IPV6, abi::IPV6_FREEBIND) != 0
+    }
+
+    fn check_level(&self, protocol: Protocol, level: u32) -> Result<()> {
+        let fine = match level {
+            SOL_IP => true,
+            SOL_IPV6 => self.family == AF_INET6,
+            SOL_TCP => protocol == Protocol::Tcp,
+            SOL_UDP => protocol == Protocol::Udp,
+            _ => false,
+        };
+        if fine { Ok(()) } else { Err(Errno::ENOPROTOOPT) }
+    }
+
+    /// getsockopt(2).
+    ///
+    /// # Errors
+    /// ENOPROTOOPT; ENOTCONN for what only a connection has.
+    pub fn get(&self, protocol: Protocol, level: u32, name: u32, room: usize, connected: bool) -> Result<Vec<u8>> {
+        self.check_level(protocol, level)?;
+        let value = match (level, name) {
+            (SOL_IP, abi::IP_MTU) | (SOL_IPV6, abi::IPV6_MTU) => {
+                if !connected {
+                    return Err(Errno::ENOTCONN);
+                }
+                65536
+            }
+            (SOL_IP, abi::IP_OPTIONS) => return Ok(Vec::new()),
+            (SOL_IP, abi::IP_MULTICAST_IF) => return Ok(self.values.lock().multicast_if.to_vec()),
+            (SOL_TCP, abi::TCP_MAXSEG) => match self.values.lock().max_segment {
+                _ if connected => MSS.cast_signed(),
+                0 => 536,
+                n => n,
+            },
+            (SOL_TCP, abi::TCP_CONGESTION) => {
+                let mut text = CONGESTION.get(self.values.lock().congestion).map_or_else(Vec::new, |c| c.to_vec());
+                text.resize(16, 0);
+                return Ok(text);
+            }
+            (SOL_TCP, abi::TCP_ULP) => return Ok(Vec::new()),
+            _ => self.shown(level, name)?,
+        };
+        // A small non-negative value fits the one byte that old callers of IP have.
+        if level == SOL_IP && room > 0 && room < 4 && let Ok(byte) = u8::try_from(value) {
+            return Ok(vec![byte]);
+        }
+        Ok(value.to_ne_bytes().to_vec())
+    }
+
+    fn shown(&self, level: u32, name: u32) -> Result<i32> {
+        let spec = find(level, name)?;
+        let value = self.number(level, name);
+        Ok(if value == -1 && spec.min == -1 { spec.default } else { value })
+    }
+
+    /// setsockopt(2). `bound`: the socket has an address.
+    ///
+    /// # Errors
+    /// ENOPROTOOPT, EINVAL, EPERM; ENODEV, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS for multicast groups.
+    pub fn set(&self, protocol: Protocol, caller: &dyn Caller, level: u32, name: u32, value: &[u8], bound: bool) -> Result<()> {
+        self.check_level(protocol, level)?;
+        match (level, name) {
+            (SOL_IP, abi::IP_ADD_MEMBERSHIP | abi::IP_DROP_MEMBERSHIP) => return self.change_group(name == abi::IP_ADD_MEMBERSHIP, v4_group(value)?),
+            (SOL_IPV6, abi::IPV6_ADD_MEMBERSHIP | abi::IPV6_DROP_MEMBERSHIP) => {
+                return self.change_group(name == abi::IPV6_ADD_MEMBERSHIP, v6_group(value)?);
+            }
+            (SOL_IP, abi::IP_MULTICAST_IF) => return self.set_multicast_if(value),
+            (SOL_TCP, abi::TCP_CONGESTION) => {
+                let text = value.split(|b| *b == 0).next().unwrap_or_default();
+                let at = CONGESTION.iter().position(|c| *c == text).ok_or(Errno::ENOENT)?;
+                self.values.lock().congestion = at;
+                return Ok(());
+            }
+            (SOL_TCP, abi::TCP_ULP) => return Err(Errno::ENOENT),
+            (SOL_TCP, abi::TCP_REPAIR) => return Err(Errno::EPERM),
+            _ => {}
+        }
+        let number = match value {
+            [byte] | [byte, _] | [byte, _, _] if level == SOL_IP => i32::from(*byte),
+            _ => value.first_chunk().map(|b| i32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)?,
+        };
+        if level == SOL_TCP && name == abi::TCP_MAXSEG {
+            if number != 0 && !(88..=32767).contains(&number) {
+                return Err(Errno::EINVAL);
+            }
+            self.values.lock().max_segment = number;
+            return Ok(());
+        }
+        if name == abi::IPV6_V6ONLY && level == SOL_IPV6 && bound {
+            return Err(Errno::EINVAL);
+        }
+        if matches!((level, name), (SOL_IP, abi::IP_TRANSPARENT) | (SOL_IPV6, abi::IPV6_TRANSPARENT))
+            && number != 0
+            && !caller.creds().has_cap(Cap::NET_ADMIN)
+            && !caller.creds().has_cap(Cap::NET_RAW)
+        {
+            return Err(Errno::EPERM);
+        }
+        self.set_number(level, name, number)
+    }
+
+    fn set_number(&self, level: u32, name: u32, value: i32) -> Result<()> {
+        let spec = find(level, name)?;
+        let value = if (spec.min, spec.max) == (0, 1) && name != abi::TCP_INQ { i32::from(value != 0) } else { value };
+        let zero_ttl = (level, name) == (SOL_IP, abi::IP_TTL) && value == 0;
+        if value < spec.min || value > spec.max || zero_ttl {
+            return Err(Errno::EINVAL);
+        }
+        self.values.lock().numbers.insert((level, name), value);
+        Ok(())
+    }
+
+    fn change_group(&self, join: bool, group: IpAddr) -> Result<()> {
+        let groups = &mut self.values.lock().groups;
+        let at = groups.iter().position(|g| *g == group);
+        match (join, at) {
+            (true, Some(_)) => Err(Errno::EADDRINUSE),
+            (true, None) if groups.len() >= MOST_GROUPS => Err(Errno::ENOBUFS),
+            (true, None) => {
+                groups.push(group);
+                Ok(())
+            }
+            (false, None) => Err(Errno::EADDRNOTAVAIL),
+            (false, Some(at)) => {
+                groups.remove(at);
+                Ok(())
+            }
+        }
+    }
+
+    fn set_multicast_if(&self, value: &[u8]) -> Result<()> {
+        let (address, index) = if let Ok((m, _)) = IpMreqn::read_from_prefix(value) {
+            (m.imr_address, m.imr_ifindex)
+        } else if let Ok((m, _)) = IpMreq::read_from_prefix(value) {
+            (m.imr_interface, 0)
+        } else {
+            (*value.first_chunk().ok_or(Errno::EINVAL)?, 0)
+        };
+        if index > 1 || (index == 0 && address != [0; 4] && !is_local(Ipv4Addr::from(address).into())) {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        self.values.lock().multicast_if = address;
+        Ok(())
+    }
+}
+
+/// The group of an `ip_mreq` or `ip_mreqn`, whose interface must be `lo`.
+fn v4_group(value: &[u8]) -> Result<IpAddr> {
+    let (group, address, index) = if let Ok((m, _)) = IpMreqn::read_from_prefix(value) {
+        (m.imr_multiaddr, m.imr_address, m.imr_ifindex)
+    } else {
+        let (m, _) = IpMreq::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
+        (m.imr_multiaddr, m.imr_interface, 0)
+    };
+    let group = Ipv4Addr::from(group);
+    if !group.is_multicast() {
+        return Err(Errno::EINVAL);
+    }
+    // No route leads to groups, so the device has to be named.
+    if index != 1 && (index != 0 || !is_local(Ipv4Addr::from(address).into())) {
+        return Err(Errno::ENODEV);
+    }
+    Ok(group.into())
+}
+
+fn v6_group(value: &[u8]) -> Result<IpAddr> {
+    let (m, _) = Ipv6Mreq::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
+    let group = Ipv6Addr::from(m.ipv6mr_multiaddr);
+    if !group.is_multicast() {
+        return Err(Errno::EINVAL);
+    }
+    if m.ipv6mr_ifindex == 1 { Ok(group.into()) } else { Err(Errno::ENODEV) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moat_abi::socket::AF_INET;
+    use moat_vfs::KernelCaller;
+
+    #[test]
+    fn numbers_are_checked_and_shown() {
+        let o = InetOptions::new(AF_INET);
+        let root = KernelCaller::root();
+        let set = |level, name, value: i32| o.set(Protocol::Tcp, &root, level, name, &value.to_ne_bytes(), false);
+        let get = |level, name| o.get(Protocol::Tcp, level, name, 4, false);
+        assert_eq!(set(SOL_TCP, abi::TCP_NODELAY, 7), Ok(()));
+        assert_eq!(get(SOL_TCP, abi::TCP_NODELAY), Ok(1i32.to_ne_bytes().to_vec()));
+        assert_eq!(set(SOL_TCP, abi::TCP_KEEPCNT, 128), Err(Errno::EINVAL));
+        assert_eq!((set(SOL_IP, abi::IP_TTL, -1), get(SOL_IP, abi::IP_TTL)), (Ok(()), Ok(64i32.to_ne_bytes().to_vec())));
+        assert_eq!(set(SOL_IP, abi::IP_TTL, 0), Err(Errno::EINVAL));
+        assert_eq!(get(SOL_UDP, abi::UDP_CORK), Err(Errno::ENOPROTOOPT));
+        assert_eq!(set(SOL_IPV6, abi::IPV6_V6ONLY, 1), Err(Errno::ENOPROTOOPT));
+        assert_eq!(o.get(Protocol::Tcp, SOL_IP, abi::IP_TTL, 1, false), Ok(vec![64]));
+    }
+}

@@ -1,0 +1,337 @@
+//! Who has which port: bind conflicts, automatic ports, the search for a receiver.
+//!
+//! Source: `inet_csk_bind_conflict`, `inet_rcv_saddr_equal`, `compute_score` of Linux's `net/ipv4`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use moat_abi::cap::Cap;
+use moat_abi::{Errno, Result};
+use moat_kernel::task::current::from_caller;
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::Caller;
+
+use crate::tcp::TcpSocket;
+use crate::udp::UdpSocket;
+
+/// Automatic ports (`net.ipv4.ip_local_port_range`).
+const FIRST_AUTOMATIC: u16 = 32768;
+const LAST_AUTOMATIC: u16 = 60999;
+/// Ports below need CAP_NET_BIND_SERVICE (`net.ipv4.ip_unprivileged_port_start`).
+const FIRST_UNPRIVILEGED: u16 = 1024;
+
+/// The address part of a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The address; the any address takes all of its family.
+    pub ip: IpAddr,
+    /// `::` of a socket that takes IPv4 as well.
+    pub dual: bool,
+}
+
+impl Place {
+    fn covers(self, ip: IpAddr) -> bool {
+        self.dual || self.ip == ip || (self.ip.is_unspecified() && self.ip.is_ipv4() == ip.is_ipv4())
+    }
+
+    fn overlaps(self, other: Place) -> bool {
+        self.dual || other.dual || self.covers(other.ip) || other.covers(self.ip)
+    }
+}
+
+/// What decides whether two sockets may share a port.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Sharing {
+    pub reuse_address: bool,
+    pub reuse_port: bool,
+    /// Only one user's sockets share by SO_REUSEPORT.
+    pub uid: u32,
+}
+
+/// A socket's binding.
+pub struct Binding<S> {
+    place: Place,
+    sharing: Sharing,
+    /// A listening TCP socket shares its address with nobody but by SO_REUSEPORT.
+    listening: bool,
+    /// The only peer that a connected datagram socket takes messages of.
+    peer: Option<SocketAddr>,
+    socket: Weak<S>,
+}
+
+/// The ports of one protocol.
+pub struct Ports<S> {
+    by_port: HashMap<u16, BTreeMap<u64, Binding<S>>>,
+    /// Listening sockets, so that they are found among many connections.
+    listeners: HashMap<u16, Vec<u64>>,
+    next: u16,
+}
+
+impl<S> Default for Ports<S> {
+    fn default() -> Self {
+        Ports { by_port: HashMap::new(), listeners: HashMap::new(), next: FIRST_AUTOMATIC }
+    }
+}
+
+impl<S> Ports<S> {
+    /// Binds a socket, known by `id`; port 0 takes a free one. Gives the port.
+    ///
+    /// # Errors
+    /// EADDRINUSE.
+    pub fn bind(&mut self, id: u64, socket: &Weak<S>, place: Place, port: u16, sharing: Sharing) -> Result<u16> {
+        let port = if port == 0 { self.free_port().ok_or(Errno::EADDRINUSE)? } else { port };
+        if self.conflicts(id, place, port, sharing, false) {
+            return Err(Errno::EADDRINUSE);
+        }
+        self.insert(id, socket, place, port, sharing);
+        Ok(port)
+    }
+
+    /// Enters a binding that can't conflict: that of an accepted connection.
+    pub fn insert(&mut self, id: u64, socket: &Weak<S>, place: Place, port: u16, sharing: Sharing) {
+        let binding = Binding { place, sharing, listening: false, peer: None, socket: socket.clone() };
+        self.by_port.entry(port).or_default().insert(id, binding);
+    }
+
+    /// A port that nobody has.
+    fn free_port(&mut self) -> Option<u16> {
+        let count = LAST_AUTOMATIC - FIRST_AUTOMATIC + 1;
+        for _ in 0..count {
+            let port = self.next;
+            self.next = if port >= LAST_AUTOMATIC { FIRST_AUTOMATIC } else { port + 1 };
+            if !self.by_port.contains_key(&port) {
+                return Some(port);
+            }
+        }
+        None
+    }
+
+    fn conflicts(&self, id: u64, place: Place, port: u16, new: Sharing, listening: bool) -> bool {
+        let Some(bindings) = self.by_port.get(&port) else { return false };
+        bindings.iter().filter(|(i, b)| **i != id && b.place.overlaps(place)).any(|(_, b)| {
+            let old = b.sharing;
+            let by_address = old.reuse_address && new.reuse_address && !b.listening && !listening;
+            let by_port = old.reuse_port && new.reuse_port && old.uid == new.uid;
+            // A connection that was accepted does not stand in the way of its listener's successor.
+            !by_address && !by_port && !(listening && !b.listening && old.reuse_address && new.reuse_address)
+        })
+    }
+
+    /// Marks a bound socket as listening.
+    ///
+    /// # Errors
+    /// EADDRINUSE if another one listens there.
+    pub fn listen(&mut self, id: u64, port: u16, sharing: Sharing) -> Result<()> {
+        let Some(binding) = self.by_port.get_mut(&port).and_then(|b| b.get_mut(&id)) else { return Err(Errno::EINVAL) };
+        binding.sharing = sharing;
+        let place = binding.place;
+        if self.conflicts(id, place, port, sharing, true) {
+            return Err(Errno::EADDRINUSE);
+        }
+        if let Some(b) = self.by_port.get_mut(&port).and_then(|b| b.get_mut(&id)) {
+            b.listening = true;
+        }
+        let listeners = self.listeners.entry(port).or_default();
+        if !listeners.contains(&id) {
+            listeners.push(id);
+        }
+        Ok(())
+    }
+
+    /// Takes back [`Ports::listen`].
+    pub fn stop_listening(&mut self, id: u64, port: u16) {
+        if let Some(b) = self.by_port.get_mut(&port).and_then(|b| b.get_mut(&id)) {
+            b.listening = false;
+        }
+        if let Some(l) = self.listeners.get_mut(&port) {
+            l.retain(|i| *i != id);
+            if l.is_empty() {
+                self.listeners.remove(&port);
+            }
+        }
+    }
+
+    /// Narrows a binding to a local address and a peer, or widens it again.
+    pub fn connect(&mut self, id: u64, port: u16, place: Place, peer: Option<SocketAddr>) {
+        if let Some(b) = self.by_port.get_mut(&port).and_then(|b| b.get_mut(&id)) {
+            b.place = place;
+            b.peer = peer;
+        }
+    }
+
+    /// Gives up a binding.
+    pub fn unbind(&mut self, id: u64, port: u16) {
+        self.stop_listening(id, port);
+        if let Some(bindings) = self.by_port.get_mut(&port) {
+            bindings.remove(&id);
+            if bindings.is_empty() {
+                self.by_port.remove(&port);
+            }
+        }
+    }
+
+    /// The listening socket for an address: one bound to it before one bound to any; by turns among equals.
+    #[must_use]
+    pub fn listener(&self, to: SocketAddr) -> Option<Arc<S>> {
+        static TURN: AtomicU32 = AtomicU32::new(0);
+        let ids = self.listeners.get(&to.port())?;
+        let bindings = self.by_port.get(&to.port())?;
+        let fitting = || ids.iter().filter_map(|id| bindings.get(id)).filter(|b| b.place.covers(to.ip()));
+        let best = fitting().map(|b| score(b, to.ip())).max()?;
+        let equals: Vec<_> = fitting().filter(|b| score(b, to.ip()) == best).collect();
+        let turn = if equals.len() > 1 { TURN.fetch_add(1, Ordering::Relaxed) as usize } else { 0 };
+        equals.get(turn % equals.len().max(1))?.socket.upgrade()
+    }
+
+    /// The datagram socket that takes a message `from` one address `to` another: the closest fit, the newest among equals.
+    #[must_use]
+    pub fn receiver(&self, from: SocketAddr, to: SocketAddr) -> Option<Arc<S>> {
+        let bindings = self.by_port.get(&to.port())?;
+        let fitting = bindings.values().filter(|b| b.place.covers(to.ip()) && b.peer.is_none_or(|p| p == from));
+        fitting.max_by_key(|b| (b.peer.is_some(), score(b, to.ip())))?.socket.upgrade()
+    }
+
+    /// All sockets, for /proc/net.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<Arc<S>> {
+        self.by_port.values().flat_map(BTreeMap::values).filter_map(|b| b.socket.upgrade()).collect()
+    }
+}
+
+/// How closely a binding fits an address that it covers.
+fn score<S>(b: &Binding<S>, ip: IpAddr) -> u8 {
+    match b.place {
+        p if p.ip == ip => 2,
+        p if p.ip.is_ipv4() == ip.is_ipv4() && !p.dual => 1,
+        _ => 0,
+    }
+}
+
+/// The internet side of a network namespace.
+pub struct Net {
+    /// The namespace's id.
+    pub id: u64,
+    /// TCP's ports.
+    pub tcp: Mutex<Ports<TcpSocket>>,
+    /// UDP's ports.
+    pub udp: Mutex<Ports<UdpSocket>>,
+}
+
+fn nets() -> &'static Mutex<HashMap<u64, Weak<Net>>> {
+    static NETS: OnceLock<Mutex<HashMap<u64, Weak<Net>>>> = OnceLock::new();
+    NETS.get_or_init(|| Mutex::new(LockClass::Table, HashMap::new()))
+}
+
+impl Net {
+    /// The namespace of the caller; it lives as long as it has sockets.
+    #[must_use]
+    pub fn of(caller: &dyn Caller) -> Arc<Net> {
+        Net::get(from_caller(caller).map_or(0, |t| t.namespaces().net_id))
+    }
+
+    fn get(id: u64) -> Arc<Net> {
+        let mut nets = nets().lock();
+        if let Some(net) = nets.get(&id).and_then(Weak::upgrade) {
+            return net;
+        }
+        nets.retain(|_, n| n.strong_count() > 0);
+        let net = Arc::new(Net {
+            id,
+            tcp: Mutex::new(LockClass::Table, Ports::default()),
+            udp: Mutex::new(LockClass::Table, Ports::default()),
+        });
+        nets.insert(id, Arc::downgrade(&net));
+        net
+    }
+
+    /// A namespace that has sockets.
+    #[must_use]
+    pub fn existing(id: u64) -> Option<Arc<Net>> {
+        nets().lock().get(&id).and_then(Weak::upgrade)
+    }
+}
+
+/// EACCES if the caller may not have a port.
+///
+/// # Errors
+/// EACCES.
+pub fn check_privilege(caller: &dyn Caller, port: u16) -> Result<()> {
+    if port != 0 && port < FIRST_UNPRIVILEGED && !caller.creds().has_cap(Cap::NET_BIND_SERVICE) {
+        return Err(Errno::EACCES);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO: Sharing = Sharing { reuse_address: false, reuse_port: false, uid: 0 };
+    const ADDRESS: Sharing = Sharing { reuse_address: true, ..NO };
+    const PORT: Sharing = Sharing { reuse_port: true, ..NO };
+
+    fn place(ip: &str, dual: bool) -> Place {
+        Place { ip: ip.parse().unwrap(), dual }
+    }
+
+    fn bind(p: &mut Ports<u8>, id: u64, ip: &str, port: u16, sharing: Sharing) -> Result<u16> {
+        p.bind(id, &Weak::new(), place(ip, ip == "::"), port, sharing)
+    }
+
+    #[test]
+    fn addresses_that_overlap_conflict() {
+        let mut p = Ports::default();
+        assert_eq!(bind(&mut p, 1, "127.0.0.1", 5000, NO), Ok(5000));
+        assert_eq!(bind(&mut p, 2, "127.0.0.2", 5000, NO), Ok(5000));
+        assert_eq!(bind(&mut p, 3, "0.0.0.0", 5000, NO), Err(Errno::EADDRINUSE));
+        assert_eq!(bind(&mut p, 3, "::1", 5000, NO), Ok(5000));
+        assert_eq!(bind(&mut p, 4, "::", 5000, NO), Err(Errno::EADDRINUSE));
+        p.unbind(1, 5000);
+        assert_eq!(bind(&mut p, 4, "127.0.0.1", 5000, NO), Ok(5000));
+    }
+
+    #[test]
+    fn reuse_needs_both_and_no_listener() {
+        let mut p = Ports::default();
+        assert_eq!(bind(&mut p, 1, "0.0.0.0", 80, ADDRESS), Ok(80));
+        assert_eq!(bind(&mut p, 2, "0.0.0.0", 80, NO), Err(Errno::EADDRINUSE));
+        assert_eq!(bind(&mut p, 2, "0.0.0.0", 80, ADDRESS), Ok(80));
+        assert_eq!(p.listen(1, 80, ADDRESS), Ok(()));
+        assert_eq!(p.listen(2, 80, ADDRESS), Err(Errno::EADDRINUSE));
+        assert_eq!(bind(&mut p, 3, "0.0.0.0", 80, ADDRESS), Err(Errno::EADDRINUSE));
+        assert_eq!(bind(&mut p, 4, "0.0.0.0", 81, PORT), Ok(81));
+        assert_eq!((p.listen(4, 81, PORT), bind(&mut p, 5, "0.0.0.0", 81, PORT)), (Ok(()), Ok(81)));
+        assert_eq!(p.listen(5, 81, PORT), Ok(()));
+        assert_eq!(bind(&mut p, 6, "0.0.0.0", 81, Sharing { uid: 1, ..PORT }), Err(Errno::EADDRINUSE));
+    }
+
+    #[test]
+    fn the_closest_listener_is_found() {
+        let mut p: Ports<&str> = Ports::default();
+        let (any, exact) = (Arc::new("any"), Arc::new("exact"));
+        p.bind(1, &Arc::downgrade(&any), place("::", true), 80, ADDRESS).unwrap();
+        p.listen(1, 80, ADDRESS).unwrap();
+        let to = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 80);
+        assert_eq!(p.listener(to("127.0.0.1")).as_deref(), Some(&"any"));
+        p.bind(2, &Arc::downgrade(&exact), place("::1", false), 80, ADDRESS).unwrap_err();
+        p.stop_listening(1, 80);
+        assert!(p.listener(to("127.0.0.1")).is_none());
+        p.bind(2, &Arc::downgrade(&exact), place("::1", false), 80, ADDRESS).unwrap();
+        p.listen(2, 80, ADDRESS).unwrap();
+        assert_eq!(p.listener(to("::1")).as_deref(), Some(&"exact"));
+    }
+
+    #[test]
+    fn automatic_ports_run_out() {
+        let mut p = Ports::default();
+        for id in 0..u64::from(LAST_AUTOMATIC - FIRST_AUTOMATIC) + 1 {
+            bind(&mut p, id, "127.0.0.1", 0, NO).unwrap();
+        }
+        assert_eq!(bind(&mut p, 1 << 40, "127.0.0.1", 0, NO), Err(Errno::EADDRINUSE));
+        p.unbind(7, FIRST_AUTOMATIC + 7);
+        assert_eq!(bind(&mut p, 1 << 40, "127.0.0.1", 0, NO), Ok(FIRST_AUTOMATIC + 7));
+    }
+}

@@ -1,0 +1,394 @@
+//! [`TcpSocket`]: TCP over the loopback, tcp(7).
+//!
+//! - [`end`]: the byte queues. - [`connect`]: making connections. - [`info`]: TCP_INFO.
+
+pub(crate) mod connect;
+pub(crate) mod end;
+mod info;
+
+pub(crate) use info::MSS;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use moat_abi::socket::{
+    IPPROTO_TCP, MsgFlags, SIOCATMARK, SIOCINQ, SIOCOUTQ, SOCK_STREAM, SOL_TCP, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT2, TCP_INFO,
+    TCP_LISTEN, TCP_SYN_SENT, TCP_TIME_WAIT,
+};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::Caller;
+use moat_vfs::socket::{Ancillary, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind};
+
+use crate::address;
+use crate::options::{InetOptions, Protocol};
+use crate::ports::{Net, Sharing};
+use connect::Backlog;
+use end::{SHUT_READ, SHUT_WRITE, TcpEnd};
+
+/// A connection, as one of its sockets holds it.
+pub(crate) struct Connection {
+    peer: Arc<TcpEnd>,
+    addr: SocketAddr,
+    /// connect(2) has said that it stands.
+    announced: bool,
+}
+
+/// Where a socket is in its life.
+pub(crate) enum Phase {
+    Closed,
+    Listening(Backlog),
+    Connecting { to: SocketAddr },
+    Connected(Connection),
+    Released,
+}
+
+/// The own address.
+#[derive(Clone, Copy)]
+pub(crate) struct Bound {
+    addr: SocketAddr,
+    /// By bind(2): stays when a connection ends.
+    by_caller: bool,
+}
+
+pub(crate) struct State {
+    phase: Phase,
+    bound: Option<Bound>,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// After all that was sent.
+    InOrder,
+    /// At once.
+    Reset,
+}
+
+/// A TCP socket.
+pub struct TcpSocket {
+    me: Weak<TcpSocket>,
+    family: u16,
+    net: Arc<Net>,
+    end: Arc<TcpEnd>,
+    options: InetOptions,
+    /// Who made it, for SO_REUSEPORT.
+    uid: u32,
+    state: Mutex<State>,
+}
+
+impl TcpSocket {
+    /// A socket of AF_INET or AF_INET6.
+    pub(crate) fn new(caller: &dyn Caller, family: u16) -> Arc<TcpSocket> {
+        let end = TcpEnd::new(TcpEnd::new_core());
+        TcpSocket::make(family, Net::of(caller), end, InetOptions::new(family), caller.creds().euid, Phase::Closed, None)
+    }
+
+    fn make(family: u16, net: Arc<Net>, end: Arc<TcpEnd>, options: InetOptions, uid: u32, phase: Phase, bound: Option<Bound>) -> Arc<TcpSocket> {
+        Arc::new_cyclic(|me| TcpSocket {
+            me: me.clone(),
+            family,
+            net,
+            end,
+            options,
+            uid,
+            state: Mutex::new(LockClass::Socket, State { phase, bound }),
+        })
+    }
+
+    fn id(&self) -> u64 {
+        self.end.core.ino()
+    }
+
+    fn sharing(&self, caller: &dyn Caller) -> Sharing {
+        self.sharing_by(caller.creds().euid)
+    }
+
+    fn sharing_by(&self, uid: u32) -> Sharing {
+        let core = &self.end.core;
+        Sharing { reuse_address: core.has(CoreFlags::REUSEADDR), reuse_port: core.has(CoreFlags::REUSEPORT), uid }
+    }
+
+    /// The other end, if there is a connection.
+    fn peer(&self) -> Option<Arc<TcpEnd>> {
+        match &self.state.lock().phase {
+            Phase::Connected(c) => Some(c.peer.clone()),
+            _ => None,
+        }
+    }
+
+    fn end_phase(&self, phase: Phase, how: Ending) {
+        match phase {
+            Phase::Listening(backlog) => self.end_backlog(backlog),
+            Phase::Connected(c) => {
+                let unread = self.end.close();
+                if self.end.is_reset() {
+                    return;
+                }
+                if how == Ending::Reset || unread || self.end.core.linger() == Some(0) {
+                    c.peer.take_reset();
+                } else {
+                    c.peer.add_shutdown(SHUT_READ);
+                }
+            }
+            Phase::Closed | Phase::Connecting { .. } | Phase::Released => {}
+        }
+    }
+
+    pub(crate) fn end_with(&self, how: Ending) {
+        let (phase, bound) = {
+            let mut state = self.state.lock();
+            (std::mem::replace(&mut state.phase, Phase::Released), state.bound)
+        };
+        self.end_phase(phase, how);
+        if let Some(b) = bound {
+            self.net.tcp.lock().unbind(self.id(), b.addr.port());
+        }
+    }
+
+    /// Why a send that can't go on fails: the pending error first, then EPIPE (`sk_stream_error`).
+    fn send_error(&self) -> Errno {
+        self.end.core.take_error().err().unwrap_or(Errno::EPIPE)
+    }
+
+    /// The state as `tcpi_state` and /proc/net/tcp show it.
+    pub(crate) fn tcp_state(&self) -> u8 {
+        match &self.state.lock().phase {
+            Phase::Closed | Phase::Released => TCP_CLOSE,
+            Phase::Listening(_) => TCP_LISTEN,
+            Phase::Connecting { .. } => TCP_SYN_SENT,
+            Phase::Connected(_) if self.end.is_reset() => TCP_CLOSE,
+            Phase::Connected(_) => match self.end.shutdown_bits() {
+                0 => TCP_ESTABLISHED,
+                SHUT_READ => TCP_CLOSE_WAIT,
+                SHUT_WRITE => TCP_FIN_WAIT2,
+                _ => TCP_TIME_WAIT,
+            },
+        }
+    }
+
+    /// For /proc/net/tcp: own address, peer's, bytes to read, owner.
+    pub(crate) fn show(&self) -> (SocketAddr, SocketAddr, usize, u32) {
+        let none = SocketAddr::new(address::any(self.family), 0);
+        let state = self.state.lock();
+        let peer = match &state.phase {
+            Phase::Connected(c) => c.addr,
+            Phase::Connecting { to, .. } => *to,
+            _ => none,
+        };
+        let waiting = match &state.phase {
+            Phase::Listening(b) => b.ready.len(),
+            _ => self.end.available(),
+        };
+        (state.bound.map_or(none, |b| b.addr), peer, waiting, self.uid)
+    }
+
+    pub(crate) fn family(&self) -> u16 {
+        self.family
+    }
+
+    fn is_bound(&self) -> bool {
+        self.state.lock().bound.is_some()
+    }
+
+    fn poll_connected(&self, peer: &TcpEnd) -> PollEvents {
+        let mut events = PollEvents::empty();
+        let bits = self.end.shutdown_bits();
+        if self.end.is_over() {
+            events |= PollEvents::HUP;
+        }
+        if bits & SHUT_READ != 0 {
+            events |= PollEvents::READ_READY | PollEvents::RDHUP;
+        }
+        if self.end.available() >= self.end.core.rcvlowat() {
+            events |= PollEvents::READ_READY;
+        }
+        if self.end.has_urgent() {
+            events |= PollEvents::PRI;
+        }
+        if bits & SHUT_WRITE != 0 || peer.has_room(&self.end) {
+            events |= PollEvents::WRITE_READY;
+        }
+        events
+    }
+}
+
+impl Socket for TcpSocket {
+    fn kind(&self) -> SocketKind {
+        SocketKind { family: self.family, socket_type: SOCK_STREAM, protocol: IPPROTO_TCP }
+    }
+
+    fn core(&self) -> &SocketCore {
+        &self.end.core
+    }
+
+    fn bind(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        self.do_bind(caller, addr)
+    }
+
+    fn listen(&self, caller: &dyn Caller, backlog: usize) -> Result<()> {
+        self.do_listen(caller, backlog)
+    }
+
+    fn connect(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        self.do_connect(caller, addr)
+    }
+
+    fn finish_connect(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        match &mut state.phase {
+            Phase::Connecting { .. } => Err(Errno::EAGAIN),
+            Phase::Connected(c) => {
+                c.announced = true;
+                Ok(())
+            }
+            // Without an error it was closed by another thread.
+            _ => self.end.core.take_error().and(Err(Errno::ECONNABORTED)),
+        }
+    }
+
+    fn accept(&self, _caller: &dyn Caller) -> Result<Arc<dyn Socket>> {
+        self.do_accept()
+    }
+
+    fn local_address(&self) -> Result<SockAddr> {
+        let none = SocketAddr::new(address::any(self.family), 0);
+        Ok(address::format(self.family, self.state.lock().bound.map_or(none, |b| b.addr)))
+    }
+
+    fn peer_address(&self) -> Result<SockAddr> {
+        match &self.state.lock().phase {
+            Phase::Connected(c) if !self.end.is_reset() => Ok(address::format(self.family, c.addr)),
+            _ => Err(Errno::ENOTCONN),
+        }
+    }
+
+    fn send(&self, _caller: Option<&dyn Caller>, message: &mut Outgoing<'_>) -> Result<usize> {
+        let peer = match &self.state.lock().phase {
+            Phase::Connected(c) => c.peer.clone(),
+            Phase::Connecting { .. } => return Err(Errno::EAGAIN),
+            _ => return Err(self.send_error()),
+        };
+        if self.end.shutdown_bits() & SHUT_WRITE != 0 || self.end.core.has_error() {
+            return Err(self.send_error());
+        }
+        message.ancillary = Ancillary::default();
+        match peer.push(&self.end, message.data, message.flags.contains(MsgFlags::OOB)) {
+            Err(Errno::ECONNRESET) => {
+                // The bytes travel, and a reset comes back.
+                self.end.take_reset();
+                Ok(message.data.len())
+            }
+            done => done,
+        }
+    }
+
+    fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
+        let peer = match &self.state.lock().phase {
+            Phase::Connected(c) => Some(c.peer.clone()),
+            Phase::Connecting { .. } => return Err(Errno::EAGAIN),
+            _ => None,
+        };
+        if flags.contains(MsgFlags::ERRQUEUE) {
+            return Err(Errno::EAGAIN);
+        }
+        if flags.contains(MsgFlags::OOB) {
+            let byte = self.end.take_urgent(flags).ok_or(Errno::EINVAL)?;
+            let Some(first) = buf.first_mut() else { return Err(Errno::EINVAL) };
+            *first = byte;
+            return Ok(Incoming { flags: MsgFlags::OOB, complete: true, ..Incoming::bytes(1) });
+        }
+        let bits = self.end.shutdown_bits();
+        if let Some(n) = self.end.take(peer.as_deref(), buf, flags) {
+            // Bytes that MSG_TRUNC throws away are counted, not copied.
+            let len = if flags.contains(MsgFlags::TRUNC) && !flags.contains(MsgFlags::PEEK) { 0 } else { n };
+            return Ok(Incoming { len, full_len: n, ..Incoming::default() });
+        }
+        self.end.core.take_error()?;
+        if bits & SHUT_READ != 0 {
+            return Ok(Incoming::default());
+        }
+        Err(if peer.is_some() { Errno::EAGAIN } else { Errno::ENOTCONN })
+    }
+
+    fn is_stream(&self) -> bool {
+        true
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<()> {
+        let peer = {
+            let state = self.state.lock();
+            match &state.phase {
+                Phase::Connected(c) if !self.end.is_reset() => c.peer.clone(),
+                Phase::Listening(_) | Phase::Connecting { .. } => {
+                    drop(state);
+                    if how.reads() {
+                        self.disconnect();
+                    }
+                    return Ok(());
+                }
+                _ => return Err(Errno::ENOTCONN),
+            }
+        };
+        self.end.add_shutdown((if how.reads() { SHUT_READ } else { 0 }) | (if how.writes() { SHUT_WRITE } else { 0 }));
+        if how.writes() {
+            peer.add_shutdown(SHUT_READ);
+        }
+        Ok(())
+    }
+
+    fn get_option(&self, _caller: &dyn Caller, level: u32, name: u32, room: usize) -> Result<Vec<u8>> {
+        if level == SOL_TCP && name == TCP_INFO {
+            return Ok(info::tcp_info(self));
+        }
+        let connected = self.peer().is_some();
+        self.options.get(Protocol::Tcp, level, name, room, connected)
+    }
+
+    fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
+        self.options.set(Protocol::Tcp, caller, level, name, value, self.is_bound())
+    }
+
+    fn is_listening(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Listening(_))
+    }
+
+    fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        let value = match cmd {
+            SIOCINQ | SIOCOUTQ | SIOCATMARK if self.is_listening() => return Err(Errno::EINVAL),
+            SIOCINQ => self.end.available(),
+            // What is sent is with the receiver at once.
+            SIOCOUTQ => 0,
+            SIOCATMARK => usize::from(self.end.has_urgent() && self.end.available() == 0),
+            _ => return Err(Errno::ENOTTY),
+        };
+        caller.write_user(arg, &i32::try_from(value).unwrap_or(i32::MAX).to_ne_bytes())?;
+        Ok(0)
+    }
+
+    fn poll(&self) -> PollEvents {
+        let errors = self.end.core.error_events();
+        let peer = {
+            let state = self.state.lock();
+            match &state.phase {
+                Phase::Listening(b) => {
+                    return errors | if b.ready.is_empty() { PollEvents::empty() } else { PollEvents::READ_READY };
+                }
+                Phase::Connecting { .. } => return errors,
+                Phase::Closed | Phase::Released => {
+                    let mut events = PollEvents::HUP | PollEvents::WRITE_READY | errors;
+                    if !errors.is_empty() || self.end.shutdown_bits() & SHUT_READ != 0 {
+                        events |= PollEvents::READ_READY | PollEvents::RDHUP;
+                    }
+                    return events;
+                }
+                Phase::Connected(c) => c.peer.clone(),
+            }
+        };
+        errors | self.poll_connected(&peer)
+    }
+
+    fn release(&self) {
+        self.end_with(Ending::InOrder);
+    }
+}

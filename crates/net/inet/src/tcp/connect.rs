@@ -1,0 +1,230 @@
+//! Making connections: bind, listen, connect, accept, disconnect.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use moat_abi::socket::{AF_INET6, AF_UNSPEC};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_vfs::Caller;
+use moat_vfs::socket::{Socket, family_of};
+
+use super::end::TcpEnd;
+use super::{Bound, Connection, Phase, TcpSocket};
+use crate::ports::{Place, check_privilege};
+use crate::{address, options};
+
+/// A listening socket's queues.
+pub(crate) struct Backlog {
+    pub(crate) ready: VecDeque<Arc<TcpSocket>>,
+    pub(crate) limit: usize,
+    /// Sockets whose connection waits for room in the queue.
+    waiting: VecDeque<Weak<TcpSocket>>,
+}
+
+impl TcpSocket {
+    fn place(&self, addr: SocketAddr) -> Place {
+        Place { ip: addr.ip(), dual: self.family == AF_INET6 && addr.ip().is_unspecified() && addr.is_ipv6() && !self.options.v6_only() }
+    }
+
+    pub(crate) fn do_bind(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        let addr = address::parse_for_bind(self.family, addr)?;
+        if self.options.v6_only() && addr.is_ipv4() {
+            return Err(Errno::EINVAL);
+        }
+        if !self.options.may_bind_anything() {
+            address::check_bindable(addr.ip())?;
+        }
+        check_privilege(caller, addr.port())?;
+        let mut state = self.state.lock();
+        if state.bound.is_some() || !matches!(state.phase, Phase::Closed) {
+            return Err(Errno::EINVAL);
+        }
+        let port = self.net.tcp.lock().bind(self.id(), &self.me, self.place(addr), addr.port(), self.sharing(caller))?;
+        state.bound = Some(Bound { addr: SocketAddr::new(addr.ip(), port), by_caller: true });
+        Ok(())
+    }
+
+    pub(crate) fn do_listen(&self, caller: &dyn Caller, limit: usize) -> Result<()> {
+        let mut state = self.state.lock();
+        match &mut state.phase {
+            Phase::Listening(b) => {
+                b.limit = limit;
+                return Ok(());
+            }
+            Phase::Closed => {}
+            _ => return Err(Errno::EINVAL),
+        }
+        let mut ports = self.net.tcp.lock();
+        let sharing = self.sharing(caller);
+        let port = match state.bound {
+            Some(b) => b.addr.port(),
+            None => {
+                let addr = SocketAddr::new(address::any(self.family), 0);
+                let port = ports.bind(self.id(), &self.me, self.place(addr), 0, sharing)?;
+                state.bound = Some(Bound { addr: SocketAddr::new(addr.ip(), port), by_caller: false });
+                port
+            }
+        };
+        ports.listen(self.id(), port, sharing)?;
+        state.phase = Phase::Listening(Backlog { ready: VecDeque::new(), limit, waiting: VecDeque::new() });
+        Ok(())
+    }
+
+    pub(crate) fn do_accept(&self) -> Result<Arc<dyn Socket>> {
+        let (socket, next) = {
+            let mut state = self.state.lock();
+            let Phase::Listening(backlog) = &mut state.phase else { return Err(Errno::EINVAL) };
+            let socket = backlog.ready.pop_front().ok_or(Errno::EAGAIN)?;
+            (socket, backlog.waiting.pop_front())
+        };
+        if let Some(client) = next.and_then(|c| c.upgrade())
+            && let Some(me) = self.me.upgrade()
+        {
+            client.go_on_connecting(&me);
+        }
+        Ok(socket)
+    }
+
+    pub(crate) fn do_connect(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        if family_of(addr).ok_or(Errno::EINVAL)? == AF_UNSPEC {
+            self.disconnect();
+            return Ok(());
+        }
+        let to = address::parse(self.family, addr)?;
+        let ip = {
+            let mut state = self.state.lock();
+            match &mut state.phase {
+                Phase::Closed => {}
+                Phase::Connecting { .. } => return Err(Errno::EALREADY),
+                Phase::Connected(c) if !c.announced => {
+                    c.announced = true;
+                    return Ok(());
+                }
+                Phase::Connected(_) | Phase::Listening(_) | Phase::Released => return Err(Errno::EISCONN),
+            }
+            // An attempt that failed in the background is told once.
+            self.end.core.take_error()?;
+            let route = address::route(to.ip(), self.options.v6_only())?;
+            self.bind_for_connect(caller, &mut state, route.1)?;
+            route.0
+        };
+        let to = SocketAddr::new(ip, to.port());
+        let listener = self.net.tcp.lock().listener(to);
+        let Some(listener) = listener else {
+            self.refuse();
+            return Err(Errno::EINPROGRESS);
+        };
+        self.state.lock().phase = Phase::Connecting { to };
+        let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
+        me.go_on_connecting(&listener);
+        Err(Errno::EINPROGRESS)
+    }
+
+    /// Takes an automatic port, or keeps the one that was bound; an any address becomes the source address.
+    fn bind_for_connect(&self, caller: &dyn Caller, state: &mut super::State, source: std::net::IpAddr) -> Result<()> {
+        let mut ports = self.net.tcp.lock();
+        let sharing = self.sharing(caller);
+        match &mut state.bound {
+            Some(b) => {
+                if b.addr.ip().is_unspecified() {
+                    b.addr.set_ip(source);
+                }
+                ports.connect(self.id(), b.addr.port(), Place { ip: b.addr.ip(), dual: false }, None);
+            }
+            None => {
+                let place = Place { ip: source, dual: false };
+                let port = ports.bind(self.id(), &self.me, place, 0, sharing).map_err(|_| Errno::EADDRNOTAVAIL)?;
+                state.bound = Some(Bound { addr: SocketAddr::new(source, port), by_caller: false });
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody listens there: the attempt ends with ECONNREFUSED.
+    fn refuse(&self) {
+        let gone = {
+            let mut state = self.state.lock();
+            state.phase = Phase::Closed;
+            state.bound.take_if(|b| !b.by_caller)
+        };
+        if let Some(b) = gone {
+            self.net.tcp.lock().unbind(self.id(), b.addr.port());
+        }
+        self.end.core.set_error(Errno::ECONNREFUSED);
+        self.end.core.queue().wake_all();
+    }
+
+    /// Joins the listener's queue if there is room, else waits for it.
+    fn go_on_connecting(self: &Arc<Self>, listener: &Arc<TcpSocket>) {
+        let (to, local) = {
+            let state = self.state.lock();
+            let (Phase::Connecting { to }, Some(b)) = (&state.phase, state.bound) else { return };
+            (*to, b.addr)
+        };
+        let server = {
+            let mut state = listener.state.lock();
+            let Phase::Listening(backlog) = &mut state.phase else {
+                drop(state);
+                self.refuse();
+                return;
+            };
+            if backlog.ready.len() > backlog.limit {
+                backlog.waiting.push_back(Arc::downgrade(self));
+                return;
+            }
+            let server = TcpSocket::accepted(listener, Connection { peer: self.end.clone(), addr: local, announced: true }, to);
+            backlog.ready.push_back(server.clone());
+            server
+        };
+        {
+            let mut state = self.state.lock();
+            if matches!(state.phase, Phase::Connecting { .. }) {
+                self.end.show_tuned_buffer();
+                state.phase = Phase::Connected(Connection { peer: server.end.clone(), addr: to, announced: false });
+            }
+        }
+        self.end.core.queue().wake_all();
+        listener.end.core.queue().wake(PollEvents::READ_READY);
+    }
+
+    /// The server's side of a connection to `local` from the peer of `connection`.
+    fn accepted(listener: &TcpSocket, connection: Connection, local: SocketAddr) -> Arc<TcpSocket> {
+        let end = TcpEnd::new(listener.end.core.inherit());
+        end.show_tuned_buffer();
+        let bound = Bound { addr: local, by_caller: true };
+        let options: options::InetOptions = listener.options.inherit();
+        let socket = TcpSocket::make(listener.family, listener.net.clone(), end, options, listener.uid, Phase::Connected(connection), Some(bound));
+        let place = Place { ip: local.ip(), dual: false };
+        listener.net.tcp.lock().insert(socket.id(), &socket.me, place, local.port(), listener.sharing_by(listener.uid));
+        socket
+    }
+
+    /// Ends what there is and makes the socket as good as new (`tcp_disconnect`).
+    pub(crate) fn disconnect(&self) {
+        let (phase, gone) = {
+            let mut state = self.state.lock();
+            let phase = std::mem::replace(&mut state.phase, Phase::Closed);
+            (phase, state.bound.take_if(|b| !b.by_caller))
+        };
+        if let Some(b) = gone {
+            self.net.tcp.lock().unbind(self.id(), b.addr.port());
+        }
+        self.end_phase(phase, super::Ending::Reset);
+        self.end.core.queue().wake_all();
+    }
+
+    /// Resets the connections that nobody has accepted, and refuses those that wait.
+    pub(crate) fn end_backlog(&self, backlog: Backlog) {
+        let port = self.state.lock().bound.map(|b| b.addr.port());
+        if let Some(port) = port {
+            self.net.tcp.lock().stop_listening(self.id(), port);
+        }
+        for socket in backlog.ready {
+            socket.end_with(super::Ending::Reset);
+        }
+        for client in backlog.waiting.iter().filter_map(Weak::upgrade) {
+            client.refuse();
+        }
+    }
+}

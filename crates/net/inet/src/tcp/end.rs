@@ -1,0 +1,206 @@
+//! [`TcpEnd`]: one end of a connection, as the other one sees it.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::Arc;
+
+use moat_abi::socket::MsgFlags;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::socket::{BufferSide, ByteQueue, CoreFlags, SocketCore};
+
+/// The peer has ended its writing half, or this side reads no more (`RCV_SHUTDOWN`).
+pub(crate) const SHUT_READ: u8 = 1;
+/// This side writes no more (`SEND_SHUTDOWN`).
+pub(crate) const SHUT_WRITE: u8 = 2;
+
+/// Bytes under way that a sender may have, unless SO_SNDBUF says otherwise: what Linux's autotuning gives on the loopback.
+const AUTO_SNDBUF: usize = 2_626_560;
+/// The starting sizes (`net.ipv4.tcp_{w,r}mem`).
+const START_SNDBUF: usize = 16_384;
+const START_RCVBUF: usize = 131_072;
+
+#[derive(Default)]
+struct Inbox {
+    bytes: ByteQueue,
+    /// The last byte is the peer's urgent one.
+    urgent: Option<u8>,
+    /// The socket is closed: what comes is answered by a reset.
+    closed: bool,
+    /// The sender found no room and wants to be woken.
+    starved: bool,
+    /// The room that the sender had when it last looked.
+    limit: usize,
+}
+
+/// One end of a connection.
+pub(crate) struct TcpEnd {
+    pub(crate) core: SocketCore,
+    shutdown: AtomicU8,
+    /// A reset came: the connection is gone.
+    reset: AtomicBool,
+    inbox: Mutex<Inbox>,
+}
+
+impl TcpEnd {
+    pub(crate) fn new(core: SocketCore) -> Arc<TcpEnd> {
+        Arc::new(TcpEnd {
+            core,
+            shutdown: AtomicU8::new(0),
+            reset: AtomicBool::new(false),
+            inbox: Mutex::new(LockClass::Stream, Inbox::default()),
+        })
+    }
+
+    /// The options of a new socket.
+    pub(crate) fn new_core() -> SocketCore {
+        let core = SocketCore::new();
+        core.set_buffer(BufferSide::Send, START_SNDBUF);
+        core.set_buffer(BufferSide::Receive, START_RCVBUF);
+        core
+    }
+
+    /// Shows the buffer that autotuning has given, once there is a connection.
+    pub(crate) fn show_tuned_buffer(&self) {
+        if !self.core.has(CoreFlags::SNDBUF_SET) {
+            self.core.set_buffer(BufferSide::Send, AUTO_SNDBUF);
+        }
+    }
+
+    pub(crate) fn shutdown_bits(&self) -> u8 {
+        self.shutdown.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_reset(&self) -> bool {
+        self.reset.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn add_shutdown(&self, bits: u8) {
+        self.shutdown.fetch_or(bits, Ordering::AcqRel);
+        self.core.queue().wake_all();
+    }
+
+    /// Takes a reset (`tcp_reset`): what has come can still be read, then the error.
+    pub(crate) fn take_reset(&self) {
+        if self.reset.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let half_closed = self.shutdown_bits() & SHUT_READ != 0;
+        self.core.set_error(if half_closed { Errno::EPIPE } else { Errno::ECONNRESET });
+        self.add_shutdown(SHUT_READ | SHUT_WRITE);
+    }
+
+    /// Whether the connection is over on this side: reset, or ended both ways.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_reset() || self.shutdown_bits() == SHUT_READ | SHUT_WRITE
+    }
+
+    /// Bytes that `sender` may have lying here.
+    fn limit(&self, sender: &TcpEnd) -> usize {
+        let receive = self.core.buffer(BufferSide::Receive);
+        if sender.core.has(CoreFlags::SNDBUF_SET) {
+            return sender.core.buffer(BufferSide::Send) + receive;
+        }
+        if self.core.has(CoreFlags::RCVBUF_SET) {
+            return receive + START_RCVBUF;
+        }
+        AUTO_SNDBUF
+    }
+
+    /// Takes bytes from `sender`; gives how many.
+    ///
+    /// # Errors
+    /// EAGAIN; ECONNRESET if the socket is closed, which resets the sender.
+    pub(crate) fn push(&self, sender: &TcpEnd, data: &[u8], urgent: bool) -> Result<usize> {
+        let limit = self.limit(sender);
+        let n = {
+            let mut inbox = self.inbox.lock();
+            if inbox.closed {
+                return Err(Errno::ECONNRESET);
+            }
+            let n = limit.saturating_sub(inbox.bytes.len()).min(data.len());
+            if n == 0 && !data.is_empty() {
+                inbox.starved = true;
+                inbox.limit = limit;
+                return Err(Errno::EAGAIN);
+            }
+            match data.split_last() {
+                Some((last, before)) if urgent && n == data.len() => {
+                    inbox.bytes.push(before);
+                    inbox.urgent = Some(*last);
+                }
+                _ => inbox.bytes.push(data.get(..n).unwrap_or_default()),
+            }
+            n
+        };
+        let events = if urgent { PollEvents::READ_READY | PollEvents::PRI } else { PollEvents::READ_READY };
+        self.core.queue().wake(events);
+        Ok(n)
+    }
+
+    /// Whether poll(2) says that `sender` can write: a third of the room is free. If not, it will be woken.
+    pub(crate) fn has_room(&self, sender: &TcpEnd) -> bool {
+        let limit = self.limit(sender);
+        let mut inbox = self.inbox.lock();
+        if inbox.closed || writable(inbox.bytes.len(), limit) {
+            return true;
+        }
+        inbox.starved = true;
+        inbox.limit = limit;
+        false
+    }
+
+    /// Takes bytes that have come; `None` if there are none. `sender` is woken where it waits for room.
+    pub(crate) fn take(&self, sender: Option<&TcpEnd>, buf: &mut [u8], flags: MsgFlags) -> Option<usize> {
+        let (n, wake) = {
+            let mut inbox = self.inbox.lock();
+            if inbox.bytes.is_empty() {
+                return None;
+            }
+            if flags.contains(MsgFlags::PEEK) {
+                return Some(inbox.bytes.peek(buf, 0));
+            }
+            let n = if flags.contains(MsgFlags::TRUNC) {
+                let n = buf.len().min(inbox.bytes.len());
+                inbox.bytes.discard(n);
+                n
+            } else {
+                inbox.bytes.take(buf)
+            };
+            let wake = inbox.starved && writable(inbox.bytes.len(), inbox.limit);
+            inbox.starved &= !wake;
+            (n, wake)
+        };
+        if wake && let Some(sender) = sender {
+            sender.core.queue().wake(PollEvents::WRITE_READY);
+        }
+        Some(n)
+    }
+
+    /// Takes the urgent byte.
+    pub(crate) fn take_urgent(&self, flags: MsgFlags) -> Option<u8> {
+        let mut inbox = self.inbox.lock();
+        if flags.contains(MsgFlags::PEEK) { inbox.urgent } else { inbox.urgent.take() }
+    }
+
+    pub(crate) fn has_urgent(&self) -> bool {
+        self.inbox.lock().urgent.is_some()
+    }
+
+    /// Bytes that wait to be read.
+    pub(crate) fn available(&self) -> usize {
+        self.inbox.lock().bytes.len()
+    }
+
+    /// Closes the socket for good; gives whether unread bytes were dropped.
+    pub(crate) fn close(&self) -> bool {
+        let mut inbox = self.inbox.lock();
+        inbox.closed = true;
+        let unread = !inbox.bytes.is_empty();
+        inbox.bytes.clear();
+        unread
+    }
+}
+
+fn writable(used: usize, limit: usize) -> bool {
+    used <= limit / 3 * 2
+}

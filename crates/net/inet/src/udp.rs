@@ -1,0 +1,399 @@
+//! [`UdpSocket`]: UDP over the loopback, udp(7).
+//!
+//! A datagram goes straight into its receiver's queue; one that finds no room is lost, as on a wire.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
+
+use moat_abi::socket as abi;
+use moat_abi::socket::{
+    AF_INET6, AF_UNSPEC, IPPROTO_UDP, In6Pktinfo, InPktinfo, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_DGRAM, SOL_IP, SOL_IPV6,
+};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::Caller;
+use moat_vfs::socket::{
+    Ancillary, BufferSide, ControlMessage, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind, family_of,
+};
+use zerocopy::IntoBytes;
+
+use crate::address;
+use crate::options::{InetOptions, Protocol};
+use crate::ports::{Net, Place, Sharing, check_privilege};
+
+/// Bytes that a datagram can carry, by the length fields of the headers.
+const MOST_V4: usize = 65_507;
+const MOST_V6: usize = 65_527;
+
+const SHUT_READ: u8 = 1;
+const SHUT_WRITE: u8 = 2;
+
+struct Datagram {
+    data: Box<[u8]>,
+    from: SocketAddr,
+    to: IpAddr,
+}
+
+#[derive(Default)]
+struct Inbox {
+    datagrams: VecDeque<Datagram>,
+    /// What they count for.
+    bytes: usize,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct State {
+    local: Option<SocketAddr>,
+    /// The address was given by bind(2): disconnecting keeps it.
+    bound_address: Option<IpAddr>,
+    bound_port: bool,
+    peer: Option<SocketAddr>,
+}
+
+/// A UDP socket.
+pub struct UdpSocket {
+    me: Weak<UdpSocket>,
+    family: u16,
+    net: Arc<Net>,
+    core: SocketCore,
+    options: InetOptions,
+    uid: u32,
+    shutdown: AtomicU8,
+    state: Mutex<State>,
+    inbox: Mutex<Inbox>,
+}
+
+/// What a datagram counts for in a receive buffer.
+fn cost(len: usize) -> usize {
+    (len + 320).next_multiple_of(512) + 256
+}
+
+impl UdpSocket {
+    /// A socket of AF_INET or AF_INET6.
+    pub(crate) fn new(caller: &dyn Caller, family: u16) -> Arc<UdpSocket> {
+        Arc::new_cyclic(|me| UdpSocket {
+            me: me.clone(),
+            family,
+            net: Net::of(caller),
+            core: SocketCore::new(),
+            options: InetOptions::new(family),
+            uid: caller.creds().euid,
+            shutdown: AtomicU8::new(0),
+            state: Mutex::new(LockClass::Socket, State::default()),
+            inbox: Mutex::new(LockClass::Stream, Inbox::default()),
+        })
+    }
+
+    fn id(&self) -> u64 {
+        self.core.ino()
+    }
+
+    fn place(&self, ip: IpAddr) -> Place {
+        Place { ip, dual: self.family == AF_INET6 && ip.is_unspecified() && ip.is_ipv6() && !self.options.v6_only() }
+    }
+
+    fn sharing(&self) -> Sharing {
+        Sharing { reuse_address: self.core.has(CoreFlags::REUSEADDR), reuse_port: self.core.has(CoreFlags::REUSEPORT), uid: self.uid }
+    }
+
+    /// Takes an automatic port if there is none.
+    fn ensure_bound(&self, state: &mut State) -> Result<SocketAddr> {
+        if let Some(local) = state.local {
+            return Ok(local);
+        }
+        let ip = address::any(self.family);
+        let port = self.net.udp.lock().bind(self.id(), &self.me, self.place(ip), 0, self.sharing()).map_err(|_| Errno::EAGAIN)?;
+        let local = SocketAddr::new(ip, port);
+        state.local = Some(local);
+        Ok(local)
+    }
+
+    fn check_destination(&self, to: SocketAddr) -> Result<(IpAddr, IpAddr)> {
+        if to.port() == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let broadcast = [Ipv4Addr::BROADCAST, Ipv4Addr::new(127, 255, 255, 255)].map(IpAddr::V4).contains(&to.ip());
+        if broadcast && !self.core.has(CoreFlags::BROADCAST) {
+            return Err(Errno::EACCES);
+        }
+        address::route(to.ip(), self.options.v6_only())
+    }
+
+    fn deliver(&self, datagram: Datagram) {
+        {
+            let mut inbox = self.inbox.lock();
+            let bytes = cost(datagram.data.len());
+            let full = inbox.bytes + bytes > self.core.buffer(BufferSide::Receive) && !inbox.datagrams.is_empty();
+            if inbox.closed || full {
+                return;
+            }
+            inbox.bytes += bytes;
+            inbox.datagrams.push_back(datagram);
+        }
+        self.core.queue().wake(PollEvents::READ_READY);
+    }
+
+    /// Nobody has the port: a connected socket hears of it, as by ICMP.
+    fn unreachable(&self, connected: bool) {
+        let wants_all = self.options.number(SOL_IP, abi::IP_RECVERR) != 0 || self.options.number(SOL_IPV6, abi::IPV6_RECVERR) != 0;
+        if connected || wants_all {
+            self.core.set_error(Errno::ECONNREFUSED);
+            self.core.queue().wake_all();
+        }
+    }
+
+    /// The control messages that the receiver has asked for.
+    fn describe(&self, datagram: &Datagram) -> Vec<ControlMessage> {
+        let on = |level, name| self.options.number(level, name) != 0;
+        let mut out = Vec::new();
+        let mut add = |level, kind, data: &[u8]| out.push(ControlMessage { level, kind, data: data.to_vec() });
+        match datagram.to {
+            IpAddr::V4(ip) => {
+                if on(SOL_IP, abi::IP_PKTINFO) {
+                    let info = InPktinfo { ipi_ifindex: 1, ipi_spec_dst: ip.octets(), ipi_addr: ip.octets() };
+                    add(SOL_IP, abi::IP_PKTINFO, info.as_bytes());
+                }
+                if on(SOL_IP, abi::IP_RECVTTL) {
+                    add(SOL_IP, abi::IP_TTL, &64i32.to_ne_bytes());
+                }
+                if on(SOL_IP, abi::IP_RECVTOS) {
+                    add(SOL_IP, abi::IP_TOS, &[0]);
+                }
+            }
+            IpAddr::V6(_) if self.family != AF_INET6 => {}
+            IpAddr::V6(_) => {
+                if on(SOL_IPV6, abi::IPV6_RECVHOPLIMIT) {
+                    add(SOL_IPV6, abi::IPV6_HOPLIMIT, &64i32.to_ne_bytes());
+                }
+                if on(SOL_IPV6, abi::IPV6_RECVTCLASS) {
+                    add(SOL_IPV6, abi::IPV6_TCLASS, &0i32.to_ne_bytes());
+                }
+            }
+        }
+        if self.family == AF_INET6 && on(SOL_IPV6, abi::IPV6_RECVPKTINFO) {
+            let ip = match datagram.to {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                IpAddr::V6(v6) => v6,
+            };
+            add(SOL_IPV6, abi::IPV6_PKTINFO, In6Pktinfo { ipi6_addr: ip.octets(), ipi6_ifindex: 1 }.as_bytes());
+        }
+        out
+    }
+
+    /// For /proc/net/udp: own address, peer's, bytes to read, owner.
+    pub(crate) fn show(&self) -> (SocketAddr, SocketAddr, usize, u32) {
+        let none = SocketAddr::new(address::any(self.family), 0);
+        let (local, peer) = {
+            let s = self.state.lock();
+            (s.local.unwrap_or(none), s.peer.unwrap_or(none))
+        };
+        (local, peer, self.inbox.lock().bytes, self.uid)
+    }
+
+    pub(crate) fn family(&self) -> u16 {
+        self.family
+    }
+
+    fn disconnect(&self, state: &mut State) {
+        state.peer = None;
+        let Some(local) = &mut state.local else { return };
+        let mut ports = self.net.udp.lock();
+        if state.bound_port {
+            local.set_ip(state.bound_address.unwrap_or(address::any(self.family)));
+            ports.connect(self.id(), local.port(), self.place(local.ip()), None);
+        } else {
+            ports.unbind(self.id(), local.port());
+            state.local = None;
+        }
+    }
+}
+
+impl Socket for UdpSocket {
+    fn kind(&self) -> SocketKind {
+        SocketKind { family: self.family, socket_type: SOCK_DGRAM, protocol: IPPROTO_UDP }
+    }
+
+    fn core(&self) -> &SocketCore {
+        &self.core
+    }
+
+    fn bind(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        let addr = address::parse_for_bind(self.family, addr)?;
+        if self.options.v6_only() && addr.is_ipv4() {
+            return Err(Errno::EINVAL);
+        }
+        if !self.options.may_bind_anything() {
+            address::check_bindable(addr.ip())?;
+        }
+        check_privilege(caller, addr.port())?;
+        let mut state = self.state.lock();
+        if state.local.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        let port = self.net.udp.lock().bind(self.id(), &self.me, self.place(addr.ip()), addr.port(), self.sharing())?;
+        state.local = Some(SocketAddr::new(addr.ip(), port));
+        state.bound_address = (!addr.ip().is_unspecified()).then_some(addr.ip());
+        state.bound_port = true;
+        Ok(())
+    }
+
+    fn connect(&self, _caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        if family_of(addr).ok_or(Errno::EINVAL)? == AF_UNSPEC {
+            self.disconnect(&mut self.state.lock());
+            return Ok(());
+        }
+        let to = address::parse(self.family, addr)?;
+        let (ip, source) = match self.check_destination(to) {
+            // Port 0 is only wrong to send to.
+            Err(Errno::EINVAL) => address::route(to.ip(), self.options.v6_only())?,
+            done => done?,
+        };
+        let peer = SocketAddr::new(ip, to.port());
+        let mut state = self.state.lock();
+        let mut local = self.ensure_bound(&mut state)?;
+        if local.ip().is_unspecified() || state.bound_address.is_none() {
+            local.set_ip(source);
+        }
+        state.local = Some(local);
+        state.peer = Some(peer);
+        self.net.udp.lock().connect(self.id(), local.port(), Place { ip: local.ip(), dual: false }, Some(peer));
+        Ok(())
+    }
+
+    fn local_address(&self) -> Result<SockAddr> {
+        let none = SocketAddr::new(address::any(self.family), 0);
+        Ok(address::format(self.family, self.state.lock().local.unwrap_or(none)))
+    }
+
+    fn peer_address(&self) -> Result<SockAddr> {
+        let peer = self.state.lock().peer.ok_or(Errno::ENOTCONN)?;
+        Ok(address::format(self.family, peer))
+    }
+
+    fn send(&self, _caller: Option<&dyn Caller>, message: &mut Outgoing<'_>) -> Result<usize> {
+        if message.flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let given = match message.to {
+            Some(addr) if family_of(addr) == Some(AF_UNSPEC) && self.family == AF_INET6 => None,
+            Some(addr) => Some(address::parse(self.family, addr)?),
+            None => None,
+        };
+        if self.shutdown.load(Ordering::Relaxed) & SHUT_WRITE != 0 {
+            return Err(Errno::EPIPE);
+        }
+        self.core.take_error()?;
+        let (from, to, connected) = {
+            let mut state = self.state.lock();
+            let to = given.or(state.peer).ok_or(Errno::EDESTADDRREQ)?;
+            let most = if to.is_ipv4() { MOST_V4 } else { MOST_V6 };
+            if message.data.len() > most {
+                return Err(Errno::EMSGSIZE);
+            }
+            let (ip, source) = self.check_destination(to)?;
+            let mut from = self.ensure_bound(&mut state)?;
+            if from.ip().is_unspecified() {
+                from.set_ip(source);
+            }
+            (from, SocketAddr::new(ip, to.port()), given.is_none())
+        };
+        let receiver = self.net.udp.lock().receiver(from, to);
+        match receiver {
+            Some(r) => r.deliver(Datagram { data: message.data.into(), from, to: to.ip() }),
+            None => self.unreachable(connected),
+        }
+        message.ancillary = Ancillary::default();
+        Ok(message.data.len())
+    }
+
+    fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
+        if flags.contains(MsgFlags::ERRQUEUE) {
+            return Err(Errno::EAGAIN);
+        }
+        if flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.core.take_error()?;
+        let mut inbox = self.inbox.lock();
+        let Some(front) = inbox.datagrams.front() else {
+            let ended = self.shutdown.load(Ordering::Relaxed) & SHUT_READ != 0;
+            return if ended { Ok(Incoming::default()) } else { Err(Errno::EAGAIN) };
+        };
+        let len = front.data.len().min(buf.len());
+        buf[..len].copy_from_slice(&front.data[..len]);
+        let mut m = Incoming { len, full_len: front.data.len(), from: Some(address::format(self.family, front.from)), ..Incoming::default() };
+        if len < m.full_len {
+            m.flags |= MsgFlags::TRUNC;
+        }
+        m.ancillary.other = self.describe(front);
+        if !flags.contains(MsgFlags::PEEK) {
+            inbox.bytes -= cost(m.full_len);
+            let gone = inbox.datagrams.pop_front();
+            drop(inbox);
+            drop(gone);
+        }
+        Ok(m)
+    }
+
+    fn is_stream(&self) -> bool {
+        false
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<()> {
+        let bits = (if how.reads() { SHUT_READ } else { 0 }) | (if how.writes() { SHUT_WRITE } else { 0 });
+        self.shutdown.fetch_or(bits, Ordering::AcqRel);
+        self.core.queue().wake_all();
+        if self.state.lock().peer.is_some() { Ok(()) } else { Err(Errno::ENOTCONN) }
+    }
+
+    fn get_option(&self, _caller: &dyn Caller, level: u32, name: u32, room: usize) -> Result<Vec<u8>> {
+        let connected = self.state.lock().peer.is_some();
+        self.options.get(Protocol::Udp, level, name, room, connected)
+    }
+
+    fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
+        let bound = self.state.lock().local.is_some();
+        self.options.set(Protocol::Udp, caller, level, name, value, bound)
+    }
+
+    fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        let value = match cmd {
+            SIOCINQ => self.inbox.lock().datagrams.front().map_or(0, |d| d.data.len()),
+            SIOCOUTQ => 0,
+            _ => return Err(Errno::ENOTTY),
+        };
+        caller.write_user(arg, &i32::try_from(value).unwrap_or(i32::MAX).to_ne_bytes())?;
+        Ok(0)
+    }
+
+    fn poll(&self) -> PollEvents {
+        let mut events = self.core.error_events() | PollEvents::WRITE_READY;
+        let bits = self.shutdown.load(Ordering::Relaxed);
+        if bits == SHUT_READ | SHUT_WRITE {
+            events |= PollEvents::HUP;
+        }
+        if bits & SHUT_READ != 0 {
+            events |= PollEvents::RDHUP | PollEvents::READ_READY;
+        }
+        if !self.inbox.lock().datagrams.is_empty() {
+            events |= PollEvents::READ_READY;
+        }
+        events
+    }
+
+    fn release(&self) {
+        let local = self.state.lock().local.take();
+        if let Some(l) = local {
+            self.net.udp.lock().unbind(self.id(), l.port());
+        }
+        let old = {
+            let mut inbox = self.inbox.lock();
+            inbox.closed = true;
+            std::mem::take(&mut inbox.datagrams)
+        };
+        drop(old);
+    }
+}

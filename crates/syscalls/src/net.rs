@@ -15,7 +15,7 @@ mod transfer;
 use std::sync::Arc;
 
 use moat_abi::fs::OpenFlags;
-use moat_abi::socket::{AF_MAX, SOCK_CLOEXEC, SOCK_MAX, SOCK_NONBLOCK, SOCK_TYPE_MASK, SOMAXCONN, MsgFlags};
+use moat_abi::socket::{AF_MAX, MsgFlags, SOCK_CLOEXEC, SOCK_MAX, SOCK_NONBLOCK, SOCK_TYPE_MASK, SOMAXCONN};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::{CurrentTask, Resource, SyscallError, SyscallResult};
 use moat_mm::iovec::IoVec;

@@ -59,16 +59,21 @@ pub fn parse_for_bind(family: u16, addr: &[u8]) -> Result<SocketAddr> {
 pub fn format(family: u16, addr: SocketAddr) -> SockAddr {
     let port = addr.port().to_be_bytes();
     match (family, addr.ip()) {
-        (AF_INET, IpAddr::V4(ip)) => {
-            SockAddr::new(SockaddrIn { sin_family: AF_INET, sin_port: port, sin_addr: ip.octets(), sin_zero: [0; 8] }.as_bytes())
-        }
+        (AF_INET, IpAddr::V4(ip)) => SockAddr::new(
+            SockaddrIn { sin_family: AF_INET, sin_port: port, sin_addr: ip.octets(), sin_zero: [0; 8] }.as_bytes(),
+        ),
         (AF_INET, IpAddr::V6(_)) => SockAddr::unnamed(AF_INET),
         (_, ip) => {
             let ip = match ip {
                 IpAddr::V4(v4) => v4.to_ipv6_mapped(),
                 IpAddr::V6(v6) => v6,
             };
-            let a = SockaddrIn6 { sin6_family: AF_INET6, sin6_port: port, sin6_addr: ip.octets(), ..SockaddrIn6::default() };
+            let a = SockaddrIn6 {
+                sin6_family: AF_INET6,
+                sin6_port: port,
+                sin6_addr: ip.octets(),
+                ..SockaddrIn6::default()
+            };
             SockAddr::new(a.as_bytes())
         }
     }
@@ -96,7 +101,11 @@ pub fn is_local(ip: IpAddr) -> bool {
 /// EADDRNOTAVAIL.
 pub fn check_bindable(ip: IpAddr) -> Result<()> {
     let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST) || ip == IpAddr::V4(Ipv4Addr::new(127, 255, 255, 255));
-    if ip.is_unspecified() || is_local(ip) || ip.is_multicast() || broadcast { Ok(()) } else { Err(Errno::EADDRNOTAVAIL) }
+    if ip.is_unspecified() || is_local(ip) || ip.is_multicast() || broadcast {
+        Ok(())
+    } else {
+        Err(Errno::EADDRNOTAVAIL)
+    }
 }
 
 /// Where an address leads from a socket, and the source address on that way; the any address is the loopback.
@@ -106,8 +115,12 @@ pub fn check_bindable(ip: IpAddr) -> Result<()> {
 pub fn route(to: IpAddr, v6_only: bool) -> Result<(IpAddr, IpAddr)> {
     let (to, from): (IpAddr, IpAddr) = match to {
         IpAddr::V4(_) if v6_only => return Err(Errno::ENETUNREACH),
-        IpAddr::V4(v4) => (if v4.is_unspecified() { Ipv4Addr::LOCALHOST } else { v4 }.into(), Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(v6) => (if v6.is_unspecified() { Ipv6Addr::LOCALHOST } else { v6 }.into(), Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(v4) => {
+            (if v4.is_unspecified() { Ipv4Addr::LOCALHOST } else { v4 }.into(), Ipv4Addr::LOCALHOST.into())
+        }
+        IpAddr::V6(v6) => {
+            (if v6.is_unspecified() { Ipv6Addr::LOCALHOST } else { v6 }.into(), Ipv6Addr::LOCALHOST.into())
+        }
     };
     if is_local(to) { Ok((to, from)) } else { Err(Errno::ENETUNREACH) }
 }
@@ -128,7 +141,10 @@ mod tests {
 
     #[test]
     fn only_the_loopback_is_reachable() {
-        assert_eq!(route("0.0.0.0".parse().unwrap(), false), Ok(("127.0.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap())));
+        assert_eq!(
+            route("0.0.0.0".parse().unwrap(), false),
+            Ok(("127.0.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()))
+        );
         assert!(route("127.1.2.3".parse().unwrap(), false).is_ok());
         assert_eq!(route("192.0.2.1".parse().unwrap(), false), Err(Errno::ENETUNREACH));
         assert_eq!(route("127.0.0.1".parse().unwrap(), true), Err(Errno::ENETUNREACH));

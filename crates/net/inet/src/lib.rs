@@ -25,7 +25,8 @@ use std::sync::Arc;
 
 use moat_abi::cap::Cap;
 use moat_abi::socket::{
-    AF_INET, AF_INET6, AF_NETLINK, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM,
+    AF_INET, AF_INET6, AF_NETLINK, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM,
+    SOCK_RAW, SOCK_STREAM,
 };
 use moat_abi::{Errno, Result};
 use moat_vfs::Caller;

@@ -198,7 +198,11 @@ impl InetOptions {
             _ => self.shown(level, name)?,
         };
         // A small non-negative value fits the one byte that old callers of IP have.
-        if level == SOL_IP && room > 0 && room < 4 && let Ok(byte) = u8::try_from(value) {
+        if level == SOL_IP
+            && room > 0
+            && room < 4
+            && let Ok(byte) = u8::try_from(value)
+        {
             return Ok(vec![byte]);
         }
         Ok(value.to_ne_bytes().to_vec())
@@ -214,10 +218,20 @@ impl InetOptions {
     ///
     /// # Errors
     /// ENOPROTOOPT, EINVAL, EPERM; ENODEV, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS for multicast groups.
-    pub fn set(&self, protocol: Protocol, caller: &dyn Caller, level: u32, name: u32, value: &[u8], bound: bool) -> Result<()> {
+    pub fn set(
+        &self,
+        protocol: Protocol,
+        caller: &dyn Caller,
+        level: u32,
+        name: u32,
+        value: &[u8],
+        bound: bool,
+    ) -> Result<()> {
         self.check_level(protocol, level)?;
         match (level, name) {
-            (SOL_IP, abi::IP_ADD_MEMBERSHIP | abi::IP_DROP_MEMBERSHIP) => return self.change_group(name == abi::IP_ADD_MEMBERSHIP, v4_group(value)?),
+            (SOL_IP, abi::IP_ADD_MEMBERSHIP | abi::IP_DROP_MEMBERSHIP) => {
+                return self.change_group(name == abi::IP_ADD_MEMBERSHIP, v4_group(value)?);
+            }
             (SOL_IPV6, abi::IPV6_ADD_MEMBERSHIP | abi::IPV6_DROP_MEMBERSHIP) => {
                 return self.change_group(name == abi::IPV6_ADD_MEMBERSHIP, v6_group(value)?);
             }
@@ -344,7 +358,10 @@ mod tests {
         assert_eq!(set(SOL_TCP, abi::TCP_NODELAY, 7), Ok(()));
         assert_eq!(get(SOL_TCP, abi::TCP_NODELAY), Ok(1i32.to_ne_bytes().to_vec()));
         assert_eq!(set(SOL_TCP, abi::TCP_KEEPCNT, 128), Err(Errno::EINVAL));
-        assert_eq!((set(SOL_IP, abi::IP_TTL, -1), get(SOL_IP, abi::IP_TTL)), (Ok(()), Ok(64i32.to_ne_bytes().to_vec())));
+        assert_eq!(
+            (set(SOL_IP, abi::IP_TTL, -1), get(SOL_IP, abi::IP_TTL)),
+            (Ok(()), Ok(64i32.to_ne_bytes().to_vec()))
+        );
         assert_eq!(set(SOL_IP, abi::IP_TTL, 0), Err(Errno::EINVAL));
         assert_eq!(get(SOL_UDP, abi::UDP_CORK), Err(Errno::ENOPROTOOPT));
         assert_eq!(set(SOL_IPV6, abi::IPV6_V6ONLY, 1), Err(Errno::ENOPROTOOPT));

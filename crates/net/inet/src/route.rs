@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use moat_abi::netlink as nl;
-use moat_abi::netlink::{Ifaddrmsg, Ifinfomsg, NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTI, Nlmsgerr, Nlmsghdr, Rtattr, Rtmsg};
+use moat_abi::netlink::{
+    Ifaddrmsg, Ifinfomsg, NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTI, Nlmsgerr, Nlmsghdr, Rtattr, Rtmsg,
+};
 use moat_abi::socket::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING, IFF_UP, MsgFlags, SOCK_DGRAM, SOCK_RAW, SOL_NETLINK, SockaddrNl,
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING, IFF_UP, MsgFlags, SOCK_DGRAM,
+    SOCK_RAW, SOL_NETLINK, SockaddrNl,
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex};
@@ -48,7 +51,11 @@ pub fn new_socket(_caller: &dyn Caller, kind: SocketKind) -> Result<Arc<dyn Sock
         return Err(Errno::EPROTONOSUPPORT);
     }
     let state = State { port: 0, groups: 0, answers: VecDeque::new() };
-    Ok(Arc::new(RouteSocket { core: SocketCore::new(), socket_type: kind.socket_type, state: Mutex::new(LockClass::Socket, state) }))
+    Ok(Arc::new(RouteSocket {
+        core: SocketCore::new(),
+        socket_type: kind.socket_type,
+        state: Mutex::new(LockClass::Socket, state),
+    }))
 }
 
 /// A message under construction.
@@ -58,7 +65,13 @@ struct Message {
 
 impl Message {
     fn new(kind: u16, flags: u16, request: &Nlmsghdr, port: u32) -> Message {
-        let header = Nlmsghdr { nlmsg_len: 0, nlmsg_type: kind, nlmsg_flags: flags, nlmsg_seq: request.nlmsg_seq, nlmsg_pid: port };
+        let header = Nlmsghdr {
+            nlmsg_len: 0,
+            nlmsg_type: kind,
+            nlmsg_flags: flags,
+            nlmsg_seq: request.nlmsg_seq,
+            nlmsg_pid: port,
+        };
         Message { bytes: header.as_bytes().to_vec() }
     }
 
@@ -83,7 +96,8 @@ impl Message {
 
 fn link(request: &Nlmsghdr, port: u32, flags: u16) -> Vec<u8> {
     let flags_up = IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP;
-    let info = Ifinfomsg { ifi_type: nl::ARPHRD_LOOPBACK, ifi_index: LO_INDEX, ifi_flags: flags_up, ..Ifinfomsg::default() };
+    let info =
+        Ifinfomsg { ifi_type: nl::ARPHRD_LOOPBACK, ifi_index: LO_INDEX, ifi_flags: flags_up, ..Ifinfomsg::default() };
     Message::new(nl::RTM_NEWLINK, flags, request, port)
         .body(info.as_bytes())
         .attr(nl::IFLA_IFNAME, &[LO_NAME, &[0]].concat())
@@ -118,7 +132,8 @@ fn address(request: &Nlmsghdr, port: u32, family: u16) -> Vec<u8> {
         ifa_scope: nl::RT_SCOPE_HOST,
         ifa_index: LO_INDEX.cast_unsigned(),
     };
-    let mut m = Message::new(nl::RTM_NEWADDR, NLM_F_MULTI, request, port).body(info.as_bytes()).attr(nl::IFA_ADDRESS, ip);
+    let mut m =
+        Message::new(nl::RTM_NEWADDR, NLM_F_MULTI, request, port).body(info.as_bytes()).attr(nl::IFA_ADDRESS, ip);
     if family == AF_INET {
         m = m.attr(nl::IFA_LOCAL, ip).attr(nl::IFA_LABEL, &[LO_NAME, &[0]].concat());
     }
@@ -288,7 +303,10 @@ impl Socket for RouteSocket {
 
     fn local_address(&self) -> Result<SockAddr> {
         let s = self.state.lock();
-        Ok(SockAddr::new(SockaddrNl { nl_family: AF_NETLINK, nl_pid: s.port, nl_groups: s.groups, ..SockaddrNl::default() }.as_bytes()))
+        Ok(SockAddr::new(
+            SockaddrNl { nl_family: AF_NETLINK, nl_pid: s.port, nl_groups: s.groups, ..SockaddrNl::default() }
+                .as_bytes(),
+        ))
     }
 
     fn peer_address(&self) -> Result<SockAddr> {

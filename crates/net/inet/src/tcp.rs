@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use moat_abi::socket::{
-    IPPROTO_TCP, MsgFlags, SIOCATMARK, SIOCINQ, SIOCOUTQ, SOCK_STREAM, SOL_TCP, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT2, TCP_INFO,
-    TCP_LISTEN, TCP_SYN_SENT, TCP_TIME_WAIT,
+    IPPROTO_TCP, MsgFlags, SIOCATMARK, SIOCINQ, SIOCOUTQ, SOCK_STREAM, SOL_TCP, TCP_CLOSE, TCP_CLOSE_WAIT,
+    TCP_ESTABLISHED, TCP_FIN_WAIT2, TCP_INFO, TCP_LISTEN, TCP_SYN_SENT, TCP_TIME_WAIT,
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex};
@@ -81,10 +81,26 @@ impl TcpSocket {
     /// A socket of AF_INET or AF_INET6.
     pub(crate) fn new(caller: &dyn Caller, family: u16) -> Arc<TcpSocket> {
         let end = TcpEnd::new(TcpEnd::new_core());
-        TcpSocket::make(family, Net::of(caller), end, InetOptions::new(family), caller.creds().euid, Phase::Closed, None)
+        TcpSocket::make(
+            family,
+            Net::of(caller),
+            end,
+            InetOptions::new(family),
+            caller.creds().euid,
+            Phase::Closed,
+            None,
+        )
     }
 
-    fn make(family: u16, net: Arc<Net>, end: Arc<TcpEnd>, options: InetOptions, uid: u32, phase: Phase, bound: Option<Bound>) -> Arc<TcpSocket> {
+    fn make(
+        family: u16,
+        net: Arc<Net>,
+        end: Arc<TcpEnd>,
+        options: InetOptions,
+        uid: u32,
+        phase: Phase,
+        bound: Option<Bound>,
+    ) -> Arc<TcpSocket> {
         Arc::new_cyclic(|me| TcpSocket {
             me: me.clone(),
             family,

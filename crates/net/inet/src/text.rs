@@ -57,8 +57,7 @@ fn table(family: u16, head: &str, tail: &str, mut lines: Vec<Line>) -> Vec<u8> {
 const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
 const TCP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
 const UDP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
-const UDP6: &str =
-    "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
+const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 
 fn tcp_table(net_id: u64, family: u16, head: &str) -> Vec<u8> {
     let sockets = Net::existing(net_id).map(|n| n.tcp.lock().sockets()).unwrap_or_default();

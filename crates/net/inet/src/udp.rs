@@ -15,7 +15,8 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::socket::{
-    Ancillary, BufferSide, ControlMessage, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind, family_of,
+    Ancillary, BufferSide, ControlMessage, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore,
+    SocketKind, family_of,
 };
 use zerocopy::IntoBytes;
 
@@ -96,7 +97,11 @@ impl UdpSocket {
     }
 
     fn sharing(&self) -> Sharing {
-        Sharing { reuse_address: self.core.has(CoreFlags::REUSEADDR), reuse_port: self.core.has(CoreFlags::REUSEPORT), uid: self.uid }
+        Sharing {
+            reuse_address: self.core.has(CoreFlags::REUSEADDR),
+            reuse_port: self.core.has(CoreFlags::REUSEPORT),
+            uid: self.uid,
+        }
     }
 
     /// Takes an automatic port if there is none.
@@ -105,7 +110,12 @@ impl UdpSocket {
             return Ok(local);
         }
         let ip = address::any(self.family);
-        let port = self.net.udp.lock().bind(self.id(), &self.me, self.place(ip), 0, self.sharing()).map_err(|_| Errno::EAGAIN)?;
+        let port = self
+            .net
+            .udp
+            .lock()
+            .bind(self.id(), &self.me, self.place(ip), 0, self.sharing())
+            .map_err(|_| Errno::EAGAIN)?;
         let local = SocketAddr::new(ip, port);
         state.local = Some(local);
         Ok(local)
@@ -138,7 +148,8 @@ impl UdpSocket {
 
     /// Nobody has the port: a connected socket hears of it, as by ICMP.
     fn unreachable(&self, connected: bool) {
-        let wants_all = self.options.number(SOL_IP, abi::IP_RECVERR) != 0 || self.options.number(SOL_IPV6, abi::IPV6_RECVERR) != 0;
+        let wants_all =
+            self.options.number(SOL_IP, abi::IP_RECVERR) != 0 || self.options.number(SOL_IPV6, abi::IPV6_RECVERR) != 0;
         if connected || wants_all {
             self.core.set_error(Errno::ECONNREFUSED);
             self.core.queue().wake_all();
@@ -324,7 +335,12 @@ impl Socket for UdpSocket {
         };
         let len = front.data.len().min(buf.len());
         buf[..len].copy_from_slice(&front.data[..len]);
-        let mut m = Incoming { len, full_len: front.data.len(), from: Some(address::format(self.family, front.from)), ..Incoming::default() };
+        let mut m = Incoming {
+            len,
+            full_len: front.data.len(),
+            from: Some(address::format(self.family, front.from)),
+            ..Incoming::default()
+        };
         if len < m.full_len {
             m.flags |= MsgFlags::TRUNC;
         }

@@ -24,7 +24,10 @@ pub(crate) struct Backlog {
 
 impl TcpSocket {
     fn place(&self, addr: SocketAddr) -> Place {
-        Place { ip: addr.ip(), dual: self.family == AF_INET6 && addr.ip().is_unspecified() && addr.is_ipv6() && !self.options.v6_only() }
+        Place {
+            ip: addr.ip(),
+            dual: self.family == AF_INET6 && addr.ip().is_unspecified() && addr.is_ipv6() && !self.options.v6_only(),
+        }
     }
 
     pub(crate) fn do_bind(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
@@ -40,7 +43,8 @@ impl TcpSocket {
         if state.bound.is_some() || !matches!(state.phase, Phase::Closed) {
             return Err(Errno::EINVAL);
         }
-        let port = self.net.tcp.lock().bind(self.id(), &self.me, self.place(addr), addr.port(), self.sharing(caller))?;
+        let port =
+            self.net.tcp.lock().bind(self.id(), &self.me, self.place(addr), addr.port(), self.sharing(caller))?;
         state.bound = Some(Bound { addr: SocketAddr::new(addr.ip(), port), by_caller: true });
         Ok(())
     }
@@ -173,7 +177,8 @@ impl TcpSocket {
                 backlog.waiting.push_back(Arc::downgrade(self));
                 return;
             }
-            let server = TcpSocket::accepted(listener, Connection { peer: self.end.clone(), addr: local, announced: true }, to);
+            let server =
+                TcpSocket::accepted(listener, Connection { peer: self.end.clone(), addr: local, announced: true }, to);
             backlog.ready.push_back(server.clone());
             server
         };
@@ -194,7 +199,15 @@ impl TcpSocket {
         end.show_tuned_buffer();
         let bound = Bound { addr: local, by_caller: true };
         let options: options::InetOptions = listener.options.inherit();
-        let socket = TcpSocket::make(listener.family, listener.net.clone(), end, options, listener.uid, Phase::Connected(connection), Some(bound));
+        let socket = TcpSocket::make(
+            listener.family,
+            listener.net.clone(),
+            end,
+            options,
+            listener.uid,
+            Phase::Connected(connection),
+            Some(bound),
+        );
         let place = Place { ip: local.ip(), dual: false };
         listener.net.tcp.lock().insert(socket.id(), &socket.me, place, local.port(), listener.sharing_by(listener.uid));
         socket

@@ -1,7 +1,7 @@
 //! [`TcpEnd`]: one end of a connection, as the other one sees it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use moat_abi::socket::MsgFlags;
 use moat_abi::{Errno, PollEvents, Result};

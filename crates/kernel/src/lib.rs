@@ -4,6 +4,7 @@
 //! - [`task`]: [`Task`], [`CurrentTask`] and a thread's life.
 //! - [`process`]: thread groups, families, sessions, limits, wait(2).
 //! - [`signal`]: generation, stops, delivery.
+//! - [`seccomp`]: the guest's own filters.
 //! - [`timer`], [`clock`]: time.
 //! - [`ptrace`]: the guest's tracing.
 //! - [`syscall`]: the table, as seen from here.
@@ -26,6 +27,7 @@ pub mod loader;
 pub mod process;
 pub mod ptrace;
 pub mod random;
+pub mod seccomp;
 pub mod signal;
 pub mod spawn;
 pub mod syscall;

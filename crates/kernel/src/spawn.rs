@@ -155,6 +155,7 @@ fn make_task(
         timer_slack_ns: 50_000,
         personality: 0,
         thp_disabled: false,
+        seccomp: None,
     };
     let task = Task::new(TaskId::next(), group.clone(), pid.clone(), state);
     group.set_leader(&task);

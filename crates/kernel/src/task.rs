@@ -72,6 +72,8 @@ pub struct Task {
     pub parked: Mutex<Option<Box<dyn GuestThread>>>,
     /// It is traced (a summary of its signal state, read without the lock).
     pub traced: AtomicBool,
+    /// Its calls are checked by filters of its own (a summary of its state, read without the lock).
+    pub filtered: AtomicBool,
     /// It has ended and its tracer has yet to hear of it.
     pub ended_for_tracer: Mutex<Option<EndedTracee>>,
     /// When it was made, in nanoseconds of the boot clock.
@@ -107,6 +109,8 @@ pub struct TaskState {
     pub timer_slack_ns: u64,
     /// personality(2).
     pub personality: u32,
+    /// Its seccomp filters, inherited and never given up.
+    pub seccomp: Option<crate::seccomp::Mode>,
     /// `PR_SET_THP_DISABLE`.
     pub thp_disabled: bool,
 }
@@ -115,6 +119,7 @@ impl Task {
     /// A task of `group` named `pid`.
     #[must_use]
     pub fn new(id: TaskId, group: Arc<ThreadGroup>, pid: Arc<Pid>, state: TaskState) -> Arc<Task> {
+        let filtered = state.seccomp.is_some();
         let task = Arc::new(Task {
             id,
             group,
@@ -125,6 +130,7 @@ impl Task {
             usage: usage::TaskUsage::default(),
             parked: Mutex::new(LockClass::Task, None),
             traced: AtomicBool::new(false),
+            filtered: AtomicBool::new(filtered),
             ended_for_tracer: Mutex::new(LockClass::Leaf, None),
             start_boot_ns: crate::clock::boottime_ns(),
             pid: Mutex::new(LockClass::Table, pid),

@@ -24,6 +24,7 @@ pub mod net;
 pub mod prctl;
 pub mod process;
 pub mod sched;
+pub mod seccomp;
 pub mod signal;
 pub mod system;
 pub mod time;

@@ -14,7 +14,7 @@ use moat_mm::{UserAddr, UserPtr};
 use moat_platform::{GUEST_TOP, Order, execute};
 
 syscalls! { pub static TABLE;
-    157 prctl(option: u32, a: u64, b: u64, c: u64, d: u64) async sys_prctl, partial("PR_SET_SECCOMP and PR_SET_MM: EINVAL; PR_SET_VMA checked only");
+    157 prctl(option: u32, a: u64, b: u64, c: u64, d: u64) async sys_prctl, partial("PR_SET_MM: EINVAL; PR_SET_VMA checked only");
     158 arch_prctl(option: u32, addr: u64) sys_arch_prctl, partial("FS, GS, CPUID; no shadow stacks");
     135 personality(persona: u32) sys_personality, partial("kept; ADDR_NO_RANDOMIZE has effect");
     334 rseq(area: u64, len: u32, flags: u32, sig: u32) async sys_rseq, full;
@@ -116,7 +116,8 @@ async fn sys_prctl(t: &mut CurrentTask, option: u32, a: u64, b: u64, c: u64, d: 
         PR_SET_TSC if a == u64::from(PR_TSC_ENABLE) => {}
         PR_GET_TIMING => return Ok(0),
         PR_SET_TIMING if a == 0 => {}
-        PR_GET_SECCOMP => return Ok(0),
+        PR_GET_SECCOMP => return Ok(crate::seccomp::mode(t)),
+        PR_SET_SECCOMP => return crate::seccomp::set_by_prctl(t, a, b),
         PR_MCE_KILL | PR_SET_IO_FLUSHER if t.creds().has_cap(Cap::SYS_RESOURCE) || option == PR_MCE_KILL => {}
         PR_MCE_KILL_GET => return Ok(2),
         PR_GET_SPECULATION_CTRL if a <= u64::from(PR_SPEC_L1D_FLUSH) => return Ok(u64::from(PR_SPEC_NOT_AFFECTED)),

@@ -106,6 +106,7 @@ fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
         crate::ids::TABLE,
         crate::process::TABLE,
         crate::exec::TABLE,
+        crate::seccomp::TABLE,
         crate::signal::TABLE,
         crate::caps::TABLE,
         crate::limits::TABLE,

@@ -10,7 +10,7 @@ use moat_kernel::{CurrentTask, SyscallResult};
 use moat_vfs::Fd;
 
 syscalls! { pub static TABLE;
-    101 ptrace(request: u32, pid: i32, addr: u64, data: u64) sys_ptrace, partial("no hardware breakpoints, no seccomp events");
+    101 ptrace(request: u32, pid: i32, addr: u64, data: u64) sys_ptrace, partial("no hardware breakpoints, no SUSPEND_SECCOMP");
     312 kcmp(pid1: i32, pid2: i32, kind: u32, a: u64, b: u64) sys_kcmp, partial("KCMP_EPOLL_TFD: EOPNOTSUPP");
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use moat_abi::PollEvents;
 use moat_abi::clone::WaitStatus;
 use moat_abi::ptrace::{
-    PTRACE_EVENT_CLONE, PTRACE_EVENT_EXEC, PTRACE_EVENT_EXIT, PTRACE_EVENT_FORK, PTRACE_EVENT_STOP, PTRACE_EVENT_VFORK,
+    PTRACE_EVENT_CLONE, PTRACE_EVENT_EXEC, PTRACE_EVENT_EXIT, PTRACE_EVENT_FORK, PTRACE_EVENT_SECCOMP, PTRACE_EVENT_STOP, PTRACE_EVENT_VFORK,
     PTRACE_EVENT_VFORK_DONE, PtraceOptions,
 };
 use moat_abi::siginfo::{CLD_TRAPPED, SI_KERNEL, SI_USER, SigInfo};
@@ -226,6 +226,7 @@ pub fn wants_event(t: &CurrentTask, event: u32) -> bool {
         PTRACE_EVENT_EXEC => PtraceOptions::TRACEEXEC,
         PTRACE_EVENT_VFORK_DONE => PtraceOptions::TRACEVFORKDONE,
         PTRACE_EVENT_EXIT => PtraceOptions::TRACEEXIT,
+        PTRACE_EVENT_SECCOMP => PtraceOptions::TRACESECCOMP,
         _ => return false,
     };
     with_trace(t.task(), |trace| trace.options.contains(option)).unwrap_or(false)

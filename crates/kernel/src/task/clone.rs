@@ -284,6 +284,7 @@ fn make_task(
             timer_slack_ns: s.timer_slack_ns,
             personality: s.personality,
             thp_disabled: s.thp_disabled,
+            seccomp: s.seccomp.clone(),
         }
     };
     let group = if flags.contains(CloneFlags::THREAD) { t.group.clone() } else { child_group(t, r, pid) };

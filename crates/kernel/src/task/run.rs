@@ -1,5 +1,6 @@
 //! [`task_main`]: the life of a task, from its first instruction to its end.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use moat_abi::Errno;
@@ -12,6 +13,7 @@ use moat_platform::{Event, Fault, ForeignAbi, switch};
 use crate::error::{SyscallError, SyscallResult};
 use crate::kernel::kernel;
 use crate::ptrace;
+use crate::seccomp::{self, Verdict};
 use crate::signal::deliver::PendingRestart;
 use crate::signal::frame::LastFault;
 use crate::syscall::Dispatch;
@@ -89,8 +91,11 @@ impl CurrentTask {
                 return;
             }
         }
-        let result = self.dispatch(nr, args).await;
-        self.finish_syscall(nr, result);
+        let skipped = self.filtered.load(Ordering::Relaxed) && matches!(seccomp::check_call(self, nr, args).await, Verdict::Skip);
+        if !skipped {
+            let result = self.dispatch(nr, args).await;
+            self.finish_syscall(nr, result);
+        }
         if self.exit_status.is_none() && ptrace::stop::traces_syscalls(self) {
             ptrace::stop::syscall_exit(self).await;
         }

@@ -130,7 +130,7 @@ impl Data {
             buf = &buf[..to_usize(end - pos)?];
         }
         if !self.fits_vector(end) {
-            self.to_host()?;
+            self.host_fd()?;
         }
         match &mut self.store {
             Store::Small(v) => {
@@ -203,7 +203,7 @@ impl Data {
             // The vector may be shorter than the file: what is missing reads as zeros.
             Store::Small(v) if len <= SMALL => v.truncate(to_usize(len)?),
             Store::Small(_) => {
-                self.to_host()?;
+                self.host_fd()?;
                 return self.set_size(shared, len);
             }
         }
@@ -232,7 +232,7 @@ impl Data {
         }
         self.charge_to(shared, offset, end)?;
         if end > SMALL {
-            let fd = self.to_host()?;
+            let fd = self.host_fd()?;
             let flags = if extends { FallocateFlags::empty() } else { FallocateFlags::KEEP_SIZE };
             rustix::fs::fallocate(&*fd, flags, offset, len).map_err(host)?;
         }
@@ -272,7 +272,7 @@ impl Data {
     }
 
     /// The memfd with the contents, made if there is none yet.
-    pub(crate) fn to_host(&mut self) -> Result<Arc<OwnedFd>> {
+    pub(crate) fn host_fd(&mut self) -> Result<Arc<OwnedFd>> {
         let v = match &self.store {
             Store::Host(fd) => return Ok(fd.clone()),
             Store::Small(v) => v,

@@ -38,7 +38,7 @@ pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
         {
             return Err(Errno::EPERM);
         }
-        d.to_host()?
+        d.host_fd()?
     };
     Ok(MapSource::File { fd, offset: what.offset, shared: what.sharing == Sharing::Shared })
 }

@@ -21,10 +21,11 @@ use crate::net::{self, Sock};
 
 /// Bytes moved at a time through the scratch buffer.
 const CHUNK: usize = 128 * 1024;
-/// The largest message that is passed to a socket or device in one piece.
-const MESSAGE: usize = 1024 * 1024;
+/// The largest message that is passed to a socket or device in one piece: more than any socket takes
+/// (`/proc/sys/net/core/wmem_max` is 212992).
+const MESSAGE: usize = 256 * 1024;
 /// Scratch memory that a task keeps between calls.
-const KEEP: usize = 256 * 1024;
+const KEEP: usize = MESSAGE;
 
 /// Where in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
         "moat-fs-dev",
         "moat-fs-devpts",
         "moat-fs-host",
+        "moat-fs-mqueue",
         "moat-fs-overlay",
         "moat-fs-proc",
         "moat-fs-sys",

@@ -1,11 +1,11 @@
 //! Futexes: futex(2), futex_waitv(2), robust lists and what a thread's end does to them (`kernel/futex/`).
 //!
 //! - [`table`]: who waits for which word.
-//! - [`wait`]: FUTEX_WAIT.
+//! - [`wait`]: FUTEX_WAIT and its variants.
 //! - [`wake`]: FUTEX_WAKE, FUTEX_WAKE_OP, FUTEX_REQUEUE.
-//! - [`waitv`]: futex_waitv.
+//! - [`waitv`]: the call futex_waitv(2).
 //! - [`pi`]: FUTEX_LOCK_PI and its kin.
-//! - [`requeue_pi`]: FUTEX_CMP_REQUEUE_PI.
+//! - [`requeue_pi`]: FUTEX_CMP_REQUEUE_PI and its wait.
 //! - [`robust`]: the end of a thread.
 //!
 //! # Invariants

@@ -8,8 +8,8 @@
 //! - [`timer`], [`clock`]: time.
 //! - [`ptrace`]: the guest's tracing.
 //! - [`syscall`]: the table, as seen from here.
-//! - [`futex`]: futexes.
-//! - [`loader`]: programs.
+//! - [`futex`]: waiting on words of guest memory.
+//! - [`loader`]: ELF programs and scripts.
 //! - [`error`]: [`SyscallError`] and Linux's restart codes.
 //! - [`spawn`]: how the sentry starts processes.
 //!

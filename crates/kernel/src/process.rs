@@ -1,11 +1,11 @@
 //! Processes: thread groups, their family, process groups, sessions, pid namespaces, limits, wait(2).
 //!
 //! - [`group`]: [`group::ThreadGroup`], one process.
-//! - [`pid`]: numbers.
+//! - [`pid`]: numbers and their namespaces.
 //! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock.
 //! - [`session`]: job control.
 //! - [`wait`]: wait4(2) and waitid(2).
-//! - [`notify`]: SIGCHLD.
+//! - [`notify`]: SIGCHLD and wake-ups of waiting parents.
 //! - [`limits`], [`sched`]: what a process may use.
 //! - [`pidfd`]: processes as files.
 //!

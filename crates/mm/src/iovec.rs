@@ -1,13 +1,10 @@
 //! Import of `struct iovec` arrays.
 
-use moat_abi::fs::{Iovec, UIO_MAXIOV};
+use moat_abi::fs::{Iovec, MAX_RW_COUNT, UIO_MAXIOV};
 use moat_abi::{Errno, Result};
 
 use crate::copy::check_range;
-use crate::{MemoryManager, PAGE_SIZE, UserAddr, UserSlice};
-
-/// Bytes one call moves at most (`MAX_RW_COUNT`: INT_MAX rounded down to a page).
-pub const MAX_RW_COUNT: usize = (i32::MAX as usize) & !(PAGE_SIZE as usize - 1);
+use crate::{MemoryManager, UserAddr, UserSlice};
 
 /// The buffers of a vectored call, checked: together at most [`MAX_RW_COUNT`] bytes, none outside of user space.
 #[derive(Clone, Debug, Default)]

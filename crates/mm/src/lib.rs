@@ -45,7 +45,7 @@ pub mod vma;
 pub use addr::{UserAddr, UserPtr, UserSlice};
 pub use fault::FaultAction;
 pub use futex_key::{FutexKey, FutexScope};
-pub use iovec::{IoVec, MAX_RW_COUNT};
+pub use iovec::IoVec;
 pub use manager::{ImageLayout, MemoryManager, MmLimits};
 pub use mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon, Sharing};
 pub use mmap::{FileAccess, MapBacking, MmapRequest};

@@ -115,10 +115,14 @@ async fn apply(g: &mut Guest, op: Op) {
             let kind = if shared { MapFlags::SHARED } else { MapFlags::PRIVATE };
             let _ = g.map(at(a), l * PAGE_SIZE, ProtFlags::from_bits_truncate(p), kind | MapFlags::FIXED).await;
         }
-        Op::Anywhere(l) => drop(g.map(0, l * PAGE_SIZE, RW, MapFlags::PRIVATE).await),
-        Op::Unmap(a, l) => drop(g.mm.munmap(thread, at(a), l * PAGE_SIZE).await),
+        Op::Anywhere(l) => {
+            let _ = g.map(0, l * PAGE_SIZE, RW, MapFlags::PRIVATE).await;
+        }
+        Op::Unmap(a, l) => {
+            let _ = g.mm.munmap(thread, at(a), l * PAGE_SIZE).await;
+        }
         Op::Protect(a, l, p) => {
-            drop(g.mm.mprotect(thread, at(a), l * PAGE_SIZE, ProtFlags::from_bits_truncate(p)).await)
+            let _ = g.mm.mprotect(thread, at(a), l * PAGE_SIZE, ProtFlags::from_bits_truncate(p)).await;
         }
         Op::Remap(a, o, n, flags, to) => {
             let request =

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use moat_abi::{Errno, Result};
+use moat_sync::executor::EventSource;
 
 pub use event::{Event, Fault, ForeignAbi};
 pub use order::{Atomic32, MapSource, Order};
@@ -178,6 +179,23 @@ pub trait Kick: Send + Sync {
     /// If the thread runs application code its switch ends with [`Event::Interrupted`] (or another event); if it is
     /// parked or about to stop, the next switch may end so at once. Idempotent, never blocks.
     fn kick(&self);
+}
+
+/// A platform as the executor's source of events.
+pub struct PlatformEvents(pub Arc<dyn Platform>);
+
+impl EventSource for PlatformEvents {
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.event_fd()
+    }
+
+    fn dispatch(&self) {
+        self.0.dispatch();
+    }
+
+    fn spin(&self) -> bool {
+        self.0.spin()
+    }
 }
 
 /// Runs `thread` until its next event.

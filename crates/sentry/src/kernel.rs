@@ -1,6 +1,5 @@
 //! [`kernel_main`]: assembles the guest's kernel and runs it until the container's init has ended.
 
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
 use moat_abi::cap::CapSet;
@@ -13,10 +12,10 @@ use moat_kernel::kernel::{Config, Kernel, Strace};
 use moat_kernel::process::limits::{Limit, Resource};
 use moat_kernel::process::session::Terminal;
 use moat_kernel::spawn::{Place, SpawnRequest, spawn};
-use moat_platform::Platform;
+use moat_platform::{Platform, PlatformEvents};
 use moat_platform_ptrace::Ptrace;
 use moat_platform_systrap::Systrap;
-use moat_sync::executor::{self, EventSource};
+use moat_sync::executor;
 use moat_vfs::cred::Credentials;
 use moat_vfs::fd_table::{FdTable, OnExec};
 use moat_vfs::open_file::OpenFile;
@@ -103,23 +102,6 @@ pub(crate) fn exit_status(status: WaitStatus) -> ExitStatus {
         WaitStatus::Signaled { signal, core } => ExitStatus::Signaled { signal, core_dumped: core == CoreDump::Dumped },
         // Only the two above end a process.
         WaitStatus::Stopped(_) | WaitStatus::Continued => ExitStatus::Exited(0),
-    }
-}
-
-/// The platform as the executor's source of events.
-struct PlatformEvents(Arc<dyn Platform>);
-
-impl EventSource for PlatformEvents {
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.0.event_fd()
-    }
-
-    fn dispatch(&self) {
-        self.0.dispatch();
-    }
-
-    fn spin(&self) -> bool {
-        self.0.spin()
     }
 }
 

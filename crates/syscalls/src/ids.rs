@@ -4,9 +4,8 @@
 
 use std::sync::Arc;
 
-use moat_abi::cap::{Cap, CapSet};
+use moat_abi::cap::{Cap, CapSet, NGROUPS_MAX, SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP};
 use moat_abi::{Errno, Result};
-use moat_kernel::task::cred::{SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP};
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::cred::{Credentials, UserNamespace};
@@ -35,7 +34,6 @@ syscalls! { pub static TABLE;
 
 /// "Leave as it is" in setresuid(2) and its like.
 const KEEP: u32 = u32::MAX;
-const NGROUPS_MAX: usize = 65536;
 
 /// A pid or id as a system call returns it.
 pub(crate) fn pid_result(pid: i32) -> SyscallResult {

@@ -41,7 +41,13 @@ fn sys_setrlimit(t: &mut CurrentTask, number: u32, limit: UserPtr<Rlimit>) -> Sy
     Ok(0)
 }
 
-fn sys_prlimit64(t: &mut CurrentTask, pid: i32, number: u32, new: UserPtr<Rlimit>, old: UserPtr<Rlimit>) -> SyscallResult {
+fn sys_prlimit64(
+    t: &mut CurrentTask,
+    pid: i32,
+    number: u32,
+    new: UserPtr<Rlimit>,
+    old: UserPtr<Rlimit>,
+) -> SyscallResult {
     let resource = resource(number)?;
     let new = if new.is_null() { None } else { Some(t.mm().read(new)?) };
     let group = if pid == 0 {
@@ -67,7 +73,8 @@ fn check_permission(t: &CurrentTask, target: &Arc<Task>) -> Result<()> {
         return Ok(());
     }
     let (c, o) = (t.creds(), target.creds());
-    let same = [o.uid, o.euid, o.suid].iter().all(|u| *u == c.uid) && [o.gid, o.egid, o.sgid].iter().all(|g| *g == c.gid);
+    let same =
+        [o.uid, o.euid, o.suid].iter().all(|u| *u == c.uid) && [o.gid, o.egid, o.sgid].iter().all(|g| *g == c.gid);
     if same || c.has_cap_in(&o.user_ns, Cap::SYS_RESOURCE) { Ok(()) } else { Err(Errno::EPERM) }
 }
 

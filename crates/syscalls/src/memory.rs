@@ -1,8 +1,8 @@
 //! Memory: mmap(2) and its family, brk(2), memfd_create(2); NUMA policies and protection keys, of which there are none.
 //!
 //! - [`remote`]: process_vm_readv(2), process_vm_writev(2).
-//! - [`numa`]: policies.
-//! - [`membarrier`]: membarrier(2).
+//! - [`numa`]: memory policies.
+//! - [`membarrier`]: the call membarrier(2).
 
 pub mod membarrier;
 pub mod numa;

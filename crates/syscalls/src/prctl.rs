@@ -2,12 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use moat_abi::cap::Cap;
+use moat_abi::cap::{Cap, SECBIT_KEEP_CAPS, SECBIT_KEEP_CAPS_LOCKED, SECBIT_NO_CAP_AMBIENT_RAISE};
 use moat_abi::prctl::*;
 use moat_abi::signal::Signal;
 use moat_abi::{Errno, Result};
 use moat_kernel::process::group::Dumpable;
-use moat_kernel::task::cred::{SECBIT_KEEP_CAPS, SECBIT_NO_CAP_AMBIENT_RAISE};
 use moat_kernel::task::current::RseqArea;
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
@@ -20,8 +19,6 @@ syscalls! { pub static TABLE;
     334 rseq(area: u64, len: u32, flags: u32, sig: u32) async sys_rseq, full;
 }
 
-/// `SECBIT_KEEP_CAPS_LOCKED`.
-const SECBIT_KEEP_CAPS_LOCKED: u32 = 32;
 /// All base bits and their locks.
 const SECUREBITS_ALL: u32 = 0xff;
 const SECURE_LOCKS: u32 = 0xaa;

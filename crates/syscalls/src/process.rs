@@ -10,6 +10,7 @@ use moat_abi::clone::{
     WaitFlags,
 };
 use moat_abi::fs::OpenFlags;
+use moat_abi::poll::PIDFD_THREAD;
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::Signal;
 use moat_kernel::process::pidfd::{self, PidFd, Scope};
@@ -299,9 +300,6 @@ fn sys_set_tid_address(t: &mut CurrentTask, addr: UserAddr) -> SyscallResult {
     t.state().clear_child_tid = addr.get();
     pid_result(t.tid())
 }
-
-/// `PIDFD_THREAD`: the number of O_EXCL.
-const PIDFD_THREAD: u32 = 0o200;
 
 fn sys_pidfd_open(t: &mut CurrentTask, pid: i32, flags: u32) -> SyscallResult {
     let nonblock = OpenFlags::NONBLOCK.bits();

@@ -2,9 +2,10 @@
 
 use moat_abi::cap::Cap;
 use moat_abi::prctl::{
-    GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM, SYSLOG_ACTION_CLEAR, SYSLOG_ACTION_CLOSE, SYSLOG_ACTION_CONSOLE_LEVEL, SYSLOG_ACTION_CONSOLE_OFF,
-    SYSLOG_ACTION_CONSOLE_ON, SYSLOG_ACTION_OPEN, SYSLOG_ACTION_READ, SYSLOG_ACTION_READ_ALL, SYSLOG_ACTION_READ_CLEAR,
-    SYSLOG_ACTION_SIZE_BUFFER, SYSLOG_ACTION_SIZE_UNREAD, Sysinfo, UTS_LEN, Utsname,
+    GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM, SYSLOG_ACTION_CLEAR, SYSLOG_ACTION_CLOSE, SYSLOG_ACTION_CONSOLE_LEVEL,
+    SYSLOG_ACTION_CONSOLE_OFF, SYSLOG_ACTION_CONSOLE_ON, SYSLOG_ACTION_OPEN, SYSLOG_ACTION_READ,
+    SYSLOG_ACTION_READ_ALL, SYSLOG_ACTION_READ_CLEAR, SYSLOG_ACTION_SIZE_BUFFER, SYSLOG_ACTION_SIZE_UNREAD, Sysinfo,
+    UTS_LEN, Utsname,
 };
 use moat_abi::{Errno, Result};
 use moat_kernel::kernel::{RELEASE, VERSION};
@@ -99,7 +100,9 @@ fn sys_setdomainname(t: &mut CurrentTask, name: UserAddr, len: i32) -> SyscallRe
 const RANDOM_CHUNK: usize = 4096;
 
 fn sys_getrandom(t: &mut CurrentTask, buffer: UserAddr, len: usize, flags: u32) -> SyscallResult {
-    if flags & !(GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE) != 0 || flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE {
+    if flags & !(GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE) != 0
+        || flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE
+    {
         return Err(Errno::EINVAL.into());
     }
     let len = len.min(0x7fff_f000);
@@ -133,7 +136,9 @@ fn sys_syslog(t: &mut CurrentTask, action: i32, buffer: UserAddr, len: i32) -> S
         return Err(Errno::EPERM.into());
     }
     match action {
-        SYSLOG_ACTION_READ | SYSLOG_ACTION_READ_ALL | SYSLOG_ACTION_READ_CLEAR if buffer.is_null() || len < 0 => Err(Errno::EINVAL.into()),
+        SYSLOG_ACTION_READ | SYSLOG_ACTION_READ_ALL | SYSLOG_ACTION_READ_CLEAR if buffer.is_null() || len < 0 => {
+            Err(Errno::EINVAL.into())
+        }
         SYSLOG_ACTION_SIZE_BUFFER => Ok(1 << 17),
         SYSLOG_ACTION_CLOSE
         | SYSLOG_ACTION_OPEN
@@ -189,7 +194,14 @@ fn sys_bpf(_t: &mut CurrentTask, _command: i32, _attr: UserAddr, _size: u32) -> 
 }
 
 /// As with `perf_event_paranoid` 3.
-fn sys_perf_event_open(_t: &mut CurrentTask, _attr: UserAddr, _pid: i32, _cpu: i32, _group: i32, _flags: u64) -> SyscallResult {
+fn sys_perf_event_open(
+    _t: &mut CurrentTask,
+    _attr: UserAddr,
+    _pid: i32,
+    _cpu: i32,
+    _group: i32,
+    _flags: u64,
+) -> SyscallResult {
     Err(Errno::EACCES.into())
 }
 

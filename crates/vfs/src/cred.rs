@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use moat_abi::cap::{Cap, CapSet};
+use moat_abi::cap::{Cap, CapSet, OVERFLOW_ID};
 use moat_sync::{LockClass, RwLock};
 
 /// One line of a uid or gid map: `count` ids from `inside` on are the kernel's ids from `outside` on.
@@ -47,9 +47,6 @@ impl std::fmt::Debug for UserNamespace {
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0xf000_0000);
-
-/// What an id without a mapping reads as (`/proc/sys/kernel/overflowuid`).
-pub const OVERFLOW_ID: u32 = 65534;
 
 impl UserNamespace {
     /// The namespace of the sandbox's first process, in which every id is itself.

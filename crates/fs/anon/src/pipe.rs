@@ -10,6 +10,7 @@ use std::sync::Arc;
 use moat_abi::cap::Cap;
 use moat_abi::fs::{AccessMode, F_GETPIPE_SZ, F_SETPIPE_SZ, FileType, OpenFlags, PIPE_BUF, S_IALLUGO};
 use moat_abi::time::Timespec;
+use moat_abi::tty::FIONREAD;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::anon::Pseudo;
@@ -289,7 +290,6 @@ impl File for End {
     }
 
     fn ioctl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-        const FIONREAD: u32 = 0x541b;
         if cmd != FIONREAD {
             return Err(Errno::ENOTTY);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use moat_abi::stat::DeviceId;
+use moat_abi::tty::RNDGETENTCNT;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon, Sharing};
 use moat_platform::MapSource;
@@ -160,8 +161,7 @@ impl File for Random {
     }
 
     fn ioctl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-        /// `RNDGETENTCNT`, random(4): the pool is always full.
-        const RNDGETENTCNT: u32 = 0x8004_5200;
+        // The pool is always full.
         if cmd != RNDGETENTCNT {
             return Err(Errno::EINVAL);
         }

@@ -9,7 +9,9 @@ use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::cred::Credentials;
 use moat_vfs::file::File;
-use moat_vfs::inode::{Access, Inode, InodeKey, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, generic_permission};
+use moat_vfs::inode::{
+    Access, Inode, InodeKey, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, generic_permission,
+};
 
 use crate::copy_up;
 use crate::dir::{MergedDir, merged_names};

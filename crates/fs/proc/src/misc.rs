@@ -79,30 +79,11 @@ pub(crate) fn io(_core: &Core, who: &Who) -> Result<Vec<u8>> {
     Ok(b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n".to_vec())
 }
 
-const RESOURCES: [Resource; 16] = [
-    Resource::Cpu,
-    Resource::FileSize,
-    Resource::Data,
-    Resource::Stack,
-    Resource::Core,
-    Resource::Rss,
-    Resource::Processes,
-    Resource::OpenFiles,
-    Resource::Memlock,
-    Resource::AddressSpace,
-    Resource::Locks,
-    Resource::SigPending,
-    Resource::MessageQueue,
-    Resource::Nice,
-    Resource::RtPriority,
-    Resource::RtTime,
-];
-
 pub(crate) fn limits(_core: &Core, who: &Who) -> Result<Vec<u8>> {
     let task = who.task()?;
     let value = |v: u64| if v == INFINITY { "unlimited".to_owned() } else { v.to_string() };
     let mut o = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
-    for r in RESOURCES {
+    for r in Resource::ALL {
         let (name, unit) = r.describe();
         let l = task.group.limits.get(r);
         let _ = writeln!(o, "{name:<25} {:<20} {:<20} {unit:<10}", value(l.soft), value(l.hard));

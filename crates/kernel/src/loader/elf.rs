@@ -11,8 +11,8 @@ use moat_platform::GUEST_TOP;
 use moat_vfs::OpenFile;
 use zerocopy::{FromZeros, IntoBytes};
 
-/// The longest path of an interpreter (`PATH_MAX`).
-const PATH_MAX: u64 = 4096;
+/// The longest path of an interpreter, in the size of file offsets.
+const PATH_MAX: u64 = moat_abi::fs::PATH_MAX as u64;
 
 /// On whose behalf a file is read, which decides the errno for a bad one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

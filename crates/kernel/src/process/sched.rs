@@ -1,5 +1,7 @@
 //! Scheduling parameters: kept and checked as Linux does; the CPU itself is the host's to give.
 
+use moat_abi::prctl::{SCHED_DEADLINE, SCHED_FIFO, SCHED_NORMAL, SCHED_RR};
+
 /// What sched_setattr(2), setpriority(2) and sched_setaffinity(2) set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchedState {
@@ -16,19 +18,6 @@ pub struct SchedState {
     /// ioprio_set(2).
     pub io_priority: u32,
 }
-
-/// SCHED_OTHER.
-pub const SCHED_NORMAL: u32 = 0;
-/// SCHED_FIFO.
-pub const SCHED_FIFO: u32 = 1;
-/// SCHED_RR.
-pub const SCHED_RR: u32 = 2;
-/// SCHED_BATCH.
-pub const SCHED_BATCH: u32 = 3;
-/// SCHED_IDLE.
-pub const SCHED_IDLE: u32 = 5;
-/// SCHED_DEADLINE.
-pub const SCHED_DEADLINE: u32 = 6;
 
 impl Default for SchedState {
     fn default() -> Self {

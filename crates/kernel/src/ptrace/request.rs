@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use moat_abi::ptrace::*;
 use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_USER, SigInfo};
 use moat_abi::signal::{SigSet, Signal};
-use moat_abi::{Errno, Result};
+use moat_abi::{Errno, Result, elf};
 use moat_mm::{UserAddr, UserPtr};
 use moat_platform::GuestThread;
 use zerocopy::{FromBytes, IntoBytes};
@@ -16,9 +16,9 @@ use crate::ptrace::{Run, StopKind, Trace, TraceStop, access, regs};
 use crate::signal::send::{Origin, Target};
 use crate::task::{CurrentTask, Task};
 
-const NT_PRSTATUS: u64 = 1;
-const NT_PRFPREG: u64 = 2;
-const NT_X86_XSTATE: u64 = 0x202;
+const NT_PRSTATUS: u64 = elf::NT_PRSTATUS as u64;
+const NT_PRFPREG: u64 = elf::NT_PRFPREG as u64;
+const NT_X86_XSTATE: u64 = elf::NT_X86_XSTATE as u64;
 const FPREGS: usize = 512;
 
 /// ptrace(2).

@@ -4,27 +4,13 @@
 
 use std::sync::Arc;
 
-use moat_abi::cap::CapSet;
+use moat_abi::cap::{CapSet, SECBIT_KEEP_CAPS, SECBIT_NOROOT, VFS_CAP_FLAGS_EFFECTIVE, VFS_CAP_REVISION_MASK};
+use moat_abi::fs::{S_ISGID, S_ISUID, S_IXGRP};
 use moat_abi::{Errno, Result};
 use moat_vfs::OpenFile;
 use moat_vfs::cred::Credentials;
 use moat_vfs::inode::Access;
 use moat_vfs::mount::MountFlags;
-
-/// `SECBIT_NOROOT`.
-pub const SECBIT_NOROOT: u32 = 1;
-/// `SECBIT_NO_SETUID_FIXUP`.
-pub const SECBIT_NO_SETUID_FIXUP: u32 = 4;
-/// `SECBIT_KEEP_CAPS`.
-pub const SECBIT_KEEP_CAPS: u32 = 16;
-/// `SECBIT_NO_CAP_AMBIENT_RAISE`.
-pub const SECBIT_NO_CAP_AMBIENT_RAISE: u32 = 64;
-
-const S_ISUID: u32 = 0o4000;
-const S_ISGID: u32 = 0o2000;
-const S_IXGRP: u32 = 0o010;
-const VFS_CAP_REVISION_MASK: u32 = 0xff00_0000;
-const VFS_CAP_EFFECTIVE: u32 = 1;
 
 /// Who a task is after exec.
 pub struct Elevation {
@@ -116,7 +102,7 @@ fn read_file_caps(file: &OpenFile) -> Result<Option<FileCaps>> {
         0x0300_0000 => 2,
         _ => return Err(Errno::EINVAL),
     };
-    let mut caps = FileCaps { effective: magic & VFS_CAP_EFFECTIVE != 0, ..FileCaps::default() };
+    let mut caps = FileCaps { effective: magic & VFS_CAP_FLAGS_EFFECTIVE != 0, ..FileCaps::default() };
     for i in 0..words {
         let permitted = u64::from(word(1 + 2 * i).ok_or(Errno::EINVAL)?);
         let inheritable = u64::from(word(2 + 2 * i).ok_or(Errno::EINVAL)?);

@@ -125,7 +125,9 @@ impl CurrentTask {
         match &result {
             Ok(v) if *v > 0xffff => tracing::info!(target: "strace", "[{tid}] {call} = {v:#x} ({us} us)"),
             Ok(v) => tracing::info!(target: "strace", "[{tid}] {call} = {v} ({us} us)"),
-            Err(SyscallError::Errno(e)) => tracing::info!(target: "strace", "[{tid}] {call} = -1 {} ({us} us)", e.name()),
+            Err(SyscallError::Errno(e)) => {
+                tracing::info!(target: "strace", "[{tid}] {call} = -1 {} ({us} us)", e.name())
+            }
             Err(SyscallError::Restart(r)) => tracing::info!(target: "strace", "[{tid}] {call} = ? {r:?} ({us} us)"),
         }
         result
@@ -153,7 +155,8 @@ impl CurrentTask {
         match mm.handle_fault(thread, &fault).await {
             FaultAction::Retry => {}
             FaultAction::Signal { signal, code, addr } => {
-                self.last_fault = LastFault { trapno: fault.trapno, err: fault.err, cr2: if fault.trapno == 14 { addr } else { 0 } };
+                self.last_fault =
+                    LastFault { trapno: fault.trapno, err: fault.err, cr2: if fault.trapno == 14 { addr } else { 0 } };
                 let signal = Signal::new(signal).unwrap_or(Signal::SIGSEGV);
                 self.force_signal(SigInfo::fault(signal, code, addr));
             }

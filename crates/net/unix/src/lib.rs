@@ -6,7 +6,7 @@
 //! - [`connect`]: listening, connecting, accepting.
 //! - [`names`]: names in files, abstract names.
 //! - [`rights`]: descriptors in flight and the collection of those that nobody can receive any more.
-//! - [`text`]: /proc/net/unix.
+//! - [`text`]: the text of /proc/net/unix.
 //!
 //! # Invariants
 //! - Data lies in the receiver's endpoint; its bytes are charged to the sender's until they are taken or dropped.

@@ -1,14 +1,8 @@
 //! [`Fault`]s from the siginfo of a signal-delivery stop.
 
+use moat_abi::siginfo::{BUS_ADRALN, FPE_INTDIV, FPE_INTOVF, SEGV_ACCERR, SEGV_PKUERR, SI_KERNEL};
 use moat_host::ptrace::SigInfo;
 use moat_platform::Fault;
-
-const SI_KERNEL: i32 = 0x80;
-const SEGV_ACCERR: i32 = 2;
-const SEGV_PKUERR: i32 = 4;
-const BUS_ADRALN: i32 = 1;
-const FPE_INTDIV: i32 = 1;
-const FPE_INTOVF: i32 = 2;
 
 // Vectors (Intel SDM volume 3, table 6-1).
 const DIVIDE: u64 = 0;

@@ -5,14 +5,13 @@
 //! argument, if there is one, picks rows.
 
 use std::future::Future;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moat_platform::conformance::{CODE, DATA, Guest, RW, Rig, both, fork, spawn, syscall_of};
-use moat_platform::{MapSource, Order, Platform};
+use moat_platform::{MapSource, Order, Platform, PlatformEvents};
 use moat_platform_systrap::Systrap;
-use moat_sync::executor::{self, EventSource};
+use moat_sync::executor;
 
 /// `syscall; jmp back`, for calls whose result is the next number; then a fork loop at 0x40:
 /// `1: mov eax,57; syscall; test eax,eax; jz 2f; mov eax,61; syscall; jmp 1b; 2: mov eax,60; syscall`
@@ -22,20 +21,6 @@ fn code() -> Vec<u8> {
     code.extend([0xb8, 57, 0, 0, 0, 0x0f, 0x05, 0x85, 0xc0, 0x74, 9, 0xb8, 61, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xec]);
     code.extend([0xb8, 60, 0, 0, 0, 0x0f, 0x05]);
     code
-}
-
-struct Source(Arc<Systrap>);
-
-impl EventSource for Source {
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.0.event_fd()
-    }
-    fn dispatch(&self) {
-        self.0.dispatch();
-    }
-    fn spin(&self) -> bool {
-        self.0.spin()
-    }
 }
 
 const REPETITIONS: usize = 9;
@@ -233,6 +218,6 @@ fn main() {
     println!("{:<44} {:>9} {:>9}   (ns)", "", "min", "median");
     native_rows();
     executor::init().expect("executor");
-    executor::set_source(Box::new(Source(platform.clone()))).expect("source");
+    executor::set_source(Box::new(PlatformEvents(platform.clone()))).expect("source");
     run(workers, guest_rows(platform));
 }

@@ -1,28 +1,13 @@
 //! Many guests at once on the real executor with several workers: syscalls, forks, threads, kicks and deaths.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use moat_platform::conformance::{CODE, DATA, Guest, Rig, fork, spawn};
-use moat_platform::{Event, Platform};
+use moat_platform::{Event, PlatformEvents};
 use moat_platform_systrap::Systrap;
-use moat_sync::executor::{self, EventSource};
-
-struct Source(Arc<Systrap>);
-
-impl EventSource for Source {
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.0.event_fd()
-    }
-    fn dispatch(&self) {
-        self.0.dispatch();
-    }
-    fn spin(&self) -> bool {
-        self.0.spin()
-    }
-}
+use moat_sync::executor;
 
 /// `1: syscall; jmp 1b`
 const CALLS: &[u8] = &[0x0f, 0x05, 0xeb, 0xfc];
@@ -85,7 +70,7 @@ fn many_families_at_once() {
     const FAMILIES: usize = 6;
     let platform = Arc::new(Systrap::new().expect("systrap starts"));
     executor::init().expect("executor");
-    executor::set_source(Box::new(Source(platform.clone()))).expect("source");
+    executor::set_source(Box::new(PlatformEvents(platform.clone()))).expect("source");
     let left = Arc::new(AtomicUsize::new(FAMILIES));
     for seed in 0..FAMILIES {
         let (platform, left) = (platform.clone(), left.clone());

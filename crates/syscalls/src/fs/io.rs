@@ -95,7 +95,7 @@ fn step(f: &OpenFile, left: usize) -> usize {
 }
 
 /// Gives `body` a buffer of `len` bytes that belongs to the task.
-fn with_scratch<R>(t: &mut CurrentTask, len: usize, body: impl FnOnce(&mut CurrentTask, &mut [u8]) -> R) -> R {
+pub(crate) fn with_scratch<R>(t: &mut CurrentTask, len: usize, body: impl FnOnce(&mut CurrentTask, &mut [u8]) -> R) -> R {
     let mut scratch = std::mem::take(&mut t.scratch);
     if scratch.len() < len {
         scratch.resize(len, 0);
@@ -110,7 +110,7 @@ fn with_scratch<R>(t: &mut CurrentTask, len: usize, body: impl FnOnce(&mut Curre
 }
 
 /// Bytes of `iov` from `skip` on, `len` of them, that the guest can have written to.
-fn writable(t: &CurrentTask, iov: &IoVec, skip: usize, len: usize) -> usize {
+pub(crate) fn writable(t: &CurrentTask, iov: &IoVec, skip: usize, len: usize) -> usize {
     let mut good = 0;
     for (addr, n) in pieces(iov, skip, len) {
         let ok = t.mm().writable_prefix(addr, n);
@@ -139,7 +139,7 @@ fn pieces(iov: &IoVec, skip: usize, len: usize) -> impl Iterator<Item = (moat_mm
 }
 
 /// Copies `data` to bytes `skip..` of the buffers; gives the bytes that could be.
-fn scatter(t: &CurrentTask, iov: &IoVec, skip: usize, data: &[u8]) -> usize {
+pub(crate) fn scatter(t: &CurrentTask, iov: &IoVec, skip: usize, data: &[u8]) -> usize {
     let mut done = 0;
     for (addr, n) in pieces(iov, skip, data.len()) {
         let Some(part) = data.get(done..done + n) else { break };
@@ -153,7 +153,7 @@ fn scatter(t: &CurrentTask, iov: &IoVec, skip: usize, data: &[u8]) -> usize {
 }
 
 /// Fills `buf` from bytes `skip..` of the buffers; gives the bytes that could be.
-fn gather(t: &CurrentTask, iov: &IoVec, skip: usize, buf: &mut [u8]) -> usize {
+pub(crate) fn gather(t: &CurrentTask, iov: &IoVec, skip: usize, buf: &mut [u8]) -> usize {
     let mut done = 0;
     for (addr, n) in pieces(iov, skip, buf.len()) {
         let Some(part) = buf.get_mut(done..done + n) else { break };

@@ -7,19 +7,17 @@ use moat_abi::socket::MsgFlags;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::task::wait::WaitError;
 use moat_kernel::{CurrentTask, SyscallError};
-use moat_mm::UserAddr;
 use moat_mm::iovec::IoVec;
 use moat_sync::Listener;
 use moat_vfs::socket::{Ancillary, BufferSide, Incoming, Outgoing, SockAddr, Socket};
 
 use super::Sock;
+use crate::fs::io::{gather, scatter, with_scratch, writable};
 
 /// Bytes of a stream that are moved at a time.
 const CHUNK: usize = 128 * 1024;
 /// Longest message with borders that is looked at; a socket's own limit is lower.
 const LONGEST_MESSAGE: usize = 4 * 1024 * 1024;
-/// Scratch memory that a task keeps between calls.
-const KEEP: usize = 256 * 1024;
 
 /// Waits for a socket in the way that no change is missed: look, listen, look again, wait.
 pub(super) struct Waiter<'a> {
@@ -55,76 +53,6 @@ impl<'a> Waiter<'a> {
             other => Ok(other?),
         }
     }
-}
-
-/// Gives `body` a buffer of `len` bytes that belongs to the task.
-fn with_scratch<R>(t: &mut CurrentTask, len: usize, body: impl FnOnce(&mut CurrentTask, &mut [u8]) -> R) -> R {
-    let mut scratch = std::mem::take(&mut t.scratch);
-    if scratch.len() < len {
-        scratch.resize(len, 0);
-    }
-    let result = body(t, scratch.get_mut(..len).unwrap_or_default());
-    if scratch.len() > KEEP {
-        scratch.truncate(KEEP);
-        scratch.shrink_to_fit();
-    }
-    t.scratch = scratch;
-    result
-}
-
-/// The parts of the buffers that bytes `skip..skip + len` fall into.
-fn pieces(iov: &IoVec, skip: usize, len: usize) -> impl Iterator<Item = (UserAddr, usize)> + '_ {
-    let (mut skip, mut left) = (skip, len);
-    iov.slices.iter().filter_map(move |s| {
-        if skip >= s.len {
-            skip -= s.len;
-            return None;
-        }
-        let n = (s.len - skip).min(left);
-        let addr = s.addr.add(skip as u64).ok()?;
-        skip = 0;
-        left -= n;
-        (n > 0).then_some((addr, n))
-    })
-}
-
-/// Bytes of `iov` from `skip` on, at most `len`, that the guest can have written to.
-fn writable(t: &CurrentTask, iov: &IoVec, skip: usize, len: usize) -> usize {
-    let mut good = 0;
-    for (addr, n) in pieces(iov, skip, len) {
-        let ok = t.mm().writable_prefix(addr, n);
-        good += ok;
-        if ok < n {
-            break;
-        }
-    }
-    good
-}
-
-fn scatter(t: &CurrentTask, iov: &IoVec, skip: usize, data: &[u8]) -> usize {
-    let mut done = 0;
-    for (addr, n) in pieces(iov, skip, data.len()) {
-        let Some(part) = data.get(done..done + n) else { break };
-        let m = t.mm().write_partial(addr, part).unwrap_or(0);
-        done += m;
-        if m < n {
-            break;
-        }
-    }
-    done
-}
-
-fn gather(t: &CurrentTask, iov: &IoVec, skip: usize, buf: &mut [u8]) -> usize {
-    let mut done = 0;
-    for (addr, n) in pieces(iov, skip, buf.len()) {
-        let Some(part) = buf.get_mut(done..done + n) else { break };
-        let m = t.mm().read_partial(addr, part).unwrap_or(0);
-        done += m;
-        if m < n {
-            break;
-        }
-    }
-    done
 }
 
 /// What a send call asks for.

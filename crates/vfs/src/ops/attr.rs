@@ -1,6 +1,6 @@
 //! chmod(2), chown(2), utimensat(2), truncate(2), access(2): who may change what.
 
-use moat_abi::cap::Cap;
+use moat_abi::cap::{Cap, SECBIT_NO_SETUID_FIXUP};
 use moat_abi::fs::{FileType, S_IALLUGO, S_ISGID, S_ISUID, S_IXGRP};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
@@ -145,7 +145,6 @@ pub enum AccessIds {
 /// # Errors
 /// EACCES, EROFS.
 pub fn access(creds: &Credentials, path: &Path, access: Access, ids: AccessIds) -> Result<()> {
-    const SECBIT_NO_SETUID_FIXUP: u32 = 4;
     let inode = path.inode();
     let real;
     let creds = match ids {

@@ -4,6 +4,7 @@
 //! - [`pid`]: numbers and their namespaces.
 //! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock.
 //! - [`session`]: job control.
+//! - [`tty`]: requests to terminals.
 //! - [`wait`]: wait4(2) and waitid(2).
 //! - [`notify`]: SIGCHLD and wake-ups of waiting parents.
 //! - [`limits`], [`sched`]: what a process may use.
@@ -21,4 +22,5 @@ pub mod pid;
 pub mod pidfd;
 pub mod sched;
 pub mod session;
+pub mod tty;
 pub mod wait;

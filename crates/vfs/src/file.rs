@@ -47,6 +47,37 @@ pub enum SyncKind {
     All,
 }
 
+/// What a task is about to do with a file: the question of [`File::admit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// To read.
+    Read,
+    /// To write.
+    Write,
+    /// To make this request.
+    Ioctl(u32),
+}
+
+/// The answer of [`File::admit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Go on.
+    Granted,
+    /// A signal has been sent to the caller, which is to deal with it first: ERESTARTSYS.
+    Signalled,
+}
+
+/// Whether a read of a stream goes on: the answer of [`File::read_on`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOn {
+    /// It ends with what it has.
+    Enough,
+    /// It waits for more.
+    Wait,
+    /// It waits for more, but no longer than this from the last byte (or its start); then it ends with what it has.
+    WaitFor(Duration),
+}
+
 /// A directory entry on its way to getdents64(2).
 #[derive(Clone, Copy, Debug)]
 pub struct DirEntry<'a> {
@@ -78,6 +109,19 @@ pub trait File: Send + Sync + Any {
     /// EAGAIN; EINVAL by default; EISDIR for directories.
     fn read(&self, _f: &OpenFile, _buf: &mut [u8], _pos: u64) -> Result<usize> {
         Err(Errno::EINVAL)
+    }
+
+    /// Whether `caller` may use the file at this moment: job control of terminals. Asked once a call, before anything else.
+    ///
+    /// # Errors
+    /// EIO, ENOTTY.
+    fn admit(&self, _f: &OpenFile, _caller: &dyn Caller, _what: Use) -> Result<Admission> {
+        Ok(Admission::Granted)
+    }
+
+    /// Whether a read that has `done` bytes of a stream goes on: VMIN and VTIME of terminals. The default takes what comes.
+    fn read_on(&self, _f: &OpenFile, done: usize) -> ReadOn {
+        if done > 0 { ReadOn::Enough } else { ReadOn::Wait }
     }
 
     /// Writes at `pos` (which streams ignore).

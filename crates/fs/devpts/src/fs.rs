@@ -1,35 +1,259 @@
-//! [`DevptsFs`]: the directory of terminals.
+//! [`DevptsFs`]: a directory with `ptmx` and one node for each pty of the instance, devpts of mount(8).
+//!
+//! Each mount is an instance of its own, as on Linux since 4.7. The inodes of slaves live in their [`Pty`].
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 
+use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::stat::{DEVPTS_SUPER_MAGIC, DeviceId, Statfs};
 use moat_abi::{Errno, Result};
-use moat_vfs::filesystem::{FileSystem, MountRequest, new_anonymous_dev};
-use moat_vfs::generated::{Attributes, Entry, ListedDir, Listing};
-use moat_vfs::inode::Inode;
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::Path;
+use moat_vfs::caller::Caller;
+use moat_vfs::file::File;
+use moat_vfs::filesystem::{FileSystem, MountRequest, new_anonymous_dev, options};
+use moat_vfs::generated::{Attributes, Entry, ListedDir, Listing, downcast};
+use moat_vfs::inode::{Cache, Inode, Metadata, OpenContext, SetAttr};
 
-struct DevptsFs {
-    dev: DeviceId,
-    root: Arc<dyn Inode>,
+use crate::master::Master;
+use crate::node::{Node, NodeAttributes};
+use crate::pty::{Pty, SLAVE_MAJOR};
+
+/// `NR_UNIX98_PTY_MAX`: indices of one instance, at most.
+const MAX_INDEX: u32 = 1 << 20;
+const ROOT_INO: u64 = 1;
+const PTMX_INO: u64 = 2;
+/// Number of the inode of pts/0.
+const FIRST_PTS_INO: u64 = 3;
+
+/// Device number of ptmx.
+pub(crate) const PTMX: DeviceId = DeviceId::new(5, 2);
+
+/// The options of devpts.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    /// Permission bits of a new slave, and its owner if not the opener.
+    mode: u32,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    /// Permission bits of ptmx.
+    ptmx_mode: u32,
+    /// How many ptys there may be.
+    max: u32,
 }
 
-/// No terminal exists, and none can be made.
-struct Terminals;
+impl Options {
+    /// # Errors
+    /// EINVAL for an unknown option or a bad value.
+    fn parse(text: &[u8]) -> Result<Options> {
+        let mut o = Options { mode: 0o600, uid: None, gid: None, ptmx_mode: 0, max: MAX_INDEX };
+        for (key, value) in options(text) {
+            let value = value.map(|v| std::str::from_utf8(v).map_err(|_| Errno::EINVAL)).transpose()?;
+            let number = || value.and_then(|v| v.parse::<u32>().ok()).ok_or(Errno::EINVAL);
+            let bits = || value.and_then(|v| u32::from_str_radix(v, 8).ok()).map(|m| m & S_IALLUGO).ok_or(Errno::EINVAL);
+            match key {
+                b"mode" => o.mode = bits()?,
+                b"ptmxmode" => o.ptmx_mode = bits()?,
+                b"uid" => o.uid = Some(number()?),
+                b"gid" => o.gid = Some(number()?),
+                b"max" => o.max = Some(number()?).filter(|m| *m <= MAX_INDEX).ok_or(Errno::EINVAL)?,
+                // Every instance is new; the others are flags that runtimes pass in the option string.
+                b"newinstance" | b"rw" | b"ro" | b"defaults" => {}
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+        Ok(o)
+    }
+}
 
-impl Listing for Terminals {
-    fn lookup(&self, _name: &[u8]) -> Result<Arc<dyn Inode>> {
-        Err(Errno::ENOENT)
+/// What all inodes of one devpts share.
+pub(crate) struct Instance {
+    this: Weak<Instance>,
+    dev: DeviceId,
+    /// The node `ptmx`.
+    ptmx: Node,
+    options: Mutex<Options>,
+    /// The pty of each index in use: `None` when its name is gone.
+    ptys: Mutex<BTreeMap<u32, Option<Arc<Pty>>>>,
+}
+
+impl Instance {
+    /// Makes a pty under the lowest free index.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    fn new_pty(self: &Arc<Self>, caller: &dyn Caller) -> Result<Arc<Pty>> {
+        let o = *self.options.lock();
+        let creds = caller.creds();
+        let attributes =
+            NodeAttributes { mode: o.mode, uid: o.uid.unwrap_or(creds.fsuid), gid: o.gid.unwrap_or(creds.fsgid) };
+        let mut ptys = self.ptys.lock();
+        let free = (0..o.max).zip(ptys.keys().copied().map(Some).chain(std::iter::repeat(None)));
+        let (index, _) = { free }.find(|(n, used)| *used != Some(*n)).ok_or(Errno::ENOSPC)?;
+        let node = Node::new(self.dev, FIRST_PTS_INO + u64::from(index), DeviceId::new(SLAVE_MAJOR, index), attributes);
+        let pty = Pty::new(index, self, node)?;
+        ptys.insert(index, Some(pty.clone()));
+        Ok(pty)
+    }
+
+    /// Takes the name of a pty away (`devpts_pty_kill`).
+    pub(crate) fn unlink(&self, index: u32) {
+        let gone = self.ptys.lock().get_mut(&index).and_then(Option::take);
+        drop(gone);
+    }
+
+    /// Both ends of a pty are closed.
+    pub(crate) fn free(&self, index: u32) {
+        let gone = self.ptys.lock().remove(&index);
+        drop(gone);
+    }
+
+    fn pty(&self, index: u32) -> Option<Arc<Pty>> {
+        self.ptys.lock().get(&index).cloned().flatten()
+    }
+
+    fn shared(&self) -> Result<Arc<Instance>> {
+        self.this.upgrade().ok_or(Errno::EIO)
+    }
+}
+
+/// The names in a devpts.
+struct Names(Weak<Instance>);
+
+impl Listing for Names {
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let instance = self.0.upgrade().ok_or(Errno::ENOENT)?;
+        if name == b"ptmx" {
+            return Ok(Arc::new(Ptmx { instance }));
+        }
+        let index = std::str::from_utf8(name).ok().and_then(|n| n.parse::<u32>().ok()).ok_or(Errno::ENOENT)?;
+        // "+1" and "01" parse too.
+        if index.to_string().as_bytes() != name {
+            return Err(Errno::ENOENT);
+        }
+        Ok(Arc::new(Pts { pty: instance.pty(index).ok_or(Errno::ENOENT)? }))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
-        Ok(Vec::new())
+        let instance = self.0.upgrade().ok_or(Errno::ENOENT)?;
+        let device = |name: Vec<u8>, ino| Entry { name, ino, file_type: FileType::CharDevice };
+        let mut all = vec![device(b"ptmx".to_vec(), PTMX_INO)];
+        let ptys = instance.ptys.lock();
+        let named = ptys.iter().filter(|(_, pty)| pty.is_some());
+        all.extend(named.map(|(n, _)| device(n.to_string().into_bytes(), FIRST_PTS_INO + u64::from(*n))));
+        Ok(all)
     }
 }
 
-pub(crate) fn construct(_request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+/// The root directory.
+pub(crate) struct Root {
+    instance: Arc<Instance>,
+    listed: Arc<ListedDir<Names>>,
+}
+
+impl Inode for Root {
+    fn metadata(&self) -> Result<Metadata> {
+        self.listed.metadata()
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::Directory
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        self.listed.lookup(name)
+    }
+
+    fn cache_policy(&self) -> Cache {
+        Cache::None
+    }
+
+    fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        self.listed.clone().open(ctx)
+    }
+}
+
+/// The node `ptmx`.
+struct Ptmx {
+    instance: Arc<Instance>,
+}
+
+impl Inode for Ptmx {
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(self.instance.ptmx.metadata())
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::CharDevice
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        self.instance.ptmx.set_attr(change)
+    }
+
+    fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        // The dentry's parent is the root also where ptmx alone is mounted somewhere.
+        let dentry = ctx.path.dentry.parent().ok_or(Errno::EIO)?;
+        open_master(Path { mount: ctx.path.mount.clone(), dentry }, ctx)
+    }
+}
+
+/// The node of a slave.
+struct Pts {
+    pty: Arc<Pty>,
+}
+
+impl Inode for Pts {
+    fn metadata(&self) -> Result<Metadata> {
+        Ok(self.pty.node.metadata())
+    }
+
+    fn file_type(&self) -> FileType {
+        FileType::CharDevice
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        self.pty.node.set_attr(change)
+    }
+
+    fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        self.pty.open_slave(ctx.flags, ctx.caller)
+    }
+}
+
+/// Makes a pty in the devpts whose root is `root`.
+///
+/// # Errors
+/// ENODEV if that is no devpts; ENOSPC.
+pub(crate) fn open_master(root: Path, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    let instance = downcast::<Root>(root.inode().clone()).ok_or(Errno::ENODEV)?.instance.shared()?;
+    let pty = instance.new_pty(ctx.caller)?;
+    Ok(Arc::new(Master { pty, root }))
+}
+
+/// A devpts.
+struct DevptsFs {
+    instance: Arc<Instance>,
+    root: Arc<Root>,
+}
+
+/// The constructor for mount(2).
+pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+    let options = Options::parse(request.options)?;
     let dev = new_anonymous_dev();
-    let root = ListedDir::new(Attributes { dev, ino: 1, mode: 0o755, uid: 0, gid: 0 }, Terminals);
-    Ok(Arc::new(DevptsFs { dev, root }))
+    let ptmx = NodeAttributes { mode: options.ptmx_mode, uid: 0, gid: 0 };
+    let instance = Arc::new_cyclic(|this| Instance {
+        this: this.clone(),
+        dev,
+        ptmx: Node::new(dev, PTMX_INO, PTMX, ptmx),
+        options: Mutex::new(LockClass::Inode, options),
+        ptys: Mutex::new(LockClass::Inode, BTreeMap::new()),
+    });
+    let attributes = Attributes { dev, ino: ROOT_INO, mode: 0o755, uid: 0, gid: 0 };
+    let listed = ListedDir::new(attributes, Names(Arc::downgrade(&instance)));
+    let root = Arc::new(Root { instance: instance.clone(), listed });
+    Ok(Arc::new(DevptsFs { instance, root }))
 }
 
 impl FileSystem for DevptsFs {
@@ -42,10 +266,46 @@ impl FileSystem for DevptsFs {
     }
 
     fn dev(&self) -> DeviceId {
-        self.dev
+        self.instance.dev
     }
 
     fn statfs(&self) -> Result<Statfs> {
         Ok(Statfs { f_type: DEVPTS_SUPER_MAGIC, f_bsize: 4096, f_frsize: 4096, f_namelen: 255, ..Statfs::default() })
+    }
+
+    fn remount(&self, text: &[u8]) -> Result<()> {
+        let new = Options::parse(text)?;
+        *self.instance.options.lock() = new;
+        self.instance.ptmx.set_attr(&SetAttr { mode: Some(new.ptmx_mode), ..SetAttr::default() })
+    }
+
+    fn show_options(&self) -> String {
+        let o = *self.instance.options.lock();
+        let mut text = String::new();
+        if let Some(uid) = o.uid {
+            text += &format!(",uid={uid}");
+        }
+        if let Some(gid) = o.gid {
+            text += &format!(",gid={gid}");
+        }
+        text += &format!(",mode={:03o},ptmxmode={:03o}", o.mode, o.ptmx_mode);
+        if o.max < MAX_INDEX {
+            text += &format!(",max={}", o.max);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked() {
+        let o = Options::parse(b"newinstance,mode=620,ptmxmode=0666,gid=5,max=3").expect("valid");
+        assert_eq!((o.mode, o.ptmx_mode, o.gid, o.uid, o.max), (0o620, 0o666, Some(5), None, 3));
+        for bad in ["mode=8", "gid=", "gid=-1", "what", "max=99999999"] {
+            assert_eq!(Options::parse(bad.as_bytes()).err(), Some(Errno::EINVAL), "{bad}");
+        }
     }
 }

@@ -1,14 +1,27 @@
-//! Pseudo-terminals: the line discipline between a master and its slave.
+//! Pseudo-terminals: devpts, the devices at both ends of a pty, and the line discipline between them.
 //!
-//! [`ldisc`] is a pure data structure; the devices that tasks open are built on it.
+//! - [`ldisc`]: N_TTY as a pure data structure. - [`pty`]: a pair, its openings and hang-ups, as a terminal of the kernel.
+//! - [`master`], [`slave`]: what tasks open. - [`ioctl`]: their requests. - [`fs`]: the file system with their nodes.
+//! - [`devices`]: /dev/ptmx, /dev/tty, /dev/console.
+//!
+//! # Invariants
+//! - A pty lives while one of its ends is open or a session has it; its name lives while the master is open.
+//! - Signals are sent and queues are woken with the pty unlocked.
 #![forbid(unsafe_code)]
 
+mod devices;
 mod fs;
+mod ioctl;
 pub mod ldisc;
+mod master;
+mod node;
+mod pty;
+mod slave;
 
 pub use ldisc::{Effects, LineDiscipline, ReadRule};
 
-/// Registers the file system type.
+/// Registers the file system type and the drivers.
 pub fn register() {
     moat_vfs::filesystem::register_filesystem("devpts", fs::construct);
+    devices::register_drivers();
 }

@@ -16,7 +16,7 @@ use moat_vfs::OpenFile;
 use moat_vfs::anon::Pseudo;
 use moat_vfs::caller::Caller;
 use moat_vfs::cred::Credentials;
-use moat_vfs::file::{File, Seekable, SyncKind};
+use moat_vfs::file::{Admission, File, Seekable, SyncKind, Use};
 use moat_vfs::inode::{Inode, Metadata};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::SeekFrom;
@@ -54,6 +54,13 @@ pub struct HostStream {
 const CURRENT: u64 = u64::MAX;
 
 impl HostStream {
+    /// A further description of a terminal.
+    pub(crate) fn of_terminal(terminal: &Arc<HostTerminal>) -> HostStream {
+        let fd = terminal.fd.clone();
+        let watch = Watch::new(fd.clone()).ok();
+        HostStream { fd, kind: Kind::Device, terminal: Some(terminal.clone()), watch }
+    }
+
     fn ready(&self, events: PollFlags) -> bool {
         let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut fds = [PollFd::new(&self.fd, events)];
@@ -73,7 +80,14 @@ impl HostStream {
 }
 
 impl File for HostStream {
-    fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+    fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: Use) -> Result<Admission> {
+        match &self.terminal {
+            Some(t) => t.admit(caller, what),
+            None => Ok(Admission::Granted),
+        }
+    }
+
+    fn read(&self, _f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
@@ -89,9 +103,6 @@ impl File for HostStream {
             }
             Kind::Socket => rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT).map(|(n, _)| n).map_err(errno),
             Kind::Device => {
-                if let Some(t) = &self.terminal {
-                    t.before_read(f)?;
-                }
                 if !self.ready(PollFlags::IN) {
                     return Err(Errno::EAGAIN);
                 }
@@ -100,7 +111,7 @@ impl File for HostStream {
         }
     }
 
-    fn write(&self, f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
+    fn write(&self, _f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
@@ -118,9 +129,6 @@ impl File for HostStream {
                 rustix::net::send(&self.fd, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno)
             }
             Kind::Device => {
-                if let Some(t) = &self.terminal {
-                    t.before_write(f)?;
-                }
                 if !self.ready(PollFlags::OUT) {
                     return Err(Errno::EAGAIN);
                 }

@@ -6,22 +6,23 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use moat_abi::tty::{
-    FIONREAD, TCFLSH, TCGETS, TCGETS2, TCSBRK, TCSETS, TCSETS2, TCSETSF, TCSETSF2, TCSETSW, TCSETSW2, TCXONC, TIOCGPGRP,
-    TIOCGSID, TIOCGWINSZ, TIOCNOTTY, TIOCOUTQ, TIOCSCTTY, TIOCSPGRP, TIOCSWINSZ, Termios, Termios2, Winsize,
-};
+use moat_abi::tty::{FIONREAD, LocalFlags, TCFLSH, TCSBRK, TCXONC, TIOCOUTQ, Termios2, Winsize};
 use moat_abi::{Errno, Result};
 use moat_host::tty::{self, When};
-use moat_kernel::process::session::{JobControl, Steal, Terminal, TtyAccess, TtyCheck};
-use moat_kernel::task::CurrentTask;
+use moat_kernel::process;
+use moat_kernel::process::session::{JobControl, Terminal};
+use moat_kernel::process::tty::{BackgroundOutput, End, put};
 use moat_sync::block_in_place;
 use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use moat_vfs::file::{Admission, File, Use};
+use moat_vfs::inode::OpenContext;
+
+use crate::stdio::HostStream;
 
 /// A terminal of the host.
 pub struct HostTerminal {
-    fd: Arc<OwnedFd>,
+    pub(crate) fd: Arc<OwnedFd>,
     rdev: u64,
     control: JobControl,
 }
@@ -35,21 +36,26 @@ impl Terminal for HostTerminal {
         self.rdev
     }
 
-    fn hang_up(&self) {}
-}
+    fn open(self: Arc<Self>, _ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        Ok(Arc::new(HostStream::of_terminal(&self)))
+    }
 
-fn task(caller: &dyn Caller) -> Result<&CurrentTask> {
-    caller.as_any().downcast_ref().ok_or(Errno::ENOTTY)
-}
+    fn termios(&self) -> Result<Termios2> {
+        tty::termios(&self.fd)
+    }
 
-fn put<T: IntoBytes + Immutable>(caller: &dyn Caller, addr: u64, value: &T) -> Result<u64> {
-    caller.write_user(addr, value.as_bytes()).map(|()| 0)
-}
+    fn set_termios(&self, new: Termios2, when: When) -> Result<()> {
+        block_in_place(|| tty::set_termios(&self.fd, new, when))
+    }
 
-fn get<T: FromBytes + FromZeros + IntoBytes>(caller: &dyn Caller, addr: u64) -> Result<T> {
-    let mut value = T::new_zeroed();
-    caller.read_user(addr, value.as_mut_bytes())?;
-    Ok(value)
+    fn winsize(&self) -> Result<Winsize> {
+        tty::winsize(&self.fd)
+    }
+
+    /// The host's SIGWINCH comes back through the `moat` command.
+    fn set_winsize(&self, new: Winsize) -> Result<()> {
+        tty::set_winsize(&self.fd, new)
+    }
 }
 
 impl HostTerminal {
@@ -57,76 +63,29 @@ impl HostTerminal {
         HostTerminal { fd, rdev, control: JobControl::default() }
     }
 
-    /// Job control of reads and writes is decided where the task is known: nothing to add here.
-    pub(crate) fn before_read(&self, _f: &OpenFile) -> Result<()> {
-        Ok(())
+    /// Job control, as [`moat_vfs::File::admit`] wants it.
+    pub(crate) fn admit(&self, caller: &dyn Caller, what: Use) -> Result<Admission> {
+        let tostop = tty::termios(&self.fd)?.c_lflag & LocalFlags::TOSTOP.bits() != 0;
+        let output = if tostop { BackgroundOutput::Stops } else { BackgroundOutput::Allowed };
+        process::tty::admit(&self.control, output, caller, what)
     }
 
-    pub(crate) fn before_write(&self, _f: &OpenFile) -> Result<()> {
-        Ok(())
-    }
-
-    fn may_change(&self, caller: &dyn Caller) -> Result<()> {
-        match self.control.check(task(caller)?, TtyAccess::Change) {
-            TtyCheck::Allowed => Ok(()),
-            TtyCheck::Refused => Err(Errno::EIO),
-            TtyCheck::Signalled => Err(Errno::EINTR),
-        }
-    }
-}
-
-impl HostTerminal {
-    /// The ioctls of tty_ioctl(4).
+    /// The ioctls of ioctl_tty(2).
     ///
     /// # Errors
-    /// ENOTTY for others; EIO and EINTR by job control; EPERM for what would act on the host.
-    pub(crate) fn ioctl(this: &Arc<HostTerminal>, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-        let fd = &this.fd;
+    /// ENOTTY for others; EPERM for what would act on the host.
+    pub(crate) fn ioctl(this: &Arc<HostTerminal>, f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        let terminal: Arc<dyn Terminal> = this.clone();
+        if let Some(done) = process::tty::ioctl(&terminal, End::Slave, f, caller, cmd, arg)? {
+            return Ok(done);
+        }
         match cmd {
-            TCGETS => put::<Termios>(caller, arg, &tty::termios(fd)?.to_termios()),
-            TCGETS2 => put::<Termios2>(caller, arg, &tty::termios(fd)?),
-            TCSETS | TCSETSW | TCSETSF => {
-                this.may_change(caller)?;
-                let new = tty::termios(fd)?.with_termios(get::<Termios>(caller, arg)?);
-                this.set(new, cmd - TCSETS)
-            }
-            TCSETS2 | TCSETSW2 | TCSETSF2 => {
-                this.may_change(caller)?;
-                this.set(get::<Termios2>(caller, arg)?, cmd - TCSETS2)
-            }
-            TCSBRK | TCXONC | TCFLSH => {
-                this.may_change(caller)?;
-                this.act(cmd, arg)
-            }
-            TIOCGWINSZ => put::<Winsize>(caller, arg, &tty::winsize(fd)?),
-            TIOCSWINSZ => tty::set_winsize(fd, get::<Winsize>(caller, arg)?).map(|()| 0),
-            FIONREAD => put(caller, arg, &tty::bytes_readable(fd)?),
-            TIOCOUTQ => put(caller, arg, &tty::bytes_unsent(fd)?),
-            TIOCGPGRP => put(caller, arg, &this.control.get_foreground(task(caller)?)?),
-            TIOCGSID => put(caller, arg, &this.control.get_session(task(caller)?)?),
-            TIOCSPGRP => {
-                this.may_change(caller)?;
-                this.control.set_foreground(task(caller)?, get::<i32>(caller, arg)?).map(|()| 0)
-            }
-            TIOCSCTTY => {
-                let tty: Arc<dyn Terminal> = this.clone();
-                let steal = if arg == 1 { Steal::Yes } else { Steal::No };
-                JobControl::acquire(&tty, task(caller)?, steal).map(|()| 0)
-            }
-            TIOCNOTTY => this.control.release(task(caller)?).map(|()| 0),
+            TCSBRK | TCXONC | TCFLSH => this.act(cmd, arg),
+            FIONREAD => put(caller, arg, &tty::bytes_readable(&this.fd)?),
+            TIOCOUTQ => put(caller, arg, &tty::bytes_unsent(&this.fd)?),
             // TIOCSTI and its like would type into the host's terminal.
             _ => Err(Errno::ENOTTY),
         }
-    }
-
-    /// `how`: 0 now, 1 drained, 2 flushed, which is the order of the requests' numbers.
-    fn set(&self, new: Termios2, how: u32) -> Result<u64> {
-        let when = match how {
-            0 => When::Now,
-            1 => When::Drained,
-            _ => When::Flushed,
-        };
-        block_in_place(|| tty::set_termios(&self.fd, new, when)).map(|()| 0)
     }
 
     fn act(&self, cmd: u32, arg: u64) -> Result<u64> {

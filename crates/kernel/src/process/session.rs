@@ -8,9 +8,13 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::signal::Signal;
 use moat_abi::siginfo::{SI_KERNEL, SigInfo};
+use moat_abi::tty::{Termios2, Winsize};
 use moat_abi::{Errno, Result};
+use moat_host::tty::When;
 use moat_sync::{LockClass, Mutex};
 use moat_abi::cap::Cap;
+use moat_vfs::file::File;
+use moat_vfs::inode::OpenContext;
 
 use crate::kernel::kernel;
 use crate::process::group::{GroupId, ThreadGroup};
@@ -23,14 +27,21 @@ pub struct Session {
     pid: Arc<Pid>,
     /// The process that made it.
     pub leader: GroupId,
-    tty: Mutex<Option<Arc<dyn Terminal>>>,
+    tty: Mutex<SessionTty>,
+}
+
+#[derive(Default)]
+struct SessionTty {
+    tty: Option<Arc<dyn Terminal>>,
+    /// The foreground group when the terminal was hung up: it is told when the leader goes too.
+    old_foreground: u64,
 }
 
 impl Session {
     /// The session that the process `leader`, whose pid is `pid`, founds.
     #[must_use]
     pub fn new(pid: Arc<Pid>, leader: GroupId) -> Arc<Session> {
-        Arc::new(Session { pid, leader, tty: Mutex::new(LockClass::Process, None) })
+        Arc::new(Session { pid, leader, tty: Mutex::new(LockClass::Process, SessionTty::default()) })
     }
 
     /// Names it inside the sentry.
@@ -48,11 +59,11 @@ impl Session {
     /// The controlling terminal.
     #[must_use]
     pub fn tty(&self) -> Option<Arc<dyn Terminal>> {
-        self.tty.lock().clone()
+        self.tty.lock().tty.clone()
     }
 
     fn set_tty(&self, tty: Option<Arc<dyn Terminal>>) -> Option<Arc<dyn Terminal>> {
-        std::mem::replace(&mut *self.tty.lock(), tty)
+        std::mem::replace(&mut self.tty.lock().tty, tty)
     }
 }
 
@@ -97,8 +108,31 @@ pub trait Terminal: Send + Sync {
     fn job_control(&self) -> &JobControl;
     /// `tty_nr` of /proc/PID/stat.
     fn device_number(&self) -> u64;
-    /// Its session leader has gone: reads and writes fail from here on (`disassociate_ctty`).
-    fn hang_up(&self);
+    /// Opens it anew, without making it anybody's controlling terminal: /dev/tty, /dev/console.
+    ///
+    /// # Errors
+    /// EIO.
+    fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>>;
+    /// Its settings.
+    ///
+    /// # Errors
+    /// EIO.
+    fn termios(&self) -> Result<Termios2>;
+    /// Changes its settings.
+    ///
+    /// # Errors
+    /// EIO, EINTR.
+    fn set_termios(&self, new: Termios2, when: When) -> Result<()>;
+    /// The size of its window.
+    ///
+    /// # Errors
+    /// EIO.
+    fn winsize(&self) -> Result<Winsize>;
+    /// Changes the size of its window; if that is a change, the foreground group gets SIGWINCH.
+    ///
+    /// # Errors
+    /// EIO.
+    fn set_winsize(&self, new: Winsize) -> Result<()>;
 }
 
 #[derive(Default)]
@@ -149,6 +183,12 @@ pub enum Steal {
 
 fn own_pgrp(t: &CurrentTask) -> Result<Arc<ProcessGroup>> {
     kernel().family.lock().node(t.group.id).map(|n| n.pgrp.clone()).ok_or(Errno::ESRCH)
+}
+
+/// The controlling terminal of the caller's session.
+#[must_use]
+pub fn controlling_terminal(t: &CurrentTask) -> Option<Arc<dyn Terminal>> {
+    own_pgrp(t).ok()?.session.tty()
 }
 
 impl JobControl {
@@ -207,7 +247,7 @@ impl JobControl {
             return Err(Errno::ENOTTY);
         }
         if session.leader == t.group.id {
-            disassociate(&session, HangUp::No);
+            disassociate(&session, Leave::Asked);
         }
         Ok(())
     }
@@ -290,42 +330,53 @@ impl JobControl {
         }
     }
 
-    /// The other end is gone: SIGHUP and SIGCONT to the session leader and the foreground group (`__tty_hangup`).
+    /// The other end is gone: SIGHUP and SIGCONT to the session leader, which loses the terminal (`__tty_hangup`).
+    ///
+    /// The foreground group gets them when the leader goes: it is up to that one to pass the news on before.
     pub fn hang_up(&self) {
         let Some(session) = self.session() else { return };
+        let old_foreground = self.state.lock().foreground;
+        let had = std::mem::replace(&mut *session.tty.lock(), SessionTty { tty: None, old_foreground });
+        drop(had);
+        self.set(None, 0);
         let leader = kernel().family.lock().node(session.leader).map(|n| n.group.clone());
         if let Some(l) = leader {
             send_to_process(&l, SigInfo::new(Signal::SIGHUP, SI_KERNEL));
             send_to_process(&l, SigInfo::new(Signal::SIGCONT, SI_KERNEL));
         }
-        self.signal_foreground(Signal::SIGHUP);
-        self.signal_foreground(Signal::SIGCONT);
-        session.set_tty(None);
-        self.set(None, 0);
     }
 }
 
-/// Whether [`disassociate`] hangs the terminal up.
+/// Why a session leader gives its terminal up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HangUp {
+pub enum Leave {
     /// TIOCNOTTY.
-    No,
-    /// The session leader exits.
-    Yes,
+    Asked,
+    /// It exits.
+    Exits,
 }
 
 /// A session leader gives its terminal up (`disassociate_ctty`). The family must not be locked.
-pub fn disassociate(session: &Arc<Session>, hang_up: HangUp) {
-    let Some(tty) = session.set_tty(None) else { return };
-    let control = tty.job_control();
-    let foreground = control.foreground();
-    control.set(None, 0);
-    if hang_up == HangUp::Yes {
-        tty.hang_up();
-    }
-    if let Some(p) = foreground {
-        p.send(SigInfo::new(Signal::SIGHUP, SI_KERNEL));
-        p.send(SigInfo::new(Signal::SIGCONT, SI_KERNEL));
+///
+/// The foreground group hears of it. The terminal itself stays usable: a pty is not hung up by its session's end.
+pub fn disassociate(session: &Arc<Session>, leave: Leave) {
+    let had = std::mem::take(&mut *session.tty.lock());
+    let (group, signals): (_, &[Signal]) = match (had.tty, leave) {
+        (Some(tty), _) => {
+            let control = tty.job_control();
+            let foreground = control.foreground();
+            control.set(None, 0);
+            (foreground, if leave == Leave::Exits { &[Signal::SIGHUP] } else { &[Signal::SIGHUP, Signal::SIGCONT] })
+        }
+        (None, Leave::Exits) => {
+            (kernel().family.lock().pgrp(had.old_foreground), &[Signal::SIGHUP, Signal::SIGCONT])
+        }
+        (None, Leave::Asked) => return,
+    };
+    for signal in signals {
+        if let Some(p) = &group {
+            p.send(SigInfo::new(*signal, SI_KERNEL));
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::kernel::kernel;
 use crate::process::family::Family;
 use crate::process::group::{GroupId, ThreadGroup};
 use crate::process::notify::{Reaping, parent_of_exit};
-use crate::process::session::{HangUp, ProcessGroup, disassociate, hang_up_if_orphaned};
+use crate::process::session::{Leave, ProcessGroup, disassociate, hang_up_if_orphaned};
 use crate::ptrace;
 use crate::signal::send::{Origin, Target, send_to_process};
 use crate::signal::state::GroupExit;
@@ -153,7 +153,7 @@ fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     crate::timer::posix::delete_all(group);
     let session = kernel().family.lock().session_of(group.id);
     if let Some(s) = session.filter(|s| s.leader == group.id) {
-        disassociate(&s, HangUp::Yes);
+        disassociate(&s, Leave::Exits);
     }
     let (moved, own_pgrp) = {
         let mut family = kernel().family.lock();

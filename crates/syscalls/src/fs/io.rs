@@ -11,10 +11,10 @@ use moat_abi::signal::Signal;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::process::limits::{INFINITY, Resource};
 use moat_kernel::task::wait::WaitError;
-use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
+use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult};
 use moat_mm::iovec::IoVec;
 use moat_sync::Listener;
-use moat_vfs::file::SyncKind;
+use moat_vfs::file::{Admission, ReadOn, SyncKind, Use};
 use moat_vfs::{OpenFile, Seekable};
 
 use crate::net::{self, Sock};
@@ -54,6 +54,24 @@ pub(crate) enum Append {
     Yes,
 }
 
+/// How a wait with a limit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    Changed,
+    Passed,
+}
+
+/// Asks the file whether the task may go on (job control of terminals).
+///
+/// # Errors
+/// Those of [`moat_vfs::File::admit`]; a restart after a signal.
+pub(crate) fn admit(t: &CurrentTask, f: &OpenFile, what: Use) -> Result<(), SyscallError> {
+    match f.file().admit(f, t, what)? {
+        Admission::Granted => Ok(()),
+        Admission::Signalled => Err(Restart::Sys.into()),
+    }
+}
+
 /// Waits for a file in the way that no change is missed: look, listen, look again, wait.
 pub(crate) struct Readiness<'a> {
     file: &'a OpenFile,
@@ -66,6 +84,21 @@ impl<'a> Readiness<'a> {
     pub(crate) fn new(file: &'a OpenFile, events: PollEvents) -> Readiness<'a> {
         let deadline = file.file().timeout(events).map(|d| Instant::now() + d);
         Readiness { file, events, listener: None, deadline }
+    }
+
+    /// As [`Readiness::wait`], but no longer than until `limit`.
+    ///
+    /// # Errors
+    /// EAGAIN if nothing will ever change; an interruption.
+    async fn wait_until(&mut self, t: &mut CurrentTask, limit: Instant, wchan: &'static str) -> Result<Waited, SyscallError> {
+        let Some(listener) = &mut self.listener else {
+            return self.wait(t, wchan).await.map(|()| Waited::Changed);
+        };
+        match t.wait(listener, Some(limit), wchan).await {
+            Ok(()) => Ok(Waited::Changed),
+            Err(WaitError::TimedOut) => Ok(Waited::Passed),
+            Err(e @ WaitError::Interrupted) => Err(e.into()),
+        }
     }
 
     /// To be called after an attempt gave EAGAIN; the attempt is to be made again when this returns.
@@ -205,24 +238,40 @@ pub(crate) async fn read(t: &mut CurrentTask, f: &Arc<OpenFile>, iov: &IoVec, at
     if let Some(sock) = Sock::of(f) {
         return net::read(t, &sock, iov, blocking).await;
     }
+    admit(t, f, Use::Read)?;
     let mut ready = None;
     let mut done = 0;
+    let mut last_byte = None;
     loop {
         match read_step(t, f, iov, at, done) {
             Ok(Got::Bytes(n)) => {
                 let full = n > 0 && n == step(f, iov.total - done);
                 done += n;
-                if !full || done >= iov.total || !reads_on(f) || t.is_interrupted() {
+                let goes_on = reads_on(f) && full || n > 0 && f.file().read_on(f, done) != ReadOn::Enough;
+                if done >= iov.total || !goes_on || t.is_interrupted() {
                     return Ok(done as u64);
                 }
+                last_byte = Some(Instant::now());
             }
             Ok(Got::Fault(0)) if done == 0 => return Err(Errno::EFAULT.into()),
             Ok(Got::Fault(n)) => return Ok((done + n) as u64),
-            Err(_) if done > 0 => return Ok(done as u64),
             Err(Errno::EAGAIN) if blocking == Blocking::ByFlags && !f.is_nonblocking() => {
                 let ready = ready.get_or_insert_with(|| Readiness::new(f, PollEvents::READABLE));
-                ready.wait(t, "read").await?;
+                let waited = match f.file().read_on(f, done) {
+                    ReadOn::Enough => Ok(Waited::Passed),
+                    ReadOn::Wait => ready.wait(t, "read").await.map(|()| Waited::Changed),
+                    ReadOn::WaitFor(limit) => {
+                        let start = *last_byte.get_or_insert_with(Instant::now);
+                        ready.wait_until(t, start + limit, "read").await
+                    }
+                };
+                match waited {
+                    Ok(Waited::Changed) => {}
+                    Err(e) if done == 0 => return Err(e),
+                    Ok(Waited::Passed) | Err(_) => return Ok(done as u64),
+                }
             }
+            Err(_) if done > 0 => return Ok(done as u64),
             Err(e) => return Err(e.into()),
         }
     }
@@ -278,6 +327,7 @@ pub(crate) async fn write(
     if let Some(sock) = Sock::of(f) {
         return net::write(t, &sock, iov, blocking).await;
     }
+    admit(t, f, Use::Write)?;
     let mut ready = None;
     let mut done = 0;
     let result = loop {

@@ -7,6 +7,7 @@ use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::UserAddr;
 use moat_vfs::Fd;
 use moat_vfs::fd_table::OnExec;
+use moat_vfs::file::Use;
 
 syscalls! { pub static TABLE;
     16 ioctl(fd: Fd, request: u32, arg: u64) sys_ioctl, full;
@@ -39,7 +40,10 @@ fn sys_ioctl(t: &mut CurrentTask, fd: Fd, request: u32, arg: u64) -> SyscallResu
             let size = i32::try_from(f.metadata()?.blksize).map_err(|_| Errno::EINVAL)?;
             t.mm().write(ptr.cast(), &size)?;
         }
-        _ => return Ok(f.file().ioctl(&f, t, request, arg)?),
+        _ => {
+            super::io::admit(t, &f, Use::Ioctl(request))?;
+            return Ok(f.file().ioctl(&f, t, request, arg)?);
+        }
     }
     Ok(0)
 }

@@ -1,0 +1,49 @@
+//! The devices that stand for a terminal found otherwise: /dev/tty, /dev/console, /dev/ptmx (major number 5).
+
+use std::sync::Arc;
+
+use moat_abi::stat::DeviceId;
+use moat_abi::{Errno, Result};
+use moat_kernel::process::{session, tty};
+use moat_kernel::task::current::from_caller;
+use moat_vfs::Path;
+use moat_vfs::file::File;
+use moat_vfs::inode::OpenContext;
+use moat_vfs::special::{register_char_device, register_char_major};
+
+use crate::fs::{PTMX, open_master};
+use crate::pty::SLAVE_MAJOR;
+
+const TTY: DeviceId = DeviceId::new(5, 0);
+const CONSOLE: DeviceId = DeviceId::new(5, 1);
+
+pub(crate) fn register_drivers() {
+    register_char_device(TTY, open_tty);
+    register_char_device(CONSOLE, open_console);
+    register_char_device(PTMX, open_ptmx);
+    register_char_major(SLAVE_MAJOR, open_stray_slave);
+}
+
+/// tty(4): the controlling terminal of the caller's session.
+fn open_tty(_dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    let t = from_caller(ctx.caller).ok_or(Errno::ENXIO)?;
+    session::controlling_terminal(t).ok_or(Errno::ENXIO)?.open(ctx)
+}
+
+/// console(4): the terminal of the container, if it has one.
+fn open_console(_dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    tty::console().ok_or(Errno::ENXIO)?.open(ctx)
+}
+
+/// pts(4): a ptmx that is a device node makes ptys in the devpts that is mounted at `pts` beside it.
+fn open_ptmx(_dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    let beside = ctx.path.dentry.parent().ok_or(Errno::ENODEV)?;
+    let dentry = beside.lookup(b"pts").map_err(|_| Errno::ENODEV)?;
+    let root = Path { mount: ctx.path.mount.clone(), dentry }.topmost();
+    open_master(root, ctx)
+}
+
+/// A slave's node that was made by mknod(2), on whatever file system, leads nowhere.
+fn open_stray_slave(_dev: DeviceId, _ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    Err(Errno::EIO)
+}

@@ -1,0 +1,78 @@
+//! [`Master`]: an open pty master.
+
+use std::sync::Arc;
+
+use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::process::session::Terminal;
+use moat_kernel::process::tty::{self, End};
+use moat_sync::WaitQueue;
+use moat_vfs::caller::Caller;
+use moat_vfs::file::{Admission, File, Use};
+use moat_vfs::{OpenFile, Path};
+
+use crate::ioctl;
+use crate::pty::Pty;
+
+/// The master of a pty; there is one description for each pty.
+pub(crate) struct Master {
+    pub(crate) pty: Arc<Pty>,
+    /// The root of its devpts, as it was found when the master was opened: where TIOCGPTPEER finds the slave.
+    pub(crate) root: Path,
+}
+
+impl File for Master {
+    fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: Use) -> Result<Admission> {
+        match what {
+            // These act on the slave, whoever asks.
+            Use::Ioctl(cmd) if ioctl::changes_slave(cmd) => {
+                tty::admit(self.pty.job_control(), self.pty.background_output(), caller, what)
+            }
+            _ => Ok(Admission::Granted),
+        }
+    }
+
+    fn read(&self, _f: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
+        self.pty.change(|s| {
+            let (n, effects) = s.ldisc.master_read(buf);
+            let n = match n {
+                Some(n) => Ok(n),
+                None if s.slave_gone() => Err(Errno::EIO),
+                None => Err(Errno::EAGAIN),
+            };
+            (n, effects)
+        })
+    }
+
+    fn write(&self, _f: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.pty.change(|s| {
+            let (n, effects) = s.ldisc.master_write(buf);
+            (if n == 0 { Err(Errno::EAGAIN) } else { Ok(n) }, effects)
+        })
+    }
+
+    fn poll(&self, _f: &OpenFile) -> PollEvents {
+        self.pty.look(|s| {
+            let mut ready = s.ldisc.master_poll();
+            ready.set(PollEvents::HUP, s.slave_gone());
+            ready
+        })
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.pty.master_queue)
+    }
+
+    fn ioctl(&self, f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        if let Some(done) = tty::ioctl(&self.pty.terminal()?, End::Master, f, caller, cmd, arg)? {
+            return Ok(done);
+        }
+        ioctl::master(self, f, caller, cmd, arg)
+    }
+
+    fn release(&self, _f: &OpenFile) {
+        self.pty.close_master();
+    }
+}

@@ -1,0 +1,120 @@
+//! [`Slave`]: an open file description of a pty's slave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::process::session::Terminal;
+use moat_kernel::process::tty::{self, End};
+use moat_sync::WaitQueue;
+use moat_vfs::OpenFile;
+use moat_vfs::caller::Caller;
+use moat_vfs::file::{Admission, File, ReadOn, Use};
+
+use crate::ioctl;
+use crate::ldisc::{Effects, ReadRule};
+use crate::pty::Pty;
+
+/// The slave as a task has it open.
+pub(crate) struct Slave {
+    pub(crate) pty: Arc<Pty>,
+    /// Hang-ups before it was opened.
+    hang_ups: u64,
+}
+
+impl Slave {
+    pub(crate) fn new(pty: Arc<Pty>, hang_ups: u64) -> Slave {
+        Slave { pty, hang_ups }
+    }
+
+    fn is_hung_up(&self) -> bool {
+        self.pty.look(|s| s.is_hung_up(self.hang_ups))
+    }
+}
+
+/// VTIME.
+fn tenths(deciseconds: u8) -> Duration {
+    Duration::from_millis(u64::from(deciseconds) * 100)
+}
+
+impl File for Slave {
+    fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: Use) -> Result<Admission> {
+        if self.is_hung_up() {
+            return Ok(Admission::Granted);
+        }
+        tty::admit(self.pty.job_control(), self.pty.background_output(), caller, what)
+    }
+
+    fn read(&self, _f: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
+        let n = self.pty.change(|s| {
+            if s.is_hung_up(self.hang_ups) {
+                return (Ok(0), Effects::default());
+            }
+            let never_waits = s.ldisc.read_rule() == ReadRule::Timeout { deciseconds: 0 };
+            let (n, effects) = s.ldisc.slave_read(buf);
+            let n = match n {
+                Some(n) => Ok(n),
+                None if never_waits => Ok(0),
+                None => Err(Errno::EAGAIN),
+            };
+            (n, effects)
+        })?;
+        if n > 0 {
+            self.pty.node.note_read();
+        }
+        Ok(n)
+    }
+
+    fn read_on(&self, _f: &OpenFile, done: usize) -> ReadOn {
+        match self.pty.look(|s| s.ldisc.read_rule()) {
+            ReadRule::Any | ReadRule::Timeout { .. } if done > 0 => ReadOn::Enough,
+            ReadRule::Any => ReadOn::Wait,
+            ReadRule::Timeout { deciseconds } => ReadOn::WaitFor(tenths(deciseconds)),
+            ReadRule::Minimum(minimum) | ReadRule::MinimumOrGap { minimum, .. } if done >= usize::from(minimum) => ReadOn::Enough,
+            ReadRule::MinimumOrGap { deciseconds, .. } if done > 0 => ReadOn::WaitFor(tenths(deciseconds)),
+            ReadRule::Minimum(_) | ReadRule::MinimumOrGap { .. } => ReadOn::Wait,
+        }
+    }
+
+    fn write(&self, _f: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let n = self.pty.change(|s| {
+            if s.is_hung_up(self.hang_ups) {
+                return (Err(Errno::EIO), Effects::default());
+            }
+            let (n, effects) = s.ldisc.slave_write(buf);
+            (if n == 0 { Err(Errno::EAGAIN) } else { Ok(n) }, effects)
+        })?;
+        self.pty.node.note_write();
+        Ok(n)
+    }
+
+    fn poll(&self, _f: &OpenFile) -> PollEvents {
+        self.pty.look(|s| {
+            if s.is_hung_up(self.hang_ups) {
+                return PollEvents::READ_READY | PollEvents::WRITE_READY | PollEvents::ERR | PollEvents::HUP;
+            }
+            s.ldisc.slave_poll()
+        })
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.pty.slave_queue)
+    }
+
+    fn ioctl(&self, f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        if self.is_hung_up() {
+            return Err(if cmd == moat_abi::tty::TIOCSPGRP { Errno::ENOTTY } else { Errno::EIO });
+        }
+        if let Some(done) = tty::ioctl(&self.pty.terminal()?, End::Slave, f, caller, cmd, arg)? {
+            return Ok(done);
+        }
+        ioctl::slave(&self.pty, caller, cmd, arg)
+    }
+
+    fn release(&self, _f: &OpenFile) {
+        self.pty.close_slave();
+    }
+}

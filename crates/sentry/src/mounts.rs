@@ -171,9 +171,9 @@ impl Builder {
         let new = match &spec.kind {
             MountKind::Proc => Ok(Mount::new(ProcFs::new(self.pid_ns.clone()), MountFlags::RELATIME, b"proc")),
             MountKind::Sysfs => self.of_type("sysfs", ""),
-            MountKind::Mqueue => self.of_type("tmpfs", ""),
+            MountKind::Mqueue => self.of_type("mqueue", ""),
             MountKind::Cgroup => self.of_type("cgroup2", ""),
-            MountKind::Devpts(_) => self.of_type("tmpfs", ""),
+            MountKind::Devpts(o) => self.of_type("devpts", &devpts_options(o)),
             MountKind::Tmpfs(o) => self.of_type("tmpfs", &tmpfs_options(o)),
             MountKind::Dev => {
                 let dev = self.of_type("tmpfs", "mode=755,size=65536k")?;

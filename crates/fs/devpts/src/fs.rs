@@ -132,7 +132,8 @@ impl Listing for Names {
         if index.to_string().as_bytes() != name {
             return Err(Errno::ENOENT);
         }
-        Ok(Arc::new(Pts { pty: instance.pty(index).ok_or(Errno::ENOENT)? }))
+        let found = Arc::downgrade(&instance.pty(index).ok_or(Errno::ENOENT)?);
+        Ok(Arc::new(Pts { instance, index, found }))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
@@ -200,13 +201,25 @@ impl Inode for Ptmx {
 }
 
 /// The node of a slave.
+///
+/// The dentry cache knows inodes by number, and the numbers follow the indices: this one stands for each pty that comes to
+/// have the index.
 struct Pts {
-    pty: Arc<Pty>,
+    instance: Arc<Instance>,
+    index: u32,
+    /// What it was made for, which may be in use without having the name any more.
+    found: Weak<Pty>,
+}
+
+impl Pts {
+    fn pty(&self) -> Result<Arc<Pty>> {
+        self.instance.pty(self.index).or_else(|| self.found.upgrade()).ok_or(Errno::EIO)
+    }
 }
 
 impl Inode for Pts {
     fn metadata(&self) -> Result<Metadata> {
-        Ok(self.pty.node.metadata())
+        Ok(self.pty()?.node.metadata())
     }
 
     fn file_type(&self) -> FileType {
@@ -214,11 +227,11 @@ impl Inode for Pts {
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
-        self.pty.node.set_attr(change)
+        self.pty()?.node.set_attr(change)
     }
 
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-        self.pty.open_slave(ctx.flags, ctx.caller)
+        self.pty()?.open_slave(ctx.flags, ctx.caller)
     }
 }
 

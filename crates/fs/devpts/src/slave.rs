@@ -10,6 +10,7 @@ use moat_sync::WaitQueue;
 use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{Admission, File, ReadOn, Use};
+use moat_vfs::inode::Metadata;
 
 use crate::ioctl;
 use crate::ldisc::{Effects, ReadRule};
@@ -112,6 +113,11 @@ impl File for Slave {
             return Ok(done);
         }
         ioctl::slave(&self.pty, caller, cmd, arg)
+    }
+
+    /// Also when the name and its inode have passed to another pty.
+    fn metadata(&self, _f: &OpenFile) -> Result<Metadata> {
+        Ok(self.pty.node.metadata())
     }
 
     fn release(&self, _f: &OpenFile) {

@@ -1,8 +1,11 @@
 //! Pseudo-terminals: devpts, the devices at both ends of a pty, and the line discipline between them.
 //!
-//! - [`ldisc`]: N_TTY as a pure data structure. - [`pty`]: a pair, its openings and hang-ups, as a terminal of the kernel.
-//! - [`master`], [`slave`]: what tasks open. - [`ioctl`]: their requests. - [`fs`]: the file system with their nodes.
-//! - [`devices`]: /dev/ptmx, /dev/tty, /dev/console.
+//! - [`ldisc`]: N_TTY as a pure data structure.
+//! - `pty`: a pair, its openings and hang-ups, as a terminal of the kernel.
+//! - `master`, `slave`: what tasks open.
+//! - `ioctl`: their requests.
+//! - `fs`: the file system with their nodes.
+//! - `devices`: /dev/ptmx, /dev/tty, /dev/console.
 //!
 //! # Invariants
 //! - A pty lives while one of its ends is open or a session has it; its name lives while the master is open.

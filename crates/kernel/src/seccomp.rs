@@ -309,7 +309,8 @@ pub(crate) async fn check_call(t: &mut CurrentTask, nr: u64, args: [u64; 6]) -> 
             Verdict::Skip
         }
         SECCOMP_RET_KILL_THREAD if t.group.thread_count() > 1 => {
-            t.exit_status = Some(moat_abi::clone::WaitStatus::Signaled { signal: 31, core: moat_abi::clone::CoreDump::NotDumped });
+            t.exit_status =
+                Some(moat_abi::clone::WaitStatus::Signaled { signal: 31, core: moat_abi::clone::CoreDump::NotDumped });
             Verdict::Skip
         }
         _ => {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
-use moat_control::spec::{Backing, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, SandboxSpec, TmpfsOptions};
+use moat_control::spec::{
+    Backing, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, SandboxSpec, TmpfsOptions,
+};
 use moat_fs_host::{DirectTree, HostFs, Trust};
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
@@ -37,7 +39,11 @@ pub(crate) fn register() {
 ///
 /// # Errors
 /// The mount that failed, by name.
-pub(crate) fn build(spec: &SandboxSpec, pid_ns: &Arc<PidNamespace>, files: &mut DonatedFiles) -> Result<Arc<MountNamespace>, BootError> {
+pub(crate) fn build(
+    spec: &SandboxSpec,
+    pid_ns: &Arc<PidNamespace>,
+    files: &mut DonatedFiles,
+) -> Result<Arc<MountNamespace>, BootError> {
     let caller = KernelCaller::root();
     let root_error = |e| failed("the root file system", e);
     let root = backed(&spec.root.backing, spec.root.overlay, Trust::Exclusive, files, &caller).map_err(root_error)?;
@@ -69,11 +75,19 @@ fn new_fs(fs_type: &str, options: &str, caller: &KernelCaller) -> Result<Arc<dyn
 }
 
 /// A mount of a tree or file of the host.
-fn backed(backing: &Backing, overlay: Overlay, trust: Trust, files: &mut DonatedFiles, caller: &KernelCaller) -> Result<Arc<Mount>> {
+fn backed(
+    backing: &Backing,
+    overlay: Overlay,
+    trust: Trust,
+    files: &mut DonatedFiles,
+    caller: &KernelCaller,
+) -> Result<Arc<Mount>> {
     let take = |files: &mut DonatedFiles, fd| files.take(fd).map_err(|_| Errno::EBADF);
     let (lower, name) = match backing {
         Backing::Directory(fd) => (HostFs::new(DirectTree::new(take(files, *fd)?), trust)?, None),
-        Backing::File(bind) => (HostFs::new(DirectTree::new(take(files, bind.dir)?), trust)?, Some(bind.name.as_bytes())),
+        Backing::File(bind) => {
+            (HostFs::new(DirectTree::new(take(files, bind.dir)?), trust)?, Some(bind.name.as_bytes()))
+        }
     };
     let fs: Arc<dyn FileSystem> = match overlay {
         Overlay::None => lower,
@@ -184,7 +198,11 @@ impl Builder {
         }?;
         new.set_flags(flags(spec.flags));
         let path = spec.destination.as_bytes();
-        let at = if new.root().inode().file_type() == FileType::Directory { self.make_dirs(path) } else { self.make_file(path) }?;
+        let at = if new.root().inode().file_type() == FileType::Directory {
+            self.make_dirs(path)
+        } else {
+            self.make_file(path)
+        }?;
         self.namespace.attach(&new, &at)
     }
 

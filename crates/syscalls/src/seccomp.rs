@@ -2,9 +2,10 @@
 
 use moat_abi::Errno;
 use moat_abi::ptrace::{
-    SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_FILTER_FLAG_TSYNC_ESRCH, SECCOMP_GET_ACTION_AVAIL,
-    SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD,
-    SECCOMP_RET_LOG, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP, SECCOMP_SET_MODE_FILTER, SECCOMP_SET_MODE_STRICT, SockFilter, SockFprog,
+    SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_FILTER_FLAG_TSYNC,
+    SECCOMP_FILTER_FLAG_TSYNC_ESRCH, SECCOMP_GET_ACTION_AVAIL, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT,
+    SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_LOG,
+    SECCOMP_RET_TRACE, SECCOMP_RET_TRAP, SECCOMP_SET_MODE_FILTER, SECCOMP_SET_MODE_STRICT, SockFilter, SockFprog,
 };
 use moat_kernel::seccomp::{Mode, Sync, install, set_strict};
 use moat_kernel::{CurrentTask, SyscallResult};
@@ -58,7 +59,10 @@ fn sys_seccomp(t: &mut CurrentTask, operation: u32, flags: u32, args: UserAddr) 
             Ok(0)
         }
         SECCOMP_SET_MODE_FILTER => {
-            let known = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW | SECCOMP_FILTER_FLAG_TSYNC_ESRCH;
+            let known = SECCOMP_FILTER_FLAG_TSYNC
+                | SECCOMP_FILTER_FLAG_LOG
+                | SECCOMP_FILTER_FLAG_SPEC_ALLOW
+                | SECCOMP_FILTER_FLAG_TSYNC_ESRCH;
             if flags & !known != 0 {
                 return Err(Errno::EINVAL.into());
             }
@@ -67,8 +71,13 @@ fn sys_seccomp(t: &mut CurrentTask, operation: u32, flags: u32, args: UserAddr) 
         SECCOMP_GET_ACTION_AVAIL if flags == 0 => {
             let action = t.mm().read(UserPtr::<u32>::new(args))?;
             match action {
-                SECCOMP_RET_KILL_PROCESS | SECCOMP_RET_KILL_THREAD | SECCOMP_RET_TRAP | SECCOMP_RET_ERRNO | SECCOMP_RET_TRACE
-                | SECCOMP_RET_LOG | SECCOMP_RET_ALLOW => Ok(0),
+                SECCOMP_RET_KILL_PROCESS
+                | SECCOMP_RET_KILL_THREAD
+                | SECCOMP_RET_TRAP
+                | SECCOMP_RET_ERRNO
+                | SECCOMP_RET_TRACE
+                | SECCOMP_RET_LOG
+                | SECCOMP_RET_ALLOW => Ok(0),
                 _ => Err(Errno::EOPNOTSUPP.into()),
             }
         }

@@ -51,7 +51,8 @@ impl Options {
         for (key, value) in options(text) {
             let value = value.map(|v| std::str::from_utf8(v).map_err(|_| Errno::EINVAL)).transpose()?;
             let number = || value.and_then(|v| v.parse::<u32>().ok()).ok_or(Errno::EINVAL);
-            let bits = || value.and_then(|v| u32::from_str_radix(v, 8).ok()).map(|m| m & S_IALLUGO).ok_or(Errno::EINVAL);
+            let bits =
+                || value.and_then(|v| u32::from_str_radix(v, 8).ok()).map(|m| m & S_IALLUGO).ok_or(Errno::EINVAL);
             match key {
                 b"mode" => o.mode = bits()?,
                 b"ptmxmode" => o.ptmx_mode = bits()?,

@@ -5,10 +5,10 @@ use moat_abi::cap::Cap;
 use moat_abi::fs::OpenFlags;
 use moat_abi::signal::Signal;
 use moat_abi::tty::{
-    FIONREAD, TCFLSH, TCIFLUSH, TCIOFF, TCIOFLUSH, TCION, TCOFLUSH, TCOOFF, TCOON, TCSBRK, TCSBRKP, TCSETA, TCSETAF, TCSETAW,
-    TCSETS, TCSETS2, TCSETSF, TCSETSF2, TCSETSW, TCSETSW2, TCXONC, TIOCCBRK, TIOCCONS, TIOCEXCL, TIOCGEXCL, TIOCGPKT,
-    TIOCGPTLCK, TIOCGPTN, TIOCGPTPEER, TIOCNXCL, TIOCOUTQ, TIOCPKT, TIOCSBRK, TIOCSIG, TIOCSPGRP, TIOCSPTLCK, TIOCSTI,
-    TIOCVHANGUP,
+    FIONREAD, TCFLSH, TCIFLUSH, TCIOFF, TCIOFLUSH, TCION, TCOFLUSH, TCOOFF, TCOON, TCSBRK, TCSBRKP, TCSETA, TCSETAF,
+    TCSETAW, TCSETS, TCSETS2, TCSETSF, TCSETSF2, TCSETSW, TCSETSW2, TCXONC, TIOCCBRK, TIOCCONS, TIOCEXCL, TIOCGEXCL,
+    TIOCGPKT, TIOCGPTLCK, TIOCGPTN, TIOCGPTPEER, TIOCNXCL, TIOCOUTQ, TIOCPKT, TIOCSBRK, TIOCSIG, TIOCSPGRP, TIOCSPTLCK,
+    TIOCSTI, TIOCVHANGUP,
 };
 use moat_abi::{Errno, Result};
 use moat_kernel::process::limits::Resource;
@@ -25,10 +25,7 @@ use crate::pty::{Exclusive, Pty, SlaveLock};
 
 /// The requests to the master that change the slave, and so are under the slave's job control.
 pub(crate) fn changes_slave(cmd: u32) -> bool {
-    matches!(
-        cmd,
-        TCSETS | TCSETSW | TCSETSF | TCSETS2 | TCSETSW2 | TCSETSF2 | TCSETA | TCSETAW | TCSETAF | TIOCSPGRP
-    )
+    matches!(cmd, TCSETS | TCSETSW | TCSETSF | TCSETS2 | TCSETSW2 | TCSETSF2 | TCSETA | TCSETAW | TCSETAF | TIOCSPGRP)
 }
 
 fn count(n: usize) -> i32 {
@@ -106,7 +103,8 @@ pub(crate) fn master(m: &Master, f: &OpenFile, caller: &dyn Caller, cmd: u32, ar
         TIOCGPKT => put(caller, arg, &i32::from(pty.look(|s| s.ldisc.packet_mode() == PacketMode::On))),
         TIOCSIG => {
             let number = i32::try_from(arg).map_err(|_| Errno::EINVAL)?;
-            let signal = Signal::new(number).filter(|s| matches!(*s, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTSTP));
+            let signal =
+                Signal::new(number).filter(|s| matches!(*s, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTSTP));
             pty.job_control().signal_foreground(signal.ok_or(Errno::EINVAL)?);
             Ok(0)
         }

@@ -71,7 +71,9 @@ impl File for Slave {
             ReadRule::Any | ReadRule::Timeout { .. } if done > 0 => ReadOn::Enough,
             ReadRule::Any => ReadOn::Wait,
             ReadRule::Timeout { deciseconds } => ReadOn::WaitFor(tenths(deciseconds)),
-            ReadRule::Minimum(minimum) | ReadRule::MinimumOrGap { minimum, .. } if done >= usize::from(minimum) => ReadOn::Enough,
+            ReadRule::Minimum(minimum) | ReadRule::MinimumOrGap { minimum, .. } if done >= usize::from(minimum) => {
+                ReadOn::Enough
+            }
             ReadRule::MinimumOrGap { deciseconds, .. } if done > 0 => ReadOn::WaitFor(tenths(deciseconds)),
             ReadRule::Minimum(_) | ReadRule::MinimumOrGap { .. } => ReadOn::Wait,
         }

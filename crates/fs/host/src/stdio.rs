@@ -125,9 +125,7 @@ impl File for HostStream {
                 let iov = [std::io::IoSlice::new(buf)];
                 rustix::io::pwritev2(&self.fd, &iov, CURRENT, ReadWriteFlags::NOWAIT).map_err(errno)
             }
-            Kind::Socket => {
-                rustix::net::send(&self.fd, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno)
-            }
+            Kind::Socket => rustix::net::send(&self.fd, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno),
             Kind::Device => {
                 if !self.ready(PollFlags::OUT) {
                     return Err(Errno::EAGAIN);

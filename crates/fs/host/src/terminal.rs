@@ -74,7 +74,13 @@ impl HostTerminal {
     ///
     /// # Errors
     /// ENOTTY for others; EPERM for what would act on the host.
-    pub(crate) fn ioctl(this: &Arc<HostTerminal>, f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+    pub(crate) fn ioctl(
+        this: &Arc<HostTerminal>,
+        f: &OpenFile,
+        caller: &dyn Caller,
+        cmd: u32,
+        arg: u64,
+    ) -> Result<u64> {
         let terminal: Arc<dyn Terminal> = this.clone();
         if let Some(done) = process::tty::ioctl(&terminal, End::Slave, f, caller, cmd, arg)? {
             return Ok(done);

@@ -343,7 +343,10 @@ fn deep_trees_are_dropped_without_recursion() {
 #[test]
 fn many_large_files_need_few_descriptors() {
     let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
-    let ns = MountNamespace::new(Mount::new(TmpFs::new(&options).unwrap(), MountFlags::empty(), b"root"), UserNamespace::root());
+    let ns = MountNamespace::new(
+        Mount::new(TmpFs::new(&options).unwrap(), MountFlags::empty(), b"root"),
+        UserNamespace::root(),
+    );
     let w = World { caller: KernelCaller::root(), fs: FsContext::new(ns) };
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);

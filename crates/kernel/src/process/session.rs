@@ -6,13 +6,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use moat_abi::signal::Signal;
+use moat_abi::cap::Cap;
 use moat_abi::siginfo::{SI_KERNEL, SigInfo};
+use moat_abi::signal::Signal;
 use moat_abi::tty::{Termios2, Winsize};
 use moat_abi::{Errno, Result};
 use moat_host::tty::When;
 use moat_sync::{LockClass, Mutex};
-use moat_abi::cap::Cap;
 use moat_vfs::file::File;
 use moat_vfs::inode::OpenContext;
 
@@ -368,9 +368,7 @@ pub fn disassociate(session: &Arc<Session>, leave: Leave) {
             control.set(None, 0);
             (foreground, if leave == Leave::Exits { &[Signal::SIGHUP] } else { &[Signal::SIGHUP, Signal::SIGCONT] })
         }
-        (None, Leave::Exits) => {
-            (kernel().family.lock().pgrp(had.old_foreground), &[Signal::SIGHUP, Signal::SIGCONT])
-        }
+        (None, Leave::Exits) => (kernel().family.lock().pgrp(had.old_foreground), &[Signal::SIGHUP, Signal::SIGCONT]),
         (None, Leave::Asked) => return,
     };
     for signal in signals {

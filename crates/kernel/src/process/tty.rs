@@ -7,8 +7,8 @@ use moat_abi::cap::Cap;
 use moat_abi::tty::{
     ControlFlags, N_TTY, TCFLSH, TCGETA, TCGETS, TCGETS2, TCSBRK, TCSBRKP, TCSETA, TCSETAF, TCSETAW, TCSETS, TCSETS2,
     TCSETSF, TCSETSF2, TCSETSW, TCSETSW2, TCXONC, TIOCCBRK, TIOCGDEV, TIOCGETD, TIOCGPGRP, TIOCGSID, TIOCGSOFTCAR,
-    TIOCGWINSZ, TIOCNOTTY, TIOCSBRK, TIOCSCTTY, TIOCSETD, TIOCSPGRP, TIOCSSOFTCAR, TIOCSWINSZ, Termio, Termios, Termios2,
-    Winsize,
+    TIOCGWINSZ, TIOCNOTTY, TIOCSBRK, TIOCSCTTY, TIOCSETD, TIOCSPGRP, TIOCSSOFTCAR, TIOCSWINSZ, Termio, Termios,
+    Termios2, Winsize,
 };
 use moat_abi::{Errno, Result};
 use moat_host::tty::When;
@@ -73,8 +73,8 @@ pub fn get<T: FromBytes + FromZeros + IntoBytes>(caller: &dyn Caller, addr: u64)
 
 /// The requests that only the foreground may make (`tty_check_change`).
 const CHANGES: [u32; 17] = [
-    TCSETS, TCSETSW, TCSETSF, TCSETS2, TCSETSW2, TCSETSF2, TCSETA, TCSETAW, TCSETAF, TCSBRK, TCSBRKP, TIOCSBRK, TIOCCBRK,
-    TCXONC, TCFLSH, TIOCSETD, TIOCSPGRP,
+    TCSETS, TCSETSW, TCSETSF, TCSETS2, TCSETSW2, TCSETSF2, TCSETA, TCSETAW, TCSETAF, TCSBRK, TCSBRKP, TIOCSBRK,
+    TIOCCBRK, TCXONC, TCFLSH, TIOCSETD, TIOCSPGRP,
 ];
 
 /// Job control before a read, a write or an ioctl, as [`moat_vfs::File::admit`] wants it.
@@ -101,7 +101,14 @@ pub fn admit(control: &JobControl, output: BackgroundOutput, caller: &dyn Caller
 ///
 /// # Errors
 /// EFAULT, EINVAL, ENOTTY, EPERM, ESRCH by ioctl_tty(2).
-pub fn ioctl(tty: &Arc<dyn Terminal>, end: End, f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<Option<u64>> {
+pub fn ioctl(
+    tty: &Arc<dyn Terminal>,
+    end: End,
+    f: &OpenFile,
+    caller: &dyn Caller,
+    cmd: u32,
+    arg: u64,
+) -> Result<Option<u64>> {
     let done = match cmd {
         TCGETS..=TCSETAF | TCGETS2 | TCSETS2..=TCSETSF2 => settings(tty, caller, cmd, arg),
         TIOCGPGRP | TIOCSPGRP | TIOCGSID | TIOCSCTTY | TIOCNOTTY => {

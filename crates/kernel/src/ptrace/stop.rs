@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use moat_abi::PollEvents;
 use moat_abi::clone::WaitStatus;
 use moat_abi::ptrace::{
-    PTRACE_EVENT_CLONE, PTRACE_EVENT_EXEC, PTRACE_EVENT_EXIT, PTRACE_EVENT_FORK, PTRACE_EVENT_SECCOMP, PTRACE_EVENT_STOP, PTRACE_EVENT_VFORK,
-    PTRACE_EVENT_VFORK_DONE, PtraceOptions,
+    PTRACE_EVENT_CLONE, PTRACE_EVENT_EXEC, PTRACE_EVENT_EXIT, PTRACE_EVENT_FORK, PTRACE_EVENT_SECCOMP,
+    PTRACE_EVENT_STOP, PTRACE_EVENT_VFORK, PTRACE_EVENT_VFORK_DONE, PtraceOptions,
 };
 use moat_abi::siginfo::{CLD_TRAPPED, SI_KERNEL, SI_USER, SigInfo};
 use moat_abi::signal::Signal;

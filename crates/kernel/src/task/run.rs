@@ -91,7 +91,8 @@ impl CurrentTask {
                 return;
             }
         }
-        let skipped = self.filtered.load(Ordering::Relaxed) && matches!(seccomp::check_call(self, nr, args).await, Verdict::Skip);
+        let skipped =
+            self.filtered.load(Ordering::Relaxed) && matches!(seccomp::check_call(self, nr, args).await, Verdict::Skip);
         if !skipped {
             let result = self.dispatch(nr, args).await;
             self.finish_syscall(nr, result);

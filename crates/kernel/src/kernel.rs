@@ -8,6 +8,7 @@ use moat_platform::Platform;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::cred::UserNamespace;
 
+use crate::ipc::IpcNamespace;
 use crate::process::family::Family;
 use crate::process::pid::PidNamespace;
 use crate::syscall::SyscallTable;
@@ -100,11 +101,11 @@ pub struct Namespaces {
     pub uts: Arc<UtsNamespace>,
     /// Where children are numbered.
     pub pid_for_children: Arc<PidNamespace>,
+    /// System V IPC.
+    pub ipc: Arc<IpcNamespace>,
     /// Inode numbers of the namespaces that moat has one of: `/proc/PID/ns/*`.
-    pub ipc_id: u64,
-    /// As `ipc_id`.
     pub net_id: u64,
-    /// As `ipc_id`.
+    /// As `net_id`.
     pub cgroup_id: u64,
 }
 
@@ -170,7 +171,7 @@ impl Kernel {
         let root_namespaces = Namespaces {
             uts: UtsNamespace::new(0xeffffffe, config.hostname, b"(none)".to_vec()),
             pid_for_children: root_pid_ns.clone(),
-            ipc_id: 0xefff_ffff,
+            ipc: IpcNamespace::new(0xefff_ffff),
             net_id: 0xf000_0098,
             cgroup_id: 0xeffffffb,
         };

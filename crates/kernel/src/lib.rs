@@ -9,6 +9,7 @@
 //! - [`ptrace`]: the guest's tracing.
 //! - [`syscall`]: the table, as seen from here.
 //! - [`futex`]: waiting on words of guest memory.
+//! - [`ipc`]: System V IPC.
 //! - [`loader`]: ELF programs and scripts.
 //! - [`error`]: [`SyscallError`] and Linux's restart codes.
 //! - [`spawn`]: how the sentry starts processes.
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod error;
 pub mod futex;
 pub mod hooks;
+pub mod ipc;
 pub mod kernel;
 pub mod loader;
 pub mod process;

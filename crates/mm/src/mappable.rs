@@ -63,6 +63,11 @@ pub trait Mappable: Send + Sync {
     /// How `/proc/PID/maps` shows it.
     fn describe(&self) -> MapName;
 
+    /// Whether it is a System V segment, which shmdt(2) unmaps.
+    fn is_segment(&self) -> bool {
+        false
+    }
+
     /// A mapping of the file was made: false would refuse it. For seal and deny-write counts.
     ///
     /// # Errors

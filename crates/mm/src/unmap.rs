@@ -3,8 +3,9 @@
 use moat_abi::{Errno, Result};
 use moat_platform::{GUEST_TOP, GuestThread, Order};
 
-use crate::manager::{Turn, When};
-use crate::{MemoryManager, is_page_aligned, page_up};
+use crate::manager::{MmState, Turn, When};
+use crate::vma::Backing;
+use crate::{FileIdentity, MemoryManager, is_page_aligned, page_up};
 
 impl MemoryManager {
     /// Unmaps what is mapped in `addr..addr + len` (`do_munmap`).
@@ -15,6 +16,22 @@ impl MemoryManager {
         let end = unmap_range(addr, len)?;
         let turn = self.turn().await;
         self.unmap_in_turn(thread, &turn, addr, end).await
+    }
+
+    /// Unmaps the System V segment that was attached at `addr`, or what is left of it there; gives which it was (`ksys_shmdt`).
+    ///
+    /// # Errors
+    /// EINVAL without one.
+    pub async fn detach_segment(&self, thread: &mut dyn GuestThread, addr: u64) -> Result<FileIdentity> {
+        if !is_page_aligned(addr) || addr >= GUEST_TOP {
+            return Err(Errno::EINVAL);
+        }
+        let turn = self.turn().await;
+        let (identity, areas) = self.state().attached_areas(addr).ok_or(Errno::EINVAL)?;
+        for (start, end) in areas {
+            self.unmap_in_turn(thread, &turn, start, end).await?;
+        }
+        Ok(identity)
     }
 
     /// As [`MemoryManager::munmap`], for a range already checked, in the caller's turn.
@@ -38,6 +55,24 @@ impl MemoryManager {
         // Dropped outside the lock: the last use of a file may close it.
         drop(removed);
         Ok(())
+    }
+}
+
+impl MmState {
+    /// The areas that an attachment at `addr` of the first segment found there left: those in their old places.
+    fn attached_areas(&self, addr: u64) -> Option<(FileIdentity, Vec<(u64, u64)>)> {
+        let mut segment = None;
+        let mut areas = Vec::new();
+        for vma in self.tree.overlapping(addr, GUEST_TOP) {
+            let Backing::File { object, offset } = &vma.backing else { continue };
+            if !object.is_segment() || vma.start.checked_sub(addr) != Some(*offset) {
+                continue;
+            }
+            if *segment.get_or_insert(object.identity()) == object.identity() {
+                areas.push((vma.start, vma.end));
+            }
+        }
+        segment.map(|s| (s, areas))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod exec;
 pub mod fs;
 pub mod futex;
 pub mod ids;
+pub mod ipc;
 pub mod limits;
 pub mod memory;
 pub mod net;

@@ -43,7 +43,7 @@ syscalls! { pub static TABLE;
 }
 
 /// Gives the memory manager the limits of the process as they are at this moment.
-fn refresh_limits(t: &CurrentTask) {
+pub(crate) fn refresh_limits(t: &CurrentTask) {
     let soft = |resource| t.group.limits.get(resource).soft;
     // CAP_IPC_LOCK lifts RLIMIT_MEMLOCK.
     let memlock = if t.creds().has_root_cap(Cap::IPC_LOCK) { u64::MAX } else { soft(Resource::Memlock) };

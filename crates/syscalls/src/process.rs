@@ -365,6 +365,10 @@ fn sys_unshare(t: &mut CurrentTask, flags: CloneFlags) -> SyscallResult {
     }
     if !namespaces.is_empty() {
         let new = moat_kernel::task::clone::child_namespaces(t, flags)?;
+        if flags.contains(CloneFlags::NEWIPC) {
+            // What the process did to semaphores here is undone now: it cannot reach them any more.
+            t.namespaces().ipc.sem.exit(t.group.id, t.tgid());
+        }
         t.state().namespaces = new;
     }
     Ok(0)

@@ -117,6 +117,7 @@ fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
         crate::timers::TABLE,
         crate::trace::TABLE,
         crate::memory::TABLE,
+        crate::ipc::TABLE,
         crate::net::TABLE,
     ];
     areas.into_iter().chain(crate::fs::TABLES.iter().copied()).flatten()

@@ -1,7 +1,7 @@
 //! proc(5): processes and the kernel as files.
 //!
 //! - [`fs::ProcFs`]: one mount, which shows the tasks of one pid namespace.
-//! - [`root`]: the top directory; [`system`]: its files about the whole system; [`sysctl`]: /proc/sys.
+//! - [`root`]: the top directory; [`system`]: its files about the whole system; [`sysctl`]: /proc/sys; `sysvipc`: System V IPC.
 //! - [`process`]: the directory of a process or thread; [`status`], [`stat`], [`memory`], [`fds`], [`links`], [`mounts`], [`misc`]:
 //!   its files.
 //!
@@ -21,5 +21,6 @@ pub mod stat;
 pub mod status;
 pub mod sysctl;
 pub mod system;
+mod sysvipc;
 
 pub use fs::{ProcFs, register};

@@ -90,7 +90,7 @@ fn namespace_id(task: &Task, name: &str) -> Result<u64> {
     let ns = task.namespaces();
     Ok(match name {
         "cgroup" => ns.cgroup_id,
-        "ipc" => ns.ipc_id,
+        "ipc" => ns.ipc.id,
         "net" => ns.net_id,
         "uts" => ns.uts.id,
         "pid" => task.pid_ns().id,

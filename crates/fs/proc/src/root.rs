@@ -11,7 +11,7 @@ use moat_vfs::inode::{Inode, Metadata};
 
 use crate::fs::Core;
 use crate::process::{Kind, ProcessDir, Who};
-use crate::{sysctl, system};
+use crate::{sysctl, system, sysvipc};
 
 /// The listing of /proc.
 pub struct Root {
@@ -60,6 +60,9 @@ impl Listing for Root {
         if name == "sys" {
             return Ok(sysctl::root(&self.core));
         }
+        if name == "sysvipc" {
+            return Ok(sysvipc::root(&self.core));
+        }
         let file = system::FILES.iter().find(|f| f.name == name).ok_or(Errno::ENOENT)?;
         Ok(TextFile::new(self.core.attributes(name, file.mode), Made(file.make)))
     }
@@ -76,6 +79,7 @@ impl Listing for Root {
             add(name, FileType::Symlink);
         }
         add("sys", FileType::Directory);
+        add("sysvipc", FileType::Directory);
         for f in system::FILES {
             add(f.name, FileType::Regular);
         }

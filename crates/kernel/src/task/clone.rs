@@ -15,6 +15,7 @@ use moat_abi::cap::Cap;
 use moat_vfs::fd_table::OnExec;
 
 use crate::error::{Restart, SyscallError, SyscallResult};
+use crate::ipc::IpcNamespace;
 use crate::kernel::{Namespaces, UtsNamespace, kernel, next_namespace_id};
 use crate::process::group::ThreadGroup;
 use crate::process::limits::Resource;
@@ -214,7 +215,7 @@ pub fn child_namespaces(t: &CurrentTask, flags: CloneFlags) -> Result<Arc<Namesp
         new.cgroup_id = next_namespace_id();
     }
     if flags.contains(CloneFlags::NEWIPC) {
-        new.ipc_id = next_namespace_id();
+        new.ipc = IpcNamespace::new(next_namespace_id());
     }
     Ok(Arc::new(new))
 }

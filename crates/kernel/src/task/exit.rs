@@ -151,6 +151,8 @@ fn send_pdeath(child: &Arc<ThreadGroup>) {
 fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     crate::timer::itimer::cancel_all(group);
     crate::timer::posix::delete_all(group);
+    let ipc = task.namespaces().ipc.clone();
+    ipc.sem.exit(group.id, group.pid().number());
     let session = kernel().family.lock().session_of(group.id);
     if let Some(s) = session.filter(|s| s.leader == group.id) {
         disassociate(&s, Leave::Exits);

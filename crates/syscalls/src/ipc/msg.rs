@@ -1,0 +1,146 @@
+//! msgget(2), msgsnd(2), msgrcv(2), msgctl(2).
+//!
+//! Source: `do_msgsnd`, `do_msgrcv`, `ksys_msgctl` in `ipc/msg.c`.
+
+use moat_abi::ipc::{
+    IPC_INFO, IPC_NOWAIT, IPC_RMID, IPC_SET, IPC_STAT, MSG_COPY, MSG_EXCEPT, MSG_INFO, MSG_STAT, MSG_STAT_ANY, MSGMAX,
+    MSGMNB, MSGMNI, Msginfo, Msqid64Ds,
+};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::ipc::msg::{Message, Wanted};
+use moat_kernel::ipc::registry::Stat;
+use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult};
+use moat_mm::{UserAddr, UserPtr};
+
+use super::{count_i32, give};
+
+/// Bytes of the type in front of a message's text.
+const TYPE_LEN: u64 = 8;
+/// `msgssz` and `msgseg` of msginfo, as Linux has them for nobody's use.
+const SEGMENT_SIZE: i32 = 16;
+const SEGMENTS: u16 = 0xffff;
+
+pub(super) fn sys_msgget(t: &mut CurrentTask, key: i32, flags: i32) -> SyscallResult {
+    give(t.namespaces().ipc.msg.get(key, flags, t.creds())?)
+}
+
+/// The address of the text of the message at `addr`.
+fn text_addr(addr: UserAddr) -> Result<UserAddr> {
+    addr.get().checked_add(TYPE_LEN).map(UserAddr::new).ok_or(Errno::EFAULT)
+}
+
+/// Repeats `attempt` on queue `id` until it gives something else than EAGAIN.
+async fn repeat<R>(
+    t: &mut CurrentTask,
+    id: i32,
+    events: PollEvents,
+    flags: i32,
+    mut attempt: impl FnMut(&mut CurrentTask) -> Result<R>,
+) -> Result<R, SyscallError> {
+    let first = attempt(t);
+    if !matches!(first, Err(Errno::EAGAIN)) || flags & IPC_NOWAIT != 0 {
+        return Ok(first?);
+    }
+    let ipc = t.namespaces().ipc.clone();
+    // It was there a moment ago: an id that is none now is that of a removed queue.
+    let removed = |e: Errno| if e == Errno::EINVAL { Errno::EIDRM } else { e };
+    let queue = ipc.msg.waiters(id).map_err(removed)?;
+    let done = t.block_on(&queue, events, None, "msgqueue", |t| attempt(t).map_err(removed)).await;
+    done.map_err(|e| match e {
+        // Restarted only without a handler, whatever its SA_RESTART: signal(7).
+        SyscallError::Restart(Restart::Sys) => SyscallError::Restart(Restart::NoHand),
+        e => e,
+    })
+}
+
+pub(super) async fn sys_msgsnd(t: &mut CurrentTask, id: i32, addr: UserAddr, len: i64, flags: i32) -> SyscallResult {
+    let kind = t.mm().read(UserPtr::<i64>::new(addr))?;
+    let len = usize::try_from(len).ok().filter(|_| len <= i64::from(MSGMAX)).ok_or(Errno::EINVAL)?;
+    if id < 0 || kind < 1 {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut text = vec![0; len];
+    t.mm().read_bytes(text_addr(addr)?, &mut text)?;
+    let mut message = Some(Message { kind, text });
+    let ipc = t.namespaces().ipc.clone();
+    repeat(t, id, PollEvents::OUT, flags, |t| ipc.msg.send(id, &mut message, t.creds(), t.tgid())).await?;
+    Ok(0)
+}
+
+pub(super) async fn sys_msgrcv(
+    t: &mut CurrentTask,
+    id: i32,
+    addr: UserAddr,
+    len: i64,
+    kind: i64,
+    flags: i32,
+) -> SyscallResult {
+    let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    if id < 0 || (flags & MSG_COPY != 0 && (flags & MSG_EXCEPT != 0 || flags & IPC_NOWAIT == 0)) {
+        return Err(Errno::EINVAL.into());
+    }
+    let wanted = Wanted { kind, len, flags };
+    let ipc = t.namespaces().ipc.clone();
+    let received = repeat(t, id, PollEvents::IN, flags, |t| ipc.msg.receive(id, &wanted, t.creds(), t.tgid())).await;
+    let message = received.map_err(|e| match e {
+        SyscallError::Errno(Errno::EAGAIN) => Errno::ENOMSG.into(),
+        e => e,
+    })?;
+    // A message whose buffer is bad is lost, as on Linux.
+    t.mm().write(UserPtr::new(addr), &message.kind)?;
+    t.mm().write_bytes(text_addr(addr)?, &message.text)?;
+    Ok(u64::try_from(message.text.len()).unwrap_or(0))
+}
+
+pub(super) fn sys_msgctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAddr) -> SyscallResult {
+    if id < 0 || command < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let ipc = t.namespaces().ipc.clone();
+    let creds = t.creds().clone();
+    match command {
+        IPC_INFO | MSG_INFO => info(t, command, buf),
+        IPC_STAT | MSG_STAT | MSG_STAT_ANY => {
+            let how = match command {
+                IPC_STAT => Stat::ById,
+                MSG_STAT => Stat::ByIndex,
+                _ => Stat::ByIndexAny,
+            };
+            let (found, state) = ipc.msg.stat(id, how, &creds)?;
+            t.mm().write(UserPtr::new(buf), &state)?;
+            give(if how == Stat::ById { 0 } else { found })
+        }
+        IPC_SET => {
+            let new = t.mm().read(UserPtr::<Msqid64Ds>::new(buf))?;
+            ipc.msg.set(id, &new, &creds)?;
+            Ok(0)
+        }
+        IPC_RMID => {
+            ipc.msg.remove(id, &creds)?;
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn info(t: &CurrentTask, command: i32, buf: UserAddr) -> SyscallResult {
+    let (usage, highest) = t.namespaces().ipc.msg.usage();
+    let mut info = Msginfo {
+        msgpool: MSGMNI * (MSGMNB / 1024),
+        msgmap: MSGMNB,
+        msgmax: MSGMAX,
+        msgmnb: MSGMNB,
+        msgmni: MSGMNI,
+        msgssz: SEGMENT_SIZE,
+        msgtql: MSGMNB,
+        msgseg: SEGMENTS,
+        pad: 0,
+    };
+    if command == MSG_INFO {
+        info.msgpool = count_i32(usage.queues);
+        info.msgmap = count_i32(usage.messages);
+        info.msgtql = count_i32(usage.bytes);
+    }
+    t.mm().write(UserPtr::new(buf), &info)?;
+    Ok(u64::from(highest))
+}

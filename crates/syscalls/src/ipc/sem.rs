@@ -1,0 +1,161 @@
+//! semget(2), semop(2), semtimedop(2), semctl(2).
+//!
+//! Source: `__do_semtimedop`, `ksys_semctl` in `ipc/sem.c`.
+
+use moat_abi::Errno;
+use moat_abi::ipc::{
+    GETALL, GETNCNT, GETPID, GETVAL, GETZCNT, IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, SEM_INFO, SEM_STAT, SEM_STAT_ANY,
+    SEMAEM, SEMMNI, SEMMNS, SEMMSL, SEMOPM, SEMVMX, SETALL, SETVAL, Sembuf, Semid64Ds, Seminfo,
+};
+use moat_abi::time::Timespec;
+use moat_kernel::clock::deadline_after;
+use moat_kernel::ipc::registry::Stat;
+use moat_kernel::ipc::sem::{Caller, Started, WaitKind};
+use moat_kernel::{CurrentTask, Deadline, SyscallResult, WaitError};
+use moat_mm::{UserAddr, UserPtr};
+use zerocopy::IntoBytes;
+
+use super::{count_i32, give};
+
+/// `semusz` of seminfo: the size of a `struct sem_undo`, which is nobody's business.
+const UNDO_SIZE: i32 = 20;
+
+pub(super) fn sys_semget(t: &mut CurrentTask, key: i32, count: i32, flags: i32) -> SyscallResult {
+    give(t.namespaces().ipc.sem.get(key, count, flags, t.creds())?)
+}
+
+pub(super) async fn sys_semop(t: &mut CurrentTask, id: i32, ops: UserAddr, count: u32) -> SyscallResult {
+    semop(t, id, ops, count, None).await
+}
+
+pub(super) async fn sys_semtimedop(
+    t: &mut CurrentTask,
+    id: i32,
+    ops: UserAddr,
+    count: u32,
+    timeout: UserPtr<Timespec>,
+) -> SyscallResult {
+    let deadline =
+        if timeout.addr().get() == 0 { None } else { Some(deadline_after(t.mm().read(timeout)?.to_nanos()?)) };
+    semop(t, id, ops, count, deadline).await
+}
+
+async fn semop(t: &mut CurrentTask, id: i32, ops: UserAddr, count: u32, deadline: Option<Deadline>) -> SyscallResult {
+    if count == 0 || id < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if count > SEMOPM.unsigned_abs() {
+        return Err(Errno::E2BIG.into());
+    }
+    let count = usize::try_from(count).map_err(|_| Errno::E2BIG)?;
+    let ops: Vec<Sembuf> = t.mm().read_array(ops, count, count)?;
+    let ipc = t.namespaces().ipc.clone();
+    let started = {
+        let caller = Caller { group: t.group.id, pid: t.tgid(), creds: t.creds() };
+        ipc.semop(id, ops, &caller)?
+    };
+    let Started::Waits(wait) = started else { return Ok(0) };
+    loop {
+        let mut listener = wait.waiter.queue.listen(moat_abi::PollEvents::all());
+        if let Some(outcome) = wait.waiter.outcome() {
+            outcome?;
+            return Ok(0);
+        }
+        let ended = t.wait(&mut listener, deadline, "semtimedop").await;
+        // An operation that was carried out meanwhile counts, whatever else came.
+        match (wait.waiter.outcome(), ended) {
+            (None, Ok(())) => {}
+            (None, Err(e)) => {
+                // Out of the queue first: from then on nobody does it any more.
+                let waiter = wait.waiter.clone();
+                drop(wait);
+                if let Some(outcome) = waiter.outcome() {
+                    outcome?;
+                    return Ok(0);
+                }
+                // Never restarted, whatever the handler: signal(7).
+                return Err(if e == WaitError::TimedOut { Errno::EAGAIN } else { Errno::EINTR }.into());
+            }
+            (Some(outcome), _) => {
+                outcome?;
+                return Ok(0);
+            }
+        }
+    }
+}
+
+pub(super) fn sys_semctl(t: &mut CurrentTask, id: i32, number: i32, command: i32, arg: u64) -> SyscallResult {
+    if id < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let ipc = t.namespaces().ipc.clone();
+    let creds = t.creds().clone();
+    let caller = Caller { group: t.group.id, pid: t.tgid(), creds: &creds };
+    let buf = UserAddr::new(arg);
+    match command {
+        IPC_INFO | SEM_INFO => info(t, command, buf),
+        IPC_STAT | SEM_STAT | SEM_STAT_ANY => {
+            let how = match command {
+                IPC_STAT => Stat::ById,
+                SEM_STAT => Stat::ByIndex,
+                _ => Stat::ByIndexAny,
+            };
+            let (found, state) = ipc.sem.stat(id, how, &creds)?;
+            t.mm().write(UserPtr::new(buf), &state)?;
+            give(if how == Stat::ById { 0 } else { found })
+        }
+        GETVAL => give(ipc.sem.value(id, number, &creds)?.0),
+        GETPID => give(ipc.sem.value(id, number, &creds)?.1),
+        GETNCNT => give(count_i32(ipc.sem.waiters(id, number, WaitKind::Increase, &creds)?)),
+        GETZCNT => give(count_i32(ipc.sem.waiters(id, number, WaitKind::Zero, &creds)?)),
+        GETALL => {
+            let values = ipc.sem.values(id, &creds)?;
+            t.mm().write_bytes(buf, values.as_bytes())?;
+            Ok(0)
+        }
+        SETVAL => {
+            // The union's int is the low half.
+            let value = u32::try_from(arg & u64::from(u32::MAX)).unwrap_or(0).cast_signed();
+            ipc.sem.set_value(id, number, value, &caller)?;
+            Ok(0)
+        }
+        SETALL => {
+            let count = ipc.sem.count_to_set(id, &creds)?;
+            let values: Vec<u16> = t.mm().read_array(buf, count, count)?;
+            ipc.sem.set_values(id, &values, &caller)?;
+            Ok(0)
+        }
+        IPC_SET => {
+            let new = t.mm().read(UserPtr::<Semid64Ds>::new(buf))?;
+            ipc.sem.set(id, &new, &creds)?;
+            Ok(0)
+        }
+        IPC_RMID => {
+            ipc.sem.remove(id, &creds)?;
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn info(t: &CurrentTask, command: i32, buf: UserAddr) -> SyscallResult {
+    let (sets, sems, highest) = t.namespaces().ipc.sem.usage();
+    let mut info = Seminfo {
+        semmap: SEMMNS,
+        semmni: SEMMNI,
+        semmns: SEMMNS,
+        semmnu: SEMMNS,
+        semmsl: SEMMSL,
+        semopm: SEMOPM,
+        semume: SEMOPM,
+        semusz: UNDO_SIZE,
+        semvmx: SEMVMX,
+        semaem: SEMAEM,
+    };
+    if command == SEM_INFO {
+        info.semusz = count_i32(sets);
+        info.semaem = count_i32(sems);
+    }
+    t.mm().write(UserPtr::new(buf), &info)?;
+    Ok(u64::from(highest))
+}

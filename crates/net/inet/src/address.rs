@@ -25,7 +25,7 @@ pub fn parse(family: u16, addr: &[u8]) -> Result<SocketAddr> {
         }
         _ => {
             if addr.len() < SIN6_LEN_RFC2133 {
-                return Err(if given == AF_INET { Errno::EAFNOSUPPORT } else { Errno::EINVAL });
+                return Err(Errno::EINVAL);
             }
             if given != AF_INET6 {
                 return Err(Errno::EAFNOSUPPORT);
@@ -37,6 +37,14 @@ pub fn parse(family: u16, addr: &[u8]) -> Result<SocketAddr> {
             Ok(SocketAddr::new(Ipv6Addr::from(a.sin6_addr).to_canonical(), a.port()))
         }
     }
+}
+
+/// Decodes an address given to a datagram socket of `family`: one of AF_INET6 takes those of AF_INET as well.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_for_datagram(family: u16, addr: &[u8]) -> Result<SocketAddr> {
+    parse(if family_of(addr) == Some(AF_INET) { AF_INET } else { family }, addr)
 }
 
 /// Decodes an address for bind(2), where AF_UNSPEC with the any address passes for AF_INET.

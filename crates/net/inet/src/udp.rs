@@ -256,7 +256,7 @@ impl Socket for UdpSocket {
             self.disconnect(&mut self.state.lock());
             return Ok(());
         }
-        let to = address::parse(self.family, addr)?;
+        let to = address::parse_for_datagram(self.family, addr)?;
         let (ip, source) = match self.check_destination(to) {
             // Port 0 is only wrong to send to.
             Err(Errno::EINVAL) => address::route(to.ip(), self.options.v6_only())?,
@@ -290,7 +290,7 @@ impl Socket for UdpSocket {
         }
         let given = match message.to {
             Some(addr) if family_of(addr) == Some(AF_UNSPEC) && self.family == AF_INET6 => None,
-            Some(addr) => Some(address::parse(self.family, addr)?),
+            Some(addr) => Some(address::parse_for_datagram(self.family, addr)?),
             None => None,
         };
         if self.shutdown.load(Ordering::Relaxed) & SHUT_WRITE != 0 {

@@ -42,6 +42,9 @@ struct Table {
 }
 
 static SOCKETS_IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
+/// Sockets in flight that the last collection left, and sockets released since.
+static SURVIVORS: AtomicUsize = AtomicUsize::new(0);
+static RELEASED: AtomicUsize = AtomicUsize::new(0);
 
 fn table() -> &'static Mutex<Table> {
     static TABLE: OnceLock<Mutex<Table>> = OnceLock::new();
@@ -67,7 +70,8 @@ impl Rights {
         if files.len() > SCM_MAX_FD {
             return Err(Errno::EINVAL);
         }
-        if SOCKETS_IN_FLIGHT.load(Ordering::Relaxed) > MANY_SOCKETS {
+        let in_flight = SOCKETS_IN_FLIGHT.load(Ordering::Relaxed);
+        if in_flight > MANY_SOCKETS.max(2 * SURVIVORS.load(Ordering::Relaxed)) {
             collect();
         }
         let task = caller.and_then(from_caller);
@@ -76,12 +80,14 @@ impl Rights {
             let creds = c.creds();
             (creds.uid, creds.has_root_cap(Cap::SYS_RESOURCE) || creds.has_root_cap(Cap::SYS_ADMIN))
         });
-        let mut t = table().lock();
-        let mine = t.users.get(&uid).copied().unwrap_or(0);
-        if t.total + files.len() > MOST || (!exempt && mine as u64 > limit) {
-            return Err(Errno::ETOOMANYREFS);
+        let limit = if exempt { u64::MAX } else { limit };
+        if !table().lock().add(uid, files, limit) {
+            // Some of them may be garbage.
+            collect();
+            if !table().lock().add(uid, files, limit) {
+                return Err(Errno::ETOOMANYREFS);
+            }
         }
-        t.add(uid, files);
         Ok(Rights { files: files.to_vec(), uid })
     }
 
@@ -105,13 +111,19 @@ impl Rights {
 }
 
 impl Table {
-    fn add(&mut self, uid: u32, files: &[Arc<OpenFile>]) {
+    /// Counts files in; false, with nothing changed, if the user has more than `limit` already.
+    fn add(&mut self, uid: u32, files: &[Arc<OpenFile>], limit: u64) -> bool {
+        let mine = self.users.get(&uid).copied().unwrap_or(0);
+        if self.total + files.len() > MOST || mine as u64 > limit {
+            return false;
+        }
         self.total += files.len();
         *self.users.entry(uid).or_insert(0) += files.len();
         for f in files.iter().filter(|f| as_unix(f).is_some()) {
             self.sockets.entry(f.id()).or_insert_with(|| Flight { file: Arc::downgrade(f), count: 0 }).count += 1;
             SOCKETS_IN_FLIGHT.fetch_add(1, Ordering::Relaxed);
         }
+        true
     }
 
     fn remove(&mut self, uid: u32, files: &[Arc<OpenFile>]) {
@@ -167,7 +179,9 @@ fn empty_trash() {
 
 /// A UNIX socket is gone: others may have become unreachable by it.
 pub(crate) fn socket_released() {
-    if SOCKETS_IN_FLIGHT.load(Ordering::Relaxed) == 0 {
+    // A collection looks at every socket in flight: with many of them it waits until as much may be won.
+    let released = RELEASED.fetch_add(1, Ordering::Relaxed) + 1;
+    if SOCKETS_IN_FLIGHT.load(Ordering::Relaxed) == 0 || released * 16 < SURVIVORS.load(Ordering::Relaxed) {
         return;
     }
     if EMPTYING.get() {
@@ -179,11 +193,10 @@ pub(crate) fn socket_released() {
 
 /// Empties the queues of sockets that nobody can receive any more (`unix_gc`).
 pub fn collect() {
+    RELEASED.store(0, Ordering::Relaxed);
     let candidates = candidates();
-    if candidates.is_empty() {
-        return;
-    }
     let garbage = unreachable(&candidates);
+    SURVIVORS.store(SOCKETS_IN_FLIGHT.load(Ordering::Relaxed).saturating_sub(garbage.len()), Ordering::Relaxed);
     // Whoever has got hold of one in the meantime keeps all of them alive until the next time.
     let still = |(id, file): &(u64, &Arc<OpenFile>)| {
         let t = table().lock();

@@ -34,10 +34,14 @@ impl UnixSocket {
             return Err(if self.peer.get().is_some() { Errno::EISCONN } else { Errno::EOPNOTSUPP });
         }
         let peer = self.peer.get().ok_or(Errno::ENOTCONN)?;
-        self.endpoint.core.take_error()?;
+        // A stream that has ended says EPIPE; the error is left for who reads.
+        if self.flavor == Flavor::SeqPacket {
+            self.endpoint.core.take_error()?;
+        }
         if self.endpoint.shutdown_bits() & SHUT_WRITE != 0 {
             return Err(Errno::EPIPE);
         }
+        self.endpoint.core.take_error()?;
         let attached = self.attach(caller, peer, message)?;
         let n = match self.flavor {
             Flavor::Stream => peer.push_bytes(&self.endpoint, message.data, attached)?,

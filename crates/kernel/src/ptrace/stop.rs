@@ -142,8 +142,8 @@ pub async fn signal(t: &mut CurrentTask, signal: Signal, info: SigInfo) -> Optio
     if !stop(t, StopKind::Signal, number.unsigned_abs(), info).await {
         return Some((signal, info));
     }
-    let (new, new_info) =
-        with_trace(t.task(), |trace| (trace.resume_signal, trace.resume_info.take())).unwrap_or((number, None));
+    // A tracer that has detached has queued what it wants delivered.
+    let (new, new_info) = with_trace(t.task(), |trace| (trace.resume_signal, trace.resume_info.take()))?;
     let new = Signal::new(new)?;
     let info = if new == signal { new_info.unwrap_or(info) } else { SigInfo::kill(new, SI_USER, 0, 0) };
     // The mask may have been changed meanwhile.
@@ -343,9 +343,13 @@ pub fn tracer_exits(tracer: &Arc<Task>) {
             }
             continue;
         }
-        let mine = with_trace(&task, |t| (t.tracer.upgrade().is_some_and(|x| Arc::ptr_eq(&x, tracer)), t.options));
-        if let Some((true, options)) = mine {
-            detach(tracer, &task, 0);
+        let mine = with_trace(&task, |t| {
+            // A signal that was being shown is delivered.
+            let shown = t.stop.filter(|s| s.kind == StopKind::Signal).map_or(0, |s| s.info.si_signo);
+            (t.tracer.upgrade().is_some_and(|x| Arc::ptr_eq(&x, tracer)), t.options, shown)
+        });
+        if let Some((true, options, shown)) = mine {
+            detach(tracer, &task, shown);
             if options.contains(PtraceOptions::EXITKILL) {
                 send_to_process(&task.group, SigInfo::new(Signal::SIGKILL, SI_KERNEL));
             }

@@ -62,7 +62,8 @@ pub fn kernel_main(mut args: BootArgs) -> Result<ExitStatus, BootError> {
     place.namespaces.uts.set_domain_name(spec.domainname.clone().into_bytes());
     let namespace = mounts::build(&args.spec, &place.pid_ns, &mut args.files)?;
     let creds = credentials(&args.spec.process);
-    let files = stdio_files(&args.spec, &mut args.files, &creds)?;
+    let mut files = stdio_files(&args.spec, &mut args.files, &creds)?;
+    crate::console::set_up(&mut files, &namespace, &creds);
     let request = init_request(&args.spec, place, FsContext::new(namespace), &files, creds)?;
     run(args, request)
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+mod console;
 mod control;
 mod kernel;
 mod mounts;

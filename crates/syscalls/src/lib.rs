@@ -21,6 +21,7 @@ pub mod ids;
 pub mod ipc;
 pub mod limits;
 pub mod memory;
+pub mod mqueue;
 pub mod net;
 pub mod prctl;
 pub mod process;

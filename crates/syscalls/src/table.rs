@@ -119,6 +119,7 @@ fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
         crate::memory::TABLE,
         crate::ipc::TABLE,
         crate::net::TABLE,
+        crate::mqueue::TABLE,
     ];
     areas.into_iter().chain(crate::fs::TABLES.iter().copied()).flatten()
 }

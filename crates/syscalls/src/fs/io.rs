@@ -56,7 +56,7 @@ pub(crate) enum Append {
 
 /// How a wait with a limit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waited {
+pub(crate) enum Waited {
     Changed,
     Passed,
 }
@@ -90,7 +90,7 @@ impl<'a> Readiness<'a> {
     ///
     /// # Errors
     /// EAGAIN if nothing will ever change; an interruption.
-    async fn wait_until(&mut self, t: &mut CurrentTask, limit: Instant, wchan: &'static str) -> Result<Waited, SyscallError> {
+    pub(crate) async fn wait_until(&mut self, t: &mut CurrentTask, limit: Instant, wchan: &'static str) -> Result<Waited, SyscallError> {
         let Some(listener) = &mut self.listener else {
             return self.wait(t, wchan).await.map(|()| Waited::Changed);
         };

@@ -1,0 +1,253 @@
+//! POSIX message queues: mq_open(2) and its like, mq_overview(7).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use moat_abi::cap::Cap;
+use moat_abi::fs::{NAME_MAX, OpenFlags, PATH_MAX, S_IALLUGO};
+use moat_abi::ipc::{DFLT_MSGMAX, DFLT_MSGSIZEMAX, HARD_MSGMAX, HARD_MSGSIZEMAX, MQ_PRIO_MAX, MqAttr};
+use moat_abi::siginfo::{SI_MESGQ, SIGEV_NONE, SIGEV_SIGNAL, SigInfo, Sigevent};
+use moat_abi::signal::Signal;
+use moat_abi::time::{CLOCK_REALTIME, Timespec};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_fs_mqueue::{Attributes, MqueueFs, Notification, Payer, Queue, QueueFile};
+use moat_kernel::clock::deadline_at;
+use moat_kernel::process::limits::Resource;
+use moat_kernel::signal::send::send_to_process;
+use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
+use moat_mm::{UserAddr, UserPtr};
+use moat_vfs::fd_table::OnExec;
+use moat_vfs::inode::{Access, Inode, NewNode, NodeKind};
+use moat_vfs::walk::View;
+use moat_vfs::{Fd, OpenFile, Path, ops};
+
+use crate::PathArg;
+use crate::fs::io::{Readiness, Waited};
+use crate::fs::open::install;
+
+syscalls! { pub static TABLE;
+    240 mq_open(name: PathArg, flags: OpenFlags, mode: u32, attributes: UserPtr<MqAttr>) sys_mq_open, full;
+    241 mq_unlink(name: PathArg) sys_mq_unlink, full;
+    242 mq_timedsend(fd: Fd, message: UserAddr, len: usize, priority: u32, until: UserPtr<Timespec>) async sys_mq_timedsend, full;
+    243 mq_timedreceive(fd: Fd, message: UserAddr, len: usize, priority: UserPtr<u32>, until: UserPtr<Timespec>) async sys_mq_timedreceive, full;
+    244 mq_notify(fd: Fd, event: UserPtr<Sigevent>) sys_mq_notify, partial("no SIGEV_THREAD; closing the queue keeps the registration");
+    245 mq_getsetattr(fd: Fd, new: UserPtr<MqAttr>, old: UserPtr<MqAttr>) sys_mq_getsetattr, full;
+}
+
+/// Reads a queue's name, which the C library gives without its slash.
+fn read_name(t: &CurrentTask, name: PathArg) -> Result<Vec<u8>> {
+    let text = t.mm().read_cstr(name.0, PATH_MAX)?;
+    if text.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    if text.contains(&b'/') || text == b"." || text == b".." {
+        return Err(Errno::EACCES);
+    }
+    if text.len() > NAME_MAX { Err(Errno::ENAMETOOLONG) } else { Ok(text) }
+}
+
+/// The limits that a new queue may have (`mq_attr_ok`).
+fn check_attributes(t: &CurrentTask, a: &MqAttr) -> Result<Attributes> {
+    let (most, longest) = if t.creds().has_root_cap(Cap::SYS_RESOURCE) {
+        (HARD_MSGMAX, HARD_MSGSIZEMAX)
+    } else {
+        (DFLT_MSGMAX, DFLT_MSGSIZEMAX)
+    };
+    let within = |n: i64, max: i64| usize::try_from(n).ok().filter(|_| n > 0 && n <= max).ok_or(Errno::EINVAL);
+    Ok(Attributes { max_messages: within(a.mq_maxmsg, most)?, message_size: within(a.mq_msgsize, longest)? })
+}
+
+fn access_of(flags: OpenFlags) -> Result<Access> {
+    match (flags.access_mode().can_read(), flags.access_mode().can_write()) {
+        (true, true) => Ok(Access::READ | Access::WRITE),
+        (true, false) => Ok(Access::READ),
+        (false, true) => Ok(Access::WRITE),
+        (false, false) => Err(Errno::EINVAL),
+    }
+}
+
+fn sys_mq_open(
+    t: &mut CurrentTask,
+    name: PathArg,
+    flags: OpenFlags,
+    mode: u32,
+    attributes: UserPtr<MqAttr>,
+) -> SyscallResult {
+    let wanted = if attributes.is_null() { None } else { Some(t.mm().read(attributes)?) };
+    let name = read_name(t, name)?;
+    let access = access_of(flags)?;
+    let fs = MqueueFs::instance();
+    let node = match fs.find(&name) {
+        Some(_) if flags.contains(OpenFlags::CREAT | OpenFlags::EXCL) => return Err(Errno::EEXIST.into()),
+        Some(node) => {
+            node.permission(t.creds(), access)?;
+            node
+        }
+        None if !flags.contains(OpenFlags::CREAT) => return Err(Errno::ENOENT.into()),
+        None => {
+            let a = wanted.map_or(Ok(Attributes::default()), |a| check_attributes(t, &a))?;
+            let umask = t.fs().lock().umask;
+            let creds = t.creds();
+            let new = NewNode { mode: mode & S_IALLUGO & !umask, uid: creds.fsuid, gid: creds.fsgid, kind: NodeKind::File };
+            let payer = Payer { uid: creds.uid, limit: t.group.limits.get(Resource::MessageQueue).soft };
+            fs.create(&name, &new, a, &payer)?
+        }
+    };
+    let mount = MqueueFs::mount().clone();
+    let dentry = mount.root().lookup(&name)?;
+    let file = OpenFile::new(node.file(), Path { mount, dentry }, flags, t.creds().clone());
+    install(t, file, OnExec::Close)
+}
+
+fn sys_mq_unlink(t: &mut CurrentTask, name: PathArg) -> SyscallResult {
+    let name = read_name(t, name)?;
+    let root = Path::root_of(MqueueFs::mount().clone());
+    ops::unlink(&View { caller: t, root: &root, base: &root, umask: 0 }, &name)?;
+    Ok(0)
+}
+
+/// The open queue that `fd` is; EBADF for all else.
+fn queue_of(t: &CurrentTask, fd: Fd) -> Result<(Arc<OpenFile>, Arc<Queue>)> {
+    let f = t.fds().get(fd)?;
+    let queue = f.downcast::<QueueFile>().ok_or(Errno::EBADF)?.queue.clone();
+    Ok((f, queue))
+}
+
+/// When a call gives up; `until` is a time of CLOCK_REALTIME.
+fn read_deadline(t: &CurrentTask, until: UserPtr<Timespec>) -> Result<Option<Instant>> {
+    if until.is_null() {
+        return Ok(None);
+    }
+    let ns = t.mm().read(until)?.to_duration()?.as_nanos();
+    Ok(Some(deadline_at(CLOCK_REALTIME, u64::try_from(ns).unwrap_or(u64::MAX))))
+}
+
+/// Waits after an attempt gave EAGAIN.
+async fn wait(
+    t: &mut CurrentTask,
+    f: &OpenFile,
+    ready: &mut Readiness<'_>,
+    deadline: Option<Instant>,
+    wchan: &'static str,
+) -> std::result::Result<(), SyscallError> {
+    if f.is_nonblocking() {
+        return Err(Errno::EAGAIN.into());
+    }
+    match deadline {
+        None => ready.wait(t, wchan).await,
+        Some(limit) => match ready.wait_until(t, limit, wchan).await? {
+            Waited::Changed => Ok(()),
+            Waited::Passed => Err(Errno::ETIMEDOUT.into()),
+        },
+    }
+}
+
+async fn sys_mq_timedsend(
+    t: &mut CurrentTask,
+    fd: Fd,
+    message: UserAddr,
+    len: usize,
+    priority: u32,
+    until: UserPtr<Timespec>,
+) -> SyscallResult {
+    let deadline = read_deadline(t, until)?;
+    if priority >= MQ_PRIO_MAX {
+        return Err(Errno::EINVAL.into());
+    }
+    let (f, queue) = queue_of(t, fd)?;
+    f.check_writable()?;
+    if len > queue.attributes.message_size {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    let mut text = vec![0; len];
+    t.mm().read_bytes(message, &mut text)?;
+    let mut ready = Readiness::new(&f, PollEvents::WRITABLE);
+    let notify = loop {
+        match queue.send(&text, priority) {
+            Err(Errno::EAGAIN) => wait(t, &f, &mut ready, deadline, "wq_sleep").await?,
+            done => break done?,
+        }
+    };
+    if let Some((owner, Notification::Signal { signal, value })) = notify {
+        send_to_process(&owner, SigInfo::queue(signal, SI_MESGQ, t.tgid(), t.creds().uid, value));
+    }
+    Ok(0)
+}
+
+async fn sys_mq_timedreceive(
+    t: &mut CurrentTask,
+    fd: Fd,
+    message: UserAddr,
+    len: usize,
+    priority: UserPtr<u32>,
+    until: UserPtr<Timespec>,
+) -> SyscallResult {
+    let deadline = read_deadline(t, until)?;
+    let (f, queue) = queue_of(t, fd)?;
+    f.check_readable()?;
+    if len < queue.attributes.message_size {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    let mut ready = Readiness::new(&f, PollEvents::READABLE);
+    let (text, sent_with) = loop {
+        match queue.receive() {
+            Err(Errno::EAGAIN) => {
+                let _waiting = queue.await_message();
+                wait(t, &f, &mut ready, deadline, "wq_sleep").await?;
+            }
+            done => break done?,
+        }
+    };
+    if !priority.is_null() {
+        t.mm().write(priority, &sent_with)?;
+    }
+    t.mm().write_bytes(message, &text)?;
+    Ok(text.len() as u64)
+}
+
+fn sys_mq_notify(t: &mut CurrentTask, fd: Fd, event: UserPtr<Sigevent>) -> SyscallResult {
+    let event = if event.is_null() { None } else { Some(t.mm().read(event)?) };
+    let how = match event {
+        None => None,
+        Some(e) => Some(match e.sigev_notify {
+            SIGEV_NONE => Notification::Nothing,
+            SIGEV_SIGNAL => {
+                Notification::Signal { signal: Signal::new(e.sigev_signo).ok_or(Errno::EINVAL)?, value: e.sigev_value }
+            }
+            _ => return Err(Errno::EINVAL.into()),
+        }),
+    };
+    let (_, queue) = queue_of(t, fd)?;
+    match how {
+        Some(how) => queue.register(&t.group, how)?,
+        None => queue.unregister(&t.group),
+    }
+    Ok(0)
+}
+
+fn sys_mq_getsetattr(t: &mut CurrentTask, fd: Fd, new: UserPtr<MqAttr>, old: UserPtr<MqAttr>) -> SyscallResult {
+    let nonblock = i64::from(OpenFlags::NONBLOCK.bits());
+    let new = if new.is_null() { None } else { Some(t.mm().read(new)?) };
+    if new.is_some_and(|a| a.mq_flags & !nonblock != 0) {
+        return Err(Errno::EINVAL.into());
+    }
+    let (f, queue) = queue_of(t, fd)?;
+    let flags = f.flags();
+    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let before = MqAttr {
+        mq_flags: i64::from((flags & OpenFlags::NONBLOCK).bits()),
+        mq_maxmsg: number(queue.attributes.max_messages),
+        mq_msgsize: number(queue.attributes.message_size),
+        mq_curmsgs: number(queue.len()),
+        reserved: [0; 4],
+    };
+    if let Some(a) = new {
+        let mut changed = flags;
+        changed.set(OpenFlags::NONBLOCK, a.mq_flags != 0);
+        f.set_flags(changed);
+    }
+    if !old.is_null() {
+        t.mm().write(old, &before)?;
+    }
+    Ok(0)
+}

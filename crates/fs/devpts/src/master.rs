@@ -72,7 +72,13 @@ impl File for Master {
         ioctl::master(self, f, caller, cmd, arg)
     }
 
-    fn release(&self, _f: &OpenFile) {
+    fn fdinfo(&self, _f: &OpenFile) -> String {
+        format!("tty-index:\t{}\n", self.pty.index)
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
         self.pty.close_master();
     }
 }

@@ -121,8 +121,10 @@ impl File for Slave {
     fn metadata(&self, _f: &OpenFile) -> Result<Metadata> {
         Ok(self.pty.node.metadata())
     }
+}
 
-    fn release(&self, _f: &OpenFile) {
+impl Drop for Slave {
+    fn drop(&mut self) {
         self.pty.close_slave();
     }
 }

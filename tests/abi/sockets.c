@@ -492,6 +492,20 @@ TEST(shutdown_of_a_listener_ends_accept) {
     ERR(dial(OK(socket(AF_INET, SOCK_STREAM, 0)), port_of(l)), ECONNREFUSED);
 }
 
+TEST(a_tcp_socket_can_be_used_again) {
+    connected();
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    OK(connect(c, &none, sizeof none));
+    char x;
+    ERR(recv(a, &x, 1, 0), ECONNRESET);
+    ERR(recv(c, &x, 1, 0), ENOTCONN);
+    OK(dial(c, port_of(l)));
+    a = OK(accept(l, NULL, NULL));
+    CHECK_EQ(write(a, "x", 1), 1);
+    CHECK_EQ(recv(c, &x, 1, 0), 1);
+    ERR(recv(c, &x, 1, MSG_ERRQUEUE), EAGAIN);
+}
+
 TEST(tcp_errors_without_a_connection) {
     int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
     char x;

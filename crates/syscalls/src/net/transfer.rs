@@ -152,7 +152,8 @@ pub(super) async fn receive(
     flags: MsgFlags,
 ) -> Result<Incoming, SyscallError> {
     let socket = sock.socket()?;
-    let nonblocking = flags.contains(MsgFlags::DONTWAIT) || sock.file().is_nonblocking();
+    // The error queue is never waited for.
+    let nonblocking = flags.intersects(MsgFlags::DONTWAIT | MsgFlags::ERRQUEUE) || sock.file().is_nonblocking();
     let stream = socket.is_stream();
     if stream && iov.total == 0 {
         return Ok(Incoming::default());

@@ -224,6 +224,7 @@ impl TcpSocket {
             self.net.tcp.lock().unbind(self.id(), b.addr.port());
         }
         self.end_phase(phase, super::Ending::Reset);
+        self.end.reopen();
         self.end.core.queue().wake_all();
     }
 

@@ -191,7 +191,14 @@ impl TcpEnd {
         self.inbox.lock().bytes.len()
     }
 
-    /// Closes the socket for good; gives whether unread bytes were dropped.
+    /// Makes the end fit for another connection. The old peer has been reset and sends no more.
+    pub(crate) fn reopen(&self) {
+        *self.inbox.lock() = Inbox::default();
+        self.reset.store(false, Ordering::Release);
+        self.shutdown.store(0, Ordering::Release);
+    }
+
+    /// Closes the socket; gives whether unread bytes were dropped.
     pub(crate) fn close(&self) -> bool {
         let mut inbox = self.inbox.lock();
         inbox.closed = true;

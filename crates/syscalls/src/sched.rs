@@ -94,6 +94,9 @@ fn sys_sched_setaffinity(t: &mut CurrentTask, pid: i32, len: u32, mask: UserAddr
         return Err(Errno::EINVAL.into());
     }
     task.state().sched.affinity = Some(wanted);
+    if task.id == t.id {
+        t.apply_affinity();
+    }
     Ok(0)
 }
 

@@ -216,6 +216,9 @@ impl Dentry {
     /// Enters what a lookup found, or finds that another did; `None` if the directory has changed meanwhile.
     fn enter(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>, version: u64) -> Option<Arc<Dentry>> {
         let mut replaced = None;
+        // Compared before the lock is taken: what a file system says of an inode may need outer locks.
+        let known = self.state.read().children.get(name).cloned();
+        let known = known.filter(|d| same_inode(&d.inode, &inode));
         let entered = {
             let mut s = self.state.write();
             if self.version.load(Ordering::Acquire) != version {
@@ -226,7 +229,7 @@ impl Dentry {
                 return Some(Dentry::detached(self, name, inode));
             }
             match s.children.get(name) {
-                Some(d) if same_inode(&d.inode, &inode) => return Some(d.clone()),
+                Some(d) if known.as_ref().is_some_and(|k| Arc::ptr_eq(k, d)) => return Some(d.clone()),
                 Some(_) => replaced = s.children.remove(name),
                 None => {}
             }

@@ -172,6 +172,16 @@ pub trait Listing: Send + Sync + 'static {
         Cache::None
     }
 
+    /// The link count that stat(2) gives.
+    fn links(&self) -> u32 {
+        2
+    }
+
+    /// Owner and group, where they change while the directory is known.
+    fn owner(&self) -> Option<(u32, u32)> {
+        None
+    }
+
     /// Whether `creds` may list it or search it, beyond the permission bits.
     ///
     /// # Errors
@@ -207,7 +217,12 @@ impl<L: Listing> ListedDir<L> {
 
 impl<L: Listing> Inode for ListedDir<L> {
     fn metadata(&self) -> Result<Metadata> {
-        Ok(self.attributes.metadata(FileType::Directory))
+        let mut meta = self.attributes.metadata(FileType::Directory);
+        meta.nlink = self.listing.links();
+        if let Some((uid, gid)) = self.listing.owner() {
+            (meta.uid, meta.gid) = (uid, gid);
+        }
+        Ok(meta)
     }
 
     fn file_type(&self) -> FileType {

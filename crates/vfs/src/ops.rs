@@ -23,13 +23,14 @@ use moat_abi::fs::{FileType, S_ISGID, S_ISVTX, S_IXGRP};
 use moat_abi::{Errno, Result};
 
 use crate::cred::Credentials;
-use crate::inode::{Access, Inode, Metadata, NewNode, NodeKind};
+use crate::inode::{Access, Cache, Inode, Metadata, NewNode, NodeKind};
 use crate::path::Path;
 use crate::walk::View;
 
 /// Checks that an entry may be made in `dir` (`may_create`).
 fn check_create(dir: &Path, creds: &Credentials) -> Result<()> {
-    if dir.dentry.is_deleted() {
+    // A directory whose entries are made up as they are asked for (proc) has said that there is none of the name.
+    if dir.dentry.is_deleted() || dir.inode().cache_policy() == Cache::None {
         return Err(Errno::ENOENT);
     }
     dir.inode().permission(creds, Access::WRITE | Access::EXEC)

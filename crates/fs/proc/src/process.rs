@@ -212,7 +212,8 @@ impl ProcessDir {
 /// Attributes of a file that belongs to the process's effective user, or to root where it may not be inspected.
 pub(crate) fn owned(core: &Core, who: &Who, name: &str, mode: u32) -> Attributes {
     let (uid, gid) = match who.task() {
-        Ok(t) if t.group.dumpable() == moat_kernel::process::group::Dumpable::Yes => {
+        // Directories that everybody may list show the user even then (`task_dump_owner`).
+        Ok(t) if mode == 0o555 || t.group.dumpable() == moat_kernel::process::group::Dumpable::Yes => {
             let c = t.creds();
             (c.euid, c.egid)
         }
@@ -228,6 +229,11 @@ pub(crate) fn owned(core: &Core, who: &Who, name: &str, mode: u32) -> Attributes
 }
 
 impl Listing for ProcessDir {
+    fn owner(&self) -> Option<(u32, u32)> {
+        let creds = self.who.task().ok()?.creds();
+        Some((creds.euid, creds.egid))
+    }
+
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         self.who.task().map_err(|_| Errno::ENOENT)?;
         let name = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
@@ -279,6 +285,11 @@ struct TaskDir {
 }
 
 impl Listing for TaskDir {
+    fn links(&self) -> u32 {
+        let threads = self.who.task().map_or(0, |t| t.group.thread_count());
+        u32::try_from(threads).unwrap_or(u32::MAX).saturating_add(2)
+    }
+
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         let tid = parse_pid(name).ok_or(Errno::ENOENT)?;
         let thread = Who::find(&self.core, tid, Kind::Thread)?;

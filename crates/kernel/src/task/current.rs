@@ -211,7 +211,27 @@ impl CurrentTask {
         self.task.set_kicker(Some(thread.kicker()));
         self.task.state().mm = Some(mm.clone());
         let old_thread = self.thread.replace(thread);
+        self.apply_affinity();
         (std::mem::replace(&mut self.mm, mm), old_thread)
+    }
+
+    /// Has the host run the task's thread on the CPUs that it chose, where the guest sees the host's CPUs one to one.
+    ///
+    /// What another task chooses for it takes effect at its next program; until then it is only remembered.
+    pub fn apply_affinity(&mut self) {
+        let Some(words) = self.task.state().sched.affinity.clone() else { return };
+        if self.kernel().cpu_count != moat_sync::executor::host_cpus() {
+            return;
+        }
+        let mut set = rustix::thread::CpuSet::new();
+        for cpu in (0..words.len() * 64).filter(|cpu| words[cpu / 64] >> (cpu % 64) & 1 == 1) {
+            if cpu < rustix::thread::CpuSet::MAX_CPU {
+                set.set(cpu);
+            }
+        }
+        // The host may refuse CPUs that it took away meanwhile: the choice is a wish there.
+        let tid = rustix::thread::Pid::from_raw(self.thread().host_tid());
+        let _ = rustix::thread::sched_setaffinity(tid, &set);
     }
 
     /// Replaces the descriptor table (unshare, execve).

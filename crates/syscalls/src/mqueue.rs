@@ -88,7 +88,8 @@ fn sys_mq_open(
             let a = wanted.map_or(Ok(Attributes::default()), |a| check_attributes(t, &a))?;
             let umask = t.fs().lock().umask;
             let creds = t.creds();
-            let new = NewNode { mode: mode & S_IALLUGO & !umask, uid: creds.fsuid, gid: creds.fsgid, kind: NodeKind::File };
+            let new =
+                NewNode { mode: mode & S_IALLUGO & !umask, uid: creds.fsuid, gid: creds.fsgid, kind: NodeKind::File };
             let payer = Payer { uid: creds.uid, limit: t.group.limits.get(Resource::MessageQueue).soft };
             fs.create(&name, &new, a, &payer)?
         }

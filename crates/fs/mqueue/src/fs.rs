@@ -113,7 +113,10 @@ impl Listing for Shown {
 
     fn entries(&self) -> Result<Vec<Entry>> {
         let queues = self.0.queues.lock();
-        Ok(queues.iter().map(|(name, n)| Entry { name: name.clone(), ino: n.ino, file_type: FileType::Regular }).collect())
+        Ok(queues
+            .iter()
+            .map(|(name, n)| Entry { name: name.clone(), ino: n.ino, file_type: FileType::Regular })
+            .collect())
     }
 }
 

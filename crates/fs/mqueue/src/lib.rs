@@ -1,6 +1,8 @@
 //! POSIX message queues, mq_overview(7): the file system that shows them, and the queues.
 //!
-//! - [`queue`]: a queue. - [`fs`]: the one instance of mqueue, which every mount shows.
+//! - [`queue`]: a queue.
+//! - [`fs`]: the one instance of mqueue, which every mount shows.
+//!
 //! The system calls are in `moat_syscalls`.
 //!
 //! # Invariants

@@ -218,7 +218,10 @@ mod tests {
     fn queue(max_messages: usize) -> Queue {
         let attributes = Attributes { max_messages, message_size: 8 };
         let payer = Payer { uid: 0, limit: 1 << 20 };
-        Queue::new(attributes, Charge::new(&Arc::new(Accounts::default()), &payer, attributes).expect("within the limit"))
+        Queue::new(
+            attributes,
+            Charge::new(&Arc::new(Accounts::default()), &payer, attributes).expect("within the limit"),
+        )
     }
 
     #[test]

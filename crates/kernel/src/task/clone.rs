@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use moat_abi::cap::Cap;
 use moat_abi::clone::CloneFlags;
 use moat_abi::ptrace::{PTRACE_EVENT_CLONE, PTRACE_EVENT_FORK, PTRACE_EVENT_VFORK, PTRACE_EVENT_VFORK_DONE};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_mm::{MemoryManager, UserAddr};
 use moat_platform::GuestThread;
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_abi::cap::Cap;
 use moat_vfs::fd_table::OnExec;
 
 use crate::error::{Restart, SyscallError, SyscallResult};
@@ -82,7 +82,11 @@ impl VforkDone {
 }
 
 /// Namespace flags that moat can honour.
-const SUPPORTED_NAMESPACES: CloneFlags = CloneFlags::NEWUTS.union(CloneFlags::NEWPID).union(CloneFlags::NEWNS).union(CloneFlags::NEWCGROUP).union(CloneFlags::NEWIPC);
+const SUPPORTED_NAMESPACES: CloneFlags = CloneFlags::NEWUTS
+    .union(CloneFlags::NEWPID)
+    .union(CloneFlags::NEWNS)
+    .union(CloneFlags::NEWCGROUP)
+    .union(CloneFlags::NEWIPC);
 
 /// Makes a child; gives its id in the caller's namespace.
 ///
@@ -332,7 +336,8 @@ fn child_group(t: &CurrentTask, r: &CloneRequest, pid: &Arc<Pid>) -> Arc<ThreadG
             Arc::new(SigHand::duplicate(&own))
         }
     };
-    let exit_signal = if r.flags.contains(CloneFlags::PARENT) { t.group.exit_signal.load(Ordering::Relaxed) } else { r.exit_signal };
+    let exit_signal =
+        if r.flags.contains(CloneFlags::PARENT) { t.group.exit_signal.load(Ordering::Relaxed) } else { r.exit_signal };
     let group = ThreadGroup::new(pid.clone(), sighand, t.group.limits.duplicate(), exit_signal);
     group.set_exe(t.group.exe());
     group.set_dumpable(t.group.dumpable());

@@ -257,7 +257,11 @@ async fn end_namespace(init: &Arc<ThreadGroup>) {
         let others: Vec<_> = {
             let family = kernel().family.lock();
             let inside = |g: &ThreadGroup| g.id != init.id && g.pid().number_in(&ns) != 0;
-            family.nodes().filter(|n| inside(&n.group)).map(|n| (n.group.clone(), n.parent == Some(init.id), n.zombie.is_some())).collect()
+            family
+                .nodes()
+                .filter(|n| inside(&n.group))
+                .map(|n| (n.group.clone(), n.parent == Some(init.id), n.zombie.is_some()))
+                .collect()
         };
         if others.is_empty() {
             return;

@@ -1,8 +1,11 @@
 //! The internet families inside the sandbox: TCP and UDP over the loopback device, without packets.
 //!
-//! - [`tcp`]: streams; [`udp`]: datagrams. - [`address`]: addresses of both families; [`ports`]: who has which port.
-//! - [`options`]: the options of levels IP, IPV6, TCP and UDP. - [`device`]: ioctls about `lo`. - [`route`]: rtnetlink(7), just
-//!   enough for who lists links, addresses and routes. - [`text`]: the files of /proc/net.
+//! - [`tcp`]: streams; [`udp`]: datagrams.
+//! - [`address`]: addresses of both families; [`ports`]: who has which port.
+//! - [`options`]: the options of levels IP, IPV6, TCP and UDP.
+//! - [`device`]: ioctls about `lo`.
+//! - [`route`]: rtnetlink(7), just enough for who lists links, addresses and routes.
+//! - [`text`]: the files of /proc/net.
 //!
 //! A connection is two byte queues in memory; a datagram goes straight into its receiver's queue. Nothing else than the
 //! loopback addresses is reachable (ENETUNREACH): a stack with packets registers in place of this crate.

@@ -116,7 +116,8 @@ impl<S> Ports<S> {
             let by_address = old.reuse_address && new.reuse_address && !b.listening && !listening;
             let by_port = old.reuse_port && new.reuse_port && old.uid == new.uid;
             // A connection that was accepted does not stand in the way of its listener's successor.
-            !by_address && !by_port && !(listening && !b.listening && old.reuse_address && new.reuse_address)
+            let by_succession = old.reuse_address && new.reuse_address && !b.listening && listening;
+            !(by_address || by_port || by_succession)
         })
     }
 

@@ -1,6 +1,8 @@
 //! [`TcpSocket`]: TCP over the loopback, tcp(7).
 //!
-//! - [`end`]: the byte queues. - [`connect`]: making connections. - [`info`]: TCP_INFO.
+//! - [`end`]: the byte queues.
+//! - [`connect`]: making connections.
+//! - [`info`]: what TCP_INFO shows.
 
 pub(crate) mod connect;
 pub(crate) mod end;

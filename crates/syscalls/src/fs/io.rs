@@ -90,7 +90,12 @@ impl<'a> Readiness<'a> {
     ///
     /// # Errors
     /// EAGAIN if nothing will ever change; an interruption.
-    pub(crate) async fn wait_until(&mut self, t: &mut CurrentTask, limit: Instant, wchan: &'static str) -> Result<Waited, SyscallError> {
+    pub(crate) async fn wait_until(
+        &mut self,
+        t: &mut CurrentTask,
+        limit: Instant,
+        wchan: &'static str,
+    ) -> Result<Waited, SyscallError> {
         let Some(listener) = &mut self.listener else {
             return self.wait(t, wchan).await.map(|()| Waited::Changed);
         };
@@ -128,7 +133,11 @@ fn step(f: &OpenFile, left: usize) -> usize {
 }
 
 /// Gives `body` a buffer of `len` bytes that belongs to the task.
-pub(crate) fn with_scratch<R>(t: &mut CurrentTask, len: usize, body: impl FnOnce(&mut CurrentTask, &mut [u8]) -> R) -> R {
+pub(crate) fn with_scratch<R>(
+    t: &mut CurrentTask,
+    len: usize,
+    body: impl FnOnce(&mut CurrentTask, &mut [u8]) -> R,
+) -> R {
     let mut scratch = std::mem::take(&mut t.scratch);
     if scratch.len() < len {
         scratch.resize(len, 0);
@@ -233,7 +242,13 @@ fn reads_on(f: &OpenFile) -> bool {
 ///
 /// # Errors
 /// EBADF, EAGAIN, EFAULT, ESPIPE and those of the file; an interruption. None once a byte has been read.
-pub(crate) async fn read(t: &mut CurrentTask, f: &Arc<OpenFile>, iov: &IoVec, at: At, blocking: Blocking) -> SyscallResult {
+pub(crate) async fn read(
+    t: &mut CurrentTask,
+    f: &Arc<OpenFile>,
+    iov: &IoVec,
+    at: At,
+    blocking: Blocking,
+) -> SyscallResult {
     f.check_readable()?;
     if let Some(sock) = Sock::of(f) {
         return net::read(t, &sock, iov, blocking).await;

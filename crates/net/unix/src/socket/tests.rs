@@ -1,0 +1,95 @@
+//! Unit tests of [`super`].
+
+use super::*;
+use moat_abi::fs::OpenFlags;
+use moat_vfs::socket::open_socket;
+use moat_vfs::{KernelCaller, OpenFile};
+
+fn pair(socket_type: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
+    let caller = KernelCaller::root();
+    let (a, b) = new_pair(&caller, SocketKind { family: AF_UNIX, socket_type, protocol: 0 }).unwrap();
+    let open = |s| open_socket(s, OpenFlags::empty(), caller.creds());
+    (open(a), open(b))
+}
+
+fn socket(f: &OpenFile) -> &UnixSocket {
+    f.downcast::<moat_vfs::socket::SocketFile>().unwrap().downcast().unwrap()
+}
+
+fn send_files(from: &OpenFile, files: &[&Arc<OpenFile>]) {
+    let mut m = Outgoing::plain(b"f");
+    m.ancillary.files = files.iter().map(|f| Arc::clone(f)).collect();
+    assert_eq!(socket(from).send(None, &mut m), Ok(1));
+    assert!(m.ancillary.is_empty());
+}
+
+#[test]
+fn a_full_stream_wakes_its_writer_late() {
+    let (a, b) = pair(SOCK_STREAM);
+    let block = vec![7; 100_000];
+    let mut sent = 0;
+    while let Ok(n) = a.write(&block) {
+        sent += n;
+    }
+    assert_eq!((sent, a.write(b"x")), (212_992, Err(Errno::EAGAIN)));
+    let mut buf = vec![0; sent];
+    assert_eq!(b.read(&mut buf[..1000]), Ok(1000));
+    assert!(!a.poll().contains(PollEvents::OUT), "a quarter must be free");
+    assert_eq!(b.read(&mut buf), Ok(sent - 1000));
+    assert!(a.poll().contains(PollEvents::OUT));
+    assert_eq!(socket(&a).endpoint.unreceived(), 0);
+}
+
+#[test]
+fn the_end_of_one_side() {
+    let (a, b) = pair(SOCK_SEQPACKET);
+    assert_eq!(b.write(b"unread"), Ok(6));
+    drop(a);
+    let mut buf = [0; 4];
+    assert_eq!(b.read(&mut buf), Err(Errno::ECONNRESET));
+    assert_eq!((b.read(&mut buf), b.write(b"x")), (Ok(0), Err(Errno::EPIPE)));
+    assert_eq!(b.poll() & (PollEvents::HUP | PollEvents::RDHUP), PollEvents::HUP | PollEvents::RDHUP);
+}
+
+#[test]
+fn datagrams_are_charged_to_their_sender() {
+    let (a, b) = pair(SOCK_DGRAM);
+    let mut sent = 0;
+    while a.write(b"x").is_ok() {
+        sent += 1;
+    }
+    assert!((200..400).contains(&sent), "{sent}");
+    assert_eq!(b.write(b"other way"), Ok(9));
+    let mut buf = [0; 1];
+    while b.read(&mut buf).is_ok() {
+        sent -= 1;
+    }
+    assert_eq!((sent, socket(&a).endpoint.unreceived()), (0, 0));
+    assert_eq!(a.write(&vec![0; 300_000]), Err(Errno::EMSGSIZE));
+}
+
+/// What is in flight is counted for the whole process, so one test has all of it.
+#[test]
+fn cycles_are_collected_and_live_sockets_are_not() {
+    let (pipe_in, watched) = pair(SOCK_STREAM);
+    let (a, b) = pair(SOCK_STREAM);
+    send_files(&a, &[&a, &b, &watched]);
+    send_files(&b, &[&a]);
+    drop(watched);
+    rights::collect();
+    assert_eq!(pipe_in.write(b"x"), Ok(1), "both ends are still held");
+    drop((a, b));
+    rights::collect();
+    assert_eq!(pipe_in.write(b"x"), Err(Errno::EPIPE), "what lay in the cycle is gone with it");
+    assert_eq!(rights::sockets_in_flight(), 0);
+
+    let (holder, reader) = pair(SOCK_STREAM);
+    let (c, d) = pair(SOCK_DGRAM);
+    send_files(&c, &[&c, &d]);
+    send_files(&holder, &[&d]);
+    drop((c, d));
+    rights::collect();
+    assert_eq!(rights::sockets_in_flight(), 3, "the reader can still receive d, and c from it");
+    drop(reader);
+    assert_eq!(rights::sockets_in_flight(), 0, "the end of a socket sets a collection off");
+}

@@ -343,3 +343,39 @@ TEST(msg_waits) {
     OK(msgctl(id, IPC_RMID, NULL));
     EXITED(wait_for(child), 0);
 }
+
+TEST(namespaces) {
+    key_t key = fresh_key();
+    int sem = OK(semget(key, 1, IPC_CREAT | 0600));
+    int shm = OK(shmget(key, PAGE, IPC_CREAT | 0600));
+    int msg = OK(msgget(key, IPC_CREAT | 0600));
+    char *p = OK((char *)shmat(shm, NULL, 0));
+    ERR(syscall(SYS_clone, CLONE_NEWIPC | CLONE_SYSVSEM | SIGCHLD, 0, 0, 0, 0), EINVAL);
+    int gone[2], go[2];
+    OK(pipe(gone));
+    OK(pipe(go));
+    pid_t child = CHILD({
+        OK(op(sem, 0, 2, SEM_UNDO));
+        CHECK_EQ(semctl(sem, 0, GETVAL), 2);
+        OK(unshare(CLONE_NEWIPC));
+        OK(write(gone[1], "", 1));
+        char c;
+        OK(read(go[0], &c, 1));
+        ERR(semget(key, 1, 0), ENOENT);
+        ERR(shmget(key, 1, 0), ENOENT);
+        ERR(msgget(key, 0), ENOENT);
+        CHECK_EQ(semget(key, 1, IPC_CREAT | 0600), 0);
+        p[0] = 9; // what is attached stays
+        OK(shmdt(p));
+    });
+    char c;
+    OK(read(gone[0], &c, 1));
+    // The semaphore was given back when the process left the namespace.
+    CHECK_EQ(semctl(sem, 0, GETVAL), 0);
+    OK(write(go[1], "", 1));
+    EXITED(wait_for(child), 0);
+    CHECK_EQ(p[0], 9);
+    OK(semctl(sem, 0, IPC_RMID));
+    OK(shmctl(shm, IPC_RMID, NULL));
+    OK(msgctl(msg, IPC_RMID, NULL));
+}

@@ -146,6 +146,7 @@ fn check(t: &CurrentTask, r: &CloneRequest) -> Result<()> {
         || both(CloneFlags::THREAD, CloneFlags::NEWUSER | CloneFlags::NEWPID)
         || both(CloneFlags::CLEAR_SIGHAND, CloneFlags::SIGHAND)
         || both(CloneFlags::PIDFD, CloneFlags::DETACHED)
+        || both(CloneFlags::NEWIPC, CloneFlags::SYSVSEM)
     {
         return Err(Errno::EINVAL);
     }

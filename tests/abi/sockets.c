@@ -498,6 +498,7 @@ TEST(a_tcp_socket_can_be_used_again) {
     OK(connect(c, &none, sizeof none));
     char x;
     ERR(recv(a, &x, 1, 0), ECONNRESET);
+    ERR(recv(c, &x, 1, 0), ECONNRESET);
     ERR(recv(c, &x, 1, 0), ENOTCONN);
     OK(dial(c, port_of(l)));
     a = OK(accept(l, NULL, NULL));

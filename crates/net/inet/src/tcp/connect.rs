@@ -107,8 +107,10 @@ impl TcpSocket {
                 }
                 Phase::Connected(_) | Phase::Listening(_) | Phase::Released => return Err(Errno::EISCONN),
             }
-            // An attempt that failed in the background is told once.
-            self.end.core.take_error()?;
+            // An attempt that failed in the background is told once; what a connection left behind is forgotten.
+            if self.end.core.take_error() == Err(Errno::ECONNREFUSED) {
+                return Err(Errno::ECONNREFUSED);
+            }
             let route = address::route(to.ip(), self.options.v6_only())?;
             self.bind_for_connect(caller, &mut state, route.1)?;
             route.0
@@ -223,8 +225,12 @@ impl TcpSocket {
         if let Some(b) = gone {
             self.net.tcp.lock().unbind(self.id(), b.addr.port());
         }
+        let connected = matches!(phase, Phase::Connected(_)) && !self.end.is_reset();
         self.end_phase(phase, super::Ending::Reset);
         self.end.reopen();
+        if connected {
+            self.end.core.set_error(Errno::ECONNRESET);
+        }
         self.end.core.queue().wake_all();
     }
 

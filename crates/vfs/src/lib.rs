@@ -35,6 +35,7 @@ pub mod ops;
 pub mod path;
 pub mod socket;
 pub mod special;
+pub mod text_busy;
 pub mod walk;
 
 pub use caller::{Caller, KernelCaller};

@@ -15,6 +15,7 @@ use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SparseSeek};
 use crate::inode::{Inode, Metadata};
 use crate::mount::MountFlags;
 use crate::path::Path;
+use crate::text_busy::WriteAccess;
 
 /// Who hears of a file's readiness by signal: F_SETOWN of fcntl(2). Ids are of the root pid namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,7 @@ pub struct OpenFile {
     /// Notes to be taken back when the description goes: see `locks` and `epoll`.
     has_locks: AtomicBool,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
+    _write_access: Option<WriteAccess>,
 }
 
 /// Something that must hear when a description goes (an epoll that watches it).
@@ -80,6 +82,18 @@ impl OpenFile {
     /// Makes a description. `flags` are those of open(2); what acts at open only is dropped.
     #[must_use]
     pub fn new(file: Arc<dyn File>, path: Path, flags: OpenFlags, creds: Arc<Credentials>) -> Arc<OpenFile> {
+        OpenFile::writing(file, path, flags, creds, None)
+    }
+
+    /// As [`OpenFile::new`], holding the right to write to a file that is not executed meanwhile.
+    #[must_use]
+    pub fn writing(
+        file: Arc<dyn File>,
+        path: Path,
+        flags: OpenFlags,
+        creds: Arc<Credentials>,
+        write_access: Option<WriteAccess>,
+    ) -> Arc<OpenFile> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(OpenFile {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -92,6 +106,7 @@ impl OpenFile {
             asynchronous: Mutex::new(LockClass::OpenFile, AsyncState::default()),
             has_locks: AtomicBool::new(false),
             watchers: Mutex::new(LockClass::OpenFile, Vec::new()),
+            _write_access: write_access,
         })
     }
 

@@ -30,7 +30,7 @@ impl Target {
         match self {
             Target::Cwd => Ok(fs()?.lock().cwd.clone()),
             Target::Root => Ok(fs()?.lock().root.clone()),
-            Target::Exe => task.group.exe().ok_or(Errno::ENOENT),
+            Target::Exe => task.group.exe().map(|e| e.path().clone()).ok_or(Errno::ENOENT),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::signal::Signal;
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_vfs::Path;
+use moat_vfs::text_busy::Executable;
 
 use crate::kernel::kernel;
 use crate::process::limits::Limits;
@@ -74,7 +74,7 @@ pub struct ThreadGroup {
     pub children_usage: Mutex<Usage>,
     pid: Arc<Pid>,
     leader: Mutex<Weak<Task>>,
-    exe: Mutex<Option<Path>>,
+    exe: Mutex<Option<Arc<Executable>>>,
 }
 
 impl ThreadGroup {
@@ -124,12 +124,12 @@ impl ThreadGroup {
 
     /// The file that it executes: /proc/PID/exe.
     #[must_use]
-    pub fn exe(&self) -> Option<Path> {
+    pub fn exe(&self) -> Option<Arc<Executable>> {
         self.exe.lock().clone()
     }
 
     /// Sets the file that it executes.
-    pub fn set_exe(&self, exe: Option<Path>) {
+    pub fn set_exe(&self, exe: Option<Arc<Executable>>) {
         let old = std::mem::replace(&mut *self.exe.lock(), exe);
         drop(old);
     }

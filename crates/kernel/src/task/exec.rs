@@ -17,6 +17,7 @@ use moat_vfs::cred::Credentials;
 use moat_vfs::inode::Access;
 use moat_vfs::mount::MountFlags;
 use moat_vfs::ops::{OpenHow, open_path};
+use moat_vfs::text_busy::Executable;
 use moat_vfs::walk::{LookupFlags, View, resolve};
 use moat_vfs::{FsContext, OpenFile, Path};
 
@@ -103,7 +104,7 @@ pub struct Image {
     /// Its only thread, ready to run.
     pub thread: Box<dyn GuestThread>,
     /// Its file.
-    pub exe: Path,
+    pub exe: Arc<Executable>,
 }
 
 /// What [`load_image`] works with besides the program.
@@ -146,6 +147,7 @@ pub async fn load_image(
     aslr: Aslr,
     comm: Vec<u8>,
 ) -> Result<Image> {
+    let exe = Executable::new(program.file().path().clone())?;
     let platform = &kernel().platform;
     let NewProcess { space, mut thread } = std::future::poll_fn(|cx| platform.poll_new_process(cx)).await?;
     let vdso = platform.vdso();
@@ -167,7 +169,7 @@ pub async fn load_image(
         orig_rax: u64::MAX,
         ..Regs::default()
     });
-    Ok(Image { mm: Arc::new(mm), thread, exe: program.file().path().clone() })
+    Ok(Image { mm: Arc::new(mm), thread, exe })
 }
 
 /// execve(2); on success the task runs the new program when it next enters the guest.

@@ -70,6 +70,10 @@ impl CurrentTask {
 async fn leave(task: &Arc<Task>, status: WaitStatus) {
     let group = task.group.clone();
     group.dead_threads.lock().add(&task.usage.get());
+    if group.thread_count() <= 1 {
+        // A zombie executes nothing: its file may be written again.
+        group.set_exe(None);
+    }
     ptrace::stop::tracer_exits(task);
     let leader = task.is_leader();
     let (last, trace, notifications) = {

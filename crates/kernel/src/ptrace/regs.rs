@@ -1,6 +1,7 @@
 //! Register sets as guests see them: `struct user_regs_struct`, `struct user_fpregs_struct`, XSAVE.
 
 use moat_abi::ptrace::UserRegs;
+use moat_abi::sigframe::{USER_CS, USER_DS};
 use moat_platform::Regs;
 use moat_platform::regs::USER_RFLAGS;
 
@@ -25,10 +26,10 @@ pub fn to_user(r: &Regs) -> UserRegs {
         rdi: r.rdi,
         orig_rax: r.orig_rax,
         rip: r.rip,
-        cs: 0x33,
+        cs: USER_CS.into(),
         eflags: r.rflags,
         rsp: r.rsp,
-        ss: 0x2b,
+        ss: USER_DS.into(),
         fs_base: r.fs_base,
         gs_base: r.gs_base,
         ds: 0,

@@ -7,13 +7,12 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
-use moat_abi::{Errno, Result};
+use moat_abi::{Errno, Result, nr};
 use moat_stub::layout::{AREA_LEN, CELLS, Cell, OP_FORK, OP_SPAWN, REPLY_STOP, STACK_OFFSET};
 
 use crate::area::{Area, control};
 use crate::call::{Call, Effect};
 use crate::core::{Birth, Pending};
-use crate::filter::nr;
 use crate::frame::at;
 use crate::space::{FreeSlot, Stage};
 use crate::state::{Born, HostThread, area_addr};

@@ -4,9 +4,8 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use moat_abi::nr;
 use moat_host::seccomp::Notification;
-
-use crate::filter::nr;
 
 /// A call that the sentry expects of a thread, exactly so.
 #[derive(Clone, Debug)]

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-use moat_abi::{Errno, Result};
+use moat_abi::{Errno, Result, nr};
 use moat_host::seccomp::{Answer, Listener, Notification};
 use moat_platform::VdsoLayout;
 use moat_stub::layout::{AREA_LEN, DOORBELL};
 use moat_sync::{LockClass, Mutex};
 
 use crate::area::{Area, AreaPool};
-use crate::filter::{SegmentBases, nr};
+use crate::filter::SegmentBases;
 use crate::frame::FrameLayout;
 use crate::pool::Pool;
 use crate::reaper::Reaper;

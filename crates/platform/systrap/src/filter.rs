@@ -9,6 +9,8 @@
 //! Linux itself lets two calls past every filter: uretprobe (335, since 6.11) and uprobe (336). Outside the kernel's own
 //! trampolines they do nothing but raise SIGILL or fail with ENXIO in the caller.
 
+use moat_abi::nr;
+use moat_abi::siginfo::AUDIT_ARCH_X86_64;
 use moat_stub::layout::DOORBELL;
 
 /// `struct sock_filter` as one little-endian word.
@@ -24,7 +26,6 @@ const ALLOW: u32 = 0x7fff_0000;
 const NOTIFY: u32 = 0x7fc0_0000;
 const TRAP: u32 = 0x0003_0000;
 
-const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 /// Upper half of every address of the stub's text, and of no address below it.
 const STUB_HIGH: u32 = 0x7fff;
 /// Greatest upper half of an address that ALLOW rules accept. With lengths below 4 GiB every range so accepted
@@ -122,22 +123,6 @@ impl Builder {
         self.push(EQUAL, nr, 0, u8::try_from(body.0.len()).expect("short rules"));
         self.0.extend(body.0);
     }
-}
-
-/// The numbers that notify, in `docs` terms: what an order may consist of.
-pub mod nr {
-    #![allow(missing_docs)]
-    pub const MMAP: u32 = 9;
-    pub const MPROTECT: u32 = 10;
-    pub const MUNMAP: u32 = 11;
-    pub const MREMAP: u32 = 25;
-    pub const MADVISE: u32 = 28;
-    pub const CLONE: u32 = 56;
-    pub const MUNLOCK: u32 = 150;
-    pub const PRCTL: u32 = 157;
-    pub const MLOCK2: u32 = 325;
-    pub const RSEQ: u32 = 334;
-    pub const CLOSE: u32 = 3;
 }
 
 /// Whether the filter leaves an order's call to the sentry: the same rules as in [`program`].

@@ -1,10 +1,12 @@
 //! From an [`Order`] to what the stub carries out and what the sentry expects of it.
 
+use moat_abi::mman::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
+use moat_abi::nr;
+use moat_abi::prctl::PR_SET_NAME;
 use moat_platform::{Atomic32, GUEST_TOP, MapSource, Order};
 use moat_stub::layout::{Cell, OP_ATOMIC, atomic};
 
 use crate::call::{Call, Effect};
-use crate::filter::nr;
 
 const PROT_READ: u32 = 1;
 const MAP_SHARED: u64 = 0x01;
@@ -12,10 +14,6 @@ const MAP_PRIVATE: u64 = 0x02;
 const MAP_FIXED: u64 = 0x10;
 const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_NORESERVE: u64 = 0x4000;
-const MREMAP_MAYMOVE: u64 = 1;
-const MREMAP_FIXED: u64 = 2;
-const MREMAP_DONTUNMAP: u64 = 4;
-const PR_SET_NAME: u64 = 15;
 
 /// Whether an order keeps to the guest's part of the address space: the last line of defence for the platform's own.
 pub fn is_in_range(order: &Order) -> bool {
@@ -74,7 +72,7 @@ pub fn lower(order: &Order, cell_addr: u64, number: u32) -> Lowered {
         Order::Mremap { old_addr, old_len, new_addr, new_len, dont_unmap } => {
             let keep = if *dont_unmap { MREMAP_DONTUNMAP } else { 0 };
             let flags = if old_addr == new_addr { 0 } else { MREMAP_MAYMOVE | MREMAP_FIXED | keep };
-            syscall(nr::MREMAP, [*old_addr, *old_len, *new_len, flags, *new_addr, 0])
+            syscall(nr::MREMAP, [*old_addr, *old_len, *new_len, u64::from(flags), *new_addr, 0])
         }
         Order::Madvise { addr, len, advice } => {
             syscall(nr::MADVISE, [*addr, *len, u64::from(advice.cast_unsigned()), 0, 0, 0])
@@ -90,7 +88,7 @@ pub fn lower(order: &Order, cell_addr: u64, number: u32) -> Lowered {
             let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
             // The name lies in the cell's own unused arguments.
             let at = cell_addr + std::mem::offset_of!(Cell, args) as u64 + 3 * 8;
-            syscall(nr::PRCTL, [PR_SET_NAME, at, 0, word(a), word(b) & !(0xff << 56), 0])
+            syscall(nr::PRCTL, [u64::from(PR_SET_NAME), at, 0, word(a), word(b) & !(0xff << 56), 0])
         }
         Order::Atomic32 { addr, op } => {
             let (kind, a, b) = match *op {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_KERNEL};
 use moat_abi::{Errno, Result};
 use moat_platform::regs::USER_RFLAGS;
 use moat_platform::{Event, Fault, ForeignAbi, GuestThread, Kick, NewProcess, Order, Regs};
@@ -19,9 +20,7 @@ use crate::state::{HostThread, Sent, area_addr};
 use crate::stop::{Signal, Stop};
 
 const SIGSEGV: i32 = 11;
-const SI_KERNEL: i32 = 0x80;
 const GENERAL_PROTECTION: u64 = 13;
-const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const VSYSCALL_PAGE: u64 = 0xffff_ffff_ff60_0000;
 /// Bit 1 of RFLAGS always reads as one; bit 9 is the interrupt flag, which user code runs with.
 const FIXED_RFLAGS: u64 = 0x202;

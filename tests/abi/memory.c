@@ -263,6 +263,22 @@ TEST(mremap_moves) {
     CHECK(readable(p + PAGE));
 }
 
+// An area that was moved and has grown since is one area, and moves as one.
+TEST(mremap_moves_what_has_moved_and_grown) {
+    char *room = OK(mmap(NULL, 40 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    char *p = OK(mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    memset(p, 1, 2 * PAGE);
+    OK(munmap(room + PAGE, 20 * PAGE));
+    CHECK(mremap(p, 2 * PAGE, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, room + 2 * PAGE) == room + 2 * PAGE);
+    p = OK(mremap(room + 2 * PAGE, 2 * PAGE, 4 * PAGE, 0));
+    memset(p + 2 * PAGE, 2, 2 * PAGE);
+    char *target = room + 10 * PAGE;
+    CHECK(mremap(p, 4 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, target) == target);
+    CHECK(target[0] == 1 && target[2 * PAGE - 1] == 1 && target[2 * PAGE] == 2 && target[4 * PAGE - 1] == 2);
+    CHECK(target[4 * PAGE] == 0 && target[8 * PAGE - 1] == 0);
+    OK(munmap(room, 40 * PAGE));
+}
+
 TEST(mremap_fixed) {
     char *p = map_rw(2), *target = map_rw(2);
     memset(p, 3, 2 * PAGE);

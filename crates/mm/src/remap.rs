@@ -8,7 +8,7 @@ use crate::copy::effective_prot;
 use crate::manager::{MmState, Turn, When};
 use crate::mappable::{MapFile, Sharing};
 use crate::vma::{Backing, Vma, VmaFlags};
-use crate::{MemoryManager, is_page_aligned, page_up};
+use crate::{MemoryManager, PAGE_SIZE, is_page_aligned, page_up};
 
 /// The arguments of mremap(2).
 #[derive(Clone, Copy, Debug)]
@@ -124,10 +124,22 @@ impl MemoryManager {
             new_len: m.new_len,
             dont_unmap,
         };
-        turn.carry_out(thread, order, When::Now).await?;
         let mut moved = vma.slice(m.addr, m.addr + m.old_len);
         moved.start = m.new_addr;
         moved.end = m.new_addr + m.new_len;
+        let mut grown = Ok(());
+        match turn.carry_out(thread, order, When::Now).await {
+            // What is one area here may be several on the host, which moves only one at a time.
+            Err(Errno::EFAULT) => {
+                self.move_in_pieces(thread, turn, &m).await?;
+                moved.end = m.new_addr + m.old_len;
+                if m.new_len > m.old_len {
+                    let (from, to) = (m.addr + m.old_len, m.new_addr + m.old_len);
+                    grown = self.map_more(thread, turn, vma, from, to, m.new_len - m.old_len).await;
+                }
+            }
+            done => drop(done?),
+        }
         let removed = {
             let mut state = self.state();
             let removed = if dont_unmap {
@@ -143,7 +155,25 @@ impl MemoryManager {
             removed
         };
         drop(removed);
-        Ok(m.new_addr)
+        grown.map(|()| m.new_addr)
+    }
+
+    /// Has the host move the range without resizing it, in halves of halves until each is within one of its areas.
+    async fn move_in_pieces(&self, thread: &mut dyn GuestThread, turn: &Turn, m: &Move) -> Result<()> {
+        let mut pieces = vec![(m.addr, m.new_addr, m.old_len)];
+        while let Some((old_addr, new_addr, len)) = pieces.pop() {
+            let dont_unmap = m.has(MREMAP_DONTUNMAP);
+            let order = Order::Mremap { old_addr, old_len: len, new_addr, new_len: len, dont_unmap };
+            match turn.carry_out(thread, order, When::Now).await {
+                Err(Errno::EFAULT) if len > PAGE_SIZE => {
+                    let half = (len / 2).next_multiple_of(PAGE_SIZE);
+                    pieces.push((old_addr + half, new_addr + half, len - half));
+                    pieces.push((old_addr, new_addr, half));
+                }
+                done => drop(done?),
+            }
+        }
+        Ok(())
     }
 
     /// Maps `len` bytes at `to`, free, showing what `vma` shows from `from` on (which may be past its end).

@@ -32,7 +32,7 @@ def until(pattern, seconds=20):
 def command(text, pattern=rb"PROMPT> $"):
     os.write(fd, text.encode() + b"\r")
     # Process ids differ from run to run.
-    out = re.sub(rb"\[(\d)\] \d{2,}", rb"[\1] PID", until(pattern))
+    out = re.sub(rb"\[(\d)\] \d+", rb"[\1] PID", until(pattern))
     print(out.decode().replace("\r", "").replace("PROMPT> ", "> "), flush=True)
 
 until(rb"PROMPT> $")

@@ -1,23 +1,28 @@
 //! [`Connection`]: control messages over a SOCK_SEQPACKET socket.
+//!
+//! A message too long for one packet travels in a memfd, which is the last of its descriptors.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::protocol::{Message, PROTOCOL_VERSION};
+use crate::protocol::{Body, Message, PROTOCOL_VERSION};
+use crate::spec::MAX_SPEC_BYTES;
 use crate::{Request, Response};
 
-/// Bytes of the largest message.
-const MAX_MESSAGE_BYTES: usize = 128 << 10;
+/// Bytes of the largest packet.
+const MAX_PACKET_BYTES: usize = 64 << 10;
 
-/// Descriptors in one message, at most.
-const MAX_FDS: usize = 16;
+/// Descriptors in one message, at most: SCM_MAX_FD of the kernel.
+pub const MAX_FDS: usize = 253;
 
 /// One end of a control connection.
 #[derive(Debug)]
@@ -88,21 +93,29 @@ impl Connection {
     }
 
     fn send_with<T: Serialize>(&self, body: &T, fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
-        let json = serde_json::to_vec(&Message { version: PROTOCOL_VERSION, body })?;
-        if json.len() > MAX_MESSAGE_BYTES || fds.len() > MAX_FDS {
-            return Err(invalid("control message too large"));
+        let packet = serde_json::to_vec(&Message { version: PROTOCOL_VERSION, body: Body::Inline(body) })?;
+        if packet.len() <= MAX_PACKET_BYTES {
+            return self.send_packet(&packet, fds, flags);
         }
+        let (memfd, length) = body_in_memfd(body)?;
+        let packet = serde_json::to_vec(&Message { version: PROTOCOL_VERSION, body: Body::<()>::InMemfd(length) })?;
+        let mut all = fds.to_vec();
+        all.push(memfd.as_fd());
+        self.send_packet(&packet, &all, flags)
+    }
+
+    fn send_packet(&self, packet: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        if !fds.is_empty() && (fds.len() > MAX_FDS || !control.push(SendAncillaryMessage::ScmRights(fds))) {
             return Err(invalid("too many descriptors"));
         }
-        sendmsg(&self.0, &[IoSlice::new(&json)], &mut control, flags)?;
+        sendmsg(&self.0, &[IoSlice::new(packet)], &mut control, flags)?;
         Ok(())
     }
 
     fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut bytes = vec![0; MAX_MESSAGE_BYTES];
+        let mut bytes = vec![0; MAX_PACKET_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
@@ -122,8 +135,36 @@ impl Connection {
         if message.version != PROTOCOL_VERSION {
             return Err(invalid("control message of another version of moat"));
         }
-        Ok(Some((message.body, fds)))
+        let body = match message.body {
+            Body::Inline(body) => body,
+            Body::InMemfd(length) => {
+                let memfd = fds.pop().ok_or_else(|| invalid("control message without its body"))?;
+                read_body(memfd, length)?
+            }
+        };
+        Ok(Some((body, fds)))
     }
+}
+
+fn body_in_memfd<T: Serialize>(body: &T) -> io::Result<(File, u64)> {
+    let json = serde_json::to_vec(body)?;
+    let length = u64::try_from(json.len()).unwrap_or(u64::MAX);
+    if length > MAX_SPEC_BYTES {
+        return Err(invalid("control message too large"));
+    }
+    let mut memfd = File::from(memfd_create("moat-message", MemfdFlags::CLOEXEC)?);
+    memfd.write_all(&json)?;
+    memfd.rewind()?;
+    Ok((memfd, length))
+}
+
+fn read_body<T: DeserializeOwned>(memfd: OwnedFd, length: u64) -> io::Result<T> {
+    if length > MAX_SPEC_BYTES {
+        return Err(invalid("control message too large"));
+    }
+    let mut json = Vec::new();
+    File::from(memfd).take(length).read_to_end(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
 }
 
 impl AsFd for Connection {
@@ -145,7 +186,7 @@ mod tests {
     fn a_request_with_a_descriptor_and_its_response() {
         let (client, theirs) = Connection::pair().unwrap();
         let server = Connection::new(theirs);
-        let request = Request::SignalContainer { id: "c".into(), signal: 15, target: SignalTarget::Init };
+        let request = Request::Signal { id: "c".into(), signal: 15, target: SignalTarget::Init };
         client.send(&request, &[client.as_fd()]).unwrap();
         let (got, fds) = server.next_request().unwrap().unwrap();
         assert_eq!(got, request);
@@ -154,6 +195,18 @@ mod tests {
         assert_eq!(client.receive::<Response>().unwrap().unwrap().0, Response::Done);
         drop((client, fds));
         assert!(server.next_request().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_long_message_travels_in_a_memfd() {
+        let (client, theirs) = Connection::pair().unwrap();
+        let server = Connection::new(theirs);
+        let request = Request::Wait("x".repeat(MAX_PACKET_BYTES));
+        client.send(&request, &[client.as_fd()]).unwrap();
+        let (got, fds) = server.next_request().unwrap().unwrap();
+        assert_eq!((got, fds.len()), (request, 1));
+        let too_long = Request::Wait("x".repeat(usize::try_from(MAX_SPEC_BYTES).unwrap()));
+        assert_eq!(client.send(&too_long, &[]).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

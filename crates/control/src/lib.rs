@@ -9,13 +9,18 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod listener;
 pub mod protocol;
 pub mod spec;
 pub mod start;
 pub mod status;
 
 pub use connection::Connection;
-pub use protocol::{ControlError, ProcessInfo, Request, Response, SignalTarget};
-pub use spec::SandboxSpec;
+pub use listener::{Listener, Peer};
+pub use protocol::{
+    ContainerStatus, ControlError, EventInfo, ExecLifetime, ExecuteArgs, ProcessInfo, ProfileKind, Request, Response,
+    SignalTarget,
+};
+pub use spec::{ContainerSpec, SandboxSpec};
 pub use start::{BootError, StartSync};
 pub use status::ExitStatus;

@@ -1,40 +1,94 @@
 //! [`Request`] and [`Response`]: the one control protocol.
 //!
 //! Both are JSON, one message in one SOCK_SEQPACKET packet, with descriptors by SCM_RIGHTS; see
-//! [`crate::Connection`]. Errors keep their type and errno.
+//! [`crate::Connection`]. Errors keep their type and errno. A sandbox answers the requests of one connection in the
+//! order in which they end: one that waits does not hold up others that come after it on other connections.
 
 use moat_abi::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::ExitStatus;
+use crate::spec::{ContainerSpec, FdNumber, LogSpec, ProcessSpec};
 
 /// The version of the protocol; both sides send it with each message.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
-/// What the sandbox is asked to do.
+/// What the sandbox is asked to do. A container is named by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// Lets the root container's init run, which was prepared when the sandbox booted: [`Response::Done`].
+    StartRoot,
+    /// Makes another container: its mounts, and its init ready to run. [`FdNumber`]s in the spec are indices into the
+    /// descriptors that come with the message.
+    CreateContainer(Box<ContainerSpec>),
+    /// Lets the init of a container of [`Request::CreateContainer`] run.
+    StartContainer(String),
+    /// Starts another process in a running container: [`Response::Started`].
+    Execute(Box<ExecuteArgs>),
+    /// Waits until the container's init has ended: [`Response::Exited`].
+    Wait(String),
+    /// Waits until a process of [`Request::Execute`] has ended: [`Response::Exited`], once; it is forgotten then.
+    WaitProcess {
+        /// The container.
+        id: String,
+        /// In the container's pid namespace.
+        pid: i32,
+    },
     /// Sends a signal to processes of a container.
-    SignalContainer {
+    Signal {
         /// The container.
         id: String,
         /// 1 to 64.
         signal: i32,
-        /// Which of its processes.
+        /// Which of its processes. With [`SignalTarget::All`] and SIGKILL the answer comes when all have ended.
         target: SignalTarget,
     },
-    /// Waits until the container's init has ended: [`Response::Exited`].
-    Wait {
-        /// The container.
-        id: String,
-    },
     /// Lists the container's processes: [`Response::Processes`].
-    Processes {
-        /// The container.
-        id: String,
-    },
+    Processes(String),
+    /// What the sandbox itself knows of the container's use of resources: [`Response::Event`].
+    Event(String),
+    /// What state the container is in: [`Response::State`].
+    State(String),
+    /// No process of the container runs application code until [`Request::Resume`].
+    Pause(String),
+    /// The reverse of [`Request::Pause`].
+    Resume(String),
     /// What each sentry thread and guest task is doing: [`Response::Text`].
     Stacks,
+    /// Changes what is logged.
+    ChangeLogging(LogSpec),
+    /// Ends all processes of a container other than the root container and forgets it.
+    DestroyContainer(String),
+    /// Saves the sandbox. Not supported yet.
+    Checkpoint,
+    /// Restores a sandbox. Not supported yet.
+    Restore,
+    /// Starts or stops a profile of the sandbox process. Not supported yet.
+    Profile(ProfileKind),
+}
+
+/// A process to start in a running container. Descriptor numbers are indices into those that come with the message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecuteArgs {
+    /// The container.
+    pub id: String,
+    /// The process.
+    pub process: ProcessSpec,
+    /// Its stdin, stdout and stderr.
+    pub stdio: [FdNumber; 3],
+    /// Its descriptors 3, 4, ...
+    pub preserved: Vec<FdNumber>,
+    /// What happens to it when the connection closes.
+    pub lifetime: ExecLifetime,
+}
+
+/// What happens to a process of [`Request::Execute`] when the connection that it was asked for over closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecLifetime {
+    /// It is killed.
+    Connection,
+    /// Nothing.
+    Container,
 }
 
 /// Which processes of a container a signal goes to.
@@ -44,10 +98,24 @@ pub enum SignalTarget {
     Init,
     /// All of them.
     All,
-    /// The foreground process group of its controlling terminal; its init if it has none.
+    /// The foreground process group of its init's terminal; its init if it has none.
     Foreground,
     /// The process with this pid in the container's pid namespace.
     Process(i32),
+    /// The foreground process group of the terminal of the session that this process is in; the process if it has none.
+    ForegroundOf(i32),
+}
+
+/// The kinds of profiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum ProfileKind {
+    Cpu,
+    Heap,
+    Tasks,
+    Block,
+    Mutex,
+    Trace,
 }
 
 /// The answer to a [`Request`].
@@ -55,14 +123,32 @@ pub enum SignalTarget {
 pub enum Response {
     /// Done.
     Done,
-    /// The container's init ended so.
+    /// The process runs; its pid in the container's pid namespace.
+    Started(i32),
+    /// The process ended so.
     Exited(ExitStatus),
     /// The container's processes.
     Processes(Vec<ProcessInfo>),
+    /// The container's use of resources.
+    Event(EventInfo),
+    /// The container's state.
+    State(ContainerStatus),
     /// Text for people.
     Text(String),
     /// It failed.
     Error(ControlError),
+}
+
+/// What state a container in a sandbox is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum ContainerStatus {
+    /// Its init is ready to run.
+    Created,
+    Running,
+    Paused,
+    /// Its init has ended.
+    Stopped,
 }
 
 /// One guest process.
@@ -72,6 +158,9 @@ pub struct ProcessInfo {
     pub pid: i32,
     /// Its parent, 0 if that is outside of the container.
     pub parent_pid: i32,
+    /// The pid of the host process that runs it, in the sandbox's own pid namespace; 0 if it has none. Processes of a
+    /// vfork(2) share one.
+    pub sandbox_pid: i32,
     /// Real uid.
     pub uid: u32,
     /// Threads alive.
@@ -80,16 +169,54 @@ pub struct ProcessInfo {
     pub cpu_time_ns: u64,
     /// Start time, nanoseconds after the sandbox booted.
     pub start_time_ns: u64,
+    /// The number of its controlling terminal, as in /proc/PID/stat; 0 if it has none.
+    pub tty: u64,
     /// comm.
     pub command: String,
+    /// Its command line, as text; empty for a zombie.
+    pub args: Vec<String>,
+}
+
+/// What a container uses, as the sandbox counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventInfo {
+    /// Processes alive.
+    pub processes: u64,
+    /// Threads alive.
+    pub threads: u64,
+    /// User and system time of all processes in nanoseconds, ended ones included.
+    pub cpu_time_ns: u64,
+    /// Resident memory of its processes in bytes; shared pages count in each.
+    pub resident_bytes: u64,
 }
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ControlError {
     /// No such container.
-    #[error("container {0:?} does not exist")]
+    #[error("container {0:?} does not exist in this sandbox")]
     NoContainer(String),
+    /// There is one with this id.
+    #[error("container {0:?} exists already in this sandbox")]
+    Exists(String),
+    /// It can't be done in the container's state.
+    #[error("container {id:?} is {status:?}: {what}")]
+    State {
+        /// The container.
+        id: String,
+        /// Its state.
+        status: ContainerStatus,
+        /// What can't be done.
+        what: String,
+    },
+    /// The command to run does not exist, or can't be executed.
+    #[error("exec: {command:?}: {}", Errno::from_raw(*errno))]
+    Command {
+        /// `args[0]`.
+        command: String,
+        /// ENOENT if it does not exist.
+        errno: i32,
+    },
     /// The kernel said no.
     #[error("{what}: {}", Errno::from_raw(*errno))]
     Errno {
@@ -98,14 +225,32 @@ pub enum ControlError {
         /// The error number.
         errno: i32,
     },
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
     /// This version of moat does not offer it.
     #[error("{0} is not supported yet")]
     Unsupported(String),
+}
+
+impl ControlError {
+    /// A failure with the kernel's errno.
+    pub fn errno(what: impl Into<String>, errno: Errno) -> Self {
+        ControlError::Errno { what: what.into(), errno: errno.raw() }
+    }
 }
 
 /// A request or response as it is on the wire.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Message<T> {
     pub(crate) version: u32,
-    pub(crate) body: T,
+    pub(crate) body: Body<T>,
+}
+
+/// What a message says, or that a memfd does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Body<T> {
+    Inline(T),
+    /// The JSON of `T` is in a memfd, the last of the descriptors; this many bytes.
+    InMemfd(u64),
 }

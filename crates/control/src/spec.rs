@@ -14,7 +14,7 @@ pub use mount::{Backing, DevptsOptions, FileBind, MountFlags, MountKind, MountSp
 pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 
 /// The version of [`SandboxSpec`]'s layout; boot refuses another one.
-pub const SPEC_VERSION: u32 = 1;
+pub const SPEC_VERSION: u32 = 2;
 
 /// Bytes of the largest encoded spec that boot reads.
 pub const MAX_SPEC_BYTES: u64 = 16 << 20;
@@ -27,28 +27,12 @@ pub type FdNumber = i32;
 pub struct SandboxSpec {
     /// [`SPEC_VERSION`].
     pub version: u32,
-    /// The container's id, which is also the sandbox's.
-    pub id: String,
-    /// uname's nodename.
-    pub hostname: String,
-    /// uname's domainname.
-    pub domainname: String,
     /// How guest code runs.
     pub platform: PlatformKind,
     /// What the guest sees of the network.
     pub network: NetworkMode,
-    /// The guest's init.
-    pub process: ProcessSpec,
-    /// The root file system.
-    pub root: RootSpec,
-    /// The other mounts, in the order in which they are made.
-    pub mounts: Vec<MountSpec>,
-    /// Guest paths that are hidden: a file becomes /dev/null, a directory an empty read-only tmpfs.
-    pub masked_paths: Vec<String>,
-    /// Guest paths that are made read-only.
-    pub readonly_paths: Vec<String>,
-    /// Values of /proc/sys, by dotted or slashed name.
-    pub sysctls: BTreeMap<String, String>,
+    /// The root container; its id is also the sandbox's.
+    pub container: ContainerSpec,
     /// CPUs that the guest sees.
     pub cpu_count: u32,
     /// Memory that the guest sees, in bytes.
@@ -59,6 +43,44 @@ pub struct SandboxSpec {
     pub logging: LogSpec,
     /// Donated descriptors that every sandbox has.
     pub fds: DonatedFds,
+}
+
+/// One container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Its id.
+    pub id: String,
+    /// uname's nodename, unless it shares the sandbox's.
+    pub hostname: String,
+    /// uname's domainname.
+    pub domainname: String,
+    /// Which namespaces it shares with the sandbox's root container; the root container shares none.
+    pub shared: SharedNamespaces,
+    /// Its init.
+    pub process: ProcessSpec,
+    /// Its init's stdin, stdout and stderr.
+    pub stdio: [FdNumber; 3],
+    /// Its init's descriptors 3, 4, ...
+    pub preserved: Vec<FdNumber>,
+    /// The root file system.
+    pub root: RootSpec,
+    /// The other mounts, in the order in which they are made.
+    pub mounts: Vec<MountSpec>,
+    /// Guest paths that are hidden: a file becomes /dev/null, a directory an empty read-only tmpfs.
+    pub masked_paths: Vec<String>,
+    /// Guest paths that are made read-only.
+    pub readonly_paths: Vec<String>,
+    /// Values of /proc/sys, by dotted or slashed name.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// Namespaces that a container has in common with the root container. Network is always shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SharedNamespaces {
+    pub pid: bool,
+    pub ipc: bool,
+    pub uts: bool,
 }
 
 /// How guest code runs on the host.
@@ -90,6 +112,9 @@ pub enum NetworkMode {
     /// A loopback interface only.
     #[default]
     None,
+    /// The interfaces of the sandbox's network namespace, served by a stack in the sentry. So far there must be none
+    /// but the loopback.
+    Sandbox,
     /// The host's sockets.
     Host,
 }
@@ -122,10 +147,10 @@ pub struct LogSpec {
 /// Descriptors donated to every sandbox, by number in its process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DonatedFds {
-    /// The guest init's stdin, stdout and stderr.
-    pub stdio: [FdNumber; 3],
     /// The sandbox's end of the control connection of the creator.
     pub control: FdNumber,
+    /// A listening SOCK_SEQPACKET socket for further control connections.
+    pub listener: Option<FdNumber>,
     /// Write end of the pipe that carries the exit status of the guest's init.
     pub status: FdNumber,
     /// Where debug messages go.

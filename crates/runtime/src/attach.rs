@@ -134,7 +134,7 @@ impl Sandbox {
         while let Ok(info) = signals::read_signalfd(forwarder.0.as_fd()) {
             let Ok(signal) = i32::try_from(info.ssi_signo) else { continue };
             let target = if self.terminal { SignalTarget::Foreground } else { SignalTarget::Init };
-            let request = Request::SignalContainer { id: self.id.clone(), signal, target };
+            let request = Request::Signal { id: self.id.clone(), signal, target };
             if let Err(error) = self.control.post(&request) {
                 // The sandbox is ending: the status pipe will tell.
                 tracing::debug!(signal, %error, "cannot pass on a signal");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, DonatedFds, FileBind, Lifetime, LogSpec, MountFlags, MountKind, MountSpec, Overlay, ProcessSpec, RootSpec,
-    SPEC_VERSION, SandboxSpec,
+    Backing, ContainerSpec, DonatedFds, FdNumber, FileBind, Lifetime, LogSpec, MountFlags, MountKind, MountSpec,
+    Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
@@ -86,6 +86,7 @@ impl Blueprint {
         self,
         config: &Config,
         opener: Opener,
+        stdio: [FdNumber; 3],
         fds: DonatedFds,
         donation: &mut Donation,
     ) -> Result<SandboxSpec> {
@@ -102,19 +103,25 @@ impl Blueprint {
         for mount in self.mounts {
             mounts.push(mount.into_spec(opener, donation)?);
         }
-        Ok(SandboxSpec {
-            version: SPEC_VERSION,
+        let container = ContainerSpec {
             id: self.id.as_str().to_owned(),
             hostname: self.hostname,
             domainname: self.domainname,
-            platform: config.platform,
-            network: config.network,
+            shared: SharedNamespaces::default(),
             process: self.process,
+            stdio,
+            preserved: Vec::new(),
             root,
             mounts,
             masked_paths: self.masked_paths,
             readonly_paths: self.readonly_paths,
             sysctls: self.sysctls,
+        };
+        Ok(SandboxSpec {
+            version: SPEC_VERSION,
+            platform: config.platform,
+            network: config.network,
+            container,
             cpu_count: hardware::cpu_count(),
             total_memory_bytes: hardware::total_memory_bytes(),
             lifetime: self.lifetime,

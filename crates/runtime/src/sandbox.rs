@@ -69,8 +69,9 @@ impl Sandbox {
         let mut donation = Donation::default();
         let spec_file = File::from(memfd("moat-spec")?);
         let spec_fd = donation.add(spec_file.try_clone().context(|| "duplicating a memfd".into())?.into());
-        let (ends, own_flags, fds) = donate_common(files, &mut donation)?;
-        let spec = blueprint.into_spec(config, opener, fds, &mut donation)?;
+        let stdio = files.stdio.map(|fd| donation.add(fd));
+        let (ends, own_flags, fds) = donate_common(files.debug_log, files.user_log, &mut donation)?;
+        let spec = blueprint.into_spec(config, opener, stdio, fds, &mut donation)?;
         write_spec(spec_file, &spec)?;
 
         let mut args = vec!["moat-sandbox".to_owned(), "boot".into(), format!("--spec-fd={spec_fd}")];
@@ -78,7 +79,7 @@ impl Sandbox {
         args.push(format!("--donated={}", donation.len()));
         args.push(identity.flag.into());
         args.push(opener.flag().into());
-        args.push(spec.id.clone());
+        args.push(spec.container.id.clone());
         let child = Spawn {
             args: &c_strings(args)?,
             env: &environment(config),
@@ -95,7 +96,14 @@ impl Sandbox {
             set_oom_score_adj(child.pid, score);
         }
         let Ends { start, status, control, panic_log } = ends;
-        let mut sandbox = Sandbox { id: spec.id, control, terminal: spec.process.terminal, child, status, panic_log };
+        let mut sandbox = Sandbox {
+            id: spec.container.id,
+            control,
+            terminal: spec.container.process.terminal,
+            child,
+            status,
+            panic_log,
+        };
         sandbox.wait_until_booted(start)?;
         Ok(sandbox)
     }
@@ -154,7 +162,11 @@ impl Sandbox {
 }
 
 /// Donates what every sandbox has; gives the creator's ends and the flags that name what boot needs first.
-fn donate_common(files: SandboxFiles, donation: &mut Donation) -> Result<(Ends, [String; 2], DonatedFds)> {
+fn donate_common(
+    debug_log: Option<OwnedFd>,
+    user_log: Option<OwnedFd>,
+    donation: &mut Donation,
+) -> Result<(Ends, [String; 2], DonatedFds)> {
     let (start, start_write) = new_pipe()?;
     let (status, status_write) = new_pipe()?;
     let (control, control_other) = Connection::pair().context(|| "creating a socket pair".into())?;
@@ -165,11 +177,11 @@ fn donate_common(files: SandboxFiles, donation: &mut Donation) -> Result<(Ends, 
         format!("--panic-log-fd={}", donation.add(panic_log_other.into())),
     ];
     let fds = DonatedFds {
-        stdio: files.stdio.map(|fd| donation.add(fd)),
         control: donation.add(control_other),
+        listener: None,
         status: donation.add(status_write),
-        debug_log: files.debug_log.map(|fd| donation.add(fd)),
-        user_log: files.user_log.map(|fd| donation.add(fd)),
+        debug_log: debug_log.map(|fd| donation.add(fd)),
+        user_log: user_log.map(|fd| donation.add(fd)),
     };
     Ok((Ends { start, status, control, panic_log }, flags, fds))
 }
@@ -202,7 +214,7 @@ fn environment(config: &Config) -> Vec<CString> {
 fn namespaces(network: NetworkMode) -> Namespaces {
     let all = Namespaces::USER | Namespaces::MOUNT | Namespaces::PID | Namespaces::IPC | Namespaces::UTS;
     match network {
-        NetworkMode::None => all | Namespaces::NET,
+        NetworkMode::None | NetworkMode::Sandbox => all | Namespaces::NET,
         NetworkMode::Host => all,
     }
 }

@@ -79,7 +79,7 @@ fn boot_and_serve(mut files: DonatedFiles, flags: &BootFlags, start_sync: &Start
     if spec.logging.debug {
         logging::load_symbols();
     }
-    tracing::debug!(id = spec.id, "booting");
+    tracing::debug!(id = spec.container.id, "booting");
     let proc_dir = isolation::enter(&mut spec, &mut files, flags.trees)?;
     privileges::drop_all_but(flags.identity, privileges::DIRECT_FILE_ACCESS)?;
     if spec.lifetime == Lifetime::Attached {

@@ -28,7 +28,7 @@ impl Server {
         let this = Arc::new(self);
         while let Ok(Some((request, _fds))) = this.connection.next_request() {
             tracing::debug!(?request, "control");
-            if let Request::Wait { id } = &request
+            if let Request::Wait(id) = &request
                 && *id == this.id
             {
                 let this = this.clone();
@@ -54,16 +54,13 @@ impl Server {
 
     fn handle(&self, request: &Request) -> Result<Response, ControlError> {
         match request {
-            Request::SignalContainer { id, signal, target } => {
+            Request::Signal { id, signal, target } => {
                 self.check(id)?;
                 self.signal(*signal, *target).map(|()| Response::Done)
             }
-            Request::Wait { id } => self.check(id).map(|()| Response::Done),
-            Request::Processes { id } => {
-                self.check(id)?;
-                Err(ControlError::Unsupported("listing processes".into()))
-            }
+            Request::Wait(id) => self.check(id).map(|()| Response::Done),
             Request::Stacks => Ok(Response::Text(stacks())),
+            _ => Err(ControlError::Unsupported("this request".into())),
         }
     }
 
@@ -75,7 +72,7 @@ impl Server {
         let signal = Signal::new(number).ok_or_else(|| failed(moat_abi::Errno::EINVAL))?;
         match target {
             SignalTarget::Init => self.init.signal(signal),
-            SignalTarget::Foreground => self.init.signal_foreground(signal),
+            SignalTarget::Foreground | SignalTarget::ForegroundOf(_) => self.init.signal_foreground(signal),
             SignalTarget::All => {
                 signal_all(&self.init.group().pid().namespace().clone(), signal);
                 Ok(())

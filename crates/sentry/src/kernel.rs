@@ -46,22 +46,22 @@ pub fn kernel_main(mut args: BootArgs) -> Result<ExitStatus, BootError> {
         syscalls: moat_syscalls::table(),
         cpu_count: usize::try_from(spec.cpu_count).unwrap_or(1),
         total_memory: spec.total_memory_bytes,
-        hostname: spec.hostname.clone().into_bytes(),
+        hostname: spec.container.hostname.clone().into_bytes(),
         strace: strace(spec)?,
     };
     let kernel = Kernel::boot(config).map_err(|e| failed("booting the kernel", e))?;
-    kernel.root_namespaces.uts.set_domain_name(spec.domainname.clone().into_bytes());
+    kernel.root_namespaces.uts.set_domain_name(spec.container.domainname.clone().into_bytes());
     if let Some(dir) = args.proc_dir.take() {
         moat_host::procfs::set_dir(dir);
     }
     seccomp::install(&args.spec)?;
 
     mounts::register();
-    let place =
-        Place::new_container(spec.hostname.clone().into_bytes()).map_err(|e| failed("making a pid namespace", e))?;
-    place.namespaces.uts.set_domain_name(spec.domainname.clone().into_bytes());
-    let namespace = mounts::build(&args.spec, &place.pid_ns, &mut args.files)?;
-    let creds = credentials(&args.spec.process);
+    let place = Place::new_container(spec.container.hostname.clone().into_bytes())
+        .map_err(|e| failed("making a pid namespace", e))?;
+    place.namespaces.uts.set_domain_name(spec.container.domainname.clone().into_bytes());
+    let namespace = mounts::build(&args.spec.container, &place.pid_ns, &mut args.files)?;
+    let creds = credentials(&args.spec.container.process);
     let mut files = stdio_files(&args.spec, &mut args.files, &creds)?;
     crate::console::set_up(&mut files, &namespace, &creds);
     let request = init_request(&args.spec, place, FsContext::new(namespace), &files, creds)?;
@@ -79,14 +79,14 @@ fn run(args: BootArgs, request: SpawnRequest) -> Result<ExitStatus, BootError> {
     let cpus = usize::try_from(spec.cpu_count).unwrap_or(1);
     moat_sync::spawn(async move {
         let outcome = match spawn(request).await {
-            Err(errno) => Err(BootError::command(spec.process.args.first().map_or("", |a| a), errno)),
+            Err(errno) => Err(BootError::command(spec.container.process.args.first().map_or("", |a| a), errno)),
             Ok(process) => {
-                if spec.process.init == InitSignals::Ordinary {
+                if spec.container.process.init == InitSignals::Ordinary {
                     process.group().signals.lock().unkillable = false;
                 }
                 // Without anybody to hear it the creator is gone; an attached sandbox is about to be killed.
                 let _ = start_sync.booted();
-                control::serve(control, spec.id.clone(), process.clone());
+                control::serve(control, spec.container.id.clone(), process.clone());
                 Ok(exit_status(process.wait().await))
             }
         };
@@ -156,7 +156,7 @@ fn stdio_files(
     files: &mut DonatedFiles,
     creds: &Credentials,
 ) -> Result<Vec<Arc<OpenFile>>, BootError> {
-    let fds = spec.fds.stdio.iter().map(|fd| files.take(*fd)).collect::<Result<Vec<_>, _>>()?;
+    let fds = spec.container.stdio.iter().map(|fd| files.take(*fd)).collect::<Result<Vec<_>, _>>()?;
     stdio::import(fds, &Arc::new(creds.clone())).map_err(|e| failed("taking over stdin, stdout and stderr", e))
 }
 
@@ -167,7 +167,7 @@ fn init_request(
     files: &[Arc<OpenFile>],
     creds: Credentials,
 ) -> Result<SpawnRequest, BootError> {
-    let p = &spec.process;
+    let p = &spec.container.process;
     fs.umask = p.umask.unwrap_or(0o022);
     let caller = KernelCaller::root();
     let cwd = {

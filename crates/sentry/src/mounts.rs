@@ -6,7 +6,7 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
-    Backing, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, SandboxSpec, TmpfsOptions,
+    Backing, ContainerSpec, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, TmpfsOptions,
 };
 use moat_fs_host::{DirectTree, HostFs, Trust};
 use moat_fs_overlay::OverlayFs;
@@ -40,7 +40,7 @@ pub(crate) fn register() {
 /// # Errors
 /// The mount that failed, by name.
 pub(crate) fn build(
-    spec: &SandboxSpec,
+    spec: &ContainerSpec,
     pid_ns: &Arc<PidNamespace>,
     files: &mut DonatedFiles,
 ) -> Result<Arc<MountNamespace>, BootError> {

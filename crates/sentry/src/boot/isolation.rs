@@ -57,11 +57,11 @@ pub(super) fn enter(
 
 /// All host backings of the spec.
 fn backings(spec: &mut SandboxSpec) -> impl Iterator<Item = &mut Backing> {
-    let mounts = spec.mounts.iter_mut().filter_map(|mount| match &mut mount.kind {
+    let mounts = spec.container.mounts.iter_mut().filter_map(|mount| match &mut mount.kind {
         MountKind::Bind { backing, .. } => Some(backing),
         _ => None,
     });
-    std::iter::once(&mut spec.root.backing).chain(mounts)
+    std::iter::once(&mut spec.container.root.backing).chain(mounts)
 }
 
 fn backing_fd(backing: &Backing) -> i32 {
@@ -73,8 +73,11 @@ fn backing_fd(backing: &Backing) -> i32 {
 
 /// Replaces plain descriptors by detached copies of the mounts below them, in place.
 fn detach_all(spec: &SandboxSpec, files: &mut DonatedFiles) -> Result<(), BootError> {
-    let mut trees = vec![(backing_fd(&spec.root.backing), spec.root.readonly || spec.root.overlay != Overlay::None)];
-    for mount in &spec.mounts {
+    let mut trees = vec![(
+        backing_fd(&spec.container.root.backing),
+        spec.container.root.readonly || spec.container.root.overlay != Overlay::None,
+    )];
+    for mount in &spec.container.mounts {
         if let MountKind::Bind { backing, overlay } = &mount.kind {
             trees.push((backing_fd(backing), mount.flags.readonly || *overlay != Overlay::None));
         }

@@ -1,0 +1,130 @@
+//! [`Listener`]: the control socket in the file system, by which later commands reach a sandbox.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
+};
+
+use crate::Connection;
+
+/// Connections that wait to be accepted, at most.
+const BACKLOG: i32 = 128;
+
+/// A listening control socket.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+/// Who is at the other end of a connection, as SO_PEERCRED has it: ids in the user namespace of the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Peer {
+    pub pid: i32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Listener {
+    /// Makes the socket `name` in the directory `dir`, with mode 0600. The path may be longer than a socket address.
+    ///
+    /// # Errors
+    /// EADDRINUSE if there is a file of that name; those of open(2).
+    pub fn bind(dir: &Path, name: &str) -> io::Result<Self> {
+        let dir = open_dir(dir)?;
+        let socket = new_socket()?;
+        bind(&socket, &address(dir.as_fd(), name)?)?;
+        // Nobody can connect before listen(2), so that there is no moment with another mode.
+        rustix::fs::chmodat(&dir, name, Mode::RUSR | Mode::WUSR, rustix::fs::AtFlags::empty())?;
+        listen(&socket, BACKLOG)?;
+        Ok(Listener(socket))
+    }
+
+    /// Takes over a socket that is listening already.
+    #[must_use]
+    pub fn new(socket: OwnedFd) -> Self {
+        Listener(socket)
+    }
+
+    /// Accepts a connection, which is non-blocking, and says who it is with.
+    ///
+    /// # Errors
+    /// WouldBlock on a non-blocking socket; EMFILE.
+    pub fn accept(&self) -> io::Result<(Connection, Peer)> {
+        let socket = accept_with(&self.0, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let peer = socket_peercred(&socket)?;
+        let peer = Peer { pid: peer.pid.as_raw_nonzero().get(), uid: peer.uid.as_raw(), gid: peer.gid.as_raw() };
+        Ok((Connection::new(socket), peer))
+    }
+}
+
+impl Connection {
+    /// Connects to the socket `name` in the directory `dir`.
+    ///
+    /// # Errors
+    /// ENOENT; ECONNREFUSED if nobody listens any more.
+    pub fn open(dir: &Path, name: &str) -> io::Result<Self> {
+        let dir = open_dir(dir)?;
+        let socket = new_socket()?;
+        connect(&socket, &address(dir.as_fd(), name)?)?;
+        Ok(Connection::new(socket))
+    }
+}
+
+impl From<Listener> for OwnedFd {
+    fn from(listener: Listener) -> OwnedFd {
+        listener.0
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn new_socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+fn address(dir: BorrowedFd<'_>, name: &str) -> io::Result<SocketAddrUnix> {
+    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Request, Response};
+
+    #[test]
+    fn a_connection_over_a_long_path() {
+        let dir = std::env::temp_dir().join(format!("moat-listener-{}", std::process::id())).join("x".repeat(150));
+        std::fs::create_dir_all(&dir).unwrap();
+        let listener = Listener::bind(&dir, "control.sock").unwrap();
+        let client = std::thread::spawn({
+            let dir = dir.clone();
+            move || Connection::open(&dir, "control.sock").unwrap().call(&Request::Stacks, &[]).unwrap()
+        });
+        let (connection, peer) = listener.accept().unwrap();
+        assert_eq!(peer.uid, rustix::process::getuid().as_raw());
+        let request = loop {
+            match connection.next_request() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                other => break other.unwrap().unwrap().0,
+            }
+        };
+        assert_eq!(request, Request::Stacks);
+        connection.respond(&Response::Done, &[]).unwrap();
+        assert_eq!(client.join().unwrap(), Response::Done);
+        drop(listener);
+        assert_eq!(Connection::open(&dir, "control.sock").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        std::fs::remove_dir_all(dir.parent().unwrap()).unwrap();
+    }
+}

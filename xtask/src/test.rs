@@ -4,6 +4,7 @@
 //! first, in a chroot, and then in the sandbox, and both must give the same.
 
 mod abi;
+mod dispositions;
 mod job;
 pub mod leftovers;
 mod options;
@@ -28,6 +29,7 @@ pub const PROFILE: &str = "release-ci";
 
 /// Runs what the arguments ask for; any failed test is an error.
 pub fn run(arguments: &[String]) -> Result<()> {
+    dispositions::reset()?;
     let options = Options::parse(arguments)?;
     if options.install {
         requirements::install()?;

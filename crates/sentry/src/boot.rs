@@ -1,7 +1,7 @@
 //! What the re-executed `moat boot` process does before the guest's kernel exists.
 //!
 //! It takes over its donated descriptors, reads the [`SandboxSpec`], shuts itself into an empty read-only root
-//! ([`isolation`]), gives up what it does not need ([`privileges`]) and calls [`crate::kernel_main`]. Whatever
+//! ([`isolation`]), gives up what it does not need ([`moat_jail::privileges`]) and calls [`crate::kernel_main`]. Whatever
 //! fails is said over the start pipe.
 //!
 //! # Invariants
@@ -11,8 +11,6 @@
 mod args;
 mod flags;
 mod isolation;
-mod logging;
-mod privileges;
 pub mod seccomp;
 
 use std::ffi::OsString;
@@ -25,9 +23,7 @@ use moat_control::{BootError, Connection, SandboxSpec, StartSync};
 
 pub use args::{BootArgs, DonatedFiles};
 pub use flags::BootFlags;
-
-/// Exit code of a sandbox process that could not do its work; its creator reads the reason elsewhere.
-const EXIT_FAILURE: i32 = 70;
+use moat_jail::{EXIT_FAILURE, logging, privileges};
 
 /// `argv[0]` of the sandbox process.
 pub const PROCESS_NAME: &str = "moat-sandbox";

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use moat_control::BootError;
 use moat_control::spec::FdNumber;
+use moat_jail::privileges::Identity;
+use moat_jail::root::Trees;
 
 /// Parsed flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,27 +22,6 @@ pub struct BootFlags {
     pub identity: Identity,
     /// What the donated host trees are.
     pub trees: Trees,
-}
-
-/// Whom the sandbox process runs as in its user namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Identity {
-    /// uid and gid 65534.
-    Nobody,
-    /// The creator's, because no other id is mapped.
-    #[default]
-    Creator,
-}
-
-/// What the donated descriptors of host directories and files are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Trees {
-    /// Detached copies of mounts: `..` cannot leave them.
-    Detached,
-    /// Plain descriptors, because the creator may not copy mounts; boot replaces them by copies made in its own
-    /// mount namespace.
-    #[default]
-    Attached,
 }
 
 impl BootFlags {
@@ -65,11 +46,9 @@ impl BootFlags {
                 ("spec-fd", _) => flags.spec_fd = number(name, value)?,
                 ("start-sync-fd", _) => flags.start_sync_fd = number(name, value)?,
                 ("panic-log-fd", _) => flags.panic_log_fd = number(name, value)?,
-                ("identity", "nobody") => flags.identity = Identity::Nobody,
-                ("identity", "creator") => flags.identity = Identity::Creator,
-                ("trees", "detached") => flags.trees = Trees::Detached,
-                ("trees", "attached") => flags.trees = Trees::Attached,
-                _ => return Err(BootError::new(format!("boot: unknown flag {arg:?}"))),
+                ("identity", _) => flags.identity = Identity::parse(value).ok_or_else(|| unknown(&arg))?,
+                ("trees", _) => flags.trees = Trees::parse(value).ok_or_else(|| unknown(&arg))?,
+                _ => return Err(unknown(&arg)),
             }
         }
         if flags.spec_fd < 0 || flags.start_sync_fd < 0 || flags.panic_log_fd < 0 {
@@ -77,6 +56,10 @@ impl BootFlags {
         }
         Ok(flags)
     }
+}
+
+fn unknown(arg: &str) -> BootError {
+    BootError::new(format!("boot: unknown flag {arg:?}"))
 }
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, BootError> {

@@ -2,15 +2,15 @@
 
 use moat_control::spec::PlatformKind;
 
-use super::rule::{Rule, any, is, is_not, when, with, without};
+use moat_jail::seccomp::{Rule, any, is, is_not, when, with, without};
 
 /// Everything that a sentry with this platform may call.
-pub(super) fn for_platform(platform: PlatformKind) -> impl Iterator<Item = &'static Rule> {
+pub(super) fn for_platform(platform: PlatformKind) -> impl Iterator<Item = Rule<'static>> {
     let guest = match platform {
         PlatformKind::Systrap => SYSTRAP,
         PlatformKind::Ptrace => PTRACE,
     };
-    [MEMORY, THREADS, EVENTS, FILES, TERMINALS, SOCKETS, GUEST_PROCESSES, guest].into_iter().flatten()
+    [MEMORY, THREADS, EVENTS, FILES, TERMINALS, SOCKETS, GUEST_PROCESSES, guest].into_iter().flatten().copied()
 }
 
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
@@ -28,7 +28,7 @@ const THREAD_FLAGS: u64 = (libc::CLONE_VM
     | libc::CLONE_PARENT_SETTID
     | libc::CLONE_CHILD_CLEARTID) as u64;
 
-const MEMORY: &[Rule] = &[
+const MEMORY: &[Rule<'static>] = &[
     // malloc, thread stacks, windows on memfds. Never executable.
     when(libc::SYS_mmap, &[without(2, PROT_EXEC)]),
     // malloc, guard pages of stacks.
@@ -44,7 +44,7 @@ const MEMORY: &[Rule] = &[
     any(libc::SYS_mincore),
 ];
 
-const THREADS: &[Rule] = &[
+const THREADS: &[Rule<'static>] = &[
     // std::thread: executors and their spares.
     when(libc::SYS_clone, &[is(0, THREAD_FLAGS)]),
     any(libc::SYS_set_robust_list),
@@ -85,7 +85,7 @@ const THREADS: &[Rule] = &[
     any(libc::SYS_tgkill),
 ];
 
-const EVENTS: &[Rule] = &[
+const EVENTS: &[Rule<'static>] = &[
     // The executor's reactor, donated descriptors.
     any(libc::SYS_poll),
     any(libc::SYS_ppoll),
@@ -102,7 +102,7 @@ const EVENTS: &[Rule] = &[
     any(libc::SYS_signalfd4),
 ];
 
-const FILES: &[Rule] = &[
+const FILES: &[Rule<'static>] = &[
     any(libc::SYS_read),
     any(libc::SYS_write),
     any(libc::SYS_readv),
@@ -172,7 +172,7 @@ const FILES: &[Rule] = &[
 ];
 
 /// Donated terminals: moat_host::tty.
-const TERMINALS: &[Rule] = &[
+const TERMINALS: &[Rule<'static>] = &[
     when(libc::SYS_ioctl, &[is(1, libc::TCGETS)]),
     when(libc::SYS_ioctl, &[is(1, libc::TCSETS)]),
     when(libc::SYS_ioctl, &[is(1, libc::TCSETSW)]),
@@ -190,7 +190,7 @@ const TERMINALS: &[Rule] = &[
 ];
 
 /// Control connections, and donated stdio that is a socket. None can be made or connected.
-const SOCKETS: &[Rule] = &[
+const SOCKETS: &[Rule<'static>] = &[
     any(libc::SYS_sendmsg),
     any(libc::SYS_recvmsg),
     any(libc::SYS_sendto),
@@ -200,7 +200,7 @@ const SOCKETS: &[Rule] = &[
 ];
 
 /// Guest processes, the only ones in the sandbox's pid namespace besides itself: signals go no further.
-const GUEST_PROCESSES: &[Rule] = &[
+const GUEST_PROCESSES: &[Rule<'static>] = &[
     // AddressSpace::read and write.
     any(libc::SYS_process_vm_readv),
     any(libc::SYS_process_vm_writev),
@@ -212,7 +212,7 @@ const GUEST_PROCESSES: &[Rule] = &[
     any(libc::SYS_wait4),
 ];
 
-const SYSTRAP: &[Rule] = &[
+const SYSTRAP: &[Rule<'static>] = &[
     // Notifications of guest processes: receive, answer, check, install a descriptor.
     when(libc::SYS_ioctl, &[is(1, SECCOMP_IOCTL_NOTIF_RECV)]),
     when(libc::SYS_ioctl, &[is(1, SECCOMP_IOCTL_NOTIF_SEND)]),
@@ -221,7 +221,7 @@ const SYSTRAP: &[Rule] = &[
     when(libc::SYS_ioctl, &[is(1, SECCOMP_IOCTL_NOTIF_SET_FLAGS)]),
 ];
 
-const PTRACE: &[Rule] = &[
+const PTRACE: &[Rule<'static>] = &[
     // Only descendants can be traced, and the pid namespace holds nothing else.
     any(libc::SYS_ptrace),
     // The tracer sleeps till a child stops or a command comes.

@@ -4,16 +4,16 @@ use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition
 
 /// A call that is allowed if all conditions hold. Several rules for one call are alternatives.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
+pub struct Rule<'a> {
     /// Its number, `libc::SYS_*`.
-    pub(super) call: i64,
+    pub call: i64,
     /// Conditions; none means whatever the arguments.
-    pub(super) args: &'static [Arg],
+    pub args: &'a [Arg],
 }
 
 /// A condition on one argument.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arg {
+pub struct Arg {
     index: u8,
     test: Test,
 }
@@ -26,37 +26,43 @@ enum Test {
 }
 
 /// The call with any arguments.
-pub(super) const fn any(call: i64) -> Rule {
+#[must_use]
+pub const fn any<'a>(call: i64) -> Rule<'a> {
     Rule { call, args: &[] }
 }
 
 /// The call if all conditions hold.
-pub(super) const fn when(call: i64, args: &'static [Arg]) -> Rule {
+#[must_use]
+pub const fn when<'a>(call: i64, args: &'a [Arg]) -> Rule<'a> {
     Rule { call, args }
 }
 
 /// Argument `index` is `value`. The lower 32 bits are compared: such arguments are ints, whose upper half the kernel
 /// ignores.
-pub(super) const fn is(index: u8, value: u64) -> Arg {
+#[must_use]
+pub const fn is(index: u8, value: u64) -> Arg {
     Arg { index, test: Test::Is(value) }
 }
 
 /// Argument `index`, an int, is not `value`.
-pub(super) const fn is_not(index: u8, value: u64) -> Arg {
+#[must_use]
+pub const fn is_not(index: u8, value: u64) -> Arg {
     Arg { index, test: Test::IsNot(value) }
 }
 
 /// Argument `index` has none of `bits`.
-pub(super) const fn without(index: u8, bits: u64) -> Arg {
+#[must_use]
+pub const fn without(index: u8, bits: u64) -> Arg {
     Arg { index, test: Test::Bits { mask: bits, value: 0 } }
 }
 
 /// Argument `index` has all of `bits`.
-pub(super) const fn with(index: u8, bits: u64) -> Arg {
+#[must_use]
+pub const fn with(index: u8, bits: u64) -> Arg {
     Arg { index, test: Test::Bits { mask: bits, value: bits } }
 }
 
-impl Rule {
+impl Rule<'_> {
     pub(super) fn to_seccomp(self) -> Result<SeccompRule, BackendError> {
         let conditions = self.args.iter().map(|arg| arg.to_seccomp()).collect::<Result<_, _>>()?;
         SeccompRule::new(conditions)

@@ -1,4 +1,4 @@
-//! The sandbox's logs: tracing into the donated debug log, and last words into the panic log.
+//! A process's logs: tracing into the donated debug log, and last words into the panic log.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use tracing::Level;
 static PANIC_LOG: OnceLock<File> = OnceLock::new();
 
 /// Sends events to `file`.
-pub(super) fn start(spec: &LogSpec, file: File) {
+pub fn start(spec: &LogSpec, file: File) {
     let level = if spec.debug { Level::DEBUG } else { Level::INFO };
     let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(Arc::new(file));
     // A second subscriber cannot be set; the first one then stays.
@@ -26,14 +26,14 @@ pub(super) fn start(spec: &LogSpec, file: File) {
 }
 
 /// Has the names of functions read for backtraces, while the program's file can still be opened. Slow.
-pub(super) fn load_symbols() {
+pub fn load_symbols() {
     drop(Backtrace::force_capture().to_string());
 }
 
-/// Makes a panic end the sandbox, with a report in `file`.
+/// Makes a panic end the process, with a report in `file`.
 ///
-/// The process is the init of its pid namespace, so that every guest process dies with it.
-pub(super) fn install_panic_hook(file: File) {
+/// A sandbox is the init of its pid namespace, so that every guest process dies with it.
+pub fn install_panic_hook(file: File) {
     let _ = PANIC_LOG.set(file);
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
@@ -43,12 +43,12 @@ pub(super) fn install_panic_hook(file: File) {
             let _ = write!(report, "\n{backtrace}");
         }
         write_panic_log(&report);
-        moat_host::process::exit_now(super::EXIT_FAILURE)
+        moat_host::process::exit_now(crate::EXIT_FAILURE)
     }));
 }
 
 /// Makes a host call that the seccomp filter traps end the sandbox with the call's number in the panic log.
-pub(super) fn report_refused_calls() -> std::io::Result<()> {
+pub fn report_refused_calls() -> std::io::Result<()> {
     match PANIC_LOG.get() {
         Some(log) => moat_host::sigsys::report_to(log.as_fd()),
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! Giving up what the sandbox process does not need.
+//! Giving up what a process does not need.
 
 use std::io;
 
@@ -6,11 +6,31 @@ use moat_control::BootError;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::flags::Identity;
+/// Whom a process runs as in its user namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// uid and gid 65534.
+    Nobody,
+    /// The creator's, because no other id is mapped.
+    #[default]
+    Creator,
+}
 
-/// The capabilities that direct file access needs, all of them over the ids mapped into the sandbox's user namespace:
-/// the sentry makes, owns and opens files in the name of guest users.
-pub(super) const DIRECT_FILE_ACCESS: CapabilitySet = CapabilitySet::CHOWN
+impl Identity {
+    /// The value of an `--identity` flag.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        match value {
+            "nobody" => Some(Identity::Nobody),
+            "creator" => Some(Identity::Creator),
+            _ => None,
+        }
+    }
+}
+
+/// The capabilities that direct file access needs, all of them over the ids mapped into the process's user namespace:
+/// who has them makes, owns and opens files in the name of guest users.
+pub const DIRECT_FILE_ACCESS: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
@@ -23,7 +43,7 @@ const NOBODY: u32 = 65534;
 const MAX_CAPABILITY: u32 = 63;
 
 /// Becomes `identity` with exactly the capabilities `keep`, for good, and sets resource limits.
-pub(super) fn drop_all_but(identity: Identity, keep: CapabilitySet) -> Result<(), BootError> {
+pub fn drop_all_but(identity: Identity, keep: CapabilitySet) -> Result<(), BootError> {
     // Files are made with the mode that the guest asked for, less the guest's own mask.
     rustix::process::umask(rustix::fs::Mode::empty());
     raise_file_limit().map_err(|e| BootError::host("raising RLIMIT_NOFILE", &e))?;
@@ -46,7 +66,7 @@ pub(super) fn drop_all_but(identity: Identity, keep: CapabilitySet) -> Result<()
 /// Asks for SIGKILL when the creator dies; the request made before exec is lost when ids change.
 ///
 /// If it is dead already, the next write to the start pipe fails.
-pub(super) fn die_with_parent() -> Result<(), BootError> {
+pub fn die_with_parent() -> Result<(), BootError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|e| BootError::host("setting PR_SET_PDEATHSIG", &e.into()))
 }

@@ -9,7 +9,6 @@
 //! - No host path is opened after [`isolation::enter`]: files are reached from donated descriptors only.
 
 mod args;
-mod flags;
 mod isolation;
 pub mod seccomp;
 
@@ -20,54 +19,19 @@ use std::os::fd::OwnedFd;
 
 use moat_control::spec::{Lifetime, MAX_SPEC_BYTES};
 use moat_control::{BootError, Connection, SandboxSpec, StartSync};
+use moat_jail::{DonatedFiles, StartFlags, logging, privileges};
 
-pub use args::{BootArgs, DonatedFiles};
-pub use flags::BootFlags;
-use moat_jail::{EXIT_FAILURE, logging, privileges};
+pub use args::BootArgs;
 
 /// `argv[0]` of the sandbox process.
 pub const PROCESS_NAME: &str = "moat-sandbox";
 
 /// Runs the sandbox process. `args` is argv after "boot".
 pub fn main(args: impl Iterator<Item = OsString>) -> ! {
-    let _ = rustix::thread::set_name(c"moat-sandbox");
-    let code = match BootFlags::parse(args).and_then(|flags| Ok((claim_files(&flags)?, flags))) {
-        Ok((files, flags)) => run(files, &flags),
-        Err(error) => {
-            eprintln!("moat boot: {error}");
-            EXIT_FAILURE
-        }
-    };
-    moat_host::process::exit_now(code)
+    moat_jail::process::main(c"moat-sandbox", args, boot_and_serve)
 }
 
-fn claim_files(flags: &BootFlags) -> Result<DonatedFiles, BootError> {
-    let first = moat_host::spawn::Donation::FIRST;
-    let fds = moat_host::inherited::claim(first, flags.donated)
-        .map_err(|e| BootError::host("taking over the donated descriptors", &e))?;
-    Ok(DonatedFiles::new(first, fds))
-}
-
-fn run(mut files: DonatedFiles, flags: &BootFlags) -> i32 {
-    let Ok(pipe) = files.take(flags.start_sync_fd) else { return EXIT_FAILURE };
-    let start_sync = StartSync::new(pipe);
-    if let Ok(panic_log) = files.take(flags.panic_log_fd) {
-        logging::install_panic_hook(File::from(panic_log));
-    }
-    match boot_and_serve(files, flags, &start_sync) {
-        Ok(()) => 0,
-        Err(error) => {
-            tracing::error!(%error, "the sandbox ends");
-            if !start_sync.failed(&error) {
-                // Too late for the start pipe: the panic log is what the creator looks at.
-                logging::write_panic_log(&error.to_string());
-            }
-            EXIT_FAILURE
-        }
-    }
-}
-
-fn boot_and_serve(mut files: DonatedFiles, flags: &BootFlags, start_sync: &StartSync) -> Result<(), BootError> {
+fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) -> Result<(), BootError> {
     let mut spec = read_spec(files.take(flags.spec_fd)?)?;
     if let Some(fd) = spec.fds.debug_log {
         logging::start(&spec.logging, File::from(files.take(fd)?));

@@ -22,7 +22,9 @@ use moat_vfs::open_file::OpenFile;
 use moat_vfs::walk::{LookupFlags, View, resolve};
 use moat_vfs::{FsContext, KernelCaller};
 
-use crate::boot::{BootArgs, DonatedFiles, seccomp};
+use moat_jail::DonatedFiles;
+
+use crate::boot::{BootArgs, seccomp};
 use crate::{control, mounts};
 
 /// Builds the guest's kernel, starts its init and serves it until that ends.

@@ -20,7 +20,7 @@ use moat_vfs::ops;
 use moat_vfs::path::Path;
 use moat_vfs::walk::{LookupFlags, View, resolve};
 
-use crate::boot::DonatedFiles;
+use moat_jail::DonatedFiles;
 
 /// Registers every file system type and driver that guests can use.
 pub(crate) fn register() {

@@ -7,9 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use moat_control::spec::{Backing, FileBind, MountKind, Overlay};
 use moat_control::{BootError, SandboxSpec};
 use moat_host::mounts::MountAttributes;
+use moat_jail::DonatedFiles;
 use moat_jail::root::{self, EmptyRoot, FILE_NAME, Trees};
-
-use super::args::DonatedFiles;
 
 /// Shuts the process in. Gives a procfs of its pid namespace, which is at /proc too, if the host allows one.
 pub(super) fn enter(

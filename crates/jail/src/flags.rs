@@ -1,18 +1,19 @@
-//! The flags of `moat boot`, an internal command: only `moat-runtime` makes its command line.
+//! The flags of `moat boot` and `moat gofer`, internal commands: only `moat-runtime` makes their command lines.
 
 use std::ffi::OsString;
 
 use moat_control::BootError;
 use moat_control::spec::FdNumber;
-use moat_jail::privileges::Identity;
-use moat_jail::root::Trees;
+
+use crate::privileges::Identity;
+use crate::root::Trees;
 
 /// Parsed flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BootFlags {
+pub struct StartFlags {
     /// How many descriptors are donated, from 3 on.
     pub donated: usize,
-    /// The encoded sandbox spec.
+    /// The encoded spec of what to do.
     pub spec_fd: FdNumber,
     /// Write end of the start pipe.
     pub start_sync_fd: FdNumber,
@@ -24,13 +25,13 @@ pub struct BootFlags {
     pub trees: Trees,
 }
 
-impl BootFlags {
-    /// Parses argv after "boot"; the last argument is the sandbox's id and is there for ps(1) only.
+impl StartFlags {
+    /// Parses argv after the command's name; the last argument is the container's id and is there for ps(1) only.
     ///
     /// # Errors
     /// An unknown flag, a missing one or a malformed number.
     pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Self, BootError> {
-        let mut flags = BootFlags {
+        let mut flags = StartFlags {
             donated: 0,
             spec_fd: -1,
             start_sync_fd: -1,
@@ -39,7 +40,7 @@ impl BootFlags {
             trees: Trees::default(),
         };
         for arg in args {
-            let arg = arg.into_string().map_err(|_| BootError::new("boot: a flag is not UTF-8"))?;
+            let arg = arg.into_string().map_err(|_| BootError::new("a flag is not UTF-8"))?;
             let Some((name, value)) = arg.strip_prefix("--").and_then(|flag| flag.split_once('=')) else { continue };
             match (name, value) {
                 ("donated", _) => flags.donated = number(name, value)?,
@@ -52,26 +53,26 @@ impl BootFlags {
             }
         }
         if flags.spec_fd < 0 || flags.start_sync_fd < 0 || flags.panic_log_fd < 0 {
-            return Err(BootError::new("boot is an internal command: it is started by the others"));
+            return Err(BootError::new("this is an internal command: it is started by the others"));
         }
         Ok(flags)
     }
 }
 
 fn unknown(arg: &str) -> BootError {
-    BootError::new(format!("boot: unknown flag {arg:?}"))
+    BootError::new(format!("unknown flag {arg:?}"))
 }
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, BootError> {
-    value.parse().map_err(|_| BootError::new(format!("boot: --{name}={value} is not a number")))
+    value.parse().map_err(|_| BootError::new(format!("--{name}={value} is not a number")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<BootFlags, BootError> {
-        BootFlags::parse(args.iter().map(OsString::from))
+    fn parse(args: &[&str]) -> Result<StartFlags, BootError> {
+        StartFlags::parse(args.iter().map(OsString::from))
     }
 
     #[test]

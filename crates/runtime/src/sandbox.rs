@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use moat_abi::Signal;
 use moat_control::spec::{DonatedFds, Lifetime, NetworkMode};
 use moat_control::start::StartOutcome;
-use moat_control::{Connection, SandboxSpec};
+use moat_control::{Connection, Request, Response, SandboxSpec};
 use moat_host::spawn::{Child, Donation, Namespaces, ParentDeath, Spawn};
 use rustix::fs::MemfdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -56,7 +56,7 @@ struct Ends {
 }
 
 impl Sandbox {
-    /// Starts a sandbox and waits until its init is about to run.
+    /// Starts a sandbox and lets its init run.
     ///
     /// The caller must have one thread, and in attached mode that thread must outlive the sandbox.
     ///
@@ -105,6 +105,7 @@ impl Sandbox {
             panic_log,
         };
         sandbox.wait_until_booted(start)?;
+        sandbox.start_root()?;
         Ok(sandbox)
     }
 
@@ -112,6 +113,16 @@ impl Sandbox {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.child.pid
+    }
+
+    /// Lets the root container's init run, which is ready.
+    fn start_root(&mut self) -> Result<()> {
+        match self.control.call(&Request::StartRoot, &[]) {
+            Ok(Response::Done) => Ok(()),
+            Ok(Response::Error(error)) => Err(Error::Invalid(error.to_string())),
+            Ok(_) => Err(Error::Invalid("the sandbox answered something else than it was asked".into())),
+            Err(_) => Err(self.death("before its init was started")),
+        }
     }
 
     fn wait_until_booted(&mut self, start: OwnedFd) -> Result<()> {

@@ -15,7 +15,6 @@ mod result;
 pub mod seccomp;
 pub mod signals;
 pub mod sigsys;
-pub mod socket;
 pub mod spawn;
 pub mod tty;
 pub mod wait;

@@ -12,7 +12,60 @@ use moat_abi::mman::ProtFlags;
 use crate::{MemoryManager, PAGE_SIZE, UserAddr, UserPtr};
 
 /// Bytes of a path-like string taken at a time.
-const CSTR_CHUNK: u64 = 256;
+const CSTR_CHUNK: usize = 256;
+
+/// Reads NUL-terminated strings, each with what was copied for the one before if it lies there: the strings of an
+/// environment cost a copy a page.
+///
+/// Memory is taken in aligned chunks of `CHUNK` bytes, a power of two up to the page size, so that a short string at the
+/// end of a page costs one copy without a fault.
+pub struct StringReader<'a, const CHUNK: usize> {
+    mm: &'a MemoryManager,
+    /// What was copied last: `buf[..len]`, from `start`.
+    buf: [u8; CHUNK],
+    start: u64,
+    len: usize,
+}
+
+impl<'a, const CHUNK: usize> StringReader<'a, CHUNK> {
+    /// Reads from `mm`.
+    #[must_use]
+    pub fn new(mm: &'a MemoryManager) -> Self {
+        StringReader { mm, buf: [0; CHUNK], start: 0, len: 0 }
+    }
+
+    /// As [`MemoryManager::read_cstr`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read(&mut self, addr: UserAddr, max: usize) -> Result<Vec<u8>> {
+        let mut string = Vec::new();
+        while string.len() < max {
+            let left = max - string.len();
+            let chunk = self.from(addr.add(string.len() as u64)?)?;
+            let chunk = chunk.get(..left).unwrap_or(chunk);
+            if let Some(len) = chunk.iter().position(|&b| b == 0) {
+                string.extend_from_slice(&chunk[..len]);
+                return Ok(string);
+            }
+            string.extend_from_slice(chunk);
+        }
+        Err(Errno::ENAMETOOLONG)
+    }
+
+    /// The bytes from `at` to the end of its chunk, or of what of it can be read; at least one.
+    fn from(&mut self, at: UserAddr) -> Result<&[u8]> {
+        let size = CHUNK as u64;
+        let start = at.get() & !(size - 1);
+        let skip = usize::try_from(at.get() - start).map_err(|_| Errno::EFAULT)?;
+        if start != self.start || skip >= self.len {
+            self.len = 0;
+            self.len = self.mm.read_partial(UserAddr::new(start), &mut self.buf)?;
+            self.start = start;
+        }
+        self.buf.get(skip..self.len).filter(|bytes| !bytes.is_empty()).ok_or(Errno::EFAULT)
+    }
+}
 
 impl MemoryManager {
     /// Copies `buf.len()` bytes from `addr`.
@@ -92,26 +145,7 @@ impl MemoryManager {
     /// # Errors
     /// ENAMETOOLONG if it does not; EFAULT.
     pub fn read_cstr(&self, addr: UserAddr, max: usize) -> Result<Vec<u8>> {
-        let mut string = Vec::new();
-        let mut chunk = [0u8; CSTR_CHUNK as usize];
-        while string.len() < max {
-            let at = addr.add(string.len() as u64)?;
-            // Up to a chunk border, so that a short string at the end of a page costs one copy without a fault.
-            let to_border = CSTR_CHUNK - at.get() % CSTR_CHUNK;
-            let want = (max - string.len()).min(usize::try_from(to_border).unwrap_or(1));
-            let Some(buf) = chunk.get_mut(..want) else { return Err(Errno::EFAULT) };
-            let n = self.read_partial(at, buf)?;
-            let got = buf.get(..n).ok_or(Errno::EFAULT)?;
-            if let Some(len) = got.iter().position(|&b| b == 0) {
-                string.extend_from_slice(&got[..len]);
-                return Ok(string);
-            }
-            if n < want {
-                return Err(Errno::EFAULT);
-            }
-            string.extend_from_slice(got);
-        }
-        Err(Errno::ENAMETOOLONG)
+        StringReader::<CSTR_CHUNK>::new(self).read(addr, max)
     }
 
     /// Reads `count` values, at most `max`.

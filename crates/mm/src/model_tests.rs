@@ -247,6 +247,14 @@ fn copies_stop_at_the_first_bad_byte() {
     assert_eq!(g.mm.read_cstr(near_end, 100), Ok(b"abc".to_vec()));
     assert_eq!(g.mm.read_cstr(near_end, 3), Err(Errno::ENAMETOOLONG));
     assert_eq!(g.mm.read_cstr(UserAddr::new(AREA + 3 * PAGE_SIZE), 3), Err(Errno::EFAULT));
+    let mut strings = crate::copy::StringReader::<16>::new(&g.mm);
+    let spread = UserAddr::new(AREA + 10);
+    assert_eq!(g.mm.write_partial(spread, b"one\0two and more\0"), Ok(17));
+    assert_eq!(strings.read(spread, 100), Ok(b"one".to_vec()));
+    assert_eq!(strings.read(UserAddr::new(AREA + 14), 100), Ok(b"two and more".to_vec()));
+    assert_eq!(strings.read(UserAddr::new(AREA + 14), 12), Err(Errno::ENAMETOOLONG));
+    assert_eq!(strings.read(UserAddr::new(AREA + 3 * PAGE_SIZE), 3), Err(Errno::EFAULT));
+    assert_eq!(strings.read(spread, 100), Ok(b"one".to_vec()));
     let over_top = UserAddr::new(GUEST_TOP - 1);
     assert_eq!(g.mm.read_partial(over_top, &mut [0; 2]), Err(Errno::EFAULT));
     assert_eq!(g.mm.read_array::<u64>(UserAddr::new(AREA), 2000, 1024), Err(Errno::EINVAL));

@@ -6,7 +6,8 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
-    Backing, ContainerSpec, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, TmpfsOptions,
+    Backing, ContainerSpec, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, NetworkMode, Overlay,
+    TmpfsOptions,
 };
 use moat_fs_host::{DirectTree, HostFs, Trust};
 use moat_fs_overlay::OverlayFs;
@@ -22,8 +23,8 @@ use moat_vfs::walk::{LookupFlags, View, resolve};
 
 use moat_jail::DonatedFiles;
 
-/// Registers every file system type and driver that guests can use.
-pub(crate) fn register() {
+/// Registers every file system type, driver and socket family that guests can use.
+pub(crate) fn register(network: NetworkMode) {
     moat_fs_tmpfs::register();
     moat_fs_anon::register();
     moat_fs_dev::register_drivers();
@@ -32,7 +33,10 @@ pub(crate) fn register() {
     moat_net_unix::register();
     moat_fs_devpts::register();
     moat_fs_mqueue::register();
-    moat_net_inet::register();
+    match network {
+        NetworkMode::None | NetworkMode::Sandbox => moat_net_inet::register(),
+        NetworkMode::Host => moat_net_host::register(),
+    }
 }
 
 /// Builds the namespace: root, mounts in their order, masked and read-only paths.

@@ -4,7 +4,8 @@ use moat_abi::Errno;
 use moat_abi::fs::{AT_FDCWD, AtFlags, FileType};
 use moat_kernel::task::exec::{ExecArgs, exec, open_executable};
 use moat_kernel::{CurrentTask, SyscallResult};
-use moat_mm::UserAddr;
+use moat_mm::copy::StringReader;
+use moat_mm::{PAGE_SIZE, UserAddr};
 use moat_vfs::Fd;
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::walk::{LookupFlags, View};
@@ -100,6 +101,7 @@ fn read_strings(t: &CurrentTask, array: UserAddr, left: &mut usize) -> Result<Ve
     if array.is_null() {
         return Ok(strings);
     }
+    let mut reader = StringReader::<{ PAGE_SIZE as usize }>::new(t.mm());
     let mut at = array;
     loop {
         // Several pointers at a time, as far as they are readable.
@@ -114,9 +116,8 @@ fn read_strings(t: &CurrentTask, array: UserAddr, left: &mut usize) -> Result<Ve
             if pointer == 0 {
                 return Ok(strings);
             }
-            let text = t
-                .mm()
-                .read_cstr(UserAddr::new(pointer), MAX_STRING)
+            let text = reader
+                .read(UserAddr::new(pointer), MAX_STRING)
                 .map_err(|e| if e == Errno::ENAMETOOLONG { Errno::E2BIG } else { e })?;
             *left = left.checked_sub(text.len() + 9).ok_or(Errno::E2BIG)?;
             strings.push(text);

@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::fs::{AccessMode, FileType};
 use moat_abi::{Errno, Result};
@@ -39,6 +39,8 @@ pub struct HostInode<T: HostTree> {
     dir: Mutex<Option<Arc<T::Dir>>>,
     /// The descriptor that all read-only opens share.
     reader: Mutex<Weak<OwnedFd>>,
+    /// A symbolic link's target, where what is known can be trusted: it never changes.
+    target: OnceLock<Box<[u8]>>,
 }
 
 impl<T: HostTree> Drop for HostInode<T> {
@@ -63,6 +65,7 @@ impl<T: HostTree> HostInode<T> {
             attr: Mutex::new(LockClass::FileData, attr),
             dir: Mutex::new(LockClass::Inode, None),
             reader: Mutex::new(LockClass::FileData, Weak::new()),
+            target: OnceLock::new(),
         })
     }
 
@@ -356,8 +359,15 @@ impl<T: HostTree> Inode for HostInode<T> {
         if self.file_type != FileType::Symlink {
             return Err(Errno::EINVAL);
         }
+        if let Some(target) = self.target.get() {
+            return Ok(target.to_vec());
+        }
         let (parent, name) = self.parent_and_name()?;
-        self.core.tree.read_link(&*parent.dir()?, &name)
+        let target = self.core.tree.read_link(&*parent.dir()?, &name)?;
+        if self.core.trust == Trust::Exclusive {
+            let _ = self.target.set(target.clone().into());
+        }
+        Ok(target)
     }
 
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {

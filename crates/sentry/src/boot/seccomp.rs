@@ -5,11 +5,14 @@
 //! descend from a template that the platform made before [`install`].
 //!
 //! # Invariants
-//! - No execve, no new process, no new socket, no executable memory, no new namespace or mount.
+//! - No execve, no new process, no executable memory, no new namespace or mount.
+//! - No new socket, but for those of the guest in network mode `host` ([`network`]).
 //! - Files are opened from a donated directory only, and those cannot be left by `..`.
 
+mod network;
 mod rules;
 
+use moat_control::spec::{NetworkMode, PlatformKind};
 use moat_control::{BootError, SandboxSpec};
 use moat_jail::seccomp::Refusal;
 
@@ -22,12 +25,21 @@ use moat_jail::seccomp::Refusal;
 /// Of seccomp(2).
 pub fn install(spec: &SandboxSpec) -> Result<(), BootError> {
     let refusal = if spec.logging.debug { Refusal::Report } else { Refusal::Kill };
-    moat_jail::seccomp::install(rules::for_platform(spec.platform), refusal)
+    install_for(spec.platform, spec.network, refusal)
+}
+
+/// As [`install`], told only what the filter depends on.
+///
+/// # Errors
+/// Of seccomp(2).
+pub fn install_for(platform: PlatformKind, network: NetworkMode, refusal: Refusal) -> Result<(), BootError> {
+    let host_sockets = (network == NetworkMode::Host).then(network::HostSockets::new);
+    let network = host_sockets.iter().flat_map(network::HostSockets::rules);
+    moat_jail::seccomp::install(rules::for_platform(platform).chain(network), refusal)
 }
 
 #[cfg(test)]
 mod tests {
-    use moat_control::spec::PlatformKind;
     use moat_jail::seccomp::{NEVER, Rule, compile};
 
     use super::*;
@@ -41,6 +53,9 @@ mod tests {
         for platform in [PlatformKind::Systrap, PlatformKind::Ptrace] {
             let program = compile(rules::for_platform(platform), Refusal::Kill).unwrap();
             assert!(program.len() < 4096, "{} instructions", program.len());
+            let sockets = network::HostSockets::new();
+            let program = compile(rules::for_platform(platform).chain(sockets.rules()), Refusal::Kill).unwrap();
+            assert!(program.len() < 4096, "{} instructions with host sockets", program.len());
         }
     }
 

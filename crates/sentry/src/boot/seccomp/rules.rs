@@ -5,7 +5,7 @@ use moat_control::spec::PlatformKind;
 use moat_jail::seccomp::{Rule, any, is, is_not, when, with, without};
 
 /// Everything that a sentry with this platform may call.
-pub(super) fn for_platform(platform: PlatformKind) -> impl Iterator<Item = Rule<'static>> {
+pub(super) fn for_platform<'a>(platform: PlatformKind) -> impl Iterator<Item = Rule<'a>> {
     let guest = match platform {
         PlatformKind::Systrap => SYSTRAP,
         PlatformKind::Ptrace => PTRACE,
@@ -226,8 +226,11 @@ const PTRACE: &[Rule<'static>] = &[
     any(libc::SYS_ptrace),
     // The tracer sleeps till a child stops or a command comes.
     any(libc::SYS_rt_sigtimedwait),
-    // Passes the descriptor of a mapping to a guest process.
-    when(libc::SYS_socketpair, &[is(0, libc::AF_UNIX as u64)]),
+    // Passes the descriptor of a mapping to a guest process. A datagram socket could send to others by their names.
+    when(
+        libc::SYS_socketpair,
+        &[is(0, libc::AF_UNIX as u64), is(1, (libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC) as u64)],
+    ),
 ];
 
 // linux/seccomp.h; libc lacks some of them.

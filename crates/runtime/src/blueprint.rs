@@ -11,6 +11,7 @@ use moat_host::spawn::Donation;
 use rustix::fs::FileType;
 
 use crate::host_tree::{Access, HostTree, Opener, Submounts};
+use crate::namespaces::Plan;
 use crate::{Config, ContainerId, Error, Result, hardware};
 
 /// A container to start.
@@ -36,6 +37,8 @@ pub struct Blueprint {
     pub readonly_paths: Vec<String>,
     /// Values of /proc/sys.
     pub sysctls: BTreeMap<String, String>,
+    /// The host's namespaces of its sandbox; if none are given, those that the mode of the network asks for.
+    pub plan: Option<Plan>,
     /// Whether it dies with its creator.
     pub lifetime: Lifetime,
     /// What the configuration asked for and is not done, for the user's log.

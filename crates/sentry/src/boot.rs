@@ -44,7 +44,7 @@ fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &Star
         moat_net_host::ports::read_host_limit();
     }
     let proc_dir = isolation::enter(&mut spec, &mut files, flags.trees)?;
-    privileges::drop_all_but(flags.identity, privileges::DIRECT_FILE_ACCESS)?;
+    privileges::drop_all_but(flags.identity, privileges::DIRECT_FILE_ACCESS | flags.network_capabilities())?;
     if spec.lifetime == Lifetime::Attached {
         privileges::die_with_parent()?;
     }

@@ -1,7 +1,6 @@
 //! Processes: thread groups, their family, process groups, sessions, pid namespaces, limits, wait(2).
 //!
 //! - [`group`]: [`group::ThreadGroup`], one process.
-//! - [`container`]: the processes of one container.
 //! - [`pid`]: numbers and their namespaces.
 //! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock.
 //! - [`session`]: job control.
@@ -15,7 +14,6 @@
 //! - A thread group has a node in the [`family::Family`] from its making until it is reaped.
 //! - Signals are sent with the family unlocked.
 
-pub mod container;
 pub mod family;
 pub mod group;
 pub mod limits;

@@ -92,8 +92,7 @@ fn capabilities(caps: &LinuxCapabilities) -> Result<CapabilitySpec> {
     Ok(CapabilitySpec { ambient: spec.ambient & spec.permitted & spec.inheritable, ..spec })
 }
 
-/// The bits of a set.
-pub(crate) fn mask(set: Option<&Capabilities>) -> u64 {
+fn mask(set: Option<&Capabilities>) -> u64 {
     set.into_iter().flatten().fold(0, |mask, &capability| mask | 1 << number(capability))
 }
 

@@ -1,8 +1,6 @@
 //! [`BootArgs`]: what the guest's kernel is built from.
 
-use std::os::fd::OwnedFd;
-
-use moat_control::{Connection, Listener, SandboxSpec, StartSync};
+use moat_control::{Connection, SandboxSpec, StartSync};
 use moat_jail::DonatedFiles;
 
 /// What [`crate::kernel_main`] gets.
@@ -14,11 +12,6 @@ pub struct BootArgs {
     pub files: DonatedFiles,
     /// The connection with the command that created the sandbox.
     pub control: Connection,
-    /// Where others connect.
-    pub listener: Option<Listener>,
     /// Where to say that the sandbox is up.
     pub start_sync: StartSync,
-    /// A procfs of the sandbox's own pid namespace, with nothing but /proc/PID in it, if the host allows one. It is
-    /// mounted on /proc too; under the seccomp filter only this descriptor leads to it.
-    pub proc_dir: Option<OwnedFd>,
 }

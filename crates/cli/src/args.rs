@@ -64,6 +64,8 @@ pub(crate) enum Platform {
 pub(crate) enum Network {
     /// A loopback device only
     None,
+    /// The sandbox's network namespace
+    Sandbox,
     /// The host's network
     Host,
 }

@@ -40,6 +40,7 @@ fn config(flags: &Global) -> Config {
         },
         network: match flags.network {
             Network::None => NetworkMode::None,
+            Network::Sandbox => NetworkMode::Sandbox,
             Network::Host => NetworkMode::Host,
         },
         overlay_root: match flags.overlay2 {

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
@@ -26,13 +27,13 @@ pub const MAX_FDS: usize = 253;
 
 /// One end of a control connection.
 #[derive(Debug)]
-pub struct Connection(OwnedFd);
+pub struct Connection(Arc<OwnedFd>);
 
 impl Connection {
     /// Speaks over a connected SOCK_SEQPACKET socket.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
-        Connection(socket)
+        Connection(Arc::new(socket))
     }
 
     /// A connection and its other end, which is to be donated.
@@ -41,7 +42,13 @@ impl Connection {
     /// EMFILE, ENFILE.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        Ok((Connection(ours), theirs))
+        Ok((Connection::new(ours), theirs))
+    }
+
+    /// The socket, for those who wait for it by other means.
+    #[must_use]
+    pub fn socket(&self) -> &Arc<OwnedFd> {
+        &self.0
     }
 
     /// Sends a request and waits for its response.
@@ -110,7 +117,7 @@ impl Connection {
         if !fds.is_empty() && (fds.len() > MAX_FDS || !control.push(SendAncillaryMessage::ScmRights(fds))) {
             return Err(invalid("too many descriptors"));
         }
-        sendmsg(&self.0, &[IoSlice::new(packet)], &mut control, flags)?;
+        sendmsg(&*self.0, &[IoSlice::new(packet)], &mut control, flags)?;
         Ok(())
     }
 
@@ -118,7 +125,7 @@ impl Connection {
         let mut bytes = vec![0; MAX_PACKET_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let received = recvmsg(&*self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
         let mut fds = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {

@@ -3,9 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
@@ -17,9 +17,10 @@ const BACKLOG: i32 = 128;
 
 /// A listening control socket.
 #[derive(Debug)]
-pub struct Listener(OwnedFd);
+pub struct Listener(Arc<OwnedFd>);
 
-/// Who is at the other end of a connection, as SO_PEERCRED has it: ids in the user namespace of the caller.
+/// Who is at the other end of a connection, as SO_PEERCRED has it: ids in the namespaces of the caller, 0 for a process
+/// that is in no pid namespace of its.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Peer {
@@ -40,13 +41,27 @@ impl Listener {
         // Nobody can connect before listen(2), so that there is no moment with another mode.
         rustix::fs::chmodat(&dir, name, Mode::RUSR | Mode::WUSR, rustix::fs::AtFlags::empty())?;
         listen(&socket, BACKLOG)?;
-        Ok(Listener(socket))
+        Ok(Listener::new(socket))
     }
 
     /// Takes over a socket that is listening already.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
-        Listener(socket)
+        Listener(Arc::new(socket))
+    }
+
+    /// The socket, for those who wait for it by other means.
+    #[must_use]
+    pub fn socket(&self) -> &Arc<OwnedFd> {
+        &self.0
+    }
+
+    /// The socket alone, to be donated.
+    ///
+    /// # Errors
+    /// EMFILE, if it is in use elsewhere and has to be duplicated.
+    pub fn into_socket(self) -> io::Result<OwnedFd> {
+        Arc::try_unwrap(self.0).or_else(|shared| shared.try_clone())
     }
 
     /// Accepts a connection, which is non-blocking, and says who it is with.
@@ -54,9 +69,9 @@ impl Listener {
     /// # Errors
     /// WouldBlock on a non-blocking socket; EMFILE.
     pub fn accept(&self) -> io::Result<(Connection, Peer)> {
-        let socket = accept_with(&self.0, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-        let peer = socket_peercred(&socket)?;
-        let peer = Peer { pid: peer.pid.as_raw_nonzero().get(), uid: peer.uid.as_raw(), gid: peer.gid.as_raw() };
+        let socket = accept_with(&*self.0, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let (pid, uid, gid) = moat_host::socket::peer_credentials(&socket)?;
+        let peer = Peer { pid, uid, gid };
         Ok((Connection::new(socket), peer))
     }
 }
@@ -71,12 +86,6 @@ impl Connection {
         let socket = new_socket()?;
         connect(&socket, &address(dir.as_fd(), name)?)?;
         Ok(Connection::new(socket))
-    }
-}
-
-impl From<Listener> for OwnedFd {
-    fn from(listener: Listener) -> OwnedFd {
-        listener.0
     }
 }
 

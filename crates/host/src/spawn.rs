@@ -1,7 +1,12 @@
 //! [`Spawn`]: re-executes this program in namespaces of its own, with donated descriptors and nothing else.
 //!
-//! One clone3 makes all namespaces at once. The child waits until its parent has written its id maps, puts the
-//! donated descriptors at 3, 4, ..., closes everything else and executes `/proc/self/exe`.
+//! One clone3 makes all namespaces at once. Namespaces that exist already are joined by a process in between, which
+//! makes the child as a sibling of its own ([`joining`]). The child waits until its parent has written its id maps and
+//! done what else it has to before the program runs, puts the donated descriptors at 3, 4, ..., closes everything else
+//! and executes `/proc/self/exe`.
+
+mod id_maps;
+mod joining;
 
 use std::ffi::CString;
 use std::fs;
@@ -41,23 +46,18 @@ pub enum ParentDeath {
     Ignore,
 }
 
-/// The id maps of a new user namespace, as written to /proc/PID/{uid,gid}_map.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdMaps {
-    /// Lines of "inside outside count".
-    pub uid: String,
-    /// Lines of "inside outside count".
-    pub gid: String,
-    /// Whether setgroups(2) must be denied, as it must where an ordinary user writes the gid map.
-    pub setgroups: Setgroups,
-}
+pub use id_maps::{IdMap, IdMaps, MapWriter};
+pub use joining::{Joins, user_namespace_maps};
 
-/// setgroups(2) in a new user namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Setgroups {
-    Allow,
-    Deny,
+/// Whom the child is when it executes the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Its creator.
+    #[default]
+    Keep,
+    /// uid and gid 0 of its user namespace without other groups: what is not mapped there would have no capabilities
+    /// after execve(2).
+    NamespaceRoot,
 }
 
 /// Descriptors given to a child: the first one added becomes 3, the next 4 and so on.
@@ -100,8 +100,14 @@ pub struct Spawn<'a> {
     pub env: &'a [CString],
     /// Namespaces to make.
     pub namespaces: Namespaces,
+    /// Existing namespaces to join first.
+    pub joins: Joins<'a>,
     /// Id maps, if a user namespace is made.
     pub id_maps: Option<&'a IdMaps>,
+    /// Whom it runs as.
+    pub credentials: Credentials,
+    /// The number of the donated descriptor of a terminal that becomes the new session's.
+    pub controlling_terminal: Option<RawFd>,
     /// What happens when the spawning thread dies.
     pub parent_death: ParentDeath,
 }
@@ -130,12 +136,23 @@ impl Child {
     }
 }
 
+/// Why [`Spawn::run_prepared`] made no child.
+#[derive(Debug)]
+pub enum SpawnError<E> {
+    /// The child could not be made, or its id maps not be written.
+    Spawn(io::Error),
+    /// The caller's own preparation failed.
+    Prepare(E),
+}
+
 /// What the child needs, prepared before the clone so that it allocates nothing.
 struct Prepared {
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
     /// Sources of descriptors 0, 1, 2, ..., all of them above the last target.
     sources: Vec<RawFd>,
+    credentials: Credentials,
+    controlling_terminal: Option<RawFd>,
     parent_death: ParentDeath,
     early: RawFd,
 }
@@ -146,8 +163,50 @@ impl Spawn<'_> {
     /// The caller should have one thread: the child runs a few system calls before it executes.
     ///
     /// # Errors
-    /// Of clone3 (EPERM or ENOSPC where namespaces are restricted), or of writing the id maps.
+    /// Of clone3 (EPERM or ENOSPC where namespaces are restricted), of setns(2), or of writing the id maps.
     pub fn run(&self, donation: Donation) -> io::Result<Child> {
+        self.run_prepared(donation, |_| Ok::<(), io::Error>(())).map_err(|error| match error {
+            SpawnError::Spawn(error) | SpawnError::Prepare(error) => error,
+        })
+    }
+
+    /// Starts the program after `prepare` has been called with the child's process id.
+    ///
+    /// That is the time to put it into a cgroup: it exists, its namespaces do too, but the program does not run yet.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and that of `prepare`. The child is gone then.
+    pub fn run_prepared<E>(
+        &self,
+        donation: Donation,
+        prepare: impl FnOnce(i32) -> Result<(), E>,
+    ) -> Result<Child, SpawnError<E>> {
+        let child = self.start(donation).map_err(SpawnError::Spawn)?;
+        match self.release(&child, prepare) {
+            Ok(()) => Ok(child),
+            Err(error) => {
+                // The child sees end-of-file and exits by itself when `early` is closed.
+                let Child { pidfd, early, .. } = child;
+                drop(early);
+                let _ = rustix::process::waitid(
+                    rustix::process::WaitId::PidFd(pidfd.as_fd()),
+                    rustix::process::WaitIdOptions::EXITED,
+                );
+                Err(error)
+            }
+        }
+    }
+
+    /// Does what comes before the program runs, and lets the child go on.
+    fn release<E>(&self, child: &Child, prepare: impl FnOnce(i32) -> Result<(), E>) -> Result<(), SpawnError<E>> {
+        self.id_maps.map_or(Ok(()), |maps| maps.write(child.pid)).map_err(SpawnError::Spawn)?;
+        prepare(child.pid).map_err(SpawnError::Prepare)?;
+        rustix::io::write(&child.early, &[1]).map_err(|errno| SpawnError::Spawn(errno.into()))?;
+        Ok(())
+    }
+
+    /// Makes the child, which waits.
+    fn start(&self, donation: Donation) -> io::Result<Child> {
         let above = RawFd::try_from(donation.len()).map_err(|_| io::ErrorKind::InvalidInput)? + Donation::FIRST;
         let null = fs::File::options().read(true).write(true).open("/dev/null")?;
         let null = fcntl_dupfd_cloexec(&null, above)?;
@@ -163,38 +222,17 @@ impl Spawn<'_> {
             argv: null_terminated(self.args),
             envp: null_terminated(self.env),
             sources,
+            credentials: self.credentials,
+            controlling_terminal: self.controlling_terminal,
             parent_death: self.parent_death,
             early: theirs.as_raw_fd(),
         };
-
-        let (pid, pidfd) = clone_child(self.namespaces, &prepared)?;
-        drop(theirs);
-        let child = Child { pid, pidfd, early: ours };
-        if let Err(error) = self.release(&child) {
-            // The child sees end-of-file and exits by itself when `early` is closed.
-            let Child { pidfd, early, .. } = child;
-            drop(early);
-            let _ = rustix::process::waitid(
-                rustix::process::WaitId::PidFd(pidfd.as_fd()),
-                rustix::process::WaitIdOptions::EXITED,
-            );
-            return Err(error);
-        }
-        Ok(child)
-    }
-
-    /// Writes the id maps and lets the child go on.
-    fn release(&self, child: &Child) -> io::Result<()> {
-        if let Some(maps) = self.id_maps {
-            let proc = format!("/proc/{}", child.pid);
-            if maps.setgroups == Setgroups::Deny {
-                fs::write(format!("{proc}/setgroups"), "deny")?;
-            }
-            fs::write(format!("{proc}/gid_map"), &maps.gid)?;
-            fs::write(format!("{proc}/uid_map"), &maps.uid)?;
-        }
-        rustix::io::write(&child.early, &[1])?;
-        Ok(())
+        let (pid, pidfd) = if self.joins.is_empty() {
+            clone_child(self.namespaces, &prepared)?
+        } else {
+            joining::clone_child(self.joins, self.namespaces, &prepared)?
+        };
+        Ok(Child { pid, pidfd, early: ours })
     }
 }
 
@@ -251,6 +289,10 @@ fn become_program(prepared: &Prepared) -> Result<std::convert::Infallible, i32> 
         libc::sigemptyset(&raw mut empty);
         check(libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut()))?;
         check(libc::setsid())?;
+        if prepared.credentials == Credentials::NamespaceRoot {
+            become_namespace_root()?;
+        }
+        // After the change of ids, which resets it.
         if prepared.parent_death == ParentDeath::Kill {
             check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
         }
@@ -259,11 +301,24 @@ fn become_program(prepared: &Prepared) -> Result<std::convert::Infallible, i32> 
             check(libc::dup2(source, target))?;
             target += 1;
         }
+        if let Some(terminal) = prepared.controlling_terminal {
+            check(libc::ioctl(terminal, libc::TIOCSCTTY, 0))?;
+        }
         // What is left is close-on-exec or inherited from who knows whom; `early` still has to report.
         check(libc::syscall(libc::SYS_close_range, target, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) as libc::c_int)?;
         libc::execve(c"/proc/self/exe".as_ptr(), prepared.argv.as_ptr(), prepared.envp.as_ptr());
     }
     Err(last_errno())
+}
+
+fn become_namespace_root() -> Result<(), i32> {
+    // SAFETY: no groups are passed, so no memory is read; the raw calls change this process's only thread.
+    unsafe {
+        // Where setgroups(2) is denied the creator had no say over its groups in the first place.
+        libc::syscall(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>());
+        check(libc::syscall(libc::SYS_setresgid, 0, 0, 0) as libc::c_int)?;
+        check(libc::syscall(libc::SYS_setresuid, 0, 0, 0) as libc::c_int)
+    }
 }
 
 fn check(result: libc::c_int) -> Result<(), i32> {

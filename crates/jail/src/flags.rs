@@ -4,8 +4,9 @@ use std::ffi::OsString;
 
 use moat_control::BootError;
 use moat_control::spec::FdNumber;
+use rustix::thread::CapabilitySet;
 
-use crate::privileges::Identity;
+use crate::privileges::{Identity, NETWORK};
 use crate::root::Trees;
 
 /// Parsed flags.
@@ -21,6 +22,8 @@ pub struct StartFlags {
     pub panic_log_fd: FdNumber,
     /// Whom to run as.
     pub identity: Identity,
+    /// Capabilities to keep besides those for file access, as a mask.
+    pub capabilities: u64,
     /// What the donated host trees are.
     pub trees: Trees,
 }
@@ -37,6 +40,7 @@ impl StartFlags {
             start_sync_fd: -1,
             panic_log_fd: -1,
             identity: Identity::default(),
+            capabilities: 0,
             trees: Trees::default(),
         };
         for arg in args {
@@ -48,6 +52,7 @@ impl StartFlags {
                 ("start-sync-fd", _) => flags.start_sync_fd = number(name, value)?,
                 ("panic-log-fd", _) => flags.panic_log_fd = number(name, value)?,
                 ("identity", _) => flags.identity = Identity::parse(value).ok_or_else(|| unknown(&arg))?,
+                ("apply-caps", _) => flags.capabilities = number(name, value)?,
                 ("trees", _) => flags.trees = Trees::parse(value).ok_or_else(|| unknown(&arg))?,
                 _ => return Err(unknown(&arg)),
             }
@@ -56,6 +61,14 @@ impl StartFlags {
             return Err(BootError::new("this is an internal command: it is started by the others"));
         }
         Ok(flags)
+    }
+}
+
+impl StartFlags {
+    /// The capabilities to keep, as a set; none that is not over a network namespace, whoever asks.
+    #[must_use]
+    pub fn network_capabilities(&self) -> CapabilitySet {
+        CapabilitySet::from_bits_retain(self.capabilities) & NETWORK
     }
 }
 

@@ -7,13 +7,13 @@ use moat_control::{BootError, StartSync};
 
 use crate::{DonatedFiles, EXIT_FAILURE, StartFlags, logging};
 
-/// Runs `work` as a process called `name` and ends it. `args` is argv after the command's name.
+/// Runs `work` as a process called `name` and ends it with the code that it gives. `args` is argv after the command's name.
 ///
 /// An error of `work` is said over the start pipe, or into the panic log when something was said there before.
 pub fn main(
     name: &CStr,
     args: impl Iterator<Item = OsString>,
-    work: fn(DonatedFiles, &StartFlags, &StartSync) -> Result<(), BootError>,
+    work: fn(DonatedFiles, &StartFlags, &StartSync) -> Result<u8, BootError>,
 ) -> ! {
     let _ = rustix::thread::set_name(name);
     let code = match StartFlags::parse(args).and_then(|flags| Ok((claim_files(&flags)?, flags))) {
@@ -36,7 +36,7 @@ fn claim_files(flags: &StartFlags) -> Result<DonatedFiles, BootError> {
 fn run(
     mut files: DonatedFiles,
     flags: &StartFlags,
-    work: fn(DonatedFiles, &StartFlags, &StartSync) -> Result<(), BootError>,
+    work: fn(DonatedFiles, &StartFlags, &StartSync) -> Result<u8, BootError>,
 ) -> i32 {
     let Ok(pipe) = files.take(flags.start_sync_fd) else { return EXIT_FAILURE };
     let start_sync = StartSync::new(pipe);
@@ -44,7 +44,7 @@ fn run(
         logging::install_panic_hook(File::from(panic_log));
     }
     match work(files, flags, &start_sync) {
-        Ok(()) => 0,
+        Ok(code) => i32::from(code),
         Err(error) => {
             tracing::error!(%error, "the process ends");
             if !start_sync.failed(&error) {

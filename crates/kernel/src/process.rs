@@ -1,6 +1,7 @@
 //! Processes: thread groups, their family, process groups, sessions, pid namespaces, limits, wait(2).
 //!
 //! - [`group`]: [`group::ThreadGroup`], one process.
+//! - [`container`]: the processes of one container.
 //! - [`pid`]: numbers and their namespaces.
 //! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock.
 //! - [`session`]: job control.
@@ -14,6 +15,7 @@
 //! - A thread group has a node in the [`family::Family`] from its making until it is reaped.
 //! - Signals are sent with the family unlocked.
 
+pub mod container;
 pub mod family;
 pub mod group;
 pub mod limits;

@@ -3,14 +3,15 @@
 //! ```ignore
 //! let kernel = Kernel::boot(Config { .. })?;
 //! let place = Place::new_container(hostname);          // or a clone of the container's place, for exec
-//! let process = spawn(SpawnRequest { place, creds, fs, fds, limits, argv, envp, .. }).await?;
+//! let prepared = prepare(SpawnRequest { place, creds, fs, fds, limits, argv, envp, .. }).await?;
+//! let process = prepared.start();                      // or prepared.abort(signal)
 //! let status = process.wait().await;
 //! ```
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use moat_abi::clone::WaitStatus;
+use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::{SI_USER, SigInfo};
 use moat_abi::signal::{SigSet, Signal};
 use moat_abi::{Errno, PollEvents, Result};
@@ -19,9 +20,11 @@ use moat_vfs::cred::Credentials;
 use moat_vfs::walk::{LookupFlags, View};
 use moat_vfs::{FdTable, FsContext, KernelCaller, OpenFile};
 
+use crate::ipc::IpcNamespace;
 use crate::kernel::{Namespaces, UtsNamespace, kernel, next_namespace_id};
 use crate::loader::Aslr;
 use crate::loader::stack::SecureMode;
+use crate::process::container::ContainerGroup;
 use crate::process::group::ThreadGroup;
 use crate::process::limits::{Limit, Limits, Resource};
 use crate::process::pid::{Pid, PidNamespace};
@@ -31,7 +34,7 @@ use crate::signal::SigHand;
 use crate::signal::send::{Origin, Target};
 use crate::signal::state::ThreadSignals;
 use crate::task::current::Resources;
-use crate::task::exec::{ExecArgs, Image, Loading, comm_of, load_image, open_executable, prepare};
+use crate::task::exec::{ExecArgs, Image, Loading, comm_of, load_image, open_executable, prepare as prepare_image};
 use crate::task::{CurrentTask, Task, TaskId, TaskState};
 
 /// Where a program without a `/` in its name is looked for if the environment does not say.
@@ -47,21 +50,50 @@ pub struct Place {
 }
 
 impl Place {
-    /// Fresh pid and UTS namespaces below the sandbox's own.
+    /// Namespaces of a new container: its own, except those that it shares with another place.
     ///
     /// # Errors
     /// None on the first level.
-    pub fn new_container(hostname: Vec<u8>) -> Result<Place> {
-        let root = &kernel().root_namespaces;
-        let pid_ns = PidNamespace::new(next_namespace_id(), Some(kernel().root_pid_ns.clone()))?;
-        let uts = UtsNamespace::new(next_namespace_id(), hostname, b"(none)".to_vec());
-        let namespaces = Namespaces { uts, pid_for_children: pid_ns.clone(), ..root.clone() };
+    pub fn new_container(names: UtsNames, shared: &Shared<'_>) -> Result<Place> {
+        let pid_ns = match shared.pid {
+            Some(place) => place.pid_ns.clone(),
+            None => PidNamespace::new(next_namespace_id(), Some(kernel().root_pid_ns.clone()))?,
+        };
+        let uts = match shared.uts {
+            Some(place) => place.namespaces.uts.clone(),
+            None => UtsNamespace::new(next_namespace_id(), names.host, names.domain),
+        };
+        let ipc = match shared.ipc {
+            Some(place) => place.namespaces.ipc.clone(),
+            None => IpcNamespace::new(next_namespace_id()),
+        };
+        let rest = kernel().root_namespaces.clone();
+        let namespaces = Namespaces { uts, pid_for_children: pid_ns.clone(), ipc, ..rest };
         Ok(Place { pid_ns, namespaces: Arc::new(namespaces) })
     }
 }
 
+/// What uname(2) says of a new UTS namespace.
+pub struct UtsNames {
+    /// nodename.
+    pub host: Vec<u8>,
+    /// domainname.
+    pub domain: Vec<u8>,
+}
+
+/// The place whose namespace a new container shares, for each kind; its own if `None`.
+#[derive(Clone, Copy, Default)]
+#[allow(missing_docs)]
+pub struct Shared<'a> {
+    pub pid: Option<&'a Place>,
+    pub uts: Option<&'a Place>,
+    pub ipc: Option<&'a Place>,
+}
+
 /// A process to start.
 pub struct SpawnRequest {
+    /// The container that it belongs to.
+    pub container: Arc<ContainerGroup>,
     /// Its namespaces.
     pub place: Place,
     /// Who it is. Capabilities are those it runs with: no exec rule is applied to them.
@@ -90,18 +122,46 @@ pub struct Process {
     group: Arc<ThreadGroup>,
 }
 
-/// Starts a process. It runs at once.
+/// A process that is complete, but has not run its first instruction. It is listed and can be sent signals, which wait.
+pub struct Prepared {
+    current: CurrentTask,
+}
+
+impl Prepared {
+    /// The process.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        Process { group: self.current.group.clone() }
+    }
+
+    /// Lets it run.
+    pub fn start(self) -> Process {
+        let process = self.process();
+        crate::task::run::start(self.current);
+        process
+    }
+
+    /// Lets it end by `signal` without having run.
+    pub fn abort(self, signal: Signal) -> Process {
+        let number = u8::try_from(signal.number()).unwrap_or(9);
+        let status = WaitStatus::Signaled { signal: number, core: CoreDump::NotDumped };
+        self.current.group.signals.lock().start_exit(status);
+        self.start()
+    }
+}
+
+/// Makes a process that runs when it is started.
 ///
 /// # Errors
 /// Those of execve(2): ENOENT for a program that is not found, EACCES, ENOEXEC, ...
-pub async fn spawn(r: SpawnRequest) -> Result<Process> {
+pub async fn prepare(r: SpawnRequest) -> Result<Prepared> {
     let caller = KernelCaller::new(Arc::new(r.creds.clone()));
     let limits = Limits::default();
     for (resource, limit) in &r.limits {
         limits.set(*resource, *limit);
     }
     let pid = Pid::allocate(&r.place.pid_ns, &[])?;
-    let group = ThreadGroup::new(pid.clone(), Arc::new(SigHand::new()), limits, 0);
+    let group = ThreadGroup::new(pid.clone(), Arc::new(SigHand::new()), limits, 0, r.container);
     let mm_limits = crate::task::exec::mm_limits(&group);
     let name = r.program.or_else(|| r.argv.first().cloned()).ok_or(Errno::EINVAL)?;
     let (filename, file) = {
@@ -110,7 +170,7 @@ pub async fn spawn(r: SpawnRequest) -> Result<Process> {
     };
     let program = {
         let args = ExecArgs { file, filename: filename.clone(), argv: r.argv, envp: r.envp };
-        prepare(args, &Loading { caller: &caller, fs: &r.fs, limits: mm_limits, aslr: Aslr::On })?
+        prepare_image(args, &Loading { caller: &caller, fs: &r.fs, limits: mm_limits, aslr: Aslr::On })?
     };
     let comm = comm_of(&filename);
     let image = load_image(&program, &r.creds, SecureMode::Ordinary, mm_limits, Aslr::On, comm.clone()).await?;
@@ -120,13 +180,15 @@ pub async fn spawn(r: SpawnRequest) -> Result<Process> {
         r.place.pid_ns.set_init(&group);
     }
     let current = make_task(&group, pid, image, comm, r.creds, r.fs, r.fds, r.place.namespaces);
-    if let Some(tty) = &r.terminal {
-        JobControl::acquire(tty, &current, Steal::Yes)?;
+    if let Some(tty) = &r.terminal
+        && let Err(errno) = JobControl::acquire(tty, &current, Steal::Yes)
+    {
+        current.abandon();
+        return Err(errno);
     }
     crate::timer::itimer::watch_cpu_limit(&group);
     kernel().forks.fetch_add(1, Ordering::Relaxed);
-    crate::task::run::start(current);
-    Ok(Process { group })
+    Ok(Prepared { current })
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is a part of the new task, used once")]
@@ -192,6 +254,12 @@ fn find_program(view: &View<'_>, name: &[u8], envp: &[Vec<u8>]) -> Result<(Vec<u
     Err(if denied { Errno::EACCES } else { Errno::ENOENT })
 }
 
+impl From<Arc<ThreadGroup>> for Process {
+    fn from(group: Arc<ThreadGroup>) -> Process {
+        Process { group }
+    }
+}
+
 impl Process {
     /// The process.
     #[must_use]
@@ -248,16 +316,5 @@ impl Process {
             }
             None => self.signal(signal),
         }
-    }
-}
-
-/// Sends `signal` to every process that `ns` can see.
-pub fn signal_all(ns: &PidNamespace, signal: Signal) {
-    let groups: Vec<_> = {
-        let family = kernel().family.lock();
-        family.nodes().filter(|n| n.group.pid().number_in(ns) != 0).map(|n| n.group.clone()).collect()
-    };
-    for g in groups {
-        let _ = g.send(Target::Process, SigInfo::kill(signal, SI_USER, 0, 0), Origin::Outside);
     }
 }

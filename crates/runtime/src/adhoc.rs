@@ -167,6 +167,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: Default::default(),
+        plan: None,
         lifetime: Lifetime::Attached,
         warnings: Vec::new(),
     })

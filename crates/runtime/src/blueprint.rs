@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DonatedFds, FdNumber, FileAccess, FileBind, Lifetime, LogSpec, MountFlags, MountKind,
-    MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces,
+    Backing, ContainerSpec, DonatedFds, FdNumber, FileBind, Lifetime, LogSpec, MountFlags, MountKind, MountSpec,
+    Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
 
 use crate::host_tree::{Access, HostTree, Opener, Submounts};
+use crate::namespaces::Plan;
 use crate::{Config, ContainerId, Error, Result, hardware};
 
 /// A container to start.
@@ -36,6 +37,8 @@ pub struct Blueprint {
     pub readonly_paths: Vec<String>,
     /// Values of /proc/sys.
     pub sysctls: BTreeMap<String, String>,
+    /// The host's namespaces of its sandbox; if none are given, those that the mode of the network asks for.
+    pub plan: Option<Plan>,
     /// Whether it dies with its creator.
     pub lifetime: Lifetime,
     /// What the configuration asked for and is not done, for the user's log.
@@ -121,7 +124,6 @@ impl Blueprint {
             version: SPEC_VERSION,
             platform: config.platform,
             network: config.network,
-            files: FileAccess::Direct,
             container,
             cpu_count: hardware::cpu_count(),
             total_memory_bytes: hardware::total_memory_bytes(),

@@ -30,6 +30,16 @@ pub enum Error {
         /// The host's error.
         error: io::Error,
     },
+    /// A hook failed.
+    #[error("{hook} failed: {how}{}", output_text(output))]
+    Hook {
+        /// Its kind and path.
+        hook: String,
+        /// Its exit status, or that it took too long.
+        how: String,
+        /// The end of what it said.
+        output: String,
+    },
     /// The sandbox said why it could not start.
     #[error("the sandbox could not start: {0}")]
     Boot(BootError),
@@ -43,6 +53,10 @@ pub enum Error {
         /// The end of its panic log.
         panic_log: String,
     },
+}
+
+fn output_text(output: &str) -> String {
+    if output.is_empty() { String::new() } else { format!(": {output}") }
 }
 
 fn panic_log_text(log: &str) -> String {

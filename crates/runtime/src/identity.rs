@@ -1,68 +1,143 @@
 //! Whom the sandbox runs as: its user namespace and its ids in there.
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
-use moat_host::spawn::{IdMaps, Setgroups};
+use moat_host::spawn::{Credentials, IdMap, IdMaps, MapWriter, user_namespace_maps};
+use rustix::thread::CapabilitySet;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::namespaces::open;
 
 /// uid and gid of "nobody".
 const NOBODY: u32 = 65534;
 
-/// The sandbox's user namespace.
-#[derive(Clone, Debug)]
+/// The user namespace of a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum UserNamespace {
+    /// A new one. Root maps all ids that it has to themselves; an ordinary user maps itself to root and nothing else.
+    #[default]
+    New,
+    /// A new one with the maps of a configuration.
+    Mapped {
+        /// User ids.
+        uid: Vec<IdMap>,
+        /// Group ids.
+        gid: Vec<IdMap>,
+    },
+    /// An existing one.
+    Join(PathBuf),
+    /// The creator's, so that capabilities hold over the network namespace that is the creator's too.
+    Current,
+}
+
+/// The sandbox's identity, ready for use.
+#[derive(Debug)]
 pub(crate) struct Identity {
-    /// Its id maps.
-    pub(crate) maps: IdMaps,
+    /// The user namespace to join.
+    pub(crate) join: Option<OwnedFd>,
+    /// The maps of a new user namespace.
+    pub(crate) maps: Option<IdMaps>,
+    /// Ids at the time of execution.
+    pub(crate) credentials: Credentials,
     /// The `--identity` flag of boot.
     pub(crate) flag: &'static str,
 }
 
-impl Identity {
-    /// Root maps all ids that it has to themselves and runs the sandbox as nobody; an ordinary user maps itself to root
-    /// and nothing else.
-    pub(crate) fn choose() -> Result<Self> {
-        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-        if !uid.is_root() {
-            let maps = IdMaps {
-                uid: format!("0 {} 1\n", uid.as_raw()),
-                gid: format!("0 {} 1\n", gid.as_raw()),
-                setgroups: Setgroups::Deny,
-            };
-            return Ok(Identity { maps, flag: "--identity=creator" });
+impl UserNamespace {
+    /// [`Self::Current`] if a process in it can be shut in, which takes CAP_SYS_ADMIN, else [`Self::New`].
+    #[must_use]
+    pub fn current_if_privileged() -> Self {
+        match rustix::thread::capabilities(None) {
+            Ok(sets) if sets.effective.contains(CapabilitySet::SYS_ADMIN) => UserNamespace::Current,
+            _ => UserNamespace::New,
         }
-        let uid_map = read_map("/proc/self/uid_map")?;
-        let gid_map = read_map("/proc/self/gid_map")?;
-        let nobody = contains(&uid_map, NOBODY) && contains(&gid_map, NOBODY);
-        let maps = IdMaps { uid: identity(&uid_map), gid: identity(&gid_map), setgroups: Setgroups::Allow };
-        Ok(Identity { maps, flag: if nobody { "--identity=nobody" } else { "--identity=creator" } })
+    }
+
+    /// Decides, and opens what is to be joined.
+    pub(crate) fn identity(&self) -> Result<Identity> {
+        match self {
+            UserNamespace::New => new_namespace(),
+            UserNamespace::Mapped { uid, gid } => Ok(mapped(uid.clone(), gid.clone())),
+            UserNamespace::Join(path) => join(path),
+            UserNamespace::Current => {
+                let (uid, gid) = own_maps()?;
+                Ok(Identity { join: None, maps: None, credentials: Credentials::Keep, flag: flag(&uid, &gid) })
+            }
+        }
     }
 }
 
-/// Ranges of ids that exist in this user namespace.
-type Ranges = Vec<(u32, u32)>;
-
-fn read_map(path: &str) -> Result<Ranges> {
-    let text = fs::read_to_string(path).context(|| format!("reading {path}"))?;
-    Ok(parse_map(&text))
+fn new_namespace() -> Result<Identity> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !uid.is_root() {
+        let own = |id| vec![IdMap { inside: 0, outside: id, count: 1 }];
+        let maps = IdMaps { uid: own(uid.as_raw()), gid: own(gid.as_raw()), writer: MapWriter::Ordinary };
+        return Ok(Identity {
+            join: None,
+            maps: Some(maps),
+            credentials: Credentials::Keep,
+            flag: "--identity=creator",
+        });
+    }
+    let (uid, gid) = own_maps()?;
+    let flag = flag(&uid, &gid);
+    let maps = IdMaps { uid: identity(&uid), gid: identity(&gid), writer: MapWriter::Privileged };
+    Ok(Identity { join: None, maps: Some(maps), credentials: Credentials::Keep, flag })
 }
 
-fn parse_map(text: &str) -> Ranges {
-    text.lines()
-        .filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace().map(str::parse::<u32>);
-            let (inside, _outside, count) = (fields.next()?, fields.next()?, fields.next()?);
-            Some((inside.ok()?, count.ok()?))
-        })
-        .collect()
+fn mapped(uid: Vec<IdMap>, gid: Vec<IdMap>) -> Identity {
+    let (own_uid, own_gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let only = |maps: &[IdMap], id| matches!(maps, [map] if map.outside == id && map.count == 1);
+    let writer = if own_uid.is_root() {
+        MapWriter::Privileged
+    } else if only(&uid, own_uid.as_raw()) && only(&gid, own_gid.as_raw()) {
+        MapWriter::Ordinary
+    } else {
+        MapWriter::Programs
+    };
+    let flag = flag(&uid, &gid);
+    let maps = Some(IdMaps { uid, gid, writer });
+    Identity { join: None, maps, credentials: Credentials::NamespaceRoot, flag }
 }
 
-fn contains(ranges: &Ranges, id: u32) -> bool {
-    ranges.iter().any(|&(first, count)| id >= first && id - first < count)
+fn join(path: &std::path::Path) -> Result<Identity> {
+    let namespace = open("linux.namespaces: user", path)?;
+    let own = open("the own user namespace", std::path::Path::new("/proc/self/ns/user"))?;
+    let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    if inode(&namespace).ok() == inode(&own).ok() {
+        // It can't be joined again, and a namespace of its own below it is what a sandbox has without a configuration.
+        return new_namespace();
+    }
+    let (uid, gid) = user_namespace_maps(namespace.as_fd())
+        .context(|| format!("joining linux.namespaces: user with path {}", path.display()))?;
+    if !contains(&uid, 0) || !contains(&gid, 0) {
+        return Err(Error::Invalid(format!("the user namespace {} has no root", path.display())));
+    }
+    let flag = flag(&uid, &gid);
+    Ok(Identity { join: Some(namespace), maps: None, credentials: Credentials::NamespaceRoot, flag })
 }
 
-fn identity(ranges: &Ranges) -> String {
-    ranges.iter().map(|(first, count)| format!("{first} {first} {count}\n")).collect()
+/// Nobody, if there is such a user.
+fn flag(uid: &[IdMap], gid: &[IdMap]) -> &'static str {
+    if contains(uid, NOBODY) && contains(gid, NOBODY) { "--identity=nobody" } else { "--identity=creator" }
+}
+
+/// The maps of this process's user namespace.
+fn own_maps() -> Result<(Vec<IdMap>, Vec<IdMap>)> {
+    let read = |path: &str| fs::read_to_string(path).context(|| format!("reading {path}"));
+    Ok((IdMap::parse_all(&read("/proc/self/uid_map")?), IdMap::parse_all(&read("/proc/self/gid_map")?)))
+}
+
+/// Whether `id` is mapped.
+pub(crate) fn contains(maps: &[IdMap], id: u32) -> bool {
+    maps.iter().any(|map| map.contains(id))
+}
+
+/// The same ids, mapped to themselves.
+fn identity(maps: &[IdMap]) -> Vec<IdMap> {
+    maps.iter().map(|map| IdMap { outside: map.inside, ..*map }).collect()
 }
 
 #[cfg(test)]
@@ -70,13 +145,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn maps_are_parsed_and_turned_to_identity() {
-        let host = parse_map("         0          0 4294967295\n");
+    fn maps_are_turned_to_identity() {
+        let host = IdMap::parse_all("         0          0 4294967295\n");
         assert!(contains(&host, NOBODY));
-        assert_eq!(identity(&host), "0 0 4294967295\n");
-        let nested = parse_map("0 1000 1\n1 100000 65535\n");
-        assert!(contains(&nested, NOBODY) && contains(&nested, 65535) && !contains(&nested, 65536));
-        assert_eq!(identity(&nested), "0 0 1\n1 1 65535\n");
-        assert!(!contains(&parse_map("0 1000 1\n"), NOBODY));
+        assert_eq!(identity(&host), host);
+        let nested = IdMap::parse_all("0 1000 1\n1 100000 65535\n");
+        assert_eq!(flag(&nested, &host), "--identity=nobody");
+        assert_eq!(identity(&nested), IdMap::parse_all("0 0 1\n1 1 65535\n"));
+        assert_eq!(flag(&nested, &IdMap::parse_all("0 1000 1\n")), "--identity=creator");
+    }
+
+    #[test]
+    fn who_writes_the_maps() {
+        let remapped = IdMap::parse_all("0 100000 65536\n");
+        let identity = mapped(remapped.clone(), remapped);
+        assert_eq!(identity.credentials, Credentials::NamespaceRoot);
+        let writer = identity.maps.unwrap().writer;
+        if rustix::process::geteuid().is_root() {
+            assert_eq!(writer, MapWriter::Privileged);
+        } else {
+            assert_eq!(writer, MapWriter::Programs);
+        }
     }
 }

@@ -17,7 +17,10 @@ use crate::blueprint::{Blueprint, HostMount};
 use crate::config::OverlayRoot;
 use crate::error::{Context, Error, Result};
 use crate::host_tree::Submounts;
-use crate::{Config, ContainerId};
+use crate::namespaces::Plan;
+use crate::{Config, ContainerId, hooks};
+
+pub(crate) use process::mask as capability_mask;
 
 /// Bytes of the largest config.json that is read.
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
@@ -45,10 +48,12 @@ fn load(path: &Path) -> Result<Spec> {
 fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifetime: Lifetime) -> Result<Blueprint> {
     check_version(spec.version())?;
     refuse_other_systems(spec)?;
+    spec.hooks().as_ref().map_or(Ok(()), hooks::check)?;
     let mut warnings = Vec::new();
     let root = spec.root().as_ref().ok_or_else(|| Error::Invalid("config.json has no root".into()))?;
     let process = spec.process().as_ref().ok_or_else(|| Error::Invalid("config.json has no process".into()))?;
-    let linux = linux::check(spec, &mut warnings)?;
+    let linux = linux::check(spec, config.network, &mut warnings)?;
+    let plan = Plan::from_spec(spec, config)?;
     let overlay = match config.overlay_root {
         OverlayRoot::Memory => moat_control::spec::Overlay::Memory,
         OverlayRoot::None => moat_control::spec::Overlay::None,
@@ -64,6 +69,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         masked_paths: linux.masked_paths,
         readonly_paths: linux.readonly_paths,
         sysctls: linux.sysctls,
+        plan: Some(plan),
         lifetime,
         warnings,
     })
@@ -77,12 +83,8 @@ fn check_version(version: &str) -> Result<()> {
 }
 
 fn refuse_other_systems(spec: &Spec) -> Result<()> {
-    let refused = [
-        ("hooks", spec.hooks().is_some() && spec.hooks() != &Some(Default::default())),
-        ("solaris", spec.solaris().is_some()),
-        ("windows", spec.windows().is_some()),
-        ("vm", spec.vm().is_some()),
-    ];
+    let refused =
+        [("solaris", spec.solaris().is_some()), ("windows", spec.windows().is_some()), ("vm", spec.vm().is_some())];
     match refused.into_iter().find(|&(_, present)| present) {
         Some((field, _)) => Err(Error::unsupported(field, "moat can't honour it")),
         None => Ok(()),

@@ -6,17 +6,17 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use moat_abi::Signal;
-use moat_control::spec::{DonatedFds, Lifetime, NetworkMode};
+use moat_control::spec::{DonatedFds, Lifetime};
 use moat_control::start::StartOutcome;
-use moat_control::{Connection, SandboxSpec};
-use moat_host::spawn::{Child, Donation, Namespaces, ParentDeath, Spawn};
+use moat_control::{Connection, Request, Response, SandboxSpec};
+use moat_host::spawn::{Child, Donation, ParentDeath, Spawn};
 use rustix::fs::MemfdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::error::{Context, Result};
 use crate::host_tree::Opener;
-use crate::identity::Identity;
+use crate::namespaces::Plan;
 use crate::{Blueprint, Config, Error};
 
 /// Bytes of the panic log that a report quotes.
@@ -56,14 +56,16 @@ struct Ends {
 }
 
 impl Sandbox {
-    /// Starts a sandbox and waits until its init is about to run.
+    /// Starts a sandbox and lets its init run.
     ///
     /// The caller must have one thread, and in attached mode that thread must outlive the sandbox.
     ///
     /// # Errors
     /// [`Error::Boot`] with the sandbox's own words; [`Error::Died`] if it had none.
     pub fn start(config: &Config, blueprint: Blueprint, files: SandboxFiles) -> Result<Self> {
-        let identity = Identity::choose()?;
+        let plan = blueprint.plan.clone();
+        let plan = plan.unwrap_or_else(|| Plan::without_spec(config, blueprint.process.capabilities.permitted));
+        let host = plan.prepare()?;
         let opener = Opener::choose();
         let oom_score_adj = blueprint.process.oom_score_adj;
         let mut donation = Donation::default();
@@ -77,14 +79,17 @@ impl Sandbox {
         let mut args = vec!["moat-sandbox".to_owned(), "boot".into(), format!("--spec-fd={spec_fd}")];
         args.extend(own_flags);
         args.push(format!("--donated={}", donation.len()));
-        args.push(identity.flag.into());
+        args.extend(host.boot_flags());
         args.push(opener.flag().into());
         args.push(spec.container.id.clone());
         let child = Spawn {
             args: &c_strings(args)?,
             env: &environment(config),
-            namespaces: namespaces(spec.network),
-            id_maps: Some(&identity.maps),
+            namespaces: host.namespaces,
+            joins: host.joins(),
+            id_maps: host.identity.maps.as_ref(),
+            credentials: host.identity.credentials,
+            controlling_terminal: None,
             parent_death: match spec.lifetime {
                 Lifetime::Attached => ParentDeath::Kill,
                 Lifetime::Detached => ParentDeath::Ignore,
@@ -105,6 +110,7 @@ impl Sandbox {
             panic_log,
         };
         sandbox.wait_until_booted(start)?;
+        sandbox.start_root()?;
         Ok(sandbox)
     }
 
@@ -112,6 +118,16 @@ impl Sandbox {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.child.pid
+    }
+
+    /// Lets the root container's init run, which is ready.
+    fn start_root(&mut self) -> Result<()> {
+        match self.control.call(&Request::StartRoot, &[]) {
+            Ok(Response::Done) => Ok(()),
+            Ok(Response::Error(error)) => Err(Error::Invalid(error.to_string())),
+            Ok(_) => Err(Error::Invalid("the sandbox answered something else than it was asked".into())),
+            Err(_) => Err(self.death("before its init was started")),
+        }
     }
 
     fn wait_until_booted(&mut self, start: OwnedFd) -> Result<()> {
@@ -209,14 +225,6 @@ fn c_strings(strings: Vec<String>) -> Result<Vec<CString>> {
 /// The sandbox's environment is empty, but for backtraces when debugging.
 fn environment(config: &Config) -> Vec<CString> {
     if config.debug { vec![c"RUST_BACKTRACE=1".to_owned()] } else { Vec::new() }
-}
-
-fn namespaces(network: NetworkMode) -> Namespaces {
-    let all = Namespaces::USER | Namespaces::MOUNT | Namespaces::PID | Namespaces::IPC | Namespaces::UTS;
-    match network {
-        NetworkMode::None | NetworkMode::Sandbox => all | Namespaces::NET,
-        NetworkMode::Host => all,
-    }
 }
 
 fn signal_text(number: i32) -> String {

@@ -17,8 +17,8 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
-use moat_control::spec::{FileAccess, Lifetime, MAX_SPEC_BYTES};
-use moat_control::{BootError, Connection, SandboxSpec, StartSync};
+use moat_control::spec::{Lifetime, MAX_SPEC_BYTES, NetworkMode};
+use moat_control::{BootError, Connection, Listener, SandboxSpec, StartSync};
 use moat_jail::{DonatedFiles, StartFlags, logging, privileges};
 
 pub use args::BootArgs;
@@ -31,7 +31,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ! {
     moat_jail::process::main(c"moat-sandbox", args, boot_and_serve)
 }
 
-fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) -> Result<(), BootError> {
+fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) -> Result<u8, BootError> {
     let mut spec = read_spec(files.take(flags.spec_fd)?)?;
     if let Some(fd) = spec.fds.debug_log {
         logging::start(&spec.logging, File::from(files.take(fd)?));
@@ -40,25 +40,29 @@ fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &Star
         logging::load_symbols();
     }
     tracing::debug!(id = spec.container.id, "booting");
-    isolation::enter(&mut spec, &mut files, flags.trees)?;
-    let capabilities = match spec.files {
-        FileAccess::Direct => privileges::DIRECT_FILE_ACCESS,
-        FileAccess::Gofer => privileges::NONE,
-    };
-    privileges::drop_all_but(flags.identity, capabilities)?;
+    if spec.network == NetworkMode::Host {
+        moat_net_host::ports::read_host_limit();
+    }
+    let proc_dir = isolation::enter(&mut spec, &mut files, flags.trees)?;
+    privileges::drop_all_but(flags.identity, privileges::DIRECT_FILE_ACCESS | flags.network_capabilities())?;
     if spec.lifetime == Lifetime::Attached {
         privileges::die_with_parent()?;
     }
     let status = File::from(files.take(spec.fds.status)?);
     let control = Connection::new(files.take(spec.fds.control)?);
+    let listener = match spec.fds.listener {
+        Some(fd) => Some(Listener::new(files.take(fd)?)),
+        None => None,
+    };
     tracing::debug!("isolated");
 
-    let args = BootArgs { spec, files, control, start_sync: start_sync.clone() };
+    let args = BootArgs { spec, files, control, listener, start_sync: start_sync.clone(), proc_dir };
     let exit = crate::kernel_main(args)?;
     tracing::debug!(?exit, "the guest's init has ended");
     // If nobody waits for the status there is nobody to tell.
     let _ = exit.write_to(status);
-    Ok(())
+    // A shim that has become the parent takes it for the container's.
+    Ok(exit.shell_code())
 }
 
 fn read_spec(fd: OwnedFd) -> Result<SandboxSpec, BootError> {

@@ -2,15 +2,19 @@
 //!
 //! - [`boot`]: from the re-executed binary to an empty, unprivileged process.
 //! - [`kernel`]: platform, kernel, files and init put together.
-//! - [`mounts`]: the guest's mount namespace. [`control`]: requests from outside.
+//! - [`registry`], [`container`]: the containers; [`mounts`]: their mount namespaces; [`process`]: what they run.
+//! - [`control`]: requests from outside.
 
 #![forbid(unsafe_code)]
 
 pub mod boot;
 mod console;
+mod container;
 mod control;
 mod kernel;
 mod mounts;
+mod process;
+mod registry;
 
 pub use boot::BootArgs;
 pub use kernel::kernel_main;

@@ -6,9 +6,10 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
-    Backing, ContainerSpec, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, TmpfsOptions,
+    Backing, ContainerSpec, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, NetworkMode, Overlay,
+    TmpfsOptions,
 };
-use moat_fs_host::{DirectTree, GoferTree, HostFs, Trust};
+use moat_fs_host::{DirectTree, HostFs, Trust};
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
 use moat_kernel::process::pid::PidNamespace;
@@ -22,8 +23,8 @@ use moat_vfs::walk::{LookupFlags, View, resolve};
 
 use moat_jail::DonatedFiles;
 
-/// Registers every file system type and driver that guests can use.
-pub(crate) fn register() {
+/// Registers every file system type, driver and socket family that guests can use.
+pub(crate) fn register(network: NetworkMode) {
     moat_fs_tmpfs::register();
     moat_fs_anon::register();
     moat_fs_dev::register_drivers();
@@ -32,7 +33,10 @@ pub(crate) fn register() {
     moat_net_unix::register();
     moat_fs_devpts::register();
     moat_fs_mqueue::register();
-    moat_net_inet::register();
+    match network {
+        NetworkMode::None | NetworkMode::Sandbox => moat_net_inet::register(),
+        NetworkMode::Host => moat_net_host::register(),
+    }
 }
 
 /// Builds the namespace: root, mounts in their order, masked and read-only paths.
@@ -82,11 +86,12 @@ fn backed(
     files: &mut DonatedFiles,
     caller: &KernelCaller,
 ) -> Result<Arc<Mount>> {
-    let mut take = |fd| files.take(fd).map_err(|_| Errno::EBADF);
-    let (lower, name): (Arc<dyn FileSystem>, _) = match backing {
-        Backing::Directory(fd) => (HostFs::new(DirectTree::new(take(*fd)?), trust)?, None),
-        Backing::File(bind) => (HostFs::new(DirectTree::new(take(bind.dir)?), trust)?, Some(&bind.name)),
-        Backing::Gofer(bind) => (HostFs::new(GoferTree::new(take(bind.socket)?), trust)?, bind.name.as_ref()),
+    let take = |files: &mut DonatedFiles, fd| files.take(fd).map_err(|_| Errno::EBADF);
+    let (lower, name) = match backing {
+        Backing::Directory(fd) => (HostFs::new(DirectTree::new(take(files, *fd)?), trust)?, None),
+        Backing::File(bind) => {
+            (HostFs::new(DirectTree::new(take(files, bind.dir)?), trust)?, Some(bind.name.as_bytes()))
+        }
     };
     let fs: Arc<dyn FileSystem> = match overlay {
         Overlay::None => lower,
@@ -101,7 +106,7 @@ fn backed(
     match name {
         None => Ok(whole),
         Some(name) => {
-            let dentry = whole.root().lookup(name.as_bytes())?;
+            let dentry = whole.root().lookup(name)?;
             Ok(Mount::bind(&Path { mount: whole, dentry }))
         }
     }

@@ -47,8 +47,15 @@ impl Watch {
     /// # Errors
     /// EPERM for a descriptor that can't be polled (a regular file); ENOMEM, ENOSPC from the host.
     pub fn new(fd: Arc<OwnedFd>) -> Result<Watch> {
+        Watch::with_queue(fd, Arc::new(WaitQueue::new()))
+    }
+
+    /// As [`Watch::new`], with a queue that is woken by others too.
+    ///
+    /// # Errors
+    /// As [`Watch::new`].
+    pub fn with_queue(fd: Arc<OwnedFd>, queue: Arc<WaitQueue>) -> Result<Watch> {
         let r = reactor()?;
-        let queue = Arc::new(WaitQueue::new());
         let key = {
             let mut t = r.table.lock();
             t.0 += 1;

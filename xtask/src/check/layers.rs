@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
         "moat-fs-proc",
         "moat-fs-sys",
         "moat-fs-tmpfs",
-        "moat-net-hostinet",
+        "moat-net-host",
         "moat-net-inet",
         "moat-net-netlink",
         "moat-net-unix",

@@ -16,6 +16,7 @@ use crate::root;
 /// A file of the directory and what makes its contents.
 type File = (&'static str, fn() -> Vec<u8>);
 
+/// Files with the loopback device alone; families may register their own in place of them.
 const FILES: &[File] = &[
     ("arp", || b"IP address       HW type     Flags       HW address            Mask     Device\n".to_vec()),
     ("dev", dev),
@@ -49,11 +50,11 @@ pub(crate) fn dir(core: &Core) -> Arc<dyn Inode> {
 
 impl Listing for NetDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
-        if let Some((name, make)) = FILES.iter().find(|(n, _)| n.as_bytes() == name) {
-            return Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Made(*make)));
+        if let Some((name, text)) = registry::net_text(name) {
+            return Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Registered(text)));
         }
-        let (name, text) = registry::net_text(name).ok_or(Errno::ENOENT)?;
-        Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Registered(text)))
+        let (name, make) = FILES.iter().find(|(n, _)| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
+        Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Made(*make)))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
@@ -62,6 +63,8 @@ impl Listing for NetDir {
             ino: self.core.ino(("net", name)),
             file_type: FileType::Regular,
         };
-        Ok(FILES.iter().map(|(n, _)| *n).chain(registry::net_texts()).map(entry).collect())
+        let registered = registry::net_texts();
+        let own = FILES.iter().map(|(n, _)| *n).filter(|n| !registered.contains(n));
+        Ok(own.chain(registered.iter().copied()).map(entry).collect())
     }
 }

@@ -8,6 +8,7 @@ use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::text_busy::Executable;
 
 use crate::kernel::kernel;
+use crate::process::container::ContainerGroup;
 use crate::process::limits::Limits;
 use crate::process::pid::Pid;
 use crate::signal::SigHand;
@@ -72,6 +73,8 @@ pub struct ThreadGroup {
     pub dead_threads: Mutex<Usage>,
     /// Usage of children that have been waited for.
     pub children_usage: Mutex<Usage>,
+    /// The container that it belongs to.
+    pub container: Arc<ContainerGroup>,
     pid: Arc<Pid>,
     leader: Mutex<Weak<Task>>,
     exe: Mutex<Option<Arc<Executable>>>,
@@ -80,7 +83,13 @@ pub struct ThreadGroup {
 impl ThreadGroup {
     /// A group named `pid`, without threads yet.
     #[must_use]
-    pub fn new(pid: Arc<Pid>, sighand: Arc<SigHand>, limits: Limits, exit_signal: i32) -> Arc<ThreadGroup> {
+    pub fn new(
+        pid: Arc<Pid>,
+        sighand: Arc<SigHand>,
+        limits: Limits,
+        exit_signal: i32,
+        container: Arc<ContainerGroup>,
+    ) -> Arc<ThreadGroup> {
         Arc::new(ThreadGroup {
             id: GroupId::next(),
             signals: Mutex::new(LockClass::Signals, GroupSignals::new(sighand)),
@@ -98,6 +107,7 @@ impl ThreadGroup {
             coredump_filter: AtomicU32::new(0x33),
             dead_threads: Mutex::new(LockClass::Process, Usage::default()),
             children_usage: Mutex::new(LockClass::Process, Usage::default()),
+            container,
             pid,
             leader: Mutex::new(LockClass::Table, Weak::new()),
             exe: Mutex::new(LockClass::Process, None),

@@ -69,7 +69,9 @@ impl CurrentTask {
 /// Takes the task out of its group, and the group out of the living if it was the last.
 async fn leave(task: &Arc<Task>, status: WaitStatus) {
     let group = task.group.clone();
-    group.dead_threads.lock().add(&task.usage.get());
+    let used = task.usage.get();
+    group.dead_threads.lock().add(&used);
+    group.container.add_dead(&used);
     if group.thread_count() <= 1 {
         // A zombie executes nothing: its file may be written again.
         group.set_exe(None);

@@ -160,11 +160,11 @@ fn message_header(data: u64) -> [u8; 128] {
     bytes
 }
 
-/// A datagram socket pair.
+/// A pair of sockets that keep messages apart, and that can never be connected to anything else.
 pub(crate) fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];
     // SAFETY: `fds` has room for the two descriptors.
-    if unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) } != 0 {
+    if unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) } != 0 {
         return Err(last_errno());
     }
     // SAFETY: both are open, and nobody else's.
@@ -198,6 +198,7 @@ fn send_fd(socket: i32, fd: i32) -> Result<()> {
 /// Throws away the messages that wait at `socket`.
 fn drain(socket: i32) {
     let mut byte = 0u8;
+    // Every message has a byte; 0 would be the other end's end.
     // SAFETY: `byte` has room for the one byte asked for. Descriptors in a message are closed, for want of a control buffer.
-    while unsafe { libc::recv(socket, (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) } >= 0 {}
+    while unsafe { libc::recv(socket, (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT) } > 0 {}
 }

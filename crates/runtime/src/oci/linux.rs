@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{
-    Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxPersonalityDomain, LinuxResources, Spec,
-};
+use moat_control::spec::NetworkMode;
+use oci_spec::runtime::{Linux, LinuxPersonalityDomain, LinuxResources, Spec};
 
 use crate::error::{Error, Result};
+use crate::namespaces::{self, Role};
 
 /// What is taken from it.
 #[derive(Debug, Default)]
@@ -21,12 +21,10 @@ const GUEST_DEVICES: &[&str] =
     &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console", "/dev/ptmx"];
 
 /// Checks the section and takes what the sentry needs.
-pub(super) fn check(spec: &Spec, warnings: &mut Vec<String>) -> Result<Settings> {
+pub(super) fn check(spec: &Spec, network: NetworkMode, warnings: &mut Vec<String>) -> Result<Settings> {
     let Some(linux) = spec.linux() else { return Ok(Settings::default()) };
     refuse(linux)?;
-    check_namespaces(linux.namespaces().as_deref().unwrap_or_default(), warnings)?;
-    check_id_mappings("linux.uidMappings", linux.uid_mappings().as_deref(), rustix::process::geteuid().as_raw())?;
-    check_id_mappings("linux.gidMappings", linux.gid_mappings().as_deref(), rustix::process::getegid().as_raw())?;
+    namespaces::check(spec, Role::of(spec), network, warnings)?;
     for device in linux.devices().iter().flatten() {
         let path = device.path().to_string_lossy();
         if !GUEST_DEVICES.contains(&path.as_ref()) {
@@ -60,53 +58,6 @@ fn refuse(linux: &Linux) -> Result<()> {
     ];
     match refused.into_iter().find(|&(_, present)| present) {
         Some((field, _)) => Err(Error::unsupported(field, "moat can't honour it")),
-        None => Ok(()),
-    }
-}
-
-fn check_namespaces(namespaces: &[LinuxNamespace], warnings: &mut Vec<String>) -> Result<()> {
-    for namespace in namespaces {
-        let kind = namespace.typ();
-        if kind == LinuxNamespaceType::Time {
-            return Err(Error::unsupported("linux.namespaces: time", "guests see the host's clocks"));
-        }
-        if let Some(path) = namespace.path() {
-            return Err(Error::unsupported(
-                format!("linux.namespaces: {kind} with path {}", path.display()),
-                "the guest's namespaces are always new ones",
-            ));
-        }
-    }
-    let has = |kind| namespaces.iter().any(|namespace| namespace.typ() == kind);
-    if !has(LinuxNamespaceType::Pid) {
-        return Err(Error::unsupported(
-            "linux.namespaces without pid",
-            "the host's processes can't be shown to a guest",
-        ));
-    }
-    if !has(LinuxNamespaceType::Network) {
-        warnings.push("linux.namespaces has no network: the guest still has a loopback device only".into());
-    }
-    if !has(LinuxNamespaceType::Ipc) {
-        warnings.push("linux.namespaces has no ipc: the guest still has IPC objects of its own".into());
-    }
-    Ok(())
-}
-
-/// The sandbox's user namespace maps root's ids to themselves, or an ordinary user to root; nothing else can be had.
-fn check_id_mappings(field: &str, mappings: Option<&[LinuxIdMapping]>, own: u32) -> Result<()> {
-    let fits = |m: &LinuxIdMapping| {
-        if own == 0 {
-            m.host_id() == m.container_id()
-        } else {
-            m.container_id() == 0 && m.host_id() == own && m.size() == 1
-        }
-    };
-    match mappings.unwrap_or_default().iter().find(|mapping| !fits(mapping)) {
-        Some(m) => Err(Error::unsupported(
-            field,
-            format!("{} -> {} ({}) is not the mapping that the sandbox has", m.container_id(), m.host_id(), m.size()),
-        )),
         None => Ok(()),
     }
 }

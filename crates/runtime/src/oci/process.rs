@@ -92,7 +92,8 @@ fn capabilities(caps: &LinuxCapabilities) -> Result<CapabilitySpec> {
     Ok(CapabilitySpec { ambient: spec.ambient & spec.permitted & spec.inheritable, ..spec })
 }
 
-fn mask(set: Option<&Capabilities>) -> u64 {
+/// The bits of a set.
+pub(crate) fn mask(set: Option<&Capabilities>) -> u64 {
     set.into_iter().flatten().fold(0, |mask, &capability| mask | 1 << number(capability))
 }
 

@@ -1,6 +1,8 @@
 //! [`BootArgs`]: what the guest's kernel is built from.
 
-use moat_control::{Connection, SandboxSpec, StartSync};
+use std::os::fd::OwnedFd;
+
+use moat_control::{Connection, Listener, SandboxSpec, StartSync};
 use moat_jail::DonatedFiles;
 
 /// What [`crate::kernel_main`] gets.
@@ -12,6 +14,11 @@ pub struct BootArgs {
     pub files: DonatedFiles,
     /// The connection with the command that created the sandbox.
     pub control: Connection,
+    /// Where others connect.
+    pub listener: Option<Listener>,
     /// Where to say that the sandbox is up.
     pub start_sync: StartSync,
+    /// A procfs of the sandbox's own pid namespace, with nothing but /proc/PID in it, if the host allows one. It is
+    /// mounted on /proc too; under the seccomp filter only this descriptor leads to it.
+    pub proc_dir: Option<OwnedFd>,
 }

@@ -1,0 +1,62 @@
+//! ioctls about network devices, netdevice(7): questions go to the host, changes are refused.
+
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+
+use moat_abi::socket::{AF_INET, IPPROTO_UDP, Ifconf, Ifreq, SIOCETHTOOL, SIOCGIFCONF, SOCK_DGRAM};
+use moat_abi::{Errno, Result};
+use moat_host::net::{DEVICE_QUERIES, list_devices, query_device};
+use moat_vfs::Caller;
+use moat_vfs::socket::SocketKind;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Devices that are listed at most.
+const MOST: usize = 1024;
+const SIZE: usize = size_of::<Ifreq>();
+
+/// The socket that the host is asked through, whatever the guest's is.
+fn asker() -> Result<&'static OwnedFd> {
+    static ASKER: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(fd) = ASKER.get() {
+        return Ok(fd);
+    }
+    let fd = crate::socket::open(SocketKind { family: AF_INET, socket_type: SOCK_DGRAM, protocol: IPPROTO_UDP })?;
+    Ok(ASKER.get_or_init(|| fd))
+}
+
+/// Answers a device ioctl on any socket.
+///
+/// # Errors
+/// ENOTTY for other commands; EPERM for changes, EOPNOTSUPP for ethtool; EFAULT; the host's.
+pub fn ioctl(caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+    match cmd {
+        SIOCGIFCONF => list(caller, arg),
+        cmd if DEVICE_QUERIES.contains(&cmd) => {
+            let mut bytes = [0; SIZE];
+            caller.read_user(arg, &mut bytes)?;
+            let mut device = Ifreq::read_from_bytes(&bytes).map_err(|_| Errno::EFAULT)?;
+            query_device(asker()?, cmd, &mut device)?;
+            caller.write_user(arg, device.as_bytes())?;
+            Ok(0)
+        }
+        SIOCETHTOOL => Err(Errno::EOPNOTSUPP),
+        // SIOCGIFNAME to SIOCSIFMAP.
+        0x8910..=0x8971 => Err(Errno::EPERM),
+        _ => Err(Errno::ENOTTY),
+    }
+}
+
+fn list(caller: &dyn Caller, arg: u64) -> Result<u64> {
+    let mut bytes = [0; size_of::<Ifconf>()];
+    caller.read_user(arg, &mut bytes)?;
+    let mut conf = Ifconf::read_from_bytes(&bytes).map_err(|_| Errno::EFAULT)?;
+    let devices = list_devices(asker()?, MOST)?;
+    let mut count = devices.len();
+    if conf.ifc_buf != 0 {
+        count = count.min(usize::try_from(conf.ifc_len).unwrap_or(0) / SIZE);
+        caller.write_user(conf.ifc_buf, devices.get(..count).unwrap_or_default().as_bytes())?;
+    }
+    conf.ifc_len = i32::try_from(count * SIZE).unwrap_or(i32::MAX);
+    caller.write_user(arg, conf.as_bytes())?;
+    Ok(0)
+}

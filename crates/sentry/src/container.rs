@@ -1,0 +1,127 @@
+//! [`Container`]: one container in the sandbox, from the moment that its init is ready to run until it is forgotten.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use moat_abi::signal::Signal;
+use moat_control::spec::{ContainerSpec, FdNumber, InitSignals};
+use moat_control::{BootError, ContainerStatus, ControlError};
+use moat_kernel::process::container::ContainerGroup;
+use moat_kernel::spawn::{Place, Prepared, Process, Shared, UtsNames, prepare};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::FsContext;
+
+use crate::process::{self, StartError};
+use crate::{console, mounts};
+use moat_jail::DonatedFiles;
+
+/// What a process needs to be one of a container's.
+#[derive(Clone)]
+pub(crate) struct Membership {
+    /// Namespaces.
+    pub(crate) place: Place,
+    /// Mounts; at the root of them.
+    pub(crate) fs: FsContext,
+    /// The container's processes.
+    pub(crate) processes: Arc<ContainerGroup>,
+}
+
+/// One container.
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) member: Membership,
+    pub(crate) init: Process,
+    /// Processes of [`moat_control::Request::Execute`] that nobody has waited for, by their numbers.
+    pub(crate) executed: Mutex<BTreeMap<i32, Process>>,
+    /// Its init, until it is started.
+    prepared: Mutex<Option<Prepared>>,
+}
+
+impl Container {
+    /// Builds namespaces and mounts and loads the init's program; nothing of it runs yet.
+    ///
+    /// # Errors
+    /// The mount or file that failed, by name; ENOENT, EACCES, ENOEXEC of the command.
+    pub(crate) async fn create(
+        spec: ContainerSpec,
+        mut files: DonatedFiles,
+        root: Option<&Container>,
+    ) -> Result<Arc<Container>, BootError> {
+        let place = place(&spec, root)?;
+        let namespace = mounts::build(&spec, &place.pid_ns, &mut files)?;
+        let fs = FsContext::new(namespace.clone());
+        let member = Membership { place, fs, processes: ContainerGroup::new() };
+        let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
+        let process = &spec.process;
+        let request = process::request(process, &member, fds, |files, creds| console::set_up(files, &namespace, creds))
+            .map_err(|e| e.into_boot(process))?;
+        let prepared = prepare(request).await.map_err(|e| StartError::Command(e).into_boot(process))?;
+        let init = prepared.process();
+        if process.init == InitSignals::Ordinary {
+            init.group().signals.lock().unkillable = false;
+        }
+        Ok(Arc::new(Container {
+            id: spec.id,
+            member,
+            init,
+            executed: Mutex::new(LockClass::Control, BTreeMap::new()),
+            prepared: Mutex::new(LockClass::Control, Some(prepared)),
+        }))
+    }
+
+    /// Lets the init run.
+    ///
+    /// # Errors
+    /// It was started before.
+    pub(crate) fn start(&self) -> Result<(), ControlError> {
+        let prepared = self.prepared.lock().take();
+        match prepared {
+            Some(prepared) => {
+                prepared.start();
+                Ok(())
+            }
+            None => Err(self.wrong_state("it cannot be started")),
+        }
+    }
+
+    /// Ends an init that was not started, if `signal` would have ended the runtime's process that stands for it.
+    /// False if it was started, or the signal can wait.
+    pub(crate) fn abort(&self, signal: Signal) -> bool {
+        const DEADLY: [Signal; 5] = [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+        if !DEADLY.contains(&signal) {
+            return false;
+        }
+        let prepared = self.prepared.lock().take();
+        prepared.map(|p| p.abort(signal)).is_some()
+    }
+
+    /// What state it is in.
+    pub(crate) fn status(&self) -> ContainerStatus {
+        if self.init.status().is_some() {
+            ContainerStatus::Stopped
+        } else if self.prepared.lock().is_some() {
+            ContainerStatus::Created
+        } else {
+            ContainerStatus::Running
+        }
+    }
+
+    /// The error that says that `what` can't be done in its present state.
+    pub(crate) fn wrong_state(&self, what: &str) -> ControlError {
+        ControlError::State { id: self.id.clone(), status: self.status(), what: what.to_owned() }
+    }
+}
+
+fn place(spec: &ContainerSpec, root: Option<&Container>) -> Result<Place, BootError> {
+    let names = UtsNames { host: spec.hostname.clone().into_bytes(), domain: spec.domainname.clone().into_bytes() };
+    let root = root.map(|r| &r.member.place);
+    let when = |shares: bool| root.filter(|_| shares);
+    let shared = Shared { pid: when(spec.shared.pid), uts: when(spec.shared.uts), ipc: when(spec.shared.ipc) };
+    Place::new_container(names, &shared)
+        .map_err(|e| BootError { errno: Some(e.raw()), ..BootError::new("making a pid namespace") })
+}
+
+fn take<'a>(files: &mut DonatedFiles, numbers: impl Iterator<Item = &'a FdNumber>) -> Result<Vec<OwnedFd>, BootError> {
+    numbers.map(|fd| files.take(*fd)).collect()
+}

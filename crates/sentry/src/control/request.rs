@@ -1,0 +1,66 @@
+//! Which request does what.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use moat_abi::clone::{CoreDump, WaitStatus};
+use moat_abi::signal::Signal;
+use moat_control::{ControlError, ExitStatus, Request, Response, SignalTarget};
+
+use super::server::Session;
+use super::{signal, stacks};
+
+/// Whether a request may take long: it is then handled by a task of its own.
+pub(super) fn waits(request: &Request) -> bool {
+    match request {
+        Request::Wait(_)
+        | Request::WaitProcess { .. }
+        | Request::CreateContainer(_)
+        | Request::Execute(_)
+        | Request::Pause(_)
+        | Request::DestroyContainer(_) => true,
+        Request::Signal { signal, target, .. } => *target == SignalTarget::All && *signal == Signal::SIGKILL.number(),
+        _ => false,
+    }
+}
+
+/// Does what is asked.
+pub(super) async fn handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>) -> Response {
+    try_handle(session, request, fds).await.unwrap_or_else(Response::Error)
+}
+
+async fn try_handle(session: &Arc<Session>, request: Request, _fds: Vec<OwnedFd>) -> Result<Response, ControlError> {
+    let registry = &session.server.registry;
+    match request {
+        Request::StartRoot => registry.root().start().map(|()| Response::Done),
+        Request::StartContainer(id) => registry.get(&id)?.start().map(|()| Response::Done),
+        Request::Wait(id) => {
+            let container = registry.get(&id)?;
+            let status = session.while_open(container.init.wait()).await;
+            // Without a connection nobody hears what is said.
+            Ok(status.map_or(Response::Done, |s| Response::Exited(exit_status(s))))
+        }
+        Request::Signal { id, signal, target } => {
+            signal::send(&*registry.get(&id)?, signal, target)?;
+            Ok(Response::Done)
+        }
+        Request::State(id) => Ok(Response::State(registry.get(&id)?.status())),
+        Request::Stacks => Ok(Response::Text(stacks::text())),
+        Request::Checkpoint => Err(ControlError::Unsupported("checkpoint".into())),
+        Request::Restore => Err(ControlError::Unsupported("restore".into())),
+        Request::Profile(kind) => {
+            Err(ControlError::Unsupported(format!("profile {}", format!("{kind:?}").to_lowercase())))
+        }
+        _ => Err(ControlError::Unsupported("this request".into())),
+    }
+}
+
+/// How a process ended, as the protocol says it.
+pub(crate) fn exit_status(status: WaitStatus) -> ExitStatus {
+    match status {
+        WaitStatus::Exited(code) => ExitStatus::Exited(code),
+        WaitStatus::Signaled { signal, core } => ExitStatus::Signaled { signal, core_dumped: core == CoreDump::Dumped },
+        // Only the two above end a process.
+        WaitStatus::Stopped(_) | WaitStatus::Continued => ExitStatus::Exited(0),
+    }
+}

@@ -1,0 +1,81 @@
+//! [`Registry`]: the containers of the sandbox.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use moat_control::ControlError;
+use moat_sync::{LockClass, Mutex};
+
+use crate::container::Container;
+
+/// All containers that exist, by id.
+pub(crate) struct Registry {
+    root: Arc<Container>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    containers: BTreeMap<String, Arc<Container>>,
+    /// Ids of containers that are being made.
+    reserved: BTreeSet<String>,
+}
+
+impl Registry {
+    /// With the root container in it, whose id is also the sandbox's.
+    pub(crate) fn new(root: Arc<Container>) -> Arc<Registry> {
+        let containers = [(root.id.clone(), root.clone())].into();
+        let state = State { containers, reserved: BTreeSet::new() };
+        Arc::new(Registry { root, state: Mutex::new(LockClass::Control, state) })
+    }
+
+    /// The container that the sandbox lives and dies with.
+    pub(crate) fn root(&self) -> &Arc<Container> {
+        &self.root
+    }
+
+    /// The container `id`.
+    pub(crate) fn get(&self, id: &str) -> Result<Arc<Container>, ControlError> {
+        let found = self.state.lock().containers.get(id).cloned();
+        found.ok_or_else(|| ControlError::NoContainer(id.to_owned()))
+    }
+
+    /// All containers.
+    pub(crate) fn all(&self) -> Vec<Arc<Container>> {
+        self.state.lock().containers.values().cloned().collect()
+    }
+
+    /// Keeps `id` for a container that is being made.
+    pub(crate) fn reserve(self: &Arc<Self>, id: &str) -> Result<Reservation, ControlError> {
+        let mut state = self.state.lock();
+        if state.containers.contains_key(id) || !state.reserved.insert(id.to_owned()) {
+            return Err(ControlError::Exists(id.to_owned()));
+        }
+        Ok(Reservation { registry: self.clone(), id: id.to_owned() })
+    }
+
+    /// Forgets the container `id`.
+    pub(crate) fn remove(&self, id: &str) {
+        let gone = self.state.lock().containers.remove(id);
+        drop(gone);
+    }
+}
+
+/// An id that no other container can take; given back when dropped.
+pub(crate) struct Reservation {
+    registry: Arc<Registry>,
+    id: String,
+}
+
+impl Reservation {
+    /// Enters the container that the id was kept for.
+    pub(crate) fn fill(self, container: Arc<Container>) {
+        self.registry.state.lock().containers.insert(self.id.clone(), container);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.registry.state.lock().reserved.remove(&self.id);
+    }
+}

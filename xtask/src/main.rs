@@ -13,10 +13,10 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo x check                 formatting, lints, layers, ratchets, documentation
-cargo x test [AREA] [flags]   AREA: unit, abi or programs; all of them by default
+cargo x test [AREA] [flags]   AREA: unit, abi, programs or oci; the first three by default
     --case NAME               only the cases whose name is or starts with NAME (repeatable)
     --platform P              only this platform: systrap or ptrace (repeatable)
-    --native                  run abi and programs on the host alone, which proves the tests themselves
+    --native                  run abi and programs on the host alone, oci with runc, which proves the tests themselves
     --moat PATH               test this binary instead of building one
     --install                 first install with apt what the tests need
     --list                    name the cases and stop

@@ -7,6 +7,7 @@ mod abi;
 mod dispositions;
 mod job;
 pub mod leftovers;
+mod oci;
 mod options;
 mod programs;
 mod report;
@@ -38,7 +39,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if options.wants(Area::Unit) && options.cases.is_empty() && !options.list {
         unit::run(&mut report)?;
     }
-    if options.wants(Area::Abi) || options.wants(Area::Programs) {
+    if [Area::Abi, Area::Programs, Area::Oci].into_iter().any(|area| options.wants(area)) {
         sandboxed(&options, &mut report)?;
     }
     if options.list {
@@ -57,15 +58,19 @@ fn sandboxed(options: &Options, report: &mut Report) -> Result<()> {
         let reason = "needs root: the runs on the host use chroot and namespaces";
         report.skip("abi", reason);
         report.skip("programs", reason);
+        report.skip("oci", reason);
         return Ok(());
     }
     let moat = if options.native || options.list { PathBuf::new() } else { options.moat()? };
-    let mut runner = Runner::new(moat)?;
+    let mut runner = Runner::new(moat.clone())?;
     if options.wants(Area::Abi) {
         abi::run(options, &mut runner, report)?;
     }
     if options.wants(Area::Programs) {
         programs::run(options, &mut runner, report)?;
+    }
+    if options.wants(Area::Oci) {
+        oci::run(options, &moat, report)?;
     }
     Ok(())
 }

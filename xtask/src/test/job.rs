@@ -135,7 +135,7 @@ pub struct Prepared {
 }
 
 /// More output than this is cut off: a runaway program must not fill the memory.
-const OUTPUT_LIMIT: u64 = 64 << 20;
+pub(super) const OUTPUT_LIMIT: u64 = 64 << 20;
 
 impl Runner {
     /// A runner for this `moat` binary, which is not looked at before the first sandboxed job.
@@ -244,7 +244,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<
 }
 
 /// None once the deadline has passed.
-fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+pub(super) fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
     let mut pause = Duration::from_micros(200);
     loop {
         if let Some(status) = child.try_wait()? {
@@ -258,7 +258,7 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
     }
 }
 
-fn ending_of(status: ExitStatus) -> Ending {
+pub(super) fn ending_of(status: ExitStatus) -> Ending {
     match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Exited(code),
         (None, signal) => Ending::Killed(signal.unwrap_or_default()),

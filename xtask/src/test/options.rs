@@ -15,6 +15,8 @@ pub enum Area {
     Abi,
     /// Real programs on a Debian root.
     Programs,
+    /// Docker, containerd, Podman and the bare command line.
+    Oci,
 }
 
 /// What to run, and how.
@@ -45,6 +47,7 @@ impl Options {
                 "unit" => options.area = Some(Area::Unit),
                 "abi" => options.area = Some(Area::Abi),
                 "programs" => options.area = Some(Area::Programs),
+                "oci" => options.area = Some(Area::Oci),
                 "--case" => options.cases.push(value()?.clone()),
                 "--platform" => options.platforms.push(Platform::parse(value()?)?),
                 "--moat" => options.moat = Some(PathBuf::from(value()?)),
@@ -59,7 +62,7 @@ impl Options {
 
     /// Whether this area is asked for.
     pub fn wants(&self, area: Area) -> bool {
-        self.area.is_none_or(|a| a == area)
+        self.area.map_or(area != Area::Oci, |a| a == area)
     }
 
     /// Whether this case is asked for.

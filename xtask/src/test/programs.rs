@@ -76,7 +76,7 @@ fn run_case(options: &Options, runner: &mut Runner, report: &mut Report, case: &
 }
 
 /// None if the two runs gave the same and the second left nothing behind.
-fn difference(expected: &Outcome, outcome: &Outcome) -> Option<String> {
+pub(super) fn difference(expected: &Outcome, outcome: &Outcome) -> Option<String> {
     let stderr = || tail(&outcome.stderr, 12);
     if status(outcome.ending) != status(expected.ending) {
         let stdout = tail(&outcome.stdout, 5);
@@ -133,6 +133,11 @@ fn load(file: &Path) -> Result<Case> {
     parse(name, script).with_context(|| file.display().to_string())
 }
 
+/// The data of a script: the first comment block; the first line without `key: value` ends it.
+pub(super) fn header(script: &str) -> impl Iterator<Item = (&str, &str)> {
+    script.lines().map_while(|line| line.strip_prefix("# ")?.split_once(": "))
+}
+
 fn parse(name: &str, script: String) -> Result<Case> {
     let mut case = Case {
         name: name.to_string(),
@@ -143,9 +148,7 @@ fn parse(name: &str, script: String) -> Result<Case> {
         status: 0,
         script: String::new(),
     };
-    // The data is the first comment block; the first line without `key: value` ends it.
-    let header = script.lines().map_while(|l| l.strip_prefix("# ")?.split_once(": "));
-    for (key, value) in header {
+    for (key, value) in header(&script) {
         match key {
             "root" if value == "base" => case.root = RootKind::Base,
             "root" if value == "full" => case.root = RootKind::Full,

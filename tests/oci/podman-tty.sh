@@ -1,0 +1,4 @@
+# needs: podman
+
+# Podman's terminals.
+exec python3 "$HERE/terminal.py" podman "$RUNTIME"

@@ -20,11 +20,7 @@ pub fn set_dir(dir: OwnedFd) {
 /// `None` if the process is gone or the sandbox has no procfs.
 #[must_use]
 pub fn resident_bytes(pid: i32) -> Option<(u64, u64)> {
-    let path = format!("{pid}/statm");
-    let fd = openat(DIR.get()?, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).ok()?;
-    let mut buf = [0; 256];
-    let n = rustix::io::read(fd, &mut buf).ok()?;
-    let text = std::str::from_utf8(buf.get(..n)?).ok()?;
+    let text = read(&format!("{pid}/statm"))?;
     let mut pages = text.split_ascii_whitespace().map(str::parse::<u64>);
     let (_size, resident, files) = (pages.next()?, pages.next()?.ok()?, pages.next()?.ok()?);
     Some((resident.checked_mul(4096)?, files.checked_mul(4096)?))
@@ -43,4 +39,45 @@ pub fn net_file(name: &str) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     File::from(fd).take(MOST_NET_BYTES).read_to_end(&mut text).ok()?;
     Some(text)
+}
+
+/// A thread of the calling process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnThread {
+    /// Its id.
+    pub tid: i32,
+    /// Its name.
+    pub name: String,
+    /// One letter, as ps(1) has it.
+    pub state: char,
+    /// What it sleeps in, as far as the host tells.
+    pub wchan: String,
+}
+
+/// The threads of the calling process; none if the sandbox has no procfs.
+#[must_use]
+pub fn own_threads() -> Vec<OwnThread> {
+    list_own_threads().unwrap_or_default()
+}
+
+fn list_own_threads() -> Option<Vec<OwnThread>> {
+    let tasks = format!("{}/task", rustix::process::getpid().as_raw_nonzero());
+    let dir = openat(DIR.get()?, &tasks, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut threads = Vec::new();
+    for entry in rustix::fs::Dir::new(dir).ok()? {
+        let Some(tid) = entry.ok().and_then(|e| e.file_name().to_str().ok()?.parse().ok()) else { continue };
+        let of = |file: &str| read(&format!("{tasks}/{tid}/{file}")).map(|text| text.trim_end().to_owned());
+        let state = of("stat").and_then(|s| s.rsplit_once(") ")?.1.chars().next()).unwrap_or('?');
+        let (name, wchan) = (of("comm").unwrap_or_default(), of("wchan").unwrap_or_default());
+        threads.push(OwnThread { tid, name, state, wchan });
+    }
+    Some(threads)
+}
+
+/// The text of a small file.
+fn read(path: &str) -> Option<String> {
+    let fd = openat(DIR.get()?, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+    let mut buf = [0; 1024];
+    let n = rustix::io::read(fd, &mut buf).ok()?;
+    Some(String::from_utf8_lossy(buf.get(..n)?).into_owned())
 }

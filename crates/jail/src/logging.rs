@@ -3,25 +3,62 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::panic;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use moat_control::spec::LogSpec;
-use tracing::Level;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
 
 static PANIC_LOG: OnceLock<File> = OnceLock::new();
 
-/// Sends events to `file`.
+/// Where events go, and which; changed while they come.
+struct Log {
+    file: RwLock<Arc<File>>,
+    level: Box<dyn Fn(LevelFilter) + Send + Sync>,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Sends events to `file` from here on; whether they are JSON is decided by the first call.
 pub fn start(spec: &LogSpec, file: File) {
-    let level = if spec.debug { Level::DEBUG } else { Level::INFO };
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(Arc::new(file));
+    let file = Arc::new(file);
+    if let Some(log) = LOG.get() {
+        *log.file.write().unwrap_or_else(PoisonError::into_inner) = file;
+        set_level(spec);
+        return;
+    }
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(level(spec));
+    let registry = tracing_subscriber::registry().with(filter);
+    let format = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
+    // A log that can't be changed is one of a process that is ending.
+    let level = Box::new(move |level| drop(handle.reload(level)));
+    let _ = LOG.set(Log { file: RwLock::new(file), level });
     // A second subscriber cannot be set; the first one then stays.
     if spec.json {
-        let _ = tracing::subscriber::set_global_default(subscriber.json().finish());
+        let _ = tracing::subscriber::set_global_default(registry.with(format.json()));
     } else {
-        let _ = tracing::subscriber::set_global_default(subscriber.finish());
+        let _ = tracing::subscriber::set_global_default(registry.with(format));
+    }
+}
+
+/// Changes which events are logged. False if they go nowhere, for want of a file.
+pub fn set_level(spec: &LogSpec) -> bool {
+    let Some(log) = LOG.get() else { return false };
+    (log.level)(level(spec));
+    true
+}
+
+fn level(spec: &LogSpec) -> LevelFilter {
+    if spec.debug { LevelFilter::DEBUG } else { LevelFilter::INFO }
+}
+
+fn writer() -> Box<dyn Write> {
+    match LOG.get() {
+        Some(log) => Box::new(log.file.read().unwrap_or_else(PoisonError::into_inner).clone()),
+        None => Box::new(std::io::sink()),
     }
 }
 

@@ -29,6 +29,32 @@ pub struct Config {
     pub strace: Strace,
 }
 
+/// Which system calls are logged at the moment.
+pub struct StraceSwitch {
+    /// Whether any is: all that a call costs when none is.
+    on: AtomicBool,
+    which: Mutex<Strace>,
+}
+
+impl StraceSwitch {
+    fn new(which: Strace) -> StraceSwitch {
+        StraceSwitch { on: AtomicBool::new(which != Strace::Off), which: Mutex::new(LockClass::Leaf, which) }
+    }
+
+    /// Whether call `nr` is logged.
+    #[must_use]
+    pub fn wants(&self, nr: u64) -> bool {
+        self.on.load(Ordering::Relaxed) && self.which.lock().wants(nr)
+    }
+
+    /// Changes what is logged.
+    pub fn set(&self, which: Strace) {
+        let on = which != Strace::Off;
+        *self.which.lock() = which;
+        self.on.store(on, Ordering::Relaxed);
+    }
+}
+
 /// Which system calls are logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Strace {
@@ -122,7 +148,7 @@ pub struct Kernel {
     /// Bytes of memory that guests see.
     pub total_memory: u64,
     /// Which system calls are logged.
-    pub strace: Strace,
+    pub strace: StraceSwitch,
     /// The outermost pid namespace: it sees all containers.
     pub root_pid_ns: Arc<PidNamespace>,
     /// The first namespaces.
@@ -183,7 +209,7 @@ impl Kernel {
             family: Mutex::new(LockClass::Tasks, Family::default()),
             cpu_count: config.cpu_count.max(1),
             total_memory: config.total_memory,
-            strace: config.strace,
+            strace: StraceSwitch::new(config.strace),
             root_pid_ns,
             root_namespaces,
             root_user_ns: UserNamespace::root(),

@@ -4,12 +4,14 @@
 //! - [`run`]: its main loop.
 //! - [`wait`]: how it sleeps.
 //! - [`clone`], [`exec`], [`exit`]: its life.
+//! - [`call`]: what it is doing.
 //! - [`work`]: the flags by which others make it look up.
 //!
 //! # Invariants
 //! - A task's memory, files and credentials are changed by the task itself only; others take a copy of the `Arc`s.
 //! - The `signals` lock of the group is taken before `state`, never after.
 
+pub mod call;
 pub mod clone;
 pub mod cred;
 pub mod current;
@@ -66,6 +68,8 @@ pub struct Task {
     pub futexes_released: std::sync::atomic::AtomicBool,
     /// What it sleeps in.
     pub wchan: Mutex<Option<&'static str>>,
+    /// The system call that it is in.
+    pub call: call::CurrentCall,
     /// CPU time and counters.
     pub usage: usage::TaskUsage,
     /// The guest thread, lent to the tracer for the time of a ptrace stop.
@@ -127,6 +131,7 @@ impl Task {
             interrupt: Wakeup::default(),
             futexes_released: std::sync::atomic::AtomicBool::new(false),
             wchan: Mutex::new(LockClass::Leaf, None),
+            call: call::CurrentCall::default(),
             usage: usage::TaskUsage::default(),
             parked: Mutex::new(LockClass::Task, None),
             traced: AtomicBool::new(false),

@@ -9,7 +9,7 @@ use moat_control::spec::{ContainerSpec, FdNumber, InitSignals};
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::spawn::{Place, Prepared, Process, Shared, UtsNames, prepare};
-use moat_sync::{LockClass, Mutex};
+use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::FsContext;
 
 use crate::process::{self, StartError};
@@ -49,7 +49,7 @@ impl Container {
         root: Option<&Container>,
     ) -> Result<Arc<Container>, BootError> {
         let place = place(&spec, root)?;
-        let namespace = mounts::build(&spec, &place.pid_ns, &mut files)?;
+        let namespace = block_in_place(|| mounts::build(&spec, &place.pid_ns, &mut files))?;
         let fs = FsContext::new(namespace.clone());
         let member = Membership { place, fs, processes: ContainerGroup::new() };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
@@ -75,7 +75,7 @@ impl Container {
     /// # Errors
     /// It was started before.
     pub(crate) fn start(&self) -> Result<(), ControlError> {
-        let prepared = self.prepared.lock().take();
+        let prepared = if self.member.processes.is_frozen() { None } else { self.prepared.lock().take() };
         match prepared {
             Some(prepared) => {
                 prepared.start();
@@ -100,10 +100,20 @@ impl Container {
     pub(crate) fn status(&self) -> ContainerStatus {
         if self.init.status().is_some() {
             ContainerStatus::Stopped
+        } else if self.member.processes.is_frozen() {
+            ContainerStatus::Paused
         } else if self.prepared.lock().is_some() {
             ContainerStatus::Created
         } else {
             ContainerStatus::Running
+        }
+    }
+
+    /// Forgets a process that was started in it.
+    pub(crate) fn forget(&self, process: &Process) {
+        let mut executed = self.executed.lock();
+        if executed.get(&process.pid()).is_some_and(|p| Arc::ptr_eq(p.group(), process.group())) {
+            executed.remove(&process.pid());
         }
     }
 

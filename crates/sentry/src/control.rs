@@ -2,12 +2,18 @@
 //!
 //! - [`server`]: connections and their tasks.
 //! - [`request`]: which request does what.
-//! - [`signal`]: signals to processes of a container.
+//! - [`life`]: containers come and go; [`exec`]: processes that join them; [`signal`]: signals to their processes.
+//! - [`inspect`], [`stacks`], [`logging`]: looking at what goes on.
 
+mod exec;
+mod inspect;
+mod life;
+mod logging;
 mod request;
 mod server;
 mod signal;
 mod stacks;
 
+pub(crate) use logging::strace;
 pub(crate) use request::exit_status;
 pub(crate) use server::{Server, accept};

@@ -3,10 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
-use moat_abi::{Errno, nr};
-use moat_control::spec::{PlatformKind, SandboxSpec};
+use moat_abi::Errno;
+use moat_control::spec::PlatformKind;
 use moat_control::{BootError, ExitStatus, Listener};
-use moat_kernel::kernel::{Config, Kernel, Strace};
+use moat_kernel::kernel::{Config, Kernel};
 use moat_platform::{Platform, PlatformEvents};
 use moat_platform_ptrace::Ptrace;
 use moat_platform_systrap::Systrap;
@@ -37,7 +37,7 @@ pub fn kernel_main(mut args: BootArgs) -> Result<ExitStatus, BootError> {
         cpu_count: usize::try_from(spec.cpu_count).unwrap_or(1),
         total_memory: spec.total_memory_bytes,
         hostname: spec.container.hostname.clone().into_bytes(),
-        strace: strace(spec)?,
+        strace: control::strace(&spec.logging).map_err(BootError::new)?,
     };
     let kernel = Kernel::boot(config).map_err(|e| failed("booting the kernel", e))?;
     kernel.root_namespaces.uts.set_domain_name(spec.container.domainname.clone().into_bytes());
@@ -102,19 +102,4 @@ fn start_platform(kind: PlatformKind) -> Result<Arc<dyn Platform>, BootError> {
             Err(e) => Err(BootError::new(format!("starting platform ptrace: {e}"))),
         },
     }
-}
-
-fn strace(spec: &SandboxSpec) -> Result<Strace, BootError> {
-    if !spec.logging.strace {
-        return Ok(Strace::Off);
-    }
-    if spec.logging.strace_syscalls.is_empty() {
-        return Ok(Strace::All);
-    }
-    let number = |name: &String| {
-        (0..1024)
-            .find(|n| nr::name(*n) == Some(name.as_str()))
-            .ok_or_else(|| BootError::new(format!("--strace-syscalls: no system call is named {name:?}")))
-    };
-    spec.logging.strace_syscalls.iter().map(number).collect::<Result<_, _>>().map(Strace::Only)
 }

@@ -1,11 +1,16 @@
 //! [`ContainerGroup`]: what the processes of one container have in common, as members of a cgroup of Linux have.
 //!
-//! A process is born into its parent's and can't leave it, whatever namespaces it makes. It is what is listed, signalled
-//! and counted when somebody outside asks about a container.
+//! A process is born into its parent's and can't leave it, whatever namespaces it makes. It is what is listed, signalled,
+//! frozen and counted when somebody outside asks about a container.
+//!
+//! Freezing is that of cgroup v2: a frozen task runs no application code and ends no system call, which its processes
+//! can't notice but by the clock; SIGKILL gets through.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use moat_sync::{LockClass, Mutex};
+use moat_abi::PollEvents;
+use moat_sync::{LockClass, Mutex, WaitQueue};
 
 use crate::kernel::kernel;
 use crate::process::group::ThreadGroup;
@@ -13,7 +18,11 @@ use crate::task::usage::Usage;
 
 /// The processes of a container.
 pub struct ContainerGroup {
-    /// Usage of processes that have ended.
+    frozen: AtomicBool,
+    /// Woken when a task of a frozen container has come to rest.
+    stopped: WaitQueue,
+    thawed: WaitQueue,
+    /// Usage of threads that have ended.
     dead: Mutex<Usage>,
 }
 
@@ -21,7 +30,12 @@ impl ContainerGroup {
     /// A container without processes.
     #[must_use]
     pub fn new() -> Arc<ContainerGroup> {
-        Arc::new(ContainerGroup { dead: Mutex::new(LockClass::Process, Usage::default()) })
+        Arc::new(ContainerGroup {
+            frozen: AtomicBool::new(false),
+            stopped: WaitQueue::new(),
+            thawed: WaitQueue::new(),
+            dead: Mutex::new(LockClass::Process, Usage::default()),
+        })
     }
 
     /// Its processes, zombies included, eldest first. The family must not be locked.
@@ -31,9 +45,58 @@ impl ContainerGroup {
         family.nodes().filter(|n| std::ptr::eq(&*n.group.container, self)).map(|n| n.group.clone()).collect()
     }
 
+    /// Whether a process of it has threads, or is about to have.
+    #[must_use]
+    pub fn has_living(&self) -> bool {
+        let family = kernel().family.lock();
+        family.nodes().any(|n| n.zombie.is_none() && std::ptr::eq(&*n.group.container, self))
+    }
+
+    /// Whether it is frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::SeqCst)
+    }
+
+    /// Freezes it, and waits until no task of it runs application code.
+    pub async fn freeze(&self) {
+        let mut stopped = self.stopped.listen(PollEvents::all());
+        self.frozen.store(true, Ordering::SeqCst);
+        self.refresh();
+        // A task that is made meanwhile looks for itself before it runs.
+        while self.is_frozen() && self.processes().iter().any(|g| g.threads().iter().any(|t| t.flags.in_guest())) {
+            (&mut stopped).await;
+        }
+    }
+
+    /// Lets its tasks go on.
+    pub fn thaw(&self) {
+        self.frozen.store(false, Ordering::SeqCst);
+        self.refresh();
+        self.thawed.wake_all();
+        self.stopped.wake_all();
+    }
+
+    /// Has all tasks look at [`ContainerGroup::is_frozen`].
+    fn refresh(&self) {
+        for group in self.processes() {
+            group.signals.lock().wake_all();
+        }
+    }
+
+    pub(crate) fn thawed(&self) -> &WaitQueue {
+        &self.thawed
+    }
+
+    /// A frozen task has come to rest.
+    pub(crate) fn note_stopped(&self) {
+        self.stopped.wake_all();
+    }
+
     /// Counts what a thread that ends has used.
     pub fn add_dead(&self, usage: &Usage) {
         self.dead.lock().add(usage);
+        self.note_stopped();
     }
 
     /// What its ended threads have used.

@@ -42,7 +42,9 @@ impl CurrentTask {
             if work.contains(Work::KILL) {
                 return Err(Dying);
             }
-            if work.contains(Work::STOP) {
+            if work.contains(Work::FREEZE) {
+                self.while_frozen().await;
+            } else if work.contains(Work::STOP) {
                 self.group_stop().await;
             } else if work.contains(Work::TRAP) {
                 crate::ptrace::stop::trap(self).await;
@@ -65,7 +67,7 @@ impl CurrentTask {
             if work.contains(Work::KILL) {
                 return Err(Dying);
             }
-            if work.intersects(Work::STOP | Work::TRAP) {
+            if work.intersects(Work::STOP | Work::TRAP | Work::FREEZE) {
                 return Ok(None);
             }
             let Some((signal, queued, traced)) = self.dequeue() else { return Ok(None) };

@@ -136,6 +136,7 @@ impl GroupSignals {
         work.set(Work::SIGNAL, !self.deliverable(id).is_empty());
         work.set(Work::KILL, t.killed);
         work.set(Work::STOP, t.stop_pending);
+        work.set(Work::FREEZE, !t.killed && t.task.group.container.is_frozen());
         work.set(Work::TRAP, t.trace.as_ref().is_some_and(|t| t.trap_pending()));
         t.task.flags.set(work);
         work

@@ -21,6 +21,8 @@ use crate::task::CurrentTask;
 
 /// Runs a task until it has exited.
 pub async fn task_main(mut current: CurrentTask) {
+    // Its container may have been frozen since it was made.
+    current.group.signals.lock().recalc(current.id);
     run(&mut current).await;
     current.exit().await;
 }
@@ -46,7 +48,11 @@ async fn run(t: &mut CurrentTask) {
         t.flags.leave();
         t.usage.leave();
         match event {
-            Event::Syscall { nr, args } => t.syscall(nr, args).await,
+            Event::Syscall { nr, args } => {
+                t.call.begin(nr, &args);
+                t.syscall(nr, args).await;
+                t.call.end();
+            }
             Event::ForeignSyscall(ForeignAbi::I386) => t.thread().set_ret(Errno::ENOSYS.to_ret()),
             Event::ForeignSyscall(ForeignAbi::Vsyscall) => t.vsyscall().await,
             Event::Fault(fault) => t.fault(fault).await,

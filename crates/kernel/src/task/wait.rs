@@ -48,7 +48,7 @@ pub enum Interruptible {
 impl Interruptible {
     fn mask(self) -> Work {
         match self {
-            Interruptible::BySignals => Work::all(),
+            Interruptible::BySignals => Work::INTERRUPTS,
             Interruptible::ByKill => Work::KILL,
         }
     }
@@ -97,9 +97,42 @@ impl CurrentTask {
 
     /// As [`CurrentTask::wait`], with a choice of what interrupts.
     ///
+    /// A frozen task stays here until it is thawed, whatever happens to the object.
+    ///
     /// # Errors
     /// As [`CurrentTask::wait`].
     pub async fn wait_as(
+        &mut self,
+        listener: &mut Listener,
+        deadline: Option<Deadline>,
+        wchan: &'static str,
+        by: Interruptible,
+    ) -> Result<(), WaitError> {
+        if self.task().work().contains(Work::FREEZE) {
+            self.group.container.note_stopped();
+        }
+        let done = self.wait_unfrozen(listener, deadline, wchan, by).await;
+        self.while_frozen().await;
+        done
+    }
+
+    /// Sleeps for as long as the task's container is frozen; only its death ends that early (`do_freezer_trap`).
+    pub(crate) async fn while_frozen(&mut self) {
+        if !self.task().work().contains(Work::FREEZE) {
+            return;
+        }
+        let container = self.group.container.clone();
+        let mut listener = container.thawed().listen(PollEvents::all());
+        container.note_stopped();
+        while self.task().work().contains(Work::FREEZE) {
+            let wait = self.wait_unfrozen(&mut listener, None, "do_freezer_trap", Interruptible::ByKill);
+            if wait.await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn wait_unfrozen(
         &mut self,
         listener: &mut Listener,
         deadline: Option<Deadline>,
@@ -178,7 +211,7 @@ impl CurrentTask {
     /// Whether a wait would be interrupted at once.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
-        !self.task().work().is_empty()
+        self.task().work().intersects(Work::INTERRUPTS)
     }
 }
 

@@ -17,7 +17,14 @@ bitflags::bitflags! {
         const KILL = 4;
         /// The tracer asked for a stop.
         const TRAP = 8;
+        /// The container is frozen. It ends no wait: nothing goes on until the container is thawed.
+        const FREEZE = 16;
     }
+}
+
+impl Work {
+    /// What ends an interruptible wait.
+    pub const INTERRUPTS: Work = Work::all().difference(Work::FREEZE);
 }
 
 /// The flags of one task, and whether it is in guest code.

@@ -8,7 +8,7 @@ use moat_abi::signal::Signal;
 use moat_control::{ControlError, ExitStatus, Request, Response, SignalTarget};
 
 use super::server::Session;
-use super::{signal, stacks};
+use super::{exec, inspect, life, logging, signal, stacks};
 
 /// Whether a request may take long: it is then handled by a task of its own.
 pub(super) fn waits(request: &Request) -> bool {
@@ -29,7 +29,7 @@ pub(super) async fn handle(session: &Arc<Session>, request: Request, fds: Vec<Ow
     try_handle(session, request, fds).await.unwrap_or_else(Response::Error)
 }
 
-async fn try_handle(session: &Arc<Session>, request: Request, _fds: Vec<OwnedFd>) -> Result<Response, ControlError> {
+async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>) -> Result<Response, ControlError> {
     let registry = &session.server.registry;
     match request {
         Request::StartRoot => registry.root().start().map(|()| Response::Done),
@@ -40,18 +40,30 @@ async fn try_handle(session: &Arc<Session>, request: Request, _fds: Vec<OwnedFd>
             // Without a connection nobody hears what is said.
             Ok(status.map_or(Response::Done, |s| Response::Exited(exit_status(s))))
         }
+        Request::CreateContainer(spec) => life::create(registry, *spec, fds).await.map(|()| Response::Done),
+        Request::DestroyContainer(id) => life::destroy(registry, &id).await.map(|()| Response::Done),
+        Request::Execute(args) => exec::execute(session, *args, fds).await,
+        Request::WaitProcess { id, pid } => exec::wait(session, &id, pid).await,
         Request::Signal { id, signal, target } => {
-            signal::send(&*registry.get(&id)?, signal, target)?;
+            let container = registry.get(&id)?;
+            signal::send(&container, signal, target)?;
+            if target == SignalTarget::All && signal == Signal::SIGKILL.number() {
+                session.while_open(life::kill_all(&container)).await;
+            }
             Ok(Response::Done)
         }
+        Request::Processes(id) => Ok(Response::Processes(inspect::processes(&*registry.get(&id)?))),
+        Request::Event(id) => Ok(Response::Event(inspect::event(&*registry.get(&id)?))),
+        Request::Pause(id) => life::pause(&*registry.get(&id)?).await.map(|()| Response::Done),
+        Request::Resume(id) => life::resume(&*registry.get(&id)?).map(|()| Response::Done),
+        Request::ChangeLogging(spec) => logging::change(&spec, fds).map(|()| Response::Done),
         Request::State(id) => Ok(Response::State(registry.get(&id)?.status())),
-        Request::Stacks => Ok(Response::Text(stacks::text())),
+        Request::Stacks => Ok(Response::Text(stacks::text(registry))),
         Request::Checkpoint => Err(ControlError::Unsupported("checkpoint".into())),
         Request::Restore => Err(ControlError::Unsupported("restore".into())),
         Request::Profile(kind) => {
             Err(ControlError::Unsupported(format!("profile {}", format!("{kind:?}").to_lowercase())))
         }
-        _ => Err(ControlError::Unsupported("this request".into())),
     }
 }
 

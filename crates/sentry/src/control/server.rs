@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use moat_abi::PollEvents;
+use moat_abi::signal::Signal;
 use moat_control::{Connection, ControlError, Listener, Request, Response};
 use moat_kernel::spawn::Process;
 use moat_sync::reactor::Watch;
@@ -17,6 +18,7 @@ use moat_sync::wait::Listener as QueueListener;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
 use super::request;
+use crate::container::Container;
 use crate::registry::Registry;
 
 /// Connections at a time; further ones wait in the socket's backlog.
@@ -141,7 +143,7 @@ pub(crate) struct Session {
     waiting: AtomicUsize,
     fewer: WaitQueue,
     /// Processes that end with the connection.
-    executed: Mutex<Vec<Process>>,
+    executed: Mutex<Vec<(Arc<Container>, Process)>>,
 }
 
 impl Session {
@@ -150,9 +152,10 @@ impl Session {
         self.closed.store(true, Ordering::SeqCst);
         self.closing.wake_all();
         let executed = std::mem::take(&mut *self.executed.lock());
-        for process in executed {
+        for (container, process) in executed {
             // ESRCH: it has ended before.
-            let _ = process.signal(moat_abi::signal::Signal::SIGKILL);
+            let _ = process.signal(Signal::SIGKILL);
+            container.forget(&process);
         }
     }
 
@@ -235,13 +238,14 @@ impl Session {
     }
 
     /// Ends `process` when the connection closes.
-    pub(crate) fn bind(&self, process: Process) {
+    pub(crate) fn bind(&self, container: &Arc<Container>, process: Process) {
         let mut executed = self.executed.lock();
-        executed.retain(|p| p.status().is_none());
-        executed.push(process.clone());
+        executed.retain(|(_, p)| p.status().is_none());
+        executed.push((container.clone(), process.clone()));
         drop(executed);
         if self.is_closed() {
-            let _ = process.signal(moat_abi::signal::Signal::SIGKILL);
+            let _ = process.signal(Signal::SIGKILL);
+            container.forget(&process);
         }
     }
 }

@@ -1,17 +1,52 @@
-//! What every task does, for people who look for a hang.
+//! What every guest task and every thread of the sentry does, for people who look for a hang.
 
-use moat_kernel::kernel::kernel;
+use std::fmt::Write as _;
 
-/// What each task waits for, a line a task.
-pub(super) fn text() -> String {
-    let groups: Vec<_> = kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
-    let mut text = String::new();
-    for group in groups {
-        for task in group.threads() {
-            let waits = (*task.wchan.lock()).unwrap_or("running");
-            let comm = String::from_utf8_lossy(&task.comm()).into_owned();
-            text += &format!("{:>6} {:>6} {comm:<16} {waits}\n", task.tgid(), task.tid());
+use moat_abi::nr;
+use moat_kernel::task::Task;
+use moat_kernel::task::work::Work;
+
+use crate::registry::Registry;
+
+/// Text for people.
+pub(super) fn text(registry: &Registry) -> String {
+    let mut text = String::from("guest tasks\n");
+    for container in registry.all() {
+        let _ = writeln!(text, "container {} ({:?})", container.id, container.status());
+        for group in container.member.processes.processes() {
+            let threads = group.threads();
+            if threads.is_empty() {
+                let _ = writeln!(text, "  {:>6} {:>6} zombie", group.pid().number(), group.pid().number());
+            }
+            for task in threads {
+                line(&mut text, &task);
+            }
         }
     }
+    text += "sentry threads\n";
+    for thread in moat_host::procfs::own_threads() {
+        let _ = writeln!(text, "  {:>6} {:<16} {} {}", thread.tid, thread.name, thread.state, thread.wchan);
+    }
     text
+}
+
+/// Process, thread, name, where it is, what it has to do, and its system call.
+fn line(text: &mut String, task: &Task) {
+    let comm = String::from_utf8_lossy(&task.comm()).into_owned();
+    let waits = *task.wchan.lock();
+    let place = if task.flags.in_guest() { "application code" } else { waits.unwrap_or("the sentry") };
+    let work = task.work();
+    let _ = write!(text, "  {:>6} {:>6} {comm:<16} in {place}", task.tgid(), task.tid());
+    if work != Work::empty() {
+        let _ = write!(text, " work={work:?}");
+    }
+    if let Some((number, args)) = task.call.get() {
+        let name = u32::try_from(number).ok().and_then(nr::name).unwrap_or("?");
+        let _ = write!(text, " call {name}(");
+        for (i, arg) in args.iter().enumerate() {
+            let _ = write!(text, "{}{arg:#x}", if i == 0 { "" } else { ", " });
+        }
+        text.push(')');
+    }
+    text.push('\n');
 }

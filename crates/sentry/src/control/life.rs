@@ -1,0 +1,96 @@
+//! Further containers: made, paused, destroyed.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use moat_abi::PollEvents;
+use moat_abi::signal::Signal;
+use moat_control::start::BootErrorKind;
+use moat_control::{BootError, ContainerSpec, ContainerStatus, ControlError, SignalTarget};
+use moat_jail::DonatedFiles;
+use moat_kernel::kernel::kernel;
+
+use super::signal;
+use crate::container::Container;
+use crate::registry::Registry;
+
+/// Makes a container other than the root container; its init is ready to run.
+pub(super) async fn create(
+    registry: &Arc<Registry>,
+    spec: ContainerSpec,
+    fds: Vec<OwnedFd>,
+) -> Result<(), ControlError> {
+    let reservation = registry.reserve(&spec.id)?;
+    if registry.root().status() == ContainerStatus::Stopped {
+        return Err(registry.root().wrong_state("no container can be made in its sandbox"));
+    }
+    let command = spec.process.args.first().cloned().unwrap_or_default();
+    let container = Container::create(spec, DonatedFiles::new(0, fds), Some(registry.root()))
+        .await
+        .map_err(|error| control_error(error, command))?;
+    reservation.fill(container.clone());
+    moat_sync::spawn(end_with_init(container));
+    Ok(())
+}
+
+/// When a container's init has ended its other processes end too, also where the init's pid namespace is not theirs.
+async fn end_with_init(container: Arc<Container>) {
+    container.init.wait().await;
+    kill_all(&container).await;
+}
+
+fn control_error(error: BootError, command: String) -> ControlError {
+    match (error.kind, error.errno) {
+        (BootErrorKind::CommandNotFound | BootErrorKind::CannotExecute, Some(errno)) => {
+            ControlError::Command { command, errno }
+        }
+        (_, Some(errno)) => ControlError::Errno { what: error.what, errno },
+        (_, None) => ControlError::Invalid(error.what),
+    }
+}
+
+/// Ends all processes of a container; done when they are gone.
+pub(super) async fn kill_all(container: &Container) {
+    let mut exits = kernel().exits.listen(PollEvents::all());
+    loop {
+        // Again and again: what was being made when the others were killed has not got the signal. No error: everybody
+        // may be sent SIGKILL.
+        let _ = signal::send(container, Signal::SIGKILL.number(), SignalTarget::All);
+        if !container.member.processes.has_living() {
+            return;
+        }
+        (&mut exits).await;
+    }
+}
+
+/// Ends and forgets a container other than the root container.
+pub(super) async fn destroy(registry: &Registry, id: &str) -> Result<(), ControlError> {
+    let container = registry.get(id)?;
+    if Arc::ptr_eq(&container, registry.root()) {
+        return Err(container.wrong_state("the root container ends with its sandbox only"));
+    }
+    kill_all(&container).await;
+    container.init.wait().await;
+    registry.remove(id);
+    Ok(())
+}
+
+/// Freezes a container.
+pub(super) async fn pause(container: &Container) -> Result<(), ControlError> {
+    match container.status() {
+        ContainerStatus::Running | ContainerStatus::Created => container.member.processes.freeze().await,
+        ContainerStatus::Paused | ContainerStatus::Stopped => {
+            return Err(container.wrong_state("it cannot be paused"));
+        }
+    }
+    Ok(())
+}
+
+/// Lets a frozen container go on.
+pub(super) fn resume(container: &Container) -> Result<(), ControlError> {
+    if container.status() != ContainerStatus::Paused {
+        return Err(container.wrong_state("it cannot be resumed"));
+    }
+    container.member.processes.thaw();
+    Ok(())
+}

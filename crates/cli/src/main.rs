@@ -1,6 +1,7 @@
 //! The `moat` command line.
 //!
-//! `moat boot` is the sandbox process and no command for people: it is recognised before anything else is set up.
+//! `moat boot` and `moat gofer` are processes of a sandbox and no commands for people: they are recognised before
+//! anything else is set up.
 
 #![forbid(unsafe_code)]
 
@@ -14,10 +15,12 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let mut argv = std::env::args_os();
-    if argv.next().is_some_and(|name| name == moat_sentry::boot::PROCESS_NAME)
-        && argv.next().is_some_and(|command| command == "boot")
-    {
+    let (name, command) = (argv.next().unwrap_or_default(), argv.next().unwrap_or_default());
+    if name == moat_sentry::boot::PROCESS_NAME && command == "boot" {
         moat_sentry::boot::main(argv);
+    }
+    if name == moat_gofer::PROCESS_NAME && command == "gofer" {
+        moat_gofer::main(argv);
     }
     let arguments = args::Arguments::parse();
     let log = match logging::start(&arguments.global) {

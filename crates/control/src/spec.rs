@@ -3,6 +3,7 @@
 //! It is made by `moat-runtime` from flags or an OCI bundle, after validation, and holds no host paths that
 //! the sentry would have to open: host files are donated descriptors, named by number.
 
+mod gofer;
 mod mount;
 mod process;
 
@@ -10,7 +11,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use mount::{Backing, DevptsOptions, FileBind, MountFlags, MountKind, MountSpec, Overlay, RootSpec, TmpfsOptions};
+pub use gofer::{GoferSpec, GoferTree, TreeKind};
+pub use mount::{
+    Backing, DevptsOptions, FileBind, GoferBind, MountFlags, MountKind, MountSpec, Overlay, RootSpec, TmpfsOptions,
+};
 pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 
 /// The version of [`SandboxSpec`]'s layout; boot refuses another one.
@@ -31,6 +35,8 @@ pub struct SandboxSpec {
     pub platform: PlatformKind,
     /// What the guest sees of the network.
     pub network: NetworkMode,
+    /// How the sentry reaches the host's files.
+    pub files: FileAccess,
     /// The root container; its id is also the sandbox's.
     pub container: ContainerSpec,
     /// CPUs that the guest sees.
@@ -103,6 +109,17 @@ impl PlatformKind {
             PlatformKind::Ptrace => "ptrace",
         }
     }
+}
+
+/// How the sentry reaches the host's files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileAccess {
+    /// By directory descriptors of its own.
+    #[default]
+    Direct,
+    /// By asking a gofer process, one for each container.
+    Gofer,
 }
 
 /// What the guest sees of the network.

@@ -2,17 +2,38 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
+use moat_abi::{Errno, Result};
 use rustix::fs::{Mode, OFlags, openat};
 
-static DIR: OnceLock<OwnedFd> = OnceLock::new();
+static DIR: OnceLock<Option<OwnedFd>> = OnceLock::new();
 
-/// Sets the directory; once, before the sandbox starts. Without one nothing is known.
+/// Sets the directory; to be called before anything here is asked. Without a call it is /proc as this process sees it.
 pub fn set_dir(dir: OwnedFd) {
     // A second one would be the same file system.
-    let _ = DIR.set(dir);
+    let _ = DIR.set(Some(dir));
+}
+
+fn dir() -> Option<&'static OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    DIR.get_or_init(|| rustix::fs::open("/proc", flags, Mode::empty()).ok()).as_ref()
+}
+
+/// The number of the directory's descriptor, if there is one.
+#[must_use]
+pub fn dir_number() -> Option<RawFd> {
+    dir().map(AsRawFd::as_raw_fd)
+}
+
+/// Opens the memory of process `pid` (/proc/PID/mem) for writing, whatever its protection.
+///
+/// # Errors
+/// EFAULT if there is no procfs; those of open(2).
+pub fn open_memory(pid: i32) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(openat(dir().ok_or(Errno::EFAULT)?, format!("{pid}/mem"), flags, Mode::empty())?)
 }
 
 /// Resident bytes of process `pid`, and those of them that show files (proc_pid_statm(5)).
@@ -35,7 +56,7 @@ const MOST_NET_BYTES: u64 = 16 << 20;
 #[must_use]
 pub fn net_file(name: &str) -> Option<Vec<u8>> {
     let path = format!("self/net/{name}");
-    let fd = openat(DIR.get()?, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+    let fd = openat(dir()?, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).ok()?;
     let mut text = Vec::new();
     File::from(fd).take(MOST_NET_BYTES).read_to_end(&mut text).ok()?;
     Some(text)
@@ -62,7 +83,7 @@ pub fn own_threads() -> Vec<OwnThread> {
 
 fn list_own_threads() -> Option<Vec<OwnThread>> {
     let tasks = format!("{}/task", rustix::process::getpid().as_raw_nonzero());
-    let dir = openat(DIR.get()?, &tasks, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let dir = openat(dir()?, &tasks, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut threads = Vec::new();
     for entry in rustix::fs::Dir::new(dir).ok()? {
         let Some(tid) = entry.ok().and_then(|e| e.file_name().to_str().ok()?.parse().ok()) else { continue };
@@ -76,7 +97,7 @@ fn list_own_threads() -> Option<Vec<OwnThread>> {
 
 /// The text of a small file.
 fn read(path: &str) -> Option<String> {
-    let fd = openat(DIR.get()?, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+    let fd = openat(dir()?, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).ok()?;
     let mut buf = [0; 1024];
     let n = rustix::io::read(fd, &mut buf).ok()?;
     Some(String::from_utf8_lossy(buf.get(..n)?).into_owned())

@@ -36,6 +36,9 @@ pub const DIRECT_FILE_ACCESS: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
 
+/// No capability at all.
+pub const NONE: CapabilitySet = CapabilitySet::empty();
+
 /// The capabilities over a network namespace, which a sandbox may keep whose sockets are the host's.
 pub const NETWORK: CapabilitySet = CapabilitySet::NET_BIND_SERVICE
     .union(CapabilitySet::NET_BROADCAST)

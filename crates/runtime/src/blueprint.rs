@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DonatedFds, FdNumber, FileBind, Lifetime, LogSpec, MountFlags, MountKind, MountSpec,
-    Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces,
+    Backing, ContainerSpec, DonatedFds, FdNumber, FileAccess, FileBind, Lifetime, LogSpec, MountFlags, MountKind,
+    MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
@@ -124,6 +124,7 @@ impl Blueprint {
             version: SPEC_VERSION,
             platform: config.platform,
             network: config.network,
+            files: FileAccess::Direct,
             container,
             cpu_count: hardware::cpu_count(),
             total_memory_bytes: hardware::total_memory_bytes(),

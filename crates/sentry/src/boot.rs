@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
-use moat_control::spec::{Lifetime, MAX_SPEC_BYTES, NetworkMode};
+use moat_control::spec::{FileAccess, Lifetime, MAX_SPEC_BYTES, NetworkMode};
 use moat_control::{BootError, Connection, Listener, SandboxSpec, StartSync};
 use moat_jail::{DonatedFiles, StartFlags, logging, privileges};
 
@@ -43,8 +43,12 @@ fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &Star
     if spec.network == NetworkMode::Host {
         moat_net_host::ports::read_host_limit();
     }
-    let proc_dir = isolation::enter(&mut spec, &mut files, flags.trees)?;
-    privileges::drop_all_but(flags.identity, privileges::DIRECT_FILE_ACCESS | flags.network_capabilities())?;
+    isolation::enter(&mut spec, &mut files, flags.trees)?;
+    let capabilities = match spec.files {
+        FileAccess::Direct => privileges::DIRECT_FILE_ACCESS,
+        FileAccess::Gofer => privileges::NONE,
+    };
+    privileges::drop_all_but(flags.identity, capabilities | flags.network_capabilities())?;
     if spec.lifetime == Lifetime::Attached {
         privileges::die_with_parent()?;
     }
@@ -56,7 +60,7 @@ fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &Star
     };
     tracing::debug!("isolated");
 
-    let args = BootArgs { spec, files, control, listener, start_sync: start_sync.clone(), proc_dir };
+    let args = BootArgs { spec, files, control, listener, start_sync: start_sync.clone() };
     let exit = crate::kernel_main(args)?;
     tracing::debug!(?exit, "the guest's init has ended");
     // If nobody waits for the status there is nobody to tell.

@@ -41,9 +41,6 @@ pub fn kernel_main(mut args: BootArgs) -> Result<ExitStatus, BootError> {
     };
     let kernel = Kernel::boot(config).map_err(|e| failed("booting the kernel", e))?;
     kernel.root_namespaces.uts.set_domain_name(spec.container.domainname.clone().into_bytes());
-    if let Some(dir) = args.proc_dir.take() {
-        moat_host::procfs::set_dir(dir);
-    }
     seccomp::install(&args.spec)?;
 
     mounts::register(args.spec.network);

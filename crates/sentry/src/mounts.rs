@@ -9,7 +9,7 @@ use moat_control::spec::{
     Backing, ContainerSpec, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, NetworkMode, Overlay,
     TmpfsOptions,
 };
-use moat_fs_host::{DirectTree, HostFs, Trust};
+use moat_fs_host::{DirectTree, GoferTree, HostFs, Trust};
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
 use moat_kernel::process::pid::PidNamespace;
@@ -86,12 +86,11 @@ fn backed(
     files: &mut DonatedFiles,
     caller: &KernelCaller,
 ) -> Result<Arc<Mount>> {
-    let take = |files: &mut DonatedFiles, fd| files.take(fd).map_err(|_| Errno::EBADF);
-    let (lower, name) = match backing {
-        Backing::Directory(fd) => (HostFs::new(DirectTree::new(take(files, *fd)?), trust)?, None),
-        Backing::File(bind) => {
-            (HostFs::new(DirectTree::new(take(files, bind.dir)?), trust)?, Some(bind.name.as_bytes()))
-        }
+    let mut take = |fd| files.take(fd).map_err(|_| Errno::EBADF);
+    let (lower, name): (Arc<dyn FileSystem>, _) = match backing {
+        Backing::Directory(fd) => (HostFs::new(DirectTree::new(take(*fd)?), trust)?, None),
+        Backing::File(bind) => (HostFs::new(DirectTree::new(take(bind.dir)?), trust)?, Some(&bind.name)),
+        Backing::Gofer(bind) => (HostFs::new(GoferTree::new(take(bind.socket)?), trust)?, bind.name.as_ref()),
     };
     let fs: Arc<dyn FileSystem> = match overlay {
         Overlay::None => lower,
@@ -106,7 +105,7 @@ fn backed(
     match name {
         None => Ok(whole),
         Some(name) => {
-            let dentry = whole.root().lookup(name)?;
+            let dentry = whole.root().lookup(name.as_bytes())?;
             Ok(Mount::bind(&Path { mount: whole, dentry }))
         }
     }

@@ -19,5 +19,5 @@ pub mod timer;
 pub mod wait;
 
 pub use executor::{block_in_place, spawn};
-pub use lock::{LockClass, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use lock::{Condvar, LockClass, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use wait::{Listener, Notify, WaitQueue};

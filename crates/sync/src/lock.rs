@@ -196,6 +196,36 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
     }
 }
 
+/// A condition that host threads wait for with a [`Mutex`].
+///
+/// For the waits that depend on another host thread only, and that end soon: a task waits with a
+/// [`crate::WaitQueue`].
+#[derive(Debug, Default)]
+pub struct Condvar(parking_lot::Condvar);
+
+impl Condvar {
+    /// A condition that nobody waits for.
+    #[must_use]
+    pub const fn new() -> Condvar {
+        Condvar(parking_lot::Condvar::new())
+    }
+
+    /// Gives the lock up, waits for a notification, and takes it again. May return without one.
+    pub fn wait<T: ?Sized>(&self, guard: &mut MutexGuard<'_, T>) {
+        self.0.wait(&mut guard.inner);
+    }
+
+    /// Ends the wait of one thread.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Ends the waits of all threads.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
 /// A readers-writer lock with a place in the lock order.
 pub struct RwLock<T: ?Sized> {
     class: LockClass,

@@ -61,6 +61,17 @@ pub enum Backing {
     Directory(FdNumber),
     /// A file.
     File(FileBind),
+    /// A directory or file that a gofer serves.
+    Gofer(GoferBind),
+}
+
+/// A tree that a gofer serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoferBind {
+    /// The socket by which it is asked for.
+    pub socket: FdNumber,
+    /// The entry of the tree's root that is mounted; the root itself if none.
+    pub name: Option<String>,
 }
 
 /// A host file, reached as `name` in the directory `dir`; in there it can be opened again with other flags.

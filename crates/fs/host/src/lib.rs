@@ -1,7 +1,7 @@
 //! Files of the host: the bundle's root file system, bind mounts and donated stdio.
 //!
 //! - [`tree::HostTree`]: the operations on a directory tree of the host; [`direct::DirectTree`] does them in the
-//!   sentry, relative to donated descriptors.
+//!   sentry, relative to donated descriptors, [`gofer::GoferTree`] asks another process to.
 //! - [`fs::HostFs`], [`inode::HostInode`]: the tree as a file system of the vfs.
 //! - [`mod@file`]: open regular files and directories.
 //! - [`stdio`]: descriptors that came from outside as they are: pipes, terminals, sockets.
@@ -16,6 +16,7 @@
 pub mod direct;
 pub mod file;
 pub mod fs;
+pub mod gofer;
 pub mod inode;
 pub mod stdio;
 pub mod terminal;
@@ -23,3 +24,4 @@ pub mod tree;
 
 pub use direct::DirectTree;
 pub use fs::{HostFs, Trust};
+pub use gofer::GoferTree;

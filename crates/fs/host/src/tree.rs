@@ -1,7 +1,7 @@
 //! [`HostTree`]: the operations by which a directory tree of the host is reached.
 //!
 //! Two implementations serve the same inodes: [`crate::direct::DirectTree`], where the sentry holds directory
-//! descriptors itself, and the gofer's client, where another process does. Every operation names a file by its
+//! descriptors itself, and [`crate::gofer::GoferTree`], where another process does. Every operation names a file by its
 //! directory and one component; no implementation follows a symbolic link of the host, ever.
 
 use std::os::fd::OwnedFd;
@@ -9,9 +9,10 @@ use std::os::fd::OwnedFd;
 use moat_abi::Result;
 use moat_abi::stat::Statfs;
 use moat_vfs::inode::{Metadata, SetAttr};
+use serde::{Deserialize, Serialize};
 
 /// What an open host file is to be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostAccess {
     /// O_RDONLY.
     Read,
@@ -22,7 +23,7 @@ pub enum HostAccess {
 }
 
 /// Who owns a node that is made, and its permission bits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct NewHostNode {
     /// Permission bits, setuid, setgid and sticky included; the umask is applied already.
     pub mode: u32,
@@ -44,7 +45,7 @@ pub struct HostEntry {
 }
 
 /// How [`HostTree::rename`] treats an existing target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostRename {
     /// Replace it.
     Replace,

@@ -1,7 +1,6 @@
 //! [`Core`]: the platform's tables, and the dispatch of notifications.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use moat_abi::{Errno, Result, nr};
@@ -34,8 +33,6 @@ pub struct Core {
     pub fresh_fpu: Vec<u8>,
     /// How the stub reads and sets segment bases.
     pub bases: SegmentBases,
-    /// procfs, if the sentry had it when it started.
-    pub proc_dir: Option<OwnedFd>,
     /// The vDSO of blank processes.
     pub vdso: VdsoLayout,
     /// Blank processes.
@@ -79,7 +76,6 @@ pub struct Parts {
     pub frame: FrameLayout,
     pub fresh_fpu: Vec<u8>,
     pub bases: SegmentBases,
-    pub proc_dir: Option<OwnedFd>,
     pub vdso: VdsoLayout,
     pub reaper: Reaper,
 }
@@ -95,7 +91,6 @@ impl Core {
             frame: p.frame,
             fresh_fpu: p.fresh_fpu,
             bases: p.bases,
-            proc_dir: p.proc_dir,
             vdso: p.vdso,
             reaper: p.reaper,
             pool: Pool::new(),

@@ -73,7 +73,6 @@ impl Systrap {
         let started = template::start(&areas, bases)?;
         let fresh_fpu = fresh_fpu(&started.area.read_bytes(started.frame.fpstate, started.frame.fp_len));
         started.area.write_bytes(started.frame.fpstate, &fresh_fpu);
-        let proc_flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         let areas_number = std::os::fd::AsRawFd::as_raw_fd(&areas.fd()).cast_unsigned();
         let core = Core::new(Parts {
             listener: started.listener,
@@ -82,7 +81,6 @@ impl Systrap {
             frame: started.frame,
             fresh_fpu,
             bases,
-            proc_dir: rustix::fs::open("/proc", proc_flags, rustix::fs::Mode::empty()).ok(),
             vdso: started.vdso,
             reaper,
         });

@@ -247,15 +247,11 @@ impl AddressSpace for SpaceHandle {
     }
 
     fn write_forced(&self, addr: u64, buf: &[u8]) -> Result<usize> {
-        use rustix::fs::{Mode, OFlags, openat};
         if buf.is_empty() {
             return Ok(0);
         }
         let len = clamp(addr, buf.len())?;
-        let proc_dir = self.0.core.proc_dir.as_ref().ok_or(Errno::EFAULT)?;
-        let path = format!("{}/mem", self.0.pid);
-        let file =
-            File::from(openat(proc_dir, path, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?);
+        let file = File::from(moat_host::procfs::open_memory(self.0.pid)?);
         // EIO is what the host says of a page that is not there.
         file.write_at(&buf[..len], addr).map_err(|_| Errno::EFAULT)
     }

@@ -1,7 +1,5 @@
 //! [`BootArgs`]: what the guest's kernel is built from.
 
-use std::os::fd::OwnedFd;
-
 use moat_control::{Connection, Listener, SandboxSpec, StartSync};
 use moat_jail::DonatedFiles;
 
@@ -18,7 +16,4 @@ pub struct BootArgs {
     pub listener: Option<Listener>,
     /// Where to say that the sandbox is up.
     pub start_sync: StartSync,
-    /// A procfs of the sandbox's own pid namespace, with nothing but /proc/PID in it, if the host allows one. It is
-    /// mounted on /proc too; under the seccomp filter only this descriptor leads to it.
-    pub proc_dir: Option<OwnedFd>,
 }

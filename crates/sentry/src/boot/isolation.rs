@@ -2,36 +2,32 @@
 //! procfs of its own pid namespace, without the files that tell of the host.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use moat_control::spec::{Backing, FileBind, MountKind, Overlay};
+use moat_control::spec::{Backing, FdNumber, FileBind, MountKind, Overlay};
 use moat_control::{BootError, SandboxSpec};
 use moat_host::mounts::MountAttributes;
 use moat_jail::DonatedFiles;
 use moat_jail::root::{self, EmptyRoot, FILE_NAME, Trees};
 
-/// Shuts the process in. Gives a procfs of its pid namespace, which is at /proc too, if the host allows one.
-pub(super) fn enter(
-    spec: &mut SandboxSpec,
-    files: &mut DonatedFiles,
-    trees: Trees,
-) -> Result<Option<OwnedFd>, BootError> {
+/// Shuts the process in. The procfs is at /proc and in [`moat_host::procfs`], if the host allows one.
+pub(super) fn enter(spec: &mut SandboxSpec, files: &mut DonatedFiles, trees: Trees) -> Result<(), BootError> {
     root::make_private()?;
     if trees == Trees::Attached {
         detach_all(spec, files)?;
     }
     let proc_dir = root::new_procfs().inspect_err(|error| tracing::debug!(%error, "no procfs")).ok();
     let root = EmptyRoot::enter()?;
-    if let Some(proc_dir) = &proc_dir {
-        root.mount_proc(proc_dir).map_err(|e| BootError::host("mounting the sandbox's /proc", &e))?;
+    if let Some(proc_dir) = proc_dir {
+        root.mount_proc(&proc_dir).map_err(|e| BootError::host("mounting the sandbox's /proc", &e))?;
+        moat_host::procfs::set_dir(proc_dir);
     }
     for (index, backing) in backings(spec).enumerate() {
         if let Backing::File(file) = backing {
             mount_file(&root, file, files, index).map_err(|e| BootError::host("mounting a host file", &e))?;
         }
     }
-    root.seal()?;
-    Ok(proc_dir)
+    root.seal()
 }
 
 /// All host backings of the spec.
@@ -43,25 +39,28 @@ fn backings(spec: &mut SandboxSpec) -> impl Iterator<Item = &mut Backing> {
     std::iter::once(&mut spec.container.root.backing).chain(mounts)
 }
 
-fn backing_fd(backing: &Backing) -> i32 {
+/// The descriptor of a tree that the sandbox itself was given.
+fn tree_fd(backing: &Backing) -> Option<FdNumber> {
     match backing {
-        Backing::Directory(number) => *number,
-        Backing::File(file) => file.dir,
+        Backing::Directory(number) => Some(*number),
+        Backing::File(file) => Some(file.dir),
+        Backing::Gofer(_) => None,
     }
 }
 
 /// Replaces plain descriptors by detached copies of the mounts below them, in place.
 fn detach_all(spec: &SandboxSpec, files: &mut DonatedFiles) -> Result<(), BootError> {
     let mut trees = vec![(
-        backing_fd(&spec.container.root.backing),
+        tree_fd(&spec.container.root.backing),
         spec.container.root.readonly || spec.container.root.overlay != Overlay::None,
     )];
     for mount in &spec.container.mounts {
         if let MountKind::Bind { backing, overlay } = &mount.kind {
-            trees.push((backing_fd(backing), mount.flags.readonly || *overlay != Overlay::None));
+            trees.push((tree_fd(backing), mount.flags.readonly || *overlay != Overlay::None));
         }
     }
     for (number, readonly) in trees {
+        let Some(number) = number else { continue };
         let mut attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
         attributes.set(MountAttributes::RDONLY, readonly);
         root::detached_copy(files.get(number)?.as_fd(), attributes)

@@ -7,14 +7,15 @@
 //! # Invariants
 //! - No execve, no new process, no executable memory, no new namespace or mount.
 //! - No new socket, but for those of the guest in network mode `host` ([`network`]).
-//! - Files are opened from a donated directory only, and those cannot be left by `..`.
+//! - Files are opened from a donated directory only, and those cannot be left by `..`. With a gofer there is none, and
+//!   what is left is the procfs of the sandbox's own processes.
 
 mod network;
 mod rules;
 
-use moat_control::spec::{NetworkMode, PlatformKind};
+use moat_control::spec::{FileAccess, NetworkMode, PlatformKind};
 use moat_control::{BootError, SandboxSpec};
-use moat_jail::seccomp::Refusal;
+use moat_jail::seccomp::{Refusal, Rule, when};
 
 /// Puts all threads of the process under the filter, for good.
 ///
@@ -25,37 +26,76 @@ use moat_jail::seccomp::Refusal;
 /// Of seccomp(2).
 pub fn install(spec: &SandboxSpec) -> Result<(), BootError> {
     let refusal = if spec.logging.debug { Refusal::Report } else { Refusal::Kill };
-    install_for(spec.platform, spec.network, refusal)
+    install_for(spec.platform, spec.files, spec.network, refusal)
 }
 
 /// As [`install`], told only what the filter depends on.
 ///
 /// # Errors
 /// Of seccomp(2).
-pub fn install_for(platform: PlatformKind, network: NetworkMode, refusal: Refusal) -> Result<(), BootError> {
+pub fn install_for(
+    platform: PlatformKind,
+    files: FileAccess,
+    network: NetworkMode,
+    refusal: Refusal,
+) -> Result<(), BootError> {
     let host_sockets = (network == NetworkMode::Host).then(network::HostSockets::new);
-    let network = host_sockets.iter().flat_map(network::HostSockets::rules);
-    moat_jail::seccomp::install(rules::for_platform(platform).chain(network), refusal)
+    let mut rules: Vec<Rule<'_>> = rules::all(platform, files).collect();
+    rules.extend(host_sockets.iter().flat_map(network::HostSockets::rules));
+    let below_proc;
+    if files == FileAccess::Gofer
+        && let Some(proc) = moat_host::procfs::dir_number()
+    {
+        below_proc = rules::open_below(proc);
+        rules.push(when(libc::SYS_openat, &below_proc));
+    }
+    moat_jail::seccomp::install(rules, refusal)
 }
 
 #[cfg(test)]
 mod tests {
-    use moat_jail::seccomp::{NEVER, Rule, compile};
+    use moat_jail::seccomp::{NEVER, compile};
 
     use super::*;
 
+    const KINDS: [(PlatformKind, FileAccess); 4] = [
+        (PlatformKind::Systrap, FileAccess::Direct),
+        (PlatformKind::Ptrace, FileAccess::Direct),
+        (PlatformKind::Systrap, FileAccess::Gofer),
+        (PlatformKind::Ptrace, FileAccess::Gofer),
+    ];
+
     fn rules() -> Vec<Rule<'static>> {
-        [PlatformKind::Systrap, PlatformKind::Ptrace].into_iter().flat_map(rules::for_platform).collect()
+        KINDS.into_iter().flat_map(|(platform, files)| rules::all(platform, files)).collect()
     }
 
     #[test]
     fn compiles_into_a_program_that_the_kernel_takes() {
-        for platform in [PlatformKind::Systrap, PlatformKind::Ptrace] {
-            let program = compile(rules::for_platform(platform), Refusal::Kill).unwrap();
+        for (platform, files) in KINDS {
+            let program = compile(rules::all(platform, files), Refusal::Kill).unwrap();
             assert!(program.len() < 4096, "{} instructions", program.len());
             let sockets = network::HostSockets::new();
-            let program = compile(rules::for_platform(platform).chain(sockets.rules()), Refusal::Kill).unwrap();
+            let program = compile(rules::all(platform, files).chain(sockets.rules()), Refusal::Kill).unwrap();
             assert!(program.len() < 4096, "{} instructions with host sockets", program.len());
+        }
+    }
+
+    #[test]
+    fn with_a_gofer_no_file_is_reached_by_name() {
+        let by_name = [
+            libc::SYS_openat,
+            libc::SYS_openat2,
+            libc::SYS_newfstatat,
+            libc::SYS_readlinkat,
+            libc::SYS_getdents64,
+            libc::SYS_mkdirat,
+            libc::SYS_unlinkat,
+            libc::SYS_renameat2,
+            libc::SYS_linkat,
+            libc::SYS_fchownat,
+        ];
+        for rule in rules::all(PlatformKind::Systrap, FileAccess::Gofer) {
+            assert!(!by_name.contains(&rule.call), "{} is allowed", rule.call);
         }
     }
 

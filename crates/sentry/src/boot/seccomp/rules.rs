@@ -1,16 +1,28 @@
 //! The host calls of the sentry, by what makes them. To allow another one, add a line with its caller.
 
-use moat_control::spec::PlatformKind;
+use std::os::fd::RawFd;
 
-use moat_jail::seccomp::{Rule, any, is, is_not, when, with, without};
+use moat_control::spec::{FileAccess, PlatformKind};
 
-/// Everything that a sentry with this platform may call.
-pub(super) fn for_platform<'a>(platform: PlatformKind) -> impl Iterator<Item = Rule<'a>> {
+use moat_jail::seccomp::{Arg, Rule, any, is, is_not, when, with, without};
+
+/// Everything that a sentry with this platform and this way to the host's files may call, but for
+/// [`open_below`].
+pub(super) fn all<'a>(platform: PlatformKind, files: FileAccess) -> impl Iterator<Item = Rule<'a>> {
+    let direct = match files {
+        FileAccess::Direct => DIRECT_FILES,
+        FileAccess::Gofer => &[],
+    };
     let guest = match platform {
         PlatformKind::Systrap => SYSTRAP,
         PlatformKind::Ptrace => PTRACE,
     };
-    [MEMORY, THREADS, EVENTS, FILES, TERMINALS, SOCKETS, GUEST_PROCESSES, guest].into_iter().flatten().copied()
+    [MEMORY, THREADS, EVENTS, FILES, direct, TERMINALS, SOCKETS, GUEST_PROCESSES, guest].into_iter().flatten().copied()
+}
+
+/// Conditions of openat(2) where only what is below one directory is opened: moat_host::procfs.
+pub(super) fn open_below(directory: RawFd) -> [Arg; 2] {
+    [is(0, u64::from(directory.unsigned_abs())), with(2, libc::O_NOFOLLOW as u64)]
 }
 
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
@@ -117,47 +129,13 @@ const FILES: &[Rule<'static>] = &[
     any(libc::SYS_close),
     any(libc::SYS_dup),
     any(libc::SYS_dup3),
-    // The direct host file system: one component at a time from a donated directory, never through a symbolic link.
-    when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_NOFOLLOW as u64)]),
-    // rustix::fs::Dir opens "." of a directory that is open already.
-    when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_DIRECTORY as u64)]),
-    // moat_host::files::open_beneath: RESOLVE_BENEATH.
-    when(libc::SYS_openat2, &[is_not(0, AT_FDCWD)]),
+    // std::fs::File::read_to_end asks how much there is; HostFile, stdio.
+    when(libc::SYS_statx, &[is_not(0, AT_FDCWD)]),
     any(libc::SYS_fstat),
-    any(libc::SYS_newfstatat),
-    any(libc::SYS_statx),
-    any(libc::SYS_fstatfs),
-    any(libc::SYS_faccessat2),
-    any(libc::SYS_readlinkat),
-    any(libc::SYS_getdents64),
-    when(libc::SYS_mkdirat, &[is_not(0, AT_FDCWD)]),
-    // FIFOs and regular files; device nodes need a capability that the sandbox does not have.
-    when(libc::SYS_mknodat, &[is_not(0, AT_FDCWD)]),
-    when(libc::SYS_symlinkat, &[is_not(1, AT_FDCWD)]),
-    when(libc::SYS_linkat, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
-    when(libc::SYS_unlinkat, &[is_not(0, AT_FDCWD)]),
-    when(libc::SYS_renameat2, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
-    when(libc::SYS_renameat, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
-    any(libc::SYS_fchmod),
-    when(libc::SYS_fchmodat, &[is_not(0, AT_FDCWD)]),
-    when(libc::SYS_fchmodat2, &[is_not(0, AT_FDCWD)]),
-    any(libc::SYS_fchown),
-    when(libc::SYS_fchownat, &[is_not(0, AT_FDCWD)]),
-    when(libc::SYS_utimensat, &[is_not(0, AT_FDCWD)]),
     any(libc::SYS_ftruncate),
     any(libc::SYS_fallocate),
-    any(libc::SYS_fadvise64),
     any(libc::SYS_fsync),
     any(libc::SYS_fdatasync),
-    any(libc::SYS_sync_file_range),
-    any(libc::SYS_syncfs),
-    any(libc::SYS_flock),
-    any(libc::SYS_copy_file_range),
-    any(libc::SYS_sendfile),
-    any(libc::SYS_fgetxattr),
-    any(libc::SYS_fsetxattr),
-    any(libc::SYS_flistxattr),
-    any(libc::SYS_fremovexattr),
     when(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u64)]),
     when(libc::SYS_fcntl, &[is(1, libc::F_GETFD as u64)]),
     when(libc::SYS_fcntl, &[is(1, libc::F_SETFD as u64)]),
@@ -169,6 +147,28 @@ const FILES: &[Rule<'static>] = &[
     when(libc::SYS_fcntl, &[is(1, libc::F_GET_SEALS as u64)]),
     // Bytes to read in donated pipes and sockets.
     when(libc::SYS_ioctl, &[is(1, libc::FIONREAD)]),
+];
+
+/// DirectTree: one component at a time from a donated directory, never through a symbolic link.
+const DIRECT_FILES: &[Rule<'static>] = &[
+    when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_NOFOLLOW as u64)]),
+    // rustix::fs::Dir opens "." of a directory that is open already.
+    when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_DIRECTORY as u64)]),
+    when(libc::SYS_newfstatat, &[is_not(0, AT_FDCWD)]),
+    any(libc::SYS_fstatfs),
+    when(libc::SYS_readlinkat, &[is_not(0, AT_FDCWD)]),
+    any(libc::SYS_getdents64),
+    when(libc::SYS_mkdirat, &[is_not(0, AT_FDCWD)]),
+    // FIFOs and regular files; device nodes need a capability that the sandbox does not have.
+    when(libc::SYS_mknodat, &[is_not(0, AT_FDCWD)]),
+    when(libc::SYS_symlinkat, &[is_not(1, AT_FDCWD)]),
+    when(libc::SYS_linkat, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
+    when(libc::SYS_unlinkat, &[is_not(0, AT_FDCWD)]),
+    when(libc::SYS_renameat2, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
+    any(libc::SYS_fchmod),
+    any(libc::SYS_fchown),
+    when(libc::SYS_fchownat, &[is_not(0, AT_FDCWD)]),
+    when(libc::SYS_utimensat, &[is_not(0, AT_FDCWD)]),
 ];
 
 /// Donated terminals: moat_host::tty.

@@ -1,0 +1,103 @@
+//! The gofer process, `moat gofer`: it serves the host's files of one container to a sandbox that can't reach them.
+//!
+//! With `--directfs=false` the sandbox process has no directory descriptor. It has a socket for each host mount, at the
+//! other end of which is this process. Nothing that comes over a socket is trusted: the sentry may be in the
+//! hands of an attacker, who must get no further than to the files that the container has anyway.
+//!
+//! - [`server`]: the connections of a tree, a thread each; [`handles`]: the directories that it has open.
+//! - [`moat_fs_host::DirectTree`] does the work, as it does in a sandbox with direct access.
+//! - [`rules`]: the host calls that are left to this process.
+//!
+//! # Invariants
+//! - Directories are named by numbers that this process gave out; entries by one component, which
+//!   [`moat_fs_host::DirectTree`] checks.
+//! - Only descriptors of regular files are passed to the sandbox.
+//! - The process ends when all its sockets are closed, so that it never outlives the sandbox.
+#![forbid(unsafe_code)]
+
+mod handles;
+mod rules;
+mod server;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+
+use moat_control::spec::{GoferSpec, GoferTree, Lifetime, MAX_SPEC_BYTES, TreeKind};
+use moat_control::{BootError, StartSync};
+use moat_host::mounts::MountAttributes;
+use moat_jail::root::{self, EmptyRoot, Trees};
+use moat_jail::seccomp::Refusal;
+use moat_jail::{DonatedFiles, StartFlags, privileges};
+
+/// `argv[0]` of the process.
+pub const PROCESS_NAME: &str = "moat-gofer";
+
+/// Runs the gofer. `args` is argv after "gofer".
+pub fn main(args: impl Iterator<Item = OsString>) -> ! {
+    moat_jail::process::main(c"moat-gofer", args, serve)
+}
+
+/// A tree and the socket that it is served at.
+struct Export {
+    /// A directory.
+    tree: OwnedFd,
+    socket: OwnedFd,
+}
+
+/// Gives the exit code.
+fn serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) -> Result<u8, BootError> {
+    let spec = read_spec(files.take(flags.spec_fd)?)?;
+    let exports = shut_in(&spec, &mut files, flags.trees)?;
+    privileges::drop_all_but(flags.identity, privileges::DIRECT_FILE_ACCESS)?;
+    if spec.lifetime == Lifetime::Attached {
+        privileges::die_with_parent()?;
+    }
+    // Whatever else was donated is not this process's.
+    drop(files);
+    let refusal = if spec.debug { Refusal::Report } else { Refusal::Kill };
+    moat_jail::seccomp::install(rules::ALL.iter().copied(), refusal)?;
+    let serving = server::start(exports.into_iter().map(|e| (e.tree, e.socket)))?;
+    start_sync.booted().map_err(|e| BootError::host("telling the creator", &e))?;
+    serving.wait();
+    Ok(0)
+}
+
+fn read_spec(fd: OwnedFd) -> Result<GoferSpec, BootError> {
+    let mut bytes = Vec::new();
+    File::from(fd)
+        .take(MAX_SPEC_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|e| BootError::host("reading the gofer's spec", &e))?;
+    GoferSpec::decode(&bytes).map_err(|e| BootError::new(e.to_string()))
+}
+
+/// Makes an empty root with nothing in it but the files to serve, each in a directory of its own.
+fn shut_in(spec: &GoferSpec, files: &mut DonatedFiles, trees: Trees) -> Result<Vec<Export>, BootError> {
+    root::make_private()?;
+    let mut opened = Vec::with_capacity(spec.trees.len());
+    for tree in &spec.trees {
+        opened.push((detached(tree, files.take(tree.tree)?, trees)?, files.take(tree.socket)?));
+    }
+    let root = EmptyRoot::enter()?;
+    let mut exports = Vec::with_capacity(opened.len());
+    for (index, ((tree, socket), spec)) in opened.into_iter().zip(&spec.trees).enumerate() {
+        let tree = match spec.kind {
+            TreeKind::Directory => tree,
+            TreeKind::File => root.mount_file(&tree, index).map_err(|e| BootError::host("mounting a host file", &e))?,
+        };
+        exports.push(Export { tree, socket });
+    }
+    root.seal()?;
+    Ok(exports)
+}
+
+fn detached(tree: &GoferTree, fd: OwnedFd, trees: Trees) -> Result<OwnedFd, BootError> {
+    if trees == Trees::Detached {
+        return Ok(fd);
+    }
+    let mut attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
+    attributes.set(MountAttributes::RDONLY, tree.readonly);
+    root::detached_copy(fd.as_fd(), attributes).map_err(|e| BootError::host("copying the mounts of a host tree", &e))
+}

@@ -1,0 +1,204 @@
+//! The connections of the trees, a thread each.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use moat_abi::Result;
+use moat_control::BootError;
+use moat_fs_host::DirectTree;
+use moat_fs_host::gofer::channel::{Channel, MAX_MESSAGE_BYTES};
+use moat_fs_host::gofer::protocol::{Entry, Frame, Handle, MAX_CLOSED, MAX_CONNECTIONS, Reply, Request};
+use moat_fs_host::tree::{HostEntry, HostTree};
+use moat_sync::{LockClass, Mutex};
+
+use crate::handles::Handles;
+
+/// Stack of a connection's thread: the deepest it goes is one operation of a tree.
+const STACK_BYTES: usize = 128 << 10;
+
+/// Bytes of the entries in one reply, so that with all else it fits into a message.
+const LISTING_BYTES: usize = MAX_MESSAGE_BYTES - 1024;
+
+/// A tree that is served.
+struct Tree {
+    files: DirectTree,
+    handles: Mutex<Handles>,
+    connections: AtomicUsize,
+}
+
+/// The connections that are served.
+pub(crate) struct Serving(Receiver<()>);
+
+impl Serving {
+    /// Waits until the last connection is closed.
+    pub(crate) fn wait(self) {
+        // Nothing is ever sent: an error says that no thread has a sender any more.
+        while self.0.recv().is_ok() {}
+    }
+}
+
+/// Serves each tree at its socket.
+///
+/// # Errors
+/// No descriptor or no thread can be had.
+pub(crate) fn start(exports: impl Iterator<Item = (OwnedFd, OwnedFd)>) -> std::result::Result<Serving, BootError> {
+    let (alive, ended) = channel();
+    for (root, socket) in exports {
+        let files = DirectTree::new(root);
+        let root =
+            files.open_root().map_err(|e| BootError::host("opening a tree", &io::Error::from_raw_os_error(e.raw())))?;
+        let handles = Mutex::new(LockClass::Table, Handles::new(root));
+        let tree = Arc::new(Tree { files, handles, connections: AtomicUsize::new(0) });
+        Connection::start(&tree, socket, &alive).map_err(|e| BootError::host("starting a thread", &e))?;
+    }
+    Ok(Serving(ended))
+}
+
+/// One connection of a tree.
+struct Connection {
+    tree: Arc<Tree>,
+    /// What is left of a listing.
+    listing: VecDeque<HostEntry>,
+    /// Dropped with the connection's thread.
+    alive: Sender<()>,
+}
+
+/// What a request gives, before it is put into a message.
+enum Outcome {
+    Reply(Reply<'static>),
+    Target(Vec<u8>),
+    File(OwnedFd),
+    Connection(OwnedFd),
+    /// The next part of the connection's listing.
+    Listing,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.tree.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    fn start(tree: &Arc<Tree>, socket: OwnedFd, alive: &Sender<()>) -> io::Result<()> {
+        let others = tree.connections.fetch_add(1, Ordering::Relaxed);
+        // Counted out again when it is dropped.
+        let mut connection = Connection { tree: tree.clone(), listing: VecDeque::new(), alive: alive.clone() };
+        if others >= MAX_CONNECTIONS {
+            return Err(rustix::io::Errno::MFILE.into());
+        }
+        let mut channel = Channel::new(socket);
+        std::thread::Builder::new().name("tree".into()).stack_size(STACK_BYTES).spawn(move || {
+            if let Err(error) = connection.serve(&mut channel) {
+                tracing::debug!(%error, "a connection ends");
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Answers until the client closes, or says what makes no sense.
+    fn serve(&mut self, channel: &mut Channel) -> io::Result<()> {
+        loop {
+            let outcome = match channel.receive::<Frame<'_>>()? {
+                None => return Ok(()),
+                Some((frame, None)) if frame.closed.len() <= MAX_CLOSED => {
+                    self.close(&frame.closed);
+                    self.answer(frame.request)
+                }
+                Some(_) => return Err(io::ErrorKind::InvalidData.into()),
+            };
+            match outcome {
+                Ok(Outcome::Reply(reply)) => channel.send(&reply, None)?,
+                Ok(Outcome::Target(target)) => channel.send(&Reply::Target(&target), None)?,
+                Ok(Outcome::File(fd)) => channel.send(&Reply::File, Some(fd.as_fd()))?,
+                Ok(Outcome::Connection(fd)) => channel.send(&Reply::Connection, Some(fd.as_fd()))?,
+                Ok(Outcome::Listing) => self.send_listing(channel)?,
+                Err(errno) => channel.send(&Reply::Failed(errno.raw()), None)?,
+            }
+        }
+    }
+
+    fn close(&self, closed: &[Handle]) {
+        if !closed.is_empty() {
+            let mut handles = self.tree.handles.lock();
+            closed.iter().for_each(|handle| handles.close(*handle));
+        }
+    }
+
+    /// Carries a request out. Names are checked by the tree.
+    fn answer(&mut self, request: Request<'_>) -> Result<Outcome> {
+        let files = &self.tree.files;
+        let dir = |handle| self.tree.handles.lock().get(handle);
+        let done = |()| Outcome::Reply(Reply::Done);
+        if !matches!(request, Request::ListMore) {
+            self.listing = VecDeque::new();
+        }
+        Ok(match request {
+            Request::Connect => Outcome::Connection(self.connect()?),
+            Request::OpenDir { dir: d, name } => {
+                let opened = files.open_dir(&*dir(d)?, name)?;
+                Outcome::Reply(Reply::Dir(self.tree.handles.lock().insert(opened)?))
+            }
+            Request::Stat { dir: d, name } => Outcome::Reply(Reply::Metadata(files.stat(&*dir(d)?, name)?)),
+            Request::StatDir { dir: d } => Outcome::Reply(Reply::Metadata(files.stat_dir(&*dir(d)?)?)),
+            Request::Open { dir: d, name, access } => Outcome::File(files.open(&*dir(d)?, name, access)?),
+            Request::Create { dir: d, name, node } => Outcome::File(files.create(&*dir(d)?, name, node)?),
+            Request::Mkdir { dir: d, name, node } => files.mkdir(&*dir(d)?, name, node).map(done)?,
+            Request::Symlink { dir: d, name, target, node } => {
+                files.symlink(&*dir(d)?, name, target, node).map(done)?
+            }
+            Request::Mkfifo { dir: d, name, node } => files.mkfifo(&*dir(d)?, name, node).map(done)?,
+            Request::Link { dir: d, name, new_dir, new_name } => {
+                files.link(&*dir(d)?, name, &*dir(new_dir)?, new_name).map(done)?
+            }
+            Request::Unlink { dir: d, name } => files.unlink(&*dir(d)?, name).map(done)?,
+            Request::Rmdir { dir: d, name } => files.rmdir(&*dir(d)?, name).map(done)?,
+            Request::Rename { dir: d, name, new_dir, new_name, how } => {
+                files.rename(&*dir(d)?, name, &*dir(new_dir)?, new_name, how).map(done)?
+            }
+            Request::ReadLink { dir: d, name } => Outcome::Target(files.read_link(&*dir(d)?, name)?),
+            Request::SetAttr { dir: d, name, attr } => files.set_attr(&*dir(d)?, name, &attr.into()).map(done)?,
+            Request::List { dir: d } => {
+                let listing = files.list(&*dir(d)?)?;
+                self.listing = listing.into();
+                Outcome::Listing
+            }
+            Request::ListMore => Outcome::Listing,
+            Request::Statfs { dir: d } => Outcome::Reply(Reply::Statfs(files.statfs(&*dir(d)?)?)),
+        })
+    }
+
+    /// Another connection to the tree; the client's end of it.
+    fn connect(&self) -> Result<OwnedFd> {
+        let (ours, theirs) = Channel::pair()?;
+        Connection::start(&self.tree, ours, &self.alive)?;
+        Ok(theirs)
+    }
+
+    /// Sends as much of the listing as fits into a message.
+    fn send_listing(&mut self, channel: &mut Channel) -> io::Result<()> {
+        let mut part = Vec::new();
+        let mut bytes = 0;
+        while let Some(entry) = self.listing.pop_front() {
+            bytes += encoded(&entry).max_encoded_bytes();
+            if bytes > LISTING_BYTES {
+                self.listing.push_front(entry);
+                break;
+            }
+            part.push(entry);
+        }
+        let entries = part.iter().map(encoded).collect();
+        channel.send(&Reply::Entries { entries, more: !self.listing.is_empty() }, None)
+    }
+}
+
+fn encoded(entry: &HostEntry) -> Entry<'_> {
+    Entry { name: &entry.name, ino: entry.ino, dtype: entry.dtype }
+}
+
+#[cfg(test)]
+mod tests;

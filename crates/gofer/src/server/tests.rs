@@ -1,0 +1,204 @@
+//! A server in this process, asked by the real client and by one that does not play by the rules.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use moat_abi::Errno;
+use moat_fs_host::GoferTree;
+use moat_fs_host::gofer::protocol::{MAX_HANDLES, ROOT};
+use moat_fs_host::tree::{HostAccess, HostRename, NewHostNode};
+use moat_vfs::inode::SetAttr;
+
+use super::*;
+
+/// A directory that vanishes with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("moat-gofer-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).expect("mkdir");
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn serve(root: &Path) -> (OwnedFd, Serving) {
+    let (ours, theirs) = Channel::pair().expect("socketpair");
+    let root = File::open(root).expect("open").into();
+    (ours, start(std::iter::once((root, theirs))).expect("start"))
+}
+
+fn node(path: &Path) -> NewHostNode {
+    let own = fs::metadata(path).expect("stat");
+    NewHostNode { mode: 0o640, uid: own.uid(), gid: own.gid() }
+}
+
+#[test]
+fn every_operation_reaches_the_host() {
+    let dir = Scratch::new("operations");
+    let (socket, serving) = serve(&dir.0);
+    let tree = GoferTree::new(socket);
+    let root = tree.open_root().expect("root");
+    let new = node(&dir.0);
+
+    let mut file = File::from(tree.create(&root, b"a", new).expect("create"));
+    file.write_all(b"text").expect("write");
+    assert_eq!(fs::read(dir.0.join("a")).expect("read"), b"text");
+    let known = tree.stat(&root, b"a").expect("stat");
+    assert_eq!((known.mode & 0o7777, known.size), (0o640, 4));
+    let mut text = String::new();
+    let read = tree.open(&root, b"a", HostAccess::Read).expect("open");
+    File::from(read).read_to_string(&mut text).expect("read");
+    assert_eq!(text, "text");
+
+    tree.mkdir(&root, b"d", NewHostNode { mode: 0o750, ..new }).expect("mkdir");
+    let sub = tree.open_dir(&root, b"d").expect("open_dir");
+    assert_eq!(tree.stat_dir(&sub).expect("stat_dir").mode & 0o7777, 0o750);
+    tree.rename(&root, b"a", &sub, b"b", HostRename::NoReplace).expect("rename");
+    tree.link(&sub, b"b", &root, b"c").expect("link");
+    assert_eq!(tree.stat(&root, b"c").expect("stat").nlink, 2);
+    tree.set_attr(&root, Some(b"c"), &SetAttr { mode: Some(0o400), ..SetAttr::size(2) }).expect("set_attr");
+    assert_eq!(fs::read(dir.0.join("d/b")).expect("read"), b"te");
+    tree.set_attr(&sub, None, &SetAttr { mode: Some(0o700), ..SetAttr::default() }).expect("set_attr");
+    tree.symlink(&root, b"s", b"d/b", new).expect("symlink");
+    assert_eq!(tree.read_link(&root, b"s").expect("read_link"), b"d/b");
+    tree.mkfifo(&root, b"f", new).expect("mkfifo");
+    let mut names: Vec<_> = tree.list(&root).expect("list").into_iter().map(|e| (e.name, e.dtype)).collect();
+    names.sort();
+    assert_eq!(names, [(b"c".to_vec(), 8), (b"d".to_vec(), 4), (b"f".to_vec(), 1), (b"s".to_vec(), 10)]);
+    assert!(tree.statfs(&root).expect("statfs").f_blocks > 0);
+    tree.unlink(&sub, b"b").expect("unlink");
+    tree.rmdir(&root, b"d").expect("rmdir");
+    assert_eq!(tree.stat(&root, b"d").err(), Some(Errno::ENOENT));
+
+    drop((sub, root, tree));
+    serving.wait();
+}
+
+#[test]
+fn names_that_lead_out_are_refused() {
+    let dir = Scratch::new("names");
+    symlink("/etc", dir.0.join("etc")).expect("symlink");
+    let (socket, _serving) = serve(&dir.0);
+    let tree = GoferTree::new(socket);
+    let root = tree.open_root().expect("root");
+    for name in [&b""[..], b".", b"..", b"a/b", b"/etc/passwd", b"x\0y", b"../etc"] {
+        assert_eq!(tree.stat(&root, name).err(), Some(Errno::EINVAL), "{name:?}");
+        assert_eq!(tree.open_dir(&root, name).err(), Some(Errno::EINVAL), "{name:?}");
+        assert_eq!(tree.open(&root, name, HostAccess::Read).err(), Some(Errno::EINVAL), "{name:?}");
+        assert_eq!(tree.mkdir(&root, name, node(&dir.0)).err(), Some(Errno::EINVAL), "{name:?}");
+        assert_eq!(tree.rename(&root, b"etc", &root, name, HostRename::Replace).err(), Some(Errno::EINVAL));
+        assert_eq!(tree.unlink(&root, name).err(), Some(Errno::EINVAL), "{name:?}");
+    }
+    assert_eq!(tree.open_dir(&root, b"etc").err(), Some(Errno::ENOTDIR));
+    assert_eq!(tree.open(&root, b"etc", HostAccess::Read).err(), Some(Errno::ELOOP));
+    let long = [b'x'; 256];
+    assert_eq!(tree.stat(&root, &long).err(), Some(Errno::ENAMETOOLONG));
+    assert_eq!(tree.stat(&root, &long[..255]).err(), Some(Errno::ENOENT));
+}
+
+#[test]
+fn long_listings_come_in_parts() {
+    let dir = Scratch::new("listing");
+    let name = |n: u32| format!("{n:0>200}");
+    for n in 0..1000 {
+        File::create(dir.0.join(name(n))).expect("create");
+    }
+    let (socket, _serving) = serve(&dir.0);
+    let tree = GoferTree::new(socket);
+    let root = tree.open_root().expect("root");
+    let mut names: Vec<_> = tree.list(&root).expect("list").into_iter().map(|e| e.name).collect();
+    names.sort();
+    assert!(names.iter().map(Vec::as_slice).eq((0..1000).map(name).collect::<Vec<_>>().iter().map(String::as_bytes)));
+}
+
+#[test]
+fn many_threads_share_a_tree_and_handles_are_given_back() {
+    let dir = Scratch::new("threads");
+    for n in 0..8 {
+        fs::create_dir(dir.0.join(n.to_string())).expect("mkdir");
+    }
+    let (socket, serving) = serve(&dir.0);
+    let tree = GoferTree::new(socket);
+    let root = tree.open_root().expect("root");
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let (tree, root) = (&tree, &root);
+            scope.spawn(move || {
+                let name = n.to_string().into_bytes();
+                let ino = tree.stat(root, &name).expect("stat").ino;
+                // In all more than there are handles.
+                for _ in 0..MAX_HANDLES {
+                    let sub = tree.open_dir(root, &name).expect("open_dir");
+                    assert_eq!(tree.stat_dir(&sub).expect("stat_dir").ino, ino);
+                }
+            });
+        }
+    });
+    drop((root, tree));
+    serving.wait();
+}
+
+#[test]
+fn a_client_that_breaks_the_rules_is_cut_off() {
+    let dir = Scratch::new("hostile");
+    for bytes in [&b"\xff"[..], b"\x00\x7f", b"\x00\x01\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
+        let (socket, serving) = serve(&dir.0);
+        rustix::io::write(&socket, bytes).expect("write");
+        let mut channel = Channel::new(socket);
+        assert!(channel.receive::<Reply<'_>>().expect("receive").is_none(), "{bytes:?}");
+        serving.wait();
+    }
+    // A descriptor, too many handles.
+    let (socket, _) = serve(&dir.0);
+    let mut channel = Channel::new(socket);
+    let fd = File::open("/").expect("open");
+    channel.send(&Frame { closed: vec![], request: Request::StatDir { dir: ROOT } }, Some(fd.as_fd())).expect("send");
+    assert!(channel.receive::<Reply<'_>>().expect("receive").is_none());
+    let (socket, _) = serve(&dir.0);
+    let mut channel = Channel::new(socket);
+    let closed = vec![1; MAX_CLOSED + 1];
+    channel.send(&Frame { closed, request: Request::StatDir { dir: ROOT } }, None).expect("send");
+    assert!(channel.receive::<Reply<'_>>().expect("receive").is_none());
+}
+
+#[test]
+fn handles_that_were_not_given_out_name_nothing() {
+    let dir = Scratch::new("handles");
+    fs::create_dir(dir.0.join("d")).expect("mkdir");
+    let (socket, _serving) = serve(&dir.0);
+    let mut channel = Channel::new(socket);
+    let mut ask = |closed: &[Handle], request| {
+        channel.send(&Frame { closed: closed.to_vec(), request }, None).expect("send");
+        match channel.receive::<Reply<'_>>().expect("receive").expect("answer").0 {
+            Reply::Failed(errno) => Err(Errno::from_raw(errno)),
+            Reply::Dir(handle) => Ok(handle),
+            _ => Ok(0),
+        }
+    };
+    for handle in [1, 5, Handle::MAX] {
+        assert_eq!(ask(&[], Request::StatDir { dir: handle }), Err(Errno::EBADF));
+        assert_eq!(ask(&[handle], Request::StatDir { dir: ROOT }), Ok(0));
+    }
+    assert_eq!(ask(&[ROOT], Request::StatDir { dir: ROOT }), Ok(0), "the root stays open");
+    let open = Request::OpenDir { dir: ROOT, name: b"d" };
+    let mut given = 0;
+    let full = loop {
+        match ask(&[], open) {
+            Ok(handle) => given = handle,
+            Err(errno) => break errno,
+        }
+    };
+    assert!(full == Errno::ENFILE || full == Errno::EMFILE, "{full:?}");
+    assert_eq!(ask(&[given], open), Ok(given));
+    assert_eq!(ask(&[], Request::ListMore), Ok(0), "nothing is left of no listing");
+}

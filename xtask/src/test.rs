@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::paths;
-pub use job::{Ending, Job, Outcome, Place, Platform, Runner};
+pub use job::{Ending, Job, Network, Outcome, Place, Platform, Runner};
 pub use options::{Area, Options};
 pub use report::Report;
 pub use roots::{Kind as RootKind, ensure as ensure_root};

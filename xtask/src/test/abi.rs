@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 
 use super::job::tail;
-use super::{Job, Options, Outcome, Place, Platform, Report, Runner};
+use super::{Job, Network, Options, Outcome, Place, Platform, Report, Runner};
 use crate::paths;
 
 /// A check has 10 s by the program's own clock; a whole program may take this long.
@@ -39,6 +39,15 @@ const OUT_OF_REACH: [(Platform, &str, &str); 2] = [
         "rseq(2) is refused on ptrace: a registered area could divert a thread out of the stub",
     ),
 ];
+
+/// The networks that an area is tried with in the sandbox.
+fn networks(area: &str) -> &'static [Network] {
+    match area {
+        "inet" => &[Network::Sandbox, Network::Host],
+        "hostnet" => &[Network::Host],
+        _ => &[Network::Sandbox],
+    }
+}
 
 fn out_of_reach(platform: Platform, check: &str) -> Option<&'static str> {
     OUT_OF_REACH.iter().find(|(p, c, _)| *p == platform && *c == check).map(|(.., why)| *why)
@@ -77,7 +86,7 @@ fn run_area(
     names: &[String],
 ) -> Result<()> {
     let start = Instant::now();
-    let expected = collect(runner, Place::Host, root, area, names)?;
+    let expected = collect(runner, Place::Host, Network::Sandbox, root, area, names)?;
     let mut good = Vec::new();
     for name in names {
         match expected.get(name) {
@@ -93,30 +102,35 @@ fn run_area(
         report.pass_many(&format!("abi/host/{area}"), good.len(), start.elapsed());
         return Ok(());
     }
-    for platform in options.platforms(&Platform::ALL) {
+    let platforms = options.platforms(&Platform::ALL);
+    for (platform, network) in platforms.iter().flat_map(|p| networks(area).iter().map(|n| (*p, *n))) {
         let start = Instant::now();
         let place = Place::Sandbox(platform);
+        let label = match network {
+            Network::Sandbox => area.to_owned(),
+            Network::Host => format!("{area}@host"),
+        };
         let mut wanted = good.clone();
         wanted.retain(|name| match out_of_reach(platform, &format!("{area}/{name}")) {
             Some(why) => {
-                report.skip(&full_name(place, area, name), why);
+                report.skip(&full_name(place, &label, name), why);
                 false
             }
             None => true,
         });
-        let results = collect(runner, place, root, area, &wanted)?;
+        let results = collect(runner, place, network, root, area, &wanted)?;
         let mut passed = 0;
         for name in &wanted {
             match results.get(name) {
                 Some(Verdict::Ok) => passed += 1,
                 Some(Verdict::Skip(why)) => {
-                    report.fail(&full_name(place, area, name), format!("skipped in the sandbox only: {why}"));
+                    report.fail(&full_name(place, &label, name), format!("skipped in the sandbox only: {why}"));
                 }
-                Some(Verdict::Fail(why)) => report.fail(&full_name(place, area, name), why),
-                None => report.fail(&full_name(place, area, name), "not run: too many ends before it"),
+                Some(Verdict::Fail(why)) => report.fail(&full_name(place, &label, name), why),
+                None => report.fail(&full_name(place, &label, name), "not run: too many ends before it"),
             }
         }
-        report.pass_many(&format!("abi/{}/{area}", place.name()), passed, start.elapsed());
+        report.pass_many(&format!("abi/{}/{label}", place.name()), passed, start.elapsed());
     }
     Ok(())
 }
@@ -129,6 +143,7 @@ fn full_name(place: Place, area: &str, name: &str) -> String {
 fn collect(
     runner: &mut Runner,
     place: Place,
+    network: Network,
     root: &Path,
     area: &str,
     names: &[String],
@@ -141,7 +156,7 @@ fn collect(
         }
         let mut arguments = vec![format!("/bin/{area}")];
         arguments.extend(remaining.iter().cloned());
-        let job = Job { name: area, root, arguments, timeout: TIMEOUT };
+        let job = Job { name: area, root, arguments, network, timeout: TIMEOUT };
         let outcome = runner.run(place, &job)?;
         verdicts.extend(parse(&String::from_utf8_lossy(&outcome.stdout)));
         remaining.retain(|name| !verdicts.contains_key(name));

@@ -70,6 +70,16 @@ impl Place {
     }
 }
 
+/// What the command's network is in the sandbox. On the host it is always a new namespace with the loopback device up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Network {
+    /// The sandbox's own (`--network none`).
+    #[default]
+    Sandbox,
+    /// As on the host, and the sandbox uses that (`--network host`).
+    Host,
+}
+
 /// One command to run.
 pub struct Job<'a> {
     /// For the names of files and containers: letters, digits, `-`.
@@ -78,6 +88,8 @@ pub struct Job<'a> {
     pub root: &'a Path,
     /// The program, absolute inside the root, and its arguments.
     pub arguments: Vec<String>,
+    /// Its network.
+    pub network: Network,
     /// After this time everything is killed.
     pub timeout: Duration,
 }
@@ -166,7 +178,10 @@ impl Runner {
             Place::Host => host_command(job, &directory),
             Place::Sandbox(platform) => {
                 bundle::write(&directory, job)?;
-                let mut command = Command::new(&self.moat);
+                let mut command = match job.network {
+                    Network::Sandbox => Command::new(&self.moat),
+                    Network::Host => self.in_network_namespace(),
+                };
                 command.args(["--platform", platform.name(), "run", "--bundle"]);
                 command.args([directory.as_os_str(), id.as_ref()]);
                 command
@@ -181,6 +196,14 @@ impl Runner {
             }
         };
         Ok(Prepared { command, id, directory })
+    }
+
+    /// moat with `--network host` in a new network namespace, which goes with it.
+    fn in_network_namespace(&self) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]);
+        command.arg(&self.moat).args(["--network", "host"]);
+        command
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::job::tail;
-use super::{Ending, Job, Options, Outcome, Place, Platform, Report, RootKind, Runner, ensure_root};
+use super::{Ending, Job, Network, Options, Outcome, Place, Platform, Report, RootKind, Runner, ensure_root};
 use crate::paths;
 
 struct Case {
@@ -50,6 +50,7 @@ fn run_case(options: &Options, runner: &mut Runner, report: &mut Report, case: &
         name: &case.name,
         root,
         arguments: vec![case.shell.clone(), "-c".into(), case.script.clone(), case.name.clone()],
+        network: Network::default(),
         timeout: case.timeout,
     };
     let host_name = format!("programs/host/{}", case.name);

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::Job;
+use super::{Job, Network};
 
 /// The whole environment of a job, in the sandbox and on the host.
 pub const ENVIRONMENT: [&str; 5] = [
@@ -69,6 +69,11 @@ pub fn write(directory: &Path, job: &Job) -> Result<()> {
 /// The mounts and limits match those of `tests/roots/in-root.sh`.
 fn config(job: &Job) -> Value {
     let caps = json!(CAPABILITIES.as_slice());
+    let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
+    if job.network == Network::Sandbox {
+        namespaces.push("network");
+    }
+    let namespaces: Vec<Value> = namespaces.iter().map(|name| json!({"type": name})).collect();
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -95,8 +100,6 @@ fn config(job: &Job) -> Value {
             {"destination": "/sys", "type": "sysfs", "source": "sysfs",
              "options": ["nosuid", "noexec", "nodev", "ro"]},
         ],
-        "linux": {"namespaces": [
-            {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
-        ]},
+        "linux": {"namespaces": namespaces},
     })
 }

@@ -83,7 +83,8 @@ pub fn own_threads() -> Vec<OwnThread> {
 
 fn list_own_threads() -> Option<Vec<OwnThread>> {
     let tasks = format!("{}/task", rustix::process::getpid().as_raw_nonzero());
-    let dir = openat(dir()?, &tasks, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let dir = openat(dir()?, &tasks, flags, Mode::empty()).ok()?;
     let mut threads = Vec::new();
     for entry in rustix::fs::Dir::new(dir).ok()? {
         let Some(tid) = entry.ok().and_then(|e| e.file_name().to_str().ok()?.parse().ok()) else { continue };

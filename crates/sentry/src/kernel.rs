@@ -25,7 +25,7 @@ use crate::registry::Registry;
 ///
 /// # Errors
 /// Why the guest could not be started; it is passed on to the user.
-pub fn kernel_main(mut args: BootArgs) -> Result<ExitStatus, BootError> {
+pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     let spec = &args.spec;
     executor::init().map_err(|e| failed("starting the executor", e))?;
     let platform = start_platform(spec.platform)?;

@@ -87,7 +87,6 @@ mod tests {
             libc::SYS_openat2,
             libc::SYS_newfstatat,
             libc::SYS_readlinkat,
-            libc::SYS_getdents64,
             libc::SYS_mkdirat,
             libc::SYS_unlinkat,
             libc::SYS_renameat2,

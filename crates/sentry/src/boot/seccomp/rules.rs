@@ -132,6 +132,8 @@ const FILES: &[Rule<'static>] = &[
     // std::fs::File::read_to_end asks how much there is; HostFile, stdio.
     when(libc::SYS_statx, &[is_not(0, AT_FDCWD)]),
     any(libc::SYS_fstat),
+    // moat_host::procfs::own_threads; DirectTree.
+    any(libc::SYS_getdents64),
     any(libc::SYS_ftruncate),
     any(libc::SYS_fallocate),
     any(libc::SYS_fsync),
@@ -157,7 +159,6 @@ const DIRECT_FILES: &[Rule<'static>] = &[
     when(libc::SYS_newfstatat, &[is_not(0, AT_FDCWD)]),
     any(libc::SYS_fstatfs),
     when(libc::SYS_readlinkat, &[is_not(0, AT_FDCWD)]),
-    any(libc::SYS_getdents64),
     when(libc::SYS_mkdirat, &[is_not(0, AT_FDCWD)]),
     // FIFOs and regular files; device nodes need a capability that the sandbox does not have.
     when(libc::SYS_mknodat, &[is_not(0, AT_FDCWD)]),

@@ -75,20 +75,29 @@ fn host_time(t: Option<SetTime>) -> fs::Timespec {
     }
 }
 
-/// Gives a new node its owner, where that differs from what the host gave it.
+/// Gives a new node its owner and mode, where those differ from what the host gave it.
 ///
-/// Without the right to (rootless) only the sentry's own ids can be represented: EOVERFLOW for others, as Linux
-/// gives for ids that a mount can't map.
-fn own(dir: BorrowedFd<'_>, name: &[u8], node: NewHostNode) -> Result<()> {
-    let st = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(errno)?;
-    if st.st_uid == node.uid && st.st_gid == node.gid {
-        return Ok(());
+/// By its descriptor: the name may have been given to something else meanwhile. Without the right to give files away
+/// (rootless) only the sentry's own ids can be represented: EOVERFLOW for others, as Linux gives for ids that a mount
+/// can't map.
+fn dress(fd: BorrowedFd<'_>, expected: FileType, node: NewHostNode) -> Result<()> {
+    let st = fs::fstat(fd).map_err(errno)?;
+    if FileType::from_mode(st.st_mode) != Some(expected) {
+        return Err(Errno::ESTALE);
     }
-    let owner = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
-    fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| match e {
-        rustix::io::Errno::INVAL | rustix::io::Errno::PERM => Errno::EOVERFLOW,
-        e => errno(e),
-    })
+    let owner_differs = st.st_uid != node.uid || st.st_gid != node.gid;
+    if owner_differs {
+        let owner = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
+        fs::chownat(fd, c"", owner.0, owner.1, AtFlags::EMPTY_PATH).map_err(|e| match e {
+            rustix::io::Errno::INVAL | rustix::io::Errno::PERM => Errno::EOVERFLOW,
+            e => errno(e),
+        })?;
+    }
+    // A change of the owner clears the setuid bits. A symbolic link has no mode of its own.
+    if expected != FileType::Symlink && (owner_differs || st.st_mode & 0o7777 != node.mode) {
+        fs::fchmod(fd, Mode::from_raw_mode(node.mode)).map_err(errno)?;
+    }
+    Ok(())
 }
 
 impl DirectTree {
@@ -107,15 +116,19 @@ impl DirectTree {
         fs::fchmod(fd, mode).map_err(errno)
     }
 
-    fn owned_and_moded(dir: &OwnedFd, name: &[u8], node: NewHostNode, undo: AtFlags) -> Result<()> {
-        let done = own(dir.as_fd(), name, node).and_then(|()| {
-            // chown clears the setuid bits, and the host's umask does not apply to the guest.
-            Self::chmod(dir, Some(name), node.mode)
-        });
+    /// Opens the node that was just made, to [`dress`] it; removes it again if that fails.
+    fn finish(dir: &OwnedFd, name: &[u8], flags: OFlags, expected: FileType, node: NewHostNode) -> Result<()> {
+        let opened = fs::openat(dir, name, FILE | flags, Mode::empty()).map_err(errno);
+        let done = opened.and_then(|fd| dress(fd.as_fd(), expected, node));
         if done.is_err() {
-            let _ = fs::unlinkat(dir, name, undo);
+            Self::undo(dir, name, expected);
         }
         done
+    }
+
+    fn undo(dir: &OwnedFd, name: &[u8], made: FileType) {
+        let flags = if made == FileType::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let _ = fs::unlinkat(dir, name, flags);
     }
 }
 
@@ -154,30 +167,26 @@ impl HostTree for DirectTree {
         let name = component(name)?;
         let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let fd = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(errno)?;
-        Self::owned_and_moded(dir, name, node, AtFlags::empty())?;
+        dress(fd.as_fd(), FileType::Regular, node).inspect_err(|_| Self::undo(dir, name, FileType::Regular))?;
         Ok(fd)
     }
 
     fn mkdir(&self, dir: &OwnedFd, name: &[u8], node: NewHostNode) -> Result<()> {
         let name = component(name)?;
         fs::mkdirat(dir, name, Mode::from_raw_mode(0o700)).map_err(errno)?;
-        Self::owned_and_moded(dir, name, node, AtFlags::REMOVEDIR)
+        Self::finish(dir, name, OFlags::RDONLY | OFlags::DIRECTORY, FileType::Directory, node)
     }
 
     fn symlink(&self, dir: &OwnedFd, name: &[u8], target: &[u8], node: NewHostNode) -> Result<()> {
         let name = component(name)?;
         fs::symlinkat(target, dir, name).map_err(errno)?;
-        let done = own(dir.as_fd(), name, node);
-        if done.is_err() {
-            let _ = fs::unlinkat(dir, name, AtFlags::empty());
-        }
-        done
+        Self::finish(dir, name, OFlags::PATH, FileType::Symlink, node)
     }
 
     fn mkfifo(&self, dir: &OwnedFd, name: &[u8], node: NewHostNode) -> Result<()> {
         let name = component(name)?;
         fs::mknodat(dir, name, fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).map_err(errno)?;
-        Self::owned_and_moded(dir, name, node, AtFlags::empty())
+        Self::finish(dir, name, OFlags::RDONLY, FileType::Fifo, node)
     }
 
     fn link(&self, dir: &OwnedFd, name: &[u8], new_dir: &OwnedFd, new_name: &[u8]) -> Result<()> {

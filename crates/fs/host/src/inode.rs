@@ -18,6 +18,9 @@ use crate::file::{HostDirFile, HostFile};
 use crate::fs::{Core, Trust};
 use crate::tree::{HostAccess, HostRename, HostTree, NewHostNode};
 
+/// How far below the root a directory can be and still be found again when its descriptor was given back.
+const MAX_DEPTH: usize = 1 << 16;
+
 /// Where a file was last found.
 struct Place<T: HostTree> {
     /// `None` for the root.
@@ -46,6 +49,11 @@ pub struct HostInode<T: HostTree> {
 impl<T: HostTree> Drop for HostInode<T> {
     fn drop(&mut self) {
         self.core.forget(self.key);
+        // Each inode keeps its parent: a chain of any length is taken apart here, without recursion.
+        let mut next = self.place.get_mut().at.take();
+        while let Some((parent, _)) = next {
+            next = Arc::into_inner(parent).and_then(|mut last| last.place.get_mut().at.take());
+        }
     }
 }
 
@@ -80,16 +88,44 @@ impl<T: HostTree> HostInode<T> {
 
     /// The file was looked up again, perhaps by another of its names.
     pub(crate) fn found_at(&self, parent: &Arc<HostInode<T>>, name: &[u8], meta: &Metadata) {
-        {
-            let mut p = self.place.lock();
-            let same = p.at.as_ref().is_some_and(|(dir, n)| Arc::ptr_eq(dir, parent) && n == name);
-            if !same || p.gone {
-                *p = Place { at: Some((parent.clone(), name.to_vec())), gone: false };
-            }
+        let known = {
+            let p = self.place.lock();
+            !p.gone && p.at.as_ref().is_some_and(|(dir, n)| Arc::ptr_eq(dir, parent) && n == name)
+        };
+        if !known {
+            self.found_place(parent.clone(), name);
         }
         if self.core.trust == Trust::Exclusive {
             *self.attr.lock() = Some(*meta);
         }
+    }
+
+    /// Notes a name of this file.
+    ///
+    /// A directory is never noted as its own ancestor: that is what it looks like when it is mounted below itself, or
+    /// when it was moved on the host and what is known of the others is from before.
+    fn found_place(&self, parent: Arc<HostInode<T>>, name: &[u8]) {
+        if self.file_type != FileType::Directory || !parent.is_below(self) {
+            let place = Place { at: Some((parent, name.to_vec())), gone: false };
+            let before = std::mem::replace(&mut *self.place.lock(), place);
+            drop(before);
+        }
+    }
+
+    /// Whether this directory is `other`, or below it as far as is known.
+    fn is_below(self: &Arc<Self>, other: &HostInode<T>) -> bool {
+        let mut at = self.clone();
+        for _ in 0..MAX_DEPTH {
+            if std::ptr::eq(&raw const *at, other) {
+                return true;
+            }
+            let up = at.place.lock().at.as_ref().map(|(parent, _)| parent.clone());
+            match up {
+                Some(parent) => at = parent,
+                None => return false,
+            }
+        }
+        true
     }
 
     pub(crate) fn set_dir(&self, dir: T::Dir) {
@@ -120,19 +156,36 @@ impl<T: HostTree> HostInode<T> {
         if let Some(fd) = self.dir.lock().clone() {
             return Ok(fd);
         }
-        let (parent, name) = self.parent_and_name()?;
-        // Depth of the recursion: the path's, bounded by PATH_MAX and in practice by the parents' cached descriptors.
-        let fd = self
-            .core
-            .tree
-            .open_dir(&*parent.dir()?, &name)
-            .map_err(|e| if e == Errno::ENOTDIR { Errno::ESTALE } else { e })?;
-        if self.core.translate(self.core.tree.stat_dir(&fd)?).key() != self.key {
+        // Up to the nearest ancestor that has one, and down again.
+        let mut closed = vec![self.arc()?];
+        let mut names = Vec::new();
+        let mut dir = loop {
+            let (parent, name) = closed.last().ok_or(Errno::ESTALE)?.parent_and_name()?;
+            names.push(name);
+            if let Some(fd) = parent.dir.lock().clone() {
+                break fd;
+            }
+            if closed.len() >= MAX_DEPTH {
+                return Err(Errno::ESTALE);
+            }
+            closed.push(parent);
+        };
+        while let (Some(inode), Some(name)) = (closed.pop(), names.pop()) {
+            dir = inode.open_again(&dir, &name)?;
+        }
+        Ok(dir)
+    }
+
+    /// Opens this directory, which was found in `parent`, and checks that it still is the same.
+    fn open_again(self: &Arc<Self>, parent: &T::Dir, name: &[u8]) -> Result<Arc<T::Dir>> {
+        let tree = &self.core.tree;
+        let fd = tree.open_dir(parent, name).map_err(|e| if e == Errno::ENOTDIR { Errno::ESTALE } else { e })?;
+        if self.core.translate(tree.stat_dir(&fd)?).key() != self.key {
             return Err(Errno::ESTALE);
         }
         let fd = Arc::new(fd);
         *self.dir.lock() = Some(fd.clone());
-        self.core.note_open_dir(&self.arc()?);
+        self.core.note_open_dir(self);
         Ok(fd)
     }
 
@@ -207,8 +260,9 @@ impl<T: HostTree> HostInode<T> {
         Ok(self.core.inode(&self.arc()?, name, &meta))
     }
 
-    fn found_place(&self, dir: Arc<HostInode<T>>, name: &[u8]) {
-        *self.place.lock() = Place { at: Some((dir, name.to_vec())), gone: false };
+    /// This kernel has given the file another name.
+    fn moved(&self, dir: Arc<HostInode<T>>, name: &[u8]) {
+        self.found_place(dir, name);
         self.changed();
     }
 
@@ -343,12 +397,12 @@ impl<T: HostTree> Inode for HostInode<T> {
         self.core.tree.rename(&*self.dir()?, old, &*new_dir.dir()?, new, how)?;
         if let Some(t) = &target {
             match how {
-                HostRename::Exchange => t.found_place(self.arc()?, old),
+                HostRename::Exchange => t.moved(self.arc()?, old),
                 _ => t.lost_name(&new_dir, new),
             }
         }
         if let Some(m) = moved {
-            m.found_place(new_dir.clone(), new);
+            m.moved(new_dir.clone(), new);
         }
         self.changed();
         new_dir.changed();
@@ -381,3 +435,6 @@ impl<T: HostTree> Inode for HostInode<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

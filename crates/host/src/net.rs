@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use moat_abi::socket::{
-    Ifconf, Ifreq, SIOCATMARK, SIOCGIFADDR, SIOCGIFBRDADDR, SIOCGIFCONF, SIOCGIFDSTADDR, SIOCGIFFLAGS, SIOCGIFHWADDR,
-    SIOCGIFINDEX, SIOCGIFMAP, SIOCGIFMETRIC, SIOCGIFMTU, SIOCGIFNAME, SIOCGIFNETMASK, SIOCGIFTXQLEN,
-    SOCKADDR_STORAGE_SIZE,
+    IFF_RUNNING, IFF_UP, Ifconf, Ifreq, SIOCATMARK, SIOCGIFADDR, SIOCGIFBRDADDR, SIOCGIFCONF, SIOCGIFDSTADDR,
+    SIOCGIFFLAGS, SIOCGIFHWADDR, SIOCGIFINDEX, SIOCGIFMAP, SIOCGIFMETRIC, SIOCGIFMTU, SIOCGIFNAME, SIOCGIFNETMASK,
+    SIOCGIFTXQLEN, SIOCSIFFLAGS, SOCKADDR_STORAGE_SIZE,
 };
 use moat_abi::{Errno, Result};
 
@@ -39,7 +39,7 @@ fn socklen(len: usize) -> libc::socklen_t {
     libc::socklen_t::try_from(len).unwrap_or(libc::socklen_t::MAX)
 }
 
-fn number(fd: impl AsFd) -> libc::c_int {
+fn number(fd: &impl AsFd) -> libc::c_int {
     fd.as_fd().as_raw_fd()
 }
 
@@ -49,7 +49,7 @@ fn number(fd: impl AsFd) -> libc::c_int {
 /// The host's.
 pub fn bind(fd: impl AsFd, address: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads `len` bytes of the slice.
-    check(i64::from(unsafe { libc::bind(number(fd), address.as_ptr().cast(), socklen(address.len())) })).map(drop)
+    check(i64::from(unsafe { libc::bind(number(&fd), address.as_ptr().cast(), socklen(address.len())) })).map(drop)
 }
 
 /// connect(2).
@@ -58,7 +58,7 @@ pub fn bind(fd: impl AsFd, address: &[u8]) -> Result<()> {
 /// The host's; EINPROGRESS and EALREADY for a socket that does not block.
 pub fn connect(fd: impl AsFd, address: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads `len` bytes of the slice.
-    check(i64::from(unsafe { libc::connect(number(fd), address.as_ptr().cast(), socklen(address.len())) })).map(drop)
+    check(i64::from(unsafe { libc::connect(number(&fd), address.as_ptr().cast(), socklen(address.len())) })).map(drop)
 }
 
 /// accept4(2): the new socket does not block and is closed by exec.
@@ -68,7 +68,7 @@ pub fn connect(fd: impl AsFd, address: &[u8]) -> Result<()> {
 pub fn accept(fd: impl AsFd) -> Result<OwnedFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: null pointers ask for no address.
-    let new = check(i64::from(unsafe { libc::accept4(number(fd), ptr::null_mut(), ptr::null_mut(), flags) }))?;
+    let new = check(i64::from(unsafe { libc::accept4(number(&fd), ptr::null_mut(), ptr::null_mut(), flags) }))?;
     // SAFETY: accept4 succeeded, so this is a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(new).map_err(|_| Errno::EBADF)?) })
 }
@@ -80,7 +80,7 @@ pub fn accept(fd: impl AsFd) -> Result<OwnedFd> {
 pub fn local_address(fd: impl AsFd, buffer: &mut AddressBuffer) -> Result<usize> {
     let mut len = socklen(buffer.len());
     // SAFETY: the kernel writes at most `len` bytes, which the buffer has, and the new length.
-    check(i64::from(unsafe { libc::getsockname(number(fd), buffer.as_mut_ptr().cast(), &raw mut len) }))?;
+    check(i64::from(unsafe { libc::getsockname(number(&fd), buffer.as_mut_ptr().cast(), &raw mut len) }))?;
     Ok(buffer.len().min(len as usize))
 }
 
@@ -91,7 +91,7 @@ pub fn local_address(fd: impl AsFd, buffer: &mut AddressBuffer) -> Result<usize>
 pub fn peer_address(fd: impl AsFd, buffer: &mut AddressBuffer) -> Result<usize> {
     let mut len = socklen(buffer.len());
     // SAFETY: the kernel writes at most `len` bytes, which the buffer has, and the new length.
-    check(i64::from(unsafe { libc::getpeername(number(fd), buffer.as_mut_ptr().cast(), &raw mut len) }))?;
+    check(i64::from(unsafe { libc::getpeername(number(&fd), buffer.as_mut_ptr().cast(), &raw mut len) }))?;
     Ok(buffer.len().min(len as usize))
 }
 
@@ -105,7 +105,7 @@ pub fn get_option(fd: impl AsFd, level: u32, name: u32, value: &mut [u8]) -> Res
     let mut len = socklen(value.len());
     let (level, name) = (level.cast_signed(), name.cast_signed());
     // SAFETY: the kernel writes at most `len` bytes, which the slice has, and the new length.
-    check(i64::from(unsafe { libc::getsockopt(number(fd), level, name, value.as_mut_ptr().cast(), &raw mut len) }))?;
+    check(i64::from(unsafe { libc::getsockopt(number(&fd), level, name, value.as_mut_ptr().cast(), &raw mut len) }))?;
     Ok(value.len().min(len as usize))
 }
 
@@ -118,7 +118,7 @@ pub fn get_option(fd: impl AsFd, level: u32, name: u32, value: &mut [u8]) -> Res
 pub fn set_option(fd: impl AsFd, level: u32, name: u32, value: &[u8]) -> Result<()> {
     let (level, name) = (level.cast_signed(), name.cast_signed());
     // SAFETY: the kernel reads `len` bytes of the slice.
-    check(i64::from(unsafe { libc::setsockopt(number(fd), level, name, value.as_ptr().cast(), socklen(value.len())) }))
+    check(i64::from(unsafe { libc::setsockopt(number(&fd), level, name, value.as_ptr().cast(), socklen(value.len())) }))
         .map(drop)
 }
 
@@ -133,7 +133,7 @@ pub fn send(fd: impl AsFd, data: &[u8], to: Option<&[u8]>, control: &[u8], flags
     let (name, name_len) = to.map_or((ptr::null(), 0), |a| (a.as_ptr(), socklen(a.len())));
     let sent = if control.is_empty() {
         // SAFETY: the kernel reads the two slices with their lengths.
-        unsafe { libc::sendto(number(fd), data.as_ptr().cast(), data.len(), flags, name.cast(), name_len) }
+        unsafe { libc::sendto(number(&fd), data.as_ptr().cast(), data.len(), flags, name.cast(), name_len) }
     } else {
         let mut iov = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
         // SAFETY: msghdr is plain integers and pointers, for which zero is valid.
@@ -145,7 +145,7 @@ pub fn send(fd: impl AsFd, data: &[u8], to: Option<&[u8]>, control: &[u8], flags
         header.msg_control = control.as_ptr().cast_mut().cast();
         header.msg_controllen = control.len();
         // SAFETY: sendmsg only reads what the header points to, all of which outlives the call.
-        unsafe { libc::sendmsg(number(fd), &raw const header, flags) }
+        unsafe { libc::sendmsg(number(&fd), &raw const header, flags) }
     };
     Ok(usize::try_from(check(sent as i64)?).unwrap_or(0))
 }
@@ -185,7 +185,7 @@ pub fn receive(
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = control.len();
     // SAFETY: the header points to three buffers with their own lengths, which outlive the call.
-    let len = check(unsafe { libc::recvmsg(number(fd), &raw mut header, flags) } as i64)?;
+    let len = check(unsafe { libc::recvmsg(number(&fd), &raw mut header, flags) } as i64)?;
     Ok(Received {
         len: usize::try_from(len).unwrap_or(0),
         name_len: name.len().min(header.msg_namelen as usize),
@@ -203,7 +203,7 @@ pub fn query_device(fd: impl AsFd, request: u32, device: &mut Ifreq) -> Result<(
         return Err(Errno::EINVAL);
     }
     // SAFETY: all of the listed requests read and write a struct ifreq and follow no pointer in it.
-    check(i64::from(unsafe { libc::ioctl(number(fd), u64::from(request), ptr::from_mut(device)) })).map(drop)
+    check(i64::from(unsafe { libc::ioctl(number(&fd), u64::from(request), ptr::from_mut(device)) })).map(drop)
 }
 
 /// The network devices with an IPv4 address, up to `most` of them (SIOCGIFCONF).
@@ -215,9 +215,28 @@ pub fn list_devices(fd: impl AsFd, most: usize) -> Result<Vec<Ifreq>> {
     let bytes = i32::try_from(size_of_val(&devices[..])).map_err(|_| Errno::EINVAL)?;
     let mut conf = Ifconf { ifc_len: bytes, ifc_buf: devices.as_mut_ptr() as u64, ..Ifconf::default() };
     // SAFETY: the kernel writes at most `ifc_len` bytes at `ifc_buf`, which is the vector's memory.
-    check(i64::from(unsafe { libc::ioctl(number(fd), u64::from(SIOCGIFCONF), &raw mut conf) }))?;
+    check(i64::from(unsafe { libc::ioctl(number(&fd), u64::from(SIOCGIFCONF), &raw mut conf) }))?;
     devices.truncate(usize::try_from(conf.ifc_len).unwrap_or(0) / size_of::<Ifreq>());
     Ok(devices)
+}
+
+/// Brings the loopback device of a new network namespace up, with its addresses.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN over the namespace.
+pub fn bring_loopback_up() -> Result<()> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let mut device = Ifreq::default();
+    device.ifr_name[..2].copy_from_slice(b"lo");
+    let flags = u16::try_from(IFF_UP | IFF_RUNNING).unwrap_or(0);
+    device.ifr_data[..2].copy_from_slice(&flags.to_ne_bytes());
+    // SAFETY: SIOCSIFFLAGS reads a struct ifreq and follows no pointer in it.
+    check(i64::from(unsafe { libc::ioctl(number(&socket), u64::from(SIOCSIFFLAGS), &raw mut device) })).map(drop)
 }
 
 /// Whether the next byte to read is the urgent one (SIOCATMARK).
@@ -227,7 +246,7 @@ pub fn list_devices(fd: impl AsFd, most: usize) -> Result<Vec<Ifreq>> {
 pub fn at_mark(fd: impl AsFd) -> Result<bool> {
     let mut answer = 0i32;
     // SAFETY: SIOCATMARK writes an int.
-    check(i64::from(unsafe { libc::ioctl(number(fd), u64::from(SIOCATMARK), &raw mut answer) }))?;
+    check(i64::from(unsafe { libc::ioctl(number(&fd), u64::from(SIOCATMARK), &raw mut answer) }))?;
     Ok(answer != 0)
 }
 

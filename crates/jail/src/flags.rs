@@ -9,6 +9,16 @@ use rustix::thread::CapabilitySet;
 use crate::privileges::{Identity, NETWORK};
 use crate::root::Trees;
 
+/// Where a process's network namespace is from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkNamespace {
+    /// It was there before.
+    #[default]
+    Existing,
+    /// It was made for this process: its loopback device is still down.
+    New,
+}
+
 /// Parsed flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFlags {
@@ -24,6 +34,8 @@ pub struct StartFlags {
     pub identity: Identity,
     /// Capabilities to keep besides those for file access, as a mask.
     pub capabilities: u64,
+    /// Where its network namespace is from.
+    pub network_namespace: NetworkNamespace,
     /// What the donated host trees are.
     pub trees: Trees,
 }
@@ -41,6 +53,7 @@ impl StartFlags {
             panic_log_fd: -1,
             identity: Identity::default(),
             capabilities: 0,
+            network_namespace: NetworkNamespace::default(),
             trees: Trees::default(),
         };
         for arg in args {
@@ -53,6 +66,7 @@ impl StartFlags {
                 ("panic-log-fd", _) => flags.panic_log_fd = number(name, value)?,
                 ("identity", _) => flags.identity = Identity::parse(value).ok_or_else(|| unknown(&arg))?,
                 ("apply-caps", _) => flags.capabilities = number(name, value)?,
+                ("network-namespace", "new") => flags.network_namespace = NetworkNamespace::New,
                 ("trees", _) => flags.trees = Trees::parse(value).ok_or_else(|| unknown(&arg))?,
                 _ => return Err(unknown(&arg)),
             }
@@ -96,12 +110,14 @@ mod tests {
             "--start-sync-fd=4",
             "--panic-log-fd=5",
             "--identity=nobody",
+            "--network-namespace=new",
             "--trees=detached",
             "some-id",
         ])
         .unwrap();
         assert_eq!((flags.donated, flags.spec_fd, flags.start_sync_fd, flags.panic_log_fd), (4, 3, 4, 5));
         assert_eq!((flags.identity, flags.trees), (Identity::Nobody, Trees::Detached));
+        assert_eq!(flags.network_namespace, NetworkNamespace::New);
     }
 
     #[test]

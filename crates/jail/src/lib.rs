@@ -22,7 +22,7 @@ pub mod root;
 pub mod seccomp;
 
 pub use donated::DonatedFiles;
-pub use flags::StartFlags;
+pub use flags::{NetworkNamespace, StartFlags};
 
 /// Exit code of such a process if it could not do its work; its creator reads the reason elsewhere.
 pub const EXIT_FAILURE: i32 = 70;

@@ -39,11 +39,9 @@ pub const DIRECT_FILE_ACCESS: CapabilitySet = CapabilitySet::CHOWN
 /// No capability at all.
 pub const NONE: CapabilitySet = CapabilitySet::empty();
 
-/// The capabilities over a network namespace, which a sandbox may keep whose sockets are the host's.
-pub const NETWORK: CapabilitySet = CapabilitySet::NET_BIND_SERVICE
-    .union(CapabilitySet::NET_BROADCAST)
-    .union(CapabilitySet::NET_ADMIN)
-    .union(CapabilitySet::NET_RAW);
+/// The capabilities over the host's network that a guest's sockets can need: privileged ports and ICMP. NET_ADMIN is not
+/// among them: nothing that takes it is passed through, and it would let a sentry that is taken over change the host's network.
+pub const NETWORK: CapabilitySet = CapabilitySet::NET_BIND_SERVICE.union(CapabilitySet::NET_RAW);
 
 /// uid and gid of "nobody".
 const NOBODY: u32 = 65534;

@@ -16,8 +16,8 @@ use crate::error::{Context, Error, Result};
 use crate::identity::{Identity, UserNamespace, contains};
 use crate::{Config, oci};
 
-/// The capabilities over a network namespace, as a mask: NET_BIND_SERVICE, NET_BROADCAST, NET_ADMIN, NET_RAW.
-const NETWORK_CAPABILITIES: u64 = 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13;
+/// The capabilities over a network namespace that a guest's sockets can need, as a mask: NET_BIND_SERVICE, NET_RAW.
+const NETWORK_CAPABILITIES: u64 = 1 << 10 | 1 << 13;
 
 /// Devices that the host's kernel makes in every new network namespace if their modules are loaded; all are down.
 const FALLBACK_DEVICES: &[&str] =
@@ -140,6 +140,9 @@ impl Prepared {
         let mut flags = vec![self.identity.flag.to_owned()];
         if self.capabilities != 0 {
             flags.push(format!("--apply-caps={}", self.capabilities));
+        }
+        if self.namespaces.contains(Namespaces::NET) {
+            flags.push("--network-namespace=new".into());
         }
         flags
     }

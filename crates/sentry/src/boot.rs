@@ -14,12 +14,12 @@ pub mod seccomp;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use moat_control::spec::{FileAccess, Lifetime, MAX_SPEC_BYTES, NetworkMode};
 use moat_control::{BootError, Connection, Listener, SandboxSpec, StartSync};
-use moat_jail::{DonatedFiles, StartFlags, logging, privileges};
+use moat_jail::{DonatedFiles, NetworkNamespace, StartFlags, logging, privileges};
 
 pub use args::BootArgs;
 
@@ -42,6 +42,11 @@ fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &Star
     tracing::debug!(id = spec.container.id, "booting");
     if spec.network == NetworkMode::Host {
         moat_net_host::ports::read_host_limit();
+        if flags.network_namespace == NetworkNamespace::New {
+            moat_host::net::bring_loopback_up().map_err(|errno| {
+                BootError::host("bringing the loopback device up", &io::Error::from_raw_os_error(errno.raw()))
+            })?;
+        }
     }
     isolation::enter(&mut spec, &mut files, flags.trees)?;
     let capabilities = match spec.files {

@@ -22,6 +22,8 @@ pub mod undo;
 
 use std::sync::Arc;
 
+use crate::settings::Setting;
+
 /// An IPC namespace: its ids and keys are its own, ipc_namespaces(7).
 pub struct IpcNamespace {
     /// The inode number of `/proc/PID/ns/ipc`.
@@ -32,6 +34,10 @@ pub struct IpcNamespace {
     pub sem: sem::Semaphores,
     /// Message queues.
     pub msg: msg::Queues,
+    /// Most messages of a POSIX message queue of an ordinary user (`fs.mqueue.msg_max`).
+    pub mqueue_messages: Setting,
+    /// Most bytes of a message in one (`fs.mqueue.msgsize_max`).
+    pub mqueue_message_bytes: Setting,
 }
 
 impl IpcNamespace {
@@ -43,6 +49,8 @@ impl IpcNamespace {
             shm: shm::Segments::default(),
             sem: sem::Semaphores::default(),
             msg: msg::Queues::default(),
+            mqueue_messages: Setting::new(10, 1, 65536),
+            mqueue_message_bytes: Setting::new(8192, 128, 16 << 20),
         })
     }
 }

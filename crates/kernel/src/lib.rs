@@ -10,6 +10,7 @@
 //! - [`syscall`]: the table, as seen from here.
 //! - [`futex`]: waiting on words of guest memory.
 //! - [`ipc`]: System V IPC.
+//! - [`settings`]: what /proc/sys can change.
 //! - [`loader`]: ELF programs and scripts.
 //! - [`error`]: [`SyscallError`] and Linux's restart codes.
 //! - [`spawn`]: how the sentry starts processes.
@@ -30,6 +31,7 @@ pub mod process;
 pub mod ptrace;
 pub mod random;
 pub mod seccomp;
+pub mod settings;
 pub mod signal;
 pub mod spawn;
 pub mod syscall;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use moat_abi::Errno;
 use moat_abi::signal::Signal;
 use moat_control::spec::{ContainerSpec, FdNumber, InitSignals};
 use moat_control::{BootError, ContainerStatus, ControlError};
+use moat_fs_proc::sysctl;
 use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::spawn::{Place, Prepared, Process, Shared, UtsNames, prepare};
 use moat_sync::{LockClass, Mutex, block_in_place};
@@ -49,7 +51,8 @@ impl Container {
         root: Option<&Container>,
     ) -> Result<Arc<Container>, BootError> {
         let place = place(&spec, root)?;
-        let namespace = block_in_place(|| mounts::build(&spec, &place.pid_ns, &mut files))?;
+        configure(&spec, &place)?;
+        let namespace = block_in_place(|| mounts::build(&spec, &place, &mut files))?;
         let fs = FsContext::new(namespace.clone());
         let member = Membership { place, fs, processes: ContainerGroup::new() };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
@@ -130,6 +133,21 @@ fn place(spec: &ContainerSpec, root: Option<&Container>) -> Result<Place, BootEr
     let shared = Shared { pid: when(spec.shared.pid), uts: when(spec.shared.uts), ipc: when(spec.shared.ipc) };
     Place::new_container(names, &shared)
         .map_err(|e| BootError { errno: Some(e.raw()), ..BootError::new("making a pid namespace") })
+}
+
+/// Sets what the container wants of /proc/sys.
+fn configure(spec: &ContainerSpec, place: &Place) -> Result<(), BootError> {
+    for (name, value) in &spec.sysctls {
+        sysctl::configure(name, value, &place.namespaces).map_err(|errno| match errno {
+            Errno::ENOENT => BootError::new(format!("sysctl {name:?} is not supported")),
+            Errno::EPERM => BootError::new(format!("sysctl {name:?} cannot be changed to {value:?}")),
+            _ => BootError {
+                errno: Some(errno.raw()),
+                ..BootError::new(format!("setting sysctl {name:?} to {value:?}"))
+            },
+        })?;
+    }
+    Ok(())
 }
 
 fn take<'a>(files: &mut DonatedFiles, numbers: impl Iterator<Item = &'a FdNumber>) -> Result<Vec<OwnedFd>, BootError> {

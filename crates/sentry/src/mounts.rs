@@ -12,7 +12,7 @@ use moat_control::spec::{
 use moat_fs_host::{DirectTree, GoferTree, HostFs, Trust};
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
-use moat_kernel::process::pid::PidNamespace;
+use moat_kernel::spawn::Place;
 use moat_vfs::caller::KernelCaller;
 use moat_vfs::cred::UserNamespace;
 use moat_vfs::filesystem::{FileSystem, MountRequest, make_filesystem};
@@ -45,14 +45,14 @@ pub(crate) fn register(network: NetworkMode) {
 /// The mount that failed, by name.
 pub(crate) fn build(
     spec: &ContainerSpec,
-    pid_ns: &Arc<PidNamespace>,
+    place: &Place,
     files: &mut DonatedFiles,
 ) -> Result<Arc<MountNamespace>, BootError> {
     let caller = KernelCaller::root();
     let root_error = |e| failed("the root file system", e);
     let root = backed(&spec.root.backing, spec.root.overlay, Trust::Exclusive, files, &caller).map_err(root_error)?;
     let namespace = MountNamespace::new(root.clone(), UserNamespace::root());
-    let builder = Builder { namespace: namespace.clone(), pid_ns: pid_ns.clone(), caller };
+    let builder = Builder { namespace: namespace.clone(), place: place.clone(), caller };
     for mount in &spec.mounts {
         builder.mount(mount, files).map_err(|e| failed(&mount.destination, e))?;
     }
@@ -141,7 +141,7 @@ fn devpts_options(o: &DevptsOptions) -> String {
 
 struct Builder {
     namespace: Arc<MountNamespace>,
-    pid_ns: Arc<PidNamespace>,
+    place: Place,
     caller: KernelCaller,
 }
 
@@ -186,7 +186,11 @@ impl Builder {
 
     fn mount(&self, spec: &MountSpec, files: &mut DonatedFiles) -> Result<()> {
         let new = match &spec.kind {
-            MountKind::Proc => Ok(Mount::new(ProcFs::new(self.pid_ns.clone()), MountFlags::RELATIME, b"proc")),
+            MountKind::Proc => Ok(Mount::new(
+                ProcFs::new(self.place.pid_ns.clone(), self.place.namespaces.clone()),
+                MountFlags::RELATIME,
+                b"proc",
+            )),
             MountKind::Sysfs => self.of_type("sysfs", ""),
             MountKind::Mqueue => self.of_type("mqueue", ""),
             MountKind::Cgroup => self.of_type("cgroup2", ""),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use moat_abi::cap::Cap;
 use moat_abi::fs::{NAME_MAX, OpenFlags, PATH_MAX, S_IALLUGO};
-use moat_abi::ipc::{DFLT_MSGMAX, DFLT_MSGSIZEMAX, HARD_MSGMAX, HARD_MSGSIZEMAX, MQ_PRIO_MAX, MqAttr};
+use moat_abi::ipc::{HARD_MSGMAX, HARD_MSGSIZEMAX, MQ_PRIO_MAX, MqAttr};
 use moat_abi::siginfo::{SI_MESGQ, SIGEV_NONE, SIGEV_SIGNAL, SigInfo, Sigevent};
 use moat_abi::signal::Signal;
 use moat_abi::time::{CLOCK_REALTIME, Timespec};
@@ -51,7 +51,8 @@ fn check_attributes(t: &CurrentTask, a: &MqAttr) -> Result<Attributes> {
     let (most, longest) = if t.creds().has_root_cap(Cap::SYS_RESOURCE) {
         (HARD_MSGMAX, HARD_MSGSIZEMAX)
     } else {
-        (DFLT_MSGMAX, DFLT_MSGSIZEMAX)
+        let ipc = t.namespaces().ipc.clone();
+        (ipc.mqueue_messages.get_i32().into(), ipc.mqueue_message_bytes.get_i32().into())
     };
     let within = |n: i64, max: i64| usize::try_from(n).ok().filter(|_| n > 0 && n <= max).ok_or(Errno::EINVAL);
     Ok(Attributes { max_messages: within(a.mq_maxmsg, most)?, message_size: within(a.mq_msgsize, longest)? })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use moat_abi::Result;
 use moat_abi::stat::{DeviceId, PROC_SUPER_MAGIC, Statfs};
-use moat_kernel::kernel::kernel;
+use moat_kernel::kernel::{Namespaces, kernel};
 use moat_kernel::process::pid::PidNamespace;
 use moat_kernel::task::CurrentTask;
 use moat_vfs::filesystem::{FileSystem, MountRequest, new_anonymous_dev, register_filesystem};
@@ -20,6 +20,8 @@ pub(crate) struct Core {
     pub(crate) dev: DeviceId,
     /// Whose tasks are shown, under which numbers.
     pub(crate) pid_ns: Arc<PidNamespace>,
+    /// Whose settings are in /proc/sys: the mounter's.
+    pub(crate) namespaces: Arc<Namespaces>,
 }
 
 impl Core {
@@ -44,11 +46,11 @@ pub struct ProcFs {
 }
 
 impl ProcFs {
-    /// A proc that shows the tasks of `pid_ns`.
+    /// A proc that shows the tasks of `pid_ns` and the settings of `namespaces`.
     #[must_use]
-    pub fn new(pid_ns: Arc<PidNamespace>) -> Arc<ProcFs> {
+    pub fn new(pid_ns: Arc<PidNamespace>, namespaces: Arc<Namespaces>) -> Arc<ProcFs> {
         let dev = new_anonymous_dev();
-        let core = Core { dev, pid_ns };
+        let core = Core { dev, pid_ns, namespaces };
         let attributes = Attributes { dev, ino: 1, mode: 0o555, uid: 0, gid: 0 };
         Arc::new(ProcFs { dev, root: ListedDir::new(attributes, Root::new(core)) })
     }
@@ -73,10 +75,12 @@ impl FileSystem for ProcFs {
 }
 
 fn mount(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
-    // The mounter's pid namespace; the first one when the sentry itself mounts.
+    // The mounter's namespaces; the first ones when the sentry itself mounts.
     let task = request.caller.as_any().downcast_ref::<CurrentTask>();
-    let pid_ns = task.map_or_else(|| kernel().root_pid_ns.clone(), |t| t.pid_ns());
-    Ok(ProcFs::new(pid_ns))
+    Ok(match task {
+        Some(t) => ProcFs::new(t.pid_ns(), t.namespaces()),
+        None => ProcFs::new(kernel().root_pid_ns.clone(), Arc::new(kernel().root_namespaces.clone())),
+    })
 }
 
 /// Makes "proc" mountable.

@@ -2,11 +2,14 @@
 //!
 //! Most of them are facts here: a write of what a container may set is kept where it has an effect, and refused elsewhere.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use moat_abi::cap::Cap;
 use moat_abi::{Errno, Result};
-use moat_kernel::kernel::{RELEASE, VERSION, kernel};
+use moat_kernel::kernel::{Namespaces, RELEASE, VERSION, kernel};
+use moat_kernel::settings::{Setting, net};
+use moat_sync::{LockClass, Mutex};
 use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
@@ -17,20 +20,27 @@ enum Value {
     Fixed(&'static str),
     Made(fn() -> String),
     /// Read and set by functions; needs CAP_SYS_ADMIN.
-    Set(fn() -> String, fn(&str) -> Result<()>),
+    Set(fn(&Namespaces) -> String, fn(&Namespaces, &str) -> Result<()>),
+    /// A number with an effect; needs CAP_SYS_ADMIN.
+    Number(for<'a> fn(&'a Namespaces) -> &'a Setting),
+    /// Kept and shown; this kernel has nothing that it could change. Needs CAP_SYS_ADMIN. The default is given.
+    Kept(&'static str),
 }
 
 /// Path below /proc/sys and value.
-type Setting = (&'static str, Value);
+type Entry = (&'static str, Value);
 
-const SETTINGS: &[Setting] = &[
+/// Bytes of the longest value of [`Value::Kept`].
+const LONGEST: usize = 256;
+
+const SETTINGS: &[Entry] = &[
     ("fs/file-max", Value::Fixed("9223372036854775807")),
     ("fs/file-nr", Value::Fixed("0\t0\t9223372036854775807")),
     ("fs/inotify/max_queued_events", Value::Fixed("16384")),
     ("fs/inotify/max_user_instances", Value::Fixed("128")),
     ("fs/inotify/max_user_watches", Value::Fixed("65536")),
-    ("fs/mqueue/msg_max", Value::Fixed("10")),
-    ("fs/mqueue/msgsize_max", Value::Fixed("8192")),
+    ("fs/mqueue/msg_max", Value::Number(|n| &n.ipc.mqueue_messages)),
+    ("fs/mqueue/msgsize_max", Value::Number(|n| &n.ipc.mqueue_message_bytes)),
     ("fs/mqueue/queues_max", Value::Fixed("256")),
     ("fs/nr_open", Value::Fixed("1048576")),
     ("fs/pipe-max-size", Value::Fixed("1048576")),
@@ -44,9 +54,9 @@ const SETTINGS: &[Setting] = &[
     (
         "kernel/domainname",
         Value::Set(
-            || lossy(kernel().root_namespaces.uts.domain_name()),
-            |v| {
-                kernel().root_namespaces.uts.set_domain_name(name(v)?);
+            |n| lossy(n.uts.domain_name()),
+            |n, v| {
+                n.uts.set_domain_name(name(v)?);
                 Ok(())
             },
         ),
@@ -54,17 +64,17 @@ const SETTINGS: &[Setting] = &[
     (
         "kernel/hostname",
         Value::Set(
-            || lossy(kernel().root_namespaces.uts.host_name()),
-            |v| {
-                kernel().root_namespaces.uts.set_host_name(name(v)?);
+            |n| lossy(n.uts.host_name()),
+            |n, v| {
+                n.uts.set_host_name(name(v)?);
                 Ok(())
             },
         ),
     ),
     ("kernel/kptr_restrict", Value::Fixed("1")),
-    ("kernel/msgmax", Value::Fixed("8192")),
-    ("kernel/msgmnb", Value::Fixed("16384")),
-    ("kernel/msgmni", Value::Fixed("32000")),
+    ("kernel/msgmax", Value::Number(|n| &n.ipc.msg.max_message)),
+    ("kernel/msgmnb", Value::Number(|n| &n.ipc.msg.max_queue)),
+    ("kernel/msgmni", Value::Number(|n| &n.ipc.msg.max_count)),
     ("kernel/ngroups_max", Value::Fixed("65536")),
     ("kernel/osrelease", Value::Fixed(RELEASE)),
     ("kernel/ostype", Value::Fixed("Linux")),
@@ -85,25 +95,35 @@ const SETTINGS: &[Setting] = &[
         }),
     ),
     ("kernel/randomize_va_space", Value::Fixed("2")),
-    ("kernel/sem", Value::Fixed("32000\t1024000000\t500\t32000")),
-    ("kernel/shmall", Value::Fixed("18446744073692774399")),
-    ("kernel/shmmax", Value::Fixed("18446744073692774399")),
-    ("kernel/shmmni", Value::Fixed("4096")),
+    ("kernel/sem", Value::Set(|n| join(sem(n).map(Setting::get)), |n, v| set_all(sem(n), v))),
+    ("kernel/shm_rmid_forced", Value::Fixed("0")),
+    ("kernel/shmall", Value::Number(|n| &n.ipc.shm.max_pages)),
+    ("kernel/shmmax", Value::Number(|n| &n.ipc.shm.max_bytes)),
+    ("kernel/shmmni", Value::Number(|n| &n.ipc.shm.max_count)),
     ("kernel/threads-max", Value::Fixed("126864")),
     ("kernel/unprivileged_userns_clone", Value::Fixed("1")),
     ("kernel/version", Value::Fixed(VERSION)),
     ("kernel/yama/ptrace_scope", Value::Fixed("0")),
-    ("net/core/somaxconn", Value::Fixed("4096")),
+    ("net/core/somaxconn", Value::Number(|_| &net().max_backlog)),
     ("net/core/rmem_default", Value::Fixed("212992")),
     ("net/core/rmem_max", Value::Fixed("212992")),
     ("net/core/wmem_default", Value::Fixed("212992")),
     ("net/core/wmem_max", Value::Fixed("212992")),
-    ("net/ipv4/ip_local_port_range", Value::Fixed("32768\t60999")),
-    ("net/ipv4/ip_unprivileged_port_start", Value::Fixed("1024")),
+    ("net/ipv4/ip_forward", Value::Kept("0")),
+    ("net/ipv4/ip_local_port_range", Value::Set(|_| join(ports().map(Setting::get)), |_, v| set_port_range(v))),
+    ("net/ipv4/ip_unprivileged_port_start", Value::Number(|_| &net().first_unprivileged_port)),
+    ("net/ipv4/ping_group_range", Value::Kept("1\t0")),
     ("net/ipv4/tcp_congestion_control", Value::Fixed("reno")),
     ("net/ipv4/tcp_rmem", Value::Fixed("4096\t131072\t6291456")),
     ("net/ipv4/tcp_wmem", Value::Fixed("4096\t16384\t4194304")),
     ("net/ipv4/tcp_sack", Value::Fixed("1")),
+    ("net/ipv4/tcp_fin_timeout", Value::Kept("60")),
+    ("net/ipv4/tcp_keepalive_intvl", Value::Kept("75")),
+    ("net/ipv4/tcp_keepalive_probes", Value::Kept("9")),
+    ("net/ipv4/tcp_keepalive_time", Value::Kept("7200")),
+    ("net/ipv4/tcp_max_syn_backlog", Value::Kept("4096")),
+    ("net/ipv4/tcp_syncookies", Value::Kept("1")),
+    ("net/ipv4/tcp_tw_reuse", Value::Kept("2")),
     ("net/ipv6/conf/all/disable_ipv6", Value::Fixed("0")),
     ("net/unix/max_dgram_qlen", Value::Fixed("10")),
     ("vm/max_map_count", Value::Fixed("65530")),
@@ -130,23 +150,99 @@ fn uuid(mut b: [u8; 16]) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-struct SettingText(&'static Setting);
+fn sem(n: &Namespaces) -> [&Setting; 4] {
+    let sem = &n.ipc.sem;
+    [&sem.max_in_set, &sem.max_of_all, &sem.max_operations, &sem.max_sets]
+}
+
+fn ports() -> [&'static Setting; 2] {
+    [&net().first_local_port, &net().last_local_port]
+}
+
+fn join<const N: usize>(numbers: [u64; N]) -> String {
+    numbers.map(|n| n.to_string()).join("\t")
+}
+
+fn numbers(text: &str) -> Result<Vec<u64>> {
+    text.split_ascii_whitespace().map(|word| word.parse().map_err(|_| Errno::EINVAL)).collect()
+}
+
+/// Sets as many as there are numbers, as Linux does.
+fn set_all<const N: usize>(settings: [&Setting; N], text: &str) -> Result<()> {
+    let numbers = numbers(text)?;
+    if numbers.is_empty() || numbers.len() > N {
+        return Err(Errno::EINVAL);
+    }
+    settings.iter().zip(numbers).try_for_each(|(setting, number)| setting.set(number))
+}
+
+fn set_port_range(text: &str) -> Result<()> {
+    match numbers(text)?[..] {
+        [first, last] if first <= last => set_all(ports(), text),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// What [`Value::Kept`] was set to.
+fn kept() -> &'static Mutex<BTreeMap<&'static str, String>> {
+    static KEPT: OnceLock<Mutex<BTreeMap<&'static str, String>>> = OnceLock::new();
+    KEPT.get_or_init(|| Mutex::new(LockClass::Leaf, BTreeMap::new()))
+}
+
+fn get(entry: &Entry, namespaces: &Namespaces) -> String {
+    match &entry.1 {
+        Value::Fixed(text) => (*text).to_owned(),
+        Value::Made(make) => make(),
+        Value::Set(get, _) => get(namespaces),
+        Value::Number(setting) => setting(namespaces).get().to_string(),
+        Value::Kept(default) => kept().lock().get(entry.0).map_or(*default, |v| v).to_owned(),
+    }
+}
+
+fn set(entry: &Entry, namespaces: &Namespaces, text: &str) -> Result<()> {
+    match &entry.1 {
+        Value::Fixed(_) | Value::Made(_) => Err(Errno::EPERM),
+        Value::Set(_, set) => set(namespaces, text),
+        Value::Number(setting) => setting(namespaces).set(text.trim().parse().map_err(|_| Errno::EINVAL)?),
+        Value::Kept(_) => {
+            if text.len() > LONGEST {
+                return Err(Errno::EINVAL);
+            }
+            kept().lock().insert(entry.0, join_words(text));
+            Ok(())
+        }
+    }
+}
+
+fn join_words(text: &str) -> String {
+    text.split_ascii_whitespace().collect::<Vec<_>>().join("\t")
+}
+
+/// Sets a setting for a container that starts; `name` is dotted ("kernel.shmmax") or a path below /proc/sys.
+///
+/// # Errors
+/// ENOENT if there is no such setting; EPERM if it can't have another value than it has; EINVAL for a bad value.
+pub fn configure(name: &str, value: &str, namespaces: &Namespaces) -> Result<()> {
+    let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    let entry = SETTINGS.iter().find(|(p, _)| *p == path).ok_or(Errno::ENOENT)?;
+    if join_words(&get(entry, namespaces)) == join_words(value) { Ok(()) } else { set(entry, namespaces, value) }
+}
+
+struct SettingText {
+    entry: &'static Entry,
+    namespaces: Arc<Namespaces>,
+}
 
 impl Text for SettingText {
     fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
-        let text = match &self.0.1 {
-            Value::Fixed(text) => (*text).to_owned(),
-            Value::Made(make) | Value::Set(make, _) => make(),
-        };
-        Ok(format!("{text}\n").into_bytes())
+        Ok(format!("{}\n", get(self.entry, &self.namespaces)).into_bytes())
     }
 
     fn write(&self, caller: &Credentials, data: &[u8]) -> Result<()> {
-        let Value::Set(_, set) = &self.0.1 else { return Err(Errno::EPERM) };
-        if !caller.has_root_cap(Cap::SYS_ADMIN) {
+        if matches!(self.entry.1, Value::Fixed(_) | Value::Made(_)) || !caller.has_root_cap(Cap::SYS_ADMIN) {
             return Err(Errno::EPERM);
         }
-        set(std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?)
+        set(self.entry, &self.namespaces, std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?)
     }
 }
 
@@ -165,12 +261,49 @@ impl Table for Settings {
 
     fn file(&self, path: &str) -> Arc<dyn Inode> {
         let found = SETTINGS.iter().find(|(p, _)| *p == path);
-        let setting = found.unwrap_or(&SETTINGS[0]);
-        let mode = if matches!(setting.1, Value::Made(_)) { 0o444 } else { 0o644 };
-        TextFile::new(self.core.attributes(("sys", path), mode), SettingText(setting))
+        let entry = found.unwrap_or(&SETTINGS[0]);
+        let mode = if matches!(entry.1, Value::Made(_)) { 0o444 } else { 0o644 };
+        let text = SettingText { entry, namespaces: self.core.namespaces.clone() };
+        TextFile::new(self.core.attributes(("sys", path), mode), text)
     }
 
     fn dir_attributes(&self, path: &str) -> Attributes {
         self.core.attributes(("sys", path), 0o555)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moat_kernel::ipc::IpcNamespace;
+    use moat_kernel::kernel::UtsNamespace;
+    use moat_kernel::process::pid::PidNamespace;
+
+    fn namespaces() -> Namespaces {
+        Namespaces {
+            uts: UtsNamespace::new(1, b"host".to_vec(), b"domain".to_vec()),
+            pid_for_children: PidNamespace::new(2, None).unwrap(),
+            ipc: IpcNamespace::new(3),
+            net_id: 0,
+            cgroup_id: 0,
+        }
+    }
+
+    #[test]
+    fn known_settings_of_a_container() {
+        let (n, other) = (namespaces(), namespaces());
+        assert_eq!(configure("kernel.shmmax", "4096", &n), Ok(()));
+        assert_eq!((n.ipc.shm.max_bytes.get(), other.ipc.shm.max_bytes.get() > 4096), (4096, true));
+        assert_eq!(configure("kernel/hostname", "other", &n), Ok(()));
+        assert_eq!(n.uts.host_name(), b"other");
+        assert_eq!(configure("kernel.sem", "100 200 30 40", &n), Ok(()));
+        assert_eq!(sem(&n).map(Setting::get), [100, 200, 30, 40]);
+        assert_eq!(configure("net.ipv4.ping_group_range", "0 2147483647", &n), Ok(()));
+        assert_eq!(configure("net.ipv4.ping_group_range", "1 0", &n), Ok(()));
+        assert_eq!(configure("vm.swappiness", "60", &n), Ok(()), "what it is anyway");
+        assert_eq!(configure("vm.swappiness", "10", &n), Err(Errno::EPERM));
+        assert_eq!(configure("kernel.nonesuch", "10", &n), Err(Errno::ENOENT));
+        assert_eq!(configure("fs.mqueue.msg_max", "0", &n), Err(Errno::EINVAL));
+        assert_eq!(configure("net.ipv4.ip_local_port_range", "40000 30000", &n), Err(Errno::EINVAL));
     }
 }

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use moat_abi::cap::Cap;
-use moat_abi::ipc::{MSG_COPY, MSG_EXCEPT, MSG_NOERROR, MSGMNB, MSGMNI, Msqid64Ds};
+use moat_abi::ipc::{MSG_COPY, MSG_EXCEPT, MSG_NOERROR, MSGMAX, MSGMNB, MSGMNI, Msqid64Ds};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::cred::Credentials;
 
 use crate::ipc::now;
 use crate::ipc::registry::{Entry, Found, READ, Registry, Stat, WRITE};
+use crate::settings::Setting;
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,11 +85,24 @@ pub struct Usage {
 /// The message queues of a namespace.
 pub struct Queues {
     registry: Mutex<Registry<Queue>>,
+    /// Most bytes of a message (`kernel.msgmax`).
+    pub max_message: Setting,
+    /// Most bytes in a new queue (`kernel.msgmnb`).
+    pub max_queue: Setting,
+    /// Most queues (`kernel.msgmni`).
+    pub max_count: Setting,
 }
 
 impl Default for Queues {
     fn default() -> Queues {
-        Queues { registry: Mutex::new(LockClass::Table, Registry::new(usize::try_from(MSGMNI).unwrap_or(0))) }
+        let setting = |value: i32, most: u64| Setting::new(value.unsigned_abs().into(), 0, most);
+        Queues {
+            registry: Mutex::new(LockClass::Table, Registry::new(usize::try_from(MSGMNI).unwrap_or(0))),
+            // What the sentry allocates for a message at a time is bounded.
+            max_message: setting(MSGMAX, 1 << 20),
+            max_queue: setting(MSGMNB, 1 << 26),
+            max_count: setting(MSGMNI, 32768),
+        }
     }
 }
 
@@ -122,10 +136,11 @@ impl Queues {
         if let Found::Existing(id) = registry.find(key, flags, creds, |_| Ok(()))? {
             return Ok(id);
         }
+        registry.set_capacity(self.max_count.get());
         registry.add(key, flags, creds, |_| Queue {
             messages: VecDeque::new(),
             bytes: 0,
-            max_bytes: u64::from(MSGMNB.unsigned_abs()),
+            max_bytes: self.max_queue.get(),
             stime: 0,
             rtime: 0,
             ctime: now(),
@@ -220,7 +235,7 @@ impl Queues {
             let mut registry = self.registry.lock();
             let entry = registry.get_mut(id)?;
             entry.perm.check_control(creds)?;
-            if new.msg_qbytes > u64::from(MSGMNB.unsigned_abs()) && !creds.has_cap(Cap::SYS_RESOURCE) {
+            if new.msg_qbytes > self.max_queue.get() && !creds.has_cap(Cap::SYS_RESOURCE) {
                 return Err(Errno::EPERM);
             }
             entry.perm.set(&new.msg_perm)?;

@@ -166,6 +166,11 @@ impl<T> Registry<T> {
         }
     }
 
+    /// Changes how many objects there may be; those beyond stay.
+    pub fn set_capacity(&mut self, capacity: u64) {
+        self.capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
+    }
+
     /// Looks for `key` as the flags say; `fits` refuses an object that is too small.
     ///
     /// # Errors

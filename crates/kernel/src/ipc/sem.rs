@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use moat_abi::ipc::{IPC_NOWAIT, SEMMNI, SEMMNS, SEMMSL, SEMVMX, Sembuf, Semid64Ds};
+use moat_abi::ipc::{IPC_NOWAIT, SEMMNI, SEMMNS, SEMMSL, SEMOPM, SEMVMX, Sembuf, Semid64Ds};
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::cred::Credentials;
@@ -15,6 +15,7 @@ use crate::ipc::registry::{Entry, Found, READ, Registry, Stat, WRITE};
 use crate::ipc::sem_set::{Attempt, Pending, Sem, Set, Woken};
 pub use crate::ipc::sem_set::{WaitKind, Waiter};
 use crate::process::group::GroupId;
+use crate::settings::Setting;
 
 /// Who calls semop(2).
 #[derive(Clone, Copy, Debug)]
@@ -58,11 +59,26 @@ impl Drop for SemWait {
 /// The semaphore sets of a namespace.
 pub struct Semaphores {
     pub(super) registry: Mutex<Registry<Set>>,
+    /// Most semaphores of a set: the first number of `kernel.sem`.
+    pub max_in_set: Setting,
+    /// Most semaphores of all: the second.
+    pub max_of_all: Setting,
+    /// Most operations of a call: the third.
+    pub max_operations: Setting,
+    /// Most sets: the fourth.
+    pub max_sets: Setting,
 }
 
 impl Default for Semaphores {
     fn default() -> Semaphores {
-        Semaphores { registry: Mutex::new(LockClass::Table, Registry::new(usize::try_from(SEMMNI).unwrap_or(0))) }
+        let setting = |value: i32, most: i32| Setting::new(value.unsigned_abs().into(), 0, most.unsigned_abs().into());
+        Semaphores {
+            registry: Mutex::new(LockClass::Table, Registry::new(usize::try_from(SEMMNI).unwrap_or(0))),
+            max_in_set: setting(SEMMSL, 65536),
+            max_of_all: setting(SEMMNS, i32::MAX),
+            max_operations: setting(SEMOPM, 1024),
+            max_sets: setting(SEMMNI, 32768),
+        }
     }
 }
 
@@ -82,7 +98,7 @@ impl Semaphores {
     /// # Errors
     /// EINVAL for the number; ENOSPC for limits; those of [`Registry::find`].
     pub fn get(&self, key: i32, count: i32, flags: i32, creds: &Credentials) -> Result<i32> {
-        let count = usize::try_from(count).ok().filter(|_| count <= SEMMSL).ok_or(Errno::EINVAL)?;
+        let count = usize::try_from(count).ok().filter(|_| count <= self.max_in_set.get_i32()).ok_or(Errno::EINVAL)?;
         let mut registry = self.registry.lock();
         let fits = |s: &Set| if s.sems.len() < count { Err(Errno::EINVAL) } else { Ok(()) };
         if let Found::Existing(id) = registry.find(key, flags, creds, fits)? {
@@ -92,9 +108,10 @@ impl Semaphores {
             return Err(Errno::EINVAL);
         }
         let used: usize = registry.iter().map(|e| e.object.sems.len()).sum();
-        if used + count > usize::try_from(SEMMNS).unwrap_or(usize::MAX) {
+        if used + count > usize::try_from(self.max_of_all.get()).unwrap_or(usize::MAX) {
             return Err(Errno::ENOSPC);
         }
+        registry.set_capacity(self.max_sets.get());
         registry.add(key, flags, creds, |_| Set::new(count))
     }
 

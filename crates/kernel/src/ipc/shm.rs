@@ -17,6 +17,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::ipc::now;
 use crate::ipc::registry::{Entry, Found, Registry, Stat};
+use crate::settings::Setting;
 
 const DEST: u32 = SHM_DEST.cast_unsigned();
 const LOCKED: u32 = SHM_LOCKED.cast_unsigned();
@@ -137,12 +138,23 @@ pub struct Usage {
 /// The segments of a namespace.
 pub struct Segments {
     table: Mutex<Table>,
+    /// Most bytes of one (`kernel.shmmax`).
+    pub max_bytes: Setting,
+    /// Most pages of all (`kernel.shmall`).
+    pub max_pages: Setting,
+    /// Most segments (`kernel.shmmni`).
+    pub max_count: Setting,
 }
 
 impl Default for Segments {
     fn default() -> Segments {
         let registry = Registry::new(usize::try_from(SHMMNI).unwrap_or(usize::MAX));
-        Segments { table: Mutex::new(LockClass::Table, Table { registry, dying: Vec::new() }) }
+        Segments {
+            table: Mutex::new(LockClass::Table, Table { registry, dying: Vec::new() }),
+            max_bytes: Setting::new(SHMMAX, 0, u64::MAX),
+            max_pages: Setting::new(SHMALL, 0, u64::MAX),
+            max_count: Setting::new(SHMMNI, 0, 32768),
+        }
     }
 }
 
@@ -190,7 +202,7 @@ impl Segments {
         if let Found::Existing(id) = find(&self.table())? {
             return Ok(id);
         }
-        if !(SHMMIN..=SHMMAX).contains(&size) {
+        if !(SHMMIN..=self.max_bytes.get()).contains(&size) {
             return Err(Errno::EINVAL);
         }
         let fd = Arc::new(new_memory(size)?);
@@ -200,9 +212,10 @@ impl Segments {
             return Ok(id);
         }
         let used: u64 = table.registry.iter().map(|e| e.object.pages()).sum();
-        if used.saturating_add(size.div_ceil(PAGE_SIZE)) > SHMALL {
+        if used.saturating_add(size.div_ceil(PAGE_SIZE)) > self.max_pages.get() {
             return Err(Errno::ENOSPC);
         }
+        table.registry.set_capacity(self.max_count.get());
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
         table.registry.add(key, flags, creds, |id| Segment {
             memory: Hold::Own(Arc::new(SegmentMemory { fd, size, key, id, serial })),

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::cap::Cap;
 use moat_abi::{Errno, Result};
+use moat_kernel::settings::net;
 use moat_kernel::task::current::from_caller;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
@@ -16,11 +17,12 @@ use moat_vfs::Caller;
 use crate::tcp::TcpSocket;
 use crate::udp::UdpSocket;
 
-/// Automatic ports (`net.ipv4.ip_local_port_range`).
-const FIRST_AUTOMATIC: u16 = 32768;
-const LAST_AUTOMATIC: u16 = 60999;
-/// Ports below need CAP_NET_BIND_SERVICE (`net.ipv4.ip_unprivileged_port_start`).
-const FIRST_UNPRIVILEGED: u16 = 1024;
+/// Automatic ports (`net.ipv4.ip_local_port_range`): the first and the last.
+fn automatic() -> (u16, u16) {
+    let port = |s: &moat_kernel::settings::Setting| u16::try_from(s.get()).unwrap_or(u16::MAX);
+    let first = port(&net().first_local_port);
+    (first, port(&net().last_local_port).max(first))
+}
 
 /// The address part of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ pub struct Ports<S> {
 
 impl<S> Default for Ports<S> {
     fn default() -> Self {
-        Ports { by_port: HashMap::new(), listeners: HashMap::new(), next: FIRST_AUTOMATIC }
+        Ports { by_port: HashMap::new(), listeners: HashMap::new(), next: 0 }
     }
 }
 
@@ -98,10 +100,10 @@ impl<S> Ports<S> {
 
     /// A port that nobody has.
     fn free_port(&mut self) -> Option<u16> {
-        let count = LAST_AUTOMATIC - FIRST_AUTOMATIC + 1;
-        for _ in 0..count {
-            let port = self.next;
-            self.next = if port >= LAST_AUTOMATIC { FIRST_AUTOMATIC } else { port + 1 };
+        let (first, last) = automatic();
+        for _ in first..=last {
+            let port = self.next.clamp(first, last);
+            self.next = if port >= last { first } else { port + 1 };
             if !self.by_port.contains_key(&port) {
                 return Some(port);
             }
@@ -260,7 +262,10 @@ impl Net {
 /// # Errors
 /// EACCES.
 pub fn check_privilege(caller: &dyn Caller, port: u16) -> Result<()> {
-    if port != 0 && port < FIRST_UNPRIVILEGED && !caller.creds().has_cap(Cap::NET_BIND_SERVICE) {
+    if port != 0
+        && u64::from(port) < net().first_unprivileged_port.get()
+        && !caller.creds().has_cap(Cap::NET_BIND_SERVICE)
+    {
         return Err(Errno::EACCES);
     }
     Ok(())
@@ -328,11 +333,12 @@ mod tests {
     #[test]
     fn automatic_ports_run_out() {
         let mut p = Ports::default();
-        for id in 0..u64::from(LAST_AUTOMATIC - FIRST_AUTOMATIC) + 1 {
+        let (first, last) = automatic();
+        for id in 0..u64::from(last - first) + 1 {
             bind(&mut p, id, "127.0.0.1", 0, NO).unwrap();
         }
         assert_eq!(bind(&mut p, 1 << 40, "127.0.0.1", 0, NO), Err(Errno::EADDRINUSE));
-        p.unbind(7, FIRST_AUTOMATIC + 7);
-        assert_eq!(bind(&mut p, 1 << 40, "127.0.0.1", 0, NO), Ok(FIRST_AUTOMATIC + 7));
+        p.unbind(7, first + 7);
+        assert_eq!(bind(&mut p, 1 << 40, "127.0.0.1", 0, NO), Ok(first + 7));
     }
 }

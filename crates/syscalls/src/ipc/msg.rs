@@ -3,8 +3,8 @@
 //! Source: `do_msgsnd`, `do_msgrcv`, `ksys_msgctl` in `ipc/msg.c`.
 
 use moat_abi::ipc::{
-    IPC_INFO, IPC_NOWAIT, IPC_RMID, IPC_SET, IPC_STAT, MSG_COPY, MSG_EXCEPT, MSG_INFO, MSG_STAT, MSG_STAT_ANY, MSGMAX,
-    MSGMNB, MSGMNI, Msginfo, Msqid64Ds,
+    IPC_INFO, IPC_NOWAIT, IPC_RMID, IPC_SET, IPC_STAT, MSG_COPY, MSG_EXCEPT, MSG_INFO, MSG_STAT, MSG_STAT_ANY, Msginfo,
+    Msqid64Ds,
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::ipc::msg::{Message, Wanted};
@@ -55,7 +55,8 @@ async fn repeat<R>(
 
 pub(super) async fn sys_msgsnd(t: &mut CurrentTask, id: i32, addr: UserAddr, len: i64, flags: i32) -> SyscallResult {
     let kind = t.mm().read(UserPtr::<i64>::new(addr))?;
-    let len = usize::try_from(len).ok().filter(|_| len <= i64::from(MSGMAX)).ok_or(Errno::EINVAL)?;
+    let max = i64::from(t.namespaces().ipc.msg.max_message.get_i32());
+    let len = usize::try_from(len).ok().filter(|_| len <= max).ok_or(Errno::EINVAL)?;
     if id < 0 || kind < 1 {
         return Err(Errno::EINVAL.into());
     }
@@ -124,15 +125,17 @@ pub(super) fn sys_msgctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAd
 }
 
 fn info(t: &CurrentTask, command: i32, buf: UserAddr) -> SyscallResult {
-    let (usage, highest) = t.namespaces().ipc.msg.usage();
+    let ipc = t.namespaces().ipc.clone();
+    let (usage, highest) = ipc.msg.usage();
+    let (max_queue, max_count) = (ipc.msg.max_queue.get_i32(), ipc.msg.max_count.get_i32());
     let mut info = Msginfo {
-        msgpool: MSGMNI * (MSGMNB / 1024),
-        msgmap: MSGMNB,
-        msgmax: MSGMAX,
-        msgmnb: MSGMNB,
-        msgmni: MSGMNI,
+        msgpool: max_count.saturating_mul(max_queue / 1024),
+        msgmap: max_queue,
+        msgmax: ipc.msg.max_message.get_i32(),
+        msgmnb: max_queue,
+        msgmni: max_count,
         msgssz: SEGMENT_SIZE,
-        msgtql: MSGMNB,
+        msgtql: max_queue,
         msgseg: SEGMENTS,
         pad: 0,
     };

@@ -5,7 +5,7 @@
 use moat_abi::Errno;
 use moat_abi::ipc::{
     GETALL, GETNCNT, GETPID, GETVAL, GETZCNT, IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, SEM_INFO, SEM_STAT, SEM_STAT_ANY,
-    SEMAEM, SEMMNI, SEMMNS, SEMMSL, SEMOPM, SEMVMX, SETALL, SETVAL, Sembuf, Semid64Ds, Seminfo,
+    SEMAEM, SEMVMX, SETALL, SETVAL, Sembuf, Semid64Ds, Seminfo,
 };
 use moat_abi::time::Timespec;
 use moat_kernel::clock::deadline_after;
@@ -44,7 +44,7 @@ async fn semop(t: &mut CurrentTask, id: i32, ops: UserAddr, count: u32, deadline
     if count == 0 || id < 0 {
         return Err(Errno::EINVAL.into());
     }
-    if count > SEMOPM.unsigned_abs() {
+    if u64::from(count) > t.namespaces().ipc.sem.max_operations.get() {
         return Err(Errno::E2BIG.into());
     }
     let count = usize::try_from(count).map_err(|_| Errno::E2BIG)?;
@@ -139,15 +139,17 @@ pub(super) fn sys_semctl(t: &mut CurrentTask, id: i32, number: i32, command: i32
 }
 
 fn info(t: &CurrentTask, command: i32, buf: UserAddr) -> SyscallResult {
-    let (sets, sems, highest) = t.namespaces().ipc.sem.usage();
+    let ipc = t.namespaces().ipc.clone();
+    let (sets, sems, highest) = ipc.sem.usage();
+    let (max_of_all, max_operations) = (ipc.sem.max_of_all.get_i32(), ipc.sem.max_operations.get_i32());
     let mut info = Seminfo {
-        semmap: SEMMNS,
-        semmni: SEMMNI,
-        semmns: SEMMNS,
-        semmnu: SEMMNS,
-        semmsl: SEMMSL,
-        semopm: SEMOPM,
-        semume: SEMOPM,
+        semmap: max_of_all,
+        semmni: ipc.sem.max_sets.get_i32(),
+        semmns: max_of_all,
+        semmnu: max_of_all,
+        semmsl: ipc.sem.max_in_set.get_i32(),
+        semopm: max_operations,
+        semume: max_operations,
         semusz: UNDO_SIZE,
         semvmx: SEMVMX,
         semaem: SEMAEM,

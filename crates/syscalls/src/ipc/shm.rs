@@ -4,7 +4,7 @@
 
 use moat_abi::ipc::{
     IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, SHM_EXEC, SHM_HUGETLB, SHM_INFO, SHM_LOCK, SHM_RDONLY, SHM_REMAP, SHM_RND,
-    SHM_STAT, SHM_STAT_ANY, SHM_UNLOCK, SHMALL, SHMMAX, SHMMIN, SHMMNI, ShmInfo, Shmid64Ds, Shminfo64,
+    SHM_STAT, SHM_STAT_ANY, SHM_UNLOCK, SHMMIN, ShmInfo, Shmid64Ds, Shminfo64,
 };
 use moat_abi::mman::{MapFlags, ProtFlags};
 use moat_abi::{Errno, Result};
@@ -87,11 +87,11 @@ pub(super) fn sys_shmctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAd
     match command {
         IPC_INFO => {
             let limits = Shminfo64 {
-                shmmax: SHMMAX,
+                shmmax: ipc.shm.max_bytes.get(),
                 shmmin: SHMMIN,
-                shmmni: SHMMNI,
-                shmseg: SHMMNI,
-                shmall: SHMALL,
+                shmmni: ipc.shm.max_count.get(),
+                shmseg: ipc.shm.max_count.get(),
+                shmall: ipc.shm.max_pages.get(),
                 unused: [0; 4],
             };
             t.mm().write(UserPtr::new(buf), &limits)?;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::socket::{AF_INET6, AF_UNSPEC};
 use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::settings::net;
 use moat_vfs::Caller;
 use moat_vfs::socket::{Socket, family_of};
 
@@ -50,6 +51,7 @@ impl TcpSocket {
     }
 
     pub(crate) fn do_listen(&self, caller: &dyn Caller, limit: usize) -> Result<()> {
+        let limit = limit.min(usize::try_from(net().max_backlog.get()).unwrap_or(usize::MAX));
         let mut state = self.state.lock();
         match &mut state.phase {
             Phase::Listening(b) => {

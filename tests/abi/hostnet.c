@@ -780,6 +780,40 @@ TEST(epoll_level_and_edge) {
     CHECK_EQ(epoll_wait(edge, &e, 1, 1000), 1);
 }
 
+TEST(epoll_does_not_keep_a_socket) {
+    connected(AF_INET);
+    int ep = OK(epoll_create1(0));
+    struct epoll_event e = {.events = EPOLLIN};
+    OK(epoll_ctl(ep, EPOLL_CTL_ADD, c, &e));
+    CHECK_EQ(epoll_wait(ep, &e, 1, 10), 0);
+    close(c);
+    char byte;
+    CHECK_EQ(ready(a, POLLIN, 1000) & POLLIN, POLLIN);
+    CHECK_EQ(read(a, &byte, 1), 0);
+    CHECK_EQ(epoll_wait(ep, &e, 1, 0), 0);
+}
+
+// Whoever waits now and then must hear, however many messages have come meanwhile.
+TEST(waits_after_busy_times) {
+    int x = bound(AF_INET, SOCK_DGRAM), y = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    OK(dial_to(y, AF_INET, port_of(x)));
+    char text[8];
+    for (int round = 0; round < 20; round++) {
+        pid_t pid = CHILD({
+            sleep_ms(3);
+            CHECK_EQ(send(y, "x", 1, 0), 1);
+        });
+        if (round % 2)
+            CHECK_EQ(ready(x, POLLRDNORM, 2000), POLLRDNORM);
+        CHECK_EQ(recv(x, text, 8, 0), 1);
+        EXITED(wait_for(pid), 0);
+        for (int i = 0; i < round; i++) {
+            CHECK_EQ(send(y, "yz", 2, 0), 2);
+            CHECK_EQ(recv(x, text, 8, 0), 2);
+        }
+    }
+}
+
 TEST(epoll_of_a_listener) {
     l = listener(AF_INET6);
     int ep = OK(epoll_create1(0));

@@ -1,4 +1,8 @@
 //! Readiness of host descriptors: an epoll instance that the leading executor thread watches.
+//!
+//! # Invariants
+//! - Every report of the host wakes the leader, so a descriptor that nobody waits for should not be under watch:
+//!   [`Watch::on_demand`] asks the host when somebody begins to wait, and stops when reports go unheard.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,22 +12,46 @@ use moat_abi::{Errno, PollEvents, Result};
 use rustix::event::epoll;
 
 use crate::lock::{LockClass, Mutex};
-use crate::wait::WaitQueue;
+use crate::wait::{Source, WaitQueue};
 
 struct Reactor {
     epoll: OwnedFd,
-    table: Mutex<(u64, HashMap<u64, Weak<WaitQueue>>)>,
+    table: Mutex<(u64, HashMap<u64, Watched>)>,
+}
+
+/// An entry of the reactor's table.
+#[derive(Clone)]
+struct Watched {
+    queue: Weak<WaitQueue>,
+    demand: Option<Arc<Demand>>,
 }
 
 static REACTOR: OnceLock<Reactor> = OnceLock::new();
+
+/// All that is ever watched for, besides errors and hang-ups, which the host always tells.
+const ALL: epoll::EventFlags = epoll::EventFlags::IN
+    .union(epoll::EventFlags::OUT)
+    .union(epoll::EventFlags::PRI)
+    .union(epoll::EventFlags::RDNORM)
+    .union(epoll::EventFlags::RDBAND)
+    .union(epoll::EventFlags::WRNORM)
+    .union(epoll::EventFlags::WRBAND)
+    .union(epoll::EventFlags::RDHUP);
+
+/// So many reports in a row that nobody heard end the watch until somebody waits again.
+const MOST_UNHEARD: u32 = 4;
 
 fn reactor() -> Result<&'static Reactor> {
     if let Some(r) = REACTOR.get() {
         return Ok(r);
     }
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
     let new = Reactor { epoll, table: Mutex::new(LockClass::Leaf, (0, HashMap::new())) };
     Ok(REACTOR.get_or_init(|| new))
+}
+
+fn errno(e: rustix::io::Errno) -> Errno {
+    Errno::from_raw(e.raw_os_error())
 }
 
 /// Makes the reactor's descriptor before the seccomp filter forbids it.
@@ -34,11 +62,23 @@ pub fn init() -> Result<()> {
     reactor().map(|_| ())
 }
 
+impl Reactor {
+    /// Makes a new entry; gives its key.
+    fn enter(&self, watched: Watched) -> u64 {
+        let mut t = self.table.lock();
+        t.0 += 1;
+        let key = t.0;
+        t.1.insert(key, watched);
+        key
+    }
+}
+
 /// A host descriptor under watch (edge-triggered); dropping it ends the watch.
 pub struct Watch {
     fd: Arc<OwnedFd>,
     key: u64,
     queue: Arc<WaitQueue>,
+    demand: Option<Arc<Demand>>,
 }
 
 impl Watch {
@@ -47,32 +87,29 @@ impl Watch {
     /// # Errors
     /// EPERM for a descriptor that can't be polled (a regular file); ENOMEM, ENOSPC from the host.
     pub fn new(fd: Arc<OwnedFd>) -> Result<Watch> {
-        Watch::with_queue(fd, Arc::new(WaitQueue::new()))
+        let r = reactor()?;
+        let queue = Arc::new(WaitQueue::new());
+        let key = r.enter(Watched { queue: Arc::downgrade(&queue), demand: None });
+        if let Err(e) = epoll::add(&r.epoll, &fd, epoll::EventData::new_u64(key), ALL | epoll::EventFlags::ET) {
+            r.table.lock().1.remove(&key);
+            return Err(errno(e));
+        }
+        Ok(Watch { fd, key, queue, demand: None })
     }
 
-    /// As [`Watch::new`], with a queue that is woken by others too.
+    /// Wakes `queue`, while somebody waits in it, at each change of `fd`'s readiness; `fd` can be polled.
     ///
     /// # Errors
-    /// As [`Watch::new`].
-    pub fn with_queue(fd: Arc<OwnedFd>, queue: Arc<WaitQueue>) -> Result<Watch> {
+    /// EMFILE, ENOMEM from the host.
+    pub fn on_demand(fd: Arc<OwnedFd>, queue: Arc<WaitQueue>) -> Result<Watch> {
         let r = reactor()?;
-        let key = {
-            let mut t = r.table.lock();
-            t.0 += 1;
-            let key = t.0;
-            t.1.insert(key, Arc::downgrade(&queue));
-            key
-        };
-        let flags = epoll::EventFlags::IN
-            | epoll::EventFlags::OUT
-            | epoll::EventFlags::PRI
-            | epoll::EventFlags::RDHUP
-            | epoll::EventFlags::ET;
-        if let Err(e) = epoll::add(&r.epoll, &fd, epoll::EventData::new_u64(key), flags) {
-            r.table.lock().1.remove(&key);
-            return Err(Errno::from_raw(e.raw_os_error()));
-        }
-        Ok(Watch { fd, key, queue })
+        let state = DemandState { asked: epoll::EventFlags::empty(), known: false, unheard: 0 };
+        let state = Mutex::new(LockClass::Leaf, state);
+        let demand = Arc::new(Demand { fd: Arc::downgrade(&fd), key: OnceLock::new(), state });
+        let key = r.enter(Watched { queue: Arc::downgrade(&queue), demand: Some(demand.clone()) });
+        let _ = demand.key.set(key);
+        queue.set_source(demand.clone());
+        Ok(Watch { fd, key, queue, demand: Some(demand) })
     }
 
     /// The queue that is woken.
@@ -86,8 +123,72 @@ impl Drop for Watch {
     fn drop(&mut self) {
         if let Ok(r) = reactor() {
             r.table.lock().1.remove(&self.key);
-            // An error would mean that the watch is gone already.
-            let _ = epoll::delete(&r.epoll, &self.fd);
+            if self.demand.as_ref().is_none_or(|d| d.state.lock().known) {
+                // An error would mean that the watch is gone already.
+                let _ = epoll::delete(&r.epoll, &self.fd);
+            }
+        }
+    }
+}
+
+/// What the host has been asked for about one descriptor.
+struct Demand {
+    /// Not owned: the queue, which who waits may keep, must not keep the descriptor open.
+    fd: Weak<OwnedFd>,
+    key: OnceLock<u64>,
+    state: Mutex<DemandState>,
+}
+
+struct DemandState {
+    /// What the host reports.
+    asked: epoll::EventFlags,
+    /// The descriptor is in the epoll instance.
+    known: bool,
+    /// Reports in a row that came while nobody waited.
+    unheard: u32,
+}
+
+impl Demand {
+    fn tell_host(&self, state: &mut DemandState) {
+        let (Ok(r), Some(fd), Some(key)) = (reactor(), self.fd.upgrade(), self.key.get()) else { return };
+        let data = epoll::EventData::new_u64(*key);
+        let flags = state.asked | epoll::EventFlags::ET;
+        let done = if state.known {
+            epoll::modify(&r.epoll, &fd, data, flags)
+        } else {
+            epoll::add(&r.epoll, &fd, data, flags)
+        };
+        // Out of memory: the next who waits asks again.
+        match done {
+            Ok(()) => state.known = true,
+            Err(_) => state.asked = epoll::EventFlags::empty(),
+        }
+    }
+
+    /// A report has come; `queue` is empty if nobody heard it.
+    fn reported(&self, queue: &WaitQueue) {
+        let mut state = self.state.lock();
+        // Who begins to wait enters the queue first and asks then: it is seen here, or finds nothing asked for.
+        if !queue.is_empty() {
+            state.unheard = 0;
+            return;
+        }
+        state.unheard += 1;
+        if state.unheard >= MOST_UNHEARD && !state.asked.is_empty() {
+            state.asked = epoll::EventFlags::empty();
+            self.tell_host(&mut state);
+        }
+    }
+}
+
+impl Source for Demand {
+    fn ask_for(&self, events: PollEvents) {
+        let wanted = epoll::EventFlags::from_bits_truncate(events.bits()) & ALL;
+        let mut state = self.state.lock();
+        state.unheard = 0;
+        if !state.known || !state.asked.contains(wanted) {
+            state.asked |= wanted;
+            self.tell_host(&mut state);
         }
     }
 }
@@ -107,9 +208,63 @@ pub(crate) fn dispatch() {
     }
     for e in &events {
         let (key, flags) = (e.data.u64(), e.flags);
-        let queue = r.table.lock().1.get(&key).and_then(Weak::upgrade);
-        if let Some(q) = queue {
-            q.wake(PollEvents::from_bits_truncate(flags.bits()));
+        let watched = r.table.lock().1.get(&key).cloned();
+        let Some((queue, demand)) = watched.and_then(|w| Some((w.queue.upgrade()?, w.demand))) else { continue };
+        queue.wake(PollEvents::from_bits_truncate(flags.bits()));
+        if let Some(demand) = demand {
+            demand.reported(&queue);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+    use std::time::{Duration, Instant};
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    /// Another test's executor may take the reports in as well.
+    fn eventually(mut condition: impl FnMut() -> bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !condition() {
+            assert!(Instant::now() < end);
+            dispatch();
+        }
+    }
+
+    #[test]
+    fn a_watch_on_demand_begins_ends_and_begins_again() {
+        let fd = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+        let queue = Arc::new(WaitQueue::new());
+        let watch = Watch::on_demand(fd.clone(), queue.clone()).unwrap();
+        let demand = watch.demand.clone().unwrap();
+        let write = || rustix::io::write(&fd, &1u64.to_ne_bytes()).unwrap();
+        write();
+        dispatch();
+        assert!(!demand.state.lock().known);
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..2 {
+            // It is readable already.
+            let mut listener = queue.listen(PollEvents::IN);
+            eventually(|| Pin::new(&mut listener).poll(&mut cx).is_ready());
+            write();
+            eventually(|| Pin::new(&mut listener).poll(&mut cx).is_ready());
+            drop(listener);
+            eventually(|| {
+                write();
+                demand.state.lock().asked.is_empty()
+            });
+        }
+        let weak = Arc::downgrade(&fd);
+        let kept = queue.listen(PollEvents::IN);
+        drop(watch);
+        drop(fd);
+        assert!(weak.upgrade().is_none());
+        drop(kept);
     }
 }

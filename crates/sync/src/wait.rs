@@ -15,8 +15,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use moat_abi::PollEvents;
@@ -45,6 +45,13 @@ struct List {
 struct Inner {
     len: AtomicUsize,
     list: Mutex<List>,
+    source: OnceLock<Arc<dyn Source>>,
+}
+
+/// Something that wakes a queue only when it has been asked for it.
+pub(crate) trait Source: Send + Sync {
+    /// Somebody waits for `events` from now on. What is true already has to be told too.
+    fn ask_for(&self, events: PollEvents);
 }
 
 /// A list of those who wait for one object.
@@ -66,8 +73,14 @@ impl WaitQueue {
             inner: Arc::new(Inner {
                 len: AtomicUsize::new(0),
                 list: Mutex::new(LockClass::WaitQueue, List::default()),
+                source: OnceLock::new(),
             }),
         }
+    }
+
+    /// Sets who is asked when somebody begins to wait; once.
+    pub(crate) fn set_source(&self, source: Arc<dyn Source>) {
+        let _ = self.inner.source.set(source);
     }
 
     /// Tells all who asked for any of `events`, or for what is always reported.
@@ -125,6 +138,10 @@ impl WaitQueue {
         let id = list.next_id;
         list.entries.push(Entry { id, events: events | PollEvents::ALWAYS, notify });
         self.inner.len.store(list.entries.len(), Ordering::SeqCst);
+        drop(list);
+        if let Some(source) = self.inner.source.get() {
+            source.ask_for(events);
+        }
         Registration { queue: self.inner.clone(), id }
     }
 

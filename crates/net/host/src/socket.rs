@@ -77,7 +77,7 @@ impl HostSocket {
 
     fn from_fd(kind: SocketKind, core: SocketCore, fd: OwnedFd) -> Result<Arc<HostSocket>> {
         let fd = Arc::new(fd);
-        let watch = Watch::with_queue(fd.clone(), core.queue().clone())?;
+        let watch = Watch::on_demand(fd.clone(), core.queue().clone())?;
         let connecting = Mutex::new(LockClass::Socket, None);
         Ok(Arc::new(HostSocket { kind, core, fd, _watch: watch, connecting }))
     }

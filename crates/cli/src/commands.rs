@@ -43,6 +43,9 @@ fn config(flags: &Global) -> Config {
             Network::Sandbox => NetworkMode::Sandbox,
             Network::Host => NetworkMode::Host,
         },
+        systemd_cgroup: false,
+        ignore_cgroups: false,
+        cpu_num_from_quota: true,
         overlay_root: match flags.overlay2 {
             Overlay2::None => OverlayRoot::None,
             Overlay2::RootMemory => OverlayRoot::Memory,

@@ -11,6 +11,12 @@ pub struct Config {
     pub platform: PlatformKind,
     /// What guests see of the network.
     pub network: NetworkMode,
+    /// The cgroup is managed by systemd, and cgroupsPath is "slice:prefix:name".
+    pub systemd_cgroup: bool,
+    /// No cgroups are made, whatever the configuration asks for.
+    pub ignore_cgroups: bool,
+    /// The number of CPUs in the guest follows from the CPU quota.
+    pub cpu_num_from_quota: bool,
     /// Changes to the root file system stay in memory.
     pub overlay_root: OverlayRoot,
     /// Where the sandbox logs.

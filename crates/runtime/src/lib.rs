@@ -8,6 +8,7 @@
 pub mod adhoc;
 pub mod attach;
 pub mod blueprint;
+pub mod cgroup;
 pub mod config;
 pub mod error;
 mod hardware;

@@ -1,0 +1,93 @@
+//! Limits on version 2, by libcgroups: Documentation/admin-guide/cgroup-v2.rst of the kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use libcgroups::common::{CgroupManager, ControllerOpt};
+use libcgroups::v2::manager::{Manager, V2ManagerError};
+use oci_spec::runtime::LinuxResources;
+
+use super::files::{read_if_there, try_write};
+use crate::error::{Context, Error, Result};
+
+/// Makes the cgroup and what is above it, and has each level pass all controllers on to the next.
+pub(super) fn make(mount: &Path, dir: &Path) -> Result<()> {
+    let below = dir.strip_prefix(mount).unwrap_or(Path::new(""));
+    let mut current = mount.to_owned();
+    for component in below.components() {
+        pass_on_controllers(&current);
+        current.push(component);
+        match fs::create_dir(&current) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            result => result.context(|| format!("making the cgroup {}", current.display()))?,
+        }
+    }
+    Ok(())
+}
+
+/// Best effort, one by one: what is not passed on is missed when a limit needs it, and then named.
+fn pass_on_controllers(dir: &Path) {
+    let available = read_if_there(dir, "cgroup.controllers").unwrap_or_default();
+    let passed = read_if_there(dir, "cgroup.subtree_control").unwrap_or_default();
+    for controller in available.split_whitespace() {
+        if !passed.split_whitespace().any(|other| other == controller) {
+            let _ = try_write(dir, "cgroup.subtree_control", &format!("+{controller}"));
+        }
+    }
+}
+
+/// Applies what `resources` asks for, which [`super::limits::asked_for`] has gone over.
+pub(super) fn apply(mount: &Path, dir: &Path, resources: &LinuxResources) -> Result<()> {
+    check(resources)?;
+    if let Some(rdma) = resources.rdma() {
+        super::set_rdma(dir, rdma)?;
+    }
+    let below: PathBuf = dir.strip_prefix(mount).unwrap_or(dir).into();
+    let manager = Manager::new(mount.to_owned(), below).map_err(|error| error_of(&error))?;
+    manager.apply(&options(resources)).map_err(|error| error_of(&error))
+}
+
+/// What libcgroups is told.
+pub(super) fn options(resources: &LinuxResources) -> ControllerOpt<'_> {
+    let memory = resources.memory().as_ref();
+    ControllerOpt {
+        resources,
+        disable_oom_killer: memory.and_then(|memory| memory.disable_oom_killer()).unwrap_or(false),
+        oom_score_adj: None,
+        freezer_state: None,
+    }
+}
+
+/// Refuses what version 2 has no notion of.
+pub(super) fn check(resources: &LinuxResources) -> Result<()> {
+    let refuse = |field: &str| Err(Error::unsupported(field, "version 2 of cgroups has no such limit"));
+    if let Some(network) = resources.network() {
+        return refuse(if network.class_id().is_some() {
+            "linux.resources.network.classID"
+        } else {
+            "linux.resources.network.priorities"
+        });
+    }
+    match resources.memory() {
+        Some(memory) if memory.disable_oom_killer().is_some() => refuse("linux.resources.memory.disableOOMKiller"),
+        Some(memory) if memory.swap().is_some_and(|swap| swap > 0) && memory.limit().is_none() => {
+            Err(Error::Invalid("linux.resources.memory.swap needs a limit of memory beside it".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Names the section that failed.
+fn error_of(error: &V2ManagerError) -> Error {
+    let section = match error {
+        V2ManagerError::CpuController(_) => ".cpu",
+        V2ManagerError::CpuSetController(_) => ".cpu.cpus",
+        V2ManagerError::HugeTlbController(_) => ".hugepageLimits",
+        V2ManagerError::IoController(_) => ".blockIO",
+        V2ManagerError::MemoryController(_) => ".memory",
+        V2ManagerError::PidsController(_) => ".pids",
+        V2ManagerError::UnifiedController(_) => ".unified",
+        _ => "",
+    };
+    Error::Invalid(format!("linux.resources{section}: {error}"))
+}

@@ -23,6 +23,8 @@ while read -r directory options; do
         mkdir "$directory/processes"
         while read -r p; do echo "$p" > "$directory/processes/cgroup.procs"; done < "$directory/cgroup.procs"
         sed 's/^/+/; s/ / +/g' "$directory/cgroup.controllers" > "$directory/cgroup.subtree_control"
+    elif [ "$options" = hybrid ]; then
+        mount -t cgroup2 cgroup "$directory" || fail "cannot mount $directory"
     else
         mount -t cgroup -o "$options" cgroup "$directory" || fail "cannot mount $directory"
     fi
@@ -101,7 +103,8 @@ start_docker() {
     cat > /run/w/daemon.json <<END
 { "runtimes": {
     "moat": { "path": "/run/w/moat" },
-    "moat-host": { "path": "/run/w/moat", "runtimeArgs": ["--network=host"] } },
+    "moat-host": { "path": "/run/w/moat", "runtimeArgs": ["--network=host"] },
+    "runsc": { "path": "runsc", "runtimeArgs": ["--network=none", "--ignore-cgroups"] } },
   "storage-driver": "overlay2", "iptables": false, "ip6tables": false }
 END
     dockerd --config-file /run/w/daemon.json --containerd /run/containerd/containerd.sock > "$scratch/log/docker" 2>&1 &

@@ -38,3 +38,28 @@ status() {
 docker_run() {
     docker run --runtime "$RUNTIME" --network none "$@"
 }
+
+# The runtime's own command line.
+oci() {
+    "$OCI" "$@"
+}
+
+# A bundle in the directory NAME: bundle NAME PATCH ARGUMENT...
+bundle() {
+    name=$1
+    shift
+    python3 "$HERE/bundle.py" "$WORK/$name" "$@"
+}
+
+# The status of a container, as `state` tells it; and whether it is a certain one.
+state() {
+    oci state "$1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["status"])'
+}
+is() {
+    test "$(state "$1" 2>/dev/null)" = "$2"
+}
+
+# JSON for comparisons.
+show() {
+    python3 "$HERE/show.py" "$@"
+}

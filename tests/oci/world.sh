@@ -13,12 +13,14 @@ scratch=$1
 here=$(cd "$(dirname "$0")" && pwd)
 group=moat-oci-$$
 
-# The hierarchies, one `DIRECTORY OPTIONS` a line: those of the machine, else all that the kernel has.
+# The hierarchies, one `DIRECTORY OPTIONS` a line: those of the machine, else all that the kernel has. For OPTIONS,
+# version 2 has `unified`, or `hybrid` where it has no controllers.
 hierarchies() {
     if grep -qw memory /sys/fs/cgroup/cgroup.controllers 2>/dev/null; then
         echo "/sys/fs/cgroup unified"
     elif mountpoint -q /sys/fs/cgroup/memory; then
         findmnt -rn -t cgroup -o TARGET,FS-OPTIONS | sed 's/ rw,/ /; s/ name=/ none,name=/'
+        findmnt -rn -t cgroup2 -o TARGET | sed 's/$/ hybrid/'
     else
         mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
         for options in $(awk '$4 == 1 {print $1}' /proc/cgroups) none,name=systemd; do
@@ -35,7 +37,7 @@ while read -r directory options; do
     mkdir "$directory/$group"
     # A cpuset is empty at first and takes no processes then.
     for file in cpuset.cpus cpuset.mems; do
-        ! [ -e "$directory/$group/$file" ] || [ "$options" = unified ] || cat "$directory/$file" > "$directory/$group/$file"
+        ! [ -e "$directory/$group/$file" ] || [ "$options" = unified ] || [ "$options" = hybrid ] || cat "$directory/$file" > "$directory/$group/$file"
     done
 done < "$scratch/hierarchies"
 

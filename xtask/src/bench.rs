@@ -1,9 +1,11 @@
 //! `cargo x bench`: native, moat on each platform, and runsc if it is installed, compared in one run.
 //!
 //! Rounds are interleaved, so that a change of the machine's mood meets all alike, and the median counts.
-//! Only the ratios to native mean something on another machine.
+//! Only the ratios to native, or to runc where containers are compared, mean something on another machine.
 
+mod docker;
 mod idle;
+mod lifecycle;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +26,7 @@ struct Options {
     moat: Option<PathBuf>,
 }
 
-/// Runs the groups that the arguments name (start, idle, micro, programs), or all.
+/// Runs the groups that the arguments name (start, idle, micro, programs, lifecycle, docker), or all.
 pub fn run(arguments: &[String]) -> Result<()> {
     let options = parse(arguments)?;
     if !rustix::process::geteuid().is_root() {
@@ -34,7 +36,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         Some(path) => std::fs::canonicalize(path)?,
         None => paths::build_moat("release")?,
     };
-    let mut bench = Bench { runner: Runner::new(moat)?, places: places(), table: Table::default() };
+    let mut bench = Bench { runner: Runner::new(moat.clone())?, places: places(), table: Table::default() };
     let wants = |name: &str| options.groups.is_empty() || options.groups.iter().any(|g| g == name);
     for _ in 0..options.rounds {
         if wants("start") {
@@ -53,7 +55,14 @@ pub fn run(arguments: &[String]) -> Result<()> {
             bench.programs()?;
         }
     }
-    bench.table.print(&bench.places);
+    let columns: Vec<&str> = bench.places.iter().map(|place| place.name()).collect();
+    bench.table.print(&columns);
+    if wants("lifecycle") {
+        lifecycle::run(&moat, options.rounds)?;
+    }
+    if wants("docker") {
+        docker::run(&moat, options.rounds)?;
+    }
     Ok(())
 }
 
@@ -64,8 +73,8 @@ fn parse(arguments: &[String]) -> Result<Options> {
         match argument.as_str() {
             "--rounds" => options.rounds = rest.next().context("--rounds needs a value")?.parse()?,
             "--moat" => options.moat = Some(rest.next().context("--moat needs a value")?.into()),
-            "start" | "idle" | "micro" | "programs" => options.groups.push(argument.clone()),
-            other => bail!("no bench '{other}': start, idle, micro or programs"),
+            "start" | "idle" | "micro" | "programs" | "lifecycle" | "docker" => options.groups.push(argument.clone()),
+            other => bail!("no bench '{other}': start, idle, micro, programs, lifecycle or docker"),
         }
     }
     Ok(options)
@@ -74,10 +83,15 @@ fn parse(arguments: &[String]) -> Result<Options> {
 fn places() -> Vec<Place> {
     let mut places = vec![Place::Host];
     places.extend(Platform::ALL.map(Place::Sandbox));
-    if Command::new("runsc").arg("--version").output().is_ok_and(|o| o.status.success()) {
+    if has_runsc() {
         places.push(Place::Runsc);
     }
     places
+}
+
+/// Whether the rival is installed.
+fn has_runsc() -> bool {
+    Command::new("runsc").arg("--version").output().is_ok_and(|o| o.status.success())
 }
 
 struct Bench {
@@ -93,7 +107,7 @@ impl Bench {
         for place in self.places.clone() {
             let outcome = self.job(place, &root, &["/bin/true"])?;
             if outcome.ending == Ending::Exited(0) {
-                self.table.add("run-true", place, outcome.elapsed.as_nanos() as f64);
+                self.table.add("run-true", place.name(), outcome.elapsed.as_nanos() as f64);
             }
         }
         Ok(())
@@ -106,8 +120,8 @@ impl Bench {
             let job = job(&root, &["/bin/sleep", "60"]);
             let prepared = self.runner.prepare(place, &job)?;
             let usage = idle::measure(prepared.command).with_context(|| format!("idle on {}", place.name()))?;
-            self.table.add("idle-pss-bytes", place, usage.pss_bytes as f64);
-            self.table.add("idle-cpu-ns-per-s", place, usage.cpu_ns_per_s as f64);
+            self.table.add("idle-pss-bytes", place.name(), usage.pss_bytes as f64);
+            self.table.add("idle-cpu-ns-per-s", place.name(), usage.cpu_ns_per_s as f64);
         }
         Ok(())
     }
@@ -146,7 +160,7 @@ impl Bench {
     fn add_lines(&mut self, place: Place, outcome: &Outcome) {
         for line in String::from_utf8_lossy(&outcome.stdout).lines() {
             if let Some((name, Ok(value))) = line.split_once(' ').map(|(n, v)| (n, v.parse())) {
-                self.table.add(name, place, value);
+                self.table.add(name, place.name(), value);
             }
         }
     }

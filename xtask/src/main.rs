@@ -20,7 +20,7 @@ cargo x test [AREA] [flags]   AREA: unit, abi, programs or oci; the first three 
     --moat PATH               test this binary instead of building one
     --install                 first install with apt what the tests need
     --list                    name the cases and stop
-cargo x bench [NAME...]       compare native, moat and runsc, in one run
+cargo x bench [NAME...]       compare native, moat and runsc, in one run; lifecycle and docker with runc
     --rounds N                interleaved rounds; the median counts (default 7)
     --moat PATH               measure this binary instead of building one
 cargo x roots [base|full]     make the Debian roots of the tests, print where they are

@@ -7,7 +7,7 @@ mod abi;
 mod dispositions;
 mod job;
 pub mod leftovers;
-mod oci;
+pub mod oci;
 mod options;
 mod programs;
 mod report;

@@ -1,42 +1,46 @@
-//! Collects measurements and prints medians and their ratios to native.
+//! Collects measurements and prints medians and their ratios to those of the first column.
 
-use crate::test::Place;
+/// A column's name and a value.
+type Measurement = (&'static str, f64);
 
-/// Measurements by name, in the order of their first appearance.
+/// Measurements by name and column (what was measured, and of whom), in the order of their first appearance.
 #[derive(Default)]
 pub struct Table {
-    rows: Vec<(String, Vec<(Place, f64)>)>,
+    rows: Vec<(String, Vec<Measurement>)>,
 }
 
 impl Table {
-    /// One more measurement of a name in a place.
-    pub fn add(&mut self, name: &str, place: Place, value: f64) {
+    /// One more measurement of a name in a column.
+    pub fn add(&mut self, name: &str, column: &'static str, value: f64) {
         match self.rows.iter_mut().find(|(n, _)| n == name) {
-            Some((_, values)) => values.push((place, value)),
-            None => self.rows.push((name.to_string(), vec![(place, value)])),
+            Some((_, values)) => values.push((column, value)),
+            None => self.rows.push((name.to_string(), vec![(column, value)])),
         }
     }
 
-    /// A line for each name, a column for each place: the median, and how many times native it is.
-    pub fn print(&self, places: &[Place]) {
+    /// A line for each name: the median in each column, and how many times that of the first it is.
+    pub fn print(&self, columns: &[&'static str]) {
+        if self.rows.is_empty() {
+            return;
+        }
         print!("{:20}", "");
-        for place in places {
-            print!("{:>24}", place.name());
+        for column in columns {
+            print!("{column:>24}");
         }
         println!();
         for (name, values) in &self.rows {
             print!("{name:20}");
-            let native = median(values, Place::Host);
-            for &place in places {
-                print!("{:>24}", cell(median(values, place), native));
+            let first = columns.first().and_then(|column| median(values, column));
+            for column in columns {
+                print!("{:>24}", cell(median(values, column), first));
             }
             println!();
         }
     }
 }
 
-fn cell(value: Option<f64>, native: Option<f64>) -> String {
-    match (value, native) {
+fn cell(value: Option<f64>, first: Option<f64>) -> String {
+    match (value, first) {
         (None, _) => "-".to_string(),
         (Some(v), Some(n)) if n > 0.0 => format!("{} {:>7.2}x", quantity(v), v / n),
         (Some(v), _) => format!("{} {:>8}", quantity(v), ""),
@@ -52,8 +56,8 @@ fn quantity(value: f64) -> String {
     }
 }
 
-fn median(values: &[(Place, f64)], place: Place) -> Option<f64> {
-    let mut own: Vec<f64> = values.iter().filter(|(p, _)| *p == place).map(|(_, v)| *v).collect();
+fn median(values: &[Measurement], column: &str) -> Option<f64> {
+    let mut own: Vec<f64> = values.iter().filter(|(c, _)| *c == column).map(|(_, v)| *v).collect();
     own.sort_by(f64::total_cmp);
     own.get(own.len() / 2).copied()
 }
@@ -63,11 +67,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_by_place() {
-        let values = [(Place::Host, 3.0), (Place::Host, 1.0), (Place::Runsc, 9.0), (Place::Host, 2.0)];
-        assert_eq!(median(&values, Place::Host), Some(2.0));
-        assert_eq!(median(&values, Place::Runsc), Some(9.0));
-        assert_eq!(median(&[], Place::Host), None);
+    fn the_median_is_by_column() {
+        let values = [("host", 3.0), ("host", 1.0), ("runsc", 9.0), ("host", 2.0)];
+        assert_eq!(median(&values, "host"), Some(2.0));
+        assert_eq!(median(&values, "runsc"), Some(9.0));
+        assert_eq!(median(&[], "host"), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //!
 //! `lib.sh` precedes each script. What is not a case in that directory is a part of the [`World`].
 
-mod world;
+pub mod world;
 
 use std::collections::BTreeSet;
 use std::fs;

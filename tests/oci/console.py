@@ -1,0 +1,121 @@
+"""Plays the part of a shim for terminals: console.py RUNTIME DIRECTORY"""
+
+import array
+import fcntl
+import os
+import re
+import select
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+runtime, work = sys.argv[1:]
+here = os.path.dirname(os.path.abspath(__file__))
+
+
+def oci(*arguments):
+    result = subprocess.run([runtime, *arguments], capture_output=True, text=True, check=False)
+    if result.returncode:
+        print("status", result.returncode, arguments[0])
+        print(result.stderr, file=sys.stderr)
+    return result.stdout
+
+
+class Console:
+    """A socket at which the runtime delivers one terminal."""
+
+    def __init__(self, name):
+        self.path = os.path.join(work, name)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(self.path)
+        self.listener.listen(1)
+        self.listener.settimeout(20)
+        self.seen = b""
+
+    def receive(self):
+        connection, _ = self.listener.accept()
+        message, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(16))
+        descriptors = array.array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors.frombytes(data[: len(data) - len(data) % 4])
+        print("console:", len(descriptors), "descriptor", message.decode().rstrip("\0").startswith("/"))
+        self.fd = descriptors[0]
+        os.unlink(self.path)
+
+    def size(self, lines, columns):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def send(self, text):
+        os.write(self.fd, text.encode())
+
+    def until(self, pattern, seconds=15):
+        end = time.monotonic() + seconds
+        while not (m := re.search(pattern, self.seen)):
+            if not select.select([self.fd], [], [], max(0, end - time.monotonic()))[0]:
+                raise SystemExit(f"no {pattern} in {self.seen}")
+            try:
+                data = os.read(self.fd, 4096)
+            except OSError:
+                data = b""
+            if not data:
+                raise SystemExit(f"end of output before {pattern}: {self.seen}")
+            self.seen += data
+        before, self.seen = self.seen[: m.end()], self.seen[m.end() :]
+        return before.decode().replace("\r", "")
+
+
+PROMPT = rb"PROMPT> $"
+SHELL = ["bash", "--norc", "--noprofile", "--noediting", "-i"]
+
+
+def converse(console):
+    console.until(PROMPT)
+    console.size(24, 90)
+    for line in ["until test \"$(stty size)\" = '24 90'; do sleep 0.05; done; stty size", "tty", "ps -o comm=,tty= -p $$",
+                 "ls -l /dev/console | cut -c 1"]:
+        console.send(line + "\r")
+        print(console.until(PROMPT))
+    console.send("sleep 100\r")
+    time.sleep(0.3)
+    console.send("\x03")
+    console.until(PROMPT)
+    console.send("echo status $?\r")
+    print(console.until(PROMPT))
+
+
+def stopped(name):
+    for _ in range(100):
+        if '"stopped"' in oci("state", name).replace(" ", ""):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+patch = '{"process": {"terminal": true, "env": ["PATH=/usr/bin:/bin", "PS1=PROMPT> ", "HISTFILE=", "TERM=dumb"]}}'
+subprocess.run([sys.executable, here + "/bundle.py", work + "/box", patch, *SHELL], check=True)
+console = Console("c1")
+oci("create", "--bundle", work + "/box", "--console-socket", console.path, "box")
+console.receive()
+oci("start", "box")
+converse(console)
+
+executed = Console("c2")
+oci("exec", "-d", "--tty", "--console-socket", executed.path, "--pid-file", work + "/pid", "box", *SHELL)
+executed.receive()
+converse(executed)
+executed.send("exit\r")
+time.sleep(0.3)
+
+console.send("exit 3\r")
+print("stopped", stopped("box"))
+oci("delete", "box")
+
+# Without a socket there is nowhere to send it to; and a socket without a terminal is a mistake too.
+oci("create", "--bundle", work + "/box", "none")
+subprocess.run([sys.executable, here + "/bundle.py", work + "/plain", "{}", "true"], check=True)
+console = Console("c3")
+oci("create", "--bundle", work + "/plain", "--console-socket", console.path, "plain")

@@ -1,0 +1,5 @@
+# timeout: 60
+
+# --console-socket: the runtime sends the master of the terminal, as shims expect it.
+
+exec python3 "$HERE/console.py" "$OCI" "$WORK"

@@ -11,11 +11,11 @@ ps -eo pid=,ppid=,args= | awk -v me=$$ '
     $3 == "podman" && NF == 3 || $3 ~ /catatonit$/ { next }
     { $1 = $2 = ""; print "process" $0 }'
 awk '$5 != "/run/docker/netns/default" { print "mount", $5 }' /proc/self/mountinfo
-# The groups that the clients put the containers into stay; Podman forgets those of pods in the named hierarchy.
+# The groups that the clients put the containers into stay; Podman forgets those of pods where there are no controllers.
 while read -r directory _; do
     find "$directory" -mindepth 1 -type d ! -path "$directory/docker" ! -path "$directory/default" \
         ! -path "$directory/libpod_parent" \
-        ! -path "$directory/libpod_parent/conmon" ! -path "*/systemd/libpod_parent/*" ! -path "$directory/processes"
+        ! -path "$directory/libpod_parent/conmon" ! -path "*/systemd/libpod_parent/*" ! -path "*/unified/libpod_parent/*" ! -path "$directory/processes"
 done < "$1/hierarchies" | sed 's/^/cgroup /'
 find /run -type s ! -path '/run/w/*' | sed 's/^/socket /'
 # Directories of state, by client: moat's and runc's own, Docker's, containerd's, Podman's, and the ordinary user's.

@@ -213,7 +213,9 @@ impl Test {
             lifetime: ExecLifetime::Connection,
         };
         let null = null();
-        connection.call(&Request::Execute(Box::new(args)), &[null.as_fd(), stdout.as_fd(), stdout.as_fd(), null.as_fd()]).unwrap()
+        connection
+            .call(&Request::Execute(Box::new(args)), &[null.as_fd(), stdout.as_fd(), stdout.as_fd(), null.as_fd()])
+            .unwrap()
     }
 
     /// Runs `script` in a running container.

@@ -6,8 +6,8 @@ use moat_abi::fs::FileType;
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use moat_fs_host::stdio::HostStream;
+use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::process::session::Terminal;
-use moat_kernel::process::tty;
 use moat_vfs::caller::KernelCaller;
 use moat_vfs::cred::Credentials;
 use moat_vfs::inode::{NodeKind, SetAttr};
@@ -21,7 +21,12 @@ const CONSOLE: DeviceId = DeviceId::new(5, 1);
 /// Makes the node if stdin is a terminal, and gives the descriptors of that terminal its name, as ttyname(3) finds it.
 ///
 /// A root without a writable /dev has no console; the descriptors then have no name.
-pub(crate) fn set_up(files: &mut [Arc<OpenFile>], namespace: &MountNamespace, creds: &Credentials) {
+pub(crate) fn set_up(
+    files: &mut [Arc<OpenFile>],
+    namespace: &MountNamespace,
+    container: &ContainerGroup,
+    creds: &Credentials,
+) {
     let Some(terminal) = files.first().and_then(terminal_of) else { return };
     let Ok(node) = make_node(namespace, creds) else { return };
     for file in files {
@@ -29,7 +34,7 @@ pub(crate) fn set_up(files: &mut [Arc<OpenFile>], namespace: &MountNamespace, cr
             *file = OpenFile::new(file.file().clone(), node.clone(), file.flags(), file.creds().clone());
         }
     }
-    tty::set_console(terminal);
+    container.set_console(terminal);
 }
 
 fn terminal_of(file: &Arc<OpenFile>) -> Option<Arc<dyn Terminal>> {

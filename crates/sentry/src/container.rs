@@ -57,8 +57,8 @@ impl Container {
         let member = Membership { place, fs, processes: ContainerGroup::new() };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
         let process = &spec.process;
-        let request = process::request(process, &member, fds, |files, creds| console::set_up(files, &namespace, creds))
-            .map_err(|e| e.into_boot(process))?;
+        let set_up = |files: &mut [_], creds: &_| console::set_up(files, &namespace, &member.processes, creds);
+        let request = process::request(process, &member, fds, set_up).map_err(|e| e.into_boot(process))?;
         let prepared = prepare(request).await.map_err(|e| StartError::Command(e).into_boot(process))?;
         let init = prepared.process();
         if process.init == InitSignals::Ordinary {

@@ -15,6 +15,7 @@ use moat_sync::executor;
 use crate::boot::{BootArgs, seccomp};
 use crate::container::Container;
 use crate::control::{self, Server};
+use crate::host_signals::HostSignals;
 use crate::mounts;
 use crate::registry::Registry;
 
@@ -27,6 +28,7 @@ use crate::registry::Registry;
 /// Why the guest could not be started; it is passed on to the user.
 pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     let spec = &args.spec;
+    let signals = HostSignals::claim(spec, &args.files)?;
     executor::init().map_err(|e| failed("starting the executor", e))?;
     let platform = start_platform(spec.platform)?;
     let source = Box::new(PlatformEvents(platform.clone()));
@@ -44,7 +46,7 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     seccomp::install(&args.spec)?;
 
     mounts::register(args.spec.network);
-    run(args)
+    run(args, signals)
 }
 
 fn failed(what: &str, errno: Errno) -> BootError {
@@ -52,11 +54,11 @@ fn failed(what: &str, errno: Errno) -> BootError {
 }
 
 /// Runs the executor until the root container's init has ended.
-fn run(args: BootArgs) -> Result<ExitStatus, BootError> {
+fn run(args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatus, BootError> {
     static OUTCOME: OnceLock<Result<ExitStatus, BootError>> = OnceLock::new();
     let cpus = usize::try_from(args.spec.cpu_count).unwrap_or(1);
     moat_sync::spawn(async move {
-        let _ = OUTCOME.set(serve(args).await);
+        let _ = OUTCOME.set(serve(args, signals).await);
         executor::stop();
     });
     executor::run(cpus.saturating_sub(1).min(executor::host_cpus().saturating_sub(1)));
@@ -64,7 +66,7 @@ fn run(args: BootArgs) -> Result<ExitStatus, BootError> {
 }
 
 /// Prepares the root container and does what is asked over control connections until its init has ended.
-async fn serve(args: BootArgs) -> Result<ExitStatus, BootError> {
+async fn serve(args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatus, BootError> {
     let BootArgs { spec, files, control, listener, start_sync, .. } = args;
     for socket in [Some(control.socket()), listener.as_ref().map(Listener::socket)].into_iter().flatten() {
         set_nonblocking(socket).map_err(|e| BootError::host("preparing a control socket", &e))?;
@@ -77,6 +79,9 @@ async fn serve(args: BootArgs) -> Result<ExitStatus, BootError> {
     server.serve(control);
     if let Some(listener) = listener {
         moat_sync::spawn(control::accept(server.clone(), listener));
+    }
+    if let Some(signals) = signals {
+        moat_sync::spawn(signals.serve(root.clone()));
     }
     let status = root.init.wait().await;
     server.finish().await;

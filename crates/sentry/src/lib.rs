@@ -3,7 +3,7 @@
 //! - [`boot`]: from the re-executed binary to an empty, unprivileged process.
 //! - [`kernel`]: platform, kernel, files and init put together.
 //! - [`registry`], [`container`]: the containers; [`mounts`]: their mount namespaces; [`process`]: what they run.
-//! - [`control`]: requests from outside.
+//! - [`control`]: requests from outside; [`host_signals`]: signals from outside.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ pub mod boot;
 mod console;
 mod container;
 mod control;
+mod host_signals;
 mod kernel;
 mod mounts;
 mod process;

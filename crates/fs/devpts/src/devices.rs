@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
-use moat_kernel::process::{session, tty};
+use moat_kernel::process::session;
 use moat_kernel::task::current::from_caller;
 use moat_vfs::Path;
 use moat_vfs::file::File;
@@ -32,7 +32,8 @@ fn open_tty(_dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
 
 /// console(4): the terminal of the container, if it has one.
 fn open_console(_dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-    tty::console().ok_or(Errno::ENXIO)?.open(ctx)
+    let t = from_caller(ctx.caller).ok_or(Errno::ENXIO)?;
+    t.group.container.console().ok_or(Errno::ENXIO)?.clone().open(ctx)
 }
 
 /// pts(4): a ptmx that is a device node makes ptys in the devpts that is mounted at `pts` beside it.

@@ -6,14 +6,15 @@
 //! Freezing is that of cgroup v2: a frozen task runs no application code and ends no system call, which its processes
 //! can't notice but by the clock; SIGKILL gets through.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use moat_abi::PollEvents;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
 use crate::kernel::kernel;
 use crate::process::group::ThreadGroup;
+use crate::process::session::Terminal;
 use crate::task::usage::Usage;
 
 /// The processes of a container.
@@ -24,6 +25,7 @@ pub struct ContainerGroup {
     thawed: WaitQueue,
     /// Usage of threads that have ended.
     dead: Mutex<Usage>,
+    console: OnceLock<Arc<dyn Terminal>>,
 }
 
 impl ContainerGroup {
@@ -35,6 +37,7 @@ impl ContainerGroup {
             stopped: WaitQueue::new(),
             thawed: WaitQueue::new(),
             dead: Mutex::new(LockClass::Process, Usage::default()),
+            console: OnceLock::new(),
         })
     }
 
@@ -91,6 +94,17 @@ impl ContainerGroup {
     /// A frozen task has come to rest.
     pub(crate) fn note_stopped(&self) {
         self.stopped.wake_all();
+    }
+
+    /// The terminal behind /dev/console: that of its first process, if it was started on one.
+    #[must_use]
+    pub fn console(&self) -> Option<&Arc<dyn Terminal>> {
+        self.console.get()
+    }
+
+    /// Sets it; once.
+    pub fn set_console(&self, tty: Arc<dyn Terminal>) {
+        let _ = self.console.set(tty);
     }
 
     /// Counts what a thread that ends has used.

@@ -1,7 +1,7 @@
 //! What all terminals have in common towards a task: admission by job control, and the requests of ioctl_tty(2) that
 //! are about sessions, settings and the window, whatever device is behind the [`Terminal`].
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use moat_abi::cap::Cap;
 use moat_abi::tty::{
@@ -36,21 +36,6 @@ pub enum BackgroundOutput {
     Allowed,
     /// Background processes are stopped.
     Stops,
-}
-
-/// The terminal of /dev/console: that of the container's first process.
-static CONSOLE: OnceLock<Arc<dyn Terminal>> = OnceLock::new();
-
-/// Makes `tty` the terminal behind /dev/console; the first call counts.
-pub fn set_console(tty: Arc<dyn Terminal>) {
-    // A second call comes only from a second boot in a test process.
-    let _ = CONSOLE.set(tty);
-}
-
-/// The terminal behind /dev/console.
-#[must_use]
-pub fn console() -> Option<Arc<dyn Terminal>> {
-    CONSOLE.get().cloned()
 }
 
 /// Writes `value` to the caller's memory: how most of these requests end.

@@ -17,7 +17,7 @@ use moat_sync::timer::sleep_until;
 use moat_sync::wait::Listener as QueueListener;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
-use super::request;
+use super::{life, request};
 use crate::container::Container;
 use crate::registry::Registry;
 
@@ -76,9 +76,13 @@ impl Server {
         moat_sync::spawn(session.run());
     }
 
-    /// Lets requests that have got their answer send it; the rest is cut off.
+    /// Ends the other containers, and lets requests that have got their answer by that send it; the rest is cut off.
     pub(crate) async fn finish(&self) {
         let deadline = Instant::now() + LAST_ANSWERS;
+        for container in self.registry.all() {
+            let mut killed = std::pin::pin!(life::kill_all(&container));
+            either(&mut killed, &mut sleep_until(deadline)).await;
+        }
         let mut fewer = self.fewer.listen(PollEvents::all());
         while self.waiting.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
             either(&mut fewer, &mut sleep_until(deadline)).await;

@@ -11,6 +11,7 @@ pub mod blueprint;
 pub mod cgroup;
 pub mod config;
 pub mod error;
+pub mod events;
 mod hardware;
 pub mod hooks;
 pub mod host_tree;
@@ -20,6 +21,7 @@ pub mod namespaces;
 pub mod oci;
 pub mod sandbox;
 pub mod terminal;
+pub mod update;
 
 pub use blueprint::Blueprint;
 pub use config::Config;

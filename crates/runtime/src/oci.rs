@@ -3,6 +3,8 @@
 //! What moat can't honour is an error if it changes what the container may do or see, and a warning if only resource
 //! use on the host depends on it.
 
+#[cfg(test)]
+mod clients;
 mod linux;
 mod mounts;
 mod process;

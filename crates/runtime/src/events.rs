@@ -1,0 +1,96 @@
+//! What `moat events` prints: lines of JSON, as runc's.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::Serialize;
+
+use crate::cgroup::{Cgroup, OomEvent, OomWatch, Stats};
+use crate::error::{Context, Error, Result};
+
+/// One line.
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Stats>,
+}
+
+/// Prints what the container `id` uses, once.
+///
+/// # Errors
+/// The cgroup is gone; of writing.
+pub fn stats(id: &str, cgroup: &Cgroup, out: &mut impl Write) -> Result<()> {
+    let stats = cgroup.stats()?;
+    print(&Event { kind: "stats", id, data: Some(&stats) }, out)
+}
+
+/// Prints what the container `id` uses each `interval`, and each time that memory runs out, until its cgroup is gone.
+///
+/// # Errors
+/// An interval of zero; of writing.
+pub fn follow(id: &str, cgroup: &Cgroup, interval: Duration, out: &mut impl Write) -> Result<()> {
+    if interval.is_zero() {
+        return Err(Error::Invalid("duration interval must be greater than 0".into()));
+    }
+    let mut watch = cgroup.oom_events().inspect_err(|error| tracing::debug!(%error, "no events of memory")).ok();
+    let mut next = Instant::now() + interval;
+    while cgroup.exists() {
+        match wait(watch.as_mut(), next)? {
+            OomEvent::Oom => print(&Event { kind: "oom", id, data: None }, out)?,
+            OomEvent::Gone => return Ok(()),
+            OomEvent::Nothing if Instant::now() >= next => {
+                next += interval;
+                match cgroup.stats() {
+                    Ok(stats) => print(&Event { kind: "stats", id, data: Some(&stats) }, out)?,
+                    Err(_) if !cgroup.exists() => return Ok(()),
+                    Err(error) => tracing::warn!(%error, "no statistics"),
+                }
+            }
+            OomEvent::Nothing => {}
+        }
+    }
+    Ok(())
+}
+
+/// Waits for an event, or until `deadline`.
+fn wait(watch: Option<&mut OomWatch>, deadline: Instant) -> Result<OomEvent> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).map_err(|_| Error::Invalid("the interval is too long".into()))?;
+    let Some(watch) = watch else {
+        std::thread::sleep(left);
+        return Ok(OomEvent::Nothing);
+    };
+    let mut fds = [PollFd::from_borrowed_fd(watch.fd(), PollFlags::IN)];
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => Ok(OomEvent::Nothing),
+        Ok(_) => Ok(watch.read()),
+        Err(error) => Err(error).context(|| "waiting for events".into()),
+    }
+}
+
+fn print(event: &Event<'_>, out: &mut impl Write) -> Result<()> {
+    let line = serde_json::to_string(event).map_err(|error| Error::Invalid(error.to_string()))?;
+    writeln!(out, "{line}").and_then(|()| out.flush()).context(|| "writing an event".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_runcs() {
+        let mut out = Vec::new();
+        print(&Event { kind: "oom", id: "c1", data: None }, &mut out).unwrap();
+        let stats = Stats::default();
+        print(&Event { kind: "stats", id: "c1", data: Some(&stats) }, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.starts_with("{\"type\":\"oom\",\"id\":\"c1\"}\n{\"type\":\"stats\",\"id\":\"c1\",\"data\":{\"cpu\":"),
+            "{text}"
+        );
+    }
+}

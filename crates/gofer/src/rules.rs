@@ -46,6 +46,9 @@ pub(crate) const ALL: &[Rule<'static>] = &[
     any(libc::SYS_exit_group),
     // Locks, and the wait for the connections.
     any(libc::SYS_futex),
+    any(libc::SYS_sched_yield),
+    // Locks again, where the vDSO has no clock.
+    any(libc::SYS_clock_gettime),
     // Hash maps, malloc.
     any(libc::SYS_getrandom),
     // Channel::send and receive; Channel::pair for further connections.

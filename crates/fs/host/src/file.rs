@@ -163,18 +163,28 @@ impl Mappable for HostMapping {
 /// An open directory: a listing taken when reading starts at its beginning.
 pub struct HostDirFile<T: HostTree> {
     inode: Arc<HostInode<T>>,
+    /// Kept, so that the directory stays the one that was opened whatever others do to its names.
+    dir: Arc<T::Dir>,
     listing: Mutex<Option<Arc<Vec<HostEntry>>>>,
 }
 
 impl<T: HostTree> HostDirFile<T> {
-    pub(crate) fn new(inode: Arc<HostInode<T>>) -> HostDirFile<T> {
-        HostDirFile { inode, listing: Mutex::new(LockClass::FileData, None) }
+    pub(crate) fn new(inode: Arc<HostInode<T>>, dir: Arc<T::Dir>) -> HostDirFile<T> {
+        HostDirFile { inode, dir, listing: Mutex::new(LockClass::FileData, None) }
     }
 }
 
 impl<T: HostTree> File for HostDirFile<T> {
     fn read(&self, _f: &OpenFile, _buf: &mut [u8], _pos: u64) -> Result<usize> {
         Err(Errno::EISDIR)
+    }
+
+    fn metadata(&self, f: &OpenFile) -> Result<Metadata> {
+        // Opened through a union, whose inode has the number and device that the guest knows.
+        if !std::ptr::addr_eq(Arc::as_ptr(f.inode()), Arc::as_ptr(&self.inode)) {
+            return f.inode().metadata();
+        }
+        self.inode.dir_metadata(&self.dir)
     }
 
     fn seekable(&self) -> Seekable {
@@ -186,7 +196,7 @@ impl<T: HostTree> File for HostDirFile<T> {
         let listing = match known {
             Some(l) => l,
             None => {
-                let fresh = Arc::new(self.inode.entries()?);
+                let fresh = Arc::new(self.inode.entries(&self.dir)?);
                 *self.listing.lock() = Some(fresh.clone());
                 fresh
             }

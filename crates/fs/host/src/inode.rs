@@ -209,10 +209,13 @@ impl<T: HostTree> HostInode<T> {
     }
 
     fn ask(&self) -> Result<Metadata> {
-        let place = { self.place.lock().at.clone() };
-        let host = match place {
-            Some((parent, name)) => self.core.tree.stat(&*parent.dir()?, &name)?,
-            None => self.core.tree.stat_dir(&*self.dir()?)?,
+        let tree = &self.core.tree;
+        // A directory that is open is the same one wherever others have moved it.
+        let (place, open) = (self.place.lock().at.clone(), self.dir.lock().clone());
+        let host = match (open, place) {
+            (Some(dir), _) => tree.stat_dir(&dir)?,
+            (None, Some((parent, name))) => tree.stat(&*parent.dir()?, &name)?,
+            (None, None) => tree.stat_dir(&*self.dir()?)?,
         };
         let meta = self.core.translate(host);
         if meta.key() != self.key {
@@ -266,9 +269,17 @@ impl<T: HostTree> HostInode<T> {
         self.changed();
     }
 
-    /// The entries of this directory.
-    pub(crate) fn entries(&self) -> Result<Vec<crate::tree::HostEntry>> {
-        moat_sync::block_in_place(|| self.core.tree.list(&*self.dir()?))
+    /// The entries of `dir`, which is this directory.
+    pub(crate) fn entries(&self, dir: &T::Dir) -> Result<Vec<crate::tree::HostEntry>> {
+        moat_sync::block_in_place(|| self.core.tree.list(dir))
+    }
+
+    /// Attributes of `dir`, which is this directory.
+    pub(crate) fn dir_metadata(&self, dir: &T::Dir) -> Result<Metadata> {
+        match self.known() {
+            Some(meta) => Ok(meta),
+            None => Ok(self.learn(self.core.tree.stat_dir(dir)?)),
+        }
     }
 
     /// The name of this file was removed or given to another file.
@@ -430,7 +441,10 @@ impl<T: HostTree> Inode for HostInode<T> {
                 let fd = self.open_host(ctx.flags.access_mode())?;
                 Ok(Arc::new(HostFile::new(self, fd)))
             }
-            FileType::Directory => Ok(Arc::new(HostDirFile::new(self))),
+            FileType::Directory => {
+                let dir = self.dir()?;
+                Ok(Arc::new(HostDirFile::new(self, dir)))
+            }
             _ => special::open(&self.metadata()?, ctx),
         }
     }

@@ -70,11 +70,7 @@ fn exchange<R>(
 impl Shared {
     /// Runs `talk` with a connection. One that breaks, or makes no sense, is given up: EIO.
     fn with_channel<R>(&self, talk: impl FnOnce(&mut Channel, Vec<Handle>) -> io::Result<Result<R>>) -> Result<R> {
-        let failed = |error: io::Error| {
-            tracing::error!(%error, "the gofer does not answer");
-            Errno::EIO
-        };
-        let mut channel = self.pool.take().map_err(failed)?;
+        let mut channel = self.pool.take().map_err(|_| Errno::EIO)?;
         let closed = {
             let mut closed = self.closed.lock();
             let rest = closed.len().saturating_sub(MAX_CLOSED);
@@ -90,8 +86,9 @@ impl Shared {
                 done
             }
             Err(error) => {
+                tracing::error!(%error, "a connection to the gofer is lost");
                 self.pool.lost();
-                Err(failed(error))
+                Err(Errno::EIO)
             }
         }
     }

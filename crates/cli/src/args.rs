@@ -1,8 +1,19 @@
-//! Flags and commands. Names are runsc's where the meaning is the same.
+//! Flags and commands. Names are runsc's and runc's where the meaning is the same.
 
-use std::path::PathBuf;
+mod accepted;
+mod exec;
+mod global;
+mod lifecycle;
+mod tools;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub(crate) use exec::Exec;
+pub(crate) use global::{FileAccess, Global, LogFormat, Network, Overlay2, Platform, RootlessFlag, StraceFlag};
+pub(crate) use lifecycle::{Create, Delete, Id, Kill, List, ListFormat, Ps, Run, Wait};
+pub(crate) use tools::{Debug, Do, Install, Spec, Uninstall};
 
 /// What `moat --version` says, as Docker and Podman expect it.
 const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
@@ -17,123 +28,89 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// Flags of every command.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Global {
-    /// How guest code runs
-    #[arg(long, global = true, value_enum, default_value = "systrap")]
-    pub(crate) platform: Platform,
-    /// What guests see of the network
-    #[arg(long, global = true, value_enum, default_value = "none")]
-    pub(crate) network: Network,
-    /// Where messages for the caller go besides standard error
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) log: Option<PathBuf>,
-    /// Format of messages in the log
-    #[arg(long, global = true, value_enum, default_value = "text")]
-    pub(crate) log_format: LogFormat,
-    /// Log debug messages
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set)]
-    pub(crate) debug: bool,
-    /// Where the sandbox logs; %TIMESTAMP%, %COMMAND% and %ID% are replaced, a name ending in "/" is a directory
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) debug_log: Option<PathBuf>,
-    /// Log guest system calls, to the debug log or else to standard error
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set)]
-    pub(crate) strace: bool,
-    /// Log only these system calls
-    #[arg(long, global = true, value_name = "NAMES", value_delimiter = ',')]
-    pub(crate) strace_syscalls: Vec<String>,
-    /// Bytes of a buffer that --strace shows
-    #[arg(long, global = true, value_name = "BYTES", default_value_t = 1024)]
-    pub(crate) strace_log_size: u32,
-    /// Where changes to the root file system of a bundle go: none or root:memory
-    #[arg(long, global = true, value_enum, default_value = "root:memory")]
-    pub(crate) overlay2: Overlay2,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Platform {
-    /// Seccomp traps and shared memory
-    Systrap,
-    /// ptrace(2): slower, works nearly everywhere
-    Ptrace,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Network {
-    /// A loopback device only
-    None,
-    /// The sandbox's network namespace
-    Sandbox,
-    /// The host's network
-    Host,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    Text,
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Overlay2 {
-    /// Into the root file system itself
-    None,
-    /// Into the sandbox's memory
-    #[value(name = "root:memory", alias = "all:memory")]
-    RootMemory,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Create a container from an OCI bundle: its process is ready, and runs when it is started
+    Create(Create),
+    /// Let the process of a created container run
+    Start(Id),
+    /// Say what state a container is in, as JSON
+    State(Id),
+    /// Create and start a container, and wait for it
+    Run(Run),
+    /// Run another process in a container
+    Exec(Exec),
+    /// Send a signal to a container
+    Kill(Kill),
+    /// Remove a container
+    Delete(Delete),
+    /// List containers
+    List(List),
+    /// List the processes of a container
+    Ps(Ps),
+    /// Stop the processes of a container until it is resumed
+    Pause(Id),
+    /// Let the processes of a paused container go on
+    Resume(Id),
+    /// Wait for a container's process to end, and say how it did
+    Wait(Wait),
+    /// Not supported yet
+    Checkpoint(Unsupported),
+    /// Not supported yet
+    Restore(Unsupported),
+    /// Write a config.json to begin with
+    Spec(Spec),
+    /// Say what this runtime can do, as JSON
+    Features,
     /// Run a command in a fresh sandbox over the host's root file system, which stays as it is
     Do(Do),
-    /// Create and start a container from an OCI bundle, and wait for it
-    Run(Run),
+    /// Look into a sandbox
+    Debug(Debug),
+    /// Make this runtime known to Docker
+    Install(Install),
+    /// The reverse of install
+    Uninstall(Uninstall),
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Do {
-    /// Mount a host directory or file, with :ro only to be read
-    #[arg(long, short, value_name = "SRC[:DST][:ro]")]
-    pub(crate) volume: Vec<String>,
-    /// Directory to start in [default: the current one]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cwd: Option<PathBuf>,
-    /// Set a variable: NAME=VALUE, or NAME to pass on the caller's
-    #[arg(long, short, value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    /// Start with no variables but those of --env
-    #[arg(long)]
-    pub(crate) clear_env: bool,
-    /// Host directory to use as root
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    pub(crate) root: PathBuf,
-    /// User id in the sandbox
-    #[arg(long, default_value_t = 0)]
-    pub(crate) uid: u32,
-    /// Group id in the sandbox
-    #[arg(long, default_value_t = 0)]
-    pub(crate) gid: u32,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
-    pub(crate) command: Vec<String>,
+/// Arguments of a command that does not work.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Unsupported {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<OsString>,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Run {
-    /// The bundle's directory
-    #[arg(long, short, value_name = "DIR", default_value = ".")]
-    pub(crate) bundle: PathBuf,
-    /// The container's id
-    pub(crate) id: String,
+impl Arguments {
+    /// Parses a command line, `args[0]` included.
+    ///
+    /// # Errors
+    /// What is wrong with it, or the help that it asks for.
+    pub(crate) fn parse_line(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let matches = Arguments::command().try_get_matches_from(with_two_dashes(args))?;
+        Arguments::from_arg_matches(&matches)
+    }
+}
+
+/// Go's flags may be written with one dash: `-root DIR`. Only those before the command are, by anybody.
+fn with_two_dashes(args: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut before_command = true;
+    args.into_iter().enumerate().map(move |(index, arg)| {
+        let text = arg.to_str().unwrap_or_default();
+        let single = text.strip_prefix('-').filter(|name| name.len() > 1 && !name.starts_with('-'));
+        before_command = before_command && (index == 0 || text.starts_with('-'));
+        match single {
+            Some(name) if before_command && index > 0 => format!("--{name}").into(),
+            _ => arg,
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::parse_line(line.split(' ').map(OsString::from))
+    }
 
     #[test]
     fn the_definition_is_sound() {
@@ -142,17 +119,43 @@ mod tests {
 
     #[test]
     fn flags_of_the_command_are_left_alone() {
-        let arguments =
-            Arguments::parse_from(["moat", "do", "--platform", "ptrace", "--strace", "ls", "--strace", "-l"]);
-        assert!(arguments.global.strace);
+        let arguments = parse("moat do --platform ptrace --strace ls --strace -l").unwrap();
+        assert!(arguments.global.strace.is_some());
         let Command::Do(command) = arguments.command else { panic!("not do") };
         assert_eq!(command.command, ["ls", "--strace", "-l"]);
     }
 
     #[test]
     fn unknown_flags_are_errors() {
-        assert!(Arguments::try_parse_from(["moat", "--frob", "do", "ls"]).is_err());
-        assert!(Arguments::try_parse_from(["moat", "do"]).is_err());
-        assert!(Arguments::try_parse_from(["moat", "--debug=false", "run", "--bundle", "/b", "id"]).is_ok());
+        for bad in ["moat --frob do ls", "moat do", "moat frob", "moat state", "moat kill", "moat exec c"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn as_clients_call_it() {
+        for line in [
+            "moat --debug=false run --bundle /b id",
+            "moat -root /r -debug state id",
+            "moat --root /run/containerd/runc/default --log /b/log.json --log-format json --systemd-cgroup create --bundle /b --pid-file /b/init.pid --console-socket /s id",
+            "moat --root /r --log /b/log.json --log-format json start id",
+            "moat --root /r --log /b/log.json --log-format json exec --process /tmp/p --console-socket /s --detach --pid-file /b/e.pid id",
+            "moat --root /r --log /b/log.json --log-format json kill --all id 9",
+            "moat --root /r --log /b/log.json --log-format json delete --force id",
+            "moat --root /r --log /b/log.json --log-format json ps --format json id",
+            "moat --root=/r --systemd-cgroup=true create --bundle /b --pid-file /p --no-pivot --no-new-keyring --preserve-fds 2 id",
+            "moat --root=/r exec -d --pid-file /p --process /p2 --preserve-fds=1 --cap CAP_SYS_ADMIN -u 1:2 -e A=b -t id",
+            "moat --rootless=true --root /r list -q",
+            "moat --alsologtostderr --watchdog-action=log --gso=false --directfs=false --overlay2=none --file-access shared run -d id",
+            "moat exec -t --user 1000:1000 --cwd / -e A=b id sh -c ls",
+            "moat kill id",
+            "moat kill id SIGTERM",
+            "moat list --format json",
+            "moat state -- id",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
     }
 }

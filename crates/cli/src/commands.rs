@@ -1,78 +1,67 @@
-//! What each command does: flags in, one call on `moat-runtime`, an exit code out.
+//! What each command does: flags in, calls on `moat-runtime`, an exit code out.
 
 mod adhoc;
+mod create;
+mod debug;
+mod delete;
+mod exec;
+mod features;
+mod install;
+mod kill;
+mod list;
+mod ps;
 mod run;
+mod settings;
+mod spec;
+mod start;
+mod wait;
 
-use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use moat_control::spec::{NetworkMode, PlatformKind};
-use moat_runtime::attach::{SignalForwarder, Stdin};
-use moat_runtime::config::{DebugLog, OverlayRoot};
-use moat_runtime::sandbox::SandboxFiles;
-use moat_runtime::terminal::TerminalGuard;
-use moat_runtime::{Blueprint, Config, Sandbox};
+use moat_runtime::{Config, Container, ContainerId, Error, Store};
+use serde::Serialize;
 
-use crate::args::{Arguments, Command, Global, LogFormat, Network, Overlay2, Platform};
+use crate::args::{Arguments, Command};
+use crate::descriptors::Inherited;
 
 /// Carries out a command; gives the exit code.
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<u8> {
-    let config = config(&arguments.global);
-    match arguments.command {
-        Command::Do(flags) => adhoc::run(&config, flags),
-        Command::Run(flags) => run::run(&config, flags),
+pub(crate) fn run(arguments: Arguments, inherited: Inherited) -> anyhow::Result<u8> {
+    let Arguments { global, command } = arguments;
+    let config = settings::config(&global, &command)?;
+    match command {
+        Command::Create(flags) => create::run(&config, &global, flags, inherited),
+        Command::Run(flags) => run::run(&config, &global, flags, inherited),
+        Command::Do(flags) => adhoc::run(&config, &global, flags),
+        Command::Exec(flags) => exec::run(&config, flags, inherited),
+        Command::Start(flags) => start::run(&config, &flags.id),
+        Command::State(flags) => list::state(&config, &flags.id),
+        Command::Kill(flags) => kill::run(&config, &flags),
+        Command::Delete(flags) => delete::run(&config, &flags),
+        Command::List(flags) => list::run(&config, &flags),
+        Command::Ps(flags) => ps::run(&config, &flags),
+        Command::Pause(flags) => load(&config, &flags.id)?.pause().map(|()| 0).map_err(Into::into),
+        Command::Resume(flags) => load(&config, &flags.id)?.resume().map(|()| 0).map_err(Into::into),
+        Command::Wait(flags) => wait::run(&config, &flags),
+        Command::Checkpoint(_) => Err(Error::State("checkpoint is not supported yet".into()).into()),
+        Command::Restore(_) => Err(Error::State("restore is not supported yet".into()).into()),
+        Command::Spec(flags) => spec::run(&flags),
+        Command::Features => features::run(),
+        Command::Debug(flags) => debug::run(&config, &global, &flags),
+        Command::Install(flags) => install::install(&flags),
+        Command::Uninstall(flags) => install::uninstall(&flags),
     }
 }
 
-fn config(flags: &Global) -> Config {
-    let debug_log = match (&flags.debug_log, flags.strace || flags.debug) {
-        (Some(path), _) => DebugLog::File(path.clone()),
-        (None, true) => DebugLog::Stderr,
-        (None, false) => DebugLog::None,
-    };
-    Config {
-        platform: match flags.platform {
-            Platform::Systrap => PlatformKind::Systrap,
-            Platform::Ptrace => PlatformKind::Ptrace,
-        },
-        network: match flags.network {
-            Network::None => NetworkMode::None,
-            Network::Sandbox => NetworkMode::Sandbox,
-            Network::Host => NetworkMode::Host,
-        },
-        systemd_cgroup: false,
-        ignore_cgroups: false,
-        cpu_num_from_quota: true,
-        overlay_root: match flags.overlay2 {
-            Overlay2::None => OverlayRoot::None,
-            Overlay2::RootMemory => OverlayRoot::Memory,
-        },
-        debug_log,
-        debug: flags.debug,
-        log_json: flags.log_format == LogFormat::Json,
-        strace: flags.strace,
-        strace_syscalls: flags.strace_syscalls.clone(),
-        strace_log_size: flags.strace_log_size,
-    }
+fn store(config: &Config) -> Store {
+    Store::new(config.root.clone())
 }
 
-/// Runs a container with the caller's stdio to its end.
-fn run_attached(config: &Config, blueprint: Blueprint, command: &str) -> anyhow::Result<u8> {
-    for warning in &blueprint.warnings {
-        tracing::warn!("{warning}");
-    }
-    let terminal = if blueprint.process.terminal { TerminalGuard::of_stdin() } else { None };
-    let signals = SignalForwarder::new(if terminal.is_some() { Stdin::Terminal } else { Stdin::Other })?;
-    let files = SandboxFiles {
-        stdio: own_stdio()?,
-        debug_log: open_debug_log(&config.debug_log, command, blueprint.id.as_str())?,
-        user_log: None,
-    };
-    let sandbox = Sandbox::start(config, blueprint, files)?;
-    Ok(sandbox.attend(&signals)?.shell_code())
+fn load(config: &Config, id: &str) -> anyhow::Result<Container> {
+    // An id that no container can have is one that none has.
+    let id: ContainerId = id.parse()?;
+    Ok(Container::load(&store(config), &id)?)
 }
 
 fn own_stdio() -> anyhow::Result<[OwnedFd; 3]> {
@@ -80,42 +69,13 @@ fn own_stdio() -> anyhow::Result<[OwnedFd; 3]> {
     Ok([copy(std::io::stdin().as_fd())?, copy(std::io::stdout().as_fd())?, copy(std::io::stderr().as_fd())?])
 }
 
-fn open_debug_log(log: &DebugLog, command: &str, id: &str) -> anyhow::Result<Option<OwnedFd>> {
-    match log {
-        DebugLog::None => Ok(None),
-        DebugLog::Stderr => Ok(Some(std::io::stderr().as_fd().try_clone_to_owned().context("duplicating stderr")?)),
-        DebugLog::File(pattern) => {
-            let path = debug_log_path(pattern, command, id);
-            let file: File = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(&path)
-                .with_context(|| format!("opening the debug log {}", path.display()))?;
-            Ok(Some(file.into()))
-        }
-    }
+/// Writes an answer, as people read it.
+fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text)
 }
 
-fn debug_log_path(pattern: &Path, command: &str, id: &str) -> PathBuf {
-    let mut pattern = pattern.to_string_lossy().into_owned();
-    if pattern.ends_with('/') {
-        pattern.push_str("moat.log.%TIMESTAMP%.%COMMAND%.%ID%.txt");
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let timestamp = format!("{}.{:06}", now.as_secs(), now.subsec_micros());
-    pattern.replace("%TIMESTAMP%", &timestamp).replace("%COMMAND%", command).replace("%ID%", id).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn debug_log_names() {
-        let path = |pattern: &str| debug_log_path(Path::new(pattern), "run", "c1").to_string_lossy().into_owned();
-        assert_eq!(path("/tmp/x.log"), "/tmp/x.log");
-        assert_eq!(path("/tmp/%COMMAND%-%ID%"), "/tmp/run-c1");
-        let in_directory = path("/tmp/logs/");
-        assert!(in_directory.starts_with("/tmp/logs/moat.log.") && in_directory.ends_with(".run.c1.txt"));
-    }
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().lock().write_all(text.as_bytes()).context("writing to standard output")
 }

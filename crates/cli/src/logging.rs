@@ -1,12 +1,20 @@
-//! Messages for the caller: errors on standard error and in the log, in the format that container managers read.
+//! Messages for the caller: errors on standard error and in the log, in the formats of Go's logrus, which container
+//! managers read.
 
+use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context;
-use tracing::Level;
+use moat_runtime::timestamp::rfc3339_seconds;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::args::{Global, LogFormat};
 
@@ -19,16 +27,15 @@ pub(crate) struct Log {
 /// Opens the log, and starts tracing into it if debug messages are wanted.
 pub(crate) fn start(flags: &Global) -> anyhow::Result<Log> {
     let file = flags.log.as_deref().map(open).transpose()?.map(Arc::new);
-    if let Some(file) = &file {
-        let level = if flags.debug { Level::DEBUG } else { Level::WARN };
-        let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(Arc::clone(file));
-        match flags.log_format {
-            LogFormat::Text => tracing::subscriber::set_global_default(subscriber.finish())?,
-            LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().finish())?,
+    let level = if flags.debug { Level::DEBUG } else { Level::WARN };
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(level).with_ansi(false).event_format(Logrus(flags.log_format));
+    match &file {
+        Some(file) => tracing::subscriber::set_global_default(subscriber.with_writer(Arc::clone(file)).finish())?,
+        None if flags.debug => {
+            tracing::subscriber::set_global_default(subscriber.with_writer(std::io::stderr).finish())?;
         }
-    } else if flags.debug {
-        let subscriber = tracing_subscriber::fmt().with_max_level(Level::DEBUG).with_writer(std::io::stderr);
-        tracing::subscriber::set_global_default(subscriber.finish())?;
+        None => {}
     }
     Ok(Log { file, format: flags.log_format })
 }
@@ -44,10 +51,73 @@ impl Log {
         eprintln!("moat: {message}");
         let Some(mut file) = self.file.as_deref() else { return };
         // Docker and containerd show the last line of level "error" to their user.
-        let line = match self.format {
-            LogFormat::Json => serde_json::json!({ "level": "error", "msg": message }).to_string(),
-            LogFormat::Text => format!("error: {message}"),
+        let _ = file.write_all(line(self.format, "error", message).as_bytes());
+    }
+}
+
+/// One line of a log, as logrus writes it.
+fn line(format: LogFormat, level: &str, message: &str) -> String {
+    let time = rfc3339_seconds(SystemTime::now());
+    match format {
+        LogFormat::Json => {
+            let mut line = serde_json::json!({ "level": level, "msg": message, "time": time }).to_string();
+            line.push('\n');
+            line
+        }
+        LogFormat::Text => format!("time=\"{time}\" level={level} msg={message:?}\n"),
+    }
+}
+
+/// Writes events as logrus does.
+struct Logrus(LogFormat);
+
+impl<S, N> FormatEvent<S, N> for Logrus
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG | Level::TRACE => "debug",
         };
-        let _ = writeln!(file, "{line}");
+        let mut text = Text::default();
+        event.record(&mut text);
+        writer.write_str(&line(self.0, level, &(text.message + &text.fields)))
+    }
+}
+
+/// The words of an event: its message, then its other fields.
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a string does not fail.
+        let _ = if field.name() == "message" {
+            write!(self.message, "{value:?}")
+        } else {
+            write!(self.fields, " {}={value:?}", field.name())
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_logrus() {
+        let json = line(LogFormat::Json, "error", "a \"b\"\n");
+        let value: serde_json::Value = serde_json::from_str(json.trim_end()).unwrap();
+        assert_eq!((value["level"].as_str(), value["msg"].as_str()), (Some("error"), Some("a \"b\"\n")));
+        assert_eq!(value["time"].as_str().unwrap().len(), "2026-11-23T16:09:28Z".len());
+        let text = line(LogFormat::Text, "error", "a \"b\"\n");
+        assert!(text.ends_with(" level=error msg=\"a \\\"b\\\"\\n\"\n"), "{text}");
     }
 }

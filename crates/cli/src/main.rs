@@ -1,28 +1,39 @@
 //! The `moat` command line.
 //!
-//! `moat boot` and `moat gofer` are processes of a sandbox and no commands for people: they are recognised before
-//! anything else is set up.
+//! Processes of a sandbox that are this program, executed again, are no commands for people: they are recognised by
+//! `argv[0]` before anything else is set up.
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod commands;
+mod descriptors;
 mod logging;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     let mut argv = std::env::args_os();
-    let (name, command) = (argv.next().unwrap_or_default(), argv.next().unwrap_or_default());
-    if name == moat_sentry::boot::PROCESS_NAME && command == "boot" {
+    let name = argv.next().unwrap_or_default();
+    if name == moat_runtime::waiter::PROCESS_NAME {
+        return ExitCode::from(moat_runtime::waiter::main(argv));
+    }
+    if name == moat_sentry::boot::PROCESS_NAME && argv.next().is_some_and(|command| command == "boot") {
         moat_sentry::boot::main(argv);
     }
-    if name == moat_gofer::PROCESS_NAME && command == "gofer" {
+    if name == moat_gofer::PROCESS_NAME && argv.next().is_some_and(|command| command == "gofer") {
         moat_gofer::main(argv);
     }
-    let arguments = args::Arguments::parse();
+    let arguments = match args::Arguments::parse_line(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            // Container tools know no other code for a command line that is wrong.
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    // Before anything opens a descriptor, which might get the number of one that is missing.
+    let inherited = descriptors::claim(&arguments.command);
     let log = match logging::start(&arguments.global) {
         Ok(log) => log,
         Err(error) => {
@@ -30,12 +41,20 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match commands::run(arguments) {
+    let exec = matches!(arguments.command, args::Command::Exec(_));
+    match inherited.and_then(|inherited| commands::run(arguments, inherited)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            log.error(&format!("{error:#}"));
-            let code = error.downcast_ref::<moat_runtime::Error>().map_or(1, moat_runtime::Error::exit_code);
-            ExitCode::from(code)
+            log.error(&format!("{}{error:#}", if exec { "exec failed: " } else { "" }));
+            ExitCode::from(exit_code(&error, exec))
         }
+    }
+}
+
+/// 126 and 127 for a command that can't be executed; for another reason 255 if `exec` fails, as with runc, else 1.
+fn exit_code(error: &anyhow::Error, exec: bool) -> u8 {
+    match error.downcast_ref::<moat_runtime::Error>().map_or(1, moat_runtime::Error::exit_code) {
+        1 if exec => 255,
+        code => code,
     }
 }

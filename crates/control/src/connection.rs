@@ -63,6 +63,14 @@ impl Connection {
         }
     }
 
+    /// Sends a request with descriptors; its response is to be had by [`Connection::next_response`].
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn send_request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send(request, fds)
+    }
+
     /// Sends a request and does not wait: its response is to be had by [`Connection::next_response`]. Never blocks.
     ///
     /// # Errors

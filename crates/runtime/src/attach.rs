@@ -1,15 +1,15 @@
 //! Staying with a sandbox until its init ends: signals are passed on, the exit status comes back.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use moat_abi::{SigSet, Signal};
 use moat_control::{ExitStatus, Request, SignalTarget};
 use moat_host::signals;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::Sandbox;
 use crate::error::{Context, Result};
+use crate::sandbox::ChildSandbox;
 
 /// Signals that are passed on to the guest: those that a terminal, a shell or a service manager sends to a command.
 const FORWARDED: [Signal; 9] = [
@@ -57,6 +57,12 @@ impl SignalForwarder {
     }
 }
 
+impl AsFd for SignalForwarder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Whether the sandbox may still answer on the control connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answers {
@@ -64,7 +70,7 @@ enum Answers {
     Over,
 }
 
-impl Sandbox {
+impl ChildSandbox {
     /// Passes signals on until the guest's init has ended, and waits for the sandbox's end.
     ///
     /// # Errors
@@ -78,7 +84,7 @@ impl Sandbox {
                 PollFd::new(&forwarder.0, PollFlags::IN),
             ];
             if answers == Answers::Expected {
-                fds.push(PollFd::new(&self.control, PollFlags::IN));
+                fds.push(PollFd::new(self.link.connection(), PollFlags::IN));
             }
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => continue,
@@ -118,7 +124,7 @@ impl Sandbox {
 
     /// Answers to signals that were passed on; nobody waits for them, so that a stuck sandbox cannot hold up its end.
     fn take_answer(&self) -> Answers {
-        match self.control.next_response() {
+        match self.link.connection().next_response() {
             Ok(Some(answer)) => tracing::debug!(?answer, "signal passed on"),
             // The sandbox is ending: the status pipe will tell how.
             Ok(None) => return Answers::Over,
@@ -134,8 +140,8 @@ impl Sandbox {
         while let Ok(info) = signals::read_signalfd(forwarder.0.as_fd()) {
             let Ok(signal) = i32::try_from(info.ssi_signo) else { continue };
             let target = if self.terminal { SignalTarget::Foreground } else { SignalTarget::Init };
-            let request = Request::Signal { id: self.id.clone(), signal, target };
-            if let Err(error) = self.control.post(&request) {
+            let request = Request::Signal { id: self.sandbox.id.clone(), signal, target };
+            if let Err(error) = self.link.connection().post(&request) {
                 // The sandbox is ending: the status pipe will tell.
                 tracing::debug!(signal, %error, "cannot pass on a signal");
             }

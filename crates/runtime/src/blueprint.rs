@@ -1,18 +1,19 @@
 //! [`Blueprint`]: a checked container, still with host paths, from which the sandbox spec is made.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DonatedFds, FdNumber, FileAccess, FileBind, Lifetime, LogSpec, MountFlags, MountKind,
-    MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces,
+    Backing, ContainerSpec, DonatedFds, FdNumber, FileAccess, FileBind, Lifetime, MountFlags, MountKind, MountSpec,
+    Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
 
 use crate::host_tree::{Access, HostTree, Opener, Submounts};
 use crate::namespaces::Plan;
-use crate::{Config, ContainerId, Error, Result, hardware};
+use crate::{Config, ContainerId, Error, Result, hardware, host_tree};
 
 /// A container to start.
 #[derive(Clone, Debug)]
@@ -76,6 +77,48 @@ pub struct HostMount {
     pub overlay: Overlay,
 }
 
+/// The numbers of the descriptors that a container's init starts with.
+#[derive(Clone, Debug)]
+pub(crate) struct Stdio {
+    pub(crate) stdio: [FdNumber; 3],
+    pub(crate) preserved: Vec<FdNumber>,
+}
+
+/// Descriptors on their way to a sandbox.
+pub(crate) trait Descriptors {
+    /// Adds one; gives the number by which the spec is to name it.
+    fn add(&mut self, fd: OwnedFd) -> FdNumber;
+
+    /// Adds an O_PATH descriptor of a file that is to be mounted.
+    fn add_file(&mut self, file: OwnedFd) -> Result<FileBind>;
+}
+
+/// To a new sandbox, which makes a directory for a file itself.
+impl Descriptors for Donation {
+    fn add(&mut self, fd: OwnedFd) -> FdNumber {
+        Donation::add(self, fd)
+    }
+
+    fn add_file(&mut self, file: OwnedFd) -> Result<FileBind> {
+        Ok(FileBind { dir: Donation::add(self, file), name: String::new() })
+    }
+}
+
+/// To a sandbox that runs already, by a message: their numbers are their places in it. There a file needs a directory
+/// with nothing else in it.
+impl Descriptors for Vec<OwnedFd> {
+    fn add(&mut self, fd: OwnedFd) -> FdNumber {
+        let number = FdNumber::try_from(self.len()).unwrap_or(FdNumber::MAX);
+        self.push(fd);
+        number
+    }
+
+    fn add_file(&mut self, file: OwnedFd) -> Result<FileBind> {
+        let dir = host_tree::directory_of_file(&file)?;
+        Ok(FileBind { dir: self.add(dir), name: host_tree::FILE_NAME.into() })
+    }
+}
+
 impl HostMount {
     /// What the sandbox may do to the host's files, given how the guest sees the mount.
     fn access(&self, readonly: bool) -> Access {
@@ -89,77 +132,80 @@ impl Blueprint {
         self,
         config: &Config,
         opener: Opener,
-        stdio: [FdNumber; 3],
+        stdio: Stdio,
         fds: DonatedFds,
         donation: &mut Donation,
     ) -> Result<SandboxSpec> {
-        let root = opener.open(&self.root.path, self.root.submounts, self.root.access(self.root_readonly))?;
-        if root.file_type != FileType::Directory {
-            return Err(Error::Invalid(format!("the root {} is not a directory", self.root.path.display())));
-        }
-        let root = RootSpec {
-            backing: Backing::Directory(donation.add(root.fd)),
-            readonly: self.root_readonly,
-            overlay: self.root.overlay,
-        };
-        let mut mounts = Vec::with_capacity(self.mounts.len());
-        for mount in self.mounts {
-            mounts.push(mount.into_spec(opener, donation)?);
-        }
-        let container = ContainerSpec {
-            id: self.id.as_str().to_owned(),
-            hostname: self.hostname,
-            domainname: self.domainname,
-            shared: SharedNamespaces::default(),
-            process: self.process,
-            stdio,
-            preserved: Vec::new(),
-            root,
-            mounts,
-            masked_paths: self.masked_paths,
-            readonly_paths: self.readonly_paths,
-            sysctls: self.sysctls,
-        };
+        let lifetime = self.lifetime;
         Ok(SandboxSpec {
             version: SPEC_VERSION,
             platform: config.platform,
             network: config.network,
             files: FileAccess::Direct,
-            container,
+            container: self.into_container_spec(opener, stdio, SharedNamespaces::default(), donation)?,
             cpu_count: hardware::cpu_count(),
             total_memory_bytes: hardware::total_memory_bytes(),
-            lifetime: self.lifetime,
-            logging: LogSpec {
-                debug: config.debug,
-                json: config.log_json,
-                strace: config.strace,
-                strace_syscalls: config.strace_syscalls.clone(),
-                strace_log_size: config.strace_log_size,
-            },
+            lifetime,
+            logging: config.log_spec(),
             fds,
+        })
+    }
+
+    /// Opens the host's files, puts them into `fds` and gives the spec that names them.
+    pub(crate) fn into_container_spec(
+        self,
+        opener: Opener,
+        stdio: Stdio,
+        shared: SharedNamespaces,
+        fds: &mut impl Descriptors,
+    ) -> Result<ContainerSpec> {
+        let root = opener.open(&self.root.path, self.root.submounts, self.root.access(self.root_readonly))?;
+        if root.file_type != FileType::Directory {
+            return Err(Error::Invalid(format!("the root {} is not a directory", self.root.path.display())));
+        }
+        let root = RootSpec {
+            backing: Backing::Directory(fds.add(root.fd)),
+            readonly: self.root_readonly,
+            overlay: self.root.overlay,
+        };
+        let mut mounts = Vec::with_capacity(self.mounts.len());
+        for mount in self.mounts {
+            mounts.push(mount.into_spec(opener, fds)?);
+        }
+        Ok(ContainerSpec {
+            id: self.id.as_str().to_owned(),
+            hostname: self.hostname,
+            domainname: self.domainname,
+            shared,
+            process: self.process,
+            stdio: stdio.stdio,
+            preserved: stdio.preserved,
+            root,
+            mounts,
+            masked_paths: self.masked_paths,
+            readonly_paths: self.readonly_paths,
+            sysctls: self.sysctls,
         })
     }
 }
 
 impl MountBlueprint {
-    fn into_spec(self, opener: Opener, donation: &mut Donation) -> Result<MountSpec> {
+    fn into_spec(self, opener: Opener, fds: &mut impl Descriptors) -> Result<MountSpec> {
         let kind = match self.source {
             MountSource::Kernel(kind) => kind,
             MountSource::Host(host) => {
                 let tree = opener.open(&host.path, host.submounts, host.access(self.flags.readonly))?;
-                MountKind::Bind { backing: backing(tree, &host, donation)?, overlay: host.overlay }
+                MountKind::Bind { backing: backing(tree, &host, fds)?, overlay: host.overlay }
             }
         };
         Ok(MountSpec { destination: self.destination, kind, flags: self.flags })
     }
 }
 
-fn backing(tree: HostTree, host: &HostMount, donation: &mut Donation) -> Result<Backing> {
+fn backing(tree: HostTree, host: &HostMount, fds: &mut impl Descriptors) -> Result<Backing> {
     match tree.file_type {
-        FileType::Directory => Ok(Backing::Directory(donation.add(tree.fd))),
-        FileType::RegularFile | FileType::Socket | FileType::Fifo => {
-            Ok(Backing::File(FileBind { dir: donation.add(tree.fd), name: String::new() }))
-        }
+        FileType::Directory => Ok(Backing::Directory(fds.add(tree.fd))),
+        FileType::RegularFile | FileType::Socket | FileType::Fifo => fds.add_file(tree.fd).map(Backing::File),
         other => Err(Error::unsupported(
             format!("a mount of {}", host.path.display()),
             format!("it is a {other:?}; guests have device nodes of their own"),

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use moat_control::spec::{NetworkMode, PlatformKind};
+use moat_control::spec::{LogSpec, NetworkMode, PlatformKind};
 
 /// Settings that hold for all containers.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// Where the state of containers is kept.
+    pub root: PathBuf,
     /// How guest code runs.
     pub platform: PlatformKind,
     /// What guests see of the network.
@@ -15,6 +17,8 @@ pub struct Config {
     pub systemd_cgroup: bool,
     /// No cgroups are made, whatever the configuration asks for.
     pub ignore_cgroups: bool,
+    /// Errors of cgroups that an ordinary user must expect are passed over.
+    pub rootless: Rootless,
     /// The number of CPUs in the guest follows from the CPU quota.
     pub cpu_num_from_quota: bool,
     /// Changes to the root file system stay in memory.
@@ -31,6 +35,31 @@ pub struct Config {
     pub strace_syscalls: Vec<String>,
     /// Bytes of a buffer that are shown of each.
     pub strace_log_size: u32,
+}
+
+/// Whether moat runs for an ordinary user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Rootless {
+    /// It depends on who runs it.
+    #[default]
+    Auto,
+    Yes,
+    No,
+}
+
+impl Config {
+    /// What a sandbox is to log.
+    #[must_use]
+    pub fn log_spec(&self) -> LogSpec {
+        LogSpec {
+            debug: self.debug,
+            json: self.log_json,
+            strace: self.strace,
+            strace_syscalls: self.strace_syscalls.clone(),
+            strace_log_size: self.strace_log_size,
+        }
+    }
 }
 
 /// Where changes to the root file system go.

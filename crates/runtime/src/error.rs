@@ -2,8 +2,9 @@
 
 use std::io;
 
-use moat_control::BootError;
+use moat_abi::Errno;
 use moat_control::start::BootErrorKind;
+use moat_control::{BootError, ControlError};
 
 /// The result of an operation on sandboxes.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -40,6 +41,27 @@ pub enum Error {
         /// The end of what it said.
         output: String,
     },
+    /// There is a container of that id.
+    #[error("container with given ID already exists")]
+    Exists(String),
+    /// There is no container of that id.
+    #[error("container does not exist")]
+    NoContainer(String),
+    /// It can't be done with a container in its state.
+    #[error("{0}")]
+    State(String),
+    /// The command of a container, or of an exec in it, can't be started. The words are those by which Docker and
+    /// Podman tell the cases apart.
+    #[error("unable to start container process: exec: {command:?}: {}", command_text(command, *errno))]
+    Command {
+        /// `args[0]`.
+        command: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// The sandbox answered a request with an error.
+    #[error("{0}")]
+    Control(ControlError),
     /// The sandbox said why it could not start.
     #[error("the sandbox could not start: {0}")]
     Boot(BootError),
@@ -63,13 +85,35 @@ fn panic_log_text(log: &str) -> String {
     if log.is_empty() { String::new() } else { format!("\n{}", log.trim_end()) }
 }
 
-impl From<BootError> for Error {
-    fn from(error: BootError) -> Self {
-        Error::Boot(error)
+/// Why a command can't be started, in Go's words.
+fn command_text(command: &str, errno: Errno) -> String {
+    match errno {
+        Errno::ENOENT if !command.contains('/') => "executable file not found in $PATH".into(),
+        Errno::ENOENT => format!("stat {command}: no such file or directory"),
+        errno => errno.to_string().to_lowercase(),
+    }
+}
+
+impl From<ControlError> for Error {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Command { command, errno } => Error::Command { command, errno: Errno::from_raw(errno) },
+            other => Error::Control(other),
+        }
     }
 }
 
 impl Error {
+    /// What a sandbox that did not start said; `command` is the one that its container was to run.
+    pub(crate) fn boot(error: BootError, command: &str) -> Self {
+        match (error.kind, error.errno) {
+            (BootErrorKind::CannotExecute | BootErrorKind::CommandNotFound, Some(errno)) => {
+                Error::Command { command: command.to_owned(), errno: Errno::from_raw(errno) }
+            }
+            _ => Error::Boot(error),
+        }
+    }
+
     /// A refusal of a field of the configuration.
     pub fn unsupported(field: impl Into<String>, why: impl Into<String>) -> Self {
         Error::Unsupported { field: field.into(), why: why.into() }
@@ -80,8 +124,8 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Boot(BootError { kind: BootErrorKind::CannotExecute, .. }) => 126,
-            Error::Boot(BootError { kind: BootErrorKind::CommandNotFound, .. }) => 127,
+            Error::Command { errno: Errno::ENOENT, .. } => 127,
+            Error::Command { .. } => 126,
             _ => 1,
         }
     }
@@ -96,5 +140,25 @@ pub(crate) trait Context<T> {
 impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| Error::Host { what: what(), error: error.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_can_not_be_started() {
+        let error = |command: &str, errno| Error::Command { command: command.into(), errno };
+        let not_found = error("frob", Errno::ENOENT);
+        assert_eq!(
+            not_found.to_string(),
+            "unable to start container process: exec: \"frob\": executable file not found in $PATH"
+        );
+        assert_eq!(not_found.exit_code(), 127);
+        assert!(error("/frob", Errno::ENOENT).to_string().ends_with("stat /frob: no such file or directory"));
+        let refused = error("/etc", Errno::EACCES);
+        assert!(refused.to_string().ends_with(": permission denied"));
+        assert_eq!(refused.exit_code(), 126);
     }
 }

@@ -1,5 +1,7 @@
 //! Opening host directories and files to donate them.
 
+mod file_directory;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -9,6 +11,8 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
 use crate::error::{Context, Result};
+
+pub(crate) use file_directory::{FILE_NAME, directory_of_file};
 
 /// How much of a tree of mounts is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

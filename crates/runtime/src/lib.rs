@@ -1,7 +1,8 @@
 //! Making and handling sandboxes from the host's side.
 //!
-//! [`adhoc`] (for `moat do`) and [`oci`] (for bundles) describe a container as a [`Blueprint`]; [`Sandbox`]
-//! starts a sandbox process from it; [`attach`] stays with it to the end.
+//! [`adhoc`] (for `moat do`) and [`oci`] (for bundles) describe a container as a [`Blueprint`]; [`sandbox`] starts a
+//! sandbox process from it and asks things of it; [`attach`] stays with it to the end. [`Container`] does all of that for
+//! containers that outlive a command, whose state is in the [`store`].
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,8 @@ pub mod attach;
 pub mod blueprint;
 pub mod cgroup;
 pub mod config;
+pub mod console;
+pub mod container;
 pub mod error;
 pub mod events;
 mod hardware;
@@ -19,12 +22,18 @@ pub mod id;
 pub mod identity;
 pub mod namespaces;
 pub mod oci;
+pub mod process_id;
 pub mod sandbox;
+pub mod store;
 pub mod terminal;
+pub mod timestamp;
 pub mod update;
+pub mod waiter;
 
 pub use blueprint::Blueprint;
 pub use config::Config;
+pub use container::Container;
 pub use error::{Error, Result};
 pub use id::ContainerId;
-pub use sandbox::Sandbox;
+pub use sandbox::{ChildSandbox, Sandbox};
+pub use store::Store;

@@ -11,6 +11,7 @@ use moat_control::spec::NetworkMode;
 use moat_host::spawn::{IdMap, Joins, Namespaces};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::identity::{Identity, UserNamespace, contains};
@@ -58,7 +59,8 @@ pub(crate) struct Prepared {
 }
 
 /// Which container of a sandbox a configuration is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// The first, for which the sandbox is made.
     Root,

@@ -10,9 +10,9 @@ mod mounts;
 mod process;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use moat_control::spec::Lifetime;
+use moat_control::spec::{Lifetime, ProcessSpec};
 use oci_spec::runtime::Spec;
 
 use crate::blueprint::{Blueprint, HostMount};
@@ -22,19 +22,55 @@ use crate::host_tree::Submounts;
 use crate::namespaces::Plan;
 use crate::{Config, ContainerId, hooks};
 
+pub use oci_spec::runtime::Process;
+pub use process::CAPABILITY_NAMES;
 pub(crate) use process::mask as capability_mask;
 
 /// Bytes of the largest config.json that is read.
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
 
-/// Reads the bundle's config.json and checks it.
+/// A directory with a config.json that has been read.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// Its canonical path.
+    pub path: PathBuf,
+    /// Its config.json.
+    pub spec: Spec,
+}
+
+impl Bundle {
+    /// Reads the config.json of the bundle in `path`.
+    ///
+    /// # Errors
+    /// An unreadable or malformed file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let path = fs::canonicalize(path).context(|| format!("bundle {}", path.display()))?;
+        let spec = load(&path.join("config.json"))?;
+        Ok(Bundle { path, spec })
+    }
+
+    /// Its root file system on the host.
+    #[must_use]
+    pub fn rootfs(&self) -> PathBuf {
+        self.spec.root().as_ref().map_or_else(|| self.path.clone(), |root| self.path.join(root.path()))
+    }
+
+    /// Checks it as a container to make.
+    ///
+    /// # Errors
+    /// A field that is not supported.
+    pub fn blueprint(&self, config: &Config, id: ContainerId, lifetime: Lifetime) -> Result<Blueprint> {
+        from_spec(config, id, &self.path, &self.spec, lifetime)
+    }
+}
+
+/// Checks and converts a process to run in a container, as clients give it to `exec`.
 ///
 /// # Errors
-/// An unreadable or malformed file; a field that is not supported.
-pub fn blueprint(config: &Config, id: ContainerId, bundle: &Path, lifetime: Lifetime) -> Result<Blueprint> {
-    let bundle = fs::canonicalize(bundle).context(|| format!("bundle {}", bundle.display()))?;
-    let spec = load(&bundle.join("config.json"))?;
-    from_spec(config, id, &bundle, &spec, lifetime)
+/// A field that is not supported.
+pub fn process(process: &Process) -> Result<(ProcessSpec, Vec<String>)> {
+    let mut warnings = Vec::new();
+    Ok((process::convert(process, &mut warnings)?, warnings))
 }
 
 fn load(path: &Path) -> Result<Spec> {

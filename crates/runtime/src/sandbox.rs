@@ -1,244 +1,328 @@
-//! [`Sandbox`]: starting a sandbox process and knowing when it is up, or why not.
+//! [`Sandbox`]: a sandbox process, and what can be asked of it.
+//!
+//! A `Sandbox` never changes, because a copy of it is in the state file of each of its containers. Its operations are
+//! requests of the control protocol over its control socket; the process that started it ([`ChildSandbox`]) has a
+//! connection of its own and knows how the process ended.
+//!
+//! What a sandbox that hangs is asked for fails after some time; only waiting for an end has no limit.
 
-use std::ffi::CString;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
+mod call;
+mod child;
+mod processes;
+mod start;
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use moat_abi::Signal;
-use moat_control::spec::{DonatedFds, Lifetime};
-use moat_control::start::StartOutcome;
-use moat_control::{Connection, Request, Response, SandboxSpec};
-use moat_host::spawn::{Child, Donation, ParentDeath, Spawn};
-use rustix::fs::MemfdFlags;
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions};
+use moat_control::spec::{LogSpec, NetworkMode};
+use moat_control::{
+    ContainerStatus, ControlError, EventInfo, ExecuteArgs, ExitStatus, ProcessInfo, ProfileKind, Request, Response,
+    SignalTarget,
+};
+use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::error::{Context, Result};
-use crate::host_tree::Opener;
-use crate::namespaces::Plan;
-use crate::{Blueprint, Config, Error};
+use crate::namespaces::foreign_interfaces;
+use crate::process_id::ProcessId;
 
-/// Bytes of the panic log that a report quotes.
-const PANIC_LOG_TAIL_BYTES: u64 = 8 << 10;
+pub use call::Link;
+pub(crate) use call::{Message, Patience};
+pub use child::ChildSandbox;
+pub use processes::HostPids;
+pub use start::{InitFiles, SandboxFiles, Terminal};
+pub(crate) use start::{c_strings, spawn_error};
 
-/// Descriptors that the command gives to a new sandbox.
-#[derive(Debug)]
-pub struct SandboxFiles {
-    /// The guest init's stdin, stdout and stderr.
-    pub stdio: [OwnedFd; 3],
-    /// Where the sandbox logs, if it does.
-    pub debug_log: Option<OwnedFd>,
-    /// Messages for the user.
-    pub user_log: Option<OwnedFd>,
-}
+/// Name of the control socket in a sandbox's directory.
+pub const CONTROL_SOCKET: &str = "control.sock";
 
-/// A sandbox that this process started.
-#[derive(Debug)]
+/// How long a killed sandbox may take to be gone.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A sandbox. It may have ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
-    /// The id of its first container.
+    /// The id of its root container.
     pub id: String,
-    /// The control connection.
-    pub control: Connection,
-    /// Stdio is a terminal.
-    pub terminal: bool,
-    pub(crate) child: Child,
-    pub(crate) status: OwnedFd,
-    panic_log: File,
-}
-
-/// What stays with the creator while the rest is donated.
-struct Ends {
-    start: OwnedFd,
-    status: OwnedFd,
-    control: Connection,
-    panic_log: File,
+    /// Its process on the host.
+    pub process: ProcessId,
+    /// The directory with its control socket.
+    pub directory: PathBuf,
+    /// What its containers see of the network.
+    pub network: NetworkMode,
 }
 
 impl Sandbox {
-    /// Starts a sandbox and lets its init run.
-    ///
-    /// The caller must have one thread, and in attached mode that thread must outlive the sandbox.
+    /// Makes another container, whose init is then ready to run; gives the connection that was used.
     ///
     /// # Errors
-    /// [`Error::Boot`] with the sandbox's own words; [`Error::Died`] if it had none.
-    pub fn start(config: &Config, blueprint: Blueprint, files: SandboxFiles) -> Result<Self> {
-        let plan = blueprint.plan.clone();
-        let plan = plan.unwrap_or_else(|| Plan::without_spec(config, blueprint.process.capabilities.permitted));
-        let host = plan.prepare()?;
-        let opener = Opener::choose();
-        let oom_score_adj = blueprint.process.oom_score_adj;
-        let mut donation = Donation::default();
-        let spec_file = File::from(memfd("moat-spec")?);
-        let spec_fd = donation.add(spec_file.try_clone().context(|| "duplicating a memfd".into())?.into());
-        let stdio = files.stdio.map(|fd| donation.add(fd));
-        let (ends, own_flags, fds) = donate_common(files.debug_log, files.user_log, &mut donation)?;
-        let spec = blueprint.into_spec(config, opener, stdio, fds, &mut donation)?;
-        write_spec(spec_file, &spec)?;
+    /// [`ControlError::Exists`]; [`Error::Command`] if its init can't be executed.
+    pub(crate) fn create_container(&self, message: Message) -> Result<Link> {
+        let link = self.connect()?;
+        link.call(&message.request, &message.fds, Patience::Long).and_then(done)?;
+        Ok(link)
+    }
 
-        let mut args = vec!["moat-sandbox".to_owned(), "boot".into(), format!("--spec-fd={spec_fd}")];
-        args.extend(own_flags);
-        args.push(format!("--donated={}", donation.len()));
-        args.extend(host.boot_flags());
-        args.push(opener.flag().into());
-        args.push(spec.container.id.clone());
-        let child = Spawn {
-            args: &c_strings(args)?,
-            env: &environment(config),
-            namespaces: host.namespaces,
-            joins: host.joins(),
-            id_maps: host.identity.maps.as_ref(),
-            credentials: host.identity.credentials,
-            controlling_terminal: None,
-            parent_death: match spec.lifetime {
-                Lifetime::Attached => ParentDeath::Kill,
-                Lifetime::Detached => ParentDeath::Ignore,
-            },
+    /// Lets the init of the root container run.
+    ///
+    /// # Errors
+    /// A sandbox of network mode `sandbox` must have no network interface besides the loopback.
+    pub fn start_root(&self) -> Result<()> {
+        self.check_network()?;
+        self.connect()?.start_root()
+    }
+
+    /// Lets the init of another container run.
+    ///
+    /// # Errors
+    /// [`ControlError::NoContainer`], [`ControlError::State`].
+    pub fn start_container(&self, id: &str) -> Result<()> {
+        self.done(&Request::StartContainer(id.to_owned()))
+    }
+
+    /// The processes of a container.
+    ///
+    /// # Errors
+    /// [`ControlError::NoContainer`].
+    pub fn processes(&self, id: &str) -> Result<Vec<ProcessInfo>> {
+        match self.ask(&Request::Processes(id.to_owned()))? {
+            Response::Processes(processes) => Ok(processes),
+            other => Err(unexpected(&other)),
         }
-        .run(donation)
-        .context(|| "creating the sandbox process (user namespaces may be restricted here)".into())?;
-        if let Some(score) = oom_score_adj {
-            set_oom_score_adj(child.pid, score);
+    }
+
+    /// Starts another process in a container; gives its pid there, and the connection that its life may depend on.
+    ///
+    /// # Errors
+    /// [`Error::Command`] if it can't be executed.
+    pub(crate) fn execute(&self, args: ExecuteArgs, fds: Vec<std::os::fd::OwnedFd>) -> Result<(i32, Link)> {
+        let link = self.connect()?;
+        match link.call(&Request::Execute(Box::new(args)), &fds, Patience::Long)? {
+            Response::Started(pid) => Ok((pid, link)),
+            other => Err(unexpected(&other)),
         }
-        let Ends { start, status, control, panic_log } = ends;
-        let mut sandbox = Sandbox {
-            id: spec.container.id,
-            control,
-            terminal: spec.container.process.terminal,
-            child,
-            status,
-            panic_log,
+    }
+
+    /// What the sandbox knows of a container's use of resources.
+    ///
+    /// # Errors
+    /// [`ControlError::NoContainer`].
+    pub fn event(&self, id: &str) -> Result<EventInfo> {
+        match self.ask(&Request::Event(id.to_owned()))? {
+            Response::Event(event) => Ok(event),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What state a container is in.
+    ///
+    /// # Errors
+    /// [`ControlError::NoContainer`].
+    pub fn state(&self, id: &str) -> Result<ContainerStatus> {
+        match self.ask(&Request::State(id.to_owned()))? {
+            Response::State(status) => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits until a container's init has ended.
+    ///
+    /// # Errors
+    /// [`Error::State`] if the sandbox ends without saying how.
+    pub fn wait(&self, id: &str) -> Result<ExitStatus> {
+        exited(self.connect()?.call(&Request::Wait(id.to_owned()), &[], Patience::Endless)?)
+    }
+
+    /// Waits until a process of [`Sandbox::execute`] has ended.
+    ///
+    /// # Errors
+    /// ESRCH if there is no such process.
+    pub fn wait_pid(&self, id: &str, pid: i32) -> Result<ExitStatus> {
+        let request = Request::WaitProcess { id: id.to_owned(), pid };
+        exited(self.connect()?.call(&request, &[], Patience::Endless)?)
+    }
+
+    /// Sends a signal to a container's init, or to all of its processes; SIGKILL to all returns when they have ended.
+    ///
+    /// # Errors
+    /// ESRCH if the container has ended.
+    pub fn signal_container(&self, id: &str, signal: i32, target: ContainerTarget) -> Result<()> {
+        let target = match target {
+            ContainerTarget::Init => SignalTarget::Init,
+            ContainerTarget::All => SignalTarget::All,
         };
-        sandbox.wait_until_booted(start)?;
-        sandbox.start_root()?;
-        Ok(sandbox)
+        self.done(&Request::Signal { id: id.to_owned(), signal, target })
     }
 
-    /// The sandbox process.
+    /// Sends a signal to one process of a container, or to the foreground group of its terminal.
+    ///
+    /// # Errors
+    /// ESRCH if there is no such process.
+    pub fn signal_process(&self, id: &str, pid: i32, signal: i32, target: ProcessTarget) -> Result<()> {
+        let target = match target {
+            ProcessTarget::Process => SignalTarget::Process(pid),
+            ProcessTarget::ForegroundGroup => SignalTarget::ForegroundOf(pid),
+        };
+        self.done(&Request::Signal { id: id.to_owned(), signal, target })
+    }
+
+    /// Stops all processes of a container until [`Sandbox::resume`].
+    ///
+    /// # Errors
+    /// [`ControlError::State`].
+    pub fn pause(&self, id: &str) -> Result<()> {
+        self.done(&Request::Pause(id.to_owned()))
+    }
+
+    /// Lets the processes of a paused container go on.
+    ///
+    /// # Errors
+    /// [`ControlError::State`].
+    pub fn resume(&self, id: &str) -> Result<()> {
+        self.done(&Request::Resume(id.to_owned()))
+    }
+
+    /// Whether the sandbox process runs: the one that was started, not another one with its pid.
     #[must_use]
-    pub fn pid(&self) -> i32 {
-        self.child.pid
+    pub fn is_running(&self) -> bool {
+        self.process.is_alive()
     }
 
-    /// Lets the root container's init run, which is ready.
-    fn start_root(&mut self) -> Result<()> {
-        match self.control.call(&Request::StartRoot, &[]) {
-            Ok(Response::Done) => Ok(()),
-            Ok(Response::Error(error)) => Err(Error::Invalid(error.to_string())),
-            Ok(_) => Err(Error::Invalid("the sandbox answered something else than it was asked".into())),
-            Err(_) => Err(self.death("before its init was started")),
+    /// What each sentry thread and guest task is doing.
+    ///
+    /// # Errors
+    /// Of the connection.
+    pub fn stacks(&self) -> Result<String> {
+        match self.ask(&Request::Stacks)? {
+            Response::Text(text) => Ok(text),
+            other => Err(unexpected(&other)),
         }
     }
 
-    fn wait_until_booted(&mut self, start: OwnedFd) -> Result<()> {
-        match StartOutcome::read_from(File::from(start)).context(|| "waiting for the sandbox to start".into())? {
-            StartOutcome::Booted => Ok(()),
-            StartOutcome::Failed(error) => {
-                self.reap();
-                Err(error.into())
-            }
-            StartOutcome::Died => match self.child.early_error() {
-                Some(error) => {
-                    self.reap();
-                    Err(Error::Host { what: "executing the sandbox process".into(), error })
-                }
-                None => Err(self.death("while it started")),
-            },
+    /// Changes what the sandbox logs.
+    ///
+    /// # Errors
+    /// A system call that does not exist.
+    pub fn change_logging(&self, logging: LogSpec) -> Result<()> {
+        self.done(&Request::ChangeLogging(logging))
+    }
+
+    /// Saves the sandbox.
+    ///
+    /// # Errors
+    /// It is not supported yet.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.done(&Request::Checkpoint)
+    }
+
+    /// Restores the sandbox.
+    ///
+    /// # Errors
+    /// It is not supported yet.
+    pub fn restore(&self) -> Result<()> {
+        self.done(&Request::Restore)
+    }
+
+    /// Profiles the sandbox process.
+    ///
+    /// # Errors
+    /// It is not supported yet.
+    pub fn profile(&self, kind: ProfileKind) -> Result<()> {
+        self.done(&Request::Profile(kind))
+    }
+
+    /// Ends all processes of a container and forgets it. With the root container the sandbox ends. A container, or
+    /// a sandbox, that is gone already is no error.
+    ///
+    /// # Errors
+    /// Of the sandbox; TimedOut.
+    pub fn destroy_container(&self, id: &str) -> Result<()> {
+        if id == self.id {
+            return self.destroy();
+        }
+        match self.done(&Request::DestroyContainer(id.to_owned())) {
+            Err(Error::Control(ControlError::NoContainer(_))) => Ok(()),
+            Err(_) if !self.is_running() => Ok(()),
+            other => other,
         }
     }
 
-    /// The error that says how the sandbox died. Waits until it has.
-    pub(crate) fn death(&mut self, when: &'static str) -> Error {
-        let how = self.reap();
-        Error::Died { when, how, panic_log: self.panic_log_tail().unwrap_or_default() }
+    /// Kills the sandbox process, and with it all its containers, and waits until it has ended.
+    ///
+    /// # Errors
+    /// EPERM; TimedOut.
+    pub fn destroy(&self) -> Result<()> {
+        self.process.kill(END_PATIENCE).context(|| format!("killing the sandbox process {}", self.process.pid))
     }
 
-    /// Waits for the sandbox process to end; says how it did.
-    pub(crate) fn reap(&mut self) -> String {
-        loop {
-            return match rustix::process::waitid(WaitId::PidFd(self.child.pidfd.as_fd()), WaitIdOptions::EXITED) {
-                Err(rustix::io::Errno::INTR) => continue,
-                Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => format!("exit code {code}"),
-                    (_, Some(signal)) => signal_text(signal),
-                    _ => "unknown status".into(),
-                },
-                Ok(None) | Err(_) => "unknown status".into(),
-            };
+    /// Kills the sandbox process, and does not wait.
+    ///
+    /// # Errors
+    /// EPERM.
+    pub fn kill(&self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL).context(|| format!("killing the sandbox process {}", self.process.pid))
+    }
+
+    fn check_network(&self) -> Result<()> {
+        if self.network != NetworkMode::Sandbox {
+            return Ok(());
+        }
+        match foreign_interfaces(self.process.pid)?.first() {
+            Some(name) => Err(Error::State(format!(
+                "network interface {name}: moat has no bridge networking yet; use network mode none or host"
+            ))),
+            None => Ok(()),
         }
     }
 
-    fn panic_log_tail(&mut self) -> io::Result<String> {
-        let length = self.panic_log.seek(SeekFrom::End(0))?;
-        self.panic_log.seek(SeekFrom::Start(length.saturating_sub(PANIC_LOG_TAIL_BYTES)))?;
-        let mut tail = Vec::new();
-        (&self.panic_log).take(PANIC_LOG_TAIL_BYTES).read_to_end(&mut tail)?;
-        Ok(String::from_utf8_lossy(&tail).into_owned())
+    fn connect(&self) -> Result<Link> {
+        Link::open(&self.directory, CONTROL_SOCKET).map_err(|error| match self.is_running() {
+            true => error,
+            false => Error::State("container not running".into()),
+        })
+    }
+
+    fn ask(&self, request: &Request) -> Result<Response> {
+        self.connect()?.call(request, &[], Patience::Quick)
+    }
+
+    fn done(&self, request: &Request) -> Result<()> {
+        self.ask(request).and_then(done)
     }
 }
 
-/// Donates what every sandbox has; gives the creator's ends and the flags that name what boot needs first.
-fn donate_common(
-    debug_log: Option<OwnedFd>,
-    user_log: Option<OwnedFd>,
-    donation: &mut Donation,
-) -> Result<(Ends, [String; 2], DonatedFds)> {
-    let (start, start_write) = new_pipe()?;
-    let (status, status_write) = new_pipe()?;
-    let (control, control_other) = Connection::pair().context(|| "creating a socket pair".into())?;
-    let panic_log = File::from(memfd("moat-panic-log")?);
-    let panic_log_other = panic_log.try_clone().context(|| "duplicating a memfd".into())?;
-    let flags = [
-        format!("--start-sync-fd={}", donation.add(start_write)),
-        format!("--panic-log-fd={}", donation.add(panic_log_other.into())),
-    ];
-    let fds = DonatedFds {
-        control: donation.add(control_other),
-        listener: None,
-        status: donation.add(status_write),
-        debug_log: debug_log.map(|fd| donation.add(fd)),
-        user_log: user_log.map(|fd| donation.add(fd)),
-    };
-    Ok((Ends { start, status, control, panic_log }, flags, fds))
+/// Which processes of a container [`Sandbox::signal_container`] means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ContainerTarget {
+    Init,
+    All,
 }
 
-fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
-    pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())
+/// Which processes [`Sandbox::signal_process`] means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessTarget {
+    /// The one of that pid.
+    Process,
+    /// The foreground group of its session's terminal; itself if it has none.
+    ForegroundGroup,
 }
 
-fn memfd(name: &str) -> Result<OwnedFd> {
-    rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).context(|| "creating a memfd".into())
-}
-
-fn write_spec(mut file: File, spec: &SandboxSpec) -> Result<()> {
-    let bytes = spec.encode().map_err(|e| Error::Invalid(e.to_string()))?;
-    file.write_all(&bytes).and_then(|()| file.rewind()).context(|| "writing the sandbox spec".into())
-}
-
-fn c_strings(strings: Vec<String>) -> Result<Vec<CString>> {
-    strings
-        .into_iter()
-        .map(|s| CString::new(s).map_err(|e| Error::Invalid(format!("an argument has a NUL byte: {e}"))))
-        .collect()
-}
-
-/// The sandbox's environment is empty, but for backtraces when debugging.
-fn environment(config: &Config) -> Vec<CString> {
-    if config.debug { vec![c"RUST_BACKTRACE=1".to_owned()] } else { Vec::new() }
-}
-
-fn signal_text(number: i32) -> String {
-    let name = Signal::new(number).and_then(Signal::name).unwrap_or("unknown");
-    match number {
-        libc::SIGSYS => format!("{name}: it made a host call that its filter refuses; --debug names it"),
-        libc::SIGKILL => format!("{name}: by hand, or for want of memory"),
-        _ => name.to_owned(),
+pub(crate) fn done(response: Response) -> Result<()> {
+    match response {
+        Response::Done => Ok(()),
+        other => Err(unexpected(&other)),
     }
 }
 
-/// Best effort: lowering the score takes a privilege that a sandbox's creator need not have.
-fn set_oom_score_adj(pid: i32, score: i32) {
-    if let Err(error) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
-        tracing::warn!(%error, score, "cannot set oom_score_adj of the sandbox");
+pub(crate) fn exited(response: Response) -> Result<ExitStatus> {
+    match response {
+        Response::Exited(status) => Ok(status),
+        other => Err(unexpected(&other)),
     }
+}
+
+fn unexpected(response: &Response) -> Error {
+    Error::Invalid(format!("the sandbox gave an answer that does not fit: {response:?}"))
 }

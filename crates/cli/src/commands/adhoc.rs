@@ -3,12 +3,16 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use moat_runtime::Config;
 use moat_runtime::adhoc::{Request, Volume, blueprint};
+use moat_runtime::attach::{SignalForwarder, Stdin};
+use moat_runtime::sandbox::{InitFiles, SandboxFiles, Terminal};
+use moat_runtime::terminal::TerminalGuard;
+use moat_runtime::{ChildSandbox, Config};
 
-use crate::args::Do;
+use super::settings::LogFiles;
+use crate::args::{Do, Global};
 
-pub(super) fn run(config: &Config, flags: Do) -> anyhow::Result<u8> {
+pub(super) fn run(config: &Config, global: &Global, flags: Do) -> anyhow::Result<u8> {
     let volumes = flags.volume.iter().map(|text| text.parse::<Volume>()).collect::<Result<_, _>>()?;
     let inherited = if flags.clear_env { Vec::new() } else { inherited_env() };
     let request = Request {
@@ -21,7 +25,24 @@ pub(super) fn run(config: &Config, flags: Do) -> anyhow::Result<u8> {
         volumes,
         terminal: std::io::stdin().is_terminal(),
     };
-    super::run_attached(config, blueprint(request)?, "do")
+    let blueprint = blueprint(request)?;
+    for warning in &blueprint.warnings {
+        tracing::warn!("{warning}");
+    }
+    let guard = if blueprint.process.terminal { TerminalGuard::of_stdin() } else { None };
+    let signals = SignalForwarder::new(if guard.is_some() { Stdin::Terminal } else { Stdin::Other })?;
+    let logs = LogFiles::open(config, global, "do", blueprint.id.as_str())?;
+    let files = SandboxFiles {
+        stdio: InitFiles { stdio: super::own_stdio()?, preserved: Vec::new(), terminal: Terminal::Shared },
+        // It has no state on disk: nobody else is to reach it, and it ends with this command.
+        listener: None,
+        debug_log: logs.debug,
+        panic_log: logs.panic,
+        user_log: logs.user,
+    };
+    let sandbox = ChildSandbox::start(config, blueprint, files, |_| Ok(()))?;
+    sandbox.start_root()?;
+    Ok(sandbox.attend(&signals)?.shell_code())
 }
 
 /// The caller's variables; those that are not UTF-8 stay behind.

@@ -1,0 +1,149 @@
+//! Flags of every command. Those of the store and the log come before the command, the others also after it.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use super::accepted::Accepted;
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Where the state of containers is kept [default: /run/moat, or $XDG_RUNTIME_DIR/moat for an ordinary user]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Where messages for the caller go besides standard error
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) log: Option<PathBuf>,
+    /// Format of messages in the log
+    #[arg(long, value_enum, default_value = "text", global = true)]
+    pub(crate) log_format: LogFormat,
+    /// Log debug messages
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) debug: bool,
+    /// Where the sandbox logs; %TIMESTAMP%, %COMMAND% and %ID% are replaced, a name ending in "/" is a directory
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) debug_log: Option<PathBuf>,
+    /// Where a sandbox that breaks down says why; with the same replacements
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) panic_log: Option<PathBuf>,
+    /// Where messages for the container's user go
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) user_log: Option<PathBuf>,
+    /// Let systemd manage cgroups; cgroupsPath is then "slice:prefix:name"
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) systemd_cgroup: bool,
+    /// Make no cgroups
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) ignore_cgroups: bool,
+    /// Show as many CPUs as the CPU quota is worth, 2 at least
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) cpu_num_from_quota: bool,
+    /// Pass over cgroups that an ordinary user may not make
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_enum, default_value = "auto", action = ArgAction::Set)]
+    pub(crate) rootless: RootlessFlag,
+    /// How guest code runs
+    #[arg(long, global = true, value_enum, default_value = "systrap")]
+    pub(crate) platform: Platform,
+    /// What guests see of the network [default: sandbox; none for do]
+    #[arg(long, global = true, value_enum)]
+    pub(crate) network: Option<Network>,
+    /// Whether others may change a root file system while its container runs
+    #[arg(long, global = true, value_enum, default_value = "exclusive")]
+    pub(crate) file_access: FileAccess,
+    /// Where changes to the root file system of a bundle go: none or root:memory
+    #[arg(long, global = true, value_enum, default_value = "root:memory")]
+    pub(crate) overlay2: Overlay2,
+    /// Let the sandbox open files of the host itself, by directory descriptors
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) directfs: bool,
+    /// Which Unix sockets of the host guests may use: none
+    #[arg(long, global = true, value_enum, default_value = "none")]
+    pub(crate) host_uds: HostUds,
+    /// Log guest system calls, to the debug log or else to standard error: true, false or names
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "CALLS")]
+    pub(crate) strace: Option<StraceFlag>,
+    /// Log only these system calls
+    #[arg(long, global = true, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) strace_syscalls: Vec<String>,
+    /// Bytes of a buffer that --strace shows
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = 1024)]
+    pub(crate) strace_log_size: u32,
+    #[command(flatten)]
+    pub(crate) accepted: Accepted,
+}
+
+/// The value of --strace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StraceFlag {
+    Off,
+    All,
+    Only(Vec<String>),
+}
+
+impl FromStr for StraceFlag {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "true" | "1" | "all" | "" => StraceFlag::All,
+            "false" | "0" | "off" => StraceFlag::Off,
+            names => StraceFlag::Only(names.split(',').map(str::to_owned).collect()),
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RootlessFlag {
+    True,
+    False,
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Platform {
+    /// Seccomp traps and shared memory
+    Systrap,
+    /// ptrace(2): slower, works nearly everywhere
+    Ptrace,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Network {
+    /// A loopback device only
+    None,
+    /// The sandbox's network namespace
+    Sandbox,
+    /// The host's network
+    Host,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileAccess {
+    /// Nobody else changes it: it is cached
+    Exclusive,
+    /// Others may change it: it is asked anew each time
+    Shared,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostUds {
+    /// None of them
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Overlay2 {
+    /// Into the root file system itself
+    None,
+    /// Into the sandbox's memory
+    #[value(name = "root:memory", alias = "all:memory")]
+    RootMemory,
+}

@@ -1,0 +1,96 @@
+//! Flags of the commands around containers.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct Do {
+    /// Mount a host directory or file, with :ro only to be read
+    #[arg(long, short, value_name = "SRC[:DST][:ro]")]
+    pub(crate) volume: Vec<String>,
+    /// Directory to start in [default: the current one]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// Set a variable: NAME=VALUE, or NAME to pass on the caller's
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Start with no variables but those of --env
+    #[arg(long)]
+    pub(crate) clear_env: bool,
+    /// Host directory to use as root
+    #[arg(long = "root", id = "do_root", value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// User id in the sandbox
+    #[arg(long, default_value_t = 0)]
+    pub(crate) uid: u32,
+    /// Group id in the sandbox
+    #[arg(long, default_value_t = 0)]
+    pub(crate) gid: u32,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Spec {
+    /// The bundle's directory
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// For an ordinary user
+    #[arg(long)]
+    pub(crate) rootless: bool,
+    /// Directory to start in
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) cwd: String,
+    /// Path of a network namespace to join
+    #[arg(long, value_name = "FILE")]
+    pub(crate) netns: Option<String>,
+    /// The command and its arguments [default: sh]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Debug {
+    /// Say what each thread and task of the sandbox does
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub(crate) stacks: bool,
+    /// List the container's processes
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub(crate) ps: bool,
+    /// Send the sandbox process itself a signal
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) signal: Option<String>,
+    /// Change what the sandbox logs: warning, info or debug
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    /// The container's id
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// Docker's configuration
+    #[arg(long = "config_file", alias = "config-file", value_name = "FILE", default_value = "/etc/docker/daemon.json")]
+    pub(crate) config_file: PathBuf,
+    /// The runtime's name
+    #[arg(long, value_name = "NAME", default_value = "moat")]
+    pub(crate) runtime: String,
+    /// Replace a runtime of that name
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub(crate) clobber: bool,
+    /// Flags with which Docker is to call moat
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    pub(crate) flags: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    /// Docker's configuration
+    #[arg(long = "config_file", alias = "config-file", value_name = "FILE", default_value = "/etc/docker/daemon.json")]
+    pub(crate) config_file: PathBuf,
+    /// The runtime's name
+    #[arg(long, value_name = "NAME", default_value = "moat")]
+    pub(crate) runtime: String,
+}

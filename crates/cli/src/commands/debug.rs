@@ -1,0 +1,35 @@
+//! `moat debug`.
+
+use anyhow::bail;
+use moat_abi::Signal;
+use moat_control::spec::LogSpec;
+use moat_runtime::Config;
+
+use super::kill::parse_signal;
+use super::ps::table;
+use crate::args::{Debug, Global};
+
+pub(super) fn run(config: &Config, global: &Global, flags: &Debug) -> anyhow::Result<u8> {
+    let container = super::load(config, &flags.id)?;
+    let sandbox = container.sandbox()?;
+    if let Some(signal) = &flags.signal {
+        let number = parse_signal(signal)?;
+        let Some(signal) = Signal::new(number) else { bail!("unknown signal {signal:?}") };
+        sandbox.process.signal(signal)?;
+    }
+    if flags.log_level.is_some() || global.strace.is_some() {
+        let debug = match flags.log_level.as_deref() {
+            None | Some("warning" | "warn" | "info") => false,
+            Some("debug") => true,
+            Some(other) => bail!("--log-level {other:?} is not warning, info or debug"),
+        };
+        sandbox.change_logging(LogSpec { debug, ..config.log_spec() })?;
+    }
+    if flags.ps {
+        super::print(&table(&container.processes()?))?;
+    }
+    if flags.stacks {
+        super::print(&sandbox.stacks()?)?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,118 @@
+//! Top-level flags become the runtime's configuration, and log files.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use moat_control::spec::{NetworkMode, PlatformKind};
+use moat_runtime::Config;
+use moat_runtime::config::{DebugLog, OverlayRoot, Rootless};
+
+use crate::args::{Command, Global, LogFormat, Network, Overlay2, Platform, RootlessFlag, StraceFlag};
+
+pub(super) fn config(flags: &Global, command: &Command) -> anyhow::Result<Config> {
+    let (strace, strace_syscalls) = match &flags.strace {
+        None | Some(StraceFlag::Off) => (false, Vec::new()),
+        Some(StraceFlag::All) => (true, flags.strace_syscalls.clone()),
+        Some(StraceFlag::Only(names)) => (true, names.clone()),
+    };
+    Ok(Config {
+        root: match &flags.root {
+            Some(root) => std::path::absolute(root).context("--root")?,
+            None => default_root(),
+        },
+        platform: match flags.platform {
+            Platform::Systrap => PlatformKind::Systrap,
+            Platform::Ptrace => PlatformKind::Ptrace,
+        },
+        network: match (flags.network, command) {
+            (Some(Network::None), _) | (None, Command::Do(_)) => NetworkMode::None,
+            (Some(Network::Sandbox) | None, _) => NetworkMode::Sandbox,
+            (Some(Network::Host), _) => NetworkMode::Host,
+        },
+        systemd_cgroup: flags.systemd_cgroup,
+        ignore_cgroups: flags.ignore_cgroups,
+        rootless: match flags.rootless {
+            RootlessFlag::Auto => Rootless::Auto,
+            RootlessFlag::True => Rootless::Yes,
+            RootlessFlag::False => Rootless::No,
+        },
+        cpu_num_from_quota: flags.cpu_num_from_quota,
+        overlay_root: match flags.overlay2 {
+            Overlay2::None => OverlayRoot::None,
+            Overlay2::RootMemory => OverlayRoot::Memory,
+        },
+        debug_log: match (&flags.debug_log, strace || flags.debug, command) {
+            (Some(path), _, _) => DebugLog::File(path.clone()),
+            (None, true, Command::Do(_) | Command::Run(_)) => DebugLog::Stderr,
+            // The sandbox outlives the command and its standard error.
+            (None, ..) => DebugLog::None,
+        },
+        debug: flags.debug,
+        log_json: flags.log_format == LogFormat::Json,
+        strace,
+        strace_syscalls,
+        strace_log_size: flags.strace_log_size,
+    })
+}
+
+fn default_root() -> PathBuf {
+    let uid = rustix::process::geteuid();
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        _ if uid.is_root() => "/run/moat".into(),
+        Some(dir) => Path::new(&dir).join("moat"),
+        None => format!("/run/user/{}/moat", uid.as_raw()).into(),
+    }
+}
+
+/// Log files of a new sandbox.
+pub(super) struct LogFiles {
+    pub(super) debug: Option<OwnedFd>,
+    pub(super) panic: Option<File>,
+    pub(super) user: Option<OwnedFd>,
+}
+
+impl LogFiles {
+    /// Opens those that are wanted.
+    pub(super) fn open(config: &Config, flags: &Global, command: &str, id: &str) -> anyhow::Result<Self> {
+        let debug = match &config.debug_log {
+            DebugLog::None => None,
+            DebugLog::Stderr => Some(std::io::stderr().as_fd().try_clone_to_owned().context("duplicating stderr")?),
+            DebugLog::File(pattern) => Some(open_log(&expand(pattern, command, id), "debug log")?.into()),
+        };
+        let panic = flags.panic_log.as_deref().map(|path| open_log(&expand(path, command, id), "panic log"));
+        let user = flags.user_log.as_deref().map(|path| open_log(path, "user log"));
+        Ok(LogFiles { debug, panic: panic.transpose()?, user: user.transpose()?.map(Into::into) })
+    }
+}
+
+fn open_log(path: &Path, what: &str) -> anyhow::Result<File> {
+    let file = OpenOptions::new().read(true).append(true).create(true).open(path);
+    file.with_context(|| format!("opening the {what} {}", path.display()))
+}
+
+fn expand(pattern: &Path, command: &str, id: &str) -> PathBuf {
+    let mut pattern = pattern.to_string_lossy().into_owned();
+    if pattern.ends_with('/') {
+        pattern.push_str("moat.log.%TIMESTAMP%.%COMMAND%.%ID%.txt");
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let timestamp = format!("{}.{:06}", now.as_secs(), now.subsec_micros());
+    pattern.replace("%TIMESTAMP%", &timestamp).replace("%COMMAND%", command).replace("%ID%", id).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_names() {
+        let path = |pattern: &str| expand(Path::new(pattern), "run", "c1").to_string_lossy().into_owned();
+        assert_eq!(path("/tmp/x.log"), "/tmp/x.log");
+        assert_eq!(path("/tmp/%COMMAND%-%ID%"), "/tmp/run-c1");
+        let in_directory = path("/tmp/logs/");
+        assert!(in_directory.starts_with("/tmp/logs/moat.log.") && in_directory.ends_with(".run.c1.txt"));
+    }
+}

@@ -1,0 +1,77 @@
+//! Descriptors that the caller passes on to a container.
+
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, bail};
+use moat_host::spawn::Donation;
+
+use crate::args::{Command, Create, Exec};
+
+/// What socket-activated programs get: LISTEN_FDS of sd_listen_fds(3).
+const MAX_DESCRIPTORS: usize = 240;
+
+/// Descriptors that a container gets besides stdio.
+#[derive(Debug, Default)]
+pub(crate) struct Inherited {
+    /// Its descriptors 3, 4, ...
+    pub(crate) fds: Vec<OwnedFd>,
+    /// How many of them, from the first on, are listening sockets by the protocol of sd_listen_fds(3).
+    pub(crate) listening: usize,
+}
+
+/// Takes over those that a command says are meant for its container.
+pub(crate) fn claim(command: &Command) -> anyhow::Result<Inherited> {
+    match command {
+        Command::Create(create) => from_flags(create),
+        Command::Run(run) => from_flags(&run.create),
+        Command::Exec(Exec { preserve_fds, pass_fd, .. }) => take(0, *preserve_fds, pass_fd),
+        _ => Ok(Inherited::default()),
+    }
+}
+
+fn from_flags(create: &Create) -> anyhow::Result<Inherited> {
+    take(listening_sockets(), create.preserve_fds, &create.pass_fd)
+}
+
+fn take(listening: usize, preserved: usize, passed: &[String]) -> anyhow::Result<Inherited> {
+    if !passed.is_empty() {
+        if preserved > 0 || listening > 0 {
+            bail!("--pass-fd and --preserve-fds do not go together");
+        }
+        return take_passed(passed);
+    }
+    let count = listening + preserved;
+    if count > MAX_DESCRIPTORS {
+        bail!("--preserve-fds: more than {MAX_DESCRIPTORS} descriptors");
+    }
+    let fds = if count == 0 { Vec::new() } else { claim_all(count)? };
+    Ok(Inherited { fds, listening })
+}
+
+fn claim_all(count: usize) -> anyhow::Result<Vec<OwnedFd>> {
+    let last = count + 2;
+    moat_host::inherited::claim(Donation::FIRST, count)
+        .with_context(|| format!("descriptors 3 to {last} were to be passed on, but are not all open"))
+}
+
+/// `M:N`, where the N are 3, 4, ...
+fn take_passed(passed: &[String]) -> anyhow::Result<Inherited> {
+    let mut numbers = Vec::with_capacity(passed.len());
+    for (text, expected) in passed.iter().zip(3..) {
+        let parsed = text.split_once(':').and_then(|(m, n)| Some((m.parse::<usize>().ok()?, n.parse::<usize>().ok()?)));
+        match parsed {
+            Some((from, to)) if (3..MAX_DESCRIPTORS).contains(&from) && to == expected => numbers.push(from),
+            _ => bail!("--pass-fd {text:?} is not M:{expected} with M from 3 to {}", MAX_DESCRIPTORS - 1),
+        }
+    }
+    let count = numbers.iter().max().map_or(0, |last| last - 2);
+    let all = claim_all(count)?;
+    let fds = numbers.iter().map(|number| all.get(number - 3).context("--pass-fd")?.try_clone().context("--pass-fd"));
+    Ok(Inherited { fds: fds.collect::<anyhow::Result<_>>()?, listening: 0 })
+}
+
+fn listening_sockets() -> usize {
+    let number = |name| std::env::var(name).ok()?.parse::<usize>().ok();
+    let own = usize::try_from(std::process::id()).ok();
+    if own.is_some() && number("LISTEN_PID") == own { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
+}

@@ -1,0 +1,273 @@
+//! Creating containers.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use moat_control::spec::{Lifetime, SharedNamespaces};
+use moat_control::{ExitStatus, Listener, Request};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::{Container, pid_file};
+use crate::attach::SignalForwarder;
+use crate::blueprint::{Descriptors, Stdio};
+use crate::console::{Console, check_attached, check_detached};
+use crate::error::{Context, Result};
+use crate::hooks::HookKind;
+use crate::host_tree::Opener;
+use crate::namespaces::Role;
+use crate::oci::Bundle;
+use crate::sandbox::{CONTROL_SOCKET, ChildSandbox, InitFiles, Message, Sandbox, SandboxFiles, Terminal};
+use crate::store::{ContainerState, Entry, Status};
+use crate::waiter::{self, Ward};
+use crate::{Blueprint, Config, ContainerId, Error, Store};
+
+/// What `create` and `run` were asked for.
+#[derive(Debug)]
+pub struct CreateOptions {
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// Whether the container outlives this command.
+    pub lifetime: Lifetime,
+    /// The caller's stdin, stdout and stderr.
+    pub stdio: [OwnedFd; 3],
+    /// Further descriptors for the init.
+    pub preserved: Vec<OwnedFd>,
+    /// How many of them, from the first on, are sockets that the container listens on by sd_listen_fds(3).
+    pub listening: usize,
+    /// Where the terminal's master goes.
+    pub console_socket: Option<PathBuf>,
+    /// Where the pid of the host process that stands for the container is written at last.
+    pub pid_file: Option<PathBuf>,
+    /// Where the sandbox logs.
+    pub debug_log: Option<OwnedFd>,
+    /// Where a sandbox that breaks down says why.
+    pub panic_log: Option<File>,
+    /// Messages for the user.
+    pub user_log: Option<OwnedFd>,
+}
+
+/// A container that this process created.
+#[derive(Debug)]
+pub struct Created {
+    /// The container.
+    pub container: Container,
+    /// Its sandbox, if it was made for it.
+    pub child: Option<ChildSandbox>,
+    /// Its init has a terminal.
+    pub terminal: bool,
+}
+
+/// A container that is being made: all that there is of it already is in its state file.
+struct Creation<'a> {
+    config: &'a Config,
+    store: Store,
+    entry: Entry,
+    state: ContainerState,
+}
+
+impl Container {
+    /// Makes a container, whose init is then ready to run. If that fails nothing is left of it.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; a configuration that can't be honoured; [`Error::Command`] if the init can't be executed.
+    pub fn create(config: &Config, id: &ContainerId, options: CreateOptions) -> Result<Created> {
+        let bundle = Bundle::open(&options.bundle)?;
+        let mut blueprint = bundle.blueprint(config, id.clone(), options.lifetime)?;
+        if options.listening > 0 {
+            blueprint.process.env.extend([format!("LISTEN_FDS={}", options.listening), "LISTEN_PID=1".into()]);
+        }
+        for warning in &blueprint.warnings {
+            tracing::warn!("{warning}");
+        }
+        let terminal = blueprint.process.terminal;
+        match options.lifetime {
+            Lifetime::Detached => check_detached(terminal, options.console_socket.as_deref())?,
+            Lifetime::Attached => check_attached(options.console_socket.as_deref())?,
+        }
+        let store = Store::new(config.root.clone());
+        let entry = store.create(id)?;
+        let mut state = ContainerState::new(id, &bundle.path, &bundle.rootfs(), SystemTime::now());
+        state.annotations = bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect();
+        state.hooks = bundle.spec.hooks().clone();
+        state.role = Role::of(&bundle.spec);
+        state.terminal = terminal;
+        let mut creation = Creation { config, store: store.clone(), entry, state };
+        match creation.make(blueprint, &bundle.spec, options) {
+            Ok(child) => {
+                let container = Container { store, id: id.clone(), state: creation.state };
+                Ok(Created { container, child, terminal })
+            }
+            Err(error) => {
+                if let Err(error) = super::delete::clean_up(creation.entry, &creation.state) {
+                    tracing::warn!("{error}");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Created {
+    /// Starts the container and stays with it until its init has ended.
+    ///
+    /// # Errors
+    /// As [`Container::start`]; [`Error::Died`].
+    pub fn run(&mut self, signals: &SignalForwarder) -> Result<ExitStatus> {
+        self.container.start_with(self.child.as_ref())?;
+        match self.child.take() {
+            Some(child) => child.attend(signals),
+            None => self.container.wait(),
+        }
+    }
+}
+
+impl Creation<'_> {
+    /// Every step notes what it makes before that is there.
+    fn make(&mut self, blueprint: Blueprint, spec: &Spec, options: CreateOptions) -> Result<Option<ChildSandbox>> {
+        let pid_file = options.pid_file.clone();
+        self.save()?;
+        let child = match self.state.role {
+            Role::Root => Some(self.make_root(blueprint, options)?),
+            Role::Member => {
+                self.make_member(blueprint, spec, options)?;
+                None
+            }
+        };
+        let container = Container { store: self.store.clone(), id: self.entry.id().clone(), state: self.state.clone() };
+        for kind in [HookKind::Prestart, HookKind::CreateRuntime, HookKind::CreateContainer] {
+            container.run_hooks(kind, Status::Creating)?;
+        }
+        self.state.status = Status::Created;
+        self.save()?;
+        if let Some(path) = pid_file {
+            pid_file::write(&path, container.pid())?;
+        }
+        Ok(child)
+    }
+
+    fn make_root(&mut self, blueprint: Blueprint, options: CreateOptions) -> Result<ChildSandbox> {
+        let stdio = init_files(&blueprint, options.stdio, options.preserved, options.console_socket.as_deref())?;
+        let directory = self.entry.path().to_owned();
+        let listener = Listener::bind(&directory, CONTROL_SOCKET).context(|| "making the control socket".into())?;
+        let files = SandboxFiles {
+            stdio,
+            listener: Some((listener, directory)),
+            debug_log: options.debug_log,
+            panic_log: options.panic_log,
+            user_log: options.user_log,
+        };
+        ChildSandbox::start(self.config, blueprint, files, |sandbox| {
+            self.state.sandbox = Some(sandbox.clone());
+            self.entry.save(&self.state)
+        })
+    }
+
+    fn make_member(&mut self, blueprint: Blueprint, spec: &Spec, options: CreateOptions) -> Result<()> {
+        let sandbox = find_sandbox(&self.store, spec)?;
+        self.state.sandbox = Some(sandbox.clone());
+        self.save()?;
+        let stdio = init_files(&blueprint, options.stdio, options.preserved, options.console_socket.as_deref())?;
+        let terminal = stdio.own_terminal()?;
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        let stdio = Stdio {
+            stdio: stdio.stdio.map(|fd| fds.add(fd)),
+            preserved: stdio.preserved.into_iter().map(|fd| fds.add(fd)).collect(),
+        };
+        let spec = blueprint.into_container_spec(Opener::choose(), stdio, shared_namespaces(spec), &mut fds)?;
+        let link = sandbox.create_container(Message { request: Request::CreateContainer(Box::new(spec)), fds })?;
+        let ward = Ward { id: self.state.id.clone(), pid: None };
+        waiter::start(&ward, &link, terminal, |process| {
+            self.state.waiter = Some(process);
+            self.entry.save(&self.state)
+        })?;
+        Ok(())
+    }
+
+    fn save(&self) -> Result<()> {
+        self.entry.save(&self.state)
+    }
+}
+
+impl InitFiles {
+    /// A copy of the terminal that is the process's own.
+    pub(crate) fn own_terminal(&self) -> Result<Option<OwnedFd>> {
+        match self.terminal {
+            Terminal::Shared => Ok(None),
+            Terminal::Own => self.stdio[0].try_clone().map(Some).context(|| "duplicating a terminal".into()),
+        }
+    }
+}
+
+/// The caller's stdio, or a new terminal.
+fn init_files(
+    blueprint: &Blueprint,
+    stdio: [OwnedFd; 3],
+    preserved: Vec<OwnedFd>,
+    console_socket: Option<&Path>,
+) -> Result<InitFiles> {
+    match console_socket {
+        None => Ok(InitFiles { stdio, preserved, terminal: Terminal::Shared }),
+        Some(socket) => {
+            let stdio = Console::new(blueprint.process.console_size)?.hand_over(socket)?;
+            Ok(InitFiles { stdio, preserved, terminal: Terminal::Own })
+        }
+    }
+}
+
+/// The sandbox that the annotations of a later container name.
+fn find_sandbox(store: &Store, spec: &Spec) -> Result<Sandbox> {
+    let says = |key: &str| spec.annotations().as_ref().and_then(|all| all.get(key));
+    let id = says("io.kubernetes.cri.sandbox-id").or_else(|| says("io.kubernetes.cri-o.SandboxID"));
+    let id = id.ok_or_else(|| Error::Invalid("the annotations of the container do not name its sandbox".into()))?;
+    let id: ContainerId = id.parse()?;
+    let root = match Container::load(store, &id) {
+        Err(Error::NoContainer(_)) => return Err(Error::State(format!("the sandbox {id} does not exist"))),
+        other => other?,
+    };
+    match root.sandbox() {
+        Ok(sandbox) if root.state.role == Role::Root && sandbox.is_running() => Ok(sandbox.clone()),
+        _ => Err(Error::State(format!("the sandbox {id} is not running"))),
+    }
+}
+
+/// A namespace is the sandbox's if the configuration names an existing one, or none.
+fn shared_namespaces(spec: &Spec) -> SharedNamespaces {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let shared = |kind| {
+        let own = namespaces.iter().find(|namespace| namespace.typ() == kind);
+        own.is_none_or(|namespace| namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()))
+    };
+    SharedNamespaces {
+        pid: shared(LinuxNamespaceType::Pid),
+        ipc: shared(LinuxNamespaceType::Ipc),
+        uts: shared(LinuxNamespaceType::Uts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_with_a_path_are_shared() {
+        let spec: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","linux":{"namespaces":[{"type":"pid"},{"type":"ipc","path":"/proc/7/ns/ipc"}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(shared_namespaces(&spec), SharedNamespaces { pid: false, ipc: true, uts: true });
+    }
+
+    #[test]
+    fn a_sandbox_has_to_exist() {
+        let store = Store::new("/does/not/exist".into());
+        let find = |annotations: &str| {
+            let json = format!(r#"{{"ociVersion":"1.0.2","annotations":{annotations}}}"#);
+            find_sandbox(&store, &serde_json::from_str(&json).unwrap()).unwrap_err().to_string()
+        };
+        assert!(find("{}").contains("do not name"));
+        assert!(find(r#"{"io.kubernetes.cri.sandbox-id":"s1"}"#).contains("s1 does not exist"));
+        assert!(find(r#"{"io.kubernetes.cri-o.SandboxID":"../x"}"#).contains("container id"));
+    }
+}

@@ -1,0 +1,67 @@
+//! Cleaning up.
+
+use super::{Container, HookState};
+use crate::error::Result;
+use crate::hooks::{self, HookKind};
+use crate::namespaces::Role;
+use crate::store::{ContainerState, Entry, Status};
+use crate::{ContainerId, Error, Store};
+
+/// Whether a container that runs is deleted too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Force {
+    Yes,
+    No,
+}
+
+impl Container {
+    /// Removes a container and all that belongs to it, whatever state it was left in. With [`Force::Yes`] one that runs
+    /// is killed, and one that does not exist is no error.
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`]; [`Error::State`] if it runs.
+    pub fn delete(store: &Store, id: &ContainerId, force: Force) -> Result<()> {
+        let entry = match store.lock(id) {
+            Err(Error::NoContainer(_)) if force == Force::Yes => return Ok(()),
+            other => other?,
+        };
+        let state = match entry.load() {
+            Err(error) => {
+                // Whoever was about to create it has died before anything else was made.
+                entry.remove()?;
+                return if force == Force::Yes { Ok(()) } else { Err(error) };
+            }
+            Ok(state) => state,
+        };
+        let container = Container { store: store.clone(), id: id.clone(), state };
+        let status = container.status();
+        if force == Force::No && matches!(status, Status::Running | Status::Paused) {
+            return Err(Error::State(format!("cannot delete container {id} that is not stopped: {status}")));
+        }
+        let state = container.state;
+        clean_up(entry, &state)?;
+        if let Some(hooks) = &state.hooks {
+            let hook_state = HookState::new(&state, Status::Stopped, None);
+            if let Err(error) = hooks::run(HookKind::Poststop, HookKind::Poststop.of(hooks), &hook_state) {
+                tracing::warn!("{error}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends all that the state says there is, and removes it last. May be repeated.
+pub(super) fn clean_up(entry: Entry, state: &ContainerState) -> Result<()> {
+    if let Some(sandbox) = &state.sandbox {
+        match state.role {
+            Role::Root => sandbox.destroy()?,
+            Role::Member => sandbox.destroy_container(&state.id)?,
+        }
+    }
+    if let Some(waiter) = state.waiter {
+        // It has heard of the end already, unless the sandbox forgot to tell.
+        let _ = waiter.signal(moat_abi::Signal::SIGKILL);
+    }
+    entry.remove()
+}

@@ -1,0 +1,105 @@
+//! [`ChildSandbox`]: a sandbox in the process that started it.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+
+use moat_abi::Signal;
+use moat_control::start::StartOutcome;
+use moat_host::spawn::Child;
+use rustix::process::{WaitId, WaitIdOptions};
+
+use super::{Link, Sandbox};
+use crate::Error;
+use crate::error::{Context, Result};
+
+/// Bytes of the panic log that a report quotes.
+const PANIC_LOG_TAIL_BYTES: u64 = 8 << 10;
+
+/// A sandbox whose process is a child of this one.
+#[derive(Debug)]
+pub struct ChildSandbox {
+    /// The sandbox, as others know it.
+    pub sandbox: Sandbox,
+    /// Stdio is a terminal.
+    pub terminal: bool,
+    pub(crate) link: Link,
+    pub(crate) child: Child,
+    pub(crate) status: OwnedFd,
+    pub(super) panic_log: File,
+    /// What was in it before.
+    pub(super) panic_log_start: u64,
+}
+
+impl ChildSandbox {
+    /// Lets the init of the root container run.
+    ///
+    /// # Errors
+    /// As [`Sandbox::start_root`].
+    pub fn start_root(&self) -> Result<()> {
+        self.sandbox.check_network()?;
+        self.link.start_root()
+    }
+
+    /// Kills the sandbox process and reaps it.
+    pub fn destroy(mut self) {
+        let _ = self.sandbox.kill();
+        self.reap();
+    }
+
+    pub(super) fn wait_until_booted(&mut self, start: OwnedFd, command: &str) -> Result<()> {
+        match StartOutcome::read_from(File::from(start)).context(|| "waiting for the sandbox to start".into())? {
+            StartOutcome::Booted => Ok(()),
+            StartOutcome::Failed(error) => {
+                self.reap();
+                Err(Error::boot(error, command))
+            }
+            StartOutcome::Died => match self.child.early_error() {
+                Some(error) => {
+                    self.reap();
+                    Err(Error::Host { what: "executing the sandbox process".into(), error })
+                }
+                None => Err(self.death("while it started")),
+            },
+        }
+    }
+
+    /// The error that says how the sandbox died. Waits until it has.
+    pub(crate) fn death(&mut self, when: &'static str) -> Error {
+        let how = self.reap();
+        Error::Died { when, how, panic_log: self.panic_log_tail().unwrap_or_default() }
+    }
+
+    /// Waits for the sandbox process to end; says how it did.
+    pub(crate) fn reap(&mut self) -> String {
+        loop {
+            return match rustix::process::waitid(WaitId::PidFd(self.child.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => format!("exit code {code}"),
+                    (_, Some(signal)) => signal_text(signal),
+                    _ => "unknown status".into(),
+                },
+                Ok(None) | Err(_) => "unknown status".into(),
+            };
+        }
+    }
+
+    fn panic_log_tail(&mut self) -> io::Result<String> {
+        let length = self.panic_log.seek(SeekFrom::End(0))?;
+        let start = length.saturating_sub(PANIC_LOG_TAIL_BYTES).max(self.panic_log_start);
+        self.panic_log.seek(SeekFrom::Start(start))?;
+        let mut tail = Vec::new();
+        (&self.panic_log).take(PANIC_LOG_TAIL_BYTES).read_to_end(&mut tail)?;
+        Ok(String::from_utf8_lossy(&tail).into_owned())
+    }
+}
+
+fn signal_text(number: i32) -> String {
+    let name = Signal::new(number).and_then(Signal::name).unwrap_or("unknown");
+    match number {
+        libc::SIGSYS => format!("{name}: it made a host call that its filter refuses; --debug names it"),
+        libc::SIGKILL => format!("{name}: by hand, or for want of memory"),
+        _ => name.to_owned(),
+    }
+}

@@ -1,0 +1,226 @@
+//! Starting a sandbox process and knowing when it is up, or why not.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use moat_control::spec::{DonatedFds, FdNumber, Lifetime};
+use moat_control::{Connection, Listener, SandboxSpec};
+use moat_host::spawn::{Donation, ParentDeath, Spawn, SpawnError};
+use rustix::fs::MemfdFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::{ChildSandbox, Link, Sandbox};
+use crate::blueprint::Stdio;
+use crate::error::{Context, Result};
+use crate::host_tree::Opener;
+use crate::namespaces::Plan;
+use crate::process_id::ProcessId;
+use crate::{Blueprint, Config, Error};
+
+/// Descriptors that the command gives to a new sandbox.
+#[derive(Debug)]
+pub struct SandboxFiles {
+    /// The guest init's stdin, stdout and stderr, and more.
+    pub stdio: InitFiles,
+    /// The socket at which the sandbox is to be reached, and its directory.
+    pub listener: Option<(Listener, PathBuf)>,
+    /// Where the sandbox logs, if it does.
+    pub debug_log: Option<OwnedFd>,
+    /// Where a sandbox that breaks down says why, besides the error; open for reading too.
+    pub panic_log: Option<File>,
+    /// Messages for the user.
+    pub user_log: Option<OwnedFd>,
+}
+
+/// What a process in a sandbox has open when it starts.
+#[derive(Debug)]
+pub struct InitFiles {
+    /// Stdin, stdout and stderr.
+    pub stdio: [OwnedFd; 3],
+    /// Its descriptors 3, 4, ...
+    pub preserved: Vec<OwnedFd>,
+    /// Whether stdin is a terminal for this container alone, which then becomes the controlling one of the host process
+    /// that stands for it.
+    pub terminal: Terminal,
+}
+
+/// Whose a container's terminal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    /// Nobody's, or the caller's.
+    Shared,
+    /// The container's own.
+    Own,
+}
+
+/// What stays with the creator while the rest is donated.
+struct Ends {
+    start: OwnedFd,
+    status: OwnedFd,
+    control: Connection,
+    panic_log: File,
+    panic_log_start: u64,
+}
+
+impl ChildSandbox {
+    /// Starts a sandbox and waits until its init is ready to run.
+    ///
+    /// `prepare` is called when the process exists, but does not run anything yet: what it notes can be found by those
+    /// who clean up. If this process is killed before that, the new one ends by itself. The caller must have one thread,
+    /// and in attached mode that thread must outlive the sandbox.
+    ///
+    /// # Errors
+    /// Those of `prepare`; [`Error::Command`] if the init can't be executed; [`Error::Boot`] with the sandbox's own words;
+    /// [`Error::Died`] if it had none. The process is gone then.
+    pub fn start(
+        config: &Config,
+        blueprint: Blueprint,
+        files: SandboxFiles,
+        prepare: impl FnOnce(&Sandbox) -> Result<()>,
+    ) -> Result<Self> {
+        let plan = blueprint.plan.clone();
+        let plan = plan.unwrap_or_else(|| Plan::without_spec(config, blueprint.process.capabilities.permitted));
+        let host = plan.prepare()?;
+        let opener = Opener::choose();
+        let oom_score_adj = blueprint.process.oom_score_adj;
+        let mut donation = Donation::default();
+        let spec_file = File::from(memfd("moat-spec")?);
+        let spec_fd = donation.add(spec_file.try_clone().context(|| "duplicating a memfd".into())?.into());
+        let own_terminal = files.stdio.terminal == Terminal::Own;
+        let stdio = Stdio {
+            stdio: files.stdio.stdio.map(|fd| donation.add(fd)),
+            preserved: files.stdio.preserved.into_iter().map(|fd| donation.add(fd)).collect(),
+        };
+        let controlling_terminal = own_terminal.then_some(stdio.stdio[0]);
+        let (listener, directory) = match files.listener {
+            Some((listener, directory)) => {
+                (Some(listener.into_socket().context(|| "duplicating a socket".into())?), directory)
+            }
+            None => (None, PathBuf::new()),
+        };
+        let (ends, own_flags, fds) =
+            donate_common(listener, files.debug_log, files.panic_log, files.user_log, &mut donation)?;
+        let spec = blueprint.into_spec(config, opener, stdio, fds, &mut donation)?;
+        write_spec(spec_file, &spec)?;
+
+        let mut args = vec!["moat-sandbox".to_owned(), "boot".into(), format!("--spec-fd={spec_fd}")];
+        args.extend(own_flags);
+        args.push(format!("--donated={}", donation.len()));
+        args.extend(host.boot_flags());
+        args.push(opener.flag().into());
+        args.push(spec.container.id.clone());
+        let mut started = None;
+        let child = Spawn {
+            args: &c_strings(args)?,
+            env: &environment(config),
+            namespaces: host.namespaces,
+            joins: host.joins(),
+            id_maps: host.identity.maps.as_ref(),
+            credentials: host.identity.credentials,
+            controlling_terminal,
+            parent_death: match spec.lifetime {
+                Lifetime::Attached => ParentDeath::Kill,
+                Lifetime::Detached => ParentDeath::Ignore,
+            },
+        }
+        .run_prepared(donation, |pid| {
+            let sandbox = Sandbox {
+                id: spec.container.id.clone(),
+                process: ProcessId::of(pid).context(|| "looking at the sandbox process".into())?,
+                directory,
+                network: spec.network,
+            };
+            prepare(&sandbox)?;
+            started = Some(sandbox);
+            Ok(())
+        })
+        .map_err(spawn_error("creating the sandbox process (user namespaces may be restricted here)"))?;
+        let sandbox = started.ok_or_else(|| Error::Invalid("the sandbox process was not prepared".into()))?;
+        if let Some(score) = oom_score_adj {
+            set_oom_score_adj(child.pid, score);
+        }
+        let Ends { start, status, control, panic_log, panic_log_start } = ends;
+        let terminal = spec.container.process.terminal;
+        let link = Link::new(control);
+        let mut sandbox = ChildSandbox { sandbox, link, terminal, child, status, panic_log, panic_log_start };
+        let command = spec.container.process.args.first().map_or("", |arg| arg);
+        sandbox.wait_until_booted(start, command)?;
+        Ok(sandbox)
+    }
+}
+
+/// Says what was tried when a process was not started.
+pub(crate) fn spawn_error(what: &str) -> impl FnOnce(SpawnError<Error>) -> Error {
+    move |error| match error {
+        SpawnError::Spawn(error) => Error::Host { what: what.to_owned(), error },
+        SpawnError::Prepare(error) => error,
+    }
+}
+
+/// Donates what every sandbox has; gives the creator's ends and the flags that name what boot needs first.
+fn donate_common(
+    listener: Option<OwnedFd>,
+    debug_log: Option<OwnedFd>,
+    panic_log: Option<File>,
+    user_log: Option<OwnedFd>,
+    donation: &mut Donation,
+) -> Result<(Ends, [String; 2], DonatedFds)> {
+    let (start, start_write) = new_pipe()?;
+    let (status, status_write) = new_pipe()?;
+    let (control, control_other) = Connection::pair().context(|| "creating a socket pair".into())?;
+    let panic_log = match panic_log {
+        Some(file) => file,
+        None => File::from(memfd("moat-panic-log")?),
+    };
+    let panic_log_start = panic_log.metadata().context(|| "looking at the panic log".into())?.len();
+    let panic_log_other = panic_log.try_clone().context(|| "duplicating a memfd".into())?;
+    let flags = [
+        format!("--start-sync-fd={}", donation.add(start_write)),
+        format!("--panic-log-fd={}", donation.add(panic_log_other.into())),
+    ];
+    let mut add = |fd: Option<OwnedFd>| -> Option<FdNumber> { fd.map(|fd| donation.add(fd)) };
+    let (listener, debug_log, user_log) = (add(listener), add(debug_log), add(user_log));
+    let fds = DonatedFds {
+        control: donation.add(control_other),
+        listener,
+        status: donation.add(status_write),
+        debug_log,
+        user_log,
+    };
+    Ok((Ends { start, status, control, panic_log, panic_log_start }, flags, fds))
+}
+
+fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())
+}
+
+fn memfd(name: &str) -> Result<OwnedFd> {
+    rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).context(|| "creating a memfd".into())
+}
+
+fn write_spec(mut file: File, spec: &SandboxSpec) -> Result<()> {
+    let bytes = spec.encode().map_err(|e| Error::Invalid(e.to_string()))?;
+    file.write_all(&bytes).and_then(|()| file.rewind()).context(|| "writing the sandbox spec".into())
+}
+
+pub(crate) fn c_strings(strings: Vec<String>) -> Result<Vec<CString>> {
+    strings
+        .into_iter()
+        .map(|s| CString::new(s).map_err(|e| Error::Invalid(format!("an argument has a NUL byte: {e}"))))
+        .collect()
+}
+
+/// The sandbox's environment is empty, but for backtraces when debugging.
+fn environment(config: &Config) -> Vec<CString> {
+    if config.debug { vec![c"RUST_BACKTRACE=1".to_owned()] } else { Vec::new() }
+}
+
+/// Best effort: lowering the score takes a privilege that a sandbox's creator need not have.
+fn set_oom_score_adj(pid: i32, score: i32) {
+    if let Err(error) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
+        tracing::warn!(%error, score, "cannot set oom_score_adj of the sandbox");
+    }
+}

@@ -18,8 +18,8 @@ use moat_control::{
     Request, Response, SignalTarget,
 };
 use moat_runtime::adhoc::{self, blueprint};
-use moat_runtime::sandbox::SandboxFiles;
-use moat_runtime::{Config, Sandbox};
+use moat_runtime::sandbox::{InitFiles, SandboxFiles, Terminal};
+use moat_runtime::{ChildSandbox, Config};
 use rustix::mount::OpenTreeFlags;
 
 const SIGKILL: i32 = 9;
@@ -52,7 +52,7 @@ fn main() {
 }
 
 struct Test {
-    sandbox: Sandbox,
+    sandbox: ChildSandbox,
     id: String,
 }
 
@@ -93,14 +93,17 @@ impl Test {
             volumes: Vec::new(),
             terminal: false,
         };
-        let files = SandboxFiles { stdio: [null(), null(), null()], debug_log: None, user_log: None };
-        let sandbox = Sandbox::start(&config, blueprint(request).unwrap(), files).unwrap();
-        let id = sandbox.id.clone();
+        let stdio =
+            InitFiles { stdio: [null(), null(), null()], preserved: Vec::new(), terminal: Terminal::Shared };
+        let files = SandboxFiles { stdio, listener: None, debug_log: None, panic_log: None, user_log: None };
+        let sandbox = ChildSandbox::start(&config, blueprint(request).unwrap(), files, |_| Ok(())).unwrap();
+        sandbox.start_root().unwrap();
+        let id = sandbox.sandbox.id.clone();
         Test { sandbox, id }
     }
 
     fn connection(&self) -> &Connection {
-        &self.sandbox.control
+        self.sandbox.connection()
     }
 
     fn call(&self, request: Request) -> Response {
@@ -458,11 +461,11 @@ impl Test {
     fn end(self) {
         let Test { sandbox, id } = self;
         let signal = Request::Signal { id: id.clone(), signal: SIGTERM, target: SignalTarget::Init };
-        sandbox.control.post(&Request::Wait(id)).unwrap();
-        sandbox.control.post(&signal).unwrap();
-        assert_eq!(sandbox.control.next_response().unwrap(), Some(Response::Done));
+        sandbox.connection().post(&Request::Wait(id)).unwrap();
+        sandbox.connection().post(&signal).unwrap();
+        assert_eq!(sandbox.connection().next_response().unwrap(), Some(Response::Done));
         let ended = Response::Exited(ExitStatus::Signaled { signal: 15, core_dumped: false });
-        assert_eq!(sandbox.control.next_response().unwrap(), Some(ended));
+        assert_eq!(sandbox.connection().next_response().unwrap(), Some(ended));
         let pid = rustix::process::Pid::from_raw(sandbox.pid()).unwrap();
         let (_, status) = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap().unwrap();
         assert_eq!(status.exit_status(), Some(128 + SIGTERM));

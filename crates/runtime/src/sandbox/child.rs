@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 
 use moat_abi::Signal;
+use moat_control::Connection;
 use moat_control::start::StartOutcome;
 use moat_host::spawn::Child;
 use rustix::process::{WaitId, WaitIdOptions};
@@ -39,6 +40,18 @@ impl ChildSandbox {
     pub fn start_root(&self) -> Result<()> {
         self.sandbox.check_network()?;
         self.link.start_root()
+    }
+
+    /// The creator's control connection.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        self.link.connection()
+    }
+
+    /// The sandbox process.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.child.pid
     }
 
     /// Kills the sandbox process and reaps it.

@@ -197,6 +197,8 @@ const SOCKETS: &[Rule<'static>] = &[
     any(libc::SYS_sendto),
     any(libc::SYS_recvfrom),
     any(libc::SYS_accept4),
+    // Whom the control socket was accepted from.
+    when(libc::SYS_getsockopt, &[is(1, libc::SOL_SOCKET as u64), is(2, libc::SO_PEERCRED as u64)]),
     any(libc::SYS_shutdown),
 ];
 

@@ -13,7 +13,7 @@ use rustix::fs::FileType;
 
 use crate::host_tree::{Access, HostTree, Opener, Submounts};
 use crate::namespaces::Plan;
-use crate::{Config, ContainerId, Error, Result, hardware, host_tree};
+use crate::{Config, ContainerId, Error, Result, host_tree};
 
 /// A container to start.
 #[derive(Clone, Debug)]
@@ -40,6 +40,10 @@ pub struct Blueprint {
     pub sysctls: BTreeMap<String, String>,
     /// The host's namespaces of its sandbox; if none are given, those that the mode of the network asks for.
     pub plan: Option<Plan>,
+    /// CPUs that a sandbox made for it shows.
+    pub cpu_count: u32,
+    /// Memory that a sandbox made for it shows, in bytes.
+    pub total_memory_bytes: u64,
     /// Whether it dies with its creator.
     pub lifetime: Lifetime,
     /// What the configuration asked for and is not done, for the user's log.
@@ -136,15 +140,15 @@ impl Blueprint {
         fds: DonatedFds,
         donation: &mut Donation,
     ) -> Result<SandboxSpec> {
-        let lifetime = self.lifetime;
+        let (lifetime, cpu_count, total_memory_bytes) = (self.lifetime, self.cpu_count, self.total_memory_bytes);
         Ok(SandboxSpec {
             version: SPEC_VERSION,
             platform: config.platform,
             network: config.network,
             files: FileAccess::Direct,
             container: self.into_container_spec(opener, stdio, SharedNamespaces::default(), donation)?,
-            cpu_count: hardware::cpu_count(),
-            total_memory_bytes: hardware::total_memory_bytes(),
+            cpu_count,
+            total_memory_bytes,
             lifetime,
             logging: config.log_spec(),
             fds,

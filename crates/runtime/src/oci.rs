@@ -108,6 +108,8 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         readonly_paths: linux.readonly_paths,
         sysctls: linux.sysctls,
         plan: Some(plan),
+        cpu_count: crate::hardware::cpu_count(),
+        total_memory_bytes: crate::hardware::total_memory_bytes(),
         lifetime,
         warnings,
     })

@@ -7,11 +7,12 @@ use std::time::SystemTime;
 
 use moat_control::spec::{Lifetime, SharedNamespaces};
 use moat_control::{ExitStatus, Listener, Request};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 use super::{Container, pid_file};
 use crate::attach::SignalForwarder;
 use crate::blueprint::{Descriptors, Stdio};
+use crate::cgroup::{self, Cgroup, CgroupPath};
 use crate::console::{Console, check_attached, check_detached};
 use crate::error::{Context, Result};
 use crate::hooks::HookKind;
@@ -127,9 +128,15 @@ impl Creation<'_> {
     /// Every step notes what it makes before that is there.
     fn make(&mut self, blueprint: Blueprint, spec: &Spec, options: CreateOptions) -> Result<Option<ChildSandbox>> {
         let pid_file = options.pid_file.clone();
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let path = CgroupPath::from_spec(spec, self.entry.id(), self.config)?;
+        self.state.cgroup = Cgroup::plan(&path, self.config, resources)?;
         self.save()?;
+        if let Some(cgroup) = &self.state.cgroup {
+            cgroup.make(resources)?;
+        }
         let child = match self.state.role {
-            Role::Root => Some(self.make_root(blueprint, options)?),
+            Role::Root => Some(self.make_root(blueprint, resources, options)?),
             Role::Member => {
                 self.make_member(blueprint, spec, options)?;
                 None
@@ -147,7 +154,14 @@ impl Creation<'_> {
         Ok(child)
     }
 
-    fn make_root(&mut self, blueprint: Blueprint, options: CreateOptions) -> Result<ChildSandbox> {
+    fn make_root(
+        &mut self,
+        mut blueprint: Blueprint,
+        resources: Option<&LinuxResources>,
+        options: CreateOptions,
+    ) -> Result<ChildSandbox> {
+        blueprint.cpu_count = cgroup::cpu_count(self.state.cgroup.as_ref(), self.config);
+        blueprint.total_memory_bytes = cgroup::total_memory_bytes(self.state.cgroup.as_ref());
         let stdio = init_files(&blueprint, options.stdio, options.preserved, options.console_socket.as_deref())?;
         let directory = self.entry.path().to_owned();
         let listener = Listener::bind(&directory, CONTROL_SOCKET).context(|| "making the control socket".into())?;
@@ -160,7 +174,8 @@ impl Creation<'_> {
         };
         ChildSandbox::start(self.config, blueprint, files, |sandbox| {
             self.state.sandbox = Some(sandbox.clone());
-            self.entry.save(&self.state)
+            self.entry.save(&self.state)?;
+            self.state.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(sandbox.process.pid, resources))
         })
     }
 

@@ -43,9 +43,7 @@ impl Container {
         clean_up(entry, &state)?;
         if let Some(hooks) = &state.hooks {
             let hook_state = HookState::new(&state, Status::Stopped, None);
-            if let Err(error) = hooks::run(HookKind::Poststop, HookKind::Poststop.of(hooks), &hook_state) {
-                tracing::warn!("{error}");
-            }
+            hooks::run_all(HookKind::Poststop, HookKind::Poststop.of(hooks), &hook_state);
         }
         Ok(())
     }
@@ -58,6 +56,10 @@ pub(super) fn clean_up(entry: Entry, state: &ContainerState) -> Result<()> {
             Role::Root => sandbox.destroy()?,
             Role::Member => sandbox.destroy_container(&state.id)?,
         }
+    }
+    if let Some(cgroup) = &state.cgroup {
+        // A sandbox is noted before it joins: nothing of it is left in there. Processes of others stop the removal.
+        cgroup.delete()?;
     }
     if let Some(waiter) = state.waiter {
         // It has heard of the end already, unless the sandbox forgot to tell.

@@ -39,8 +39,9 @@ impl Container {
         }
         self.state.status = Status::Running;
         entry.save(&self.state)?;
-        if let Err(error) = self.run_hooks(HookKind::Poststart, Status::Running) {
-            tracing::warn!("{error}");
+        if let Some(hooks) = &self.state.hooks {
+            let state = HookState::new(&self.state, Status::Running, Some(self.pid()));
+            hooks::run_all(HookKind::Poststart, HookKind::Poststart.of(hooks), &state);
         }
         Ok(())
     }

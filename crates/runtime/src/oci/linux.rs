@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use moat_control::spec::NetworkMode;
-use oci_spec::runtime::{Linux, LinuxPersonalityDomain, LinuxResources, Spec};
+use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Spec};
 
 use crate::error::{Error, Result};
 use crate::namespaces::{self, Role};
@@ -34,9 +34,6 @@ pub(super) fn check(spec: &Spec, network: NetworkMode, warnings: &mut Vec<String
     if linux.seccomp().is_some() {
         warnings.push("linux.seccomp is ignored: guest system calls never reach the host".into());
     }
-    if let Some(resources) = linux.resources() {
-        note_resources(resources, warnings);
-    }
     Ok(Settings {
         masked_paths: absolute("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: absolute("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
@@ -59,22 +56,6 @@ fn refuse(linux: &Linux) -> Result<()> {
     match refused.into_iter().find(|&(_, present)| present) {
         Some((field, _)) => Err(Error::unsupported(field, "moat can't honour it")),
         None => Ok(()),
-    }
-}
-
-fn note_resources(resources: &LinuxResources, warnings: &mut Vec<String>) {
-    let noted = [
-        ("memory", resources.memory().is_some()),
-        ("cpu", resources.cpu().is_some()),
-        ("pids", resources.pids().is_some()),
-        ("blockIO", resources.block_io().is_some()),
-        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())),
-        ("network", resources.network().is_some()),
-        ("rdma", resources.rdma().is_some()),
-        ("unified", resources.unified().as_ref().is_some_and(|unified| !unified.is_empty())),
-    ];
-    for (name, _) in noted.into_iter().filter(|&(_, present)| present) {
-        warnings.push(format!("linux.resources.{name} is not applied: the sandbox stays in its creator's cgroup"));
     }
 }
 

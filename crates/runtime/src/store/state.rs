@@ -10,6 +10,7 @@ use oci_spec::runtime::Hooks;
 use serde::{Deserialize, Serialize};
 
 use super::MAX_STATE_BYTES;
+use crate::cgroup::Cgroup;
 use crate::error::{Context, Result};
 use crate::namespaces::Role;
 use crate::process_id::ProcessId;
@@ -39,6 +40,8 @@ pub struct ContainerState {
     pub annotations: BTreeMap<String, String>,
     /// Its place in the sandbox.
     pub role: Role,
+    /// Its cgroup, from before it is made.
+    pub cgroup: Option<Cgroup>,
     /// The sandbox process, from before it runs anything.
     pub sandbox: Option<Sandbox>,
     /// The waiter that stands for a later container of a sandbox.
@@ -87,6 +90,7 @@ impl ContainerState {
             owner: rustix::process::getuid().as_raw(),
             annotations: BTreeMap::new(),
             role: Role::Root,
+            cgroup: None,
             sandbox: None,
             waiter: None,
             hooks: None,

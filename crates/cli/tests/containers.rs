@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use moat_control::spec::{
@@ -14,14 +15,16 @@ use moat_control::spec::{
     RootSpec, SharedNamespaces,
 };
 use moat_control::{
-    Connection, ContainerSpec, ContainerStatus, ControlError, ExecLifetime, ExecuteArgs, ExitStatus, ProcessInfo,
-    Request, Response, SignalTarget,
+    Connection, ContainerSpec, ContainerStatus, ControlError, ExecLifetime, ExecuteArgs, ExitStatus, Listener,
+    ProcessInfo, Request, Response, SignalTarget,
 };
 use moat_runtime::adhoc::{self, blueprint};
 use moat_runtime::sandbox::{InitFiles, SandboxFiles, Terminal};
 use moat_runtime::{ChildSandbox, Config};
 use rustix::mount::OpenTreeFlags;
 
+/// The name of the control socket.
+const SOCKET: &str = "control.sock";
 const SIGKILL: i32 = 9;
 const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
@@ -45,6 +48,7 @@ fn main() {
         test.created_containers();
         test.looking();
         test.refusals();
+        test.connections();
         test.no_leaks();
         test.end();
         console(platform);
@@ -55,6 +59,7 @@ fn main() {
 struct Test {
     sandbox: ChildSandbox,
     id: String,
+    directory: PathBuf,
 }
 
 fn pipe() -> (OwnedFd, OwnedFd) {
@@ -95,11 +100,19 @@ impl Test {
             terminal: false,
         };
         let stdio = InitFiles { stdio: [null(), null(), null()], preserved: Vec::new(), terminal: Terminal::Shared };
-        let files = SandboxFiles { stdio, listener: None, debug_log: None, panic_log: None, user_log: None };
+        let directory = std::env::temp_dir().join(format!("moat-containers-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        // Who is let in is up to the sandbox here, not to the directory.
+        std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let _ = std::fs::remove_file(directory.join(SOCKET));
+        let listener = Listener::bind(&directory, SOCKET).unwrap();
+        std::fs::set_permissions(directory.join(SOCKET), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        let listener = Some((listener, directory.clone()));
+        let files = SandboxFiles { stdio, listener, debug_log: None, panic_log: None, user_log: None };
         let sandbox = ChildSandbox::start(&config, blueprint(request).unwrap(), files, |_| Ok(())).unwrap();
         sandbox.start_root().unwrap();
         let id = sandbox.sandbox.id.clone();
-        Test { sandbox, id }
+        Test { sandbox, id, directory }
     }
 
     fn connection(&self) -> &Connection {
@@ -459,7 +472,7 @@ impl Test {
     }
 
     fn end(self) {
-        let Test { sandbox, id } = self;
+        let Test { sandbox, id, directory } = self;
         let signal = Request::Signal { id: id.clone(), signal: SIGTERM, target: SignalTarget::Init };
         sandbox.connection().post(&Request::Wait(id)).unwrap();
         sandbox.connection().post(&signal).unwrap();
@@ -469,6 +482,67 @@ impl Test {
         let pid = rustix::process::Pid::from_raw(sandbox.pid()).unwrap();
         let (_, status) = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap().unwrap();
         assert_eq!(status.exit_status(), Some(128 + SIGTERM));
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// Others than the creator, nonsense, and too many.
+    fn connections(&self) {
+        let open = || Connection::open(&self.directory, SOCKET).unwrap();
+        let state = Request::State(self.id.clone());
+        let works = |connection: &Connection| {
+            let answer = connection.call(&state, &[]).unwrap();
+            assert_eq!(answer, Response::State(ContainerStatus::Running));
+        };
+        let first = open();
+        works(&first);
+        // Another user is cut off without an answer. Credentials belong to a thread.
+        let stranger = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let id = rustix::process::Uid::from_raw(1000);
+                rustix::thread::set_thread_res_uid(id, id, id).unwrap();
+                open().call(&state, &[]).is_ok()
+            });
+            thread.join().unwrap()
+        });
+        assert!(!stranger, "another user was let in");
+        // Nonsense ends the connection it came by, and no other.
+        for nonsense in [&b"{]"[..], br#"{"version":2,"body":{"Inline":"Nonesuch"}}"#, br#"{"version":1}"#] {
+            let connection = open();
+            rustix::io::write(connection.as_fd(), nonsense).unwrap();
+            let answer = connection.next_response().unwrap();
+            assert!(matches!(&answer, Some(Response::Error(ControlError::Invalid(_)))), "{answer:?}");
+            assert_eq!(connection.next_response().unwrap_or(None), None);
+        }
+        works(&first);
+        // Beyond the limit a connection waits until another is closed; requests that wait hold nobody up.
+        first.post(&Request::Wait(self.id.clone())).unwrap();
+        let mut many: Vec<_> = (0..254).map(|_| open()).collect();
+        let last = many.last().unwrap();
+        works(last);
+        let late = open();
+        late.post(&state).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let readable = |timeout_ms: i64| {
+            let mut fds = [rustix::event::PollFd::new(&late, rustix::event::PollFlags::IN)];
+            let limit = rustix::event::Timespec { tv_sec: 0, tv_nsec: timeout_ms * 1_000_000 };
+            rustix::event::poll(&mut fds, Some(&limit)).unwrap() > 0
+        };
+        assert!(!readable(0), "more connections than allowed are served");
+        many.pop();
+        assert!(readable(900), "a place that became free is not used");
+        drop((many, first));
+        works(&late);
+        // A process of an attached exec ends with its connection.
+        let connection = open();
+        let Response::Started(pid) = self.execute_on(&connection, &self.id, shell("sleep 1000"), &null()) else {
+            panic!()
+        };
+        drop(connection);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.processes(&self.id).iter().any(|p| p.pid == pid) {
+            assert!(Instant::now() < deadline, "a process outlived its connection");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

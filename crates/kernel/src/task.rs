@@ -80,6 +80,8 @@ pub struct Task {
     pub filtered: AtomicBool,
     /// It has ended and its tracer has yet to hear of it.
     pub ended_for_tracer: Mutex<Option<EndedTracee>>,
+    /// Its name has been changed, and its host thread has yet to take it.
+    renamed: AtomicBool,
     /// When it was made, in nanoseconds of the boot clock.
     pub start_boot_ns: u64,
     pid: Mutex<Arc<Pid>>,
@@ -137,6 +139,7 @@ impl Task {
             traced: AtomicBool::new(false),
             filtered: AtomicBool::new(filtered),
             ended_for_tracer: Mutex::new(LockClass::Leaf, None),
+            renamed: AtomicBool::new(false),
             start_boot_ns: crate::clock::boottime_ns(),
             pid: Mutex::new(LockClass::Table, pid),
             kicker: Mutex::new(LockClass::Platform, None),
@@ -230,6 +233,25 @@ impl Task {
     #[must_use]
     pub fn comm(&self) -> Vec<u8> {
         self.state().comm.clone()
+    }
+
+    /// Names it; its host thread follows when it next runs.
+    pub fn set_comm(&self, comm: Vec<u8>) {
+        self.state().comm = comm;
+        self.renamed.store(true, Ordering::Release);
+    }
+
+    /// The new name for the host thread, if there is one.
+    pub(crate) fn take_renaming(&self) -> Option<[u8; 16]> {
+        if !self.renamed.load(Ordering::Relaxed) || !self.renamed.swap(false, Ordering::Acquire) {
+            return None;
+        }
+        let mut name = [0; 16];
+        // The last byte stays zero.
+        for (to, from) in name.iter_mut().take(15).zip(&self.state().comm) {
+            *to = *from;
+        }
+        Some(name)
     }
 
     /// Its namespaces.

@@ -135,9 +135,7 @@ async fn set_name(t: &mut CurrentTask, addr: UserAddr) -> SyscallResult {
         return Err(Errno::EFAULT.into());
     }
     let name = raw.get(..end).unwrap_or_default().to_vec();
-    raw.iter_mut().skip(end).for_each(|b| *b = 0);
-    t.state().comm = name;
-    t.thread().defer(Order::SetName(raw));
+    t.set_comm(name);
     Ok(0)
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn comm(_core: &Core, who: &Who) -> Result<Vec<u8>> {
 
 pub(crate) fn set_comm(who: &Who, _caller: &Credentials, data: &[u8]) -> Result<()> {
     let end = data.iter().position(|b| *b == 0 || *b == b'\n').unwrap_or(data.len()).min(15);
-    who.task()?.state().comm = data[..end].to_vec();
+    who.task()?.set_comm(data[..end].to_vec());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! /proc/sysvipc: the System V objects of the sandbox's first IPC namespace, proc_pid_ipc and `ipc/*.c`.
+//! /proc/sysvipc: the System V objects of the mounter's IPC namespace, proc_pid_ipc and `ipc/*.c`.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::sync::Arc;
 use moat_abi::Result;
 use moat_abi::ipc::Ipc64Perm;
 use moat_kernel::ipc::IpcNamespace;
-use moat_kernel::kernel::kernel;
 use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
@@ -89,11 +88,11 @@ fn segments(ns: &IpcNamespace) -> String {
     o
 }
 
-struct Shown(Show);
+struct Shown(Show, Arc<IpcNamespace>);
 
 impl Text for Shown {
     fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
-        Ok(self.0(&kernel().root_namespaces.ipc).into_bytes())
+        Ok(self.0(&self.1).into_bytes())
     }
 }
 
@@ -112,7 +111,7 @@ impl Table for Files {
 
     fn file(&self, path: &str) -> Arc<dyn Inode> {
         let show = FILES.iter().find(|(name, _)| *name == path).map_or(messages as Show, |(_, show)| *show);
-        TextFile::new(self.core.attributes(("sysvipc", path), 0o444), Shown(show))
+        TextFile::new(self.core.attributes(("sysvipc", path), 0o444), Shown(show, self.core.namespaces.ipc.clone()))
     }
 
     fn dir_attributes(&self, path: &str) -> Attributes {

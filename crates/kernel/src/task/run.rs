@@ -8,7 +8,7 @@ use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::Signal;
 use moat_mm::FaultAction;
-use moat_platform::{Event, Fault, ForeignAbi, switch};
+use moat_platform::{Event, Fault, ForeignAbi, Order, switch};
 
 use crate::error::{SyscallError, SyscallResult};
 use crate::kernel::kernel;
@@ -39,6 +39,9 @@ async fn run(t: &mut CurrentTask) {
             if t.before_user().await.is_err() {
                 return;
             }
+        }
+        if let Some(name) = t.take_renaming() {
+            t.thread().defer(Order::SetName(name));
         }
         if !t.flags.enter() {
             continue;

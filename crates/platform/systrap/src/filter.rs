@@ -134,6 +134,7 @@ pub fn notifies(nr: u32, args: &[u64; 6]) -> bool {
         nr::MUNMAP => below_the_stub,
         nr::MPROTECT => below_the_stub && args[2] & !3 == 0,
         nr::MADVISE => below_the_stub && ADVICE.contains(&(args[2] as u32)),
+        nr::PRCTL => args[0] == PR_SET_NAME,
         _ => nr == nr::CLOSE,
     };
     !allowed
@@ -144,6 +145,9 @@ const MMAP_FLAGS: [u32; 2] = [0x32, 0x4032];
 /// Advice about memory of one's own: NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, DONTFORK, DOFORK, HUGEPAGE,
 /// NOHUGEPAGE, WIPEONFORK, KEEPONFORK. Not REMOVE, which makes holes in files.
 const ADVICE: [u32; 12] = [0, 1, 2, 3, 4, 8, 10, 11, 14, 15, 18, 19];
+
+/// The option of prctl(2) that orders use.
+const PR_SET_NAME: u64 = 15;
 
 /// The program.
 #[must_use]
@@ -177,9 +181,11 @@ pub fn program(bases: SegmentBases) -> Vec<Instruction> {
     // Not on areas: MADV_DOFORK there would let a child keep its parent's.
     b.below_the_stub(nr::MADVISE, &[(low(2), Test::OneOf(&ADVICE))]);
     // Orders: verified against what this thread was told.
-    for nr in [nr::CLONE, nr::MREMAP, nr::MLOCK2, nr::MUNLOCK, nr::PRCTL, nr::RSEQ] {
+    for nr in [nr::CLONE, nr::MREMAP, nr::MLOCK2, nr::MUNLOCK, nr::RSEQ] {
         b.simple(nr, NOTIFY);
     }
+    // The name that the host shows for a thread is the guest's to choose.
+    b.tested(nr::PRCTL, &[(low(0), Test::OneOf(&[PR_SET_NAME as u32])), (high(0), Test::OneOf(&[0]))], NOTIFY);
     // The end of an order that needed a descriptor, and of the template's making. A guest process holds nothing
     // whose closing matters to anyone else.
     b.simple(nr::CLOSE, ALLOW);
@@ -262,6 +268,7 @@ mod tests {
             4,
             9,
             10,
+            15,
             0x32,
             0x132,
             0x1000,
@@ -271,7 +278,7 @@ mod tests {
             0x7ffe_0000_0000,
             u64::MAX,
         ];
-        for nr in [nr::MMAP, nr::MUNMAP, nr::MPROTECT, nr::MADVISE, nr::MREMAP, nr::CLONE, nr::CLOSE, nr::RSEQ] {
+        for nr in [nr::MMAP, nr::MUNMAP, nr::MPROTECT, nr::MADVISE, nr::MREMAP, nr::CLONE, nr::CLOSE, nr::PRCTL] {
             for (a, b) in values.iter().flat_map(|a| values.iter().map(move |b| (*a, *b))) {
                 for (c, d) in values.iter().flat_map(|c| [0x32, 0x4032, 0x22, 1 << 33 | 0x32].map(move |d| (*c, d))) {
                     let args = [a, b, c, d, 0, 0];
@@ -279,6 +286,14 @@ mod tests {
                     assert_eq!(notifies(nr, &args), want, "{nr} {args:x?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_thread_may_be_named_and_nothing_else() {
+        assert_eq!(stub(nr::PRCTL, [15, 0x7fff_1000_0000, 0, 0, 0, 0]), ALLOW);
+        for option in [0, 1, 4, 22, 35, 38, 1 << 32 | 15] {
+            assert_eq!(stub(nr::PRCTL, [option, 0, 0, 0, 0, 0]), NOTIFY, "{option}");
         }
     }
 

@@ -21,6 +21,10 @@ impl Hooks for VfsHooks {
         Timespec::from_nanos(crate::clock::realtime_ns())
     }
 
+    fn total_memory(&self) -> u64 {
+        kernel().total_memory
+    }
+
     fn send_io_signal(&self, owner: &Owner, signal: u32, fd: i32, band: u32) {
         // File locks may be held here, and signals have an outer lock: a task of its own sends.
         let (owner, band) = (*owner, i64::from(band));

@@ -111,6 +111,14 @@ fn backed(
     }
 }
 
+/// `tmpfs` with the contents of the directory `at`. The guest can no longer change that, so nothing need be copied before it is
+/// written to.
+fn covering(tmpfs: &Arc<Mount>, at: &Path) -> Result<Arc<Mount>> {
+    let upper = tmpfs.fs().clone();
+    let union = OverlayFs::new(vec![at.inode().clone()], Some(upper.root()), Some(upper), String::new())?;
+    Ok(Mount::new(union, MountFlags::RELATIME, b"tmpfs"))
+}
+
 fn flags(f: SpecFlags) -> MountFlags {
     let mut m = if f.noatime { MountFlags::NOATIME } else { MountFlags::RELATIME };
     m.set(MountFlags::RDONLY, f.readonly);
@@ -210,7 +218,14 @@ impl Builder {
         } else {
             self.make_file(path)
         }?;
-        self.namespace.attach(&new, &at)
+        match &spec.kind {
+            MountKind::Tmpfs(o) if o.copy_up => {
+                let new = covering(&new, &at)?;
+                new.set_flags(flags(spec.flags));
+                self.namespace.attach(&new, &at)
+            }
+            _ => self.namespace.attach(&new, &at),
+        }
     }
 
     fn of_type(&self, fs_type: &str, options: &str) -> Result<Arc<Mount>> {

@@ -80,6 +80,8 @@ impl Caller for KernelCaller {
 pub trait Hooks: Send + Sync {
     /// The real-time clock, for time stamps.
     fn now(&self) -> Timespec;
+    /// Bytes of memory that the guest's machine has.
+    fn total_memory(&self) -> u64;
     /// Sends `signal` (SIGIO if 0) to the owner of a file that became ready: `fd`, `band` as in `F_SETSIG` of fcntl(2).
     /// Must not block; called with locks of the file possibly held.
     fn send_io_signal(&self, owner: &Owner, signal: u32, fd: i32, band: u32);
@@ -96,6 +98,12 @@ pub fn set_hooks(hooks: Box<dyn Hooks>) {
 /// The hooks, once the kernel has set them.
 pub(crate) fn hooks() -> Option<&'static dyn Hooks> {
     HOOKS.get().map(AsRef::as_ref)
+}
+
+/// Bytes of memory that the guest's machine has, once there is a guest.
+#[must_use]
+pub fn total_memory() -> Option<u64> {
+    HOOKS.get().map(|hooks| hooks.total_memory())
 }
 
 /// The time for a time stamp.

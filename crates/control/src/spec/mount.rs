@@ -125,11 +125,13 @@ pub struct TmpfsOptions {
     pub uid: u32,
     /// Group of the root directory.
     pub gid: u32,
+    /// It begins with the contents of the directory that it covers.
+    pub copy_up: bool,
 }
 
 impl Default for TmpfsOptions {
     fn default() -> Self {
-        TmpfsOptions { size_bytes: None, nr_inodes: None, mode: 0o1777, uid: 0, gid: 0 }
+        TmpfsOptions { size_bytes: None, nr_inodes: None, mode: 0o1777, uid: 0, gid: 0, copy_up: false }
     }
 }
 

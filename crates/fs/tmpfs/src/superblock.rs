@@ -31,8 +31,10 @@ pub struct TmpOptions {
 impl Default for TmpOptions {
     /// Half of the machine's memory, as on Linux.
     fn default() -> Self {
-        let info = rustix::system::sysinfo();
-        let total = info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)));
+        let total = moat_vfs::caller::total_memory().unwrap_or_else(|| {
+            let info = rustix::system::sysinfo();
+            info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)))
+        });
         TmpOptions { size: total / 2, inodes: total / 2 / BLOCK, mode: 0o1777, uid: 0, gid: 0 }
     }
 }

@@ -16,6 +16,7 @@ pub(super) struct Options {
     gid: Option<u32>,
     size_bytes: Option<u64>,
     nr_inodes: Option<u64>,
+    copy_up: bool,
 }
 
 impl Options {
@@ -34,16 +35,18 @@ impl Options {
     fn set_flag(&mut self, option: &str) -> Option<()> {
         match option {
             "ro" | "rro" => self.flags.readonly = true,
-            "rw" => self.flags.readonly = false,
-            "nosuid" => self.flags.nosuid = true,
-            "suid" => self.flags.nosuid = false,
-            "nodev" => self.flags.nodev = true,
-            "dev" => self.flags.nodev = false,
-            "noexec" => self.flags.noexec = true,
-            "exec" => self.flags.noexec = false,
-            "noatime" => self.flags.noatime = true,
-            "atime" => self.flags.noatime = false,
+            "rw" | "rrw" => self.flags.readonly = false,
+            "nosuid" | "rnosuid" => self.flags.nosuid = true,
+            "suid" | "rsuid" => self.flags.nosuid = false,
+            "nodev" | "rnodev" => self.flags.nodev = true,
+            "dev" | "rdev" => self.flags.nodev = false,
+            "noexec" | "rnoexec" => self.flags.noexec = true,
+            "exec" | "rexec" => self.flags.noexec = false,
+            "noatime" | "rnoatime" => self.flags.noatime = true,
+            "atime" | "ratime" => self.flags.noatime = false,
             "bind" => self.bind = Some(Submounts::Hide),
+            "tmpcopyup" => self.copy_up = true,
+            "notmpcopyup" => self.copy_up = false,
             "rbind" => self.bind = Some(Submounts::Show),
             // The guest updates access times as relatime does; its mounts are never shared with the host's; it has one
             // devpts; its cgroup view is fixed.
@@ -51,10 +54,29 @@ impl Options {
             | "relatime"
             | "norelatime"
             | "strictatime"
+            | "nostrictatime"
+            | "rrelatime"
+            | "rnorelatime"
+            | "rstrictatime"
+            | "rnostrictatime"
             | "diratime"
             | "nodiratime"
+            | "rdiratime"
+            | "rnodiratime"
             | "lazytime"
+            | "nolazytime"
             | "async"
+            | "nomand"
+            | "iversion"
+            | "noiversion"
+            | "acl"
+            | "noacl"
+            | "silent"
+            | "loud"
+            | "symfollow"
+            | "rsymfollow"
+            | "unbindable"
+            | "runbindable"
             | "private"
             | "rprivate"
             | "slave"
@@ -89,6 +111,7 @@ impl Options {
             mode: self.mode.unwrap_or(default.mode),
             uid: self.uid.unwrap_or(default.uid),
             gid: self.gid.unwrap_or(default.gid),
+            copy_up: self.copy_up,
         }
     }
 

@@ -4,6 +4,7 @@ mod accepted;
 mod exec;
 mod global;
 mod lifecycle;
+mod resources;
 mod tools;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub(crate) use exec::Exec;
 pub(crate) use global::{FileAccess, Global, LogFormat, Network, Overlay2, Platform, RootlessFlag, StraceFlag};
 pub(crate) use lifecycle::{Create, Delete, Id, Kill, List, ListFormat, Ps, Run, Wait};
+pub(crate) use resources::{Events, Update};
 pub(crate) use tools::{Debug, Do, Install, Spec, Uninstall};
 
 /// What `moat --version` says, as Docker and Podman expect it.
@@ -48,6 +50,10 @@ pub(crate) enum Command {
     List(List),
     /// List the processes of a container
     Ps(Ps),
+    /// Say what a container uses, at intervals, and when it runs out of memory, as lines of JSON
+    Events(Events),
+    /// Change the limits of a container
+    Update(Box<Update>),
     /// Stop the processes of a container until it is resumed
     Pause(Id),
     /// Let the processes of a paused container go on

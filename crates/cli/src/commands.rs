@@ -4,6 +4,7 @@ mod adhoc;
 mod create;
 mod debug;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod install;
@@ -14,6 +15,7 @@ mod run;
 mod settings;
 mod spec;
 mod start;
+mod update;
 mod wait;
 
 use std::io::Write;
@@ -41,6 +43,8 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited) -> anyhow::Result<
         Command::Delete(flags) => delete::run(&config, &flags),
         Command::List(flags) => list::run(&config, &flags),
         Command::Ps(flags) => ps::run(&config, &flags),
+        Command::Events(flags) => events::run(&config, &flags),
+        Command::Update(flags) => update::run(&config, &flags),
         Command::Pause(flags) => load(&config, &flags.id)?.pause().map(|()| 0).map_err(Into::into),
         Command::Resume(flags) => load(&config, &flags.id)?.resume().map(|()| 0).map_err(Into::into),
         Command::Wait(flags) => wait::run(&config, &flags),

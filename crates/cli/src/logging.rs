@@ -77,7 +77,12 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let level = match *event.metadata().level() {
+        let from = event.metadata();
+        // It warns of each controller of the host that it has no limits for.
+        if from.target().starts_with("libcgroups") && *from.level() != Level::ERROR {
+            return Ok(());
+        }
+        let level = match *from.level() {
             Level::ERROR => "error",
             Level::WARN => "warning",
             Level::INFO => "info",

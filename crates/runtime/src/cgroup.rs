@@ -40,7 +40,7 @@ pub use seen::{cpu_count, total_memory_bytes};
 pub use stats::Stats;
 
 /// Tries to remove a cgroup whose last process is about to be gone; the waits between them double.
-const REMOVE_ATTEMPTS: u32 = 9;
+const REMOVE_ATTEMPTS: u32 = 12;
 
 /// Tries to move a process that is so new that the host's kernel answers EINVAL.
 const JOIN_ATTEMPTS: u32 = 5;

@@ -19,7 +19,7 @@ use crate::blueprint::{Blueprint, HostMount};
 use crate::config::OverlayRoot;
 use crate::error::{Context, Error, Result};
 use crate::host_tree::Submounts;
-use crate::namespaces::Plan;
+use crate::namespaces::{Plan, Role};
 use crate::{Config, ContainerId, hooks};
 
 pub use oci_spec::runtime::Process;
@@ -91,7 +91,11 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
     let root = spec.root().as_ref().ok_or_else(|| Error::Invalid("config.json has no root".into()))?;
     let process = spec.process().as_ref().ok_or_else(|| Error::Invalid("config.json has no process".into()))?;
     let linux = linux::check(spec, config.network, &mut warnings)?;
-    let plan = Plan::from_spec(spec, config)?;
+    let plan = match Role::of(spec) {
+        Role::Root => Some(Plan::from_spec(spec, config)?),
+        // Its sandbox is there already.
+        Role::Member => None,
+    };
     let overlay = match config.overlay_root {
         OverlayRoot::Memory => moat_control::spec::Overlay::Memory,
         OverlayRoot::None => moat_control::spec::Overlay::None,
@@ -107,7 +111,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         masked_paths: linux.masked_paths,
         readonly_paths: linux.readonly_paths,
         sysctls: linux.sysctls,
-        plan: Some(plan),
+        plan,
         cpu_count: crate::hardware::cpu_count(),
         total_memory_bytes: crate::hardware::total_memory_bytes(),
         lifetime,

@@ -138,7 +138,7 @@ impl Creation<'_> {
         let child = match self.state.role {
             Role::Root => Some(self.make_root(blueprint, resources, options)?),
             Role::Member => {
-                self.make_member(blueprint, spec, options)?;
+                self.make_member(blueprint, spec, resources, options)?;
                 None
             }
         };
@@ -179,7 +179,13 @@ impl Creation<'_> {
         })
     }
 
-    fn make_member(&mut self, blueprint: Blueprint, spec: &Spec, options: CreateOptions) -> Result<()> {
+    fn make_member(
+        &mut self,
+        blueprint: Blueprint,
+        spec: &Spec,
+        resources: Option<&LinuxResources>,
+        options: CreateOptions,
+    ) -> Result<()> {
         let sandbox = find_sandbox(&self.store, spec)?;
         self.state.sandbox = Some(sandbox.clone());
         self.save()?;
@@ -195,7 +201,9 @@ impl Creation<'_> {
         let ward = Ward { id: self.state.id.clone(), pid: None };
         waiter::start(&ward, &link, terminal, |process| {
             self.state.waiter = Some(process);
-            self.entry.save(&self.state)
+            self.entry.save(&self.state)?;
+            // Its processes are the sandbox's, in the cgroup of that; clients find this one by the waiter's pid.
+            self.state.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(process.pid, resources))
         })?;
         Ok(())
     }

@@ -57,13 +57,13 @@ pub(super) fn clean_up(entry: Entry, state: &ContainerState) -> Result<()> {
             Role::Member => sandbox.destroy_container(&state.id)?,
         }
     }
-    if let Some(cgroup) = &state.cgroup {
-        // A sandbox is noted before it joins: nothing of it is left in there. Processes of others stop the removal.
-        cgroup.delete()?;
-    }
     if let Some(waiter) = state.waiter {
         // It has heard of the end already, unless the sandbox forgot to tell.
         let _ = waiter.signal(moat_abi::Signal::SIGKILL);
+    }
+    if let Some(cgroup) = &state.cgroup {
+        // What joins it is noted before: nothing of it is left in there. Processes of others stop the removal.
+        cgroup.delete()?;
     }
     entry.remove()
 }

@@ -1,0 +1,25 @@
+//! `moat events`.
+
+use std::io;
+
+use moat_runtime::container::Container;
+use moat_runtime::store::Status;
+use moat_runtime::{Config, Error, events};
+
+use crate::args::Events;
+
+pub(super) fn run(config: &Config, flags: &Events) -> anyhow::Result<u8> {
+    let container: Container = super::load(config, &flags.id)?;
+    if container.status() == Status::Stopped {
+        return Err(Error::State(format!("container with id {} is not running", flags.id)).into());
+    }
+    let cgroup = container.state.cgroup.as_ref();
+    let cgroup = cgroup.ok_or_else(|| Error::State("the container has no cgroup that would count".into()))?;
+    let mut out = io::stdout().lock();
+    if flags.stats {
+        events::stats(&flags.id, cgroup, &mut out)?;
+    } else {
+        events::follow(&flags.id, cgroup, flags.interval, &mut out)?;
+    }
+    Ok(0)
+}

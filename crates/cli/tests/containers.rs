@@ -275,7 +275,7 @@ impl Test {
 
     fn executed_processes(&self) {
         self.start_idle("exec", "cd /tmp; echo 1 > one; sleep 1000 & wait");
-        let text = self.execute("exec", "cat /tmp/one; grep PPid /proc/self/status /proc/$$/status; readlink /proc/$$/ns/pid > /tmp/a; readlink /proc/1/ns/pid > /tmp/b; cmp /tmp/a /tmp/b; ls /proc/$$/fd; exit 5");
+        let text = self.execute("exec", "while ! cat /tmp/one 2>/dev/null; do sleep 0.01; done; grep PPid /proc/self/status /proc/$$/status; readlink /proc/$$/ns/pid > /tmp/a; readlink /proc/1/ns/pid > /tmp/b; cmp /tmp/a /tmp/b; ls /proc/$$/fd; exit 5");
         assert_eq!(text.1, ExitStatus::Exited(5));
         let lines: Vec<&str> = text.0.lines().collect();
         assert_eq!((lines[0], lines[2].ends_with("PPid:\t0"), &lines[3..]), ("1", true, &["0", "1", "2", "3"][..]));

@@ -15,7 +15,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
@@ -44,6 +44,7 @@ struct List {
 
 struct Inner {
     len: AtomicUsize,
+    wakes: AtomicU64,
     list: Mutex<List>,
     source: OnceLock<Arc<dyn Source>>,
 }
@@ -72,6 +73,7 @@ impl WaitQueue {
         WaitQueue {
             inner: Arc::new(Inner {
                 len: AtomicUsize::new(0),
+                wakes: AtomicU64::new(0),
                 list: Mutex::new(LockClass::WaitQueue, List::default()),
                 source: OnceLock::new(),
             }),
@@ -85,7 +87,8 @@ impl WaitQueue {
 
     /// Tells all who asked for any of `events`, or for what is always reported.
     pub fn wake(&self, events: PollEvents) {
-        // SeqCst on both sides: either the waker sees the entry or the waiter sees the change.
+        // SeqCst on both sides: either the waker sees the entry or the waiter sees the change, and this number.
+        self.inner.wakes.fetch_add(1, Ordering::SeqCst);
         if self.inner.len.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -100,6 +103,7 @@ impl WaitQueue {
 
     /// Tells the one who has waited longest for any of `events`; the others stay asleep.
     pub fn wake_one(&self, events: PollEvents) {
+        self.inner.wakes.fetch_add(1, Ordering::SeqCst);
         if self.inner.len.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -122,6 +126,13 @@ impl WaitQueue {
     /// Tells everybody everything.
     pub fn wake_all(&self) {
         self.wake(PollEvents::all());
+    }
+
+    /// How often it was woken: who looked at the object, then listened, and finds this number as it was before the look has
+    /// missed nothing and need not look again.
+    #[must_use]
+    pub fn wakes(&self) -> u64 {
+        self.inner.wakes.load(Ordering::SeqCst)
     }
 
     /// Whether nobody waits.

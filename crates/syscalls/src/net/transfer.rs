@@ -19,10 +19,12 @@ const CHUNK: usize = 128 * 1024;
 /// Longest message with borders that is looked at; a socket's own limit is lower.
 const LONGEST_MESSAGE: usize = 4 * 1024 * 1024;
 
-/// Waits for a socket in the way that no change is missed: look, listen, look again, wait.
+/// Waits for a socket in the way that no change is missed: look, listen, look again if there was any, wait.
 pub(super) struct Waiter<'a> {
     socket: &'a dyn Socket,
     events: PollEvents,
+    /// The queue's count before the first look.
+    wakes: u64,
     listener: Option<Listener>,
     side: BufferSide,
     deadline: Option<Instant>,
@@ -30,7 +32,8 @@ pub(super) struct Waiter<'a> {
 
 impl<'a> Waiter<'a> {
     pub(super) fn new(socket: &'a std::sync::Arc<dyn Socket>, events: PollEvents) -> Waiter<'a> {
-        Waiter { socket: &**socket, events, listener: None, side: BufferSide::Receive, deadline: None }
+        let wakes = socket.core().queue().wakes();
+        Waiter { socket: &**socket, events, wakes, listener: None, side: BufferSide::Receive, deadline: None }
     }
 
     /// Which of the socket's timeouts ends the wait.
@@ -43,10 +46,17 @@ impl<'a> Waiter<'a> {
     /// # Errors
     /// EAGAIN when the socket's timeout has passed; an interruption, which restarts the call unless there is a timeout.
     pub(super) async fn wait(&mut self, t: &mut CurrentTask, wchan: &'static str) -> Result<(), SyscallError> {
-        let Some(listener) = &mut self.listener else {
-            self.deadline = self.socket.core().timeout(self.side).map(|d| Instant::now() + d);
-            self.listener = Some(self.socket.core().queue().listen(self.events));
-            return Ok(());
+        let listener = match &mut self.listener {
+            Some(listener) => listener,
+            None => {
+                let core = self.socket.core();
+                self.deadline = core.timeout(self.side).map(|d| Instant::now() + d);
+                let listener = self.listener.insert(core.queue().listen(self.events));
+                if core.queue().wakes() != self.wakes {
+                    return Ok(());
+                }
+                listener
+            }
         };
         match t.wait(listener, self.deadline, wchan).await {
             Err(WaitError::Interrupted) if self.deadline.is_some() => Err(Errno::EINTR.into()),

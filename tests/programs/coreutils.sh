@@ -1,6 +1,7 @@
 # root: base
 # platforms: systrap ptrace
 # timeout: 120
+# gofer: yes
 
 # coreutils over a real tree: list, sort, hash, copy, move, link, measure, date, dd.
 set -e
@@ -28,7 +29,7 @@ seq 1 100000 | split -l 30000 - part.; wc -l part.* | tail -n 1
 du -s --apparent-size -b moved/passwd | cut -f 1
 mkdir -p d/e/f && rmdir -p d/e/f && echo removed
 chmod 640 hard; chown 12:34 hard; stat -c '%a %u:%g' hard
-paste -d, a b | head -n 3 | cut -d' ' -f 1; comm -12 a b | wc -l; join -j 1 a b | wc -l
+paste -d, a b | head -n 3 | cut -d' ' -f 1; comm -12 a1 b1 | wc -l; join -j 1 a1 b1 | wc -l
 tail -c 10 /etc/passwd | od -c; base64 /etc/hostname; tac /etc/group | head -n 1; nl /etc/hostname
 test -r /etc/passwd -a ! -w /nonexistent && echo tested
 printf '%s|%5.2f|%x\n' text 3.14159 255

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::paths;
-use crate::test::{Ending, Job, Network, Outcome, Place, Platform, RootKind, Runner, ensure_root};
+use crate::test::{Ending, Files, Job, Network, Outcome, Place, Platform, RootKind, Runner, ensure_root};
 use table::Table;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -168,7 +168,7 @@ impl Bench {
 
 fn job<'a>(root: &'a Path, arguments: &[&str]) -> Job<'a> {
     let arguments = arguments.iter().map(|a| a.to_string()).collect();
-    Job { name: "bench", root, arguments, network: Network::default(), timeout: TIMEOUT }
+    Job { name: "bench", root, arguments, network: Network::default(), files: Files::default(), timeout: TIMEOUT }
 }
 
 /// A root that holds nothing but the static program.

@@ -13,10 +13,11 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo x check                 formatting, lints, layers, ratchets, documentation
-cargo x test [AREA] [flags]   AREA: unit, abi, programs or oci; the first three by default
+cargo x test [AREA] [flags]   AREA: unit, abi, programs, hardening or oci; all but oci by default
     --case NAME               only the cases whose name is or starts with NAME (repeatable)
     --platform P              only this platform: systrap or ptrace (repeatable)
     --native                  run abi and programs on the host alone, oci with runc, which proves the tests themselves
+    --gofer                   abi and programs with --directfs=false, not only those that try it anyway
     --moat PATH               test this binary instead of building one
     --install                 first install with apt what the tests need
     --list                    name the cases and stop

@@ -32,6 +32,8 @@ pub(crate) const ALL: &[Rule<'static>] = &[
     any(libc::SYS_rseq),
     any(libc::SYS_sigaltstack),
     any(libc::SYS_rt_sigprocmask),
+    // The first pthread_create makes the handler of setuid(2) and its like, which concern all threads.
+    any(libc::SYS_rt_sigaction),
     any(libc::SYS_rt_sigreturn),
     any(libc::SYS_restart_syscall),
     when(libc::SYS_prctl, &[is(0, libc::PR_SET_NAME as u64)]),

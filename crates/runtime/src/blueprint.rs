@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DonatedFds, FdNumber, FileAccess, FileBind, Lifetime, MountFlags, MountKind, MountSpec,
-    Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces,
+    Backing, ContainerSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind, MountSpec, Overlay,
+    ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces, TreeKind,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
@@ -93,8 +93,8 @@ pub(crate) trait Descriptors {
     /// Adds one; gives the number by which the spec is to name it.
     fn add(&mut self, fd: OwnedFd) -> FdNumber;
 
-    /// Adds an O_PATH descriptor of a file that is to be mounted.
-    fn add_file(&mut self, file: OwnedFd) -> Result<FileBind>;
+    /// Adds an O_PATH descriptor of a directory or file that is to be mounted.
+    fn add_tree(&mut self, tree: OwnedFd, kind: TreeKind, access: Access) -> Result<Backing>;
 }
 
 /// To a new sandbox, which makes a directory for a file itself.
@@ -103,8 +103,12 @@ impl Descriptors for Donation {
         Donation::add(self, fd)
     }
 
-    fn add_file(&mut self, file: OwnedFd) -> Result<FileBind> {
-        Ok(FileBind { dir: Donation::add(self, file), name: String::new() })
+    fn add_tree(&mut self, tree: OwnedFd, kind: TreeKind, _access: Access) -> Result<Backing> {
+        let number = Donation::add(self, tree);
+        Ok(match kind {
+            TreeKind::Directory => Backing::Directory(number),
+            TreeKind::File => Backing::File(FileBind { dir: number, name: String::new() }),
+        })
     }
 }
 
@@ -117,9 +121,14 @@ impl Descriptors for Vec<OwnedFd> {
         number
     }
 
-    fn add_file(&mut self, file: OwnedFd) -> Result<FileBind> {
-        let dir = host_tree::directory_of_file(&file)?;
-        Ok(FileBind { dir: self.add(dir), name: host_tree::FILE_NAME.into() })
+    fn add_tree(&mut self, tree: OwnedFd, kind: TreeKind, _access: Access) -> Result<Backing> {
+        Ok(match kind {
+            TreeKind::Directory => Backing::Directory(self.add(tree)),
+            TreeKind::File => {
+                let dir = host_tree::directory_of_file(&tree)?;
+                Backing::File(FileBind { dir: self.add(dir), name: host_tree::FILE_NAME.into() })
+            }
+        })
     }
 }
 
@@ -131,22 +140,22 @@ impl HostMount {
 }
 
 impl Blueprint {
-    /// Opens the host's files, adds them to `donation` and gives the spec that names them.
+    /// Opens the host's files, puts them into `descriptors` and gives the spec that names them.
     pub(crate) fn into_spec(
         self,
         config: &Config,
         opener: Opener,
         stdio: Stdio,
         fds: DonatedFds,
-        donation: &mut Donation,
+        descriptors: &mut impl Descriptors,
     ) -> Result<SandboxSpec> {
         let (lifetime, cpu_count, total_memory_bytes) = (self.lifetime, self.cpu_count, self.total_memory_bytes);
         Ok(SandboxSpec {
             version: SPEC_VERSION,
             platform: config.platform,
             network: config.network,
-            files: FileAccess::Direct,
-            container: self.into_container_spec(opener, stdio, SharedNamespaces::default(), donation)?,
+            files: config.files,
+            container: self.into_container_spec(opener, stdio, SharedNamespaces::default(), descriptors)?,
             cpu_count,
             total_memory_bytes,
             lifetime,
@@ -163,12 +172,13 @@ impl Blueprint {
         shared: SharedNamespaces,
         fds: &mut impl Descriptors,
     ) -> Result<ContainerSpec> {
-        let root = opener.open(&self.root.path, self.root.submounts, self.root.access(self.root_readonly))?;
+        let access = self.root.access(self.root_readonly);
+        let root = opener.open(&self.root.path, self.root.submounts, access)?;
         if root.file_type != FileType::Directory {
             return Err(Error::Invalid(format!("the root {} is not a directory", self.root.path.display())));
         }
         let root = RootSpec {
-            backing: Backing::Directory(fds.add(root.fd)),
+            backing: fds.add_tree(root.fd, TreeKind::Directory, access)?,
             readonly: self.root_readonly,
             overlay: self.root.overlay,
         };
@@ -198,18 +208,20 @@ impl MountBlueprint {
         let kind = match self.source {
             MountSource::Kernel(kind) => kind,
             MountSource::Host(host) => {
-                let tree = opener.open(&host.path, host.submounts, host.access(self.flags.readonly))?;
-                MountKind::Bind { backing: backing(tree, &host, fds)?, overlay: host.overlay }
+                let access = host.access(self.flags.readonly);
+                let tree = opener.open(&host.path, host.submounts, access)?;
+                let kind = kind_of(&tree, &host)?;
+                MountKind::Bind { backing: fds.add_tree(tree.fd, kind, access)?, overlay: host.overlay }
             }
         };
         Ok(MountSpec { destination: self.destination, kind, flags: self.flags })
     }
 }
 
-fn backing(tree: HostTree, host: &HostMount, fds: &mut impl Descriptors) -> Result<Backing> {
+fn kind_of(tree: &HostTree, host: &HostMount) -> Result<TreeKind> {
     match tree.file_type {
-        FileType::Directory => Ok(Backing::Directory(fds.add(tree.fd))),
-        FileType::RegularFile | FileType::Socket | FileType::Fifo => fds.add_file(tree.fd).map(Backing::File),
+        FileType::Directory => Ok(TreeKind::Directory),
+        FileType::RegularFile | FileType::Socket | FileType::Fifo => Ok(TreeKind::File),
         other => Err(Error::unsupported(
             format!("a mount of {}", host.path.display()),
             format!("it is a {other:?}; guests have device nodes of their own"),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use moat_control::spec::{LogSpec, NetworkMode, PlatformKind};
+use moat_control::spec::{FileAccess, LogSpec, NetworkMode, PlatformKind};
 
 /// Settings that hold for all containers.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub rootless: Rootless,
     /// The number of CPUs in the guest follows from the CPU quota.
     pub cpu_num_from_quota: bool,
+    /// How sandboxes reach the host's files.
+    pub files: FileAccess,
     /// Changes to the root file system stay in memory.
     pub overlay_root: OverlayRoot,
     /// Where the sandbox logs.

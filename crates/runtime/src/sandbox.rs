@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moat_abi::Signal;
-use moat_control::spec::{LogSpec, NetworkMode};
+use moat_control::spec::{FileAccess, LogSpec, NetworkMode};
 use moat_control::{
     ContainerStatus, ControlError, EventInfo, ExecuteArgs, ExitStatus, ProcessInfo, ProfileKind, Request, Response,
     SignalTarget,
@@ -30,6 +30,7 @@ use crate::process_id::ProcessId;
 pub use call::Link;
 pub(crate) use call::{Message, Patience};
 pub use child::ChildSandbox;
+pub(crate) use child::tail_of_log;
 pub use processes::HostPids;
 pub use start::{InitFiles, SandboxFiles, Terminal};
 pub(crate) use start::{c_strings, spawn_error};
@@ -51,6 +52,8 @@ pub struct Sandbox {
     pub directory: PathBuf,
     /// What its containers see of the network.
     pub network: NetworkMode,
+    /// How it reaches the host's files, those of later containers too.
+    pub files: FileAccess,
 }
 
 impl Sandbox {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 
 use super::job::tail;
-use super::{Job, Network, Options, Outcome, Place, Platform, Report, Runner};
+use super::{FileServer, Files, Job, Network, Options, Outcome, Place, Platform, Report, Runner, Writable};
 use crate::paths;
 
 /// A check has 10 s by the program's own clock; a whole program may take this long.
@@ -40,16 +40,50 @@ const OUT_OF_REACH: [(Platform, &str, &str); 2] = [
     ),
 ];
 
-/// The networks that an area is tried with in the sandbox.
-fn networks(area: &str) -> &'static [Network] {
-    match area {
-        "inet" => &[Network::Sandbox, Network::Host],
-        "hostnet" => &[Network::Host],
-        _ => &[Network::Sandbox],
+/// The checks' own directories are on the host, and a gofer serves them.
+const IN_HOST_TREES: Files = Files { server: FileServer::Gofer, writable: Writable::Homes };
+
+/// What the sandbox is given of the host.
+#[derive(Clone, Copy)]
+struct Setting {
+    network: Network,
+    files: Files,
+}
+
+impl Setting {
+    /// The name of an area in this setting.
+    fn label(self, area: &str) -> String {
+        let network = if self.network == Network::Host { "@host" } else { "" };
+        let files = if self.files == IN_HOST_TREES { "@gofer" } else { "" };
+        format!("{area}{network}{files}")
     }
 }
 
-fn out_of_reach(platform: Platform, check: &str) -> Option<&'static str> {
+/// The settings that an area is tried in, in the sandbox.
+fn settings(area: &str, options: &Options) -> Vec<Setting> {
+    let usual = Setting { network: Network::Sandbox, files: options.files() };
+    let host = Setting { network: Network::Host, ..usual };
+    let gofer = Setting { files: IN_HOST_TREES, ..usual };
+    match area {
+        "inet" => vec![usual, host],
+        "hostnet" => vec![host],
+        "files" | "names" | "permissions" | "locks" | "exec" | "memory" => vec![usual, gofer],
+        _ => vec![usual],
+    }
+}
+
+/// Checks that need more of a file system than a tree of the host gives.
+const NOT_IN_HOST_TREES: [(&str, &str); 3] = [
+    ("files/o_tmpfile", "a file without a name would have to be named later by /proc, which is not there"),
+    ("files/statfs_of_places", "it expects /tmp to be a tmpfs"),
+    ("names/mknod_kinds", "a socket on the host would reach beyond the sandbox"),
+];
+
+fn out_of_reach(platform: Platform, setting: Setting, check: &str) -> Option<&'static str> {
+    let in_host_tree = setting.files == IN_HOST_TREES;
+    if let Some((_, why)) = NOT_IN_HOST_TREES.iter().find(|(c, _)| in_host_tree && *c == check) {
+        return Some(why);
+    }
     OUT_OF_REACH.iter().find(|(p, c, _)| *p == platform && *c == check).map(|(.., why)| *why)
 }
 
@@ -86,7 +120,8 @@ fn run_area(
     names: &[String],
 ) -> Result<()> {
     let start = Instant::now();
-    let expected = collect(runner, Place::Host, Network::Sandbox, root, area, names)?;
+    let on_host = Setting { network: Network::Sandbox, files: Files::default() };
+    let expected = collect(runner, Place::Host, on_host, root, area, names)?;
     let mut good = Vec::new();
     for name in names {
         match expected.get(name) {
@@ -103,22 +138,20 @@ fn run_area(
         return Ok(());
     }
     let platforms = options.platforms(&Platform::ALL);
-    for (platform, network) in platforms.iter().flat_map(|p| networks(area).iter().map(|n| (*p, *n))) {
+    let settings = settings(area, options);
+    for (platform, setting) in platforms.iter().flat_map(|p| settings.iter().map(|s| (*p, *s))) {
         let start = Instant::now();
         let place = Place::Sandbox(platform);
-        let label = match network {
-            Network::Sandbox => area.to_owned(),
-            Network::Host => format!("{area}@host"),
-        };
+        let label = setting.label(area);
         let mut wanted = good.clone();
-        wanted.retain(|name| match out_of_reach(platform, &format!("{area}/{name}")) {
+        wanted.retain(|name| match out_of_reach(platform, setting, &format!("{area}/{name}")) {
             Some(why) => {
                 report.skip(&full_name(place, &label, name), why);
                 false
             }
             None => true,
         });
-        let results = collect(runner, place, network, root, area, &wanted)?;
+        let results = collect(runner, place, setting, root, area, &wanted)?;
         let mut passed = 0;
         for name in &wanted {
             match results.get(name) {
@@ -143,7 +176,7 @@ fn full_name(place: Place, area: &str, name: &str) -> String {
 fn collect(
     runner: &mut Runner,
     place: Place,
-    network: Network,
+    setting: Setting,
     root: &Path,
     area: &str,
     names: &[String],
@@ -156,7 +189,8 @@ fn collect(
         }
         let mut arguments = vec![format!("/bin/{area}")];
         arguments.extend(remaining.iter().cloned());
-        let job = Job { name: area, root, arguments, network, timeout: TIMEOUT };
+        let Setting { network, files } = setting;
+        let job = Job { name: area, root, arguments, network, files, timeout: TIMEOUT };
         let outcome = runner.run(place, &job)?;
         verdicts.extend(parse(&String::from_utf8_lossy(&outcome.stdout)));
         remaining.retain(|name| !verdicts.contains_key(name));
@@ -231,7 +265,7 @@ fn build_all(root: &Path) -> Result<Vec<String>> {
     Ok(areas)
 }
 
-fn compile(source: &Path, binary: &Path) -> Result<()> {
+pub(super) fn compile(source: &Path, binary: &Path) -> Result<()> {
     let mut compiler = Command::new("cc");
     compiler
         .args(["-static", "-O1", "-g", "-std=gnu11", "-pthread", "-Wall", "-Wextra", "-Werror"])

@@ -4,7 +4,7 @@
 //! sandbox an OCI bundle over the same directory ([`bundle`]). Neither changes the directory.
 //! The runner is a child subreaper, so that whatever a run leaves behind becomes visible as its child.
 
-mod bundle;
+pub mod bundle;
 
 use std::fs;
 use std::io::Read;
@@ -80,16 +80,49 @@ pub enum Network {
     Host,
 }
 
+/// The sandbox's files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Files {
+    /// Who opens the host's.
+    pub server: FileServer,
+    /// What of the host the command can change.
+    pub writable: Writable,
+}
+
+/// Who opens the host's files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FileServer {
+    /// The sandbox itself.
+    #[default]
+    Sandbox,
+    /// A gofer.
+    Gofer,
+}
+
+/// What of the host a command in the sandbox can change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Writable {
+    /// Nothing: the root is below an overlay in memory, /tmp is in memory.
+    #[default]
+    Nothing,
+    /// /tmp and /root, which are directories of the host that go with the job.
+    Homes,
+    /// The root, which has no overlay.
+    Root,
+}
+
 /// One command to run.
 pub struct Job<'a> {
     /// For the names of files and containers: letters, digits, `-`.
     pub name: &'a str,
-    /// The root directory; it is not changed.
+    /// The root directory; it is not changed but by [`Writable::Root`].
     pub root: &'a Path,
     /// The program, absolute inside the root, and its arguments.
     pub arguments: Vec<String>,
     /// Its network.
     pub network: Network,
+    /// Its way to the host's files.
+    pub files: Files,
     /// After this time everything is killed.
     pub timeout: Duration,
 }
@@ -161,8 +194,13 @@ impl Runner {
 
     /// Runs the job and waits for its end, or ends it.
     pub fn run(&mut self, place: Place, job: &Job) -> Result<Outcome> {
-        let mut prepared = self.prepare(place, job)?;
-        let mut outcome = supervise(&mut prepared.command, job.timeout)?;
+        let prepared = self.prepare(place, job)?;
+        self.run_prepared(prepared, job.timeout)
+    }
+
+    /// The rest of [`Runner::run`].
+    pub fn run_prepared(&mut self, mut prepared: Prepared, timeout: Duration) -> Result<Outcome> {
+        let mut outcome = supervise(&mut prepared.command, timeout)?;
         outcome.leftovers.extend(leftovers::on_host(&prepared.id, &prepared.directory));
         fs::remove_dir_all(&prepared.directory).with_context(|| prepared.directory.display().to_string())?;
         Ok(outcome)
@@ -178,10 +216,19 @@ impl Runner {
             Place::Host => host_command(job, &directory),
             Place::Sandbox(platform) => {
                 bundle::write(&directory, job)?;
+                if job.files.writable == Writable::Homes {
+                    bundle::bind_homes(&directory)?;
+                }
                 let mut command = match job.network {
                     Network::Sandbox => Command::new(&self.moat),
                     Network::Host => self.in_network_namespace(),
                 };
+                if job.files.server == FileServer::Gofer {
+                    command.arg("--directfs=false");
+                }
+                if job.files.writable == Writable::Root {
+                    command.arg("--overlay2=none");
+                }
                 command.args(["--platform", platform.name(), "run", "--bundle"]);
                 command.args([directory.as_os_str(), id.as_ref()]);
                 command

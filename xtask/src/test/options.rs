@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::Platform;
+use super::{FileServer, Files, Platform, Writable};
 
 /// A part of the tests.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Area {
     Abi,
     /// Real programs on a Debian root.
     Programs,
+    /// What an attacker can't do.
+    Hardening,
     /// Docker, containerd, Podman and the bare command line.
     Oci,
 }
@@ -26,6 +28,8 @@ pub struct Options {
     /// Prefixes of the cases to run; all if empty.
     pub cases: Vec<String>,
     platforms: Vec<Platform>,
+    /// Host files are served by gofers, in all runs.
+    pub gofer: bool,
     /// Run on the host only.
     pub native: bool,
     /// Install missing packages first.
@@ -47,10 +51,12 @@ impl Options {
                 "unit" => options.area = Some(Area::Unit),
                 "abi" => options.area = Some(Area::Abi),
                 "programs" => options.area = Some(Area::Programs),
+                "hardening" => options.area = Some(Area::Hardening),
                 "oci" => options.area = Some(Area::Oci),
                 "--case" => options.cases.push(value()?.clone()),
                 "--platform" => options.platforms.push(Platform::parse(value()?)?),
                 "--moat" => options.moat = Some(PathBuf::from(value()?)),
+                "--gofer" => options.gofer = true,
                 "--native" => options.native = true,
                 "--install" => options.install = true,
                 "--list" => options.list = true,
@@ -68,6 +74,12 @@ impl Options {
     /// Whether this case is asked for.
     pub fn wants_case(&self, name: &str) -> bool {
         self.cases.is_empty() || self.cases.iter().any(|c| name.starts_with(c.as_str()))
+    }
+
+    /// How sandboxes reach the host's files where a case does not say.
+    pub fn files(&self) -> Files {
+        let server = if self.gofer { FileServer::Gofer } else { FileServer::Sandbox };
+        Files { server, writable: Writable::Nothing }
     }
 
     /// The platforms to test, of those that a case supports.

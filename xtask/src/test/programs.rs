@@ -5,6 +5,7 @@
 //! - `platforms`: those it must work on (default systrap)
 //! - `timeout`: seconds in the sandbox (default 120); the host has the same
 //! - `shell`: the interpreter (default /bin/sh)
+//! - `gofer`: yes, if it is to be run with a gofer too, with /tmp and /root on the host
 //! - `status`: the exit status that it has on Linux (default 0)
 //!
 //! It must print the same each time; what has to differ (times, pids) it filters itself, and says why.
@@ -16,7 +17,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::job::tail;
-use super::{Ending, Job, Network, Options, Outcome, Place, Platform, Report, RootKind, Runner, ensure_root};
+use super::{
+    Ending, FileServer, Files, Job, Network, Options, Outcome, Place, Platform, Report, RootKind, Runner, Writable,
+    ensure_root,
+};
 use crate::paths;
 
 struct Case {
@@ -25,6 +29,7 @@ struct Case {
     platforms: Vec<Platform>,
     timeout: Duration,
     shell: String,
+    gofer: bool,
     status: i32,
     script: String,
 }
@@ -46,11 +51,12 @@ pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Resul
 }
 
 fn run_case(options: &Options, runner: &mut Runner, report: &mut Report, case: &Case, root: &Path) -> Result<()> {
-    let job = Job {
+    let mut job = Job {
         name: &case.name,
         root,
         arguments: vec![case.shell.clone(), "-c".into(), case.script.clone(), case.name.clone()],
         network: Network::default(),
+        files: options.files(),
         timeout: case.timeout,
     };
     let host_name = format!("programs/host/{}", case.name);
@@ -67,11 +73,30 @@ fn run_case(options: &Options, runner: &mut Runner, report: &mut Report, case: &
     };
     for place in places {
         let name = format!("programs/{}/{}", place.name(), case.name);
-        let outcome = runner.run(place, &job)?;
-        match difference(&expected, &outcome) {
-            None => report.pass(&name, outcome.elapsed),
-            Some(why) => report.fail(&name, why),
+        compare(runner, report, &expected, (place, &job), &name)?;
+    }
+    if case.gofer && !options.native {
+        job.files = Files { server: FileServer::Gofer, writable: Writable::Homes };
+        for platform in options.platforms(&case.platforms) {
+            let name = format!("programs/{}/{}@gofer", platform.name(), case.name);
+            compare(runner, report, &expected, (Place::Sandbox(platform), &job), &name)?;
         }
+    }
+    Ok(())
+}
+
+/// Runs the job, which must give what is expected.
+fn compare(
+    runner: &mut Runner,
+    report: &mut Report,
+    expected: &Outcome,
+    (place, job): (Place, &Job),
+    name: &str,
+) -> Result<()> {
+    let outcome = runner.run(place, job)?;
+    match difference(expected, &outcome) {
+        None => report.pass(name, outcome.elapsed),
+        Some(why) => report.fail(name, why),
     }
     Ok(())
 }
@@ -146,6 +171,7 @@ fn parse(name: &str, script: String) -> Result<Case> {
         platforms: vec![Platform::Systrap],
         timeout: Duration::from_secs(120),
         shell: "/bin/sh".to_string(),
+        gofer: false,
         status: 0,
         script: String::new(),
     };
@@ -158,6 +184,7 @@ fn parse(name: &str, script: String) -> Result<Case> {
             }
             "timeout" => case.timeout = Duration::from_secs(value.parse()?),
             "shell" => case.shell = value.to_string(),
+            "gofer" if value == "yes" => case.gofer = true,
             "status" => case.status = value.parse()?,
             _ => bail!("'{key}: {value}' is not known"),
         }

@@ -1,6 +1,5 @@
 //! `moat create`.
 
-use anyhow::bail;
 use moat_control::spec::Lifetime;
 use moat_runtime::container::{CreateOptions, Created};
 use moat_runtime::{Config, Container, ContainerId};
@@ -23,9 +22,6 @@ pub(super) fn create(
     lifetime: Lifetime,
     command: &str,
 ) -> anyhow::Result<Created> {
-    if !global.directfs {
-        bail!("--directfs=false is not supported yet");
-    }
     if global.file_access == FileAccess::Shared {
         tracing::debug!("--file-access=shared: the root file system is looked at anew each time anyway");
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use moat_control::spec::{NetworkMode, PlatformKind};
+use moat_control::spec::{FileAccess, NetworkMode, PlatformKind};
 use moat_runtime::Config;
 use moat_runtime::config::{DebugLog, OverlayRoot, Rootless};
 
@@ -40,6 +40,7 @@ pub(super) fn config(flags: &Global, command: &Command) -> anyhow::Result<Config
             RootlessFlag::False => Rootless::No,
         },
         cpu_num_from_quota: flags.cpu_num_from_quota,
+        files: if flags.directfs { FileAccess::Direct } else { FileAccess::Gofer },
         overlay_root: match flags.overlay2 {
             Overlay2::None => OverlayRoot::None,
             Overlay2::RootMemory => OverlayRoot::Memory,

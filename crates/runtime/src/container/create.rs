@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use moat_control::spec::{Lifetime, SharedNamespaces};
+use moat_control::spec::{FileAccess, Lifetime, SharedNamespaces};
 use moat_control::{ExitStatus, Listener, Request};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
@@ -15,6 +15,7 @@ use crate::blueprint::{Descriptors, Stdio};
 use crate::cgroup::{self, Cgroup, CgroupPath};
 use crate::console::{Console, check_attached, check_detached};
 use crate::error::{Context, Result};
+use crate::gofer::{Exports, Gofer, Served};
 use crate::hooks::HookKind;
 use crate::host_tree::Opener;
 use crate::namespaces::Role;
@@ -196,8 +197,21 @@ impl Creation<'_> {
             stdio: stdio.stdio.map(|fd| fds.add(fd)),
             preserved: stdio.preserved.into_iter().map(|fd| fds.add(fd)).collect(),
         };
-        let spec = blueprint.into_container_spec(Opener::choose(), stdio, shared_namespaces(spec), &mut fds)?;
-        let link = sandbox.create_container(Message { request: Request::CreateContainer(Box::new(spec)), fds })?;
+        let (opener, shared, lifetime) = (Opener::choose(), shared_namespaces(spec), blueprint.lifetime);
+        let plan = blueprint.plan.clone().unwrap_or_default();
+        let mut exports = Exports::default();
+        let spec = match sandbox.files {
+            FileAccess::Direct => blueprint.into_container_spec(opener, stdio, shared, &mut fds)?,
+            FileAccess::Gofer => {
+                let mut served = Served { descriptors: &mut fds, exports: &mut exports };
+                blueprint.into_container_spec(opener, stdio, shared, &mut served)?
+            }
+        };
+        let mut gofer = exports.start(self.config, &plan, opener, lifetime, &spec.id)?;
+        let created = sandbox.create_container(Message { request: Request::CreateContainer(Box::new(spec)), fds });
+        // If the gofer could not start, that is why the container could not be made.
+        gofer.as_mut().map_or(Ok(()), Gofer::wait_until_ready)?;
+        let link = created?;
         let ward = Ward { id: self.state.id.clone(), pid: None };
         waiter::start(&ward, &link, terminal, |process| {
             self.state.waiter = Some(process);

@@ -13,6 +13,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 use super::{Link, Sandbox};
 use crate::Error;
 use crate::error::{Context, Result};
+use crate::gofer::Gofer;
 
 /// Bytes of the panic log that a report quotes.
 const PANIC_LOG_TAIL_BYTES: u64 = 8 << 10;
@@ -30,6 +31,8 @@ pub struct ChildSandbox {
     pub(super) panic_log: File,
     /// What was in it before.
     pub(super) panic_log_start: u64,
+    /// Who serves its files, if not itself.
+    pub(super) gofer: Option<Gofer>,
 }
 
 impl ChildSandbox {
@@ -61,6 +64,11 @@ impl ChildSandbox {
     }
 
     pub(super) fn wait_until_booted(&mut self, start: OwnedFd, command: &str) -> Result<()> {
+        if let Some(Err(error)) = self.gofer.as_mut().map(Gofer::wait_until_ready) {
+            let _ = self.sandbox.kill();
+            self.reap();
+            return Err(error);
+        }
         match StartOutcome::read_from(File::from(start)).context(|| "waiting for the sandbox to start".into())? {
             StartOutcome::Booted => Ok(()),
             StartOutcome::Failed(error) => {
@@ -80,11 +88,20 @@ impl ChildSandbox {
     /// The error that says how the sandbox died. Waits until it has.
     pub(crate) fn death(&mut self, when: &'static str) -> Error {
         let how = self.reap();
-        Error::Died { when, how, panic_log: self.panic_log_tail().unwrap_or_default() }
+        let panic_log = tail_of_log(&mut self.panic_log, self.panic_log_start).unwrap_or_default();
+        Error::Died { when, how, panic_log }
     }
 
-    /// Waits for the sandbox process to end; says how it did.
+    /// Waits for the sandbox process to end, and its gofer; says how it did.
     pub(crate) fn reap(&mut self) -> String {
+        let how = self.reap_sandbox();
+        if let Some(gofer) = self.gofer.take() {
+            gofer.wait_for_end();
+        }
+        how
+    }
+
+    fn reap_sandbox(&self) -> String {
         loop {
             return match rustix::process::waitid(WaitId::PidFd(self.child.pidfd.as_fd()), WaitIdOptions::EXITED) {
                 Err(rustix::io::Errno::INTR) => continue,
@@ -97,15 +114,15 @@ impl ChildSandbox {
             };
         }
     }
+}
 
-    fn panic_log_tail(&mut self) -> io::Result<String> {
-        let length = self.panic_log.seek(SeekFrom::End(0))?;
-        let start = length.saturating_sub(PANIC_LOG_TAIL_BYTES).max(self.panic_log_start);
-        self.panic_log.seek(SeekFrom::Start(start))?;
-        let mut tail = Vec::new();
-        (&self.panic_log).take(PANIC_LOG_TAIL_BYTES).read_to_end(&mut tail)?;
-        Ok(String::from_utf8_lossy(&tail).into_owned())
-    }
+/// The end of a panic log, but for what was in it at `start` or before.
+pub(crate) fn tail_of_log(panic_log: &mut File, start: u64) -> io::Result<String> {
+    let length = panic_log.seek(SeekFrom::End(0))?;
+    panic_log.seek(SeekFrom::Start(length.saturating_sub(PANIC_LOG_TAIL_BYTES).max(start)))?;
+    let mut tail = Vec::new();
+    (&*panic_log).take(PANIC_LOG_TAIL_BYTES).read_to_end(&mut tail)?;
+    Ok(String::from_utf8_lossy(&tail).into_owned())
 }
 
 fn signal_text(number: i32) -> String {

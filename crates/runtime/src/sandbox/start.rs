@@ -6,7 +6,7 @@ use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use moat_control::spec::{DonatedFds, FdNumber, Lifetime};
+use moat_control::spec::{DonatedFds, FdNumber, FileAccess, Lifetime};
 use moat_control::{Connection, Listener, SandboxSpec};
 use moat_host::spawn::{Donation, ParentDeath, Spawn, SpawnError};
 use rustix::fs::MemfdFlags;
@@ -15,6 +15,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::{ChildSandbox, Link, Sandbox};
 use crate::blueprint::Stdio;
 use crate::error::{Context, Result};
+use crate::gofer::{Exports, Served};
 use crate::host_tree::Opener;
 use crate::namespaces::Plan;
 use crate::process_id::ProcessId;
@@ -103,8 +104,16 @@ impl ChildSandbox {
         };
         let (ends, own_flags, fds) =
             donate_common(listener, files.debug_log, files.panic_log, files.user_log, &mut donation)?;
-        let spec = blueprint.into_spec(config, opener, stdio, fds, &mut donation)?;
+        let mut exports = Exports::default();
+        let spec = match config.files {
+            FileAccess::Direct => blueprint.into_spec(config, opener, stdio, fds, &mut donation)?,
+            FileAccess::Gofer => {
+                let mut served = Served { descriptors: &mut donation, exports: &mut exports };
+                blueprint.into_spec(config, opener, stdio, fds, &mut served)?
+            }
+        };
         write_spec(spec_file, &spec)?;
+        let gofer = exports.start(config, &plan, opener, spec.lifetime, &spec.container.id)?;
 
         let mut args = vec!["moat-sandbox".to_owned(), "boot".into(), format!("--spec-fd={spec_fd}")];
         args.extend(own_flags);
@@ -132,6 +141,7 @@ impl ChildSandbox {
                 process: ProcessId::of(pid).context(|| "looking at the sandbox process".into())?,
                 directory,
                 network: spec.network,
+                files: spec.files,
             };
             prepare(&sandbox)?;
             started = Some(sandbox);
@@ -145,7 +155,7 @@ impl ChildSandbox {
         let Ends { start, status, control, panic_log, panic_log_start } = ends;
         let terminal = spec.container.process.terminal;
         let link = Link::new(control);
-        let mut sandbox = ChildSandbox { sandbox, link, terminal, child, status, panic_log, panic_log_start };
+        let mut sandbox = ChildSandbox { sandbox, link, terminal, child, status, panic_log, panic_log_start, gofer };
         let command = spec.container.process.args.first().map_or("", |arg| arg);
         sandbox.wait_until_booted(start, command)?;
         Ok(sandbox)

@@ -1,9 +1,10 @@
 //! The OCI bundle of a job: a config.json over the root directory.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Job, Network};
@@ -63,6 +64,28 @@ const CAPABILITIES: [&str; 38] = [
 pub fn write(directory: &Path, job: &Job) -> Result<()> {
     let file = directory.join("config.json");
     fs::write(file, serde_json::to_string_pretty(&config(job))?)?;
+    Ok(())
+}
+
+/// Makes /tmp and /root of a bundle bind mounts of directories that lie in it.
+pub fn bind_homes(directory: &Path) -> Result<()> {
+    for (destination, mode) in [("/tmp", 0o1777), ("/root", 0o755)] {
+        let source = directory.join("homes").join(&destination[1..]);
+        fs::create_dir_all(&source)?;
+        fs::set_permissions(&source, fs::Permissions::from_mode(mode))?;
+        bind(directory, &source, destination)?;
+    }
+    Ok(())
+}
+
+/// Adds a bind mount to a bundle, in the place of what is mounted there.
+pub fn bind(directory: &Path, source: &Path, destination: &str) -> Result<()> {
+    let file = directory.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    let mounts = config["mounts"].as_array_mut().context("no mounts")?;
+    mounts.retain(|mount| mount["destination"] != destination);
+    mounts.push(json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rw"]}));
+    fs::write(file, serde_json::to_string_pretty(&config)?)?;
     Ok(())
 }
 

@@ -1,0 +1,36 @@
+//! `tests/hardening`: what an attacker can't do.
+//!
+//! - [`host_tree`]: another process of the host changes a shared tree under the sandbox's feet.
+
+mod host_tree;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::{Options, Report, Runner, abi};
+use crate::paths;
+
+/// Runs the cases that the options ask for.
+pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
+    host_tree::run(options, runner, report)
+}
+
+/// Compiles a guest program of `tests/hardening`.
+fn build(name: &str) -> Result<PathBuf> {
+    let directory = paths::target().join("hardening");
+    std::fs::create_dir_all(&directory)?;
+    let binary = directory.join(name);
+    let source = paths::repository().join("tests/hardening").join(name).with_extension("c");
+    abi::compile(&source, &binary)?;
+    Ok(binary)
+}
+
+/// A root directory with nothing in it but `program`, in /bin, and places to mount on.
+fn make_root(root: &Path, program: &Path, name: &str) -> Result<()> {
+    for directory in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "tree"] {
+        std::fs::create_dir_all(root.join(directory))?;
+    }
+    std::fs::copy(program, root.join("bin").join(name))?;
+    Ok(())
+}

@@ -593,7 +593,7 @@ fn console(platform: PlatformKind) {
         }
         assert!(text.contains(wanted), "{wanted:?} in {text:?}");
     };
-    expect("/dev/console\r\nready\r\n");
+    expect("/dev/pts/0\r\nready\r\n");
     let mut size = rustix::termios::tcgetwinsize(&master).unwrap();
     assert_eq!((size.ws_row, size.ws_col), (30, 90));
     size.ws_row = 33;

@@ -1,4 +1,5 @@
-//! /dev/console: the node that stands for the terminal on which the container was started, and its name.
+//! Names for the terminal that a process is started on: an entry of the container's devpts, as ttyname(3) looks for it,
+//! and /dev/console for that of the container's init.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use moat_abi::fs::FileType;
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use moat_fs_host::stdio::HostStream;
+use moat_fs_host::terminal::HostTerminal;
 use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::process::session::Terminal;
 use moat_vfs::caller::KernelCaller;
@@ -17,10 +19,10 @@ use moat_vfs::walk::{LookupFlags, View, resolve};
 use moat_vfs::{OpenFile, Path};
 
 const CONSOLE: DeviceId = DeviceId::new(5, 1);
+/// Major number of the slaves of ptys.
+const SLAVE_MAJOR: u32 = 136;
 
-/// Makes the node if stdin is a terminal, and gives the descriptors of that terminal its name, as ttyname(3) finds it.
-///
-/// A root without a writable /dev has no console; the descriptors then have no name.
+/// Gives the init's terminal, if stdin is one, its names. A root without a writable /dev has no console.
 pub(crate) fn set_up(
     files: &mut [Arc<OpenFile>],
     namespace: &MountNamespace,
@@ -28,21 +30,63 @@ pub(crate) fn set_up(
     creds: &Credentials,
 ) {
     let Some(terminal) = files.first().and_then(terminal_of) else { return };
-    let Ok(node) = make_node(namespace, creds) else { return };
+    let node = make_console(namespace, creds);
+    let named = name(files, namespace, creds);
+    if let Ok(node) = node {
+        if named == Named::No {
+            show_as(files, &terminal, &node);
+        }
+        container.set_console(terminal);
+    }
+}
+
+/// Whether a terminal has a name in the container's devpts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    No,
+    Yes,
+}
+
+/// Gives the terminal that stdin is, if it is one, a name in the container's devpts, if it has one.
+pub(crate) fn name(files: &mut [Arc<OpenFile>], namespace: &MountNamespace, creds: &Credentials) -> Named {
+    let Some(terminal) = files.first().and_then(terminal_of) else { return Named::No };
+    match adopt(&terminal, namespace, creds) {
+        Ok(node) => {
+            show_as(files, &terminal, &node);
+            Named::Yes
+        }
+        Err(_) => Named::No,
+    }
+}
+
+fn adopt(terminal: &Arc<HostTerminal>, namespace: &MountNamespace, creds: &Credentials) -> Result<Path> {
+    let caller = KernelCaller::root();
+    let root = namespace.root();
+    let view = View { caller: &caller, root: &root, base: &root, umask: 0 };
+    let devpts = resolve(&view, b"/dev/pts", LookupFlags::FOLLOW)?;
+    let as_terminal: Arc<dyn Terminal> = terminal.clone();
+    let index = moat_fs_devpts::adopt(&devpts, &as_terminal, creds.uid)?;
+    let node = resolve(&view, format!("/dev/pts/{index}").as_bytes(), LookupFlags::empty())?;
+    // As /proc/PID/stat has it: ps(1) finds the name by it.
+    terminal.set_device_number(DeviceId::new(SLAVE_MAJOR, index).to_raw());
+    Ok(node)
+}
+
+/// Has the descriptors of `terminal` show `node` as their name.
+fn show_as(files: &mut [Arc<OpenFile>], terminal: &Arc<HostTerminal>, node: &Path) {
     for file in files {
-        if terminal_of(file).is_some_and(|t| t.device_number() == terminal.device_number()) {
+        if terminal_of(file).is_some_and(|t| Arc::ptr_eq(&t, terminal)) {
             *file = OpenFile::new(file.file().clone(), node.clone(), file.flags(), file.creds().clone());
         }
     }
-    container.set_console(terminal);
 }
 
-fn terminal_of(file: &Arc<OpenFile>) -> Option<Arc<dyn Terminal>> {
-    file.downcast::<HostStream>()?.terminal().map(|t| t.clone() as Arc<dyn Terminal>)
+fn terminal_of(file: &Arc<OpenFile>) -> Option<Arc<HostTerminal>> {
+    file.downcast::<HostStream>()?.terminal().cloned()
 }
 
 /// The node belongs to the container's first user, who has the terminal open anyway.
-fn make_node(namespace: &MountNamespace, creds: &Credentials) -> Result<Path> {
+fn make_console(namespace: &MountNamespace, creds: &Credentials) -> Result<Path> {
     let caller = KernelCaller::root();
     let root = namespace.root();
     let view = View { caller: &caller, root: &root, base: &root, umask: 0 };

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::stat::{DEVPTS_SUPER_MAGIC, DeviceId, Statfs};
 use moat_abi::{Errno, Result};
+use moat_kernel::process::session::Terminal;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Path;
 use moat_vfs::caller::Caller;
@@ -16,6 +17,7 @@ use moat_vfs::filesystem::{FileSystem, MountRequest, new_anonymous_dev, options}
 use moat_vfs::generated::{Attributes, Entry, ListedDir, Listing, downcast};
 use moat_vfs::inode::{Cache, Inode, Metadata, OpenContext, SetAttr};
 
+use crate::adopted::Adopted;
 use crate::master::Master;
 use crate::node::{Node, NodeAttributes};
 use crate::pty::{Pty, SLAVE_MAJOR};
@@ -75,8 +77,28 @@ pub(crate) struct Instance {
     /// The node `ptmx`.
     ptmx: Node,
     options: Mutex<Options>,
-    /// The pty of each index in use: `None` when its name is gone.
-    ptys: Mutex<BTreeMap<u32, Option<Arc<Pty>>>>,
+    /// What has each index in use.
+    ptys: Mutex<BTreeMap<u32, Slave>>,
+}
+
+/// What has an index.
+#[derive(Clone)]
+enum Slave {
+    Pty(Arc<Pty>),
+    /// A pty whose name is gone.
+    Unlinked,
+    Adopted(Arc<Adopted>),
+}
+
+impl Slave {
+    /// The node, if there is one to be seen.
+    fn node(&self) -> Option<&Node> {
+        match self {
+            Slave::Pty(pty) => Some(&pty.node),
+            Slave::Unlinked => None,
+            Slave::Adopted(a) => a.is_alive().then_some(&a.node),
+        }
+    }
 }
 
 impl Instance {
@@ -85,22 +107,39 @@ impl Instance {
     /// # Errors
     /// ENOSPC.
     fn new_pty(self: &Arc<Self>, caller: &dyn Caller) -> Result<Arc<Pty>> {
-        let o = *self.options.lock();
-        let creds = caller.creds();
-        let attributes =
-            NodeAttributes { mode: o.mode, uid: o.uid.unwrap_or(creds.fsuid), gid: o.gid.unwrap_or(creds.fsgid) };
+        let (fsuid, fsgid) = (caller.creds().fsuid, caller.creds().fsgid);
         let mut ptys = self.ptys.lock();
+        let (index, node) = self.new_node(&mut ptys, fsuid, fsgid)?;
+        let pty = Pty::new(index, self, node)?;
+        ptys.insert(index, Slave::Pty(pty.clone()));
+        Ok(pty)
+    }
+
+    /// Gives a terminal that is no pty the lowest free index.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    pub(crate) fn adopt(&self, terminal: Weak<dyn Terminal>, uid: u32) -> Result<u32> {
+        let mut ptys = self.ptys.lock();
+        let (index, node) = self.new_node(&mut ptys, uid, 0)?;
+        ptys.insert(index, Slave::Adopted(Arc::new(Adopted { node, terminal })));
+        Ok(index)
+    }
+
+    /// The lowest free index and a node for it.
+    fn new_node(&self, ptys: &mut BTreeMap<u32, Slave>, uid: u32, gid: u32) -> Result<(u32, Node)> {
+        let o = *self.options.lock();
+        ptys.retain(|_, slave| !matches!(slave, Slave::Adopted(a) if !a.is_alive()));
         let free = (0..o.max).zip(ptys.keys().copied().map(Some).chain(std::iter::repeat(None)));
         let (index, _) = { free }.find(|(n, used)| *used != Some(*n)).ok_or(Errno::ENOSPC)?;
-        let node = Node::new(self.dev, FIRST_PTS_INO + u64::from(index), DeviceId::new(SLAVE_MAJOR, index), attributes);
-        let pty = Pty::new(index, self, node)?;
-        ptys.insert(index, Some(pty.clone()));
-        Ok(pty)
+        let attributes = NodeAttributes { mode: o.mode, uid: o.uid.unwrap_or(uid), gid: o.gid.unwrap_or(gid) };
+        let ino = FIRST_PTS_INO + u64::from(index);
+        Ok((index, Node::new(self.dev, ino, DeviceId::new(SLAVE_MAJOR, index), attributes)))
     }
 
     /// Takes the name of a pty away (`devpts_pty_kill`).
     pub(crate) fn unlink(&self, index: u32) {
-        let gone = self.ptys.lock().get_mut(&index).and_then(Option::take);
+        let gone = self.ptys.lock().get_mut(&index).map(|slave| std::mem::replace(slave, Slave::Unlinked));
         drop(gone);
     }
 
@@ -110,8 +149,8 @@ impl Instance {
         drop(gone);
     }
 
-    fn pty(&self, index: u32) -> Option<Arc<Pty>> {
-        self.ptys.lock().get(&index).cloned().flatten()
+    fn slave(&self, index: u32) -> Option<Slave> {
+        self.ptys.lock().get(&index).filter(|slave| slave.node().is_some()).cloned()
     }
 
     fn shared(&self) -> Result<Arc<Instance>> {
@@ -133,7 +172,10 @@ impl Listing for Names {
         if index.to_string().as_bytes() != name {
             return Err(Errno::ENOENT);
         }
-        let found = Arc::downgrade(&instance.pty(index).ok_or(Errno::ENOENT)?);
+        let found = match instance.slave(index).ok_or(Errno::ENOENT)? {
+            Slave::Pty(pty) => Arc::downgrade(&pty),
+            Slave::Unlinked | Slave::Adopted(_) => Weak::new(),
+        };
         Ok(Arc::new(Pts { instance, index, found }))
     }
 
@@ -142,7 +184,7 @@ impl Listing for Names {
         let device = |name: Vec<u8>, ino| Entry { name, ino, file_type: FileType::CharDevice };
         let mut all = vec![device(b"ptmx".to_vec(), PTMX_INO)];
         let ptys = instance.ptys.lock();
-        let named = ptys.iter().filter(|(_, pty)| pty.is_some());
+        let named = ptys.iter().filter(|(_, slave)| slave.node().is_some());
         all.extend(named.map(|(n, _)| device(n.to_string().into_bytes(), FIRST_PTS_INO + u64::from(*n))));
         Ok(all)
     }
@@ -152,6 +194,12 @@ impl Listing for Names {
 pub(crate) struct Root {
     instance: Arc<Instance>,
     listed: Arc<ListedDir<Names>>,
+}
+
+impl Root {
+    pub(crate) fn instance(&self) -> Result<Arc<Instance>> {
+        self.instance.shared()
+    }
 }
 
 impl Inode for Root {
@@ -213,14 +261,15 @@ struct Pts {
 }
 
 impl Pts {
-    fn pty(&self) -> Result<Arc<Pty>> {
-        self.instance.pty(self.index).or_else(|| self.found.upgrade()).ok_or(Errno::EIO)
+    fn slave(&self) -> Result<Slave> {
+        let found = || self.found.upgrade().map(Slave::Pty);
+        self.instance.slave(self.index).or_else(found).ok_or(Errno::EIO)
     }
 }
 
 impl Inode for Pts {
     fn metadata(&self) -> Result<Metadata> {
-        Ok(self.pty()?.node.metadata())
+        Ok(self.slave()?.node().ok_or(Errno::EIO)?.metadata())
     }
 
     fn file_type(&self) -> FileType {
@@ -228,11 +277,15 @@ impl Inode for Pts {
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
-        self.pty()?.node.set_attr(change)
+        self.slave()?.node().ok_or(Errno::EIO)?.set_attr(change)
     }
 
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-        self.pty()?.open_slave(ctx.flags, ctx.caller)
+        match self.slave()? {
+            Slave::Pty(pty) => pty.open_slave(ctx.flags, ctx.caller),
+            Slave::Adopted(adopted) => adopted.open(ctx),
+            Slave::Unlinked => Err(Errno::EIO),
+        }
     }
 }
 
@@ -241,7 +294,7 @@ impl Inode for Pts {
 /// # Errors
 /// ENODEV if that is no devpts; ENOSPC.
 pub(crate) fn open_master(root: Path, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-    let instance = downcast::<Root>(root.inode().clone()).ok_or(Errno::ENODEV)?.instance.shared()?;
+    let instance = downcast::<Root>(root.inode().clone()).ok_or(Errno::ENODEV)?.instance()?;
     let pty = instance.new_pty(ctx.caller)?;
     Ok(Arc::new(Master { pty, root }))
 }

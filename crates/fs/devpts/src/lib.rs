@@ -5,6 +5,7 @@
 //! - `master`, `slave`: what tasks open.
 //! - `ioctl`: their requests.
 //! - `fs`: the file system with their nodes.
+//! - `adopted`: terminals of the host among them.
 //! - `devices`: /dev/ptmx, /dev/tty, /dev/console.
 //!
 //! # Invariants
@@ -12,6 +13,7 @@
 //! - Signals are sent and queues are woken with the pty unlocked.
 #![forbid(unsafe_code)]
 
+mod adopted;
 mod devices;
 mod fs;
 mod ioctl;
@@ -21,6 +23,7 @@ mod node;
 mod pty;
 mod slave;
 
+pub use adopted::adopt;
 pub use ldisc::{Effects, LineDiscipline, ReadRule};
 
 /// Registers the file system type and the drivers.

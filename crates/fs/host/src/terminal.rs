@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use moat_abi::tty::{FIONREAD, LocalFlags, TCFLSH, TCSBRK, TCXONC, TIOCOUTQ, Termios2, Winsize};
 use moat_abi::{Errno, Result};
@@ -23,7 +24,7 @@ use crate::stdio::HostStream;
 /// A terminal of the host.
 pub struct HostTerminal {
     pub(crate) fd: Arc<OwnedFd>,
-    rdev: u64,
+    rdev: AtomicU64,
     control: JobControl,
 }
 
@@ -33,7 +34,7 @@ impl Terminal for HostTerminal {
     }
 
     fn device_number(&self) -> u64 {
-        self.rdev
+        self.rdev.load(Ordering::Relaxed)
     }
 
     fn open(self: Arc<Self>, _ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
@@ -60,7 +61,12 @@ impl Terminal for HostTerminal {
 
 impl HostTerminal {
     pub(crate) fn new(fd: Arc<OwnedFd>, rdev: u64) -> HostTerminal {
-        HostTerminal { fd, rdev, control: JobControl::default() }
+        HostTerminal { fd, rdev: AtomicU64::new(rdev), control: JobControl::default() }
+    }
+
+    /// Sets the device number by which the guest knows it, instead of the host's.
+    pub fn set_device_number(&self, rdev: u64) {
+        self.rdev.store(rdev, Ordering::Relaxed);
     }
 
     /// Job control, as [`moat_vfs::File::admit`] wants it.

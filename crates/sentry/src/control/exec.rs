@@ -10,6 +10,7 @@ use moat_kernel::spawn::prepare;
 
 use super::request::exit_status;
 use super::server::Session;
+use crate::console;
 use crate::process::{self, StartError};
 
 /// Ended processes whose status nobody has asked for that a container keeps.
@@ -30,7 +31,10 @@ pub(super) async fn execute(
     let fds = numbers.map(|fd| files.take(*fd)).collect::<Result<_, _>>();
     let fds = fds.map_err(|e| ControlError::Invalid(e.to_string()))?;
     let failed = |e: StartError| e.into_control(&args.process);
-    let request = process::request(&args.process, &container.member, fds, |_, _| {}).map_err(failed)?;
+    let request = process::request(&args.process, &container.member, fds, |files, creds| {
+        console::name(files, &container.member.fs.namespace, creds);
+    })
+    .map_err(failed)?;
     let prepared = prepare(request).await.map_err(|e| failed(StartError::Command(e)))?;
     let process = prepared.process();
     let pid = process.pid();

@@ -1,0 +1,55 @@
+//! [`Adopted`]: a terminal that is no pty of the guest's, with a name in a devpts: that of the host which a process was
+//! started on, so that ttyname(3) has an answer.
+
+use std::sync::{Arc, Weak};
+
+use moat_abi::fs::OpenFlags;
+use moat_abi::{Errno, Result};
+use moat_kernel::process::session::{JobControl, Steal, Terminal};
+use moat_kernel::task::current::from_caller;
+use moat_vfs::Path;
+use moat_vfs::file::File;
+use moat_vfs::generated::downcast;
+use moat_vfs::inode::OpenContext;
+
+use crate::fs::Root;
+use crate::node::Node;
+
+/// The name, which lasts as long as the terminal.
+pub(crate) struct Adopted {
+    pub(crate) node: Node,
+    pub(crate) terminal: Weak<dyn Terminal>,
+}
+
+impl Adopted {
+    /// Whether the terminal is still in use.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.terminal.strong_count() > 0
+    }
+
+    /// Opens the terminal anew.
+    ///
+    /// # Errors
+    /// EIO if nobody uses it any more.
+    pub(crate) fn open(&self, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        let terminal = self.terminal.upgrade().ok_or(Errno::EIO)?;
+        let file = terminal.clone().open(ctx)?;
+        if !ctx.flags.contains(OpenFlags::NOCTTY)
+            && ctx.flags.access_mode().can_read()
+            && let Some(t) = from_caller(ctx.caller)
+        {
+            // Who is no session leader, or has a terminal, opens it as any other file.
+            let _ = JobControl::acquire(&terminal, t, Steal::No);
+        }
+        Ok(file)
+    }
+}
+
+/// Gives `terminal` the lowest free index of the devpts whose root is `root`, with a node that belongs to `uid`.
+///
+/// # Errors
+/// ENODEV if that is no devpts; ENOSPC.
+pub fn adopt(root: &Path, terminal: &Arc<dyn Terminal>, uid: u32) -> Result<u32> {
+    let root = downcast::<Root>(root.inode().clone()).ok_or(Errno::ENODEV)?;
+    root.instance()?.adopt(Arc::downgrade(terminal), uid)
+}

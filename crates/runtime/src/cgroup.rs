@@ -85,7 +85,7 @@ impl Cgroup {
         if config.ignore_cgroups {
             return Ok(None);
         }
-        let asked = resources.is_some_and(limits::any);
+        let asked = Self::limits_asked_for(resources);
         let Some(hierarchies) = Hierarchies::of_host()? else {
             return match asked {
                 true => Err(Error::unsupported("linux.resources", "the host has no cgroups mounted")),
@@ -129,6 +129,12 @@ impl Cgroup {
                 Ok(Cgroup { layout: Layout::V1(all.iter().map(dir).collect()), unit: None })
             }
         }
+    }
+
+    /// Whether a configuration asks for any limits.
+    #[must_use]
+    pub fn limits_asked_for(resources: Option<&LinuxResources>) -> bool {
+        resources.is_some_and(limits::any)
     }
 
     /// Its directories with the mounts that they are in.
@@ -349,4 +355,90 @@ fn remove(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(path: &str, base: Base) -> CgroupPath {
+        CgroupPath::Cgroupfs { path: path.into(), base }
+    }
+
+    #[test]
+    fn plans_follow_the_version() {
+        let mounts =
+            "33 30 0:29 / /c/memory rw - cgroup cgroup rw,memory\n34 30 0:30 / /c/cpu rw - cgroup cgroup rw,cpu\n";
+        let v1 = Hierarchies::parse(mounts, "2:memory:/own\n3:cpu:/\n").unwrap();
+        let dirs = |path| {
+            let cgroup = Cgroup::plan_in(&v1, &path).unwrap();
+            cgroup.dirs().into_iter().map(|(_, path)| path.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(dirs(place("a/b", Base::Root)), ["/c/memory/a/b", "/c/cpu/a/b"]);
+        assert_eq!(dirs(place("a", Base::Creator)), ["/c/memory/own/a", "/c/cpu/a"]);
+        let unit = CgroupPath::Systemd { slice: "a.slice".into(), prefix: "b".into(), name: "c".into() };
+        assert!(Cgroup::plan_in(&v1, &unit).unwrap_err().to_string().contains("--systemd-cgroup"));
+
+        let v2 = Hierarchies::parse("33 30 0:29 / /c rw - cgroup2 cgroup rw\n", "0::/x/y.service\n").unwrap();
+        let dir = |path| Cgroup::plan_in(&v2, &path).unwrap().dirs()[0].1.display().to_string();
+        assert_eq!(dir(place("a", Base::Root)), "/c/a");
+        assert_eq!(dir(place("a", Base::Creator)), "/c/x/a");
+        let top = Hierarchies::parse("33 30 0:29 / /c rw - cgroup2 cgroup rw\n", "0::/\n").unwrap();
+        let cgroup = Cgroup::plan_in(&top, &place("a", Base::Creator)).unwrap();
+        assert_eq!(cgroup.dirs()[0].1, Path::new("/c/a"));
+        let text = serde_json::to_string(&cgroup).unwrap();
+        assert_eq!(serde_json::from_str::<Cgroup>(&text).unwrap(), cgroup);
+    }
+
+    /// The unified hierarchy, wherever it is mounted, with the controllers that version 1 has left it.
+    #[test]
+    fn version_2_for_real() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let unified: String =
+            mounts.lines().filter(|line| line.contains(" - cgroup2 ")).map(|l| format!("{l}\n")).collect();
+        let Some(hierarchies @ Hierarchies::V2(_)) = Hierarchies::parse(&unified, "0::/\n") else {
+            return eprintln!("skipped: no unified hierarchy is mounted");
+        };
+        let name = format!("moat-v2-{}", std::process::id());
+        let cgroup = Cgroup::plan_in(&hierarchies, &place(&format!("{name}/b"), Base::Root)).unwrap();
+        if !cgroup.can_be_made() {
+            return eprintln!("skipped: the unified hierarchy can't be written to");
+        }
+        struct Guard<'a>(&'a Cgroup);
+        impl Drop for Guard<'_> {
+            fn drop(&mut self) {
+                self.0.kill_all();
+                let _ = self.0.dirs()[0].1.parent().map(remove);
+            }
+        }
+        let _guard = Guard(&cgroup);
+        cgroup.make(None).unwrap();
+        let (mount, dir) = cgroup.dirs()[0];
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        cgroup.join(pid, None).unwrap();
+        assert_eq!(cgroup.processes(), [pid]);
+        let stats = cgroup.stats();
+        let available = files::read(mount, "cgroup.controllers").unwrap();
+        for (controller, json, file, expected) in [
+            ("hugetlb", r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#, "hugetlb.2MB.max", "4194304"),
+            ("memory", r#"{"memory":{"limit":33554432}}"#, "memory.max", "33554432"),
+            ("pids", r#"{"pids":{"limit":17}}"#, "pids.max", "17"),
+            ("cpu", r#"{"cpu":{"quota":50000,"period":100000}}"#, "cpu.max", "50000 100000"),
+        ] {
+            let result = cgroup.update(&serde_json::from_str(json).unwrap());
+            if available.split_whitespace().any(|name| name == controller) && dir.join(file).exists() {
+                result.unwrap();
+                assert_eq!(files::read(dir, file).unwrap(), expected);
+            } else {
+                let error = result.unwrap_err().to_string();
+                assert!(error.contains("linux.resources."), "{error}");
+            }
+        }
+        cgroup.kill_all();
+        child.wait().unwrap();
+        cgroup.delete().unwrap();
+        assert!(!cgroup.exists());
+        stats.unwrap();
+    }
 }

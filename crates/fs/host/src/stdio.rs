@@ -231,10 +231,15 @@ pub fn import(fds: Vec<OwnedFd>, creds: &Arc<Credentials>) -> Result<Vec<Arc<Ope
     static DEV: OnceLock<DeviceId> = OnceLock::new();
     let dev = *DEV.get_or_init(moat_vfs::filesystem::new_anonymous_dev);
     let mut terminals: Vec<(u64, Arc<HostTerminal>)> = Vec::new();
-    let mut files = Vec::with_capacity(fds.len());
+    let mut files: Vec<Arc<OpenFile>> = Vec::with_capacity(fds.len());
+    let mut regular: Vec<(Arc<OwnedFd>, Arc<OpenFile>)> = Vec::new();
     for fd in fds {
         let fd = Arc::new(fd);
         let st = rustix::fs::fstat(&fd).map_err(errno)?;
+        if let Some((_, file)) = regular.iter().find(|(known, _)| share_position(known, &fd)) {
+            files.push(file.clone());
+            continue;
+        }
         let file_type = FileType::from_mode(st.st_mode).unwrap_or(FileType::CharDevice);
         let kind = match file_type {
             FileType::Regular | FileType::Directory | FileType::BlockDevice => Kind::Regular,
@@ -263,9 +268,53 @@ pub fn import(fds: Vec<OwnedFd>, creds: &Arc<Credentials>) -> Result<Vec<Arc<Ope
         };
         let inode = Arc::new(StreamInode { fd: fd.clone(), file_type, dev, ino });
         let path = Pseudo::Anon.path(inode, name.as_bytes());
-        let file = OpenFile::new(Arc::new(HostStream { fd, kind, terminal, watch }), path, flags, creds.clone());
+        let stream = HostStream { fd: fd.clone(), kind, terminal, watch };
+        let file = OpenFile::new(Arc::new(stream), path, flags, creds.clone());
         file.set_pos(pos);
+        if kind == Kind::Regular {
+            regular.push((fd, file.clone()));
+        }
         files.push(file);
     }
     Ok(files)
+}
+
+/// Whether two descriptors are of one open file description of a regular file, as with `>file 2>&1`: then the position
+/// of one is the other's.
+fn share_position(a: &OwnedFd, b: &OwnedFd) -> bool {
+    let file = |fd| rustix::fs::fstat(fd).map(|st| (st.st_dev, st.st_ino)).ok();
+    if file(a).is_none() || file(a) != file(b) {
+        return false;
+    }
+    // They may be at the same place by chance, so one is moved for a moment, while nothing in the guest runs yet.
+    let Ok(before) = rustix::fs::tell(a) else { return false };
+    let Some(elsewhere) = before.checked_add(1) else { return false };
+    let shared = rustix::fs::tell(b) == Ok(before)
+        && rustix::fs::seek(a, SeekFrom::Start(elsewhere)).is_ok()
+        && rustix::fs::tell(b) == Ok(elsewhere);
+    let _ = rustix::fs::seek(a, SeekFrom::Start(before));
+    shared
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn only_one_description_shares_its_position() {
+        let fd = rustix::fs::memfd_create("stdio", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut file = std::fs::File::from(fd);
+        file.write_all(b"abc").unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        let same = OwnedFd::from(file.try_clone().unwrap());
+        let mut other = std::fs::File::open(path).unwrap();
+        std::io::Seek::seek(&mut other, std::io::SeekFrom::Start(3)).unwrap();
+        let file = OwnedFd::from(file);
+        assert!(share_position(&file, &same));
+        assert!(!share_position(&file, &OwnedFd::from(other)));
+        assert_eq!(rustix::fs::tell(&file), Ok(3));
+        let (pipe, _) = rustix::pipe::pipe().unwrap();
+        assert!(!share_position(&pipe, &pipe));
+    }
 }

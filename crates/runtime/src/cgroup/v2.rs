@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use libcgroups::common::{CgroupManager, ControllerOpt};
-use libcgroups::v2::manager::{Manager, V2ManagerError};
+use libcgroups::v2::manager::Manager;
 use oci_spec::runtime::LinuxResources;
 
 use super::files::{read_if_there, try_write};
@@ -43,8 +43,47 @@ pub(super) fn apply(mount: &Path, dir: &Path, resources: &LinuxResources) -> Res
         super::set_rdma(dir, rdma)?;
     }
     let below: PathBuf = dir.strip_prefix(mount).unwrap_or(dir).into();
-    let manager = Manager::new(mount.to_owned(), below).map_err(|error| error_of(&error))?;
-    manager.apply(&options(resources)).map_err(|error| error_of(&error))
+    let manager = Manager::new(mount.to_owned(), below).map_err(|error| Error::Invalid(error.to_string()))?;
+    // One by one, for the library's errors do not say which it was.
+    for (name, section) in sections(resources) {
+        manager
+            .apply(&options(&section))
+            .map_err(|error| Error::Invalid(format!("linux.resources.{name} can't be applied: {error}")))?;
+    }
+    Ok(())
+}
+
+/// The sections by name, each alone.
+fn sections(resources: &LinuxResources) -> Vec<(&'static str, LinuxResources)> {
+    let mut nothing = LinuxResources::default();
+    nothing.set_devices(None);
+    let mut sections = Vec::new();
+    let mut add = |name, given: bool, fill: &dyn Fn(&mut LinuxResources)| {
+        if given {
+            let mut section = nothing.clone();
+            fill(&mut section);
+            sections.push((name, section));
+        }
+    };
+    add("memory", resources.memory().is_some(), &|section| {
+        section.set_memory(*resources.memory());
+    });
+    add("cpu", resources.cpu().is_some(), &|section| {
+        section.set_cpu(resources.cpu().clone());
+    });
+    add("pids", resources.pids().is_some(), &|section| {
+        section.set_pids(*resources.pids());
+    });
+    add("blockIO", resources.block_io().is_some(), &|section| {
+        section.set_block_io(resources.block_io().clone());
+    });
+    add("hugepageLimits", resources.hugepage_limits().is_some(), &|section| {
+        section.set_hugepage_limits(resources.hugepage_limits().clone());
+    });
+    add("unified", resources.unified().is_some(), &|section| {
+        section.set_unified(resources.unified().clone());
+    });
+    sections
 }
 
 /// What libcgroups is told.
@@ -75,19 +114,4 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Names the section that failed.
-fn error_of(error: &V2ManagerError) -> Error {
-    let section = match error {
-        V2ManagerError::CpuController(_) => ".cpu",
-        V2ManagerError::CpuSetController(_) => ".cpu.cpus",
-        V2ManagerError::HugeTlbController(_) => ".hugepageLimits",
-        V2ManagerError::IoController(_) => ".blockIO",
-        V2ManagerError::MemoryController(_) => ".memory",
-        V2ManagerError::PidsController(_) => ".pids",
-        V2ManagerError::UnifiedController(_) => ".unified",
-        _ => "",
-    };
-    Error::Invalid(format!("linux.resources{section}: {error}"))
 }

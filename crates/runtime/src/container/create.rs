@@ -187,6 +187,9 @@ impl Creation<'_> {
         resources: Option<&LinuxResources>,
         options: CreateOptions,
     ) -> Result<()> {
+        if Cgroup::limits_asked_for(resources) {
+            tracing::warn!("linux.resources do not hold: the container's processes are in the cgroup of its sandbox");
+        }
         let sandbox = find_sandbox(&self.store, spec)?;
         self.state.sandbox = Some(sandbox.clone());
         self.save()?;

@@ -165,7 +165,7 @@ fn block_io(dir: &Path) -> BlockIo {
     }
 }
 
-/// Lines of "MAJOR:MINOR [OP] VALUE"; the totals at the end have no device.
+/// Lines of "MAJOR:MINOR VALUE" or "MAJOR:MINOR OP VALUE"; the totals at the end have no device.
 fn entries(text: &str) -> Vec<BlockIoEntry> {
     text.lines()
         .filter_map(|line| {

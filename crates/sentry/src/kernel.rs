@@ -71,6 +71,9 @@ async fn serve(args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatu
     for socket in [Some(control.socket()), listener.as_ref().map(Listener::socket)].into_iter().flatten() {
         set_nonblocking(socket).map_err(|e| BootError::host("preparing a control socket", &e))?;
     }
+    // Whoever made the pair.
+    let (_, creator, _) = moat_host::socket::peer_credentials(control.socket())
+        .map_err(|e| BootError::host("looking who created the sandbox", &e))?;
     let root = Container::create(spec.container, files, None).await?;
     let registry = Registry::new(root.clone());
     let server = Server::new(registry.clone());
@@ -78,7 +81,7 @@ async fn serve(args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatu
     let _ = start_sync.booted();
     server.serve(control);
     if let Some(listener) = listener {
-        moat_sync::spawn(control::accept(server.clone(), listener));
+        moat_sync::spawn(control::accept(server.clone(), listener, creator));
     }
     if let Some(signals) = signals {
         moat_sync::spawn(signals.serve(root.clone()));

@@ -30,9 +30,6 @@ const MAX_WAITING: usize = 64;
 /// How long those who wait for an end get to hear of it before the sandbox is gone.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
-/// The uid of the sandbox's creator, as the sandbox sees it: root itself, or the user who is mapped to root.
-const CREATOR: u32 = 0;
-
 /// What all connections share.
 pub(crate) struct Server {
     pub(crate) registry: Arc<Registry>,
@@ -90,8 +87,9 @@ impl Server {
     }
 }
 
-/// Accepts connections of the sandbox's creator.
-pub(crate) async fn accept(server: Arc<Server>, listener: Listener) {
+/// Accepts connections of the sandbox's creator, whose uid is `creator` as the sandbox sees it. If it is not mapped that is
+/// the uid of all who are not; those whom the socket's mode lets in are the creator and the host's root.
+pub(crate) async fn accept(server: Arc<Server>, listener: Listener, creator: u32) {
     let watch = match Watch::new(listener.socket().clone()) {
         Ok(watch) => watch,
         Err(error) => {
@@ -107,7 +105,7 @@ pub(crate) async fn accept(server: Arc<Server>, listener: Listener) {
             continue;
         }
         match listener.accept() {
-            Ok((connection, peer)) if peer.uid == CREATOR => server.serve(connection),
+            Ok((connection, peer)) if peer.uid == creator => server.serve(connection),
             Ok((_, peer)) => tracing::warn!(uid = peer.uid, "control connection refused"),
             Err(error) if error.kind() == ErrorKind::WouldBlock => (&mut readable).await,
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}

@@ -155,6 +155,8 @@ struct Prepared {
     controlling_terminal: Option<RawFd>,
     parent_death: ParentDeath,
     early: RawFd,
+    /// The parent's end of `early`, of which the child has a copy too.
+    parents_end: RawFd,
 }
 
 impl Spawn<'_> {
@@ -185,7 +187,7 @@ impl Spawn<'_> {
         match self.release(&child, prepare) {
             Ok(()) => Ok(child),
             Err(error) => {
-                // The child sees end-of-file and exits by itself when `early` is closed.
+                // The child sees end-of-file, and exits by itself, when the only copy of `early` is closed.
                 let Child { pidfd, early, .. } = child;
                 drop(early);
                 let _ = rustix::process::waitid(
@@ -226,6 +228,7 @@ impl Spawn<'_> {
             controlling_terminal: self.controlling_terminal,
             parent_death: self.parent_death,
             early: theirs.as_raw_fd(),
+            parents_end: ours.as_raw_fd(),
         };
         let (pid, pidfd) = if self.joins.is_empty() {
             clone_child(self.namespaces, &prepared)?
@@ -275,6 +278,9 @@ fn exec_child(prepared: &Prepared) -> ! {
 }
 
 fn become_program(prepared: &Prepared) -> Result<std::convert::Infallible, i32> {
+    // Held open here it would keep the child waiting for a parent that is gone.
+    // SAFETY: the child's own copy of a descriptor, which nothing uses after this.
+    unsafe { libc::close(prepared.parents_end) };
     let mut byte = 0u8;
     // SAFETY: reads one byte into a local.
     if unsafe { libc::read(prepared.early, ptr::from_mut(&mut byte).cast(), 1) } != 1 {

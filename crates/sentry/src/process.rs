@@ -72,8 +72,9 @@ pub(crate) fn request(
         move |errno| StartError::Other(what, errno)
     };
     let mut files = stdio::import(fds, &Arc::new(creds.clone())).map_err(other("taking over descriptors"))?;
-    // The last of the three is likely the terminal when others are redirected; like runc, stdin decides.
-    let host_terminal = files.first().and_then(|f| f.downcast::<stdio::HostStream>()?.terminal().cloned());
+    // A terminal that stdin happens to be controls nobody, as with runc.
+    let stdin = files.first().filter(|_| spec.terminal);
+    let host_terminal = stdin.and_then(|f| f.downcast::<stdio::HostStream>()?.terminal().cloned());
     let terminal = host_terminal.map(|t| t as Arc<dyn Terminal>);
     if let (Some(terminal), Some((rows, columns))) = (&terminal, spec.console_size) {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };

@@ -1,11 +1,13 @@
-//! sysfs: CPUs, memory settings, the loopback interface.
+//! sysfs: CPUs, memory settings, network devices.
 
 use std::sync::Arc;
 
 use moat_abi::Result;
+use moat_abi::socket::{IFF_LOOPBACK, IFF_RUNNING};
 use moat_abi::stat::SYSFS_MAGIC;
 use moat_kernel::kernel::kernel;
 use moat_vfs::filesystem::{FileSystem, MountRequest, register_filesystem};
+use moat_vfs::socket::registry::{NetDevice, net_devices};
 
 use crate::tree::{File, TreeFs, empty_dir, file};
 
@@ -18,6 +20,29 @@ fn cpu_range() -> String {
 
 fn constant(path: &str, text: &'static str) -> File {
     file(path, move || text.to_owned())
+}
+
+/// The files of a network device. They stay as they were when the file system was mounted.
+fn net_device(device: &NetDevice) -> Vec<File> {
+    let loopback = u32::from(device.flags) & IFF_LOOPBACK != 0;
+    let state = match u32::from(device.flags) & IFF_RUNNING {
+        _ if loopback => "unknown",
+        0 => "down",
+        _ => "up",
+    };
+    let address = device.address.map(|byte| format!("{byte:02x}")).join(":");
+    // sysfs shows neither what follows from the driver's state (`netdev->flags`).
+    let flags = u32::from(device.flags) & !IFF_RUNNING;
+    let texts = [
+        ("address", address),
+        ("flags", format!("{flags:#x}")),
+        ("ifindex", device.index.to_string()),
+        ("mtu", device.mtu.to_string()),
+        ("operstate", state.to_owned()),
+        ("type", device.hardware_type.to_string()),
+    ];
+    let name = &device.name;
+    texts.map(|(file_name, text)| file(format!("class/net/{name}/{file_name}"), move || text.clone())).into()
 }
 
 fn files() -> Vec<File> {
@@ -34,12 +59,6 @@ fn files() -> Vec<File> {
         empty_dir("kernel/security"),
         empty_dir("module"),
         empty_dir("power"),
-        constant("class/net/lo/address", "00:00:00:00:00:00"),
-        constant("class/net/lo/flags", "0x9"),
-        constant("class/net/lo/ifindex", "1"),
-        constant("class/net/lo/mtu", "65536"),
-        constant("class/net/lo/operstate", "unknown"),
-        constant("class/net/lo/type", "772"),
         file("devices/system/cpu/online", cpu_range),
         file("devices/system/cpu/possible", cpu_range),
         file("devices/system/cpu/present", cpu_range),
@@ -52,6 +71,7 @@ fn files() -> Vec<File> {
         constant("kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
         constant("kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152"),
     ];
+    all.extend(net_devices().iter().flat_map(net_device));
     for n in 0..kernel().cpu_count {
         let base = format!("devices/system/cpu/cpu{n}");
         all.push(file(format!("{base}/topology/core_id"), move || n.to_string()));

@@ -3,11 +3,15 @@
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
-use moat_abi::socket::{AF_INET, IPPROTO_UDP, Ifconf, Ifreq, SIOCETHTOOL, SIOCGIFCONF, SOCK_DGRAM};
+use moat_abi::socket::{
+    AF_INET, IFNAMSIZ, IPPROTO_UDP, Ifconf, Ifreq, SIOCETHTOOL, SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFHWADDR, SIOCGIFINDEX,
+    SIOCGIFMTU, SOCK_DGRAM,
+};
 use moat_abi::{Errno, Result};
 use moat_host::net::{DEVICE_QUERIES, list_devices, query_device};
 use moat_vfs::Caller;
 use moat_vfs::socket::SocketKind;
+use moat_vfs::socket::registry::NetDevice;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Devices that are listed at most.
@@ -44,6 +48,36 @@ pub fn ioctl(caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         0x8910..=0x8971 => Err(Errno::EPERM),
         _ => Err(Errno::ENOTTY),
     }
+}
+
+/// The devices of the host's network namespace, for sysfs; a name that would not do for a file is left out.
+pub(crate) fn list_all() -> Vec<NetDevice> {
+    let Ok(asker) = asker() else { return Vec::new() };
+    let text = moat_host::procfs::net_file("dev").unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    // Two lines of headings; a device's name ends at the last colon that something follows.
+    let names = text.lines().skip(2).filter_map(|line| line.rsplit_once(':')).map(|(name, _)| name.trim());
+    names.filter(|name| !name.contains('/')).take(MOST).filter_map(|name| describe(asker, name)).collect()
+}
+
+/// `None` if the device has gone meanwhile.
+fn describe(asker: &OwnedFd, name: &str) -> Option<NetDevice> {
+    let ask = |request| {
+        let mut device = Ifreq::default();
+        device.ifr_name.get_mut(..name.len()).filter(|n| n.len() < IFNAMSIZ)?.copy_from_slice(name.as_bytes());
+        query_device(asker, request, &mut device).ok().map(|()| device.ifr_data)
+    };
+    let number = |request| ask(request)?.first_chunk().map(|b| u32::from_ne_bytes(*b));
+    let short = |data: [u8; 24]| data.first_chunk().map(|b| u16::from_ne_bytes(*b));
+    let hardware = ask(SIOCGIFHWADDR)?;
+    Some(NetDevice {
+        name: name.to_owned(),
+        index: number(SIOCGIFINDEX)?,
+        flags: short(ask(SIOCGIFFLAGS)?)?,
+        mtu: number(SIOCGIFMTU)?,
+        hardware_type: short(hardware)?,
+        address: *hardware.get(2..)?.first_chunk()?,
+    })
 }
 
 fn list(caller: &dyn Caller, arg: u64) -> Result<u64> {

@@ -34,7 +34,7 @@ use moat_abi::socket::{
 };
 use moat_abi::{Errno, Result};
 use moat_vfs::Caller;
-use moat_vfs::socket::registry::{Family, register_device_ioctl, register_family};
+use moat_vfs::socket::registry::{Family, register_device_ioctl, register_family, register_net_devices};
 use moat_vfs::socket::{Socket, SocketKind};
 
 use crate::socket::HostSocket;
@@ -63,6 +63,7 @@ pub fn register() {
     register_family(AF_INET6, Family { new_socket: new_inet, new_pair: None });
     register_family(AF_NETLINK, Family { new_socket: new_netlink, new_pair: None });
     register_device_ioctl(device::ioctl);
+    register_net_devices(device::list_all);
     text::register();
 }
 

@@ -5,6 +5,7 @@ use moat_abi::socket as abi;
 use moat_abi::socket::{AF_INET, IFF_LOOPBACK, IFF_RUNNING, IFF_UP, IFNAMSIZ, Ifconf, Ifreq, SockaddrIn};
 use moat_abi::{Errno, Result};
 use moat_vfs::Caller;
+use moat_vfs::socket::registry::NetDevice;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// The only device's number.
@@ -26,6 +27,18 @@ fn put(r: &mut Ifreq, bytes: &[u8]) {
 
 fn put_address(r: &mut Ifreq, ip: [u8; 4]) {
     put(r, SockaddrIn { sin_family: AF_INET, sin_addr: ip, ..SockaddrIn::default() }.as_bytes());
+}
+
+/// The devices, for sysfs.
+pub(crate) fn list_all() -> Vec<NetDevice> {
+    vec![NetDevice {
+        name: String::from_utf8_lossy(LO_NAME).into_owned(),
+        index: LO_INDEX.cast_unsigned(),
+        flags: u16::try_from(IFF_UP | IFF_LOOPBACK | IFF_RUNNING).unwrap_or(0),
+        mtu: LO_MTU,
+        hardware_type: moat_abi::netlink::ARPHRD_LOOPBACK,
+        address: [0; 6],
+    }]
 }
 
 /// Answers a device ioctl on any socket.

@@ -33,7 +33,9 @@ use moat_abi::socket::{
 };
 use moat_abi::{Errno, Result};
 use moat_vfs::Caller;
-use moat_vfs::socket::registry::{Family, register_device_ioctl, register_family, register_net_text};
+use moat_vfs::socket::registry::{
+    Family, register_device_ioctl, register_family, register_net_devices, register_net_text,
+};
 use moat_vfs::socket::{Socket, SocketKind};
 
 /// Registers AF_INET, AF_INET6 and AF_NETLINK.
@@ -42,6 +44,7 @@ pub fn register() {
     register_family(AF_INET6, Family { new_socket, new_pair: None });
     register_family(AF_NETLINK, Family { new_socket: route::new_socket, new_pair: None });
     register_device_ioctl(device::ioctl);
+    register_net_devices(device::list_all);
     register_net_text("tcp", text::tcp);
     register_net_text("tcp6", text::tcp6);
     register_net_text("udp", text::udp);

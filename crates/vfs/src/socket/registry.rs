@@ -1,4 +1,4 @@
-//! Families by number, and what they give to others: texts for /proc/net, device ioctls.
+//! Families by number, and what they give to others: texts for /proc/net, network devices and ioctls about them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -27,6 +27,26 @@ pub type NetText = fn(net_id: u64) -> Vec<u8>;
 /// ENOTTY for a command that is none of these; ENODEV and the like.
 pub type DeviceIoctl = fn(&dyn Caller, cmd: u32, arg: u64) -> Result<u64>;
 
+/// A network device, as sysfs shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetDevice {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// `IFF_*`.
+    pub flags: u16,
+    /// Bytes of the largest packet.
+    pub mtu: u32,
+    /// `ARPHRD_*`.
+    pub hardware_type: u16,
+    /// Its address on the link.
+    pub address: [u8; 6],
+}
+
+/// Lists the network devices.
+pub type NetDevices = fn() -> Vec<NetDevice>;
+
 /// An address family.
 #[derive(Clone, Copy)]
 pub struct Family {
@@ -41,6 +61,7 @@ struct Tables {
     families: HashMap<u16, Family>,
     texts: BTreeMap<&'static str, NetText>,
     device_ioctl: Option<DeviceIoctl>,
+    devices: Option<NetDevices>,
 }
 
 fn tables() -> &'static RwLock<Tables> {
@@ -61,6 +82,18 @@ pub fn register_net_text(name: &'static str, text: NetText) {
 /// Registers what answers ioctls about network devices.
 pub fn register_device_ioctl(ioctl: DeviceIoctl) {
     tables().write().device_ioctl = Some(ioctl);
+}
+
+/// Registers who knows the network devices.
+pub fn register_net_devices(list: NetDevices) {
+    tables().write().devices = Some(list);
+}
+
+/// The network devices that there are at present.
+#[must_use]
+pub fn net_devices() -> Vec<NetDevice> {
+    let list = tables().read().devices;
+    list.map_or_else(Vec::new, |list| list())
 }
 
 /// The names of the files that families have registered for /proc/net.

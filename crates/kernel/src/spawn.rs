@@ -283,7 +283,7 @@ impl Process {
 
     /// Waits for its end. Any number of callers may.
     pub async fn wait(&self) -> WaitStatus {
-        let mut listener = self.group.exit_queue.listen(PollEvents::all());
+        let mut listener = self.group.exit_queue.listen(PollEvents::HUP);
         loop {
             if let Some(status) = self.status() {
                 return status;

@@ -321,7 +321,7 @@ impl GuestThread for FakeThread {
         Arc::new(NoKick)
     }
 
-    fn host_tid(&self) -> i32 {
+    fn host_tid(&mut self) -> i32 {
         1
     }
 }

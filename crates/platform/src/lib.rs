@@ -170,8 +170,8 @@ pub trait GuestThread: Send {
     /// A handle by which others make this thread leave application code.
     fn kicker(&self) -> Arc<dyn Kick>;
 
-    /// The host thread id, in the sentry's pid namespace.
-    fn host_tid(&self) -> i32;
+    /// The host thread id, in the sentry's pid namespace. Who asks may change what the host thread is: it is kept apart.
+    fn host_tid(&mut self) -> i32;
 }
 
 /// Makes a guest thread leave application code soon.

@@ -1,6 +1,6 @@
 //! prctl(2), arch_prctl(2), personality(2), rseq(2).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use moat_abi::cap::{Cap, SECBIT_KEEP_CAPS, SECBIT_KEEP_CAPS_LOCKED, SECBIT_NO_CAP_AMBIENT_RAISE};
 use moat_abi::prctl::*;
@@ -239,6 +239,9 @@ const UNREGISTER: u32 = 1;
 /// The first size of `struct rseq`, and its alignment.
 const ORIGINAL_SIZE: u32 = 32;
 
+/// An area has been registered with the host.
+static HOST_HAS_RSEQ: AtomicBool = AtomicBool::new(false);
+
 async fn sys_rseq(t: &mut CurrentTask, addr: u64, len: u32, flags: u32, sig: u32) -> SyscallResult {
     if flags & UNREGISTER != 0 {
         if flags != UNREGISTER {
@@ -270,7 +273,16 @@ async fn sys_rseq(t: &mut CurrentTask, addr: u64, len: u32, flags: u32, sig: u32
     if addr >= GUEST_TOP {
         return Err(Errno::EFAULT.into());
     }
-    execute(t.thread(), Order::Rseq { addr, len, flags, sig }).await?;
+    let order = Order::Rseq { addr, len, flags, sig };
+    // Nothing is left that the host could refuse, once it has shown that it has rseq at all.
+    let size = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    let certain = len == ORIGINAL_SIZE && t.mm().writable_prefix(UserAddr::new(addr), size) == size;
+    if certain && HOST_HAS_RSEQ.load(Ordering::Relaxed) {
+        t.thread().defer(order);
+    } else {
+        execute(t.thread(), order).await?;
+        HOST_HAS_RSEQ.store(true, Ordering::Relaxed);
+    }
     t.rseq = Some(RseqArea { addr, len, sig });
     Ok(0)
 }

@@ -8,6 +8,7 @@ use moat_abi::PollEvents;
 use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::{SI_KERNEL, SigInfo};
 use moat_abi::signal::{SigSet, Signal};
+use moat_platform::{Order, execute};
 use moat_sync::wait::Listener;
 
 use crate::kernel::kernel;
@@ -31,6 +32,7 @@ impl CurrentTask {
             s.exit.map(|e| e.status).or(self.exit_status).unwrap_or(KILLED)
         };
         ptrace::stop::exit_event(&mut self, status).await;
+        self.release_rseq().await;
         crate::futex::exit_thread(&mut self).await;
         let vfork = self.vfork.take();
         let (task, thread, mm, fds, fs) = self.into_parts();
@@ -45,6 +47,18 @@ impl CurrentTask {
         drop(fds);
         drop(fs);
         leave(&task, status).await;
+    }
+
+    /// Takes the rseq area back from the host before others may free its memory: the host writes to it whenever the host
+    /// thread goes on, be it to end. A process that ends as a whole is killed instead.
+    async fn release_rseq(&mut self) {
+        const UNREGISTER: u32 = 1;
+        let Some(area) = self.rseq.take() else { return };
+        if self.mm().users() > 1 && self.group.signals.lock().exit.is_none() {
+            let order = Order::Rseq { addr: area.addr, len: area.len, flags: UNREGISTER, sig: area.sig };
+            // The guest may have undone it behind our back, or be dead.
+            let _ = execute(self.thread(), order).await;
+        }
     }
 
     /// Undoes a clone whose child never ran.
@@ -121,7 +135,8 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
     if !leader && !traced {
         task.pid().set_task(None);
     }
-    group.exit_queue.wake_all();
+    // Not for those who wait for the end of the process.
+    group.exit_queue.wake(PollEvents::IN | PollEvents::RDNORM);
 }
 
 /// A thread that leaves siblings behind: its children are told if they asked, and belong to a sibling.

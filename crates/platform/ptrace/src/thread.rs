@@ -125,7 +125,7 @@ impl GuestThread for Thread {
         Arc::new(Kicker { id: self.id, cell: Arc::clone(&self.cell), shared: Arc::clone(&self.shared) })
     }
 
-    fn host_tid(&self) -> i32 {
+    fn host_tid(&mut self) -> i32 {
         self.tid
     }
 }

@@ -92,9 +92,35 @@ impl Thread {
     pub(crate) fn poll_make_thread(&mut self, cx: &mut Context<'_>) -> Poll<Result<Born>> {
         ready!(self.poll_ready_to_make(cx))?;
         if self.making.is_none() {
+            if let Some(born) = self.revive() {
+                return Poll::Ready(Ok(born));
+            }
             self.begin_thread(cx)?;
         }
         self.poll_making(cx).map_err(|(errno, _)| errno)
+    }
+
+    /// Has a kept thread of this process, if there is one, go on from where this one is: it saves the clone, its
+    /// verification and two rings.
+    fn revive(&mut self) -> Option<Born> {
+        if !self.is_unmarked() {
+            return None;
+        }
+        let host = self.host.space.take_spare().filter(|host| host.adopt())?;
+        self.flush_regs();
+        self.copy_frame(host.area, host.slot);
+        // It is about to share the CPUs with the new thread: nobody shall wait for it awake.
+        self.host.calm();
+        let mut thread = Thread::new(host);
+        self.pass_on_to_kept(&mut thread);
+        Some(Born { thread, space: None })
+    }
+
+    /// Copies this thread's frame to the area of another one of the process.
+    fn copy_frame(&self, to: Area, slot: u32) {
+        let frame = &self.host.core.frame;
+        to.copy_tail(self.host.area, frame.frame & !7);
+        relocate(to, area_addr(slot), frame);
     }
 
     fn poll_ready_to_make(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -140,8 +166,7 @@ impl Thread {
         let free = self.host.space.take_slot()?;
         let (frame, at) = (core.frame.frame, area_addr(free.slot));
         prepare_area(free.area, free.slot, frame, core.bases);
-        free.area.copy_tail(self.host.area, core.frame.frame & !7);
-        relocate(free.area, at, &core.frame);
+        self.copy_frame(free.area, free.slot);
         let pending = Pending { kind: Birth::Thread, parent: self.host.clone(), area: free.area, slot: free.slot };
         let token = match core.announce(pending) {
             Ok(token) => token,

@@ -40,9 +40,14 @@ struct Slot {
     taken: bool,
 }
 
+/// Host threads without a task that one process keeps, for the next ones it makes.
+const MAX_SPARES: usize = 8;
+
 struct State {
     slots: Vec<Slot>,
     threads: Vec<Weak<HostThread>>,
+    /// Parked threads whose tasks have ended.
+    spares: Vec<Weak<HostThread>>,
     exited: bool,
     handle_dropped: bool,
 }
@@ -78,6 +83,7 @@ impl Space {
         let state = State {
             slots: vec![Slot { slot, area, stage, taken: true }],
             threads: Vec::new(),
+            spares: Vec::new(),
             exited: false,
             handle_dropped: false,
         };
@@ -95,6 +101,21 @@ impl Space {
         let mut s = self.state.lock();
         s.threads.retain(|t| t.strong_count() > 0);
         s.threads.push(Arc::downgrade(thread));
+    }
+
+    /// Keeps a parked thread for the next task; false if there are enough, or nobody can make one any more.
+    pub fn keep(&self, thread: &Arc<HostThread>) -> bool {
+        let mut s = self.state.lock();
+        let room = s.spares.len() < MAX_SPARES && !s.exited && !s.handle_dropped;
+        if room {
+            s.spares.push(Arc::downgrade(thread));
+        }
+        room
+    }
+
+    /// A kept thread: the one that has run last.
+    pub fn take_spare(&self) -> Option<Arc<HostThread>> {
+        self.state.lock().spares.pop()?.upgrade()
     }
 
     /// An area for a new thread: one that a thread has left, or a fresh one.

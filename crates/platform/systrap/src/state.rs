@@ -168,6 +168,11 @@ impl HostThread {
         hot.then(|| s.pace.look_cycles())
     }
 
+    /// The thread shall not be looked at for a while.
+    pub fn calm(&self) {
+        self.state.lock().pace.calm();
+    }
+
     /// The thread did not stop while it was looked at.
     pub fn cool(&self) {
         self.state.lock().pace.cool();
@@ -263,15 +268,17 @@ impl HostThread {
         wake(waker);
     }
 
-    /// The owner has gone: the host thread ends, now or at its next stop.
-    pub fn abandon(&self) {
+    /// The owner has gone: the host thread ends, now or at its next stop, or is kept for the next task.
+    pub fn abandon(self: &Arc<Self>, leaves: Leaves) {
         let mut s = self.state.lock();
         s.orphan = true;
         let (waker, born) = (s.waker.take(), s.born.take());
         match s.phase {
             Phase::Parked { id, wait } => {
                 drop(s);
-                self.end(id, wait);
+                if leaves == Leaves::Traces || self.is_leader() || !self.space.keep(self) {
+                    self.end(id, wait);
+                }
             }
             Phase::Running => {
                 drop(s);
@@ -280,6 +287,16 @@ impl HostThread {
             Phase::Ordered | Phase::Dead => drop(s),
         }
         drop((waker, born));
+    }
+
+    /// Gives a kept thread a new owner: everything but where it is parked is as of a new one. False if it is not.
+    pub fn adopt(&self) -> bool {
+        let mut s = self.state.lock();
+        let parked = matches!(s.phase, Phase::Parked { .. });
+        if parked {
+            (s.orphan, s.kick, s.stop, s.pace) = (false, false, None, Pace::default());
+        }
+        parked
     }
 
     /// Ends a parked thread that has no owner. The first thread of a process stays parked instead: the host finds the
@@ -421,6 +438,15 @@ impl HostThread {
             }
         }
     }
+}
+
+/// What a task leaves behind in its host thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaves {
+    /// Nothing that the next task is not given anew.
+    Nothing,
+    /// An rseq area, which the host would write to at the next return to user mode; an affinity.
+    Traces,
 }
 
 /// What goes with a reply.

@@ -16,12 +16,14 @@ use crate::call::Call;
 use crate::filter::{SegmentBases, notifies};
 use crate::frame::{EXTENDED_SIZE, MAGIC1, at, words_from_regs};
 use crate::order::{MAX_CELLS, is_in_range, lower};
-use crate::state::{HostThread, Sent, area_addr};
+use crate::state::{HostThread, Leaves, Sent, area_addr};
 use crate::stop::{Signal, Stop};
 
 const SIGSEGV: i32 = 11;
 const GENERAL_PROTECTION: u64 = 13;
 const VSYSCALL_PAGE: u64 = 0xffff_ffff_ff60_0000;
+/// Bases that no thread has: they are not canonical.
+const UNKNOWN_BASES: (u64, u64) = (1 << 63, 1 << 63);
 /// Bit 1 of RFLAGS always reads as one; bit 9 is the interrupt flag, which user code runs with.
 const FIXED_RFLAGS: u64 = 0x202;
 
@@ -58,6 +60,12 @@ pub struct Thread {
     /// An order of `poll_order` is in `deferred`.
     ordered: bool,
     pub(crate) making: Option<Making>,
+    /// The host has an rseq area of this thread's.
+    rseq: bool,
+    /// The host thread's name, if it was ever ordered; children inherit it.
+    name: Option<[u8; 16]>,
+    /// Somebody knows the host thread's id, and may have changed what children inherit: its affinity.
+    marked: bool,
 }
 
 impl Thread {
@@ -73,6 +81,9 @@ impl Thread {
             last_result: 0,
             ordered: false,
             making: None,
+            rseq: false,
+            name: None,
+            marked: false,
         }
     }
 
@@ -81,6 +92,20 @@ impl Thread {
         child.regs = self.regs;
         child.bases = self.bases;
         child.dirty = Dirty::Nothing;
+        (child.name, child.marked) = (self.name, self.marked);
+        child.rseq = self.rseq && !Arc::ptr_eq(&child.host.space, &self.host.space);
+    }
+
+    /// As [`Thread::pass_on`], for a child that is a kept thread.
+    pub(crate) fn pass_on_to_kept(&self, child: &mut Thread) {
+        self.pass_on(child);
+        child.bases = UNKNOWN_BASES;
+        child.deferred.extend(self.name.map(Order::SetName));
+    }
+
+    /// Whether a kept thread can take the place of a clone of this one.
+    pub(crate) fn is_unmarked(&self) -> bool {
+        !self.marked
     }
 
     /// Makes this the thread of a blank process: as [`Thread::new`], with the processor's bases known.
@@ -219,6 +244,16 @@ impl Thread {
         }
     }
 
+    /// Notes what an order leaves behind in the host thread.
+    fn note(&mut self, order: &Order) {
+        const UNREGISTER: u32 = 1;
+        match order {
+            Order::Rseq { flags, .. } => self.rseq = flags & UNREGISTER == 0,
+            Order::SetName(name) => self.name = Some(*name),
+            _ => {}
+        }
+    }
+
     fn fpu_offset(&self) -> u64 {
         self.host.core.frame.fpstate
     }
@@ -329,11 +364,15 @@ impl GuestThread for Thread {
         let result = ready!(self.poll_deferred(cx));
         self.ordered = false;
         self.deferred.clear();
+        if result.is_ok() {
+            self.note(order);
+        }
         Poll::Ready(result)
     }
 
     fn defer(&mut self, order: Order) {
         if is_in_range(&order) {
+            self.note(&order);
             self.deferred.push_back(order);
         }
     }
@@ -353,7 +392,8 @@ impl GuestThread for Thread {
         Arc::new(Kicker(self.host.clone()))
     }
 
-    fn host_tid(&self) -> i32 {
+    fn host_tid(&mut self) -> i32 {
+        self.marked = true;
         self.host.tid
     }
 }
@@ -363,7 +403,7 @@ impl Drop for Thread {
         if let Some(making) = self.making.take() {
             making.withdraw(&self.host);
         }
-        self.host.abandon();
+        self.host.abandon(if self.rseq || self.marked { Leaves::Traces } else { Leaves::Nothing });
     }
 }
 

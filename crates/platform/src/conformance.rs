@@ -296,7 +296,7 @@ macro_rules! conformance_tests {
             failing_deferred_order_stops, file_mappings_work, shared_memory_joins_two_processes,
             atomics_work_and_fault, copies_are_partial_at_holes, forced_writes_ignore_protection,
             fork_copies_memory_and_registers, fork_of_a_fork_works, fork_of_a_threaded_process_works,
-            spawn_shares_memory, threads_come_and_go, forked_child_survives_its_parent, death_is_reported,
+            spawn_shares_memory, threads_come_and_go, a_later_thread_has_nothing_of_an_earlier_one, forked_child_survives_its_parent, death_is_reported,
             dropping_frees_the_host_process, outside_kill_is_reported,
             first_thread_may_go, dropped_threads_are_reaped, dropped_while_running_stops, killed_while_parked,
             killed_at_any_time, kick_storm_changes_nothing,

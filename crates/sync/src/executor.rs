@@ -1,8 +1,8 @@
 //! The executor: runs guest tasks as futures on a few host threads.
 //!
 //! Worker threads share one queue of runnable futures. A worker without work becomes the *leader* if there is none:
-//! it waits in one poll(2) for the platform's event descriptor, the [`crate::reactor`], the timers and
-//! [`unpark_leader`]; the others sleep. Having taken in an event the leader steps down and runs the future that
+//! it waits in one poll(2) for the platform's event descriptor, the [`crate::reactor`] (and by it [`unpark_leader`]) and the
+//! timers; the others sleep. Having taken in an event the leader steps down and runs the future that
 //! became runnable, so that a syscall is handled on the thread (and, with the host's synchronous wake-up, on the CPU)
 //! that heard of it, with no hand-off. If more became runnable than one thread can do, or the thread is going to block
 //! ([`block_in_place`]), another worker is woken and takes the lead.
@@ -14,10 +14,10 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_task::Runnable;
 use moat_abi::{Errno, Result};
@@ -51,7 +51,6 @@ struct State {
 struct Executor {
     state: Mutex<State>,
     idle: Condvar,
-    unpark: OwnedFd,
     source: OnceLock<Box<dyn EventSource>>,
     max_active: usize,
     /// Events found by looking rather than by waiting.
@@ -70,9 +69,7 @@ thread_local! {
 
 fn executor() -> &'static Executor {
     EXECUTOR.get_or_init(|| {
-        let unpark =
-            rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)
-                .expect("the executor needs an eventfd");
+        reactor::init().expect("the executor needs an epoll instance and an eventfd");
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Executor {
             state: Mutex::new(State {
@@ -84,7 +81,6 @@ fn executor() -> &'static Executor {
                 stopping: false,
             }),
             idle: Condvar::new(),
-            unpark,
             source: OnceLock::new(),
             max_active: cpus.max(1),
             found: AtomicU32::new(0),
@@ -139,8 +135,7 @@ pub(crate) fn unpark_leader() {
     if let Some(e) = EXECUTOR.get()
         && e.state.lock().leading
     {
-        // Full means that it is signalled already.
-        let _ = rustix::io::write(&e.unpark, &1u64.to_ne_bytes());
+        reactor::interrupt();
     }
 }
 
@@ -158,7 +153,7 @@ pub fn stop() {
     let e = executor();
     e.state.lock().stopping = true;
     e.idle.notify_all();
-    let _ = rustix::io::write(&e.unpark, &1u64.to_ne_bytes());
+    reactor::interrupt();
 }
 
 /// How many CPUs of the host the executor may use.
@@ -252,8 +247,7 @@ fn work() {
 
 /// Waits until something may have become runnable.
 fn wait_for_events(e: &Executor) {
-    let now = Instant::now();
-    timer::fire_due(now);
+    timer::fire_due();
     if !e.state.lock().queue.is_empty() {
         return;
     }
@@ -263,12 +257,11 @@ fn wait_for_events(e: &Executor) {
     if found && !e.found.fetch_add(1, Ordering::Relaxed).is_multiple_of(64) {
         return;
     }
-    let timeout = timer::next_deadline().map(|at| at.saturating_duration_since(now).min(Duration::from_secs(3600)));
+    let timeout = timer::time_left().map(|left| left.min(Duration::from_secs(3600)));
     let timeout = if found { Some(Duration::ZERO) } else { timeout };
     let timeout = timeout
         .map(|t| rustix::time::Timespec { tv_sec: t.as_secs().cast_signed(), tv_nsec: i64::from(t.subsec_nanos()) });
-    let mut fds = Vec::with_capacity(3);
-    fds.push(PollFd::from_borrowed_fd(e.unpark.as_fd(), PollFlags::IN));
+    let mut fds = Vec::with_capacity(2);
     let source_fd = source.and_then(|s| s.event_fd());
     let source_at = source_fd.map(|fd| {
         fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -281,10 +274,6 @@ fn wait_for_events(e: &Executor) {
     match poll(&mut fds, timeout.as_ref()) {
         Ok(0) | Err(_) => {}
         Ok(_) => {
-            if !fds[0].revents().is_empty() {
-                let mut count = [0u8; 8];
-                let _ = rustix::io::read(&e.unpark, &mut count);
-            }
             if let (Some(at), Some(s)) = (source_at, source)
                 && !fds[at].revents().is_empty()
             {
@@ -295,7 +284,7 @@ fn wait_for_events(e: &Executor) {
             }
         }
     }
-    timer::fire_due(Instant::now());
+    timer::fire_due();
 }
 
 #[cfg(test)]
@@ -303,6 +292,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
 
     #[test]
     fn futures_timers_and_blocking_work_all_end() {

@@ -9,13 +9,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::{Errno, PollEvents, Result};
-use rustix::event::epoll;
+use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use crate::lock::{LockClass, Mutex};
 use crate::wait::{Source, WaitQueue};
 
 struct Reactor {
     epoll: OwnedFd,
+    /// Written to by [`interrupt`], never read: each write is an edge.
+    interrupts: OwnedFd,
     table: Mutex<(u64, HashMap<u64, Watched>)>,
 }
 
@@ -25,6 +27,9 @@ struct Watched {
     queue: Weak<WaitQueue>,
     demand: Option<Arc<Demand>>,
 }
+
+/// The key of [`Reactor::interrupts`].
+const INTERRUPT: u64 = 0;
 
 static REACTOR: OnceLock<Reactor> = OnceLock::new();
 
@@ -46,7 +51,10 @@ fn reactor() -> Result<&'static Reactor> {
         return Ok(r);
     }
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
-    let new = Reactor { epoll, table: Mutex::new(LockClass::Leaf, (0, HashMap::new())) };
+    let interrupts = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(errno)?;
+    let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+    epoll::add(&epoll, &interrupts, epoll::EventData::new_u64(INTERRUPT), edges).map_err(errno)?;
+    let new = Reactor { epoll, interrupts, table: Mutex::new(LockClass::Leaf, (0, HashMap::new())) };
     Ok(REACTOR.get_or_init(|| new))
 }
 
@@ -193,6 +201,14 @@ impl Source for Demand {
     }
 }
 
+/// Has whoever waits for [`fd`] look up.
+pub(crate) fn interrupt() {
+    if let Some(r) = REACTOR.get() {
+        // The counter can't get full.
+        let _ = rustix::io::write(&r.interrupts, &1u64.to_ne_bytes());
+    }
+}
+
 /// The descriptor that is readable when [`dispatch`] has something to do.
 pub(crate) fn fd() -> Option<BorrowedFd<'static>> {
     REACTOR.get().map(|r| r.epoll.as_fd())
@@ -223,8 +239,6 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Waker};
     use std::time::{Duration, Instant};
-
-    use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use moat_abi::PollEvents;
 
@@ -54,13 +54,22 @@ impl Drop for Timer {
     }
 }
 
-/// When the next timer is due.
-pub(crate) fn next_deadline() -> Option<Instant> {
+fn next_deadline() -> Option<Instant> {
     HEAP.lock().timers.first_key_value().map(|((at, _), _)| *at)
 }
 
-/// Notifies all timers that are due at `now`.
-pub(crate) fn fire_due(now: Instant) {
+/// How long it is until the next timer is due, if there is one.
+pub(crate) fn time_left() -> Option<Duration> {
+    next_deadline().map(|at| at.saturating_duration_since(Instant::now()))
+}
+
+/// Notifies all timers that are due.
+pub(crate) fn fire_due() {
+    // Without a timer the clock need not be read.
+    if next_deadline().is_none() {
+        return;
+    }
+    let now = Instant::now();
     loop {
         let due = {
             let mut heap = HEAP.lock();

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use moat_abi::Errno;
+
 use super::{CODE, DATA, Guest, Rig, both, fault_of, host_process_exists, syscall_of, vanishes};
-use crate::{Event, GuestThread};
+use crate::{Event, GuestThread, Order, execute};
 
 /// `1: mov rax,[rdi]; syscall; mov [rdi],rsi; syscall; jmp 1b`
 const LOAD_STORE: &[u8] = &[0x48, 0x8b, 0x07, 0x0f, 0x05, 0x48, 0x89, 0x37, 0x0f, 0x05, 0xeb, 0xf4];
@@ -149,6 +151,49 @@ pub fn threads_come_and_go(rig: &Rig) {
             }
         }
         assert_eq!(load(&mut main, DATA).await, 36);
+    });
+}
+
+/// Nothing of a thread that has ended is found in one that is made after it.
+pub fn a_later_thread_has_nothing_of_an_earlier_one(rig: &Rig) {
+    const TRACES: [u64; 6] = [1, 2, 3, 4, 5, 6];
+    rig.run(async {
+        let mut guest = rig.guest(LOAD_STORE).await;
+        let name = |byte: u8| Order::SetName([byte, byte, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        guest.order(name(b'p')).await;
+        let rseq = |flags| Order::Rseq { addr: DATA + 128, len: 32, flags, sig: 0x5305_3053 };
+        for ends_registered in [false, true, false, false] {
+            let mut side = spawn(&mut guest).await;
+            let regs = guest.thread.regs();
+            assert_eq!(side.thread.regs(), regs);
+            assert_eq!(side.thread.fpu().expect("fpu"), guest.thread.fpu().expect("fpu"));
+            let event = side
+                .go_with(|r| {
+                    assert_eq!((r.fs_base, r.gs_base), (regs.fs_base, regs.gs_base));
+                    (r.rip, r.rdi, r.fs_base, r.gs_base) = (CODE, DATA, DATA + 8, DATA + 16);
+                    [r.r8, r.r9, r.r10, r.r12, r.r13, r.r14] = TRACES;
+                })
+                .await;
+            let _ = syscall_of(&event);
+            side.order(name(b's')).await;
+            // Neither the last one's registration nor its kick is there.
+            match execute(&mut *side.thread, rseq(0)).await {
+                Err(Errno::ENOSYS) => {}
+                registered => {
+                    assert_eq!(registered, Ok(0));
+                    if !ends_registered {
+                        side.order(rseq(1)).await;
+                    }
+                }
+            }
+            side.thread.kicker().kick();
+        }
+        // With the bases of the parent, not those of the last one.
+        let mut side = spawn(&mut guest).await;
+        assert_eq!(load(&mut side, DATA).await, guest.read_u64(DATA));
+        assert_eq!(side.thread.regs().fs_base, guest.thread.regs().fs_base);
+        let comm = |tid: i32, pid: i32| std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).expect("comm");
+        assert_eq!(comm(side.thread.host_tid(), guest.space.host_pid()), "pp\n");
     });
 }
 

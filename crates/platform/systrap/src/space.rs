@@ -1,6 +1,7 @@
 //! [`Space`]: one guest process; [`SpaceHandle`]: the sentry's reference to it.
 //!
 //! # Invariants
+//! - A spare thread is parked, has no owner and nothing registered with the host that refers to guest memory.
 //! - The process is not reaped before its last [`SpaceHandle`] is dropped, so its pid means this process
 //!   wherever a handle is at hand.
 //! - No process has the area of another's thread mapped: an area is listed here before its mapping is asked for, and the

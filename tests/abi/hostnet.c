@@ -1024,6 +1024,11 @@ TEST(proc_net) {
     char line[64];
     snprintf(line, sizeof line, "0100007F:%04X 00000000:0000 0A", port_of(l));
     CHECK(strstr(slurp("/proc/net/tcp"), line));
+    char link[64] = {0}, path[64], inode[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", l);
+    CHECK(OK(readlink(path, link, sizeof link - 1)) > 9);
+    snprintf(inode, sizeof inode, " %ld ", atol(link + 8));
+    CHECK(!strncmp(link, "socket:[", 8) && strstr(slurp("/proc/net/tcp"), inode));
     CHECK(strstr(slurp("/proc/net/dev"), "lo:"));
     CHECK(strstr(slurp("/proc/net/if_inet6"), "00000000000000000000000000000001"));
     CHECK(strstr(slurp("/sys/class/net/lo/mtu"), "65536"));

@@ -77,6 +77,8 @@ impl HostSocket {
 
     fn from_fd(kind: SocketKind, core: SocketCore, fd: OwnedFd) -> Result<Arc<HostSocket>> {
         let fd = Arc::new(fd);
+        // /proc/net/tcp and its like name sockets by this number, and /proc/PID/fd must agree.
+        let core = core.with_ino(rustix::fs::fstat(&fd).map_err(errno)?.st_ino);
         let watch = Watch::on_demand(fd.clone(), core.queue().clone())?;
         let connecting = Mutex::new(LockClass::Socket, None);
         Ok(Arc::new(HostSocket { kind, core, fd, _watch: watch, connecting }))

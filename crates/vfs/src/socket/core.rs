@@ -136,6 +136,12 @@ impl SocketCore {
         new
     }
 
+    /// The same state with another inode number: that of the socket behind it, which other tables show.
+    #[must_use]
+    pub fn with_ino(self, ino: u64) -> SocketCore {
+        SocketCore { ino, ..self }
+    }
+
     /// The wait queue.
     #[must_use]
     pub fn queue(&self) -> &Arc<WaitQueue> {

@@ -9,7 +9,7 @@ mod tools;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use exec::Exec;
 pub(crate) use global::{FileAccess, Global, LogFormat, Network, Overlay2, Platform, RootlessFlag, StraceFlag};
@@ -79,11 +79,52 @@ pub(crate) enum Command {
 }
 
 /// Arguments of a command that does not work.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Args)]
 pub(crate) struct Unsupported {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     rest: Vec<OsString>,
 }
+
+/// The names of all commands.
+const NAMES: &[&str] = &[
+    "create",
+    "start",
+    "state",
+    "run",
+    "exec",
+    "kill",
+    "delete",
+    "list",
+    "ps",
+    "events",
+    "update",
+    "pause",
+    "resume",
+    "wait",
+    "checkpoint",
+    "restore",
+    "spec",
+    "features",
+    "do",
+    "debug",
+    "install",
+    "uninstall",
+];
+
+/// How a command's flags are added to its definition.
+type Augment = fn(clap::Command) -> clap::Command;
+
+/// The commands that clients call in the life of a container, where a millisecond counts.
+const FREQUENT: &[(&str, Augment)] = &[
+    ("create", Create::augment_args),
+    ("start", Id::augment_args),
+    ("state", Id::augment_args),
+    ("run", Run::augment_args),
+    ("exec", Exec::augment_args),
+    ("kill", Kill::augment_args),
+    ("delete", Delete::augment_args),
+    ("do", Do::augment_args),
+];
 
 impl Arguments {
     /// Parses a command line, `args[0]` included.
@@ -91,8 +132,19 @@ impl Arguments {
     /// # Errors
     /// What is wrong with it, or the help that it asks for.
     pub(crate) fn parse_line(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let matches = Arguments::command().try_get_matches_from(with_two_dashes(args))?;
-        Arguments::from_arg_matches(&matches)
+        let args: Vec<OsString> = with_two_dashes(args).collect();
+        // The definition of all commands takes longer to build than most of them take to be carried out.
+        let only = args.iter().find_map(|arg| FREQUENT.iter().find(|(name, _)| arg == name));
+        let parsed = only.and_then(|(name, augment)| {
+            let command = clap::Command::new("moat").subcommand_required(true);
+            let command = Global::augment_args(command).subcommand(augment(clap::Command::new(*name)));
+            Self::from_arg_matches(&command.try_get_matches_from(&args).ok()?).ok()
+        });
+        // Whatever is wrong with it: the whole definition explains it better, and knows the other commands.
+        match parsed {
+            Some(arguments) => Ok(arguments),
+            None => Self::from_arg_matches(&Self::command().try_get_matches_from(args)?),
+        }
     }
 }
 
@@ -102,7 +154,7 @@ fn with_two_dashes(args: impl IntoIterator<Item = OsString>) -> impl Iterator<It
     args.into_iter().enumerate().map(move |(index, arg)| {
         let text = arg.to_str().unwrap_or_default();
         let single = text.strip_prefix('-').filter(|name| name.len() > 1 && !name.starts_with('-'));
-        before_command = before_command && (index == 0 || text.starts_with('-'));
+        before_command = before_command && !NAMES.contains(&text);
         match single {
             Some(name) if before_command && index > 0 => format!("--{name}").into(),
             _ => arg,
@@ -121,6 +173,8 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
+        let defined: Vec<String> = Arguments::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        assert_eq!(defined, NAMES);
     }
 
     #[test]
@@ -136,6 +190,15 @@ mod tests {
         for bad in ["moat --frob do ls", "moat do", "moat frob", "moat state", "moat kill", "moat exec c"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_flags_value_may_be_a_commands_name() {
+        let arguments = parse("moat --root start state exec").unwrap();
+        assert_eq!(arguments.global.root.as_deref(), Some(std::path::Path::new("start")));
+        assert!(matches!(arguments.command, Command::State(Id { id }) if id == "exec"));
+        assert!(matches!(parse("moat list --format json").unwrap().command, Command::List(_)));
+        assert!(matches!(parse("moat spec run").unwrap().command, Command::Spec(_)));
     }
 
     #[test]

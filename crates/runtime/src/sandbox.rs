@@ -11,6 +11,7 @@ mod child;
 mod processes;
 mod start;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -99,7 +100,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Error::Command`] if it can't be executed.
-    pub(crate) fn execute(&self, args: ExecuteArgs, fds: Vec<std::os::fd::OwnedFd>) -> Result<(i32, Link)> {
+    pub(crate) fn execute(&self, args: ExecuteArgs, fds: Vec<OwnedFd>) -> Result<(i32, Link)> {
         let link = self.connect()?;
         match link.call(&Request::Execute(Box::new(args)), &fds, Patience::Long)? {
             Response::Started(pid) => Ok((pid, link)),
@@ -203,12 +204,13 @@ impl Sandbox {
         }
     }
 
-    /// Changes what the sandbox logs.
+    /// Changes what the sandbox logs, and where if `log` is given.
     ///
     /// # Errors
     /// A system call that does not exist.
-    pub fn change_logging(&self, logging: LogSpec) -> Result<()> {
-        self.done(&Request::ChangeLogging(logging))
+    pub fn change_logging(&self, logging: LogSpec, log: Option<OwnedFd>) -> Result<()> {
+        let fds: Vec<OwnedFd> = log.into_iter().collect();
+        self.connect()?.call(&Request::ChangeLogging(logging), &fds, Patience::Quick).and_then(done)
     }
 
     /// Saves the sandbox.

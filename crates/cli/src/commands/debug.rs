@@ -7,6 +7,7 @@ use moat_runtime::Config;
 
 use super::kill::parse_signal;
 use super::ps::table;
+use super::settings::LogFiles;
 use crate::args::{Debug, Global};
 
 pub(super) fn run(config: &Config, global: &Global, flags: &Debug) -> anyhow::Result<u8> {
@@ -23,7 +24,8 @@ pub(super) fn run(config: &Config, global: &Global, flags: &Debug) -> anyhow::Re
             Some("debug") => true,
             Some(other) => bail!("--log-level {other:?} is not warning, info or debug"),
         };
-        sandbox.change_logging(LogSpec { debug, ..config.log_spec() })?;
+        let logs = LogFiles::open(config, global, "debug", &flags.id)?;
+        sandbox.change_logging(LogSpec { debug, ..config.log_spec() }, logs.debug)?;
     }
     if flags.ps {
         super::print(&table(&container.processes()?))?;

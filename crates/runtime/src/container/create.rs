@@ -191,6 +191,12 @@ impl Creation<'_> {
             tracing::warn!("linux.resources do not hold: the container's processes are in the cgroup of its sandbox");
         }
         let sandbox = find_sandbox(&self.store, spec)?;
+        if Opener::choose() == Opener::Attached {
+            return Err(Error::unsupported(
+                "a container in a sandbox that runs already",
+                "its mounts can't be copied without CAP_SYS_ADMIN",
+            ));
+        }
         self.state.sandbox = Some(sandbox.clone());
         self.save()?;
         let stdio = init_files(&blueprint, options.stdio, options.preserved, options.console_socket.as_deref())?;

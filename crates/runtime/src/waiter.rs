@@ -148,10 +148,9 @@ fn stand_for(donated: usize, ward: &Ward) -> Option<u8> {
             pass_on(&signals, &connection, ward);
         }
         if answered {
-            match connection.next_response().ok()?? {
-                Response::Exited(status) => return Some(status.shell_code()),
-                // The answer to a signal.
-                _ => {}
+            // Others are the answers to signals.
+            if let Response::Exited(status) = connection.next_response().ok()?? {
+                return Some(status.shell_code());
             }
         }
     }

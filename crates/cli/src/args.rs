@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// Create and start a container, and wait for it
     Run(Run),
     /// Run another process in a container
-    Exec(Exec),
+    Exec(Box<Exec>),
     /// Send a signal to a container
     Kill(Kill),
     /// Remove a container

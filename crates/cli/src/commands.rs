@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited) -> anyhow::Result<
         Command::Create(flags) => create::run(&config, &global, flags, inherited),
         Command::Run(flags) => run::run(&config, &global, flags, inherited),
         Command::Do(flags) => adhoc::run(&config, &global, flags),
-        Command::Exec(flags) => exec::run(&config, flags, inherited),
+        Command::Exec(flags) => exec::run(&config, *flags, inherited),
         Command::Start(flags) => start::run(&config, &flags.id),
         Command::State(flags) => list::state(&config, &flags.id),
         Command::Kill(flags) => kill::run(&config, &flags),

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use anyhow::{Context, bail};
 use moat_host::spawn::Donation;
 
-use crate::args::{Command, Create, Exec};
+use crate::args::{Command, Create};
 
 /// What socket-activated programs get: LISTEN_FDS of sd_listen_fds(3).
 const MAX_DESCRIPTORS: usize = 240;
@@ -24,7 +24,7 @@ pub(crate) fn claim(command: &Command) -> anyhow::Result<Inherited> {
     match command {
         Command::Create(create) => from_flags(create),
         Command::Run(run) => from_flags(&run.create),
-        Command::Exec(Exec { preserve_fds, pass_fd, .. }) => take(0, *preserve_fds, pass_fd),
+        Command::Exec(exec) => take(0, exec.preserve_fds, &exec.pass_fd),
         _ => Ok(Inherited::default()),
     }
 }

@@ -1,5 +1,9 @@
 //! From an [`Order`] to what the stub carries out and what the sentry expects of it.
 
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use moat_abi::mman::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
 use moat_abi::nr;
 use moat_abi::prctl::PR_SET_NAME;
@@ -9,6 +13,7 @@ use moat_stub::layout::{Cell, OP_ATOMIC, atomic};
 use crate::call::{Call, Effect};
 
 const PROT_READ: u32 = 1;
+const PROT_EXEC: u32 = 4;
 const MAP_SHARED: u64 = 0x01;
 const MAP_PRIVATE: u64 = 0x02;
 const MAP_FIXED: u64 = 0x10;
@@ -30,6 +35,73 @@ pub fn is_in_range(order: &Order) -> bool {
         Order::Atomic32 { addr, .. } => fits(addr, 4),
         Order::Rseq { addr, len, .. } => fits(addr, u64::from(len)),
         Order::SetName(_) => true,
+    }
+}
+
+/// Joins file mappings that are one range of one file, so that only one call has to be verified: what is to be less than the
+/// whole is made so by mprotect, which needs no verification for what is not executable. Private mappings that are not
+/// writable only; the host has the same areas in the end. The last order stays as it is: its result may be wanted.
+pub fn join_mappings(orders: &mut VecDeque<Order>) {
+    let mut at = 0;
+    while at + 2 < orders.len() {
+        let run = joinable(orders.iter().skip(at).take(orders.len() - 1 - at));
+        if run.count > 1 {
+            let parts: Vec<Order> = orders.drain(at..at + run.count).collect();
+            let mut joined = Vec::with_capacity(1 + parts.len());
+            for part in &parts {
+                if let Order::Mmap { addr, len, prot, source } = part {
+                    if joined.is_empty() {
+                        joined.push(Order::Mmap { addr: *addr, len: run.len, prot: run.prot, source: source.clone() });
+                    }
+                    if *prot != run.prot {
+                        joined.push(Order::Mprotect { addr: *addr, len: *len, prot: *prot });
+                    }
+                }
+            }
+            let count = joined.len();
+            joined.into_iter().rev().for_each(|order| orders.insert(at, order));
+            at += count;
+        } else {
+            at += 1;
+        }
+    }
+}
+
+/// Mappings in a row that can be one.
+struct Run {
+    count: usize,
+    len: u64,
+    prot: u32,
+}
+
+fn joinable<'a>(orders: impl Iterator<Item = &'a Order>) -> Run {
+    let mut run = Run { count: 0, len: 0, prot: 0 };
+    let mut first = None;
+    for order in orders {
+        let Order::Mmap { addr, len, prot, source: MapSource::File { fd, offset, shared: false } } = order else {
+            break;
+        };
+        let (start, file_start, file) = *first.get_or_insert((*addr, *offset, fd));
+        let follows = start.checked_add(run.len) == Some(*addr)
+            && file_start.checked_add(run.len) == Some(*offset)
+            && Arc::ptr_eq(file, fd);
+        let whole = run.prot | prot;
+        // What is executable must be all that the whole is: mprotect can't be asked for it without verification.
+        let executable = [run.prot, *prot].iter().all(|part| part & PROT_EXEC == 0 || *part == whole);
+        let Some(sum) = run.len.checked_add(*len) else { break };
+        if !follows || prot & !(PROT_READ | PROT_EXEC) != 0 || !executable {
+            break;
+        }
+        run = Run { count: run.count + 1, len: sum, prot: whole };
+    }
+    run
+}
+
+/// The file that an order maps.
+pub fn mapped_file(order: &Order) -> Option<&Arc<OwnedFd>> {
+    match order {
+        Order::Mmap { source: MapSource::File { fd, .. }, .. } => Some(fd),
+        _ => None,
     }
 }
 
@@ -146,5 +218,58 @@ mod tests {
     fn protections_follow_the_processor() {
         let prot = |prot| lower(&Order::Mprotect { addr: 0, len: 0, prot }, 0, 0).cells[0].args[2];
         assert_eq!([prot(0), prot(1), prot(2), prot(4), prot(0xff00)], [0, 1, 3, 5, 0]);
+    }
+
+    fn mapping(addr: u64, pages: u64, prot: u32, offset: u64, fd: &Arc<OwnedFd>, shared: bool) -> Order {
+        let source = MapSource::File { fd: fd.clone(), offset, shared };
+        Order::Mmap { addr, len: pages << 12, prot, source }
+    }
+
+    fn shape(orders: &VecDeque<Order>) -> Vec<(u64, u64, u32)> {
+        let of = |order: &Order| match *order {
+            Order::Mmap { addr, len, prot, .. } => (addr, len >> 12, prot),
+            Order::Mprotect { addr, len, prot } => (addr, len >> 12, prot | 0x100),
+            _ => (0, 0, 0),
+        };
+        orders.iter().map(of).collect()
+    }
+
+    #[test]
+    fn text_is_mapped_at_once() {
+        let open = || Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").expect("/dev/null")));
+        let (fd, other) = (open(), open());
+        let name = Order::SetName([0; 16]);
+        let join = |orders: Vec<Order>| {
+            let mut orders = VecDeque::from(orders);
+            join_mappings(&mut orders);
+            shape(&orders)
+        };
+        // As of an ELF file: header, text, constants, data.
+        let parts = [
+            mapping(0x1000, 1, 1, 0, &fd, false),
+            mapping(0x2000, 2, 5, 0x1000, &fd, false),
+            mapping(0x4000, 1, 1, 0x3000, &fd, false),
+            mapping(0x5000, 1, 3, 0x4000, &fd, false),
+            name.clone(),
+        ];
+        let joined = [(0x1000, 4, 5), (0x1000, 1, 0x101), (0x4000, 1, 0x101), (0x5000, 1, 3), (0, 0, 0)];
+        assert_eq!(join(parts.to_vec()), joined);
+        // The last one's result is wanted.
+        assert_eq!(join(parts[..2].to_vec()), [(0x1000, 1, 1), (0x2000, 2, 5)]);
+        for different in [
+            mapping(0x3000, 1, 5, 0x1000, &fd, false),
+            mapping(0x2000, 1, 5, 0x2000, &fd, false),
+            mapping(0x2000, 1, 5, 0x1000, &other, false),
+            mapping(0x2000, 1, 5, 0x1000, &fd, true),
+            mapping(0x2000, 1, 3, 0x1000, &fd, false),
+            // Execute only, beside what is readable: neither is the whole.
+            mapping(0x2000, 1, 4, 0x1000, &fd, false),
+            mapping(0x2000, u64::MAX >> 12, 5, 0x1000, &fd, false),
+            Order::Munmap { addr: 0x2000, len: 0x1000 },
+        ] {
+            let orders = vec![parts[0].clone(), different, name.clone()];
+            let apart = shape(&VecDeque::from(orders.clone()));
+            assert_eq!(join(orders), apart);
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::birth::Making;
 use crate::call::Call;
 use crate::filter::{SegmentBases, notifies};
 use crate::frame::{EXTENDED_SIZE, MAGIC1, at, words_from_regs};
-use crate::order::{MAX_CELLS, is_in_range, lower};
+use crate::order::{MAX_CELLS, is_in_range, join_mappings, lower, mapped_file};
 use crate::state::{HostThread, Leaves, Sent, area_addr};
 use crate::stop::{Signal, Stop};
 
@@ -136,11 +136,24 @@ impl Thread {
         let mut last_cell = 0;
         let area_at = area_addr(self.host.slot) + control!(cells);
         let number = self.host.core.areas_number + 1 + self.host.slot;
+        let mut open = None;
+        join_mappings(&mut self.deferred);
         while cells.len() + MAX_CELLS <= CELLS
             && let Some(order) = self.deferred.pop_front()
         {
             last_cell = cells.len();
-            let lowered = lower(&order, area_at + (last_cell * size_of::<Cell>()) as u64, number);
+            let mut lowered = lower(&order, area_at + (last_cell * size_of::<Cell>()) as u64, number);
+            // Nothing but the sentry, for this thread, puts a file under its number: there is the one before, or none.
+            if let Some(call) = lowered.call.as_mut().filter(|_| open.is_some()) {
+                call.fd = None;
+            }
+            let room = cells.len() + lowered.cells.len() + MAX_CELLS <= CELLS;
+            let next = self.deferred.front().filter(|_| room).and_then(mapped_file);
+            open = mapped_file(&order).filter(|file| next.is_some_and(|next| Arc::ptr_eq(file, next))).map(Arc::as_ptr);
+            if open.is_some() {
+                // The close.
+                lowered.cells.truncate(1);
+            }
             cells.extend(lowered.cells);
             expected.extend(lowered.call.filter(|call| notifies(call.nr, &call.args)));
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use moat_control::spec::{
-    CapabilitySpec, DevptsOptions, InitSignals, Lifetime, MountFlags, MountKind, Overlay, ProcessSpec,
+    CapabilitySpec, DevptsOptions, InitSignals, Lifetime, MountFlags, MountKind, Overlay, ProcessSpec, Sharing,
 };
 
 use crate::blueprint::{Blueprint, HostMount, MountBlueprint, MountSource};
@@ -163,6 +163,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         },
         root: HostMount { path: root, submounts: Submounts::Hide, overlay: Overlay::Memory },
         root_readonly: false,
+        root_sharing: Sharing::Exclusive,
         mounts,
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use moat_control::spec::{
     Backing, ContainerSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind, MountSpec, Overlay,
-    ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces, TreeKind,
+    ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
@@ -30,6 +30,8 @@ pub struct Blueprint {
     pub root: HostMount,
     /// The guest sees its root read-only.
     pub root_readonly: bool,
+    /// Whether others may change its root.
+    pub root_sharing: Sharing,
     /// Its other mounts, in order.
     pub mounts: Vec<MountBlueprint>,
     /// Guest paths that are hidden.
@@ -181,6 +183,7 @@ impl Blueprint {
             backing: fds.add_tree(root.fd, TreeKind::Directory, access)?,
             readonly: self.root_readonly,
             overlay: self.root.overlay,
+            sharing: self.root_sharing,
         };
         let mut mounts = Vec::with_capacity(self.mounts.len());
         for mount in self.mounts {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use moat_control::spec::{FileAccess, LogSpec, NetworkMode, PlatformKind};
+use moat_control::spec::{FileAccess, LogSpec, NetworkMode, PlatformKind, Sharing};
 
 /// Settings that hold for all containers.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub cpu_num_from_quota: bool,
     /// How sandboxes reach the host's files.
     pub files: FileAccess,
+    /// Whether others may change the root file system of a bundle while its container runs.
+    pub root_sharing: Sharing,
     /// Changes to the root file system stay in memory.
     pub overlay_root: OverlayRoot,
     /// Where the sandbox logs.
@@ -51,6 +53,16 @@ pub enum Rootless {
 }
 
 impl Config {
+    /// Whether cgroups that may not be made are done without.
+    #[must_use]
+    pub fn is_rootless(&self) -> bool {
+        match self.rootless {
+            Rootless::Auto => !rustix::process::geteuid().is_root(),
+            Rootless::Yes => true,
+            Rootless::No => false,
+        }
+    }
+
     /// What a sandbox is to log.
     #[must_use]
     pub fn log_spec(&self) -> LogSpec {

@@ -107,6 +107,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         process: process::convert(process, &mut warnings)?,
         root: HostMount { path: bundle.join(root.path()), submounts: Submounts::Show, overlay },
         root_readonly: root.readonly().unwrap_or(false),
+        root_sharing: config.root_sharing,
         mounts: mounts::convert(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut warnings)?,
         masked_paths: linux.masked_paths,
         readonly_paths: linux.readonly_paths,

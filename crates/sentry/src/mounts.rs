@@ -7,7 +7,7 @@ use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
     Backing, ContainerSpec, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, NetworkMode, Overlay,
-    TmpfsOptions,
+    Sharing, TmpfsOptions,
 };
 use moat_fs_host::{DirectTree, GoferTree, HostFs, Trust};
 use moat_fs_overlay::OverlayFs;
@@ -50,7 +50,11 @@ pub(crate) fn build(
 ) -> Result<Arc<MountNamespace>, BootError> {
     let caller = KernelCaller::root();
     let root_error = |e| failed("the root file system", e);
-    let root = backed(&spec.root.backing, spec.root.overlay, Trust::Exclusive, files, &caller).map_err(root_error)?;
+    let trust = match spec.root.sharing {
+        Sharing::Exclusive => Trust::Exclusive,
+        Sharing::Shared => Trust::Shared,
+    };
+    let root = backed(&spec.root.backing, spec.root.overlay, trust, files, &caller).map_err(root_error)?;
     let namespace = MountNamespace::new(root.clone(), UserNamespace::root());
     let builder = Builder { namespace: namespace.clone(), place: place.clone(), caller };
     for mount in &spec.mounts {

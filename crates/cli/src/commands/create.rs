@@ -5,7 +5,7 @@ use moat_runtime::container::{CreateOptions, Created};
 use moat_runtime::{Config, Container, ContainerId};
 
 use super::settings::LogFiles;
-use crate::args::{Create, FileAccess, Global};
+use crate::args::{Create, Global};
 use crate::descriptors::Inherited;
 
 pub(super) fn run(config: &Config, global: &Global, flags: Create, inherited: Inherited) -> anyhow::Result<u8> {
@@ -22,9 +22,6 @@ pub(super) fn create(
     lifetime: Lifetime,
     command: &str,
 ) -> anyhow::Result<Created> {
-    if global.file_access == FileAccess::Shared {
-        tracing::debug!("--file-access=shared: the root file system is looked at anew each time anyway");
-    }
     let id: ContainerId = flags.id.parse()?;
     let logs = LogFiles::open(config, global, command, id.as_str())?;
     let options = CreateOptions {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use moat_control::spec::{FileAccess, NetworkMode, PlatformKind};
+use moat_control::spec::{FileAccess, NetworkMode, PlatformKind, Sharing};
 use moat_runtime::Config;
 use moat_runtime::config::{DebugLog, OverlayRoot, Rootless};
 
-use crate::args::{Command, Global, LogFormat, Network, Overlay2, Platform, RootlessFlag, StraceFlag};
+use crate::args::{self, Command, Global, LogFormat, Network, Overlay2, Platform, RootlessFlag, StraceFlag};
 
 pub(super) fn config(flags: &Global, command: &Command) -> anyhow::Result<Config> {
     let (strace, strace_syscalls) = match &flags.strace {
@@ -41,6 +41,10 @@ pub(super) fn config(flags: &Global, command: &Command) -> anyhow::Result<Config
         },
         cpu_num_from_quota: flags.cpu_num_from_quota,
         files: if flags.directfs { FileAccess::Direct } else { FileAccess::Gofer },
+        root_sharing: match flags.file_access {
+            args::FileAccess::Exclusive => Sharing::Exclusive,
+            args::FileAccess::Shared => Sharing::Shared,
+        },
         overlay_root: match flags.overlay2 {
             Overlay2::None => OverlayRoot::None,
             Overlay2::RootMemory => OverlayRoot::Memory,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use moat_control::spec::{
     Backing, CapabilitySpec, MountFlags, MountKind, MountSpec, Overlay, PlatformKind, ProcessSpec, RootSpec,
-    SharedNamespaces,
+    SharedNamespaces, Sharing,
 };
 use moat_control::{
     Connection, ContainerSpec, ContainerStatus, ControlError, ExecLifetime, ExecuteArgs, ExitStatus, Listener,
@@ -156,7 +156,12 @@ impl Test {
             process,
             stdio: [0, 1, 2],
             preserved: Vec::new(),
-            root: RootSpec { backing: Backing::Directory(3), readonly: false, overlay: Overlay::Memory },
+            root: RootSpec {
+                backing: Backing::Directory(3),
+                readonly: false,
+                overlay: Overlay::Memory,
+                sharing: Sharing::Exclusive,
+            },
             mounts: vec![
                 mount("/proc", MountKind::Proc),
                 mount("/dev", MountKind::Dev),

@@ -13,6 +13,19 @@ pub struct RootSpec {
     pub readonly: bool,
     /// Where changes go.
     pub overlay: Overlay,
+    /// Whether others may change it.
+    pub sharing: Sharing,
+}
+
+/// Whether a part of the host's tree is changed by others while a container uses it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// It is not, and what was looked up may be remembered.
+    #[default]
+    Exclusive,
+    /// It may be, and is asked anew each time.
+    Shared,
 }
 
 /// One mount.

@@ -1,6 +1,7 @@
 //! Creating containers.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -133,9 +134,7 @@ impl Creation<'_> {
         let path = CgroupPath::from_spec(spec, self.entry.id(), self.config)?;
         self.state.cgroup = Cgroup::plan(&path, self.config, resources)?;
         self.save()?;
-        if let Some(cgroup) = &self.state.cgroup {
-            cgroup.make(resources)?;
-        }
+        self.make_cgroup(resources)?;
         let child = match self.state.role {
             Role::Root => Some(self.make_root(blueprint, resources, options)?),
             Role::Member => {
@@ -153,6 +152,19 @@ impl Creation<'_> {
             pid_file::write(&path, container.pid())?;
         }
         Ok(child)
+    }
+
+    fn make_cgroup(&mut self, resources: Option<&LinuxResources>) -> Result<()> {
+        let Some(cgroup) = &self.state.cgroup else { return Ok(()) };
+        match cgroup.make(resources) {
+            Err(Error::Host { what, error }) if self.config.is_rootless() && is_refusal(&error) => {
+                tracing::warn!("the container has no cgroup: {what}: {error}");
+                let _ = cgroup.delete();
+                self.state.cgroup = None;
+                self.save()
+            }
+            other => other,
+        }
     }
 
     fn make_root(
@@ -260,6 +272,11 @@ fn init_files(
             Ok(InitFiles { stdio, preserved, terminal: Terminal::Own })
         }
     }
+}
+
+/// What an ordinary user gets in the cgroups of others.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The sandbox that the annotations of a later container name.

@@ -196,6 +196,11 @@ fn network_namespace(namespace: Option<&LinuxNamespace>, mode: NetworkMode) -> R
     let path = namespace.and_then(path_of);
     match (mode, namespace, path) {
         (NetworkMode::None, _, _) => Ok(NetworkNamespace::New),
+        // So says Docker of --network=host.
+        (NetworkMode::Sandbox, _, Some(path)) if is_own(path, "/proc/self/ns/net") => Err(Error::unsupported(
+            format!("linux.namespaces: network with path {}", path.display()),
+            "it is the host's network, which takes --network=host",
+        )),
         (NetworkMode::Sandbox | NetworkMode::Host, _, Some(path)) => Ok(NetworkNamespace::Join(path.clone())),
         // In mode `host` a hook of the container's engine puts interfaces into it, for the host's sockets in there.
         (NetworkMode::Sandbox | NetworkMode::Host, Some(_), None) => Ok(NetworkNamespace::New),
@@ -205,6 +210,12 @@ fn network_namespace(namespace: Option<&LinuxNamespace>, mode: NetworkMode) -> R
             "the container would be in the host's network, which takes --network=host",
         )),
     }
+}
+
+/// Whether `path` is the namespace of this process that `own` is the file of.
+fn is_own(path: &Path, own: &str) -> bool {
+    let inode = |path: &Path| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    inode(path).is_some() && inode(path) == inode(Path::new(own))
 }
 
 fn default_user_namespace(mode: NetworkMode) -> UserNamespace {
@@ -328,6 +339,9 @@ mod tests {
         ] {
             assert_eq!(plan(namespaces, mode).unwrap().network, expected, "{namespaces} {mode:?}");
         }
+        let own = r#"[{"type":"network","path":"/proc/self/ns/net"}]"#;
+        assert!(plan(own, Sandbox).unwrap_err().to_string().contains("--network=host"));
+        assert_eq!(plan(own, Host).unwrap().network, NetworkNamespace::Join("/proc/self/ns/net".into()));
         let error = plan(without, Sandbox).unwrap_err().to_string();
         assert!(error.contains("linux.namespaces without network") && error.contains("--network=host"), "{error}");
     }

@@ -34,7 +34,7 @@ fn errno(e: rustix::io::Errno) -> Errno {
 enum Kind {
     /// By position.
     Regular,
-    /// RWF_NOWAIT.
+    /// RWF_NOWAIT, or else as devices.
     Pipe,
     /// MSG_DONTWAIT.
     Socket,
@@ -53,6 +53,12 @@ pub struct HostStream {
 /// RWF_NOWAIT on a stream takes the offset -1: "the current position".
 const CURRENT: u64 = u64::MAX;
 
+/// Bytes that a pipe which is ready takes without blocking; pipe(7).
+const PIPE_BUF: usize = 4096;
+
+/// Bytes that a terminal which is ready takes without blocking for long.
+const TERMINAL_BUF: usize = 2048;
+
 impl HostStream {
     /// A further description of a terminal.
     pub(crate) fn of_terminal(terminal: &Arc<HostTerminal>) -> HostStream {
@@ -65,6 +71,21 @@ impl HostStream {
         let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut fds = [PollFd::new(&self.fd, events)];
         matches!(rustix::event::poll(&mut fds, Some(&zero)), Ok(n) if n > 0)
+    }
+
+    fn read_when_ready(&self, buf: &mut [u8]) -> Result<usize> {
+        if !self.ready(PollFlags::IN) {
+            return Err(Errno::EAGAIN);
+        }
+        block_in_place(|| rustix::io::read(&self.fd, buf)).map_err(errno)
+    }
+
+    fn write_when_ready(&self, buf: &[u8], most: usize) -> Result<usize> {
+        if !self.ready(PollFlags::OUT) {
+            return Err(Errno::EAGAIN);
+        }
+        let some = &buf[..buf.len().min(most)];
+        block_in_place(|| rustix::io::write(&self.fd, some)).map_err(errno)
     }
 
     /// The terminal, if it is one.
@@ -99,15 +120,14 @@ impl File for HostStream {
             }
             Kind::Pipe => {
                 let mut iov = [std::io::IoSliceMut::new(buf)];
-                rustix::io::preadv2(&self.fd, &mut iov, CURRENT, ReadWriteFlags::NOWAIT).map_err(errno)
+                match rustix::io::preadv2(&self.fd, &mut iov, CURRENT, ReadWriteFlags::NOWAIT) {
+                    // A named pipe, which the host opens without that ability.
+                    Err(rustix::io::Errno::OPNOTSUPP) => self.read_when_ready(buf),
+                    result => result.map_err(errno),
+                }
             }
             Kind::Socket => rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT).map(|(n, _)| n).map_err(errno),
-            Kind::Device => {
-                if !self.ready(PollFlags::IN) {
-                    return Err(Errno::EAGAIN);
-                }
-                block_in_place(|| rustix::io::read(&self.fd, buf)).map_err(errno)
-            }
+            Kind::Device => self.read_when_ready(buf),
         }
     }
 
@@ -123,17 +143,13 @@ impl File for HostStream {
             }
             Kind::Pipe => {
                 let iov = [std::io::IoSlice::new(buf)];
-                rustix::io::pwritev2(&self.fd, &iov, CURRENT, ReadWriteFlags::NOWAIT).map_err(errno)
+                match rustix::io::pwritev2(&self.fd, &iov, CURRENT, ReadWriteFlags::NOWAIT) {
+                    Err(rustix::io::Errno::OPNOTSUPP) => self.write_when_ready(buf, PIPE_BUF),
+                    result => result.map_err(errno),
+                }
             }
             Kind::Socket => rustix::net::send(&self.fd, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno),
-            Kind::Device => {
-                if !self.ready(PollFlags::OUT) {
-                    return Err(Errno::EAGAIN);
-                }
-                // A terminal that is ready takes at least this much without blocking for long.
-                let some = &buf[..buf.len().min(2048)];
-                block_in_place(|| rustix::io::write(&self.fd, some)).map_err(errno)
-            }
+            Kind::Device => self.write_when_ready(buf, TERMINAL_BUF),
         }
     }
 

@@ -20,7 +20,8 @@ mod sem_set;
 pub mod shm;
 pub mod undo;
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 
 use crate::settings::Setting;
 
@@ -38,6 +39,8 @@ pub struct IpcNamespace {
     pub mqueue_messages: Setting,
     /// Most bytes of a message in one (`fs.mqueue.msgsize_max`).
     pub mqueue_message_bytes: Setting,
+    /// The POSIX message queues, as their file system keeps them.
+    pub mqueue: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl IpcNamespace {
@@ -51,6 +54,7 @@ impl IpcNamespace {
             msg: msg::Queues::default(),
             mqueue_messages: Setting::new(10, 1, 65536),
             mqueue_message_bytes: Setting::new(8192, 128, 16 << 20),
+            mqueue: OnceLock::new(),
         })
     }
 }

@@ -10,6 +10,7 @@ use moat_control::spec::{
     Sharing, TmpfsOptions,
 };
 use moat_fs_host::{DirectTree, GoferTree, HostFs, Trust};
+use moat_fs_mqueue::NamespaceQueues;
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
 use moat_kernel::spawn::Place;
@@ -204,7 +205,8 @@ impl Builder {
                 b"proc",
             )),
             MountKind::Sysfs => self.of_type("sysfs", ""),
-            MountKind::Mqueue => self.of_type("mqueue", ""),
+            MountKind::Mqueue => NamespaceQueues::of(&self.place.namespaces.ipc)
+                .map(|queues| Mount::new(queues.fs.clone(), MountFlags::RELATIME, b"mqueue")),
             MountKind::Cgroup => self.of_type("cgroup2", ""),
             MountKind::Devpts(o) => self.of_type("devpts", &devpts_options(o)),
             MountKind::Tmpfs(o) => self.of_type("tmpfs", &tmpfs_options(o)),

@@ -10,7 +10,7 @@ use moat_abi::siginfo::{SI_MESGQ, SIGEV_NONE, SIGEV_SIGNAL, SigInfo, Sigevent};
 use moat_abi::signal::Signal;
 use moat_abi::time::{CLOCK_REALTIME, Timespec};
 use moat_abi::{Errno, PollEvents, Result};
-use moat_fs_mqueue::{Attributes, MqueueFs, Notification, Payer, Queue, QueueFile};
+use moat_fs_mqueue::{Attributes, NamespaceQueues, Notification, Payer, Queue, QueueFile};
 use moat_kernel::clock::deadline_at;
 use moat_kernel::process::limits::Resource;
 use moat_kernel::signal::send::send_to_process;
@@ -77,7 +77,8 @@ fn sys_mq_open(
     let wanted = if attributes.is_null() { None } else { Some(t.mm().read(attributes)?) };
     let name = read_name(t, name)?;
     let access = access_of(flags)?;
-    let fs = MqueueFs::instance();
+    let queues = NamespaceQueues::of(&t.namespaces().ipc)?;
+    let fs = &queues.fs;
     let node = match fs.find(&name) {
         Some(_) if flags.contains(OpenFlags::CREAT | OpenFlags::EXCL) => return Err(Errno::EEXIST.into()),
         Some(node) => {
@@ -95,7 +96,7 @@ fn sys_mq_open(
             fs.create(&name, &new, a, &payer)?
         }
     };
-    let mount = MqueueFs::mount().clone();
+    let mount = queues.mount.clone();
     let dentry = mount.root().lookup(&name)?;
     let file = OpenFile::new(node.file(), Path { mount, dentry }, flags, t.creds().clone());
     install(t, file, OnExec::Close)
@@ -103,7 +104,7 @@ fn sys_mq_open(
 
 fn sys_mq_unlink(t: &mut CurrentTask, name: PathArg) -> SyscallResult {
     let name = read_name(t, name)?;
-    let root = Path::root_of(MqueueFs::mount().clone());
+    let root = Path::root_of(NamespaceQueues::of(&t.namespaces().ipc)?.mount.clone());
     ops::unlink(&View { caller: t, root: &root, base: &root, umask: 0 }, &name)?;
     Ok(0)
 }

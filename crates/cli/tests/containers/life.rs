@@ -20,9 +20,12 @@ impl Test {
         // Another sees nothing of it.
         assert_eq!(self.run("one", "ls /tmp; kill -9 $$; kill -11 $$; sh -c 'kill -15 $PPID'; echo here").0, "here\n");
         // Its namespaces are the root container's if it says so.
+        let root = self.id.clone();
+        assert_eq!(self.execute(&root, "touch /dev/mqueue/queue").1, ExitStatus::Exited(0));
+        assert_eq!(self.run("one", "ls /dev/mqueue").0, "");
         let (read, write) = pipe();
         let shared = SharedNamespaces { pid: true, ipc: true, uts: true };
-        let script = "uname -n; test $$ -gt 1 && echo shared; sleep 1000 & echo";
+        let script = "uname -n; test $$ -gt 1 && echo shared; ls /dev/mqueue; sleep 1000 & echo";
         assert_eq!(self.create_as("pod", shell(script), &write, shared, BTreeMap::new()), Response::Done);
         drop(write);
         self.done(Request::StartContainer("pod".into()));
@@ -30,7 +33,7 @@ impl Test {
         assert_eq!(status, ExitStatus::Exited(0));
         // The process that it left behind held the pipe, and ended with it.
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        assert_eq!(read_all(read), format!("{host}\nshared\n\n"));
+        assert_eq!(read_all(read), format!("{host}\nshared\nqueue\n\n"));
         self.done(Request::DestroyContainer("pod".into()));
     }
 

@@ -165,6 +165,7 @@ impl Test {
             mounts: vec![
                 mount("/proc", MountKind::Proc),
                 mount("/dev", MountKind::Dev),
+                mount("/dev/mqueue", MountKind::Mqueue),
                 mount("/tmp", MountKind::Tmpfs(Default::default())),
             ],
             masked_paths: Vec::new(),

@@ -9,6 +9,9 @@ use moat_abi::ipc::{DFLT_MSG, DFLT_MSGSIZE};
 use moat_abi::stat::{DeviceId, MQUEUE_MAGIC, Statfs};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
+use moat_kernel::ipc::IpcNamespace;
+use moat_kernel::kernel::kernel;
+use moat_kernel::task::CurrentTask;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::caller::now;
 use moat_vfs::file::File;
@@ -141,7 +144,12 @@ impl Inode for Root {
 
     /// Queues come and go by mq_open(2) and mq_unlink(2) too.
     fn cache_policy(&self) -> Cache {
-        Cache::None
+        Cache::Revalidate
+    }
+
+    fn revalidate(&self, name: &[u8], child: &Arc<dyn Inode>) -> Result<bool> {
+        let found = self.names.queues.lock().get(name).cloned();
+        Ok(found.is_some_and(|n| Arc::ptr_eq(&(n as Arc<dyn Inode>), child)))
     }
 
     fn create(&self, name: &[u8], node: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
@@ -237,34 +245,49 @@ impl Node {
     }
 }
 
-/// The file system; there is one.
+/// The file system of an IPC namespace; every mount in it shows the same.
 pub struct MqueueFs {
     names: Arc<Names>,
     root: Arc<Root>,
 }
 
-impl MqueueFs {
-    /// The mount that mq_open(2) and mq_unlink(2) work on; it is in no namespace.
-    pub fn mount() -> &'static Arc<Mount> {
-        static MOUNT: OnceLock<Arc<Mount>> = OnceLock::new();
-        MOUNT.get_or_init(|| Mount::new(MqueueFs::instance().clone(), MountFlags::empty(), b"none"))
-    }
+/// The queues of an IPC namespace.
+pub struct NamespaceQueues {
+    /// Their file system.
+    pub fs: Arc<MqueueFs>,
+    /// The mount that mq_open(2) and mq_unlink(2) work on; it is in no mount namespace.
+    pub mount: Arc<Mount>,
+}
 
-    /// The instance.
-    pub fn instance() -> &'static Arc<MqueueFs> {
-        static INSTANCE: OnceLock<Arc<MqueueFs>> = OnceLock::new();
-        INSTANCE.get_or_init(|| {
-            let dev = new_anonymous_dev();
-            let names = Arc::new(Names {
-                queues: Mutex::new(LockClass::Inode, BTreeMap::new()),
-                accounts: Arc::default(),
-                next_ino: AtomicU64::new(ROOT_INO + 1),
-                dev,
-            });
-            let attributes = generated::Attributes { dev, ino: ROOT_INO, mode: 0o1777, uid: 0, gid: 0 };
-            let listed = ListedDir::new(attributes, Shown(names.clone()));
-            Arc::new(MqueueFs { names: names.clone(), root: Arc::new(Root { names, listed }) })
-        })
+impl NamespaceQueues {
+    /// Those of `namespace`.
+    ///
+    /// # Errors
+    /// EIO if the namespace's place for them holds something else.
+    pub fn of(namespace: &IpcNamespace) -> Result<Arc<NamespaceQueues>> {
+        let kept = namespace.mqueue.get_or_init(|| {
+            let fs = MqueueFs::new();
+            let mount = Mount::new(fs.clone(), MountFlags::empty(), b"none");
+            Arc::new(NamespaceQueues { fs, mount })
+        });
+        kept.clone().downcast().map_err(|_| Errno::EIO)
+    }
+}
+
+impl MqueueFs {
+    fn new() -> Arc<MqueueFs> {
+        // A user's limit is for all namespaces together.
+        static ACCOUNTS: OnceLock<Arc<Accounts>> = OnceLock::new();
+        let dev = new_anonymous_dev();
+        let names = Arc::new(Names {
+            queues: Mutex::new(LockClass::Inode, BTreeMap::new()),
+            accounts: ACCOUNTS.get_or_init(Arc::default).clone(),
+            next_ino: AtomicU64::new(ROOT_INO + 1),
+            dev,
+        });
+        let attributes = generated::Attributes { dev, ino: ROOT_INO, mode: 0o1777, uid: 0, gid: 0 };
+        let listed = ListedDir::new(attributes, Shown(names.clone()));
+        Arc::new(MqueueFs { names: names.clone(), root: Arc::new(Root { names, listed }) })
     }
 
     /// Makes a queue.
@@ -282,9 +305,11 @@ impl MqueueFs {
     }
 }
 
-/// The constructor for mount(2): every mount shows the queues of the IPC namespace.
-pub(crate) fn construct(_request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
-    Ok(MqueueFs::instance().clone())
+/// The constructor for mount(2): every mount shows the queues of the mounter's IPC namespace.
+pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+    let task = request.caller.as_any().downcast_ref::<CurrentTask>();
+    let ipc = task.map_or_else(|| kernel().root_namespaces.ipc.clone(), |t| t.namespaces().ipc.clone());
+    Ok(NamespaceQueues::of(&ipc)?.fs.clone())
 }
 
 impl FileSystem for MqueueFs {

@@ -1,13 +1,14 @@
 //! Descriptors that the caller passes on to a container.
 
-use std::os::fd::OwnedFd;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{OwnedFd, RawFd};
 
 use anyhow::{Context, bail};
 use moat_host::spawn::Donation;
 
 use crate::args::{Command, Create};
 
-/// What socket-activated programs get: LISTEN_FDS of sd_listen_fds(3).
+/// As many as a control message can carry, less what a container needs itself.
 const MAX_DESCRIPTORS: usize = 240;
 
 /// Descriptors that a container gets besides stdio.
@@ -57,17 +58,18 @@ fn claim_all(count: usize) -> anyhow::Result<Vec<OwnedFd>> {
 /// `M:N`, where the N are 3, 4, ...
 fn take_passed(passed: &[String]) -> anyhow::Result<Inherited> {
     let mut numbers = Vec::with_capacity(passed.len());
-    for (text, expected) in passed.iter().zip(3..) {
-        let parsed = text.split_once(':').and_then(|(m, n)| Some((m.parse::<usize>().ok()?, n.parse::<usize>().ok()?)));
+    for (text, expected) in passed.iter().zip(Donation::FIRST..) {
+        let parsed = text.split_once(':').and_then(|(m, n)| Some((m.parse::<RawFd>().ok()?, n.parse::<RawFd>().ok()?)));
         match parsed {
-            Some((from, to)) if (3..MAX_DESCRIPTORS).contains(&from) && to == expected => numbers.push(from),
-            _ => bail!("--pass-fd {text:?} is not M:{expected} with M from 3 to {}", MAX_DESCRIPTORS - 1),
+            Some((from, to)) if from >= Donation::FIRST && to == expected => numbers.push(from),
+            _ => bail!("--pass-fd {text:?} is not M:{expected} with M from 3 on"),
         }
     }
-    let count = numbers.iter().max().map_or(0, |last| last - 2);
-    let all = claim_all(count)?;
-    let fds = numbers.iter().map(|number| all.get(number - 3).context("--pass-fd")?.try_clone().context("--pass-fd"));
-    Ok(Inherited { fds: fds.collect::<anyhow::Result<_>>()?, listening: 0 })
+    let distinct: BTreeSet<RawFd> = numbers.iter().copied().collect();
+    let fds = moat_host::inherited::claim_some(&distinct).context("--pass-fd: the descriptors are not all open")?;
+    let by_number: BTreeMap<RawFd, OwnedFd> = distinct.into_iter().zip(fds).collect();
+    let copy = |number| by_number.get(number).context("--pass-fd")?.try_clone().context("--pass-fd");
+    Ok(Inherited { fds: numbers.iter().map(copy).collect::<anyhow::Result<_>>()?, listening: 0 })
 }
 
 fn listening_sockets() -> usize {

@@ -85,6 +85,10 @@ impl Container {
             tracing::warn!("{warning}");
         }
         let terminal = blueprint.process.terminal;
+        if options.console_socket.is_none() {
+            // The caller's own terminal has the size that it has.
+            blueprint.process.console_size = None;
+        }
         match options.lifetime {
             Lifetime::Detached => check_detached(terminal, options.console_socket.as_deref())?,
             Lifetime::Attached => check_attached(options.console_socket.as_deref())?,

@@ -95,11 +95,12 @@ impl Container {
             }
         };
         let own_terminal = files.own_terminal()?;
+        let console_size = own_terminal.as_ref().and(options.process.console_size);
         let id = self.id.to_string();
         let mut fds: Vec<OwnedFd> = Vec::new();
         let args = ExecuteArgs {
             id: id.clone(),
-            process: options.process,
+            process: ProcessSpec { console_size, ..options.process },
             stdio: files.stdio.map(|fd| fds.add(fd)),
             preserved: files.preserved.into_iter().map(|fd| fds.add(fd)).collect(),
             lifetime: ExecLifetime::Connection,

@@ -52,7 +52,9 @@ impl Container {
     ) -> Result<Arc<Container>, BootError> {
         let place = place(&spec, root)?;
         configure(&spec, &place)?;
-        let namespace = block_in_place(|| mounts::build(&spec, &place, &mut files))?;
+        let mut build = || mounts::build(&spec, &place, &mut files);
+        // There is nobody to hold up yet when the root container is made.
+        let namespace = if root.is_some() { block_in_place(build) } else { build() }?;
         let fs = FsContext::new(namespace.clone());
         let member = Membership { place, fs, processes: ContainerGroup::new() };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;

@@ -14,14 +14,23 @@ use crate::container::Container;
 /// Bytes of a command line that are shown.
 const MAX_ARGS_BYTES: u64 = 32 << 10;
 
+/// Bytes of all command lines together: the guest decides how long they are, and the answer has to fit a message.
+const MAX_ALL_ARGS_BYTES: u64 = 2 << 20;
+
 /// The container's processes, eldest first.
 pub(super) fn processes(container: &Container) -> Vec<ProcessInfo> {
     let ns = &container.member.place.pid_ns;
     let groups = container.member.processes.processes();
-    groups.iter().filter_map(|group| describe(container, group, ns)).collect()
+    let mut budget = MAX_ALL_ARGS_BYTES;
+    groups.iter().filter_map(|group| describe(container, group, ns, &mut budget)).collect()
 }
 
-fn describe(container: &Container, group: &Arc<ThreadGroup>, ns: &PidNamespace) -> Option<ProcessInfo> {
+fn describe(
+    container: &Container,
+    group: &Arc<ThreadGroup>,
+    ns: &PidNamespace,
+    budget: &mut u64,
+) -> Option<ProcessInfo> {
     let (leader, tty) = {
         let family = kernel().family.lock();
         let node = family.node(group.id)?;
@@ -42,14 +51,15 @@ fn describe(container: &Container, group: &Arc<ThreadGroup>, ns: &PidNamespace) 
         start_time_ns: leader.start_boot_ns.saturating_sub(kernel().boot_boottime_ns),
         tty: tty.map_or(0, |t| t.device_number()),
         command: String::from_utf8_lossy(&leader.comm()).into_owned(),
-        args: living.map(|t| arguments(&t)).unwrap_or_default(),
+        args: living.map(|t| arguments(&t, budget)).unwrap_or_default(),
     })
 }
 
-fn arguments(task: &Task) -> Vec<String> {
+fn arguments(task: &Task, budget: &mut u64) -> Vec<String> {
     let Some(mm) = task.mm_of() else { return Vec::new() };
     let range = mm.image().args;
-    let length = range.end.saturating_sub(range.start).min(MAX_ARGS_BYTES);
+    let length = range.end.saturating_sub(range.start).min(MAX_ARGS_BYTES).min(*budget);
+    *budget -= length;
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
     // The process may have unmapped it, or be ending.
     if mm.read_bytes(UserAddr::new(range.start), &mut bytes).is_err() {

@@ -207,6 +207,11 @@ impl Session {
             match self.connection.respond(&response, &[]) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock && !self.is_closed() => (&mut writable).await,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    // It is too long. This one is not.
+                    let _ = self.connection.respond(&Response::Error(ControlError::Invalid(error.to_string())), &[]);
+                    return;
+                }
                 // A client that has gone needs no answer.
                 Err(_) | Ok(()) => return,
             }

@@ -8,6 +8,9 @@ use moat_kernel::task::work::Work;
 
 use crate::registry::Registry;
 
+/// Bytes of text beyond which no further task is shown.
+const MAX_BYTES: usize = 4 << 20;
+
 /// Text for people.
 pub(super) fn text(registry: &Registry) -> String {
     let mut text = String::from("guest tasks\n");
@@ -15,11 +18,13 @@ pub(super) fn text(registry: &Registry) -> String {
         let _ = writeln!(text, "container {} ({:?})", container.id, container.status());
         for group in container.member.processes.processes() {
             let threads = group.threads();
-            if threads.is_empty() {
+            if threads.is_empty() && text.len() < MAX_BYTES {
                 let _ = writeln!(text, "  {:>6} {:>6} zombie", group.pid().number(), group.pid().number());
             }
             for task in threads {
-                line(&mut text, &task);
+                if text.len() < MAX_BYTES {
+                    line(&mut text, &task);
+                }
             }
         }
     }

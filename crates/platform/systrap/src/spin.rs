@@ -46,17 +46,6 @@ pub fn has_rdpid() -> bool {
     __cpuid_count(7, 0).ecx & 1 << 22 != 0
 }
 
-/// Where a thread that is woken shall run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunOn {
-    /// On the CPU of the answering thread, which will sleep.
-    This,
-    /// On another one if there may be one, as the answering thread goes on.
-    Other,
-    /// On one that has nothing else to do: nobody waits for the thread.
-    Idle,
-}
-
 /// How quickly a thread has lately stopped.
 #[derive(Debug, Default)]
 pub struct Pace {
@@ -145,13 +134,9 @@ impl Spinner {
         self.running.load(Ordering::Relaxed) < self.cpus
     }
 
-    /// Before a guest thread is woken by the host: says which CPU it shall run on.
-    pub fn before_answer(&self, core: &Core, on: RunOn) {
-        let spread = match on {
-            RunOn::This => false,
-            RunOn::Other => self.has_room(),
-            RunOn::Idle => self.cpus > 1,
-        };
+    /// Before a guest thread is woken by the host: a hot one shall run on another CPU, any other on this one.
+    pub fn before_answer(&self, core: &Core, hot: bool) {
+        let spread = hot && self.has_room();
         if self.spread.load(Ordering::Relaxed) != spread {
             self.spread.store(spread, Ordering::Relaxed);
             // An older host has only one way.

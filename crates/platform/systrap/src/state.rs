@@ -18,7 +18,7 @@ use crate::area::{Area, control};
 use crate::call::{Call, Effect, take_expected};
 use crate::core::Core;
 use crate::space::{Space, SpaceHandle, Stage};
-use crate::spin::{Pace, RunOn};
+use crate::spin::Pace;
 use crate::stop::{Stop, snapshot};
 use crate::thread::Thread;
 
@@ -144,24 +144,16 @@ impl HostThread {
         if wait == Wait::Awake {
             s.owed = !self.area.reply_awake();
             drop(s);
-            self.core.spinner.before_answer(&self.core, self.run_on(hot));
+            self.core.spinner.before_answer(&self.core, hot);
         } else {
             drop(s);
-            self.core.spinner.before_answer(&self.core, self.run_on(hot));
+            self.core.spinner.before_answer(&self.core, hot);
             self.core.answer(id, wait);
         }
         if hot {
             self.core.spinner.watch(self);
         }
         Ok(())
-    }
-
-    fn run_on(&self, hot: bool) -> RunOn {
-        match hot {
-            _ if self.core.pool.is_template(self.space.pid) => RunOn::Idle,
-            true => RunOn::Other,
-            false => RunOn::This,
-        }
     }
 
     /// Takes the stop of a thread that waits awake; false if there is none.
@@ -426,7 +418,6 @@ impl HostThread {
         if !refused && matches!(call.effect, Effect::Map(_) | Effect::Protect(_)) {
             self.state.lock().in_flight.push(call.effect);
         }
-        self.core.spinner.before_answer(&self.core, self.run_on(false));
         // The caller may be gone; its end is heard of elsewhere.
         let _ = self.core.listener.answer(n.id, answer);
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moat_abi::Signal;
 use moat_host::signals;
@@ -39,6 +39,14 @@ impl ProcessId {
     #[must_use]
     pub fn is_alive(self) -> bool {
         read_stat(self.pid).is_ok_and(|stat| stat.start_time == self.start_time && !matches!(stat.state, 'Z' | 'X'))
+    }
+
+    /// Waits until its parent has taken notice of its end, or until `patience` is over.
+    pub fn wait_reaped(self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline && read_stat(self.pid).is_ok_and(|stat| stat.start_time == self.start_time) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Sends it a signal; an ended process needs none.

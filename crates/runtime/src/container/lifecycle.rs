@@ -1,5 +1,7 @@
 //! Starting, signalling, pausing and waiting.
 
+use std::time::Duration;
+
 use moat_abi::Signal;
 use moat_control::ExitStatus;
 
@@ -10,6 +12,9 @@ use crate::hooks::{self, HookKind};
 use crate::namespaces::Role;
 use crate::sandbox::{ChildSandbox, ContainerTarget, ProcessTarget};
 use crate::store::Status;
+
+/// How long the parent of a sandbox, a shim, is given to reap it.
+const REAPING_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Container {
     /// Lets its init run.
@@ -31,11 +36,9 @@ impl Container {
             Status::Stopped => return Err(Error::State("cannot start a container that has stopped".into())),
             Status::Creating => return Err(Error::State("cannot start a container that was not created".into())),
         }
-        self.run_hooks(HookKind::StartContainer, Status::Created)?;
-        match (self.state.role, child) {
-            (Role::Root, Some(child)) => child.start_root()?,
-            (Role::Root, None) => self.sandbox()?.start_root()?,
-            (Role::Member, _) => self.sandbox()?.start_container(self.id.as_str())?,
+        if let Err(error) = self.let_run(child) {
+            self.end_unstarted(child);
+            return Err(error);
         }
         self.state.status = Status::Running;
         entry.save(&self.state)?;
@@ -44,6 +47,31 @@ impl Container {
             hooks::run_all(HookKind::Poststart, HookKind::Poststart.of(hooks), &state);
         }
         Ok(())
+    }
+
+    /// Ends a container that could not be started, as the OCI specification has it of a hook that fails. Docker can't
+    /// remove what has neither started nor ended.
+    fn end_unstarted(&self, child: Option<&ChildSandbox>) {
+        let ended = match (self.state.role, &self.state.sandbox) {
+            (Role::Root, Some(sandbox)) => sandbox.destroy().map(|()| {
+                if child.is_none() {
+                    sandbox.process.wait_reaped(REAPING_PATIENCE);
+                }
+            }),
+            _ => self.kill(Signal::SIGKILL.number(), ContainerTarget::All),
+        };
+        if let Err(error) = ended {
+            tracing::warn!("{error}");
+        }
+    }
+
+    fn let_run(&self, child: Option<&ChildSandbox>) -> Result<()> {
+        self.run_hooks(HookKind::StartContainer, Status::Created)?;
+        match (self.state.role, child) {
+            (Role::Root, Some(child)) => child.start_root(),
+            (Role::Root, None) => self.sandbox()?.start_root(),
+            (Role::Member, _) => self.sandbox()?.start_container(self.id.as_str()),
+        }
     }
 
     /// Sends a signal to its init, or to all of its processes; 0 only checks that there are any.

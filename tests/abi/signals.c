@@ -445,6 +445,33 @@ TEST(sigwait_wakes_from_another_process) {
     wait_for(pid);
 }
 
+// What an init has no handler for is dropped, but not what it has blocked: by that small inits live.
+TEST(sigtimedwait_of_an_init) {
+    pid_t pid = syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0);
+    if (pid < 0 && errno == EPERM)
+        SKIP("new pid namespaces take a privilege");
+    OK(pid);
+    if (pid == 0) {
+        CHECK_EQ(getpid(), 1);
+        block(SIGCHLD);
+        block(SIGTERM);
+        sigset_t set = set_of(SIGCHLD);
+        sigaddset(&set, SIGTERM);
+        if (OK(fork()) == 0) {
+            usleep(20000);
+            kill(1, SIGTERM);
+            usleep(20000);
+            _exit(0);
+        }
+        struct timespec t = {5, 0};
+        CHECK_EQ(sigtimedwait(&set, NULL, &t), SIGTERM);
+        CHECK_EQ(sigtimedwait(&set, NULL, &t), SIGCHLD);
+        raise(SIGUSR1);
+        _exit(7);
+    }
+    EXITED(wait_for(pid), 7);
+}
+
 TEST(sigpipe_of_a_pipe) {
     int p[2];
     OK(pipe(p));

@@ -127,9 +127,8 @@ fn ignored(s: &GroupSignals, target: Target, signal: Signal, origin: Origin) -> 
         Target::Process => s.threads.values().next(),
     };
     if s.unkillable && action == SIG_DFL && !forced {
-        // An init drops these even while it is blocked, unless it is traced.
-        let blocked = thread.is_some_and(|t| t.blocked.contains(signal)) && !SigSet::UNBLOCKABLE.contains(signal);
-        return !blocked;
+        // An init drops these, unless it has them blocked: it may wait for them by sigtimedwait(2).
+        return !thread.is_some_and(kept);
     }
     let by_action = match action {
         SIG_IGN => true,

@@ -194,6 +194,16 @@ impl Cgroup {
         })
     }
 
+    /// Moves another process of the container, its gofer, to the one that has joined.
+    ///
+    /// # Errors
+    /// Of writing cgroup.procs.
+    pub fn adopt(&self, pid: i32) -> Result<()> {
+        self.dirs().into_iter().try_for_each(|(_, path)| {
+            move_process(path, pid).context(|| format!("moving the gofer into the cgroup {}", path.display()))
+        })
+    }
+
     /// Changes limits; what `resources` does not name stays as it is.
     ///
     /// # Errors

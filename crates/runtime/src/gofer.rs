@@ -139,6 +139,11 @@ fn namespaces(plan: &Plan) -> Plan {
 }
 
 impl Gofer {
+    /// The process.
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
     /// Waits until it serves, or has said why it can't.
     pub(crate) fn wait_until_ready(&mut self) -> Result<()> {
         let Some(start) = self.start.take() else { return Ok(()) };

@@ -189,11 +189,21 @@ impl Creation<'_> {
             panic_log: options.panic_log,
             user_log: options.user_log,
         };
-        ChildSandbox::start(self.config, blueprint, files, |sandbox| {
+        let child = ChildSandbox::start(self.config, blueprint, files, |sandbox| {
             self.state.sandbox = Some(sandbox.clone());
             self.entry.save(&self.state)?;
             self.state.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(sandbox.process.pid, resources))
-        })
+        })?;
+        self.adopt(child.gofer_pid())?;
+        Ok(child)
+    }
+
+    /// What a gofer uses counts as the container's.
+    fn adopt(&self, gofer: Option<i32>) -> Result<()> {
+        match (&self.state.cgroup, gofer) {
+            (Some(cgroup), Some(pid)) => cgroup.adopt(pid),
+            _ => Ok(()),
+        }
     }
 
     fn make_member(
@@ -244,7 +254,7 @@ impl Creation<'_> {
             // Its processes are the sandbox's, in the cgroup of that; clients find this one by the waiter's pid.
             self.state.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(process.pid, resources))
         })?;
-        Ok(())
+        self.adopt(gofer.as_ref().map(Gofer::pid))
     }
 
     fn save(&self) -> Result<()> {

@@ -57,6 +57,11 @@ impl ChildSandbox {
         self.child.pid
     }
 
+    /// The process that serves its files, if not itself.
+    pub(crate) fn gofer_pid(&self) -> Option<i32> {
+        self.gofer.as_ref().map(Gofer::pid)
+    }
+
     /// Kills the sandbox process and reaps it.
     pub fn destroy(mut self) {
         let _ = self.sandbox.kill();

@@ -72,10 +72,22 @@ pub(crate) enum Command {
     Do(Do),
     /// Look into a sandbox
     Debug(Debug),
+    /// Play an attacker who has taken over a sentry
+    #[cfg(feature = "host-calls")]
+    HostCalls(HostCalls),
     /// Make this runtime known to Docker
     Install(Install),
     /// The reverse of install
     Uninstall(Uninstall),
+}
+
+/// Arguments of `host-calls`.
+#[cfg(feature = "host-calls")]
+#[derive(Debug, clap::Args)]
+pub(crate) struct HostCalls {
+    pub(crate) id: String,
+    /// A JSON list of calls
+    pub(crate) calls: String,
 }
 
 /// Arguments of a command that does not work.

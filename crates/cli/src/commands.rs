@@ -7,6 +7,8 @@ mod delete;
 mod events;
 mod exec;
 mod features;
+#[cfg(feature = "host-calls")]
+mod host_calls;
 mod install;
 mod kill;
 mod list;
@@ -53,6 +55,8 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited) -> anyhow::Result<
         Command::Spec(flags) => spec::run(&flags),
         Command::Features => features::run(),
         Command::Debug(flags) => debug::run(&config, &global, &flags),
+        #[cfg(feature = "host-calls")]
+        Command::HostCalls(flags) => host_calls::run(&config, &flags),
         Command::Install(flags) => install::install(&flags),
         Command::Uninstall(flags) => install::uninstall(&flags),
     }

@@ -65,6 +65,33 @@ pub enum Request {
     Restore,
     /// Starts or stops a profile of the sandbox process. Not supported yet.
     Profile(ProfileKind),
+    /// Makes the sentry do these host calls; their results as JSON in [`Response::Text`].
+    #[cfg(feature = "host-calls")]
+    HostCalls(Vec<HostCall>),
+}
+
+/// A host call.
+#[cfg(feature = "host-calls")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostCall {
+    /// Its number.
+    pub number: i64,
+    /// Six at most.
+    pub arguments: Vec<HostArgument>,
+}
+
+/// An argument of a [`HostCall`].
+#[cfg(feature = "host-calls")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostArgument {
+    /// As it is.
+    Number(i64),
+    /// The address of a string.
+    Text(String),
+    /// The address of a buffer.
+    Bytes(Vec<u8>),
+    /// The result of an earlier call of the same request.
+    Result(usize),
 }
 
 /// A process to start in a running container. Descriptor numbers are indices into those that come with the message.

@@ -2,6 +2,8 @@
 //!
 //! Calls that rustix has already are used through rustix; `?` turns its errors into [`moat_abi::Errno`].
 
+#[cfg(feature = "host-calls")]
+pub mod any_call;
 pub mod caps;
 pub mod cpu;
 pub mod files;

@@ -204,6 +204,18 @@ impl Sandbox {
         }
     }
 
+    /// Makes the sentry do host calls; their results as JSON.
+    ///
+    /// # Errors
+    /// Of the connection, if one of the calls was the sandbox's end.
+    #[cfg(feature = "host-calls")]
+    pub fn host_calls(&self, calls: Vec<moat_control::protocol::HostCall>) -> Result<String> {
+        match self.ask(&Request::HostCalls(calls))? {
+            Response::Text(text) => Ok(text),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Changes what the sandbox logs, and where if `log` is given.
     ///
     /// # Errors

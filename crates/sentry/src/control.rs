@@ -6,6 +6,8 @@
 //! - [`inspect`], [`stacks`], [`logging`]: looking at what goes on.
 
 mod exec;
+#[cfg(feature = "host-calls")]
+mod host_calls;
 mod inspect;
 mod life;
 mod logging;

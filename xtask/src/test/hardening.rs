@@ -1,8 +1,12 @@
 //! `tests/hardening`: what an attacker can't do.
 //!
 //! - [`host_tree`]: another process of the host changes a shared tree under the sandbox's feet.
+//! - [`guest`]: application code makes host calls itself.
+//! - [`sentry`]: the sentry does what an attacker wants.
 
+mod guest;
 mod host_tree;
+mod sentry;
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +17,9 @@ use crate::paths;
 
 /// Runs the cases that the options ask for.
 pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
-    host_tree::run(options, runner, report)
+    host_tree::run(options, runner, report)?;
+    guest::run(options, runner, report)?;
+    sentry::run(options, runner, report)
 }
 
 /// Compiles a guest program of `tests/hardening`.
@@ -33,4 +39,22 @@ fn make_root(root: &Path, program: &Path, name: &str) -> Result<()> {
     }
     std::fs::copy(program, root.join("bin").join(name))?;
     Ok(())
+}
+
+/// A directory on the host's disk that goes with the case.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Result<Scratch> {
+        let path = paths::target().join("hardening").join(format!("{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path)?;
+        Ok(Scratch(std::fs::canonicalize(path)?))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

@@ -59,6 +59,8 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         Request::ChangeLogging(spec) => logging::change(&spec, fds).map(|()| Response::Done),
         Request::State(id) => Ok(Response::State(registry.get(&id)?.status())),
         Request::Stacks => Ok(Response::Text(stacks::text(registry))),
+        #[cfg(feature = "host-calls")]
+        Request::HostCalls(calls) => Ok(Response::Text(format!("{:?}", super::host_calls::run(calls)))),
         Request::Checkpoint => Err(ControlError::Unsupported("checkpoint".into())),
         Request::Restore => Err(ControlError::Unsupported("restore".into())),
         Request::Profile(kind) => {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use super::super::job::tail;
 use super::super::{
     Ending, FileServer, Files, Job, Network, Options, Outcome, Place, Platform, Report, Runner, Writable, bundle,
 };
+use super::Scratch;
 
 /// How long the guest works in the tree.
 const SECONDS: u64 = 4;
@@ -67,7 +68,7 @@ pub(super) fn run(options: &Options, runner: &mut Runner, report: &mut Report) -
 /// One run; says what went wrong.
 fn attack(runner: &mut Runner, platform: Platform, kind: As, server: FileServer) -> Result<Option<String>> {
     let program = super::build("host_tree")?;
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new("tree")?;
     let (root, outside) = (scratch.0.join("root"), scratch.0.join("outside"));
     super::make_root(&root, &program, "host_tree")?;
     let tree = if kind == As::Bind { scratch.0.join("tree") } else { root.join("tree") };
@@ -118,24 +119,6 @@ fn verdict(outcome: &Outcome, rounds: &[u64], before: &Snapshot, after: &Snapsho
         return Some(format!("the other process did next to nothing: {rounds:?} rounds"));
     }
     (!outcome.leftovers.is_empty()).then(|| format!("left behind: {:?}", outcome.leftovers))
-}
-
-/// A directory on the host's disk that goes with the case.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Scratch> {
-        let path = crate::paths::target().join("hardening").join(format!("tree-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path)?;
-        Ok(Scratch(fs::canonicalize(path)?))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 fn fill(tree: &Path) -> Result<()> {
@@ -298,7 +281,10 @@ fn anything_for_files(
                 2 => symlinkat("../outside/marker", &spare.0, spare.1),
                 // The terminal of whoever opens it.
                 3 => mknodat(&spare.0, spare.1, FileType::CharacterDevice, mode, makedev(5, 0)),
-                _ => Ok(spare.make_file()),
+                _ => {
+                    spare.make_file();
+                    Ok(())
+                }
             };
             spare.exchange(place);
             place.make_file();

@@ -225,8 +225,21 @@ const SYSTRAP: &[Rule<'static>] = &[
 ];
 
 const PTRACE: &[Rule<'static>] = &[
-    // Only descendants can be traced, and the pid namespace holds nothing else.
-    any(libc::SYS_ptrace),
+    // moat_host::ptrace. Only descendants can be traced, and the pid namespace holds nothing else. Not PTRACE_TRACEME, whose
+    // tracer would be the creator of the sandbox: it could then not end.
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_SEIZE as u64)]),
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_INTERRUPT as u64)]),
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_CONT as u64)]),
+    when(libc::SYS_ptrace, &[is(0, PTRACE_SYSEMU)]),
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_GETREGS as u64)]),
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_SETREGS as u64)]),
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_GETREGSET as u64)]),
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_SETREGSET as u64)]),
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_GETSIGINFO as u64)]),
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_GET_SYSCALL_INFO as u64)]),
+    when(libc::SYS_ptrace, &[is(0, PTRACE_GET_RSEQ_CONFIGURATION)]),
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_POKEDATA as u64)]),
+    when(libc::SYS_ptrace, &[is(0, libc::PTRACE_PEEKDATA as u64)]),
     // The tracer sleeps till a child stops or a command comes.
     any(libc::SYS_rt_sigtimedwait),
     // Passes the descriptor of a mapping to a guest process. A datagram socket could send to others by their names.
@@ -235,6 +248,10 @@ const PTRACE: &[Rule<'static>] = &[
         &[is(0, libc::AF_UNIX as u64), is(1, (libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC) as u64)],
     ),
 ];
+
+// linux/ptrace.h; libc lacks them.
+const PTRACE_SYSEMU: u64 = 31;
+const PTRACE_GET_RSEQ_CONFIGURATION: u64 = 0x420f;
 
 // linux/seccomp.h; libc lacks some of them.
 const SECCOMP_IOCTL_NOTIF_RECV: u64 = 0xc050_2100;

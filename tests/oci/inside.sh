@@ -100,9 +100,10 @@ start_containerd() {
 
 start_docker() {
     programs docker dockerd runc || return
+    # Docker itself looks at the root file systems of running containers and keeps them for the next start.
     cat > /run/w/daemon.json <<END
 { "runtimes": {
-    "moat": { "path": "/run/w/moat" },
+    "moat": { "path": "/run/w/moat", "runtimeArgs": ["--overlay2=none", "--file-access=shared"] },
     "moat-host": { "path": "/run/w/moat", "runtimeArgs": ["--network=host"] },
     "runsc": { "path": "runsc", "runtimeArgs": ["--network=none", "--ignore-cgroups"] } },
   "storage-driver": "overlay2", "iptables": false, "ip6tables": false }

@@ -11,8 +11,6 @@ kill -0 "$(cat pid)" && echo 'is a process'
 cat out
 # What a created container can't do yet, and what can't be done to it again.
 status oci create --bundle box box 2>/dev/null
-status oci pause box 2>/dev/null; state box
-status oci resume box 2>/dev/null; state box
 status oci start box
 eventually grep started out
 oci state box | show

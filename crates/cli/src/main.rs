@@ -42,19 +42,18 @@ fn main() -> ExitCode {
         }
     };
     let exec = matches!(arguments.command, args::Command::Exec(_));
+    let create = matches!(arguments.command, args::Command::Create(_));
     match inherited.and_then(|inherited| commands::run(arguments, inherited)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             log.error(&format!("{}{error:#}", if exec { "exec failed: " } else { "" }));
-            ExitCode::from(exit_code(&error, exec))
+            // Those of runc; its callers tell from the message what was wrong. The status that `run` and `do` end with
+            // is seen by people and shells.
+            ExitCode::from(match (exec, create) {
+                (true, _) => 255,
+                (_, true) => 1,
+                _ => error.downcast_ref::<moat_runtime::Error>().map_or(1, moat_runtime::Error::exit_code),
+            })
         }
-    }
-}
-
-/// 126 and 127 for a command that can't be executed; for another reason 255 if `exec` fails, as with runc, else 1.
-fn exit_code(error: &anyhow::Error, exec: bool) -> u8 {
-    match error.downcast_ref::<moat_runtime::Error>().map_or(1, moat_runtime::Error::exit_code) {
-        1 if exec => 255,
-        code => code,
     }
 }

@@ -66,10 +66,18 @@ pub(super) fn config(flags: &Global, command: &Command) -> anyhow::Result<Config
 fn default_root() -> PathBuf {
     let uid = rustix::process::geteuid();
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        _ if uid.is_root() => "/run/moat".into(),
+        _ if uid.is_root() && !is_mapped_user() => "/run/moat".into(),
         Some(dir) => Path::new(&dir).join("moat"),
         None => format!("/run/user/{}/moat", uid.as_raw()).into(),
     }
+}
+
+/// Whether root is only that of a user namespace, made by an ordinary user who still is in the environment: so does
+/// Podman call runtimes, and /run is not theirs. The same test as runc's.
+fn is_mapped_user() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    !is_initial && std::env::var_os("USER").is_none_or(|user| user != "root")
 }
 
 /// Log files of a new sandbox.

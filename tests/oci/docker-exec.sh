@@ -12,7 +12,7 @@ docker exec box /no/such/program >/dev/null 2>&1; echo "status $?"
 docker exec box /etc/passwd >/dev/null 2>&1; echo "status $?"
 docker exec -w /no/such/directory box true >/dev/null 2>&1; echo "status $?"
 # Processes of an exec see those of the container, and what they make stays.
-docker exec box sh -c 'ls /proc | grep -c "^[0-9]"; ps -o comm= 1; echo made > /made'
+docker exec box sh -c 'set -- /proc/[0-9]*; echo $#; ps -o comm= 1; echo made > /made'
 docker exec box cat /made
 docker exec -d box sh -c 'echo detached > /detached; sleep 1000'
 eventually docker exec box grep -q detached /detached

@@ -2,7 +2,7 @@
 
 # Who, where, with which environment: -u -w -e --hostname and their like.
 docker_run --rm -u 1234:5678 deb:1 id
-docker_run --rm -u nobody deb:1 sh -c 'id; touch /x; cat /proc/self/status | grep -E "^(Cap|NoNew|Groups)"' 2>&1
+docker_run --rm -u nobody deb:1 sh -c 'exec 2>&1; id; touch /x; cat /proc/self/status | grep -E "^(Cap|NoNew|Groups)"' 2>&1
 docker_run --rm -u daemon --group-add 44 --group-add games deb:1 id
 docker_run --rm -w /usr/lib deb:1 pwd
 docker_run --rm -w /made/on/the/way deb:1 sh -c 'pwd; stat -c %a .'

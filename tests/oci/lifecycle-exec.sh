@@ -14,7 +14,6 @@ seq 1000 | status oci exec box tail -n 1
 status oci exec box sh -c 'kill -KILL $$'
 status oci exec box /no/such/program 2>/dev/null
 status oci exec --cwd /no/such/directory box true 2>/dev/null
-status oci exec box 2>/dev/null
 status oci exec none true 2>/dev/null
 oci exec box grep -E '^(Cap|NoNew)' /proc/self/status
 oci exec --cap CAP_SYS_PTRACE --cap CAP_KILL box grep -E '^CapEff' /proc/self/status

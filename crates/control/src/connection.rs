@@ -133,7 +133,12 @@ impl Connection {
         let mut bytes = vec![0; MAX_PACKET_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = recvmsg(&*self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let mut receive = || recvmsg(&*self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        let received = match receive() {
+            // The peer died with messages that it had not read. That is said once, before what it had sent itself.
+            Err(rustix::io::Errno::CONNRESET) => receive()?,
+            other => other?,
+        };
         let mut fds = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -196,6 +201,17 @@ fn invalid(text: &'static str) -> io::Error {
 mod tests {
     use super::*;
     use crate::SignalTarget;
+
+    #[test]
+    fn a_peer_that_read_nothing_is_heard_to_the_end() {
+        let (client, theirs) = Connection::pair().unwrap();
+        let server = Connection::new(theirs);
+        client.send_request(&Request::Wait("c".into()), &[]).unwrap();
+        server.respond(&Response::Done, &[]).unwrap();
+        drop(server);
+        assert_eq!(client.next_response().unwrap(), Some(Response::Done));
+        assert!(client.next_response().unwrap().is_none());
+    }
 
     #[test]
     fn a_request_with_a_descriptor_and_its_response() {

@@ -11,7 +11,7 @@ mod joining;
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use bitflags::bitflags;
@@ -36,6 +36,9 @@ bitflags! {
         const NET = libc::CLONE_NEWNET as u64;
     }
 }
+
+/// CLONE_INTO_CGROUP of linux/sched.h, too large for the type that libc gives such flags.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// What happens to the child when the thread that spawned it dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,12 +107,26 @@ pub struct Spawn<'a> {
     pub joins: Joins<'a>,
     /// Id maps, if a user namespace is made.
     pub id_maps: Option<&'a IdMaps>,
+    /// Cgroups that it runs in.
+    pub cgroups: Cgroups<'a>,
     /// Whom it runs as.
     pub credentials: Credentials,
     /// The number of the donated descriptor of a terminal that becomes the new session's.
     pub controlling_terminal: Option<RawFd>,
     /// What happens when the spawning thread dies.
     pub parent_death: ParentDeath,
+}
+
+/// Cgroups that a child gets into by itself.
+///
+/// To move another process by its pid the host's kernel waits until no CPU is amidst a fork or an exit, which takes some
+/// 10 ms; a new process, and a thread that moves itself, need no such wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cgroups<'a> {
+    /// The directory of one of version 2, into which it is cloned.
+    pub directory: Option<BorrowedFd<'a>>,
+    /// Files `tasks` of version 1, open for writing, to which it writes before the program runs.
+    pub tasks: &'a [OwnedFd],
 }
 
 /// A child of [`Spawn::run`].
@@ -151,12 +168,25 @@ struct Prepared {
     envp: Vec<*const libc::c_char>,
     /// Sources of descriptors 0, 1, 2, ..., all of them above the last target.
     sources: Vec<RawFd>,
+    /// A cgroup's directory.
+    cgroup: Option<RawFd>,
+    /// Files `tasks` of cgroups.
+    tasks: Vec<RawFd>,
     credentials: Credentials,
     controlling_terminal: Option<RawFd>,
     parent_death: ParentDeath,
     early: RawFd,
     /// The parent's end of `early`, of which the child has a copy too.
     parents_end: RawFd,
+}
+
+impl Prepared {
+    fn add_cgroup(&self, args: &mut libc::clone_args) {
+        if let Some(directory) = self.cgroup {
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = u64::from(directory.unsigned_abs());
+        }
+    }
 }
 
 impl Spawn<'_> {
@@ -224,6 +254,8 @@ impl Spawn<'_> {
             argv: null_terminated(self.args),
             envp: null_terminated(self.env),
             sources,
+            cgroup: self.cgroups.directory.map(|fd| fd.as_raw_fd()),
+            tasks: self.cgroups.tasks.iter().map(AsRawFd::as_raw_fd).collect(),
             credentials: self.credentials,
             controlling_terminal: self.controlling_terminal,
             parent_death: self.parent_death,
@@ -250,6 +282,7 @@ fn clone_child(namespaces: Namespaces, prepared: &Prepared) -> io::Result<(i32, 
     args.flags = namespaces.bits() | libc::CLONE_PIDFD as u64;
     args.pidfd = ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    prepared.add_cgroup(&mut args);
     // SAFETY: a fork without shared memory or a new stack: both sides return here with memory of their own.
     // `args` is a valid clone_args of the size given, and `pidfd` outlives the call.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };
@@ -287,6 +320,10 @@ fn become_program(prepared: &Prepared) -> Result<std::convert::Infallible, i32> 
         // The parent has given up: there is nobody to report to.
         // SAFETY: does not return.
         unsafe { libc::_exit(127) }
+    }
+    for &tasks in &prepared.tasks {
+        // SAFETY: writes a byte of a literal; "0" is who writes it.
+        check(unsafe { libc::write(tasks, c"0".as_ptr().cast(), 1) } as libc::c_int)?;
     }
     // SAFETY: sigset_t is plain data that sigemptyset initialises; the other calls take no pointers, and
     // execve gets null-terminated arrays of C strings that the caller's borrow keeps alive.

@@ -5,6 +5,7 @@
 //! deleted whatever happens; then [makes](Cgroup::make) it, and puts the sandbox process into it before that runs.
 //! Nothing else in this crate touches cgroupfs.
 
+mod entrances;
 mod files;
 mod hierarchy;
 mod limits;
@@ -34,6 +35,7 @@ use files::{PROCS, try_write};
 use hierarchy::{Hierarchies, Hierarchy};
 use systemd::Unit;
 
+pub(crate) use entrances::{Cloning, Entrances};
 pub use oom::{OomEvent, OomWatch};
 pub use path::{Base, CgroupPath};
 pub use seen::{cpu_count, total_memory_bytes};

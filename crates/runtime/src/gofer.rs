@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use moat_control::BootError;
 use moat_control::spec::{Backing, FdNumber, GoferBind, GoferSpec, GoferTree, Lifetime, SPEC_VERSION, TreeKind};
 use moat_control::start::StartOutcome;
-use moat_host::spawn::{Child, Donation, ParentDeath, Spawn};
+use moat_host::spawn::{Cgroups, Child, Donation, ParentDeath, Spawn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -115,6 +115,7 @@ impl Exports {
             namespaces: host.namespaces,
             joins: host.joins(),
             id_maps: host.identity.maps.as_ref(),
+            cgroups: Cgroups::default(),
             credentials: host.identity.credentials,
             controlling_terminal: None,
             parent_death: match lifetime {

@@ -19,6 +19,7 @@ use moat_host::spawn::{Credentials, Donation, Joins, Namespaces, ParentDeath, Sp
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::cgroup::Entrances;
 use crate::error::{Context, Result};
 use crate::process_id::ProcessId;
 use crate::sandbox::{Link, c_strings, spawn_error};
@@ -60,7 +61,7 @@ impl Ward {
     }
 }
 
-/// Starts a waiter; `link` becomes its connection and `terminal` that of its session.
+/// Starts a waiter; `link` becomes its connection and `terminal` that of its session, and `entrances` lead to its cgroup.
 ///
 /// `prepare` is called when its process exists but does not run yet. Returns when the waiter is ready for signals.
 ///
@@ -70,6 +71,7 @@ pub(crate) fn start(
     ward: &Ward,
     link: &Link,
     terminal: Option<OwnedFd>,
+    entrances: &Entrances,
     prepare: impl FnOnce(ProcessId) -> Result<()>,
 ) -> Result<ProcessId> {
     let duplicate = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().context(|| "duplicating a descriptor".into());
@@ -87,6 +89,7 @@ pub(crate) fn start(
         namespaces: Namespaces::empty(),
         joins: Joins::default(),
         id_maps: None,
+        cgroups: entrances.for_spawn(),
         credentials: Credentials::Keep,
         controlling_terminal,
         parent_death: ParentDeath::Ignore,

@@ -40,7 +40,7 @@ pub(super) fn run(config: &Config, global: &Global, flags: Do) -> anyhow::Result
         panic_log: logs.panic,
         user_log: logs.user,
     };
-    let sandbox = ChildSandbox::start(config, blueprint, files, |_| Ok(()))?;
+    let sandbox = ChildSandbox::start(config, blueprint, files, None, |_| Ok(()))?;
     sandbox.start_root()?;
     Ok(sandbox.attend(&signals)?.shell_code())
 }

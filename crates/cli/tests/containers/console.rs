@@ -33,7 +33,7 @@ pub(crate) fn console(platform: PlatformKind) {
     let stdio = InitFiles { stdio: [slave(), slave(), slave()], preserved: Vec::new(), terminal: Terminal::Own };
     let files = SandboxFiles { stdio, listener: None, debug_log: None, panic_log: None, user_log: None };
     let config = Config { platform, ..Config::default() };
-    let sandbox = ChildSandbox::start(&config, blueprint, files, |_| Ok(())).unwrap();
+    let sandbox = ChildSandbox::start(&config, blueprint, files, None, |_| Ok(())).unwrap();
     sandbox.start_root().unwrap();
     let expect = |wanted: &str| {
         let mut text = String::new();

@@ -77,7 +77,7 @@ impl Test {
         std::fs::set_permissions(directory.join(SOCKET), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
         let listener = Some((listener, directory.clone()));
         let files = SandboxFiles { stdio, listener, debug_log: None, panic_log: None, user_log: None };
-        let sandbox = ChildSandbox::start(&config, blueprint(request).unwrap(), files, |_| Ok(())).unwrap();
+        let sandbox = ChildSandbox::start(&config, blueprint(request).unwrap(), files, None, |_| Ok(())).unwrap();
         sandbox.start_root().unwrap();
         let id = sandbox.sandbox.id.clone();
         Test { sandbox, id, directory }

@@ -96,6 +96,7 @@ fn clone_sibling(namespaces: Namespaces, prepared: &Prepared) -> Result<i32, i32
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     // The exit signal of a sibling is this process's own, SIGCHLD.
     args.flags = namespaces.bits() | libc::CLONE_PARENT as u64;
+    prepared.add_cgroup(&mut args);
     // SAFETY: a fork without shared memory or a new stack; `args` is a valid clone_args of the size given.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };
     match pid {

@@ -13,7 +13,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use super::{Container, pid_file};
 use crate::attach::SignalForwarder;
 use crate::blueprint::{Descriptors, Stdio};
-use crate::cgroup::{self, Cgroup, CgroupPath};
+use crate::cgroup::{self, Cgroup, CgroupPath, Cloning};
 use crate::console::{Console, check_attached, check_detached};
 use crate::error::{Context, Result};
 use crate::gofer::{Exports, Gofer, Served};
@@ -189,10 +189,11 @@ impl Creation<'_> {
             panic_log: options.panic_log,
             user_log: options.user_log,
         };
-        let child = ChildSandbox::start(self.config, blueprint, files, |sandbox| {
+        let cgroup = self.state.cgroup.clone();
+        let cgroup = cgroup.as_ref().map(|cgroup| (cgroup, resources));
+        let child = ChildSandbox::start(self.config, blueprint, files, cgroup, |sandbox| {
             self.state.sandbox = Some(sandbox.clone());
-            self.entry.save(&self.state)?;
-            self.state.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(sandbox.process.pid, resources))
+            self.entry.save(&self.state)
         })?;
         self.adopt(child.gofer_pid())?;
         Ok(child)
@@ -248,11 +249,14 @@ impl Creation<'_> {
         gofer.as_mut().map_or(Ok(()), Gofer::wait_until_ready)?;
         let link = created?;
         let ward = Ward { id: self.state.id.clone(), pid: None };
-        waiter::start(&ward, &link, terminal, |process| {
+        // Its processes are the sandbox's, in the cgroup of that; clients find this one by the waiter's pid.
+        let cgroup = self.state.cgroup.clone();
+        let entrances = cgroup.as_ref().map(|cgroup| cgroup.entrances(Cloning::choose())).transpose()?;
+        let entrances = entrances.unwrap_or_default();
+        waiter::start(&ward, &link, terminal, &entrances, |process| {
             self.state.waiter = Some(process);
             self.entry.save(&self.state)?;
-            // Its processes are the sandbox's, in the cgroup of that; clients find this one by the waiter's pid.
-            self.state.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(process.pid, resources))
+            cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join_rest(process.pid, resources, &entrances))
         })?;
         self.adopt(gofer.as_ref().map(Gofer::pid))
     }

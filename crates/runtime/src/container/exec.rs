@@ -12,6 +12,7 @@ use super::{Container, pid_file};
 use crate::Error;
 use crate::attach::SignalForwarder;
 use crate::blueprint::Descriptors;
+use crate::cgroup::Entrances;
 use crate::console::{Console, check_attached, check_detached};
 use crate::error::{Context, Result};
 use crate::sandbox::{InitFiles, Link, Terminal};
@@ -114,7 +115,7 @@ impl Container {
             // If this command dies before the waiter has the connection too, the process is killed with it.
             Attachment::Detached => {
                 let ward = Ward { id: id.clone(), pid: Some(pid) };
-                waiter::start(&ward, &link, own_terminal, |_| Ok(()))?.pid
+                waiter::start(&ward, &link, own_terminal, &Entrances::default(), |_| Ok(()))?.pid
             }
         };
         if let Some(path) = &options.pid_file {

@@ -9,11 +9,13 @@ use std::path::PathBuf;
 use moat_control::spec::{DonatedFds, FdNumber, FileAccess, Lifetime};
 use moat_control::{Connection, Listener, SandboxSpec};
 use moat_host::spawn::{Donation, ParentDeath, Spawn, SpawnError};
+use oci_spec::runtime::LinuxResources;
 use rustix::fs::MemfdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{ChildSandbox, Link, Sandbox};
 use crate::blueprint::Stdio;
+use crate::cgroup::{Cgroup, Cloning};
 use crate::error::{Context, Result};
 use crate::gofer::{Exports, Served};
 use crate::host_tree::Opener;
@@ -69,7 +71,7 @@ struct Ends {
 impl ChildSandbox {
     /// Starts a sandbox and waits until its init is ready to run.
     ///
-    /// `prepare` is called when the process exists, but does not run anything yet: what it notes can be found by those
+    /// It runs in `cgroup`. `prepare` is called when the process exists, but does not run anything yet: what it notes can be found by those
     /// who clean up. If this process is killed before that, the new one ends by itself. The caller must have one thread,
     /// and in attached mode that thread must outlive the sandbox.
     ///
@@ -80,6 +82,7 @@ impl ChildSandbox {
         config: &Config,
         blueprint: Blueprint,
         files: SandboxFiles,
+        cgroup: Option<(&Cgroup, Option<&LinuxResources>)>,
         prepare: impl FnOnce(&Sandbox) -> Result<()>,
     ) -> Result<Self> {
         let plan = blueprint.plan.clone();
@@ -121,6 +124,8 @@ impl ChildSandbox {
         args.extend(host.boot_flags());
         args.push(opener.flag().into());
         args.push(spec.container.id.clone());
+        let cloning = if host.joins().is_empty() { Cloning::choose() } else { Cloning::Plain };
+        let entrances = cgroup.map(|(cgroup, _)| cgroup.entrances(cloning)).transpose()?.unwrap_or_default();
         let mut started = None;
         let child = Spawn {
             args: &c_strings(args)?,
@@ -128,6 +133,7 @@ impl ChildSandbox {
             namespaces: host.namespaces,
             joins: host.joins(),
             id_maps: host.identity.maps.as_ref(),
+            cgroups: entrances.for_spawn(),
             credentials: host.identity.credentials,
             controlling_terminal,
             parent_death: match spec.lifetime {
@@ -144,6 +150,9 @@ impl ChildSandbox {
                 files: spec.files,
             };
             prepare(&sandbox)?;
+            if let Some((cgroup, resources)) = cgroup {
+                cgroup.join_rest(pid, resources, &entrances)?;
+            }
             started = Some(sandbox);
             Ok(())
         })

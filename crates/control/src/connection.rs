@@ -133,7 +133,8 @@ impl Connection {
         let mut bytes = vec![0; MAX_PACKET_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut receive = || recvmsg(&*self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        let mut receive =
+            || recvmsg(&*self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
         let received = match receive() {
             // The peer died with messages that it had not read. That is said once, before what it had sent itself.
             Err(rustix::io::Errno::CONNRESET) => receive()?,

@@ -17,21 +17,16 @@ struct Status {
 }
 
 impl HostPids {
-    /// Looks at all processes of the host for those that descend from `sandbox`, the pid of a sandbox process.
+    /// Looks for the processes that descend from `sandbox`, the pid of a sandbox process.
     ///
     /// # Errors
     /// Of reading /proc.
     pub fn of_sandbox(sandbox: i32) -> io::Result<Self> {
-        let mut all = HashMap::new();
-        for entry in fs::read_dir("/proc")? {
-            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            // It may have ended meanwhile.
-            let Ok(text) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
-            if let Some(status) = parse(&text) {
-                all.insert(pid, status);
-            }
-        }
-        Ok(HostPids::select(&all, sandbox))
+        let found = match descendants(sandbox) {
+            Some(found) => found,
+            None => everybody()?,
+        };
+        Ok(HostPids::select(&found, sandbox))
     }
 
     fn select(all: &HashMap<i32, Status>, sandbox: i32) -> Self {
@@ -54,6 +49,46 @@ impl HostPids {
     pub fn get(&self, sandbox_pid: i32) -> Option<i32> {
         self.0.get(&sandbox_pid).copied()
     }
+}
+
+/// The process and its descendants; `None` if the host's kernel does not list children, or it is gone.
+fn descendants(ancestor: i32) -> Option<HashMap<i32, Status>> {
+    let mut found = HashMap::new();
+    let mut left = vec![ancestor];
+    while let Some(pid) = left.pop() {
+        // One that has ended meanwhile has no children any more.
+        let Some(status) = status(pid) else { continue };
+        if found.insert(pid, status).is_some() {
+            continue;
+        }
+        for task in fs::read_dir(format!("/proc/{pid}/task")).ok().into_iter().flatten().flatten() {
+            match fs::read_to_string(task.path().join("children")) {
+                Ok(children) => {
+                    left.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()))
+                }
+                Err(_) if pid == ancestor => return None,
+                Err(_) => {}
+            }
+        }
+    }
+    Some(found)
+}
+
+/// All processes of the host.
+fn everybody() -> io::Result<HashMap<i32, Status>> {
+    let mut all = HashMap::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if let Some(status) = status(pid) {
+            all.insert(pid, status);
+        }
+    }
+    Ok(all)
+}
+
+/// `None` if the process has ended.
+fn status(pid: i32) -> Option<Status> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 
 fn descends(all: &HashMap<i32, Status>, mut pid: i32, ancestor: i32) -> bool {
@@ -96,6 +131,17 @@ mod tests {
         assert_eq!((pids.get(1), pids.get(2), pids.get(3), pids.get(4)), (Some(10), Some(11), Some(12), None));
         assert_eq!(HostPids::select(&all, 20).get(2), Some(21));
         assert_eq!(HostPids::select(&all, 99).get(1), None);
+    }
+
+    #[test]
+    fn children_are_found_both_ways() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(descendants(own).is_none_or(|found| found.contains_key(&pid) && found.contains_key(&own)));
+        assert!(everybody().unwrap().contains_key(&pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

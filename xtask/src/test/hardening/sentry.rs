@@ -45,8 +45,10 @@ pub(super) fn run(options: &Options, runner: &mut Runner, report: &mut Report) -
             let start = Instant::now();
             let name = format!("hardening/{}/sentry/{word}", platform.name());
             let outcome = attack_all(runner, binary, platform, server);
-            leftovers::reap_descendants();
-            match outcome?.as_slice() {
+            // Sandboxes that ended in whatever way take their gofers with them.
+            let survivors = leftovers::reap_descendants().into_iter().map(|process| format!("left behind: {process}"));
+            let failures: Vec<String> = outcome?.into_iter().chain(survivors).collect();
+            match failures.as_slice() {
                 [] => report.pass(&name, start.elapsed()),
                 failures => report.fail(&name, failures.join("\n        ")),
             }

@@ -68,7 +68,7 @@ impl Options {
 
     /// Whether this area is asked for.
     pub fn wants(&self, area: Area) -> bool {
-        self.area.map_or(area != Area::Oci, |a| a == area)
+        self.area.is_none_or(|a| a == area)
     }
 
     /// Whether this case is asked for.

@@ -10,7 +10,8 @@ ps -eo pid=,ppid=,args= | awk -v me=$$ '
     # Keeps the namespaces of an ordinary user for all of his containers.
     $3 == "podman" && NF == 3 || $3 ~ /catatonit$/ { next }
     { $1 = $2 = ""; print "process" $0 }'
-awk '$5 != "/run/docker/netns/default" { print "mount", $5 }' /proc/self/mountinfo
+# Those that the clients make once for themselves stay.
+awk '$5 != "/run/docker/netns/default" && $5 != "/var/lib/containers/storage/overlay" { print "mount", $5 }' /proc/self/mountinfo
 # The groups that the clients put the containers into stay; Podman forgets those of pods where there are no controllers.
 while read -r directory _; do
     find "$directory" -mindepth 1 -type d ! -path "$directory/docker" ! -path "$directory/default" \

@@ -34,7 +34,9 @@ impl Bundle {
     fn run(&self, flags: &[&str]) -> Output {
         let mut args = flags.to_vec();
         let root = self.0.join("state");
-        args.extend(["--root", root.to_str().unwrap(), "run", "--bundle", self.0.to_str().unwrap(), "c1"]);
+        // The id is also the name of a cgroup, of which there is one on the host.
+        let id = self.0.file_name().unwrap().to_str().unwrap();
+        args.extend(["--root", root.to_str().unwrap(), "run", "--bundle", self.0.to_str().unwrap(), id]);
         let output = moat(&args);
         // Whatever happened, nothing is left.
         assert_eq!(fs::read_dir(&root).map_or(0, Iterator::count), 0);

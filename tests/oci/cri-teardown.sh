@@ -11,6 +11,7 @@ for id in pause one two; do oci create --bundle $id --pid-file $id.pid $id >/dev
 test "$(ps -eo comm= | grep -c '^moat-sandbox')" = 1
 oci exec one sh -c 'exit 0'
 oci exec two sleep 1000 & attached=$!
+eventually oci exec two sh -c 'test $(ps -eo comm= | grep -c sleep) = 2'
 oci kill pause KILL
 eventually is pause stopped
 for id in one two; do

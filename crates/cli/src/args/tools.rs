@@ -80,7 +80,7 @@ pub(crate) struct Install {
     /// Replace a runtime of that name
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
     pub(crate) clobber: bool,
-    /// Flags with which Docker is to call moat
+    /// Flags with which Docker is to call moat [default: --overlay2=none --file-access=shared]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
     pub(crate) flags: Vec<String>,
 }

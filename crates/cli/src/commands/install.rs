@@ -10,17 +10,18 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{Install, Uninstall};
 
+/// What Docker expects of a runtime: what a container writes is in its root file system on the host, where docker cp and
+/// docker diff look, and is there after a restart; and what docker cp writes is seen in the container.
+const DOCKER_FLAGS: [&str; 2] = ["--overlay2=none", "--file-access=shared"];
+
 pub(super) fn install(flags: &Install) -> anyhow::Result<u8> {
     let program = std::env::current_exe().context("finding this program")?;
     edit(&flags.config_file, |runtimes| {
         if !flags.clobber && runtimes.contains_key(&flags.runtime) {
             bail!("there is a runtime {:?} already, and --clobber is false", flags.runtime);
         }
-        let mut runtime = json!({ "path": program });
-        if !flags.flags.is_empty() {
-            runtime["runtimeArgs"] = json!(flags.flags);
-        }
-        runtimes.insert(flags.runtime.clone(), runtime);
+        let arguments = if flags.flags.is_empty() { json!(DOCKER_FLAGS) } else { json!(flags.flags) };
+        runtimes.insert(flags.runtime.clone(), json!({ "path": program, "runtimeArgs": arguments }));
         Ok(())
     })?;
     super::print(&format!("Added runtime {:?} to {}.\n", flags.runtime, flags.config_file.display()))?;

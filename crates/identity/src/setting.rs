@@ -1,6 +1,4 @@
-//! [`Setting`]: a number of /proc/sys that has an effect, and those of the one network namespace.
-//!
-//! Settings of System V IPC and POSIX message queues are in [`crate::ipc::IpcNamespace`].
+//! [`Setting`]: a number of /proc/sys that has an effect.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,31 +41,6 @@ impl Setting {
         self.value.store(value, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// Settings of the network.
-pub struct NetSettings {
-    /// Ports below take CAP_NET_BIND_SERVICE (`net.ipv4.ip_unprivileged_port_start`).
-    pub first_unprivileged_port: Setting,
-    /// The first port of those that bind(2) chooses (`net.ipv4.ip_local_port_range`).
-    pub first_local_port: Setting,
-    /// The last of them.
-    pub last_local_port: Setting,
-    /// Greatest length of a queue of connections that wait to be accepted (`net.core.somaxconn`).
-    pub max_backlog: Setting,
-}
-
-static NET: NetSettings = NetSettings {
-    first_unprivileged_port: Setting::new(1024, 0, 65535),
-    first_local_port: Setting::new(32768, 1, 65535),
-    last_local_port: Setting::new(60999, 1, 65535),
-    max_backlog: Setting::new(4096, 0, i32::MAX as u64),
-};
-
-/// Settings of the sandbox's network.
-#[must_use]
-pub fn net() -> &'static NetSettings {
-    &NET
 }
 
 #[cfg(test)]

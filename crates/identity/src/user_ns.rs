@@ -1,11 +1,12 @@
-//! Credentials: who a task is and what it may do. Source: credentials(7), capabilities(7), user_namespaces(7).
+//! [`UserNamespace`]: where user and group ids count. Source: user_namespaces(7).
 
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use moat_abi::cap::{Cap, CapSet, OVERFLOW_ID};
+use moat_abi::cap::OVERFLOW_ID;
 use moat_sync::{LockClass, RwLock};
+
+/// The inode number of the first user namespace (`PROC_USER_INIT_INO`).
+const ROOT_ID: u64 = 0xeffffffd;
 
 /// One line of a uid or gid map: `count` ids from `inside` on are the kernel's ids from `outside` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,32 +47,25 @@ impl std::fmt::Debug for UserNamespace {
     }
 }
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(0xf000_0000);
-
 impl UserNamespace {
-    /// The namespace of the sandbox's first process, in which every id is itself.
+    /// The first namespace of a kernel, in which every id is itself. Each call makes another one.
     #[must_use]
     pub fn root() -> Arc<UserNamespace> {
-        static ROOT: OnceLock<Arc<UserNamespace>> = OnceLock::new();
-        ROOT.get_or_init(|| {
-            let all = vec![IdRange { inside: 0, outside: 0, count: u32::MAX }];
-            Arc::new(UserNamespace {
-                id: 0xeffffffd,
-                parent: None,
-                owner: (0, 0),
-                maps: RwLock::new(
-                    LockClass::Table,
-                    IdMaps { uid: Some(all.clone()), gid: Some(all), setgroups_denied: false },
-                ),
-            })
+        let all = vec![IdRange { inside: 0, outside: 0, count: u32::MAX }];
+        Arc::new(UserNamespace {
+            id: ROOT_ID,
+            parent: None,
+            owner: (0, 0),
+            maps: RwLock::new(
+                LockClass::Table,
+                IdMaps { uid: Some(all.clone()), gid: Some(all), setgroups_denied: false },
+            ),
         })
-        .clone()
     }
 
-    /// A child namespace with no mapping yet.
+    /// A child namespace with no mapping yet; `id` is fresh.
     #[must_use]
-    pub fn child(parent: Arc<UserNamespace>, owner: (u32, u32)) -> Arc<UserNamespace> {
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    pub fn child(id: u64, parent: Arc<UserNamespace>, owner: (u32, u32)) -> Arc<UserNamespace> {
         Arc::new(UserNamespace {
             id,
             parent: Some(parent),
@@ -142,120 +136,25 @@ fn from_kernel(map: Option<&[IdRange]>, id: u32) -> Option<u32> {
     r.inside.checked_add(id - r.outside)
 }
 
-/// Who a task is. Immutable: a change makes a new one.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the fields are those of credentials(7)")]
-pub struct Credentials {
-    pub uid: u32,
-    pub euid: u32,
-    pub suid: u32,
-    pub fsuid: u32,
-    pub gid: u32,
-    pub egid: u32,
-    pub sgid: u32,
-    pub fsgid: u32,
-    /// Supplementary groups, sorted.
-    pub groups: Arc<[u32]>,
-    pub effective: CapSet,
-    pub permitted: CapSet,
-    pub inheritable: CapSet,
-    pub bounding: CapSet,
-    pub ambient: CapSet,
-    /// `SECBIT_*`.
-    pub securebits: u32,
-    pub no_new_privs: bool,
-    pub user_ns: Arc<UserNamespace>,
-}
-
-impl Credentials {
-    /// Root with every capability, in the root user namespace.
-    #[must_use]
-    pub fn root() -> Credentials {
-        Credentials::user(0, 0, Arc::from([]), CapSet::FULL)
-    }
-
-    /// The user `uid`:`gid` with `caps` effective and permitted.
-    #[must_use]
-    pub fn user(uid: u32, gid: u32, groups: Arc<[u32]>, caps: CapSet) -> Credentials {
-        Credentials {
-            uid,
-            euid: uid,
-            suid: uid,
-            fsuid: uid,
-            gid,
-            egid: gid,
-            sgid: gid,
-            fsgid: gid,
-            groups,
-            effective: caps,
-            permitted: caps,
-            inheritable: CapSet::EMPTY,
-            bounding: CapSet::FULL,
-            ambient: CapSet::EMPTY,
-            securebits: 0,
-            no_new_privs: false,
-            user_ns: UserNamespace::root(),
-        }
-    }
-
-    /// Whether `cap` is effective in the task's own user namespace.
-    #[must_use]
-    pub fn has_cap(&self, cap: Cap) -> bool {
-        self.effective.contains(cap)
-    }
-
-    /// Whether the task has `cap` towards `ns` (`ns_capable`).
-    #[must_use]
-    pub fn has_cap_in(&self, ns: &Arc<UserNamespace>, cap: Cap) -> bool {
-        let mut at = ns;
-        loop {
-            if Arc::ptr_eq(at, &self.user_ns) {
-                return self.effective.contains(cap);
-            }
-            let Some(parent) = &at.parent else { return false };
-            if Arc::ptr_eq(parent, &self.user_ns) && at.owner.0 == self.euid {
-                return true;
-            }
-            at = parent;
-        }
-    }
-
-    /// Whether the task has `cap` in the root user namespace (`capable`).
-    #[must_use]
-    pub fn has_root_cap(&self, cap: Cap) -> bool {
-        self.user_ns.is_root() && self.effective.contains(cap)
-    }
-
-    /// Whether `cap` applies to a file of `uid`:`gid` (`capable_wrt_inode_uidgid`).
-    #[must_use]
-    pub fn has_cap_for(&self, uid: u32, gid: u32, cap: Cap) -> bool {
-        self.effective.contains(cap) && self.user_ns.maps_both(uid, gid)
-    }
-
-    /// Whether `gid` is the file system gid or one of the supplementary groups (`in_group_p`).
-    #[must_use]
-    pub fn in_group(&self, gid: u32) -> bool {
-        self.fsgid == gid || self.groups.binary_search(&gid).is_ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Credentials;
+    use moat_abi::cap::{Cap, CapSet};
 
     #[test]
     fn a_child_namespace_maps_and_limits_capabilities() {
-        let ns = UserNamespace::child(UserNamespace::root(), (1000, 1000));
+        let root = UserNamespace::root();
+        let ns = UserNamespace::child(1, root.clone(), (1000, 1000));
         assert_eq!(ns.kernel_uid(0), None);
         let map = vec![IdRange { inside: 0, outside: 1000, count: 1 }];
         ns.set_maps(IdMaps { uid: Some(map.clone()), gid: Some(map), setgroups_denied: true });
         assert_eq!((ns.kernel_uid(0), ns.show_uid(1000), ns.show_uid(0)), (Some(1000), 0, OVERFLOW_ID));
-        let mut inside = Credentials::user(1000, 1000, Arc::from([]), CapSet::FULL);
-        inside.user_ns = ns.clone();
+        let inside = Credentials::user(1000, 1000, Arc::from([]), CapSet::FULL, ns.clone());
         assert!(inside.has_cap_for(1000, 1000, Cap::DAC_OVERRIDE));
         assert!(!inside.has_cap_for(0, 0, Cap::DAC_OVERRIDE));
         assert!(!inside.has_root_cap(Cap::SYS_ADMIN) && inside.has_cap_in(&ns, Cap::SYS_ADMIN));
-        let maker = Credentials::user(1000, 1000, Arc::from([]), CapSet::EMPTY);
+        let maker = Credentials::user(1000, 1000, Arc::from([]), CapSet::EMPTY, root);
         assert!(maker.has_cap_in(&ns, Cap::SYS_ADMIN), "the maker owns its child");
     }
 }

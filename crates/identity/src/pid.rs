@@ -1,18 +1,17 @@
-//! [`Pid`] and [`PidNamespace`]: the numbers by which guests name tasks, groups and sessions.
+//! [`Pid`] and [`PidNamespace`]: the numbers by which guests name tasks, process groups and sessions.
 //!
 //! A `Pid` is the identity of one task (and of the process group or session that it founded), with one number in its
 //! own namespace and one in each ancestor. Its numbers stay taken for as long as anything refers to it: the task until
-//! it is reaped, its group, its session, a pidfd.
+//! it is reaped, its group, its session, a pidfd. Which task a pid stands for is known to the kernel alone
+//! (`moat_kernel::process::table`).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 
-use crate::process::group::{GroupId, ThreadGroup};
-use crate::task::Task;
+use crate::ids::Counter;
 
 /// Highest number plus one (`kernel.pid_max` of a 64-bit Linux).
 pub const PID_MAX: i32 = 4_194_304;
@@ -27,16 +26,16 @@ pub struct PidNamespace {
     pub id: u64,
     /// The namespace in which this one was made.
     pub parent: Option<Arc<PidNamespace>>,
-    /// The user namespace that owns it.
+    /// How many namespaces are above it.
     pub level: usize,
     table: Mutex<Numbers>,
+    /// Where the ids of pids come from: one counter for all namespaces of a kernel.
+    pid_ids: Arc<Counter>,
 }
 
 struct Numbers {
     last: i32,
     used: BTreeMap<i32, Weak<Pid>>,
-    /// The group that number 1 stands for, once it exists.
-    init: Option<Weak<ThreadGroup>>,
     /// Set when init has died: no further task can be made.
     dead: bool,
 }
@@ -51,8 +50,9 @@ impl PidNamespace {
         if level > MAX_LEVEL {
             return Err(Errno::ENOSPC);
         }
-        let numbers = Numbers { last: 0, used: BTreeMap::new(), init: None, dead: false };
-        Ok(Arc::new(PidNamespace { id, parent, level, table: Mutex::new(LockClass::Table, numbers) }))
+        let numbers = Numbers { last: 0, used: BTreeMap::new(), dead: false };
+        let pid_ids = parent.as_ref().map_or_else(|| Arc::new(Counter::starting_at(1)), |p| p.pid_ids.clone());
+        Ok(Arc::new(PidNamespace { id, parent, level, table: Mutex::new(LockClass::Table, numbers), pid_ids }))
     }
 
     /// The pid with this number here.
@@ -62,41 +62,11 @@ impl PidNamespace {
         found?.upgrade()
     }
 
-    /// The task with this number here.
-    #[must_use]
-    pub fn task(&self, number: i32) -> Option<Arc<Task>> {
-        self.lookup(number)?.task()
-    }
-
-    /// The thread group led by the task with this number here.
-    #[must_use]
-    pub fn process(&self, number: i32) -> Option<Arc<ThreadGroup>> {
-        let pid = self.lookup(number)?;
-        let task = pid.task()?;
-        let group = task.group.clone();
-        (group.pid().id == pid.id).then_some(group)
-    }
-
     /// All numbers in ascending order, for /proc and kill(-1).
     #[must_use]
     pub fn pids(&self) -> Vec<Arc<Pid>> {
         let all: Vec<_> = self.table.lock().used.values().cloned().collect();
         all.iter().filter_map(Weak::upgrade).collect()
-    }
-
-    /// The init process of this namespace.
-    #[must_use]
-    pub fn init(&self) -> Option<Arc<ThreadGroup>> {
-        let init = self.table.lock().init.clone();
-        init?.upgrade()
-    }
-
-    /// Makes `group` the init, if there is none yet.
-    pub fn set_init(&self, group: &Arc<ThreadGroup>) {
-        let mut t = self.table.lock();
-        if t.init.is_none() {
-            t.init = Some(Arc::downgrade(group));
-        }
     }
 
     /// Lets no further task into the namespace: its init has died (`disable_pid_allocation`).
@@ -157,15 +127,12 @@ fn free_number<V>(used: &BTreeMap<i32, V>, last: i32) -> Option<i32> {
     first_gap(last + 1, PID_MAX).or_else(|| first_gap(if last < RESERVED_PIDS { 1 } else { RESERVED_PIDS }, last + 1))
 }
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
 /// One identity, with a number in each namespace that can see it.
 pub struct Pid {
     /// Unique and never used again.
     pub id: u64,
     /// Outermost namespace first, the own namespace last.
     numbers: Vec<(Arc<PidNamespace>, i32)>,
-    task: Mutex<Option<Weak<Task>>>,
 }
 
 impl Pid {
@@ -180,7 +147,7 @@ impl Pid {
             at = n.parent.clone();
             chain.push(n);
         }
-        let mut failed = None;
+        let (id, mut failed) = (ns.pid_ids.next(), None);
         let pid = Arc::new_cyclic(|weak| {
             let mut numbers = Vec::with_capacity(chain.len());
             for (i, ns) in chain.into_iter().enumerate() {
@@ -193,7 +160,7 @@ impl Pid {
                 }
             }
             numbers.reverse();
-            Pid { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), numbers, task: Mutex::new(LockClass::Table, None) }
+            Pid { id, numbers }
         });
         // Dropping the half-made pid gives its numbers back.
         failed.map_or(Ok(pid), Err)
@@ -214,6 +181,12 @@ impl Pid {
         &self.numbers.last().expect("a pid has at least one number").0
     }
 
+    /// Whether it is the first of its namespace, whose death is the namespace's.
+    #[must_use]
+    pub fn is_init(&self) -> bool {
+        self.number() == 1
+    }
+
     /// The number in the innermost namespace.
     #[must_use]
     pub fn number(&self) -> i32 {
@@ -224,31 +197,6 @@ impl Pid {
     #[must_use]
     pub fn numbers_from(&self, ns: &PidNamespace) -> Vec<i32> {
         self.numbers.iter().skip(ns.level).map(|(_, n)| *n).collect()
-    }
-
-    /// The task, unless it has been reaped.
-    #[must_use]
-    pub fn task(&self) -> Option<Arc<Task>> {
-        let task = self.task.lock().clone();
-        task?.upgrade()
-    }
-
-    /// Names `task` by this pid, or nobody.
-    pub fn set_task(&self, task: Option<&Arc<Task>>) {
-        *self.task.lock() = task.map(Arc::downgrade);
-    }
-
-    /// The thread group that this pid's task leads.
-    #[must_use]
-    pub fn process(&self) -> Option<Arc<ThreadGroup>> {
-        let group = self.task()?.group.clone();
-        (group.pid().id == self.id).then_some(group)
-    }
-
-    /// The id by which a thread group with this pid as its leader is known.
-    #[must_use]
-    pub fn group_id(&self) -> Option<GroupId> {
-        self.process().map(|g| g.id)
     }
 }
 

@@ -1,0 +1,145 @@
+//! [`NetNamespace`]: network devices with their addresses, routes and settings. Source: network_namespaces(7).
+//!
+//! What a protocol keeps (ports, abstract names, lists for /proc/net) is in [`NetNamespace::extensions`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use moat_sync::{LockClass, RwLock};
+
+use crate::extensions::Extensions;
+use crate::setting::Setting;
+use crate::user_ns::UserNamespace;
+
+/// A network namespace.
+pub struct NetNamespace {
+    /// The inode number of `/proc/PID/ns/net`.
+    pub id: u64,
+    /// The user namespace whose capabilities rule here.
+    pub user_ns: Arc<UserNamespace>,
+    /// Its settings in /proc/sys/net.
+    pub settings: NetSettings,
+    /// What the protocols keep with it.
+    pub extensions: Extensions,
+    links: RwLock<Links>,
+}
+
+#[derive(Default)]
+struct Links {
+    devices: Vec<NetDevice>,
+    routes: Vec<Route>,
+}
+
+/// A network device (`struct net_device`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetDevice {
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// Its number, from 1.
+    pub index: u32,
+    /// `IFF_*`.
+    pub flags: u32,
+    /// Bytes of the largest packet.
+    pub mtu: u32,
+    /// Packets that wait to be sent, at most.
+    pub queue_len: u32,
+    /// `ARPHRD_*`.
+    pub hardware_type: u16,
+    /// Its address on the link.
+    pub address: [u8; 6],
+    /// Its IP addresses.
+    pub addresses: Vec<InterfaceAddress>,
+}
+
+/// An IP address of a device (`struct in_ifaddr`, `struct inet6_ifaddr`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// Bits of its network.
+    pub prefix_len: u8,
+    /// `RT_SCOPE_*`.
+    pub scope: u8,
+}
+
+/// An entry of a routing table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The network that it leads to.
+    pub destination: IpAddr,
+    /// Bits of that network.
+    pub prefix_len: u8,
+    /// `RT_TABLE_*`.
+    pub table: u8,
+    /// `RTN_*`.
+    pub kind: u8,
+    /// `RT_SCOPE_*`.
+    pub scope: u8,
+    /// `RTPROT_*`.
+    pub protocol: u8,
+    /// The number of the device that it leads through.
+    pub device: u32,
+    /// The address that packets are sent from.
+    pub source: Option<IpAddr>,
+    /// Lower ones are preferred.
+    pub metric: u32,
+}
+
+/// Settings of /proc/sys/net that have an effect.
+pub struct NetSettings {
+    /// Ports below take CAP_NET_BIND_SERVICE (`net.ipv4.ip_unprivileged_port_start`).
+    pub first_unprivileged_port: Setting,
+    /// The first port of those that bind(2) chooses (`net.ipv4.ip_local_port_range`).
+    pub first_local_port: Setting,
+    /// The last of them.
+    pub last_local_port: Setting,
+    /// Greatest length of a queue of connections that wait to be accepted (`net.core.somaxconn`).
+    pub max_backlog: Setting,
+}
+
+impl Default for NetSettings {
+    fn default() -> NetSettings {
+        NetSettings {
+            first_unprivileged_port: Setting::new(1024, 0, 65535),
+            first_local_port: Setting::new(32768, 1, 65535),
+            last_local_port: Setting::new(60999, 1, 65535),
+            max_backlog: Setting::new(4096, 0, i32::MAX as u64),
+        }
+    }
+}
+
+impl NetNamespace {
+    /// A namespace without devices.
+    #[must_use]
+    pub fn new(id: u64, user_ns: Arc<UserNamespace>) -> Arc<NetNamespace> {
+        Arc::new(NetNamespace {
+            id,
+            user_ns,
+            settings: NetSettings::default(),
+            extensions: Extensions::default(),
+            links: RwLock::new(LockClass::Table, Links::default()),
+        })
+    }
+
+    /// Adds a device.
+    pub fn add_device(&self, device: NetDevice) {
+        self.links.write().devices.push(device);
+    }
+
+    /// The devices, in the order of their making.
+    #[must_use]
+    pub fn devices(&self) -> Vec<NetDevice> {
+        self.links.read().devices.clone()
+    }
+
+    /// Adds a route.
+    pub fn add_route(&self, route: Route) {
+        self.links.write().routes.push(route);
+    }
+
+    /// The routes, in the order of their making.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Route> {
+        self.links.read().routes.clone()
+    }
+}

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Weak};
 
+use moat_abi::Result;
 use moat_abi::siginfo::SigInfo;
+use moat_abi::signal::Signal;
 
 use crate::extensions::Extensions;
 use crate::pid::Pid;
@@ -20,6 +22,24 @@ pub trait JobSignals: Send + Sync {
     /// Whether no living member of the group has a parent in another group of the same session
     /// (`is_current_pgrp_orphaned`).
     fn is_orphaned(&self, group: &ProcessGroup) -> bool;
+}
+
+/// The calling task as a member of a process group: what a terminal asks before it serves it.
+pub trait JobMember {
+    /// The pid of its process.
+    fn tgid(&self) -> &Arc<Pid>;
+
+    /// The process group of its process.
+    ///
+    /// # Errors
+    /// ESRCH for a process that has been reaped.
+    fn process_group(&self) -> Result<Arc<ProcessGroup>>;
+
+    /// The process group that has this number in its pid namespace, if it has members.
+    fn find_process_group(&self, number: i32) -> Option<Arc<ProcessGroup>>;
+
+    /// Whether it blocks or ignores `signal`.
+    fn ignores(&self, signal: Signal) -> bool;
 }
 
 /// A session.

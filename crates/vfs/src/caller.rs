@@ -1,12 +1,14 @@
-//! [`Caller`]: on whose behalf an operation runs. [`Hooks`]: what the vfs needs of the kernel above it.
+//! [`Caller`]: on whose behalf an operation runs; [`CallingTask`]: the task that it is, if it is one. [`Hooks`]: what the vfs needs of the kernel above it.
 
-use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
+use moat_identity::session::JobMember;
+use moat_identity::{Credentials, Limits, Namespaces, Pid, UserNamespace};
+use moat_sync::Mutex;
 
-use crate::cred::Credentials;
+use crate::fs_context::FsContext;
 use crate::open_file::Owner;
 
 /// The task (or the sentry itself) that an operation is done for.
@@ -28,18 +30,30 @@ pub trait Caller {
     /// EFAULT, with nothing known of how much was copied.
     fn write_user(&self, addr: u64, bytes: &[u8]) -> Result<()>;
 
-    /// Thread group id in the caller's pid namespace; 0 for the sentry.
-    fn tgid(&self) -> i32 {
-        0
-    }
-
     /// Whether a signal waits, so that a long loop should stop early.
     fn interrupted(&self) -> bool {
         false
     }
 
-    /// The kernel's `CurrentTask` when a task calls: for job control of terminals and /proc/self.
-    fn as_any(&self) -> &dyn Any;
+    /// The task that calls; `None` for the sentry itself.
+    fn task(&self) -> Option<&dyn CallingTask> {
+        None
+    }
+}
+
+/// What may be known of a task that calls: who it is and what it sees.
+pub trait CallingTask: JobMember {
+    /// The pid of the thread.
+    fn tid(&self) -> Arc<Pid>;
+
+    /// Its namespaces but for those of users and mounts.
+    fn namespaces(&self) -> Arc<Namespaces>;
+
+    /// The limits of its process.
+    fn limits(&self) -> &Limits;
+
+    /// Root, working directory and umask.
+    fn fs(&self) -> &Arc<Mutex<FsContext>>;
 }
 
 /// The sentry as a caller: has credentials, but no memory.
@@ -54,10 +68,10 @@ impl KernelCaller {
         KernelCaller { creds }
     }
 
-    /// A caller that may do everything.
+    /// A caller that may do everything below `user_ns`.
     #[must_use]
-    pub fn root() -> KernelCaller {
-        KernelCaller::new(Arc::new(Credentials::root()))
+    pub fn root(user_ns: Arc<UserNamespace>) -> KernelCaller {
+        KernelCaller::new(Arc::new(Credentials::root(user_ns)))
     }
 }
 
@@ -70,9 +84,6 @@ impl Caller for KernelCaller {
     }
     fn write_user(&self, _addr: u64, _bytes: &[u8]) -> Result<()> {
         Err(Errno::EFAULT)
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }
 

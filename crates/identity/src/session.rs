@@ -19,6 +19,9 @@ pub trait JobSignals: Send + Sync {
     /// Sends `info` to the process that leads a session, if it lives.
     fn signal_leader(&self, session: &Session, info: SigInfo);
 
+    /// The process group with this id, if it has members.
+    fn process_group(&self, id: u64) -> Option<Arc<ProcessGroup>>;
+
     /// Whether no living member of the group has a parent in another group of the same session
     /// (`is_current_pgrp_orphaned`).
     fn is_orphaned(&self, group: &ProcessGroup) -> bool;
@@ -27,7 +30,7 @@ pub trait JobSignals: Send + Sync {
 /// The calling task as a member of a process group: what a terminal asks before it serves it.
 pub trait JobMember {
     /// The pid of its process.
-    fn tgid(&self) -> &Arc<Pid>;
+    fn process_pid(&self) -> &Arc<Pid>;
 
     /// The process group of its process.
     ///
@@ -73,6 +76,12 @@ impl Session {
     #[must_use]
     pub fn is_led_by(&self, pid: &Pid) -> bool {
         self.pid.id == pid.id
+    }
+
+    /// The process group with this id, if it has members; see [`JobSignals`] for locks.
+    #[must_use]
+    pub fn process_group(&self, id: u64) -> Option<Arc<ProcessGroup>> {
+        self.signals.upgrade()?.process_group(id)
     }
 
     /// Sends `info` to its leader; see [`JobSignals`] for locks.

@@ -74,6 +74,16 @@ impl UserNamespace {
         })
     }
 
+    /// The root namespace above it, or itself.
+    #[must_use]
+    pub fn first(self: &Arc<Self>) -> Arc<UserNamespace> {
+        let mut at = self;
+        while let Some(parent) = &at.parent {
+            at = parent;
+        }
+        at.clone()
+    }
+
     /// Whether this is the root namespace.
     #[must_use]
     pub fn is_root(&self) -> bool {

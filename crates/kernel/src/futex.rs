@@ -24,11 +24,30 @@ pub mod wait;
 pub mod waitv;
 pub mod wake;
 
+use std::sync::Arc;
+
 use moat_abi::Result;
 use moat_mm::UserAddr;
 use moat_platform::{Atomic32, Order, execute};
+use moat_sync::Listener;
 
 use crate::task::CurrentTask;
+
+/// All futexes that somebody waits for.
+#[derive(Default)]
+pub struct Futexes {
+    /// Those of FUTEX_WAIT and its like.
+    pub(crate) table: table::FutexTable,
+    /// Those of FUTEX_LOCK_PI.
+    pub(crate) pi: pi::PiTable,
+}
+
+impl Futexes {
+    /// A waiter that is in no queue yet; `listener` is told of when it is woken.
+    fn waiter(&self, bitset: u32, purpose: table::Purpose, listener: &Listener) -> Arc<table::Waiter> {
+        table::Waiter::new(self.table.ticket(), bitset, purpose, listener.notifier())
+    }
+}
 
 pub use robust::{exec_thread, exit_thread};
 

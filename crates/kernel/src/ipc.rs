@@ -1,4 +1,4 @@
-//! System V IPC: shared memory, semaphores and message queues, one set of each per [`IpcNamespace`].
+//! System V IPC: shared memory, semaphores and message queues, one [`SystemV`] per IPC namespace.
 //!
 //! - [`registry`]: ids, keys, owners and permissions, which all three kinds share.
 //! - [`shm`]: segments of shared memory.
@@ -20,42 +20,48 @@ mod sem_set;
 pub mod shm;
 pub mod undo;
 
-use std::any::Any;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use crate::settings::Setting;
+use moat_identity::{IpcNamespace, Setting};
 
-/// An IPC namespace: its ids and keys are its own, ipc_namespaces(7).
-pub struct IpcNamespace {
-    /// The inode number of `/proc/PID/ns/ipc`.
-    pub id: u64,
+/// The System V objects of an IPC namespace: its ids and keys are its own, ipc_namespaces(7).
+#[derive(Default)]
+pub struct SystemV {
     /// Shared memory.
     pub shm: shm::Segments,
     /// Semaphores.
     pub sem: sem::Semaphores,
     /// Message queues.
     pub msg: msg::Queues,
-    /// Most messages of a POSIX message queue of an ordinary user (`fs.mqueue.msg_max`).
-    pub mqueue_messages: Setting,
-    /// Most bytes of a message in one (`fs.mqueue.msgsize_max`).
-    pub mqueue_message_bytes: Setting,
-    /// The POSIX message queues, as their file system keeps them.
-    pub mqueue: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
-impl IpcNamespace {
-    /// A namespace without objects.
+impl SystemV {
+    /// Those of `namespace`.
     #[must_use]
-    pub fn new(id: u64) -> Arc<IpcNamespace> {
-        Arc::new(IpcNamespace {
-            id,
-            shm: shm::Segments::default(),
-            sem: sem::Semaphores::default(),
-            msg: msg::Queues::default(),
-            mqueue_messages: Setting::new(10, 1, 65536),
-            mqueue_message_bytes: Setting::new(8192, 128, 16 << 20),
-            mqueue: OnceLock::new(),
-        })
+    pub fn of(namespace: &IpcNamespace) -> Arc<SystemV> {
+        namespace.extensions.get_or_init(SystemV::default)
+    }
+}
+
+/// The settings of POSIX message queues in an IPC namespace.
+pub struct MqueueSettings {
+    /// Most messages of a queue of an ordinary user (`fs.mqueue.msg_max`).
+    pub messages: Setting,
+    /// Most bytes of a message in one (`fs.mqueue.msgsize_max`).
+    pub message_bytes: Setting,
+}
+
+impl Default for MqueueSettings {
+    fn default() -> MqueueSettings {
+        MqueueSettings { messages: Setting::new(10, 1, 65536), message_bytes: Setting::new(8192, 128, 16 << 20) }
+    }
+}
+
+impl MqueueSettings {
+    /// Those of `namespace`.
+    #[must_use]
+    pub fn of(namespace: &IpcNamespace) -> Arc<MqueueSettings> {
+        namespace.extensions.get_or_init(MqueueSettings::default)
     }
 }
 

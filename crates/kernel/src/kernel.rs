@@ -1,17 +1,27 @@
-//! [`Kernel`]: what exists once per sandbox, and [`kernel`], which gives it.
+//! [`Kernel`]: what exists once per sandbox, and the root from which everything of a guest is reached.
+//!
+//! There is no global: a task has its kernel through its thread group, a file of /proc through its file system. A test can
+//! hold two kernels in one process.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Weak};
 
+use moat_identity::namespaces::UtsNames;
+use moat_identity::session::JobSignals;
+use moat_identity::{
+    CgroupNamespace, Counter, IpcNamespace, Namespaces, NetNamespace, Pid, PidNamespace, UserNamespace, UtsNamespace,
+};
+use moat_mm::MmIds;
 use moat_platform::Platform;
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_vfs::cred::UserNamespace;
 
-use crate::ipc::IpcNamespace;
+use crate::futex::Futexes;
 use crate::process::family::Family;
-use crate::process::pid::PidNamespace;
+use crate::process::group::ThreadGroup;
+use crate::process::table::TaskTable;
 use crate::syscall::SyscallTable;
+use crate::task::Task;
 
 /// What a sandbox is booted with.
 pub struct Config {
@@ -23,8 +33,8 @@ pub struct Config {
     pub cpu_count: usize,
     /// Bytes of memory that guests see.
     pub total_memory: u64,
-    /// The host name of the first UTS namespace.
-    pub hostname: Vec<u8>,
+    /// The names of the first UTS namespace.
+    pub names: UtsNames,
     /// Whether system calls are logged.
     pub strace: Strace,
 }
@@ -83,58 +93,6 @@ pub const RELEASE: &str = "6.12.0-moat";
 /// The version that uname(2) gives.
 pub const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC";
 
-/// A UTS namespace.
-pub struct UtsNamespace {
-    /// The inode number of `/proc/PID/ns/uts`.
-    pub id: u64,
-    names: Mutex<(Vec<u8>, Vec<u8>)>,
-}
-
-impl UtsNamespace {
-    /// A namespace with this host and domain name.
-    #[must_use]
-    pub fn new(id: u64, host: Vec<u8>, domain: Vec<u8>) -> Arc<UtsNamespace> {
-        Arc::new(UtsNamespace { id, names: Mutex::new(LockClass::Table, (host, domain)) })
-    }
-
-    /// The host name.
-    #[must_use]
-    pub fn host_name(&self) -> Vec<u8> {
-        self.names.lock().0.clone()
-    }
-
-    /// The NIS domain name.
-    #[must_use]
-    pub fn domain_name(&self) -> Vec<u8> {
-        self.names.lock().1.clone()
-    }
-
-    /// Sets the host name; the caller has checked its length.
-    pub fn set_host_name(&self, name: Vec<u8>) {
-        self.names.lock().0 = name;
-    }
-
-    /// Sets the NIS domain name; the caller has checked its length.
-    pub fn set_domain_name(&self, name: Vec<u8>) {
-        self.names.lock().1 = name;
-    }
-}
-
-/// The namespaces of a task that are not kept elsewhere (`struct nsproxy`).
-#[derive(Clone)]
-pub struct Namespaces {
-    /// Host name.
-    pub uts: Arc<UtsNamespace>,
-    /// Where children are numbered.
-    pub pid_for_children: Arc<PidNamespace>,
-    /// System V IPC.
-    pub ipc: Arc<IpcNamespace>,
-    /// Inode numbers of the namespaces that moat has one of: `/proc/PID/ns/*`.
-    pub net_id: u64,
-    /// As `net_id`.
-    pub cgroup_id: u64,
-}
-
 /// What exists once per sandbox.
 pub struct Kernel {
     /// How guest code runs.
@@ -143,6 +101,12 @@ pub struct Kernel {
     pub syscalls: &'static dyn SyscallTable,
     /// All processes.
     pub family: Mutex<Family>,
+    /// Which task a pid stands for.
+    pub(crate) tasks: TaskTable,
+    /// Who waits for words of guest memory.
+    pub(crate) futexes: Arc<Futexes>,
+    /// Where ids come from.
+    pub ids: Ids,
     /// CPUs that guests see.
     pub cpu_count: usize,
     /// Bytes of memory that guests see.
@@ -167,52 +131,58 @@ pub struct Kernel {
     pub exits: WaitQueue,
     syscall_counts: Mutex<BTreeMap<u64, u64>>,
     unknown_logged: AtomicBool,
+    /// Itself, for those who must not keep it alive.
+    me: Weak<Kernel>,
 }
 
-static KERNEL: OnceLock<Kernel> = OnceLock::new();
-static NEXT_NS: AtomicU64 = AtomicU64::new(0xf000_1000);
-
-/// A fresh inode number for a namespace.
-#[must_use]
-pub fn next_namespace_id() -> u64 {
-    NEXT_NS.fetch_add(1, Ordering::Relaxed)
+/// The ids that are given once per kernel.
+pub struct Ids {
+    /// Inode numbers of namespaces: `/proc/PID/ns/*`.
+    pub namespaces: Counter,
+    /// See [`crate::task::TaskId`].
+    pub(crate) tasks: Counter,
+    /// Address spaces and their shared memory.
+    pub mm: Arc<MmIds>,
 }
 
-/// The kernel.
-///
-/// # Panics
-/// Before [`Kernel::boot`].
-#[must_use]
-pub fn kernel() -> &'static Kernel {
-    KERNEL.get().expect("the kernel has not been booted")
-}
+/// The first inode number of a namespace that is not one of the first ones (`PROC_DYNAMIC_FIRST`).
+const FIRST_NAMESPACE_ID: u64 = 0xf000_1000;
 
 impl Kernel {
-    /// Makes the kernel; once per process, a second call gives the first kernel.
+    /// Makes a kernel without processes.
     ///
     /// # Errors
     /// Those of the first pid namespace.
-    pub fn boot(config: Config) -> moat_abi::Result<&'static Kernel> {
+    pub fn boot(config: Config) -> moat_abi::Result<Arc<Kernel>> {
         let root_pid_ns = PidNamespace::new(0xeffffffc, None)?;
+        let root_user_ns = UserNamespace::root();
+        let user = || root_user_ns.clone();
         let root_namespaces = Namespaces {
-            uts: UtsNamespace::new(0xeffffffe, config.hostname, b"(none)".to_vec()),
+            uts: UtsNamespace::new(0xeffffffe, user(), config.names),
             pid_for_children: root_pid_ns.clone(),
-            ipc: IpcNamespace::new(0xefff_ffff),
-            net_id: 0xf000_0098,
-            cgroup_id: 0xeffffffb,
+            ipc: IpcNamespace::new(0xefff_ffff, user()),
+            net: NetNamespace::new(0xf000_0098, user()),
+            cgroup: CgroupNamespace::new(0xeffffffb),
         };
         let mut boot_id = [0; 16];
         crate::random::fill(&mut boot_id);
-        let new = Kernel {
+        let kernel = Arc::new_cyclic(|me| Kernel {
             platform: config.platform,
             syscalls: config.syscalls,
             family: Mutex::new(LockClass::Tasks, Family::default()),
+            tasks: TaskTable::default(),
+            futexes: Arc::default(),
+            ids: Ids {
+                namespaces: Counter::starting_at(FIRST_NAMESPACE_ID),
+                tasks: Counter::starting_at(1),
+                mm: Arc::default(),
+            },
             cpu_count: config.cpu_count.max(1),
             total_memory: config.total_memory,
             strace: StraceSwitch::new(config.strace),
             root_pid_ns,
             root_namespaces,
-            root_user_ns: UserNamespace::root(),
+            root_user_ns,
             boot_realtime_ns: crate::clock::realtime_ns(),
             boot_boottime_ns: crate::clock::boottime_ns(),
             boot_id,
@@ -220,9 +190,47 @@ impl Kernel {
             exits: WaitQueue::new(),
             syscall_counts: Mutex::new(LockClass::Leaf, BTreeMap::new()),
             unknown_logged: AtomicBool::new(false),
-        };
-        moat_vfs::caller::set_hooks(Box::new(crate::hooks::VfsHooks));
-        Ok(KERNEL.get_or_init(|| new))
+            me: me.clone(),
+        });
+        moat_vfs::caller::set_hooks(Box::new(crate::hooks::VfsHooks::new(&kernel)));
+        Ok(kernel)
+    }
+
+    /// What sessions send signals by.
+    #[must_use]
+    pub fn job_signals(&self) -> Weak<dyn JobSignals> {
+        self.me.clone()
+    }
+
+    /// A fresh inode number for a namespace.
+    #[must_use]
+    pub fn next_namespace_id(&self) -> u64 {
+        self.ids.namespaces.next()
+    }
+
+    /// The task that `pid` stands for, until it is reaped.
+    #[must_use]
+    pub fn task_of(&self, pid: &Pid) -> Option<Arc<Task>> {
+        self.tasks.get(pid)
+    }
+
+    /// The thread group that the task behind `pid` leads.
+    #[must_use]
+    pub fn process_of(&self, pid: &Pid) -> Option<Arc<ThreadGroup>> {
+        let group = self.tasks.get(pid)?.group.clone();
+        (group.pid().id == pid.id).then_some(group)
+    }
+
+    /// The task with this number in `ns`.
+    #[must_use]
+    pub fn task(&self, ns: &PidNamespace, number: i32) -> Option<Arc<Task>> {
+        self.task_of(&*ns.lookup(number)?)
+    }
+
+    /// The thread group led by the task with this number in `ns`.
+    #[must_use]
+    pub fn process(&self, ns: &PidNamespace, number: i32) -> Option<Arc<ThreadGroup>> {
+        self.process_of(&*ns.lookup(number)?)
     }
 
     /// Nanoseconds since the sandbox was booted.

@@ -2,7 +2,7 @@
 //!
 //! - [`mod@kernel`]: [`Kernel`], one per sandbox.
 //! - [`task`]: [`Task`], [`CurrentTask`] and a thread's life.
-//! - [`process`]: thread groups, families, sessions, limits, wait(2).
+//! - [`process`]: thread groups, families, sessions, wait(2).
 //! - [`signal`]: generation, stops, delivery.
 //! - [`seccomp`]: the guest's own filters.
 //! - [`timer`], [`clock`]: time.
@@ -10,7 +10,6 @@
 //! - [`syscall`]: the table, as seen from here.
 //! - [`futex`]: waiting on words of guest memory.
 //! - [`ipc`]: System V IPC.
-//! - [`settings`]: what /proc/sys can change.
 //! - [`loader`]: ELF programs and scripts.
 //! - [`error`]: [`SyscallError`] and Linux's restart codes.
 //! - [`spawn`]: how the sentry starts processes.
@@ -31,7 +30,6 @@ pub mod process;
 pub mod ptrace;
 pub mod random;
 pub mod seccomp;
-pub mod settings;
 pub mod signal;
 pub mod spawn;
 pub mod syscall;
@@ -39,9 +37,9 @@ pub mod task;
 pub mod timer;
 
 pub use error::{Restart, SyscallError, SyscallResult};
-pub use kernel::{Kernel, kernel};
+pub use kernel::Kernel;
 pub use process::group::ThreadGroup;
-pub use process::limits::Resource;
+pub use moat_identity::Resource;
 pub use syscall::{Dispatch, SyscallTable};
 pub use task::wait::{Deadline, Interrupted, WaitError};
 pub use task::{CurrentTask, Task, TaskId};

@@ -1,14 +1,14 @@
-//! Processes: thread groups, their family, process groups, sessions, pid namespaces, limits, wait(2).
+//! Processes: thread groups, their family, process groups, sessions, wait(2).
 //!
 //! - [`group`]: [`group::ThreadGroup`], one process.
 //! - [`container`]: the processes of one container.
-//! - [`pid`]: numbers and their namespaces.
 //! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock.
-//! - [`session`]: job control.
-//! - [`tty`]: requests to terminals.
+//! - `job_signals`: how sessions and terminals send signals.
+//! - [`session`]: who is in which process group and session.
+//! - `table`: which task a pid stands for.
 //! - [`wait`]: wait4(2) and waitid(2).
 //! - [`notify`]: SIGCHLD and wake-ups of waiting parents.
-//! - [`limits`], [`sched`]: what a process may use.
+//! - [`sched`]: scheduling as the guest sets it.
 //! - [`pidfd`]: processes as files.
 //!
 //! # Invariants
@@ -18,11 +18,10 @@
 pub mod container;
 pub mod family;
 pub mod group;
-pub mod limits;
+mod job_signals;
 pub mod notify;
-pub mod pid;
 pub mod pidfd;
 pub mod sched;
 pub mod session;
-pub mod tty;
+pub(crate) mod table;
 pub mod wait;

@@ -15,21 +15,23 @@ use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::{SI_USER, SigInfo};
 use moat_abi::signal::{SigSet, Signal};
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::namespaces::UtsNames;
+use moat_identity::{
+    IpcNamespace, Limit, Limits, Namespaces, Pid, PidNamespace, ProcessGroup, Resource, Session, UtsNamespace,
+};
 use moat_sync::{LockClass, Mutex};
+use moat_tty::job_control::Steal;
+use moat_tty::{JobControl, Terminal, terminal_of};
 use moat_vfs::cred::Credentials;
 use moat_vfs::walk::{LookupFlags, View};
 use moat_vfs::{FdTable, FsContext, KernelCaller, OpenFile};
 
-use crate::ipc::IpcNamespace;
-use crate::kernel::{Namespaces, UtsNamespace, kernel, next_namespace_id};
+use crate::kernel::Kernel;
 use crate::loader::Aslr;
 use crate::loader::stack::SecureMode;
 use crate::process::container::ContainerGroup;
 use crate::process::group::ThreadGroup;
-use crate::process::limits::{Limit, Limits, Resource};
-use crate::process::pid::{Pid, PidNamespace};
 use crate::process::sched::SchedState;
-use crate::process::session::{JobControl, ProcessGroup, Session, Steal, Terminal};
 use crate::signal::SigHand;
 use crate::signal::send::{Origin, Target};
 use crate::signal::state::ThreadSignals;
@@ -54,31 +56,24 @@ impl Place {
     ///
     /// # Errors
     /// None on the first level.
-    pub fn new_container(names: UtsNames, shared: &Shared<'_>) -> Result<Place> {
+    pub fn new_container(kernel: &Kernel, names: UtsNames, shared: &Shared<'_>) -> Result<Place> {
+        let user_ns = || kernel.root_user_ns.clone();
         let pid_ns = match shared.pid {
             Some(place) => place.pid_ns.clone(),
-            None => PidNamespace::new(next_namespace_id(), Some(kernel().root_pid_ns.clone()))?,
+            None => PidNamespace::new(kernel.next_namespace_id(), Some(kernel.root_pid_ns.clone()))?,
         };
         let uts = match shared.uts {
             Some(place) => place.namespaces.uts.clone(),
-            None => UtsNamespace::new(next_namespace_id(), names.host, names.domain),
+            None => UtsNamespace::new(kernel.next_namespace_id(), user_ns(), names),
         };
         let ipc = match shared.ipc {
             Some(place) => place.namespaces.ipc.clone(),
-            None => IpcNamespace::new(next_namespace_id()),
+            None => IpcNamespace::new(kernel.next_namespace_id(), user_ns()),
         };
-        let rest = kernel().root_namespaces.clone();
+        let rest = kernel.root_namespaces.clone();
         let namespaces = Namespaces { uts, pid_for_children: pid_ns.clone(), ipc, ..rest };
         Ok(Place { pid_ns, namespaces: Arc::new(namespaces) })
     }
-}
-
-/// What uname(2) says of a new UTS namespace.
-pub struct UtsNames {
-    /// nodename.
-    pub host: Vec<u8>,
-    /// domainname.
-    pub domain: Vec<u8>,
 }
 
 /// The place whose namespace a new container shares, for each kind; its own if `None`.
@@ -155,13 +150,14 @@ impl Prepared {
 /// # Errors
 /// Those of execve(2): ENOENT for a program that is not found, EACCES, ENOEXEC, ...
 pub async fn prepare(r: SpawnRequest) -> Result<Prepared> {
+    let kernel = r.container.kernel().clone();
     let caller = KernelCaller::new(Arc::new(r.creds.clone()));
     let limits = Limits::default();
     for (resource, limit) in &r.limits {
         limits.set(*resource, *limit);
     }
     let pid = Pid::allocate(&r.place.pid_ns, &[])?;
-    let group = ThreadGroup::new(pid.clone(), Arc::new(SigHand::new()), limits, 0, r.container);
+    let group = ThreadGroup::new(kernel.clone(), pid.clone(), Arc::new(SigHand::new()), limits, 0, r.container);
     let mm_limits = crate::task::exec::mm_limits(&group);
     let name = r.program.or_else(|| r.argv.first().cloned()).ok_or(Errno::EINVAL)?;
     let (filename, file) = {
@@ -173,21 +169,20 @@ pub async fn prepare(r: SpawnRequest) -> Result<Prepared> {
         prepare_image(args, &Loading { caller: &caller, fs: &r.fs, limits: mm_limits, aslr: Aslr::On })?
     };
     let comm = comm_of(&filename);
-    let image = load_image(&program, &r.creds, SecureMode::Ordinary, mm_limits, Aslr::On, comm.clone()).await?;
+    let image = load_image(&kernel, &program, &r.creds, SecureMode::Ordinary, mm_limits, Aslr::On, comm.clone()).await?;
     group.oom_score_adj.store(r.oom_score_adj, Ordering::Relaxed);
-    if pid.number() == 1 {
+    if pid.is_init() {
         group.signals.lock().unkillable = true;
-        r.place.pid_ns.set_init(&group);
     }
     let current = make_task(&group, pid, image, comm, r.creds, r.fs, r.fds, r.place.namespaces);
     if let Some(tty) = &r.terminal
-        && let Err(errno) = JobControl::acquire(tty, &current, Steal::Yes)
+        && let Err(errno) = JobControl::acquire(tty, &current, current.creds(), Steal::Yes)
     {
         current.abandon();
         return Err(errno);
     }
     crate::timer::itimer::watch_cpu_limit(&group);
-    kernel().forks.fetch_add(1, Ordering::Relaxed);
+    kernel.forks.fetch_add(1, Ordering::Relaxed);
     Ok(Prepared { current })
 }
 
@@ -219,14 +214,14 @@ fn make_task(
         thp_disabled: false,
         seccomp: None,
     };
-    let task = Task::new(TaskId::next(), group.clone(), pid.clone(), state);
+    let task = Task::new(TaskId(group.kernel().ids.tasks.next()), group.clone(), pid.clone(), state);
     group.set_leader(&task);
     group.set_exe(Some(image.exe));
     group.did_exec.store(true, Ordering::Relaxed);
     group.signals.lock().threads.insert(task.id, ThreadSignals::new(task.clone(), SigSet::EMPTY));
-    let session = Session::new(pid.clone(), group.id);
+    let session = Session::new(pid.clone(), group.kernel().job_signals());
     let pgrp = ProcessGroup::new(pid, session);
-    kernel().family.lock().add(group.clone(), task.clone(), None, pgrp);
+    group.kernel().family.lock().add(group.clone(), task.clone(), None, pgrp);
     CurrentTask::new(task, Resources { mm: image.mm, thread: image.thread, fds, fs })
 }
 
@@ -276,7 +271,7 @@ impl Process {
     /// How it ended, if it has.
     #[must_use]
     pub fn status(&self) -> Option<WaitStatus> {
-        let gone = kernel().family.lock().node(self.group.id).is_none();
+        let gone = self.group.kernel().family.lock().node(self.group.id).is_none();
         let exit = self.group.signals.lock().exit;
         exit.filter(|_| gone).map(|e| e.status)
     }
@@ -308,8 +303,8 @@ impl Process {
     /// # Errors
     /// ESRCH if it has ended.
     pub fn signal_foreground(&self, signal: Signal) -> Result<()> {
-        let session = kernel().family.lock().session_of(self.group.id);
-        match session.and_then(|s| s.tty()).and_then(|t| t.job_control().foreground()) {
+        let session = self.group.kernel().family.lock().session_of(self.group.id);
+        match session.and_then(|s| terminal_of(&s)).and_then(|t| t.job_control().foreground()) {
             Some(pgrp) => {
                 pgrp.send(SigInfo::kill(signal, SI_USER, 0, 0));
                 Ok(())

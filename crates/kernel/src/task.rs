@@ -23,9 +23,10 @@ pub mod wait;
 pub mod work;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use moat_identity::{Namespaces, Pid, PidNamespace};
 use moat_mm::MemoryManager;
 use moat_platform::{GuestThread, Kick};
 use moat_sync::wait::Wakeup;
@@ -33,9 +34,8 @@ use moat_sync::{LockClass, Mutex, MutexGuard};
 use moat_vfs::cred::Credentials;
 use moat_vfs::{FdTable, FsContext};
 
-use crate::kernel::Namespaces;
+use crate::kernel::Kernel;
 use crate::process::group::ThreadGroup;
-use crate::process::pid::{Pid, PidNamespace};
 use crate::ptrace::EndedTracee;
 use crate::task::work::{Work, WorkFlags};
 
@@ -44,15 +44,6 @@ pub use current::CurrentTask;
 /// Names a task for ever: in the order of their making, never used again, in no namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub u64);
-
-impl TaskId {
-    /// A fresh id.
-    #[must_use]
-    pub fn next() -> TaskId {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        TaskId(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 /// One guest thread.
 pub struct Task {
@@ -145,8 +136,14 @@ impl Task {
             kicker: Mutex::new(LockClass::Platform, None),
             state: Mutex::new(LockClass::Task, state),
         });
-        task.pid().set_task(Some(&task));
+        task.kernel().tasks.bind(&task.pid(), &task);
         task
+    }
+
+    /// The kernel that it belongs to.
+    #[must_use]
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        self.group.kernel()
     }
 
     /// Its mutable state. No other task's state may be locked.

@@ -344,7 +344,7 @@ pub fn vdso() -> VdsoLayout {
 pub fn new_process() -> (Arc<FakeSpace>, MemoryManager, FakeThread) {
     let space = FakeSpace::new(Pages::default());
     let thread = FakeThread::new(space.clone());
-    (space.clone(), MemoryManager::new(space, &vdso(), MmLimits::default()), thread)
+    (space.clone(), MemoryManager::new(space, &vdso(), MmLimits::default(), &Arc::default()), thread)
 }
 
 /// Runs a future that never waits.

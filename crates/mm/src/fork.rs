@@ -22,7 +22,7 @@ impl MemoryManager {
         let NewProcess { space, thread } = process;
         let state = self.state().for_child();
         drop(turn);
-        Ok((Arc::new(MemoryManager::with_state(space, state)), thread))
+        Ok((Arc::new(MemoryManager::with_state(space, state, self.ids().clone())), thread))
     }
 }
 

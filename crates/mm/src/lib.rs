@@ -46,7 +46,7 @@ pub use addr::{UserAddr, UserPtr, UserSlice};
 pub use fault::FaultAction;
 pub use futex_key::{FutexKey, FutexScope};
 pub use iovec::IoVec;
-pub use manager::{ImageLayout, MemoryManager, MmLimits};
+pub use manager::{ImageLayout, MemoryManager, MmIds, MmLimits};
 pub use mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon, Sharing};
 pub use mmap::{FileAccess, MapBacking, MmapRequest};
 pub use remap::MremapRequest;

@@ -1,9 +1,10 @@
 //! [`MemoryManager`]: one guest address space (`struct mm_struct`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use moat_abi::{Errno, Result};
+use moat_identity::Counter;
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, Order, VdsoLayout, execute};
 use moat_sync::async_mutex::{AsyncGuard, AsyncMutex};
 use moat_sync::{LockClass, Mutex, MutexGuard};
@@ -75,6 +76,7 @@ pub(crate) struct MmState {
 /// One guest address space: the VMA tree and the host process that carries it out.
 pub struct MemoryManager {
     id: u64,
+    ids: Arc<MmIds>,
     space: Arc<dyn AddressSpace>,
     users: AtomicUsize,
     map_lock: AsyncMutex,
@@ -82,12 +84,29 @@ pub struct MemoryManager {
     state: Mutex<MmState>,
 }
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// Where the ids of address spaces and of their shared memory come from: one for all address spaces of a kernel.
+#[derive(Debug)]
+pub struct MmIds {
+    managers: Counter,
+    /// Inode numbers of [`crate::mappable::SharedAnon`].
+    pub(crate) shared_anon: Counter,
+}
+
+impl Default for MmIds {
+    fn default() -> MmIds {
+        MmIds { managers: Counter::starting_at(1), shared_anon: Counter::starting_at(1) }
+    }
+}
 
 impl MemoryManager {
     /// The address space of a blank process: nothing mapped but the vDSO. It has one user.
     #[must_use]
-    pub fn new(space: Arc<dyn AddressSpace>, vdso: &VdsoLayout, limits: MmLimits) -> MemoryManager {
+    pub fn new(
+        space: Arc<dyn AddressSpace>,
+        vdso: &VdsoLayout,
+        limits: MmLimits,
+        ids: &Arc<MmIds>,
+    ) -> MemoryManager {
         let mut tree = VmaTree::new();
         let read_exec = ProtFlags::READ | ProtFlags::EXEC;
         for (range, special, prot) in
@@ -114,12 +133,13 @@ impl MemoryManager {
             lock_future: VmaFlags::empty(),
             peak_mapped: 0,
         };
-        MemoryManager::with_state(space, state)
+        MemoryManager::with_state(space, state, ids.clone())
     }
 
-    pub(crate) fn with_state(space: Arc<dyn AddressSpace>, state: MmState) -> MemoryManager {
+    pub(crate) fn with_state(space: Arc<dyn AddressSpace>, state: MmState, ids: Arc<MmIds>) -> MemoryManager {
         MemoryManager {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id: ids.managers.next(),
+            ids,
             space,
             users: AtomicUsize::new(1),
             map_lock: AsyncMutex::new(),
@@ -132,6 +152,12 @@ impl MemoryManager {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Where ids come from.
+    #[must_use]
+    pub fn ids(&self) -> &Arc<MmIds> {
+        &self.ids
     }
 
     /// The host process.

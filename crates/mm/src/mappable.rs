@@ -2,16 +2,17 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use moat_abi::mman::ProtFlags;
 use moat_abi::{Errno, Result};
 use moat_platform::MapSource;
 use rustix::fs::MemfdFlags;
 
+use crate::manager::MmIds;
+
 /// What a mapping asks of a file.
 #[derive(Clone, Copy, Debug)]
-pub struct MapFile {
+pub struct MapFile<'a> {
     /// Byte offset, page-aligned.
     pub offset: u64,
     /// Bytes, page-aligned.
@@ -20,6 +21,8 @@ pub struct MapFile {
     pub prot: ProtFlags,
     /// MAP_SHARED or MAP_PRIVATE.
     pub sharing: Sharing,
+    /// For a file that makes memory of its own for the mapping: /dev/zero.
+    pub ids: &'a MmIds,
 }
 
 /// Whether writes to a mapping reach the file.
@@ -55,7 +58,7 @@ pub trait Mappable: Send + Sync {
     ///
     /// # Errors
     /// ENODEV for a file that can't be mapped; EPERM for a seal; ENOMEM, EMFILE from the host.
-    fn map_source(&self, what: &MapFile) -> Result<MapSource>;
+    fn map_source(&self, what: &MapFile<'_>) -> Result<MapSource>;
 
     /// Which file it is; futexes in shared mappings go by it.
     fn identity(&self) -> FileIdentity;
@@ -72,7 +75,7 @@ pub trait Mappable: Send + Sync {
     ///
     /// # Errors
     /// EPERM where a seal or another use forbids it.
-    fn mapped(&self, _what: &MapFile) -> Result<()> {
+    fn mapped(&self, _what: &MapFile<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -93,8 +96,6 @@ pub trait Mappable: Send + Sync {
     }
 }
 
-static NEXT_SHARED_ANON: AtomicU64 = AtomicU64::new(1);
-
 /// MAP_SHARED | MAP_ANONYMOUS memory: a memfd of the mapping's size.
 pub struct SharedAnon {
     ino: u64,
@@ -109,15 +110,15 @@ impl SharedAnon {
     ///
     /// # Errors
     /// ENOMEM where the host has no memory or descriptor left.
-    pub fn new(len: u64) -> Result<SharedAnon> {
+    pub fn new(ids: &MmIds, len: u64) -> Result<SharedAnon> {
         let fd = rustix::fs::memfd_create("shared", MemfdFlags::CLOEXEC).map_err(|_| Errno::ENOMEM)?;
         rustix::fs::ftruncate(&fd, len).map_err(|_| Errno::ENOMEM)?;
-        Ok(SharedAnon { ino: NEXT_SHARED_ANON.fetch_add(1, Ordering::Relaxed), fd: Arc::new(fd) })
+        Ok(SharedAnon { ino: ids.shared_anon.next(), fd: Arc::new(fd) })
     }
 }
 
 impl Mappable for SharedAnon {
-    fn map_source(&self, what: &MapFile) -> Result<MapSource> {
+    fn map_source(&self, what: &MapFile<'_>) -> Result<MapSource> {
         Ok(MapSource::File { fd: self.fd.clone(), offset: what.offset, shared: what.sharing == Sharing::Shared })
     }
 

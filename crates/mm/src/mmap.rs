@@ -111,10 +111,16 @@ impl MemoryManager {
             backing: checked.backing,
         };
         if vma_flags.contains(VmaFlags::SHARED) && matches!(vma.backing, Backing::Anonymous) {
-            vma.backing = Backing::File { object: Arc::new(SharedAnon::new(checked.len)?), offset: 0 };
+            vma.backing = Backing::File { object: Arc::new(SharedAnon::new(self.ids(), checked.len)?), offset: 0 };
         }
         let what =
-            MapFile { offset: vma.file_offset(addr), len: checked.len, prot: checked.prot, sharing: checked.sharing };
+            MapFile {
+                offset: vma.file_offset(addr),
+                len: checked.len,
+                prot: checked.prot,
+                sharing: checked.sharing,
+                ids: self.ids(),
+            };
         let source = match &vma.backing {
             Backing::File { object, .. } => {
                 object.mapped(&what)?;

@@ -194,7 +194,7 @@ impl MemoryManager {
         let source = match &mut more.backing {
             Backing::File { object, offset: start } => {
                 *start = offset;
-                object.map_source(&MapFile { offset, len, prot: vma.prot, sharing })?
+                object.map_source(&MapFile { offset, len, prot: vma.prot, sharing, ids: self.ids() })?
             }
             _ => MapSource::AnonPrivate { noreserve: vma.flags.contains(VmaFlags::NORESERVE) },
         };

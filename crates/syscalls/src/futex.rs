@@ -98,14 +98,14 @@ async fn run(t: &mut CurrentTask, c: &FutexCall, deadline: Option<Deadline>, res
     match c.command {
         FUTEX_WAIT => waited(wait::wait(t, &wait_request(FUTEX_BITSET_MATCH_ANY)).await, restart),
         FUTEX_WAIT_BITSET => waited(wait::wait(t, &wait_request(c.value3)).await, restart),
-        FUTEX_WAKE => counted(wake::wake(t.mm(), c.addr, c.scope, count, FUTEX_BITSET_MATCH_ANY)),
-        FUTEX_WAKE_BITSET => counted(wake::wake(t.mm(), c.addr, c.scope, count, c.value3)),
+        FUTEX_WAKE => counted(wake::wake(t, c.addr, c.scope, count, FUTEX_BITSET_MATCH_ANY)),
+        FUTEX_WAKE_BITSET => counted(wake::wake(t, c.addr, c.scope, count, c.value3)),
         FUTEX_WAKE_OP => {
             let op = WakeOp::decode(c.value3);
             counted(wake::wake_op(t, c.scope, (c.addr, count), (c.addr2, c.value2), op).await)
         }
-        FUTEX_REQUEUE => counted(wake::requeue(t.mm(), &requeue_request(None))),
-        FUTEX_CMP_REQUEUE => counted(wake::requeue(t.mm(), &requeue_request(Some(c.value3)))),
+        FUTEX_REQUEUE => counted(wake::requeue(t, &requeue_request(None))),
+        FUTEX_CMP_REQUEUE => counted(wake::requeue(t, &requeue_request(Some(c.value3)))),
         FUTEX_LOCK_PI | FUTEX_LOCK_PI2 => locked(pi::lock(t, c.addr, c.scope, LockMode::Wait(deadline)).await),
         FUTEX_TRYLOCK_PI => locked(pi::lock(t, c.addr, c.scope, LockMode::Try).await),
         FUTEX_UNLOCK_PI => {

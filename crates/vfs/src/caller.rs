@@ -44,7 +44,7 @@ pub trait Caller {
 /// What may be known of a task that calls: who it is and what it sees.
 pub trait CallingTask: JobMember {
     /// The pid of the thread.
-    fn tid(&self) -> Arc<Pid>;
+    fn thread_pid(&self) -> Arc<Pid>;
 
     /// Its namespaces but for those of users and mounts.
     fn namespaces(&self) -> Arc<Namespaces>;

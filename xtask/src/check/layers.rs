@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["moat-platform-ptrace", "moat-platform-systrap", "moat-platform-kvm"],
     &["moat-mm"],
     &["moat-vfs"],
+    &["moat-tty"],
     &["moat-kernel"],
     &[
         "moat-fs-anon",

@@ -109,14 +109,14 @@ struct ZeroMapping {
 }
 
 impl Mappable for ZeroMapping {
-    fn map_source(&self, what: &MapFile) -> Result<MapSource> {
+    fn map_source(&self, what: &MapFile<'_>) -> Result<MapSource> {
         if what.sharing == Sharing::Private {
             return Ok(MapSource::AnonPrivate { noreserve: false });
         }
         let end = what.offset.checked_add(what.len).ok_or(Errno::EINVAL)?;
         if self.shared.get().is_none() {
             // Lost races leave the first one in place.
-            let _ = self.shared.set(SharedAnon::new(end)?);
+            let _ = self.shared.set(SharedAnon::new(what.ids, end)?);
         }
         self.shared.get().ok_or(Errno::ENOMEM)?.map_source(what)
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use moat_abi::futex::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use moat_abi::{Errno, Result};
@@ -35,17 +35,94 @@ struct PiQueue {
     waiters: VecDeque<Arc<Waiter>>,
 }
 
+type Queues = BTreeMap<FutexKey, PiQueue>;
+
 /// The PI futexes that tasks wait for.
-static QUEUES: Mutex<BTreeMap<FutexKey, PiQueue>> = Mutex::new(LockClass::Futex, BTreeMap::new());
+pub struct PiTable {
+    queues: Mutex<Queues>,
+    turns: Vec<AsyncMutex>,
+}
 
-static TURNS: LazyLock<Vec<AsyncMutex>> = LazyLock::new(|| (0..64).map(|_| AsyncMutex::new()).collect());
+/// Futexes whose keys fall on one number share a turn.
+const TURNS: usize = 64;
 
-/// The right to change a PI futex: its word and its queue together. A task holds one at a time.
-pub(super) async fn turn(key: &FutexKey) -> AsyncGuard {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    let at = usize::try_from(hasher.finish() % TURNS.len() as u64).unwrap_or(0);
-    TURNS[at].lock().await
+impl Default for PiTable {
+    fn default() -> PiTable {
+        PiTable {
+            queues: Mutex::new(LockClass::Futex, BTreeMap::new()),
+            turns: (0..TURNS).map(|_| AsyncMutex::new()).collect(),
+        }
+    }
+}
+
+impl PiTable {
+    /// The right to change a PI futex: its word and its queue together. A task holds one at a time.
+    pub(super) async fn turn(&self, key: &FutexKey) -> AsyncGuard {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let at = usize::try_from(hasher.finish() % TURNS as u64).unwrap_or(0);
+        self.turns[at].lock().await
+    }
+
+    /// Adds a waiter, in the caller's turn.
+    ///
+    /// # Errors
+    /// ESRCH if the owner is past the point where it hands its locks over.
+    pub(super) fn join(&self, key: FutexKey, owner: Arc<crate::task::Task>, waiter: &Arc<Waiter>) -> Result<()> {
+        let mut queues = self.queues.lock();
+        // `hand_over_all` sets this under the same lock.
+        if owner.futexes_released.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Errno::ESRCH);
+        }
+        let queue = queues.entry(key).or_insert_with(|| PiQueue { owner: owner.id, waiters: VecDeque::new() });
+        waiter.set_place(Place::QueuedPi(key));
+        queue.waiters.push_back(waiter.clone());
+        Ok(())
+    }
+
+    fn is_waited_for(&self, key: &FutexKey) -> bool {
+        self.queues.lock().contains_key(key)
+    }
+
+    fn set_owner(&self, key: &FutexKey, owner: TaskId) {
+        if let Some(queue) = self.queues.lock().get_mut(key) {
+            queue.owner = owner;
+        }
+    }
+
+    /// Takes a waiter out of its PI queue, in the caller's turn; gives false if it is not in one.
+    fn withdraw(&self, waiter: &Arc<Waiter>) -> bool {
+        let mut queues = self.queues.lock();
+        let Place::QueuedPi(key) = waiter.place() else { return false };
+        waiter.set_place(Place::Away);
+        if let Some(queue) = queues.get_mut(&key) {
+            queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));
+            if queue.waiters.is_empty() {
+                queues.remove(&key);
+            }
+        }
+        true
+    }
+
+    /// A task ends: the first waiter of each lock it has inherits it (`exit_pi_state_list`).
+    pub(super) fn hand_over_all(&self, task: &crate::task::Task) {
+        let mut heirs = Vec::new();
+        {
+            let mut queues = self.queues.lock();
+            task.futexes_released.store(true, std::sync::atomic::Ordering::Relaxed);
+            let owned: Vec<_> = queues.iter().filter(|(_, q)| q.owner == task.id).map(|(key, _)| *key).collect();
+            for key in owned {
+                let first = queues.get(&key).and_then(|q| q.waiters.front().cloned());
+                if let Some(waiter) = first
+                    && let Some(owner) = waiter.purpose().pi_task()
+                {
+                    pass_on(&mut queues, &key, &waiter, owner.task, Place::Inherited);
+                    heirs.push(waiter);
+                }
+            }
+        }
+        heirs.iter().for_each(|w| w.notify());
+    }
 }
 
 /// The current task, as a PI futex knows it.
@@ -61,12 +138,13 @@ pub(super) fn me(t: &CurrentTask) -> PiTask {
 pub async fn lock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope, mode: LockMode) -> Result<(), WaitEnd> {
     let key = t.mm().futex_key(addr, scope)?;
     let mut listener = Listener::new();
-    let waiter = Waiter::new(u32::MAX, Purpose::Lock(me(t)), listener.notifier());
+    let futexes = t.kernel().futexes.clone();
+    let waiter = futexes.waiter(u32::MAX, Purpose::Lock(me(t)), &listener);
     {
-        let _turn = turn(&key).await;
+        let _turn = futexes.pi.turn(&key).await;
         match claim(t, addr, key, me(t), mode == LockMode::Try).await? {
             Claim::Taken => return Ok(()),
-            Claim::OwnedBy(owner) => join(key, owner, &waiter)?,
+            Claim::OwnedBy(owner) => futexes.pi.join(key, owner, &waiter)?,
         }
     }
     let LockMode::Wait(deadline) = mode else { return Err(Errno::EAGAIN.into()) };
@@ -99,15 +177,15 @@ pub(super) async fn claim(
             return Err(Errno::EDEADLK);
         }
         if owner == 0 {
-            let waited_for = if is_waited_for(&key) { FUTEX_WAITERS } else { 0 };
+            let waited_for = if t.kernel().futexes.pi.is_waited_for(&key) { FUTEX_WAITERS } else { 0 };
             let new = claimant.tid | (word & FUTEX_OWNER_DIED) | waited_for;
             if compare_exchange(t, addr, word, new).await? {
-                set_owner(&key, claimant.task);
+                t.kernel().futexes.pi.set_owner(&key, claimant.task);
                 return Ok(Claim::Taken);
             }
             continue;
         }
-        let task = i32::try_from(owner).ok().and_then(|tid| t.pid_ns().task(tid));
+        let task = i32::try_from(owner).ok().and_then(|tid| t.kernel().task(&t.pid_ns(), tid));
         let Some(task) = task else {
             // It may have ended and left the word changed.
             if atomic(t, addr, Atomic32::Load).await? == word {
@@ -124,46 +202,6 @@ pub(super) async fn claim(
     }
 }
 
-/// Adds a waiter, in the caller's turn.
-///
-/// # Errors
-/// ESRCH if the owner is past the point where it hands its locks over.
-pub(super) fn join(key: FutexKey, owner: Arc<crate::task::Task>, waiter: &Arc<Waiter>) -> Result<()> {
-    let mut queues = QUEUES.lock();
-    // `hand_over_all` sets this under the same lock.
-    if owner.futexes_released.load(std::sync::atomic::Ordering::Relaxed) {
-        return Err(Errno::ESRCH);
-    }
-    let queue = queues.entry(key).or_insert_with(|| PiQueue { owner: owner.id, waiters: VecDeque::new() });
-    waiter.set_place(Place::QueuedPi(key));
-    queue.waiters.push_back(waiter.clone());
-    Ok(())
-}
-
-fn is_waited_for(key: &FutexKey) -> bool {
-    QUEUES.lock().contains_key(key)
-}
-
-fn set_owner(key: &FutexKey, owner: TaskId) {
-    if let Some(queue) = QUEUES.lock().get_mut(key) {
-        queue.owner = owner;
-    }
-}
-
-/// Takes a waiter out of its PI queue, in the caller's turn; gives false if it is not in one.
-fn withdraw(waiter: &Arc<Waiter>) -> bool {
-    let mut queues = QUEUES.lock();
-    let Place::QueuedPi(key) = waiter.place() else { return false };
-    waiter.set_place(Place::Away);
-    if let Some(queue) = queues.get_mut(&key) {
-        queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));
-        if queue.waiters.is_empty() {
-            queues.remove(&key);
-        }
-    }
-    true
-}
-
 /// Waits until `waiter`, which has joined, is the owner.
 pub(super) async fn await_grant(
     t: &mut CurrentTask,
@@ -177,8 +215,9 @@ pub(super) async fn await_grant(
         if let Place::QueuedPi(key) = waiter.place()
             && let Err(error) = ended
         {
-            let _turn = turn(&key).await;
-            if withdraw(waiter) {
+            let futexes = t.kernel().futexes.clone();
+            let _turn = futexes.pi.turn(&key).await;
+            if futexes.pi.withdraw(waiter) {
                 return Err(error.into());
             }
         }
@@ -209,20 +248,21 @@ async fn inherit(t: &mut CurrentTask, addr: UserAddr, waiter: &Arc<Waiter>) -> R
 pub async fn unlock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope) -> Result<()> {
     let key = t.mm().futex_key(addr, scope)?;
     let own = me(t).tid;
-    let _turn = turn(&key).await;
+    let futexes = t.kernel().futexes.clone();
+    let _turn = futexes.pi.turn(&key).await;
     loop {
         let word = atomic(t, addr, Atomic32::Load).await?;
         if word & FUTEX_TID_MASK != own {
             return Err(Errno::EPERM);
         }
-        let next = QUEUES.lock().get(&key).and_then(|q| q.waiters.front().cloned());
+        let next = futexes.pi.queues.lock().get(&key).and_then(|q| q.waiters.front().cloned());
         let next_task = next.as_ref().and_then(|w| w.purpose().pi_task());
         let new = next_task.map_or(0, |n| n.tid | FUTEX_WAITERS);
         if !compare_exchange(t, addr, word, new).await? {
             continue;
         }
         if let (Some(waiter), Some(owner)) = (next, next_task) {
-            let mut queues = QUEUES.lock();
+            let mut queues = futexes.pi.queues.lock();
             // Waiters leave in their turn only, which is this task's: it is still the first.
             pass_on(&mut queues, &key, &waiter, owner.task, Place::Granted);
             drop(queues);
@@ -234,7 +274,7 @@ pub async fn unlock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope) -> R
 
 /// Makes the first waiter of `key` the owner.
 fn pass_on(
-    queues: &mut BTreeMap<FutexKey, PiQueue>,
+    queues: &mut Queues,
     key: &FutexKey,
     waiter: &Arc<Waiter>,
     owner: TaskId,
@@ -248,24 +288,4 @@ fn pass_on(
             queues.remove(key);
         }
     }
-}
-
-/// A task ends: the first waiter of each lock it has inherits it (`exit_pi_state_list`).
-pub(super) fn hand_over_all(task: &crate::task::Task) {
-    let mut heirs = Vec::new();
-    {
-        let mut queues = QUEUES.lock();
-        task.futexes_released.store(true, std::sync::atomic::Ordering::Relaxed);
-        let owned: Vec<_> = queues.iter().filter(|(_, q)| q.owner == task.id).map(|(key, _)| *key).collect();
-        for key in owned {
-            let first = queues.get(&key).and_then(|q| q.waiters.front().cloned());
-            if let Some(waiter) = first
-                && let Some(owner) = waiter.purpose().pi_task()
-            {
-                pass_on(&mut queues, &key, &waiter, owner.task, Place::Inherited);
-                heirs.push(waiter);
-            }
-        }
-    }
-    heirs.iter().for_each(|w| w.notify());
 }

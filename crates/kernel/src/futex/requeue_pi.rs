@@ -4,8 +4,8 @@ use moat_abi::{Errno, Result};
 use moat_mm::UserAddr;
 use moat_sync::Listener;
 
-use super::pi::{self, Claim, await_grant, claim, me};
-use super::table::{Place, Purpose, TABLE, Ticket, Waiter};
+use super::pi::{Claim, await_grant, claim, me};
+use super::table::{Place, Purpose, Waiter};
 use super::wait::{Queued, WaitEnd, WaitRequest};
 use super::wake::RequeueRequest;
 use crate::task::CurrentTask;
@@ -24,19 +24,20 @@ pub async fn wait(t: &mut CurrentTask, request: &WaitRequest, target: UserAddr) 
         return Err(Errno::EINVAL.into());
     }
     let mut listener = Listener::new();
-    let waiter = Waiter::new(request.bitset, Purpose::Requeue(me(t), target_key), listener.notifier());
-    let queued = Queued::join(key, &waiter);
+    let futexes = t.kernel().futexes.clone();
+    let waiter = futexes.waiter(request.bitset, Purpose::Requeue(me(t), target_key), &listener);
+    let queued = Queued::join(&futexes, key, &waiter);
     let found = t.mm().read::<u32>(request.addr.cast());
     if found != Ok(request.value) {
         // A requeue under way holds the turn of the target: the waiter leaves before it or is part of it.
-        let _turn = pi::turn(&target_key).await;
+        let _turn = futexes.pi.turn(&target_key).await;
         if queued.leave() {
             return Err(found.map_or_else(Into::into, |_| Errno::EAGAIN.into()));
         }
     }
     while queued.is_queued() {
         if let Err(error) = t.wait(&mut listener, request.deadline, "futex_wait_requeue_pi").await {
-            let _turn = pi::turn(&target_key).await;
+            let _turn = futexes.pi.turn(&target_key).await;
             if queued.leave() {
                 return Err(error.into());
             }
@@ -64,8 +65,9 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
     if r.wake != 1 || from == to {
         return Err(Errno::EINVAL);
     }
-    let _turn = pi::turn(&to).await;
-    let before = Ticket::take();
+    let futexes = t.kernel().futexes.clone();
+    let _turn = futexes.pi.turn(&to).await;
+    let before = futexes.table.ticket();
     if let Some(expected) = r.expected
         && t.mm().read::<u32>(r.from.cast())? != expected
     {
@@ -77,12 +79,12 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
     };
     let mut count = 0;
     let limit = requeue.saturating_add(1);
-    let Some(first) = TABLE.first(&from, before) else { return Ok(0) };
+    let Some(first) = futexes.table.first(&from, before) else { return Ok(0) };
     check(&first)?;
     let Some(claimant) = first.purpose().pi_task() else { return Err(Errno::EINVAL) };
     let mut owner = match claim(t, r.to, to, claimant, false).await? {
         Claim::Taken => {
-            if let Some(taken) = TABLE.take_first(&from, before, Place::Granted, check)? {
+            if let Some(taken) = futexes.table.take_first(&from, before, Place::Granted, check)? {
                 taken.notify();
                 count += 1;
             }
@@ -91,7 +93,7 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
         Claim::OwnedBy(task) => Some(task),
     };
     while count < limit {
-        let Some(next) = TABLE.first(&from, before) else { break };
+        let Some(next) = futexes.table.first(&from, before) else { break };
         check(&next)?;
         if owner.is_none() {
             // The others wait for the one that was given the lock.
@@ -100,7 +102,7 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
                 Claim::OwnedBy(task) => owner = Some(task),
                 // Unlocked at once without a system call: this one has it.
                 Claim::Taken => {
-                    if let Some(taken) = TABLE.take_first(&from, before, Place::Granted, check)? {
+                    if let Some(taken) = futexes.table.take_first(&from, before, Place::Granted, check)? {
                         taken.notify();
                         count += 1;
                     }
@@ -110,10 +112,10 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
         }
         let Some(task) = owner.clone() else { break };
         // Joined to the new queue first: the place must never say "away" while it is in between.
-        let Some(moved) = TABLE.take_first(&from, before, Place::QueuedPi(to), check)? else { break };
-        if let Err(errno) = pi::join(to, task, &moved) {
+        let Some(moved) = futexes.table.take_first(&from, before, Place::QueuedPi(to), check)? else { break };
+        if let Err(errno) = futexes.pi.join(to, task, &moved) {
             // The owner is gone: the waiter goes back and the caller hears of it.
-            TABLE.enqueue(from, &moved);
+            futexes.table.enqueue(from, &moved);
             return if count > 0 { Ok(count) } else { Err(errno) };
         }
         // It waits for the PI futex from here on; it looks at its place again.

@@ -56,11 +56,11 @@ pub async fn exit_thread(t: &mut CurrentTask) {
     if robust_list != 0 {
         let _ = walk(t, UserAddr::new(robust_list)).await;
     }
-    pi::hand_over_all(t.task());
+    t.kernel().futexes.pi.hand_over_all(t.task());
     if clear_child_tid != 0 && t.mm().users() > 1 {
         let addr = UserAddr::new(clear_child_tid);
         let _ = t.mm().write_bytes(addr, &0u32.to_ne_bytes());
-        let _ = wake::wake(t.mm(), addr, FutexScope::Shared, 1, FUTEX_BITSET_MATCH_ANY);
+        let _ = wake::wake(t, addr, FutexScope::Shared, 1, FUTEX_BITSET_MATCH_ANY);
     }
 }
 
@@ -98,7 +98,7 @@ async fn owner_died(t: &mut CurrentTask, entry: Entry, offset: i64, listed: List
         let owner = word & FUTEX_TID_MASK;
         if listed == Listed::Pending && entry.kind == Kind::Plain && owner == 0 {
             // Given back but its waiter perhaps not yet woken.
-            let _ = wake::wake(t.mm(), addr, FutexScope::Shared, 1, FUTEX_BITSET_MATCH_ANY);
+            let _ = wake::wake(t, addr, FutexScope::Shared, 1, FUTEX_BITSET_MATCH_ANY);
             return Ok(());
         }
         if owner != own {
@@ -108,7 +108,7 @@ async fn owner_died(t: &mut CurrentTask, entry: Entry, offset: i64, listed: List
             continue;
         }
         if entry.kind == Kind::Plain && word & FUTEX_WAITERS != 0 {
-            let _ = wake::wake(t.mm(), addr, FutexScope::Shared, 1, FUTEX_BITSET_MATCH_ANY);
+            let _ = wake::wake(t, addr, FutexScope::Shared, 1, FUTEX_BITSET_MATCH_ANY);
         }
         return Ok(());
     }

@@ -17,16 +17,6 @@ const SHARDS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
-static NEXT_TICKET: AtomicU64 = AtomicU64::new(1);
-
-impl Ticket {
-    /// Later than all before.
-    #[must_use]
-    pub fn take() -> Ticket {
-        Ticket(NEXT_TICKET.fetch_add(1, Ordering::SeqCst))
-    }
-}
-
 /// Where a waiter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -87,9 +77,9 @@ pub struct Waiter {
 impl Waiter {
     /// A waiter that `notify` is told of when it is woken.
     #[must_use]
-    pub fn new(bitset: u32, purpose: Purpose, notify: Arc<dyn Notify>) -> Arc<Waiter> {
+    pub fn new(ticket: Ticket, bitset: u32, purpose: Purpose, notify: Arc<dyn Notify>) -> Arc<Waiter> {
         Arc::new(Waiter {
-            ticket: Ticket::take(),
+            ticket,
             bitset,
             purpose,
             notify,
@@ -132,10 +122,8 @@ struct Shard {
 /// The waiters of all words.
 pub struct FutexTable {
     shards: [Shard; SHARDS],
+    next_ticket: AtomicU64,
 }
-
-/// The table of the sandbox.
-pub static TABLE: FutexTable = FutexTable::new();
 
 impl FutexTable {
     /// A table without waiters.
@@ -143,7 +131,13 @@ impl FutexTable {
     pub const fn new() -> FutexTable {
         let shards = [const { Shard { waiting: AtomicUsize::new(0), queues: Mutex::new(LockClass::Futex, BTreeMap::new()) } };
             SHARDS];
-        FutexTable { shards }
+        FutexTable { shards, next_ticket: AtomicU64::new(1) }
+    }
+
+    /// A point in the order of arrivals, later than all before.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.next_ticket.fetch_add(1, Ordering::SeqCst))
     }
 
     fn index(key: &FutexKey) -> usize {

@@ -1,10 +1,13 @@
 //! FUTEX_WAIT and FUTEX_WAIT_BITSET.
 
+use std::sync::Arc;
+
 use moat_abi::{Errno, Result};
 use moat_mm::{FutexKey, FutexScope, UserAddr};
 use moat_sync::Listener;
 
-use super::table::{Purpose, TABLE, Waiter};
+use super::Futexes;
+use super::table::{Purpose, Waiter};
 use crate::error::SyscallError;
 use crate::task::CurrentTask;
 use crate::task::wait::{Deadline, Interrupted, WaitError};
@@ -67,8 +70,9 @@ pub async fn wait(t: &mut CurrentTask, request: &WaitRequest) -> Result<(), Wait
     }
     let key = t.mm().futex_key(request.addr, request.scope)?;
     let mut listener = Listener::new();
-    let waiter = Waiter::new(request.bitset, Purpose::Plain, listener.notifier());
-    let queued = Queued::join(key, &waiter);
+    let futexes = t.kernel().futexes.clone();
+    let waiter = futexes.waiter(request.bitset, Purpose::Plain, &listener);
+    let queued = Queued::join(&futexes, key, &waiter);
     let found = t.mm().read::<u32>(request.addr.cast());
     if found != Ok(request.value) {
         // Woken meanwhile: a wake was spent on this waiter and must not be lost.
@@ -86,28 +90,31 @@ pub async fn wait(t: &mut CurrentTask, request: &WaitRequest) -> Result<(), Wait
 }
 
 /// A waiter in the table, taken out when dropped.
-pub(super) struct Queued<'a>(&'a std::sync::Arc<Waiter>);
+pub(super) struct Queued<'a> {
+    futexes: &'a Futexes,
+    waiter: &'a Arc<Waiter>,
+}
 
 impl<'a> Queued<'a> {
     /// Puts the waiter into the queue of `key`.
-    pub(super) fn join(key: FutexKey, waiter: &'a std::sync::Arc<Waiter>) -> Queued<'a> {
-        TABLE.enqueue(key, waiter);
-        Queued(waiter)
+    pub(super) fn join(futexes: &'a Futexes, key: FutexKey, waiter: &'a Arc<Waiter>) -> Queued<'a> {
+        futexes.table.enqueue(key, waiter);
+        Queued { futexes, waiter }
     }
 
     /// Whether it has not been woken.
     pub(super) fn is_queued(&self) -> bool {
-        matches!(self.0.place(), super::table::Place::Queued(_))
+        matches!(self.waiter.place(), super::table::Place::Queued(_))
     }
 
     /// Takes it out; gives false if it had been woken before.
     pub(super) fn leave(&self) -> bool {
-        TABLE.leave(self.0)
+        self.futexes.table.leave(self.waiter)
     }
 }
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        TABLE.leave(self.0);
+        self.leave();
     }
 }

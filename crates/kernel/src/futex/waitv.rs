@@ -5,7 +5,7 @@ use moat_abi::{Errno, Result};
 use moat_mm::{FutexKey, FutexScope, UserAddr};
 use moat_sync::Listener;
 
-use super::table::{Purpose, Waiter};
+use super::table::Purpose;
 use super::wait::{Queued, WaitEnd};
 use crate::task::CurrentTask;
 use crate::task::wait::Deadline;
@@ -44,9 +44,10 @@ pub fn parse(raw: &[FutexWaitv]) -> Result<Vec<WaitTarget>> {
 pub async fn wait(t: &mut CurrentTask, targets: &[WaitTarget], deadline: Option<Deadline>) -> Result<usize, WaitEnd> {
     let keys: Vec<FutexKey> = targets.iter().map(|w| t.mm().futex_key(w.addr, w.scope)).collect::<Result<_>>()?;
     let mut listener = Listener::new();
+    let futexes = t.kernel().futexes.clone();
     let waiters: Vec<_> =
-        keys.iter().map(|_| Waiter::new(FUTEX_BITSET_MATCH_ANY, Purpose::Plain, listener.notifier())).collect();
-    let queued: Vec<_> = keys.iter().zip(&waiters).map(|(key, w)| Queued::join(*key, w)).collect();
+        keys.iter().map(|_| futexes.waiter(FUTEX_BITSET_MATCH_ANY, Purpose::Plain, &listener)).collect();
+    let queued: Vec<_> = keys.iter().zip(&waiters).map(|(key, w)| Queued::join(&futexes, *key, w)).collect();
     // Leaves all queues; the last that had been woken is the result, as in unqueue_multiple().
     let leave = || queued.iter().enumerate().fold(None, |woken, (i, q)| if q.leave() { woken } else { Some(i) });
     for target in targets {

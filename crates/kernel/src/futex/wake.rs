@@ -4,10 +4,9 @@ use moat_abi::futex::{
     FUTEX_BITSET_MATCH_ANY, FUTEX_OP_ADD, FUTEX_OP_ANDN, FUTEX_OP_OR, FUTEX_OP_SET, FUTEX_OP_XOR, WakeOp,
 };
 use moat_abi::{Errno, Result};
-use moat_mm::{FutexScope, MemoryManager, UserAddr};
+use moat_mm::{FutexScope, UserAddr};
 use moat_platform::Atomic32;
 
-use super::table::{TABLE, Ticket};
 use crate::task::CurrentTask;
 
 /// How many to wake: Linux counts after the first, so that zero and less mean one.
@@ -19,11 +18,11 @@ fn at_least_one(count: i32) -> usize {
 ///
 /// # Errors
 /// EINVAL for the address, an empty bitset or a PI waiter; EFAULT.
-pub fn wake(mm: &MemoryManager, addr: UserAddr, scope: FutexScope, count: i32, bitset: u32) -> Result<usize> {
+pub fn wake(t: &CurrentTask, addr: UserAddr, scope: FutexScope, count: i32, bitset: u32) -> Result<usize> {
     if bitset == 0 {
         return Err(Errno::EINVAL);
     }
-    TABLE.wake(&mm.futex_key(addr, scope)?, at_least_one(count), bitset)
+    t.kernel().futexes.table.wake(&t.mm().futex_key(addr, scope)?, at_least_one(count), bitset)
 }
 
 /// Changes the word at `addr2`, wakes `count` waiters of `addr`, and if the old value was as `op` says `count2` of `addr2`.
@@ -49,9 +48,10 @@ pub async fn wake_op(
     };
     let old = super::atomic(t, addr2, change).await?;
     let second = op.compare(old).ok_or(Errno::ENOSYS)?;
-    let mut woken = TABLE.wake(&key, at_least_one(count), FUTEX_BITSET_MATCH_ANY)?;
+    let table = &t.kernel().futexes.table;
+    let mut woken = table.wake(&key, at_least_one(count), FUTEX_BITSET_MATCH_ANY)?;
     if second {
-        woken += TABLE.wake(&key2, at_least_one(count2), FUTEX_BITSET_MATCH_ANY)?;
+        woken += table.wake(&key2, at_least_one(count2), FUTEX_BITSET_MATCH_ANY)?;
     }
     Ok(woken)
 }
@@ -77,18 +77,19 @@ pub struct RequeueRequest {
 ///
 /// # Errors
 /// EINVAL for negative counts, addresses or PI waiters; EFAULT; EAGAIN if the word has another value.
-pub fn requeue(mm: &MemoryManager, r: &RequeueRequest) -> Result<usize> {
+pub fn requeue(t: &CurrentTask, r: &RequeueRequest) -> Result<usize> {
     let (Ok(wake), Ok(requeue)) = (usize::try_from(r.wake), usize::try_from(r.requeue)) else {
         return Err(Errno::EINVAL);
     };
+    let (mm, table) = (t.mm(), &t.kernel().futexes.table);
     let from = mm.futex_key(r.from, r.scope)?;
     let to = mm.futex_key(r.to, r.scope)?;
     // Whoever comes after this point saw a value of its own: it is not among those that the comparison speaks of.
-    let before = Ticket::take();
+    let before = table.ticket();
     if let Some(expected) = r.expected
         && mm.read::<u32>(r.from.cast())? != expected
     {
         return Err(Errno::EAGAIN);
     }
-    TABLE.requeue(from, to, wake, requeue, before)
+    table.requeue(from, to, wake, requeue, before)
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use moat_abi::cap::Cap;
 use moat_abi::ipc::{MSG_COPY, MSG_EXCEPT, MSG_NOERROR, MSGMAX, MSGMNB, MSGMNI, Msqid64Ds};
+use moat_identity::Setting;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::cred::Credentials;
 
 use crate::ipc::now;
 use crate::ipc::registry::{Entry, Found, READ, Registry, Stat, WRITE};
-use crate::settings::Setting;
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn messages_are_chosen_by_type() {
-        let root = Credentials::root();
+        let root = Credentials::root(moat_identity::UserNamespace::root());
         let q = Queues::default();
         let id = q.get(0, 0o600, &root).unwrap();
         for (kind, text) in [(3, "three"), (2, "two"), (7, "seven"), (2, "again")] {
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_queue_holds_only_so_much() {
-        let root = Credentials::root();
+        let root = Credentials::root(moat_identity::UserNamespace::root());
         let q = Queues::default();
         let id = q.get(0, 0o600, &root).unwrap();
         let send = || q.send(id, &mut Some(Message { kind: 1, text: vec![0; 8192] }), &root, 1);

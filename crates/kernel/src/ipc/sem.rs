@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use moat_abi::ipc::{IPC_NOWAIT, SEMMNI, SEMMNS, SEMMSL, SEMOPM, SEMVMX, Sembuf, Semid64Ds};
+use moat_identity::Setting;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::cred::Credentials;
@@ -15,7 +16,6 @@ use crate::ipc::registry::{Entry, Found, READ, Registry, Stat, WRITE};
 use crate::ipc::sem_set::{Attempt, Pending, Sem, Set, Woken};
 pub use crate::ipc::sem_set::{WaitKind, Waiter};
 use crate::process::group::GroupId;
-use crate::settings::Setting;
 
 /// Who calls semop(2).
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ pub enum Started {
 
 /// A place among the waiters of a set, given up when dropped.
 pub struct SemWait {
-    namespace: Arc<crate::ipc::IpcNamespace>,
+    objects: Arc<crate::ipc::SystemV>,
     id: i32,
     /// What to wait for.
     pub waiter: Arc<Waiter>,
@@ -47,7 +47,7 @@ pub struct SemWait {
 impl Drop for SemWait {
     fn drop(&mut self) {
         let gone = {
-            let mut registry = self.namespace.sem.registry.lock();
+            let mut registry = self.objects.sem.registry.lock();
             let Ok(entry) = registry.get_mut(self.id) else { return };
             let pending = &mut entry.object.pending;
             pending.iter().position(|p| Arc::ptr_eq(&p.waiter, &self.waiter)).map(|at| pending.remove(at))
@@ -266,7 +266,7 @@ impl Semaphores {
     }
 }
 
-impl crate::ipc::IpcNamespace {
+impl crate::ipc::SystemV {
     /// semop(2): does the operations, or leaves a waiter. There is at least one operation.
     ///
     /// # Errors
@@ -289,7 +289,7 @@ impl crate::ipc::IpcNamespace {
                     }
                     let waiter = Waiter::new();
                     set.pending.push(Pending { ops, group: caller.group, pid: caller.pid, waiter: waiter.clone() });
-                    (Started::Waits(SemWait { namespace: self.clone(), id, waiter }), Woken::default())
+                    (Started::Waits(SemWait { objects: self.clone(), id, waiter }), Woken::default())
                 }
             }
         };
@@ -303,7 +303,7 @@ mod tests {
     use moat_abi::ipc::SEM_UNDO;
 
     use super::*;
-    use crate::ipc::IpcNamespace;
+    use crate::ipc::SystemV;
 
     fn op(sem_num: u16, sem_op: i16, flags: i32) -> Sembuf {
         Sembuf { sem_num, sem_op, sem_flg: i16::try_from(flags).unwrap() }
@@ -311,9 +311,9 @@ mod tests {
 
     #[test]
     fn waiters_are_served_in_order_and_all_or_nothing() {
-        let root = Credentials::root();
+        let root = Credentials::root(moat_identity::UserNamespace::root());
         let caller = Caller { group: GroupId(1), pid: 1, creds: &root };
-        let ns = IpcNamespace::new(1);
+        let ns = Arc::new(SystemV::default());
         let id = ns.sem.get(0, 2, 0o600, &root).unwrap();
         let wait = |ops: Vec<Sembuf>| match ns.semop(id, ops, &caller).unwrap() {
             Started::Waits(w) => w,
@@ -336,9 +336,9 @@ mod tests {
 
     #[test]
     fn the_end_of_a_process_takes_back_what_it_did() {
-        let root = Credentials::root();
+        let root = Credentials::root(moat_identity::UserNamespace::root());
         let caller = Caller { group: GroupId(5), pid: 5, creds: &root };
-        let ns = IpcNamespace::new(1);
+        let ns = Arc::new(SystemV::default());
         let id = ns.sem.get(0, 1, 0o600, &root).unwrap();
         ns.sem.set_value(id, 0, 1, &caller).unwrap();
         assert!(matches!(ns.semop(id, vec![op(0, -1, SEM_UNDO)], &caller), Ok(Started::Done)));

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use moat_abi::ipc::{SHM_DEST, SHM_LOCKED, SHMALL, SHMMAX, SHMMIN, SHMMNI, Shmid64Ds};
+use moat_identity::Setting;
 use moat_abi::{Errno, Result};
 use moat_mm::{FileIdentity, MapFile, MapName, Mappable, PAGE_SIZE, Sharing, page_up};
 use moat_platform::MapSource;
@@ -17,7 +18,6 @@ use rustix::fs::MemfdFlags;
 
 use crate::ipc::now;
 use crate::ipc::registry::{Entry, Found, Registry, Stat};
-use crate::settings::Setting;
 
 const DEST: u32 = SHM_DEST.cast_unsigned();
 const LOCKED: u32 = SHM_LOCKED.cast_unsigned();

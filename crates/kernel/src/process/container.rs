@@ -11,14 +11,15 @@ use std::sync::{Arc, OnceLock};
 
 use moat_abi::PollEvents;
 use moat_sync::{LockClass, Mutex, WaitQueue};
+use moat_tty::Terminal;
 
-use crate::kernel::kernel;
+use crate::kernel::Kernel;
 use crate::process::group::ThreadGroup;
-use crate::process::session::Terminal;
 use crate::task::usage::Usage;
 
 /// The processes of a container.
 pub struct ContainerGroup {
+    kernel: Arc<Kernel>,
     frozen: AtomicBool,
     /// Woken when a task of a frozen container has come to rest.
     stopped: WaitQueue,
@@ -31,8 +32,9 @@ pub struct ContainerGroup {
 impl ContainerGroup {
     /// A container without processes.
     #[must_use]
-    pub fn new() -> Arc<ContainerGroup> {
+    pub fn new(kernel: Arc<Kernel>) -> Arc<ContainerGroup> {
         Arc::new(ContainerGroup {
+            kernel,
             frozen: AtomicBool::new(false),
             stopped: WaitQueue::new(),
             thawed: WaitQueue::new(),
@@ -41,17 +43,23 @@ impl ContainerGroup {
         })
     }
 
+    /// The kernel that it belongs to.
+    #[must_use]
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.kernel
+    }
+
     /// Its processes, zombies included, eldest first. The family must not be locked.
     #[must_use]
     pub fn processes(&self) -> Vec<Arc<ThreadGroup>> {
-        let family = kernel().family.lock();
+        let family = self.kernel.family.lock();
         family.nodes().filter(|n| std::ptr::eq(&*n.group.container, self)).map(|n| n.group.clone()).collect()
     }
 
     /// Whether a process of it has threads, or is about to have.
     #[must_use]
     pub fn has_living(&self) -> bool {
-        let family = kernel().family.lock();
+        let family = self.kernel.family.lock();
         family.nodes().any(|n| n.zombie.is_none() && std::ptr::eq(&*n.group.container, self))
     }
 

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use moat_abi::clone::WaitStatus;
+use moat_identity::{PidNamespace, ProcessGroup, Session};
 
 use crate::process::group::{GroupId, ThreadGroup};
-use crate::process::pid::PidNamespace;
-use crate::process::session::{ProcessGroup, Session};
 use crate::task::{Task, TaskId};
 
 /// One process in the family.
@@ -192,8 +191,8 @@ impl Family {
                 at = n.parent;
             }
         }
-        let init = ns.init()?;
-        (init.id != id && self.nodes.contains_key(&init.id)).then_some(init.id)
+        let init = GroupId(ns.lookup(1)?.id);
+        (init != id && self.nodes.contains_key(&init)).then_some(init)
     }
 
     /// Gives the children of `id` to `to`; gives those that moved, with the signal each asked for at its parent's death.

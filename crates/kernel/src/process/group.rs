@@ -1,34 +1,24 @@
 //! [`ThreadGroup`]: one process, the threads that share its signals and limits.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use moat_abi::signal::Signal;
+use moat_identity::{Limits, Pid};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::text_busy::Executable;
 
-use crate::kernel::kernel;
+use crate::kernel::Kernel;
 use crate::process::container::ContainerGroup;
-use crate::process::limits::Limits;
-use crate::process::pid::Pid;
 use crate::signal::SigHand;
 use crate::signal::state::GroupSignals;
 use crate::task::usage::Usage;
 use crate::task::{Task, TaskId};
 use crate::timer::GroupTimers;
 
-/// Names a thread group for ever.
+/// Names a thread group for ever: the id of its [`Pid`], in the order of their making.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u64);
-
-impl GroupId {
-    /// A fresh id.
-    #[must_use]
-    pub fn next() -> GroupId {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        GroupId(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 /// Whether others may trace and inspect a process (`PR_SET_DUMPABLE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +65,7 @@ pub struct ThreadGroup {
     pub children_usage: Mutex<Usage>,
     /// The container that it belongs to.
     pub container: Arc<ContainerGroup>,
+    kernel: Arc<Kernel>,
     pid: Arc<Pid>,
     leader: Mutex<Weak<Task>>,
     exe: Mutex<Option<Arc<Executable>>>,
@@ -84,6 +75,7 @@ impl ThreadGroup {
     /// A group named `pid`, without threads yet.
     #[must_use]
     pub fn new(
+        kernel: Arc<Kernel>,
         pid: Arc<Pid>,
         sighand: Arc<SigHand>,
         limits: Limits,
@@ -91,7 +83,7 @@ impl ThreadGroup {
         container: Arc<ContainerGroup>,
     ) -> Arc<ThreadGroup> {
         Arc::new(ThreadGroup {
-            id: GroupId::next(),
+            id: GroupId(pid.id),
             signals: Mutex::new(LockClass::Signals, GroupSignals::new(sighand)),
             stop_queue: WaitQueue::new(),
             child_queue: WaitQueue::new(),
@@ -108,10 +100,17 @@ impl ThreadGroup {
             dead_threads: Mutex::new(LockClass::Process, Usage::default()),
             children_usage: Mutex::new(LockClass::Process, Usage::default()),
             container,
+            kernel,
             pid,
             leader: Mutex::new(LockClass::Table, Weak::new()),
             exe: Mutex::new(LockClass::Process, None),
         })
+    }
+
+    /// The kernel that it belongs to.
+    #[must_use]
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.kernel
     }
 
     /// Its identity, which never changes.
@@ -171,13 +170,13 @@ impl ThreadGroup {
     /// The session, 0 once the group has been reaped. Takes the family lock.
     #[must_use]
     pub fn session_id(&self) -> u64 {
-        kernel().family.lock().node(self.id).map_or(0, |n| n.pgrp.session.id())
+        self.kernel.family.lock().node(self.id).map_or(0, |n| n.pgrp.session.id())
     }
 
     /// The parent process, as [`crate::process::family`] knows it.
     #[must_use]
     pub fn parent(&self) -> Option<Arc<ThreadGroup>> {
-        kernel().family.lock().parent(self.id)
+        self.kernel.family.lock().parent(self.id)
     }
 
     /// Whether others may trace and inspect it.

@@ -9,7 +9,6 @@ use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::{CLD_DUMPED, CLD_EXITED, CLD_KILLED, ChildInfo, SigInfo};
 use moat_abi::signal::{SIG_IGN, SaFlags, Signal};
 
-use crate::kernel::kernel;
 use crate::process::group::ThreadGroup;
 use crate::signal::send::send_to_process;
 use crate::task::Task;
@@ -74,7 +73,7 @@ pub fn parent_of_exit(parent: &Arc<ThreadGroup>, child: &Task, signal: Option<Si
 /// Tells the parent of `group` that it stopped or went on. The family must not be locked.
 pub fn parent_of_stop(group: &ThreadGroup, code: i32, status: i32) {
     let (parent, leader) = {
-        let family = kernel().family.lock();
+        let family = group.kernel().family.lock();
         let Some(parent) = family.parent(group.id) else { return };
         let Some(node) = family.node(group.id) else { return };
         (parent, node.leader.clone())

@@ -10,7 +10,6 @@ use moat_abi::signal::Signal;
 use moat_abi::{Errno, PollEvents};
 
 use crate::error::SyscallError;
-use crate::kernel::kernel;
 use crate::process::family::{Family, Node};
 use crate::process::group::{GroupId, ThreadGroup};
 use crate::process::notify::{child_info, exit_code};
@@ -24,7 +23,7 @@ use crate::task::{CurrentTask, Task};
 pub enum Who {
     /// Any child.
     Any,
-    /// The child with this pid's id (see [`crate::process::pid::Pid::id`]).
+    /// The child with this pid's id (see [`moat_identity::Pid::id`]).
     Pid(u64),
     /// A child in this process group.
     Group(u64),
@@ -99,7 +98,7 @@ fn finish(t: &CurrentTask, after: After) {
 }
 
 fn scan(t: &CurrentTask, who: Who, flags: WaitFlags) -> Scan {
-    let mut family = kernel().family.lock();
+    let mut family = t.kernel().family.lock();
     let Some(own) = family.node(t.group.id) else { return Scan::NoChild };
     let (children, tracees) = (own.children.clone(), own.tracees.clone());
     let mut any = false;

@@ -29,7 +29,7 @@ pub fn ptrace(t: &mut CurrentTask, request: u32, pid: i32, addr: u64, data: u64)
     if request == PTRACE_TRACEME {
         return trace_me(t);
     }
-    let task = t.pid_ns().task(pid).ok_or(Errno::ESRCH)?;
+    let task = t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?;
     match request {
         PTRACE_ATTACH => return attach(t, &task, PtraceOptions::empty(), false),
         PTRACE_SEIZE => {

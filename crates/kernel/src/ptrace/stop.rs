@@ -15,7 +15,6 @@ use moat_abi::siginfo::{CLD_TRAPPED, SI_KERNEL, SI_USER, SigInfo};
 use moat_abi::signal::Signal;
 use moat_platform::regs::RFLAGS_TF;
 
-use crate::kernel::kernel;
 use crate::process::notify;
 use crate::ptrace::{EndedTracee, Run, StopKind, Trace, TraceStop};
 use crate::signal::queue::Queued;
@@ -296,7 +295,7 @@ pub fn link(tracer: &Arc<Task>, task: &Arc<Task>, trace: Trace) {
         }
         task.traced.store(true, Ordering::Relaxed);
     }
-    if let Some(n) = kernel().family.lock().node_mut(tracer.group.id) {
+    if let Some(n) = tracer.kernel().family.lock().node_mut(tracer.group.id) {
         n.tracees.push(task.clone());
     }
 }
@@ -324,7 +323,7 @@ pub fn detach(tracer: &Arc<Task>, task: &Arc<Task>, signal: i32) {
 }
 
 fn unlink(tracer: &Arc<Task>, task: &Arc<Task>) {
-    if let Some(n) = kernel().family.lock().node_mut(tracer.group.id) {
+    if let Some(n) = tracer.kernel().family.lock().node_mut(tracer.group.id) {
         n.tracees.retain(|x| !Arc::ptr_eq(x, task));
     }
 }
@@ -332,7 +331,7 @@ fn unlink(tracer: &Arc<Task>, task: &Arc<Task>) {
 /// The tracer ends: its tracees are set free, or die with it (`PTRACE_O_EXITKILL`).
 pub fn tracer_exits(tracer: &Arc<Task>) {
     let tracees = {
-        let family = kernel().family.lock();
+        let family = tracer.kernel().family.lock();
         family.node(tracer.group.id).map(|n| n.tracees.clone()).unwrap_or_default()
     };
     for task in tracees {
@@ -376,7 +375,7 @@ pub fn forget_tracee(task: &Arc<Task>, tracer: &Arc<Task>) {
 pub fn reaped_by_tracer(task: &Arc<Task>) {
     *task.ended_for_tracer.lock() = None;
     {
-        let mut family = kernel().family.lock();
+        let mut family = task.kernel().family.lock();
         let holders: Vec<_> =
             family.nodes().filter(|n| n.tracees.iter().any(|x| Arc::ptr_eq(x, task))).map(|n| n.group.id).collect();
         for h in holders {
@@ -386,10 +385,10 @@ pub fn reaped_by_tracer(task: &Arc<Task>) {
         }
     }
     if !task.is_leader() {
-        task.pid().set_task(None);
+        task.kernel().tasks.unbind(&task.pid());
         return;
     }
-    let status = kernel().family.lock().node(task.group.id).and_then(|n| n.zombie);
+    let status = task.kernel().family.lock().node(task.group.id).and_then(|n| n.zombie);
     if let Some(status) = status {
         crate::task::exit::tell_parent(&task.group, status);
     }

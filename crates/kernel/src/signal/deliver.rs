@@ -7,7 +7,6 @@ use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::{DefaultAction, SIG_DFL, SIG_IGN, SaFlags, SigAction, SigSet, Signal};
 
 use crate::error::Restart;
-use crate::kernel::kernel;
 use crate::signal::queue::Queued;
 use crate::signal::state::GroupSignals;
 use crate::signal::stop;
@@ -117,7 +116,7 @@ impl CurrentTask {
             DefaultAction::Stop => {
                 // Only SIGSTOP stops a process that nobody could continue.
                 if signal != Signal::SIGSTOP {
-                    let family = kernel().family.lock();
+                    let family = group.kernel().family.lock();
                     let orphaned = family.node(group.id).is_none_or(|n| family.is_orphaned(&n.pgrp, None));
                     if orphaned {
                         return Ok(());

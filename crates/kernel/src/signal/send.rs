@@ -12,7 +12,7 @@ use moat_abi::{Errno, Result};
 use moat_vfs::cred::Credentials;
 
 use crate::process::group::ThreadGroup;
-use crate::process::limits::Resource;
+use moat_identity::Resource;
 use crate::signal::queue::Queued;
 use crate::signal::state::GroupSignals;
 use crate::signal::stop;

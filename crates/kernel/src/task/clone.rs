@@ -9,17 +9,16 @@ use moat_abi::cap::Cap;
 use moat_abi::clone::CloneFlags;
 use moat_abi::ptrace::{PTRACE_EVENT_CLONE, PTRACE_EVENT_FORK, PTRACE_EVENT_VFORK, PTRACE_EVENT_VFORK_DONE};
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::{
+    CgroupNamespace, IpcNamespace, Namespaces, Pid, PidNamespace, Resource, UserNamespace, UtsNamespace,
+};
 use moat_mm::{MemoryManager, UserAddr};
 use moat_platform::GuestThread;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::fd_table::OnExec;
 
 use crate::error::{Restart, SyscallError, SyscallResult};
-use crate::ipc::IpcNamespace;
-use crate::kernel::{Namespaces, UtsNamespace, kernel, next_namespace_id};
 use crate::process::group::ThreadGroup;
-use crate::process::limits::Resource;
-use crate::process::pid::{Pid, PidNamespace};
 use crate::process::pidfd;
 use crate::ptrace;
 use crate::signal::SigHand;
@@ -110,7 +109,7 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
         Ok(child) => child,
         Err(e) => {
             mm.remove_user();
-            pid.set_task(None);
+            t.kernel().tasks.unbind(&pid);
             return Err(e);
         }
     };
@@ -121,7 +120,7 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
     }
     let vfork = flags.contains(CloneFlags::VFORK).then(VforkDone::new);
     child.vfork.clone_from(&vfork);
-    kernel().forks.fetch_add(1, Ordering::Relaxed);
+    t.kernel().forks.fetch_add(1, Ordering::Relaxed);
     if event.is_some() || flags.contains(CloneFlags::PTRACE) {
         ptrace::stop::attach_child(t, &child);
     }
@@ -175,7 +174,7 @@ fn check_process_limit(t: &CurrentTask) -> Result<()> {
         return Ok(());
     }
     let uid = creds.uid;
-    let groups: Vec<_> = kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
+    let groups: Vec<_> = t.kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
     let mut count = 0u64;
     for g in groups {
         for task in g.threads() {
@@ -209,18 +208,19 @@ pub fn child_namespaces(t: &CurrentTask, flags: CloneFlags) -> Result<Arc<Namesp
     if !flags.intersects(CloneFlags::NEWUTS | CloneFlags::NEWPID | CloneFlags::NEWCGROUP | CloneFlags::NEWIPC) {
         return Ok(own);
     }
-    let mut new = (*own).clone();
+    let (kernel, mut new) = (t.kernel(), (*own).clone());
+    let user_ns = || -> Arc<UserNamespace> { t.creds().user_ns.clone() };
     if flags.contains(CloneFlags::NEWUTS) {
-        new.uts = UtsNamespace::new(next_namespace_id(), own.uts.host_name(), own.uts.domain_name());
+        new.uts = UtsNamespace::new(kernel.next_namespace_id(), user_ns(), own.uts.names());
     }
     if flags.contains(CloneFlags::NEWPID) {
-        new.pid_for_children = PidNamespace::new(next_namespace_id(), Some(own.pid_for_children.clone()))?;
+        new.pid_for_children = PidNamespace::new(kernel.next_namespace_id(), Some(own.pid_for_children.clone()))?;
     }
     if flags.contains(CloneFlags::NEWCGROUP) {
-        new.cgroup_id = next_namespace_id();
+        new.cgroup = CgroupNamespace::new(kernel.next_namespace_id());
     }
     if flags.contains(CloneFlags::NEWIPC) {
-        new.ipc = IpcNamespace::new(next_namespace_id());
+        new.ipc = IpcNamespace::new(kernel.next_namespace_id(), user_ns());
     }
     Ok(Arc::new(new))
 }
@@ -273,7 +273,7 @@ fn make_task(
         }
         Arc::new(Mutex::new(LockClass::Process, context))
     };
-    let id = TaskId::next();
+    let id = TaskId(t.kernel().ids.tasks.next());
     let state = {
         let s = t.state();
         TaskState {
@@ -340,20 +340,26 @@ fn child_group(t: &CurrentTask, r: &CloneRequest, pid: &Arc<Pid>) -> Arc<ThreadG
     let exit_signal =
         if r.flags.contains(CloneFlags::PARENT) { t.group.exit_signal.load(Ordering::Relaxed) } else { r.exit_signal };
     let group =
-        ThreadGroup::new(pid.clone(), sighand, t.group.limits.duplicate(), exit_signal, t.group.container.clone());
+        ThreadGroup::new(
+            t.kernel().clone(),
+            pid.clone(),
+            sighand,
+            t.group.limits.duplicate(),
+            exit_signal,
+            t.group.container.clone(),
+        );
     group.set_exe(t.group.exe());
     group.set_dumpable(t.group.dumpable());
     group.oom_score_adj.store(t.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
     group.coredump_filter.store(t.group.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
-    if pid.number() == 1 {
+    if pid.is_init() {
         group.signals.lock().unkillable = true;
-        pid.namespace().set_init(&group);
     }
     group
 }
 
 fn join_family(t: &CurrentTask, r: &CloneRequest, task: &Arc<Task>) -> Result<(), SyscallError> {
-    let mut family = kernel().family.lock();
+    let mut family = t.kernel().family.lock();
     let own = family.node(t.group.id).ok_or(Errno::EAGAIN)?;
     let pgrp = own.pgrp.clone();
     let parent = if r.flags.contains(CloneFlags::PARENT) {
@@ -373,7 +379,7 @@ fn join_family(t: &CurrentTask, r: &CloneRequest, task: &Arc<Task>) -> Result<()
 fn hand_out(t: &mut CurrentTask, r: &CloneRequest, child: &mut CurrentTask, pid: &Arc<Pid>) -> Result<()> {
     if r.flags.contains(CloneFlags::PIDFD) {
         let scope = if r.flags.contains(CloneFlags::THREAD) { pidfd::Scope::Thread } else { pidfd::Scope::Process };
-        let file = pidfd::open(pid, scope, t.creds(), pidfd::Blocking::Yes);
+        let file = pidfd::open(t.kernel(), pid, scope, t.creds(), pidfd::Blocking::Yes);
         let limit = t.group.limits.get(Resource::OpenFiles).soft;
         let fd = t.fds().install(file, limit, OnExec::Close)?;
         if let Err(e) = t.mm().write_bytes(UserAddr::new(r.pidfd), &fd.0.to_ne_bytes()) {

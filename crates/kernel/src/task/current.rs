@@ -1,19 +1,20 @@
 //! [`CurrentTask`]: the handle by which a task's own future, and nobody else, uses its thread, memory and files.
 
-use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use moat_abi::clone::WaitStatus;
-use moat_abi::signal::{SS_DISABLE, SigSet, StackT};
+use moat_abi::signal::{SS_DISABLE, SigSet, Signal, StackT};
 use moat_abi::{Errno, Result};
+use moat_identity::session::JobMember;
+use moat_identity::{Limits, Namespaces, Pid, ProcessGroup};
 use moat_mm::{MemoryManager, UserAddr};
 use moat_platform::GuestThread;
 use moat_sync::Mutex;
+use moat_vfs::caller::CallingTask;
 use moat_vfs::cred::Credentials;
 use moat_vfs::{Caller, FdTable, FsContext};
 
-use crate::kernel::Kernel;
 use crate::signal::deliver::PendingRestart;
 use crate::signal::frame::LastFault;
 use crate::task::Task;
@@ -117,12 +118,6 @@ impl CurrentTask {
     #[must_use]
     pub fn task(&self) -> &Arc<Task> {
         &self.task
-    }
-
-    /// The kernel.
-    #[must_use]
-    pub fn kernel(&self) -> &'static Kernel {
-        crate::kernel::kernel()
     }
 
     /// The host thread.
@@ -337,29 +332,49 @@ impl Caller for CurrentTask {
         self.mm.write_bytes(UserAddr::new(addr), bytes)
     }
 
-    fn tgid(&self) -> i32 {
-        self.task.tgid()
-    }
-
     fn interrupted(&self) -> bool {
         self.is_interrupted()
     }
 
-    fn as_any(&self) -> &dyn Any {
-        self
+    fn task(&self) -> Option<&dyn CallingTask> {
+        Some(self)
     }
 }
 
-/// The task behind a [`Caller`], unless the sentry itself calls.
-#[must_use]
-pub fn from_caller(caller: &dyn Caller) -> Option<&CurrentTask> {
-    caller.as_any().downcast_ref()
+impl CallingTask for CurrentTask {
+    fn thread_pid(&self) -> Arc<Pid> {
+        self.task.pid()
+    }
+
+    fn namespaces(&self) -> Arc<Namespaces> {
+        self.task.namespaces()
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.group.limits
+    }
+
+    fn fs(&self) -> &Arc<Mutex<FsContext>> {
+        &self.fs
+    }
 }
 
-/// The task behind a [`Caller`].
-///
-/// # Errors
-/// ESRCH if the sentry itself calls.
-pub fn task_of(caller: &dyn Caller) -> Result<&Arc<Task>> {
-    from_caller(caller).map(CurrentTask::task).ok_or(Errno::ESRCH)
+impl JobMember for CurrentTask {
+    fn process_pid(&self) -> &Arc<Pid> {
+        self.group.pid()
+    }
+
+    fn process_group(&self) -> Result<Arc<ProcessGroup>> {
+        let family = self.kernel().family.lock();
+        family.node(self.group.id).map(|n| n.pgrp.clone()).ok_or(Errno::ESRCH)
+    }
+
+    fn find_process_group(&self, number: i32) -> Option<Arc<ProcessGroup>> {
+        let pid = self.pid_ns().lookup(number)?;
+        self.kernel().family.lock().pgrp(pid.id)
+    }
+
+    fn ignores(&self, signal: Signal) -> bool {
+        self.blocked().contains(signal) || self.group.signals.lock().sighand.ignores(signal)
+    }
 }

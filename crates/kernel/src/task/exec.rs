@@ -22,11 +22,12 @@ use moat_vfs::walk::{LookupFlags, View, resolve};
 use moat_vfs::{FsContext, OpenFile, Path};
 
 use crate::error::{Restart, SyscallError};
-use crate::kernel::kernel;
+use moat_identity::Resource;
+
+use crate::kernel::Kernel;
 use crate::loader::stack::SecureMode;
 use crate::loader::{Aslr, ExecRequest, Identity, LoadParams, LoadedProgram, Program};
 use crate::process::group::{Dumpable, ThreadGroup};
-use crate::process::limits::Resource;
 use crate::ptrace;
 use crate::task::cred::Elevation;
 use crate::task::current::NO_ALTSTACK;
@@ -74,7 +75,7 @@ pub fn open_executable_path(view: &View<'_>, place: Path) -> Result<Arc<OpenFile
     }
     place.inode().permission(view.creds(), Access::EXEC)?;
     // The kernel reads the file whether the caller may or not.
-    let root = moat_vfs::KernelCaller::root();
+    let root = moat_vfs::KernelCaller::root(view.creds().user_ns.first());
     let kernel_view = View { caller: &root, ..*view };
     open_path(&kernel_view, place, &OpenHow::new(OpenFlags::empty(), 0))
 }
@@ -140,6 +141,7 @@ pub fn prepare(args: ExecArgs, with: &Loading<'_>) -> Result<Program> {
 /// # Errors
 /// Those of [`Program::load`] and of the platform.
 pub async fn load_image(
+    kernel: &Kernel,
     program: &Program,
     creds: &Credentials,
     secure: SecureMode,
@@ -148,10 +150,10 @@ pub async fn load_image(
     comm: Vec<u8>,
 ) -> Result<Image> {
     let exe = Executable::new(program.file().path().clone())?;
-    let platform = &kernel().platform;
+    let platform = &kernel.platform;
     let NewProcess { space, mut thread } = std::future::poll_fn(|cx| platform.poll_new_process(cx)).await?;
     let vdso = platform.vdso();
-    let mm = MemoryManager::new(space, &vdso, limits);
+    let mm = MemoryManager::new(space, &vdso, limits, &kernel.ids.mm);
     let ns = &creds.user_ns;
     let identity = Identity {
         uid: ns.show_uid(creds.uid),
@@ -189,7 +191,8 @@ pub async fn exec(t: &mut CurrentTask, args: ExecArgs) -> Result<(), SyscallErro
     let elevation = Elevation::compute(t.creds(), program.file(), traced_by_lesser)?;
     let comm = comm_of(&filename);
     let secure = if elevation.secure { SecureMode::Secure } else { SecureMode::Ordinary };
-    let image = load_image(&program, &elevation.creds, secure, limits, aslr, comm.clone()).await?;
+    let kernel = t.kernel().clone();
+    let image = load_image(&kernel, &program, &elevation.creds, secure, limits, aslr, comm.clone()).await?;
     let old_tid = t.tid();
     de_thread(t).await?;
     commit(t, image, elevation, comm).await;
@@ -237,11 +240,11 @@ fn take_over_leader(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     let pid = group.pid().clone();
     let own = task.pid();
     let old_leader = {
-        let mut family = kernel().family.lock();
+        let mut family = task.kernel().family.lock();
         family.node_mut(group.id).map(|n| std::mem::replace(&mut n.leader, task.clone()))
     };
-    own.set_task(None);
-    pid.set_task(Some(task));
+    task.kernel().tasks.unbind(&own);
+    task.kernel().tasks.bind(&pid, task);
     if let Some(old) = old_leader {
         // Nobody hears of the dead leader; the caller's own number is free from here on.
         let ended = old.ended_for_tracer.lock().as_ref().and_then(|e| e.tracer.upgrade());

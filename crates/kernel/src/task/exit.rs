@@ -8,14 +8,15 @@ use moat_abi::PollEvents;
 use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::{SI_KERNEL, SigInfo};
 use moat_abi::signal::{SigSet, Signal};
+use moat_identity::ProcessGroup;
 use moat_platform::{Order, execute};
 use moat_sync::wait::Listener;
+use moat_tty::job_control::{Leave, disassociate};
 
-use crate::kernel::kernel;
 use crate::process::family::Family;
 use crate::process::group::{GroupId, ThreadGroup};
 use crate::process::notify::{Reaping, parent_of_exit};
-use crate::process::session::{Leave, ProcessGroup, disassociate, hang_up_if_orphaned};
+use crate::process::session::hang_up_if_orphaned;
 use crate::ptrace;
 use crate::signal::send::{Origin, Target, send_to_process};
 use crate::signal::state::GroupExit;
@@ -74,9 +75,9 @@ impl CurrentTask {
             s.threads.is_empty()
         };
         if last {
-            kernel().family.lock().remove(task.group.id);
+            task.kernel().family.lock().remove(task.group.id);
         }
-        task.pid().set_task(None);
+        task.kernel().tasks.unbind(&task.pid());
     }
 }
 
@@ -113,7 +114,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
     };
     notifications.deliver(&group);
     if last {
-        if group.pid().namespace().init().is_some_and(|i| Arc::ptr_eq(&i, &group)) {
+        if group.pid().is_init() {
             end_namespace(&group).await;
         }
         group_dead(task, &group);
@@ -133,7 +134,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
         end_of_group(&group, status, tracer.filter(|_| leader));
     }
     if !leader && !traced {
-        task.pid().set_task(None);
+        task.kernel().tasks.unbind(&task.pid());
     }
     // Not for those who wait for the end of the process.
     group.exit_queue.wake(PollEvents::IN | PollEvents::RDNORM);
@@ -143,7 +144,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
 fn thread_dead(task: &Arc<Task>, heir: Option<&Arc<Task>>) {
     let Some(heir) = heir else { return };
     let bereaved = {
-        let mut family = kernel().family.lock();
+        let mut family = task.kernel().family.lock();
         let Some(children) = family.node(task.group.id).map(|n| n.children.clone()) else { return };
         let mut bereaved = Vec::new();
         for c in children {
@@ -172,14 +173,14 @@ fn send_pdeath(child: &Arc<ThreadGroup>) {
 fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     crate::timer::itimer::cancel_all(group);
     crate::timer::posix::delete_all(group);
-    let ipc = task.namespaces().ipc.clone();
-    ipc.sem.exit(group.id, group.pid().number());
-    let session = kernel().family.lock().session_of(group.id);
-    if let Some(s) = session.filter(|s| s.leader == group.id) {
+    let kernel = group.kernel();
+    crate::ipc::SystemV::of(&task.namespaces().ipc).sem.exit(group.id, group.pid().number());
+    let session = kernel.family.lock().session_of(group.id);
+    if let Some(s) = session.filter(|s| s.is_led_by(group.pid())) {
         disassociate(&s, Leave::Exits);
     }
     let (moved, own_pgrp) = {
-        let mut family = kernel().family.lock();
+        let mut family = kernel.family.lock();
         let ns = task.pid_ns();
         let reaper = family.reaper(group.id, &ns);
         let heir = reaper.and_then(|r| family.node(r)).map(|n| n.leader.id);
@@ -197,9 +198,9 @@ fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     }
     let Some((own_pgrp, parent_pgrp)) = own_pgrp else { return };
     for child in &moved {
-        hang_up_if_orphaned(&child.pgrp, Some(&own_pgrp), None);
+        hang_up_if_orphaned(kernel, &child.pgrp, Some(&own_pgrp), None);
     }
-    hang_up_if_orphaned(&own_pgrp, parent_pgrp.as_ref(), Some(group.id));
+    hang_up_if_orphaned(kernel, &own_pgrp, parent_pgrp.as_ref(), Some(group.id));
 }
 
 struct Moved {
@@ -215,7 +216,7 @@ fn describe(family: &Family, id: GroupId) -> Option<Moved> {
 /// Makes the process a zombie and tells who waits for it. `tracer` is that of the leader, if the leader was last.
 fn end_of_group(group: &Arc<ThreadGroup>, status: WaitStatus, tracer: Option<Arc<Task>>) {
     let (parent, leader) = {
-        let mut family = kernel().family.lock();
+        let mut family = group.kernel().family.lock();
         let Some(node) = family.node_mut(group.id) else { return };
         node.zombie = Some(status);
         let leader = node.leader.clone();
@@ -239,7 +240,7 @@ fn end_of_group(group: &Arc<ThreadGroup>, status: WaitStatus, tracer: Option<Arc
 /// Tells the parent of a zombie, and reaps it if nobody else will.
 pub fn tell_parent(group: &Arc<ThreadGroup>, status: WaitStatus) {
     let (parent, leader) = {
-        let family = kernel().family.lock();
+        let family = group.kernel().family.lock();
         let Some(node) = family.node(group.id) else { return };
         (family.parent(group.id), node.leader.clone())
     };
@@ -254,18 +255,18 @@ pub fn tell_parent(group: &Arc<ThreadGroup>, status: WaitStatus) {
     }
     group.exit_queue.wake_all();
     parent.child_queue.wake(PollEvents::IN);
-    kernel().exits.wake_all();
+    group.kernel().exits.wake_all();
 }
 
 /// Takes a zombie out of the family and frees its number.
 pub fn reap(group: &Arc<ThreadGroup>) {
-    let node = kernel().family.lock().remove(group.id);
+    let node = group.kernel().family.lock().remove(group.id);
     if let Some(n) = node {
-        n.leader.pid().set_task(None);
+        group.kernel().tasks.unbind(&n.leader.pid());
     }
     // pidfds hang up.
     group.exit_queue.wake_all();
-    kernel().exits.wake_all();
+    group.kernel().exits.wake_all();
 }
 
 /// The init of a pid namespace ends: everybody in it dies first (`zap_pid_ns_processes`).
@@ -274,9 +275,9 @@ async fn end_namespace(init: &Arc<ThreadGroup>) {
     ns.close();
     loop {
         let mut listener = Listener::new();
-        listener.add(&kernel().exits, PollEvents::all());
+        listener.add(&init.kernel().exits, PollEvents::all());
         let others: Vec<_> = {
-            let family = kernel().family.lock();
+            let family = init.kernel().family.lock();
             let inside = |g: &ThreadGroup| g.id != init.id && g.pid().number_in(&ns) != 0;
             family
                 .nodes()

@@ -11,7 +11,6 @@ use moat_mm::FaultAction;
 use moat_platform::{Event, Fault, ForeignAbi, Order, switch};
 
 use crate::error::{SyscallError, SyscallResult};
-use crate::kernel::kernel;
 use crate::ptrace;
 use crate::seccomp::{self, Verdict};
 use crate::signal::deliver::PendingRestart;
@@ -113,21 +112,21 @@ impl CurrentTask {
 
     /// Runs the handler, with a line of the strace log if it is wanted.
     pub async fn dispatch(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
-        let kernel = kernel();
-        if kernel.strace.wants(nr) {
+        let syscalls = self.kernel().syscalls;
+        if self.kernel().strace.wants(nr) {
             return self.dispatch_logged(nr, args).await;
         }
-        match kernel.syscalls.dispatch(self, nr, args) {
+        match syscalls.dispatch(self, nr, args) {
             Dispatch::Done(result) => result,
             Dispatch::Waiting(future) => future.await,
         }
     }
 
     async fn dispatch_logged(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
-        let kernel = kernel();
-        let call = kernel.syscalls.format(self, nr, &args);
+        let syscalls = self.kernel().syscalls;
+        let call = syscalls.format(self, nr, &args);
         let (started, tid) = (Instant::now(), self.tid());
-        let result = match kernel.syscalls.dispatch(self, nr, args) {
+        let result = match syscalls.dispatch(self, nr, args) {
             Dispatch::Done(result) => result,
             Dispatch::Waiting(future) => future.await,
         };

@@ -14,7 +14,7 @@ use moat_sync::timer::Timer;
 use moat_sync::wait::Notify;
 
 use crate::process::group::ThreadGroup;
-use crate::process::limits::{INFINITY, Resource};
+use moat_identity::limits::{INFINITY, Resource};
 use crate::signal::send::send_to_process;
 
 /// Which timer.

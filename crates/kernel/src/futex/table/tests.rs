@@ -78,7 +78,7 @@ proptest! {
                 }
                 Op::Requeue { from, to, wake, requeue } => {
                     let chosen: Vec<_> = queue(&all, from).into_iter().take(wake + requeue).collect();
-                    prop_assert_eq!(table.requeue(key(from), key(to), wake, requeue, Ticket::take()), Ok(chosen.len()));
+                    prop_assert_eq!(table.requeue(key(from), key(to), wake, requeue, table.ticket()), Ok(chosen.len()));
                     for (n, i) in chosen.into_iter().enumerate() {
                         all[i].woken |= n < wake;
                         all[i].queued = if n < wake { None } else { arrivals.next().map(|n| (to, n)) };
@@ -115,7 +115,7 @@ fn late_comers_are_not_requeued_and_pi_waiters_are_not_woken() {
     let waiter = |purpose| Waiter::new(1, purpose, Arc::new(Flag::default()));
     let early = waiter(Purpose::Plain);
     table.enqueue(key(0), &early);
-    let before = Ticket::take();
+    let before = table.ticket();
     let late = waiter(Purpose::Plain);
     table.enqueue(key(0), &late);
     assert_eq!(table.requeue(key(0), key(1), 0, 9, before), Ok(1));

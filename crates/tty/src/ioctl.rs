@@ -13,13 +13,12 @@ use moat_abi::tty::{
 use moat_abi::{Errno, Result};
 use moat_host::tty::When;
 use moat_vfs::OpenFile;
-use moat_vfs::caller::Caller;
+use moat_vfs::caller::{Caller, CallingTask};
 use moat_vfs::file::{Admission, Use};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use crate::process::session::{JobControl, Steal, Terminal, TtyAccess, TtyCheck};
-use crate::task::CurrentTask;
-use crate::task::current::from_caller;
+use crate::job_control::{JobControl, Steal, TtyAccess, TtyCheck};
+use crate::terminal::Terminal;
 
 /// The end of a pty that a request came to; other terminals have a slave's end only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +72,7 @@ pub fn admit(control: &JobControl, output: BackgroundOutput, caller: &dyn Caller
         Use::Ioctl(cmd) if CHANGES.contains(&cmd) => TtyAccess::Change,
         Use::Write | Use::Ioctl(_) => return Ok(Admission::Granted),
     };
-    let Some(t) = from_caller(caller) else { return Ok(Admission::Granted) };
+    let Some(t) = caller.task() else { return Ok(Admission::Granted) };
     match control.check(t, access) {
         TtyCheck::Allowed => Ok(Admission::Granted),
         TtyCheck::Signalled => Ok(Admission::Signalled),
@@ -97,8 +96,8 @@ pub fn ioctl(
     let done = match cmd {
         TCGETS..=TCSETAF | TCGETS2 | TCSETS2..=TCSETSF2 => settings(tty, caller, cmd, arg),
         TIOCGPGRP | TIOCSPGRP | TIOCGSID | TIOCSCTTY | TIOCNOTTY => {
-            let t = from_caller(caller).ok_or(Errno::ENOTTY)?;
-            job_control(tty, end, f, t, cmd, arg)
+            let t = caller.task().ok_or(Errno::ENOTTY)?;
+            job_control(tty, end, f, caller, t, cmd, arg)
         }
         TIOCGWINSZ => put::<Winsize>(caller, arg, &tty.winsize()?),
         TIOCSWINSZ => tty.set_winsize(get::<Winsize>(caller, arg)?).map(|()| 0),
@@ -126,24 +125,32 @@ pub fn ioctl(
     done.map(Some)
 }
 
-fn job_control(tty: &Arc<dyn Terminal>, end: End, f: &OpenFile, t: &CurrentTask, cmd: u32, arg: u64) -> Result<u64> {
+fn job_control(
+    tty: &Arc<dyn Terminal>,
+    end: End,
+    f: &OpenFile,
+    caller: &dyn Caller,
+    t: &dyn CallingTask,
+    cmd: u32,
+    arg: u64,
+) -> Result<u64> {
     let control = tty.job_control();
     match (cmd, end) {
-        (TIOCGPGRP, End::Slave) => put(t, arg, &control.get_foreground(t)?),
+        (TIOCGPGRP, End::Slave) => put(caller, arg, &control.get_foreground(t)?),
         // Whoever has the master may ask, of whichever session.
-        (TIOCGPGRP, End::Master) => put(t, arg, &control.foreground().map_or(0, |p| p.pid().number_in(&t.pid_ns()))),
-        (TIOCGSID, End::Slave) => put(t, arg, &control.get_session(t)?),
+        (TIOCGPGRP, End::Master) => put(caller, arg, &control.foreground().map_or(0, |p| p.pid().number_in(t.process_pid().namespace()))),
+        (TIOCGSID, End::Slave) => put(caller, arg, &control.get_session(t)?),
         (TIOCGSID, End::Master) => {
             let session = control.session().ok_or(Errno::ENOTTY)?;
-            put(t, arg, &session.pid().number_in(&t.pid_ns()))
+            put(caller, arg, &session.pid().number_in(t.process_pid().namespace()))
         }
-        (TIOCSPGRP, _) => control.set_foreground(t, get::<i32>(t, arg)?).map(|()| 0),
+        (TIOCSPGRP, _) => control.set_foreground(t, get::<i32>(caller, arg)?).map(|()| 0),
         (TIOCSCTTY, _) => {
-            if !f.access_mode().can_read() && !t.creds().has_root_cap(Cap::SYS_ADMIN) {
+            if !f.access_mode().can_read() && !caller.creds().has_root_cap(Cap::SYS_ADMIN) {
                 return Err(Errno::EPERM);
             }
             let steal = if arg == 1 { Steal::Yes } else { Steal::No };
-            JobControl::acquire(tty, t, steal).map(|()| 0)
+            JobControl::acquire(tty, t, caller.creds(), steal).map(|()| 0)
         }
         (TIOCNOTTY, End::Slave) => control.release(t).map(|()| 0),
         _ => Err(Errno::ENOTTY),

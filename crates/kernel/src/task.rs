@@ -34,6 +34,7 @@ use moat_sync::{LockClass, Mutex, MutexGuard};
 use moat_vfs::cred::Credentials;
 use moat_vfs::{FdTable, FsContext};
 
+use crate::ipc::SystemV;
 use crate::kernel::Kernel;
 use crate::process::group::ThreadGroup;
 use crate::ptrace::EndedTracee;
@@ -255,6 +256,12 @@ impl Task {
     #[must_use]
     pub fn namespaces(&self) -> Arc<Namespaces> {
         self.state().namespaces.clone()
+    }
+
+    /// The System V objects of its IPC namespace.
+    #[must_use]
+    pub fn system_v(&self) -> Arc<SystemV> {
+        SystemV::of(&self.namespaces().ipc)
     }
 
     /// What makes it neither run nor sleep.

@@ -367,7 +367,7 @@ fn sys_unshare(t: &mut CurrentTask, flags: CloneFlags) -> SyscallResult {
         let new = moat_kernel::task::clone::child_namespaces(t, flags)?;
         if flags.contains(CloneFlags::NEWIPC) {
             // What the process did to semaphores here is undone now: it cannot reach them any more.
-            t.namespaces().ipc.sem.exit(t.group.id, t.tgid());
+            t.system_v().sem.exit(t.group.id, t.tgid());
         }
         t.state().namespaces = new;
     }

@@ -309,9 +309,9 @@ impl Inode for FixedLink {
 }
 
 /// A file with contents that a plain function makes.
-pub struct Made(pub fn() -> Vec<u8>);
+pub struct Made<F>(pub F);
 
-impl Text for Made {
+impl<F: Fn() -> Vec<u8> + Send + Sync + 'static> Text for Made<F> {
     fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
         Ok((self.0)())
     }

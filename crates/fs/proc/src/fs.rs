@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use moat_abi::Result;
 use moat_abi::stat::{DeviceId, PROC_SUPER_MAGIC, Statfs};
-use moat_kernel::kernel::{Namespaces, kernel};
-use moat_kernel::process::pid::PidNamespace;
-use moat_kernel::task::CurrentTask;
+use moat_identity::{Namespaces, PidNamespace};
+use moat_kernel::Kernel;
 use moat_vfs::filesystem::{FileSystem, MountRequest, new_anonymous_dev, register_filesystem};
 use moat_vfs::generated::{Attributes, ListedDir};
 use moat_vfs::inode::Inode;
@@ -18,6 +17,7 @@ use crate::root::Root;
 #[derive(Clone)]
 pub(crate) struct Core {
     pub(crate) dev: DeviceId,
+    pub(crate) kernel: Arc<Kernel>,
     /// Whose tasks are shown, under which numbers.
     pub(crate) pid_ns: Arc<PidNamespace>,
     /// Whose settings are in /proc/sys: the mounter's.
@@ -48,9 +48,9 @@ pub struct ProcFs {
 impl ProcFs {
     /// A proc that shows the tasks of `pid_ns` and the settings of `namespaces`.
     #[must_use]
-    pub fn new(pid_ns: Arc<PidNamespace>, namespaces: Arc<Namespaces>) -> Arc<ProcFs> {
+    pub fn new(kernel: Arc<Kernel>, pid_ns: Arc<PidNamespace>, namespaces: Arc<Namespaces>) -> Arc<ProcFs> {
         let dev = new_anonymous_dev();
-        let core = Core { dev, pid_ns, namespaces };
+        let core = Core { dev, kernel, pid_ns, namespaces };
         let attributes = Attributes { dev, ino: 1, mode: 0o555, uid: 0, gid: 0 };
         Arc::new(ProcFs { dev, root: ListedDir::new(attributes, Root::new(core)) })
     }
@@ -74,12 +74,14 @@ impl FileSystem for ProcFs {
     }
 }
 
-fn mount(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+fn mount(kernel: Arc<Kernel>, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     // The mounter's namespaces; the first ones when the sentry itself mounts.
-    let task = request.caller.as_any().downcast_ref::<CurrentTask>();
-    Ok(match task {
-        Some(t) => ProcFs::new(t.pid_ns(), t.namespaces()),
-        None => ProcFs::new(kernel().root_pid_ns.clone(), Arc::new(kernel().root_namespaces.clone())),
+    Ok(match request.caller.task() {
+        Some(t) => ProcFs::new(kernel, t.process_pid().namespace().clone(), t.namespaces()),
+        None => {
+            let (pid_ns, namespaces) = (kernel.root_pid_ns.clone(), Arc::new(kernel.root_namespaces.clone()));
+            ProcFs::new(kernel, pid_ns, namespaces)
+        }
     })
 }
 

@@ -72,7 +72,7 @@ impl Inode for PathLink {
 
     fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
         self.who.may_inspect(caller)?;
-        let root = caller.as_any().downcast_ref::<moat_kernel::task::CurrentTask>().map(|t| t.fs().lock().root.clone());
+        let root = caller.task().map(|t| t.fs().lock().root.clone());
         Ok(self.path()?.text(root.as_ref()))
     }
 
@@ -89,9 +89,9 @@ const TIME_NS: u64 = 0xeffffffa;
 fn namespace_id(task: &Task, name: &str) -> Result<u64> {
     let ns = task.namespaces();
     Ok(match name {
-        "cgroup" => ns.cgroup_id,
+        "cgroup" => ns.cgroup.id,
         "ipc" => ns.ipc.id,
-        "net" => ns.net_id,
+        "net" => ns.net.id,
         "uts" => ns.uts.id,
         "pid" => task.pid_ns().id,
         "pid_for_children" => ns.pid_for_children.id,

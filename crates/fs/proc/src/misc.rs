@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use moat_abi::cap::Cap;
 use moat_abi::{Errno, Result};
-use moat_kernel::process::limits::{INFINITY, Resource};
+use moat_identity::Resource;
+use moat_identity::limits::INFINITY;
 use moat_vfs::cred::{Credentials, IdRange};
 
 use crate::fs::Core;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
-use moat_kernel::kernel;
+use moat_identity::NetNamespace;
 use moat_vfs::Credentials;
 use moat_vfs::generated::{Entry, Listing, Made, Text, TextFile};
 use moat_vfs::inode::Inode;
@@ -32,11 +32,14 @@ lo:       0       0    0    0    0     0          0         0        0       0  
 }
 
 /// A file that an address family has registered.
-struct Registered(NetText);
+struct Registered {
+    text: NetText,
+    net: Arc<NetNamespace>,
+}
 
 impl Text for Registered {
     fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
-        Ok((self.0)(kernel().root_namespaces.net_id))
+        Ok((self.text)(self.net.id))
     }
 }
 
@@ -51,7 +54,7 @@ pub(crate) fn dir(core: &Core) -> Arc<dyn Inode> {
 impl Listing for NetDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         if let Some((name, text)) = registry::net_text(name) {
-            return Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Registered(text)));
+            return Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Registered { text, net: self.core.namespaces.net.clone() }));
         }
         let (name, make) = FILES.iter().find(|(n, _)| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
         Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Made(*make)))

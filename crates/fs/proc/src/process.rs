@@ -5,9 +5,8 @@ use std::sync::Arc;
 use moat_abi::cap::Cap;
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
-use moat_kernel::kernel::kernel;
-use moat_kernel::process::pid::Pid;
-use moat_kernel::task::{CurrentTask, Task};
+use moat_identity::Pid;
+use moat_kernel::{Kernel, Task};
 use moat_mm::MemoryManager;
 use moat_vfs::caller::Caller;
 use moat_vfs::cred::Credentials;
@@ -30,6 +29,7 @@ pub enum Kind {
 /// Whose files are shown. Holds the pid, not the task: files of a process that is gone give ESRCH.
 #[derive(Clone)]
 pub struct Who {
+    kernel: Arc<Kernel>,
     pid: Arc<Pid>,
     /// Process or thread.
     pub kind: Kind,
@@ -42,7 +42,7 @@ impl Who {
     /// ENOENT.
     pub(crate) fn find(core: &Core, pid: i32, kind: Kind) -> Result<Who> {
         let pid = core.pid_ns.lookup(pid).ok_or(Errno::ENOENT)?;
-        let who = Who { pid, kind };
+        let who = Who { kernel: core.kernel.clone(), pid, kind };
         who.task().map_err(|_| Errno::ENOENT)?;
         Ok(who)
     }
@@ -52,7 +52,7 @@ impl Who {
     /// # Errors
     /// ESRCH.
     pub fn task(&self) -> Result<Arc<Task>> {
-        self.pid.task().ok_or(Errno::ESRCH)
+        self.kernel.task_of(&self.pid).ok_or(Errno::ESRCH)
     }
 
     /// Whether the number is that of a process.
@@ -75,9 +75,7 @@ impl Who {
     /// EACCES; ESRCH.
     pub fn may_inspect(&self, caller: &dyn Caller) -> Result<()> {
         let task = self.task()?;
-        if let Some(t) = caller.as_any().downcast_ref::<CurrentTask>()
-            && t.group.id == task.group.id
-        {
+        if caller.task().is_some_and(|t| t.process_pid().id == task.group.pid().id) {
             return Ok(());
         }
         may_inspect(caller.creds(), &task)
@@ -319,7 +317,7 @@ impl Listing for TaskDir {
 
 /// The state letter of a task: proc_pid_stat(5), field 3, and its word.
 pub(crate) fn state_of(task: &Task) -> (char, &'static str) {
-    if kernel().family.lock().node(task.group.id).is_some_and(|n| n.zombie.is_some()) {
+    if task.kernel().family.lock().node(task.group.id).is_some_and(|n| n.zombie.is_some()) {
         return ('Z', "zombie");
     }
     {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
-use moat_kernel::task::CurrentTask;
 use moat_vfs::caller::Caller;
 use moat_vfs::generated::{Attributes, Entry, FixedLink, ListedDir, Listing, Made, TextFile};
 use moat_vfs::inode::{Inode, Metadata};
@@ -64,7 +63,8 @@ impl Listing for Root {
             return Ok(sysvipc::root(&self.core));
         }
         let file = system::FILES.iter().find(|f| f.name == name).ok_or(Errno::ENOENT)?;
-        Ok(TextFile::new(self.core.attributes(name, file.mode), Made(file.make)))
+        let (kernel, make) = (self.core.kernel.clone(), file.make);
+        Ok(TextFile::new(self.core.attributes(name, file.mode), Made(move || make(&kernel))))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
@@ -121,14 +121,14 @@ impl Inode for CallerLink {
     }
 
     fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
-        let t = caller.as_any().downcast_ref::<CurrentTask>().ok_or(Errno::ENOENT)?;
-        let tgid = t.group.pid().number_in(&self.core.pid_ns);
+        let t = caller.task().ok_or(Errno::ENOENT)?;
+        let tgid = t.process_pid().number_in(&self.core.pid_ns);
         if tgid <= 0 {
             return Err(Errno::ENOENT);
         }
         Ok(match self.which {
             Which::Process => tgid.to_string(),
-            Which::Thread => format!("{tgid}/task/{}", t.tid_in(&self.core.pid_ns)),
+            Which::Thread => format!("{tgid}/task/{}", t.thread_pid().number_in(&self.core.pid_ns)),
         }
         .into_bytes())
     }

@@ -1,8 +1,7 @@
 //! /proc/PID/stat and statm, proc_pid_stat(5), proc_pid_statm(5).
 
 use moat_abi::Result;
-use moat_kernel::kernel::kernel;
-use moat_kernel::process::limits::Resource;
+use moat_identity::Resource;
 
 use crate::fs::Core;
 use crate::process::{Kind, Who, state_of};
@@ -22,12 +21,12 @@ pub(crate) fn stat(core: &Core, who: &Who) -> Result<Vec<u8>> {
     let (state, _) = state_of(&task);
     let parent = group.parent().map_or(0, |p| p.pid().number_in(ns));
     let (pgrp, session, tty, foreground, exit_code) = {
-        let family = kernel().family.lock();
+        let family = core.kernel.family.lock();
         match family.node(group.id) {
             Some(n) => (
                 n.pgrp.pid().number_in(ns),
                 n.pgrp.session.pid().number_in(ns),
-                n.pgrp.session.tty(),
+                moat_tty::terminal_of(&n.pgrp.session),
                 None::<i32>,
                 n.zombie.map_or(0, |z| z.to_raw()),
             ),
@@ -54,7 +53,7 @@ pub(crate) fn stat(core: &Core, who: &Who) -> Result<Vec<u8>> {
         let s = task.state();
         (i64::from(s.sched.nice), 20 + i64::from(s.sched.nice))
     };
-    let start = task.start_boot_ns.saturating_sub(kernel().boot_boottime_ns) / TICK_NS;
+    let start = task.start_boot_ns.saturating_sub(core.kernel.boot_boottime_ns) / TICK_NS;
     let rss_limit = group.limits.get(Resource::Rss).soft;
     let head = format!("{} (", task.tid_in(ns)).into_bytes();
     let tail = format!(

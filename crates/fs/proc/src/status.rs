@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use moat_abi::Result;
 use moat_abi::signal::SigSet;
-use moat_kernel::kernel::kernel;
 
 use crate::fs::Core;
 use crate::process::{Who, state_of};
@@ -54,10 +53,10 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
     let _ = writeln!(o, "Gid:\t{}\t{}\t{}\t{}", creds.gid, creds.egid, creds.sgid, creds.fsgid);
     let slots = task.fds_of().map_or(0, |f| f.size());
     let _ = writeln!(o, "FDSize:\t{slots}\nGroups:\t{}", join(creds.groups.iter().copied()));
-    let list = |pid: &moat_kernel::process::pid::Pid| {
+    let list = |pid: &moat_identity::Pid| {
         pid.numbers_from(ns).iter().map(i32::to_string).collect::<Vec<_>>().join("\t")
     };
-    let (pgrp, session) = match kernel().family.lock().node(group.id) {
+    let (pgrp, session) = match core.kernel.family.lock().node(group.id) {
         Some(n) => (n.pgrp.pid().clone(), n.pgrp.session.pid().clone()),
         None => (group.pid().clone(), group.pid().clone()),
     };
@@ -86,7 +85,7 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
             let _ = writeln!(o, "{label}:\t{:>8} kB", kb(bytes));
         }
     }
-    let limit = group.limits.get(moat_kernel::process::limits::Resource::SigPending).soft;
+    let limit = group.limits.get(moat_identity::Resource::SigPending).soft;
     let _ = writeln!(
         o,
         "CoreDumping:\t0\nTHP_enabled:\t1\nThreads:\t{}\nSigQ:\t{queued}/{limit}",
@@ -107,7 +106,7 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
         let _ = writeln!(o, "{label}:\t{:016x}", set.0);
     }
     let _ = writeln!(o, "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0", u8::from(creds.no_new_privs));
-    let cpus = kernel().cpu_count;
+    let cpus = core.kernel.cpu_count;
     let _ = writeln!(
         o,
         "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}",

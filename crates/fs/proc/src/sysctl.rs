@@ -3,12 +3,13 @@
 //! Most of them are facts here: a write of what a container may set is kept where it has an effect, and refused elsewhere.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use moat_abi::cap::Cap;
 use moat_abi::{Errno, Result};
-use moat_kernel::kernel::{Namespaces, RELEASE, VERSION, kernel};
-use moat_kernel::settings::{Setting, net};
+use moat_identity::{Namespaces, Setting};
+use moat_kernel::ipc::{MqueueSettings, SystemV};
+use moat_kernel::kernel::{Kernel, RELEASE, VERSION};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
@@ -16,13 +17,49 @@ use moat_vfs::inode::Inode;
 
 use crate::fs::Core;
 
+/// What the settings of one proc belong to.
+pub struct Scope {
+    namespaces: Arc<Namespaces>,
+    system_v: Arc<SystemV>,
+    mqueue: Arc<MqueueSettings>,
+    kept: Arc<Kept>,
+    boot_id: [u8; 16],
+}
+
+impl Scope {
+    /// The settings of a task with these namespaces.
+    #[must_use]
+    pub fn new(kernel: &Kernel, namespaces: &Arc<Namespaces>) -> Scope {
+        Scope::of(kernel.boot_id, namespaces)
+    }
+
+    fn of(boot_id: [u8; 16], namespaces: &Arc<Namespaces>) -> Scope {
+        Scope {
+            namespaces: namespaces.clone(),
+            system_v: SystemV::of(&namespaces.ipc),
+            mqueue: MqueueSettings::of(&namespaces.ipc),
+            kept: namespaces.net.extensions.get_or_init(Kept::default),
+            boot_id,
+        }
+    }
+}
+
+/// What [`Value::Kept`] was set to: settings of a network namespace.
+struct Kept(Mutex<BTreeMap<&'static str, String>>);
+
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept(Mutex::new(LockClass::Leaf, BTreeMap::new()))
+    }
+}
+
 enum Value {
     Fixed(&'static str),
-    Made(fn() -> String),
+    Made(fn(&Scope) -> String),
     /// Read and set by functions; needs CAP_SYS_ADMIN.
-    Set(fn(&Namespaces) -> String, fn(&Namespaces, &str) -> Result<()>),
+    Set(fn(&Scope) -> String, fn(&Scope, &str) -> Result<()>),
     /// A number with an effect; needs CAP_SYS_ADMIN.
-    Number(for<'a> fn(&'a Namespaces) -> &'a Setting),
+    Number(for<'a> fn(&'a Scope) -> &'a Setting),
     /// Kept and shown; this kernel has nothing that it could change. Needs CAP_SYS_ADMIN. The default is given.
     Kept(&'static str),
 }
@@ -39,8 +76,8 @@ const SETTINGS: &[Entry] = &[
     ("fs/inotify/max_queued_events", Value::Fixed("16384")),
     ("fs/inotify/max_user_instances", Value::Fixed("128")),
     ("fs/inotify/max_user_watches", Value::Fixed("65536")),
-    ("fs/mqueue/msg_max", Value::Number(|n| &n.ipc.mqueue_messages)),
-    ("fs/mqueue/msgsize_max", Value::Number(|n| &n.ipc.mqueue_message_bytes)),
+    ("fs/mqueue/msg_max", Value::Number(|s| &s.mqueue.messages)),
+    ("fs/mqueue/msgsize_max", Value::Number(|s| &s.mqueue.message_bytes)),
     ("fs/mqueue/queues_max", Value::Fixed("256")),
     ("fs/nr_open", Value::Fixed("1048576")),
     ("fs/pipe-max-size", Value::Fixed("1048576")),
@@ -54,9 +91,9 @@ const SETTINGS: &[Entry] = &[
     (
         "kernel/domainname",
         Value::Set(
-            |n| lossy(n.uts.domain_name()),
-            |n, v| {
-                n.uts.set_domain_name(name(v)?);
+            |s| lossy(s.namespaces.uts.domain_name()),
+            |s, v| {
+                s.namespaces.uts.set_domain_name(name(v)?);
                 Ok(())
             },
         ),
@@ -64,17 +101,17 @@ const SETTINGS: &[Entry] = &[
     (
         "kernel/hostname",
         Value::Set(
-            |n| lossy(n.uts.host_name()),
-            |n, v| {
-                n.uts.set_host_name(name(v)?);
+            |s| lossy(s.namespaces.uts.host_name()),
+            |s, v| {
+                s.namespaces.uts.set_host_name(name(v)?);
                 Ok(())
             },
         ),
     ),
     ("kernel/kptr_restrict", Value::Fixed("1")),
-    ("kernel/msgmax", Value::Number(|n| &n.ipc.msg.max_message)),
-    ("kernel/msgmnb", Value::Number(|n| &n.ipc.msg.max_queue)),
-    ("kernel/msgmni", Value::Number(|n| &n.ipc.msg.max_count)),
+    ("kernel/msgmax", Value::Number(|s| &s.system_v.msg.max_message)),
+    ("kernel/msgmnb", Value::Number(|s| &s.system_v.msg.max_queue)),
+    ("kernel/msgmni", Value::Number(|s| &s.system_v.msg.max_count)),
     ("kernel/ngroups_max", Value::Fixed("65536")),
     ("kernel/osrelease", Value::Fixed(RELEASE)),
     ("kernel/ostype", Value::Fixed("Linux")),
@@ -83,35 +120,35 @@ const SETTINGS: &[Entry] = &[
     ("kernel/perf_event_paranoid", Value::Fixed("3")),
     ("kernel/pid_max", Value::Fixed("4194304")),
     ("kernel/printk", Value::Fixed("4\t4\t1\t7")),
-    ("kernel/random/boot_id", Value::Made(|| uuid(kernel().boot_id))),
+    ("kernel/random/boot_id", Value::Made(|s| uuid(s.boot_id))),
     ("kernel/random/entropy_avail", Value::Fixed("256")),
     ("kernel/random/poolsize", Value::Fixed("256")),
     (
         "kernel/random/uuid",
-        Value::Made(|| {
+        Value::Made(|_| {
             let mut bytes = [0; 16];
             moat_kernel::random::fill(&mut bytes);
             uuid(bytes)
         }),
     ),
     ("kernel/randomize_va_space", Value::Fixed("2")),
-    ("kernel/sem", Value::Set(|n| join(sem(n).map(Setting::get)), |n, v| set_all(sem(n), v))),
+    ("kernel/sem", Value::Set(|s| join(sem(s).map(Setting::get)), |s, v| set_all(sem(s), v))),
     ("kernel/shm_rmid_forced", Value::Fixed("0")),
-    ("kernel/shmall", Value::Number(|n| &n.ipc.shm.max_pages)),
-    ("kernel/shmmax", Value::Number(|n| &n.ipc.shm.max_bytes)),
-    ("kernel/shmmni", Value::Number(|n| &n.ipc.shm.max_count)),
+    ("kernel/shmall", Value::Number(|s| &s.system_v.shm.max_pages)),
+    ("kernel/shmmax", Value::Number(|s| &s.system_v.shm.max_bytes)),
+    ("kernel/shmmni", Value::Number(|s| &s.system_v.shm.max_count)),
     ("kernel/threads-max", Value::Fixed("126864")),
     ("kernel/unprivileged_userns_clone", Value::Fixed("1")),
     ("kernel/version", Value::Fixed(VERSION)),
     ("kernel/yama/ptrace_scope", Value::Fixed("0")),
-    ("net/core/somaxconn", Value::Number(|_| &net().max_backlog)),
+    ("net/core/somaxconn", Value::Number(|s| &s.namespaces.net.settings.max_backlog)),
     ("net/core/rmem_default", Value::Fixed("212992")),
     ("net/core/rmem_max", Value::Fixed("212992")),
     ("net/core/wmem_default", Value::Fixed("212992")),
     ("net/core/wmem_max", Value::Fixed("212992")),
     ("net/ipv4/ip_forward", Value::Kept("0")),
-    ("net/ipv4/ip_local_port_range", Value::Set(|_| join(ports().map(Setting::get)), |_, v| set_port_range(v))),
-    ("net/ipv4/ip_unprivileged_port_start", Value::Number(|_| &net().first_unprivileged_port)),
+    ("net/ipv4/ip_local_port_range", Value::Set(|s| join(ports(s).map(Setting::get)), set_port_range)),
+    ("net/ipv4/ip_unprivileged_port_start", Value::Number(|s| &s.namespaces.net.settings.first_unprivileged_port)),
     ("net/ipv4/ping_group_range", Value::Kept("1\t0")),
     ("net/ipv4/tcp_congestion_control", Value::Fixed("reno")),
     ("net/ipv4/tcp_rmem", Value::Fixed("4096\t131072\t6291456")),
@@ -150,13 +187,14 @@ fn uuid(mut b: [u8; 16]) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-fn sem(n: &Namespaces) -> [&Setting; 4] {
-    let sem = &n.ipc.sem;
+fn sem(scope: &Scope) -> [&Setting; 4] {
+    let sem = &scope.system_v.sem;
     [&sem.max_in_set, &sem.max_of_all, &sem.max_operations, &sem.max_sets]
 }
 
-fn ports() -> [&'static Setting; 2] {
-    [&net().first_local_port, &net().last_local_port]
+fn ports(scope: &Scope) -> [&Setting; 2] {
+    let settings = &scope.namespaces.net.settings;
+    [&settings.first_local_port, &settings.last_local_port]
 }
 
 fn join<const N: usize>(numbers: [u64; N]) -> String {
@@ -176,39 +214,33 @@ fn set_all<const N: usize>(settings: [&Setting; N], text: &str) -> Result<()> {
     settings.iter().zip(numbers).try_for_each(|(setting, number)| setting.set(number))
 }
 
-fn set_port_range(text: &str) -> Result<()> {
+fn set_port_range(scope: &Scope, text: &str) -> Result<()> {
     match numbers(text)?[..] {
-        [first, last] if first <= last => set_all(ports(), text),
+        [first, last] if first <= last => set_all(ports(scope), text),
         _ => Err(Errno::EINVAL),
     }
 }
 
-/// What [`Value::Kept`] was set to.
-fn kept() -> &'static Mutex<BTreeMap<&'static str, String>> {
-    static KEPT: OnceLock<Mutex<BTreeMap<&'static str, String>>> = OnceLock::new();
-    KEPT.get_or_init(|| Mutex::new(LockClass::Leaf, BTreeMap::new()))
-}
-
-fn get(entry: &Entry, namespaces: &Namespaces) -> String {
+fn get(entry: &Entry, scope: &Scope) -> String {
     match &entry.1 {
         Value::Fixed(text) => (*text).to_owned(),
-        Value::Made(make) => make(),
-        Value::Set(get, _) => get(namespaces),
-        Value::Number(setting) => setting(namespaces).get().to_string(),
-        Value::Kept(default) => kept().lock().get(entry.0).map_or(*default, |v| v).to_owned(),
+        Value::Made(make) => make(scope),
+        Value::Set(get, _) => get(scope),
+        Value::Number(setting) => setting(scope).get().to_string(),
+        Value::Kept(default) => scope.kept.0.lock().get(entry.0).map_or(*default, |v| v).to_owned(),
     }
 }
 
-fn set(entry: &Entry, namespaces: &Namespaces, text: &str) -> Result<()> {
+fn set(entry: &Entry, scope: &Scope, text: &str) -> Result<()> {
     match &entry.1 {
         Value::Fixed(_) | Value::Made(_) => Err(Errno::EPERM),
-        Value::Set(_, set) => set(namespaces, text),
-        Value::Number(setting) => setting(namespaces).set(text.trim().parse().map_err(|_| Errno::EINVAL)?),
+        Value::Set(_, set) => set(scope, text),
+        Value::Number(setting) => setting(scope).set(text.trim().parse().map_err(|_| Errno::EINVAL)?),
         Value::Kept(_) => {
             if text.len() > LONGEST {
                 return Err(Errno::EINVAL);
             }
-            kept().lock().insert(entry.0, join_words(text));
+            scope.kept.0.lock().insert(entry.0, join_words(text));
             Ok(())
         }
     }
@@ -222,27 +254,27 @@ fn join_words(text: &str) -> String {
 ///
 /// # Errors
 /// ENOENT if there is no such setting; EPERM if it can't have another value than it has; EINVAL for a bad value.
-pub fn configure(name: &str, value: &str, namespaces: &Namespaces) -> Result<()> {
+pub fn configure(name: &str, value: &str, scope: &Scope) -> Result<()> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     let entry = SETTINGS.iter().find(|(p, _)| *p == path).ok_or(Errno::ENOENT)?;
-    if join_words(&get(entry, namespaces)) == join_words(value) { Ok(()) } else { set(entry, namespaces, value) }
+    if join_words(&get(entry, scope)) == join_words(value) { Ok(()) } else { set(entry, scope, value) }
 }
 
 struct SettingText {
     entry: &'static Entry,
-    namespaces: Arc<Namespaces>,
+    scope: Scope,
 }
 
 impl Text for SettingText {
     fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
-        Ok(format!("{}\n", get(self.entry, &self.namespaces)).into_bytes())
+        Ok(format!("{}\n", get(self.entry, &self.scope)).into_bytes())
     }
 
     fn write(&self, caller: &Credentials, data: &[u8]) -> Result<()> {
         if matches!(self.entry.1, Value::Fixed(_) | Value::Made(_)) || !caller.has_root_cap(Cap::SYS_ADMIN) {
             return Err(Errno::EPERM);
         }
-        set(self.entry, &self.namespaces, std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?)
+        set(self.entry, &self.scope, std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?)
     }
 }
 
@@ -263,7 +295,7 @@ impl Table for Settings {
         let found = SETTINGS.iter().find(|(p, _)| *p == path);
         let entry = found.unwrap_or(&SETTINGS[0]);
         let mode = if matches!(entry.1, Value::Made(_)) { 0o444 } else { 0o644 };
-        let text = SettingText { entry, namespaces: self.core.namespaces.clone() };
+        let text = SettingText { entry, scope: Scope::new(&self.core.kernel, &self.core.namespaces) };
         TextFile::new(self.core.attributes(("sys", path), mode), text)
     }
 
@@ -275,27 +307,31 @@ impl Table for Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use moat_kernel::ipc::IpcNamespace;
-    use moat_kernel::kernel::UtsNamespace;
-    use moat_kernel::process::pid::PidNamespace;
+    use moat_identity::namespaces::UtsNames;
+    use moat_identity::{
+        CgroupNamespace, IpcNamespace, NetNamespace, PidNamespace, UserNamespace, UtsNamespace,
+    };
 
-    fn namespaces() -> Namespaces {
-        Namespaces {
-            uts: UtsNamespace::new(1, b"host".to_vec(), b"domain".to_vec()),
+    fn scope() -> Scope {
+        let user_ns = UserNamespace::root();
+        let names = UtsNames { host: b"host".to_vec(), domain: b"domain".to_vec() };
+        let namespaces = Namespaces {
+            uts: UtsNamespace::new(1, user_ns.clone(), names),
             pid_for_children: PidNamespace::new(2, None).unwrap(),
-            ipc: IpcNamespace::new(3),
-            net_id: 0,
-            cgroup_id: 0,
-        }
+            ipc: IpcNamespace::new(3, user_ns.clone()),
+            net: NetNamespace::new(4, user_ns),
+            cgroup: CgroupNamespace::new(5),
+        };
+        Scope::of([0; 16], &Arc::new(namespaces))
     }
 
     #[test]
     fn known_settings_of_a_container() {
-        let (n, other) = (namespaces(), namespaces());
+        let (n, other) = (scope(), scope());
         assert_eq!(configure("kernel.shmmax", "4096", &n), Ok(()));
-        assert_eq!((n.ipc.shm.max_bytes.get(), other.ipc.shm.max_bytes.get() > 4096), (4096, true));
+        assert_eq!((n.system_v.shm.max_bytes.get(), other.system_v.shm.max_bytes.get() > 4096), (4096, true));
         assert_eq!(configure("kernel/hostname", "other", &n), Ok(()));
-        assert_eq!(n.uts.host_name(), b"other");
+        assert_eq!(n.namespaces.uts.host_name(), b"other");
         assert_eq!(configure("kernel.sem", "100 200 30 40", &n), Ok(()));
         assert_eq!(sem(&n).map(Setting::get), [100, 200, 30, 40]);
         assert_eq!(configure("net.ipv4.ping_group_range", "0 2147483647", &n), Ok(()));

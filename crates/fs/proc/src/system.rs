@@ -3,37 +3,37 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use moat_kernel::kernel::{RELEASE, VERSION, kernel};
+use moat_kernel::kernel::{Kernel, RELEASE, VERSION};
 use moat_vfs::filesystem::{Backing, filesystem_types};
 
 /// A file of /proc itself.
 pub(crate) struct File {
     pub(crate) name: &'static str,
     pub(crate) mode: u32,
-    pub(crate) make: fn() -> Vec<u8>,
+    pub(crate) make: fn(&Kernel) -> Vec<u8>,
 }
 
-const fn file(name: &'static str, make: fn() -> Vec<u8>) -> File {
+const fn file(name: &'static str, make: fn(&Kernel) -> Vec<u8>) -> File {
     File { name, mode: 0o444, make }
 }
 
 pub(crate) const FILES: &[File] = &[
-    file("cgroups", || b"#subsys_name\thierarchy\tnum_cgroups\tenabled\n".to_vec()),
-    file("cmdline", || b"moat\n".to_vec()),
-    file("consoles", Vec::new),
+    file("cgroups", |_| b"#subsys_name\thierarchy\tnum_cgroups\tenabled\n".to_vec()),
+    file("cmdline", |_| b"moat\n".to_vec()),
+    file("consoles", |_| Vec::new()),
     file("cpuinfo", cpuinfo),
     file("devices", devices),
-    file("diskstats", Vec::new),
+    file("diskstats", |_| Vec::new()),
     file("filesystems", filesystems),
-    file("interrupts", Vec::new),
+    file("interrupts", |_| Vec::new()),
     file("loadavg", loadavg),
-    file("locks", Vec::new),
+    file("locks", |_| Vec::new()),
     file("meminfo", meminfo),
-    file("misc", Vec::new),
-    file("modules", Vec::new),
-    file("partitions", || b"major minor  #blocks  name\n\n".to_vec()),
+    file("misc", |_| Vec::new()),
+    file("modules", |_| Vec::new()),
+    file("partitions", |_| b"major minor  #blocks  name\n\n".to_vec()),
     file("stat", stat),
-    file("swaps", || b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n".to_vec()),
+    file("swaps", |_| b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n".to_vec()),
     file("uptime", uptime),
     file("version", version),
     file("vmstat", vmstat),
@@ -56,9 +56,9 @@ pub(crate) fn cpu_list(count: usize) -> String {
     if count <= 1 { "0".into() } else { format!("0-{}", count - 1) }
 }
 
-fn cpuinfo() -> Vec<u8> {
+fn cpuinfo(kernel: &Kernel) -> Vec<u8> {
     let cpu = moat_host::cpu::describe();
-    let count = kernel().cpu_count;
+    let count = kernel.cpu_count;
     let mut o = String::new();
     for n in 0..count {
         let _ = writeln!(o, "processor\t: {n}");
@@ -84,11 +84,11 @@ fn cpuinfo() -> Vec<u8> {
     o.into_bytes()
 }
 
-fn devices() -> Vec<u8> {
+fn devices(_: &Kernel) -> Vec<u8> {
     b"Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n".to_vec()
 }
 
-fn filesystems() -> Vec<u8> {
+fn filesystems(_: &Kernel) -> Vec<u8> {
     let mut o = String::new();
     for (name, backing) in filesystem_types() {
         let _ = writeln!(o, "{}\t{name}", if backing == Backing::Nothing { "nodev" } else { "" });
@@ -97,8 +97,8 @@ fn filesystems() -> Vec<u8> {
 }
 
 /// Tasks that run and all tasks.
-fn task_counts() -> (usize, usize) {
-    let groups: Vec<_> = kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
+fn task_counts(kernel: &Kernel) -> (usize, usize) {
+    let groups: Vec<_> = kernel.family.lock().nodes().map(|n| n.group.clone()).collect();
     let (mut running, mut all) = (0, 0);
     for g in groups {
         for t in g.threads() {
@@ -109,20 +109,20 @@ fn task_counts() -> (usize, usize) {
     (running, all)
 }
 
-fn loadavg() -> Vec<u8> {
-    let (running, all) = task_counts();
-    format!("0.00 0.00 0.00 {running}/{all} {}\n", kernel().root_pid_ns.last_pid()).into_bytes()
+fn loadavg(kernel: &Kernel) -> Vec<u8> {
+    let (running, all) = task_counts(kernel);
+    format!("0.00 0.00 0.00 {running}/{all} {}\n", kernel.root_pid_ns.last_pid()).into_bytes()
 }
 
 /// Bytes of guest memory in use, by the address spaces' own estimates.
-fn used_bytes() -> u64 {
-    let groups: Vec<_> = kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
+fn used_bytes(kernel: &Kernel) -> u64 {
+    let groups: Vec<_> = kernel.family.lock().nodes().map(|n| n.group.clone()).collect();
     groups.iter().filter_map(|g| g.leader()?.mm_of()).map(|mm| mm.usage().rss).sum()
 }
 
-fn meminfo() -> Vec<u8> {
-    let total = kernel().total_memory / 1024;
-    let used = (used_bytes() / 1024).min(total);
+fn meminfo(kernel: &Kernel) -> Vec<u8> {
+    let total = kernel.total_memory / 1024;
+    let used = (used_bytes(kernel) / 1024).min(total);
     let free = total - used;
     let mut o = String::new();
     for (label, kib) in [
@@ -171,45 +171,44 @@ fn meminfo() -> Vec<u8> {
     o.into_bytes()
 }
 
-fn stat() -> Vec<u8> {
-    let k = kernel();
-    let groups: Vec<_> = k.family.lock().nodes().map(|n| n.group.clone()).collect();
+fn stat(kernel: &Kernel) -> Vec<u8> {
+    let groups: Vec<_> = kernel.family.lock().nodes().map(|n| n.group.clone()).collect();
     let (mut user, mut system) = (0, 0);
     for g in &groups {
         let u = g.usage();
         user += u.user_ticks();
         system += u.system_ticks();
     }
-    let cpus = i64::try_from(k.cpu_count).unwrap_or(1);
-    let total_ticks = i64::try_from(k.uptime_ns() / 10_000_000).unwrap_or(0) * cpus;
+    let cpus = i64::try_from(kernel.cpu_count).unwrap_or(1);
+    let total_ticks = i64::try_from(kernel.uptime_ns() / 10_000_000).unwrap_or(0) * cpus;
     let idle = (total_ticks - user - system).max(0);
     let mut o = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
     for n in 0..cpus {
         let _ = writeln!(o, "cpu{n} {} 0 {} {} 0 0 0 0 0 0", user / cpus, system / cpus, idle / cpus);
     }
-    let (running, _) = task_counts();
-    let _ = writeln!(o, "intr 0\nctxt 0\nbtime {}", k.boot_realtime_ns / 1_000_000_000);
+    let (running, _) = task_counts(kernel);
+    let _ = writeln!(o, "intr 0\nctxt 0\nbtime {}", kernel.boot_realtime_ns / 1_000_000_000);
     let _ = writeln!(
         o,
         "processes {}\nprocs_running {running}\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0",
-        k.forks.load(Ordering::Relaxed)
+        kernel.forks.load(Ordering::Relaxed)
     );
     o.into_bytes()
 }
 
-fn uptime() -> Vec<u8> {
-    let cs = kernel().uptime_ns() / 10_000_000;
-    let idle = cs.saturating_mul(u64::try_from(kernel().cpu_count).unwrap_or(1));
+fn uptime(kernel: &Kernel) -> Vec<u8> {
+    let cs = kernel.uptime_ns() / 10_000_000;
+    let idle = cs.saturating_mul(u64::try_from(kernel.cpu_count).unwrap_or(1));
     format!("{}.{:02} {}.{:02}\n", cs / 100, cs % 100, idle / 100, idle % 100).into_bytes()
 }
 
-fn version() -> Vec<u8> {
+fn version(_: &Kernel) -> Vec<u8> {
     format!("Linux version {RELEASE} (moat) {VERSION}\n").into_bytes()
 }
 
-fn vmstat() -> Vec<u8> {
-    let pages = kernel().total_memory / 4096;
-    let used = (used_bytes() / 4096).min(pages);
+fn vmstat(kernel: &Kernel) -> Vec<u8> {
+    let pages = kernel.total_memory / 4096;
+    let used = (used_bytes(kernel) / 4096).min(pages);
     format!("nr_free_pages {}\nnr_anon_pages {used}\npgfault 0\npgmajfault 0\npswpin 0\npswpout 0\n", pages - used)
         .into_bytes()
 }

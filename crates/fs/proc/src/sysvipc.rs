@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use moat_abi::Result;
 use moat_abi::ipc::Ipc64Perm;
-use moat_kernel::ipc::IpcNamespace;
+use moat_kernel::ipc::SystemV;
 use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
 
 use crate::fs::Core;
 
-type Show = fn(&IpcNamespace) -> String;
+type Show = fn(&SystemV) -> String;
 
 const FILES: [(&str, Show); 3] = [("msg", messages), ("sem", semaphores), ("shm", segments)];
 
@@ -20,7 +20,7 @@ fn owners(p: &Ipc64Perm) -> String {
     format!("{:5} {:5} {:5} {:5}", p.uid, p.gid, p.cuid, p.cgid)
 }
 
-fn messages(ns: &IpcNamespace) -> String {
+fn messages(ns: &SystemV) -> String {
     let mut o = String::from(
         "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n",
     );
@@ -44,7 +44,7 @@ fn messages(ns: &IpcNamespace) -> String {
     o
 }
 
-fn semaphores(ns: &IpcNamespace) -> String {
+fn semaphores(ns: &SystemV) -> String {
     let mut o = String::from("       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
     for (id, s) in ns.sem.snapshot() {
         let p = &s.sem_perm;
@@ -62,7 +62,7 @@ fn semaphores(ns: &IpcNamespace) -> String {
     o
 }
 
-fn segments(ns: &IpcNamespace) -> String {
+fn segments(ns: &SystemV) -> String {
     let mut o = String::from(
         "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
     );
@@ -88,7 +88,7 @@ fn segments(ns: &IpcNamespace) -> String {
     o
 }
 
-struct Shown(Show, Arc<IpcNamespace>);
+struct Shown(Show, Arc<SystemV>);
 
 impl Text for Shown {
     fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
@@ -111,7 +111,7 @@ impl Table for Files {
 
     fn file(&self, path: &str) -> Arc<dyn Inode> {
         let show = FILES.iter().find(|(name, _)| *name == path).map_or(messages as Show, |(_, show)| *show);
-        TextFile::new(self.core.attributes(("sysvipc", path), 0o444), Shown(show, self.core.namespaces.ipc.clone()))
+        TextFile::new(self.core.attributes(("sysvipc", path), 0o444), Shown(show, SystemV::of(&self.core.namespaces.ipc)))
     }
 
     fn dir_attributes(&self, path: &str) -> Attributes {

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use moat_abi::Result;
 use moat_abi::stat::CGROUP2_SUPER_MAGIC;
-use moat_kernel::kernel::kernel;
+use moat_kernel::Kernel;
 use moat_vfs::filesystem::{FileSystem, MountRequest, register_filesystem};
 
 use crate::tree::{TreeFs, file};
 
-fn pids() -> Vec<i32> {
-    let k = kernel();
+fn pids(k: &Kernel) -> Vec<i32> {
     let groups: Vec<_> = k.family.lock().nodes().map(|n| n.group.clone()).collect();
     groups.iter().map(|g| g.pid().number_in(&k.root_pid_ns)).filter(|n| *n > 0).collect()
 }
@@ -21,18 +20,22 @@ fn lines(numbers: &[i32]) -> String {
     numbers.iter().map(i32::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn used_bytes() -> u64 {
-    let groups: Vec<_> = kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
+fn used_bytes(k: &Kernel) -> u64 {
+    let groups: Vec<_> = k.family.lock().nodes().map(|n| n.group.clone()).collect();
     groups.iter().filter_map(|g| g.leader()?.mm_of()).map(|mm| mm.usage().rss).sum()
 }
 
-fn cpu_stat() -> String {
-    let groups: Vec<_> = kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
+fn cpu_stat(k: &Kernel) -> String {
+    let groups: Vec<_> = k.family.lock().nodes().map(|n| n.group.clone()).collect();
     let (user, system) = groups.iter().map(|g| g.usage()).fold((0, 0), |(u, s), x| (u + x.user_ns, s + x.system_ns));
     format!("usage_usec {}\nuser_usec {}\nsystem_usec {}", (user + system) / 1000, user / 1000, system / 1000)
 }
 
-fn mount(_request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+fn mount(kernel: &Arc<Kernel>) -> Result<Arc<dyn FileSystem>> {
+    let made = |path: &'static str, make: fn(&Kernel) -> String| {
+        let kernel = kernel.clone();
+        file(path, move || make(&kernel))
+    };
     let text = |path: &'static str, text: &'static str| file(path, move || text.to_owned());
     let files = vec![
         text("cgroup.controllers", "cpu memory pids"),
@@ -40,21 +43,21 @@ fn mount(_request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
         text("cgroup.type", "domain"),
         text("cgroup.events", "populated 1\nfrozen 0"),
         text("cgroup.freeze", "0"),
-        file("cgroup.procs", || lines(&pids())),
-        file("cgroup.threads", || lines(&pids())),
-        file("cpu.max", || format!("{} 100000", kernel().cpu_count * 100_000)),
+        made("cgroup.procs", |k| lines(&pids(k))),
+        made("cgroup.threads", |k| lines(&pids(k))),
+        made("cpu.max", |k| format!("{} 100000", k.cpu_count * 100_000)),
         text("cpu.weight", "100"),
-        file("cpu.stat", cpu_stat),
-        file("memory.current", || used_bytes().to_string()),
-        file("memory.max", || kernel().total_memory.to_string()),
+        made("cpu.stat", cpu_stat),
+        made("memory.current", |k| used_bytes(k).to_string()),
+        made("memory.max", |k| k.total_memory.to_string()),
         text("memory.high", "max"),
         text("memory.low", "0"),
         text("memory.min", "0"),
         text("memory.swap.max", "0"),
         text("memory.swap.current", "0"),
         text("memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0"),
-        file("memory.stat", || format!("anon {}\nfile 0\nkernel 0", used_bytes())),
-        file("pids.current", || pids().len().to_string()),
+        made("memory.stat", |k| format!("anon {}\nfile 0\nkernel 0", used_bytes(k))),
+        made("pids.current", |k| pids(k).len().to_string()),
         text("pids.max", "max"),
     ];
     Ok(TreeFs::new("cgroup2", CGROUP2_SUPER_MAGIC, files))

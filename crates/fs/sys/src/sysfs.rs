@@ -5,14 +5,14 @@ use std::sync::Arc;
 use moat_abi::Result;
 use moat_abi::socket::{IFF_LOOPBACK, IFF_RUNNING};
 use moat_abi::stat::SYSFS_MAGIC;
-use moat_kernel::kernel::kernel;
+use moat_kernel::Kernel;
 use moat_vfs::filesystem::{FileSystem, MountRequest, register_filesystem};
 use moat_vfs::socket::registry::{NetDevice, net_devices};
 
 use crate::tree::{File, TreeFs, empty_dir, file};
 
-fn cpu_range() -> String {
-    match kernel().cpu_count {
+fn cpu_range(cpus: usize) -> String {
+    match cpus {
         0 | 1 => "0".into(),
         n => format!("0-{}", n - 1),
     }
@@ -45,7 +45,8 @@ fn net_device(device: &NetDevice) -> Vec<File> {
     texts.map(|(file_name, text)| file(format!("class/net/{name}/{file_name}"), move || text.clone())).into()
 }
 
-fn files() -> Vec<File> {
+fn files(cpus: usize) -> Vec<File> {
+    let cpu_list = move || cpu_range(cpus);
     let mut all = vec![
         empty_dir("block"),
         empty_dir("bus"),
@@ -59,25 +60,25 @@ fn files() -> Vec<File> {
         empty_dir("kernel/security"),
         empty_dir("module"),
         empty_dir("power"),
-        file("devices/system/cpu/online", cpu_range),
-        file("devices/system/cpu/possible", cpu_range),
-        file("devices/system/cpu/present", cpu_range),
+        file("devices/system/cpu/online", cpu_list),
+        file("devices/system/cpu/possible", cpu_list),
+        file("devices/system/cpu/present", cpu_list),
         constant("devices/system/cpu/offline", ""),
-        file("devices/system/cpu/kernel_max", || (kernel().cpu_count - 1).to_string()),
+        file("devices/system/cpu/kernel_max", move || cpus.saturating_sub(1).to_string()),
         constant("devices/system/node/online", "0"),
         constant("devices/system/node/possible", "0"),
         constant("devices/system/node/has_memory", "0"),
-        file("devices/system/node/node0/cpulist", cpu_range),
+        file("devices/system/node/node0/cpulist", cpu_list),
         constant("kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
         constant("kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152"),
     ];
     all.extend(net_devices().iter().flat_map(net_device));
-    for n in 0..kernel().cpu_count {
+    for n in 0..cpus {
         let base = format!("devices/system/cpu/cpu{n}");
         all.push(file(format!("{base}/topology/core_id"), move || n.to_string()));
         all.push(file(format!("{base}/topology/physical_package_id"), || "0".into()));
         all.push(file(format!("{base}/topology/thread_siblings_list"), move || n.to_string()));
-        all.push(file(format!("{base}/topology/core_siblings_list"), cpu_range));
+        all.push(file(format!("{base}/topology/core_siblings_list"), cpu_list));
         if n > 0 {
             all.push(file(format!("{base}/online"), || "1".into()));
         }

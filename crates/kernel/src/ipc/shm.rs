@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_removed_segment_lives_until_its_last_area() {
-        let root = Credentials::root();
+        let root = Credentials::root(moat_identity::UserNamespace::root());
         let s = Segments::default();
         let id = s.get(9, 5000, IPC_CREAT | 0o600, &root, 1).unwrap();
         assert_eq!(s.get(9, 5001, 0, &root, 1), Err(Errno::EINVAL));

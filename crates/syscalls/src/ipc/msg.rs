@@ -21,7 +21,7 @@ const SEGMENT_SIZE: i32 = 16;
 const SEGMENTS: u16 = 0xffff;
 
 pub(super) fn sys_msgget(t: &mut CurrentTask, key: i32, flags: i32) -> SyscallResult {
-    give(t.namespaces().ipc.msg.get(key, flags, t.creds())?)
+    give(t.system_v().msg.get(key, flags, t.creds())?)
 }
 
 /// The address of the text of the message at `addr`.
@@ -41,7 +41,7 @@ async fn repeat<R>(
     if !matches!(first, Err(Errno::EAGAIN)) || flags & IPC_NOWAIT != 0 {
         return Ok(first?);
     }
-    let ipc = t.namespaces().ipc.clone();
+    let ipc = t.system_v();
     // It was there a moment ago: an id that is none now is that of a removed queue.
     let removed = |e: Errno| if e == Errno::EINVAL { Errno::EIDRM } else { e };
     let queue = ipc.msg.waiters(id).map_err(removed)?;
@@ -55,7 +55,7 @@ async fn repeat<R>(
 
 pub(super) async fn sys_msgsnd(t: &mut CurrentTask, id: i32, addr: UserAddr, len: i64, flags: i32) -> SyscallResult {
     let kind = t.mm().read(UserPtr::<i64>::new(addr))?;
-    let max = i64::from(t.namespaces().ipc.msg.max_message.get_i32());
+    let max = i64::from(t.system_v().msg.max_message.get_i32());
     let len = usize::try_from(len).ok().filter(|_| len <= max).ok_or(Errno::EINVAL)?;
     if id < 0 || kind < 1 {
         return Err(Errno::EINVAL.into());
@@ -63,7 +63,7 @@ pub(super) async fn sys_msgsnd(t: &mut CurrentTask, id: i32, addr: UserAddr, len
     let mut text = vec![0; len];
     t.mm().read_bytes(text_addr(addr)?, &mut text)?;
     let mut message = Some(Message { kind, text });
-    let ipc = t.namespaces().ipc.clone();
+    let ipc = t.system_v();
     repeat(t, id, PollEvents::OUT, flags, |t| ipc.msg.send(id, &mut message, t.creds(), t.tgid())).await?;
     Ok(0)
 }
@@ -81,7 +81,7 @@ pub(super) async fn sys_msgrcv(
         return Err(Errno::EINVAL.into());
     }
     let wanted = Wanted { kind, len, flags };
-    let ipc = t.namespaces().ipc.clone();
+    let ipc = t.system_v();
     let received = repeat(t, id, PollEvents::IN, flags, |t| ipc.msg.receive(id, &wanted, t.creds(), t.tgid())).await;
     let message = received.map_err(|e| match e {
         SyscallError::Errno(Errno::EAGAIN) => Errno::ENOMSG.into(),
@@ -97,7 +97,7 @@ pub(super) fn sys_msgctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAd
     if id < 0 || command < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let ipc = t.namespaces().ipc.clone();
+    let ipc = t.system_v();
     let creds = t.creds().clone();
     match command {
         IPC_INFO | MSG_INFO => info(t, command, buf),
@@ -125,7 +125,7 @@ pub(super) fn sys_msgctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAd
 }
 
 fn info(t: &CurrentTask, command: i32, buf: UserAddr) -> SyscallResult {
-    let ipc = t.namespaces().ipc.clone();
+    let ipc = t.system_v();
     let (usage, highest) = ipc.msg.usage();
     let (max_queue, max_count) = (ipc.msg.max_queue.get_i32(), ipc.msg.max_count.get_i32());
     let mut info = Msginfo {

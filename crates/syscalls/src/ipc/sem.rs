@@ -21,7 +21,7 @@ use super::{count_i32, give};
 const UNDO_SIZE: i32 = 20;
 
 pub(super) fn sys_semget(t: &mut CurrentTask, key: i32, count: i32, flags: i32) -> SyscallResult {
-    give(t.namespaces().ipc.sem.get(key, count, flags, t.creds())?)
+    give(t.system_v().sem.get(key, count, flags, t.creds())?)
 }
 
 pub(super) async fn sys_semop(t: &mut CurrentTask, id: i32, ops: UserAddr, count: u32) -> SyscallResult {
@@ -44,12 +44,12 @@ async fn semop(t: &mut CurrentTask, id: i32, ops: UserAddr, count: u32, deadline
     if count == 0 || id < 0 {
         return Err(Errno::EINVAL.into());
     }
-    if u64::from(count) > t.namespaces().ipc.sem.max_operations.get() {
+    if u64::from(count) > t.system_v().sem.max_operations.get() {
         return Err(Errno::E2BIG.into());
     }
     let count = usize::try_from(count).map_err(|_| Errno::E2BIG)?;
     let ops: Vec<Sembuf> = t.mm().read_array(ops, count, count)?;
-    let ipc = t.namespaces().ipc.clone();
+    let ipc = t.system_v();
     let started = {
         let caller = Caller { group: t.group.id, pid: t.tgid(), creds: t.creds() };
         ipc.semop(id, ops, &caller)?
@@ -88,7 +88,7 @@ pub(super) fn sys_semctl(t: &mut CurrentTask, id: i32, number: i32, command: i32
     if id < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let ipc = t.namespaces().ipc.clone();
+    let ipc = t.system_v();
     let creds = t.creds().clone();
     let caller = Caller { group: t.group.id, pid: t.tgid(), creds: &creds };
     let buf = UserAddr::new(arg);
@@ -139,7 +139,7 @@ pub(super) fn sys_semctl(t: &mut CurrentTask, id: i32, number: i32, command: i32
 }
 
 fn info(t: &CurrentTask, command: i32, buf: UserAddr) -> SyscallResult {
-    let ipc = t.namespaces().ipc.clone();
+    let ipc = t.system_v();
     let (sets, sems, highest) = ipc.sem.usage();
     let (max_of_all, max_operations) = (ipc.sem.max_of_all.get_i32(), ipc.sem.max_operations.get_i32());
     let mut info = Seminfo {

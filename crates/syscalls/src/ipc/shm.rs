@@ -21,7 +21,7 @@ pub(super) fn sys_shmget(t: &mut CurrentTask, key: i32, size: u64, flags: i32) -
         // A kernel with no huge pages in its pool.
         return Err(Errno::ENOMEM.into());
     }
-    give(t.namespaces().ipc.shm.get(key, size, flags, t.creds(), t.tgid())?)
+    give(t.system_v().shm.get(key, size, flags, t.creds(), t.tgid())?)
 }
 
 /// Where a segment is to be: an address to map at exactly, or None for anywhere.
@@ -54,7 +54,7 @@ pub(super) async fn sys_shmat(t: &mut CurrentTask, id: i32, addr: u64, flags: i3
         prot |= ProtFlags::EXEC;
         wanted |= EXEC;
     }
-    let ipc = t.namespaces().ipc.clone();
+    let ipc = t.system_v();
     let (object, len) = ipc.shm.attach(id, wanted, t.creds())?;
     let mut map_flags = MapFlags::SHARED;
     if let Some(addr) = place {
@@ -74,7 +74,7 @@ pub(super) async fn sys_shmat(t: &mut CurrentTask, id: i32, addr: u64, flags: i3
 pub(super) async fn sys_shmdt(t: &mut CurrentTask, addr: u64) -> SyscallResult {
     let (mm, thread) = t.mm_and_thread();
     let identity = mm.detach_segment(thread, addr).await?;
-    t.namespaces().ipc.shm.note_detach(identity, t.tgid());
+    t.system_v().shm.note_detach(identity, t.tgid());
     Ok(0)
 }
 
@@ -82,7 +82,7 @@ pub(super) fn sys_shmctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAd
     if id < 0 || command < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let ipc = t.namespaces().ipc.clone();
+    let ipc = t.system_v();
     let creds = t.creds().clone();
     match command {
         IPC_INFO => {

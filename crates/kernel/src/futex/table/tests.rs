@@ -65,7 +65,7 @@ proptest! {
             match op {
                 Op::Enqueue { key: k, bitset } => {
                     let flag = Arc::new(Flag::default());
-                    let waiter = Waiter::new(bitset, Purpose::Plain, flag.clone());
+                    let waiter = Waiter::new(table.ticket(), bitset, Purpose::Plain, flag.clone());
                     table.enqueue(key(k), &waiter);
                     all.push(Modelled { waiter, flag, bitset, queued: arrivals.next().map(|n| (k, n)), woken: false });
                 }
@@ -112,7 +112,7 @@ proptest! {
 #[test]
 fn late_comers_are_not_requeued_and_pi_waiters_are_not_woken() {
     let table = FutexTable::new();
-    let waiter = |purpose| Waiter::new(1, purpose, Arc::new(Flag::default()));
+    let waiter = |purpose| Waiter::new(table.ticket(), 1, purpose, Arc::new(Flag::default()));
     let early = waiter(Purpose::Plain);
     table.enqueue(key(0), &early);
     let before = table.ticket();
@@ -139,7 +139,7 @@ fn no_wake_is_lost_between_threads() {
         }
     }
     fn wait(value: u32, deadline: Instant) {
-        let waiter = Waiter::new(u32::MAX, Purpose::Plain, Arc::new(Unpark(std::thread::current())));
+        let waiter = Waiter::new(TABLE.ticket(), u32::MAX, Purpose::Plain, Arc::new(Unpark(std::thread::current())));
         TABLE.enqueue(key(0), &waiter);
         if WORD.load(Ordering::SeqCst) != value {
             TABLE.leave(&waiter);

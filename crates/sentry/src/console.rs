@@ -9,7 +9,7 @@ use moat_abi::{Errno, Result};
 use moat_fs_host::stdio::HostStream;
 use moat_fs_host::terminal::HostTerminal;
 use moat_kernel::process::container::ContainerGroup;
-use moat_kernel::process::session::Terminal;
+use moat_tty::Terminal;
 use moat_vfs::caller::KernelCaller;
 use moat_vfs::cred::Credentials;
 use moat_vfs::inode::{NodeKind, SetAttr};
@@ -60,7 +60,7 @@ pub(crate) fn name(files: &mut [Arc<OpenFile>], namespace: &MountNamespace, cred
 }
 
 fn adopt(terminal: &Arc<HostTerminal>, namespace: &MountNamespace, creds: &Credentials) -> Result<Path> {
-    let caller = KernelCaller::root();
+    let caller = KernelCaller::root(creds.user_ns.first());
     let root = namespace.root();
     let view = View { caller: &caller, root: &root, base: &root, umask: 0 };
     let devpts = resolve(&view, b"/dev/pts", LookupFlags::FOLLOW)?;
@@ -87,7 +87,7 @@ fn terminal_of(file: &Arc<OpenFile>) -> Option<Arc<HostTerminal>> {
 
 /// The node belongs to the container's first user, who has the terminal open anyway.
 fn make_console(namespace: &MountNamespace, creds: &Credentials) -> Result<Path> {
-    let caller = KernelCaller::root();
+    let caller = KernelCaller::root(creds.user_ns.first());
     let root = namespace.root();
     let view = View { caller: &caller, root: &root, base: &root, umask: 0 };
     let kind = NodeKind::Device { file_type: FileType::CharDevice, rdev: CONSOLE };

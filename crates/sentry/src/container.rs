@@ -10,7 +10,9 @@ use moat_control::spec::{ContainerSpec, FdNumber, InitSignals};
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_kernel::process::container::ContainerGroup;
-use moat_kernel::spawn::{Place, Prepared, Process, Shared, UtsNames, prepare};
+use moat_identity::namespaces::UtsNames;
+use moat_kernel::Kernel;
+use moat_kernel::spawn::{Place, Prepared, Process, Shared, prepare};
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::FsContext;
 
@@ -46,17 +48,18 @@ impl Container {
     /// # Errors
     /// The mount or file that failed, by name; ENOENT, EACCES, ENOEXEC of the command.
     pub(crate) async fn create(
+        kernel: &Arc<Kernel>,
         spec: ContainerSpec,
         mut files: DonatedFiles,
         root: Option<&Container>,
     ) -> Result<Arc<Container>, BootError> {
-        let place = place(&spec, root)?;
-        configure(&spec, &place)?;
-        let mut build = || mounts::build(&spec, &place, &mut files);
+        let place = place(kernel, &spec, root)?;
+        configure(kernel, &spec, &place)?;
+        let mut build = || mounts::build(kernel, &spec, &place, &mut files);
         // There is nobody to hold up yet when the root container is made.
         let namespace = if root.is_some() { block_in_place(build) } else { build() }?;
         let fs = FsContext::new(namespace.clone());
-        let member = Membership { place, fs, processes: ContainerGroup::new() };
+        let member = Membership { place, fs, processes: ContainerGroup::new(kernel.clone()) };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
         let process = &spec.process;
         let set_up = |files: &mut [_], creds: &_| console::set_up(files, &namespace, &member.processes, creds);
@@ -128,19 +131,20 @@ impl Container {
     }
 }
 
-fn place(spec: &ContainerSpec, root: Option<&Container>) -> Result<Place, BootError> {
+fn place(kernel: &Kernel, spec: &ContainerSpec, root: Option<&Container>) -> Result<Place, BootError> {
     let names = UtsNames { host: spec.hostname.clone().into_bytes(), domain: spec.domainname.clone().into_bytes() };
     let root = root.map(|r| &r.member.place);
     let when = |shares: bool| root.filter(|_| shares);
     let shared = Shared { pid: when(spec.shared.pid), uts: when(spec.shared.uts), ipc: when(spec.shared.ipc) };
-    Place::new_container(names, &shared)
+    Place::new_container(kernel, names, &shared)
         .map_err(|e| BootError { errno: Some(e.raw()), ..BootError::new("making a pid namespace") })
 }
 
 /// Sets what the container wants of /proc/sys.
-fn configure(spec: &ContainerSpec, place: &Place) -> Result<(), BootError> {
+fn configure(kernel: &Kernel, spec: &ContainerSpec, place: &Place) -> Result<(), BootError> {
+    let scope = sysctl::Scope::new(kernel, &place.namespaces);
     for (name, value) in &spec.sysctls {
-        sysctl::configure(name, value, &place.namespaces).map_err(|errno| match errno {
+        sysctl::configure(name, value, &scope).map_err(|errno| match errno {
             Errno::ENOENT => BootError::new(format!("sysctl {name:?} is not supported")),
             Errno::EPERM => BootError::new(format!("sysctl {name:?} cannot be changed to {value:?}")),
             _ => BootError {

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use moat_abi::Errno;
 use moat_control::spec::PlatformKind;
 use moat_control::{BootError, ExitStatus, Listener};
+use moat_identity::namespaces::UtsNames;
 use moat_kernel::kernel::{Config, Kernel};
 use moat_platform::{Platform, PlatformEvents};
 use moat_platform_ptrace::Ptrace;
@@ -38,15 +39,17 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
         syscalls: moat_syscalls::table(),
         cpu_count: usize::try_from(spec.cpu_count).unwrap_or(1),
         total_memory: spec.total_memory_bytes,
-        hostname: spec.container.hostname.clone().into_bytes(),
+        names: UtsNames {
+            host: spec.container.hostname.clone().into_bytes(),
+            domain: spec.container.domainname.clone().into_bytes(),
+        },
         strace: control::strace(&spec.logging).map_err(BootError::new)?,
     };
     let kernel = Kernel::boot(config).map_err(|e| failed("booting the kernel", e))?;
-    kernel.root_namespaces.uts.set_domain_name(spec.container.domainname.clone().into_bytes());
     seccomp::install(&args.spec)?;
 
     mounts::register(args.spec.network);
-    run(args, signals)
+    run(kernel, args, signals)
 }
 
 fn failed(what: &str, errno: Errno) -> BootError {
@@ -54,19 +57,20 @@ fn failed(what: &str, errno: Errno) -> BootError {
 }
 
 /// Runs the executor until the root container's init has ended.
-fn run(args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatus, BootError> {
-    static OUTCOME: OnceLock<Result<ExitStatus, BootError>> = OnceLock::new();
+fn run(kernel: Arc<Kernel>, args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatus, BootError> {
+    let outcome = Arc::new(OnceLock::new());
+    let told = outcome.clone();
     let cpus = usize::try_from(args.spec.cpu_count).unwrap_or(1);
     moat_sync::spawn(async move {
-        let _ = OUTCOME.set(serve(args, signals).await);
+        let _ = told.set(serve(&kernel, args, signals).await);
         executor::stop();
     });
     executor::run(cpus.saturating_sub(1).min(executor::host_cpus().saturating_sub(1)));
-    OUTCOME.get().cloned().unwrap_or_else(|| Err(BootError::new("the executor stopped before the init had ended")))
+    outcome.get().cloned().unwrap_or_else(|| Err(BootError::new("the executor stopped before the init had ended")))
 }
 
 /// Prepares the root container and does what is asked over control connections until its init has ended.
-async fn serve(args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatus, BootError> {
+async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatus, BootError> {
     let BootArgs { spec, files, control, listener, start_sync, .. } = args;
     for socket in [Some(control.socket()), listener.as_ref().map(Listener::socket)].into_iter().flatten() {
         set_nonblocking(socket).map_err(|e| BootError::host("preparing a control socket", &e))?;
@@ -74,7 +78,7 @@ async fn serve(args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatu
     // Whoever made the pair.
     let (_, creator, _) = moat_host::socket::peer_credentials(control.socket())
         .map_err(|e| BootError::host("looking who created the sandbox", &e))?;
-    let root = Container::create(spec.container, files, None).await?;
+    let root = Container::create(kernel, spec.container, files, None).await?;
     let registry = Registry::new(root.clone());
     let server = Server::new(registry.clone());
     // Without anybody to hear it the creator is gone; an attached sandbox is about to be killed.

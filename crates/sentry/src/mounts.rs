@@ -13,9 +13,9 @@ use moat_fs_host::{DirectTree, GoferTree, HostFs, Trust};
 use moat_fs_mqueue::NamespaceQueues;
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
+use moat_kernel::Kernel;
 use moat_kernel::spawn::Place;
 use moat_vfs::caller::KernelCaller;
-use moat_vfs::cred::UserNamespace;
 use moat_vfs::filesystem::{FileSystem, MountRequest, make_filesystem};
 use moat_vfs::mount::{Mount, MountFlags, MountNamespace};
 use moat_vfs::ops;
@@ -45,19 +45,20 @@ pub(crate) fn register(network: NetworkMode) {
 /// # Errors
 /// The mount that failed, by name.
 pub(crate) fn build(
+    kernel: &Arc<Kernel>,
     spec: &ContainerSpec,
     place: &Place,
     files: &mut DonatedFiles,
 ) -> Result<Arc<MountNamespace>, BootError> {
-    let caller = KernelCaller::root();
+    let caller = KernelCaller::root(kernel.root_user_ns.clone());
     let root_error = |e| failed("the root file system", e);
     let trust = match spec.root.sharing {
         Sharing::Exclusive => Trust::Exclusive,
         Sharing::Shared => Trust::Shared,
     };
     let root = backed(&spec.root.backing, spec.root.overlay, trust, files, &caller).map_err(root_error)?;
-    let namespace = MountNamespace::new(root.clone(), UserNamespace::root());
-    let builder = Builder { namespace: namespace.clone(), place: place.clone(), caller };
+    let namespace = MountNamespace::new(root.clone(), kernel.root_user_ns.clone());
+    let builder = Builder { kernel: kernel.clone(), namespace: namespace.clone(), place: place.clone(), caller };
     for mount in &spec.mounts {
         builder.mount(mount, files).map_err(|e| failed(&mount.destination, e))?;
     }
@@ -153,6 +154,7 @@ fn devpts_options(o: &DevptsOptions) -> String {
 }
 
 struct Builder {
+    kernel: Arc<Kernel>,
     namespace: Arc<MountNamespace>,
     place: Place,
     caller: KernelCaller,
@@ -200,13 +202,15 @@ impl Builder {
     fn mount(&self, spec: &MountSpec, files: &mut DonatedFiles) -> Result<()> {
         let new = match &spec.kind {
             MountKind::Proc => Ok(Mount::new(
-                ProcFs::new(self.place.pid_ns.clone(), self.place.namespaces.clone()),
+                ProcFs::new(self.kernel.clone(), self.place.pid_ns.clone(), self.place.namespaces.clone()),
                 MountFlags::RELATIME,
                 b"proc",
             )),
             MountKind::Sysfs => self.of_type("sysfs", ""),
-            MountKind::Mqueue => NamespaceQueues::of(&self.place.namespaces.ipc)
-                .map(|queues| Mount::new(queues.fs.clone(), MountFlags::RELATIME, b"mqueue")),
+            MountKind::Mqueue => {
+                let queues = NamespaceQueues::of(&self.place.namespaces.ipc);
+                Ok(Mount::new(queues.fs.clone(), MountFlags::RELATIME, b"mqueue"))
+            }
             MountKind::Cgroup => self.of_type("cgroup2", ""),
             MountKind::Devpts(o) => self.of_type("devpts", &devpts_options(o)),
             MountKind::Tmpfs(o) => self.of_type("tmpfs", &tmpfs_options(o)),

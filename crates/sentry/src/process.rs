@@ -9,10 +9,10 @@ use moat_abi::{Errno, Result};
 use moat_control::spec::{ProcessSpec, RlimitSpec};
 use moat_control::{BootError, ControlError};
 use moat_fs_host::stdio;
-use moat_kernel::process::limits::{Limit, Resource};
-use moat_kernel::process::session::Terminal;
+use moat_identity::{Limit, Resource};
+use moat_tty::Terminal;
 use moat_kernel::spawn::SpawnRequest;
-use moat_vfs::cred::Credentials;
+use moat_vfs::cred::{Credentials, UserNamespace};
 use moat_vfs::fd_table::{FdTable, OnExec};
 use moat_vfs::open_file::OpenFile;
 use moat_vfs::walk::{LookupFlags, View, resolve};
@@ -66,7 +66,8 @@ pub(crate) fn request(
     fds: Vec<OwnedFd>,
     adorn: impl FnOnce(&mut [Arc<OpenFile>], &Credentials),
 ) -> std::result::Result<SpawnRequest, StartError> {
-    let creds = credentials(spec);
+    let kernel = member.processes.kernel();
+    let creds = credentials(spec, kernel.root_user_ns.clone());
     let other = |what: &str| {
         let what = what.to_owned();
         move |errno| StartError::Other(what, errno)
@@ -88,7 +89,7 @@ pub(crate) fn request(
     }
     let mut fs = member.fs.clone();
     fs.umask = spec.umask.unwrap_or(0o022);
-    fs.cwd = working_directory(&fs, &spec.cwd)
+    fs.cwd = working_directory(&fs, &spec.cwd, kernel.root_user_ns.clone())
         .map_err(|errno| StartError::Other(format!("entering the working directory {:?}", spec.cwd), errno))?;
     let bytes = |words: &[String]| words.iter().map(|w| w.clone().into_bytes()).collect();
     Ok(SpawnRequest {
@@ -106,8 +107,8 @@ pub(crate) fn request(
     })
 }
 
-fn working_directory(fs: &FsContext, cwd: &str) -> Result<moat_vfs::Path> {
-    let caller = KernelCaller::root();
+fn working_directory(fs: &FsContext, cwd: &str, user_ns: Arc<UserNamespace>) -> Result<moat_vfs::Path> {
+    let caller = KernelCaller::root(user_ns);
     let view = View { caller: &caller, root: &fs.root, base: &fs.root, umask: 0 };
     resolve(&view, cwd.as_bytes(), LookupFlags::FOLLOW | LookupFlags::DIRECTORY)
 }
@@ -118,7 +119,7 @@ fn limit(r: &RlimitSpec) -> std::result::Result<(Resource, Limit), StartError> {
     Ok((resource, Limit { soft: r.soft, hard: r.hard }))
 }
 
-fn credentials(p: &ProcessSpec) -> Credentials {
+fn credentials(p: &ProcessSpec, user_ns: Arc<UserNamespace>) -> Credentials {
     let mut groups = p.additional_gids.clone();
     groups.sort_unstable();
     groups.dedup();
@@ -131,6 +132,6 @@ fn credentials(p: &ProcessSpec) -> Credentials {
         bounding: known(c.bounding),
         ambient: known(c.ambient),
         no_new_privs: p.no_new_privs,
-        ..Credentials::user(p.uid, p.gid, groups.into(), CapSet::EMPTY)
+        ..Credentials::user(p.uid, p.gid, groups.into(), CapSet::EMPTY, user_ns)
     }
 }

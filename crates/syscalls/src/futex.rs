@@ -171,7 +171,7 @@ fn sys_set_robust_list(t: &mut CurrentTask, head: u64, len: u64) -> SyscallResul
 }
 
 fn sys_get_robust_list(t: &mut CurrentTask, pid: i32, head: UserPtr<u64>, len: UserPtr<u64>) -> SyscallResult {
-    let task = if pid == 0 { t.task().clone() } else { t.pid_ns().task(pid).ok_or(Errno::ESRCH)? };
+    let task = if pid == 0 { t.task().clone() } else { t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)? };
     ptrace::access::check(t.task(), t.creds(), &task, ptrace::access::Ids::Real)?;
     let list = task.state().robust_list;
     t.mm().write(len, &HEAD_LEN)?;

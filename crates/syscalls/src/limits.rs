@@ -8,7 +8,7 @@ use moat_abi::prctl::Rlimit;
 use moat_abi::time::Tms;
 use moat_abi::{Errno, Result};
 use moat_kernel::process::group::ThreadGroup;
-use moat_kernel::process::limits::Limit;
+use moat_identity::Limit;
 use moat_kernel::task::exec::mm_limits;
 use moat_kernel::{CurrentTask, Resource, SyscallResult, Task};
 use moat_mm::UserPtr;
@@ -53,7 +53,7 @@ fn sys_prlimit64(
     let group = if pid == 0 {
         t.group.clone()
     } else {
-        let task = t.pid_ns().task(pid).ok_or(Errno::ESRCH)?;
+        let task = t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?;
         check_permission(t, &task)?;
         task.group.clone()
     };

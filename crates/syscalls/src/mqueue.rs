@@ -12,7 +12,8 @@ use moat_abi::time::{CLOCK_REALTIME, Timespec};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_fs_mqueue::{Attributes, NamespaceQueues, Notification, Payer, Queue, QueueFile};
 use moat_kernel::clock::deadline_at;
-use moat_kernel::process::limits::Resource;
+use moat_identity::Resource;
+use moat_kernel::ipc::MqueueSettings;
 use moat_kernel::signal::send::send_to_process;
 use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
@@ -51,8 +52,8 @@ fn check_attributes(t: &CurrentTask, a: &MqAttr) -> Result<Attributes> {
     let (most, longest) = if t.creds().has_root_cap(Cap::SYS_RESOURCE) {
         (HARD_MSGMAX, HARD_MSGSIZEMAX)
     } else {
-        let ipc = t.namespaces().ipc.clone();
-        (ipc.mqueue_messages.get_i32().into(), ipc.mqueue_message_bytes.get_i32().into())
+        let settings = MqueueSettings::of(&t.namespaces().ipc);
+        (settings.messages.get_i32().into(), settings.message_bytes.get_i32().into())
     };
     let within = |n: i64, max: i64| usize::try_from(n).ok().filter(|_| n > 0 && n <= max).ok_or(Errno::EINVAL);
     Ok(Attributes { max_messages: within(a.mq_maxmsg, most)?, message_size: within(a.mq_msgsize, longest)? })
@@ -77,7 +78,7 @@ fn sys_mq_open(
     let wanted = if attributes.is_null() { None } else { Some(t.mm().read(attributes)?) };
     let name = read_name(t, name)?;
     let access = access_of(flags)?;
-    let queues = NamespaceQueues::of(&t.namespaces().ipc)?;
+    let queues = NamespaceQueues::of(&t.namespaces().ipc);
     let fs = &queues.fs;
     let node = match fs.find(&name) {
         Some(_) if flags.contains(OpenFlags::CREAT | OpenFlags::EXCL) => return Err(Errno::EEXIST.into()),
@@ -104,7 +105,7 @@ fn sys_mq_open(
 
 fn sys_mq_unlink(t: &mut CurrentTask, name: PathArg) -> SyscallResult {
     let name = read_name(t, name)?;
-    let root = Path::root_of(NamespaceQueues::of(&t.namespaces().ipc)?.mount.clone());
+    let root = Path::root_of(NamespaceQueues::of(&t.namespaces().ipc).mount.clone());
     ops::unlink(&View { caller: t, root: &root, base: &root, umask: 0 }, &name)?;
     Ok(0)
 }

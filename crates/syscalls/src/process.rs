@@ -277,7 +277,7 @@ fn sys_setpgid(t: &mut CurrentTask, pid: i32, pgid: i32) -> SyscallResult {
 }
 
 fn sys_getpgid(t: &mut CurrentTask, pid: i32) -> SyscallResult {
-    let group = if pid == 0 { t.group.clone() } else { t.pid_ns().task(pid).ok_or(Errno::ESRCH)?.group.clone() };
+    let group = if pid == 0 { t.group.clone() } else { t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?.group.clone() };
     let pgrp = t.kernel().family.lock().node(group.id).map(|n| n.pgrp.clone()).ok_or(Errno::ESRCH)?;
     pid_result(pgrp.pid().number_in(&t.pid_ns()))
 }
@@ -291,7 +291,7 @@ fn sys_setsid(t: &mut CurrentTask) -> SyscallResult {
 }
 
 fn sys_getsid(t: &mut CurrentTask, pid: i32) -> SyscallResult {
-    let group = if pid == 0 { t.group.clone() } else { t.pid_ns().task(pid).ok_or(Errno::ESRCH)?.group.clone() };
+    let group = if pid == 0 { t.group.clone() } else { t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?.group.clone() };
     let session = t.kernel().family.lock().session_of(group.id).ok_or(Errno::ESRCH)?;
     pid_result(session.pid().number_in(&t.pid_ns()))
 }
@@ -307,13 +307,13 @@ fn sys_pidfd_open(t: &mut CurrentTask, pid: i32, flags: u32) -> SyscallResult {
         return Err(Errno::EINVAL.into());
     }
     let id = t.pid_ns().lookup(pid).ok_or(Errno::ESRCH)?;
-    let task = id.task().ok_or(Errno::ESRCH)?;
+    let task = t.kernel().task_of(&id).ok_or(Errno::ESRCH)?;
     let scope = if flags & PIDFD_THREAD != 0 { Scope::Thread } else { Scope::Process };
     if scope == Scope::Process && !task.is_leader() {
         return Err(Errno::EINVAL.into());
     }
     let blocking = if flags & nonblock != 0 { pidfd::Blocking::No } else { pidfd::Blocking::Yes };
-    let file = pidfd::open(&id, scope, t.creds(), blocking);
+    let file = pidfd::open(t.kernel(), &id, scope, t.creds(), blocking);
     let limit = t.group.limits.get(Resource::OpenFiles).soft;
     pid_result(t.fds().install(file, limit, OnExec::Close)?.0)
 }

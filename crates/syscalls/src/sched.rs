@@ -52,7 +52,7 @@ fn find(t: &CurrentTask, pid: i32) -> Result<Arc<Task>> {
     match pid {
         0 => Ok(t.task().clone()),
         p if p < 0 => Err(Errno::EINVAL),
-        p => t.pid_ns().task(p).ok_or(Errno::ESRCH),
+        p => t.kernel().task(&t.pid_ns(), p).ok_or(Errno::ESRCH),
     }
 }
 

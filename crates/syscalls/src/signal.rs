@@ -174,7 +174,7 @@ fn sys_kill(t: &mut CurrentTask, pid: i32, signal: i32) -> SyscallResult {
         i32::MIN => return Err(Errno::ESRCH.into()),
         1.. => {
             // A thread's id names its process.
-            let task = ns.task(pid).ok_or(Errno::ESRCH)?;
+            let task = t.kernel().task(ns, pid).ok_or(Errno::ESRCH)?;
             kill_process(t, &task.group, signal)?;
         }
         -1 => {
@@ -220,7 +220,7 @@ fn sys_tkill(t: &mut CurrentTask, tid: i32, signal: i32) -> SyscallResult {
         return Err(Errno::EINVAL.into());
     }
     let signal = signal_or_check(signal)?;
-    let task = t.pid_ns().task(tid).ok_or(Errno::ESRCH)?;
+    let task = t.kernel().task(&t.pid_ns(), tid).ok_or(Errno::ESRCH)?;
     send_to_thread(t, &task, signal, |s| kill_info(t, &task.group, s, SI_TKILL))?;
     Ok(0)
 }
@@ -230,7 +230,7 @@ fn thread_of(t: &CurrentTask, pid: i32, tid: i32) -> Result<Arc<Task>> {
         return Err(Errno::EINVAL);
     }
     let ns = t.pid_ns();
-    let task = ns.task(tid).ok_or(Errno::ESRCH)?;
+    let task = t.kernel().task(ns, tid).ok_or(Errno::ESRCH)?;
     if task.group.pid().number_in(&ns) == pid { Ok(task) } else { Err(Errno::ESRCH) }
 }
 
@@ -257,7 +257,7 @@ fn read_info(t: &CurrentTask, info: UserPtr<SigInfo>, signal: i32, to_self: bool
 fn sys_rt_sigqueueinfo(t: &mut CurrentTask, pid: i32, signal: i32, info: UserPtr<SigInfo>) -> SyscallResult {
     let info = read_info(t, info, signal, t.tgid() == pid)?;
     let signal = signal_or_check(signal)?;
-    let task = t.pid_ns().task(pid).ok_or(Errno::ESRCH)?;
+    let task = t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?;
     check_permission(t.task(), t.creds(), &task, signal)?;
     if signal.is_some() {
         task.group.send(Target::Process, Queued::from(info), origin(t, &task.group))?;

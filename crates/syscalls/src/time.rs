@@ -39,7 +39,7 @@ pub(crate) fn clock_of(t: &CurrentTask, id: i32) -> Result<Clock> {
         Some(DynamicClock::Cpu { pid: 0, scope: CpuClockScope::Process, .. }) => Ok(Clock::ProcessCpu),
         Some(DynamicClock::Cpu { pid: 0, scope: CpuClockScope::Thread, .. }) => Ok(Clock::ThreadCpu(t.id)),
         Some(DynamicClock::Cpu { pid, scope, .. }) => {
-            let task = t.pid_ns().task(pid).ok_or(Errno::EINVAL)?;
+            let task = t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::EINVAL)?;
             match scope {
                 CpuClockScope::Thread if std::sync::Arc::ptr_eq(&task.group, &t.group) => Ok(Clock::ThreadCpu(task.id)),
                 CpuClockScope::Process if std::sync::Arc::ptr_eq(&task.group, &t.group) => Ok(Clock::ProcessCpu),
@@ -54,7 +54,7 @@ fn other_process_ns(t: &CurrentTask, id: i32) -> Option<u64> {
     let Some(DynamicClock::Cpu { pid, scope: CpuClockScope::Process, .. }) = DynamicClock::decode(id) else {
         return None;
     };
-    let group = t.pid_ns().process(pid)?;
+    let group = t.kernel().process(&t.pid_ns(), pid)?;
     let u = group.usage();
     Some(u.user_ns + u.system_ns)
 }

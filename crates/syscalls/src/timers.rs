@@ -77,7 +77,7 @@ fn decode_event(t: &CurrentTask, e: &Sigevent) -> Result<Event> {
 }
 
 fn own_thread(t: &CurrentTask, tid: i32) -> Result<TaskId> {
-    let task = t.pid_ns().task(tid).ok_or(Errno::EINVAL)?;
+    let task = t.kernel().task(&t.pid_ns(), tid).ok_or(Errno::EINVAL)?;
     if std::sync::Arc::ptr_eq(&task.group, &t.group) { Ok(task.id) } else { Err(Errno::EINVAL) }
 }
 

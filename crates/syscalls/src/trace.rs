@@ -33,8 +33,8 @@ fn address<T: ?Sized>(x: &Arc<T>) -> usize {
 
 fn sys_kcmp(t: &mut CurrentTask, pid1: i32, pid2: i32, kind: u32, a: u64, b: u64) -> SyscallResult {
     let ns = t.pid_ns();
-    let one = ns.task(pid1).ok_or(Errno::ESRCH)?;
-    let two = ns.task(pid2).ok_or(Errno::ESRCH)?;
+    let one = t.kernel().task(ns, pid1).ok_or(Errno::ESRCH)?;
+    let two = t.kernel().task(ns, pid2).ok_or(Errno::ESRCH)?;
     check(t.task(), t.creds(), &one, Ids::Real)?;
     check(t.task(), t.creds(), &two, Ids::Real)?;
     match kind {

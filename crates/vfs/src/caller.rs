@@ -8,6 +8,7 @@ use moat_identity::session::JobMember;
 use moat_identity::{Credentials, Limits, Namespaces, Pid, UserNamespace};
 use moat_sync::Mutex;
 
+use crate::fd_table::FdTable;
 use crate::fs_context::FsContext;
 use crate::open_file::Owner;
 
@@ -51,6 +52,9 @@ pub trait CallingTask: JobMember {
 
     /// The limits of its process.
     fn limits(&self) -> &Limits;
+
+    /// Its descriptors.
+    fn fds(&self) -> &Arc<FdTable>;
 
     /// Root, working directory and umask.
     fn fs(&self) -> &Arc<Mutex<FsContext>>;

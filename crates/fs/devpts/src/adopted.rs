@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::fs::OpenFlags;
 use moat_abi::{Errno, Result};
-use moat_kernel::process::session::{JobControl, Steal, Terminal};
-use moat_kernel::task::current::from_caller;
+use moat_tty::job_control::Steal;
+use moat_tty::{JobControl, Terminal};
 use moat_vfs::Path;
 use moat_vfs::file::File;
 use moat_vfs::generated::downcast;
@@ -36,10 +36,10 @@ impl Adopted {
         let file = terminal.clone().open(ctx)?;
         if !ctx.flags.contains(OpenFlags::NOCTTY)
             && ctx.flags.access_mode().can_read()
-            && let Some(t) = from_caller(ctx.caller)
+            && let Some(t) = ctx.caller.task()
         {
             // Who is no session leader, or has a terminal, opens it as any other file.
-            let _ = JobControl::acquire(&terminal, t, Steal::No);
+            let _ = JobControl::acquire(&terminal, t, ctx.caller.creds(), Steal::No);
         }
         Ok(file)
     }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
-use moat_kernel::process::session;
-use moat_kernel::task::current::from_caller;
+use moat_kernel::Kernel;
 use moat_vfs::Path;
 use moat_vfs::file::File;
 use moat_vfs::inode::OpenContext;
@@ -26,14 +25,15 @@ pub(crate) fn register_drivers() {
 
 /// tty(4): the controlling terminal of the caller's session.
 fn open_tty(_dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-    let t = from_caller(ctx.caller).ok_or(Errno::ENXIO)?;
-    session::controlling_terminal(t).ok_or(Errno::ENXIO)?.open(ctx)
+    let t = ctx.caller.task().ok_or(Errno::ENXIO)?;
+    moat_tty::controlling_terminal(t).ok_or(Errno::ENXIO)?.open(ctx)
 }
 
 /// console(4): the terminal of the container, if it has one.
-fn open_console(_dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-    let t = from_caller(ctx.caller).ok_or(Errno::ENXIO)?;
-    t.group.container.console().ok_or(Errno::ENXIO)?.clone().open(ctx)
+fn open_console(kernel: &Kernel, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    let t = ctx.caller.task().ok_or(Errno::ENXIO)?;
+    let process = kernel.process_of(t.process_pid()).ok_or(Errno::ENXIO)?;
+    process.container.console().ok_or(Errno::ENXIO)?.clone().open(ctx)
 }
 
 /// pts(4): a ptmx that is a device node makes ptys in the devpts that is mounted at `pts` beside it.

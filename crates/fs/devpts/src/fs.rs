@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::stat::{DEVPTS_SUPER_MAGIC, DeviceId, Statfs};
 use moat_abi::{Errno, Result};
-use moat_kernel::process::session::Terminal;
+use moat_tty::Terminal;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Path;
 use moat_vfs::caller::Caller;

@@ -1,5 +1,5 @@
 //! The requests of ioctl_tty(2) that are about a pty's queues and its two ends; the rest is in
-//! [`moat_kernel::process::tty`].
+//! [`moat_tty::ioctl`].
 
 use moat_abi::cap::Cap;
 use moat_abi::fs::OpenFlags;
@@ -11,10 +11,9 @@ use moat_abi::tty::{
     TIOCSTI, TIOCVHANGUP,
 };
 use moat_abi::{Errno, Result};
-use moat_kernel::process::limits::Resource;
-use moat_kernel::process::session::Terminal;
-use moat_kernel::process::tty::{get, put};
-use moat_kernel::task::current::from_caller;
+use moat_identity::Resource;
+use moat_tty::Terminal;
+use moat_tty::ioctl::{get, put};
 use moat_vfs::caller::Caller;
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::{OpenFile, Path};
@@ -144,14 +143,14 @@ fn either(pty: &Pty, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
 
 /// TIOCGPTPEER: opens the slave without a path.
 fn open_peer(m: &Master, f: &OpenFile, caller: &dyn Caller, arg: u64) -> Result<u64> {
-    let t = from_caller(caller).ok_or(Errno::ENOTTY)?;
+    let t = caller.task().ok_or(Errno::ENOTTY)?;
     let bits = u32::try_from(arg).map_err(|_| Errno::EINVAL)?;
     let flags = OpenFlags::from_bits_truncate(bits);
     let dentry = m.root.dentry.lookup(m.pty.index.to_string().as_bytes()).map_err(|_| Errno::EIO)?;
     let path = Path { mount: m.root.mount.clone(), dentry };
     let file = m.pty.open_slave(flags, caller)?;
     let description = OpenFile::new(file, path, flags, f.creds().clone());
-    let limit = t.group.limits.get(Resource::OpenFiles).soft;
+    let limit = t.limits().get(Resource::OpenFiles).soft;
     let fd = t.fds().install(description, limit, OnExec::close_if(flags.contains(OpenFlags::CLOEXEC)))?;
     Ok(i64::from(fd.0).cast_unsigned())
 }

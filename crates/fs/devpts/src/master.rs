@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::process::session::Terminal;
-use moat_kernel::process::tty::{self, End};
+use moat_tty::Terminal;
+use moat_tty::ioctl::{self as tty, End};
 use moat_sync::WaitQueue;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{Admission, File, Use};

@@ -10,9 +10,9 @@ use moat_abi::stat::DeviceId;
 use moat_abi::tty::{LocalFlags, Termios2, Winsize};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_host::tty::When;
-use moat_kernel::process::session::{JobControl, Steal, Terminal};
-use moat_kernel::process::tty::BackgroundOutput;
-use moat_kernel::task::current::from_caller;
+use moat_tty::job_control::Steal;
+use moat_tty::{JobControl, Terminal};
+use moat_tty::ioctl::BackgroundOutput;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::caller::Caller;
 use moat_vfs::file::File;
@@ -187,11 +187,11 @@ impl Pty {
         let slave = Arc::new(Slave::new(self.clone(), hang_ups));
         if !flags.contains(OpenFlags::NOCTTY)
             && flags.access_mode().can_read()
-            && let Some(t) = from_caller(caller)
+            && let Some(t) = caller.task()
         {
             let tty: Arc<dyn Terminal> = self.clone();
             // Who is no session leader, or has a terminal, opens it as any other file.
-            let _ = JobControl::acquire(&tty, t, Steal::No);
+            let _ = JobControl::acquire(&tty, t, caller.creds(), Steal::No);
         }
         Ok(slave)
     }

@@ -11,8 +11,8 @@ use moat_abi::tty::{FIONREAD, LocalFlags, TCFLSH, TCSBRK, TCXONC, TIOCOUTQ, Term
 use moat_abi::{Errno, Result};
 use moat_host::tty::{self, When};
 use moat_kernel::process;
-use moat_kernel::process::session::{JobControl, Terminal};
-use moat_kernel::process::tty::{BackgroundOutput, End, put};
+use moat_tty::{JobControl, Terminal};
+use moat_tty::ioctl::{BackgroundOutput, End, put};
 use moat_sync::block_in_place;
 use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
@@ -73,7 +73,7 @@ impl HostTerminal {
     pub(crate) fn admit(&self, caller: &dyn Caller, what: Use) -> Result<Admission> {
         let tostop = tty::termios(&self.fd)?.c_lflag & LocalFlags::TOSTOP.bits() != 0;
         let output = if tostop { BackgroundOutput::Stops } else { BackgroundOutput::Allowed };
-        process::tty::admit(&self.control, output, caller, what)
+        moat_tty::ioctl::admit(&self.control, output, caller, what)
     }
 
     /// The ioctls of ioctl_tty(2).
@@ -88,7 +88,7 @@ impl HostTerminal {
         arg: u64,
     ) -> Result<u64> {
         let terminal: Arc<dyn Terminal> = this.clone();
-        if let Some(done) = process::tty::ioctl(&terminal, End::Slave, f, caller, cmd, arg)? {
+        if let Some(done) = moat_tty::ioctl::ioctl(&terminal, End::Slave, f, caller, cmd, arg)? {
             return Ok(done);
         }
         match cmd {

@@ -9,9 +9,8 @@ use moat_abi::ipc::{DFLT_MSG, DFLT_MSGSIZE};
 use moat_abi::stat::{DeviceId, MQUEUE_MAGIC, Statfs};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
-use moat_kernel::ipc::IpcNamespace;
-use moat_kernel::kernel::kernel;
-use moat_kernel::task::CurrentTask;
+use moat_identity::IpcNamespace;
+use moat_kernel::Kernel;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::caller::now;
 use moat_vfs::file::File;
@@ -261,16 +260,13 @@ pub struct NamespaceQueues {
 
 impl NamespaceQueues {
     /// Those of `namespace`.
-    ///
-    /// # Errors
-    /// EIO if the namespace's place for them holds something else.
-    pub fn of(namespace: &IpcNamespace) -> Result<Arc<NamespaceQueues>> {
-        let kept = namespace.mqueue.get_or_init(|| {
+    #[must_use]
+    pub fn of(namespace: &IpcNamespace) -> Arc<NamespaceQueues> {
+        namespace.extensions.get_or_init(|| {
             let fs = MqueueFs::new();
             let mount = Mount::new(fs.clone(), MountFlags::empty(), b"none");
-            Arc::new(NamespaceQueues { fs, mount })
-        });
-        kept.clone().downcast().map_err(|_| Errno::EIO)
+            NamespaceQueues { fs, mount }
+        })
     }
 }
 
@@ -306,10 +302,10 @@ impl MqueueFs {
 }
 
 /// The constructor for mount(2): every mount shows the queues of the mounter's IPC namespace.
-pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
-    let task = request.caller.as_any().downcast_ref::<CurrentTask>();
-    let ipc = task.map_or_else(|| kernel().root_namespaces.ipc.clone(), |t| t.namespaces().ipc.clone());
-    Ok(NamespaceQueues::of(&ipc)?.fs.clone())
+pub(crate) fn construct(kernel: &Kernel, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+    let task = request.caller.task();
+    let ipc = task.map_or_else(|| kernel.root_namespaces.ipc.clone(), |t| t.namespaces().ipc.clone());
+    Ok(NamespaceQueues::of(&ipc).fs.clone())
 }
 
 impl FileSystem for MqueueFs {

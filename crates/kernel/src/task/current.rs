@@ -354,6 +354,10 @@ impl CallingTask for CurrentTask {
         &self.group.limits
     }
 
+    fn fds(&self) -> &Arc<FdTable> {
+        &self.fds
+    }
+
     fn fs(&self) -> &Arc<Mutex<FsContext>> {
         &self.fs
     }

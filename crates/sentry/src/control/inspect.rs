@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use moat_control::{EventInfo, ProcessInfo};
-use moat_kernel::kernel::kernel;
 use moat_kernel::process::group::ThreadGroup;
-use moat_kernel::process::pid::PidNamespace;
+use moat_identity::PidNamespace;
 use moat_kernel::task::Task;
 use moat_mm::UserAddr;
 
@@ -32,9 +31,9 @@ fn describe(
     budget: &mut u64,
 ) -> Option<ProcessInfo> {
     let (leader, tty) = {
-        let family = kernel().family.lock();
+        let family = group.kernel().family.lock();
         let node = family.node(group.id)?;
-        (node.leader.clone(), node.pgrp.session.tty())
+        (node.leader.clone(), moat_tty::terminal_of(&node.pgrp.session))
     };
     let parent = group.parent().filter(|p| Arc::ptr_eq(&p.container, &container.member.processes));
     let usage = group.usage();
@@ -48,7 +47,7 @@ fn describe(
         uid: leader.creds().uid,
         threads: u32::try_from(group.thread_count()).unwrap_or(u32::MAX),
         cpu_time_ns: usage.user_ns.saturating_add(usage.system_ns),
-        start_time_ns: leader.start_boot_ns.saturating_sub(kernel().boot_boottime_ns),
+        start_time_ns: leader.start_boot_ns.saturating_sub(group.kernel().boot_boottime_ns),
         tty: tty.map_or(0, |t| t.device_number()),
         command: String::from_utf8_lossy(&leader.comm()).into_owned(),
         args: living.map(|t| arguments(&t, budget)).unwrap_or_default(),

@@ -8,7 +8,6 @@ use moat_abi::signal::Signal;
 use moat_control::start::BootErrorKind;
 use moat_control::{BootError, ContainerSpec, ContainerStatus, ControlError, SignalTarget};
 use moat_jail::DonatedFiles;
-use moat_kernel::kernel::kernel;
 
 use super::signal;
 use crate::container::Container;
@@ -25,7 +24,7 @@ pub(super) async fn create(
         return Err(registry.root().wrong_state("no container can be made in its sandbox"));
     }
     let command = spec.process.args.first().cloned().unwrap_or_default();
-    let container = Container::create(spec, DonatedFiles::new(0, fds), Some(registry.root()))
+    let container = Container::create(registry.root().member.processes.kernel(), spec, DonatedFiles::new(0, fds), Some(registry.root()))
         .await
         .map_err(|error| control_error(error, command))?;
     reservation.fill(container.clone());
@@ -51,7 +50,7 @@ fn control_error(error: BootError, command: String) -> ControlError {
 
 /// Ends all processes of a container; done when they are gone.
 pub(super) async fn kill_all(container: &Container) {
-    let mut exits = kernel().exits.listen(PollEvents::all());
+    let mut exits = container.member.processes.kernel().exits.listen(PollEvents::all());
     loop {
         // Again and again: what was being made when the others were killed has not got the signal. No error: everybody
         // may be sent SIGKILL.

@@ -7,7 +7,8 @@ use moat_abi::nr;
 use moat_control::ControlError;
 use moat_control::spec::LogSpec;
 use moat_jail::logging;
-use moat_kernel::kernel::{Strace, kernel};
+use moat_kernel::Kernel;
+use moat_kernel::kernel::Strace;
 
 /// Highest number of a system call, plus one.
 const CALLS: u32 = 1024;
@@ -31,7 +32,7 @@ pub(crate) fn strace(spec: &LogSpec) -> Result<Strace, String> {
 }
 
 /// Changes what is logged, and where if a descriptor came along.
-pub(super) fn change(spec: &LogSpec, fds: Vec<OwnedFd>) -> Result<(), ControlError> {
+pub(super) fn change(kernel: &Kernel, spec: &LogSpec, fds: Vec<OwnedFd>) -> Result<(), ControlError> {
     let which = strace(spec).map_err(ControlError::Invalid)?;
     match fds.into_iter().next() {
         Some(file) => logging::start(spec, File::from(file)),
@@ -40,6 +41,6 @@ pub(super) fn change(spec: &LogSpec, fds: Vec<OwnedFd>) -> Result<(), ControlErr
         }
         None => {}
     }
-    kernel().strace.set(which);
+    kernel.strace.set(which);
     Ok(())
 }

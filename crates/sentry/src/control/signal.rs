@@ -44,7 +44,7 @@ pub(super) fn send(container: &Container, number: i32, target: SignalTarget) -> 
 /// # Errors
 /// ESRCH, also for one of another container that shares the namespace.
 pub(super) fn process(container: &Container, pid: i32) -> Result<Arc<ThreadGroup>, Errno> {
-    let group = container.member.place.pid_ns.process(pid).ok_or(Errno::ESRCH)?;
+    let group = container.member.processes.kernel().process(&container.member.place.pid_ns, pid).ok_or(Errno::ESRCH)?;
     if Arc::ptr_eq(&group.container, &container.member.processes) { Ok(group) } else { Err(Errno::ESRCH) }
 }
 

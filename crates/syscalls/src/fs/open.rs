@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moat_abi::fs::{OpenFlags, OpenHow as RawHow, S_IALLUGO};
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::process::limits::Resource;
+use moat_identity::Resource;
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::{PAGE_SIZE, UserAddr};
 use moat_vfs::fd_table::OnExec;

@@ -6,7 +6,7 @@ use moat_abi::fs::{
 };
 use moat_abi::signal::Signal;
 use moat_abi::{Errno, Result};
-use moat_kernel::process::limits::Resource;
+use moat_identity::Resource;
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_vfs::walk::LookupFlags;
 use moat_vfs::{Access, Fd, ops};

@@ -58,7 +58,7 @@ impl Vectors {
         }
         let local = t.mm().read_iovecs(local.0, local.1)?;
         let remote = t.mm().read_iovecs(remote.0, remote.1)?;
-        let task = t.pid_ns().task(pid).ok_or(Errno::ESRCH)?;
+        let task = t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?;
         check(t.task(), t.creds(), &task, Ids::Real)?;
         let mm = task.mm_of().ok_or(Errno::ESRCH)?;
         Ok(Vectors { local, remote, mm })

@@ -8,7 +8,7 @@ use moat_abi::socket::{
 };
 use moat_abi::{Errno, Result};
 use moat_kernel::CurrentTask;
-use moat_kernel::process::pid::Pid;
+use moat_identity::Pid;
 use moat_mm::UserAddr;
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::socket::{Ancillary, ControlMessage, SocketCreds};

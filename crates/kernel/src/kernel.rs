@@ -100,7 +100,7 @@ pub struct Kernel {
     /// The system calls.
     pub syscalls: &'static dyn SyscallTable,
     /// All processes.
-    pub family: Mutex<Family>,
+    pub(crate) family: Mutex<Family>,
     /// Which task a pid stands for.
     pub(crate) tasks: TaskTable,
     /// Who waits for words of guest memory.

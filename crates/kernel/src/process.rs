@@ -1,6 +1,7 @@
 //! Processes: thread groups, their family, process groups, sessions, wait(2).
 //!
 //! - [`group`]: [`group::ThreadGroup`], one process.
+//! - `census`: questions about all processes.
 //! - [`container`]: the processes of one container.
 //! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock.
 //! - `job_signals`: how sessions and terminals send signals.
@@ -15,8 +16,9 @@
 //! - A thread group has a node in the [`family::Family`] from its making until it is reaped.
 //! - Signals are sent with the family unlocked.
 
+mod census;
 pub mod container;
-pub mod family;
+pub(crate) mod family;
 pub mod group;
 mod job_signals;
 pub mod notify;

@@ -7,6 +7,7 @@
 //! - [`deliver`]: what a task does about its pending signals before it runs application code.
 //! - [`frame`]: the x86-64 signal frame and rt_sigreturn(2).
 //! - [`stop`]: group stops and their reports.
+//! - [`view`]: what system calls and files of /proc do with all that.
 //!
 //! # Invariants
 //! - Everything pending or blocked is in [`state::GroupSignals`], changed under the group's `signals` lock only; a task's
@@ -19,8 +20,9 @@ pub mod fault;
 pub mod frame;
 pub mod queue;
 pub mod send;
-pub mod state;
+pub(crate) mod state;
 pub mod stop;
+pub mod view;
 
 pub use actions::SigHand;
 pub use moat_abi::siginfo::SigInfo;

@@ -67,7 +67,7 @@ impl Container {
         let prepared = prepare(request).await.map_err(|e| StartError::Command(e).into_boot(process))?;
         let init = prepared.process();
         if process.init == InitSignals::Ordinary {
-            init.group().signals.lock().unkillable = false;
+            init.group().make_killable();
         }
         Ok(Arc::new(Container {
             id: spec.id,

@@ -202,7 +202,7 @@ async fn sys_wait4(
 }
 
 fn own_group(t: &CurrentTask) -> Option<Who> {
-    t.kernel().family.lock().node(t.group.id).map(|n| Who::Group(n.pgrp.id()))
+    t.group.process_group().map(|p| Who::Group(p.id()))
 }
 
 async fn sys_waitid(
@@ -278,7 +278,7 @@ fn sys_setpgid(t: &mut CurrentTask, pid: i32, pgid: i32) -> SyscallResult {
 
 fn sys_getpgid(t: &mut CurrentTask, pid: i32) -> SyscallResult {
     let group = if pid == 0 { t.group.clone() } else { t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?.group.clone() };
-    let pgrp = t.kernel().family.lock().node(group.id).map(|n| n.pgrp.clone()).ok_or(Errno::ESRCH)?;
+    let pgrp = group.process_group().ok_or(Errno::ESRCH)?;
     pid_result(pgrp.pid().number_in(&t.pid_ns()))
 }
 
@@ -292,7 +292,7 @@ fn sys_setsid(t: &mut CurrentTask) -> SyscallResult {
 
 fn sys_getsid(t: &mut CurrentTask, pid: i32) -> SyscallResult {
     let group = if pid == 0 { t.group.clone() } else { t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?.group.clone() };
-    let session = t.kernel().family.lock().session_of(group.id).ok_or(Errno::ESRCH)?;
+    let session = group.session().ok_or(Errno::ESRCH)?;
     pid_result(session.pid().number_in(&t.pid_ns()))
 }
 

@@ -265,15 +265,12 @@ fn select(t: &CurrentTask, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
     let found = match which {
         PRIO_PROCESS => find(t, who).map(|x| vec![x]).unwrap_or_default(),
         PRIO_PGRP => {
-            let family = t.kernel().family.lock();
-            let id = if who == 0 {
-                family.node(t.group.id).map(|n| n.pgrp.id())
+            let pgrp = if who == 0 {
+                t.group.process_group().map(|p| p.pid().clone())
             } else {
-                t.pid_ns().lookup(who).map(|p| p.id)
+                t.pid_ns().lookup(who)
             };
-            let members = id.map(|i| family.members(i)).unwrap_or_default();
-            drop(family);
-            threads_of(members)
+            threads_of(pgrp.map(|p| t.kernel().group_members(&p)).unwrap_or_default())
         }
         PRIO_USER => {
             let uid = if who == 0 {
@@ -281,8 +278,7 @@ fn select(t: &CurrentTask, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
             } else {
                 t.creds().user_ns.kernel_uid(who.cast_unsigned()).ok_or(Errno::EINVAL)?
             };
-            let groups: Vec<_> = t.kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
-            threads_of(groups).into_iter().filter(|x| x.creds().uid == uid).collect()
+            threads_of(t.kernel().processes()).into_iter().filter(|x| x.creds().uid == uid).collect()
         }
         _ => return Err(Errno::EINVAL),
     };

@@ -55,23 +55,13 @@ fn sys_rt_sigaction(
     if new.is_some() && SigSet::UNBLOCKABLE.contains(signal) {
         return Err(Errno::EINVAL.into());
     }
-    let previous = {
-        let mut s = t.group.signals.lock();
-        match new {
-            None => s.sighand.get(signal),
-            Some(mut action) => {
-                let known = SaFlags::all() - SaFlags::UNSUPPORTED;
-                action.sa_flags = action.flags().intersection(known).bits();
-                action.sa_mask = action.sa_mask.as_mask();
-                let previous = s.sighand.set(signal, action);
-                // What would be ignored does not stay pending (POSIX.1).
-                if s.sighand.ignores(signal) {
-                    s.discard(signal.bit());
-                }
-                previous
-            }
-        }
-    };
+    let new = new.map(|mut action: SigAction| {
+        let known = SaFlags::all() - SaFlags::UNSUPPORTED;
+        action.sa_flags = action.flags().intersection(known).bits();
+        action.sa_mask = action.sa_mask.as_mask();
+        action
+    });
+    let previous = t.group.sigaction(signal, new);
     if !old.is_null() {
         t.mm().write(old, &previous)?;
     }
@@ -174,15 +164,13 @@ fn sys_kill(t: &mut CurrentTask, pid: i32, signal: i32) -> SyscallResult {
         i32::MIN => return Err(Errno::ESRCH.into()),
         1.. => {
             // A thread's id names its process.
-            let task = t.kernel().task(ns, pid).ok_or(Errno::ESRCH)?;
+            let task = t.kernel().task(&ns, pid).ok_or(Errno::ESRCH)?;
             kill_process(t, &task.group, signal)?;
         }
         -1 => {
             let groups: Vec<_> = {
-                let family = t.kernel().family.lock();
-                let own = t.group.id;
-                let wanted = |g: &ThreadGroup| g.id != own && g.pid().number_in(&ns) > 1;
-                family.nodes().filter(|n| wanted(&n.group)).map(|n| n.group.clone()).collect()
+                let wanted = |g: &Arc<ThreadGroup>| g.id != t.group.id && g.pid().number_in(&ns) > 1;
+                t.kernel().processes_in(&ns).into_iter().filter(wanted).collect()
             };
             // EPERM for all of them is success, as long as there was one.
             match kill_many(t, &groups, signal) {
@@ -191,11 +179,9 @@ fn sys_kill(t: &mut CurrentTask, pid: i32, signal: i32) -> SyscallResult {
             }
         }
         _ => {
-            let family = t.kernel().family.lock();
             let pgrp =
-                if pid == 0 { family.node(t.group.id).map(|n| n.pgrp.id()) } else { ns.lookup(-pid).map(|p| p.id) };
-            let members = pgrp.map(|p| family.members(p)).unwrap_or_default();
-            drop(family);
+                if pid == 0 { t.group.process_group().map(|p| p.pid().clone()) } else { ns.lookup(pid.wrapping_neg()) };
+            let members = pgrp.map(|p| t.kernel().group_members(&p)).unwrap_or_default();
             kill_many(t, &members, signal)?;
         }
     }
@@ -230,7 +216,7 @@ fn thread_of(t: &CurrentTask, pid: i32, tid: i32) -> Result<Arc<Task>> {
         return Err(Errno::EINVAL);
     }
     let ns = t.pid_ns();
-    let task = t.kernel().task(ns, tid).ok_or(Errno::ESRCH)?;
+    let task = t.kernel().task(&ns, tid).ok_or(Errno::ESRCH)?;
     if task.group.pid().number_in(&ns) == pid { Ok(task) } else { Err(Errno::ESRCH) }
 }
 
@@ -314,7 +300,7 @@ fn sys_pidfd_send_signal(
         Some(raw)
     };
     if flags == GROUP {
-        let members = t.kernel().family.lock().members(fd.pid().id);
+        let members = t.kernel().group_members(fd.pid());
         kill_many(t, &members, checked)?;
         return Ok(0);
     }
@@ -333,10 +319,7 @@ fn sys_rt_sigpending(t: &mut CurrentTask, set: UserPtr<SigSet>, size: u64) -> Sy
     if size > SIGSET_SIZE {
         return Err(Errno::EINVAL.into());
     }
-    let pending = {
-        let s = t.group.signals.lock();
-        s.threads.get(&t.id).map_or(SigSet::EMPTY, |x| x.pending.set().union(s.shared.set()).intersection(x.blocked))
-    };
+    let pending = t.pending_blocked();
     let bytes = pending.0.to_ne_bytes();
     let n = usize::try_from(size).unwrap_or(0).min(bytes.len());
     t.mm().write_bytes(set.addr(), bytes.get(..n).unwrap_or_default())?;
@@ -361,66 +344,25 @@ async fn sys_rt_sigtimedwait(
     check_size(size)?;
     let set = t.mm().read(set)?.as_mask();
     let timeout = if timeout.is_null() { None } else { Some(t.mm().read(timeout)?.to_nanos()?) };
-    let found = match take(t, set) {
+    let found = match t.take_signal(set) {
         Some(x) => Some(x),
         None if timeout == Some(0) => None,
         None => {
-            open_mask(t, set);
+            t.open_mask(set);
             let deadline = timeout.map(moat_kernel::clock::deadline_after);
             let waited = t.wait(&mut Listener::new(), deadline, "sigtimedwait").await;
-            let found = close_mask(t, set);
+            let found = t.close_mask(set);
             if found.is_none() && waited == Err(WaitError::Interrupted) {
                 return Err(Errno::EINTR.into());
             }
             found
         }
     };
-    let Some((signal, queued)) = found else { return Err(Errno::EAGAIN.into()) };
+    let Some((signal, taken)) = found else { return Err(Errno::EAGAIN.into()) };
     if !info.is_null() {
-        t.mm().write(info, &queued.info)?;
+        t.mm().write(info, &taken)?;
     }
     Ok(u64::from(signal.number().unsigned_abs()))
-}
-
-fn take(t: &CurrentTask, set: SigSet) -> Option<(Signal, Queued)> {
-    let mut s = t.group.signals.lock();
-    let x = s.threads.get_mut(&t.id)?;
-    let found = x.pending.take(set).or_else(|| s.shared.take(set));
-    s.recalc(t.id);
-    finish_timer(t, s, found)
-}
-
-/// The overrun count of a timer's signal is taken with the signals unlocked.
-fn finish_timer<G>(t: &CurrentTask, guard: G, found: Option<(Signal, Queued)>) -> Option<(Signal, Queued)> {
-    drop(guard);
-    found.map(|(signal, mut queued)| {
-        if let Some(timer) = queued.timer {
-            queued.info.set_overrun(t.timer_delivered(timer));
-        }
-        (signal, queued)
-    })
-}
-
-/// Lets the signals in `set` interrupt the wait.
-fn open_mask(t: &CurrentTask, set: SigSet) {
-    let mut s = t.group.signals.lock();
-    if let Some(x) = s.threads.get_mut(&t.id) {
-        x.real_blocked = Some(x.blocked);
-        x.blocked = x.blocked.difference(set);
-    }
-    s.recalc(t.id);
-}
-
-/// Blocks them again, and takes the one that came.
-fn close_mask(t: &CurrentTask, set: SigSet) -> Option<(Signal, Queued)> {
-    let mut s = t.group.signals.lock();
-    let x = s.threads.get_mut(&t.id)?;
-    if let Some(mask) = x.real_blocked.take() {
-        x.blocked = mask;
-    }
-    let found = x.pending.take(set).or_else(|| s.shared.take(set));
-    s.recalc(t.id);
-    finish_timer(t, s, found)
 }
 
 fn sys_sigaltstack(t: &mut CurrentTask, new: UserPtr<StackT>, old: UserPtr<StackT>) -> SyscallResult {

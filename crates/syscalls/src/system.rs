@@ -58,7 +58,7 @@ fn sys_uname(t: &mut CurrentTask, buffer: UserPtr<Utsname>) -> SyscallResult {
 
 fn sys_sysinfo(t: &mut CurrentTask, buffer: UserPtr<Sysinfo>) -> SyscallResult {
     let k = t.kernel();
-    let procs = k.family.lock().len();
+    let procs = k.process_count();
     let info = Sysinfo {
         uptime: i64::try_from(k.uptime_ns().div_ceil(1_000_000_000)).unwrap_or(i64::MAX),
         totalram: k.total_memory,

@@ -33,8 +33,8 @@ fn address<T: ?Sized>(x: &Arc<T>) -> usize {
 
 fn sys_kcmp(t: &mut CurrentTask, pid1: i32, pid2: i32, kind: u32, a: u64, b: u64) -> SyscallResult {
     let ns = t.pid_ns();
-    let one = t.kernel().task(ns, pid1).ok_or(Errno::ESRCH)?;
-    let two = t.kernel().task(ns, pid2).ok_or(Errno::ESRCH)?;
+    let one = t.kernel().task(&ns, pid1).ok_or(Errno::ESRCH)?;
+    let two = t.kernel().task(&ns, pid2).ok_or(Errno::ESRCH)?;
     check(t.task(), t.creds(), &one, Ids::Real)?;
     check(t.task(), t.creds(), &two, Ids::Real)?;
     match kind {
@@ -48,9 +48,8 @@ fn sys_kcmp(t: &mut CurrentTask, pid1: i32, pid2: i32, kind: u32, a: u64, b: u64
         KCMP_FILES => compare(one.fds_of().map_or(0, |x| address(&x)), two.fds_of().map_or(0, |x| address(&x))),
         KCMP_FS => compare(one.fs_of().map_or(0, |x| address(&x)), two.fs_of().map_or(0, |x| address(&x))),
         KCMP_SIGHAND => {
-            let x = address(&one.group.signals.lock().sighand);
-            let y = address(&two.group.signals.lock().sighand);
-            compare(x, y)
+            let (x, y) = (one.group.sighand(), two.group.sighand());
+            compare(address(&x), address(&y))
         }
         KCMP_IO | KCMP_SYSVSEM => compare(0, 0),
         _ => Err(Errno::EOPNOTSUPP.into()),

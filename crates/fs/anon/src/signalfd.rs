@@ -41,14 +41,7 @@ impl SignalFd {
     }
 
     fn take(&self, wanted: SigSet) -> Option<SignalfdSiginfo> {
-        let mut s = self.group.signals.lock();
-        let own = s.threads.get_mut(&self.thread).and_then(|t| t.pending.take(wanted));
-        let taken = own.or_else(|| s.shared.take(wanted))?;
-        let threads: Vec<TaskId> = s.threads.keys().copied().collect();
-        for id in threads {
-            s.recalc(id);
-        }
-        Some(taken.1.info.to_signalfd())
+        self.group.take_pending(self.thread, wanted).map(|info| info.to_signalfd())
     }
 }
 
@@ -73,9 +66,7 @@ impl File for SignalFd {
 
     fn poll(&self, _f: &OpenFile) -> PollEvents {
         let wanted = *self.mask.lock();
-        let s = self.group.signals.lock();
-        let own = s.threads.get(&self.thread).map_or(SigSet::EMPTY, |t| t.pending.set());
-        let ready = !own.union(s.shared.set()).intersection(wanted).is_empty();
+        let ready = !self.group.pending_for(self.thread).intersection(wanted).is_empty();
         if ready { PollEvents::IN } else { PollEvents::empty() }
     }
 

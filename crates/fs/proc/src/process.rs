@@ -6,6 +6,7 @@ use moat_abi::cap::Cap;
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_identity::Pid;
+use moat_kernel::signal::view::RunState;
 use moat_kernel::{Kernel, Task};
 use moat_mm::MemoryManager;
 use moat_vfs::caller::Caller;
@@ -317,17 +318,14 @@ impl Listing for TaskDir {
 
 /// The state letter of a task: proc_pid_stat(5), field 3, and its word.
 pub(crate) fn state_of(task: &Task) -> (char, &'static str) {
-    if task.kernel().family.lock().node(task.group.id).is_some_and(|n| n.zombie.is_some()) {
+    if task.group.zombie_status().is_some() {
         return ('Z', "zombie");
     }
-    {
-        let s = task.group.signals.lock();
-        match s.threads.get(&task.id) {
-            None => return ('Z', "zombie"),
-            Some(t) if t.in_trace_stop() => return ('t', "tracing stop"),
-            Some(t) if t.stopped => return ('T', "stopped"),
-            Some(_) => {}
-        }
+    match task.run_state() {
+        RunState::Dead => return ('Z', "zombie"),
+        RunState::TracingStop => return ('t', "tracing stop"),
+        RunState::Stopped => return ('T', "stopped"),
+        RunState::Live => {}
     }
     if task.wchan.lock().is_some() { ('S', "sleeping") } else { ('R', "running") }
 }

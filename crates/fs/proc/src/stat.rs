@@ -20,31 +20,16 @@ pub(crate) fn stat(core: &Core, who: &Who) -> Result<Vec<u8>> {
     let group = &task.group;
     let (state, _) = state_of(&task);
     let parent = group.parent().map_or(0, |p| p.pid().number_in(ns));
-    let (pgrp, session, tty, foreground, exit_code) = {
-        let family = core.kernel.family.lock();
-        match family.node(group.id) {
-            Some(n) => (
-                n.pgrp.pid().number_in(ns),
-                n.pgrp.session.pid().number_in(ns),
-                moat_tty::terminal_of(&n.pgrp.session),
-                None::<i32>,
-                n.zombie.map_or(0, |z| z.to_raw()),
-            ),
-            None => (0, 0, None, None, 0),
-        }
+    let exit_code = group.zombie_status().map_or(0, |z| z.to_raw());
+    let (pgrp, session, tty) = match group.process_group() {
+        Some(p) => (p.pid().number_in(ns), p.session.pid().number_in(ns), moat_tty::terminal_of(&p.session)),
+        None => (0, 0, None),
     };
     let tty_nr = tty.as_ref().map_or(0, |t| t.device_number());
-    let tpgid = foreground
-        .or_else(|| tty.and_then(|t| t.job_control().foreground()).map(|p| p.pid().number_in(ns)))
-        .unwrap_or(-1);
+    let tpgid = tty.and_then(|t| t.job_control().foreground()).map_or(-1, |p| p.pid().number_in(ns));
     let usage = if who.kind == Kind::Process { group.usage() } else { task.usage.get() };
     let children = *group.children_usage.lock();
-    let (own, blocked, sighand) = {
-        let s = group.signals.lock();
-        let t = s.threads.get(&task.id);
-        (t.map_or(0, |t| t.pending.set().0), t.map_or(0, |t| t.blocked.0), s.sighand.clone())
-    };
-    let (ignored, caught) = sighand.summary();
+    let signals = task.signal_report();
     let (vm, image, heap) = match task.mm_of() {
         Some(mm) => (mm.usage(), mm.image(), mm.heap()),
         None => Default::default(),
@@ -71,8 +56,10 @@ pub(crate) fn stat(core: &Core, who: &Who) -> Result<Vec<u8>> {
         code_start = image.code.start,
         code_end = image.code.end,
         stack = image.start_stack,
-        ignored = ignored.0,
-        caught = caught.0,
+        own = signals.pending.0,
+        blocked = signals.blocked.0,
+        ignored = signals.ignored.0,
+        caught = signals.caught.0,
         data_start = image.data.start,
         data_end = image.data.end,
         brk = heap.start,

@@ -33,16 +33,8 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
     let creds = task.creds();
     let umask = task.fs_of().map_or(0, |fs| fs.lock().umask);
     let parent = group.parent().map_or(0, |p| p.pid().number_in(ns));
-    let (own, shared, blocked, tracer, sighand, queued) = {
-        let s = group.signals.lock();
-        let t = s.threads.get(&task.id);
-        let tracer = t.and_then(|t| t.trace.as_ref()).and_then(|t| t.tracer.upgrade()).map(|t| t.group.pid().clone());
-        let own = t.map_or(SigSet::EMPTY, |t| t.pending.set());
-        let queued = s.shared.len() + s.threads.values().map(|t| t.pending.len()).sum::<usize>();
-        (own, s.shared.set(), t.map_or(SigSet::EMPTY, |t| t.blocked), tracer, s.sighand.clone(), queued)
-    };
-    let tracer = tracer.map_or(0, |pid| pid.number_in(ns));
-    let (ignored, caught) = sighand.summary();
+    let signals = task.signal_report();
+    let tracer = signals.tracer.map_or(0, |pid| pid.number_in(ns));
     let mut o = String::with_capacity(1500);
     let _ = writeln!(o, "Name:\t{}", name(&task.comm()));
     let _ = writeln!(o, "Umask:\t{umask:04o}");
@@ -56,8 +48,8 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
     let list = |pid: &moat_identity::Pid| {
         pid.numbers_from(ns).iter().map(i32::to_string).collect::<Vec<_>>().join("\t")
     };
-    let (pgrp, session) = match core.kernel.family.lock().node(group.id) {
-        Some(n) => (n.pgrp.pid().clone(), n.pgrp.session.pid().clone()),
+    let (pgrp, session) = match group.process_group() {
+        Some(p) => (p.pid().clone(), p.session.pid().clone()),
         None => (group.pid().clone(), group.pid().clone()),
     };
     let _ = writeln!(o, "NStgid:\t{}\nNSpid:\t{}", list(group.pid()), list(&task.pid()));
@@ -88,12 +80,17 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
     let limit = group.limits.get(moat_identity::Resource::SigPending).soft;
     let _ = writeln!(
         o,
-        "CoreDumping:\t0\nTHP_enabled:\t1\nThreads:\t{}\nSigQ:\t{queued}/{limit}",
-        group.thread_count().max(1)
+        "CoreDumping:\t0\nTHP_enabled:\t1\nThreads:\t{}\nSigQ:\t{}/{limit}",
+        group.thread_count().max(1),
+        signals.queued
     );
-    for (label, set) in
-        [("SigPnd", own), ("ShdPnd", shared), ("SigBlk", blocked), ("SigIgn", ignored), ("SigCgt", caught)]
-    {
+    for (label, set) in [
+        ("SigPnd", signals.pending),
+        ("ShdPnd", signals.shared),
+        ("SigBlk", signals.blocked),
+        ("SigIgn", signals.ignored),
+        ("SigCgt", signals.caught),
+    ] {
         let _ = writeln!(o, "{label}:\t{:016x}", set.0);
     }
     for (label, set) in [

@@ -98,7 +98,7 @@ fn filesystems(_: &Kernel) -> Vec<u8> {
 
 /// Tasks that run and all tasks.
 fn task_counts(kernel: &Kernel) -> (usize, usize) {
-    let groups: Vec<_> = kernel.family.lock().nodes().map(|n| n.group.clone()).collect();
+    let groups = kernel.processes();
     let (mut running, mut all) = (0, 0);
     for g in groups {
         for t in g.threads() {
@@ -116,7 +116,7 @@ fn loadavg(kernel: &Kernel) -> Vec<u8> {
 
 /// Bytes of guest memory in use, by the address spaces' own estimates.
 fn used_bytes(kernel: &Kernel) -> u64 {
-    let groups: Vec<_> = kernel.family.lock().nodes().map(|n| n.group.clone()).collect();
+    let groups = kernel.processes();
     groups.iter().filter_map(|g| g.leader()?.mm_of()).map(|mm| mm.usage().rss).sum()
 }
 
@@ -172,7 +172,7 @@ fn meminfo(kernel: &Kernel) -> Vec<u8> {
 }
 
 fn stat(kernel: &Kernel) -> Vec<u8> {
-    let groups: Vec<_> = kernel.family.lock().nodes().map(|n| n.group.clone()).collect();
+    let groups = kernel.processes();
     let (mut user, mut system) = (0, 0);
     for g in &groups {
         let u = g.usage();

@@ -12,7 +12,7 @@ use moat_vfs::filesystem::{FileSystem, MountRequest, register_filesystem};
 use crate::tree::{TreeFs, file};
 
 fn pids(k: &Kernel) -> Vec<i32> {
-    let groups: Vec<_> = k.family.lock().nodes().map(|n| n.group.clone()).collect();
+    let groups = k.processes();
     groups.iter().map(|g| g.pid().number_in(&k.root_pid_ns)).filter(|n| *n > 0).collect()
 }
 
@@ -21,12 +21,12 @@ fn lines(numbers: &[i32]) -> String {
 }
 
 fn used_bytes(k: &Kernel) -> u64 {
-    let groups: Vec<_> = k.family.lock().nodes().map(|n| n.group.clone()).collect();
+    let groups = k.processes();
     groups.iter().filter_map(|g| g.leader()?.mm_of()).map(|mm| mm.usage().rss).sum()
 }
 
 fn cpu_stat(k: &Kernel) -> String {
-    let groups: Vec<_> = k.family.lock().nodes().map(|n| n.group.clone()).collect();
+    let groups = k.processes();
     let (user, system) = groups.iter().map(|g| g.usage()).fold((0, 0), |(u, s), x| (u + x.user_ns, s + x.system_ns));
     format!("usage_usec {}\nuser_usec {}\nsystem_usec {}", (user + system) / 1000, user / 1000, system / 1000)
 }

@@ -67,12 +67,6 @@ impl Family {
         self.nodes.len()
     }
 
-    /// Whether there is no process at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
-
     /// Adds a process.
     pub fn add(
         &mut self,
@@ -146,12 +140,6 @@ impl Family {
     pub fn members(&self, pgrp: u64) -> Vec<Arc<ThreadGroup>> {
         let Some(e) = self.pgrps.get(&pgrp) else { return Vec::new() };
         e.members.iter().filter_map(|id| self.nodes.get(id)).map(|n| n.group.clone()).collect()
-    }
-
-    /// The members of a session.
-    #[must_use]
-    pub fn session_members(&self, session: u64) -> Vec<Arc<ThreadGroup>> {
-        self.nodes.values().filter(|n| n.pgrp.session.id() == session).map(|n| n.group.clone()).collect()
     }
 
     /// The session of a process.

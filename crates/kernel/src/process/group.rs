@@ -34,7 +34,7 @@ pub struct ThreadGroup {
     /// Names it inside the sentry.
     pub id: GroupId,
     /// Signals, group exit and group stop.
-    pub signals: Mutex<GroupSignals>,
+    pub(crate) signals: Mutex<GroupSignals>,
     /// Woken when a group or ptrace stop ends.
     pub stop_queue: WaitQueue,
     /// Woken when a child or tracee has something for wait(2).
@@ -165,12 +165,6 @@ impl ThreadGroup {
     #[must_use]
     pub fn thread_count(&self) -> usize {
         self.signals.lock().threads.len()
-    }
-
-    /// The session, 0 once the group has been reaped. Takes the family lock.
-    #[must_use]
-    pub fn session_id(&self) -> u64 {
-        self.kernel.family.lock().node(self.id).map_or(0, |n| n.pgrp.session.id())
     }
 
     /// The parent process, as [`crate::process::family`] knows it.

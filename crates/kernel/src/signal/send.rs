@@ -184,7 +184,7 @@ pub fn check_permission(
     if by_id || sender_creds.has_cap_in(&t.user_ns, Cap::KILL) {
         return Ok(());
     }
-    if signal == Some(Signal::SIGCONT) && sender.group.session_id() == target.group.session_id() {
+    if signal == Some(Signal::SIGCONT) && sender.group.session().map(|s| s.id()) == target.group.session().map(|s| s.id()) {
         return Ok(());
     }
     Err(Errno::EPERM)

@@ -152,6 +152,13 @@ impl GroupSignals {
         }
     }
 
+    /// Recomputes the flags of all threads.
+    pub fn recalc_all(&self) {
+        for id in self.threads.keys() {
+            self.recalc(*id);
+        }
+    }
+
     /// Makes all threads look at their flags.
     pub fn wake_all(&self) {
         for id in self.threads.keys() {
@@ -178,9 +185,7 @@ impl GroupSignals {
         for t in self.threads.values_mut() {
             t.pending.discard(gone);
         }
-        for id in self.threads.keys() {
-            self.recalc(*id);
-        }
+        self.recalc_all();
     }
 
     /// Sets the mask of `id`, and wakes siblings for shared signals that it now blocks (`__set_task_blocked`).

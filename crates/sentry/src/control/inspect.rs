@@ -30,11 +30,8 @@ fn describe(
     ns: &PidNamespace,
     budget: &mut u64,
 ) -> Option<ProcessInfo> {
-    let (leader, tty) = {
-        let family = group.kernel().family.lock();
-        let node = family.node(group.id)?;
-        (node.leader.clone(), moat_tty::terminal_of(&node.pgrp.session))
-    };
+    let leader = group.main_thread()?;
+    let tty = moat_tty::terminal_of(&*group.session()?);
     let parent = group.parent().filter(|p| Arc::ptr_eq(&p.container, &container.member.processes));
     let usage = group.usage();
     // A leader that has ended left its memory to the other threads.

@@ -126,8 +126,8 @@ fn store_owner(t: &CurrentTask, f: &OpenFile, id: OwnerId) -> SyscallResult {
     let (ns, root) = (t.pid_ns(), &t.kernel().root_pid_ns);
     let id = match id {
         OwnerId::None => OwnerId::None,
-        OwnerId::Thread(n) => OwnerId::Thread(t.kernel().task(ns, n).ok_or(Errno::ESRCH)?.tid_in(root)),
-        OwnerId::Process(n) => OwnerId::Process(t.kernel().process(ns, n).ok_or(Errno::ESRCH)?.pid().number_in(root)),
+        OwnerId::Thread(n) => OwnerId::Thread(t.kernel().task(&ns, n).ok_or(Errno::ESRCH)?.tid_in(root)),
+        OwnerId::Process(n) => OwnerId::Process(t.kernel().process(&ns, n).ok_or(Errno::ESRCH)?.pid().number_in(root)),
         OwnerId::Group(n) => OwnerId::Group(ns.lookup(n).ok_or(Errno::ESRCH)?.number_in(root)),
     };
     f.set_owner(Owner { id, uid: t.creds().uid, euid: t.creds().euid });

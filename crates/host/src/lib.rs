@@ -5,6 +5,7 @@
 #[cfg(feature = "host-calls")]
 pub mod any_call;
 pub mod caps;
+pub mod clock;
 pub mod cpu;
 pub mod files;
 pub mod inherited;
@@ -14,6 +15,7 @@ pub mod net;
 pub mod process;
 pub mod procfs;
 pub mod ptrace;
+pub mod random;
 mod result;
 pub mod seccomp;
 pub mod signals;

@@ -127,6 +127,10 @@ fn free_number<V>(used: &BTreeMap<i32, V>, last: i32) -> Option<i32> {
     first_gap(last + 1, PID_MAX).or_else(|| first_gap(if last < RESERVED_PIDS { 1 } else { RESERVED_PIDS }, last + 1))
 }
 
+/// Names a thread group for ever: the id of its [`Pid`], in the order of their making.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u64);
+
 /// One identity, with a number in each namespace that can see it.
 pub struct Pid {
     /// Unique and never used again.

@@ -29,7 +29,7 @@ impl VfsHooks {
 
 impl Hooks for VfsHooks {
     fn now(&self) -> Timespec {
-        Timespec::from_nanos(crate::clock::realtime_ns())
+        Timespec::from_nanos(moat_host::clock::realtime_ns())
     }
 
     fn total_memory(&self) -> u64 {

@@ -165,7 +165,7 @@ impl Kernel {
             cgroup: CgroupNamespace::new(0xeffffffb),
         };
         let mut boot_id = [0; 16];
-        crate::random::fill(&mut boot_id);
+        moat_host::random::fill(&mut boot_id);
         let kernel = Arc::new_cyclic(|me| Kernel {
             platform: config.platform,
             syscalls: config.syscalls,
@@ -183,8 +183,8 @@ impl Kernel {
             root_pid_ns,
             root_namespaces,
             root_user_ns,
-            boot_realtime_ns: crate::clock::realtime_ns(),
-            boot_boottime_ns: crate::clock::boottime_ns(),
+            boot_realtime_ns: moat_host::clock::realtime_ns(),
+            boot_boottime_ns: moat_host::clock::boottime_ns(),
             boot_id,
             forks: AtomicU64::new(0),
             exits: WaitQueue::new(),
@@ -236,7 +236,7 @@ impl Kernel {
     /// Nanoseconds since the sandbox was booted.
     #[must_use]
     pub fn uptime_ns(&self) -> u64 {
-        crate::clock::boottime_ns().saturating_sub(self.boot_boottime_ns)
+        moat_host::clock::boottime_ns().saturating_sub(self.boot_boottime_ns)
     }
 
     /// Takes note of a call that moat does not have; the first of each number is logged.

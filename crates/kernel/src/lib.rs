@@ -5,12 +5,10 @@
 //! - [`process`]: thread groups, families, sessions, wait(2).
 //! - [`signal`]: generation, stops, delivery.
 //! - [`seccomp`]: the guest's own filters.
-//! - [`timer`], [`clock`]: time.
+//! - [`timer`]: timers.
 //! - [`ptrace`]: the guest's tracing.
 //! - [`syscall`]: the table, as seen from here.
 //! - [`futex`]: waiting on words of guest memory.
-//! - [`ipc`]: System V IPC.
-//! - [`loader`]: ELF programs and scripts.
 //! - [`error`]: [`SyscallError`] and Linux's restart codes.
 //! - [`spawn`]: how the sentry starts processes.
 //!
@@ -19,16 +17,12 @@
 //! - A signal is sent with the family unlocked; nothing here waits but by [`CurrentTask::wait`].
 #![forbid(unsafe_code)]
 
-pub mod clock;
 pub mod error;
 pub mod futex;
 pub mod hooks;
-pub mod ipc;
 pub mod kernel;
-pub mod loader;
 pub mod process;
 pub mod ptrace;
-pub mod random;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;

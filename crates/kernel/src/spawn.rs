@@ -27,8 +27,8 @@ use moat_vfs::walk::{LookupFlags, View};
 use moat_vfs::{FdTable, FsContext, KernelCaller, OpenFile};
 
 use crate::kernel::Kernel;
-use crate::loader::Aslr;
-use crate::loader::stack::SecureMode;
+use moat_loader::Aslr;
+use moat_loader::stack::SecureMode;
 use crate::process::container::ContainerGroup;
 use crate::process::group::ThreadGroup;
 use crate::process::sched::SchedState;

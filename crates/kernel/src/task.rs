@@ -34,7 +34,7 @@ use moat_sync::{LockClass, Mutex, MutexGuard};
 use moat_vfs::cred::Credentials;
 use moat_vfs::{FdTable, FsContext};
 
-use crate::ipc::SystemV;
+use moat_ipc::SystemV;
 use crate::kernel::Kernel;
 use crate::process::group::ThreadGroup;
 use crate::ptrace::EndedTracee;
@@ -132,7 +132,7 @@ impl Task {
             filtered: AtomicBool::new(filtered),
             ended_for_tracer: Mutex::new(LockClass::Leaf, None),
             renamed: AtomicBool::new(false),
-            start_boot_ns: crate::clock::boottime_ns(),
+            start_boot_ns: moat_host::clock::boottime_ns(),
             pid: Mutex::new(LockClass::Table, pid),
             kicker: Mutex::new(LockClass::Platform, None),
             state: Mutex::new(LockClass::Task, state),

@@ -8,7 +8,7 @@ use moat_abi::futex::{
 };
 use moat_abi::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, Timespec};
 use moat_abi::{Errno, Result};
-use moat_kernel::clock::{deadline_after, deadline_at};
+use moat_host::clock::{deadline_after, deadline_at};
 use moat_kernel::futex::pi::LockMode;
 use moat_kernel::futex::wait::{WaitEnd, WaitRequest};
 use moat_kernel::futex::wake::RequeueRequest;

@@ -349,7 +349,7 @@ async fn sys_rt_sigtimedwait(
         None if timeout == Some(0) => None,
         None => {
             t.open_mask(set);
-            let deadline = timeout.map(moat_kernel::clock::deadline_after);
+            let deadline = timeout.map(moat_host::clock::deadline_after);
             let waited = t.wait(&mut Listener::new(), deadline, "sigtimedwait").await;
             let found = t.close_mask(set);
             if found.is_none() && waited == Err(WaitError::Interrupted) {

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["moat-platform-ptrace", "moat-platform-systrap", "moat-platform-kvm"],
     &["moat-mm"],
     &["moat-vfs"],
-    &["moat-tty"],
+    &["moat-ipc", "moat-loader", "moat-tty"],
     &["moat-kernel"],
     &[
         "moat-fs-anon",

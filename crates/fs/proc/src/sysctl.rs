@@ -8,7 +8,7 @@ use std::sync::Arc;
 use moat_abi::cap::Cap;
 use moat_abi::{Errno, Result};
 use moat_identity::{Namespaces, Setting};
-use moat_kernel::ipc::{MqueueSettings, SystemV};
+use moat_ipc::{MqueueSettings, SystemV};
 use moat_kernel::kernel::{Kernel, RELEASE, VERSION};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::cred::Credentials;
@@ -127,7 +127,7 @@ const SETTINGS: &[Entry] = &[
         "kernel/random/uuid",
         Value::Made(|_| {
             let mut bytes = [0; 16];
-            moat_kernel::random::fill(&mut bytes);
+            moat_host::random::fill(&mut bytes);
             uuid(bytes)
         }),
     ),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use moat_abi::Result;
 use moat_abi::ipc::Ipc64Perm;
-use moat_kernel::ipc::SystemV;
+use moat_ipc::SystemV;
 use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;

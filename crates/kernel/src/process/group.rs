@@ -16,9 +16,7 @@ use crate::task::usage::Usage;
 use crate::task::{Task, TaskId};
 use crate::timer::GroupTimers;
 
-/// Names a thread group for ever: the id of its [`Pid`], in the order of their making.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupId(pub u64);
+pub use moat_identity::GroupId;
 
 /// Whether others may trace and inspect a process (`PR_SET_DUMPABLE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

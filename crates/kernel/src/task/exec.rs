@@ -25,8 +25,8 @@ use crate::error::{Restart, SyscallError};
 use moat_identity::Resource;
 
 use crate::kernel::Kernel;
-use crate::loader::stack::SecureMode;
-use crate::loader::{Aslr, ExecRequest, Identity, LoadParams, LoadedProgram, Program};
+use moat_loader::stack::SecureMode;
+use moat_loader::{Aslr, ExecRequest, Identity, LoadParams, LoadedProgram, Program};
 use crate::process::group::{Dumpable, ThreadGroup};
 use crate::ptrace;
 use crate::task::cred::Elevation;

@@ -174,7 +174,7 @@ fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     crate::timer::itimer::cancel_all(group);
     crate::timer::posix::delete_all(group);
     let kernel = group.kernel();
-    crate::ipc::SystemV::of(&task.namespaces().ipc).sem.exit(group.id, group.pid().number());
+    moat_ipc::SystemV::of(&task.namespaces().ipc).sem.exit(group.id, group.pid().number());
     let session = kernel.family.lock().session_of(group.id);
     if let Some(s) = session.filter(|s| s.is_led_by(group.pid())) {
         disassociate(&s, Leave::Exits);

@@ -76,7 +76,7 @@ pub struct TaskUsage {
 impl TaskUsage {
     /// The thread goes to guest code.
     pub fn enter(&self) {
-        self.entered_ns.store(crate::clock::monotonic_ns(), Ordering::Relaxed);
+        self.entered_ns.store(moat_host::clock::monotonic_ns(), Ordering::Relaxed);
     }
 
     /// The thread is back from guest code.
@@ -90,7 +90,7 @@ impl TaskUsage {
     fn in_guest_ns(&self) -> u64 {
         match self.entered_ns.load(Ordering::Relaxed) {
             0 => 0,
-            at => crate::clock::monotonic_ns().saturating_sub(at),
+            at => moat_host::clock::monotonic_ns().saturating_sub(at),
         }
     }
 

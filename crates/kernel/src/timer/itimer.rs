@@ -54,7 +54,7 @@ impl Which {
     /// What the timer's clock shows, in nanoseconds.
     fn now_ns(self, group: &ThreadGroup) -> u64 {
         match self {
-            Which::Real => crate::clock::monotonic_ns(),
+            Which::Real => moat_host::clock::monotonic_ns(),
             Which::Virtual => group.usage().user_ns,
             Which::Prof | Which::Limit => {
                 let u = group.usage();
@@ -135,7 +135,7 @@ pub fn set(group: &Arc<ThreadGroup>, which: Which, new: Setting) -> Setting {
 fn arm(group: &Arc<ThreadGroup>, which: Which, left_ns: u64) -> Timer {
     let threads = if which == Which::Real { 1 } else { u64::try_from(group.thread_count()).unwrap_or(1).max(1) };
     let wait = if which == Which::Real { left_ns } else { (left_ns / threads).max(4_000_000) };
-    let deadline = crate::clock::deadline_after(wait).max(Instant::now() + Duration::from_nanos(1));
+    let deadline = moat_host::clock::deadline_after(wait).max(Instant::now() + Duration::from_nanos(1));
     Timer::set(deadline, Arc::new(Expiry { group: Arc::downgrade(group), which }))
 }
 

@@ -49,7 +49,7 @@ pub enum Clock {
 impl Clock {
     fn now_ns(self, group: &ThreadGroup) -> u64 {
         match self {
-            Clock::Host(id) => crate::clock::host_ns(id).unwrap_or(0),
+            Clock::Host(id) => moat_host::clock::host_ns(id).unwrap_or(0),
             Clock::ProcessCpu => group.usage().user_ns + group.usage().system_ns,
             Clock::ThreadCpu(id) => group.thread(id).map_or(0, |t| t.usage.get().user_ns + t.usage.get().system_ns),
         }
@@ -217,7 +217,7 @@ fn arm(group: &Arc<ThreadGroup>, id: i32, clock: Clock, left_ns: u64) -> Timer {
             (left_ns / u64::try_from(group.thread_count()).unwrap_or(1).max(1)).max(4_000_000)
         }
     };
-    Timer::set(crate::clock::deadline_after(wait), Arc::new(Expiry { group: Arc::downgrade(group), id }))
+    Timer::set(moat_host::clock::deadline_after(wait), Arc::new(Expiry { group: Arc::downgrade(group), id }))
 }
 
 /// The overrun count of the last delivery.

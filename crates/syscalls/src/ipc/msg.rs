@@ -7,8 +7,8 @@ use moat_abi::ipc::{
     Msqid64Ds,
 };
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::ipc::msg::{Message, Wanted};
-use moat_kernel::ipc::registry::Stat;
+use moat_ipc::msg::{Message, Wanted};
+use moat_ipc::registry::Stat;
 use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
 

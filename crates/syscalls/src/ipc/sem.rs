@@ -8,9 +8,9 @@ use moat_abi::ipc::{
     SEMAEM, SEMVMX, SETALL, SETVAL, Sembuf, Semid64Ds, Seminfo,
 };
 use moat_abi::time::Timespec;
-use moat_kernel::clock::deadline_after;
-use moat_kernel::ipc::registry::Stat;
-use moat_kernel::ipc::sem::{Caller, Started, WaitKind};
+use moat_host::clock::deadline_after;
+use moat_ipc::registry::Stat;
+use moat_ipc::sem::{Caller, Started, WaitKind};
 use moat_kernel::{CurrentTask, Deadline, SyscallResult, WaitError};
 use moat_mm::{UserAddr, UserPtr};
 use zerocopy::IntoBytes;

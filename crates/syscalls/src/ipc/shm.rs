@@ -8,8 +8,8 @@ use moat_abi::ipc::{
 };
 use moat_abi::mman::{MapFlags, ProtFlags};
 use moat_abi::{Errno, Result};
-use moat_kernel::ipc::registry::{EXEC, READ, Stat, WRITE};
-use moat_kernel::ipc::shm::Lock;
+use moat_ipc::registry::{EXEC, READ, Stat, WRITE};
+use moat_ipc::shm::Lock;
 use moat_kernel::{CurrentTask, Resource, SyscallResult};
 use moat_mm::{FileAccess, MapBacking, MmapRequest, UserAddr, UserPtr, is_page_aligned, page_down};
 use moat_vfs::Cap;

@@ -6,7 +6,7 @@ use moat_abi::fs::UIO_MAXIOV;
 use moat_abi::socket::{Mmsghdr, MsgFlags, Msghdr, SOCKADDR_STORAGE_SIZE};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
-use moat_kernel::clock::deadline_after;
+use moat_host::clock::deadline_after;
 use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
 use moat_mm::iovec::IoVec;
 use moat_mm::{UserAddr, UserPtr};

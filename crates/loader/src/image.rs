@@ -10,8 +10,8 @@ use moat_mm::{FileAccess, MapBacking, Mappable, MemoryManager, MmapRequest, PAGE
 use moat_platform::{GUEST_TOP, GuestThread};
 use moat_vfs::OpenFile;
 
-use super::elf::{ElfHeaders, ElfKind, Segment};
-use super::layout::{Aslr, place_pie};
+use crate::elf::{ElfHeaders, ElfKind, Segment};
+use crate::layout::{Aslr, place_pie};
 
 /// An ELF file in memory.
 #[derive(Clone, Debug)]

@@ -13,6 +13,7 @@
 //! # Invariants
 //! - Files are hostile: every length and sum is checked, nothing is allocated by a length that the file alone states.
 //! - Mappings are deferred and carried out in one round trip; copies into them come after it.
+#![forbid(unsafe_code)]
 
 pub mod elf;
 pub mod image;

@@ -6,7 +6,7 @@ use moat_abi::{Errno, Result};
 use moat_mm::{MemoryManager, PAGE_SIZE, page_down, page_up};
 use moat_platform::{GUEST_BOTTOM, GUEST_TOP};
 
-use super::image::MappedImage;
+use crate::image::MappedImage;
 
 /// Bits of randomness, in pages, of the mapping base and of position-independent programs (`mmap_rnd_bits`).
 const MMAP_RANDOM_BITS: u32 = 28;
@@ -49,7 +49,7 @@ impl Aslr {
         match self {
             Aslr::On => {
                 let mut bytes = [0; 8];
-                crate::random::fill(&mut bytes);
+                moat_host::random::fill(&mut bytes);
                 u64::from_ne_bytes(bytes)
             }
             Aslr::Off => 0,

@@ -9,8 +9,8 @@ use moat_abi::ipc::{SEM_UNDO, SEMAEM, SEMVMX, Sembuf};
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
-use crate::ipc::now;
-use crate::process::group::GroupId;
+use crate::now;
+use moat_identity::GroupId;
 
 /// One semaphore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::cred::Credentials;
 
-use crate::ipc::now;
-use crate::ipc::registry::{Entry, Found, READ, Registry, Stat, WRITE};
+use crate::now;
+use crate::registry::{Entry, Found, READ, Registry, Stat, WRITE};
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]

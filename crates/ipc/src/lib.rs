@@ -12,6 +12,7 @@
 //!   a descriptor under it.
 //! - Nothing here sleeps: semop(2) leaves a waiter behind, the other calls give EAGAIN and have a wait queue.
 //! - Process ids are kept as numbers of the pid namespace of the caller.
+#![forbid(unsafe_code)]
 
 pub mod msg;
 pub mod registry;
@@ -67,5 +68,5 @@ impl MqueueSettings {
 
 /// CLOCK_REALTIME in whole seconds, as the `*_ctime` fields have it.
 fn now() -> i64 {
-    i64::try_from(crate::clock::realtime_ns() / 1_000_000_000).unwrap_or(i64::MAX)
+    i64::try_from(moat_host::clock::realtime_ns() / 1_000_000_000).unwrap_or(i64::MAX)
 }

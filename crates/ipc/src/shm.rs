@@ -16,8 +16,8 @@ use moat_sync::{LockClass, Mutex, MutexGuard};
 use moat_vfs::cred::Credentials;
 use rustix::fs::MemfdFlags;
 
-use crate::ipc::now;
-use crate::ipc::registry::{Entry, Found, Registry, Stat};
+use crate::now;
+use crate::registry::{Entry, Found, Registry, Stat};
 
 const DEST: u32 = SHM_DEST.cast_unsigned();
 const LOCKED: u32 = SHM_LOCKED.cast_unsigned();

@@ -17,8 +17,8 @@ use moat_abi::{Errno, Result};
 use moat_mm::{MapBacking, MemoryManager, MmapRequest, PAGE_SIZE};
 use moat_platform::GuestThread;
 
-use super::image::MappedImage;
-use super::layout::Aslr;
+use crate::image::MappedImage;
+use crate::layout::Aslr;
 
 /// Arguments may always take this much (`ARG_MAX`).
 const ARG_MIN: u64 = 128 << 10;
@@ -167,7 +167,7 @@ pub fn build(stack: &Range<u64>, strings: &Strings<'_>, info: &AuxInfo<'_>, aslr
         Ok::<(), Errno>(())
     };
     let mut random = [0; 16];
-    crate::random::fill(&mut random);
+    moat_host::random::fill(&mut random);
     put(stack_pointer, &args.0)?;
     put(stack_pointer + args.0.len() as u64, &auxv)?;
     put(random_at, &random)?;

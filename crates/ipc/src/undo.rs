@@ -2,9 +2,9 @@
 
 use moat_abi::ipc::SEMVMX;
 
-use crate::ipc::now;
-use crate::ipc::sem::Semaphores;
-use crate::process::group::GroupId;
+use crate::now;
+use crate::sem::Semaphores;
+use moat_identity::GroupId;
 
 impl Semaphores {
     /// Adds to each semaphore what the operations of process `group` took from it under SEM_UNDO, within the range of values.

@@ -11,11 +11,11 @@ use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::cred::Credentials;
 
-use crate::ipc::now;
-use crate::ipc::registry::{Entry, Found, READ, Registry, Stat, WRITE};
-use crate::ipc::sem_set::{Attempt, Pending, Sem, Set, Woken};
-pub use crate::ipc::sem_set::{WaitKind, Waiter};
-use crate::process::group::GroupId;
+use crate::now;
+use crate::registry::{Entry, Found, READ, Registry, Stat, WRITE};
+use crate::sem_set::{Attempt, Pending, Sem, Set, Woken};
+pub use crate::sem_set::{WaitKind, Waiter};
+use moat_identity::GroupId;
 
 /// Who calls semop(2).
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ pub enum Started {
 
 /// A place among the waiters of a set, given up when dropped.
 pub struct SemWait {
-    objects: Arc<crate::ipc::SystemV>,
+    objects: Arc<crate::SystemV>,
     id: i32,
     /// What to wait for.
     pub waiter: Arc<Waiter>,
@@ -266,7 +266,7 @@ impl Semaphores {
     }
 }
 
-impl crate::ipc::SystemV {
+impl crate::SystemV {
     /// semop(2): does the operations, or leaves a waiter. There is at least one operation.
     ///
     /// # Errors
@@ -303,7 +303,7 @@ mod tests {
     use moat_abi::ipc::SEM_UNDO;
 
     use super::*;
-    use crate::ipc::SystemV;
+    use crate::SystemV;
 
     fn op(sem_num: u16, sem_op: i16, flags: i32) -> Sembuf {
         Sembuf { sem_num, sem_op, sem_flg: i16::try_from(flags).unwrap() }

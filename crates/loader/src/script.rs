@@ -62,7 +62,7 @@ fn until_nul(s: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     fn head(text: &[u8]) -> [u8; BINPRM_BUF_SIZE] {
         let mut buf = [0; BINPRM_BUF_SIZE];

@@ -1,5 +1,7 @@
 //! /proc/PID/net: the network namespace as text, proc_pid_net(5).
 
+use std::fmt::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use moat_abi::fs::FileType;
@@ -14,21 +16,52 @@ use crate::fs::Core;
 use crate::root;
 
 /// A file of the directory and what makes its contents.
-type File = (&'static str, fn() -> Vec<u8>);
+type File = (&'static str, fn(&NetNamespace) -> Vec<u8>);
 
-/// Files with the loopback device alone; families may register their own in place of them.
+/// Files about devices and addresses; families may register their own in place of them.
 const FILES: &[File] = &[
-    ("arp", || b"IP address       HW type     Flags       HW address            Mask     Device\n".to_vec()),
+    ("arp", |_| b"IP address       HW type     Flags       HW address            Mask     Device\n".to_vec()),
     ("dev", dev),
-    ("if_inet6", || b"00000000000000000000000000000001 01 80 10 80       lo\n".to_vec()),
-    ("route", || b"Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n".to_vec()),
+    ("if_inet6", if_inet6),
+    ("route", |_| b"Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n".to_vec()),
 ];
 
-fn dev() -> Vec<u8> {
-    b"Inter-|   Receive                                                |  Transmit\n \
-face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    \
-lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0\n"
-        .to_vec()
+fn dev(net: &NetNamespace) -> Vec<u8> {
+    let mut text = String::from(
+        "Inter-|   Receive                                                |  Transmit\n \
+face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n",
+    );
+    for device in net.devices() {
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "{:>6}:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0",
+            device.name
+        );
+    }
+    text.into_bytes()
+}
+
+/// Address, number of the device, prefix, scope, flags (permanent), device: all in hexadecimal.
+fn if_inet6(net: &NetNamespace) -> Vec<u8> {
+    /// The scope of an address for this machine only (`IPV6_ADDR_LOOPBACK`).
+    const LOOPBACK: u8 = 0x10;
+    let mut text = String::new();
+    for device in net.devices() {
+        for a in &device.addresses {
+            let IpAddr::V6(ip) = a.ip else { continue };
+            let scope = if ip.is_loopback() { LOOPBACK } else { 0 };
+            let _ = writeln!(
+                text,
+                "{:032x} {:02x} {:02x} {scope:02x} 80 {:>8}",
+                u128::from(ip),
+                device.index,
+                a.prefix_len,
+                device.name
+            );
+        }
+    }
+    text.into_bytes()
 }
 
 /// A file that an address family has registered.
@@ -57,7 +90,10 @@ impl Listing for NetDir {
             return Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Registered { text, net: self.core.namespaces.net.clone() }));
         }
         let (name, make) = FILES.iter().find(|(n, _)| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Made(*make)))
+        Ok(TextFile::new(self.core.attributes(("net", name), 0o444), {
+            let (net, make) = (self.core.namespaces.net.clone(), *make);
+            Made(move || make(&net))
+        }))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use moat_abi::Result;
-use moat_abi::socket::{IFF_LOOPBACK, IFF_RUNNING};
+use moat_abi::socket::{IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING};
 use moat_abi::stat::SYSFS_MAGIC;
+use moat_identity::net::NetDevice;
 use moat_kernel::Kernel;
 use moat_vfs::filesystem::{FileSystem, MountRequest, register_filesystem};
-use moat_vfs::socket::registry::{NetDevice, net_devices};
 
 use crate::tree::{File, TreeFs, empty_dir, file};
 
@@ -24,15 +24,15 @@ fn constant(path: &str, text: &'static str) -> File {
 
 /// The files of a network device. They stay as they were when the file system was mounted.
 fn net_device(device: &NetDevice) -> Vec<File> {
-    let loopback = u32::from(device.flags) & IFF_LOOPBACK != 0;
-    let state = match u32::from(device.flags) & IFF_RUNNING {
+    let loopback = device.flags & IFF_LOOPBACK != 0;
+    let state = match device.flags & IFF_RUNNING {
         _ if loopback => "unknown",
         0 => "down",
         _ => "up",
     };
     let address = device.address.map(|byte| format!("{byte:02x}")).join(":");
-    // sysfs shows neither what follows from the driver's state (`netdev->flags`).
-    let flags = u32::from(device.flags) & !IFF_RUNNING;
+    // What follows from the driver's state is not among them (`netdev->flags`).
+    let flags = device.flags & !(IFF_RUNNING | IFF_LOWER_UP);
     let texts = [
         ("address", address),
         ("flags", format!("{flags:#x}")),
@@ -45,7 +45,7 @@ fn net_device(device: &NetDevice) -> Vec<File> {
     texts.map(|(file_name, text)| file(format!("class/net/{name}/{file_name}"), move || text.clone())).into()
 }
 
-fn files(cpus: usize) -> Vec<File> {
+fn files(cpus: usize, devices: &[NetDevice]) -> Vec<File> {
     let cpu_list = move || cpu_range(cpus);
     let mut all = vec![
         empty_dir("block"),
@@ -72,7 +72,7 @@ fn files(cpus: usize) -> Vec<File> {
         constant("kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
         constant("kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152"),
     ];
-    all.extend(net_devices().iter().flat_map(net_device));
+    all.extend(devices.iter().flat_map(net_device));
     for n in 0..cpus {
         let base = format!("devices/system/cpu/cpu{n}");
         all.push(file(format!("{base}/topology/core_id"), move || n.to_string()));
@@ -86,8 +86,10 @@ fn files(cpus: usize) -> Vec<File> {
     all
 }
 
-fn mount(_request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
-    Ok(TreeFs::new("sysfs", SYSFS_MAGIC, files()))
+/// A sysfs that shows the devices of the mounter's network namespace.
+fn mount(kernel: &Kernel, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+    let net = request.caller.task().map_or_else(|| kernel.root_namespaces.net.clone(), |t| t.namespaces().net.clone());
+    Ok(TreeFs::new("sysfs", SYSFS_MAGIC, files(kernel.cpu_count, &net.devices())))
 }
 
 pub(crate) fn register() {

@@ -1,23 +1,62 @@
-//! ioctls about network devices: netdevice(7), for `lo`.
+//! The loopback device, and ioctls about the devices of a namespace: netdevice(7).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use moat_abi::cap::Cap;
+use moat_abi::netlink as nl;
 use moat_abi::socket as abi;
-use moat_abi::socket::{AF_INET, IFF_LOOPBACK, IFF_RUNNING, IFF_UP, IFNAMSIZ, Ifconf, Ifreq, SockaddrIn};
+use moat_abi::socket::{
+    AF_INET, IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING, IFF_UP, IFNAMSIZ, Ifconf, Ifreq, SockaddrIn,
+};
 use moat_abi::{Errno, Result};
+use moat_identity::NetNamespace;
+use moat_identity::net::{InterfaceAddress, NetDevice, Route};
 use moat_vfs::Caller;
-use moat_vfs::socket::registry::NetDevice;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// The only device's number.
-pub(crate) const LO_INDEX: i32 = 1;
-pub(crate) const LO_NAME: &[u8] = b"lo";
-pub(crate) const LO_MTU: u32 = 65536;
-pub(crate) const LO_QUEUE_LEN: u32 = 1000;
+/// The name of the loopback device.
+pub(crate) const LO_NAME: &str = "lo";
+/// Its number, which is the first in each namespace.
+const LO_INDEX: u32 = 1;
 const SIZE: usize = size_of::<Ifreq>();
 
-fn lo_request() -> Ifreq {
+/// Gives a new namespace its loopback device, up, with its addresses and routes.
+pub fn add_loopback(namespace: &NetNamespace) {
+    let v4 = Ipv4Addr::LOCALHOST;
+    let host = |ip, prefix_len| InterfaceAddress { ip, prefix_len, scope: nl::RT_SCOPE_HOST };
+    namespace.add_device(NetDevice {
+        name: LO_NAME.to_owned(),
+        index: LO_INDEX,
+        flags: IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP,
+        mtu: 65536,
+        queue_len: 1000,
+        hardware_type: nl::ARPHRD_LOOPBACK,
+        address: [0; 6],
+        addresses: vec![host(v4.into(), 8), host(Ipv6Addr::LOCALHOST.into(), 128)],
+    });
+    let local = |destination: IpAddr, prefix_len, kind| Route {
+        destination,
+        prefix_len,
+        table: nl::RT_TABLE_LOCAL,
+        kind,
+        scope: if kind == nl::RTN_LOCAL { nl::RT_SCOPE_HOST } else { nl::RT_SCOPE_LINK },
+        protocol: nl::RTPROT_KERNEL,
+        device: LO_INDEX,
+        source: destination.is_ipv4().then_some(v4.into()),
+        metric: 0,
+    };
+    namespace.add_route(local(Ipv4Addr::new(127, 0, 0, 0).into(), 8, nl::RTN_LOCAL));
+    namespace.add_route(local(v4.into(), 32, nl::RTN_LOCAL));
+    namespace.add_route(local(Ipv4Addr::new(127, 255, 255, 255).into(), 32, nl::RTN_BROADCAST));
+    namespace.add_route(local(Ipv6Addr::LOCALHOST.into(), 128, nl::RTN_LOCAL));
+}
+
+fn named(name: &str) -> Ifreq {
     let mut r = Ifreq::default();
-    r.ifr_name[..LO_NAME.len()].copy_from_slice(LO_NAME);
+    // The last byte stays zero.
+    for (to, from) in r.ifr_name.iter_mut().take(IFNAMSIZ - 1).zip(name.bytes()) {
+        *to = from;
+    }
     r
 }
 
@@ -25,35 +64,35 @@ fn put(r: &mut Ifreq, bytes: &[u8]) {
     r.ifr_data[..bytes.len()].copy_from_slice(bytes);
 }
 
-fn put_address(r: &mut Ifreq, ip: [u8; 4]) {
-    put(r, SockaddrIn { sin_family: AF_INET, sin_addr: ip, ..SockaddrIn::default() }.as_bytes());
+fn put_address(r: &mut Ifreq, ip: Ipv4Addr) {
+    put(r, SockaddrIn { sin_family: AF_INET, sin_addr: ip.octets(), ..SockaddrIn::default() }.as_bytes());
 }
 
-/// The devices, for sysfs.
-pub(crate) fn list_all() -> Vec<NetDevice> {
-    vec![NetDevice {
-        name: String::from_utf8_lossy(LO_NAME).into_owned(),
-        index: LO_INDEX.cast_unsigned(),
-        flags: u16::try_from(IFF_UP | IFF_LOOPBACK | IFF_RUNNING).unwrap_or(0),
-        mtu: LO_MTU,
-        hardware_type: moat_abi::netlink::ARPHRD_LOOPBACK,
-        address: [0; 6],
-    }]
+/// The first IPv4 address of a device with its prefix.
+fn first_v4(device: &NetDevice) -> Option<(Ipv4Addr, u8)> {
+    device.addresses.iter().find_map(|a| match a.ip {
+        IpAddr::V4(ip) => Some((ip, a.prefix_len)),
+        IpAddr::V6(_) => None,
+    })
+}
+
+fn netmask(prefix_len: u8) -> Ipv4Addr {
+    Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix_len.min(32))).unwrap_or(0))
 }
 
 /// Answers a device ioctl on any socket.
 ///
 /// # Errors
 /// ENOTTY for other commands; ENODEV for a device that is not there; EPERM or EOPNOTSUPP for changes; EFAULT.
-pub fn ioctl(caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+pub fn ioctl(caller: &dyn Caller, net: &NetNamespace, cmd: u32, arg: u64) -> Result<u64> {
     match cmd {
-        abi::SIOCGIFCONF => list(caller, arg),
+        abi::SIOCGIFCONF => list(caller, net, arg),
         // SIOCGIFNAME to SIOCSIFMAP, and SIOCETHTOOL.
         0x8910..=0x8971 => {
             let mut bytes = [0; SIZE];
             caller.read_user(arg, &mut bytes)?;
             let mut r = Ifreq::read_from_bytes(&bytes).map_err(|_| Errno::EFAULT)?;
-            request(caller, cmd, &mut r)?;
+            request(caller, net, cmd, &mut r)?;
             caller.write_user(arg, r.as_bytes())?;
             Ok(0)
         }
@@ -61,36 +100,35 @@ pub fn ioctl(caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
     }
 }
 
-fn request(caller: &dyn Caller, cmd: u32, r: &mut Ifreq) -> Result<()> {
+fn request(caller: &dyn Caller, net: &NetNamespace, cmd: u32, r: &mut Ifreq) -> Result<()> {
+    let devices = net.devices();
     if cmd == abi::SIOCGIFNAME {
-        let index = r.ifr_data.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
-        if index != LO_INDEX {
-            return Err(Errno::ENODEV);
-        }
-        r.ifr_name = lo_request().ifr_name;
+        let index = r.ifr_data.first_chunk().map_or(0, |b| u32::from_ne_bytes(*b));
+        let device = devices.iter().find(|d| d.index == index).ok_or(Errno::ENODEV)?;
+        r.ifr_name = named(&device.name).ifr_name;
         return Ok(());
     }
     // A name ends at its zero byte, or at an alias's colon.
     let name = r.ifr_name.split(|b| *b == 0 || *b == b':').next().unwrap_or_default();
-    if name != LO_NAME || name.len() >= IFNAMSIZ {
-        return Err(Errno::ENODEV);
-    }
+    let device = devices.iter().find(|d| d.name.as_bytes() == name).ok_or(Errno::ENODEV)?;
+    let v4 = first_v4(device);
     match cmd {
         abi::SIOCGIFFLAGS => {
-            let flags = u16::try_from(IFF_UP | IFF_LOOPBACK | IFF_RUNNING).unwrap_or(0);
+            // The interface has 16 bits for them.
+            let flags = u16::try_from(device.flags & u32::from(u16::MAX)).unwrap_or(0);
             put(r, &flags.to_ne_bytes());
         }
-        abi::SIOCGIFADDR | abi::SIOCGIFDSTADDR => put_address(r, [127, 0, 0, 1]),
-        abi::SIOCGIFBRDADDR => put_address(r, [0; 4]),
-        abi::SIOCGIFNETMASK => put_address(r, [255, 0, 0, 0]),
+        abi::SIOCGIFADDR | abi::SIOCGIFDSTADDR => put_address(r, v4.ok_or(Errno::EADDRNOTAVAIL)?.0),
+        abi::SIOCGIFBRDADDR => put_address(r, Ipv4Addr::UNSPECIFIED),
+        abi::SIOCGIFNETMASK => put_address(r, netmask(v4.ok_or(Errno::EADDRNOTAVAIL)?.1)),
         abi::SIOCGIFMETRIC => put(r, &0i32.to_ne_bytes()),
-        abi::SIOCGIFMTU => put(r, &LO_MTU.to_ne_bytes()),
-        abi::SIOCGIFINDEX => put(r, &LO_INDEX.to_ne_bytes()),
-        abi::SIOCGIFTXQLEN => put(r, &LO_QUEUE_LEN.to_ne_bytes()),
+        abi::SIOCGIFMTU => put(r, &device.mtu.to_ne_bytes()),
+        abi::SIOCGIFINDEX => put(r, &device.index.to_ne_bytes()),
+        abi::SIOCGIFTXQLEN => put(r, &device.queue_len.to_ne_bytes()),
         abi::SIOCGIFMAP => r.ifr_data = [0; 24],
         abi::SIOCGIFHWADDR => {
             r.ifr_data = [0; 24];
-            put(r, &moat_abi::netlink::ARPHRD_LOOPBACK.to_ne_bytes());
+            put(r, &device.hardware_type.to_ne_bytes());
         }
         // What changes the device.
         abi::SIOCSIFFLAGS | abi::SIOCSIFADDR => {
@@ -108,21 +146,27 @@ fn request(caller: &dyn Caller, cmd: u32, r: &mut Ifreq) -> Result<()> {
     Ok(())
 }
 
-fn list(caller: &dyn Caller, arg: u64) -> Result<u64> {
+/// SIOCGIFCONF: the devices that have an IPv4 address, as many as there is room for.
+fn list(caller: &dyn Caller, net: &NetNamespace, arg: u64) -> Result<u64> {
     let mut bytes = [0; size_of::<Ifconf>()];
     caller.read_user(arg, &mut bytes)?;
     let mut conf = Ifconf::read_from_bytes(&bytes).map_err(|_| Errno::EFAULT)?;
-    let size = i32::try_from(SIZE).unwrap_or(i32::MAX);
-    if conf.ifc_buf == 0 {
-        conf.ifc_len = size;
-    } else if conf.ifc_len < size {
-        conf.ifc_len = 0;
-    } else {
-        let mut r = lo_request();
-        put_address(&mut r, [127, 0, 0, 1]);
-        caller.write_user(conf.ifc_buf, r.as_bytes())?;
-        conf.ifc_len = size;
+    let all: Vec<Ifreq> = net
+        .devices()
+        .iter()
+        .filter_map(|device| {
+            let mut r = named(&device.name);
+            put_address(&mut r, first_v4(device)?.0);
+            Some(r)
+        })
+        .collect();
+    let room = usize::try_from(conf.ifc_len).unwrap_or(0) / SIZE;
+    let shown = if conf.ifc_buf == 0 { all.len() } else { all.len().min(room) };
+    if conf.ifc_buf != 0 {
+        let out: Vec<u8> = all.iter().take(shown).flat_map(|r| r.as_bytes().to_vec()).collect();
+        caller.write_user(conf.ifc_buf, &out)?;
     }
+    conf.ifc_len = i32::try_from(shown * SIZE).unwrap_or(i32::MAX);
     caller.write_user(arg, conf.as_bytes())?;
     Ok(0)
 }

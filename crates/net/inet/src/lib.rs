@@ -32,6 +32,7 @@ use moat_abi::socket::{
     SOCK_RAW, SOCK_STREAM,
 };
 use moat_abi::{Errno, Result};
+use moat_identity::NetNamespace;
 use moat_vfs::Caller;
 use moat_vfs::socket::registry::{
     Family, register_device_ioctl, register_family, register_net_devices, register_net_text,
@@ -55,10 +56,10 @@ pub fn register() {
 ///
 /// # Errors
 /// EPROTONOSUPPORT, ESOCKTNOSUPPORT; EPERM for raw sockets without privilege, EACCES for those of ping.
-fn new_socket(caller: &dyn Caller, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+fn new_socket(caller: &dyn Caller, net: &Arc<NetNamespace>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
     match (kind.socket_type, kind.protocol) {
-        (SOCK_STREAM, IPPROTO_IP | IPPROTO_TCP) => Ok(tcp::TcpSocket::new(caller, kind.family)),
-        (SOCK_DGRAM, IPPROTO_IP | IPPROTO_UDP) => Ok(udp::UdpSocket::new(caller, kind.family)),
+        (SOCK_STREAM, IPPROTO_IP | IPPROTO_TCP) => Ok(tcp::TcpSocket::new(caller, net, kind.family)),
+        (SOCK_DGRAM, IPPROTO_IP | IPPROTO_UDP) => Ok(udp::UdpSocket::new(caller, net, kind.family)),
         // As `net.ipv4.ping_group_range` has it by default: for no group.
         (SOCK_DGRAM, IPPROTO_ICMP | IPPROTO_ICMPV6) => Err(Errno::EACCES),
         (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),

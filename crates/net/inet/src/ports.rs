@@ -5,23 +5,24 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::ops::{Deref, RangeInclusive};
+use std::sync::{Arc, Weak};
 
 use moat_abi::cap::Cap;
 use moat_abi::{Errno, Result};
-use moat_kernel::settings::net;
-use moat_kernel::task::current::from_caller;
+use moat_identity::net::NetSettings;
+use moat_identity::{NetNamespace, Setting};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 
 use crate::tcp::TcpSocket;
 use crate::udp::UdpSocket;
 
-/// Automatic ports (`net.ipv4.ip_local_port_range`): the first and the last.
-fn automatic() -> (u16, u16) {
-    let port = |s: &moat_kernel::settings::Setting| u16::try_from(s.get()).unwrap_or(u16::MAX);
-    let first = port(&net().first_local_port);
-    (first, port(&net().last_local_port).max(first))
+/// The ports that bind(2) chooses from (`net.ipv4.ip_local_port_range`).
+fn local_ports(settings: &NetSettings) -> RangeInclusive<u16> {
+    let port = |s: &Setting| u16::try_from(s.get()).unwrap_or(u16::MAX);
+    let first = port(&settings.first_local_port);
+    first..=port(&settings.last_local_port).max(first)
 }
 
 /// The address part of a binding.
@@ -69,22 +70,32 @@ pub struct Ports<S> {
     by_port: HashMap<u16, BTreeMap<u64, Binding<S>>>,
     /// Listening sockets, so that they are found among many connections.
     listeners: HashMap<u16, Vec<u64>>,
+    /// Where the search for a free port goes on.
     next: u16,
+    /// Whose turn it is among listeners that share an address.
+    turn: AtomicU32,
 }
 
 impl<S> Default for Ports<S> {
     fn default() -> Self {
-        Ports { by_port: HashMap::new(), listeners: HashMap::new(), next: 0 }
+        Ports { by_port: HashMap::new(), listeners: HashMap::new(), next: 0, turn: AtomicU32::new(0) }
     }
 }
 
 impl<S> Ports<S> {
-    /// Binds a socket, known by `id`; port 0 takes a free one. Gives the port.
+    /// Binds a socket, known by `id`; port 0 takes a free one of `settings`. Gives the port.
     ///
     /// # Errors
     /// EADDRINUSE.
-    pub fn bind(&mut self, id: u64, socket: &Weak<S>, place: Place, port: u16, sharing: Sharing) -> Result<u16> {
-        let port = if port == 0 { self.free_port().ok_or(Errno::EADDRINUSE)? } else { port };
+    pub fn bind(
+        &mut self,
+        settings: &NetSettings,
+        id: u64,
+        socket: &Weak<S>,
+        (place, port): (Place, u16),
+        sharing: Sharing,
+    ) -> Result<u16> {
+        let port = if port == 0 { self.free_port(local_ports(settings)).ok_or(Errno::EADDRINUSE)? } else { port };
         if self.conflicts(id, place, port, sharing, false) {
             return Err(Errno::EADDRINUSE);
         }
@@ -99,9 +110,9 @@ impl<S> Ports<S> {
     }
 
     /// A port that nobody has.
-    fn free_port(&mut self) -> Option<u16> {
-        let (first, last) = automatic();
-        for _ in first..=last {
+    fn free_port(&mut self, among: RangeInclusive<u16>) -> Option<u16> {
+        let (first, last) = among.clone().into_inner();
+        for _ in among {
             let port = self.next.clamp(first, last);
             self.next = if port >= last { first } else { port + 1 };
             if !self.by_port.contains_key(&port) {
@@ -179,13 +190,12 @@ impl<S> Ports<S> {
     /// The listening socket for an address: one bound to it before one bound to any; by turns among equals.
     #[must_use]
     pub fn listener(&self, to: SocketAddr) -> Option<Arc<S>> {
-        static TURN: AtomicU32 = AtomicU32::new(0);
         let ids = self.listeners.get(&to.port())?;
         let bindings = self.by_port.get(&to.port())?;
         let fitting = || ids.iter().filter_map(|id| bindings.get(id)).filter(|b| b.place.covers(to.ip()));
         let best = fitting().map(|b| score(b, to.ip())).max()?;
         let equals: Vec<_> = fitting().filter(|b| score(b, to.ip()) == best).collect();
-        let turn = if equals.len() > 1 { TURN.fetch_add(1, Ordering::Relaxed) as usize } else { 0 };
+        let turn = if equals.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) as usize } else { 0 };
         equals.get(turn % equals.len().max(1))?.socket.upgrade()
     }
 
@@ -213,47 +223,51 @@ fn score<S>(b: &Binding<S>, ip: IpAddr) -> u8 {
     }
 }
 
-/// The internet side of a network namespace.
-pub struct Net {
-    /// The namespace's id.
-    pub id: u64,
+/// The port tables of a network namespace, which keeps them among its extensions.
+pub struct PortTables {
     /// TCP's ports.
     pub tcp: Mutex<Ports<TcpSocket>>,
     /// UDP's ports.
     pub udp: Mutex<Ports<UdpSocket>>,
 }
 
-fn nets() -> &'static Mutex<HashMap<u64, Weak<Net>>> {
-    static NETS: OnceLock<Mutex<HashMap<u64, Weak<Net>>>> = OnceLock::new();
-    NETS.get_or_init(|| Mutex::new(LockClass::Table, HashMap::new()))
+impl Default for PortTables {
+    fn default() -> PortTables {
+        PortTables {
+            tcp: Mutex::new(LockClass::Table, Ports::default()),
+            udp: Mutex::new(LockClass::Table, Ports::default()),
+        }
+    }
+}
+
+/// A network namespace, with its port tables at hand.
+#[derive(Clone)]
+pub struct Net {
+    /// The namespace.
+    pub namespace: Arc<NetNamespace>,
+    tables: Arc<PortTables>,
 }
 
 impl Net {
-    /// The namespace of the caller; it lives as long as it has sockets.
+    /// The internet side of `namespace`.
     #[must_use]
-    pub fn of(caller: &dyn Caller) -> Arc<Net> {
-        Net::get(from_caller(caller).map_or(0, |t| t.namespaces().net_id))
+    pub fn of(namespace: &Arc<NetNamespace>) -> Net {
+        Net { namespace: namespace.clone(), tables: PortTables::of(namespace) }
     }
+}
 
-    fn get(id: u64) -> Arc<Net> {
-        let mut nets = nets().lock();
-        if let Some(net) = nets.get(&id).and_then(Weak::upgrade) {
-            return net;
-        }
-        nets.retain(|_, n| n.strong_count() > 0);
-        let net = Arc::new(Net {
-            id,
-            tcp: Mutex::new(LockClass::Table, Ports::default()),
-            udp: Mutex::new(LockClass::Table, Ports::default()),
-        });
-        nets.insert(id, Arc::downgrade(&net));
-        net
-    }
-
-    /// A namespace that has sockets.
+impl PortTables {
+    /// Those of `namespace`.
     #[must_use]
-    pub fn existing(id: u64) -> Option<Arc<Net>> {
-        nets().lock().get(&id).and_then(Weak::upgrade)
+    pub fn of(namespace: &NetNamespace) -> Arc<PortTables> {
+        namespace.extensions.get_or_init(PortTables::default)
+    }
+}
+
+impl Deref for Net {
+    type Target = PortTables;
+    fn deref(&self) -> &PortTables {
+        &self.tables
     }
 }
 
@@ -261,9 +275,9 @@ impl Net {
 ///
 /// # Errors
 /// EACCES.
-pub fn check_privilege(caller: &dyn Caller, port: u16) -> Result<()> {
+pub fn check_privilege(caller: &dyn Caller, net: &Net, port: u16) -> Result<()> {
     if port != 0
-        && u64::from(port) < net().first_unprivileged_port.get()
+        && u64::from(port) < net.namespace.settings.first_unprivileged_port.get()
         && !caller.creds().has_cap(Cap::NET_BIND_SERVICE)
     {
         return Err(Errno::EACCES);
@@ -284,7 +298,7 @@ mod tests {
     }
 
     fn bind(p: &mut Ports<u8>, id: u64, ip: &str, port: u16, sharing: Sharing) -> Result<u16> {
-        p.bind(id, &Weak::new(), place(ip, ip == "::"), port, sharing)
+        p.bind(&NetSettings::default(), id, &Weak::new(), (place(ip, ip == "::"), port), sharing)
     }
 
     #[test]
@@ -318,14 +332,14 @@ mod tests {
     fn the_closest_listener_is_found() {
         let mut p: Ports<&str> = Ports::default();
         let (any, exact) = (Arc::new("any"), Arc::new("exact"));
-        p.bind(1, &Arc::downgrade(&any), place("::", true), 80, ADDRESS).unwrap();
+        p.bind(&NetSettings::default(), 1, &Arc::downgrade(&any), (place("::", true), 80), ADDRESS).unwrap();
         p.listen(1, 80, ADDRESS).unwrap();
         let to = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 80);
         assert_eq!(p.listener(to("127.0.0.1")).as_deref(), Some(&"any"));
-        p.bind(2, &Arc::downgrade(&exact), place("::1", false), 80, ADDRESS).unwrap_err();
+        p.bind(&NetSettings::default(), 2, &Arc::downgrade(&exact), (place("::1", false), 80), ADDRESS).unwrap_err();
         p.stop_listening(1, 80);
         assert!(p.listener(to("127.0.0.1")).is_none());
-        p.bind(2, &Arc::downgrade(&exact), place("::1", false), 80, ADDRESS).unwrap();
+        p.bind(&NetSettings::default(), 2, &Arc::downgrade(&exact), (place("::1", false), 80), ADDRESS).unwrap();
         p.listen(2, 80, ADDRESS).unwrap();
         assert_eq!(p.listener(to("::1")).as_deref(), Some(&"exact"));
     }
@@ -333,7 +347,7 @@ mod tests {
     #[test]
     fn automatic_ports_run_out() {
         let mut p = Ports::default();
-        let (first, last) = automatic();
+        let (first, last) = local_ports(&NetSettings::default()).into_inner();
         for id in 0..u64::from(last - first) + 1 {
             bind(&mut p, id, "127.0.0.1", 0, NO).unwrap();
         }

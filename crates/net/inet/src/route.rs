@@ -1,8 +1,9 @@
-//! NETLINK_ROUTE, rtnetlink(7): dumps of links, addresses and routes, of which there are those of `lo`.
+//! NETLINK_ROUTE, rtnetlink(7): dumps of the links, addresses and routes of a namespace.
 //!
 //! Enough for getaddrinfo(3), getifaddrs(3) and `ip addr`. Changes are refused.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,16 +12,16 @@ use moat_abi::netlink::{
     Ifaddrmsg, Ifinfomsg, NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTI, Nlmsgerr, Nlmsghdr, Rtattr, Rtmsg,
 };
 use moat_abi::socket::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING, IFF_UP, MsgFlags, SOCK_DGRAM,
-    SOCK_RAW, SOL_NETLINK, SockaddrNl,
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, IFF_LOOPBACK, IFF_RUNNING, MsgFlags, SOCK_DGRAM, SOCK_RAW, SOL_NETLINK,
+    SockaddrNl,
 };
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::NetNamespace;
+use moat_identity::net::{InterfaceAddress, NetDevice, Route};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::socket::{Ancillary, Incoming, Outgoing, SockAddr, Socket, SocketCore, SocketKind};
 use zerocopy::{FromBytes, IntoBytes};
-
-use crate::device::{LO_INDEX, LO_MTU, LO_NAME, LO_QUEUE_LEN};
 
 const HEADER: usize = size_of::<Nlmsghdr>();
 /// Answers that wait; more requests are refused (ENOBUFS).
@@ -35,15 +36,25 @@ struct State {
 /// A socket of AF_NETLINK, NETLINK_ROUTE.
 pub struct RouteSocket {
     core: SocketCore,
+    net: Arc<NetNamespace>,
     socket_type: u32,
     state: Mutex<State>,
+}
+
+/// Gives the port numbers that are no process's, in a network namespace.
+struct NetlinkPorts(AtomicU32);
+
+impl Default for NetlinkPorts {
+    fn default() -> NetlinkPorts {
+        NetlinkPorts(AtomicU32::new(0xf000_0000))
+    }
 }
 
 /// socket(2).
 ///
 /// # Errors
 /// ESOCKTNOSUPPORT; EPROTONOSUPPORT for other protocols than NETLINK_ROUTE.
-pub fn new_socket(_caller: &dyn Caller, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+pub fn new_socket(_caller: &dyn Caller, net: &Arc<NetNamespace>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
     if kind.socket_type != SOCK_RAW && kind.socket_type != SOCK_DGRAM {
         return Err(Errno::ESOCKTNOSUPPORT);
     }
@@ -53,6 +64,7 @@ pub fn new_socket(_caller: &dyn Caller, kind: SocketKind) -> Result<Arc<dyn Sock
     let state = State { port: 0, groups: 0, answers: VecDeque::new() };
     Ok(Arc::new(RouteSocket {
         core: SocketCore::new(),
+        net: net.clone(),
         socket_type: kind.socket_type,
         state: Mutex::new(LockClass::Socket, state),
     }))
@@ -94,86 +106,94 @@ impl Message {
     }
 }
 
-fn link(request: &Nlmsghdr, port: u32, flags: u16) -> Vec<u8> {
-    let flags_up = IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP;
-    let info =
-        Ifinfomsg { ifi_type: nl::ARPHRD_LOOPBACK, ifi_index: LO_INDEX, ifi_flags: flags_up, ..Ifinfomsg::default() };
+/// A string with its zero byte.
+fn text(s: &str) -> Vec<u8> {
+    [s.as_bytes(), &[0]].concat()
+}
+
+fn link(request: &Nlmsghdr, port: u32, flags: u16, device: &NetDevice) -> Vec<u8> {
+    let info = Ifinfomsg {
+        ifi_type: device.hardware_type,
+        ifi_index: device.index.cast_signed(),
+        ifi_flags: device.flags,
+        ..Ifinfomsg::default()
+    };
+    let state = match device.flags & IFF_RUNNING {
+        _ if device.flags & IFF_LOOPBACK != 0 => nl::IF_OPER_UNKNOWN,
+        0 => nl::IF_OPER_DOWN,
+        _ => nl::IF_OPER_UP,
+    };
     Message::new(nl::RTM_NEWLINK, flags, request, port)
         .body(info.as_bytes())
-        .attr(nl::IFLA_IFNAME, &[LO_NAME, &[0]].concat())
-        .attr(nl::IFLA_TXQLEN, &LO_QUEUE_LEN.to_ne_bytes())
-        .attr(nl::IFLA_OPERSTATE, &[nl::IF_OPER_UNKNOWN])
+        .attr(nl::IFLA_IFNAME, &text(&device.name))
+        .attr(nl::IFLA_TXQLEN, &device.queue_len.to_ne_bytes())
+        .attr(nl::IFLA_OPERSTATE, &[state])
         .attr(nl::IFLA_LINKMODE, &[0])
-        .attr(nl::IFLA_MTU, &LO_MTU.to_ne_bytes())
+        .attr(nl::IFLA_MTU, &device.mtu.to_ne_bytes())
         .attr(nl::IFLA_GROUP, &0u32.to_ne_bytes())
         .attr(nl::IFLA_NUM_TX_QUEUES, &1u32.to_ne_bytes())
         .attr(nl::IFLA_NUM_RX_QUEUES, &1u32.to_ne_bytes())
         .attr(nl::IFLA_CARRIER, &[1])
         .attr(nl::IFLA_QDISC, b"noqueue\0")
-        .attr(nl::IFLA_ADDRESS, &[0; 6])
+        .attr(nl::IFLA_ADDRESS, &device.address)
         .attr(nl::IFLA_BROADCAST, &[0; 6])
         .attr(nl::IFLA_STATS64, &[0; 192])
         .attr(nl::IFLA_STATS, &[0; 96])
         .finish()
 }
 
+fn family_of(ip: IpAddr) -> u16 {
+    if ip.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
 fn family_byte(family: u16) -> u8 {
     u8::try_from(family).unwrap_or(0)
 }
 
-fn address(request: &Nlmsghdr, port: u32, family: u16) -> Vec<u8> {
-    let mut v6 = [0; 16];
-    v6[15] = 1;
-    let (prefix, ip): (u8, &[u8]) = if family == AF_INET { (8, &[127, 0, 0, 1]) } else { (128, &v6) };
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+fn address(request: &Nlmsghdr, port: u32, device: &NetDevice, a: &InterfaceAddress) -> Vec<u8> {
     let info = Ifaddrmsg {
-        ifa_family: family_byte(family),
-        ifa_prefixlen: prefix,
+        ifa_family: family_byte(family_of(a.ip)),
+        ifa_prefixlen: a.prefix_len,
         ifa_flags: 0x80,
-        ifa_scope: nl::RT_SCOPE_HOST,
-        ifa_index: LO_INDEX.cast_unsigned(),
+        ifa_scope: a.scope,
+        ifa_index: device.index,
     };
+    let ip = octets(a.ip);
     let mut m =
-        Message::new(nl::RTM_NEWADDR, NLM_F_MULTI, request, port).body(info.as_bytes()).attr(nl::IFA_ADDRESS, ip);
-    if family == AF_INET {
-        m = m.attr(nl::IFA_LOCAL, ip).attr(nl::IFA_LABEL, &[LO_NAME, &[0]].concat());
+        Message::new(nl::RTM_NEWADDR, NLM_F_MULTI, request, port).body(info.as_bytes()).attr(nl::IFA_ADDRESS, &ip);
+    if a.ip.is_ipv4() {
+        m = m.attr(nl::IFA_LOCAL, &ip).attr(nl::IFA_LABEL, &text(&device.name));
     }
     // Valid for ever.
     let forever = [[0xff; 4], [0xff; 4], [0; 4], [0; 4]].concat();
     m.attr(nl::IFA_FLAGS, &nl::IFA_F_PERMANENT.to_ne_bytes()).attr(nl::IFA_CACHEINFO, &forever).finish()
 }
 
-/// The routes to the loopback addresses: destination, its prefix, type.
-fn routes(request: &Nlmsghdr, port: u32, family: u16) -> Vec<Vec<u8>> {
-    let v6 = std::net::Ipv6Addr::LOCALHOST.octets();
-    let all: &[(&[u8], u8, u8)] = if family == AF_INET {
-        &[
-            (&[127, 0, 0, 0], 8, nl::RTN_LOCAL),
-            (&[127, 0, 0, 1], 32, nl::RTN_LOCAL),
-            (&[127, 255, 255, 255], 32, nl::RTN_BROADCAST),
-        ]
-    } else {
-        &[(&v6, 128, nl::RTN_LOCAL)]
+fn route(request: &Nlmsghdr, port: u32, r: &Route) -> Vec<u8> {
+    let info = Rtmsg {
+        rtm_family: family_byte(family_of(r.destination)),
+        rtm_dst_len: r.prefix_len,
+        rtm_table: r.table,
+        rtm_protocol: r.protocol,
+        rtm_scope: r.scope,
+        rtm_type: r.kind,
+        ..Rtmsg::default()
     };
-    let make = |(dst, prefix, kind): &(&[u8], u8, u8)| {
-        let info = Rtmsg {
-            rtm_family: family_byte(family),
-            rtm_dst_len: *prefix,
-            rtm_table: nl::RT_TABLE_LOCAL,
-            rtm_protocol: nl::RTPROT_KERNEL,
-            rtm_scope: if *kind == nl::RTN_LOCAL { nl::RT_SCOPE_HOST } else { nl::RT_SCOPE_LINK },
-            rtm_type: *kind,
-            ..Rtmsg::default()
-        };
-        let mut m = Message::new(nl::RTM_NEWROUTE, NLM_F_MULTI, request, port)
-            .body(info.as_bytes())
-            .attr(nl::RTA_TABLE, &u32::from(nl::RT_TABLE_LOCAL).to_ne_bytes())
-            .attr(nl::RTA_DST, dst);
-        if family == AF_INET {
-            m = m.attr(nl::RTA_PREFSRC, &[127, 0, 0, 1]);
-        }
-        m.attr(nl::RTA_OIF, &LO_INDEX.to_ne_bytes()).finish()
-    };
-    all.iter().map(make).collect()
+    let mut m = Message::new(nl::RTM_NEWROUTE, NLM_F_MULTI, request, port)
+        .body(info.as_bytes())
+        .attr(nl::RTA_TABLE, &u32::from(r.table).to_ne_bytes())
+        .attr(nl::RTA_DST, &octets(r.destination));
+    if let Some(source) = r.source {
+        m = m.attr(nl::RTA_PREFSRC, &octets(source));
+    }
+    m.attr(nl::RTA_OIF, &r.device.to_ne_bytes()).finish()
 }
 
 fn error(request: &Nlmsghdr, port: u32, errno: Option<Errno>) -> Vec<u8> {
@@ -190,44 +210,51 @@ fn families(family: u8) -> Vec<u16> {
     }
 }
 
-/// Whether a request for one link means `lo`.
-fn names_lo(body: &[u8]) -> bool {
-    let Ok((info, mut rest)) = Ifinfomsg::read_from_prefix(body) else { return false };
+/// The device that a request for one link means.
+fn named<'a>(devices: &'a [NetDevice], body: &[u8]) -> Option<&'a NetDevice> {
+    let (info, mut rest) = Ifinfomsg::read_from_prefix(body).ok()?;
     if info.ifi_index != 0 {
-        return info.ifi_index == LO_INDEX;
+        return devices.iter().find(|d| d.index.cast_signed() == info.ifi_index);
     }
     while let Ok((head, _)) = Rtattr::read_from_prefix(rest) {
         let len = usize::from(head.rta_len);
-        let Some(value) = rest.get(size_of::<Rtattr>()..len) else { return false };
+        let value = rest.get(size_of::<Rtattr>()..len)?;
         if head.rta_type == nl::IFLA_IFNAME {
-            return value.split(|b| *b == 0).next() == Some(LO_NAME);
+            let name = value.split(|b| *b == 0).next()?;
+            return devices.iter().find(|d| d.name.as_bytes() == name);
         }
         rest = rest.get(nl::align(len)..).unwrap_or_default();
     }
-    false
+    None
 }
 
 /// The answers to one request.
-fn answer(request: &Nlmsghdr, body: &[u8], port: u32) -> Vec<Vec<u8>> {
+fn answer(net: &NetNamespace, request: &Nlmsghdr, body: &[u8], port: u32) -> Vec<Vec<u8>> {
+    let devices = net.devices();
     let dump = request.nlmsg_flags & NLM_F_DUMP == NLM_F_DUMP;
     let family = body.first().copied().unwrap_or(0);
     let mut out = Vec::new();
     let result = match request.nlmsg_type {
         nl::RTM_GETLINK if dump => {
-            out.push(link(request, port, NLM_F_MULTI));
+            out.extend(devices.iter().map(|d| link(request, port, NLM_F_MULTI, d)));
             Ok(())
         }
-        nl::RTM_GETLINK if names_lo(body) => {
-            out.push(link(request, port, 0));
-            Ok(())
-        }
-        nl::RTM_GETLINK => Err(Errno::ENODEV),
+        nl::RTM_GETLINK => named(&devices, body).map(|d| out.push(link(request, port, 0, d))).ok_or(Errno::ENODEV),
         nl::RTM_GETADDR if dump => {
-            out.extend(families(family).into_iter().map(|f| address(request, port, f)));
+            for wanted in families(family) {
+                for d in &devices {
+                    let of_family = d.addresses.iter().filter(|a| family_of(a.ip) == wanted);
+                    out.extend(of_family.map(|a| address(request, port, d, a)));
+                }
+            }
             Ok(())
         }
         nl::RTM_GETROUTE if dump => {
-            out.extend(families(family).into_iter().flat_map(|f| routes(request, port, f)));
+            let routes = net.routes();
+            for wanted in families(family) {
+                let of_family = routes.iter().filter(|r| family_of(r.destination) == wanted);
+                out.extend(of_family.map(|r| route(request, port, r)));
+            }
             Ok(())
         }
         // There are no neighbours and no rules to list.
@@ -255,12 +282,12 @@ fn answer(request: &Nlmsghdr, body: &[u8], port: u32) -> Vec<Vec<u8>> {
 impl RouteSocket {
     /// A port number of its own if it has none yet (`netlink_autobind`).
     fn port(&self, caller: Option<&dyn Caller>) -> u32 {
-        static NEXT: AtomicU32 = AtomicU32::new(0xf000_0000);
         let mut s = self.state.lock();
         if s.port == 0 {
             // The first socket of a process has its number; others any.
-            let own = caller.map_or(0, |c| c.tgid()).cast_unsigned();
-            s.port = if own == 0 { NEXT.fetch_add(1, Ordering::Relaxed) } else { own };
+            let own = caller.and_then(|c| c.task()).map_or(0, |t| t.process_pid().number()).cast_unsigned();
+            let other = || self.net.extensions.get_or_init(NetlinkPorts::default).0.fetch_add(1, Ordering::Relaxed);
+            s.port = if own == 0 { other() } else { own };
         }
         s.port
     }
@@ -330,7 +357,7 @@ impl Socket for RouteSocket {
             let len = usize::try_from(request.nlmsg_len).unwrap_or(usize::MAX);
             let Some(body) = rest.get(HEADER..len) else { break };
             if request.nlmsg_flags & nl::NLM_F_REQUEST != 0 {
-                answers.extend(answer(&request, body, port));
+                answers.extend(answer(&self.net, &request, body, port));
             }
             rest = rest.get(nl::align(len)..).unwrap_or_default();
             if answers.len() > MOST_ANSWERS {

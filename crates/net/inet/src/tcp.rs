@@ -18,6 +18,7 @@ use moat_abi::socket::{
     TCP_ESTABLISHED, TCP_FIN_WAIT2, TCP_INFO, TCP_LISTEN, TCP_SYN_SENT, TCP_TIME_WAIT,
 };
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::NetNamespace;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::socket::{Ancillary, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind};
@@ -71,7 +72,7 @@ pub(crate) enum Ending {
 pub struct TcpSocket {
     me: Weak<TcpSocket>,
     family: u16,
-    net: Arc<Net>,
+    net: Net,
     end: Arc<TcpEnd>,
     options: InetOptions,
     /// Who made it, for SO_REUSEPORT.
@@ -81,11 +82,11 @@ pub struct TcpSocket {
 
 impl TcpSocket {
     /// A socket of AF_INET or AF_INET6.
-    pub(crate) fn new(caller: &dyn Caller, family: u16) -> Arc<TcpSocket> {
+    pub(crate) fn new(caller: &dyn Caller, net: &Arc<NetNamespace>, family: u16) -> Arc<TcpSocket> {
         let end = TcpEnd::new(TcpEnd::new_core());
         TcpSocket::make(
             family,
-            Net::of(caller),
+            Net::of(net),
             end,
             InetOptions::new(family),
             caller.creds().euid,
@@ -96,7 +97,7 @@ impl TcpSocket {
 
     fn make(
         family: u16,
-        net: Arc<Net>,
+        net: Net,
         end: Arc<TcpEnd>,
         options: InetOptions,
         uid: u32,

@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use moat_abi::socket::{AF_INET, AF_INET6};
+use moat_identity::NetNamespace;
 use moat_vfs::socket::Socket;
 
-use crate::ports::Net;
+use crate::ports::PortTables;
 
 /// One line's contents: addresses, state, bytes to read, owner, inode.
 struct Line {
@@ -59,8 +60,8 @@ const TCP6: &str = "  sl  local_address                         remote_address  
 const UDP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 
-fn tcp_table(net_id: u64, family: u16, head: &str) -> Vec<u8> {
-    let sockets = Net::existing(net_id).map(|n| n.tcp.lock().sockets()).unwrap_or_default();
+fn tcp_table(net: &NetNamespace, family: u16, head: &str) -> Vec<u8> {
+    let sockets = PortTables::of(net).tcp.lock().sockets();
     let lines = sockets.iter().filter(|s| s.family() == family).map(|s| {
         let (local, peer, waiting, uid) = s.show();
         Line { local, peer, state: s.tcp_state(), waiting, uid, ino: s.core().ino() }
@@ -68,8 +69,8 @@ fn tcp_table(net_id: u64, family: u16, head: &str) -> Vec<u8> {
     table(family, head, "100 0 0 10 0", lines.collect())
 }
 
-fn udp_table(net_id: u64, family: u16, head: &str) -> Vec<u8> {
-    let sockets = Net::existing(net_id).map(|n| n.udp.lock().sockets()).unwrap_or_default();
+fn udp_table(net: &NetNamespace, family: u16, head: &str) -> Vec<u8> {
+    let sockets = PortTables::of(net).udp.lock().sockets();
     let lines = sockets.iter().filter(|s| s.family() == family).map(|s| {
         let (local, peer, waiting, uid) = s.show();
         // TCP's numbers: established with a peer, else closed.
@@ -79,18 +80,18 @@ fn udp_table(net_id: u64, family: u16, head: &str) -> Vec<u8> {
     table(family, head, "0", lines.collect())
 }
 
-pub(crate) fn tcp(net_id: u64) -> Vec<u8> {
-    tcp_table(net_id, AF_INET, TCP)
+pub(crate) fn tcp(net: &NetNamespace) -> Vec<u8> {
+    tcp_table(net, AF_INET, TCP)
 }
 
-pub(crate) fn tcp6(net_id: u64) -> Vec<u8> {
-    tcp_table(net_id, AF_INET6, TCP6)
+pub(crate) fn tcp6(net: &NetNamespace) -> Vec<u8> {
+    tcp_table(net, AF_INET6, TCP6)
 }
 
-pub(crate) fn udp(net_id: u64) -> Vec<u8> {
-    udp_table(net_id, AF_INET, UDP)
+pub(crate) fn udp(net: &NetNamespace) -> Vec<u8> {
+    udp_table(net, AF_INET, UDP)
 }
 
-pub(crate) fn udp6(net_id: u64) -> Vec<u8> {
-    udp_table(net_id, AF_INET6, UDP6)
+pub(crate) fn udp6(net: &NetNamespace) -> Vec<u8> {
+    udp_table(net, AF_INET6, UDP6)
 }

@@ -12,6 +12,7 @@ use moat_abi::socket::{
     AF_INET6, AF_UNSPEC, IPPROTO_UDP, In6Pktinfo, InPktinfo, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_DGRAM, SOL_IP, SOL_IPV6,
 };
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::NetNamespace;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::socket::{
@@ -58,7 +59,7 @@ struct State {
 pub struct UdpSocket {
     me: Weak<UdpSocket>,
     family: u16,
-    net: Arc<Net>,
+    net: Net,
     core: SocketCore,
     options: InetOptions,
     uid: u32,
@@ -74,11 +75,11 @@ fn cost(len: usize) -> usize {
 
 impl UdpSocket {
     /// A socket of AF_INET or AF_INET6.
-    pub(crate) fn new(caller: &dyn Caller, family: u16) -> Arc<UdpSocket> {
+    pub(crate) fn new(caller: &dyn Caller, net: &Arc<NetNamespace>, family: u16) -> Arc<UdpSocket> {
         Arc::new_cyclic(|me| UdpSocket {
             me: me.clone(),
             family,
-            net: Net::of(caller),
+            net: Net::of(net),
             core: SocketCore::new(),
             options: InetOptions::new(family),
             uid: caller.creds().euid,
@@ -114,7 +115,7 @@ impl UdpSocket {
             .net
             .udp
             .lock()
-            .bind(self.id(), &self.me, self.place(ip), 0, self.sharing())
+            .bind(&self.net.namespace.settings, self.id(), &self.me, (self.place(ip), 0), self.sharing())
             .map_err(|_| Errno::EAGAIN)?;
         let local = SocketAddr::new(ip, port);
         state.local = Some(local);
@@ -239,12 +240,14 @@ impl Socket for UdpSocket {
         if !self.options.may_bind_anything() {
             address::check_bindable(addr.ip())?;
         }
-        check_privilege(caller, addr.port())?;
+        check_privilege(caller, &self.net, addr.port())?;
         let mut state = self.state.lock();
         if state.local.is_some() {
             return Err(Errno::EINVAL);
         }
-        let port = self.net.udp.lock().bind(self.id(), &self.me, self.place(addr.ip()), addr.port(), self.sharing())?;
+        let wanted = (self.place(addr.ip()), addr.port());
+        let settings = &self.net.namespace.settings;
+        let port = self.net.udp.lock().bind(settings, self.id(), &self.me, wanted, self.sharing())?;
         state.local = Some(SocketAddr::new(addr.ip(), port));
         state.bound_address = (!addr.ip().is_unspecified()).then_some(addr.ip());
         state.bound_port = true;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::socket::{AF_INET6, AF_UNSPEC};
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::settings::net;
 use moat_vfs::Caller;
 use moat_vfs::socket::{Socket, family_of};
 
@@ -39,19 +38,20 @@ impl TcpSocket {
         if !self.options.may_bind_anything() {
             address::check_bindable(addr.ip())?;
         }
-        check_privilege(caller, addr.port())?;
+        check_privilege(caller, &self.net, addr.port())?;
         let mut state = self.state.lock();
         if state.bound.is_some() || !matches!(state.phase, Phase::Closed) {
             return Err(Errno::EINVAL);
         }
-        let port =
-            self.net.tcp.lock().bind(self.id(), &self.me, self.place(addr), addr.port(), self.sharing(caller))?;
+        let wanted = (self.place(addr), addr.port());
+        let settings = &self.net.namespace.settings;
+        let port = self.net.tcp.lock().bind(settings, self.id(), &self.me, wanted, self.sharing(caller))?;
         state.bound = Some(Bound { addr: SocketAddr::new(addr.ip(), port), by_caller: true });
         Ok(())
     }
 
     pub(crate) fn do_listen(&self, caller: &dyn Caller, limit: usize) -> Result<()> {
-        let limit = limit.min(usize::try_from(net().max_backlog.get()).unwrap_or(usize::MAX));
+        let limit = limit.min(usize::try_from(self.net.namespace.settings.max_backlog.get()).unwrap_or(usize::MAX));
         let mut state = self.state.lock();
         match &mut state.phase {
             Phase::Listening(b) => {
@@ -67,7 +67,7 @@ impl TcpSocket {
             Some(b) => b.addr.port(),
             None => {
                 let addr = SocketAddr::new(address::any(self.family), 0);
-                let port = ports.bind(self.id(), &self.me, self.place(addr), 0, sharing)?;
+                let port = ports.bind(&self.net.namespace.settings, self.id(), &self.me, (self.place(addr), 0), sharing)?;
                 state.bound = Some(Bound { addr: SocketAddr::new(addr.ip(), port), by_caller: false });
                 port
             }

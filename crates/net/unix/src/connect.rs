@@ -96,7 +96,7 @@ impl UnixSocket {
     pub(crate) fn connect_stream(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
         names::parse(addr)?;
         self.bind_if_credentials_pass(caller)?;
-        let listener = names::find(caller, self.net_id(), self.flavor(), addr)?;
+        let listener = names::find(caller, self, addr)?;
         {
             let mut state = self.state.lock();
             match state.phase {
@@ -156,7 +156,7 @@ impl UnixSocket {
         }
         names::parse(addr)?;
         self.bind_if_credentials_pass(caller)?;
-        let other = names::find(caller, self.net_id(), self.flavor(), addr)?;
+        let other = names::find(caller, self, addr)?;
         self.check_may_send(&other.endpoint)?;
         self.endpoint.only_from.store(other.endpoint.id(), Ordering::Release);
         let old = self.state.lock().datagram_peer.replace(other.endpoint.clone());

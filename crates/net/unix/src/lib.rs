@@ -3,6 +3,7 @@
 //! - [`socket`]: [`UnixSocket`], the calls.
 //! - [`endpoint`]: [`endpoint::Endpoint`], what its peers know of it: the queue of incoming data, shutdown, send
 //!   accounting.
+//! - [`family`]: [`UnixFamily`], what the sockets of a kernel, and those of a network namespace, share.
 //! - [`connect`]: listening, connecting, accepting.
 //! - [`names`]: names in files, abstract names.
 //! - [`rights`]: descriptors in flight and the collection of those that nobody can receive any more.
@@ -17,11 +18,13 @@
 
 pub mod connect;
 pub mod endpoint;
+pub mod family;
 pub mod names;
 pub mod rights;
 pub mod socket;
 pub mod text;
 
+pub use family::UnixFamily;
 pub use socket::UnixSocket;
 
 use moat_abi::socket::AF_UNIX;

@@ -1,14 +1,11 @@
 //! Names of UNIX sockets: in files, and abstract ones by network namespace.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use moat_abi::fs::FileType;
 use moat_abi::socket::{AF_UNIX, UNIX_PATH_MAX};
 use moat_abi::{Errno, Result};
-use moat_kernel::task::current::from_caller;
-use moat_sync::{LockClass, Mutex};
 use moat_vfs::inode::{InodeKey, NodeKind};
 use moat_vfs::socket::{SockAddr, family_of};
 use moat_vfs::walk::{LookupFlags, View, resolve};
@@ -24,7 +21,7 @@ pub(crate) enum Name {
     /// A file. The path is held, so that no other file gets the inode's number.
     File { text: Vec<u8>, key: InodeKey, _path: Path },
     /// An abstract name, with its leading zero byte.
-    Abstract { text: Vec<u8>, net_id: u64, flavor: Flavor },
+    Abstract { text: Vec<u8>, flavor: Flavor },
 }
 
 impl Name {
@@ -74,20 +71,9 @@ pub(crate) fn parse(addr: &[u8]) -> Result<Given<'_>> {
     })
 }
 
-#[derive(Default)]
-struct Table {
-    files: HashMap<InodeKey, Weak<UnixSocket>>,
-    abstracts: HashMap<(u64, Flavor, Vec<u8>), Weak<UnixSocket>>,
-}
-
-fn table() -> &'static Mutex<Table> {
-    static TABLE: OnceLock<Mutex<Table>> = OnceLock::new();
-    TABLE.get_or_init(|| Mutex::new(LockClass::Table, Table::default()))
-}
-
 /// Runs `body` with the caller's root, working directory and umask.
 fn with_view<R>(caller: &dyn Caller, body: impl FnOnce(&View<'_>) -> Result<R>) -> Result<R> {
-    let task = from_caller(caller).ok_or(Errno::EOPNOTSUPP)?;
+    let task = caller.task().ok_or(Errno::EOPNOTSUPP)?;
     let fs = task.fs().lock().clone();
     body(&View { caller, root: &fs.root, base: &fs.cwd, umask: fs.umask })
 }
@@ -108,27 +94,26 @@ fn bind_file(caller: &dyn Caller, socket: &Arc<UnixSocket>, text: &[u8]) -> Resu
     let made = with_view(caller, |view| ops::mknod(view, text, 0o777, NodeKind::Socket));
     let path = made.map_err(|e| if e == Errno::EEXIST { Errno::EADDRINUSE } else { e })?;
     let key = path.inode().metadata()?.key();
-    table().lock().files.insert(key, Arc::downgrade(socket));
+    socket.family().files.lock().insert(key, Arc::downgrade(socket));
     Ok(Arc::new(Name::File { text: text.to_vec(), key, _path: path }))
 }
 
 fn bind_abstract(socket: &Arc<UnixSocket>, text: &[u8]) -> Result<Arc<Name>> {
-    let (net_id, flavor) = (socket.net_id(), socket.flavor());
-    let mut t = table().lock();
-    let slot = t.abstracts.entry((net_id, flavor, text.to_vec())).or_default();
+    let flavor = socket.flavor();
+    let mut abstracts = socket.local().abstracts.lock();
+    let slot = abstracts.entry((flavor, text.to_vec())).or_default();
     if slot.strong_count() > 0 {
         return Err(Errno::EADDRINUSE);
     }
     *slot = Arc::downgrade(socket);
-    Ok(Arc::new(Name::Abstract { text: text.to_vec(), net_id, flavor }))
+    Ok(Arc::new(Name::Abstract { text: text.to_vec(), flavor }))
 }
 
 /// Five hexadecimal digits that nobody has (`unix_autobind`).
 fn bind_automatic(socket: &Arc<UnixSocket>) -> Result<Arc<Name>> {
-    static NEXT: AtomicU32 = AtomicU32::new(0x3_1f52);
     const NAMES: u32 = 1 << 20;
     for _ in 0..NAMES {
-        let n = NEXT.fetch_add(1, Ordering::Relaxed) % NAMES;
+        let n = socket.local().next_automatic.fetch_add(1, Ordering::Relaxed) % NAMES;
         match bind_abstract(socket, format!("\0{n:05x}").as_bytes()) {
             Err(Errno::EADDRINUSE) => {}
             done => return done,
@@ -137,34 +122,35 @@ fn bind_automatic(socket: &Arc<UnixSocket>) -> Result<Arc<Name>> {
     Err(Errno::ENOSPC)
 }
 
-/// Whether `socket` is the one that was bound to `name`: accepted sockets only show it.
-pub(crate) fn is_owner(name: &Name, socket: &Weak<UnixSocket>) -> bool {
-    let t = table().lock();
-    let owner = match name {
-        Name::File { key, .. } => t.files.get(key),
-        Name::Abstract { text, net_id, flavor } => t.abstracts.get(&(*net_id, *flavor, text.clone())),
-    };
-    owner.is_some_and(|o| o.ptr_eq(socket))
-}
-
-/// Forgets a name. A file stays, as on Linux.
-pub(crate) fn unbind(name: &Name) {
-    let mut t = table().lock();
+/// Forgets the name of `socket`, if it is the one that was bound to it: accepted sockets only show theirs. A file stays, as
+/// on Linux.
+pub(crate) fn unbind(name: &Name, socket: &UnixSocket, me: &Weak<UnixSocket>) {
     match name {
-        Name::File { key, .. } => drop(t.files.remove(key)),
-        Name::Abstract { text, net_id, flavor } => drop(t.abstracts.remove(&(*net_id, *flavor, text.clone()))),
+        Name::File { key, .. } => {
+            let mut files = socket.family().files.lock();
+            if files.get(key).is_some_and(|owner| owner.ptr_eq(me)) {
+                files.remove(key);
+            }
+        }
+        Name::Abstract { text, flavor } => {
+            let mut abstracts = socket.local().abstracts.lock();
+            let at = (*flavor, text.clone());
+            if abstracts.get(&at).is_some_and(|owner| owner.ptr_eq(me)) {
+                abstracts.remove(&at);
+            }
+        }
     }
 }
 
-/// Finds the socket of an address, for one of `flavor` (`unix_find_other`).
+/// Finds the socket of an address, for `by` to talk to (`unix_find_other`).
 ///
 /// # Errors
 /// ECONNREFUSED if nobody has it, EPROTOTYPE for a socket of another type, EACCES without write permission; those of a path.
-pub(crate) fn find(caller: &dyn Caller, net_id: u64, flavor: Flavor, addr: &[u8]) -> Result<Arc<UnixSocket>> {
+pub(crate) fn find(caller: &dyn Caller, by: &UnixSocket, addr: &[u8]) -> Result<Arc<UnixSocket>> {
     match parse(addr)? {
         Given::Unnamed => Err(Errno::ECONNREFUSED),
         Given::Abstract(text) => {
-            let found = table().lock().abstracts.get(&(net_id, flavor, text.to_vec())).cloned();
+            let found = by.local().abstracts.lock().get(&(by.flavor(), text.to_vec())).cloned();
             found.and_then(|s| s.upgrade()).ok_or(Errno::ECONNREFUSED)
         }
         Given::File(text) => {
@@ -177,9 +163,9 @@ pub(crate) fn find(caller: &dyn Caller, net_id: u64, flavor: Flavor, addr: &[u8]
                 }
                 Ok(inode.metadata()?.key())
             })?;
-            let found = table().lock().files.get(&key).cloned();
+            let found = by.family().files.lock().get(&key).cloned();
             let socket = found.and_then(|s| s.upgrade()).ok_or(Errno::ECONNREFUSED)?;
-            if socket.flavor() == flavor { Ok(socket) } else { Err(Errno::EPROTOTYPE) }
+            if socket.flavor() == by.flavor() { Ok(socket) } else { Err(Errno::EPROTOTYPE) }
         }
     }
 }

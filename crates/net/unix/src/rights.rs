@@ -1,21 +1,20 @@
 //! Descriptors in flight: SCM_RIGHTS.
 //!
 //! [`Rights`] are open files in a message that nobody has received. A socket whose only references are in flight, in
-//! queues of sockets that are themselves so, can never be received again: [`collect`] finds such groups and empties their
-//! queues. It runs when a UNIX socket goes while others are in flight, and when many are.
+//! queues of sockets that are themselves so, can never be received again: [`InFlight::collect`] finds such groups and empties
+//! their queues. It runs when a UNIX socket goes while others are in flight, and when many are.
 //!
 //! Dropping a file may drop a queue with more files in it, to any depth: they go through a list per thread, not recursion.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use moat_abi::cap::Cap;
 use moat_abi::socket::SCM_MAX_FD;
 use moat_abi::{Errno, Result};
-use moat_kernel::Resource;
-use moat_kernel::task::current::from_caller;
+use moat_identity::Resource;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::socket::SocketFile;
 use moat_vfs::{Caller, OpenFile};
@@ -39,16 +38,30 @@ struct Table {
     /// Files in flight by the user who sent them.
     users: HashMap<u32, usize>,
     total: usize,
+    /// Sum of the counts in `sockets`.
+    socket_count: usize,
 }
 
-static SOCKETS_IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
-/// Sockets in flight that the last collection left, and sockets released since.
-static SURVIVORS: AtomicUsize = AtomicUsize::new(0);
-static RELEASED: AtomicUsize = AtomicUsize::new(0);
+/// All files in flight, in all namespaces: a descriptor may be sent from one to another.
+pub struct InFlight {
+    table: Mutex<Table>,
+    /// UNIX sockets in flight, with repetitions.
+    sockets: AtomicUsize,
+    /// Of these, what the last collection left.
+    survivors: AtomicUsize,
+    /// Sockets released since.
+    released: AtomicUsize,
+}
 
-fn table() -> &'static Mutex<Table> {
-    static TABLE: OnceLock<Mutex<Table>> = OnceLock::new();
-    TABLE.get_or_init(|| Mutex::new(LockClass::Table, Table::default()))
+impl Default for InFlight {
+    fn default() -> InFlight {
+        InFlight {
+            table: Mutex::new(LockClass::Table, Table::default()),
+            sockets: AtomicUsize::new(0),
+            survivors: AtomicUsize::new(0),
+            released: AtomicUsize::new(0),
+        }
+    }
 }
 
 fn as_unix(file: &OpenFile) -> Option<&UnixSocket> {
@@ -57,6 +70,7 @@ fn as_unix(file: &OpenFile) -> Option<&UnixSocket> {
 
 /// Files in flight, counted.
 pub struct Rights {
+    flight: Arc<InFlight>,
     files: Vec<Arc<OpenFile>>,
     uid: u32,
 }
@@ -66,36 +80,35 @@ impl Rights {
     ///
     /// # Errors
     /// ETOOMANYREFS if the user has more of them than RLIMIT_NOFILE allows descriptors; EINVAL for more than 253.
-    pub fn new(files: &[Arc<OpenFile>], caller: Option<&dyn Caller>) -> Result<Rights> {
+    pub fn new(flight: &Arc<InFlight>, files: &[Arc<OpenFile>], caller: Option<&dyn Caller>) -> Result<Rights> {
         if files.len() > SCM_MAX_FD {
             return Err(Errno::EINVAL);
         }
-        let in_flight = SOCKETS_IN_FLIGHT.load(Ordering::Relaxed);
-        if in_flight > MANY_SOCKETS.max(2 * SURVIVORS.load(Ordering::Relaxed)) {
-            collect();
+        if flight.sockets_in_flight() > MANY_SOCKETS.max(2 * flight.survivors.load(Ordering::Relaxed)) {
+            flight.collect();
         }
-        let task = caller.and_then(from_caller);
-        let limit = task.map_or(u64::MAX, |t| t.group.limits.get(Resource::OpenFiles).soft);
+        let task = caller.and_then(|c| c.task());
+        let limit = task.map_or(u64::MAX, |t| t.limits().get(Resource::OpenFiles).soft);
         let (uid, exempt) = caller.map_or((0, true), |c| {
             let creds = c.creds();
             (creds.uid, creds.has_root_cap(Cap::SYS_RESOURCE) || creds.has_root_cap(Cap::SYS_ADMIN))
         });
         let limit = if exempt { u64::MAX } else { limit };
-        if !table().lock().add(uid, files, limit) {
+        if !flight.add(uid, files, limit) {
             // Some of them may be garbage.
-            collect();
-            if !table().lock().add(uid, files, limit) {
+            flight.collect();
+            if !flight.add(uid, files, limit) {
                 return Err(Errno::ETOOMANYREFS);
             }
         }
-        Ok(Rights { files: files.to_vec(), uid })
+        Ok(Rights { flight: flight.clone(), files: files.to_vec(), uid })
     }
 
     /// The files, taken out of flight.
     #[must_use]
     pub fn receive(mut self) -> Vec<Arc<OpenFile>> {
         let files = std::mem::take(&mut self.files);
-        table().lock().remove(self.uid, &files);
+        self.flight.remove(self.uid, &files);
         files
     }
 
@@ -121,7 +134,7 @@ impl Table {
         *self.users.entry(uid).or_insert(0) += files.len();
         for f in files.iter().filter(|f| as_unix(f).is_some()) {
             self.sockets.entry(f.id()).or_insert_with(|| Flight { file: Arc::downgrade(f), count: 0 }).count += 1;
-            SOCKETS_IN_FLIGHT.fetch_add(1, Ordering::Relaxed);
+            self.socket_count += 1;
         }
         true
     }
@@ -140,7 +153,7 @@ impl Table {
                 if flight.count == 0 {
                     self.sockets.remove(&f.id());
                 }
-                SOCKETS_IN_FLIGHT.fetch_sub(1, Ordering::Relaxed);
+                self.socket_count -= 1;
             }
         }
     }
@@ -149,7 +162,22 @@ impl Table {
 thread_local! {
     static TRASH: RefCell<Vec<Arc<OpenFile>>> = const { RefCell::new(Vec::new()) };
     static EMPTYING: Cell<bool> = const { Cell::new(false) };
-    static COLLECT_AFTER: Cell<bool> = const { Cell::new(false) };
+    static COLLECT_AFTER: RefCell<Option<Arc<InFlight>>> = const { RefCell::new(None) };
+}
+
+impl InFlight {
+    fn add(&self, uid: u32, files: &[Arc<OpenFile>], limit: u64) -> bool {
+        let mut table = self.table.lock();
+        let added = table.add(uid, files, limit);
+        self.sockets.store(table.socket_count, Ordering::Relaxed);
+        added
+    }
+
+    fn remove(&self, uid: u32, files: &[Arc<OpenFile>]) {
+        let mut table = self.table.lock();
+        table.remove(uid, files);
+        self.sockets.store(table.socket_count, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Rights {
@@ -158,7 +186,7 @@ impl Drop for Rights {
         if files.is_empty() {
             return;
         }
-        table().lock().remove(self.uid, &files);
+        self.flight.remove(self.uid, &files);
         TRASH.with_borrow_mut(|t| t.extend(files));
         empty_trash();
     }
@@ -172,57 +200,65 @@ fn empty_trash() {
         drop(file);
     }
     EMPTYING.set(false);
-    if COLLECT_AFTER.replace(false) {
-        collect();
+    if let Some(flight) = COLLECT_AFTER.take() {
+        flight.collect();
     }
 }
 
-/// A UNIX socket is gone: others may have become unreachable by it.
-pub(crate) fn socket_released() {
-    // A collection looks at every socket in flight: with many of them it waits until as much may be won.
-    let released = RELEASED.fetch_add(1, Ordering::Relaxed) + 1;
-    if SOCKETS_IN_FLIGHT.load(Ordering::Relaxed) == 0 || released * 16 < SURVIVORS.load(Ordering::Relaxed) {
-        return;
+impl InFlight {
+    /// UNIX sockets in flight, with repetitions.
+    #[must_use]
+    pub fn sockets_in_flight(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
     }
-    if EMPTYING.get() {
-        COLLECT_AFTER.set(true);
-    } else {
-        collect();
-    }
-}
 
-/// Empties the queues of sockets that nobody can receive any more (`unix_gc`).
-pub fn collect() {
-    RELEASED.store(0, Ordering::Relaxed);
-    let candidates = candidates();
-    let garbage = unreachable(&candidates);
-    SURVIVORS.store(SOCKETS_IN_FLIGHT.load(Ordering::Relaxed).saturating_sub(garbage.len()), Ordering::Relaxed);
-    // Whoever has got hold of one in the meantime keeps all of them alive until the next time.
-    let still = |(id, file): &(u64, &Arc<OpenFile>)| {
-        let t = table().lock();
-        // One reference more: the one in `candidates`.
-        t.sockets.get(id).is_some_and(|flight| flight.count + 1 == Arc::strong_count(file))
-    };
-    let all: Vec<_> = garbage.iter().filter_map(|id| Some((*id, &candidates.get(id)?.0))).collect();
-    if all.is_empty() || !all.iter().all(still) {
-        return;
-    }
-    let queues: Vec<_> = all.iter().filter_map(|(_, f)| as_unix(f)).map(UnixSocket::take_rights).collect();
-    drop(queues);
-}
-
-/// Sockets whose references are all in flight, with the number of these.
-fn candidates() -> HashMap<u64, (Arc<OpenFile>, usize)> {
-    let t = table().lock();
-    let mut found = HashMap::new();
-    for (id, flight) in &t.sockets {
-        if flight.file.strong_count() == flight.count
-            && let Some(file) = flight.file.upgrade()
-        {
-            found.insert(*id, (file, flight.count));
+    /// A UNIX socket is gone: others may have become unreachable by it.
+    pub(crate) fn socket_released(self: &Arc<Self>) {
+        // A collection looks at every socket in flight: with many of them it waits until as much may be won.
+        let released = self.released.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.sockets_in_flight() == 0 || released * 16 < self.survivors.load(Ordering::Relaxed) {
+            return;
+        }
+        if EMPTYING.get() {
+            COLLECT_AFTER.set(Some(self.clone()));
+        } else {
+            self.collect();
         }
     }
-    found
+
+    /// Empties the queues of sockets that nobody can receive any more (`unix_gc`).
+    pub fn collect(&self) {
+        self.released.store(0, Ordering::Relaxed);
+        let candidates = self.candidates();
+        let garbage = unreachable(&candidates);
+        self.survivors.store(self.sockets_in_flight().saturating_sub(garbage.len()), Ordering::Relaxed);
+        // Whoever has got hold of one in the meantime keeps all of them alive until the next time.
+        let still = |(id, file): &(u64, &Arc<OpenFile>)| {
+            let t = self.table.lock();
+            // One reference more: the one in `candidates`.
+            t.sockets.get(id).is_some_and(|flight| flight.count + 1 == Arc::strong_count(file))
+        };
+        let all: Vec<_> = garbage.iter().filter_map(|id| Some((*id, &candidates.get(id)?.0))).collect();
+        if all.is_empty() || !all.iter().all(still) {
+            return;
+        }
+        let queues: Vec<_> = all.iter().filter_map(|(_, f)| as_unix(f)).map(UnixSocket::take_rights).collect();
+        drop(queues);
+    }
+
+    /// Sockets whose references are all in flight, with the number of these.
+    fn candidates(&self) -> HashMap<u64, (Arc<OpenFile>, usize)> {
+        let t = self.table.lock();
+        let mut found = HashMap::new();
+        for (id, flight) in &t.sockets {
+            if flight.file.strong_count() == flight.count
+                && let Some(file) = flight.file.upgrade()
+            {
+                found.insert(*id, (file, flight.count));
+            }
+        }
+        found
+    }
 }
 
 /// The candidates that are in flight only in queues of other such candidates.
@@ -253,10 +289,4 @@ fn unreachable(candidates: &HashMap<u64, (Arc<OpenFile>, usize)>) -> Vec<u64> {
         }
     }
     candidates.keys().copied().filter(|id| !live.contains(id)).collect()
-}
-
-/// UNIX sockets in flight, for tests.
-#[must_use]
-pub fn sockets_in_flight() -> usize {
-    SOCKETS_IN_FLIGHT.load(Ordering::Relaxed)
 }

@@ -2,7 +2,7 @@
 
 mod transfer;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::cap::OVERFLOW_ID;
@@ -10,15 +10,16 @@ use moat_abi::socket::{
     AF_UNIX, MsgFlags, SIOCATMARK, SIOCINQ, SIOCOUTQ, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM,
 };
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::task::current::from_caller;
+use moat_identity::{NetNamespace, Pid};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::socket::{Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketCreds, SocketKind};
 
 use crate::connect::{Backlog, wake};
 use crate::endpoint::{Endpoint, SHUT_READ, SHUT_WRITE, Unread};
+use crate::family::{Local, UnixFamily};
 use crate::names::{self, Given};
-use crate::rights::{self, Rights};
+use crate::rights::Rights;
 use crate::text;
 
 /// The type of a UNIX socket.
@@ -56,7 +57,9 @@ pub(crate) struct State {
 pub struct UnixSocket {
     me: Weak<UnixSocket>,
     flavor: Flavor,
-    net_id: u64,
+    family: Arc<UnixFamily>,
+    net: Arc<NetNamespace>,
+    local: Arc<Local>,
     /// Who made it: the sender of data that comes by plain writes.
     maker: SocketCreds,
     pub(crate) endpoint: Arc<Endpoint>,
@@ -67,11 +70,8 @@ pub struct UnixSocket {
     binding: Mutex<()>,
 }
 
-/// The first network namespace's id, for sockets that no task has made.
-static FIRST_NET: AtomicU64 = AtomicU64::new(0xf000_0098);
-
-fn process_of(caller: &dyn Caller) -> Option<Arc<dyn std::any::Any + Send + Sync>> {
-    from_caller(caller).map(|t| -> Arc<dyn std::any::Any + Send + Sync> { t.group.pid().clone() })
+fn process_of(caller: &dyn Caller) -> Option<Arc<Pid>> {
+    caller.task().map(|t| t.process_pid().clone())
 }
 
 /// The caller as SO_PEERCRED tells it.
@@ -99,37 +99,51 @@ fn flavor_of(kind: SocketKind) -> Result<Flavor> {
     }
 }
 
-/// socket(2).
-///
-/// # Errors
-/// EPROTONOSUPPORT, ESOCKTNOSUPPORT.
-pub fn new_socket(caller: &dyn Caller, kind: SocketKind) -> Result<Arc<dyn Socket>> {
-    Ok(UnixSocket::new(caller, flavor_of(kind)?))
-}
+impl UnixFamily {
+    /// socket(2).
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT, ESOCKTNOSUPPORT.
+    pub fn new_socket(
+        self: &Arc<Self>,
+        caller: &dyn Caller,
+        net: &Arc<NetNamespace>,
+        kind: SocketKind,
+    ) -> Result<Arc<UnixSocket>> {
+        Ok(UnixSocket::make(self, net, flavor_of(kind)?, real_creds(caller), Phase::Fresh))
+    }
 
-/// socketpair(2).
-///
-/// # Errors
-/// As [`new_socket`].
-pub fn new_pair(caller: &dyn Caller, kind: SocketKind) -> Result<(Arc<dyn Socket>, Arc<dyn Socket>)> {
-    let flavor = flavor_of(kind)?;
-    let (a, b) = (UnixSocket::new(caller, flavor), UnixSocket::new(caller, flavor));
-    a.join_pair(&b, caller);
-    b.join_pair(&a, caller);
-    Ok((a, b))
+    /// socketpair(2).
+    ///
+    /// # Errors
+    /// As [`UnixFamily::new_socket`].
+    pub fn new_pair(
+        self: &Arc<Self>,
+        caller: &dyn Caller,
+        net: &Arc<NetNamespace>,
+        kind: SocketKind,
+    ) -> Result<(Arc<UnixSocket>, Arc<UnixSocket>)> {
+        let (a, b) = (self.new_socket(caller, net, kind)?, self.new_socket(caller, net, kind)?);
+        a.join_pair(&b, caller);
+        b.join_pair(&a, caller);
+        Ok((a, b))
+    }
 }
 
 impl UnixSocket {
-    pub(crate) fn new(caller: &dyn Caller, flavor: Flavor) -> Arc<UnixSocket> {
-        let net_id = from_caller(caller).map_or_else(|| FIRST_NET.load(Ordering::Relaxed), |t| t.namespaces().net_id);
-        UnixSocket::make(flavor, net_id, real_creds(caller), Phase::Fresh)
-    }
-
-    fn make(flavor: Flavor, net_id: u64, maker: SocketCreds, phase: Phase) -> Arc<UnixSocket> {
+    fn make(
+        family: &Arc<UnixFamily>,
+        net: &Arc<NetNamespace>,
+        flavor: Flavor,
+        maker: SocketCreds,
+        phase: Phase,
+    ) -> Arc<UnixSocket> {
         let socket = Arc::new_cyclic(|me| UnixSocket {
             me: me.clone(),
             flavor,
-            net_id,
+            family: family.clone(),
+            net: net.clone(),
+            local: Local::of(net),
             maker,
             endpoint: Endpoint::new(SocketCore::new()),
             peer: OnceLock::new(),
@@ -142,7 +156,13 @@ impl UnixSocket {
 
     /// The server end of a connection from `client`.
     pub(crate) fn accepted(listener: &UnixSocket, client: &UnixSocket, client_creds: SocketCreds) -> Arc<UnixSocket> {
-        let socket = UnixSocket::make(listener.flavor, listener.net_id, listener.maker.clone(), Phase::Connected);
+        let socket = UnixSocket::make(
+            &listener.family,
+            &listener.net,
+            listener.flavor,
+            listener.maker.clone(),
+            Phase::Connected,
+        );
         *socket.endpoint.name.lock() = listener.endpoint.name();
         let _ = socket.peer.set(client.endpoint.clone());
         socket.state.lock().peer_creds = Some(client_creds);
@@ -165,8 +185,12 @@ impl UnixSocket {
         self.flavor
     }
 
-    pub(crate) fn net_id(&self) -> u64 {
-        self.net_id
+    pub(crate) fn family(&self) -> &UnixFamily {
+        &self.family
+    }
+
+    pub(crate) fn local(&self) -> &Local {
+        &self.local
     }
 
     fn datagram_peer(&self) -> Option<Arc<Endpoint>> {
@@ -193,10 +217,8 @@ impl UnixSocket {
     /// Ends the socket.
     fn end(&self, accepted: Accepted) {
         let phase = std::mem::replace(&mut self.state.lock().phase, Phase::Released);
-        if let Some(name) = self.endpoint.name()
-            && names::is_owner(&name, &self.me)
-        {
-            names::unbind(&name);
+        if let Some(name) = self.endpoint.name() {
+            names::unbind(&name, self, &self.me);
         }
         let peer = self.peer.get();
         let unread = self.endpoint.kill(peer);
@@ -388,7 +410,7 @@ impl Socket for UnixSocket {
 
     fn release(&self) {
         self.end(Accepted::Yes);
-        rights::socket_released();
+        self.family.in_flight.socket_released();
     }
 }
 

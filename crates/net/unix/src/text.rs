@@ -1,36 +1,29 @@
 //! /proc/net/unix, proc_pid_net(5).
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use moat_abi::socket::{SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
-use moat_sync::{LockClass, Mutex};
+use moat_identity::NetNamespace;
 use moat_vfs::socket::Socket;
 
+use crate::family::Local;
 use crate::socket::{Flavor, UnixSocket};
 
-type Sockets = BTreeMap<u64, Weak<UnixSocket>>;
-
-fn sockets() -> &'static Mutex<Sockets> {
-    static SOCKETS: OnceLock<Mutex<Sockets>> = OnceLock::new();
-    SOCKETS.get_or_init(|| Mutex::new(LockClass::Table, Sockets::new()))
-}
-
 pub(crate) fn enter(socket: &Arc<UnixSocket>) {
-    sockets().lock().insert(socket.core().ino(), Arc::downgrade(socket));
+    socket.local().sockets.lock().insert(socket.core().ino(), Arc::downgrade(socket));
 }
 
 pub(crate) fn leave(socket: &UnixSocket) {
-    sockets().lock().remove(&socket.core().ino());
+    socket.local().sockets.lock().remove(&socket.core().ino());
 }
 
 /// The text of /proc/net/unix.
 #[must_use]
-pub fn unix(net_id: u64) -> Vec<u8> {
-    let all: Vec<Arc<UnixSocket>> = sockets().lock().values().filter_map(Weak::upgrade).collect();
+pub fn unix(net: &NetNamespace) -> Vec<u8> {
+    let all: Vec<Arc<UnixSocket>> = Local::of(net).sockets.lock().values().filter_map(Weak::upgrade).collect();
     let mut text = String::from("Num       RefCount Protocol Flags    Type St Inode Path\n").into_bytes();
-    for s in all.iter().filter(|s| s.net_id() == net_id) {
+    for s in &all {
         let (connected, listening) = s.phase_bits();
         let kind = match s.flavor() {
             Flavor::Stream => SOCK_STREAM,

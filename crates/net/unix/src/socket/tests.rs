@@ -2,12 +2,19 @@
 
 use super::*;
 use moat_abi::fs::OpenFlags;
+use moat_identity::UserNamespace;
 use moat_vfs::socket::open_socket;
 use moat_vfs::{KernelCaller, OpenFile};
 
 fn pair(socket_type: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
-    let caller = KernelCaller::root();
-    let (a, b) = new_pair(&caller, SocketKind { family: AF_UNIX, socket_type, protocol: 0 }).unwrap();
+    pair_of(&Arc::default(), socket_type)
+}
+
+fn pair_of(family: &Arc<UnixFamily>, socket_type: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
+    let caller = KernelCaller::root(UserNamespace::root());
+    let net = NetNamespace::new(1, UserNamespace::root());
+    let kind = SocketKind { family: AF_UNIX, socket_type, protocol: 0 };
+    let (a, b) = family.new_pair(&caller, &net, kind).unwrap();
     let open = |s| open_socket(s, OpenFlags::empty(), caller.creds());
     (open(a), open(b))
 }
@@ -68,28 +75,29 @@ fn datagrams_are_charged_to_their_sender() {
     assert_eq!(a.write(&vec![0; 300_000]), Err(Errno::EMSGSIZE));
 }
 
-/// What is in flight is counted for the whole process, so one test has all of it.
 #[test]
 fn cycles_are_collected_and_live_sockets_are_not() {
-    let (pipe_in, watched) = pair(SOCK_STREAM);
-    let (a, b) = pair(SOCK_STREAM);
+    let family = Arc::new(UnixFamily::default());
+    let flight = &family.in_flight;
+    let (pipe_in, watched) = pair_of(&family, SOCK_STREAM);
+    let (a, b) = pair_of(&family, SOCK_STREAM);
     send_files(&a, &[&a, &b, &watched]);
     send_files(&b, &[&a]);
     drop(watched);
-    rights::collect();
+    flight.collect();
     assert_eq!(pipe_in.write(b"x"), Ok(1), "both ends are still held");
     drop((a, b));
-    rights::collect();
+    flight.collect();
     assert_eq!(pipe_in.write(b"x"), Err(Errno::EPIPE), "what lay in the cycle is gone with it");
-    assert_eq!(rights::sockets_in_flight(), 0);
+    assert_eq!(flight.sockets_in_flight(), 0);
 
-    let (holder, reader) = pair(SOCK_STREAM);
-    let (c, d) = pair(SOCK_DGRAM);
+    let (holder, reader) = pair_of(&family, SOCK_STREAM);
+    let (c, d) = pair_of(&family, SOCK_DGRAM);
     send_files(&c, &[&c, &d]);
     send_files(&holder, &[&d]);
     drop((c, d));
-    rights::collect();
-    assert_eq!(rights::sockets_in_flight(), 3, "the reader can still receive d, and c from it");
+    flight.collect();
+    assert_eq!(flight.sockets_in_flight(), 3, "the reader can still receive d, and c from it");
     drop(reader);
-    assert_eq!(rights::sockets_in_flight(), 0, "the end of a socket sets a collection off");
+    assert_eq!(flight.sockets_in_flight(), 0, "the end of a socket sets a collection off");
 }

@@ -24,7 +24,7 @@ impl UnixSocket {
         };
         let rights = match message.ancillary.files.as_slice() {
             [] => None,
-            files => Some(Rights::new(files, caller)?),
+            files => Some(Rights::new(&self.family.in_flight, files, caller)?),
         };
         Ok(Attached { creds, rights })
     }
@@ -60,7 +60,7 @@ impl UnixSocket {
             self.bind_if_credentials_pass(c)?;
         }
         let to = match (message.to, caller) {
-            (Some(addr), Some(caller)) => names::find(caller, self.net_id, self.flavor, addr)?.endpoint.clone(),
+            (Some(addr), Some(caller)) => names::find(caller, self, addr)?.endpoint.clone(),
             _ => self.datagram_peer().ok_or(Errno::ENOTCONN)?,
         };
         self.check_may_send(&to)?;

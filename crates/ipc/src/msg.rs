@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use moat_abi::cap::Cap;
 use moat_abi::ipc::{MSG_COPY, MSG_EXCEPT, MSG_NOERROR, MSGMAX, MSGMNB, MSGMNI, Msqid64Ds};
-use moat_identity::Setting;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::Setting;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::cred::Credentials;
 

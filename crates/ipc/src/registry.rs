@@ -341,7 +341,13 @@ mod tests {
         let grouped = Credentials::user(2, 2, Arc::from([1]), CapSet::EMPTY, moat_identity::UserNamespace::root());
         assert_eq!(perm.check(&grouped, READ), Ok(()));
         assert_eq!(perm.check(&grouped, WRITE), Err(Errno::EACCES));
-        assert_eq!(perm.check(&Credentials::user(3, 3, Arc::from([]), CapSet::FULL, moat_identity::UserNamespace::root()), WRITE), Ok(()));
+        assert_eq!(
+            perm.check(
+                &Credentials::user(3, 3, Arc::from([]), CapSet::FULL, moat_identity::UserNamespace::root()),
+                WRITE
+            ),
+            Ok(())
+        );
         assert_eq!((perm.check_control(&grouped), perm.check_control(&user(1))), (Err(Errno::EPERM), Ok(())));
         assert!(matches!(r.find(7, IPC_CREAT | IPC_EXCL, &user(2), |()| Ok(())), Err(Errno::EEXIST)));
         assert!(matches!(r.find(7, 0o600, &user(2), |()| Ok(())), Err(Errno::EACCES)));

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use moat_abi::ipc::{IPC_NOWAIT, SEMMNI, SEMMNS, SEMMSL, SEMOPM, SEMVMX, Sembuf, Semid64Ds};
-use moat_identity::Setting;
 use moat_abi::{Errno, Result};
+use moat_identity::Setting;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::cred::Credentials;
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use moat_abi::ipc::{SHM_DEST, SHM_LOCKED, SHMALL, SHMMAX, SHMMIN, SHMMNI, Shmid64Ds};
-use moat_identity::Setting;
 use moat_abi::{Errno, Result};
+use moat_identity::Setting;
 use moat_mm::{FileIdentity, MapFile, MapName, Mappable, PAGE_SIZE, Sharing, page_up};
 use moat_platform::MapSource;
 use moat_sync::{LockClass, Mutex, MutexGuard};

@@ -15,6 +15,8 @@ use moat_identity::{
 use moat_mm::MmIds;
 use moat_platform::Platform;
 use moat_sync::{LockClass, Mutex, WaitQueue};
+use moat_vfs::vfs::VfsConfig;
+use moat_vfs::{Registry, Vfs};
 
 use crate::futex::Futexes;
 use crate::process::family::Family;
@@ -37,6 +39,9 @@ pub struct Config {
     pub names: UtsNames,
     /// Whether system calls are logged.
     pub strace: Strace,
+    /// Says what file system types, devices and address families there are. What it registers may refer to the kernel, which
+    /// does not exist yet while this is called.
+    pub assemble: Box<dyn FnOnce(&Weak<Kernel>) -> Registry>,
 }
 
 /// Which system calls are logged at the moment.
@@ -99,6 +104,8 @@ pub struct Kernel {
     pub platform: Arc<dyn Platform>,
     /// The system calls.
     pub syscalls: &'static dyn SyscallTable,
+    /// Mounts, open files, and what can be mounted and opened.
+    pub vfs: Vfs,
     /// All processes.
     pub(crate) family: Mutex<Family>,
     /// Which task a pid stands for.
@@ -132,7 +139,7 @@ pub struct Kernel {
     syscall_counts: Mutex<BTreeMap<u64, u64>>,
     unknown_logged: AtomicBool,
     /// Itself, for those who must not keep it alive.
-    me: Weak<Kernel>,
+    pub(crate) me: Weak<Kernel>,
 }
 
 /// The ids that are given once per kernel.
@@ -166,9 +173,15 @@ impl Kernel {
         };
         let mut boot_id = [0; 16];
         moat_host::random::fill(&mut boot_id);
-        let kernel = Arc::new_cyclic(|me| Kernel {
+        let kernel = Arc::new_cyclic(|me: &Weak<Kernel>| Kernel {
             platform: config.platform,
             syscalls: config.syscalls,
+            vfs: Vfs::new(VfsConfig {
+                registry: (config.assemble)(me),
+                total_memory: config.total_memory,
+                root_user_ns: root_user_ns.clone(),
+                io_signals: me.clone(),
+            }),
             family: Mutex::new(LockClass::Tasks, Family::default()),
             tasks: TaskTable::default(),
             futexes: Arc::default(),
@@ -192,7 +205,6 @@ impl Kernel {
             unknown_logged: AtomicBool::new(false),
             me: me.clone(),
         });
-        moat_vfs::caller::set_hooks(Box::new(crate::hooks::VfsHooks::new(&kernel)));
         Ok(kernel)
     }
 

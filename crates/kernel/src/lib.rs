@@ -19,7 +19,6 @@
 
 pub mod error;
 pub mod futex;
-pub mod hooks;
 pub mod kernel;
 pub mod process;
 pub mod ptrace;
@@ -32,8 +31,8 @@ pub mod timer;
 
 pub use error::{Restart, SyscallError, SyscallResult};
 pub use kernel::Kernel;
-pub use process::group::ThreadGroup;
 pub use moat_identity::Resource;
+pub use process::group::ThreadGroup;
 pub use syscall::{Dispatch, SyscallTable};
 pub use task::wait::{Deadline, Interrupted, WaitError};
 pub use task::{CurrentTask, Task, TaskId};

@@ -4,6 +4,7 @@
 //! - `census`: questions about all processes.
 //! - [`container`]: the processes of one container.
 //! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock.
+//! - `io_signals`: SIGIO.
 //! - `job_signals`: how sessions and terminals send signals.
 //! - [`session`]: who is in which process group and session.
 //! - `table`: which task a pid stands for.
@@ -20,6 +21,7 @@ mod census;
 pub mod container;
 pub(crate) mod family;
 pub mod group;
+mod io_signals;
 mod job_signals;
 pub mod notify;
 pub mod pidfd;

@@ -27,8 +27,6 @@ use moat_vfs::walk::{LookupFlags, View};
 use moat_vfs::{FdTable, FsContext, KernelCaller, OpenFile};
 
 use crate::kernel::Kernel;
-use moat_loader::Aslr;
-use moat_loader::stack::SecureMode;
 use crate::process::container::ContainerGroup;
 use crate::process::group::ThreadGroup;
 use crate::process::sched::SchedState;
@@ -38,6 +36,8 @@ use crate::signal::state::ThreadSignals;
 use crate::task::current::Resources;
 use crate::task::exec::{ExecArgs, Image, Loading, comm_of, load_image, open_executable, prepare as prepare_image};
 use crate::task::{CurrentTask, Task, TaskId, TaskState};
+use moat_loader::Aslr;
+use moat_loader::stack::SecureMode;
 
 /// Where a program without a `/` in its name is looked for if the environment does not say.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -169,7 +169,8 @@ pub async fn prepare(r: SpawnRequest) -> Result<Prepared> {
         prepare_image(args, &Loading { caller: &caller, fs: &r.fs, limits: mm_limits, aslr: Aslr::On })?
     };
     let comm = comm_of(&filename);
-    let image = load_image(&kernel, &program, &r.creds, SecureMode::Ordinary, mm_limits, Aslr::On, comm.clone()).await?;
+    let image =
+        load_image(&kernel, &program, &r.creds, SecureMode::Ordinary, mm_limits, Aslr::On, comm.clone()).await?;
     group.oom_score_adj.store(r.oom_score_adj, Ordering::Relaxed);
     if pid.is_init() {
         group.signals.lock().unkillable = true;

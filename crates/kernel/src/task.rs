@@ -34,11 +34,11 @@ use moat_sync::{LockClass, Mutex, MutexGuard};
 use moat_vfs::cred::Credentials;
 use moat_vfs::{FdTable, FsContext};
 
-use moat_ipc::SystemV;
 use crate::kernel::Kernel;
 use crate::process::group::ThreadGroup;
 use crate::ptrace::EndedTracee;
 use crate::task::work::{Work, WorkFlags};
+use moat_ipc::SystemV;
 
 pub use current::CurrentTask;
 

@@ -49,7 +49,12 @@ impl Mappable for TestFile {
 fn file(contents: &[u8]) -> Arc<OpenFile> {
     let fd = rustix::fs::memfd_create("program", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
     rustix::io::pwrite(&fd, contents, 0).expect("pwrite");
-    open_anon("program", Arc::new(TestFile(Arc::new(fd))), OpenFlags::empty(), &Arc::new(Credentials::root(moat_identity::UserNamespace::root())))
+    open_anon(
+        "program",
+        Arc::new(TestFile(Arc::new(fd))),
+        OpenFlags::empty(),
+        &Arc::new(Credentials::root(moat_identity::UserNamespace::root())),
+    )
 }
 
 /// Opens files of this machine.

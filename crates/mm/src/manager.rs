@@ -101,12 +101,7 @@ impl Default for MmIds {
 impl MemoryManager {
     /// The address space of a blank process: nothing mapped but the vDSO. It has one user.
     #[must_use]
-    pub fn new(
-        space: Arc<dyn AddressSpace>,
-        vdso: &VdsoLayout,
-        limits: MmLimits,
-        ids: &Arc<MmIds>,
-    ) -> MemoryManager {
+    pub fn new(space: Arc<dyn AddressSpace>, vdso: &VdsoLayout, limits: MmLimits, ids: &Arc<MmIds>) -> MemoryManager {
         let mut tree = VmaTree::new();
         let read_exec = ProtFlags::READ | ProtFlags::EXEC;
         for (range, special, prot) in

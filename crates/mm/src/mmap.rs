@@ -113,14 +113,13 @@ impl MemoryManager {
         if vma_flags.contains(VmaFlags::SHARED) && matches!(vma.backing, Backing::Anonymous) {
             vma.backing = Backing::File { object: Arc::new(SharedAnon::new(self.ids(), checked.len)?), offset: 0 };
         }
-        let what =
-            MapFile {
-                offset: vma.file_offset(addr),
-                len: checked.len,
-                prot: checked.prot,
-                sharing: checked.sharing,
-                ids: self.ids(),
-            };
+        let what = MapFile {
+            offset: vma.file_offset(addr),
+            len: checked.len,
+            prot: checked.prot,
+            sharing: checked.sharing,
+            ids: self.ids(),
+        };
         let source = match &vma.backing {
             Backing::File { object, .. } => {
                 object.mapped(&what)?;

@@ -13,11 +13,11 @@ use moat_platform_ptrace::Ptrace;
 use moat_platform_systrap::Systrap;
 use moat_sync::executor;
 
+use crate::assembly;
 use crate::boot::{BootArgs, seccomp};
 use crate::container::Container;
 use crate::control::{self, Server};
 use crate::host_signals::HostSignals;
-use crate::mounts;
 use crate::registry::Registry;
 
 /// Builds the guest's kernel and the root container, and serves it until its init has ended.
@@ -34,6 +34,7 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     let platform = start_platform(spec.platform)?;
     let source = Box::new(PlatformEvents(platform.clone()));
     executor::set_source(source).map_err(|e| failed("starting the executor", e))?;
+    let network = spec.network;
     let config = Config {
         platform,
         syscalls: moat_syscalls::table(),
@@ -44,11 +45,12 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
             domain: spec.container.domainname.clone().into_bytes(),
         },
         strace: control::strace(&spec.logging).map_err(BootError::new)?,
+        assemble: Box::new(move |kernel| assembly::registry(network, kernel)),
     };
     let kernel = Kernel::boot(config).map_err(|e| failed("booting the kernel", e))?;
     seccomp::install(&args.spec)?;
 
-    mounts::register(args.spec.network);
+    assembly::add_devices(network, &kernel.root_namespaces.net);
     run(kernel, args, signals)
 }
 

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod assembly;
 pub mod boot;
 mod console;
 mod container;

@@ -6,8 +6,8 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
-    Backing, ContainerSpec, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, NetworkMode, Overlay,
-    Sharing, TmpfsOptions,
+    Backing, ContainerSpec, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, Sharing,
+    TmpfsOptions,
 };
 use moat_fs_host::{DirectTree, GoferTree, HostFs, Trust};
 use moat_fs_mqueue::NamespaceQueues;
@@ -15,30 +15,15 @@ use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
 use moat_kernel::Kernel;
 use moat_kernel::spawn::Place;
+use moat_vfs::Tables;
 use moat_vfs::caller::KernelCaller;
-use moat_vfs::filesystem::{FileSystem, MountRequest, make_filesystem};
+use moat_vfs::filesystem::{FileSystem, MountRequest};
 use moat_vfs::mount::{Mount, MountFlags, MountNamespace};
 use moat_vfs::ops;
 use moat_vfs::path::Path;
 use moat_vfs::walk::{LookupFlags, View, resolve};
 
 use moat_jail::DonatedFiles;
-
-/// Registers every file system type, driver and socket family that guests can use.
-pub(crate) fn register(network: NetworkMode) {
-    moat_fs_tmpfs::register();
-    moat_fs_anon::register();
-    moat_fs_dev::register_drivers();
-    moat_fs_proc::register();
-    moat_fs_sys::register();
-    moat_net_unix::register();
-    moat_fs_devpts::register();
-    moat_fs_mqueue::register();
-    match network {
-        NetworkMode::None | NetworkMode::Sandbox => moat_net_inet::register(),
-        NetworkMode::Host => moat_net_host::register(),
-    }
-}
 
 /// Builds the namespace: root, mounts in their order, masked and read-only paths.
 ///
@@ -50,15 +35,20 @@ pub(crate) fn build(
     place: &Place,
     files: &mut DonatedFiles,
 ) -> Result<Arc<MountNamespace>, BootError> {
-    let caller = KernelCaller::root(kernel.root_user_ns.clone());
+    let tables = kernel.vfs.tables();
     let root_error = |e| failed("the root file system", e);
     let trust = match spec.root.sharing {
         Sharing::Exclusive => Trust::Exclusive,
         Sharing::Shared => Trust::Shared,
     };
-    let root = backed(&spec.root.backing, spec.root.overlay, trust, files, &caller).map_err(root_error)?;
+    let root = backed(tables, &spec.root.backing, spec.root.overlay, trust, files).map_err(root_error)?;
     let namespace = MountNamespace::new(root.clone(), kernel.root_user_ns.clone());
-    let builder = Builder { kernel: kernel.clone(), namespace: namespace.clone(), place: place.clone(), caller };
+    let builder = Builder {
+        kernel: kernel.clone(),
+        namespace: namespace.clone(),
+        place: place.clone(),
+        caller: tables.kernel_caller(),
+    };
     for mount in &spec.mounts {
         builder.mount(mount, files).map_err(|e| failed(&mount.destination, e))?;
     }
@@ -79,35 +69,41 @@ fn failed(what: &str, errno: Errno) -> BootError {
     BootError { errno: Some(errno.raw()), ..BootError::new(format!("mounting {what}")) }
 }
 
-fn new_fs(fs_type: &str, options: &str, caller: &KernelCaller) -> Result<Arc<dyn FileSystem>> {
-    let request = MountRequest { source: fs_type.as_bytes(), source_path: None, options: options.as_bytes(), caller };
-    make_filesystem(fs_type.as_bytes(), &request)
+fn new_fs(tables: &Arc<Tables>, fs_type: &str, options: &str) -> Result<Arc<dyn FileSystem>> {
+    let caller = &tables.kernel_caller();
+    let (source, options) = (fs_type.as_bytes(), options.as_bytes());
+    let request = MountRequest { source, source_path: None, options, caller, tables };
+    tables.registry.make_filesystem(fs_type.as_bytes(), &request)
 }
 
 /// A mount of a tree or file of the host.
 fn backed(
+    tables: &Arc<Tables>,
     backing: &Backing,
     overlay: Overlay,
     trust: Trust,
     files: &mut DonatedFiles,
-    caller: &KernelCaller,
 ) -> Result<Arc<Mount>> {
     let mut take = |fd| files.take(fd).map_err(|_| Errno::EBADF);
     let (lower, name): (Arc<dyn FileSystem>, _) = match backing {
-        Backing::Directory(fd) => (HostFs::new(DirectTree::new(take(*fd)?), trust)?, None),
-        Backing::File(bind) => (HostFs::new(DirectTree::new(take(bind.dir)?), trust)?, Some(&bind.name)),
-        Backing::Gofer(bind) => (HostFs::new(GoferTree::new(take(bind.socket)?), trust)?, bind.name.as_ref()),
+        Backing::Directory(fd) => (HostFs::new(tables.new_device(), DirectTree::new(take(*fd)?), trust)?, None),
+        Backing::File(bind) => {
+            (HostFs::new(tables.new_device(), DirectTree::new(take(bind.dir)?), trust)?, Some(&bind.name))
+        }
+        Backing::Gofer(bind) => {
+            (HostFs::new(tables.new_device(), GoferTree::new(take(bind.socket)?), trust)?, bind.name.as_ref())
+        }
     };
     let fs: Arc<dyn FileSystem> = match overlay {
         Overlay::None => lower,
         Overlay::Memory => {
             let top = lower.root().metadata()?;
             let options = format!("mode={:o},uid={},gid={}", top.mode & 0o7777, top.uid, top.gid);
-            let upper = new_fs("tmpfs", &options, caller)?;
-            OverlayFs::new(vec![lower.root()], Some(upper.root()), Some(upper), String::new())?
+            let upper = new_fs(tables, "tmpfs", &options)?;
+            OverlayFs::new(tables, vec![lower.root()], Some(upper.root()), Some(upper), String::new())?
         }
     };
-    let whole = Mount::new(fs, MountFlags::RELATIME, b"none");
+    let whole = Mount::new(tables, fs, MountFlags::RELATIME, b"none");
     match name {
         None => Ok(whole),
         Some(name) => {
@@ -121,8 +117,9 @@ fn backed(
 /// written to.
 fn covering(tmpfs: &Arc<Mount>, at: &Path) -> Result<Arc<Mount>> {
     let upper = tmpfs.fs().clone();
-    let union = OverlayFs::new(vec![at.inode().clone()], Some(upper.root()), Some(upper), String::new())?;
-    Ok(Mount::new(union, MountFlags::RELATIME, b"tmpfs"))
+    let union =
+        OverlayFs::new(tmpfs.tables(), vec![at.inode().clone()], Some(upper.root()), Some(upper), String::new())?;
+    Ok(Mount::new(tmpfs.tables(), union, MountFlags::RELATIME, b"tmpfs"))
 }
 
 fn flags(f: SpecFlags) -> MountFlags {
@@ -202,14 +199,15 @@ impl Builder {
     fn mount(&self, spec: &MountSpec, files: &mut DonatedFiles) -> Result<()> {
         let new = match &spec.kind {
             MountKind::Proc => Ok(Mount::new(
+                self.kernel.vfs.tables(),
                 ProcFs::new(self.kernel.clone(), self.place.pid_ns.clone(), self.place.namespaces.clone()),
                 MountFlags::RELATIME,
                 b"proc",
             )),
             MountKind::Sysfs => self.of_type("sysfs", ""),
             MountKind::Mqueue => {
-                let queues = NamespaceQueues::of(&self.place.namespaces.ipc);
-                Ok(Mount::new(queues.fs.clone(), MountFlags::RELATIME, b"mqueue"))
+                let queues = NamespaceQueues::of(self.kernel.vfs.tables(), &self.place.namespaces.ipc);
+                Ok(Mount::new(self.kernel.vfs.tables(), queues.fs.clone(), MountFlags::RELATIME, b"mqueue"))
             }
             MountKind::Cgroup => self.of_type("cgroup2", ""),
             MountKind::Devpts(o) => self.of_type("devpts", &devpts_options(o)),
@@ -219,7 +217,9 @@ impl Builder {
                 moat_fs_dev::tree::populate(dev.root().inode().as_ref())?;
                 Ok(dev)
             }
-            MountKind::Bind { backing, overlay } => backed(backing, *overlay, Trust::Shared, files, &self.caller),
+            MountKind::Bind { backing, overlay } => {
+                backed(self.kernel.vfs.tables(), backing, *overlay, Trust::Shared, files)
+            }
         }?;
         new.set_flags(flags(spec.flags));
         let path = spec.destination.as_bytes();
@@ -239,7 +239,8 @@ impl Builder {
     }
 
     fn of_type(&self, fs_type: &str, options: &str) -> Result<Arc<Mount>> {
-        Ok(Mount::new(new_fs(fs_type, options, &self.caller)?, MountFlags::RELATIME, fs_type.as_bytes()))
+        let tables = self.kernel.vfs.tables();
+        Ok(Mount::new(tables, new_fs(tables, fs_type, options)?, MountFlags::RELATIME, fs_type.as_bytes()))
     }
 
     fn make_readonly(&self, path: &[u8]) -> Result<()> {

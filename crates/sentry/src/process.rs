@@ -10,8 +10,8 @@ use moat_control::spec::{ProcessSpec, RlimitSpec};
 use moat_control::{BootError, ControlError};
 use moat_fs_host::stdio;
 use moat_identity::{Limit, Resource};
-use moat_tty::Terminal;
 use moat_kernel::spawn::SpawnRequest;
+use moat_tty::Terminal;
 use moat_vfs::cred::{Credentials, UserNamespace};
 use moat_vfs::fd_table::{FdTable, OnExec};
 use moat_vfs::open_file::OpenFile;
@@ -72,7 +72,8 @@ pub(crate) fn request(
         let what = what.to_owned();
         move |errno| StartError::Other(what, errno)
     };
-    let mut files = stdio::import(fds, &Arc::new(creds.clone())).map_err(other("taking over descriptors"))?;
+    let mut files =
+        stdio::import(&kernel.vfs, fds, &Arc::new(creds.clone())).map_err(other("taking over descriptors"))?;
     // A terminal that stdin happens to be controls nobody, as with runc.
     let stdin = files.first().filter(|_| spec.terminal);
     let host_terminal = stdin.and_then(|f| f.downcast::<stdio::HostStream>()?.terminal().cloned());
@@ -82,7 +83,7 @@ pub(crate) fn request(
         terminal.set_winsize(size).map_err(other("setting the size of the terminal"))?;
     }
     adorn(&mut files, &creds);
-    let table = FdTable::new();
+    let table = FdTable::new(kernel.vfs.tables());
     let count = u64::try_from(files.len()).unwrap_or(u64::MAX);
     for file in files {
         table.install(file, count, OnExec::Keep).map_err(other("installing descriptors"))?;

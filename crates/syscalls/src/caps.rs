@@ -35,7 +35,8 @@ fn sys_capget(t: &mut CurrentTask, header: UserPtr<CapHeader>, data: UserAddr) -
     if h.pid < 0 {
         return Err(Errno::EINVAL.into());
     }
-    let creds = if h.pid == 0 { t.creds().clone() } else { t.kernel().task(&t.pid_ns(), h.pid).ok_or(Errno::ESRCH)?.creds() };
+    let creds =
+        if h.pid == 0 { t.creds().clone() } else { t.kernel().task(&t.pid_ns(), h.pid).ok_or(Errno::ESRCH)?.creds() };
     if data.is_null() {
         return Ok(0);
     }

@@ -200,7 +200,7 @@ fn sys_memfd_create(t: &mut CurrentTask, name: UserAddr, flags: u32) -> SyscallR
         .mm()
         .read_cstr(name, MFD_NAME_MAX + 1)
         .map_err(|e| if e == Errno::ENAMETOOLONG { Errno::EINVAL } else { e })?;
-    let file = moat_fs_tmpfs::memfd::new_memfd(&name, flags, t.creds())?;
+    let file = moat_fs_tmpfs::memfd::new_memfd(&t.kernel().vfs, &name, flags, t.creds())?;
     let limit = t.group.limits.get(Resource::OpenFiles).soft;
     let fd = t.fds().install(file, limit, OnExec::close_if(flags & MFD_CLOEXEC != 0))?;
     Ok(u64::from(fd.0.cast_unsigned()))

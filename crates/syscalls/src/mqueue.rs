@@ -78,7 +78,7 @@ fn sys_mq_open(
     let wanted = if attributes.is_null() { None } else { Some(t.mm().read(attributes)?) };
     let name = read_name(t, name)?;
     let access = access_of(flags)?;
-    let queues = NamespaceQueues::of(&t.namespaces().ipc);
+    let queues = NamespaceQueues::of(t.kernel().vfs.tables(), &t.namespaces().ipc);
     let fs = &queues.fs;
     let node = match fs.find(&name) {
         Some(_) if flags.contains(OpenFlags::CREAT | OpenFlags::EXCL) => return Err(Errno::EEXIST.into()),
@@ -105,7 +105,7 @@ fn sys_mq_open(
 
 fn sys_mq_unlink(t: &mut CurrentTask, name: PathArg) -> SyscallResult {
     let name = read_name(t, name)?;
-    let root = Path::root_of(NamespaceQueues::of(&t.namespaces().ipc).mount.clone());
+    let root = Path::root_of(NamespaceQueues::of(t.kernel().vfs.tables(), &t.namespaces().ipc).mount.clone());
     ops::unlink(&View { caller: t, root: &root, base: &root, umask: 0 }, &name)?;
     Ok(0)
 }

@@ -17,11 +17,12 @@ use std::sync::Arc;
 use moat_abi::fs::OpenFlags;
 use moat_abi::socket::{AF_MAX, MsgFlags, SOCK_CLOEXEC, SOCK_MAX, SOCK_NONBLOCK, SOCK_TYPE_MASK, SOMAXCONN};
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::NetNamespace;
 use moat_kernel::{CurrentTask, Resource, SyscallError, SyscallResult};
 use moat_mm::iovec::IoVec;
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::fd_table::OnExec;
-use moat_vfs::socket::{Ancillary, BufferSide, Shutdown, Socket, SocketFile, SocketKind, open_socket, registry};
+use moat_vfs::socket::{Ancillary, BufferSide, Shutdown, Socket, SocketFile, SocketKind, SocketMaker};
 use moat_vfs::{Fd, OpenFile};
 
 use crate::fs::io::Blocking;
@@ -74,6 +75,11 @@ impl Sock {
     fn socket(&self) -> Result<&Arc<dyn Socket>> {
         self.0.downcast::<SocketFile>().map(SocketFile::socket).ok_or(Errno::ENOTSOCK)
     }
+
+    /// The network namespace that it was made in.
+    fn net(&self) -> Result<Arc<NetNamespace>> {
+        self.0.downcast::<SocketFile>().map(|s| s.net().clone()).ok_or(Errno::ENOTSOCK)
+    }
 }
 
 /// The flags that stand for a read or write that must not wait.
@@ -109,9 +115,14 @@ fn descriptor_limit(t: &CurrentTask) -> u64 {
     t.group.limits.get(Resource::OpenFiles).soft
 }
 
-fn install(t: &CurrentTask, socket: Arc<dyn Socket>, flags: u32) -> Result<Fd> {
+/// `t` as the maker of a socket in `net`.
+fn maker<'a>(t: &'a CurrentTask, net: &'a Arc<NetNamespace>) -> SocketMaker<'a> {
+    SocketMaker { caller: t, net, inodes: &t.kernel().vfs.ids.inodes }
+}
+
+fn install(t: &CurrentTask, socket: Arc<dyn Socket>, net: &Arc<NetNamespace>, flags: u32) -> Result<Fd> {
     let open_flags = if flags & SOCK_NONBLOCK != 0 { OpenFlags::NONBLOCK } else { OpenFlags::empty() };
-    let file = open_socket(socket, open_flags, t.creds());
+    let file = t.kernel().vfs.open_socket(socket, net, open_flags, t.creds());
     t.fds().install(file, descriptor_limit(t), OnExec::close_if(flags & SOCK_CLOEXEC != 0))
 }
 
@@ -135,8 +146,9 @@ fn decode_kind(family: i32, kind: u32, protocol: i32) -> Result<(SocketKind, u32
 
 fn sys_socket(t: &mut CurrentTask, family: i32, kind: u32, protocol: i32) -> SyscallResult {
     let (kind, flags) = decode_kind(family, kind, protocol)?;
-    let socket = registry::new_socket(t, kind)?;
-    result_fd(install(t, socket, flags)?)
+    let net = t.namespaces().net.clone();
+    let socket = t.kernel().vfs.registry.family(kind.family)?.new_socket(&maker(t, &net), kind)?;
+    result_fd(install(t, socket, &net, flags)?)
 }
 
 fn sys_socketpair(t: &mut CurrentTask, family: i32, kind: u32, protocol: i32, fds: UserPtr<[i32; 2]>) -> SyscallResult {
@@ -144,9 +156,10 @@ fn sys_socketpair(t: &mut CurrentTask, family: i32, kind: u32, protocol: i32, fd
     t.fds().check_free(2, descriptor_limit(t))?;
     // As on Linux the numbers are written before the sockets exist, so that a fault leaves nothing behind.
     t.mm().write(fds, &[-1; 2])?;
-    let (a, b) = registry::new_pair(t, kind)?;
-    let a = install(t, a, flags)?;
-    let b = match install(t, b, flags) {
+    let net = t.namespaces().net.clone();
+    let (a, b) = t.kernel().vfs.registry.family(kind.family)?.new_pair(&maker(t, &net), kind)?;
+    let a = install(t, a, &net, flags)?;
+    let b = match install(t, b, &net, flags) {
         Ok(b) => b,
         Err(e) => {
             t.fds().close(a)?;
@@ -198,7 +211,7 @@ async fn sys_accept4(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i
             return Err(e.into());
         }
     }
-    result_fd(install(t, new, flags)?)
+    result_fd(install(t, new, &sock.net()?, flags)?)
 }
 
 async fn sys_connect(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> SyscallResult {

@@ -277,7 +277,8 @@ fn sys_setpgid(t: &mut CurrentTask, pid: i32, pgid: i32) -> SyscallResult {
 }
 
 fn sys_getpgid(t: &mut CurrentTask, pid: i32) -> SyscallResult {
-    let group = if pid == 0 { t.group.clone() } else { t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?.group.clone() };
+    let group =
+        if pid == 0 { t.group.clone() } else { t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?.group.clone() };
     let pgrp = group.process_group().ok_or(Errno::ESRCH)?;
     pid_result(pgrp.pid().number_in(&t.pid_ns()))
 }
@@ -291,7 +292,8 @@ fn sys_setsid(t: &mut CurrentTask) -> SyscallResult {
 }
 
 fn sys_getsid(t: &mut CurrentTask, pid: i32) -> SyscallResult {
-    let group = if pid == 0 { t.group.clone() } else { t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?.group.clone() };
+    let group =
+        if pid == 0 { t.group.clone() } else { t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?.group.clone() };
     let session = group.session().ok_or(Errno::ESRCH)?;
     pid_result(session.pid().number_in(&t.pid_ns()))
 }

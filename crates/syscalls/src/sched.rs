@@ -265,11 +265,7 @@ fn select(t: &CurrentTask, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
     let found = match which {
         PRIO_PROCESS => find(t, who).map(|x| vec![x]).unwrap_or_default(),
         PRIO_PGRP => {
-            let pgrp = if who == 0 {
-                t.group.process_group().map(|p| p.pid().clone())
-            } else {
-                t.pid_ns().lookup(who)
-            };
+            let pgrp = if who == 0 { t.group.process_group().map(|p| p.pid().clone()) } else { t.pid_ns().lookup(who) };
             threads_of(pgrp.map(|p| t.kernel().group_members(&p)).unwrap_or_default())
         }
         PRIO_USER => {

@@ -8,8 +8,9 @@ use moat_abi::prctl::{
     UTS_LEN, Utsname,
 };
 use moat_abi::{Errno, Result};
+use moat_host::random;
 use moat_kernel::kernel::{RELEASE, VERSION};
-use moat_kernel::{CurrentTask, SyscallResult, random};
+use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::Fd;
 

@@ -8,9 +8,10 @@ use moat_abi::time::{
     STA_UNSYNC, TIME_ERROR, TIMER_ABSTIME, Timespec, Timeval, Timex, Timezone,
 };
 use moat_abi::{Errno, Result};
+use moat_host::clock;
 use moat_kernel::timer::posix::Clock;
 use moat_kernel::timer::sleep::RestartBlock;
-use moat_kernel::{CurrentTask, Deadline, Restart, SyscallResult, clock};
+use moat_kernel::{CurrentTask, Deadline, Restart, SyscallResult};
 use moat_mm::UserPtr;
 
 syscalls! { pub static TABLE;

@@ -138,7 +138,9 @@ fn job_control(
     match (cmd, end) {
         (TIOCGPGRP, End::Slave) => put(caller, arg, &control.get_foreground(t)?),
         // Whoever has the master may ask, of whichever session.
-        (TIOCGPGRP, End::Master) => put(caller, arg, &control.foreground().map_or(0, |p| p.pid().number_in(t.process_pid().namespace()))),
+        (TIOCGPGRP, End::Master) => {
+            put(caller, arg, &control.foreground().map_or(0, |p| p.pid().number_in(t.process_pid().namespace())))
+        }
         (TIOCGSID, End::Slave) => put(caller, arg, &control.get_session(t)?),
         (TIOCGSID, End::Master) => {
             let session = control.session().ok_or(Errno::ENOTTY)?;

@@ -33,6 +33,7 @@ struct State {
 
 /// A name in a directory that stands for a file.
 pub struct Dentry {
+    cache: Arc<DentryCache>,
     inode: Arc<dyn Inode>,
     kind: Kind,
     entries: Mutex<()>,
@@ -63,13 +64,19 @@ pub(crate) enum Cached {
 /// Absent names remembered in one directory, and in all.
 const MAX_ABSENT: usize = 256;
 const MAX_ABSENT_TOTAL: usize = 32 * 1024;
-static ABSENT_TOTAL: AtomicUsize = AtomicUsize::new(0);
 
 impl Dentry {
-    fn new(inode: Arc<dyn Inode>, kind: Kind, name: Option<Name>, parent: Option<Arc<Dentry>>) -> Arc<Dentry> {
+    fn new(
+        cache: &Arc<DentryCache>,
+        inode: Arc<dyn Inode>,
+        kind: Kind,
+        name: Option<Name>,
+        parent: Option<Arc<Dentry>>,
+    ) -> Arc<Dentry> {
         let unhashed = kind == Kind::Tree && name.is_some() && parent.is_none();
         let state = State { name, parent, unhashed, ..State::default() };
         Arc::new(Dentry {
+            cache: cache.clone(),
             inode,
             kind,
             entries: Mutex::new(LockClass::Directory, ()),
@@ -82,20 +89,21 @@ impl Dentry {
 
     /// The root of a file system's tree of names.
     #[must_use]
-    pub fn root(inode: Arc<dyn Inode>) -> Arc<Dentry> {
-        Dentry::new(inode, Kind::Tree, None, None)
+    pub(crate) fn root(cache: &Arc<DentryCache>, inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        Dentry::new(cache, inode, Kind::Tree, None, None)
     }
 
     /// A file that is in no directory and is shown by `name`: a pipe, a socket.
     #[must_use]
-    pub fn anonymous(inode: Arc<dyn Inode>, name: &[u8]) -> Arc<Dentry> {
-        Dentry::new(inode, Kind::Anonymous, Some(name.into()), None)
+    pub(crate) fn anonymous(cache: &Arc<DentryCache>, inode: Arc<dyn Inode>, name: &[u8]) -> Arc<Dentry> {
+        Dentry::new(cache, inode, Kind::Anonymous, Some(name.into()), None)
     }
 
     /// A file made in `parent` without a name there (O_TMPFILE); shown as `/#ino (deleted)` below it.
     #[must_use]
     pub fn unnamed(parent: &Arc<Dentry>, inode: Arc<dyn Inode>, ino: u64) -> Arc<Dentry> {
-        let d = Dentry::new(inode, Kind::Tree, Some(format!("#{ino}").into_bytes().into()), Some(parent.clone()));
+        let name = format!("#{ino}").into_bytes().into();
+        let d = Dentry::new(&parent.cache, inode, Kind::Tree, Some(name), Some(parent.clone()));
         d.state.write().unhashed = true;
         d
     }
@@ -238,22 +246,22 @@ impl Dentry {
         if let Some(d) = replaced {
             d.discard();
         }
-        remember(&entered);
+        self.cache.remember(&entered);
         Some(entered)
     }
 
     fn detached(parent: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
-        let d = Dentry::new(inode, Kind::Tree, Some(name.into()), Some(parent.clone()));
+        let d = Dentry::new(&parent.cache, inode, Kind::Tree, Some(name.into()), Some(parent.clone()));
         d.state.write().unhashed = true;
         d
     }
 
     fn insert(self: &Arc<Self>, s: &mut State, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
         if s.absent.remove(name) {
-            ABSENT_TOTAL.fetch_sub(1, Ordering::Relaxed);
+            self.cache.absent_total.fetch_sub(1, Ordering::Relaxed);
         }
         let name: Name = name.into();
-        let d = Dentry::new(inode, Kind::Tree, Some(name.clone()), Some(self.clone()));
+        let d = Dentry::new(&self.cache, inode, Kind::Tree, Some(name.clone()), Some(self.clone()));
         s.children.insert(name, d.clone());
         d
     }
@@ -267,7 +275,7 @@ impl Dentry {
             }
             let gone = s.children.remove(name);
             if policy == Cache::Keep && !s.unhashed {
-                note_absent(&mut s, name);
+                self.cache.note_absent(&mut s, name);
             }
             gone
         };
@@ -288,7 +296,7 @@ impl Dentry {
         if let Some(old) = old {
             old.discard();
         }
-        remember(&d);
+        self.cache.remember(&d);
         d
     }
 
@@ -298,7 +306,7 @@ impl Dentry {
             let mut s = self.state.write();
             let gone = s.children.remove(name);
             if self.inode.cache_policy() == Cache::Keep && !s.unhashed {
-                note_absent(&mut s, name);
+                self.cache.note_absent(&mut s, name);
             }
             self.version.fetch_add(1, Ordering::AcqRel);
             gone
@@ -312,7 +320,7 @@ impl Dentry {
     pub(crate) fn move_child(self: &Arc<Self>, old: &[u8], to: &Arc<Dentry>, new: &[u8]) {
         let moved = self.take_entry(old);
         if self.inode.cache_policy() == Cache::Keep {
-            note_absent(&mut self.state.write(), old);
+            self.cache.note_absent(&mut self.state.write(), old);
         }
         let replaced = to.take_entry(new);
         if let Some(d) = moved {
@@ -339,7 +347,7 @@ impl Dentry {
         let mut s = self.state.write();
         self.version.fetch_add(1, Ordering::AcqRel);
         if s.absent.remove(name) {
-            ABSENT_TOTAL.fetch_sub(1, Ordering::Relaxed);
+            self.cache.absent_total.fetch_sub(1, Ordering::Relaxed);
         }
         s.children.remove(name)
     }
@@ -364,7 +372,7 @@ impl Dentry {
             let children = {
                 let mut s = d.state.write();
                 s.unhashed = true;
-                ABSENT_TOTAL.fetch_sub(s.absent.len(), Ordering::Relaxed);
+                d.cache.absent_total.fetch_sub(s.absent.len(), Ordering::Relaxed);
                 s.absent.clear();
                 d.version.fetch_add(1, Ordering::AcqRel);
                 std::mem::take(&mut s.children)
@@ -389,22 +397,12 @@ impl Dentry {
 impl Drop for Dentry {
     fn drop(&mut self) {
         let s = self.state.get_mut();
-        ABSENT_TOTAL.fetch_sub(s.absent.len(), Ordering::Relaxed);
+        self.cache.absent_total.fetch_sub(s.absent.len(), Ordering::Relaxed);
         // A loop instead of recursion: a guest can nest directories deeper than a stack.
         let mut next = s.parent.take();
         while let Some(mut d) = next.and_then(Arc::into_inner) {
             next = d.state.get_mut().parent.take();
         }
-    }
-}
-
-fn note_absent(s: &mut State, name: &[u8]) {
-    if s.absent.len() >= MAX_ABSENT || ABSENT_TOTAL.load(Ordering::Relaxed) >= MAX_ABSENT_TOTAL {
-        ABSENT_TOTAL.fetch_sub(s.absent.len(), Ordering::Relaxed);
-        s.absent.clear();
-    }
-    if ABSENT_TOTAL.load(Ordering::Relaxed) < MAX_ABSENT_TOTAL && s.absent.insert(name.into()) {
-        ABSENT_TOTAL.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -423,21 +421,43 @@ const CACHE_LIMIT: usize = 16 * 1024;
 /// Dentries looked at for each new one, so that the queue shrinks but no lookup takes long.
 const SCAN: usize = 4;
 
-static CACHE: Mutex<VecDeque<Weak<Dentry>>> = Mutex::new(LockClass::Table, VecDeque::new());
+/// The names that a kernel remembers, in the order in which they may be forgotten.
+pub(crate) struct DentryCache {
+    queue: Mutex<VecDeque<Weak<Dentry>>>,
+    absent_total: AtomicUsize,
+}
 
-/// Queues a new dentry for eviction some day, and evicts if there are too many.
-fn remember(d: &Arc<Dentry>) {
-    let mut old = Vec::new();
-    {
-        let mut queue = CACHE.lock();
-        queue.push_back(Arc::downgrade(d));
-        if queue.len() > CACHE_LIMIT {
-            old.extend(queue.drain(..SCAN));
+impl Default for DentryCache {
+    fn default() -> DentryCache {
+        DentryCache { queue: Mutex::new(LockClass::Table, VecDeque::new()), absent_total: AtomicUsize::new(0) }
+    }
+}
+
+impl DentryCache {
+    fn note_absent(&self, s: &mut State, name: &[u8]) {
+        if s.absent.len() >= MAX_ABSENT || self.absent_total.load(Ordering::Relaxed) >= MAX_ABSENT_TOTAL {
+            self.absent_total.fetch_sub(s.absent.len(), Ordering::Relaxed);
+            s.absent.clear();
+        }
+        if self.absent_total.load(Ordering::Relaxed) < MAX_ABSENT_TOTAL && s.absent.insert(name.into()) {
+            self.absent_total.fetch_add(1, Ordering::Relaxed);
         }
     }
-    let kept: Vec<_> = old.into_iter().filter(|w| w.upgrade().is_some_and(|d| !evict(d))).collect();
-    if !kept.is_empty() {
-        CACHE.lock().extend(kept);
+
+    /// Queues a new dentry for eviction some day, and evicts if there are too many.
+    fn remember(&self, d: &Arc<Dentry>) {
+        let mut old = Vec::new();
+        {
+            let mut queue = self.queue.lock();
+            queue.push_back(Arc::downgrade(d));
+            if queue.len() > CACHE_LIMIT {
+                old.extend(queue.drain(..SCAN));
+            }
+        }
+        let kept: Vec<_> = old.into_iter().filter(|w| w.upgrade().is_some_and(|d| !evict(d))).collect();
+        if !kept.is_empty() {
+            self.queue.lock().extend(kept);
+        }
     }
 }
 

@@ -84,9 +84,6 @@ pub struct Epoll {
     queue: WaitQueue,
 }
 
-/// Serialises what makes epolls watch epolls, so that no cycle arises.
-static NESTING: Mutex<()> = Mutex::new(LockClass::Epoll, ());
-
 impl Epoll {
     /// An epoll that watches nothing.
     #[must_use]
@@ -117,7 +114,7 @@ impl Epoll {
         check_exclusive(events, target.is_some())?;
         let _nesting = match target {
             Some(t) => {
-                let guard = NESTING.lock();
+                let guard = file.path().mount.tables().epoll_nesting.lock();
                 self.check_nesting(t)?;
                 Some(guard)
             }

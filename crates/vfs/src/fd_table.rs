@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, RwLock};
 
 use crate::open_file::OpenFile;
+use crate::vfs::Tables;
 
 /// A descriptor number as a guest gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,23 +59,13 @@ struct Slots {
 /// Files are dropped outside its lock. It is also the owner of POSIX record locks.
 pub struct FdTable {
     id: u64,
+    tables: Arc<Tables>,
     slots: RwLock<Slots>,
     posix_locks: AtomicBool,
 }
 
 /// Descriptors of one process at most, whatever RLIMIT_NOFILE says (`/proc/sys/fs/nr_open`).
 pub const NR_OPEN: u32 = 1024 * 1024;
-
-impl Default for FdTable {
-    fn default() -> Self {
-        FdTable::new()
-    }
-}
-
-fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
 
 fn index(fd: Fd) -> Result<usize> {
     usize::try_from(fd.0).map_err(|_| Errno::EBADF)
@@ -120,9 +111,10 @@ impl Slots {
 impl FdTable {
     /// An empty table.
     #[must_use]
-    pub fn new() -> FdTable {
+    pub fn new(tables: &Arc<Tables>) -> FdTable {
         FdTable {
-            id: next_id(),
+            id: tables.ids.fd_tables.next(),
+            tables: tables.clone(),
             slots: RwLock::new(LockClass::FdTable, Slots::default()),
             posix_locks: AtomicBool::new(false),
         }
@@ -132,7 +124,12 @@ impl FdTable {
     #[must_use]
     pub fn copy(&self) -> FdTable {
         let slots = self.slots.read().clone();
-        FdTable { id: next_id(), slots: RwLock::new(LockClass::FdTable, slots), posix_locks: AtomicBool::new(false) }
+        FdTable {
+            id: self.tables.ids.fd_tables.next(),
+            tables: self.tables.clone(),
+            slots: RwLock::new(LockClass::FdTable, slots),
+            posix_locks: AtomicBool::new(false),
+        }
     }
 
     /// Names the table: the owner of its POSIX locks, and the answer of kcmp(2).

@@ -1,16 +1,14 @@
-//! [`FileSystem`], and the registry of file system types by name.
+//! [`FileSystem`], and what mount(2) asks a file system type for: [`MountRequest`].
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use moat_abi::Result;
 use moat_abi::stat::{DeviceId, Statfs};
-use moat_abi::{Errno, Result};
-use moat_sync::{LockClass, RwLock};
 
 use crate::caller::Caller;
 use crate::inode::Inode;
 use crate::path::Path;
+use crate::vfs::Tables;
 
 /// A mounted file system (Linux's super block).
 pub trait FileSystem: Send + Sync + 'static {
@@ -61,50 +59,8 @@ pub struct MountRequest<'a> {
     pub options: &'a [u8],
     /// Who mounts.
     pub caller: &'a dyn Caller,
-}
-
-/// Makes a file system of a type.
-pub type Constructor = fn(&MountRequest<'_>) -> Result<Arc<dyn FileSystem>>;
-
-/// What a type needs (the first column of /proc/filesystems).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backing {
-    /// `nodev`.
-    Nothing,
-    /// A block device.
-    Device,
-}
-
-static TYPES: RwLock<BTreeMap<&'static str, (Backing, Constructor)>> = RwLock::new(LockClass::Table, BTreeMap::new());
-
-/// Adds a file system type; a second call with the name replaces it.
-pub fn register_filesystem(name: &'static str, constructor: Constructor) {
-    TYPES.write().insert(name, (Backing::Nothing, constructor));
-}
-
-/// The names of all types, for /proc/filesystems.
-#[must_use]
-pub fn filesystem_types() -> Vec<(&'static str, Backing)> {
-    TYPES.read().iter().map(|(name, (backing, _))| (*name, *backing)).collect()
-}
-
-/// Makes a file system of type `name`.
-///
-/// # Errors
-/// ENODEV for an unknown type; those of the constructor.
-pub fn make_filesystem(name: &[u8], request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
-    let name = std::str::from_utf8(name).map_err(|_| Errno::ENODEV)?;
-    let constructor = TYPES.read().get(name).map(|t| t.1).ok_or(Errno::ENODEV)?;
-    constructor(request)
-}
-
-/// A device number for a file system without a device, never given twice.
-///
-/// The host's own anonymous devices are small numbers too: nothing compares them with ours.
-#[must_use]
-pub fn new_anonymous_dev() -> DeviceId {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    DeviceId::new(0, NEXT.fetch_add(1, Ordering::Relaxed))
+    /// The kernel's tables, for the file system's own mounts and its device number.
+    pub tables: &'a Arc<Tables>,
 }
 
 /// Splits an option string at its commas into `key` or `key=value`.

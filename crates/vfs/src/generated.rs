@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::stat::DeviceId;
-use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 
-use crate::caller::{Caller, hooks};
+use crate::caller::Caller;
+use crate::clock::now;
 use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable};
 use crate::inode::{Cache, Inode, Metadata, OpenContext, SetAttr};
@@ -39,7 +39,7 @@ impl Attributes {
     /// The metadata of a file of `file_type`; its times are the present.
     #[must_use]
     pub fn metadata(&self, file_type: FileType) -> Metadata {
-        let now = hooks().map_or(Timespec::default(), |h| h.now());
+        let now = now();
         Metadata {
             dev: self.dev,
             ino: self.ino,

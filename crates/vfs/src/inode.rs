@@ -397,13 +397,16 @@ pub fn generic_permission(meta: &Metadata, creds: &Credentials, access: Access) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use moat_identity::UserNamespace;
+
+    fn user(uid: u32, gid: u32) -> Credentials {
+        Credentials::user(uid, gid, Arc::from([]), moat_abi::cap::CapSet::EMPTY, UserNamespace::root())
+    }
 
     #[test]
     fn the_first_class_that_matches_decides() {
         let meta = Metadata { mode: 0o100_047, uid: 5, gid: 6, ..Metadata::default() };
-        let check = |uid, gid, access| {
-            generic_permission(&meta, &Credentials::user(uid, gid, Arc::from([]), moat_abi::cap::CapSet::EMPTY), access)
-        };
+        let check = |uid, gid, access| generic_permission(&meta, &user(uid, gid), access);
         assert_eq!(check(5, 6, Access::READ), Err(Errno::EACCES), "the owner has no rights though others have");
         assert_eq!(check(7, 6, Access::READ), Ok(()));
         assert_eq!(check(7, 6, Access::WRITE), Err(Errno::EACCES));
@@ -413,11 +416,14 @@ mod tests {
     #[test]
     fn root_needs_one_execute_bit() {
         let mut meta = Metadata { mode: 0o100_600, ..Metadata::default() };
-        assert_eq!(generic_permission(&meta, &Credentials::root(), Access::EXEC), Err(Errno::EACCES));
+        assert_eq!(
+            generic_permission(&meta, &Credentials::root(UserNamespace::root()), Access::EXEC),
+            Err(Errno::EACCES)
+        );
         meta.mode = 0o100_601;
         meta.uid = 9;
-        assert_eq!(generic_permission(&meta, &Credentials::root(), Access::EXEC), Ok(()));
+        assert_eq!(generic_permission(&meta, &Credentials::root(UserNamespace::root()), Access::EXEC), Ok(()));
         meta.mode = 0o040_000;
-        assert_eq!(generic_permission(&meta, &Credentials::root(), Access::all()), Ok(()));
+        assert_eq!(generic_permission(&meta, &Credentials::root(UserNamespace::root()), Access::all()), Ok(()));
     }
 }

@@ -1,13 +1,14 @@
 //! The virtual file system: names, mounts, open files and what a file system must provide.
 //!
 //! - [`inode`]: [`Inode`], what a file system gives for each file; [`mod@file`]: [`File`], what an open file does.
-//! - [`filesystem`]: [`FileSystem`] and the registry of file system types.
+//! - [`vfs`]: [`Vfs`], what exists once per kernel; [`registry`]: what types, devices and families there are.
+//! - [`filesystem`]: [`FileSystem`], a mounted file system.
 //! - [`dentry`], [`mount`], [`path`], [`walk`]: the tree of names as processes see it, and path resolution.
 //! - [`ops`]: the operations on names (open, mkdir, rename, ...): the one implementation of their rules.
 //! - [`open_file`], [`fd_table`], [`fs_context`]: what a process holds.
 //! - [`epoll`], [`locks`]: readiness lists; record locks and flock.
 //! - [`cred`], [`caller`]: on whose behalf something is done.
-//! - [`socket`]: what is the same in all socket families, and their registry.
+//! - [`socket`]: what is the same in all socket families.
 //! - [`special`]: devices and FIFOs by number, wherever their nodes are.
 //!
 //! # Invariants
@@ -19,6 +20,7 @@
 
 pub mod anon;
 pub mod caller;
+pub mod clock;
 pub mod cred;
 pub mod dentry;
 pub mod epoll;
@@ -33,9 +35,11 @@ pub mod mount;
 pub mod open_file;
 pub mod ops;
 pub mod path;
+pub mod registry;
 pub mod socket;
 pub mod special;
 pub mod text_busy;
+pub mod vfs;
 pub mod walk;
 
 pub use caller::{Caller, KernelCaller};
@@ -43,11 +47,13 @@ pub use cred::{Credentials, UserNamespace};
 pub use dentry::Dentry;
 pub use fd_table::{Fd, FdTable};
 pub use file::{DirEntry, File, Seekable, SyncKind};
-pub use filesystem::{FileSystem, MountRequest, register_filesystem};
+pub use filesystem::{FileSystem, MountRequest};
 pub use fs_context::FsContext;
 pub use inode::{Access, Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime};
 pub use moat_abi::cap::{Cap, CapSet};
 pub use mount::{Mount, MountFlags, MountNamespace};
 pub use open_file::OpenFile;
 pub use path::Path;
+pub use registry::Registry;
+pub use vfs::{Tables, Vfs};
 pub use walk::{LookupFlags, View};

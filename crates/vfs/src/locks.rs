@@ -1,12 +1,12 @@
 //! Locks on files: POSIX record locks, OFD locks and flock(2). Source: fcntl(2), flock(2), `fs/locks.c`.
 //!
 //! The locks of an inode are found by its number in one table, for as long as there are any ([`FileLocks`]). Nothing waits
-//! here: who is refused listens to [`FileLocks::queue`], after [`begin_wait`] has looked for a deadlock.
+//! here: who is refused listens to [`FileLocks::queue`], after [`LockTable::begin_wait`] has looked for a deadlock.
 
 mod record;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
@@ -40,15 +40,47 @@ pub struct FileLocks {
     queue: WaitQueue,
 }
 
-type Table = Mutex<HashMap<InodeKey, Arc<FileLocks>>>;
-
-fn table() -> &'static Table {
-    static TABLE: OnceLock<Table> = OnceLock::new();
-    TABLE.get_or_init(|| Mutex::new(LockClass::Table, HashMap::new()))
+/// The locks of all files of a kernel.
+pub struct LockTable {
+    files: Mutex<HashMap<InodeKey, Arc<FileLocks>>>,
+    /// Which process waits for which: only POSIX locks have deadlocks that can be told.
+    waits: Arc<Mutex<Vec<WaitEdge>>>,
 }
 
-fn find(key: InodeKey) -> Option<Arc<FileLocks>> {
-    table().lock().get(&key).cloned()
+/// A waiting owner and the owner that it waits for, as ids of descriptor tables.
+type WaitEdge = (u64, u64);
+
+impl Default for LockTable {
+    fn default() -> LockTable {
+        LockTable {
+            files: Mutex::new(LockClass::Table, HashMap::new()),
+            waits: Arc::new(Mutex::new(LockClass::Table, Vec::new())),
+        }
+    }
+}
+
+/// The table that a file's locks are in.
+fn table_of(f: &OpenFile) -> &LockTable {
+    &f.path().mount.tables().locks
+}
+
+impl LockTable {
+    fn find(&self, key: InodeKey) -> Option<Arc<FileLocks>> {
+        self.files.lock().get(&key).cloned()
+    }
+
+    /// Takes the entry out of the table if nothing is locked and nobody else has it.
+    fn tidy(&self, locks: Arc<FileLocks>) {
+        if !locks.is_free() {
+            return;
+        }
+        let gone = {
+            let mut t = self.files.lock();
+            // The table's reference and ours: a third would be somebody about to lock, or waiting.
+            if Arc::strong_count(&locks) > 2 { None } else { t.remove(&locks.key) }
+        };
+        drop(gone);
+    }
 }
 
 /// The locks of a file, to add to them.
@@ -57,25 +89,12 @@ fn find(key: InodeKey) -> Option<Arc<FileLocks>> {
 /// Those of [`crate::Inode::metadata`].
 pub fn locks_of(f: &OpenFile) -> Result<Arc<FileLocks>> {
     let key = f.inode().metadata()?.key();
-    let mut t = table().lock();
+    let mut t = table_of(f).files.lock();
     let new = || {
         let state = Mutex::new(LockClass::FileLocks, State::default());
         Arc::new(FileLocks { key, state, queue: WaitQueue::new() })
     };
     Ok(t.entry(key).or_insert_with(new).clone())
-}
-
-/// Takes the entry out of the table if nothing is locked and nobody else has it.
-fn tidy(locks: Arc<FileLocks>) {
-    if !locks.is_free() {
-        return;
-    }
-    let gone = {
-        let mut t = table().lock();
-        // The table's reference and ours: a third would be somebody about to lock, or waiting.
-        if Arc::strong_count(&locks) > 2 { None } else { t.remove(&locks.key) }
-    };
-    drop(gone);
 }
 
 impl FileLocks {
@@ -172,7 +191,8 @@ impl FileLocks {
 /// # Errors
 /// Those of [`crate::Inode::metadata`].
 pub fn unflock(f: &OpenFile) -> Result<()> {
-    if let Some(l) = find(f.inode().metadata()?.key()) {
+    let table = table_of(f);
+    if let Some(l) = table.find(f.inode().metadata()?.key()) {
         let changed = {
             let mut s = l.state.lock();
             let before = s.whole.len();
@@ -182,7 +202,7 @@ pub fn unflock(f: &OpenFile) -> Result<()> {
         if changed {
             l.changed();
         }
-        tidy(l);
+        table.tidy(l);
     }
     Ok(())
 }
@@ -198,58 +218,62 @@ pub fn note_owner(f: &OpenFile, fds: &FdTable, owner: LockOwner) {
 /// Gives up the POSIX locks that the descriptor table `owner` holds on a file.
 pub(crate) fn release_posix(f: &OpenFile, owner: u64) {
     let Ok(meta) = f.inode().metadata() else { return };
-    if let Some(l) = find(meta.key()) {
+    let table = table_of(f);
+    if let Some(l) = table.find(meta.key()) {
         l.unlock(LockOwner::Process(owner), Range::ALL);
-        tidy(l);
+        table.tidy(l);
     }
 }
 
 /// Gives up the OFD and flock locks of a description.
 pub(crate) fn release_description(f: &OpenFile) {
     let Ok(meta) = f.inode().metadata() else { return };
-    if let Some(l) = find(meta.key()) {
+    let table = table_of(f);
+    if let Some(l) = table.find(meta.key()) {
         l.release(f);
-        tidy(l);
+        table.tidy(l);
     }
 }
 
-/// Which process waits for which: only POSIX locks have deadlocks that can be told.
-static WAITS: Mutex<Vec<(u64, u64)>> = Mutex::new(LockClass::Table, Vec::new());
-
 /// A note that one process waits for another, taken back when dropped.
-pub struct WaitMark(Option<(u64, u64)>);
+pub struct WaitMark {
+    waits: Arc<Mutex<Vec<WaitEdge>>>,
+    edge: Option<WaitEdge>,
+}
 
-/// Notes that `waiter` waits for `holder`.
-///
-/// # Errors
-/// EDEADLK if `holder` waits, directly or not, for `waiter`.
-pub fn begin_wait(waiter: LockOwner, holder: LockOwner) -> Result<WaitMark> {
-    let (LockOwner::Process(w), LockOwner::Process(h)) = (waiter, holder) else {
-        return Ok(WaitMark(None));
-    };
-    let mut waits = WAITS.lock();
-    let mut reached = vec![h];
-    let mut at = 0;
-    while at < reached.len() {
-        let from = reached[at];
-        for next in waits.iter().filter(|e| e.0 == from).map(|e| e.1) {
-            if next == w {
-                return Err(Errno::EDEADLK);
+impl LockTable {
+    /// Notes that `waiter` waits for `holder`.
+    ///
+    /// # Errors
+    /// EDEADLK if `holder` waits, directly or not, for `waiter`.
+    pub fn begin_wait(&self, waiter: LockOwner, holder: LockOwner) -> Result<WaitMark> {
+        let (LockOwner::Process(w), LockOwner::Process(h)) = (waiter, holder) else {
+            return Ok(WaitMark { waits: self.waits.clone(), edge: None });
+        };
+        let mut waits = self.waits.lock();
+        let mut reached = vec![h];
+        let mut at = 0;
+        while at < reached.len() {
+            let from = reached[at];
+            for next in waits.iter().filter(|e| e.0 == from).map(|e| e.1) {
+                if next == w {
+                    return Err(Errno::EDEADLK);
+                }
+                if !reached.contains(&next) {
+                    reached.push(next);
+                }
             }
-            if !reached.contains(&next) {
-                reached.push(next);
-            }
+            at += 1;
         }
-        at += 1;
+        waits.push((w, h));
+        Ok(WaitMark { waits: self.waits.clone(), edge: Some((w, h)) })
     }
-    waits.push((w, h));
-    Ok(WaitMark(Some((w, h))))
 }
 
 impl Drop for WaitMark {
     fn drop(&mut self) {
-        if let Some(edge) = self.0 {
-            let mut waits = WAITS.lock();
+        if let Some(edge) = self.edge {
+            let mut waits = self.waits.lock();
             if let Some(at) = waits.iter().position(|e| *e == edge) {
                 waits.swap_remove(at);
             }
@@ -262,13 +286,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cycle_of_waits_is_refused() {
+    fn a_cycle_of_waits_is_refused_in_its_own_table() {
         let p = LockOwner::Process;
-        let ab = begin_wait(p(901), p(902)).ok();
-        let _bc = begin_wait(p(902), p(903)).ok();
-        assert_eq!(begin_wait(p(903), p(901)).err(), Some(Errno::EDEADLK));
-        assert!(begin_wait(LockOwner::Description(903), p(901)).is_ok());
+        let (table, other) = (LockTable::default(), LockTable::default());
+        let ab = table.begin_wait(p(1), p(2)).ok();
+        let _bc = table.begin_wait(p(2), p(3)).ok();
+        assert_eq!(table.begin_wait(p(3), p(1)).err(), Some(Errno::EDEADLK));
+        assert!(other.begin_wait(p(3), p(1)).is_ok(), "another kernel has processes of its own");
+        assert!(table.begin_wait(LockOwner::Description(3), p(1)).is_ok());
         drop(ab);
-        assert!(begin_wait(p(903), p(901)).is_ok());
+        assert!(table.begin_wait(p(3), p(1)).is_ok());
     }
 }

@@ -5,7 +5,7 @@
 //! - Changes of the tree run under the namespace's `change` lock; readers take only one mount's links at a time.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use bitflags::bitflags;
@@ -16,6 +16,7 @@ use crate::cred::UserNamespace;
 use crate::dentry::Dentry;
 use crate::filesystem::FileSystem;
 use crate::path::Path;
+use crate::vfs::Tables;
 
 bitflags! {
     /// A mount's own flags; the values are those of mount(2).
@@ -54,6 +55,7 @@ struct Links {
 
 /// A file system with its tree of names, shared by all mounts of it.
 struct SuperBlock {
+    tables: Arc<Tables>,
     fs: Arc<dyn FileSystem>,
     root: Arc<Dentry>,
 }
@@ -75,8 +77,6 @@ pub struct Mount {
     links: RwLock<Links>,
 }
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
 fn address(d: &Arc<Dentry>) -> usize {
     Arc::as_ptr(d).addr()
 }
@@ -84,14 +84,14 @@ fn address(d: &Arc<Dentry>) -> usize {
 impl Mount {
     /// Makes a mount of the whole of `fs` that is attached nowhere yet.
     #[must_use]
-    pub fn new(fs: Arc<dyn FileSystem>, flags: MountFlags, source: &[u8]) -> Arc<Mount> {
-        let root = Dentry::root(fs.root());
-        Mount::of(Arc::new(SuperBlock { fs, root: root.clone() }), root, flags, source)
+    pub fn new(tables: &Arc<Tables>, fs: Arc<dyn FileSystem>, flags: MountFlags, source: &[u8]) -> Arc<Mount> {
+        let root = Dentry::root(&tables.dentries, fs.root());
+        Mount::of(Arc::new(SuperBlock { tables: tables.clone(), fs, root: root.clone() }), root, flags, source)
     }
 
     fn of(superblock: Arc<SuperBlock>, root: Arc<Dentry>, flags: MountFlags, source: &[u8]) -> Arc<Mount> {
         Arc::new(Mount {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id: superblock.tables.ids.mounts.next(),
             superblock,
             root,
             source: source.to_vec(),
@@ -110,6 +110,12 @@ impl Mount {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The tables of the kernel that it belongs to.
+    #[must_use]
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.superblock.tables
     }
 
     /// The file system.
@@ -249,14 +255,12 @@ pub struct MountNamespace {
 /// Mounts of one namespace (`/proc/sys/fs/mount-max` is 100000 on Linux; each costs memory here too).
 const MAX_MOUNTS: usize = 10_000;
 
-static NEXT_NAMESPACE: AtomicU64 = AtomicU64::new(0xf000_1000_0000);
-
 impl MountNamespace {
     /// A namespace with `root` mounted at its root.
     #[must_use]
     pub fn new(root: Arc<Mount>, user_ns: Arc<UserNamespace>) -> Arc<MountNamespace> {
         let ns = Arc::new_cyclic(|me| MountNamespace {
-            id: NEXT_NAMESPACE.fetch_add(1, Ordering::Relaxed),
+            id: root.tables().ids.namespaces.next(),
             user_ns,
             root: RwLock::new(LockClass::Mounts, root.clone()),
             // Outside the links of single mounts, which are also of class Mounts (it may nest).

@@ -6,10 +6,10 @@ use std::sync::{Arc, Weak};
 use moat_abi::fs::{AccessMode, FileType, OpenFlags, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::Pid;
 use moat_sync::wait::{Notify, Registration};
 use moat_sync::{LockClass, Mutex};
 
-use crate::caller::hooks;
 use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SparseSeek};
 use crate::inode::{Inode, Metadata};
@@ -17,19 +17,19 @@ use crate::mount::MountFlags;
 use crate::path::Path;
 use crate::text_busy::WriteAccess;
 
-/// Who hears of a file's readiness by signal: F_SETOWN of fcntl(2). Ids are of the root pid namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Who is sent a signal when a file becomes ready: F_SETOWN of fcntl(2).
+#[derive(Clone, Default)]
 #[allow(missing_docs)]
 pub enum OwnerId {
     #[default]
     None,
-    Thread(i32),
-    Process(i32),
-    Group(i32),
+    Thread(Arc<Pid>),
+    Process(Arc<Pid>),
+    Group(Arc<Pid>),
 }
 
 /// The owner with the ids it was set under, by which the signal's permission is checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 #[allow(missing_docs)]
 pub struct Owner {
     pub id: OwnerId,
@@ -94,9 +94,8 @@ impl OpenFile {
         creds: Arc<Credentials>,
         write_access: Option<WriteAccess>,
     ) -> Arc<OpenFile> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(OpenFile {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: path.mount.tables().ids.open_files.next(),
             file,
             path,
             flags: AtomicU32::new((flags - OpenFlags::OPEN_ONLY).bits()),
@@ -392,7 +391,7 @@ impl OpenFile {
     #[must_use]
     pub fn owner(&self) -> (Owner, u32) {
         let a = self.asynchronous.lock();
-        (a.owner, a.signal)
+        (a.owner.clone(), a.signal)
     }
 
     /// F_SETOWN: who gets signals; needs O_ASYNC to get any.
@@ -438,11 +437,13 @@ impl Notify for SignalOnReady {
     fn notify(&self, events: PollEvents) {
         // The locks of the file may be held here, so the state is only tried for.
         let Some(f) = self.file.upgrade() else { return };
-        let Some((owner, signal, fd)) = f.asynchronous.try_lock().map(|a| (a.owner, a.signal, a.fd)) else { return };
-        if owner.id != OwnerId::None
-            && let Some(h) = hooks()
+        let Some((owner, signal, fd)) = f.asynchronous.try_lock().map(|a| (a.owner.clone(), a.signal, a.fd)) else {
+            return;
+        };
+        if !matches!(owner.id, OwnerId::None)
+            && let Some(signals) = f.path.mount.tables().io_signals.upgrade()
         {
-            h.send_io_signal(&owner, signal, fd, events.bits());
+            signals.send_io_signal(&owner, signal, fd, events.bits());
         }
     }
 }

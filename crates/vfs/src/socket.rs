@@ -2,7 +2,7 @@
 //!
 //! - [`Socket`]: what a family provides; [`SocketFile`]: the [`crate::File`] around any of them.
 //! - [`SocketCore`]: the options of level SOL_SOCKET, the wait queue and the pending error, one in each socket.
-//! - [`registry`]: families by number; a family is a constructor, registered once.
+//! - [`AddressFamily`]: what makes the sockets of a family; [`crate::Registry`] has them by number.
 //! - [`ByteQueue`]: bytes on their way, for stream sockets.
 //!
 //! # Invariants
@@ -12,8 +12,8 @@
 
 mod bytes;
 mod core;
+mod family;
 mod file;
-pub mod registry;
 
 use std::any::Any;
 use std::fmt;
@@ -21,13 +21,15 @@ use std::sync::Arc;
 
 use moat_abi::socket::{MsgFlags, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCKADDR_STORAGE_SIZE};
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::Pid;
 
 use crate::caller::Caller;
 use crate::open_file::OpenFile;
 
 pub use self::bytes::ByteQueue;
 pub use self::core::{BufferSide, CoreFlags, SocketCore};
-pub use self::file::{SocketFile, open_socket};
+pub use self::family::{AddressFamily, SocketMaker};
+pub use self::file::SocketFile;
 
 /// Family, type and protocol of a socket: the arguments of socket(2) without the flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,8 +87,8 @@ pub fn family_of(addr: &[u8]) -> Option<u16> {
 /// Who sent a message or owns a peer: SCM_CREDENTIALS, SO_PEERCRED. Ids are the kernel's.
 #[derive(Clone)]
 pub struct SocketCreds {
-    /// The process, as the kernel's own `Pid`: its number depends on who asks. `None` is pid 0.
-    pub process: Option<Arc<dyn Any + Send + Sync>>,
+    /// The process: its number depends on the reader's namespace. `None` is pid 0.
+    pub process: Option<Arc<Pid>>,
     /// User id.
     pub uid: u32,
     /// Group id.
@@ -333,7 +335,7 @@ pub trait Socket: Send + Sync + Any {
     /// ioctl(2).
     ///
     /// # Errors
-    /// ENOTTY by default, after which [`registry::register_device_ioctl`]'s are tried.
+    /// ENOTTY by default, after which [`crate::Registry::answer_device_ioctl`] is tried.
     fn ioctl(&self, _caller: &dyn Caller, _cmd: u32, _arg: u64) -> Result<u64> {
         Err(Errno::ENOTTY)
     }

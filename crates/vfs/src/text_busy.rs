@@ -6,49 +6,63 @@ use std::sync::Arc;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 
-use crate::inode::{Inode, InodeKey};
+use crate::inode::InodeKey;
 use crate::path::Path;
 
-/// Uses of a file: writers count up, executions down.
-static USES: Mutex<BTreeMap<InodeKey, i64>> = Mutex::new(LockClass::Table, BTreeMap::new());
-
-fn change(key: InodeKey, step: i64) -> Result<()> {
-    let mut uses = USES.lock();
-    let count = uses.entry(key).or_insert(0);
-    if *count != 0 && count.signum() != step.signum() {
-        return Err(Errno::ETXTBSY);
-    }
-    *count += step;
-    Ok(())
+/// Uses of files: writers count up, executions down.
+pub(crate) struct TextUses {
+    counts: Mutex<BTreeMap<InodeKey, i64>>,
 }
 
-fn undo(key: InodeKey, step: i64) {
-    let mut uses = USES.lock();
-    if let Some(count) = uses.get_mut(&key) {
-        *count -= step;
-        if *count == 0 {
-            uses.remove(&key);
+impl Default for TextUses {
+    fn default() -> TextUses {
+        TextUses { counts: Mutex::new(LockClass::Table, BTreeMap::new()) }
+    }
+}
+
+impl TextUses {
+    fn change(&self, key: InodeKey, step: i64) -> Result<()> {
+        let mut counts = self.counts.lock();
+        let count = counts.entry(key).or_insert(0);
+        if *count != 0 && count.signum() != step.signum() {
+            return Err(Errno::ETXTBSY);
+        }
+        *count += step;
+        Ok(())
+    }
+
+    fn undo(&self, key: InodeKey, step: i64) {
+        let mut counts = self.counts.lock();
+        if let Some(count) = counts.get_mut(&key) {
+            *count -= step;
+            if *count == 0 {
+                counts.remove(&key);
+            }
         }
     }
 }
 
 /// An opening for writing.
-pub struct WriteAccess(InodeKey);
+pub struct WriteAccess {
+    uses: Arc<TextUses>,
+    key: InodeKey,
+}
 
 impl WriteAccess {
-    /// Takes note that `inode`, a regular file, is being opened for writing.
+    /// Takes note that the regular file at `path` is being opened for writing.
     ///
     /// # Errors
-    /// ETXTBSY while it is executed; those of [`Inode::metadata`].
-    pub fn take(inode: &dyn Inode) -> Result<WriteAccess> {
-        let key = inode.metadata()?.key();
-        change(key, 1).map(|()| WriteAccess(key))
+    /// ETXTBSY while it is executed; those of [`crate::Inode::metadata`].
+    pub fn take(path: &Path) -> Result<WriteAccess> {
+        let (uses, key) = (path.mount.tables().text_uses.clone(), path.inode().metadata()?.key());
+        uses.change(key, 1)?;
+        Ok(WriteAccess { uses, key })
     }
 }
 
 impl Drop for WriteAccess {
     fn drop(&mut self) {
-        undo(self.0, 1);
+        self.uses.undo(self.key, 1);
     }
 }
 
@@ -62,10 +76,11 @@ impl Executable {
     /// Takes note that the file at `path` is about to be executed.
     ///
     /// # Errors
-    /// ETXTBSY while it is open for writing; those of [`Inode::metadata`].
+    /// ETXTBSY while it is open for writing; those of [`crate::Inode::metadata`].
     pub fn new(path: Path) -> Result<Arc<Executable>> {
         let key = path.inode().metadata()?.key();
-        change(key, -1).map(|()| Arc::new(Executable { path, key }))
+        path.mount.tables().text_uses.change(key, -1)?;
+        Ok(Arc::new(Executable { path, key }))
     }
 
     /// The file: /proc/PID/exe.
@@ -77,7 +92,7 @@ impl Executable {
 
 impl Drop for Executable {
     fn drop(&mut self) {
-        undo(self.key, -1);
+        self.path.mount.tables().text_uses.undo(self.key, -1);
     }
 }
 
@@ -88,16 +103,17 @@ mod tests {
 
     #[test]
     fn writers_and_executions_exclude_each_other() {
+        let uses = TextUses::default();
         let key = InodeKey { dev: DeviceId::new(0, 77), ino: 1 };
-        change(key, 1).unwrap();
-        change(key, 1).unwrap();
-        assert_eq!(change(key, -1), Err(Errno::ETXTBSY));
-        undo(key, 1);
-        undo(key, 1);
-        change(key, -1).unwrap();
-        assert_eq!(change(key, 1), Err(Errno::ETXTBSY));
-        undo(key, -1);
-        change(key, 1).unwrap();
-        undo(key, 1);
+        uses.change(key, 1).unwrap();
+        uses.change(key, 1).unwrap();
+        assert_eq!(uses.change(key, -1), Err(Errno::ETXTBSY));
+        uses.undo(key, 1);
+        uses.undo(key, 1);
+        uses.change(key, -1).unwrap();
+        assert_eq!(uses.change(key, 1), Err(Errno::ETXTBSY));
+        uses.undo(key, -1);
+        uses.change(key, 1).unwrap();
+        uses.undo(key, 1);
     }
 }

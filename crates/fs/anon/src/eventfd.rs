@@ -5,7 +5,7 @@ use std::sync::Arc;
 use moat_abi::fs::OpenFlags;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_vfs::{Credentials, File, OpenFile, Seekable, anon};
+use moat_vfs::{Credentials, File, OpenFile, Seekable, Vfs};
 
 /// What a read takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +26,10 @@ pub struct EventFd {
 impl EventFd {
     /// Opens a new counter.
     #[must_use]
-    pub fn open(initial: u32, take: Take, flags: OpenFlags, creds: &Arc<Credentials>) -> Arc<OpenFile> {
+    pub fn open(vfs: &Vfs, initial: u32, take: Take, flags: OpenFlags, creds: &Arc<Credentials>) -> Arc<OpenFile> {
         let count = Mutex::new(LockClass::Stream, u64::from(initial));
         let file = Arc::new(EventFd { count, take, queue: WaitQueue::new() });
-        anon::open_anon("[eventfd]", file, flags | OpenFlags::RDWR, creds)
+        vfs.open_anon("[eventfd]", file, flags | OpenFlags::RDWR, creds)
     }
 }
 
@@ -96,8 +96,9 @@ mod tests {
 
     #[test]
     fn counts_and_limits() {
-        let creds = Arc::new(Credentials::root());
-        let f = EventFd::open(2, Take::One, OpenFlags::empty(), &creds);
+        let vfs = moat_vfs::vfs::fake::vfs(moat_vfs::Registry::default());
+        let creds = Arc::new(Credentials::root(moat_identity::UserNamespace::root()));
+        let f = EventFd::open(&vfs, 2, Take::One, OpenFlags::empty(), &creds);
         let mut buf = [0; 8];
         assert_eq!(f.read(&mut buf[..7]), Err(Errno::EINVAL));
         assert_eq!((f.read(&mut buf), buf), (Ok(8), 1u64.to_ne_bytes()));

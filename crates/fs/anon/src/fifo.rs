@@ -1,7 +1,7 @@
 //! FIFOs: the pipes behind nodes of file systems, found by inode while somebody has one open.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use moat_abi::fs::{AccessMode, OpenFlags};
 use moat_abi::{Errno, Result};
@@ -11,32 +11,38 @@ use moat_vfs::{File, OpenContext};
 
 use crate::pipe::Pipe;
 
-type Table = Mutex<HashMap<InodeKey, Weak<Pipe>>>;
-
-fn table() -> &'static Table {
-    static TABLE: OnceLock<Table> = OnceLock::new();
-    TABLE.get_or_init(|| Mutex::new(LockClass::Table, HashMap::new()))
+/// The FIFOs that somebody has open.
+pub struct Fifos {
+    pipes: Mutex<HashMap<InodeKey, Weak<Pipe>>>,
 }
 
-/// Opens the FIFO of an inode. The opening is complete once the other end is there (`finish_open`).
-///
-/// # Errors
-/// ENXIO for writing with O_NONBLOCK and no reader.
-pub fn open(key: InodeKey, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-    let new = Pipe::new(ctx.caller.creds());
-    let pipe = {
-        let mut t = table().lock();
-        match t.get(&key).and_then(Weak::upgrade) {
-            Some(p) => p,
-            None => {
-                // FIFOs are few: opening a new one is the time to forget those that are gone.
-                t.retain(|_, p| p.strong_count() > 0);
-                t.insert(key, Arc::downgrade(&new));
-                new
+impl Default for Fifos {
+    fn default() -> Fifos {
+        Fifos { pipes: Mutex::new(LockClass::Table, HashMap::new()) }
+    }
+}
+
+impl Fifos {
+    /// Opens the FIFO of an inode. The opening is complete once the other end is there (`finish_open`).
+    ///
+    /// # Errors
+    /// ENXIO for writing with O_NONBLOCK and no reader.
+    pub fn open(&self, key: InodeKey, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        let new = Pipe::new(ctx.caller.creds(), ctx.path.mount.tables().ids.inodes.next());
+        let pipe = {
+            let mut pipes = self.pipes.lock();
+            match pipes.get(&key).and_then(Weak::upgrade) {
+                Some(p) => p,
+                None => {
+                    // FIFOs are few: opening a new one is the time to forget those that are gone.
+                    pipes.retain(|_, p| p.strong_count() > 0);
+                    pipes.insert(key, Arc::downgrade(&new));
+                    new
+                }
             }
-        }
-    };
-    open_pipe(&pipe, ctx)
+        };
+        open_pipe(&pipe, ctx)
+    }
 }
 
 /// Adds an end to a pipe by the rules of fifo(7).

@@ -17,6 +17,7 @@ pub use signalfd::SignalFd;
 pub use timerfd::TimerFd;
 
 /// Registers what opens FIFOs.
-pub fn register() {
-    moat_vfs::special::register_fifo(fifo::open);
+pub fn register(registry: &mut moat_vfs::Registry) {
+    let fifos = fifo::Fifos::default();
+    registry.fifo(move |key, ctx| fifos.open(key, ctx));
 }

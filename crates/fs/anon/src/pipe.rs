@@ -14,8 +14,8 @@ use moat_abi::tty::FIONREAD;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::anon::Pseudo;
-use moat_vfs::caller::now;
-use moat_vfs::{Caller, Credentials, File, Inode, Metadata, OpenContext, OpenFile, SetAttr, SetTime};
+use moat_vfs::clock::now;
+use moat_vfs::{Caller, Credentials, File, Inode, Metadata, OpenContext, OpenFile, SetAttr, SetTime, Vfs};
 
 /// Bytes that a new pipe holds.
 const DEFAULT_SIZE: usize = 64 * 1024;
@@ -56,10 +56,10 @@ pub struct Pipe {
 impl Pipe {
     /// An empty pipe without ends.
     #[must_use]
-    pub(crate) fn new(creds: &Credentials) -> Arc<Pipe> {
+    pub(crate) fn new(creds: &Credentials, ino: u64) -> Arc<Pipe> {
         let t = now();
         Arc::new(Pipe {
-            ino: Pseudo::new_ino(),
+            ino,
             state: Mutex::new(
                 LockClass::Stream,
                 State {
@@ -356,10 +356,10 @@ impl Inode for Pipe {
 
 /// Makes a pipe; gives its reading and its writing end. `flags` may hold NONBLOCK and DIRECT.
 #[must_use]
-pub fn new_pipe(flags: OpenFlags, creds: &Arc<Credentials>) -> (Arc<OpenFile>, Arc<OpenFile>) {
-    let pipe = Pipe::new(creds);
+pub fn new_pipe(vfs: &Vfs, flags: OpenFlags, creds: &Arc<Credentials>) -> (Arc<OpenFile>, Arc<OpenFile>) {
+    let pipe = Pipe::new(creds, vfs.ids.inodes.next());
     let name = format!("pipe:[{}]", pipe.ino);
-    let path = Pseudo::Pipe.path(pipe.clone(), name.as_bytes());
+    let path = vfs.pseudo_path(Pseudo::Pipe, pipe.clone(), name.as_bytes());
     let reader = OpenFile::new(pipe.open_end(AccessMode::ReadOnly), path.clone(), flags, creds.clone());
     let writer = OpenFile::new(pipe.open_end(AccessMode::WriteOnly), path, flags | OpenFlags::WRONLY, creds.clone());
     (reader, writer)
@@ -369,8 +369,16 @@ pub fn new_pipe(flags: OpenFlags, creds: &Arc<Credentials>) -> (Arc<OpenFile>, A
 mod tests {
     use super::*;
 
+    fn vfs() -> Vfs {
+        moat_vfs::vfs::fake::vfs(moat_vfs::Registry::default())
+    }
+
+    fn root() -> Arc<Credentials> {
+        Arc::new(Credentials::root(moat_identity::UserNamespace::root()))
+    }
+
     fn pipe() -> (Arc<OpenFile>, Arc<OpenFile>) {
-        new_pipe(OpenFlags::empty(), &Arc::new(Credentials::root()))
+        new_pipe(&vfs(), OpenFlags::empty(), &root())
     }
 
     #[test]
@@ -405,7 +413,7 @@ mod tests {
 
     #[test]
     fn packets_keep_their_borders() {
-        let (r, w) = new_pipe(OpenFlags::DIRECT, &Arc::new(Credentials::root()));
+        let (r, w) = new_pipe(&vfs(), OpenFlags::DIRECT, &root());
         let mut buf = [0; 16];
         assert_eq!((w.write(b"abc"), w.write(b"defg")), (Ok(3), Ok(4)));
         assert_eq!(r.read(&mut buf[..2]), Ok(2), "the rest of a packet is lost");

@@ -13,7 +13,7 @@ use moat_kernel::CurrentTask;
 use moat_kernel::process::group::ThreadGroup;
 use moat_kernel::task::TaskId;
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_vfs::{File, OpenFile, Seekable, anon};
+use moat_vfs::{File, OpenFile, Seekable};
 use zerocopy::IntoBytes;
 
 /// Bytes of one signal.
@@ -31,7 +31,7 @@ impl SignalFd {
     #[must_use]
     pub fn open(mask: SigSet, t: &CurrentTask, flags: OpenFlags) -> Arc<OpenFile> {
         let file = Arc::new(SignalFd { mask: Mutex::new(LockClass::Leaf, mask), group: t.group.clone(), thread: t.id });
-        anon::open_anon("[signalfd]", file, flags | OpenFlags::RDWR, t.creds())
+        t.kernel().vfs.open_anon("[signalfd]", file, flags | OpenFlags::RDWR, t.creds())
     }
 
     /// Replaces the mask.

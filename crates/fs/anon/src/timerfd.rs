@@ -14,7 +14,7 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::timer::Timer;
 use moat_sync::wait::{Notify, Registration};
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_vfs::{Caller, Credentials, File, OpenFile, Seekable, anon};
+use moat_vfs::{Caller, Credentials, File, OpenFile, Seekable, Vfs};
 use rustix::time::{ClockId, clock_gettime};
 
 /// What a timer is set to, in nanoseconds of its clock.
@@ -87,7 +87,7 @@ impl TimerFd {
     ///
     /// # Errors
     /// EINVAL for a clock that timers can't use.
-    pub fn open(clock: i32, flags: OpenFlags, creds: &Arc<Credentials>) -> Result<Arc<OpenFile>> {
+    pub fn open(vfs: &Vfs, clock: i32, flags: OpenFlags, creds: &Arc<Credentials>) -> Result<Arc<OpenFile>> {
         if !matches!(
             clock,
             CLOCK_REALTIME | CLOCK_MONOTONIC | CLOCK_BOOTTIME | CLOCK_REALTIME_ALARM | CLOCK_BOOTTIME_ALARM
@@ -100,7 +100,7 @@ impl TimerFd {
             state: Mutex::new(LockClass::KernelTimer, State { setting: Setting::default(), host: None }),
             queue: WaitQueue::new(),
         });
-        Ok(anon::open_anon("[timerfd]", file, flags | OpenFlags::RDWR, creds))
+        Ok(vfs.open_anon("[timerfd]", file, flags | OpenFlags::RDWR, creds))
     }
 
     fn now_ns(&self) -> u64 {
@@ -250,14 +250,15 @@ mod tests {
 
     #[test]
     fn a_span_in_the_past_is_readable_at_once() {
-        let creds = Arc::new(Credentials::root());
-        let f = TimerFd::open(CLOCK_MONOTONIC, OpenFlags::empty(), &creds).unwrap();
+        let vfs = moat_vfs::vfs::fake::vfs(moat_vfs::Registry::default());
+        let creds = Arc::new(Credentials::root(moat_identity::UserNamespace::root()));
+        let f = TimerFd::open(&vfs, CLOCK_MONOTONIC, OpenFlags::empty(), &creds).unwrap();
         let t: &TimerFd = f.downcast().unwrap();
         let spec = Itimerspec { it_value: Timespec { tv_sec: 0, tv_nsec: 1 }, it_interval: Timespec::ZERO };
         t.set(&spec, When::Absolute).unwrap();
         assert_eq!(f.poll(), PollEvents::IN);
         let mut buf = [0; 8];
         assert_eq!((f.read(&mut buf), f.read(&mut buf)), (Ok(8), Err(Errno::EAGAIN)));
-        assert_eq!(TimerFd::open(99, OpenFlags::empty(), &creds).err(), Some(Errno::EINVAL));
+        assert_eq!(TimerFd::open(&vfs, 99, OpenFlags::empty(), &creds).err(), Some(Errno::EINVAL));
     }
 }

@@ -6,4 +6,4 @@
 pub mod memory;
 pub mod tree;
 
-pub use memory::register_drivers;
+pub use memory::register;

@@ -11,7 +11,6 @@ use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{File, Seekable};
 use moat_vfs::inode::OpenContext;
-use moat_vfs::special::register_char_device;
 
 /// The major number of memory devices.
 pub const MAJOR: u32 = 1;
@@ -22,9 +21,9 @@ const RANDOM: u32 = 8;
 const URANDOM: u32 = 9;
 
 /// Registers the drivers.
-pub fn register_drivers() {
+pub fn register(registry: &mut moat_vfs::Registry) {
     for minor in [NULL, ZERO, FULL, RANDOM, URANDOM] {
-        register_char_device(DeviceId::new(MAJOR, minor), open);
+        registry.char_device(DeviceId::new(MAJOR, minor), open);
     }
 }
 

@@ -1,14 +1,13 @@
 //! The devices that stand for a terminal found otherwise: /dev/tty, /dev/console, /dev/ptmx (major number 5).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use moat_kernel::Kernel;
-use moat_vfs::Path;
 use moat_vfs::file::File;
 use moat_vfs::inode::OpenContext;
-use moat_vfs::special::{register_char_device, register_char_major};
+use moat_vfs::{Path, Registry};
 
 use crate::fs::{PTMX, open_master};
 use crate::pty::SLAVE_MAJOR;
@@ -16,11 +15,11 @@ use crate::pty::SLAVE_MAJOR;
 const TTY: DeviceId = DeviceId::new(5, 0);
 const CONSOLE: DeviceId = DeviceId::new(5, 1);
 
-pub(crate) fn register_drivers() {
-    register_char_device(TTY, open_tty);
-    register_char_device(CONSOLE, open_console);
-    register_char_device(PTMX, open_ptmx);
-    register_char_major(SLAVE_MAJOR, open_stray_slave);
+pub(crate) fn register(registry: &mut Registry, kernel: Weak<Kernel>) {
+    registry.char_device(TTY, open_tty);
+    registry.char_device(CONSOLE, move |_, ctx| open_console(&*kernel.upgrade().ok_or(Errno::ENXIO)?, ctx));
+    registry.char_device(PTMX, open_ptmx);
+    registry.char_major(SLAVE_MAJOR, open_stray_slave);
 }
 
 /// tty(4): the controlling terminal of the caller's session.

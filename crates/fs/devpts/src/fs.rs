@@ -8,19 +8,19 @@ use std::sync::{Arc, Weak};
 use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::stat::{DEVPTS_SUPER_MAGIC, DeviceId, Statfs};
 use moat_abi::{Errno, Result};
-use moat_tty::Terminal;
 use moat_sync::{LockClass, Mutex};
+use moat_tty::Terminal;
 use moat_vfs::Path;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::File;
-use moat_vfs::filesystem::{FileSystem, MountRequest, new_anonymous_dev, options};
+use moat_vfs::filesystem::{FileSystem, MountRequest, options};
 use moat_vfs::generated::{Attributes, Entry, ListedDir, Listing, downcast};
 use moat_vfs::inode::{Cache, Inode, Metadata, OpenContext, SetAttr};
 
 use crate::adopted::Adopted;
 use crate::master::Master;
 use crate::node::{Node, NodeAttributes};
-use crate::pty::{Pty, SLAVE_MAJOR};
+use crate::pty::{Pty, PtyCount, SLAVE_MAJOR};
 
 /// `NR_UNIX98_PTY_MAX`: indices of one instance, at most.
 const MAX_INDEX: u32 = 1 << 20;
@@ -74,6 +74,8 @@ impl Options {
 pub(crate) struct Instance {
     this: Weak<Instance>,
     dev: DeviceId,
+    /// How many ptys there are in all instances of the kernel.
+    pub(crate) count: Arc<PtyCount>,
     /// The node `ptmx`.
     ptmx: Node,
     options: Mutex<Options>,
@@ -308,11 +310,12 @@ struct DevptsFs {
 /// The constructor for mount(2).
 pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     let options = Options::parse(request.options)?;
-    let dev = new_anonymous_dev();
+    let dev = request.tables.new_device();
     let ptmx = NodeAttributes { mode: options.ptmx_mode, uid: 0, gid: 0 };
     let instance = Arc::new_cyclic(|this| Instance {
         this: this.clone(),
         dev,
+        count: request.tables.extensions.get_or_init(PtyCount::default),
         ptmx: Node::new(dev, PTMX_INO, PTMX, ptmx),
         options: Mutex::new(LockClass::Inode, options),
         ptys: Mutex::new(LockClass::Inode, BTreeMap::new()),

@@ -26,8 +26,12 @@ mod slave;
 pub use adopted::adopt;
 pub use ldisc::{Effects, LineDiscipline, ReadRule};
 
+use std::sync::Weak;
+
+use moat_kernel::Kernel;
+
 /// Registers the file system type and the drivers.
-pub fn register() {
-    moat_vfs::filesystem::register_filesystem("devpts", fs::construct);
-    devices::register_drivers();
+pub fn register(registry: &mut moat_vfs::Registry, kernel: &Weak<Kernel>) {
+    registry.filesystem("devpts", fs::construct);
+    devices::register(registry, kernel.clone());
 }

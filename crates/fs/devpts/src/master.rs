@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::WaitQueue;
 use moat_tty::Terminal;
 use moat_tty::ioctl::{self as tty, End};
-use moat_sync::WaitQueue;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{Admission, File, Use};
 use moat_vfs::{OpenFile, Path};

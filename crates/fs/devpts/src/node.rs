@@ -5,7 +5,7 @@ use moat_abi::stat::DeviceId;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::caller::now;
+use moat_vfs::clock::now;
 use moat_vfs::inode::{Metadata, SetAttr, SetTime};
 
 /// What chmod(2), chown(2) and utimensat(2) change.

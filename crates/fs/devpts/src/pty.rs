@@ -10,10 +10,10 @@ use moat_abi::stat::DeviceId;
 use moat_abi::tty::{LocalFlags, Termios2, Winsize};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_host::tty::When;
+use moat_sync::{LockClass, Mutex, WaitQueue};
+use moat_tty::ioctl::BackgroundOutput;
 use moat_tty::job_control::Steal;
 use moat_tty::{JobControl, Terminal};
-use moat_tty::ioctl::BackgroundOutput;
-use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::caller::Caller;
 use moat_vfs::file::File;
 use moat_vfs::inode::OpenContext;
@@ -30,21 +30,24 @@ pub(crate) const SLAVE_MAJOR: u32 = 136;
 /// How many ptys there may be in all instances together (`kernel.pty.max`).
 const MAX_PTYS: usize = 4096;
 
-static PTYS: AtomicUsize = AtomicUsize::new(0);
+/// How many ptys a kernel has.
+#[derive(Default)]
+pub(crate) struct PtyCount(AtomicUsize);
 
 /// One of the ptys that there may be.
-struct Slot;
+struct Slot(Arc<PtyCount>);
 
 impl Slot {
-    fn take() -> Result<Slot> {
+    fn take(count: &Arc<PtyCount>) -> Result<Slot> {
         let more = |n: usize| (n < MAX_PTYS).then_some(n + 1);
-        PTYS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map(|_| Slot).map_err(|_| Errno::ENOSPC)
+        let taken = count.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.map(|_| Slot(count.clone())).map_err(|_| Errno::ENOSPC)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        PTYS.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -109,7 +112,7 @@ impl Pty {
     /// # Errors
     /// ENOSPC if there are too many.
     pub(crate) fn new(index: u32, instance: &Arc<Instance>, node: Node) -> Result<Arc<Pty>> {
-        let slot = Slot::take()?;
+        let slot = Slot::take(&instance.count)?;
         let state = State {
             ldisc: LineDiscipline::new(Termios2::pty_default()),
             lock: SlaveLock::Locked,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::WaitQueue;
 use moat_tty::Terminal;
 use moat_tty::ioctl::{self as tty, End};
-use moat_sync::WaitQueue;
 use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{Admission, File, ReadOn, Use};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use moat_abi::Result;
 use moat_abi::stat::{DeviceId, Statfs};
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::filesystem::{FileSystem, new_anonymous_dev};
+use moat_vfs::filesystem::FileSystem;
 use moat_vfs::inode::{Inode, InodeKey, Metadata};
 
 use crate::inode::HostInode;
@@ -96,17 +96,17 @@ pub struct HostFs<T: HostTree> {
 }
 
 impl<T: HostTree> HostFs<T> {
-    /// Mounts the tree.
+    /// Mounts the tree, whose files will have this device number.
     ///
     /// # Errors
     /// Those of the host for its root.
-    pub fn new(tree: T, trust: Trust) -> Result<Arc<HostFs<T>>> {
+    pub fn new(dev: DeviceId, tree: T, trust: Trust) -> Result<Arc<HostFs<T>>> {
         let dir = tree.open_root()?;
         let meta = tree.stat_dir(&dir)?;
         let core = Arc::new(Core {
             tree,
             trust,
-            dev: new_anonymous_dev(),
+            dev,
             host_dev: meta.dev,
             inodes: Mutex::new(LockClass::Table, HashMap::new()),
             open_dirs: Mutex::new(LockClass::Table, VecDeque::new()),

@@ -5,7 +5,7 @@
 //! host's, so that what runs after the sandbox with the same stdout goes on behind its output.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::DeviceId;
@@ -13,6 +13,7 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::reactor::Watch;
 use moat_sync::{WaitQueue, block_in_place};
 use moat_vfs::OpenFile;
+use moat_vfs::Vfs;
 use moat_vfs::anon::Pseudo;
 use moat_vfs::caller::Caller;
 use moat_vfs::cred::Credentials;
@@ -243,9 +244,7 @@ impl Inode for StreamInode {
 ///
 /// # Errors
 /// Those of fstat(2) and epoll_ctl(2) on the host.
-pub fn import(fds: Vec<OwnedFd>, creds: &Arc<Credentials>) -> Result<Vec<Arc<OpenFile>>> {
-    static DEV: OnceLock<DeviceId> = OnceLock::new();
-    let dev = *DEV.get_or_init(moat_vfs::filesystem::new_anonymous_dev);
+pub fn import(vfs: &Vfs, fds: Vec<OwnedFd>, creds: &Arc<Credentials>) -> Result<Vec<Arc<OpenFile>>> {
     let mut terminals: Vec<(u64, Arc<HostTerminal>)> = Vec::new();
     let mut files: Vec<Arc<OpenFile>> = Vec::with_capacity(fds.len());
     let mut regular: Vec<(Arc<OwnedFd>, Arc<OpenFile>)> = Vec::new();
@@ -282,8 +281,8 @@ pub fn import(fds: Vec<OwnedFd>, creds: &Arc<Credentials>) -> Result<Vec<Arc<Ope
             Kind::Socket => format!("socket:[{ino}]"),
             Kind::Device | Kind::Regular => format!("host:[{ino}]"),
         };
-        let inode = Arc::new(StreamInode { fd: fd.clone(), file_type, dev, ino });
-        let path = Pseudo::Anon.path(inode, name.as_bytes());
+        let inode = Arc::new(StreamInode { fd: fd.clone(), file_type, dev: Pseudo::Donated.dev(), ino });
+        let path = vfs.pseudo_path(Pseudo::Donated, inode, name.as_bytes());
         let stream = HostStream { fd: fd.clone(), kind, terminal, watch };
         let file = OpenFile::new(Arc::new(stream), path, flags, creds.clone());
         file.set_pos(pos);

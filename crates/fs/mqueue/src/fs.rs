@@ -1,8 +1,8 @@
 //! [`MqueueFs`]: the directory of queues.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::ipc::{DFLT_MSG, DFLT_MSGSIZE};
@@ -12,9 +12,10 @@ use moat_abi::{Errno, Result};
 use moat_identity::IpcNamespace;
 use moat_kernel::Kernel;
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::caller::now;
+use moat_vfs::Tables;
+use moat_vfs::clock::now;
 use moat_vfs::file::File;
-use moat_vfs::filesystem::{FileSystem, MountRequest, new_anonymous_dev};
+use moat_vfs::filesystem::{FileSystem, MountRequest};
 use moat_vfs::generated::{self, Entry, ListedDir, Listing};
 use moat_vfs::inode::{Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, SetAttr, SetTime};
 use moat_vfs::mount::{Mount, MountFlags};
@@ -261,23 +262,22 @@ pub struct NamespaceQueues {
 impl NamespaceQueues {
     /// Those of `namespace`.
     #[must_use]
-    pub fn of(namespace: &IpcNamespace) -> Arc<NamespaceQueues> {
+    pub fn of(tables: &Arc<Tables>, namespace: &IpcNamespace) -> Arc<NamespaceQueues> {
         namespace.extensions.get_or_init(|| {
-            let fs = MqueueFs::new();
-            let mount = Mount::new(fs.clone(), MountFlags::empty(), b"none");
+            let fs = MqueueFs::new(tables);
+            let mount = Mount::new(tables, fs.clone(), MountFlags::empty(), b"none");
             NamespaceQueues { fs, mount }
         })
     }
 }
 
 impl MqueueFs {
-    fn new() -> Arc<MqueueFs> {
-        // A user's limit is for all namespaces together.
-        static ACCOUNTS: OnceLock<Arc<Accounts>> = OnceLock::new();
-        let dev = new_anonymous_dev();
+    fn new(tables: &Tables) -> Arc<MqueueFs> {
+        let dev = tables.new_device();
         let names = Arc::new(Names {
             queues: Mutex::new(LockClass::Inode, BTreeMap::new()),
-            accounts: ACCOUNTS.get_or_init(Arc::default).clone(),
+            // A user's limit is for all namespaces together.
+            accounts: tables.extensions.get_or_init(Accounts::default),
             next_ino: AtomicU64::new(ROOT_INO + 1),
             dev,
         });
@@ -305,7 +305,7 @@ impl MqueueFs {
 pub(crate) fn construct(kernel: &Kernel, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     let task = request.caller.task();
     let ipc = task.map_or_else(|| kernel.root_namespaces.ipc.clone(), |t| t.namespaces().ipc.clone());
-    Ok(NamespaceQueues::of(&ipc).fs.clone())
+    Ok(NamespaceQueues::of(request.tables, &ipc).fs.clone())
 }
 
 impl FileSystem for MqueueFs {

@@ -16,7 +16,13 @@ pub mod queue;
 pub use fs::{MqueueFs, NamespaceQueues, Payer};
 pub use queue::{Attributes, Notification, Queue, QueueFile};
 
+use std::sync::Weak;
+
+use moat_abi::Errno;
+use moat_kernel::Kernel;
+
 /// Registers the file system type.
-pub fn register() {
-    moat_vfs::filesystem::register_filesystem("mqueue", fs::construct);
+pub fn register(registry: &mut moat_vfs::Registry, kernel: &Weak<Kernel>) {
+    let kernel = kernel.clone();
+    registry.filesystem("mqueue", move |request| fs::construct(&*kernel.upgrade().ok_or(Errno::ENODEV)?, request));
 }

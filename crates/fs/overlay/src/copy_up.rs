@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::{Errno, Result};
-use moat_vfs::OpenFile;
-use moat_vfs::anon::Pseudo;
-use moat_vfs::caller::{Caller, KernelCaller};
-use moat_vfs::inode::{Inode, NewNode, NodeKind, OpenContext, SetAttr, SetTime};
+use moat_vfs::inode::{Inode, NewNode, NodeKind, SetAttr, SetTime};
 
+use crate::fs::Core;
 use crate::inode::OverlayInode;
 
 /// Whether the contents are wanted.
@@ -69,7 +67,7 @@ fn copy_one(file: &Arc<OverlayInode>, contents: Contents) -> Result<()> {
         file_type @ (FileType::CharDevice | FileType::BlockDevice) => NodeKind::Device { file_type, rdev: meta.rdev },
     };
     let new = dir.create(&place.name, &NewNode { mode: meta.mode & 0o7777, uid: meta.uid, gid: meta.gid, kind })?;
-    let filled = fill(&lower, &new, meta.size, contents).and_then(|()| {
+    let filled = fill(&file.core, &lower, &new, meta.size, contents).and_then(|()| {
         let times = SetAttr {
             atime: Some(SetTime::At(meta.atime)),
             mtime: Some(SetTime::At(meta.mtime)),
@@ -91,13 +89,7 @@ fn copy_one(file: &Arc<OverlayInode>, contents: Contents) -> Result<()> {
     Ok(())
 }
 
-fn open(inode: &Arc<dyn Inode>, flags: OpenFlags, caller: &KernelCaller) -> Result<Arc<OpenFile>> {
-    let path = Pseudo::Anon.path(inode.clone(), b"overlay");
-    let file = inode.clone().open(&OpenContext { flags, caller, path: &path })?;
-    Ok(OpenFile::new(file, path, flags, caller.creds().clone()))
-}
-
-fn fill(lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, size: u64, contents: Contents) -> Result<()> {
+fn fill(core: &Core, lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, size: u64, contents: Contents) -> Result<()> {
     for name in lower.list_xattr().unwrap_or_default() {
         if !name.starts_with(b"trusted.overlay.") {
             let value = lower.get_xattr(&name)?;
@@ -107,9 +99,8 @@ fn fill(lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, size: u64, contents: Conte
     if lower.file_type() != FileType::Regular || contents == Contents::None || size == 0 {
         return Ok(());
     }
-    let caller = KernelCaller::root();
-    let from = open(lower, OpenFlags::empty(), &caller)?;
-    let to = open(new, OpenFlags::WRONLY, &caller)?;
+    let from = core.open_layer(lower, OpenFlags::empty())?;
+    let to = core.open_layer(new, OpenFlags::WRONLY)?;
     let len = usize::try_from(size).unwrap_or(usize::MAX).min(CHUNK_BYTES);
     let mut buf = vec![0; len.max(1)];
     let mut pos = 0;

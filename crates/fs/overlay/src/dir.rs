@@ -8,11 +8,10 @@ use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::OpenFile;
-use moat_vfs::anon::Pseudo;
-use moat_vfs::caller::{Caller, KernelCaller};
 use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SyncKind};
-use moat_vfs::inode::{Inode, InodeKey, OpenContext};
+use moat_vfs::inode::{Inode, InodeKey};
 
+use crate::fs::Core;
 use crate::inode::{OverlayInode, is_whiteout};
 
 /// Name, inode number and type of an entry of one tree.
@@ -22,12 +21,8 @@ pub(crate) type Name = (Vec<u8>, u64, Option<FileType>);
 ///
 /// # Errors
 /// Those of the tree.
-pub(crate) fn names_of(dir: &Arc<dyn Inode>) -> Result<Vec<Name>> {
-    let caller = KernelCaller::root();
-    let path = Pseudo::Anon.path(dir.clone(), b"overlay");
-    let flags = OpenFlags::DIRECTORY;
-    let file = dir.clone().open(&OpenContext { flags, caller: &caller, path: &path })?;
-    let open = OpenFile::new(file, path, flags, caller.creds().clone());
+pub(crate) fn names_of(core: &Core, dir: &Arc<dyn Inode>) -> Result<Vec<Name>> {
+    let open = core.open_layer(dir, OpenFlags::DIRECTORY)?;
     let mut names = Vec::new();
     open.file().readdir(&open, FIRST_ENTRY, &mut |e| {
         names.push((e.name.to_vec(), e.ino, e.file_type));
@@ -46,7 +41,7 @@ pub(crate) fn merged_names(dir: &OverlayInode) -> Result<Vec<Name>> {
     let mut merged: BTreeMap<Vec<u8>, Option<(u64, Option<FileType>)>> = BTreeMap::new();
     for tree in parts.upper.iter().chain(&parts.lowers) {
         let dev = tree.metadata()?.dev;
-        for (name, ino, file_type) in names_of(tree)? {
+        for (name, ino, file_type) in names_of(&dir.core, tree)? {
             if merged.contains_key(&name) {
                 continue;
             }

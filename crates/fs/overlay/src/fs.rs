@@ -3,19 +3,23 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use moat_abi::fs::FileType;
+use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::{DeviceId, OVERLAYFS_SUPER_MAGIC, Statfs};
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::filesystem::{FileSystem, MountRequest, new_anonymous_dev, options};
+use moat_vfs::anon::InternalMount;
+use moat_vfs::filesystem::{FileSystem, MountRequest, options};
 use moat_vfs::inode::{Inode, InodeKey};
 use moat_vfs::path::Path;
+use moat_vfs::{Caller, OpenContext, OpenFile, Tables};
 
 use crate::inode::{Layers, OverlayInode};
 
 /// What all inodes of a union share.
 pub(crate) struct Core {
     pub(crate) dev: DeviceId,
+    /// Where the files of the layers are opened.
+    internal: InternalMount,
     /// Device of the upper tree, and of the first lower one: their inode numbers are told apart by it.
     pub(crate) upper_dev: Option<DeviceId>,
     /// Files that are one inode stay one: by the key of their topmost part.
@@ -34,6 +38,14 @@ impl Core {
         let new = make();
         known.insert(key, Arc::downgrade(&new));
         new
+    }
+
+    /// Opens a file of a layer, with the sentry's rights.
+    pub(crate) fn open_layer(&self, inode: &Arc<dyn Inode>, flags: OpenFlags) -> Result<Arc<OpenFile>> {
+        let caller = self.internal.tables().kernel_caller();
+        let path = self.internal.path(inode.clone(), b"overlay");
+        let file = inode.clone().open(&OpenContext { flags, caller: &caller, path: &path })?;
+        Ok(OpenFile::new(file, path, flags, caller.creds().clone()))
     }
 
     /// `inode` is also known by `key` from here on (it was copied up).
@@ -71,6 +83,7 @@ impl OverlayFs {
     /// # Errors
     /// EINVAL without a lower tree or with roots that are no directories; those of the trees.
     pub fn new(
+        tables: &Arc<Tables>,
         lowers: Vec<Arc<dyn Inode>>,
         upper: Option<Arc<dyn Inode>>,
         upper_fs: Option<Arc<dyn FileSystem>>,
@@ -84,7 +97,8 @@ impl OverlayFs {
             None => None,
         };
         let core = Arc::new(Core {
-            dev: new_anonymous_dev(),
+            dev: tables.new_device(),
+            internal: InternalMount::new(tables),
             upper_dev,
             known: Mutex::new(LockClass::Table, HashMap::new()),
             copying: Mutex::new(LockClass::Inode, ()),
@@ -118,7 +132,7 @@ impl OverlayFs {
             }
         }
         let shown = format!(",{}", String::from_utf8_lossy(request.options));
-        Ok(OverlayFs::new(lowers, upper, upper_fs, shown)?)
+        Ok(OverlayFs::new(request.tables, lowers, upper, upper_fs, shown)?)
     }
 }
 

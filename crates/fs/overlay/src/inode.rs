@@ -185,7 +185,7 @@ impl OverlayInode {
             if u.file_type() == FileType::Directory {
                 // What it still holds are whiteouts: it was found empty.
                 let mut left = Vec::new();
-                for (n, ..) in crate::dir::names_of(&u)? {
+                for (n, ..) in crate::dir::names_of(&self.core, &u)? {
                     left.push(n);
                 }
                 for n in left {

@@ -1,13 +1,14 @@
 //! [`ProcFs`]: a mounted proc.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use moat_abi::Result;
 use moat_abi::stat::{DeviceId, PROC_SUPER_MAGIC, Statfs};
+use moat_abi::{Errno, Result};
 use moat_identity::{Namespaces, PidNamespace};
 use moat_kernel::Kernel;
-use moat_vfs::filesystem::{FileSystem, MountRequest, new_anonymous_dev, register_filesystem};
+use moat_vfs::Registry;
+use moat_vfs::filesystem::{FileSystem, MountRequest};
 use moat_vfs::generated::{Attributes, ListedDir};
 use moat_vfs::inode::Inode;
 
@@ -49,7 +50,7 @@ impl ProcFs {
     /// A proc that shows the tasks of `pid_ns` and the settings of `namespaces`.
     #[must_use]
     pub fn new(kernel: Arc<Kernel>, pid_ns: Arc<PidNamespace>, namespaces: Arc<Namespaces>) -> Arc<ProcFs> {
-        let dev = new_anonymous_dev();
+        let dev = kernel.vfs.new_device();
         let core = Core { dev, kernel, pid_ns, namespaces };
         let attributes = Attributes { dev, ino: 1, mode: 0o555, uid: 0, gid: 0 };
         Arc::new(ProcFs { dev, root: ListedDir::new(attributes, Root::new(core)) })
@@ -86,6 +87,7 @@ fn mount(kernel: Arc<Kernel>, request: &MountRequest<'_>) -> Result<Arc<dyn File
 }
 
 /// Makes "proc" mountable.
-pub fn register() {
-    register_filesystem("proc", mount);
+pub fn register(registry: &mut Registry, kernel: &Weak<Kernel>) {
+    let kernel = kernel.clone();
+    registry.filesystem("proc", move |request| mount(kernel.upgrade().ok_or(Errno::ENODEV)?, request));
 }

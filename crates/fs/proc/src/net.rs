@@ -10,7 +10,7 @@ use moat_identity::NetNamespace;
 use moat_vfs::Credentials;
 use moat_vfs::generated::{Entry, Listing, Made, Text, TextFile};
 use moat_vfs::inode::Inode;
-use moat_vfs::socket::registry::{self, NetText};
+use moat_vfs::registry::NetText;
 
 use crate::fs::Core;
 use crate::root;
@@ -72,7 +72,7 @@ struct Registered {
 
 impl Text for Registered {
     fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
-        Ok((self.text)(self.net.id))
+        Ok((self.text)(&self.net))
     }
 }
 
@@ -86,8 +86,12 @@ pub(crate) fn dir(core: &Core) -> Arc<dyn Inode> {
 
 impl Listing for NetDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
-        if let Some((name, text)) = registry::net_text(name) {
-            return Ok(TextFile::new(self.core.attributes(("net", name), 0o444), Registered { text, net: self.core.namespaces.net.clone() }));
+        let registry = &self.core.kernel.vfs.registry;
+        if let Some((name, text)) = registry.net_texts().find(|(n, _)| n.as_bytes() == name) {
+            return Ok(TextFile::new(
+                self.core.attributes(("net", name), 0o444),
+                Registered { text, net: self.core.namespaces.net.clone() },
+            ));
         }
         let (name, make) = FILES.iter().find(|(n, _)| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
         Ok(TextFile::new(self.core.attributes(("net", name), 0o444), {
@@ -102,7 +106,7 @@ impl Listing for NetDir {
             ino: self.core.ino(("net", name)),
             file_type: FileType::Regular,
         };
-        let registered = registry::net_texts();
+        let registered: Vec<_> = self.core.kernel.vfs.registry.net_texts().map(|(name, _)| name).collect();
         let own = FILES.iter().map(|(n, _)| *n).filter(|n| !registered.contains(n));
         Ok(own.chain(registered.iter().copied()).map(entry).collect())
     }

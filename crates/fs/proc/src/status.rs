@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use moat_abi::Result;
-use moat_abi::signal::SigSet;
 
 use crate::fs::Core;
 use crate::process::{Who, state_of};
@@ -45,9 +44,8 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
     let _ = writeln!(o, "Gid:\t{}\t{}\t{}\t{}", creds.gid, creds.egid, creds.sgid, creds.fsgid);
     let slots = task.fds_of().map_or(0, |f| f.size());
     let _ = writeln!(o, "FDSize:\t{slots}\nGroups:\t{}", join(creds.groups.iter().copied()));
-    let list = |pid: &moat_identity::Pid| {
-        pid.numbers_from(ns).iter().map(i32::to_string).collect::<Vec<_>>().join("\t")
-    };
+    let list =
+        |pid: &moat_identity::Pid| pid.numbers_from(ns).iter().map(i32::to_string).collect::<Vec<_>>().join("\t");
     let (pgrp, session) = match group.process_group() {
         Some(p) => (p.pid().clone(), p.session.pid().clone()),
         None => (group.pid().clone(), group.pid().clone()),

@@ -308,9 +308,7 @@ impl Table for Settings {
 mod tests {
     use super::*;
     use moat_identity::namespaces::UtsNames;
-    use moat_identity::{
-        CgroupNamespace, IpcNamespace, NetNamespace, PidNamespace, UserNamespace, UtsNamespace,
-    };
+    use moat_identity::{CgroupNamespace, IpcNamespace, NetNamespace, PidNamespace, UserNamespace, UtsNamespace};
 
     fn scope() -> Scope {
         let user_ns = UserNamespace::root();

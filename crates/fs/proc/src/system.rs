@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use moat_kernel::kernel::{Kernel, RELEASE, VERSION};
-use moat_vfs::filesystem::{Backing, filesystem_types};
+use moat_vfs::registry::Backing;
 
 /// A file of /proc itself.
 pub(crate) struct File {
@@ -88,9 +88,9 @@ fn devices(_: &Kernel) -> Vec<u8> {
     b"Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n".to_vec()
 }
 
-fn filesystems(_: &Kernel) -> Vec<u8> {
+fn filesystems(kernel: &Kernel) -> Vec<u8> {
     let mut o = String::new();
-    for (name, backing) in filesystem_types() {
+    for (name, backing) in kernel.vfs.registry.filesystem_types() {
         let _ = writeln!(o, "{}\t{name}", if backing == Backing::Nothing { "nodev" } else { "" });
     }
     o.into_bytes()

@@ -111,7 +111,10 @@ impl Table for Files {
 
     fn file(&self, path: &str) -> Arc<dyn Inode> {
         let show = FILES.iter().find(|(name, _)| *name == path).map_or(messages as Show, |(_, show)| *show);
-        TextFile::new(self.core.attributes(("sysvipc", path), 0o444), Shown(show, SystemV::of(&self.core.namespaces.ipc)))
+        TextFile::new(
+            self.core.attributes(("sysvipc", path), 0o444),
+            Shown(show, SystemV::of(&self.core.namespaces.ipc)),
+        )
     }
 
     fn dir_attributes(&self, path: &str) -> Attributes {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use moat_abi::Result;
 use moat_abi::stat::CGROUP2_SUPER_MAGIC;
 use moat_kernel::Kernel;
-use moat_vfs::filesystem::{FileSystem, MountRequest, register_filesystem};
+use moat_vfs::filesystem::FileSystem;
 
 use crate::tree::{TreeFs, file};
 
@@ -31,7 +31,7 @@ fn cpu_stat(k: &Kernel) -> String {
     format!("usage_usec {}\nuser_usec {}\nsystem_usec {}", (user + system) / 1000, user / 1000, system / 1000)
 }
 
-fn mount(kernel: &Arc<Kernel>) -> Result<Arc<dyn FileSystem>> {
+pub(crate) fn mount(kernel: &Arc<Kernel>) -> Result<Arc<dyn FileSystem>> {
     let made = |path: &'static str, make: fn(&Kernel) -> String| {
         let kernel = kernel.clone();
         file(path, move || make(&kernel))
@@ -60,9 +60,5 @@ fn mount(kernel: &Arc<Kernel>) -> Result<Arc<dyn FileSystem>> {
         made("pids.current", |k| pids(k).len().to_string()),
         text("pids.max", "max"),
     ];
-    Ok(TreeFs::new("cgroup2", CGROUP2_SUPER_MAGIC, files))
-}
-
-pub(crate) fn register() {
-    register_filesystem("cgroup2", mount);
+    Ok(TreeFs::new(kernel.vfs.new_device(), "cgroup2", CGROUP2_SUPER_MAGIC, files))
 }

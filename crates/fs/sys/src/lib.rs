@@ -7,8 +7,16 @@ pub mod cgroup;
 pub mod sysfs;
 mod tree;
 
-/// Makes "sysfs", "cgroup2" and "cgroup" mountable.
-pub fn register() {
-    sysfs::register();
-    cgroup::register();
+use std::sync::Weak;
+
+use moat_abi::Errno;
+use moat_kernel::Kernel;
+use moat_vfs::Registry;
+
+/// Makes "sysfs" and "cgroup2" mountable.
+pub fn register(registry: &mut Registry, kernel: &Weak<Kernel>) {
+    let of_sysfs = kernel.clone();
+    registry.filesystem("sysfs", move |request| sysfs::mount(&*of_sysfs.upgrade().ok_or(Errno::ENODEV)?, request));
+    let of_cgroup = kernel.clone();
+    registry.filesystem("cgroup2", move |_| cgroup::mount(&of_cgroup.upgrade().ok_or(Errno::ENODEV)?));
 }

@@ -7,7 +7,7 @@ use moat_abi::socket::{IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING};
 use moat_abi::stat::SYSFS_MAGIC;
 use moat_identity::net::NetDevice;
 use moat_kernel::Kernel;
-use moat_vfs::filesystem::{FileSystem, MountRequest, register_filesystem};
+use moat_vfs::filesystem::{FileSystem, MountRequest};
 
 use crate::tree::{File, TreeFs, empty_dir, file};
 
@@ -87,11 +87,7 @@ fn files(cpus: usize, devices: &[NetDevice]) -> Vec<File> {
 }
 
 /// A sysfs that shows the devices of the mounter's network namespace.
-fn mount(kernel: &Kernel, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+pub(crate) fn mount(kernel: &Kernel, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     let net = request.caller.task().map_or_else(|| kernel.root_namespaces.net.clone(), |t| t.namespaces().net.clone());
-    Ok(TreeFs::new("sysfs", SYSFS_MAGIC, files(kernel.cpu_count, &net.devices())))
-}
-
-pub(crate) fn register() {
-    register_filesystem("sysfs", mount);
+    Ok(TreeFs::new(kernel.vfs.new_device(), "sysfs", SYSFS_MAGIC, files(kernel.cpu_count, &net.devices())))
 }

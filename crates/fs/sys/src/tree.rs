@@ -6,7 +6,7 @@ use std::sync::Arc;
 use moat_abi::Result;
 use moat_abi::stat::{DeviceId, Statfs};
 use moat_vfs::cred::Credentials;
-use moat_vfs::filesystem::{FileSystem, new_anonymous_dev};
+use moat_vfs::filesystem::FileSystem;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
 
@@ -78,8 +78,7 @@ pub(crate) struct TreeFs {
 }
 
 impl TreeFs {
-    pub(crate) fn new(name: &'static str, magic: i64, files: Vec<File>) -> Arc<TreeFs> {
-        let dev = new_anonymous_dev();
+    pub(crate) fn new(dev: DeviceId, name: &'static str, magic: i64, files: Vec<File>) -> Arc<TreeFs> {
         let root = TableDir::root(Files { dev, files: Arc::new(files) });
         Arc::new(TreeFs { name, magic, dev, root })
     }

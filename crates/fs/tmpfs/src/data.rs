@@ -21,6 +21,7 @@ const MEDIUM: u64 = 16 * 1024 * 1024;
 /// Memfds beyond which only large and mapped files get one.
 const MANY: usize = 4096;
 
+/// Counts for the whole process, whose descriptors they are.
 static MEMFDS: AtomicUsize = AtomicUsize::new(0);
 
 enum Store {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use moat_abi::fs::{F_ADD_SEALS, F_GET_SEALS, SealFlags};
 use moat_abi::{Errno, Result};
 use moat_mm::Mappable;
-use moat_vfs::caller::now;
+use moat_vfs::clock::now;
 use moat_vfs::file::{DirSink, SparseSeek};
 use moat_vfs::ops::mode_after_write;
 use moat_vfs::{Caller, File, Metadata, OpenFile, Seekable, SyncKind};

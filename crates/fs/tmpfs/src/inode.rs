@@ -9,7 +9,7 @@ use moat_abi::stat::DeviceId;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::caller::now;
+use moat_vfs::clock::now;
 use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime, special};
 
 use crate::data::Data;

@@ -26,7 +26,7 @@ pub use memfd::new_memfd;
 pub use superblock::{TmpFs, TmpOptions};
 
 /// Registers the file system type, also under its old name.
-pub fn register() {
-    moat_vfs::register_filesystem("tmpfs", superblock::construct);
-    moat_vfs::register_filesystem("ramfs", superblock::construct);
+pub fn register(registry: &mut moat_vfs::Registry) {
+    registry.filesystem("tmpfs", superblock::construct);
+    registry.filesystem("ramfs", superblock::construct);
 }

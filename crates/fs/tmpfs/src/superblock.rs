@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use moat_abi::fs::{FileType, NAME_MAX};
 use moat_abi::stat::{self, DeviceId, Statfs};
 use moat_abi::{Errno, Result};
-use moat_vfs::filesystem::{MountRequest, new_anonymous_dev, options};
+use moat_vfs::filesystem::{MountRequest, options};
 use moat_vfs::{FileSystem, Inode};
 
 use crate::inode::TmpInode;
@@ -28,18 +28,13 @@ pub struct TmpOptions {
     pub gid: u32,
 }
 
-impl Default for TmpOptions {
-    /// Half of the machine's memory, as on Linux.
-    fn default() -> Self {
-        let total = moat_vfs::caller::total_memory().unwrap_or_else(|| {
-            let info = rustix::system::sysinfo();
-            info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)))
-        });
-        TmpOptions { size: total / 2, inodes: total / 2 / BLOCK, mode: 0o1777, uid: 0, gid: 0 }
-    }
-}
-
 impl TmpOptions {
+    /// Those of a machine with this many bytes of memory: half of it, as on Linux.
+    #[must_use]
+    pub fn of_machine(memory: u64) -> TmpOptions {
+        TmpOptions { size: memory / 2, inodes: memory / 2 / BLOCK, mode: 0o1777, uid: 0, gid: 0 }
+    }
+
     /// Parses an option string over these values.
     ///
     /// # Errors
@@ -155,15 +150,11 @@ pub struct TmpFs {
 }
 
 impl TmpFs {
-    /// An empty one.
+    /// An empty one with this device number.
     ///
     /// # Errors
     /// ENOSPC if the limits leave no room for the root.
-    pub fn new(o: &TmpOptions) -> Result<Arc<TmpFs>> {
-        TmpFs::with_dev(new_anonymous_dev(), o)
-    }
-
-    pub(crate) fn with_dev(dev: DeviceId, o: &TmpOptions) -> Result<Arc<TmpFs>> {
+    pub fn new(dev: DeviceId, o: &TmpOptions) -> Result<Arc<TmpFs>> {
         let shared = Shared::new(dev, o);
         let root = TmpInode::root(&shared, FileType::Directory.mode_bits() | o.mode, o.uid, o.gid)?;
         Ok(Arc::new(TmpFs { shared, root }))
@@ -177,8 +168,8 @@ impl TmpFs {
 /// The constructor for mount(2).
 pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     let creds = request.caller.creds();
-    let base = TmpOptions { uid: creds.fsuid, gid: creds.fsgid, ..TmpOptions::default() };
-    Ok(TmpFs::new(&base.parse(request.options)?)?)
+    let base = TmpOptions { uid: creds.fsuid, gid: creds.fsgid, ..TmpOptions::of_machine(request.tables.total_memory) };
+    Ok(TmpFs::new(request.tables.new_device(), &base.parse(request.options)?)?)
 }
 
 impl FileSystem for TmpFs {
@@ -215,7 +206,7 @@ impl FileSystem for TmpFs {
     fn remount(&self, text: &[u8]) -> Result<()> {
         let s = &self.shared;
         let size = s.max_blocks.load(Ordering::Relaxed).saturating_mul(BLOCK);
-        let old = TmpOptions { size, inodes: s.max_inodes.load(Ordering::Relaxed), ..TmpOptions::default() };
+        let old = TmpOptions { size, inodes: s.max_inodes.load(Ordering::Relaxed), ..TmpOptions::of_machine(0) };
         let new = old.parse(text)?;
         let blocks = new.size.div_ceil(BLOCK);
         let used = (s.used_blocks.load(Ordering::Relaxed), s.used_inodes.load(Ordering::Relaxed));

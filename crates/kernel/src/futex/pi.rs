@@ -273,13 +273,7 @@ pub async fn unlock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope) -> R
 }
 
 /// Makes the first waiter of `key` the owner.
-fn pass_on(
-    queues: &mut Queues,
-    key: &FutexKey,
-    waiter: &Arc<Waiter>,
-    owner: TaskId,
-    place: Place,
-) {
+fn pass_on(queues: &mut Queues, key: &FutexKey, waiter: &Arc<Waiter>, owner: TaskId, place: Place) {
     waiter.set_place(place);
     if let Some(queue) = queues.get_mut(key) {
         queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));

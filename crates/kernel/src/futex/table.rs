@@ -78,13 +78,7 @@ impl Waiter {
     /// A waiter that `notify` is told of when it is woken.
     #[must_use]
     pub fn new(ticket: Ticket, bitset: u32, purpose: Purpose, notify: Arc<dyn Notify>) -> Arc<Waiter> {
-        Arc::new(Waiter {
-            ticket,
-            bitset,
-            purpose,
-            notify,
-            place: Mutex::new(LockClass::Leaf, Place::Away),
-        })
+        Arc::new(Waiter { ticket, bitset, purpose, notify, place: Mutex::new(LockClass::Leaf, Place::Away) })
     }
 
     /// Where it is; may be out of date at once while it is queued.

@@ -97,5 +97,5 @@ pub fn open(
     let file = Arc::new(PidFd { kernel: kernel.clone(), pid: pid.clone(), scope, group });
     let mut flags = OpenFlags::RDWR;
     flags.set(OpenFlags::NONBLOCK, blocking == Blocking::No);
-    moat_vfs::anon::open_anon("[pidfd]", file, flags, creds)
+    kernel.vfs.open_anon("[pidfd]", file, flags, creds)
 }

@@ -12,11 +12,11 @@ use moat_abi::{Errno, Result};
 use moat_vfs::cred::Credentials;
 
 use crate::process::group::ThreadGroup;
-use moat_identity::Resource;
 use crate::signal::queue::Queued;
 use crate::signal::state::GroupSignals;
 use crate::signal::stop;
 use crate::task::{Task, TaskId};
+use moat_identity::Resource;
 
 /// Who is to get a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +184,9 @@ pub fn check_permission(
     if by_id || sender_creds.has_cap_in(&t.user_ns, Cap::KILL) {
         return Ok(());
     }
-    if signal == Some(Signal::SIGCONT) && sender.group.session().map(|s| s.id()) == target.group.session().map(|s| s.id()) {
+    if signal == Some(Signal::SIGCONT)
+        && sender.group.session().map(|s| s.id()) == target.group.session().map(|s| s.id())
+    {
         return Ok(());
     }
     Err(Errno::EPERM)

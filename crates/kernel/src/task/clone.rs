@@ -339,15 +339,14 @@ fn child_group(t: &CurrentTask, r: &CloneRequest, pid: &Arc<Pid>) -> Arc<ThreadG
     };
     let exit_signal =
         if r.flags.contains(CloneFlags::PARENT) { t.group.exit_signal.load(Ordering::Relaxed) } else { r.exit_signal };
-    let group =
-        ThreadGroup::new(
-            t.kernel().clone(),
-            pid.clone(),
-            sighand,
-            t.group.limits.duplicate(),
-            exit_signal,
-            t.group.container.clone(),
-        );
+    let group = ThreadGroup::new(
+        t.kernel().clone(),
+        pid.clone(),
+        sighand,
+        t.group.limits.duplicate(),
+        exit_signal,
+        t.group.container.clone(),
+    );
     group.set_exe(t.group.exe());
     group.set_dumpable(t.group.dumpable());
     group.oom_score_adj.store(t.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);

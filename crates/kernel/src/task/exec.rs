@@ -25,14 +25,14 @@ use crate::error::{Restart, SyscallError};
 use moat_identity::Resource;
 
 use crate::kernel::Kernel;
-use moat_loader::stack::SecureMode;
-use moat_loader::{Aslr, ExecRequest, Identity, LoadParams, LoadedProgram, Program};
 use crate::process::group::{Dumpable, ThreadGroup};
 use crate::ptrace;
 use crate::task::cred::Elevation;
 use crate::task::current::NO_ALTSTACK;
 use crate::task::wait::Interruptible;
 use crate::task::{CurrentTask, Task};
+use moat_loader::stack::SecureMode;
+use moat_loader::{Aslr, ExecRequest, Identity, LoadParams, LoadedProgram, Program};
 
 /// Bits of personality(2) that a set-user-ID program loses (`PER_CLEAR_ON_SETID`).
 const CLEARED_ON_ELEVATION: u32 = 0x0040_0000 | ADDR_NO_RANDOMIZE | 0x0020_0000 | 0x0010_0000;

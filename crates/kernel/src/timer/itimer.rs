@@ -14,8 +14,8 @@ use moat_sync::timer::Timer;
 use moat_sync::wait::Notify;
 
 use crate::process::group::ThreadGroup;
-use moat_identity::limits::{INFINITY, Resource};
 use crate::signal::send::send_to_process;
+use moat_identity::limits::{INFINITY, Resource};
 
 /// Which timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

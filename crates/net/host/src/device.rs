@@ -5,13 +5,14 @@ use std::sync::OnceLock;
 
 use moat_abi::socket::{
     AF_INET, IFNAMSIZ, IPPROTO_UDP, Ifconf, Ifreq, SIOCETHTOOL, SIOCGIFCONF, SIOCGIFFLAGS, SIOCGIFHWADDR, SIOCGIFINDEX,
-    SIOCGIFMTU, SOCK_DGRAM,
+    SIOCGIFMTU, SIOCGIFTXQLEN, SOCK_DGRAM,
 };
 use moat_abi::{Errno, Result};
 use moat_host::net::{DEVICE_QUERIES, list_devices, query_device};
+use moat_identity::NetNamespace;
+use moat_identity::net::NetDevice;
 use moat_vfs::Caller;
 use moat_vfs::socket::SocketKind;
-use moat_vfs::socket::registry::NetDevice;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Devices that are listed at most.
@@ -32,7 +33,7 @@ fn asker() -> Result<&'static OwnedFd> {
 ///
 /// # Errors
 /// ENOTTY for other commands; EPERM for changes, EOPNOTSUPP for ethtool; EFAULT; the host's.
-pub fn ioctl(caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+pub fn ioctl(caller: &dyn Caller, _net: &NetNamespace, cmd: u32, arg: u64) -> Result<u64> {
     match cmd {
         SIOCGIFCONF => list(caller, arg),
         cmd if DEVICE_QUERIES.contains(&cmd) => {
@@ -51,7 +52,8 @@ pub fn ioctl(caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
 }
 
 /// The devices of the host's network namespace, for sysfs; a name that would not do for a file is left out.
-pub(crate) fn list_all() -> Vec<NetDevice> {
+#[must_use]
+pub fn list_all() -> Vec<NetDevice> {
     let Ok(asker) = asker() else { return Vec::new() };
     let text = moat_host::procfs::net_file("dev").unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -73,10 +75,13 @@ fn describe(asker: &OwnedFd, name: &str) -> Option<NetDevice> {
     Some(NetDevice {
         name: name.to_owned(),
         index: number(SIOCGIFINDEX)?,
-        flags: short(ask(SIOCGIFFLAGS)?)?,
+        flags: short(ask(SIOCGIFFLAGS)?)?.into(),
         mtu: number(SIOCGIFMTU)?,
+        queue_len: number(SIOCGIFTXQLEN).unwrap_or(0),
         hardware_type: short(hardware)?,
         address: *hardware.get(2..)?.first_chunk()?,
+        // Asked of the host by rtnetlink(7) whenever somebody wants to know.
+        addresses: Vec::new(),
     })
 }
 

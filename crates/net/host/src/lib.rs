@@ -33,9 +33,8 @@ use moat_abi::socket::{
     SOCK_RAW, SOCK_STREAM,
 };
 use moat_abi::{Errno, Result};
-use moat_vfs::Caller;
-use moat_vfs::socket::registry::{Family, register_device_ioctl, register_family, register_net_devices};
-use moat_vfs::socket::{Socket, SocketKind};
+use moat_vfs::Registry;
+use moat_vfs::socket::{AddressFamily, Socket, SocketKind, SocketMaker};
 
 use crate::socket::HostSocket;
 
@@ -58,20 +57,37 @@ const fn kind(family: u16, socket_type: u32, protocol: u32) -> SocketKind {
 }
 
 /// Registers AF_INET, AF_INET6 and AF_NETLINK, and what goes with them.
-pub fn register() {
-    register_family(AF_INET, Family { new_socket: new_inet, new_pair: None });
-    register_family(AF_INET6, Family { new_socket: new_inet, new_pair: None });
-    register_family(AF_NETLINK, Family { new_socket: new_netlink, new_pair: None });
-    register_device_ioctl(device::ioctl);
-    register_net_devices(device::list_all);
-    text::register();
+pub fn register(registry: &mut Registry) {
+    registry.address_family(AF_INET, Arc::new(HostInet));
+    registry.address_family(AF_INET6, Arc::new(HostInet));
+    registry.address_family(AF_NETLINK, Arc::new(HostNetlink));
+    registry.device_ioctl(device::ioctl);
+    text::register(registry);
+}
+
+/// AF_INET and AF_INET6.
+struct HostInet;
+
+impl AddressFamily for HostInet {
+    fn new_socket(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+        new_inet(maker, kind)
+    }
+}
+
+/// AF_NETLINK.
+struct HostNetlink;
+
+impl AddressFamily for HostNetlink {
+    fn new_socket(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+        new_netlink(maker, kind)
+    }
 }
 
 /// socket(2) (`inet_create`, `inet6_create`).
 ///
 /// # Errors
 /// EPROTONOSUPPORT, ESOCKTNOSUPPORT; EPERM for raw sockets and EACCES for those of ping without CAP_NET_RAW; the host's.
-fn new_inet(caller: &dyn Caller, asked: SocketKind) -> Result<Arc<dyn Socket>> {
+fn new_inet(maker: &SocketMaker<'_>, asked: SocketKind) -> Result<Arc<dyn Socket>> {
     let protocol = match (asked.socket_type, asked.protocol) {
         (SOCK_STREAM, IPPROTO_IP) => IPPROTO_TCP,
         (SOCK_DGRAM, IPPROTO_IP) => IPPROTO_UDP,
@@ -80,25 +96,25 @@ fn new_inet(caller: &dyn Caller, asked: SocketKind) -> Result<Arc<dyn Socket>> {
     };
     let wanted = SocketKind { protocol, ..asked };
     let icmp = matches!(protocol, IPPROTO_ICMP | IPPROTO_ICMPV6);
-    if (wanted.socket_type == SOCK_RAW && protocol != 0 || icmp) && !caller.creds().has_cap(Cap::NET_RAW) {
+    if (wanted.socket_type == SOCK_RAW && protocol != 0 || icmp) && !maker.caller.creds().has_cap(Cap::NET_RAW) {
         return Err(if wanted.socket_type == SOCK_RAW { Errno::EPERM } else { Errno::EACCES });
     }
     if !KINDS.contains(&wanted) {
         return Err(Errno::EPROTONOSUPPORT);
     }
-    Ok(HostSocket::new(wanted)?)
+    Ok(HostSocket::new(maker.inodes, wanted)?)
 }
 
 /// socket(2) (`netlink_create`).
 ///
 /// # Errors
 /// ESOCKTNOSUPPORT; EPROTONOSUPPORT for other protocols than NETLINK_ROUTE; the host's.
-fn new_netlink(_caller: &dyn Caller, asked: SocketKind) -> Result<Arc<dyn Socket>> {
+fn new_netlink(maker: &SocketMaker<'_>, asked: SocketKind) -> Result<Arc<dyn Socket>> {
     if asked.socket_type != SOCK_RAW && asked.socket_type != SOCK_DGRAM {
         return Err(Errno::ESOCKTNOSUPPORT);
     }
     if !KINDS.contains(&asked) {
         return Err(Errno::EPROTONOSUPPORT);
     }
-    Ok(HostSocket::new(asked)?)
+    Ok(HostSocket::new(maker.inodes, asked)?)
 }

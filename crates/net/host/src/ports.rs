@@ -42,12 +42,14 @@ mod tests {
 
     #[test]
     fn low_ports_take_the_capability() {
-        let user = KernelCaller::new(Arc::new(Credentials::user(1000, 1000, vec![].into(), CapSet::EMPTY)));
+        let root = moat_identity::UserNamespace::root();
+        let user =
+            KernelCaller::new(Arc::new(Credentials::user(1000, 1000, vec![].into(), CapSet::EMPTY, root.clone())));
         let with_port = |port: u16| [[2, 0], port.to_be_bytes()].concat();
         assert_eq!(check(&user, &with_port(80)), Err(Errno::EACCES));
         assert_eq!(check(&user, &with_port(0)), Ok(()));
         assert_eq!(check(&user, &with_port(1024)), Ok(()));
         assert_eq!(check(&user, &[2, 0, 0]), Ok(()));
-        assert_eq!(check(&KernelCaller::root(), &with_port(80)), Ok(()));
+        assert_eq!(check(&KernelCaller::root(root), &with_port(80)), Ok(()));
     }
 }

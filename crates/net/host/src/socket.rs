@@ -9,6 +9,7 @@ use moat_abi::socket::{
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_host::net as host;
+use moat_identity::Counter;
 use moat_sync::reactor::Watch;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
@@ -71,8 +72,8 @@ impl HostSocket {
     ///
     /// # Errors
     /// The host's: EAFNOSUPPORT, EPERM, EACCES, EMFILE.
-    pub fn new(kind: SocketKind) -> Result<Arc<HostSocket>> {
-        HostSocket::from_fd(kind, SocketCore::new(), open(kind)?)
+    pub fn new(inodes: &Arc<Counter>, kind: SocketKind) -> Result<Arc<HostSocket>> {
+        HostSocket::from_fd(kind, SocketCore::new(inodes), open(kind)?)
     }
 
     fn from_fd(kind: SocketKind, core: SocketCore, fd: OwnedFd) -> Result<Arc<HostSocket>> {

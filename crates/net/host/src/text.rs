@@ -1,13 +1,13 @@
 //! /proc/net, proc_pid_net(5): the host's own files about the network namespace.
 
-use moat_vfs::socket::registry::register_net_text;
+use moat_vfs::Registry;
 
 /// Registers each file with a function that reads the host's file of that name.
 macro_rules! host_files {
     ($($name:literal)*) => {
         /// Registers the files.
-        pub(crate) fn register() {
-            $(register_net_text($name, |_net_id| moat_host::procfs::net_file($name).unwrap_or_default());)*
+        pub(crate) fn register(registry: &mut Registry) {
+            $(registry.net_text($name, |_net| moat_host::procfs::net_file($name).unwrap_or_default());)*
         }
     };
 }

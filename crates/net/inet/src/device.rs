@@ -5,9 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use moat_abi::cap::Cap;
 use moat_abi::netlink as nl;
 use moat_abi::socket as abi;
-use moat_abi::socket::{
-    AF_INET, IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING, IFF_UP, IFNAMSIZ, Ifconf, Ifreq, SockaddrIn,
-};
+use moat_abi::socket::{AF_INET, IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING, IFF_UP, IFNAMSIZ, Ifconf, Ifreq, SockaddrIn};
 use moat_abi::{Errno, Result};
 use moat_identity::NetNamespace;
 use moat_identity::net::{InterfaceAddress, NetDevice, Route};

@@ -32,39 +32,43 @@ use moat_abi::socket::{
     SOCK_RAW, SOCK_STREAM,
 };
 use moat_abi::{Errno, Result};
-use moat_identity::NetNamespace;
-use moat_vfs::Caller;
-use moat_vfs::socket::registry::{
-    Family, register_device_ioctl, register_family, register_net_devices, register_net_text,
-};
-use moat_vfs::socket::{Socket, SocketKind};
+use moat_vfs::Registry;
+use moat_vfs::socket::{AddressFamily, Socket, SocketKind, SocketMaker};
 
 /// Registers AF_INET, AF_INET6 and AF_NETLINK.
-pub fn register() {
-    register_family(AF_INET, Family { new_socket, new_pair: None });
-    register_family(AF_INET6, Family { new_socket, new_pair: None });
-    register_family(AF_NETLINK, Family { new_socket: route::new_socket, new_pair: None });
-    register_device_ioctl(device::ioctl);
-    register_net_devices(device::list_all);
-    register_net_text("tcp", text::tcp);
-    register_net_text("tcp6", text::tcp6);
-    register_net_text("udp", text::udp);
-    register_net_text("udp6", text::udp6);
+pub fn register(registry: &mut Registry) {
+    registry.address_family(AF_INET, Arc::new(Inet));
+    registry.address_family(AF_INET6, Arc::new(Inet));
+    registry.address_family(AF_NETLINK, Arc::new(route::Netlink));
+    registry.device_ioctl(device::ioctl);
+    registry.net_text("tcp", text::tcp);
+    registry.net_text("tcp6", text::tcp6);
+    registry.net_text("udp", text::udp);
+    registry.net_text("udp6", text::udp6);
+}
+
+/// AF_INET and AF_INET6. What their sockets share is in the network namespace.
+struct Inet;
+
+impl AddressFamily for Inet {
+    fn new_socket(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+        new_socket(maker, kind)
+    }
 }
 
 /// socket(2) (`inet_create`, `inet6_create`).
 ///
 /// # Errors
 /// EPROTONOSUPPORT, ESOCKTNOSUPPORT; EPERM for raw sockets without privilege, EACCES for those of ping.
-fn new_socket(caller: &dyn Caller, net: &Arc<NetNamespace>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+fn new_socket(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
     match (kind.socket_type, kind.protocol) {
-        (SOCK_STREAM, IPPROTO_IP | IPPROTO_TCP) => Ok(tcp::TcpSocket::new(caller, net, kind.family)),
-        (SOCK_DGRAM, IPPROTO_IP | IPPROTO_UDP) => Ok(udp::UdpSocket::new(caller, net, kind.family)),
+        (SOCK_STREAM, IPPROTO_IP | IPPROTO_TCP) => Ok(tcp::TcpSocket::new(maker, kind.family)),
+        (SOCK_DGRAM, IPPROTO_IP | IPPROTO_UDP) => Ok(udp::UdpSocket::new(maker, kind.family)),
         // As `net.ipv4.ping_group_range` has it by default: for no group.
         (SOCK_DGRAM, IPPROTO_ICMP | IPPROTO_ICMPV6) => Err(Errno::EACCES),
         (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
         (SOCK_RAW, 0) => Err(Errno::EPROTONOSUPPORT),
-        (SOCK_RAW, _) if !caller.creds().has_cap(Cap::NET_RAW) => Err(Errno::EPERM),
+        (SOCK_RAW, _) if !maker.caller.creds().has_cap(Cap::NET_RAW) => Err(Errno::EPERM),
         (SOCK_RAW, _) => Err(Errno::EPROTONOSUPPORT),
         _ => Err(Errno::ESOCKTNOSUPPORT),
     }

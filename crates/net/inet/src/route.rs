@@ -20,7 +20,9 @@ use moat_identity::NetNamespace;
 use moat_identity::net::{InterfaceAddress, NetDevice, Route};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
-use moat_vfs::socket::{Ancillary, Incoming, Outgoing, SockAddr, Socket, SocketCore, SocketKind};
+use moat_vfs::socket::{
+    AddressFamily, Ancillary, Incoming, Outgoing, SockAddr, Socket, SocketCore, SocketKind, SocketMaker,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 const HEADER: usize = size_of::<Nlmsghdr>();
@@ -50,11 +52,20 @@ impl Default for NetlinkPorts {
     }
 }
 
+/// AF_NETLINK.
+pub(crate) struct Netlink;
+
+impl AddressFamily for Netlink {
+    fn new_socket(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+        new_socket(maker, kind)
+    }
+}
+
 /// socket(2).
 ///
 /// # Errors
 /// ESOCKTNOSUPPORT; EPROTONOSUPPORT for other protocols than NETLINK_ROUTE.
-pub fn new_socket(_caller: &dyn Caller, net: &Arc<NetNamespace>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+fn new_socket(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
     if kind.socket_type != SOCK_RAW && kind.socket_type != SOCK_DGRAM {
         return Err(Errno::ESOCKTNOSUPPORT);
     }
@@ -63,8 +74,8 @@ pub fn new_socket(_caller: &dyn Caller, net: &Arc<NetNamespace>, kind: SocketKin
     }
     let state = State { port: 0, groups: 0, answers: VecDeque::new() };
     Ok(Arc::new(RouteSocket {
-        core: SocketCore::new(),
-        net: net.clone(),
+        core: SocketCore::new(maker.inodes),
+        net: maker.net.clone(),
         socket_type: kind.socket_type,
         state: Mutex::new(LockClass::Socket, state),
     }))

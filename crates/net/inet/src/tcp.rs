@@ -18,10 +18,11 @@ use moat_abi::socket::{
     TCP_ESTABLISHED, TCP_FIN_WAIT2, TCP_INFO, TCP_LISTEN, TCP_SYN_SENT, TCP_TIME_WAIT,
 };
 use moat_abi::{Errno, PollEvents, Result};
-use moat_identity::NetNamespace;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
-use moat_vfs::socket::{Ancillary, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind};
+use moat_vfs::socket::{
+    Ancillary, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind, SocketMaker,
+};
 
 use crate::address;
 use crate::options::{InetOptions, Protocol};
@@ -82,14 +83,14 @@ pub struct TcpSocket {
 
 impl TcpSocket {
     /// A socket of AF_INET or AF_INET6.
-    pub(crate) fn new(caller: &dyn Caller, net: &Arc<NetNamespace>, family: u16) -> Arc<TcpSocket> {
-        let end = TcpEnd::new(TcpEnd::new_core());
+    pub(crate) fn new(maker: &SocketMaker<'_>, family: u16) -> Arc<TcpSocket> {
+        let end = TcpEnd::new(TcpEnd::new_core(maker.inodes));
         TcpSocket::make(
             family,
-            Net::of(net),
+            Net::of(maker.net),
             end,
             InetOptions::new(family),
-            caller.creds().euid,
+            maker.caller.creds().euid,
             Phase::Closed,
             None,
         )

@@ -12,12 +12,11 @@ use moat_abi::socket::{
     AF_INET6, AF_UNSPEC, IPPROTO_UDP, In6Pktinfo, InPktinfo, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_DGRAM, SOL_IP, SOL_IPV6,
 };
 use moat_abi::{Errno, PollEvents, Result};
-use moat_identity::NetNamespace;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::socket::{
     Ancillary, BufferSide, ControlMessage, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore,
-    SocketKind, family_of,
+    SocketKind, SocketMaker, family_of,
 };
 use zerocopy::IntoBytes;
 
@@ -75,14 +74,14 @@ fn cost(len: usize) -> usize {
 
 impl UdpSocket {
     /// A socket of AF_INET or AF_INET6.
-    pub(crate) fn new(caller: &dyn Caller, net: &Arc<NetNamespace>, family: u16) -> Arc<UdpSocket> {
+    pub(crate) fn new(maker: &SocketMaker<'_>, family: u16) -> Arc<UdpSocket> {
         Arc::new_cyclic(|me| UdpSocket {
             me: me.clone(),
             family,
-            net: Net::of(net),
-            core: SocketCore::new(),
+            net: Net::of(maker.net),
+            core: SocketCore::new(maker.inodes),
             options: InetOptions::new(family),
-            uid: caller.creds().euid,
+            uid: maker.caller.creds().euid,
             shutdown: AtomicU8::new(0),
             state: Mutex::new(LockClass::Socket, State::default()),
             inbox: Mutex::new(LockClass::Stream, Inbox::default()),

@@ -27,11 +27,29 @@ pub mod text;
 pub use family::UnixFamily;
 pub use socket::UnixSocket;
 
+use std::sync::Arc;
+
+use moat_abi::Result;
 use moat_abi::socket::AF_UNIX;
-use moat_vfs::socket::registry::{Family, register_family, register_net_text};
+use moat_vfs::Registry;
+use moat_vfs::socket::{AddressFamily, Socket, SocketKind, SocketMaker};
 
 /// Registers the family.
-pub fn register() {
-    register_family(AF_UNIX, Family { new_socket: socket::new_socket, new_pair: Some(socket::new_pair) });
-    register_net_text("unix", text::unix);
+pub fn register(registry: &mut Registry) {
+    registry.address_family(AF_UNIX, Arc::new(Registered(Arc::default())));
+    registry.net_text("unix", text::unix);
+}
+
+/// The family, as system calls find it.
+struct Registered(Arc<UnixFamily>);
+
+impl AddressFamily for Registered {
+    fn new_socket(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+        Ok(self.0.new_socket(maker, kind)?)
+    }
+
+    fn new_pair(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<(Arc<dyn Socket>, Arc<dyn Socket>)> {
+        let (a, b) = self.0.new_pair(maker, kind)?;
+        Ok((a, b))
+    }
 }

@@ -13,7 +13,9 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::{NetNamespace, Pid};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
-use moat_vfs::socket::{Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketCreds, SocketKind};
+use moat_vfs::socket::{
+    Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketCreds, SocketKind, SocketMaker,
+};
 
 use crate::connect::{Backlog, wake};
 use crate::endpoint::{Endpoint, SHUT_READ, SHUT_WRITE, Unread};
@@ -104,13 +106,9 @@ impl UnixFamily {
     ///
     /// # Errors
     /// EPROTONOSUPPORT, ESOCKTNOSUPPORT.
-    pub fn new_socket(
-        self: &Arc<Self>,
-        caller: &dyn Caller,
-        net: &Arc<NetNamespace>,
-        kind: SocketKind,
-    ) -> Result<Arc<UnixSocket>> {
-        Ok(UnixSocket::make(self, net, flavor_of(kind)?, real_creds(caller), Phase::Fresh))
+    pub fn new_socket(self: &Arc<Self>, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<UnixSocket>> {
+        let core = SocketCore::new(maker.inodes);
+        Ok(UnixSocket::make(self, maker.net, flavor_of(kind)?, real_creds(maker.caller), core, Phase::Fresh))
     }
 
     /// socketpair(2).
@@ -119,13 +117,12 @@ impl UnixFamily {
     /// As [`UnixFamily::new_socket`].
     pub fn new_pair(
         self: &Arc<Self>,
-        caller: &dyn Caller,
-        net: &Arc<NetNamespace>,
+        maker: &SocketMaker<'_>,
         kind: SocketKind,
     ) -> Result<(Arc<UnixSocket>, Arc<UnixSocket>)> {
-        let (a, b) = (self.new_socket(caller, net, kind)?, self.new_socket(caller, net, kind)?);
-        a.join_pair(&b, caller);
-        b.join_pair(&a, caller);
+        let (a, b) = (self.new_socket(maker, kind)?, self.new_socket(maker, kind)?);
+        a.join_pair(&b, maker.caller);
+        b.join_pair(&a, maker.caller);
         Ok((a, b))
     }
 }
@@ -136,6 +133,7 @@ impl UnixSocket {
         net: &Arc<NetNamespace>,
         flavor: Flavor,
         maker: SocketCreds,
+        core: SocketCore,
         phase: Phase,
     ) -> Arc<UnixSocket> {
         let socket = Arc::new_cyclic(|me| UnixSocket {
@@ -145,7 +143,7 @@ impl UnixSocket {
             net: net.clone(),
             local: Local::of(net),
             maker,
-            endpoint: Endpoint::new(SocketCore::new()),
+            endpoint: Endpoint::new(core),
             peer: OnceLock::new(),
             state: Mutex::new(LockClass::Socket, State { phase, datagram_peer: None, peer_creds: None }),
             binding: Mutex::new(LockClass::FilePosition, ()),
@@ -161,6 +159,7 @@ impl UnixSocket {
             &listener.net,
             listener.flavor,
             listener.maker.clone(),
+            listener.endpoint.core.fresh(),
             Phase::Connected,
         );
         *socket.endpoint.name.lock() = listener.endpoint.name();

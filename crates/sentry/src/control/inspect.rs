@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use moat_control::{EventInfo, ProcessInfo};
-use moat_kernel::process::group::ThreadGroup;
 use moat_identity::PidNamespace;
+use moat_kernel::process::group::ThreadGroup;
 use moat_kernel::task::Task;
 use moat_mm::UserAddr;
 

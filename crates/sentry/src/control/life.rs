@@ -24,9 +24,14 @@ pub(super) async fn create(
         return Err(registry.root().wrong_state("no container can be made in its sandbox"));
     }
     let command = spec.process.args.first().cloned().unwrap_or_default();
-    let container = Container::create(registry.root().member.processes.kernel(), spec, DonatedFiles::new(0, fds), Some(registry.root()))
-        .await
-        .map_err(|error| control_error(error, command))?;
+    let container = Container::create(
+        registry.root().member.processes.kernel(),
+        spec,
+        DonatedFiles::new(0, fds),
+        Some(registry.root()),
+    )
+    .await
+    .map_err(|error| control_error(error, command))?;
     reservation.fill(container.clone());
     moat_sync::spawn(end_with_init(container));
     Ok(())

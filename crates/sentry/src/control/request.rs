@@ -56,7 +56,9 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         Request::Event(id) => Ok(Response::Event(inspect::event(&*registry.get(&id)?))),
         Request::Pause(id) => life::pause(&*registry.get(&id)?).await.map(|()| Response::Done),
         Request::Resume(id) => life::resume(&*registry.get(&id)?).map(|()| Response::Done),
-        Request::ChangeLogging(spec) => logging::change(registry.root().member.processes.kernel(), &spec, fds).map(|()| Response::Done),
+        Request::ChangeLogging(spec) => {
+            logging::change(registry.root().member.processes.kernel(), &spec, fds).map(|()| Response::Done)
+        }
         Request::State(id) => Ok(Response::State(registry.get(&id)?.status())),
         Request::Stacks => Ok(Response::Text(stacks::text(registry))),
         #[cfg(feature = "host-calls")]

@@ -38,7 +38,7 @@ fn sys_eventfd2(t: &mut CurrentTask, initial: u32, flags: u32) -> SyscallResult 
         return Err(Errno::EINVAL.into());
     }
     let take = if flags & EFD_SEMAPHORE != 0 { Take::One } else { Take::All };
-    let file = EventFd::open(initial, take, nonblock(flags & EFD_NONBLOCK != 0), t.creds());
+    let file = EventFd::open(&t.kernel().vfs, initial, take, nonblock(flags & EFD_NONBLOCK != 0), t.creds());
     install(t, file, OnExec::close_if(flags & EFD_CLOEXEC != 0))
 }
 
@@ -46,7 +46,7 @@ fn sys_timerfd_create(t: &mut CurrentTask, clock: i32, flags: u32) -> SyscallRes
     if flags & !(TFD_NONBLOCK | TFD_CLOEXEC) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let file = TimerFd::open(clock, nonblock(flags & TFD_NONBLOCK != 0), t.creds())?;
+    let file = TimerFd::open(&t.kernel().vfs, clock, nonblock(flags & TFD_NONBLOCK != 0), t.creds())?;
     install(t, file, OnExec::close_if(flags & TFD_CLOEXEC != 0))
 }
 

@@ -13,7 +13,7 @@ use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::epoll::Epoll;
 use moat_vfs::fd_table::OnExec;
-use moat_vfs::{Fd, OpenFile, anon};
+use moat_vfs::{Fd, OpenFile};
 
 use super::open::install;
 use super::poll::{deadline, set_mask, unset_mask};
@@ -38,7 +38,7 @@ fn sys_epoll_create1(t: &mut CurrentTask, flags: u32) -> SyscallResult {
     if flags & !EPOLL_CLOEXEC != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let file = anon::open_anon("[eventpoll]", Epoll::new(), OpenFlags::RDWR, t.creds());
+    let file = t.kernel().vfs.open_anon("[eventpoll]", Epoll::new(), OpenFlags::RDWR, t.creds());
     install(t, file, OnExec::close_if(flags & EPOLL_CLOEXEC != 0))
 }
 

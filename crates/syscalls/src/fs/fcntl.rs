@@ -55,7 +55,7 @@ fn simple(t: &mut CurrentTask, fd: Fd, f: &Arc<OpenFile>, cmd: u32, arg: u64) ->
         }
         F_GETFL => Ok(u64::from(f.flags().bits())),
         F_SETFL => set_flags(t, fd, f, OpenFlags::from_bits_retain(low(arg))),
-        F_GETOWN => Ok(i64::from(shown_owner(f)).cast_unsigned()),
+        F_GETOWN => Ok(i64::from(shown_owner(t, f)).cast_unsigned()),
         F_SETOWN => set_owner(t, f, number),
         F_GETOWN_EX => get_owner_ex(t, f, UserAddr::new(arg)),
         F_SETOWN_EX => set_owner_ex(t, f, UserAddr::new(arg)),
@@ -103,43 +103,33 @@ fn set_flags(t: &CurrentTask, fd: Fd, f: &Arc<OpenFile>, flags: OpenFlags) -> Sy
 }
 
 /// F_GETOWN's number: a process group is negative, a thread is not shown.
-fn shown_owner(f: &OpenFile) -> i32 {
+fn shown_owner(t: &CurrentTask, f: &OpenFile) -> i32 {
+    let ns = t.pid_ns();
     match f.owner().0.id {
         OwnerId::None => 0,
-        OwnerId::Thread(id) | OwnerId::Process(id) => id,
-        OwnerId::Group(id) => -id,
+        OwnerId::Thread(pid) | OwnerId::Process(pid) => pid.number_in(&ns),
+        OwnerId::Group(pid) => -pid.number_in(&ns),
     }
 }
 
 fn set_owner(t: &CurrentTask, f: &OpenFile, number: i32) -> SyscallResult {
-    let id = match number {
-        0 => OwnerId::None,
-        i32::MIN => return Err(Errno::EINVAL.into()),
-        n if n < 0 => OwnerId::Group(n.unsigned_abs().cast_signed()),
-        n => OwnerId::Process(n),
-    };
-    store_owner(t, f, id)
+    let kind = if number < 0 { F_OWNER_PGRP } else { F_OWNER_PID };
+    let pid = number.checked_abs().ok_or(Errno::EINVAL)?;
+    store_owner(t, f, owner_id(t, &FOwnerEx { r#type: kind, pid })?)
 }
 
-/// Checks that the owner exists, and stores it by its number in the root pid namespace.
 fn store_owner(t: &CurrentTask, f: &OpenFile, id: OwnerId) -> SyscallResult {
-    let (ns, root) = (t.pid_ns(), &t.kernel().root_pid_ns);
-    let id = match id {
-        OwnerId::None => OwnerId::None,
-        OwnerId::Thread(n) => OwnerId::Thread(t.kernel().task(&ns, n).ok_or(Errno::ESRCH)?.tid_in(root)),
-        OwnerId::Process(n) => OwnerId::Process(t.kernel().process(&ns, n).ok_or(Errno::ESRCH)?.pid().number_in(root)),
-        OwnerId::Group(n) => OwnerId::Group(ns.lookup(n).ok_or(Errno::ESRCH)?.number_in(root)),
-    };
     f.set_owner(Owner { id, uid: t.creds().uid, euid: t.creds().euid });
     Ok(0)
 }
 
 fn get_owner_ex(t: &CurrentTask, f: &OpenFile, to: UserAddr) -> SyscallResult {
+    let ns = t.pid_ns();
     let (kind, pid) = match f.owner().0.id {
         OwnerId::None => (F_OWNER_PID, 0),
-        OwnerId::Thread(id) => (F_OWNER_TID, id),
-        OwnerId::Process(id) => (F_OWNER_PID, id),
-        OwnerId::Group(id) => (F_OWNER_PGRP, id),
+        OwnerId::Thread(pid) => (F_OWNER_TID, pid.number_in(&ns)),
+        OwnerId::Process(pid) => (F_OWNER_PID, pid.number_in(&ns)),
+        OwnerId::Group(pid) => (F_OWNER_PGRP, pid.number_in(&ns)),
     };
     t.mm().write(to.cast(), &FOwnerEx { r#type: kind, pid })?;
     Ok(0)
@@ -147,16 +137,17 @@ fn get_owner_ex(t: &CurrentTask, f: &OpenFile, to: UserAddr) -> SyscallResult {
 
 fn set_owner_ex(t: &CurrentTask, f: &OpenFile, from: UserAddr) -> SyscallResult {
     let raw: FOwnerEx = t.mm().read(from.cast())?;
-    let id = owner_id(&raw)?;
-    store_owner(t, f, id)
+    store_owner(t, f, owner_id(t, &raw)?)
 }
 
-fn owner_id(raw: &FOwnerEx) -> Result<OwnerId> {
-    match (raw.r#type, raw.pid) {
+/// The owner that `raw` names; ESRCH if there is none.
+fn owner_id(t: &CurrentTask, raw: &FOwnerEx) -> Result<OwnerId> {
+    let (ns, number) = (t.pid_ns(), raw.pid);
+    match (raw.r#type, number) {
         (F_OWNER_TID | F_OWNER_PID | F_OWNER_PGRP, 0) => Ok(OwnerId::None),
-        (F_OWNER_TID, n) => Ok(OwnerId::Thread(n)),
-        (F_OWNER_PID, n) => Ok(OwnerId::Process(n)),
-        (F_OWNER_PGRP, n) => Ok(OwnerId::Group(n)),
+        (F_OWNER_TID, _) => Ok(OwnerId::Thread(t.kernel().task(&ns, number).ok_or(Errno::ESRCH)?.pid())),
+        (F_OWNER_PID, _) => Ok(OwnerId::Process(t.kernel().process(&ns, number).ok_or(Errno::ESRCH)?.pid().clone())),
+        (F_OWNER_PGRP, _) => Ok(OwnerId::Group(ns.lookup(number).ok_or(Errno::ESRCH)?)),
         _ => Err(Errno::EINVAL),
     }
 }

@@ -110,7 +110,7 @@ pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: U
     };
     let mut listener = file_locks.queue().listen(PollEvents::IN);
     loop {
-        let _mark = locks::begin_wait(r.owner, holder.owner)?;
+        let _mark = t.kernel().vfs.locks.begin_wait(r.owner, holder.owner)?;
         match file_locks.lock(wanted) {
             Ok(()) => return Ok(0),
             // Another one holds it now: the deadlock check is due again.

@@ -24,7 +24,7 @@ fn sys_pipe2(t: &mut CurrentTask, fds: UserPtr<[i32; 2]>, flags: OpenFlags) -> S
     let limit = fd_limit(t);
     t.fds().check_free(2, limit)?;
     let on_exec = OnExec::close_if(flags.contains(OpenFlags::CLOEXEC));
-    let (reader, writer) = moat_fs_anon::new_pipe(flags - OpenFlags::CLOEXEC, t.creds());
+    let (reader, writer) = moat_fs_anon::new_pipe(&t.kernel().vfs, flags - OpenFlags::CLOEXEC, t.creds());
     let r = t.fds().install(reader, limit, on_exec)?;
     let w = match t.fds().install(writer, limit, on_exec) {
         Ok(w) => w,

@@ -8,7 +8,6 @@ use moat_abi::socket::{
 };
 use moat_abi::{Errno, Result};
 use moat_kernel::CurrentTask;
-use moat_identity::Pid;
 use moat_mm::UserAddr;
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::socket::{Ancillary, ControlMessage, SocketCreds};
@@ -82,7 +81,7 @@ fn read_creds(t: &CurrentTask, data: &[u8]) -> Result<SocketCreds> {
 
 /// Credentials as the task sees them.
 pub(super) fn show_creds(t: &CurrentTask, creds: &SocketCreds) -> Ucred {
-    let pid = creds.process.as_ref().and_then(|p| p.downcast_ref::<Pid>());
+    let pid = creds.process.as_ref();
     let ns = &t.creds().user_ns;
     Ucred { pid: pid.map_or(0, |p| p.number_in(&t.pid_ns())), uid: ns.show_uid(creds.uid), gid: ns.show_gid(creds.gid) }
 }

@@ -6,7 +6,7 @@ use moat_abi::cap::Cap;
 use moat_abi::mount::{MS_MGC_MSK, MS_MGC_VAL, MsFlags};
 use moat_abi::{Errno, Result};
 
-use crate::filesystem::{MountRequest, make_filesystem};
+use crate::filesystem::MountRequest;
 use crate::mount::{Mount, MountFlags, MountNamespace, Subtree, Unmount};
 use crate::path::Path;
 use crate::walk::{LookupFlags, View, resolve};
@@ -73,10 +73,11 @@ pub fn mount(view: &View<'_>, caller_ns: &MountNamespace, target: &[u8], what: &
         return Err(Errno::EINVAL);
     }
     let source_path = if what.source.is_empty() { None } else { resolve(view, what.source, LookupFlags::FOLLOW).ok() };
-    let request = MountRequest { source: what.source, source_path, options: what.options, caller: view.caller };
-    let fs = make_filesystem(what.fs_type, &request)?;
+    let tables = at.mount.tables();
+    let request = MountRequest { source: what.source, source_path, options: what.options, caller: view.caller, tables };
+    let fs = tables.registry.make_filesystem(what.fs_type, &request)?;
     let source: &[u8] = if what.source.is_empty() { b"none" } else { what.source };
-    ns.attach(&Mount::new(fs, mount_flags(flags), source), &at)
+    ns.attach(&Mount::new(tables, fs, mount_flags(flags), source), &at)
 }
 
 fn remount(at: &Path, flags: MsFlags, options: &[u8]) -> Result<()> {

@@ -121,7 +121,7 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
 
 fn start(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenFile>> {
     let writes = path.inode().file_type() == FileType::Regular && how.access().contains(Access::WRITE);
-    let writing = if writes { Some(WriteAccess::take(path.inode().as_ref())?) } else { None };
+    let writing = if writes { Some(WriteAccess::take(&path)?) } else { None };
     let file = path.inode().clone().open(&OpenContext { flags: how.flags, caller: view.caller, path: &path })?;
     Ok(OpenFile::writing(file, path, how.flags, view.creds().clone(), writing))
 }

@@ -4,28 +4,25 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
-use moat_sync::{LockClass, Mutex, MutexGuard};
+use moat_sync::{Mutex, MutexGuard};
 
 use super::{Victim, check_create, check_delete};
 use crate::dentry::Dentry;
 use crate::inode::{Access, RenameFlags};
 use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
 
-/// Held by every rename between directories, so that who is whose ancestor does not change under it.
-static RENAME: Mutex<()> = Mutex::new(LockClass::Rename, ());
-
 /// Both directories' entry locks, the ancestor's first.
 struct BothLocked<'a> {
-    _rename: Option<MutexGuard<'static, ()>>,
+    _rename: Option<MutexGuard<'a, ()>>,
     _first: MutexGuard<'a, ()>,
     _second: Option<MutexGuard<'a, ()>>,
 }
 
-fn lock_both<'a>(a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) -> BothLocked<'a> {
+fn lock_both<'a>(rename: &'a Mutex<()>, a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) -> BothLocked<'a> {
     if Arc::ptr_eq(a, b) {
         return BothLocked { _rename: None, _first: a.lock_entries(), _second: None };
     }
-    let rename = Some(RENAME.lock());
+    let rename = Some(rename.lock());
     let (first, second) = if a.is_below(b) { (b, a) } else { (a, b) };
     BothLocked { _rename: rename, _first: first.lock_entries(), _second: Some(second.lock_entries()) }
 }
@@ -50,7 +47,7 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
         return Err(if flags.contains(RenameFlags::NOREPLACE) { Errno::EEXIST } else { Errno::EBUSY });
     };
     from.dir.mount.check_writable()?;
-    let _locked = lock_both(&from.dir.dentry, &to.dir.dentry);
+    let _locked = lock_both(&from.dir.mount.tables().rename, &from.dir.dentry, &to.dir.dentry);
     let source = from.dir.dentry.lookup(old_name)?;
     let target = match to.dir.dentry.lookup(new_name) {
         Ok(d) => Some(d),

@@ -8,9 +8,9 @@ use bitflags::bitflags;
 use moat_abi::cap::Cap;
 use moat_abi::socket as abi;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::Counter;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
-use crate::anon::Pseudo;
 use crate::caller::Caller;
 
 bitflags! {
@@ -83,6 +83,7 @@ struct Details {
 /// What all sockets have.
 pub struct SocketCore {
     queue: Arc<WaitQueue>,
+    inodes: Arc<Counter>,
     ino: u64,
     flags: AtomicU32,
     /// A pending errno, 0 for none (`sk_err`).
@@ -96,19 +97,20 @@ pub struct SocketCore {
     details: Mutex<Details>,
 }
 
-impl Default for SocketCore {
-    fn default() -> Self {
-        SocketCore::new()
-    }
-}
-
 impl SocketCore {
-    /// The state of a new socket.
+    /// The state of another new socket, with nothing of this one but where inode numbers come from.
     #[must_use]
-    pub fn new() -> SocketCore {
+    pub fn fresh(&self) -> SocketCore {
+        SocketCore::new(&self.inodes)
+    }
+
+    /// The state of a new socket, which gets an inode number of `inodes`.
+    #[must_use]
+    pub fn new(inodes: &Arc<Counter>) -> SocketCore {
         SocketCore {
             queue: Arc::new(WaitQueue::new()),
-            ino: Pseudo::new_ino(),
+            inodes: inodes.clone(),
+            ino: inodes.next(),
             flags: AtomicU32::new(0),
             error: AtomicI32::new(0),
             sndbuf: AtomicUsize::new(BUFFER_DEFAULT),
@@ -123,7 +125,7 @@ impl SocketCore {
     /// The state of a socket that a listener gives: options are inherited, errors and queue are not.
     #[must_use]
     pub fn inherit(&self) -> SocketCore {
-        let new = SocketCore::new();
+        let new = SocketCore::new(&self.inodes);
         let copy = |from: &AtomicUsize, to: &AtomicUsize| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         new.flags.store(self.flags.load(Ordering::Relaxed), Ordering::Relaxed);
         copy(&self.sndbuf, &new.sndbuf);
@@ -409,8 +411,8 @@ mod tests {
 
     #[test]
     fn buffer_sizes_are_doubled_and_bounded() {
-        let core = SocketCore::new();
-        let caller = KernelCaller::root();
+        let core = SocketCore::new(&Arc::new(Counter::starting_at(1)));
+        let caller = KernelCaller::root(moat_identity::UserNamespace::root());
         let set =
             |n: u32| core.set_option(&caller, abi::SO_SNDBUF, &n.to_ne_bytes()).map(|()| core.buffer(BufferSide::Send));
         assert_eq!(set(20_000), Ok(40_000));
@@ -421,7 +423,7 @@ mod tests {
 
     #[test]
     fn an_error_is_told_once() {
-        let core = SocketCore::new();
+        let core = SocketCore::new(&Arc::new(Counter::starting_at(1)));
         core.set_error(Errno::ECONNRESET);
         assert_eq!(core.error_events(), PollEvents::ERR);
         assert_eq!(core.get_option(abi::SO_ERROR), Ok(104u32.to_ne_bytes().to_vec()));

@@ -8,19 +8,24 @@ use moat_abi::fs::{FileType, OpenFlags, S_IALLUGO};
 use moat_abi::socket::MsgFlags;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::NetNamespace;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
-use super::{BufferSide, Outgoing, Socket, registry};
+use super::{BufferSide, Outgoing, Socket};
 use crate::anon::Pseudo;
-use crate::caller::{Caller, now};
+use crate::caller::Caller;
+use crate::clock::now;
 use crate::cred::Credentials;
 use crate::file::File;
 use crate::inode::{Inode, Metadata, OpenContext, SetAttr};
 use crate::open_file::OpenFile;
+use crate::vfs::Vfs;
 
 /// The file around a socket: system calls find the socket of a descriptor by this one type.
 pub struct SocketFile {
     socket: Arc<dyn Socket>,
+    /// The namespace that it was made in.
+    net: Arc<NetNamespace>,
 }
 
 impl SocketFile {
@@ -28,6 +33,12 @@ impl SocketFile {
     #[must_use]
     pub fn socket(&self) -> &Arc<dyn Socket> {
         &self.socket
+    }
+
+    /// The network namespace that it was made in.
+    #[must_use]
+    pub fn net(&self) -> &Arc<NetNamespace> {
+        &self.net
     }
 
     /// The socket, as its concrete type.
@@ -63,9 +74,9 @@ impl File for SocketFile {
         self.socket.core().timeout(side)
     }
 
-    fn ioctl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+    fn ioctl(&self, f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         match self.socket.ioctl(caller, cmd, arg) {
-            Err(Errno::ENOTTY) => registry::device_ioctl(caller, cmd, arg),
+            Err(Errno::ENOTTY) => f.path().mount.tables().registry.answer_device_ioctl(caller, &self.net, cmd, arg),
             done => done,
         }
     }
@@ -126,13 +137,21 @@ impl Inode for SocketInode {
     }
 }
 
-/// Opens a new socket as a file; of `flags`, NONBLOCK counts.
-#[must_use]
-pub fn open_socket(socket: Arc<dyn Socket>, flags: OpenFlags, creds: &Arc<Credentials>) -> Arc<OpenFile> {
-    let ino = socket.core().ino();
-    let attr = Attr { mode: 0o777, uid: creds.fsuid, gid: creds.fsgid, time: now() };
-    let inode = Arc::new(SocketInode { ino, attr: Mutex::new(LockClass::Inode, attr) });
-    let path = Pseudo::Socket.path(inode, format!("socket:[{ino}]").as_bytes());
-    let flags = (flags & OpenFlags::NONBLOCK) | OpenFlags::RDWR;
-    OpenFile::new(Arc::new(SocketFile { socket }), path, flags, creds.clone())
+impl Vfs {
+    /// Opens a new socket of the namespace `net` as a file; of `flags`, NONBLOCK counts.
+    #[must_use]
+    pub fn open_socket(
+        &self,
+        socket: Arc<dyn Socket>,
+        net: &Arc<NetNamespace>,
+        flags: OpenFlags,
+        creds: &Arc<Credentials>,
+    ) -> Arc<OpenFile> {
+        let ino = socket.core().ino();
+        let attr = Attr { mode: 0o777, uid: creds.fsuid, gid: creds.fsgid, time: now() };
+        let inode = Arc::new(SocketInode { ino, attr: Mutex::new(LockClass::Inode, attr) });
+        let path = self.pseudo_path(Pseudo::Socket, inode, format!("socket:[{ino}]").as_bytes());
+        let flags = (flags & OpenFlags::NONBLOCK) | OpenFlags::RDWR;
+        OpenFile::new(Arc::new(SocketFile { socket, net: net.clone() }), path, flags, creds.clone())
+    }
 }

@@ -67,7 +67,8 @@ impl TcpSocket {
             Some(b) => b.addr.port(),
             None => {
                 let addr = SocketAddr::new(address::any(self.family), 0);
-                let port = ports.bind(&self.net.namespace.settings, self.id(), &self.me, (self.place(addr), 0), sharing)?;
+                let port =
+                    ports.bind(&self.net.namespace.settings, self.id(), &self.me, (self.place(addr), 0), sharing)?;
                 state.bound = Some(Bound { addr: SocketAddr::new(addr.ip(), port), by_caller: false });
                 port
             }
@@ -142,7 +143,9 @@ impl TcpSocket {
             }
             None => {
                 let place = Place { ip: source, dual: false };
-                let port = ports.bind(self.id(), &self.me, place, 0, sharing).map_err(|_| Errno::EADDRNOTAVAIL)?;
+                let port = ports
+                    .bind(&self.net.namespace.settings, self.id(), &self.me, (place, 0), sharing)
+                    .map_err(|_| Errno::EADDRNOTAVAIL)?;
                 state.bound = Some(Bound { addr: SocketAddr::new(source, port), by_caller: false });
             }
         }

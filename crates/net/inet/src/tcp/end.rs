@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use moat_abi::socket::MsgFlags;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::Counter;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::socket::{BufferSide, ByteQueue, CoreFlags, SocketCore};
 
@@ -52,8 +53,8 @@ impl TcpEnd {
     }
 
     /// The options of a new socket.
-    pub(crate) fn new_core() -> SocketCore {
-        let core = SocketCore::new();
+    pub(crate) fn new_core(inodes: &Arc<Counter>) -> SocketCore {
+        let core = SocketCore::new(inodes);
         core.set_buffer(BufferSide::Send, START_SNDBUF);
         core.set_buffer(BufferSide::Receive, START_RCVBUF);
         core

@@ -3,7 +3,6 @@
 use super::*;
 use moat_abi::fs::OpenFlags;
 use moat_identity::UserNamespace;
-use moat_vfs::socket::open_socket;
 use moat_vfs::{KernelCaller, OpenFile};
 
 fn pair(socket_type: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
@@ -14,8 +13,10 @@ fn pair_of(family: &Arc<UnixFamily>, socket_type: u32) -> (Arc<OpenFile>, Arc<Op
     let caller = KernelCaller::root(UserNamespace::root());
     let net = NetNamespace::new(1, UserNamespace::root());
     let kind = SocketKind { family: AF_UNIX, socket_type, protocol: 0 };
-    let (a, b) = family.new_pair(&caller, &net, kind).unwrap();
-    let open = |s| open_socket(s, OpenFlags::empty(), caller.creds());
+    let vfs = moat_vfs::vfs::fake::vfs(moat_vfs::Registry::default());
+    let maker = SocketMaker { caller: &caller, net: &net, inodes: &vfs.ids.inodes };
+    let (a, b) = family.new_pair(&maker, kind).unwrap();
+    let open = |s| vfs.open_socket(s, &net, OpenFlags::empty(), caller.creds());
     (open(a), open(b))
 }
 

@@ -1,45 +1,22 @@
-//! What the vfs asks of the kernel: the time, and signals about files.
+//! Signals about files that became ready: F_SETOWN, F_SETSIG and O_ASYNC of fcntl(2).
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::Signal;
-use moat_abi::time::Timespec;
-use moat_vfs::caller::Hooks;
 use moat_vfs::open_file::{Owner, OwnerId};
+use moat_vfs::vfs::IoSignals;
 
 use crate::kernel::Kernel;
 use crate::process::group::ThreadGroup;
 use crate::signal::send::{Origin, Target};
 use crate::task::Task;
 
-/// The kernel's side of [`Hooks`].
-pub struct VfsHooks {
-    kernel: Weak<Kernel>,
-    total_memory: u64,
-}
-
-impl VfsHooks {
-    /// The hooks of `kernel`.
-    #[must_use]
-    pub fn new(kernel: &Arc<Kernel>) -> VfsHooks {
-        VfsHooks { kernel: Arc::downgrade(kernel), total_memory: kernel.total_memory }
-    }
-}
-
-impl Hooks for VfsHooks {
-    fn now(&self) -> Timespec {
-        Timespec::from_nanos(moat_host::clock::realtime_ns())
-    }
-
-    fn total_memory(&self) -> u64 {
-        self.total_memory
-    }
-
+impl IoSignals for Kernel {
     fn send_io_signal(&self, owner: &Owner, signal: u32, fd: i32, band: u32) {
         // File locks may be held here, and signals have an outer lock: a task of its own sends.
-        let (owner, band) = (*owner, i64::from(band));
-        if let Some(kernel) = self.kernel.upgrade() {
+        let (owner, band) = (owner.clone(), i64::from(band));
+        if let Some(kernel) = self.me.upgrade() {
             moat_sync::spawn(async move { send(&kernel, &owner, signal, fd, band) });
         }
     }
@@ -51,7 +28,6 @@ fn may_signal(owner: &Owner, task: &Task) -> bool {
 }
 
 fn send(kernel: &Kernel, owner: &Owner, signal: u32, fd: i32, band: i64) {
-    let ns = &kernel.root_pid_ns;
     let number = i32::try_from(signal).ok().and_then(Signal::new);
     let info = match number {
         Some(s) => SigInfo::poll(s, moat_abi::siginfo::POLL_IN, band, fd),
@@ -63,22 +39,18 @@ fn send(kernel: &Kernel, owner: &Owner, signal: u32, fd: i32, band: i64) {
             let _ = g.send(Target::Process, info, Origin::Inside);
         }
     };
-    match owner.id {
+    match &owner.id {
         OwnerId::None => {}
-        OwnerId::Thread(tid) => {
-            if let Some(t) = kernel.task(ns, tid).filter(|t| may_signal(owner, t)) {
+        OwnerId::Thread(pid) => {
+            if let Some(t) = kernel.task_of(pid).filter(|t| may_signal(owner, t)) {
                 let _ = t.group.send(Target::Thread(t.id), info, Origin::Inside);
             }
         }
         OwnerId::Process(pid) => {
-            if let Some(g) = kernel.process(ns, pid) {
+            if let Some(g) = kernel.process_of(pid) {
                 to_group(&g);
             }
         }
-        OwnerId::Group(pgid) => {
-            let Some(pid) = ns.lookup(pgid) else { return };
-            let members = kernel.family.lock().members(pid.id);
-            members.iter().for_each(to_group);
-        }
+        OwnerId::Group(pid) => kernel.group_members(pid).iter().for_each(to_group),
     }
 }

@@ -1,0 +1,157 @@
+//! [`Registry`]: what file system types, devices, address families and texts a kernel has.
+//!
+//! It is filled before the kernel exists and never changes afterwards. What is registered may keep state of its own (the
+//! pipes of FIFOs, the sockets of a family), which then belongs to that one kernel.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use moat_abi::stat::DeviceId;
+use moat_abi::{Errno, Result};
+use moat_identity::NetNamespace;
+
+use crate::caller::Caller;
+use crate::file::File;
+use crate::filesystem::{FileSystem, MountRequest};
+use crate::inode::{InodeKey, OpenContext};
+use crate::socket::AddressFamily;
+
+/// Makes a file system of a type.
+pub type Constructor = Box<dyn Fn(&MountRequest<'_>) -> Result<Arc<dyn FileSystem>> + Send + Sync>;
+/// Opens a device of a driver.
+pub type DeviceOpener = Box<dyn Fn(DeviceId, &OpenContext<'_>) -> Result<Arc<dyn File>> + Send + Sync>;
+/// Opens the FIFO of an inode.
+pub type FifoOpener = Box<dyn Fn(InodeKey, &OpenContext<'_>) -> Result<Arc<dyn File>> + Send + Sync>;
+/// Makes the text of a file of /proc/net for a network namespace.
+pub type NetText = fn(&NetNamespace) -> Vec<u8>;
+/// An ioctl about network devices, which sockets of all families take.
+///
+/// # Errors
+/// ENOTTY for a command that is none of these; ENODEV and the like.
+pub type DeviceIoctl = fn(&dyn Caller, &NetNamespace, cmd: u32, arg: u64) -> Result<u64>;
+
+/// What a file system type needs (the first column of /proc/filesystems).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// `nodev`.
+    Nothing,
+    /// A block device.
+    Device,
+}
+
+/// Everything by name or number.
+#[derive(Default)]
+pub struct Registry {
+    filesystems: BTreeMap<&'static str, (Backing, Constructor)>,
+    /// Character devices by exact number.
+    devices: HashMap<DeviceId, DeviceOpener>,
+    /// Those that have no number of their own there, by major number.
+    majors: HashMap<u32, DeviceOpener>,
+    fifo: Option<FifoOpener>,
+    families: HashMap<u16, Arc<dyn AddressFamily>>,
+    net_texts: BTreeMap<&'static str, NetText>,
+    device_ioctl: Option<DeviceIoctl>,
+}
+
+impl Registry {
+    /// Adds a file system type.
+    pub fn filesystem(
+        &mut self,
+        name: &'static str,
+        constructor: impl Fn(&MountRequest<'_>) -> Result<Arc<dyn FileSystem>> + Send + Sync + 'static,
+    ) {
+        self.filesystems.insert(name, (Backing::Nothing, Box::new(constructor)));
+    }
+
+    /// Adds the driver of one character device.
+    pub fn char_device(
+        &mut self,
+        dev: DeviceId,
+        open: impl Fn(DeviceId, &OpenContext<'_>) -> Result<Arc<dyn File>> + Send + Sync + 'static,
+    ) {
+        self.devices.insert(dev, Box::new(open));
+    }
+
+    /// Adds the driver of all character devices of a major number that have none of their own.
+    pub fn char_major(
+        &mut self,
+        major: u32,
+        open: impl Fn(DeviceId, &OpenContext<'_>) -> Result<Arc<dyn File>> + Send + Sync + 'static,
+    ) {
+        self.majors.insert(major, Box::new(open));
+    }
+
+    /// Sets what opens FIFOs.
+    pub fn fifo(&mut self, open: impl Fn(InodeKey, &OpenContext<'_>) -> Result<Arc<dyn File>> + Send + Sync + 'static) {
+        self.fifo = Some(Box::new(open));
+    }
+
+    /// Adds an address family, `AF_*`.
+    pub fn address_family(&mut self, number: u16, family: Arc<dyn AddressFamily>) {
+        self.families.insert(number, family);
+    }
+
+    /// Adds a file of /proc/net.
+    pub fn net_text(&mut self, name: &'static str, text: NetText) {
+        self.net_texts.insert(name, text);
+    }
+
+    /// Sets what answers ioctls about network devices.
+    pub fn device_ioctl(&mut self, ioctl: DeviceIoctl) {
+        self.device_ioctl = Some(ioctl);
+    }
+
+    /// The names of all file system types, for /proc/filesystems.
+    #[must_use]
+    pub fn filesystem_types(&self) -> Vec<(&'static str, Backing)> {
+        self.filesystems.iter().map(|(name, (backing, _))| (*name, *backing)).collect()
+    }
+
+    /// Makes a file system of type `name`.
+    ///
+    /// # Errors
+    /// ENODEV for an unknown type; those of the constructor.
+    pub fn make_filesystem(&self, name: &[u8], request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
+        let name = std::str::from_utf8(name).map_err(|_| Errno::ENODEV)?;
+        let (_, constructor) = self.filesystems.get(name).ok_or(Errno::ENODEV)?;
+        constructor(request)
+    }
+
+    /// Opens a character device.
+    ///
+    /// # Errors
+    /// ENXIO for one without a driver; those of the driver.
+    pub fn open_device(&self, dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        let open = self.devices.get(&dev).or_else(|| self.majors.get(&dev.major)).ok_or(Errno::ENXIO)?;
+        open(dev, ctx)
+    }
+
+    /// Opens the FIFO of an inode.
+    ///
+    /// # Errors
+    /// ENXIO.
+    pub fn open_fifo(&self, key: InodeKey, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        self.fifo.as_ref().ok_or(Errno::ENXIO)?(key, ctx)
+    }
+
+    /// The address family with this number.
+    ///
+    /// # Errors
+    /// EAFNOSUPPORT.
+    pub fn family(&self, number: u16) -> Result<&Arc<dyn AddressFamily>> {
+        self.families.get(&number).ok_or(Errno::EAFNOSUPPORT)
+    }
+
+    /// The files of /proc/net that families have added.
+    pub fn net_texts(&self) -> impl Iterator<Item = (&'static str, NetText)> {
+        self.net_texts.iter().map(|(name, text)| (*name, *text))
+    }
+
+    /// Answers an ioctl about network devices.
+    ///
+    /// # Errors
+    /// ENOTTY; those of the answer.
+    pub fn answer_device_ioctl(&self, caller: &dyn Caller, net: &NetNamespace, cmd: u32, arg: u64) -> Result<u64> {
+        self.device_ioctl.map_or(Err(Errno::ENOTTY), |answer| answer(caller, net, cmd, arg))
+    }
+}

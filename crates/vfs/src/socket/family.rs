@@ -1,0 +1,38 @@
+//! [`AddressFamily`]: what makes the sockets of an address family.
+
+use std::sync::Arc;
+
+use moat_abi::{Errno, Result};
+use moat_identity::{Counter, NetNamespace};
+
+use super::{Socket, SocketKind};
+use crate::caller::Caller;
+
+/// For whom, and in what world, a socket is made.
+#[derive(Clone, Copy)]
+pub struct SocketMaker<'a> {
+    /// Who makes it.
+    pub caller: &'a dyn Caller,
+    /// The network namespace that it will be in.
+    pub net: &'a Arc<NetNamespace>,
+    /// Where inode numbers of sockets come from.
+    pub inodes: &'a Arc<Counter>,
+}
+
+/// An address family of a kernel. It keeps what its sockets share.
+pub trait AddressFamily: Send + Sync {
+    /// socket(2); `protocol` of the kind is as the caller gave it.
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPROTOTYPE, EPERM.
+    fn new_socket(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>>;
+
+    /// socketpair(2).
+    ///
+    /// # Errors
+    /// As [`AddressFamily::new_socket`]; EOPNOTSUPP for a family without pairs.
+    fn new_pair(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<(Arc<dyn Socket>, Arc<dyn Socket>)> {
+        // A socket is made first, so that a bad type has its own error.
+        self.new_socket(maker, kind).and(Err(Errno::EOPNOTSUPP))
+    }
+}

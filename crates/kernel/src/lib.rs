@@ -17,7 +17,7 @@
 //!
 //! # Invariants
 //! - Lock order: family (`Tasks`), signals of one group, a task's state, the rest (see `moat_sync::LockClass`).
-//! - A signal is sent with the family unlocked; nothing here waits but by [`CurrentTask::wait`].
+//! - A signal is sent with the family unlocked; nothing here waits but by [`CurrentTask::wait_for`].
 #![forbid(unsafe_code)]
 
 pub mod clock;
@@ -43,5 +43,5 @@ pub use kernel::{Kernel, kernel};
 pub use process::group::ThreadGroup;
 pub use process::limits::Resource;
 pub use syscall::{Dispatch, SyscallTable};
-pub use task::wait::{Deadline, Interrupted, WaitError};
+pub use task::wait::{Deadline, Wait, WaitError};
 pub use task::{CurrentTask, Task, TaskId};

@@ -10,7 +10,7 @@ use moat_abi::time::{
 use moat_abi::{Errno, Result};
 use moat_kernel::timer::posix::Clock;
 use moat_kernel::timer::sleep::RestartBlock;
-use moat_kernel::{CurrentTask, Deadline, Restart, SyscallResult, clock};
+use moat_kernel::{CurrentTask, Deadline, Restart, SyscallResult, Wait, clock};
 use moat_mm::UserPtr;
 
 syscalls! { pub static TABLE;
@@ -172,10 +172,11 @@ async fn sleep_for(
     nr: u64,
     args: [u64; 6],
 ) -> SyscallResult {
-    let deadline: Option<Deadline> = t.deadline_or(|| Some(clock::deadline_after(ns)));
-    if t.sleep(deadline, "hrtimer_nanosleep").await.is_ok() {
+    let deadline = t.deadline_or(|| Some(clock::deadline_after(ns)));
+    let restart = Restart::Block(RestartBlock { nr, args, deadline });
+    let Err(interrupted) = t.sleep(&Wait::restarting("hrtimer_nanosleep", restart).until(deadline)).await else {
         return Ok(0);
-    }
+    };
     let left = deadline.map_or(0, |d| d.saturating_duration_since(Deadline::now()).as_nanos());
     if left == 0 {
         return Ok(0);
@@ -183,7 +184,7 @@ async fn sleep_for(
     if !remaining.is_null() {
         t.mm().write(remaining, &Timespec::from_nanos(u64::try_from(left).unwrap_or(u64::MAX)))?;
     }
-    Err(Restart::Block(RestartBlock { nr, args, deadline }).into())
+    Err(interrupted)
 }
 
 async fn sys_clock_nanosleep(
@@ -222,10 +223,13 @@ async fn sys_clock_nanosleep(
         if steps {
             deadline = deadline.min(clock::deadline_after(60_000_000_000));
         }
-        if t.sleep(Some(deadline), "hrtimer_nanosleep").await.is_err() {
-            return Err(Restart::NoHand.into());
-        }
+        t.sleep(&absolute_sleep(deadline)).await?;
     }
+}
+
+/// A sleep that ends at a point on a clock: it is made again as it was.
+fn absolute_sleep(deadline: Deadline) -> Wait {
+    Wait::restarting("hrtimer_nanosleep", Restart::NoHand).until(Some(deadline))
 }
 
 /// Sleeps until the process has used CPU time.
@@ -241,9 +245,7 @@ async fn sleep_cpu(t: &mut CurrentTask, kind: Clock, ns: u64, absolute: bool) ->
     while used(t) < end {
         let threads = u64::try_from(t.group.thread_count()).unwrap_or(1).max(1);
         let wait = ((end - used(t)) / threads).max(1_000_000);
-        if t.sleep(Some(clock::deadline_after(wait)), "hrtimer_nanosleep").await.is_err() {
-            return Err(Restart::NoHand.into());
-        }
+        t.sleep(&absolute_sleep(clock::deadline_after(wait))).await?;
     }
     Ok(0)
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock};
+use std::task::Poll;
 
 use moat_abi::futex::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use moat_abi::{Errno, Result};
@@ -14,10 +15,10 @@ use moat_platform::Atomic32;
 use moat_sync::async_mutex::{AsyncGuard, AsyncMutex};
 use moat_sync::{Listener, LockClass, Mutex};
 
-use super::table::{PiTask, Place, Purpose, Waiter};
-use super::wait::WaitEnd;
+use super::table::{PiTask, Place, Purpose, TABLE, Waiter};
 use super::{atomic, compare_exchange};
-use crate::task::wait::Deadline;
+use crate::error::{Restart, SyscallError};
+use crate::task::wait::{Deadline, Wait};
 use crate::task::{CurrentTask, TaskId};
 
 /// Whether FUTEX_LOCK_PI may wait.
@@ -58,7 +59,12 @@ pub(super) fn me(t: &CurrentTask) -> PiTask {
 /// # Errors
 /// EDEADLK if the caller has it; ESRCH if the owner does not exist; EAGAIN (try) or ETIMEDOUT if another has it; EFAULT,
 /// EINVAL for the address; interrupted.
-pub async fn lock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope, mode: LockMode) -> Result<(), WaitEnd> {
+pub async fn lock(
+    t: &mut CurrentTask,
+    addr: UserAddr,
+    scope: FutexScope,
+    mode: LockMode,
+) -> std::result::Result<(), SyscallError> {
     let key = t.mm().futex_key(addr, scope)?;
     let mut listener = Listener::new();
     let waiter = Waiter::new(u32::MAX, Purpose::Lock(me(t)), listener.notifier());
@@ -150,10 +156,10 @@ fn set_owner(key: &FutexKey, owner: TaskId) {
     }
 }
 
-/// Takes a waiter out of its PI queue, in the caller's turn; gives false if it is not in one.
-fn withdraw(waiter: &Arc<Waiter>) -> bool {
+/// Takes a waiter out of its PI queue, if it is in one, in the caller's turn.
+fn withdraw(waiter: &Arc<Waiter>) {
     let mut queues = QUEUES.lock();
-    let Place::QueuedPi(key) = waiter.place() else { return false };
+    let Place::QueuedPi(key) = waiter.place() else { return };
     waiter.set_place(Place::Away);
     if let Some(queue) = queues.get_mut(&key) {
         queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));
@@ -161,7 +167,6 @@ fn withdraw(waiter: &Arc<Waiter>) -> bool {
             queues.remove(&key);
         }
     }
-    true
 }
 
 /// Waits until `waiter`, which has joined, is the owner.
@@ -171,23 +176,33 @@ pub(super) async fn await_grant(
     waiter: &Arc<Waiter>,
     listener: &mut Listener,
     deadline: Option<Deadline>,
-) -> Result<(), WaitEnd> {
-    loop {
-        let ended = t.wait(listener, deadline, "futex_lock_pi").await;
-        if let Place::QueuedPi(key) = waiter.place()
-            && let Err(error) = ended
-        {
-            let _turn = turn(&key).await;
-            if withdraw(waiter) {
-                return Err(error.into());
-            }
-        }
-        match waiter.place() {
-            Place::Granted => return Ok(()),
-            Place::Inherited => return inherit(t, addr, waiter).await.map_err(Into::into),
-            _ => {}
-        }
+) -> std::result::Result<(), SyscallError> {
+    // The deadline is absolute: the call is simply made again.
+    let wait = Wait::restarting("futex_lock_pi", Restart::NoIntr).until(deadline);
+    let granted = |_: &mut CurrentTask| match waiter.place() {
+        Place::Granted | Place::Inherited => Poll::Ready(()),
+        _ => Poll::Pending,
+    };
+    if let Err(error) = t.wait_with(listener, &wait, granted).await
+        && give_up(waiter).await
+    {
+        return Err(error.or_timed_out(Errno::ETIMEDOUT));
     }
+    match waiter.place() {
+        Place::Inherited => Ok(inherit(t, addr, waiter).await?),
+        _ => Ok(()),
+    }
+}
+
+/// Leaves whatever queue the waiter is in; gives false if it has been made the owner.
+async fn give_up(waiter: &Arc<Waiter>) -> bool {
+    if let Place::QueuedPi(key) = waiter.place() {
+        let _turn = turn(&key).await;
+        withdraw(waiter);
+    }
+    // A requeue that failed has put it back.
+    TABLE.leave(waiter);
+    !matches!(waiter.place(), Place::Granted | Place::Inherited)
 }
 
 /// Writes the new owner of a lock whose owner died into the word (`fixup_pi_state_owner`).

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::prctl::ADDR_NO_RANDOMIZE;
@@ -30,7 +31,7 @@ use crate::process::limits::Resource;
 use crate::ptrace;
 use crate::task::cred::Elevation;
 use crate::task::current::NO_ALTSTACK;
-use crate::task::wait::Interruptible;
+use crate::task::wait::Wait;
 use crate::task::{CurrentTask, Task};
 
 /// Bits of personality(2) that a set-user-ID program loses (`PER_CLEAR_ON_SETID`).
@@ -217,12 +218,11 @@ async fn de_thread(t: &mut CurrentTask) -> Result<(), SyscallError> {
         s.wake_all();
     }
     group.stop_queue.wake_all();
-    let mut listener = group.exit_queue.listen(PollEvents::all());
-    while group.thread_count() > 1 {
-        if t.wait_as(&mut listener, None, "de_thread", Interruptible::ByKill).await.is_err() {
-            group.signals.lock().exec = None;
-            return Err(Restart::NoIntr.into());
-        }
+    let look = |_: &mut CurrentTask| if group.thread_count() > 1 { Poll::Pending } else { Poll::Ready(()) };
+    let alone = t.wait_for(&(&group.exit_queue, PollEvents::all()), &Wait::killable("de_thread"), look).await;
+    if let Err(e) = alone {
+        group.signals.lock().exec = None;
+        return Err(e.into());
     }
     if !t.is_leader() {
         take_over_leader(t.task(), &group);

@@ -120,8 +120,7 @@ fn read_deadline(t: &CurrentTask, until: UserPtr<Timespec>) -> Result<Option<Dea
     if until.is_null() {
         return Ok(None);
     }
-    let ns = t.mm().read(until)?.to_duration()?.as_nanos();
-    Ok(Some(deadline_at(CLOCK_REALTIME, u64::try_from(ns).unwrap_or(u64::MAX))))
+    Ok(Some(deadline_at(CLOCK_REALTIME, t.mm().read(until)?.to_nanos()?)))
 }
 
 async fn sys_mq_timedsend(

@@ -5,7 +5,7 @@
 use moat_abi::time::{
     CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME,
     CLOCK_REALTIME_ALARM, CLOCK_REALTIME_COARSE, CLOCK_TAI, CLOCK_THREAD_CPUTIME_ID, CpuClockScope, DynamicClock,
-    STA_UNSYNC, TIME_ERROR, TIMER_ABSTIME, Timespec, Timeval, Timex, Timezone,
+    STA_UNSYNC, TIME_ERROR, TIMER_ABSTIME, Timespec, Timeval, Timex, Timezone, ktime_add,
 };
 use moat_abi::{Errno, Result};
 use moat_kernel::timer::posix::Clock;
@@ -241,13 +241,14 @@ async fn sleep_cpu(t: &mut CurrentTask, kind: Clock, ns: u64, absolute: bool) ->
         let u = t.group.usage();
         u.user_ns + u.system_ns
     };
-    let end = if absolute { ns } else { used(t).saturating_add(ns) };
-    while used(t) < end {
+    let end = if absolute { ns } else { ktime_add(used(t), ns) };
+    loop {
+        // Read once: other threads go on using time.
+        let Some(left) = end.checked_sub(used(t)).filter(|left| *left > 0) else { return Ok(0) };
         let threads = u64::try_from(t.group.thread_count()).unwrap_or(1).max(1);
-        let wait = ((end - used(t)) / threads).max(1_000_000);
+        let wait = (left / threads).max(1_000_000);
         t.sleep(&absolute_sleep(clock::deadline_after(wait))).await?;
     }
-    Ok(0)
 }
 
 const _: () = assert!(CLOCK_MONOTONIC == 1);

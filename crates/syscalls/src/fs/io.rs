@@ -172,13 +172,32 @@ enum Got {
     Fault(usize),
 }
 
+/// What a read gives that has no room at all: EFAULT, unless there is nothing to be read.
+fn read_nothing(f: &OpenFile, at: At, done: usize) -> Result<Got> {
+    if f.file().seekable() == Seekable::No {
+        return match f.poll() {
+            ready if ready.intersects(PollEvents::READ_READY | PollEvents::ERR) => Err(Errno::EFAULT),
+            ready if ready.contains(PollEvents::HUP) => Ok(Got::Bytes(0)),
+            _ => Err(Errno::EAGAIN),
+        };
+    }
+    let pos = match at {
+        At::Position => f.pos(),
+        At::Offset(pos) => pos.saturating_add(done as u64),
+    };
+    match f.read_at(&mut [0], pos)? {
+        0 => Ok(Got::Bytes(0)),
+        _ => Err(Errno::EFAULT),
+    }
+}
+
 fn read_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, done: usize) -> Result<Got> {
     let left = iov.total - done;
     let want = step(f, left);
-    // Before anything is taken from a stream: it could not be put back.
-    let room = writable(t, iov, done, want);
+    // Before anything is taken from a stream: it could not be put back. Counters lose what can't be copied, as on Linux.
+    let room = if f.file().seekable() == Seekable::Noop { want } else { writable(t, iov, done, want) };
     if room == 0 && want > 0 {
-        return Err(Errno::EFAULT);
+        return read_nothing(f, at, done);
     }
     with_scratch(t, room, |t, buf| {
         let n = match at {

@@ -8,6 +8,7 @@ use moat_abi::poll::Pollfd;
 use moat_abi::signal::SigSet;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_kernel::clock::deadline_in;
 use moat_kernel::task::wait::{Listening, Source};
 use moat_kernel::timer::sleep::RestartBlock;
 use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult, Wait, WaitError};
@@ -22,12 +23,9 @@ syscalls! { pub static TABLE;
     271 ppoll(fds: UserAddr, count: u32, timeout: UserPtr<Timespec>, mask: UserPtr<SigSet>, size: usize) async sys_ppoll, full;
 }
 
-/// The longest timeout: far points are cut to a century.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-
 /// When a timeout ends; `None` waits for ever.
 pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
-    timeout.map(|d| Instant::now() + d.min(FOREVER))
+    timeout.map(deadline_in)
 }
 
 /// Sets the signal mask that a call was given for its time.

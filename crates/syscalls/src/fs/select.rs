@@ -104,11 +104,11 @@ async fn sys_select(
     result
 }
 
-/// select(2) takes any number of microseconds, if not negative.
+/// select(2) carries whole seconds of microseconds over, also negative ones, and checks then; the sum of seconds wraps
+/// (`kern_select`).
 fn span(v: Timeval) -> Result<Duration> {
-    let sec = u64::try_from(v.tv_sec).map_err(|_| Errno::EINVAL)?;
-    let usec = u64::try_from(v.tv_usec).map_err(|_| Errno::EINVAL)?;
-    Ok(Duration::from_secs(sec).saturating_add(Duration::from_micros(usec)))
+    let (carry, rest) = (v.tv_usec / 1_000_000, v.tv_usec % 1_000_000);
+    Timespec { tv_sec: v.tv_sec.wrapping_add(carry), tv_nsec: rest * 1000 }.to_duration()
 }
 
 async fn sys_pselect6(

@@ -100,10 +100,11 @@ fn receive_step(
 ) -> Result<Incoming> {
     let left = iov.total - done;
     let want = left.min(if socket.is_stream() { CHUNK } else { LONGEST_MESSAGE });
-    // Before anything is taken: it could not be put back.
-    let room = writable(t, iov, done, want);
+    // Before anything is taken from a stream: it could not be put back. A message that can't be copied is lost, as on Linux.
+    let room = if socket.is_stream() { writable(t, iov, done, want) } else { want };
     if room == 0 && want > 0 {
-        return Err(Errno::EFAULT);
+        let there = socket.receive(&mut [0], flags | MsgFlags::PEEK)?;
+        return if there.len == 0 { Ok(there) } else { Err(Errno::EFAULT) };
     }
     with_scratch(t, room, |t, buf| {
         let m = socket.receive(buf, flags)?;
@@ -150,7 +151,7 @@ pub(super) async fn receive(
                 }
             }
             Err(Errno::EAGAIN) if all.len > 0 && all.len >= target => return Poll::Ready(Ok(())),
-            Err(Errno::EAGAIN) if !nonblocking && !(all.len > 0 && all.complete) => return Poll::Pending,
+            Err(Errno::EAGAIN) if !(nonblocking || all.len > 0 && all.complete) => return Poll::Pending,
             Err(e) => return Poll::Ready(Err(e)),
         }
     };

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use moat_abi::PollEvents;
 use moat_abi::clone::WaitStatus;
@@ -20,7 +21,7 @@ use crate::ptrace::{EndedTracee, Run, StopKind, Trace, TraceStop};
 use crate::signal::queue::Queued;
 use crate::signal::send::send_to_process;
 use crate::signal::stop::participate;
-use crate::task::wait::Interruptible;
+use crate::task::wait::Wait;
 use crate::task::{CurrentTask, Task};
 
 const SIGTRAP: u32 = 5;
@@ -70,16 +71,13 @@ async fn stop_parked(t: &mut CurrentTask, kind: StopKind, code: u32, info: SigIn
     };
     n.deliver(&group);
     notify::stopped(&tracer.group, t.task(), CLD_TRAPPED, (code & 0x7f).cast_signed());
-    let mut listener = group.stop_queue.listen(PollEvents::all());
-    loop {
-        let waiting = {
-            let s = group.signals.lock();
-            s.threads.get(&id).is_some_and(|th| !th.killed && th.in_trace_stop())
-        };
-        if !waiting || t.wait_as(&mut listener, None, "ptrace_stop", Interruptible::ByKill).await.is_err() {
-            break;
-        }
-    }
+    let look = |_: &mut CurrentTask| {
+        let s = group.signals.lock();
+        let waiting = s.threads.get(&id).is_some_and(|th| !th.killed && th.in_trace_stop());
+        if waiting { Poll::Pending } else { Poll::Ready(()) }
+    };
+    // Only a task that dies leaves the stop early.
+    let _ = t.wait_for(&(&group.stop_queue, PollEvents::all()), &Wait::killable("ptrace_stop"), look).await;
     let mut s = group.signals.lock();
     let Some(th) = s.threads.get_mut(&id) else { return false };
     if let Some(trace) = th.trace.as_mut() {

@@ -64,7 +64,9 @@ fn set_timeout(socket: &dyn Socket, side: BufferSide, value: &[u8]) -> Result<()
         (0, 0) => None,
         // A negative time has passed at once.
         (s, _) if s < 0 => Some(Duration::from_nanos(1)),
-        (s, us) => Some(Duration::from_secs(s.unsigned_abs()) + Duration::from_micros(us.unsigned_abs())),
+        // More than can be counted is for ever (`sock_set_timeout`).
+        (s, us) => Some(Duration::new(s.unsigned_abs(), 0).saturating_add(Duration::from_micros(us.unsigned_abs())))
+            .filter(|span| u64::try_from(span.as_nanos()).is_ok()),
     };
     socket.core().set_timeout(side, timeout);
     Ok(())

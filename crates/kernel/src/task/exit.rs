@@ -90,7 +90,6 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
         // A zombie executes nothing: its file may be written again.
         group.set_exe(None);
     }
-    ptrace::stop::tracer_exits(task);
     let leader = task.is_leader();
     let (last, trace, notifications) = {
         let mut s = group.signals.lock();
@@ -111,6 +110,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
         }
         (last, gone.and_then(|g| g.trace), n)
     };
+    ptrace::stop::tracer_exits(task);
     notifications.deliver(&group);
     if last {
         if group.pid().namespace().init().is_some_and(|i| Arc::ptr_eq(&i, &group)) {

@@ -8,7 +8,7 @@ use moat_sync::{LockClass, Mutex, MutexGuard};
 
 use super::{Victim, check_create, check_delete};
 use crate::dentry::Dentry;
-use crate::inode::{Access, RenameFlags};
+use crate::inode::{Access, Cache, RenameFlags};
 use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
 
 /// Held by every rename between directories, so that who is whose ancestor does not change under it.
@@ -17,7 +17,7 @@ static RENAME: Mutex<()> = Mutex::new(LockClass::Rename, ());
 /// Both directories' entry locks, the ancestor's first.
 struct BothLocked<'a> {
     _rename: Option<MutexGuard<'static, ()>>,
-    _first: MutexGuard<'a, ()>,
+    _first: Option<MutexGuard<'a, ()>>,
     _second: Option<MutexGuard<'a, ()>>,
 }
 
@@ -25,9 +25,10 @@ fn lock_both<'a>(a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) -> BothLocked<'a> {
     if Arc::ptr_eq(a, b) {
         return BothLocked { _rename: None, _first: a.lock_entries(), _second: None };
     }
-    let rename = Some(RENAME.lock());
+    // Made-up entries are never moved, and their file system is asked under no lock.
+    let rename = (a.inode().cache_policy() != Cache::None).then(|| RENAME.lock());
     let (first, second) = if a.is_below(b) { (b, a) } else { (a, b) };
-    BothLocked { _rename: rename, _first: first.lock_entries(), _second: Some(second.lock_entries()) }
+    BothLocked { _rename: rename, _first: first.lock_entries(), _second: second.lock_entries() }
 }
 
 /// Gives `old` the name `new`. `old_view` and `new_view` differ in their base only.

@@ -37,6 +37,9 @@ impl CurrentTask {
         let vfork = self.vfork.take();
         let (task, thread, mm, fds, fs) = self.into_parts();
         task.set_kicker(None);
+        if task.is_leader() || mm.users() <= 1 {
+            task.group.note_peak_rss(&mm);
+        }
         task.drop_resources();
         mm.remove_user();
         drop(thread);

@@ -573,14 +573,87 @@ static void memory(void) {
     }
 }
 
+// Calls that take numbers, with the ends of all ranges for them.
+static void numbers(void) {
+    static const short calls[] = {
+        SYS_pread64, SYS_pwrite64, SYS_preadv, SYS_pwritev, SYS_preadv2, SYS_pwritev2, SYS_readv, SYS_writev, SYS_read, SYS_write,
+        SYS_lseek, SYS_ftruncate, SYS_truncate, SYS_fallocate, SYS_fadvise64, SYS_readahead, SYS_sync_file_range,
+        SYS_copy_file_range, SYS_sendfile, SYS_splice, SYS_tee, SYS_vmsplice, SYS_mmap, SYS_mremap, SYS_munmap, SYS_mprotect,
+        SYS_madvise, SYS_mincore, SYS_msync, SYS_mlock, SYS_mlock2, SYS_munlock, SYS_brk, SYS_remap_file_pages, SYS_shmget,
+        SYS_shmat, SYS_shmctl, SYS_semget, SYS_semctl, SYS_semop, SYS_semtimedop, SYS_msgget, SYS_msgsnd, SYS_msgrcv, SYS_msgctl,
+        SYS_getdents64, SYS_getdents, SYS_getrandom, SYS_poll, SYS_ppoll, SYS_select, SYS_pselect6, SYS_epoll_wait, SYS_epoll_ctl,
+        SYS_epoll_pwait2, SYS_fcntl, SYS_setsockopt, SYS_getsockopt, SYS_sendto, SYS_recvfrom, SYS_sendmsg, SYS_recvmsg,
+        SYS_sendmmsg, SYS_recvmmsg, SYS_bind, SYS_connect, SYS_listen, SYS_accept4, SYS_timer_create, SYS_timer_settime,
+        SYS_timer_gettime, SYS_timer_getoverrun, SYS_timerfd_settime, SYS_timerfd_gettime, SYS_nanosleep, SYS_clock_nanosleep,
+        SYS_clock_gettime, SYS_clock_getres, SYS_setitimer, SYS_getitimer, SYS_futex, SYS_futex_waitv, SYS_prlimit64, SYS_getrlimit,
+        SYS_getpriority, SYS_setpriority, SYS_getgroups, SYS_process_vm_readv, SYS_process_vm_writev, SYS_set_robust_list,
+        SYS_get_robust_list, SYS_membarrier, SYS_rseq, SYS_close_range, SYS_dup2, SYS_dup3, SYS_memfd_create, SYS_eventfd2,
+        SYS_pipe2, SYS_statx, SYS_wait4, SYS_waitid, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigpending, SYS_sigaltstack,
+        SYS_getcwd, SYS_readlinkat, SYS_readlink, SYS_getxattr, SYS_setxattr, SYS_listxattr, SYS_mq_timedsend,
+        SYS_mq_timedreceive, SYS_mq_open, SYS_mq_getsetattr, SYS_utimensat, SYS_utimes, SYS_utime, SYS_flock, SYS_getrusage,
+        SYS_sched_getaffinity, SYS_sched_getattr, SYS_sched_rr_get_interval, SYS_getsockname, SYS_socketpair, SYS_socket,
+        SYS_shutdown, SYS_openat2, SYS_faccessat2, SYS_execveat, SYS_name_to_handle_at, SYS_capget, SYS_sysfs, SYS_ustat,
+        SYS_process_madvise, SYS_pidfd_open, SYS_pidfd_getfd, SYS_kcmp, SYS_inotify_add_watch, SYS_seccomp, SYS_bpf,
+        SYS_process_mrelease, SYS_signalfd4, SYS_rt_sigtimedwait, SYS_times, SYS_sysinfo, SYS_getcpu, SYS_ioprio_get,
+    };
+    static char *page;
+    static int files[6];
+    struct rlimit size = {64 << 20, 64 << 20}, memory = {1ul << 33, 1ul << 33};
+    if (!page) {
+        signal(SIGXFSZ, SIG_IGN);
+        signal(SIGPIPE, SIG_IGN);
+        for (int fd = 0; fd < 3; fd++)
+            dup2(open("/dev/null", O_RDWR), fd);
+        setrlimit(RLIMIT_FSIZE, &size);
+        setrlimit(RLIMIT_AS, &memory);
+        page = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        mknod("/tmp/t/numbers", S_IFREG | 0644, 0);
+        files[0] = open("/tmp/t/numbers", O_RDWR);
+        files[1] = open("/root/t", O_RDONLY);
+        files[2] = memfd_create("numbers", MFD_ALLOW_SEALING);
+        (void)!pipe2(files + 3, O_NONBLOCK);
+        files[5] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        state ^= (uint64_t)getpid() << 20;
+    }
+    static const uint64_t ends[] = {
+        0, 1, 2, 3, 7, 8, 16, 255, 256, 4095, 4096, 4097, 0x7fff, 0xffff, 0x10000, 0x7ffff000, 0x7fffffff, 0x80000000, 0xfffff000, 0xffffffff,
+        0x100000000, 0x7ffdfffff000, 0x7ffe00000000, 0x7fffffffe000, 0x7ffffffff000, 0x800000000000, 0x7ffffffffffff000,
+        0x7fffffffffffffff, 0x8000000000000000, 0x8000000000000001, 0xfffffffffffff000, 0xfffffffffffffffe, 0xffffffffffffffff,
+    };
+    // What structs, vectors and times in memory are read from.
+    for (int i = 0; i < 32; i++)
+        ((uint64_t *)page)[rnd(64)] = rnd(3) ? PICK(ends) : (uint64_t)(uintptr_t)(page + rnd(4096));
+    uint64_t a[6];
+    for (int i = 0; i < 6; i++)
+        switch (rnd(i ? 5 : 2)) {
+        case 0: a[i] = PICK(ends); break;
+        case 1: a[i] = (uint64_t)PICK(files); break;
+        case 2: a[i] = (uint64_t)(uintptr_t)(page + 8 * rnd(64)); break;
+        case 3: a[i] = rnd(64); break;
+        default: a[i] = 1ul << rnd(64);
+        }
+    long call = PICK(calls);
+    if (rnd(3) == 0)
+        a[0] = (uint64_t)(uintptr_t)page;
+    if (call == SYS_mmap)
+        a[3] = PICK(((uint64_t[]){MAP_PRIVATE, MAP_SHARED, MAP_PRIVATE | MAP_ANONYMOUS, MAP_SHARED | MAP_ANONYMOUS}));
+    if (call == SYS_process_vm_readv || call == SYS_process_vm_writev || call == SYS_prlimit64)
+        a[0] = rnd(2) ? 0 : (uint64_t)getpid();
+    // Both of these would be remembered: the stack and what is below this frame.
+    if ((call == SYS_munmap || call == SYS_mremap || call == SYS_mprotect) && a[0] > 0x7f0000000000 && a[0] < 0x7ffffffff000)
+        a[0] = 0x7ffffffff000;
+    syscall(call, a[0], a[1], a[2], a[3], a[4], a[5]);
+    alarm(1);
+}
+
 // --- the supervisor ---
 
 static const struct { const char *name; void (*run)(void); int processes; } kinds[] = {
     {"names", names, 2}, {"proc", proc, 2}, {"mounts", mounts, 1}, {"processes", processes, 2}, {"others", others, 1},
-    {"tracing", tracing, 1}, {"signals", signals, 1}, {"descriptors", descriptors, 2}, {"sysv", sysv, 1}, {"memory", memory, 1},
+    {"tracing", tracing, 1}, {"signals", signals, 1}, {"descriptors", descriptors, 2}, {"sysv", sysv, 1}, {"memory", memory, 1}, {"numbers", numbers, 2},
 };
 
-#define WORKERS 16
+#define WORKERS 20
 
 // Shows who did not die.
 static void stuck(int number) {

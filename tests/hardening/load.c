@@ -602,8 +602,6 @@ static void numbers(void) {
     if (!page) {
         signal(SIGXFSZ, SIG_IGN);
         signal(SIGPIPE, SIG_IGN);
-        for (int fd = 0; fd < 3; fd++)
-            dup2(open("/dev/null", O_RDWR), fd);
         setrlimit(RLIMIT_FSIZE, &size);
         setrlimit(RLIMIT_AS, &memory);
         page = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -680,6 +678,8 @@ static pid_t start(int kind, uint64_t seed) {
     setpgid(0, 0);
     struct rlimit files = {64, 64};
     setrlimit(RLIMIT_NOFILE, &files);
+    for (int fd = 0; fd < 3; fd++)
+        dup2(open("/dev/null", O_RDWR), fd);
     // A call that waits for longer than this ends its worker.
     for (;;) {
         alarm(1);

@@ -74,7 +74,8 @@ fn list(t: &CurrentTask, fd: Fd, buf: UserAddr, size: u32, layout: Layout) -> Sy
         too_small |= fits.is_break() && out.is_empty();
         fits
     })?;
-    if too_small {
+    // The size is an int where entries are counted against it.
+    if too_small || i32::try_from(size).is_err() && !out.is_empty() {
         return Err(Errno::EINVAL.into());
     }
     t.mm().write_bytes(buf, &out)?;

@@ -619,8 +619,11 @@ static void numbers(void) {
         0x7fffffffffffffff, 0x8000000000000000, 0x8000000000000001, 0xfffffffffffff000, 0xfffffffffffffffe, 0xffffffffffffffff,
     };
     // What structs, vectors and times in memory are read from.
-    for (int i = 0; i < 32; i++)
-        ((uint64_t *)page)[rnd(64)] = rnd(3) ? PICK(ends) : (uint64_t)(uintptr_t)(page + rnd(4096));
+    for (int i = 0; i < 16; i++) {
+        uint64_t *pair = (uint64_t *)page + 2 * rnd(32);
+        pair[0] = rnd(3) ? PICK(ends) : (uint64_t)(uintptr_t)(page + rnd(4096));
+        pair[1] = rnd(3) ? rnd(1000000) : PICK(ends);
+    }
     uint64_t a[6];
     for (int i = 0; i < 6; i++)
         switch (rnd(i ? 5 : 2)) {

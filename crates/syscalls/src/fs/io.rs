@@ -36,6 +36,16 @@ pub(crate) enum At {
     Offset(u64),
 }
 
+impl At {
+    /// Refuses a range that leaves the offsets there are (`rw_verify_area`).
+    fn check_range(self, len: usize) -> Result<()> {
+        match self {
+            At::Offset(pos) if pos.saturating_add(len as u64) > i64::MAX.cast_unsigned() => Err(Errno::EINVAL),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Whether the call may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocking {
@@ -230,6 +240,7 @@ pub(crate) async fn read(
     if let Some(sock) = Sock::of(f) {
         return net::read(t, &sock, iov, blocking).await;
     }
+    at.check_range(iov.total)?;
     admit(t, f, Use::Read)?;
     let wait = file_wait("read", f.file().timeout(PollEvents::READABLE));
     let mut reading = Reading { f, iov, at, blocking, done: 0, last_byte: None };
@@ -358,6 +369,7 @@ pub(crate) async fn write(
     if let Some(sock) = Sock::of(f) {
         return net::write(t, &sock, iov, blocking).await;
     }
+    at.check_range(iov.total)?;
     admit(t, f, Use::Write)?;
     let wait = file_wait("write", f.file().timeout(PollEvents::WRITABLE));
     let mut done = 0;

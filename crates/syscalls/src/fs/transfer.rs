@@ -160,8 +160,11 @@ async fn sys_copy_file_range(
         return Err(Errno::EINVAL.into());
     }
     check_copy(&source, &sink)?;
-    let count = count.min(MAX_RW_COUNT);
     let (from, to) = (in_at.unwrap_or_else(|| source.pos()), out_at.unwrap_or_else(|| sink.pos()));
+    if from.max(to).checked_add(count as u64).is_none() {
+        return Err(Errno::EOVERFLOW.into());
+    }
+    let count = count.min(MAX_RW_COUNT);
     let len = count as u64;
     let same = source.metadata()?.key() == sink.metadata()?.key();
     if same && from < to.saturating_add(len) && to < from.saturating_add(len) {

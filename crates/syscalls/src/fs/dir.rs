@@ -83,7 +83,7 @@ fn list(t: &CurrentTask, fd: Fd, buf: UserAddr, size: u32, layout: Layout) -> Sy
         fits
     })?;
     // The size is an int where entries are counted against it.
-    if refused.is_none() && i32::try_from(size).is_err() && !out.is_empty() {
+    if i32::try_from(size).is_err() && (refused.is_some() || !out.is_empty()) {
         refused = Some(Errno::EINVAL);
     }
     if let Some(errno) = refused {

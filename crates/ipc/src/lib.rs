@@ -26,7 +26,6 @@ use std::sync::Arc;
 use moat_identity::{IpcNamespace, Setting};
 
 /// The System V objects of an IPC namespace: its ids and keys are its own, ipc_namespaces(7).
-#[derive(Default)]
 pub struct SystemV {
     /// Shared memory.
     pub shm: shm::Segments,
@@ -40,7 +39,12 @@ impl SystemV {
     /// Those of `namespace`.
     #[must_use]
     pub fn of(namespace: &IpcNamespace) -> Arc<SystemV> {
-        namespace.extensions.get_or_init(SystemV::default)
+        namespace.extensions.get_or_init(|| SystemV::new(namespace.id))
+    }
+
+    /// A namespace without objects; `namespace` is its id.
+    fn new(namespace: u64) -> SystemV {
+        SystemV { shm: shm::Segments::new(namespace), sem: sem::Semaphores::default(), msg: msg::Queues::default() }
     }
 }
 

@@ -313,7 +313,7 @@ mod tests {
     fn waiters_are_served_in_order_and_all_or_nothing() {
         let root = Credentials::root(moat_identity::UserNamespace::root());
         let caller = Caller { group: GroupId(1), pid: 1, creds: &root };
-        let ns = Arc::new(SystemV::default());
+        let ns = Arc::new(SystemV::new(1));
         let id = ns.sem.get(0, 2, 0o600, &root).unwrap();
         let wait = |ops: Vec<Sembuf>| match ns.semop(id, ops, &caller).unwrap() {
             Started::Waits(w) => w,
@@ -338,7 +338,7 @@ mod tests {
     fn the_end_of_a_process_takes_back_what_it_did() {
         let root = Credentials::root(moat_identity::UserNamespace::root());
         let caller = Caller { group: GroupId(5), pid: 5, creds: &root };
-        let ns = Arc::new(SystemV::default());
+        let ns = Arc::new(SystemV::new(1));
         let id = ns.sem.get(0, 1, 0o600, &root).unwrap();
         ns.sem.set_value(id, 0, 1, &caller).unwrap();
         assert!(matches!(ns.semop(id, vec![op(0, -1, SEM_UNDO)], &caller), Ok(Started::Done)));

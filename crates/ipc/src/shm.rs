@@ -4,7 +4,6 @@
 //! through fork, exec, exit and splits of areas. A removed segment keeps only a weak reference: it ends with its last area.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use moat_abi::ipc::{SHM_DEST, SHM_LOCKED, SHMALL, SHMMAX, SHMMIN, SHMMNI, Shmid64Ds};
@@ -28,12 +27,11 @@ pub struct SegmentMemory {
     size: u64,
     key: i32,
     id: i32,
-    serial: u64,
+    identity: FileIdentity,
 }
 
-/// Segments are told apart in all namespaces by a device that no file system has.
-const IDENTITY_DEV: u64 = 0x1_0000_0001;
-static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+/// Bit of the device numbers that no file system has: the rest is the id of an IPC namespace.
+const IDENTITY_DEVICES: u64 = 1 << 63;
 
 /// A memfd of `size` bytes, whole pages.
 fn new_memory(size: u64) -> Result<OwnedFd> {
@@ -56,7 +54,7 @@ impl Mappable for SegmentMemory {
     }
 
     fn identity(&self) -> FileIdentity {
-        FileIdentity { dev: IDENTITY_DEV, ino: self.serial }
+        self.identity
     }
 
     fn describe(&self) -> MapName {
@@ -85,7 +83,7 @@ enum Hold {
 struct Segment {
     memory: Hold,
     size: u64,
-    serial: u64,
+    identity: FileIdentity,
     atime: i64,
     dtime: i64,
     ctime: i64,
@@ -120,6 +118,8 @@ impl Segment {
 
 struct Table {
     registry: Registry<Segment>,
+    /// Segments are never taken for one another, though ids come again.
+    next_serial: u64,
     /// Removed, with areas left when last looked at.
     dying: Vec<i32>,
 }
@@ -138,6 +138,8 @@ pub struct Usage {
 /// The segments of a namespace.
 pub struct Segments {
     table: Mutex<Table>,
+    /// What tells the segments of this namespace from those of others, and from files.
+    dev: u64,
     /// Most bytes of one (`kernel.shmmax`).
     pub max_bytes: Setting,
     /// Most pages of all (`kernel.shmall`).
@@ -146,11 +148,14 @@ pub struct Segments {
     pub max_count: Setting,
 }
 
-impl Default for Segments {
-    fn default() -> Segments {
+impl Segments {
+    /// A namespace without segments; `namespace` is its id.
+    #[must_use]
+    pub fn new(namespace: u64) -> Segments {
         let registry = Registry::new(usize::try_from(SHMMNI).unwrap_or(usize::MAX));
         Segments {
-            table: Mutex::new(LockClass::Table, Table { registry, dying: Vec::new() }),
+            table: Mutex::new(LockClass::Table, Table { registry, next_serial: 1, dying: Vec::new() }),
+            dev: IDENTITY_DEVICES | namespace,
             max_bytes: Setting::new(SHMMAX, 0, u64::MAX),
             max_pages: Setting::new(SHMALL, 0, u64::MAX),
             max_count: Setting::new(SHMMNI, 0, 32768),
@@ -178,7 +183,7 @@ impl Segments {
     fn table(&self) -> MutexGuard<'_, Table> {
         let mut table = self.table.lock();
         if !table.dying.is_empty() {
-            let Table { registry, dying } = &mut *table;
+            let Table { registry, dying, .. } = &mut *table;
             dying.retain(|&id| {
                 let gone = registry.get(id).is_ok_and(|e| e.object.is_gone());
                 if gone {
@@ -216,11 +221,12 @@ impl Segments {
             return Err(Errno::ENOSPC);
         }
         table.registry.set_capacity(self.max_count.get());
-        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        let identity = FileIdentity { dev: self.dev, ino: table.next_serial };
+        table.next_serial += 1;
         table.registry.add(key, flags, creds, |id| Segment {
-            memory: Hold::Own(Arc::new(SegmentMemory { fd, size, key, id, serial })),
+            memory: Hold::Own(Arc::new(SegmentMemory { fd, size, key, id, identity })),
             size,
-            serial,
+            identity,
             atime: 0,
             dtime: 0,
             ctime: now(),
@@ -253,7 +259,7 @@ impl Segments {
     /// Takes note that `pid` detached the segment `identity`, if it is of this namespace.
     pub fn note_detach(&self, identity: FileIdentity, pid: i32) {
         let mut table = self.table();
-        if let Some(entry) = table.registry.iter_mut().find(|e| e.object.serial == identity.ino) {
+        if let Some(entry) = table.registry.iter_mut().find(|e| e.object.identity == identity) {
             entry.object.dtime = now();
             entry.object.lpid = pid;
         }
@@ -363,7 +369,7 @@ mod tests {
     #[test]
     fn a_removed_segment_lives_until_its_last_area() {
         let root = Credentials::root(moat_identity::UserNamespace::root());
-        let s = Segments::default();
+        let s = Segments::new(1);
         let id = s.get(9, 5000, IPC_CREAT | 0o600, &root, 1).unwrap();
         assert_eq!(s.get(9, 5001, 0, &root, 1), Err(Errno::EINVAL));
         let (area, size) = s.attach(id, 0o600, &root).unwrap();

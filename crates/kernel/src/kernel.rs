@@ -25,6 +25,9 @@ use crate::process::table::TaskTable;
 use crate::syscall::SyscallTable;
 use crate::task::Task;
 
+/// Says what there is: see [`Config::assemble`].
+pub type Assemble = Box<dyn FnOnce(&Weak<Kernel>) -> Registry>;
+
 /// What a sandbox is booted with.
 pub struct Config {
     /// How guest code runs.
@@ -41,7 +44,7 @@ pub struct Config {
     pub strace: Strace,
     /// Says what file system types, devices and address families there are. What it registers may refer to the kernel, which
     /// does not exist yet while this is called.
-    pub assemble: Box<dyn FnOnce(&Weak<Kernel>) -> Registry>,
+    pub assemble: Assemble,
 }
 
 /// Which system calls are logged at the moment.

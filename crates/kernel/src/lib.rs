@@ -5,7 +5,7 @@
 //! - [`process`]: thread groups, families, sessions, wait(2).
 //! - [`signal`]: generation, stops, delivery.
 //! - [`seccomp`]: the guest's own filters.
-//! - [`timer`]: timers.
+//! - [`mod@timer`]: interval and POSIX timers.
 //! - [`ptrace`]: the guest's tracing.
 //! - [`syscall`]: the table, as seen from here.
 //! - [`futex`]: waiting on words of guest memory.

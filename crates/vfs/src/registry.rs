@@ -155,3 +155,34 @@ impl Registry {
         self.device_ioctl.map_or(Err(Errno::ENOTTY), |answer| answer(caller, net, cmd, arg))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::fake::vfs;
+
+    #[test]
+    fn what_one_kernel_has_another_has_not() {
+        let mut registry = Registry::default();
+        registry.filesystem("nodevfs", |_| Err(Errno::EIO));
+        registry.net_text("tcp", |net| net.id.to_string().into_bytes());
+        let (one, other) = (vfs(registry), vfs(Registry::default()));
+        let (caller, tables) = (one.kernel_caller(), one.tables());
+        let request = MountRequest { tables, source: b"", source_path: None, options: b"", caller: &caller };
+        assert_eq!(one.registry.make_filesystem(b"nodevfs", &request).err(), Some(Errno::EIO));
+        assert_eq!(other.registry.make_filesystem(b"nodevfs", &request).err(), Some(Errno::ENODEV));
+        let net = NetNamespace::new(7, one.root_user_ns.clone());
+        let texts: Vec<_> = one.registry.net_texts().map(|(name, text)| (name, text(&net))).collect();
+        assert_eq!(texts, [("tcp", b"7".to_vec())]);
+        assert_eq!(other.registry.net_texts().count(), 0);
+        assert_eq!(one.registry.family(1).err(), Some(Errno::EAFNOSUPPORT));
+    }
+
+    #[test]
+    fn ids_of_two_kernels_do_not_depend_on_one_another() {
+        let (one, other) = (vfs(Registry::default()), vfs(Registry::default()));
+        assert_eq!(one.new_device(), other.new_device());
+        assert_ne!(one.new_device(), one.new_device());
+        assert_eq!(one.ids.inodes.next(), other.ids.inodes.next());
+    }
+}

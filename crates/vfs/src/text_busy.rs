@@ -116,4 +116,12 @@ mod tests {
         uses.change(key, 1).unwrap();
         uses.undo(key, 1);
     }
+
+    #[test]
+    fn the_same_key_in_two_kernels_is_two_files() {
+        let (one, other) = (TextUses::default(), TextUses::default());
+        let key = InodeKey { dev: DeviceId::new(0, 77), ino: 1 };
+        one.change(key, -1).unwrap();
+        assert_eq!((one.change(key, 1), other.change(key, 1)), (Err(Errno::ETXTBSY), Ok(())));
+    }
 }

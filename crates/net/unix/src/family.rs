@@ -23,9 +23,12 @@ impl Default for UnixFamily {
     }
 }
 
+/// The type of a socket and its name, with the leading zero byte.
+type AbstractName = (Flavor, Vec<u8>);
+
 /// What a network namespace has of UNIX sockets.
 pub(crate) struct Local {
-    pub(crate) abstracts: Mutex<HashMap<(Flavor, Vec<u8>), Weak<UnixSocket>>>,
+    pub(crate) abstracts: Mutex<HashMap<AbstractName, Weak<UnixSocket>>>,
     /// All sockets by inode number, for /proc/net/unix.
     pub(crate) sockets: Mutex<BTreeMap<u64, Weak<UnixSocket>>>,
     /// Where the search for an automatic name goes on.

@@ -1,0 +1,290 @@
+//! [`MountNamespace`]: the tree of mounts that a task sees, and its changes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use moat_abi::{Errno, PollEvents, Result};
+use moat_sync::{LockClass, Mutex, RwLock, WaitQueue};
+
+use super::{Mount, MountFlags};
+use crate::cred::UserNamespace;
+use crate::dentry::Dentry;
+use crate::path::Path;
+
+/// Whether umount(2) may take a mount that is in use out of sight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmount {
+    /// EBUSY while in use.
+    IfUnused,
+    /// MNT_DETACH: at once, with everything below it.
+    Detach,
+}
+
+/// How much a bind mount or namespace copy takes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subtree {
+    /// The one mount.
+    Top,
+    /// Also all mounts below it (MS_REC).
+    All,
+}
+
+/// A tree of mounts.
+pub struct MountNamespace {
+    id: u64,
+    user_ns: Arc<UserNamespace>,
+    root: RwLock<Arc<Mount>>,
+    change: Mutex<()>,
+    changed: WaitQueue,
+    /// Weak reference to itself, given to its mounts.
+    me: Weak<MountNamespace>,
+}
+
+/// Mounts of one namespace (`/proc/sys/fs/mount-max` is 100000 on Linux; each costs memory here too).
+const MAX_MOUNTS: usize = 10_000;
+
+impl MountNamespace {
+    /// A namespace with `root` mounted at its root.
+    #[must_use]
+    pub fn new(root: Arc<Mount>, user_ns: Arc<UserNamespace>) -> Arc<MountNamespace> {
+        let ns = Arc::new_cyclic(|me| MountNamespace {
+            id: root.tables().ids.namespaces.next(),
+            user_ns,
+            root: RwLock::new(LockClass::Mounts, root.clone()),
+            // Outside the links of single mounts, which are also of class Mounts (it may nest).
+            change: Mutex::new(LockClass::Mounts, ()),
+            changed: WaitQueue::new(),
+            me: me.clone(),
+        });
+        for m in root.tree() {
+            m.set_namespace(&ns.me);
+        }
+        ns
+    }
+
+    /// Names the namespace in /proc/PID/ns/mnt.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The user namespace whose capabilities rule here.
+    #[must_use]
+    pub fn user_ns(&self) -> &Arc<UserNamespace> {
+        &self.user_ns
+    }
+
+    /// The root directory.
+    #[must_use]
+    pub fn root(&self) -> Path {
+        let top = self.root.read().clone();
+        Path::root_of(top).topmost()
+    }
+
+    /// All mounts, parents first.
+    #[must_use]
+    pub fn mounts(&self) -> Vec<Arc<Mount>> {
+        let root = self.root.read().clone();
+        root.tree()
+    }
+
+    /// Woken with PRI and ERR when a mount comes or goes, as poll of /proc/mounts reports.
+    #[must_use]
+    pub fn changed(&self) -> &WaitQueue {
+        &self.changed
+    }
+
+    fn notify(&self) {
+        self.changed.wake(PollEvents::PRI | PollEvents::ERR);
+    }
+
+    /// Attaches `mount`, and what is below it, on top of `at`.
+    ///
+    /// # Errors
+    /// EINVAL if `at` is not in this namespace; ENOENT if its name is gone; ENOTDIR if one is a directory and the other is
+    /// not; ENOSPC with too many mounts.
+    pub fn attach(&self, mount: &Arc<Mount>, at: &Path) -> Result<()> {
+        let change = self.change.lock();
+        let at = at.clone().topmost();
+        if !self.contains(&at.mount) {
+            return Err(Errno::EINVAL);
+        }
+        if at.dentry.is_deleted() {
+            return Err(Errno::ENOENT);
+        }
+        if is_dir(&at.dentry) != is_dir(mount.root()) {
+            return Err(Errno::ENOTDIR);
+        }
+        if self.mounts().len() >= MAX_MOUNTS {
+            return Err(Errno::ENOSPC);
+        }
+        mount.attach(&at, &self.me);
+        for m in mount.tree() {
+            m.set_namespace(&self.me);
+        }
+        drop(change);
+        self.notify();
+        Ok(())
+    }
+
+    /// Whether the mount belongs to this namespace.
+    #[must_use]
+    pub fn contains(&self, mount: &Mount) -> bool {
+        std::ptr::eq(mount.links.read().namespace.as_ptr(), self.me.as_ptr())
+    }
+
+    /// Removes the mount whose root is `at`.
+    ///
+    /// # Errors
+    /// EINVAL if `at` is no mount's root, is not in this namespace or is its root; EBUSY while in use.
+    pub fn unmount(&self, at: &Path, how: Unmount) -> Result<()> {
+        let change = self.change.lock();
+        let mount = &at.mount;
+        if !at.is_mount_root() || !self.contains(mount) || mount.flags().contains(MountFlags::LOCKED) {
+            return Err(Errno::EINVAL);
+        }
+        if mount.mountpoint().is_none() {
+            return Err(if how == Unmount::Detach { Errno::EINVAL } else { Errno::EBUSY });
+        }
+        // Held by its parent and by `at`: more means that someone works in it.
+        if how == Unmount::IfUnused && (!mount.children().is_empty() || Arc::strong_count(mount) > 2) {
+            return Err(Errno::EBUSY);
+        }
+        for m in mount.tree().into_iter().rev() {
+            m.detach();
+        }
+        drop(change);
+        self.notify();
+        Ok(())
+    }
+
+    /// Moves the mount whose root is `from` to `to`.
+    ///
+    /// # Errors
+    /// EINVAL if `from` is no mount's root, or is the namespace's; ELOOP if `to` is below it; ENOTDIR.
+    pub fn move_mount(&self, from: &Path, to: &Path) -> Result<()> {
+        let change = self.change.lock();
+        let to = to.clone().topmost();
+        if !from.is_mount_root()
+            || !self.contains(&from.mount)
+            || !self.contains(&to.mount)
+            || from.mount.mountpoint().is_none()
+        {
+            return Err(Errno::EINVAL);
+        }
+        if is_dir(&to.dentry) != is_dir(&from.dentry) {
+            return Err(Errno::ENOTDIR);
+        }
+        if to.is_below(from) {
+            return Err(Errno::ELOOP);
+        }
+        let mount = from.mount.clone();
+        mount.detach();
+        mount.attach(&to, &self.me);
+        drop(change);
+        self.notify();
+        Ok(())
+    }
+
+    /// A copy of what `path` shows, for a bind mount.
+    #[must_use]
+    pub fn copy_tree(path: &Path, subtree: Subtree) -> Arc<Mount> {
+        let top = Mount::bind(path);
+        if subtree == Subtree::All {
+            let mut pending = vec![(path.mount.clone(), top.clone())];
+            let mut first = true;
+            while let Some((old, new)) = pending.pop() {
+                for child in old.children() {
+                    let Some(at) = child.mountpoint() else { continue };
+                    if first && !at.dentry.is_below(&path.dentry) {
+                        continue;
+                    }
+                    let copy = Mount::bind(&Path::root_of(child.clone()));
+                    copy.attach(&Path { mount: new.clone(), dentry: at.dentry }, &Weak::new());
+                    pending.push((child, copy));
+                }
+                first = false;
+            }
+        }
+        top
+    }
+
+    /// A copy of the whole namespace (CLONE_NEWNS) and, for each of `paths`, the same place in the copy.
+    #[must_use]
+    pub fn copy(&self, user_ns: Arc<UserNamespace>, paths: &mut [&mut Path]) -> Arc<MountNamespace> {
+        let change = self.change.lock();
+        let old_root = self.root.read().clone();
+        let new_root = Self::copy_tree(&Path::root_of(old_root.clone()), Subtree::All);
+        drop(change);
+        // Both trees were walked in the same order.
+        let pairs: HashMap<u64, Arc<Mount>> = pair(&old_root, &new_root);
+        for p in paths.iter_mut() {
+            if let Some(m) = pairs.get(&p.mount.id) {
+                p.mount = m.clone();
+            }
+        }
+        MountNamespace::new(new_root, user_ns)
+    }
+
+    /// pivot_root(2): `new_root` becomes the root, and the old one goes to `put_old`.
+    ///
+    /// # Errors
+    /// EINVAL for what pivot_root(2) forbids; EBUSY if the roots are the same mount.
+    pub fn pivot_root(&self, new_root: &Path, put_old: &Path, old_root: &Path) -> Result<()> {
+        let change = self.change.lock();
+        if Arc::ptr_eq(&new_root.mount, &old_root.mount) || Arc::ptr_eq(&put_old.mount, &old_root.mount) {
+            return Err(Errno::EBUSY);
+        }
+        if !new_root.is_mount_root() || !old_root.is_mount_root() || !put_old.is_below(new_root) {
+            return Err(Errno::EINVAL);
+        }
+        if !self.contains(&new_root.mount) || new_root.mount.mountpoint().is_none() {
+            return Err(Errno::EINVAL);
+        }
+        let above = old_root.mount.mountpoint();
+        new_root.mount.detach();
+        if above.is_some() {
+            old_root.mount.detach();
+        }
+        new_root.mount.set_namespace(&self.me);
+        // put_old may be new_root itself: the old root then lies on top of it.
+        old_root.mount.attach(put_old, &self.me);
+        match above {
+            Some(at) => new_root.mount.attach(&at, &self.me),
+            None => *self.root.write() = new_root.mount.clone(),
+        }
+        drop(change);
+        self.notify();
+        Ok(())
+    }
+}
+
+impl Drop for MountNamespace {
+    fn drop(&mut self) {
+        // Parents and children hold each other: take the tree apart.
+        let root = self.root.get_mut().clone();
+        for m in root.tree().into_iter().rev() {
+            m.detach();
+        }
+    }
+}
+
+fn pair(old: &Arc<Mount>, new: &Arc<Mount>) -> HashMap<u64, Arc<Mount>> {
+    let mut map = HashMap::new();
+    let mut pending = vec![(old.clone(), new.clone())];
+    while let Some((old, new)) = pending.pop() {
+        for child in old.children() {
+            if let Some(at) = child.mountpoint()
+                && let Some(copy) = new.child_at(&at.dentry)
+            {
+                pending.push((child, copy));
+            }
+        }
+        map.insert(old.id, new);
+    }
+    map
+}
+
+fn is_dir(d: &Dentry) -> bool {
+    d.inode().file_type() == moat_abi::fs::FileType::Directory
+}

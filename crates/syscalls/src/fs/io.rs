@@ -15,7 +15,7 @@ use moat_kernel::task::wait::WaitError;
 use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult};
 use moat_mm::iovec::IoVec;
 use moat_sync::Listener;
-use moat_vfs::file::{Admission, ReadOn, SyncKind, Use};
+use moat_vfs::file::{Admission, JobControlAccess, ReadOn, SyncKind};
 use moat_vfs::{OpenFile, Seekable};
 
 use crate::net::{self, Sock};
@@ -66,7 +66,7 @@ pub(crate) enum Waited {
 ///
 /// # Errors
 /// Those of [`moat_vfs::File::admit`]; a restart after a signal.
-pub(crate) fn admit(t: &CurrentTask, f: &OpenFile, what: Use) -> Result<(), SyscallError> {
+pub(crate) fn admit(t: &CurrentTask, f: &OpenFile, what: JobControlAccess) -> Result<(), SyscallError> {
     match f.file().admit(f, t, what)? {
         Admission::Granted => Ok(()),
         Admission::Signalled => Err(Restart::Sys.into()),
@@ -254,7 +254,7 @@ pub(crate) async fn read(
     if let Some(sock) = Sock::of(f) {
         return net::read(t, &sock, iov, blocking).await;
     }
-    admit(t, f, Use::Read)?;
+    admit(t, f, JobControlAccess::Read)?;
     let mut ready = None;
     let mut done = 0;
     let mut last_byte = None;
@@ -343,7 +343,7 @@ pub(crate) async fn write(
     if let Some(sock) = Sock::of(f) {
         return net::write(t, &sock, iov, blocking).await;
     }
-    admit(t, f, Use::Write)?;
+    admit(t, f, JobControlAccess::Write)?;
     let mut ready = None;
     let mut done = 0;
     let result = loop {

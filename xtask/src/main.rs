@@ -20,6 +20,7 @@ cargo x test [AREA] [flags]   AREA: unit, abi, programs, hardening or oci; all o
     --platform P              only this platform: systrap or ptrace (repeatable)
     --native                  run abi and programs on the host alone, oci with runc, which proves the tests themselves
     --gofer                   abi and programs with --directfs=false, not only those that try it anyway
+    --minutes N               hardening: the load on a build that checks the order of locks goes on for N minutes, not seconds
     --moat PATH               test this binary instead of building one
     --install                 first install with apt what the tests need
     --list                    name the cases and stop

@@ -8,6 +8,27 @@ use crate::{Errno, Result};
 
 /// Nanoseconds in a second.
 pub const NSEC_PER_SEC: u64 = 1_000_000_000;
+/// The last point and the longest span that Linux's `ktime_t` holds, in nanoseconds: time arithmetic saturates here.
+pub const KTIME_MAX: u64 = i64::MAX as u64;
+
+/// `span` nanoseconds after `at`, at most [`KTIME_MAX`] (`ktime_add_safe`).
+#[must_use]
+pub const fn ktime_add(at: u64, span: u64) -> u64 {
+    let sum = at.saturating_add(span);
+    if sum > KTIME_MAX { KTIME_MAX } else { sum }
+}
+
+/// The first point after `now` that is a whole number of `interval`s after `expired`, which is not after `now`
+/// (`hrtimer_forward`), and the number of intervals. The interval is not 0.
+#[must_use]
+pub const fn ktime_forward(expired: u64, interval: u64, now: u64) -> (u64, u64) {
+    let missed = match now.saturating_sub(expired).checked_div(interval) {
+        Some(n) => n.saturating_add(1),
+        None => 1,
+    };
+    (ktime_add(expired, missed.saturating_mul(interval)), missed)
+}
+
 /// Ticks per second in everything that guests read in clock ticks (`USER_HZ`, `sysconf(_SC_CLK_TCK)`).
 pub const USER_HZ: u64 = 100;
 
@@ -34,12 +55,13 @@ impl Timespec {
         Ok(Duration::new(sec, nsec))
     }
 
-    /// The span or point in nanoseconds, saturated at `u64::MAX`.
+    /// The span or point in nanoseconds, saturated at [`KTIME_MAX`] (`timespec64_to_ktime`).
     ///
     /// # Errors
     /// EINVAL as [`Timespec::to_duration`].
     pub fn to_nanos(self) -> Result<u64> {
-        Ok(u64::try_from(self.to_duration()?.as_nanos()).unwrap_or(u64::MAX))
+        let duration = self.to_duration()?;
+        Ok(ktime_add(duration.as_secs().saturating_mul(NSEC_PER_SEC), u64::from(duration.subsec_nanos())))
     }
 
     /// The timespec of a span; seconds beyond `i64::MAX` saturate.
@@ -77,6 +99,15 @@ impl Timeval {
             return Err(Errno::EINVAL);
         }
         Timespec { tv_sec: self.tv_sec, tv_nsec: self.tv_usec * 1000 }.to_duration()
+    }
+
+    /// The span in nanoseconds, saturated at [`KTIME_MAX`].
+    ///
+    /// # Errors
+    /// EINVAL as [`Timeval::to_duration`].
+    pub fn to_nanos(self) -> Result<u64> {
+        let duration = self.to_duration()?;
+        Ok(ktime_add(duration.as_secs().saturating_mul(NSEC_PER_SEC), u64::from(duration.subsec_nanos())))
     }
 
     /// The timeval of a span, microseconds rounded down.
@@ -180,13 +211,25 @@ mod tests {
         let bad = |s, n| Timespec { tv_sec: s, tv_nsec: n }.to_duration() == Err(Errno::EINVAL);
         assert!(bad(-1, 0) && bad(0, -1) && bad(0, 1_000_000_000) && bad(i64::MIN, i64::MAX));
         assert_eq!(Timespec { tv_sec: 1, tv_nsec: 999_999_999 }.to_nanos(), Ok(1_999_999_999));
-        assert_eq!(Timespec { tv_sec: i64::MAX, tv_nsec: 0 }.to_nanos(), Ok(u64::MAX));
+        assert_eq!(Timespec { tv_sec: i64::MAX, tv_nsec: 0 }.to_nanos(), Ok(KTIME_MAX));
+        assert_eq!(Timespec { tv_sec: 9_223_372_036, tv_nsec: 999_999_999 }.to_nanos(), Ok(KTIME_MAX));
         assert_eq!(Timespec::from_nanos_signed(-1), Timespec { tv_sec: -1, tv_nsec: 999_999_999 });
+    }
+
+    #[test]
+    fn time_saturates() {
+        assert_eq!(ktime_add(1, KTIME_MAX), KTIME_MAX);
+        assert_eq!(ktime_add(u64::MAX, u64::MAX), KTIME_MAX);
+        assert_eq!(ktime_forward(100, 10, 125), (130, 3));
+        assert_eq!(ktime_forward(100, 10, 100), (110, 1));
+        assert_eq!(ktime_forward(1, KTIME_MAX, 2), (KTIME_MAX, 1));
+        assert_eq!(ktime_forward(0, 1, u64::MAX), (KTIME_MAX, u64::MAX));
     }
 
     #[test]
     fn timeval_is_checked() {
         assert_eq!(Timeval { tv_sec: 0, tv_usec: 1_000_000 }.to_duration(), Err(Errno::EINVAL));
+        assert_eq!(Timeval { tv_sec: i64::MAX, tv_usec: 999_999 }.to_nanos(), Ok(KTIME_MAX));
         assert_eq!(Timeval { tv_sec: 2, tv_usec: 5 }.to_duration(), Ok(Duration::from_micros(2_000_005)));
     }
 

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use moat_abi::time::{KTIME_MAX, NSEC_PER_SEC};
 use rustix::time::{ClockId, clock_gettime};
 
 fn nanos(clock: ClockId) -> u64 {
@@ -52,12 +53,19 @@ pub fn host_ns(id: i32) -> Option<u64> {
     Some(nanos(clock))
 }
 
-/// The point on the executor's clock `ns` nanoseconds from here; far points are cut to a century.
+/// The point on the executor's clock `ns` nanoseconds from here; no point is after [`KTIME_MAX`].
 #[must_use]
 pub fn deadline_after(ns: u64) -> Instant {
-    const CENTURY: u64 = 100 * 365 * 86_400;
-    let wait = Duration::from_nanos(ns).min(Duration::from_secs(CENTURY));
-    Instant::now() + wait
+    Instant::now() + Duration::from_nanos(ns.min(KTIME_MAX.saturating_sub(monotonic_ns())))
+}
+
+/// The point on the executor's clock a span from here, which can be longer than [`KTIME_MAX`] (`poll_select_set_timeout`).
+#[must_use]
+pub fn deadline_in(span: Duration) -> Instant {
+    let now = Instant::now();
+    // The executor's clock is CLOCK_MONOTONIC in seconds and nanoseconds; its last second is as good as never.
+    let last = || Duration::from_secs(i64::MAX.unsigned_abs() - monotonic_ns() / NSEC_PER_SEC - 1);
+    now.checked_add(span).or_else(|| now.checked_add(last())).unwrap_or_else(|| deadline_after(KTIME_MAX))
 }
 
 /// The point on the executor's clock at which the host clock `id` shows `at_ns`.

@@ -47,6 +47,25 @@ pub fn resident_bytes(pid: i32) -> Option<(u64, u64)> {
     Some((resident.checked_mul(4096)?, files.checked_mul(4096)?))
 }
 
+/// CPU time of thread `tid` in nanoseconds (the first word of /proc/TID/schedstat).
+///
+/// While the thread runs the host brings it up to date at its timer's ticks. `None` if the thread is gone, the sandbox has no procfs,
+/// or the host counts no such times.
+#[must_use]
+pub fn cpu_time_ns(tid: i32) -> Option<u64> {
+    read(&format!("{tid}/schedstat"))?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The most bytes that process `pid` has had resident at a time (VmHWM of proc_pid_status(5)).
+///
+/// `None` if the process is gone or the sandbox has no procfs.
+#[must_use]
+pub fn peak_resident_bytes(pid: i32) -> Option<u64> {
+    let text = read(&format!("{pid}/status"))?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_ascii_whitespace().next()?;
+    kib.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Most bytes of a file of /proc/net.
 const MOST_NET_BYTES: u64 = 16 << 20;
 

@@ -4,14 +4,14 @@
 
 use moat_abi::Errno;
 
-use crate::task::wait::{Interrupted, WaitError};
+use crate::task::wait::WaitError;
 use crate::timer::sleep::RestartBlock;
 
 /// What a handler gives: the value of `rax`, or an error.
 pub type SyscallResult = Result<u64, SyscallError>;
 
 /// Why a system call gives no value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyscallError {
     /// An error for the guest.
     Errno(Errno),
@@ -20,7 +20,7 @@ pub enum SyscallError {
 }
 
 /// The ERESTART codes of Linux (`include/linux/errno.h`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     /// ERESTARTSYS: restarts, unless a handler without SA_RESTART runs (then EINTR).
     Sys,
@@ -58,19 +58,10 @@ impl From<Restart> for SyscallError {
     }
 }
 
-impl From<Interrupted> for SyscallError {
-    fn from(_: Interrupted) -> Self {
-        SyscallError::Restart(Restart::Sys)
-    }
-}
-
 impl From<WaitError> for SyscallError {
-    /// An interrupted wait restarts; a wait that timed out is EAGAIN, which callers with another rule handle first.
+    /// A wait that timed out is EAGAIN, which callers with another rule handle first.
     fn from(e: WaitError) -> Self {
-        match e {
-            WaitError::Interrupted => SyscallError::Restart(Restart::Sys),
-            WaitError::TimedOut => SyscallError::Errno(Errno::EAGAIN),
-        }
+        e.or_timed_out(Errno::EAGAIN)
     }
 }
 

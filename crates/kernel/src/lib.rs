@@ -14,7 +14,7 @@
 //!
 //! # Invariants
 //! - Lock order: family (`Tasks`), signals of one group, a task's state, the rest (see `moat_sync::LockClass`).
-//! - A signal is sent with the family unlocked; nothing here waits but by [`CurrentTask::wait`].
+//! - A signal is sent with the family unlocked; nothing here waits but by [`CurrentTask::wait_for`].
 #![forbid(unsafe_code)]
 
 pub mod error;
@@ -34,5 +34,5 @@ pub use kernel::Kernel;
 pub use moat_identity::Resource;
 pub use process::group::ThreadGroup;
 pub use syscall::{Dispatch, SyscallTable};
-pub use task::wait::{Deadline, Interrupted, WaitError};
+pub use task::wait::{Deadline, Wait, WaitError};
 pub use task::{CurrentTask, Task, TaskId};

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::{SI_USER, SigInfo};
@@ -279,13 +280,8 @@ impl Process {
 
     /// Waits for its end. Any number of callers may.
     pub async fn wait(&self) -> WaitStatus {
-        let mut listener = self.group.exit_queue.listen(PollEvents::HUP);
-        loop {
-            if let Some(status) = self.status() {
-                return status;
-            }
-            (&mut listener).await;
-        }
+        let look = || self.status().map_or(Poll::Pending, Poll::Ready);
+        self.group.exit_queue.until(PollEvents::HUP, look).await
     }
 
     /// Sends `signal`, as from outside of the container.

@@ -283,6 +283,7 @@ impl Task {
 
     /// Sets how it is taken out of guest code; its host thread has changed.
     pub fn set_kicker(&self, kicker: Option<Arc<dyn Kick>>) {
+        self.usage.set_host_thread(kicker.clone());
         let old = std::mem::replace(&mut *self.kicker.lock(), kicker);
         drop(old);
     }

@@ -11,7 +11,6 @@ use moat_abi::fs::OpenFlags;
 use moat_mm::fake::{FakeThread, new_process, run, vdso};
 use moat_mm::{FileIdentity, MapFile, MapName, Mappable, PAGE_SIZE, Sharing, UserAddr, UserPtr};
 use moat_platform::MapSource;
-use moat_vfs::anon::open_anon;
 use moat_vfs::{Credentials, File, Seekable};
 use proptest::prelude::*;
 use zerocopy::{FromZeros, IntoBytes};
@@ -49,7 +48,7 @@ impl Mappable for TestFile {
 fn file(contents: &[u8]) -> Arc<OpenFile> {
     let fd = rustix::fs::memfd_create("program", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
     rustix::io::pwrite(&fd, contents, 0).expect("pwrite");
-    open_anon(
+    moat_vfs::vfs::fake::vfs(moat_vfs::Registry::default()).open_anon(
         "program",
         Arc::new(TestFile(Arc::new(fd))),
         OpenFlags::empty(),

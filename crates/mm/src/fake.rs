@@ -330,6 +330,10 @@ struct NoKick;
 
 impl Kick for NoKick {
     fn kick(&self) {}
+
+    fn cpu_time_ns(&self) -> u64 {
+        0
+    }
 }
 
 /// The vDSO of fake processes: only a place.

@@ -101,6 +101,15 @@ impl MemoryManager {
     }
 }
 
+impl MemoryManager {
+    /// The most bytes that have been resident at a time.
+    #[must_use]
+    pub fn peak_rss(&self) -> u64 {
+        let host = moat_host::procfs::peak_resident_bytes(self.space().host_pid());
+        host.unwrap_or_else(|| self.state().rss_estimate().0)
+    }
+}
+
 impl MmState {
     fn rss_estimate(&self) -> (u64, u64) {
         let mut all = 0;

@@ -47,7 +47,7 @@ impl MemoryManager {
                 .filter(|v| v.flags.contains(VmaFlags::LOCKED))
                 .map(|v| v.end.min(end) - v.start.max(start))
                 .sum();
-            if state.tree.totals().locked - already + (end - start) > page_down(limit) {
+            if (state.tree.totals().locked - already).saturating_add(end - start) > page_down(limit) {
                 return Err(Errno::ENOMEM);
             }
         }

@@ -174,11 +174,16 @@ pub trait GuestThread: Send {
     fn host_tid(&mut self) -> i32;
 }
 
-/// Makes a guest thread leave application code soon.
+/// A guest thread for others than its owner: makes it leave application code soon, and says what it has used.
 pub trait Kick: Send + Sync {
     /// If the thread runs application code its switch ends with [`Event::Interrupted`] (or another event); if it is
     /// parked or about to stop, the next switch may end so at once. Idempotent, never blocks.
     fn kick(&self);
+
+    /// CPU time that the host thread has used since it is this guest thread, in nanoseconds; a dead thread's last word.
+    ///
+    /// Some microseconds of host calls: for those who ask, not for every system call.
+    fn cpu_time_ns(&self) -> u64;
 }
 
 /// A platform as the executor's source of events.

@@ -17,7 +17,7 @@ use std::future::Future;
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_task::Runnable;
 use moat_abi::{Errno, Result};
@@ -65,6 +65,7 @@ static EXECUTOR: OnceLock<Executor> = OnceLock::new();
 
 thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+    static BLOCKED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 fn executor() -> &'static Executor {
@@ -199,10 +200,18 @@ pub fn block_in_place<R>(f: impl FnOnce() -> R) -> R {
         start_thread();
     }
     IS_WORKER.set(false);
+    let start = Instant::now();
     let r = f();
+    BLOCKED.set(BLOCKED.get().saturating_add(start.elapsed()));
     IS_WORKER.set(true);
     e.state.lock().active += 1;
     r
+}
+
+/// How long the calling thread has been in [`block_in_place`], as a worker, since it was started.
+#[must_use]
+pub fn blocked() -> Duration {
+    BLOCKED.get()
 }
 
 fn work() {

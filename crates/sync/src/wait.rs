@@ -1,17 +1,8 @@
 //! [`WaitQueue`]: how an object tells that its readiness changed.
 //!
 //! An object owns a `WaitQueue` and calls [`WaitQueue::wake`] after each change, outside its own locks where it
-//! can. Who waits registers first and looks at the object afterwards, so that no change is missed:
-//!
-//! ```ignore
-//! loop {
-//!     let listener = object.wait_queue().listen(PollEvents::READABLE);
-//!     match object.try_read(buf) {
-//!         Err(Errno::EAGAIN) => listener.await,
-//!         done => return done,
-//!     }
-//! }
-//! ```
+//! can. Who waits registers first and looks at the object afterwards, so that no change is missed: [`WaitQueue::until`] does
+//! that for the sentry's own futures. Tasks, which signals interrupt, wait by `CurrentTask::wait_for`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -156,6 +147,18 @@ impl WaitQueue {
         Registration { queue: self.inner.clone(), id }
     }
 
+    /// Waits for `look` to give a value, looking again after each change of `events`: for the sentry's own futures, which no
+    /// signal interrupts. A task waits by its kernel's `wait_for` instead.
+    pub async fn until<R>(&self, events: PollEvents, mut look: impl FnMut() -> Poll<R>) -> R {
+        let mut listener = self.listen(events);
+        loop {
+            if let Poll::Ready(value) = look() {
+                return value;
+            }
+            (&mut listener).await;
+        }
+    }
+
     /// A future that ends at the first change of `events` from this call on.
     #[must_use]
     pub fn listen(&self, events: PollEvents) -> Listener {
@@ -276,6 +279,27 @@ mod tests {
         assert!(Pin::new(&mut l).poll(&mut cx).is_ready());
         assert!(Pin::new(&mut l).poll(&mut cx).is_pending());
         drop(l);
+        assert!(q.is_empty());
+    }
+
+    #[test]
+    fn until_looks_again_after_each_change() {
+        let q = WaitQueue::new();
+        let mut looks = 0;
+        {
+            let look = || {
+                looks += 1;
+                if looks == 3 { Poll::Ready(looks) } else { Poll::Pending }
+            };
+            let mut wait = std::pin::pin!(q.until(PollEvents::IN, look));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(wait.as_mut().poll(&mut cx).is_pending());
+            assert!(wait.as_mut().poll(&mut cx).is_pending());
+            q.wake(PollEvents::IN);
+            assert!(wait.as_mut().poll(&mut cx).is_pending());
+            q.wake(PollEvents::IN);
+            assert_eq!(wait.as_mut().poll(&mut cx), Poll::Ready(3));
+        }
         assert!(q.is_empty());
     }
 

@@ -10,7 +10,7 @@ use moat_abi::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, Timespec};
 use moat_abi::{Errno, Result};
 use moat_host::clock::{deadline_after, deadline_at};
 use moat_kernel::futex::pi::LockMode;
-use moat_kernel::futex::wait::{WaitEnd, WaitRequest};
+use moat_kernel::futex::wait::WaitRequest;
 use moat_kernel::futex::wake::RequeueRequest;
 use moat_kernel::futex::{pi, requeue_pi, wait, waitv, wake};
 use moat_kernel::timer::sleep::RestartBlock;
@@ -59,10 +59,11 @@ async fn sys_futex(
     // The low half, as C's `(u32)(unsigned long)utime`.
     let value2 = ((timeout & u64::from(u32::MAX)) as u32).cast_signed();
     let call = FutexCall { addr, command, scope, value, value2, addr2, value3 };
-    let restart = RestartBlock {
-        nr: 202,
-        args: [addr.get(), u64::from(op), u64::from(value), timeout, addr2.get(), u64::from(value3)],
-        deadline,
+    let args = [addr.get(), u64::from(op), u64::from(value), timeout, addr2.get(), u64::from(value3)];
+    // A wait with a deadline goes on by restart_syscall(2).
+    let restart = match deadline {
+        None => Restart::Sys,
+        Some(_) => Restart::Block(RestartBlock { nr: 202, args, deadline }),
     };
     run(t, &call, deadline, restart).await
 }
@@ -84,9 +85,10 @@ fn read_deadline(t: &mut CurrentTask, command: u32, op: u32, timeout: u64) -> Re
     })
 }
 
-async fn run(t: &mut CurrentTask, c: &FutexCall, deadline: Option<Deadline>, restart: RestartBlock) -> SyscallResult {
+async fn run(t: &mut CurrentTask, c: &FutexCall, deadline: Option<Deadline>, restart: Restart) -> SyscallResult {
     let count = c.value.cast_signed();
-    let wait_request = |bitset| WaitRequest { addr: c.addr, scope: c.scope, value: c.value, bitset, deadline };
+    let wait_request =
+        |bitset, restart| WaitRequest { addr: c.addr, scope: c.scope, value: c.value, bitset, deadline, restart };
     let requeue_request = |expected| RequeueRequest {
         from: c.addr,
         to: c.addr2,
@@ -96,8 +98,8 @@ async fn run(t: &mut CurrentTask, c: &FutexCall, deadline: Option<Deadline>, res
         expected,
     };
     match c.command {
-        FUTEX_WAIT => waited(wait::wait(t, &wait_request(FUTEX_BITSET_MATCH_ANY)).await, restart),
-        FUTEX_WAIT_BITSET => waited(wait::wait(t, &wait_request(c.value3)).await, restart),
+        FUTEX_WAIT => done(wait::wait(t, &wait_request(FUTEX_BITSET_MATCH_ANY, restart)).await),
+        FUTEX_WAIT_BITSET => done(wait::wait(t, &wait_request(c.value3, restart)).await),
         FUTEX_WAKE => counted(wake::wake(t, c.addr, c.scope, count, FUTEX_BITSET_MATCH_ANY)),
         FUTEX_WAKE_BITSET => counted(wake::wake(t, c.addr, c.scope, count, c.value3)),
         FUTEX_WAKE_OP => {
@@ -106,13 +108,16 @@ async fn run(t: &mut CurrentTask, c: &FutexCall, deadline: Option<Deadline>, res
         }
         FUTEX_REQUEUE => counted(wake::requeue(t, &requeue_request(None))),
         FUTEX_CMP_REQUEUE => counted(wake::requeue(t, &requeue_request(Some(c.value3)))),
-        FUTEX_LOCK_PI | FUTEX_LOCK_PI2 => locked(pi::lock(t, c.addr, c.scope, LockMode::Wait(deadline)).await),
-        FUTEX_TRYLOCK_PI => locked(pi::lock(t, c.addr, c.scope, LockMode::Try).await),
+        FUTEX_LOCK_PI | FUTEX_LOCK_PI2 => done(pi::lock(t, c.addr, c.scope, LockMode::Wait(deadline)).await),
+        FUTEX_TRYLOCK_PI => done(pi::lock(t, c.addr, c.scope, LockMode::Try).await),
         FUTEX_UNLOCK_PI => {
             pi::unlock(t, c.addr, c.scope).await?;
             Ok(0)
         }
-        FUTEX_WAIT_REQUEUE_PI => locked(requeue_pi::wait(t, &wait_request(FUTEX_BITSET_MATCH_ANY), c.addr2).await),
+        FUTEX_WAIT_REQUEUE_PI => {
+            let request = wait_request(FUTEX_BITSET_MATCH_ANY, Restart::NoIntr);
+            done(requeue_pi::wait(t, &request, c.addr2).await)
+        }
         FUTEX_CMP_REQUEUE_PI => counted(requeue_pi::requeue(t, &requeue_request(Some(c.value3))).await),
         _ => Err(Errno::ENOSYS.into()),
     }
@@ -122,22 +127,8 @@ fn counted(count: Result<usize>) -> SyscallResult {
     Ok(count? as u64)
 }
 
-/// The result of a wait; one with a deadline goes on by restart_syscall(2).
-fn waited(ended: Result<(), WaitEnd>, restart: RestartBlock) -> SyscallResult {
-    match ended {
-        Ok(()) => Ok(0),
-        Err(WaitEnd::Interrupted) if restart.deadline.is_some() => Err(Restart::Block(restart).into()),
-        Err(end) => Err(end.into()),
-    }
-}
-
-/// The result of a PI operation, whose deadline is absolute: it is simply made again.
-fn locked(ended: Result<(), WaitEnd>) -> SyscallResult {
-    match ended {
-        Ok(()) => Ok(0),
-        Err(WaitEnd::Interrupted) => Err(Restart::NoIntr.into()),
-        Err(end) => Err(end.into()),
-    }
+fn done(ended: Result<(), SyscallError>) -> SyscallResult {
+    ended.map(|()| 0)
 }
 
 async fn sys_futex_waitv(

@@ -108,7 +108,7 @@ fn sys_getrusage(t: &mut CurrentTask, who: i32, usage: UserPtr<Rusage>) -> Sysca
         _ => return Err(Errno::EINVAL.into()),
     };
     if who != RUSAGE_CHILDREN {
-        sum.max_rss_kib = sum.max_rss_kib.max(t.mm().usage().rss / 1024);
+        sum.max_rss_kib = sum.max_rss_kib.max(t.mm().peak_rss() / 1024);
     }
     t.mm().write(usage, &sum.to_rusage())?;
     Ok(0)

@@ -1,7 +1,6 @@
 //! POSIX message queues: mq_open(2) and its like, mq_overview(7).
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use moat_abi::cap::Cap;
 use moat_abi::fs::{NAME_MAX, OpenFlags, PATH_MAX, S_IALLUGO};
@@ -15,7 +14,7 @@ use moat_host::clock::deadline_at;
 use moat_identity::Resource;
 use moat_ipc::MqueueSettings;
 use moat_kernel::signal::send::send_to_process;
-use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
+use moat_kernel::{CurrentTask, Deadline, Restart, SyscallResult, Wait};
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::inode::{Access, Inode, NewNode, NodeKind};
@@ -23,7 +22,7 @@ use moat_vfs::walk::View;
 use moat_vfs::{Fd, OpenFile, Path, ops};
 
 use crate::PathArg;
-use crate::fs::io::{Readiness, Waited};
+use crate::fs::io::Blocking;
 use crate::fs::open::install;
 
 syscalls! { pub static TABLE;
@@ -118,32 +117,11 @@ fn queue_of(t: &CurrentTask, fd: Fd) -> Result<(Arc<OpenFile>, Arc<Queue>)> {
 }
 
 /// When a call gives up; `until` is a time of CLOCK_REALTIME.
-fn read_deadline(t: &CurrentTask, until: UserPtr<Timespec>) -> Result<Option<Instant>> {
+fn read_deadline(t: &CurrentTask, until: UserPtr<Timespec>) -> Result<Option<Deadline>> {
     if until.is_null() {
         return Ok(None);
     }
-    let ns = t.mm().read(until)?.to_duration()?.as_nanos();
-    Ok(Some(deadline_at(CLOCK_REALTIME, u64::try_from(ns).unwrap_or(u64::MAX))))
-}
-
-/// Waits after an attempt gave EAGAIN.
-async fn wait(
-    t: &mut CurrentTask,
-    f: &OpenFile,
-    ready: &mut Readiness<'_>,
-    deadline: Option<Instant>,
-    wchan: &'static str,
-) -> std::result::Result<(), SyscallError> {
-    if f.is_nonblocking() {
-        return Err(Errno::EAGAIN.into());
-    }
-    match deadline {
-        None => ready.wait(t, wchan).await,
-        Some(limit) => match ready.wait_until(t, limit, wchan).await? {
-            Waited::Changed => Ok(()),
-            Waited::Passed => Err(Errno::ETIMEDOUT.into()),
-        },
-    }
+    Ok(Some(deadline_at(CLOCK_REALTIME, t.mm().read(until)?.to_nanos()?)))
 }
 
 async fn sys_mq_timedsend(
@@ -165,13 +143,10 @@ async fn sys_mq_timedsend(
     }
     let mut text = vec![0; len];
     t.mm().read_bytes(message, &mut text)?;
-    let mut ready = Readiness::new(&f, PollEvents::WRITABLE);
-    let notify = loop {
-        match queue.send(&text, priority) {
-            Err(Errno::EAGAIN) => wait(t, &f, &mut ready, deadline, "wq_sleep").await?,
-            done => break done?,
-        }
-    };
+    let wait = Wait::restarting("wq_sleep", Restart::Sys).until(deadline);
+    let look = |_: &mut CurrentTask| Blocking::ByFlags.look(&f, queue.send(&text, priority));
+    let sent = t.wait_for(&(&*f, PollEvents::WRITABLE), &wait, look).await;
+    let notify = sent.map_err(|e| e.or_timed_out(Errno::ETIMEDOUT))??;
     if let Some((owner, Notification::Signal { signal, value })) = notify {
         send_to_process(&owner, SigInfo::queue(signal, SI_MESGQ, t.tgid(), t.creds().uid, value));
     }
@@ -192,16 +167,19 @@ async fn sys_mq_timedreceive(
     if len < queue.attributes.message_size {
         return Err(Errno::EMSGSIZE.into());
     }
-    let mut ready = Readiness::new(&f, PollEvents::READABLE);
-    let (text, sent_with) = loop {
-        match queue.receive() {
-            Err(Errno::EAGAIN) => {
-                let _waiting = queue.await_message();
-                wait(t, &f, &mut ready, deadline, "wq_sleep").await?;
-            }
-            done => break done?,
+    let wait = Wait::restarting("wq_sleep", Restart::Sys).until(deadline);
+    let mut receiver = None;
+    let look = |_: &mut CurrentTask| {
+        let attempt = Blocking::ByFlags.look(&f, queue.receive());
+        if attempt.is_pending() {
+            // mq_notify(3) does not tell of a message that somebody waits for.
+            receiver.get_or_insert_with(|| queue.await_message());
         }
+        attempt
     };
+    let received = t.wait_for(&(&*f, PollEvents::READABLE), &wait, look).await;
+    drop(receiver);
+    let (text, sent_with) = received.map_err(|e| e.or_timed_out(Errno::ETIMEDOUT))??;
     if !priority.is_null() {
         t.mm().write(priority, &sent_with)?;
     }

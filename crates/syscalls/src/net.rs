@@ -18,7 +18,8 @@ use moat_abi::fs::OpenFlags;
 use moat_abi::socket::{AF_MAX, MsgFlags, SOCK_CLOEXEC, SOCK_MAX, SOCK_NONBLOCK, SOCK_TYPE_MASK, SOMAXCONN};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
-use moat_kernel::{CurrentTask, Resource, SyscallError, SyscallResult};
+use moat_kernel::task::wait::until_ready;
+use moat_kernel::{CurrentTask, Resource, SyscallResult};
 use moat_mm::iovec::IoVec;
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::fd_table::OnExec;
@@ -26,7 +27,7 @@ use moat_vfs::socket::{Ancillary, BufferSide, Shutdown, Socket, SocketFile, Sock
 use moat_vfs::{Fd, OpenFile};
 
 use crate::fs::io::Blocking;
-use transfer::{SendCall, Waiter};
+use transfer::{SendCall, socket_wait};
 
 syscalls! { pub static TABLE;
     41 socket(family: i32, kind: u32, protocol: i32) sys_socket, full;
@@ -196,13 +197,9 @@ async fn sys_accept4(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i
     let sock = Sock::get(t, fd)?;
     t.fds().check_free(1, descriptor_limit(t))?;
     let socket = sock.socket()?;
-    let mut waiter = Waiter::new(socket, PollEvents::READABLE);
-    let new = loop {
-        match socket.accept(t) {
-            Err(Errno::EAGAIN) if !sock.file().is_nonblocking() => waiter.wait(t, "accept").await?,
-            done => break done?,
-        }
-    };
+    let wait = socket_wait("accept", &**socket, BufferSide::Receive);
+    let look = |t: &mut CurrentTask| Blocking::ByFlags.look(sock.file(), socket.accept(t));
+    let new = t.wait_for(&(&**socket.core().queue(), PollEvents::READABLE), &wait, look).await??;
     if !addr.is_null() {
         let written =
             new.peer_address().map_err(|_| Errno::ECONNABORTED).and_then(|peer| address::write(t, addr, len, &peer));
@@ -218,30 +215,19 @@ async fn sys_connect(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> S
     let sock = Sock::get(t, fd)?;
     let addr = address::read(t, addr, len)?;
     let socket = sock.socket()?;
-    let mut waiter = Waiter::new(socket, PollEvents::WRITABLE);
-    waiter.limit_by(BufferSide::Send);
-    loop {
-        match socket.connect(t, addr.as_bytes()) {
-            Err(Errno::EAGAIN) if !sock.file().is_nonblocking() => waiter.wait(t, "connect").await?,
-            Err(Errno::EINPROGRESS | Errno::EALREADY) if !sock.file().is_nonblocking() => break,
-            done => {
-                done?;
-                return Ok(0);
-            }
+    let wait = socket_wait("connect", &**socket, BufferSide::Send);
+    let changes = (&**socket.core().queue(), PollEvents::WRITABLE);
+    let look = |t: &mut CurrentTask| Blocking::ByFlags.look(sock.file(), socket.connect(t, addr.as_bytes()));
+    match t.wait_for(&changes, &wait, look).await? {
+        Err(Errno::EINPROGRESS | Errno::EALREADY) if !sock.file().is_nonblocking() => {}
+        done => {
+            done?;
+            return Ok(0);
         }
     }
-    loop {
-        match socket.finish_connect() {
-            Err(Errno::EAGAIN) => match waiter.wait(t, "connect").await {
-                Err(SyscallError::Errno(Errno::EAGAIN)) => return Err(Errno::EINPROGRESS.into()),
-                other => other?,
-            },
-            done => {
-                done?;
-                return Ok(0);
-            }
-        }
-    }
+    let finished = t.wait_for(&changes, &wait, |_| until_ready(socket.finish_connect())).await;
+    finished.map_err(|e| e.or_timed_out(Errno::EINPROGRESS))??;
+    Ok(0)
 }
 
 fn sys_getsockname(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i32>) -> SyscallResult {

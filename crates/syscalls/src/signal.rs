@@ -10,14 +10,14 @@ use moat_abi::signal::{
 };
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
+use moat_host::clock::deadline_after;
 use moat_kernel::process::group::ThreadGroup;
 use moat_kernel::process::pidfd::PidFd;
 use moat_kernel::signal::frame::altstack_flags;
 use moat_kernel::signal::queue::Queued;
 use moat_kernel::signal::send::{Origin, Target, check_permission};
-use moat_kernel::{CurrentTask, Restart, SyscallResult, Task, WaitError};
+use moat_kernel::{CurrentTask, Restart, SyscallResult, Task, Wait};
 use moat_mm::UserPtr;
-use moat_sync::wait::Listener;
 use moat_vfs::Fd;
 
 syscalls! { pub static TABLE;
@@ -106,8 +106,8 @@ fn sys_rt_sigreturn(t: &mut CurrentTask) -> SyscallResult {
 
 async fn sys_pause(t: &mut CurrentTask) -> SyscallResult {
     // Only an interruption ends it.
-    let _ = t.sleep(None, "pause").await;
-    Err(Restart::NoHand.into())
+    t.sleep(&Wait::restarting("pause", Restart::NoHand)).await?;
+    Ok(0)
 }
 
 /// Signal 0 checks whether the target exists and may be signalled.
@@ -330,8 +330,8 @@ async fn sys_rt_sigsuspend(t: &mut CurrentTask, mask: UserPtr<SigSet>, size: u64
     check_size(size)?;
     let mask = t.mm().read(mask)?;
     t.set_temporary_mask(mask.as_mask());
-    let _ = t.sleep(None, "sigsuspend").await;
-    Err(Restart::NoHand.into())
+    t.sleep(&Wait::restarting("sigsuspend", Restart::NoHand)).await?;
+    Ok(0)
 }
 
 async fn sys_rt_sigtimedwait(
@@ -344,21 +344,23 @@ async fn sys_rt_sigtimedwait(
     check_size(size)?;
     let set = t.mm().read(set)?.as_mask();
     let timeout = if timeout.is_null() { None } else { Some(t.mm().read(timeout)?.to_nanos()?) };
-    let found = match t.take_signal(set) {
-        Some(x) => Some(x),
-        None if timeout == Some(0) => None,
+    let (signal, taken) = match t.take_signal(set) {
+        Some(x) => x,
+        None if timeout == Some(0) => return Err(Errno::EAGAIN.into()),
         None => {
             t.open_mask(set);
-            let deadline = timeout.map(moat_host::clock::deadline_after);
-            let waited = t.wait(&mut Listener::new(), deadline, "sigtimedwait").await;
-            let found = t.close_mask(set);
-            if found.is_none() && waited == Err(WaitError::Interrupted) {
-                return Err(Errno::EINTR.into());
+            let wait = Wait::failing("sigtimedwait").until(timeout.map(deadline_after));
+            // The signals of the set interrupt the sleep.
+            let ended = t.sleep(&wait).await;
+            match t.close_mask(set) {
+                Some(x) => x,
+                None => {
+                    ended?;
+                    return Err(Errno::EAGAIN.into());
+                }
             }
-            found
         }
     };
-    let Some((signal, taken)) = found else { return Err(Errno::EAGAIN.into()) };
     if !info.is_null() {
         t.mm().write(info, &taken)?;
     }

@@ -5,13 +5,13 @@
 use moat_abi::time::{
     CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME,
     CLOCK_REALTIME_ALARM, CLOCK_REALTIME_COARSE, CLOCK_TAI, CLOCK_THREAD_CPUTIME_ID, CpuClockScope, DynamicClock,
-    STA_UNSYNC, TIME_ERROR, TIMER_ABSTIME, Timespec, Timeval, Timex, Timezone,
+    STA_UNSYNC, TIME_ERROR, TIMER_ABSTIME, Timespec, Timeval, Timex, Timezone, ktime_add,
 };
 use moat_abi::{Errno, Result};
 use moat_host::clock;
 use moat_kernel::timer::posix::Clock;
 use moat_kernel::timer::sleep::RestartBlock;
-use moat_kernel::{CurrentTask, Deadline, Restart, SyscallResult};
+use moat_kernel::{CurrentTask, Deadline, Restart, SyscallResult, Wait};
 use moat_mm::UserPtr;
 
 syscalls! { pub static TABLE;
@@ -173,10 +173,11 @@ async fn sleep_for(
     nr: u64,
     args: [u64; 6],
 ) -> SyscallResult {
-    let deadline: Option<Deadline> = t.deadline_or(|| Some(clock::deadline_after(ns)));
-    if t.sleep(deadline, "hrtimer_nanosleep").await.is_ok() {
+    let deadline = t.deadline_or(|| Some(clock::deadline_after(ns)));
+    let restart = Restart::Block(RestartBlock { nr, args, deadline });
+    let Err(interrupted) = t.sleep(&Wait::restarting("hrtimer_nanosleep", restart).until(deadline)).await else {
         return Ok(0);
-    }
+    };
     let left = deadline.map_or(0, |d| d.saturating_duration_since(Deadline::now()).as_nanos());
     if left == 0 {
         return Ok(0);
@@ -184,7 +185,7 @@ async fn sleep_for(
     if !remaining.is_null() {
         t.mm().write(remaining, &Timespec::from_nanos(u64::try_from(left).unwrap_or(u64::MAX)))?;
     }
-    Err(Restart::Block(RestartBlock { nr, args, deadline }).into())
+    Err(interrupted)
 }
 
 async fn sys_clock_nanosleep(
@@ -223,10 +224,13 @@ async fn sys_clock_nanosleep(
         if steps {
             deadline = deadline.min(clock::deadline_after(60_000_000_000));
         }
-        if t.sleep(Some(deadline), "hrtimer_nanosleep").await.is_err() {
-            return Err(Restart::NoHand.into());
-        }
+        t.sleep(&absolute_sleep(deadline)).await?;
     }
+}
+
+/// A sleep that ends at a point on a clock: it is made again as it was.
+fn absolute_sleep(deadline: Deadline) -> Wait {
+    Wait::restarting("hrtimer_nanosleep", Restart::NoHand).until(Some(deadline))
 }
 
 /// Sleeps until the process has used CPU time.
@@ -238,15 +242,14 @@ async fn sleep_cpu(t: &mut CurrentTask, kind: Clock, ns: u64, absolute: bool) ->
         let u = t.group.usage();
         u.user_ns + u.system_ns
     };
-    let end = if absolute { ns } else { used(t).saturating_add(ns) };
-    while used(t) < end {
+    let end = if absolute { ns } else { ktime_add(used(t), ns) };
+    loop {
+        // Read once: other threads go on using time.
+        let Some(left) = end.checked_sub(used(t)).filter(|left| *left > 0) else { return Ok(0) };
         let threads = u64::try_from(t.group.thread_count()).unwrap_or(1).max(1);
-        let wait = ((end - used(t)) / threads).max(1_000_000);
-        if t.sleep(Some(clock::deadline_after(wait)), "hrtimer_nanosleep").await.is_err() {
-            return Err(Restart::NoHand.into());
-        }
+        let wait = (left / threads).max(1_000_000);
+        t.sleep(&absolute_sleep(clock::deadline_after(wait))).await?;
     }
-    Ok(0)
 }
 
 const _: () = assert!(CLOCK_MONOTONIC == 1);

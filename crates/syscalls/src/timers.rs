@@ -22,12 +22,8 @@ syscalls! { pub static TABLE;
     226 timer_delete(id: i32) sys_timer_delete, full;
 }
 
-fn nanos(v: Timeval) -> Result<u64> {
-    Ok(u64::try_from(v.to_duration()?.as_nanos()).unwrap_or(u64::MAX))
-}
-
 fn from_val(v: &Itimerval) -> Result<Setting> {
-    Ok(Setting { value_ns: nanos(v.it_value)?, interval_ns: nanos(v.it_interval)? })
+    Ok(Setting { value_ns: v.it_value.to_nanos()?, interval_ns: v.it_interval.to_nanos()? })
 }
 
 fn to_val(s: Setting) -> Itimerval {

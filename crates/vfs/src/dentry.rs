@@ -7,6 +7,7 @@
 //! # Invariants
 //! - A change of entries runs under [`Dentry::lock_entries`]: first the file system, then the dentries, then `version` is
 //!   raised. A lookup asks the file system under no lock, and enters what it found only if `version` is as it was.
+//! - No lock is held while a directory of [`Cache::None`] is asked: its answers need the locks of tasks and descriptors.
 //! - A hashed dentry is in its parent's `children` under its name.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -173,8 +174,11 @@ impl Dentry {
     }
 
     /// Keeps others from changing this directory's entries.
-    pub(crate) fn lock_entries(&self) -> MutexGuard<'_, ()> {
-        self.entries.lock()
+    ///
+    /// `None` for a directory whose entries are made up as they are asked for ([`Cache::None`]): names don't change it, and what
+    /// its file system has to ask about a lookup or an owner (tasks, descriptor tables) has locks that are outside of this one.
+    pub(crate) fn lock_entries(&self) -> Option<MutexGuard<'_, ()>> {
+        (self.inode.cache_policy() != Cache::None).then(|| self.entries.lock())
     }
 
     fn cached(&self, name: &[u8]) -> Cached {

@@ -36,8 +36,8 @@ struct Item {
     data: AtomicU64,
     /// On the ready list.
     queued: AtomicBool,
-    /// Taken out of the epoll, or spent (ONESHOT).
-    off: AtomicBool,
+    /// See [`Arming`].
+    arming: Arming,
     registration: Mutex<Option<Registration>>,
 }
 
@@ -53,8 +53,58 @@ impl Item {
     /// What of the wanted is ready.
     fn ready(&self) -> PollEvents {
         match self.file.upgrade() {
-            Some(f) if !self.off.load(Ordering::Acquire) => f.poll() & self.wanted(),
+            Some(f) if !self.arming.is_off() => f.poll() & self.wanted(),
             _ => PollEvents::empty(),
+        }
+    }
+}
+
+/// Whether an item gives events: not once it has been spent (ONESHOT) or taken out of the epoll.
+///
+/// The lowest bit says that it is off; the others count epoll_ctl(2) calls, so that who undoes a delivery does not undo what
+/// came after it.
+#[derive(Default)]
+struct Arming(AtomicU64);
+
+/// A ONESHOT item's state before it was spent.
+#[derive(Clone, Copy)]
+struct Unspent(u64);
+
+impl Arming {
+    fn is_off(&self) -> bool {
+        self.0.load(Ordering::Acquire) & 1 != 0
+    }
+
+    /// Switches it off for one delivery; `None` if it is off already.
+    fn spend(&self) -> Option<Unspent> {
+        let before = self.0.load(Ordering::Acquire);
+        let spent = before & 1 == 0 && self.exchange(before, before | 1);
+        spent.then_some(Unspent(before))
+    }
+
+    /// Switches it on again after a delivery that failed, unless epoll_ctl(2) came first.
+    fn unspend(&self, Unspent(before): Unspent) {
+        self.exchange(before | 1, before);
+    }
+
+    /// EPOLL_CTL_MOD.
+    fn rearm(&self) {
+        self.step(|calls| calls << 1);
+    }
+
+    /// EPOLL_CTL_DEL, or the file's end.
+    fn retire(&self) {
+        self.step(|calls| calls << 1 | 1);
+    }
+
+    fn exchange(&self, from: u64, to: u64) -> bool {
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn step(&self, next: impl Fn(u64) -> u64) {
+        let mut now = self.0.load(Ordering::Acquire);
+        while !self.exchange(now, next((now >> 1).wrapping_add(1))) {
+            now = self.0.load(Ordering::Acquire);
         }
     }
 }
@@ -97,7 +147,7 @@ impl Epoll {
     }
 
     fn queue_item(&self, item: &Arc<Item>) {
-        if item.off.load(Ordering::Acquire) || item.queued.swap(true, Ordering::AcqRel) {
+        if item.arming.is_off() || item.queued.swap(true, Ordering::AcqRel) {
             return;
         }
         self.ready.lock().push_back(item.clone());
@@ -127,7 +177,7 @@ impl Epoll {
             events: AtomicU32::new(events),
             data: AtomicU64::new(event.data),
             queued: AtomicBool::new(false),
-            off: AtomicBool::new(false),
+            arming: Arming::default(),
             registration: Mutex::new(LockClass::OpenFile, None),
         });
         {
@@ -166,7 +216,7 @@ impl Epoll {
         }
         item.events.store(event.events, Ordering::Relaxed);
         item.data.store(event.data, Ordering::Relaxed);
-        item.off.store(false, Ordering::Release);
+        item.arming.rearm();
         if !item.ready().is_empty() {
             self.queue_item(&item);
         }
@@ -208,11 +258,28 @@ impl Epoll {
         files.filter_map(|f| f.downcast::<Epoll>().map(|e| e.me.clone())).collect()
     }
 
-    /// Takes up to `max` events.
-    #[must_use]
-    pub fn collect(&self, max: usize) -> Vec<EpollEvent> {
+    /// Takes up to `max` events and has `copy` give them to the guest, which tells how many it could; gives that number.
+    ///
+    /// What could not be given is not taken: an edge or a ONESHOT item is there for the next call (`ep_send_events`).
+    ///
+    /// # Errors
+    /// EFAULT if not one of the events could be given.
+    pub fn deliver(&self, max: usize, copy: impl FnOnce(&[EpollEvent]) -> usize) -> Result<usize> {
+        let (events, taken) = self.collect(max);
+        if events.is_empty() {
+            return Ok(0);
+        }
+        let given = copy(&events);
+        if given < events.len() {
+            self.put_back(taken.into_iter().filter(|t| t.index >= given));
+        }
+        if given == 0 { Err(Errno::EFAULT) } else { Ok(given) }
+    }
+
+    /// Takes up to `max` events; also gives the items that are not ready any more by that.
+    fn collect(&self, max: usize) -> (Vec<EpollEvent>, Vec<Taken>) {
         let mut pending = std::mem::take(&mut *self.ready.lock());
-        let mut events = Vec::new();
+        let (mut events, mut taken) = (Vec::new(), Vec::new());
         let mut again = Vec::new();
         while events.len() < max
             && let Some(item) = pending.pop_front()
@@ -222,15 +289,21 @@ impl Epoll {
             if ready.is_empty() {
                 continue;
             }
-            events.push(EpollEvent { events: ready.bits(), data: item.data.load(Ordering::Relaxed) });
+            let index = events.len();
+            let event = EpollEvent { events: ready.bits(), data: item.data.load(Ordering::Relaxed) };
             if item.has(EpollFlags::ONESHOT) {
-                item.off.store(true, Ordering::Release);
-            } else if !item.has(EpollFlags::ET) && !item.queued.swap(true, Ordering::AcqRel) {
+                // Off already: another call has just taken it.
+                let Some(unspent) = item.arming.spend() else { continue };
+                taken.push(Taken { index, item, unspent: Some(unspent) });
+            } else if item.has(EpollFlags::ET) {
+                taken.push(Taken { index, item, unspent: None });
+            } else if !item.queued.swap(true, Ordering::AcqRel) {
                 again.push(item);
             }
+            events.push(event);
         }
         if pending.is_empty() && again.is_empty() {
-            return events;
+            return (events, taken);
         }
         {
             // What was not looked at comes first, and what was ready last: nobody starves.
@@ -242,8 +315,26 @@ impl Epoll {
         }
         // Another thread may sleep that missed what is back on the list.
         self.queue.wake(PollEvents::READ_READY);
-        events
+        (events, taken)
     }
+
+    /// Makes items ready again whose events have not been given.
+    fn put_back(&self, taken: impl Iterator<Item = Taken>) {
+        for Taken { item, unspent, .. } in taken {
+            if let Some(unspent) = unspent {
+                item.arming.unspend(unspent);
+            }
+            self.queue_item(&item);
+        }
+    }
+}
+
+/// An item that its event has made unready: an edge, or the one event of a ONESHOT item.
+struct Taken {
+    /// Of its event among those collected.
+    index: usize,
+    item: Arc<Item>,
+    unspent: Option<Unspent>,
 }
 
 /// The rules of EPOLLEXCLUSIVE, epoll_ctl(2).
@@ -257,7 +348,7 @@ fn check_exclusive(events: u32, target_is_epoll: bool) -> Result<()> {
 }
 
 fn retire(item: &Item) {
-    item.off.store(true, Ordering::Release);
+    item.arming.retire();
     let gone = item.registration.lock().take();
     drop(gone);
 }

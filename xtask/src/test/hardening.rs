@@ -3,9 +3,11 @@
 //! - [`host_tree`]: another process of the host changes a shared tree under the sandbox's feet.
 //! - [`guest`]: application code makes host calls itself.
 //! - [`sentry`]: the sentry does what an attacker wants.
+//! - [`load`]: everything at once, under a build that checks the order of its locks.
 
 mod guest;
 mod host_tree;
+mod load;
 mod sentry;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +21,8 @@ use crate::paths;
 pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
     host_tree::run(options, runner, report)?;
     guest::run(options, runner, report)?;
-    sentry::run(options, runner, report)
+    sentry::run(options, runner, report)?;
+    load::run(options, report)
 }
 
 /// Compiles a guest program of `tests/hardening`.
@@ -30,6 +33,16 @@ fn build(name: &str) -> Result<PathBuf> {
     let source = paths::repository().join("tests/hardening").join(name).with_extension("c");
     abi::compile(&source, &binary)?;
     Ok(binary)
+}
+
+/// Builds moat for debugging, with the checks that cost time in a release (the order of locks, overflows) and the feature by which a
+/// sentry does what it is asked to; into a directory of its own, so that it can't be taken for another.
+fn build_checked() -> Result<PathBuf> {
+    let directory = paths::target().join("hardening/attacker");
+    let mut build = paths::cargo();
+    build.args(["build", "--quiet", "--package", "moat", "--features", "host-calls", "--target-dir"]).arg(&directory);
+    paths::run(build.env("CARGO_INCREMENTAL", "0"))?;
+    Ok(directory.join("debug/moat"))
 }
 
 /// A root directory with nothing in it but `program`, in /bin, and places to mount on.

@@ -36,6 +36,8 @@ pub struct Options {
     pub install: bool,
     /// Print the names of cases, run nothing.
     pub list: bool,
+    /// How long a load goes on that is made for minutes.
+    pub minutes: Option<u64>,
     /// The binary to test instead of building one.
     pub moat: Option<PathBuf>,
 }
@@ -56,6 +58,7 @@ impl Options {
                 "--case" => options.cases.push(value()?.clone()),
                 "--platform" => options.platforms.push(Platform::parse(value()?)?),
                 "--moat" => options.moat = Some(PathBuf::from(value()?)),
+                "--minutes" => options.minutes = Some(value()?.parse()?),
                 "--gofer" => options.gofer = true,
                 "--native" => options.native = true,
                 "--install" => options.install = true,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use moat_abi::fs::OpenFlags;
 use moat_abi::time::{
     CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM, CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_REALTIME_ALARM, Itimerspec,
-    NSEC_PER_SEC, TFD_IOC_SET_TICKS, Timespec,
+    NSEC_PER_SEC, TFD_IOC_SET_TICKS, Timespec, ktime_add, ktime_forward,
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::timer::Timer;
@@ -32,14 +32,15 @@ impl Setting {
     /// Counts what has expired by `now_ns`.
     fn advance(&mut self, now_ns: u64) {
         let Some(next) = self.next_ns.filter(|&n| n <= now_ns) else { return };
-        let Some(more) = (now_ns - next).checked_div(self.interval_ns) else {
-            self.ticks = self.ticks.saturating_add(1);
-            self.next_ns = None;
-            return;
+        let (following, n) = match self.interval_ns {
+            0 => (None, 1),
+            interval => {
+                let (following, n) = ktime_forward(next, interval, now_ns);
+                (Some(following), n)
+            }
         };
-        let n = more + 1;
+        self.next_ns = following;
         self.ticks = self.ticks.saturating_add(n);
-        self.next_ns = Some(next.saturating_add(n.saturating_mul(self.interval_ns)));
     }
 }
 
@@ -116,9 +117,8 @@ impl TimerFd {
 
     /// Sets the host timer to the next expiration; gives the old one, to be dropped outside the lock.
     fn arm(&self, s: &mut State) -> Option<Timer> {
-        const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
         let new = s.setting.next_ns.map(|next| {
-            let wait = Duration::from_nanos(next.saturating_sub(self.now_ns())).min(CENTURY);
+            let wait = Duration::from_nanos(next.saturating_sub(self.now_ns()));
             Timer::set(Instant::now() + wait, Arc::new(Expired(self.me.clone())))
         });
         std::mem::replace(&mut s.host, new)
@@ -138,7 +138,7 @@ impl TimerFd {
         let next_ns = match (value, when) {
             (0, _) => None,
             (at, When::Absolute) => Some(at),
-            (span, When::Relative) => Some(self.now_ns().saturating_add(span)),
+            (span, When::Relative) => Some(ktime_add(self.now_ns(), span)),
         };
         let (old, timer) = {
             let mut s = self.state.lock();

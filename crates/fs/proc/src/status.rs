@@ -60,7 +60,7 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
             ("VmSize", u.size),
             ("VmLck", u.locked),
             ("VmPin", 0),
-            ("VmHWM", u.rss),
+            ("VmHWM", mm.peak_rss().max(u.rss)),
             ("VmRSS", u.rss),
             ("RssAnon", u.rss.saturating_sub(u.rss_file)),
             ("RssFile", u.rss_file),

@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn options_are_checked() {
-        let o = TmpOptions { size: 100 << 20, ..TmpOptions::default() };
+        let o = TmpOptions { size: 100 << 20, ..TmpOptions::of_machine(1 << 30) };
         let p = |t: &str| o.parse(t.as_bytes());
         assert_eq!(p("size=64k,mode=700,uid=5").map(|o| (o.size, o.mode, o.uid)), Ok((65536, 0o700, 5)));
         assert_eq!(p("size=50%").map(|o| o.size), Ok(100 << 20));

@@ -11,7 +11,7 @@ use moat_vfs::caller::KernelCaller;
 use moat_vfs::inode::{NodeKind, RenameFlags};
 use moat_vfs::ops::{self, OpenHow};
 use moat_vfs::walk::{LookupFlags, View, resolve};
-use moat_vfs::{Credentials, FsContext, Mount, MountFlags, MountNamespace, OpenFile, UserNamespace};
+use moat_vfs::{Credentials, FsContext, Mount, MountFlags, MountNamespace, OpenFile, Registry, UserNamespace};
 
 struct World {
     caller: KernelCaller,
@@ -21,13 +21,21 @@ struct World {
 impl World {
     fn new() -> World {
         let options = TmpOptions { size: 1 << 20, inodes: 100, mode: 0o755, uid: 0, gid: 0 };
-        let mount = Mount::new(TmpFs::new(&options).unwrap(), MountFlags::empty(), b"root");
-        let ns = MountNamespace::new(mount, UserNamespace::root());
-        World { caller: KernelCaller::root(), fs: FsContext::new(ns) }
+        World::with(&options)
+    }
+
+    fn with(options: &TmpOptions) -> World {
+        let mut registry = Registry::default();
+        moat_fs_tmpfs::register(&mut registry);
+        let vfs = moat_vfs::vfs::fake::vfs(registry);
+        let fs = TmpFs::new(vfs.new_device(), options).unwrap();
+        let mount = Mount::new(vfs.tables(), fs, MountFlags::empty(), b"root");
+        let ns = MountNamespace::new(mount, vfs.root_user_ns.clone());
+        World { caller: vfs.kernel_caller(), fs: FsContext::new(ns) }
     }
 
     fn user(&self, uid: u32) -> World {
-        let creds = Credentials::user(uid, uid, Arc::from([]), CapSet::EMPTY);
+        let creds = Credentials::user(uid, uid, Arc::from([]), CapSet::EMPTY, UserNamespace::root());
         World { caller: KernelCaller::new(Arc::new(creds)), fs: self.fs.clone() }
     }
 
@@ -114,12 +122,17 @@ fn permissions_and_sticky_directories() {
     let w = World::new();
     let u = w.user(1000);
     w.write("/secret", b"x");
-    ops::chmod(&Credentials::root(), &resolve(&w.view(), b"/secret", LookupFlags::FOLLOW).unwrap(), 0o600).unwrap();
+    ops::chmod(
+        &Credentials::root(UserNamespace::root()),
+        &resolve(&w.view(), b"/secret", LookupFlags::FOLLOW).unwrap(),
+        0o600,
+    )
+    .unwrap();
     assert_eq!(u.open("/secret", OpenFlags::empty()).err(), Some(Errno::EACCES));
     assert_eq!(u.mkdir("/mine").err(), Some(Errno::EACCES));
     ops::mkdir(&w.view(), b"/tmp", 0o777).unwrap();
     let tmp = resolve(&w.view(), b"/tmp", LookupFlags::FOLLOW).unwrap();
-    ops::chmod(&Credentials::root(), &tmp, 0o1777).unwrap();
+    ops::chmod(&Credentials::root(UserNamespace::root()), &tmp, 0o1777).unwrap();
     w.write("/tmp/roots", b"x");
     u.write("/tmp/users", b"x");
     assert_eq!(ops::unlink(&u.view(), b"/tmp/roots"), Err(Errno::EPERM));
@@ -205,7 +218,6 @@ fn mounts_cover_bind_and_go() {
     let w = World::new();
     w.mkdir("/m").unwrap();
     w.mkdir("/m/under").unwrap();
-    moat_fs_tmpfs::register();
     let mount = |source: &str, target: &str, fs: &str, flags: u64| {
         let what = ops::Attach { source: source.as_bytes(), fs_type: fs.as_bytes(), flags, options: b"" };
         ops::mount(&w.view(), &w.fs.namespace, target.as_bytes(), &what)
@@ -327,27 +339,21 @@ fn readdir_survives_changes() {
 #[test]
 fn deep_trees_are_dropped_without_recursion() {
     let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
-    let mount = Mount::new(TmpFs::new(&options).unwrap(), MountFlags::empty(), b"root");
-    let ns = MountNamespace::new(mount, UserNamespace::root());
-    let caller = KernelCaller::root();
-    let root = ns.root();
+    let World { caller, fs } = World::with(&options);
+    let root = fs.namespace.root();
     let mut at = root.clone();
     for _ in 0..200_000 {
         let view = View { caller: &caller, root: &root, base: &at, umask: 0 };
         let next = ops::mkdir(&view, b"d", 0o755).unwrap();
         at = next;
     }
-    drop((at, root, ns));
+    drop((at, root, fs));
 }
 
 #[test]
 fn many_large_files_need_few_descriptors() {
     let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
-    let ns = MountNamespace::new(
-        Mount::new(TmpFs::new(&options).unwrap(), MountFlags::empty(), b"root"),
-        UserNamespace::root(),
-    );
-    let w = World { caller: KernelCaller::root(), fs: FsContext::new(ns) };
+    let w = World::with(&options);
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     if limit.current.is_some_and(|n| n < 6000) {

@@ -10,7 +10,7 @@ use moat_vfs::caller::KernelCaller;
 use moat_vfs::inode::RenameFlags;
 use moat_vfs::ops::{self, OpenHow};
 use moat_vfs::walk::{LookupFlags, View, resolve};
-use moat_vfs::{Mount, MountFlags, MountNamespace, Path, UserNamespace};
+use moat_vfs::{Mount, MountFlags, MountNamespace, Path};
 use proptest::prelude::*;
 
 type Place = Vec<String>;
@@ -135,11 +135,11 @@ struct Real {
 impl Real {
     fn new() -> Real {
         let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
-        let ns = MountNamespace::new(
-            Mount::new(TmpFs::new(&options).unwrap(), MountFlags::empty(), b"root"),
-            UserNamespace::root(),
-        );
-        Real { caller: KernelCaller::root(), root: ns.root(), _ns: ns }
+        let vfs = moat_vfs::vfs::fake::vfs(moat_vfs::Registry::default());
+        let fs = TmpFs::new(vfs.new_device(), &options).unwrap();
+        let mount = Mount::new(vfs.tables(), fs, MountFlags::empty(), b"root");
+        let ns = MountNamespace::new(mount, vfs.root_user_ns.clone());
+        Real { caller: vfs.kernel_caller(), root: ns.root(), _ns: ns }
     }
 
     fn view(&self) -> View<'_> {

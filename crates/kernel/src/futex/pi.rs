@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::task::Poll;
 
 use moat_abi::futex::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use moat_abi::{Errno, Result};
@@ -15,9 +16,9 @@ use moat_sync::async_mutex::{AsyncGuard, AsyncMutex};
 use moat_sync::{Listener, LockClass, Mutex};
 
 use super::table::{PiTask, Place, Purpose, Waiter};
-use super::wait::WaitEnd;
-use super::{atomic, compare_exchange};
-use crate::task::wait::Deadline;
+use super::{Futexes, atomic, compare_exchange};
+use crate::error::{Restart, SyscallError};
+use crate::task::wait::{Deadline, Wait};
 use crate::task::{CurrentTask, TaskId};
 
 /// Whether FUTEX_LOCK_PI may wait.
@@ -90,10 +91,10 @@ impl PiTable {
         }
     }
 
-    /// Takes a waiter out of its PI queue, in the caller's turn; gives false if it is not in one.
-    fn withdraw(&self, waiter: &Arc<Waiter>) -> bool {
+    /// Takes a waiter out of its PI queue, if it is in one, in the caller's turn.
+    fn withdraw(&self, waiter: &Arc<Waiter>) {
         let mut queues = self.queues.lock();
-        let Place::QueuedPi(key) = waiter.place() else { return false };
+        let Place::QueuedPi(key) = waiter.place() else { return };
         waiter.set_place(Place::Away);
         if let Some(queue) = queues.get_mut(&key) {
             queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));
@@ -101,7 +102,6 @@ impl PiTable {
                 queues.remove(&key);
             }
         }
-        true
     }
 
     /// A task ends: the first waiter of each lock it has inherits it (`exit_pi_state_list`).
@@ -135,7 +135,12 @@ pub(super) fn me(t: &CurrentTask) -> PiTask {
 /// # Errors
 /// EDEADLK if the caller has it; ESRCH if the owner does not exist; EAGAIN (try) or ETIMEDOUT if another has it; EFAULT,
 /// EINVAL for the address; interrupted.
-pub async fn lock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope, mode: LockMode) -> Result<(), WaitEnd> {
+pub async fn lock(
+    t: &mut CurrentTask,
+    addr: UserAddr,
+    scope: FutexScope,
+    mode: LockMode,
+) -> std::result::Result<(), SyscallError> {
     let key = t.mm().futex_key(addr, scope)?;
     let mut listener = Listener::new();
     let futexes = t.kernel().futexes.clone();
@@ -209,24 +214,33 @@ pub(super) async fn await_grant(
     waiter: &Arc<Waiter>,
     listener: &mut Listener,
     deadline: Option<Deadline>,
-) -> Result<(), WaitEnd> {
-    loop {
-        let ended = t.wait(listener, deadline, "futex_lock_pi").await;
-        if let Place::QueuedPi(key) = waiter.place()
-            && let Err(error) = ended
-        {
-            let futexes = t.kernel().futexes.clone();
-            let _turn = futexes.pi.turn(&key).await;
-            if futexes.pi.withdraw(waiter) {
-                return Err(error.into());
-            }
-        }
-        match waiter.place() {
-            Place::Granted => return Ok(()),
-            Place::Inherited => return inherit(t, addr, waiter).await.map_err(Into::into),
-            _ => {}
-        }
+) -> std::result::Result<(), SyscallError> {
+    // The deadline is absolute: the call is simply made again.
+    let wait = Wait::restarting("futex_lock_pi", Restart::NoIntr).until(deadline);
+    let granted = |_: &mut CurrentTask| match waiter.place() {
+        Place::Granted | Place::Inherited => Poll::Ready(()),
+        _ => Poll::Pending,
+    };
+    if let Err(error) = t.wait_with(listener, &wait, granted).await
+        && give_up(&t.kernel().futexes.clone(), waiter).await
+    {
+        return Err(error.or_timed_out(Errno::ETIMEDOUT));
     }
+    match waiter.place() {
+        Place::Inherited => Ok(inherit(t, addr, waiter).await?),
+        _ => Ok(()),
+    }
+}
+
+/// Leaves whatever queue the waiter is in; gives false if it has been made the owner.
+async fn give_up(futexes: &Futexes, waiter: &Arc<Waiter>) -> bool {
+    if let Place::QueuedPi(key) = waiter.place() {
+        let _turn = futexes.pi.turn(&key).await;
+        futexes.pi.withdraw(waiter);
+    }
+    // A requeue that failed has put it back.
+    futexes.table.leave(waiter);
+    !matches!(waiter.place(), Place::Granted | Place::Inherited)
 }
 
 /// Writes the new owner of a lock whose owner died into the word (`fixup_pi_state_owner`).

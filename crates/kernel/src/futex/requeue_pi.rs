@@ -6,15 +6,21 @@ use moat_sync::Listener;
 
 use super::pi::{Claim, await_grant, claim, me};
 use super::table::{Place, Purpose, Waiter};
-use super::wait::{Queued, WaitEnd, WaitRequest};
+use super::wait::{Queued, WaitRequest};
 use super::wake::RequeueRequest;
+use crate::error::SyscallError;
 use crate::task::CurrentTask;
+use crate::task::wait::Wait;
 
 /// Waits to be moved to the PI futex at `target` and for its lock.
 ///
 /// # Errors
 /// As [`super::wait::wait`] before the move; EAGAIN if interrupted or timed out after it without the lock.
-pub async fn wait(t: &mut CurrentTask, request: &WaitRequest, target: UserAddr) -> Result<(), WaitEnd> {
+pub async fn wait(
+    t: &mut CurrentTask,
+    request: &WaitRequest,
+    target: UserAddr,
+) -> std::result::Result<(), SyscallError> {
     if request.bitset == 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -35,12 +41,11 @@ pub async fn wait(t: &mut CurrentTask, request: &WaitRequest, target: UserAddr) 
             return Err(found.map_or_else(Into::into, |_| Errno::EAGAIN.into()));
         }
     }
-    while queued.is_queued() {
-        if let Err(error) = t.wait(&mut listener, request.deadline, "futex_wait_requeue_pi").await {
-            let _turn = futexes.pi.turn(&target_key).await;
-            if queued.leave() {
-                return Err(error.into());
-            }
+    let wait = Wait::restarting("futex_wait_requeue_pi", request.restart).until(request.deadline);
+    if let Err(error) = t.wait_with(&mut listener, &wait, |_| queued.look()).await {
+        let _turn = futexes.pi.turn(&target_key).await;
+        if queued.leave() {
+            return Err(error.or_timed_out(Errno::ETIMEDOUT));
         }
     }
     if waiter.place() == Place::Granted {
@@ -48,7 +53,7 @@ pub async fn wait(t: &mut CurrentTask, request: &WaitRequest, target: UserAddr) 
     }
     match await_grant(t, target, &waiter, &mut listener, request.deadline).await {
         // The wait proper was over: only the lock is missing, so restarting would wait twice.
-        Err(WaitEnd::Interrupted) => Err(Errno::EAGAIN.into()),
+        Err(SyscallError::Restart(_)) => Err(Errno::EAGAIN.into()),
         done => done,
     }
 }

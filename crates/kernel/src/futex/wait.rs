@@ -1,16 +1,17 @@
 //! FUTEX_WAIT and FUTEX_WAIT_BITSET.
 
 use std::sync::Arc;
+use std::task::Poll;
 
-use moat_abi::{Errno, Result};
+use moat_abi::Errno;
 use moat_mm::{FutexKey, FutexScope, UserAddr};
 use moat_sync::Listener;
 
 use super::Futexes;
 use super::table::{Purpose, Waiter};
-use crate::error::SyscallError;
+use crate::error::{Restart, SyscallError};
 use crate::task::CurrentTask;
-use crate::task::wait::{Deadline, Interrupted, WaitError};
+use crate::task::wait::{Deadline, Wait};
 
 /// What FUTEX_WAIT is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -25,46 +26,15 @@ pub struct WaitRequest {
     pub bitset: u32,
     /// When to give up.
     pub deadline: Option<Deadline>,
-}
-
-/// How a wait ended without a wake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WaitEnd {
-    /// EAGAIN for another value, ETIMEDOUT, EFAULT, EINVAL.
-    Errno(Errno),
-    /// By a signal; how the call restarts is the caller's business.
-    Interrupted,
-}
-
-impl From<Errno> for WaitEnd {
-    fn from(errno: Errno) -> Self {
-        WaitEnd::Errno(errno)
-    }
-}
-
-impl From<WaitEnd> for SyscallError {
-    fn from(end: WaitEnd) -> Self {
-        match end {
-            WaitEnd::Errno(errno) => errno.into(),
-            WaitEnd::Interrupted => Interrupted.into(),
-        }
-    }
-}
-
-impl From<WaitError> for WaitEnd {
-    fn from(error: WaitError) -> Self {
-        match error {
-            WaitError::Interrupted => WaitEnd::Interrupted,
-            WaitError::TimedOut => WaitEnd::Errno(Errno::ETIMEDOUT),
-        }
-    }
+    /// How the call goes on after a signal.
+    pub restart: Restart,
 }
 
 /// Waits until the word is woken.
 ///
 /// # Errors
 /// EAGAIN if the word has another value; ETIMEDOUT; EINVAL for the address or an empty bitset; EFAULT; interrupted.
-pub async fn wait(t: &mut CurrentTask, request: &WaitRequest) -> Result<(), WaitEnd> {
+pub async fn wait(t: &mut CurrentTask, request: &WaitRequest) -> Result<(), SyscallError> {
     if request.bitset == 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -78,14 +48,10 @@ pub async fn wait(t: &mut CurrentTask, request: &WaitRequest) -> Result<(), Wait
         // Woken meanwhile: a wake was spent on this waiter and must not be lost.
         return if queued.leave() { Err(found.map_or_else(Into::into, |_| Errno::EAGAIN.into())) } else { Ok(()) };
     }
-    loop {
-        let ended = t.wait(&mut listener, request.deadline, "futex_wait").await;
-        if !queued.is_queued() {
-            return Ok(());
-        }
-        if let Err(error) = ended {
-            return if queued.leave() { Err(error.into()) } else { Ok(()) };
-        }
+    let wait = Wait::restarting("futex_wait", request.restart).until(request.deadline);
+    match t.wait_with(&mut listener, &wait, |_| queued.look()).await {
+        Err(error) if queued.leave() => Err(error.or_timed_out(Errno::ETIMEDOUT)),
+        _ => Ok(()),
     }
 }
 
@@ -100,6 +66,11 @@ impl<'a> Queued<'a> {
     pub(super) fn join(futexes: &'a Futexes, key: FutexKey, waiter: &'a Arc<Waiter>) -> Queued<'a> {
         futexes.table.enqueue(key, waiter);
         Queued { futexes, waiter }
+    }
+
+    /// The look of a wait for its wake.
+    pub(super) fn look(&self) -> Poll<()> {
+        if self.is_queued() { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Whether it has not been woken.

@@ -1,14 +1,17 @@
 //! futex_waitv(2): waiting for one of many words.
 
+use std::task::Poll;
+
 use moat_abi::futex::{FUTEX_BITSET_MATCH_ANY, FUTEX_WAITV_MAX, FUTEX2_PRIVATE, FUTEX2_SIZE_U32, FutexWaitv};
 use moat_abi::{Errno, Result};
 use moat_mm::{FutexKey, FutexScope, UserAddr};
 use moat_sync::Listener;
 
 use super::table::Purpose;
-use super::wait::{Queued, WaitEnd};
+use super::wait::Queued;
+use crate::error::{Restart, SyscallError};
 use crate::task::CurrentTask;
-use crate::task::wait::Deadline;
+use crate::task::wait::{Deadline, Wait};
 
 /// One word of a futex_waitv(2) call, checked.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +44,11 @@ pub fn parse(raw: &[FutexWaitv]) -> Result<Vec<WaitTarget>> {
 ///
 /// # Errors
 /// As [`super::wait::wait`].
-pub async fn wait(t: &mut CurrentTask, targets: &[WaitTarget], deadline: Option<Deadline>) -> Result<usize, WaitEnd> {
+pub async fn wait(
+    t: &mut CurrentTask,
+    targets: &[WaitTarget],
+    deadline: Option<Deadline>,
+) -> std::result::Result<usize, SyscallError> {
     let keys: Vec<FutexKey> = targets.iter().map(|w| t.mm().futex_key(w.addr, w.scope)).collect::<Result<_>>()?;
     let mut listener = Listener::new();
     let futexes = t.kernel().futexes.clone();
@@ -56,13 +63,11 @@ pub async fn wait(t: &mut CurrentTask, targets: &[WaitTarget], deadline: Option<
             return leave().ok_or(found.map_or_else(Into::into, |_| Errno::EAGAIN.into()));
         }
     }
-    loop {
-        let ended = t.wait(&mut listener, deadline, "futex_waitv").await;
-        if let Err(error) = ended {
-            return leave().ok_or(error.into());
-        }
-        if queued.iter().any(|q| !q.is_queued()) {
-            return leave().ok_or(Errno::EAGAIN.into());
-        }
-    }
+    let wait = Wait::restarting("futex_waitv", Restart::Sys).until(deadline);
+    let woken = |_: &mut CurrentTask| {
+        if queued.iter().all(Queued::is_queued) { Poll::Pending } else { Poll::Ready(()) }
+    };
+    let ended = t.wait_with(&mut listener, &wait, woken).await;
+    // A wake that came with the signal or the deadline counts.
+    leave().ok_or_else(|| ended.map_or_else(|e| e.or_timed_out(Errno::ETIMEDOUT), |()| Errno::EAGAIN.into()))
 }

@@ -8,6 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
 use moat_abi::PollEvents;
 use moat_sync::{LockClass, Mutex, WaitQueue};
@@ -71,13 +72,14 @@ impl ContainerGroup {
 
     /// Freezes it, and waits until no task of it runs application code.
     pub async fn freeze(&self) {
-        let mut stopped = self.stopped.listen(PollEvents::all());
         self.frozen.store(true, Ordering::SeqCst);
         self.refresh();
         // A task that is made meanwhile looks for itself before it runs.
-        while self.is_frozen() && self.processes().iter().any(|g| g.threads().iter().any(|t| t.flags.in_guest())) {
-            (&mut stopped).await;
-        }
+        let look = || {
+            let runs = || self.processes().iter().any(|g| g.threads().iter().any(|t| t.flags.in_guest()));
+            if self.is_frozen() && runs() { Poll::Pending } else { Poll::Ready(()) }
+        };
+        self.stopped.until(PollEvents::all(), look).await;
     }
 
     /// Lets its tasks go on.

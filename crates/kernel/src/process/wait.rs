@@ -3,19 +3,20 @@
 //! Source: `do_wait`, `wait_consider_task`, `wait_task_zombie` in `kernel/exit.c`.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use moat_abi::clone::{WaitFlags, WaitStatus};
 use moat_abi::siginfo::{CLD_CONTINUED, CLD_STOPPED, CLD_TRAPPED};
 use moat_abi::signal::Signal;
 use moat_abi::{Errno, PollEvents};
 
-use crate::error::SyscallError;
+use crate::error::{Restart, SyscallError};
 use crate::process::family::{Family, Node};
 use crate::process::group::{GroupId, ThreadGroup};
 use crate::process::notify::{child_info, exit_code};
 use crate::signal::state::GroupReport;
 use crate::task::usage::Usage;
-use crate::task::wait::WaitError;
+use crate::task::wait::Wait;
 use crate::task::{CurrentTask, Task};
 
 /// Whose end or stop is waited for.
@@ -67,22 +68,17 @@ impl CurrentTask {
     /// ECHILD without a child that could be meant; a restart.
     pub async fn wait_for_child(&mut self, who: Who, flags: WaitFlags) -> Result<Option<Found>, SyscallError> {
         let group = self.group.clone();
-        let mut listener = group.child_queue.listen(PollEvents::all());
-        loop {
-            match scan(self, who, flags) {
-                Scan::Found(found, after) => {
-                    finish(self, after);
-                    return Ok(Some(*found));
-                }
-                Scan::NoChild => return Err(Errno::ECHILD.into()),
-                Scan::Nothing if flags.contains(WaitFlags::NOHANG) => return Ok(None),
-                Scan::Nothing => {}
+        let children = (&group.child_queue, PollEvents::all());
+        let look = |t: &mut CurrentTask| match scan(t, who, flags) {
+            Scan::Found(found, after) => {
+                finish(t, after);
+                Poll::Ready(Ok(Some(*found)))
             }
-            match self.wait(&mut listener, None, "do_wait").await {
-                Ok(()) => {}
-                Err(WaitError::Interrupted | WaitError::TimedOut) => return Err(crate::Restart::Sys.into()),
-            }
-        }
+            Scan::NoChild => Poll::Ready(Err(Errno::ECHILD)),
+            Scan::Nothing if flags.contains(WaitFlags::NOHANG) => Poll::Ready(Ok(None)),
+            Scan::Nothing => Poll::Pending,
+        };
+        Ok(self.wait_for(&children, &Wait::restarting("do_wait", Restart::Sys), look).await??)
     }
 }
 

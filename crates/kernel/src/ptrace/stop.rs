@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use moat_abi::PollEvents;
 use moat_abi::clone::WaitStatus;
@@ -20,7 +21,7 @@ use crate::ptrace::{EndedTracee, Run, StopKind, Trace, TraceStop};
 use crate::signal::queue::Queued;
 use crate::signal::send::send_to_process;
 use crate::signal::stop::participate;
-use crate::task::wait::Interruptible;
+use crate::task::wait::Wait;
 use crate::task::{CurrentTask, Task};
 
 const SIGTRAP: u32 = 5;
@@ -70,16 +71,13 @@ async fn stop_parked(t: &mut CurrentTask, kind: StopKind, code: u32, info: SigIn
     };
     n.deliver(&group);
     notify::stopped(&tracer.group, t.task(), CLD_TRAPPED, (code & 0x7f).cast_signed());
-    let mut listener = group.stop_queue.listen(PollEvents::all());
-    loop {
-        let waiting = {
-            let s = group.signals.lock();
-            s.threads.get(&id).is_some_and(|th| !th.killed && th.in_trace_stop())
-        };
-        if !waiting || t.wait_as(&mut listener, None, "ptrace_stop", Interruptible::ByKill).await.is_err() {
-            break;
-        }
-    }
+    let look = |_: &mut CurrentTask| {
+        let s = group.signals.lock();
+        let waiting = s.threads.get(&id).is_some_and(|th| !th.killed && th.in_trace_stop());
+        if waiting { Poll::Pending } else { Poll::Ready(()) }
+    };
+    // Only a task that dies leaves the stop early.
+    let _ = t.wait_for(&(&group.stop_queue, PollEvents::all()), &Wait::killable("ptrace_stop"), look).await;
     let mut s = group.signals.lock();
     let Some(th) = s.threads.get_mut(&id) else { return false };
     if let Some(trace) = th.trace.as_mut() {
@@ -298,6 +296,15 @@ pub fn link(tracer: &Arc<Task>, task: &Arc<Task>, trace: Trace) {
     if let Some(n) = tracer.kernel().family.lock().node_mut(tracer.group.id) {
         n.tracees.push(task.clone());
     }
+    if is_gone(tracer) {
+        set_free(tracer, task);
+    }
+}
+
+/// Whether a tracer has left its group: whoever becomes its tracee, or ends as one, after that sees it here; those who did before
+/// are found by [`tracer_exits`].
+fn is_gone(tracer: &Task) -> bool {
+    !tracer.group.signals.lock().threads.contains_key(&tracer.id)
 }
 
 /// Ends the tracing of `task`; it goes on with `signal`, unless its group is stopped.
@@ -328,30 +335,35 @@ fn unlink(tracer: &Arc<Task>, task: &Arc<Task>) {
     }
 }
 
-/// The tracer ends: its tracees are set free, or die with it (`PTRACE_O_EXITKILL`).
+/// The tracer has ended and left its group: its tracees are set free, or die with it (`PTRACE_O_EXITKILL`).
 pub fn tracer_exits(tracer: &Arc<Task>) {
     let tracees = {
         let family = tracer.kernel().family.lock();
         family.node(tracer.group.id).map(|n| n.tracees.clone()).unwrap_or_default()
     };
     for task in tracees {
-        let ended = task.ended_for_tracer.lock().as_ref().map(|e| e.tracer.upgrade());
-        if let Some(of) = ended {
-            if of.is_none_or(|x| Arc::ptr_eq(&x, tracer)) {
-                reaped_by_tracer(&task);
-            }
-            continue;
+        set_free(tracer, &task);
+    }
+}
+
+/// Ends the tracing of `task` by `tracer`, which is gone, if it is its tracer.
+fn set_free(tracer: &Arc<Task>, task: &Arc<Task>) {
+    let ended = task.ended_for_tracer.lock().as_ref().map(|e| e.tracer.upgrade());
+    if let Some(of) = ended {
+        if of.is_none_or(|x| Arc::ptr_eq(&x, tracer)) {
+            reaped_by_tracer(task);
         }
-        let mine = with_trace(&task, |t| {
-            // A signal that was being shown is delivered.
-            let shown = t.stop.filter(|s| s.kind == StopKind::Signal).map_or(0, |s| s.info.si_signo);
-            (t.tracer.upgrade().is_some_and(|x| Arc::ptr_eq(&x, tracer)), t.options, shown)
-        });
-        if let Some((true, options, shown)) = mine {
-            detach(tracer, &task, shown);
-            if options.contains(PtraceOptions::EXITKILL) {
-                send_to_process(&task.group, SigInfo::new(Signal::SIGKILL, SI_KERNEL));
-            }
+        return;
+    }
+    let mine = with_trace(task, |t| {
+        // A signal that was being shown is delivered.
+        let shown = t.stop.filter(|s| s.kind == StopKind::Signal).map_or(0, |s| s.info.si_signo);
+        (t.tracer.upgrade().is_some_and(|x| Arc::ptr_eq(&x, tracer)), t.options, shown)
+    });
+    if let Some((true, options, shown)) = mine {
+        detach(tracer, task, shown);
+        if options.contains(PtraceOptions::EXITKILL) {
+            send_to_process(&task.group, SigInfo::new(Signal::SIGKILL, SI_KERNEL));
         }
     }
 }
@@ -363,6 +375,9 @@ pub fn thread_ended(task: &Arc<Task>, tracer: &Arc<Task>, status: WaitStatus) {
     let info = SigInfo::child(code, notify::child_info(task, &tracer.group, value));
     send_to_process(&tracer.group, info);
     tracer.group.child_queue.wake(PollEvents::IN);
+    if is_gone(tracer) {
+        set_free(tracer, task);
+    }
 }
 
 /// The tracer was the parent: nothing is left for it as a tracer.
@@ -371,9 +386,11 @@ pub fn forget_tracee(task: &Arc<Task>, tracer: &Arc<Task>) {
     unlink(tracer, task);
 }
 
-/// The tracer has taken note of the end of `task`.
+/// The tracer has taken note of the end of `task`, or is gone itself. Only the first call has an effect.
 pub fn reaped_by_tracer(task: &Arc<Task>) {
-    *task.ended_for_tracer.lock() = None;
+    if task.ended_for_tracer.lock().take().is_none() {
+        return;
+    }
     {
         let mut family = task.kernel().family.lock();
         let holders: Vec<_> =

@@ -2,15 +2,17 @@
 //!
 //! Source: `prepare_signal`, `do_signal_stop`, `do_notify_parent_cldstop` in `kernel/signal.c`.
 
+use std::task::Poll;
+
+use moat_abi::PollEvents;
 use moat_abi::siginfo::{CLD_CONTINUED, CLD_STOPPED};
 use moat_abi::signal::{SigSet, Signal};
-use moat_sync::wait::Listener;
 
 use crate::process::group::ThreadGroup;
 use crate::process::notify;
 use crate::signal::state::{GroupReport, GroupSignals};
 use crate::task::CurrentTask;
-use crate::task::wait::Interruptible;
+use crate::task::wait::Wait;
 
 /// What a change of the stop state has others be told, once the signal lock is released.
 #[derive(Default)]
@@ -139,14 +141,12 @@ impl CurrentTask {
             crate::ptrace::stop::group_stop(self, signal).await;
             return;
         }
-        let mut listener = Listener::new();
-        listener.add(&group.stop_queue, moat_abi::PollEvents::all());
-        loop {
+        let look = |_: &mut CurrentTask| {
             let stopped = group.signals.lock().threads.get(&id).is_some_and(|t| t.stopped && !t.killed);
-            if !stopped || self.wait_as(&mut listener, None, "do_signal_stop", Interruptible::ByKill).await.is_err() {
-                break;
-            }
-        }
+            if stopped { Poll::Pending } else { Poll::Ready(()) }
+        };
+        // Only a task that dies leaves the stop early.
+        let _ = self.wait_for(&(&group.stop_queue, PollEvents::all()), &Wait::killable("do_signal_stop"), look).await;
         let mut s = group.signals.lock();
         if let Some(t) = s.threads.get_mut(&id) {
             t.stopped = false;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use moat_abi::cap::Cap;
 use moat_abi::clone::CloneFlags;
@@ -24,7 +25,7 @@ use crate::ptrace;
 use crate::signal::SigHand;
 use crate::signal::state::ThreadSignals;
 use crate::task::current::{NO_ALTSTACK, Resources};
-use crate::task::wait::Interruptible;
+use crate::task::wait::Wait;
 use crate::task::{CurrentTask, Task, TaskId, TaskState};
 
 /// What clone3(2) is asked for.
@@ -80,6 +81,14 @@ impl VforkDone {
     }
 }
 
+/// The child that a vfork(2) parent waits for.
+#[derive(Clone)]
+pub(crate) struct VforkChild {
+    /// Its number in the parent's namespace, which the call gives.
+    number: i32,
+    done: Arc<VforkDone>,
+}
+
 /// Namespace flags that moat can honour.
 const SUPPORTED_NAMESPACES: CloneFlags = CloneFlags::NEWUTS
     .union(CloneFlags::NEWPID)
@@ -118,8 +127,11 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
         child.abandon();
         return Err(e.into());
     }
-    let vfork = flags.contains(CloneFlags::VFORK).then(VforkDone::new);
-    child.vfork.clone_from(&vfork);
+    if flags.contains(CloneFlags::VFORK) {
+        let done = VforkDone::new();
+        child.vfork = Some(done.clone());
+        t.vfork_child = Some(VforkChild { number, done });
+    }
     t.kernel().forks.fetch_add(1, Ordering::Relaxed);
     if event.is_some() || flags.contains(CloneFlags::PTRACE) {
         ptrace::stop::attach_child(t, &child);
@@ -128,10 +140,7 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
     if let Some(event) = event {
         ptrace::stop::event(t, event, u64::try_from(number).unwrap_or(0)).await;
     }
-    if let Some(done) = vfork {
-        await_vfork(t, &done).await;
-        ptrace::stop::event_if(t, PTRACE_EVENT_VFORK_DONE, u64::try_from(number).unwrap_or(0)).await;
-    }
+    await_vfork(t).await;
     Ok(u64::try_from(number).unwrap_or(0))
 }
 
@@ -397,11 +406,13 @@ fn hand_out(t: &mut CurrentTask, r: &CloneRequest, child: &mut CurrentTask, pid:
     Ok(())
 }
 
-async fn await_vfork(t: &mut CurrentTask, done: &VforkDone) {
-    let mut listener = done.queue.listen(PollEvents::all());
-    while !done.done.load(Ordering::Acquire) {
-        if t.wait_as(&mut listener, None, "vfork", Interruptible::ByKill).await.is_err() {
-            return;
-        }
-    }
+/// Waits until the task's vfork(2) child, if it has one, has given its memory back: from the state of the task alone.
+async fn await_vfork(t: &mut CurrentTask) {
+    let Some(child) = t.vfork_child.clone() else { return };
+    let done = &child.done;
+    let look = |_: &mut CurrentTask| if done.done.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending };
+    // Only a task that dies gives up.
+    let _ = t.wait_for(&(&done.queue, PollEvents::all()), &Wait::killable("vfork"), look).await;
+    t.vfork_child = None;
+    ptrace::stop::event_if(t, PTRACE_EVENT_VFORK_DONE, u64::try_from(child.number).unwrap_or(0)).await;
 }

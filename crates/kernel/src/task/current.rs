@@ -18,7 +18,7 @@ use moat_vfs::{Caller, FdTable, FsContext};
 use crate::signal::deliver::PendingRestart;
 use crate::signal::frame::LastFault;
 use crate::task::Task;
-use crate::task::clone::VforkDone;
+use crate::task::clone::{VforkChild, VforkDone};
 use crate::task::wait::Deadline;
 use crate::timer::sleep::RestartBlock;
 
@@ -48,6 +48,8 @@ pub struct CurrentTask {
     pub(crate) exit_status: Option<WaitStatus>,
     /// The vfork(2) parent that waits.
     pub(crate) vfork: Option<Arc<VforkDone>>,
+    /// The vfork(2) child that it waits for.
+    pub(crate) vfork_child: Option<VforkChild>,
     /// The trap flag is set for the tracer.
     pub(crate) stepping: bool,
     /// Registers of the last exception, for signal frames.
@@ -107,6 +109,7 @@ impl CurrentTask {
             after_call: false,
             exit_status: None,
             vfork: None,
+            vfork_child: None,
             stepping: false,
             last_fault: LastFault::default(),
             rseq: None,

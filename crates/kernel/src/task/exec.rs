@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::prctl::ADDR_NO_RANDOMIZE;
@@ -29,7 +30,7 @@ use crate::process::group::{Dumpable, ThreadGroup};
 use crate::ptrace;
 use crate::task::cred::Elevation;
 use crate::task::current::NO_ALTSTACK;
-use crate::task::wait::Interruptible;
+use crate::task::wait::Wait;
 use crate::task::{CurrentTask, Task};
 use moat_loader::stack::SecureMode;
 use moat_loader::{Aslr, ExecRequest, Identity, LoadParams, LoadedProgram, Program};
@@ -220,12 +221,11 @@ async fn de_thread(t: &mut CurrentTask) -> Result<(), SyscallError> {
         s.wake_all();
     }
     group.stop_queue.wake_all();
-    let mut listener = group.exit_queue.listen(PollEvents::all());
-    while group.thread_count() > 1 {
-        if t.wait_as(&mut listener, None, "de_thread", Interruptible::ByKill).await.is_err() {
-            group.signals.lock().exec = None;
-            return Err(Restart::NoIntr.into());
-        }
+    let look = |_: &mut CurrentTask| if group.thread_count() > 1 { Poll::Pending } else { Poll::Ready(()) };
+    let alone = t.wait_for(&(&group.exit_queue, PollEvents::all()), &Wait::killable("de_thread"), look).await;
+    if let Err(e) = alone {
+        group.signals.lock().exec = None;
+        return Err(e.into());
     }
     if !t.is_leader() {
         take_over_leader(t.task(), &group);
@@ -262,6 +262,7 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     crate::futex::exec_thread(t).await;
     let group = t.group.clone();
     let (old_mm, old_thread) = t.replace_mm(image.mm, image.thread);
+    group.note_peak_rss(&old_mm);
     old_mm.remove_user();
     drop(old_thread);
     drop(old_mm);

@@ -38,6 +38,9 @@ impl CurrentTask {
         let vfork = self.vfork.take();
         let (task, thread, mm, fds, fs) = self.into_parts();
         task.set_kicker(None);
+        if task.is_leader() || mm.users() <= 1 {
+            task.group.note_peak_rss(&mm);
+        }
         task.drop_resources();
         mm.remove_user();
         drop(thread);
@@ -91,7 +94,6 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
         // A zombie executes nothing: its file may be written again.
         group.set_exe(None);
     }
-    ptrace::stop::tracer_exits(task);
     let leader = task.is_leader();
     let (last, trace, notifications) = {
         let mut s = group.signals.lock();
@@ -112,6 +114,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
         }
         (last, gone.and_then(|g| g.trace), n)
     };
+    ptrace::stop::tracer_exits(task);
     notifications.deliver(&group);
     if last {
         if group.pid().is_init() {

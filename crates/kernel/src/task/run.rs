@@ -28,7 +28,7 @@ pub async fn task_main(mut current: CurrentTask) {
 
 /// Starts the future of a task.
 pub fn start(current: CurrentTask) {
-    moat_sync::spawn(task_main(current));
+    moat_sync::spawn(current.task().clone().timed(task_main(current)));
 }
 
 async fn run(t: &mut CurrentTask) {
@@ -45,10 +45,8 @@ async fn run(t: &mut CurrentTask) {
         if !t.flags.enter() {
             continue;
         }
-        t.usage.enter();
         let event = switch(t.thread()).await;
         t.flags.leave();
-        t.usage.leave();
         match event {
             Event::Syscall { nr, args } => {
                 t.call.begin(nr, &args);

@@ -1,17 +1,25 @@
 //! CPU time and counters: getrusage(2), times(2), the CPU clocks.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moat_abi::clone::Rusage;
 use moat_abi::time::{Timeval, USER_HZ};
 
+use moat_mm::MemoryManager;
+use moat_platform::Kick;
+use moat_sync::{LockClass, Mutex};
+
 use crate::process::group::ThreadGroup;
+use crate::task::Task;
 
 /// What a thread, a process or waited-for children have used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Time in guest code, nanoseconds.
+    /// CPU time of the host threads that run its code, nanoseconds.
     pub user_ns: u64,
     /// Time in the sentry on its behalf, nanoseconds.
     pub system_ns: u64,
@@ -26,10 +34,10 @@ pub struct Usage {
 impl Usage {
     /// Adds what another has used.
     pub fn add(&mut self, other: &Usage) {
-        self.user_ns += other.user_ns;
-        self.system_ns += other.system_ns;
-        self.voluntary_switches += other.voluntary_switches;
-        self.minor_faults += other.minor_faults;
+        self.user_ns = self.user_ns.saturating_add(other.user_ns);
+        self.system_ns = self.system_ns.saturating_add(other.system_ns);
+        self.voluntary_switches = self.voluntary_switches.saturating_add(other.voluntary_switches);
+        self.minor_faults = self.minor_faults.saturating_add(other.minor_faults);
         self.max_rss_kib = self.max_rss_kib.max(other.max_rss_kib);
     }
 
@@ -64,39 +72,46 @@ fn ticks(ns: u64) -> i64 {
 }
 
 /// Counters of one thread, written by it alone.
-#[derive(Default)]
+///
+/// Nothing is asked of the host until somebody wants to know: user time is what the host threads have used that were this thread,
+/// with the host's work for it (page faults, the way in and out of the sentry); system time is what a worker spent on it,
+/// measured once around each poll of its future.
 pub struct TaskUsage {
-    user_ns: AtomicU64,
+    host: Mutex<HostThreads>,
     system_ns: AtomicU64,
     syscalls: AtomicU64,
-    /// When it entered guest code, on the monotonic clock; 0 while it is in the sentry.
-    entered_ns: AtomicU64,
+}
+
+#[derive(Default)]
+struct HostThreads {
+    /// The one that it is.
+    present: Option<Arc<dyn Kick>>,
+    /// What those before have used.
+    before_ns: u64,
+}
+
+impl Default for TaskUsage {
+    fn default() -> TaskUsage {
+        let host = Mutex::new(LockClass::Leaf, HostThreads::default());
+        TaskUsage { host, system_ns: AtomicU64::new(0), syscalls: AtomicU64::new(0) }
+    }
 }
 
 impl TaskUsage {
-    /// The thread goes to guest code.
-    pub fn enter(&self) {
-        self.entered_ns.store(moat_host::clock::monotonic_ns(), Ordering::Relaxed);
-    }
-
-    /// The thread is back from guest code.
-    pub fn leave(&self) {
-        let spent = self.in_guest_ns();
-        self.entered_ns.store(0, Ordering::Relaxed);
-        self.user_ns.store(self.user_ns.load(Ordering::Relaxed) + spent, Ordering::Relaxed);
-    }
-
-    /// How long the thread has been in guest code without a break.
-    fn in_guest_ns(&self) -> u64 {
-        match self.entered_ns.load(Ordering::Relaxed) {
-            0 => 0,
-            at => moat_host::clock::monotonic_ns().saturating_sub(at),
-        }
+    /// The thread is this host thread from here on, or none: the one before is asked for its time, and must still be there.
+    pub(crate) fn set_host_thread(&self, thread: Option<Arc<dyn Kick>>) {
+        let old = self.host.lock().present.clone();
+        let used = old.as_ref().map_or(0, |t| t.cpu_time_ns());
+        let mut host = self.host.lock();
+        host.before_ns = host.before_ns.saturating_add(used);
+        let gone = std::mem::replace(&mut host.present, thread);
+        drop(host);
+        drop(gone);
     }
 
     /// Adds time spent in the sentry.
     pub fn add_system(&self, ns: u64) {
-        self.system_ns.store(self.system_ns.load(Ordering::Relaxed) + ns, Ordering::Relaxed);
+        self.system_ns.store(self.system_ns.load(Ordering::Relaxed).saturating_add(ns), Ordering::Relaxed);
     }
 
     /// Counts a system call.
@@ -110,15 +125,35 @@ impl TaskUsage {
         self.syscalls.load(Ordering::Relaxed)
     }
 
-    /// What has been used.
+    /// What has been used. Asks the host.
     #[must_use]
     pub fn get(&self) -> Usage {
+        let (present, before_ns) = {
+            let host = self.host.lock();
+            (host.present.clone(), host.before_ns)
+        };
         Usage {
-            user_ns: self.user_ns.load(Ordering::Relaxed) + self.in_guest_ns(),
+            user_ns: before_ns.saturating_add(present.map_or(0, |t| t.cpu_time_ns())),
             system_ns: self.system_ns.load(Ordering::Relaxed),
             voluntary_switches: self.syscalls.load(Ordering::Relaxed),
             ..Usage::default()
         }
+    }
+}
+
+impl Task {
+    /// Runs the future of the task, and counts the time that a worker spends on it.
+    pub(crate) async fn timed<F: Future>(self: Arc<Self>, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            let (start, blocked) = (Instant::now(), moat_sync::executor::blocked());
+            let polled = future.as_mut().poll(cx);
+            let asleep = moat_sync::executor::blocked().saturating_sub(blocked);
+            let spent = start.elapsed().saturating_sub(asleep);
+            self.usage.add_system(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
+            polled
+        })
+        .await
     }
 }
 
@@ -131,5 +166,11 @@ impl ThreadGroup {
             sum.add(&t.usage.get());
         }
         sum
+    }
+
+    /// Takes note of what `mm`, which the process gives up, had resident at most: `setmax_mm_hiwater_rss`.
+    pub(crate) fn note_peak_rss(&self, mm: &MemoryManager) {
+        let peak = Usage { max_rss_kib: mm.peak_rss() / 1024, ..Usage::default() };
+        self.dead_threads.lock().add(&peak);
     }
 }

@@ -1,15 +1,34 @@
-//! Waiting: the one place where a task sleeps, and how signals end the sleep.
+//! Waiting: the one way in which a task sleeps, [`CurrentTask::wait_for`].
+//!
+//! A call that may block says three things: its [`Source`], which is what to listen to; its look, which tries once and
+//! gives [`Poll::Pending`] where the call has to wait; and its [`Wait`], which is what else ends the wait and how the call
+//! goes on after a signal. Kernel objects never block: they give EAGAIN, which [`until_ready`] turns into a look.
+//!
+//! # Invariants
+//! - Listen before look: a change between the look and the sleep wakes the sleeper. Only the first look comes before, so that
+//!   a call that need not wait registers nowhere and allocates nothing.
+//! - Whatever ended the sleep, the look decides: it is made once more after a signal and after the deadline, as
+//!   `wait_event_interruptible` does.
+//! - Every wait that a signal ends says what its restart is. So a wait can be given up at any time and begun again by the
+//!   restart alone: what the repeated call needs is in the task ([`Restart::Block`], the saved mask, the vfork(2) child, stop
+//!   states) or in guest memory, and nothing is in the future only. A call with partial progress gives it as its result.
+//! - A wait that signals don't end ([`Wait::killable`]) looks at state that is in the task or its thread group alone.
+//! - A frozen task stays asleep until it is thawed, whatever happens to its object.
+//! - No lock is held across a wait.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use moat_abi::{Errno, PollEvents};
+use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::WaitQueue;
 use moat_sync::timer::sleep_until;
 use moat_sync::wait::Listener;
+use moat_vfs::OpenFile;
 
+use crate::error::{Restart, SyscallError};
 use crate::task::CurrentTask;
 use crate::task::Task;
 use crate::task::work::Work;
@@ -17,42 +36,162 @@ use crate::task::work::Work;
 /// A point on the host's monotonic clock at which a wait ends.
 pub type Deadline = Instant;
 
-/// A wait ended because of a signal, a kill or a stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interrupted;
-
-/// Why a wait ended before its object was ready.
+/// Why a wait ended before its look gave a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitError {
-    /// A signal to deliver, a kill, a stop.
-    Interrupted,
-    /// The deadline passed.
+    /// A signal to deliver, a kill, a stop; the call ends with this error.
+    Interrupted(SyscallError),
+    /// The deadline passed, or nothing can ever end the wait.
     TimedOut,
 }
 
-impl From<Interrupted> for WaitError {
-    fn from(_: Interrupted) -> Self {
-        WaitError::Interrupted
-    }
-}
-
-/// What may end a wait besides its object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interruptible {
-    /// Any work for the task: `TASK_INTERRUPTIBLE`.
-    BySignals,
-    /// The death of the task only: `TASK_KILLABLE`.
-    ByKill,
-}
-
-impl Interruptible {
-    fn mask(self) -> Work {
+impl WaitError {
+    /// The error of the call, with `timed_out` for a deadline that passed.
+    #[must_use]
+    pub fn or_timed_out(self, timed_out: Errno) -> SyscallError {
         match self {
-            Interruptible::BySignals => Work::INTERRUPTS,
-            Interruptible::ByKill => Work::KILL,
+            WaitError::Interrupted(error) => error,
+            WaitError::TimedOut => timed_out.into(),
         }
     }
 }
+
+/// What a signal does to a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnSignal {
+    /// Nothing: the death of the task only ends the wait (`TASK_KILLABLE`).
+    Stay,
+    /// It ends the wait (`TASK_INTERRUPTIBLE`), and the call fails so.
+    End(SyscallError),
+}
+
+impl OnSignal {
+    fn mask(self) -> Work {
+        match self {
+            OnSignal::Stay => Work::KILL,
+            OnSignal::End(_) => Work::INTERRUPTS,
+        }
+    }
+
+    fn error(self) -> SyscallError {
+        match self {
+            // Nobody sees it: the task dies before application code runs.
+            OnSignal::Stay => Restart::NoIntr.into(),
+            OnSignal::End(error) => error,
+        }
+    }
+}
+
+/// What ends a wait besides its look, and how the call goes on then.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    wchan: &'static str,
+    deadline: Option<Deadline>,
+    on_signal: OnSignal,
+}
+
+impl Wait {
+    /// A wait that signals end and `restart` makes again. `wchan` names it for /proc/PID/wchan and stack dumps.
+    #[must_use]
+    pub fn restarting(wchan: &'static str, restart: Restart) -> Wait {
+        Wait { wchan, deadline: None, on_signal: OnSignal::End(restart.into()) }
+    }
+
+    /// A wait that signals end with EINTR, whatever the handler's flags.
+    #[must_use]
+    pub fn failing(wchan: &'static str) -> Wait {
+        Wait { wchan, deadline: None, on_signal: OnSignal::End(Errno::EINTR.into()) }
+    }
+
+    /// A wait that only the death of the task ends.
+    #[must_use]
+    pub fn killable(wchan: &'static str) -> Wait {
+        Wait { wchan, deadline: None, on_signal: OnSignal::Stay }
+    }
+
+    /// The same wait, at most until `deadline` if there is one.
+    #[must_use]
+    pub fn until(self, deadline: Option<Deadline>) -> Wait {
+        Wait { deadline, ..self }
+    }
+
+    /// The end of this wait by a signal.
+    #[must_use]
+    pub fn interrupted(&self) -> WaitError {
+        WaitError::Interrupted(self.on_signal.error())
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|at| at <= Instant::now())
+    }
+}
+
+/// Whether a listener can be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listening {
+    /// By a change.
+    Yes,
+    /// The source never changes: waiting for it is of no use.
+    Never,
+}
+
+/// What a wait listens to: one queue, several, or none.
+pub trait Source {
+    /// Registers `listener` for the changes that the look depends on.
+    fn listen(&self, listener: &mut Listener) -> Listening;
+
+    /// A count that grows with each change, where there is one: it saves the look after listening.
+    fn changes(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Some events of one queue.
+impl Source for (&WaitQueue, PollEvents) {
+    fn listen(&self, listener: &mut Listener) -> Listening {
+        listener.add(self.0, self.1);
+        Listening::Yes
+    }
+
+    fn changes(&self) -> Option<u64> {
+        Some(self.0.wakes())
+    }
+}
+
+/// Some events of an open file.
+impl Source for (&OpenFile, PollEvents) {
+    fn listen(&self, listener: &mut Listener) -> Listening {
+        match self.0.register(self.1, listener.notifier()) {
+            Some(registration) => {
+                listener.keep(registration);
+                Listening::Yes
+            }
+            None => Listening::Never,
+        }
+    }
+}
+
+/// Nothing: only a signal or the deadline ends the wait.
+impl Source for () {
+    fn listen(&self, _listener: &mut Listener) -> Listening {
+        Listening::Yes
+    }
+
+    fn changes(&self) -> Option<u64> {
+        Some(0)
+    }
+}
+
+/// The look that an attempt makes: EAGAIN waits, all else is the result.
+pub fn until_ready<R>(attempt: Result<R>) -> Poll<Result<R>> {
+    match attempt {
+        Err(Errno::EAGAIN) => Poll::Pending,
+        done => Poll::Ready(done),
+    }
+}
+
+/// The task has work that ends its wait.
+struct HasWork;
 
 /// Polls `inner` unless the task has work that interrupts it.
 struct Guarded<'a, F> {
@@ -62,14 +201,14 @@ struct Guarded<'a, F> {
 }
 
 impl<F: Future + Unpin> Future for Guarded<'_, F> {
-    type Output = Result<F::Output, Interrupted>;
+    type Output = std::result::Result<F::Output, HasWork>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Poll::Ready(value) = Pin::new(&mut self.inner).poll(cx) {
             return Poll::Ready(Ok(value));
         }
         loop {
             if self.task.work().intersects(self.mask) {
-                return Poll::Ready(Err(Interrupted));
+                return Poll::Ready(Err(HasWork));
             }
             // A stale flag of an earlier wake-up makes this Ready once; the second poll leaves the waker.
             if self.task.interrupt.poll(cx).is_pending() {
@@ -80,40 +219,84 @@ impl<F: Future + Unpin> Future for Guarded<'_, F> {
 }
 
 impl CurrentTask {
-    /// Waits for `listener`, at most until `deadline`.
+    /// Waits until `look` gives a value.
     ///
-    /// `wchan` names the wait for /proc/PID/wchan and stack dumps. No lock may be held.
+    /// The look is made at once, and again after each change of `source`, each time with the task unlocked.
     ///
     /// # Errors
-    /// [`WaitError::Interrupted`] if a signal is to be delivered or the task is to stop or die.
-    pub async fn wait(
+    /// [`WaitError`]; a look that can fail has its errors in `R`.
+    pub async fn wait_for<R>(
         &mut self,
-        listener: &mut Listener,
-        deadline: Option<Deadline>,
-        wchan: &'static str,
-    ) -> Result<(), WaitError> {
-        self.wait_as(listener, deadline, wchan, Interruptible::BySignals).await
+        source: &(impl Source + ?Sized),
+        wait: &Wait,
+        mut look: impl FnMut(&mut CurrentTask) -> Poll<R>,
+    ) -> std::result::Result<R, WaitError> {
+        let before = source.changes();
+        if let Poll::Ready(value) = look(self) {
+            return Ok(value);
+        }
+        if wait.is_over() {
+            return Err(WaitError::TimedOut);
+        }
+        let mut listener = Listener::new();
+        if source.listen(&mut listener) == Listening::Never {
+            return Err(WaitError::TimedOut);
+        }
+        if before.is_some() && source.changes() == before {
+            // Nothing has changed since the look.
+            self.sleep_on(&mut listener, wait, &mut look).await
+        } else {
+            self.wait_with(&mut listener, wait, look).await
+        }
     }
 
-    /// As [`CurrentTask::wait`], with a choice of what interrupts.
-    ///
-    /// A frozen task stays here until it is thawed, whatever happens to the object.
+    /// As [`CurrentTask::wait_for`], with a listener that has been registered before: where entering the queue is part of what
+    /// the call does, as with a futex.
     ///
     /// # Errors
-    /// As [`CurrentTask::wait`].
-    pub async fn wait_as(
+    /// As [`CurrentTask::wait_for`].
+    pub async fn wait_with<R>(
         &mut self,
         listener: &mut Listener,
-        deadline: Option<Deadline>,
-        wchan: &'static str,
-        by: Interruptible,
-    ) -> Result<(), WaitError> {
-        if self.task().work().contains(Work::FREEZE) {
-            self.group.container.note_stopped();
+        wait: &Wait,
+        mut look: impl FnMut(&mut CurrentTask) -> Poll<R>,
+    ) -> std::result::Result<R, WaitError> {
+        match look(self) {
+            Poll::Ready(value) => Ok(value),
+            Poll::Pending => self.sleep_on(listener, wait, &mut look).await,
         }
-        let done = self.wait_unfrozen(listener, deadline, wchan, by).await;
-        self.while_frozen().await;
-        done
+    }
+
+    /// Sleeps until a signal or the deadline ends it.
+    ///
+    /// # Errors
+    /// The restart of `wait`, if it was interrupted before.
+    pub async fn sleep(&mut self, wait: &Wait) -> std::result::Result<(), SyscallError> {
+        match self.wait_for(&(), wait, |_| Poll::<Infallible>::Pending).await {
+            Err(WaitError::TimedOut) => Ok(()),
+            Err(WaitError::Interrupted(error)) => Err(error),
+            Ok(never) => match never {},
+        }
+    }
+
+    /// Sleeps and looks in turn.
+    async fn sleep_on<R>(
+        &mut self,
+        listener: &mut Listener,
+        wait: &Wait,
+        look: &mut impl FnMut(&mut CurrentTask) -> Poll<R>,
+    ) -> std::result::Result<R, WaitError> {
+        loop {
+            if self.task().work().contains(Work::FREEZE) {
+                self.group.container.note_stopped();
+            }
+            let ended = self.sleep_once(listener, wait).await;
+            self.while_frozen().await;
+            if let Poll::Ready(value) = look(self) {
+                return Ok(value);
+            }
+            ended?;
+        }
     }
 
     /// Sleeps for as long as the task's container is frozen; only its death ends that early (`do_freezer_trap`).
@@ -124,88 +307,28 @@ impl CurrentTask {
         let container = self.group.container.clone();
         let mut listener = container.thawed().listen(PollEvents::all());
         container.note_stopped();
+        let wait = Wait::killable("do_freezer_trap");
         while self.task().work().contains(Work::FREEZE) {
-            let wait = self.wait_unfrozen(&mut listener, None, "do_freezer_trap", Interruptible::ByKill);
-            if wait.await.is_err() {
+            if self.sleep_once(&mut listener, &wait).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn wait_unfrozen(
-        &mut self,
-        listener: &mut Listener,
-        deadline: Option<Deadline>,
-        wchan: &'static str,
-        by: Interruptible,
-    ) -> Result<(), WaitError> {
-        let _waiting = Waiting::begin(self.task(), wchan);
-        match deadline {
-            None => Ok(Guarded { task: self.task(), mask: by.mask(), inner: listener }.await?),
-            Some(at) => {
-                let mut sleep = sleep_until(at);
-                let either = std::future::poll_fn(|cx| {
-                    if Pin::new(&mut *listener).poll(cx).is_ready() {
-                        return Poll::Ready(Ok(()));
-                    }
-                    Pin::new(&mut sleep).poll(cx).map(|()| Err(WaitError::TimedOut))
-                });
-                Guarded { task: self.task(), mask: by.mask(), inner: either }.await?
+    async fn sleep_once(&mut self, listener: &mut Listener, wait: &Wait) -> std::result::Result<(), WaitError> {
+        let _waiting = Waiting::begin(self.task(), wait.wchan);
+        let mut sleep = wait.deadline.map(sleep_until);
+        let either = std::future::poll_fn(|cx| {
+            if Pin::new(&mut *listener).poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
             }
-        }
-    }
-
-    /// Waits for one of `events` on `queue`.
-    ///
-    /// The change must not have happened before this call: to look at an object and wait without missing a change,
-    /// listen first, look, then [`CurrentTask::wait`]; [`CurrentTask::block_on`] does that.
-    ///
-    /// # Errors
-    /// Interrupted.
-    pub async fn wait_on(
-        &mut self,
-        queue: &WaitQueue,
-        events: PollEvents,
-        wchan: &'static str,
-    ) -> Result<(), WaitError> {
-        let mut listener = queue.listen(events);
-        self.wait(&mut listener, None, wchan).await
-    }
-
-    /// Calls `attempt` until it gives something else than EAGAIN, waiting on `queue` in between.
-    ///
-    /// # Errors
-    /// Those of `attempt`; a restart if interrupted; EAGAIN once the deadline has passed.
-    pub async fn block_on<R>(
-        &mut self,
-        queue: &WaitQueue,
-        events: PollEvents,
-        deadline: Option<Deadline>,
-        wchan: &'static str,
-        mut attempt: impl FnMut(&mut CurrentTask) -> moat_abi::Result<R>,
-    ) -> Result<R, crate::SyscallError> {
-        match attempt(self) {
-            Err(Errno::EAGAIN) => {}
-            done => return Ok(done?),
-        }
-        let mut listener = queue.listen(events);
-        loop {
-            match attempt(self) {
-                Err(Errno::EAGAIN) => self.wait(&mut listener, deadline, wchan).await?,
-                done => return Ok(done?),
+            match &mut sleep {
+                Some(sleep) => Pin::new(sleep).poll(cx).map(|()| Err(WaitError::TimedOut)),
+                None => Poll::Pending,
             }
-        }
-    }
-
-    /// Sleeps until `deadline` (for ever without one).
-    ///
-    /// # Errors
-    /// Interrupted before.
-    pub async fn sleep(&mut self, deadline: Option<Deadline>, wchan: &'static str) -> Result<(), Interrupted> {
-        match self.wait(&mut Listener::new(), deadline, wchan).await {
-            Err(WaitError::Interrupted) => Err(Interrupted),
-            Ok(()) | Err(WaitError::TimedOut) => Ok(()),
-        }
+        });
+        let guarded = Guarded { task: self.task(), mask: wait.on_signal.mask(), inner: either };
+        guarded.await.unwrap_or_else(|HasWork| Err(wait.interrupted()))
     }
 
     /// Whether a wait would be interrupted at once.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use moat_abi::PollEvents;
 use moat_abi::siginfo::{SI_KERNEL, SigInfo};
 use moat_abi::signal::Signal;
-use moat_abi::time::NSEC_PER_SEC;
+use moat_abi::time::{NSEC_PER_SEC, ktime_add, ktime_forward};
 use moat_sync::timer::Timer;
 use moat_sync::wait::Notify;
 
@@ -117,7 +117,7 @@ fn setting(t: &IntervalTimer, now: u64) -> Setting {
 /// Sets a timer; gives its old setting.
 pub fn set(group: &Arc<ThreadGroup>, which: Which, new: Setting) -> Setting {
     let now = which.now_ns(group);
-    let expires_ns = if new.value_ns == 0 { 0 } else { now.saturating_add(new.value_ns).max(1) };
+    let expires_ns = if new.value_ns == 0 { 0 } else { ktime_add(now, new.value_ns).max(1) };
     let timer = (expires_ns != 0).then(|| arm(group, which, new.value_ns));
     let (old, gone) = {
         let mut timers = group.timers.interval.lock();
@@ -152,7 +152,7 @@ fn expire(group: &Arc<ThreadGroup>, which: Which) {
             t.expires_ns = match t.interval_ns {
                 0 => 0,
                 // Expiries that nobody could handle are dropped, as Linux does by re-arming at delivery.
-                i => t.expires_ns + i * ((now - t.expires_ns) / i + 1),
+                i => ktime_forward(t.expires_ns, i, now).0,
             };
         }
         let left = t.expires_ns.saturating_sub(now);

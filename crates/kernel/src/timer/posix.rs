@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::Signal;
+use moat_abi::time::{ktime_add, ktime_forward};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::timer::Timer;
 use moat_sync::wait::Notify;
@@ -190,7 +191,7 @@ pub fn set(group: &Arc<ThreadGroup>, id: i32, new: Setting, when: When) -> Resul
     let now = clock.now_ns(group);
     let expires_ns = match when {
         _ if new.value_ns == 0 => 0,
-        When::Relative => now.saturating_add(new.value_ns).max(1),
+        When::Relative => ktime_add(now, new.value_ns).max(1),
         When::Absolute => new.value_ns,
     };
     let host = (expires_ns != 0).then(|| arm(group, id, clock, expires_ns.saturating_sub(now)));
@@ -236,20 +237,17 @@ fn expire(group: &Arc<ThreadGroup>, id: i32) {
         let Some(timer) = t.timers.get_mut(&id).filter(|t| t.expires_ns != 0) else { return };
         let mut signal = None;
         if now >= timer.expires_ns {
-            let missed = match timer.interval_ns {
-                0 => 0,
-                i => (now - timer.expires_ns) / i,
+            let (next, expiries) = match timer.interval_ns {
+                0 => (0, 1),
+                i => ktime_forward(timer.expires_ns, i, now),
             };
+            timer.expires_ns = next;
             if timer.pending {
-                timer.overrun += missed + 1;
+                timer.overrun = timer.overrun.saturating_add(expiries);
             } else {
-                timer.overrun += missed;
+                timer.overrun = timer.overrun.saturating_add(expiries - 1);
                 signal = Some(timer.event);
             }
-            timer.expires_ns = match timer.interval_ns {
-                0 => 0,
-                i => timer.expires_ns + i * (missed + 1),
-            };
             timer.pending |= matches!(signal, Some(Event::Signal { .. }));
         }
         (signal, (timer.expires_ns != 0).then(|| timer.expires_ns.saturating_sub(now)))

@@ -6,7 +6,7 @@ use std::time::Instant;
 ///
 /// The call is made again with the same arguments and finds its deadline by [`crate::CurrentTask::take_restart_deadline`]
 /// instead of reckoning a new one from the timeout.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestartBlock {
     /// The system call's number.
     pub nr: u64,

@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn numbers_are_checked_and_shown() {
         let o = InetOptions::new(AF_INET);
-        let root = KernelCaller::root();
+        let root = KernelCaller::root(moat_identity::UserNamespace::root());
         let set = |level, name, value: i32| o.set(Protocol::Tcp, &root, level, name, &value.to_ne_bytes(), false);
         let get = |level, name| o.get(Protocol::Tcp, level, name, 4, false);
         assert_eq!(set(SOL_TCP, abi::TCP_NODELAY, 7), Ok(()));

@@ -98,6 +98,11 @@ impl Cell {
         }
     }
 
+    /// Whether the thread is gone.
+    pub fn is_dead(&self) -> bool {
+        self.inner.lock().dead
+    }
+
     /// Asks for an end of the switch; true if the tracer must be told.
     pub fn kick(&self) -> bool {
         self.kicked.store(true, Ordering::SeqCst);

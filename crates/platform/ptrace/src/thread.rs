@@ -1,6 +1,7 @@
 //! [`Thread`]: one guest thread, as the future of its task holds it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::task::{Context, Poll};
 
@@ -122,7 +123,8 @@ impl GuestThread for Thread {
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {
-        Arc::new(Kicker { id: self.id, cell: Arc::clone(&self.cell), shared: Arc::clone(&self.shared) })
+        let (cell, shared) = (Arc::clone(&self.cell), Arc::clone(&self.shared));
+        Arc::new(Kicker { id: self.id, tid: self.tid, cell, shared, cpu_time_ns: AtomicU64::new(0) })
     }
 
     fn host_tid(&mut self) -> i32 {
@@ -138,8 +140,11 @@ impl Drop for Thread {
 
 struct Kicker {
     id: Id,
+    tid: pid_t,
     cell: Arc<Cell>,
     shared: Arc<Shared>,
+    /// What was given last.
+    cpu_time_ns: AtomicU64,
 }
 
 impl Kick for Kicker {
@@ -147,5 +152,11 @@ impl Kick for Kicker {
         if self.cell.kick() {
             self.shared.send(Command::Kick(self.id));
         }
+    }
+
+    fn cpu_time_ns(&self) -> u64 {
+        let now = if self.cell.is_dead() { None } else { moat_host::procfs::cpu_time_ns(self.tid) };
+        let now = now.unwrap_or(0);
+        self.cpu_time_ns.fetch_max(now, Ordering::Relaxed).max(now)
     }
 }

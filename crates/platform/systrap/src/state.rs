@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use moat_abi::Errno;
@@ -81,6 +82,8 @@ pub struct HostThread {
     /// The platform.
     pub core: Arc<Core>,
     state: Mutex<State>,
+    /// What [`HostThread::cpu_time_ns`] gave last.
+    cpu_time_ns: AtomicU64,
 }
 
 /// Guest address of the area in a slot.
@@ -114,7 +117,15 @@ impl HostThread {
             born: None,
         };
         let state = Mutex::new(LockClass::Platform, state);
-        let thread = HostThread { tid, space: space.clone(), area, slot, core: core.clone(), state };
+        let thread = HostThread {
+            tid,
+            space: space.clone(),
+            area,
+            slot,
+            core: core.clone(),
+            state,
+            cpu_time_ns: AtomicU64::new(0),
+        };
         Arc::new(thread)
     }
 
@@ -224,6 +235,18 @@ impl HostThread {
     /// Whether a kick came while the thread was parked; forgets it.
     pub fn take_kick(&self) -> bool {
         std::mem::take(&mut self.state.lock().kick)
+    }
+
+    /// CPU time of the host thread since it was made.
+    pub fn cpu_time_ns(&self) -> u64 {
+        let now = if self.is_dead() { None } else { moat_host::procfs::cpu_time_ns(self.tid) };
+        let now = now.unwrap_or(0);
+        self.cpu_time_ns.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    /// As it was when it was last asked for: when the owner before gave up the thread.
+    pub fn last_cpu_time_ns(&self) -> u64 {
+        self.cpu_time_ns.load(Ordering::Relaxed)
     }
 
     /// Whether the thread is dead.

@@ -402,7 +402,7 @@ impl GuestThread for Thread {
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {
-        Arc::new(Kicker(self.host.clone()))
+        Arc::new(Kicker { host: self.host.clone(), before_ns: self.host.last_cpu_time_ns() })
     }
 
     fn host_tid(&mut self) -> i32 {
@@ -420,10 +420,18 @@ impl Drop for Thread {
     }
 }
 
-struct Kicker(Arc<HostThread>);
+struct Kicker {
+    host: Arc<HostThread>,
+    /// What a kept thread used for its owner before this one.
+    before_ns: u64,
+}
 
 impl Kick for Kicker {
     fn kick(&self) {
-        self.0.kick();
+        self.host.kick();
+    }
+
+    fn cpu_time_ns(&self) -> u64 {
+        self.host.cpu_time_ns().saturating_sub(self.before_ns)
     }
 }

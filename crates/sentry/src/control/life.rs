@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::task::Poll;
 
 use moat_abi::PollEvents;
 use moat_abi::signal::Signal;
@@ -55,16 +56,13 @@ fn control_error(error: BootError, command: String) -> ControlError {
 
 /// Ends all processes of a container; done when they are gone.
 pub(super) async fn kill_all(container: &Container) {
-    let mut exits = container.member.processes.kernel().exits.listen(PollEvents::all());
-    loop {
+    let look = || {
         // Again and again: what was being made when the others were killed has not got the signal. No error: everybody
         // may be sent SIGKILL.
         let _ = signal::send(container, Signal::SIGKILL.number(), SignalTarget::All);
-        if !container.member.processes.has_living() {
-            return;
-        }
-        (&mut exits).await;
-    }
+        if container.member.processes.has_living() { Poll::Pending } else { Poll::Ready(()) }
+    };
+    container.member.processes.kernel().exits.until(PollEvents::all(), look).await;
 }
 
 /// Ends and forgets a container other than the root container.

@@ -36,13 +36,17 @@ enum Layout {
 }
 
 impl Layout {
-    /// Appends an entry if it fits in `limit` bytes.
-    fn put(self, out: &mut Vec<u8>, limit: usize, e: &DirEntry<'_>) -> ControlFlow<()> {
+    fn len(self, e: &DirEntry<'_>) -> usize {
         let plain = match self {
             Layout::Old => DIRENT_HEADER + e.name.len() + 2,
             Layout::New => DIRENT64_HEADER + e.name.len() + 1,
         };
-        let len = plain.next_multiple_of(8);
+        plain.next_multiple_of(8)
+    }
+
+    /// Appends an entry if it fits in `limit` bytes.
+    fn put(self, out: &mut Vec<u8>, limit: usize, e: &DirEntry<'_>) -> ControlFlow<()> {
+        let len = self.len(e);
         let Ok(reclen) = u16::try_from(len) else { return ControlFlow::Break(()) };
         if out.len() + len > limit {
             return ControlFlow::Break(());
@@ -67,15 +71,23 @@ impl Layout {
 fn list(t: &CurrentTask, fd: Fd, buf: UserAddr, size: u32, layout: Layout) -> SyscallResult {
     let f = t.fds().get(fd)?;
     let limit = (size as usize).min(MOST);
-    let mut out = Vec::with_capacity(limit.min(32 * 1024));
-    let mut too_small = false;
+    // The position moves over what is given only: what can't be copied is not taken.
+    let room = t.mm().writable_prefix(buf, limit);
+    let mut out = Vec::with_capacity(room.min(32 * 1024));
+    let mut refused = None;
     f.readdir(&mut |e| {
-        let fits = layout.put(&mut out, limit, &e);
-        too_small |= fits.is_break() && out.is_empty();
+        let fits = layout.put(&mut out, room, &e);
+        if fits.is_break() && out.is_empty() {
+            refused = Some(if layout.len(&e) > limit { Errno::EINVAL } else { Errno::EFAULT });
+        }
         fits
     })?;
-    if too_small {
-        return Err(Errno::EINVAL.into());
+    // The size is an int where entries are counted against it.
+    if refused.is_none() && i32::try_from(size).is_err() && !out.is_empty() {
+        refused = Some(Errno::EINVAL);
+    }
+    if let Some(errno) = refused {
+        return Err(errno.into());
     }
     t.mm().write_bytes(buf, &out)?;
     Ok(out.len() as u64)

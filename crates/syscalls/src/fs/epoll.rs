@@ -1,19 +1,20 @@
 //! epoll_create(2), epoll_ctl(2), epoll_wait(2).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Duration;
 
 use moat_abi::fs::OpenFlags;
 use moat_abi::poll::{EP_MAX_EVENTS, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EpollEvent};
 use moat_abi::signal::SigSet;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents};
-use moat_kernel::task::wait::WaitError;
-use moat_kernel::{CurrentTask, SyscallResult};
+use moat_kernel::{CurrentTask, Deadline, SyscallResult, Wait, WaitError};
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::epoll::Epoll;
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::{Fd, OpenFile};
+use zerocopy::IntoBytes;
 
 use super::open::install;
 use super::poll::{deadline, set_mask, unset_mask};
@@ -64,36 +65,32 @@ async fn wait(
     own: &OpenFile,
     events: UserAddr,
     max: i32,
-    until: Option<Instant>,
+    until: Option<Deadline>,
 ) -> SyscallResult {
     if max <= 0 || max > EP_MAX_EVENTS {
         return Err(Errno::EINVAL.into());
     }
     let max = usize::try_from(max).unwrap_or(MOST).min(MOST);
     let epoll = own.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
-    let mut listener = None;
-    loop {
-        let found = epoll.collect(max);
-        if !found.is_empty() {
-            t.mm().write_array(events, &found)?;
-            return Ok(found.len() as u64);
-        }
-        if until.is_some_and(|d| d <= Instant::now()) {
-            return Ok(0);
-        }
-        let Some(l) = &mut listener else {
-            listener = own.file().wait_queue().map(|q| q.listen(PollEvents::IN));
-            continue;
-        };
-        match t.wait(l, until, "ep_poll").await {
-            Ok(()) | Err(WaitError::TimedOut) => {}
-            // Never restarted, whatever the handler's flags.
-            Err(WaitError::Interrupted) => return Err(Errno::EINTR.into()),
-        }
+    let look = |t: &mut CurrentTask| match epoll.deliver(max, |found| write_events(t, events, found)) {
+        Ok(0) => Poll::Pending,
+        done => Poll::Ready(done),
+    };
+    // Never restarted, whatever the handler's flags.
+    let how = Wait::failing("ep_poll").until(until);
+    match t.wait_for(&(own, PollEvents::IN), &how, look).await {
+        Ok(done) => Ok(done? as u64),
+        Err(WaitError::TimedOut) => Ok(0),
+        Err(e) => Err(e.into()),
     }
 }
 
-fn milliseconds(timeout_ms: i32) -> Option<Instant> {
+/// Copies events out; gives how many could be copied whole.
+fn write_events(t: &CurrentTask, to: UserAddr, events: &[EpollEvent]) -> usize {
+    t.mm().write_partial(to, events.as_bytes()).unwrap_or(0) / size_of::<EpollEvent>()
+}
+
+fn milliseconds(timeout_ms: i32) -> Option<Deadline> {
     deadline(u64::try_from(timeout_ms).ok().map(Duration::from_millis))
 }
 
@@ -107,7 +104,7 @@ async fn masked(
     epfd: Fd,
     events: UserAddr,
     max: i32,
-    until: Option<Instant>,
+    until: Option<Deadline>,
     mask: (UserPtr<SigSet>, usize),
 ) -> SyscallResult {
     set_mask(t, mask.0, mask.1)?;

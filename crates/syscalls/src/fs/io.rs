@@ -4,17 +4,16 @@
 //! ends; a stream is read once; writes go on until all is written, or the file would block and must not.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::signal::Signal;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::Resource;
 use moat_identity::limits::INFINITY;
-use moat_kernel::task::wait::WaitError;
-use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult};
+use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult, Wait, WaitError};
 use moat_mm::iovec::IoVec;
-use moat_sync::Listener;
 use moat_vfs::file::{Admission, JobControlAccess, ReadOn, SyncKind};
 use moat_vfs::{OpenFile, Seekable};
 
@@ -37,6 +36,16 @@ pub(crate) enum At {
     Offset(u64),
 }
 
+impl At {
+    /// Refuses a range that leaves the offsets there are (`rw_verify_area`).
+    fn check_range(self, len: usize) -> Result<()> {
+        match self {
+            At::Offset(pos) if pos.saturating_add(len as u64) > i64::MAX.cast_unsigned() => Err(Errno::EINVAL),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Whether the call may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocking {
@@ -46,6 +55,16 @@ pub(crate) enum Blocking {
     Never,
 }
 
+impl Blocking {
+    /// The look of an attempt on `f`: EAGAIN waits if the call may.
+    pub(crate) fn look<R>(self, f: &OpenFile, attempt: Result<R>) -> Poll<Result<R>> {
+        match attempt {
+            Err(Errno::EAGAIN) if self == Blocking::ByFlags && !f.is_nonblocking() => Poll::Pending,
+            done => Poll::Ready(done),
+        }
+    }
+}
+
 /// Where a write goes besides [`At`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Append {
@@ -53,13 +72,6 @@ pub(crate) enum Append {
     ByFlags,
     /// To the end (RWF_APPEND).
     Yes,
-}
-
-/// How a wait with a limit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waited {
-    Changed,
-    Passed,
 }
 
 /// Asks the file whether the task may go on (job control of terminals).
@@ -73,57 +85,12 @@ pub(crate) fn admit(t: &CurrentTask, f: &OpenFile, what: JobControlAccess) -> Re
     }
 }
 
-/// Waits for a file in the way that no change is missed: look, listen, look again, wait.
-pub(crate) struct Readiness<'a> {
-    file: &'a OpenFile,
-    events: PollEvents,
-    listener: Option<Listener>,
-    deadline: Option<Instant>,
-}
-
-impl<'a> Readiness<'a> {
-    pub(crate) fn new(file: &'a OpenFile, events: PollEvents) -> Readiness<'a> {
-        let deadline = file.file().timeout(events).map(|d| Instant::now() + d);
-        Readiness { file, events, listener: None, deadline }
-    }
-
-    /// As [`Readiness::wait`], but no longer than until `limit`.
-    ///
-    /// # Errors
-    /// EAGAIN if nothing will ever change; an interruption.
-    pub(crate) async fn wait_until(
-        &mut self,
-        t: &mut CurrentTask,
-        limit: Instant,
-        wchan: &'static str,
-    ) -> Result<Waited, SyscallError> {
-        let Some(listener) = &mut self.listener else {
-            return self.wait(t, wchan).await.map(|()| Waited::Changed);
-        };
-        match t.wait(listener, Some(limit), wchan).await {
-            Ok(()) => Ok(Waited::Changed),
-            Err(WaitError::TimedOut) => Ok(Waited::Passed),
-            Err(e @ WaitError::Interrupted) => Err(e.into()),
-        }
-    }
-
-    /// To be called after an attempt gave EAGAIN; the attempt is to be made again when this returns.
-    ///
-    /// # Errors
-    /// EAGAIN if nothing will ever change, or the file's own timeout has passed; an interruption.
-    pub(crate) async fn wait(&mut self, t: &mut CurrentTask, wchan: &'static str) -> Result<(), SyscallError> {
-        let Some(listener) = &mut self.listener else {
-            let mut l = Listener::new();
-            let r = self.file.register(self.events, l.notifier()).ok_or(Errno::EAGAIN)?;
-            l.keep(r);
-            self.listener = Some(l);
-            return Ok(());
-        };
-        match t.wait(listener, self.deadline, wchan).await {
-            // With a timeout of its own (SO_RCVTIMEO) a call is not restarted, or it would wait anew.
-            Err(WaitError::Interrupted) if self.deadline.is_some() => Err(Errno::EINTR.into()),
-            other => Ok(other?),
-        }
+/// How a call waits for a file or socket with this timeout of its own (SO_RCVTIMEO, SO_SNDTIMEO): with one it is not
+/// restarted, or it would wait anew (`sock_intr_errno`).
+pub(crate) fn file_wait(wchan: &'static str, timeout: Option<Duration>) -> Wait {
+    match timeout {
+        None => Wait::restarting(wchan, Restart::Sys),
+        Some(span) => Wait::failing(wchan).until(Some(Instant::now() + span)),
     }
 }
 
@@ -216,13 +183,32 @@ enum Got {
     Fault(usize),
 }
 
+/// What a read gives that has no room at all: EFAULT, unless there is nothing to be read.
+fn read_nothing(f: &OpenFile, at: At, done: usize) -> Result<Got> {
+    if f.file().seekable() == Seekable::No {
+        return match f.poll() {
+            ready if ready.intersects(PollEvents::READ_READY | PollEvents::ERR) => Err(Errno::EFAULT),
+            ready if ready.contains(PollEvents::HUP) => Ok(Got::Bytes(0)),
+            _ => Err(Errno::EAGAIN),
+        };
+    }
+    let pos = match at {
+        At::Position => f.pos(),
+        At::Offset(pos) => pos.saturating_add(done as u64),
+    };
+    match f.read_at(&mut [0], pos)? {
+        0 => Ok(Got::Bytes(0)),
+        _ => Err(Errno::EFAULT),
+    }
+}
+
 fn read_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, done: usize) -> Result<Got> {
     let left = iov.total - done;
     let want = step(f, left);
-    // Before anything is taken from a stream: it could not be put back.
-    let room = writable(t, iov, done, want);
+    // Before anything is taken from a stream: it could not be put back. Counters lose what can't be copied, as on Linux.
+    let room = if f.file().seekable() == Seekable::Noop { want } else { writable(t, iov, done, want) };
     if room == 0 && want > 0 {
-        return Err(Errno::EFAULT);
+        return read_nothing(f, at, done);
     }
     with_scratch(t, room, |t, buf| {
         let n = match at {
@@ -254,42 +240,82 @@ pub(crate) async fn read(
     if let Some(sock) = Sock::of(f) {
         return net::read(t, &sock, iov, blocking).await;
     }
+    at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Read)?;
-    let mut ready = None;
-    let mut done = 0;
-    let mut last_byte = None;
-    loop {
-        match read_step(t, f, iov, at, done) {
-            Ok(Got::Bytes(n)) => {
-                let full = n > 0 && n == step(f, iov.total - done);
-                done += n;
-                let goes_on = reads_on(f) && full || n > 0 && f.file().read_on(f, done) != ReadOn::Enough;
-                if done >= iov.total || !goes_on || t.is_interrupted() {
-                    return Ok(done as u64);
-                }
-                last_byte = Some(Instant::now());
-            }
-            Ok(Got::Fault(0)) if done == 0 => return Err(Errno::EFAULT.into()),
-            Ok(Got::Fault(n)) => return Ok((done + n) as u64),
-            Err(Errno::EAGAIN) if blocking == Blocking::ByFlags && !f.is_nonblocking() => {
-                let ready = ready.get_or_insert_with(|| Readiness::new(f, PollEvents::READABLE));
-                let waited = match f.file().read_on(f, done) {
-                    ReadOn::Enough => Ok(Waited::Passed),
-                    ReadOn::Wait => ready.wait(t, "read").await.map(|()| Waited::Changed),
-                    ReadOn::WaitFor(limit) => {
-                        let start = *last_byte.get_or_insert_with(Instant::now);
-                        ready.wait_until(t, start + limit, "read").await
-                    }
-                };
-                match waited {
-                    Ok(Waited::Changed) => {}
-                    Err(e) if done == 0 => return Err(e),
-                    Ok(Waited::Passed) | Err(_) => return Ok(done as u64),
-                }
-            }
-            Err(_) if done > 0 => return Ok(done as u64),
-            Err(e) => return Err(e.into()),
+    let wait = file_wait("read", f.file().timeout(PollEvents::READABLE));
+    let mut reading = Reading { f, iov, at, blocking, done: 0, last_byte: None };
+    let mut limit = None;
+    let result = loop {
+        let wait = if limit.is_some() { wait.until(limit) } else { wait };
+        match t.wait_for(&(&**f, PollEvents::READABLE), &wait, |t| reading.look(t, limit)).await {
+            Ok(Looked::Ended(result)) => break result.map_err(SyscallError::from),
+            Ok(Looked::Until(other)) => limit = other,
+            // VTIME has passed.
+            Err(WaitError::TimedOut) if limit.is_some() => break Ok(()),
+            Err(e) => break Err(e.into()),
         }
+    };
+    if reading.done == 0 {
+        result?;
+    }
+    Ok(reading.done as u64)
+}
+
+/// A read under way.
+struct Reading<'a> {
+    f: &'a Arc<OpenFile>,
+    iov: &'a IoVec,
+    at: At,
+    blocking: Blocking,
+    /// Bytes read.
+    done: usize,
+    /// When bytes came last, for VTIME of terminals.
+    last_byte: Option<Instant>,
+}
+
+/// What a look of a read gives.
+enum Looked {
+    /// The read is over; an error counts if nothing was read.
+    Ended(Result<()>),
+    /// It waits until another point than it was told.
+    Until(Option<Instant>),
+}
+
+impl Reading<'_> {
+    /// Reads what is there; `limit` is when the wait ends by VTIME.
+    fn look(&mut self, t: &mut CurrentTask, limit: Option<Instant>) -> Poll<Looked> {
+        loop {
+            match read_step(t, self.f, self.iov, self.at, self.done) {
+                Ok(Got::Bytes(n)) => {
+                    let full = n > 0 && n == step(self.f, self.iov.total - self.done);
+                    self.done += n;
+                    let goes_on =
+                        reads_on(self.f) && full || n > 0 && self.f.file().read_on(self.f, self.done) != ReadOn::Enough;
+                    if self.done >= self.iov.total || !goes_on || t.is_interrupted() {
+                        return Poll::Ready(Looked::Ended(Ok(())));
+                    }
+                    self.last_byte = Some(Instant::now());
+                }
+                Ok(Got::Fault(n)) => {
+                    self.done += n;
+                    return Poll::Ready(Looked::Ended(Err(Errno::EFAULT)));
+                }
+                Err(e) => match self.blocking.look(self.f, Err(e)) {
+                    Poll::Ready(result) => return Poll::Ready(Looked::Ended(result)),
+                    Poll::Pending => return self.pending(limit),
+                },
+            }
+        }
+    }
+
+    /// Nothing is there: whether the read waits, and how long.
+    fn pending(&mut self, limit: Option<Instant>) -> Poll<Looked> {
+        let wanted = match self.f.file().read_on(self.f, self.done) {
+            ReadOn::Enough => return Poll::Ready(Looked::Ended(Ok(()))),
+            ReadOn::Wait => None,
+            ReadOn::WaitFor(span) => Some(*self.last_byte.get_or_insert_with(Instant::now) + span),
+        };
+        if wanted == limit { Poll::Pending } else { Poll::Ready(Looked::Until(wanted)) }
     }
 }
 
@@ -343,33 +369,28 @@ pub(crate) async fn write(
     if let Some(sock) = Sock::of(f) {
         return net::write(t, &sock, iov, blocking).await;
     }
+    at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Write)?;
-    let mut ready = None;
+    let wait = file_wait("write", f.file().timeout(PollEvents::WRITABLE));
     let mut done = 0;
-    let result = loop {
+    let look = |t: &mut CurrentTask| loop {
         match write_step(t, f, iov, at, append, done) {
             Ok(n) => {
                 done += n;
-                if done >= iov.total || n == 0 {
-                    break Ok(());
-                }
-                if !may_write_on(t, f) {
-                    break Ok(());
+                if done >= iov.total || n == 0 || !may_write_on(t, f) {
+                    return Poll::Ready(Ok(()));
                 }
             }
-            Err(Errno::EAGAIN) if blocking == Blocking::ByFlags && !f.is_nonblocking() => {
-                let ready = ready.get_or_insert_with(|| Readiness::new(f, PollEvents::WRITABLE));
-                if let Err(e) = ready.wait(t, "write").await {
-                    break Err(e);
-                }
-            }
-            Err(Errno::EPIPE) => {
-                t.send_to_self(Signal::SIGPIPE);
-                break Err(Errno::EPIPE.into());
-            }
-            Err(e) => break Err(e.into()),
+            Err(e) => return blocking.look(f, Err(e)),
         }
     };
+    let result = match t.wait_for(&(&**f, PollEvents::WRITABLE), &wait, look).await {
+        Ok(result) => result.map_err(SyscallError::from),
+        Err(e) => Err(e.into()),
+    };
+    if result == Err(Errno::EPIPE.into()) {
+        t.send_to_self(Signal::SIGPIPE);
+    }
     if done > 0 {
         sync_if_asked(f)?;
         return Ok(done as u64);

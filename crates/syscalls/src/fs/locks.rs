@@ -1,13 +1,15 @@
 //! Record locks of fcntl(2), and flock(2).
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use moat_abi::fs::{
     F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_RDLCK, F_SETLKW, F_UNLCK, F_WRLCK, Flock, LOCK_EX, LOCK_NB, LOCK_SH,
     LOCK_UN, SEEK_CUR, SEEK_END, SEEK_SET,
 };
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::{CurrentTask, SyscallResult};
+use moat_kernel::task::wait::until_ready;
+use moat_kernel::{CurrentTask, Restart, SyscallResult, Wait};
 use moat_mm::UserAddr;
 use moat_vfs::locks::{self, LockKind, LockOwner, Range, RecordLock};
 use moat_vfs::{Fd, OpenFile};
@@ -103,21 +105,26 @@ pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: U
     }
     locks::note_owner(f, t.fds(), r.owner);
     let wanted = r.lock(kind);
-    let mut holder = match file_locks.lock(wanted) {
-        Ok(()) => return Ok(0),
-        Err(_) if !matches!(cmd, F_SETLKW | F_OFD_SETLKW) => return Err(Errno::EAGAIN.into()),
-        Err(holder) => holder,
-    };
-    let mut listener = file_locks.queue().listen(PollEvents::IN);
-    loop {
-        let _mark = t.kernel().vfs.locks.begin_wait(r.owner, holder.owner)?;
-        match file_locks.lock(wanted) {
-            Ok(()) => return Ok(0),
-            // Another one holds it now: the deadlock check is due again.
-            Err(other) if other.owner != holder.owner => holder = other,
-            Err(_) => t.wait(&mut listener, None, "locks_lock").await?,
-        }
+    if !matches!(cmd, F_SETLKW | F_OFD_SETLKW) {
+        return Ok(file_locks.lock(wanted).map(|()| 0).map_err(|_| Errno::EAGAIN)?);
     }
+    let mut waits_for = None;
+    let look = |t: &mut CurrentTask| loop {
+        match (file_locks.lock(wanted), &waits_for) {
+            (Ok(()), _) => return Poll::Ready(Ok(0)),
+            (Err(holder), Some((owner, _mark))) if holder.owner == *owner => return Poll::Pending,
+            // Another one holds it: the deadlock check is due, and another look with the wait noted.
+            (Err(holder), _) => {
+                waits_for = None;
+                match t.kernel().vfs.locks.begin_wait(r.owner, holder.owner) {
+                    Ok(mark) => waits_for = Some((holder.owner, mark)),
+                    Err(e) => return Poll::Ready(Err(e)),
+                }
+            }
+        }
+    };
+    let wait = Wait::restarting("locks_lock", Restart::Sys);
+    Ok(t.wait_for(&(file_locks.queue(), PollEvents::IN), &wait, look).await??)
 }
 
 async fn sys_flock(t: &mut CurrentTask, fd: Fd, operation: u32) -> SyscallResult {
@@ -136,6 +143,8 @@ async fn sys_flock(t: &mut CurrentTask, fd: Fd, operation: u32) -> SyscallResult
         file_locks.flock(&f, kind)?;
         return Ok(0);
     }
-    t.block_on(file_locks.queue(), PollEvents::IN, None, "flock", |_| file_locks.flock(&f, kind)).await?;
+    let wait = Wait::restarting("flock", Restart::Sys);
+    let look = |_: &mut CurrentTask| until_ready(file_locks.flock(&f, kind));
+    t.wait_for(&(file_locks.queue(), PollEvents::IN), &wait, look).await??;
     Ok(0)
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use moat_abi::fs::{OpenFlags, OpenHow as RawHow, S_IALLUGO};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::Resource;
-use moat_kernel::{CurrentTask, SyscallResult};
+use moat_kernel::task::wait::until_ready;
+use moat_kernel::{CurrentTask, Restart, SyscallResult, Wait};
 use moat_mm::{PAGE_SIZE, UserAddr};
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::ops::{self, OpenHow};
@@ -14,7 +15,6 @@ use moat_vfs::{Fd, OpenFile};
 use zerocopy::FromBytes;
 
 use super::at::{Place, read_path};
-use super::io::Readiness;
 use crate::PathArg;
 
 syscalls! { pub static TABLE;
@@ -70,17 +70,12 @@ async fn open(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: OpenHow) -> Sy
 
 /// Waits for a FIFO's other end.
 async fn finish(t: &mut CurrentTask, file: &OpenFile) -> Result<(), moat_kernel::SyscallError> {
-    let mut ready = None;
-    while !file.is_nonblocking() {
-        match file.file().finish_open(file) {
-            Err(Errno::EAGAIN) => {
-                let ready = ready.get_or_insert_with(|| Readiness::new(file, PollEvents::all()));
-                ready.wait(t, "fifo_open").await?;
-            }
-            done => return Ok(done?),
-        }
+    if file.is_nonblocking() {
+        return Ok(());
     }
-    Ok(())
+    let wait = Wait::restarting("fifo_open", Restart::Sys);
+    let look = |_: &mut CurrentTask| until_ready(file.file().finish_open(file));
+    Ok(t.wait_for(&(file, PollEvents::all()), &wait, look).await??)
 }
 
 async fn sys_openat2(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: UserAddr, size: usize) -> SyscallResult {

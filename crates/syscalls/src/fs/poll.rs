@@ -1,15 +1,17 @@
 //! poll(2) and ppoll(2); and what they share with select(2): deadlines and temporary signal masks.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use moat_abi::poll::Pollfd;
 use moat_abi::signal::SigSet;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::task::wait::WaitError;
+use moat_host::clock::deadline_in;
+use moat_kernel::task::wait::{Listening, Source};
 use moat_kernel::timer::sleep::RestartBlock;
-use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult};
+use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult, Wait, WaitError};
 use moat_mm::{UserAddr, UserPtr};
 use moat_sync::Listener;
 use moat_vfs::{Fd, OpenFile};
@@ -21,12 +23,9 @@ syscalls! { pub static TABLE;
     271 ppoll(fds: UserAddr, count: u32, timeout: UserPtr<Timespec>, mask: UserPtr<SigSet>, size: usize) async sys_ppoll, full;
 }
 
-/// The longest timeout: far points are cut to a century.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-
 /// When a timeout ends; `None` waits for ever.
 pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
-    timeout.map(|d| Instant::now() + d.min(FOREVER))
+    timeout.map(deadline_in)
 }
 
 /// Sets the signal mask that a call was given for its time.
@@ -58,46 +57,48 @@ pub(super) struct Watched {
     pub(super) events: PollEvents,
 }
 
-/// Calls `look` until it counts something, the deadline passes (0) or a signal comes; waits for the files in between.
-///
-/// # Errors
-/// Interrupted.
-pub(super) async fn until_ready(
-    t: &mut CurrentTask,
-    files: &[Watched],
-    deadline: Option<Instant>,
-    wchan: &'static str,
-    mut look: impl FnMut() -> u64,
-) -> Result<u64, WaitError> {
-    let n = look();
-    if n > 0 || deadline.is_some_and(|d| d <= Instant::now()) {
-        return Ok(n);
-    }
-    let mut listener = Listener::new();
-    for w in files {
-        if let Some(r) = w.file.register(w.events, listener.notifier()) {
-            listener.keep(r);
+/// The files of one call.
+#[derive(Default)]
+pub(super) struct WatchedFiles(pub(super) Vec<Watched>);
+
+impl Source for WatchedFiles {
+    fn listen(&self, listener: &mut Listener) -> Listening {
+        for w in &self.0 {
+            if let Some(r) = w.file.register(w.events, listener.notifier()) {
+                listener.keep(r);
+            }
         }
-    }
-    loop {
-        let n = look();
-        if n > 0 {
-            return Ok(n);
-        }
-        match t.wait(&mut listener, deadline, wchan).await {
-            Ok(()) => {}
-            Err(WaitError::TimedOut) => return Ok(look()),
-            Err(e) => return Err(e),
-        }
+        Listening::Yes
     }
 }
 
-async fn run(t: &mut CurrentTask, at: UserAddr, count: u32, deadline: Option<Instant>) -> Result<u64, SyscallError> {
+/// Waits for the files until `look` counts something; 0 once the deadline has passed.
+///
+/// # Errors
+/// The restart of `wait` after a signal; also with the deadline passed, as `do_poll` and `do_select` have it.
+pub(super) async fn wait_for_files(
+    t: &mut CurrentTask,
+    files: &WatchedFiles,
+    wait: &Wait,
+    mut look: impl FnMut() -> u64,
+) -> Result<u64, WaitError> {
+    let look = |_: &mut CurrentTask| match look() {
+        0 => Poll::Pending,
+        n => Poll::Ready(n),
+    };
+    match t.wait_for(files, wait, look).await {
+        Err(WaitError::TimedOut) if t.is_interrupted() => Err(wait.interrupted()),
+        Err(WaitError::TimedOut) => Ok(0),
+        done => done,
+    }
+}
+
+async fn run(t: &mut CurrentTask, at: UserAddr, count: u32, wait: Wait) -> Result<u64, SyscallError> {
     if u64::from(count) > fd_limit(t) {
         return Err(Errno::EINVAL.into());
     }
     let mut fds: Vec<Pollfd> = t.mm().read_array(at, count as usize, count as usize)?;
-    let mut files = Vec::new();
+    let mut files = WatchedFiles::default();
     let mut slots = Vec::new();
     let mut bad = 0;
     for (i, p) in fds.iter_mut().enumerate() {
@@ -107,7 +108,7 @@ async fn run(t: &mut CurrentTask, at: UserAddr, count: u32, deadline: Option<Ins
         }
         match t.fds().get(Fd(p.fd)) {
             Ok(file) => {
-                files.push(Watched { file, events: PollEvents::from_pollfd(p.events) | PollEvents::ALWAYS });
+                files.0.push(Watched { file, events: PollEvents::from_pollfd(p.events) | PollEvents::ALWAYS });
                 slots.push(i);
             }
             Err(_) => {
@@ -116,13 +117,12 @@ async fn run(t: &mut CurrentTask, at: UserAddr, count: u32, deadline: Option<Ins
             }
         }
     }
-    // A bad descriptor is an event: then nothing waits.
-    let until = if bad > 0 { Some(Instant::now()) } else { deadline };
-    let result = {
+    let n = {
         let fds = &mut fds;
+        // A bad descriptor is an event.
         let look = || {
-            let mut n = 0;
-            for (w, slot) in files.iter().zip(&slots) {
+            let mut n = bad;
+            for (w, slot) in files.0.iter().zip(&slots) {
                 let ready = w.file.poll() & w.events;
                 if let Some(p) = fds.get_mut(*slot) {
                     p.revents = ready.to_pollfd();
@@ -131,40 +131,27 @@ async fn run(t: &mut CurrentTask, at: UserAddr, count: u32, deadline: Option<Ins
             }
             n
         };
-        until_ready(t, &files, until, "poll", look).await
+        wait_for_files(t, &files, &wait, look).await?
     };
-    let n = result?;
     for (i, p) in fds.iter().enumerate() {
         let to: UserPtr<Pollfd> = at.cast::<Pollfd>().index(i as u64)?;
         // Only `revents` is written, as on Linux.
         t.mm().write(to.addr().add(6)?.cast(), &p.revents)?;
     }
-    Ok(n + bad)
+    Ok(n)
 }
 
 async fn sys_poll(t: &mut CurrentTask, fds: UserAddr, count: u32, timeout_ms: i32) -> SyscallResult {
     let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
     let until = t.deadline_or(|| deadline(timeout));
-    match run(t, fds, count, until).await {
-        Err(SyscallError::Restart(_)) => {
-            let args = [fds.get(), u64::from(count), i64::from(timeout_ms).cast_unsigned(), 0, 0, 0];
-            Err(Restart::Block(RestartBlock { nr: 7, args, deadline: until }).into())
-        }
-        other => other,
-    }
+    let args = [fds.get(), u64::from(count), i64::from(timeout_ms).cast_unsigned(), 0, 0, 0];
+    let restart = Restart::Block(RestartBlock { nr: 7, args, deadline: until });
+    run(t, fds, count, Wait::restarting("poll", restart).until(until)).await
 }
 
 /// Writes what is left of a timeout back; a timeout in read-only memory is left alone.
 pub(super) fn left(until: Option<Instant>) -> Option<Duration> {
     until.map(|d| d.saturating_duration_since(Instant::now()))
-}
-
-/// A call whose timeout has been written back can't be made again with it.
-pub(super) fn no_hand(e: SyscallError) -> SyscallError {
-    match e {
-        SyscallError::Restart(_) => Restart::NoHand.into(),
-        other => other,
-    }
 }
 
 async fn sys_ppoll(
@@ -181,10 +168,11 @@ async fn sys_ppoll(
     };
     set_mask(t, mask, size)?;
     let until = deadline(span);
-    let result = run(t, fds, count, until).await;
+    // A call whose timeout has been written back can't be made again with it.
+    let result = run(t, fds, count, Wait::restarting("poll", Restart::NoHand).until(until)).await;
     unset_mask(t, &result);
     if let (Some(p), Some(rest)) = (timeout.non_null(), left(until)) {
         let _ = t.mm().write(p, &Timespec::from_duration(rest));
     }
-    result.map_err(no_hand)
+    result
 }

@@ -1,15 +1,15 @@
 //! select(2) and pselect6(2).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moat_abi::poll::SigsetArg;
 use moat_abi::time::{Timespec, Timeval};
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
+use moat_kernel::{CurrentTask, Deadline, Restart, SyscallError, SyscallResult, Wait};
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::Fd;
 
-use super::poll::{Watched, deadline, left, no_hand, set_mask, unset_mask, until_ready};
+use super::poll::{Watched, WatchedFiles, deadline, left, set_mask, unset_mask, wait_for_files};
 
 syscalls! { pub static TABLE;
     23 select(count: i32, read: UserAddr, write: UserAddr, except: UserAddr, timeout: UserPtr<Timeval>) async sys_select, full;
@@ -40,13 +40,13 @@ fn read_sets(t: &CurrentTask, at: &[UserAddr; 3], words: usize) -> Result<Sets> 
     Ok([one(at[0])?, one(at[1])?, one(at[2])?])
 }
 
-async fn run(t: &mut CurrentTask, count: i32, at: [UserAddr; 3], until: Option<Instant>) -> Result<u64, SyscallError> {
+async fn run(t: &mut CurrentTask, count: i32, at: [UserAddr; 3], until: Option<Deadline>) -> Result<u64, SyscallError> {
     let count = usize::try_from(count).map_err(|_| Errno::EINVAL)?;
     // Numbers beyond the table can't be open, and are not looked at.
     let count = count.min(t.fds().size());
     let words = count.div_ceil(64);
     let asked = read_sets(t, &at, words)?;
-    let mut files = Vec::new();
+    let mut files = WatchedFiles::default();
     let mut numbers = Vec::new();
     for fd in 0..count {
         let wanted =
@@ -55,7 +55,7 @@ async fn run(t: &mut CurrentTask, count: i32, at: [UserAddr; 3], until: Option<I
             continue;
         }
         let file = t.fds().get(Fd(i32::try_from(fd).unwrap_or(-1)))?;
-        files.push(Watched { file, events: wanted | PollEvents::ALWAYS });
+        files.0.push(Watched { file, events: wanted | PollEvents::ALWAYS });
         numbers.push(fd);
     }
     let mut found: Sets = [vec![0; words], vec![0; words], vec![0; words]];
@@ -63,7 +63,7 @@ async fn run(t: &mut CurrentTask, count: i32, at: [UserAddr; 3], until: Option<I
         let found = &mut found;
         let look = || {
             let mut n = 0;
-            for (w, &fd) in files.iter().zip(&numbers) {
+            for (w, &fd) in files.0.iter().zip(&numbers) {
                 let ready = w.file.poll();
                 for ((kind, asked), found) in KINDS.iter().zip(&asked).zip(found.iter_mut()) {
                     if has(asked, fd) && ready.intersects(kind.0) {
@@ -74,7 +74,9 @@ async fn run(t: &mut CurrentTask, count: i32, at: [UserAddr; 3], until: Option<I
             }
             n
         };
-        until_ready(t, &files, until, "select", look).await?
+        // The time that is left is written back, so the call can't be made again with it.
+        let wait = Wait::restarting("select", Restart::NoHand).until(until);
+        wait_for_files(t, &files, &wait, look).await?
     };
     for (to, set) in at.iter().zip(&found).filter(|(to, _)| !to.is_null()) {
         t.mm().write_array(*to, set)?;
@@ -99,14 +101,14 @@ async fn sys_select(
     if let (Some(p), Some(rest)) = (timeout.non_null(), left(until)) {
         let _ = t.mm().write(p, &Timeval::from_duration(rest));
     }
-    result.map_err(no_hand)
+    result
 }
 
-/// select(2) takes any number of microseconds, if not negative.
+/// select(2) carries whole seconds of microseconds over, also negative ones, and checks then; the sum of seconds wraps
+/// (`kern_select`).
 fn span(v: Timeval) -> Result<Duration> {
-    let sec = u64::try_from(v.tv_sec).map_err(|_| Errno::EINVAL)?;
-    let usec = u64::try_from(v.tv_usec).map_err(|_| Errno::EINVAL)?;
-    Ok(Duration::from_secs(sec).saturating_add(Duration::from_micros(usec)))
+    let (carry, rest) = (v.tv_usec / 1_000_000, v.tv_usec % 1_000_000);
+    Timespec { tv_sec: v.tv_sec.wrapping_add(carry), tv_nsec: rest * 1000 }.to_duration()
 }
 
 async fn sys_pselect6(
@@ -132,5 +134,5 @@ async fn sys_pselect6(
     if let (Some(p), Some(rest)) = (timeout.non_null(), left(until)) {
         let _ = t.mm().write(p, &Timespec::from_duration(rest));
     }
-    result.map_err(no_hand)
+    result
 }

@@ -9,7 +9,7 @@ use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::{Fd, OpenFile};
 
-use super::io::{self, Append, At, Blocking, Readiness};
+use super::io::{self, Append, At, Blocking, file_wait};
 use super::transfer::{read_offset, write_all, write_offset};
 
 syscalls! { pub static TABLE;
@@ -29,27 +29,20 @@ fn check_flags(flags: u32) -> Result<Blocking> {
 }
 
 /// Calls `attempt` until it gives something else than EAGAIN, waiting for `f` if that is allowed.
-async fn retry<R>(
+async fn wait_for_file<R>(
     t: &mut CurrentTask,
     f: &OpenFile,
     events: PollEvents,
     blocking: Blocking,
     mut attempt: impl FnMut() -> Result<R>,
 ) -> Result<R, SyscallError> {
-    let mut ready = Readiness::new(f, events);
-    loop {
-        match attempt() {
-            Err(Errno::EAGAIN) if blocking == Blocking::ByFlags && !f.is_nonblocking() => {
-                ready.wait(t, "splice").await?
-            }
-            done => return Ok(done?),
-        }
-    }
+    let wait = file_wait("splice", f.file().timeout(events));
+    Ok(t.wait_for(&(f, events), &wait, |_| blocking.look(f, attempt())).await??)
 }
 
 /// Waits until a pipe has room; gives how much.
 async fn room(t: &mut CurrentTask, f: &OpenFile, end: &End, blocking: Blocking) -> Result<usize, SyscallError> {
-    retry(t, f, PollEvents::WRITABLE, blocking, || {
+    wait_for_file(t, f, PollEvents::WRITABLE, blocking, || {
         if f.poll().contains(PollEvents::ERR) {
             // Nobody reads: the write itself says EPIPE.
             return Ok(CHUNK);
@@ -100,7 +93,7 @@ async fn sys_splice(
         None => CHUNK,
     };
     let mut buf = vec![0; len.min(CHUNK).min(most)];
-    let n = retry(t, &source, PollEvents::READABLE, blocking, || match (from, in_at) {
+    let n = wait_for_file(t, &source, PollEvents::READABLE, blocking, || match (from, in_at) {
         // Taken out of the pipe only once it has been written.
         (Some(end), _) => end.peek(&mut buf, 0),
         (None, Some(pos)) => source.read_at(&mut buf, pos),
@@ -138,7 +131,7 @@ async fn sys_tee(t: &mut CurrentTask, input: Fd, out: Fd, len: usize, flags: u32
     }
     let most = room(t, &sink, to, blocking).await?;
     let mut buf = vec![0; len.min(CHUNK).min(most)];
-    let n = retry(t, &source, PollEvents::READABLE, blocking, || from.peek(&mut buf, 0)).await?;
+    let n = wait_for_file(t, &source, PollEvents::READABLE, blocking, || from.peek(&mut buf, 0)).await?;
     let (written, result) = write_all(t, &sink, buf.get(..n).unwrap_or_default(), None).await;
     if written == 0 {
         result?;

@@ -1,6 +1,7 @@
 //! sendfile(2) and copy_file_range(2): from file to file through the sentry's buffer.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use moat_abi::fs::{FileType, MAX_RW_COUNT, OpenFlags};
 use moat_abi::signal::Signal;
@@ -9,7 +10,7 @@ use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
 use moat_mm::UserPtr;
 use moat_vfs::{Fd, OpenFile};
 
-use super::io::Readiness;
+use super::io::{Blocking, file_wait};
 
 syscalls! { pub static TABLE;
     40 sendfile(out: Fd, input: Fd, offset: UserPtr<i64>, count: usize) async sys_sendfile, full;
@@ -42,32 +43,31 @@ pub(super) async fn write_all(
     data: &[u8],
     mut at: Option<&mut u64>,
 ) -> (usize, Result<(), SyscallError>) {
+    let wait = file_wait("splice_write", out.file().timeout(PollEvents::WRITABLE));
     let mut done = 0;
-    let mut ready = None;
-    while done < data.len() {
+    let look = |_: &mut CurrentTask| loop {
         let rest = data.get(done..).unwrap_or_default();
-        let result = match &mut at {
+        if rest.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let written = match &mut at {
             None => out.write(rest),
             Some(pos) => out.write_at(rest, **pos).inspect(|n| **pos = pos.saturating_add(*n as u64)),
         };
-        match result {
-            Ok(0) => break,
+        match written {
+            Ok(0) => return Poll::Ready(Ok(())),
             Ok(n) => done += n,
-            Err(Errno::EAGAIN) if !out.is_nonblocking() => {
-                let ready = ready.get_or_insert_with(|| Readiness::new(out, PollEvents::WRITABLE));
-                if let Err(e) = ready.wait(t, "splice_write").await {
-                    return (done, Err(e));
-                }
-            }
-            Err(e) => {
-                if e == Errno::EPIPE {
-                    t.send_to_self(Signal::SIGPIPE);
-                }
-                return (done, Err(e.into()));
-            }
+            Err(e) => return Blocking::ByFlags.look(out, Err(e)),
         }
+    };
+    let result = match t.wait_for(&(out, PollEvents::WRITABLE), &wait, look).await {
+        Ok(result) => result.map_err(SyscallError::from),
+        Err(e) => Err(e.into()),
+    };
+    if result == Err(Errno::EPIPE.into()) {
+        t.send_to_self(Signal::SIGPIPE);
     }
-    (done, Ok(()))
+    (done, result)
 }
 
 /// Copies up to `count` bytes. Positions without an offset move with what was written.
@@ -160,8 +160,11 @@ async fn sys_copy_file_range(
         return Err(Errno::EINVAL.into());
     }
     check_copy(&source, &sink)?;
-    let count = count.min(MAX_RW_COUNT);
     let (from, to) = (in_at.unwrap_or_else(|| source.pos()), out_at.unwrap_or_else(|| sink.pos()));
+    if from.max(to).checked_add(count as u64).is_none() {
+        return Err(Errno::EOVERFLOW.into());
+    }
+    let count = count.min(MAX_RW_COUNT);
     let len = count as u64;
     let same = source.metadata()?.key() == sink.metadata()?.key();
     if same && from < to.saturating_add(len) && to < from.saturating_add(len) {

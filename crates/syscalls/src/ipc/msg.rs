@@ -9,7 +9,8 @@ use moat_abi::ipc::{
 use moat_abi::{Errno, PollEvents, Result};
 use moat_ipc::msg::{Message, Wanted};
 use moat_ipc::registry::Stat;
-use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult};
+use moat_kernel::task::wait::until_ready;
+use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult, Wait};
 use moat_mm::{UserAddr, UserPtr};
 
 use super::{count_i32, give};
@@ -45,12 +46,9 @@ async fn repeat<R>(
     // It was there a moment ago: an id that is none now is that of a removed queue.
     let removed = |e: Errno| if e == Errno::EINVAL { Errno::EIDRM } else { e };
     let queue = ipc.msg.waiters(id).map_err(removed)?;
-    let done = t.block_on(&queue, events, None, "msgqueue", |t| attempt(t).map_err(removed)).await;
-    done.map_err(|e| match e {
-        // Restarted only without a handler, whatever its SA_RESTART: signal(7).
-        SyscallError::Restart(Restart::Sys) => SyscallError::Restart(Restart::NoHand),
-        e => e,
-    })
+    // Restarted only without a handler, whatever its SA_RESTART: signal(7).
+    let wait = Wait::restarting("msgqueue", Restart::NoHand);
+    Ok(t.wait_for(&(&*queue, events), &wait, |t| until_ready(attempt(t).map_err(removed))).await??)
 }
 
 pub(super) async fn sys_msgsnd(t: &mut CurrentTask, id: i32, addr: UserAddr, len: i64, flags: i32) -> SyscallResult {

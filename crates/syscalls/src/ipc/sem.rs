@@ -2,16 +2,18 @@
 //!
 //! Source: `__do_semtimedop`, `ksys_semctl` in `ipc/sem.c`.
 
-use moat_abi::Errno;
+use std::task::Poll;
+
 use moat_abi::ipc::{
     GETALL, GETNCNT, GETPID, GETVAL, GETZCNT, IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, SEM_INFO, SEM_STAT, SEM_STAT_ANY,
     SEMAEM, SEMVMX, SETALL, SETVAL, Sembuf, Semid64Ds, Seminfo,
 };
 use moat_abi::time::Timespec;
+use moat_abi::{Errno, PollEvents};
 use moat_host::clock::deadline_after;
 use moat_ipc::registry::Stat;
 use moat_ipc::sem::{Caller, Started, WaitKind};
-use moat_kernel::{CurrentTask, Deadline, SyscallResult, WaitError};
+use moat_kernel::{CurrentTask, Deadline, SyscallResult, Wait};
 use moat_mm::{UserAddr, UserPtr};
 use zerocopy::IntoBytes;
 
@@ -55,32 +57,16 @@ async fn semop(t: &mut CurrentTask, id: i32, ops: UserAddr, count: u32, deadline
         ipc.semop(id, ops, &caller)?
     };
     let Started::Waits(wait) = started else { return Ok(0) };
-    loop {
-        let mut listener = wait.waiter.queue.listen(moat_abi::PollEvents::all());
-        if let Some(outcome) = wait.waiter.outcome() {
-            outcome?;
-            return Ok(0);
-        }
-        let ended = t.wait(&mut listener, deadline, "semtimedop").await;
-        // An operation that was carried out meanwhile counts, whatever else came.
-        match (wait.waiter.outcome(), ended) {
-            (None, Ok(())) => {}
-            (None, Err(e)) => {
-                // Out of the queue first: from then on nobody does it any more.
-                let waiter = wait.waiter.clone();
-                drop(wait);
-                if let Some(outcome) = waiter.outcome() {
-                    outcome?;
-                    return Ok(0);
-                }
-                // Never restarted, whatever the handler: signal(7).
-                return Err(if e == WaitError::TimedOut { Errno::EAGAIN } else { Errno::EINTR }.into());
-            }
-            (Some(outcome), _) => {
-                outcome?;
-                return Ok(0);
-            }
-        }
+    let waiter = wait.waiter.clone();
+    let look = |_: &mut CurrentTask| waiter.outcome().map_or(Poll::Pending, Poll::Ready);
+    // Never restarted, whatever the handler: signal(7).
+    let how = Wait::failing("semtimedop").until(deadline);
+    let ended = t.wait_for(&(&waiter.queue, PollEvents::all()), &how, look).await;
+    // Out of the queue first: from then on nobody does the operation any more, and one that was done counts.
+    drop(wait);
+    match (ended, waiter.outcome()) {
+        (Ok(outcome), _) | (Err(_), Some(outcome)) => Ok(outcome.map(|()| 0)?),
+        (Err(e), None) => Err(e.into()),
     }
 }
 

@@ -55,6 +55,9 @@ fn set_common(t: &CurrentTask, socket: &dyn Socket, name: u32, value: &[u8]) -> 
     }
 }
 
+/// As many seconds as these are for ever (`sock_set_timeout`: `MAX_SCHEDULE_TIMEOUT / HZ - 1`, with 250 ticks a second).
+const MOST_TIMEOUT_SECONDS: i64 = i64::MAX / 250 - 1;
+
 fn set_timeout(socket: &dyn Socket, side: BufferSide, value: &[u8]) -> Result<()> {
     let (time, _) = Timeval::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
     if !(0..1_000_000).contains(&time.tv_usec) {
@@ -64,7 +67,10 @@ fn set_timeout(socket: &dyn Socket, side: BufferSide, value: &[u8]) -> Result<()
         (0, 0) => None,
         // A negative time has passed at once.
         (s, _) if s < 0 => Some(Duration::from_nanos(1)),
-        (s, us) => Some(Duration::from_secs(s.unsigned_abs()) + Duration::from_micros(us.unsigned_abs())),
+        (s, _) if s >= MOST_TIMEOUT_SECONDS => None,
+        // So is more than 64 bits of nanoseconds.
+        (s, us) => Some(Duration::new(s.unsigned_abs(), 0).saturating_add(Duration::from_micros(us.unsigned_abs())))
+            .filter(|span| u64::try_from(span.as_nanos()).is_ok()),
     };
     socket.core().set_timeout(side, timeout);
     Ok(())

@@ -1,68 +1,25 @@
 //! Bytes between guest memory and a socket: the loops behind send(2) and recv(2).
 
-use std::time::Instant;
+use std::task::Poll;
 
 use moat_abi::signal::Signal;
 use moat_abi::socket::MsgFlags;
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::task::wait::WaitError;
-use moat_kernel::{CurrentTask, SyscallError};
+use moat_kernel::{CurrentTask, SyscallError, Wait};
 use moat_mm::iovec::IoVec;
-use moat_sync::Listener;
 use moat_vfs::socket::{Ancillary, BufferSide, Incoming, Outgoing, SockAddr, Socket};
 
 use super::Sock;
-use crate::fs::io::{gather, scatter, with_scratch, writable};
+use crate::fs::io::{file_wait, gather, scatter, with_scratch, writable};
 
 /// Bytes of a stream that are moved at a time.
 const CHUNK: usize = 128 * 1024;
 /// Longest message with borders that is looked at; a socket's own limit is lower.
 const LONGEST_MESSAGE: usize = 4 * 1024 * 1024;
 
-/// Waits for a socket in the way that no change is missed: look, listen, look again if there was any, wait.
-pub(super) struct Waiter<'a> {
-    socket: &'a dyn Socket,
-    events: PollEvents,
-    /// The queue's count before the first look.
-    wakes: u64,
-    listener: Option<Listener>,
-    side: BufferSide,
-    deadline: Option<Instant>,
-}
-
-impl<'a> Waiter<'a> {
-    pub(super) fn new(socket: &'a std::sync::Arc<dyn Socket>, events: PollEvents) -> Waiter<'a> {
-        let wakes = socket.core().queue().wakes();
-        Waiter { socket: &**socket, events, wakes, listener: None, side: BufferSide::Receive, deadline: None }
-    }
-
-    /// Which of the socket's timeouts ends the wait.
-    pub(super) fn limit_by(&mut self, side: BufferSide) {
-        self.side = side;
-    }
-
-    /// To be called after an attempt gave EAGAIN; the attempt is to be made again when this returns.
-    ///
-    /// # Errors
-    /// EAGAIN when the socket's timeout has passed; an interruption, which restarts the call unless there is a timeout.
-    pub(super) async fn wait(&mut self, t: &mut CurrentTask, wchan: &'static str) -> Result<(), SyscallError> {
-        let listener = match &mut self.listener {
-            Some(listener) => listener,
-            None => {
-                let core = self.socket.core();
-                self.deadline = core.timeout(self.side).map(|d| Instant::now() + d);
-                let listener = self.listener.insert(core.queue().listen(self.events));
-                if core.queue().wakes() != self.wakes {
-                    return Ok(());
-                }
-                listener
-            }
-        };
-        match t.wait(listener, self.deadline, wchan).await {
-            Err(WaitError::Interrupted) if self.deadline.is_some() => Err(Errno::EINTR.into()),
-            other => Ok(other?),
-        }
-    }
+/// How a call waits for a socket that is not ready.
+pub(super) fn socket_wait(wchan: &'static str, socket: &dyn Socket, side: BufferSide) -> Wait {
+    file_wait(wchan, socket.core().timeout(side))
 }
 
 /// What a send call asks for.
@@ -104,29 +61,33 @@ fn send_step(t: &mut CurrentTask, socket: &dyn Socket, call: &mut SendCall, done
 pub(super) async fn send(t: &mut CurrentTask, sock: &Sock, mut call: SendCall) -> Result<usize, SyscallError> {
     let socket = sock.socket()?;
     let nonblocking = call.flags.contains(MsgFlags::DONTWAIT) || sock.file().is_nonblocking();
-    let mut waiter = Waiter::new(socket, PollEvents::WRITABLE);
-    waiter.limit_by(BufferSide::Send);
+    let wait = socket_wait("send", &**socket, BufferSide::Send);
     let mut done = 0;
-    loop {
-        let failed: SyscallError = match send_step(t, &**socket, &mut call, done) {
+    let look = |t: &mut CurrentTask| loop {
+        match send_step(t, &**socket, &mut call, done) {
             Ok(n) => {
                 done += n;
                 if done >= call.iov.total || !socket.is_stream() {
-                    return Ok(done);
+                    return Poll::Ready(Ok(()));
                 }
-                continue;
             }
-            Err(Errno::EAGAIN) if !nonblocking => match waiter.wait(t, "send").await {
-                Ok(()) => continue,
-                Err(e) => e,
-            },
-            Err(Errno::EPIPE) if done == 0 && socket.is_stream() && !call.flags.contains(MsgFlags::NOSIGNAL) => {
+            Err(Errno::EAGAIN) if !nonblocking => return Poll::Pending,
+            Err(e) => return Poll::Ready(Err(e)),
+        }
+    };
+    let result = match t.wait_for(&(&**socket.core().queue(), PollEvents::WRITABLE), &wait, look).await {
+        Ok(result) => result.map_err(SyscallError::from),
+        Err(e) => Err(e.into()),
+    };
+    match result {
+        Err(_) if done > 0 => Ok(done),
+        Err(e) => {
+            if e == Errno::EPIPE.into() && socket.is_stream() && !call.flags.contains(MsgFlags::NOSIGNAL) {
                 t.send_to_self(Signal::SIGPIPE);
-                Errno::EPIPE.into()
             }
-            Err(e) => e.into(),
-        };
-        return if done > 0 { Ok(done) } else { Err(failed) };
+            Err(e)
+        }
+        Ok(()) => Ok(done),
     }
 }
 
@@ -139,10 +100,11 @@ fn receive_step(
 ) -> Result<Incoming> {
     let left = iov.total - done;
     let want = left.min(if socket.is_stream() { CHUNK } else { LONGEST_MESSAGE });
-    // Before anything is taken: it could not be put back.
-    let room = writable(t, iov, done, want);
+    // Before anything is taken from a stream: it could not be put back. A message that can't be copied is lost, as on Linux.
+    let room = if socket.is_stream() { writable(t, iov, done, want) } else { want };
     if room == 0 && want > 0 {
-        return Err(Errno::EFAULT);
+        let there = socket.receive(&mut [0], flags | MsgFlags::PEEK)?;
+        return if there.len == 0 { Ok(there) } else { Err(Errno::EFAULT) };
     }
     with_scratch(t, room, |t, buf| {
         let m = socket.receive(buf, flags)?;
@@ -171,31 +133,32 @@ pub(super) async fn receive(
     let peek = flags.contains(MsgFlags::PEEK);
     let target =
         if flags.contains(MsgFlags::WAITALL) && !peek { iov.total } else { socket.core().rcvlowat().min(iov.total) };
-    let mut waiter = Waiter::new(socket, PollEvents::READABLE);
+    let wait = socket_wait("recv", &**socket, BufferSide::Receive);
     let mut all = Incoming::default();
-    loop {
+    let look = |t: &mut CurrentTask| loop {
         match receive_step(t, &**socket, iov, all.len, flags) {
-            Ok(m) if !stream => return Ok(m),
+            Ok(m) if !stream => {
+                all = m;
+                return Poll::Ready(Ok(()));
+            }
             Ok(m) => {
                 let ended = m.len == 0 || m.complete || peek;
                 // A short step has emptied the socket.
                 let emptied = m.len < (iov.total - all.len).min(CHUNK);
                 merge(&mut all, m);
                 if ended || all.len >= iov.total || (emptied && all.len >= target) {
-                    return Ok(all);
+                    return Poll::Ready(Ok(()));
                 }
             }
-            Err(Errno::EAGAIN) if all.len > 0 && all.len >= target => return Ok(all),
-            Err(Errno::EAGAIN) if nonblocking || all.len > 0 && all.complete => {
-                return done_or(socket.as_ref(), all, Errno::EAGAIN.into());
-            }
-            Err(Errno::EAGAIN) => {
-                if let Err(e) = waiter.wait(t, "recv").await {
-                    return done_or(socket.as_ref(), all, e);
-                }
-            }
-            Err(e) => return done_or(socket.as_ref(), all, e.into()),
+            Err(Errno::EAGAIN) if all.len > 0 && all.len >= target => return Poll::Ready(Ok(())),
+            Err(Errno::EAGAIN) if !(nonblocking || all.len > 0 && all.complete) => return Poll::Pending,
+            Err(e) => return Poll::Ready(Err(e)),
         }
+    };
+    match t.wait_for(&(&**socket.core().queue(), PollEvents::READABLE), &wait, look).await {
+        Ok(Ok(())) => Ok(all),
+        Ok(Err(e)) => done_or(socket.as_ref(), all, e.into()),
+        Err(e) => done_or(socket.as_ref(), all, e.into()),
     }
 }
 

@@ -8,13 +8,13 @@ use moat_sync::{Mutex, MutexGuard};
 
 use super::{Victim, check_create, check_delete};
 use crate::dentry::Dentry;
-use crate::inode::{Access, RenameFlags};
+use crate::inode::{Access, Cache, RenameFlags};
 use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
 
 /// Both directories' entry locks, the ancestor's first.
 struct BothLocked<'a> {
     _rename: Option<MutexGuard<'a, ()>>,
-    _first: MutexGuard<'a, ()>,
+    _first: Option<MutexGuard<'a, ()>>,
     _second: Option<MutexGuard<'a, ()>>,
 }
 
@@ -22,9 +22,10 @@ fn lock_both<'a>(rename: &'a Mutex<()>, a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) 
     if Arc::ptr_eq(a, b) {
         return BothLocked { _rename: None, _first: a.lock_entries(), _second: None };
     }
-    let rename = Some(rename.lock());
+    // Made-up entries are never moved, and their file system is asked under no lock.
+    let rename = (a.inode().cache_policy() != Cache::None).then(|| rename.lock());
     let (first, second) = if a.is_below(b) { (b, a) } else { (a, b) };
-    BothLocked { _rename: rename, _first: first.lock_entries(), _second: Some(second.lock_entries()) }
+    BothLocked { _rename: rename, _first: first.lock_entries(), _second: second.lock_entries() }
 }
 
 /// Gives `old` the name `new`. `old_view` and `new_view` differ in their base only.

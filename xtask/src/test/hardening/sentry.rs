@@ -1,6 +1,6 @@
 //! A sentry in the hands of an attacker: host calls of the test's choice, made by the sandbox process itself.
 //!
-//! The binary is a build of its own, whose feature `host-calls` makes the sentry do what it is asked to. Every attack must end
+//! The binary is a build of its own ([`build_checked`]), whose feature `host-calls` makes the sentry do what it is asked to. Every attack must end
 //! in an error or in the end of the sandbox, and nothing outside may have changed.
 
 mod attacks;
@@ -17,8 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use self::attacks::{Attack, Goal, Surroundings};
 use super::super::{FileServer, Files, Job, Network, Options, Place, Platform, Report, Runner, Writable, leftovers};
-use super::{Scratch, build, make_root};
-use crate::paths;
+use super::{Scratch, build, build_checked, make_root};
 
 /// How long a sandbox may take to be gone after what ended it.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,7 +37,7 @@ pub(super) fn run(options: &Options, runner: &mut Runner, report: &mut Report) -
             continue;
         }
         if attacker.is_none() {
-            attacker = Some(build_attacker()?);
+            attacker = Some(build_checked()?);
         }
         let Some(binary) = &attacker else { continue };
         for platform in options.platforms(&Platform::ALL) {
@@ -55,15 +54,6 @@ pub(super) fn run(options: &Options, runner: &mut Runner, report: &mut Report) -
         }
     }
     Ok(())
-}
-
-/// Builds moat with the feature, into a directory of its own, so that it can't be taken for another.
-fn build_attacker() -> Result<PathBuf> {
-    let directory = paths::target().join("hardening/attacker");
-    let mut build = paths::cargo();
-    build.args(["build", "--quiet", "--package", "moat", "--features", "host-calls", "--target-dir"]).arg(&directory);
-    paths::run(build.env("CARGO_INCREMENTAL", "0"))?;
-    Ok(directory.join("debug/moat"))
 }
 
 /// All attacks on one kind of sandbox; what succeeded.

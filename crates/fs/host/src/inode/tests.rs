@@ -30,7 +30,7 @@ type Node = Arc<HostInode<DirectTree>>;
 
 fn mount(path: &Path) -> (Arc<HostFs<DirectTree>>, Node) {
     let tree = DirectTree::new(fs::File::open(path).expect("open").into());
-    let fs = HostFs::new(tree, Trust::Shared).expect("mount");
+    let fs = HostFs::new(moat_abi::stat::DeviceId::new(0, 50), tree, Trust::Shared).expect("mount");
     let root = own(&fs.root()).expect("a host inode");
     (fs, root)
 }

@@ -12,7 +12,9 @@ mod test;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-cargo x check                 formatting, lints, layers, ratchets, documentation
+cargo x check                 formatting, lints, layers, dependencies, ratchets, documentation
+cargo x ratchet               lower the numbers in xtask/ratchets to what the sources have
+cargo x docs                  write docs/syscalls.md from the declarations
 cargo x test [AREA] [flags]   AREA: unit, abi, programs, hardening or oci; all of them by default
     --case NAME               only the cases whose name is or starts with NAME (repeatable)
     --platform P              only this platform: systrap or ptrace (repeatable)
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         "check" => check::run(),
+        "ratchet" => check::lower_ratchets(),
+        "docs" => check::write_documents(),
         "test" => test::run(rest),
         "bench" => bench::run(rest),
         "roots" => test::make_roots(rest),

@@ -57,7 +57,7 @@ fn serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) ->
     // Whatever else was donated is not this process's.
     drop(files);
     let refusal = if spec.debug { Refusal::Report } else { Refusal::Kill };
-    moat_jail::seccomp::install(rules::ALL.iter().copied(), refusal)?;
+    moat_jail::seccomp::install(rules::all(), refusal)?;
     let serving = server::start(exports.into_iter().map(|e| (e.tree, e.socket)))?;
     start_sync.booted().map_err(|e| BootError::host("telling the creator", &e))?;
     serving.wait();

@@ -69,7 +69,7 @@ impl Mappable for SegmentMemory {
 
     fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&*self.fd, flags, offset, len).map_err(|e| Errno::from_raw(e.raw_os_error()))
+        rustix::fs::fallocate(&*self.fd, flags, offset, len).map_err(Errno::from)
     }
 }
 

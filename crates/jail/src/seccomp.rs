@@ -3,6 +3,7 @@
 //! A call that no rule allows ends the process. Two calls fail instead, because the C library makes them and does
 //! without: clone3, and open by path.
 
+mod base;
 mod program;
 mod rule;
 
@@ -13,6 +14,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetA
 
 use program::Part;
 
+pub use base::{AT_FDCWD, BASE, DIRECT_TREE};
 pub use rule::{Arg, Rule, any, is, is_not, when, with, without};
 
 /// How many calls are compared one after the other, once their part of the program is found.

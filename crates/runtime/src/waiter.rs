@@ -35,14 +35,14 @@ const SI_KERNEL: i32 = 0x80;
 
 /// What a waiter stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ward {
+pub struct WaiterTarget {
     /// The container.
     pub id: String,
     /// The process in it; its init if none.
     pub pid: Option<i32>,
 }
 
-impl Ward {
+impl WaiterTarget {
     fn wait_request(&self) -> Request {
         match self.pid {
             None => Request::Wait(self.id.clone()),
@@ -68,7 +68,7 @@ impl Ward {
 /// # Errors
 /// Of clone(2); those of `prepare`.
 pub(crate) fn start(
-    ward: &Ward,
+    target: &WaiterTarget,
     link: &Link,
     terminal: Option<OwnedFd>,
     entrances: &Entrances,
@@ -80,8 +80,8 @@ pub(crate) fn start(
     donation.add(duplicate(link)?);
     donation.add(ready_write);
     let controlling_terminal = terminal.map(|terminal| donation.add(terminal));
-    let mut args = vec![PROCESS_NAME.to_owned(), donation.len().to_string(), ward.id.clone()];
-    args.extend(ward.pid.map(|pid| pid.to_string()));
+    let mut args = vec![PROCESS_NAME.to_owned(), donation.len().to_string(), target.id.clone()];
+    args.extend(target.pid.map(|pid| pid.to_string()));
     let mut id = None;
     let child = Spawn {
         args: &c_strings(args)?,
@@ -113,23 +113,23 @@ pub(crate) fn start(
 /// The program of a waiter. `args` is argv after the name; gives the exit code.
 pub fn main(args: impl Iterator<Item = OsString>) -> u8 {
     let _ = rustix::thread::set_name(c"moat-waiter");
-    match parse(args).and_then(|(donated, ward)| stand_for(donated, &ward)) {
+    match parse(args).and_then(|(donated, target)| stand_for(donated, &target)) {
         Some(code) => code,
         None => EXIT_KILLED,
     }
 }
 
-fn parse(mut args: impl Iterator<Item = OsString>) -> Option<(usize, Ward)> {
+fn parse(mut args: impl Iterator<Item = OsString>) -> Option<(usize, WaiterTarget)> {
     let donated = args.next()?.to_str()?.parse().ok()?;
     let id = args.next()?.into_string().ok()?;
     let pid = match args.next() {
         Some(pid) => Some(pid.to_str()?.parse().ok()?),
         None => None,
     };
-    Some((donated, Ward { id, pid }))
+    Some((donated, WaiterTarget { id, pid }))
 }
 
-fn stand_for(donated: usize, ward: &Ward) -> Option<u8> {
+fn stand_for(donated: usize, target: &WaiterTarget) -> Option<u8> {
     let mut fds = moat_host::inherited::claim(Donation::FIRST, donated).ok()?.into_iter();
     let connection = Connection::new(fds.next()?);
     let ready = fds.next()?;
@@ -139,7 +139,7 @@ fn stand_for(donated: usize, ward: &Ward) -> Option<u8> {
     signals::set_mask(all).ok()?;
     let signals = signals::signalfd(all).ok()?;
     drop(ready);
-    connection.send_request(&ward.wait_request(), &[]).ok()?;
+    connection.send_request(&target.wait_request(), &[]).ok()?;
     loop {
         let mut fds = [PollFd::new(&connection, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         match poll(&mut fds, None) {
@@ -148,7 +148,7 @@ fn stand_for(donated: usize, ward: &Ward) -> Option<u8> {
         };
         let [answered, signalled] = fds.map(|fd| !fd.revents().is_empty());
         if signalled {
-            pass_on(&signals, &connection, ward);
+            pass_on(&signals, &connection, target);
         }
         if answered {
             // Others are the answers to signals.
@@ -159,12 +159,12 @@ fn stand_for(donated: usize, ward: &Ward) -> Option<u8> {
     }
 }
 
-fn pass_on(signals: &OwnedFd, connection: &Connection, ward: &Ward) {
+fn pass_on(signals: &OwnedFd, connection: &Connection, target: &WaiterTarget) {
     while let Ok(info) = signals::read_signalfd(signals.as_fd()) {
         let Ok(signal) = i32::try_from(info.ssi_signo) else { continue };
         if signal != Signal::SIGCHLD.number() {
             // If it can't be sent the sandbox is ending.
-            let _ = connection.post(&ward.signal_request(signal, info.ssi_code));
+            let _ = connection.post(&target.signal_request(signal, info.ssi_code));
         }
     }
 }
@@ -176,15 +176,15 @@ mod tests {
     #[test]
     fn arguments() {
         let parse = |args: &[&str]| parse(args.iter().map(OsString::from));
-        assert_eq!(parse(&["2", "c"]), Some((2, Ward { id: "c".into(), pid: None })));
-        assert_eq!(parse(&["3", "c", "7"]), Some((3, Ward { id: "c".into(), pid: Some(7) })));
+        assert_eq!(parse(&["2", "c"]), Some((2, WaiterTarget { id: "c".into(), pid: None })));
+        assert_eq!(parse(&["3", "c", "7"]), Some((3, WaiterTarget { id: "c".into(), pid: Some(7) })));
         assert!(parse(&["x", "c"]).is_none() && parse(&["2", "c", "x"]).is_none() && parse(&["2"]).is_none());
     }
 
     #[test]
     fn signals_of_the_terminal_go_to_the_foreground() {
         let target = |pid, code| {
-            let Request::Signal { target, .. } = (Ward { id: "c".into(), pid }).signal_request(2, code) else {
+            let Request::Signal { target, .. } = (WaiterTarget { id: "c".into(), pid }).signal_request(2, code) else {
                 panic!("no signal")
             };
             target

@@ -50,16 +50,12 @@ fn reactor() -> Result<&'static Reactor> {
     if let Some(r) = REACTOR.get() {
         return Ok(r);
     }
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
-    let interrupts = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(errno)?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(Errno::from)?;
+    let interrupts = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(Errno::from)?;
     let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
-    epoll::add(&epoll, &interrupts, epoll::EventData::new_u64(INTERRUPT), edges).map_err(errno)?;
+    epoll::add(&epoll, &interrupts, epoll::EventData::new_u64(INTERRUPT), edges).map_err(Errno::from)?;
     let new = Reactor { epoll, interrupts, table: Mutex::new(LockClass::Leaf, (0, HashMap::new())) };
     Ok(REACTOR.get_or_init(|| new))
-}
-
-fn errno(e: rustix::io::Errno) -> Errno {
-    Errno::from_raw(e.raw_os_error())
 }
 
 /// Makes the reactor's descriptor before the seccomp filter forbids it.
@@ -100,7 +96,7 @@ impl Watch {
         let key = r.enter(Watched { queue: Arc::downgrade(&queue), demand: None });
         if let Err(e) = epoll::add(&r.epoll, &fd, epoll::EventData::new_u64(key), ALL | epoll::EventFlags::ET) {
             r.table.lock().1.remove(&key);
-            return Err(errno(e));
+            return Err(e.into());
         }
         Ok(Watch { fd, key, queue, demand: None })
     }

@@ -14,7 +14,7 @@ use moat_abi::{Errno, Result};
 use moat_host::tty::When;
 use moat_vfs::OpenFile;
 use moat_vfs::caller::{Caller, CallingTask};
-use moat_vfs::file::{Admission, Use};
+use moat_vfs::file::{Admission, JobControlAccess};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use crate::job_control::{JobControl, Steal, TtyAccess, TtyCheck};
@@ -65,18 +65,23 @@ const CHANGES: [u32; 17] = [
 ///
 /// # Errors
 /// EIO, but ENOTTY for TIOCSPGRP, where the caller ignores the signal or nobody could wake it again.
-pub fn admit(control: &JobControl, output: BackgroundOutput, caller: &dyn Caller, what: Use) -> Result<Admission> {
+pub fn admit(
+    control: &JobControl,
+    output: BackgroundOutput,
+    caller: &dyn Caller,
+    what: JobControlAccess,
+) -> Result<Admission> {
     let access = match what {
-        Use::Read => TtyAccess::Read,
-        Use::Write if output == BackgroundOutput::Stops => TtyAccess::Change,
-        Use::Ioctl(cmd) if CHANGES.contains(&cmd) => TtyAccess::Change,
-        Use::Write | Use::Ioctl(_) => return Ok(Admission::Granted),
+        JobControlAccess::Read => TtyAccess::Read,
+        JobControlAccess::Write if output == BackgroundOutput::Stops => TtyAccess::Change,
+        JobControlAccess::Ioctl(cmd) if CHANGES.contains(&cmd) => TtyAccess::Change,
+        JobControlAccess::Write | JobControlAccess::Ioctl(_) => return Ok(Admission::Granted),
     };
     let Some(t) = caller.task() else { return Ok(Admission::Granted) };
     match control.check(t, access) {
         TtyCheck::Allowed => Ok(Admission::Granted),
         TtyCheck::Signalled => Ok(Admission::Signalled),
-        TtyCheck::Refused if what == Use::Ioctl(TIOCSPGRP) => Err(Errno::ENOTTY),
+        TtyCheck::Refused if what == JobControlAccess::Ioctl(TIOCSPGRP) => Err(Errno::ENOTTY),
         TtyCheck::Refused => Err(Errno::EIO),
     }
 }

@@ -49,7 +49,7 @@ pub enum SyncKind {
 
 /// What a task is about to do with a file: the question of [`File::admit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub enum JobControlAccess {
     /// To read.
     Read,
     /// To write.
@@ -115,7 +115,7 @@ pub trait File: Send + Sync + Any {
     ///
     /// # Errors
     /// EIO, ENOTTY.
-    fn admit(&self, _f: &OpenFile, _caller: &dyn Caller, _what: Use) -> Result<Admission> {
+    fn admit(&self, _f: &OpenFile, _caller: &dyn Caller, _what: JobControlAccess) -> Result<Admission> {
         Ok(Admission::Granted)
     }
 

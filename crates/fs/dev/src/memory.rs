@@ -140,7 +140,7 @@ impl File for Random {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(Errno::from_raw(e.raw_os_error())),
+                Err(e) => return Err(e.into()),
             }
         }
         Ok(done)

@@ -7,7 +7,7 @@ use moat_sync::WaitQueue;
 use moat_tty::Terminal;
 use moat_tty::ioctl::{self as tty, End};
 use moat_vfs::caller::Caller;
-use moat_vfs::file::{Admission, File, Use};
+use moat_vfs::file::{Admission, File, JobControlAccess};
 use moat_vfs::{OpenFile, Path};
 
 use crate::ioctl;
@@ -21,10 +21,10 @@ pub(crate) struct Master {
 }
 
 impl File for Master {
-    fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: Use) -> Result<Admission> {
+    fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: JobControlAccess) -> Result<Admission> {
         match what {
             // These act on the slave, whoever asks.
-            Use::Ioctl(cmd) if ioctl::changes_slave(cmd) => {
+            JobControlAccess::Ioctl(cmd) if ioctl::changes_slave(cmd) => {
                 tty::admit(self.pty.job_control(), self.pty.background_output(), caller, what)
             }
             _ => Ok(Admission::Granted),

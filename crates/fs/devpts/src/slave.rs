@@ -9,7 +9,7 @@ use moat_tty::Terminal;
 use moat_tty::ioctl::{self as tty, End};
 use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
-use moat_vfs::file::{Admission, File, ReadOn, Use};
+use moat_vfs::file::{Admission, File, JobControlAccess, ReadOn};
 use moat_vfs::inode::Metadata;
 
 use crate::ioctl;
@@ -39,7 +39,7 @@ fn tenths(deciseconds: u8) -> Duration {
 }
 
 impl File for Slave {
-    fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: Use) -> Result<Admission> {
+    fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: JobControlAccess) -> Result<Admission> {
         if self.is_hung_up() {
             return Ok(Admission::Granted);
         }

@@ -17,7 +17,7 @@ use moat_vfs::Vfs;
 use moat_vfs::anon::Pseudo;
 use moat_vfs::caller::Caller;
 use moat_vfs::cred::Credentials;
-use moat_vfs::file::{Admission, File, Seekable, SyncKind, Use};
+use moat_vfs::file::{Admission, File, JobControlAccess, Seekable, SyncKind};
 use moat_vfs::inode::{Inode, Metadata};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::SeekFrom;
@@ -102,7 +102,7 @@ impl HostStream {
 }
 
 impl File for HostStream {
-    fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: Use) -> Result<Admission> {
+    fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: JobControlAccess) -> Result<Admission> {
         match &self.terminal {
             Some(t) => t.admit(caller, what),
             None => Ok(Admission::Granted),

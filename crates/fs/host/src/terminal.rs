@@ -15,7 +15,7 @@ use moat_tty::ioctl::{BackgroundOutput, End, put};
 use moat_tty::{JobControl, Terminal};
 use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
-use moat_vfs::file::{Admission, File, Use};
+use moat_vfs::file::{Admission, File, JobControlAccess};
 use moat_vfs::inode::OpenContext;
 
 use crate::stdio::HostStream;
@@ -69,7 +69,7 @@ impl HostTerminal {
     }
 
     /// Job control, as [`moat_vfs::File::admit`] wants it.
-    pub(crate) fn admit(&self, caller: &dyn Caller, what: Use) -> Result<Admission> {
+    pub(crate) fn admit(&self, caller: &dyn Caller, what: JobControlAccess) -> Result<Admission> {
         let tostop = tty::termios(&self.fd)?.c_lflag & LocalFlags::TOSTOP.bits() != 0;
         let output = if tostop { BackgroundOutput::Stops } else { BackgroundOutput::Allowed };
         moat_tty::ioctl::admit(&self.control, output, caller, what)

@@ -38,10 +38,6 @@ pub struct Data {
     seals: SealFlags,
 }
 
-fn host(e: rustix::io::Errno) -> Errno {
-    Errno::from_raw(e.raw_os_error())
-}
-
 fn to_usize(n: u64) -> Result<usize> {
     usize::try_from(n).map_err(|_| Errno::EFBIG)
 }
@@ -95,7 +91,7 @@ impl Data {
                 buf[have.len()..n].fill(0);
                 Ok(n)
             }
-            Store::Host(fd) => rustix::io::pread(&**fd, &mut buf[..n], pos).map_err(host),
+            Store::Host(fd) => rustix::io::pread(&**fd, &mut buf[..n], pos).map_err(Errno::from),
         }
     }
 
@@ -142,7 +138,7 @@ impl Data {
                 v[from..to].copy_from_slice(buf);
             }
             Store::Host(fd) => {
-                let n = rustix::io::pwrite(&**fd, buf, pos).map_err(host)?;
+                let n = rustix::io::pwrite(&**fd, buf, pos).map_err(Errno::from)?;
                 self.size = self.size.max(pos + n as u64);
                 return Ok(n);
             }
@@ -200,7 +196,7 @@ impl Data {
             return Err(Errno::EPERM);
         }
         match &mut self.store {
-            Store::Host(fd) => rustix::fs::ftruncate(&**fd, len).map_err(host)?,
+            Store::Host(fd) => rustix::fs::ftruncate(&**fd, len).map_err(Errno::from)?,
             // The vector may be shorter than the file: what is missing reads as zeros.
             Store::Small(v) if len <= SMALL => v.truncate(to_usize(len)?),
             Store::Small(_) => {
@@ -235,7 +231,7 @@ impl Data {
         if end > SMALL {
             let fd = self.host_fd()?;
             let flags = if extends { FallocateFlags::empty() } else { FallocateFlags::KEEP_SIZE };
-            rustix::fs::fallocate(&*fd, flags, offset, len).map_err(host)?;
+            rustix::fs::fallocate(&*fd, flags, offset, len).map_err(Errno::from)?;
         }
         if extends {
             self.size = end;
@@ -254,7 +250,7 @@ impl Data {
             }
             Store::Host(fd) => {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(&**fd, flags, offset, end - offset).map_err(host)
+                rustix::fs::fallocate(&**fd, flags, offset, end - offset).map_err(Errno::from)
             }
         }
     }
@@ -267,8 +263,8 @@ impl Data {
             (Store::Small(_), SparseSeek::Data) => Ok(offset),
             (Store::Small(_), SparseSeek::Hole) => Ok(self.size),
             // The descriptor's own position is used for nothing else.
-            (Store::Host(fd), SparseSeek::Data) => rustix::fs::seek(&**fd, SeekFrom::Data(offset)).map_err(host),
-            (Store::Host(fd), SparseSeek::Hole) => rustix::fs::seek(&**fd, SeekFrom::Hole(offset)).map_err(host),
+            (Store::Host(fd), SparseSeek::Data) => rustix::fs::seek(&**fd, SeekFrom::Data(offset)).map_err(Errno::from),
+            (Store::Host(fd), SparseSeek::Hole) => rustix::fs::seek(&**fd, SeekFrom::Hole(offset)).map_err(Errno::from),
         }
     }
 
@@ -279,11 +275,12 @@ impl Data {
             Store::Small(v) => v,
         };
         // Neither executable bits nor a name matter: the guest never sees this descriptor.
-        let fd = rustix::fs::memfd_create("tmpfs", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(host)?;
-        rustix::fs::ftruncate(&fd, self.size).map_err(host)?;
+        let fd =
+            rustix::fs::memfd_create("tmpfs", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(Errno::from)?;
+        rustix::fs::ftruncate(&fd, self.size).map_err(Errno::from)?;
         let mut done = 0;
         while done < v.len() {
-            done += rustix::io::pwrite(&fd, &v[done..], done as u64).map_err(host)?;
+            done += rustix::io::pwrite(&fd, &v[done..], done as u64).map_err(Errno::from)?;
         }
         if !self.seals.is_empty() {
             seal_host(&fd, self.seals)?;
@@ -306,5 +303,5 @@ impl Drop for Data {
 /// Sets on the host what mappings must obey; that no more seals come is the sentry's own business.
 fn seal_host(fd: &OwnedFd, seals: SealFlags) -> Result<()> {
     let flags = rustix::fs::SealFlags::from_bits_truncate((seals - SealFlags::SEAL - SealFlags::EXEC).bits());
-    if flags.is_empty() { Ok(()) } else { rustix::fs::fcntl_add_seals(fd, flags).map_err(host) }
+    if flags.is_empty() { Ok(()) } else { rustix::fs::fcntl_add_seals(fd, flags).map_err(Errno::from) }
 }

@@ -45,10 +45,6 @@ pub struct HostSocket {
     connecting: Mutex<Option<SockAddr>>,
 }
 
-fn errno(e: rustix::io::Errno) -> Errno {
-    Errno::from_raw(e.raw_os_error())
-}
-
 /// Makes a host socket that does not block.
 pub(crate) fn open(kind: SocketKind) -> Result<OwnedFd> {
     let protocol = std::num::NonZeroU32::new(kind.protocol).map(Protocol::from_raw);
@@ -58,7 +54,7 @@ pub(crate) fn open(kind: SocketKind) -> Result<OwnedFd> {
         SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
         protocol,
     )
-    .map_err(errno)
+    .map_err(Errno::from)
 }
 
 fn address_from(ask: impl FnOnce(&mut host::AddressBuffer) -> Result<usize>) -> Result<SockAddr> {
@@ -79,7 +75,7 @@ impl HostSocket {
     fn from_fd(kind: SocketKind, core: SocketCore, fd: OwnedFd) -> Result<Arc<HostSocket>> {
         let fd = Arc::new(fd);
         // /proc/net/tcp and its like name sockets by this number, and /proc/PID/fd must agree.
-        let core = core.with_ino(rustix::fs::fstat(&fd).map_err(errno)?.st_ino);
+        let core = core.with_ino(rustix::fs::fstat(&fd).map_err(Errno::from)?.st_ino);
         let watch = Watch::on_demand(fd.clone(), core.queue().clone())?;
         let connecting = Mutex::new(LockClass::Socket, None);
         Ok(Arc::new(HostSocket { kind, core, fd, _watch: watch, connecting }))
@@ -112,7 +108,7 @@ impl Socket for HostSocket {
     }
 
     fn listen(&self, _caller: &dyn Caller, backlog: usize) -> Result<()> {
-        rustix::net::listen(&self.fd, i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(errno)
+        rustix::net::listen(&self.fd, i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(Errno::from)
     }
 
     fn connect(&self, _caller: &dyn Caller, addr: &[u8]) -> Result<()> {
@@ -200,7 +196,7 @@ impl Socket for HostSocket {
             Shutdown::Write => rustix::net::Shutdown::Write,
             Shutdown::Both => rustix::net::Shutdown::Both,
         };
-        rustix::net::shutdown(&self.fd, how).map_err(errno)
+        rustix::net::shutdown(&self.fd, how).map_err(Errno::from)
     }
 
     fn get_option(&self, _caller: &dyn Caller, level: u32, name: u32, room: usize) -> Result<Vec<u8>> {

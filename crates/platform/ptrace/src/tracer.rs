@@ -104,10 +104,7 @@ pub(crate) fn start() -> Result<Arc<Shared>, SetupError> {
                 let _ = sender.send(Err(e));
             }
         })
-        .map_err(|e| SetupError {
-            step: "start the tracer thread",
-            errno: Errno::from_raw(e.raw_os_error().unwrap_or(0)),
-        })?;
+        .map_err(|e| SetupError { step: "start the tracer thread", errno: e.into() })?;
     receiver.recv().unwrap_or(Err(SetupError { step: "start the tracer thread", errno: Errno::ESRCH }))?;
     Ok(shared)
 }

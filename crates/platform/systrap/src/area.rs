@@ -49,12 +49,11 @@ impl AreaPool {
     pub fn new() -> Result<AreaPool> {
         use rustix::fs::{MemfdFlags, SealFlags};
         use rustix::mm::{MapFlags, ProtFlags};
-        let host = |e: rustix::io::Errno| Errno::from_raw(e.raw_os_error());
-        let fd =
-            rustix::fs::memfd_create("moat-areas", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(host)?;
+        let fd = rustix::fs::memfd_create("moat-areas", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .map_err(Errno::from)?;
         let len = u64::from(MAX_AREAS) * AREA_LEN;
-        rustix::fs::ftruncate(&fd, len).map_err(host)?;
-        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(host)?;
+        rustix::fs::ftruncate(&fd, len).map_err(Errno::from)?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(Errno::from)?;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let base = unsafe {
             rustix::mm::mmap(
@@ -66,7 +65,7 @@ impl AreaPool {
                 0,
             )
         }
-        .map_err(host)?;
+        .map_err(Errno::from)?;
         let base = NonNull::new(base.cast()).ok_or(Errno::ENOMEM)?;
         let free = Mutex::new(LockClass::Platform, Free { returned: Vec::new(), next: 1 });
         Ok(AreaPool { fd, base, free })

@@ -23,7 +23,7 @@ use crate::namespaces::Role;
 use crate::oci::Bundle;
 use crate::sandbox::{CONTROL_SOCKET, ChildSandbox, InitFiles, Message, Sandbox, SandboxFiles, Terminal};
 use crate::store::{ContainerState, Entry, Status};
-use crate::waiter::{self, Ward};
+use crate::waiter::{self, WaiterTarget};
 use crate::{Blueprint, Config, ContainerId, Error, Store};
 
 /// What `create` and `run` were asked for.
@@ -248,12 +248,12 @@ impl Creation<'_> {
         // If the gofer could not start, that is why the container could not be made.
         gofer.as_mut().map_or(Ok(()), Gofer::wait_until_ready)?;
         let link = created?;
-        let ward = Ward { id: self.state.id.clone(), pid: None };
+        let target = WaiterTarget { id: self.state.id.clone(), pid: None };
         // Its processes are the sandbox's, in the cgroup of that; clients find this one by the waiter's pid.
         let cgroup = self.state.cgroup.clone();
         let entrances = cgroup.as_ref().map(|cgroup| cgroup.entrances(Cloning::choose())).transpose()?;
         let entrances = entrances.unwrap_or_default();
-        waiter::start(&ward, &link, terminal, &entrances, |process| {
+        waiter::start(&target, &link, terminal, &entrances, |process| {
             self.state.waiter = Some(process);
             self.entry.save(&self.state)?;
             cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join_rest(process.pid, resources, &entrances))

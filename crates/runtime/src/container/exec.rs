@@ -17,7 +17,7 @@ use crate::console::{Console, check_attached, check_detached};
 use crate::error::{Context, Result};
 use crate::sandbox::{InitFiles, Link, Terminal};
 use crate::store::Status;
-use crate::waiter::{self, Ward};
+use crate::waiter::{self, WaiterTarget};
 
 /// What `exec` was asked for.
 #[derive(Debug)]
@@ -114,8 +114,8 @@ impl Container {
             Attachment::Attached => rustix::process::getpid().as_raw_nonzero().get(),
             // If this command dies before the waiter has the connection too, the process is killed with it.
             Attachment::Detached => {
-                let ward = Ward { id: id.clone(), pid: Some(pid) };
-                waiter::start(&ward, &link, own_terminal, &Entrances::default(), |_| Ok(()))?.pid
+                let target = WaiterTarget { id: id.clone(), pid: Some(pid) };
+                waiter::start(&target, &link, own_terminal, &Entrances::default(), |_| Ok(()))?.pid
             }
         };
         if let Some(path) = &options.pid_file {

@@ -14,7 +14,7 @@ use moat_identity::Resource;
 use moat_identity::limits::INFINITY;
 use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult, Wait, WaitError};
 use moat_mm::iovec::IoVec;
-use moat_vfs::file::{Admission, ReadOn, SyncKind, Use};
+use moat_vfs::file::{Admission, JobControlAccess, ReadOn, SyncKind};
 use moat_vfs::{OpenFile, Seekable};
 
 use crate::net::{self, Sock};
@@ -78,7 +78,7 @@ pub(crate) enum Append {
 ///
 /// # Errors
 /// Those of [`moat_vfs::File::admit`]; a restart after a signal.
-pub(crate) fn admit(t: &CurrentTask, f: &OpenFile, what: Use) -> Result<(), SyscallError> {
+pub(crate) fn admit(t: &CurrentTask, f: &OpenFile, what: JobControlAccess) -> Result<(), SyscallError> {
     match f.file().admit(f, t, what)? {
         Admission::Granted => Ok(()),
         Admission::Signalled => Err(Restart::Sys.into()),
@@ -241,7 +241,7 @@ pub(crate) async fn read(
         return net::read(t, &sock, iov, blocking).await;
     }
     at.check_range(iov.total)?;
-    admit(t, f, Use::Read)?;
+    admit(t, f, JobControlAccess::Read)?;
     let wait = file_wait("read", f.file().timeout(PollEvents::READABLE));
     let mut reading = Reading { f, iov, at, blocking, done: 0, last_byte: None };
     let mut limit = None;
@@ -370,7 +370,7 @@ pub(crate) async fn write(
         return net::write(t, &sock, iov, blocking).await;
     }
     at.check_range(iov.total)?;
-    admit(t, f, Use::Write)?;
+    admit(t, f, JobControlAccess::Write)?;
     let wait = file_wait("write", f.file().timeout(PollEvents::WRITABLE));
     let mut done = 0;
     let look = |t: &mut CurrentTask| loop {

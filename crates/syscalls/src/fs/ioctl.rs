@@ -7,7 +7,7 @@ use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::UserAddr;
 use moat_vfs::Fd;
 use moat_vfs::fd_table::OnExec;
-use moat_vfs::file::Use;
+use moat_vfs::file::JobControlAccess;
 
 syscalls! { pub static TABLE;
     16 ioctl(fd: Fd, request: u32, arg: u64) sys_ioctl, full;
@@ -41,7 +41,7 @@ fn sys_ioctl(t: &mut CurrentTask, fd: Fd, request: u32, arg: u64) -> SyscallResu
             t.mm().write(ptr.cast(), &size)?;
         }
         _ => {
-            super::io::admit(t, &f, Use::Ioctl(request))?;
+            super::io::admit(t, &f, JobControlAccess::Ioctl(request))?;
             return Ok(f.file().ioctl(&f, t, request, arg)?);
         }
     }

@@ -1,23 +1,27 @@
-//! The host calls of the sentry, by what makes them. To allow another one, add a line with its caller.
+//! The host calls of the sentry besides those of every process of a sandbox ([`BASE`]), by what makes them. To allow
+//! another one, add a line with its caller.
 
 use std::os::fd::RawFd;
 
 use moat_control::spec::{FileAccess, PlatformKind};
 
-use moat_jail::seccomp::{Arg, Rule, any, is, is_not, when, with, without};
+use moat_jail::seccomp::{Arg, BASE, DIRECT_TREE, Rule, any, is, when, with};
 
 /// Everything that a sentry with this platform and this way to the host's files may call, but for
 /// [`open_below`].
 pub(super) fn all<'a>(platform: PlatformKind, files: FileAccess) -> impl Iterator<Item = Rule<'a>> {
     let direct = match files {
-        FileAccess::Direct => DIRECT_FILES,
+        FileAccess::Direct => DIRECT_TREE,
         FileAccess::Gofer => &[],
     };
     let guest = match platform {
         PlatformKind::Systrap => SYSTRAP,
         PlatformKind::Ptrace => PTRACE,
     };
-    [MEMORY, THREADS, EVENTS, FILES, direct, TERMINALS, SOCKETS, GUEST_PROCESSES, guest].into_iter().flatten().copied()
+    [BASE, MEMORY, THREADS, EVENTS, FILES, direct, TERMINALS, SOCKETS, GUEST_PROCESSES, guest]
+        .into_iter()
+        .flatten()
+        .copied()
 }
 
 /// Conditions of openat(2) where only what is below one directory is opened: moat_host::procfs.
@@ -25,76 +29,25 @@ pub(super) fn open_below(directory: RawFd) -> [Arg; 2] {
     [is(0, u64::from(directory.unsigned_abs())), with(2, libc::O_NOFOLLOW as u64)]
 }
 
-const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
-/// AT_FDCWD as the 32 bits that the filter sees.
-const AT_FDCWD: u64 = libc::AT_FDCWD as u32 as u64;
-
-/// What the C library's pthread_create passes to clone, and nothing else.
-const THREAD_FLAGS: u64 = (libc::CLONE_VM
-    | libc::CLONE_FS
-    | libc::CLONE_FILES
-    | libc::CLONE_SIGHAND
-    | libc::CLONE_THREAD
-    | libc::CLONE_SYSVSEM
-    | libc::CLONE_SETTLS
-    | libc::CLONE_PARENT_SETTID
-    | libc::CLONE_CHILD_CLEARTID) as u64;
-
 const MEMORY: &[Rule<'static>] = &[
-    // malloc, thread stacks, windows on memfds. Never executable.
-    when(libc::SYS_mmap, &[without(2, PROT_EXEC)]),
-    // malloc, guard pages of stacks.
-    when(libc::SYS_mprotect, &[without(2, PROT_EXEC)]),
-    any(libc::SYS_munmap),
-    // realloc.
-    any(libc::SYS_mremap),
-    any(libc::SYS_brk),
-    // malloc's trimming, stacks of ended threads.
-    any(libc::SYS_madvise),
     // Memory of tmpfs files, shared memory and memfds of the guest.
     any(libc::SYS_memfd_create),
     any(libc::SYS_mincore),
 ];
 
 const THREADS: &[Rule<'static>] = &[
-    // std::thread: executors and their spares.
-    when(libc::SYS_clone, &[is(0, THREAD_FLAGS)]),
-    any(libc::SYS_set_robust_list),
-    any(libc::SYS_rseq),
-    any(libc::SYS_sigaltstack),
-    when(libc::SYS_prctl, &[is(0, libc::PR_SET_NAME as u64)]),
-    // Names of memory areas, by newer C libraries' malloc.
-    when(libc::SYS_prctl, &[is(0, libc::PR_SET_VMA as u64)]),
-    any(libc::SYS_exit),
-    any(libc::SYS_exit_group),
-    any(libc::SYS_gettid),
-    any(libc::SYS_getpid),
-    // Locks.
-    any(libc::SYS_futex),
-    // Executors: one for each CPU, pinned; give way to a guest thread on the same CPU.
-    any(libc::SYS_sched_getaffinity),
+    // Executors: one for each CPU, pinned.
     any(libc::SYS_sched_setaffinity),
-    any(libc::SYS_sched_yield),
     any(libc::SYS_getcpu),
     any(libc::SYS_membarrier),
-    any(libc::SYS_rt_sigprocmask),
-    any(libc::SYS_rt_sigaction),
-    any(libc::SYS_rt_sigreturn),
-    any(libc::SYS_restart_syscall),
     any(libc::SYS_nanosleep),
     any(libc::SYS_clock_nanosleep),
-    // Clocks that the vDSO does not have: CPU clocks of guest threads.
-    any(libc::SYS_clock_gettime),
     any(libc::SYS_clock_getres),
-    // Random numbers for the guest and for hash maps.
-    any(libc::SYS_getrandom),
     // Limits are read only, and only the sentry's own.
     when(libc::SYS_prlimit64, &[is(0, 0), is(2, 0)]),
     // Load and memory for the guest's sysinfo and /proc.
     any(libc::SYS_sysinfo),
     any(libc::SYS_getrusage),
-    // Kicks of guest threads; ending the sandbox by abort().
-    any(libc::SYS_tgkill),
 ];
 
 const EVENTS: &[Rule<'static>] = &[
@@ -116,7 +69,6 @@ const EVENTS: &[Rule<'static>] = &[
 
 const FILES: &[Rule<'static>] = &[
     any(libc::SYS_read),
-    any(libc::SYS_write),
     any(libc::SYS_readv),
     any(libc::SYS_writev),
     any(libc::SYS_pread64),
@@ -126,22 +78,12 @@ const FILES: &[Rule<'static>] = &[
     any(libc::SYS_preadv2),
     any(libc::SYS_pwritev2),
     any(libc::SYS_lseek),
-    any(libc::SYS_close),
     any(libc::SYS_dup),
     any(libc::SYS_dup3),
-    // std::fs::File::read_to_end asks how much there is; HostFile, stdio.
-    when(libc::SYS_statx, &[is_not(0, AT_FDCWD)]),
-    any(libc::SYS_fstat),
-    // moat_host::procfs::own_threads; DirectTree.
-    any(libc::SYS_getdents64),
-    any(libc::SYS_ftruncate),
     any(libc::SYS_fallocate),
     any(libc::SYS_fsync),
     any(libc::SYS_fdatasync),
-    when(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u64)]),
-    when(libc::SYS_fcntl, &[is(1, libc::F_GETFD as u64)]),
     when(libc::SYS_fcntl, &[is(1, libc::F_SETFD as u64)]),
-    when(libc::SYS_fcntl, &[is(1, libc::F_GETFL as u64)]),
     // O_NONBLOCK and O_APPEND of donated descriptors.
     when(libc::SYS_fcntl, &[is(1, libc::F_SETFL as u64)]),
     // Seals of the guest's memfds.
@@ -149,27 +91,6 @@ const FILES: &[Rule<'static>] = &[
     when(libc::SYS_fcntl, &[is(1, libc::F_GET_SEALS as u64)]),
     // Bytes to read in donated pipes and sockets.
     when(libc::SYS_ioctl, &[is(1, libc::FIONREAD)]),
-];
-
-/// DirectTree: one component at a time from a donated directory, never through a symbolic link.
-const DIRECT_FILES: &[Rule<'static>] = &[
-    when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_NOFOLLOW as u64)]),
-    // rustix::fs::Dir opens "." of a directory that is open already.
-    when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_DIRECTORY as u64)]),
-    when(libc::SYS_newfstatat, &[is_not(0, AT_FDCWD)]),
-    any(libc::SYS_fstatfs),
-    when(libc::SYS_readlinkat, &[is_not(0, AT_FDCWD)]),
-    when(libc::SYS_mkdirat, &[is_not(0, AT_FDCWD)]),
-    // FIFOs and regular files; device nodes need a capability that the sandbox does not have.
-    when(libc::SYS_mknodat, &[is_not(0, AT_FDCWD)]),
-    when(libc::SYS_symlinkat, &[is_not(1, AT_FDCWD)]),
-    when(libc::SYS_linkat, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
-    when(libc::SYS_unlinkat, &[is_not(0, AT_FDCWD)]),
-    when(libc::SYS_renameat2, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
-    any(libc::SYS_fchmod),
-    any(libc::SYS_fchown),
-    when(libc::SYS_fchownat, &[is_not(0, AT_FDCWD)]),
-    when(libc::SYS_utimensat, &[is_not(0, AT_FDCWD)]),
 ];
 
 /// Donated terminals: moat_host::tty.
@@ -192,8 +113,6 @@ const TERMINALS: &[Rule<'static>] = &[
 
 /// Control connections, and donated stdio that is a socket. None can be made or connected.
 const SOCKETS: &[Rule<'static>] = &[
-    any(libc::SYS_sendmsg),
-    any(libc::SYS_recvmsg),
     any(libc::SYS_sendto),
     any(libc::SYS_recvfrom),
     any(libc::SYS_accept4),

@@ -1,0 +1,99 @@
+//! What every process of a sandbox has to call: the lines that the filters of sentry and gofer share.
+//!
+//! [`BASE`] is for a process with threads that talks over a donated socket; [`DIRECT_TREE`] for one that reaches the host's
+//! files by donated directories. What only one of them calls is listed there.
+
+use super::{Rule, any, is, is_not, when, with, without};
+
+const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
+/// AT_FDCWD as the 32 bits that the filter sees.
+pub const AT_FDCWD: u64 = libc::AT_FDCWD as u32 as u64;
+
+/// What the C library's pthread_create passes to clone, and nothing else.
+const THREAD_FLAGS: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID) as u64;
+
+/// Memory, threads, locks, the end of the process, messages over sockets that it has.
+pub const BASE: &[Rule<'static>] = &[
+    // malloc, thread stacks, windows on memfds. Never executable.
+    when(libc::SYS_mmap, &[without(2, PROT_EXEC)]),
+    // malloc, guard pages of stacks.
+    when(libc::SYS_mprotect, &[without(2, PROT_EXEC)]),
+    any(libc::SYS_munmap),
+    // realloc.
+    any(libc::SYS_mremap),
+    any(libc::SYS_brk),
+    // malloc's trimming, stacks of ended threads.
+    any(libc::SYS_madvise),
+    // std::thread.
+    when(libc::SYS_clone, &[is(0, THREAD_FLAGS)]),
+    any(libc::SYS_set_robust_list),
+    any(libc::SYS_rseq),
+    any(libc::SYS_sigaltstack),
+    any(libc::SYS_rt_sigprocmask),
+    // The first pthread_create makes the handler of setuid(2) and its like, which concern all threads.
+    any(libc::SYS_rt_sigaction),
+    any(libc::SYS_rt_sigreturn),
+    any(libc::SYS_restart_syscall),
+    when(libc::SYS_prctl, &[is(0, libc::PR_SET_NAME as u64)]),
+    // Names of memory areas, by newer C libraries' malloc.
+    when(libc::SYS_prctl, &[is(0, libc::PR_SET_VMA as u64)]),
+    any(libc::SYS_sched_getaffinity),
+    any(libc::SYS_gettid),
+    any(libc::SYS_getpid),
+    // abort(), which ends the process; kicks of guest threads.
+    any(libc::SYS_tgkill),
+    any(libc::SYS_exit),
+    any(libc::SYS_exit_group),
+    // Locks.
+    any(libc::SYS_futex),
+    any(libc::SYS_sched_yield),
+    // Locks again, where the vDSO has no clock; CPU clocks of guest threads.
+    any(libc::SYS_clock_gettime),
+    // Hash maps, malloc, random numbers for the guest.
+    any(libc::SYS_getrandom),
+    // Control connections and the gofer's channels. No socket is made or connected by these.
+    any(libc::SYS_sendmsg),
+    any(libc::SYS_recvmsg),
+    // The panic log, descriptors that the process has.
+    any(libc::SYS_write),
+    any(libc::SYS_close),
+    any(libc::SYS_fstat),
+    any(libc::SYS_getdents64),
+    any(libc::SYS_ftruncate),
+    // By descriptor, or below a directory that is open.
+    when(libc::SYS_statx, &[is_not(0, AT_FDCWD)]),
+    // OwnedFd::drop of debug builds looks whether the descriptor is open.
+    when(libc::SYS_fcntl, &[is(1, libc::F_GETFD as u64)]),
+    when(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u64)]),
+    // rustix::fs::Dir looks whether it may read.
+    when(libc::SYS_fcntl, &[is(1, libc::F_GETFL as u64)]),
+];
+
+/// moat_fs_host's DirectTree: one component at a time from a donated directory, never through a symbolic link.
+pub const DIRECT_TREE: &[Rule<'static>] = &[
+    when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_NOFOLLOW as u64)]),
+    // rustix::fs::Dir opens "." of a directory that is open already.
+    when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_DIRECTORY as u64)]),
+    when(libc::SYS_newfstatat, &[is_not(0, AT_FDCWD)]),
+    any(libc::SYS_fstatfs),
+    when(libc::SYS_readlinkat, &[is_not(0, AT_FDCWD)]),
+    when(libc::SYS_mkdirat, &[is_not(0, AT_FDCWD)]),
+    // FIFOs and regular files; device nodes need a capability that no process of a sandbox has.
+    when(libc::SYS_mknodat, &[is_not(0, AT_FDCWD)]),
+    when(libc::SYS_symlinkat, &[is_not(1, AT_FDCWD)]),
+    when(libc::SYS_linkat, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
+    when(libc::SYS_unlinkat, &[is_not(0, AT_FDCWD)]),
+    when(libc::SYS_renameat2, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
+    any(libc::SYS_fchmod),
+    any(libc::SYS_fchown),
+    when(libc::SYS_fchownat, &[is_not(0, AT_FDCWD)]),
+    when(libc::SYS_utimensat, &[is_not(0, AT_FDCWD)]),
+];

@@ -1,10 +1,19 @@
 //! The host calls of the gofer, by what makes them. To allow another one, add a line with its caller.
 
+use moat_host::objects::CALLS_BY_PATH_DESCRIPTOR;
 use moat_jail::seccomp::{Rule, any, is, is_not, when, with, without};
 
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 /// AT_FDCWD as the 32 bits that the filter sees.
 const AT_FDCWD: u64 = libc::AT_FDCWD as u32 as u64;
+
+/// AT_EMPTY_PATH: the descriptor itself is meant.
+const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
+
+const SYS_SETXATTRAT: libc::c_long = CALLS_BY_PATH_DESCRIPTOR[1];
+const SYS_GETXATTRAT: libc::c_long = CALLS_BY_PATH_DESCRIPTOR[2];
+const SYS_LISTXATTRAT: libc::c_long = CALLS_BY_PATH_DESCRIPTOR[3];
+const SYS_REMOVEXATTRAT: libc::c_long = CALLS_BY_PATH_DESCRIPTOR[4];
 
 /// What the C library's pthread_create passes to clone, and nothing else.
 const THREAD_FLAGS: u64 = (libc::CLONE_VM
@@ -63,11 +72,11 @@ pub(crate) const ALL: &[Rule<'static>] = &[
     // OwnedFd::drop of debug builds looks whether the descriptor is open; DirectTree::open_root.
     when(libc::SYS_fcntl, &[is(1, libc::F_GETFD as u64)]),
     when(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u64)]),
-    // rustix::fs::Dir looks whether it may read.
+    // Descriptors of files that are held, to pass them on.
     when(libc::SYS_fcntl, &[is(1, libc::F_GETFL as u64)]),
     // DirectTree: one component at a time from a directory that is open, never through a symbolic link.
     when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_NOFOLLOW as u64)]),
-    // rustix::fs::Dir opens "." of a directory that is open already.
+    // "." of a directory that is held: to list it, to write it out, to make a file without a name in it.
     when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_DIRECTORY as u64)]),
     any(libc::SYS_fstat),
     when(libc::SYS_newfstatat, &[is_not(0, AT_FDCWD)]),
@@ -76,17 +85,31 @@ pub(crate) const ALL: &[Rule<'static>] = &[
     when(libc::SYS_readlinkat, &[is_not(0, AT_FDCWD)]),
     any(libc::SYS_getdents64),
     when(libc::SYS_mkdirat, &[is_not(0, AT_FDCWD)]),
-    // FIFOs and regular files; device nodes need a capability that the gofer does not have.
+    // FIFOs, sockets and whiteouts; other device nodes need a capability that the gofer does not have.
     when(libc::SYS_mknodat, &[is_not(0, AT_FDCWD)]),
     when(libc::SYS_symlinkat, &[is_not(1, AT_FDCWD)]),
     when(libc::SYS_linkat, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
     when(libc::SYS_unlinkat, &[is_not(0, AT_FDCWD)]),
     when(libc::SYS_renameat2, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
     any(libc::SYS_fchmod),
+    // moat_host::objects: permission bits and extended attributes of files that are held by a path descriptor.
+    when(libc::SYS_fchmodat2, &[is_not(0, AT_FDCWD), is(3, EMPTY_PATH)]),
+    when(SYS_SETXATTRAT, &[is_not(0, AT_FDCWD), is(2, EMPTY_PATH)]),
+    when(SYS_GETXATTRAT, &[is_not(0, AT_FDCWD), is(2, EMPTY_PATH)]),
+    when(SYS_LISTXATTRAT, &[is_not(0, AT_FDCWD), is(2, EMPTY_PATH)]),
+    when(SYS_REMOVEXATTRAT, &[is_not(0, AT_FDCWD), is(2, EMPTY_PATH)]),
+    // Extended attributes of files that are held open.
+    any(libc::SYS_fsetxattr),
+    any(libc::SYS_fgetxattr),
+    any(libc::SYS_flistxattr),
+    any(libc::SYS_fremovexattr),
     any(libc::SYS_fchown),
     when(libc::SYS_fchownat, &[is_not(0, AT_FDCWD)]),
     when(libc::SYS_utimensat, &[is_not(0, AT_FDCWD)]),
-    any(libc::SYS_ftruncate),
+    // Directories, and the file system, written out.
+    any(libc::SYS_fsync),
+    any(libc::SYS_fdatasync),
+    any(libc::SYS_syncfs),
 ];
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod inherited;
 pub mod memory;
 pub mod mounts;
 pub mod net;
+pub mod objects;
 pub mod process;
 pub mod procfs;
 pub mod ptrace;

@@ -67,16 +67,15 @@ fn settings(area: &str, options: &Options) -> Vec<Setting> {
     match area {
         "inet" => vec![usual, host],
         "hostnet" => vec![host],
-        "files" | "names" | "permissions" | "locks" | "exec" | "memory" => vec![usual, gofer],
+        "files" | "names" | "permissions" | "locks" | "exec" | "memory" | "objects" => vec![usual, gofer],
         _ => vec![usual],
     }
 }
 
 /// Checks that need more of a file system than a tree of the host gives.
-const NOT_IN_HOST_TREES: [(&str, &str); 3] = [
-    ("files/o_tmpfile", "a file without a name would have to be named later by /proc, which is not there"),
+const NOT_IN_HOST_TREES: [(&str, &str); 2] = [
     ("files/statfs_of_places", "it expects /tmp to be a tmpfs"),
-    ("names/mknod_kinds", "a socket on the host would reach beyond the sandbox"),
+    ("names/mknod_kinds", "a device node takes a capability over the host"),
 ];
 
 fn out_of_reach(platform: Platform, setting: Setting, check: &str) -> Option<&'static str> {

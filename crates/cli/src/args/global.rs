@@ -52,8 +52,8 @@ pub(crate) struct Global {
     /// Whether others may change a root file system while its container runs
     #[arg(long, global = true, value_enum, default_value = "exclusive")]
     pub(crate) file_access: FileAccess,
-    /// Where changes to the root file system of a bundle go: none or root:memory
-    #[arg(long, global = true, value_enum, default_value = "root:memory")]
+    /// Where changes to the root file system of a bundle go: into itself (none) or into the memory of the sandbox (root:memory)
+    #[arg(long, global = true, value_enum, default_value = "none")]
     pub(crate) overlay2: Overlay2,
     /// Let the sandbox open files of the host itself, by directory descriptors
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_name = "BOOL")]

@@ -1,15 +1,17 @@
 //! Record locks of fcntl(2), and flock(2).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use moat_abi::fs::{
     F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_RDLCK, F_SETLKW, F_UNLCK, F_WRLCK, Flock, LOCK_EX, LOCK_NB, LOCK_SH,
     LOCK_UN, SEEK_CUR, SEEK_END, SEEK_SET,
 };
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::{CurrentTask, SyscallResult};
+use moat_kernel::{CurrentTask, Deadline, SyscallError, SyscallResult, WaitError};
 use moat_mm::UserAddr;
-use moat_vfs::locks::{self, LockKind, LockOwner, Range, RecordLock};
+use moat_sync::Listener;
+use moat_vfs::locks::{self, FileLocks, LockKind, LockOwner, Range, RecordLock, WaitMark};
 use moat_vfs::{Fd, OpenFile};
 
 syscalls! { pub static TABLE;
@@ -73,7 +75,14 @@ pub(super) fn get(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: UserAdd
     let mut raw: Flock = t.mm().read(arg.cast())?;
     let r = request(t, f, cmd, &raw)?;
     let kind = r.kind.ok_or(Errno::EINVAL)?;
-    match locks::locks_of(f)?.test(&r.lock(kind)) {
+    let wanted = r.lock(kind);
+    let mut in_the_way = locks::locks_of(f)?.test(&wanted);
+    if in_the_way.is_none()
+        && let Some(outside) = f.file().outside_locks()
+    {
+        in_the_way = outside.test(&wanted)?;
+    }
+    match in_the_way {
         None => raw.l_type = F_UNLCK,
         Some(other) => {
             let len = if other.range.end == u64::MAX { 0 } else { other.range.end - other.range.start + 1 };
@@ -94,6 +103,9 @@ pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: U
     let r = request(t, f, cmd, &raw)?;
     let file_locks = locks::locks_of(f)?;
     let Some(kind) = r.kind else {
+        if let Some(outside) = f.file().outside_locks() {
+            outside.set(r.owner, r.range, None)?;
+        }
         file_locks.unlock(r.owner, r.range);
         return Ok(0);
     };
@@ -103,19 +115,86 @@ pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: U
     }
     locks::note_owner(f, t.fds(), r.owner);
     let wanted = r.lock(kind);
-    let mut holder = match file_locks.lock(wanted) {
-        Ok(()) => return Ok(0),
-        Err(_) if !matches!(cmd, F_SETLKW | F_OFD_SETLKW) => return Err(Errno::EAGAIN.into()),
-        Err(holder) => holder,
+    let waits = matches!(cmd, F_SETLKW | F_OFD_SETLKW);
+    let mut pause = Pause::default();
+    // Of the locks outside, in a shared tree: they come first, so that what is lost to others is not held here either.
+    let attempt = || -> Result<Result<(), RecordLock>> {
+        if let Some(holder) = file_locks.test(&wanted) {
+            return Ok(Err(holder));
+        }
+        if let Some(outside) = f.file().outside_locks() {
+            outside.set(r.owner, r.range, Some(kind))?;
+        }
+        Ok(file_locks.lock(wanted))
     };
     let mut listener = file_locks.queue().listen(PollEvents::IN);
+    let mut waits_for: Option<(LockOwner, WaitMark)> = None;
     loop {
-        let _mark = locks::begin_wait(r.owner, holder.owner)?;
-        match file_locks.lock(wanted) {
-            Ok(()) => return Ok(0),
-            // Another one holds it now: the deadlock check is due again.
-            Err(other) if other.owner != holder.owner => holder = other,
-            Err(_) => t.wait(&mut listener, None, "locks_lock").await?,
+        match attempt() {
+            Ok(Ok(())) => return Ok(0),
+            Ok(Err(_)) | Err(Errno::EAGAIN) if !waits => return Err(Errno::EAGAIN.into()),
+            Ok(Err(holder)) => {
+                // Another one holds it now: the deadlock check is due again.
+                if waits_for.as_ref().is_none_or(|(known, _)| *known != holder.owner) {
+                    drop(waits_for.take());
+                    waits_for = Some((holder.owner, locks::begin_wait(r.owner, holder.owner)?));
+                    continue;
+                }
+                t.wait(&mut listener, None, "locks_lock").await?;
+            }
+            Err(Errno::EAGAIN) => {
+                waits_for = None;
+                pause.wait(t, &mut listener).await?;
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// The wait for a lock that somebody outside of the sandbox holds: the host tells nobody when it is free, so it is tried again.
+struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Pause(Duration::from_millis(1))
+    }
+}
+
+impl Pause {
+    const LONGEST: Duration = Duration::from_millis(32);
+
+    /// Waits a while, longer each time, or for `listener`.
+    async fn wait(&mut self, t: &mut CurrentTask, listener: &mut Listener) -> Result<(), SyscallError> {
+        let deadline = Deadline::now() + self.0;
+        self.0 = (self.0 * 2).min(Pause::LONGEST);
+        match t.wait(listener, Some(deadline), "locks_lock").await {
+            Ok(()) | Err(WaitError::TimedOut) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// Who has a flock(2) lock that is in the way.
+enum InTheWay {
+    /// The sandbox, which wakes those who wait when it is given up.
+    Here,
+    /// Somebody outside.
+    Outside,
+}
+
+/// Takes the flock(2) lock, outside as well.
+fn try_flock(f: &OpenFile, file_locks: &FileLocks, kind: LockKind) -> Result<Result<(), InTheWay>> {
+    match file_locks.flock(f, kind) {
+        Ok(()) => {}
+        Err(Errno::EAGAIN) => return Ok(Err(InTheWay::Here)),
+        Err(e) => return Err(e),
+    }
+    let Some(outside) = f.file().outside_locks() else { return Ok(Ok(())) };
+    match outside.flock(f.id(), Some(kind)) {
+        Ok(()) => Ok(Ok(())),
+        Err(e) => {
+            locks::unflock(f)?;
+            if e == Errno::EAGAIN { Ok(Err(InTheWay::Outside)) } else { Err(e) }
         }
     }
 }
@@ -132,10 +211,14 @@ async fn sys_flock(t: &mut CurrentTask, fd: Fd, operation: u32) -> SyscallResult
         _ => return Err(Errno::EINVAL.into()),
     };
     let file_locks = locks::locks_of(&f)?;
-    if operation & LOCK_NB != 0 {
-        file_locks.flock(&f, kind)?;
-        return Ok(0);
+    let mut listener = file_locks.queue().listen(PollEvents::IN);
+    let mut pause = Pause::default();
+    loop {
+        match try_flock(&f, &file_locks, kind)? {
+            Ok(()) => return Ok(0),
+            Err(_) if operation & LOCK_NB != 0 => return Err(Errno::EAGAIN.into()),
+            Err(InTheWay::Here) => t.wait(&mut listener, None, "flock").await?,
+            Err(InTheWay::Outside) => pause.wait(t, &mut listener).await?,
+        }
     }
-    t.block_on(file_locks.queue(), PollEvents::IN, None, "flock", |_| file_locks.flock(&f, kind)).await?;
-    Ok(0)
 }

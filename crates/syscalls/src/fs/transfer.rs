@@ -9,7 +9,7 @@ use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
 use moat_mm::UserPtr;
 use moat_vfs::{Fd, OpenFile};
 
-use super::io::Readiness;
+use super::io::{Readiness, sync_if_asked};
 
 syscalls! { pub static TABLE;
     40 sendfile(out: Fd, input: Fd, offset: UserPtr<i64>, count: usize) async sys_sendfile, full;
@@ -67,7 +67,11 @@ pub(super) async fn write_all(
             }
         }
     }
-    (done, Ok(()))
+    // What an O_SYNC file can't keep is not said to be written.
+    match sync_if_asked(out) {
+        Ok(()) => (done, Ok(())),
+        Err(e) => (0, Err(e.into())),
+    }
 }
 
 /// Copies up to `count` bytes. Positions without an offset move with what was written.

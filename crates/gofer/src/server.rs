@@ -151,7 +151,7 @@ impl Connection {
             Request::Connect => Outcome::Connection(self.connect()?),
             Request::StatAt { dir, name } => Outcome::Reply(Reply::Metadata(files.stat_at(&*at(dir)?, name)?)),
             Request::Lookup { dir, name } => held(files.lookup(&*at(dir)?, name)?)?,
-            Request::Hold { dir, name } => held(files.hold(&*at(dir)?, name)?)?,
+            Request::Hold { dir, name, access } => held(files.hold(&*at(dir)?, name, access)?)?,
             Request::Stat { node } => Outcome::Reply(Reply::Metadata(files.stat(&*at(node)?)?)),
             Request::OpenAt { dir, name, access } => Outcome::File(files.open_at(&*at(dir)?, name, access)?),
             Request::Reopen { node, access } => Outcome::File(files.reopen(&*at(node)?, access)?),

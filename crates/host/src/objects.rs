@@ -1,6 +1,7 @@
-//! Calls on files by descriptor alone, also by one of O_PATH: permission bits, extended attributes, ioctls of file systems.
+//! Calls on files by descriptor alone: permission bits, extended attributes, ioctls and locks of file systems.
 //!
-//! Those that take an O_PATH descriptor need fchmodat2(2) (Linux 6.6) and getxattrat(2) with its like (6.13): ENOSYS before.
+//! An O_PATH descriptor is enough for the permission bits of anything by fchmodat2(2) (Linux 6.6), and for the extended
+//! attributes of a directory by getxattrat(2) and its like (6.13): ENOSYS before.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd};
@@ -27,6 +28,9 @@ struct XattrArgs {
     flags: u32,
 }
 
+/// The directory itself: an empty path would be refused with O_PATH.
+const HERE: &CStr = c".";
+
 /// Bytes of the longest value, XATTR_SIZE_MAX, and of the longest list of names.
 const MAX_XATTR_BYTES: usize = 65536;
 
@@ -45,10 +49,10 @@ fn attribute_name(name: &[u8]) -> Result<CString> {
     CString::new(name).map_err(|_| Errno::EINVAL)
 }
 
-/// Reads an extended attribute.
+/// Reads an extended attribute of a directory.
 ///
 /// # Errors
-/// ENOSYS; those of getxattr(2).
+/// ENOSYS; ENOTDIR; those of getxattr(2).
 pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
     let name = attribute_name(name)?;
     let mut value: Vec<u8> = Vec::new();
@@ -67,7 +71,7 @@ pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
     Err(Errno::E2BIG)
 }
 
-/// Sets an extended attribute; `flags` is 0, XATTR_CREATE or XATTR_REPLACE.
+/// Sets an extended attribute of a directory; `flags` is 0, XATTR_CREATE or XATTR_REPLACE.
 ///
 /// # Errors
 /// ENOSYS; those of setxattr(2).
@@ -77,7 +81,7 @@ pub fn set_xattr(fd: impl AsFd, name: &[u8], value: &[u8], flags: u32) -> Result
     xattr_call(SYS_SETXATTRAT, fd.as_fd().as_raw_fd(), &attribute_name(name)?, Some(&args)).map(drop)
 }
 
-/// Removes an extended attribute.
+/// Removes an extended attribute of a directory.
 ///
 /// # Errors
 /// ENOSYS; those of removexattr(2).
@@ -86,21 +90,21 @@ pub fn remove_xattr(fd: impl AsFd, name: &[u8]) -> Result<()> {
 }
 
 fn xattr_call(call: libc::c_long, fd: libc::c_int, name: &CStr, args: Option<&XattrArgs>) -> Result<u64> {
-    let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    let (path, flags) = (HERE.as_ptr(), 0);
     let args = args.map_or(std::ptr::null(), |args| &raw const *args);
     // SAFETY: path and name are C strings, `args` describes a live buffer for the two calls that look at it, which the
     // caller holds exclusively where it is written; removexattrat(2) takes four arguments.
     check(unsafe { libc::syscall(call, fd, path, flags, name.as_ptr(), args, size_of::<XattrArgs>()) })
 }
 
-/// The names of the extended attributes.
+/// The names of the extended attributes of a directory.
 ///
 /// # Errors
 /// ENOSYS; those of listxattr(2).
 pub fn list_xattr(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
     let mut list = vec![0u8; MAX_XATTR_BYTES];
-    let (fd, path, flags) = (fd.as_fd().as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
-    // SAFETY: the path is an empty C string, `list` is live and exclusively borrowed, and its length is given.
+    let (fd, path, flags) = (fd.as_fd().as_raw_fd(), HERE.as_ptr(), 0);
+    // SAFETY: the path is a C string, `list` is live and exclusively borrowed, and its length is given.
     let n = check(unsafe { libc::syscall(SYS_LISTXATTRAT, fd, path, flags, list.as_mut_ptr(), list.len()) })?;
     list.truncate(usize::try_from(n).unwrap_or(0));
     Ok(split_names(&list))
@@ -220,6 +224,10 @@ mod tests {
             done => done.expect("chmod"),
         }
         assert_eq!(rustix::fs::fstat(&fd).expect("fstat").st_mode & 0o7777, 0o640);
+        assert!(matches!(get_xattr(&fd, b"user.k"), Err(Errno::ENOTDIR | Errno::ENOSYS)));
+        std::fs::create_dir(&name).expect("mkdir");
+        let fd = rustix::fs::open(&name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("open");
+        std::fs::remove_dir(&name).expect("rmdir");
         match set_xattr(&fd, b"user.k", b"value", 0) {
             Err(Errno::ENOSYS | Errno::EOPNOTSUPP) => return,
             done => done.expect("set"),

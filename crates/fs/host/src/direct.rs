@@ -105,9 +105,9 @@ impl HostTree for DirectTree {
         Ok((DirectNode::path(fd), meta))
     }
 
-    fn hold(&self, dir: &DirectNode, name: &[u8]) -> Result<(DirectNode, Metadata)> {
-        let (fd, access) = match self.open_at(dir, name, HostAccess::ReadWrite) {
-            Ok(fd) => (fd, HostAccess::ReadWrite),
+    fn hold(&self, dir: &DirectNode, name: &[u8], access: HostAccess) -> Result<(DirectNode, Metadata)> {
+        let (fd, access) = match self.open_at(dir, name, access) {
+            Ok(fd) => (fd, access),
             // On a read-only mount, and while the host executes it.
             Err(_) => (self.open_at(dir, name, HostAccess::Read)?, HostAccess::Read),
         };

@@ -104,8 +104,8 @@ pub trait HostTree: Send + Sync + 'static {
     fn stat_at(&self, dir: &Self::Node, name: &[u8]) -> Result<Metadata>;
     /// Holds the file that an entry names.
     fn lookup(&self, dir: &Self::Node, name: &[u8]) -> Result<(Self::Node, Metadata)>;
-    /// As `lookup`, for a regular file that is about to lose its names: the node can be opened again without one.
-    fn hold(&self, dir: &Self::Node, name: &[u8]) -> Result<(Self::Node, Metadata)>;
+    /// As `lookup`, for a regular file: the node can be opened again without a name, for `access` or, failing that, reading.
+    fn hold(&self, dir: &Self::Node, name: &[u8], access: HostAccess) -> Result<(Self::Node, Metadata)>;
     /// A node of the file that `fd` has open; `None` where it can't be had.
     fn adopt(&self, fd: &OwnedFd, access: HostAccess) -> Option<Self::Node>;
     fn stat(&self, node: &Self::Node) -> Result<Metadata>;

@@ -99,7 +99,7 @@ fn a_file_is_held_whatever_its_names() {
     let root = tree.root().expect("root");
     fs::write(dir.0.join("a"), "old").expect("write");
     let (path, _) = tree.lookup(&root, b"a").expect("lookup");
-    let (held, _) = tree.hold(&root, b"a").expect("hold");
+    let (held, _) = tree.hold(&root, b"a", HostAccess::ReadWrite).expect("hold");
     fs::remove_file(dir.0.join("a")).expect("unlink");
     fs::write(dir.0.join("a"), "new").expect("write");
     tree.set_attr(&held, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).expect("set_attr");

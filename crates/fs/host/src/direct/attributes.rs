@@ -1,6 +1,9 @@
 //! Changing attributes of what a descriptor refers to, whatever its names.
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use moat_abi::{Errno, Result};
+use moat_host::objects;
 use moat_vfs::inode::{SetAttr, SetTime};
 use rustix::fs::{self, AtFlags, Gid, Mode, Timestamps, Uid, XattrFlags};
 
@@ -35,7 +38,7 @@ pub(super) fn set(node: &DirectNode, attr: &SetAttr) -> Result<()> {
 }
 
 fn chmod_path(node: &DirectNode, mode: u32) -> Result<()> {
-    match moat_host::objects::chmod(node, mode) {
+    match objects::chmod(node, mode) {
         // Before Linux 6.6: a directory can be opened from itself; for a file the caller finds another way.
         Err(Errno::ENOSYS) => match super::open_dir(node) {
             Ok(fd) => fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(errno),
@@ -68,40 +71,60 @@ fn guest_name(name: Vec<u8>) -> Vec<u8> {
     }
 }
 
+/// Carries out `by_path` on an O_PATH descriptor, which must be a directory's, or `by_fd` on one that is more.
+///
+/// ENOSYS for what can't be reached this way.
+fn on<R>(
+    node: &DirectNode,
+    by_path: impl FnOnce(BorrowedFd<'_>) -> Result<R>,
+    by_fd: impl FnOnce(BorrowedFd<'_>) -> std::result::Result<R, rustix::io::Errno>,
+) -> Result<R> {
+    if node.access.is_some() {
+        return by_fd(node.as_fd()).map_err(errno);
+    }
+    match by_path(node.as_fd()) {
+        Err(Errno::ENOTDIR) => Err(Errno::ENOSYS),
+        // Before Linux 6.13.
+        Err(Errno::ENOSYS) => match super::open_dir(node) {
+            Ok(fd) => by_fd(fd.as_fd()).map_err(errno),
+            Err(_) => Err(Errno::ENOSYS),
+        },
+        done => done,
+    }
+}
+
+/// Bytes of the longest value, and of the longest list of names.
+const MAX_BYTES: usize = 65536;
+
 pub(super) fn get_xattr(node: &DirectNode, name: &[u8]) -> Result<Vec<u8>> {
     let name = host_name(name).map_err(|_| Errno::ENODATA)?;
-    if node.access.is_none() {
-        return moat_host::objects::get_xattr(node, &name);
-    }
-    let mut value = vec![0; 65536];
-    let n = fs::fgetxattr(node, name.as_slice(), value.as_mut_slice()).map_err(errno)?;
-    value.truncate(n);
-    Ok(value)
+    let by_fd = |fd: BorrowedFd<'_>| {
+        let mut value = vec![0; MAX_BYTES];
+        let n = fs::fgetxattr(fd, name.as_slice(), value.as_mut_slice())?;
+        value.truncate(n);
+        Ok(value)
+    };
+    on(node, |fd| objects::get_xattr(fd, &name), by_fd)
 }
 
 pub(super) fn set_xattr(node: &DirectNode, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
     let name = host_name(name)?;
-    if node.access.is_none() {
-        return moat_host::objects::set_xattr(node, &name, value, flags);
-    }
-    fs::fsetxattr(node, name.as_slice(), value, XattrFlags::from_bits_retain(flags)).map_err(errno)
+    let by_fd =
+        |fd: BorrowedFd<'_>| fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::from_bits_retain(flags));
+    on(node, |fd| objects::set_xattr(fd, &name, value, flags), by_fd)
 }
 
 pub(super) fn list_xattr(node: &DirectNode) -> Result<Vec<Vec<u8>>> {
-    let names = if node.access.is_none() {
-        moat_host::objects::list_xattr(node)?
-    } else {
-        let mut list = vec![0u8; 65536];
-        let n = fs::flistxattr(node, list.as_mut_slice()).map_err(errno)?;
-        moat_host::objects::split_names(list.get(..n).unwrap_or_default())
+    let by_fd = |fd: BorrowedFd<'_>| {
+        let mut list = vec![0u8; MAX_BYTES];
+        let n = fs::flistxattr(fd, list.as_mut_slice())?;
+        Ok(objects::split_names(list.get(..n).unwrap_or_default()))
     };
+    let names = on(node, |fd| objects::list_xattr(fd), by_fd)?;
     Ok(names.into_iter().map(guest_name).collect())
 }
 
 pub(super) fn remove_xattr(node: &DirectNode, name: &[u8]) -> Result<()> {
     let name = host_name(name)?;
-    if node.access.is_none() {
-        return moat_host::objects::remove_xattr(node, &name);
-    }
-    fs::fremovexattr(node, name.as_slice()).map_err(errno)
+    on(node, |fd| objects::remove_xattr(fd, &name), |fd| fs::fremovexattr(fd, name.as_slice()))
 }

@@ -189,8 +189,8 @@ impl HostTree for GoferTree {
         self.hold_by(Request::Lookup { dir: dir.handle, name: name(entry)? })
     }
 
-    fn hold(&self, dir: &GoferNode, entry: &[u8]) -> Result<(GoferNode, Metadata)> {
-        self.hold_by(Request::Hold { dir: dir.handle, name: name(entry)? })
+    fn hold(&self, dir: &GoferNode, entry: &[u8], access: HostAccess) -> Result<(GoferNode, Metadata)> {
+        self.hold_by(Request::Hold { dir: dir.handle, name: name(entry)?, access })
     }
 
     /// The sentry's descriptor is no node of the gofer's.

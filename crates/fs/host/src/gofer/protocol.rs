@@ -53,7 +53,7 @@ pub enum Request<'a> {
     Connect,
     StatAt { dir: Handle, name: &'a [u8] },
     Lookup { dir: Handle, name: &'a [u8] },
-    Hold { dir: Handle, name: &'a [u8] },
+    Hold { dir: Handle, name: &'a [u8], access: HostAccess },
     Stat { node: Handle },
     OpenAt { dir: Handle, name: &'a [u8], access: HostAccess },
     Reopen { node: Handle, access: HostAccess },

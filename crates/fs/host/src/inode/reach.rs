@@ -198,7 +198,7 @@ impl<T: HostTree> HostInode<T> {
             return Ok(Arc::new(node));
         }
         for (dir, name) in self.places() {
-            let (node, host) = self.core.tree.hold(&*dir.node()?, &name)?;
+            let (node, host) = self.core.tree.hold(&*dir.node()?, &name, HostAccess::Read)?;
             if self.identity.is(&self.core.translate(host)) {
                 return Ok(Arc::new(node));
             }
@@ -214,7 +214,7 @@ impl<T: HostTree> HostInode<T> {
         }
         let held = { let held = self.held.lock(); (held.node.is_some(), held.opens) };
         if self.identity.file_type == FileType::Regular && !held.1 {
-            let found = dir.node().and_then(|dir| self.core.tree.hold(&dir, name));
+            let found = dir.node().and_then(|dir| self.core.tree.hold(&dir, name, HostAccess::ReadWrite));
             if let Ok((node, host)) = found
                 && self.identity.is(&self.core.translate(host))
             {

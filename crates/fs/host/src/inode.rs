@@ -123,8 +123,10 @@ impl<T: HostTree> HostInode<T> {
         let tree = &self.core.tree;
         let meta = self.core.translate(tree.stat_at(&dir, name)?);
         let known = self.core.known(&meta);
-        // What others may rename or remove at any time is held from here on.
-        if self.core.trust == Trust::Shared && known.as_ref().is_none_or(|inode| !inode.is_held()) {
+        // A directory that others may move at any time is held from here on. A file is not: its space would stay taken when they
+        // remove it.
+        let directory = meta.file_type() == FileType::Directory;
+        if directory && self.is_shared() && known.as_ref().is_none_or(|inode| !inode.is_held()) {
             let (node, host) = tree.lookup(&dir, name)?;
             let meta = self.core.translate(host);
             let inode = self.core.inode(&meta);

@@ -53,6 +53,9 @@ impl<T: HostTree> HostInode<T> {
 
     /// Holds `node` until it is given back; one that is held already stays.
     pub(super) fn set_node(self: &Arc<Self>, node: T::Node) {
+        if !self.may_stay_held() {
+            return;
+        }
         let before = {
             let mut held = self.held.lock();
             if held.node.is_none() {
@@ -105,7 +108,14 @@ impl<T: HostTree> HostInode<T> {
     }
 
     pub(crate) fn closed(&self) {
-        self.openings.fetch_sub(1, Ordering::Relaxed);
+        let last = self.openings.fetch_sub(1, Ordering::Relaxed) == 1;
+        if last && !self.may_stay_held() {
+            let gone = {
+                let mut held = self.held.lock();
+                if held.kept { None } else { held.node.take() }
+            };
+            drop(gone);
+        }
     }
 
     fn held_node(&self) -> Option<Arc<T::Node>> {
@@ -158,8 +168,19 @@ impl<T: HostTree> HostInode<T> {
         if !self.identity.is(&self.core.translate(host)) {
             return Err(Errno::ESTALE);
         }
+        if !self.may_stay_held() {
+            return Ok(Arc::new(node));
+        }
         self.set_node(node);
         self.held_node().ok_or(Errno::ESTALE)
+    }
+
+    /// Whether a node is kept beyond its use. A file of a shared tree that others remove must be gone with all that it takes on
+    /// the disk, unless a guest has it open.
+    fn may_stay_held(&self) -> bool {
+        self.core.trust == Trust::Exclusive
+            || self.file_type_is_directory()
+            || self.openings.load(Ordering::Relaxed) != 0
     }
 
     fn find_by_name(self: &Arc<Self>) -> Result<Arc<T::Node>> {
@@ -185,8 +206,11 @@ impl<T: HostTree> HostInode<T> {
     fn adopted_node(&self) -> Option<Arc<T::Node>> {
         let (fd, access) = self.open_descriptor()?;
         let node = self.core.tree.adopt(&fd, access)?;
-        self.arc().ok()?.set_node(node);
-        self.held.lock().opens = true;
+        let me = self.arc().ok()?;
+        if !me.may_stay_held() {
+            return Some(Arc::new(node));
+        }
+        me.set_node(node);
         self.held_node()
     }
 

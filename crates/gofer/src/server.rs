@@ -161,9 +161,7 @@ impl Connection {
                 Outcome::NodeFile(self.tree.handles.lock().insert(node)?, fd)
             }
             Request::Make { dir, name, kind, new } => held(files.make(&*at(dir)?, name, kind.into(), new)?)?,
-            Request::Link { node, new_dir, new_name } => {
-                files.link(&*at(node)?, &*at(new_dir)?, new_name).map(done)?
-            }
+            Request::Link { node, new_dir, new_name } => files.link(&*at(node)?, &*at(new_dir)?, new_name).map(done)?,
             Request::LinkAt { dir, name, new_dir, new_name } => {
                 files.link_at(&*at(dir)?, name, &*at(new_dir)?, new_name).map(done)?
             }

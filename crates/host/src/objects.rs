@@ -130,9 +130,7 @@ pub const FS_IOC_FIEMAP: u32 = 0xc020_660b;
 pub fn inode_flags(fd: impl AsFd) -> Result<u32> {
     let mut flags: u64 = 0;
     // SAFETY: the request writes an int (its number says long) to a live u64.
-    check(i64::from(unsafe {
-        libc::ioctl(fd.as_fd().as_raw_fd(), u64::from(FS_IOC_GETFLAGS), &raw mut flags)
-    }))?;
+    check(i64::from(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), u64::from(FS_IOC_GETFLAGS), &raw mut flags) }))?;
     Ok(u32::try_from(flags & u64::from(u32::MAX)).unwrap_or(0))
 }
 
@@ -180,13 +178,7 @@ pub struct RecordLock {
 }
 
 fn ofd_lock(fd: impl AsFd, command: libc::c_int, lock: RecordLock) -> Result<RecordLock> {
-    let mut raw = libc::flock {
-        l_type: lock.kind,
-        l_whence: 0,
-        l_start: lock.start,
-        l_len: lock.len,
-        l_pid: 0,
-    };
+    let mut raw = libc::flock { l_type: lock.kind, l_whence: 0, l_start: lock.start, l_len: lock.len, l_pid: 0 };
     // SAFETY: `raw` is a live `struct flock`, which is what both commands take.
     check(i64::from(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), command, &raw mut raw) }))?;
     Ok(RecordLock { kind: raw.l_type, start: raw.l_start, len: raw.l_len, pid: raw.l_pid })

@@ -88,7 +88,8 @@ impl Acl {
 
     /// `posix_acl_valid`: each entry after those before it, and the three of every mode there.
     fn check(&self) -> Result<()> {
-        let ordered = self.entries.is_sorted_by(|a, b| class(a.0) < class(b.0) || (class(a.0) == class(b.0) && a.0 != b.0));
+        let ordered =
+            self.entries.is_sorted_by(|a, b| class(a.0) < class(b.0) || (class(a.0) == class(b.0) && a.0 != b.0));
         let named = self.entries.iter().any(|(who, _)| matches!(who, Who::User(_) | Who::Group(_)));
         let has = |who| self.permissions_of(who).is_some();
         let complete = has(Who::Owner) && has(Who::OwningGroup) && has(Who::Other) && (!named || has(Who::Mask));
@@ -251,8 +252,7 @@ mod tests {
     }
 
     const NONE: u32 = UNDEFINED_ID;
-    const NAMED: [(u16, u16, u32); 5] =
-        [(1, 6, NONE), (2, 5, 1000), (4, 4, NONE), (16, 4, NONE), (32, 0, NONE)];
+    const NAMED: [(u16, u16, u32); 5] = [(1, 6, NONE), (2, 5, 1000), (4, 4, NONE), (16, 4, NONE), (32, 0, NONE)];
 
     #[test]
     fn lists_are_checked() {

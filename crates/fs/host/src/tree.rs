@@ -118,8 +118,13 @@ pub trait HostTree: Send + Sync + 'static {
     /// Makes a regular file without a name (O_TMPFILE), open for reading and writing.
     fn unnamed(&self, dir: &Self::Node, new: NewHostNode) -> Result<(Self::Node, OwnedFd)>;
     /// Makes a node that is no regular file.
-    fn make(&self, dir: &Self::Node, name: &[u8], kind: HostKind<'_>, new: NewHostNode)
-    -> Result<(Self::Node, Metadata)>;
+    fn make(
+        &self,
+        dir: &Self::Node,
+        name: &[u8],
+        kind: HostKind<'_>,
+        new: NewHostNode,
+    ) -> Result<(Self::Node, Metadata)>;
     fn link(&self, node: &Self::Node, new_dir: &Self::Node, new_name: &[u8]) -> Result<()>;
     fn link_at(&self, dir: &Self::Node, name: &[u8], new_dir: &Self::Node, new_name: &[u8]) -> Result<()>;
     fn unlink(&self, dir: &Self::Node, name: &[u8]) -> Result<()>;

@@ -13,69 +13,10 @@ use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::caller::now;
 use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime, special};
 
+use crate::attr::Attr;
 use crate::data::Data;
 use crate::dir::Entries;
 use crate::superblock::{BLOCK, Shared};
-
-/// What changes about an inode outside its contents.
-pub(crate) struct Attr {
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) nlink: u32,
-    pub(crate) atime: Timespec,
-    pub(crate) mtime: Timespec,
-    pub(crate) ctime: Timespec,
-    /// Without a name, but it may get one: O_TMPFILE.
-    linkable: bool,
-    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    xattr_bytes: usize,
-}
-
-impl Attr {
-    /// Removes an extended attribute; `None` if there is none of this name.
-    fn remove_xattr(&mut self, name: &[u8]) -> Option<()> {
-        let gone = self.xattrs.remove(name)?;
-        self.xattr_bytes -= name.len() + gone.len();
-        Some(())
-    }
-
-    /// The file's capabilities are for what it was before a change (`security_inode_killpriv`).
-    pub(crate) fn drop_capabilities(&mut self) {
-        let _ = self.remove_xattr(b"security.capability");
-    }
-
-    /// Replaces an attribute, within the limit.
-    fn put_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
-        let old = self.xattrs.get(name).map_or(0, |v| name.len() + v.len());
-        let bytes = self.xattr_bytes - old + name.len() + value.len();
-        if bytes > XATTR_LIMIT {
-            return Err(Errno::ENOSPC);
-        }
-        self.xattr_bytes = bytes;
-        self.xattrs.insert(name.to_vec(), value.to_vec());
-        Ok(())
-    }
-
-    /// The access control list of a kind.
-    fn acl(&self, kind: AclKind) -> Option<Acl> {
-        self.xattrs.get(kind.attribute()).and_then(|value| Acl::parse(value).ok().flatten())
-    }
-
-    /// Gives the file a list. An access list changes the mode, which may say all of it.
-    fn set_acl(&mut self, kind: AclKind, acl: &Acl) -> Result<()> {
-        if kind == AclKind::Access {
-            if acl.is_mode() {
-                let _ = self.remove_xattr(kind.attribute());
-            } else {
-                self.put_xattr(kind.attribute(), &acl.encode())?;
-            }
-            self.mode = (self.mode & !0o777) | acl.mode();
-            return Ok(());
-        }
-        self.put_xattr(kind.attribute(), &acl.encode())
-    }
-}
 
 pub(crate) enum Content {
     File(Mutex<Data>),
@@ -95,8 +36,6 @@ pub struct TmpInode {
     pub(crate) content: Content,
 }
 
-/// Names and values of the extended attributes of one inode together, in bytes.
-const XATTR_LIMIT: usize = 256 * 1024;
 /// Names of one file.
 const LINK_MAX: u32 = 65_000;
 

@@ -109,8 +109,7 @@ pub(super) fn get_xattr(node: &DirectNode, name: &[u8]) -> Result<Vec<u8>> {
 
 pub(super) fn set_xattr(node: &DirectNode, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
     let name = host_name(name)?;
-    let by_fd =
-        |fd: BorrowedFd<'_>| fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::from_bits_retain(flags));
+    let by_fd = |fd: BorrowedFd<'_>| fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::from_bits_retain(flags));
     on(node, |fd| objects::set_xattr(fd, &name, value, flags), by_fd)
 }
 

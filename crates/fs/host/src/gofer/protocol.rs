@@ -51,33 +51,112 @@ pub struct Frame<'a> {
 pub enum Request<'a> {
     /// Another connection to the same tree: [`Reply::Connection`], with its socket.
     Connect,
-    StatAt { dir: Handle, name: &'a [u8] },
-    Lookup { dir: Handle, name: &'a [u8] },
-    Hold { dir: Handle, name: &'a [u8], access: HostAccess },
-    Stat { node: Handle },
-    OpenAt { dir: Handle, name: &'a [u8], access: HostAccess },
-    Reopen { node: Handle, access: HostAccess },
-    Create { dir: Handle, name: &'a [u8], new: NewHostNode },
-    Unnamed { dir: Handle, new: NewHostNode },
-    Make { dir: Handle, name: &'a [u8], kind: Kind<'a>, new: NewHostNode },
-    Link { node: Handle, new_dir: Handle, new_name: &'a [u8] },
-    LinkAt { dir: Handle, name: &'a [u8], new_dir: Handle, new_name: &'a [u8] },
-    Unlink { dir: Handle, name: &'a [u8] },
-    Rmdir { dir: Handle, name: &'a [u8] },
-    Rename { dir: Handle, name: &'a [u8], new_dir: Handle, new_name: &'a [u8], how: HostRename },
-    ReadLink { node: Handle },
-    SetAttr { node: Handle, attr: Attributes },
-    GetXattr { node: Handle, name: &'a [u8] },
-    SetXattr { node: Handle, name: &'a [u8], value: &'a [u8], flags: u32 },
-    ListXattr { node: Handle },
-    RemoveXattr { node: Handle, name: &'a [u8] },
+    StatAt {
+        dir: Handle,
+        name: &'a [u8],
+    },
+    Lookup {
+        dir: Handle,
+        name: &'a [u8],
+    },
+    Hold {
+        dir: Handle,
+        name: &'a [u8],
+        access: HostAccess,
+    },
+    Stat {
+        node: Handle,
+    },
+    OpenAt {
+        dir: Handle,
+        name: &'a [u8],
+        access: HostAccess,
+    },
+    Reopen {
+        node: Handle,
+        access: HostAccess,
+    },
+    Create {
+        dir: Handle,
+        name: &'a [u8],
+        new: NewHostNode,
+    },
+    Unnamed {
+        dir: Handle,
+        new: NewHostNode,
+    },
+    Make {
+        dir: Handle,
+        name: &'a [u8],
+        kind: Kind<'a>,
+        new: NewHostNode,
+    },
+    Link {
+        node: Handle,
+        new_dir: Handle,
+        new_name: &'a [u8],
+    },
+    LinkAt {
+        dir: Handle,
+        name: &'a [u8],
+        new_dir: Handle,
+        new_name: &'a [u8],
+    },
+    Unlink {
+        dir: Handle,
+        name: &'a [u8],
+    },
+    Rmdir {
+        dir: Handle,
+        name: &'a [u8],
+    },
+    Rename {
+        dir: Handle,
+        name: &'a [u8],
+        new_dir: Handle,
+        new_name: &'a [u8],
+        how: HostRename,
+    },
+    ReadLink {
+        node: Handle,
+    },
+    SetAttr {
+        node: Handle,
+        attr: Attributes,
+    },
+    GetXattr {
+        node: Handle,
+        name: &'a [u8],
+    },
+    SetXattr {
+        node: Handle,
+        name: &'a [u8],
+        value: &'a [u8],
+        flags: u32,
+    },
+    ListXattr {
+        node: Handle,
+    },
+    RemoveXattr {
+        node: Handle,
+        name: &'a [u8],
+    },
     /// Takes a listing, which the connection keeps until it is read or another request comes.
-    List { dir: Handle },
+    List {
+        dir: Handle,
+    },
     /// The rest of the listing.
     ListMore,
-    Sync { dir: Handle, data_only: bool },
-    SyncFs { dir: Handle },
-    Statfs { node: Handle },
+    Sync {
+        dir: Handle,
+        data_only: bool,
+    },
+    SyncFs {
+        dir: Handle,
+    },
+    Statfs {
+        node: Handle,
+    },
 }
 
 /// [`HostKind`].

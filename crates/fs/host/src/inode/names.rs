@@ -32,7 +32,8 @@ impl<T: HostTree> Names<T> {
     /// Takes `me`, whose names these are, out of its directories. Each inode keeps those: a chain of any length is taken
     /// apart here, without recursion.
     pub(super) fn leave(&mut self, me: *const HostInode<T>) {
-        let mut pending: Vec<(Place<T>, *const HostInode<T>)> = self.places.drain(..).map(|place| (place, me)).collect();
+        let mut pending: Vec<(Place<T>, *const HostInode<T>)> =
+            self.places.drain(..).map(|place| (place, me)).collect();
         while let Some(((dir, name), child)) = pending.pop() {
             dir.remove_child(&name, child);
             let at = Arc::as_ptr(&dir);

@@ -72,10 +72,8 @@ impl<T: HostTree> HostInode<T> {
 
     /// Holds `node` for as long as the file is in memory.
     pub(super) fn keep_node(&self, node: T::Node) {
-        let before = std::mem::replace(
-            &mut *self.held.lock(),
-            Held { node: Some(Arc::new(node)), kept: true, opens: true },
-        );
+        let before =
+            std::mem::replace(&mut *self.held.lock(), Held { node: Some(Arc::new(node)), kept: true, opens: true });
         drop(before);
     }
 
@@ -236,7 +234,10 @@ impl<T: HostTree> HostInode<T> {
         if !self.is_only_name(dir, name) {
             return;
         }
-        let held = { let held = self.held.lock(); (held.node.is_some(), held.opens) };
+        let held = {
+            let held = self.held.lock();
+            (held.node.is_some(), held.opens)
+        };
         if self.identity.file_type == FileType::Regular && !held.1 {
             let found = dir.node().and_then(|dir| self.core.tree.hold(&dir, name, HostAccess::ReadWrite));
             if let Ok((node, host)) = found
@@ -326,7 +327,10 @@ impl<T: HostTree> HostInode<T> {
 
     fn open_anew(&self, access: HostAccess) -> Result<OwnedFd> {
         let tree = &self.core.tree;
-        let again = { let held = self.held.lock(); if held.opens { held.node.clone() } else { None } };
+        let again = {
+            let held = self.held.lock();
+            if held.opens { held.node.clone() } else { None }
+        };
         let mut failed = Errno::ESTALE;
         for (dir, name) in self.places() {
             let opened = dir.node().and_then(|dir| tree.open_at(&dir, &name, access));

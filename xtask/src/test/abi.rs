@@ -75,7 +75,9 @@ fn settings(area: &str, options: &Options) -> Vec<Setting> {
     match area {
         "inet" => vec![usual, host],
         "hostnet" => vec![host],
-        "files" | "names" | "permissions" | "locks" | "exec" | "memory" | "objects" | "random" => vec![usual, direct, gofer],
+        "files" | "names" | "permissions" | "locks" | "exec" | "memory" | "objects" | "random" => {
+            vec![usual, direct, gofer]
+        }
         _ => vec![usual],
     }
 }

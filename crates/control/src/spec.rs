@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use gofer::{GoferSpec, GoferTree, TreeKind};
 pub use mount::{
-    Backing, DevptsOptions, FileBind, GoferBind, MountFlags, MountKind, MountSpec, Overlay, RootSpec, Sharing,
-    TmpfsOptions,
+    Backing, DevptsOptions, FileBind, GoferBind, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, RootSpec,
+    Sharing, TmpfsOptions,
 };
 pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 

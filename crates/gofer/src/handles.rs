@@ -1,52 +1,52 @@
-//! [`Handles`]: the directories of one tree that its client has open, by number.
+//! [`Handles`]: the files of one tree that its client holds, by number.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_abi::{Errno, Result};
+use moat_fs_host::direct::DirectNode;
 use moat_fs_host::gofer::protocol::{Handle, MAX_HANDLES, ROOT};
 
 /// A bounded table; [`ROOT`] is always in it.
 #[derive(Debug)]
 pub(crate) struct Handles {
-    open: Vec<Option<Arc<OwnedFd>>>,
+    open: Vec<Option<Arc<DirectNode>>>,
     free: Vec<Handle>,
 }
 
 impl Handles {
-    pub(crate) fn new(root: OwnedFd) -> Handles {
+    pub(crate) fn new(root: DirectNode) -> Handles {
         Handles { open: vec![Some(Arc::new(root))], free: Vec::new() }
     }
 
-    /// The directory that the client means.
+    /// The file that the client means.
     ///
     /// # Errors
     /// EBADF for a number that was not given out, or was closed.
-    pub(crate) fn get(&self, handle: Handle) -> Result<Arc<OwnedFd>> {
+    pub(crate) fn get(&self, handle: Handle) -> Result<Arc<DirectNode>> {
         let slot = usize::try_from(handle).ok().and_then(|index| self.open.get(index));
         slot.cloned().flatten().ok_or(Errno::EBADF)
     }
 
-    /// Gives a directory a number.
+    /// Gives a file a number.
     ///
     /// # Errors
-    /// ENFILE if the client has too many open.
-    pub(crate) fn insert(&mut self, dir: OwnedFd) -> Result<Handle> {
-        let dir = Some(Arc::new(dir));
+    /// ENFILE if the client holds too many.
+    pub(crate) fn insert(&mut self, node: DirectNode) -> Result<Handle> {
+        let node = Some(Arc::new(node));
         if let Some(handle) = self.free.pop() {
             let slot = usize::try_from(handle).ok().and_then(|index| self.open.get_mut(index));
-            *slot.ok_or(Errno::EBADF)? = dir;
+            *slot.ok_or(Errno::EBADF)? = node;
             return Ok(handle);
         }
         if self.open.len() >= MAX_HANDLES {
             return Err(Errno::ENFILE);
         }
         let handle = Handle::try_from(self.open.len()).map_err(|_| Errno::ENFILE)?;
-        self.open.push(dir);
+        self.open.push(node);
         Ok(handle)
     }
 
-    /// Closes a directory. The root, and what is not open, stays as it is.
+    /// Lets a file go. The root, and what is not open, stays as it is.
     pub(crate) fn close(&mut self, handle: Handle) {
         if handle == ROOT {
             return;
@@ -62,8 +62,9 @@ impl Handles {
 mod tests {
     use super::*;
 
-    fn dir() -> OwnedFd {
-        std::fs::File::open("/").expect("open").into()
+    fn dir() -> DirectNode {
+        use moat_fs_host::tree::HostTree;
+        moat_fs_host::DirectTree::new(std::fs::File::open("/").expect("open").into()).root().expect("root")
     }
 
     #[test]

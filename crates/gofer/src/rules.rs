@@ -1,7 +1,7 @@
 //! The host calls of the gofer: those of every process of a sandbox, those of a tree of the host's files, and its own.
 //! To allow another one, add a line with its caller.
 
-use moat_jail::seccomp::{BASE, DIRECT_TREE, Rule, is, when};
+use moat_jail::seccomp::{BASE, DIRECT_TREE, Rule, any, is, when};
 
 /// Everything that a gofer may call.
 pub(crate) fn all() -> impl Iterator<Item = Rule<'static>> {
@@ -11,6 +11,9 @@ pub(crate) fn all() -> impl Iterator<Item = Rule<'static>> {
 const OWN: &[Rule<'static>] = &[
     // Channel::pair for further connections.
     when(libc::SYS_socketpair, &[is(0, libc::AF_UNIX as u64)]),
+    // Directories, written out; the sentry has its own.
+    any(libc::SYS_fsync),
+    any(libc::SYS_fdatasync),
 ];
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use moat_fs_host::gofer::channel::{Channel, MAX_MESSAGE_BYTES};
 use moat_fs_host::gofer::protocol::{Entry, Frame, Handle, MAX_CLOSED, MAX_CONNECTIONS, Reply, Request};
 use moat_fs_host::tree::{HostEntry, HostTree};
 use moat_sync::{LockClass, Mutex};
+use moat_vfs::file::SyncKind;
 
 use crate::handles::Handles;
 
@@ -50,7 +51,7 @@ pub(crate) fn start(exports: impl Iterator<Item = (OwnedFd, OwnedFd)>) -> std::r
     for (root, socket) in exports {
         let files = DirectTree::new(root);
         let root =
-            files.open_root().map_err(|e| BootError::host("opening a tree", &io::Error::from_raw_os_error(e.raw())))?;
+            files.root().map_err(|e| BootError::host("opening a tree", &io::Error::from_raw_os_error(e.raw())))?;
         let handles = Mutex::new(LockClass::Table, Handles::new(root));
         let tree = Arc::new(Tree { files, handles, connections: AtomicUsize::new(0) });
         Connection::start(&tree, socket, &alive).map_err(|e| BootError::host("starting a thread", &e))?;
@@ -70,8 +71,10 @@ struct Connection {
 /// What a request gives, before it is put into a message.
 enum Outcome {
     Reply(Reply<'static>),
-    Target(Vec<u8>),
+    Bytes(Vec<u8>),
+    Names(Vec<Vec<u8>>),
     File(OwnedFd),
+    NodeFile(Handle, OwnedFd),
     Connection(OwnedFd),
     /// The next part of the connection's listing.
     Listing,
@@ -113,7 +116,11 @@ impl Connection {
             };
             match outcome {
                 Ok(Outcome::Reply(reply)) => channel.send(&reply, None)?,
-                Ok(Outcome::Target(target)) => channel.send(&Reply::Target(&target), None)?,
+                Ok(Outcome::Bytes(bytes)) => channel.send(&Reply::Bytes(&bytes), None)?,
+                Ok(Outcome::Names(names)) => {
+                    channel.send(&Reply::Names(names.iter().map(Vec::as_slice).collect()), None)?;
+                }
+                Ok(Outcome::NodeFile(node, fd)) => channel.send(&Reply::NodeFile(node), Some(fd.as_fd()))?,
                 Ok(Outcome::File(fd)) => channel.send(&Reply::File, Some(fd.as_fd()))?,
                 Ok(Outcome::Connection(fd)) => channel.send(&Reply::Connection, Some(fd.as_fd()))?,
                 Ok(Outcome::Listing) => self.send_listing(channel)?,
@@ -132,43 +139,57 @@ impl Connection {
     /// Carries a request out. Names are checked by the tree.
     fn answer(&mut self, request: Request<'_>) -> Result<Outcome> {
         let files = &self.tree.files;
-        let dir = |handle| self.tree.handles.lock().get(handle);
+        let at = |handle| self.tree.handles.lock().get(handle);
         let done = |()| Outcome::Reply(Reply::Done);
+        let held = |(node, metadata)| -> Result<Outcome> {
+            Ok(Outcome::Reply(Reply::Node(self.tree.handles.lock().insert(node)?, metadata)))
+        };
         if !matches!(request, Request::ListMore) {
             self.listing = VecDeque::new();
         }
         Ok(match request {
             Request::Connect => Outcome::Connection(self.connect()?),
-            Request::OpenDir { dir: d, name } => {
-                let opened = files.open_dir(&*dir(d)?, name)?;
-                Outcome::Reply(Reply::Dir(self.tree.handles.lock().insert(opened)?))
+            Request::StatAt { dir, name } => Outcome::Reply(Reply::Metadata(files.stat_at(&*at(dir)?, name)?)),
+            Request::Lookup { dir, name } => held(files.lookup(&*at(dir)?, name)?)?,
+            Request::Hold { dir, name, access } => held(files.hold(&*at(dir)?, name, access)?)?,
+            Request::Stat { node } => Outcome::Reply(Reply::Metadata(files.stat(&*at(node)?)?)),
+            Request::OpenAt { dir, name, access } => Outcome::File(files.open_at(&*at(dir)?, name, access)?),
+            Request::Reopen { node, access } => Outcome::File(files.reopen(&*at(node)?, access)?),
+            Request::Create { dir, name, new } => Outcome::File(files.create(&*at(dir)?, name, new)?),
+            Request::Unnamed { dir, new } => {
+                let (node, fd) = files.unnamed(&*at(dir)?, new)?;
+                Outcome::NodeFile(self.tree.handles.lock().insert(node)?, fd)
             }
-            Request::Stat { dir: d, name } => Outcome::Reply(Reply::Metadata(files.stat(&*dir(d)?, name)?)),
-            Request::StatDir { dir: d } => Outcome::Reply(Reply::Metadata(files.stat_dir(&*dir(d)?)?)),
-            Request::Open { dir: d, name, access } => Outcome::File(files.open(&*dir(d)?, name, access)?),
-            Request::Create { dir: d, name, node } => Outcome::File(files.create(&*dir(d)?, name, node)?),
-            Request::Mkdir { dir: d, name, node } => files.mkdir(&*dir(d)?, name, node).map(done)?,
-            Request::Symlink { dir: d, name, target, node } => {
-                files.symlink(&*dir(d)?, name, target, node).map(done)?
+            Request::Make { dir, name, kind, new } => held(files.make(&*at(dir)?, name, kind.into(), new)?)?,
+            Request::Link { node, new_dir, new_name } => files.link(&*at(node)?, &*at(new_dir)?, new_name).map(done)?,
+            Request::LinkAt { dir, name, new_dir, new_name } => {
+                files.link_at(&*at(dir)?, name, &*at(new_dir)?, new_name).map(done)?
             }
-            Request::Mkfifo { dir: d, name, node } => files.mkfifo(&*dir(d)?, name, node).map(done)?,
-            Request::Link { dir: d, name, new_dir, new_name } => {
-                files.link(&*dir(d)?, name, &*dir(new_dir)?, new_name).map(done)?
+            Request::Unlink { dir, name } => files.unlink(&*at(dir)?, name).map(done)?,
+            Request::Rmdir { dir, name } => files.rmdir(&*at(dir)?, name).map(done)?,
+            Request::Rename { dir, name, new_dir, new_name, how } => {
+                files.rename(&*at(dir)?, name, &*at(new_dir)?, new_name, how).map(done)?
             }
-            Request::Unlink { dir: d, name } => files.unlink(&*dir(d)?, name).map(done)?,
-            Request::Rmdir { dir: d, name } => files.rmdir(&*dir(d)?, name).map(done)?,
-            Request::Rename { dir: d, name, new_dir, new_name, how } => {
-                files.rename(&*dir(d)?, name, &*dir(new_dir)?, new_name, how).map(done)?
+            Request::ReadLink { node } => Outcome::Bytes(files.read_link(&*at(node)?)?),
+            Request::SetAttr { node, attr } => files.set_attr(&*at(node)?, &attr.into()).map(done)?,
+            Request::GetXattr { node, name } => Outcome::Bytes(files.get_xattr(&*at(node)?, name)?),
+            Request::SetXattr { node, name, value, flags } => {
+                files.set_xattr(&*at(node)?, name, value, flags).map(done)?
             }
-            Request::ReadLink { dir: d, name } => Outcome::Target(files.read_link(&*dir(d)?, name)?),
-            Request::SetAttr { dir: d, name, attr } => files.set_attr(&*dir(d)?, name, &attr.into()).map(done)?,
-            Request::List { dir: d } => {
-                let listing = files.list(&*dir(d)?)?;
+            Request::ListXattr { node } => Outcome::Names(files.list_xattr(&*at(node)?)?),
+            Request::RemoveXattr { node, name } => files.remove_xattr(&*at(node)?, name).map(done)?,
+            Request::List { dir } => {
+                let listing = files.list(&*at(dir)?)?;
                 self.listing = listing.into();
                 Outcome::Listing
             }
             Request::ListMore => Outcome::Listing,
-            Request::Statfs { dir: d } => Outcome::Reply(Reply::Statfs(files.statfs(&*dir(d)?)?)),
+            Request::Sync { dir, data_only } => {
+                let kind = if data_only { SyncKind::Data } else { SyncKind::All };
+                files.sync(&*at(dir)?, kind).map(done)?
+            }
+            Request::SyncFs { dir } => files.sync_fs(&*at(dir)?).map(done)?,
+            Request::Statfs { node } => Outcome::Reply(Reply::Statfs(files.statfs(&*at(node)?)?)),
         })
     }
 
@@ -197,7 +218,7 @@ impl Connection {
 }
 
 fn encoded(entry: &HostEntry) -> Entry<'_> {
-    Entry { name: &entry.name, ino: entry.ino, dtype: entry.dtype }
+    Entry { name: &entry.name, ino: entry.ino, dtype: entry.dtype, next: entry.next }
 }
 
 #[cfg(test)]

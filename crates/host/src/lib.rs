@@ -12,6 +12,7 @@ pub mod inherited;
 pub mod memory;
 pub mod mounts;
 pub mod net;
+pub mod objects;
 pub mod process;
 pub mod procfs;
 pub mod ptrace;

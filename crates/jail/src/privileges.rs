@@ -29,12 +29,14 @@ impl Identity {
 }
 
 /// The capabilities that direct file access needs, all of them over the ids mapped into the process's user namespace:
-/// who has them makes, owns and opens files in the name of guest users.
+/// who has them makes, owns and opens files in the name of guest users. SETFCAP is for `security.capability`, and gives no more
+/// than the right to make files that are set-user-id.
 pub const DIRECT_FILE_ACCESS: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID);
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETFCAP);
 
 /// No capability at all.
 pub const NONE: CapabilitySet = CapabilitySet::empty();

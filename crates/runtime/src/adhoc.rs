@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use moat_control::spec::{
-    CapabilitySpec, DevptsOptions, InitSignals, Lifetime, MountFlags, MountKind, Overlay, ProcessSpec, Sharing,
+    CapabilitySpec, DevptsOptions, InitSignals, Lifetime, MountFlags, MountKind, Overlay, OverlayLimits, ProcessSpec,
+    Sharing,
 };
 
 use crate::blueprint::{Blueprint, HostMount, MountBlueprint, MountSource};
@@ -161,7 +162,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
             terminal: request.terminal,
             ..ProcessSpec::default()
         },
-        root: HostMount { path: root, submounts: Submounts::Hide, overlay: Overlay::Memory },
+        root: HostMount { path: root, submounts: Submounts::Hide, overlay: Overlay::Memory(OverlayLimits::default()) },
         root_readonly: false,
         root_sharing: Sharing::Exclusive,
         mounts,
@@ -219,7 +220,7 @@ fn parse_submounts(mountinfo: &str) -> Vec<MountBlueprint> {
             source: MountSource::Host(HostMount {
                 path: PathBuf::from(point),
                 submounts: Submounts::Hide,
-                overlay: Overlay::Memory,
+                overlay: Overlay::Memory(OverlayLimits::default()),
             }),
             flags: MountFlags::default(),
         });

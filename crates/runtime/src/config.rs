@@ -1,8 +1,9 @@
 //! [`Config`]: what the top-level flags say, the same for each command.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use moat_control::spec::{FileAccess, LogSpec, NetworkMode, PlatformKind, Sharing};
+use moat_control::spec::{FileAccess, LogSpec, NetworkMode, OverlayLimits, PlatformKind, Sharing};
 
 /// Settings that hold for all containers.
 #[derive(Clone, Debug, Default)]
@@ -79,11 +80,25 @@ impl Config {
 /// Where changes to the root file system go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OverlayRoot {
-    /// Into the sandbox's memory.
-    #[default]
-    Memory,
     /// Into the bundle.
+    #[default]
     None,
+    /// Into the sandbox's memory.
+    Memory(OverlayLimits),
+}
+
+impl fmt::Display for OverlayRoot {
+    /// As `--overlay2` takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OverlayRoot::None => f.write_str("none"),
+            OverlayRoot::Memory(limits) => {
+                f.write_str("root:memory")?;
+                limits.size_bytes.map_or(Ok(()), |n| write!(f, ",size={n}"))?;
+                limits.inodes.map_or(Ok(()), |n| write!(f, ",nr_inodes={n}"))
+            }
+        }
+    }
 }
 
 /// Where the sandbox logs.

@@ -97,7 +97,13 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         Role::Member => None,
     };
     let overlay = match config.overlay_root {
-        OverlayRoot::Memory => moat_control::spec::Overlay::Memory,
+        OverlayRoot::Memory(limits) => {
+            warnings.push(format!(
+                "what the container writes to its root is lost when it ends: --overlay2={}",
+                config.overlay_root
+            ));
+            moat_control::spec::Overlay::Memory(limits)
+        }
         OverlayRoot::None => moat_control::spec::Overlay::None,
     };
     Ok(Blueprint {

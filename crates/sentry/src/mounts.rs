@@ -96,9 +96,12 @@ fn backed(
     };
     let fs: Arc<dyn FileSystem> = match overlay {
         Overlay::None => lower,
-        Overlay::Memory => {
+        Overlay::Memory(limits) => {
             let top = lower.root().metadata()?;
-            let options = format!("mode={:o},uid={},gid={}", top.mode & 0o7777, top.uid, top.gid);
+            let mut options = format!("mode={:o},uid={},gid={}", top.mode & 0o7777, top.uid, top.gid);
+            for (key, limit) in [("size", limits.size_bytes), ("nr_inodes", limits.inodes)] {
+                options.extend(limit.map(|n| format!(",{key}={n}")));
+            }
             let upper = new_fs(tables, "tmpfs", &options)?;
             OverlayFs::new(tables, vec![lower.root()], Some(upper.root()), Some(upper), String::new())?
         }

@@ -347,6 +347,13 @@ impl Dentry {
         }
     }
 
+    /// Forgets what is known of `name`, which the file system has given to something else. The entries are locked.
+    pub(crate) fn forget_entry(&self, name: &[u8]) {
+        if let Some(d) = self.take_entry(name) {
+            d.discard();
+        }
+    }
+
     fn take_entry(&self, name: &[u8]) -> Option<Arc<Dentry>> {
         let mut s = self.state.write();
         self.version.fetch_add(1, Ordering::AcqRel);
@@ -415,7 +422,8 @@ fn same_inode(a: &Arc<dyn Inode>, b: &Arc<dyn Inode>) -> bool {
         return true;
     }
     match (a.metadata(), b.metadata()) {
-        (Ok(a), Ok(b)) => a.key() == b.key(),
+        // A number is given again after a file is gone, also to one of another type.
+        (Ok(a), Ok(b)) => a.key() == b.key() && a.file_type() == b.file_type() && a.btime == b.btime,
         _ => false,
     }
 }

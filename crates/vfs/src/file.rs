@@ -13,6 +13,7 @@ use moat_sync::wait::{Notify, Registration};
 
 use crate::caller::Caller;
 use crate::inode::{Metadata, SetAttr};
+use crate::locks::OutsideLocks;
 use crate::open_file::OpenFile;
 
 /// What lseek(2), pread(2) and pwrite(2) do to a file.
@@ -256,6 +257,11 @@ pub trait File: Send + Sync + Any {
     /// EINVAL by default; EIO.
     fn sync(&self, _f: &OpenFile, _kind: SyncKind) -> Result<()> {
         Err(Errno::EINVAL)
+    }
+
+    /// Where its locks are taken outside of the sandbox as well; `None` where nobody there could see them.
+    fn outside_locks(&self) -> Option<&dyn OutsideLocks> {
+        None
     }
 
     /// One of the descriptors is being closed (`flush`): its error is the result of close(2).

@@ -10,6 +10,7 @@ use moat_abi::stat::DeviceId;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 
+use crate::acl::{self, Acl, AclKind};
 use crate::caller::Caller;
 use crate::cred::Credentials;
 use crate::file::File;
@@ -330,7 +331,15 @@ pub trait Inode: Send + Sync + Any {
         if creds.has_root_cap(Cap::DAC_OVERRIDE) && self.file_type() == FileType::Directory {
             return Ok(());
         }
-        generic_permission(&self.metadata()?, creds, access)
+        permission_by_acl(&self.metadata()?, creds, access, || self.get_acl(AclKind::Access))
+    }
+
+    /// An access control list of the file.
+    ///
+    /// # Errors
+    /// Those of reading it. A file system without lists has none.
+    fn get_acl(&self, _kind: AclKind) -> Result<Option<Arc<Acl>>> {
+        Ok(None)
     }
 
     /// Reads an extended attribute.
@@ -371,6 +380,27 @@ pub trait Inode: Send + Sync + Any {
 /// # Errors
 /// EACCES.
 pub fn generic_permission(meta: &Metadata, creds: &Credentials, access: Access) -> Result<()> {
+    permission_by_acl(meta, creds, access, || Ok(None))
+}
+
+/// As [`generic_permission`], with the file's access control list, which is asked for only where it matters.
+///
+/// # Errors
+/// EACCES; those of `list`.
+pub fn permission_by_acl(
+    meta: &Metadata,
+    creds: &Credentials,
+    access: Access,
+    list: impl FnOnce() -> Result<Option<Arc<Acl>>>,
+) -> Result<()> {
+    let granted = match acl::decides(meta, creds, access, list)? {
+        Some(granted) => granted,
+        None => mode_grants(meta, creds, access),
+    };
+    if granted { Ok(()) } else { capability_grants(meta, creds, access) }
+}
+
+fn mode_grants(meta: &Metadata, creds: &Credentials, access: Access) -> bool {
     let shift = if creds.fsuid == meta.uid {
         6
     } else if creds.in_group(meta.gid) {
@@ -378,10 +408,10 @@ pub fn generic_permission(meta: &Metadata, creds: &Credentials, access: Access) 
     } else {
         0
     };
-    let granted = Access::from_bits_truncate((meta.mode >> shift) & 7);
-    if granted.contains(access) {
-        return Ok(());
-    }
+    Access::from_bits_truncate((meta.mode >> shift) & 7).contains(access)
+}
+
+fn capability_grants(meta: &Metadata, creds: &Credentials, access: Access) -> Result<()> {
     let cap = |c| creds.has_cap_for(meta.uid, meta.gid, c);
     let fine = if meta.file_type() == FileType::Directory {
         (!access.contains(Access::WRITE) && cap(Cap::DAC_READ_SEARCH)) || cap(Cap::DAC_OVERRIDE)

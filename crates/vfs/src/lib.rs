@@ -17,6 +17,7 @@
 //! - Lock order: fd table, epoll, mounts, rename, directory entries, dentry, open file, inode, data (see `moat_sync::LockClass`).
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod anon;
 pub mod caller;
 pub mod clock;

@@ -26,6 +26,30 @@ pub enum LockOwner {
     Description(u64),
 }
 
+/// Locks of a file that is shared with others outside of the sandbox. Nothing here waits.
+pub trait OutsideLocks {
+    /// Sets a record lock, or with `None` gives it up.
+    ///
+    /// # Errors
+    /// EAGAIN while somebody outside has one in the way; EBADF where the file can't be opened for it.
+    fn set(&self, owner: LockOwner, range: Range, kind: Option<LockKind>) -> Result<()>;
+
+    /// The lock outside that would be in the way.
+    ///
+    /// # Errors
+    /// Those of opening the file.
+    fn test(&self, lock: &RecordLock) -> Result<Option<RecordLock>>;
+
+    /// Sets the flock(2) lock of a description, or with `None` gives it up.
+    ///
+    /// # Errors
+    /// As `set`; a lock of the other kind is given up first, even if this fails.
+    fn flock(&self, description: u64, kind: Option<LockKind>) -> Result<()>;
+
+    /// Gives up all locks of an owner.
+    fn release(&self, owner: LockOwner);
+}
+
 #[derive(Default)]
 struct State {
     records: RecordLocks,
@@ -191,6 +215,9 @@ impl FileLocks {
 /// # Errors
 /// Those of [`crate::Inode::metadata`].
 pub fn unflock(f: &OpenFile) -> Result<()> {
+    if let Some(outside) = f.file().outside_locks() {
+        outside.flock(f.id(), None)?;
+    }
     let table = table_of(f);
     if let Some(l) = table.find(f.inode().metadata()?.key()) {
         let changed = {
@@ -217,6 +244,9 @@ pub fn note_owner(f: &OpenFile, fds: &FdTable, owner: LockOwner) {
 
 /// Gives up the POSIX locks that the descriptor table `owner` holds on a file.
 pub(crate) fn release_posix(f: &OpenFile, owner: u64) {
+    if let Some(outside) = f.file().outside_locks() {
+        outside.release(LockOwner::Process(owner));
+    }
     let Ok(meta) = f.inode().metadata() else { return };
     let table = table_of(f);
     if let Some(l) = table.find(meta.key()) {
@@ -227,6 +257,9 @@ pub(crate) fn release_posix(f: &OpenFile, owner: u64) {
 
 /// Gives up the OFD and flock locks of a description.
 pub(crate) fn release_description(f: &OpenFile) {
+    if let Some(outside) = f.file().outside_locks() {
+        outside.release(LockOwner::Description(f.id()));
+    }
     let Ok(meta) = f.inode().metadata() else { return };
     let table = table_of(f);
     if let Some(l) = table.find(meta.key()) {

@@ -319,6 +319,9 @@ impl OpenFile {
             return Err(Errno::ENOTDIR);
         }
         let _moving = self.moving.lock();
+        if self.path.dentry.is_deleted() && self.file.metadata(self)?.nlink == 0 {
+            return Err(Errno::ENOENT);
+        }
         if self.pos() < FIRST_ENTRY {
             let here = self.file.metadata(self)?.ino;
             let above = match self.path.dentry.parent() {

@@ -22,6 +22,7 @@ use moat_abi::cap::Cap;
 use moat_abi::fs::{FileType, S_ISGID, S_ISVTX, S_IXGRP};
 use moat_abi::{Errno, Result};
 
+use crate::acl::AclKind;
 use crate::cred::Credentials;
 use crate::inode::{Access, Cache, Inode, Metadata, NewNode, NodeKind};
 use crate::path::Path;
@@ -75,7 +76,14 @@ fn check_sticky(dir: &dyn Inode, creds: &Credentials, victim: &dyn Inode) -> Res
 fn new_node<'a>(view: &View<'_>, dir: &dyn Inode, mode: u32, kind: NodeKind<'a>) -> Result<NewNode<'a>> {
     let creds = view.creds();
     let parent = dir.metadata()?;
-    let mut mode = if matches!(kind, NodeKind::Symlink(_)) { 0o777 } else { mode & !view.umask };
+    let mut mode = match kind {
+        NodeKind::Symlink(_) => 0o777,
+        // A directory's default list takes the umask's place.
+        _ => match dir.get_acl(AclKind::Default)? {
+            Some(acl) => acl.mode_of_new(mode),
+            None => mode & !view.umask,
+        },
+    };
     let mut gid = creds.fsgid;
     if parent.mode & S_ISGID != 0 {
         gid = parent.gid;

@@ -43,6 +43,9 @@ const OUT_OF_REACH: [(Platform, &str, &str); 2] = [
 /// The checks' own directories are on the host, and a gofer serves them.
 const IN_HOST_TREES: Files = Files { server: FileServer::Gofer, writable: Writable::Homes };
 
+/// As above, but the sandbox reaches them itself.
+const IN_HOST_TREES_DIRECTLY: Files = Files { server: FileServer::Sandbox, writable: Writable::Homes };
+
 /// What the sandbox is given of the host.
 #[derive(Clone, Copy)]
 struct Setting {
@@ -54,7 +57,11 @@ impl Setting {
     /// The name of an area in this setting.
     fn label(self, area: &str) -> String {
         let network = if self.network == Network::Host { "@host" } else { "" };
-        let files = if self.files == IN_HOST_TREES { "@gofer" } else { "" };
+        let files = match self.files {
+            IN_HOST_TREES => "@gofer",
+            IN_HOST_TREES_DIRECTLY => "@direct",
+            _ => "",
+        };
         format!("{area}{network}{files}")
     }
 }
@@ -63,24 +70,26 @@ impl Setting {
 fn settings(area: &str, options: &Options) -> Vec<Setting> {
     let usual = Setting { network: Network::Sandbox, files: options.files() };
     let host = Setting { network: Network::Host, ..usual };
+    let direct = Setting { files: IN_HOST_TREES_DIRECTLY, ..usual };
     let gofer = Setting { files: IN_HOST_TREES, ..usual };
     match area {
         "inet" => vec![usual, host],
         "hostnet" => vec![host],
-        "files" | "names" | "permissions" | "locks" | "exec" | "memory" => vec![usual, gofer],
+        "files" | "names" | "permissions" | "locks" | "exec" | "memory" | "objects" | "random" => {
+            vec![usual, direct, gofer]
+        }
         _ => vec![usual],
     }
 }
 
 /// Checks that need more of a file system than a tree of the host gives.
-const NOT_IN_HOST_TREES: [(&str, &str); 3] = [
-    ("files/o_tmpfile", "a file without a name would have to be named later by /proc, which is not there"),
+const NOT_IN_HOST_TREES: [(&str, &str); 2] = [
     ("files/statfs_of_places", "it expects /tmp to be a tmpfs"),
-    ("names/mknod_kinds", "a socket on the host would reach beyond the sandbox"),
+    ("names/mknod_kinds", "a device node takes a capability over the host"),
 ];
 
 fn out_of_reach(platform: Platform, setting: Setting, check: &str) -> Option<&'static str> {
-    let in_host_tree = setting.files == IN_HOST_TREES;
+    let in_host_tree = matches!(setting.files, IN_HOST_TREES | IN_HOST_TREES_DIRECTLY);
     if let Some((_, why)) = NOT_IN_HOST_TREES.iter().find(|(c, _)| in_host_tree && *c == check) {
         return Some(why);
     }

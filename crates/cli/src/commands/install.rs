@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use crate::args::{Install, Uninstall};
 
 /// What Docker expects of a runtime: what a container writes is in its root file system on the host, where docker cp and
-/// docker diff look, and is there after a restart; and what docker cp writes is seen in the container.
+/// docker diff look, and is there after a restart, which is said in case the default is another one day; and what docker cp
+/// writes is seen in the container.
 const DOCKER_FLAGS: [&str; 2] = ["--overlay2=none", "--file-access=shared"];
 
 pub(super) fn install(flags: &Install) -> anyhow::Result<u8> {

@@ -8,9 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use moat_control::spec::{FileAccess, NetworkMode, PlatformKind, Sharing};
 use moat_runtime::Config;
-use moat_runtime::config::{DebugLog, OverlayRoot, Rootless};
+use moat_runtime::config::{DebugLog, Rootless};
 
-use crate::args::{self, Command, Global, LogFormat, Network, Overlay2, Platform, RootlessFlag, StraceFlag};
+use crate::args::{self, Command, Global, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
 
 pub(super) fn config(flags: &Global, command: &Command) -> anyhow::Result<Config> {
     let (strace, strace_syscalls) = match &flags.strace {
@@ -45,10 +45,7 @@ pub(super) fn config(flags: &Global, command: &Command) -> anyhow::Result<Config
             args::FileAccess::Exclusive => Sharing::Exclusive,
             args::FileAccess::Shared => Sharing::Shared,
         },
-        overlay_root: match flags.overlay2 {
-            Overlay2::None => OverlayRoot::None,
-            Overlay2::RootMemory => OverlayRoot::Memory,
-        },
+        overlay_root: flags.overlay2,
         debug_log: match (&flags.debug_log, strace || flags.debug, command) {
             (Some(path), _, _) => DebugLog::File(path.clone()),
             (None, true, Command::Do(_) | Command::Run(_)) => DebugLog::Stderr,

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, CapabilitySpec, MountFlags, MountKind, MountSpec, Overlay, PlatformKind, ProcessSpec, RootSpec,
-    SharedNamespaces, Sharing,
+    Backing, CapabilitySpec, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, PlatformKind, ProcessSpec,
+    RootSpec, SharedNamespaces, Sharing,
 };
 use moat_control::{
     Connection, ContainerSpec, ContainerStatus, ControlError, ExecLifetime, ExecuteArgs, ExitStatus, Listener,
@@ -159,7 +159,7 @@ impl Test {
             root: RootSpec {
                 backing: Backing::Directory(3),
                 readonly: false,
-                overlay: Overlay::Memory,
+                overlay: Overlay::Memory(OverlayLimits::default()),
                 sharing: Sharing::Exclusive,
             },
             mounts: vec![

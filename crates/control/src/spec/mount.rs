@@ -104,8 +104,17 @@ pub enum Overlay {
     /// They do.
     #[default]
     None,
-    /// They stay in the sandbox's memory and vanish with it.
-    Memory,
+    /// They stay in the sandbox's memory, within these limits, and vanish with it.
+    Memory(OverlayLimits),
+}
+
+/// What an overlay in memory may take; `None` is what a tmpfs takes by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayLimits {
+    /// Bytes of contents.
+    pub size_bytes: Option<u64>,
+    /// Files, directories and all else.
+    pub inodes: Option<u64>,
 }
 
 /// Options of a devpts mount.

@@ -1,22 +1,24 @@
-//! Open regular files and directories of the host.
+//! Open regular files of the host.
 
-use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use moat_abi::fs::FileType;
+use moat_abi::fs::{OpenFlags, S_ISGID, S_ISUID};
 use moat_abi::{Errno, Result};
 use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Sharing};
 use moat_platform::MapSource;
-use moat_sync::{LockClass, Mutex, block_in_place};
-use moat_vfs::OpenFile;
-use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SparseSeek, SyncKind};
-use moat_vfs::inode::Metadata;
+use moat_sync::block_in_place;
+use moat_vfs::caller::Caller;
+use moat_vfs::file::{File, Seekable, SparseSeek, SyncKind};
+use moat_vfs::inode::{Inode, Metadata, SetAttr};
+use moat_vfs::locks::OutsideLocks;
+use moat_vfs::{OpenFile, ops};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
 
 use crate::inode::HostInode;
-use crate::tree::{HostEntry, HostTree};
+use crate::ioctl;
+use crate::tree::HostTree;
 
 fn errno(e: rustix::io::Errno) -> Errno {
     Errno::from_raw(e.raw_os_error())
@@ -30,7 +32,22 @@ pub struct HostFile<T: HostTree> {
 
 impl<T: HostTree> HostFile<T> {
     pub(crate) fn new(inode: Arc<HostInode<T>>, fd: Arc<OwnedFd>) -> HostFile<T> {
+        inode.opened();
         HostFile { inode, fd }
+    }
+
+    /// The file was written by `f`: its attributes are forgotten, and set-id bits taken away where Linux does.
+    fn written(&self, f: &OpenFile) {
+        self.inode.changed();
+        if self.inode.last_mode() & (S_ISUID | S_ISGID) == 0 {
+            return;
+        }
+        // What is written is written: a failure here has no way to be told.
+        if let Ok(meta) = Inode::metadata(&*self.inode)
+            && let Some(mode) = ops::mode_after_write(f.creds(), &meta)
+        {
+            let _ = self.inode.set_attr(&SetAttr { mode: Some(mode), ..SetAttr::default() });
+        }
     }
 
     /// The host's descriptor, for mappings.
@@ -64,21 +81,38 @@ pub(crate) fn read_at(fd: &OwnedFd, buf: &mut [u8], pos: u64) -> Result<usize> {
     Ok(done)
 }
 
+impl<T: HostTree> Drop for HostFile<T> {
+    fn drop(&mut self) {
+        self.inode.closed();
+    }
+}
+
+/// Bytes that O_DIRECT wants positions and lengths to be multiples of: the smallest logical block.
+const DIRECT_ALIGNMENT: u64 = 512;
+
+/// Checks what O_DIRECT asks for. The guest's buffer is not known here, and the host's page cache is used all the same.
+fn check_direct(f: &OpenFile, pos: u64, len: usize) -> Result<()> {
+    let aligned = pos.is_multiple_of(DIRECT_ALIGNMENT) && (len as u64).is_multiple_of(DIRECT_ALIGNMENT);
+    if f.flags().contains(OpenFlags::DIRECT) && !aligned { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
 impl<T: HostTree> File for HostFile<T> {
-    fn read(&self, _f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+    fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        check_direct(f, pos, buf.len())?;
         read_at(&self.fd, buf, pos)
     }
 
-    fn write(&self, _f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
+    fn write(&self, f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
+        check_direct(f, pos, buf.len())?;
         let n = rustix::io::pwrite(&self.fd, buf, pos).map_err(errno);
-        self.inode.changed();
+        self.written(f);
         n
     }
 
     fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
         let iov = [std::io::IoSlice::new(buf)];
         let n = rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND).map_err(errno);
-        self.inode.changed();
+        self.written(f);
         Ok((n?, self.metadata(f)?.size))
     }
 
@@ -100,11 +134,10 @@ impl<T: HostTree> File for HostFile<T> {
         if !std::ptr::addr_eq(Arc::as_ptr(f.inode()), Arc::as_ptr(&self.inode)) {
             return f.inode().metadata();
         }
-        if let Some(known) = self.inode.known() {
-            return Ok(known);
+        match self.inode.known_attributes() {
+            Some(known) => Ok(known),
+            None => self.inode.ask_by(|| crate::direct::metadata_of(&*self.fd)),
         }
-        let host = rustix::fs::fstat(&self.fd).map_err(errno)?;
-        Ok(self.inode.learn(crate::direct::metadata(&host)))
     }
 
     fn mappable(self: Arc<Self>, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
@@ -114,16 +147,24 @@ impl<T: HostTree> File for HostFile<T> {
         Ok(Arc::new(HostMapping { fd: self.fd.clone(), name }))
     }
 
-    fn truncate(&self, _f: &OpenFile, len: u64) -> Result<()> {
+    fn truncate(&self, f: &OpenFile, len: u64) -> Result<()> {
         let done = rustix::fs::ftruncate(&self.fd, len).map_err(errno);
-        self.inode.changed();
+        self.written(f);
         done
     }
 
-    fn fallocate(&self, _f: &OpenFile, mode: u32, offset: u64, len: u64) -> Result<()> {
+    fn outside_locks(&self) -> Option<&dyn OutsideLocks> {
+        if self.inode.is_shared() { Some(&*self.inode) } else { None }
+    }
+
+    fn ioctl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        ioctl::file(&self.fd, caller, cmd, arg)
+    }
+
+    fn fallocate(&self, f: &OpenFile, mode: u32, offset: u64, len: u64) -> Result<()> {
         let mode = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
         let done = block_in_place(|| rustix::fs::fallocate(&self.fd, mode, offset, len)).map_err(errno);
-        self.inode.changed();
+        self.written(f);
         done
     }
 
@@ -157,64 +198,5 @@ impl Mappable for HostMapping {
 
     fn sync(&self, _offset: u64, _len: u64) -> Result<()> {
         block_in_place(|| rustix::fs::fdatasync(&self.fd)).map_err(errno)
-    }
-}
-
-/// An open directory: a listing taken when reading starts at its beginning.
-pub struct HostDirFile<T: HostTree> {
-    inode: Arc<HostInode<T>>,
-    /// Kept, so that the directory stays the one that was opened whatever others do to its names.
-    dir: Arc<T::Dir>,
-    listing: Mutex<Option<Arc<Vec<HostEntry>>>>,
-}
-
-impl<T: HostTree> HostDirFile<T> {
-    pub(crate) fn new(inode: Arc<HostInode<T>>, dir: Arc<T::Dir>) -> HostDirFile<T> {
-        HostDirFile { inode, dir, listing: Mutex::new(LockClass::FileData, None) }
-    }
-}
-
-impl<T: HostTree> File for HostDirFile<T> {
-    fn read(&self, _f: &OpenFile, _buf: &mut [u8], _pos: u64) -> Result<usize> {
-        Err(Errno::EISDIR)
-    }
-
-    fn metadata(&self, f: &OpenFile) -> Result<Metadata> {
-        // Opened through a union, whose inode has the number and device that the guest knows.
-        if !std::ptr::addr_eq(Arc::as_ptr(f.inode()), Arc::as_ptr(&self.inode)) {
-            return f.inode().metadata();
-        }
-        self.inode.dir_metadata(&self.dir)
-    }
-
-    fn seekable(&self) -> Seekable {
-        Seekable::Yes
-    }
-
-    fn readdir(&self, _f: &OpenFile, pos: u64, sink: &mut DirSink<'_>) -> Result<u64> {
-        let known = if pos == FIRST_ENTRY { None } else { self.listing.lock().clone() };
-        let listing = match known {
-            Some(l) => l,
-            None => {
-                let fresh = Arc::new(self.inode.entries(&self.dir)?);
-                *self.listing.lock() = Some(fresh.clone());
-                fresh
-            }
-        };
-        let mut pos = pos;
-        let start = usize::try_from(pos - FIRST_ENTRY).unwrap_or(usize::MAX);
-        for e in listing.iter().skip(start) {
-            let file_type = FileType::from_mode(u32::from(e.dtype) << 12);
-            let entry = DirEntry { name: &e.name, ino: e.ino.max(1), file_type, next: pos + 1 };
-            if let ControlFlow::Break(()) = sink(entry) {
-                break;
-            }
-            pos += 1;
-        }
-        Ok(pos)
-    }
-
-    fn sync(&self, _f: &OpenFile, _kind: SyncKind) -> Result<()> {
-        Ok(())
     }
 }

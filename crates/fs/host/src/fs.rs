@@ -1,15 +1,16 @@
 //! [`HostFs`]: a tree of the host as a file system.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use moat_abi::Result;
 use moat_abi::stat::{DeviceId, Statfs};
-use moat_sync::{LockClass, Mutex};
+use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::filesystem::FileSystem;
 use moat_vfs::inode::{Inode, InodeKey, Metadata};
 
-use crate::inode::HostInode;
+use crate::inode::{HostInode, Identity};
 use crate::tree::HostTree;
 
 /// Who changes the tree.
@@ -21,8 +22,13 @@ pub enum Trust {
     Shared,
 }
 
-/// Directory descriptors kept open per file system; the sentry's descriptors are limited.
-const MAX_OPEN_DIRS: usize = 512;
+/// Nodes held per file system beyond those that can't be found again: descriptors are limited.
+const MAX_NODES: usize = 1024;
+/// Nodes looked at for one that can be given back, when there are too many.
+const SCAN: usize = 4;
+
+/// A file just made, with the descriptor that made it.
+type Fresh<T> = (Weak<HostInode<T>>, OwnedFd);
 
 /// What all inodes of a file system share.
 pub(crate) struct Core<T: HostTree> {
@@ -33,28 +39,39 @@ pub(crate) struct Core<T: HostTree> {
     /// The device of the tree's root on the host: inode numbers of others are told apart.
     pub(crate) host_dev: DeviceId,
     inodes: Mutex<HashMap<InodeKey, Weak<HostInode<T>>>>,
-    open_dirs: Mutex<VecDeque<Weak<HostInode<T>>>>,
+    /// Those that hold a node, longest first.
+    holders: Mutex<VecDeque<Weak<HostInode<T>>>>,
+    /// The last file made, which is about to be opened.
+    fresh: Mutex<Option<Fresh<T>>>,
 }
 
 impl<T: HostTree> Core<T> {
-    /// The inode that `meta` describes, found as `name` in `parent`.
-    pub(crate) fn inode(
-        self: &Arc<Self>,
-        parent: &Arc<HostInode<T>>,
-        name: &[u8],
-        meta: &Metadata,
-    ) -> Arc<HostInode<T>> {
-        let key = meta.key();
-        let mut table = self.inodes.lock();
-        if let Some(known) = table.get(&key).and_then(Weak::upgrade)
-            && known.file_type_raw() == meta.file_type()
-        {
-            drop(table);
-            known.found_at(parent, name, meta);
-            return known;
-        }
-        let new = HostInode::new(self.clone(), Some((parent.clone(), name.to_vec())), meta);
-        table.insert(key, Arc::downgrade(&new));
+    /// The inode that `meta` describes if it is in memory.
+    pub(crate) fn known(&self, meta: &Metadata) -> Option<Arc<HostInode<T>>> {
+        let known = self.inodes.lock().get(&meta.key()).and_then(Weak::upgrade);
+        known.filter(|inode| inode.identity().is(meta))
+    }
+
+    /// The inode that `meta` describes. One of the same number that is another file by now gives way.
+    pub(crate) fn inode(self: &Arc<Self>, meta: &Metadata) -> Arc<HostInode<T>> {
+        let new;
+        let other = {
+            let mut table = self.inodes.lock();
+            let known = table.get(&meta.key()).and_then(Weak::upgrade);
+            match known {
+                Some(known) if known.identity().is(meta) => {
+                    drop(table);
+                    known.learn_again(meta);
+                    return known;
+                }
+                other => {
+                    new = HostInode::new(self.clone(), meta);
+                    table.insert(meta.key(), Arc::downgrade(&new));
+                    other
+                }
+            }
+        };
+        drop(other);
         new
     }
 
@@ -65,16 +82,33 @@ impl<T: HostTree> Core<T> {
         }
     }
 
-    /// Notes that `dir` holds a descriptor, and makes the one that has done so for longest give its own back.
-    pub(crate) fn note_open_dir(&self, dir: &Arc<HostInode<T>>) {
-        let oldest = {
-            let mut q = self.open_dirs.lock();
-            q.push_back(Arc::downgrade(dir));
-            if q.len() > MAX_OPEN_DIRS { q.pop_front() } else { None }
-        };
-        if let Some(dir) = oldest.and_then(|w| w.upgrade()) {
-            dir.close_dir();
+    /// Notes that `inode` holds a node, and has one that has done so for long and was not used lately give its own back.
+    pub(crate) fn note_holder(&self, inode: &Arc<HostInode<T>>) {
+        let mut old = Vec::new();
+        {
+            let mut holders = self.holders.lock();
+            holders.push_back(Arc::downgrade(inode));
+            if holders.len() > MAX_NODES {
+                old.extend(holders.drain(..SCAN));
+            }
         }
+        let kept: Vec<_> = old.into_iter().filter(|w| w.upgrade().is_some_and(|i| !i.give_node_back())).collect();
+        if !kept.is_empty() {
+            self.holders.lock().extend(kept);
+        }
+    }
+
+    /// Keeps the descriptor that made a file for its opening, which follows; that of the file before is closed.
+    pub(crate) fn keep_fresh(&self, inode: &Arc<HostInode<T>>, fd: OwnedFd) {
+        let before = self.fresh.lock().replace((Arc::downgrade(inode), fd));
+        drop(before);
+    }
+
+    /// Takes that descriptor.
+    pub(crate) fn take_fresh(&self, inode: &HostInode<T>) -> Option<OwnedFd> {
+        let mut fresh = self.fresh.lock();
+        let same = fresh.as_ref().is_some_and(|(of, _)| std::ptr::eq(of.as_ptr(), &raw const *inode));
+        if same { fresh.take().map(|(_, fd)| fd) } else { None }
     }
 
     /// The guest's view of host metadata.
@@ -101,19 +135,20 @@ impl<T: HostTree> HostFs<T> {
     /// # Errors
     /// Those of the host for its root.
     pub fn new(dev: DeviceId, tree: T, trust: Trust) -> Result<Arc<HostFs<T>>> {
-        let dir = tree.open_root()?;
-        let meta = tree.stat_dir(&dir)?;
+        let node = tree.root()?;
+        let meta = tree.stat(&node)?;
         let core = Arc::new(Core {
             tree,
             trust,
             dev,
             host_dev: meta.dev,
             inodes: Mutex::new(LockClass::Table, HashMap::new()),
-            open_dirs: Mutex::new(LockClass::Table, VecDeque::new()),
+            holders: Mutex::new(LockClass::Table, VecDeque::new()),
+            fresh: Mutex::new(LockClass::Table, None),
         });
         let meta = core.translate(meta);
-        let root = HostInode::new(core.clone(), None, &meta);
-        root.set_dir(dir);
+        let root = HostInode::new(core.clone(), &meta);
+        root.set_root(node);
         Ok(Arc::new(HostFs { core, root }))
     }
 }
@@ -132,6 +167,23 @@ impl<T: HostTree> FileSystem for HostFs<T> {
     }
 
     fn statfs(&self) -> Result<Statfs> {
-        self.core.tree.statfs(&*self.root.dir()?)
+        self.core.tree.statfs(&*self.root.node()?)
+    }
+
+    fn sync(&self) -> Result<()> {
+        let root = self.root.node()?;
+        block_in_place(|| self.core.tree.sync_fs(&root))
+    }
+}
+
+impl Identity {
+    /// What is told apart from a later file of the same inode number.
+    pub(crate) fn of(meta: &Metadata) -> Identity {
+        Identity { key: meta.key(), file_type: meta.file_type(), born: meta.btime.map(|t| (t.tv_sec, t.tv_nsec)) }
+    }
+
+    /// Whether `meta` describes this file.
+    pub(crate) fn is(&self, meta: &Metadata) -> bool {
+        *self == Identity::of(meta)
     }
 }

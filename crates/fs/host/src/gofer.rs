@@ -1,6 +1,6 @@
 //! The gofer: a tree of the host that another process serves.
 //!
-//! The sentry has no directory descriptor then, only a socket. [`client::GoferTree`] is its side: a
+//! The sentry has no descriptor of a directory then, only a socket. [`client::GoferTree`] is its side: a
 //! [`crate::tree::HostTree`] whose operations are messages ([`protocol`]) to the gofer process (crate `moat-gofer`),
 //! which carries them out on a [`crate::DirectTree`] of its own and passes back open regular files ([`channel`]).
 //!

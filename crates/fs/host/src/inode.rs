@@ -1,77 +1,94 @@
 //! [`HostInode`]: a file of the host as the vfs sees it.
 //!
-//! A file is named by its directory's inode and one component. Directories keep a descriptor while they are among the
-//! last used; one that gave it up opens it again from its parent, and checks that it still is the same directory.
+//! A file is what it is, not what it is called: it is reached by a node or an open descriptor of its own ([`reach`]). Its
+//! names ([`names`]) only serve to find it again when its node was given back, and what they lead to is compared with
+//! what the file is ([`Identity`]) each time.
+
+mod known;
+mod names;
+mod reach;
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use moat_abi::fs::{AccessMode, FileType};
+use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
-use moat_sync::{LockClass, Mutex};
+use moat_sync::{LockClass, Mutex, block_in_place};
+use moat_vfs::acl::{Acl, AclKind};
+use moat_vfs::cred::Credentials;
 use moat_vfs::file::File;
-use moat_vfs::inode::{Cache, Inode, InodeKey, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr};
+use moat_vfs::inode::{
+    Access, Cache, Inode, InodeKey, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, permission_by_acl,
+};
 
-use crate::file::{HostDirFile, HostFile};
+use crate::dir::HostDirFile;
+use crate::file::HostFile;
 use crate::fs::{Core, Trust};
-use crate::tree::{HostAccess, HostRename, HostTree, NewHostNode};
+use crate::locks::Owners;
+use crate::tree::{HostAccess, HostKind, HostRename, HostTree, NewHostNode};
 
-/// How far below the root a directory can be and still be found again when its descriptor was given back.
-const MAX_DEPTH: usize = 1 << 16;
+use known::Known;
+use names::Names;
+use reach::Held;
 
-/// Where a file was last found.
-struct Place<T: HostTree> {
-    /// `None` for the root.
-    at: Option<(Arc<HostInode<T>>, Vec<u8>)>,
-    /// The name was removed through this kernel.
-    gone: bool,
+/// What makes a file the same file, whatever its name: number, type, and when it was made where the host knows that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) key: InodeKey,
+    pub(crate) file_type: FileType,
+    pub(crate) born: Option<(i64, i64)>,
 }
 
 /// A file of the host.
 pub struct HostInode<T: HostTree> {
     core: Arc<Core<T>>,
     me: Weak<HostInode<T>>,
-    key: InodeKey,
-    file_type: FileType,
-    place: Mutex<Place<T>>,
-    /// What is known of it, where that can be trusted.
-    attr: Mutex<Option<Metadata>>,
-    /// A directory's descriptor.
-    dir: Mutex<Option<Arc<T::Dir>>>,
+    identity: Identity,
+    names: Mutex<Names<T>>,
+    known: Mutex<Known>,
+    /// Permission bits as last seen, for the rules about set-id bits.
+    mode: AtomicU32,
+    held: Mutex<Held<T>>,
+    /// Used since the holders were last looked through.
+    recent: AtomicBool,
+    /// Open file descriptions of it.
+    openings: AtomicUsize,
     /// The descriptor that all read-only opens share.
     reader: Mutex<Weak<OwnedFd>>,
-    /// A symbolic link's target, where what is known can be trusted: it never changes.
+    /// The last descriptor opened for writing.
+    writer: Mutex<Weak<OwnedFd>>,
+    /// Who has locks on the host, in a shared tree.
+    lock_owners: Owners,
+    /// A symbolic link's target, which never changes.
     target: OnceLock<Box<[u8]>>,
 }
 
 impl<T: HostTree> Drop for HostInode<T> {
     fn drop(&mut self) {
-        self.core.forget(self.key);
-        // Each inode keeps its parent: a chain of any length is taken apart here, without recursion.
-        let mut next = self.place.get_mut().at.take();
-        while let Some((parent, _)) = next {
-            next = Arc::into_inner(parent).and_then(|mut last| last.place.get_mut().at.take());
-        }
+        self.core.forget(self.identity.key);
+        self.names.get_mut().leave(self.me.as_ptr());
     }
 }
 
 impl<T: HostTree> HostInode<T> {
-    pub(crate) fn new(
-        core: Arc<Core<T>>,
-        at: Option<(Arc<HostInode<T>>, Vec<u8>)>,
-        meta: &Metadata,
-    ) -> Arc<HostInode<T>> {
-        let attr = (core.trust == Trust::Exclusive).then_some(*meta);
+    pub(crate) fn new(core: Arc<Core<T>>, meta: &Metadata) -> Arc<HostInode<T>> {
+        let known = Known::new(core.trust, meta);
         Arc::new_cyclic(|me| HostInode {
             core,
             me: me.clone(),
-            key: meta.key(),
-            file_type: meta.file_type(),
-            place: Mutex::new(LockClass::Inode, Place { at, gone: false }),
-            attr: Mutex::new(LockClass::FileData, attr),
-            dir: Mutex::new(LockClass::Inode, None),
+            identity: Identity::of(meta),
+            names: Mutex::new(LockClass::Inode, Names::default()),
+            known: Mutex::new(LockClass::FileData, known),
+            mode: AtomicU32::new(meta.mode),
+            held: Mutex::new(LockClass::Inode, Held::default()),
+            recent: AtomicBool::new(false),
+            openings: AtomicUsize::new(0),
             reader: Mutex::new(LockClass::FileData, Weak::new()),
+            writer: Mutex::new(LockClass::FileData, Weak::new()),
+            lock_owners: Mutex::new(LockClass::FileData, HashMap::new()),
             target: OnceLock::new(),
         })
     }
@@ -81,249 +98,129 @@ impl<T: HostTree> HostInode<T> {
         self.me.upgrade().ok_or(Errno::ESTALE)
     }
 
-    pub(crate) fn file_type_raw(&self) -> FileType {
-        self.file_type
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
-    /// The file was looked up again, perhaps by another of its names.
-    pub(crate) fn found_at(&self, parent: &Arc<HostInode<T>>, name: &[u8], meta: &Metadata) {
-        let known = {
-            let p = self.place.lock();
-            !p.gone && p.at.as_ref().is_some_and(|(dir, n)| Arc::ptr_eq(dir, parent) && n == name)
-        };
-        if !known {
-            self.found_place(parent.clone(), name);
-        }
-        if self.core.trust == Trust::Exclusive {
-            *self.attr.lock() = Some(*meta);
-        }
+    /// The mode as last seen.
+    pub(crate) fn last_mode(&self) -> u32 {
+        self.mode.load(Ordering::Relaxed)
     }
 
-    /// Notes a name of this file.
-    ///
-    /// A directory is never noted as its own ancestor: that is what it looks like when it is mounted below itself, or
-    /// when it was moved on the host and what is known of the others is from before.
-    fn found_place(&self, parent: Arc<HostInode<T>>, name: &[u8]) {
-        if self.file_type != FileType::Directory || !parent.is_below(self) {
-            let place = Place { at: Some((parent, name.to_vec())), gone: false };
-            let before = std::mem::replace(&mut *self.place.lock(), place);
-            drop(before);
-        }
+    pub(crate) fn lock_owners(&self) -> &Owners {
+        &self.lock_owners
     }
 
-    /// Whether this directory is `other`, or below it as far as is known.
-    fn is_below(self: &Arc<Self>, other: &HostInode<T>) -> bool {
-        let mut at = self.clone();
-        for _ in 0..MAX_DEPTH {
-            if std::ptr::eq(&raw const *at, other) {
-                return true;
-            }
-            let up = at.place.lock().at.as_ref().map(|(parent, _)| parent.clone());
-            match up {
-                Some(parent) => at = parent,
-                None => return false,
-            }
-        }
-        true
-    }
-
-    pub(crate) fn set_dir(&self, dir: T::Dir) {
-        *self.dir.lock() = Some(Arc::new(dir));
-    }
-
-    /// Gives the directory's descriptor back, but for the root, which could not be found again.
-    pub(crate) fn close_dir(&self) {
-        if self.place.lock().at.is_some() {
-            let fd = self.dir.lock().take();
-            drop(fd);
-        }
-    }
-
-    fn parent_and_name(&self) -> Result<(Arc<HostInode<T>>, Vec<u8>)> {
-        let p = self.place.lock();
-        if p.gone {
-            return Err(Errno::ENOENT);
-        }
-        p.at.clone().ok_or(Errno::EBUSY)
-    }
-
-    /// This directory's descriptor.
-    pub(crate) fn dir(&self) -> Result<Arc<T::Dir>> {
-        if self.file_type != FileType::Directory {
-            return Err(Errno::ENOTDIR);
-        }
-        if let Some(fd) = self.dir.lock().clone() {
-            return Ok(fd);
-        }
-        // Up to the nearest ancestor that has one, and down again.
-        let mut closed = vec![self.arc()?];
-        let mut names = Vec::new();
-        let mut dir = loop {
-            let (parent, name) = closed.last().ok_or(Errno::ESTALE)?.parent_and_name()?;
-            names.push(name);
-            if let Some(fd) = parent.dir.lock().clone() {
-                break fd;
-            }
-            if closed.len() >= MAX_DEPTH {
-                return Err(Errno::ESTALE);
-            }
-            closed.push(parent);
-        };
-        while let (Some(inode), Some(name)) = (closed.pop(), names.pop()) {
-            dir = inode.open_again(&dir, &name)?;
-        }
-        Ok(dir)
-    }
-
-    /// Opens this directory, which was found in `parent`, and checks that it still is the same.
-    fn open_again(self: &Arc<Self>, parent: &T::Dir, name: &[u8]) -> Result<Arc<T::Dir>> {
-        let tree = &self.core.tree;
-        let fd = tree.open_dir(parent, name).map_err(|e| if e == Errno::ENOTDIR { Errno::ESTALE } else { e })?;
-        if self.core.translate(tree.stat_dir(&fd)?).key() != self.key {
-            return Err(Errno::ESTALE);
-        }
-        let fd = Arc::new(fd);
-        *self.dir.lock() = Some(fd.clone());
-        self.core.note_open_dir(self);
-        Ok(fd)
-    }
-
-    /// What is known must be asked again: the file was changed.
-    pub(crate) fn changed(&self) {
-        *self.attr.lock() = None;
-    }
-
-    /// What is known without asking.
-    pub(crate) fn known(&self) -> Option<Metadata> {
-        *self.attr.lock()
-    }
-
-    /// Notes fresh host metadata and gives the guest's view of it.
-    pub(crate) fn learn(&self, host: Metadata) -> Metadata {
-        let meta = self.core.translate(host);
-        if self.core.trust == Trust::Exclusive {
-            *self.attr.lock() = Some(meta);
-        }
-        meta
-    }
-
-    fn ask(&self) -> Result<Metadata> {
-        let tree = &self.core.tree;
-        // A directory that is open is the same one wherever others have moved it.
-        let (place, open) = (self.place.lock().at.clone(), self.dir.lock().clone());
-        let host = match (open, place) {
-            (Some(dir), _) => tree.stat_dir(&dir)?,
-            (None, Some((parent, name))) => tree.stat(&*parent.dir()?, &name)?,
-            (None, None) => tree.stat_dir(&*self.dir()?)?,
-        };
-        let meta = self.core.translate(host);
-        if meta.key() != self.key {
-            return Err(Errno::ESTALE);
-        }
-        if self.core.trust == Trust::Exclusive {
-            *self.attr.lock() = Some(meta);
-        }
-        Ok(meta)
-    }
-
-    fn open_host(&self, mode: AccessMode) -> Result<Arc<OwnedFd>> {
-        let access = match (mode.can_read(), mode.can_write()) {
-            (_, false) => HostAccess::Read,
-            (false, true) => HostAccess::Write,
-            (true, true) => HostAccess::ReadWrite,
-        };
-        if access == HostAccess::Read
-            && let Some(fd) = self.reader.lock().upgrade()
-        {
-            return Ok(fd);
-        }
-        let (parent, name) = self.parent_and_name()?;
-        let open = |access| self.core.tree.open(&*parent.dir()?, &name, access);
-        // A mapping needs a readable descriptor even of a file that is open for writing only.
-        let fd = match access {
-            HostAccess::Write => open(HostAccess::ReadWrite).or_else(|_| open(HostAccess::Write))?,
-            access => open(access)?,
-        };
-        let host = rustix::fs::fstat(&fd).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
-        if self.core.translate(crate::direct::metadata(&host)).key() != self.key {
-            return Err(Errno::ESTALE);
-        }
-        let fd = Arc::new(fd);
-        if access == HostAccess::Read {
-            *self.reader.lock() = Arc::downgrade(&fd);
-        }
-        Ok(fd)
+    /// Whether others than this sandbox use the tree.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.core.trust == Trust::Shared
     }
 
     /// The entry `name` of this directory, as the host has it.
     fn find(&self, name: &[u8]) -> Result<Arc<HostInode<T>>> {
-        let host = self.core.tree.stat(&*self.dir()?, name)?;
-        let meta = self.core.translate(host);
-        Ok(self.core.inode(&self.arc()?, name, &meta))
+        let dir = self.node()?;
+        let tree = &self.core.tree;
+        let meta = self.core.translate(tree.stat_at(&dir, name)?);
+        let known = self.core.known(&meta);
+        // A directory that others may move at any time is held from here on. A file is not: its space would stay taken when they
+        // remove it.
+        let directory = meta.file_type() == FileType::Directory;
+        if directory && self.is_shared() && known.as_ref().is_none_or(|inode| !inode.is_held()) {
+            let (node, host) = tree.lookup(&dir, name)?;
+            let meta = self.core.translate(host);
+            let inode = self.core.inode(&meta);
+            inode.set_node(node);
+            self.name_child(name, &inode);
+            return Ok(inode);
+        }
+        let inode = match known {
+            Some(inode) => {
+                inode.learn_again(&meta);
+                inode
+            }
+            None => self.core.inode(&meta),
+        };
+        self.name_child(name, &inode);
+        Ok(inode)
     }
 
-    /// This kernel has given the file another name.
-    fn moved(&self, dir: Arc<HostInode<T>>, name: &[u8]) {
-        self.found_place(dir, name);
-        self.changed();
+    fn create_file(&self, dir: &T::Node, name: &[u8], new: NewHostNode) -> Result<Arc<HostInode<T>>> {
+        let fd = self.core.tree.create(dir, name, new)?;
+        let meta = self.core.translate(crate::direct::metadata_of(&fd)?);
+        let inode = self.core.inode(&meta);
+        self.name_child(name, &inode);
+        self.core.keep_fresh(&inode, fd);
+        Ok(inode)
+    }
+
+    fn create_unnamed(&self, dir: &T::Node, new: NewHostNode) -> Result<Arc<HostInode<T>>> {
+        let (node, fd) = self.core.tree.unnamed(dir, new)?;
+        let meta = self.core.translate(crate::direct::metadata_of(&fd)?);
+        let inode = self.core.inode(&meta);
+        inode.keep_node(node);
+        self.core.keep_fresh(&inode, fd);
+        Ok(inode)
+    }
+
+    /// Carries out what wants a node that may have to be more than a path.
+    fn with_node<R>(&self, act: impl Fn(&T::Node) -> Result<R>) -> Result<R> {
+        match act(&*self.node()?) {
+            Err(Errno::ENOSYS) => {
+                let real = self.real_node().map_err(|_| Errno::EOPNOTSUPP)?;
+                act(&real).map_err(|e| if e == Errno::ENOSYS { Errno::EOPNOTSUPP } else { e })
+            }
+            done => done,
+        }
     }
 
     /// The entries of `dir`, which is this directory.
-    pub(crate) fn entries(&self, dir: &T::Dir) -> Result<Vec<crate::tree::HostEntry>> {
-        moat_sync::block_in_place(|| self.core.tree.list(dir))
+    pub(crate) fn entries(&self, dir: &T::Node) -> Result<Vec<crate::tree::HostEntry>> {
+        block_in_place(|| self.core.tree.list(dir))
     }
 
-    /// Attributes of `dir`, which is this directory.
-    pub(crate) fn dir_metadata(&self, dir: &T::Dir) -> Result<Metadata> {
-        match self.known() {
-            Some(meta) => Ok(meta),
-            None => Ok(self.learn(self.core.tree.stat_dir(dir)?)),
-        }
-    }
-
-    /// The name of this file was removed or given to another file.
-    fn lost_name(&self, dir: &HostInode<T>, name: &[u8]) {
-        let mut p = self.place.lock();
-        if p.at.as_ref().is_some_and(|(d, n)| std::ptr::eq(&raw const **d, dir) && n == name) {
-            p.gone = true;
-        }
-        drop(p);
-        self.changed();
-    }
-
-    /// The inode of entry `name` if it is in memory.
-    fn known_entry(&self, name: &[u8]) -> Option<Arc<HostInode<T>>> {
-        self.find(name).ok()
+    /// Writes out the directory that `dir` holds.
+    pub(crate) fn sync_dir(&self, dir: &T::Node, kind: moat_vfs::SyncKind) -> Result<()> {
+        block_in_place(|| self.core.tree.sync(dir, kind))
     }
 }
 
-/// `inode` as one of this kind of tree.
-fn own<T: HostTree>(inode: &Arc<dyn Inode>) -> Result<Arc<HostInode<T>>> {
+/// `inode` as one of this tree.
+fn own<T: HostTree>(core: &Arc<Core<T>>, inode: &Arc<dyn Inode>) -> Result<Arc<HostInode<T>>> {
     let any: Arc<dyn Any + Send + Sync> = inode.clone();
-    any.downcast().map_err(|_| Errno::EXDEV)
+    let own: Arc<HostInode<T>> = any.downcast().map_err(|_| Errno::EXDEV)?;
+    if Arc::ptr_eq(&own.core, core) { Ok(own) } else { Err(Errno::EXDEV) }
 }
 
 impl<T: HostTree> Inode for HostInode<T> {
     fn metadata(&self) -> Result<Metadata> {
-        match self.known() {
+        match self.known_attributes() {
             Some(meta) => Ok(meta),
             None => self.ask(),
         }
     }
 
     fn file_type(&self) -> FileType {
-        self.file_type
+        self.identity.file_type
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
-        self.changed();
-        let place = { self.place.lock().at.clone() };
-        match place {
-            Some((parent, name)) if self.file_type != FileType::Directory => {
-                self.core.tree.set_attr(&*parent.dir()?, Some(&name), change)
+        if let Some(len) = change.size {
+            if self.identity.file_type != FileType::Regular {
+                return Err(Errno::EINVAL);
             }
-            _ => self.core.tree.set_attr(&*self.dir()?, None, change),
+            let fd = self.open_host(HostAccess::Write)?;
+            let done = block_in_place(|| rustix::fs::ftruncate(&*fd, len));
+            self.changed();
+            done.map_err(|e| Errno::from_raw(e.raw_os_error()))?;
         }
+        let rest = SetAttr { size: None, ..*change };
+        let SetAttr { mode, uid, gid, size: _, atime, mtime } = rest;
+        if mode.is_none() && uid.is_none() && gid.is_none() && atime.is_none() && mtime.is_none() {
+            return Ok(());
+        }
+        let done = self.with_node(|node| self.core.tree.set_attr(node, &rest));
+        self.changed();
+        done
     }
 
     fn cache_policy(&self) -> Cache {
@@ -350,45 +247,62 @@ impl<T: HostTree> Inode for HostInode<T> {
 
     fn create(&self, name: &[u8], node: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
         let new = NewHostNode { mode: node.mode, uid: node.uid, gid: node.gid };
-        let dir = self.dir()?;
-        let tree = &self.core.tree;
-        match node.kind {
-            NodeKind::File => drop(tree.create(&dir, name, new)?),
-            NodeKind::Dir => tree.mkdir(&dir, name, new)?,
-            NodeKind::Symlink(target) => tree.symlink(&dir, name, target, new)?,
-            NodeKind::Fifo => tree.mkfifo(&dir, name, new)?,
-            NodeKind::TmpFile => return Err(Errno::EOPNOTSUPP),
-            // A socket or device node on the host would reach beyond the sandbox.
-            NodeKind::Socket | NodeKind::Device { .. } => return Err(Errno::EPERM),
-        }
+        let dir = self.node()?;
+        let kind = match node.kind {
+            NodeKind::File => {
+                let inode = self.create_file(&dir, name, new)?;
+                self.changed();
+                return Ok(inode);
+            }
+            NodeKind::TmpFile => return Ok(self.create_unnamed(&dir, new)?),
+            NodeKind::Dir => HostKind::Directory,
+            NodeKind::Symlink(target) => HostKind::Symlink(target),
+            NodeKind::Fifo => HostKind::Fifo,
+            NodeKind::Socket => HostKind::Socket,
+            NodeKind::Device { file_type: FileType::BlockDevice, rdev } => HostKind::BlockDevice(rdev),
+            NodeKind::Device { rdev, .. } => HostKind::CharDevice(rdev),
+        };
+        let (node, host) = self.core.tree.make(&dir, name, kind, new)?;
+        let inode = self.core.inode(&self.core.translate(host));
+        inode.set_node(node);
+        self.name_child(name, &inode);
         self.changed();
-        Ok(self.find(name)?)
+        Ok(inode)
     }
 
     fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
-        let target = own::<T>(target)?;
-        let (parent, old) = target.parent_and_name()?;
-        self.core.tree.link(&*parent.dir()?, &old, &*self.dir()?, name)?;
+        let target = own(&self.core, target)?;
+        let done = target.link_to(&*self.node()?, name);
         target.changed();
         self.changed();
+        done?;
+        self.name_child(name, &target);
         Ok(())
     }
 
     fn unlink(&self, name: &[u8]) -> Result<()> {
-        let victim = self.known_entry(name);
-        self.core.tree.unlink(&*self.dir()?, name)?;
-        if let Some(v) = victim {
-            v.lost_name(self, name);
+        let victim = self.child(name);
+        if let Some(victim) = &victim {
+            victim.prepare_to_lose(self, name);
+        }
+        self.core.tree.unlink(&*self.node()?, name)?;
+        self.unname_child(name);
+        if let Some(victim) = victim {
+            victim.changed();
         }
         self.changed();
         Ok(())
     }
 
     fn rmdir(&self, name: &[u8]) -> Result<()> {
-        let victim = self.known_entry(name);
-        self.core.tree.rmdir(&*self.dir()?, name)?;
-        if let Some(v) = victim {
-            v.lost_name(self, name);
+        let victim = self.child(name);
+        if let Some(victim) = &victim {
+            victim.prepare_to_lose(self, name);
+        }
+        self.core.tree.rmdir(&*self.node()?, name)?;
+        self.unname_child(name);
+        if let Some(victim) = victim {
+            victim.changed();
         }
         self.changed();
         Ok(())
@@ -399,53 +313,92 @@ impl<T: HostTree> Inode for HostInode<T> {
             f if f.is_empty() => HostRename::Replace,
             RenameFlags::NOREPLACE => HostRename::NoReplace,
             RenameFlags::EXCHANGE => HostRename::Exchange,
+            RenameFlags::WHITEOUT => HostRename::Whiteout,
+            f if f == RenameFlags::WHITEOUT | RenameFlags::NOREPLACE => HostRename::WhiteoutNoReplace,
             _ => return Err(Errno::EINVAL),
         };
-        let new_dir = own::<T>(new_dir)?;
-        let moved = self.known_entry(old);
-        let target = new_dir.known_entry(new);
-        self.core.tree.rename(&*self.dir()?, old, &*new_dir.dir()?, new, how)?;
-        if let Some(t) = &target {
-            match how {
-                HostRename::Exchange => t.moved(self.arc()?, old),
-                _ => t.lost_name(&new_dir, new),
+        let new_dir = own(&self.core, new_dir)?;
+        let moved = self.child(old);
+        let target = new_dir.child(new);
+        if let Some(target) = &target
+            && how != HostRename::Exchange
+        {
+            target.prepare_to_lose(&new_dir, new);
+        }
+        let done = self.core.tree.rename(&*self.node()?, old, &*new_dir.node()?, new, how);
+        if done.is_ok() {
+            self.unname_child(old);
+            new_dir.unname_child(new);
+            if let Some(moved) = &moved {
+                new_dir.name_child(new, moved);
+            }
+            if let Some(target) = &target
+                && how == HostRename::Exchange
+            {
+                self.name_child(old, target);
             }
         }
-        if let Some(m) = moved {
-            m.moved(new_dir.clone(), new);
-        }
+        moved.iter().chain(&target).for_each(|inode| inode.changed());
         self.changed();
         new_dir.changed();
-        Ok(())
+        done
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {
-        if self.file_type != FileType::Symlink {
+        if self.identity.file_type != FileType::Symlink {
             return Err(Errno::EINVAL);
         }
         if let Some(target) = self.target.get() {
             return Ok(target.to_vec());
         }
-        let (parent, name) = self.parent_and_name()?;
-        let target = self.core.tree.read_link(&*parent.dir()?, &name)?;
-        if self.core.trust == Trust::Exclusive {
-            let _ = self.target.set(target.clone().into());
-        }
+        let target = self.core.tree.read_link(&*self.node()?)?;
+        let _ = self.target.set(target.clone().into());
         Ok(target)
     }
 
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-        match self.file_type {
+        match self.identity.file_type {
             FileType::Regular => {
-                let fd = self.open_host(ctx.flags.access_mode())?;
+                let fd = self.open_host(reach::access_of(ctx.flags))?;
                 Ok(Arc::new(HostFile::new(self, fd)))
             }
             FileType::Directory => {
-                let dir = self.dir()?;
+                let dir = self.node()?;
                 Ok(Arc::new(HostDirFile::new(self, dir)))
             }
             _ => ctx.path.mount.tables().registry.open_special(&self.metadata()?, ctx),
         }
+    }
+
+    fn permission(&self, creds: &Credentials, access: Access) -> Result<()> {
+        if creds.has_root_cap(moat_abi::cap::Cap::DAC_OVERRIDE) && self.identity.file_type == FileType::Directory {
+            return Ok(());
+        }
+        permission_by_acl(&self.metadata()?, creds, access, || self.get_acl(AclKind::Access))
+    }
+
+    fn get_acl(&self, kind: AclKind) -> Result<Option<Arc<Acl>>> {
+        self.acl(kind)
+    }
+
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.with_node(|node| self.core.tree.get_xattr(node, name))
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        let done = self.with_node(|node| self.core.tree.set_xattr(node, name, value, flags));
+        self.attributes_changed();
+        done
+    }
+
+    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        self.with_node(|node| self.core.tree.list_xattr(node))
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        let done = self.with_node(|node| self.core.tree.remove_xattr(node, name));
+        self.attributes_changed();
+        done
     }
 }
 

@@ -3,21 +3,25 @@
 //! - [`tree::HostTree`]: the operations on a directory tree of the host; [`direct::DirectTree`] does them in the
 //!   sentry, relative to donated descriptors, [`gofer::GoferTree`] asks another process to.
 //! - [`fs::HostFs`], [`inode::HostInode`]: the tree as a file system of the vfs.
-//! - [`mod@file`]: open regular files and directories.
+//! - [`mod@file`], [`dir`], [`ioctl`]: open regular files, open directories, and requests on either.
 //! - [`stdio`]: descriptors that came from outside as they are: pipes, terminals, sockets.
 //! - [`terminal`]: a terminal among them, with the guest's own job control.
 //!
 //! # Invariants
 //! - No symbolic link of the host is ever followed, and no name but a single component is handed to the host.
-//! - What the host says may change at any time (other processes share the tree): a file that is not the one looked up
-//!   gives ESTALE, never another file's contents.
+//! - What the host says may change at any time (other processes share the tree): an operation on a file reaches that file,
+//!   whatever its names have become, or gives ESTALE; never another file.
+//! - Descriptors are bounded: nodes that a name leads to again are given back ([`fs`]).
 #![forbid(unsafe_code)]
 
+pub mod dir;
 pub mod direct;
 pub mod file;
 pub mod fs;
 pub mod gofer;
 pub mod inode;
+pub mod ioctl;
+mod locks;
 pub mod stdio;
 pub mod terminal;
 pub mod tree;

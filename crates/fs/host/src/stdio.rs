@@ -229,7 +229,7 @@ struct StreamInode {
 
 impl Inode for StreamInode {
     fn metadata(&self) -> Result<Metadata> {
-        let mut meta = crate::direct::metadata(&rustix::fs::fstat(&self.fd).map_err(errno)?);
+        let mut meta = crate::direct::metadata_of(&*self.fd)?;
         meta.dev = self.dev;
         meta.ino = self.ino;
         Ok(meta)

@@ -1,13 +1,15 @@
 //! [`HostTree`]: the operations by which a directory tree of the host is reached.
 //!
-//! Two implementations serve the same inodes: [`crate::direct::DirectTree`], where the sentry holds directory
-//! descriptors itself, and [`crate::gofer::GoferTree`], where another process does. Every operation names a file by its
-//! directory and one component; no implementation follows a symbolic link of the host, ever.
+//! Two implementations serve the same inodes: [`crate::direct::DirectTree`], where the sentry holds descriptors itself,
+//! and [`crate::gofer::GoferTree`], where another process does. A [`HostTree::Node`] is an object: it stays the same file
+//! whatever becomes of its names. A name is given by its directory and one component, to find, make, move or remove an
+//! entry; no implementation follows a symbolic link of the host, ever.
 
 use std::os::fd::OwnedFd;
 
 use moat_abi::Result;
-use moat_abi::stat::Statfs;
+use moat_abi::stat::{DeviceId, Statfs};
+use moat_vfs::file::SyncKind;
 use moat_vfs::inode::{Metadata, SetAttr};
 use serde::{Deserialize, Serialize};
 
@@ -16,21 +18,48 @@ use serde::{Deserialize, Serialize};
 pub enum HostAccess {
     /// O_RDONLY.
     Read,
+    /// O_RDONLY and O_NOATIME.
+    ReadNoAtime,
     /// O_WRONLY.
     Write,
     /// O_RDWR.
     ReadWrite,
 }
 
+impl HostAccess {
+    /// Whether a descriptor of this access can do what `wanted` asks for.
+    #[must_use]
+    pub fn allows(self, wanted: HostAccess) -> bool {
+        self == wanted || (self == HostAccess::ReadWrite && wanted != HostAccess::ReadNoAtime)
+    }
+}
+
 /// Who owns a node that is made, and its permission bits.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct NewHostNode {
-    /// Permission bits, setuid, setgid and sticky included; the umask is applied already.
+    /// Permission bits, setuid, setgid and sticky included; umask and default ACL are applied already.
     pub mode: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
+}
+
+/// What kind of node is made, besides regular files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostKind<'a> {
+    /// A directory.
+    Directory,
+    /// A symbolic link to this target.
+    Symlink(&'a [u8]),
+    /// A FIFO.
+    Fifo,
+    /// The node of a UNIX socket; what listens on it is the sandbox's own.
+    Socket,
+    /// A character device; the host allows whiteouts (0:0) only.
+    CharDevice(DeviceId),
+    /// A block device; as above.
+    BlockDevice(DeviceId),
 }
 
 /// An entry of a directory listing, `.` and `..` left out.
@@ -42,9 +71,11 @@ pub struct HostEntry {
     pub ino: u64,
     /// `DT_*`.
     pub dtype: u8,
+    /// The position after it in the directory, as the host counts (`d_off`).
+    pub next: i64,
 }
 
-/// How [`HostTree::rename`] treats an existing target.
+/// How [`HostTree::rename`] treats an existing target, and what it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostRename {
     /// Replace it.
@@ -53,37 +84,70 @@ pub enum HostRename {
     NoReplace,
     /// RENAME_EXCHANGE.
     Exchange,
+    /// RENAME_WHITEOUT.
+    Whiteout,
+    /// RENAME_WHITEOUT and RENAME_NOREPLACE.
+    WhiteoutNoReplace,
 }
 
 /// A directory tree of the host. Names are single components, neither `.` nor `..`, without `/` and NUL.
 ///
-/// Errors are the host's errnos. Calls may sleep on the host's disk.
+/// Errors are the host's errnos. Calls may sleep on the host's disk. What asks for a descriptor that is more than a path
+/// (attributes and extended attributes on older kernels) gives ENOSYS for a node that is not: see [`HostTree::hold`].
 #[allow(missing_docs)]
 pub trait HostTree: Send + Sync + 'static {
-    /// A directory that the tree can name again without its path.
-    type Dir: Send + Sync + 'static;
+    /// A file of any type, held.
+    type Node: Send + Sync + 'static;
 
-    fn open_root(&self) -> Result<Self::Dir>;
-    fn open_dir(&self, dir: &Self::Dir, name: &[u8]) -> Result<Self::Dir>;
+    fn root(&self) -> Result<Self::Node>;
     /// lstat(2) of an entry.
-    fn stat(&self, dir: &Self::Dir, name: &[u8]) -> Result<Metadata>;
-    fn stat_dir(&self, dir: &Self::Dir) -> Result<Metadata>;
+    fn stat_at(&self, dir: &Self::Node, name: &[u8]) -> Result<Metadata>;
+    /// Holds the file that an entry names.
+    fn lookup(&self, dir: &Self::Node, name: &[u8]) -> Result<(Self::Node, Metadata)>;
+    /// As `lookup`, for a regular file: the node can be opened again without a name, for `access` or, failing that, reading.
+    fn hold(&self, dir: &Self::Node, name: &[u8], access: HostAccess) -> Result<(Self::Node, Metadata)>;
+    /// A node of the file that `fd` has open; `None` where it can't be had.
+    fn adopt(&self, fd: &OwnedFd, access: HostAccess) -> Option<Self::Node>;
+    fn stat(&self, node: &Self::Node) -> Result<Metadata>;
     /// Opens a regular file.
-    fn open(&self, dir: &Self::Dir, name: &[u8], access: HostAccess) -> Result<OwnedFd>;
+    fn open_at(&self, dir: &Self::Node, name: &[u8], access: HostAccess) -> Result<OwnedFd>;
+    /// Opens a regular file that is held, whatever its names; ESTALE if the node can't do that.
+    fn reopen(&self, node: &Self::Node, access: HostAccess) -> Result<OwnedFd>;
     /// Makes a regular file, which must not exist, and opens it for reading and writing.
-    fn create(&self, dir: &Self::Dir, name: &[u8], node: NewHostNode) -> Result<OwnedFd>;
-    fn mkdir(&self, dir: &Self::Dir, name: &[u8], node: NewHostNode) -> Result<()>;
-    fn symlink(&self, dir: &Self::Dir, name: &[u8], target: &[u8], node: NewHostNode) -> Result<()>;
-    /// Makes a FIFO.
-    fn mkfifo(&self, dir: &Self::Dir, name: &[u8], node: NewHostNode) -> Result<()>;
-    fn link(&self, dir: &Self::Dir, name: &[u8], new_dir: &Self::Dir, new_name: &[u8]) -> Result<()>;
-    fn unlink(&self, dir: &Self::Dir, name: &[u8]) -> Result<()>;
-    fn rmdir(&self, dir: &Self::Dir, name: &[u8]) -> Result<()>;
-    fn rename(&self, dir: &Self::Dir, name: &[u8], new_dir: &Self::Dir, new_name: &[u8], how: HostRename)
-    -> Result<()>;
-    fn read_link(&self, dir: &Self::Dir, name: &[u8]) -> Result<Vec<u8>>;
-    /// Changes the attributes of an entry; `None` names the directory itself.
-    fn set_attr(&self, dir: &Self::Dir, name: Option<&[u8]>, attr: &SetAttr) -> Result<()>;
-    fn list(&self, dir: &Self::Dir) -> Result<Vec<HostEntry>>;
-    fn statfs(&self, dir: &Self::Dir) -> Result<Statfs>;
+    fn create(&self, dir: &Self::Node, name: &[u8], new: NewHostNode) -> Result<OwnedFd>;
+    /// Makes a regular file without a name (O_TMPFILE), open for reading and writing.
+    fn unnamed(&self, dir: &Self::Node, new: NewHostNode) -> Result<(Self::Node, OwnedFd)>;
+    /// Makes a node that is no regular file.
+    fn make(
+        &self,
+        dir: &Self::Node,
+        name: &[u8],
+        kind: HostKind<'_>,
+        new: NewHostNode,
+    ) -> Result<(Self::Node, Metadata)>;
+    fn link(&self, node: &Self::Node, new_dir: &Self::Node, new_name: &[u8]) -> Result<()>;
+    fn link_at(&self, dir: &Self::Node, name: &[u8], new_dir: &Self::Node, new_name: &[u8]) -> Result<()>;
+    fn unlink(&self, dir: &Self::Node, name: &[u8]) -> Result<()>;
+    fn rmdir(&self, dir: &Self::Node, name: &[u8]) -> Result<()>;
+    fn rename(
+        &self,
+        dir: &Self::Node,
+        name: &[u8],
+        new_dir: &Self::Node,
+        new_name: &[u8],
+        how: HostRename,
+    ) -> Result<()>;
+    fn read_link(&self, node: &Self::Node) -> Result<Vec<u8>>;
+    /// Changes attributes, but for the size.
+    fn set_attr(&self, node: &Self::Node, attr: &SetAttr) -> Result<()>;
+    fn get_xattr(&self, node: &Self::Node, name: &[u8]) -> Result<Vec<u8>>;
+    fn set_xattr(&self, node: &Self::Node, name: &[u8], value: &[u8], flags: u32) -> Result<()>;
+    fn list_xattr(&self, node: &Self::Node) -> Result<Vec<Vec<u8>>>;
+    fn remove_xattr(&self, node: &Self::Node, name: &[u8]) -> Result<()>;
+    fn list(&self, dir: &Self::Node) -> Result<Vec<HostEntry>>;
+    /// fsync(2) or fdatasync(2) of a directory.
+    fn sync(&self, dir: &Self::Node, kind: SyncKind) -> Result<()>;
+    /// syncfs(2) of the file system that a directory is on.
+    fn sync_fs(&self, dir: &Self::Node) -> Result<()>;
+    fn statfs(&self, node: &Self::Node) -> Result<Statfs>;
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::{Errno, Result};
-use moat_vfs::inode::{Inode, NewNode, NodeKind, SetAttr, SetTime};
+use moat_vfs::OpenFile;
+use moat_vfs::acl::AclKind;
+use moat_vfs::file::SparseSeek;
+use moat_vfs::inode::{Inode, Metadata, NewNode, NodeKind, SetAttr, SetTime};
 
 use crate::fs::Core;
 use crate::inode::OverlayInode;
@@ -66,15 +69,12 @@ fn copy_one(file: &Arc<OverlayInode>, contents: Contents) -> Result<()> {
         FileType::Socket => NodeKind::Socket,
         file_type @ (FileType::CharDevice | FileType::BlockDevice) => NodeKind::Device { file_type, rdev: meta.rdev },
     };
+    let dir_meta = dir.metadata()?;
     let new = dir.create(&place.name, &NewNode { mode: meta.mode & 0o7777, uid: meta.uid, gid: meta.gid, kind })?;
-    let filled = fill(&file.core, &lower, &new, meta.size, contents).and_then(|()| {
-        let times = SetAttr {
-            atime: Some(SetTime::At(meta.atime)),
-            mtime: Some(SetTime::At(meta.mtime)),
-            ..SetAttr::default()
-        };
-        new.set_attr(&times)
-    });
+    let filled = fill(&file.core, &lower, &new, &meta, contents)
+        .and_then(|()| new.set_attr(&times_of(&meta)))
+        // Nothing has changed in the directory for whoever looks at the union.
+        .and_then(|()| dir.set_attr(&times_of(&dir_meta)));
     if let Err(e) = filled {
         // Half a file must not hide the whole one below it.
         let _ = if new.file_type() == FileType::Directory { dir.rmdir(&place.name) } else { dir.unlink(&place.name) };
@@ -89,25 +89,65 @@ fn copy_one(file: &Arc<OverlayInode>, contents: Contents) -> Result<()> {
     Ok(())
 }
 
-fn fill(core: &Core, lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, size: u64, contents: Contents) -> Result<()> {
-    for name in lower.list_xattr().unwrap_or_default() {
-        if !name.starts_with(b"trusted.overlay.") {
-            let value = lower.get_xattr(&name)?;
-            new.set_xattr(&name, &value, 0)?;
+fn times_of(meta: &Metadata) -> SetAttr {
+    SetAttr { atime: Some(SetTime::At(meta.atime)), mtime: Some(SetTime::At(meta.mtime)), ..SetAttr::default() }
+}
+
+/// Copies attributes and contents.
+fn fill(core: &Core, lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, meta: &Metadata, contents: Contents) -> Result<()> {
+    if lower.file_type() == FileType::Regular && contents == Contents::All && meta.size != 0 {
+        copy_contents(core, lower, new, meta.size)?;
+    }
+    // After the contents, whose writing takes capabilities away. A default list of the upper directory is not for a copy.
+    for kind in [AclKind::Access, AclKind::Default] {
+        if new.get_acl(kind)?.is_some() {
+            new.remove_xattr(kind.attribute())?;
+            new.set_attr(&SetAttr { mode: Some(meta.mode & 0o7777), ..SetAttr::default() })?;
         }
     }
-    if lower.file_type() != FileType::Regular || contents == Contents::None || size == 0 {
-        return Ok(());
+    for name in lower.list_xattr().unwrap_or_default() {
+        if name.starts_with(b"trusted.overlay.") {
+            continue;
+        }
+        match lower.get_xattr(&name) {
+            Ok(value) => new.set_xattr(&name, &value, 0)?,
+            // The host lists names whose values it does not give to everybody.
+            Err(Errno::ENODATA | Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP) => {}
+            Err(e) => return Err(e),
+        }
     }
+    Ok(())
+}
+
+/// Copies data; what is a hole stays one.
+fn copy_contents(core: &Core, lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, size: u64) -> Result<()> {
     let from = core.open_layer(lower, OpenFlags::empty())?;
     let to = core.open_layer(new, OpenFlags::WRONLY)?;
     let len = usize::try_from(size).unwrap_or(usize::MAX).min(CHUNK_BYTES);
     let mut buf = vec![0; len.max(1)];
     let mut pos = 0;
     loop {
-        let n = from.read_at(&mut buf, pos)?;
+        let start = match from.file().seek_sparse(&from, pos, SparseSeek::Data) {
+            Ok(start) => start.max(pos),
+            Err(Errno::ENXIO) => break,
+            Err(e) => return Err(e),
+        };
+        let end = from.file().seek_sparse(&from, start, SparseSeek::Hole).unwrap_or(u64::MAX);
+        pos = copy_range(&from, &to, start, end, &mut buf)?;
+        if pos < end {
+            break;
+        }
+    }
+    if to.metadata()?.size < size { to.file().truncate(&to, size) } else { Ok(()) }
+}
+
+/// Copies the bytes from `pos` to `end`, or to the end of the file; gives where it stopped.
+fn copy_range(from: &OpenFile, to: &OpenFile, mut pos: u64, end: u64, buf: &mut [u8]) -> Result<u64> {
+    while pos < end {
+        let most = usize::try_from(end - pos).unwrap_or(usize::MAX).min(buf.len());
+        let n = from.read_at(&mut buf[..most], pos)?;
         if n == 0 {
-            return Ok(());
+            break;
         }
         let mut done = 0;
         while done < n {
@@ -119,4 +159,5 @@ fn fill(core: &Core, lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, size: u64, co
         }
         pos += n as u64;
     }
+    Ok(pos)
 }

@@ -7,10 +7,11 @@ use moat_abi::fs::FileType;
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
+use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::cred::Credentials;
 use moat_vfs::file::File;
 use moat_vfs::inode::{
-    Access, Inode, InodeKey, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, generic_permission,
+    Access, Inode, InodeKey, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, permission_by_acl,
 };
 
 use crate::copy_up;
@@ -221,7 +222,7 @@ impl Inode for OverlayInode {
         meta.ino = self.ino;
         if self.file_type == FileType::Directory {
             // As Linux does for merged directories: the true count would take a listing.
-            meta.nlink = if self.is_merged() { 1 } else { meta.nlink };
+            meta.nlink = if self.is_merged() { meta.nlink.min(1) } else { meta.nlink };
         }
         Ok(meta)
     }
@@ -379,7 +380,11 @@ impl Inode for OverlayInode {
     }
 
     fn permission(&self, creds: &Credentials, access: Access) -> Result<()> {
-        generic_permission(&self.top()?.metadata()?, creds, access)
+        permission_by_acl(&self.top()?.metadata()?, creds, access, || self.get_acl(AclKind::Access))
+    }
+
+    fn get_acl(&self, kind: AclKind) -> Result<Option<Arc<Acl>>> {
+        self.top()?.get_acl(kind)
     }
 
     fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
@@ -406,6 +411,10 @@ impl Inode for OverlayInode {
     }
 
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        // What is not there need not be copied up to be removed.
+        if self.layers.lock().upper.is_none() {
+            self.top()?.get_xattr(name)?;
+        }
         self.upper()?.remove_xattr(name)
     }
 }

@@ -228,7 +228,8 @@ impl Data {
             return Err(Errno::EPERM);
         }
         self.charge_to(shared, offset, end)?;
-        if end > SMALL {
+        // A memfd that is there must be as long as the file says, however short that is.
+        if end > SMALL || matches!(self.store, Store::Host(_)) {
             let fd = self.host_fd()?;
             let flags = if extends { FallocateFlags::empty() } else { FallocateFlags::KEEP_SIZE };
             rustix::fs::fallocate(&*fd, flags, offset, len).map_err(Errno::from)?;

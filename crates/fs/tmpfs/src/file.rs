@@ -14,12 +14,13 @@ use crate::inode::{Content, TmpInode};
 use crate::mapping::Mapping;
 
 impl TmpInode {
-    /// Sets the times of a write, and takes set-id bits away.
+    /// Sets the times of a write, and takes set-id bits and file capabilities away.
     fn written(&self, f: &OpenFile) {
         let t = now();
         let mut a = self.attr();
         a.mtime = t;
         a.ctime = t;
+        a.drop_capabilities();
         if a.mode & 0o6000 != 0 {
             let meta = Metadata { mode: a.mode, uid: a.uid, gid: a.gid, ..Metadata::default() };
             a.mode = mode_after_write(f.creds(), &meta).unwrap_or(a.mode);

@@ -9,25 +9,14 @@ use moat_abi::stat::DeviceId;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
+use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::clock::now;
 use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime};
 
+use crate::attr::Attr;
 use crate::data::Data;
 use crate::dir::Entries;
 use crate::superblock::{BLOCK, Shared};
-
-/// What changes about an inode outside its contents.
-pub(crate) struct Attr {
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) nlink: u32,
-    pub(crate) atime: Timespec,
-    pub(crate) mtime: Timespec,
-    pub(crate) ctime: Timespec,
-    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    xattr_bytes: usize,
-}
 
 pub(crate) enum Content {
     File(Mutex<Data>),
@@ -47,8 +36,6 @@ pub struct TmpInode {
     pub(crate) content: Content,
 }
 
-/// Names and values of the extended attributes of one inode together, in bytes.
-const XATTR_LIMIT: usize = 256 * 1024;
 /// Names of one file.
 const LINK_MAX: u32 = 65_000;
 
@@ -64,6 +51,7 @@ impl TmpInode {
             atime: t,
             mtime: t,
             ctime: t,
+            linkable: nlink == 0,
             xattrs: BTreeMap::new(),
             xattr_bytes: 0,
         };
@@ -205,7 +193,12 @@ impl Inode for TmpInode {
             let a = self.attr();
             (self.kind.mode_bits() | a.mode, a.uid, a.gid)
         };
-        moat_vfs::inode::generic_permission(&Metadata { mode, uid, gid, ..Metadata::default() }, creds, access)
+        let meta = Metadata { mode, uid, gid, ..Metadata::default() };
+        moat_vfs::inode::permission_by_acl(&meta, creds, access, || self.get_acl(AclKind::Access))
+    }
+
+    fn get_acl(&self, kind: AclKind) -> Result<Option<Arc<Acl>>> {
+        Ok(self.attr().acl(kind).map(Arc::new))
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
@@ -216,6 +209,12 @@ impl Inode for TmpInode {
         let mut a = self.attr();
         if let Some(mode) = change.mode {
             a.mode = mode & S_IALLUGO;
+            if let Some(acl) = a.acl(AclKind::Access) {
+                a.set_acl(AclKind::Access, &acl.with_mode(mode))?;
+            }
+        }
+        if !self.is_dir() && (change.uid.is_some() || change.gid.is_some() || change.size.is_some()) {
+            a.drop_capabilities();
         }
         a.uid = change.uid.unwrap_or(a.uid);
         a.gid = change.gid.unwrap_or(a.gid);
@@ -246,6 +245,15 @@ impl Inode for TmpInode {
             _ => 1,
         };
         let inode = TmpInode::make(&self.shared, mode, (node.uid, node.gid), nlink, Self::content_of(&node.kind))?;
+        if let Some(default) = self.attr().acl(AclKind::Default)
+            && !matches!(node.kind, NodeKind::Symlink(_))
+        {
+            let mut a = inode.attr.lock();
+            a.set_acl(AclKind::Access, &default.with_mode(node.mode))?;
+            if matches!(node.kind, NodeKind::Dir) {
+                a.set_acl(AclKind::Default, &default)?;
+            }
+        }
         if !matches!(node.kind, NodeKind::TmpFile) {
             entries.lock().insert(name, inode.clone())?;
             self.touch(i32::from(matches!(node.kind, NodeKind::Dir)));
@@ -258,12 +266,19 @@ impl Inode for TmpInode {
         if target.is_dir() {
             return Err(Errno::EPERM);
         }
-        if target.attr().nlink >= LINK_MAX {
-            return Err(Errno::EMLINK);
+        {
+            let a = target.attr();
+            if a.nlink == 0 && !a.linkable {
+                return Err(Errno::ENOENT);
+            }
+            if a.nlink >= LINK_MAX {
+                return Err(Errno::EMLINK);
+            }
         }
         self.entries()?.lock().insert(name, target.clone())?;
         let mut a = target.attr();
         a.nlink += 1;
+        a.linkable = false;
         a.ctime = now();
         drop(a);
         self.touch(0);
@@ -299,11 +314,19 @@ impl Inode for TmpInode {
     }
 
     fn rename(&self, old: &[u8], new_dir: &Arc<dyn Inode>, new: &[u8], flags: RenameFlags) -> Result<()> {
-        if flags.contains(RenameFlags::WHITEOUT) {
-            return Err(Errno::EINVAL);
-        }
         let to = self.own(new_dir)?;
-        crate::inode::rename(self, old, &to, new, flags)
+        // Made first, so that there is room for it.
+        let whiteout = if flags.contains(RenameFlags::WHITEOUT) {
+            let mode = FileType::CharDevice.mode_bits();
+            Some(TmpInode::make(&self.shared, mode, (0, 0), 1, Content::Special(DeviceId::new(0, 0)))?)
+        } else {
+            None
+        };
+        crate::inode::rename(self, old, &to, new, flags)?;
+        match whiteout {
+            Some(whiteout) => self.entries()?.lock().insert(old, whiteout),
+            None => Ok(()),
+        }
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {
@@ -326,18 +349,18 @@ impl Inode for TmpInode {
 
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         let mut a = self.attr();
-        let old = a.xattrs.get(name).map(|v| name.len() + v.len());
-        match (flags, old) {
-            (XATTR_CREATE, Some(_)) => return Err(Errno::EEXIST),
-            (XATTR_REPLACE, None) => return Err(Errno::ENODATA),
+        match (flags, a.xattrs.contains_key(name)) {
+            (XATTR_CREATE, true) => return Err(Errno::EEXIST),
+            (XATTR_REPLACE, false) => return Err(Errno::ENODATA),
             _ => {}
         }
-        let bytes = a.xattr_bytes - old.unwrap_or(0) + name.len() + value.len();
-        if bytes > XATTR_LIMIT {
-            return Err(Errno::ENOSPC);
+        match AclKind::of_attribute(name) {
+            Some(kind) => {
+                let acl = Acl::parse(value)?.ok_or(Errno::EINVAL)?;
+                a.set_acl(kind, &acl)?;
+            }
+            None => a.put_xattr(name, value)?,
         }
-        a.xattr_bytes = bytes;
-        a.xattrs.insert(name.to_vec(), value.to_vec());
         a.ctime = now();
         Ok(())
     }
@@ -348,8 +371,7 @@ impl Inode for TmpInode {
 
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         let mut a = self.attr();
-        let gone = a.xattrs.remove(name).ok_or(Errno::ENODATA)?;
-        a.xattr_bytes -= name.len() + gone.len();
+        a.remove_xattr(name).ok_or(Errno::ENODATA)?;
         a.ctime = now();
         Ok(())
     }

@@ -13,7 +13,8 @@
 //! - Every inode and page is counted in its file system's usage until it is dropped.
 #![forbid(unsafe_code)]
 
-pub mod data;
+mod attr;
+mod data;
 pub mod dir;
 pub mod file;
 pub mod inode;

@@ -53,7 +53,10 @@ impl Mappable for Mapping {
     }
 
     fn describe(&self) -> MapName {
-        MapName { identity: self.identity(), path: self.path.text(None) }
+        // What stat(2) of the path says: in an overlay that is another device and number than the file's own.
+        let shown = self.path.inode().metadata();
+        let identity = shown.map_or(self.identity(), |m| FileIdentity { dev: m.dev.to_raw(), ino: m.ino });
+        MapName { identity, path: self.path.text(None) }
     }
 
     fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {

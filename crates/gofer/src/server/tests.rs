@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use moat_abi::Errno;
 use moat_fs_host::GoferTree;
 use moat_fs_host::gofer::protocol::{MAX_HANDLES, ROOT};
-use moat_fs_host::tree::{HostAccess, HostRename, NewHostNode};
+use moat_fs_host::tree::{HostAccess, HostKind, HostRename, NewHostNode};
 use moat_vfs::inode::SetAttr;
 
 use super::*;
@@ -47,40 +47,83 @@ fn every_operation_reaches_the_host() {
     let dir = Scratch::new("operations");
     let (socket, serving) = serve(&dir.0);
     let tree = GoferTree::new(socket);
-    let root = tree.open_root().expect("root");
+    let root = tree.root().expect("root");
     let new = node(&dir.0);
 
     let mut file = File::from(tree.create(&root, b"a", new).expect("create"));
     file.write_all(b"text").expect("write");
     assert_eq!(fs::read(dir.0.join("a")).expect("read"), b"text");
-    let known = tree.stat(&root, b"a").expect("stat");
+    let known = tree.stat_at(&root, b"a").expect("stat");
     assert_eq!((known.mode & 0o7777, known.size), (0o640, 4));
     let mut text = String::new();
-    let read = tree.open(&root, b"a", HostAccess::Read).expect("open");
+    let read = tree.open_at(&root, b"a", HostAccess::Read).expect("open");
     File::from(read).read_to_string(&mut text).expect("read");
     assert_eq!(text, "text");
 
-    tree.mkdir(&root, b"d", NewHostNode { mode: 0o750, ..new }).expect("mkdir");
-    let sub = tree.open_dir(&root, b"d").expect("open_dir");
-    assert_eq!(tree.stat_dir(&sub).expect("stat_dir").mode & 0o7777, 0o750);
+    let made = tree.make(&root, b"d", HostKind::Directory, NewHostNode { mode: 0o750, ..new });
+    assert_eq!(made.expect("mkdir").1.mode & 0o7777, 0o750);
+    let (sub, _) = tree.lookup(&root, b"d").expect("lookup");
     tree.rename(&root, b"a", &sub, b"b", HostRename::NoReplace).expect("rename");
-    tree.link(&sub, b"b", &root, b"c").expect("link");
-    assert_eq!(tree.stat(&root, b"c").expect("stat").nlink, 2);
-    tree.set_attr(&root, Some(b"c"), &SetAttr { mode: Some(0o400), ..SetAttr::size(2) }).expect("set_attr");
-    assert_eq!(fs::read(dir.0.join("d/b")).expect("read"), b"te");
-    tree.set_attr(&sub, None, &SetAttr { mode: Some(0o700), ..SetAttr::default() }).expect("set_attr");
-    tree.symlink(&root, b"s", b"d/b", new).expect("symlink");
-    assert_eq!(tree.read_link(&root, b"s").expect("read_link"), b"d/b");
-    tree.mkfifo(&root, b"f", new).expect("mkfifo");
+    let (b, known) = tree.lookup(&sub, b"b").expect("lookup");
+    assert!(known.btime.is_some(), "the host of the tests tells when a file was made");
+    tree.link_at(&sub, b"b", &root, b"c").expect("link_at");
+    assert_eq!(tree.stat(&b).expect("stat").nlink, 2);
+    tree.set_attr(&b, &SetAttr { mode: Some(0o400), ..SetAttr::default() }).expect("set_attr");
+    tree.set_attr(&sub, &SetAttr { mode: Some(0o700), ..SetAttr::default() }).expect("set_attr");
+    let (s, _) = tree.make(&root, b"s", HostKind::Symlink(b"d/b"), new).expect("symlink");
+    assert_eq!(tree.read_link(&s).expect("read_link"), b"d/b");
+    tree.make(&root, b"f", HostKind::Fifo, new).expect("mkfifo");
+    tree.make(&root, b"u", HostKind::Socket, new).expect("socket");
     let mut names: Vec<_> = tree.list(&root).expect("list").into_iter().map(|e| (e.name, e.dtype)).collect();
     names.sort();
-    assert_eq!(names, [(b"c".to_vec(), 8), (b"d".to_vec(), 4), (b"f".to_vec(), 1), (b"s".to_vec(), 10)]);
+    let all = [(&b"c"[..], 8), (b"d", 4), (b"f", 1), (b"s", 10), (b"u", 12)];
+    assert!(names.iter().map(|(name, dtype)| (name.as_slice(), *dtype)).eq(all));
     assert!(tree.statfs(&root).expect("statfs").f_blocks > 0);
+    tree.sync(&root, SyncKind::All).expect("sync");
+    tree.sync(&sub, SyncKind::Data).expect("sync");
+    tree.sync_fs(&root).expect("sync_fs");
     tree.unlink(&sub, b"b").expect("unlink");
     tree.rmdir(&root, b"d").expect("rmdir");
-    assert_eq!(tree.stat(&root, b"d").err(), Some(Errno::ENOENT));
+    assert_eq!(tree.stat_at(&root, b"d").err(), Some(Errno::ENOENT));
+    drop((b, s));
 
     drop((sub, root, tree));
+    serving.wait();
+}
+
+#[test]
+fn a_file_is_held_whatever_its_names() {
+    let dir = Scratch::new("held");
+    let (socket, serving) = serve(&dir.0);
+    let tree = GoferTree::new(socket);
+    let root = tree.root().expect("root");
+    fs::write(dir.0.join("a"), "old").expect("write");
+    let (path, _) = tree.lookup(&root, b"a").expect("lookup");
+    let (held, _) = tree.hold(&root, b"a", HostAccess::ReadWrite).expect("hold");
+    fs::remove_file(dir.0.join("a")).expect("unlink");
+    fs::write(dir.0.join("a"), "new").expect("write");
+    tree.set_attr(&held, &SetAttr { mode: Some(0o600), ..SetAttr::default() }).expect("set_attr");
+    assert_ne!(fs::metadata(dir.0.join("a")).expect("stat").mode() & 0o7777, 0o600);
+    assert_eq!(tree.stat(&path).expect("stat").mode & 0o7777, 0o600);
+    let mut text = String::new();
+    File::from(tree.reopen(&held, HostAccess::ReadWrite).expect("reopen")).read_to_string(&mut text).expect("read");
+    assert_eq!(text, "old");
+    assert_eq!(tree.reopen(&path, HostAccess::Read).err(), Some(Errno::ESTALE));
+    match tree.set_xattr(&held, b"trusted.x", b"1", 0) {
+        Err(Errno::EOPNOTSUPP) => {}
+        done => {
+            done.expect("set_xattr");
+            assert_eq!(tree.get_xattr(&held, b"trusted.x").expect("get_xattr"), b"1");
+            assert!(tree.list_xattr(&held).expect("list_xattr").contains(&b"trusted.x".to_vec()));
+            assert_eq!(tree.get_xattr(&held, b"user.moat.trusted.x"), Err(Errno::ENODATA));
+            tree.remove_xattr(&held, b"trusted.x").expect("remove_xattr");
+        }
+    }
+    let (unnamed, fd) = tree.unnamed(&root, node(&dir.0)).expect("unnamed");
+    File::from(fd).write_all(b"unnamed").expect("write");
+    tree.link(&unnamed, &root, b"n").expect("link");
+    assert_eq!(fs::read(dir.0.join("n")).expect("read"), b"unnamed");
+    drop((path, held, unnamed, root, tree));
     serving.wait();
 }
 
@@ -90,20 +133,21 @@ fn names_that_lead_out_are_refused() {
     symlink("/etc", dir.0.join("etc")).expect("symlink");
     let (socket, _serving) = serve(&dir.0);
     let tree = GoferTree::new(socket);
-    let root = tree.open_root().expect("root");
+    let root = tree.root().expect("root");
     for name in [&b""[..], b".", b"..", b"a/b", b"/etc/passwd", b"x\0y", b"../etc"] {
-        assert_eq!(tree.stat(&root, name).err(), Some(Errno::EINVAL), "{name:?}");
-        assert_eq!(tree.open_dir(&root, name).err(), Some(Errno::EINVAL), "{name:?}");
-        assert_eq!(tree.open(&root, name, HostAccess::Read).err(), Some(Errno::EINVAL), "{name:?}");
-        assert_eq!(tree.mkdir(&root, name, node(&dir.0)).err(), Some(Errno::EINVAL), "{name:?}");
+        assert_eq!(tree.stat_at(&root, name).err(), Some(Errno::EINVAL), "{name:?}");
+        assert_eq!(tree.lookup(&root, name).map(drop).err(), Some(Errno::EINVAL), "{name:?}");
+        assert_eq!(tree.open_at(&root, name, HostAccess::Read).err(), Some(Errno::EINVAL), "{name:?}");
+        assert_eq!(tree.make(&root, name, HostKind::Directory, node(&dir.0)).err(), Some(Errno::EINVAL), "{name:?}");
         assert_eq!(tree.rename(&root, b"etc", &root, name, HostRename::Replace).err(), Some(Errno::EINVAL));
         assert_eq!(tree.unlink(&root, name).err(), Some(Errno::EINVAL), "{name:?}");
     }
-    assert_eq!(tree.open_dir(&root, b"etc").err(), Some(Errno::ENOTDIR));
-    assert_eq!(tree.open(&root, b"etc", HostAccess::Read).err(), Some(Errno::ELOOP));
+    let (etc, _) = tree.lookup(&root, b"etc").expect("lookup");
+    assert_eq!(tree.stat_at(&etc, b"passwd").err(), Some(Errno::ENOTDIR), "a link is held, not followed");
+    assert_eq!(tree.open_at(&root, b"etc", HostAccess::Read).err(), Some(Errno::ELOOP));
     let long = [b'x'; 256];
-    assert_eq!(tree.stat(&root, &long).err(), Some(Errno::ENAMETOOLONG));
-    assert_eq!(tree.stat(&root, &long[..255]).err(), Some(Errno::ENOENT));
+    assert_eq!(tree.stat_at(&root, &long).err(), Some(Errno::ENAMETOOLONG));
+    assert_eq!(tree.stat_at(&root, &long[..255]).err(), Some(Errno::ENOENT));
 }
 
 #[test]
@@ -115,7 +159,7 @@ fn long_listings_come_in_parts() {
     }
     let (socket, _serving) = serve(&dir.0);
     let tree = GoferTree::new(socket);
-    let root = tree.open_root().expect("root");
+    let root = tree.root().expect("root");
     let mut names: Vec<_> = tree.list(&root).expect("list").into_iter().map(|e| e.name).collect();
     names.sort();
     assert!(names.iter().map(Vec::as_slice).eq((0..1000).map(name).collect::<Vec<_>>().iter().map(String::as_bytes)));
@@ -129,17 +173,17 @@ fn many_threads_share_a_tree_and_handles_are_given_back() {
     }
     let (socket, serving) = serve(&dir.0);
     let tree = GoferTree::new(socket);
-    let root = tree.open_root().expect("root");
+    let root = tree.root().expect("root");
     std::thread::scope(|scope| {
         for n in 0..8 {
             let (tree, root) = (&tree, &root);
             scope.spawn(move || {
                 let name = n.to_string().into_bytes();
-                let ino = tree.stat(root, &name).expect("stat").ino;
+                let ino = tree.stat_at(root, &name).expect("stat").ino;
                 // In all more than there are handles.
-                for _ in 0..MAX_HANDLES {
-                    let sub = tree.open_dir(root, &name).expect("open_dir");
-                    assert_eq!(tree.stat_dir(&sub).expect("stat_dir").ino, ino);
+                for _ in 0..MAX_HANDLES / 8 + 1 {
+                    let (sub, _) = tree.lookup(root, &name).expect("lookup");
+                    assert_eq!(tree.stat(&sub).expect("stat").ino, ino);
                 }
             });
         }
@@ -162,12 +206,12 @@ fn a_client_that_breaks_the_rules_is_cut_off() {
     let (socket, _) = serve(&dir.0);
     let mut channel = Channel::new(socket);
     let fd = File::open("/").expect("open");
-    channel.send(&Frame { closed: vec![], request: Request::StatDir { dir: ROOT } }, Some(fd.as_fd())).expect("send");
+    channel.send(&Frame { closed: vec![], request: Request::Stat { node: ROOT } }, Some(fd.as_fd())).expect("send");
     assert!(channel.receive::<Reply<'_>>().expect("receive").is_none());
     let (socket, _) = serve(&dir.0);
     let mut channel = Channel::new(socket);
     let closed = vec![1; MAX_CLOSED + 1];
-    channel.send(&Frame { closed, request: Request::StatDir { dir: ROOT } }, None).expect("send");
+    channel.send(&Frame { closed, request: Request::Stat { node: ROOT } }, None).expect("send");
     assert!(channel.receive::<Reply<'_>>().expect("receive").is_none());
 }
 
@@ -181,16 +225,16 @@ fn handles_that_were_not_given_out_name_nothing() {
         channel.send(&Frame { closed: closed.to_vec(), request }, None).expect("send");
         match channel.receive::<Reply<'_>>().expect("receive").expect("answer").0 {
             Reply::Failed(errno) => Err(Errno::from_raw(errno)),
-            Reply::Dir(handle) => Ok(handle),
+            Reply::Node(handle, _) => Ok(handle),
             _ => Ok(0),
         }
     };
     for handle in [1, 5, Handle::MAX] {
-        assert_eq!(ask(&[], Request::StatDir { dir: handle }), Err(Errno::EBADF));
-        assert_eq!(ask(&[handle], Request::StatDir { dir: ROOT }), Ok(0));
+        assert_eq!(ask(&[], Request::Stat { node: handle }), Err(Errno::EBADF));
+        assert_eq!(ask(&[handle], Request::Stat { node: ROOT }), Ok(0));
     }
-    assert_eq!(ask(&[ROOT], Request::StatDir { dir: ROOT }), Ok(0), "the root stays open");
-    let open = Request::OpenDir { dir: ROOT, name: b"d" };
+    assert_eq!(ask(&[ROOT], Request::Stat { node: ROOT }), Ok(0), "the root stays open");
+    let open = Request::Lookup { dir: ROOT, name: b"d" };
     let mut given = 0;
     let full = loop {
         match ask(&[], open) {

@@ -3,11 +3,21 @@
 //! [`BASE`] is for a process with threads that talks over a donated socket; [`DIRECT_TREE`] for one that reaches the host's
 //! files by donated directories. What only one of them calls is listed there.
 
+use moat_host::objects::CALLS_BY_PATH_DESCRIPTOR;
+
 use super::{Rule, any, is, is_not, when, with, without};
 
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 /// AT_FDCWD as the 32 bits that the filter sees.
 pub const AT_FDCWD: u64 = libc::AT_FDCWD as u32 as u64;
+
+/// AT_EMPTY_PATH: the descriptor itself is meant.
+const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
+
+const SYS_SETXATTRAT: libc::c_long = CALLS_BY_PATH_DESCRIPTOR[1];
+const SYS_GETXATTRAT: libc::c_long = CALLS_BY_PATH_DESCRIPTOR[2];
+const SYS_LISTXATTRAT: libc::c_long = CALLS_BY_PATH_DESCRIPTOR[3];
+const SYS_REMOVEXATTRAT: libc::c_long = CALLS_BY_PATH_DESCRIPTOR[4];
 
 /// What the C library's pthread_create passes to clone, and nothing else.
 const THREAD_FLAGS: u64 = (libc::CLONE_VM
@@ -73,27 +83,40 @@ pub const BASE: &[Rule<'static>] = &[
     // OwnedFd::drop of debug builds looks whether the descriptor is open.
     when(libc::SYS_fcntl, &[is(1, libc::F_GETFD as u64)]),
     when(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u64)]),
-    // rustix::fs::Dir looks whether it may read.
+    // Descriptors of files that are held, to pass them on.
     when(libc::SYS_fcntl, &[is(1, libc::F_GETFL as u64)]),
 ];
 
 /// moat_fs_host's DirectTree: one component at a time from a donated directory, never through a symbolic link.
 pub const DIRECT_TREE: &[Rule<'static>] = &[
     when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_NOFOLLOW as u64)]),
-    // rustix::fs::Dir opens "." of a directory that is open already.
+    // "." of a directory that is held: to list it, to write it out, to make a file without a name in it.
     when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_DIRECTORY as u64)]),
     when(libc::SYS_newfstatat, &[is_not(0, AT_FDCWD)]),
     any(libc::SYS_fstatfs),
     when(libc::SYS_readlinkat, &[is_not(0, AT_FDCWD)]),
     when(libc::SYS_mkdirat, &[is_not(0, AT_FDCWD)]),
-    // FIFOs and regular files; device nodes need a capability that no process of a sandbox has.
+    // FIFOs, sockets and whiteouts; other device nodes need a capability that no process of a sandbox has.
     when(libc::SYS_mknodat, &[is_not(0, AT_FDCWD)]),
     when(libc::SYS_symlinkat, &[is_not(1, AT_FDCWD)]),
     when(libc::SYS_linkat, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
     when(libc::SYS_unlinkat, &[is_not(0, AT_FDCWD)]),
     when(libc::SYS_renameat2, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
     any(libc::SYS_fchmod),
+    // moat_host::objects: permission bits, and extended attributes of directories, by a path descriptor.
+    when(libc::SYS_fchmodat2, &[is_not(0, AT_FDCWD), is(3, EMPTY_PATH)]),
+    when(SYS_SETXATTRAT, &[is_not(0, AT_FDCWD), is(2, 0)]),
+    when(SYS_GETXATTRAT, &[is_not(0, AT_FDCWD), is(2, 0)]),
+    when(SYS_LISTXATTRAT, &[is_not(0, AT_FDCWD), is(2, 0)]),
+    when(SYS_REMOVEXATTRAT, &[is_not(0, AT_FDCWD), is(2, 0)]),
+    // Extended attributes of files that are held open.
+    any(libc::SYS_fsetxattr),
+    any(libc::SYS_fgetxattr),
+    any(libc::SYS_flistxattr),
+    any(libc::SYS_fremovexattr),
     any(libc::SYS_fchown),
     when(libc::SYS_fchownat, &[is_not(0, AT_FDCWD)]),
     when(libc::SYS_utimensat, &[is_not(0, AT_FDCWD)]),
+    // HostFs::sync.
+    any(libc::SYS_syncfs),
 ];

@@ -14,6 +14,7 @@ use super::{Container, pid_file};
 use crate::attach::SignalForwarder;
 use crate::blueprint::{Descriptors, Stdio};
 use crate::cgroup::{self, Cgroup, CgroupPath, Cloning};
+use crate::config::OverlayRoot;
 use crate::console::{Console, check_attached, check_detached};
 use crate::error::{Context, Result};
 use crate::gofer::{Exports, Gofer, Served};
@@ -97,6 +98,10 @@ impl Container {
         let entry = store.create(id)?;
         let mut state = ContainerState::new(id, &bundle.path, &bundle.rootfs(), SystemTime::now());
         state.annotations = bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect();
+        if config.overlay_root != OverlayRoot::None {
+            // For whoever asks why the root on the host does not change.
+            state.annotations.insert("moat.overlay2".into(), config.overlay_root.to_string());
+        }
         state.hooks = bundle.spec.hooks().clone();
         state.role = Role::of(&bundle.spec);
         state.terminal = terminal;

@@ -94,6 +94,9 @@ pub(crate) fn file_wait(wchan: &'static str, timeout: Option<Duration>) -> Wait 
     }
 }
 
+/// Bytes that O_APPEND writes in one piece, so that nothing of others comes between: what the sentry spends on that.
+const APPEND_BYTES: usize = 64 << 20;
+
 /// The bytes of one step through the scratch buffer.
 fn step(f: &OpenFile, left: usize) -> usize {
     let whole_messages = matches!(f.file().seekable(), Seekable::No | Seekable::Noop);
@@ -338,7 +341,10 @@ fn limited(t: &mut CurrentTask, f: &OpenFile, at: At, done: usize, want: usize) 
 }
 
 fn write_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, append: Append, done: usize) -> Result<usize> {
-    let want = limited(t, f, at, done, step(f, iov.total - done))?;
+    let appends = append == Append::Yes || f.flags().contains(OpenFlags::APPEND);
+    let left = iov.total - done;
+    let piece = if appends && f.file().seekable() == Seekable::Yes { left.min(APPEND_BYTES) } else { step(f, left) };
+    let want = limited(t, f, at, done, piece)?;
     with_scratch(t, want, |t, buf| {
         let n = gather(t, iov, done, buf);
         if n == 0 && want > 0 {
@@ -407,7 +413,7 @@ fn may_write_on(t: &CurrentTask, f: &OpenFile) -> bool {
 }
 
 /// O_DSYNC and O_SYNC: what was written is to be on the disk.
-fn sync_if_asked(f: &OpenFile) -> Result<()> {
+pub(super) fn sync_if_asked(f: &OpenFile) -> Result<()> {
     if !f.flags().contains(OpenFlags::DSYNC) || f.inode().file_type() != FileType::Regular {
         return Ok(());
     }

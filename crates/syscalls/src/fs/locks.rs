@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use moat_abi::fs::{
     F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_RDLCK, F_SETLKW, F_UNLCK, F_WRLCK, Flock, LOCK_EX, LOCK_NB, LOCK_SH,
     LOCK_UN, SEEK_CUR, SEEK_END, SEEK_SET,
 };
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::task::wait::until_ready;
-use moat_kernel::{CurrentTask, Restart, SyscallResult, Wait};
+use moat_kernel::{CurrentTask, Deadline, Restart, SyscallResult, Wait};
 use moat_mm::UserAddr;
-use moat_vfs::locks::{self, LockKind, LockOwner, Range, RecordLock};
+use moat_vfs::locks::{self, FileLocks, LockKind, LockOwner, Range, RecordLock, WaitMark};
 use moat_vfs::{Fd, OpenFile};
 
 syscalls! { pub static TABLE;
@@ -75,7 +75,14 @@ pub(super) fn get(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: UserAdd
     let mut raw: Flock = t.mm().read(arg.cast())?;
     let r = request(t, f, cmd, &raw)?;
     let kind = r.kind.ok_or(Errno::EINVAL)?;
-    match locks::locks_of(f)?.test(&r.lock(kind)) {
+    let wanted = r.lock(kind);
+    let mut in_the_way = locks::locks_of(f)?.test(&wanted);
+    if in_the_way.is_none()
+        && let Some(outside) = f.file().outside_locks()
+    {
+        in_the_way = outside.test(&wanted)?;
+    }
+    match in_the_way {
         None => raw.l_type = F_UNLCK,
         Some(other) => {
             let len = if other.range.end == u64::MAX { 0 } else { other.range.end - other.range.start + 1 };
@@ -96,6 +103,9 @@ pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: U
     let r = request(t, f, cmd, &raw)?;
     let file_locks = locks::locks_of(f)?;
     let Some(kind) = r.kind else {
+        if let Some(outside) = f.file().outside_locks() {
+            outside.set(r.owner, r.range, None)?;
+        }
         file_locks.unlock(r.owner, r.range);
         return Ok(0);
     };
@@ -105,26 +115,82 @@ pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: U
     }
     locks::note_owner(f, t.fds(), r.owner);
     let wanted = r.lock(kind);
-    if !matches!(cmd, F_SETLKW | F_OFD_SETLKW) {
-        return Ok(file_locks.lock(wanted).map(|()| 0).map_err(|_| Errno::EAGAIN)?);
-    }
-    let mut waits_for = None;
+    let waits = matches!(cmd, F_SETLKW | F_OFD_SETLKW);
+    let mut waits_for: Option<(LockOwner, WaitMark)> = None;
+    // Those of the sandbox come first, so that what is lost to others is not held here either.
     let look = |t: &mut CurrentTask| loop {
-        match (file_locks.lock(wanted), &waits_for) {
-            (Ok(()), _) => return Poll::Ready(Ok(0)),
-            (Err(holder), Some((owner, _mark))) if holder.owner == *owner => return Poll::Pending,
-            // Another one holds it: the deadlock check is due, and another look with the wait noted.
-            (Err(holder), _) => {
-                waits_for = None;
-                match t.kernel().vfs.locks.begin_wait(r.owner, holder.owner) {
-                    Ok(mark) => waits_for = Some((holder.owner, mark)),
-                    Err(e) => return Poll::Ready(Err(e)),
+        if let Some(holder) = file_locks.test(&wanted) {
+            match &waits_for {
+                _ if !waits => return Poll::Ready(Attempt::Done(Err(Errno::EAGAIN))),
+                Some((owner, _mark)) if holder.owner == *owner => return Poll::Pending,
+                // Another one holds it: the deadlock check is due, and another look with the wait noted.
+                _ => {
+                    waits_for = None;
+                    match t.kernel().vfs.locks.begin_wait(r.owner, holder.owner) {
+                        Ok(mark) => waits_for = Some((holder.owner, mark)),
+                        Err(e) => return Poll::Ready(Attempt::Done(Err(e))),
+                    }
+                    continue;
                 }
             }
         }
+        waits_for = None;
+        match f.file().outside_locks().map(|outside| outside.set(r.owner, r.range, Some(kind))) {
+            None | Some(Ok(())) => {}
+            Some(Err(Errno::EAGAIN)) if waits => return Poll::Ready(Attempt::HeldOutside),
+            Some(Err(e)) => return Poll::Ready(Attempt::Done(Err(e))),
+        }
+        if file_locks.lock(wanted).is_ok() {
+            return Poll::Ready(Attempt::Done(Ok(())));
+        }
     };
-    let wait = Wait::restarting("locks_lock", Restart::Sys);
-    Ok(t.wait_for(&(file_locks.queue(), PollEvents::IN), &wait, look).await??)
+    wait_for_lock(t, &file_locks, "locks_lock", look).await
+}
+
+/// What came of a look at a lock that need not wait for others of the sandbox.
+enum Attempt {
+    Done(Result<()>),
+    /// Somebody outside has it. The host tells nobody when it is free, so it is tried again.
+    HeldOutside,
+}
+
+/// The first pause before a lock that is held outside is tried again, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(32));
+
+/// Looks until the lock is taken, or can't be.
+async fn wait_for_lock(
+    t: &mut CurrentTask,
+    file_locks: &FileLocks,
+    wchan: &'static str,
+    mut look: impl FnMut(&mut CurrentTask) -> Poll<Attempt>,
+) -> SyscallResult {
+    let wait = Wait::restarting(wchan, Restart::Sys);
+    let mut pause = PAUSES.0;
+    loop {
+        match t.wait_for(&(file_locks.queue(), PollEvents::IN), &wait, &mut look).await? {
+            Attempt::Done(result) => return Ok(result.map(|()| 0)?),
+            Attempt::HeldOutside => t.sleep(&wait.until(Some(Deadline::now() + pause))).await?,
+        }
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// A look at the flock(2) lock, which is taken outside as well.
+fn try_flock(f: &OpenFile, file_locks: &FileLocks, kind: LockKind, waits: bool) -> Poll<Attempt> {
+    match file_locks.flock(f, kind) {
+        Ok(()) => {}
+        Err(Errno::EAGAIN) if waits => return Poll::Pending,
+        Err(e) => return Poll::Ready(Attempt::Done(Err(e))),
+    }
+    let Some(outside) = f.file().outside_locks() else { return Poll::Ready(Attempt::Done(Ok(()))) };
+    Poll::Ready(match outside.flock(f.id(), Some(kind)) {
+        Ok(()) => Attempt::Done(Ok(())),
+        Err(e) => match locks::unflock(f) {
+            Ok(()) if e == Errno::EAGAIN && waits => Attempt::HeldOutside,
+            Ok(()) => Attempt::Done(Err(e)),
+            Err(e) => Attempt::Done(Err(e)),
+        },
+    })
 }
 
 async fn sys_flock(t: &mut CurrentTask, fd: Fd, operation: u32) -> SyscallResult {
@@ -139,12 +205,6 @@ async fn sys_flock(t: &mut CurrentTask, fd: Fd, operation: u32) -> SyscallResult
         _ => return Err(Errno::EINVAL.into()),
     };
     let file_locks = locks::locks_of(&f)?;
-    if operation & LOCK_NB != 0 {
-        file_locks.flock(&f, kind)?;
-        return Ok(0);
-    }
-    let wait = Wait::restarting("flock", Restart::Sys);
-    let look = |_: &mut CurrentTask| until_ready(file_locks.flock(&f, kind));
-    t.wait_for(&(file_locks.queue(), PollEvents::IN), &wait, look).await??;
-    Ok(0)
+    let waits = operation & LOCK_NB == 0;
+    wait_for_lock(t, &file_locks, "flock", |_| try_flock(&f, &file_locks, kind, waits)).await
 }

@@ -1,11 +1,11 @@
 //! read(2), write(2), their positional and vectored forms, lseek(2).
 
-use moat_abi::fs::RwFlags;
+use moat_abi::fs::{FileType, RwFlags};
 use moat_abi::{Errno, Result};
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::UserAddr;
 use moat_mm::iovec::IoVec;
-use moat_vfs::Fd;
+use moat_vfs::{Fd, SyncKind};
 
 use super::io::{self, Append, At, Blocking};
 
@@ -122,8 +122,11 @@ async fn sys_pwritev2(
     let n = write_vec(t, fd, vec, count, at, append, blocking(flags)).await?;
     if flags.intersects(RwFlags::DSYNC | RwFlags::SYNC) {
         let f = t.fds().get(fd)?;
+        let kind = if flags.contains(RwFlags::SYNC) { SyncKind::All } else { SyncKind::Data };
         // A stream has nothing to write out.
-        let _ = f.file().sync(&f, moat_vfs::SyncKind::All);
+        if f.inode().file_type() == FileType::Regular {
+            f.file().sync(&f, kind)?;
+        }
     }
     Ok(n)
 }

@@ -43,7 +43,7 @@ fn sys_truncate(t: &mut CurrentTask, path: PathArg, len: i64) -> SyscallResult {
     inode.permission(t.creds(), Access::WRITE)?;
     at.mount.check_writable()?;
     check_limit(t, inode.metadata()?.size, len)?;
-    ops::set_size(t.creds(), inode.as_ref(), len)?;
+    ops::set_size(t.creds(), &at, len)?;
     Ok(0)
 }
 

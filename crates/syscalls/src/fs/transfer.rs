@@ -10,7 +10,7 @@ use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
 use moat_mm::UserPtr;
 use moat_vfs::{Fd, OpenFile};
 
-use super::io::{Blocking, file_wait};
+use super::io::{Blocking, file_wait, sync_if_asked};
 
 syscalls! { pub static TABLE;
     40 sendfile(out: Fd, input: Fd, offset: UserPtr<i64>, count: usize) async sys_sendfile, full;
@@ -67,7 +67,14 @@ pub(super) async fn write_all(
     if result == Err(Errno::EPIPE.into()) {
         t.send_to_self(Signal::SIGPIPE);
     }
-    (done, result)
+    match result {
+        // What an O_SYNC file can't keep is not said to be written.
+        Ok(()) => match sync_if_asked(out) {
+            Ok(()) => (done, Ok(())),
+            Err(e) => (0, Err(e.into())),
+        },
+        Err(e) => (done, Err(e)),
+    }
 }
 
 /// Copies up to `count` bytes. Positions without an offset move with what was written.

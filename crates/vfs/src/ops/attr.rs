@@ -7,9 +7,10 @@ use moat_abi::{Errno, Result};
 
 use super::{is_owner, is_stored};
 use crate::cred::Credentials;
-use crate::inode::{Access, Inode, Metadata, SetAttr, SetTime};
+use crate::inode::{Access, Metadata, SetAttr, SetTime};
 use crate::mount::MountFlags;
 use crate::path::Path;
+use crate::text_busy::WriteAccess;
 
 /// Changes the permission bits.
 ///
@@ -78,8 +79,9 @@ pub fn mode_after_write(creds: &Credentials, meta: &Metadata) -> Option<u32> {
 /// Sets the size of a regular file; permission has been checked.
 ///
 /// # Errors
-/// Those of the file system.
-pub fn set_size(creds: &Credentials, inode: &dyn Inode, len: u64) -> Result<()> {
+/// ETXTBSY while it is executed; those of the file system.
+pub fn set_size(creds: &Credentials, path: &Path, len: u64) -> Result<()> {
+    let (_writing, inode) = (WriteAccess::take(path)?, path.inode());
     let mode = mode_after_write(creds, &inode.metadata()?);
     inode.set_attr(&SetAttr { mode, size: Some(len), ..SetAttr::default() })
 }

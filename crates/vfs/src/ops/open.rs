@@ -75,13 +75,21 @@ pub fn open(view: &View<'_>, path: &[u8], how: &OpenHow) -> Result<Arc<OpenFile>
         let place = resolve(view, path, lookup)?;
         return Ok(OpenFile::path_only(place, how.flags, view.creds().clone()));
     }
+    match open_once(view, path, &how, lookup) {
+        // The name was given to another file while it was looked at: it is looked up once more.
+        Err(Errno::ESTALE) => open_once(view, path, &how, lookup),
+        done => done,
+    }
+}
+
+fn open_once(view: &View<'_>, path: &[u8], how: &OpenHow, lookup: LookupFlags) -> Result<Arc<OpenFile>> {
     if how.flags.contains(OpenFlags::TMPFILE) {
-        return open_unnamed(view, &resolve(view, path, lookup)?, &how);
+        return open_unnamed(view, &resolve(view, path, lookup)?, how);
     }
     if how.flags.contains(OpenFlags::CREAT) {
-        return open_or_create(view, path, &how, lookup);
+        return open_or_create(view, path, how, lookup);
     }
-    open_path(view, resolve(view, path, lookup)?, &how)
+    open_path(view, resolve(view, path, lookup)?, how)
 }
 
 /// Opens a file that has been found (`do_open`): permission, truncation, then the file system's own part.
@@ -114,7 +122,7 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
     }
     let file = start(view, path, how)?;
     if truncate {
-        attr::set_size(view.creds(), file.inode().as_ref(), 0)?;
+        attr::set_size(view.creds(), file.path(), 0)?;
     }
     Ok(file)
 }

@@ -70,6 +70,9 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
         from.dir.dentry.exchange_children(old_name, &to.dir.dentry, new_name);
     } else {
         from.dir.dentry.move_child(old_name, &to.dir.dentry, new_name);
+        if flags.contains(RenameFlags::WHITEOUT) {
+            from.dir.dentry.forget_entry(old_name);
+        }
     }
     Ok(())
 }

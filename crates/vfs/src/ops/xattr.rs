@@ -1,12 +1,13 @@
 //! Extended attributes: xattr(7)'s rules by name space.
 
 use moat_abi::cap::Cap;
-use moat_abi::fs::{FileType, S_ISVTX};
+use moat_abi::fs::{FileType, S_IALLUGO, S_ISGID, S_ISVTX};
 use moat_abi::{Errno, Result};
 
 use super::is_owner;
+use crate::acl::{Acl, AclKind};
 use crate::cred::Credentials;
-use crate::inode::Access;
+use crate::inode::{Access, Metadata, SetAttr};
 use crate::path::Path;
 
 fn check(creds: &Credentials, path: &Path, name: &[u8], access: Access) -> Result<()> {
@@ -54,8 +55,57 @@ fn check_security(creds: &Credentials, name: &[u8], write: bool) -> Result<()> {
 /// # Errors
 /// ENODATA, EOPNOTSUPP, EACCES.
 pub fn get_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> Result<Vec<u8>> {
-    check(creds, path, name, Access::READ)?;
+    if AclKind::of_attribute(name).is_some() {
+        check_has_lists(path)?;
+    } else {
+        check(creds, path, name, Access::READ)?;
+    }
     path.inode().get_xattr(name)
+}
+
+/// A symbolic link has no access control lists.
+fn check_has_lists(path: &Path) -> Result<()> {
+    if path.inode().file_type() == FileType::Symlink { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+}
+
+/// Whether `creds` may give the file a list, or take it away (`set_posix_acl`); its attributes.
+fn check_set_list(creds: &Credentials, path: &Path) -> Result<Metadata> {
+    path.mount.check_writable()?;
+    check_has_lists(path)?;
+    let meta = path.inode().metadata()?;
+    if is_owner(creds, &meta) { Ok(meta) } else { Err(Errno::EPERM) }
+}
+
+fn set_list(creds: &Credentials, path: &Path, kind: AclKind, value: &[u8], flags: u32) -> Result<()> {
+    let Some(_list) = (if value.is_empty() { None } else { Acl::parse(value)? }) else {
+        return remove_list(creds, path, kind);
+    };
+    if kind == AclKind::Default && path.inode().file_type() != FileType::Directory {
+        path.mount.check_writable()?;
+        check_has_lists(path)?;
+        return Err(Errno::EACCES);
+    }
+    let meta = check_set_list(creds, path)?;
+    path.inode().set_xattr(kind.attribute(), value, flags)?;
+    drop_set_gid(creds, path, kind, &meta)
+}
+
+fn remove_list(creds: &Credentials, path: &Path, kind: AclKind) -> Result<()> {
+    let meta = check_set_list(creds, path)?;
+    match path.inode().remove_xattr(kind.attribute()) {
+        Ok(()) | Err(Errno::ENODATA) => drop_set_gid(creds, path, kind, &meta),
+        Err(e) => Err(e),
+    }
+}
+
+/// A change of the access list by who is not in the file's group takes the set-gid bit, as chmod(2) does.
+fn drop_set_gid(creds: &Credentials, path: &Path, kind: AclKind, before: &Metadata) -> Result<()> {
+    let keeps = creds.in_group(before.gid) || creds.has_cap_for(before.uid, before.gid, Cap::FSETID);
+    if kind == AclKind::Default || before.mode & S_ISGID == 0 || keeps {
+        return Ok(());
+    }
+    let mode = path.inode().metadata()?.mode & S_IALLUGO & !S_ISGID;
+    path.inode().set_attr(&SetAttr { mode: Some(mode), ..SetAttr::default() })
 }
 
 /// Sets an attribute; `flags` have been checked.
@@ -63,6 +113,9 @@ pub fn get_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> Result<Vec<u8
 /// # Errors
 /// EEXIST, ENODATA, EOPNOTSUPP, EPERM, EACCES, EROFS, ENOSPC.
 pub fn set_xattr(creds: &Credentials, path: &Path, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+    if let Some(kind) = AclKind::of_attribute(name) {
+        return set_list(creds, path, kind, value, flags);
+    }
     check(creds, path, name, Access::WRITE)?;
     path.inode().set_xattr(name, value, flags)
 }
@@ -72,6 +125,9 @@ pub fn set_xattr(creds: &Credentials, path: &Path, name: &[u8], value: &[u8], fl
 /// # Errors
 /// As [`set_xattr`].
 pub fn remove_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> Result<()> {
+    if let Some(kind) = AclKind::of_attribute(name) {
+        return remove_list(creds, path, kind);
+    }
     check(creds, path, name, Access::WRITE)?;
     path.inode().remove_xattr(name)
 }

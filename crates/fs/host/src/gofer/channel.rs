@@ -11,7 +11,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 /// Bytes of the largest message: below what a socket's buffer holds by default, so that one always fits in.
-pub const MAX_MESSAGE_BYTES: usize = 64 << 10;
+pub const MAX_MESSAGE_BYTES: usize = 72 << 10;
 
 /// One end of a connection, with the buffer of its messages.
 #[derive(Debug)]

@@ -7,30 +7,33 @@ use std::sync::Arc;
 use moat_abi::stat::Statfs;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
+use moat_vfs::file::SyncKind;
 use moat_vfs::inode::{Metadata, SetAttr};
 
 use super::channel::Channel;
 use super::pool::Pool;
-use super::protocol::{Entry, Frame, Handle, MAX_CLOSED, MAX_NAME_BYTES, MAX_TARGET_BYTES, ROOT, Reply, Request};
-use crate::tree::{HostAccess, HostEntry, HostRename, HostTree, NewHostNode};
+use super::protocol::{
+    Entry, Frame, Handle, MAX_CLOSED, MAX_NAME_BYTES, MAX_TARGET_BYTES, MAX_VALUE_BYTES, ROOT, Reply, Request,
+};
+use crate::tree::{HostAccess, HostEntry, HostKind, HostRename, HostTree, NewHostNode};
 
 /// A tree that the gofer serves.
 pub struct GoferTree(Arc<Shared>);
 
-/// What the tree and its directories share.
+/// What the tree and its nodes share.
 struct Shared {
     pool: Pool,
-    /// Handles whose directories are dropped; they go with the next request.
+    /// Handles whose nodes are dropped; they go with the next request.
     closed: Mutex<Vec<Handle>>,
 }
 
-/// A directory that the gofer has open.
-pub struct GoferDir {
+/// A file that the gofer holds.
+pub struct GoferNode {
     handle: Handle,
     shared: Arc<Shared>,
 }
 
-impl Drop for GoferDir {
+impl Drop for GoferNode {
     fn drop(&mut self) {
         if self.handle != ROOT {
             self.shared.closed.lock().push(self.handle);
@@ -145,87 +148,154 @@ fn name(name: &[u8]) -> Result<&[u8]> {
 }
 
 fn listed(entry: &Entry<'_>) -> HostEntry {
-    HostEntry { name: entry.name.to_vec(), ino: entry.ino, dtype: entry.dtype }
+    HostEntry { name: entry.name.to_vec(), ino: entry.ino, dtype: entry.dtype, next: entry.next }
+}
+
+impl GoferTree {
+    fn node(&self, handle: Handle) -> GoferNode {
+        GoferNode { handle, shared: self.0.clone() }
+    }
+
+    /// A request that is answered by [`Reply::Node`].
+    fn hold_by(&self, request: Request<'_>) -> Result<(GoferNode, Metadata)> {
+        let (handle, metadata) = self.0.call(request, |reply, _| match reply {
+            Reply::Node(handle, metadata) => Ok((handle, metadata)),
+            _ => Err(unexpected()),
+        })?;
+        Ok((self.node(handle), metadata))
+    }
+
+    /// A request that is answered by [`Reply::Bytes`].
+    fn bytes(&self, request: Request<'_>) -> Result<Vec<u8>> {
+        self.0.call(request, |reply, _| match reply {
+            Reply::Bytes(bytes) => Ok(bytes.to_vec()),
+            _ => Err(unexpected()),
+        })
+    }
 }
 
 impl HostTree for GoferTree {
-    type Dir = GoferDir;
+    type Node = GoferNode;
 
-    fn open_root(&self) -> Result<GoferDir> {
-        Ok(GoferDir { handle: ROOT, shared: self.0.clone() })
+    fn root(&self) -> Result<GoferNode> {
+        Ok(self.node(ROOT))
     }
 
-    fn open_dir(&self, dir: &GoferDir, entry: &[u8]) -> Result<GoferDir> {
-        let request = Request::OpenDir { dir: dir.handle, name: name(entry)? };
-        let handle = self.0.call(request, |reply, _| match reply {
-            Reply::Dir(handle) => Ok(handle),
+    fn stat_at(&self, dir: &GoferNode, entry: &[u8]) -> Result<Metadata> {
+        self.0.stat(Request::StatAt { dir: dir.handle, name: name(entry)? })
+    }
+
+    fn lookup(&self, dir: &GoferNode, entry: &[u8]) -> Result<(GoferNode, Metadata)> {
+        self.hold_by(Request::Lookup { dir: dir.handle, name: name(entry)? })
+    }
+
+    fn hold(&self, dir: &GoferNode, entry: &[u8], access: HostAccess) -> Result<(GoferNode, Metadata)> {
+        self.hold_by(Request::Hold { dir: dir.handle, name: name(entry)?, access })
+    }
+
+    /// The sentry's descriptor is no node of the gofer's.
+    fn adopt(&self, _fd: &OwnedFd, _access: HostAccess) -> Option<GoferNode> {
+        None
+    }
+
+    fn stat(&self, node: &GoferNode) -> Result<Metadata> {
+        self.0.stat(Request::Stat { node: node.handle })
+    }
+
+    fn open_at(&self, dir: &GoferNode, entry: &[u8], access: HostAccess) -> Result<OwnedFd> {
+        self.0.open(Request::OpenAt { dir: dir.handle, name: name(entry)?, access })
+    }
+
+    fn reopen(&self, node: &GoferNode, access: HostAccess) -> Result<OwnedFd> {
+        self.0.open(Request::Reopen { node: node.handle, access })
+    }
+
+    fn create(&self, dir: &GoferNode, entry: &[u8], new: NewHostNode) -> Result<OwnedFd> {
+        self.0.open(Request::Create { dir: dir.handle, name: name(entry)?, new })
+    }
+
+    fn unnamed(&self, dir: &GoferNode, new: NewHostNode) -> Result<(GoferNode, OwnedFd)> {
+        let request = Request::Unnamed { dir: dir.handle, new };
+        let (handle, fd) = self.0.call(request, |reply, fd| match (reply, fd) {
+            (Reply::NodeFile(handle), Some(fd)) => Ok((handle, fd)),
             _ => Err(unexpected()),
         })?;
-        Ok(GoferDir { handle, shared: self.0.clone() })
+        Ok((self.node(handle), fd))
     }
 
-    fn stat(&self, dir: &GoferDir, entry: &[u8]) -> Result<Metadata> {
-        self.0.stat(Request::Stat { dir: dir.handle, name: name(entry)? })
-    }
-
-    fn stat_dir(&self, dir: &GoferDir) -> Result<Metadata> {
-        self.0.stat(Request::StatDir { dir: dir.handle })
-    }
-
-    fn open(&self, dir: &GoferDir, entry: &[u8], access: HostAccess) -> Result<OwnedFd> {
-        self.0.open(Request::Open { dir: dir.handle, name: name(entry)?, access })
-    }
-
-    fn create(&self, dir: &GoferDir, entry: &[u8], node: NewHostNode) -> Result<OwnedFd> {
-        self.0.open(Request::Create { dir: dir.handle, name: name(entry)?, node })
-    }
-
-    fn mkdir(&self, dir: &GoferDir, entry: &[u8], node: NewHostNode) -> Result<()> {
-        self.0.act(Request::Mkdir { dir: dir.handle, name: name(entry)?, node })
-    }
-
-    fn symlink(&self, dir: &GoferDir, entry: &[u8], target: &[u8], node: NewHostNode) -> Result<()> {
-        if target.len() > MAX_TARGET_BYTES {
+    fn make(
+        &self,
+        dir: &GoferNode,
+        entry: &[u8],
+        kind: HostKind<'_>,
+        new: NewHostNode,
+    ) -> Result<(GoferNode, Metadata)> {
+        if matches!(kind, HostKind::Symlink(target) if target.len() > MAX_TARGET_BYTES) {
             return Err(Errno::ENAMETOOLONG);
         }
-        self.0.act(Request::Symlink { dir: dir.handle, name: name(entry)?, target, node })
+        self.hold_by(Request::Make { dir: dir.handle, name: name(entry)?, kind: kind.into(), new })
     }
 
-    fn mkfifo(&self, dir: &GoferDir, entry: &[u8], node: NewHostNode) -> Result<()> {
-        self.0.act(Request::Mkfifo { dir: dir.handle, name: name(entry)?, node })
+    fn link(&self, node: &GoferNode, new_dir: &GoferNode, new_name: &[u8]) -> Result<()> {
+        self.0.act(Request::Link { node: node.handle, new_dir: new_dir.handle, new_name: name(new_name)? })
     }
 
-    fn link(&self, dir: &GoferDir, entry: &[u8], new_dir: &GoferDir, new_name: &[u8]) -> Result<()> {
+    fn link_at(&self, dir: &GoferNode, entry: &[u8], new_dir: &GoferNode, new_name: &[u8]) -> Result<()> {
         let (entry, new_name) = (name(entry)?, name(new_name)?);
-        self.0.act(Request::Link { dir: dir.handle, name: entry, new_dir: new_dir.handle, new_name })
+        self.0.act(Request::LinkAt { dir: dir.handle, name: entry, new_dir: new_dir.handle, new_name })
     }
 
-    fn unlink(&self, dir: &GoferDir, entry: &[u8]) -> Result<()> {
+    fn unlink(&self, dir: &GoferNode, entry: &[u8]) -> Result<()> {
         self.0.act(Request::Unlink { dir: dir.handle, name: name(entry)? })
     }
 
-    fn rmdir(&self, dir: &GoferDir, entry: &[u8]) -> Result<()> {
+    fn rmdir(&self, dir: &GoferNode, entry: &[u8]) -> Result<()> {
         self.0.act(Request::Rmdir { dir: dir.handle, name: name(entry)? })
     }
 
-    fn rename(&self, dir: &GoferDir, entry: &[u8], new_dir: &GoferDir, new_name: &[u8], how: HostRename) -> Result<()> {
+    fn rename(
+        &self,
+        dir: &GoferNode,
+        entry: &[u8],
+        new_dir: &GoferNode,
+        new_name: &[u8],
+        how: HostRename,
+    ) -> Result<()> {
         let (entry, new_name) = (name(entry)?, name(new_name)?);
         self.0.act(Request::Rename { dir: dir.handle, name: entry, new_dir: new_dir.handle, new_name, how })
     }
 
-    fn read_link(&self, dir: &GoferDir, entry: &[u8]) -> Result<Vec<u8>> {
-        self.0.call(Request::ReadLink { dir: dir.handle, name: name(entry)? }, |reply, _| match reply {
-            Reply::Target(target) => Ok(target.to_vec()),
+    fn read_link(&self, node: &GoferNode) -> Result<Vec<u8>> {
+        self.bytes(Request::ReadLink { node: node.handle })
+    }
+
+    fn set_attr(&self, node: &GoferNode, attr: &SetAttr) -> Result<()> {
+        self.0.act(Request::SetAttr { node: node.handle, attr: attr.into() })
+    }
+
+    fn get_xattr(&self, node: &GoferNode, attribute: &[u8]) -> Result<Vec<u8>> {
+        self.bytes(Request::GetXattr { node: node.handle, name: name(attribute)? })
+    }
+
+    fn set_xattr(&self, node: &GoferNode, attribute: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        if value.len() > MAX_VALUE_BYTES {
+            return Err(Errno::E2BIG);
+        }
+        self.0.act(Request::SetXattr { node: node.handle, name: name(attribute)?, value, flags })
+    }
+
+    fn list_xattr(&self, node: &GoferNode) -> Result<Vec<Vec<u8>>> {
+        self.0.call(Request::ListXattr { node: node.handle }, |reply, _| match reply {
+            Reply::Names(names) => Ok(names.into_iter().map(<[u8]>::to_vec).collect()),
             _ => Err(unexpected()),
         })
     }
 
-    fn set_attr(&self, dir: &GoferDir, entry: Option<&[u8]>, attr: &SetAttr) -> Result<()> {
-        let entry = entry.map(name).transpose()?;
-        self.0.act(Request::SetAttr { dir: dir.handle, name: entry, attr: attr.into() })
+    fn remove_xattr(&self, node: &GoferNode, attribute: &[u8]) -> Result<()> {
+        self.0.act(Request::RemoveXattr { node: node.handle, name: name(attribute)? })
     }
 
-    fn list(&self, dir: &GoferDir) -> Result<Vec<HostEntry>> {
+    fn list(&self, dir: &GoferNode) -> Result<Vec<HostEntry>> {
         self.0.with_channel(|channel, mut closed| {
             let mut all = Vec::new();
             let mut request = Request::List { dir: dir.handle };
@@ -246,8 +316,16 @@ impl HostTree for GoferTree {
         })
     }
 
-    fn statfs(&self, dir: &GoferDir) -> Result<Statfs> {
-        self.0.call(Request::Statfs { dir: dir.handle }, |reply, _| match reply {
+    fn sync(&self, dir: &GoferNode, kind: SyncKind) -> Result<()> {
+        self.0.act(Request::Sync { dir: dir.handle, data_only: kind == SyncKind::Data })
+    }
+
+    fn sync_fs(&self, dir: &GoferNode) -> Result<()> {
+        self.0.act(Request::SyncFs { dir: dir.handle })
+    }
+
+    fn statfs(&self, node: &GoferNode) -> Result<Statfs> {
+        self.0.call(Request::Statfs { node: node.handle }, |reply, _| match reply {
             Reply::Statfs(statfs) => Ok(statfs),
             _ => Err(unexpected()),
         })

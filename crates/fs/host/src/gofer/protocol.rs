@@ -1,17 +1,17 @@
 //! [`Request`] and [`Reply`]: [`crate::tree::HostTree`] as messages.
 //!
 //! Each connection belongs to one tree and carries a [`Frame`] and its [`Reply`] alternately, each in one
-//! SOCK_SEQPACKET packet, encoded by postcard. A directory is named by the [`Handle`] that the gofer gave for it, an
-//! entry of it by one component.
+//! SOCK_SEQPACKET packet, encoded by postcard. A file that is held is named by the [`Handle`] that the gofer gave for it,
+//! an entry of a directory by one component.
 
 use moat_abi::stat::{DeviceId, Statfs};
 use moat_abi::time::Timespec;
 use moat_vfs::inode::{Metadata, SetAttr, SetTime};
 use serde::{Deserialize, Serialize};
 
-use crate::tree::{HostAccess, HostRename, NewHostNode};
+use crate::tree::{HostAccess, HostKind, HostRename, NewHostNode};
 
-/// A directory that the gofer has open. All connections of a tree share the numbers.
+/// A file that the gofer holds. All connections of a tree share the numbers.
 pub type Handle = u32;
 
 /// The tree's root, which is always open.
@@ -26,8 +26,11 @@ pub const MAX_TARGET_BYTES: usize = 4095;
 /// Handles given up in one frame, at most.
 pub const MAX_CLOSED: usize = 32;
 
-/// Directories open in one tree, at most.
-pub const MAX_HANDLES: usize = 4096;
+/// Files held of one tree, at most: what a client keeps by itself is far less, but the guest's open files come on top.
+pub const MAX_HANDLES: usize = 1 << 15;
+
+/// Bytes of the longest value of an extended attribute, XATTR_SIZE_MAX.
+pub const MAX_VALUE_BYTES: usize = 65536;
 
 /// Connections of one tree, at most.
 pub const MAX_CONNECTIONS: usize = 8;
@@ -48,44 +51,52 @@ pub struct Frame<'a> {
 pub enum Request<'a> {
     /// Another connection to the same tree: [`Reply::Connection`], with its socket.
     Connect,
-    OpenDir {
+    StatAt {
         dir: Handle,
         name: &'a [u8],
+    },
+    Lookup {
+        dir: Handle,
+        name: &'a [u8],
+    },
+    Hold {
+        dir: Handle,
+        name: &'a [u8],
+        access: HostAccess,
     },
     Stat {
+        node: Handle,
+    },
+    OpenAt {
         dir: Handle,
         name: &'a [u8],
+        access: HostAccess,
     },
-    StatDir {
-        dir: Handle,
-    },
-    Open {
-        dir: Handle,
-        name: &'a [u8],
+    Reopen {
+        node: Handle,
         access: HostAccess,
     },
     Create {
         dir: Handle,
         name: &'a [u8],
-        node: NewHostNode,
+        new: NewHostNode,
     },
-    Mkdir {
+    Unnamed {
+        dir: Handle,
+        new: NewHostNode,
+    },
+    Make {
         dir: Handle,
         name: &'a [u8],
-        node: NewHostNode,
-    },
-    Symlink {
-        dir: Handle,
-        name: &'a [u8],
-        target: &'a [u8],
-        node: NewHostNode,
-    },
-    Mkfifo {
-        dir: Handle,
-        name: &'a [u8],
-        node: NewHostNode,
+        kind: Kind<'a>,
+        new: NewHostNode,
     },
     Link {
+        node: Handle,
+        new_dir: Handle,
+        new_name: &'a [u8],
+    },
+    LinkAt {
         dir: Handle,
         name: &'a [u8],
         new_dir: Handle,
@@ -107,13 +118,28 @@ pub enum Request<'a> {
         how: HostRename,
     },
     ReadLink {
-        dir: Handle,
-        name: &'a [u8],
+        node: Handle,
     },
     SetAttr {
-        dir: Handle,
-        name: Option<&'a [u8]>,
+        node: Handle,
         attr: Attributes,
+    },
+    GetXattr {
+        node: Handle,
+        name: &'a [u8],
+    },
+    SetXattr {
+        node: Handle,
+        name: &'a [u8],
+        value: &'a [u8],
+        flags: u32,
+    },
+    ListXattr {
+        node: Handle,
+    },
+    RemoveXattr {
+        node: Handle,
+        name: &'a [u8],
     },
     /// Takes a listing, which the connection keeps until it is read or another request comes.
     List {
@@ -121,9 +147,54 @@ pub enum Request<'a> {
     },
     /// The rest of the listing.
     ListMore,
-    Statfs {
+    Sync {
+        dir: Handle,
+        data_only: bool,
+    },
+    SyncFs {
         dir: Handle,
     },
+    Statfs {
+        node: Handle,
+    },
+}
+
+/// [`HostKind`].
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "as in HostKind")]
+pub enum Kind<'a> {
+    Directory,
+    Symlink(&'a [u8]),
+    Fifo,
+    Socket,
+    CharDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
+}
+
+impl<'a> From<HostKind<'a>> for Kind<'a> {
+    fn from(kind: HostKind<'a>) -> Kind<'a> {
+        match kind {
+            HostKind::Directory => Kind::Directory,
+            HostKind::Symlink(target) => Kind::Symlink(target),
+            HostKind::Fifo => Kind::Fifo,
+            HostKind::Socket => Kind::Socket,
+            HostKind::CharDevice(d) => Kind::CharDevice { major: d.major, minor: d.minor },
+            HostKind::BlockDevice(d) => Kind::BlockDevice { major: d.major, minor: d.minor },
+        }
+    }
+}
+
+impl<'a> From<Kind<'a>> for HostKind<'a> {
+    fn from(kind: Kind<'a>) -> HostKind<'a> {
+        match kind {
+            Kind::Directory => HostKind::Directory,
+            Kind::Symlink(target) => HostKind::Symlink(target),
+            Kind::Fifo => HostKind::Fifo,
+            Kind::Socket => HostKind::Socket,
+            Kind::CharDevice { major, minor } => HostKind::CharDevice(DeviceId::new(major, minor)),
+            Kind::BlockDevice { major, minor } => HostKind::BlockDevice(DeviceId::new(major, minor)),
+        }
+    }
 }
 
 /// The answer.
@@ -135,14 +206,18 @@ pub enum Reply<'a> {
     Failed(i32),
     /// A new connection, whose socket comes along.
     Connection,
-    /// An opened directory.
-    Dir(Handle),
+    /// A node.
+    Node(Handle, #[serde(with = "MetadataDef")] Metadata),
+    /// A node whose opened regular file comes along.
+    NodeFile(Handle),
     /// Attributes.
     Metadata(#[serde(with = "MetadataDef")] Metadata),
     /// An opened regular file, whose descriptor comes along.
     File,
-    /// The target of a symbolic link.
-    Target(&'a [u8]),
+    /// The target of a symbolic link, or the value of an extended attribute.
+    Bytes(&'a [u8]),
+    /// Names of extended attributes.
+    Names(#[serde(borrow)] Vec<&'a [u8]>),
     /// A part of a listing.
     Entries {
         /// The entries.
@@ -162,24 +237,24 @@ pub struct Entry<'a> {
     pub name: &'a [u8],
     pub ino: u64,
     pub dtype: u8,
+    pub next: i64,
 }
 
 impl Entry<'_> {
-    /// An upper bound of its encoded length: the name and its length, a u64 of at most ten bytes, a type.
+    /// An upper bound of its encoded length: the name and its length, two numbers of at most ten bytes, a type.
     #[must_use]
     pub fn max_encoded_bytes(&self) -> usize {
-        self.name.len() + 16
+        self.name.len() + 26
     }
 }
 
-/// [`SetAttr`].
+/// [`SetAttr`], without the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "as in SetAttr")]
 pub struct Attributes {
     pub mode: Option<u32>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
-    pub size: Option<u64>,
     pub atime: Option<Time>,
     pub mtime: Option<Time>,
 }
@@ -216,7 +291,6 @@ impl From<&SetAttr> for Attributes {
             mode: a.mode,
             uid: a.uid,
             gid: a.gid,
-            size: a.size,
             atime: a.atime.map(Time::from),
             mtime: a.mtime.map(Time::from),
         }
@@ -229,7 +303,7 @@ impl From<Attributes> for SetAttr {
             mode: a.mode,
             uid: a.uid,
             gid: a.gid,
-            size: a.size,
+            size: None,
             atime: a.atime.map(SetTime::from),
             mtime: a.mtime.map(SetTime::from),
         }
@@ -271,9 +345,22 @@ struct MetadataDef {
     mtime: Timespec,
     #[serde(with = "TimespecDef")]
     ctime: Timespec,
-    // The tree of a host does not tell.
-    #[serde(skip)]
+    #[serde(with = "birth")]
     btime: Option<Timespec>,
+}
+
+mod birth {
+    use moat_abi::time::Timespec;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(t: &Option<Timespec>, to: S) -> Result<S::Ok, S::Error> {
+        t.map(|t| (t.tv_sec, t.tv_nsec)).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timespec>, D::Error> {
+        let t: Option<(i64, i64)> = Option::deserialize(from)?;
+        Ok(t.map(|(tv_sec, tv_nsec)| Timespec { tv_sec, tv_nsec }))
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! Directories whose descriptors were given back, and that others have moved meanwhile.
+//! Files whose nodes were given back, and that others have moved meanwhile.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,11 +28,23 @@ impl Drop for Scratch {
 
 type Node = Arc<HostInode<DirectTree>>;
 
-fn mount(path: &Path) -> (Arc<HostFs<DirectTree>>, Node) {
+fn mount(path: &Path, trust: Trust) -> (Arc<HostFs<DirectTree>>, Node) {
     let tree = DirectTree::new(fs::File::open(path).expect("open").into());
-    let fs = HostFs::new(moat_abi::stat::DeviceId::new(0, 50), tree, Trust::Shared).expect("mount");
-    let root = own(&fs.root()).expect("a host inode");
-    (fs, root)
+    let fs = HostFs::new(moat_abi::stat::DeviceId::new(0, 50), tree, trust).expect("mount");
+    let any: Arc<dyn Any + Send + Sync> = fs.root();
+    (fs, any.downcast().expect("a host inode"))
+}
+
+/// Takes the node of an inode that could be found again.
+fn close(inode: &Node) {
+    inode.recent.store(false, Ordering::Relaxed);
+    inode.give_node_back();
+    inode.give_node_back();
+}
+
+fn own_node(mode: u32) -> NewNode<'static> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    NewNode { mode, uid, gid, kind: NodeKind::File }
 }
 
 #[test]
@@ -44,20 +56,19 @@ fn a_chain_of_any_length_is_opened_again_and_dropped() {
 fn open_and_drop_a_chain() {
     const DEPTH: usize = 3000;
     let dir = Scratch::new("deep");
-    let (_fs, root) = mount(&dir.0);
-    let new = NewHostNode { mode: 0o700, uid: 0, gid: 0 };
-    let new = NewHostNode { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw(), ..new };
+    let (_fs, root) = mount(&dir.0, Trust::Shared);
     let mut deepest = root.clone();
     for _ in 0..DEPTH {
-        deepest.core.tree.mkdir(&deepest.dir().expect("dir"), b"d", new).expect("mkdir");
+        deepest.create(b"d", &NewNode { kind: NodeKind::Dir, ..own_node(0o700) }).expect("mkdir");
         deepest = deepest.find(b"d").expect("find");
     }
     let mut at = deepest.clone();
-    while let Ok((parent, _)) = at.parent_and_name() {
-        at.close_dir();
+    while let Some((parent, _)) = at.last_place() {
+        close(&at);
         at = parent;
     }
-    assert_eq!(deepest.entries(&deepest.dir().expect("dir")).expect("entries"), []);
+    assert!(!deepest.is_held());
+    assert_eq!(deepest.entries(&deepest.node().expect("node")).expect("entries"), []);
     drop(at);
     drop(deepest);
     // From below, because a path of this length can't be walked.
@@ -78,7 +89,7 @@ fn directories_that_swap_places_are_no_cycle() {
     let dir = Scratch::new("cycle");
     let (a, b) = (dir.0.join("a"), dir.0.join("b"));
     fs::create_dir_all(a.join("b")).expect("mkdir");
-    let (_fs, root) = mount(&dir.0);
+    let (_fs, root) = mount(&dir.0, Trust::Shared);
     let node_a = root.find(b"a").expect("find");
     let node_b = node_a.find(b"b").expect("find");
     // a/b becomes b/a; only b's entry is looked at, and then a/b is made again.
@@ -86,32 +97,102 @@ fn directories_that_swap_places_are_no_cycle() {
     fs::rename(&a, b.join("a")).expect("rename");
     assert!(Arc::ptr_eq(&root.find(b"b").expect("find"), &node_b));
     assert!(Arc::ptr_eq(&node_b.find(b"a").expect("find"), &node_a));
-    let kept = node_a.dir().expect("dir");
+    let kept = node_a.node().expect("node");
     fs::rename(b.join("a"), &a).expect("rename");
     fs::rename(&b, a.join("b")).expect("rename");
     assert!(Arc::ptr_eq(&node_a.find(b"b").expect("find"), &node_b));
     drop(kept);
-    node_a.close_dir();
-    node_b.close_dir();
-    assert!(node_b.dir().is_err(), "what is known of it is from before");
+    close(&node_a);
+    close(&node_b);
+    assert!(node_b.node().is_err(), "what is known of it is from before");
     assert!(Arc::ptr_eq(&root.find(b"a").expect("find"), &node_a));
     assert!(Arc::ptr_eq(&node_a.find(b"b").expect("find"), &node_b));
-    assert!(node_b.dir().is_ok());
+    assert!(node_b.node().is_ok());
 }
 
 #[test]
 fn a_directory_in_the_place_of_another_is_stale() {
     let dir = Scratch::new("stale");
     fs::create_dir(dir.0.join("d")).expect("mkdir");
-    let (_fs, root) = mount(&dir.0);
+    let (_fs, root) = mount(&dir.0, Trust::Shared);
     let d = root.find(b"d").expect("find");
-    let held = d.dir().expect("dir");
-    d.close_dir();
+    let held = d.node().expect("node");
+    close(&d);
     fs::rename(dir.0.join("d"), dir.0.join("old")).expect("rename");
     fs::create_dir(dir.0.join("d")).expect("mkdir");
-    assert_eq!(d.dir().err(), Some(Errno::ESTALE));
+    assert_eq!(d.node().err(), Some(Errno::ESTALE));
     fs::remove_dir(dir.0.join("d")).expect("rmdir");
     std::os::unix::fs::symlink("/", dir.0.join("d")).expect("symlink");
-    assert_eq!(d.dir().err(), Some(Errno::ESTALE), "a link is not followed");
+    assert_eq!(d.node().err(), Some(Errno::ESTALE), "a link is not followed");
     drop(held);
+}
+
+fn bits(path: &Path) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    fs::symlink_metadata(path).expect("stat").mode() & 0o7777
+}
+
+fn chmod(mode: u32) -> SetAttr {
+    SetAttr { mode: Some(mode), ..SetAttr::default() }
+}
+
+#[test]
+fn a_change_reaches_the_file_and_not_its_name() {
+    for trust in [Trust::Exclusive, Trust::Shared] {
+        let dir = Scratch::new("object");
+        let (_fs, root) = mount(&dir.0, trust);
+        let old = root.create(b"x", &own_node(0o644)).expect("create");
+        root.unlink(b"x").expect("unlink");
+        root.create(b"x", &own_node(0o644)).expect("create");
+        old.set_attr(&chmod(0o600)).expect("set_attr");
+        assert_eq!(bits(&dir.0.join("x")), 0o644, "{trust:?}");
+        let meta = old.metadata().expect("metadata");
+        assert_eq!((meta.mode & 0o7777, meta.nlink), (0o600, 0));
+        assert_eq!(root.link(b"y", &old), Err(Errno::ENOENT), "what is gone stays gone");
+    }
+}
+
+#[test]
+fn a_file_is_there_while_one_of_its_names_is() {
+    for trust in [Trust::Exclusive, Trust::Shared] {
+        let dir = Scratch::new("links");
+        let (_fs, root) = mount(&dir.0, trust);
+        let a = root.create(b"a", &own_node(0o644)).expect("create");
+        root.link(b"b", &a).expect("link");
+        assert!(Arc::ptr_eq(&root.find(b"b").expect("find"), &root.find(b"a").expect("find")));
+        root.unlink(b"b").expect("unlink");
+        a.set_attr(&chmod(0o600)).expect("set_attr");
+        assert_eq!(bits(&dir.0.join("a")), 0o600, "{trust:?}");
+        root.link(b"c", &a).expect("link");
+        assert_eq!(a.metadata().expect("metadata").nlink, 2);
+    }
+}
+
+#[test]
+fn a_number_that_is_given_again_is_another_file() {
+    let dir = Scratch::new("reuse");
+    let (_fs, root) = mount(&dir.0, Trust::Shared);
+    fs::write(dir.0.join("x"), "x").expect("write");
+    let old = root.find(b"x").expect("find");
+    close(&old);
+    fs::remove_file(dir.0.join("x")).expect("unlink");
+    fs::create_dir(dir.0.join("x")).expect("mkdir");
+    let new = root.find(b"x").expect("find");
+    assert_eq!(new.file_type(), FileType::Directory);
+    assert!(!Arc::ptr_eq(&old, &new));
+    assert_eq!(old.metadata().err(), Some(Errno::ESTALE));
+    assert_eq!(old.set_attr(&chmod(0o600)).err(), Some(Errno::ESTALE));
+}
+
+#[test]
+fn nodes_are_bounded() {
+    let dir = Scratch::new("bounded");
+    for n in 0..1100 {
+        fs::create_dir(dir.0.join(n.to_string())).expect("mkdir");
+    }
+    let (_fs, root) = mount(&dir.0, Trust::Shared);
+    let all: Vec<Node> = (0..1100).map(|n| root.find(n.to_string().as_bytes()).expect("find")).collect();
+    let held = all.iter().filter(|inode| inode.is_held()).count();
+    assert!(held <= 1024, "{held}");
+    assert!(all.iter().all(|inode| inode.metadata().is_ok()), "all are found again");
 }

@@ -4,6 +4,7 @@
 use std::os::fd::RawFd;
 
 use moat_control::spec::{FileAccess, PlatformKind};
+use moat_host::objects::{FS_IOC_FIEMAP, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS};
 
 use moat_jail::seccomp::{Arg, BASE, DIRECT_TREE, Rule, any, is, when, with};
 
@@ -91,6 +92,14 @@ const FILES: &[Rule<'static>] = &[
     when(libc::SYS_fcntl, &[is(1, libc::F_GET_SEALS as u64)]),
     // Bytes to read in donated pipes and sockets.
     when(libc::SYS_ioctl, &[is(1, libc::FIONREAD)]),
+    // Flags and extents of open files of the host; the flags that need a capability, the host refuses.
+    when(libc::SYS_ioctl, &[is(1, FS_IOC_GETFLAGS as u64)]),
+    when(libc::SYS_ioctl, &[is(1, FS_IOC_SETFLAGS as u64)]),
+    when(libc::SYS_ioctl, &[is(1, FS_IOC_FIEMAP as u64)]),
+    // Locks of shared trees, taken on the host as well.
+    when(libc::SYS_fcntl, &[is(1, libc::F_OFD_SETLK as u64)]),
+    when(libc::SYS_fcntl, &[is(1, libc::F_OFD_GETLK as u64)]),
+    any(libc::SYS_flock),
 ];
 
 /// Donated terminals: moat_host::tty.

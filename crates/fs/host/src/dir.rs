@@ -1,0 +1,102 @@
+//! Open directories of the host.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use moat_abi::fs::FileType;
+use moat_abi::{Errno, Result};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::OpenFile;
+use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SyncKind};
+use moat_vfs::inode::Metadata;
+
+use crate::inode::HostInode;
+use crate::tree::{HostEntry, HostTree};
+
+/// A listing with the position after each entry.
+struct Listing(Vec<(HostEntry, u64)>);
+
+impl Listing {
+    /// Positions are the host's, so that they mean the same in every opening; where those do not grow (no file system of
+    /// Linux that counts entries or hashes does that) they are counted.
+    fn new(entries: Vec<HostEntry>) -> Listing {
+        let host = |e: &HostEntry| u64::try_from(e.next).unwrap_or(0).saturating_add(FIRST_ENTRY).min(LAST);
+        let grows = entries.windows(2).all(|w| host(&w[0]) < host(&w[1]));
+        let first_fits = entries.first().is_none_or(|e| host(e) > FIRST_ENTRY);
+        let positions: Vec<u64> = if grows && first_fits {
+            entries.iter().map(host).collect()
+        } else {
+            (FIRST_ENTRY + 1..).take(entries.len()).collect()
+        };
+        Listing(entries.into_iter().zip(positions).collect())
+    }
+}
+
+/// The largest position that lseek(2) takes.
+const LAST: u64 = i64::MAX.cast_unsigned();
+
+/// An open directory: a listing taken when reading starts at its beginning.
+pub struct HostDirFile<T: HostTree> {
+    inode: Arc<HostInode<T>>,
+    /// Kept, so that the directory stays the one that was opened whatever others do to its names.
+    dir: Arc<T::Node>,
+    listing: Mutex<Option<Arc<Listing>>>,
+}
+
+impl<T: HostTree> HostDirFile<T> {
+    pub(crate) fn new(inode: Arc<HostInode<T>>, dir: Arc<T::Node>) -> HostDirFile<T> {
+        inode.opened();
+        HostDirFile { inode, dir, listing: Mutex::new(LockClass::FileData, None) }
+    }
+}
+
+impl<T: HostTree> Drop for HostDirFile<T> {
+    fn drop(&mut self) {
+        self.inode.closed();
+    }
+}
+
+impl<T: HostTree> File for HostDirFile<T> {
+    fn read(&self, _f: &OpenFile, _buf: &mut [u8], _pos: u64) -> Result<usize> {
+        Err(Errno::EISDIR)
+    }
+
+    fn metadata(&self, f: &OpenFile) -> Result<Metadata> {
+        // Opened through a union, whose inode has the number and device that the guest knows.
+        if !std::ptr::addr_eq(Arc::as_ptr(f.inode()), Arc::as_ptr(&self.inode)) {
+            return f.inode().metadata();
+        }
+        moat_vfs::Inode::metadata(&*self.inode)
+    }
+
+    fn seekable(&self) -> Seekable {
+        Seekable::Yes
+    }
+
+    fn readdir(&self, _f: &OpenFile, pos: u64, sink: &mut DirSink<'_>) -> Result<u64> {
+        let known = if pos == FIRST_ENTRY { None } else { self.listing.lock().clone() };
+        let listing = match known {
+            Some(l) => l,
+            None => {
+                let fresh = Arc::new(Listing::new(self.inode.entries(&self.dir)?));
+                *self.listing.lock() = Some(fresh.clone());
+                fresh
+            }
+        };
+        let mut reached = pos;
+        let start = listing.0.partition_point(|(_, next)| *next <= pos);
+        for (e, next) in listing.0.iter().skip(start) {
+            let file_type = FileType::from_mode(u32::from(e.dtype) << 12);
+            let entry = DirEntry { name: &e.name, ino: e.ino.max(1), file_type, next: *next };
+            if let ControlFlow::Break(()) = sink(entry) {
+                break;
+            }
+            reached = *next;
+        }
+        Ok(reached)
+    }
+
+    fn sync(&self, _f: &OpenFile, kind: SyncKind) -> Result<()> {
+        self.inode.sync_dir(&self.dir, kind)
+    }
+}

@@ -1,0 +1,107 @@
+//! What is known of a file without asking, where only this sandbox changes it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use moat_abi::{Errno, Result};
+use moat_vfs::acl::{Acl, AclKind};
+use moat_vfs::inode::Metadata;
+
+use super::HostInode;
+use crate::fs::Trust;
+use crate::tree::HostTree;
+
+/// Attributes and access control lists. An answer of the host is noted only if nothing has changed since it was asked.
+#[derive(Default)]
+pub(super) struct Known {
+    version: u64,
+    attributes: Option<Metadata>,
+    access_acl: Option<Option<Arc<Acl>>>,
+    default_acl: Option<Option<Arc<Acl>>>,
+}
+
+impl Known {
+    pub(super) fn new(trust: Trust, meta: &Metadata) -> Known {
+        Known { attributes: (trust == Trust::Exclusive).then_some(*meta), ..Known::default() }
+    }
+
+    fn acl(&mut self, kind: AclKind) -> &mut Option<Option<Arc<Acl>>> {
+        match kind {
+            AclKind::Access => &mut self.access_acl,
+            AclKind::Default => &mut self.default_acl,
+        }
+    }
+}
+
+impl<T: HostTree> HostInode<T> {
+    /// The file was changed: its attributes must be asked again.
+    pub(crate) fn changed(&self) {
+        let mut known = self.known.lock();
+        known.version += 1;
+        known.attributes = None;
+        known.access_acl = None;
+    }
+
+    /// Its extended attributes were changed, maybe its lists.
+    pub(super) fn attributes_changed(&self) {
+        self.changed();
+        self.known.lock().default_acl = None;
+    }
+
+    /// What is known without asking.
+    pub(crate) fn known_attributes(&self) -> Option<Metadata> {
+        self.known.lock().attributes
+    }
+
+    fn version(&self) -> u64 {
+        self.known.lock().version
+    }
+
+    /// Notes the answer to a question asked at `version`.
+    fn learn(&self, meta: Metadata, version: u64) {
+        self.mode.store(meta.mode, Ordering::Relaxed);
+        if self.core.trust == Trust::Exclusive {
+            let mut known = self.known.lock();
+            if known.version == version {
+                known.attributes = Some(meta);
+            }
+        }
+    }
+
+    /// The file was looked up again. What was known of it stays; what was forgotten is not learnt here, since it may have been
+    /// changed since it was asked.
+    pub(crate) fn learn_again(&self, meta: &Metadata) {
+        self.mode.store(meta.mode, Ordering::Relaxed);
+    }
+
+    /// The attributes, as the host has them at this moment, asked by `ask`.
+    pub(crate) fn ask_by(&self, ask: impl FnOnce() -> Result<Metadata>) -> Result<Metadata> {
+        let version = self.version();
+        let meta = self.core.translate(ask()?);
+        if !self.identity.is(&meta) {
+            return Err(Errno::ESTALE);
+        }
+        self.learn(meta, version);
+        Ok(meta)
+    }
+
+    pub(super) fn acl(&self, kind: AclKind) -> Result<Option<Arc<Acl>>> {
+        if self.core.trust == Trust::Exclusive
+            && let Some(known) = self.known.lock().acl(kind).clone()
+        {
+            return Ok(known);
+        }
+        let version = self.version();
+        let asked = self.with_node(|node| self.core.tree.get_xattr(node, kind.attribute()));
+        let acl = match asked {
+            Ok(value) => Acl::parse(&value)?.map(Arc::new),
+            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => None,
+            Err(e) => return Err(e),
+        };
+        let mut known = self.known.lock();
+        if self.core.trust == Trust::Exclusive && known.version == version {
+            *known.acl(kind) = Some(acl.clone());
+        }
+        Ok(acl)
+    }
+}

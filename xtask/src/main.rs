@@ -13,7 +13,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo x check                 formatting, lints, layers, ratchets, documentation
-cargo x test [AREA] [flags]   AREA: unit, abi, programs, hardening or oci; all of them by default
+cargo x test [AREA] [flags]   AREA: unit, abi, programs, hardening or oci; all of them by default;
+                              files: the part of abi that is about files
     --case NAME               only the cases whose name is or starts with NAME (repeatable)
     --platform P              only this platform: systrap or ptrace (repeatable)
     --native                  run abi and programs on the host alone, oci with runc, which proves the tests themselves

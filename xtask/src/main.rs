@@ -15,7 +15,8 @@ const USAGE: &str = "\
 cargo x check                 formatting, lints, layers, dependencies, ratchets, documentation
 cargo x ratchet               lower the numbers in xtask/ratchets to what the sources have
 cargo x docs                  write docs/syscalls.md from the declarations
-cargo x test [AREA] [flags]   AREA: unit, abi, programs, hardening or oci; all of them by default
+cargo x test [AREA] [flags]   AREA: unit, abi, programs, hardening or oci; all of them by default;
+                              files: the part of abi that is about files
     --case NAME               only the cases whose name is or starts with NAME (repeatable)
     --platform P              only this platform: systrap or ptrace (repeatable)
     --native                  run abi and programs on the host alone, oci with runc, which proves the tests themselves

@@ -42,6 +42,9 @@ pub struct Options {
     pub moat: Option<PathBuf>,
 }
 
+/// The programs of the abi area that are about files, each in tmpfs and in host trees reached directly and by a gofer.
+const ABOUT_FILES: [&str; 6] = ["objects/", "random/", "names/", "files/", "permissions/", "locks/"];
+
 impl Options {
     /// Parses the arguments after `cargo x test`.
     pub fn parse(arguments: &[String]) -> Result<Options> {
@@ -52,6 +55,10 @@ impl Options {
             match argument.as_str() {
                 "unit" => options.area = Some(Area::Unit),
                 "abi" => options.area = Some(Area::Abi),
+                "files" => {
+                    options.area = Some(Area::Abi);
+                    options.cases.extend(ABOUT_FILES.map(String::from));
+                }
                 "programs" => options.area = Some(Area::Programs),
                 "hardening" => options.area = Some(Area::Hardening),
                 "oci" => options.area = Some(Area::Oci),

@@ -54,7 +54,7 @@ pub(crate) struct Global {
     /// Whether others may change a root file system while its container runs
     #[arg(long, global = true, value_enum, default_value = "exclusive")]
     pub(crate) file_access: FileAccess,
-    /// Where changes to the root file system of a bundle go: none (into itself) or root:memory[,size=BYTES][,nr_inodes=N]
+    /// Where changes to the root file system of a bundle go: none, into itself, or root:memory, with ,size=BYTES and ,nr_inodes=N after it
     #[arg(long, global = true, default_value = "none", value_parser = parse_overlay)]
     pub(crate) overlay2: OverlayRoot,
     /// Let the sandbox open files of the host itself, by directory descriptors

@@ -69,6 +69,7 @@ pub struct HostInode<T: HostTree> {
 impl<T: HostTree> Drop for HostInode<T> {
     fn drop(&mut self) {
         self.core.forget(self.identity.key);
+        drop(self.core.take_fresh(self));
         self.names.get_mut().leave(self.me.as_ptr());
     }
 }

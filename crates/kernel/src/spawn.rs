@@ -1,10 +1,11 @@
 //! How the sentry starts processes: a container's init, and `exec` into a running container.
 //!
 //! ```ignore
-//! let kernel = Kernel::boot(Config { .. })?;
-//! let place = Place::new_container(hostname);          // or a clone of the container's place, for exec
-//! let prepared = prepare(SpawnRequest { place, creds, fs, fds, limits, argv, envp, .. }).await?;
-//! let process = prepared.start();                      // or prepared.abort(signal)
+//! let kernel = Kernel::boot(config)?;
+//! let place = Place::new_container(&kernel, names, &Shared::default())?;   // or a clone of the container's place, for exec
+//! let container = ContainerGroup::new(kernel);                             // or that of the container
+//! let prepared = prepare(SpawnRequest { container, place, creds, fs, fds, limits, argv, envp, .. }).await?;
+//! let process = prepared.start();                                          // or prepared.abort(signal)
 //! let status = process.wait().await;
 //! ```
 

@@ -14,6 +14,7 @@ use moat_sync::wait::{Notify, Registration};
 use crate::caller::Caller;
 use crate::inode::{Metadata, SetAttr};
 use crate::open_file::OpenFile;
+use crate::socket::SocketFile;
 
 /// What lseek(2), pread(2) and pwrite(2) do to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,6 +269,11 @@ pub trait File: Send + Sync + Any {
 
     /// The last reference to the description is gone. Locks of others may be held: do little.
     fn release(&self, _f: &OpenFile) {}
+
+    /// The socket that this file is, for the calls that only sockets have and for reads and writes, which wait their own way.
+    fn socket(&self) -> Option<&SocketFile> {
+        None
+    }
 
     /// Lines for /proc/PID/fdinfo/FD after the common ones.
     fn fdinfo(&self, _f: &OpenFile) -> String {

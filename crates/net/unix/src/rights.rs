@@ -16,7 +16,6 @@ use moat_abi::socket::SCM_MAX_FD;
 use moat_abi::{Errno, Result};
 use moat_identity::Resource;
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::socket::SocketFile;
 use moat_vfs::{Caller, OpenFile};
 
 use crate::socket::UnixSocket;
@@ -65,7 +64,7 @@ impl Default for InFlight {
 }
 
 fn as_unix(file: &OpenFile) -> Option<&UnixSocket> {
-    file.downcast::<SocketFile>()?.downcast()
+    file.file().socket()?.downcast()
 }
 
 /// Files in flight, counted.

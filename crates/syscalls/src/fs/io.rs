@@ -238,7 +238,7 @@ pub(crate) async fn read(
 ) -> SyscallResult {
     f.check_readable()?;
     if let Some(sock) = Sock::of(f) {
-        return net::read(t, &sock, iov, blocking).await;
+        return net::read(t, sock, iov, blocking).await;
     }
     at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Read)?;
@@ -367,7 +367,7 @@ pub(crate) async fn write(
 ) -> SyscallResult {
     f.check_writable()?;
     if let Some(sock) = Sock::of(f) {
-        return net::write(t, &sock, iov, blocking).await;
+        return net::write(t, sock, iov, blocking).await;
     }
     at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Write)?;

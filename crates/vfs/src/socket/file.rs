@@ -21,7 +21,7 @@ use crate::inode::{Inode, Metadata, OpenContext, SetAttr};
 use crate::open_file::OpenFile;
 use crate::vfs::Vfs;
 
-/// The file around a socket: system calls find the socket of a descriptor by this one type.
+/// The file around a socket: system calls find the socket of a descriptor by [`File::socket`].
 pub struct SocketFile {
     socket: Arc<dyn Socket>,
     /// The namespace that it was made in.
@@ -79,6 +79,10 @@ impl File for SocketFile {
             Err(Errno::ENOTTY) => f.path().mount.tables().registry.answer_device_ioctl(caller, &self.net, cmd, arg),
             done => done,
         }
+    }
+
+    fn socket(&self) -> Option<&SocketFile> {
+        Some(self)
     }
 
     fn release(&self, _f: &OpenFile) {

@@ -21,7 +21,7 @@ fn pair_of(family: &Arc<UnixFamily>, socket_type: u32) -> (Arc<OpenFile>, Arc<Op
 }
 
 fn socket(f: &OpenFile) -> &UnixSocket {
-    f.downcast::<moat_vfs::socket::SocketFile>().unwrap().downcast().unwrap()
+    f.file().socket().unwrap().downcast().unwrap()
 }
 
 fn send_files(from: &OpenFile, files: &[&Arc<OpenFile>]) {

@@ -225,10 +225,10 @@ fn reads_on(f: &OpenFile) -> bool {
     !matches!(f.file().seekable(), Seekable::No | Seekable::Noop) || f.inode().file_type() == FileType::Fifo
 }
 
-/// Reads into the buffers.
+/// Reads into the buffers from a file that the caller knows to be open for reading.
 ///
 /// # Errors
-/// EBADF, EAGAIN, EFAULT, ESPIPE and those of the file; an interruption. None once a byte has been read.
+/// EAGAIN, EFAULT, ESPIPE and those of the file; an interruption. None once a byte has been read.
 pub(crate) async fn read(
     t: &mut CurrentTask,
     f: &Arc<OpenFile>,
@@ -236,7 +236,6 @@ pub(crate) async fn read(
     at: At,
     blocking: Blocking,
 ) -> SyscallResult {
-    f.check_readable()?;
     if let Some(sock) = Sock::of(f) {
         return net::read(t, sock, iov, blocking).await;
     }
@@ -353,10 +352,10 @@ fn write_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, append: Ap
     })
 }
 
-/// Writes from the buffers.
+/// Writes from the buffers to a file that the caller knows to be open for writing.
 ///
 /// # Errors
-/// EBADF, EAGAIN, EFAULT, EPIPE (with the signal) and those of the file; an interruption. None once a byte has been written.
+/// EAGAIN, EFAULT, EPIPE (with the signal) and those of the file; an interruption. None once a byte has been written.
 pub(crate) async fn write(
     t: &mut CurrentTask,
     f: &Arc<OpenFile>,
@@ -365,7 +364,6 @@ pub(crate) async fn write(
     append: Append,
     blocking: Blocking,
 ) -> SyscallResult {
-    f.check_writable()?;
     if let Some(sock) = Sock::of(f) {
         return net::write(t, sock, iov, blocking).await;
     }

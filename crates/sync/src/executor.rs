@@ -36,7 +36,7 @@ pub trait EventSource: Send + Sync {
     fn spin(&self) -> bool;
 }
 
-struct State {
+struct ExecutorState {
     queue: VecDeque<Runnable>,
     /// A worker is waiting for events, or on its way to.
     leading: bool,
@@ -49,7 +49,7 @@ struct State {
 }
 
 struct Executor {
-    state: Mutex<State>,
+    state: Mutex<ExecutorState>,
     idle: Condvar,
     source: OnceLock<Box<dyn EventSource>>,
     max_active: usize,
@@ -73,7 +73,7 @@ fn executor() -> &'static Executor {
         reactor::init().expect("the executor needs an epoll instance and an eventfd");
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Executor {
-            state: Mutex::new(State {
+            state: Mutex::new(ExecutorState {
                 queue: VecDeque::new(),
                 leading: false,
                 asleep: 0,

@@ -11,7 +11,7 @@ use std::ptr;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use super::{IdMap, Namespaces, Prepared, check, exec_child, last_errno};
+use super::{IdMap, Namespaces, PreparedExec, check, exec_child, last_errno};
 
 /// Existing namespaces to join.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,7 +59,11 @@ pub fn user_namespace_maps(namespace: BorrowedFd<'_>) -> io::Result<(Vec<IdMap>,
 }
 
 /// Makes the child in the joined namespaces, and in new ones.
-pub(super) fn clone_child(joins: Joins<'_>, namespaces: Namespaces, prepared: &Prepared) -> io::Result<(i32, OwnedFd)> {
+pub(super) fn clone_child(
+    joins: Joins<'_>,
+    namespaces: Namespaces,
+    prepared: &PreparedExec,
+) -> io::Result<(i32, OwnedFd)> {
     let (report, report_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let report_fd = report_write.as_raw_fd();
     let (_, between) = fork(|| {
@@ -91,7 +95,7 @@ fn setns(fd: BorrowedFd<'_>, kind: libc::c_int) -> Result<(), i32> {
     check(unsafe { libc::setns(fd.as_raw_fd(), kind) })
 }
 
-fn clone_sibling(namespaces: Namespaces, prepared: &Prepared) -> Result<i32, i32> {
+fn clone_sibling(namespaces: Namespaces, prepared: &PreparedExec) -> Result<i32, i32> {
     // SAFETY: clone_args is plain integers, for which zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     // The exit signal of a sibling is this process's own, SIGCHLD.

@@ -44,7 +44,7 @@ impl Notifications {
 }
 
 /// What sending `signal` does at once, whether it is blocked, ignored or not (`prepare_signal`).
-pub fn prepare(s: &mut GroupSignals, signal: Signal) -> Notifications {
+pub fn prepare_signal(s: &mut GroupSignals, signal: Signal) -> Notifications {
     let mut n = Notifications::default();
     if SigSet::STOP.contains(signal) {
         s.discard(Signal::SIGCONT.bit());

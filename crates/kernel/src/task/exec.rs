@@ -124,8 +124,8 @@ pub struct Loading<'a> {
 /// Prepares `args`: follows scripts, checks formats; gives the program.
 ///
 /// # Errors
-/// Those of [`Program::prepare`].
-pub fn prepare(args: ExecArgs, with: &Loading<'_>) -> Result<Program> {
+/// Those of [`Program::read`].
+pub fn prepare_program(args: ExecArgs, with: &Loading<'_>) -> Result<Program> {
     let view = View { caller: with.caller, root: &with.fs.root, base: &with.fs.cwd, umask: with.fs.umask };
     let request = ExecRequest {
         file: args.file,
@@ -134,7 +134,7 @@ pub fn prepare(args: ExecArgs, with: &Loading<'_>) -> Result<Program> {
         envp: args.envp,
         stack_limit: with.limits.stack,
     };
-    Program::prepare(request, &mut |path| open_executable(&view, path, LookupFlags::FOLLOW))
+    Program::read(request, &mut |path| open_executable(&view, path, LookupFlags::FOLLOW))
 }
 
 /// Loads `program` into a blank process.
@@ -186,7 +186,7 @@ pub async fn exec(t: &mut CurrentTask, args: ExecArgs) -> Result<(), SyscallErro
     let aslr = if personality & ADDR_NO_RANDOMIZE != 0 { Aslr::Off } else { Aslr::On };
     let program = {
         let fs = t.fs().lock().clone();
-        prepare(args, &Loading { caller: &*t, fs: &fs, limits, aslr })?
+        prepare_program(args, &Loading { caller: &*t, fs: &fs, limits, aslr })?
     };
     let traced_by_lesser = t.traced.load(Ordering::Relaxed);
     let elevation = Elevation::compute(t.creds(), program.file(), traced_by_lesser)?;

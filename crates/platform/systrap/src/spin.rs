@@ -17,7 +17,7 @@ use moat_stub::layout::Board;
 use moat_sync::{LockClass, Mutex};
 
 use crate::area::Area;
-use crate::core::Core;
+use crate::core::SystrapCore;
 use crate::state::HostThread;
 
 /// A stop so many cycles after the reply (some 20 us) is a quick one.
@@ -135,7 +135,7 @@ impl Spinner {
     }
 
     /// Before a guest thread is woken by the host: a hot one shall run on another CPU, any other on this one.
-    pub fn before_answer(&self, core: &Core, hot: bool) {
+    pub fn before_answer(&self, core: &SystrapCore, hot: bool) {
         let spread = hot && self.has_room();
         if self.spread.load(Ordering::Relaxed) != spread {
             self.spread.store(spread, Ordering::Relaxed);
@@ -159,7 +159,7 @@ impl Spinner {
     }
 }
 
-impl Core {
+impl SystrapCore {
     /// Looks at the areas of hot threads; true if one has stopped.
     pub fn spin(&self) -> bool {
         let s = &self.spinner;

@@ -18,7 +18,7 @@ use moat_sync::wait::Listener as QueueListener;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
 use super::{life, request};
-use crate::container::Container;
+use crate::container::GuestContainer;
 use crate::registry::Registry;
 
 /// Connections at a time; further ones wait in the socket's backlog.
@@ -145,7 +145,7 @@ pub(crate) struct Session {
     waiting: AtomicUsize,
     fewer: WaitQueue,
     /// Processes that end with the connection.
-    executed: Mutex<Vec<(Arc<Container>, Process)>>,
+    executed: Mutex<Vec<(Arc<GuestContainer>, Process)>>,
 }
 
 impl Session {
@@ -245,7 +245,7 @@ impl Session {
     }
 
     /// Ends `process` when the connection closes.
-    pub(crate) fn bind(&self, container: &Arc<Container>, process: Process) {
+    pub(crate) fn bind(&self, container: &Arc<GuestContainer>, process: Process) {
         let mut executed = self.executed.lock();
         executed.retain(|(_, p)| p.status().is_none());
         executed.push((container.clone(), process.clone()));

@@ -42,10 +42,9 @@ pub(crate) fn stat(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let rss_limit = group.limits.get(Resource::Rss).soft;
     let head = format!("{} (", task.tid_in(ns)).into_bytes();
     let tail = format!(
-        ") {state} {parent} {pgrp} {session} {tty_nr} {tpgid} 4194304 {min_flt} 0 0 0 {utime} {stime} {cutime} {cstime} {priority} {nice} \
+        ") {state} {parent} {pgrp} {session} {tty_nr} {tpgid} 4194304 0 0 0 0 {utime} {stime} {cutime} {cstime} {priority} {nice} \
          {threads} 0 {start} {vsize} {rss} {rss_limit} {code_start} {code_end} {stack} 0 0 {own} {blocked} {ignored} {caught} 0 0 0 17 0 0 0 0 0 0 \
          {data_start} {data_end} {brk} {arg_start} {arg_end} {env_start} {env_end} {exit_code}\n",
-        min_flt = usage.minor_faults,
         utime = usage.user_ticks(),
         stime = usage.system_ticks(),
         cutime = children.user_ticks(),

@@ -1,11 +1,18 @@
 //! How the sentry starts processes: a container's init, and `exec` into a running container.
 //!
-//! ```ignore
-//! let kernel = Kernel::boot(Config { .. })?;
-//! let place = ContainerPlace::new_container(hostname);          // or a clone of the container's place, for exec
-//! let prepared = prepare_process(SpawnRequest { place, creds, fs, fds, limits, argv, envp, .. }).await?;
-//! let process = prepared.start();                      // or prepared.abort(signal)
-//! let status = process.wait().await;
+//! ```no_run
+//! # use moat_abi::clone::WaitStatus;
+//! # use moat_identity::namespaces::UtsNames;
+//! # use moat_kernel::Kernel;
+//! # use moat_kernel::spawn::{ContainerPlace, Shared, SpawnRequest, prepare_process};
+//! # async fn run(kernel: &Kernel, names: UtsNames, rest: SpawnRequest) -> moat_abi::Result<WaitStatus> {
+//! // For exec into a container, a clone of the container's place.
+//! let place = ContainerPlace::new_container(kernel, names, &Shared::default())?;
+//! let prepared = prepare_process(SpawnRequest { place, ..rest }).await?;
+//! // Or `prepared.abort(signal)`.
+//! let process = prepared.start();
+//! Ok(process.wait().await)
+//! # }
 //! ```
 
 use std::sync::Arc;
@@ -112,7 +119,7 @@ pub struct SpawnRequest {
     pub oom_score_adj: i32,
 }
 
-/// A process that the sentry has started and will hear the end of.
+/// A process that the sentry has started and will be told the end of.
 #[derive(Clone)]
 pub struct Process {
     group: Arc<ThreadGroup>,
@@ -173,6 +180,7 @@ pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     let image =
         load_image(&kernel, &program, &r.creds, SecureMode::Ordinary, mm_limits, Aslr::On, comm.clone()).await?;
     group.oom_score_adj.store(r.oom_score_adj, Ordering::Relaxed);
+    // The init of a pid namespace only gets signals that it handles (pid_namespaces(7)).
     if pid.is_init() {
         group.signals.lock().unkillable = true;
     }

@@ -83,7 +83,7 @@ async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals
     let root = GuestContainer::create(kernel, spec.container, files, None).await?;
     let registry = Registry::new(root.clone());
     let server = Server::new(registry.clone());
-    // Without anybody to hear it the creator is gone; an attached sandbox is about to be killed.
+    // Where nobody can be told, the creator is gone; an attached sandbox is about to be killed.
     let _ = start_sync.booted();
     server.serve(control);
     if let Some(listener) = listener {

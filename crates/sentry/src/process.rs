@@ -56,7 +56,8 @@ fn command(process: &ProcessSpec) -> &str {
     process.args.first().map_or("", |a| a)
 }
 
-/// Makes a request to the kernel. `fds` are the process's descriptors from 0 on.
+/// Makes a request to the kernel. `fds` are the process's descriptors from 0 on, of which `set_up_files` makes what is special
+/// about them: the console.
 ///
 /// # Errors
 /// ENOENT, ENOTDIR, EACCES for the working directory; those of descriptors that can't be used.

@@ -4,7 +4,7 @@
 //! it waits in one poll(2) for the platform's event descriptor, the [`crate::reactor`] (and by it [`unpark_leader`]) and the
 //! timers; the others sleep. Having taken in an event the leader steps down and runs the future that
 //! became runnable, so that a syscall is handled on the thread (and, with the host's synchronous wake-up, on the CPU)
-//! that heard of it, with no hand-off. If more became runnable than one thread can do, or the thread is going to block
+//! that was told of it, with no hand-off. If more became runnable than one thread can do, or the thread is going to block
 //! ([`block_in_place`]), another worker is woken and takes the lead.
 //!
 //! # Invariants

@@ -21,7 +21,7 @@ pub struct Attributes {
     pub message_size: usize,
 }
 
-/// How the owner of a registration hears of a message.
+/// How the owner of a registration is told of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notification {
     /// Not at all, but nobody else can register (SIGEV_NONE).

@@ -49,7 +49,7 @@ pub fn user_namespace_maps(namespace: BorrowedFd<'_>) -> io::Result<(Vec<IdMap>,
         }
     })?;
     drop(report_write);
-    let maps = hear(&report).and_then(|_| {
+    let maps = read_report(&report).and_then(|_| {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
         Ok((IdMap::parse_all(&read("uid_map")?), IdMap::parse_all(&read("gid_map")?)))
     });
@@ -71,7 +71,7 @@ pub(super) fn clone_child(
         tell(report_fd, result.unwrap_or_else(|errno| -errno));
     })?;
     drop(report_write);
-    let pid = hear(&report);
+    let pid = read_report(&report);
     reap(&between);
     let pid = pid?;
     // It can't be reaped by anybody else, so the number is still its own.
@@ -142,7 +142,7 @@ fn tell(report: RawFd, number: i32) {
 }
 
 /// What [`tell`] told; a negative number is an errno.
-fn hear(report: &OwnedFd) -> io::Result<i32> {
+fn read_report(report: &OwnedFd) -> io::Result<i32> {
     let mut bytes = [0; 4];
     match rustix::io::retry_on_intr(|| rustix::io::read(report, &mut bytes))? {
         4 => match i32::from_ne_bytes(bytes) {

@@ -106,7 +106,7 @@ impl PiTable {
 
     /// A task ends: the first waiter of each lock it has inherits it (`exit_pi_state_list`).
     pub(super) fn hand_over_all(&self, task: &crate::task::Task) {
-        let mut heirs = Vec::new();
+        let mut new_owners = Vec::new();
         {
             let mut queues = self.queues.lock();
             task.futexes_released.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -117,11 +117,11 @@ impl PiTable {
                     && let Some(owner) = waiter.purpose().pi_task()
                 {
                     pass_on(&mut queues, &key, &waiter, owner.task, WaiterPlace::Inherited);
-                    heirs.push(waiter);
+                    new_owners.push(waiter);
                 }
             }
         }
-        heirs.iter().for_each(|w| w.notify());
+        new_owners.iter().for_each(|w| w.notify());
     }
 }
 

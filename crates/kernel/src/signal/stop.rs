@@ -17,7 +17,7 @@ use crate::task::wait::Wait;
 /// What a change of the stop state has others be told, once the signal lock is released.
 #[derive(Default)]
 pub struct Notifications {
-    /// The parent hears of a stop or continuation.
+    /// The parent is told of a stop or continuation.
     parent: Option<GroupReport>,
     /// Stopped threads may look again.
     resume: bool,

@@ -246,7 +246,7 @@ fn take_over_leader(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     task.kernel().tasks.unbind(&own);
     task.kernel().tasks.bind(&pid, task);
     if let Some(old) = old_leader {
-        // Nobody hears of the dead leader; the caller's own number is free from here on.
+        // Nobody is told of the dead leader; the caller's own number is free from here on.
         let ended = old.ended_for_tracer.lock().as_ref().and_then(|e| e.tracer.upgrade());
         if let Some(tracer) = ended {
             ptrace::stop::forget_tracee(&old, &tracer);
@@ -259,6 +259,7 @@ fn take_over_leader(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
 
 /// The point of no return: everything of the old program goes.
 async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: Vec<u8>) {
+    // Robust lists and the word of CLONE_CHILD_CLEARTID are in the memory that is about to go.
     crate::futex::exec_thread(t).await;
     let group = t.group.clone();
     let (old_mm, old_thread) = t.replace_mm(image.mm, image.thread);
@@ -273,6 +274,7 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     t.fds().close_on_exec();
     {
         let mut s = group.signals.lock();
+        // A copy: whoever shares the handlers by CLONE_SIGHAND keeps them.
         let fresh = s.sighand.without_handlers();
         s.sighand = Arc::new(fresh);
     }
@@ -283,6 +285,7 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     t.stepping = false;
     group.set_exe(Some(image.exe));
     group.did_exec.store(true, Ordering::Relaxed);
+    // The signal that the parent chose in clone(2) was for the old program.
     group.exit_signal.store(Signal::SIGCHLD.number(), Ordering::Relaxed);
     let secure = elevation.secure;
     let dumpable = if secure || elevation.unreadable { Dumpable::No } else { Dumpable::Yes };

@@ -326,7 +326,7 @@ impl Socket for RouteSocket {
             if s.port == 0 {
                 s.port = a.nl_pid;
             }
-            // Nothing ever changes, so members of a group just hear nothing.
+            // Nothing ever changes, so members of a group are sent nothing.
             s.groups = a.nl_groups;
         }
         self.port(Some(caller));

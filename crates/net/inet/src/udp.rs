@@ -149,7 +149,7 @@ impl UdpSocket {
         self.core.queue().wake(PollEvents::READ_READY);
     }
 
-    /// Nobody has the port: a connected socket hears of it, as by ICMP.
+    /// Nobody has the port: a connected socket gets the error, as by ICMP.
     fn unreachable(&self, connected: bool) {
         let wants_all =
             self.options.number(SOL_IP, abi::IP_RECVERR) != 0 || self.options.number(SOL_IPV6, abi::IPV6_RECVERR) != 0;

@@ -107,7 +107,7 @@ impl Tracer {
                 let flags = libc::MAP_FIXED | if *shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
                 self.pass_fd(id, fd.as_fd())?;
                 let result = self.call(id, libc::SYS_mmap, [addr, len, prot, flag(flags), PASSED_FD, *offset]);
-                // Fails only if it was not passed (a guest thread spoilt the message), and then so did mmap.
+                // Fails only if it was not passed (a guest thread overwrote the message), and then so did mmap.
                 let _ = self.call(id, libc::SYS_close, [PASSED_FD, 0, 0, 0, 0, 0]);
                 result
             }

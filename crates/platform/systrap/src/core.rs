@@ -37,7 +37,7 @@ pub struct SystrapCore {
     pub vdso: VdsoLayout,
     /// Blank processes.
     pub pool: Pool,
-    /// Who hears of dead processes.
+    /// Who is told of dead processes.
     pub reaper: Reaper,
     /// When to wait awake.
     pub spinner: Spinner,
@@ -107,7 +107,7 @@ impl SystrapCore {
             Wait::Doorbell | Wait::Awake => Answer::Value(0),
             Wait::FirstMap => Answer::Continue,
         };
-        // If the thread is gone its process's end is heard of by the reaper.
+        // If the thread is gone the reaper notices its process's end.
         let _ = self.listener.answer(id, answer);
     }
 

@@ -1,7 +1,7 @@
 //! [`Reaper`]: a thread that waits for the ends of guest processes.
 //!
 //! Processes are watched by pidfd, not by SIGCHLD: they have no exit signal, and unexpected deaths (the host's
-//! out-of-memory killer, a SIGKILL from outside) are heard of like the expected ones. The thread sleeps in
+//! out-of-memory killer, a SIGKILL from outside) are noticed like the expected ones. The thread sleeps in
 //! epoll_wait and is off the path of every syscall.
 
 use std::os::fd::OwnedFd;

@@ -68,7 +68,7 @@ impl Pace {
         }
     }
 
-    /// It is told to make calls that the sentry has to hear of by the listener, and must not be looked at instead.
+    /// It is told to make calls that the sentry has to be told of by the listener, and must not be looked at instead.
     pub fn calm(&mut self) {
         self.streak = 0;
         self.awake = false;
@@ -134,7 +134,7 @@ impl Spinner {
         self.running.load(Ordering::Relaxed) < self.cpus
     }
 
-    /// Before a guest thread is woken by the host: a hot one shall run on another CPU, any other on this one.
+    /// Before a guest thread is woken by the host: a hot one is to run on another CPU, any other on this one.
     pub fn before_answer(&self, core: &SystrapCore, hot: bool) {
         let spread = hot && self.has_room();
         if self.spread.load(Ordering::Relaxed) != spread {

@@ -179,7 +179,7 @@ impl HostThread {
         hot.then(|| s.pace.look_cycles())
     }
 
-    /// The thread shall not be looked at for a while.
+    /// The thread must not be looked at for a while.
     pub fn calm(&self) {
         self.state.lock().pace.calm();
     }
@@ -366,7 +366,7 @@ impl HostThread {
         match (s.phase, ring) {
             (Phase::Dead, _) | (Phase::Parked { .. }, None) => return false,
             // What waited awake now rings; or it was interrupted in the call (a stop signal from outside) before it was
-            // answered, and rings anew.
+            // answered, and rings again.
             (Phase::Parked { wait, .. }, Some(id)) => {
                 let wait = if wait == Wait::Awake { Wait::Doorbell } else { wait };
                 s.phase = Phase::Parked { id, wait };
@@ -441,7 +441,7 @@ impl HostThread {
         if !refused && matches!(call.effect, Effect::Map(_) | Effect::Protect(_)) {
             self.state.lock().in_flight.push(call.effect);
         }
-        // The caller may be gone; its end is heard of elsewhere.
+        // The caller may be gone; its end is noticed elsewhere.
         let _ = self.core.listener.answer(n.id, answer);
     }
 
@@ -466,7 +466,7 @@ impl HostThread {
 /// What a task leaves behind in its host thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaves {
-    /// Nothing that the next task is not given anew.
+    /// Nothing but what the next task is given afresh.
     Nothing,
     /// An rseq area, which the host would write to at the next return to user mode; an affinity.
     Traces,

@@ -61,7 +61,7 @@ pub(super) async fn wait(session: &Arc<Session>, id: &str, pid: i32) -> Result<R
     let container = session.server.registry.get(id)?;
     let process = container.executed.lock().get(&pid).cloned();
     let process = process.ok_or_else(|| ControlError::errno(format!("waiting for process {pid}"), Errno::ESRCH))?;
-    // Without a connection nobody hears what is said.
+    // Without a connection there is nobody to answer.
     let Some(status) = session.while_open(process.wait()).await else { return Ok(Response::Done) };
     container.forget(&process);
     Ok(Response::Exited(exit_status(status)))

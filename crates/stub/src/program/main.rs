@@ -44,7 +44,7 @@ unsafe extern "C" fn on_signal(signal: u32, frame: *mut u8, control: *mut Contro
                     *rip = recovery;
                     return;
                 }
-                // Application code jumped in here with bad registers, or a sibling spoilt our memory.
+                // Application code jumped in here with bad registers, or a sibling overwrote our memory.
                 entry::FaultOrigin::Stub => sys::die(),
                 entry::FaultOrigin::Application => {}
             }

@@ -86,7 +86,7 @@ pub(crate) fn admit(t: &CurrentTask, f: &OpenFile, what: JobControlAccess) -> Re
 }
 
 /// How a call waits for a file or socket with this timeout of its own (SO_RCVTIMEO, SO_SNDTIMEO): with one it is not
-/// restarted, or it would wait anew (`sock_intr_errno`).
+/// restarted, or it would wait for the whole time again (`sock_intr_errno`).
 pub(crate) fn file_wait(wchan: &'static str, timeout: Option<Duration>) -> Wait {
     match timeout {
         None => Wait::restarting(wchan, Restart::Sys),

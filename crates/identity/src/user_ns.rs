@@ -29,7 +29,7 @@ pub struct IdMaps {
 
 /// A user namespace.
 ///
-/// Ids in [`Credentials`] and in files are those of the root namespace ("kernel ids"); a namespace maps them only at
+/// Ids in [`crate::Credentials`] and in files are those of the root namespace ("kernel ids"); a namespace maps them only at
 /// the system-call boundary.
 pub struct UserNamespace {
     /// Names the namespace in /proc/PID/ns.

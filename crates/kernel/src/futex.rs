@@ -12,7 +12,7 @@
 //! - No lock is held while guest memory is read: a waiter is in the table before it looks at the word, so that either it
 //!   sees the waker's store or the waker sees it.
 //! - Guest words are changed by the guest thread of the caller only ([`moat_platform::Atomic32`]).
-//! - Everything about one PI futex happens in its turn ([`pi::turn`]), which is held across those changes.
+//! - Everything about one PI futex happens in its turn ([`pi::PiTable`]), which is held across those changes.
 //!
 //! moat's scheduler is the host's, so no priority is inherited; waiters are served first come, first served.
 

@@ -14,7 +14,6 @@ use crate::caller::Caller;
 use crate::cred::Credentials;
 use crate::file::File;
 use crate::path::Path;
-use crate::special;
 
 /// The attributes of a file, as stat(2) and statx(2) report them. Ids are the kernel's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -313,13 +312,13 @@ pub trait Inode: Send + Sync + Any {
 
     /// Opens the file: gives what serves reads and writes of this opening.
     ///
-    /// The default serves FIFOs and device nodes through [`crate::special`].
+    /// The default serves FIFOs and device nodes through [`crate::Registry::open_special`].
     ///
     /// # Errors
     /// ENXIO for sockets and absent devices, ELOOP for links; others by file system.
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
         let meta = self.metadata()?;
-        special::open(&meta, ctx)
+        ctx.path.mount.tables().registry.open_special(&meta, ctx)
     }
 
     /// Whether `creds` may do `access`; by mode bits and capabilities unless a file system has rules of its own.

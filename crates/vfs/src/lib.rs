@@ -9,7 +9,6 @@
 //! - [`epoll`], [`locks`]: readiness lists; record locks and flock.
 //! - [`cred`], [`caller`]: on whose behalf something is done.
 //! - [`socket`]: what is the same in all socket families.
-//! - [`special`]: devices and FIFOs by number, wherever their nodes are.
 //!
 //! # Invariants
 //! - Nothing here blocks: what would wait gives EAGAIN and has a wait queue.
@@ -37,7 +36,6 @@ pub mod ops;
 pub mod path;
 pub mod registry;
 pub mod socket;
-pub mod special;
 pub mod text_busy;
 pub mod vfs;
 pub mod walk;

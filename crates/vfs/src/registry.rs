@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use moat_abi::fs::FileType;
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use moat_identity::NetNamespace;
@@ -13,7 +14,7 @@ use moat_identity::NetNamespace;
 use crate::caller::Caller;
 use crate::file::File;
 use crate::filesystem::{FileSystem, MountRequest};
-use crate::inode::{InodeKey, OpenContext};
+use crate::inode::{InodeKey, Metadata, OpenContext};
 use crate::socket::AddressFamily;
 
 /// Makes a file system of a type.
@@ -117,21 +118,28 @@ impl Registry {
         constructor(request)
     }
 
-    /// Opens a character device.
-    ///
-    /// # Errors
-    /// ENXIO for one without a driver; those of the driver.
-    pub fn open_device(&self, dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    fn open_device(&self, dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
         let open = self.devices.get(&dev).or_else(|| self.majors.get(&dev.major)).ok_or(Errno::ENXIO)?;
         open(dev, ctx)
     }
 
-    /// Opens the FIFO of an inode.
+    fn open_fifo(&self, key: InodeKey, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        self.fifo.as_ref().ok_or(Errno::ENXIO)?(key, ctx)
+    }
+
+    /// Opens a device node or FIFO by what it stands for, on whatever file system the node is.
     ///
     /// # Errors
-    /// ENXIO.
-    pub fn open_fifo(&self, key: InodeKey, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-        self.fifo.as_ref().ok_or(Errno::ENXIO)?(key, ctx)
+    /// ENXIO for sockets, block devices and devices without a driver; ELOOP for a symbolic link; EIO for other types, whose
+    /// file systems open them themselves.
+    pub fn open_special(&self, meta: &Metadata, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        match meta.file_type() {
+            FileType::Fifo => self.open_fifo(meta.key(), ctx),
+            FileType::CharDevice => self.open_device(meta.rdev, ctx),
+            FileType::Socket | FileType::BlockDevice => Err(Errno::ENXIO),
+            FileType::Symlink => Err(Errno::ELOOP),
+            FileType::Directory | FileType::Regular => Err(Errno::EIO),
+        }
     }
 
     /// The address family with this number.

@@ -12,7 +12,6 @@ use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::file::File;
 use moat_vfs::inode::{Cache, Inode, InodeKey, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr};
-use moat_vfs::special;
 
 use crate::file::{HostDirFile, HostFile};
 use crate::fs::{Core, Trust};
@@ -445,7 +444,7 @@ impl<T: HostTree> Inode for HostInode<T> {
                 let dir = self.dir()?;
                 Ok(Arc::new(HostDirFile::new(self, dir)))
             }
-            _ => special::open(&self.metadata()?, ctx),
+            _ => ctx.path.mount.tables().registry.open_special(&self.metadata()?, ctx),
         }
     }
 }

@@ -374,7 +374,7 @@ impl Inode for OverlayInode {
                 let part = if ctx.flags.access_mode().can_write() { self.upper()? } else { self.top()? };
                 part.open(ctx)
             }
-            _ => moat_vfs::special::open(&self.metadata()?, ctx),
+            _ => ctx.path.mount.tables().registry.open_special(&self.metadata()?, ctx),
         }
     }
 

@@ -10,7 +10,7 @@ use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::clock::now;
-use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime, special};
+use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime};
 
 use crate::data::Data;
 use crate::dir::Entries;
@@ -316,7 +316,7 @@ impl Inode for TmpInode {
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
         match self.content {
             Content::File(_) | Content::Dir(_) => Ok(self),
-            _ => special::open(&Inode::metadata(&*self)?, ctx),
+            _ => ctx.path.mount.tables().registry.open_special(&Inode::metadata(&*self)?, ctx),
         }
     }
 

@@ -40,7 +40,7 @@ impl SegmentMemory {
 
 impl Mappable for SegmentMemory {
     fn map_source(&self, what: &MapFile) -> Result<MapSource> {
-        Ok(self.memory.map_source(what))
+        Ok(self.memory.map_source(what.offset, what.sharing))
     }
 
     fn identity(&self) -> FileIdentity {

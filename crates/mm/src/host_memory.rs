@@ -7,10 +7,17 @@ use moat_abi::{Errno, Result};
 use moat_platform::MapSource;
 use rustix::fs::{FallocateFlags, MemfdFlags};
 
-use crate::mappable::{MapFile, Sharing};
-
 /// Bytes in the blocks that fstat(2) counts.
 const STAT_BLOCK: u64 = 512;
+
+/// Whether writes to a mapping reach what is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// MAP_SHARED.
+    Shared,
+    /// MAP_PRIVATE.
+    Private,
+}
 
 /// A memfd, zeros at first. Clones are the same memory, which goes with the last of them and of the mappings.
 #[derive(Clone, Debug)]
@@ -47,10 +54,10 @@ impl HostMemory {
         &self.fd
     }
 
-    /// What the host process is to map.
+    /// What the host process is to map, from `offset` on.
     #[must_use]
-    pub fn map_source(&self, what: &MapFile<'_>) -> MapSource {
-        MapSource::File { fd: self.fd.clone(), offset: what.offset, shared: what.sharing == Sharing::Shared }
+    pub fn map_source(&self, offset: u64, sharing: Sharing) -> MapSource {
+        MapSource::File { fd: self.fd.clone(), offset, shared: sharing == Sharing::Shared }
     }
 
     /// Gives the range back to the host; it reads as zeros.

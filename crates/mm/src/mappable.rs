@@ -5,6 +5,7 @@ use moat_abi::{Errno, Result};
 use moat_platform::MapSource;
 
 use crate::host_memory::HostMemory;
+pub use crate::host_memory::Sharing;
 use crate::manager::MmIds;
 
 /// What a mapping asks of a file.
@@ -20,15 +21,6 @@ pub struct MapFile<'a> {
     pub sharing: Sharing,
     /// For a file that makes memory of its own for the mapping: /dev/zero.
     pub ids: &'a MmIds,
-}
-
-/// Whether writes to a mapping reach the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// MAP_SHARED.
-    Shared,
-    /// MAP_PRIVATE.
-    Private,
 }
 
 /// Which file it is: the same for every open of one inode, as long as it is mapped.
@@ -115,7 +107,7 @@ impl SharedAnon {
 
 impl Mappable for SharedAnon {
     fn map_source(&self, what: &MapFile<'_>) -> Result<MapSource> {
-        Ok(self.memory.map_source(what))
+        Ok(self.memory.map_source(what.offset, what.sharing))
     }
 
     fn identity(&self) -> FileIdentity {

@@ -60,7 +60,7 @@ pub(crate) struct Sock<'a> {
 impl<'a> Sock<'a> {
     /// The socket that `file` is, if it is one.
     pub(crate) fn of(file: &'a Arc<OpenFile>) -> Option<Sock<'a>> {
-        file.file().socket().map(|socket| Sock { file, socket })
+        SocketFile::of(file).map(|socket| Sock { file, socket })
     }
 
     /// The socket that `file` must be.

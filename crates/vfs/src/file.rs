@@ -14,7 +14,6 @@ use moat_sync::wait::{Notify, Registration};
 use crate::caller::Caller;
 use crate::inode::{Metadata, SetAttr};
 use crate::open_file::OpenFile;
-use crate::socket::SocketFile;
 
 /// What lseek(2), pread(2) and pwrite(2) do to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,9 +269,9 @@ pub trait File: Send + Sync + Any {
     /// The last reference to the description is gone. Locks of others may be held: do little.
     fn release(&self, _f: &OpenFile) {}
 
-    /// The socket that this file is, for the calls that only sockets have and for reads and writes, which wait their own way.
-    fn socket(&self) -> Option<&SocketFile> {
-        None
+    /// Whether it is a [`SocketFile`](crate::socket::SocketFile), whose reads and writes wait their own way.
+    fn is_socket(&self) -> bool {
+        false
     }
 
     /// Lines for /proc/PID/fdinfo/FD after the common ones.

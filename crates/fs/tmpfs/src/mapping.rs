@@ -40,7 +40,7 @@ pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
         }
         d.host_memory()?
     };
-    Ok(memory.map_source(what))
+    Ok(memory.map_source(what.offset, what.sharing))
 }
 
 impl Mappable for Mapping {

@@ -16,6 +16,7 @@ use moat_abi::socket::SCM_MAX_FD;
 use moat_abi::{Errno, Result};
 use moat_identity::Resource;
 use moat_sync::{LockClass, Mutex};
+use moat_vfs::socket::SocketFile;
 use moat_vfs::{Caller, OpenFile};
 
 use crate::socket::UnixSocket;
@@ -64,7 +65,7 @@ impl Default for InFlight {
 }
 
 fn as_unix(file: &OpenFile) -> Option<&UnixSocket> {
-    file.file().socket()?.downcast()
+    SocketFile::of(file)?.downcast()
 }
 
 /// Files in flight, counted.

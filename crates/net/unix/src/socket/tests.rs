@@ -24,7 +24,7 @@ fn pair_of(vfs: &Vfs, family: &Arc<UnixFamily>, socket_type: u32) -> (Arc<OpenFi
 }
 
 fn socket(f: &OpenFile) -> &UnixSocket {
-    f.file().socket().unwrap().downcast().unwrap()
+    moat_vfs::socket::SocketFile::of(f).unwrap().downcast().unwrap()
 }
 
 fn send_files(from: &OpenFile, files: &[&Arc<OpenFile>]) {

@@ -76,6 +76,10 @@ TEST(access_mode_is_enforced) {
     char c;
     ERR(read(w, &c, 1), EBADF);
     ERR(write(r, &c, 1), EBADF);
+    // Before the buffer is looked at.
+    char *nowhere = (char *)-4096;
+    ERR(pread(w, nowhere, 1, 0), EBADF);
+    ERR(pwrite(r, nowhere, 1, 0), EBADF);
     ERR(ftruncate(r, 0), EINVAL);
 }
 

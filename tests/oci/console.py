@@ -1,16 +1,13 @@
 """Plays the part of a shim for terminals: console.py RUNTIME DIRECTORY"""
 
 import array
-import fcntl
 import os
-import re
-import select
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
+
+from terminal_session import PROMPT, SHELL, TerminalSession
 
 runtime, work = sys.argv[1:]
 here = os.path.dirname(os.path.abspath(__file__))
@@ -24,16 +21,16 @@ def oci(*arguments):
     return result.stdout
 
 
-class Console:
+class Console(TerminalSession):
     """A socket at which the runtime delivers one terminal."""
 
     def __init__(self, name):
+        super().__init__()
         self.path = os.path.join(work, name)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(self.path)
         self.listener.listen(1)
         self.listener.settimeout(20)
-        self.seen = b""
 
     def receive(self):
         connection, _ = self.listener.accept()
@@ -46,45 +43,20 @@ class Console:
         self.fd = descriptors[0]
         os.unlink(self.path)
 
-    def size(self, lines, columns):
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-
-    def send(self, text):
-        os.write(self.fd, text.encode())
-
-    def until(self, pattern, seconds=15):
-        end = time.monotonic() + seconds
-        while not (m := re.search(pattern, self.seen)):
-            if not select.select([self.fd], [], [], max(0, end - time.monotonic()))[0]:
-                raise SystemExit(f"no {pattern} in {self.seen}")
-            try:
-                data = os.read(self.fd, 4096)
-            except OSError:
-                data = b""
-            if not data:
-                raise SystemExit(f"end of output before {pattern}: {self.seen}")
-            self.seen += data
-        before, self.seen = self.seen[: m.end()], self.seen[m.end() :]
-        return before.decode().replace("\r", "")
-
-
-PROMPT = rb"PROMPT> $"
-SHELL = ["bash", "--norc", "--noprofile", "--noediting", "-i"]
-
 
 def converse(console):
     console.until(PROMPT)
-    console.size(24, 90)
+    console.resize(24, 90)
     for line in ["until test \"$(stty size)\" = '24 90'; do sleep 0.05; done; stty size", "tty", "ps -o comm=,tty= -p $$",
                  "ls -l /dev/console | cut -c 1"]:
         console.send(line + "\r")
-        print(console.until(PROMPT))
+        print(console.text_until(PROMPT))
     console.send("sleep 100\r")
     time.sleep(0.3)
     console.send("\x03")
     console.until(PROMPT)
     console.send("echo status $?\r")
-    print(console.until(PROMPT))
+    print(console.text_until(PROMPT))
 
 
 def stopped(name):

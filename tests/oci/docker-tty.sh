@@ -1,4 +1,4 @@
 # needs: docker
 
 # Terminals: what a person at one sees. Control characters, sizes and job control have to feel like at home.
-exec python3 "$HERE/terminal.py" docker "$RUNTIME"
+exec python3 -B "$HERE/terminal.py" docker "$RUNTIME"

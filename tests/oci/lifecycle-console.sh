@@ -2,4 +2,4 @@
 
 # --console-socket: the runtime sends the master of the terminal, as shims expect it.
 
-exec python3 "$HERE/console.py" "$OCI" "$WORK"
+exec python3 -B "$HERE/console.py" "$OCI" "$WORK"

@@ -1,4 +1,4 @@
 # needs: podman
 
 # Podman's terminals.
-exec python3 "$HERE/terminal.py" podman "$RUNTIME"
+exec python3 -B "$HERE/terminal.py" podman "$RUNTIME"

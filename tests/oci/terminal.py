@@ -12,42 +12,21 @@ import sys
 import termios
 import time
 
+from terminal_session import PROMPT, SHELL, TerminalSession
+
 client, runtime = sys.argv[1:]
-PROMPT = rb"PROMPT> $"
-SHELL = ["bash", "--norc", "--noprofile", "--noediting", "-i"]
 SETTINGS = ["-e", "PS1=PROMPT> ", "-e", "HISTFILE=", "-e", "TERM=dumb"]
 
 
-class Terminal:
+class Terminal(TerminalSession):
     """A terminal of 30 lines and 200 columns with a command in it."""
 
     def __init__(self, command):
-        self.seen = b""
+        super().__init__()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 200, 0, 0))
             os.execvp(command[0], command)
-
-    def resize(self, lines, columns):
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-
-    def send(self, text):
-        os.write(self.fd, text.encode())
-
-    def until(self, pattern, seconds=15):
-        end = time.monotonic() + seconds
-        while not (m := re.search(pattern, self.seen)):
-            if time.monotonic() > end or not select.select([self.fd], [], [], max(0, end - time.monotonic()))[0]:
-                raise SystemExit(f"no {pattern} in {self.seen}")
-            try:
-                data = os.read(self.fd, 4096)
-            except OSError:
-                data = b""
-            if not data:
-                raise SystemExit(f"end of output before {pattern}: {self.seen}")
-            self.seen += data
-        before, self.seen = self.seen[: m.end()], self.seen[m.end() :]
-        return before
 
     def command(self, text, pattern=PROMPT):
         """Types a line and shows what comes back up to the next prompt; process ids differ from run to run."""
@@ -83,7 +62,7 @@ def session(terminal):
     # The change arrives as a signal for whoever is in the foreground.
     terminal.command("perl -e '$SIG{WINCH} = sub { exec q(stty size) }; $| = 1; print qq(ready\\n); sleep 20 while 1'", rb"\nready\r\n")
     terminal.resize(40, 220)
-    print(terminal.until(PROMPT).decode().replace("\r", ""), flush=True)
+    print(terminal.text_until(PROMPT), flush=True)
     terminal.send("sleep 100\r")
     time.sleep(0.5)
     terminal.send("\x03")
@@ -124,7 +103,7 @@ print("status", terminal.end())
 
 print("== run -t, without input")
 terminal = Terminal([*run, "--rm", "-t", "deb:1", "sh", "-c", "tty; test -t 1 && echo terminal; exit 3"])
-print(terminal.until(rb"terminal\r+\n").decode().replace("\r", ""), "status", terminal.end())
+print(terminal.text_until(rb"terminal\r+\n"), "status", terminal.end())
 
 print("== exec -it")
 tool(*run[1:], "-d", "--name", "box", *SETTINGS, "deb:1", "sleep", "1000")

@@ -91,7 +91,7 @@ impl StartSync {
         self.take().ok_or(io::ErrorKind::AlreadyExists)?.write_all(&[BOOTED])
     }
 
-    /// Says why the sandbox could not start; false if it was up already, or nobody is there to hear it.
+    /// Says why the sandbox could not start; false if it was up already, or nobody is there to be told.
     #[must_use]
     pub fn failed(&self, error: &BootError) -> bool {
         let Some(mut pipe) = self.take() else { return false };

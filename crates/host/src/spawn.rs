@@ -163,7 +163,7 @@ pub enum SpawnError<E> {
 }
 
 /// What the child needs, prepared before the clone so that it allocates nothing.
-struct Prepared {
+struct PreparedExec {
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
     /// Sources of descriptors 0, 1, 2, ..., all of them above the last target.
@@ -180,7 +180,7 @@ struct Prepared {
     parents_end: RawFd,
 }
 
-impl Prepared {
+impl PreparedExec {
     fn add_cgroup(&self, args: &mut libc::clone_args) {
         if let Some(directory) = self.cgroup {
             args.flags |= CLONE_INTO_CGROUP;
@@ -250,7 +250,7 @@ impl Spawn<'_> {
         let theirs = fcntl_dupfd_cloexec(&theirs, above)?;
         let mut sources = vec![null.as_raw_fd(); 3];
         sources.extend(high.iter().map(AsRawFd::as_raw_fd));
-        let prepared = Prepared {
+        let prepared = PreparedExec {
             argv: null_terminated(self.args),
             envp: null_terminated(self.env),
             sources,
@@ -275,7 +275,7 @@ fn null_terminated(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
 }
 
-fn clone_child(namespaces: Namespaces, prepared: &Prepared) -> io::Result<(i32, OwnedFd)> {
+fn clone_child(namespaces: Namespaces, prepared: &PreparedExec) -> io::Result<(i32, OwnedFd)> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain integers, for which zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -298,7 +298,7 @@ fn clone_child(namespaces: Namespaces, prepared: &Prepared) -> io::Result<(i32, 
 }
 
 /// The child's part: only async-signal-safe calls, no allocation, never returns.
-fn exec_child(prepared: &Prepared) -> ! {
+fn exec_child(prepared: &PreparedExec) -> ! {
     let errno = match become_program(prepared) {
         Ok(never) => match never {},
         Err(errno) => errno.to_ne_bytes(),
@@ -310,7 +310,7 @@ fn exec_child(prepared: &Prepared) -> ! {
     }
 }
 
-fn become_program(prepared: &Prepared) -> Result<std::convert::Infallible, i32> {
+fn become_program(prepared: &PreparedExec) -> Result<std::convert::Infallible, i32> {
     // Held open here it would keep the child waiting for a parent that is gone.
     // SAFETY: the child's own copy of a descriptor, which nothing uses after this.
     unsafe { libc::close(prepared.parents_end) };

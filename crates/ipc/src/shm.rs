@@ -1,19 +1,17 @@
 //! Shared memory segments: [`Segments`] of a namespace, and [`SegmentMemory`], what a mapping of one shows.
 //!
-//! A segment's memory is a memfd. The areas that show it hold a reference each, so the number of references is `shm_nattch`,
+//! A segment's memory is a [`HostMemory`]. The areas that show it hold a reference each, so the number of references is `shm_nattch`,
 //! through fork, exec, exit and splits of areas. A removed segment keeps only a weak reference: it ends with its last area.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use moat_abi::ipc::{SHM_DEST, SHM_LOCKED, SHMALL, SHMMAX, SHMMIN, SHMMNI, Shmid64Ds};
 use moat_abi::{Errno, Result};
 use moat_identity::Setting;
-use moat_mm::{FileIdentity, MapFile, MapName, Mappable, PAGE_SIZE, Sharing, page_up};
+use moat_mm::{FileIdentity, HostMemory, MapFile, MapName, Mappable, PAGE_SIZE, page_up};
 use moat_platform::MapSource;
 use moat_sync::{LockClass, Mutex, MutexGuard};
 use moat_vfs::cred::Credentials;
-use rustix::fs::MemfdFlags;
 
 use crate::now;
 use crate::registry::{Entry, Found, Registry, Stat};
@@ -23,7 +21,7 @@ const LOCKED: u32 = SHM_LOCKED.cast_unsigned();
 
 /// The memory of one segment.
 pub struct SegmentMemory {
-    fd: Arc<OwnedFd>,
+    memory: HostMemory,
     size: u64,
     key: i32,
     id: i32,
@@ -33,24 +31,16 @@ pub struct SegmentMemory {
 /// Bit of the device numbers that no file system has: the rest is the id of an IPC namespace.
 const IDENTITY_DEVICES: u64 = 1 << 63;
 
-/// A memfd of `size` bytes, whole pages.
-fn new_memory(size: u64) -> Result<OwnedFd> {
-    let fd = rustix::fs::memfd_create("sysv", MemfdFlags::CLOEXEC).map_err(|_| Errno::ENOMEM)?;
-    rustix::fs::ftruncate(&fd, page_up(size).ok_or(Errno::ENOSPC)?).map_err(|_| Errno::ENOMEM)?;
-    Ok(fd)
-}
-
 impl SegmentMemory {
     /// Pages that are in memory.
     fn resident_pages(&self) -> u64 {
-        // Blocks are counted in 512 bytes.
-        rustix::fs::fstat(&*self.fd).map_or(0, |s| u64::try_from(s.st_blocks).unwrap_or(0) / (PAGE_SIZE / 512))
+        self.memory.allocated_bytes() / PAGE_SIZE
     }
 }
 
 impl Mappable for SegmentMemory {
     fn map_source(&self, what: &MapFile) -> Result<MapSource> {
-        Ok(MapSource::File { fd: self.fd.clone(), offset: what.offset, shared: what.sharing == Sharing::Shared })
+        Ok(self.memory.map_source(what.offset, what.sharing))
     }
 
     fn identity(&self) -> FileIdentity {
@@ -68,8 +58,7 @@ impl Mappable for SegmentMemory {
     }
 
     fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {
-        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&*self.fd, flags, offset, len).map_err(Errno::from)
+        self.memory.punch_hole(offset, len)
     }
 }
 
@@ -210,7 +199,8 @@ impl Segments {
         if !(SHMMIN..=self.max_bytes.get()).contains(&size) {
             return Err(Errno::EINVAL);
         }
-        let fd = Arc::new(new_memory(size)?);
+        let pages = page_up(size).ok_or(Errno::ENOSPC)?;
+        let memory = HostMemory::new("sysv", pages).map_err(|_| Errno::ENOMEM)?;
         let mut table = self.table();
         if let Found::Existing(id) = find(&table)? {
             drop(table);
@@ -224,7 +214,7 @@ impl Segments {
         let identity = FileIdentity { dev: self.dev, ino: table.next_serial };
         table.next_serial += 1;
         table.registry.add(key, flags, creds, |id| Segment {
-            memory: Hold::Own(Arc::new(SegmentMemory { fd, size, key, id, identity })),
+            memory: Hold::Own(Arc::new(SegmentMemory { memory, size, key, id, identity })),
             size,
             identity,
             atime: 0,

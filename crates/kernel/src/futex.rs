@@ -4,7 +4,7 @@
 //! - [`wait`]: FUTEX_WAIT and its variants.
 //! - [`wake`]: FUTEX_WAKE, FUTEX_WAKE_OP, FUTEX_REQUEUE.
 //! - [`waitv`]: the call futex_waitv(2).
-//! - [`pi`]: FUTEX_LOCK_PI and its kin.
+//! - [`pi`]: FUTEX_LOCK_PI and its like.
 //! - [`requeue_pi`]: FUTEX_CMP_REQUEUE_PI and its wait.
 //! - [`robust`]: the end of a thread.
 //!

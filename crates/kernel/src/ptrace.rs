@@ -90,9 +90,9 @@ pub struct Trace {
     pub message: u64,
     /// PTRACE_INTERRUPT, or the first stop after an attachment by birth.
     pub interrupt: bool,
-    /// PTRACE_LISTEN: stays stopped, but hears of events.
+    /// PTRACE_LISTEN: stays stopped, but events are reported.
     pub listening: bool,
-    /// The group went on or stopped anew while listening.
+    /// The group went on or stopped again while listening.
     pub notify: bool,
 }
 

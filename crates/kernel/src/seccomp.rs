@@ -80,6 +80,7 @@ pub fn check(program: &[SockFilter]) -> Result<()> {
     }
     for (i, f) in program.iter().enumerate() {
         let left = program.len() - i - 1;
+        // Jumps only go forward, so every program ends.
         let reaches = |by: usize| by < left;
         let fine = match f.code & 7 {
             BPF_LD => match f.code & !7 {
@@ -238,6 +239,7 @@ pub fn install(t: &CurrentTask, program: Vec<SockFilter>, sync: Sync) -> Result<
         Sync::No => Vec::new(),
         Sync::AllThreads => t.group.threads().into_iter().filter(|x| x.id != t.id).collect(),
     };
+    // All or none: a thread with a filter that the caller has not would lose it.
     for other in &others {
         let fits = match (&other.state().seccomp, &previous) {
             (None, _) => true,

@@ -1,12 +1,18 @@
 //! How the sentry starts processes: a container's init, and `exec` into a running container.
 //!
-//! ```ignore
-//! let kernel = Kernel::boot(config)?;
-//! let place = Place::new_container(&kernel, names, &Shared::default())?;   // or a clone of the container's place, for exec
-//! let container = ContainerGroup::new(kernel);                             // or that of the container
-//! let prepared = prepare(SpawnRequest { container, place, creds, fs, fds, limits, argv, envp, .. }).await?;
-//! let process = prepared.start();                                          // or prepared.abort(signal)
-//! let status = process.wait().await;
+//! ```no_run
+//! # use moat_abi::clone::WaitStatus;
+//! # use moat_identity::namespaces::UtsNames;
+//! # use moat_kernel::Kernel;
+//! # use moat_kernel::spawn::{ContainerPlace, Shared, SpawnRequest, prepare_process};
+//! # async fn run(kernel: &Kernel, names: UtsNames, rest: SpawnRequest) -> moat_abi::Result<WaitStatus> {
+//! // For exec into a container, a clone of the container's place.
+//! let place = ContainerPlace::new_container(kernel, names, &Shared::default())?;
+//! let prepared = prepare_process(SpawnRequest { place, ..rest }).await?;
+//! // Or `prepared.abort(signal)`.
+//! let process = prepared.start();
+//! Ok(process.wait().await)
+//! # }
 //! ```
 
 use std::sync::Arc;
@@ -36,7 +42,7 @@ use crate::signal::SigHand;
 use crate::signal::send::{Origin, Target};
 use crate::signal::state::ThreadSignals;
 use crate::task::current::Resources;
-use crate::task::exec::{ExecArgs, Image, Loading, comm_of, load_image, open_executable, prepare as prepare_image};
+use crate::task::exec::{ExecArgs, Image, Loading, comm_of, load_image, open_executable, prepare_program};
 use crate::task::{CurrentTask, Task, TaskId, TaskState};
 use moat_loader::Aslr;
 use moat_loader::stack::SecureMode;
@@ -46,19 +52,19 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 
 /// The namespaces of a container, by which another process can join it.
 #[derive(Clone)]
-pub struct Place {
+pub struct ContainerPlace {
     /// Numbers of its processes.
     pub pid_ns: Arc<PidNamespace>,
     /// The others.
     pub namespaces: Arc<Namespaces>,
 }
 
-impl Place {
+impl ContainerPlace {
     /// Namespaces of a new container: its own, except those that it shares with another place.
     ///
     /// # Errors
     /// None on the first level.
-    pub fn new_container(kernel: &Kernel, names: UtsNames, shared: &Shared<'_>) -> Result<Place> {
+    pub fn new_container(kernel: &Kernel, names: UtsNames, shared: &Shared<'_>) -> Result<ContainerPlace> {
         let user_ns = || kernel.root_user_ns.clone();
         let pid_ns = match shared.pid {
             Some(place) => place.pid_ns.clone(),
@@ -74,7 +80,7 @@ impl Place {
         };
         let rest = kernel.root_namespaces.clone();
         let namespaces = Namespaces { uts, pid_for_children: pid_ns.clone(), ipc, ..rest };
-        Ok(Place { pid_ns, namespaces: Arc::new(namespaces) })
+        Ok(ContainerPlace { pid_ns, namespaces: Arc::new(namespaces) })
     }
 }
 
@@ -82,9 +88,9 @@ impl Place {
 #[derive(Clone, Copy, Default)]
 #[allow(missing_docs)]
 pub struct Shared<'a> {
-    pub pid: Option<&'a Place>,
-    pub uts: Option<&'a Place>,
-    pub ipc: Option<&'a Place>,
+    pub pid: Option<&'a ContainerPlace>,
+    pub uts: Option<&'a ContainerPlace>,
+    pub ipc: Option<&'a ContainerPlace>,
 }
 
 /// A process to start.
@@ -92,7 +98,7 @@ pub struct SpawnRequest {
     /// The container that it belongs to.
     pub container: Arc<ContainerGroup>,
     /// Its namespaces.
-    pub place: Place,
+    pub place: ContainerPlace,
     /// Who it is. Capabilities are those it runs with: no exec rule is applied to them.
     pub creds: Credentials,
     /// Its mount namespace, root, cwd and umask.
@@ -113,18 +119,18 @@ pub struct SpawnRequest {
     pub oom_score_adj: i32,
 }
 
-/// A process that the sentry has started and will hear the end of.
+/// A process that the sentry has started and will be told the end of.
 #[derive(Clone)]
 pub struct Process {
     group: Arc<ThreadGroup>,
 }
 
 /// A process that is complete, but has not run its first instruction. It is listed and can be sent signals, which wait.
-pub struct Prepared {
+pub struct PreparedProcess {
     current: CurrentTask,
 }
 
-impl Prepared {
+impl PreparedProcess {
     /// The process.
     #[must_use]
     pub fn process(&self) -> Process {
@@ -151,7 +157,7 @@ impl Prepared {
 ///
 /// # Errors
 /// Those of execve(2): ENOENT for a program that is not found, EACCES, ENOEXEC, ...
-pub async fn prepare(r: SpawnRequest) -> Result<Prepared> {
+pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     let kernel = r.container.kernel().clone();
     let caller = KernelCaller::new(Arc::new(r.creds.clone()));
     let limits = Limits::default();
@@ -168,12 +174,13 @@ pub async fn prepare(r: SpawnRequest) -> Result<Prepared> {
     };
     let program = {
         let args = ExecArgs { file, filename: filename.clone(), argv: r.argv, envp: r.envp };
-        prepare_image(args, &Loading { caller: &caller, fs: &r.fs, limits: mm_limits, aslr: Aslr::On })?
+        prepare_program(args, &Loading { caller: &caller, fs: &r.fs, limits: mm_limits, aslr: Aslr::On })?
     };
     let comm = comm_of(&filename);
     let image =
         load_image(&kernel, &program, &r.creds, SecureMode::Ordinary, mm_limits, Aslr::On, comm.clone()).await?;
     group.oom_score_adj.store(r.oom_score_adj, Ordering::Relaxed);
+    // The init of a pid namespace only gets signals that it handles (pid_namespaces(7)).
     if pid.is_init() {
         group.signals.lock().unkillable = true;
     }
@@ -186,7 +193,7 @@ pub async fn prepare(r: SpawnRequest) -> Result<Prepared> {
     }
     crate::timer::itimer::watch_cpu_limit(&group);
     kernel.forks.fetch_add(1, Ordering::Relaxed);
-    Ok(Prepared { current })
+    Ok(PreparedProcess { current })
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is a part of the new task, used once")]

@@ -70,7 +70,7 @@ pub struct Task {
     pub traced: AtomicBool,
     /// Its calls are checked by filters of its own (a summary of its state, read without the lock).
     pub filtered: AtomicBool,
-    /// It has ended and its tracer has yet to hear of it.
+    /// It has ended and its tracer has yet to be told of it.
     pub ended_for_tracer: Mutex<Option<EndedTracee>>,
     /// Its name has been changed, and its host thread has yet to take it.
     renamed: AtomicBool,

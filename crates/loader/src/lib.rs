@@ -1,6 +1,6 @@
 //! The program loader: from a file to a process image (`fs/exec.c`, `fs/binfmt_elf.c`, `fs/binfmt_script.c`).
 //!
-//! Exec has two halves. [`Program::prepare`] follows `#!` lines, reads and checks the headers of the program and its
+//! Exec has two halves. [`Program::read`] follows `#!` lines, reads and checks the headers of the program and its
 //! interpreter and measures the arguments: everything that can fail with an errno of the file's making, before anything
 //! is changed. [`Program::load`] then maps it into the address space of a blank process and writes its stack.
 //!
@@ -91,7 +91,7 @@ impl Program {
     /// # Errors
     /// ENOEXEC for a file of no known format, ELIBBAD for an interpreter of one, ELOOP for scripts of scripts, E2BIG for
     /// arguments; those of `open` and of reading.
-    pub fn prepare(request: ExecRequest, open: &mut dyn FnMut(&[u8]) -> Result<Arc<OpenFile>>) -> Result<Program> {
+    pub fn read(request: ExecRequest, open: &mut dyn FnMut(&[u8]) -> Result<Arc<OpenFile>>) -> Result<Program> {
         let ExecRequest { mut file, filename, mut argv, envp, stack_limit } = request;
         if argv.is_empty() {
             // A program that counts on argv[0] would take the environment for it.

@@ -131,6 +131,7 @@ pub async fn map(mm: &MemoryManager, thread: &mut dyn GuestThread, stack: &Range
 /// # Errors
 /// E2BIG if it does not fit into `stack`.
 pub fn build(stack: &Range<u64>, strings: &Strings<'_>, info: &AuxInfo<'_>, aslr: Aslr) -> Result<BuiltStack> {
+    // From the top down: an empty word, the strings, a random distance, the name of the platform, 16 random bytes, the tables.
     let fits = |at: Option<u64>| at.filter(|&a| a > stack.start).ok_or(Errno::E2BIG);
     let strings_len = string_bytes(strings.filename, strings.argv, strings.envp);
     let strings_at = fits((stack.end - 8).checked_sub(strings_len))?;
@@ -139,6 +140,7 @@ pub fn build(stack: &Range<u64>, strings: &Strings<'_>, info: &AuxInfo<'_>, aslr
         fits(strings_at.checked_sub(distance).map(|a| a & !15).and_then(|a| a.checked_sub(PLATFORM.len() as u64)))?;
     let random_at = fits(platform_at.checked_sub(16))?;
 
+    // Argument and environment strings follow one another: /proc/PID/cmdline and environ are these two ranges.
     let mut args = Words::default();
     let mut texts = Vec::with_capacity(usize::try_from(strings_len).map_err(|_| Errno::E2BIG)?);
     let mut push_text = |s: &[u8]| {

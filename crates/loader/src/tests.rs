@@ -105,7 +105,7 @@ fn auxv(mm: &MemoryManager, tag: u64) -> u64 {
 
 #[test]
 fn a_dynamic_program_of_this_machine_is_laid_out_as_linux_does() {
-    let program = Program::prepare(request(open_host(b"/bin/true").expect("a file"), &["true", "x"]), &mut open_host)
+    let program = Program::read(request(open_host(b"/bin/true").expect("a file"), &["true", "x"]), &mut open_host)
         .expect("a program");
     for aslr in [Aslr::On, Aslr::Off] {
         let (mm, _thread, loaded) = load(&program, aslr).expect("loaded");
@@ -138,19 +138,19 @@ fn a_dynamic_program_of_this_machine_is_laid_out_as_linux_does() {
 #[test]
 fn scripts_lead_to_their_interpreter() {
     let script = file(b"#! /bin/true  -a b \n");
-    let program = Program::prepare(request(script.clone(), &["zero", "one"]), &mut open_host).expect("a program");
+    let program = Program::read(request(script.clone(), &["zero", "one"]), &mut open_host).expect("a program");
     let expected: Vec<Vec<u8>> = ["/bin/true", "-a b", "/name", "one"].iter().map(|s| s.as_bytes().to_vec()).collect();
     assert_eq!(program.argv, expected);
     let mut forever = |_: &[u8]| Ok(file(b"#!/again\n"));
-    assert_eq!(Program::prepare(request(script.clone(), &[]), &mut forever).err(), Some(Errno::ELOOP));
+    assert_eq!(Program::read(request(script.clone(), &[]), &mut forever).err(), Some(Errno::ELOOP));
     let mut missing = |_: &[u8]| Err(Errno::ENOENT);
-    assert_eq!(Program::prepare(request(script, &[]), &mut missing).err(), Some(Errno::ENOENT));
+    assert_eq!(Program::read(request(script, &[]), &mut missing).err(), Some(Errno::ENOENT));
 }
 
 #[test]
 fn arguments_have_limits() {
     let try_with =
-        |argv: &[&str]| Program::prepare(request(open_host(b"/bin/true").expect("a file"), argv), &mut open_host).err();
+        |argv: &[&str]| Program::read(request(open_host(b"/bin/true").expect("a file"), argv), &mut open_host).err();
     let long = "x".repeat(128 << 10);
     assert_eq!(try_with(&[&long]), Some(Errno::E2BIG));
     assert_eq!(try_with(&[&long[1..]]), None);
@@ -188,7 +188,7 @@ fn small_elf(kind: u16) -> Vec<u8> {
 #[test]
 fn a_static_program_gets_its_segments_and_a_zeroed_bss() {
     for kind in [ET_EXEC, ET_DYN] {
-        let program = Program::prepare(request(file(&small_elf(kind)), &[]), &mut open_host).expect("a program");
+        let program = Program::read(request(file(&small_elf(kind)), &[]), &mut open_host).expect("a program");
         let (mm, _thread, loaded) = load(&program, Aslr::On).expect("loaded");
         let base = loaded.entry - 0x200;
         assert!(kind == ET_DYN || base == 0x40_0000);
@@ -214,7 +214,7 @@ fn bad_headers_have_their_errno() {
     let with = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = small_elf(ET_EXEC);
         change(&mut bytes);
-        Program::prepare(request(file(&bytes), &[]), &mut open_host).and_then(|p| load(&p, Aslr::On).map(drop)).err()
+        Program::read(request(file(&bytes), &[]), &mut open_host).and_then(|p| load(&p, Aslr::On).map(drop)).err()
     };
     let put = |at: usize, value: u64, len: usize| {
         move |b: &mut Vec<u8>| b[at..at + len].copy_from_slice(&value.to_le_bytes()[..len])
@@ -235,7 +235,7 @@ fn bad_headers_have_their_errno() {
     let mut bytes = small_elf(ET_EXEC);
     bytes[120..124].copy_from_slice(&PT_INTERP.to_le_bytes());
     bytes[0x1100 + 0x7f] = 0;
-    let outcome = Program::prepare(request(file(&bytes), &[]), &mut |_| Ok(interpreter.clone()));
+    let outcome = Program::read(request(file(&bytes), &[]), &mut |_| Ok(interpreter.clone()));
     assert_eq!(outcome.err(), Some(Errno::ELIBBAD));
 }
 
@@ -247,7 +247,7 @@ proptest! {
             bytes[at] = value;
         }
         // Mappings of many pages are costly on the fake platform only.
-        if let Ok(program) = Program::prepare(request(file(&bytes), &["a"]), &mut open_host)
+        if let Ok(program) = Program::read(request(file(&bytes), &["a"]), &mut open_host)
             && program.headers.span().end - program.headers.span().start < 1 << 24
         {
             let _ = load(&program, Aslr::On);

@@ -27,7 +27,7 @@ enum Effect {
     PunchHole(Arc<dyn Mappable>, u64),
 }
 
-/// How the host hears of an advice.
+/// How the host is told of an advice.
 #[derive(Clone, Copy)]
 enum Host {
     /// Not at all.

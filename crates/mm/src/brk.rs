@@ -23,6 +23,7 @@ impl MemoryManager {
             let state = self.state();
             (state.brk, state.brk_start)
         };
+        // brk(2) has no errors: a caller sees from the old end that nothing moved.
         if wanted < start || self.state().check_brk(wanted).is_err() {
             return old;
         }
@@ -53,6 +54,7 @@ impl MemoryManager {
                 Err(errno) => Err(errno),
             }
         } else {
+            // Within the last page, which is mapped already.
             Ok(())
         };
         if done.is_err() {

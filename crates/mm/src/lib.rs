@@ -5,6 +5,7 @@
 //!   [`copy`], [`mmap`], [`unmap`], [`protect`], [`remap`], [`brk`], [`advise`], [`residency`], [`fault`], [`fork`], [`report`].
 //! - [`vma`], [`tree`]: mapped areas and the ordered tree of them.
 //! - [`mappable`]: [`Mappable`], what a file is to a mapping.
+//! - [`host_memory`]: [`HostMemory`], the memfd behind memory that is shared or kept for a file.
 //! - [`futex_key`]: [`FutexKey`], the identity of a futex word.
 //! - [`iovec`]: import of `struct iovec` arrays.
 //! - `fake` (tests, feature `fake`): a platform whose guest memory is a map of pages in this process.
@@ -28,6 +29,7 @@ pub mod fake;
 pub mod fault;
 pub mod fork;
 pub mod futex_key;
+pub mod host_memory;
 pub mod iovec;
 pub mod manager;
 pub mod mappable;
@@ -45,6 +47,7 @@ pub mod vma;
 pub use addr::{UserAddr, UserPtr, UserSlice};
 pub use fault::FaultAction;
 pub use futex_key::{FutexKey, FutexScope};
+pub use host_memory::HostMemory;
 pub use iovec::IoVec;
 pub use manager::{ImageLayout, MemoryManager, MmIds, MmLimits};
 pub use mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon, Sharing};

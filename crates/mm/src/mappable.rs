@@ -1,13 +1,11 @@
 //! [`Mappable`]: what a file is to a mapping.
 
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-
 use moat_abi::mman::ProtFlags;
 use moat_abi::{Errno, Result};
 use moat_platform::MapSource;
-use rustix::fs::MemfdFlags;
 
+use crate::host_memory::HostMemory;
+pub use crate::host_memory::Sharing;
 use crate::manager::MmIds;
 
 /// What a mapping asks of a file.
@@ -23,15 +21,6 @@ pub struct MapFile<'a> {
     pub sharing: Sharing,
     /// For a file that makes memory of its own for the mapping: /dev/zero.
     pub ids: &'a MmIds,
-}
-
-/// Whether writes to a mapping reach the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// MAP_SHARED.
-    Shared,
-    /// MAP_PRIVATE.
-    Private,
 }
 
 /// Which file it is: the same for every open of one inode, as long as it is mapped.
@@ -99,7 +88,7 @@ pub trait Mappable: Send + Sync {
 /// MAP_SHARED | MAP_ANONYMOUS memory: a memfd of the mapping's size.
 pub struct SharedAnon {
     ino: u64,
-    fd: Arc<OwnedFd>,
+    memory: HostMemory,
 }
 
 impl SharedAnon {
@@ -111,15 +100,14 @@ impl SharedAnon {
     /// # Errors
     /// ENOMEM where the host has no memory or descriptor left.
     pub fn new(ids: &MmIds, len: u64) -> Result<SharedAnon> {
-        let fd = rustix::fs::memfd_create("shared", MemfdFlags::CLOEXEC).map_err(|_| Errno::ENOMEM)?;
-        rustix::fs::ftruncate(&fd, len).map_err(|_| Errno::ENOMEM)?;
-        Ok(SharedAnon { ino: ids.shared_anon.next(), fd: Arc::new(fd) })
+        let memory = HostMemory::new("shared", len).map_err(|_| Errno::ENOMEM)?;
+        Ok(SharedAnon { ino: ids.shared_anon.next(), memory })
     }
 }
 
 impl Mappable for SharedAnon {
     fn map_source(&self, what: &MapFile<'_>) -> Result<MapSource> {
-        Ok(MapSource::File { fd: self.fd.clone(), offset: what.offset, shared: what.sharing == Sharing::Shared })
+        Ok(self.memory.map_source(what.offset, what.sharing))
     }
 
     fn identity(&self) -> FileIdentity {
@@ -131,7 +119,6 @@ impl Mappable for SharedAnon {
     }
 
     fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {
-        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&*self.fd, flags, offset, len).map_err(Errno::from)
+        self.memory.punch_hole(offset, len)
     }
 }

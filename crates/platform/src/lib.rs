@@ -1,4 +1,4 @@
-//! What a platform is: how guest code runs on the host and how the sentry hears of it.
+//! What a platform is: how guest code runs on the host and how the sentry is told of its events.
 //!
 //! A [`Platform`] makes guest processes; an [`AddressSpace`] is one host process; a [`GuestThread`] is
 //! one host thread, owned by the future of one guest task. The guest runs natively until an
@@ -129,7 +129,7 @@ pub trait GuestThread: Send {
     /// The extended state (XSAVE image, as the kernel puts it in a signal frame, `sw_reserved` included).
     ///
     /// # Errors
-    /// EFAULT or ESRCH if the thread's memory is gone or spoilt.
+    /// EFAULT or ESRCH if the thread's memory is gone or overwritten.
     fn fpu(&mut self) -> Result<Vec<u8>>;
 
     /// Replaces the extended state. The host checks it; a bad image makes the next switch report a SIGSEGV.

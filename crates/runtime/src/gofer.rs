@@ -93,7 +93,7 @@ impl Exports {
         if self.trees.is_empty() {
             return Ok(None);
         }
-        let host = namespaces(plan).prepare()?;
+        let host = namespaces(plan).prepare_namespaces()?;
         let Exports { mut donation, trees } = self;
         let spec = GoferSpec { version: SPEC_VERSION, trees, lifetime, debug: config.debug };
         let (start, start_write) = pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())?;

@@ -49,7 +49,7 @@ pub enum NetworkNamespace {
 
 /// A plan whose namespaces are open.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparedNamespaces {
     /// To make.
     pub(crate) namespaces: Namespaces,
     /// Whom the sandbox runs as.
@@ -112,7 +112,7 @@ impl Plan {
     }
 
     /// Opens the namespaces that are joined and chooses the sandbox's ids.
-    pub(crate) fn prepare(&self) -> Result<Prepared> {
+    pub(crate) fn prepare_namespaces(&self) -> Result<PreparedNamespaces> {
         let mut namespaces = Namespaces::MOUNT | Namespaces::PID | Namespaces::IPC | Namespaces::UTS;
         let network = match &self.network {
             NetworkNamespace::New => {
@@ -124,11 +124,11 @@ impl Plan {
         };
         let identity = self.user.identity()?;
         namespaces.set(Namespaces::USER, identity.maps.is_some());
-        Ok(Prepared { namespaces, identity, network, capabilities: self.capabilities })
+        Ok(PreparedNamespaces { namespaces, identity, network, capabilities: self.capabilities })
     }
 }
 
-impl Prepared {
+impl PreparedNamespaces {
     /// What is joined.
     pub(crate) fn joins(&self) -> Joins<'_> {
         Joins {
@@ -352,7 +352,7 @@ mod tests {
         if rustix::process::geteuid().is_root() {
             let plan = plan("[]", NetworkMode::Host).unwrap();
             assert_eq!((plan.capabilities, &plan.user), (1 << 13, &UserNamespace::Current));
-            assert_eq!(plan.prepare().unwrap().boot_flags().len(), 2);
+            assert_eq!(plan.prepare_namespaces().unwrap().boot_flags().len(), 2);
         }
     }
 

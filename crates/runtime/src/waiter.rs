@@ -5,7 +5,7 @@
 //! connection. It passes on what signals it gets, and ends with the exit code of what it stands for. When a waiter of an
 //! `exec` is killed, its connection closes, and with that the sandbox kills the process.
 //!
-//! With a terminal the waiter is the leader of the terminal's session, so that it hears of ^C and of new sizes.
+//! With a terminal the waiter is the leader of the terminal's session, so that it gets the signals of ^C and of new sizes.
 
 use std::ffi::OsString;
 use std::fs::File;

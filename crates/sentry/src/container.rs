@@ -1,4 +1,4 @@
-//! [`Container`]: one container in the sandbox, from the moment that its init is ready to run until it is forgotten.
+//! [`GuestContainer`]: one container in the sandbox, from the moment that its init is ready to run until it is forgotten.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
 use moat_kernel::Kernel;
 use moat_kernel::process::container::ContainerGroup;
-use moat_kernel::spawn::{Place, Prepared, Process, Shared, prepare};
+use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepare_process};
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::FsContext;
 
@@ -24,7 +24,7 @@ use moat_jail::DonatedFiles;
 #[derive(Clone)]
 pub(crate) struct Membership {
     /// Namespaces.
-    pub(crate) place: Place,
+    pub(crate) place: ContainerPlace,
     /// Mounts; at the root of them.
     pub(crate) fs: FsContext,
     /// The container's processes.
@@ -32,17 +32,17 @@ pub(crate) struct Membership {
 }
 
 /// One container.
-pub(crate) struct Container {
+pub(crate) struct GuestContainer {
     pub(crate) id: String,
     pub(crate) member: Membership,
     pub(crate) init: Process,
     /// Processes of [`moat_control::Request::Execute`] that nobody has waited for, by their numbers.
     pub(crate) executed: Mutex<BTreeMap<i32, Process>>,
     /// Its init, until it is started.
-    prepared: Mutex<Option<Prepared>>,
+    prepared: Mutex<Option<PreparedProcess>>,
 }
 
-impl Container {
+impl GuestContainer {
     /// Builds namespaces and mounts and loads the init's program; nothing of it runs yet.
     ///
     /// # Errors
@@ -51,8 +51,8 @@ impl Container {
         kernel: &Arc<Kernel>,
         spec: ContainerSpec,
         mut files: DonatedFiles,
-        root: Option<&Container>,
-    ) -> Result<Arc<Container>, BootError> {
+        root: Option<&GuestContainer>,
+    ) -> Result<Arc<GuestContainer>, BootError> {
         let place = place(kernel, &spec, root)?;
         configure(kernel, &spec, &place)?;
         let mut build = || mounts::build(kernel, &spec, &place, &mut files);
@@ -64,12 +64,12 @@ impl Container {
         let process = &spec.process;
         let set_up = |files: &mut [_], creds: &_| console::set_up(files, &namespace, &member.processes, creds);
         let request = process::request(process, &member, fds, set_up).map_err(|e| e.into_boot(process))?;
-        let prepared = prepare(request).await.map_err(|e| StartError::Command(e).into_boot(process))?;
+        let prepared = prepare_process(request).await.map_err(|e| StartError::Command(e).into_boot(process))?;
         let init = prepared.process();
         if process.init == InitSignals::Ordinary {
             init.group().make_killable();
         }
-        Ok(Arc::new(Container {
+        Ok(Arc::new(GuestContainer {
             id: spec.id,
             member,
             init,
@@ -131,17 +131,17 @@ impl Container {
     }
 }
 
-fn place(kernel: &Kernel, spec: &ContainerSpec, root: Option<&Container>) -> Result<Place, BootError> {
+fn place(kernel: &Kernel, spec: &ContainerSpec, root: Option<&GuestContainer>) -> Result<ContainerPlace, BootError> {
     let names = UtsNames { host: spec.hostname.clone().into_bytes(), domain: spec.domainname.clone().into_bytes() };
     let root = root.map(|r| &r.member.place);
     let when = |shares: bool| root.filter(|_| shares);
     let shared = Shared { pid: when(spec.shared.pid), uts: when(spec.shared.uts), ipc: when(spec.shared.ipc) };
-    Place::new_container(kernel, names, &shared)
+    ContainerPlace::new_container(kernel, names, &shared)
         .map_err(|e| BootError { errno: Some(e.raw()), ..BootError::new("making a pid namespace") })
 }
 
 /// Sets what the container wants of /proc/sys.
-fn configure(kernel: &Kernel, spec: &ContainerSpec, place: &Place) -> Result<(), BootError> {
+fn configure(kernel: &Kernel, spec: &ContainerSpec, place: &ContainerPlace) -> Result<(), BootError> {
     let scope = sysctl::Scope::new(kernel, &place.namespaces);
     for (name, value) in &spec.sysctls {
         sysctl::configure(name, value, &scope).map_err(|errno| match errno {

@@ -17,7 +17,7 @@ use moat_host::signals;
 use moat_jail::DonatedFiles;
 use moat_sync::reactor::Watch;
 
-use crate::container::Container;
+use crate::container::GuestContainer;
 
 const SIGNALS: [Signal; 10] = [
     Signal::SIGHUP,
@@ -66,7 +66,7 @@ impl HostSignals {
     }
 
     /// Hands the signals on to `root`, for as long as the sandbox lives.
-    pub(crate) async fn serve(self, root: Arc<Container>) {
+    pub(crate) async fn serve(self, root: Arc<GuestContainer>) {
         let watch = match Watch::new(self.fd.clone()) {
             Ok(watch) => watch,
             Err(error) => {
@@ -88,7 +88,7 @@ impl HostSignals {
         }
     }
 
-    fn hand_on(&self, root: &Container, signal: Signal, code: i32) {
+    fn hand_on(&self, root: &GuestContainer, signal: Signal, code: i32) {
         tracing::debug!(%signal, code, "signal of the host");
         let from_terminal = code == SI_KERNEL && self.terminal == ControlsTerminal::Yes;
         let console = root.member.processes.console().filter(|_| from_terminal);

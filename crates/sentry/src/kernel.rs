@@ -15,7 +15,7 @@ use moat_sync::executor;
 
 use crate::assembly;
 use crate::boot::{BootArgs, seccomp};
-use crate::container::Container;
+use crate::container::GuestContainer;
 use crate::control::{self, Server};
 use crate::host_signals::HostSignals;
 use crate::registry::Registry;
@@ -80,10 +80,10 @@ async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals
     // Whoever made the pair.
     let (_, creator, _) = moat_host::socket::peer_credentials(control.socket())
         .map_err(|e| BootError::host("looking who created the sandbox", &e))?;
-    let root = Container::create(kernel, spec.container, files, None).await?;
+    let root = GuestContainer::create(kernel, spec.container, files, None).await?;
     let registry = Registry::new(root.clone());
     let server = Server::new(registry.clone());
-    // Without anybody to hear it the creator is gone; an attached sandbox is about to be killed.
+    // Where nobody can be told, the creator is gone; an attached sandbox is about to be killed.
     let _ = start_sync.booted();
     server.serve(control);
     if let Some(listener) = listener {

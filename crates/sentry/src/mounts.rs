@@ -14,7 +14,7 @@ use moat_fs_mqueue::NamespaceQueues;
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
 use moat_kernel::Kernel;
-use moat_kernel::spawn::Place;
+use moat_kernel::spawn::ContainerPlace;
 use moat_vfs::Tables;
 use moat_vfs::caller::KernelCaller;
 use moat_vfs::filesystem::{FileSystem, MountRequest};
@@ -32,7 +32,7 @@ use moat_jail::DonatedFiles;
 pub(crate) fn build(
     kernel: &Arc<Kernel>,
     spec: &ContainerSpec,
-    place: &Place,
+    place: &ContainerPlace,
     files: &mut DonatedFiles,
 ) -> Result<Arc<MountNamespace>, BootError> {
     let tables = kernel.vfs.tables();
@@ -156,7 +156,7 @@ fn devpts_options(o: &DevptsOptions) -> String {
 struct Builder {
     kernel: Arc<Kernel>,
     namespace: Arc<MountNamespace>,
-    place: Place,
+    place: ContainerPlace,
     caller: KernelCaller,
 }
 

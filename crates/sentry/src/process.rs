@@ -56,7 +56,8 @@ fn command(process: &ProcessSpec) -> &str {
     process.args.first().map_or("", |a| a)
 }
 
-/// Makes a request to the kernel. `fds` are the process's descriptors from 0 on.
+/// Makes a request to the kernel. `fds` are the process's descriptors from 0 on, of which `set_up_files` makes what is special
+/// about them: the console.
 ///
 /// # Errors
 /// ENOENT, ENOTDIR, EACCES for the working directory; those of descriptors that can't be used.
@@ -64,7 +65,7 @@ pub(crate) fn request(
     spec: &ProcessSpec,
     member: &Membership,
     fds: Vec<OwnedFd>,
-    adorn: impl FnOnce(&mut [Arc<OpenFile>], &Credentials),
+    set_up_files: impl FnOnce(&mut [Arc<OpenFile>], &Credentials),
 ) -> std::result::Result<SpawnRequest, StartError> {
     let kernel = member.processes.kernel();
     let creds = credentials(spec, kernel.root_user_ns.clone());
@@ -82,7 +83,7 @@ pub(crate) fn request(
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         terminal.set_winsize(size).map_err(other("setting the size of the terminal"))?;
     }
-    adorn(&mut files, &creds);
+    set_up_files(&mut files, &creds);
     let table = FdTable::new(kernel.vfs.tables());
     let count = u64::try_from(files.len()).unwrap_or(u64::MAX);
     for file in files {

@@ -6,42 +6,42 @@ use std::sync::Arc;
 use moat_control::ControlError;
 use moat_sync::{LockClass, Mutex};
 
-use crate::container::Container;
+use crate::container::GuestContainer;
 
 /// All containers that exist, by id.
 pub(crate) struct Registry {
-    root: Arc<Container>,
-    state: Mutex<State>,
+    root: Arc<GuestContainer>,
+    state: Mutex<RegistryState>,
 }
 
 #[derive(Default)]
-struct State {
-    containers: BTreeMap<String, Arc<Container>>,
+struct RegistryState {
+    containers: BTreeMap<String, Arc<GuestContainer>>,
     /// Ids of containers that are being made.
     reserved: BTreeSet<String>,
 }
 
 impl Registry {
     /// With the root container in it, whose id is also the sandbox's.
-    pub(crate) fn new(root: Arc<Container>) -> Arc<Registry> {
+    pub(crate) fn new(root: Arc<GuestContainer>) -> Arc<Registry> {
         let containers = [(root.id.clone(), root.clone())].into();
-        let state = State { containers, reserved: BTreeSet::new() };
+        let state = RegistryState { containers, reserved: BTreeSet::new() };
         Arc::new(Registry { root, state: Mutex::new(LockClass::Control, state) })
     }
 
     /// The container that the sandbox lives and dies with.
-    pub(crate) fn root(&self) -> &Arc<Container> {
+    pub(crate) fn root(&self) -> &Arc<GuestContainer> {
         &self.root
     }
 
     /// The container `id`.
-    pub(crate) fn get(&self, id: &str) -> Result<Arc<Container>, ControlError> {
+    pub(crate) fn get(&self, id: &str) -> Result<Arc<GuestContainer>, ControlError> {
         let found = self.state.lock().containers.get(id).cloned();
         found.ok_or_else(|| ControlError::NoContainer(id.to_owned()))
     }
 
     /// All containers.
-    pub(crate) fn all(&self) -> Vec<Arc<Container>> {
+    pub(crate) fn all(&self) -> Vec<Arc<GuestContainer>> {
         self.state.lock().containers.values().cloned().collect()
     }
 
@@ -69,7 +69,7 @@ pub(crate) struct Reservation {
 
 impl Reservation {
     /// Enters the container that the id was kept for.
-    pub(crate) fn fill(self, container: Arc<Container>) {
+    pub(crate) fn fill(self, container: Arc<GuestContainer>) {
         self.registry.state.lock().containers.insert(self.id.clone(), container);
     }
 }

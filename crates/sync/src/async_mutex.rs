@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use crate::wait::Wakeup;
 
 #[derive(Default)]
-struct State {
+struct AsyncMutexState {
     held: bool,
     queue: VecDeque<Arc<Wakeup>>,
 }
@@ -20,12 +20,12 @@ struct State {
 /// A fair mutual-exclusion lock for tasks.
 #[derive(Default)]
 pub struct AsyncMutex {
-    state: Arc<parking_lot::Mutex<State>>,
+    state: Arc<parking_lot::Mutex<AsyncMutexState>>,
 }
 
 /// The lock, held until dropped.
 pub struct AsyncGuard {
-    state: Arc<parking_lot::Mutex<State>>,
+    state: Arc<parking_lot::Mutex<AsyncMutexState>>,
 }
 
 impl AsyncMutex {
@@ -53,7 +53,7 @@ impl AsyncMutex {
     }
 }
 
-fn release(state: &parking_lot::Mutex<State>) {
+fn release(state: &parking_lot::Mutex<AsyncMutexState>) {
     let next = {
         let mut s = state.lock();
         let next = s.queue.pop_front();
@@ -74,7 +74,7 @@ impl Drop for AsyncGuard {
 
 /// The future of [`AsyncMutex::lock`].
 pub struct Lock {
-    state: Arc<parking_lot::Mutex<State>>,
+    state: Arc<parking_lot::Mutex<AsyncMutexState>>,
     waiting: Option<Arc<Wakeup>>,
 }
 

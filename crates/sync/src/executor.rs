@@ -4,7 +4,7 @@
 //! it waits in one poll(2) for the platform's event descriptor, the [`crate::reactor`] (and by it [`unpark_leader`]) and the
 //! timers; the others sleep. Having taken in an event the leader steps down and runs the future that
 //! became runnable, so that a syscall is handled on the thread (and, with the host's synchronous wake-up, on the CPU)
-//! that heard of it, with no hand-off. If more became runnable than one thread can do, or the thread is going to block
+//! that was told of it, with no hand-off. If more became runnable than one thread can do, or the thread is going to block
 //! ([`block_in_place`]), another worker is woken and takes the lead.
 //!
 //! # Invariants
@@ -36,7 +36,7 @@ pub trait EventSource: Send + Sync {
     fn spin(&self) -> bool;
 }
 
-struct State {
+struct ExecutorState {
     queue: VecDeque<Runnable>,
     /// A worker is waiting for events, or on its way to.
     leading: bool,
@@ -49,7 +49,7 @@ struct State {
 }
 
 struct Executor {
-    state: Mutex<State>,
+    state: Mutex<ExecutorState>,
     idle: Condvar,
     source: OnceLock<Box<dyn EventSource>>,
     max_active: usize,
@@ -73,7 +73,7 @@ fn executor() -> &'static Executor {
         reactor::init().expect("the executor needs an epoll instance and an eventfd");
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Executor {
-            state: Mutex::new(State {
+            state: Mutex::new(ExecutorState {
                 queue: VecDeque::new(),
                 leading: false,
                 asleep: 0,

@@ -43,7 +43,7 @@ const ALL: epoll::EventFlags = epoll::EventFlags::IN
     .union(epoll::EventFlags::WRBAND)
     .union(epoll::EventFlags::RDHUP);
 
-/// So many reports in a row that nobody heard end the watch until somebody waits again.
+/// So many reports in a row that nobody waited for end the watch until somebody waits again.
 const MOST_UNHEARD: u32 = 4;
 
 fn reactor() -> Result<&'static Reactor> {
@@ -169,7 +169,7 @@ impl Demand {
         }
     }
 
-    /// A report has come; `queue` is empty if nobody heard it.
+    /// A report has come; `queue` is empty if nobody waited for it.
     fn reported(&self, queue: &WaitQueue) {
         let mut state = self.state.lock();
         // Who begins to wait enters the queue first and asks then: it is seen here, or finds nothing asked for.

@@ -14,7 +14,7 @@ use moat_abi::PollEvents;
 
 use crate::lock::{LockClass, Mutex};
 
-/// Something that wants to hear of readiness.
+/// Something that is told of readiness.
 pub trait Notify: Send + Sync {
     /// Called with the events that may have come true. Must not block; may be called spuriously and from any
     /// thread, with the queue's owner possibly locked: it must not call back into the object.

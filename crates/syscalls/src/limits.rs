@@ -17,7 +17,7 @@ syscalls! { pub static TABLE;
     97 getrlimit(resource: u32, limit: UserPtr<Rlimit>) sys_getrlimit, full;
     160 setrlimit(resource: u32, limit: UserPtr<Rlimit>) sys_setrlimit, full;
     302 prlimit64(pid: i32, resource: u32, new: UserPtr<Rlimit>, old: UserPtr<Rlimit>) sys_prlimit64, full;
-    98 getrusage(who: i32, usage: UserPtr<Rusage>) sys_getrusage, partial("times are wall time in guest code; faults and blocks are not counted");
+    98 getrusage(who: i32, usage: UserPtr<Rusage>) sys_getrusage, partial("system time is the wall time of workers; faults and blocks are not counted");
     100 times(buffer: UserPtr<Tms>) sys_times, partial("as getrusage");
 }
 

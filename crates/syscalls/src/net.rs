@@ -50,36 +50,38 @@ syscalls! { pub static TABLE;
     307 sendmmsg(fd: Fd, messages: UserAddr, count: u32, flags: u32) async message::sys_sendmmsg, full;
 }
 
-/// The open socket of a descriptor.
-pub(crate) struct Sock(Arc<OpenFile>);
+/// A socket with the open file that it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock<'a> {
+    file: &'a Arc<OpenFile>,
+    socket: &'a SocketFile,
+}
 
-impl Sock {
-    /// # Errors
-    /// EBADF, ENOTSOCK.
-    fn get(t: &CurrentTask, fd: Fd) -> Result<Sock> {
-        let file = t.fds().get(fd)?;
-        if file.downcast::<SocketFile>().is_none() {
-            return Err(Errno::ENOTSOCK);
-        }
-        Ok(Sock(file))
-    }
-
+impl<'a> Sock<'a> {
     /// The socket that `file` is, if it is one.
-    pub(crate) fn of(file: &Arc<OpenFile>) -> Option<Sock> {
-        file.downcast::<SocketFile>().map(|_| Sock(file.clone()))
+    pub(crate) fn of(file: &'a Arc<OpenFile>) -> Option<Sock<'a>> {
+        SocketFile::of(file).map(|socket| Sock { file, socket })
     }
 
-    fn file(&self) -> &Arc<OpenFile> {
-        &self.0
+    /// The socket that `file` must be.
+    ///
+    /// # Errors
+    /// ENOTSOCK.
+    fn expect(file: &'a Arc<OpenFile>) -> Result<Sock<'a>> {
+        Sock::of(file).ok_or(Errno::ENOTSOCK)
     }
 
-    fn socket(&self) -> Result<&Arc<dyn Socket>> {
-        self.0.downcast::<SocketFile>().map(SocketFile::socket).ok_or(Errno::ENOTSOCK)
+    fn file(&self) -> &'a Arc<OpenFile> {
+        self.file
+    }
+
+    fn socket(&self) -> &'a Arc<dyn Socket> {
+        self.socket.socket()
     }
 
     /// The network namespace that it was made in.
-    fn net(&self) -> Result<Arc<NetNamespace>> {
-        self.0.downcast::<SocketFile>().map(|s| s.net().clone()).ok_or(Errno::ENOTSOCK)
+    fn net(&self) -> &'a Arc<NetNamespace> {
+        self.socket.net()
     }
 }
 
@@ -95,7 +97,7 @@ fn flags_for(blocking: Blocking) -> MsgFlags {
 ///
 /// # Errors
 /// As recv(2).
-pub(crate) async fn read(t: &mut CurrentTask, sock: &Sock, iov: &IoVec, blocking: Blocking) -> SyscallResult {
+pub(crate) async fn read(t: &mut CurrentTask, sock: Sock<'_>, iov: &IoVec, blocking: Blocking) -> SyscallResult {
     // Not even an empty message is taken for an empty buffer (`sock_read_iter`).
     if iov.total == 0 {
         return Ok(0);
@@ -107,7 +109,7 @@ pub(crate) async fn read(t: &mut CurrentTask, sock: &Sock, iov: &IoVec, blocking
 ///
 /// # Errors
 /// As send(2).
-pub(crate) async fn write(t: &mut CurrentTask, sock: &Sock, iov: &IoVec, blocking: Blocking) -> SyscallResult {
+pub(crate) async fn write(t: &mut CurrentTask, sock: Sock<'_>, iov: &IoVec, blocking: Blocking) -> SyscallResult {
     let call = SendCall { iov: iov.clone(), to: None, flags: flags_for(blocking), ancillary: Ancillary::default() };
     Ok(transfer::send(t, sock, call).await? as u64)
 }
@@ -172,17 +174,19 @@ fn sys_socketpair(t: &mut CurrentTask, family: i32, kind: u32, protocol: i32, fd
 }
 
 fn sys_bind(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
     let addr = address::read(t, addr, len)?;
-    sock.socket()?.bind(t, addr.as_bytes())?;
+    sock.socket().bind(t, addr.as_bytes())?;
     Ok(0)
 }
 
 fn sys_listen(t: &mut CurrentTask, fd: Fd, backlog: i32) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
     // As Linux compares: a negative number is a large one.
     let backlog = backlog.cast_unsigned().min(SOMAXCONN) as usize;
-    sock.socket()?.listen(t, backlog)?;
+    sock.socket().listen(t, backlog)?;
     Ok(0)
 }
 
@@ -194,9 +198,10 @@ async fn sys_accept4(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i
     if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let sock = Sock::get(t, fd)?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
     t.fds().check_free(1, descriptor_limit(t))?;
-    let socket = sock.socket()?;
+    let socket = sock.socket();
     let wait = socket_wait("accept", &**socket, BufferSide::Receive);
     let look = |t: &mut CurrentTask| Blocking::ByFlags.look(sock.file(), socket.accept(t));
     let new = t.wait_for(&(&**socket.core().queue(), PollEvents::READABLE), &wait, look).await??;
@@ -208,13 +213,14 @@ async fn sys_accept4(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i
             return Err(e.into());
         }
     }
-    result_fd(install(t, new, &sock.net()?, flags)?)
+    result_fd(install(t, new, sock.net(), flags)?)
 }
 
 async fn sys_connect(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
     let addr = address::read(t, addr, len)?;
-    let socket = sock.socket()?;
+    let socket = sock.socket();
     let wait = socket_wait("connect", &**socket, BufferSide::Send);
     let changes = (&**socket.core().queue(), PollEvents::WRITABLE);
     let look = |t: &mut CurrentTask| Blocking::ByFlags.look(sock.file(), socket.connect(t, addr.as_bytes()));
@@ -231,21 +237,24 @@ async fn sys_connect(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> S
 }
 
 fn sys_getsockname(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i32>) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
-    let name = sock.socket()?.local_address()?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
+    let name = sock.socket().local_address()?;
     address::write(t, addr, len, &name)?;
     Ok(0)
 }
 
 fn sys_getpeername(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i32>) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
-    let name = sock.socket()?.peer_address()?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
+    let name = sock.socket().peer_address()?;
     address::write(t, addr, len, &name)?;
     Ok(0)
 }
 
 fn sys_shutdown(t: &mut CurrentTask, fd: Fd, how: u32) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
-    sock.socket()?.shutdown(Shutdown::from_raw(how)?)?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
+    sock.socket().shutdown(Shutdown::from_raw(how)?)?;
     Ok(0)
 }

@@ -248,6 +248,7 @@ async fn sys_waitid(
     let asked_nohang = options.contains(WaitFlags::NOHANG);
     options.set(WaitFlags::NOHANG, asked_nohang || nonblocking);
     let found = t.wait_for_child(who, options).await?;
+    // Where WNOHANG says 0, a pidfd with O_NONBLOCK says EAGAIN.
     if found.is_none() && nonblocking && !asked_nohang {
         return Err(Errno::EAGAIN.into());
     }
@@ -257,6 +258,7 @@ async fn sys_waitid(
         t.mm().write(usage, &f.usage.to_rusage())?;
     }
     if !info.is_null() {
+        // Zeros tell the caller of WNOHANG that there was nobody.
         t.mm().write(info, &found.map_or_else(SigInfo::default, |f| wait_info(&f)))?;
     }
     Ok(0)

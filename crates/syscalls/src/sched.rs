@@ -1,4 +1,5 @@
-//! Scheduling: parameters are kept and checked as Linux does; the host gives the CPU.
+//! Scheduling: parameters are checked and kept as on Linux. The host's scheduler is told of the affinity only, where the guest
+//! has all of the host's CPUs.
 
 use std::sync::Arc;
 
@@ -16,21 +17,21 @@ use crate::process::read_versioned;
 
 syscalls! { pub static TABLE;
     24 sched_yield() async sys_sched_yield, full;
-    203 sched_setaffinity(pid: i32, len: u32, mask: UserAddr) sys_sched_setaffinity, partial("kept, not enforced");
+    203 sched_setaffinity(pid: i32, len: u32, mask: UserAddr) sys_sched_setaffinity, partial("enforced where the guest has all CPUs of the host, on another task from its next execve");
     204 sched_getaffinity(pid: i32, len: u32, mask: UserAddr) sys_sched_getaffinity, full;
-    142 sched_setparam(pid: i32, param: UserPtr<SchedParam>) sys_sched_setparam, partial("kept, not enforced");
+    142 sched_setparam(pid: i32, param: UserPtr<SchedParam>) sys_sched_setparam, partial("checked and kept; the host schedules all alike");
     143 sched_getparam(pid: i32, param: UserPtr<SchedParam>) sys_sched_getparam, full;
-    144 sched_setscheduler(pid: i32, policy: u32, param: UserPtr<SchedParam>) sys_sched_setscheduler, partial("kept, not enforced");
+    144 sched_setscheduler(pid: i32, policy: u32, param: UserPtr<SchedParam>) sys_sched_setscheduler, partial("checked and kept; the host schedules all alike");
     145 sched_getscheduler(pid: i32) sys_sched_getscheduler, full;
     146 sched_get_priority_max(policy: u32) sys_sched_get_priority_max, full;
     147 sched_get_priority_min(policy: u32) sys_sched_get_priority_min, full;
     148 sched_rr_get_interval(pid: i32, interval: UserPtr<Timespec>) sys_sched_rr_get_interval, full;
-    314 sched_setattr(pid: i32, attr: UserAddr, flags: u32) sys_sched_setattr, partial("kept, not enforced; SCHED_DEADLINE: EPERM");
+    314 sched_setattr(pid: i32, attr: UserAddr, flags: u32) sys_sched_setattr, partial("checked and kept; the host schedules all alike; SCHED_DEADLINE: EPERM");
     315 sched_getattr(pid: i32, attr: UserAddr, size: u32, flags: u32) sys_sched_getattr, full;
     140 getpriority(which: i32, who: i32) sys_getpriority, full;
-    141 setpriority(which: i32, who: i32, nice: i32) sys_setpriority, partial("kept, not enforced");
+    141 setpriority(which: i32, who: i32, nice: i32) sys_setpriority, partial("checked and kept; the host schedules all alike");
     309 getcpu(cpu: UserPtr<u32>, node: UserPtr<u32>, unused: u64) sys_getcpu, full;
-    251 ioprio_set(which: i32, who: i32, priority: u32) sys_ioprio_set, partial("kept, not enforced");
+    251 ioprio_set(which: i32, who: i32, priority: u32) sys_ioprio_set, partial("checked and kept; the host gets no priority");
     252 ioprio_get(which: i32, who: i32) sys_ioprio_get, full;
 }
 

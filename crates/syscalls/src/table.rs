@@ -43,15 +43,30 @@ pub struct SyscallDecl {
 
 /// Declares the system calls of an area.
 ///
-/// ```ignore
-/// syscalls! { pub static TABLE;
-///     0 read(fd: Fd, buf: UserAddr, count: usize) async rw::sys_read, full;
-///     39 getpid() sys_getpid, full;
-///     7 poll(fds: UserAddr, n: u32, timeout: i32) async sys_poll, partial("what is missing");
-/// }
-/// ```
+/// A handler is `fn(&mut CurrentTask, args...) -> SyscallResult`, or an `async fn` where the line says so; its path may lead to
+/// another module.
 ///
-/// A handler is `fn(&mut CurrentTask, args...) -> SyscallResult`, or an `async fn` where the line says so.
+/// ```
+/// use moat_kernel::{CurrentTask, SyscallResult};
+/// use moat_syscalls::syscalls;
+/// use moat_syscalls::table::Support;
+///
+/// syscalls! { pub static TABLE;
+///     39 getpid() sys_getpid, full;
+///     32 dup(fd: i32) async sys_dup, partial("what is missing");
+/// }
+///
+/// fn sys_getpid(t: &mut CurrentTask) -> SyscallResult {
+///     Ok(u64::try_from(t.pid().number()).unwrap_or(0))
+/// }
+///
+/// async fn sys_dup(_t: &mut CurrentTask, fd: i32) -> SyscallResult {
+///     Ok(u64::from(fd.unsigned_abs()))
+/// }
+///
+/// assert_eq!((TABLE[0].nr, TABLE[0].name, TABLE[1].args[0].type_name), (39, "getpid", "i32"));
+/// assert_eq!(TABLE[1].support, Support::Partial("what is missing"));
+/// ```
 #[macro_export]
 macro_rules! syscalls {
     ($vis:vis static $table:ident; $($rest:tt)*) => {

@@ -260,7 +260,7 @@ pub enum Leave {
 
 /// A session leader gives its terminal up (`disassociate_ctty`). The process tables must not be locked.
 ///
-/// The foreground group hears of it. The terminal itself stays usable: a pty is not hung up by its session's end.
+/// The foreground group is sent the signals. The terminal itself stays usable: a pty is not hung up by its session's end.
 pub fn disassociate(session: &Arc<Session>, leave: Leave) {
     let Some(state) = session.extensions.get::<SessionState>() else { return };
     let had = std::mem::take(&mut *state.0.lock());

@@ -16,7 +16,7 @@ pub trait Terminal: Send + Sync {
     fn job_control(&self) -> &JobControl;
     /// `tty_nr` of /proc/PID/stat.
     fn device_number(&self) -> u64;
-    /// Opens it anew, without making it anybody's controlling terminal: /dev/tty, /dev/console.
+    /// Opens it another time, without making it anybody's controlling terminal: /dev/tty, /dev/console.
     ///
     /// # Errors
     /// EIO.

@@ -23,7 +23,7 @@ use crate::inode::{Cache, Inode};
 pub type Name = Arc<[u8]>;
 
 #[derive(Default)]
-struct State {
+struct DentryState {
     name: Option<Name>,
     parent: Option<Arc<Dentry>>,
     unhashed: bool,
@@ -38,7 +38,7 @@ pub struct Dentry {
     inode: Arc<dyn Inode>,
     kind: Kind,
     entries: Mutex<()>,
-    state: RwLock<State>,
+    state: RwLock<DentryState>,
     /// Counts the changes of this directory's entries.
     version: AtomicU64,
     /// Mounts on top of this dentry, in all namespaces.
@@ -75,7 +75,7 @@ impl Dentry {
         parent: Option<Arc<Dentry>>,
     ) -> Arc<Dentry> {
         let unhashed = kind == Kind::Tree && name.is_some() && parent.is_none();
-        let state = State { name, parent, unhashed, ..State::default() };
+        let state = DentryState { name, parent, unhashed, ..DentryState::default() };
         Arc::new(Dentry {
             cache: cache.clone(),
             inode,
@@ -260,7 +260,7 @@ impl Dentry {
         d
     }
 
-    fn insert(self: &Arc<Self>, s: &mut State, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+    fn insert(self: &Arc<Self>, s: &mut DentryState, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
         if s.absent.remove(name) {
             self.cache.absent_total.fetch_sub(1, Ordering::Relaxed);
         }
@@ -446,7 +446,7 @@ impl Default for DentryCache {
 }
 
 impl DentryCache {
-    fn note_absent(&self, s: &mut State, name: &[u8]) {
+    fn note_absent(&self, s: &mut DentryState, name: &[u8]) {
         if s.absent.len() >= MAX_ABSENT || self.absent_total.load(Ordering::Relaxed) >= MAX_ABSENT_TOTAL {
             self.absent_total.fetch_sub(s.absent.len(), Ordering::Relaxed);
             s.absent.clear();

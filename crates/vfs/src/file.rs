@@ -275,6 +275,11 @@ pub trait File: Send + Sync + Any {
     /// The last reference to the description is gone. Locks of others may be held: do little.
     fn release(&self, _f: &OpenFile) {}
 
+    /// Whether it is a [`SocketFile`](crate::socket::SocketFile), whose reads and writes wait their own way.
+    fn is_socket(&self) -> bool {
+        false
+    }
+
     /// Lines for /proc/PID/fdinfo/FD after the common ones.
     fn fdinfo(&self, _f: &OpenFile) -> String {
         String::new()

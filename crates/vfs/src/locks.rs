@@ -51,7 +51,7 @@ pub trait OutsideLocks {
 }
 
 #[derive(Default)]
-struct State {
+struct FileLocksState {
     records: RecordLocks,
     /// flock(2) locks by description.
     whole: Vec<(u64, LockKind)>,
@@ -60,7 +60,7 @@ struct State {
 /// All locks of one inode.
 pub struct FileLocks {
     key: InodeKey,
-    state: Mutex<State>,
+    state: Mutex<FileLocksState>,
     queue: WaitQueue,
 }
 
@@ -115,7 +115,7 @@ pub fn locks_of(f: &OpenFile) -> Result<Arc<FileLocks>> {
     let key = f.inode().metadata()?.key();
     let mut t = table_of(f).files.lock();
     let new = || {
-        let state = Mutex::new(LockClass::FileLocks, State::default());
+        let state = Mutex::new(LockClass::FileLocks, FileLocksState::default());
         Arc::new(FileLocks { key, state, queue: WaitQueue::new() })
     };
     Ok(t.entry(key).or_insert_with(new).clone())

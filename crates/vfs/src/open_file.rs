@@ -63,7 +63,7 @@ pub struct OpenFile {
     _write_access: Option<WriteAccess>,
 }
 
-/// Something that must hear when a description goes (an epoll that watches it).
+/// Something that is told when a description goes (an epoll that watches it).
 pub trait Watcher: Send + Sync {
     /// The description with this id is gone.
     fn closed(&self, id: u64);

@@ -125,7 +125,7 @@ pub(crate) enum Network {
 pub(crate) enum FileAccess {
     /// Nobody else changes it: it is cached
     Exclusive,
-    /// Others may change it: it is asked anew each time
+    /// Others may change it: it is asked each time
     Shared,
 }
 

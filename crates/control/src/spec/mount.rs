@@ -24,7 +24,7 @@ pub enum Sharing {
     /// It is not, and what was looked up may be remembered.
     #[default]
     Exclusive,
-    /// It may be, and is asked anew each time.
+    /// It may be, and is asked each time.
     Shared,
 }
 

@@ -24,7 +24,7 @@ const MAX_SIZE: usize = 1024 * 1024;
 const MAX_SIZE_PRIVILEGED: usize = 1 << 31;
 const PAGE: usize = 4096;
 
-struct State {
+struct PipeState {
     data: VecDeque<u8>,
     /// Lengths of the packets in `data` that were written with O_DIRECT; what precedes them is plain bytes.
     packets: VecDeque<usize>,
@@ -48,7 +48,7 @@ struct Attr {
 /// A pipe: a buffer with readers and writers.
 pub struct Pipe {
     ino: u64,
-    state: Mutex<State>,
+    state: Mutex<PipeState>,
     attr: Mutex<Attr>,
     queue: WaitQueue,
 }
@@ -62,7 +62,7 @@ impl Pipe {
             ino,
             state: Mutex::new(
                 LockClass::Stream,
-                State {
+                PipeState {
                     data: VecDeque::new(),
                     packets: VecDeque::new(),
                     size: DEFAULT_SIZE,
@@ -123,7 +123,7 @@ impl Pipe {
     }
 }
 
-impl State {
+impl PipeState {
     fn writable(&self) -> bool {
         // As long as a page is free: then a write of PIPE_BUF succeeds.
         self.size - self.data.len().min(self.size) >= PIPE_BUF.min(self.size)

@@ -44,7 +44,7 @@ impl Setting {
     }
 }
 
-struct State {
+struct TimerFdState {
     setting: Setting,
     host: Option<Timer>,
 }
@@ -53,7 +53,7 @@ struct State {
 pub struct TimerFd {
     me: Weak<TimerFd>,
     clock: i32,
-    state: Mutex<State>,
+    state: Mutex<TimerFdState>,
     queue: WaitQueue,
 }
 
@@ -98,7 +98,7 @@ impl TimerFd {
         let file = Arc::new_cyclic(|me| TimerFd {
             me: me.clone(),
             clock,
-            state: Mutex::new(LockClass::KernelTimer, State { setting: Setting::default(), host: None }),
+            state: Mutex::new(LockClass::KernelTimer, TimerFdState { setting: Setting::default(), host: None }),
             queue: WaitQueue::new(),
         });
         Ok(vfs.open_anon("[timerfd]", file, flags | OpenFlags::RDWR, creds))
@@ -116,7 +116,7 @@ impl TimerFd {
     }
 
     /// Sets the host timer to the next expiration; gives the old one, to be dropped outside the lock.
-    fn arm(&self, s: &mut State) -> Option<Timer> {
+    fn arm(&self, s: &mut TimerFdState) -> Option<Timer> {
         let new = s.setting.next_ns.map(|next| {
             let wait = Duration::from_nanos(next.saturating_sub(self.now_ns()));
             Timer::set(Instant::now() + wait, Arc::new(Expired(self.me.clone())))

@@ -27,7 +27,7 @@ impl Adopted {
         self.terminal.strong_count() > 0
     }
 
-    /// Opens the terminal anew.
+    /// Opens the terminal another time.
     ///
     /// # Errors
     /// EIO if nobody uses it any more.

@@ -66,7 +66,7 @@ pub(crate) enum Exclusive {
 }
 
 /// What changes in a pty.
-pub(crate) struct State {
+pub(crate) struct PtyState {
     pub(crate) ldisc: LineDiscipline,
     pub(crate) lock: SlaveLock,
     pub(crate) exclusive: Exclusive,
@@ -80,7 +80,7 @@ pub(crate) struct State {
     hang_ups: u64,
 }
 
-impl State {
+impl PtyState {
     /// Whether the master's other side is closed.
     pub(crate) fn slave_gone(&self) -> bool {
         self.slave_gone
@@ -102,7 +102,7 @@ pub(crate) struct Pty {
     control: JobControl,
     pub(crate) master_queue: WaitQueue,
     pub(crate) slave_queue: WaitQueue,
-    state: Mutex<State>,
+    state: Mutex<PtyState>,
     _slot: Slot,
 }
 
@@ -113,7 +113,7 @@ impl Pty {
     /// ENOSPC if there are too many.
     pub(crate) fn new(index: u32, instance: &Arc<Instance>, node: Node) -> Result<Arc<Pty>> {
         let slot = Slot::take(&instance.count)?;
-        let state = State {
+        let state = PtyState {
             ldisc: LineDiscipline::new(Termios2::pty_default()),
             lock: SlaveLock::Locked,
             exclusive: Exclusive::No,
@@ -145,12 +145,12 @@ impl Pty {
     }
 
     /// Looks at the state.
-    pub(crate) fn look<R>(&self, body: impl FnOnce(&mut State) -> R) -> R {
+    pub(crate) fn look<R>(&self, body: impl FnOnce(&mut PtyState) -> R) -> R {
         body(&mut self.state.lock())
     }
 
     /// Does something with the line discipline, then wakes and signals whom it concerns, unlocked.
-    pub(crate) fn change<R>(&self, body: impl FnOnce(&mut State) -> (R, Effects)) -> R {
+    pub(crate) fn change<R>(&self, body: impl FnOnce(&mut PtyState) -> (R, Effects)) -> R {
         let (result, effects) = body(&mut self.state.lock());
         if !effects.wake_slave.is_empty() {
             self.slave_queue.wake(effects.wake_slave);

@@ -21,7 +21,7 @@ pub struct Attributes {
     pub message_size: usize,
 }
 
-/// How the owner of a registration hears of a message.
+/// How the owner of a registration is told of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notification {
     /// Not at all, but nobody else can register (SIGEV_NONE).
@@ -41,7 +41,7 @@ struct Registration {
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     /// By priority; no list is empty.
     messages: BTreeMap<u32, VecDeque<Vec<u8>>>,
     count: usize,
@@ -55,7 +55,7 @@ struct State {
 pub struct Queue {
     /// Its limits.
     pub attributes: Attributes,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: WaitQueue,
     _charge: Charge,
 }
@@ -73,7 +73,7 @@ impl Drop for Receiver<'_> {
 
 impl Queue {
     pub(crate) fn new(attributes: Attributes, charge: Charge) -> Queue {
-        let state = Mutex::new(LockClass::Stream, State::default());
+        let state = Mutex::new(LockClass::Stream, QueueState::default());
         Queue { attributes, state, changed: WaitQueue::new(), _charge: charge }
     }
 

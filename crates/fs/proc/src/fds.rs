@@ -12,7 +12,7 @@ use moat_vfs::inode::{Inode, Metadata};
 use moat_vfs::open_file::OpenFile;
 use moat_vfs::path::Path;
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 use crate::process::{Who, owned};
 use crate::root::dir;
 
@@ -30,23 +30,23 @@ fn open_file(who: &Who, fd: Fd) -> Result<Arc<OpenFile>> {
     table.get_any(fd).map_err(|_| Errno::ENOENT)
 }
 
-fn entries(core: &Core, who: &Who, kind: &str, file_type: FileType) -> Result<Vec<Entry>> {
+fn entries(proc: &ProcMount, who: &Who, kind: &str, file_type: FileType) -> Result<Vec<Entry>> {
     let Some(table) = who.task()?.fds_of() else { return Ok(Vec::new()) };
     let entry = |fd: i32| Entry {
         name: fd.to_string().into_bytes(),
-        ino: owned(core, who, kind, 0).ino ^ core.ino(fd),
+        ino: owned(proc, who, kind, 0).ino ^ proc.ino(fd),
         file_type,
     };
     Ok(table.snapshot().iter().map(|(fd, ..)| entry(fd.0)).collect())
 }
 
 struct FdDir {
-    core: Core,
+    proc: ProcMount,
     who: Who,
 }
 
-pub(crate) fn fd_dir(core: &Core, who: &Who) -> Arc<dyn Inode> {
-    dir(owned(core, who, "fd", 0o500), FdDir { core: core.clone(), who: who.clone() })
+pub(crate) fn fd_dir(proc: &ProcMount, who: &Who) -> Arc<dyn Inode> {
+    dir(owned(proc, who, "fd", 0o500), FdDir { proc: proc.clone(), who: who.clone() })
 }
 
 impl Listing for FdDir {
@@ -62,13 +62,13 @@ impl Listing for FdDir {
         if access.can_write() {
             mode |= 0o300;
         }
-        let attributes = Attributes { mode, ..owned(&self.core, &self.who, "fd", 0) };
-        let ino = attributes.ino ^ self.core.ino(fd.0);
+        let attributes = Attributes { mode, ..owned(&self.proc, &self.who, "fd", 0) };
+        let ino = attributes.ino ^ self.proc.ino(fd.0);
         Ok(Arc::new(FdLink { attributes: Attributes { ino, ..attributes }, who: self.who.clone(), fd }))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
-        entries(&self.core, &self.who, "fd", FileType::Symlink)
+        entries(&self.proc, &self.who, "fd", FileType::Symlink)
     }
 
     fn may_open(&self, caller: &dyn Caller) -> Result<()> {
@@ -108,25 +108,25 @@ impl Inode for FdLink {
 }
 
 struct FdInfoDir {
-    core: Core,
+    proc: ProcMount,
     who: Who,
 }
 
-pub(crate) fn fdinfo_dir(core: &Core, who: &Who) -> Arc<dyn Inode> {
-    dir(owned(core, who, "fdinfo", 0o500), FdInfoDir { core: core.clone(), who: who.clone() })
+pub(crate) fn fdinfo_dir(proc: &ProcMount, who: &Who) -> Arc<dyn Inode> {
+    dir(owned(proc, who, "fdinfo", 0o500), FdInfoDir { proc: proc.clone(), who: who.clone() })
 }
 
 impl Listing for FdInfoDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         let fd = parse_fd(name).ok_or(Errno::ENOENT)?;
         open_file(&self.who, fd)?;
-        let attributes = owned(&self.core, &self.who, "fdinfo", 0o400);
-        let ino = attributes.ino ^ self.core.ino(fd.0);
+        let attributes = owned(&self.proc, &self.who, "fdinfo", 0o400);
+        let ino = attributes.ino ^ self.proc.ino(fd.0);
         Ok(TextFile::new(Attributes { ino, ..attributes }, FdInfo { who: self.who.clone(), fd }))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
-        entries(&self.core, &self.who, "fdinfo", FileType::Regular)
+        entries(&self.proc, &self.who, "fdinfo", FileType::Regular)
     }
 
     fn may_open(&self, caller: &dyn Caller) -> Result<()> {

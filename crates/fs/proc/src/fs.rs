@@ -16,7 +16,7 @@ use crate::root::Root;
 
 /// What all inodes of a mount share.
 #[derive(Clone)]
-pub(crate) struct Core {
+pub(crate) struct ProcMount {
     pub(crate) dev: DeviceId,
     pub(crate) kernel: Arc<Kernel>,
     /// Whose tasks are shown, under which numbers.
@@ -25,7 +25,7 @@ pub(crate) struct Core {
     pub(crate) namespaces: Arc<Namespaces>,
 }
 
-impl Core {
+impl ProcMount {
     /// A number for the inode of `what`: the same for the same file as long as the mount lives.
     pub(crate) fn ino(&self, what: impl Hash) -> u64 {
         let mut h = DefaultHasher::new();
@@ -51,9 +51,9 @@ impl ProcFs {
     #[must_use]
     pub fn new(kernel: Arc<Kernel>, pid_ns: Arc<PidNamespace>, namespaces: Arc<Namespaces>) -> Arc<ProcFs> {
         let dev = kernel.vfs.new_device();
-        let core = Core { dev, kernel, pid_ns, namespaces };
+        let proc = ProcMount { dev, kernel, pid_ns, namespaces };
         let attributes = Attributes { dev, ino: 1, mode: 0o555, uid: 0, gid: 0 };
-        Arc::new(ProcFs { dev, root: ListedDir::new(attributes, Root::new(core)) })
+        Arc::new(ProcFs { dev, root: ListedDir::new(attributes, Root::new(proc)) })
     }
 }
 

@@ -10,7 +10,7 @@ use moat_vfs::generated::{Attributes, Entry, Listing};
 use moat_vfs::inode::{Inode, Metadata};
 use moat_vfs::path::Path;
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 use crate::process::{Who, owned};
 use crate::root::dir;
 
@@ -35,14 +35,14 @@ impl Target {
     }
 }
 
-pub(crate) fn lookup(core: &Core, who: &Who, name: &str) -> Option<Arc<dyn Inode>> {
+pub(crate) fn lookup(proc: &ProcMount, who: &Who, name: &str) -> Option<Arc<dyn Inode>> {
     let target = match name {
         "cwd" => Target::Cwd,
         "exe" => Target::Exe,
         "root" => Target::Root,
         _ => return None,
     };
-    Some(Arc::new(PathLink { attributes: owned(core, who, name, 0o777), who: who.clone(), target }))
+    Some(Arc::new(PathLink { attributes: owned(proc, who, name, 0o777), who: who.clone(), target }))
 }
 
 struct PathLink {
@@ -103,24 +103,24 @@ fn namespace_id(task: &Task, name: &str) -> Result<u64> {
 }
 
 struct NsDir {
-    core: Core,
+    proc: ProcMount,
     who: Who,
 }
 
-pub(crate) fn ns_dir(core: &Core, who: &Who) -> Arc<dyn Inode> {
-    dir(owned(core, who, "ns", 0o511), NsDir { core: core.clone(), who: who.clone() })
+pub(crate) fn ns_dir(proc: &ProcMount, who: &Who) -> Arc<dyn Inode> {
+    dir(owned(proc, who, "ns", 0o511), NsDir { proc: proc.clone(), who: who.clone() })
 }
 
 impl Listing for NsDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         let name = NAMESPACES.iter().find(|n| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        Ok(Arc::new(NsLink { attributes: owned(&self.core, &self.who, name, 0o777), who: self.who.clone(), name }))
+        Ok(Arc::new(NsLink { attributes: owned(&self.proc, &self.who, name, 0o777), who: self.who.clone(), name }))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
         let entry = |n: &&str| Entry {
             name: n.as_bytes().to_vec(),
-            ino: owned(&self.core, &self.who, n, 0).ino,
+            ino: owned(&self.proc, &self.who, n, 0).ino,
             file_type: FileType::Symlink,
         };
         Ok(NAMESPACES.iter().map(entry).collect())

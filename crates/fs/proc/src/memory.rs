@@ -15,7 +15,7 @@ use moat_vfs::file::{File, Seekable};
 use moat_vfs::generated::Attributes;
 use moat_vfs::inode::{Inode, Metadata, OpenContext};
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 use crate::process::{Who, owned};
 
 /// Argument and environment strings shown at most; the loader admits no more.
@@ -30,7 +30,7 @@ fn strings(mm: &MemoryManager, range: std::ops::Range<u64>) -> Vec<u8> {
     buf
 }
 
-pub(crate) fn cmdline(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn cmdline(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let Some(mm) = who.mm()? else { return Ok(Vec::new()) };
     let image = mm.image();
     let mut text = strings(&mm, image.args.clone());
@@ -44,11 +44,11 @@ pub(crate) fn cmdline(_core: &Core, who: &Who) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-pub(crate) fn environ(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn environ(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     Ok(who.mm()?.map_or_else(Vec::new, |mm| strings(&mm, mm.image().env)))
 }
 
-pub(crate) fn auxv(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn auxv(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     Ok(who.mm()?.map_or_else(Vec::new, |mm| mm.image().auxv))
 }
 
@@ -81,7 +81,7 @@ fn line(v: &VmaInfo) -> Vec<u8> {
     line
 }
 
-pub(crate) fn maps(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn maps(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let Some(mm) = who.mm()? else { return Ok(Vec::new()) };
     Ok(mm.vmas_snapshot().iter().flat_map(line).collect())
 }
@@ -142,7 +142,7 @@ fn anonymous(v: &VmaInfo) -> u64 {
     if v.file.is_none() { v.rss_estimate } else { 0 }
 }
 
-pub(crate) fn smaps(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn smaps(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let Some(mm) = who.mm()? else { return Ok(Vec::new()) };
     let mut out = Vec::new();
     for v in mm.vmas_snapshot() {
@@ -154,7 +154,7 @@ pub(crate) fn smaps(_core: &Core, who: &Who) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-pub(crate) fn smaps_rollup(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn smaps_rollup(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let Some(mm) = who.mm()? else { return Ok(Vec::new()) };
     let all = mm.vmas_snapshot();
     let (Some(first), Some(last)) = (all.first(), all.last()) else { return Ok(Vec::new()) };
@@ -167,8 +167,8 @@ pub(crate) fn smaps_rollup(_core: &Core, who: &Who) -> Result<Vec<u8>> {
 }
 
 /// /proc/PID/mem.
-pub(crate) fn mem_file(core: &Core, who: &Who) -> Arc<dyn Inode> {
-    Arc::new(MemInode { attributes: owned(core, who, "mem", 0o600), who: who.clone() })
+pub(crate) fn mem_file(proc: &ProcMount, who: &Who) -> Arc<dyn Inode> {
+    Arc::new(MemInode { attributes: owned(proc, who, "mem", 0o600), who: who.clone() })
 }
 
 struct MemInode {

@@ -9,7 +9,7 @@ use moat_identity::Resource;
 use moat_identity::limits::INFINITY;
 use moat_vfs::cred::{Credentials, IdRange};
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 use crate::process::Who;
 
 fn line(text: impl std::fmt::Display) -> Vec<u8> {
@@ -21,7 +21,7 @@ fn parse<T: std::str::FromStr>(data: &[u8]) -> Result<T> {
     std::str::from_utf8(data).ok().and_then(|t| t.trim_matches(['\n', ' ', '\0']).parse().ok()).ok_or(Errno::EINVAL)
 }
 
-pub(crate) fn comm(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn comm(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let mut name = who.task()?.comm();
     name.push(b'\n');
     Ok(name)
@@ -34,12 +34,12 @@ pub(crate) fn set_comm(who: &Who, _caller: &Credentials, data: &[u8]) -> Result<
 }
 
 /// One cgroup of the unified hierarchy, seen as the root.
-pub(crate) fn cgroup(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn cgroup(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     who.task()?;
     Ok(b"0::/\n".to_vec())
 }
 
-pub(crate) fn coredump_filter(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn coredump_filter(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     Ok(line(format_args!("{:08x}", who.task()?.group.coredump_filter.load(Ordering::Relaxed))))
 }
 
@@ -61,26 +61,26 @@ fn map(ranges: Option<&[IdRange]>) -> Vec<u8> {
     o.into_bytes()
 }
 
-pub(crate) fn uid_map(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn uid_map(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     Ok(map(who.task()?.creds().user_ns.maps().uid.as_deref()))
 }
 
-pub(crate) fn gid_map(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn gid_map(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     Ok(map(who.task()?.creds().user_ns.maps().gid.as_deref()))
 }
 
-pub(crate) fn setgroups(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn setgroups(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let denied = who.task()?.creds().user_ns.maps().setgroups_denied;
     Ok(line(if denied { "deny" } else { "allow" }))
 }
 
 /// The sentry counts system calls, not bytes: what it does not know is 0.
-pub(crate) fn io(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn io(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     who.task()?;
     Ok(b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n".to_vec())
 }
 
-pub(crate) fn limits(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn limits(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let task = who.task()?;
     let value = |v: u64| if v == INFINITY { "unlimited".to_owned() } else { v.to_string() };
     let mut o = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
@@ -93,16 +93,16 @@ pub(crate) fn limits(_core: &Core, who: &Who) -> Result<Vec<u8>> {
 }
 
 /// Nobody logs in: the id that Linux gives without audit.
-pub(crate) fn loginuid(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn loginuid(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     who.task()?;
     Ok(u32::MAX.to_string().into_bytes())
 }
 
-pub(crate) fn sessionid(core: &Core, who: &Who) -> Result<Vec<u8>> {
-    loginuid(core, who)
+pub(crate) fn sessionid(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
+    loginuid(proc, who)
 }
 
-pub(crate) fn oom_score_adj(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn oom_score_adj(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     Ok(line(who.task()?.group.oom_score_adj.load(Ordering::Relaxed)))
 }
 
@@ -120,21 +120,21 @@ pub(crate) fn set_oom_score_adj(who: &Who, caller: &Credentials, data: &[u8]) ->
 }
 
 /// The old scale, -17 to 15.
-pub(crate) fn oom_adj(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn oom_adj(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let adj = who.task()?.group.oom_score_adj.load(Ordering::Relaxed);
     Ok(line(if adj == 1000 { 15 } else { adj * 17 / 1000 }))
 }
 
-pub(crate) fn oom_score(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn oom_score(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let adj = who.task()?.group.oom_score_adj.load(Ordering::Relaxed);
     Ok(line(((1000 + adj) * 2 / 3).max(0)))
 }
 
-pub(crate) fn personality(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn personality(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     Ok(line(format_args!("{:08x}", who.task()?.state().personality)))
 }
 
-pub(crate) fn sched(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn sched(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let task = who.task()?;
     let usage = task.usage.get();
     let ms = |ns: u64| format!("{}.{:06}", ns / 1_000_000, ns % 1_000_000);
@@ -145,22 +145,22 @@ pub(crate) fn sched(_core: &Core, who: &Who) -> Result<Vec<u8>> {
     Ok(o.into_bytes())
 }
 
-pub(crate) fn schedstat(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn schedstat(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let usage = who.task()?.usage.get();
     Ok(line(format_args!("{} 0 {}", usage.user_ns + usage.system_ns, usage.voluntary_switches)))
 }
 
 /// The registers of a thread are its own affair: what runs says so, and what waits gives no arguments away.
-pub(crate) fn syscall(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn syscall(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     who.task()?;
     Ok(b"running\n".to_vec())
 }
 
-pub(crate) fn timerslack(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn timerslack(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     Ok(line(who.task()?.state().timer_slack_ns))
 }
 
-pub(crate) fn wchan(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn wchan(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let waiting = *who.task()?.wchan.lock();
     Ok(waiting.unwrap_or("0").as_bytes().to_vec())
 }

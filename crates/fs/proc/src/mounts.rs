@@ -5,7 +5,7 @@ use moat_vfs::mount::{Mount, MountFlags};
 use moat_vfs::path::{Path, Reach};
 use std::sync::Arc;
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 use crate::process::Who;
 
 /// Space, tab, newline and backslash as octal, as `mangle` does.
@@ -78,7 +78,7 @@ fn flags(m: MountFlags) -> String {
 ///
 /// # Errors
 /// ESRCH; EINVAL for a zombie.
-pub(crate) fn mounts(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn mounts(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let mut o = String::new();
     for (m, place) in visible(who)? {
         let fs = m.fs();
@@ -98,7 +98,7 @@ pub(crate) fn mounts(_core: &Core, who: &Who) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`mounts`].
-pub(crate) fn mountinfo(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn mountinfo(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let mut o = String::new();
     for (m, place) in visible(who)? {
         let fs = m.fs();
@@ -126,7 +126,7 @@ pub(crate) fn mountinfo(_core: &Core, who: &Who) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`mounts`].
-pub(crate) fn mountstats(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn mountstats(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let mut o = String::new();
     for (m, place) in visible(who)? {
         o += &format!("device {} mounted on {} with fstype {}\n", escape(m.source()), escape(&place), m.fs().name());

@@ -12,7 +12,7 @@ use moat_vfs::generated::{Entry, Listing, Made, Text, TextFile};
 use moat_vfs::inode::Inode;
 use moat_vfs::registry::NetText;
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 use crate::root;
 
 /// A file of the directory and what makes its contents.
@@ -77,25 +77,25 @@ impl Text for Registered {
 }
 
 struct NetDir {
-    core: Core,
+    proc: ProcMount,
 }
 
-pub(crate) fn dir(core: &Core) -> Arc<dyn Inode> {
-    root::dir(core.attributes("net", 0o555), NetDir { core: core.clone() })
+pub(crate) fn dir(proc: &ProcMount) -> Arc<dyn Inode> {
+    root::dir(proc.attributes("net", 0o555), NetDir { proc: proc.clone() })
 }
 
 impl Listing for NetDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
-        let registry = &self.core.kernel.vfs.registry;
+        let registry = &self.proc.kernel.vfs.registry;
         if let Some((name, text)) = registry.net_texts().find(|(n, _)| n.as_bytes() == name) {
             return Ok(TextFile::new(
-                self.core.attributes(("net", name), 0o444),
-                Registered { text, net: self.core.namespaces.net.clone() },
+                self.proc.attributes(("net", name), 0o444),
+                Registered { text, net: self.proc.namespaces.net.clone() },
             ));
         }
         let (name, make) = FILES.iter().find(|(n, _)| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        Ok(TextFile::new(self.core.attributes(("net", name), 0o444), {
-            let (net, make) = (self.core.namespaces.net.clone(), *make);
+        Ok(TextFile::new(self.proc.attributes(("net", name), 0o444), {
+            let (net, make) = (self.proc.namespaces.net.clone(), *make);
             Made(move || make(&net))
         }))
     }
@@ -103,10 +103,10 @@ impl Listing for NetDir {
     fn entries(&self) -> Result<Vec<Entry>> {
         let entry = |name: &str| Entry {
             name: name.as_bytes().to_vec(),
-            ino: self.core.ino(("net", name)),
+            ino: self.proc.ino(("net", name)),
             file_type: FileType::Regular,
         };
-        let registered: Vec<_> = self.core.kernel.vfs.registry.net_texts().map(|(name, _)| name).collect();
+        let registered: Vec<_> = self.proc.kernel.vfs.registry.net_texts().map(|(name, _)| name).collect();
         let own = FILES.iter().map(|(n, _)| *n).filter(|n| !registered.contains(n));
         Ok(own.chain(registered.iter().copied()).map(entry).collect())
     }

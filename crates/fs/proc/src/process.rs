@@ -14,7 +14,7 @@ use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Entry, Listing, Text, TextFile};
 use moat_vfs::inode::Inode;
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 use crate::root::{dir, parse_pid};
 use crate::{fds, links, memory, misc, mounts, net, stat, status};
 
@@ -41,9 +41,9 @@ impl Who {
     ///
     /// # Errors
     /// ENOENT.
-    pub(crate) fn find(core: &Core, pid: i32, kind: Kind) -> Result<Who> {
-        let pid = core.pid_ns.lookup(pid).ok_or(Errno::ENOENT)?;
-        let who = Who { kernel: core.kernel.clone(), pid, kind };
+    pub(crate) fn find(proc: &ProcMount, pid: i32, kind: Kind) -> Result<Who> {
+        let pid = proc.pid_ns.lookup(pid).ok_or(Errno::ENOENT)?;
+        let who = Who { kernel: proc.kernel.clone(), pid, kind };
         who.task().map_err(|_| Errno::ENOENT)?;
         Ok(who)
     }
@@ -106,7 +106,7 @@ pub(crate) enum Guard {
 }
 
 /// Makes the whole text of a file.
-pub(crate) type ReadFn = fn(&Core, &Who) -> Result<Vec<u8>>;
+pub(crate) type ReadFn = fn(&ProcMount, &Who) -> Result<Vec<u8>>;
 
 /// Takes in what somebody with these credentials wrote.
 pub(crate) type WriteFn = fn(&Who, &Credentials, &[u8]) -> Result<()>;
@@ -171,14 +171,14 @@ const FILES: &[FileSpec] = &[
 ];
 
 struct ProcessText {
-    core: Core,
+    proc: ProcMount,
     who: Who,
     spec: &'static FileSpec,
 }
 
 impl Text for ProcessText {
     fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
-        (self.spec.read)(&self.core, &self.who)
+        (self.spec.read)(&self.proc, &self.who)
     }
 
     fn write(&self, caller: &Credentials, data: &[u8]) -> Result<()> {
@@ -195,21 +195,21 @@ impl Text for ProcessText {
 
 /// The listing of /proc/PID.
 pub struct ProcessDir {
-    core: Core,
+    proc: ProcMount,
     who: Who,
 }
 
 const DIRS: [&str; 5] = ["fd", "fdinfo", "net", "ns", "task"];
 
 impl ProcessDir {
-    pub(crate) fn inode(core: &Core, who: Who) -> Arc<dyn Inode> {
-        let attributes = owned(core, &who, "pid", 0o555);
-        dir(attributes, ProcessDir { core: core.clone(), who })
+    pub(crate) fn inode(proc: &ProcMount, who: Who) -> Arc<dyn Inode> {
+        let attributes = owned(proc, &who, "pid", 0o555);
+        dir(attributes, ProcessDir { proc: proc.clone(), who })
     }
 }
 
 /// Attributes of a file that belongs to the process's effective user, or to root where it may not be inspected.
-pub(crate) fn owned(core: &Core, who: &Who, name: &str, mode: u32) -> Attributes {
+pub(crate) fn owned(proc: &ProcMount, who: &Who, name: &str, mode: u32) -> Attributes {
     let (uid, gid) = match who.task() {
         // Directories that everybody may list show the user even then (`task_dump_owner`).
         Ok(t) if mode == 0o555 || t.group.dumpable() == moat_kernel::process::group::Dumpable::Yes => {
@@ -218,13 +218,13 @@ pub(crate) fn owned(core: &Core, who: &Who, name: &str, mode: u32) -> Attributes
         }
         _ => (0, 0),
     };
-    let number = who.pid.number_in(&core.pid_ns);
+    let number = who.pid.number_in(&proc.pid_ns);
     let ino = if name == "pid" && who.kind == Kind::Process {
-        core.ino((number, name))
+        proc.ino((number, name))
     } else {
-        core.ino((number, name, who.kind))
+        proc.ino((number, name, who.kind))
     };
-    Attributes { dev: core.dev, ino, mode, uid, gid }
+    Attributes { dev: proc.dev, ino, mode, uid, gid }
 }
 
 impl Listing for ProcessDir {
@@ -236,31 +236,31 @@ impl Listing for ProcessDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         self.who.task().map_err(|_| Errno::ENOENT)?;
         let name = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
-        let (core, who) = (&self.core, &self.who);
-        if let Some(link) = links::lookup(core, who, name) {
+        let (proc, who) = (&self.proc, &self.who);
+        if let Some(link) = links::lookup(proc, who, name) {
             return Ok(link);
         }
         match name {
-            "fd" => return Ok(fds::fd_dir(core, who)),
-            "fdinfo" => return Ok(fds::fdinfo_dir(core, who)),
-            "net" => return Ok(net::dir(core)),
-            "ns" => return Ok(links::ns_dir(core, who)),
-            "mem" => return Ok(memory::mem_file(core, who)),
+            "fd" => return Ok(fds::fd_dir(proc, who)),
+            "fdinfo" => return Ok(fds::fdinfo_dir(proc, who)),
+            "net" => return Ok(net::dir(proc)),
+            "ns" => return Ok(links::ns_dir(proc, who)),
+            "mem" => return Ok(memory::mem_file(proc, who)),
             "task" if who.kind == Kind::Process => {
-                return Ok(dir(owned(core, who, "task", 0o555), TaskDir { core: core.clone(), who: who.clone() }));
+                return Ok(dir(owned(proc, who, "task", 0o555), TaskDir { proc: proc.clone(), who: who.clone() }));
             }
             _ => {}
         }
         let spec = FILES.iter().find(|f| f.name == name).ok_or(Errno::ENOENT)?;
-        let text = ProcessText { core: core.clone(), who: who.clone(), spec };
-        Ok(TextFile::new(owned(core, who, name, spec.mode), text))
+        let text = ProcessText { proc: proc.clone(), who: who.clone(), spec };
+        Ok(TextFile::new(owned(proc, who, name, spec.mode), text))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
         self.who.task().map_err(|_| Errno::ENOENT)?;
         let mut all = Vec::new();
         let mut add = |name: &str, file_type| {
-            let ino = owned(&self.core, &self.who, name, 0).ino;
+            let ino = owned(&self.proc, &self.who, name, 0).ino;
             all.push(Entry { name: name.as_bytes().to_vec(), ino, file_type });
         };
         for name in DIRS.iter().filter(|n| **n != "task" || self.who.kind == Kind::Process) {
@@ -279,7 +279,7 @@ impl Listing for ProcessDir {
 
 /// The listing of /proc/PID/task.
 struct TaskDir {
-    core: Core,
+    proc: ProcMount,
     who: Who,
 }
 
@@ -291,25 +291,25 @@ impl Listing for TaskDir {
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         let tid = parse_pid(name).ok_or(Errno::ENOENT)?;
-        let thread = Who::find(&self.core, tid, Kind::Thread)?;
+        let thread = Who::find(&self.proc, tid, Kind::Thread)?;
         if thread.task()?.group.id != self.who.task()?.group.id {
             return Err(Errno::ENOENT);
         }
-        Ok(ProcessDir::inode(&self.core, thread))
+        Ok(ProcessDir::inode(&self.proc, thread))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
         let group = self.who.task().map_err(|_| Errno::ENOENT)?.group.clone();
         let mut tids: Vec<i32> =
-            group.threads().iter().map(|t| t.tid_in(&self.core.pid_ns)).filter(|t| *t > 0).collect();
+            group.threads().iter().map(|t| t.tid_in(&self.proc.pid_ns)).filter(|t| *t > 0).collect();
         if tids.is_empty() {
             // A zombie still shows its leader.
-            tids.push(group.pid().number_in(&self.core.pid_ns));
+            tids.push(group.pid().number_in(&self.proc.pid_ns));
         }
         tids.sort_unstable();
         let entry = |tid: i32| Entry {
             name: tid.to_string().into_bytes(),
-            ino: self.core.ino((tid, "pid", Kind::Thread)),
+            ino: self.proc.ino((tid, "pid", Kind::Thread)),
             file_type: FileType::Directory,
         };
         Ok(tids.into_iter().map(entry).collect())

@@ -8,22 +8,22 @@ use moat_vfs::caller::Caller;
 use moat_vfs::generated::{Attributes, Entry, FixedLink, ListedDir, Listing, Made, TextFile};
 use moat_vfs::inode::{Inode, Metadata};
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 use crate::process::{Kind, ProcessDir, Who};
 use crate::{sysctl, system, sysvipc};
 
 /// The listing of /proc.
 pub struct Root {
-    core: Core,
+    proc: ProcMount,
 }
 
 impl Root {
-    pub(crate) fn new(core: Core) -> Root {
-        Root { core }
+    pub(crate) fn new(proc: ProcMount) -> Root {
+        Root { proc }
     }
 
     fn link(&self, name: &str, target: &str) -> Arc<dyn Inode> {
-        FixedLink::new(self.core.attributes(name, 0o777), target.as_bytes())
+        FixedLink::new(self.proc.attributes(name, 0o777), target.as_bytes())
     }
 }
 
@@ -42,8 +42,8 @@ const CALLER_LINKS: [(&str, Which); 2] = [("self", Which::Process), ("thread-sel
 impl Listing for Root {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         if let Some(pid) = parse_pid(name) {
-            let who = Who::find(&self.core, pid, Kind::Process)?;
-            return Ok(ProcessDir::inode(&self.core, who));
+            let who = Who::find(&self.proc, pid, Kind::Process)?;
+            return Ok(ProcessDir::inode(&self.proc, who));
         }
         let name = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
         if let Some((_, target)) = LINKS.iter().find(|(n, _)| *n == name) {
@@ -51,26 +51,26 @@ impl Listing for Root {
         }
         if let Some((_, which)) = CALLER_LINKS.iter().find(|(n, _)| *n == name) {
             return Ok(Arc::new(CallerLink {
-                core: self.core.clone(),
-                attributes: self.core.attributes(name, 0o777),
+                proc: self.proc.clone(),
+                attributes: self.proc.attributes(name, 0o777),
                 which: *which,
             }));
         }
         if name == "sys" {
-            return Ok(sysctl::root(&self.core));
+            return Ok(sysctl::root(&self.proc));
         }
         if name == "sysvipc" {
-            return Ok(sysvipc::root(&self.core));
+            return Ok(sysvipc::root(&self.proc));
         }
         let file = system::FILES.iter().find(|f| f.name == name).ok_or(Errno::ENOENT)?;
-        let (kernel, make) = (self.core.kernel.clone(), file.make);
-        Ok(TextFile::new(self.core.attributes(name, file.mode), Made(move || make(&kernel))))
+        let (kernel, make) = (self.proc.kernel.clone(), file.make);
+        Ok(TextFile::new(self.proc.attributes(name, file.mode), Made(move || make(&kernel))))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
         let mut all = Vec::new();
         let mut add = |name: &str, file_type| {
-            all.push(Entry { name: name.as_bytes().to_vec(), ino: self.core.ino(name), file_type });
+            all.push(Entry { name: name.as_bytes().to_vec(), ino: self.proc.ino(name), file_type });
         };
         for (name, _) in CALLER_LINKS {
             add(name, FileType::Symlink);
@@ -83,10 +83,10 @@ impl Listing for Root {
         for f in system::FILES {
             add(f.name, FileType::Regular);
         }
-        for pid in self.core.pid_ns.pids() {
-            let number = pid.number_in(&self.core.pid_ns);
-            if number > 0 && Who::find(&self.core, number, Kind::Process).is_ok_and(|w| w.is_process()) {
-                let ino = self.core.ino((number, "pid"));
+        for pid in self.proc.pid_ns.pids() {
+            let number = pid.number_in(&self.proc.pid_ns);
+            if number > 0 && Who::find(&self.proc, number, Kind::Process).is_ok_and(|w| w.is_process()) {
+                let ino = self.proc.ino((number, "pid"));
                 all.push(Entry { name: number.to_string().into_bytes(), ino, file_type: FileType::Directory });
             }
         }
@@ -102,7 +102,7 @@ enum Which {
 
 /// /proc/self and /proc/thread-self.
 struct CallerLink {
-    core: Core,
+    proc: ProcMount,
     attributes: Attributes,
     which: Which,
 }
@@ -122,13 +122,13 @@ impl Inode for CallerLink {
 
     fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
         let t = caller.task().ok_or(Errno::ENOENT)?;
-        let tgid = t.process_pid().number_in(&self.core.pid_ns);
+        let tgid = t.process_pid().number_in(&self.proc.pid_ns);
         if tgid <= 0 {
             return Err(Errno::ENOENT);
         }
         Ok(match self.which {
             Which::Process => tgid.to_string(),
-            Which::Thread => format!("{tgid}/task/{}", t.thread_pid().number_in(&self.core.pid_ns)),
+            Which::Thread => format!("{tgid}/task/{}", t.thread_pid().number_in(&self.proc.pid_ns)),
         }
         .into_bytes())
     }

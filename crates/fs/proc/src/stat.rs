@@ -3,7 +3,7 @@
 use moat_abi::Result;
 use moat_identity::Resource;
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 use crate::process::{Kind, Who, state_of};
 
 /// Nanoseconds in a clock tick (USER_HZ is 100).
@@ -14,9 +14,9 @@ const PAGE: u64 = 4096;
 ///
 /// # Errors
 /// ESRCH.
-pub(crate) fn stat(core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn stat(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let task = who.task()?;
-    let ns = &core.pid_ns;
+    let ns = &proc.pid_ns;
     let group = &task.group;
     let (state, _) = state_of(&task);
     let parent = group.parent().map_or(0, |p| p.pid().number_in(ns));
@@ -38,14 +38,13 @@ pub(crate) fn stat(core: &Core, who: &Who) -> Result<Vec<u8>> {
         let s = task.state();
         (i64::from(s.sched.nice), 20 + i64::from(s.sched.nice))
     };
-    let start = task.start_boot_ns.saturating_sub(core.kernel.boot_boottime_ns) / TICK_NS;
+    let start = task.start_boot_ns.saturating_sub(proc.kernel.boot_boottime_ns) / TICK_NS;
     let rss_limit = group.limits.get(Resource::Rss).soft;
     let head = format!("{} (", task.tid_in(ns)).into_bytes();
     let tail = format!(
-        ") {state} {parent} {pgrp} {session} {tty_nr} {tpgid} 4194304 {min_flt} 0 0 0 {utime} {stime} {cutime} {cstime} {priority} {nice} \
+        ") {state} {parent} {pgrp} {session} {tty_nr} {tpgid} 4194304 0 0 0 0 {utime} {stime} {cutime} {cstime} {priority} {nice} \
          {threads} 0 {start} {vsize} {rss} {rss_limit} {code_start} {code_end} {stack} 0 0 {own} {blocked} {ignored} {caught} 0 0 0 17 0 0 0 0 0 0 \
          {data_start} {data_end} {brk} {arg_start} {arg_end} {env_start} {env_end} {exit_code}\n",
-        min_flt = usage.minor_faults,
         utime = usage.user_ticks(),
         stime = usage.system_ticks(),
         cutime = children.user_ticks(),
@@ -75,7 +74,7 @@ pub(crate) fn stat(core: &Core, who: &Who) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// ESRCH.
-pub(crate) fn statm(_core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn statm(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let u = who.mm()?.map_or_else(Default::default, |mm| mm.usage());
     let pages = |bytes: u64| bytes / PAGE;
     Ok(format!(

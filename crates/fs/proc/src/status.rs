@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use moat_abi::Result;
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 use crate::process::{Who, state_of};
 
 fn join(ids: impl Iterator<Item = u32>) -> String {
@@ -24,9 +24,9 @@ fn name(comm: &[u8]) -> String {
 ///
 /// # Errors
 /// ESRCH.
-pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn status(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let task = who.task()?;
-    let ns = &core.pid_ns;
+    let ns = &proc.pid_ns;
     let group = &task.group;
     let (letter, word) = state_of(&task);
     let creds = task.creds();
@@ -101,7 +101,7 @@ pub(crate) fn status(core: &Core, who: &Who) -> Result<Vec<u8>> {
         let _ = writeln!(o, "{label}:\t{:016x}", set.0);
     }
     let _ = writeln!(o, "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0", u8::from(creds.no_new_privs));
-    let cpus = core.kernel.cpu_count;
+    let cpus = proc.kernel.cpu_count;
     let _ = writeln!(
         o,
         "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}",

@@ -15,7 +15,7 @@ use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 
 /// What the settings of one proc belong to.
 pub struct Scope {
@@ -279,11 +279,11 @@ impl Text for SettingText {
 }
 
 struct Settings {
-    core: Core,
+    proc: ProcMount,
 }
 
-pub(crate) fn root(core: &Core) -> Arc<dyn Inode> {
-    TableDir::root(Settings { core: core.clone() })
+pub(crate) fn root(proc: &ProcMount) -> Arc<dyn Inode> {
+    TableDir::root(Settings { proc: proc.clone() })
 }
 
 impl Table for Settings {
@@ -295,12 +295,12 @@ impl Table for Settings {
         let found = SETTINGS.iter().find(|(p, _)| *p == path);
         let entry = found.unwrap_or(&SETTINGS[0]);
         let mode = if matches!(entry.1, Value::Made(_)) { 0o444 } else { 0o644 };
-        let text = SettingText { entry, scope: Scope::new(&self.core.kernel, &self.core.namespaces) };
-        TextFile::new(self.core.attributes(("sys", path), mode), text)
+        let text = SettingText { entry, scope: Scope::new(&self.proc.kernel, &self.proc.namespaces) };
+        TextFile::new(self.proc.attributes(("sys", path), mode), text)
     }
 
     fn dir_attributes(&self, path: &str) -> Attributes {
-        self.core.attributes(("sys", path), 0o555)
+        self.proc.attributes(("sys", path), 0o555)
     }
 }
 

@@ -10,7 +10,7 @@ use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
 
-use crate::fs::Core;
+use crate::fs::ProcMount;
 
 type Show = fn(&SystemV) -> String;
 
@@ -97,11 +97,11 @@ impl Text for Shown {
 }
 
 struct Files {
-    core: Core,
+    proc: ProcMount,
 }
 
-pub(crate) fn root(core: &Core) -> Arc<dyn Inode> {
-    TableDir::root(Files { core: core.clone() })
+pub(crate) fn root(proc: &ProcMount) -> Arc<dyn Inode> {
+    TableDir::root(Files { proc: proc.clone() })
 }
 
 impl Table for Files {
@@ -112,12 +112,12 @@ impl Table for Files {
     fn file(&self, path: &str) -> Arc<dyn Inode> {
         let show = FILES.iter().find(|(name, _)| *name == path).map_or(messages as Show, |(_, show)| *show);
         TextFile::new(
-            self.core.attributes(("sysvipc", path), 0o444),
-            Shown(show, SystemV::of(&self.core.namespaces.ipc)),
+            self.proc.attributes(("sysvipc", path), 0o444),
+            Shown(show, SystemV::of(&self.proc.namespaces.ipc)),
         )
     }
 
     fn dir_attributes(&self, path: &str) -> Attributes {
-        self.core.attributes(("sysvipc", path), 0o555)
+        self.proc.attributes(("sysvipc", path), 0o555)
     }
 }

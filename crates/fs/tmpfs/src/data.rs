@@ -3,14 +3,13 @@
 //! A vector while the file is small and nobody maps it, else a host memfd. The sentry's descriptors are limited, so once
 //! there are many memfds ([`MANY`]) larger files stay vectors too.
 
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use moat_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SealFlags};
 use moat_abi::{Errno, Result};
+use moat_mm::HostMemory;
 use moat_vfs::file::SparseSeek;
-use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, SeekFrom};
 
 use crate::superblock::{BLOCK, Shared};
 
@@ -26,7 +25,7 @@ static MEMFDS: AtomicUsize = AtomicUsize::new(0);
 
 enum Store {
     Small(Vec<u8>),
-    Host(Arc<OwnedFd>),
+    Host(HostMemory),
 }
 
 /// The contents of a regular file, with its seals.
@@ -55,9 +54,7 @@ impl Data {
     pub(crate) fn blocks(&self) -> u64 {
         match &self.store {
             Store::Small(v) => (v.len() as u64).div_ceil(BLOCK),
-            Store::Host(fd) => {
-                rustix::fs::fstat(&**fd).map_or(0, |s| u64::try_from(s.st_blocks).unwrap_or(0) / (BLOCK / 512))
-            }
+            Store::Host(memory) => memory.allocated_bytes() / BLOCK,
         }
     }
 
@@ -70,8 +67,8 @@ impl Data {
         if self.seals.contains(SealFlags::SEAL) {
             return Err(Errno::EPERM);
         }
-        if let Store::Host(fd) = &self.store {
-            seal_host(fd, seals)?;
+        if let Store::Host(memory) = &self.store {
+            seal_host(memory, seals)?;
         }
         self.seals |= seals;
         Ok(())
@@ -91,7 +88,7 @@ impl Data {
                 buf[have.len()..n].fill(0);
                 Ok(n)
             }
-            Store::Host(fd) => rustix::io::pread(&**fd, &mut buf[..n], pos).map_err(Errno::from),
+            Store::Host(memory) => rustix::io::pread(memory.fd(), &mut buf[..n], pos).map_err(Errno::from),
         }
     }
 
@@ -127,7 +124,7 @@ impl Data {
             buf = &buf[..to_usize(end - pos)?];
         }
         if !self.fits_vector(end) {
-            self.host_fd()?;
+            self.host_memory()?;
         }
         match &mut self.store {
             Store::Small(v) => {
@@ -137,8 +134,8 @@ impl Data {
                 }
                 v[from..to].copy_from_slice(buf);
             }
-            Store::Host(fd) => {
-                let n = rustix::io::pwrite(&**fd, buf, pos).map_err(Errno::from)?;
+            Store::Host(memory) => {
+                let n = rustix::io::pwrite(memory.fd(), buf, pos).map_err(Errno::from)?;
                 self.size = self.size.max(pos + n as u64);
                 return Ok(n);
             }
@@ -196,11 +193,11 @@ impl Data {
             return Err(Errno::EPERM);
         }
         match &mut self.store {
-            Store::Host(fd) => rustix::fs::ftruncate(&**fd, len).map_err(Errno::from)?,
+            Store::Host(memory) => rustix::fs::ftruncate(memory.fd(), len).map_err(Errno::from)?,
             // The vector may be shorter than the file: what is missing reads as zeros.
             Store::Small(v) if len <= SMALL => v.truncate(to_usize(len)?),
             Store::Small(_) => {
-                self.host_fd()?;
+                self.host_memory()?;
                 return self.set_size(shared, len);
             }
         }
@@ -230,9 +227,9 @@ impl Data {
         self.charge_to(shared, offset, end)?;
         // A memfd that is there must be as long as the file says, however short that is.
         if end > SMALL || matches!(self.store, Store::Host(_)) {
-            let fd = self.host_fd()?;
+            let memory = self.host_memory()?;
             let flags = if extends { FallocateFlags::empty() } else { FallocateFlags::KEEP_SIZE };
-            rustix::fs::fallocate(&*fd, flags, offset, len).map_err(Errno::from)?;
+            rustix::fs::fallocate(memory.fd(), flags, offset, len).map_err(Errno::from)?;
         }
         if extends {
             self.size = end;
@@ -249,10 +246,7 @@ impl Data {
                 v[from..to].fill(0);
                 Ok(())
             }
-            Store::Host(fd) => {
-                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(&**fd, flags, offset, end - offset).map_err(Errno::from)
-            }
+            Store::Host(memory) => memory.punch_hole(offset, end - offset),
         }
     }
 
@@ -264,32 +258,33 @@ impl Data {
             (Store::Small(_), SparseSeek::Data) => Ok(offset),
             (Store::Small(_), SparseSeek::Hole) => Ok(self.size),
             // The descriptor's own position is used for nothing else.
-            (Store::Host(fd), SparseSeek::Data) => rustix::fs::seek(&**fd, SeekFrom::Data(offset)).map_err(Errno::from),
-            (Store::Host(fd), SparseSeek::Hole) => rustix::fs::seek(&**fd, SeekFrom::Hole(offset)).map_err(Errno::from),
+            (Store::Host(memory), SparseSeek::Data) => {
+                rustix::fs::seek(memory.fd(), SeekFrom::Data(offset)).map_err(Errno::from)
+            }
+            (Store::Host(memory), SparseSeek::Hole) => {
+                rustix::fs::seek(memory.fd(), SeekFrom::Hole(offset)).map_err(Errno::from)
+            }
         }
     }
 
     /// The memfd with the contents, made if there is none yet.
-    pub(crate) fn host_fd(&mut self) -> Result<Arc<OwnedFd>> {
+    pub(crate) fn host_memory(&mut self) -> Result<HostMemory> {
         let v = match &self.store {
-            Store::Host(fd) => return Ok(fd.clone()),
+            Store::Host(memory) => return Ok(memory.clone()),
             Store::Small(v) => v,
         };
         // Neither executable bits nor a name matter: the guest never sees this descriptor.
-        let fd =
-            rustix::fs::memfd_create("tmpfs", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(Errno::from)?;
-        rustix::fs::ftruncate(&fd, self.size).map_err(Errno::from)?;
+        let memory = HostMemory::sealable("tmpfs", self.size)?;
         let mut done = 0;
         while done < v.len() {
-            done += rustix::io::pwrite(&fd, &v[done..], done as u64).map_err(Errno::from)?;
+            done += rustix::io::pwrite(memory.fd(), &v[done..], done as u64).map_err(Errno::from)?;
         }
         if !self.seals.is_empty() {
-            seal_host(&fd, self.seals)?;
+            seal_host(&memory, self.seals)?;
         }
-        let fd = Arc::new(fd);
         MEMFDS.fetch_add(1, Ordering::Relaxed);
-        self.store = Store::Host(fd.clone());
-        Ok(fd)
+        self.store = Store::Host(memory.clone());
+        Ok(memory)
     }
 }
 
@@ -302,7 +297,7 @@ impl Drop for Data {
 }
 
 /// Sets on the host what mappings must obey; that no more seals come is the sentry's own business.
-fn seal_host(fd: &OwnedFd, seals: SealFlags) -> Result<()> {
+fn seal_host(memory: &HostMemory, seals: SealFlags) -> Result<()> {
     let flags = rustix::fs::SealFlags::from_bits_truncate((seals - SealFlags::SEAL - SealFlags::EXEC).bits());
-    if flags.is_empty() { Ok(()) } else { rustix::fs::fcntl_add_seals(fd, flags).map_err(Errno::from) }
+    if flags.is_empty() { Ok(()) } else { rustix::fs::fcntl_add_seals(memory.fd(), flags).map_err(Errno::from) }
 }

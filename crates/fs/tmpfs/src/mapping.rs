@@ -29,7 +29,7 @@ impl Mapping {
 /// # Errors
 /// EPERM for a shared writable mapping of a sealed file; ENOMEM, EMFILE from the host.
 pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
-    let fd = {
+    let memory = {
         let mut d = inode.data().map_err(|_| Errno::ENODEV)?.lock();
         let shared = what.sharing == Sharing::Shared;
         if shared
@@ -38,9 +38,9 @@ pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
         {
             return Err(Errno::EPERM);
         }
-        d.host_fd()?
+        d.host_memory()?
     };
-    Ok(MapSource::File { fd, offset: what.offset, shared: what.sharing == Sharing::Shared })
+    Ok(memory.map_source(what.offset, what.sharing))
 }
 
 impl Mappable for Mapping {

@@ -11,7 +11,7 @@ use std::ptr;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use super::{IdMap, Namespaces, Prepared, check, exec_child, last_errno};
+use super::{IdMap, Namespaces, PreparedExec, check, exec_child, last_errno};
 
 /// Existing namespaces to join.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,7 +49,7 @@ pub fn user_namespace_maps(namespace: BorrowedFd<'_>) -> io::Result<(Vec<IdMap>,
         }
     })?;
     drop(report_write);
-    let maps = hear(&report).and_then(|_| {
+    let maps = read_report(&report).and_then(|_| {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
         Ok((IdMap::parse_all(&read("uid_map")?), IdMap::parse_all(&read("gid_map")?)))
     });
@@ -59,7 +59,11 @@ pub fn user_namespace_maps(namespace: BorrowedFd<'_>) -> io::Result<(Vec<IdMap>,
 }
 
 /// Makes the child in the joined namespaces, and in new ones.
-pub(super) fn clone_child(joins: Joins<'_>, namespaces: Namespaces, prepared: &Prepared) -> io::Result<(i32, OwnedFd)> {
+pub(super) fn clone_child(
+    joins: Joins<'_>,
+    namespaces: Namespaces,
+    prepared: &PreparedExec,
+) -> io::Result<(i32, OwnedFd)> {
     let (report, report_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let report_fd = report_write.as_raw_fd();
     let (_, between) = fork(|| {
@@ -67,7 +71,7 @@ pub(super) fn clone_child(joins: Joins<'_>, namespaces: Namespaces, prepared: &P
         tell(report_fd, result.unwrap_or_else(|errno| -errno));
     })?;
     drop(report_write);
-    let pid = hear(&report);
+    let pid = read_report(&report);
     reap(&between);
     let pid = pid?;
     // It can't be reaped by anybody else, so the number is still its own.
@@ -91,7 +95,7 @@ fn setns(fd: BorrowedFd<'_>, kind: libc::c_int) -> Result<(), i32> {
     check(unsafe { libc::setns(fd.as_raw_fd(), kind) })
 }
 
-fn clone_sibling(namespaces: Namespaces, prepared: &Prepared) -> Result<i32, i32> {
+fn clone_sibling(namespaces: Namespaces, prepared: &PreparedExec) -> Result<i32, i32> {
     // SAFETY: clone_args is plain integers, for which zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     // The exit signal of a sibling is this process's own, SIGCHLD.
@@ -138,7 +142,7 @@ fn tell(report: RawFd, number: i32) {
 }
 
 /// What [`tell`] told; a negative number is an errno.
-fn hear(report: &OwnedFd) -> io::Result<i32> {
+fn read_report(report: &OwnedFd) -> io::Result<i32> {
     let mut bytes = [0; 4];
     match rustix::io::retry_on_intr(|| rustix::io::read(report, &mut bytes))? {
         4 => match i32::from_ne_bytes(bytes) {

@@ -15,7 +15,7 @@ use moat_platform::Atomic32;
 use moat_sync::async_mutex::{AsyncGuard, AsyncMutex};
 use moat_sync::{Listener, LockClass, Mutex};
 
-use super::table::{PiTask, Place, Purpose, Waiter};
+use super::table::{PiTask, Purpose, Waiter, WaiterPlace};
 use super::{Futexes, atomic, compare_exchange};
 use crate::error::{Restart, SyscallError};
 use crate::task::wait::{Deadline, Wait};
@@ -76,7 +76,7 @@ impl PiTable {
             return Err(Errno::ESRCH);
         }
         let queue = queues.entry(key).or_insert_with(|| PiQueue { owner: owner.id, waiters: VecDeque::new() });
-        waiter.set_place(Place::QueuedPi(key));
+        waiter.set_place(WaiterPlace::QueuedPi(key));
         queue.waiters.push_back(waiter.clone());
         Ok(())
     }
@@ -94,8 +94,8 @@ impl PiTable {
     /// Takes a waiter out of its PI queue, if it is in one, in the caller's turn.
     fn withdraw(&self, waiter: &Arc<Waiter>) {
         let mut queues = self.queues.lock();
-        let Place::QueuedPi(key) = waiter.place() else { return };
-        waiter.set_place(Place::Away);
+        let WaiterPlace::QueuedPi(key) = waiter.place() else { return };
+        waiter.set_place(WaiterPlace::Away);
         if let Some(queue) = queues.get_mut(&key) {
             queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));
             if queue.waiters.is_empty() {
@@ -106,7 +106,7 @@ impl PiTable {
 
     /// A task ends: the first waiter of each lock it has inherits it (`exit_pi_state_list`).
     pub(super) fn hand_over_all(&self, task: &crate::task::Task) {
-        let mut heirs = Vec::new();
+        let mut new_owners = Vec::new();
         {
             let mut queues = self.queues.lock();
             task.futexes_released.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -116,12 +116,12 @@ impl PiTable {
                 if let Some(waiter) = first
                     && let Some(owner) = waiter.purpose().pi_task()
                 {
-                    pass_on(&mut queues, &key, &waiter, owner.task, Place::Inherited);
-                    heirs.push(waiter);
+                    pass_on(&mut queues, &key, &waiter, owner.task, WaiterPlace::Inherited);
+                    new_owners.push(waiter);
                 }
             }
         }
-        heirs.iter().for_each(|w| w.notify());
+        new_owners.iter().for_each(|w| w.notify());
     }
 }
 
@@ -218,7 +218,7 @@ pub(super) async fn await_grant(
     // The deadline is absolute: the call is simply made again.
     let wait = Wait::restarting("futex_lock_pi", Restart::NoIntr).until(deadline);
     let granted = |_: &mut CurrentTask| match waiter.place() {
-        Place::Granted | Place::Inherited => Poll::Ready(()),
+        WaiterPlace::Granted | WaiterPlace::Inherited => Poll::Ready(()),
         _ => Poll::Pending,
     };
     if let Err(error) = t.wait_with(listener, &wait, granted).await
@@ -227,20 +227,20 @@ pub(super) async fn await_grant(
         return Err(error.or_timed_out(Errno::ETIMEDOUT));
     }
     match waiter.place() {
-        Place::Inherited => Ok(inherit(t, addr, waiter).await?),
+        WaiterPlace::Inherited => Ok(inherit(t, addr, waiter).await?),
         _ => Ok(()),
     }
 }
 
 /// Leaves whatever queue the waiter is in; gives false if it has been made the owner.
 async fn give_up(futexes: &Futexes, waiter: &Arc<Waiter>) -> bool {
-    if let Place::QueuedPi(key) = waiter.place() {
+    if let WaiterPlace::QueuedPi(key) = waiter.place() {
         let _turn = futexes.pi.turn(&key).await;
         futexes.pi.withdraw(waiter);
     }
     // A requeue that failed has put it back.
     futexes.table.leave(waiter);
-    !matches!(waiter.place(), Place::Granted | Place::Inherited)
+    !matches!(waiter.place(), WaiterPlace::Granted | WaiterPlace::Inherited)
 }
 
 /// Writes the new owner of a lock whose owner died into the word (`fixup_pi_state_owner`).
@@ -278,7 +278,7 @@ pub async fn unlock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope) -> R
         if let (Some(waiter), Some(owner)) = (next, next_task) {
             let mut queues = futexes.pi.queues.lock();
             // Waiters leave in their turn only, which is this task's: it is still the first.
-            pass_on(&mut queues, &key, &waiter, owner.task, Place::Granted);
+            pass_on(&mut queues, &key, &waiter, owner.task, WaiterPlace::Granted);
             drop(queues);
             waiter.notify();
         }
@@ -287,7 +287,7 @@ pub async fn unlock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope) -> R
 }
 
 /// Makes the first waiter of `key` the owner.
-fn pass_on(queues: &mut Queues, key: &FutexKey, waiter: &Arc<Waiter>, owner: TaskId, place: Place) {
+fn pass_on(queues: &mut Queues, key: &FutexKey, waiter: &Arc<Waiter>, owner: TaskId, place: WaiterPlace) {
     waiter.set_place(place);
     if let Some(queue) = queues.get_mut(key) {
         queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));

@@ -5,7 +5,7 @@ use moat_mm::UserAddr;
 use moat_sync::Listener;
 
 use super::pi::{Claim, await_grant, claim, me};
-use super::table::{Place, Purpose, Waiter};
+use super::table::{Purpose, Waiter, WaiterPlace};
 use super::wait::{Queued, WaitRequest};
 use super::wake::RequeueRequest;
 use crate::error::SyscallError;
@@ -48,7 +48,7 @@ pub async fn wait(
             return Err(error.or_timed_out(Errno::ETIMEDOUT));
         }
     }
-    if waiter.place() == Place::Granted {
+    if waiter.place() == WaiterPlace::Granted {
         return Ok(());
     }
     match await_grant(t, target, &waiter, &mut listener, request.deadline).await {
@@ -89,7 +89,7 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
     let Some(claimant) = first.purpose().pi_task() else { return Err(Errno::EINVAL) };
     let mut owner = match claim(t, r.to, to, claimant, false).await? {
         Claim::Taken => {
-            if let Some(taken) = futexes.table.take_first(&from, before, Place::Granted, check)? {
+            if let Some(taken) = futexes.table.take_first(&from, before, WaiterPlace::Granted, check)? {
                 taken.notify();
                 count += 1;
             }
@@ -107,7 +107,7 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
                 Claim::OwnedBy(task) => owner = Some(task),
                 // Unlocked at once without a system call: this one has it.
                 Claim::Taken => {
-                    if let Some(taken) = futexes.table.take_first(&from, before, Place::Granted, check)? {
+                    if let Some(taken) = futexes.table.take_first(&from, before, WaiterPlace::Granted, check)? {
                         taken.notify();
                         count += 1;
                     }
@@ -117,9 +117,9 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
         }
         let Some(task) = owner.clone() else { break };
         // Joined to the new queue first: the place must never say "away" while it is in between.
-        let Some(moved) = futexes.table.take_first(&from, before, Place::QueuedPi(to), check)? else { break };
+        let Some(moved) = futexes.table.take_first(&from, before, WaiterPlace::QueuedPi(to), check)? else { break };
         if let Err(errno) = futexes.pi.join(to, task, &moved) {
-            // The owner is gone: the waiter goes back and the caller hears of it.
+            // The owner is gone: the waiter goes back and the caller gets the error.
             futexes.table.enqueue(from, &moved);
             return if count > 0 { Ok(count) } else { Err(errno) };
         }

@@ -19,7 +19,7 @@ pub struct Ticket(u64);
 
 /// Where a waiter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum WaiterPlace {
     /// Nowhere yet, or it has left by itself.
     Away,
     /// In the queue of this word.
@@ -71,19 +71,19 @@ pub struct Waiter {
     bitset: u32,
     purpose: Purpose,
     notify: Arc<dyn Notify>,
-    place: Mutex<Place>,
+    place: Mutex<WaiterPlace>,
 }
 
 impl Waiter {
     /// A waiter that `notify` is told of when it is woken.
     #[must_use]
     pub fn new(ticket: Ticket, bitset: u32, purpose: Purpose, notify: Arc<dyn Notify>) -> Arc<Waiter> {
-        Arc::new(Waiter { ticket, bitset, purpose, notify, place: Mutex::new(LockClass::Leaf, Place::Away) })
+        Arc::new(Waiter { ticket, bitset, purpose, notify, place: Mutex::new(LockClass::Leaf, WaiterPlace::Away) })
     }
 
     /// Where it is; may be out of date at once while it is queued.
     #[must_use]
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> WaiterPlace {
         *self.place.lock()
     }
 
@@ -94,7 +94,7 @@ impl Waiter {
     }
 
     /// Says where it is; the caller holds the lock of the queue it leaves and of the one it joins.
-    pub(crate) fn set_place(&self, place: Place) {
+    pub(crate) fn set_place(&self, place: WaiterPlace) {
         *self.place.lock() = place;
     }
 
@@ -148,7 +148,7 @@ impl FutexTable {
     pub fn enqueue(&self, key: FutexKey, waiter: &Arc<Waiter>) {
         let shard = self.shard(&key);
         let mut queues = shard.queues.lock();
-        waiter.set_place(Place::Queued(key));
+        waiter.set_place(WaiterPlace::Queued(key));
         queues.entry(key).or_default().push_back(waiter.clone());
         // SeqCst, before the caller reads the word: see `wake`.
         shard.waiting.fetch_add(1, Ordering::SeqCst);
@@ -157,14 +157,14 @@ impl FutexTable {
     /// Takes a waiter out of the queue of its word; gives false if it is not in one.
     pub fn leave(&self, waiter: &Arc<Waiter>) -> bool {
         loop {
-            let Place::Queued(key) = waiter.place() else { return false };
+            let WaiterPlace::Queued(key) = waiter.place() else { return false };
             let shard = self.shard(&key);
             let mut queues = shard.queues.lock();
             // It may have been requeued before the lock was taken.
-            if waiter.place() != Place::Queued(key) {
+            if waiter.place() != WaiterPlace::Queued(key) {
                 continue;
             }
-            waiter.set_place(Place::Away);
+            waiter.set_place(WaiterPlace::Away);
             shard.remove(&mut queues, &key, waiter);
             return true;
         }
@@ -182,7 +182,7 @@ impl FutexTable {
         }
         let mut woken = Vec::new();
         let outcome =
-            shard.take(&mut shard.queues.lock(), key, max, Place::Woken, |w| w.bitset & bitset != 0, &mut woken);
+            shard.take(&mut shard.queues.lock(), key, max, WaiterPlace::Woken, |w| w.bitset & bitset != 0, &mut woken);
         woken.iter().for_each(|w| w.notify());
         outcome.map(|()| woken.len())
     }
@@ -202,9 +202,9 @@ impl FutexTable {
         let outcome = {
             let (mut first, mut second) = self.lock_both(&from, &to);
             let early = |w: &Waiter| w.ticket < before;
-            let done = source.take(&mut first, &from, wake, Place::Woken, early, &mut woken);
+            let done = source.take(&mut first, &from, wake, WaiterPlace::Woken, early, &mut woken);
             let done =
-                done.and_then(|()| source.take(&mut first, &from, requeue, Place::Queued(to), early, &mut moved));
+                done.and_then(|()| source.take(&mut first, &from, requeue, WaiterPlace::Queued(to), early, &mut moved));
             // What has been taken is moved even if a waiter of another kind ended it.
             let target = self.shard(&to);
             let queues = second.as_mut().unwrap_or(&mut first);
@@ -226,7 +226,7 @@ impl FutexTable {
         &self,
         key: &FutexKey,
         before: Ticket,
-        place: Place,
+        place: WaiterPlace,
         check: impl Fn(&Waiter) -> Result<()>,
     ) -> Result<Option<Arc<Waiter>>> {
         let shard = self.shard(key);
@@ -288,7 +288,7 @@ impl Shard {
         queues: &mut Queues,
         key: &FutexKey,
         max: usize,
-        place: Place,
+        place: WaiterPlace,
         wanted: impl Fn(&Waiter) -> bool,
         taken: &mut Vec<Arc<Waiter>>,
     ) -> Result<()> {

@@ -75,7 +75,7 @@ impl<'a> Queued<'a> {
 
     /// Whether it has not been woken.
     pub(super) fn is_queued(&self) -> bool {
-        matches!(self.waiter.place(), super::table::Place::Queued(_))
+        matches!(self.waiter.place(), super::table::WaiterPlace::Queued(_))
     }
 
     /// Takes it out; gives false if it had been woken before.

@@ -1,4 +1,4 @@
-//! Scheduling parameters: kept and checked as Linux does; the CPU itself is the host's to give.
+//! Scheduling parameters: kept as on Linux. Of these only the affinity reaches the host ([`crate::CurrentTask::apply_affinity`]).
 
 use moat_abi::prctl::{SCHED_DEADLINE, SCHED_FIFO, SCHED_NORMAL, SCHED_RR};
 

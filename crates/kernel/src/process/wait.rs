@@ -57,7 +57,7 @@ enum Scan {
 enum After {
     Nothing,
     Reap(Arc<ThreadGroup>, Usage),
-    /// A tracee that ended; its own parent hears of it now.
+    /// A tracee that ended; its own parent is told of it now.
     Traced(Arc<Task>),
 }
 

@@ -43,6 +43,7 @@ pub fn ptrace(t: &mut CurrentTask, request: u32, pid: i32, addr: u64, data: u64)
         _ => {}
     }
     check_tracee(t, &task)?;
+    // These two are for a tracee that runs as well; all others need it stopped.
     match request {
         PTRACE_INTERRUPT => return interrupt(&task),
         PTRACE_KILL => {
@@ -59,11 +60,13 @@ pub fn ptrace(t: &mut CurrentTask, request: u32, pid: i32, addr: u64, data: u64)
     match request {
         PTRACE_PEEKTEXT | PTRACE_PEEKDATA => {
             let mm = task.mm_of().ok_or(Errno::EIO)?;
+            // The call itself writes the word to `data`: giving it as the result is the C library's doing.
             let word = mm.read(UserPtr::<u64>::new(UserAddr::new(addr))).map_err(|_| Errno::EIO)?;
             write(t, data, word.as_bytes())
         }
         PTRACE_POKETEXT | PTRACE_POKEDATA => {
             let mm = task.mm_of().ok_or(Errno::EIO)?;
+            // Also where the tracee may not write: breakpoints go into its code.
             match mm.write_forced(UserAddr::new(addr), &data.to_ne_bytes()) {
                 Ok(8) => Ok(0),
                 _ => Err(Errno::EIO),
@@ -101,6 +104,7 @@ pub fn ptrace(t: &mut CurrentTask, request: u32, pid: i32, addr: u64, data: u64)
             write(t, data, message.as_bytes())
         }
         PTRACE_GETSIGINFO => {
+            // EINVAL is how a tracer by PTRACE_ATTACH tells a group stop from a signal's; one by PTRACE_SEIZE has an event for it.
             if stop.kind == StopKind::Group && stop.code >> 8 == 0 {
                 return Err(Errno::EINVAL);
             }

@@ -214,7 +214,7 @@ pub async fn syscall_exit(t: &mut CurrentTask) {
     }
 }
 
-/// Whether the tracer of `t` wants to hear of `event`.
+/// Whether the tracer of `t` wants to be told of `event`.
 pub fn wants_event(t: &CurrentTask, event: u32) -> bool {
     let option = match event {
         PTRACE_EVENT_FORK => PtraceOptions::TRACEFORK,
@@ -237,7 +237,7 @@ pub async fn event(t: &mut CurrentTask, event: u32, message: u64) {
     stop(t, StopKind::Event, code, info).await;
 }
 
-/// Stops for `event` if the tracer wants to hear of it.
+/// Stops for `event` if the tracer wants to be told of it.
 pub async fn event_if(t: &mut CurrentTask, which: u32, message: u64) {
     if wants_event(t, which) {
         event(t, which, message).await;

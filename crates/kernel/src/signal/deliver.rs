@@ -75,6 +75,7 @@ impl CurrentTask {
                 info.set_overrun(self.timer_delivered(timer));
             }
             let mut signal = signal;
+            // The tracer may put another signal in its place, or none.
             if traced {
                 match crate::ptrace::stop::signal(self, signal, info).await {
                     Some((s, i)) => (signal, info) = (s, i),

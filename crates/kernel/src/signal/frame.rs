@@ -81,7 +81,7 @@ impl CurrentTask {
         let frame_len = size_of::<RtSigframe>() as u64;
         let at = (fpstate.checked_sub(frame_len).ok_or(Errno::EFAULT)? & !15).checked_sub(8).ok_or(Errno::EFAULT)?;
         if bounds.is_some_and(|s| !within(&s, at)) {
-            // The alternate stack is full: writing on would spoil what lies below it.
+            // The alternate stack is full: writing on would overwrite what lies below it.
             return Err(Errno::EFAULT);
         }
         let fault = self.last_fault;

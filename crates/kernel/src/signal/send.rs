@@ -50,7 +50,7 @@ impl ThreadGroup {
         let mut notify = stop::Notifications::default();
         let result = {
             let mut s = self.signals.lock();
-            notify.merge(stop::prepare(&mut s, signal));
+            notify.merge(stop::prepare_signal(&mut s, signal));
             queue(&mut s, target, signal, entry, origin, limit)
         };
         notify.deliver(self);

@@ -17,7 +17,7 @@ use crate::task::wait::Wait;
 /// What a change of the stop state has others be told, once the signal lock is released.
 #[derive(Default)]
 pub struct Notifications {
-    /// The parent hears of a stop or continuation.
+    /// The parent is told of a stop or continuation.
     parent: Option<GroupReport>,
     /// Stopped threads may look again.
     resume: bool,
@@ -44,7 +44,7 @@ impl Notifications {
 }
 
 /// What sending `signal` does at once, whether it is blocked, ignored or not (`prepare_signal`).
-pub fn prepare(s: &mut GroupSignals, signal: Signal) -> Notifications {
+pub fn prepare_signal(s: &mut GroupSignals, signal: Signal) -> Notifications {
     let mut n = Notifications::default();
     if SigSet::STOP.contains(signal) {
         s.discard(Signal::SIGCONT.bit());

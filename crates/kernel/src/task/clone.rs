@@ -102,6 +102,7 @@ const SUPPORTED_NAMESPACES: CloneFlags = CloneFlags::NEWUTS
 /// Those of clone(2); a restart if a signal came first.
 pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult {
     check(t, &request)?;
+    // The caller takes what is pending first: a child made now would escape a signal to the whole process group.
     if t.is_interrupted() {
         return Err(Restart::NoIntr.into());
     }
@@ -133,6 +134,7 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
         t.vfork_child = Some(VforkChild { number, done });
     }
     t.kernel().forks.fetch_add(1, Ordering::Relaxed);
+    // Before the child runs: it is traced from its first instruction on.
     if event.is_some() || flags.contains(CloneFlags::PTRACE) {
         ptrace::stop::attach_child(t, &child);
     }
@@ -193,7 +195,7 @@ fn check_process_limit(t: &CurrentTask) -> Result<()> {
     if count >= limit { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
-/// The event that the tracer of `t` wants to hear of.
+/// The event that the tracer of `t` wants to be told of.
 fn trace_event(t: &CurrentTask, r: &CloneRequest) -> Option<u32> {
     if r.flags.contains(CloneFlags::UNTRACED) {
         return None;

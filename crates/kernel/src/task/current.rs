@@ -276,7 +276,7 @@ impl CurrentTask {
         }
     }
 
-    /// The deadline of the call that restart_syscall(2) goes on with: `None` for a call made anew, which reckons its own.
+    /// The deadline of the call that restart_syscall(2) goes on with: `None` for a new call, which computes its own.
     pub fn take_restart_deadline(&mut self) -> Option<Option<Deadline>> {
         self.restart_deadline.take()
     }

@@ -124,8 +124,8 @@ pub struct Loading<'a> {
 /// Prepares `args`: follows scripts, checks formats; gives the program.
 ///
 /// # Errors
-/// Those of [`Program::prepare`].
-pub fn prepare(args: ExecArgs, with: &Loading<'_>) -> Result<Program> {
+/// Those of [`Program::read`].
+pub fn prepare_program(args: ExecArgs, with: &Loading<'_>) -> Result<Program> {
     let view = View { caller: with.caller, root: &with.fs.root, base: &with.fs.cwd, umask: with.fs.umask };
     let request = ExecRequest {
         file: args.file,
@@ -134,7 +134,7 @@ pub fn prepare(args: ExecArgs, with: &Loading<'_>) -> Result<Program> {
         envp: args.envp,
         stack_limit: with.limits.stack,
     };
-    Program::prepare(request, &mut |path| open_executable(&view, path, LookupFlags::FOLLOW))
+    Program::read(request, &mut |path| open_executable(&view, path, LookupFlags::FOLLOW))
 }
 
 /// Loads `program` into a blank process.
@@ -186,7 +186,7 @@ pub async fn exec(t: &mut CurrentTask, args: ExecArgs) -> Result<(), SyscallErro
     let aslr = if personality & ADDR_NO_RANDOMIZE != 0 { Aslr::Off } else { Aslr::On };
     let program = {
         let fs = t.fs().lock().clone();
-        prepare(args, &Loading { caller: &*t, fs: &fs, limits, aslr })?
+        prepare_program(args, &Loading { caller: &*t, fs: &fs, limits, aslr })?
     };
     let traced_by_lesser = t.traced.load(Ordering::Relaxed);
     let elevation = Elevation::compute(t.creds(), program.file(), traced_by_lesser)?;
@@ -246,7 +246,7 @@ fn take_over_leader(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     task.kernel().tasks.unbind(&own);
     task.kernel().tasks.bind(&pid, task);
     if let Some(old) = old_leader {
-        // Nobody hears of the dead leader; the caller's own number is free from here on.
+        // Nobody is told of the dead leader; the caller's own number is free from here on.
         let ended = old.ended_for_tracer.lock().as_ref().and_then(|e| e.tracer.upgrade());
         if let Some(tracer) = ended {
             ptrace::stop::forget_tracee(&old, &tracer);
@@ -259,6 +259,7 @@ fn take_over_leader(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
 
 /// The point of no return: everything of the old program goes.
 async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: Vec<u8>) {
+    // Robust lists and the word of CLONE_CHILD_CLEARTID are in the memory that is about to go.
     crate::futex::exec_thread(t).await;
     let group = t.group.clone();
     let (old_mm, old_thread) = t.replace_mm(image.mm, image.thread);
@@ -273,6 +274,7 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     t.fds().close_on_exec();
     {
         let mut s = group.signals.lock();
+        // A copy: whoever shares the handlers by CLONE_SIGHAND keeps them.
         let fresh = s.sighand.without_handlers();
         s.sighand = Arc::new(fresh);
     }
@@ -283,6 +285,7 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     t.stepping = false;
     group.set_exe(Some(image.exe));
     group.did_exec.store(true, Ordering::Relaxed);
+    // The signal that the parent chose in clone(2) was for the old program.
     group.exit_signal.store(Signal::SIGCHLD.number(), Ordering::Relaxed);
     let secure = elevation.secure;
     let dumpable = if secure || elevation.unreadable { Dumpable::No } else { Dumpable::Yes };

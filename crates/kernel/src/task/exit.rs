@@ -144,23 +144,23 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
 }
 
 /// A thread that leaves siblings behind: its children are told if they asked, and belong to a sibling.
-fn thread_dead(task: &Arc<Task>, heir: Option<&Arc<Task>>) {
-    let Some(heir) = heir else { return };
-    let bereaved = {
+fn thread_dead(task: &Arc<Task>, sibling: Option<&Arc<Task>>) {
+    let Some(sibling) = sibling else { return };
+    let orphans = {
         let mut family = task.kernel().family.lock();
         let Some(children) = family.node(task.group.id).map(|n| n.children.clone()) else { return };
-        let mut bereaved = Vec::new();
+        let mut orphans = Vec::new();
         for c in children {
             if let Some(n) = family.node_mut(c)
                 && n.parent_task == task.id
             {
-                n.parent_task = heir.id;
-                bereaved.push(n.group.clone());
+                n.parent_task = sibling.id;
+                orphans.push(n.group.clone());
             }
         }
-        bereaved
+        orphans
     };
-    bereaved.iter().for_each(send_pdeath);
+    orphans.iter().for_each(send_pdeath);
 }
 
 fn send_pdeath(child: &Arc<ThreadGroup>) {
@@ -186,8 +186,8 @@ fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
         let mut family = kernel.family.lock();
         let ns = task.pid_ns();
         let reaper = family.reaper(group.id, &ns);
-        let heir = reaper.and_then(|r| family.node(r)).map(|n| n.leader.id);
-        let ids = family.reparent(group.id, reaper, heir.unwrap_or(crate::task::TaskId(0)));
+        let new_parent = reaper.and_then(|r| family.node(r)).map(|n| n.leader.id);
+        let ids = family.reparent(group.id, reaper, new_parent.unwrap_or(crate::task::TaskId(0)));
         let moved: Vec<_> = ids.iter().filter_map(|id| describe(&family, *id)).collect();
         let parent_pgrp = family.parent(group.id).and_then(|p| family.node(p.id)).map(|n| n.pgrp.clone());
         (moved, family.node(group.id).map(|n| (n.pgrp.clone(), parent_pgrp)))

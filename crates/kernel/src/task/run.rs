@@ -42,6 +42,7 @@ async fn run(t: &mut CurrentTask) {
         if let Some(name) = t.take_renaming() {
             t.thread().defer(Order::SetName(name));
         }
+        // Work that came since it was looked at: whoever brought it saw the task outside guest code and did not kick it.
         if !t.flags.enter() {
             continue;
         }
@@ -73,7 +74,7 @@ async fn run(t: &mut CurrentTask) {
 }
 
 impl CurrentTask {
-    /// The process dies by SIGKILL: its host process is gone or spoilt.
+    /// The process dies by SIGKILL: its host process is gone or overwritten.
     fn kill_process(&mut self) {
         let status = WaitStatus::Signaled { signal: 9, core: CoreDump::NotDumped };
         self.group.signals.lock().start_exit(status);

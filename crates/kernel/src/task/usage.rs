@@ -21,14 +21,12 @@ use crate::task::Task;
 pub struct Usage {
     /// CPU time of the host threads that run its code, nanoseconds.
     pub user_ns: u64,
-    /// Time in the sentry on its behalf, nanoseconds.
+    /// Time that workers of the sentry spent on its behalf, but for what they slept, nanoseconds.
     pub system_ns: u64,
-    /// Waits.
+    /// System calls: at each the host thread gives its CPU up.
     pub voluntary_switches: u64,
     /// Largest resident set, KiB.
     pub max_rss_kib: u64,
-    /// Minor faults, as far as the host tells.
-    pub minor_faults: u64,
 }
 
 impl Usage {
@@ -37,7 +35,6 @@ impl Usage {
         self.user_ns = self.user_ns.saturating_add(other.user_ns);
         self.system_ns = self.system_ns.saturating_add(other.system_ns);
         self.voluntary_switches = self.voluntary_switches.saturating_add(other.voluntary_switches);
-        self.minor_faults = self.minor_faults.saturating_add(other.minor_faults);
         self.max_rss_kib = self.max_rss_kib.max(other.max_rss_kib);
     }
 
@@ -60,7 +57,6 @@ impl Usage {
             ru_utime: Timeval::from_duration(Duration::from_nanos(self.user_ns)),
             ru_stime: Timeval::from_duration(Duration::from_nanos(self.system_ns)),
             ru_maxrss: i64::try_from(self.max_rss_kib).unwrap_or(i64::MAX),
-            ru_minflt: i64::try_from(self.minor_faults).unwrap_or(i64::MAX),
             ru_nvcsw: i64::try_from(self.voluntary_switches).unwrap_or(i64::MAX),
             ..Rusage::default()
         }

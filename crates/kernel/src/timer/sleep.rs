@@ -5,7 +5,7 @@ use std::time::Instant;
 /// The call that restart_syscall(2) goes on with.
 ///
 /// The call is made again with the same arguments and finds its deadline by [`crate::CurrentTask::take_restart_deadline`]
-/// instead of reckoning a new one from the timeout.
+/// instead of computing a new one from the timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestartBlock {
     /// The system call's number.

@@ -197,7 +197,7 @@ pub const HOST_OPTIONS: &[HostOption] = &[
     get(SOL_IPV6, abi::IPV6_TRANSPARENT),
     int(SOL_IPV6, abi::IPV6_UNICAST_IF),
     int(SOL_IPV6, abi::IPV6_FREEBIND),
-    // Which ICMP messages a raw socket hears: a mask of types.
+    // Which ICMP messages a raw socket receives: a mask of types.
     value(SOL_RAW, abi::ICMP_FILTER, 4),
     value(SOL_ICMPV6, abi::ICMPV6_FILTER, 32),
     set(SOL_NETLINK, nl::NETLINK_ADD_MEMBERSHIP, 4),
@@ -223,7 +223,7 @@ pub(crate) fn check_get(level: u32, name: u32) -> Result<()> {
     find(level, name).ok().filter(|o| o.can_get()).map(|_| ()).ok_or(Errno::ENOPROTOOPT)
 }
 
-/// Whether an option can be set on the host, and how much of the value counts; `None` if the host need not hear of it.
+/// Whether an option can be set on the host, and how much of the value counts; `None` if the host need not be told.
 ///
 /// # Errors
 /// ENOPROTOOPT; EPERM for what takes a privilege that a sandbox never has.

@@ -125,9 +125,9 @@ impl Socket for HostSocket {
         let to = *self.connecting.lock();
         let Some(to) = to else { return Ok(()) };
         match host::connect(&self.fd, to.as_bytes()) {
-            // In progress anew: another thread has heard of the failure and this call began the next attempt.
+            // In progress again: another thread has been given the failure and this call began the next attempt.
             Err(Errno::EALREADY | Errno::EINPROGRESS) => Err(Errno::EAGAIN),
-            // Another thread has heard of the success.
+            // Another thread has been given the success.
             Err(Errno::EISCONN) => Ok(()),
             done => done,
         }

@@ -27,19 +27,19 @@ fn local_ports(settings: &NetSettings) -> RangeInclusive<u16> {
 
 /// The address part of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct BindingPlace {
     /// The address; the any address takes all of its family.
     pub ip: IpAddr,
     /// `::` of a socket that takes IPv4 as well.
     pub dual: bool,
 }
 
-impl Place {
+impl BindingPlace {
     fn covers(self, ip: IpAddr) -> bool {
         self.dual || self.ip == ip || (self.ip.is_unspecified() && self.ip.is_ipv4() == ip.is_ipv4())
     }
 
-    fn overlaps(self, other: Place) -> bool {
+    fn overlaps(self, other: BindingPlace) -> bool {
         self.dual || other.dual || self.covers(other.ip) || other.covers(self.ip)
     }
 }
@@ -56,7 +56,7 @@ pub struct Sharing {
 
 /// A socket's binding.
 pub struct Binding<S> {
-    place: Place,
+    place: BindingPlace,
     sharing: Sharing,
     /// A listening TCP socket shares its address with nobody but by SO_REUSEPORT.
     listening: bool,
@@ -92,7 +92,7 @@ impl<S> Ports<S> {
         settings: &NetSettings,
         id: u64,
         socket: &Weak<S>,
-        (place, port): (Place, u16),
+        (place, port): (BindingPlace, u16),
         sharing: Sharing,
     ) -> Result<u16> {
         let port = if port == 0 { self.free_port(local_ports(settings)).ok_or(Errno::EADDRINUSE)? } else { port };
@@ -104,7 +104,7 @@ impl<S> Ports<S> {
     }
 
     /// Enters a binding that can't conflict: that of an accepted connection.
-    pub fn insert(&mut self, id: u64, socket: &Weak<S>, place: Place, port: u16, sharing: Sharing) {
+    pub fn insert(&mut self, id: u64, socket: &Weak<S>, place: BindingPlace, port: u16, sharing: Sharing) {
         let binding = Binding { place, sharing, listening: false, peer: None, socket: socket.clone() };
         self.by_port.entry(port).or_default().insert(id, binding);
     }
@@ -122,7 +122,7 @@ impl<S> Ports<S> {
         None
     }
 
-    fn conflicts(&self, id: u64, place: Place, port: u16, new: Sharing, listening: bool) -> bool {
+    fn conflicts(&self, id: u64, place: BindingPlace, port: u16, new: Sharing, listening: bool) -> bool {
         let Some(bindings) = self.by_port.get(&port) else { return false };
         bindings.iter().filter(|(i, b)| **i != id && b.place.overlaps(place)).any(|(_, b)| {
             let old = b.sharing;
@@ -169,7 +169,7 @@ impl<S> Ports<S> {
     }
 
     /// Narrows a binding to a local address and a peer, or widens it again.
-    pub fn connect(&mut self, id: u64, port: u16, place: Place, peer: Option<SocketAddr>) {
+    pub fn connect(&mut self, id: u64, port: u16, place: BindingPlace, peer: Option<SocketAddr>) {
         if let Some(b) = self.by_port.get_mut(&port).and_then(|b| b.get_mut(&id)) {
             b.place = place;
             b.peer = peer;
@@ -293,8 +293,8 @@ mod tests {
     const ADDRESS: Sharing = Sharing { reuse_address: true, ..NO };
     const PORT: Sharing = Sharing { reuse_port: true, ..NO };
 
-    fn place(ip: &str, dual: bool) -> Place {
-        Place { ip: ip.parse().unwrap(), dual }
+    fn place(ip: &str, dual: bool) -> BindingPlace {
+        BindingPlace { ip: ip.parse().unwrap(), dual }
     }
 
     fn bind(p: &mut Ports<u8>, id: u64, ip: &str, port: u16, sharing: Sharing) -> Result<u16> {

@@ -29,7 +29,7 @@ const HEADER: usize = size_of::<Nlmsghdr>();
 /// Answers that wait; more requests are refused (ENOBUFS).
 const MOST_ANSWERS: usize = 64;
 
-struct State {
+struct RouteSocketState {
     port: u32,
     groups: u32,
     answers: VecDeque<Vec<u8>>,
@@ -40,7 +40,7 @@ pub struct RouteSocket {
     core: SocketCore,
     net: Arc<NetNamespace>,
     socket_type: u32,
-    state: Mutex<State>,
+    state: Mutex<RouteSocketState>,
 }
 
 /// Gives the port numbers that are no process's, in a network namespace.
@@ -72,7 +72,7 @@ fn new_socket(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socke
     if kind.protocol != NETLINK_ROUTE {
         return Err(Errno::EPROTONOSUPPORT);
     }
-    let state = State { port: 0, groups: 0, answers: VecDeque::new() };
+    let state = RouteSocketState { port: 0, groups: 0, answers: VecDeque::new() };
     Ok(Arc::new(RouteSocket {
         core: SocketCore::new(maker.inodes),
         net: maker.net.clone(),
@@ -326,7 +326,7 @@ impl Socket for RouteSocket {
             if s.port == 0 {
                 s.port = a.nl_pid;
             }
-            // Nothing ever changes, so members of a group just hear nothing.
+            // Nothing ever changes, so members of a group are sent nothing.
             s.groups = a.nl_groups;
         }
         self.port(Some(caller));

@@ -55,7 +55,7 @@ pub(crate) struct Bound {
     by_caller: bool,
 }
 
-pub(crate) struct State {
+pub(crate) struct TcpState {
     phase: Phase,
     bound: Option<Bound>,
 }
@@ -78,7 +78,7 @@ pub struct TcpSocket {
     options: InetOptions,
     /// Who made it, for SO_REUSEPORT.
     uid: u32,
-    state: Mutex<State>,
+    state: Mutex<TcpState>,
 }
 
 impl TcpSocket {
@@ -112,7 +112,7 @@ impl TcpSocket {
             end,
             options,
             uid,
-            state: Mutex::new(LockClass::Socket, State { phase, bound }),
+            state: Mutex::new(LockClass::Socket, TcpState { phase, bound }),
         })
     }
 

@@ -22,7 +22,7 @@ use zerocopy::IntoBytes;
 
 use crate::address;
 use crate::options::{InetOptions, Protocol};
-use crate::ports::{Net, Place, Sharing, check_privilege};
+use crate::ports::{BindingPlace, Net, Sharing, check_privilege};
 
 /// Bytes that a datagram can carry, by the length fields of the headers.
 const MOST_V4: usize = 65_507;
@@ -46,7 +46,7 @@ struct Inbox {
 }
 
 #[derive(Default)]
-struct State {
+struct UdpState {
     local: Option<SocketAddr>,
     /// The address was given by bind(2): disconnecting keeps it.
     bound_address: Option<IpAddr>,
@@ -63,7 +63,7 @@ pub struct UdpSocket {
     options: InetOptions,
     uid: u32,
     shutdown: AtomicU8,
-    state: Mutex<State>,
+    state: Mutex<UdpState>,
     inbox: Mutex<Inbox>,
 }
 
@@ -83,7 +83,7 @@ impl UdpSocket {
             options: InetOptions::new(family),
             uid: maker.caller.creds().euid,
             shutdown: AtomicU8::new(0),
-            state: Mutex::new(LockClass::Socket, State::default()),
+            state: Mutex::new(LockClass::Socket, UdpState::default()),
             inbox: Mutex::new(LockClass::Stream, Inbox::default()),
         })
     }
@@ -92,8 +92,11 @@ impl UdpSocket {
         self.core.ino()
     }
 
-    fn place(&self, ip: IpAddr) -> Place {
-        Place { ip, dual: self.family == AF_INET6 && ip.is_unspecified() && ip.is_ipv6() && !self.options.v6_only() }
+    fn place(&self, ip: IpAddr) -> BindingPlace {
+        BindingPlace {
+            ip,
+            dual: self.family == AF_INET6 && ip.is_unspecified() && ip.is_ipv6() && !self.options.v6_only(),
+        }
     }
 
     fn sharing(&self) -> Sharing {
@@ -105,7 +108,7 @@ impl UdpSocket {
     }
 
     /// Takes an automatic port if there is none.
-    fn ensure_bound(&self, state: &mut State) -> Result<SocketAddr> {
+    fn ensure_bound(&self, state: &mut UdpState) -> Result<SocketAddr> {
         if let Some(local) = state.local {
             return Ok(local);
         }
@@ -146,7 +149,7 @@ impl UdpSocket {
         self.core.queue().wake(PollEvents::READ_READY);
     }
 
-    /// Nobody has the port: a connected socket hears of it, as by ICMP.
+    /// Nobody has the port: a connected socket gets the error, as by ICMP.
     fn unreachable(&self, connected: bool) {
         let wants_all =
             self.options.number(SOL_IP, abi::IP_RECVERR) != 0 || self.options.number(SOL_IPV6, abi::IPV6_RECVERR) != 0;
@@ -208,7 +211,7 @@ impl UdpSocket {
         self.family
     }
 
-    fn disconnect(&self, state: &mut State) {
+    fn disconnect(&self, state: &mut UdpState) {
         state.peer = None;
         let Some(local) = &mut state.local else { return };
         let mut ports = self.net.udp.lock();
@@ -272,7 +275,7 @@ impl Socket for UdpSocket {
         }
         state.local = Some(local);
         state.peer = Some(peer);
-        self.net.udp.lock().connect(self.id(), local.port(), Place { ip: local.ip(), dual: false }, Some(peer));
+        self.net.udp.lock().connect(self.id(), local.port(), BindingPlace { ip: local.ip(), dual: false }, Some(peer));
         Ok(())
     }
 

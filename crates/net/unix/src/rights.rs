@@ -65,7 +65,7 @@ impl Default for InFlight {
 }
 
 fn as_unix(file: &OpenFile) -> Option<&UnixSocket> {
-    file.downcast::<SocketFile>()?.downcast()
+    SocketFile::of(file)?.downcast()
 }
 
 /// Files in flight, counted.

@@ -48,7 +48,7 @@ enum Accepted {
     NotYet,
 }
 
-pub(crate) struct State {
+pub(crate) struct UnixState {
     pub(crate) phase: Phase,
     /// The default destination of a datagram socket.
     pub(crate) datagram_peer: Option<Arc<Endpoint>>,
@@ -67,7 +67,7 @@ pub struct UnixSocket {
     pub(crate) endpoint: Arc<Endpoint>,
     /// The other end of a connection; set once.
     pub(crate) peer: OnceLock<Arc<Endpoint>>,
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: Mutex<UnixState>,
     /// Serialises bind.
     binding: Mutex<()>,
 }
@@ -145,7 +145,7 @@ impl UnixSocket {
             maker,
             endpoint: Endpoint::new(core),
             peer: OnceLock::new(),
-            state: Mutex::new(LockClass::Socket, State { phase, datagram_peer: None, peer_creds: None }),
+            state: Mutex::new(LockClass::Socket, UnixState { phase, datagram_peer: None, peer_creds: None }),
             binding: Mutex::new(LockClass::FilePosition, ()),
         });
         text::enter(&socket);

@@ -11,7 +11,7 @@ use crate::command::Id;
 use crate::layout::TASK_TOP;
 use crate::regs::{FIXED_RFLAGS, USER_CS, USER_SS};
 use crate::stub;
-use crate::tracer::{State, Tracer};
+use crate::tracer::{TraceeState, Tracer};
 
 /// The descriptor that a guest process finds a passed file at: the lowest one free, as 0 is the socket.
 pub(crate) const PASSED_FD: u64 = 1;
@@ -108,7 +108,7 @@ impl Tracer {
     pub fn start_exit(&mut self, id: Id) {
         let Ok(tid) = self.point_at(id, stub::SYSCALL, libc::SYS_exit.cast_unsigned(), [0; 6]) else { return };
         if let Some(tracee) = self.tracees.get_mut(&id) {
-            tracee.state = State::Exiting;
+            tracee.state = TraceeState::Exiting;
             // Fails only if it is dead already.
             let _ = ptrace::cont(tid);
         }

@@ -11,7 +11,7 @@ use moat_platform::{GUEST_TOP, MapSource, Order};
 use crate::command::Id;
 use crate::inject::PASSED_FD;
 use crate::stub;
-use crate::tracer::{State, Tracer};
+use crate::tracer::{TraceeState, Tracer};
 
 const READ: u32 = libc::PROT_READ.cast_unsigned();
 const WRITE_OR_EXEC: u32 = (libc::PROT_WRITE | libc::PROT_EXEC).cast_unsigned();
@@ -107,7 +107,7 @@ impl Tracer {
                 let flags = libc::MAP_FIXED | if *shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
                 self.pass_fd(id, fd.as_fd())?;
                 let result = self.call(id, libc::SYS_mmap, [addr, len, prot, flag(flags), PASSED_FD, *offset]);
-                // Fails only if it was not passed (a guest thread spoilt the message), and then so did mmap.
+                // Fails only if it was not passed (a guest thread overwrote the message), and then so did mmap.
                 let _ = self.call(id, libc::SYS_close, [PASSED_FD, 0, 0, 0, 0, 0]);
                 result
             }
@@ -139,8 +139,9 @@ impl Tracer {
     /// A stopped thread of a process; if all run, one has its switch end with an interruption.
     fn stopped_thread(&mut self, space: Id) -> Result<pid_t> {
         loop {
-            let of_space = || self.tracees.values().filter(|t| t.process.id == space && t.state != State::Exiting);
-            if let Some(parked) = of_space().find(|t| t.state == State::Parked) {
+            let of_space =
+                || self.tracees.values().filter(|t| t.process.id == space && t.state != TraceeState::Exiting);
+            if let Some(parked) = of_space().find(|t| t.state == TraceeState::Parked) {
                 return Ok(parked.tid);
             }
             let tid = of_space().map(|t| t.tid).min().ok_or(Errno::ESRCH)?;

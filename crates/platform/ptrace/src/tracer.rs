@@ -24,7 +24,7 @@ use crate::{fault, fpu};
 
 /// Where a tracee is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum TraceeState {
     /// Stopped; the tracer may do with it what it wants.
     Parked,
     /// In application code, or dying.
@@ -37,7 +37,7 @@ pub(crate) enum State {
 pub(crate) struct Tracee {
     pub tid: pid_t,
     pub process: Arc<Process>,
-    pub state: State,
+    pub state: TraceeState,
     /// The registers of the guest, while parked.
     pub regs: UserRegs,
     /// The host thread's registers are not `regs`.
@@ -57,7 +57,7 @@ impl Tracee {
         Tracee {
             tid,
             process,
-            state: State::Parked,
+            state: TraceeState::Parked,
             regs,
             dirty: true,
             cell,
@@ -168,7 +168,7 @@ impl Tracer {
 
     /// The tracee, if it lives and is stopped.
     pub fn parked(&mut self, id: Id) -> Result<&mut Tracee> {
-        self.tracees.get_mut(&id).filter(|t| t.state == State::Parked).ok_or(Errno::ESRCH)
+        self.tracees.get_mut(&id).filter(|t| t.state == TraceeState::Parked).ok_or(Errno::ESRCH)
     }
 
     fn command(&mut self, command: Command) {
@@ -260,7 +260,7 @@ impl Tracer {
     /// The thread is parked at an event.
     fn event(&mut self, id: Id, event: Event) {
         let Some(tracee) = self.tracees.get_mut(&id) else { return };
-        tracee.state = State::Parked;
+        tracee.state = TraceeState::Parked;
         if tracee.orphan {
             return self.release(id);
         }
@@ -284,15 +284,15 @@ impl Tracer {
         }
         let Some(tracee) = self.tracees.get_mut(&id) else { return };
         match tracee.state {
-            State::Running => {
+            TraceeState::Running => {
                 // An error is ESRCH: killed meanwhile, and to be reaped.
                 if let Ok(Some(event)) = stopped(tracee, status) {
                     self.event(id, event);
                 }
             }
-            State::Exiting => drop(ptrace::cont(tid)),
+            TraceeState::Exiting => drop(ptrace::cont(tid)),
             // Cannot stop again. (A signal sent to it waits until it runs.)
-            State::Parked => {}
+            TraceeState::Parked => {}
         }
     }
 
@@ -312,7 +312,7 @@ impl Tracer {
 
     fn kick(&mut self, id: Id) {
         let Some(tracee) = self.tracees.get(&id) else { return };
-        if tracee.state == State::Running && tracee.cell.is_kicked() {
+        if tracee.state == TraceeState::Running && tracee.cell.is_kicked() {
             // Fails only if it is dead. A stop that is on its way clears the interrupt, or is followed by one
             // more stop, which the next switch or injection takes in.
             let _ = ptrace::interrupt(tracee.tid);
@@ -323,9 +323,9 @@ impl Tracer {
         let Some(tracee) = self.tracees.get_mut(&id) else { return };
         tracee.orphan = true;
         match tracee.state {
-            State::Parked => self.release(id),
-            State::Running => drop(ptrace::interrupt(tracee.tid)),
-            State::Exiting => {}
+            TraceeState::Parked => self.release(id),
+            TraceeState::Running => drop(ptrace::interrupt(tracee.tid)),
+            TraceeState::Exiting => {}
         }
     }
 
@@ -357,7 +357,7 @@ fn run(tracee: &mut Tracee) -> Result<()> {
         tracee.dirty = false;
     }
     // Also if it is dead now: it is reaped as a running one.
-    tracee.state = State::Running;
+    tracee.state = TraceeState::Running;
     ptrace::sysemu(tracee.tid)
 }
 

@@ -109,7 +109,7 @@ impl Thread {
         let host = self.host.space.take_spare().filter(|host| host.adopt())?;
         self.flush_regs();
         self.copy_frame(host.area, host.slot);
-        // It is about to share the CPUs with the new thread: nobody shall wait for it awake.
+        // It is about to share the CPUs with the new thread: nobody is to wait for it awake.
         self.host.calm();
         let mut thread = Thread::new(host);
         self.pass_on_to_kept(&mut thread);

@@ -1,4 +1,4 @@
-//! [`Core`]: the platform's tables, and the dispatch of notifications.
+//! [`SystrapCore`]: the platform's tables, and the dispatch of notifications.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -20,7 +20,7 @@ use crate::state::{Born, HostThread, Wait, area_addr};
 use crate::thread::Thread;
 
 /// Everything that the parts of the platform share.
-pub struct Core {
+pub struct SystrapCore {
     /// Where every guest thread rings.
     pub listener: Listener,
     /// Memory shared with guest threads.
@@ -37,7 +37,7 @@ pub struct Core {
     pub vdso: VdsoLayout,
     /// Blank processes.
     pub pool: Pool,
-    /// Who hears of dead processes.
+    /// Who is told of dead processes.
     pub reaper: Reaper,
     /// When to wait awake.
     pub spinner: Spinner,
@@ -67,7 +67,7 @@ pub enum Birth {
     Thread,
 }
 
-/// What `Core::new` is made of.
+/// What `SystrapCore::new` is made of.
 #[allow(missing_docs)]
 pub struct Parts {
     pub listener: Listener,
@@ -80,11 +80,11 @@ pub struct Parts {
     pub reaper: Reaper,
 }
 
-impl Core {
+impl SystrapCore {
     /// Empty tables.
-    pub fn new(p: Parts) -> Arc<Core> {
+    pub fn new(p: Parts) -> Arc<SystrapCore> {
         let board = p.areas.board();
-        Arc::new(Core {
+        Arc::new(SystrapCore {
             listener: p.listener,
             areas: p.areas,
             areas_number: p.areas_number,
@@ -107,12 +107,12 @@ impl Core {
             Wait::Doorbell | Wait::Awake => Answer::Value(0),
             Wait::FirstMap => Answer::Continue,
         };
-        // If the thread is gone its process's end is heard of by the reaper.
+        // If the thread is gone the reaper notices its process's end.
         let _ = self.listener.answer(id, answer);
     }
 
     /// Takes in one notification, which poll(2) has said is there.
-    pub fn dispatch(self: &Arc<Core>) {
+    pub fn dispatch(self: &Arc<SystrapCore>) {
         // Without a process that has the filter the descriptor is "readable" for ever.
         if (!self.pool.is_broken() || self.listener.is_readable())
             && let Ok(n) = self.listener.receive()
@@ -122,7 +122,7 @@ impl Core {
         self.pool.pump_if_wanted();
     }
 
-    fn handle(self: &Arc<Core>, n: &Notification) {
+    fn handle(self: &Arc<SystrapCore>, n: &Notification) {
         if let Some(token) = token_of(n) {
             if self.register(n, token).is_err() {
                 kill_stray(n.tid);
@@ -161,14 +161,14 @@ impl Core {
     }
 
     /// A new thread's first notification.
-    fn register(self: &Arc<Core>, n: &Notification, token: u32) -> Result<()> {
+    fn register(self: &Arc<SystrapCore>, n: &Notification, token: u32) -> Result<()> {
         let pending = self.withdraw(token).ok_or(Errno::ESRCH)?;
         let born = self.registered(n, token, &pending)?;
         pending.parent.gave_birth(born);
         Ok(())
     }
 
-    fn registered(self: &Arc<Core>, n: &Notification, token: u32, p: &Pending) -> Result<Born> {
+    fn registered(self: &Arc<SystrapCore>, n: &Notification, token: u32, p: &Pending) -> Result<Born> {
         let (space, wait, handle) = match p.kind {
             Birth::Process => {
                 let fd = u64::from(token) << 32 | u64::from(self.areas_number);

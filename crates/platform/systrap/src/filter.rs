@@ -193,7 +193,7 @@ pub fn program(bases: SegmentBases) -> Vec<Instruction> {
     // whose closing matters to anyone else.
     b.simple(nr::CLOSE, ALLOW);
     b.simple(436, ALLOW); // close_range
-    // The end of a thread that the sentry dropped, and of a process whose stub is spoilt.
+    // The end of a thread that the sentry dropped, and of a process whose stub is overwritten.
     b.simple(60, ALLOW); // exit
     b.simple(231, ALLOW); // exit_group
     if bases == SegmentBases::Syscalls {

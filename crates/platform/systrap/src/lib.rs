@@ -43,7 +43,7 @@ use moat_abi::Result;
 use moat_platform::{NewProcess, Platform, VdsoLayout};
 
 use crate::area::AreaPool;
-use crate::core::{Core, Parts};
+use crate::core::{Parts, SystrapCore};
 use crate::filter::SegmentBases;
 use crate::frame::fresh_fpu;
 use crate::reaper::Reaper;
@@ -53,7 +53,7 @@ use crate::thread::Thread;
 
 /// The platform.
 pub struct Systrap {
-    core: Arc<Core>,
+    core: Arc<SystrapCore>,
 }
 
 impl Systrap {
@@ -74,7 +74,7 @@ impl Systrap {
         let fresh_fpu = fresh_fpu(&started.area.read_bytes(started.frame.fpstate, started.frame.fp_len));
         started.area.write_bytes(started.frame.fpstate, &fresh_fpu);
         let areas_number = std::os::fd::AsRawFd::as_raw_fd(&areas.fd()).cast_unsigned();
-        let core = Core::new(Parts {
+        let core = SystrapCore::new(Parts {
             listener: started.listener,
             areas,
             areas_number,

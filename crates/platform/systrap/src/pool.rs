@@ -12,7 +12,7 @@ use moat_abi::{Errno, Result};
 use moat_platform::NewProcess;
 use moat_sync::{LockClass, Mutex};
 
-use crate::core::Core;
+use crate::core::SystrapCore;
 use crate::space::SpaceHandle;
 use crate::state::Born;
 use crate::thread::Thread;
@@ -22,7 +22,7 @@ const TARGET: usize = 2;
 
 /// The template and its blank children.
 pub struct Pool {
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     /// The refill can go on: set by the template's events and by whoever takes a process.
     wanted: AtomicBool,
     template_pid: AtomicI32,
@@ -30,7 +30,7 @@ pub struct Pool {
     broken: AtomicBool,
 }
 
-struct State {
+struct PoolState {
     template: Option<(Thread, SpaceHandle)>,
     blanks: Vec<Born>,
     waiting: Vec<Waker>,
@@ -42,7 +42,7 @@ struct State {
     missed: bool,
 }
 
-struct Refill(Weak<Core>);
+struct Refill(Weak<SystrapCore>);
 
 impl Wake for Refill {
     fn wake(self: Arc<Self>) {
@@ -55,7 +55,7 @@ impl Wake for Refill {
 impl Pool {
     /// Without a template yet.
     pub fn new() -> Pool {
-        let state = State {
+        let state = PoolState {
             template: None,
             blanks: Vec::new(),
             waiting: Vec::new(),
@@ -73,7 +73,7 @@ impl Pool {
     }
 
     /// Takes over the template.
-    pub fn start(&self, core: &Arc<Core>, thread: Thread, space: SpaceHandle) {
+    pub fn start(&self, core: &Arc<SystrapCore>, thread: Thread, space: SpaceHandle) {
         let mut s = self.state.lock();
         s.waker = Some(Waker::from(Arc::new(Refill(Arc::downgrade(core)))));
         self.template_pid.store(space.0.pid, Ordering::Relaxed);

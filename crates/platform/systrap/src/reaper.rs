@@ -1,7 +1,7 @@
 //! [`Reaper`]: a thread that waits for the ends of guest processes.
 //!
 //! Processes are watched by pidfd, not by SIGCHLD: they have no exit signal, and unexpected deaths (the host's
-//! out-of-memory killer, a SIGKILL from outside) are heard of like the expected ones. The thread sleeps in
+//! out-of-memory killer, a SIGKILL from outside) are noticed like the expected ones. The thread sleeps in
 //! epoll_wait and is off the path of every syscall.
 
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use moat_abi::Result;
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
-use crate::core::Core;
+use crate::core::SystrapCore;
 use crate::space::Space;
 
 /// What is watched.
@@ -47,12 +47,12 @@ impl Reaper {
 }
 
 /// Starts the thread; it holds the core until [`Reaper::close`] and the end of all processes.
-pub fn start(core: Arc<Core>) -> Result<()> {
+pub fn start(core: Arc<SystrapCore>) -> Result<()> {
     let thread = std::thread::Builder::new().name("reaper".into()).stack_size(128 * 1024).spawn(move || run(&core));
     thread.map(drop).map_err(|_| moat_abi::Errno::EAGAIN)
 }
 
-fn run(core: &Core) {
+fn run(core: &SystrapCore) {
     let mut events = Vec::with_capacity(32);
     let mut closing = false;
     while !(closing && core.is_empty()) {

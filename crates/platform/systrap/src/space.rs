@@ -20,7 +20,7 @@ use moat_stub::layout::MAX_AREAS_PER_PROCESS;
 use moat_sync::{LockClass, Mutex};
 
 use crate::area::{Area, control};
-use crate::core::Core;
+use crate::core::SystrapCore;
 use crate::state::HostThread;
 
 /// How far an area is on its way to be kept out of children.
@@ -44,7 +44,7 @@ struct Slot {
 /// Host threads without a task that one process keeps, for the next ones it makes.
 const MAX_SPARES: usize = 8;
 
-struct State {
+struct SpaceState {
     slots: Vec<Slot>,
     threads: Vec<Weak<HostThread>>,
     /// Parked threads whose tasks have ended.
@@ -58,8 +58,8 @@ pub struct Space {
     /// The process id.
     pub pid: i32,
     pidfd: OwnedFd,
-    core: Arc<Core>,
-    state: Mutex<State>,
+    core: Arc<SystrapCore>,
+    state: Mutex<SpaceState>,
 }
 
 /// An area for a new thread.
@@ -78,10 +78,10 @@ impl Space {
     ///
     /// # Errors
     /// ESRCH, EINVAL if it is not a process of its own; EMFILE.
-    pub fn new(core: &Arc<Core>, pid: i32, slot: u32, area: Area, stage: Stage) -> Result<Arc<Space>> {
+    pub fn new(core: &Arc<SystrapCore>, pid: i32, slot: u32, area: Area, stage: Stage) -> Result<Arc<Space>> {
         let raw = rustix::process::Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
         let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
-        let state = State {
+        let state = SpaceState {
             slots: vec![Slot { slot, area, stage, taken: true }],
             threads: Vec::new(),
             spares: Vec::new(),

@@ -17,7 +17,7 @@ use moat_stub::layout::Board;
 use moat_sync::{LockClass, Mutex};
 
 use crate::area::Area;
-use crate::core::Core;
+use crate::core::SystrapCore;
 use crate::state::HostThread;
 
 /// A stop so many cycles after the reply (some 20 us) is a quick one.
@@ -68,7 +68,7 @@ impl Pace {
         }
     }
 
-    /// It is told to make calls that the sentry has to hear of by the listener, and must not be looked at instead.
+    /// It is told to make calls that the sentry has to be told of by the listener, and must not be looked at instead.
     pub fn calm(&mut self) {
         self.streak = 0;
         self.awake = false;
@@ -134,8 +134,8 @@ impl Spinner {
         self.running.load(Ordering::Relaxed) < self.cpus
     }
 
-    /// Before a guest thread is woken by the host: a hot one shall run on another CPU, any other on this one.
-    pub fn before_answer(&self, core: &Core, hot: bool) {
+    /// Before a guest thread is woken by the host: a hot one is to run on another CPU, any other on this one.
+    pub fn before_answer(&self, core: &SystrapCore, hot: bool) {
         let spread = hot && self.has_room();
         if self.spread.load(Ordering::Relaxed) != spread {
             self.spread.store(spread, Ordering::Relaxed);
@@ -159,7 +159,7 @@ impl Spinner {
     }
 }
 
-impl Core {
+impl SystrapCore {
     /// Looks at the areas of hot threads; true if one has stopped.
     pub fn spin(&self) -> bool {
         let s = &self.spinner;

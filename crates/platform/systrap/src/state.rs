@@ -17,7 +17,7 @@ use moat_sync::{LockClass, Mutex};
 
 use crate::area::{Area, control};
 use crate::call::{Call, Effect, take_expected};
-use crate::core::Core;
+use crate::core::SystrapCore;
 use crate::space::{Space, SpaceHandle, Stage};
 use crate::spin::Pace;
 use crate::stop::{Stop, snapshot};
@@ -43,7 +43,7 @@ enum Phase {
     Dead,
 }
 
-struct State {
+struct HostThreadState {
     phase: Phase,
     stop: Option<Stop>,
     waker: Option<Waker>,
@@ -80,8 +80,8 @@ pub struct HostThread {
     /// Which of its process's areas that is.
     pub slot: u32,
     /// The platform.
-    pub core: Arc<Core>,
-    state: Mutex<State>,
+    pub core: Arc<SystrapCore>,
+    state: Mutex<HostThreadState>,
     /// What [`HostThread::cpu_time_ns`] gave last.
     cpu_time_ns: AtomicU64,
 }
@@ -94,7 +94,7 @@ pub fn area_addr(slot: u32) -> u64 {
 impl HostThread {
     /// A thread parked in notification `id`.
     pub fn new(
-        core: &Arc<Core>,
+        core: &Arc<SystrapCore>,
         space: &Arc<Space>,
         tid: i32,
         area: Area,
@@ -103,7 +103,7 @@ impl HostThread {
         wait: Wait,
     ) -> Arc<HostThread> {
         let in_flight = if wait == Wait::FirstMap { vec![Effect::Map(slot)] } else { Vec::new() };
-        let state = State {
+        let state = HostThreadState {
             phase: Phase::Parked { id, wait },
             stop: None,
             waker: None,
@@ -179,7 +179,7 @@ impl HostThread {
         hot.then(|| s.pace.look_cycles())
     }
 
-    /// The thread shall not be looked at for a while.
+    /// The thread must not be looked at for a while.
     pub fn calm(&self) {
         self.state.lock().pace.calm();
     }
@@ -272,7 +272,7 @@ impl HostThread {
         }
     }
 
-    fn set_dead(&self, s: &mut State) {
+    fn set_dead(&self, s: &mut HostThreadState) {
         if matches!(s.phase, Phase::Running | Phase::Ordered) {
             self.core.spinner.ended();
         }
@@ -366,7 +366,7 @@ impl HostThread {
         match (s.phase, ring) {
             (Phase::Dead, _) | (Phase::Parked { .. }, None) => return false,
             // What waited awake now rings; or it was interrupted in the call (a stop signal from outside) before it was
-            // answered, and rings anew.
+            // answered, and rings again.
             (Phase::Parked { wait, .. }, Some(id)) => {
                 let wait = if wait == Wait::Awake { Wait::Doorbell } else { wait };
                 s.phase = Phase::Parked { id, wait };
@@ -441,7 +441,7 @@ impl HostThread {
         if !refused && matches!(call.effect, Effect::Map(_) | Effect::Protect(_)) {
             self.state.lock().in_flight.push(call.effect);
         }
-        // The caller may be gone; its end is heard of elsewhere.
+        // The caller may be gone; its end is noticed elsewhere.
         let _ = self.core.listener.answer(n.id, answer);
     }
 
@@ -466,7 +466,7 @@ impl HostThread {
 /// What a task leaves behind in its host thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaves {
-    /// Nothing that the next task is not given anew.
+    /// Nothing but what the next task is given afresh.
     Nothing,
     /// An rseq area, which the host would write to at the next return to user mode; an affinity.
     Traces,

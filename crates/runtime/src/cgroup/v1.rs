@@ -1,6 +1,6 @@
 //! Limits on version 1: Documentation/admin-guide/cgroup-v1 of the kernel.
 //!
-//! libcgroups has these too, but it finds the hierarchies anew for each container, wants the devices controller and puts
+//! libcgroups has these too, but it looks for the hierarchies again for each container, wants the devices controller and puts
 //! all controllers' cgroups at one path, where runc's relative paths differ from controller to controller.
 
 use std::io;

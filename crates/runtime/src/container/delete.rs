@@ -58,7 +58,7 @@ pub(super) fn clean_up(entry: Entry, state: &ContainerState) -> Result<()> {
         }
     }
     if let Some(waiter) = state.waiter {
-        // It has heard of the end already, unless the sandbox forgot to tell.
+        // It has been told of the end already, unless the sandbox forgot to tell.
         let _ = waiter.signal(moat_abi::Signal::SIGKILL);
     }
     if let Some(cgroup) = &state.cgroup {

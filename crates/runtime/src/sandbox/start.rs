@@ -87,7 +87,7 @@ impl ChildSandbox {
     ) -> Result<Self> {
         let plan = blueprint.plan.clone();
         let plan = plan.unwrap_or_else(|| Plan::without_spec(config, blueprint.process.capabilities.permitted));
-        let host = plan.prepare()?;
+        let host = plan.prepare_namespaces()?;
         let opener = Opener::choose();
         let oom_score_adj = blueprint.process.oom_score_adj;
         let mut donation = Donation::default();

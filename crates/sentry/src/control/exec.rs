@@ -6,7 +6,7 @@ use std::sync::Arc;
 use moat_abi::Errno;
 use moat_control::{ContainerStatus, ControlError, ExecLifetime, ExecuteArgs, Response};
 use moat_jail::DonatedFiles;
-use moat_kernel::spawn::prepare;
+use moat_kernel::spawn::prepare_process;
 
 use super::request::exit_status;
 use super::server::Session;
@@ -35,7 +35,7 @@ pub(super) async fn execute(
         console::name(files, &container.member.fs.namespace, creds);
     })
     .map_err(failed)?;
-    let prepared = prepare(request).await.map_err(|e| failed(StartError::Command(e)))?;
+    let prepared = prepare_process(request).await.map_err(|e| failed(StartError::Command(e)))?;
     let process = prepared.process();
     let pid = process.pid();
     {
@@ -61,7 +61,7 @@ pub(super) async fn wait(session: &Arc<Session>, id: &str, pid: i32) -> Result<R
     let container = session.server.registry.get(id)?;
     let process = container.executed.lock().get(&pid).cloned();
     let process = process.ok_or_else(|| ControlError::errno(format!("waiting for process {pid}"), Errno::ESRCH))?;
-    // Without a connection nobody hears what is said.
+    // Without a connection there is nobody to answer.
     let Some(status) = session.while_open(process.wait()).await else { return Ok(Response::Done) };
     container.forget(&process);
     Ok(Response::Exited(exit_status(status)))

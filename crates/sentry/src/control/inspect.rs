@@ -8,7 +8,7 @@ use moat_kernel::process::group::ThreadGroup;
 use moat_kernel::task::Task;
 use moat_mm::UserAddr;
 
-use crate::container::Container;
+use crate::container::GuestContainer;
 
 /// Bytes of a command line that are shown.
 const MAX_ARGS_BYTES: u64 = 32 << 10;
@@ -17,7 +17,7 @@ const MAX_ARGS_BYTES: u64 = 32 << 10;
 const MAX_ALL_ARGS_BYTES: u64 = 2 << 20;
 
 /// The container's processes, eldest first.
-pub(super) fn processes(container: &Container) -> Vec<ProcessInfo> {
+pub(super) fn processes(container: &GuestContainer) -> Vec<ProcessInfo> {
     let ns = &container.member.place.pid_ns;
     let groups = container.member.processes.processes();
     let mut budget = MAX_ALL_ARGS_BYTES;
@@ -25,7 +25,7 @@ pub(super) fn processes(container: &Container) -> Vec<ProcessInfo> {
 }
 
 fn describe(
-    container: &Container,
+    container: &GuestContainer,
     group: &Arc<ThreadGroup>,
     ns: &PidNamespace,
     budget: &mut u64,
@@ -66,7 +66,7 @@ fn arguments(task: &Task, budget: &mut u64) -> Vec<String> {
 }
 
 /// What the container uses.
-pub(super) fn event(container: &Container) -> EventInfo {
+pub(super) fn event(container: &GuestContainer) -> EventInfo {
     let mut event = EventInfo { processes: 0, threads: 0, cpu_time_ns: 0, resident_bytes: 0 };
     // Threads that end between the two sums are not counted at all; the next look sees them.
     let mut used = container.member.processes.dead_usage();

@@ -11,7 +11,7 @@ use moat_control::{BootError, ContainerSpec, ContainerStatus, ControlError, Sign
 use moat_jail::DonatedFiles;
 
 use super::signal;
-use crate::container::Container;
+use crate::container::GuestContainer;
 use crate::registry::Registry;
 
 /// Makes a container other than the root container; its init is ready to run.
@@ -25,7 +25,7 @@ pub(super) async fn create(
         return Err(registry.root().wrong_state("no container can be made in its sandbox"));
     }
     let command = spec.process.args.first().cloned().unwrap_or_default();
-    let container = Container::create(
+    let container = GuestContainer::create(
         registry.root().member.processes.kernel(),
         spec,
         DonatedFiles::new(0, fds),
@@ -39,7 +39,7 @@ pub(super) async fn create(
 }
 
 /// When a container's init has ended its other processes end too, also where the init's pid namespace is not theirs.
-async fn end_with_init(container: Arc<Container>) {
+async fn end_with_init(container: Arc<GuestContainer>) {
     container.init.wait().await;
     kill_all(&container).await;
 }
@@ -55,7 +55,7 @@ fn control_error(error: BootError, command: String) -> ControlError {
 }
 
 /// Ends all processes of a container; done when they are gone.
-pub(super) async fn kill_all(container: &Container) {
+pub(super) async fn kill_all(container: &GuestContainer) {
     let look = || {
         // Again and again: what was being made when the others were killed has not got the signal. No error: everybody
         // may be sent SIGKILL.
@@ -78,7 +78,7 @@ pub(super) async fn destroy(registry: &Registry, id: &str) -> Result<(), Control
 }
 
 /// Freezes a container.
-pub(super) async fn pause(container: &Container) -> Result<(), ControlError> {
+pub(super) async fn pause(container: &GuestContainer) -> Result<(), ControlError> {
     match container.status() {
         ContainerStatus::Running | ContainerStatus::Created => container.member.processes.freeze().await,
         ContainerStatus::Paused | ContainerStatus::Stopped => {
@@ -89,7 +89,7 @@ pub(super) async fn pause(container: &Container) -> Result<(), ControlError> {
 }
 
 /// Lets a frozen container go on.
-pub(super) fn resume(container: &Container) -> Result<(), ControlError> {
+pub(super) fn resume(container: &GuestContainer) -> Result<(), ControlError> {
     if container.status() != ContainerStatus::Paused {
         return Err(container.wrong_state("it cannot be resumed"));
     }

@@ -37,7 +37,7 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         Request::Wait(id) => {
             let container = registry.get(&id)?;
             let status = session.while_open(container.init.wait()).await;
-            // Without a connection nobody hears what is said.
+            // Without a connection there is nobody to answer.
             Ok(status.map_or(Response::Done, |s| Response::Exited(exit_status(s))))
         }
         Request::CreateContainer(spec) => life::create(registry, *spec, fds).await.map(|()| Response::Done),

@@ -18,7 +18,7 @@ use moat_sync::wait::Listener as QueueListener;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
 use super::{life, request};
-use crate::container::Container;
+use crate::container::GuestContainer;
 use crate::registry::Registry;
 
 /// Connections at a time; further ones wait in the socket's backlog.
@@ -27,7 +27,7 @@ const MAX_CONNECTIONS: usize = 256;
 /// Requests of one connection that wait at a time; it is not read beyond.
 const MAX_WAITING: usize = 64;
 
-/// How long those who wait for an end get to hear of it before the sandbox is gone.
+/// How long those who wait for an end have to be told of it before the sandbox is gone.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// What all connections share.
@@ -145,7 +145,7 @@ pub(crate) struct Session {
     waiting: AtomicUsize,
     fewer: WaitQueue,
     /// Processes that end with the connection.
-    executed: Mutex<Vec<(Arc<Container>, Process)>>,
+    executed: Mutex<Vec<(Arc<GuestContainer>, Process)>>,
 }
 
 impl Session {
@@ -222,7 +222,7 @@ impl Session {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Waits for `wanted`, but no longer than the connection is open: nobody would hear of it.
+    /// Waits for `wanted`, but no longer than the connection is open: there would be nobody to tell.
     pub(crate) async fn while_open<T>(&self, wanted: impl Future<Output = T>) -> Option<T> {
         let mut closing: QueueListener = self.closing.listen(PollEvents::all());
         let mut wanted = std::pin::pin!(wanted);
@@ -245,7 +245,7 @@ impl Session {
     }
 
     /// Ends `process` when the connection closes.
-    pub(crate) fn bind(&self, container: &Arc<Container>, process: Process) {
+    pub(crate) fn bind(&self, container: &Arc<GuestContainer>, process: Process) {
         let mut executed = self.executed.lock();
         executed.retain(|(_, p)| p.status().is_none());
         executed.push((container.clone(), process.clone()));

@@ -10,10 +10,10 @@ use moat_kernel::process::group::ThreadGroup;
 use moat_kernel::signal::send::{Origin, Target};
 use moat_kernel::spawn::Process;
 
-use crate::container::Container;
+use crate::container::GuestContainer;
 
 /// Sends signal `number`.
-pub(super) fn send(container: &Container, number: i32, target: SignalTarget) -> Result<(), ControlError> {
+pub(super) fn send(container: &GuestContainer, number: i32, target: SignalTarget) -> Result<(), ControlError> {
     let failed = |errno| ControlError::errno(format!("sending signal {number}"), errno);
     let signal = Signal::new(number).ok_or_else(|| failed(Errno::EINVAL))?;
     let init = matches!(target, SignalTarget::Init | SignalTarget::All | SignalTarget::Foreground)
@@ -43,7 +43,7 @@ pub(super) fn send(container: &Container, number: i32, target: SignalTarget) -> 
 ///
 /// # Errors
 /// ESRCH, also for one of another container that shares the namespace.
-pub(super) fn process(container: &Container, pid: i32) -> Result<Arc<ThreadGroup>, Errno> {
+pub(super) fn process(container: &GuestContainer, pid: i32) -> Result<Arc<ThreadGroup>, Errno> {
     let group = container.member.processes.kernel().process(&container.member.place.pid_ns, pid).ok_or(Errno::ESRCH)?;
     if Arc::ptr_eq(&group.container, &container.member.processes) { Ok(group) } else { Err(Errno::ESRCH) }
 }

@@ -147,7 +147,7 @@ unsafe extern "C" {
 }
 
 /// Whose instruction faulted.
-pub enum Place {
+pub enum FaultOrigin {
     /// The application's.
     Application,
     /// One that is allowed to: go on at this address.
@@ -157,12 +157,12 @@ pub enum Place {
 }
 
 /// Classifies an instruction pointer.
-pub fn place_of(rip: u64) -> Place {
+pub fn fault_origin(rip: u64) -> FaultOrigin {
     if rip == stub_load_access as *const () as u64 || rip == stub_compare_exchange_access as *const () as u64 {
-        Place::Atomic(stub_recovery as *const () as u64)
+        FaultOrigin::Atomic(stub_recovery as *const () as u64)
     } else if rip >= &raw const stub_text_start as u64 && rip < &raw const stub_text_end as u64 {
-        Place::Stub
+        FaultOrigin::Stub
     } else {
-        Place::Application
+        FaultOrigin::Application
     }
 }

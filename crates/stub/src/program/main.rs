@@ -39,14 +39,14 @@ unsafe extern "C" fn on_signal(signal: u32, frame: *mut u8, control: *mut Contro
     unsafe {
         if signal != sys::SIGSYS && signal != layout::KICK_SIGNAL {
             let rip = frame.add(FRAME_RIP).cast::<u64>();
-            match entry::place_of(*rip) {
-                entry::Place::Atomic(recovery) => {
+            match entry::fault_origin(*rip) {
+                entry::FaultOrigin::Atomic(recovery) => {
                     *rip = recovery;
                     return;
                 }
-                // Application code jumped in here with bad registers, or a sibling spoilt our memory.
-                entry::Place::Stub => sys::die(),
-                entry::Place::Application => {}
+                // Application code jumped in here with bad registers, or a sibling overwrote our memory.
+                entry::FaultOrigin::Stub => sys::die(),
+                entry::FaultOrigin::Application => {}
             }
         }
         (*control).frame = frame as u64;

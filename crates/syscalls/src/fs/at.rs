@@ -20,19 +20,19 @@ pub(crate) fn read_path(t: &CurrentTask, path: PathArg) -> Result<Vec<u8>> {
 }
 
 /// A task's root, umask and the place that relative paths begin at.
-pub(crate) struct Place {
+pub(crate) struct LookupStart {
     pub(crate) root: Path,
     pub(crate) base: Path,
     pub(crate) umask: u32,
     pub(crate) namespace: Arc<MountNamespace>,
 }
 
-impl Place {
+impl LookupStart {
     /// The place that `dirfd` means for `path`: nothing if the path is absolute.
     ///
     /// # Errors
     /// EBADF.
-    pub(crate) fn at(t: &CurrentTask, dirfd: Fd, path: &[u8]) -> Result<Place> {
+    pub(crate) fn at(t: &CurrentTask, dirfd: Fd, path: &[u8]) -> Result<LookupStart> {
         let absolute = path.first() == Some(&b'/');
         let other = if absolute || dirfd == Fd::CWD { None } else { Some(t.fds().get_any(dirfd)?.path().clone()) };
         let fs = t.fs().lock();
@@ -41,13 +41,13 @@ impl Place {
             None if absolute => fs.root.clone(),
             None => fs.cwd.clone(),
         };
-        Ok(Place { root: fs.root.clone(), base, umask: fs.umask, namespace: fs.namespace.clone() })
+        Ok(LookupStart { root: fs.root.clone(), base, umask: fs.umask, namespace: fs.namespace.clone() })
     }
 
     /// The working directory.
-    pub(crate) fn cwd(t: &CurrentTask) -> Place {
+    pub(crate) fn cwd(t: &CurrentTask) -> LookupStart {
         let fs = t.fs().lock();
-        Place { root: fs.root.clone(), base: fs.cwd.clone(), umask: fs.umask, namespace: fs.namespace.clone() }
+        LookupStart { root: fs.root.clone(), base: fs.cwd.clone(), umask: fs.umask, namespace: fs.namespace.clone() }
     }
 
     /// The view of a task from here.
@@ -64,7 +64,7 @@ pub(crate) fn find(t: &CurrentTask, dirfd: Fd, path: PathArg, flags: LookupFlags
     // A null path is an empty one where an empty one is allowed (Linux 6.11).
     let text =
         if flags.contains(LookupFlags::EMPTY_PATH) && path.0.is_null() { Vec::new() } else { read_path(t, path)? };
-    let place = Place::at(t, dirfd, &text)?;
+    let place = LookupStart::at(t, dirfd, &text)?;
     resolve(&place.view(t), &text, flags)
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn admit(t: &CurrentTask, f: &OpenFile, what: JobControlAccess) -> Re
 }
 
 /// How a call waits for a file or socket with this timeout of its own (SO_RCVTIMEO, SO_SNDTIMEO): with one it is not
-/// restarted, or it would wait anew (`sock_intr_errno`).
+/// restarted, or it would wait for the whole time again (`sock_intr_errno`).
 pub(crate) fn file_wait(wchan: &'static str, timeout: Option<Duration>) -> Wait {
     match timeout {
         None => Wait::restarting(wchan, Restart::Sys),
@@ -228,10 +228,10 @@ fn reads_on(f: &OpenFile) -> bool {
     !matches!(f.file().seekable(), Seekable::No | Seekable::Noop) || f.inode().file_type() == FileType::Fifo
 }
 
-/// Reads into the buffers.
+/// Reads into the buffers from a file that the caller knows to be open for reading.
 ///
 /// # Errors
-/// EBADF, EAGAIN, EFAULT, ESPIPE and those of the file; an interruption. None once a byte has been read.
+/// EAGAIN, EFAULT, ESPIPE and those of the file; an interruption. None once a byte has been read.
 pub(crate) async fn read(
     t: &mut CurrentTask,
     f: &Arc<OpenFile>,
@@ -239,9 +239,8 @@ pub(crate) async fn read(
     at: At,
     blocking: Blocking,
 ) -> SyscallResult {
-    f.check_readable()?;
     if let Some(sock) = Sock::of(f) {
-        return net::read(t, &sock, iov, blocking).await;
+        return net::read(t, sock, iov, blocking).await;
     }
     at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Read)?;
@@ -359,10 +358,10 @@ fn write_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, append: Ap
     })
 }
 
-/// Writes from the buffers.
+/// Writes from the buffers to a file that the caller knows to be open for writing.
 ///
 /// # Errors
-/// EBADF, EAGAIN, EFAULT, EPIPE (with the signal) and those of the file; an interruption. None once a byte has been written.
+/// EAGAIN, EFAULT, EPIPE (with the signal) and those of the file; an interruption. None once a byte has been written.
 pub(crate) async fn write(
     t: &mut CurrentTask,
     f: &Arc<OpenFile>,
@@ -371,9 +370,8 @@ pub(crate) async fn write(
     append: Append,
     blocking: Blocking,
 ) -> SyscallResult {
-    f.check_writable()?;
     if let Some(sock) = Sock::of(f) {
-        return net::write(t, &sock, iov, blocking).await;
+        return net::write(t, sock, iov, blocking).await;
     }
     at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Write)?;

@@ -11,7 +11,7 @@ use moat_vfs::mount::Unmount;
 use moat_vfs::ops::{self, Attach};
 use moat_vfs::walk::LookupFlags;
 
-use super::at::{Place, find, read_path};
+use super::at::{LookupStart, find, read_path};
 use crate::PathArg;
 
 syscalls! { pub static TABLE;
@@ -36,7 +36,7 @@ fn sys_mount(
     let source = optional(t, source.0)?;
     let options = optional(t, data)?;
     let target = read_path(t, target)?;
-    let place = Place::cwd(t);
+    let place = LookupStart::cwd(t);
     let what = Attach { source: &source, fs_type: &fs_type, flags, options: &options };
     ops::mount(&place.view(t), &place.namespace, &target, &what)?;
     Ok(0)
@@ -47,7 +47,7 @@ fn sys_umount2(t: &mut CurrentTask, target: PathArg, flags: u32) -> SyscallResul
         return Err(Errno::EINVAL.into());
     }
     let target = read_path(t, target)?;
-    let place = Place::cwd(t);
+    let place = LookupStart::cwd(t);
     let how = if flags & MNT_DETACH != 0 { Unmount::Detach } else { Unmount::IfUnused };
     let lookup = if flags & UMOUNT_NOFOLLOW != 0 { LookupFlags::empty() } else { LookupFlags::FOLLOW };
     ops::unmount(&place.view(t), &place.namespace, &target, how, lookup)?;
@@ -55,7 +55,7 @@ fn sys_umount2(t: &mut CurrentTask, target: PathArg, flags: u32) -> SyscallResul
 }
 
 fn sys_pivot_root(t: &mut CurrentTask, new_root: PathArg, put_old: PathArg) -> SyscallResult {
-    let place = Place::cwd(t);
+    let place = LookupStart::cwd(t);
     if !t.creds().has_cap_in(place.namespace.user_ns(), Cap::SYS_ADMIN) {
         return Err(Errno::EPERM.into());
     }

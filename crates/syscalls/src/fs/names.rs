@@ -10,7 +10,7 @@ use moat_vfs::inode::{NodeKind, RenameFlags};
 use moat_vfs::walk::{LookupFlags, View};
 use moat_vfs::{Fd, ops};
 
-use super::at::{Place, find, lookup_flags, read_path};
+use super::at::{LookupStart, find, lookup_flags, read_path};
 use crate::PathArg;
 
 syscalls! { pub static TABLE;
@@ -40,7 +40,7 @@ fn on_path<R>(
     body: impl FnOnce(&View<'_>, &[u8]) -> Result<R>,
 ) -> Result<R> {
     let text = read_path(t, path)?;
-    let place = Place::at(t, dirfd, &text)?;
+    let place = LookupStart::at(t, dirfd, &text)?;
     body(&place.view(t), &text)
 }
 
@@ -120,8 +120,8 @@ fn sys_renameat2(
         return Err(Errno::EPERM.into());
     }
     let (old, new) = (read_path(t, old)?, read_path(t, new)?);
-    let from = Place::at(t, old_dirfd, &old)?;
-    let to = Place::at(t, new_dirfd, &new)?;
+    let from = LookupStart::at(t, old_dirfd, &old)?;
+    let to = LookupStart::at(t, new_dirfd, &new)?;
     ops::rename(&from.view(t), &old, &to.view(t), &new, RenameFlags::from_bits_truncate(flags))?;
     Ok(0)
 }
@@ -167,7 +167,7 @@ fn sys_readlinkat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, buf: UserAddr, 
     let size = usize::try_from(size).ok().filter(|&s| s > 0).ok_or(Errno::EINVAL)?;
     let text = read_path(t, path)?;
     // An empty path means an O_PATH descriptor of the link itself.
-    let place = Place::at(t, dirfd, &text)?;
+    let place = LookupStart::at(t, dirfd, &text)?;
     let lookup = if text.is_empty() { LookupFlags::EMPTY_PATH } else { LookupFlags::empty() };
     let at = moat_vfs::walk::resolve(&place.view(t), &text, lookup)?;
     if at.inode().file_type() != FileType::Symlink {

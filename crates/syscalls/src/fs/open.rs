@@ -14,7 +14,7 @@ use moat_vfs::walk::LookupFlags;
 use moat_vfs::{Fd, OpenFile};
 use zerocopy::FromBytes;
 
-use super::at::{Place, read_path};
+use super::at::{LookupStart, read_path};
 use crate::PathArg;
 
 syscalls! { pub static TABLE;
@@ -59,7 +59,7 @@ async fn open(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: OpenHow) -> Sy
     let file = {
         // Where the walk must stay in the directory, even an absolute path begins there.
         let confined = how.resolve.intersects(LookupFlags::BENEATH | LookupFlags::IN_ROOT);
-        let place = Place::at(t, dirfd, if confined { b"." } else { &text })?;
+        let place = LookupStart::at(t, dirfd, if confined { b"." } else { &text })?;
         ops::open(&place.view(t), &text, &how)?
     };
     if !how.flags.contains(OpenFlags::PATH) {

@@ -1,11 +1,13 @@
 //! read(2), write(2), their positional and vectored forms, lseek(2).
 
+use std::sync::Arc;
+
 use moat_abi::fs::{FileType, RwFlags};
 use moat_abi::{Errno, Result};
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::UserAddr;
 use moat_mm::iovec::IoVec;
-use moat_vfs::{Fd, SyncKind};
+use moat_vfs::{Fd, OpenFile, SyncKind};
 
 use super::io::{self, Append, At, Blocking};
 
@@ -23,15 +25,38 @@ syscalls! { pub static TABLE;
     328 pwritev2(fd: Fd, vec: UserAddr, count: usize, offset: i64, high: u64, flags: u32) async sys_pwritev2, full;
 }
 
-async fn sys_read(t: &mut CurrentTask, fd: Fd, buf: UserAddr, count: usize) -> SyscallResult {
-    let f = t.fds().get(fd)?;
+/// The file of `fd` for a call that reads at `at`, before anything else of the call is looked at.
+///
+/// # Errors
+/// EBADF for what is not open for reading; ESPIPE for an offset in what has no positions, first.
+fn source(t: &CurrentTask, fd: Fd, at: At) -> Result<Arc<OpenFile>> {
+    let f = positional(t, fd, at)?;
     f.check_readable()?;
+    Ok(f)
+}
+
+/// As [`source`], for a call that writes.
+fn sink(t: &CurrentTask, fd: Fd, at: At) -> Result<Arc<OpenFile>> {
+    let f = positional(t, fd, at)?;
+    f.check_writable()?;
+    Ok(f)
+}
+
+fn positional(t: &CurrentTask, fd: Fd, at: At) -> Result<Arc<OpenFile>> {
+    let f = t.fds().get(fd)?;
+    if at != At::Position {
+        f.check_positional()?;
+    }
+    Ok(f)
+}
+
+async fn sys_read(t: &mut CurrentTask, fd: Fd, buf: UserAddr, count: usize) -> SyscallResult {
+    let f = source(t, fd, At::Position)?;
     io::read(t, &f, &IoVec::single(buf, count)?, At::Position, Blocking::ByFlags).await
 }
 
 async fn sys_write(t: &mut CurrentTask, fd: Fd, buf: UserAddr, count: usize) -> SyscallResult {
-    let f = t.fds().get(fd)?;
-    f.check_writable()?;
+    let f = sink(t, fd, At::Position)?;
     io::write(t, &f, &IoVec::single(buf, count)?, At::Position, Append::ByFlags, Blocking::ByFlags).await
 }
 
@@ -45,15 +70,13 @@ fn checked_offset(offset: i64) -> Result<At> {
 
 async fn sys_pread64(t: &mut CurrentTask, fd: Fd, buf: UserAddr, count: usize, offset: i64) -> SyscallResult {
     let at = checked_offset(offset)?;
-    let f = t.fds().get(fd)?;
-    f.check_positional()?;
+    let f = source(t, fd, at)?;
     io::read(t, &f, &IoVec::single(buf, count)?, at, Blocking::ByFlags).await
 }
 
 async fn sys_pwrite64(t: &mut CurrentTask, fd: Fd, buf: UserAddr, count: usize, offset: i64) -> SyscallResult {
     let at = checked_offset(offset)?;
-    let f = t.fds().get(fd)?;
-    f.check_positional()?;
+    let f = sink(t, fd, at)?;
     io::write(t, &f, &IoVec::single(buf, count)?, at, Append::ByFlags, Blocking::ByFlags).await
 }
 
@@ -139,11 +162,7 @@ async fn read_vec(
     at: At,
     blocking: Blocking,
 ) -> SyscallResult {
-    let f = t.fds().get(fd)?;
-    if at != At::Position {
-        f.check_positional()?;
-    }
-    f.check_readable()?;
+    let f = source(t, fd, at)?;
     let iov = t.mm().read_iovecs(vec, count)?;
     io::read(t, &f, &iov, at, blocking).await
 }
@@ -157,11 +176,7 @@ async fn write_vec(
     append: Append,
     blocking: Blocking,
 ) -> SyscallResult {
-    let f = t.fds().get(fd)?;
-    if at != At::Position {
-        f.check_positional()?;
-    }
-    f.check_writable()?;
+    let f = sink(t, fd, at)?;
     let iov = t.mm().read_iovecs(vec, count)?;
     io::write(t, &f, &iov, at, append, blocking).await
 }

@@ -149,6 +149,7 @@ async fn sys_vmsplice(t: &mut CurrentTask, fd: Fd, vec: UserAddr, count: usize, 
     if f.check_writable().is_ok() {
         io::write(t, &f, &iov, At::Position, Append::ByFlags, blocking).await
     } else {
+        f.check_readable()?;
         io::read(t, &f, &iov, At::Position, blocking).await
     }
 }

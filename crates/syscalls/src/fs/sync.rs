@@ -5,7 +5,7 @@ use moat_abi::fs::{FileType, SYNC_FILE_RANGE_WAIT_AFTER, SYNC_FILE_RANGE_WAIT_BE
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_vfs::{Fd, SyncKind};
 
-use super::at::Place;
+use super::at::LookupStart;
 
 syscalls! { pub static TABLE;
     74 fsync(fd: Fd) sys_fsync, full;
@@ -28,7 +28,7 @@ fn sys_fdatasync(t: &mut CurrentTask, fd: Fd) -> SyscallResult {
 }
 
 fn sys_sync(t: &mut CurrentTask) -> SyscallResult {
-    for m in Place::cwd(t).namespace.mounts() {
+    for m in LookupStart::cwd(t).namespace.mounts() {
         // sync(2) has no way to report an error.
         let _ = m.fs().sync();
     }

@@ -24,7 +24,7 @@ const HEADER: usize = size_of::<Cmsghdr>();
 ///
 /// # Errors
 /// ENOBUFS for too much of it; EINVAL for what is malformed or unknown; EBADF, EPERM, ESRCH; EFAULT.
-pub(super) fn read(t: &CurrentTask, sock: &Sock, header: &Msghdr) -> Result<Ancillary> {
+pub(super) fn read(t: &CurrentTask, sock: Sock<'_>, header: &Msghdr) -> Result<Ancillary> {
     if header.msg_controllen > MOST {
         return Err(Errno::ENOBUFS);
     }
@@ -35,7 +35,7 @@ pub(super) fn read(t: &CurrentTask, sock: &Sock, header: &Msghdr) -> Result<Anci
     }
     let mut bytes = vec![0; len];
     t.mm().read_bytes(UserAddr::new(header.msg_control), &mut bytes)?;
-    let family = sock.socket()?.kind().family;
+    let family = sock.socket().kind().family;
     let mut rest = &bytes[..];
     while let Ok((cmsg, _)) = Cmsghdr::read_from_prefix(rest) {
         let len = usize::try_from(cmsg.cmsg_len).map_err(|_| Errno::EINVAL)?;

@@ -39,10 +39,11 @@ pub(super) async fn sys_sendto(
     addr_len: i32,
 ) -> SyscallResult {
     let iov = IoVec::single(buf, count)?;
-    let sock = Sock::get(t, fd)?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
     let to = if addr.is_null() { None } else { Some(address::read(t, addr, addr_len)?) };
     let call = SendCall { iov, to, flags: flags_of(flags), ancillary: Ancillary::default() };
-    Ok(transfer::send(t, &sock, call).await? as u64)
+    Ok(transfer::send(t, sock, call).await? as u64)
 }
 
 pub(super) async fn sys_recvfrom(
@@ -55,9 +56,10 @@ pub(super) async fn sys_recvfrom(
     addr_len: UserPtr<i32>,
 ) -> SyscallResult {
     let iov = IoVec::single(buf, count)?;
-    let sock = Sock::get(t, fd)?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
     let flags = flags_of(flags);
-    let m = transfer::receive(t, &sock, &iov, flags).await?;
+    let m = transfer::receive(t, sock, &iov, flags).await?;
     if !addr.is_null() {
         match &m.from {
             Some(from) => address::write(t, addr, addr_len, from)?,
@@ -86,7 +88,12 @@ fn read_buffers(t: &CurrentTask, header: &Msghdr) -> Result<IoVec> {
     t.mm().read_iovecs(UserAddr::new(header.msg_iov), count)
 }
 
-async fn send_one(t: &mut CurrentTask, sock: &Sock, message: UserAddr, flags: MsgFlags) -> Result<usize, SyscallError> {
+async fn send_one(
+    t: &mut CurrentTask,
+    sock: Sock<'_>,
+    message: UserAddr,
+    flags: MsgFlags,
+) -> Result<usize, SyscallError> {
     let header = read_header(t, message)?;
     let to = if header.msg_name == 0 || header.msg_namelen == 0 {
         None
@@ -100,8 +107,9 @@ async fn send_one(t: &mut CurrentTask, sock: &Sock, message: UserAddr, flags: Ms
 }
 
 pub(super) async fn sys_sendmsg(t: &mut CurrentTask, fd: Fd, message: UserAddr, flags: u32) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
-    Ok(send_one(t, &sock, message, flags_of(flags)).await? as u64)
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
+    Ok(send_one(t, sock, message, flags_of(flags)).await? as u64)
 }
 
 pub(super) async fn sys_sendmmsg(
@@ -111,13 +119,14 @@ pub(super) async fn sys_sendmmsg(
     count: u32,
     flags: u32,
 ) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
     let count = u64::from(count).min(UIO_MAXIOV as u64);
     let mut sent = 0;
     while sent < count {
         let one = async {
             let at = messages.add(sent * MMSGHDR)?;
-            let n = send_one(t, &sock, at, flags_of(flags)).await?;
+            let n = send_one(t, sock, at, flags_of(flags)).await?;
             let n = u32::try_from(n).unwrap_or(u32::MAX);
             t.mm().write(at.add(MSG_LEN_AT)?.cast(), &n)?;
             Ok::<(), SyscallError>(())
@@ -136,7 +145,7 @@ pub(super) async fn sys_sendmmsg(
 
 async fn receive_one(
     t: &mut CurrentTask,
-    sock: &Sock,
+    sock: Sock<'_>,
     message: UserAddr,
     flags: MsgFlags,
 ) -> Result<u64, SyscallError> {
@@ -159,8 +168,9 @@ async fn receive_one(
 }
 
 pub(super) async fn sys_recvmsg(t: &mut CurrentTask, fd: Fd, message: UserAddr, flags: u32) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
-    receive_one(t, &sock, message, flags_of(flags)).await
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
+    receive_one(t, sock, message, flags_of(flags)).await
 }
 
 pub(super) async fn sys_recvmmsg(
@@ -193,13 +203,14 @@ async fn receive_many(
     mut flags: MsgFlags,
     deadline: Option<Instant>,
 ) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
-    sock.socket()?.core().take_error()?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
+    sock.socket().core().take_error()?;
     let count = u64::from(count).min(UIO_MAXIOV as u64);
     let mut received = 0;
     while received < count {
         let at = messages.add(received * MMSGHDR)?;
-        let one = receive_one(t, &sock, at, flags - MsgFlags::WAITFORONE).await;
+        let one = receive_one(t, sock, at, flags - MsgFlags::WAITFORONE).await;
         let written = match one {
             Ok(n) => t
                 .mm()
@@ -212,7 +223,7 @@ async fn receive_many(
             Err(e) if received == 0 => return Err(e),
             Err(SyscallError::Errno(e)) if e != Errno::EAGAIN => {
                 // The messages that came count; the error is for the next call.
-                sock.socket()?.core().set_error(e);
+                sock.socket().core().set_error(e);
                 break;
             }
             Err(_) => break,

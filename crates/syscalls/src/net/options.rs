@@ -27,14 +27,15 @@ pub(super) fn sys_setsockopt(
     value: UserAddr,
     len: i32,
 ) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
     if len > LONGEST {
         return Err(Errno::ENOMEM.into());
     }
     let mut bytes = vec![0; len];
     t.mm().read_bytes(value, &mut bytes)?;
-    let socket = sock.socket()?;
+    let socket = sock.socket();
     if level == SOL_SOCKET {
         set_common(t, &**socket, name, &bytes)?;
     } else {
@@ -84,9 +85,10 @@ pub(super) fn sys_getsockopt(
     value: UserAddr,
     len: UserPtr<i32>,
 ) -> SyscallResult {
-    let sock = Sock::get(t, fd)?;
+    let file = t.fds().get(fd)?;
+    let sock = Sock::expect(&file)?;
     let room = usize::try_from(t.mm().read(len)?).map_err(|_| Errno::EINVAL)?;
-    let socket = sock.socket()?;
+    let socket = sock.socket();
     let answer = if level == SOL_SOCKET {
         get_common(t, &**socket, name, room)?
     } else {

@@ -58,8 +58,8 @@ fn send_step(t: &mut CurrentTask, socket: &dyn Socket, call: &mut SendCall, done
 ///
 /// # Errors
 /// Those of the socket, with SIGPIPE for a stream's EPIPE; EFAULT; an interruption. None once a byte has been taken.
-pub(super) async fn send(t: &mut CurrentTask, sock: &Sock, mut call: SendCall) -> Result<usize, SyscallError> {
-    let socket = sock.socket()?;
+pub(super) async fn send(t: &mut CurrentTask, sock: Sock<'_>, mut call: SendCall) -> Result<usize, SyscallError> {
+    let socket = sock.socket();
     let nonblocking = call.flags.contains(MsgFlags::DONTWAIT) || sock.file().is_nonblocking();
     let wait = socket_wait("send", &**socket, BufferSide::Send);
     let mut done = 0;
@@ -119,11 +119,11 @@ fn receive_step(
 /// Those of the socket; EFAULT; an interruption. None once a byte of a stream has been received.
 pub(super) async fn receive(
     t: &mut CurrentTask,
-    sock: &Sock,
+    sock: Sock<'_>,
     iov: &IoVec,
     flags: MsgFlags,
 ) -> Result<Incoming, SyscallError> {
-    let socket = sock.socket()?;
+    let socket = sock.socket();
     // The error queue is never waited for.
     let nonblocking = flags.intersects(MsgFlags::DONTWAIT | MsgFlags::ERRQUEUE) || sock.file().is_nonblocking();
     let stream = socket.is_stream();

@@ -13,7 +13,7 @@ use crate::path::Path;
 use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
 
 /// Finds where a new entry goes (`filename_create`).
-fn prepare(view: &View<'_>, path: &[u8], kind: NodeKind<'_>) -> Result<(Path, Vec<u8>)> {
+fn prepare_new_entry(view: &View<'_>, path: &[u8], kind: NodeKind<'_>) -> Result<(Path, Vec<u8>)> {
     let Parent { dir, last, trailing } = resolve_parent(view, path, LookupFlags::empty())?;
     let Last::Name(name) = last else {
         return Err(Errno::EEXIST);
@@ -47,7 +47,7 @@ fn make(view: &View<'_>, dir: &Path, name: &[u8], mode: u32, kind: NodeKind<'_>)
 /// # Errors
 /// Those of mkdir(2).
 pub fn mkdir(view: &View<'_>, path: &[u8], mode: u32) -> Result<Path> {
-    let (dir, name) = prepare(view, path, NodeKind::Dir)?;
+    let (dir, name) = prepare_new_entry(view, path, NodeKind::Dir)?;
     make(view, &dir, &name, mode & (0o777 | S_ISVTX), NodeKind::Dir)
 }
 
@@ -56,7 +56,7 @@ pub fn mkdir(view: &View<'_>, path: &[u8], mode: u32) -> Result<Path> {
 /// # Errors
 /// Those of mknod(2).
 pub fn mknod(view: &View<'_>, path: &[u8], mode: u32, kind: NodeKind<'_>) -> Result<Path> {
-    let (dir, name) = prepare(view, path, kind)?;
+    let (dir, name) = prepare_new_entry(view, path, kind)?;
     check_create(&dir, view.creds())?;
     // Overlay whiteouts (0:0) are everybody's, as on Linux.
     if let NodeKind::Device { rdev, file_type } = kind
@@ -80,7 +80,7 @@ pub fn symlink(view: &View<'_>, target: &[u8], path: &[u8]) -> Result<Path> {
         return Err(Errno::ENAMETOOLONG);
     }
     let kind = NodeKind::Symlink(target);
-    let (dir, name) = prepare(view, path, kind)?;
+    let (dir, name) = prepare_new_entry(view, path, kind)?;
     make(view, &dir, &name, 0o777, kind)
 }
 
@@ -100,7 +100,7 @@ fn check_link_source(creds: &Credentials, inode: &dyn Inode) -> Result<()> {
 /// Those of link(2).
 pub fn link(view: &View<'_>, old: &Path, path: &[u8]) -> Result<()> {
     let kind = NodeKind::File;
-    let (dir, name) = prepare(view, path, kind)?;
+    let (dir, name) = prepare_new_entry(view, path, kind)?;
     if !Arc::ptr_eq(&old.mount, &dir.mount) {
         return Err(Errno::EXDEV);
     }

@@ -49,6 +49,7 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
     };
     from.dir.mount.check_writable()?;
     let _locked = lock_both(&from.dir.mount.tables().rename, &from.dir.dentry, &to.dir.dentry);
+    // From here on both names mean what they mean when they are changed.
     let source = from.dir.dentry.lookup(old_name)?;
     let target = match to.dir.dentry.lookup(new_name) {
         Ok(d) => Some(d),
@@ -56,6 +57,7 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
         Err(e) => return Err(e),
     };
     check_shape(&from, &to, &source, target.as_ref(), flags)?;
+    // Two names of one file: nothing is done, whatever the rights (`vfs_rename`).
     if let Some(t) = &target
         && same_file(&source, t)?
     {

@@ -21,7 +21,7 @@ use crate::inode::{Inode, Metadata, OpenContext, SetAttr};
 use crate::open_file::OpenFile;
 use crate::vfs::Vfs;
 
-/// The file around a socket: system calls find the socket of a descriptor by this one type.
+/// The file around a socket: system calls find the socket of a descriptor by [`SocketFile::of`].
 pub struct SocketFile {
     socket: Arc<dyn Socket>,
     /// The namespace that it was made in.
@@ -29,6 +29,12 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
+    /// The socket that a description is of, if it is of one. For all other files this is no more than a question.
+    #[must_use]
+    pub fn of(file: &OpenFile) -> Option<&SocketFile> {
+        if file.file().is_socket() { file.downcast() } else { None }
+    }
+
     /// The socket.
     #[must_use]
     pub fn socket(&self) -> &Arc<dyn Socket> {
@@ -79,6 +85,10 @@ impl File for SocketFile {
             Err(Errno::ENOTTY) => f.path().mount.tables().registry.answer_device_ioctl(caller, &self.net, cmd, arg),
             done => done,
         }
+    }
+
+    fn is_socket(&self) -> bool {
+        true
     }
 
     fn release(&self, _f: &OpenFile) {

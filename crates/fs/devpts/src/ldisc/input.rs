@@ -206,12 +206,14 @@ impl LineDiscipline {
             }
             self.end_line(b'\n');
         } else if self.is_cc(c, VEOF) {
+            // Ends the line for the reader, who does not see the character itself.
             self.end_line(VDISABLE);
         } else if self.is_cc(c, VEOL) || (self.is_cc(c, VEOL2) && extended) {
             if echo {
                 self.echo_data(c);
                 self.commit_echoes();
             }
+            // Doubled, as one alone begins a mark (PARMRK in termios(3)).
             if c == 0xff && self.iflag(InputFlags::PARMRK) {
                 self.input.push(c);
             }

@@ -93,9 +93,9 @@ proptest! {
             }
             for w in &all {
                 let place = match w.queued {
-                    Some((k, _)) => Place::Queued(key(k)),
-                    None if w.woken => Place::Woken,
-                    None => Place::Away,
+                    Some((k, _)) => WaiterPlace::Queued(key(k)),
+                    None if w.woken => WaiterPlace::Woken,
+                    None => WaiterPlace::Away,
                 };
                 prop_assert_eq!(w.waiter.place(), place);
                 prop_assert_eq!(w.flag.0.load(Ordering::SeqCst), w.woken);
@@ -119,11 +119,11 @@ fn late_comers_are_not_requeued_and_pi_waiters_are_not_woken() {
     let late = waiter(Purpose::Plain);
     table.enqueue(key(0), &late);
     assert_eq!(table.requeue(key(0), key(1), 0, 9, before), Ok(1));
-    assert_eq!((early.place(), late.place()), (Place::Queued(key(1)), Place::Queued(key(0))));
+    assert_eq!((early.place(), late.place()), (WaiterPlace::Queued(key(1)), WaiterPlace::Queued(key(0))));
     let pi = waiter(Purpose::Requeue(PiTask { task: TaskId(1), tid: 1 }, key(2)));
     table.enqueue(key(1), &pi);
     assert_eq!(table.wake(&key(1), 9, 1), Err(Errno::EINVAL));
-    assert_eq!((early.place(), pi.place()), (Place::Woken, Place::Queued(key(1))));
+    assert_eq!((early.place(), pi.place()), (WaiterPlace::Woken, WaiterPlace::Queued(key(1))));
 }
 
 /// A mutex of three states (Drepper's "Futexes are tricky") over the table: a lost wake would be a hang.
@@ -145,7 +145,7 @@ fn no_wake_is_lost_between_threads() {
             TABLE.leave(&waiter);
             return;
         }
-        while waiter.place() != Place::Woken {
+        while waiter.place() != WaiterPlace::Woken {
             assert!(Instant::now() < deadline, "a wake was lost");
             std::thread::park_timeout(Duration::from_secs(1));
         }

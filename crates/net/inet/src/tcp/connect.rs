@@ -11,7 +11,7 @@ use moat_vfs::socket::{Socket, family_of};
 
 use super::end::TcpEnd;
 use super::{Bound, Connection, Phase, TcpSocket};
-use crate::ports::{Place, check_privilege};
+use crate::ports::{BindingPlace, check_privilege};
 use crate::{address, options};
 
 /// A listening socket's queues.
@@ -23,8 +23,8 @@ pub(crate) struct Backlog {
 }
 
 impl TcpSocket {
-    fn place(&self, addr: SocketAddr) -> Place {
-        Place {
+    fn place(&self, addr: SocketAddr) -> BindingPlace {
+        BindingPlace {
             ip: addr.ip(),
             dual: self.family == AF_INET6 && addr.ip().is_unspecified() && addr.is_ipv6() && !self.options.v6_only(),
         }
@@ -131,7 +131,12 @@ impl TcpSocket {
     }
 
     /// Takes an automatic port, or keeps the one that was bound; an any address becomes the source address.
-    fn bind_for_connect(&self, caller: &dyn Caller, state: &mut super::State, source: std::net::IpAddr) -> Result<()> {
+    fn bind_for_connect(
+        &self,
+        caller: &dyn Caller,
+        state: &mut super::TcpState,
+        source: std::net::IpAddr,
+    ) -> Result<()> {
         let mut ports = self.net.tcp.lock();
         let sharing = self.sharing(caller);
         match &mut state.bound {
@@ -139,10 +144,10 @@ impl TcpSocket {
                 if b.addr.ip().is_unspecified() {
                     b.addr.set_ip(source);
                 }
-                ports.connect(self.id(), b.addr.port(), Place { ip: b.addr.ip(), dual: false }, None);
+                ports.connect(self.id(), b.addr.port(), BindingPlace { ip: b.addr.ip(), dual: false }, None);
             }
             None => {
-                let place = Place { ip: source, dual: false };
+                let place = BindingPlace { ip: source, dual: false };
                 let port = ports
                     .bind(&self.net.namespace.settings, self.id(), &self.me, (place, 0), sharing)
                     .map_err(|_| Errno::EADDRNOTAVAIL)?;
@@ -215,7 +220,7 @@ impl TcpSocket {
             Phase::Connected(connection),
             Some(bound),
         );
-        let place = Place { ip: local.ip(), dual: false };
+        let place = BindingPlace { ip: local.ip(), dual: false };
         listener.net.tcp.lock().insert(socket.id(), &socket.me, place, local.port(), listener.sharing_by(listener.uid));
         socket
     }

@@ -3,17 +3,20 @@
 use super::*;
 use moat_abi::fs::OpenFlags;
 use moat_identity::UserNamespace;
-use moat_vfs::{KernelCaller, OpenFile};
+use moat_vfs::{KernelCaller, OpenFile, Vfs};
 
 fn pair(socket_type: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
-    pair_of(&Arc::default(), socket_type)
+    pair_of(&fake_vfs(), &Arc::default(), socket_type)
 }
 
-fn pair_of(family: &Arc<UnixFamily>, socket_type: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
+fn fake_vfs() -> Vfs {
+    moat_vfs::vfs::fake::vfs(moat_vfs::Registry::default())
+}
+
+fn pair_of(vfs: &Vfs, family: &Arc<UnixFamily>, socket_type: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
     let caller = KernelCaller::root(UserNamespace::root());
     let net = NetNamespace::new(1, UserNamespace::root());
     let kind = SocketKind { family: AF_UNIX, socket_type, protocol: 0 };
-    let vfs = moat_vfs::vfs::fake::vfs(moat_vfs::Registry::default());
     let maker = SocketMaker { caller: &caller, net: &net, inodes: &vfs.ids.inodes };
     let (a, b) = family.new_pair(&maker, kind).unwrap();
     let open = |s| vfs.open_socket(s, &net, OpenFlags::empty(), caller.creds());
@@ -21,7 +24,7 @@ fn pair_of(family: &Arc<UnixFamily>, socket_type: u32) -> (Arc<OpenFile>, Arc<Op
 }
 
 fn socket(f: &OpenFile) -> &UnixSocket {
-    f.downcast::<moat_vfs::socket::SocketFile>().unwrap().downcast().unwrap()
+    moat_vfs::socket::SocketFile::of(f).unwrap().downcast().unwrap()
 }
 
 fn send_files(from: &OpenFile, files: &[&Arc<OpenFile>]) {
@@ -78,10 +81,12 @@ fn datagrams_are_charged_to_their_sender() {
 
 #[test]
 fn cycles_are_collected_and_live_sockets_are_not() {
+    // One for all: descriptions in flight are told apart by ids that are unique within a vfs.
+    let vfs = fake_vfs();
     let family = Arc::new(UnixFamily::default());
     let flight = &family.in_flight;
-    let (pipe_in, watched) = pair_of(&family, SOCK_STREAM);
-    let (a, b) = pair_of(&family, SOCK_STREAM);
+    let (pipe_in, watched) = pair_of(&vfs, &family, SOCK_STREAM);
+    let (a, b) = pair_of(&vfs, &family, SOCK_STREAM);
     send_files(&a, &[&a, &b, &watched]);
     send_files(&b, &[&a]);
     drop(watched);
@@ -92,8 +97,8 @@ fn cycles_are_collected_and_live_sockets_are_not() {
     assert_eq!(pipe_in.write(b"x"), Err(Errno::EPIPE), "what lay in the cycle is gone with it");
     assert_eq!(flight.sockets_in_flight(), 0);
 
-    let (holder, reader) = pair_of(&family, SOCK_STREAM);
-    let (c, d) = pair_of(&family, SOCK_DGRAM);
+    let (holder, reader) = pair_of(&vfs, &family, SOCK_STREAM);
+    let (c, d) = pair_of(&vfs, &family, SOCK_DGRAM);
     send_files(&c, &[&c, &d]);
     send_files(&holder, &[&d]);
     drop((c, d));

@@ -5,7 +5,7 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 
 use crate::cred::Credentials;
-use crate::inode::{Access, Metadata};
+use crate::metadata::{Access, Metadata};
 
 /// Which of the two lists of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

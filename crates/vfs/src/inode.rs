@@ -10,60 +10,14 @@ use moat_abi::stat::DeviceId;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 
-use crate::acl::{self, Acl, AclKind};
+use crate::acl::{Acl, AclKind};
 use crate::caller::Caller;
 use crate::cred::Credentials;
 use crate::file::File;
 use crate::path::Path;
 
-/// The attributes of a file, as stat(2) and statx(2) report them. Ids are the kernel's.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs, reason = "the fields are those of inode(7)")]
-pub struct Metadata {
-    /// The file system's device, not the one a device node stands for.
-    pub dev: DeviceId,
-    pub ino: u64,
-    /// Type and permissions.
-    pub mode: u32,
-    pub nlink: u32,
-    pub uid: u32,
-    pub gid: u32,
-    /// The device that a device node stands for.
-    pub rdev: DeviceId,
-    /// Bytes.
-    pub size: u64,
-    /// Preferred size of a transfer, in bytes.
-    pub blksize: u32,
-    /// Units of 512 bytes.
-    pub blocks: u64,
-    pub atime: Timespec,
-    pub mtime: Timespec,
-    pub ctime: Timespec,
-    /// When the file was made, where the file system knows it.
-    pub btime: Option<Timespec>,
-}
-
-impl Metadata {
-    /// Names the inode among all: what locks and FIFOs are found by.
-    #[must_use]
-    pub fn key(&self) -> InodeKey {
-        InodeKey { dev: self.dev, ino: self.ino }
-    }
-
-    /// The file type; a mode without one counts as a regular file.
-    #[must_use]
-    pub fn file_type(&self) -> FileType {
-        FileType::from_mode(self.mode).unwrap_or(FileType::Regular)
-    }
-}
-
-/// Names an inode among all file systems while it is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)]
-pub struct InodeKey {
-    pub dev: DeviceId,
-    pub ino: u64,
-}
+pub use crate::metadata::{Access, InodeKey, Metadata};
+pub use crate::permission::{generic_permission, permission_by_acl};
 
 /// A time to set: utimensat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,19 +100,6 @@ impl NodeKind<'_> {
             NodeKind::Socket => FileType::Socket,
             NodeKind::Device { file_type, .. } => *file_type,
         }
-    }
-}
-
-bitflags! {
-    /// What is to be done with a file, for permission checks (`MAY_*`).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Access: u32 {
-        /// Execute, or search a directory.
-        const EXEC = 1;
-        /// Write, or change a directory's entries.
-        const WRITE = 2;
-        /// Read, or list a directory.
-        const READ = 4;
     }
 }
 
@@ -372,87 +313,5 @@ pub trait Inode: Send + Sync + Any {
     /// ENODATA; EOPNOTSUPP by default.
     fn remove_xattr(&self, _name: &[u8]) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
-    }
-}
-
-/// The permission check by mode bits and capabilities (`generic_permission`).
-///
-/// # Errors
-/// EACCES.
-pub fn generic_permission(meta: &Metadata, creds: &Credentials, access: Access) -> Result<()> {
-    permission_by_acl(meta, creds, access, || Ok(None))
-}
-
-/// As [`generic_permission`], with the file's access control list, which is asked for only where it matters.
-///
-/// # Errors
-/// EACCES; those of `list`.
-pub fn permission_by_acl(
-    meta: &Metadata,
-    creds: &Credentials,
-    access: Access,
-    list: impl FnOnce() -> Result<Option<Arc<Acl>>>,
-) -> Result<()> {
-    let granted = match acl::decides(meta, creds, access, list)? {
-        Some(granted) => granted,
-        None => mode_grants(meta, creds, access),
-    };
-    if granted { Ok(()) } else { capability_grants(meta, creds, access) }
-}
-
-fn mode_grants(meta: &Metadata, creds: &Credentials, access: Access) -> bool {
-    let shift = if creds.fsuid == meta.uid {
-        6
-    } else if creds.in_group(meta.gid) {
-        3
-    } else {
-        0
-    };
-    Access::from_bits_truncate((meta.mode >> shift) & 7).contains(access)
-}
-
-fn capability_grants(meta: &Metadata, creds: &Credentials, access: Access) -> Result<()> {
-    let cap = |c| creds.has_cap_for(meta.uid, meta.gid, c);
-    let fine = if meta.file_type() == FileType::Directory {
-        (!access.contains(Access::WRITE) && cap(Cap::DAC_READ_SEARCH)) || cap(Cap::DAC_OVERRIDE)
-    } else {
-        // Execution needs one execute bit, whoever asks.
-        (access == Access::READ && cap(Cap::DAC_READ_SEARCH))
-            || ((!access.contains(Access::EXEC) || meta.mode & 0o111 != 0) && cap(Cap::DAC_OVERRIDE))
-    };
-    if fine { Ok(()) } else { Err(Errno::EACCES) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use moat_identity::UserNamespace;
-
-    fn user(uid: u32, gid: u32) -> Credentials {
-        Credentials::user(uid, gid, Arc::from([]), moat_abi::cap::CapSet::EMPTY, UserNamespace::root())
-    }
-
-    #[test]
-    fn the_first_class_that_matches_decides() {
-        let meta = Metadata { mode: 0o100_047, uid: 5, gid: 6, ..Metadata::default() };
-        let check = |uid, gid, access| generic_permission(&meta, &user(uid, gid), access);
-        assert_eq!(check(5, 6, Access::READ), Err(Errno::EACCES), "the owner has no rights though others have");
-        assert_eq!(check(7, 6, Access::READ), Ok(()));
-        assert_eq!(check(7, 6, Access::WRITE), Err(Errno::EACCES));
-        assert_eq!(check(7, 7, Access::READ | Access::WRITE | Access::EXEC), Ok(()));
-    }
-
-    #[test]
-    fn root_needs_one_execute_bit() {
-        let mut meta = Metadata { mode: 0o100_600, ..Metadata::default() };
-        assert_eq!(
-            generic_permission(&meta, &Credentials::root(UserNamespace::root()), Access::EXEC),
-            Err(Errno::EACCES)
-        );
-        meta.mode = 0o100_601;
-        meta.uid = 9;
-        assert_eq!(generic_permission(&meta, &Credentials::root(UserNamespace::root()), Access::EXEC), Ok(()));
-        meta.mode = 0o040_000;
-        assert_eq!(generic_permission(&meta, &Credentials::root(UserNamespace::root()), Access::all()), Ok(()));
     }
 }

@@ -3,22 +3,17 @@
 //! Each owner of locks has a descriptor of its own on the host, whose open file description the host's locks belong to. What an
 //! owner gives up at close goes with that descriptor.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_abi::fs::{F_RDLCK, F_UNLCK, F_WRLCK};
 use moat_abi::{Errno, Result};
 use moat_host::objects::{self, RecordLock as HostLock};
-use moat_sync::Mutex;
 use moat_vfs::locks::{LockKind, LockOwner, OutsideLocks, Range, RecordLock};
 use rustix::fs::FlockOperation;
 
 use crate::inode::HostInode;
 use crate::tree::HostTree;
-
-/// The descriptors of those who have locks on a file.
-pub(crate) type Owners = Mutex<HashMap<LockOwner, Arc<OwnedFd>>>;
 
 fn host_lock(range: Range, kind: Option<LockKind>) -> HostLock {
     let kind = match kind {

@@ -1,9 +1,11 @@
 //! Files whose nodes were given back, and that others have moved meanwhile.
 
+use std::any::Any;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use moat_vfs::filesystem::FileSystem;
+use moat_vfs::inode::{Inode, NewNode, NodeKind, SetAttr};
 
 use super::*;
 use crate::{DirectTree, HostFs};

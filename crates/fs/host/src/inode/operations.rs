@@ -1,0 +1,238 @@
+//! The operations of a file of the host: [`Inode`] for [`HostInode`].
+
+use std::any::Any;
+use std::sync::Arc;
+
+use moat_abi::fs::FileType;
+use moat_abi::{Errno, Result};
+use moat_sync::block_in_place;
+use moat_vfs::acl::{Acl, AclKind};
+use moat_vfs::cred::Credentials;
+use moat_vfs::file::File;
+use moat_vfs::inode::{
+    Access, Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, permission_by_acl,
+};
+
+use super::{HostInode, reach};
+use crate::dir::HostDirFile;
+use crate::file::HostFile;
+use crate::fs::{Core, Trust};
+use crate::tree::{HostAccess, HostKind, HostRename, HostTree, NewHostNode};
+
+/// `inode` as one of this tree.
+fn own<T: HostTree>(core: &Arc<Core<T>>, inode: &Arc<dyn Inode>) -> Result<Arc<HostInode<T>>> {
+    let any: Arc<dyn Any + Send + Sync> = inode.clone();
+    let own: Arc<HostInode<T>> = any.downcast().map_err(|_| Errno::EXDEV)?;
+    if Arc::ptr_eq(&own.core, core) { Ok(own) } else { Err(Errno::EXDEV) }
+}
+
+impl<T: HostTree> Inode for HostInode<T> {
+    fn metadata(&self) -> Result<Metadata> {
+        match self.known_attributes() {
+            Some(meta) => Ok(meta),
+            None => self.ask(),
+        }
+    }
+
+    fn file_type(&self) -> FileType {
+        self.identity.file_type
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        if let Some(len) = change.size {
+            if self.identity.file_type != FileType::Regular {
+                return Err(Errno::EINVAL);
+            }
+            let fd = self.open_host(HostAccess::Write)?;
+            let done = block_in_place(|| rustix::fs::ftruncate(&*fd, len));
+            self.changed();
+            done.map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+        }
+        let rest = SetAttr { size: None, ..*change };
+        let SetAttr { mode, uid, gid, size: _, atime, mtime } = rest;
+        if mode.is_none() && uid.is_none() && gid.is_none() && atime.is_none() && mtime.is_none() {
+            return Ok(());
+        }
+        let done = self.with_node(|node| self.core.tree.set_attr(node, &rest));
+        self.changed();
+        done
+    }
+
+    fn cache_policy(&self) -> Cache {
+        match self.core.trust {
+            Trust::Exclusive => Cache::Keep,
+            Trust::Shared => Cache::Revalidate,
+        }
+    }
+
+    fn revalidate(&self, name: &[u8], child: &Arc<dyn Inode>) -> Result<bool> {
+        match self.find(name) {
+            Ok(now) => {
+                let now: Arc<dyn Inode> = now;
+                Ok(Arc::ptr_eq(&now, child))
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        Ok(self.find(name)?)
+    }
+
+    fn create(&self, name: &[u8], node: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+        let new = NewHostNode { mode: node.mode, uid: node.uid, gid: node.gid };
+        let dir = self.node()?;
+        let kind = match node.kind {
+            NodeKind::File => {
+                let inode = self.create_file(&dir, name, new)?;
+                self.changed();
+                return Ok(inode);
+            }
+            NodeKind::TmpFile => return Ok(self.create_unnamed(&dir, new)?),
+            NodeKind::Dir => HostKind::Directory,
+            NodeKind::Symlink(target) => HostKind::Symlink(target),
+            NodeKind::Fifo => HostKind::Fifo,
+            NodeKind::Socket => HostKind::Socket,
+            NodeKind::Device { file_type: FileType::BlockDevice, rdev } => HostKind::BlockDevice(rdev),
+            NodeKind::Device { rdev, .. } => HostKind::CharDevice(rdev),
+        };
+        let (node, host) = self.core.tree.make(&dir, name, kind, new)?;
+        let inode = self.core.inode(&self.core.translate(host));
+        inode.set_node(node);
+        self.name_child(name, &inode);
+        self.changed();
+        Ok(inode)
+    }
+
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        let target = own(&self.core, target)?;
+        let done = target.link_to(&*self.node()?, name);
+        target.changed();
+        self.changed();
+        done?;
+        self.name_child(name, &target);
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        let victim = self.child(name);
+        if let Some(victim) = &victim {
+            victim.prepare_to_lose(self, name);
+        }
+        self.core.tree.unlink(&*self.node()?, name)?;
+        self.unname_child(name);
+        if let Some(victim) = victim {
+            victim.changed();
+        }
+        self.changed();
+        Ok(())
+    }
+
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        let victim = self.child(name);
+        if let Some(victim) = &victim {
+            victim.prepare_to_lose(self, name);
+        }
+        self.core.tree.rmdir(&*self.node()?, name)?;
+        self.unname_child(name);
+        if let Some(victim) = victim {
+            victim.changed();
+        }
+        self.changed();
+        Ok(())
+    }
+
+    fn rename(&self, old: &[u8], new_dir: &Arc<dyn Inode>, new: &[u8], flags: RenameFlags) -> Result<()> {
+        let how = match flags {
+            f if f.is_empty() => HostRename::Replace,
+            RenameFlags::NOREPLACE => HostRename::NoReplace,
+            RenameFlags::EXCHANGE => HostRename::Exchange,
+            RenameFlags::WHITEOUT => HostRename::Whiteout,
+            f if f == RenameFlags::WHITEOUT | RenameFlags::NOREPLACE => HostRename::WhiteoutNoReplace,
+            _ => return Err(Errno::EINVAL),
+        };
+        let new_dir = own(&self.core, new_dir)?;
+        let moved = self.child(old);
+        let target = new_dir.child(new);
+        if let Some(target) = &target
+            && how != HostRename::Exchange
+        {
+            target.prepare_to_lose(&new_dir, new);
+        }
+        let done = self.core.tree.rename(&*self.node()?, old, &*new_dir.node()?, new, how);
+        if done.is_ok() {
+            self.unname_child(old);
+            new_dir.unname_child(new);
+            if let Some(moved) = &moved {
+                new_dir.name_child(new, moved);
+            }
+            if let Some(target) = &target
+                && how == HostRename::Exchange
+            {
+                self.name_child(old, target);
+            }
+        }
+        moved.iter().chain(&target).for_each(|inode| inode.changed());
+        self.changed();
+        new_dir.changed();
+        done
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>> {
+        if self.identity.file_type != FileType::Symlink {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(target) = self.target.get() {
+            return Ok(target.to_vec());
+        }
+        let target = self.core.tree.read_link(&*self.node()?)?;
+        let _ = self.target.set(target.clone().into());
+        Ok(target)
+    }
+
+    fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        match self.identity.file_type {
+            FileType::Regular => {
+                let fd = self.open_host(reach::access_of(ctx.flags))?;
+                Ok(Arc::new(HostFile::new(self, fd)))
+            }
+            FileType::Directory => {
+                let dir = self.node()?;
+                Ok(Arc::new(HostDirFile::new(self, dir)))
+            }
+            _ => ctx.path.mount.tables().registry.open_special(&self.metadata()?, ctx),
+        }
+    }
+
+    fn permission(&self, creds: &Credentials, access: Access) -> Result<()> {
+        if creds.has_root_cap(moat_abi::cap::Cap::DAC_OVERRIDE) && self.identity.file_type == FileType::Directory {
+            return Ok(());
+        }
+        permission_by_acl(&self.metadata()?, creds, access, || self.get_acl(AclKind::Access))
+    }
+
+    fn get_acl(&self, kind: AclKind) -> Result<Option<Arc<Acl>>> {
+        self.acl(kind)
+    }
+
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.with_node(|node| self.core.tree.get_xattr(node, name))
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        let done = self.with_node(|node| self.core.tree.set_xattr(node, name, value, flags));
+        self.attributes_changed();
+        done
+    }
+
+    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        self.with_node(|node| self.core.tree.list_xattr(node))
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        let done = self.with_node(|node| self.core.tree.remove_xattr(node, name));
+        self.attributes_changed();
+        done
+    }
+}

@@ -23,7 +23,7 @@ pub const CALLS_BY_PATH_DESCRIPTOR: [libc::c_long; 5] =
 /// `struct xattr_args` of setxattrat(2).
 #[repr(C)]
 struct XattrArgs {
-    value: u64,
+    value: *const u8,
     size: u32,
     flags: u32,
 }
@@ -59,7 +59,8 @@ pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
     // Most values are short; a longer one costs another call.
     for room in [256, MAX_XATTR_BYTES] {
         value.resize(room, 0);
-        let args = XattrArgs { value: value.as_mut_ptr() as u64, size: u32::try_from(room).unwrap_or(0), flags: 0 };
+        let args =
+            XattrArgs { value: value.as_mut_ptr().cast_const(), size: u32::try_from(room).unwrap_or(0), flags: 0 };
         match xattr_call(SYS_GETXATTRAT, fd.as_fd().as_raw_fd(), &name, Some(&args)) {
             Err(Errno::ERANGE) => {}
             done => {
@@ -77,7 +78,7 @@ pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
 /// ENOSYS; those of setxattr(2).
 pub fn set_xattr(fd: impl AsFd, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
     let size = u32::try_from(value.len()).map_err(|_| Errno::E2BIG)?;
-    let args = XattrArgs { value: value.as_ptr() as u64, size, flags };
+    let args = XattrArgs { value: value.as_ptr(), size, flags };
     xattr_call(SYS_SETXATTRAT, fd.as_fd().as_raw_fd(), &attribute_name(name)?, Some(&args)).map(drop)
 }
 
@@ -117,11 +118,11 @@ pub fn split_names(list: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FIEMAP: linux/fs.h.
-pub const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
+pub const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
 #[allow(missing_docs, reason = "as above")]
-pub const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
+pub const FS_IOC_SETFLAGS: u64 = 0x4008_6602;
 #[allow(missing_docs, reason = "as above")]
-pub const FS_IOC_FIEMAP: u32 = 0xc020_660b;
+pub const FS_IOC_FIEMAP: u64 = 0xc020_660b;
 
 /// The inode flags of ioctl_iflags(2).
 ///
@@ -130,7 +131,7 @@ pub const FS_IOC_FIEMAP: u32 = 0xc020_660b;
 pub fn inode_flags(fd: impl AsFd) -> Result<u32> {
     let mut flags: u64 = 0;
     // SAFETY: the request writes an int (its number says long) to a live u64.
-    check(i64::from(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), u64::from(FS_IOC_GETFLAGS), &raw mut flags) }))?;
+    check(i64::from(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), FS_IOC_GETFLAGS, &raw mut flags) }))?;
     Ok(u32::try_from(flags & u64::from(u32::MAX)).unwrap_or(0))
 }
 
@@ -141,7 +142,7 @@ pub fn inode_flags(fd: impl AsFd) -> Result<u32> {
 pub fn set_inode_flags(fd: impl AsFd, flags: u32) -> Result<()> {
     let flags = u64::from(flags);
     // SAFETY: the request reads an int (its number says long) from a live u64.
-    let done = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), u64::from(FS_IOC_SETFLAGS), &raw const flags) };
+    let done = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), FS_IOC_SETFLAGS, &raw const flags) };
     check(i64::from(done)).map(drop)
 }
 
@@ -161,7 +162,7 @@ pub fn fiemap(fd: impl AsFd, buf: &mut [u8]) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     // SAFETY: `buf` is live and exclusively borrowed, and holds the header and the extents that the header asks for.
-    let done = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), u64::from(FS_IOC_FIEMAP), buf.as_mut_ptr()) };
+    let done = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), FS_IOC_FIEMAP, buf.as_mut_ptr()) };
     check(i64::from(done)).map(drop)
 }
 

@@ -88,11 +88,11 @@ impl<T: HostTree> Drop for HostFile<T> {
 }
 
 /// Bytes that O_DIRECT wants positions and lengths to be multiples of: the smallest logical block.
-const DIRECT_ALIGNMENT: u64 = 512;
+const DIRECT_ALIGNMENT: u16 = 512;
 
 /// Checks what O_DIRECT asks for. The guest's buffer is not known here, and the host's page cache is used all the same.
 fn check_direct(f: &OpenFile, pos: u64, len: usize) -> Result<()> {
-    let aligned = pos.is_multiple_of(DIRECT_ALIGNMENT) && (len as u64).is_multiple_of(DIRECT_ALIGNMENT);
+    let aligned = pos.is_multiple_of(DIRECT_ALIGNMENT.into()) && len.is_multiple_of(DIRECT_ALIGNMENT.into());
     if f.flags().contains(OpenFlags::DIRECT) && !aligned { Err(Errno::EINVAL) } else { Ok(()) }
 }
 

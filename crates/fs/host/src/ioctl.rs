@@ -21,7 +21,7 @@ const MAX_EXTENTS: u32 = 1024;
 /// # Errors
 /// ENOTTY for other requests; those of the host.
 pub(crate) fn file(fd: &OwnedFd, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-    match cmd {
+    match u64::from(cmd) {
         FS_IOC_GETFLAGS => {
             let flags = objects::inode_flags(fd)?;
             caller.write_user(arg, &flags.to_ne_bytes())?;

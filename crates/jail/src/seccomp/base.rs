@@ -5,7 +5,7 @@
 
 use moat_host::objects::CALLS_BY_PATH_DESCRIPTOR;
 
-use super::{Rule, any, is, is_not, when, with, without};
+use super::{Rule, any, is, is_int, is_not, when, with, without};
 
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 /// AT_FDCWD as the 32 bits that the filter sees.
@@ -52,9 +52,9 @@ pub const BASE: &[Rule<'static>] = &[
     any(libc::SYS_rt_sigaction),
     any(libc::SYS_rt_sigreturn),
     any(libc::SYS_restart_syscall),
-    when(libc::SYS_prctl, &[is(0, libc::PR_SET_NAME as u64)]),
+    when(libc::SYS_prctl, &[is_int(0, libc::PR_SET_NAME)]),
     // Names of memory areas, by newer C libraries' malloc.
-    when(libc::SYS_prctl, &[is(0, libc::PR_SET_VMA as u64)]),
+    when(libc::SYS_prctl, &[is_int(0, libc::PR_SET_VMA)]),
     any(libc::SYS_sched_getaffinity),
     any(libc::SYS_gettid),
     any(libc::SYS_getpid),
@@ -81,10 +81,10 @@ pub const BASE: &[Rule<'static>] = &[
     // By descriptor, or below a directory that is open.
     when(libc::SYS_statx, &[is_not(0, AT_FDCWD)]),
     // OwnedFd::drop of debug builds looks whether the descriptor is open.
-    when(libc::SYS_fcntl, &[is(1, libc::F_GETFD as u64)]),
-    when(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u64)]),
+    when(libc::SYS_fcntl, &[is_int(1, libc::F_GETFD)]),
+    when(libc::SYS_fcntl, &[is_int(1, libc::F_DUPFD_CLOEXEC)]),
     // Descriptors of files that are held, to pass them on.
-    when(libc::SYS_fcntl, &[is(1, libc::F_GETFL as u64)]),
+    when(libc::SYS_fcntl, &[is_int(1, libc::F_GETFL)]),
 ];
 
 /// moat_fs_host's DirectTree: one component at a time from a donated directory, never through a symbolic link.

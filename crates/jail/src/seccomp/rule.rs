@@ -44,6 +44,12 @@ pub const fn is(index: u8, value: u64) -> Arg {
     Arg { index, test: Test::Is(value) }
 }
 
+/// Argument `index`, an int, is `value`.
+#[must_use]
+pub const fn is_int(index: u8, value: i32) -> Arg {
+    is(index, value.cast_unsigned() as u64)
+}
+
 /// Argument `index`, an int, is not `value`.
 #[must_use]
 pub const fn is_not(index: u8, value: u64) -> Arg {

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use moat_control::spec::{FileAccess, PlatformKind};
 use moat_host::objects::{FS_IOC_FIEMAP, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS};
 
-use moat_jail::seccomp::{Arg, BASE, DIRECT_TREE, Rule, any, is, when, with};
+use moat_jail::seccomp::{Arg, BASE, DIRECT_TREE, Rule, any, is, is_int, when, with};
 
 /// Everything that a sentry with this platform and this way to the host's files may call, but for
 /// [`open_below`].
@@ -84,21 +84,21 @@ const FILES: &[Rule<'static>] = &[
     any(libc::SYS_fallocate),
     any(libc::SYS_fsync),
     any(libc::SYS_fdatasync),
-    when(libc::SYS_fcntl, &[is(1, libc::F_SETFD as u64)]),
+    when(libc::SYS_fcntl, &[is_int(1, libc::F_SETFD)]),
     // O_NONBLOCK and O_APPEND of donated descriptors.
-    when(libc::SYS_fcntl, &[is(1, libc::F_SETFL as u64)]),
+    when(libc::SYS_fcntl, &[is_int(1, libc::F_SETFL)]),
     // Seals of the guest's memfds.
-    when(libc::SYS_fcntl, &[is(1, libc::F_ADD_SEALS as u64)]),
-    when(libc::SYS_fcntl, &[is(1, libc::F_GET_SEALS as u64)]),
+    when(libc::SYS_fcntl, &[is_int(1, libc::F_ADD_SEALS)]),
+    when(libc::SYS_fcntl, &[is_int(1, libc::F_GET_SEALS)]),
     // Bytes to read in donated pipes and sockets.
     when(libc::SYS_ioctl, &[is(1, libc::FIONREAD)]),
     // Flags and extents of open files of the host; the flags that need a capability, the host refuses.
-    when(libc::SYS_ioctl, &[is(1, FS_IOC_GETFLAGS as u64)]),
-    when(libc::SYS_ioctl, &[is(1, FS_IOC_SETFLAGS as u64)]),
-    when(libc::SYS_ioctl, &[is(1, FS_IOC_FIEMAP as u64)]),
+    when(libc::SYS_ioctl, &[is(1, FS_IOC_GETFLAGS)]),
+    when(libc::SYS_ioctl, &[is(1, FS_IOC_SETFLAGS)]),
+    when(libc::SYS_ioctl, &[is(1, FS_IOC_FIEMAP)]),
     // Locks of shared trees, taken on the host as well.
-    when(libc::SYS_fcntl, &[is(1, libc::F_OFD_SETLK as u64)]),
-    when(libc::SYS_fcntl, &[is(1, libc::F_OFD_GETLK as u64)]),
+    when(libc::SYS_fcntl, &[is_int(1, libc::F_OFD_SETLK)]),
+    when(libc::SYS_fcntl, &[is_int(1, libc::F_OFD_GETLK)]),
     any(libc::SYS_flock),
 ];
 

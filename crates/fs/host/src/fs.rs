@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use moat_abi::Result;
-use moat_abi::stat::{DeviceId, Statfs};
+use moat_abi::stat::{DeviceId, OVERLAYFS_SUPER_MAGIC, Statfs};
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::filesystem::FileSystem;
 use moat_vfs::inode::{Inode, InodeKey, Metadata};
@@ -38,6 +38,8 @@ pub(crate) struct Core<T: HostTree> {
     pub(crate) dev: DeviceId,
     /// The device of the tree's root on the host: inode numbers of others are told apart.
     pub(crate) host_dev: DeviceId,
+    /// Whether the host says of the root's file system when a file was made, and never anything else.
+    birth_times_stay: bool,
     inodes: Mutex<HashMap<InodeKey, Weak<HostInode<T>>>>,
     /// Those that hold a node, longest first.
     holders: Mutex<VecDeque<Weak<HostInode<T>>>>,
@@ -111,12 +113,21 @@ impl<T: HostTree> Core<T> {
         if same { fresh.take().map(|(_, fd)| fd) } else { None }
     }
 
+    /// Whether birth times tell files apart on a file system with this device number of the host.
+    fn birth_times_stay_on(&self, dev: DeviceId) -> bool {
+        // What is mounted below the root may be an overlay unless it has a block device.
+        if dev == self.host_dev { self.birth_times_stay } else { dev.major != 0 }
+    }
+
     /// The guest's view of host metadata.
     pub(crate) fn translate(&self, mut meta: Metadata) -> Metadata {
         if meta.dev != self.host_dev {
             // Another file system mounted below the root on the host: keep its numbers apart from the root's.
             let salt = meta.dev.to_raw().wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x7fff_ff00_0000_0000;
             meta.ino ^= salt;
+        }
+        if !self.birth_times_stay_on(meta.dev) {
+            meta.btime = None;
         }
         meta.dev = self.dev;
         meta
@@ -137,11 +148,14 @@ impl<T: HostTree> HostFs<T> {
     pub fn new(dev: DeviceId, tree: T, trust: Trust) -> Result<Arc<HostFs<T>>> {
         let node = tree.root()?;
         let meta = tree.stat(&node)?;
+        // A file that overlayfs copies up shows the copy's birth time from then on.
+        let birth_times_stay = tree.statfs(&node)?.f_type != OVERLAYFS_SUPER_MAGIC;
         let core = Arc::new(Core {
             tree,
             trust,
             dev,
             host_dev: meta.dev,
+            birth_times_stay,
             inodes: Mutex::new(LockClass::Table, HashMap::new()),
             holders: Mutex::new(LockClass::Table, VecDeque::new()),
             fresh: Mutex::new(LockClass::Table, None),

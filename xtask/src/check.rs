@@ -3,6 +3,7 @@
 //! The steps go from the fastest to the slowest, and all of them run even if one fails, so that one
 //! run shows everything there is to mend.
 
+mod arithmetic;
 mod casts;
 mod circles;
 mod counts;
@@ -24,7 +25,7 @@ type Step = (&'static str, fn() -> Result<()>);
 
 /// Runs every step; an error names those that failed.
 pub fn run() -> Result<()> {
-    let steps: [Step; 10] = [
+    let steps: [Step; 11] = [
         ("format", format),
         ("ratchets", ratchets::run),
         ("layers", layers::run),
@@ -34,6 +35,7 @@ pub fn run() -> Result<()> {
         ("casts", casts::run),
         ("list of system calls", syscall_list::run),
         ("lints", lints),
+        ("arithmetic", arithmetic::run),
         ("documentation", documentation),
     ];
     let mut failed = Vec::new();
@@ -61,7 +63,8 @@ pub fn run() -> Result<()> {
 /// A file that can't be read or written.
 pub fn lower_ratchets() -> Result<()> {
     circles::lower()?;
-    casts::lower()
+    casts::lower()?;
+    arithmetic::lower()
 }
 
 /// Writes the documents that are made from the sources: `cargo x docs`.

@@ -226,9 +226,10 @@ impl Runner {
                 if job.files.server == FileServer::Gofer {
                     command.arg("--directfs=false");
                 }
-                if job.files.writable == Writable::Root {
-                    command.arg("--overlay2=none");
-                }
+                command.arg(match job.files.writable {
+                    Writable::Nothing | Writable::Homes => "--overlay2=root:memory",
+                    Writable::Root => "--overlay2=none",
+                });
                 command.args(["--platform", platform.name(), "run", "--bundle"]);
                 command.args([directory.as_os_str(), id.as_ref()]);
                 command

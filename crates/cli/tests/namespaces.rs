@@ -193,8 +193,8 @@ fn in_mode_host_it_stays_in_the_creators_namespaces_with_fewer_capabilities() {
     assert_ne!(created.namespace("pid"), namespace("self", "pid"));
     let status = created.file("status");
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
-    // CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER and FSETID; the container's init has none over the network.
-    assert_eq!(u64::from_str_radix(effective, 16), Ok(0x1f));
+    // CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID and SETFCAP; the container's init has none over the network.
+    assert_eq!(u64::from_str_radix(effective, 16), Ok(0x8000_001f));
     created.run();
 }
 

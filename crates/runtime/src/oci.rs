@@ -12,7 +12,7 @@ mod process;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use moat_control::spec::{Lifetime, ProcessSpec};
+use moat_control::spec::{Lifetime, Overlay, OverlayLimits, ProcessSpec, Sharing};
 use oci_spec::runtime::Spec;
 
 use crate::blueprint::{Blueprint, HostMount};
@@ -96,15 +96,20 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         // Its sandbox is there already.
         Role::Member => None,
     };
+    let root_readonly = root.readonly().unwrap_or(false);
     let overlay = match config.overlay_root {
         OverlayRoot::Memory(limits) => {
             warnings.push(format!(
                 "what the container writes to its root is lost when it ends: --overlay2={}",
                 config.overlay_root
             ));
-            moat_control::spec::Overlay::Memory(limits)
+            Overlay::Memory(limits)
         }
-        OverlayRoot::None => moat_control::spec::Overlay::None,
+        // The mount points that a root lacks are made in memory where the guest can't write to it; others see them in a shared one.
+        OverlayRoot::None if root_readonly && config.root_sharing == Sharing::Exclusive => {
+            Overlay::Memory(OverlayLimits::default())
+        }
+        OverlayRoot::None => Overlay::None,
     };
     Ok(Blueprint {
         id,
@@ -112,7 +117,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         domainname: spec.domainname().clone().unwrap_or_else(|| "(none)".into()),
         process: process::convert(process, &mut warnings)?,
         root: HostMount { path: bundle.join(root.path()), submounts: Submounts::Show, overlay },
-        root_readonly: root.readonly().unwrap_or(false),
+        root_readonly,
         root_sharing: config.root_sharing,
         mounts: mounts::convert(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut warnings)?,
         masked_paths: linux.masked_paths,

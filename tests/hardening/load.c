@@ -699,6 +699,14 @@ int main(int argc, char **argv) {
         fputs("it kills whatever it can see: start it as process 1 of a pid namespace\n", stderr);
         return 2;
     }
+    // On the host, what came as stdin is the machine's own /dev/null, whose mode is not the load's to change.
+    int own = open("/dev/null", O_RDWR);
+    if (own < 0 || dup2(own, 0) < 0) {
+        perror("/dev/null");
+        return 2;
+    }
+    if (own != 0)
+        close(own);
     state = seed * 0x9e3779b97f4a7c15u + 7;
     for (size_t i = 0; i < sizeof trees / sizeof *trees; i++)
         mkdir(trees[i], 0755);

@@ -253,11 +253,7 @@ impl Queues {
     /// # Errors
     /// EINVAL, EPERM.
     pub fn remove(&self, id: i32, creds: &Credentials) -> Result<()> {
-        let removed = {
-            let mut registry = self.registry.lock();
-            registry.get(id)?.perm.check_control(creds)?;
-            registry.remove(id)?
-        };
+        let removed = self.registry.lock().remove_by(id, creds)?;
         removed.object.waiters.wake_all();
         Ok(())
     }

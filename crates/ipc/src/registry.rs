@@ -282,6 +282,15 @@ impl<T> Registry<T> {
         Ok(entry)
     }
 
+    /// Takes the object `id` out for `creds`, who must own it: IPC_RMID.
+    ///
+    /// # Errors
+    /// EINVAL, EPERM.
+    pub fn remove_by(&mut self, id: i32, creds: &Credentials) -> Result<Entry<T>> {
+        self.get(id)?.perm.check_control(creds)?;
+        self.remove(id)
+    }
+
     /// All objects by index.
     pub fn iter(&self) -> impl Iterator<Item = &Entry<T>> {
         self.entries.values()

@@ -240,11 +240,7 @@ impl Semaphores {
     /// # Errors
     /// EINVAL, EPERM.
     pub fn remove(&self, id: i32, creds: &Credentials) -> Result<()> {
-        let removed = {
-            let mut registry = self.registry.lock();
-            registry.get(id)?.perm.check_control(creds)?;
-            registry.remove(id)?
-        };
+        let removed = self.registry.lock().remove_by(id, creds)?;
         for p in removed.object.pending {
             p.waiter.finish(Err(Errno::EIDRM));
         }

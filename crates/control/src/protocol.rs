@@ -5,6 +5,7 @@
 //! order in which they end: one that waits does not hold up others that come after it on other connections.
 
 use moat_abi::Errno;
+use moat_net_stack::NetworkConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::ExitStatus;
@@ -16,6 +17,14 @@ pub const PROTOCOL_VERSION: u32 = 2;
 /// What the sandbox is asked to do. A container is named by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// Gives the sandbox the interfaces of its network namespace, before [`Request::StartRoot`]: [`Response::Done`]. With the
+    /// message come a packet socket for each of [`NetworkConfig::devices`], in order, and then what `resolver` says.
+    SetUpNetwork {
+        /// The interfaces with their addresses and routes.
+        config: Box<NetworkConfig>,
+        /// Whether a datagram socket comes last that is connected to a resolver, which answers for 127.0.0.11 port 53.
+        resolver: bool,
+    },
     /// Lets the root container's init run, which was prepared when the sandbox booted: [`Response::Done`].
     StartRoot,
     /// Makes another container: its mounts, and its init ready to run. [`FdNumber`]s in the spec are indices into the

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod mounts;
 pub mod net;
 pub mod objects;
+pub mod packet;
 pub mod process;
 pub mod procfs;
 pub mod ptrace;

@@ -22,6 +22,7 @@ mod host_tree;
 pub mod id;
 pub mod identity;
 pub mod namespaces;
+mod network;
 pub mod oci;
 pub mod process_id;
 pub mod sandbox;

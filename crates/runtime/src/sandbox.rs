@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::error::{Context, Result};
 use crate::namespaces::foreign_interfaces;
+use crate::network::{self, Taken};
 use crate::process_id::ProcessId;
 
 pub use call::Link;
@@ -71,10 +72,11 @@ impl Sandbox {
     /// Lets the init of the root container run.
     ///
     /// # Errors
-    /// A sandbox of network mode `sandbox` must have no network interface besides the loopback.
+    /// Of taking over the interfaces of its network namespace.
     pub fn start_root(&self) -> Result<()> {
-        self.check_network()?;
-        self.connect()?.start_root()
+        let link = self.connect()?;
+        self.set_up_network(&link)?;
+        link.start_root()
     }
 
     /// Lets the init of another container run.
@@ -281,16 +283,19 @@ impl Sandbox {
         self.process.signal(Signal::SIGKILL).context(|| format!("killing the sandbox process {}", self.process.pid))
     }
 
-    fn check_network(&self) -> Result<()> {
+    /// Gives the sandbox what is in its network namespace, if its mode is `sandbox`.
+    fn set_up_network(&self, link: &Link) -> Result<()> {
         if self.network != NetworkMode::Sandbox {
             return Ok(());
         }
-        match foreign_interfaces(self.process.pid)?.first() {
-            Some(name) => Err(Error::State(format!(
-                "network interface {name}: moat has no bridge networking yet; use network mode none or host"
-            ))),
-            None => Ok(()),
+        // One file tells the common case of a namespace with nothing in it.
+        if foreign_interfaces(self.process.pid)?.is_empty() {
+            return Ok(());
         }
+        let Taken { config, sockets, resolver } = network::take_over(self.process.pid)?;
+        let request = Request::SetUpNetwork { config: Box::new(config), resolver: resolver.is_some() };
+        let fds: Vec<OwnedFd> = sockets.into_iter().chain(resolver).collect();
+        link.call(&request, &fds, Patience::Quick).and_then(done)
     }
 
     fn connect(&self) -> Result<Link> {

@@ -3,6 +3,7 @@
 //! - [`boot`]: from the re-executed binary to an empty, unprivileged process.
 //! - [`kernel`]: platform, kernel, files and init put together.
 //! - [`registry`], [`container`]: the containers; [`mounts`]: their mount namespaces; [`process`]: what they run.
+//! - [`network`]: the links of the sandbox's network namespace.
 //! - [`control`]: requests from outside; [`host_signals`]: signals from outside.
 
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ mod control;
 mod host_signals;
 mod kernel;
 mod mounts;
+mod network;
 mod process;
 mod registry;
 

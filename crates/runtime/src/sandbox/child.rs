@@ -41,7 +41,7 @@ impl ChildSandbox {
     /// # Errors
     /// As [`Sandbox::start_root`].
     pub fn start_root(&self) -> Result<()> {
-        self.sandbox.check_network()?;
+        self.sandbox.set_up_network(&self.link)?;
         self.link.start_root()
     }
 

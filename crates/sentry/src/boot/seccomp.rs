@@ -6,7 +6,8 @@
 //!
 //! # Invariants
 //! - No execve, no new process, no executable memory, no new namespace or mount.
-//! - No new socket, but for those of the guest in network mode `host` ([`network`]).
+//! - No new socket, but for those of the guest in network mode `host` ([`network`]). In mode `sandbox` frames go over packet
+//!   sockets that were donated.
 //! - Files are opened from a donated directory only, and those cannot be left by `..`. With a gofer there is none, and
 //!   what is left is the procfs of the sandbox's own processes.
 
@@ -42,6 +43,9 @@ pub fn install_for(
     let host_sockets = (network == NetworkMode::Host).then(network::HostSockets::new);
     let mut rules: Vec<Rule<'_>> = rules::all(platform, files).collect();
     rules.extend(host_sockets.iter().flat_map(network::HostSockets::rules));
+    if network == NetworkMode::Sandbox {
+        rules.extend(network::PACKETS);
+    }
     let below_proc;
     if files == FileAccess::Gofer
         && let Some(proc) = moat_host::procfs::dir_number()
@@ -66,7 +70,8 @@ mod tests {
     ];
 
     fn rules() -> Vec<Rule<'static>> {
-        KINDS.into_iter().flat_map(|(platform, files)| rules::all(platform, files)).collect()
+        let packets = network::PACKETS.iter().copied();
+        KINDS.into_iter().flat_map(|(platform, files)| rules::all(platform, files)).chain(packets).collect()
     }
 
     #[test]
@@ -77,6 +82,8 @@ mod tests {
             let sockets = network::HostSockets::new();
             let program = compile(rules::all(platform, files).chain(sockets.rules()), Refusal::Kill).unwrap();
             assert!(program.len() < 4096, "{} instructions with host sockets", program.len());
+            let packets = network::PACKETS.iter().copied();
+            compile(rules::all(platform, files).chain(packets), Refusal::Kill).unwrap();
         }
     }
 

@@ -9,6 +9,7 @@ use moat_control::{ControlError, ExitStatus, Request, Response, SignalTarget};
 
 use super::server::Session;
 use super::{exec, inspect, life, logging, signal, stacks};
+use crate::network;
 
 /// Whether a request may take long: it is then handled by a task of its own.
 pub(super) fn waits(request: &Request) -> bool {
@@ -32,6 +33,9 @@ pub(super) async fn handle(session: &Arc<Session>, request: Request, fds: Vec<Ow
 async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>) -> Result<Response, ControlError> {
     let registry = &session.server.registry;
     match request {
+        Request::SetUpNetwork { config, resolver } => {
+            network::set_up(registry.root().member.processes.kernel(), *config, fds, resolver).map(|()| Response::Done)
+        }
         Request::StartRoot => registry.root().start().map(|()| Response::Done),
         Request::StartContainer(id) => registry.get(&id)?.start().map(|()| Response::Done),
         Request::Wait(id) => {

@@ -1,9 +1,14 @@
-//! The further host calls of a sentry in network mode `host`, from the lists of [`moat_net_host`].
+//! The further host calls of a sentry with a network: in mode `host` from the lists of [`moat_net_host`], in mode `sandbox`
+//! [`PACKETS`].
 
 use moat_host::net::DEVICE_QUERIES;
 use moat_jail::seccomp::{Arg, Rule, any, is, when};
 use moat_net_host::KINDS;
 use moat_net_host::options::HOST_OPTIONS;
+
+/// moat_host::packet: many frames at once over donated packet sockets. A frame's device is that of its socket, or one that
+/// the address in memory names, which a filter can't see: then another one of the sandbox's own network namespace.
+pub(super) const PACKETS: &[Rule<'static>] = &[any(libc::SYS_recvmmsg), any(libc::SYS_sendmmsg)];
 
 /// What moat_net_host's sockets have in their type.
 const TYPE_FLAGS: u64 = (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) as u64;

@@ -33,7 +33,7 @@ pub use ids::Counter;
 pub use limits::{Limit, Limits, Resource};
 pub use namespaces::{CgroupNamespace, IpcNamespace, Namespaces, UtsNamespace};
 pub use net::NetNamespace;
-pub use pid::{GroupId, Pid, PidNamespace};
+pub use pid::{GroupId, Pid, PidNamespace, TaskId};
 pub use session::{ProcessGroup, Session};
 pub use setting::Setting;
 pub use user_ns::{IdMaps, IdRange, UserNamespace};

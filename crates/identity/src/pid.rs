@@ -131,6 +131,10 @@ fn free_number<V>(used: &BTreeMap<i32, V>, last: i32) -> Option<i32> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u64);
 
+/// Names a task for ever: in the order of their making, never used again, in no namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(pub u64);
+
 /// One identity, with a number in each namespace that can see it.
 pub struct Pid {
     /// Unique and never used again.

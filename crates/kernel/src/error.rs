@@ -2,10 +2,9 @@
 //!
 //! The restart codes are a type of their own, so that they cannot leak to a guest as error numbers.
 
-use moat_abi::Errno;
+use std::time::Instant;
 
-use crate::task::wait::WaitError;
-use crate::timer::sleep::RestartBlock;
+use moat_abi::Errno;
 
 /// What a handler gives: the value of `rax`, or an error.
 pub type SyscallResult = Result<u64, SyscallError>;
@@ -46,6 +45,32 @@ impl Restart {
     }
 }
 
+/// A point on the host's monotonic clock at which a wait ends.
+pub type Deadline = Instant;
+
+/// The call that restart_syscall(2) goes on with.
+///
+/// The call is made again with the same arguments and finds its deadline by [`crate::CurrentTask::take_restart_deadline`]
+/// instead of computing a new one from the timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartBlock {
+    /// The system call's number.
+    pub nr: u64,
+    /// Its arguments.
+    pub args: [u64; 6],
+    /// When it is to end.
+    pub deadline: Option<Deadline>,
+}
+
+/// A system call that was interrupted and may be restarted.
+#[derive(Clone, Debug)]
+pub struct PendingRestart {
+    /// By which rule.
+    pub kind: Restart,
+    /// The call.
+    pub nr: u64,
+}
+
 impl From<Errno> for SyscallError {
     fn from(e: Errno) -> Self {
         SyscallError::Errno(e)
@@ -55,13 +80,6 @@ impl From<Errno> for SyscallError {
 impl From<Restart> for SyscallError {
     fn from(r: Restart) -> Self {
         SyscallError::Restart(r)
-    }
-}
-
-impl From<WaitError> for SyscallError {
-    /// A wait that timed out is EAGAIN, which callers with another rule handle first.
-    fn from(e: WaitError) -> Self {
-        e.or_timed_out(Errno::EAGAIN)
     }
 }
 

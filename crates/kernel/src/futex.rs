@@ -4,34 +4,32 @@
 //! - [`wait`]: FUTEX_WAIT and its variants.
 //! - [`wake`]: FUTEX_WAKE, FUTEX_WAKE_OP, FUTEX_REQUEUE.
 //! - [`waitv`]: the call futex_waitv(2).
-//! - [`pi`]: FUTEX_LOCK_PI and its like.
+//! - [`pi`]: FUTEX_LOCK_PI and its like; [`pi_table`]: who waits for them.
 //! - [`requeue_pi`]: FUTEX_CMP_REQUEUE_PI and its wait.
 //! - [`robust`]: the end of a thread.
+//! - `word`: atomic changes of guest words.
 //!
 //! # Invariants
 //! - No lock is held while guest memory is read: a waiter is in the table before it looks at the word, so that either it
 //!   sees the waker's store or the waker sees it.
 //! - Guest words are changed by the guest thread of the caller only ([`moat_platform::Atomic32`]).
-//! - Everything about one PI futex happens in its turn ([`pi::PiTable`]), which is held across those changes.
+//! - Everything about one PI futex happens in its turn ([`pi_table::PiTable`]), which is held across those changes.
 //!
 //! moat's scheduler is the host's, so no priority is inherited; waiters are served first come, first served.
 
 pub mod pi;
+pub mod pi_table;
 pub mod requeue_pi;
 pub mod robust;
 pub mod table;
 pub mod wait;
 pub mod waitv;
 pub mod wake;
+mod word;
 
 use std::sync::Arc;
 
-use moat_abi::Result;
-use moat_mm::UserAddr;
-use moat_platform::{Atomic32, Order, execute};
 use moat_sync::Listener;
-
-use crate::task::CurrentTask;
 
 /// All futexes that somebody waits for.
 #[derive(Default)]
@@ -39,7 +37,7 @@ pub struct Futexes {
     /// Those of FUTEX_WAIT and its like.
     pub(crate) table: table::FutexTable,
     /// Those of FUTEX_LOCK_PI.
-    pub(crate) pi: pi::PiTable,
+    pub(crate) pi: pi_table::PiTable,
 }
 
 impl Futexes {
@@ -50,15 +48,3 @@ impl Futexes {
 }
 
 pub use robust::{exec_thread, exit_thread};
-
-/// Carries out an atomic operation on a checked futex word; gives the old value.
-pub(crate) async fn atomic(t: &mut CurrentTask, addr: UserAddr, op: Atomic32) -> Result<u32> {
-    let old = execute(t.thread(), Order::Atomic32 { addr: addr.get(), op }).await?;
-    // The word has 32 bits; the rest is nothing that a guest thread could mean.
-    Ok((old & u64::from(u32::MAX)) as u32)
-}
-
-/// Changes the word from `old` to `new`; gives true if it was `old`.
-pub(crate) async fn compare_exchange(t: &mut CurrentTask, addr: UserAddr, old: u32, new: u32) -> Result<bool> {
-    Ok(atomic(t, addr, Atomic32::CompareExchange { old, new }).await? == old)
-}

@@ -22,7 +22,6 @@ use crate::futex::Futexes;
 use crate::process::family::Family;
 use crate::process::group::ThreadGroup;
 use crate::process::table::TaskTable;
-use crate::syscall::SyscallTable;
 use crate::task::Task;
 
 /// Says what there is: see [`Config::assemble`].
@@ -32,8 +31,6 @@ pub type Assemble = Box<dyn FnOnce(&Weak<Kernel>) -> Registry>;
 pub struct Config {
     /// How guest code runs.
     pub platform: Arc<dyn Platform>,
-    /// The system calls: `moat_syscalls::table()`.
-    pub syscalls: &'static dyn SyscallTable,
     /// CPUs that guests see.
     pub cpu_count: usize,
     /// Bytes of memory that guests see.
@@ -105,8 +102,6 @@ pub const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC";
 pub struct Kernel {
     /// How guest code runs.
     pub platform: Arc<dyn Platform>,
-    /// The system calls.
-    pub syscalls: &'static dyn SyscallTable,
     /// Mounts, open files, and what can be mounted and opened.
     pub vfs: Vfs,
     /// All processes.
@@ -178,7 +173,6 @@ impl Kernel {
         moat_host::random::fill(&mut boot_id);
         let kernel = Arc::new_cyclic(|me: &Weak<Kernel>| Kernel {
             platform: config.platform,
-            syscalls: config.syscalls,
             vfs: Vfs::new(VfsConfig {
                 registry: (config.assemble)(me),
                 total_memory: config.total_memory,

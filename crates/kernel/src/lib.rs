@@ -12,6 +12,20 @@
 //! - [`error`]: [`SyscallError`] and Linux's restart codes.
 //! - [`spawn`]: how the sentry starts processes.
 //!
+//! # Layers
+//! A module imports only those of lower layers; `cargo x check` counts what is not so (`xtask/ratchets/circles.txt`). From the
+//! bottom, with what Linux has in the same place:
+//!
+//! 1. Values that know no object: [`error`], signal queues, actions ([`signal::actions`]), flags (`task::work`), usage, timers of a
+//!    process (`timer::state`), filter programs ([`seccomp::filter`]), tables of futex waiters.
+//! 2. The objects, which hold each other as `task_struct`, `signal_struct` and `pid` do and are the one circle: [`Kernel`],
+//!    [`ThreadGroup`], [`Task`], the family, the table of pids, the container, and the signal and trace state of a group.
+//! 3. [`CurrentTask`] with [`SyscallTable`], which runs on it; [`task::wait`] (`kernel/sched`).
+//! 4. Sending ([`signal::send`], [`process::notify`]: a stop that is told is a signal that is sent), [`process::session`],
+//!    `process::reap`, timers (`kernel/time`), futexes (`kernel/futex`).
+//! 5. [`ptrace`] stops; above them group stops, delivery and frames ([`signal`]), filters of calls ([`seccomp`]).
+//! 6. [`task::exec`], [`task::exit`], [`task::run`], [`task::clone`], [`process::wait`], ptrace requests, and [`spawn`] on top.
+//!
 //! # Invariants
 //! - Lock order: family (`Tasks`), signals of one group, a task's state, the rest (see `moat_sync::LockClass`).
 //! - A signal is sent with the family unlocked; nothing here waits but by [`CurrentTask::wait_for`].

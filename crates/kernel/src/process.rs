@@ -9,6 +9,7 @@
 //! - [`session`]: who is in which process group and session.
 //! - `table`: which task a pid stands for.
 //! - [`wait`]: wait4(2) and waitid(2).
+//! - `reap`: the end of a zombie.
 //! - [`notify`]: SIGCHLD and wake-ups of waiting parents.
 //! - [`sched`]: scheduling as the guest sets it.
 //! - [`pidfd`]: processes as files.
@@ -25,6 +26,7 @@ mod io_signals;
 mod job_signals;
 pub mod notify;
 pub mod pidfd;
+pub(crate) mod reap;
 pub mod sched;
 pub mod session;
 pub(crate) mod table;

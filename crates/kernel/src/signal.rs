@@ -6,7 +6,7 @@
 //! - [`send`]: generation, permission, choice of thread.
 //! - [`deliver`]: what a task does about its pending signals before it runs application code.
 //! - [`frame`]: the x86-64 signal frame and rt_sigreturn(2).
-//! - [`stop`]: group stops and their reports.
+//! - [`stop`]: group stops and their reports; `group_stop`: how a thread takes part.
 //! - [`view`]: what system calls and files of /proc do with all that.
 //!
 //! # Invariants
@@ -18,6 +18,7 @@ pub mod actions;
 pub mod deliver;
 pub mod fault;
 pub mod frame;
+mod group_stop;
 pub mod queue;
 pub mod send;
 pub(crate) mod state;

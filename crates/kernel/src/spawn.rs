@@ -41,6 +41,7 @@ use crate::process::sched::SchedState;
 use crate::signal::SigHand;
 use crate::signal::send::{Origin, Target};
 use crate::signal::state::ThreadSignals;
+use crate::syscall::SyscallTable;
 use crate::task::current::Resources;
 use crate::task::exec::{ExecArgs, Image, Loading, comm_of, load_image, open_executable, prepare_program};
 use crate::task::{CurrentTask, Task, TaskId, TaskState};
@@ -95,6 +96,8 @@ pub struct Shared<'a> {
 
 /// A process to start.
 pub struct SpawnRequest {
+    /// The system calls that it and its descendants have: `moat_syscalls::table()`.
+    pub syscalls: &'static dyn SyscallTable,
     /// The container that it belongs to.
     pub container: Arc<ContainerGroup>,
     /// Its namespaces.
@@ -184,7 +187,7 @@ pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     if pid.is_init() {
         group.signals.lock().unkillable = true;
     }
-    let current = make_task(&group, pid, image, comm, r.creds, r.fs, r.fds, r.place.namespaces);
+    let current = make_task(r.syscalls, &group, pid, image, comm, r.creds, r.fs, r.fds, r.place.namespaces);
     if let Some(tty) = &r.terminal
         && let Err(errno) = JobControl::acquire(tty, &current, current.creds(), Steal::Yes)
     {
@@ -198,6 +201,7 @@ pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
 
 #[allow(clippy::too_many_arguments, reason = "each is a part of the new task, used once")]
 fn make_task(
+    syscalls: &'static dyn SyscallTable,
     group: &Arc<ThreadGroup>,
     pid: Arc<Pid>,
     image: Image,
@@ -232,7 +236,7 @@ fn make_task(
     let session = Session::new(pid.clone(), group.kernel().job_signals());
     let pgrp = ProcessGroup::new(pid, session);
     group.kernel().family.lock().add(group.clone(), task.clone(), None, pgrp);
-    CurrentTask::new(task, Resources { mm: image.mm, thread: image.thread, fds, fs })
+    CurrentTask::new(task, Resources { syscalls, mm: image.mm, thread: image.thread, fds, fs })
 }
 
 /// Finds a program as execvp(3) does.

@@ -1,4 +1,5 @@
-//! What the kernel needs of the table of system calls, which is a crate above it.
+//! What the kernel needs of the table of system calls, which is a crate above it: [`SyscallTable`]. Each task carries a
+//! reference to it, and makes its calls by it.
 
 use std::future::Future;
 use std::pin::Pin;

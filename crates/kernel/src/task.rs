@@ -19,6 +19,7 @@ pub mod exec;
 pub mod exit;
 pub mod run;
 pub mod usage;
+pub mod vfork;
 pub mod wait;
 pub mod work;
 
@@ -41,10 +42,7 @@ use crate::task::work::{Work, WorkFlags};
 use moat_ipc::SystemV;
 
 pub use current::CurrentTask;
-
-/// Names a task for ever: in the order of their making, never used again, in no namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(pub u64);
+pub use moat_identity::TaskId;
 
 /// One guest thread.
 pub struct Task {
@@ -56,7 +54,7 @@ pub struct Task {
     pub flags: WorkFlags,
     /// Fired with the flags.
     pub interrupt: Wakeup,
-    /// It has let go of its futexes: nobody may wait for one of them any more (see [`crate::futex::pi`]).
+    /// It has let go of its futexes: nobody may wait for one of them any more (see [`crate::futex::pi_table`]).
     pub futexes_released: std::sync::atomic::AtomicBool,
     /// What it sleeps in.
     pub wchan: Mutex<Option<&'static str>>,

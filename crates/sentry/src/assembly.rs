@@ -75,7 +75,6 @@ mod tests {
             let network = NetworkMode::None;
             let kernel = Kernel::boot(Config {
                 platform: Arc::new(Ptrace::new().expect("a platform")),
-                syscalls: moat_syscalls::table(),
                 cpu_count: 1,
                 total_memory: 1 << 30,
                 names: UtsNames { host: host.into(), domain: Vec::new() },

@@ -37,7 +37,6 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     let network = spec.network;
     let config = Config {
         platform,
-        syscalls: moat_syscalls::table(),
         cpu_count: usize::try_from(spec.cpu_count).unwrap_or(1),
         total_memory: spec.total_memory_bytes,
         names: UtsNames {

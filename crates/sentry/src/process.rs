@@ -95,6 +95,7 @@ pub(crate) fn request(
         .map_err(|errno| StartError::Other(format!("entering the working directory {:?}", spec.cwd), errno))?;
     let bytes = |words: &[String]| words.iter().map(|w| w.clone().into_bytes()).collect();
     Ok(SpawnRequest {
+        syscalls: moat_syscalls::table(),
         container: member.processes.clone(),
         place: member.place.clone(),
         creds,

@@ -9,11 +9,11 @@ use moat_abi::futex::{
 use moat_abi::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, Timespec};
 use moat_abi::{Errno, Result};
 use moat_host::clock::{deadline_after, deadline_at};
+use moat_kernel::error::RestartBlock;
 use moat_kernel::futex::pi::LockMode;
 use moat_kernel::futex::wait::WaitRequest;
 use moat_kernel::futex::wake::RequeueRequest;
 use moat_kernel::futex::{pi, requeue_pi, wait, waitv, wake};
-use moat_kernel::timer::sleep::RestartBlock;
 use moat_kernel::{CurrentTask, Deadline, Restart, SyscallError, SyscallResult, ptrace};
 use moat_mm::{FutexScope, UserAddr, UserPtr};
 

@@ -9,8 +9,8 @@ use moat_abi::time::{
 };
 use moat_abi::{Errno, Result};
 use moat_host::clock;
+use moat_kernel::error::RestartBlock;
 use moat_kernel::timer::posix::Clock;
-use moat_kernel::timer::sleep::RestartBlock;
 use moat_kernel::{CurrentTask, Deadline, Restart, SyscallResult, Wait};
 use moat_mm::UserPtr;
 

@@ -3,8 +3,6 @@
 //! The word holds the owner's thread id and the WAITERS bit; the sentry holds the queue of who waits. A lock is handed
 //! over: who unlocks writes the next owner's id.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -12,14 +10,14 @@ use moat_abi::futex::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
 use moat_abi::{Errno, Result};
 use moat_mm::{FutexKey, FutexScope, UserAddr};
 use moat_platform::Atomic32;
-use moat_sync::async_mutex::{AsyncGuard, AsyncMutex};
-use moat_sync::{Listener, LockClass, Mutex};
+use moat_sync::Listener;
 
+use super::Futexes;
 use super::table::{PiTask, Purpose, Waiter, WaiterPlace};
-use super::{Futexes, atomic, compare_exchange};
+use super::word::{atomic, compare_exchange};
 use crate::error::{Restart, SyscallError};
+use crate::task::CurrentTask;
 use crate::task::wait::{Deadline, Wait};
-use crate::task::{CurrentTask, TaskId};
 
 /// Whether FUTEX_LOCK_PI may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,101 +26,6 @@ pub enum LockMode {
     Wait(Option<Deadline>),
     /// FUTEX_TRYLOCK_PI.
     Try,
-}
-
-/// A PI futex that tasks wait for.
-struct PiQueue {
-    owner: TaskId,
-    waiters: VecDeque<Arc<Waiter>>,
-}
-
-type Queues = BTreeMap<FutexKey, PiQueue>;
-
-/// The PI futexes that tasks wait for.
-pub struct PiTable {
-    queues: Mutex<Queues>,
-    turns: Vec<AsyncMutex>,
-}
-
-/// Futexes whose keys fall on one number share a turn.
-const TURNS: usize = 64;
-
-impl Default for PiTable {
-    fn default() -> PiTable {
-        PiTable {
-            queues: Mutex::new(LockClass::Futex, BTreeMap::new()),
-            turns: (0..TURNS).map(|_| AsyncMutex::new()).collect(),
-        }
-    }
-}
-
-impl PiTable {
-    /// The right to change a PI futex: its word and its queue together. A task holds one at a time.
-    pub(super) async fn turn(&self, key: &FutexKey) -> AsyncGuard {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        let at = usize::try_from(hasher.finish() % TURNS as u64).unwrap_or(0);
-        self.turns[at].lock().await
-    }
-
-    /// Adds a waiter, in the caller's turn.
-    ///
-    /// # Errors
-    /// ESRCH if the owner is past the point where it hands its locks over.
-    pub(super) fn join(&self, key: FutexKey, owner: Arc<crate::task::Task>, waiter: &Arc<Waiter>) -> Result<()> {
-        let mut queues = self.queues.lock();
-        // `hand_over_all` sets this under the same lock.
-        if owner.futexes_released.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Errno::ESRCH);
-        }
-        let queue = queues.entry(key).or_insert_with(|| PiQueue { owner: owner.id, waiters: VecDeque::new() });
-        waiter.set_place(WaiterPlace::QueuedPi(key));
-        queue.waiters.push_back(waiter.clone());
-        Ok(())
-    }
-
-    fn is_waited_for(&self, key: &FutexKey) -> bool {
-        self.queues.lock().contains_key(key)
-    }
-
-    fn set_owner(&self, key: &FutexKey, owner: TaskId) {
-        if let Some(queue) = self.queues.lock().get_mut(key) {
-            queue.owner = owner;
-        }
-    }
-
-    /// Takes a waiter out of its PI queue, if it is in one, in the caller's turn.
-    fn withdraw(&self, waiter: &Arc<Waiter>) {
-        let mut queues = self.queues.lock();
-        let WaiterPlace::QueuedPi(key) = waiter.place() else { return };
-        waiter.set_place(WaiterPlace::Away);
-        if let Some(queue) = queues.get_mut(&key) {
-            queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));
-            if queue.waiters.is_empty() {
-                queues.remove(&key);
-            }
-        }
-    }
-
-    /// A task ends: the first waiter of each lock it has inherits it (`exit_pi_state_list`).
-    pub(super) fn hand_over_all(&self, task: &crate::task::Task) {
-        let mut new_owners = Vec::new();
-        {
-            let mut queues = self.queues.lock();
-            task.futexes_released.store(true, std::sync::atomic::Ordering::Relaxed);
-            let owned: Vec<_> = queues.iter().filter(|(_, q)| q.owner == task.id).map(|(key, _)| *key).collect();
-            for key in owned {
-                let first = queues.get(&key).and_then(|q| q.waiters.front().cloned());
-                if let Some(waiter) = first
-                    && let Some(owner) = waiter.purpose().pi_task()
-                {
-                    pass_on(&mut queues, &key, &waiter, owner.task, WaiterPlace::Inherited);
-                    new_owners.push(waiter);
-                }
-            }
-        }
-        new_owners.iter().for_each(|w| w.notify());
-    }
 }
 
 /// The current task, as a PI futex knows it.
@@ -149,7 +52,9 @@ pub async fn lock(
         let _turn = futexes.pi.turn(&key).await;
         match claim(t, addr, key, me(t), mode == LockMode::Try).await? {
             Claim::Taken => return Ok(()),
-            Claim::OwnedBy(owner) => futexes.pi.join(key, owner, &waiter)?,
+            Claim::OwnedBy(owner) => {
+                futexes.pi.join(key, owner.id, &owner.futexes_released, &waiter)?;
+            }
         }
     }
     let LockMode::Wait(deadline) = mode else { return Err(Errno::EAGAIN.into()) };
@@ -269,31 +174,15 @@ pub async fn unlock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope) -> R
         if word & FUTEX_TID_MASK != own {
             return Err(Errno::EPERM);
         }
-        let next = futexes.pi.queues.lock().get(&key).and_then(|q| q.waiters.front().cloned());
+        let next = futexes.pi.first(&key);
         let next_task = next.as_ref().and_then(|w| w.purpose().pi_task());
         let new = next_task.map_or(0, |n| n.tid | FUTEX_WAITERS);
         if !compare_exchange(t, addr, word, new).await? {
             continue;
         }
         if let (Some(waiter), Some(owner)) = (next, next_task) {
-            let mut queues = futexes.pi.queues.lock();
-            // Waiters leave in their turn only, which is this task's: it is still the first.
-            pass_on(&mut queues, &key, &waiter, owner.task, WaiterPlace::Granted);
-            drop(queues);
-            waiter.notify();
+            futexes.pi.grant(&key, &waiter, owner.task);
         }
         return Ok(());
-    }
-}
-
-/// Makes the first waiter of `key` the owner.
-fn pass_on(queues: &mut Queues, key: &FutexKey, waiter: &Arc<Waiter>, owner: TaskId, place: WaiterPlace) {
-    waiter.set_place(place);
-    if let Some(queue) = queues.get_mut(key) {
-        queue.waiters.retain(|w| !Arc::ptr_eq(w, waiter));
-        queue.owner = owner;
-        if queue.waiters.is_empty() {
-            queues.remove(key);
-        }
     }
 }

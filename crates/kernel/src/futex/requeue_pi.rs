@@ -118,7 +118,7 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
         let Some(task) = owner.clone() else { break };
         // Joined to the new queue first: the place must never say "away" while it is in between.
         let Some(moved) = futexes.table.take_first(&from, before, WaiterPlace::QueuedPi(to), check)? else { break };
-        if let Err(errno) = futexes.pi.join(to, task, &moved) {
+        if let Err(errno) = futexes.pi.join(to, task.id, &task.futexes_released, &moved) {
             // The owner is gone: the waiter goes back and the caller gets the error.
             futexes.table.enqueue(from, &moved);
             return if count > 0 { Ok(count) } else { Err(errno) };

@@ -9,7 +9,8 @@ use moat_abi::futex::{
 use moat_mm::{FutexScope, UserAddr};
 use moat_platform::Atomic32;
 
-use super::{atomic, compare_exchange, pi, wake};
+use super::word::{atomic, compare_exchange};
+use super::{pi, wake};
 use crate::task::CurrentTask;
 
 /// An entry of a robust list: bit 0 of the link marks a PI futex.
@@ -56,7 +57,7 @@ pub async fn exit_thread(t: &mut CurrentTask) {
     if robust_list != 0 {
         let _ = walk(t, UserAddr::new(robust_list)).await;
     }
-    t.kernel().futexes.pi.hand_over_all(t.task());
+    t.kernel().futexes.pi.hand_over_all(t.id, &t.futexes_released);
     if clear_child_tid != 0 && t.mm().users() > 1 {
         let addr = UserAddr::new(clear_child_tid);
         let _ = t.mm().write_bytes(addr, &0u32.to_ne_bytes());

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::TaskId;
 use moat_mm::FutexKey;
 use moat_sync::{LockClass, Mutex, MutexGuard, Notify};
-
-use crate::task::TaskId;
 
 const SHARDS: usize = 64;
 

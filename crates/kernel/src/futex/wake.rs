@@ -46,7 +46,7 @@ pub async fn wake_op(
         FUTEX_OP_XOR => Atomic32::Xor(op.oparg),
         _ => return Err(Errno::ENOSYS),
     };
-    let old = super::atomic(t, addr2, change).await?;
+    let old = super::word::atomic(t, addr2, change).await?;
     let second = op.compare(old).ok_or(Errno::ENOSYS)?;
     let table = &t.kernel().futexes.table;
     let mut woken = table.wake(&key, at_least_one(count), FUTEX_BITSET_MATCH_ANY)?;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::signal::Signal;
 use moat_identity::{Limits, Pid};
+use moat_mm::MemoryManager;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::text_busy::Executable;
 
@@ -186,5 +187,21 @@ impl ThreadGroup {
     #[must_use]
     pub fn exit_signal(&self) -> Option<Signal> {
         Signal::new(self.exit_signal.load(Ordering::Relaxed))
+    }
+
+    /// What all threads of the process have used, dead ones included.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let mut sum = *self.dead_threads.lock();
+        for t in self.threads() {
+            sum.add(&t.usage.get());
+        }
+        sum
+    }
+
+    /// Takes note of what `mm`, which the process gives up, had resident at most: `setmax_mm_hiwater_rss`.
+    pub(crate) fn note_peak_rss(&self, mm: &MemoryManager) {
+        let peak = Usage { max_rss_kib: mm.peak_rss() / 1024, ..Usage::default() };
+        self.dead_threads.lock().add(&peak);
     }
 }

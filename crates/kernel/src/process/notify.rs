@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use moat_abi::PollEvents;
 use moat_abi::clone::{CoreDump, WaitStatus};
-use moat_abi::siginfo::{CLD_DUMPED, CLD_EXITED, CLD_KILLED, ChildInfo, SigInfo};
+use moat_abi::siginfo::{CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, ChildInfo, SigInfo};
 use moat_abi::signal::{SIG_IGN, SaFlags, Signal};
 
 use crate::process::group::ThreadGroup;
 use crate::signal::send::send_to_process;
+use crate::signal::state::GroupReport;
+use crate::signal::stop::Notifications;
 use crate::task::Task;
 
 /// What `child` looks like from `reader`: for SIGCHLD and waitid(2).
@@ -68,6 +70,20 @@ pub fn parent_of_exit(parent: &Arc<ThreadGroup>, child: &Task, signal: Option<Si
         send_to_process(parent, info);
     }
     reaping
+}
+
+impl Notifications {
+    /// Tells the parent and the stopped threads. No signal lock may be held.
+    pub fn deliver(self, group: &ThreadGroup) {
+        if self.resume {
+            group.stop_queue.wake_all();
+        }
+        match self.parent {
+            Some(GroupReport::Stopped(signal)) => parent_of_stop(group, CLD_STOPPED, signal.number()),
+            Some(GroupReport::Continued) => parent_of_stop(group, CLD_CONTINUED, Signal::SIGCONT.number()),
+            None => {}
+        }
+    }
 }
 
 /// Tells the parent of `group` that it stopped or went on. The family must not be locked.

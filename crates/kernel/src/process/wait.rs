@@ -87,7 +87,7 @@ fn finish(t: &CurrentTask, after: After) {
         After::Nothing => {}
         After::Reap(child, usage) => {
             t.group.children_usage.lock().add(&usage);
-            crate::task::exit::reap(&child);
+            crate::process::reap::reap(&child);
         }
         After::Traced(task) => crate::ptrace::stop::reaped_by_tracer(&task),
     }

@@ -17,6 +17,7 @@ use moat_abi::signal::Signal;
 use moat_platform::regs::RFLAGS_TF;
 
 use crate::process::notify;
+use crate::process::reap::tell_parent;
 use crate::ptrace::{EndedTracee, Run, StopKind, Trace, TraceStop};
 use crate::signal::queue::Queued;
 use crate::signal::send::send_to_process;
@@ -407,6 +408,6 @@ pub fn reaped_by_tracer(task: &Arc<Task>) {
     }
     let status = task.kernel().family.lock().node(task.group.id).and_then(|n| n.zombie);
     if let Some(status) = status {
-        crate::task::exit::tell_parent(&task.group, status);
+        tell_parent(&task.group, status);
     }
 }

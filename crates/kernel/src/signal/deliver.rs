@@ -17,15 +17,6 @@ use crate::task::{CurrentTask, TaskId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dying;
 
-/// A system call that was interrupted and may be restarted.
-#[derive(Clone, Debug)]
-pub struct PendingRestart {
-    /// By which rule.
-    pub kind: Restart,
-    /// The call.
-    pub nr: u64,
-}
-
 /// One signal to be handled.
 struct Delivery {
     signal: Signal,

@@ -16,7 +16,7 @@ use moat_platform::{Fault, Regs};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::task::CurrentTask;
-use crate::task::current::NO_ALTSTACK;
+use crate::task::current::{LastFault, NO_ALTSTACK};
 
 const DIRECTION_RESUME_TRAP: u64 = (1 << 10) | (1 << 16) | (1 << 8);
 /// Flags that rt_sigreturn(2) restores (`FIX_EFLAGS`): AC OF DF TF SF ZF AF PF CF RF.
@@ -25,17 +25,6 @@ const RESTORED_FLAGS: u64 =
 /// Most bytes of extended state that a frame may claim: more than any processor has (AMX: 11 KiB).
 const MAX_FPU: usize = 64 << 10;
 const FXSAVE: usize = 512;
-
-/// Details of the last processor exception, which go into every frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LastFault {
-    /// Vector.
-    pub trapno: u64,
-    /// Error code.
-    pub err: u64,
-    /// Faulting address.
-    pub cr2: u64,
-}
 
 /// Whether `sp` is on the alternate stack (`on_sig_stack`).
 #[must_use]

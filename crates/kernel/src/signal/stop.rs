@@ -1,26 +1,19 @@
-//! Group stops: SIGSTOP and its like stop all threads of a process, SIGCONT continues them.
+//! Group stops: SIGSTOP and its like stop all threads of a process, SIGCONT continues them. This is what changes in a
+//! [`GroupSignals`]; who sleeps is in `group_stop.rs`, who is told in `process/notify.rs`.
 //!
-//! Source: `prepare_signal`, `do_signal_stop`, `do_notify_parent_cldstop` in `kernel/signal.c`.
+//! Source: `prepare_signal`, `do_signal_stop` in `kernel/signal.c`.
 
-use std::task::Poll;
-
-use moat_abi::PollEvents;
-use moat_abi::siginfo::{CLD_CONTINUED, CLD_STOPPED};
 use moat_abi::signal::{SigSet, Signal};
 
-use crate::process::group::ThreadGroup;
-use crate::process::notify;
 use crate::signal::state::{GroupReport, GroupSignals};
-use crate::task::CurrentTask;
-use crate::task::wait::Wait;
 
 /// What a change of the stop state has others be told, once the signal lock is released.
 #[derive(Default)]
 pub struct Notifications {
     /// The parent is told of a stop or continuation.
-    parent: Option<GroupReport>,
+    pub(crate) parent: Option<GroupReport>,
     /// Stopped threads may look again.
-    resume: bool,
+    pub(crate) resume: bool,
 }
 
 impl Notifications {
@@ -28,18 +21,6 @@ impl Notifications {
     pub fn merge(&mut self, other: Notifications) {
         self.parent = other.parent.or(self.parent);
         self.resume |= other.resume;
-    }
-
-    /// Tells the parent and the stopped threads. No signal lock may be held.
-    pub fn deliver(self, group: &ThreadGroup) {
-        if self.resume {
-            group.stop_queue.wake_all();
-        }
-        match self.parent {
-            Some(GroupReport::Stopped(signal)) => notify::parent_of_stop(group, CLD_STOPPED, signal.number()),
-            Some(GroupReport::Continued) => notify::parent_of_stop(group, CLD_CONTINUED, Signal::SIGCONT.number()),
-            None => {}
-        }
     }
 }
 
@@ -113,44 +94,4 @@ pub fn participate(s: &mut GroupSignals) -> Notifications {
         n.parent = Some(GroupReport::Stopped(signal));
     }
     n
-}
-
-impl CurrentTask {
-    /// Takes part in the group stop under way and sleeps until it ends.
-    pub async fn group_stop(&mut self) {
-        let group = self.task().group.clone();
-        let id = self.task().id;
-        let traced = {
-            let mut s = group.signals.lock();
-            let Some(t) = s.threads.get_mut(&id) else { return };
-            if !t.stop_pending {
-                s.recalc(id);
-                return;
-            }
-            t.stop_pending = false;
-            let traced = t.trace.is_some();
-            t.stopped = !traced;
-            let n = participate(&mut s);
-            s.recalc(id);
-            let signal = s.stop.signal;
-            drop(s);
-            n.deliver(&group);
-            traced.then_some(signal).flatten()
-        };
-        if let Some(signal) = traced {
-            crate::ptrace::stop::group_stop(self, signal).await;
-            return;
-        }
-        let look = |_: &mut CurrentTask| {
-            let stopped = group.signals.lock().threads.get(&id).is_some_and(|t| t.stopped && !t.killed);
-            if stopped { Poll::Pending } else { Poll::Ready(()) }
-        };
-        // Only a task that dies leaves the stop early.
-        let _ = self.wait_for(&(&group.stop_queue, PollEvents::all()), &Wait::killable("do_signal_stop"), look).await;
-        let mut s = group.signals.lock();
-        if let Some(t) = s.threads.get_mut(&id) {
-            t.stopped = false;
-        }
-        s.recalc(id);
-    }
 }

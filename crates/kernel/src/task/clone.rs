@@ -3,7 +3,7 @@
 //! Source: `copy_process`, `kernel_clone` in `kernel/fork.c`; clone(2).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use moat_abi::cap::Cap;
@@ -15,7 +15,7 @@ use moat_identity::{
 };
 use moat_mm::{MemoryManager, UserAddr};
 use moat_platform::GuestThread;
-use moat_sync::{LockClass, Mutex, WaitQueue};
+use moat_sync::{LockClass, Mutex};
 use moat_vfs::fd_table::OnExec;
 
 use crate::error::{Restart, SyscallError, SyscallResult};
@@ -25,6 +25,7 @@ use crate::ptrace;
 use crate::signal::SigHand;
 use crate::signal::state::ThreadSignals;
 use crate::task::current::{NO_ALTSTACK, Resources};
+use crate::task::vfork::{VforkChild, VforkDone};
 use crate::task::wait::Wait;
 use crate::task::{CurrentTask, Task, TaskId, TaskState};
 
@@ -61,32 +62,6 @@ impl CloneRequest {
     pub fn vfork() -> CloneRequest {
         CloneRequest { flags: CloneFlags::VFORK | CloneFlags::VM, ..CloneRequest::fork() }
     }
-}
-
-/// Tells a vfork(2) parent that its child has its own memory or has ended.
-pub struct VforkDone {
-    done: AtomicBool,
-    queue: WaitQueue,
-}
-
-impl VforkDone {
-    fn new() -> Arc<VforkDone> {
-        Arc::new(VforkDone { done: AtomicBool::new(false), queue: WaitQueue::new() })
-    }
-
-    /// Lets the parent go on.
-    pub fn complete(&self) {
-        self.done.store(true, Ordering::Release);
-        self.queue.wake_all();
-    }
-}
-
-/// The child that a vfork(2) parent waits for.
-#[derive(Clone)]
-pub(crate) struct VforkChild {
-    /// Its number in the parent's namespace, which the call gives.
-    number: i32,
-    done: Arc<VforkDone>,
 }
 
 /// Namespace flags that moat can honour.
@@ -325,7 +300,7 @@ fn make_task(
         }
         crate::timer::itimer::watch_cpu_limit(&task.group);
     }
-    let mut child = CurrentTask::new(task, Resources { mm, thread, fds, fs });
+    let mut child = CurrentTask::new(task, Resources { syscalls: t.syscalls, mm, thread, fds, fs });
     if !flags.contains(CloneFlags::VM) || flags.contains(CloneFlags::VFORK) {
         child.altstack = t.altstack;
     } else {
@@ -412,9 +387,9 @@ fn hand_out(t: &mut CurrentTask, r: &CloneRequest, child: &mut CurrentTask, pid:
 async fn await_vfork(t: &mut CurrentTask) {
     let Some(child) = t.vfork_child.clone() else { return };
     let done = &child.done;
-    let look = |_: &mut CurrentTask| if done.done.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending };
+    let look = |_: &mut CurrentTask| if done.is_complete() { Poll::Ready(()) } else { Poll::Pending };
     // Only a task that dies gives up.
-    let _ = t.wait_for(&(&done.queue, PollEvents::all()), &Wait::killable("vfork"), look).await;
+    let _ = t.wait_for(&(done.queue(), PollEvents::all()), &Wait::killable("vfork"), look).await;
     t.vfork_child = None;
     ptrace::stop::event_if(t, PTRACE_EVENT_VFORK_DONE, u64::try_from(child.number).unwrap_or(0)).await;
 }

@@ -15,12 +15,10 @@ use moat_vfs::caller::CallingTask;
 use moat_vfs::cred::Credentials;
 use moat_vfs::{Caller, FdTable, FsContext};
 
-use crate::signal::deliver::PendingRestart;
-use crate::signal::frame::LastFault;
+use crate::error::{Deadline, PendingRestart, RestartBlock};
+use crate::syscall::SyscallTable;
 use crate::task::Task;
-use crate::task::clone::{VforkChild, VforkDone};
-use crate::task::wait::Deadline;
-use crate::timer::sleep::RestartBlock;
+use crate::task::vfork::{VforkChild, VforkDone};
 
 /// What is left of a task that has ended: itself, its thread, memory, descriptors and directories.
 pub(crate) type Parts =
@@ -34,6 +32,8 @@ pub struct CurrentTask {
     fds: Arc<FdTable>,
     fs: Arc<Mutex<FsContext>>,
     creds: Arc<Credentials>,
+    /// The system calls.
+    pub(crate) syscalls: &'static dyn SyscallTable,
     /// sigaltstack(2).
     pub altstack: StackT,
     /// What restart_syscall(2) goes on with.
@@ -63,6 +63,17 @@ pub struct CurrentTask {
 /// The deadline of a call that is being restarted; `None` inside means for ever.
 type RestartDeadline = Option<Deadline>;
 
+/// Details of the last processor exception, which go into every frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastFault {
+    /// Vector.
+    pub trapno: u64,
+    /// Error code.
+    pub err: u64,
+    /// Faulting address.
+    pub cr2: u64,
+}
+
 /// A registration of rseq(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RseqArea {
@@ -76,6 +87,8 @@ pub struct RseqArea {
 
 /// The resources that a new task starts with.
 pub struct Resources {
+    /// The system calls.
+    pub syscalls: &'static dyn SyscallTable,
     /// Address space.
     pub mm: Arc<MemoryManager>,
     /// Host thread.
@@ -102,6 +115,7 @@ impl CurrentTask {
             fds: r.fds,
             fs: r.fs,
             creds,
+            syscalls: r.syscalls,
             altstack: NO_ALTSTACK,
             restart_block: None,
             restart_deadline: None,

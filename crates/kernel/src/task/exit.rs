@@ -15,7 +15,7 @@ use moat_tty::job_control::{Leave, disassociate};
 
 use crate::process::family::Family;
 use crate::process::group::{GroupId, ThreadGroup};
-use crate::process::notify::{Reaping, parent_of_exit};
+use crate::process::reap::{reap, tell_parent};
 use crate::process::session::hang_up_if_orphaned;
 use crate::ptrace;
 use crate::signal::send::{Origin, Target, send_to_process};
@@ -238,38 +238,6 @@ fn end_of_group(group: &Arc<ThreadGroup>, status: WaitStatus, tracer: Option<Arc
         // The tracer comes first; the parent is told when the tracer has taken note.
         ptrace::stop::thread_ended(&leader, &tracer, status);
     }
-}
-
-/// Tells the parent of a zombie, and reaps it if nobody else will.
-pub fn tell_parent(group: &Arc<ThreadGroup>, status: WaitStatus) {
-    let (parent, leader) = {
-        let family = group.kernel().family.lock();
-        let Some(node) = family.node(group.id) else { return };
-        (family.parent(group.id), node.leader.clone())
-    };
-    let Some(parent) = parent else {
-        // The first process of a container: the sentry learns the status from the group itself.
-        reap(group);
-        group.exit_queue.wake_all();
-        return;
-    };
-    if parent_of_exit(&parent, &leader, group.exit_signal(), status) == Reaping::Automatic {
-        reap(group);
-    }
-    group.exit_queue.wake_all();
-    parent.child_queue.wake(PollEvents::IN);
-    group.kernel().exits.wake_all();
-}
-
-/// Takes a zombie out of the family and frees its number.
-pub fn reap(group: &Arc<ThreadGroup>) {
-    let node = group.kernel().family.lock().remove(group.id);
-    if let Some(n) = node {
-        group.kernel().tasks.unbind(&n.leader.pid());
-    }
-    // pidfds hang up.
-    group.exit_queue.wake_all();
-    group.kernel().exits.wake_all();
 }
 
 /// The init of a pid namespace ends: everybody in it dies first (`zap_pid_ns_processes`).

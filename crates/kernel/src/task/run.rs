@@ -1,5 +1,8 @@
 //! [`task_main`]: the life of a task, from its first instruction to its end.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -10,13 +13,12 @@ use moat_abi::signal::Signal;
 use moat_mm::FaultAction;
 use moat_platform::{Event, Fault, ForeignAbi, Order, switch};
 
-use crate::error::{SyscallError, SyscallResult};
+use crate::error::{PendingRestart, SyscallError, SyscallResult};
 use crate::ptrace;
 use crate::seccomp::{self, Verdict};
-use crate::signal::deliver::PendingRestart;
-use crate::signal::frame::LastFault;
 use crate::syscall::Dispatch;
-use crate::task::CurrentTask;
+use crate::task::current::LastFault;
+use crate::task::{CurrentTask, Task};
 
 /// Runs a task until it has exited.
 pub async fn task_main(mut current: CurrentTask) {
@@ -29,6 +31,22 @@ pub async fn task_main(mut current: CurrentTask) {
 /// Starts the future of a task.
 pub fn start(current: CurrentTask) {
     moat_sync::spawn(current.task().clone().timed(task_main(current)));
+}
+
+impl Task {
+    /// Runs the future of the task, and counts the time that a worker spends on it.
+    async fn timed<F: Future>(self: Arc<Self>, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            let (start, blocked) = (Instant::now(), moat_sync::executor::blocked());
+            let polled = future.as_mut().poll(cx);
+            let asleep = moat_sync::executor::blocked().saturating_sub(blocked);
+            let spent = start.elapsed().saturating_sub(asleep);
+            self.usage.add_system(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
+            polled
+        })
+        .await
+    }
 }
 
 async fn run(t: &mut CurrentTask) {
@@ -111,7 +129,7 @@ impl CurrentTask {
 
     /// Runs the handler, with a line of the strace log if it is wanted.
     pub async fn dispatch(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
-        let syscalls = self.kernel().syscalls;
+        let syscalls = self.syscalls;
         if self.kernel().strace.wants(nr) {
             return self.dispatch_logged(nr, args).await;
         }
@@ -122,7 +140,7 @@ impl CurrentTask {
     }
 
     async fn dispatch_logged(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
-        let syscalls = self.kernel().syscalls;
+        let syscalls = self.syscalls;
         let call = syscalls.format(self, nr, &args);
         let (started, tid) = (Instant::now(), self.tid());
         let result = match syscalls.dispatch(self, nr, args) {

@@ -1,20 +1,14 @@
 //! CPU time and counters: getrusage(2), times(2), the CPU clocks.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moat_abi::clone::Rusage;
 use moat_abi::time::{Timeval, USER_HZ};
 
-use moat_mm::MemoryManager;
 use moat_platform::Kick;
 use moat_sync::{LockClass, Mutex};
-
-use crate::process::group::ThreadGroup;
-use crate::task::Task;
 
 /// What a thread, a process or waited-for children have used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,39 +128,5 @@ impl TaskUsage {
             voluntary_switches: self.syscalls.load(Ordering::Relaxed),
             ..Usage::default()
         }
-    }
-}
-
-impl Task {
-    /// Runs the future of the task, and counts the time that a worker spends on it.
-    pub(crate) async fn timed<F: Future>(self: Arc<Self>, future: F) -> F::Output {
-        let mut future = pin!(future);
-        poll_fn(|cx| {
-            let (start, blocked) = (Instant::now(), moat_sync::executor::blocked());
-            let polled = future.as_mut().poll(cx);
-            let asleep = moat_sync::executor::blocked().saturating_sub(blocked);
-            let spent = start.elapsed().saturating_sub(asleep);
-            self.usage.add_system(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
-            polled
-        })
-        .await
-    }
-}
-
-impl ThreadGroup {
-    /// What all threads of the process have used, dead ones included.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        let mut sum = *self.dead_threads.lock();
-        for t in self.threads() {
-            sum.add(&t.usage.get());
-        }
-        sum
-    }
-
-    /// Takes note of what `mm`, which the process gives up, had resident at most: `setmax_mm_hiwater_rss`.
-    pub(crate) fn note_peak_rss(&self, mm: &MemoryManager) {
-        let peak = Usage { max_rss_kib: mm.peak_rss() / 1024, ..Usage::default() };
-        self.dead_threads.lock().add(&peak);
     }
 }

@@ -33,8 +33,7 @@ use crate::task::CurrentTask;
 use crate::task::Task;
 use crate::task::work::Work;
 
-/// A point on the host's monotonic clock at which a wait ends.
-pub type Deadline = Instant;
+pub use crate::error::Deadline;
 
 /// Why a wait ended before its look gave a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +52,13 @@ impl WaitError {
             WaitError::Interrupted(error) => error,
             WaitError::TimedOut => timed_out.into(),
         }
+    }
+}
+
+impl From<WaitError> for SyscallError {
+    /// A wait that timed out is EAGAIN, which callers with another rule handle first.
+    fn from(e: WaitError) -> Self {
+        e.or_timed_out(Errno::EAGAIN)
     }
 }
 

@@ -15,7 +15,10 @@ use moat_sync::wait::Notify;
 
 use crate::process::group::ThreadGroup;
 use crate::signal::send::send_to_process;
+use crate::timer::state::IntervalTimer;
 use moat_identity::limits::{INFINITY, Resource};
+
+pub use crate::timer::state::Setting;
 
 /// Which timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,29 +65,6 @@ impl Which {
             }
         }
     }
-}
-
-/// Remaining and repeating time, both in nanoseconds; zero is off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Setting {
-    /// Until the next expiry.
-    pub value_ns: u64,
-    /// From one expiry to the next.
-    pub interval_ns: u64,
-}
-
-#[derive(Default)]
-struct IntervalTimer {
-    /// On the timer's clock; 0 is off.
-    expires_ns: u64,
-    interval_ns: u64,
-    timer: Option<Timer>,
-}
-
-/// The three timers of a process, and the watch over RLIMIT_CPU.
-#[derive(Default)]
-pub struct IntervalTimers {
-    timers: [IntervalTimer; 4],
 }
 
 struct Expiry {

@@ -3,11 +3,9 @@
 //! Source: timer_create(2), `kernel/time/posix-timers.c`. A timer has at most one signal pending; expiries meanwhile are
 //! its overrun count, given at delivery.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use moat_abi::siginfo::SigInfo;
-use moat_abi::signal::Signal;
 use moat_abi::time::{ktime_add, ktime_forward};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::timer::Timer;
@@ -17,35 +15,10 @@ use crate::process::group::ThreadGroup;
 use crate::signal::TimerRef;
 use crate::signal::queue::Queued;
 use crate::signal::send::{Origin, Target};
-use crate::task::{CurrentTask, TaskId};
-use crate::timer::itimer::Setting;
+use crate::task::CurrentTask;
+use crate::timer::state::{PosixTimer, Setting};
 
-/// What an expiry does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// `SIGEV_NONE`.
-    Nothing,
-    /// `SIGEV_SIGNAL`, `SIGEV_THREAD_ID`.
-    Signal {
-        /// The signal.
-        signal: Signal,
-        /// `sigev_value`; the timer's id if the caller gave no event.
-        value: u64,
-        /// One thread, or the process.
-        thread: Option<TaskId>,
-    },
-}
-
-/// The clock of a timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clock {
-    /// A clock of the host.
-    Host(i32),
-    /// The CPU time of the process.
-    ProcessCpu,
-    /// The CPU time of one thread.
-    ThreadCpu(TaskId),
-}
+pub use crate::timer::state::{Clock, Event};
 
 impl Clock {
     fn now_ns(self, group: &ThreadGroup) -> u64 {
@@ -55,25 +28,6 @@ impl Clock {
             Clock::ThreadCpu(id) => group.thread(id).map_or(0, |t| t.usage.get().user_ns + t.usage.get().system_ns),
         }
     }
-}
-
-struct PosixTimer {
-    clock: Clock,
-    event: Event,
-    expires_ns: u64,
-    interval_ns: u64,
-    /// A signal is pending; expiries count as overruns.
-    pending: bool,
-    overrun: u64,
-    last_overrun: i32,
-    timer: Option<Timer>,
-}
-
-/// The POSIX timers of a process.
-#[derive(Default)]
-pub struct PosixTimers {
-    next: i32,
-    timers: BTreeMap<i32, PosixTimer>,
 }
 
 struct Expiry {

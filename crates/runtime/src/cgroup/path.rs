@@ -46,23 +46,23 @@ impl CgroupPath {
     pub fn from_spec(spec: &Spec, id: &ContainerId, config: &Config) -> Result<Self> {
         let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
         let path = path.filter(|path| !path.as_os_str().is_empty());
-        if config.systemd_cgroup { systemd(path, id) } else { Ok(plain(path.unwrap_or(Path::new(id.as_str())))) }
+        if config.systemd_cgroup { systemd(path, id) } else { plain(path.unwrap_or(Path::new(id.as_str()))) }
     }
 }
 
-/// Without `..`, which must not lead out of the hierarchy.
-fn plain(path: &Path) -> CgroupPath {
+/// A path with `..` is refused: it could only name a cgroup that is not below the one that it seems to be in.
+fn plain(path: &Path) -> Result<CgroupPath> {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {
             Component::Normal(name) => clean.push(name),
             Component::ParentDir => {
-                clean.pop();
+                return Err(Error::Invalid(format!("linux.cgroupsPath: {:?} has a component \"..\"", path.display())));
             }
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    CgroupPath::Cgroupfs { path: clean, base: if path.is_absolute() { Base::Root } else { Base::Creator } }
+    Ok(CgroupPath::Cgroupfs { path: clean, base: if path.is_absolute() { Base::Root } else { Base::Creator } })
 }
 
 fn systemd(path: Option<&Path>, id: &ContainerId) -> Result<CgroupPath> {
@@ -105,10 +105,18 @@ mod tests {
             (Some(""), relative("c1")),
             (Some("/docker/abc"), absolute("docker/abc")),
             (Some("a/b"), relative("a/b")),
-            (Some("/../../a/../b"), absolute("b")),
+            (Some("/./a//b/"), absolute("a/b")),
             (Some("system.slice:docker:abc"), relative("system.slice:docker:abc")),
         ] {
             assert_eq!(path(text, false).unwrap(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn paths_that_lead_up_are_refused() {
+        for text in ["/x/../../victim", "..", "a/../b", "/..", "a/.."] {
+            let error = path(Some(text), false).unwrap_err().to_string();
+            assert!(error.contains("linux.cgroupsPath") && error.contains(text), "{error}");
         }
     }
 

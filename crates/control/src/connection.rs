@@ -84,7 +84,15 @@ impl Connection {
     /// # Errors
     /// As [`Connection::next_request`].
     pub fn next_response(&self) -> io::Result<Option<Response>> {
-        Ok(self.receive()?.map(|(response, _)| response))
+        Ok(self.next_response_with_fds()?.map(|(response, _)| response))
+    }
+
+    /// As [`Connection::next_response`], with the descriptors that came with it.
+    ///
+    /// # Errors
+    /// As [`Connection::next_request`].
+    pub fn next_response_with_fds(&self) -> io::Result<Option<(Response, Vec<OwnedFd>)>> {
+        self.receive()
     }
 
     /// Receives the next request; `None` when the peer has closed.

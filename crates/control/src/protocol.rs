@@ -12,7 +12,7 @@ use crate::ExitStatus;
 use crate::spec::{ContainerSpec, FdNumber, LogSpec, ProcessSpec};
 
 /// The version of the protocol; both sides send it with each message.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// What the sandbox is asked to do. A container is named by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub enum Request {
     },
     /// Lets the root container's init run, which was prepared when the sandbox booted: [`Response::Done`].
     StartRoot,
+    /// Keeps an id for a container that is about to be made over this connection, and makes the host process that its
+    /// processes will descend from: [`Response::Template`]. Given up when the connection closes.
+    ReserveContainer(String),
     /// Makes another container: its mounts, and its init ready to run. [`FdNumber`]s in the spec are indices into the
     /// descriptors that come with the message.
     CreateContainer(Box<ContainerSpec>),
@@ -159,6 +162,8 @@ pub enum ProfileKind {
 pub enum Response {
     /// Done.
     Done,
+    /// The host process is there; its pidfd comes with the message.
+    Template,
     /// The process runs; its pid in the container's pid namespace.
     Started(i32),
     /// The process ended so.

@@ -181,7 +181,8 @@ pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     };
     let comm = comm_of(&filename);
     let image =
-        load_image(&kernel, &program, &r.creds, SecureMode::Ordinary, mm_limits, Aslr::On, comm.clone()).await?;
+        load_image(&group.container, &program, &r.creds, SecureMode::Ordinary, mm_limits, Aslr::On, comm.clone())
+            .await?;
     group.oom_score_adj.store(r.oom_score_adj, Ordering::Relaxed);
     // The init of a pid namespace only gets signals that it handles (pid_namespaces(7)).
     if pid.is_init() {

@@ -22,7 +22,7 @@ fn rig() -> Rig {
 }
 
 async fn guest(rig: &Rig) -> Guest {
-    let new = std::future::poll_fn(|cx| rig.platform.poll_new_process(cx)).await.expect("a blank process");
+    let new = rig.platform.stock().new_process().await.expect("a blank process");
     let mm = MemoryManager::new(new.space, &rig.platform.vdso(), MmLimits::default(), &Default::default());
     mm.set_mmap_base(AREA + 64 * PAGE_SIZE);
     mm.set_brk_start(AREA + 128 * PAGE_SIZE);

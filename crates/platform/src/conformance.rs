@@ -10,6 +10,7 @@ mod escape;
 mod family;
 mod lifetimes;
 mod memory;
+mod stock;
 mod together;
 
 use std::future::Future;
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crate::{AddressSpace, Event, GuestThread, MapSource, Order, Platform, Regs, execute, switch};
+use crate::{AddressSpace, Event, GuestThread, MapSource, Order, Platform, Regs, Stock, execute, switch};
 
 pub use basic::*;
 pub use details::*;
@@ -28,6 +29,7 @@ pub use escape::*;
 pub use family::*;
 pub use lifetimes::*;
 pub use memory::*;
+pub use stock::*;
 pub use together::*;
 
 /// Where a [`Guest`] has its code (one page, read and execute).
@@ -126,7 +128,12 @@ impl Rig {
 
     /// A guest whose code page holds `code`.
     pub async fn guest(&self, code: &[u8]) -> Guest {
-        let new = std::future::poll_fn(|cx| self.platform.poll_new_process(cx)).await.expect("a blank process");
+        self.guest_of(&*self.platform.stock(), code).await
+    }
+
+    /// As [`Rig::guest`], of a certain stock.
+    pub async fn guest_of(&self, stock: &dyn Stock, code: &[u8]) -> Guest {
+        let new = stock.new_process().await.expect("a blank process");
         let mut guest = Guest { space: new.space, thread: new.thread };
         guest.map_anon(CODE, 0x1000, RW).await;
         guest.map_anon(DATA, DATA_LEN, RW).await;
@@ -304,6 +311,7 @@ macro_rules! conformance_tests {
             files_as_text_and_in_number, writable_memory_is_readable, large_copies_are_exact, forced_writes_are_private,
             extended_state_is_inherited, rseq_area_is_kept, name_shows_on_the_host, atomics_are_atomic, odd_selectors_work,
             many_guests_run_at_once, vdso_tells_the_time,
+            a_stock_descends_from_its_template, a_closed_stock_leaves_what_it_gave,
             restartable_sequences_do_not_divert_orders, raw_host_syscalls_stay_inside, arguments_never_reach_the_host, memory_above_the_guest_is_out_of_reach,
         );
     };

@@ -1,6 +1,6 @@
 //! What a platform is: how guest code runs on the host and how the sentry is told of its events.
 //!
-//! A [`Platform`] makes guest processes; an [`AddressSpace`] is one host process; a [`GuestThread`] is
+//! A [`Platform`] has [`Stock`]s, which make guest processes; an [`AddressSpace`] is one host process; a [`GuestThread`] is
 //! one host thread, owned by the future of one guest task. The guest runs natively until an
 //! [`Event`]; the sentry changes its memory by [`Order`]s that the thread carries out itself, and
 //! reads and writes its memory through [`AddressSpace`]. Nothing here knows Linux tasks or files.
@@ -18,7 +18,8 @@ pub mod order;
 pub mod regs;
 
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -50,11 +51,14 @@ pub trait Platform: Send + Sync {
     /// "systrap", "ptrace".
     fn name(&self) -> &'static str;
 
-    /// Takes a blank guest process: nothing mapped below [`GUEST_TOP`] but the vDSO, one thread, parked.
+    /// The stock that is there from the start.
+    fn stock(&self) -> Arc<dyn Stock>;
+
+    /// Makes another stock. It has a template and no other process until it is asked for one.
     ///
     /// # Errors
-    /// EAGAIN or ENOMEM from the host.
-    fn poll_new_process(&self, cx: &mut Context<'_>) -> Poll<Result<NewProcess>>;
+    /// EAGAIN or ENOMEM from the host; ESRCH if the template of the first stock is dead.
+    fn new_stock(&self) -> Made<'_, Arc<dyn Stock>>;
 
     /// The vDSO of blank processes.
     fn vdso(&self) -> VdsoLayout;
@@ -76,7 +80,31 @@ pub trait Platform: Send + Sync {
     }
 }
 
-/// A process just made: [`Platform::poll_new_process`] or a clone.
+/// What is being made: a future.
+pub type Made<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// Where the guest processes of one container come from.
+///
+/// All of them descend by fork from one host process, the template, and so are in its cgroups. Those of two stocks share no
+/// memory with each other but what the sentry keeps for all to read.
+pub trait Stock: Send + Sync {
+    /// Takes a blank guest process: nothing mapped below [`GUEST_TOP`] but the vDSO, one thread, parked.
+    ///
+    /// # Errors
+    /// EAGAIN or ENOMEM from the host; ESRCH if the stock is closed or its template dead.
+    fn new_process(&self) -> Made<'_, NewProcess>;
+
+    /// A pidfd of the template, for whoever is to move it to another cgroup before a process is asked for.
+    ///
+    /// # Errors
+    /// ESRCH if it is gone; EMFILE.
+    fn template(&self) -> Result<OwnedFd>;
+
+    /// Ends the template and the blank processes. Those that were handed out stay.
+    fn close(&self);
+}
+
+/// A process just made: [`Stock::new_process`] or a clone.
 pub struct NewProcess {
     /// The host process.
     pub space: Arc<dyn AddressSpace>,

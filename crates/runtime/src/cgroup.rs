@@ -192,17 +192,17 @@ impl Cgroup {
             return self.apply(resources);
         }
         self.dirs().into_iter().try_for_each(|(_, path)| {
-            move_process(path, pid).context(|| format!("moving the sandbox into the cgroup {}", path.display()))
+            move_process(path, pid).context(|| format!("moving a process into the cgroup {}", path.display()))
         })
     }
 
-    /// Moves another process of the container, its gofer, to the one that has joined.
+    /// Moves another process of the container, its gofer or its waiter, to the one that has joined.
     ///
     /// # Errors
     /// Of writing cgroup.procs.
     pub fn adopt(&self, pid: i32) -> Result<()> {
         self.dirs().into_iter().try_for_each(|(_, path)| {
-            move_process(path, pid).context(|| format!("moving the gofer into the cgroup {}", path.display()))
+            move_process(path, pid).context(|| format!("moving a process into the cgroup {}", path.display()))
         })
     }
 

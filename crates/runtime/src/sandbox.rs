@@ -10,6 +10,7 @@ mod call;
 mod child;
 mod processes;
 mod start;
+mod template;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub(crate) use child::tail_of_log;
 pub use processes::HostPids;
 pub use start::{InitFiles, SandboxFiles, Terminal};
 pub(crate) use start::{c_strings, spawn_error};
+pub(crate) use template::Template;
 
 /// Name of the control socket in a sandbox's directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -59,14 +61,20 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes another container, whose init is then ready to run; gives the connection that was used.
+    /// Keeps `id` for a container that is to be made over the connection that it gives; and the process, which so far
+    /// is the only one, that all of the container's will descend from.
     ///
     /// # Errors
-    /// [`ControlError::Exists`]; [`Error::Command`] if its init can't be executed.
-    pub(crate) fn create_container(&self, message: Message) -> Result<Link> {
+    /// [`ControlError::Exists`].
+    pub(crate) fn reserve_container(&self, id: &str) -> Result<(Link, Template)> {
         let link = self.connect()?;
-        link.call(&message.request, &message.fds, Patience::Long).and_then(done)?;
-        Ok(link)
+        match link.call_for_fds(&Request::ReserveContainer(id.to_owned()), &[], Patience::Long)? {
+            (Response::Template, mut fds) if fds.len() == 1 => {
+                let pidfd = fds.remove(0);
+                Ok((link, Template::new(pidfd, self)))
+            }
+            (other, _) => Err(unexpected(&other)),
+        }
     }
 
     /// Lets the init of the root container run.

@@ -13,6 +13,7 @@ use moat_identity::namespaces::UtsNames;
 use moat_kernel::Kernel;
 use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepare_process};
+use moat_platform::Stock;
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::FsContext;
 
@@ -43,12 +44,13 @@ pub(crate) struct GuestContainer {
 }
 
 impl GuestContainer {
-    /// Builds namespaces and mounts and loads the init's program; nothing of it runs yet.
+    /// Builds namespaces and mounts and loads the init's program into a process of `stock`; nothing of it runs yet.
     ///
     /// # Errors
     /// The mount or file that failed, by name; ENOENT, EACCES, ENOEXEC of the command.
     pub(crate) async fn create(
         kernel: &Arc<Kernel>,
+        stock: Arc<dyn Stock>,
         spec: ContainerSpec,
         mut files: DonatedFiles,
         root: Option<&GuestContainer>,
@@ -59,7 +61,7 @@ impl GuestContainer {
         // There is nobody to hold up yet when the root container is made.
         let namespace = if root.is_some() { block_in_place(build) } else { build() }?;
         let fs = FsContext::new(namespace.clone());
-        let member = Membership { place, fs, processes: ContainerGroup::new(kernel.clone()) };
+        let member = Membership { place, fs, processes: ContainerGroup::new(kernel.clone(), stock) };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
         let process = &spec.process;
         let set_up = |files: &mut [_], creds: &_| console::set_up(files, &namespace, &member.processes, creds);

@@ -79,7 +79,7 @@ async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals
     // Whoever made the pair.
     let (_, creator, _) = moat_host::socket::peer_credentials(control.socket())
         .map_err(|e| BootError::host("looking who created the sandbox", &e))?;
-    let root = GuestContainer::create(kernel, spec.container, files, None).await?;
+    let root = GuestContainer::create(kernel, kernel.platform.stock(), spec.container, files, None).await?;
     let registry = Registry::new(root.clone());
     let server = Server::new(registry.clone());
     // Where nobody can be told, the creator is gone; an attached sandbox is about to be killed.

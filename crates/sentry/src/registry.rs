@@ -68,6 +68,11 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    /// The id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Enters the container that the id was kept for.
     pub(crate) fn fill(self, container: Arc<GuestContainer>) {
         self.registry.state.lock().containers.insert(self.id.clone(), container);

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use moat_abi::PollEvents;
+use moat_platform::Stock;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_tty::Terminal;
 
@@ -21,6 +22,7 @@ use crate::task::usage::Usage;
 /// The processes of a container.
 pub struct ContainerGroup {
     kernel: Arc<Kernel>,
+    stock: Arc<dyn Stock>,
     frozen: AtomicBool,
     /// Woken when a task of a frozen container has come to rest.
     stopped: WaitQueue,
@@ -31,11 +33,12 @@ pub struct ContainerGroup {
 }
 
 impl ContainerGroup {
-    /// A container without processes.
+    /// A container without processes; `stock` gives the host processes that run them.
     #[must_use]
-    pub fn new(kernel: Arc<Kernel>) -> Arc<ContainerGroup> {
+    pub fn new(kernel: Arc<Kernel>, stock: Arc<dyn Stock>) -> Arc<ContainerGroup> {
         Arc::new(ContainerGroup {
             kernel,
+            stock,
             frozen: AtomicBool::new(false),
             stopped: WaitQueue::new(),
             thawed: WaitQueue::new(),
@@ -48,6 +51,12 @@ impl ContainerGroup {
     #[must_use]
     pub fn kernel(&self) -> &Arc<Kernel> {
         &self.kernel
+    }
+
+    /// Where the host processes come from that run its programs.
+    #[must_use]
+    pub fn stock(&self) -> &Arc<dyn Stock> {
+        &self.stock
     }
 
     /// Its processes, zombies included, eldest first. The family must not be locked.

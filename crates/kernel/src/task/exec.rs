@@ -25,7 +25,7 @@ use moat_vfs::{FsContext, OpenFile, Path};
 use crate::error::{Restart, SyscallError};
 use moat_identity::Resource;
 
-use crate::kernel::Kernel;
+use crate::process::container::ContainerGroup;
 use crate::process::group::{Dumpable, ThreadGroup};
 use crate::ptrace;
 use crate::task::cred::Elevation;
@@ -137,12 +137,12 @@ pub fn prepare_program(args: ExecArgs, with: &Loading<'_>) -> Result<Program> {
     Program::read(request, &mut |path| open_executable(&view, path, LookupFlags::FOLLOW))
 }
 
-/// Loads `program` into a blank process.
+/// Loads `program` into a blank process of a container.
 ///
 /// # Errors
 /// Those of [`Program::load`] and of the platform.
 pub async fn load_image(
-    kernel: &Kernel,
+    container: &ContainerGroup,
     program: &Program,
     creds: &Credentials,
     secure: SecureMode,
@@ -151,9 +151,9 @@ pub async fn load_image(
     comm: Vec<u8>,
 ) -> Result<Image> {
     let exe = Executable::new(program.file().path().clone())?;
-    let platform = &kernel.platform;
-    let NewProcess { space, mut thread } = std::future::poll_fn(|cx| platform.poll_new_process(cx)).await?;
-    let vdso = platform.vdso();
+    let kernel = container.kernel();
+    let NewProcess { space, mut thread } = container.stock().new_process().await?;
+    let vdso = kernel.platform.vdso();
     let mm = MemoryManager::new(space, &vdso, limits, &kernel.ids.mm);
     let ns = &creds.user_ns;
     let identity = Identity {
@@ -192,8 +192,8 @@ pub async fn exec(t: &mut CurrentTask, args: ExecArgs) -> Result<(), SyscallErro
     let elevation = Elevation::compute(t.creds(), program.file(), traced_by_lesser)?;
     let comm = comm_of(&filename);
     let secure = if elevation.secure { SecureMode::Secure } else { SecureMode::Ordinary };
-    let kernel = t.kernel().clone();
-    let image = load_image(&kernel, &program, &elevation.creds, secure, limits, aslr, comm.clone()).await?;
+    let container = t.group.container.clone();
+    let image = load_image(&container, &program, &elevation.creds, secure, limits, aslr, comm.clone()).await?;
     let old_tid = t.tid();
     de_thread(t).await?;
     commit(t, image, elevation, comm).await;

@@ -36,6 +36,7 @@ mod layout;
 mod orders;
 mod regs;
 mod space;
+mod stock;
 mod stop;
 mod stub;
 mod template;
@@ -44,12 +45,12 @@ mod tracer;
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 
 use moat_abi::{Errno, Result};
-use moat_platform::{NewProcess, Platform, VdsoLayout};
+use moat_platform::{Made, Platform, Stock, VdsoLayout};
 
 use crate::command::Shared;
+use crate::stock::{FirstStock, ForkingStock};
 
 /// Why the platform could not be started.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -90,8 +91,15 @@ impl Platform for Ptrace {
         "ptrace"
     }
 
-    fn poll_new_process(&self, cx: &mut Context<'_>) -> Poll<Result<NewProcess>> {
-        self.shared.poll_blank(cx)
+    fn stock(&self) -> Arc<dyn Stock> {
+        Arc::new(FirstStock(self.shared.clone()))
+    }
+
+    fn new_stock(&self) -> Made<'_, Arc<dyn Stock>> {
+        Box::pin(async {
+            let template = std::future::poll_fn(|cx| self.shared.poll_blank(cx)).await?;
+            Ok(Arc::new(ForkingStock::new(template)) as Arc<dyn Stock>)
+        })
     }
 
     fn vdso(&self) -> VdsoLayout {

@@ -21,7 +21,7 @@ fn file(fd: &Arc<OwnedFd>, offset: u64, shared: bool) -> MapSource {
 /// A blank process has nothing below the limit but the vDSO, and a fault at once when it runs.
 pub fn blank_process_is_empty(rig: &Rig) {
     rig.run(async {
-        let new = std::future::poll_fn(|cx| rig.platform.poll_new_process(cx)).await.expect("a blank process");
+        let new = rig.platform.stock().new_process().await.expect("a blank process");
         let mut guest = super::Guest { space: new.space, thread: new.thread };
         let vdso = rig.platform.vdso();
         for addr in [0, GUEST_BOTTOM, CODE, DATA, AREA, GUEST_TOP - 1] {

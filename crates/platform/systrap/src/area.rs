@@ -1,6 +1,6 @@
 //! [`AreaPool`]: the memory that the sentry shares with each guest thread.
 //!
-//! One memfd holds all areas; the sentry has it mapped whole, a guest process maps those of its own threads.
+//! One memfd holds all areas of a stock; the sentry has it mapped whole, a guest process maps those of its own threads.
 //! Guest code may write its areas at any time, so every access here is volatile, of whole words, by an offset
 //! that is checked.
 //!
@@ -24,10 +24,10 @@ macro_rules! control {
 }
 pub(crate) use control;
 
-/// Areas in all: bounds the guest threads of one sandbox. Memory is used only by areas that have been.
+/// Areas in all: bounds the guest threads of one stock. Memory is used only by areas that have been.
 const MAX_AREAS: u32 = 32768;
 
-/// The areas of all guest threads.
+/// The areas of all guest threads of a stock.
 pub struct AreaPool {
     fd: OwnedFd,
     base: NonNull<u8>,
@@ -97,7 +97,7 @@ impl AreaPool {
         Area { base, index }
     }
 
-    /// The page that every guest process can read.
+    /// The page that every guest process can read, if this is the first stock's memory.
     pub fn board(&self) -> Area {
         self.area(0)
     }

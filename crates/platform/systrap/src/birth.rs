@@ -43,7 +43,7 @@ impl Making {
             && pending.kind == Birth::Process
         {
             // No child has come for it, and none can any more.
-            parent.core.areas.give_back(std::iter::once(pending.area));
+            pending.areas.give_back(std::iter::once(pending.area));
         }
         if let Some(slot) = self.slot {
             parent.area_of_slot_unused(slot);
@@ -147,11 +147,18 @@ impl Thread {
                 break; // The host refuses the fork, and the next try sees to the others.
             }
         }
-        let area = core.areas.take()?;
+        let areas = self.child_areas.as_ref().unwrap_or(&self.host.space.areas).clone();
+        let area = areas.take()?;
         prepare_area(area, self.host.slot, core.frame.frame, core.bases);
         area.copy_tail(self.host.area, core.frame.frame & !7);
-        let pending = Pending { kind: Birth::Process, parent: self.host.clone(), area, slot: self.host.slot };
-        let token = core.announce(pending).inspect_err(|_| core.areas.give_back(std::iter::once(area)))?;
+        let pending = Pending {
+            kind: Birth::Process,
+            parent: self.host.clone(),
+            areas: areas.clone(),
+            area,
+            slot: self.host.slot,
+        };
+        let token = core.announce(pending).inspect_err(|_| areas.give_back(std::iter::once(area)))?;
         let (mut cell, expected) = call(nr::CLONE, [CLONE_PARENT, 0, 0, 0, 0, 0], Effect::Fork);
         cell.op = OP_FORK;
         let fd = u64::from(token) << 32 | u64::from(core.areas_number);
@@ -167,7 +174,9 @@ impl Thread {
         let (frame, at) = (core.frame.frame, area_addr(free.slot));
         prepare_area(free.area, free.slot, frame, core.bases);
         self.copy_frame(free.area, free.slot);
-        let pending = Pending { kind: Birth::Thread, parent: self.host.clone(), area: free.area, slot: free.slot };
+        let areas = self.host.space.areas.clone();
+        let pending =
+            Pending { kind: Birth::Thread, parent: self.host.clone(), areas, area: free.area, slot: free.slot };
         let token = match core.announce(pending) {
             Ok(token) => token,
             Err(errno) => {

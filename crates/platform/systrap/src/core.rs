@@ -1,6 +1,7 @@
 //! [`SystrapCore`]: the platform's tables, and the dispatch of notifications.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use moat_abi::{Errno, Result, nr};
@@ -23,9 +24,7 @@ use crate::thread::Thread;
 pub struct SystrapCore {
     /// Where every guest thread rings.
     pub listener: Listener,
-    /// Memory shared with guest threads.
-    pub areas: AreaPool,
-    /// The number that guest processes have the areas' memfd under.
+    /// The number that guest processes have their areas' memfd under.
     pub areas_number: u32,
     /// Where signal frames are in areas.
     pub frame: FrameLayout,
@@ -35,15 +34,20 @@ pub struct SystrapCore {
     pub bases: SegmentBases,
     /// The vDSO of blank processes.
     pub vdso: VdsoLayout,
-    /// Blank processes.
-    pub pool: Pool,
+    /// The pool whose template all descend from.
+    pub first: Arc<Pool>,
     /// Who is told of dead processes.
     pub reaper: Reaper,
     /// When to wait awake.
     pub spinner: Spinner,
+    /// The memory that the spinner's board is in.
+    _board: Arc<AreaPool>,
     threads: Mutex<HashMap<i32, Arc<HostThread>>>,
     pending: Mutex<HashMap<u32, Pending>>,
     spaces: Mutex<HashMap<i32, Weak<Space>>>,
+    pools: Mutex<Vec<Weak<Pool>>>,
+    /// A pool has something to do.
+    wanted: Arc<AtomicBool>,
 }
 
 /// A clone that the sentry has allowed and whose child has not yet reported.
@@ -52,6 +56,8 @@ pub struct Pending {
     pub kind: Birth,
     /// Who makes it.
     pub parent: Arc<HostThread>,
+    /// Where its area comes from.
+    pub areas: Arc<AreaPool>,
     /// The area of the child's first thread.
     pub area: Area,
     /// Its place in the process.
@@ -71,7 +77,7 @@ pub enum Birth {
 #[allow(missing_docs)]
 pub struct Parts {
     pub listener: Listener,
-    pub areas: AreaPool,
+    pub areas: Arc<AreaPool>,
     pub areas_number: u32,
     pub frame: FrameLayout,
     pub fresh_fpu: Vec<u8>,
@@ -83,22 +89,57 @@ pub struct Parts {
 impl SystrapCore {
     /// Empty tables.
     pub fn new(p: Parts) -> Arc<SystrapCore> {
-        let board = p.areas.board();
+        let wanted = Arc::new(AtomicBool::new(false));
+        let first = Pool::new(wanted.clone());
+        let pools = vec![Arc::downgrade(&first)];
         Arc::new(SystrapCore {
             listener: p.listener,
-            areas: p.areas,
             areas_number: p.areas_number,
             frame: p.frame,
             fresh_fpu: p.fresh_fpu,
             bases: p.bases,
             vdso: p.vdso,
             reaper: p.reaper,
-            pool: Pool::new(),
-            spinner: Spinner::new(board),
+            first,
+            spinner: Spinner::new(p.areas.board()),
+            _board: p.areas,
             threads: Mutex::new(LockClass::Platform, HashMap::new()),
             pending: Mutex::new(LockClass::Platform, HashMap::new()),
             spaces: Mutex::new(LockClass::Platform, HashMap::new()),
+            pools: Mutex::new(LockClass::Platform, pools),
+            wanted,
         })
+    }
+
+    /// Makes a pool with a template of its own, which shares no areas with others.
+    pub async fn new_pool(self: &Arc<SystrapCore>) -> Result<Arc<Pool>> {
+        let areas = Arc::new(AreaPool::new()?);
+        let mut born = self.first.make_template(areas).await?;
+        born.thread.blank();
+        let space = born.space.ok_or(Errno::EPROTO)?;
+        let pool = Pool::new(self.wanted.clone());
+        pool.start(born.thread, space);
+        let mut pools = self.pools.lock();
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Arc::downgrade(&pool));
+        drop(pools);
+        Ok(pool)
+    }
+
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        self.pools.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Goes on with what pools have to do. Never blocks.
+    pub fn pump(&self) {
+        while self.wanted.swap(false, Ordering::AcqRel) {
+            self.pools().iter().for_each(|pool| pool.pump_if_wanted());
+        }
+    }
+
+    /// A process has exited: it may have been a template.
+    pub fn exited(&self, pid: i32) {
+        self.pools().iter().for_each(|pool| pool.exited(pid));
     }
 
     /// Answers the notification that a parked thread waits in.
@@ -114,12 +155,12 @@ impl SystrapCore {
     /// Takes in one notification, which poll(2) has said is there.
     pub fn dispatch(self: &Arc<SystrapCore>) {
         // Without a process that has the filter the descriptor is "readable" for ever.
-        if (!self.pool.is_broken() || self.listener.is_readable())
+        if (!self.first.is_broken() || self.listener.is_readable())
             && let Ok(n) = self.listener.receive()
         {
             self.handle(&n);
         }
-        self.pool.pump_if_wanted();
+        self.pump();
     }
 
     fn handle(self: &Arc<SystrapCore>, n: &Notification) {
@@ -175,14 +216,18 @@ impl SystrapCore {
                 let want = [area_addr(p.slot), AREA_LEN, 3, 0x11, fd, p.area.file_offset()];
                 // Making a space fails for a thread that is not the first of a process.
                 let space = if n.nr == nr::MMAP && n.args == want {
-                    Space::new(self, n.tid, p.slot, p.area, Stage::Listed)
+                    Space::new(self, n.tid, p.areas.clone(), p.slot, p.area, Stage::Listed)
                 } else {
                     Err(Errno::EPERM)
                 };
                 // The mmap is never made then: nobody has the area mapped.
-                let space = space.inspect_err(|_| self.areas.give_back(std::iter::once(p.area)))?;
+                let space = space.inspect_err(|_| p.areas.give_back(std::iter::once(p.area)))?;
                 self.add_space(&space)?;
                 let handle = SpaceHandle(space.clone());
+                if !Arc::ptr_eq(&p.areas, &p.parent.space.areas) {
+                    // In place of its parent's, which it then has no way to.
+                    self.listener.add_fd(n.id, p.areas.fd(), self.areas_number)?;
+                }
                 (space, Wait::FirstMap, Some(handle))
             }
             Birth::Thread => {

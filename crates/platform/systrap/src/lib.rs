@@ -1,6 +1,6 @@
 //! The systrap platform: guest code in host processes under a seccomp filter.
 //!
-//! Every guest process descends from one template ([`template`]) and has the stub ([`moat_stub`]) mapped above the
+//! Every guest process descends from one template ([`template`]), and those of a container from one of its own ([`pool`]), and has the stub ([`moat_stub`]) mapped above the
 //! application. A syscall of the application traps (SIGSYS); the stub's handler rings: a call with a number of
 //! its own that the filter passes to the one listener, on which the sentry waits. The reply lies in the thread's
 //! area ([`area`]), memory of a memfd that the thread and the sentry share, and so does the signal frame itself: the
@@ -37,10 +37,9 @@ mod thread;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use moat_abi::Result;
-use moat_platform::{NewProcess, Platform, VdsoLayout};
+use moat_platform::{Made, Platform, Stock, VdsoLayout};
 
 use crate::area::AreaPool;
 use crate::core::{Parts, SystrapCore};
@@ -68,7 +67,7 @@ impl Systrap {
         // SAFETY: takes no pointers.
         let fsgsbase = unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE != 0;
         let bases = if fsgsbase { SegmentBases::Instructions } else { SegmentBases::Syscalls };
-        let areas = AreaPool::new()?;
+        let areas = Arc::new(AreaPool::new()?);
         let reaper = Reaper::new()?;
         let started = template::start(&areas, bases)?;
         let fresh_fpu = fresh_fpu(&started.area.read_bytes(started.frame.fpstate, started.frame.fp_len));
@@ -76,7 +75,7 @@ impl Systrap {
         let areas_number = std::os::fd::AsRawFd::as_raw_fd(&areas.fd()).cast_unsigned();
         let core = SystrapCore::new(Parts {
             listener: started.listener,
-            areas,
+            areas: areas.clone(),
             areas_number,
             frame: started.frame,
             fresh_fpu,
@@ -84,22 +83,23 @@ impl Systrap {
             vdso: started.vdso,
             reaper,
         });
-        let space = Space::new(&core, started.pid, 0, started.area, Stage::Mapped)?;
+        let space = Space::new(&core, started.pid, areas, 0, started.area, Stage::Mapped)?;
         let handle = SpaceHandle(space.clone());
         core.add_space(&space)?;
         reaper::start(core.clone())?;
         let id = started.notification.id;
         let host = HostThread::new(&core, &space, started.pid, started.area, 0, id, Wait::Doorbell);
         core.add_thread(&host);
-        core.pool.start(&core, Thread::new(host), handle);
-        core.pool.pump_if_wanted();
+        core.first.start(Thread::new(host), handle);
+        core.first.refill();
+        core.pump();
         Ok(Systrap { core })
     }
 }
 
 impl Drop for Systrap {
     fn drop(&mut self) {
-        self.core.pool.close();
+        self.core.first.close();
         self.core.reaper.close();
     }
 }
@@ -109,8 +109,12 @@ impl Platform for Systrap {
         "systrap"
     }
 
-    fn poll_new_process(&self, cx: &mut Context<'_>) -> Poll<Result<NewProcess>> {
-        self.core.pool.poll_take(cx)
+    fn stock(&self) -> Arc<dyn Stock> {
+        self.core.first.clone()
+    }
+
+    fn new_stock(&self) -> Made<'_, Arc<dyn Stock>> {
+        Box::pin(async { Ok(self.core.new_pool().await? as Arc<dyn Stock>) })
     }
 
     fn vdso(&self) -> VdsoLayout {
@@ -120,7 +124,7 @@ impl Platform for Systrap {
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         // The template's death (the host's out-of-memory killer) and then that of the last guest process would leave it
         // hung up, which poll(2) reports again and again.
-        (!self.core.pool.is_broken() || !self.core.is_empty()).then(|| self.core.listener.as_fd())
+        (!self.core.first.is_broken() || !self.core.is_empty()).then(|| self.core.listener.as_fd())
     }
 
     fn dispatch(&self) {

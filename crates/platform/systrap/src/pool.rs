@@ -1,18 +1,21 @@
-//! [`Pool`]: blank processes made ahead, for exec.
+//! [`Pool`]: a template and the blank processes made from it ahead, for exec; the platform's [`Stock`].
 //!
-//! The template is a guest thread like any other that never runs application code: blank processes are its forks,
+//! A template is a guest thread like any other that never runs application code: blank processes are its forks,
 //! made one after the other whenever fewer than [`TARGET`] are at hand. A refill is started by the dispatcher
-//! after an event, not by the task that took a process.
+//! after an event, not by the task that took a process. The template of another pool is such a fork as well, whose areas
+//! come from that pool's memory.
 
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use moat_abi::{Errno, Result};
-use moat_platform::NewProcess;
+use moat_platform::{Made, NewProcess, Stock};
 use moat_sync::{LockClass, Mutex};
 
-use crate::core::SystrapCore;
+use crate::area::AreaPool;
 use crate::space::SpaceHandle;
 use crate::state::Born;
 use crate::thread::Thread;
@@ -25,6 +28,8 @@ pub struct Pool {
     state: Mutex<PoolState>,
     /// The refill can go on: set by the template's events and by whoever takes a process.
     wanted: AtomicBool,
+    /// That of some pool can.
+    any_wanted: Arc<AtomicBool>,
     template_pid: AtomicI32,
     /// The template is dead: no process can be made any more.
     broken: AtomicBool,
@@ -40,21 +45,58 @@ struct PoolState {
     waker: Option<Waker>,
     /// Somebody came by while the template was being polled.
     missed: bool,
+    /// The template's fork has begun; for a template, or as a blank process.
+    under_way: Option<Option<Arc<Founding>>>,
+    /// Templates that are asked for.
+    foundings: VecDeque<Arc<Founding>>,
 }
 
-struct Refill(Weak<SystrapCore>);
+/// A template for another pool that is being made.
+struct Founding {
+    areas: Arc<AreaPool>,
+    outcome: Mutex<Outcome>,
+}
+
+#[derive(Default)]
+struct Outcome {
+    made: Option<Result<Born>>,
+    waker: Option<Waker>,
+}
+
+impl Founding {
+    fn finish(&self, made: Result<Born>) {
+        let mut outcome = self.outcome.lock();
+        outcome.made = Some(made);
+        let waker = outcome.waker.take();
+        drop(outcome);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<Result<Born>> {
+        let mut outcome = self.outcome.lock();
+        match outcome.made.take() {
+            Some(made) => Poll::Ready(made),
+            None => {
+                outcome.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+struct Refill(Weak<Pool>);
 
 impl Wake for Refill {
     fn wake(self: Arc<Self>) {
-        if let Some(core) = self.0.upgrade() {
-            core.pool.wanted.store(true, Ordering::Release);
+        if let Some(pool) = self.0.upgrade() {
+            pool.refill();
         }
     }
 }
 
 impl Pool {
-    /// Without a template yet.
-    pub fn new() -> Pool {
+    /// Without a template yet. `any_wanted` is set when it has something to do.
+    pub fn new(any_wanted: Arc<AtomicBool>) -> Arc<Pool> {
         let state = PoolState {
             template: None,
             blanks: Vec::new(),
@@ -63,29 +105,30 @@ impl Pool {
             closed: false,
             waker: None,
             missed: false,
+            under_way: None,
+            foundings: VecDeque::new(),
         };
-        Pool {
+        Arc::new(Pool {
             state: Mutex::new(LockClass::Platform, state),
             wanted: AtomicBool::new(false),
+            any_wanted,
             template_pid: AtomicI32::new(0),
             broken: AtomicBool::new(false),
-        }
+        })
     }
 
-    /// Takes over the template.
-    pub fn start(&self, core: &Arc<SystrapCore>, thread: Thread, space: SpaceHandle) {
+    /// Takes over the template. No process is made from it before the first is asked for.
+    pub fn start(self: &Arc<Self>, thread: Thread, space: SpaceHandle) {
         let mut s = self.state.lock();
-        s.waker = Some(Waker::from(Arc::new(Refill(Arc::downgrade(core)))));
+        s.waker = Some(Waker::from(Arc::new(Refill(Arc::downgrade(self)))));
         self.template_pid.store(space.0.pid, Ordering::Relaxed);
         s.template = Some((thread, space));
-        self.wanted.store(true, Ordering::Release);
     }
 
-    /// Ends the template and all blank processes.
-    pub fn close(&self) {
-        self.give_up();
-        let blanks = std::mem::take(&mut self.state.lock().blanks);
-        drop(blanks);
+    /// Has the dispatcher look whether there are blank processes to be made.
+    pub fn refill(&self) {
+        self.wanted.store(true, Ordering::Release);
+        self.any_wanted.store(true, Ordering::Release);
     }
 
     /// Makes no more processes.
@@ -93,8 +136,10 @@ impl Pool {
         let mut s = self.state.lock();
         s.closed = true;
         let (template, waiting) = (s.template.take(), std::mem::take(&mut s.waiting));
+        let (under_way, foundings) = (s.under_way.take().flatten(), std::mem::take(&mut s.foundings));
         drop(s);
         drop(template);
+        under_way.into_iter().chain(foundings).for_each(|founding| founding.finish(Err(Errno::ESRCH)));
         waiting.into_iter().for_each(Waker::wake);
     }
 
@@ -102,7 +147,7 @@ impl Pool {
     pub fn exited(&self, pid: i32) {
         if pid == self.template_pid.load(Ordering::Relaxed) {
             self.broken.store(true, Ordering::Relaxed);
-            self.wanted.store(true, Ordering::Release);
+            self.refill();
         }
     }
 
@@ -111,12 +156,29 @@ impl Pool {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// Takes a blank process.
-    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<NewProcess>> {
+    /// Makes the template of another pool, whose processes have areas of `areas`.
+    ///
+    /// # Errors
+    /// EAGAIN or ENOMEM from the host; ESRCH if this pool's template is dead.
+    pub async fn make_template(&self, areas: Arc<AreaPool>) -> Result<Born> {
+        let founding = Arc::new(Founding { areas, outcome: Mutex::new(LockClass::Platform, Outcome::default()) });
+        {
+            let mut s = self.state.lock();
+            if s.closed {
+                return Err(Errno::ESRCH);
+            }
+            s.foundings.push_back(founding.clone());
+        }
+        self.refill();
+        self.pump_if_wanted();
+        std::future::poll_fn(|cx| founding.poll(cx)).await
+    }
+
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Result<NewProcess>> {
         if let Some(taken) = self.take(None) {
             return Poll::Ready(taken);
         }
-        self.wanted.store(true, Ordering::Release);
+        self.refill();
         self.pump_if_wanted();
         // Under the same lock as the fill, so that no wake-up is lost.
         match self.take(Some(cx.waker())) {
@@ -128,7 +190,7 @@ impl Pool {
     fn take(&self, waker: Option<&Waker>) -> Option<Result<NewProcess>> {
         let mut s = self.state.lock();
         if let Some(mut born) = s.blanks.pop() {
-            self.wanted.store(true, Ordering::Release);
+            self.refill();
             drop(s);
             born.thread.blank();
             let space = born.space?;
@@ -158,14 +220,19 @@ impl Pool {
         }
         let (mut thread, space, waker) = {
             let mut s = self.state.lock();
-            if s.blanks.len() >= TARGET {
+            if s.under_way.is_none() && s.foundings.is_empty() && s.blanks.len() >= TARGET {
                 return;
             }
             let Some(waker) = s.waker.clone() else { return };
-            let Some((thread, space)) = s.template.take() else {
+            let Some((mut thread, space)) = s.template.take() else {
                 s.missed = true;
                 return;
             };
+            if s.under_way.is_none() {
+                let founding = s.foundings.pop_front();
+                thread.child_areas = founding.as_ref().map(|founding| founding.areas.clone());
+                s.under_way = Some(founding);
+            }
             (thread, space, waker)
         };
         let polled = thread.poll_make_process(&mut Context::from_waker(&waker));
@@ -177,21 +244,48 @@ impl Pool {
         }
         s.template = Some((thread, space));
         if std::mem::take(&mut s.missed) {
-            self.wanted.store(true, Ordering::Release);
+            self.refill();
         }
-        match polled {
-            Poll::Pending => return,
-            Poll::Ready(Ok(born)) => s.blanks.push(born),
-            Poll::Ready(Err(errno)) => s.failure = Some(errno),
+        let Poll::Ready(made) = polled else { return };
+        let founding = s.under_way.take().flatten();
+        match (&founding, made) {
+            (Some(founding), made) => {
+                self.refill();
+                drop(s);
+                founding.finish(made);
+                return;
+            }
+            (None, Ok(born)) => s.blanks.push(born),
+            (None, Err(errno)) => s.failure = Some(errno),
         }
         let again = s.failure.is_none() && s.blanks.len() < TARGET;
         let waiting = std::mem::take(&mut s.waiting);
         drop(s);
         if again {
-            self.wanted.store(true, Ordering::Release);
+            self.refill();
         }
         for waker in waiting {
             waker.wake();
         }
+    }
+}
+
+impl Stock for Pool {
+    fn new_process(&self) -> Made<'_, NewProcess> {
+        Box::pin(std::future::poll_fn(|cx| self.poll_take(cx)))
+    }
+
+    fn template(&self) -> Result<OwnedFd> {
+        // Its handle is held until the pool is closed, by this or by who polls it, so that the id is its own.
+        let s = self.state.lock();
+        let pid = rustix::process::Pid::from_raw(self.template_pid.load(Ordering::Relaxed));
+        let pid = pid.filter(|_| !s.closed).ok_or(Errno::ESRCH)?;
+        Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+    }
+
+    fn close(&self) {
+        self.give_up();
+        let blanks = std::mem::take(&mut self.state.lock().blanks);
+        drop(blanks);
     }
 }

@@ -66,9 +66,9 @@ fn run(core: &SystrapCore) {
                 let _ = rustix::io::read(&core.reaper.closing, &mut [0; 8]);
             } else if let Some(space) = i32::try_from(id).ok().and_then(|pid| core.space(pid)) {
                 space.exited();
-                core.pool.exited(space.pid);
+                core.exited(space.pid);
             }
         }
-        core.pool.pump_if_wanted();
+        core.pump();
     }
 }

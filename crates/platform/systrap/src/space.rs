@@ -19,7 +19,7 @@ use moat_platform::{AddressSpace, GUEST_TOP};
 use moat_stub::layout::MAX_AREAS_PER_PROCESS;
 use moat_sync::{LockClass, Mutex};
 
-use crate::area::{Area, control};
+use crate::area::{Area, AreaPool, control};
 use crate::core::SystrapCore;
 use crate::state::HostThread;
 
@@ -59,6 +59,8 @@ pub struct Space {
     pub pid: i32,
     pidfd: OwnedFd,
     core: Arc<SystrapCore>,
+    /// Where the areas of its threads come from.
+    pub areas: Arc<AreaPool>,
     state: Mutex<SpaceState>,
 }
 
@@ -74,11 +76,18 @@ pub struct FreeSlot {
 }
 
 impl Space {
-    /// The process `pid`, whose first thread uses `area`.
+    /// The process `pid`, whose first thread uses `area` of `areas`.
     ///
     /// # Errors
     /// ESRCH, EINVAL if it is not a process of its own; EMFILE.
-    pub fn new(core: &Arc<SystrapCore>, pid: i32, slot: u32, area: Area, stage: Stage) -> Result<Arc<Space>> {
+    pub fn new(
+        core: &Arc<SystrapCore>,
+        pid: i32,
+        areas: Arc<AreaPool>,
+        slot: u32,
+        area: Area,
+        stage: Stage,
+    ) -> Result<Arc<Space>> {
         let raw = rustix::process::Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
         let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
         let state = SpaceState {
@@ -89,7 +98,7 @@ impl Space {
             handle_dropped: false,
         };
         let state = Mutex::new(LockClass::Platform, state);
-        Ok(Arc::new(Space { pid, pidfd, core: core.clone(), state }))
+        Ok(Arc::new(Space { pid, pidfd, core: core.clone(), areas, state }))
     }
 
     /// Readable when the process has exited.
@@ -132,7 +141,7 @@ impl Space {
                 return Ok(FreeSlot { slot: slot.slot, area: slot.area, stage: slot.stage });
             }
         }
-        let area = self.core.areas.take()?;
+        let area = self.areas.take()?;
         let mut s = self.state.lock();
         let mut used: Vec<u32> = s.slots.iter().map(|slot| slot.slot).collect();
         used.sort_unstable();
@@ -141,7 +150,7 @@ impl Space {
         let slot = Some(slot).filter(|slot| *slot < MAX_AREAS_PER_PROCESS);
         let Some(slot) = slot else {
             drop(s);
-            self.core.areas.give_back(std::iter::once(area));
+            self.areas.give_back(std::iter::once(area));
             return Err(Errno::EAGAIN);
         };
         s.slots.push(Slot { slot, area, stage: Stage::Listed, taken: true });
@@ -231,7 +240,7 @@ impl Space {
         // Somebody else's wait for any child may have taken it.
         let _ = waitid(WaitTarget::Pidfd(self.pidfd.as_fd()), flags);
         let slots = std::mem::take(&mut self.state.lock().slots);
-        self.core.areas.give_back(slots.into_iter().map(|slot| slot.area));
+        self.areas.give_back(slots.into_iter().map(|slot| slot.area));
         self.core.forget_space(self.pid);
     }
 }

@@ -10,7 +10,7 @@ use moat_platform::regs::USER_RFLAGS;
 use moat_platform::{Event, Fault, ForeignAbi, GuestThread, Kick, NewProcess, Order, Regs};
 use moat_stub::layout::{CELLS, Cell, Control, FEATURE_FSGSBASE, FEATURE_RDPID, REPLY_RESUME, REPLY_STOP};
 
-use crate::area::{Area, control};
+use crate::area::{Area, AreaPool, control};
 use crate::birth::Making;
 use crate::call::Call;
 use crate::filter::{SegmentBases, notifies};
@@ -66,6 +66,8 @@ pub struct Thread {
     name: Option<[u8; 16]>,
     /// Somebody knows the host thread's id, and may have changed what children inherit: its affinity.
     marked: bool,
+    /// Whence the areas of the processes that it makes come, if not whence its own does.
+    pub(crate) child_areas: Option<Arc<AreaPool>>,
 }
 
 impl Thread {
@@ -84,6 +86,7 @@ impl Thread {
             rseq: false,
             name: None,
             marked: false,
+            child_areas: None,
         }
     }
 

@@ -27,7 +27,7 @@ fn death_of_the_template_is_an_error() {
     let mut guests = vec![guest.space];
     let error = rig.run(async {
         loop {
-            match std::future::poll_fn(|cx| platform.poll_new_process(cx)).await {
+            match platform.stock().new_process().await {
                 Ok(new) => guests.push(new.space),
                 Err(errno) => break errno,
             }

@@ -66,9 +66,18 @@ impl Cgroup {
         if self.unit.is_some() {
             return self.join(pid, resources);
         }
+        self.move_rest(pid, entrances)
+    }
+
+    /// As [`Self::join_rest`], when another process has joined before.
+    pub(crate) fn join_rest_later(&self, pid: i32, entrances: &Entrances) -> Result<()> {
+        if self.unit.is_some() { self.adopt(pid) } else { self.move_rest(pid, entrances) }
+    }
+
+    fn move_rest(&self, pid: i32, entrances: &Entrances) -> Result<()> {
         let rest = self.places().into_iter().filter(|(_, unified)| *unified && entrances.directory.is_none());
         rest.map(|(path, _)| path).try_for_each(|path| {
-            move_process(path, pid).context(|| format!("moving the sandbox into the cgroup {}", path.display()))
+            move_process(path, pid).context(|| format!("moving a process into the cgroup {}", path.display()))
         })
     }
 

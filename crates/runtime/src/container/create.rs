@@ -219,9 +219,6 @@ impl Creation<'_> {
         resources: Option<&LinuxResources>,
         options: CreateOptions,
     ) -> Result<()> {
-        if Cgroup::limits_asked_for(resources) {
-            tracing::warn!("linux.resources do not hold: the container's processes are in the cgroup of its sandbox");
-        }
         let sandbox = find_sandbox(&self.store, spec)?;
         if Opener::choose() == Opener::Attached {
             return Err(Error::unsupported(
@@ -231,6 +228,10 @@ impl Creation<'_> {
         }
         self.state.sandbox = Some(sandbox.clone());
         self.save()?;
+        let (link, template) = sandbox.reserve_container(&self.state.id)?;
+        if let Some(cgroup) = &self.state.cgroup {
+            template.act(|pid| cgroup.join(pid, resources))?;
+        }
         let stdio = init_files(&blueprint, options.stdio, options.preserved, options.console_socket.as_deref())?;
         let terminal = stdio.own_terminal()?;
         let mut fds: Vec<OwnedFd> = Vec::new();
@@ -249,19 +250,19 @@ impl Creation<'_> {
             }
         };
         let mut gofer = exports.start(self.config, &plan, opener, lifetime, &spec.id)?;
-        let created = sandbox.create_container(Message { request: Request::CreateContainer(Box::new(spec)), fds });
+        let created = link.create_container(&Message { request: Request::CreateContainer(Box::new(spec)), fds });
         // If the gofer could not start, that is why the container could not be made.
         gofer.as_mut().map_or(Ok(()), Gofer::wait_until_ready)?;
-        let link = created?;
+        created?;
         let target = WaiterTarget { id: self.state.id.clone(), pid: None };
-        // Its processes are the sandbox's, in the cgroup of that; clients find this one by the waiter's pid.
+        // With the container's processes: clients find the cgroup by the waiter's pid.
         let cgroup = self.state.cgroup.clone();
         let entrances = cgroup.as_ref().map(|cgroup| cgroup.entrances(Cloning::choose())).transpose()?;
         let entrances = entrances.unwrap_or_default();
         waiter::start(&target, &link, terminal, &entrances, |process| {
             self.state.waiter = Some(process);
             self.entry.save(&self.state)?;
-            cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join_rest(process.pid, resources, &entrances))
+            cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join_rest_later(process.pid, &entrances))
         })?;
         self.adopt(gofer.as_ref().map(Gofer::pid))
     }

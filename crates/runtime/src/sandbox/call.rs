@@ -66,12 +66,30 @@ impl Link {
         self.call(&Request::StartRoot, &[], Patience::Long).and_then(done)
     }
 
+    /// Makes the container that the connection was given for; its init is then ready to run.
+    ///
+    /// # Errors
+    /// [`Error::Command`] if its init can't be executed.
+    pub(crate) fn create_container(&self, message: &Message) -> Result<()> {
+        self.call(&message.request, &message.fds, Patience::Long).and_then(done)
+    }
+
     /// Sends a request and waits for its answer; one that says an error is an error.
     pub(crate) fn call(&self, request: &Request, fds: &[OwnedFd], patience: Patience) -> Result<Response> {
+        Ok(self.call_for_fds(request, fds, patience)?.0)
+    }
+
+    /// As [`Link::call`], with the descriptors that came with the answer.
+    pub(super) fn call_for_fds(
+        &self,
+        request: &Request,
+        fds: &[OwnedFd],
+        patience: Patience,
+    ) -> Result<(Response, Vec<OwnedFd>)> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         match self.exchange(request, &fds, patience) {
-            Ok(Some(Response::Error(error))) => Err(error.into()),
-            Ok(Some(response)) => Ok(response),
+            Ok(Some((Response::Error(error), _))) => Err(error.into()),
+            Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(Error::State("the sandbox ended before it gave an answer".into())),
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                 Err(Error::State("the sandbox ended before it gave an answer".into()))
@@ -80,12 +98,17 @@ impl Link {
         }
     }
 
-    fn exchange(&self, request: &Request, fds: &[BorrowedFd<'_>], patience: Patience) -> io::Result<Option<Response>> {
+    fn exchange(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        patience: Patience,
+    ) -> io::Result<Option<(Response, Vec<OwnedFd>)>> {
         self.0.send_request(request, fds)?;
         if let Some(limit) = patience.limit() {
             wait_readable(self.0.as_fd(), limit)?;
         }
-        self.0.next_response()
+        self.0.next_response_with_fds()
     }
 }
 

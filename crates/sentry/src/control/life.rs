@@ -9,24 +9,50 @@ use moat_abi::signal::Signal;
 use moat_control::start::BootErrorKind;
 use moat_control::{BootError, ContainerSpec, ContainerStatus, ControlError, SignalTarget};
 use moat_jail::DonatedFiles;
+use moat_platform::Stock;
 
+use super::server::Session;
 use super::signal;
 use crate::container::GuestContainer;
-use crate::registry::Registry;
+use crate::registry::{Registry, Reservation};
+
+/// A container that is about to be made: its id, and where its processes will come from.
+pub(crate) struct Reserved {
+    reservation: Reservation,
+    stock: Arc<dyn Stock>,
+}
+
+async fn new_reserved(registry: &Arc<Registry>, id: &str) -> Result<Reserved, ControlError> {
+    let reservation = registry.reserve(id)?;
+    let stock = registry.root().member.processes.kernel().platform.new_stock().await;
+    let stock = stock.map_err(|errno| ControlError::errno("making the container's first host process", errno))?;
+    Ok(Reserved { reservation, stock })
+}
+
+/// Keeps an id for a container that the session is about to make; gives the process that all of its will descend from.
+pub(super) async fn reserve(session: &Session, id: &str) -> Result<OwnedFd, ControlError> {
+    let reserved = new_reserved(&session.server.registry, id).await?;
+    let template = reserved.stock.template();
+    let template = template.map_err(|errno| ControlError::errno("looking at the container's host process", errno))?;
+    session.keep(reserved);
+    Ok(template)
+}
 
 /// Makes a container other than the root container; its init is ready to run.
-pub(super) async fn create(
-    registry: &Arc<Registry>,
-    spec: ContainerSpec,
-    fds: Vec<OwnedFd>,
-) -> Result<(), ControlError> {
-    let reservation = registry.reserve(&spec.id)?;
+pub(super) async fn create(session: &Session, spec: ContainerSpec, fds: Vec<OwnedFd>) -> Result<(), ControlError> {
+    let registry = &session.server.registry;
+    let reserved = session.take_reserved().filter(|reserved| reserved.reservation.id() == spec.id);
+    let Reserved { reservation, stock } = match reserved {
+        Some(reserved) => reserved,
+        None => new_reserved(registry, &spec.id).await?,
+    };
     if registry.root().status() == ContainerStatus::Stopped {
         return Err(registry.root().wrong_state("no container can be made in its sandbox"));
     }
     let command = spec.process.args.first().cloned().unwrap_or_default();
     let container = GuestContainer::create(
         registry.root().member.processes.kernel(),
+        stock,
         spec,
         DonatedFiles::new(0, fds),
         Some(registry.root()),
@@ -42,6 +68,7 @@ pub(super) async fn create(
 async fn end_with_init(container: Arc<GuestContainer>) {
     container.init.wait().await;
     kill_all(&container).await;
+    container.member.processes.stock().close();
 }
 
 fn control_error(error: BootError, command: String) -> ControlError {

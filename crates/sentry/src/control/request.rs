@@ -7,7 +7,7 @@ use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::signal::Signal;
 use moat_control::{ControlError, ExitStatus, Request, Response, SignalTarget};
 
-use super::server::Session;
+use super::server::{Answer, Session};
 use super::{exec, inspect, life, logging, signal, stacks};
 use crate::network;
 
@@ -16,6 +16,7 @@ pub(super) fn waits(request: &Request) -> bool {
     match request {
         Request::Wait(_)
         | Request::WaitProcess { .. }
+        | Request::ReserveContainer(_)
         | Request::CreateContainer(_)
         | Request::Execute(_)
         | Request::Pause(_)
@@ -26,13 +27,13 @@ pub(super) fn waits(request: &Request) -> bool {
 }
 
 /// Does what is asked.
-pub(super) async fn handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>) -> Response {
-    try_handle(session, request, fds).await.unwrap_or_else(Response::Error)
+pub(super) async fn handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>) -> Answer {
+    try_handle(session, request, fds).await.unwrap_or_else(|error| Response::Error(error).into())
 }
 
-async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>) -> Result<Response, ControlError> {
+async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>) -> Result<Answer, ControlError> {
     let registry = &session.server.registry;
-    match request {
+    let response = match request {
         Request::SetUpNetwork { config, resolver } => {
             network::set_up(registry.root().member.processes.kernel(), *config, fds, resolver).map(|()| Response::Done)
         }
@@ -44,7 +45,11 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
             // Without a connection there is nobody to answer.
             Ok(status.map_or(Response::Done, |s| Response::Exited(exit_status(s))))
         }
-        Request::CreateContainer(spec) => life::create(registry, *spec, fds).await.map(|()| Response::Done),
+        Request::ReserveContainer(id) => {
+            let template = life::reserve(session, &id).await?;
+            return Ok(Answer::with(Response::Template, template));
+        }
+        Request::CreateContainer(spec) => life::create(session, *spec, fds).await.map(|()| Response::Done),
         Request::DestroyContainer(id) => life::destroy(registry, &id).await.map(|()| Response::Done),
         Request::Execute(args) => exec::execute(session, *args, fds).await,
         Request::WaitProcess { id, pid } => exec::wait(session, &id, pid).await,
@@ -72,7 +77,8 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         Request::Profile(kind) => {
             Err(ControlError::Unsupported(format!("profile {}", format!("{kind:?}").to_lowercase())))
         }
-    }
+    };
+    response.map(Answer::from)
 }
 
 /// How a process ended, as the protocol says it.

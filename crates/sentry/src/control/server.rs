@@ -4,6 +4,7 @@
 //! that signals arrive as they were sent; one that waits becomes a task of its own and is answered when it ends.
 
 use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use moat_sync::timer::sleep_until;
 use moat_sync::wait::Listener as QueueListener;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
+use super::life::Reserved;
 use super::{life, request};
 use crate::container::GuestContainer;
 use crate::registry::Registry;
@@ -69,6 +71,7 @@ impl Server {
             waiting: AtomicUsize::new(0),
             fewer: WaitQueue::new(),
             executed: Mutex::new(LockClass::Control, Vec::new()),
+            reserved: Mutex::new(LockClass::Control, None),
         });
         moat_sync::spawn(session.run());
     }
@@ -146,6 +149,27 @@ pub(crate) struct Session {
     fewer: WaitQueue,
     /// Processes that end with the connection.
     executed: Mutex<Vec<(Arc<GuestContainer>, Process)>>,
+    /// The container that is about to be made.
+    reserved: Mutex<Option<Reserved>>,
+}
+
+/// A response with descriptors.
+pub(super) struct Answer {
+    response: Response,
+    fds: Vec<OwnedFd>,
+}
+
+impl Answer {
+    /// With a descriptor.
+    pub(super) fn with(response: Response, fd: OwnedFd) -> Answer {
+        Answer { response, fds: vec![fd] }
+    }
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Answer {
+        Answer { response, fds: Vec::new() }
+    }
 }
 
 impl Session {
@@ -153,6 +177,7 @@ impl Session {
         self.read_requests().await;
         self.closed.store(true, Ordering::SeqCst);
         self.closing.wake_all();
+        drop(self.take_reserved());
         let executed = std::mem::take(&mut *self.executed.lock());
         for (container, process) in executed {
             // ESRCH: it has ended before.
@@ -176,14 +201,14 @@ impl Session {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::debug!(%error, "control connection");
-                    self.answer(Response::Error(ControlError::Invalid(error.to_string()))).await;
+                    self.answer(Response::Error(ControlError::Invalid(error.to_string())).into()).await;
                     return;
                 }
             }
         }
     }
 
-    async fn take(self: &Arc<Self>, request: Request, fds: Vec<std::os::fd::OwnedFd>) {
+    async fn take(self: &Arc<Self>, request: Request, fds: Vec<OwnedFd>) {
         tracing::debug!(?request, fds = fds.len(), "control");
         let counted = Counted::new(self);
         if !request::waits(&request) {
@@ -198,13 +223,15 @@ impl Session {
         });
     }
 
-    async fn answer(&self, response: Response) {
+    async fn answer(&self, answer: Answer) {
+        let Answer { response, fds } = answer;
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         if let Response::Error(error) = &response {
             tracing::debug!(%error, "control");
         }
         let mut writable = self.watch.wait_queue().listen(PollEvents::OUT);
         loop {
-            match self.connection.respond(&response, &[]) {
+            match self.connection.respond(&response, &fds) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock && !self.is_closed() => (&mut writable).await,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::InvalidData => {
@@ -242,6 +269,20 @@ impl Session {
             }
         })
         .await
+    }
+
+    /// Keeps what is reserved for a container, in place of what was before.
+    pub(super) fn keep(&self, reserved: Reserved) {
+        let old = self.reserved.lock().replace(reserved);
+        drop(old);
+        if self.is_closed() {
+            drop(self.take_reserved());
+        }
+    }
+
+    /// What was reserved.
+    pub(super) fn take_reserved(&self) -> Option<Reserved> {
+        self.reserved.lock().take()
     }
 
     /// Ends `process` when the connection closes.

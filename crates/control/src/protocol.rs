@@ -4,6 +4,8 @@
 //! [`crate::Connection`]. Errors keep their type and errno. A sandbox answers the requests of one connection in the
 //! order in which they end: one that waits does not hold up others that come after it on other connections.
 
+use std::net::IpAddr;
+
 use moat_abi::Errno;
 use moat_net_stack::NetworkConfig;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,8 @@ pub enum Request {
         config: Box<NetworkConfig>,
         /// Whether a datagram socket comes last that is connected to a resolver, which answers for 127.0.0.11 port 53.
         resolver: bool,
+        /// Who is asked, over the guest's network, for what that resolver can't answer.
+        nameservers: Vec<IpAddr>,
     },
     /// Lets the root container's init run, which was prepared when the sandbox booted: [`Response::Done`].
     StartRoot,

@@ -9,6 +9,7 @@ mod exec;
 mod exec_process;
 mod info;
 mod lifecycle;
+mod neighbour;
 mod pid_file;
 
 use moat_control::ContainerStatus;

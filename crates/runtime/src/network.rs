@@ -5,11 +5,12 @@
 //! would answer in the sandbox's name, with resets for connections that it knows nothing of.
 
 mod links;
+mod nameservers;
 mod netlink;
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 
@@ -22,7 +23,7 @@ use links::Found;
 use netlink::Netlink;
 
 /// Where Docker's resolver of a user-defined network is: in the container's network namespace, on its loopback device.
-const DOCKER_RESOLVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
+const DOCKER_RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
 
 /// What a sandbox is to have of its network namespace.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Taken {
     pub(crate) sockets: Vec<OwnedFd>,
     /// A socket that is connected to a resolver on the namespace's own loopback device, if there is one.
     pub(crate) resolver: Option<OwnedFd>,
+    /// The host's own nameservers, for what that resolver can't answer once the addresses are gone; none without it.
+    pub(crate) nameservers: Vec<IpAddr>,
 }
 
 /// Takes over the network namespace of the process `pid`.
@@ -75,7 +78,8 @@ fn take(namespace: &File) -> Result<Taken> {
             other => other.context(doing("taking an address off"))?,
         }
     }
-    Ok(Taken { config, sockets, resolver })
+    let nameservers = if resolver.is_some() { nameservers::read() } else { Vec::new() };
+    Ok(Taken { config, sockets, resolver, nameservers })
 }
 
 /// A socket to [`DOCKER_RESOLVER`], if there is one. Whether somebody serves the address shows in what Docker's rules
@@ -98,8 +102,6 @@ fn resolver() -> io::Result<Option<OwnedFd>> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use moat_net_stack::config::{LinkKind, RouteKind};
     use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
     use netlink_packet_route::AddressFamily;

@@ -300,8 +300,9 @@ impl Sandbox {
         if foreign_interfaces(self.process.pid)?.is_empty() {
             return Ok(());
         }
-        let Taken { config, sockets, resolver } = network::take_over(self.process.pid)?;
-        let request = Request::SetUpNetwork { config: Box::new(config), resolver: resolver.is_some() };
+        let Taken { config, sockets, resolver, nameservers } = network::take_over(self.process.pid)?;
+        let (config, has_resolver) = (Box::new(config), resolver.is_some());
+        let request = Request::SetUpNetwork { config, resolver: has_resolver, nameservers };
         let fds: Vec<OwnedFd> = sockets.into_iter().chain(resolver).collect();
         link.call(&request, &fds, Patience::Quick).and_then(done)
     }

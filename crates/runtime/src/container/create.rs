@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use moat_control::spec::{FileAccess, Lifetime, SharedNamespaces};
+use moat_control::spec::{FileAccess, Lifetime, NetworkMode, SharedNamespaces};
 use moat_control::{ExitStatus, Listener, Request};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
-use super::{Container, pid_file};
+use super::{Container, neighbour, pid_file};
 use crate::attach::SignalForwarder;
 use crate::blueprint::{Descriptors, Stdio};
 use crate::cgroup::{self, Cgroup, CgroupPath, Cloning};
@@ -69,6 +69,8 @@ struct Creation<'a> {
     store: Store,
     entry: Entry,
     state: ContainerState,
+    /// The sandbox whose network it shares.
+    neighbour: Option<Sandbox>,
 }
 
 impl Container {
@@ -104,8 +106,16 @@ impl Container {
         }
         state.hooks = bundle.spec.hooks().clone();
         state.role = Role::of(&bundle.spec);
+        let neighbour = match (&blueprint.plan, config.network) {
+            (Some(plan), NetworkMode::Sandbox) => neighbour::find(&store, plan)?,
+            _ => None,
+        };
+        if neighbour.is_some() {
+            state.role = Role::Member;
+            blueprint.plan = None;
+        }
         state.terminal = terminal;
-        let mut creation = Creation { config, store: store.clone(), entry, state };
+        let mut creation = Creation { config, store: store.clone(), entry, state, neighbour };
         match creation.make(blueprint, &bundle.spec, options) {
             Ok(child) => {
                 let container = Container { store, id: id.clone(), state: creation.state };
@@ -219,7 +229,10 @@ impl Creation<'_> {
         resources: Option<&LinuxResources>,
         options: CreateOptions,
     ) -> Result<()> {
-        let sandbox = find_sandbox(&self.store, spec)?;
+        let sandbox = match self.neighbour.take() {
+            Some(sandbox) => sandbox,
+            None => find_sandbox(&self.store, spec)?,
+        };
         if Opener::choose() == Opener::Attached {
             return Err(Error::unsupported(
                 "a container in a sandbox that runs already",

@@ -34,8 +34,10 @@ pub(super) async fn handle(session: &Arc<Session>, request: Request, fds: Vec<Ow
 async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>) -> Result<Answer, ControlError> {
     let registry = &session.server.registry;
     let response = match request {
-        Request::SetUpNetwork { config, resolver } => {
-            network::set_up(registry.root().member.processes.kernel(), *config, fds, resolver).map(|()| Response::Done)
+        Request::SetUpNetwork { config, resolver, nameservers } => {
+            let kernel = registry.root().member.processes.kernel();
+            let resolver = resolver.then_some(nameservers);
+            network::set_up(kernel, *config, fds, resolver).map(|()| Response::Done)
         }
         Request::StartRoot => registry.root().start().map(|()| Response::Done),
         Request::StartContainer(id) => registry.get(&id)?.start().map(|()| Response::Done),

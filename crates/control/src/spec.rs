@@ -3,6 +3,7 @@
 //! It is made by `moat-runtime` from flags or an OCI bundle, after validation, and holds no host paths that
 //! the sentry would have to open: host files are donated descriptors, named by number.
 
+mod device;
 mod gofer;
 mod mount;
 mod process;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use device::{DeviceSpec, NodeKind, NodeSpec};
 pub use gofer::{GoferSpec, GoferTree, TreeKind};
 pub use mount::{
     Backing, DevptsOptions, FileBind, GoferBind, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, RootSpec,
@@ -19,7 +21,7 @@ pub use mount::{
 pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 
 /// The version of [`SandboxSpec`]'s layout; boot refuses another one.
-pub const SPEC_VERSION: u32 = 2;
+pub const SPEC_VERSION: u32 = 3;
 
 /// Bytes of the largest encoded spec that boot reads.
 pub const MAX_SPEC_BYTES: u64 = 16 << 20;
@@ -73,6 +75,8 @@ pub struct ContainerSpec {
     pub root: RootSpec,
     /// The other mounts, in the order in which they are made.
     pub mounts: Vec<MountSpec>,
+    /// Nodes that are made when the mounts are there.
+    pub devices: Vec<DeviceSpec>,
     /// Guest paths that are hidden: a file becomes /dev/null, a directory an empty read-only tmpfs.
     pub masked_paths: Vec<String>,
     /// Guest paths that are made read-only.

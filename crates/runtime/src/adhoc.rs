@@ -166,6 +166,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         root_readonly: false,
         root_sharing: Sharing::Exclusive,
         mounts,
+        devices: Vec::new(),
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: Default::default(),

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind, MountSpec, Overlay,
+    Backing, ContainerSpec, DeviceSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind, MountSpec, Overlay,
     ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
@@ -34,6 +34,8 @@ pub struct Blueprint {
     pub root_sharing: Sharing,
     /// Its other mounts, in order.
     pub mounts: Vec<MountBlueprint>,
+    /// Nodes that are made when the mounts are there.
+    pub devices: Vec<DeviceSpec>,
     /// Guest paths that are hidden.
     pub masked_paths: Vec<String>,
     /// Guest paths that are read-only.
@@ -199,6 +201,7 @@ impl Blueprint {
             preserved: stdio.preserved,
             root,
             mounts,
+            devices: self.devices,
             masked_paths: self.masked_paths,
             readonly_paths: self.readonly_paths,
             sysctls: self.sysctls,
@@ -227,7 +230,7 @@ fn kind_of(tree: &HostTree, host: &HostMount) -> Result<TreeKind> {
         FileType::RegularFile | FileType::Socket | FileType::Fifo => Ok(TreeKind::File),
         other => Err(Error::unsupported(
             format!("a mount of {}", host.path.display()),
-            format!("it is a {other:?}; guests have device nodes of their own"),
+            format!("it is a {other:?} that took the place of something else"),
         )),
     }
 }

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod clients;
+mod devices;
 mod linux;
 mod mounts;
 mod process;
@@ -120,6 +121,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         root_readonly,
         root_sharing: config.root_sharing,
         mounts: mounts::convert(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut warnings)?,
+        devices: linux.devices,
         masked_paths: linux.masked_paths,
         readonly_paths: linux.readonly_paths,
         sysctls: linux.sysctls,

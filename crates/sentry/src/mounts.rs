@@ -1,5 +1,7 @@
 //! The guest's mount namespace, built from the sandbox spec.
 
+mod nodes;
+
 use std::sync::Arc;
 
 use moat_abi::fs::FileType;
@@ -52,6 +54,9 @@ pub(crate) fn build(
     for mount in &spec.mounts {
         builder.mount(mount, files).map_err(|e| failed(&mount.destination, e))?;
     }
+    for device in &spec.devices {
+        builder.add_device(device).map_err(|e| failed_to("making the device", &device.path, e))?;
+    }
     builder.make_dirs(spec.process.cwd.as_bytes()).map_err(|e| failed(&spec.process.cwd, e))?;
     for path in &spec.readonly_paths {
         builder.make_readonly(path.as_bytes()).map_err(|e| failed(path, e))?;
@@ -66,7 +71,11 @@ pub(crate) fn build(
 }
 
 fn failed(what: &str, errno: Errno) -> BootError {
-    BootError { errno: Some(errno.raw()), ..BootError::new(format!("mounting {what}")) }
+    failed_to("mounting", what, errno)
+}
+
+fn failed_to(act: &str, what: &str, errno: Errno) -> BootError {
+    BootError { errno: Some(errno.raw()), ..BootError::new(format!("{act} {what}")) }
 }
 
 fn new_fs(tables: &Arc<Tables>, fs_type: &str, options: &str) -> Result<Arc<dyn FileSystem>> {
@@ -220,6 +229,7 @@ impl Builder {
                 moat_fs_dev::tree::populate(dev.root().inode().as_ref())?;
                 Ok(dev)
             }
+            MountKind::Node(node) => self.node_mount(node),
             MountKind::Bind { backing, overlay } => {
                 backed(self.kernel.vfs.tables(), backing, *overlay, Trust::Shared, files)
             }

@@ -63,6 +63,12 @@ pub(crate) struct Global {
     /// Which Unix sockets of the host guests may use: none
     #[arg(long, global = true, value_enum, default_value = "none")]
     pub(crate) host_uds: HostUds,
+    /// Which FIFOs of the host guests may use: none
+    #[arg(long, global = true, value_enum, default_value = "none")]
+    pub(crate) host_fifo: HostFifo,
+    /// What opens a character device: emulated-only, the guest's kernel
+    #[arg(long, global = true, value_enum, default_value = "emulated-only")]
+    pub(crate) character_device_policy: CharacterDevicePolicy,
     /// Log guest system calls, to the debug log or else to standard error: true, false or names
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "CALLS")]
     pub(crate) strace: Option<StraceFlag>,
@@ -133,6 +139,18 @@ pub(crate) enum FileAccess {
 pub(crate) enum HostUds {
     /// None of them
     None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostFifo {
+    /// None of them
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CharacterDevicePolicy {
+    /// Drivers of the guest's kernel; what it has none for is ENXIO
+    EmulatedOnly,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -168,6 +168,7 @@ impl Test {
                 mount("/dev/mqueue", MountKind::Mqueue),
                 mount("/tmp", MountKind::Tmpfs(Default::default())),
             ],
+            devices: Vec::new(),
             masked_paths: Vec::new(),
             readonly_paths: Vec::new(),
             sysctls,

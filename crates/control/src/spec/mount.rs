@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::FdNumber;
+use super::{FdNumber, NodeSpec};
 
 /// The root file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,8 @@ pub enum MountKind {
     Cgroup,
     /// A file system in the guest's memory.
     Tmpfs(TmpfsOptions),
+    /// A node of its own, mounted on a file.
+    Node(NodeSpec),
     /// A host directory, or a host file mounted on a file.
     Bind {
         /// The host's side.

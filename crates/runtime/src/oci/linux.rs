@@ -2,39 +2,32 @@
 
 use std::collections::BTreeMap;
 
-use moat_control::spec::NetworkMode;
+use moat_control::spec::{DeviceSpec, NetworkMode};
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Spec};
 
+use super::devices;
 use crate::error::{Error, Result};
 use crate::namespaces::{self, Role};
 
 /// What is taken from it.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
+    pub(super) devices: Vec<DeviceSpec>,
     pub(super) masked_paths: Vec<String>,
     pub(super) readonly_paths: Vec<String>,
     pub(super) sysctls: BTreeMap<String, String>,
 }
-
-/// Device nodes that every guest has; a configuration may name them.
-const GUEST_DEVICES: &[&str] =
-    &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console", "/dev/ptmx"];
 
 /// Checks the section and takes what the sentry needs.
 pub(super) fn check(spec: &Spec, network: NetworkMode, warnings: &mut Vec<String>) -> Result<Settings> {
     let Some(linux) = spec.linux() else { return Ok(Settings::default()) };
     refuse(linux)?;
     namespaces::check(spec, Role::of(spec), network, warnings)?;
-    for device in linux.devices().iter().flatten() {
-        let path = device.path().to_string_lossy();
-        if !GUEST_DEVICES.contains(&path.as_ref()) {
-            return Err(Error::unsupported(format!("linux.devices: {path}"), "guests have no such device"));
-        }
-    }
     if linux.seccomp().is_some() {
         warnings.push("linux.seccomp is ignored: guest system calls never reach the host".into());
     }
     Ok(Settings {
+        devices: devices::convert(linux.devices().as_deref().unwrap_or_default())?,
         masked_paths: absolute("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: absolute("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
         sysctls: linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect(),

@@ -12,6 +12,7 @@ use crate::adhoc::{clean_absolute, standard_mounts};
 use crate::blueprint::{HostMount, MountBlueprint, MountSource};
 use crate::error::{Context, Error, Result};
 use crate::host_tree::Submounts;
+use super::devices;
 use options::Options;
 
 /// Mount types that a configuration may name.
@@ -53,6 +54,9 @@ fn convert_one(mount: &Mount, bundle: &Path, warnings: &mut Vec<String>) -> Resu
         "tmpfs" => MountSource::Kernel(MountKind::Tmpfs(options.tmpfs())),
         other => return Err(Error::unsupported(format!("mounts: {shown}: type {other:?}"), SUPPORTED)),
     };
+    if options.follows_host {
+        warnings.push(format!("mounts: {shown}: what the host mounts below it later is not shown"));
+    }
     let mut flags = options.flags;
     if matches!(source, MountSource::Kernel(MountKind::Cgroup)) && !flags.readonly {
         warnings.push(format!("mounts: {shown}: the guest's view of its cgroup is read-only"));
@@ -67,17 +71,26 @@ fn bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<MountSource> 
     let source = source.ok_or_else(|| Error::Invalid(format!("mounts: {shown}: a bind mount needs a source")))?;
     let path = bundle.join(source);
     let path = fs::canonicalize(&path).context(|| format!("mounts: {shown}: source {}", path.display()))?;
-    for (top, kind) in [("/proc", MountKind::Proc), ("/sys", MountKind::Sysfs), ("/dev", MountKind::Dev)] {
-        if path == Path::new(top) {
-            // The host's own would say more about the host than a guest may know.
-            return Ok(MountSource::Kernel(kind));
-        }
-        if path.starts_with(top) && !path.starts_with("/dev/shm") {
-            return Err(Error::unsupported(
-                format!("mounts: {shown}: source {}", path.display()),
-                format!("the host's {top} can't be shown to a guest"),
-            ));
-        }
+    // The host's own would say more about the host than a guest may know.
+    let guests_own = [
+        ("/proc", MountKind::Proc),
+        ("/sys", MountKind::Sysfs),
+        ("/dev", MountKind::Dev),
+        ("/dev/pts", MountKind::Devpts(DevptsOptions::default())),
+        ("/dev/mqueue", MountKind::Mqueue),
+    ];
+    if let Some((_, kind)) = guests_own.into_iter().find(|(place, _)| path == Path::new(place)) {
+        return Ok(MountSource::Kernel(kind));
+    }
+    if let Some(place) = ["/proc", "/sys", "/dev/pts", "/dev/mqueue"].into_iter().find(|place| path.starts_with(place)) {
+        return Err(Error::unsupported(
+            format!("mounts: {shown}: source {}", path.display()),
+            format!("the host's {place} can't be shown to a guest"),
+        ));
+    }
+    let metadata = fs::metadata(&path).context(|| format!("mounts: {shown}: source {}", path.display()))?;
+    if let Some(node) = devices::of_host(&metadata) {
+        return Ok(MountSource::Kernel(MountKind::Node(node)));
     }
     let submounts = options.bind.unwrap_or(Submounts::Show);
     Ok(MountSource::Host(HostMount { path, submounts, overlay: Overlay::None }))

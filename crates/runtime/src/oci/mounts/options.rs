@@ -4,12 +4,17 @@ use moat_control::spec::{DevptsOptions, MountFlags, TmpfsOptions};
 
 use crate::host_tree::Submounts;
 
+/// Bytes of a block of tmpfs(5), a page.
+const TMPFS_BLOCK_BYTES: u64 = 4096;
+
 /// Parsed options of one mount.
 #[derive(Debug, Default)]
 pub(super) struct Options {
     pub(super) flags: MountFlags,
     /// "bind" or "rbind".
     pub(super) bind: Option<Submounts>,
+    /// What the host mounts below it later is to show.
+    pub(super) follows_host: bool,
     mode: Option<u32>,
     ptmx_mode: Option<u32>,
     uid: Option<u32>,
@@ -48,7 +53,8 @@ impl Options {
             "tmpcopyup" => self.copy_up = true,
             "notmpcopyup" => self.copy_up = false,
             "rbind" => self.bind = Some(Submounts::Show),
-            // The guest updates access times as relatime does; its mounts are never shared with the host's; it has one
+            "slave" | "rslave" => self.follows_host = true,
+            // The guest updates access times as relatime does; what it mounts is never the host's; it has one
             // devpts; its cgroup view is fixed.
             "defaults"
             | "relatime"
@@ -79,11 +85,12 @@ impl Options {
             | "runbindable"
             | "private"
             | "rprivate"
-            | "slave"
-            | "rslave"
             | "newinstance"
             | "nsdelegate"
-            | "memory_recursiveprot" => {}
+            | "memory_recursiveprot"
+            | "inode32"
+            | "inode64"
+            | "noswap" => {}
             _ => return None,
         }
         Some(())
@@ -97,6 +104,9 @@ impl Options {
             "gid" => self.gid = Some(value.parse().ok()?),
             "size" => self.size_bytes = Some(size(value)?),
             "nr_inodes" => self.nr_inodes = Some(size(value)?),
+            "nr_blocks" => self.size_bytes = Some(size(value)?.checked_mul(TMPFS_BLOCK_BYTES)?),
+            // Where the host is to take memory from: the sentry's own choice.
+            "huge" | "mpol" => {}
             _ => return None,
         }
         Some(())
@@ -170,5 +180,6 @@ mod tests {
         assert!(!parsed.flags.readonly && parsed.flags.nosuid);
         assert_eq!(parsed.tmpfs().mode, 0o750);
         assert!(Options::parse(&["mode=9".into()]).is_err());
+        assert_eq!(Options::parse(&["nr_blocks=2k".into()]).unwrap().tmpfs().size_bytes, Some(8 << 20));
     }
 }

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DeviceSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind, MountSpec, Overlay,
-    ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces, Sharing, TreeKind,
+    Backing, ContainerSpec, DeviceSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind, MountSpec,
+    Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;

@@ -8,11 +8,11 @@ use std::path::Path;
 use moat_control::spec::{DevptsOptions, MountFlags, MountKind, Overlay};
 use oci_spec::runtime::Mount;
 
+use super::devices;
 use crate::adhoc::{clean_absolute, standard_mounts};
 use crate::blueprint::{HostMount, MountBlueprint, MountSource};
 use crate::error::{Context, Error, Result};
 use crate::host_tree::Submounts;
-use super::devices;
 use options::Options;
 
 /// Mount types that a configuration may name.
@@ -82,7 +82,8 @@ fn bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<MountSource> 
     if let Some((_, kind)) = guests_own.into_iter().find(|(place, _)| path == Path::new(place)) {
         return Ok(MountSource::Kernel(kind));
     }
-    if let Some(place) = ["/proc", "/sys", "/dev/pts", "/dev/mqueue"].into_iter().find(|place| path.starts_with(place)) {
+    if let Some(place) = ["/proc", "/sys", "/dev/pts", "/dev/mqueue"].into_iter().find(|place| path.starts_with(place))
+    {
         return Err(Error::unsupported(
             format!("mounts: {shown}: source {}", path.display()),
             format!("the host's {place} can't be shown to a guest"),

@@ -133,6 +133,68 @@ TEST(a_socket_has_a_node) {
     ERR(open("n", O_RDWR), ENXIO);
 }
 
+static struct stat at(const char *name) {
+    struct stat s;
+    OK(lstat(name, &s));
+    return s;
+}
+
+TEST(a_device_is_its_number_under_any_name) {
+    umask(027);
+    char text[8] = "";
+    OK(mknod("null", S_IFCHR | 0666, makedev(1, 3)));
+    struct stat s = at("null");
+    CHECK(s.st_mode == (S_IFCHR | 0640) && s.st_rdev == makedev(1, 3) && s.st_uid == geteuid() && s.st_nlink == 1);
+    int fd = OK(open("null", O_RDWR | O_TRUNC));
+    CHECK_EQ(write(fd, "x", 1), 1);
+    CHECK_EQ(read(fd, text, 1), 0);
+    CHECK(of(fd).st_ino == s.st_ino && of(fd).st_rdev == s.st_rdev);
+    OK(mknod("zero", S_IFCHR | 0600, makedev(1, 5)));
+    fd = OK(open("zero", O_RDONLY));
+    memset(text, 1, sizeof text);
+    CHECK_EQ(read(fd, text, 4), 4);
+    CHECK(text[3] == 0 && text[4] == 1);
+    ERR(mknod("null", S_IFCHR | 0600, makedev(1, 5)), EEXIST);
+    // Numbers that nothing stands for, and the largest ones.
+    OK(mknod("c", S_IFCHR | 0600, makedev(240, 77)));
+    ERR(open("c", O_RDONLY), ENXIO);
+    OK(mknod("b", S_IFBLK | 0600, makedev(511, 0xfedcb)));
+    CHECK(at("b").st_mode == (S_IFBLK | 0600) && at("b").st_rdev == makedev(511, 0xfedcb));
+    ERR(open("b", O_RDWR), ENXIO);
+}
+
+TEST(a_device_is_an_object_like_others) {
+    OK(mknod("a", S_IFCHR | 0600, makedev(1, 3)));
+    ino_t number = at("a").st_ino;
+    OK(chown("a", 5, 6));
+    OK(chmod("a", 04711));
+    struct timespec times[2] = {{1, 0}, {2, 0}};
+    OK(utimensat(AT_FDCWD, "a", times, 0));
+    OK(link("a", "b"));
+    OK(rename("a", "c"));
+    struct stat s = at("b");
+    CHECK(s.st_ino == number && s.st_nlink == 2 && s.st_uid == 5 && s.st_gid == 6 && s.st_mtime == 2);
+    CHECK(s.st_mode == (S_IFCHR | 04711) && s.st_rdev == makedev(1, 3));
+    int fd = OK(open("c", O_RDWR));
+    OK(unlink("b"));
+    OK(unlink("c"));
+    CHECK_EQ(of(fd).st_nlink, 0);
+    OK(fchmod(fd, 0600));
+    CHECK(of(fd).st_mode == (S_IFCHR | 0600));
+    CHECK_EQ(write(fd, "x", 1), 1);
+    // In a directory of somebody else, and one whose group is passed on.
+    OK(mkdir("d", 0700));
+    OK(chown("d", 7, 8));
+    OK(chmod("d", 02700));
+    OK(mknod("d/n", S_IFBLK | 0640, makedev(240, 1)));
+    CHECK(at("d/n").st_uid == geteuid() && at("d/n").st_gid == 8);
+    OK(rename("d/n", "n"));
+    CHECK(at("n").st_rdev == makedev(240, 1));
+    ERR(mknod("d/missing/n", S_IFCHR | 0600, makedev(1, 3)), ENOENT);
+    OK(rmdir("d"));
+    ERR(mknod("n/x", S_IFCHR | 0600, makedev(1, 3)), ENOTDIR);
+}
+
 TEST(a_whiteout_stays_at_the_old_name) {
     close(make("a", 0644));
     OK(syscall(SYS_renameat2, AT_FDCWD, "a", AT_FDCWD, "b", RENAME_WHITEOUT));

@@ -20,7 +20,7 @@ mount -t tmpfs -o nosuid,mode=755,size=64m tmpfs dev
 mkdir dev/pts dev/shm
 mount -t devpts -o nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5 devpts dev/pts
 mount -t tmpfs -o nosuid,noexec,nodev,mode=1777,size=1g shm dev/shm
-mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs tmp
+mount -t tmpfs -o nosuid,mode=1777 tmpfs tmp
 while read -r name major minor; do
     mknod -m 666 "dev/$name" c "$major" "$minor"
 done <<END

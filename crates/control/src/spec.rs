@@ -71,6 +71,8 @@ pub struct ContainerSpec {
     pub stdio: [FdNumber; 3],
     /// Its init's descriptors 3, 4, ...
     pub preserved: Vec<FdNumber>,
+    /// The socket of the process that makes nodes of devices in its trees, if it may have any and no gofer serves them.
+    pub node_maker: Option<FdNumber>,
     /// The root file system.
     pub root: RootSpec,
     /// The other mounts, in the order in which they are made.

@@ -23,9 +23,11 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use moat_control::spec::{GoferSpec, GoferTree, Lifetime, MAX_SPEC_BYTES, TreeKind};
 use moat_control::{BootError, StartSync};
+use moat_fs_host::NodeMaker;
 use moat_host::mounts::MountAttributes;
 use moat_jail::root::{self, EmptyRoot, Trees};
 use moat_jail::seccomp::Refusal;
@@ -50,6 +52,7 @@ struct Export {
 fn serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) -> Result<u8, BootError> {
     let spec = read_spec(files.take(flags.spec_fd)?)?;
     let exports = shut_in(&spec, &mut files, flags.trees)?;
+    let nodes = spec.node_maker.map(|fd| files.take(fd)).transpose()?.map(|fd| Arc::new(NodeMaker::new(fd)));
     privileges::drop_all_but(flags.identity, privileges::DIRECT_FILE_ACCESS)?;
     if spec.lifetime == Lifetime::Attached {
         privileges::die_with_parent()?;
@@ -58,7 +61,7 @@ fn serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) ->
     drop(files);
     let refusal = if spec.debug { Refusal::Report } else { Refusal::Kill };
     moat_jail::seccomp::install(rules::all(), refusal)?;
-    let serving = server::start(exports.into_iter().map(|e| (e.tree, e.socket)))?;
+    let serving = server::start(exports.into_iter().map(|e| (e.tree, e.socket)), nodes.as_ref())?;
     start_sync.booted().map_err(|e| BootError::host("telling the creator", &e))?;
     serving.wait();
     Ok(0)

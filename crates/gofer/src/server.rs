@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use moat_abi::Result;
 use moat_control::BootError;
-use moat_fs_host::DirectTree;
 use moat_fs_host::gofer::channel::{Channel, MAX_MESSAGE_BYTES};
 use moat_fs_host::gofer::protocol::{Entry, Frame, Handle, MAX_CLOSED, MAX_CONNECTIONS, Reply, Request};
 use moat_fs_host::tree::{HostEntry, HostTree};
+use moat_fs_host::{DirectTree, NodeMaker};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::file::SyncKind;
 
@@ -46,10 +46,13 @@ impl Serving {
 ///
 /// # Errors
 /// No descriptor or no thread can be had.
-pub(crate) fn start(exports: impl Iterator<Item = (OwnedFd, OwnedFd)>) -> std::result::Result<Serving, BootError> {
+pub(crate) fn start(
+    exports: impl Iterator<Item = (OwnedFd, OwnedFd)>,
+    nodes: Option<&Arc<NodeMaker>>,
+) -> std::result::Result<Serving, BootError> {
     let (alive, ended) = channel();
     for (root, socket) in exports {
-        let files = DirectTree::new(root);
+        let files = DirectTree::new(root).with_nodes(nodes.cloned());
         let root =
             files.root().map_err(|e| BootError::host("opening a tree", &io::Error::from_raw_os_error(e.raw())))?;
         let handles = Mutex::new(LockClass::Table, Handles::new(root));

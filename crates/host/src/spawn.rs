@@ -6,6 +6,7 @@
 //! and executes `/proc/self/exe`.
 
 mod id_maps;
+mod image;
 mod joining;
 
 use std::ffi::CString;
@@ -50,6 +51,7 @@ pub enum ParentDeath {
 }
 
 pub use id_maps::{IdMap, IdMaps, MapWriter};
+pub use image::run_image;
 pub use joining::{Joins, user_namespace_maps};
 
 /// Whom the child is when it executes the program.

@@ -11,6 +11,7 @@ use moat_control::spec::{
 use crate::blueprint::{Blueprint, HostMount, MountBlueprint, MountSource};
 use crate::error::{Context, Result};
 use crate::host_tree::Submounts;
+use crate::node_maker::DeviceNodes;
 use crate::{ContainerId, Error, hardware};
 
 /// What `moat do` was asked for.
@@ -167,6 +168,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         root_sharing: Sharing::Exclusive,
         mounts,
         devices: Vec::new(),
+        device_nodes: if request.uid == 0 { DeviceNodes::Allowed } else { DeviceNodes::Refused },
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: Default::default(),

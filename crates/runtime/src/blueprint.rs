@@ -13,6 +13,7 @@ use rustix::fs::FileType;
 
 use crate::host_tree::{Access, HostTree, Opener, Submounts};
 use crate::namespaces::Plan;
+use crate::node_maker::DeviceNodes;
 use crate::{Config, ContainerId, Error, Result, host_tree};
 
 /// A container to start.
@@ -36,6 +37,8 @@ pub struct Blueprint {
     pub mounts: Vec<MountBlueprint>,
     /// Nodes that are made when the mounts are there.
     pub devices: Vec<DeviceSpec>,
+    /// Whether nodes of devices can be made in its trees of the host.
+    pub device_nodes: DeviceNodes,
     /// Guest paths that are hidden.
     pub masked_paths: Vec<String>,
     /// Guest paths that are read-only.
@@ -97,6 +100,9 @@ pub(crate) trait Descriptors {
     /// Adds one; gives the number by which the spec is to name it.
     fn add(&mut self, fd: OwnedFd) -> FdNumber;
 
+    /// Adds the socket of the process that makes nodes of devices in the trees; a number if the sandbox itself gets it.
+    fn add_node_maker(&mut self, socket: OwnedFd) -> Option<FdNumber>;
+
     /// Adds an O_PATH descriptor of a directory or file that is to be mounted.
     fn add_tree(&mut self, tree: OwnedFd, kind: TreeKind, access: Access) -> Result<Backing>;
 }
@@ -105,6 +111,10 @@ pub(crate) trait Descriptors {
 impl Descriptors for Donation {
     fn add(&mut self, fd: OwnedFd) -> FdNumber {
         Donation::add(self, fd)
+    }
+
+    fn add_node_maker(&mut self, socket: OwnedFd) -> Option<FdNumber> {
+        Some(Donation::add(self, socket))
     }
 
     fn add_tree(&mut self, tree: OwnedFd, kind: TreeKind, _access: Access) -> Result<Backing> {
@@ -123,6 +133,10 @@ impl Descriptors for Vec<OwnedFd> {
         let number = FdNumber::try_from(self.len()).unwrap_or(FdNumber::MAX);
         self.push(fd);
         number
+    }
+
+    fn add_node_maker(&mut self, socket: OwnedFd) -> Option<FdNumber> {
+        Some(self.add(socket))
     }
 
     fn add_tree(&mut self, tree: OwnedFd, kind: TreeKind, _access: Access) -> Result<Backing> {
@@ -144,12 +158,14 @@ impl HostMount {
 }
 
 impl Blueprint {
-    /// Opens the host's files, puts them into `descriptors` and gives the spec that names them.
+    /// Opens the host's files, puts them into `descriptors` and gives the spec that names them. `nodes` is the socket of the node
+    /// maker.
     pub(crate) fn into_spec(
         self,
         config: &Config,
         opener: Opener,
         stdio: Stdio,
+        nodes: Option<OwnedFd>,
         fds: DonatedFds,
         descriptors: &mut impl Descriptors,
     ) -> Result<SandboxSpec> {
@@ -159,7 +175,7 @@ impl Blueprint {
             platform: config.platform,
             network: config.network,
             files: config.files,
-            container: self.into_container_spec(opener, stdio, SharedNamespaces::default(), descriptors)?,
+            container: self.into_container_spec(opener, stdio, nodes, SharedNamespaces::default(), descriptors)?,
             cpu_count,
             total_memory_bytes,
             lifetime,
@@ -168,11 +184,21 @@ impl Blueprint {
         })
     }
 
+    /// Whether the container can change anything in a tree of the host.
+    pub(crate) fn writes_to_the_host(&self) -> bool {
+        let mounts = self.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Host(host) => Some(host.access(mount.flags.readonly)),
+            MountSource::Kernel(_) => None,
+        });
+        mounts.chain([self.root.access(self.root_readonly)]).any(|access| access == Access::ReadWrite)
+    }
+
     /// Opens the host's files, puts them into `fds` and gives the spec that names them.
     pub(crate) fn into_container_spec(
         self,
         opener: Opener,
         stdio: Stdio,
+        nodes: Option<OwnedFd>,
         shared: SharedNamespaces,
         fds: &mut impl Descriptors,
     ) -> Result<ContainerSpec> {
@@ -199,6 +225,7 @@ impl Blueprint {
             process: self.process,
             stdio: stdio.stdio,
             preserved: stdio.preserved,
+            node_maker: nodes.and_then(|socket| fds.add_node_maker(socket)),
             root,
             mounts,
             devices: self.devices,

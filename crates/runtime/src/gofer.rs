@@ -33,6 +33,7 @@ const END_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 pub(crate) struct Exports {
     donation: Donation,
     trees: Vec<GoferTree>,
+    node_maker: Option<FdNumber>,
 }
 
 /// Descriptors on their way to a sandbox, but for trees, in whose place it gets sockets.
@@ -46,6 +47,11 @@ pub(crate) struct Served<'a, D> {
 impl<D: Descriptors> Descriptors for Served<'_, D> {
     fn add(&mut self, fd: OwnedFd) -> FdNumber {
         self.descriptors.add(fd)
+    }
+
+    fn add_node_maker(&mut self, socket: OwnedFd) -> Option<FdNumber> {
+        self.exports.node_maker = Some(self.exports.donation.add(socket));
+        None
     }
 
     fn add_tree(&mut self, tree: OwnedFd, kind: TreeKind, access: Access) -> Result<Backing> {
@@ -94,8 +100,8 @@ impl Exports {
             return Ok(None);
         }
         let host = namespaces(plan).prepare_namespaces()?;
-        let Exports { mut donation, trees } = self;
-        let spec = GoferSpec { version: SPEC_VERSION, trees, lifetime, debug: config.debug };
+        let Exports { mut donation, trees, node_maker } = self;
+        let spec = GoferSpec { version: SPEC_VERSION, trees, node_maker, lifetime, debug: config.debug };
         let (start, start_write) = pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())?;
         let panic_log = memfd("moat-panic-log")?;
         let mut args = vec![
@@ -165,11 +171,15 @@ impl Gofer {
     /// Waits until the process has ended, which it does when its sandbox has, and reaps it. A disk may hold it up; it is
     /// not waited for longer than a few seconds then.
     pub(crate) fn wait_for_end(&self) {
-        let ended = || poll(&mut [PollFd::new(&self.child.pidfd, PollFlags::IN)], Some(&END_TIMEOUT));
-        while matches!(ended(), Err(rustix::io::Errno::INTR)) {}
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let _ = rustix::process::waitid(WaitId::PidFd(self.child.pidfd.as_fd()), options);
+        wait_for_end(&self.child.pidfd);
     }
+}
+
+/// Waits for a process that ends when its sandbox has, but not for long, and reaps it.
+pub(crate) fn wait_for_end(pidfd: &OwnedFd) {
+    let ended = || poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&END_TIMEOUT));
+    while matches!(ended(), Err(rustix::io::Errno::INTR)) {}
+    let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
 }
 
 fn memfd(name: &str) -> Result<File> {

@@ -23,6 +23,7 @@ pub mod id;
 pub mod identity;
 pub mod namespaces;
 mod network;
+pub mod node_maker;
 pub mod oci;
 pub mod process_id;
 pub mod sandbox;

@@ -150,6 +150,12 @@ impl PreparedNamespaces {
     }
 }
 
+/// Whether a configuration puts the container into a user namespace.
+pub(crate) fn has_user_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    find(namespaces, LinuxNamespaceType::User).is_some()
+}
+
 /// Checks the namespaces of a configuration; warns of what is not as asked for but harmless.
 pub(crate) fn check(spec: &Spec, role: Role, network: NetworkMode, warnings: &mut Vec<String>) -> Result<()> {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();

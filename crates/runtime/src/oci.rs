@@ -20,7 +20,8 @@ use crate::blueprint::{Blueprint, HostMount};
 use crate::config::OverlayRoot;
 use crate::error::{Context, Error, Result};
 use crate::host_tree::Submounts;
-use crate::namespaces::{Plan, Role};
+use crate::namespaces::{self, Plan, Role};
+use crate::node_maker::DeviceNodes;
 use crate::{Config, ContainerId, hooks};
 
 pub use oci_spec::runtime::Process;
@@ -97,6 +98,8 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         // Its sandbox is there already.
         Role::Member => None,
     };
+    let process = process::convert(process, &mut warnings)?;
+    let device_nodes = DeviceNodes::of(process.capabilities.bounding, namespaces::has_user_namespace(spec));
     let root_readonly = root.readonly().unwrap_or(false);
     let overlay = match config.overlay_root {
         OverlayRoot::Memory(limits) => {
@@ -116,12 +119,13 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         id,
         hostname: spec.hostname().clone().unwrap_or_else(crate::hardware::hostname),
         domainname: spec.domainname().clone().unwrap_or_else(|| "(none)".into()),
-        process: process::convert(process, &mut warnings)?,
+        process,
         root: HostMount { path: bundle.join(root.path()), submounts: Submounts::Show, overlay },
         root_readonly,
         root_sharing: config.root_sharing,
         mounts: mounts::convert(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut warnings)?,
         devices: linux.devices,
+        device_nodes,
         masked_paths: linux.masked_paths,
         readonly_paths: linux.readonly_paths,
         sysctls: linux.sysctls,

@@ -8,10 +8,10 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
-    Backing, ContainerSpec, DevptsOptions, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, Sharing,
+    Backing, ContainerSpec, DevptsOptions, FdNumber, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, Sharing,
     TmpfsOptions,
 };
-use moat_fs_host::{DirectTree, GoferTree, HostFs, Trust};
+use moat_fs_host::{DirectTree, GoferTree, HostFs, NodeMaker, Trust};
 use moat_fs_mqueue::NamespaceQueues;
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
@@ -43,7 +43,12 @@ pub(crate) fn build(
         Sharing::Exclusive => Trust::Exclusive,
         Sharing::Shared => Trust::Shared,
     };
-    let root = backed(tables, &spec.root.backing, spec.root.overlay, trust, files).map_err(root_error)?;
+    let nodes = match spec.node_maker {
+        Some(fd) => Some(Arc::new(NodeMaker::new(files.take(fd)?))),
+        None => None,
+    };
+    let mut trees = Trees { tables, nodes, files };
+    let root = trees.mount(&spec.root.backing, spec.root.overlay, trust).map_err(root_error)?;
     let namespace = MountNamespace::new(root.clone(), kernel.root_user_ns.clone());
     let builder = Builder {
         kernel: kernel.clone(),
@@ -52,7 +57,7 @@ pub(crate) fn build(
         caller: tables.kernel_caller(),
     };
     for mount in &spec.mounts {
-        builder.mount(mount, files).map_err(|e| failed(&mount.destination, e))?;
+        builder.mount(mount, &mut trees).map_err(|e| failed(&mount.destination, e))?;
     }
     for device in &spec.devices {
         builder.add_device(device).map_err(|e| failed_to("making the device", &device.path, e))?;
@@ -85,24 +90,42 @@ fn new_fs(tables: &Arc<Tables>, fs_type: &str, options: &str) -> Result<Arc<dyn 
     tables.registry.make_filesystem(fs_type.as_bytes(), &request)
 }
 
-/// A mount of a tree or file of the host.
-fn backed(
+/// The host's trees, and who makes nodes of devices in them.
+struct Trees<'a> {
+    tables: &'a Arc<Tables>,
+    nodes: Option<Arc<NodeMaker>>,
+    files: &'a mut DonatedFiles,
+}
+
+impl Trees<'_> {
+    fn direct(&mut self, fd: FdNumber, trust: Trust) -> Result<Arc<dyn FileSystem>> {
+        let tree = DirectTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?).with_nodes(self.nodes.clone());
+        Ok(HostFs::new(self.tables.new_device(), tree, trust)?)
+    }
+
+    fn served(&mut self, fd: FdNumber, trust: Trust) -> Result<Arc<dyn FileSystem>> {
+        let tree = GoferTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?);
+        Ok(HostFs::new(self.tables.new_device(), tree, trust)?)
+    }
+
+    /// A mount of a tree or file of the host.
+    fn mount(&mut self, backing: &Backing, overlay: Overlay, trust: Trust) -> Result<Arc<Mount>> {
+        let (lower, name) = match backing {
+            Backing::Directory(fd) => (self.direct(*fd, trust)?, None),
+            Backing::File(bind) => (self.direct(bind.dir, trust)?, Some(&bind.name)),
+            Backing::Gofer(bind) => (self.served(bind.socket, trust)?, bind.name.as_ref()),
+        };
+        mounted(self.tables, lower, name, overlay)
+    }
+}
+
+/// A file system of the host, below an overlay if there is to be one; or the file `name` in its root.
+fn mounted(
     tables: &Arc<Tables>,
-    backing: &Backing,
+    lower: Arc<dyn FileSystem>,
+    name: Option<&String>,
     overlay: Overlay,
-    trust: Trust,
-    files: &mut DonatedFiles,
 ) -> Result<Arc<Mount>> {
-    let mut take = |fd| files.take(fd).map_err(|_| Errno::EBADF);
-    let (lower, name): (Arc<dyn FileSystem>, _) = match backing {
-        Backing::Directory(fd) => (HostFs::new(tables.new_device(), DirectTree::new(take(*fd)?), trust)?, None),
-        Backing::File(bind) => {
-            (HostFs::new(tables.new_device(), DirectTree::new(take(bind.dir)?), trust)?, Some(&bind.name))
-        }
-        Backing::Gofer(bind) => {
-            (HostFs::new(tables.new_device(), GoferTree::new(take(bind.socket)?), trust)?, bind.name.as_ref())
-        }
-    };
     let fs: Arc<dyn FileSystem> = match overlay {
         Overlay::None => lower,
         Overlay::Memory(limits) => {
@@ -208,7 +231,7 @@ impl Builder {
         self.with_view(|view| ops::mknod(view, path, 0o644, moat_vfs::inode::NodeKind::File))
     }
 
-    fn mount(&self, spec: &MountSpec, files: &mut DonatedFiles) -> Result<()> {
+    fn mount(&self, spec: &MountSpec, trees: &mut Trees<'_>) -> Result<()> {
         let new = match &spec.kind {
             MountKind::Proc => Ok(Mount::new(
                 self.kernel.vfs.tables(),
@@ -230,9 +253,7 @@ impl Builder {
                 Ok(dev)
             }
             MountKind::Node(node) => self.node_mount(node),
-            MountKind::Bind { backing, overlay } => {
-                backed(self.kernel.vfs.tables(), backing, *overlay, Trust::Shared, files)
-            }
+            MountKind::Bind { backing, overlay } => trees.mount(backing, *overlay, Trust::Shared),
         }?;
         new.set_flags(flags(spec.flags));
         let path = spec.destination.as_bytes();

@@ -1,4 +1,6 @@
-//! The stub: the program that lives above the application in every guest process.
+//! Programs without a C library: the node maker ([`node_maker`]), and the stub.
+//!
+//! The stub is the program that lives above the application in every guest process.
 //!
 //! `src/program` is a freestanding program of its own, built by `build.rs` for a fixed address and
 //! embedded here as a flat [`IMAGE`]: it has no relocations, no data and no undefined symbols. It takes the
@@ -11,9 +13,13 @@
 //! - All of it, and its data, lie above every address at which the filter lets a guest change mappings.
 
 pub mod layout;
+pub mod node_maker;
 
 /// The stub's text, to be mapped at [`layout::STUB_BASE`], read and execute. Begins with [`layout::Header`].
 pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.bin"));
+
+/// The program of the [`node_maker`], an ELF file.
+pub static NODE_MAKER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/node_maker.elf"));
 
 /// The header of [`IMAGE`].
 #[must_use]

@@ -83,10 +83,7 @@ fn settings(area: &str, options: &Options) -> Vec<Setting> {
 }
 
 /// Checks that need more of a file system than a tree of the host gives.
-const NOT_IN_HOST_TREES: [(&str, &str); 2] = [
-    ("files/statfs_of_places", "it expects /tmp to be a tmpfs"),
-    ("names/mknod_kinds", "a device node takes a capability over the host"),
-];
+const NOT_IN_HOST_TREES: [(&str, &str); 1] = [("files/statfs_of_places", "it expects /tmp to be a tmpfs")];
 
 fn out_of_reach(platform: Platform, setting: Setting, check: &str) -> Option<&'static str> {
     let in_host_tree = matches!(setting.files, IN_HOST_TREES | IN_HOST_TREES_DIRECTLY);

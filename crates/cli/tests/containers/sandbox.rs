@@ -156,6 +156,7 @@ impl Test {
             process,
             stdio: [0, 1, 2],
             preserved: Vec::new(),
+            node_maker: None,
             root: RootSpec {
                 backing: Backing::Directory(3),
                 readonly: false,

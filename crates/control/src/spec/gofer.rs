@@ -11,6 +11,8 @@ pub struct GoferSpec {
     pub version: u32,
     /// The trees.
     pub trees: Vec<GoferTree>,
+    /// The socket of the process that makes nodes of devices, if there is one.
+    pub node_maker: Option<FdNumber>,
     /// Whether the gofer dies with the command that started it; with the sandbox it does in any case.
     pub lifetime: Lifetime,
     /// A host call that the filter refuses is named in the panic log.

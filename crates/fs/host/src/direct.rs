@@ -2,9 +2,11 @@
 
 mod attributes;
 mod make;
+mod nodes;
 mod stat;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::stat::Statfs;
@@ -16,18 +18,27 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 
 use crate::tree::{HostAccess, HostEntry, HostKind, HostRename, HostTree, NewHostNode};
 
+pub use nodes::NodeMaker;
 pub(crate) use stat::metadata_of;
 
 /// A tree below one donated directory descriptor.
 pub struct DirectTree {
     root: OwnedFd,
+    /// Who may make nodes of devices.
+    nodes: Option<Arc<NodeMaker>>,
 }
 
 impl DirectTree {
     /// The tree below `root`, a directory opened with O_PATH or O_RDONLY.
     #[must_use]
     pub fn new(root: OwnedFd) -> DirectTree {
-        DirectTree { root }
+        DirectTree { root, nodes: None }
+    }
+
+    /// Has `nodes` make nodes of devices, where this process itself may not.
+    #[must_use]
+    pub fn with_nodes(self, nodes: Option<Arc<NodeMaker>>) -> DirectTree {
+        DirectTree { nodes, ..self }
     }
 }
 
@@ -156,7 +167,7 @@ impl HostTree for DirectTree {
         kind: HostKind<'_>,
         new: NewHostNode,
     ) -> Result<(DirectNode, Metadata)> {
-        let fd = make::node(dir, component(name)?, kind, new)?;
+        let fd = make::node(dir, component(name)?, kind, new, self.nodes.as_deref())?;
         let meta = metadata_of(&fd)?;
         Ok((DirectNode::path(fd), meta))
     }

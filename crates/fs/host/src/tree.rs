@@ -56,7 +56,7 @@ pub enum HostKind<'a> {
     Fifo,
     /// The node of a UNIX socket; what listens on it is the sandbox's own.
     Socket,
-    /// A character device; the host allows whiteouts (0:0) only.
+    /// A character device; EPERM, but for whiteouts (0:0), where nobody may make nodes for the tree.
     CharDevice(DeviceId),
     /// A block device; as above.
     BlockDevice(DeviceId),

@@ -111,7 +111,7 @@ fn clone_sibling(namespaces: Namespaces, prepared: &PreparedExec) -> Result<i32,
 }
 
 /// A child that runs `work`, which must be async-signal-safe, and ends.
-fn fork(work: impl FnOnce()) -> io::Result<(i32, OwnedFd)> {
+pub(super) fn fork(work: impl FnOnce()) -> io::Result<(i32, OwnedFd)> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain integers, for which zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };

@@ -21,6 +21,7 @@ use crate::gofer::{Exports, Gofer, Served};
 use crate::hooks::HookKind;
 use crate::host_tree::Opener;
 use crate::namespaces::Role;
+use crate::node_maker;
 use crate::oci::Bundle;
 use crate::sandbox::{CONTROL_SOCKET, ChildSandbox, InitFiles, Message, Sandbox, SandboxFiles, Terminal};
 use crate::store::{ContainerState, Entry, Status};
@@ -254,12 +255,13 @@ impl Creation<'_> {
         };
         let (opener, shared, lifetime) = (Opener::choose(), shared_namespaces(spec), blueprint.lifetime);
         let plan = blueprint.plan.clone().unwrap_or_default();
+        let nodes = node_maker::start(&blueprint, opener).map(|(_, socket)| socket);
         let mut exports = Exports::default();
         let spec = match sandbox.files {
-            FileAccess::Direct => blueprint.into_container_spec(opener, stdio, shared, &mut fds)?,
+            FileAccess::Direct => blueprint.into_container_spec(opener, stdio, nodes, shared, &mut fds)?,
             FileAccess::Gofer => {
                 let mut served = Served { descriptors: &mut fds, exports: &mut exports };
-                blueprint.into_container_spec(opener, stdio, shared, &mut served)?
+                blueprint.into_container_spec(opener, stdio, nodes, shared, &mut served)?
             }
         };
         let mut gofer = exports.start(self.config, &plan, opener, lifetime, &spec.id)?;

@@ -14,6 +14,7 @@ use super::{Link, Sandbox};
 use crate::Error;
 use crate::error::{Context, Result};
 use crate::gofer::Gofer;
+use crate::node_maker::NodeMaker;
 
 /// Bytes of the panic log that a report quotes.
 const PANIC_LOG_TAIL_BYTES: u64 = 8 << 10;
@@ -31,8 +32,16 @@ pub struct ChildSandbox {
     pub(super) panic_log: File,
     /// What was in it before.
     pub(super) panic_log_start: u64,
+    pub(super) helpers: Helpers,
+}
+
+/// Processes that end when the sandbox has.
+#[derive(Debug)]
+pub(super) struct Helpers {
     /// Who serves its files, if not itself.
     pub(super) gofer: Option<Gofer>,
+    /// Who makes nodes of devices in them, if anybody may.
+    pub(super) node_maker: Option<NodeMaker>,
 }
 
 impl ChildSandbox {
@@ -59,7 +68,7 @@ impl ChildSandbox {
 
     /// The process that serves its files, if not itself.
     pub(crate) fn gofer_pid(&self) -> Option<i32> {
-        self.gofer.as_ref().map(Gofer::pid)
+        self.helpers.gofer.as_ref().map(Gofer::pid)
     }
 
     /// Kills the sandbox process and reaps it.
@@ -69,7 +78,7 @@ impl ChildSandbox {
     }
 
     pub(super) fn wait_until_booted(&mut self, start: OwnedFd, command: &str) -> Result<()> {
-        if let Some(Err(error)) = self.gofer.as_mut().map(Gofer::wait_until_ready) {
+        if let Some(Err(error)) = self.helpers.gofer.as_mut().map(Gofer::wait_until_ready) {
             let _ = self.sandbox.kill();
             self.reap();
             return Err(error);
@@ -97,11 +106,14 @@ impl ChildSandbox {
         Error::Died { when, how, panic_log }
     }
 
-    /// Waits for the sandbox process to end, and its gofer; says how it did.
+    /// Waits for the sandbox process to end, and its helpers; says how it did.
     pub(crate) fn reap(&mut self) -> String {
         let how = self.reap_sandbox();
-        if let Some(gofer) = self.gofer.take() {
+        if let Some(gofer) = self.helpers.gofer.take() {
             gofer.wait_for_end();
+        }
+        if let Some(node_maker) = self.helpers.node_maker.take() {
+            node_maker.wait_for_end();
         }
         how
     }

@@ -13,6 +13,7 @@ use oci_spec::runtime::LinuxResources;
 use rustix::fs::MemfdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::child::Helpers;
 use super::{ChildSandbox, Link, Sandbox};
 use crate::blueprint::Stdio;
 use crate::cgroup::{Cgroup, Cloning};
@@ -20,6 +21,7 @@ use crate::error::{Context, Result};
 use crate::gofer::{Exports, Served};
 use crate::host_tree::Opener;
 use crate::namespaces::Plan;
+use crate::node_maker;
 use crate::process_id::ProcessId;
 use crate::{Blueprint, Config, Error};
 
@@ -89,6 +91,7 @@ impl ChildSandbox {
         let plan = plan.unwrap_or_else(|| Plan::without_spec(config, blueprint.process.capabilities.permitted));
         let host = plan.prepare_namespaces()?;
         let opener = Opener::choose();
+        let (node_maker, nodes) = node_maker::start(&blueprint, opener).unzip();
         let oom_score_adj = blueprint.process.oom_score_adj;
         let mut donation = Donation::default();
         let spec_file = File::from(memfd("moat-spec")?);
@@ -109,10 +112,10 @@ impl ChildSandbox {
             donate_common(listener, files.debug_log, files.panic_log, files.user_log, &mut donation)?;
         let mut exports = Exports::default();
         let spec = match config.files {
-            FileAccess::Direct => blueprint.into_spec(config, opener, stdio, fds, &mut donation)?,
+            FileAccess::Direct => blueprint.into_spec(config, opener, stdio, nodes, fds, &mut donation)?,
             FileAccess::Gofer => {
                 let mut served = Served { descriptors: &mut donation, exports: &mut exports };
-                blueprint.into_spec(config, opener, stdio, fds, &mut served)?
+                blueprint.into_spec(config, opener, stdio, nodes, fds, &mut served)?
             }
         };
         write_spec(spec_file, &spec)?;
@@ -164,7 +167,8 @@ impl ChildSandbox {
         let Ends { start, status, control, panic_log, panic_log_start } = ends;
         let terminal = spec.container.process.terminal;
         let link = Link::new(control);
-        let mut sandbox = ChildSandbox { sandbox, link, terminal, child, status, panic_log, panic_log_start, gofer };
+        let helpers = Helpers { gofer, node_maker };
+        let mut sandbox = ChildSandbox { sandbox, link, terminal, child, status, panic_log, panic_log_start, helpers };
         let command = spec.container.process.args.first().map_or("", |arg| arg);
         sandbox.wait_until_booted(start, command)?;
         Ok(sandbox)

@@ -63,6 +63,9 @@ fn attack_all(runner: &mut Runner, binary: &Path, platform: Platform, server: Fi
     make_root(&root, &build("guest")?, "guest")?;
     fs::write(root.join("inside"), "inside")?;
     std::os::unix::fs::symlink(&outside, root.join("out"))?;
+    if !Command::new("mknod").arg(root.join("device")).args(["c", "1", "3", "-m", "666"]).status()?.success() {
+        bail!("no node of a device can be made in {}", root.display());
+    }
     std::os::unix::fs::symlink("../outside", root.join("rel"))?;
     fs::create_dir(&outside)?;
     fs::write(outside.join("marker"), "MARKER")?;

@@ -7,7 +7,7 @@ use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Uid};
 
-use super::{BASE, DirectNode, FILE, errno};
+use super::{BASE, DirectNode, FILE, NodeMaker, errno};
 use crate::tree::{HostKind, NewHostNode};
 
 /// Gives a new node its owner and mode, where those differ from what the host gave it.
@@ -61,12 +61,25 @@ pub(super) fn unnamed(dir: &DirectNode, new: NewHostNode) -> Result<OwnedFd> {
 }
 
 /// Makes any other node; gives a descriptor of it.
-pub(super) fn node(dir: &DirectNode, name: &[u8], kind: HostKind<'_>, new: NewHostNode) -> Result<OwnedFd> {
+pub(super) fn node(
+    dir: &DirectNode,
+    name: &[u8],
+    kind: HostKind<'_>,
+    new: NewHostNode,
+    nodes: Option<&NodeMaker>,
+) -> Result<OwnedFd> {
     // Without a descriptor that is more than a path the mode can't be changed later on older kernels.
     let mode = Mode::from_raw_mode(new.mode & 0o777);
     let special = |file_type, rdev: DeviceId| {
-        let rdev = fs::makedev(rdev.major, rdev.minor);
-        fs::mknodat(dir, name, file_type, mode, rdev)
+        let device = fs::makedev(rdev.major, rdev.minor);
+        fs::mknodat(dir, name, file_type, mode, device).map_err(errno)
+    };
+    // Whiteouts (0:0) are everybody's.
+    let device = |file_type: fs::FileType, rdev: DeviceId| match nodes {
+        Some(nodes) if file_type == fs::FileType::BlockDevice || rdev != DeviceId::NONE => {
+            nodes.make(dir.as_fd(), name, file_type.as_raw_mode() | mode.as_raw_mode(), rdev)
+        }
+        _ => special(file_type, rdev),
     };
     let expected = match kind {
         HostKind::Directory => {
@@ -78,19 +91,19 @@ pub(super) fn node(dir: &DirectNode, name: &[u8], kind: HostKind<'_>, new: NewHo
             FileType::Symlink
         }
         HostKind::Fifo => {
-            special(fs::FileType::Fifo, DeviceId::NONE).map_err(errno)?;
+            special(fs::FileType::Fifo, DeviceId::NONE)?;
             FileType::Fifo
         }
         HostKind::Socket => {
-            special(fs::FileType::Socket, DeviceId::NONE).map_err(errno)?;
+            special(fs::FileType::Socket, DeviceId::NONE)?;
             FileType::Socket
         }
         HostKind::CharDevice(rdev) => {
-            special(fs::FileType::CharacterDevice, rdev).map_err(errno)?;
+            device(fs::FileType::CharacterDevice, rdev)?;
             FileType::CharDevice
         }
         HostKind::BlockDevice(rdev) => {
-            special(fs::FileType::BlockDevice, rdev).map_err(errno)?;
+            device(fs::FileType::BlockDevice, rdev)?;
             FileType::BlockDevice
         }
     };

@@ -97,7 +97,12 @@ impl<T: HostTree> Inode for HostInode<T> {
             NodeKind::Device { file_type: FileType::BlockDevice, rdev } => HostKind::BlockDevice(rdev),
             NodeKind::Device { rdev, .. } => HostKind::CharDevice(rdev),
         };
-        let (node, host) = self.core.tree.make(&dir, name, kind, new)?;
+        let make = || self.core.tree.make(&dir, name, kind, new);
+        // A device takes the word of another process.
+        let (node, host) = match kind {
+            HostKind::CharDevice(_) | HostKind::BlockDevice(_) => block_in_place(make)?,
+            _ => make()?,
+        };
         let inode = self.core.inode(&self.core.translate(host));
         inode.set_node(node);
         self.name_child(name, &inode);

@@ -234,11 +234,8 @@ impl<T: HostTree> HostInode<T> {
         if !self.is_only_name(dir, name) {
             return;
         }
-        let held = {
-            let held = self.held.lock();
-            (held.node.is_some(), held.opens)
-        };
-        if self.identity.file_type == FileType::Regular && !held.1 {
+        let opens = self.held.lock().opens;
+        if self.identity.file_type == FileType::Regular && !opens {
             let found = dir.node().and_then(|dir| self.core.tree.hold(&dir, name, HostAccess::ReadWrite));
             if let Ok((node, host)) = found
                 && self.identity.is(&self.core.translate(host))
@@ -246,8 +243,10 @@ impl<T: HostTree> HostInode<T> {
                 return self.keep_node(node);
             }
         }
-        if held.0 || self.node().is_ok() {
-            self.held.lock().kept = true;
+        if let Ok(node) = self.node() {
+            let mut held = self.held.lock();
+            held.node.get_or_insert(node);
+            held.kept = true;
         }
     }
 

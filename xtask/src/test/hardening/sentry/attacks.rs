@@ -259,6 +259,12 @@ fn by_descriptor(fd: i64, around: &Surroundings) -> Vec<Attack> {
         attack(format!("open outside from descriptor {fd}"), Goal::Any, open),
         attack(format!("climb from descriptor {fd}"), Goal::Last, climb),
         attack(format!("change what is outside from descriptor {fd}"), Goal::Any, write),
+        // A node that is in the tree, as if the node maker had made it.
+        attack(
+            format!("open the device below descriptor {fd}"),
+            Goal::Any,
+            [0, 1, 2].map(|access| call(257, [n(fd), text("device"), n(O_NOFOLLOW | access), n(0)])).into(),
+        ),
         attack(format!("chdir to descriptor {fd}"), Goal::Any, vec![call(81, [n(fd)])]),
         attack(format!("setns to descriptor {fd}"), Goal::Any, vec![call(308, [n(fd), n(0)])]),
     ]

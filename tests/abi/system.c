@@ -2,8 +2,10 @@
 #include "check.h"
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/random.h>
 #include <sys/sysinfo.h>
+#include <sys/user.h>
 #include <sys/utsname.h>
 #include <linux/filter.h>
 
@@ -173,6 +175,127 @@ TEST(seccomp_filter_works_inside) {
                OK(syscall(SYS_getpid));
            })),
            0);
+}
+
+// The value of a line of /proc/self/status.
+static int status_line(const char *label) {
+    char line[256];
+    int value = -1;
+    FILE *file = fopen("/proc/self/status", "r");
+    CHECK(file);
+    while (fgets(line, sizeof line, file))
+        if (!strncmp(line, label, strlen(label)))
+            value = atoi(line + strlen(label));
+    fclose(file);
+    return value;
+}
+
+// Installs a filter that gives calls numbered `nr` this result, if the first argument is `arg`, and allows all others.
+static void filter_call(unsigned nr, unsigned arg, unsigned result) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 16),     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, arg, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, result),          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {6, code};
+    OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    OK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+}
+
+TEST(seccomp_filters_add_up_and_are_inherited) {
+    EXITED(wait_for(CHILD({
+               CHECK_EQ(status_line("Seccomp:"), 0);
+               filter_call(SYS_getpgid, 7, SECCOMP_RET_ERRNO | 77);
+               CHECK_EQ(status_line("Seccomp:"), 2);
+               CHECK_EQ(status_line("Seccomp_filters:"), 1);
+               OK(syscall(SYS_getpgid, 0));
+               ERR(syscall(SYS_getpgid, 7), 77);
+               // What the first allows by number alone a second may yet refuse; what it refuses nobody can allow.
+               OK(syscall(SYS_getsid, 0));
+               filter_call(SYS_getsid, 0, SECCOMP_RET_ERRNO | 78);
+               ERR(syscall(SYS_getsid, 0), 78);
+               filter_call(SYS_getpgid, 7, SECCOMP_RET_ERRNO | 79);
+               ERR(syscall(SYS_getpgid, 7), 79);
+               pid_t pid = CHILD({
+                   CHECK_EQ(status_line("Seccomp_filters:"), 3);
+                   ERR(syscall(SYS_getsid, 0), 78);
+                   // The stricter action wins, whichever filter is newer.
+                   filter_call(SYS_getpgid, 7, SECCOMP_RET_TRAP);
+                   filter_call(SYS_getpgid, 7, SECCOMP_RET_ERRNO | 80);
+                   syscall(SYS_getpgid, 7);
+               });
+               KILLED(wait_for(pid), SIGSYS);
+           })),
+           0);
+}
+
+TEST(seccomp_reaches_the_other_threads) {
+    static volatile int go, seen;
+    void *reader(void *unused) {
+        OK(syscall(SYS_getsid, 0));
+        go = 1;
+        while (go != 2)
+            sched_yield();
+        seen = syscall(SYS_getsid, 0) == -1 ? errno : 0;
+        return unused;
+    }
+    EXITED(wait_for(CHILD({
+               pthread_t thread;
+               CHECK_EQ(pthread_create(&thread, NULL, reader, NULL), 0);
+               while (!go)
+                   sched_yield();
+               struct sock_filter code[] = {
+                   BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+                   BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getsid, 0, 1),
+                   BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 77),
+                   BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+               };
+               struct sock_fprog program = {4, code};
+               OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+               OK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program));
+               go = 2;
+               pthread_join(thread, NULL);
+               CHECK_EQ(seen, 77);
+           })),
+           0);
+}
+
+TEST(seccomp_judges_what_a_tracer_makes_of_a_call) {
+    pid_t pid = CHILD({
+        filter_call(SYS_getsid, 0, SECCOMP_RET_ERRNO | 77);
+        filter_call(SYS_getpgid, 7, SECCOMP_RET_TRACE | 5);
+        OK(ptrace(PTRACE_TRACEME));
+        raise(SIGSTOP);
+        ERR(syscall(SYS_getpgid, 7), 77);
+        CHECK_EQ(syscall(SYS_getpgid, 7), 1234);
+        CHECK_EQ(syscall(SYS_getpgid, 7), getpgrp());
+    });
+    int stop;
+    OK(waitpid(pid, &stop, 0));
+    CHECK_EQ(WIFSTOPPED(stop) ? WSTOPSIG(stop) : 0, SIGSTOP);
+    OK(ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESECCOMP | PTRACE_O_EXITKILL));
+    struct user_regs_struct regs;
+    for (int round = 0; round < 3; round++) {
+        unsigned long data;
+        OK(ptrace(PTRACE_CONT, pid, 0, 0));
+        int status;
+        OK(waitpid(pid, &status, 0));
+        CHECK_EQ(status >> 8, SIGTRAP | PTRACE_EVENT_SECCOMP << 8);
+        OK(ptrace(PTRACE_GETEVENTMSG, pid, 0, &data));
+        CHECK_EQ(data, 5);
+        OK(ptrace(PTRACE_GETREGS, pid, 0, &regs));
+        CHECK_EQ(regs.orig_rax, SYS_getpgid);
+        CHECK_EQ(regs.rdi, 7);
+        // Another call, which the other filter refuses; none at all; another argument.
+        regs.rdi = 0;
+        if (round == 0)
+            regs.orig_rax = SYS_getsid;
+        if (round == 1)
+            regs.orig_rax = -1, regs.rax = 1234;
+        OK(ptrace(PTRACE_SETREGS, pid, 0, &regs));
+    }
+    OK(ptrace(PTRACE_CONT, pid, 0, 0));
+    EXITED(wait_for(pid), 0);
 }
 
 TEST(personality) {

@@ -25,8 +25,8 @@ TRAP_UNK = 5, TRAP_PERF = 6 }
 consts! { "`si_code` of SIGIO.", i32; POLL_IN = 1, POLL_OUT = 2, POLL_MSG = 3, POLL_ERR = 4, POLL_PRI = 5,
 POLL_HUP = 6 }
 consts! { "`si_code` of SIGSYS.", i32; SYS_SECCOMP = 1, SYS_USER_DISPATCH = 2 }
-/// `si_arch` of SIGSYS and `arch` of seccomp data (`AUDIT_ARCH_X86_64`).
-pub const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+consts! { "`si_arch` of SIGSYS and `arch` of seccomp data.", u32; AUDIT_ARCH_X86_64 = 0xc000_003e,
+AUDIT_ARCH_I386 = 0x4000_0003 }
 consts! { "`sigev_notify` of `struct sigevent`, sigevent(7).", i32; SIGEV_SIGNAL = 0, SIGEV_NONE = 1,
 SIGEV_THREAD = 2, SIGEV_THREAD_ID = 4 }
 
@@ -118,11 +118,9 @@ impl SigInfo {
 
     /// SIGSYS of seccomp (`SYS_SECCOMP`); `data` is the filter's return data.
     #[must_use]
-    pub fn seccomp(data: u16, call_addr: u64, syscall: i32) -> SigInfo {
-        let mut info = SigInfo::new(Signal::SIGSYS, SYS_SECCOMP)
-            .with_u64(0, call_addr)
-            .with_i32(8, syscall)
-            .with_u32(12, AUDIT_ARCH_X86_64);
+    pub fn seccomp(data: u16, call_addr: u64, arch: u32, syscall: i32) -> SigInfo {
+        let mut info =
+            SigInfo::new(Signal::SIGSYS, SYS_SECCOMP).with_u64(0, call_addr).with_i32(8, syscall).with_u32(12, arch);
         info.si_errno = i32::from(data);
         info
     }

@@ -7,6 +7,7 @@ mod device;
 mod gofer;
 mod mount;
 mod process;
+mod seccomp;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ pub use mount::{
     Sharing, TmpfsOptions,
 };
 pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
+pub use seccomp::{BpfInstruction, SeccompSpec};
 
 /// The version of [`SandboxSpec`]'s layout; boot refuses another one.
 pub const SPEC_VERSION: u32 = 3;
@@ -85,6 +87,8 @@ pub struct ContainerSpec {
     pub readonly_paths: Vec<String>,
     /// Values of /proc/sys, by dotted or slashed name.
     pub sysctls: BTreeMap<String, String>,
+    /// What the calls of all its processes are checked by.
+    pub seccomp: Option<SeccompSpec>,
 }
 
 /// Namespaces that a container has in common with the root container. Network is always shared.

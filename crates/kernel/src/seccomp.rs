@@ -1,27 +1,28 @@
-//! The guest's own seccomp filters: classic BPF over `struct seccomp_data`.
+//! The guest's own seccomp filters, and the profile that its container was configured with.
 //!
-//! [`filter`] knows programs and nothing of tasks; here they are installed, and calls are checked by them. Not to be confused
-//! with the filters that confine the sentry and the guest processes on the host.
+//! Both are in one chain ([`filter`]) of programs of classic BPF over `struct seccomp_data` ([`program`]), which know nothing of
+//! tasks; here they are installed, and calls are checked by them. Not to be confused with the filters that confine the sentry and
+//! the guest processes on the host.
 //!
-//! Source: seccomp(2), `kernel/seccomp.c`, `bpf_check_classic` in `net/core/filter.c`.
+//! Source: seccomp(2), `kernel/seccomp.c`.
 
 pub mod filter;
+mod program;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use moat_abi::cap::Cap;
+use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::ptrace::*;
-use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SigInfo};
+use moat_abi::siginfo::{AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, SigInfo};
 use moat_abi::{Errno, Result};
+use moat_platform::Regs;
 
-use crate::ptrace::stop::{event, wants_event};
-use crate::task::CurrentTask;
+use crate::ptrace::stop::{seccomp_event, wants_event};
+use crate::task::{CurrentTask, Task};
+use filter::Remembered;
 
-pub use filter::{Filter, Mode, check};
-
-/// Instructions of all filters of a task together (`MAX_INSNS_PER_PATH`), each filter counting 4 more.
-const MAX_PER_PATH: usize = 32_768;
+pub use filter::{Filter, Logged, Mode};
 
 /// Whether the other threads get the filter too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +38,10 @@ pub enum Sync {
 /// # Errors
 /// EINVAL if a filter is installed.
 pub fn set_strict(t: &CurrentTask) -> Result<()> {
-    let mut s = t.state();
-    if matches!(s.seccomp, Some(Mode::Filter(_))) {
+    if matches!(t.state().seccomp, Some(Mode::Filter(_))) {
         return Err(Errno::EINVAL);
     }
-    s.seccomp = Some(Mode::Strict);
-    drop(s);
-    t.filtered.store(true, Ordering::Relaxed);
+    set_mode(t.task(), Mode::Strict);
     Ok(())
 }
 
@@ -51,25 +49,16 @@ pub fn set_strict(t: &CurrentTask) -> Result<()> {
 ///
 /// # Errors
 /// EACCES without no_new_privs or CAP_SYS_ADMIN; EINVAL for a bad program or strict mode; ENOMEM for too many instructions.
-pub fn install(t: &CurrentTask, program: Vec<SockFilter>, sync: Sync) -> Result<i32> {
+pub fn install(t: &CurrentTask, program: Vec<SockFilter>, logged: Logged, sync: Sync) -> Result<i32> {
     if !t.creds().no_new_privs && !t.creds().has_cap(Cap::SYS_ADMIN) {
         return Err(Errno::EACCES);
     }
-    check(&program)?;
     let previous = match t.state().seccomp.clone() {
         None => None,
         Some(Mode::Filter(f)) => Some(f),
         Some(Mode::Strict) => return Err(Errno::EINVAL),
     };
-    let mut total = program.len() + 4;
-    let mut at = previous.as_ref();
-    while let Some(f) = at {
-        total += f.program.len() + 4;
-        at = f.previous.as_ref();
-    }
-    if total > MAX_PER_PATH {
-        return Err(Errno::ENOMEM);
-    }
+    let filter = Filter::new(program, logged, previous.clone())?;
     let others: Vec<_> = match sync {
         Sync::No => Vec::new(),
         Sync::AllThreads => t.group.threads().into_iter().filter(|x| x.id != t.id).collect(),
@@ -85,81 +74,144 @@ pub fn install(t: &CurrentTask, program: Vec<SockFilter>, sync: Sync) -> Result<
             return Ok(other.tid_in(&t.pid_ns()));
         }
     }
-    let mode = Mode::Filter(Arc::new(Filter { program, previous }));
     for task in others.iter().chain([t.task()]) {
-        task.state().seccomp = Some(mode.clone());
-        task.filtered.store(true, Ordering::Relaxed);
+        set_mode(task, Mode::Filter(filter.clone()));
     }
     Ok(0)
 }
 
-/// What becomes of a call.
-pub(crate) enum Verdict {
-    /// It is made.
-    Allow,
-    /// It is not made; `rax` and signals are as they are to be.
-    Skip,
+fn set_mode(task: &Task, mode: Mode) {
+    let mut state = task.state();
+    state.seccomp = Some(mode);
+    task.seccomp_version.fetch_add(1, Ordering::Release);
 }
 
-/// Checks a call (`__secure_computing`).
-pub(crate) async fn check_call(t: &mut CurrentTask, nr: u64, args: [u64; 6]) -> Verdict {
-    let Some(mode) = t.state().seccomp.clone() else { return Verdict::Allow };
-    let number = u32::try_from(nr).unwrap_or(u32::MAX);
-    let filter = match mode {
-        Mode::Strict => {
+/// A call to be checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    arch: u32,
+    nr: u32,
+    args: [u64; 6],
+}
+
+impl Call {
+    /// A call by the instruction syscall. The high half of the number is ignored, as the kernel's entry code does.
+    pub(crate) fn x86_64(nr: u64, args: [u64; 6]) -> Call {
+        Call { arch: AUDIT_ARCH_X86_64, nr: low_half(nr), args }
+    }
+
+    /// A call by int 0x80.
+    pub(crate) fn i386(r: &Regs) -> Call {
+        let nr = if r.orig_rax == u64::MAX { r.rax } else { r.orig_rax };
+        let args = [r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp].map(|arg| u64::from(low_half(arg)));
+        Call { arch: AUDIT_ARCH_I386, nr: low_half(nr), args }
+    }
+
+    /// The number.
+    pub(crate) fn nr(&self) -> u64 {
+        self.nr.into()
+    }
+
+    /// The arguments.
+    pub(crate) fn args(&self) -> [u64; 6] {
+        self.args
+    }
+}
+
+fn low_half(value: u64) -> u32 {
+    (value & 0xffff_ffff) as u32
+}
+
+/// Checks a call (`__secure_computing`); gives the call to make, which a tracer may have changed. If it gives `None`,
+/// `rax` and signals are as they are to be.
+pub(crate) async fn check_call(t: &mut CurrentTask, call: Call) -> Option<Call> {
+    let version = t.seccomp_version.load(Ordering::Acquire);
+    if version == 0 {
+        return Some(call);
+    }
+    if t.seccomp.version != version {
+        let mode = t.state().seccomp.clone();
+        t.seccomp = Remembered { version, mode };
+    }
+    match &t.seccomp.mode {
+        None => Some(call),
+        Some(Mode::Strict) => {
             use moat_abi::nr::{EXIT, READ, RT_SIGRETURN, WRITE};
-            if [READ, WRITE, EXIT, RT_SIGRETURN].contains(&number) {
-                return Verdict::Allow;
+            if call.arch == AUDIT_ARCH_X86_64 && [READ, WRITE, EXIT, RT_SIGRETURN].contains(&call.nr) {
+                return Some(call);
             }
             kill(t, 9);
-            return Verdict::Skip;
+            None
         }
-        Mode::Filter(f) => f,
-    };
-    let ip = t.thread().regs().rip;
-    let data = SeccompData { nr: number.cast_signed(), arch: AUDIT_ARCH_X86_64, instruction_pointer: ip, args };
-    let result = filter.run(&data);
-    let value = (result & SECCOMP_RET_DATA) as u16;
-    match result & SECCOMP_RET_ACTION_FULL {
-        SECCOMP_RET_ALLOW | SECCOMP_RET_LOG => Verdict::Allow,
-        SECCOMP_RET_ERRNO => {
-            let code = i64::from(value.min(4095));
-            t.thread().set_ret((-code).cast_unsigned());
-            Verdict::Skip
-        }
-        SECCOMP_RET_TRAP => {
-            t.thread().set_ret(nr);
-            t.force_signal(SigInfo::seccomp(value, ip, number.cast_signed()));
-            Verdict::Skip
-        }
-        SECCOMP_RET_TRACE => {
-            if wants_event(t, PTRACE_EVENT_SECCOMP) {
-                event(t, PTRACE_EVENT_SECCOMP, u64::from(value)).await;
-                return Verdict::Allow;
-            }
-            t.thread().set_ret(Errno::ENOSYS.to_ret());
-            Verdict::Skip
-        }
-        // Nobody can listen.
-        SECCOMP_RET_USER_NOTIF => {
-            t.thread().set_ret(Errno::ENOSYS.to_ret());
-            Verdict::Skip
-        }
-        SECCOMP_RET_KILL_THREAD if t.group.thread_count() > 1 => {
-            t.exit_status =
-                Some(moat_abi::clone::WaitStatus::Signaled { signal: 31, core: moat_abi::clone::CoreDump::NotDumped });
-            Verdict::Skip
-        }
-        _ => {
-            kill(t, 31);
-            Verdict::Skip
+        Some(Mode::Filter(f)) if call.arch == AUDIT_ARCH_X86_64 && f.allows(call.nr) => Some(call),
+        Some(Mode::Filter(f)) => {
+            let filter = f.clone();
+            run_filters(t, &filter, call).await
         }
     }
 }
 
+async fn run_filters(t: &mut CurrentTask, filter: &Filter, call: Call) -> Option<Call> {
+    let (action, value) = judge(t, filter, &call);
+    if action != SECCOMP_RET_TRACE {
+        return carry_out(t, action, value, call);
+    }
+    if !wants_event(t, PTRACE_EVENT_SECCOMP) {
+        t.thread().set_ret(Errno::ENOSYS.to_ret());
+        return None;
+    }
+    let (nr, args) = seccomp_event(t, call.nr(), call.args, value).await?;
+    let call = Call { nr: low_half(nr), args, ..call };
+    // What the tracer made of it is judged again, but not handed to the tracer again.
+    let (action, value) = judge(t, filter, &call);
+    if action == SECCOMP_RET_TRACE { Some(call) } else { carry_out(t, action, value, call) }
+}
+
+/// The action of the filters and its data, logged where that is wanted.
+fn judge(t: &mut CurrentTask, filter: &Filter, call: &Call) -> (u32, u16) {
+    let ip = t.thread().regs().rip;
+    let nr = call.nr.cast_signed();
+    let data = SeccompData { nr, arch: call.arch, instruction_pointer: ip, args: call.args };
+    let (result, logged) = filter.run(&data);
+    let action = result & SECCOMP_RET_ACTION_FULL;
+    let wanted = match action {
+        SECCOMP_RET_ALLOW => false,
+        SECCOMP_RET_ERRNO | SECCOMP_RET_TRAP | SECCOMP_RET_TRACE | SECCOMP_RET_USER_NOTIF => logged == Logged::All,
+        _ => true,
+    };
+    if wanted {
+        // As audit does for Linux: a guest may do this as often as it likes, so it is for debugging only.
+        let name = moat_abi::nr::name(call.nr).filter(|_| call.arch == AUDIT_ARCH_X86_64).unwrap_or("?");
+        tracing::debug!(target: "seccomp", tid = t.tid(), arch = call.arch, nr, ip, "{name} gets {result:#x}");
+    }
+    (action, (result & SECCOMP_RET_DATA) as u16)
+}
+
+/// Does what `action` says.
+fn carry_out(t: &mut CurrentTask, action: u32, value: u16, call: Call) -> Option<Call> {
+    match action {
+        SECCOMP_RET_ALLOW | SECCOMP_RET_LOG => return Some(call),
+        SECCOMP_RET_ERRNO => {
+            let code = i64::from(value.min(4095));
+            t.thread().set_ret((-code).cast_unsigned());
+        }
+        SECCOMP_RET_TRAP => {
+            t.thread().set_ret(call.nr());
+            let ip = t.thread().regs().rip;
+            t.force_signal(SigInfo::seccomp(value, ip, call.arch, call.nr.cast_signed()));
+        }
+        // Nobody can listen.
+        SECCOMP_RET_USER_NOTIF => t.thread().set_ret(Errno::ENOSYS.to_ret()),
+        SECCOMP_RET_KILL_THREAD if t.group.thread_count() > 1 => {
+            t.exit_status = Some(WaitStatus::Signaled { signal: 31, core: CoreDump::NotDumped });
+        }
+        _ => kill(t, 31),
+    }
+    None
+}
+
 /// Ends the process as if by `signal`, whatever its action.
 fn kill(t: &mut CurrentTask, signal: u8) {
-    use moat_abi::clone::{CoreDump, WaitStatus};
     let status = WaitStatus::Signaled { signal, core: CoreDump::NotDumped };
     t.group.signals.lock().start_exit(status);
 }

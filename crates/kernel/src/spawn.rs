@@ -38,6 +38,7 @@ use crate::kernel::Kernel;
 use crate::process::container::ContainerGroup;
 use crate::process::group::ThreadGroup;
 use crate::process::sched::SchedState;
+use crate::seccomp::{Filter, Mode};
 use crate::signal::SigHand;
 use crate::signal::send::{Origin, Target};
 use crate::signal::state::ThreadSignals;
@@ -120,6 +121,8 @@ pub struct SpawnRequest {
     pub terminal: Option<Arc<dyn Terminal>>,
     /// `/proc/PID/oom_score_adj`.
     pub oom_score_adj: i32,
+    /// The filters that it starts with: the container's profile.
+    pub seccomp: Option<Arc<Filter>>,
 }
 
 /// A process that the sentry has started and will be told the end of.
@@ -159,9 +162,12 @@ impl PreparedProcess {
 /// Makes a process that runs when it is started.
 ///
 /// # Errors
-/// Those of execve(2): ENOENT for a program that is not found, EACCES, ENOEXEC, ...
+/// Those of execve(2): ENOENT for a program that is not found, EACCES, ENOEXEC, ...; what the filters say of execve(2).
 pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     let kernel = r.container.kernel().clone();
+    if let Some(errno) = r.seccomp.as_ref().and_then(|filter| filter.errno_of(moat_abi::nr::EXECVE)) {
+        return Err(errno);
+    }
     let caller = KernelCaller::new(Arc::new(r.creds.clone()));
     let limits = Limits::default();
     for (resource, limit) in &r.limits {
@@ -188,7 +194,9 @@ pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     if pid.is_init() {
         group.signals.lock().unkillable = true;
     }
-    let current = make_task(r.syscalls, &group, pid, image, comm, r.creds, r.fs, r.fds, r.place.namespaces);
+    let seccomp = r.seccomp.map(Mode::Filter);
+    let place = r.place.namespaces;
+    let current = make_task(r.syscalls, &group, pid, image, comm, r.creds, r.fs, r.fds, place, seccomp);
     if let Some(tty) = &r.terminal
         && let Err(errno) = JobControl::acquire(tty, &current, current.creds(), Steal::Yes)
     {
@@ -211,6 +219,7 @@ fn make_task(
     fs: FsContext,
     fds: Arc<FdTable>,
     namespaces: Arc<Namespaces>,
+    seccomp: Option<Mode>,
 ) -> CurrentTask {
     let fs = Arc::new(Mutex::new(LockClass::Process, fs));
     let state = TaskState {
@@ -227,7 +236,7 @@ fn make_task(
         timer_slack_ns: 50_000,
         personality: 0,
         thp_disabled: false,
-        seccomp: None,
+        seccomp,
     };
     let task = Task::new(TaskId(group.kernel().ids.tasks.next()), group.clone(), pid.clone(), state);
     group.set_leader(&task);

@@ -24,7 +24,7 @@ pub mod wait;
 pub mod work;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use moat_identity::{Namespaces, Pid, PidNamespace};
@@ -66,8 +66,8 @@ pub struct Task {
     pub parked: Mutex<Option<Box<dyn GuestThread>>>,
     /// It is traced (a summary of its signal state, read without the lock).
     pub traced: AtomicBool,
-    /// Its calls are checked by filters of its own (a summary of its state, read without the lock).
-    pub filtered: AtomicBool,
+    /// How often its filters have changed (read without the lock of its state, written under it); 0 if it has none.
+    pub(crate) seccomp_version: AtomicU32,
     /// It has ended and its tracer has yet to be told of it.
     pub ended_for_tracer: Mutex<Option<EndedTracee>>,
     /// Its name has been changed, and its host thread has yet to take it.
@@ -115,7 +115,7 @@ impl Task {
     /// A task of `group` named `pid`.
     #[must_use]
     pub fn new(id: TaskId, group: Arc<ThreadGroup>, pid: Arc<Pid>, state: TaskState) -> Arc<Task> {
-        let filtered = state.seccomp.is_some();
+        let seccomp_version = u32::from(state.seccomp.is_some());
         let task = Arc::new(Task {
             id,
             group,
@@ -127,7 +127,7 @@ impl Task {
             usage: usage::TaskUsage::default(),
             parked: Mutex::new(LockClass::Task, None),
             traced: AtomicBool::new(false),
-            filtered: AtomicBool::new(filtered),
+            seccomp_version: AtomicU32::new(seccomp_version),
             ended_for_tracer: Mutex::new(LockClass::Leaf, None),
             renamed: AtomicBool::new(false),
             start_boot_ns: moat_host::clock::boottime_ns(),

@@ -172,6 +172,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: Default::default(),
+        seccomp: None,
         plan: None,
         cpu_count: hardware::cpu_count(),
         total_memory_bytes: hardware::total_memory_bytes(),

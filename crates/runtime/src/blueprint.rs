@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use moat_control::spec::{
     Backing, ContainerSpec, DeviceSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind, MountSpec,
-    Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SharedNamespaces, Sharing, TreeKind,
+    Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
@@ -45,6 +45,8 @@ pub struct Blueprint {
     pub readonly_paths: Vec<String>,
     /// Values of /proc/sys.
     pub sysctls: BTreeMap<String, String>,
+    /// What the calls of its processes are checked by.
+    pub seccomp: Option<SeccompSpec>,
     /// The host's namespaces of its sandbox; if none are given, those that the mode of the network asks for.
     pub plan: Option<Plan>,
     /// CPUs that a sandbox made for it shows.
@@ -232,6 +234,7 @@ impl Blueprint {
             masked_paths: self.masked_paths,
             readonly_paths: self.readonly_paths,
             sysctls: self.sysctls,
+            seccomp: self.seccomp,
         })
     }
 }

@@ -28,6 +28,8 @@ pub struct Config {
     pub root_sharing: Sharing,
     /// Changes to the root file system stay in memory.
     pub overlay_root: OverlayRoot,
+    /// Whether config.json's `linux.seccomp` is applied.
+    pub profiles: Profiles,
     /// Where the sandbox logs.
     pub debug_log: DebugLog,
     /// Debug messages too.
@@ -75,6 +77,16 @@ impl Config {
             strace_log_size: self.strace_log_size,
         }
     }
+}
+
+/// Whether the seccomp profiles of containers are applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profiles {
+    /// As configured.
+    #[default]
+    Apply,
+    /// Calls are not checked: they never reach the host in any case.
+    Ignore,
 }
 
 /// Where changes to the root file system go.

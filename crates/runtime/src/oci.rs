@@ -9,6 +9,7 @@ mod devices;
 mod linux;
 mod mounts;
 mod process;
+mod seccomp;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -92,7 +93,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
     let mut warnings = Vec::new();
     let root = spec.root().as_ref().ok_or_else(|| Error::Invalid("config.json has no root".into()))?;
     let process = spec.process().as_ref().ok_or_else(|| Error::Invalid("config.json has no process".into()))?;
-    let linux = linux::check(spec, config.network, &mut warnings)?;
+    let linux = linux::check(spec, config, &mut warnings)?;
     let plan = match Role::of(spec) {
         Role::Root => Some(Plan::from_spec(spec, config)?),
         // Its sandbox is there already.
@@ -129,6 +130,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         masked_paths: linux.masked_paths,
         readonly_paths: linux.readonly_paths,
         sysctls: linux.sysctls,
+        seccomp: linux.seccomp,
         plan,
         cpu_count: crate::hardware::cpu_count(),
         total_memory_bytes: crate::hardware::total_memory_bytes(),

@@ -5,13 +5,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_abi::Errno;
+use moat_abi::ptrace::SockFilter;
 use moat_abi::signal::Signal;
-use moat_control::spec::{ContainerSpec, FdNumber, InitSignals};
+use moat_control::spec::{BpfInstruction, ContainerSpec, FdNumber, InitSignals, SeccompSpec};
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
 use moat_kernel::Kernel;
 use moat_kernel::process::container::ContainerGroup;
+use moat_kernel::seccomp::{Filter, Logged};
 use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepare_process};
 use moat_platform::Stock;
 use moat_sync::{LockClass, Mutex, block_in_place};
@@ -30,6 +32,8 @@ pub(crate) struct Membership {
     pub(crate) fs: FsContext,
     /// The container's processes.
     pub(crate) processes: Arc<ContainerGroup>,
+    /// Its seccomp profile.
+    pub(crate) profile: Option<Arc<Filter>>,
 }
 
 /// One container.
@@ -51,7 +55,7 @@ impl GuestContainer {
     pub(crate) async fn create(
         kernel: &Arc<Kernel>,
         stock: Arc<dyn Stock>,
-        spec: ContainerSpec,
+        mut spec: ContainerSpec,
         mut files: DonatedFiles,
         root: Option<&GuestContainer>,
     ) -> Result<Arc<GuestContainer>, BootError> {
@@ -61,7 +65,8 @@ impl GuestContainer {
         // There is nobody to hold up yet when the root container is made.
         let namespace = if root.is_some() { block_in_place(build) } else { build() }?;
         let fs = FsContext::new(namespace.clone());
-        let member = Membership { place, fs, processes: ContainerGroup::new(kernel.clone(), stock) };
+        let profile = spec.seccomp.take().map(profile).transpose()?;
+        let member = Membership { place, fs, processes: ContainerGroup::new(kernel.clone(), stock), profile };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
         let process = &spec.process;
         let set_up = |files: &mut [_], creds: &_| console::set_up(files, &namespace, &member.processes, creds);
@@ -140,6 +145,13 @@ fn place(kernel: &Kernel, spec: &ContainerSpec, root: Option<&GuestContainer>) -
     let shared = Shared { pid: when(spec.shared.pid), uts: when(spec.shared.uts), ipc: when(spec.shared.ipc) };
     ContainerPlace::new_container(kernel, names, &shared)
         .map_err(|e| BootError { errno: Some(e.raw()), ..BootError::new("making a pid namespace") })
+}
+
+fn profile(spec: SeccompSpec) -> Result<Arc<Filter>, BootError> {
+    let program = spec.program.into_iter().map(|BpfInstruction(code, jt, jf, k)| SockFilter { code, jt, jf, k });
+    let logged = if spec.log { Logged::All } else { Logged::Default };
+    Filter::new(program.collect(), logged, None)
+        .map_err(|e| BootError { errno: Some(e.raw()), ..BootError::new("the seccomp profile") })
 }
 
 /// Sets what the container wants of /proc/sys.

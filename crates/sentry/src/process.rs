@@ -107,6 +107,7 @@ pub(crate) fn request(
         envp: bytes(&spec.env),
         terminal,
         oom_score_adj: spec.oom_score_adj.unwrap_or(0),
+        seccomp: member.profile.clone(),
     })
 }
 

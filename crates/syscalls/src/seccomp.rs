@@ -7,7 +7,7 @@ use moat_abi::ptrace::{
     SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_LOG,
     SECCOMP_RET_TRACE, SECCOMP_RET_TRAP, SECCOMP_SET_MODE_FILTER, SECCOMP_SET_MODE_STRICT, SockFilter, SockFprog,
 };
-use moat_kernel::seccomp::{Mode, Sync, install, set_strict};
+use moat_kernel::seccomp::{Logged, Mode, Sync, install, set_strict};
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
 
@@ -45,7 +45,8 @@ fn set_filter(t: &CurrentTask, program: UserAddr, flags: u32) -> SyscallResult {
     }
     let program = t.mm().read_array::<SockFilter>(UserAddr::new(header.filter), len, max)?;
     let sync = if flags & SECCOMP_FILTER_FLAG_TSYNC != 0 { Sync::AllThreads } else { Sync::No };
-    let failed = install(t, program, sync)?;
+    let logged = if flags & SECCOMP_FILTER_FLAG_LOG != 0 { Logged::All } else { Logged::Default };
+    let failed = install(t, program, logged, sync)?;
     if failed != 0 && flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH != 0 {
         return Err(Errno::ESRCH.into());
     }

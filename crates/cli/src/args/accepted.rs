@@ -18,7 +18,6 @@ const TRUTHS: &[&str] = &[
     "lisafs",
     "log-packets",
     "net-raw",
-    "oci-seccomp",
     "profile",
     "rx-checksum-offload",
     "save-restore-netstack",

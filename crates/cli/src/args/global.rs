@@ -60,6 +60,9 @@ pub(crate) struct Global {
     /// Let the sandbox open files of the host itself, by directory descriptors
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_name = "BOOL")]
     pub(crate) directfs: bool,
+    /// Apply the seccomp profile of config.json to the container's processes
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    pub(crate) oci_seccomp: bool,
     /// Which Unix sockets of the host guests may use: none
     #[arg(long, global = true, value_enum, default_value = "none")]
     pub(crate) host_uds: HostUds,

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use moat_control::spec::{FileAccess, NetworkMode, PlatformKind, Sharing};
 use moat_runtime::Config;
-use moat_runtime::config::{DebugLog, Rootless};
+use moat_runtime::config::{DebugLog, Profiles, Rootless};
 
 use crate::args::{self, Command, Global, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
 
@@ -46,6 +46,7 @@ pub(super) fn config(flags: &Global, command: &Command) -> anyhow::Result<Config
             args::FileAccess::Shared => Sharing::Shared,
         },
         overlay_root: flags.overlay2,
+        profiles: if flags.oci_seccomp { Profiles::Apply } else { Profiles::Ignore },
         debug_log: match (&flags.debug_log, strace || flags.debug, command) {
             (Some(path), _, _) => DebugLog::File(path.clone()),
             (None, true, Command::Do(_) | Command::Run(_)) => DebugLog::Stderr,

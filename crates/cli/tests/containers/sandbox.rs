@@ -173,6 +173,7 @@ impl Test {
             masked_paths: Vec::new(),
             readonly_paths: Vec::new(),
             sysctls,
+            seccomp: None,
         };
         let null = null();
         let fds = [null.as_fd(), stdout.as_fd(), null.as_fd(), root.as_fd()];

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use moat_abi::Result;
+use moat_abi::ptrace::{SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT};
+use moat_kernel::seccomp::Mode;
 
 use crate::fs::ProcMount;
 use crate::process::{Who, state_of};
@@ -100,7 +102,13 @@ pub(crate) fn status(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     ] {
         let _ = writeln!(o, "{label}:\t{:016x}", set.0);
     }
-    let _ = writeln!(o, "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0", u8::from(creds.no_new_privs));
+    let (mode, filters) = match &task.state().seccomp {
+        None => (SECCOMP_MODE_DISABLED, 0),
+        Some(Mode::Strict) => (SECCOMP_MODE_STRICT, 0),
+        Some(Mode::Filter(filter)) => (SECCOMP_MODE_FILTER, filter.count()),
+    };
+    let no_new_privs = u8::from(creds.no_new_privs);
+    let _ = writeln!(o, "NoNewPrivs:\t{no_new_privs}\nSeccomp:\t{mode}\nSeccomp_filters:\t{filters}");
     let cpus = proc.kernel.cpu_count;
     let _ = writeln!(
         o,

@@ -207,6 +207,25 @@ pub async fn syscall_entry(t: &mut CurrentTask, nr: u64, args: [u64; 6]) -> Opti
     Some(if changed { (regs.orig_rax, regs.syscall_args()) } else { (nr, args) })
 }
 
+/// The stop that a filter asked for, with its data; gives the call as the tracer left it, `None` if it is not to be made.
+pub async fn seccomp_event(t: &mut CurrentTask, nr: u64, args: [u64; 6], data: u16) -> Option<(u64, [u64; 6])> {
+    let mut regs = t.thread().regs();
+    regs.rax = moat_abi::Errno::ENOSYS.to_ret();
+    regs.orig_rax = nr;
+    t.thread().set_regs(&regs);
+    event(t, PTRACE_EVENT_SECCOMP, u64::from(data)).await;
+    if t.work().contains(crate::task::work::Work::KILL) {
+        return None;
+    }
+    let regs = t.thread().regs();
+    if regs.syscall_args() == args && regs.orig_rax == nr {
+        return Some((nr, args));
+    }
+    // A negative number is how a tracer says that the call is done.
+    let number = u32::try_from(regs.orig_rax & 0xffff_ffff).unwrap_or(u32::MAX);
+    (number.cast_signed() >= 0).then(|| (number.into(), regs.syscall_args()))
+}
+
 /// The stop after a call.
 pub async fn syscall_exit(t: &mut CurrentTask) {
     let wanted = with_trace(t.task(), |trace| trace.run == Run::ToSyscall).unwrap_or(false);

@@ -1,12 +1,14 @@
-//! Filter programs: their check, their interpreter, and the chain of those that a task has.
+//! [`Filter`]: a chain of programs, and what all of it allows by number alone.
 
 use std::sync::Arc;
 
 use moat_abi::ptrace::*;
 use moat_abi::{Errno, Result};
 
-const SCRATCH: usize = 16;
-const DATA_LEN: u32 = 64;
+use super::program::Program;
+
+/// Instructions of all filters of a task together (`MAX_INSNS_PER_PATH`), each filter counting 4 more.
+const MAX_PER_PATH: usize = 32_768;
 
 /// What a task's calls are checked by.
 #[derive(Clone)]
@@ -17,13 +19,63 @@ pub enum Mode {
     Filter(Arc<Filter>),
 }
 
+/// Which results are logged, besides those that always are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logged {
+    /// `SECCOMP_RET_LOG` and those that kill.
+    Default,
+    /// All but `SECCOMP_RET_ALLOW` (`SECCOMP_FILTER_FLAG_LOG`).
+    All,
+}
+
 /// A checked program, and those installed before it.
 pub struct Filter {
-    pub(super) program: Vec<SockFilter>,
-    pub(super) previous: Option<Arc<Filter>>,
+    program: Program,
+    logged: Logged,
+    previous: Option<Arc<Filter>>,
+    /// Filters of the chain, this one included.
+    count: u32,
+    /// Instructions of the chain, as [`MAX_PER_PATH`] counts them.
+    length: usize,
+    /// Calls that the chain allows whatever their arguments.
+    allowed: NumberSet,
 }
 
 impl Filter {
+    /// Puts a program before those of `previous`.
+    ///
+    /// # Errors
+    /// EINVAL for a bad program; ENOMEM if the chain gets too long.
+    pub fn new(program: Vec<SockFilter>, logged: Logged, previous: Option<Arc<Filter>>) -> Result<Arc<Filter>> {
+        let program = Program::new(program)?;
+        let (count, length) = previous.as_ref().map_or((0, 0), |p| (p.count, p.length));
+        let length = length + program.len() + 4;
+        if length > MAX_PER_PATH {
+            return Err(Errno::ENOMEM);
+        }
+        let before = |nr| previous.as_ref().is_none_or(|p| p.allowed.contains(nr));
+        let allowed = NumberSet::of(|nr| before(nr) && program.result_by_number(nr) == Some(SECCOMP_RET_ALLOW));
+        Ok(Arc::new(Filter { program, logged, count: count + 1, length, allowed, previous }))
+    }
+
+    /// How many filters the chain has.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether a call of the x86-64 table is allowed whatever its arguments.
+    pub(super) fn allows(&self, nr: u32) -> bool {
+        self.allowed.contains(nr)
+    }
+
+    /// The errno that a call gets whatever its arguments.
+    pub(crate) fn errno_of(&self, nr: u32) -> Option<Errno> {
+        let result = self.program.result_by_number(nr)?;
+        let errno = i32::try_from(result & SECCOMP_RET_DATA).ok().filter(|errno| *errno != 0)?;
+        (result & SECCOMP_RET_ACTION_FULL == SECCOMP_RET_ERRNO).then_some(Errno::from_raw(errno))
+    }
+
     pub(super) fn is_ancestor_of(self: &Arc<Filter>, other: &Arc<Filter>) -> bool {
         let mut at = Some(other);
         while let Some(f) = at {
@@ -35,204 +87,121 @@ impl Filter {
         false
     }
 
-    /// The result of highest precedence of all filters (`seccomp_run_filters`).
-    pub(super) fn run(&self, data: &SeccompData) -> u32 {
+    /// The result of highest precedence of all filters, and what its filter wants logged (`seccomp_run_filters`).
+    pub(super) fn run(&self, data: &SeccompData) -> (u32, Logged) {
         let precedence = |r: u32| (r & SECCOMP_RET_ACTION_FULL).cast_signed();
-        let mut result = evaluate(&self.program, data);
+        let mut strictest = (self.program.run(data), self.logged);
         let mut at = self.previous.as_ref();
         while let Some(f) = at {
-            let other = evaluate(&f.program, data);
-            if precedence(other) < precedence(result) {
-                result = other;
+            let other = f.program.run(data);
+            if precedence(other) < precedence(strictest.0) {
+                strictest = (other, f.logged);
             }
             at = f.previous.as_ref();
         }
-        result
+        strictest
     }
 }
 
-/// Checks a program: known instructions, jumps inside, an end (`seccomp_check_filter`).
-///
-/// # Errors
-/// EINVAL.
-pub fn check(program: &[SockFilter]) -> Result<()> {
-    if program.is_empty() || program.len() > usize::from(BPF_MAXINSNS) {
-        return Err(Errno::EINVAL);
-    }
-    for (i, f) in program.iter().enumerate() {
-        let left = program.len() - i - 1;
-        // Jumps only go forward, so every program ends.
-        let reaches = |by: usize| by < left;
-        let fine = match f.code & 7 {
-            BPF_LD => match f.code & !7 {
-                BPF_ABS => f.k < DATA_LEN && f.k % 4 == 0,
-                BPF_IMM | BPF_LEN => true,
-                BPF_MEM => (f.k as usize) < SCRATCH,
-                _ => false,
-            },
-            BPF_LDX => match f.code & !7 {
-                BPF_IMM | BPF_LEN => true,
-                BPF_MEM => (f.k as usize) < SCRATCH,
-                _ => false,
-            },
-            BPF_ST | BPF_STX => f.code & !7 == 0 && (f.k as usize) < SCRATCH,
-            BPF_ALU => alu_is_valid(f),
-            BPF_JMP => match f.code & 0xf0 {
-                BPF_JA => f.code & 8 == 0 && reaches(f.k as usize),
-                BPF_JEQ | BPF_JGT | BPF_JGE | BPF_JSET => reaches(f.jt.into()) && reaches(f.jf.into()),
-                _ => false,
-            },
-            BPF_RET => matches!(f.code & !7, BPF_K | BPF_A),
-            _ => matches!(f.code & !7, BPF_TAX | BPF_TXA),
-        };
-        if !fine {
-            return Err(Errno::EINVAL);
+impl Drop for Filter {
+    /// Takes the chain apart in a loop: it may be thousands of filters long.
+    fn drop(&mut self) {
+        let mut next = self.previous.take();
+        while let Some(mut filter) = next.and_then(Arc::into_inner) {
+            next = filter.previous.take();
         }
     }
-    let ends = program.last().is_some_and(|f| f.code & 7 == BPF_RET);
-    if ends { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-fn alu_is_valid(f: &SockFilter) -> bool {
-    let constant = f.code & BPF_X == 0;
-    match f.code & 0xf0 {
-        BPF_DIV | BPF_MOD => !constant || f.k != 0,
-        BPF_LSH | BPF_RSH => !constant || f.k < 32,
-        BPF_ADD | BPF_SUB | BPF_MUL | BPF_OR | BPF_AND | BPF_XOR => true,
-        BPF_NEG => constant,
-        _ => false,
-    }
-}
+/// A set of system call numbers. Those that no table has are never in it.
+struct NumberSet([u64; NumberSet::WORDS]);
 
-fn load(data: &SeccompData, at: u32) -> u32 {
-    use zerocopy::IntoBytes;
-    let at = at as usize;
-    data.as_bytes().get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
-}
+impl NumberSet {
+    const WORDS: usize = 8;
 
-/// Runs a checked program. Jumps go forward only, so it ends.
-fn evaluate(program: &[SockFilter], data: &SeccompData) -> u32 {
-    let (mut a, mut x, mut pc) = (0u32, 0u32, 0usize);
-    let mut memory = [0u32; SCRATCH];
-    let slot = |k: u32| (k as usize) % SCRATCH;
-    while let Some(f) = program.get(pc) {
-        pc += 1;
-        let operand = if f.code & BPF_X != 0 { x } else { f.k };
-        match f.code & 7 {
-            BPF_LD => {
-                a = match f.code & !7 {
-                    BPF_ABS => load(data, f.k),
-                    BPF_LEN => DATA_LEN,
-                    BPF_MEM => memory[slot(f.k)],
-                    _ => f.k,
-                }
+    fn of(contains: impl Fn(u32) -> bool) -> NumberSet {
+        const { assert!(moat_abi::nr::COUNT <= 8 * u64::BITS) };
+        let mut set = NumberSet([0; NumberSet::WORDS]);
+        for nr in (0..moat_abi::nr::COUNT).filter(|nr| contains(*nr)) {
+            let (word, bit) = NumberSet::place(nr);
+            if let Some(word) = set.0.get_mut(word) {
+                *word |= bit;
             }
-            BPF_LDX => {
-                x = match f.code & !7 {
-                    BPF_LEN => DATA_LEN,
-                    BPF_MEM => memory[slot(f.k)],
-                    _ => f.k,
-                }
-            }
-            BPF_ST => memory[slot(f.k)] = a,
-            BPF_STX => memory[slot(f.k)] = x,
-            BPF_ALU => match alu(f.code & 0xf0, a, operand) {
-                Some(value) => a = value,
-                // Division by zero ends a filter with 0: kill.
-                None => return 0,
-            },
-            BPF_JMP => {
-                let taken = match f.code & 0xf0 {
-                    BPF_JA => {
-                        pc += f.k as usize;
-                        continue;
-                    }
-                    BPF_JEQ => a == operand,
-                    BPF_JGT => a > operand,
-                    BPF_JGE => a >= operand,
-                    _ => a & operand != 0,
-                };
-                pc += usize::from(if taken { f.jt } else { f.jf });
-            }
-            BPF_RET => return if f.code & !7 == BPF_A { a } else { f.k },
-            _ if f.code & !7 == BPF_TXA => a = x,
-            _ => x = a,
         }
+        set
     }
-    0
+
+    fn contains(&self, nr: u32) -> bool {
+        let (word, bit) = NumberSet::place(nr);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    fn place(nr: u32) -> (usize, u64) {
+        (usize::try_from(nr / u64::BITS).unwrap_or(usize::MAX), 1 << (nr % u64::BITS))
+    }
 }
 
-fn alu(operation: u16, a: u32, b: u32) -> Option<u32> {
-    Some(match operation {
-        BPF_ADD => a.wrapping_add(b),
-        BPF_SUB => a.wrapping_sub(b),
-        BPF_MUL => a.wrapping_mul(b),
-        BPF_DIV => a.checked_div(b)?,
-        BPF_MOD => a.checked_rem(b)?,
-        BPF_OR => a | b,
-        BPF_AND => a & b,
-        BPF_XOR => a ^ b,
-        BPF_LSH => a.checked_shl(b).unwrap_or(0),
-        BPF_RSH => a.checked_shr(b).unwrap_or(0),
-        _ => a.wrapping_neg(),
-    })
+/// The mode as the task's own future remembers it, so that a call takes no lock.
+#[derive(Default)]
+pub(crate) struct Remembered {
+    pub(super) version: u32,
+    pub(super) mode: Option<Mode>,
 }
 
 #[cfg(test)]
 mod tests {
-    use moat_abi::siginfo::AUDIT_ARCH_X86_64;
-
     use super::*;
 
     fn op(code: u16, jt: u8, jf: u8, k: u32) -> SockFilter {
         SockFilter { code, jt, jf, k }
     }
 
-    fn data(nr: i32) -> SeccompData {
-        SeccompData { nr, arch: AUDIT_ARCH_X86_64, ..SeccompData::default() }
-    }
-
-    #[test]
-    fn a_filter_decides_by_number() {
-        let program = [
-            op(BPF_LD | BPF_W | BPF_ABS, 0, 0, 0),
-            op(BPF_JMP | BPF_JEQ, 0, 1, 39),
-            op(BPF_RET, 0, 0, SECCOMP_RET_ERRNO | 1),
-            op(BPF_RET, 0, 0, SECCOMP_RET_ALLOW),
-        ];
-        assert_eq!(check(&program), Ok(()));
-        assert_eq!(evaluate(&program, &data(39)), SECCOMP_RET_ERRNO | 1);
-        assert_eq!(evaluate(&program, &data(40)), SECCOMP_RET_ALLOW);
-    }
-
-    #[test]
-    fn bad_programs_are_refused() {
-        let ret = op(BPF_RET, 0, 0, 0);
-        for bad in [
-            vec![],
-            vec![op(BPF_LD | BPF_ABS, 0, 0, 64), ret],
-            vec![op(BPF_LD | BPF_ABS, 0, 0, 2), ret],
-            vec![op(BPF_LD | BPF_MEM, 0, 0, 16), ret],
-            vec![op(BPF_JMP | BPF_JA, 0, 0, 1), ret],
-            vec![op(BPF_JMP | BPF_JA, 0, 0, u32::MAX), ret],
-            vec![op(BPF_JMP | BPF_JEQ, 1, 0, 0), ret],
-            vec![op(BPF_ALU | BPF_DIV, 0, 0, 0), ret],
-            vec![op(BPF_ALU | BPF_LSH, 0, 0, 32), ret],
-            vec![op(BPF_LD | BPF_B | BPF_ABS, 0, 0, 0), ret],
-            vec![ret, op(BPF_ALU, 0, 0, 0)],
-        ] {
-            assert_eq!(check(&bad), Err(Errno::EINVAL), "{bad:?}");
-        }
+    fn with(result: u32, previous: Option<Arc<Filter>>) -> Arc<Filter> {
+        Filter::new(vec![op(BPF_RET, 0, 0, result)], Logged::Default, previous).unwrap()
     }
 
     #[test]
     fn the_strictest_of_several_filters_wins() {
-        let with = |k, previous| Arc::new(Filter { program: vec![op(BPF_RET, 0, 0, k)], previous });
         let chain = with(SECCOMP_RET_ALLOW, Some(with(SECCOMP_RET_KILL_PROCESS, Some(with(SECCOMP_RET_ERRNO, None)))));
-        assert_eq!(chain.run(&data(0)), SECCOMP_RET_KILL_PROCESS);
-        // Division by zero at run time kills.
-        let program = [op(BPF_ALU | BPF_DIV | BPF_X, 0, 0, 0), op(BPF_RET, 0, 0, SECCOMP_RET_ALLOW)];
-        assert_eq!(check(&program), Ok(()));
-        assert_eq!(evaluate(&program, &data(0)), 0);
+        assert_eq!(chain.run(&SeccompData::default()).0, SECCOMP_RET_KILL_PROCESS);
+        assert_eq!(chain.count(), 3);
+    }
+
+    #[test]
+    fn what_all_filters_allow_by_number_is_known_beforehand() {
+        let only_39_and_not_1 = |previous| {
+            let program = vec![
+                op(BPF_LD | BPF_W | BPF_ABS, 0, 0, 0),
+                op(BPF_JMP | BPF_JEQ, 0, 1, 1),
+                op(BPF_RET, 0, 0, SECCOMP_RET_ERRNO | 2),
+                op(BPF_JMP | BPF_JEQ, 2, 0, 39),
+                // Others depend on an argument.
+                op(BPF_LD | BPF_W | BPF_ABS, 0, 0, 16),
+                op(BPF_JMP | BPF_JEQ, 0, 1, 7),
+                op(BPF_RET, 0, 0, SECCOMP_RET_ALLOW),
+                op(BPF_RET, 0, 0, SECCOMP_RET_KILL_THREAD),
+            ];
+            Filter::new(program, Logged::Default, previous).unwrap()
+        };
+        let filter = only_39_and_not_1(None);
+        let known: Vec<u32> = (0..600).filter(|nr| filter.allowed.contains(*nr)).collect();
+        assert_eq!(known, [39]);
+        assert_eq!(filter.errno_of(1), Some(Errno::ENOENT));
+        assert_eq!(filter.errno_of(39), None);
+        let chain = only_39_and_not_1(Some(with(SECCOMP_RET_LOG, None)));
+        assert!(!chain.allowed.contains(39), "a call that is logged has to be seen");
+    }
+
+    #[test]
+    fn a_chain_has_a_limit_and_comes_apart() {
+        let mut chain = None;
+        let refused = loop {
+            match Filter::new(vec![op(BPF_RET, 0, 0, SECCOMP_RET_ALLOW)], Logged::Default, chain.clone()) {
+                Ok(filter) => chain = Some(filter),
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(refused, Errno::ENOMEM);
+        assert_eq!(chain.map(|c| c.count()), Some(32_768 / 5));
     }
 }

@@ -56,6 +56,8 @@ pub struct CurrentTask {
     pub(crate) last_fault: LastFault,
     /// The rseq(2) area that is registered.
     pub rseq: Option<RseqArea>,
+    /// Its filters as they were when it made its last call.
+    pub(crate) seccomp: crate::seccomp::filter::Remembered,
     /// Buffer that file data passes through; kept between calls so that small transfers allocate nothing.
     pub scratch: Vec<u8>,
 }
@@ -127,6 +129,7 @@ impl CurrentTask {
             stepping: false,
             last_fault: LastFault::default(),
             rseq: None,
+            seccomp: crate::seccomp::filter::Remembered::default(),
             scratch: Vec::new(),
         }
     }

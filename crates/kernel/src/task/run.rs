@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use moat_abi::Errno;
@@ -11,11 +10,11 @@ use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::Signal;
 use moat_mm::FaultAction;
-use moat_platform::{Event, Fault, ForeignAbi, Order, switch};
+use moat_platform::{Event, Fault, ForeignAbi, Order, Regs, switch};
 
 use crate::error::{PendingRestart, SyscallError, SyscallResult};
 use crate::ptrace;
-use crate::seccomp::{self, Verdict};
+use crate::seccomp::{self, Call};
 use crate::syscall::Dispatch;
 use crate::task::current::LastFault;
 use crate::task::{CurrentTask, Task};
@@ -72,7 +71,7 @@ async fn run(t: &mut CurrentTask) {
                 t.syscall(nr, args).await;
                 t.call.end();
             }
-            Event::ForeignSyscall(ForeignAbi::I386) => t.thread().set_ret(Errno::ENOSYS.to_ret()),
+            Event::ForeignSyscall(ForeignAbi::I386) => t.i386_syscall().await,
             Event::ForeignSyscall(ForeignAbi::Vsyscall) => t.vsyscall().await,
             Event::Fault(fault) => t.fault(fault).await,
             Event::Interrupted => {}
@@ -101,12 +100,11 @@ impl CurrentTask {
     /// Handles one system call, with the stops that a tracer asked for.
     async fn syscall(&mut self, nr: u64, args: [u64; 6]) {
         // The high half is ignored, as the kernel's entry code does.
-        let mut nr = u64::from(low_half(nr));
-        let mut args = args;
+        let mut call = Call::x86_64(nr, args);
         self.usage.count_syscall();
         if ptrace::stop::traces_syscalls(self) {
-            match ptrace::stop::syscall_entry(self, nr, args).await {
-                Some((n, a)) => (nr, args) = (n, a),
+            match ptrace::stop::syscall_entry(self, call.nr(), args).await {
+                Some((nr, args)) => call = Call::x86_64(nr, args),
                 None => {
                     ptrace::stop::syscall_exit(self).await;
                     return;
@@ -116,14 +114,20 @@ impl CurrentTask {
                 return;
             }
         }
-        let skipped =
-            self.filtered.load(Ordering::Relaxed) && matches!(seccomp::check_call(self, nr, args).await, Verdict::Skip);
-        if !skipped {
-            let result = self.dispatch(nr, args).await;
-            self.finish_syscall(nr, result);
+        if let Some(call) = seccomp::check_call(self, call).await {
+            let result = self.dispatch(call.nr(), call.args()).await;
+            self.finish_syscall(call.nr(), result);
         }
         if self.exit_status.is_none() && ptrace::stop::traces_syscalls(self) {
             ptrace::stop::syscall_exit(self).await;
+        }
+    }
+
+    /// A call of the i386 table, which has none here; filters see it nevertheless.
+    async fn i386_syscall(&mut self) {
+        let call = Call::i386(&self.thread().regs());
+        if seccomp::check_call(self, call).await.is_some() {
+            self.thread().set_ret(Errno::ENOSYS.to_ret());
         }
     }
 
@@ -208,6 +212,13 @@ impl CurrentTask {
             return;
         }
         let args = [regs.rdi, regs.rsi, 0, 0, 0, 0];
+        let call = Call::x86_64(nr.into(), [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9]);
+        // A call that a filter answers returns to the caller like any other.
+        if seccomp::check_call(self, call).await.is_none() {
+            let value = self.thread().regs().rax;
+            self.return_from_vsyscall(&mut regs, value, ret);
+            return;
+        }
         let value = match self.dispatch(u64::from(nr), args).await {
             Ok(v) => v,
             // A bad address is a fault of the caller, as on Linux.
@@ -216,13 +227,13 @@ impl CurrentTask {
                 return;
             }
         };
-        regs.rax = value;
-        regs.rip = u64::from_le_bytes(ret);
-        regs.rsp = regs.rsp.wrapping_add(8);
-        self.thread().set_regs(&regs);
+        self.return_from_vsyscall(&mut regs, value, ret);
     }
-}
 
-fn low_half(nr: u64) -> u32 {
-    (nr & 0xffff_ffff) as u32
+    fn return_from_vsyscall(&mut self, regs: &mut Regs, value: u64, address: [u8; 8]) {
+        regs.rax = value;
+        regs.rip = u64::from_le_bytes(address);
+        regs.rsp = regs.rsp.wrapping_add(8);
+        self.thread().set_regs(regs);
+    }
 }

@@ -293,9 +293,7 @@ impl GuestThread for Thread {
     }
 
     fn set_regs(&mut self, regs: &Regs) {
-        let orig_rax = self.regs.orig_rax;
         self.regs = *regs;
-        self.regs.orig_rax = orig_rax;
         self.regs.rflags = regs.rflags & USER_RFLAGS | FIXED_RFLAGS;
         self.dirty = Dirty::All;
     }

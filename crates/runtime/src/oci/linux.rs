@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use moat_control::spec::{DeviceSpec, NetworkMode};
+use moat_control::spec::{DeviceSpec, SeccompSpec};
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Spec};
 
-use super::devices;
+use super::{devices, seccomp};
+use crate::Config;
+use crate::config::Profiles;
 use crate::error::{Error, Result};
 use crate::namespaces::{self, Role};
 
@@ -16,21 +18,28 @@ pub(super) struct Settings {
     pub(super) masked_paths: Vec<String>,
     pub(super) readonly_paths: Vec<String>,
     pub(super) sysctls: BTreeMap<String, String>,
+    pub(super) seccomp: Option<SeccompSpec>,
 }
 
 /// Checks the section and takes what the sentry needs.
-pub(super) fn check(spec: &Spec, network: NetworkMode, warnings: &mut Vec<String>) -> Result<Settings> {
+pub(super) fn check(spec: &Spec, config: &Config, warnings: &mut Vec<String>) -> Result<Settings> {
     let Some(linux) = spec.linux() else { return Ok(Settings::default()) };
     refuse(linux)?;
-    namespaces::check(spec, Role::of(spec), network, warnings)?;
-    if linux.seccomp().is_some() {
-        warnings.push("linux.seccomp is ignored: guest system calls never reach the host".into());
-    }
+    namespaces::check(spec, Role::of(spec), config.network, warnings)?;
+    let seccomp = match (linux.seccomp(), config.profiles) {
+        (Some(profile), Profiles::Apply) => Some(seccomp::convert(profile, warnings)?),
+        (Some(_), Profiles::Ignore) => {
+            warnings.push("linux.seccomp is ignored: --oci-seccomp=false".into());
+            None
+        }
+        (None, _) => None,
+    };
     Ok(Settings {
         devices: devices::convert(linux.devices().as_deref().unwrap_or_default())?,
         masked_paths: absolute("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: absolute("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
         sysctls: linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        seccomp,
     })
 }
 

@@ -8,10 +8,12 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
+use moat_abi::socket::{SOL_SOCKET, SockaddrLl};
 use moat_abi::{Errno, Result};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use zerocopy::IntoBytes;
 
-use crate::net::set_option;
+use crate::net::{bind, set_option};
 use crate::result::check;
 
 /// Bytes of a `struct virtio_net_hdr` before each frame.
@@ -25,8 +27,11 @@ const RECEIVE_BUFFER_BYTES: u32 = 4 << 20;
 /// Bytes that may wait to be sent.
 const SEND_BUFFER_BYTES: u32 = 4 << 20;
 
-const SOL_SOCKET: u32 = libc::SOL_SOCKET as u32;
-const SOL_PACKET: u32 = libc::SOL_PACKET as u32;
+const AF_PACKET: u16 = 17;
+const ETH_P_ALL: u16 = 3;
+const SOL_PACKET: u32 = 263;
+const PACKET_ADD_MEMBERSHIP: u32 = 1;
+const PACKET_MR_ALLMULTI: u16 = 2;
 const PACKET_VNET_HDR: u32 = 15;
 const PACKET_IGNORE_OUTGOING: u32 = 23;
 
@@ -46,22 +51,11 @@ pub fn open(index: u32) -> Result<OwnedFd> {
         Ok(()) | Err(Errno::ENOPROTOOPT) => {}
         Err(error) => return Err(error),
     }
-    let membership = libc::packet_mreq {
-        mr_ifindex: index,
-        mr_type: libc::PACKET_MR_ALLMULTI as u16,
-        mr_alen: 0,
-        mr_address: [0; 8],
-    };
-    // SAFETY: packet_mreq is plain integers without padding; the kernel reads as many bytes as are given.
-    check(i64::from(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_ADD_MEMBERSHIP,
-            (&raw const membership).cast(),
-            size_of::<libc::packet_mreq>() as libc::socklen_t,
-        )
-    }))?;
+    // struct packet_mreq: index, kind, and no address.
+    let mut membership = [0; 16];
+    membership[..4].copy_from_slice(&index.to_ne_bytes());
+    membership[4..6].copy_from_slice(&PACKET_MR_ALLMULTI.to_ne_bytes());
+    set_option(&socket, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership)?;
     for (name, forced, bytes) in [
         (libc::SO_RCVBUF, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES),
         (libc::SO_SNDBUF, libc::SO_SNDBUFFORCE, SEND_BUFFER_BYTES),
@@ -70,19 +64,13 @@ pub fn open(index: u32) -> Result<OwnedFd> {
         set_option(&socket, SOL_SOCKET, forced.cast_unsigned(), &bytes.to_ne_bytes())
             .or_else(|_| set_option(&socket, SOL_SOCKET, name.cast_unsigned(), &bytes.to_ne_bytes()))?;
     }
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+    let address = SockaddrLl {
+        sll_family: AF_PACKET,
+        sll_protocol: ETH_P_ALL.to_be_bytes(),
         sll_ifindex: index,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
+        ..SockaddrLl::default()
     };
-    // SAFETY: the kernel reads a sockaddr_ll of the given length.
-    check(i64::from(unsafe {
-        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
-    }))?;
+    bind(&socket, address.as_bytes())?;
     Ok(socket)
 }
 
@@ -104,11 +92,11 @@ pub fn receive(socket: BorrowedFd<'_>, buffers: &mut [Vec<u8>], lengths: &mut [u
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
     // SAFETY: each of the first `count` headers points to one vector, that to a buffer of its length; all outlive the call.
     let got = check(i64::from(unsafe {
-        libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count as u32, flags, ptr::null_mut())
+        libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), messages(count), flags, ptr::null_mut())
     }))?;
     let got = usize::try_from(got).unwrap_or(0).min(count);
     for (length, header) in lengths.iter_mut().zip(&headers).take(got) {
-        *length = header.msg_len as usize;
+        *length = usize::try_from(header.msg_len).unwrap_or(usize::MAX);
     }
     Ok(got)
 }
@@ -142,8 +130,13 @@ pub fn send(socket: BorrowedFd<'_>, frames: &[Outgoing<'_>]) -> Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: sendmmsg only reads what the first `count` headers point to, all of which outlives the call.
     let sent =
-        check(i64::from(unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count as u32, flags) }))?;
+        check(i64::from(unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), messages(count), flags) }))?;
     Ok(usize::try_from(sent).unwrap_or(0).min(count))
+}
+
+/// A number of messages for the kernel.
+fn messages(count: usize) -> libc::c_uint {
+    libc::c_uint::try_from(count).unwrap_or(0)
 }
 
 #[cfg(test)]

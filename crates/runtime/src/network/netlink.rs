@@ -92,8 +92,9 @@ impl Netlink {
             let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
             // Messages are padded to four bytes, but for the last.
-            let length = message.header.length.next_multiple_of(4) as usize;
-            rest = rest.get(length.max(16)..).unwrap_or_default();
+            let length =
+                usize::try_from(message.header.length).ok().and_then(|length| length.checked_next_multiple_of(4));
+            rest = length.and_then(|length| rest.get(length.max(16)..)).unwrap_or_default();
             if message.header.sequence_number == self.sequence {
                 messages.push(message);
             }

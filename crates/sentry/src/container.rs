@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_abi::Errno;
+use moat_abi::fs::FileType;
 use moat_abi::signal::Signal;
-use moat_control::spec::{ContainerSpec, FdNumber, InitSignals};
+use moat_control::spec::{ContainerSpec, DeviceRule, FdNumber, InitSignals, RuleDevices};
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
@@ -16,6 +17,7 @@ use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepa
 use moat_platform::Stock;
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::FsContext;
+use moat_vfs::device_rules::{DeviceAccess, DeviceRules, Devices, Verdict};
 
 use crate::process::{self, StartError};
 use crate::{console, mounts};
@@ -62,6 +64,9 @@ impl GuestContainer {
         let namespace = if root.is_some() { block_in_place(build) } else { build() }?;
         let fs = FsContext::new(namespace.clone());
         let member = Membership { place, fs, processes: ContainerGroup::new(kernel.clone(), stock) };
+        if let Some(rules) = device_rules(&spec.device_rules) {
+            member.processes.set_device_rules(rules);
+        }
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
         let process = &spec.process;
         let set_up = |files: &mut [_], creds: &_| console::set_up(files, &namespace, &member.processes, creds);
@@ -156,6 +161,28 @@ fn configure(kernel: &Kernel, spec: &ContainerSpec, place: &ContainerPlace) -> R
         })?;
     }
     Ok(())
+}
+
+/// The rules about devices, if there are any.
+fn device_rules(spec: &[DeviceRule]) -> Option<DeviceRules> {
+    let mut rules = DeviceRules::new(Verdict::Allow);
+    for rule in spec {
+        let verdict = if rule.allow { Verdict::Allow } else { Verdict::Deny };
+        let (file_type, (major, minor)) = match rule.devices {
+            RuleDevices::All => {
+                rules = DeviceRules::new(verdict);
+                continue;
+            }
+            RuleDevices::Char(major, minor) => (FileType::CharDevice, (major, minor)),
+            RuleDevices::Block(major, minor) => (FileType::BlockDevice, (major, minor)),
+        };
+        let mut access = DeviceAccess::empty();
+        access.set(DeviceAccess::READ, rule.read);
+        access.set(DeviceAccess::WRITE, rule.write);
+        access.set(DeviceAccess::MAKE, rule.make);
+        rules.add(verdict, Devices { file_type, major, minor }, access);
+    }
+    if spec.is_empty() { None } else { Some(rules) }
 }
 
 fn take<'a>(files: &mut DonatedFiles, numbers: impl Iterator<Item = &'a FdNumber>) -> Result<Vec<OwnedFd>, BootError> {

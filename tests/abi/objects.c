@@ -354,6 +354,35 @@ TEST(lists_that_are_none_are_refused) {
            0);
 }
 
+TEST(what_can_not_be_opened_has_attributes) {
+    static const char *names[] = {"fifo", "socket", "char", "block", "link"};
+    char value[256];
+    OK(mknod("fifo", S_IFIFO | 0600, 0));
+    OK(mknod("socket", S_IFSOCK | 0600, 0));
+    OK(mknod("char", S_IFCHR | 0600, makedev(240, 1)));
+    OK(mknod("block", S_IFBLK | 0600, makedev(240, 1)));
+    OK(symlink("nowhere", "link"));
+    for (int i = 0; i < 5; i++) {
+        const char *name = names[i];
+        CHECK_EQ(llistxattr(name, value, sizeof value), 0);
+        ERR(lgetxattr(name, "security.capability", value, sizeof value), ENODATA);
+        OK(lsetxattr(name, "security.capability", file_caps, sizeof file_caps, XATTR_CREATE));
+        ERR(lsetxattr(name, "security.capability", file_caps, sizeof file_caps, XATTR_CREATE), EEXIST);
+        CHECK_EQ(lgetxattr(name, "security.capability", value, sizeof value), sizeof file_caps);
+        CHECK(!memcmp(value, file_caps, sizeof file_caps));
+        CHECK_EQ(llistxattr(name, value, sizeof value), sizeof "security.capability");
+        STR_EQ(value, "security.capability");
+        ERR(lsetxattr(name, "user.k", "v", 1, 0), EPERM);
+        ERR(lgetxattr(name, "user.k", value, sizeof value), ENODATA);
+        OK(lremovexattr(name, "security.capability"));
+        ERR(lremovexattr(name, "security.capability"), ENODATA);
+        if (i < 4) {
+            OK(setxattr(name, ACCESS, &named, sizeof named, 0));
+            CHECK_EQ(getxattr(name, ACCESS, value, sizeof value), sizeof named);
+        }
+    }
+}
+
 TEST(a_running_program_is_not_truncated) {
     int in = OK(open("/proc/self/exe", O_RDONLY)), out = make("run", 0755);
     char buf[65536];

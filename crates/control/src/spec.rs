@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use device::{DeviceSpec, NodeKind, NodeSpec};
+pub use device::{DeviceRule, DeviceSpec, NodeKind, NodeSpec, RuleDevices};
 pub use gofer::{GoferSpec, GoferTree, TreeKind};
 pub use mount::{
     Backing, DevptsOptions, FileBind, GoferBind, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, RootSpec,
@@ -81,6 +81,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<MountSpec>,
     /// Nodes that are made when the mounts are there.
     pub devices: Vec<DeviceSpec>,
+    /// Which devices it may use, in their order; without any, all.
+    pub device_rules: Vec<DeviceRule>,
     /// Guest paths that are hidden: a file becomes /dev/null, a directory an empty read-only tmpfs.
     pub masked_paths: Vec<String>,
     /// Guest paths that are made read-only.

@@ -83,6 +83,11 @@ fn shut_in(spec: &GoferSpec, files: &mut DonatedFiles, trees: Trees) -> Result<V
     for tree in &spec.trees {
         opened.push((detached(tree, files.take(tree.tree)?, trees)?, files.take(tree.socket)?));
     }
+    // For the extended attributes of what can't be opened; mounted nowhere.
+    match root::new_procfs() {
+        Ok(procfs) => moat_host::procfs::set_dir(procfs),
+        Err(error) => tracing::debug!(%error, "no procfs"),
+    }
     let root = EmptyRoot::enter()?;
     let mut exports = Vec::with_capacity(opened.len());
     for (index, ((tree, socket), spec)) in opened.into_iter().zip(&spec.trees).enumerate() {

@@ -1,7 +1,9 @@
 //! Calls on files by descriptor alone: permission bits, extended attributes, ioctls and locks of file systems.
 //!
-//! An O_PATH descriptor is enough for the permission bits of anything by fchmodat2(2) (Linux 6.6), and for the extended
-//! attributes of a directory by getxattrat(2) and its like (6.13): ENOSYS before.
+//! An O_PATH descriptor is enough for the permission bits of anything by fchmodat2(2) (Linux 6.6), and for extended
+//! attributes by getxattrat(2) and its like (6.13): ENOSYS before. They take the descriptor of a directory; anything else is
+//! reached by its link in the procfs ([`crate::procfs`]), which leads to the file itself, be it a symbolic link, and
+//! is ENOTDIR without one.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd};
@@ -31,6 +33,18 @@ struct XattrArgs {
 /// The directory itself: an empty path would be refused with O_PATH.
 const HERE: &CStr = c".";
 
+/// Makes a call on what `fd` refers to, given a directory and a path.
+fn on_object(fd: impl AsFd, call: impl Fn(libc::c_int, &CStr) -> Result<u64>) -> Result<u64> {
+    let fd = fd.as_fd().as_raw_fd();
+    match (call(fd, HERE), crate::procfs::dir_number()) {
+        (Err(Errno::ENOTDIR), Some(proc)) => {
+            let link = CString::new(format!("self/fd/{fd}")).map_err(|_| Errno::EINVAL)?;
+            call(proc, &link)
+        }
+        (done, _) => done,
+    }
+}
+
 /// Bytes of the longest value, XATTR_SIZE_MAX, and of the longest list of names.
 const MAX_XATTR_BYTES: usize = 65536;
 
@@ -49,7 +63,7 @@ fn attribute_name(name: &[u8]) -> Result<CString> {
     CString::new(name).map_err(|_| Errno::EINVAL)
 }
 
-/// Reads an extended attribute of a directory.
+/// Reads an extended attribute.
 ///
 /// # Errors
 /// ENOSYS; ENOTDIR; those of getxattr(2).
@@ -61,7 +75,7 @@ pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
         value.resize(room, 0);
         let args =
             XattrArgs { value: value.as_mut_ptr().cast_const(), size: u32::try_from(room).unwrap_or(0), flags: 0 };
-        match xattr_call(SYS_GETXATTRAT, fd.as_fd().as_raw_fd(), &name, Some(&args)) {
+        match xattr_call(SYS_GETXATTRAT, &fd, &name, Some(&args)) {
             Err(Errno::ERANGE) => {}
             done => {
                 value.truncate(usize::try_from(done?).unwrap_or(0));
@@ -72,41 +86,44 @@ pub fn get_xattr(fd: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
     Err(Errno::E2BIG)
 }
 
-/// Sets an extended attribute of a directory; `flags` is 0, XATTR_CREATE or XATTR_REPLACE.
+/// Sets an extended attribute; `flags` is 0, XATTR_CREATE or XATTR_REPLACE.
 ///
 /// # Errors
 /// ENOSYS; those of setxattr(2).
 pub fn set_xattr(fd: impl AsFd, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
     let size = u32::try_from(value.len()).map_err(|_| Errno::E2BIG)?;
     let args = XattrArgs { value: value.as_ptr(), size, flags };
-    xattr_call(SYS_SETXATTRAT, fd.as_fd().as_raw_fd(), &attribute_name(name)?, Some(&args)).map(drop)
+    xattr_call(SYS_SETXATTRAT, fd, &attribute_name(name)?, Some(&args)).map(drop)
 }
 
-/// Removes an extended attribute of a directory.
+/// Removes an extended attribute.
 ///
 /// # Errors
 /// ENOSYS; those of removexattr(2).
 pub fn remove_xattr(fd: impl AsFd, name: &[u8]) -> Result<()> {
-    xattr_call(SYS_REMOVEXATTRAT, fd.as_fd().as_raw_fd(), &attribute_name(name)?, None).map(drop)
+    xattr_call(SYS_REMOVEXATTRAT, fd, &attribute_name(name)?, None).map(drop)
 }
 
-fn xattr_call(call: libc::c_long, fd: libc::c_int, name: &CStr, args: Option<&XattrArgs>) -> Result<u64> {
-    let (path, flags) = (HERE.as_ptr(), 0);
+fn xattr_call(call: libc::c_long, fd: impl AsFd, name: &CStr, args: Option<&XattrArgs>) -> Result<u64> {
     let args = args.map_or(std::ptr::null(), |args| &raw const *args);
-    // SAFETY: path and name are C strings, `args` describes a live buffer for the two calls that look at it, which the
-    // caller holds exclusively where it is written; removexattrat(2) takes four arguments.
-    check(unsafe { libc::syscall(call, fd, path, flags, name.as_ptr(), args, size_of::<XattrArgs>()) })
+    on_object(fd, |dir, path| {
+        // SAFETY: path and name are C strings, `args` describes a live buffer for the two calls that look at it, which the
+        // caller holds exclusively where it is written; removexattrat(2) takes four arguments.
+        check(unsafe { libc::syscall(call, dir, path.as_ptr(), 0, name.as_ptr(), args, size_of::<XattrArgs>()) })
+    })
 }
 
-/// The names of the extended attributes of a directory.
+/// The names of the extended attributes.
 ///
 /// # Errors
 /// ENOSYS; those of listxattr(2).
 pub fn list_xattr(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
     let mut list = vec![0u8; MAX_XATTR_BYTES];
-    let (fd, path, flags) = (fd.as_fd().as_raw_fd(), HERE.as_ptr(), 0);
-    // SAFETY: the path is a C string, `list` is live and exclusively borrowed, and its length is given.
-    let n = check(unsafe { libc::syscall(SYS_LISTXATTRAT, fd, path, flags, list.as_mut_ptr(), list.len()) })?;
+    let (start, room) = (list.as_mut_ptr(), list.len());
+    // SAFETY: the path is a C string, `list` is live and nothing else uses it, and its length is given.
+    let n = on_object(fd, |dir, path| {
+        check(unsafe { libc::syscall(SYS_LISTXATTRAT, dir, path.as_ptr(), 0, start, room) })
+    })?;
     list.truncate(usize::try_from(n).unwrap_or(0));
     Ok(split_names(&list))
 }
@@ -217,7 +234,8 @@ mod tests {
             done => done.expect("chmod"),
         }
         assert_eq!(rustix::fs::fstat(&fd).expect("fstat").st_mode & 0o7777, 0o640);
-        assert!(matches!(get_xattr(&fd, b"user.k"), Err(Errno::ENOTDIR | Errno::ENOSYS)));
+        // By the link in /proc, though the file has no name any more.
+        assert!(matches!(get_xattr(&fd, b"user.k"), Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::ENOSYS)));
         std::fs::create_dir(&name).expect("mkdir");
         let fd = rustix::fs::open(&name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("open");
         std::fs::remove_dir(&name).expect("rmdir");

@@ -168,6 +168,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         root_sharing: Sharing::Exclusive,
         mounts,
         devices: Vec::new(),
+        device_rules: Vec::new(),
         device_nodes: if request.uid == 0 { DeviceNodes::Allowed } else { DeviceNodes::Refused },
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),

@@ -5,8 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DeviceSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind, MountSpec,
-    Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, Sharing, TreeKind,
+    Backing, ContainerSpec, DeviceSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind, MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, Sharing, TreeKind, DeviceRule,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
@@ -37,6 +36,8 @@ pub struct Blueprint {
     pub mounts: Vec<MountBlueprint>,
     /// Nodes that are made when the mounts are there.
     pub devices: Vec<DeviceSpec>,
+    /// Which devices it may use, in their order; without any, all.
+    pub device_rules: Vec<DeviceRule>,
     /// Whether nodes of devices can be made in its trees of the host.
     pub device_nodes: DeviceNodes,
     /// Guest paths that are hidden.
@@ -231,6 +232,7 @@ impl Blueprint {
             root,
             mounts,
             devices: self.devices,
+            device_rules: self.device_rules,
             masked_paths: self.masked_paths,
             readonly_paths: self.readonly_paths,
             sysctls: self.sysctls,

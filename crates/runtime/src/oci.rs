@@ -126,6 +126,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         root_sharing: config.root_sharing,
         mounts: mounts::convert(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut warnings)?,
         devices: linux.devices,
+        device_rules: linux.device_rules,
         device_nodes,
         masked_paths: linux.masked_paths,
         readonly_paths: linux.readonly_paths,

@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_abi::Errno;
-use moat_abi::ptrace::SockFilter;
-use moat_abi::signal::Signal;
-use moat_control::spec::{BpfInstruction, ContainerSpec, FdNumber, InitSignals, SeccompSpec};
+use moat_abi::ptrace::{SockFilter};
+use moat_abi::signal::{Signal};
+use moat_control::spec::{BpfInstruction, ContainerSpec, FdNumber, InitSignals, SeccompSpec, DeviceRule, RuleDevices};
+use moat_abi::fs::{FileType};
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
@@ -18,6 +19,7 @@ use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepa
 use moat_platform::Stock;
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::FsContext;
+use moat_vfs::device_rules::{DeviceAccess, DeviceRules, Devices, Verdict};
 
 use crate::process::{self, StartError};
 use crate::{console, mounts};
@@ -67,6 +69,9 @@ impl GuestContainer {
         let fs = FsContext::new(namespace.clone());
         let profile = spec.seccomp.take().map(profile).transpose()?;
         let member = Membership { place, fs, processes: ContainerGroup::new(kernel.clone(), stock), profile };
+        if let Some(rules) = device_rules(&spec.device_rules) {
+            member.processes.set_device_rules(rules);
+        }
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
         let process = &spec.process;
         let set_up = |files: &mut [_], creds: &_| console::set_up(files, &namespace, &member.processes, creds);
@@ -168,6 +173,28 @@ fn configure(kernel: &Kernel, spec: &ContainerSpec, place: &ContainerPlace) -> R
         })?;
     }
     Ok(())
+}
+
+/// The rules about devices, if there are any.
+fn device_rules(spec: &[DeviceRule]) -> Option<DeviceRules> {
+    let mut rules = DeviceRules::new(Verdict::Allow);
+    for rule in spec {
+        let verdict = if rule.allow { Verdict::Allow } else { Verdict::Deny };
+        let (file_type, (major, minor)) = match rule.devices {
+            RuleDevices::All => {
+                rules = DeviceRules::new(verdict);
+                continue;
+            }
+            RuleDevices::Char(major, minor) => (FileType::CharDevice, (major, minor)),
+            RuleDevices::Block(major, minor) => (FileType::BlockDevice, (major, minor)),
+        };
+        let mut access = DeviceAccess::empty();
+        access.set(DeviceAccess::READ, rule.read);
+        access.set(DeviceAccess::WRITE, rule.write);
+        access.set(DeviceAccess::MAKE, rule.make);
+        rules.add(verdict, Devices { file_type, major, minor }, access);
+    }
+    if spec.is_empty() { None } else { Some(rules) }
 }
 
 fn take<'a>(files: &mut DonatedFiles, numbers: impl Iterator<Item = &'a FdNumber>) -> Result<Vec<OwnedFd>, BootError> {

@@ -7,6 +7,7 @@ use moat_identity::session::JobMember;
 use moat_identity::{Credentials, Limits, Namespaces, Pid, UserNamespace};
 use moat_sync::Mutex;
 
+use crate::device_rules::DeviceRules;
 use crate::fd_table::FdTable;
 use crate::fs_context::FsContext;
 
@@ -50,6 +51,9 @@ pub trait CallingTask: JobMember {
 
     /// The limits of its process.
     fn limits(&self) -> &Limits;
+
+    /// Which devices its container may use; without rules, all.
+    fn device_rules(&self) -> Option<&DeviceRules>;
 
     /// Its descriptors.
     fn fds(&self) -> &Arc<FdTable>;

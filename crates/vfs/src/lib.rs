@@ -23,6 +23,7 @@ pub mod caller;
 pub mod clock;
 pub mod cred;
 pub mod dentry;
+pub mod device_rules;
 pub mod epoll;
 pub mod fd_table;
 pub mod file;

@@ -20,10 +20,12 @@ pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};
 
 use moat_abi::cap::Cap;
 use moat_abi::fs::{FileType, S_ISGID, S_ISVTX, S_IXGRP};
+use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 
 use crate::acl::AclKind;
 use crate::cred::Credentials;
+use crate::device_rules::DeviceAccess;
 use crate::inode::{Access, Cache, Inode, Metadata, NewNode, NodeKind};
 use crate::path::Path;
 use crate::walk::View;
@@ -35,6 +37,12 @@ fn check_create(dir: &Path, creds: &Credentials) -> Result<()> {
         return Err(Errno::ENOENT);
     }
     dir.inode().permission(creds, Access::WRITE | Access::EXEC)
+}
+
+/// Checks that the caller's container may use a device (`devcgroup_check_permission`).
+fn check_device(view: &View<'_>, file_type: FileType, device: DeviceId, access: DeviceAccess) -> Result<()> {
+    let rules = view.caller.task().and_then(|task| task.device_rules());
+    if rules.is_none_or(|rules| rules.allow(file_type, device, access)) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// What an entry to be removed must be.

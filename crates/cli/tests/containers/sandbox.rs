@@ -170,6 +170,7 @@ impl Test {
                 mount("/tmp", MountKind::Tmpfs(Default::default())),
             ],
             devices: Vec::new(),
+            device_rules: Vec::new(),
             masked_paths: Vec::new(),
             readonly_paths: Vec::new(),
             sysctls,

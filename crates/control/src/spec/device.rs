@@ -34,3 +34,29 @@ pub enum NodeKind {
     Block(u32, u32),
     Fifo,
 }
+
+/// A rule about the devices that a container may use, as `linux.resources.devices` has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
+    /// It allows, or denies.
+    pub allow: bool,
+    /// Whom it concerns.
+    pub devices: RuleDevices,
+    /// Opening for reading.
+    pub read: bool,
+    /// Opening for writing.
+    pub write: bool,
+    /// Making a node.
+    pub make: bool,
+}
+
+/// The devices of a rule, by major and minor number; all numbers for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum RuleDevices {
+    /// All that there are: what was said before does not count any more.
+    All,
+    Char(Option<u32>, Option<u32>),
+    Block(Option<u32>, Option<u32>),
+}

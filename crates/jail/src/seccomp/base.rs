@@ -103,7 +103,7 @@ pub const DIRECT_TREE: &[Rule<'static>] = &[
     when(libc::SYS_unlinkat, &[is_not(0, AT_FDCWD)]),
     when(libc::SYS_renameat2, &[is_not(0, AT_FDCWD), is_not(2, AT_FDCWD)]),
     any(libc::SYS_fchmod),
-    // moat_host::objects: permission bits, and extended attributes of directories, by a path descriptor.
+    // moat_host::objects: permission bits and extended attributes, by a path descriptor.
     when(libc::SYS_fchmodat2, &[is_not(0, AT_FDCWD), is(3, EMPTY_PATH)]),
     when(SYS_SETXATTRAT, &[is_not(0, AT_FDCWD), is(2, 0)]),
     when(SYS_GETXATTRAT, &[is_not(0, AT_FDCWD), is(2, 0)]),

@@ -14,6 +14,7 @@ use moat_abi::PollEvents;
 use moat_platform::Stock;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_tty::Terminal;
+use moat_vfs::device_rules::DeviceRules;
 
 use crate::kernel::Kernel;
 use crate::process::group::ThreadGroup;
@@ -30,6 +31,7 @@ pub struct ContainerGroup {
     /// Usage of threads that have ended.
     dead: Mutex<Usage>,
     console: OnceLock<Arc<dyn Terminal>>,
+    device_rules: OnceLock<DeviceRules>,
 }
 
 impl ContainerGroup {
@@ -44,6 +46,7 @@ impl ContainerGroup {
             thawed: WaitQueue::new(),
             dead: Mutex::new(LockClass::Process, Usage::default()),
             console: OnceLock::new(),
+            device_rules: OnceLock::new(),
         })
     }
 
@@ -113,6 +116,17 @@ impl ContainerGroup {
     /// A frozen task has come to rest.
     pub(crate) fn note_stopped(&self) {
         self.stopped.wake_all();
+    }
+
+    /// Which devices its processes may use; without rules, all.
+    #[must_use]
+    pub fn device_rules(&self) -> Option<&DeviceRules> {
+        self.device_rules.get()
+    }
+
+    /// Sets the rules, before it has processes.
+    pub fn set_device_rules(&self, rules: DeviceRules) {
+        let _ = self.device_rules.set(rules);
     }
 
     /// The terminal behind /dev/console: that of its first process, if it was started on one.

@@ -13,6 +13,7 @@ use moat_platform::GuestThread;
 use moat_sync::Mutex;
 use moat_vfs::caller::CallingTask;
 use moat_vfs::cred::Credentials;
+use moat_vfs::device_rules::DeviceRules;
 use moat_vfs::{Caller, FdTable, FsContext};
 
 use crate::error::{Deadline, PendingRestart, RestartBlock};
@@ -372,6 +373,10 @@ impl CallingTask for CurrentTask {
 
     fn limits(&self) -> &Limits {
         &self.group.limits
+    }
+
+    fn device_rules(&self) -> Option<&DeviceRules> {
+        self.group.container.device_rules()
     }
 
     fn fds(&self) -> &Arc<FdTable> {

@@ -6,8 +6,8 @@
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use moat_control::spec::{DeviceSpec, NodeKind, NodeSpec};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+use moat_control::spec::{DeviceRule, DeviceSpec, NodeKind, NodeSpec, RuleDevices};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
 use crate::adhoc::clean_absolute;
 use crate::error::{Error, Result};
@@ -51,6 +51,49 @@ fn convert_one(device: &LinuxDevice) -> Result<DeviceSpec> {
         gid: device.gid().unwrap_or(0),
     };
     Ok(DeviceSpec { path, node })
+}
+
+/// What runc allows every container: nodes of all devices, and use of these. /dev/console is one of them because it is a device of
+/// its own here.
+const ALLOWED: &[(u32, Option<u32>)] = &[
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(1)),
+    (5, Some(2)),
+    (136, None),
+];
+
+/// Converts the rules of `linux.resources.devices`; without any there are none.
+pub(super) fn rules(rules: &[LinuxDeviceCgroup]) -> Vec<DeviceRule> {
+    if rules.is_empty() {
+        return Vec::new();
+    }
+    let make = |devices| DeviceRule { allow: true, devices, read: false, write: false, make: true };
+    let mut all: Vec<DeviceRule> = rules.iter().map(rule).collect();
+    all.extend([make(RuleDevices::Char(None, None)), make(RuleDevices::Block(None, None))]);
+    all.extend(ALLOWED.iter().map(|&(major, minor)| {
+        let devices = RuleDevices::Char(Some(major), minor);
+        DeviceRule { allow: true, devices, read: true, write: true, make: true }
+    }));
+    all
+}
+
+fn rule(rule: &LinuxDeviceCgroup) -> DeviceRule {
+    // -1 is a wildcard of clients'.
+    let number = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
+    let (major, minor) = (number(rule.major()), number(rule.minor()));
+    let devices = match rule.typ() {
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => RuleDevices::Char(major, minor),
+        Some(LinuxDeviceType::B) => RuleDevices::Block(major, minor),
+        Some(LinuxDeviceType::A | LinuxDeviceType::P) | None => RuleDevices::All,
+    };
+    let access = rule.access().as_deref().unwrap_or("rwm");
+    let has = |letter| access.contains(letter);
+    DeviceRule { allow: rule.allow(), devices, read: has('r'), write: has('w'), make: has('m') }
 }
 
 /// A node like the host's device that a bind mount names; `None` for what is no device.
@@ -104,6 +147,18 @@ mod tests {
             let error = convert_json(json).unwrap_err().to_string();
             assert!(error.contains(part), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn rules_are_followed_by_what_every_container_may() {
+        assert_eq!(rules(&[]), []);
+        let json = r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":136,"minor":-1,"access":"rw"}]"#;
+        let rules = rules(&serde_json::from_str::<Vec<LinuxDeviceCgroup>>(json).unwrap());
+        let rule = |allow, devices, read, write, make| DeviceRule { allow, devices, read, write, make };
+        assert_eq!(rules[0], rule(false, RuleDevices::All, true, true, true));
+        assert_eq!(rules[1], rule(true, RuleDevices::Char(Some(136), None), true, true, false));
+        assert_eq!(rules[2], rule(true, RuleDevices::Char(None, None), false, false, true));
+        assert!(rules.contains(&rule(true, RuleDevices::Char(Some(1), Some(3)), true, true, true)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moat_control::spec::{DeviceSpec, SeccompSpec};
+use moat_control::spec::{DeviceRule, DeviceSpec, SeccompSpec};
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Spec};
 
 use super::{devices, seccomp};
@@ -15,6 +15,7 @@ use crate::namespaces::{self, Role};
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     pub(super) devices: Vec<DeviceSpec>,
+    pub(super) device_rules: Vec<DeviceRule>,
     pub(super) masked_paths: Vec<String>,
     pub(super) readonly_paths: Vec<String>,
     pub(super) sysctls: BTreeMap<String, String>,
@@ -35,6 +36,9 @@ pub(super) fn check(spec: &Spec, config: &Config, warnings: &mut Vec<String>) ->
         (None, _) => None,
     };
     Ok(Settings {
+        device_rules: devices::rules(
+            linux.resources().as_ref().and_then(|r| r.devices().as_deref()).unwrap_or_default(),
+        ),
         devices: devices::convert(linux.devices().as_deref().unwrap_or_default())?,
         masked_paths: absolute("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: absolute("linux.readonlyPaths", linux.readonly_paths().as_deref())?,

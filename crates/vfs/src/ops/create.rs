@@ -6,8 +6,9 @@ use moat_abi::cap::Cap;
 use moat_abi::fs::{FileType, PATH_MAX, S_IALLUGO, S_ISGID, S_ISUID, S_ISVTX, S_IXGRP};
 use moat_abi::{Errno, Result};
 
-use super::{check_create, is_owner, new_node};
+use super::{check_create, check_device, is_owner, new_node};
 use crate::cred::Credentials;
+use crate::device_rules::DeviceAccess;
 use crate::inode::{Access, Inode, NodeKind};
 use crate::path::Path;
 use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
@@ -61,9 +62,11 @@ pub fn mknod(view: &View<'_>, path: &[u8], mode: u32, kind: NodeKind<'_>) -> Res
     // Overlay whiteouts (0:0) are everybody's, as on Linux.
     if let NodeKind::Device { rdev, file_type } = kind
         && !(file_type == FileType::CharDevice && rdev.major == 0 && rdev.minor == 0)
-        && !view.creds().has_root_cap(Cap::MKNOD)
     {
-        return Err(Errno::EPERM);
+        if !view.creds().has_root_cap(Cap::MKNOD) {
+            return Err(Errno::EPERM);
+        }
+        check_device(view, file_type, rdev, DeviceAccess::MAKE)?;
     }
     make(view, &dir, &name, mode & S_IALLUGO, kind)
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use moat_abi::fs::{AccessMode, FileType, OpenFlags, S_IALLUGO};
 use moat_abi::{Errno, Result};
 
-use super::{attr, check_create, is_stored, new_node};
+use super::{attr, check_create, check_device, is_stored, new_node};
 use crate::dentry::Dentry;
+use crate::device_rules::DeviceAccess;
 use crate::inode::{Access, NodeKind, OpenContext};
 use crate::mount::MountFlags;
 use crate::open_file::OpenFile;
@@ -114,6 +115,12 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
         _ => truncate = false,
     }
     inode.permission(view.creds(), access)?;
+    if matches!(file_type, FileType::CharDevice | FileType::BlockDevice) {
+        let mut wanted = DeviceAccess::empty();
+        wanted.set(DeviceAccess::READ, access.contains(Access::READ));
+        wanted.set(DeviceAccess::WRITE, access.contains(Access::WRITE));
+        check_device(view, file_type, inode.metadata()?.rdev, wanted)?;
+    }
     if how.flags.contains(OpenFlags::NOATIME) && !super::is_owner(view.creds(), &inode.metadata()?) {
         return Err(Errno::EPERM);
     }

@@ -71,9 +71,9 @@ fn guest_name(name: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// Carries out `by_path` on an O_PATH descriptor, which must be a directory's, or `by_fd` on one that is more.
+/// Carries out `by_path` on an O_PATH descriptor, or `by_fd` on one that is more.
 ///
-/// ENOSYS for what can't be reached this way.
+/// ENOSYS for what can't be reached this way: without a procfs all but directories.
 fn on<R>(
     node: &DirectNode,
     by_path: impl FnOnce(BorrowedFd<'_>) -> Result<R>,

@@ -11,7 +11,6 @@ use moat_abi::tty::{
     TIOCSTI, TIOCVHANGUP,
 };
 use moat_abi::{Errno, Result};
-use moat_identity::Resource;
 use moat_tty::Terminal;
 use moat_tty::ioctl::{get, put};
 use moat_vfs::caller::Caller;
@@ -150,7 +149,6 @@ fn open_peer(m: &Master, f: &OpenFile, caller: &dyn Caller, arg: u64) -> Result<
     let path = Path { mount: m.root.mount.clone(), dentry };
     let file = m.pty.open_slave(flags, caller)?;
     let description = OpenFile::new(file, path, flags, f.creds().clone());
-    let limit = t.limits().get(Resource::OpenFiles).soft;
-    let fd = t.fds().install(description, limit, OnExec::close_if(flags.contains(OpenFlags::CLOEXEC)))?;
+    let fd = t.install(description, OnExec::close_if(flags.contains(OpenFlags::CLOEXEC)))?;
     Ok(i64::from(fd.0).cast_unsigned())
 }

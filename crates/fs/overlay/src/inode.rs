@@ -375,7 +375,7 @@ impl Inode for OverlayInode {
                 let part = if ctx.flags.access_mode().can_write() { self.upper()? } else { self.top()? };
                 part.open(ctx)
             }
-            _ => ctx.path.mount.tables().registry.open_special(&self.metadata()?, ctx),
+            _ => moat_vfs::inode::open_special(&self.metadata()?, ctx),
         }
     }
 

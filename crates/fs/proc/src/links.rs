@@ -72,7 +72,7 @@ impl Inode for PathLink {
 
     fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
         self.who.may_inspect(caller)?;
-        let root = caller.task().map(|t| t.fs().lock().root.clone());
+        let root = caller.task().map(|t| t.start_of_paths().root);
         Ok(self.path()?.text(root.as_ref()))
     }
 

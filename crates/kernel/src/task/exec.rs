@@ -15,10 +15,10 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_mm::{MemoryManager, MmLimits};
 use moat_platform::{GuestThread, NewProcess, Regs};
 use moat_vfs::cred::Credentials;
+use moat_vfs::executable::Executable;
 use moat_vfs::inode::Access;
 use moat_vfs::mount::MountFlags;
 use moat_vfs::ops::{OpenHow, open_path};
-use moat_vfs::text_busy::Executable;
 use moat_vfs::walk::{LookupFlags, View, resolve};
 use moat_vfs::{FsContext, OpenFile, Path};
 

@@ -74,8 +74,8 @@ pub(crate) fn parse(addr: &[u8]) -> Result<Given<'_>> {
 /// Runs `body` with the caller's root, working directory and umask.
 fn with_view<R>(caller: &dyn Caller, body: impl FnOnce(&View<'_>) -> Result<R>) -> Result<R> {
     let task = caller.task().ok_or(Errno::EOPNOTSUPP)?;
-    let fs = task.fs().lock().clone();
-    body(&View { caller, root: &fs.root, base: &fs.cwd, umask: fs.umask })
+    let start = task.start_of_paths();
+    body(&View { caller, root: &start.root, base: &start.cwd, umask: start.umask })
 }
 
 /// Gives `socket` a name, and enters it.

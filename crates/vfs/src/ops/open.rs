@@ -11,7 +11,6 @@ use crate::inode::{Access, NodeKind, OpenContext};
 use crate::mount::MountFlags;
 use crate::open_file::OpenFile;
 use crate::path::Path;
-use crate::text_busy::WriteAccess;
 use crate::walk::{Last, LookupFlags, Trailing, View, Walker, resolve};
 
 /// How to open: flags as open(2), the mode of a new file, restrictions of openat2(2).
@@ -129,7 +128,7 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
 
 fn start(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenFile>> {
     let writes = path.inode().file_type() == FileType::Regular && how.access().contains(Access::WRITE);
-    let writing = if writes { Some(WriteAccess::take(&path)?) } else { None };
+    let writing = if writes { Some(path.write_access()?) } else { None };
     let file = path.inode().clone().open(&OpenContext { flags: how.flags, caller: view.caller, path: &path })?;
     Ok(OpenFile::writing(file, path, how.flags, view.creds().clone(), writing))
 }

@@ -10,9 +10,9 @@ use moat_vfs::generated::{Attributes, Entry, Listing};
 use moat_vfs::inode::{Inode, Metadata};
 use moat_vfs::path::Path;
 
-use crate::fs::ProcMount;
-use crate::process::{Who, owned};
-use crate::root::dir;
+use crate::mount::ProcMount;
+use crate::mount::dir;
+use crate::who::{Who, owned};
 
 /// The links in /proc/PID itself.
 pub(crate) const NAMES: [&str; 3] = ["cwd", "exe", "root"];

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use moat_abi::Result;
 
-use crate::fs::ProcMount;
-use crate::process::{Who, state_of};
+use crate::mount::ProcMount;
+use crate::who::{Who, state_of};
 
 fn join(ids: impl Iterator<Item = u32>) -> String {
     let mut text = String::new();

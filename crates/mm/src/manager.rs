@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use moat_abi::{Errno, Result};
-use moat_identity::Counter;
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, Order, VdsoLayout, execute};
 use moat_sync::async_mutex::{AsyncGuard, AsyncMutex};
 use moat_sync::{LockClass, Mutex, MutexGuard};
@@ -12,6 +11,7 @@ use moat_sync::{LockClass, Mutex, MutexGuard};
 use moat_abi::mman::ProtFlags;
 
 use crate::PAGE_SIZE;
+use crate::ids::MmIds;
 use crate::tree::VmaTree;
 use crate::vma::{Backing, Special, Vma, VmaFlags};
 
@@ -82,20 +82,6 @@ pub struct MemoryManager {
     map_lock: AsyncMutex,
     private_barrier: AtomicBool,
     state: Mutex<MmState>,
-}
-
-/// Where the ids of address spaces and of their shared memory come from: one for all address spaces of a kernel.
-#[derive(Debug)]
-pub struct MmIds {
-    managers: Counter,
-    /// Inode numbers of [`crate::mappable::SharedAnon`].
-    pub(crate) shared_anon: Counter,
-}
-
-impl Default for MmIds {
-    fn default() -> MmIds {
-        MmIds { managers: Counter::starting_at(1), shared_anon: Counter::starting_at(1) }
-    }
 }
 
 impl MemoryManager {

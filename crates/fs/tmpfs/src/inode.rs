@@ -16,7 +16,7 @@ use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlag
 use crate::attr::Attr;
 use crate::data::Data;
 use crate::dir::Entries;
-use crate::superblock::{BLOCK, Shared};
+use crate::shared::{BLOCK, Shared};
 
 pub(crate) enum Content {
     File(Mutex<Data>),

@@ -2,7 +2,7 @@
 //!
 //! - [`addr`]: [`UserAddr`], [`UserPtr`], [`UserSlice`]: addresses as guests allege them.
 //! - [`manager`]: [`MemoryManager`], one per guest address space; its operations are in modules of their own:
-//!   [`copy`], [`mmap`], [`unmap`], [`protect`], [`remap`], [`brk`], [`advise`], [`residency`], [`fault`], [`fork`], [`report`].
+//!   [`copy`], [`mmap`], [`unmap`], [`protect`], [`remap`], [`brk`], [`advise`], [`residency`], [`fault`], [`report`].
 //! - [`vma`], [`tree`]: mapped areas and the ordered tree of them.
 //! - [`mappable`]: [`Mappable`], what a file is to a mapping.
 //! - [`host_memory`]: [`HostMemory`], the memfd behind memory that is shared or kept for a file.
@@ -27,7 +27,6 @@ pub mod copy;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod fault;
-pub mod fork;
 pub mod futex_key;
 pub mod host_memory;
 mod ids;

@@ -26,7 +26,6 @@ pub mod clock;
 pub mod cred;
 pub mod dentry;
 pub mod epoll;
-pub mod executable;
 pub mod fd;
 pub mod fd_table;
 pub mod file;

@@ -1,4 +1,4 @@
-//! open(2): flags, creation, permission, truncation.
+//! open(2): flags, creation, permission, truncation; [`Executable`].
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use moat_abi::{Errno, Result};
 
 use super::{attr, check_create, is_stored, new_node};
 use crate::dentry::Dentry;
-use crate::inode::{Access, NodeKind, OpenContext};
+use crate::inode::{Access, InodeKey, NodeKind, OpenContext};
 use crate::mount::MountFlags;
 use crate::open_file::OpenFile;
 use crate::path::Path;
@@ -203,4 +203,34 @@ fn open_unnamed(view: &View<'_>, dir: &Path, how: &OpenHow) -> Result<Arc<OpenFi
     let ino = inode.metadata()?.ino;
     let dentry = Dentry::unnamed(&dir.dentry, inode, ino);
     start(view, Path { mount: dir.mount.clone(), dentry }, how)
+}
+
+/// A file that processes execute.
+pub struct Executable {
+    path: Path,
+    key: InodeKey,
+}
+
+impl Executable {
+    /// Takes note that the file at `path` is about to be executed.
+    ///
+    /// # Errors
+    /// ETXTBSY while it is open for writing; those of [`crate::Inode::metadata`].
+    pub fn new(path: Path) -> Result<Arc<Executable>> {
+        let key = path.inode().metadata()?.key();
+        path.mount.tables().text_uses.change(key, -1)?;
+        Ok(Arc::new(Executable { path, key }))
+    }
+
+    /// The file: /proc/PID/exe.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Executable {
+    fn drop(&mut self) {
+        self.path.mount.tables().text_uses.undo(self.key, -1);
+    }
 }

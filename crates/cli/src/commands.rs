@@ -16,7 +16,6 @@ mod ps;
 mod run;
 mod settings;
 mod spec;
-mod start;
 mod update;
 mod wait;
 
@@ -39,7 +38,7 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited) -> anyhow::Result<
         Command::Run(flags) => run::run(&config, &global, flags, inherited),
         Command::Do(flags) => adhoc::run(&config, &global, flags),
         Command::Exec(flags) => exec::run(&config, *flags, inherited),
-        Command::Start(flags) => start::run(&config, &flags.id),
+        Command::Start(flags) => load(&config, &flags.id)?.start().map(|()| 0).map_err(Into::into),
         Command::State(flags) => list::state(&config, &flags.id),
         Command::Kill(flags) => kill::run(&config, &flags),
         Command::Delete(flags) => delete::run(&config, &flags),

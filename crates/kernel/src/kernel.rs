@@ -19,9 +19,8 @@ use moat_vfs::vfs::VfsConfig;
 use moat_vfs::{Registry, Vfs};
 
 use crate::futex::Futexes;
-use crate::process::family::Family;
+use crate::process::family::{Family, TaskTable};
 use crate::process::group::ThreadGroup;
-use crate::process::table::TaskTable;
 use crate::task::Task;
 
 /// Says what there is: see [`Config::assemble`].

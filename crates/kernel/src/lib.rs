@@ -19,7 +19,7 @@
 //! 1. Values that know no object: [`error`], signal queues, actions ([`signal::actions`]), flags (`task::work`), usage, timers of a
 //!    process (`timer::state`), filter programs ([`seccomp::filter`]), tables of futex waiters.
 //! 2. The objects, which hold each other as `task_struct`, `signal_struct` and `pid` do and are the one circle: [`Kernel`],
-//!    [`ThreadGroup`], [`Task`], the family, the table of pids, the container, and the signal and trace state of a group.
+//!    [`ThreadGroup`], [`Task`], the family and the table of pids, the container, and the signal and trace state of a group.
 //! 3. [`CurrentTask`] with [`SyscallTable`], which runs on it; [`task::wait`] (`kernel/sched`).
 //! 4. Sending ([`signal::send`], [`process::notify`]: a stop that is told is a signal that is sent), [`process::session`],
 //!    `process::reap`, timers (`kernel/time`), futexes (`kernel/futex`).

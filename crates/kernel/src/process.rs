@@ -3,11 +3,10 @@
 //! - [`group`]: [`group::ThreadGroup`], one process.
 //! - `census`: questions about all processes.
 //! - [`container`]: the processes of one container.
-//! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock.
+//! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock; which task a pid stands for.
 //! - `io_signals`: SIGIO.
 //! - `job_signals`: how sessions and terminals send signals.
 //! - [`session`]: who is in which process group and session.
-//! - `table`: which task a pid stands for.
 //! - [`wait`]: wait4(2) and waitid(2).
 //! - `reap`: the end of a zombie.
 //! - [`notify`]: SIGCHLD and wake-ups of waiting parents.
@@ -29,5 +28,4 @@ pub mod pidfd;
 pub(crate) mod reap;
 pub mod sched;
 pub mod session;
-pub(crate) mod table;
 pub mod wait;

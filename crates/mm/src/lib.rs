@@ -2,7 +2,7 @@
 //!
 //! - [`addr`]: [`UserAddr`], [`UserPtr`], [`UserSlice`]: addresses as guests allege them.
 //! - [`manager`]: [`MemoryManager`], one per guest address space; its operations are in modules of their own:
-//!   [`copy`], [`mmap`], [`unmap`], [`protect`], [`remap`], [`brk`], [`advise`], [`residency`], [`fault`], [`fork`], [`report`].
+//!   [`copy`], [`mmap`], [`unmap`], [`protect`], [`remap`], [`brk`], [`advise`], [`residency`], [`fault`], [`report`].
 //! - [`vma`], [`tree`]: mapped areas and the ordered tree of them.
 //! - [`mappable`]: [`Mappable`], what a file is to a mapping.
 //! - [`host_memory`]: [`HostMemory`], the memfd behind memory that is shared or kept for a file.
@@ -27,9 +27,9 @@ pub mod copy;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod fault;
-pub mod fork;
 pub mod futex_key;
 pub mod host_memory;
+mod ids;
 pub mod iovec;
 pub mod manager;
 pub mod mappable;
@@ -48,8 +48,9 @@ pub use addr::{UserAddr, UserPtr, UserSlice};
 pub use fault::FaultAction;
 pub use futex_key::{FutexKey, FutexScope};
 pub use host_memory::HostMemory;
+pub use ids::MmIds;
 pub use iovec::IoVec;
-pub use manager::{ImageLayout, MemoryManager, MmIds, MmLimits};
+pub use manager::{ImageLayout, MemoryManager, MmLimits};
 pub use mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon, Sharing};
 pub use mmap::{FileAccess, MapBacking, MmapRequest};
 pub use remap::MremapRequest;

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use moat_abi::{Errno, Result};
-use moat_identity::Counter;
-use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, Order, VdsoLayout, execute};
+use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, NewProcess, Order, VdsoLayout, execute};
 use moat_sync::async_mutex::{AsyncGuard, AsyncMutex};
 use moat_sync::{LockClass, Mutex, MutexGuard};
 
 use moat_abi::mman::ProtFlags;
 
 use crate::PAGE_SIZE;
+use crate::ids::MmIds;
 use crate::tree::VmaTree;
 use crate::vma::{Backing, Special, Vma, VmaFlags};
 
@@ -84,17 +84,30 @@ pub struct MemoryManager {
     state: Mutex<MmState>,
 }
 
-/// Where the ids of address spaces and of their shared memory come from: one for all address spaces of a kernel.
-#[derive(Debug)]
-pub struct MmIds {
-    managers: Counter,
-    /// Inode numbers of [`crate::mappable::SharedAnon`].
-    pub(crate) shared_anon: Counter,
-}
-
-impl Default for MmIds {
-    fn default() -> MmIds {
-        MmIds { managers: Counter::starting_at(1), shared_anon: Counter::starting_at(1) }
+impl MmState {
+    /// The child's state: without DONTFORK areas and locks. The host has left out and wiped the same areas.
+    fn for_child(&self) -> MmState {
+        let mut tree = self.tree.clone();
+        let special = VmaFlags::DONTFORK | VmaFlags::LOCKED | VmaFlags::LOCK_ONFAULT;
+        let changes: Vec<_> =
+            tree.iter().filter(|v| v.flags.intersects(special)).map(|v| (v.start, v.end, v.flags)).collect();
+        for (start, end, flags) in changes {
+            if flags.contains(VmaFlags::DONTFORK) {
+                tree.remove(start, end);
+            } else {
+                tree.update(start, end, |v| v.flags.remove(special));
+            }
+        }
+        MmState {
+            peak_mapped: tree.totals().mapped,
+            tree,
+            limits: self.limits,
+            mmap_base: self.mmap_base,
+            brk_start: self.brk_start,
+            brk: self.brk,
+            image: self.image.clone(),
+            lock_future: VmaFlags::empty(),
+        }
     }
 }
 
@@ -131,7 +144,22 @@ impl MemoryManager {
         MemoryManager::with_state(space, state, ids.clone())
     }
 
-    pub(crate) fn with_state(space: Arc<dyn AddressSpace>, state: MmState, ids: Arc<MmIds>) -> MemoryManager {
+    /// Copies the address space (`dup_mm`): private memory copy-on-write by the host, shared mappings shared.
+    ///
+    /// Gives the child's address space, with one user, and its only thread, parked with the parent's registers.
+    ///
+    /// # Errors
+    /// EAGAIN, ENOMEM from the host.
+    pub async fn fork(&self, thread: &mut dyn GuestThread) -> Result<(Arc<MemoryManager>, Box<dyn GuestThread>)> {
+        let turn = self.turn().await;
+        let process = std::future::poll_fn(|cx| thread.poll_fork(cx)).await?;
+        let NewProcess { space, thread } = process;
+        let state = self.state().for_child();
+        drop(turn);
+        Ok((Arc::new(MemoryManager::with_state(space, state, self.ids().clone())), thread))
+    }
+
+    fn with_state(space: Arc<dyn AddressSpace>, state: MmState, ids: Arc<MmIds>) -> MemoryManager {
         MemoryManager {
             id: ids.managers.next(),
             ids,

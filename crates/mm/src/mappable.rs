@@ -6,7 +6,7 @@ use moat_platform::MapSource;
 
 use crate::host_memory::HostMemory;
 pub use crate::host_memory::Sharing;
-use crate::manager::MmIds;
+use crate::ids::MmIds;
 
 /// What a mapping asks of a file.
 #[derive(Clone, Copy, Debug)]

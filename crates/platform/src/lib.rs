@@ -198,7 +198,7 @@ pub trait GuestThread: Send {
     /// A handle by which others make this thread leave application code.
     fn kicker(&self) -> Arc<dyn Kick>;
 
-    /// The host thread id, in the sentry's pid namespace. Who asks may change what the host thread is: it is kept apart.
+    /// The host thread id, in the sentry's pid namespace. The caller may change what the host thread is, which then stays with this guest thread alone.
     fn host_tid(&mut self) -> i32;
 }
 

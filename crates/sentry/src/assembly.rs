@@ -86,7 +86,7 @@ mod tests {
             let tables = kernel.vfs.tables();
             let caller = tables.kernel_caller();
             let request = MountRequest { tables, source: b"", source_path: None, options: b"", caller: &caller };
-            let root = tables.registry.make_filesystem(b"tmpfs", &request).expect("a tmpfs");
+            let root = kernel.vfs.registry.make_filesystem(b"tmpfs", &request).expect("a tmpfs");
             let root = Mount::new(tables, root, MountFlags::empty(), b"none");
             let mounts = MountNamespace::new(root, kernel.root_user_ns.clone());
             World { kernel, mounts, caller }

@@ -17,7 +17,7 @@ use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
 use moat_kernel::Kernel;
 use moat_kernel::spawn::ContainerPlace;
-use moat_vfs::Tables;
+use moat_vfs::Vfs;
 use moat_vfs::caller::KernelCaller;
 use moat_vfs::filesystem::{FileSystem, MountRequest};
 use moat_vfs::mount::{Mount, MountFlags, MountNamespace};
@@ -37,7 +37,6 @@ pub(crate) fn build(
     place: &ContainerPlace,
     files: &mut DonatedFiles,
 ) -> Result<Arc<MountNamespace>, BootError> {
-    let tables = kernel.vfs.tables();
     let root_error = |e| failed("the root file system", e);
     let trust = match spec.root.sharing {
         Sharing::Exclusive => Trust::Exclusive,
@@ -47,14 +46,14 @@ pub(crate) fn build(
         Some(fd) => Some(Arc::new(NodeMaker::new(files.take(fd)?))),
         None => None,
     };
-    let mut trees = Trees { tables, nodes, files };
+    let mut trees = Trees { vfs: &kernel.vfs, nodes, files };
     let root = trees.mount(&spec.root.backing, spec.root.overlay, trust).map_err(root_error)?;
     let namespace = MountNamespace::new(root.clone(), kernel.root_user_ns.clone());
     let builder = Builder {
         kernel: kernel.clone(),
         namespace: namespace.clone(),
         place: place.clone(),
-        caller: tables.kernel_caller(),
+        caller: kernel.vfs.kernel_caller(),
     };
     for mount in &spec.mounts {
         builder.mount(mount, &mut trees).map_err(|e| failed(&mount.destination, e))?;
@@ -83,16 +82,16 @@ fn failed_to(act: &str, what: &str, errno: Errno) -> BootError {
     BootError { errno: Some(errno.raw()), ..BootError::new(format!("{act} {what}")) }
 }
 
-fn new_fs(tables: &Arc<Tables>, fs_type: &str, options: &str) -> Result<Arc<dyn FileSystem>> {
-    let caller = &tables.kernel_caller();
+fn new_fs(vfs: &Vfs, fs_type: &str, options: &str) -> Result<Arc<dyn FileSystem>> {
+    let (caller, tables) = (&vfs.kernel_caller(), vfs.tables());
     let (source, options) = (fs_type.as_bytes(), options.as_bytes());
     let request = MountRequest { source, source_path: None, options, caller, tables };
-    tables.registry.make_filesystem(fs_type.as_bytes(), &request)
+    vfs.registry.make_filesystem(fs_type.as_bytes(), &request)
 }
 
 /// The host's trees, and who makes nodes of devices in them.
 struct Trees<'a> {
-    tables: &'a Arc<Tables>,
+    vfs: &'a Vfs,
     nodes: Option<Arc<NodeMaker>>,
     files: &'a mut DonatedFiles,
 }
@@ -100,12 +99,12 @@ struct Trees<'a> {
 impl Trees<'_> {
     fn direct(&mut self, fd: FdNumber, trust: Trust) -> Result<Arc<dyn FileSystem>> {
         let tree = DirectTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?).with_nodes(self.nodes.clone());
-        Ok(HostFs::new(self.tables.new_device(), tree, trust)?)
+        Ok(HostFs::new(self.vfs.new_device(), tree, trust)?)
     }
 
     fn served(&mut self, fd: FdNumber, trust: Trust) -> Result<Arc<dyn FileSystem>> {
         let tree = GoferTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?);
-        Ok(HostFs::new(self.tables.new_device(), tree, trust)?)
+        Ok(HostFs::new(self.vfs.new_device(), tree, trust)?)
     }
 
     /// A mount of a tree or file of the host.
@@ -115,13 +114,13 @@ impl Trees<'_> {
             Backing::File(bind) => (self.direct(bind.dir, trust)?, Some(&bind.name)),
             Backing::Gofer(bind) => (self.served(bind.socket, trust)?, bind.name.as_ref()),
         };
-        mounted(self.tables, lower, name, overlay)
+        mounted(self.vfs, lower, name, overlay)
     }
 }
 
 /// A file system of the host, below an overlay if there is to be one; or the file `name` in its root.
 fn mounted(
-    tables: &Arc<Tables>,
+    vfs: &Vfs,
     lower: Arc<dyn FileSystem>,
     name: Option<&String>,
     overlay: Overlay,
@@ -134,11 +133,11 @@ fn mounted(
             for (key, limit) in [("size", limits.size_bytes), ("nr_inodes", limits.inodes)] {
                 options.extend(limit.map(|n| format!(",{key}={n}")));
             }
-            let upper = new_fs(tables, "tmpfs", &options)?;
-            OverlayFs::new(tables, vec![lower.root()], Some(upper.root()), Some(upper), String::new())?
+            let upper = new_fs(vfs, "tmpfs", &options)?;
+            OverlayFs::new(vfs.tables(), vec![lower.root()], Some(upper.root()), Some(upper), String::new())?
         }
     };
-    let whole = Mount::new(tables, fs, MountFlags::RELATIME, b"none");
+    let whole = Mount::new(vfs.tables(), fs, MountFlags::RELATIME, b"none");
     match name {
         None => Ok(whole),
         Some(name) => {
@@ -273,8 +272,8 @@ impl Builder {
     }
 
     fn of_type(&self, fs_type: &str, options: &str) -> Result<Arc<Mount>> {
-        let tables = self.kernel.vfs.tables();
-        Ok(Mount::new(tables, new_fs(tables, fs_type, options)?, MountFlags::RELATIME, fs_type.as_bytes()))
+        let vfs = &self.kernel.vfs;
+        Ok(Mount::new(vfs.tables(), new_fs(vfs, fs_type, options)?, MountFlags::RELATIME, fs_type.as_bytes()))
     }
 
     fn make_readonly(&self, path: &[u8]) -> Result<()> {

@@ -24,6 +24,7 @@ const SECUREBITS_ALL: u32 = 0xff;
 const SECURE_LOCKS: u32 = 0xaa;
 
 async fn sys_prctl(t: &mut CurrentTask, option: u32, a: u64, b: u64, c: u64, d: u64) -> SyscallResult {
+    // Newer options demand zeros where they take no argument, so that these can get a meaning later; older ones ignore them.
     let rest_zero = b == 0 && c == 0 && d == 0;
     match option {
         PR_SET_NAME => return set_name(t, UserAddr::new(a)).await,
@@ -42,6 +43,7 @@ async fn sys_prctl(t: &mut CurrentTask, option: u32, a: u64, b: u64, c: u64, d: 
             t.mm().write(UserPtr::<i32>::new(UserAddr::new(a)), &n)?;
         }
         PR_GET_DUMPABLE => return Ok(t.group.dumpable() as u64),
+        // SUID_DUMP_ROOT, 2, is only ever set by the kernel.
         PR_SET_DUMPABLE => t.group.set_dumpable(match a {
             0 => Dumpable::No,
             1 => Dumpable::Yes,
@@ -84,6 +86,7 @@ async fn sys_prctl(t: &mut CurrentTask, option: u32, a: u64, b: u64, c: u64, d: 
             let on = i32::from(t.group.child_subreaper.load(Ordering::Relaxed));
             t.mm().write(UserPtr::<i32>::new(UserAddr::new(a)), &on)?;
         }
+        // Zero stands for the default of the thread, which is that of init here.
         PR_SET_TIMERSLACK => t.state().timer_slack_ns = if a == 0 { 50_000 } else { a },
         PR_GET_TIMERSLACK => return Ok(t.state().timer_slack_ns),
         PR_GET_TID_ADDRESS => {
@@ -105,18 +108,23 @@ async fn sys_prctl(t: &mut CurrentTask, option: u32, a: u64, b: u64, c: u64, d: 
         // Yama is not there: tracing is not restricted beyond ids, and any process may be named.
         PR_SET_PTRACER => {}
         PR_SET_VMA => {
+            // Names of anonymous areas are accepted and not shown: allocators set them for people who read /proc/PID/maps.
             if a != u64::from(PR_SET_VMA_ANON_NAME) {
                 return Err(Errno::EINVAL.into());
             }
         }
+        // rdtsc is never trapped on the way to the host: it can only be enabled.
         PR_GET_TSC => t.mm().write(UserPtr::<u32>::new(UserAddr::new(a)), &PR_TSC_ENABLE)?,
         PR_SET_TSC if a == u64::from(PR_TSC_ENABLE) => {}
+        // Statistical timing is the only kind that Linux has.
         PR_GET_TIMING => return Ok(0),
         PR_SET_TIMING if a == 0 => {}
         PR_GET_SECCOMP => return Ok(crate::seccomp::mode(t)),
         PR_SET_SECCOMP => return crate::seccomp::set_by_prctl(t, a, b),
         PR_MCE_KILL | PR_SET_IO_FLUSHER if t.creds().has_cap(Cap::SYS_RESOURCE) || option == PR_MCE_KILL => {}
+        // PR_MCE_KILL_DEFAULT: machine checks are the host's business.
         PR_MCE_KILL_GET => return Ok(2),
+        // The host decides about mitigations, and has switched on what its processes need.
         PR_GET_SPECULATION_CTRL if a <= u64::from(PR_SPEC_L1D_FLUSH) => return Ok(u64::from(PR_SPEC_NOT_AFFECTED)),
         PR_GET_SPECULATION_CTRL => return Err(Errno::ENODEV.into()),
         PR_SET_SPECULATION_CTRL => return Err(Errno::ENODEV.into()),
@@ -261,6 +269,7 @@ async fn sys_rseq(t: &mut CurrentTask, addr: u64, len: u32, flags: u32, sig: u32
     if flags != 0 {
         return Err(Errno::EINVAL.into());
     }
+    // A second registration fails in any case; the errno says in what it differs from the first.
     if let Some(area) = t.rseq {
         if area.addr != addr || area.len != len {
             return Err(Errno::EINVAL.into());

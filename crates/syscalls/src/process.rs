@@ -190,6 +190,7 @@ async fn sys_wait4(
         p if p < 0 => t.pid_ns().lookup(-p).map(|p| Who::Group(p.id)),
         p => t.pid_ns().lookup(p).map(|p| Who::Pid(p.id)),
     };
+    // A number that names nobody can't be that of a child.
     let Some(who) = who else { return Err(Errno::ECHILD.into()) };
     let Some(found) = t.wait_for_child(who, options | WaitFlags::EXITED).await? else { return Ok(0) };
     if !status.is_null() {
@@ -246,6 +247,7 @@ async fn sys_waitid(
     };
     let Some(who) = who else { return Err(Errno::ECHILD.into()) };
     let asked_nohang = options.contains(WaitFlags::NOHANG);
+    // A pidfd may forbid waiting by its own flag.
     options.set(WaitFlags::NOHANG, asked_nohang || nonblocking);
     let found = t.wait_for_child(who, options).await?;
     // Where WNOHANG says 0, a pidfd with O_NONBLOCK says EAGAIN.
@@ -347,6 +349,7 @@ fn sys_unshare(t: &mut CurrentTask, flags: CloneFlags) -> SyscallResult {
     if !known.contains(flags) {
         return Err(Errno::EINVAL.into());
     }
+    // These are unshared already in a process of one thread, which is all that Linux does about them.
     if flags.intersects(CloneFlags::THREAD | CloneFlags::SIGHAND | CloneFlags::VM) && t.group.thread_count() > 1 {
         return Err(Errno::EINVAL.into());
     }
@@ -359,6 +362,7 @@ fn sys_unshare(t: &mut CurrentTask, flags: CloneFlags) -> SyscallResult {
         let mut context = t.fs().lock().clone();
         if flags.contains(CloneFlags::NEWNS) {
             let ns = context.namespace.clone();
+            // Root and working directory are carried over to the same places of the copied mounts.
             context.namespace = ns.copy(t.creds().user_ns.clone(), &mut [&mut context.cwd, &mut context.root]);
         }
         t.replace_fs(Arc::new(moat_sync::Mutex::new(moat_sync::LockClass::Process, context)));

@@ -294,6 +294,7 @@ fn sys_pidfd_send_signal(
             return Err(Errno::EINVAL.into());
         }
         let to_self = Arc::ptr_eq(&task.group, &t.group);
+        // Only the kernel itself may claim to be the kernel, or another sender by tgkill(2).
         if !to_self && (raw.si_code >= 0 || raw.si_code == SI_TKILL) {
             return Err(Errno::EPERM.into());
         }
@@ -307,6 +308,7 @@ fn sys_pidfd_send_signal(
     check_permission(t.task(), t.creds(), &task, checked)?;
     if let Some(s) = checked {
         let info = given.unwrap_or_else(|| kill_info(t, &task.group, s, SI_USER));
+        // Without flags the pidfd says what it stands for.
         let by_thread = flags == THREAD || (flags == 0 && fd.scope() == moat_kernel::process::pidfd::Scope::Thread);
         let target = if by_thread { Target::Thread(task.id) } else { Target::Process };
         task.group.send(target, Queued::from(info), origin(t, &task.group))?;

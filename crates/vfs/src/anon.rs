@@ -12,12 +12,12 @@ use moat_abi::{Errno, Result};
 use crate::cred::Credentials;
 use crate::dentry::Dentry;
 use crate::file::File;
-use crate::filesystem::FileSystem;
-use crate::inode::{Inode, Metadata, OpenContext};
+use crate::inode::{FileSystem, Inode, Metadata, OpenContext};
 use crate::mount::{Mount, MountFlags};
 use crate::open_file::OpenFile;
 use crate::path::Path;
-use crate::vfs::{Tables, Vfs};
+use crate::tables::Tables;
+use crate::vfs::Vfs;
 
 /// The file systems that have no directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use moat_abi::{Errno, Result};
 use moat_identity::session::JobMember;
 use moat_identity::{Credentials, Limits, Namespaces, Pid, UserNamespace};
-use moat_sync::Mutex;
 
 use crate::device_rules::DeviceRules;
-use crate::fd_table::FdTable;
-use crate::fs_context::FsContext;
+use crate::fd::{Fd, OnExec};
+use crate::open_file::OpenFile;
+use crate::path::Path;
+use crate::tables::Tables;
 
 /// The task (or the sentry itself) that an operation is done for.
 ///
@@ -55,11 +56,32 @@ pub trait CallingTask: JobMember {
     /// Which devices its container may use; without rules, all.
     fn device_rules(&self) -> Option<&DeviceRules>;
 
-    /// Its descriptors.
-    fn fds(&self) -> &Arc<FdTable>;
+    /// Gives it a descriptor of `file`.
+    ///
+    /// # Errors
+    /// EMFILE.
+    fn install(&self, file: Arc<OpenFile>, on_exec: OnExec) -> Result<Fd>;
 
-    /// Root, working directory and umask.
-    fn fs(&self) -> &Arc<Mutex<FsContext>>;
+    /// Where its paths begin.
+    fn start_of_paths(&self) -> PathStart;
+}
+
+impl Tables {
+    /// The sentry as a caller that may do everything.
+    #[must_use]
+    pub fn kernel_caller(&self) -> KernelCaller {
+        KernelCaller::root(self.root_user_ns.clone())
+    }
+}
+
+/// Where a task's paths begin, and what new files of it don't get.
+pub struct PathStart {
+    /// What `/` means.
+    pub root: Path,
+    /// Working directory.
+    pub cwd: Path,
+    /// Permission bits that new files do not get.
+    pub umask: u32,
 }
 
 /// The sentry as a caller: has credentials, but no memory.

@@ -162,6 +162,7 @@ impl Epoll {
         let events = event.events;
         let target: Option<&Epoll> = file.downcast();
         check_exclusive(events, target.is_some())?;
+        // Only epolls that watch epolls can form a circle: all other additions go without the kernel-wide lock.
         let _nesting = match target {
             Some(t) => {
                 let guard = file.path().mount.tables().epoll_nesting.lock();
@@ -181,6 +182,7 @@ impl Epoll {
             registration: Mutex::new(LockClass::OpenFile, None),
         });
         {
+            // In the map before the file is asked: an event that comes meanwhile finds the item.
             let mut items = self.items.lock();
             if items.contains_key(&(fd, file.id())) {
                 return Err(Errno::EEXIST);
@@ -194,7 +196,9 @@ impl Epoll {
         };
         *item.registration.lock() = Some(r);
         let watcher: Weak<dyn Watcher> = self.me.clone();
+        // The item goes with the description, not with the descriptor that it was added by.
         file.watch_close(watcher);
+        // After the registration: a change before it is seen here, one after it is reported.
         if !item.ready().is_empty() {
             self.queue_item(&item);
         }

@@ -1,45 +1,16 @@
 //! [`FdTable`]: a process's descriptors.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, RwLock};
 
+use crate::locks::LockOwner;
 use crate::open_file::OpenFile;
-use crate::vfs::Tables;
+use crate::tables::Tables;
 
-/// A descriptor number as a guest gave it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fd(pub i32);
-
-impl Fd {
-    /// Stands for the working directory.
-    pub const CWD: Fd = Fd(moat_abi::fs::AT_FDCWD);
-}
-
-impl fmt::Display for Fd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Fd::CWD { f.write_str("AT_FDCWD") } else { self.0.fmt(f) }
-    }
-}
-
-/// Whether exec closes a descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum OnExec {
-    Keep,
-    Close,
-}
-
-impl OnExec {
-    /// The choice of an `O_CLOEXEC`-like flag.
-    #[must_use]
-    pub fn close_if(cloexec: bool) -> OnExec {
-        if cloexec { OnExec::Close } else { OnExec::Keep }
-    }
-}
+pub use crate::fd::{Fd, OnExec};
 
 #[derive(Clone)]
 struct Slot {
@@ -227,7 +198,7 @@ impl FdTable {
         }
         let result = slot.file.file().flush(&slot.file);
         if self.posix_locks.load(Ordering::Relaxed) {
-            crate::locks::release_posix(&slot.file, self.id);
+            slot.file.release_locks(LockOwner::Process(self.id));
         }
         result
     }
@@ -297,6 +268,16 @@ impl FdTable {
     #[must_use]
     pub fn size(&self) -> usize {
         self.slots.read().slots.len().next_power_of_two().max(64)
+    }
+
+    /// Notes that `owner` sets record locks on `f`, so that closing looks for them: to be called before [`FileLocks::lock`].
+    ///
+    /// [`FileLocks::lock`]: crate::locks::FileLocks::lock
+    pub fn note_lock_owner(&self, f: &OpenFile, owner: LockOwner) {
+        match owner {
+            LockOwner::Process(_) => self.note_posix_lock(),
+            LockOwner::Description(_) => f.note_lock(),
+        }
     }
 
     /// Notes that POSIX locks are held in this table's name, so that close looks for them.

@@ -1,4 +1,4 @@
-//! [`Inode`]: what a file system provides for each of its files.
+//! What a file system provides: [`FileSystem`] for itself, [`Inode`] for each of its files.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use moat_abi::cap::Cap;
 use moat_abi::fs::{FileType, OpenFlags};
-use moat_abi::stat::DeviceId;
+use moat_abi::stat::{DeviceId, Statfs};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 
@@ -137,6 +137,63 @@ pub struct OpenContext<'a> {
     pub path: &'a Path,
 }
 
+/// A mounted file system (Linux's super block).
+pub trait FileSystem: Send + Sync + 'static {
+    /// The type's name, as in /proc/filesystems.
+    fn name(&self) -> &'static str;
+
+    /// The root directory (or the one file of a file mount); the same inode each time.
+    fn root(&self) -> Arc<dyn Inode>;
+
+    /// The device number that stat(2) reports.
+    fn dev(&self) -> DeviceId;
+
+    /// statfs(2), without the mount's flags.
+    ///
+    /// # Errors
+    /// EIO.
+    fn statfs(&self) -> Result<Statfs>;
+
+    /// Writes everything out: sync(2), syncfs(2), umount(2).
+    ///
+    /// # Errors
+    /// EIO.
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Changes the options: mount(2) with MS_REMOUNT. The mount's own flags are not its business.
+    ///
+    /// # Errors
+    /// EINVAL for an option that is unknown or can't change.
+    fn remount(&self, _options: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    /// The options for /proc/mounts after the flags: `,size=4k`, or nothing.
+    fn show_options(&self) -> String {
+        String::new()
+    }
+}
+
+/// What opens FIFOs and device nodes, on whatever file system the node is: [`crate::Registry`].
+pub trait SpecialFiles: Send + Sync {
+    /// Opens what `meta` says.
+    ///
+    /// # Errors
+    /// ENXIO for sockets, block devices and devices without a driver; ELOOP for a symbolic link; EIO for other types, whose
+    /// file systems open them themselves.
+    fn open_special(&self, meta: &Metadata, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>>;
+}
+
+/// Opens a FIFO or device node by what it stands for.
+///
+/// # Errors
+/// Those of [`SpecialFiles::open_special`].
+pub fn open_special(meta: &Metadata, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    ctx.path.mount.tables().special.open_special(meta, ctx)
+}
+
 /// A file, as its file system sees it.
 ///
 /// The defaults give the errno that Linux gives where a file system lacks the operation. Methods never wait for a
@@ -254,13 +311,13 @@ pub trait Inode: Send + Sync + Any {
 
     /// Opens the file: gives what serves reads and writes of this opening.
     ///
-    /// The default serves FIFOs and device nodes through [`crate::Registry::open_special`].
+    /// The default serves FIFOs and device nodes through [`open_special`].
     ///
     /// # Errors
     /// ENXIO for sockets and absent devices, ELOOP for links; others by file system.
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
         let meta = self.metadata()?;
-        ctx.path.mount.tables().registry.open_special(&meta, ctx)
+        open_special(&meta, ctx)
     }
 
     /// Whether `creds` may do `access`; by mode bits and capabilities unless a file system has rules of its own.

@@ -1,8 +1,10 @@
 //! Locks on files: POSIX record locks, OFD locks and flock(2). Source: fcntl(2), flock(2), `fs/locks.c`.
 //!
 //! The locks of an inode are found by its number in one table, for as long as there are any ([`FileLocks`]). Nothing waits
-//! here: who is refused listens to [`FileLocks::queue`], after [`LockTable::begin_wait`] has looked for a deadlock.
+//! here: who is refused listens to [`FileLocks::queue`], after [`LockTable::begin_wait`] has looked for a deadlock. `held.rs` has what is done with
+//! the locks of an open file; the tables know inodes and owners by their numbers.
 
+mod held;
 mod record;
 
 use std::collections::HashMap;
@@ -11,10 +13,9 @@ use std::sync::Arc;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
-use crate::fd_table::FdTable;
-use crate::inode::InodeKey;
-use crate::open_file::OpenFile;
+use crate::metadata::InodeKey;
 
+pub use held::{locks_of, unflock};
 pub use record::{LockKind, Range, RecordLock, RecordLocks};
 
 /// Who holds a record lock.
@@ -83,12 +84,33 @@ impl Default for LockTable {
     }
 }
 
-/// The table that a file's locks are in.
-fn table_of(f: &OpenFile) -> &LockTable {
-    &f.path().mount.tables().locks
-}
-
 impl LockTable {
+    /// The locks of the inode `key`, to add to them.
+    #[must_use]
+    pub fn of(&self, key: InodeKey) -> Arc<FileLocks> {
+        let new = || {
+            let state = Mutex::new(LockClass::FileLocks, FileLocksState::default());
+            Arc::new(FileLocks { key, state, queue: WaitQueue::new() })
+        };
+        self.files.lock().entry(key).or_insert_with(new).clone()
+    }
+
+    /// Gives up an owner's record locks on the inode `key`, and for a description its flock(2) lock too.
+    pub(crate) fn release(&self, key: InodeKey, owner: LockOwner) {
+        if let Some(l) = self.find(key) {
+            l.release(owner);
+            self.tidy(l);
+        }
+    }
+
+    /// Gives up the flock(2) lock of a description on the inode `key`.
+    pub(crate) fn unflock(&self, key: InodeKey, description: u64) {
+        if let Some(l) = self.find(key) {
+            l.unflock(description);
+            self.tidy(l);
+        }
+    }
+
     fn find(&self, key: InodeKey) -> Option<Arc<FileLocks>> {
         self.files.lock().get(&key).cloned()
     }
@@ -105,20 +127,6 @@ impl LockTable {
         };
         drop(gone);
     }
-}
-
-/// The locks of a file, to add to them.
-///
-/// # Errors
-/// Those of [`crate::Inode::metadata`].
-pub fn locks_of(f: &OpenFile) -> Result<Arc<FileLocks>> {
-    let key = f.inode().metadata()?.key();
-    let mut t = table_of(f).files.lock();
-    let new = || {
-        let state = Mutex::new(LockClass::FileLocks, FileLocksState::default());
-        Arc::new(FileLocks { key, state, queue: WaitQueue::new() })
-    };
-    Ok(t.entry(key).or_insert_with(new).clone())
 }
 
 impl FileLocks {
@@ -171,22 +179,18 @@ impl FileLocks {
     }
 
     /// Sets the flock(2) lock of a description; a lock of the other kind that it has is given up first, even if this fails.
-    ///
-    /// # Errors
-    /// EAGAIN.
-    pub fn flock(&self, f: &OpenFile, kind: LockKind) -> Result<()> {
-        f.note_lock();
+    fn lock_whole(&self, description: u64, kind: LockKind) -> Result<()> {
         let (result, dropped) = {
             let mut s = self.state.lock();
-            if s.whole.contains(&(f.id(), kind)) {
+            if s.whole.contains(&(description, kind)) {
                 return Ok(());
             }
             let before = s.whole.len();
-            s.whole.retain(|l| l.0 != f.id());
+            s.whole.retain(|l| l.0 != description);
             let dropped = s.whole.len() != before;
             let free = s.whole.iter().all(|l| l.1 == LockKind::Read && kind == LockKind::Read);
             if free {
-                s.whole.push((f.id(), kind));
+                s.whole.push((description, kind));
             }
             (if free { Ok(()) } else { Err(Errno::EAGAIN) }, dropped)
         };
@@ -196,75 +200,29 @@ impl FileLocks {
         result
     }
 
-    fn release(&self, f: &OpenFile) {
+    fn release(&self, owner: LockOwner) {
         let changed = {
             let mut s = self.state.lock();
             let before = s.whole.len();
-            s.whole.retain(|l| l.0 != f.id());
+            s.whole.retain(|l| LockOwner::Description(l.0) != owner);
             let whole = s.whole.len() != before;
-            s.records.clear(LockOwner::Description(f.id()), Range::ALL) || whole
+            s.records.clear(owner, Range::ALL) || whole
         };
         if changed {
             self.changed();
         }
     }
-}
 
-/// Gives up the flock(2) lock of a description (LOCK_UN).
-///
-/// # Errors
-/// Those of [`crate::Inode::metadata`].
-pub fn unflock(f: &OpenFile) -> Result<()> {
-    if let Some(outside) = f.file().outside_locks() {
-        outside.flock(f.id(), None)?;
-    }
-    let table = table_of(f);
-    if let Some(l) = table.find(f.inode().metadata()?.key()) {
+    fn unflock(&self, description: u64) {
         let changed = {
-            let mut s = l.state.lock();
+            let mut s = self.state.lock();
             let before = s.whole.len();
-            s.whole.retain(|x| x.0 != f.id());
+            s.whole.retain(|l| l.0 != description);
             s.whole.len() != before
         };
         if changed {
-            l.changed();
+            self.changed();
         }
-        table.tidy(l);
-    }
-    Ok(())
-}
-
-/// Notes who sets record locks, so that closing looks for them: to be called before [`FileLocks::lock`].
-pub fn note_owner(f: &OpenFile, fds: &FdTable, owner: LockOwner) {
-    match owner {
-        LockOwner::Process(_) => fds.note_posix_lock(),
-        LockOwner::Description(_) => f.note_lock(),
-    }
-}
-
-/// Gives up the POSIX locks that the descriptor table `owner` holds on a file.
-pub(crate) fn release_posix(f: &OpenFile, owner: u64) {
-    if let Some(outside) = f.file().outside_locks() {
-        outside.release(LockOwner::Process(owner));
-    }
-    let Ok(meta) = f.inode().metadata() else { return };
-    let table = table_of(f);
-    if let Some(l) = table.find(meta.key()) {
-        l.unlock(LockOwner::Process(owner), Range::ALL);
-        table.tidy(l);
-    }
-}
-
-/// Gives up the OFD and flock locks of a description.
-pub(crate) fn release_description(f: &OpenFile) {
-    if let Some(outside) = f.file().outside_locks() {
-        outside.release(LockOwner::Description(f.id()));
-    }
-    let Ok(meta) = f.inode().metadata() else { return };
-    let table = table_of(f);
-    if let Some(l) = table.find(meta.key()) {
-        l.release(f);
-        table.tidy(l);
     }
 }
 

@@ -15,9 +15,9 @@ use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, RwLock};
 
 use crate::dentry::Dentry;
-use crate::filesystem::FileSystem;
+use crate::inode::FileSystem;
 use crate::path::Path;
-use crate::vfs::Tables;
+use crate::tables::Tables;
 
 pub use namespace::{MountNamespace, Subtree, Unmount};
 

@@ -6,36 +6,18 @@ use std::sync::{Arc, Weak};
 use moat_abi::fs::{AccessMode, FileType, OpenFlags, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents, Result};
-use moat_identity::Pid;
 use moat_sync::wait::{Notify, Registration};
 use moat_sync::{LockClass, Mutex};
 
 use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SparseSeek};
 use crate::inode::{Inode, Metadata};
+use crate::locks::LockOwner;
 use crate::mount::MountFlags;
 use crate::path::Path;
 use crate::text_busy::WriteAccess;
 
-/// Who is sent a signal when a file becomes ready: F_SETOWN of fcntl(2).
-#[derive(Clone, Default)]
-#[allow(missing_docs)]
-pub enum OwnerId {
-    #[default]
-    None,
-    Thread(Arc<Pid>),
-    Process(Arc<Pid>),
-    Group(Arc<Pid>),
-}
-
-/// The owner with the ids it was set under, by which the signal's permission is checked.
-#[derive(Clone, Default)]
-#[allow(missing_docs)]
-pub struct Owner {
-    pub id: OwnerId,
-    pub uid: u32,
-    pub euid: u32,
-}
+pub use crate::owner::{Owner, OwnerId};
 
 #[derive(Default)]
 struct AsyncState {
@@ -427,6 +409,15 @@ impl OpenFile {
         drop(old);
     }
 
+    /// Gives up the locks that `owner` holds on the file, outside of the sandbox too.
+    pub(crate) fn release_locks(&self, owner: LockOwner) {
+        if let Some(outside) = self.file.outside_locks() {
+            outside.release(owner);
+        }
+        let Ok(meta) = self.inode().metadata() else { return };
+        self.path.mount.tables().locks.release(meta.key(), owner);
+    }
+
     pub(crate) fn note_lock(&self) {
         self.has_locks.store(true, Ordering::Relaxed);
     }
@@ -468,7 +459,7 @@ impl Drop for OpenFile {
             }
         }
         if *self.has_locks.get_mut() {
-            crate::locks::release_description(self);
+            self.release_locks(LockOwner::Description(self.id));
         }
         self.asynchronous.get_mut().registration = None;
         if !self.is_path() {

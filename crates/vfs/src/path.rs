@@ -3,9 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use moat_abi::Result;
+
 use crate::dentry::Dentry;
 use crate::inode::Inode;
 use crate::mount::Mount;
+use crate::text_busy::WriteAccess;
 
 /// A place in the tree: a dentry, seen through a mount.
 #[derive(Clone)]
@@ -57,6 +60,14 @@ impl Path {
     #[must_use]
     pub fn is_mount_root(&self) -> bool {
         Arc::ptr_eq(&self.dentry, self.mount.root())
+    }
+
+    /// Takes note that the regular file here is being opened for writing.
+    ///
+    /// # Errors
+    /// ETXTBSY while it is executed; those of [`Inode::metadata`].
+    pub fn write_access(&self) -> Result<WriteAccess> {
+        WriteAccess::take(&self.mount.tables().text_uses, self.inode().metadata()?.key())
     }
 
     /// The parent directory as `..` finds it, never above `root`: crosses mounts; the root is its own parent.

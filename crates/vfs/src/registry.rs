@@ -13,8 +13,8 @@ use moat_identity::NetNamespace;
 
 use crate::caller::Caller;
 use crate::file::File;
-use crate::filesystem::{FileSystem, MountRequest};
-use crate::inode::{InodeKey, Metadata, OpenContext};
+use crate::filesystem::MountRequest;
+use crate::inode::{FileSystem, InodeKey, Metadata, OpenContext, SpecialFiles};
 use crate::socket::AddressFamily;
 
 /// Makes a file system of a type.
@@ -127,21 +127,6 @@ impl Registry {
         self.fifo.as_ref().ok_or(Errno::ENXIO)?(key, ctx)
     }
 
-    /// Opens a device node or FIFO by what it stands for, on whatever file system the node is.
-    ///
-    /// # Errors
-    /// ENXIO for sockets, block devices and devices without a driver; ELOOP for a symbolic link; EIO for other types, whose
-    /// file systems open them themselves.
-    pub fn open_special(&self, meta: &Metadata, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-        match meta.file_type() {
-            FileType::Fifo => self.open_fifo(meta.key(), ctx),
-            FileType::CharDevice => self.open_device(meta.rdev, ctx),
-            FileType::Socket | FileType::BlockDevice => Err(Errno::ENXIO),
-            FileType::Symlink => Err(Errno::ELOOP),
-            FileType::Directory | FileType::Regular => Err(Errno::EIO),
-        }
-    }
-
     /// The address family with this number.
     ///
     /// # Errors
@@ -155,12 +140,21 @@ impl Registry {
         self.net_texts.iter().map(|(name, text)| (*name, *text))
     }
 
-    /// Answers an ioctl about network devices.
-    ///
-    /// # Errors
-    /// ENOTTY; those of the answer.
-    pub fn answer_device_ioctl(&self, caller: &dyn Caller, net: &NetNamespace, cmd: u32, arg: u64) -> Result<u64> {
-        self.device_ioctl.map_or(Err(Errno::ENOTTY), |answer| answer(caller, net, cmd, arg))
+    /// What answers ioctls about network devices.
+    pub(crate) fn device_ioctls(&self) -> Option<DeviceIoctl> {
+        self.device_ioctl
+    }
+}
+
+impl SpecialFiles for Registry {
+    fn open_special(&self, meta: &Metadata, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        match meta.file_type() {
+            FileType::Fifo => self.open_fifo(meta.key(), ctx),
+            FileType::CharDevice => self.open_device(meta.rdev, ctx),
+            FileType::Socket | FileType::BlockDevice => Err(Errno::ENXIO),
+            FileType::Symlink => Err(Errno::ELOOP),
+            FileType::Directory | FileType::Regular => Err(Errno::EIO),
+        }
     }
 }
 

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 
-use crate::inode::InodeKey;
-use crate::path::Path;
+use crate::metadata::InodeKey;
 
 /// Uses of files: writers count up, executions down.
 pub(crate) struct TextUses {
@@ -21,7 +20,7 @@ impl Default for TextUses {
 }
 
 impl TextUses {
-    fn change(&self, key: InodeKey, step: i64) -> Result<()> {
+    pub(crate) fn change(&self, key: InodeKey, step: i64) -> Result<()> {
         let mut counts = self.counts.lock();
         let count = counts.entry(key).or_insert(0);
         if *count != 0 && count.signum() != step.signum() {
@@ -31,7 +30,7 @@ impl TextUses {
         Ok(())
     }
 
-    fn undo(&self, key: InodeKey, step: i64) {
+    pub(crate) fn undo(&self, key: InodeKey, step: i64) {
         let mut counts = self.counts.lock();
         if let Some(count) = counts.get_mut(&key) {
             *count -= step;
@@ -49,50 +48,19 @@ pub struct WriteAccess {
 }
 
 impl WriteAccess {
-    /// Takes note that the regular file at `path` is being opened for writing.
+    /// Takes note that the regular file `key` is being opened for writing.
     ///
     /// # Errors
-    /// ETXTBSY while it is executed; those of [`crate::Inode::metadata`].
-    pub fn take(path: &Path) -> Result<WriteAccess> {
-        let (uses, key) = (path.mount.tables().text_uses.clone(), path.inode().metadata()?.key());
+    /// ETXTBSY while it is executed.
+    pub(crate) fn take(uses: &Arc<TextUses>, key: InodeKey) -> Result<WriteAccess> {
         uses.change(key, 1)?;
-        Ok(WriteAccess { uses, key })
+        Ok(WriteAccess { uses: uses.clone(), key })
     }
 }
 
 impl Drop for WriteAccess {
     fn drop(&mut self) {
         self.uses.undo(self.key, 1);
-    }
-}
-
-/// A file that processes execute.
-pub struct Executable {
-    path: Path,
-    key: InodeKey,
-}
-
-impl Executable {
-    /// Takes note that the file at `path` is about to be executed.
-    ///
-    /// # Errors
-    /// ETXTBSY while it is open for writing; those of [`crate::Inode::metadata`].
-    pub fn new(path: Path) -> Result<Arc<Executable>> {
-        let key = path.inode().metadata()?.key();
-        path.mount.tables().text_uses.change(key, -1)?;
-        Ok(Arc::new(Executable { path, key }))
-    }
-
-    /// The file: /proc/PID/exe.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Executable {
-    fn drop(&mut self) {
-        self.path.mount.tables().text_uses.undo(self.key, -1);
     }
 }
 

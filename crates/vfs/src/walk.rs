@@ -179,6 +179,7 @@ impl<'a> Walker<'a> {
             let Some((start, end)) = self.next() else {
                 return Ok((Last::Root, Trailing::None));
             };
+            // Before each component, also before `.` and `..`: who may not search the directory learns nothing of it.
             self.check_search()?;
             let at_end = self.at_end();
             let name = &self.rest[start..end];
@@ -249,10 +250,12 @@ impl<'a> Walker<'a> {
         if self.links > MAXSYMLINKS || forbidden {
             return Err(Errno::ELOOP);
         }
+        // A magic link leads to an object, whatever its text says.
         if let Some(to) = link.inode().follow(self.view.caller)? {
             if self.flags.contains(LookupFlags::NO_MAGICLINKS) {
                 return Err(Errno::ELOOP);
             }
+            // It may lead anywhere, and nothing tells whether that is below the start.
             if self.flags.intersects(LookupFlags::BENEATH | LookupFlags::IN_ROOT) {
                 return Err(Errno::EXDEV);
             }
@@ -268,6 +271,7 @@ impl<'a> Walker<'a> {
         if text.first() == Some(&b'/') {
             self.restart_at_root()?;
         }
+        // The target takes the link's place in the text: no recursion, whatever links a guest nests.
         text.extend_from_slice(&self.rest[self.offset..]);
         self.rest = Cow::Owned(text);
         self.offset = 0;

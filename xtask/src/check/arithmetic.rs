@@ -49,7 +49,7 @@ fn current() -> Result<BTreeMap<String, usize>> {
         bail!("cargo clippy failed: the step of the lints says why");
     }
     let mut current = BTreeMap::new();
-    for Place { krate, .. } in places {
+    for Location { krate, .. } in places {
         *current.entry(krate).or_default() += 1;
     }
     Ok(current)
@@ -57,7 +57,7 @@ fn current() -> Result<BTreeMap<String, usize>> {
 
 /// Where the lint found something.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct Location {
     /// The directory of the crate.
     krate: String,
     file: String,
@@ -66,7 +66,7 @@ struct Place {
 }
 
 /// The place in the sources of a crate that a message of cargo is about, if it is the lint's.
-fn place(message: &str) -> Option<Place> {
+fn place(message: &str) -> Option<Location> {
     let message: Value = serde_json::from_str(message).ok()?;
     let message = &message["message"];
     if message["code"]["code"] != LINT {
@@ -75,7 +75,7 @@ fn place(message: &str) -> Option<Place> {
     let span = message["spans"].as_array()?.iter().find(|span| span["is_primary"] == true)?;
     let file = span["file_name"].as_str()?.to_string();
     let (krate, _) = file.split_once("/src/").filter(|(krate, _)| krate.starts_with("crates/"))?;
-    Some(Place { krate: krate.to_string(), start: span["byte_start"].as_u64()?, file })
+    Some(Location { krate: krate.to_string(), start: span["byte_start"].as_u64()?, file })
 }
 
 #[cfg(test)]

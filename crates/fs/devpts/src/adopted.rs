@@ -7,12 +7,9 @@ use moat_abi::fs::OpenFlags;
 use moat_abi::{Errno, Result};
 use moat_tty::job_control::Steal;
 use moat_tty::{JobControl, Terminal};
-use moat_vfs::Path;
 use moat_vfs::file::File;
-use moat_vfs::generated::downcast;
 use moat_vfs::inode::OpenContext;
 
-use crate::fs::Root;
 use crate::node::Node;
 
 /// The name, which lasts as long as the terminal.
@@ -43,13 +40,4 @@ impl Adopted {
         }
         Ok(file)
     }
-}
-
-/// Gives `terminal` the lowest free index of the devpts whose root is `root`, with a node that belongs to `uid`.
-///
-/// # Errors
-/// ENODEV if that is no devpts; ENOSPC.
-pub fn adopt(root: &Path, terminal: &Arc<dyn Terminal>, uid: u32) -> Result<u32> {
-    let root = downcast::<Root>(root.inode().clone()).ok_or(Errno::ENODEV)?;
-    root.instance()?.adopt(Arc::downgrade(terminal), uid)
 }

@@ -20,7 +20,7 @@ use moat_vfs::inode::{Cache, Inode, Metadata, OpenContext, SetAttr};
 use crate::adopted::Adopted;
 use crate::master::Master;
 use crate::node::{Node, NodeAttributes};
-use crate::pty::{Pty, PtyCount, SLAVE_MAJOR};
+use crate::pty::{Indices, Pty, PtyCount, SLAVE_MAJOR};
 
 /// `NR_UNIX98_PTY_MAX`: indices of one instance, at most.
 const MAX_INDEX: u32 = 1 << 20;
@@ -71,11 +71,11 @@ impl Options {
 }
 
 /// What all inodes of one devpts share.
-pub(crate) struct Instance {
+struct Instance {
     this: Weak<Instance>,
     dev: DeviceId,
     /// How many ptys there are in all instances of the kernel.
-    pub(crate) count: Arc<PtyCount>,
+    count: Arc<PtyCount>,
     /// The node `ptmx`.
     ptmx: Node,
     options: Mutex<Options>,
@@ -112,7 +112,7 @@ impl Instance {
         let (fsuid, fsgid) = (caller.creds().fsuid, caller.creds().fsgid);
         let mut ptys = self.ptys.lock();
         let (index, node) = self.new_node(&mut ptys, fsuid, fsgid)?;
-        let pty = Pty::new(index, self, node)?;
+        let pty = Pty::new(index, &self.count, self.this.clone(), node)?;
         ptys.insert(index, Slave::Pty(pty.clone()));
         Ok(pty)
     }
@@ -121,7 +121,7 @@ impl Instance {
     ///
     /// # Errors
     /// ENOSPC.
-    pub(crate) fn adopt(&self, terminal: Weak<dyn Terminal>, uid: u32) -> Result<u32> {
+    fn adopt(&self, terminal: Weak<dyn Terminal>, uid: u32) -> Result<u32> {
         let mut ptys = self.ptys.lock();
         let (index, node) = self.new_node(&mut ptys, uid, 0)?;
         ptys.insert(index, Slave::Adopted(Arc::new(Adopted { node, terminal })));
@@ -139,24 +139,24 @@ impl Instance {
         Ok((index, Node::new(self.dev, ino, DeviceId::new(SLAVE_MAJOR, index), attributes)))
     }
 
-    /// Takes the name of a pty away (`devpts_pty_kill`).
-    pub(crate) fn unlink(&self, index: u32) {
-        let gone = self.ptys.lock().get_mut(&index).map(|slave| std::mem::replace(slave, Slave::Unlinked));
-        drop(gone);
-    }
-
-    /// Both ends of a pty are closed.
-    pub(crate) fn free(&self, index: u32) {
-        let gone = self.ptys.lock().remove(&index);
-        drop(gone);
-    }
-
     fn slave(&self, index: u32) -> Option<Slave> {
         self.ptys.lock().get(&index).filter(|slave| slave.node().is_some()).cloned()
     }
 
     fn shared(&self) -> Result<Arc<Instance>> {
         self.this.upgrade().ok_or(Errno::EIO)
+    }
+}
+
+impl Indices for Instance {
+    fn unlink(&self, index: u32) {
+        let gone = self.ptys.lock().get_mut(&index).map(|slave| std::mem::replace(slave, Slave::Unlinked));
+        drop(gone);
+    }
+
+    fn free(&self, index: u32) {
+        let gone = self.ptys.lock().remove(&index);
+        drop(gone);
     }
 }
 
@@ -193,13 +193,13 @@ impl Listing for Names {
 }
 
 /// The root directory.
-pub(crate) struct Root {
+struct Root {
     instance: Arc<Instance>,
     listed: Arc<ListedDir<Names>>,
 }
 
 impl Root {
-    pub(crate) fn instance(&self) -> Result<Arc<Instance>> {
+    fn instance(&self) -> Result<Arc<Instance>> {
         self.instance.shared()
     }
 }
@@ -299,6 +299,15 @@ pub(crate) fn open_master(root: Path, ctx: &OpenContext<'_>) -> Result<Arc<dyn F
     let instance = downcast::<Root>(root.inode().clone()).ok_or(Errno::ENODEV)?.instance()?;
     let pty = instance.new_pty(ctx.caller)?;
     Ok(Arc::new(Master { pty, root }))
+}
+
+/// Gives `terminal` the lowest free index of the devpts whose root is `root`, with a node that belongs to `uid`.
+///
+/// # Errors
+/// ENODEV if that is no devpts; ENOSPC.
+pub fn adopt(root: &Path, terminal: &Arc<dyn Terminal>, uid: u32) -> Result<u32> {
+    let root = downcast::<Root>(root.inode().clone()).ok_or(Errno::ENODEV)?;
+    root.instance()?.adopt(Arc::downgrade(terminal), uid)
 }
 
 /// A devpts.

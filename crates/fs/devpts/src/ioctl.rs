@@ -1,6 +1,8 @@
 //! The requests of ioctl_tty(2) that are about a pty's queues and its two ends; the rest is in
 //! [`moat_tty::ioctl`].
 
+use std::sync::Arc;
+
 use moat_abi::cap::Cap;
 use moat_abi::fs::OpenFlags;
 use moat_abi::signal::Signal;
@@ -11,7 +13,6 @@ use moat_abi::tty::{
     TIOCSTI, TIOCVHANGUP,
 };
 use moat_abi::{Errno, Result};
-use moat_identity::Resource;
 use moat_tty::Terminal;
 use moat_tty::ioctl::{get, put};
 use moat_vfs::caller::Caller;
@@ -19,7 +20,6 @@ use moat_vfs::fd_table::OnExec;
 use moat_vfs::{OpenFile, Path};
 
 use crate::ldisc::packet::{FlowAction, Flush, PacketMode};
-use crate::master::Master;
 use crate::pty::{Exclusive, Pty, SlaveLock};
 
 /// The requests to the master that change the slave, and so are under the slave's job control.
@@ -73,12 +73,18 @@ pub(crate) fn slave(pty: &Pty, caller: &dyn Caller, cmd: u32, arg: u64) -> Resul
     }
 }
 
-/// Requests to the master.
+/// Requests to the master of a pty in the devpts with this root.
 ///
 /// # Errors
 /// As [`slave`]; those of open(2) for TIOCGPTPEER.
-pub(crate) fn master(m: &Master, f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-    let pty = &m.pty;
+pub(crate) fn master(
+    pty: &Arc<Pty>,
+    root: &Path,
+    f: &OpenFile,
+    caller: &dyn Caller,
+    cmd: u32,
+    arg: u64,
+) -> Result<u64> {
     match cmd {
         FIONREAD => put(caller, arg, &count(pty.look(|s| s.ldisc.master_bytes()))),
         TCFLSH => {
@@ -107,7 +113,7 @@ pub(crate) fn master(m: &Master, f: &OpenFile, caller: &dyn Caller, cmd: u32, ar
             pty.job_control().signal_foreground(signal.ok_or(Errno::EINVAL)?);
             Ok(0)
         }
-        TIOCGPTPEER => open_peer(m, f, caller, arg),
+        TIOCGPTPEER => open_peer(pty, root, f, caller, arg),
         _ => either(pty, caller, cmd, arg),
     }
 }
@@ -142,15 +148,14 @@ fn either(pty: &Pty, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
 }
 
 /// TIOCGPTPEER: opens the slave without a path.
-fn open_peer(m: &Master, f: &OpenFile, caller: &dyn Caller, arg: u64) -> Result<u64> {
+fn open_peer(pty: &Arc<Pty>, root: &Path, f: &OpenFile, caller: &dyn Caller, arg: u64) -> Result<u64> {
     let t = caller.task().ok_or(Errno::ENOTTY)?;
     let bits = u32::try_from(arg).map_err(|_| Errno::EINVAL)?;
     let flags = OpenFlags::from_bits_truncate(bits);
-    let dentry = m.root.dentry.lookup(m.pty.index.to_string().as_bytes()).map_err(|_| Errno::EIO)?;
-    let path = Path { mount: m.root.mount.clone(), dentry };
-    let file = m.pty.open_slave(flags, caller)?;
+    let dentry = root.dentry.lookup(pty.index.to_string().as_bytes()).map_err(|_| Errno::EIO)?;
+    let path = Path { mount: root.mount.clone(), dentry };
+    let file = pty.open_slave(flags, caller)?;
     let description = OpenFile::new(file, path, flags, f.creds().clone());
-    let limit = t.limits().get(Resource::OpenFiles).soft;
-    let fd = t.fds().install(description, limit, OnExec::close_if(flags.contains(OpenFlags::CLOEXEC)))?;
+    let fd = t.install(description, OnExec::close_if(flags.contains(OpenFlags::CLOEXEC)))?;
     Ok(i64::from(fd.0).cast_unsigned())
 }

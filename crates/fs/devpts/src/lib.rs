@@ -23,7 +23,7 @@ mod node;
 mod pty;
 mod slave;
 
-pub use adopted::adopt;
+pub use fs::adopt;
 pub use ldisc::{Effects, LineDiscipline, ReadRule};
 
 use std::sync::Weak;

@@ -69,7 +69,7 @@ impl File for Master {
         if let Some(done) = tty::ioctl(&self.pty.terminal()?, End::Master, f, caller, cmd, arg)? {
             return Ok(done);
         }
-        ioctl::master(self, f, caller, cmd, arg)
+        ioctl::master(&self.pty, &self.root, f, caller, cmd, arg)
     }
 
     fn fdinfo(&self, _f: &OpenFile) -> String {

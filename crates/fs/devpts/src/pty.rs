@@ -12,17 +12,14 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_host::tty::When;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_tty::ioctl::BackgroundOutput;
-use moat_tty::job_control::Steal;
 use moat_tty::{JobControl, Terminal};
 use moat_vfs::caller::Caller;
 use moat_vfs::file::File;
 use moat_vfs::inode::OpenContext;
 
-use crate::fs::Instance;
 use crate::ldisc::packet::Flush;
 use crate::ldisc::{Effects, LineDiscipline};
 use crate::node::Node;
-use crate::slave::Slave;
 
 /// Major number of the slaves of the first 2^20 ptys.
 pub(crate) const SLAVE_MAJOR: u32 = 136;
@@ -92,11 +89,20 @@ impl PtyState {
     }
 }
 
+/// The file system that a pty has its name and index in.
+pub(crate) trait Indices: Send + Sync {
+    /// Takes the name of a pty away (`devpts_pty_kill`).
+    fn unlink(&self, index: u32);
+
+    /// Both ends of a pty are closed.
+    fn free(&self, index: u32);
+}
+
 /// A pseudo-terminal.
 pub(crate) struct Pty {
     this: Weak<Pty>,
     pub(crate) index: u32,
-    instance: Weak<Instance>,
+    indices: Weak<dyn Indices>,
     /// The slave's node.
     pub(crate) node: Node,
     control: JobControl,
@@ -111,8 +117,8 @@ impl Pty {
     ///
     /// # Errors
     /// ENOSPC if there are too many.
-    pub(crate) fn new(index: u32, instance: &Arc<Instance>, node: Node) -> Result<Arc<Pty>> {
-        let slot = Slot::take(&instance.count)?;
+    pub(crate) fn new(index: u32, count: &Arc<PtyCount>, indices: Weak<dyn Indices>, node: Node) -> Result<Arc<Pty>> {
+        let slot = Slot::take(count)?;
         let state = PtyState {
             ldisc: LineDiscipline::new(Termios2::pty_default()),
             lock: SlaveLock::Locked,
@@ -126,7 +132,7 @@ impl Pty {
         Ok(Arc::new_cyclic(|this| Pty {
             this: this.clone(),
             index,
-            instance: Arc::downgrade(instance),
+            indices,
             node,
             control: JobControl::default(),
             master_queue: WaitQueue::new(),
@@ -170,13 +176,13 @@ impl Pty {
         if flags & LocalFlags::TOSTOP.bits() == 0 { BackgroundOutput::Allowed } else { BackgroundOutput::Stops }
     }
 
-    /// Opens the slave, which makes it the caller's controlling terminal where that is due (`tty_open`).
+    /// Counts a description of the slave in; gives the hang-ups before it.
     ///
     /// # Errors
     /// EIO without a master or while locked; EBUSY under TIOCEXCL.
-    pub(crate) fn open_slave(self: &Arc<Self>, flags: OpenFlags, caller: &dyn Caller) -> Result<Arc<dyn File>> {
+    pub(crate) fn count_slave(&self, caller: &dyn Caller) -> Result<u64> {
         let privileged = caller.creds().has_root_cap(Cap::SYS_ADMIN);
-        let hang_ups = self.look(|s| {
+        self.look(|s| {
             if !s.master_open || s.lock == SlaveLock::Locked {
                 return Err(Errno::EIO);
             }
@@ -186,17 +192,7 @@ impl Pty {
             s.slaves += 1;
             s.slave_gone = false;
             Ok(s.hang_ups)
-        })?;
-        let slave = Arc::new(Slave::new(self.clone(), hang_ups));
-        if !flags.contains(OpenFlags::NOCTTY)
-            && flags.access_mode().can_read()
-            && let Some(t) = caller.task()
-        {
-            let tty: Arc<dyn Terminal> = self.clone();
-            // Who is no session leader, or has a terminal, opens it as any other file.
-            let _ = JobControl::acquire(&tty, t, caller.creds(), Steal::No);
-        }
-        Ok(slave)
+        })
     }
 
     /// A description of the slave is gone.
@@ -217,7 +213,7 @@ impl Pty {
             s.hang_ups += 1;
             s.slaves == 0
         });
-        if let Some(instance) = self.instance.upgrade() {
+        if let Some(instance) = self.indices.upgrade() {
             instance.unlink(self.index);
         }
         self.slave_queue.wake_all();
@@ -226,7 +222,7 @@ impl Pty {
     }
 
     fn free_index_if(&self, free: bool) {
-        if free && let Some(instance) = self.instance.upgrade() {
+        if free && let Some(instance) = self.indices.upgrade() {
             instance.free(self.index);
         }
     }

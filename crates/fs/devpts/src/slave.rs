@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use moat_abi::fs::OpenFlags;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::WaitQueue;
-use moat_tty::Terminal;
 use moat_tty::ioctl::{self as tty, End};
+use moat_tty::job_control::Steal;
+use moat_tty::{JobControl, Terminal};
 use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{Admission, File, JobControlAccess, ReadOn};
@@ -36,6 +38,26 @@ impl Slave {
 /// VTIME.
 fn tenths(deciseconds: u8) -> Duration {
     Duration::from_millis(u64::from(deciseconds) * 100)
+}
+
+impl Pty {
+    /// Opens the slave, which makes it the caller's controlling terminal where that is due (`tty_open`).
+    ///
+    /// # Errors
+    /// EIO without a master or while locked; EBUSY under TIOCEXCL.
+    pub(crate) fn open_slave(self: &Arc<Self>, flags: OpenFlags, caller: &dyn Caller) -> Result<Arc<dyn File>> {
+        let hang_ups = self.count_slave(caller)?;
+        let slave = Arc::new(Slave::new(self.clone(), hang_ups));
+        if !flags.contains(OpenFlags::NOCTTY)
+            && flags.access_mode().can_read()
+            && let Some(t) = caller.task()
+        {
+            let tty: Arc<dyn Terminal> = self.clone();
+            // Who is no session leader, or has a terminal, opens it as any other file.
+            let _ = JobControl::acquire(&tty, t, caller.creds(), Steal::No);
+        }
+        Ok(slave)
+    }
 }
 
 impl File for Slave {

@@ -9,7 +9,7 @@ use moat_vfs::acl::AclKind;
 use moat_vfs::file::SparseSeek;
 use moat_vfs::inode::{Inode, Metadata, NewNode, NodeKind, SetAttr, SetTime};
 
-use crate::fs::Core;
+use crate::fs::Union;
 use crate::inode::OverlayInode;
 
 /// Whether the contents are wanted.
@@ -29,7 +29,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// # Errors
 /// EROFS without an upper tree; ENOENT if its name is gone; ENOSPC; those of the lower tree.
 pub(crate) fn copy_up(inode: &Arc<OverlayInode>, contents: Contents) -> Result<Arc<dyn Inode>> {
-    let _one_at_a_time = inode.core.copying.lock();
+    let _one_at_a_time = inode.union.copying.lock();
     copy_up_locked(inode, contents)
 }
 
@@ -71,7 +71,7 @@ fn copy_one(file: &Arc<OverlayInode>, contents: Contents) -> Result<()> {
     };
     let dir_meta = dir.metadata()?;
     let new = dir.create(&place.name, &NewNode { mode: meta.mode & 0o7777, uid: meta.uid, gid: meta.gid, kind })?;
-    let filled = fill(&file.core, &lower, &new, &meta, contents)
+    let filled = fill(&file.union, &lower, &new, &meta, contents)
         .and_then(|()| new.set_attr(&times_of(&meta)))
         // Nothing has changed in the directory for whoever looks at the union.
         .and_then(|()| dir.set_attr(&times_of(&dir_meta)));
@@ -80,7 +80,7 @@ fn copy_one(file: &Arc<OverlayInode>, contents: Contents) -> Result<()> {
         let _ = if new.file_type() == FileType::Directory { dir.rmdir(&place.name) } else { dir.unlink(&place.name) };
         return Err(e);
     }
-    file.core.alias(new.metadata()?.key(), file);
+    file.union.alias(new.metadata()?.key(), file);
     let mut layers = file.layers.lock();
     layers.upper = Some(new);
     if lower.file_type() != FileType::Directory {
@@ -94,9 +94,15 @@ fn times_of(meta: &Metadata) -> SetAttr {
 }
 
 /// Copies attributes and contents.
-fn fill(core: &Core, lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, meta: &Metadata, contents: Contents) -> Result<()> {
+fn fill(
+    union: &Union,
+    lower: &Arc<dyn Inode>,
+    new: &Arc<dyn Inode>,
+    meta: &Metadata,
+    contents: Contents,
+) -> Result<()> {
     if lower.file_type() == FileType::Regular && contents == Contents::All && meta.size != 0 {
-        copy_contents(core, lower, new, meta.size)?;
+        copy_contents(union, lower, new, meta.size)?;
     }
     // After the contents, whose writing takes capabilities away. A default list of the upper directory is not for a copy.
     for kind in [AclKind::Access, AclKind::Default] {
@@ -120,9 +126,9 @@ fn fill(core: &Core, lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, meta: &Metada
 }
 
 /// Copies data; what is a hole stays one.
-fn copy_contents(core: &Core, lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, size: u64) -> Result<()> {
-    let from = core.open_layer(lower, OpenFlags::empty())?;
-    let to = core.open_layer(new, OpenFlags::WRONLY)?;
+fn copy_contents(union: &Union, lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, size: u64) -> Result<()> {
+    let from = union.open_layer(lower, OpenFlags::empty())?;
+    let to = union.open_layer(new, OpenFlags::WRONLY)?;
     let len = usize::try_from(size).unwrap_or(usize::MAX).min(CHUNK_BYTES);
     let mut buf = vec![0; len.max(1)];
     let mut pos = 0;

@@ -11,7 +11,7 @@ use moat_vfs::OpenFile;
 use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SyncKind};
 use moat_vfs::inode::{Inode, InodeKey};
 
-use crate::fs::Core;
+use crate::fs::Union;
 use crate::inode::{OverlayInode, is_whiteout};
 
 /// Name, inode number and type of an entry of one tree.
@@ -21,8 +21,8 @@ pub(crate) type Name = (Vec<u8>, u64, Option<FileType>);
 ///
 /// # Errors
 /// Those of the tree.
-pub(crate) fn names_of(core: &Core, dir: &Arc<dyn Inode>) -> Result<Vec<Name>> {
-    let open = core.open_layer(dir, OpenFlags::DIRECTORY)?;
+pub(crate) fn names_of(union: &Union, dir: &Arc<dyn Inode>) -> Result<Vec<Name>> {
+    let open = union.open_layer(dir, OpenFlags::DIRECTORY)?;
     let mut names = Vec::new();
     open.file().readdir(&open, FIRST_ENTRY, &mut |e| {
         names.push((e.name.to_vec(), e.ino, e.file_type));
@@ -41,13 +41,13 @@ pub(crate) fn merged_names(dir: &OverlayInode) -> Result<Vec<Name>> {
     let mut merged: BTreeMap<Vec<u8>, Option<(u64, Option<FileType>)>> = BTreeMap::new();
     for tree in parts.upper.iter().chain(&parts.lowers) {
         let dev = tree.metadata()?.dev;
-        for (name, ino, file_type) in names_of(&dir.core, tree)? {
+        for (name, ino, file_type) in names_of(&dir.union, tree)? {
             if merged.contains_key(&name) {
                 continue;
             }
             let may_be_whiteout = matches!(file_type, None | Some(FileType::CharDevice));
             let hidden = may_be_whiteout && tree.lookup(&name).is_ok_and(|e| is_whiteout(&e));
-            let shown = (!hidden).then(|| (dir.core.number(InodeKey { dev, ino }), file_type));
+            let shown = (!hidden).then(|| (dir.union.number(InodeKey { dev, ino }), file_type));
             merged.insert(name, shown);
         }
     }

@@ -16,7 +16,7 @@ use moat_vfs::{Caller, OpenContext, OpenFile, Tables};
 use crate::inode::{Layers, OverlayInode};
 
 /// What all inodes of a union share.
-pub(crate) struct Core {
+pub(crate) struct Union {
     pub(crate) dev: DeviceId,
     /// Where the files of the layers are opened.
     internal: InternalMount,
@@ -28,7 +28,7 @@ pub(crate) struct Core {
     pub(crate) copying: Mutex<()>,
 }
 
-impl Core {
+impl Union {
     /// The inode known by `key`, or the one that `make` makes.
     pub(crate) fn intern(&self, key: InodeKey, make: impl FnOnce() -> Arc<OverlayInode>) -> Arc<OverlayInode> {
         let mut known = self.known.lock();
@@ -68,7 +68,7 @@ impl Core {
 
 /// A mounted union.
 pub struct OverlayFs {
-    core: Arc<Core>,
+    union: Arc<Union>,
     root: Arc<OverlayInode>,
     upper: Option<Arc<dyn FileSystem>>,
     /// Options for /proc/mounts.
@@ -96,15 +96,15 @@ impl OverlayFs {
             Some(u) => Some(u.metadata()?.dev),
             None => None,
         };
-        let core = Arc::new(Core {
+        let union = Arc::new(Union {
             dev: tables.new_device(),
             internal: InternalMount::new(tables),
             upper_dev,
             known: Mutex::new(LockClass::Table, HashMap::new()),
             copying: Mutex::new(LockClass::Inode, ()),
         });
-        let root = OverlayInode::new(core.clone(), None, Layers { upper, lowers })?;
-        Ok(Arc::new(OverlayFs { core, root, upper: upper_fs, shown }))
+        let root = OverlayInode::new(union.clone(), None, Layers { upper, lowers })?;
+        Ok(Arc::new(OverlayFs { union, root, upper: upper_fs, shown }))
     }
 
     /// mount(2) with type "overlay": `lowerdir=A:B,upperdir=C,workdir=D`.
@@ -146,7 +146,7 @@ impl FileSystem for OverlayFs {
     }
 
     fn dev(&self) -> DeviceId {
-        self.core.dev
+        self.union.dev
     }
 
     fn statfs(&self) -> Result<Statfs> {

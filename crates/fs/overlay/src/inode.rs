@@ -16,7 +16,7 @@ use moat_vfs::inode::{
 
 use crate::copy_up;
 use crate::dir::{MergedDir, merged_names};
-use crate::fs::Core;
+use crate::fs::Union;
 
 /// The attribute that makes an upper directory hide the lower ones.
 pub(crate) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
@@ -38,29 +38,29 @@ impl Layers {
 
 /// Where a file was found, for copying up.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct NameInDir {
     pub(crate) parent: Arc<OverlayInode>,
     pub(crate) name: Vec<u8>,
 }
 
 /// A file of the union.
 pub struct OverlayInode {
-    pub(crate) core: Arc<Core>,
+    pub(crate) union: Arc<Union>,
     me: Weak<OverlayInode>,
     file_type: FileType,
     /// Shown to the guest; that of the part that was topmost when the inode was made.
     ino: u64,
     key: InodeKey,
     pub(crate) layers: Mutex<Layers>,
-    pub(crate) place: Mutex<Option<Place>>,
+    pub(crate) place: Mutex<Option<NameInDir>>,
 }
 
 impl Drop for OverlayInode {
     fn drop(&mut self) {
-        self.core.forget(self.key);
+        self.union.forget(self.key);
         let upper = self.layers.get_mut().upper.take();
         if let Some(meta) = upper.and_then(|u| u.metadata().ok()) {
-            self.core.forget(meta.key());
+            self.union.forget(meta.key());
         }
     }
 }
@@ -76,12 +76,12 @@ fn own(inode: &Arc<dyn Inode>) -> Result<Arc<OverlayInode>> {
 }
 
 impl OverlayInode {
-    pub(crate) fn new(core: Arc<Core>, place: Option<Place>, layers: Layers) -> Result<Arc<OverlayInode>> {
+    pub(crate) fn new(union: Arc<Union>, place: Option<NameInDir>, layers: Layers) -> Result<Arc<OverlayInode>> {
         let top = layers.top()?;
         let (file_type, key) = (top.file_type(), top.metadata()?.key());
-        let ino = core.number(key);
+        let ino = union.number(key);
         Ok(Arc::new_cyclic(|me| OverlayInode {
-            core,
+            union,
             me: me.clone(),
             file_type,
             ino,
@@ -156,9 +156,9 @@ impl OverlayInode {
 
     fn intern(&self, name: &[u8], layers: Layers) -> Result<Arc<OverlayInode>> {
         let key = layers.top().map_err(|_| Errno::ENOENT)?.metadata()?.key();
-        let place = Place { parent: self.arc()?, name: name.to_vec() };
-        let new = OverlayInode::new(self.core.clone(), Some(place.clone()), layers)?;
-        let known = self.core.intern(key, || new.clone());
+        let place = NameInDir { parent: self.arc()?, name: name.to_vec() };
+        let new = OverlayInode::new(self.union.clone(), Some(place.clone()), layers)?;
+        let known = self.union.intern(key, || new.clone());
         if !Arc::ptr_eq(&known, &new) && known.layers.lock().upper.is_none() {
             *known.place.lock() = Some(place);
         }
@@ -186,7 +186,7 @@ impl OverlayInode {
             if u.file_type() == FileType::Directory {
                 // What it still holds are whiteouts: it was found empty.
                 let mut left = Vec::new();
-                for (n, ..) in crate::dir::names_of(&self.core, &u)? {
+                for (n, ..) in crate::dir::names_of(&self.union, &u)? {
                     left.push(n);
                 }
                 for n in left {
@@ -218,7 +218,7 @@ pub(crate) fn is_opaque(dir: &Arc<dyn Inode>) -> bool {
 impl Inode for OverlayInode {
     fn metadata(&self) -> Result<Metadata> {
         let mut meta = self.top()?.metadata()?;
-        meta.dev = self.core.dev;
+        meta.dev = self.union.dev;
         meta.ino = self.ino;
         if self.file_type == FileType::Directory {
             // As Linux does for merged directories: the true count would take a listing.
@@ -247,7 +247,7 @@ impl Inode for OverlayInode {
         let dir = self.upper()?;
         if matches!(node.kind, NodeKind::TmpFile) {
             let upper = Some(dir.create(name, node)?);
-            return Ok(OverlayInode::new(self.core.clone(), None, Layers { upper, lowers: Vec::new() })?);
+            return Ok(OverlayInode::new(self.union.clone(), None, Layers { upper, lowers: Vec::new() })?);
         }
         let covered = Self::upper_has_whiteout(&dir, name);
         if covered {
@@ -330,7 +330,7 @@ impl Inode for OverlayInode {
             (Some(t), true) => {
                 t.upper()?;
                 from.rename(old, &to, new, RenameFlags::EXCHANGE)?;
-                *t.place.lock() = Some(Place { parent: self.arc()?, name: old.to_vec() });
+                *t.place.lock() = Some(NameInDir { parent: self.arc()?, name: old.to_vec() });
                 if old_below && t.file_type == FileType::Directory {
                     t.upper()?.set_xattr(OPAQUE, b"y", 0)?;
                 }
@@ -360,7 +360,7 @@ impl Inode for OverlayInode {
         if new_below && moved.file_type == FileType::Directory {
             moved.upper()?.set_xattr(OPAQUE, b"y", 0)?;
         }
-        *moved.place.lock() = Some(Place { parent: new_dir, name: new.to_vec() });
+        *moved.place.lock() = Some(NameInDir { parent: new_dir, name: new.to_vec() });
         Ok(())
     }
 
@@ -375,7 +375,7 @@ impl Inode for OverlayInode {
                 let part = if ctx.flags.access_mode().can_write() { self.upper()? } else { self.top()? };
                 part.open(ctx)
             }
-            _ => ctx.path.mount.tables().registry.open_special(&self.metadata()?, ctx),
+            _ => moat_vfs::inode::open_special(&self.metadata()?, ctx),
         }
     }
 

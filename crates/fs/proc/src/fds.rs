@@ -12,9 +12,9 @@ use moat_vfs::inode::{Inode, Metadata};
 use moat_vfs::open_file::OpenFile;
 use moat_vfs::path::Path;
 
-use crate::fs::ProcMount;
-use crate::process::{Who, owned};
-use crate::root::dir;
+use crate::mount::ProcMount;
+use crate::mount::dir;
+use crate::who::{Who, owned};
 
 /// The descriptor that a name stands for.
 fn parse_fd(name: &[u8]) -> Option<Fd> {

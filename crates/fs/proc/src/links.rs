@@ -10,9 +10,9 @@ use moat_vfs::generated::{Attributes, Entry, Listing};
 use moat_vfs::inode::{Inode, Metadata};
 use moat_vfs::path::Path;
 
-use crate::fs::ProcMount;
-use crate::process::{Who, owned};
-use crate::root::dir;
+use crate::mount::ProcMount;
+use crate::mount::dir;
+use crate::who::{Who, owned};
 
 /// The links in /proc/PID itself.
 pub(crate) const NAMES: [&str; 3] = ["cwd", "exe", "root"];
@@ -72,7 +72,7 @@ impl Inode for PathLink {
 
     fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
         self.who.may_inspect(caller)?;
-        let root = caller.task().map(|t| t.fs().lock().root.clone());
+        let root = caller.task().map(|t| t.start_of_paths().root);
         Ok(self.path()?.text(root.as_ref()))
     }
 

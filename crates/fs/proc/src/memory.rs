@@ -15,8 +15,8 @@ use moat_vfs::file::{File, Seekable};
 use moat_vfs::generated::Attributes;
 use moat_vfs::inode::{Inode, Metadata, OpenContext};
 
-use crate::fs::ProcMount;
-use crate::process::{Who, owned};
+use crate::mount::ProcMount;
+use crate::who::{Who, owned};
 
 /// Argument and environment strings shown at most; the loader admits no more.
 const MAX_STRINGS_BYTES: u64 = 8 << 20;

@@ -9,8 +9,8 @@ use moat_identity::Resource;
 use moat_identity::limits::INFINITY;
 use moat_vfs::cred::{Credentials, IdRange};
 
-use crate::fs::ProcMount;
-use crate::process::Who;
+use crate::mount::ProcMount;
+use crate::who::Who;
 
 fn line(text: impl std::fmt::Display) -> Vec<u8> {
     format!("{text}\n").into_bytes()

@@ -5,8 +5,8 @@ use moat_vfs::mount::{Mount, MountFlags};
 use moat_vfs::path::{Path, Reach};
 use std::sync::Arc;
 
-use crate::fs::ProcMount;
-use crate::process::Who;
+use crate::mount::ProcMount;
+use crate::who::Who;
 
 /// Space, tab, newline and backslash as octal, as `mangle` does.
 fn escape(text: &[u8]) -> String {

@@ -12,8 +12,7 @@ use moat_vfs::generated::{Entry, Listing, Made, Text, TextFile};
 use moat_vfs::inode::Inode;
 use moat_vfs::registry::NetText;
 
-use crate::fs::ProcMount;
-use crate::root;
+use crate::mount::{self, ProcMount};
 
 /// A file of the directory and what makes its contents.
 type File = (&'static str, fn(&NetNamespace) -> Vec<u8>);
@@ -81,7 +80,7 @@ struct NetDir {
 }
 
 pub(crate) fn dir(proc: &ProcMount) -> Arc<dyn Inode> {
-    root::dir(proc.attributes("net", 0o555), NetDir { proc: proc.clone() })
+    mount::dir(proc.attributes("net", 0o555), NetDir { proc: proc.clone() })
 }
 
 impl Listing for NetDir {

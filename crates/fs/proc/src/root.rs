@@ -5,11 +5,12 @@ use std::sync::Arc;
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_vfs::caller::Caller;
-use moat_vfs::generated::{Attributes, Entry, FixedLink, ListedDir, Listing, Made, TextFile};
+use moat_vfs::generated::{Attributes, Entry, FixedLink, Listing, Made, TextFile};
 use moat_vfs::inode::{Inode, Metadata};
 
-use crate::fs::ProcMount;
-use crate::process::{Kind, ProcessDir, Who};
+use crate::mount::ProcMount;
+use crate::process::ProcessDir;
+use crate::who::{Kind, Who, parse_pid};
 use crate::{sysctl, system, sysvipc};
 
 /// The listing of /proc.
@@ -25,15 +26,6 @@ impl Root {
     fn link(&self, name: &str, target: &str) -> Arc<dyn Inode> {
         FixedLink::new(self.proc.attributes(name, 0o777), target.as_bytes())
     }
-}
-
-/// A pid as a name: decimal without leading zeros.
-pub(crate) fn parse_pid(name: &[u8]) -> Option<i32> {
-    let text = std::str::from_utf8(name).ok()?;
-    if text.starts_with('0') || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok()
 }
 
 const LINKS: [(&str, &str); 2] = [("mounts", "self/mounts"), ("net", "self/net")];
@@ -132,9 +124,4 @@ impl Inode for CallerLink {
         }
         .into_bytes())
     }
-}
-
-/// A directory inode around a listing.
-pub(crate) fn dir<L: Listing>(attributes: Attributes, listing: L) -> Arc<dyn Inode> {
-    ListedDir::new(attributes, listing)
 }

@@ -3,8 +3,8 @@
 use moat_abi::Result;
 use moat_identity::Resource;
 
-use crate::fs::ProcMount;
-use crate::process::{Kind, Who, state_of};
+use crate::mount::ProcMount;
+use crate::who::{Kind, Who, state_of};
 
 /// Nanoseconds in a clock tick (USER_HZ is 100).
 const TICK_NS: u64 = 10_000_000;

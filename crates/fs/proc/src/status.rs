@@ -6,8 +6,8 @@ use moat_abi::Result;
 use moat_abi::ptrace::{SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT};
 use moat_kernel::seccomp::Mode;
 
-use crate::fs::ProcMount;
-use crate::process::{Who, state_of};
+use crate::mount::ProcMount;
+use crate::who::{Who, state_of};
 
 fn join(ids: impl Iterator<Item = u32>) -> String {
     let mut text = String::new();

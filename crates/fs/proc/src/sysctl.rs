@@ -15,7 +15,7 @@ use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
 
-use crate::fs::ProcMount;
+use crate::mount::ProcMount;
 
 /// What the settings of one proc belong to.
 pub struct Scope {

@@ -10,7 +10,7 @@ use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
 
-use crate::fs::ProcMount;
+use crate::mount::ProcMount;
 
 type Show = fn(&SystemV) -> String;
 

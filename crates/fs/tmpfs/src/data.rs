@@ -11,7 +11,7 @@ use moat_mm::HostMemory;
 use moat_vfs::file::SparseSeek;
 use rustix::fs::{FallocateFlags, SeekFrom};
 
-use crate::superblock::{BLOCK, Shared};
+use crate::shared::{BLOCK, Shared};
 
 /// The largest file kept in a vector, in bytes.
 const SMALL: u64 = 64 * 1024;

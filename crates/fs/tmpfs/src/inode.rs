@@ -16,7 +16,7 @@ use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlag
 use crate::attr::Attr;
 use crate::data::Data;
 use crate::dir::Entries;
-use crate::superblock::{BLOCK, Shared};
+use crate::shared::{BLOCK, Shared};
 
 pub(crate) enum Content {
     File(Mutex<Data>),
@@ -339,7 +339,7 @@ impl Inode for TmpInode {
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
         match self.content {
             Content::File(_) | Content::Dir(_) => Ok(self),
-            _ => ctx.path.mount.tables().registry.open_special(&Inode::metadata(&*self)?, ctx),
+            _ => moat_vfs::inode::open_special(&Inode::metadata(&*self)?, ctx),
         }
     }
 

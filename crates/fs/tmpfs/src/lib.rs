@@ -1,6 +1,6 @@
 //! tmpfs: files in memory; also what memfds are made of.
 //!
-//! - [`superblock`]: [`TmpFs`], its limits and options.
+//! - [`superblock`]: [`TmpFs`] and its options; [`shared`]: its limits and what is used of them.
 //! - [`inode`]: [`TmpInode`], attributes and the `Inode` trait.
 //! - [`dir`]: entries in the order of their making, so that positions of readdir stay good.
 //! - [`data`]: contents: a vector while small and unmapped, a host memfd else, since the sentry's descriptors are
@@ -20,6 +20,7 @@ pub mod file;
 pub mod inode;
 pub mod mapping;
 pub mod memfd;
+pub mod shared;
 pub mod superblock;
 
 pub use inode::TmpInode;

@@ -1,7 +1,7 @@
 //! [`TmpFs`]: one tmpfs, with its limits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use moat_abi::fs::{FileType, NAME_MAX};
 use moat_abi::stat::{self, DeviceId, Statfs};
@@ -10,9 +10,7 @@ use moat_vfs::filesystem::{MountRequest, options};
 use moat_vfs::{FileSystem, Inode};
 
 use crate::inode::TmpInode;
-
-/// Bytes in a block.
-pub const BLOCK: u64 = 4096;
+use crate::shared::{BLOCK, Shared};
 
 /// The options of tmpfs(5).
 #[derive(Clone, Copy, Debug)]
@@ -81,68 +79,6 @@ fn size(text: &str, half: u64) -> Result<u64> {
     n.checked_mul(1 << shift).ok_or(Errno::EINVAL)
 }
 
-/// What all inodes of one tmpfs share.
-pub struct Shared {
-    /// The device number.
-    pub dev: DeviceId,
-    next_ino: AtomicU64,
-    max_blocks: AtomicU64,
-    used_blocks: AtomicU64,
-    max_inodes: AtomicU64,
-    used_inodes: AtomicU64,
-}
-
-impl Shared {
-    fn new(dev: DeviceId, o: &TmpOptions) -> Arc<Shared> {
-        Arc::new(Shared {
-            dev,
-            next_ino: AtomicU64::new(1),
-            max_blocks: AtomicU64::new(o.size.div_ceil(BLOCK)),
-            used_blocks: AtomicU64::new(0),
-            max_inodes: AtomicU64::new(o.inodes),
-            used_inodes: AtomicU64::new(0),
-        })
-    }
-
-    /// Counts one more inode and names it.
-    ///
-    /// # Errors
-    /// ENOSPC.
-    pub(crate) fn new_ino(&self) -> Result<u64> {
-        take(&self.used_inodes, 1, self.max_inodes.load(Ordering::Relaxed))?;
-        Ok(self.next_ino.fetch_add(1, Ordering::Relaxed))
-    }
-
-    pub(crate) fn free_ino(&self) {
-        self.used_inodes.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Counts `blocks` more blocks.
-    ///
-    /// # Errors
-    /// ENOSPC.
-    pub(crate) fn take_blocks(&self, blocks: u64) -> Result<()> {
-        take(&self.used_blocks, blocks, self.max_blocks.load(Ordering::Relaxed))
-    }
-
-    /// Blocks that are left.
-    pub(crate) fn blocks_left(&self) -> u64 {
-        match self.max_blocks.load(Ordering::Relaxed) {
-            0 => u64::MAX,
-            max => max.saturating_sub(self.used_blocks.load(Ordering::Relaxed)),
-        }
-    }
-
-    pub(crate) fn free_blocks(&self, blocks: u64) {
-        self.used_blocks.fetch_sub(blocks, Ordering::Relaxed);
-    }
-}
-
-fn take(used: &AtomicU64, n: u64, max: u64) -> Result<()> {
-    let fits = |u: u64| u.checked_add(n).filter(|&u| max == 0 || u <= max);
-    used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map(|_| ()).map_err(|_| Errno::ENOSPC)
-}
-
 /// A tmpfs.
 pub struct TmpFs {
     shared: Arc<Shared>,
@@ -155,7 +91,7 @@ impl TmpFs {
     /// # Errors
     /// ENOSPC if the limits leave no room for the root.
     pub fn new(dev: DeviceId, o: &TmpOptions) -> Result<Arc<TmpFs>> {
-        let shared = Shared::new(dev, o);
+        let shared = Shared::new(dev, o.size.div_ceil(BLOCK), o.inodes);
         let root = TmpInode::root(&shared, FileType::Directory.mode_bits() | o.mode, o.uid, o.gid)?;
         Ok(Arc::new(TmpFs { shared, root }))
     }

@@ -11,11 +11,12 @@ use moat_vfs::caller::KernelCaller;
 use moat_vfs::inode::{NodeKind, RenameFlags};
 use moat_vfs::ops::{self, OpenHow};
 use moat_vfs::walk::{LookupFlags, View, resolve};
-use moat_vfs::{Credentials, FsContext, Mount, MountFlags, MountNamespace, OpenFile, Registry, UserNamespace};
+use moat_vfs::{Credentials, FsContext, Mount, MountFlags, MountNamespace, OpenFile, Registry, UserNamespace, Vfs};
 
 struct World {
     caller: KernelCaller,
     fs: FsContext,
+    vfs: Arc<Vfs>,
 }
 
 impl World {
@@ -31,12 +32,12 @@ impl World {
         let fs = TmpFs::new(vfs.new_device(), options).unwrap();
         let mount = Mount::new(vfs.tables(), fs, MountFlags::empty(), b"root");
         let ns = MountNamespace::new(mount, vfs.root_user_ns.clone());
-        World { caller: vfs.kernel_caller(), fs: FsContext::new(ns) }
+        World { caller: vfs.kernel_caller(), fs: FsContext::new(ns), vfs: Arc::new(vfs) }
     }
 
     fn user(&self, uid: u32) -> World {
         let creds = Credentials::user(uid, uid, Arc::from([]), CapSet::EMPTY, UserNamespace::root());
-        World { caller: KernelCaller::new(Arc::new(creds)), fs: self.fs.clone() }
+        World { caller: KernelCaller::new(Arc::new(creds)), fs: self.fs.clone(), vfs: self.vfs.clone() }
     }
 
     fn view(&self) -> View<'_> {
@@ -220,7 +221,7 @@ fn mounts_cover_bind_and_go() {
     w.mkdir("/m/under").unwrap();
     let mount = |source: &str, target: &str, fs: &str, flags: u64| {
         let what = ops::Attach { source: source.as_bytes(), fs_type: fs.as_bytes(), flags, options: b"" };
-        ops::mount(&w.view(), &w.fs.namespace, target.as_bytes(), &what)
+        ops::mount(&w.vfs, &w.view(), &w.fs.namespace, target.as_bytes(), &what)
     };
     let umount = |target: &str| {
         ops::unmount(
@@ -339,7 +340,7 @@ fn readdir_survives_changes() {
 #[test]
 fn deep_trees_are_dropped_without_recursion() {
     let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
-    let World { caller, fs } = World::with(&options);
+    let World { caller, fs, .. } = World::with(&options);
     let root = fs.namespace.root();
     let mut at = root.clone();
     for _ in 0..200_000 {

@@ -1,13 +1,15 @@
-//! [`Family`]: who is whose parent, and the members of process groups and sessions, under the one `Tasks` lock.
+//! [`Family`]: who is whose parent, and the members of process groups and sessions, under the one `Tasks` lock; [`TaskTable`]:
+//! which task a [`Pid`] stands for, under a lock of its own.
 //!
 //! Source: `kernel/exit.c` (reparenting, orphaned groups), `kernel/pid.c`, setpgid(2), setsid(2).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use moat_abi::clone::WaitStatus;
-use moat_identity::{PidNamespace, ProcessGroup, Session};
+use moat_identity::{Pid, PidNamespace, ProcessGroup, Session};
+use moat_sync::{LockClass, RwLock};
 
 use crate::process::group::{GroupId, ThreadGroup};
 use crate::task::{Task, TaskId};
@@ -199,5 +201,35 @@ impl Family {
             n.children.extend(&children);
         }
         children
+    }
+}
+
+/// The tasks by the ids of their pids, from their making until they are reaped.
+pub(crate) struct TaskTable {
+    by_pid: RwLock<HashMap<u64, Weak<Task>>>,
+}
+
+impl Default for TaskTable {
+    fn default() -> TaskTable {
+        TaskTable { by_pid: RwLock::new(LockClass::Table, HashMap::new()) }
+    }
+}
+
+impl TaskTable {
+    /// The task that `pid` stands for.
+    pub(crate) fn get(&self, pid: &Pid) -> Option<Arc<Task>> {
+        // Upgraded without the lock: what is dropped last may lock anything.
+        let task = self.by_pid.read().get(&pid.id).cloned();
+        task?.upgrade()
+    }
+
+    /// Lets `pid` stand for `task`.
+    pub(crate) fn bind(&self, pid: &Pid, task: &Arc<Task>) {
+        self.by_pid.write().insert(pid.id, Arc::downgrade(task));
+    }
+
+    /// Lets `pid` stand for nobody: its task has been reaped, or has taken another pid.
+    pub(crate) fn unbind(&self, pid: &Pid) {
+        self.by_pid.write().remove(&pid.id);
     }
 }

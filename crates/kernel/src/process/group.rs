@@ -7,7 +7,7 @@ use moat_abi::signal::Signal;
 use moat_identity::{Limits, Pid};
 use moat_mm::MemoryManager;
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_vfs::text_busy::Executable;
+use moat_vfs::ops::Executable;
 
 use crate::kernel::Kernel;
 use crate::process::container::ContainerGroup;

@@ -47,6 +47,7 @@ pub fn set_pgid(t: &CurrentTask, pid: i32, pgid: i32) -> Result<()> {
     let own = family.session_of(t.group.id).ok_or(Errno::ESRCH)?;
     let node = family.node(target.id).ok_or(Errno::ESRCH)?;
     if target.id != t.group.id {
+        // A child may be moved only before its execve: the program that comes then is to find what it expects.
         if node.parent != Some(t.group.id) {
             return Err(Errno::ESRCH);
         }
@@ -60,6 +61,7 @@ pub fn set_pgid(t: &CurrentTask, pid: i32, pgid: i32) -> Result<()> {
     if node.pgrp.session.is_led_by(target.pid()) {
         return Err(Errno::EPERM);
     }
+    // An existing group of the same session is joined; a new one can only be led by the process that it is named after.
     let pgrp = match family.pgrp(wanted.id) {
         Some(p) if p.session.id() == own.id() => p,
         Some(_) => return Err(Errno::EPERM),

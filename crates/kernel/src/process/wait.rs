@@ -105,6 +105,7 @@ fn scan(t: &CurrentTask, who: Who, flags: WaitFlags) -> Scan {
             continue;
         }
         any = true;
+        // The tracer takes note of its end first. Until then it counts as a child that may still change state.
         if is_traced_elsewhere(n, &t.group) {
             continue;
         }
@@ -112,6 +113,7 @@ fn scan(t: &CurrentTask, who: Who, flags: WaitFlags) -> Scan {
             return Scan::Found(Box::new(found), after);
         }
     }
+    // Threads of other processes, which no list of children has.
     for task in tracees {
         let wanted = match who {
             Who::Any => true,

@@ -26,6 +26,7 @@ const FPREGS: usize = 512;
 /// # Errors
 /// ESRCH for what is no stopped tracee of the caller; EPERM; EIO for bad addresses and requests; EFAULT.
 pub fn ptrace(t: &mut CurrentTask, request: u32, pid: i32, addr: u64, data: u64) -> Result<u64> {
+    // Made by the tracee itself: there is nobody to look up, and `pid` is ignored.
     if request == PTRACE_TRACEME {
         return trace_me(t);
     }
@@ -82,6 +83,7 @@ pub fn ptrace(t: &mut CurrentTask, request: u32, pid: i32, addr: u64, data: u64)
             let user = t.mm().read(UserPtr::<UserRegs>::new(UserAddr::new(data)))?;
             set_user_regs(&task, &user)
         }
+        // The first 512 bytes of the extended state are the legacy area.
         PTRACE_GETFPREGS => {
             let fpu = with_thread(&task, |th| th.fpu())?;
             write(t, data, fpu.get(..FPREGS).ok_or(Errno::EIO)?)
@@ -121,6 +123,7 @@ pub fn ptrace(t: &mut CurrentTask, request: u32, pid: i32, addr: u64, data: u64)
         }
         PTRACE_PEEKSIGINFO => peek_siginfo(t, &task, addr, data),
         PTRACE_GETSIGMASK => {
+            // `addr` is the size of the set: the kernel's, not the C library's.
             if addr != 8 {
                 return Err(Errno::EINVAL);
             }
@@ -184,18 +187,21 @@ fn trace_me(t: &mut CurrentTask) -> Result<u64> {
     if t.traced.load(Ordering::Relaxed) {
         return Err(Errno::EPERM);
     }
+    // The thread that made this process, or another of its process if that one has ended.
     let parent = {
         let family = t.kernel().family.lock();
         let node = family.node(t.group.id).ok_or(Errno::ESRCH)?;
         let group = node.parent.and_then(|p| family.node(p)).map(|n| n.group.clone());
         group.and_then(|g| g.thread(node.parent_task).or_else(|| g.any_thread()))
     };
+    // The init of a container has no parent: as on Linux the call succeeds and nobody traces.
     let Some(parent) = parent else { return Ok(0) };
     link(&parent, t.task(), Trace::new(&parent, PtraceOptions::empty(), false));
     Ok(0)
 }
 
 fn attach(t: &CurrentTask, task: &Arc<Task>, options: PtraceOptions, seize: bool) -> Result<u64> {
+    // A stopped thread could not be resumed by its own process if that waited for it.
     if Arc::ptr_eq(&task.group, &t.group) {
         return Err(Errno::EPERM);
     }
@@ -203,11 +209,13 @@ fn attach(t: &CurrentTask, task: &Arc<Task>, options: PtraceOptions, seize: bool
     if task.traced.load(Ordering::Relaxed) {
         return Err(Errno::EPERM);
     }
+    // It has ended, and only its zombie is left.
     if task.group.thread(task.id).is_none() {
         return Err(Errno::EPERM);
     }
     link(t.task(), task, Trace::new(t.task(), options, seize));
     let group = task.group.clone();
+    // The stop by which waitpid(2) tells of the attachment.
     if !seize {
         group.send(
             Target::Thread(task.id),

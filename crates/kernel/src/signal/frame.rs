@@ -66,6 +66,8 @@ impl CurrentTask {
         let (sp, bounds) = self.frame_stack(&regs, action);
         let too_low = |_| Errno::EFAULT;
         let fpu_len = u64::try_from(fpu.len()).map_err(too_low)?;
+        // From the top down: the extended state, aligned for xsave; then the frame, aligned as the ABI has the stack at a function's
+        // entry, where `call` has just pushed the return address.
         let fpstate = sp.checked_sub(fpu_len).ok_or(Errno::EFAULT)? & !63;
         let frame_len = size_of::<RtSigframe>() as u64;
         let at = (fpstate.checked_sub(frame_len).ok_or(Errno::EFAULT)? & !15).checked_sub(8).ok_or(Errno::EFAULT)?;
@@ -85,21 +87,25 @@ impl CurrentTask {
             },
             info: *info,
         };
+        // x86-64 has no default trampoline: without a restorer the handler could not return.
         if !action.flags().contains(SaFlags::RESTORER) {
             return Err(Errno::EFAULT);
         }
         self.write_stack(fpstate, &fpu).await?;
         self.write_stack(at, frame.as_bytes()).await?;
+        // So that the handler may switch to another context and be interrupted there; the frame has the old setting.
         if self.altstack.ss_flags.cast_unsigned() & SS_AUTODISARM != 0 {
             self.altstack = NO_ALTSTACK;
         }
         regs.rdi = u64::from(signal.number().unsigned_abs());
+        // Handlers with variable arguments read the number of vector registers from al.
         regs.rax = 0;
         regs.rsi = at + core::mem::offset_of!(RtSigframe, info) as u64;
         regs.rdx = at + core::mem::offset_of!(RtSigframe, uc) as u64;
         regs.rip = action.sa_handler;
         regs.rsp = at;
         regs.rflags &= !DIRECTION_RESUME_TRAP;
+        // No system call: what is interrupted from here on has nothing to restart.
         regs.orig_rax = u64::MAX;
         self.thread().set_regs(&regs);
         Ok(())

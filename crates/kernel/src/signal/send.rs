@@ -75,6 +75,7 @@ fn queue(
     origin: Origin,
     limit: u64,
 ) -> Result<Sent> {
+    // Nothing is delivered any more; SIGKILL must still end a thread that its tracer holds up.
     if s.exit.is_some() && signal != Signal::SIGKILL {
         return Ok(Sent::Ignored);
     }
@@ -82,6 +83,7 @@ fn queue(
         return Ok(Sent::Ignored);
     }
     if signal == Signal::SIGKILL {
+        // It is not queued: all threads die by it at once, whatever they block.
         s.start_exit(WaitStatus::Signaled { signal: 9, core: CoreDump::NotDumped });
         return Ok(Sent::Queued);
     }

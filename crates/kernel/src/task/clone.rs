@@ -259,6 +259,7 @@ fn make_task(
         }
         Arc::new(Mutex::new(LockClass::Process, context))
     };
+    // The id orders tasks by age: later ones never come before it in the group's map of threads.
     let id = TaskId(t.kernel().ids.tasks.next());
     let state = {
         let s = t.state();
@@ -281,6 +282,7 @@ fn make_task(
     };
     let group = if flags.contains(CloneFlags::THREAD) { t.group.clone() } else { child_group(t, r, pid) };
     let task = Task::new(id, group, pid.clone(), state);
+    // Read before the group is locked: the mask is the caller's own, and nobody else changes it.
     let blocked = t.blocked();
     if flags.contains(CloneFlags::THREAD) {
         let mut s = t.group.signals.lock();
@@ -290,6 +292,7 @@ fn make_task(
         }
         s.threads.insert(id, ThreadSignals::new(task.clone(), blocked));
     } else {
+        // Signals can reach the child by its group from here on; its parent learns of it last.
         task.group.set_leader(&task);
         task.group.signals.lock().threads.insert(id, ThreadSignals::new(task.clone(), blocked));
         if let Err(e) = join_family(t, r, &task) {
@@ -298,9 +301,11 @@ fn make_task(
             task.drop_resources();
             return Err(e);
         }
+        // RLIMIT_CPU is inherited, the time used is not: the child's watch starts from zero.
         crate::timer::itimer::watch_cpu_limit(&task.group);
     }
     let mut child = CurrentTask::new(task, Resources { syscalls: t.syscalls, mm, thread, fds, fs });
+    // A thread that shares memory must not share the stack for signals; a vfork(2) child borrows its parent's while that sleeps.
     if !flags.contains(CloneFlags::VM) || flags.contains(CloneFlags::VFORK) {
         child.altstack = t.altstack;
     } else {
@@ -337,6 +342,7 @@ fn child_group(t: &CurrentTask, r: &CloneRequest, pid: &Arc<Pid>) -> Arc<ThreadG
     group.set_dumpable(t.group.dumpable());
     group.oom_score_adj.store(t.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
     group.coredump_filter.store(t.group.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
+    // Signals with the default action don't reach an init from inside its namespace (pid_namespaces(7)).
     if pid.is_init() {
         group.signals.lock().unkillable = true;
     }
@@ -347,6 +353,7 @@ fn join_family(t: &CurrentTask, r: &CloneRequest, task: &Arc<Task>) -> Result<()
     let mut family = t.kernel().family.lock();
     let own = family.node(t.group.id).ok_or(Errno::EAGAIN)?;
     let pgrp = own.pgrp.clone();
+    // A sibling of the caller: its end is reported to the parent, not to the caller.
     let parent = if r.flags.contains(CloneFlags::PARENT) {
         own.parent.map(|p| (p, own.parent_task))
     } else {

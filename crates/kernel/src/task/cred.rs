@@ -39,11 +39,13 @@ impl Elevation {
         let meta = file.metadata()?;
         let mut new = (**old).clone();
         let may_elevate = !file.path().mount.flags().contains(MountFlags::NOSUID) && !old.no_new_privs && !traced;
+        // Ids that the namespace has no number for can't be taken on.
         let mapped = old.user_ns.maps_both(meta.uid, meta.gid);
         if may_elevate && mapped {
             if meta.mode & S_ISUID != 0 {
                 new.euid = meta.uid;
             }
+            // Without execute permission for the group the bit stands for mandatory locking.
             if meta.mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP {
                 new.egid = meta.gid;
             }
@@ -51,6 +53,7 @@ impl Elevation {
         let file_caps = if may_elevate { read_file_caps(file)? } else { None };
         let changed = new.euid != old.euid || new.egid != old.egid;
         if file_caps.is_some() || changed {
+            // Ambient capabilities are for programs that know nothing of privileges.
             new.ambient = CapSet::EMPTY;
         }
         let root = old.user_ns.kernel_uid(0);
@@ -70,6 +73,7 @@ impl Elevation {
         let from_file = caps.permitted.intersection(old.bounding);
         let inherited = caps.inheritable.intersection(old.inheritable);
         new.permitted = from_file.union(inherited).union(new.ambient);
+        // A program that relies on its capabilities must not run with half of them.
         if has_file_caps && caps.effective && !root_rule && !new.permitted.contains_all(caps.permitted) {
             return Err(Errno::EPERM);
         }
@@ -78,10 +82,13 @@ impl Elevation {
         new.fsuid = new.euid;
         new.sgid = new.egid;
         new.fsgid = new.egid;
+        // It is meant for a change of ids by the program that set it.
         new.securebits &= !SECBIT_KEEP_CAPS;
         let setid = new.euid != old.uid || new.egid != old.gid;
         let grew = !new.ambient.contains_all(new.permitted);
+        // AT_SECURE: the loader must not trust an environment that a less privileged user set up.
         let secure = setid || (!is_root(new.uid) && (caps.effective || grew));
+        // Its memory must not be readable by other means either: no dumps, no tracing by the user.
         let unreadable = file.inode().permission(old, Access::READ).is_err();
         Ok(Elevation { creds: new, secure, unreadable })
     }

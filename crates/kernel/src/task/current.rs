@@ -7,14 +7,15 @@ use moat_abi::clone::WaitStatus;
 use moat_abi::signal::{SS_DISABLE, SigSet, Signal, StackT};
 use moat_abi::{Errno, Result};
 use moat_identity::session::JobMember;
-use moat_identity::{Limits, Namespaces, Pid, ProcessGroup};
+use moat_identity::{Limits, Namespaces, Pid, ProcessGroup, Resource};
 use moat_mm::{MemoryManager, UserAddr};
 use moat_platform::GuestThread;
 use moat_sync::Mutex;
-use moat_vfs::caller::CallingTask;
+use moat_vfs::caller::{CallingTask, PathStart};
 use moat_vfs::cred::Credentials;
 use moat_vfs::device_rules::DeviceRules;
-use moat_vfs::{Caller, FdTable, FsContext};
+use moat_vfs::fd_table::OnExec;
+use moat_vfs::{Caller, Fd, FdTable, FsContext, OpenFile};
 
 use crate::error::{Deadline, PendingRestart, RestartBlock};
 use crate::syscall::SyscallTable;
@@ -379,12 +380,13 @@ impl CallingTask for CurrentTask {
         self.group.container.device_rules()
     }
 
-    fn fds(&self) -> &Arc<FdTable> {
-        &self.fds
+    fn install(&self, file: Arc<OpenFile>, on_exec: OnExec) -> Result<Fd> {
+        self.fds.install(file, self.group.limits.get(Resource::OpenFiles).soft, on_exec)
     }
 
-    fn fs(&self) -> &Arc<Mutex<FsContext>> {
-        &self.fs
+    fn start_of_paths(&self) -> PathStart {
+        let fs = self.fs.lock();
+        PathStart { root: fs.root.clone(), cwd: fs.cwd.clone(), umask: fs.umask }
     }
 }
 

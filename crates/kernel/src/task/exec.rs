@@ -17,8 +17,8 @@ use moat_platform::{GuestThread, NewProcess, Regs};
 use moat_vfs::cred::Credentials;
 use moat_vfs::inode::Access;
 use moat_vfs::mount::MountFlags;
+use moat_vfs::ops::Executable;
 use moat_vfs::ops::{OpenHow, open_path};
-use moat_vfs::text_busy::Executable;
 use moat_vfs::walk::{LookupFlags, View, resolve};
 use moat_vfs::{FsContext, OpenFile, Path};
 
@@ -150,8 +150,10 @@ pub async fn load_image(
     aslr: Aslr,
     comm: Vec<u8>,
 ) -> Result<Image> {
+    // Held from here on, so that nobody writes to the file between its check and its mapping.
     let exe = Executable::new(program.file().path().clone())?;
     let kernel = container.kernel();
+    // A blank process of the platform: the old memory stays whole until nothing can fail any more.
     let NewProcess { space, mut thread } = container.stock().new_process().await?;
     let vdso = kernel.platform.vdso();
     let mm = MemoryManager::new(space, &vdso, limits, &kernel.ids.mm);
@@ -169,6 +171,7 @@ pub async fn load_image(
         rip: entry,
         rsp: stack_pointer,
         rflags: FRESH_RFLAGS,
+        // The new program is in no system call.
         orig_rax: u64::MAX,
         ..Regs::default()
     });
@@ -206,9 +209,11 @@ async fn de_thread(t: &mut CurrentTask) -> Result<(), SyscallError> {
     let group = t.group.clone();
     {
         let mut s = group.signals.lock();
+        // Another thread was faster. This one is about to be killed; its restart is never seen.
         if s.exit.is_some() || s.exec.is_some() {
             return Err(Restart::NoIntr.into());
         }
+        // The common case: nobody to wait for, no identity to take over.
         if s.threads.len() == 1 && t.is_leader() {
             return Ok(());
         }
@@ -220,6 +225,7 @@ async fn de_thread(t: &mut CurrentTask) -> Result<(), SyscallError> {
         }
         s.wake_all();
     }
+    // Threads in stops sleep on this queue and look at `killed` when it is woken.
     group.stop_queue.wake_all();
     let look = |_: &mut CurrentTask| if group.thread_count() > 1 { Poll::Pending } else { Poll::Ready(()) };
     let alone = t.wait_for(&(&group.exit_queue, PollEvents::all()), &Wait::killable("de_thread"), look).await;
@@ -232,6 +238,7 @@ async fn de_thread(t: &mut CurrentTask) -> Result<(), SyscallError> {
     }
     let mut s = group.signals.lock();
     s.exec = None;
+    // The leader's end was part of the execve and is no end of the process.
     s.leader_status = None;
     Ok(())
 }

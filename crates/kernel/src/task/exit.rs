@@ -35,6 +35,7 @@ impl CurrentTask {
         ptrace::stop::exit_event(&mut self, status).await;
         self.release_rseq().await;
         crate::futex::exit_thread(&mut self).await;
+        // Completed only after the memory has been let go: the parent then has it for itself again.
         let vfork = self.vfork.take();
         let (task, thread, mm, fds, fs) = self.into_parts();
         task.set_kicker(None);
@@ -177,6 +178,7 @@ fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     crate::timer::itimer::cancel_all(group);
     crate::timer::posix::delete_all(group);
     let kernel = group.kernel();
+    // SEM_UNDO, while the process still has the number that semctl(GETPID) shows.
     moat_ipc::SystemV::of(&task.namespaces().ipc).sem.exit(group.id, group.pid().number());
     let session = kernel.family.lock().session_of(group.id);
     if let Some(s) = session.filter(|s| s.is_led_by(group.pid())) {
@@ -192,6 +194,7 @@ fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
         let parent_pgrp = family.parent(group.id).and_then(|p| family.node(p.id)).map(|n| n.pgrp.clone());
         (moved, family.node(group.id).map(|n| (n.pgrp.clone(), parent_pgrp)))
     };
+    // Without the family's lock: each of these sends signals.
     for child in &moved {
         send_pdeath(&child.group);
         child.group.exit_signal.store(Signal::SIGCHLD.number(), std::sync::atomic::Ordering::Relaxed);

@@ -14,7 +14,9 @@ use moat_vfs::Caller;
 use zerocopy::FromBytes;
 
 use crate::address::is_local;
-use crate::tcp::MSS;
+
+/// The largest segment that fits the loopback's MTU, with time stamps.
+pub(crate) const MSS: u32 = 65483;
 
 /// Which protocol's options there are besides those of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,6 @@ pub(crate) mod connect;
 pub(crate) mod end;
 mod info;
 
-pub(crate) use info::MSS;
-
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 

@@ -1,49 +1,18 @@
 //! Connections of stream and sequential-packet sockets: listen, connect, accept, and the peers of datagram sockets.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use moat_abi::{Errno, PollEvents, Result};
-use moat_sync::WaitQueue;
 use moat_vfs::Caller;
 use moat_vfs::socket::{Socket, SocketCreds};
 
+use crate::backlog::{Backlog, wake};
 use crate::endpoint::{Endpoint, SHUT_READ};
-use crate::names::{self, Given};
-use crate::socket::{Flavor, Phase, UnixSocket, effective_creds};
-
-/// A listening socket's queue.
-pub(crate) struct Backlog {
-    pub(crate) ready: VecDeque<Arc<UnixSocket>>,
-    limit: usize,
-    /// Who listens, as connecting peers see it.
-    creds: SocketCreds,
-    /// Connecting sockets that found the queue full.
-    waiting: Vec<Weak<WaitQueue>>,
-}
-
-impl Backlog {
-    /// Who listens.
-    pub(crate) fn creds(&self) -> &SocketCreds {
-        &self.creds
-    }
-
-    /// Ends the queue; gives those to wake.
-    pub(crate) fn end(mut self) -> Vec<Weak<WaitQueue>> {
-        self.wake_connectors()
-    }
-
-    fn wake_connectors(&mut self) -> Vec<Weak<WaitQueue>> {
-        std::mem::take(&mut self.waiting)
-    }
-}
-
-pub(crate) fn wake(waiting: &[Weak<WaitQueue>]) {
-    for queue in waiting.iter().filter_map(Weak::upgrade) {
-        queue.wake(PollEvents::WRITE_READY);
-    }
-}
+use crate::name::{Flavor, Given, parse};
+use crate::names;
+use crate::socket::{Phase, UnixSocket, effective_creds};
 
 impl UnixSocket {
     pub(crate) fn do_listen(&self, caller: &dyn Caller, limit: usize) -> Result<()> {
@@ -94,7 +63,7 @@ impl UnixSocket {
     }
 
     pub(crate) fn connect_stream(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
-        names::parse(addr)?;
+        parse(addr)?;
         self.bind_if_credentials_pass(caller)?;
         let listener = names::find(caller, self, addr)?;
         {
@@ -154,7 +123,7 @@ impl UnixSocket {
             drop(old);
             return Ok(());
         }
-        names::parse(addr)?;
+        parse(addr)?;
         self.bind_if_credentials_pass(caller)?;
         let other = names::find(caller, self, addr)?;
         self.check_may_send(&other.endpoint)?;

@@ -9,7 +9,7 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::socket::{BufferSide, ByteQueue, Incoming, SocketCore, SocketCreds};
 
-use crate::names::Name;
+use crate::name::Name;
 use crate::rights::Rights;
 
 /// The reading half is closed (`RCV_SHUTDOWN`).

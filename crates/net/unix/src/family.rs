@@ -6,10 +6,13 @@ use std::sync::{Arc, Weak};
 
 use moat_identity::NetNamespace;
 use moat_sync::{LockClass, Mutex};
+use moat_vfs::OpenFile;
 use moat_vfs::inode::InodeKey;
+use moat_vfs::socket::SocketFile;
 
-use crate::rights::InFlight;
-use crate::socket::{Flavor, UnixSocket};
+use crate::name::Flavor;
+use crate::rights::{InFlight, RightsQueue};
+use crate::socket::UnixSocket;
 
 /// The family: sockets bound to files are found from all namespaces, as the files are.
 pub struct UnixFamily {
@@ -19,8 +22,13 @@ pub struct UnixFamily {
 
 impl Default for UnixFamily {
     fn default() -> UnixFamily {
-        UnixFamily { files: Mutex::new(LockClass::Table, HashMap::new()), in_flight: Arc::default() }
+        UnixFamily { files: Mutex::new(LockClass::Table, HashMap::new()), in_flight: Arc::new(InFlight::new(queue_of)) }
     }
+}
+
+fn queue_of(file: &OpenFile) -> Option<&dyn RightsQueue> {
+    let socket: &UnixSocket = SocketFile::of(file)?.downcast()?;
+    Some(socket)
 }
 
 /// The type of a socket and its name, with the leading zero byte.

@@ -5,7 +5,7 @@
 //!   accounting.
 //! - [`family`]: [`UnixFamily`], what the sockets of a kernel, and those of a network namespace, share.
 //! - [`connect`]: listening, connecting, accepting.
-//! - [`names`]: names in files, abstract names.
+//! - `name`: names and addresses; [`names`]: who has which, in files and abstract ones; `backlog`: what a listener has not accepted.
 //! - [`rights`]: descriptors in flight and the collection of those that nobody can receive any more.
 //! - [`text`]: the text of /proc/net/unix.
 //!
@@ -16,9 +16,11 @@
 //! - Lock order: a socket's state, an endpoint's inbox, small tables. Files in flight are dropped under none of them.
 #![forbid(unsafe_code)]
 
+mod backlog;
 pub mod connect;
 pub mod endpoint;
 pub mod family;
+mod name;
 pub mod names;
 pub mod rights;
 pub mod socket;

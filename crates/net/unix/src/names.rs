@@ -1,81 +1,22 @@
-//! Names of UNIX sockets: in files, and abstract ones by network namespace.
+//! Who has which name: in files, and abstract ones by network namespace.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use moat_abi::fs::FileType;
-use moat_abi::socket::{AF_UNIX, UNIX_PATH_MAX};
 use moat_abi::{Errno, Result};
-use moat_vfs::inode::{InodeKey, NodeKind};
-use moat_vfs::socket::{SockAddr, family_of};
+use moat_vfs::inode::NodeKind;
 use moat_vfs::walk::{LookupFlags, View, resolve};
-use moat_vfs::{Access, Caller, Path, ops};
+use moat_vfs::{Access, Caller, ops};
 
-use crate::socket::{Flavor, UnixSocket};
-
-/// Bytes before the path in `sockaddr_un`.
-const PATH_OFFSET: usize = 2;
-
-/// The name of a bound socket.
-pub(crate) enum Name {
-    /// A file. The path is held, so that no other file gets the inode's number.
-    File { text: Vec<u8>, key: InodeKey, _path: Path },
-    /// An abstract name, with its leading zero byte.
-    Abstract { text: Vec<u8>, flavor: Flavor },
-}
-
-impl Name {
-    /// As getsockname(2) gives it: a path with its zero byte.
-    pub(crate) fn to_sockaddr(&self) -> SockAddr {
-        let mut bytes = AF_UNIX.to_ne_bytes().to_vec();
-        match self {
-            Name::File { text, .. } => {
-                bytes.extend_from_slice(text);
-                bytes.push(0);
-            }
-            Name::Abstract { text, .. } => bytes.extend_from_slice(text),
-        }
-        SockAddr::new(&bytes)
-    }
-
-    /// As /proc/net/unix shows it: zero bytes as `@`.
-    pub(crate) fn shown(&self) -> Vec<u8> {
-        match self {
-            Name::File { text, .. } => text.clone(),
-            Name::Abstract { text, .. } => text.iter().map(|b| if *b == 0 { b'@' } else { *b }).collect(),
-        }
-    }
-}
-
-/// An address as a call gives it.
-pub(crate) enum Given<'a> {
-    /// Nothing but the family.
-    Unnamed,
-    File(&'a [u8]),
-    Abstract(&'a [u8]),
-}
-
-/// Decodes a `sockaddr_un` (`unix_validate_addr`).
-///
-/// # Errors
-/// EINVAL.
-pub(crate) fn parse(addr: &[u8]) -> Result<Given<'_>> {
-    if family_of(addr) != Some(AF_UNIX) || addr.len() > PATH_OFFSET + UNIX_PATH_MAX {
-        return Err(Errno::EINVAL);
-    }
-    let path = addr.get(PATH_OFFSET..).unwrap_or_default();
-    Ok(match path.first() {
-        None => Given::Unnamed,
-        Some(0) => Given::Abstract(path),
-        Some(_) => Given::File(path.split(|b| *b == 0).next().unwrap_or_default()),
-    })
-}
+use crate::name::{Given, Name, parse};
+use crate::socket::UnixSocket;
 
 /// Runs `body` with the caller's root, working directory and umask.
 fn with_view<R>(caller: &dyn Caller, body: impl FnOnce(&View<'_>) -> Result<R>) -> Result<R> {
     let task = caller.task().ok_or(Errno::EOPNOTSUPP)?;
-    let fs = task.fs().lock().clone();
-    body(&View { caller, root: &fs.root, base: &fs.cwd, umask: fs.umask })
+    let start = task.start_of_paths();
+    body(&View { caller, root: &start.root, base: &start.cwd, umask: start.umask })
 }
 
 /// Gives `socket` a name, and enters it.

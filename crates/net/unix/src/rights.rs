@@ -16,10 +16,7 @@ use moat_abi::socket::SCM_MAX_FD;
 use moat_abi::{Errno, Result};
 use moat_identity::Resource;
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::socket::SocketFile;
 use moat_vfs::{Caller, OpenFile};
-
-use crate::socket::UnixSocket;
 
 /// Files in flight in the whole sandbox, whatever the privileges.
 const MOST: usize = 1024 * 1024;
@@ -44,6 +41,7 @@ struct Table {
 
 /// All files in flight, in all namespaces: a descriptor may be sent from one to another.
 pub struct InFlight {
+    find: FindQueue,
     table: Mutex<Table>,
     /// UNIX sockets in flight, with repetitions.
     sockets: AtomicUsize,
@@ -53,20 +51,34 @@ pub struct InFlight {
     released: AtomicUsize,
 }
 
-impl Default for InFlight {
-    fn default() -> InFlight {
+impl InFlight {
+    /// None. `find` knows the sockets among open files.
+    pub(crate) fn new(find: FindQueue) -> InFlight {
         InFlight {
+            find,
             table: Mutex::new(LockClass::Table, Table::default()),
             sockets: AtomicUsize::new(0),
             survivors: AtomicUsize::new(0),
             released: AtomicUsize::new(0),
         }
     }
+
+    fn is_socket(&self, file: &OpenFile) -> bool {
+        (self.find)(file).is_some()
+    }
 }
 
-fn as_unix(file: &OpenFile) -> Option<&UnixSocket> {
-    SocketFile::of(file)?.downcast()
+/// A socket whose queue can have files in flight.
+pub(crate) trait RightsQueue {
+    /// Shows what is in the queue, and in those of connections that nobody has accepted yet.
+    fn for_each_rights(&self, show: &mut dyn FnMut(&Rights));
+
+    /// Takes it out.
+    fn take_rights(&self) -> Vec<Rights>;
 }
+
+/// The queue behind an open file, if it has one.
+pub(crate) type FindQueue = fn(&OpenFile) -> Option<&dyn RightsQueue>;
 
 /// Files in flight, counted.
 pub struct Rights {
@@ -119,27 +131,27 @@ impl Rights {
     }
 
     fn sockets(&self) -> impl Iterator<Item = u64> {
-        self.files.iter().filter(|f| as_unix(f).is_some()).map(|f| f.id())
+        self.files.iter().filter(|f| self.flight.is_socket(f)).map(|f| f.id())
     }
 }
 
 impl Table {
     /// Counts files in; false, with nothing changed, if the user has more than `limit` already.
-    fn add(&mut self, uid: u32, files: &[Arc<OpenFile>], limit: u64) -> bool {
+    fn add(&mut self, find: FindQueue, uid: u32, files: &[Arc<OpenFile>], limit: u64) -> bool {
         let mine = self.users.get(&uid).copied().unwrap_or(0);
         if self.total + files.len() > MOST || mine as u64 > limit {
             return false;
         }
         self.total += files.len();
         *self.users.entry(uid).or_insert(0) += files.len();
-        for f in files.iter().filter(|f| as_unix(f).is_some()) {
+        for f in files.iter().filter(|f| find(f).is_some()) {
             self.sockets.entry(f.id()).or_insert_with(|| Flight { file: Arc::downgrade(f), count: 0 }).count += 1;
             self.socket_count += 1;
         }
         true
     }
 
-    fn remove(&mut self, uid: u32, files: &[Arc<OpenFile>]) {
+    fn remove(&mut self, find: FindQueue, uid: u32, files: &[Arc<OpenFile>]) {
         self.total -= files.len();
         if let Some(n) = self.users.get_mut(&uid) {
             *n -= files.len();
@@ -147,7 +159,7 @@ impl Table {
                 self.users.remove(&uid);
             }
         }
-        for f in files.iter().filter(|f| as_unix(f).is_some()) {
+        for f in files.iter().filter(|f| find(f).is_some()) {
             if let Some(flight) = self.sockets.get_mut(&f.id()) {
                 flight.count -= 1;
                 if flight.count == 0 {
@@ -168,14 +180,14 @@ thread_local! {
 impl InFlight {
     fn add(&self, uid: u32, files: &[Arc<OpenFile>], limit: u64) -> bool {
         let mut table = self.table.lock();
-        let added = table.add(uid, files, limit);
+        let added = table.add(self.find, uid, files, limit);
         self.sockets.store(table.socket_count, Ordering::Relaxed);
         added
     }
 
     fn remove(&self, uid: u32, files: &[Arc<OpenFile>]) {
         let mut table = self.table.lock();
-        table.remove(uid, files);
+        table.remove(self.find, uid, files);
         self.sockets.store(table.socket_count, Ordering::Relaxed);
     }
 }
@@ -230,7 +242,7 @@ impl InFlight {
     pub fn collect(&self) {
         self.released.store(0, Ordering::Relaxed);
         let candidates = self.candidates();
-        let garbage = unreachable(&candidates);
+        let garbage = unreachable(self.find, &candidates);
         self.survivors.store(self.sockets_in_flight().saturating_sub(garbage.len()), Ordering::Relaxed);
         // Whoever has got hold of one in the meantime keeps all of them alive until the next time.
         let still = |(id, file): &(u64, &Arc<OpenFile>)| {
@@ -242,7 +254,7 @@ impl InFlight {
         if all.is_empty() || !all.iter().all(still) {
             return;
         }
-        let queues: Vec<_> = all.iter().filter_map(|(_, f)| as_unix(f)).map(UnixSocket::take_rights).collect();
+        let queues: Vec<_> = all.iter().filter_map(|(_, f)| (self.find)(f)).map(RightsQueue::take_rights).collect();
         drop(queues);
     }
 
@@ -262,12 +274,12 @@ impl InFlight {
 }
 
 /// The candidates that are in flight only in queues of other such candidates.
-fn unreachable(candidates: &HashMap<u64, (Arc<OpenFile>, usize)>) -> Vec<u64> {
+fn unreachable(find: FindQueue, candidates: &HashMap<u64, (Arc<OpenFile>, usize)>) -> Vec<u64> {
     let mut inside: HashMap<u64, usize> = HashMap::new();
     let mut edges: HashMap<u64, Vec<u64>> = HashMap::new();
     for (id, (file, _)) in candidates {
         let mut queued = Vec::new();
-        if let Some(socket) = as_unix(file) {
+        if let Some(socket) = find(file) {
             socket.for_each_rights(&mut |r| queued.extend(r.sockets()));
         }
         for to in &queued {

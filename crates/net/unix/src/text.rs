@@ -8,15 +8,8 @@ use moat_identity::NetNamespace;
 use moat_vfs::socket::Socket;
 
 use crate::family::Local;
-use crate::socket::{Flavor, UnixSocket};
-
-pub(crate) fn enter(socket: &Arc<UnixSocket>) {
-    socket.local().sockets.lock().insert(socket.core().ino(), Arc::downgrade(socket));
-}
-
-pub(crate) fn leave(socket: &UnixSocket) {
-    socket.local().sockets.lock().remove(&socket.core().ino());
-}
+use crate::name::Flavor;
+use crate::socket::UnixSocket;
 
 /// The text of /proc/net/unix.
 #[must_use]

@@ -90,10 +90,13 @@ impl ChildSandbox {
         let plan = blueprint.plan.clone();
         let plan = plan.unwrap_or_else(|| Plan::without_spec(config, blueprint.process.capabilities.permitted));
         let host = plan.prepare_namespaces()?;
+        // Whether this process may copy mounts: if not, the sandbox makes the copies in its own mount namespace.
         let opener = Opener::choose();
         let (node_maker, nodes) = node_maker::start(&blueprint, opener).unzip();
         let oom_score_adj = blueprint.process.oom_score_adj;
         let mut donation = Donation::default();
+        // Made first and written last: the spec names descriptors that are only known when all have been donated, and is to be found
+        // under a number that the command line can name.
         let spec_file = File::from(memfd("moat-spec")?);
         let spec_fd = donation.add(spec_file.try_clone().context(|| "duplicating a memfd".into())?.into());
         let own_terminal = files.stdio.terminal == Terminal::Own;
@@ -101,6 +104,7 @@ impl ChildSandbox {
             stdio: files.stdio.stdio.map(|fd| donation.add(fd)),
             preserved: files.stdio.preserved.into_iter().map(|fd| donation.add(fd)).collect(),
         };
+        // The sandbox leads the session of a terminal that is its own, so that ^C and new sizes reach it as signals.
         let controlling_terminal = own_terminal.then_some(stdio.stdio[0]);
         let (listener, directory) = match files.listener {
             Some((listener, directory)) => {
@@ -119,6 +123,7 @@ impl ChildSandbox {
             }
         };
         write_spec(spec_file, &spec)?;
+        // Before the sandbox exists, so that it never waits for a gofer that could not be started.
         let gofer = exports.start(config, &plan, opener, spec.lifetime, &spec.container.id)?;
 
         let mut args = vec!["moat-sandbox".to_owned(), "boot".into(), format!("--spec-fd={spec_fd}")];
@@ -127,6 +132,7 @@ impl ChildSandbox {
         args.extend(host.boot_flags());
         args.push(opener.flag().into());
         args.push(spec.container.id.clone());
+        // Joining namespaces takes a process in between, which can't be born in a cgroup.
         let cloning = if host.joins().is_empty() { Cloning::choose() } else { Cloning::Plain };
         let entrances = cgroup.map(|(cgroup, _)| cgroup.entrances(cloning)).transpose()?.unwrap_or_default();
         let mut started = None;
@@ -152,6 +158,7 @@ impl ChildSandbox {
                 network: spec.network,
                 files: spec.files,
             };
+            // The state file names the process before it is in any cgroup: whoever cleans up after a crash finds both.
             prepare(&sandbox)?;
             if let Some((cgroup, resources)) = cgroup {
                 cgroup.join_rest(pid, resources, &entrances)?;
@@ -161,6 +168,7 @@ impl ChildSandbox {
         })
         .map_err(spawn_error("creating the sandbox process (user namespaces may be restricted here)"))?;
         let sandbox = started.ok_or_else(|| Error::Invalid("the sandbox process was not prepared".into()))?;
+        // Not fatal: lowering it takes a privilege that rootless callers don't have.
         if let Some(score) = oom_score_adj {
             set_oom_score_adj(child.pid, score);
         }

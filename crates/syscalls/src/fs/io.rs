@@ -392,10 +392,12 @@ pub(crate) async fn write(
         Ok(result) => result.map_err(SyscallError::from),
         Err(e) => Err(e.into()),
     };
+    // Also where something was written before: the signal comes with the partial result, as on Linux.
     if result == Err(Errno::EPIPE.into()) {
         t.send_to_self(Signal::SIGPIPE);
     }
     if done > 0 {
+        // O_SYNC: what is reported as written has to be on disk.
         sync_if_asked(f)?;
         return Ok(done as u64);
     }

@@ -113,7 +113,7 @@ pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: U
         LockKind::Read => f.check_readable()?,
         LockKind::Write => f.check_writable()?,
     }
-    locks::note_owner(f, t.fds(), r.owner);
+    t.fds().note_lock_owner(f, r.owner);
     let wanted = r.lock(kind);
     let waits = matches!(cmd, F_SETLKW | F_OFD_SETLKW);
     let mut waits_for: Option<(LockOwner, WaitMark)> = None;

@@ -38,7 +38,7 @@ fn sys_mount(
     let target = read_path(t, target)?;
     let place = LookupStart::cwd(t);
     let what = Attach { source: &source, fs_type: &fs_type, flags, options: &options };
-    ops::mount(&place.view(t), &place.namespace, &target, &what)?;
+    ops::mount(&t.kernel().vfs, &place.view(t), &place.namespace, &target, &what)?;
     Ok(0)
 }
 

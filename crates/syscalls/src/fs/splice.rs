@@ -72,9 +72,11 @@ async fn sys_splice(
     source.check_readable()?;
     sink.check_writable()?;
     let (from, to) = (source.downcast::<End>(), sink.downcast::<End>());
+    // One end must be a pipe; a pipe to itself would move bytes in a circle.
     if from.is_none() && to.is_none() || from.zip(to).is_some_and(|(a, b)| Arc::ptr_eq(a.pipe(), b.pipe())) {
         return Err(Errno::EINVAL.into());
     }
+    // A pipe has no positions.
     if (from.is_some() && !in_offset.is_null()) || (to.is_some() && !out_offset.is_null()) {
         return Err(Errno::ESPIPE.into());
     }
@@ -85,9 +87,11 @@ async fn sys_splice(
     if out_at.is_some() {
         sink.check_positional()?;
     }
+    // The offset of the call and the end of the file would contradict each other.
     if to.is_none() && sink.flags().contains(OpenFlags::APPEND) {
         return Err(Errno::EINVAL.into());
     }
+    // Room first: what has been read from a file or device could not be put back if the pipe were full.
     let most = match to {
         Some(end) => room(t, &sink, end, blocking).await?,
         None => CHUNK,
@@ -105,6 +109,7 @@ async fn sys_splice(
         // The same bytes again; another reader may have been faster, as with a shared position.
         let _ = source.read(buf.get_mut(..written).unwrap_or_default());
     }
+    // Some progress is the result; the error comes back at the next call.
     if written == 0 {
         result?;
     }

@@ -55,6 +55,7 @@ pub(super) async fn write_all(
             Some(pos) => out.write_at(rest, **pos).inspect(|n| **pos = pos.saturating_add(*n as u64)),
         };
         match written {
+            // Nothing was taken and nothing is wrong: asking again would spin.
             Ok(0) => return Poll::Ready(Ok(())),
             Ok(n) => done += n,
             Err(e) => return Blocking::ByFlags.look(out, Err(e)),
@@ -89,6 +90,7 @@ async fn copy(
     let mut done = 0;
     let mut buf = vec![0; count.min(CHUNK)];
     let mut result = Ok(());
+    // A signal ends a long copy only after some progress, which is then the result.
     while done < count && result.is_ok() && !(done > 0 && t.is_interrupted()) {
         let want = (count - done).min(buf.len());
         let from = in_at.unwrap_or_else(|| input.pos());
@@ -105,6 +107,7 @@ async fn copy(
         let reached = from.saturating_add(written as u64);
         match in_at {
             Some(at) => *at = reached,
+            // By what was written, not by what was read: the rest is read again by the next call.
             None => input.set_pos(reached),
         }
         done += written;

@@ -79,6 +79,7 @@ pub(super) async fn sys_shmdt(t: &mut CurrentTask, addr: u64) -> SyscallResult {
 }
 
 pub(super) fn sys_shmctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAddr) -> SyscallResult {
+    // Before the id is looked up: for IPC_INFO and SHM_INFO it is ignored, but not if it is negative.
     if id < 0 || command < 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -112,6 +113,7 @@ pub(super) fn sys_shmctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAd
             let how = match command {
                 IPC_STAT => Stat::ById,
                 SHM_STAT => Stat::ByIndex,
+                // SHM_STAT_ANY asks for no read permission: /proc/sysvipc shows the same to everybody.
                 _ => Stat::ByIndexAny,
             };
             let (found, state) = ipc.shm.stat(id, how, &creds)?;
@@ -130,6 +132,7 @@ pub(super) fn sys_shmctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAd
         SHM_LOCK | SHM_UNLOCK => {
             let privileged = creds.has_cap(Cap::IPC_LOCK);
             let lock = if command == SHM_LOCK { Lock::Locked } else { Lock::Unlocked };
+            // Unlocking costs nothing and needs only ownership; locking without a privilege is charged to RLIMIT_MEMLOCK.
             if lock == Lock::Locked && !privileged && t.group.limits.get(Resource::Memlock).soft == 0 {
                 return Err(Errno::EPERM.into());
             }

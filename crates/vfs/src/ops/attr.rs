@@ -10,7 +10,6 @@ use crate::cred::Credentials;
 use crate::inode::{Access, Metadata, SetAttr, SetTime};
 use crate::mount::MountFlags;
 use crate::path::Path;
-use crate::text_busy::WriteAccess;
 
 /// Changes the permission bits.
 ///
@@ -81,7 +80,7 @@ pub fn mode_after_write(creds: &Credentials, meta: &Metadata) -> Option<u32> {
 /// # Errors
 /// ETXTBSY while it is executed; those of the file system.
 pub fn set_size(creds: &Credentials, path: &Path, len: u64) -> Result<()> {
-    let (_writing, inode) = (WriteAccess::take(path)?, path.inode());
+    let (_writing, inode) = (path.write_access()?, path.inode());
     let mode = mode_after_write(creds, &inode.metadata()?);
     inode.set_attr(&SetAttr { mode, size: Some(len), ..SetAttr::default() })
 }

@@ -9,6 +9,7 @@ use moat_abi::{Errno, Result};
 use crate::filesystem::MountRequest;
 use crate::mount::{Mount, MountFlags, MountNamespace, Subtree, Unmount};
 use crate::path::Path;
+use crate::vfs::Vfs;
 use crate::walk::{LookupFlags, View, resolve};
 
 /// The other arguments of mount(2).
@@ -47,7 +48,7 @@ fn mount_flags(flags: MsFlags) -> MountFlags {
 ///
 /// # Errors
 /// Those of mount(2).
-pub fn mount(view: &View<'_>, caller_ns: &MountNamespace, target: &[u8], what: &Attach<'_>) -> Result<()> {
+pub fn mount(vfs: &Vfs, view: &View<'_>, caller_ns: &MountNamespace, target: &[u8], what: &Attach<'_>) -> Result<()> {
     let mut raw = what.flags;
     if raw & MS_MGC_MSK == MS_MGC_VAL {
         raw &= !MS_MGC_MSK;
@@ -75,7 +76,7 @@ pub fn mount(view: &View<'_>, caller_ns: &MountNamespace, target: &[u8], what: &
     let source_path = if what.source.is_empty() { None } else { resolve(view, what.source, LookupFlags::FOLLOW).ok() };
     let tables = at.mount.tables();
     let request = MountRequest { source: what.source, source_path, options: what.options, caller: view.caller, tables };
-    let fs = tables.registry.make_filesystem(what.fs_type, &request)?;
+    let fs = vfs.registry.make_filesystem(what.fs_type, &request)?;
     let source: &[u8] = if what.source.is_empty() { b"none" } else { what.source };
     ns.attach(&Mount::new(tables, fs, mount_flags(flags), source), &at)
 }

@@ -1,4 +1,4 @@
-//! open(2): flags, creation, permission, truncation.
+//! open(2): flags, creation, permission, truncation; [`Executable`].
 
 use std::sync::Arc;
 
@@ -8,11 +8,10 @@ use moat_abi::{Errno, Result};
 use super::{attr, check_create, check_device, is_stored, new_node};
 use crate::dentry::Dentry;
 use crate::device_rules::DeviceAccess;
-use crate::inode::{Access, NodeKind, OpenContext};
+use crate::inode::{Access, InodeKey, NodeKind, OpenContext};
 use crate::mount::MountFlags;
 use crate::open_file::OpenFile;
 use crate::path::Path;
-use crate::text_busy::WriteAccess;
 use crate::walk::{Last, LookupFlags, Trailing, View, Walker, resolve};
 
 /// How to open: flags as open(2), the mode of a new file, restrictions of openat2(2).
@@ -136,7 +135,7 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
 
 fn start(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenFile>> {
     let writes = path.inode().file_type() == FileType::Regular && how.access().contains(Access::WRITE);
-    let writing = if writes { Some(WriteAccess::take(&path)?) } else { None };
+    let writing = if writes { Some(path.write_access()?) } else { None };
     let file = path.inode().clone().open(&OpenContext { flags: how.flags, caller: view.caller, path: &path })?;
     Ok(OpenFile::writing(file, path, how.flags, view.creds().clone(), writing))
 }
@@ -211,4 +210,34 @@ fn open_unnamed(view: &View<'_>, dir: &Path, how: &OpenHow) -> Result<Arc<OpenFi
     let ino = inode.metadata()?.ino;
     let dentry = Dentry::unnamed(&dir.dentry, inode, ino);
     start(view, Path { mount: dir.mount.clone(), dentry }, how)
+}
+
+/// A file that processes execute.
+pub struct Executable {
+    path: Path,
+    key: InodeKey,
+}
+
+impl Executable {
+    /// Takes note that the file at `path` is about to be executed.
+    ///
+    /// # Errors
+    /// ETXTBSY while it is open for writing; those of [`crate::Inode::metadata`].
+    pub fn new(path: Path) -> Result<Arc<Executable>> {
+        let key = path.inode().metadata()?.key();
+        path.mount.tables().text_uses.change(key, -1)?;
+        Ok(Arc::new(Executable { path, key }))
+    }
+
+    /// The file: /proc/PID/exe.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Executable {
+    fn drop(&mut self) {
+        self.path.mount.tables().text_uses.undo(self.key, -1);
+    }
 }

@@ -19,6 +19,7 @@ use crate::cred::Credentials;
 use crate::file::File;
 use crate::inode::{Inode, Metadata, OpenContext, SetAttr};
 use crate::open_file::OpenFile;
+use crate::registry::DeviceIoctl;
 use crate::vfs::Vfs;
 
 /// The file around a socket: system calls find the socket of a descriptor by [`SocketFile::of`].
@@ -26,6 +27,8 @@ pub struct SocketFile {
     socket: Arc<dyn Socket>,
     /// The namespace that it was made in.
     net: Arc<NetNamespace>,
+    /// What answers ioctls about network devices, which sockets of all families take.
+    device_ioctls: Option<DeviceIoctl>,
 }
 
 impl SocketFile {
@@ -80,9 +83,11 @@ impl File for SocketFile {
         self.socket.core().timeout(side)
     }
 
-    fn ioctl(&self, f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+    fn ioctl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         match self.socket.ioctl(caller, cmd, arg) {
-            Err(Errno::ENOTTY) => f.path().mount.tables().registry.answer_device_ioctl(caller, &self.net, cmd, arg),
+            Err(Errno::ENOTTY) => {
+                self.device_ioctls.map_or(Err(Errno::ENOTTY), |answer| answer(caller, &self.net, cmd, arg))
+            }
             done => done,
         }
     }
@@ -162,6 +167,7 @@ impl Vfs {
         let inode = Arc::new(SocketInode { ino, attr: Mutex::new(LockClass::Inode, attr) });
         let path = self.pseudo_path(Pseudo::Socket, inode, format!("socket:[{ino}]").as_bytes());
         let flags = (flags & OpenFlags::NONBLOCK) | OpenFlags::RDWR;
-        OpenFile::new(Arc::new(SocketFile { socket, net: net.clone() }), path, flags, creds.clone())
+        let file = SocketFile { socket, net: net.clone(), device_ioctls: self.registry.device_ioctls() };
+        OpenFile::new(Arc::new(file), path, flags, creds.clone())
     }
 }

@@ -15,7 +15,7 @@ use crate::tree::{HostKind, NewHostNode};
 /// By its descriptor: the name may have been given to something else meanwhile. Without the right to give files away
 /// (rootless) only the sentry's own ids can be represented: EOVERFLOW for others, as Linux gives for ids that a mount
 /// can't map.
-fn dress(fd: BorrowedFd<'_>, expected: FileType, new: NewHostNode) -> Result<()> {
+fn set_owner_and_mode(fd: BorrowedFd<'_>, expected: FileType, new: NewHostNode) -> Result<()> {
     let st = fs::fstat(fd).map_err(errno)?;
     if FileType::from_mode(st.st_mode) != Some(expected) {
         return Err(Errno::ESTALE);
@@ -48,7 +48,7 @@ fn undo(dir: &DirectNode, name: &[u8], made: FileType) {
 pub(super) fn file(dir: &DirectNode, name: &[u8], new: NewHostNode) -> Result<OwnedFd> {
     let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
     let fd = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(errno)?;
-    dress(fd.as_fd(), FileType::Regular, new).inspect_err(|_| undo(dir, name, FileType::Regular))?;
+    set_owner_and_mode(fd.as_fd(), FileType::Regular, new).inspect_err(|_| undo(dir, name, FileType::Regular))?;
     Ok(fd)
 }
 
@@ -56,7 +56,7 @@ pub(super) fn file(dir: &DirectNode, name: &[u8], new: NewHostNode) -> Result<Ow
 pub(super) fn unnamed(dir: &DirectNode, new: NewHostNode) -> Result<OwnedFd> {
     let flags = BASE | OFlags::TMPFILE | OFlags::RDWR;
     let fd = fs::openat(dir, c".", flags, Mode::from_raw_mode(0o600)).map_err(errno)?;
-    dress(fd.as_fd(), FileType::Regular, new)?;
+    set_owner_and_mode(fd.as_fd(), FileType::Regular, new)?;
     Ok(fd)
 }
 
@@ -112,6 +112,6 @@ pub(super) fn node(
         _ => BASE | OFlags::PATH,
     };
     let opened = fs::openat(dir, name, flags, Mode::empty()).map_err(errno);
-    let done = opened.and_then(|fd| dress(fd.as_fd(), expected, new).map(|()| fd));
+    let done = opened.and_then(|fd| set_owner_and_mode(fd.as_fd(), expected, new).map(|()| fd));
     done.inspect_err(|_| undo(dir, name, expected))
 }

@@ -206,7 +206,7 @@ impl<T: HostTree> Inode for HostInode<T> {
                 let dir = self.node()?;
                 Ok(Arc::new(HostDirFile::new(self, dir)))
             }
-            _ => ctx.path.mount.tables().registry.open_special(&self.metadata()?, ctx),
+            _ => moat_vfs::inode::open_special(&self.metadata()?, ctx),
         }
     }
 

@@ -4,10 +4,10 @@ use moat_abi::socket::TcpInfo;
 use zerocopy::IntoBytes;
 
 use super::TcpSocket;
+use crate::options::MSS;
 
-/// The loopback's MTU, and the largest segment that fits it (with time stamps).
+/// The loopback's MTU.
 const MTU: u32 = 65536;
-pub(crate) const MSS: u32 = 65483;
 /// A round trip and its deviation, in microseconds.
 const RTT_US: u32 = 20;
 

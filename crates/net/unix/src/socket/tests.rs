@@ -1,8 +1,10 @@
 //! Unit tests of [`super`].
 
 use super::*;
+use moat_abi::PollEvents;
 use moat_abi::fs::OpenFlags;
 use moat_identity::UserNamespace;
+use moat_vfs::socket::{Outgoing, Socket};
 use moat_vfs::{KernelCaller, OpenFile, Vfs};
 
 fn pair(socket_type: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {

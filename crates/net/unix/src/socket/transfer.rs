@@ -8,8 +8,9 @@ use moat_abi::{Errno, Result};
 use moat_vfs::Caller;
 use moat_vfs::socket::{Incoming, Outgoing, Socket};
 
-use super::{Flavor, UnixSocket, real_creds};
+use super::{UnixSocket, real_creds};
 use crate::endpoint::{Attached, Endpoint, QueueLimit, SHUT_READ, SHUT_WRITE};
+use crate::name::Flavor;
 use crate::names;
 use crate::rights::Rights;
 

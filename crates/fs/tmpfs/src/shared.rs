@@ -1,0 +1,73 @@
+//! [`Shared`]: what all inodes of one tmpfs share: its numbers and its limits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moat_abi::stat::DeviceId;
+use moat_abi::{Errno, Result};
+
+/// Bytes in a block.
+pub const BLOCK: u64 = 4096;
+
+/// What all inodes of one tmpfs share.
+pub struct Shared {
+    /// The device number.
+    pub dev: DeviceId,
+    next_ino: AtomicU64,
+    pub(crate) max_blocks: AtomicU64,
+    pub(crate) used_blocks: AtomicU64,
+    pub(crate) max_inodes: AtomicU64,
+    pub(crate) used_inodes: AtomicU64,
+}
+
+impl Shared {
+    /// Nothing used yet; a limit of 0 is none.
+    pub(crate) fn new(dev: DeviceId, max_blocks: u64, max_inodes: u64) -> Arc<Shared> {
+        Arc::new(Shared {
+            dev,
+            next_ino: AtomicU64::new(1),
+            max_blocks: AtomicU64::new(max_blocks),
+            used_blocks: AtomicU64::new(0),
+            max_inodes: AtomicU64::new(max_inodes),
+            used_inodes: AtomicU64::new(0),
+        })
+    }
+
+    /// Counts one more inode and names it.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    pub(crate) fn new_ino(&self) -> Result<u64> {
+        take(&self.used_inodes, 1, self.max_inodes.load(Ordering::Relaxed))?;
+        Ok(self.next_ino.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn free_ino(&self) {
+        self.used_inodes.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts `blocks` more blocks.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    pub(crate) fn take_blocks(&self, blocks: u64) -> Result<()> {
+        take(&self.used_blocks, blocks, self.max_blocks.load(Ordering::Relaxed))
+    }
+
+    /// Blocks that are left.
+    pub(crate) fn blocks_left(&self) -> u64 {
+        match self.max_blocks.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            max => max.saturating_sub(self.used_blocks.load(Ordering::Relaxed)),
+        }
+    }
+
+    pub(crate) fn free_blocks(&self, blocks: u64) {
+        self.used_blocks.fetch_sub(blocks, Ordering::Relaxed);
+    }
+}
+
+fn take(used: &AtomicU64, n: u64, max: u64) -> Result<()> {
+    let fits = |u: u64| u.checked_add(n).filter(|&u| max == 0 || u <= max);
+    used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map(|_| ()).map_err(|_| Errno::ENOSPC)
+}

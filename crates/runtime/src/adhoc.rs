@@ -170,8 +170,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         readonly_paths: Vec::new(),
         sysctls: Default::default(),
         plan: None,
-        cpu_count: hardware::cpu_count(),
-        total_memory_bytes: hardware::total_memory_bytes(),
+        shares: crate::cgroup::shares_of_host(),
         lifetime: Lifetime::Attached,
         warnings: Vec::new(),
     })

@@ -24,6 +24,7 @@ pub mod identity;
 pub mod namespaces;
 mod network;
 pub mod oci;
+mod oom_score;
 pub mod process_id;
 pub mod sandbox;
 pub mod store;

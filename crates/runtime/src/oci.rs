@@ -124,8 +124,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         readonly_paths: linux.readonly_paths,
         sysctls: linux.sysctls,
         plan,
-        cpu_count: crate::hardware::cpu_count(),
-        total_memory_bytes: crate::hardware::total_memory_bytes(),
+        shares: crate::cgroup::shares_of_host(),
         lifetime,
         warnings,
     })

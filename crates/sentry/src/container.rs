@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use moat_abi::Errno;
 use moat_abi::signal::Signal;
-use moat_control::spec::{ContainerSpec, FdNumber, InitSignals};
+use moat_control::spec::{ContainerSpec, FdNumber, InitSignals, SharesSpec, TaskLimit};
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
 use moat_kernel::Kernel;
+use moat_kernel::process::allowance::{Allowance, Shares};
 use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepare_process};
 use moat_platform::Stock;
@@ -56,12 +57,15 @@ impl GuestContainer {
         root: Option<&GuestContainer>,
     ) -> Result<Arc<GuestContainer>, BootError> {
         let place = place(kernel, &spec, root)?;
+        let processes = ContainerGroup::new(kernel.clone(), stock, Allowance::new(shares(&spec.shares)));
+        limit_tasks(&processes, spec.shares.tasks);
+        processes.show_in(&place.namespaces.cgroup);
         configure(kernel, &spec, &place)?;
         let mut build = || mounts::build(kernel, &spec, &place, &mut files);
         // There is nobody to hold up yet when the root container is made.
         let namespace = if root.is_some() { block_in_place(build) } else { build() }?;
         let fs = FsContext::new(namespace.clone());
-        let member = Membership { place, fs, processes: ContainerGroup::new(kernel.clone(), stock) };
+        let member = Membership { place, fs, processes };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
         let process = &spec.process;
         let set_up = |files: &mut [_], creds: &_| console::set_up(files, &namespace, &member.processes, creds);
@@ -119,6 +123,12 @@ impl GuestContainer {
         }
     }
 
+    /// Changes what it is shown of its cgroup, and its limit of tasks.
+    pub(crate) fn update(&self, spec: &SharesSpec) {
+        self.member.processes.allowance().set_shares(shares(spec));
+        limit_tasks(&self.member.processes, spec.tasks);
+    }
+
     /// Forgets a process that was started in it.
     pub(crate) fn forget(&self, process: &Process) {
         let mut executed = self.executed.lock();
@@ -140,6 +150,23 @@ fn place(kernel: &Kernel, spec: &ContainerSpec, root: Option<&GuestContainer>) -
     let shared = Shared { pid: when(spec.shared.pid), uts: when(spec.shared.uts), ipc: when(spec.shared.ipc) };
     ContainerPlace::new_container(kernel, names, &shared)
         .map_err(|e| BootError { errno: Some(e.raw()), ..BootError::new("making a pid namespace") })
+}
+
+fn shares(spec: &SharesSpec) -> Shares {
+    Shares {
+        cpu_count: usize::try_from(spec.cpu_count).unwrap_or(1),
+        total_memory: spec.total_memory_bytes,
+        cpu_max: spec.cpu_max_us,
+        memory_max: spec.memory_max_bytes,
+    }
+}
+
+fn limit_tasks(processes: &ContainerGroup, limit: TaskLimit) {
+    match limit {
+        TaskLimit::Kept => {}
+        TaskLimit::Unlimited => processes.allowance().set_tasks_max(None),
+        TaskLimit::Max(max) => processes.allowance().set_tasks_max(Some(max)),
+    }
 }
 
 /// Sets what the container wants of /proc/sys.

@@ -207,12 +207,17 @@ impl Builder {
                 MountFlags::RELATIME,
                 b"proc",
             )),
-            MountKind::Sysfs => self.of_type("sysfs", ""),
+            MountKind::Sysfs => {
+                self.mounted(moat_fs_sys::sysfs::mount(&self.kernel, &self.place.namespaces)?, b"sysfs")
+            }
             MountKind::Mqueue => {
                 let queues = NamespaceQueues::of(self.kernel.vfs.tables(), &self.place.namespaces.ipc);
                 Ok(Mount::new(self.kernel.vfs.tables(), queues.fs.clone(), MountFlags::RELATIME, b"mqueue"))
             }
-            MountKind::Cgroup => self.of_type("cgroup2", ""),
+            MountKind::Cgroup => {
+                let cgroup = &self.place.namespaces.cgroup;
+                self.mounted(moat_fs_sys::cgroup::mount(&self.kernel, cgroup)?, b"cgroup2")
+            }
             MountKind::Devpts(o) => self.of_type("devpts", &devpts_options(o)),
             MountKind::Tmpfs(o) => self.of_type("tmpfs", &tmpfs_options(o)),
             MountKind::Dev => {
@@ -239,6 +244,10 @@ impl Builder {
             }
             _ => self.namespace.attach(&new, &at),
         }
+    }
+
+    fn mounted(&self, fs: Arc<dyn FileSystem>, source: &[u8]) -> Result<Arc<Mount>> {
+        Ok(Mount::new(self.kernel.vfs.tables(), fs, MountFlags::RELATIME, source))
     }
 
     fn of_type(&self, fs_type: &str, options: &str) -> Result<Arc<Mount>> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use moat_control::spec::{
     Backing, CapabilitySpec, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, PlatformKind, ProcessSpec,
-    RootSpec, SharedNamespaces, Sharing,
+    RootSpec, SharedNamespaces, SharesSpec, Sharing,
 };
 use moat_control::{
     Connection, ContainerSpec, ContainerStatus, ControlError, ExecLifetime, ExecuteArgs, ExitStatus, Listener,
@@ -171,6 +171,7 @@ impl Test {
             masked_paths: Vec::new(),
             readonly_paths: Vec::new(),
             sysctls,
+            shares: SharesSpec::default(),
         };
         let null = null();
         let fds = [null.as_fd(), stdout.as_fd(), null.as_fd(), root.as_fd()];

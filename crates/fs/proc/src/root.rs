@@ -10,6 +10,7 @@ use moat_vfs::inode::{Inode, Metadata};
 
 use crate::fs::ProcMount;
 use crate::process::{Kind, ProcessDir, Who};
+use crate::system::{Machine, Make};
 use crate::{sysctl, system, sysvipc};
 
 /// The listing of /proc.
@@ -63,8 +64,12 @@ impl Listing for Root {
             return Ok(sysvipc::root(&self.proc));
         }
         let file = system::FILES.iter().find(|f| f.name == name).ok_or(Errno::ENOENT)?;
-        let (kernel, make) = (self.proc.kernel.clone(), file.make);
-        Ok(TextFile::new(self.proc.attributes(name, file.mode), Made(move || make(&kernel))))
+        let (proc, make) = (self.proc.clone(), file.make);
+        let text = move || match make {
+            Make::Kernel(make) => make(&proc.kernel),
+            Make::Machine(make) => make(&Machine::of(&proc)),
+        };
+        Ok(TextFile::new(self.proc.attributes(name, file.mode), Made(text)))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {

@@ -101,7 +101,7 @@ pub(crate) fn status(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
         let _ = writeln!(o, "{label}:\t{:016x}", set.0);
     }
     let _ = writeln!(o, "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0", u8::from(creds.no_new_privs));
-    let cpus = proc.kernel.cpu_count;
+    let cpus = task.group.container.allowance().cpu_count();
     let _ = writeln!(
         o,
         "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}",

@@ -21,7 +21,7 @@ use crate::gofer::{Exports, Served};
 use crate::host_tree::Opener;
 use crate::namespaces::Plan;
 use crate::process_id::ProcessId;
-use crate::{Blueprint, Config, Error};
+use crate::{Blueprint, Config, Error, oom_score};
 
 /// Descriptors that the command gives to a new sandbox.
 #[derive(Debug)]
@@ -150,6 +150,9 @@ impl ChildSandbox {
                 files: spec.files,
             };
             prepare(&sandbox)?;
+            if let Some(score) = oom_score_adj {
+                oom_score::set(pid, score);
+            }
             if let Some((cgroup, resources)) = cgroup {
                 cgroup.join_rest(pid, resources, &entrances)?;
             }
@@ -158,9 +161,6 @@ impl ChildSandbox {
         })
         .map_err(spawn_error("creating the sandbox process (user namespaces may be restricted here)"))?;
         let sandbox = started.ok_or_else(|| Error::Invalid("the sandbox process was not prepared".into()))?;
-        if let Some(score) = oom_score_adj {
-            set_oom_score_adj(child.pid, score);
-        }
         let Ends { start, status, control, panic_log, panic_log_start } = ends;
         let terminal = spec.container.process.terminal;
         let link = Link::new(control);
@@ -235,11 +235,4 @@ pub(crate) fn c_strings(strings: Vec<String>) -> Result<Vec<CString>> {
 /// The sandbox's environment is empty, but for backtraces when debugging.
 fn environment(config: &Config) -> Vec<CString> {
     if config.debug { vec![c"RUST_BACKTRACE=1".to_owned()] } else { Vec::new() }
-}
-
-/// Best effort: lowering the score takes a privilege that a sandbox's creator need not have.
-fn set_oom_score_adj(pid: i32, score: i32) {
-    if let Err(error) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
-        tracing::warn!(%error, score, "cannot set oom_score_adj of the sandbox");
-    }
 }

@@ -65,6 +65,10 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         }
         Request::Processes(id) => Ok(Response::Processes(inspect::processes(&*registry.get(&id)?))),
         Request::Event(id) => Ok(Response::Event(inspect::event(&*registry.get(&id)?))),
+        Request::Update { id, shares } => {
+            registry.get(&id)?.update(&shares);
+            Ok(Response::Done)
+        }
         Request::Pause(id) => life::pause(&*registry.get(&id)?).await.map(|()| Response::Done),
         Request::Resume(id) => life::resume(&*registry.get(&id)?).map(|()| Response::Done),
         Request::ChangeLogging(spec) => {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use moat_control::spec::{SharesSpec, TaskLimit};
+use oci_spec::runtime::LinuxResources;
 
 use super::files::{parse_keyed, parse_list, parse_number, read_if_there};
 use super::{Cgroup, Layout, v1};
@@ -12,6 +13,9 @@ use crate::{Config, hardware};
 /// the quota is raised.
 const MIN_CPUS_BY_QUOTA: u32 = 2;
 
+/// The period of a quota that comes without one.
+const DEFAULT_PERIOD_US: u64 = 100_000;
+
 /// Limits of memory from here on are none: version 1 writes this for "unlimited", rounded to pages.
 const UNLIMITED_BYTES: u64 = 0x7fff_ffff_ffff_f000;
 
@@ -20,7 +24,6 @@ impl Cgroup {
     /// there is no quota.
     #[must_use]
     pub fn cpu_max_us(&self) -> Option<(u64, u64)> {
-        let least = |all: Vec<(u64, u64)>| all.into_iter().reduce(|a, b| if ratio(a) <= ratio(b) { a } else { b });
         match &self.layout {
             Layout::V1(dirs) => least(self.upwards(v1::find(dirs, "cpu")?, quota_v1)),
             Layout::V2 { path, .. } => least(self.upwards(path, quota_v2)),
@@ -70,6 +73,7 @@ pub struct PodSize {
     /// Quota and period of CPU time in microseconds.
     cpu_max_us: Option<(u64, u64)>,
     memory_bytes: Option<u64>,
+    cpus: Option<u32>,
 }
 
 impl PodSize {
@@ -78,7 +82,25 @@ impl PodSize {
         let number = |key: &str| -> Option<u64> {
             annotation(&format!("io.kubernetes.cri.sandbox-{key}"))?.parse().ok().filter(|&value| value > 0)
         };
-        PodSize { cpu_max_us: number("cpu-quota").zip(number("cpu-period")), memory_bytes: number("memory") }
+        let cpu_max_us = number("cpu-quota").zip(number("cpu-period"));
+        PodSize { cpu_max_us, memory_bytes: number("memory"), cpus: None }
+    }
+
+    /// No more than a configuration asks for: a unit of systemd's, which is to tell, is there only with a process in it.
+    #[must_use]
+    pub(crate) fn at_most(self, resources: &LinuxResources) -> Self {
+        let positive =
+            |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).filter(|&value| value > 0);
+        let memory = resources.memory().as_ref().and_then(|memory| positive(memory.limit()));
+        let cpu = resources.cpu().as_ref();
+        let period = cpu.and_then(|cpu| cpu.period()).filter(|&period| period > 0).unwrap_or(DEFAULT_PERIOD_US);
+        let quota = cpu.and_then(|cpu| positive(cpu.quota())).map(|quota| (quota, period));
+        let cpus = cpu.and_then(|cpu| cpu.cpus().as_deref()).map(|cpus| parse_list(cpus).len());
+        PodSize {
+            cpu_max_us: least([self.cpu_max_us, quota].into_iter().flatten()),
+            memory_bytes: self.memory_bytes.into_iter().chain(memory).min(),
+            cpus: cpus.and_then(|count| u32::try_from(count).ok()).filter(|&count| count > 0),
+        }
     }
 }
 
@@ -91,9 +113,8 @@ pub(crate) fn shares_of_host() -> SharesSpec {
 #[must_use]
 pub fn shares(cgroup: Option<&Cgroup>, pod: PodSize, config: &Config) -> SharesSpec {
     let host = hardware::cpu_count();
-    let count = cgroup.and_then(Cgroup::cpu_count).map_or(host, |count| count.min(host));
-    let quotas = [cgroup.and_then(Cgroup::cpu_max_us), pod.cpu_max_us];
-    let cpu_max_us = quotas.into_iter().flatten().reduce(|a, b| if ratio(a) <= ratio(b) { a } else { b });
+    let count = cgroup.and_then(Cgroup::cpu_count).into_iter().chain(pod.cpus).fold(host, u32::min);
+    let cpu_max_us = least([cgroup.and_then(Cgroup::cpu_max_us), pod.cpu_max_us].into_iter().flatten());
     let cpu_count = match cpu_max_us {
         Some(max) if config.cpu_num_from_quota => by_quota(count, ratio(max)),
         _ => count,
@@ -107,6 +128,11 @@ pub fn shares(cgroup: Option<&Cgroup>, pod: PodSize, config: &Config) -> SharesS
         memory_max_bytes,
         tasks: TaskLimit::Kept,
     }
+}
+
+/// The least of several quotas.
+fn least(quotas: impl IntoIterator<Item = (u64, u64)>) -> Option<(u64, u64)> {
+    quotas.into_iter().reduce(|a, b| if ratio(a) <= ratio(b) { a } else { b })
 }
 
 /// CPUs' worth of time.
@@ -158,13 +184,18 @@ mod tests {
             ("io.kubernetes.cri.sandbox-cpu-period", "100000"),
             ("io.kubernetes.cri.sandbox-memory", "1048576"),
         ];
-        assert_eq!(of(all), PodSize { cpu_max_us: Some((50_000, 100_000)), memory_bytes: Some(1 << 20) });
+        assert_eq!(of(all), PodSize { cpu_max_us: Some((50_000, 100_000)), memory_bytes: Some(1 << 20), cpus: None });
         let zero = &[
             ("io.kubernetes.cri.sandbox-cpu-quota", "0"),
             ("io.kubernetes.cri.sandbox-cpu-period", "100000"),
             ("io.kubernetes.cri.sandbox-memory", "x"),
         ];
         assert_eq!(of(zero), PodSize::default());
+        let asked = |json: &str| of(all).at_most(&serde_json::from_str(json).unwrap());
+        assert_eq!(asked("{}"), of(all));
+        let less = asked(r#"{"memory":{"limit":65536},"cpu":{"quota":25000,"cpus":"0-1,5"}}"#);
+        assert_eq!(less, PodSize { cpu_max_us: Some((25_000, 100_000)), memory_bytes: Some(65536), cpus: Some(3) });
+        assert_eq!(asked(r#"{"memory":{"limit":-1},"cpu":{"quota":-1,"period":50000}}"#), of(all));
     }
 
     #[test]
@@ -189,8 +220,8 @@ mod tests {
         assert_eq!((alone.total_memory_bytes, alone.memory_max_bytes), (4096, Some(4096)));
         assert_eq!(alone.cpu_max_us, Some((150_000, 100_000)));
         // A pod's size only lowers.
-        let small = PodSize { cpu_max_us: Some((1000, 2000)), memory_bytes: Some(1024) };
-        let large = PodSize { cpu_max_us: Some((90_000, 1000)), memory_bytes: Some(1 << 50) };
+        let small = PodSize { cpu_max_us: Some((1000, 2000)), memory_bytes: Some(1024), cpus: None };
+        let large = PodSize { cpu_max_us: Some((90_000, 1000)), memory_bytes: Some(1 << 50), cpus: None };
         assert_eq!((seen(small).total_memory_bytes, seen(small).cpu_max_us), (1024, Some((1000, 2000))));
         assert_eq!(seen(large), alone);
         fs::write(parent.join("memory.max"), "max\n").unwrap();

@@ -215,7 +215,8 @@ impl Creation<'_> {
 
     /// What the container is shown of its cgroup, in a pod of this size.
     fn shares(&self, pod: PodSize, resources: Option<&LinuxResources>) -> SharesSpec {
-        let shares = cgroup::shares(self.state.cgroup.as_ref(), pod, self.config);
+        let size = resources.map_or(pod, |resources| pod.at_most(resources));
+        let shares = cgroup::shares(self.state.cgroup.as_ref(), size, self.config);
         SharesSpec { tasks: cgroup::task_limit(resources), ..shares }
     }
 

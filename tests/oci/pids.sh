@@ -1,4 +1,4 @@
-# A limit of tasks is one of the container's own tasks: what stands behind them on the host does not count.
+# A limit of tasks is one of the container's own tasks. What stands behind them on the host does not count.
 
 count='use strict; use Errno; $| = 1;
 my ($n, @children) = (0);

@@ -67,7 +67,7 @@ impl Listing for Root {
         let (proc, make) = (self.proc.clone(), file.make);
         let text = move || match make {
             Make::Kernel(make) => make(&proc.kernel),
-            Make::Machine(make) => make(&Machine::of(&proc)),
+            Make::Machine(make) => make(&Machine::of(&proc.kernel, &proc.namespaces)),
         };
         Ok(TextFile::new(self.proc.attributes(name, file.mode), Made(text)))
     }

@@ -4,11 +4,10 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use moat_identity::Namespaces;
 use moat_kernel::kernel::{Kernel, RELEASE, VERSION};
 use moat_kernel::process::container::ContainerGroup;
 use moat_vfs::registry::Backing;
-
-use crate::fs::ProcMount;
 
 /// A file of /proc itself.
 pub(crate) struct File {
@@ -42,8 +41,8 @@ pub(crate) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    pub(crate) fn of(proc: &ProcMount) -> Machine<'_> {
-        Machine { kernel: &proc.kernel, container: ContainerGroup::of(&proc.namespaces.cgroup) }
+    pub(crate) fn of<'a>(kernel: &'a Kernel, namespaces: &Namespaces) -> Machine<'a> {
+        Machine { kernel, container: ContainerGroup::of(&namespaces.cgroup) }
     }
 
     fn cpu_count(&self) -> usize {

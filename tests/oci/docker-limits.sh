@@ -5,7 +5,7 @@ docker_run -d --name box --memory 200m --cpus 1.5 --pids-limit 500 --cpu-shares 
 group() { cat "/sys/fs/cgroup/$1/docker/$(docker inspect -f '{{.Id}}' box)/$2"; }
 [ -d /sys/fs/cgroup/memory ] && {
     group memory memory.limit_in_bytes; group cpu cpu.cfs_quota_us; group cpu cpu.cfs_period_us
-    group pids pids.max; group cpu cpu.shares; group cpuset cpuset.cpus
+    group cpu cpu.shares; group cpuset cpuset.cpus
     test "$(group memory cgroup.procs | wc -l)" -ge 1 && echo 'has processes'
 }
 docker stats --no-stream --format '{{.MemUsage}}' box | sed 's/.*\///'

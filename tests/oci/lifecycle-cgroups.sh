@@ -9,7 +9,6 @@ oci start box
 value() { [ ! -e "/sys/fs/cgroup/$1/box/$2" ] || echo "$2 $(cat "/sys/fs/cgroup/$1/box/$2")"; }
 values() {
     value memory memory.limit_in_bytes; value cpu cpu.cfs_quota_us; value cpu cpu.cfs_period_us; value cpu cpu.shares
-    value pids pids.max
 }
 values
 test -n "$(cat /sys/fs/cgroup/memory/box/cgroup.procs)" && echo 'has processes'

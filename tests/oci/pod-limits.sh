@@ -21,9 +21,12 @@ oci create --bundle pause --pid-file pid pause >/dev/null && oci start pause
 pid=$(cat pid)
 bundle box "$(member '{"memory": {"limit": 67108864, "swap": 67108864}, "cpu": {"quota": 20000, "period": 100000, "shares": 512}}')" \
     perl -e '$SIG{TERM} = sub { exit 6 }; sleep 1 while 1'
+python3 -c 'import json; c = json.load(open("box/config.json")); c["process"]["oomScoreAdj"] = 500; json.dump(c, open("box/config.json", "w"))'
 bundle free "$(member '{}')" perl -e '$| = 1; open(F, ">", "/tmp/beat"); for (;;) { syswrite(F, "."); select(undef, undef, undef, 0.02) }'
 for id in box free; do oci create --bundle $id --pid-file $id.pid $id >/dev/null && oci start $id; done
 for id in box free; do test -n "$(cat "$(group memory $id)/cgroup.procs")" && echo "$id has processes"; done
+scores() { for at in $(cat "$(group memory "$1")/cgroup.procs"); do cat "/proc/$at/oom_score_adj"; done | sort -n | tail -1; }
+scores box; scores free
 
 # CPU time is limited, and counted, where it is used.
 before=$(used box) others=$(used free)

@@ -11,7 +11,7 @@ use moat_net_stack::NetworkConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::ExitStatus;
-use crate::spec::{ContainerSpec, FdNumber, LogSpec, ProcessSpec};
+use crate::spec::{ContainerSpec, FdNumber, LogSpec, ProcessSpec, SharesSpec};
 
 /// The version of the protocol; both sides send it with each message.
 pub const PROTOCOL_VERSION: u32 = 3;
@@ -65,6 +65,13 @@ pub enum Request {
     Event(String),
     /// What state the container is in: [`Response::State`].
     State(String),
+    /// Changes what a container is shown of its cgroup, and its limit of tasks.
+    Update {
+        /// The container.
+        id: String,
+        /// What it may use from here on.
+        shares: SharesSpec,
+    },
     /// No process of the container runs application code until [`Request::Resume`].
     Pause(String),
     /// The reverse of [`Request::Pause`].
@@ -233,6 +240,10 @@ pub struct EventInfo {
     pub cpu_time_ns: u64,
     /// Resident memory of its processes in bytes; shared pages count in each.
     pub resident_bytes: u64,
+    /// Tasks as its limit counts them: with zombies that nobody has waited for.
+    pub tasks: u64,
+    /// Its limit of tasks, if it has one.
+    pub tasks_max: Option<u64>,
 }
 
 /// Why a request failed.

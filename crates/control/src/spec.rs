@@ -44,10 +44,6 @@ pub struct SandboxSpec {
     pub files: FileAccess,
     /// The root container; its id is also the sandbox's.
     pub container: ContainerSpec,
-    /// CPUs that the guest sees.
-    pub cpu_count: u32,
-    /// Memory that the guest sees, in bytes.
-    pub total_memory_bytes: u64,
     /// Whether the sandbox dies with the command that started it.
     pub lifetime: Lifetime,
     /// What is logged.
@@ -91,6 +87,36 @@ pub struct ContainerSpec {
     pub sysctls: BTreeMap<String, String>,
     /// What the calls of all its processes are checked by.
     pub seccomp: Option<SeccompSpec>,
+    /// What it may use.
+    pub shares: SharesSpec,
+}
+
+/// What a container's cgroup lets it use, as its processes see it. The host enforces all but the number of tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharesSpec {
+    /// CPUs that there seem to be.
+    pub cpu_count: u32,
+    /// Memory that there seems to be, in bytes.
+    pub total_memory_bytes: u64,
+    /// Quota and period of CPU time in microseconds, if it is limited.
+    pub cpu_max_us: Option<(u64, u64)>,
+    /// Memory that may be used, in bytes, if it is limited.
+    pub memory_max_bytes: Option<u64>,
+    /// How many tasks there may be.
+    pub tasks: TaskLimit,
+}
+
+/// How many tasks a container may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskLimit {
+    /// As many as before; at first, any number.
+    #[default]
+    Kept,
+    /// Any number.
+    Unlimited,
+    /// So many.
+    Max(u64),
 }
 
 /// Namespaces that a container has in common with the root container. Network is always shared.

@@ -104,12 +104,14 @@ impl IpcNamespace {
 pub struct CgroupNamespace {
     /// The inode number of `/proc/PID/ns/cgroup`.
     pub id: u64,
+    /// What the kernel keeps of the cgroup that is its root.
+    pub extensions: Extensions,
 }
 
 impl CgroupNamespace {
     /// A namespace.
     #[must_use]
     pub fn new(id: u64) -> Arc<CgroupNamespace> {
-        Arc::new(CgroupNamespace { id })
+        Arc::new(CgroupNamespace { id, extensions: Extensions::default() })
     }
 }

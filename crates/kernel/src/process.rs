@@ -1,6 +1,7 @@
 //! Processes: thread groups, their family, process groups, sessions, wait(2).
 //!
 //! - [`group`]: [`group::ThreadGroup`], one process.
+//! - [`allowance`]: what a container may use.
 //! - `census`: questions about all processes.
 //! - [`container`]: the processes of one container.
 //! - [`family`]: parents, children, groups and sessions, under the one `Tasks` lock; which task a pid stands for.
@@ -17,6 +18,7 @@
 //! - A thread group has a node in the [`family::Family`] from its making until it is reaped.
 //! - Signals are sent with the family unlocked.
 
+pub mod allowance;
 mod census;
 pub mod container;
 pub(crate) mod family;

@@ -25,7 +25,8 @@ use moat_abi::signal::{SigSet, Signal};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::namespaces::UtsNames;
 use moat_identity::{
-    IpcNamespace, Limit, Limits, Namespaces, Pid, PidNamespace, ProcessGroup, Resource, Session, UtsNamespace,
+    CgroupNamespace, IpcNamespace, Limit, Limits, Namespaces, Pid, PidNamespace, ProcessGroup, Resource, Session,
+    UtsNamespace,
 };
 use moat_sync::{LockClass, Mutex};
 use moat_tty::job_control::Steal;
@@ -80,8 +81,9 @@ impl ContainerPlace {
             Some(place) => place.namespaces.ipc.clone(),
             None => IpcNamespace::new(kernel.next_namespace_id(), user_ns()),
         };
+        let cgroup = CgroupNamespace::new(kernel.next_namespace_id());
         let rest = kernel.root_namespaces.clone();
-        let namespaces = Namespaces { uts, pid_for_children: pid_ns.clone(), ipc, ..rest };
+        let namespaces = Namespaces { uts, pid_for_children: pid_ns.clone(), ipc, cgroup, ..rest };
         Ok(ContainerPlace { pid_ns, namespaces: Arc::new(namespaces) })
     }
 }
@@ -238,7 +240,8 @@ fn make_task(
         thp_disabled: false,
         seccomp,
     };
-    let task = Task::new(TaskId(group.kernel().ids.tasks.next()), group.clone(), pid.clone(), state);
+    let charge = group.container.allowance().charge_anyway();
+    let task = Task::new(TaskId(group.kernel().ids.tasks.next()), group.clone(), pid.clone(), state, charge);
     group.set_leader(&task);
     group.set_exe(Some(image.exe));
     group.did_exec.store(true, Ordering::Relaxed);

@@ -36,6 +36,7 @@ use moat_vfs::cred::Credentials;
 use moat_vfs::{FdTable, FsContext};
 
 use crate::kernel::Kernel;
+use crate::process::allowance::TaskCharge;
 use crate::process::group::ThreadGroup;
 use crate::ptrace::EndedTracee;
 use crate::task::work::{Work, WorkFlags};
@@ -112,9 +113,9 @@ pub struct TaskState {
 }
 
 impl Task {
-    /// A task of `group` named `pid`.
+    /// A task of `group` named `pid`, which counts as one of its container's until it is reaped.
     #[must_use]
-    pub fn new(id: TaskId, group: Arc<ThreadGroup>, pid: Arc<Pid>, state: TaskState) -> Arc<Task> {
+    pub fn new(id: TaskId, group: Arc<ThreadGroup>, pid: Arc<Pid>, state: TaskState, charge: TaskCharge) -> Arc<Task> {
         let seccomp_version = u32::from(state.seccomp.is_some());
         let task = Arc::new(Task {
             id,
@@ -135,7 +136,7 @@ impl Task {
             kicker: Mutex::new(LockClass::Platform, None),
             state: Mutex::new(LockClass::Task, state),
         });
-        task.kernel().tasks.bind(&task.pid(), &task);
+        task.kernel().tasks.bind(&task.pid(), &task, charge);
         task
     }
 

@@ -175,8 +175,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         sysctls: Default::default(),
         seccomp: None,
         plan: None,
-        cpu_count: hardware::cpu_count(),
-        total_memory_bytes: hardware::total_memory_bytes(),
+        shares: crate::cgroup::shares_of_host(),
         lifetime: Lifetime::Attached,
         warnings: Vec::new(),
     })

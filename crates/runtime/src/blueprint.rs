@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DeviceSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind, MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, Sharing, TreeKind, DeviceRule,
+    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind,
+    MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec,
+    Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
@@ -50,10 +52,8 @@ pub struct Blueprint {
     pub seccomp: Option<SeccompSpec>,
     /// The host's namespaces of its sandbox; if none are given, those that the mode of the network asks for.
     pub plan: Option<Plan>,
-    /// CPUs that a sandbox made for it shows.
-    pub cpu_count: u32,
-    /// Memory that a sandbox made for it shows, in bytes.
-    pub total_memory_bytes: u64,
+    /// What it is shown of its cgroup.
+    pub shares: SharesSpec,
     /// Whether it dies with its creator.
     pub lifetime: Lifetime,
     /// What the configuration asked for and is not done, for the user's log.
@@ -172,15 +172,13 @@ impl Blueprint {
         fds: DonatedFds,
         descriptors: &mut impl Descriptors,
     ) -> Result<SandboxSpec> {
-        let (lifetime, cpu_count, total_memory_bytes) = (self.lifetime, self.cpu_count, self.total_memory_bytes);
+        let lifetime = self.lifetime;
         Ok(SandboxSpec {
             version: SPEC_VERSION,
             platform: config.platform,
             network: config.network,
             files: config.files,
             container: self.into_container_spec(opener, stdio, nodes, SharedNamespaces::default(), descriptors)?,
-            cpu_count,
-            total_memory_bytes,
             lifetime,
             logging: config.log_spec(),
             fds,
@@ -237,6 +235,7 @@ impl Blueprint {
             readonly_paths: self.readonly_paths,
             sysctls: self.sysctls,
             seccomp: self.seccomp,
+            shares: self.shares,
         })
     }
 }

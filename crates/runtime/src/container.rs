@@ -14,6 +14,7 @@ mod pid_file;
 
 use moat_control::ContainerStatus;
 
+use crate::cgroup::PodSize;
 use crate::error::Result;
 use crate::namespaces::Role;
 use crate::store::{ContainerState, Entry, Status};
@@ -94,6 +95,11 @@ impl Container {
         process.filter(|process| process.is_alive()).map_or(0, |process| process.pid)
     }
 
+    /// The size of its pod.
+    pub(crate) fn pod_size(&self) -> PodSize {
+        pod_size(&self.store, &self.state)
+    }
+
     fn is_alive(&self) -> bool {
         let Some(sandbox) = &self.state.sandbox else { return false };
         match self.state.role {
@@ -112,6 +118,16 @@ impl Container {
         let entry = self.store.lock(&self.id)?;
         self.state = entry.load()?;
         Ok(entry)
+    }
+}
+
+/// The size of a container's pod, as the annotations of the first container say.
+fn pod_size(store: &Store, state: &ContainerState) -> PodSize {
+    let first = state.sandbox.as_ref().map(|sandbox| &sandbox.id).filter(|id| **id != state.id);
+    let first: Option<ContainerId> = first.and_then(|id| id.parse().ok());
+    match first.and_then(|id| store.read(&id).ok()) {
+        Some(first) => first.pod_size(),
+        None => state.pod_size(),
     }
 }
 

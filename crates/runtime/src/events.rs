@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
-use crate::cgroup::{Cgroup, OomEvent, OomWatch, Stats};
+use crate::cgroup::{Cgroup, OomEvent, OomWatch, Pids, Stats};
+use crate::container::Container;
 use crate::error::{Context, Error, Result};
 
 /// One line.
@@ -19,23 +20,34 @@ struct Event<'a> {
     data: Option<&'a Stats>,
 }
 
-/// Prints what the container `id` uses, once.
+/// Prints what a container uses, once.
 ///
 /// # Errors
 /// The cgroup is gone; of writing.
-pub fn stats(id: &str, cgroup: &Cgroup, out: &mut impl Write) -> Result<()> {
-    let stats = cgroup.stats()?;
-    print(&Event { kind: "stats", id, data: Some(&stats) }, out)
+pub fn stats(container: &Container, cgroup: &Cgroup, out: &mut impl Write) -> Result<()> {
+    let stats = stats_of(container, cgroup)?;
+    print(&Event { kind: "stats", id: container.id().as_str(), data: Some(&stats) }, out)
 }
 
-/// Prints what the container `id` uses each `interval`, and each time that memory runs out, until its cgroup is gone.
+/// The host's figures, but for tasks: those are the guest's, as its sandbox counts them.
+fn stats_of(container: &Container, cgroup: &Cgroup) -> Result<Stats> {
+    let mut stats = cgroup.stats()?;
+    match container.sandbox().and_then(|sandbox| sandbox.event(container.id().as_str())) {
+        Ok(event) => stats.pids = Pids { current: event.tasks, limit: event.tasks_max.unwrap_or(0) },
+        Err(error) => tracing::debug!(%error, "the number of tasks is the host's"),
+    }
+    Ok(stats)
+}
+
+/// Prints what a container uses each `interval`, and each time that memory runs out, until its cgroup is gone.
 ///
 /// # Errors
 /// An interval of zero; of writing.
-pub fn follow(id: &str, cgroup: &Cgroup, interval: Duration, out: &mut impl Write) -> Result<()> {
+pub fn follow(container: &Container, cgroup: &Cgroup, interval: Duration, out: &mut impl Write) -> Result<()> {
     if interval.is_zero() {
         return Err(Error::Invalid("duration interval must be greater than 0".into()));
     }
+    let id = container.id().as_str();
     let mut watch = cgroup.oom_events().inspect_err(|error| tracing::debug!(%error, "no events of memory")).ok();
     let mut next = Instant::now() + interval;
     while cgroup.exists() {
@@ -44,7 +56,7 @@ pub fn follow(id: &str, cgroup: &Cgroup, interval: Duration, out: &mut impl Writ
             OomEvent::Gone => return Ok(()),
             OomEvent::Nothing if Instant::now() >= next => {
                 next += interval;
-                match cgroup.stats() {
+                match stats_of(container, cgroup) {
                     Ok(stats) => print(&Event { kind: "stats", id, data: Some(&stats) }, out)?,
                     Err(_) if !cgroup.exists() => return Ok(()),
                     Err(error) => tracing::warn!(%error, "no statistics"),

@@ -25,6 +25,7 @@ pub mod namespaces;
 mod network;
 pub mod node_maker;
 pub mod oci;
+mod oom_score;
 pub mod process_id;
 pub mod sandbox;
 pub mod store;

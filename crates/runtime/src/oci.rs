@@ -133,8 +133,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         sysctls: linux.sysctls,
         seccomp: linux.seccomp,
         plan,
-        cpu_count: crate::hardware::cpu_count(),
-        total_memory_bytes: crate::hardware::total_memory_bytes(),
+        shares: crate::cgroup::shares_of_host(),
         lifetime,
         warnings,
     })

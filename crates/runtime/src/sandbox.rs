@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moat_abi::Signal;
-use moat_control::spec::{FileAccess, LogSpec, NetworkMode};
+use moat_control::spec::{FileAccess, LogSpec, NetworkMode, SharesSpec};
 use moat_control::{
     ContainerStatus, ControlError, EventInfo, ExecuteArgs, ExitStatus, ProcessInfo, ProfileKind, Request, Response,
     SignalTarget,
@@ -179,6 +179,14 @@ impl Sandbox {
             ProcessTarget::ForegroundGroup => SignalTarget::ForegroundOf(pid),
         };
         self.done(&Request::Signal { id: id.to_owned(), signal, target })
+    }
+
+    /// Changes what a container is shown of its cgroup, and its limit of tasks.
+    ///
+    /// # Errors
+    /// [`ControlError::NoContainer`].
+    pub fn update(&self, id: &str, shares: SharesSpec) -> Result<()> {
+        self.done(&Request::Update { id: id.to_owned(), shares })
     }
 
     /// Stops all processes of a container until [`Sandbox::resume`].

@@ -2,9 +2,12 @@
 
 use std::io::Read;
 
+use moat_control::spec::SharesSpec;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
-use crate::cgroup::Cgroup;
+use crate::Config;
+use crate::cgroup;
+use crate::container::Container;
 use crate::error::{Context, Error, Result};
 
 /// Bytes of the largest file of resources that is read.
@@ -99,14 +102,19 @@ pub fn parse_bytes(text: &str) -> Result<i64> {
     if bytes.is_finite() && bytes < i64::MAX as f64 { Ok(bytes as i64) } else { Err(invalid()) }
 }
 
-/// Changes the limits of a container.
-///
-/// # Errors
-/// It has no cgroup; a limit that can't be applied, by name.
-pub fn apply(cgroup: Option<&Cgroup>, resources: &LinuxResources) -> Result<()> {
-    let cgroup =
-        cgroup.ok_or_else(|| Error::Invalid("the container has no cgroup whose limits could be changed".into()))?;
-    cgroup.update(resources)
+impl Container {
+    /// Changes its limits, and what its processes see of them.
+    ///
+    /// # Errors
+    /// It has no cgroup; a limit that can't be applied, by name.
+    pub fn update(&self, config: &Config, resources: &LinuxResources) -> Result<()> {
+        let cgroup = self.state.cgroup.as_ref();
+        let cgroup =
+            cgroup.ok_or_else(|| Error::Invalid("the container has no cgroup whose limits could be changed".into()))?;
+        cgroup.update(resources)?;
+        let shares = cgroup::shares(Some(cgroup), self.pod_size(), config);
+        self.sandbox()?.update(self.id().as_str(), SharesSpec { tasks: cgroup::task_limit(Some(resources)), ..shares })
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +142,5 @@ mod tests {
         assert_eq!(flags.memory().unwrap().limit(), memory.limit());
         assert_eq!(flags.cpu(), file.cpu());
         assert!(read_resources(b"{".as_slice()).is_err());
-        assert!(apply(None, &file).is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use moat_runtime::Config;
-use moat_runtime::cgroup::{self, Base, Cgroup, CgroupPath, OomEvent};
+use moat_runtime::cgroup::{self, Base, Cgroup, CgroupPath, OomEvent, PodSize};
 use oci_spec::runtime::LinuxResources;
 
 /// A cgroup that is deleted at the end of a test, however that ends.
@@ -75,23 +75,24 @@ fn limits_processes_and_the_end() {
     let cgroup = &scratch.0;
     // Making it again is no error, as after a crash.
     cgroup.make(Some(&resources)).unwrap();
-    assert_eq!((cgroup.memory_limit(), cgroup.cpu_quota()), (Some(64 << 20), Some(1.5)));
-    assert_eq!(cgroup::total_memory_bytes(Some(cgroup)), 64 << 20);
+    assert_eq!((cgroup.memory_limit(), cgroup.cpu_max_us()), (Some(64 << 20), Some((150_000, 100_000))));
     let config = Config { cpu_num_from_quota: true, ..Config::default() };
-    assert!(cgroup::cpu_count(Some(cgroup), &config) <= 2);
+    let shares = cgroup::shares(Some(cgroup), PodSize::default(), &config);
+    assert!(shares.cpu_count <= 2);
+    assert_eq!(shares.total_memory_bytes, 64 << 20);
 
     let mut child = waiting_shell("sleep 60");
     cgroup.join(pid(&child), Some(&resources)).unwrap();
     assert_eq!(cgroup.processes(), [pid(&child)]);
     assert!(cgroup.delete().is_err(), "there is a process in it");
     let stats = cgroup.stats().unwrap();
-    assert_eq!((stats.memory.usage.limit, stats.pids.limit, stats.pids.current), (64 << 20, 50, 1));
+    assert_eq!((stats.memory.usage.limit, stats.pids.limit, stats.pids.current), (64 << 20, 692, 1));
     assert!(stats.memory.raw.len() > 10);
 
     cgroup.update(&self::resources(r#"{"memory":{"limit":33554432},"pids":{"limit":-1}}"#)).unwrap();
     let stats = cgroup.stats().unwrap();
     assert_eq!((stats.memory.usage.limit, stats.pids.limit), (32 << 20, 0));
-    assert_eq!(cgroup.cpu_quota(), Some(1.5));
+    assert_eq!(cgroup.cpu_max_us(), Some((150_000, 100_000)));
 
     cgroup.kill_all();
     child.wait().unwrap();

@@ -5,14 +5,17 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_abi::Errno;
-use moat_abi::ptrace::{SockFilter};
-use moat_abi::signal::{Signal};
-use moat_control::spec::{BpfInstruction, ContainerSpec, FdNumber, InitSignals, SeccompSpec, DeviceRule, RuleDevices};
-use moat_abi::fs::{FileType};
+use moat_abi::fs::FileType;
+use moat_abi::ptrace::SockFilter;
+use moat_abi::signal::Signal;
+use moat_control::spec::{
+    BpfInstruction, ContainerSpec, DeviceRule, FdNumber, InitSignals, RuleDevices, SeccompSpec, SharesSpec, TaskLimit,
+};
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
 use moat_kernel::Kernel;
+use moat_kernel::process::allowance::{Allowance, Shares};
 use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::seccomp::{Filter, Logged};
 use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepare_process};
@@ -62,16 +65,19 @@ impl GuestContainer {
         root: Option<&GuestContainer>,
     ) -> Result<Arc<GuestContainer>, BootError> {
         let place = place(kernel, &spec, root)?;
+        let processes = ContainerGroup::new(kernel.clone(), stock, Allowance::new(shares(&spec.shares)));
+        limit_tasks(&processes, spec.shares.tasks);
+        processes.show_in(&place.namespaces.cgroup);
         configure(kernel, &spec, &place)?;
         let mut build = || mounts::build(kernel, &spec, &place, &mut files);
         // There is nobody to hold up yet when the root container is made.
         let namespace = if root.is_some() { block_in_place(build) } else { build() }?;
         let fs = FsContext::new(namespace.clone());
         let profile = spec.seccomp.take().map(profile).transpose()?;
-        let member = Membership { place, fs, processes: ContainerGroup::new(kernel.clone(), stock), profile };
         if let Some(rules) = device_rules(&spec.device_rules) {
-            member.processes.set_device_rules(rules);
+            processes.set_device_rules(rules);
         }
+        let member = Membership { place, fs, processes, profile };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
         let process = &spec.process;
         let set_up = |files: &mut [_], creds: &_| console::set_up(files, &namespace, &member.processes, creds);
@@ -129,6 +135,12 @@ impl GuestContainer {
         }
     }
 
+    /// Changes what it is shown of its cgroup, and its limit of tasks.
+    pub(crate) fn update(&self, spec: &SharesSpec) {
+        self.member.processes.allowance().set_shares(shares(spec));
+        limit_tasks(&self.member.processes, spec.tasks);
+    }
+
     /// Forgets a process that was started in it.
     pub(crate) fn forget(&self, process: &Process) {
         let mut executed = self.executed.lock();
@@ -157,6 +169,23 @@ fn profile(spec: SeccompSpec) -> Result<Arc<Filter>, BootError> {
     let logged = if spec.log { Logged::All } else { Logged::Default };
     Filter::new(program.collect(), logged, None)
         .map_err(|e| BootError { errno: Some(e.raw()), ..BootError::new("the seccomp profile") })
+}
+
+fn shares(spec: &SharesSpec) -> Shares {
+    Shares {
+        cpu_count: usize::try_from(spec.cpu_count).unwrap_or(1),
+        total_memory: spec.total_memory_bytes,
+        cpu_max: spec.cpu_max_us,
+        memory_max: spec.memory_max_bytes,
+    }
+}
+
+fn limit_tasks(processes: &ContainerGroup, limit: TaskLimit) {
+    match limit {
+        TaskLimit::Kept => {}
+        TaskLimit::Unlimited => processes.allowance().set_tasks_max(None),
+        TaskLimit::Max(max) => processes.allowance().set_tasks_max(Some(max)),
+    }
 }
 
 /// Sets what the container wants of /proc/sys.

@@ -37,8 +37,8 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     let network = spec.network;
     let config = Config {
         platform,
-        cpu_count: usize::try_from(spec.cpu_count).unwrap_or(1),
-        total_memory: spec.total_memory_bytes,
+        cpu_count: usize::try_from(spec.container.shares.cpu_count).unwrap_or(1),
+        total_memory: spec.container.shares.total_memory_bytes,
         names: UtsNames {
             host: spec.container.hostname.clone().into_bytes(),
             domain: spec.container.domainname.clone().into_bytes(),
@@ -61,7 +61,7 @@ fn failed(what: &str, errno: Errno) -> BootError {
 fn run(kernel: Arc<Kernel>, args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatus, BootError> {
     let outcome = Arc::new(OnceLock::new());
     let told = outcome.clone();
-    let cpus = usize::try_from(args.spec.cpu_count).unwrap_or(1);
+    let cpus = usize::try_from(args.spec.container.shares.cpu_count).unwrap_or(1);
     moat_sync::spawn(async move {
         let _ = told.set(serve(&kernel, args, signals).await);
         executor::stop();

@@ -119,12 +119,7 @@ impl Trees<'_> {
 }
 
 /// A file system of the host, below an overlay if there is to be one; or the file `name` in its root.
-fn mounted(
-    vfs: &Vfs,
-    lower: Arc<dyn FileSystem>,
-    name: Option<&String>,
-    overlay: Overlay,
-) -> Result<Arc<Mount>> {
+fn mounted(vfs: &Vfs, lower: Arc<dyn FileSystem>, name: Option<&String>, overlay: Overlay) -> Result<Arc<Mount>> {
     let fs: Arc<dyn FileSystem> = match overlay {
         Overlay::None => lower,
         Overlay::Memory(limits) => {
@@ -238,12 +233,17 @@ impl Builder {
                 MountFlags::RELATIME,
                 b"proc",
             )),
-            MountKind::Sysfs => self.of_type("sysfs", ""),
+            MountKind::Sysfs => {
+                self.mounted(moat_fs_sys::sysfs::mount(&self.kernel, &self.place.namespaces)?, b"sysfs")
+            }
             MountKind::Mqueue => {
                 let queues = NamespaceQueues::of(self.kernel.vfs.tables(), &self.place.namespaces.ipc);
                 Ok(Mount::new(self.kernel.vfs.tables(), queues.fs.clone(), MountFlags::RELATIME, b"mqueue"))
             }
-            MountKind::Cgroup => self.of_type("cgroup2", ""),
+            MountKind::Cgroup => {
+                let cgroup = &self.place.namespaces.cgroup;
+                self.mounted(moat_fs_sys::cgroup::mount(&self.kernel, cgroup)?, b"cgroup2")
+            }
             MountKind::Devpts(o) => self.of_type("devpts", &devpts_options(o)),
             MountKind::Tmpfs(o) => self.of_type("tmpfs", &tmpfs_options(o)),
             MountKind::Dev => {
@@ -269,6 +269,10 @@ impl Builder {
             }
             _ => self.namespace.attach(&new, &at),
         }
+    }
+
+    fn mounted(&self, fs: Arc<dyn FileSystem>, source: &[u8]) -> Result<Arc<Mount>> {
+        Ok(Mount::new(self.kernel.vfs.tables(), fs, MountFlags::RELATIME, source))
     }
 
     fn of_type(&self, fs_type: &str, options: &str) -> Result<Arc<Mount>> {

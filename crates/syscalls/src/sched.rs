@@ -79,7 +79,7 @@ fn all_cpus(cpus: usize) -> Vec<u64> {
 }
 
 fn sys_sched_setaffinity(t: &mut CurrentTask, pid: i32, len: u32, mask: UserAddr) -> SyscallResult {
-    let cpus = t.kernel().cpu_count;
+    let cpus = t.group.container.allowance().cpu_count();
     let words = mask_words(cpus);
     let len = usize::try_from(len).unwrap_or(0).min(words * 8);
     let mut bytes = vec![0u8; words * 8];
@@ -102,7 +102,7 @@ fn sys_sched_setaffinity(t: &mut CurrentTask, pid: i32, len: u32, mask: UserAddr
 }
 
 fn sys_sched_getaffinity(t: &mut CurrentTask, pid: i32, len: u32, mask: UserAddr) -> SyscallResult {
-    let cpus = t.kernel().cpu_count;
+    let cpus = t.group.container.allowance().cpu_count();
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     if len % 8 != 0 || len * 8 < cpus {
         return Err(Errno::EINVAL.into());
@@ -305,7 +305,7 @@ fn sys_setpriority(t: &mut CurrentTask, which: i32, who: i32, nice: i32) -> Sysc
 }
 
 fn sys_getcpu(t: &mut CurrentTask, cpu: UserPtr<u32>, node: UserPtr<u32>, _unused: u64) -> SyscallResult {
-    let here = u32::try_from(rustix::thread::sched_getcpu() % t.kernel().cpu_count).unwrap_or(0);
+    let here = u32::try_from(rustix::thread::sched_getcpu() % t.group.container.allowance().cpu_count()).unwrap_or(0);
     if !cpu.is_null() {
         t.mm().write(cpu, &here)?;
     }

@@ -60,10 +60,11 @@ fn sys_uname(t: &mut CurrentTask, buffer: UserPtr<Utsname>) -> SyscallResult {
 fn sys_sysinfo(t: &mut CurrentTask, buffer: UserPtr<Sysinfo>) -> SyscallResult {
     let k = t.kernel();
     let procs = k.process_count();
+    let total = t.group.container.allowance().shares().total_memory;
     let info = Sysinfo {
         uptime: i64::try_from(k.uptime_ns().div_ceil(1_000_000_000)).unwrap_or(i64::MAX),
-        totalram: k.total_memory,
-        freeram: k.total_memory / 2,
+        totalram: total,
+        freeram: total / 2,
         procs: u16::try_from(procs).unwrap_or(u16::MAX),
         mem_unit: 1,
         ..Sysinfo::default()

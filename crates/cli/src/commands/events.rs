@@ -17,9 +17,9 @@ pub(super) fn run(config: &Config, flags: &Events) -> anyhow::Result<u8> {
     let cgroup = cgroup.ok_or_else(|| Error::State("the container has no cgroup that would count".into()))?;
     let mut out = io::stdout().lock();
     if flags.stats {
-        events::stats(&flags.id, cgroup, &mut out)?;
+        events::stats(&container, cgroup, &mut out)?;
     } else {
-        events::follow(&flags.id, cgroup, flags.interval, &mut out)?;
+        events::follow(&container, cgroup, flags.interval, &mut out)?;
     }
     Ok(0)
 }

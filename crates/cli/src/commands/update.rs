@@ -21,7 +21,7 @@ pub(super) fn run(config: &Config, flags: &Update) -> anyhow::Result<u8> {
         Some(path) if path == Path::new("-") => update::read_resources(io::stdin().lock())?,
         Some(path) => update::read_resources(File::open(path).with_context(|| format!("opening {}", path.display()))?)?,
     };
-    update::apply(container.state.cgroup.as_ref(), &resources)?;
+    container.update(config, &resources)?;
     Ok(0)
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use moat_control::spec::{
     Backing, CapabilitySpec, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, PlatformKind, ProcessSpec,
-    RootSpec, SharedNamespaces, Sharing,
+    RootSpec, SharedNamespaces, SharesSpec, Sharing,
 };
 use moat_control::{
     Connection, ContainerSpec, ContainerStatus, ControlError, ExecLifetime, ExecuteArgs, ExitStatus, Listener,
@@ -175,6 +175,7 @@ impl Test {
             readonly_paths: Vec::new(),
             sysctls,
             seccomp: None,
+            shares: SharesSpec::default(),
         };
         let null = null();
         let fds = [null.as_fd(), stdout.as_fd(), null.as_fd(), root.as_fd()];

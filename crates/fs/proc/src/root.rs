@@ -10,6 +10,7 @@ use moat_vfs::inode::{Inode, Metadata};
 
 use crate::mount::ProcMount;
 use crate::process::ProcessDir;
+use crate::system::{Machine, Make};
 use crate::who::{Kind, Who, parse_pid};
 use crate::{sysctl, system, sysvipc};
 
@@ -55,8 +56,12 @@ impl Listing for Root {
             return Ok(sysvipc::root(&self.proc));
         }
         let file = system::FILES.iter().find(|f| f.name == name).ok_or(Errno::ENOENT)?;
-        let (kernel, make) = (self.proc.kernel.clone(), file.make);
-        Ok(TextFile::new(self.proc.attributes(name, file.mode), Made(move || make(&kernel))))
+        let (proc, make) = (self.proc.clone(), file.make);
+        let text = move || match make {
+            Make::Kernel(make) => make(&proc.kernel),
+            Make::Machine(make) => make(&Machine::of(&proc.kernel, &proc.namespaces)),
+        };
+        Ok(TextFile::new(self.proc.attributes(name, file.mode), Made(text)))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {

@@ -109,7 +109,7 @@ pub(crate) fn status(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     };
     let no_new_privs = u8::from(creds.no_new_privs);
     let _ = writeln!(o, "NoNewPrivs:\t{no_new_privs}\nSeccomp:\t{mode}\nSeccomp_filters:\t{filters}");
-    let cpus = proc.kernel.cpu_count;
+    let cpus = task.group.container.allowance().cpu_count();
     let _ = writeln!(
         o,
         "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}",

@@ -1,42 +1,85 @@
 //! Files about the whole system: cpuinfo, meminfo, stat and their like, proc(5).
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use moat_identity::Namespaces;
 use moat_kernel::kernel::{Kernel, RELEASE, VERSION};
+use moat_kernel::process::container::ContainerGroup;
 use moat_vfs::registry::Backing;
 
 /// A file of /proc itself.
 pub(crate) struct File {
     pub(crate) name: &'static str,
     pub(crate) mode: u32,
-    pub(crate) make: fn(&Kernel) -> Vec<u8>,
+    pub(crate) make: Make,
+}
+
+/// Whose file it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Make {
+    /// The kernel's.
+    Kernel(fn(&Kernel) -> Vec<u8>),
+    /// The machine's, of which a container sees its share.
+    Machine(fn(&Machine<'_>) -> Vec<u8>),
 }
 
 const fn file(name: &'static str, make: fn(&Kernel) -> Vec<u8>) -> File {
-    File { name, mode: 0o444, make }
+    File { name, mode: 0o444, make: Make::Kernel(make) }
+}
+
+const fn machine(name: &'static str, make: fn(&Machine<'_>) -> Vec<u8>) -> File {
+    File { name, mode: 0o444, make: Make::Machine(make) }
+}
+
+/// The machine as those see it for whom a proc was mounted.
+pub(crate) struct Machine<'a> {
+    kernel: &'a Kernel,
+    /// None for the sentry itself.
+    container: Option<Arc<ContainerGroup>>,
+}
+
+impl Machine<'_> {
+    pub(crate) fn of<'a>(kernel: &'a Kernel, namespaces: &Namespaces) -> Machine<'a> {
+        Machine { kernel, container: ContainerGroup::of(&namespaces.cgroup) }
+    }
+
+    fn cpu_count(&self) -> usize {
+        self.container.as_ref().map_or(self.kernel.cpu_count, |c| c.allowance().cpu_count())
+    }
+
+    fn total_memory(&self) -> u64 {
+        self.container.as_ref().map_or(self.kernel.total_memory, |c| c.allowance().shares().total_memory)
+    }
+
+    /// Bytes of guest memory in use, by the address spaces' own estimates.
+    fn used_bytes(&self) -> u64 {
+        let groups = self.container.as_ref().map_or_else(|| self.kernel.processes(), |c| c.processes());
+        groups.iter().filter_map(|g| g.leader()?.mm_of()).map(|mm| mm.usage().rss).sum()
+    }
 }
 
 pub(crate) const FILES: &[File] = &[
     file("cgroups", |_| b"#subsys_name\thierarchy\tnum_cgroups\tenabled\n".to_vec()),
     file("cmdline", |_| b"moat\n".to_vec()),
     file("consoles", |_| Vec::new()),
-    file("cpuinfo", cpuinfo),
+    machine("cpuinfo", cpuinfo),
     file("devices", devices),
     file("diskstats", |_| Vec::new()),
     file("filesystems", filesystems),
     file("interrupts", |_| Vec::new()),
     file("loadavg", loadavg),
     file("locks", |_| Vec::new()),
-    file("meminfo", meminfo),
+    machine("meminfo", meminfo),
     file("misc", |_| Vec::new()),
     file("modules", |_| Vec::new()),
     file("partitions", |_| b"major minor  #blocks  name\n\n".to_vec()),
-    file("stat", stat),
+    machine("stat", stat),
     file("swaps", |_| b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n".to_vec()),
-    file("uptime", uptime),
+    machine("uptime", uptime),
     file("version", version),
-    file("vmstat", vmstat),
+    machine("vmstat", vmstat),
 ];
 
 /// A mask of `count` CPUs, as /proc writes it.
@@ -56,9 +99,9 @@ pub(crate) fn cpu_list(count: usize) -> String {
     if count <= 1 { "0".into() } else { format!("0-{}", count - 1) }
 }
 
-fn cpuinfo(kernel: &Kernel) -> Vec<u8> {
+fn cpuinfo(machine: &Machine<'_>) -> Vec<u8> {
     let cpu = moat_host::cpu::describe();
-    let count = kernel.cpu_count;
+    let count = machine.cpu_count();
     let mut o = String::new();
     for n in 0..count {
         let _ = writeln!(o, "processor\t: {n}");
@@ -114,15 +157,9 @@ fn loadavg(kernel: &Kernel) -> Vec<u8> {
     format!("0.00 0.00 0.00 {running}/{all} {}\n", kernel.root_pid_ns.last_pid()).into_bytes()
 }
 
-/// Bytes of guest memory in use, by the address spaces' own estimates.
-fn used_bytes(kernel: &Kernel) -> u64 {
-    let groups = kernel.processes();
-    groups.iter().filter_map(|g| g.leader()?.mm_of()).map(|mm| mm.usage().rss).sum()
-}
-
-fn meminfo(kernel: &Kernel) -> Vec<u8> {
-    let total = kernel.total_memory / 1024;
-    let used = (used_bytes(kernel) / 1024).min(total);
+fn meminfo(machine: &Machine<'_>) -> Vec<u8> {
+    let total = machine.total_memory() / 1024;
+    let used = (machine.used_bytes() / 1024).min(total);
     let free = total - used;
     let mut o = String::new();
     for (label, kib) in [
@@ -171,7 +208,8 @@ fn meminfo(kernel: &Kernel) -> Vec<u8> {
     o.into_bytes()
 }
 
-fn stat(kernel: &Kernel) -> Vec<u8> {
+fn stat(machine: &Machine<'_>) -> Vec<u8> {
+    let kernel = machine.kernel;
     let groups = kernel.processes();
     let (mut user, mut system) = (0, 0);
     for g in &groups {
@@ -179,7 +217,7 @@ fn stat(kernel: &Kernel) -> Vec<u8> {
         user += u.user_ticks();
         system += u.system_ticks();
     }
-    let cpus = i64::try_from(kernel.cpu_count).unwrap_or(1);
+    let cpus = i64::try_from(machine.cpu_count()).unwrap_or(1);
     let total_ticks = i64::try_from(kernel.uptime_ns() / 10_000_000).unwrap_or(0) * cpus;
     let idle = (total_ticks - user - system).max(0);
     let mut o = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
@@ -196,9 +234,9 @@ fn stat(kernel: &Kernel) -> Vec<u8> {
     o.into_bytes()
 }
 
-fn uptime(kernel: &Kernel) -> Vec<u8> {
-    let cs = kernel.uptime_ns() / 10_000_000;
-    let idle = cs.saturating_mul(u64::try_from(kernel.cpu_count).unwrap_or(1));
+fn uptime(machine: &Machine<'_>) -> Vec<u8> {
+    let cs = machine.kernel.uptime_ns() / 10_000_000;
+    let idle = cs.saturating_mul(u64::try_from(machine.cpu_count()).unwrap_or(1));
     format!("{}.{:02} {}.{:02}\n", cs / 100, cs % 100, idle / 100, idle % 100).into_bytes()
 }
 
@@ -206,9 +244,9 @@ fn version(_: &Kernel) -> Vec<u8> {
     format!("Linux version {RELEASE} (moat) {VERSION}\n").into_bytes()
 }
 
-fn vmstat(kernel: &Kernel) -> Vec<u8> {
-    let pages = kernel.total_memory / 4096;
-    let used = (used_bytes(kernel) / 4096).min(pages);
+fn vmstat(machine: &Machine<'_>) -> Vec<u8> {
+    let pages = machine.total_memory() / 4096;
+    let used = (machine.used_bytes() / 4096).min(pages);
     format!("nr_free_pages {}\nnr_anon_pages {used}\npgfault 0\npgmajfault 0\npswpin 0\npswpout 0\n", pages - used)
         .into_bytes()
 }

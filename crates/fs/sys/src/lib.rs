@@ -7,16 +7,29 @@ pub mod cgroup;
 pub mod sysfs;
 mod tree;
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use moat_abi::Errno;
+use moat_identity::Namespaces;
 use moat_kernel::Kernel;
 use moat_vfs::Registry;
+use moat_vfs::filesystem::MountRequest;
+
+/// The mounter's namespaces; the first ones when the sentry itself mounts.
+fn namespaces(kernel: &Kernel, request: &MountRequest<'_>) -> Arc<Namespaces> {
+    request.caller.task().map_or_else(|| Arc::new(kernel.root_namespaces.clone()), |t| t.namespaces())
+}
 
 /// Makes "sysfs" and "cgroup2" mountable.
 pub fn register(registry: &mut Registry, kernel: &Weak<Kernel>) {
     let of_sysfs = kernel.clone();
-    registry.filesystem("sysfs", move |request| sysfs::mount(&*of_sysfs.upgrade().ok_or(Errno::ENODEV)?, request));
+    registry.filesystem("sysfs", move |request| {
+        let kernel = of_sysfs.upgrade().ok_or(Errno::ENODEV)?;
+        sysfs::mount(&kernel, &namespaces(&kernel, request))
+    });
     let of_cgroup = kernel.clone();
-    registry.filesystem("cgroup2", move |_| cgroup::mount(&of_cgroup.upgrade().ok_or(Errno::ENODEV)?));
+    registry.filesystem("cgroup2", move |request| {
+        let kernel = of_cgroup.upgrade().ok_or(Errno::ENODEV)?;
+        cgroup::mount(&kernel, &namespaces(&kernel, request).cgroup)
+    });
 }

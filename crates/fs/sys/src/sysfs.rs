@@ -5,9 +5,11 @@ use std::sync::Arc;
 use moat_abi::Result;
 use moat_abi::socket::{IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING};
 use moat_abi::stat::SYSFS_MAGIC;
+use moat_identity::Namespaces;
 use moat_identity::net::NetDevice;
 use moat_kernel::Kernel;
-use moat_vfs::filesystem::{FileSystem, MountRequest};
+use moat_kernel::process::container::ContainerGroup;
+use moat_vfs::filesystem::FileSystem;
 
 use crate::tree::{File, TreeFs, empty_dir, file};
 
@@ -45,8 +47,12 @@ fn net_device(device: &NetDevice) -> Vec<File> {
     texts.map(|(file_name, text)| file(format!("class/net/{name}/{file_name}"), move || text.clone())).into()
 }
 
-fn files(cpus: usize, devices: &[NetDevice]) -> Vec<File> {
-    let cpu_list = move || cpu_range(cpus);
+/// `cpus` CPUs, of which a container sees its share as far as one list says it all.
+fn files(cpus: usize, container: &Option<Arc<ContainerGroup>>, devices: &[NetDevice]) -> Vec<File> {
+    let cpu_list = || {
+        let container = container.clone();
+        move || cpu_range(container.as_ref().map_or(cpus, |c| c.allowance().cpu_count()))
+    };
     let mut all = vec![
         empty_dir("block"),
         empty_dir("bus"),
@@ -60,15 +66,15 @@ fn files(cpus: usize, devices: &[NetDevice]) -> Vec<File> {
         empty_dir("kernel/security"),
         empty_dir("module"),
         empty_dir("power"),
-        file("devices/system/cpu/online", cpu_list),
-        file("devices/system/cpu/possible", cpu_list),
-        file("devices/system/cpu/present", cpu_list),
+        file("devices/system/cpu/online", cpu_list()),
+        file("devices/system/cpu/possible", cpu_list()),
+        file("devices/system/cpu/present", cpu_list()),
         constant("devices/system/cpu/offline", ""),
         file("devices/system/cpu/kernel_max", move || cpus.saturating_sub(1).to_string()),
         constant("devices/system/node/online", "0"),
         constant("devices/system/node/possible", "0"),
         constant("devices/system/node/has_memory", "0"),
-        file("devices/system/node/node0/cpulist", cpu_list),
+        file("devices/system/node/node0/cpulist", cpu_list()),
         constant("kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
         constant("kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152"),
     ];
@@ -78,7 +84,7 @@ fn files(cpus: usize, devices: &[NetDevice]) -> Vec<File> {
         all.push(file(format!("{base}/topology/core_id"), move || n.to_string()));
         all.push(file(format!("{base}/topology/physical_package_id"), || "0".into()));
         all.push(file(format!("{base}/topology/thread_siblings_list"), move || n.to_string()));
-        all.push(file(format!("{base}/topology/core_siblings_list"), cpu_list));
+        all.push(file(format!("{base}/topology/core_siblings_list"), cpu_list()));
         if n > 0 {
             all.push(file(format!("{base}/online"), || "1".into()));
         }
@@ -86,8 +92,13 @@ fn files(cpus: usize, devices: &[NetDevice]) -> Vec<File> {
     all
 }
 
-/// A sysfs that shows the devices of the mounter's network namespace.
-pub(crate) fn mount(kernel: &Kernel, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
-    let net = request.caller.task().map_or_else(|| kernel.root_namespaces.net.clone(), |t| t.namespaces().net.clone());
-    Ok(TreeFs::new(kernel.vfs.new_device(), "sysfs", SYSFS_MAGIC, files(kernel.cpu_count, &net.devices())))
+/// A sysfs that shows the devices of a network namespace, and the CPUs of the container whose cgroup it is.
+///
+/// # Errors
+/// None.
+pub fn mount(kernel: &Kernel, namespaces: &Namespaces) -> Result<Arc<dyn FileSystem>> {
+    let container = ContainerGroup::of(&namespaces.cgroup);
+    let cpus = container.as_ref().map_or(kernel.cpu_count, |c| c.allowance().cpu_count());
+    let files = files(cpus, &container, &namespaces.net.devices());
+    Ok(TreeFs::new(kernel.vfs.new_device(), "sysfs", SYSFS_MAGIC, files))
 }

@@ -11,12 +11,14 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use moat_abi::PollEvents;
+use moat_identity::CgroupNamespace;
 use moat_platform::Stock;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_tty::Terminal;
 use moat_vfs::device_rules::DeviceRules;
 
 use crate::kernel::Kernel;
+use crate::process::allowance::Allowance;
 use crate::process::group::ThreadGroup;
 use crate::task::usage::Usage;
 
@@ -24,6 +26,7 @@ use crate::task::usage::Usage;
 pub struct ContainerGroup {
     kernel: Arc<Kernel>,
     stock: Arc<dyn Stock>,
+    allowance: Arc<Allowance>,
     frozen: AtomicBool,
     /// Woken when a task of a frozen container has come to rest.
     stopped: WaitQueue,
@@ -34,13 +37,17 @@ pub struct ContainerGroup {
     device_rules: OnceLock<DeviceRules>,
 }
 
+/// What a cgroup namespace has as its root.
+struct RootOf(Arc<ContainerGroup>);
+
 impl ContainerGroup {
     /// A container without processes; `stock` gives the host processes that run them.
     #[must_use]
-    pub fn new(kernel: Arc<Kernel>, stock: Arc<dyn Stock>) -> Arc<ContainerGroup> {
+    pub fn new(kernel: Arc<Kernel>, stock: Arc<dyn Stock>, allowance: Arc<Allowance>) -> Arc<ContainerGroup> {
         Arc::new(ContainerGroup {
             kernel,
             stock,
+            allowance,
             frozen: AtomicBool::new(false),
             stopped: WaitQueue::new(),
             thawed: WaitQueue::new(),
@@ -60,6 +67,23 @@ impl ContainerGroup {
     #[must_use]
     pub fn stock(&self) -> &Arc<dyn Stock> {
         &self.stock
+    }
+
+    /// What it may use.
+    #[must_use]
+    pub fn allowance(&self) -> &Arc<Allowance> {
+        &self.allowance
+    }
+
+    /// Makes it the cgroup that is the root of a namespace.
+    pub fn show_in(self: &Arc<Self>, namespace: &CgroupNamespace) {
+        namespace.extensions.get_or_init(|| RootOf(self.clone()));
+    }
+
+    /// The container whose cgroup is the root of a namespace; none is for that of the sentry itself.
+    #[must_use]
+    pub fn of(namespace: &CgroupNamespace) -> Option<Arc<ContainerGroup>> {
+        namespace.extensions.get::<RootOf>().map(|root| root.0.clone())
     }
 
     /// Its processes, zombies included, eldest first. The family must not be locked.

@@ -19,6 +19,7 @@ use moat_sync::{LockClass, Mutex};
 use moat_vfs::fd_table::OnExec;
 
 use crate::error::{Restart, SyscallError, SyscallResult};
+use crate::process::allowance::TaskCharge;
 use crate::process::group::ThreadGroup;
 use crate::process::pidfd;
 use crate::ptrace;
@@ -85,11 +86,12 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
     let event = trace_event(t, &request);
     let namespaces = child_namespaces(t, flags)?;
     let pid_ns = if flags.contains(CloneFlags::THREAD) { t.pid_ns() } else { namespaces.pid_for_children.clone() };
+    let charge = t.group.container.allowance().charge()?;
     let pid = Pid::allocate(&pid_ns, &request.set_tid)?;
     let (mm, mut thread) = copy_memory(t, flags).await?;
     prepare_registers(&mut *thread, &request);
 
-    let made = make_task(t, &request, namespaces, &pid, mm.clone(), thread);
+    let made = make_task(t, &request, namespaces, &pid, mm.clone(), thread, charge);
     let mut child = match made {
         Ok(child) => child,
         Err(e) => {
@@ -204,6 +206,7 @@ pub fn child_namespaces(t: &CurrentTask, flags: CloneFlags) -> Result<Arc<Namesp
     }
     if flags.contains(CloneFlags::NEWCGROUP) {
         new.cgroup = CgroupNamespace::new(kernel.next_namespace_id());
+        t.group.container.show_in(&new.cgroup);
     }
     if flags.contains(CloneFlags::NEWIPC) {
         new.ipc = IpcNamespace::new(kernel.next_namespace_id(), user_ns());
@@ -246,6 +249,7 @@ fn make_task(
     pid: &Arc<Pid>,
     mm: Arc<MemoryManager>,
     thread: Box<dyn GuestThread>,
+    charge: TaskCharge,
 ) -> Result<CurrentTask, SyscallError> {
     let flags = r.flags;
     let fds = if flags.contains(CloneFlags::FILES) { t.fds().clone() } else { Arc::new(t.fds().copy()) };
@@ -281,7 +285,7 @@ fn make_task(
         }
     };
     let group = if flags.contains(CloneFlags::THREAD) { t.group.clone() } else { child_group(t, r, pid) };
-    let task = Task::new(id, group, pid.clone(), state);
+    let task = Task::new(id, group, pid.clone(), state, charge);
     // Read before the group is locked: the mask is the caller's own, and nobody else changes it.
     let blocked = t.blocked();
     if flags.contains(CloneFlags::THREAD) {

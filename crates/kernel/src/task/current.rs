@@ -237,7 +237,7 @@ impl CurrentTask {
     /// What another task chooses for it takes effect at its next program; until then it is only remembered.
     pub fn apply_affinity(&mut self) {
         let Some(words) = self.task.state().sched.affinity.clone() else { return };
-        if self.kernel().cpu_count != moat_sync::executor::host_cpus() {
+        if self.group.container.allowance().cpu_count() != moat_sync::executor::host_cpus() {
             return;
         }
         let mut set = rustix::thread::CpuSet::new();

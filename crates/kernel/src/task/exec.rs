@@ -251,7 +251,7 @@ fn take_over_leader(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
         family.node_mut(group.id).map(|n| std::mem::replace(&mut n.leader, task.clone()))
     };
     task.kernel().tasks.unbind(&own);
-    task.kernel().tasks.bind(&pid, task);
+    task.kernel().tasks.rebind(&pid, task);
     if let Some(old) = old_leader {
         // Nobody is told of the dead leader; the caller's own number is free from here on.
         let ended = old.ended_for_tracer.lock().as_ref().and_then(|e| e.tracer.upgrade());

@@ -27,6 +27,7 @@
 
 mod cell;
 mod command;
+mod error;
 mod family;
 mod fault;
 mod filter;
@@ -46,27 +47,12 @@ mod tracer;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
-use moat_abi::{Errno, Result};
+use moat_abi::Result;
 use moat_platform::{Made, Platform, Stock, VdsoLayout};
 
 use crate::command::Shared;
+pub use crate::error::SetupError;
 use crate::stock::{FirstStock, ForkingStock};
-
-/// Why the platform could not be started.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("ptrace platform: {step}: {errno}")]
-pub struct SetupError {
-    /// What was being done.
-    pub step: &'static str,
-    /// How it failed.
-    pub errno: Errno,
-}
-
-impl SetupError {
-    fn at(step: &'static str) -> impl FnOnce(Errno) -> SetupError {
-        move |errno| SetupError { step, errno }
-    }
-}
 
 /// The platform: a handle to the process's one tracer thread.
 pub struct Ptrace {

@@ -2,6 +2,7 @@
 //!
 //! Clients write sections full of zeroes; a zero means "as it is", as it does for runc.
 
+use moat_control::spec::TaskLimit;
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxPids, LinuxResources,
 };
@@ -15,7 +16,7 @@ pub(super) fn asked_for(resources: &LinuxResources) -> LinuxResources {
     asked.set_devices(None);
     asked.set_memory(resources.memory().as_ref().and_then(memory));
     asked.set_cpu(resources.cpu().as_ref().and_then(cpu));
-    asked.set_pids(resources.pids().filter(|pids: &LinuxPids| pids.limit() != 0));
+    asked.set_pids(resources.pids().filter(|pids: &LinuxPids| pids.limit() != 0).map(host_tasks));
     asked.set_block_io(resources.block_io().as_ref().and_then(block_io));
     asked.set_hugepage_limits(
         resources.hugepage_limits().clone().filter(|all: &Vec<LinuxHugepageLimit>| !all.is_empty()),
@@ -24,6 +25,36 @@ pub(super) fn asked_for(resources: &LinuxResources) -> LinuxResources {
     asked.set_rdma(resources.rdma().clone().filter(|all| !all.is_empty()));
     asked.set_unified(resources.unified().clone().filter(|all| !all.is_empty()));
     asked
+}
+
+/// Host tasks that a container has besides those that run its guest tasks: up to 128 threads of the sentry's executor and some
+/// more, the template with the blank processes made ahead, waiter and gofer.
+const OVERHEAD_TASKS: i64 = 192;
+
+/// Host tasks for each guest task: itself, a second process while it executes a program, and the threads without a task that
+/// a process keeps.
+const HOST_TASKS_PER_TASK: i64 = 10;
+
+/// The most that the host's kernel takes (`PID_MAX_LIMIT`).
+const MAX_HOST_TASKS: i64 = 4_194_304;
+
+/// The host's limit behind a guest's, which the sentry enforces: there for the case that it no longer does.
+fn host_tasks(pids: LinuxPids) -> LinuxPids {
+    let mut limit = pids.limit();
+    if (1..=MAX_HOST_TASKS).contains(&limit) {
+        limit = limit.saturating_mul(HOST_TASKS_PER_TASK).saturating_add(OVERHEAD_TASKS).min(MAX_HOST_TASKS);
+    }
+    let mut raised = LinuxPids::default();
+    raised.set_limit(limit);
+    raised
+}
+
+/// The limit of guest tasks that is asked for.
+pub(crate) fn task_limit(resources: Option<&LinuxResources>) -> TaskLimit {
+    match resources.and_then(|resources| resources.pids().as_ref()).map(LinuxPids::limit) {
+        None | Some(0) => TaskLimit::Kept,
+        Some(limit) => u64::try_from(limit).map_or(TaskLimit::Unlimited, TaskLimit::Max),
+    }
 }
 
 /// Whether anything is asked for.
@@ -126,6 +157,22 @@ mod tests {
         ] {
             assert!(!any(&parse(json)), "{json}: {:?}", asked_for(&parse(json)));
         }
+    }
+
+    #[test]
+    fn the_hosts_limit_of_tasks_is_higher() {
+        let limits = |json: &str| {
+            let resources = parse(json);
+            (task_limit(Some(&resources)), asked_for(&resources).pids().map(|pids| pids.limit()))
+        };
+        assert_eq!(limits(r#"{"pids":{"limit":5}}"#), (TaskLimit::Max(5), Some(242)));
+        assert_eq!(limits(r#"{"pids":{"limit":4194304}}"#), (TaskLimit::Max(4_194_304), Some(MAX_HOST_TASKS)));
+        // The host refuses it.
+        let too_many = MAX_HOST_TASKS + 1;
+        assert_eq!(limits(&format!(r#"{{"pids":{{"limit":{too_many}}}}}"#)).1, Some(too_many));
+        assert_eq!(limits(r#"{"pids":{"limit":-1}}"#), (TaskLimit::Unlimited, Some(-1)));
+        assert_eq!(limits(r#"{"pids":{"limit":0}}"#), (TaskLimit::Kept, None));
+        assert_eq!(task_limit(None), TaskLimit::Kept);
     }
 
     #[test]

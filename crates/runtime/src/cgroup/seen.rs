@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use moat_control::spec::{SharesSpec, TaskLimit};
+use oci_spec::runtime::LinuxResources;
+
 use super::files::{parse_keyed, parse_list, parse_number, read_if_there};
 use super::{Cgroup, Layout, v1};
 use crate::{Config, hardware};
@@ -10,14 +13,17 @@ use crate::{Config, hardware};
 /// the quota is raised.
 const MIN_CPUS_BY_QUOTA: u32 = 2;
 
+/// The period of a quota that comes without one.
+const DEFAULT_PERIOD_US: u64 = 100_000;
+
 /// Limits of memory from here on are none: version 1 writes this for "unlimited", rounded to pages.
 const UNLIMITED_BYTES: u64 = 0x7fff_ffff_ffff_f000;
 
 impl Cgroup {
-    /// CPUs' worth of time that its processes may use; `None` if there is no quota.
+    /// Quota and period of the CPU time that its processes may use, the least on the way up, in microseconds; `None` if
+    /// there is no quota.
     #[must_use]
-    pub fn cpu_quota(&self) -> Option<f64> {
-        let least = |quotas: Vec<f64>| quotas.into_iter().reduce(f64::min);
+    pub fn cpu_max_us(&self) -> Option<(u64, u64)> {
         match &self.layout {
             Layout::V1(dirs) => least(self.upwards(v1::find(dirs, "cpu")?, quota_v1)),
             Layout::V2 { path, .. } => least(self.upwards(path, quota_v2)),
@@ -61,16 +67,77 @@ impl Cgroup {
     }
 }
 
-/// CPUs that a guest sees: as many as the sandbox may use, but not the less for a quota than need be.
-#[must_use]
-pub fn cpu_count(cgroup: Option<&Cgroup>, config: &Config) -> u32 {
-    let host = hardware::cpu_count();
-    let Some(cgroup) = cgroup else { return host };
-    let count = cgroup.cpu_count().map_or(host, |count| count.min(host));
-    match cgroup.cpu_quota() {
-        Some(quota) if config.cpu_num_from_quota => by_quota(count, quota),
-        _ => count,
+/// What the containers of a pod have together, as its annotations say; nothing of it is enforced by a cgroup of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PodSize {
+    /// Quota and period of CPU time in microseconds.
+    cpu_max_us: Option<(u64, u64)>,
+    memory_bytes: Option<u64>,
+    cpus: Option<u32>,
+}
+
+impl PodSize {
+    /// From the annotations of the sandbox's container, by which containerd passes on the sum that kubelet has made.
+    pub(crate) fn of<'a>(annotation: impl Fn(&str) -> Option<&'a str>) -> Self {
+        let number = |key: &str| -> Option<u64> {
+            annotation(&format!("io.kubernetes.cri.sandbox-{key}"))?.parse().ok().filter(|&value| value > 0)
+        };
+        let cpu_max_us = number("cpu-quota").zip(number("cpu-period"));
+        PodSize { cpu_max_us, memory_bytes: number("memory"), cpus: None }
     }
+
+    /// No more than a configuration asks for: a unit of systemd's, which is to tell, is there only with a process in it.
+    #[must_use]
+    pub(crate) fn at_most(self, resources: &LinuxResources) -> Self {
+        let positive =
+            |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).filter(|&value| value > 0);
+        let memory = resources.memory().as_ref().and_then(|memory| positive(memory.limit()));
+        let cpu = resources.cpu().as_ref();
+        let period = cpu.and_then(|cpu| cpu.period()).filter(|&period| period > 0).unwrap_or(DEFAULT_PERIOD_US);
+        let quota = cpu.and_then(|cpu| positive(cpu.quota())).map(|quota| (quota, period));
+        let cpus = cpu.and_then(|cpu| cpu.cpus().as_deref()).map(|cpus| parse_list(cpus).len());
+        PodSize {
+            cpu_max_us: least([self.cpu_max_us, quota].into_iter().flatten()),
+            memory_bytes: self.memory_bytes.into_iter().chain(memory).min(),
+            cpus: cpus.and_then(|count| u32::try_from(count).ok()).filter(|&count| count > 0),
+        }
+    }
+}
+
+/// What a container that is made without a cgroup is shown.
+pub(crate) fn shares_of_host() -> SharesSpec {
+    shares(None, PodSize::default(), &Config::default())
+}
+
+/// What the guest is shown of a cgroup, in a pod of this size: as many CPUs as it may use, but not the less for a quota than need be.
+#[must_use]
+pub fn shares(cgroup: Option<&Cgroup>, pod: PodSize, config: &Config) -> SharesSpec {
+    let host = hardware::cpu_count();
+    let count = cgroup.and_then(Cgroup::cpu_count).into_iter().chain(pod.cpus).fold(host, u32::min);
+    let cpu_max_us = least([cgroup.and_then(Cgroup::cpu_max_us), pod.cpu_max_us].into_iter().flatten());
+    let cpu_count = match cpu_max_us {
+        Some(max) if config.cpu_num_from_quota => by_quota(count, ratio(max)),
+        _ => count,
+    };
+    let memory_max_bytes = cgroup.and_then(Cgroup::memory_limit).into_iter().chain(pod.memory_bytes).min();
+    let memory = hardware::total_memory_bytes();
+    SharesSpec {
+        cpu_count,
+        total_memory_bytes: memory_max_bytes.map_or(memory, |limit| limit.min(memory)),
+        cpu_max_us,
+        memory_max_bytes,
+        tasks: TaskLimit::Kept,
+    }
+}
+
+/// The least of several quotas.
+fn least(quotas: impl IntoIterator<Item = (u64, u64)>) -> Option<(u64, u64)> {
+    quotas.into_iter().reduce(|a, b| if ratio(a) <= ratio(b) { a } else { b })
+}
+
+/// CPUs' worth of time.
+fn ratio((quota, period): (u64, u64)) -> f64 {
+    quota as f64 / period as f64
 }
 
 /// Lowers `count` to a quota.
@@ -80,26 +147,17 @@ fn by_quota(count: u32, quota: f64) -> u32 {
     if needed == 0 { count } else { count.min(needed.max(MIN_CPUS_BY_QUOTA)) }
 }
 
-/// Bytes of memory that a guest sees.
-#[must_use]
-pub fn total_memory_bytes(cgroup: Option<&Cgroup>) -> u64 {
-    let host = hardware::total_memory_bytes();
-    cgroup.and_then(Cgroup::memory_limit).map_or(host, |limit| limit.min(host))
+fn quota_v1(dir: &Path) -> Option<(u64, u64)> {
+    // -1 is no quota.
+    let number = |file| read_if_there(dir, file)?.parse::<u64>().ok().filter(|&value| value > 0);
+    number("cpu.cfs_quota_us").zip(number("cpu.cfs_period_us"))
 }
 
-fn quota_v1(dir: &Path) -> Option<f64> {
-    let number = |file| read_if_there(dir, file)?.parse::<i64>().ok();
-    ratio(number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?)
-}
-
-fn quota_v2(dir: &Path) -> Option<f64> {
+fn quota_v2(dir: &Path) -> Option<(u64, u64)> {
     let text = read_if_there(dir, "cpu.max")?;
     let (quota, period) = text.split_once(' ')?;
-    ratio(quota.parse().ok()?, period.parse().ok()?)
-}
-
-fn ratio(quota: i64, period: i64) -> Option<f64> {
-    (quota > 0 && period > 0).then(|| quota as f64 / period as f64)
+    let number = |text: &str| text.parse::<u64>().ok().filter(|&value| value > 0);
+    number(quota).zip(number(period))
 }
 
 #[cfg(test)]
@@ -117,6 +175,30 @@ mod tests {
     }
 
     #[test]
+    fn the_size_of_a_pod_is_in_its_annotations() {
+        let of = |text: &'static [(&str, &str)]| {
+            PodSize::of(|key| text.iter().find(|(name, _)| *name == key).map(|(_, value)| *value))
+        };
+        let all = &[
+            ("io.kubernetes.cri.sandbox-cpu-quota", "50000"),
+            ("io.kubernetes.cri.sandbox-cpu-period", "100000"),
+            ("io.kubernetes.cri.sandbox-memory", "1048576"),
+        ];
+        assert_eq!(of(all), PodSize { cpu_max_us: Some((50_000, 100_000)), memory_bytes: Some(1 << 20), cpus: None });
+        let zero = &[
+            ("io.kubernetes.cri.sandbox-cpu-quota", "0"),
+            ("io.kubernetes.cri.sandbox-cpu-period", "100000"),
+            ("io.kubernetes.cri.sandbox-memory", "x"),
+        ];
+        assert_eq!(of(zero), PodSize::default());
+        let asked = |json: &str| of(all).at_most(&serde_json::from_str(json).unwrap());
+        assert_eq!(asked("{}"), of(all));
+        let less = asked(r#"{"memory":{"limit":65536},"cpu":{"quota":25000,"cpus":"0-1,5"}}"#);
+        assert_eq!(less, PodSize { cpu_max_us: Some((25_000, 100_000)), memory_bytes: Some(65536), cpus: Some(3) });
+        assert_eq!(asked(r#"{"memory":{"limit":-1},"cpu":{"quota":-1,"period":50000}}"#), of(all));
+    }
+
+    #[test]
     fn limits_of_version_2_are_the_least_on_the_way_up() {
         let mount = std::env::temp_dir().join(format!("moat-seen-{}", std::process::id()));
         let (parent, path) = (mount.join("a"), mount.join("a/b"));
@@ -131,8 +213,17 @@ mod tests {
             fs::write(dir.join(file), text).unwrap();
         }
         let cgroup = Cgroup { layout: Layout::V2 { mount: mount.clone(), path: path.clone() }, unit: None };
-        assert_eq!((cgroup.memory_limit(), cgroup.cpu_quota(), cgroup.cpu_count()), (Some(4096), Some(1.5), Some(4)));
-        assert_eq!(total_memory_bytes(Some(&cgroup)), 4096);
+        assert_eq!((cgroup.memory_limit(), cgroup.cpu_count()), (Some(4096), Some(4)));
+        assert_eq!(cgroup.cpu_max_us(), Some((150_000, 100_000)));
+        let seen = |pod| shares(Some(&cgroup), pod, &Config::default());
+        let alone = seen(PodSize::default());
+        assert_eq!((alone.total_memory_bytes, alone.memory_max_bytes), (4096, Some(4096)));
+        assert_eq!(alone.cpu_max_us, Some((150_000, 100_000)));
+        // A pod's size only lowers.
+        let small = PodSize { cpu_max_us: Some((1000, 2000)), memory_bytes: Some(1024), cpus: None };
+        let large = PodSize { cpu_max_us: Some((90_000, 1000)), memory_bytes: Some(1 << 50), cpus: None };
+        assert_eq!((seen(small).total_memory_bytes, seen(small).cpu_max_us), (1024, Some((1000, 2000))));
+        assert_eq!(seen(large), alone);
         fs::write(parent.join("memory.max"), "max\n").unwrap();
         assert_eq!(cgroup.memory_limit(), None);
         fs::remove_dir_all(&mount).unwrap();

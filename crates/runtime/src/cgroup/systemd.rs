@@ -34,13 +34,23 @@ pub(super) enum Bus {
     User,
 }
 
+impl Bus {
+    /// Whose systemd a caller speaks to, by the lines of /proc/self/uid_map: who is root of a user namespace only is an
+    /// ordinary user for the system's.
+    fn of(is_root: bool, id_map: &str) -> Self {
+        let all = |line: &str| line.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+        if is_root && id_map.lines().any(all) { Bus::System } else { Bus::User }
+    }
+}
+
 impl Unit {
     /// The unit "slice:prefix:name", and the directory that its cgroup will have.
     pub(super) fn plan(slice: &str, prefix: &str, name: &str, unified: &Hierarchy) -> Result<(Self, PathBuf)> {
         if !libcgroups::systemd::booted() {
             return Err(Error::unsupported("--systemd-cgroup", "systemd does not run here (no /run/systemd/system)"));
         }
-        let bus = if rustix::process::geteuid().is_root() { Bus::System } else { Bus::User };
+        let id_map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let bus = Bus::of(rustix::process::geteuid().is_root(), &id_map);
         let slice = match (slice, bus) {
             ("", Bus::System) => "system.slice",
             ("", Bus::User) => "user.slice",
@@ -125,6 +135,14 @@ fn expand(slice: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_of_a_user_namespace_has_the_users_systemd() {
+        let whole = "         0          0 4294967295\n";
+        assert_eq!(Bus::of(true, whole), Bus::System);
+        assert_eq!(Bus::of(false, whole), Bus::User);
+        assert_eq!(Bus::of(true, "         0       1000          1\n         1     100000      65536\n"), Bus::User);
+    }
 
     #[test]
     fn slices_are_expanded() {

@@ -6,14 +6,14 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use moat_control::spec::{FileAccess, Lifetime, NetworkMode, SharedNamespaces};
+use moat_control::spec::{FileAccess, Lifetime, NetworkMode, SharedNamespaces, SharesSpec};
 use moat_control::{ExitStatus, Listener, Request};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 use super::{Container, neighbour, pid_file};
 use crate::attach::SignalForwarder;
 use crate::blueprint::{Descriptors, Stdio};
-use crate::cgroup::{self, Cgroup, CgroupPath, Cloning};
+use crate::cgroup::{self, Cgroup, CgroupPath, Cloning, PodSize};
 use crate::config::OverlayRoot;
 use crate::console::{Console, check_attached, check_detached};
 use crate::error::{Context, Result};
@@ -26,7 +26,7 @@ use crate::oci::Bundle;
 use crate::sandbox::{CONTROL_SOCKET, ChildSandbox, InitFiles, Message, Sandbox, SandboxFiles, Terminal};
 use crate::store::{ContainerState, Entry, Status};
 use crate::waiter::{self, WaiterTarget};
-use crate::{Blueprint, Config, ContainerId, Error, Store};
+use crate::{Blueprint, Config, ContainerId, Error, Store, oom_score};
 
 /// What `create` and `run` were asked for.
 #[derive(Debug)]
@@ -193,8 +193,7 @@ impl Creation<'_> {
         resources: Option<&LinuxResources>,
         options: CreateOptions,
     ) -> Result<ChildSandbox> {
-        blueprint.cpu_count = cgroup::cpu_count(self.state.cgroup.as_ref(), self.config);
-        blueprint.total_memory_bytes = cgroup::total_memory_bytes(self.state.cgroup.as_ref());
+        blueprint.shares = self.shares(self.state.pod_size(), resources);
         let stdio = init_files(&blueprint, options.stdio, options.preserved, options.console_socket.as_deref())?;
         let directory = self.entry.path().to_owned();
         let listener = Listener::bind(&directory, CONTROL_SOCKET).context(|| "making the control socket".into())?;
@@ -215,6 +214,13 @@ impl Creation<'_> {
         Ok(child)
     }
 
+    /// What the container is shown of its cgroup, in a pod of this size.
+    fn shares(&self, pod: PodSize, resources: Option<&LinuxResources>) -> SharesSpec {
+        let size = resources.map_or(pod, |resources| pod.at_most(resources));
+        let shares = cgroup::shares(self.state.cgroup.as_ref(), size, self.config);
+        SharesSpec { tasks: cgroup::task_limit(resources), ..shares }
+    }
+
     /// What a gofer uses counts as the container's.
     fn adopt(&self, gofer: Option<i32>) -> Result<()> {
         match (&self.state.cgroup, gofer) {
@@ -225,7 +231,7 @@ impl Creation<'_> {
 
     fn make_member(
         &mut self,
-        blueprint: Blueprint,
+        mut blueprint: Blueprint,
         spec: &Spec,
         resources: Option<&LinuxResources>,
         options: CreateOptions,
@@ -243,9 +249,14 @@ impl Creation<'_> {
         self.state.sandbox = Some(sandbox.clone());
         self.save()?;
         let (link, template) = sandbox.reserve_container(&self.state.id)?;
-        if let Some(cgroup) = &self.state.cgroup {
-            template.act(|pid| cgroup.join(pid, resources))?;
-        }
+        let (cgroup, score) = (&self.state.cgroup, blueprint.process.oom_score_adj.or_else(oom_score::own));
+        template.act(|pid| {
+            if let Some(score) = score {
+                oom_score::set(pid, score);
+            }
+            cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(pid, resources))
+        })?;
+        blueprint.shares = self.shares(super::pod_size(&self.store, &self.state), resources);
         let stdio = init_files(&blueprint, options.stdio, options.preserved, options.console_socket.as_deref())?;
         let terminal = stdio.own_terminal()?;
         let mut fds: Vec<OwnedFd> = Vec::new();

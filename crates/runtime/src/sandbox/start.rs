@@ -23,7 +23,7 @@ use crate::host_tree::Opener;
 use crate::namespaces::Plan;
 use crate::node_maker;
 use crate::process_id::ProcessId;
-use crate::{Blueprint, Config, Error};
+use crate::{Blueprint, Config, Error, oom_score};
 
 /// Descriptors that the command gives to a new sandbox.
 #[derive(Debug)]
@@ -160,6 +160,9 @@ impl ChildSandbox {
             };
             // The state file names the process before it is in any cgroup: whoever cleans up after a crash finds both.
             prepare(&sandbox)?;
+            if let Some(score) = oom_score_adj {
+                oom_score::set(pid, score);
+            }
             if let Some((cgroup, resources)) = cgroup {
                 cgroup.join_rest(pid, resources, &entrances)?;
             }
@@ -168,10 +171,6 @@ impl ChildSandbox {
         })
         .map_err(spawn_error("creating the sandbox process (user namespaces may be restricted here)"))?;
         let sandbox = started.ok_or_else(|| Error::Invalid("the sandbox process was not prepared".into()))?;
-        // Not fatal: lowering it takes a privilege that rootless callers don't have.
-        if let Some(score) = oom_score_adj {
-            set_oom_score_adj(child.pid, score);
-        }
         let Ends { start, status, control, panic_log, panic_log_start } = ends;
         let terminal = spec.container.process.terminal;
         let link = Link::new(control);
@@ -247,11 +246,4 @@ pub(crate) fn c_strings(strings: Vec<String>) -> Result<Vec<CString>> {
 /// The sandbox's environment is empty, but for backtraces when debugging.
 fn environment(config: &Config) -> Vec<CString> {
     if config.debug { vec![c"RUST_BACKTRACE=1".to_owned()] } else { Vec::new() }
-}
-
-/// Best effort: lowering the score takes a privilege that a sandbox's creator need not have.
-fn set_oom_score_adj(pid: i32, score: i32) {
-    if let Err(error) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
-        tracing::warn!(%error, score, "cannot set oom_score_adj of the sandbox");
-    }
 }

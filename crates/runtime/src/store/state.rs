@@ -10,7 +10,7 @@ use oci_spec::runtime::Hooks;
 use serde::{Deserialize, Serialize};
 
 use super::MAX_STATE_BYTES;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, PodSize};
 use crate::error::{Context, Result};
 use crate::namespaces::Role;
 use crate::process_id::ProcessId;
@@ -77,6 +77,11 @@ impl std::fmt::Display for Status {
 }
 
 impl ContainerState {
+    /// The size of the pod that it is the first container of.
+    pub(crate) fn pod_size(&self) -> PodSize {
+        PodSize::of(|key| self.annotations.get(key).map(String::as_str))
+    }
+
     /// A container that is about to be created.
     #[must_use]
     pub fn new(id: &ContainerId, bundle: &Path, rootfs: &Path, now: SystemTime) -> Self {

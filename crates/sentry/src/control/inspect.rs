@@ -67,7 +67,9 @@ fn arguments(task: &Task, budget: &mut u64) -> Vec<String> {
 
 /// What the container uses.
 pub(super) fn event(container: &GuestContainer) -> EventInfo {
-    let mut event = EventInfo { processes: 0, threads: 0, cpu_time_ns: 0, resident_bytes: 0 };
+    let allowance = container.member.processes.allowance();
+    let (tasks, tasks_max) = (allowance.tasks(), allowance.tasks_max());
+    let mut event = EventInfo { processes: 0, threads: 0, cpu_time_ns: 0, resident_bytes: 0, tasks, tasks_max };
     // Threads that end between the two sums are not counted at all; the next look sees them.
     let mut used = container.member.processes.dead_usage();
     for group in container.member.processes.processes() {

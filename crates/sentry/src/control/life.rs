@@ -11,7 +11,6 @@ use moat_control::{BootError, ContainerSpec, ContainerStatus, ControlError, Sign
 use moat_jail::DonatedFiles;
 use moat_platform::Stock;
 
-use super::server::Session;
 use super::signal;
 use crate::container::GuestContainer;
 use crate::registry::{Registry, Reservation};
@@ -22,29 +21,33 @@ pub(crate) struct Reserved {
     stock: Arc<dyn Stock>,
 }
 
-async fn new_reserved(registry: &Arc<Registry>, id: &str) -> Result<Reserved, ControlError> {
+/// Keeps an id for a container that is about to be made.
+pub(super) async fn reserve(registry: &Arc<Registry>, id: &str) -> Result<Reserved, ControlError> {
     let reservation = registry.reserve(id)?;
     let stock = registry.root().member.processes.kernel().platform.new_stock().await;
     let stock = stock.map_err(|errno| ControlError::errno("making the container's first host process", errno))?;
     Ok(Reserved { reservation, stock })
 }
 
-/// Keeps an id for a container that the session is about to make; gives the process that all of its will descend from.
-pub(super) async fn reserve(session: &Session, id: &str) -> Result<OwnedFd, ControlError> {
-    let reserved = new_reserved(&session.server.registry, id).await?;
-    let template = reserved.stock.template();
-    let template = template.map_err(|errno| ControlError::errno("looking at the container's host process", errno))?;
-    session.keep(reserved);
-    Ok(template)
+impl Reserved {
+    /// The process that all of the container's will descend from.
+    pub(super) fn template(&self) -> Result<OwnedFd, ControlError> {
+        let template = self.stock.template();
+        template.map_err(|errno| ControlError::errno("looking at the container's host process", errno))
+    }
 }
 
-/// Makes a container other than the root container; its init is ready to run.
-pub(super) async fn create(session: &Session, spec: ContainerSpec, fds: Vec<OwnedFd>) -> Result<(), ControlError> {
-    let registry = &session.server.registry;
-    let reserved = session.take_reserved().filter(|reserved| reserved.reservation.id() == spec.id);
+/// Makes a container other than the root container, by what was reserved if that is for it; its init is ready to run.
+pub(super) async fn create(
+    registry: &Arc<Registry>,
+    reserved: Option<Reserved>,
+    spec: ContainerSpec,
+    fds: Vec<OwnedFd>,
+) -> Result<(), ControlError> {
+    let reserved = reserved.filter(|reserved| reserved.reservation.id() == spec.id);
     let Reserved { reservation, stock } = match reserved {
         Some(reserved) => reserved,
-        None => new_reserved(registry, &spec.id).await?,
+        None => reserve(registry, &spec.id).await?,
     };
     if registry.root().status() == ContainerStatus::Stopped {
         return Err(registry.root().wrong_state("no container can be made in its sandbox"));

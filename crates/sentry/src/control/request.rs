@@ -48,10 +48,14 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
             Ok(status.map_or(Response::Done, |s| Response::Exited(exit_status(s))))
         }
         Request::ReserveContainer(id) => {
-            let template = life::reserve(session, &id).await?;
+            let reserved = life::reserve(registry, &id).await?;
+            let template = reserved.template()?;
+            session.keep(reserved);
             return Ok(Answer::with(Response::Template, template));
         }
-        Request::CreateContainer(spec) => life::create(session, *spec, fds).await.map(|()| Response::Done),
+        Request::CreateContainer(spec) => {
+            life::create(registry, session.take_reserved(), *spec, fds).await.map(|()| Response::Done)
+        }
         Request::DestroyContainer(id) => life::destroy(registry, &id).await.map(|()| Response::Done),
         Request::Execute(args) => exec::execute(session, *args, fds).await,
         Request::WaitProcess { id, pid } => exec::wait(session, &id, pid).await,
@@ -65,6 +69,10 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         }
         Request::Processes(id) => Ok(Response::Processes(inspect::processes(&*registry.get(&id)?))),
         Request::Event(id) => Ok(Response::Event(inspect::event(&*registry.get(&id)?))),
+        Request::Update { id, shares } => {
+            registry.get(&id)?.update(&shares);
+            Ok(Response::Done)
+        }
         Request::Pause(id) => life::pause(&*registry.get(&id)?).await.map(|()| Response::Done),
         Request::Resume(id) => life::resume(&*registry.get(&id)?).map(|()| Response::Done),
         Request::ChangeLogging(spec) => {

@@ -89,5 +89,12 @@ fn files(cpus: usize, devices: &[NetDevice]) -> Vec<File> {
 /// A sysfs that shows the devices of the mounter's network namespace.
 pub(crate) fn mount(kernel: &Kernel, request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     let net = request.caller.task().map_or_else(|| kernel.root_namespaces.net.clone(), |t| t.namespaces().net.clone());
-    Ok(TreeFs::new(kernel.vfs.new_device(), "sysfs", SYSFS_MAGIC, files(kernel.cpu_count, &net.devices())))
+    let cpus = kernel.cpu_count;
+    // A sandbox gets its links after its root container's file systems are mounted.
+    let source = move |shown: usize| {
+        let devices = net.devices();
+        let state = devices.len().saturating_add(1);
+        (state != shown).then(|| (state, files(cpus, &devices)))
+    };
+    Ok(TreeFs::changing(kernel.vfs.new_device(), "sysfs", SYSFS_MAGIC, source))
 }

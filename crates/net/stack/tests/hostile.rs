@@ -110,11 +110,8 @@ fn mutated_frames_do_no_harm() {
             s.poll(now);
             let seed = &seeds[r.below(seeds.len() as u64) as usize];
             // Most are right but for what was changed: the deep parts are reached, checksums or not.
-            let (frame, offload) = if r.chance(200) {
-                (seed.clone(), Offload::default())
-            } else {
-                mutate(&mut r, seed)
-            };
+            let (frame, offload) =
+                if r.chance(200) { (seed.clone(), Offload::default()) } else { mutate(&mut r, seed) };
             s.receive(2, &frame, offload);
             if let Some(accepted) = s.tcp_accept(listener) {
                 open.push(accepted.id);

@@ -1,11 +1,11 @@
 //! Rules of TCP one by one: segments in, segments out, by a script.
 
 use moat_abi::Errno;
+use moat_net_stack::Time;
 use moat_net_stack::tcp::{
     Connection, Flags, Follows, Options, Parameters, Segment, SegmentOut, Settings, State, Taking,
 };
 use moat_net_stack::time::{MS, SECOND};
-use moat_net_stack::Time;
 
 const ISS: u32 = 0xffff_ff00;
 const PEER: u32 = 0x7fff_fff0;

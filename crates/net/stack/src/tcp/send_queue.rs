@@ -13,6 +13,8 @@ use crate::num::Narrow;
 const CHUNK_COST: usize = 64;
 /// Writes of at least this size become chunks of their own.
 const LARGE_WRITE: usize = 16 * 1024;
+/// Chunks that one segment refers to.
+const MOST_PARTS: usize = 64;
 /// Room that small writes share.
 const TAIL_ROOM: usize = 2048;
 
@@ -96,6 +98,10 @@ impl SendQueue {
             parts.push(chunk.bytes.slice(skip..skip.saturating_add(n)));
             at = at.saturating_add(n.narrow());
             left = left.saturating_sub(n);
+        }
+        if parts.len() > MOST_PARTS {
+            // Of many small writes; the host takes no more than so many pieces at once.
+            return vec![parts.concat().into()];
         }
         parts
     }

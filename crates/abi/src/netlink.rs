@@ -34,6 +34,7 @@ IFA_LABEL = 3, IFA_BROADCAST = 4, IFA_ANYCAST = 5,
 IFA_CACHEINFO = 6, IFA_MULTICAST = 7, IFA_FLAGS = 8 }
 consts! { "Flags of addresses, rtnetlink(7).", u32; IFA_F_SECONDARY = 1, IFA_F_NODAD = 2, IFA_F_TENTATIVE = 0x40,
 IFA_F_PERMANENT = 0x80 }
+consts! { "Attributes of neighbours, rtnetlink(7).", u16; NDA_DST = 1, NDA_LLADDR = 2 }
 consts! { "Attributes of routes, rtnetlink(7).", u16; RTA_UNSPEC = 0, RTA_DST = 1, RTA_SRC = 2, RTA_IIF = 3,
 RTA_OIF = 4, RTA_GATEWAY = 5, RTA_PRIORITY = 6,
 RTA_PREFSRC = 7, RTA_METRICS = 8, RTA_TABLE = 15 }
@@ -41,7 +42,8 @@ consts! { "Fields of `struct rtmsg`, rtnetlink(7).", u8; RT_TABLE_UNSPEC = 0, RT
 RT_TABLE_MAIN = 254, RT_TABLE_LOCAL = 255,
 RTPROT_UNSPEC = 0, RTPROT_KERNEL = 2, RTPROT_BOOT = 3, RTPROT_STATIC = 4, RT_SCOPE_UNIVERSE = 0,
 RT_SCOPE_LINK = 253, RT_SCOPE_HOST = 254,
-RTN_UNSPEC = 0, RTN_UNICAST = 1, RTN_LOCAL = 2, RTN_BROADCAST = 3 }
+RTN_UNSPEC = 0, RTN_UNICAST = 1, RTN_LOCAL = 2, RTN_BROADCAST = 3, RTN_BLACKHOLE = 6, RTN_UNREACHABLE = 7,
+RTN_PROHIBIT = 8 }
 consts! { "Hardware types, `ifi_type`.", u16; ARPHRD_ETHER = 1, ARPHRD_LOOPBACK = 772, ARPHRD_NONE = 0xfffe }
 consts! { "Values of IFLA_OPERSTATE.", u8; IF_OPER_UNKNOWN = 0, IF_OPER_DOWN = 2, IF_OPER_UP = 6 }
 
@@ -73,6 +75,10 @@ guest_struct! {
     /// `struct rtmsg`.
     Rtmsg: 12 { rtm_family: u8, rtm_dst_len: u8, rtm_src_len: u8, rtm_tos: u8, rtm_table: u8, rtm_protocol: u8,
         rtm_scope: u8, rtm_type: u8, rtm_flags: u32 }
+}
+guest_struct! {
+    /// `struct ndmsg`.
+    Ndmsg: 12 { ndm_family: u8, ndm_pad1: u8, ndm_pad2: u16, ndm_ifindex: i32, ndm_state: u16, ndm_flags: u8, ndm_type: u8 }
 }
 
 /// Bytes from one message or attribute to the next for `len` bytes of it (`NLMSG_ALIGN`); saturates.

@@ -79,6 +79,8 @@ pub struct Route {
     pub protocol: u8,
     /// The number of the device that it leads through.
     pub device: u32,
+    /// The next hop, if it is not the destination itself.
+    pub gateway: Option<IpAddr>,
     /// The address that packets are sent from.
     pub source: Option<IpAddr>,
     /// Lower ones are preferred.
@@ -93,9 +95,16 @@ pub struct NetSettings {
     pub first_local_port: Setting,
     /// The last of them.
     pub last_local_port: Setting,
+    /// The first group whose members may make sockets of ping (`net.ipv4.ping_group_range`).
+    pub first_ping_group: Setting,
+    /// The last of them; below the first, nobody may.
+    pub last_ping_group: Setting,
     /// Greatest length of a queue of connections that wait to be accepted (`net.core.somaxconn`).
     pub max_backlog: Setting,
 }
+
+/// The largest value of most settings.
+const MOST: u64 = 0x7fff_ffff;
 
 impl Default for NetSettings {
     fn default() -> NetSettings {
@@ -103,7 +112,9 @@ impl Default for NetSettings {
             first_unprivileged_port: Setting::new(1024, 0, 65535),
             first_local_port: Setting::new(32768, 1, 65535),
             last_local_port: Setting::new(60999, 1, 65535),
-            max_backlog: Setting::new(4096, 0, i32::MAX as u64),
+            first_ping_group: Setting::new(1, 0, MOST),
+            last_ping_group: Setting::new(0, 0, MOST),
+            max_backlog: Setting::new(4096, 0, MOST),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! [`registry`]: what a guest's kernel is made of. Whoever adds a file system, a device, an address family or a file of
 //! /proc/net adds it here.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use moat_control::spec::NetworkMode;
 use moat_identity::NetNamespace;
@@ -31,9 +31,12 @@ pub(crate) fn registry(network: NetworkMode, kernel: &Weak<Kernel>) -> Registry 
 }
 
 /// Gives the first network namespace its devices.
-pub(crate) fn add_devices(network: NetworkMode, net: &NetNamespace) {
+pub(crate) fn add_devices(network: NetworkMode, net: &Arc<NetNamespace>) {
     match network {
-        NetworkMode::None | NetworkMode::Sandbox => moat_net_inet::device::add_loopback(net),
+        NetworkMode::None | NetworkMode::Sandbox => {
+            moat_net_inet::device::add_loopback(net);
+            moat_net_inet::device::add_loopback_stack(net);
+        }
         NetworkMode::Host => moat_net_host::device::list_all().into_iter().for_each(|device| net.add_device(device)),
     }
 }
@@ -41,7 +44,6 @@ pub(crate) fn add_devices(network: NetworkMode, net: &NetNamespace) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     use moat_abi::fs::OpenFlags;
     use moat_abi::ipc::{IPC_CREAT, IPC_EXCL};

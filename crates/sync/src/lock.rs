@@ -54,6 +54,10 @@ pub enum LockClass {
     Socket,
     /// A pipe or other stream buffer.
     Stream,
+    /// The buffers of a network link's device, while frames are taken from it.
+    Link,
+    /// A network namespace's stack.
+    NetStack,
     /// Timers as kernel objects.
     KernelTimer,
     /// Small leaf tables (id allocation, caches).

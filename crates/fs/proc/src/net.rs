@@ -45,11 +45,17 @@ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packet
 fn if_inet6(net: &NetNamespace) -> Vec<u8> {
     /// The scope of an address for this machine only (`IPV6_ADDR_LOOPBACK`).
     const LOOPBACK: u8 = 0x10;
+    /// The scope of an address for one link only (`IPV6_ADDR_LINKLOCAL`).
+    const LINK_LOCAL: u8 = 0x20;
     let mut text = String::new();
     for device in net.devices() {
         for a in &device.addresses {
             let IpAddr::V6(ip) = a.ip else { continue };
-            let scope = if ip.is_loopback() { LOOPBACK } else { 0 };
+            let scope = match () {
+                () if ip.is_loopback() => LOOPBACK,
+                () if ip.is_unicast_link_local() => LINK_LOCAL,
+                () => 0,
+            };
             let _ = writeln!(
                 text,
                 "{:032x} {:02x} {:02x} {scope:02x} 80 {:>8}",

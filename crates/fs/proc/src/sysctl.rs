@@ -149,7 +149,7 @@ const SETTINGS: &[Entry] = &[
     ("net/ipv4/ip_forward", Value::Kept("0")),
     ("net/ipv4/ip_local_port_range", Value::Set(|s| join(ports(s).map(Setting::get)), set_port_range)),
     ("net/ipv4/ip_unprivileged_port_start", Value::Number(|s| &s.namespaces.net.settings.first_unprivileged_port)),
-    ("net/ipv4/ping_group_range", Value::Kept("1\t0")),
+    ("net/ipv4/ping_group_range", Value::Set(|s| join(ping_groups(s).map(Setting::get)), set_ping_groups)),
     ("net/ipv4/tcp_congestion_control", Value::Fixed("reno")),
     ("net/ipv4/tcp_rmem", Value::Fixed("4096\t131072\t6291456")),
     ("net/ipv4/tcp_wmem", Value::Fixed("4096\t16384\t4194304")),
@@ -218,6 +218,19 @@ fn set_port_range(scope: &Scope, text: &str) -> Result<()> {
     match numbers(text)?[..] {
         [first, last] if first <= last => set_all(ports(scope), text),
         _ => Err(Errno::EINVAL),
+    }
+}
+
+fn ping_groups(scope: &Scope) -> [&Setting; 2] {
+    let settings = &scope.namespaces.net.settings;
+    [&settings.first_ping_group, &settings.last_ping_group]
+}
+
+fn set_ping_groups(scope: &Scope, text: &str) -> Result<()> {
+    match numbers(text)?[..] {
+        // For nobody (`ipv4_ping_group_range`).
+        [first, last] if first > last => set_all(ping_groups(scope), "1 0"),
+        _ => set_all(ping_groups(scope), text),
     }
 }
 

@@ -99,6 +99,12 @@ fn files(cpus: usize, container: &Option<Arc<ContainerGroup>>, devices: &[NetDev
 pub fn mount(kernel: &Kernel, namespaces: &Namespaces) -> Result<Arc<dyn FileSystem>> {
     let container = ContainerGroup::of(&namespaces.cgroup);
     let cpus = container.as_ref().map_or(kernel.cpu_count, |c| c.allowance().cpu_count());
-    let files = files(cpus, &container, &namespaces.net.devices());
-    Ok(TreeFs::new(kernel.vfs.new_device(), "sysfs", SYSFS_MAGIC, files))
+    let net = namespaces.net.clone();
+    // A sandbox gets its links after its root container's file systems are mounted.
+    let source = move |shown: usize| {
+        let devices = net.devices();
+        let state = devices.len().saturating_add(1);
+        (state != shown).then(|| (state, files(cpus, &container, &devices)))
+    };
+    Ok(TreeFs::changing(kernel.vfs.new_device(), "sysfs", SYSFS_MAGIC, source))
 }

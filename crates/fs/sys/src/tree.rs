@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use moat_abi::Result;
 use moat_abi::stat::{DeviceId, Statfs};
+use moat_sync::{LockClass, RwLock};
 use moat_vfs::cred::Credentials;
 use moat_vfs::filesystem::FileSystem;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
@@ -26,12 +27,32 @@ pub(crate) fn empty_dir(path: &str) -> File {
     file(format!("{path}/"), String::new)
 }
 
+/// Makes the files anew, with a number for their state, unless that is still the given one.
+type Source = Box<dyn Fn(usize) -> Option<(usize, Vec<File>)> + Send + Sync>;
+
 struct Files {
     dev: DeviceId,
-    files: Arc<Vec<File>>,
+    /// The files with the number of their state.
+    made: RwLock<(usize, Arc<Vec<File>>)>,
+    source: Option<Source>,
 }
 
 impl Files {
+    fn files(&self) -> Arc<Vec<File>> {
+        let (state, files) = {
+            let made = self.made.read();
+            (made.0, made.1.clone())
+        };
+        match self.source.as_ref().and_then(|source| source(state)) {
+            Some((state, files)) => {
+                let files = Arc::new(files);
+                *self.made.write() = (state, files.clone());
+                files
+            }
+            None => files,
+        }
+    }
+
     fn attributes(&self, path: &str, mode: u32) -> Attributes {
         let mut h = DefaultHasher::new();
         path.hash(&mut h);
@@ -56,12 +77,13 @@ impl Text for Contents {
 
 impl Table for Files {
     fn paths(&self) -> Vec<String> {
-        self.files.iter().map(|f| f.path.clone()).collect()
+        self.files().iter().map(|f| f.path.clone()).collect()
     }
 
     fn file(&self, path: &str) -> Arc<dyn Inode> {
-        let at = self.files.iter().position(|f| f.path == path).unwrap_or(0);
-        TextFile::new(self.attributes(path, 0o444), Contents { files: self.files.clone(), at })
+        let files = self.files();
+        let at = files.iter().position(|f| f.path == path).unwrap_or(0);
+        TextFile::new(self.attributes(path, 0o444), Contents { files, at })
     }
 
     fn dir_attributes(&self, path: &str) -> Attributes {
@@ -79,7 +101,22 @@ pub(crate) struct TreeFs {
 
 impl TreeFs {
     pub(crate) fn new(dev: DeviceId, name: &'static str, magic: i64, files: Vec<File>) -> Arc<TreeFs> {
-        let root = TableDir::root(Files { dev, files: Arc::new(files) });
+        TreeFs::make(dev, name, magic, files, None)
+    }
+
+    /// A tree that `source` makes, and makes again when its state has another number.
+    pub(crate) fn changing(
+        dev: DeviceId,
+        name: &'static str,
+        magic: i64,
+        source: impl Fn(usize) -> Option<(usize, Vec<File>)> + Send + Sync + 'static,
+    ) -> Arc<TreeFs> {
+        TreeFs::make(dev, name, magic, Vec::new(), Some(Box::new(source)))
+    }
+
+    fn make(dev: DeviceId, name: &'static str, magic: i64, files: Vec<File>, source: Option<Source>) -> Arc<TreeFs> {
+        let made = RwLock::new(LockClass::Leaf, (0, Arc::new(files)));
+        let root = TableDir::root(Files { dev, made, source });
         Arc::new(TreeFs { name, magic, dev, root })
     }
 }

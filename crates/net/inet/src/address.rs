@@ -1,4 +1,4 @@
-//! Addresses: `sockaddr_in` and `sockaddr_in6` from and to [`SocketAddr`], and which of them are here.
+//! Addresses: `sockaddr_in` and `sockaddr_in6` from and to [`SocketAddr`].
 //!
 //! Inside, an IPv4 address is always [`IpAddr::V4`]; a socket of AF_INET6 shows it as `::ffff:a.b.c.d`.
 
@@ -103,36 +103,6 @@ pub fn is_local(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether a socket may be bound to an address.
-///
-/// # Errors
-/// EADDRNOTAVAIL.
-pub fn check_bindable(ip: IpAddr) -> Result<()> {
-    let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST) || ip == IpAddr::V4(Ipv4Addr::new(127, 255, 255, 255));
-    if ip.is_unspecified() || is_local(ip) || ip.is_multicast() || broadcast {
-        Ok(())
-    } else {
-        Err(Errno::EADDRNOTAVAIL)
-    }
-}
-
-/// Where an address leads from a socket, and the source address on that way; the any address is the loopback.
-///
-/// # Errors
-/// ENETUNREACH.
-pub fn route(to: IpAddr, v6_only: bool) -> Result<(IpAddr, IpAddr)> {
-    let (to, from): (IpAddr, IpAddr) = match to {
-        IpAddr::V4(_) if v6_only => return Err(Errno::ENETUNREACH),
-        IpAddr::V4(v4) => {
-            (if v4.is_unspecified() { Ipv4Addr::LOCALHOST } else { v4 }.into(), Ipv4Addr::LOCALHOST.into())
-        }
-        IpAddr::V6(v6) => {
-            (if v6.is_unspecified() { Ipv6Addr::LOCALHOST } else { v6 }.into(), Ipv6Addr::LOCALHOST.into())
-        }
-    };
-    if is_local(to) { Ok((to, from)) } else { Err(Errno::ENETUNREACH) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,16 +115,5 @@ mod tests {
         assert_eq!(back, "127.0.0.1:80".parse().unwrap());
         assert_eq!(format(AF_INET6, back).as_bytes(), shown.as_bytes());
         assert_eq!((format(AF_INET, back).as_bytes().len(), shown.as_bytes().len()), (16, 28));
-    }
-
-    #[test]
-    fn only_the_loopback_is_reachable() {
-        assert_eq!(
-            route("0.0.0.0".parse().unwrap(), false),
-            Ok(("127.0.0.1".parse().unwrap(), "127.0.0.1".parse().unwrap()))
-        );
-        assert!(route("127.1.2.3".parse().unwrap(), false).is_ok());
-        assert_eq!(route("192.0.2.1".parse().unwrap(), false), Err(Errno::ENETUNREACH));
-        assert_eq!(route("127.0.0.1".parse().unwrap(), true), Err(Errno::ENETUNREACH));
     }
 }

@@ -1,14 +1,15 @@
-//! The internet families inside the sandbox: TCP and UDP over the loopback device, without packets.
+//! The internet families inside the sandbox: between own addresses without packets, else over the namespace's stack.
 //!
-//! - [`tcp`]: streams; [`udp`]: datagrams.
-//! - [`address`]: addresses of both families; [`ports`]: who has which port.
-//! - [`options`]: the options of levels IP, IPV6, TCP and UDP.
-//! - [`device`]: ioctls about `lo`.
-//! - [`route`]: rtnetlink(7), just enough for who lists links, addresses and routes.
+//! - [`tcp`]: streams; [`udp`]: datagrams; [`raw`]: raw sockets and ping, with [`ancillary`] data.
+//! - [`address`]: addresses of both families; [`ports`]: who has which port; [`way`]: where an address leads.
+//! - [`options`]: the options of levels IP, IPV6, TCP and UDP; [`groups`]: multicast.
+//! - [`stack`]: [`moat_net_stack`] with its lock, its clock and its devices.
+//! - [`device`]: links, and the ioctls about them.
+//! - [`route`]: rtnetlink(7), just enough for who lists links, addresses, routes and neighbours.
 //! - [`text`]: the files of /proc/net.
 //!
-//! A connection is two byte queues in memory; a datagram goes straight into its receiver's queue. Nothing else than the
-//! loopback addresses is reachable (ENETUNREACH): a stack with packets registers in place of this crate.
+//! Between own addresses a connection is two byte queues in memory, and a datagram goes straight into its receiver's queue.
+//! In a namespace without links nothing else is reachable (ENETUNREACH).
 //!
 //! # Invariants
 //! - Data lies in the receiver's endpoint. Sockets know each other by endpoints, which own no socket.
@@ -16,13 +17,18 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod ancillary;
 pub mod device;
+mod groups;
 pub mod options;
 pub mod ports;
+mod raw;
 pub mod route;
+pub mod stack;
 pub mod tcp;
 pub mod text;
 pub mod udp;
+pub mod way;
 
 use std::sync::Arc;
 
@@ -45,6 +51,9 @@ pub fn register(registry: &mut Registry) {
     registry.net_text("tcp6", text::tcp6);
     registry.net_text("udp", text::udp);
     registry.net_text("udp6", text::udp6);
+    registry.net_text("dev", text::dev);
+    registry.net_text("route", text::route);
+    registry.net_text("arp", text::arp);
 }
 
 /// AF_INET and AF_INET6. What their sockets share is in the network namespace.
@@ -64,12 +73,29 @@ fn new_socket(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socke
     match (kind.socket_type, kind.protocol) {
         (SOCK_STREAM, IPPROTO_IP | IPPROTO_TCP) => Ok(tcp::TcpSocket::new(maker, kind.family)),
         (SOCK_DGRAM, IPPROTO_IP | IPPROTO_UDP) => Ok(udp::UdpSocket::new(maker, kind.family)),
-        // As `net.ipv4.ping_group_range` has it by default: for no group.
-        (SOCK_DGRAM, IPPROTO_ICMP | IPPROTO_ICMPV6) => Err(Errno::EACCES),
+        (SOCK_DGRAM, IPPROTO_ICMP) if kind.family == AF_INET => ping_socket(maker, kind),
+        (SOCK_DGRAM, IPPROTO_ICMPV6) if kind.family == AF_INET6 => ping_socket(maker, kind),
         (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
         (SOCK_RAW, 0) => Err(Errno::EPROTONOSUPPORT),
         (SOCK_RAW, _) if !maker.caller.creds().has_cap(Cap::NET_RAW) => Err(Errno::EPERM),
-        (SOCK_RAW, _) => Err(Errno::EPROTONOSUPPORT),
+        (SOCK_RAW, 1..=255) => Ok(raw::RawSocket::new(maker, kind)?),
+        (SOCK_RAW, _) => Err(Errno::EINVAL),
         _ => Err(Errno::ESOCKTNOSUPPORT),
     }
+}
+
+/// A socket of ping, for members of the groups that may have one (`ping_init_sock`).
+///
+/// # Errors
+/// EACCES for all others; those of [`raw::RawSocket::new`].
+fn ping_socket(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+    let settings = &maker.net.settings;
+    let groups = settings.first_ping_group.get()..=settings.last_ping_group.get();
+    let creds = maker.caller.creds();
+    let member =
+        std::iter::once(creds.egid).chain(creds.groups.iter().copied()).any(|g| groups.contains(&u64::from(g)));
+    if !member {
+        return Err(Errno::EACCES);
+    }
+    Ok(raw::RawSocket::new(maker, kind)?)
 }

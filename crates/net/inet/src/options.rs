@@ -1,19 +1,25 @@
 //! Options of levels IP, IPV6, TCP and UDP: ip(7), ipv6(7), tcp(7), udp(7).
 //!
-//! Most steer packets, of which there are none here: they are checked as Linux does, kept and shown again.
+//! They are checked as Linux does, kept and shown again; what steers packets is told to the stack ([`InetOptions::packet_options`],
+//! [`InetOptions::tcp_settings`]).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use moat_abi::cap::Cap;
 use moat_abi::socket as abi;
-use moat_abi::socket::{AF_INET6, IpMreq, IpMreqn, Ipv6Mreq, SOL_IP, SOL_IPV6, SOL_TCP, SOL_UDP};
+use moat_abi::socket::{AF_INET6, In6Pktinfo, InPktinfo, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, SOL_UDP};
 use moat_abi::{Errno, Result};
+use moat_net_stack::tcp::Settings;
+use moat_net_stack::time::{MS, SECOND};
+use moat_net_stack::{SendOptions, TcpOptions};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
+use moat_vfs::socket::{BufferSide, ControlMessage, CoreFlags, SocketCore};
 use zerocopy::FromBytes;
 
-use crate::address::is_local;
+use crate::groups::{check_device, v4_group, v6_group};
+use crate::ports::Net;
 
 /// The largest segment that fits the loopback's MTU, with time stamps.
 pub(crate) const MSS: u32 = 65483;
@@ -24,6 +30,7 @@ pub(crate) const MSS: u32 = 65483;
 pub enum Protocol {
     Tcp,
     Udp,
+    Raw,
 }
 
 /// An option that is a number: its starting value and the least and largest that is taken.
@@ -69,7 +76,6 @@ const NUMBERS: &[Number] = &[
     number(SOL_IPV6, abi::IPV6_UNICAST_HOPS, 64, -1, 255),
     number(SOL_IPV6, abi::IPV6_MULTICAST_HOPS, 1, -1, 255),
     flag(SOL_IPV6, abi::IPV6_MULTICAST_LOOP, 1),
-    number(SOL_IPV6, abi::IPV6_MULTICAST_IF, 0, 0, 1),
     number(SOL_IPV6, abi::IPV6_MTU_DISCOVER, 1, 0, 5),
     flag(SOL_IPV6, abi::IPV6_RECVERR, 0),
     flag(SOL_IPV6, abi::IPV6_V6ONLY, 0),
@@ -102,23 +108,25 @@ const NUMBERS: &[Number] = &[
     number(SOL_UDP, abi::UDP_SEGMENT, 0, 0, 65535),
 ];
 
-/// Groups that one socket may join (`net.ipv4.igmp_max_memberships`).
-const MOST_GROUPS: usize = 20;
 const CONGESTION: &[&[u8]] = &[b"cubic", b"reno"];
 
 #[derive(Clone, Default)]
-struct Values {
+pub(crate) struct Values {
     numbers: BTreeMap<(u32, u32), i32>,
     max_segment: i32,
     congestion: usize,
-    groups: Vec<IpAddr>,
-    multicast_if: [u8; 4],
+    /// The groups that were joined, each on a device.
+    pub(crate) groups: Vec<(u32, IpAddr)>,
+    pub(crate) multicast_if: [u8; 4],
+    pub(crate) multicast_device: u32,
+    /// The device of SO_BINDTODEVICE.
+    device: Option<(u32, Vec<u8>)>,
 }
 
 /// The options of one socket.
 pub struct InetOptions {
     family: u16,
-    values: Mutex<Values>,
+    pub(crate) values: Mutex<Values>,
 }
 
 fn find(level: u32, name: u32) -> Result<&'static Number> {
@@ -144,6 +152,116 @@ impl InetOptions {
     pub fn number(&self, level: u32, name: u32) -> i32 {
         let set = self.values.lock().numbers.get(&(level, name)).copied();
         set.or_else(|| find(level, name).ok().map(|n| n.default)).unwrap_or(0)
+    }
+
+    /// The only device that the socket uses (SO_BINDTODEVICE).
+    #[must_use]
+    pub fn device(&self) -> Option<u32> {
+        self.values.lock().device.as_ref().map(|(index, _)| *index)
+    }
+
+    /// Whether errors of the network are told to a socket without a peer (IP_RECVERR).
+    #[must_use]
+    pub fn wants_errors(&self) -> bool {
+        self.number(SOL_IP, abi::IP_RECVERR) != 0 || self.number(SOL_IPV6, abi::IPV6_RECVERR) != 0
+    }
+
+    /// Sets how packets to an address are sent, as far as `options` does not say it yet.
+    pub fn packet_options(&self, to: IpAddr, options: &mut SendOptions) {
+        let (ttl, group_ttl, tos, discover) = if to.is_ipv4() {
+            let level = SOL_IP;
+            (
+                self.number(level, abi::IP_TTL),
+                self.number(level, abi::IP_MULTICAST_TTL),
+                self.number(level, abi::IP_TOS),
+                self.number(level, abi::IP_MTU_DISCOVER),
+            )
+        } else {
+            let level = SOL_IPV6;
+            (
+                self.number(level, abi::IPV6_UNICAST_HOPS),
+                self.number(level, abi::IPV6_MULTICAST_HOPS),
+                self.number(level, abi::IPV6_TCLASS),
+                self.number(level, abi::IPV6_MTU_DISCOVER),
+            )
+        };
+        let ttl = if to.is_multicast() { group_ttl } else { ttl };
+        options.ttl = options.ttl.or(u8::try_from(ttl).ok().filter(|t| *t > 0));
+        if options.tos == 0 {
+            options.tos = u8::try_from(tos & 0xff).unwrap_or(0);
+        }
+        // IP_PMTUDISC_DO and IP_PMTUDISC_PROBE.
+        options.keep_whole |= discover == 2 || discover == 3;
+        if to.is_multicast() && options.device.is_none() {
+            options.device = Some(self.values.lock().multicast_device).filter(|d| *d != 0);
+        }
+    }
+
+    /// Takes a control message about one packet that is sent; gives the address that it is to come from, if it says one.
+    ///
+    /// # Errors
+    /// EINVAL for one that is malformed.
+    pub fn steer(&self, control: &ControlMessage, options: &mut SendOptions) -> Result<Option<IpAddr>> {
+        let number = || control.data.first_chunk().map(|b| i32::from_ne_bytes(*b)).ok_or(Errno::EINVAL);
+        let byte = |n: i32| u8::try_from(n).map_err(|_| Errno::EINVAL);
+        match (control.level, control.kind) {
+            (SOL_IP, abi::IP_PKTINFO) => {
+                let (info, _) = InPktinfo::read_from_prefix(&control.data).map_err(|_| Errno::EINVAL)?;
+                options.device = u32::try_from(info.ipi_ifindex).ok().filter(|i| *i != 0).or(options.device);
+                let source = Ipv4Addr::from(info.ipi_spec_dst);
+                return Ok((!source.is_unspecified()).then_some(source.into()));
+            }
+            (SOL_IPV6, abi::IPV6_PKTINFO) => {
+                let (info, _) = In6Pktinfo::read_from_prefix(&control.data).map_err(|_| Errno::EINVAL)?;
+                options.device = u32::try_from(info.ipi6_ifindex).ok().filter(|i| *i != 0).or(options.device);
+                let source = Ipv6Addr::from(info.ipi6_addr).to_canonical();
+                return Ok((!source.is_unspecified()).then_some(source));
+            }
+            (SOL_IP, abi::IP_TTL) | (SOL_IPV6, abi::IPV6_HOPLIMIT) => options.ttl = Some(byte(number()?)?),
+            (SOL_IP, abi::IP_TOS) => options.tos = *control.data.first().ok_or(Errno::EINVAL)?,
+            (SOL_IPV6, abi::IPV6_TCLASS) => options.tos = byte(number()?)?,
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// What a TCP connection is to do (`tcp_sock`'s settings).
+    #[must_use]
+    pub fn tcp_settings(&self, core: &SocketCore) -> Settings {
+        let number = |name| u64::try_from(self.number(SOL_TCP, name)).unwrap_or(0);
+        let buffer = |side, flag| core.has(flag).then(|| core.buffer(side));
+        Settings {
+            no_delay: number(abi::TCP_NODELAY) != 0,
+            cork: number(abi::TCP_CORK) != 0,
+            keep_alive: core.has(CoreFlags::KEEPALIVE),
+            keep_idle_us: number(abi::TCP_KEEPIDLE).saturating_mul(SECOND),
+            keep_interval_us: number(abi::TCP_KEEPINTVL).saturating_mul(SECOND),
+            keep_count: u32::try_from(number(abi::TCP_KEEPCNT)).unwrap_or(9),
+            user_timeout_us: number(abi::TCP_USER_TIMEOUT).saturating_mul(MS),
+            syn_retries: u32::try_from(number(abi::TCP_SYNCNT)).unwrap_or(6),
+            max_segment: u16::try_from(self.values.lock().max_segment).ok().filter(|m| *m != 0),
+            send_buffer: buffer(BufferSide::Send, CoreFlags::SNDBUF_SET),
+            receive_buffer: buffer(BufferSide::Receive, CoreFlags::RCVBUF_SET),
+        }
+    }
+
+    /// How a connection's packets are sent.
+    #[must_use]
+    pub fn tcp_options(&self, to: IpAddr) -> TcpOptions {
+        let mut options = SendOptions::default();
+        self.packet_options(to, &mut options);
+        TcpOptions { device: self.device(), ttl: options.ttl, tos: options.tos }
+    }
+
+    /// SO_BINDTODEVICE.
+    ///
+    /// # Errors
+    /// ENODEV.
+    fn bind_to_device(&self, net: &Net, value: &[u8]) -> Result<()> {
+        let name = value.split(|b| *b == 0).next().unwrap_or_default();
+        let device = if name.is_empty() { None } else { Some((net.device(name).ok_or(Errno::ENODEV)?, name.to_vec())) };
+        self.values.lock().device = device;
+        Ok(())
     }
 
     /// IPV6_V6ONLY; an AF_INET socket has nothing to do with it.
@@ -176,6 +294,10 @@ impl InetOptions {
     /// # Errors
     /// ENOPROTOOPT; ENOTCONN for what only a connection has.
     pub fn get(&self, protocol: Protocol, level: u32, name: u32, room: usize, connected: bool) -> Result<Vec<u8>> {
+        if (level, name) == (SOL_SOCKET, abi::SO_BINDTODEVICE) {
+            let device = self.values.lock().device.clone();
+            return Ok(device.map_or_else(Vec::new, |(_, name)| [name.as_slice(), &[0]].concat()));
+        }
         self.check_level(protocol, level)?;
         let value = match (level, name) {
             (SOL_IP, abi::IP_MTU) | (SOL_IPV6, abi::IPV6_MTU) => {
@@ -186,6 +308,7 @@ impl InetOptions {
             }
             (SOL_IP, abi::IP_OPTIONS) => return Ok(Vec::new()),
             (SOL_IP, abi::IP_MULTICAST_IF) => return Ok(self.values.lock().multicast_if.to_vec()),
+            (SOL_IPV6, abi::IPV6_MULTICAST_IF) => self.values.lock().multicast_device.cast_signed(),
             (SOL_TCP, abi::TCP_MAXSEG) => match self.values.lock().max_segment {
                 _ if connected => MSS.cast_signed(),
                 0 => 536,
@@ -224,20 +347,29 @@ impl InetOptions {
         &self,
         protocol: Protocol,
         caller: &dyn Caller,
-        level: u32,
-        name: u32,
+        net: &Net,
+        (level, name): (u32, u32),
         value: &[u8],
         bound: bool,
     ) -> Result<()> {
+        if (level, name) == (SOL_SOCKET, abi::SO_BINDTODEVICE) {
+            return self.bind_to_device(net, value);
+        }
         self.check_level(protocol, level)?;
         match (level, name) {
             (SOL_IP, abi::IP_ADD_MEMBERSHIP | abi::IP_DROP_MEMBERSHIP) => {
-                return self.change_group(name == abi::IP_ADD_MEMBERSHIP, v4_group(value)?);
+                return self.change_group(net, name == abi::IP_ADD_MEMBERSHIP, v4_group(net, value)?);
             }
             (SOL_IPV6, abi::IPV6_ADD_MEMBERSHIP | abi::IPV6_DROP_MEMBERSHIP) => {
-                return self.change_group(name == abi::IPV6_ADD_MEMBERSHIP, v6_group(value)?);
+                return self.change_group(net, name == abi::IPV6_ADD_MEMBERSHIP, v6_group(net, value)?);
             }
-            (SOL_IP, abi::IP_MULTICAST_IF) => return self.set_multicast_if(value),
+            (SOL_IP, abi::IP_MULTICAST_IF) => return self.set_multicast_if(net, value),
+            (SOL_IPV6, abi::IPV6_MULTICAST_IF) => {
+                let index = value.first_chunk().map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)?;
+                check_device(net, index).map_err(|_| Errno::ENODEV)?;
+                self.values.lock().multicast_device = index;
+                return Ok(());
+            }
             (SOL_TCP, abi::TCP_CONGESTION) => {
                 let text = value.split(|b| *b == 0).next().unwrap_or_default();
                 let at = CONGESTION.iter().position(|c| *c == text).ok_or(Errno::ENOENT)?;
@@ -282,67 +414,6 @@ impl InetOptions {
         self.values.lock().numbers.insert((level, name), value);
         Ok(())
     }
-
-    fn change_group(&self, join: bool, group: IpAddr) -> Result<()> {
-        let groups = &mut self.values.lock().groups;
-        let at = groups.iter().position(|g| *g == group);
-        match (join, at) {
-            (true, Some(_)) => Err(Errno::EADDRINUSE),
-            (true, None) if groups.len() >= MOST_GROUPS => Err(Errno::ENOBUFS),
-            (true, None) => {
-                groups.push(group);
-                Ok(())
-            }
-            (false, None) => Err(Errno::EADDRNOTAVAIL),
-            (false, Some(at)) => {
-                groups.remove(at);
-                Ok(())
-            }
-        }
-    }
-
-    fn set_multicast_if(&self, value: &[u8]) -> Result<()> {
-        let (address, index) = if let Ok((m, _)) = IpMreqn::read_from_prefix(value) {
-            (m.imr_address, m.imr_ifindex)
-        } else if let Ok((m, _)) = IpMreq::read_from_prefix(value) {
-            (m.imr_interface, 0)
-        } else {
-            (*value.first_chunk().ok_or(Errno::EINVAL)?, 0)
-        };
-        if index > 1 || (index == 0 && address != [0; 4] && !is_local(Ipv4Addr::from(address).into())) {
-            return Err(Errno::EADDRNOTAVAIL);
-        }
-        self.values.lock().multicast_if = address;
-        Ok(())
-    }
-}
-
-/// The group of an `ip_mreq` or `ip_mreqn`, whose interface must be `lo`.
-fn v4_group(value: &[u8]) -> Result<IpAddr> {
-    let (group, address, index) = if let Ok((m, _)) = IpMreqn::read_from_prefix(value) {
-        (m.imr_multiaddr, m.imr_address, m.imr_ifindex)
-    } else {
-        let (m, _) = IpMreq::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
-        (m.imr_multiaddr, m.imr_interface, 0)
-    };
-    let group = Ipv4Addr::from(group);
-    if !group.is_multicast() {
-        return Err(Errno::EINVAL);
-    }
-    // No route leads to groups, so the device has to be named.
-    if index != 1 && (index != 0 || !is_local(Ipv4Addr::from(address).into())) {
-        return Err(Errno::ENODEV);
-    }
-    Ok(group.into())
-}
-
-fn v6_group(value: &[u8]) -> Result<IpAddr> {
-    let (m, _) = Ipv6Mreq::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
-    let group = Ipv6Addr::from(m.ipv6mr_multiaddr);
-    if !group.is_multicast() {
-        return Err(Errno::EINVAL);
-    }
-    if m.ipv6mr_ifindex == 1 { Ok(group.into()) } else { Err(Errno::ENODEV) }
 }
 
 #[cfg(test)]
@@ -355,7 +426,10 @@ mod tests {
     fn numbers_are_checked_and_shown() {
         let o = InetOptions::new(AF_INET);
         let root = KernelCaller::root(moat_identity::UserNamespace::root());
-        let set = |level, name, value: i32| o.set(Protocol::Tcp, &root, level, name, &value.to_ne_bytes(), false);
+        let namespace = moat_identity::NetNamespace::new(1, moat_identity::UserNamespace::root());
+        let net = Net::of(&namespace);
+        let set =
+            |level, name, value: i32| o.set(Protocol::Tcp, &root, &net, (level, name), &value.to_ne_bytes(), false);
         let get = |level, name| o.get(Protocol::Tcp, level, name, 4, false);
         assert_eq!(set(SOL_TCP, abi::TCP_NODELAY, 7), Ok(()));
         assert_eq!(get(SOL_TCP, abi::TCP_NODELAY), Ok(1i32.to_ne_bytes().to_vec()));

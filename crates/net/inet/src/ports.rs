@@ -3,6 +3,7 @@
 //! Source: `inet_csk_bind_conflict`, `inet_rcv_saddr_equal`, `compute_score` of Linux's `net/ipv4`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, RangeInclusive};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,6 +16,7 @@ use moat_identity::{NetNamespace, Setting};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 
+use crate::stack::{NetStack, stack_of};
 use crate::tcp::TcpSocket;
 use crate::udp::UdpSocket;
 
@@ -72,13 +74,20 @@ pub struct Ports<S> {
     listeners: HashMap<u16, Vec<u64>>,
     /// Where the search for a free port goes on.
     next: u16,
-    /// Whose turn it is among listeners that share an address.
+    /// Whose turn it is among listeners that share an address; counts the draws of ports too.
     turn: AtomicU32,
+    secret: RandomState,
 }
 
 impl<S> Default for Ports<S> {
     fn default() -> Self {
-        Ports { by_port: HashMap::new(), listeners: HashMap::new(), next: 0, turn: AtomicU32::new(0) }
+        Ports {
+            by_port: HashMap::new(),
+            listeners: HashMap::new(),
+            next: 0,
+            turn: AtomicU32::new(0),
+            secret: RandomState::new(),
+        }
     }
 }
 
@@ -109,9 +118,13 @@ impl<S> Ports<S> {
         self.by_port.entry(port).or_default().insert(id, binding);
     }
 
-    /// A port that nobody has.
+    /// A port that nobody has; which one can't be guessed (RFC 6056).
     fn free_port(&mut self, among: RangeInclusive<u16>) -> Option<u16> {
         let (first, last) = among.clone().into_inner();
+        let count = u64::from(last - first).saturating_add(1);
+        let drawn = self.secret.hash_one(self.turn.fetch_add(1, Ordering::Relaxed));
+        let offset = u16::try_from(drawn.checked_rem(count).unwrap_or(0)).unwrap_or(0);
+        self.next = first.saturating_add(offset);
         for _ in among {
             let port = self.next.clamp(first, last);
             self.next = if port >= last { first } else { port + 1 };
@@ -207,6 +220,14 @@ impl<S> Ports<S> {
         fitting.max_by_key(|b| (b.peer.is_some(), score(b, to.ip())))?.socket.upgrade()
     }
 
+    /// All sockets that take messages to a group or to everybody.
+    #[must_use]
+    pub fn receivers(&self, from: SocketAddr, to: SocketAddr) -> Vec<Arc<S>> {
+        let Some(bindings) = self.by_port.get(&to.port()) else { return Vec::new() };
+        let fitting = bindings.values().filter(|b| b.place.covers(to.ip()) && b.peer.is_none_or(|p| p == from));
+        fitting.filter_map(|b| b.socket.upgrade()).collect()
+    }
+
     /// All sockets, for /proc/net.
     #[must_use]
     pub fn sockets(&self) -> Vec<Arc<S>> {
@@ -253,6 +274,18 @@ impl Net {
     #[must_use]
     pub fn of(namespace: &Arc<NetNamespace>) -> Net {
         Net { namespace: namespace.clone(), tables: PortTables::of(namespace) }
+    }
+
+    /// The namespace's stack, if it has one.
+    #[must_use]
+    pub fn stack(&self) -> Option<Arc<NetStack>> {
+        stack_of(&self.namespace)
+    }
+
+    /// The number of a device by its name.
+    #[must_use]
+    pub fn device(&self, name: &[u8]) -> Option<u32> {
+        self.namespace.devices().iter().find(|d| d.name.as_bytes() == name).map(|d| d.index)
     }
 }
 
@@ -348,11 +381,11 @@ mod tests {
     fn automatic_ports_run_out() {
         let mut p = Ports::default();
         let (first, last) = local_ports(&NetSettings::default()).into_inner();
-        for id in 0..u64::from(last - first) + 1 {
-            bind(&mut p, id, "127.0.0.1", 0, NO).unwrap();
-        }
+        let bound: Vec<u16> =
+            (0..u64::from(last - first) + 1).map(|id| bind(&mut p, id, "127.0.0.1", 0, NO).unwrap()).collect();
+        assert_ne!(bound[..8], (first..first + 8).collect::<Vec<_>>()[..]);
         assert_eq!(bind(&mut p, 1 << 40, "127.0.0.1", 0, NO), Err(Errno::EADDRINUSE));
-        p.unbind(7, first + 7);
-        assert_eq!(bind(&mut p, 1 << 40, "127.0.0.1", 0, NO), Ok(first + 7));
+        p.unbind(7, bound[7]);
+        assert_eq!(bind(&mut p, 1 << 40, "127.0.0.1", 0, NO), Ok(bound[7]));
     }
 }

@@ -1,29 +1,30 @@
 //! NETLINK_ROUTE, rtnetlink(7): dumps of the links, addresses and routes of a namespace.
 //!
-//! Enough for getaddrinfo(3), getifaddrs(3) and `ip addr`. Changes are refused.
+//! Enough for getaddrinfo(3), getifaddrs(3), `ip addr`, `ip route` and `ip neigh`. Changes are refused.
+
+mod messages;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use moat_abi::netlink as nl;
-use moat_abi::netlink::{
-    Ifaddrmsg, Ifinfomsg, NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTI, Nlmsgerr, Nlmsghdr, Rtattr, Rtmsg,
-};
+use moat_abi::netlink::{Ifinfomsg, NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTI, Nlmsghdr, Rtattr};
 use moat_abi::socket::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, IFF_LOOPBACK, IFF_RUNNING, MsgFlags, SOCK_DGRAM, SOCK_RAW, SOL_NETLINK,
-    SockaddrNl,
+    AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, MsgFlags, SOCK_DGRAM, SOCK_RAW, SOL_NETLINK, SockaddrNl,
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
-use moat_identity::net::{InterfaceAddress, NetDevice, Route};
+use moat_identity::net::NetDevice;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::socket::{
     AddressFamily, Ancillary, Incoming, Outgoing, SockAddr, Socket, SocketCore, SocketKind, SocketMaker,
 };
 use zerocopy::{FromBytes, IntoBytes};
+
+use crate::stack::stack_of;
+use messages::{Message, address, error, family_of, link, neighbour, route, route_get};
 
 const HEADER: usize = size_of::<Nlmsghdr>();
 /// Answers that wait; more requests are refused (ENOBUFS).
@@ -81,137 +82,6 @@ fn new_socket(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socke
     }))
 }
 
-/// A message under construction.
-struct Message {
-    bytes: Vec<u8>,
-}
-
-impl Message {
-    fn new(kind: u16, flags: u16, request: &Nlmsghdr, port: u32) -> Message {
-        let header = Nlmsghdr {
-            nlmsg_len: 0,
-            nlmsg_type: kind,
-            nlmsg_flags: flags,
-            nlmsg_seq: request.nlmsg_seq,
-            nlmsg_pid: port,
-        };
-        Message { bytes: header.as_bytes().to_vec() }
-    }
-
-    fn body(mut self, bytes: &[u8]) -> Message {
-        self.bytes.extend_from_slice(bytes);
-        self.bytes.resize(nl::align(self.bytes.len()), 0);
-        self
-    }
-
-    fn attr(self, kind: u16, value: &[u8]) -> Message {
-        let len = u16::try_from(size_of::<Rtattr>() + value.len()).unwrap_or(u16::MAX);
-        let head = Rtattr { rta_len: len, rta_type: kind };
-        self.body(&[head.as_bytes(), value].concat())
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        let len = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
-        self.bytes[..4].copy_from_slice(&len.to_ne_bytes());
-        self.bytes
-    }
-}
-
-/// A string with its zero byte.
-fn text(s: &str) -> Vec<u8> {
-    [s.as_bytes(), &[0]].concat()
-}
-
-fn link(request: &Nlmsghdr, port: u32, flags: u16, device: &NetDevice) -> Vec<u8> {
-    let info = Ifinfomsg {
-        ifi_type: device.hardware_type,
-        ifi_index: device.index.cast_signed(),
-        ifi_flags: device.flags,
-        ..Ifinfomsg::default()
-    };
-    let state = match device.flags & IFF_RUNNING {
-        _ if device.flags & IFF_LOOPBACK != 0 => nl::IF_OPER_UNKNOWN,
-        0 => nl::IF_OPER_DOWN,
-        _ => nl::IF_OPER_UP,
-    };
-    Message::new(nl::RTM_NEWLINK, flags, request, port)
-        .body(info.as_bytes())
-        .attr(nl::IFLA_IFNAME, &text(&device.name))
-        .attr(nl::IFLA_TXQLEN, &device.queue_len.to_ne_bytes())
-        .attr(nl::IFLA_OPERSTATE, &[state])
-        .attr(nl::IFLA_LINKMODE, &[0])
-        .attr(nl::IFLA_MTU, &device.mtu.to_ne_bytes())
-        .attr(nl::IFLA_GROUP, &0u32.to_ne_bytes())
-        .attr(nl::IFLA_NUM_TX_QUEUES, &1u32.to_ne_bytes())
-        .attr(nl::IFLA_NUM_RX_QUEUES, &1u32.to_ne_bytes())
-        .attr(nl::IFLA_CARRIER, &[1])
-        .attr(nl::IFLA_QDISC, b"noqueue\0")
-        .attr(nl::IFLA_ADDRESS, &device.address)
-        .attr(nl::IFLA_BROADCAST, &[0; 6])
-        .attr(nl::IFLA_STATS64, &[0; 192])
-        .attr(nl::IFLA_STATS, &[0; 96])
-        .finish()
-}
-
-fn family_of(ip: IpAddr) -> u16 {
-    if ip.is_ipv4() { AF_INET } else { AF_INET6 }
-}
-
-fn family_byte(family: u16) -> u8 {
-    u8::try_from(family).unwrap_or(0)
-}
-
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
-}
-
-fn address(request: &Nlmsghdr, port: u32, device: &NetDevice, a: &InterfaceAddress) -> Vec<u8> {
-    let info = Ifaddrmsg {
-        ifa_family: family_byte(family_of(a.ip)),
-        ifa_prefixlen: a.prefix_len,
-        ifa_flags: 0x80,
-        ifa_scope: a.scope,
-        ifa_index: device.index,
-    };
-    let ip = octets(a.ip);
-    let mut m =
-        Message::new(nl::RTM_NEWADDR, NLM_F_MULTI, request, port).body(info.as_bytes()).attr(nl::IFA_ADDRESS, &ip);
-    if a.ip.is_ipv4() {
-        m = m.attr(nl::IFA_LOCAL, &ip).attr(nl::IFA_LABEL, &text(&device.name));
-    }
-    // Valid for ever.
-    let forever = [[0xff; 4], [0xff; 4], [0; 4], [0; 4]].concat();
-    m.attr(nl::IFA_FLAGS, &nl::IFA_F_PERMANENT.to_ne_bytes()).attr(nl::IFA_CACHEINFO, &forever).finish()
-}
-
-fn route(request: &Nlmsghdr, port: u32, r: &Route) -> Vec<u8> {
-    let info = Rtmsg {
-        rtm_family: family_byte(family_of(r.destination)),
-        rtm_dst_len: r.prefix_len,
-        rtm_table: r.table,
-        rtm_protocol: r.protocol,
-        rtm_scope: r.scope,
-        rtm_type: r.kind,
-        ..Rtmsg::default()
-    };
-    let mut m = Message::new(nl::RTM_NEWROUTE, NLM_F_MULTI, request, port)
-        .body(info.as_bytes())
-        .attr(nl::RTA_TABLE, &u32::from(r.table).to_ne_bytes())
-        .attr(nl::RTA_DST, &octets(r.destination));
-    if let Some(source) = r.source {
-        m = m.attr(nl::RTA_PREFSRC, &octets(source));
-    }
-    m.attr(nl::RTA_OIF, &r.device.to_ne_bytes()).finish()
-}
-
-fn error(request: &Nlmsghdr, port: u32, errno: Option<Errno>) -> Vec<u8> {
-    let body = Nlmsgerr { error: -errno.map_or(0, Errno::raw), msg: *request };
-    Message::new(nl::NLMSG_ERROR, nl::NLM_F_CAPPED, request, port).body(body.as_bytes()).finish()
-}
-
 /// The families that a dump for `family` shows.
 fn families(family: u8) -> Vec<u16> {
     match u16::from(family) {
@@ -247,10 +117,10 @@ fn answer(net: &NetNamespace, request: &Nlmsghdr, body: &[u8], port: u32) -> Vec
     let mut out = Vec::new();
     let result = match request.nlmsg_type {
         nl::RTM_GETLINK if dump => {
-            out.extend(devices.iter().map(|d| link(request, port, NLM_F_MULTI, d)));
+            out.extend(devices.iter().map(|d| link(net, request, port, NLM_F_MULTI, d)));
             Ok(())
         }
-        nl::RTM_GETLINK => named(&devices, body).map(|d| out.push(link(request, port, 0, d))).ok_or(Errno::ENODEV),
+        nl::RTM_GETLINK => named(&devices, body).map(|d| out.push(link(net, request, port, 0, d))).ok_or(Errno::ENODEV),
         nl::RTM_GETADDR if dump => {
             for wanted in families(family) {
                 for d in &devices {
@@ -268,9 +138,17 @@ fn answer(net: &NetNamespace, request: &Nlmsghdr, body: &[u8], port: u32) -> Vec
             }
             Ok(())
         }
-        // There are no neighbours and no rules to list.
-        nl::RTM_GETNEIGH | nl::RTM_GETRULE if dump => Ok(()),
-        nl::RTM_GETROUTE => Err(Errno::ENETUNREACH),
+        nl::RTM_GETNEIGH if dump => {
+            let neighbours = stack_of(net).map(|s| s.change(|s| s.neighbours())).unwrap_or_default();
+            for wanted in families(family) {
+                let of_family = neighbours.iter().filter(|n| family_of(n.address) == wanted);
+                out.extend(of_family.map(|n| neighbour(request, port, n)));
+            }
+            Ok(())
+        }
+        // There are no rules to list.
+        nl::RTM_GETRULE if dump => Ok(()),
+        nl::RTM_GETROUTE => route_get(net, request, body, port).map(|m| out.push(m)),
         kind if kind < nl::NLMSG_MIN_TYPE => Ok(()),
         nl::RTM_GETADDR | nl::RTM_GETNEIGH | nl::RTM_GETRULE | nl::RTM_GETSTATS => Err(Errno::EOPNOTSUPP),
         _ => Err(Errno::EPERM),

@@ -1,18 +1,20 @@
-//! [`TcpSocket`]: TCP over the loopback, tcp(7).
+//! [`TcpSocket`]: TCP, tcp(7). A connection to an own address is two byte queues in memory; others are the stack's.
 //!
 //! - [`end`]: the byte queues.
 //! - [`connect`]: making connections.
 //! - [`info`]: what TCP_INFO shows.
+//! - [`remote`]: connections over the stack.
 
 pub(crate) mod connect;
 pub(crate) mod end;
 mod info;
+mod remote;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use moat_abi::socket::{
-    IPPROTO_TCP, MsgFlags, SIOCATMARK, SIOCINQ, SIOCOUTQ, SOCK_STREAM, SOL_TCP, TCP_CLOSE, TCP_CLOSE_WAIT,
+    IPPROTO_TCP, MsgFlags, SIOCATMARK, SIOCINQ, SIOCOUTQ, SOCK_STREAM, SOL_SOCKET, SOL_TCP, TCP_CLOSE, TCP_CLOSE_WAIT,
     TCP_ESTABLISHED, TCP_FIN_WAIT2, TCP_INFO, TCP_LISTEN, TCP_SYN_SENT, TCP_TIME_WAIT,
 };
 use moat_abi::{Errno, PollEvents, Result};
@@ -27,6 +29,7 @@ use crate::options::{InetOptions, Protocol};
 use crate::ports::{Net, Sharing};
 use connect::Backlog;
 use end::{SHUT_READ, SHUT_WRITE, TcpEnd};
+use remote::Remote;
 
 /// A connection, as one of its sockets holds it.
 pub(crate) struct Connection {
@@ -40,8 +43,12 @@ pub(crate) struct Connection {
 pub(crate) enum Phase {
     Closed,
     Listening(Backlog),
-    Connecting { to: SocketAddr },
+    Connecting {
+        to: SocketAddr,
+    },
     Connected(Connection),
+    /// A connection of the stack, at any point of its life.
+    Remote(Remote),
     Released,
 }
 
@@ -149,6 +156,7 @@ impl TcpSocket {
                     c.peer.add_shutdown(SHUT_READ);
                 }
             }
+            Phase::Remote(r) => self.end_remote(r.id, how),
             Phase::Closed | Phase::Connecting { .. } | Phase::Released => {}
         }
     }
@@ -171,8 +179,11 @@ impl TcpSocket {
 
     /// The state as `tcpi_state` and /proc/net/tcp show it.
     pub(crate) fn tcp_state(&self) -> u8 {
+        if let Some(id) = self.remote() {
+            return self.remote_state(id);
+        }
         match &self.state.lock().phase {
-            Phase::Closed | Phase::Released => TCP_CLOSE,
+            Phase::Closed | Phase::Released | Phase::Remote(_) => TCP_CLOSE,
             Phase::Listening(_) => TCP_LISTEN,
             Phase::Connecting { .. } => TCP_SYN_SENT,
             Phase::Connected(_) if self.end.is_reset() => TCP_CLOSE,
@@ -191,6 +202,7 @@ impl TcpSocket {
         let state = self.state.lock();
         let peer = match &state.phase {
             Phase::Connected(c) => c.addr,
+            Phase::Remote(r) => r.addr,
             Phase::Connecting { to, .. } => *to,
             _ => none,
         };
@@ -253,6 +265,9 @@ impl Socket for TcpSocket {
     }
 
     fn finish_connect(&self) -> Result<()> {
+        if let Some(id) = self.remote() {
+            return self.finish_remote(id);
+        }
         let mut state = self.state.lock();
         match &mut state.phase {
             Phase::Connecting { .. } => Err(Errno::EAGAIN),
@@ -277,11 +292,15 @@ impl Socket for TcpSocket {
     fn peer_address(&self) -> Result<SockAddr> {
         match &self.state.lock().phase {
             Phase::Connected(c) if !self.end.is_reset() => Ok(address::format(self.family, c.addr)),
+            Phase::Remote(r) if self.remote_stands(r.id) => Ok(address::format(self.family, r.addr)),
             _ => Err(Errno::ENOTCONN),
         }
     }
 
     fn send(&self, _caller: Option<&dyn Caller>, message: &mut Outgoing<'_>) -> Result<usize> {
+        if let Some(id) = self.remote() {
+            return self.send_remote(id, message);
+        }
         let peer = match &self.state.lock().phase {
             Phase::Connected(c) => c.peer.clone(),
             Phase::Connecting { .. } => return Err(Errno::EAGAIN),
@@ -302,6 +321,9 @@ impl Socket for TcpSocket {
     }
 
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
+        if let Some(id) = self.remote() {
+            return self.receive_remote(id, buf, flags);
+        }
         let peer = match &self.state.lock().phase {
             Phase::Connected(c) => Some(c.peer.clone()),
             Phase::Connecting { .. } => return Err(Errno::EAGAIN),
@@ -334,6 +356,9 @@ impl Socket for TcpSocket {
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {
+        if let Some(id) = self.remote() {
+            return self.shutdown_remote(id, how);
+        }
         let peer = {
             let state = self.state.lock();
             match &state.phase {
@@ -356,6 +381,11 @@ impl Socket for TcpSocket {
     }
 
     fn get_option(&self, _caller: &dyn Caller, level: u32, name: u32, room: usize) -> Result<Vec<u8>> {
+        if let Some(id) = self.remote()
+            && let Some(value) = self.remote_option(id, level, name)
+        {
+            return Ok(value);
+        }
         if level == SOL_TCP && name == TCP_INFO {
             return Ok(info::tcp_info(self));
         }
@@ -364,7 +394,18 @@ impl Socket for TcpSocket {
     }
 
     fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
-        self.options.set(Protocol::Tcp, caller, level, name, value, self.is_bound())
+        let set = self.options.set(Protocol::Tcp, caller, &self.net, (level, name), value, self.is_bound());
+        let Some(id) = self.remote() else { return set };
+        // The stack has to know what the others keep.
+        let set = if level == SOL_SOCKET && set == Err(Errno::ENOPROTOOPT) {
+            self.end.core.set_option(caller, name, value)
+        } else {
+            set
+        };
+        if set.is_ok() {
+            self.tell_remote(id, level, name);
+        }
+        set
     }
 
     fn is_listening(&self) -> bool {
@@ -374,6 +415,7 @@ impl Socket for TcpSocket {
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         let value = match cmd {
             SIOCINQ | SIOCOUTQ | SIOCATMARK if self.is_listening() => return Err(Errno::EINVAL),
+            SIOCINQ | SIOCOUTQ if let Some(id) = self.remote() => self.remote_queue(id, cmd),
             SIOCINQ => self.end.available(),
             // What is sent is with the receiver at once.
             SIOCOUTQ => 0,
@@ -386,14 +428,18 @@ impl Socket for TcpSocket {
 
     fn poll(&self) -> PollEvents {
         let errors = self.end.core.error_events();
+        if let Some(id) = self.remote() {
+            return self.poll_remote(id);
+        }
         let peer = {
             let state = self.state.lock();
             match &state.phase {
                 Phase::Listening(b) => {
-                    return errors | if b.ready.is_empty() { PollEvents::empty() } else { PollEvents::READ_READY };
+                    let ready = !b.ready.is_empty() || self.waits_at(b.remote);
+                    return errors | if ready { PollEvents::READ_READY } else { PollEvents::empty() };
                 }
                 Phase::Connecting { .. } => return errors,
-                Phase::Closed | Phase::Released => {
+                Phase::Closed | Phase::Released | Phase::Remote(_) => {
                     let mut events = PollEvents::HUP | PollEvents::WRITE_READY | errors;
                     if !errors.is_empty() || self.end.shutdown_bits() & SHUT_READ != 0 {
                         events |= PollEvents::READ_READY | PollEvents::RDHUP;

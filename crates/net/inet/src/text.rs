@@ -1,13 +1,16 @@
-//! /proc/net/{tcp,tcp6,udp,udp6}, proc_pid_net(5).
+//! /proc/net/{tcp,tcp6,udp,udp6,dev,route,arp}, proc_pid_net(5).
 
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use moat_abi::netlink as nl;
 use moat_abi::socket::{AF_INET, AF_INET6};
 use moat_identity::NetNamespace;
+use moat_identity::net::NetDevice;
 use moat_vfs::socket::Socket;
 
 use crate::ports::PortTables;
+use crate::stack::stack_of;
 
 /// One line's contents: addresses, state, bytes to read, owner, inode.
 struct Line {
@@ -94,4 +97,86 @@ pub(crate) fn udp(net: &NetNamespace) -> Vec<u8> {
 
 pub(crate) fn udp6(net: &NetNamespace) -> Vec<u8> {
     udp_table(net, AF_INET6, UDP6)
+}
+
+/// /proc/net/dev.
+pub(crate) fn dev(net: &NetNamespace) -> Vec<u8> {
+    let mut text = String::from(
+        "Inter-|   Receive                                                |  Transmit\n \
+face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n",
+    );
+    let stack = stack_of(net);
+    for device in net.devices() {
+        let c = stack.as_ref().map(|s| s.change(|s| s.counters(device.index))).unwrap_or_default();
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "{:>6}: {:7} {:7}    0 {:4}    0     0          0 {:9} {:8} {:7}    0 {:4}    0     0       0          0",
+            device.name,
+            c.received_bytes,
+            c.received_packets,
+            c.received_dropped,
+            c.multicast,
+            c.sent_bytes,
+            c.sent_packets,
+            c.sent_dropped
+        );
+    }
+    text.into_bytes()
+}
+
+/// The name of a device by its number.
+fn name(devices: &[NetDevice], index: u32) -> &str {
+    devices.iter().find(|d| d.index == index).map_or("*", |d| &d.name)
+}
+
+/// /proc/net/route: the main table of IPv4, addresses in the network's order as numbers of the machine's.
+pub(crate) fn route(net: &NetNamespace) -> Vec<u8> {
+    const UP: u32 = 1;
+    const GATEWAY: u32 = 2;
+    const HOST: u32 = 4;
+    let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
+    let mut text = format!("{head:<127}\n");
+    let devices = net.devices();
+    let number = |ip: Ipv4Addr| u32::from_ne_bytes(ip.octets());
+    for r in net.routes() {
+        let (IpAddr::V4(to), nl::RT_TABLE_MAIN) = (r.destination, r.table) else { continue };
+        let gateway = match r.gateway {
+            Some(IpAddr::V4(v4)) => v4,
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
+        let mut flags = UP;
+        if r.gateway.is_some() {
+            flags |= GATEWAY;
+        }
+        if r.prefix_len == 32 {
+            flags |= HOST;
+        }
+        let mask = Ipv4Addr::from_bits(u32::MAX.checked_shl(32u32.saturating_sub(r.prefix_len.into())).unwrap_or(0));
+        let line = format!(
+            "{}\t{:08X}\t{:08X}\t{flags:04X}\t0\t0\t{}\t{:08X}\t0\t0\t0",
+            name(&devices, r.device),
+            number(to),
+            number(gateway),
+            r.metric,
+            number(mask)
+        );
+        let _ = writeln!(text, "{line:<127}");
+    }
+    text.into_bytes()
+}
+
+/// /proc/net/arp.
+pub(crate) fn arp(net: &NetNamespace) -> Vec<u8> {
+    const COMPLETE: u8 = 2;
+    let mut text = String::from("IP address       HW type     Flags       HW address            Mask     Device\n");
+    let devices = net.devices();
+    for n in stack_of(net).map(|s| s.change(|s| s.neighbours())).unwrap_or_default() {
+        let IpAddr::V4(ip) = n.address else { continue };
+        let mac = n.mac.unwrap_or_default().map(|b| format!("{b:02x}")).join(":");
+        let flags = if n.mac.is_some() { COMPLETE } else { 0 };
+        let device = name(&devices, n.link);
+        let _ = writeln!(text, "{:<16} 0x{:<10x}0x{flags:<10x}{mac}     *        {device}", ip.to_string(), 1);
+    }
+    text.into_bytes()
 }

@@ -1,28 +1,31 @@
-//! [`UdpSocket`]: UDP over the loopback, udp(7).
+//! [`UdpSocket`]: UDP, udp(7).
 //!
-//! A datagram goes straight into its receiver's queue; one that finds no room is lost, as on a wire.
+//! A datagram to an own address goes straight into its receiver's queue, others over the stack; one that finds no room is lost, as
+//! on a wire.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
-use moat_abi::socket as abi;
-use moat_abi::socket::{
-    AF_INET6, AF_UNSPEC, IPPROTO_UDP, In6Pktinfo, InPktinfo, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_DGRAM, SOL_IP, SOL_IPV6,
-};
+use moat_abi::socket::{AF_INET6, AF_UNSPEC, IPPROTO_UDP, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_DGRAM};
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::NetNamespace;
+use moat_net_stack::SendOptions;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::socket::{
-    Ancillary, BufferSide, ControlMessage, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore,
-    SocketKind, SocketMaker, family_of,
+    Ancillary, BufferSide, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind,
+    SocketMaker, family_of,
 };
-use zerocopy::IntoBytes;
 
-use crate::address;
+use crate::address::{self, is_local};
+use crate::ancillary::{Arrived, describe};
+use crate::device::LO_INDEX;
 use crate::options::{InetOptions, Protocol};
-use crate::ports::{BindingPlace, Net, Sharing, check_privilege};
+use crate::ports::{BindingPlace, Net, PortTables, Sharing, check_privilege};
+use crate::stack::stack_of;
+use crate::way::Way;
 
 /// Bytes that a datagram can carry, by the length fields of the headers.
 const MOST_V4: usize = 65_507;
@@ -34,7 +37,7 @@ const SHUT_WRITE: u8 = 2;
 struct Datagram {
     data: Box<[u8]>,
     from: SocketAddr,
-    to: IpAddr,
+    arrived: Arrived,
 }
 
 #[derive(Default)]
@@ -124,7 +127,7 @@ impl UdpSocket {
         Ok(local)
     }
 
-    fn check_destination(&self, to: SocketAddr) -> Result<(IpAddr, IpAddr)> {
+    fn check_destination(&self, to: SocketAddr, own: Option<IpAddr>, device: Option<u32>) -> Result<Way> {
         if to.port() == 0 {
             return Err(Errno::EINVAL);
         }
@@ -132,7 +135,7 @@ impl UdpSocket {
         if broadcast && !self.core.has(CoreFlags::BROADCAST) {
             return Err(Errno::EACCES);
         }
-        address::route(to.ip(), self.options.v6_only())
+        self.net.way(to.ip(), self.options.v6_only(), device, own)
     }
 
     fn deliver(&self, datagram: Datagram) {
@@ -149,52 +152,12 @@ impl UdpSocket {
         self.core.queue().wake(PollEvents::READ_READY);
     }
 
-    /// Nobody has the port: a connected socket gets the error, as by ICMP.
-    fn unreachable(&self, connected: bool) {
-        let wants_all =
-            self.options.number(SOL_IP, abi::IP_RECVERR) != 0 || self.options.number(SOL_IPV6, abi::IPV6_RECVERR) != 0;
-        if connected || wants_all {
-            self.core.set_error(Errno::ECONNREFUSED);
+    /// What was sent went nowhere: a connected socket gets the error, as by ICMP.
+    fn unreachable(&self, connected: bool, errno: Errno) {
+        if connected || self.options.wants_errors() {
+            self.core.set_error(errno);
             self.core.queue().wake_all();
         }
-    }
-
-    /// The control messages that the receiver has asked for.
-    fn describe(&self, datagram: &Datagram) -> Vec<ControlMessage> {
-        let on = |level, name| self.options.number(level, name) != 0;
-        let mut out = Vec::new();
-        let mut add = |level, kind, data: &[u8]| out.push(ControlMessage { level, kind, data: data.to_vec() });
-        match datagram.to {
-            IpAddr::V4(ip) => {
-                if on(SOL_IP, abi::IP_PKTINFO) {
-                    let info = InPktinfo { ipi_ifindex: 1, ipi_spec_dst: ip.octets(), ipi_addr: ip.octets() };
-                    add(SOL_IP, abi::IP_PKTINFO, info.as_bytes());
-                }
-                if on(SOL_IP, abi::IP_RECVTTL) {
-                    add(SOL_IP, abi::IP_TTL, &64i32.to_ne_bytes());
-                }
-                if on(SOL_IP, abi::IP_RECVTOS) {
-                    add(SOL_IP, abi::IP_TOS, &[0]);
-                }
-            }
-            IpAddr::V6(_) if self.family != AF_INET6 => {}
-            IpAddr::V6(_) => {
-                if on(SOL_IPV6, abi::IPV6_RECVHOPLIMIT) {
-                    add(SOL_IPV6, abi::IPV6_HOPLIMIT, &64i32.to_ne_bytes());
-                }
-                if on(SOL_IPV6, abi::IPV6_RECVTCLASS) {
-                    add(SOL_IPV6, abi::IPV6_TCLASS, &0i32.to_ne_bytes());
-                }
-            }
-        }
-        if self.family == AF_INET6 && on(SOL_IPV6, abi::IPV6_RECVPKTINFO) {
-            let ip = match datagram.to {
-                IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-                IpAddr::V6(v6) => v6,
-            };
-            add(SOL_IPV6, abi::IPV6_PKTINFO, In6Pktinfo { ipi6_addr: ip.octets(), ipi6_ifindex: 1 }.as_bytes());
-        }
-        out
     }
 
     /// For /proc/net/udp: own address, peer's, bytes to read, owner.
@@ -225,6 +188,46 @@ impl UdpSocket {
     }
 }
 
+/// Takes a datagram that came over a link; gives whether anybody has its port.
+pub(crate) fn receive(namespace: &NetNamespace, d: &moat_net_stack::Datagram) -> bool {
+    let from = SocketAddr::new(d.header.source, d.source_port);
+    let to = SocketAddr::new(d.header.destination, d.destination_port);
+    let tables = PortTables::of(namespace);
+    let deliver = |socket: &UdpSocket| {
+        if socket.options.device().is_none_or(|device| device == d.link) {
+            let data = d.payload.as_slice().into();
+            let arrived = Arrived { to: to.ip(), device: d.link, ttl: d.header.ttl, tos: d.header.tos };
+            socket.deliver(Datagram { data, from, arrived });
+        }
+    };
+    let unicast = is_local(to.ip()) || stack_of(namespace).is_some_and(|s| s.change(|s| s.routes().is_local(to.ip())));
+    if unicast {
+        let receiver = tables.udp.lock().receiver(from, to);
+        receiver.iter().for_each(|socket| deliver(socket));
+        return receiver.is_some();
+    }
+    let receivers = tables.udp.lock().receivers(from, to);
+    let wants = |s: &&Arc<UdpSocket>| !to.ip().is_multicast() || s.options.takes_group(d.link, to.ip());
+    receivers.iter().filter(wants).for_each(|socket| deliver(socket));
+    // Nobody is told that what goes to many found nobody.
+    true
+}
+
+/// Takes what ICMP says of a datagram that was sent.
+pub(crate) fn receive_error(namespace: &NetNamespace, error: &moat_net_stack::SendError) {
+    if u32::from(error.header.protocol) != IPPROTO_UDP {
+        return;
+    }
+    let local = SocketAddr::new(error.header.source, error.source_port);
+    let remote = SocketAddr::new(error.header.destination, error.destination_port);
+    let socket = PortTables::of(namespace).udp.lock().receiver(remote, local);
+    let Some(socket) = socket else { return };
+    let connected = socket.state.lock().peer == Some(remote);
+    if error.fatal || error.errno == Errno::EMSGSIZE || socket.options.wants_errors() {
+        socket.unreachable(connected, error.errno);
+    }
+}
+
 impl Socket for UdpSocket {
     fn kind(&self) -> SocketKind {
         SocketKind { family: self.family, socket_type: SOCK_DGRAM, protocol: IPPROTO_UDP }
@@ -240,7 +243,7 @@ impl Socket for UdpSocket {
             return Err(Errno::EINVAL);
         }
         if !self.options.may_bind_anything() {
-            address::check_bindable(addr.ip())?;
+            self.net.check_bindable(addr.ip())?;
         }
         check_privilege(caller, &self.net, addr.port())?;
         let mut state = self.state.lock();
@@ -262,12 +265,15 @@ impl Socket for UdpSocket {
             return Ok(());
         }
         let to = address::parse_for_datagram(self.family, addr)?;
-        let (ip, source) = match self.check_destination(to) {
+        let device = self.options.device();
+        let own = self.state.lock().bound_address;
+        let way = match self.check_destination(to, own, device) {
             // Port 0 is only wrong to send to.
-            Err(Errno::EINVAL) => address::route(to.ip(), self.options.v6_only())?,
+            Err(Errno::EINVAL) if to.port() == 0 => self.net.way(to.ip(), self.options.v6_only(), device, own)?,
             done => done?,
         };
-        let peer = SocketAddr::new(ip, to.port());
+        let source = way.source;
+        let peer = SocketAddr::new(way.to, to.port());
         let mut state = self.state.lock();
         let mut local = self.ensure_bound(&mut state)?;
         if local.ip().is_unspecified() || state.bound_address.is_none() {
@@ -302,24 +308,42 @@ impl Socket for UdpSocket {
             return Err(Errno::EPIPE);
         }
         self.core.take_error()?;
-        let (from, to, connected) = {
+        let mut options = SendOptions { device: self.options.device(), ..SendOptions::default() };
+        let mut chosen = None;
+        for control in &message.ancillary.other {
+            chosen = self.options.steer(control, &mut options)?.or(chosen);
+        }
+        let (from, way, to, connected) = {
             let mut state = self.state.lock();
             let to = given.or(state.peer).ok_or(Errno::EDESTADDRREQ)?;
             let most = if to.is_ipv4() { MOST_V4 } else { MOST_V6 };
             if message.data.len() > most {
                 return Err(Errno::EMSGSIZE);
             }
-            let (ip, source) = self.check_destination(to)?;
+            self.options.packet_options(to.ip(), &mut options);
+            let own = chosen.or(state.local.map(|l| l.ip()));
+            let way = self.check_destination(to, own, options.device)?;
             let mut from = self.ensure_bound(&mut state)?;
-            if from.ip().is_unspecified() {
-                from.set_ip(source);
+            if let Some(chosen) = chosen {
+                from.set_ip(chosen);
             }
-            (from, SocketAddr::new(ip, to.port()), given.is_none())
+            if from.ip().is_unspecified() {
+                from.set_ip(way.source);
+            }
+            (from, way, SocketAddr::new(way.to, to.port()), given.is_none())
         };
-        let receiver = self.net.udp.lock().receiver(from, to);
-        match receiver {
-            Some(r) => r.deliver(Datagram { data: message.data.into(), from, to: to.ip() }),
-            None => self.unreachable(connected),
+        if way.local {
+            let receiver = self.net.udp.lock().receiver(from, to);
+            let ttl = options.ttl.unwrap_or(64);
+            let arrived = Arrived { to: to.ip(), device: LO_INDEX, ttl, tos: options.tos };
+            match receiver {
+                Some(r) => r.deliver(Datagram { data: message.data.into(), from, arrived }),
+                None => self.unreachable(connected, Errno::ECONNREFUSED),
+            }
+        } else {
+            options.broadcast = self.core.has(CoreFlags::BROADCAST);
+            let stack = self.net.stack().ok_or(Errno::ENETUNREACH)?;
+            stack.with(|s| s.send_datagram(from, to, message.data, &options))?;
         }
         message.ancillary = Ancillary::default();
         Ok(message.data.len())
@@ -349,7 +373,7 @@ impl Socket for UdpSocket {
         if len < m.full_len {
             m.flags |= MsgFlags::TRUNC;
         }
-        m.ancillary.other = self.describe(front);
+        m.ancillary.other = describe(&self.options, self.family, &front.arrived);
         if !flags.contains(MsgFlags::PEEK) {
             inbox.bytes -= cost(m.full_len);
             let gone = inbox.datagrams.pop_front();
@@ -377,7 +401,7 @@ impl Socket for UdpSocket {
 
     fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
         let bound = self.state.lock().local.is_some();
-        self.options.set(Protocol::Udp, caller, level, name, value, bound)
+        self.options.set(Protocol::Udp, caller, &self.net, (level, name), value, bound)
     }
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
@@ -406,6 +430,7 @@ impl Socket for UdpSocket {
     }
 
     fn release(&self) {
+        self.options.leave_groups(&self.net);
         let local = self.state.lock().local.take();
         if let Some(l) = local {
             self.net.udp.lock().unbind(self.id(), l.port());

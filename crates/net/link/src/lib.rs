@@ -31,7 +31,7 @@ impl PacketLink {
     /// A link over a donated packet socket.
     #[must_use]
     pub fn new(socket: Arc<OwnedFd>) -> Self {
-        PacketLink { socket, buffers: Mutex::new(LockClass::Leaf, Vec::new()) }
+        PacketLink { socket, buffers: Mutex::new(LockClass::Link, Vec::new()) }
     }
 
     /// The socket, to be watched for frames.

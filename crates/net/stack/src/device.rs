@@ -63,8 +63,8 @@ pub enum TransmitError {
     Refused,
 }
 
-/// What a device can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a device can do; by default neither.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceFeatures {
     /// Sent frames may lack their checksum ([`Offload::checksum`]).
     pub checksum: bool,

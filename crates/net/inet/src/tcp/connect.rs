@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::socket::{AF_INET6, AF_UNSPEC};
 use moat_abi::{Errno, PollEvents, Result};
+use moat_net_stack::ListenerId;
 use moat_vfs::Caller;
 use moat_vfs::socket::{Socket, family_of};
 
@@ -20,6 +21,8 @@ pub(crate) struct Backlog {
     pub(crate) limit: usize,
     /// Sockets whose connection waits for room in the queue.
     waiting: VecDeque<Weak<TcpSocket>>,
+    /// Where the stack's connections come from.
+    pub(crate) remote: Option<ListenerId>,
 }
 
 impl TcpSocket {
@@ -36,7 +39,7 @@ impl TcpSocket {
             return Err(Errno::EINVAL);
         }
         if !self.options.may_bind_anything() {
-            address::check_bindable(addr.ip())?;
+            self.net.check_bindable(addr.ip())?;
         }
         check_privilege(caller, &self.net, addr.port())?;
         let mut state = self.state.lock();
@@ -56,6 +59,7 @@ impl TcpSocket {
         match &mut state.phase {
             Phase::Listening(b) => {
                 b.limit = limit;
+                self.limit_remote(b.remote, limit);
                 return Ok(());
             }
             Phase::Closed => {}
@@ -74,7 +78,9 @@ impl TcpSocket {
             }
         };
         ports.listen(self.id(), port, sharing)?;
-        state.phase = Phase::Listening(Backlog { ready: VecDeque::new(), limit, waiting: VecDeque::new() });
+        drop(ports);
+        let remote = state.bound.and_then(|b| self.listen_remote(self.place(b.addr), port, limit));
+        state.phase = Phase::Listening(Backlog { ready: VecDeque::new(), limit, waiting: VecDeque::new(), remote });
         Ok(())
     }
 
@@ -82,7 +88,11 @@ impl TcpSocket {
         let (socket, next) = {
             let mut state = self.state.lock();
             let Phase::Listening(backlog) = &mut state.phase else { return Err(Errno::EINVAL) };
-            let socket = backlog.ready.pop_front().ok_or(Errno::EAGAIN)?;
+            let Some(socket) = backlog.ready.pop_front() else {
+                let remote = backlog.remote;
+                drop(state);
+                return Ok(self.accept_remote(remote)?);
+            };
             (socket, backlog.waiting.pop_front())
         };
         if let Some(client) = next.and_then(|c| c.upgrade())
@@ -99,24 +109,38 @@ impl TcpSocket {
             return Ok(());
         }
         let to = address::parse(self.family, addr)?;
+        if let Some(id) = self.remote() {
+            // An attempt that failed in the background is told, and makes room for the next.
+            self.check_remote(id)?;
+        }
         let ip = {
             let mut state = self.state.lock();
             match &mut state.phase {
                 Phase::Closed => {}
+                Phase::Remote(r) if !r.announced => {
+                    r.announced = true;
+                    return Ok(());
+                }
                 Phase::Connecting { .. } => return Err(Errno::EALREADY),
                 Phase::Connected(c) if !c.announced => {
                     c.announced = true;
                     return Ok(());
                 }
-                Phase::Connected(_) | Phase::Listening(_) | Phase::Released => return Err(Errno::EISCONN),
+                Phase::Connected(_) | Phase::Remote(_) | Phase::Listening(_) | Phase::Released => {
+                    return Err(Errno::EISCONN);
+                }
             }
             // An attempt that failed in the background is told once; what a connection left behind is forgotten.
             if self.end.core.take_error() == Err(Errno::ECONNREFUSED) {
                 return Err(Errno::ECONNREFUSED);
             }
-            let route = address::route(to.ip(), self.options.v6_only())?;
-            self.bind_for_connect(caller, &mut state, route.1)?;
-            route.0
+            let own = state.bound.map(|b| b.addr.ip());
+            let way = self.net.way(to.ip(), self.options.v6_only(), self.options.device(), own)?;
+            self.bind_for_connect(caller, &mut state, way.source)?;
+            if !way.local {
+                return self.connect_remote(state, SocketAddr::new(way.to, to.port()));
+            }
+            way.to
         };
         let to = SocketAddr::new(ip, to.port());
         let listener = self.net.tcp.lock().listener(to);
@@ -250,6 +274,7 @@ impl TcpSocket {
         if let Some(port) = port {
             self.net.tcp.lock().stop_listening(self.id(), port);
         }
+        self.stop_remote(backlog.remote);
         for socket in backlog.ready {
             socket.end_with(super::Ending::Reset);
         }

@@ -1,0 +1,63 @@
+//! Control messages that go with a datagram that was received: IP_PKTINFO and its like, as the receiver has asked for them.
+
+use std::net::IpAddr;
+
+use moat_abi::socket as abi;
+use moat_abi::socket::{AF_INET6, In6Pktinfo, InPktinfo, SOL_IP, SOL_IPV6};
+use moat_vfs::socket::ControlMessage;
+use zerocopy::IntoBytes;
+
+use crate::options::InetOptions;
+
+/// What a datagram's header said, and where it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived {
+    /// The destination.
+    pub(crate) to: IpAddr,
+    /// The device that it came over.
+    pub(crate) device: u32,
+    /// Hops that were left.
+    pub(crate) ttl: u8,
+    /// Type of service or traffic class.
+    pub(crate) tos: u8,
+}
+
+/// The control messages that a socket of `family` has asked for.
+pub(crate) fn describe(options: &InetOptions, family: u16, a: &Arrived) -> Vec<ControlMessage> {
+    let on = |level, name| options.number(level, name) != 0;
+    let mut out = Vec::new();
+    let mut add = |level, kind, data: &[u8]| out.push(ControlMessage { level, kind, data: data.to_vec() });
+    match a.to {
+        IpAddr::V4(ip) => {
+            if on(SOL_IP, abi::IP_PKTINFO) {
+                let device = a.device.cast_signed();
+                let info = InPktinfo { ipi_ifindex: device, ipi_spec_dst: ip.octets(), ipi_addr: ip.octets() };
+                add(SOL_IP, abi::IP_PKTINFO, info.as_bytes());
+            }
+            if on(SOL_IP, abi::IP_RECVTTL) {
+                add(SOL_IP, abi::IP_TTL, &i32::from(a.ttl).to_ne_bytes());
+            }
+            if on(SOL_IP, abi::IP_RECVTOS) {
+                add(SOL_IP, abi::IP_TOS, &[a.tos]);
+            }
+        }
+        IpAddr::V6(_) if family != AF_INET6 => {}
+        IpAddr::V6(_) => {
+            if on(SOL_IPV6, abi::IPV6_RECVHOPLIMIT) {
+                add(SOL_IPV6, abi::IPV6_HOPLIMIT, &i32::from(a.ttl).to_ne_bytes());
+            }
+            if on(SOL_IPV6, abi::IPV6_RECVTCLASS) {
+                add(SOL_IPV6, abi::IPV6_TCLASS, &i32::from(a.tos).to_ne_bytes());
+            }
+        }
+    }
+    if family == AF_INET6 && on(SOL_IPV6, abi::IPV6_RECVPKTINFO) {
+        let ip = match a.to {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let info = In6Pktinfo { ipi6_addr: ip.octets(), ipi6_ifindex: a.device.cast_signed() };
+        add(SOL_IPV6, abi::IPV6_PKTINFO, info.as_bytes());
+    }
+    out
+}

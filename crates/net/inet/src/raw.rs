@@ -1,0 +1,454 @@
+//! [`RawSocket`]: raw sockets, raw(7), and those of ping without privilege, icmp(7).
+//!
+//! # Invariants
+//! - A raw socket gets a copy of each packet of its protocol; what the stack does with the packet is not changed by that.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Weak};
+
+use moat_abi::socket as abi;
+use moat_abi::socket::{
+    AF_INET, AF_INET6, AF_UNSPEC, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_RAW, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_DGRAM,
+    SOL_ICMPV6, SOL_IP, SOL_RAW,
+};
+use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::NetNamespace;
+use moat_net_stack::{IpHeader, SendError, SendOptions, internet_checksum};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::Caller;
+use moat_vfs::socket::{
+    Ancillary, BufferSide, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind,
+    SocketMaker, family_of,
+};
+
+use crate::address;
+use crate::ancillary::{Arrived, describe};
+use crate::options::{InetOptions, Protocol};
+use crate::ports::Net;
+
+const ECHO: u8 = 8;
+const ECHO_V6: u8 = 128;
+const ECHO_REPLY: u8 = 0;
+const ECHO_REPLY_V6: u8 = 129;
+/// Bytes of the header of an echo.
+const ECHO_HEADER: usize = 8;
+/// Bytes of the largest payload.
+const MOST: usize = 65_515;
+const SHUT_READ: u8 = 1;
+const SHUT_WRITE: u8 = 2;
+
+struct Packet {
+    data: Vec<u8>,
+    from: IpAddr,
+    arrived: Arrived,
+}
+
+#[derive(Default)]
+struct Inbox {
+    packets: VecDeque<Packet>,
+    /// What they count for.
+    bytes: usize,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct RawState {
+    local: Option<IpAddr>,
+    peer: Option<SocketAddr>,
+    /// The number that a ping socket's echoes have.
+    number: u16,
+    header_included: bool,
+    /// Types of ICMP that are not wanted: a bit each.
+    filter: [u32; 8],
+    shutdown: u8,
+}
+
+/// A raw or ping socket.
+pub struct RawSocket {
+    me: Weak<RawSocket>,
+    kind: SocketKind,
+    net: Net,
+    core: SocketCore,
+    options: InetOptions,
+    state: Mutex<RawState>,
+    inbox: Mutex<Inbox>,
+}
+
+/// The raw and ping sockets of a namespace.
+struct RawTable(Mutex<Vec<Weak<RawSocket>>>);
+
+impl Default for RawTable {
+    fn default() -> RawTable {
+        RawTable(Mutex::new(LockClass::Table, Vec::new()))
+    }
+}
+
+impl RawTable {
+    fn sockets(namespace: &NetNamespace) -> Vec<Arc<RawSocket>> {
+        let Some(table) = namespace.extensions.get::<RawTable>() else { return Vec::new() };
+        let sockets = table.0.lock();
+        sockets.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// What a packet counts for in a receive buffer.
+fn cost(len: usize) -> usize {
+    len.saturating_add(768)
+}
+
+impl RawSocket {
+    /// A raw socket, or one of ping.
+    ///
+    /// # Errors
+    /// EPROTONOSUPPORT in a namespace without a stack; EAGAIN if all numbers of echoes are taken.
+    pub(crate) fn new(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<RawSocket>> {
+        let net = Net::of(maker.net);
+        let stack = net.stack().ok_or(Errno::EPROTONOSUPPORT)?;
+        let state = RawState { header_included: kind.protocol == IPPROTO_RAW, ..RawState::default() };
+        let socket = Arc::new_cyclic(|me| RawSocket {
+            me: me.clone(),
+            kind,
+            core: SocketCore::new(maker.inodes),
+            options: InetOptions::new(kind.family),
+            state: Mutex::new(LockClass::Socket, state),
+            inbox: Mutex::new(LockClass::Stream, Inbox::default()),
+            net,
+        });
+        if socket.is_ping() {
+            let number = socket.free_number().ok_or(Errno::EAGAIN)?;
+            socket.state.lock().number = number;
+        }
+        let table = maker.net.extensions.get_or_init(RawTable::default);
+        let mut sockets = table.0.lock();
+        sockets.retain(|s| s.strong_count() > 0);
+        sockets.push(socket.me.clone());
+        drop(sockets);
+        if let Ok(protocol) = u8::try_from(kind.protocol) {
+            stack.change(|s| s.want_raw(protocol));
+        }
+        Ok(socket)
+    }
+
+    fn is_ping(&self) -> bool {
+        self.kind.socket_type == SOCK_DGRAM
+    }
+
+    fn v4(&self) -> bool {
+        self.kind.family == AF_INET
+    }
+
+    /// A number that no other ping socket's echoes have.
+    fn free_number(&self) -> Option<u16> {
+        let taken: Vec<u16> = RawTable::sockets(&self.net.namespace)
+            .iter()
+            .filter(|s| s.is_ping() && s.kind.family == self.kind.family)
+            .map(|s| s.state.lock().number)
+            .collect();
+        let from = u16::try_from(self.core.ino() & 0xffff).unwrap_or(0);
+        (0..=u16::MAX).map(|i| from.wrapping_add(i)).find(|n| *n != 0 && !taken.contains(n))
+    }
+
+    fn deliver(&self, packet: Packet) {
+        {
+            let mut inbox = self.inbox.lock();
+            let bytes = inbox.bytes.saturating_add(cost(packet.data.len()));
+            if inbox.closed || (bytes > self.core.buffer(BufferSide::Receive) && !inbox.packets.is_empty()) {
+                return;
+            }
+            inbox.bytes = bytes;
+            inbox.packets.push_back(packet);
+        }
+        self.core.queue().wake(PollEvents::READ_READY);
+    }
+
+    /// Whether a packet is for this socket.
+    fn wants(&self, link: u32, header: &IpHeader, payload: &[u8]) -> bool {
+        if u32::from(header.protocol) != self.kind.protocol
+            || header.source.is_ipv4() != self.v4()
+            || self.options.device().is_some_and(|d| d != link)
+        {
+            return false;
+        }
+        let state = self.state.lock();
+        let kind = payload.first().copied().unwrap_or(0);
+        if self.is_ping() {
+            let reply = if self.v4() { ECHO_REPLY } else { ECHO_REPLY_V6 };
+            let number = payload.get(4..6).map(<[u8]>::to_vec);
+            return kind == reply && number.as_deref() == Some(&state.number.to_be_bytes());
+        }
+        let icmp = matches!(self.kind.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6);
+        let word = state.filter.get(usize::from(kind >> 5)).copied().unwrap_or(0);
+        let filtered = icmp && word & 1u32.wrapping_shl(u32::from(kind & 31)) != 0;
+        let from_peer = state.peer.is_none_or(|p| p.ip() == header.source);
+        !filtered && from_peer && state.local.is_none_or(|l| l == header.destination)
+    }
+
+    /// Checks an echo, gives it the socket's number, and a checksum.
+    fn prepare_echo(&self, data: &[u8]) -> Result<Vec<u8>> {
+        let mut echo = data.to_vec();
+        let expected = if self.v4() { ECHO } else { ECHO_V6 };
+        let [kind, code, ..] = *data else { return Err(Errno::EINVAL) };
+        if kind != expected || code != 0 || data.len() < ECHO_HEADER {
+            return Err(Errno::EINVAL);
+        }
+        let number = self.state.lock().number.to_be_bytes();
+        echo.splice(2..6, [0, 0].into_iter().chain(number));
+        if self.v4() {
+            let sum = internet_checksum(&echo).to_be_bytes();
+            echo.splice(2..4, sum);
+        }
+        Ok(echo)
+    }
+
+    fn filter_bytes(&self) -> Vec<u8> {
+        let words = self.state.lock().filter;
+        words.iter().flat_map(|w| w.to_ne_bytes()).collect()
+    }
+}
+
+/// Takes a packet that came to the namespace, from its IP header.
+pub(crate) fn receive(namespace: &NetNamespace, link: u32, header: &IpHeader, packet: &[u8], payload_at: usize) {
+    let payload = packet.get(payload_at..).unwrap_or_default();
+    for socket in RawTable::sockets(namespace) {
+        if socket.wants(link, header, payload) {
+            // IPv4's headers are shown, IPv6's are not (RFC 3542).
+            let whole = socket.v4() && !socket.is_ping();
+            let arrived = Arrived { to: header.destination, device: link, ttl: header.ttl, tos: header.tos };
+            let data = if whole { packet } else { payload }.to_vec();
+            socket.deliver(Packet { data, from: header.source, arrived });
+        }
+    }
+}
+
+/// Takes what ICMP says of a packet that was sent.
+pub(crate) fn receive_error(namespace: &NetNamespace, error: &SendError) {
+    for socket in RawTable::sockets(namespace) {
+        if socket.kind.protocol != u32::from(error.header.protocol) || socket.v4() != error.header.source.is_ipv4() {
+            continue;
+        }
+        let (peer, number) = {
+            let state = socket.state.lock();
+            (state.peer.is_some_and(|p| p.ip() == error.header.destination), state.number)
+        };
+        let own = !socket.is_ping() || error.payload.get(4..6) == Some(&number.to_be_bytes());
+        if own && ((peer && error.fatal) || socket.options.wants_errors()) {
+            socket.core.set_error(error.errno);
+            socket.core.queue().wake_all();
+        }
+    }
+}
+
+impl Socket for RawSocket {
+    fn kind(&self) -> SocketKind {
+        self.kind
+    }
+
+    fn core(&self) -> &SocketCore {
+        &self.core
+    }
+
+    fn bind(&self, _caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        let addr = address::parse_for_bind(self.kind.family, addr)?;
+        self.net.check_bindable(addr.ip())?;
+        let mut state = self.state.lock();
+        state.local = (!addr.ip().is_unspecified()).then_some(addr.ip());
+        if self.is_ping() && addr.port() != 0 {
+            state.number = addr.port();
+        }
+        Ok(())
+    }
+
+    fn connect(&self, _caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        if family_of(addr).ok_or(Errno::EINVAL)? == AF_UNSPEC {
+            self.state.lock().peer = None;
+            return Ok(());
+        }
+        let to = address::parse(self.kind.family, addr)?;
+        let own = self.state.lock().local;
+        let way = self.net.way(to.ip(), false, self.options.device(), own)?;
+        let mut state = self.state.lock();
+        state.peer = Some(SocketAddr::new(way.to, to.port()));
+        state.local = state.local.or(Some(way.source));
+        Ok(())
+    }
+
+    fn local_address(&self) -> Result<SockAddr> {
+        let state = self.state.lock();
+        let ip = state.local.unwrap_or(address::any(self.kind.family));
+        let port = if self.is_ping() { state.number } else { 0 };
+        Ok(address::format(self.kind.family, SocketAddr::new(ip, port)))
+    }
+
+    fn peer_address(&self) -> Result<SockAddr> {
+        let peer = self.state.lock().peer.ok_or(Errno::ENOTCONN)?;
+        Ok(address::format(self.kind.family, peer))
+    }
+
+    fn send(&self, _caller: Option<&dyn Caller>, message: &mut Outgoing<'_>) -> Result<usize> {
+        if message.flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.core.take_error()?;
+        let given = match message.to {
+            Some(addr) => Some(address::parse_for_datagram(self.kind.family, addr)?),
+            None => None,
+        };
+        let (to, own, included, shutdown) = {
+            let state = self.state.lock();
+            let to = given.or(state.peer).ok_or(Errno::EDESTADDRREQ)?;
+            (to, state.local, state.header_included, state.shutdown)
+        };
+        if shutdown & SHUT_WRITE != 0 {
+            return Err(Errno::EPIPE);
+        }
+        if message.data.len() > MOST {
+            return Err(Errno::EMSGSIZE);
+        }
+        let stack = self.net.stack().ok_or(Errno::ENETUNREACH)?;
+        let broadcast = self.core.has(CoreFlags::BROADCAST);
+        let mut options = SendOptions { device: self.options.device(), broadcast, ..SendOptions::default() };
+        let mut chosen = None;
+        for control in &message.ancillary.other {
+            chosen = self.options.steer(control, &mut options)?.or(chosen);
+        }
+        if included && self.v4() {
+            stack.with(|s| s.send_with_header(message.data, &options))?;
+        } else {
+            let payload = if self.is_ping() { self.prepare_echo(message.data)? } else { message.data.to_vec() };
+            self.options.packet_options(to.ip(), &mut options);
+            let way = self.net.way(to.ip(), false, options.device, chosen.or(own))?;
+            let protocol = u8::try_from(self.kind.protocol).map_err(|_| Errno::EINVAL)?;
+            stack.with(|s| s.send_raw(Some(way.source), way.to, protocol, payload, &options))?;
+        }
+        message.ancillary = Ancillary::default();
+        Ok(message.data.len())
+    }
+
+    fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
+        if flags.contains(MsgFlags::ERRQUEUE) {
+            return Err(Errno::EAGAIN);
+        }
+        if flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.core.take_error()?;
+        let ended = self.state.lock().shutdown & SHUT_READ != 0;
+        let mut inbox = self.inbox.lock();
+        let Some(front) = inbox.packets.front() else {
+            return if ended { Ok(Incoming::default()) } else { Err(Errno::EAGAIN) };
+        };
+        let len = front.data.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..len), front.data.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        let mut m = Incoming {
+            len,
+            full_len: front.data.len(),
+            from: Some(address::format(self.kind.family, SocketAddr::new(front.from, 0))),
+            ..Incoming::default()
+        };
+        if len < m.full_len {
+            m.flags |= MsgFlags::TRUNC;
+        }
+        m.ancillary.other = describe(&self.options, self.kind.family, &front.arrived);
+        if !flags.contains(MsgFlags::PEEK) {
+            inbox.bytes = inbox.bytes.saturating_sub(cost(m.full_len));
+            let gone = inbox.packets.pop_front();
+            drop(inbox);
+            drop(gone);
+        }
+        Ok(m)
+    }
+
+    fn is_stream(&self) -> bool {
+        false
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<()> {
+        let mut state = self.state.lock();
+        state.shutdown |= (if how.reads() { SHUT_READ } else { 0 }) | (if how.writes() { SHUT_WRITE } else { 0 });
+        let connected = state.peer.is_some();
+        drop(state);
+        self.core.queue().wake_all();
+        if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
+    }
+
+    fn get_option(&self, _caller: &dyn Caller, level: u32, name: u32, room: usize) -> Result<Vec<u8>> {
+        match (level, name) {
+            (SOL_IP, abi::IP_HDRINCL) if !self.is_ping() => {
+                Ok(i32::from(self.state.lock().header_included).to_ne_bytes().to_vec())
+            }
+            (SOL_RAW, abi::ICMP_FILTER) if self.kind.protocol == IPPROTO_ICMP => {
+                Ok(self.filter_bytes().get(..4).unwrap_or_default().to_vec())
+            }
+            (SOL_ICMPV6, abi::ICMP_FILTER) if self.kind.family == AF_INET6 => Ok(self.filter_bytes()),
+            _ => {
+                let connected = self.state.lock().peer.is_some();
+                self.options.get(Protocol::Raw, level, name, room, connected)
+            }
+        }
+    }
+
+    fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
+        match (level, name) {
+            (SOL_IP, abi::IP_HDRINCL) if !self.is_ping() => {
+                self.state.lock().header_included = value.first().ok_or(Errno::EINVAL)? != &0;
+                Ok(())
+            }
+            (SOL_RAW, abi::ICMP_FILTER) if self.kind.protocol == IPPROTO_ICMP => {
+                let word = value.first_chunk().map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)?;
+                self.state.lock().filter = [word, 0, 0, 0, 0, 0, 0, 0];
+                Ok(())
+            }
+            (SOL_ICMPV6, abi::ICMP_FILTER) if self.kind.family == AF_INET6 => {
+                let mut filter = [0; 8];
+                for (word, bytes) in filter.iter_mut().zip(value.chunks_exact(4)) {
+                    *word = bytes.first_chunk().map_or(0, |b| u32::from_ne_bytes(*b));
+                }
+                self.state.lock().filter = filter;
+                Ok(())
+            }
+            // The checksum of a protocol over IPv6: that of ICMPv6 is always made.
+            (abi::SOL_IPV6, abi::IPV6_CHECKSUM) if self.kind.protocol == IPPROTO_ICMPV6 => Err(Errno::EINVAL),
+            _ => self.options.set(Protocol::Raw, caller, &self.net, (level, name), value, false),
+        }
+    }
+
+    fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        let value = match cmd {
+            SIOCINQ => self.inbox.lock().packets.front().map_or(0, |p| p.data.len()),
+            SIOCOUTQ => 0,
+            _ => return Err(Errno::ENOTTY),
+        };
+        caller.write_user(arg, &i32::try_from(value).unwrap_or(i32::MAX).to_ne_bytes())?;
+        Ok(0)
+    }
+
+    fn poll(&self) -> PollEvents {
+        let mut events = self.core.error_events() | PollEvents::WRITE_READY;
+        let bits = self.state.lock().shutdown;
+        if bits & SHUT_READ != 0 {
+            events |= PollEvents::RDHUP | PollEvents::READ_READY;
+        }
+        if bits == SHUT_READ | SHUT_WRITE {
+            events |= PollEvents::HUP;
+        }
+        if !self.inbox.lock().packets.is_empty() {
+            events |= PollEvents::READ_READY;
+        }
+        events
+    }
+
+    fn release(&self) {
+        self.options.leave_groups(&self.net);
+        if let (Some(stack), Ok(protocol)) = (self.net.stack(), u8::try_from(self.kind.protocol)) {
+            stack.change(|s| s.unwant_raw(protocol));
+        }
+        let mut inbox = self.inbox.lock();
+        inbox.closed = true;
+        let old = std::mem::take(&mut inbox.packets);
+        drop(inbox);
+        drop(old);
+    }
+}

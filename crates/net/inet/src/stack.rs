@@ -1,0 +1,282 @@
+//! [`NetStack`]: the TCP/IP stack of a network namespace, with its links' devices, the clock and the sockets around it.
+//!
+//! The stack itself ([`moat_net_stack`]) knows neither locks nor time. Here it is behind one lock; after each change
+//! [`NetStack::settle`] sends what it has to send, hands on what has come, and sets the timer, with the lock given up.
+//!
+//! # Invariants
+//! - No frame is sent or received with the stack's lock held, but for taking in one that lies in the device's buffer.
+//! - Frames of a link go out in the order in which the stack made them: one thread at a time sends them.
+//! - [`NetStack::settle`] may call any socket: nobody calls it with a socket's state locked. What it calls changes the stack by
+//!   [`NetStack::change`] alone, and leaves the rest to it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use moat_abi::PollEvents;
+use moat_identity::NetNamespace;
+use moat_net_stack::{Delivery, Frame, LinkDevice, NetworkConfig, Packet, Stack, Time, TransmitError};
+use moat_sync::timer::Timer;
+use moat_sync::wait::Notify;
+use moat_sync::{LockClass, Mutex, MutexGuard, RwLock};
+
+/// Frames that are taken from a device, or given to it, at once.
+const BATCH: usize = 32;
+/// Batches after which others have their turn.
+const ROUNDS: usize = 8;
+
+struct State {
+    stack: Stack,
+    /// The timer that is set, with its time.
+    timer: Option<(Time, Timer)>,
+}
+
+/// A link's device, as seen by who sends.
+struct Link {
+    device: Arc<dyn LinkDevice>,
+    /// A thread is sending its frames.
+    sending: AtomicBool,
+}
+
+/// The stack of a network namespace.
+pub struct NetStack {
+    me: Weak<NetStack>,
+    namespace: Weak<NetNamespace>,
+    began: Instant,
+    links: HashMap<u32, Link>,
+    state: Mutex<State>,
+}
+
+/// Where a namespace keeps its stack.
+struct Place(RwLock<Option<Arc<NetStack>>>);
+
+impl Default for Place {
+    fn default() -> Place {
+        Place(RwLock::new(LockClass::Table, None))
+    }
+}
+
+/// What the timer tells: time has come for the stack.
+struct Alarm(Weak<NetStack>);
+
+impl Notify for Alarm {
+    fn notify(&self, _: PollEvents) {
+        if let Some(stack) = self.0.upgrade() {
+            // Not here: whoever tells of timers may hold locks.
+            moat_sync::spawn(async move { stack.poll() });
+        }
+    }
+}
+
+/// The stack of a namespace, if it has one.
+#[must_use]
+pub fn stack_of(namespace: &NetNamespace) -> Option<Arc<NetStack>> {
+    namespace.extensions.get::<Place>()?.0.read().clone()
+}
+
+impl NetStack {
+    /// Gives a namespace its stack, with the devices of its links by their numbers, in place of the one that it has: before there
+    /// are sockets.
+    pub fn install(
+        namespace: &Arc<NetNamespace>,
+        config: &NetworkConfig,
+        devices: HashMap<u32, Arc<dyn LinkDevice>>,
+    ) -> Arc<NetStack> {
+        let began = Instant::now();
+        let stack = Stack::new(config, |link| devices.get(&link).map(|d| d.features()), Time::default());
+        let links = devices
+            .into_iter()
+            .map(|(index, device)| (index, Link { device, sending: AtomicBool::new(false) }))
+            .collect();
+        let new = Arc::new_cyclic(|me| NetStack {
+            me: me.clone(),
+            namespace: Arc::downgrade(namespace),
+            began,
+            links,
+            state: Mutex::new(LockClass::NetStack, State { stack, timer: None }),
+        });
+        let place = namespace.extensions.get_or_init(Place::default);
+        *place.0.write() = Some(new.clone());
+        new.settle();
+        new
+    }
+
+    fn time(&self, at: Instant) -> Time {
+        let us = at.saturating_duration_since(self.began).as_micros();
+        Time::from_us(u64::try_from(us).unwrap_or(u64::MAX))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        state.stack.set_time(self.time(Instant::now()));
+        state
+    }
+
+    /// Does something with the stack; what follows from it waits for [`NetStack::settle`].
+    pub fn change<R>(&self, f: impl FnOnce(&mut Stack) -> R) -> R {
+        f(&mut self.lock().stack)
+    }
+
+    /// Does something with the stack, and what follows from it. Not with a socket's state locked.
+    pub fn with<R>(&self, f: impl FnOnce(&mut Stack) -> R) -> R {
+        let mut state = self.lock();
+        let result = f(&mut state.stack);
+        self.settle_from(state);
+        result
+    }
+
+    /// Does what is due.
+    fn poll(&self) {
+        let mut state = self.state.lock();
+        state.timer = None;
+        let now = self.time(Instant::now());
+        state.stack.poll(now);
+        self.settle_from(state);
+    }
+
+    /// Takes frames from a link's device; gives whether there may be more.
+    pub fn link_readable(&self, index: u32) -> bool {
+        let Some(link) = self.links.get(&index) else { return false };
+        for _ in 0..ROUNDS {
+            let now = self.time(Instant::now());
+            let taken = link.device.receive(BATCH, &mut |frame, offload| {
+                let mut state = self.state.lock();
+                state.stack.set_time(now);
+                state.stack.receive(index, frame, offload);
+            });
+            self.settle();
+            if taken < BATCH {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A link's device has room again.
+    pub fn link_writable(&self, index: u32) {
+        self.with(|s| {
+            s.link_writable(index);
+            s.resume_tcp();
+        });
+    }
+
+    /// Sends, hands on and tells what there is, until there is nothing more.
+    pub fn settle(&self) {
+        self.settle_from(self.state.lock());
+    }
+
+    fn settle_from<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        loop {
+            let s = &mut state.stack;
+            let (links, deliveries, notices) = (s.links_with_output(), s.take_deliveries(), s.take_notices());
+            if links.is_empty() && deliveries.is_empty() && notices.is_empty() {
+                break;
+            }
+            drop(state);
+            let last = deliveries.is_empty() && notices.is_empty();
+            links.into_iter().for_each(|link| self.send(link));
+            deliveries.into_iter().for_each(|delivery| self.hand_on(delivery));
+            notices.into_iter().for_each(|notice| notice.observer.changed(notice.changes));
+            state = self.state.lock();
+            if last {
+                // What is left of frames is another thread's to send, or waits for room.
+                break;
+            }
+        }
+        self.set_timer(&mut state);
+    }
+
+    /// Sends a link's frames, unless another thread does.
+    fn send(&self, index: u32) {
+        let Some(link) = self.links.get(&index) else { return };
+        if link.sending.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        loop {
+            let packets = self.state.lock().stack.take_output(index);
+            if packets.is_empty() {
+                link.sending.store(false, Ordering::Release);
+                // A frame that came after the look and before the flag fell is this thread's to send.
+                let left = self.state.lock().stack.links_with_output().contains(&index);
+                if !left || link.sending.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+                continue;
+            }
+            let rest = transmit(&*link.device, packets);
+            let mut state = self.state.lock();
+            if rest.is_empty() {
+                state.stack.resume_tcp();
+            } else {
+                state.stack.untake_output(index, rest);
+                link.sending.store(false, Ordering::Release);
+                drop(state);
+                self.retry_later(index);
+                return;
+            }
+        }
+    }
+
+    /// A device that has no room is tried again soon.
+    fn retry_later(&self, index: u32) {
+        let me = self.me.clone();
+        moat_sync::spawn(async move {
+            moat_sync::timer::sleep_until(Instant::now() + Duration::from_millis(1)).await;
+            if let Some(stack) = me.upgrade() {
+                stack.link_writable(index);
+            }
+        });
+    }
+
+    fn hand_on(&self, delivery: Delivery) {
+        let Some(namespace) = self.namespace.upgrade() else { return };
+        match delivery {
+            Delivery::Datagram(datagram) => {
+                if !crate::udp::receive(&namespace, &datagram) {
+                    self.change(|s| s.refuse_datagram(&datagram));
+                }
+            }
+            Delivery::Raw { link, header, packet, payload_at } => {
+                crate::raw::receive(&namespace, link, &header, &packet, payload_at);
+            }
+            Delivery::Error(error) => {
+                crate::udp::receive_error(&namespace, &error);
+                crate::raw::receive_error(&namespace, &error);
+            }
+        }
+    }
+
+    /// Sets the timer for what is due next, unless it is set for an earlier time already.
+    fn set_timer(&self, state: &mut State) {
+        let Some(at) = state.stack.deadline() else { return };
+        if state.timer.as_ref().is_some_and(|(set, _)| *set <= at) {
+            return;
+        }
+        let instant = self.began + Duration::from_micros(at.us());
+        let timer = Timer::set(instant, Arc::new(Alarm(self.me.clone())));
+        state.timer = Some((at, timer));
+    }
+}
+
+/// Gives frames to a device; gives back those that it had no room for. What it refuses is lost.
+fn transmit(device: &dyn LinkDevice, packets: Vec<Packet>) -> Vec<Packet> {
+    let mut rest = packets;
+    while !rest.is_empty() {
+        let gone = match transmit_batch(device, &rest) {
+            Ok(0) | Err(TransmitError::Full) => return rest,
+            Ok(n) => n,
+            Err(TransmitError::Refused) => 1,
+            Err(TransmitError::Down) => return Vec::new(),
+        };
+        rest.drain(..gone.min(rest.len()));
+    }
+    rest
+}
+
+fn transmit_batch(device: &dyn LinkDevice, packets: &[Packet]) -> Result<usize, TransmitError> {
+    let batch = packets.get(..BATCH.min(packets.len())).unwrap_or_default();
+    let parts: Vec<_> = batch.iter().map(Packet::parts).collect();
+    let frames: Vec<_> = parts.iter().zip(batch).map(|(parts, p)| Frame { parts, offload: p.offload() }).collect();
+    device.transmit(&frames)
+}

@@ -1,0 +1,71 @@
+//! [`Way`]: where an address leads from a socket: to another one in memory, or over the stack's links.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use moat_abi::{Errno, Result};
+
+use crate::address::is_local;
+use crate::ports::Net;
+
+/// How a socket reaches an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The address: the loopback's in place of the any address.
+    pub to: IpAddr,
+    /// The address that packets come from, unless the socket has one.
+    pub source: IpAddr,
+    /// It is one of the namespace's own: what is sent stays in memory.
+    pub local: bool,
+}
+
+impl Net {
+    /// Whether an address is the namespace's own.
+    #[must_use]
+    pub fn owns(&self, ip: IpAddr) -> bool {
+        is_local(ip) || self.stack().is_some_and(|s| s.change(|s| s.routes().is_local(ip)))
+    }
+
+    /// Whether a socket may be bound to an address.
+    ///
+    /// # Errors
+    /// EADDRNOTAVAIL.
+    pub fn check_bindable(&self, ip: IpAddr) -> Result<()> {
+        let broadcast = || {
+            ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+                || ip == IpAddr::V4(Ipv4Addr::new(127, 255, 255, 255))
+                || self.stack().is_some_and(|s| s.change(|s| s.routes().is_broadcast(ip)))
+        };
+        if ip.is_unspecified() || ip.is_multicast() || self.owns(ip) || broadcast() {
+            Ok(())
+        } else {
+            Err(Errno::EADDRNOTAVAIL)
+        }
+    }
+
+    /// Where an address leads. `device`: the only link that may be used. `own`: the address that the socket has.
+    ///
+    /// # Errors
+    /// ENETUNREACH and the errors of routes; EINVAL from a loopback address to another host.
+    pub fn way(&self, to: IpAddr, v6_only: bool, device: Option<u32>, own: Option<IpAddr>) -> Result<Way> {
+        let (to, loopback): (IpAddr, IpAddr) = match to {
+            IpAddr::V4(_) if v6_only => return Err(Errno::ENETUNREACH),
+            IpAddr::V4(v4) => {
+                (if v4.is_unspecified() { Ipv4Addr::LOCALHOST } else { v4 }.into(), Ipv4Addr::LOCALHOST.into())
+            }
+            IpAddr::V6(v6) => {
+                (if v6.is_unspecified() { Ipv6Addr::LOCALHOST } else { v6 }.into(), Ipv6Addr::LOCALHOST.into())
+            }
+        };
+        if is_local(to) {
+            return Ok(Way { to, source: loopback, local: true });
+        }
+        let stack = self.stack().ok_or(Errno::ENETUNREACH)?;
+        let own = own.filter(|ip| !ip.is_unspecified());
+        let path = stack.change(|s| s.path(to, device, own))?;
+        let local = path.kind == moat_net_stack::route::Destination::Local;
+        if !local && path.source.is_loopback() {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Way { to, source: path.source, local })
+    }
+}

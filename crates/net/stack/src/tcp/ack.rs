@@ -1,0 +1,275 @@
+//! Acknowledgements that come: windows, round trips, losses and congestion (RFC 5681, 6582, 6675, 6937, 8985).
+
+use moat_abi::Errno;
+
+use super::connection::{Congestion, Connection, State};
+use super::receive_queue::Block;
+use super::scoreboard::Delivered;
+use super::segment::Segment;
+use crate::num::{Narrow, quotient};
+use crate::time::{MS, SECOND, Time};
+
+/// How long a connection that nobody holds waits in FIN_WAIT2.
+const ORPHAN_WAIT_US: u64 = 60 * SECOND;
+
+impl Connection {
+    /// Takes the acknowledgement of a segment; gives whether the rest of it may be looked at.
+    pub(crate) fn take_ack(&mut self, s: &Segment<'_>, ack: u32, now: Time) -> bool {
+        let Some(position) = self.sent_position(ack) else { return false };
+        if position > self.nxt || position.saturating_add(self.largest_window.max(1)) < self.una {
+            self.challenge(now);
+            return false;
+        }
+        let window = u64::from(s.window) << self.agreed.send_scale;
+        let same_window = window == self.send_window;
+        self.update_window(s, position, window);
+
+        let mut delivered = Delivered::default();
+        let before = self.una;
+        if position > self.una {
+            delivered = self.advance(s, position, now);
+        }
+        let (blocks, duplicate) = self.blocks(s);
+        if duplicate {
+            self.counters.duplicates_seen = self.counters.duplicates_seen.saturating_add(1);
+            self.board.saw_duplicate();
+        }
+        self.board.sack(&blocks, self.mss, now, self.rtt.least(), &mut delivered);
+        if position == before && !self.board.is_empty() && s.length() == 0 && same_window && blocks.is_empty() {
+            self.take_duplicate_ack(&mut delivered);
+        } else if position > before {
+            self.duplicate_acks = 0;
+        }
+        if let Some(rtt) = delivered.rtt {
+            self.rtt.sample(rtt, now.us());
+        }
+        let segments: u32 = quotient(delivered.bytes, self.mss).narrow();
+        self.counters.delivered = self.counters.delivered.saturating_add(segments);
+        self.end_tail_probe(position, duplicate);
+        self.find_losses(now);
+        self.adjust_window(before, delivered.bytes, now);
+        true
+    }
+
+    fn update_window(&mut self, s: &Segment<'_>, position: u64, window: u64) {
+        let Some(at) = self.received_position(s.seq) else { return };
+        let (seq, ack) = self.window_from;
+        if position > self.una || at > seq || (at == seq && (position > ack || window > self.send_window)) {
+            if window > self.send_window {
+                self.changes.write |= self.starved;
+            }
+            self.send_window = window;
+            self.largest_window = self.largest_window.max(window);
+            self.window_from = (at, position);
+            if window > 0 {
+                self.timers.persist = None;
+            }
+        }
+    }
+
+    /// All before `position` has arrived.
+    fn advance(&mut self, s: &Segment<'_>, position: u64, now: Time) -> Delivered {
+        let acked = position.saturating_sub(self.una);
+        let mut delivered = self.board.acknowledge(position, now, self.rtt.least());
+        self.send.acknowledge(position);
+        self.una = position;
+        self.counters.bytes_acked = self.counters.bytes_acked.saturating_add(acked);
+        self.counters.retransmits = 0;
+        self.stuck_since = None;
+        self.soft_error = None;
+        self.rtt.backoff = 0;
+        if delivered.rtt.is_none()
+            && let Some((_, echo)) = s.options.timestamp.filter(|(_, echo)| self.agreed.timestamps && *echo != 0)
+        {
+            // Of what was sent twice only the echo tells which of them has arrived.
+            let rtt = u64::from(self.timestamp(now).wrapping_sub(echo)).saturating_mul(MS);
+            delivered.rtt = (rtt < 60 * SECOND).then_some(rtt);
+        }
+        self.grow_send_buffer();
+        if self.starved && self.room() > 0 {
+            self.changes.write = true;
+        }
+        self.timers.rto = None;
+        self.timers.probe = None;
+        delivered
+    }
+
+    /// The SACK blocks of a segment as positions, and whether the first tells of a duplicate (RFC 2883).
+    fn blocks(&self, s: &Segment<'_>) -> (Vec<Block>, bool) {
+        if !self.agreed.sack || s.options.sack.is_empty() {
+            return (Vec::new(), false);
+        }
+        let mut duplicate = false;
+        let mut out: Vec<Block> = Vec::with_capacity(s.options.sack.len());
+        for (i, &(from, to)) in s.options.sack.iter().enumerate() {
+            let (Some(from), Some(to)) = (self.sent_position(from), self.sent_position(to)) else { continue };
+            if from >= to || to > self.nxt {
+                continue;
+            }
+            if i == 0 && to <= self.una {
+                duplicate = true;
+            } else if to > self.una {
+                out.push((from.max(self.una), to));
+            }
+        }
+        if let [first, second, ..] = out.as_slice()
+            && first.0 >= second.0
+            && first.1 <= second.1
+        {
+            duplicate = true;
+        }
+        (out, duplicate)
+    }
+
+    /// Without SACK, each duplicate says that one more segment has left the network; the third that one is missing.
+    fn take_duplicate_ack(&mut self, delivered: &mut Delivered) {
+        self.duplicate_acks = self.duplicate_acks.saturating_add(1);
+        if self.agreed.sack {
+            return;
+        }
+        delivered.bytes = delivered.bytes.saturating_add(self.mss);
+        if self.duplicate_acks == 3 && self.congestion == Congestion::Open {
+            self.board.first_is_lost(self.mss);
+        }
+    }
+
+    fn end_tail_probe(&mut self, position: u64, duplicate: bool) {
+        let Some(probe) = self.tail_probe else { return };
+        if position < probe.end {
+            return;
+        }
+        self.tail_probe = None;
+        if probe.retransmission && !duplicate && self.congestion == Congestion::Open {
+            // The probe repaired a loss that nothing else told of.
+            self.cc.window = self.cc.on_loss(self.mss);
+        }
+    }
+
+    fn find_losses(&mut self, now: Time) {
+        self.timers.reorder = None;
+        if self.board.is_empty() {
+            return;
+        }
+        let repairing = self.congestion != Congestion::Open;
+        let (least, smoothed) = (self.rtt.least().unwrap_or(0), self.rtt.smoothed);
+        let (_, again) = self.board.find_losses(now, least, smoothed, repairing, self.mss);
+        self.timers.reorder = again;
+        if self.board.reordering() {
+            self.counters.reordering_seen = 1;
+        }
+        if self.board.lost() > 0 && self.congestion == Congestion::Open {
+            self.enter_recovery();
+        }
+    }
+
+    fn enter_recovery(&mut self) {
+        let flight = self.board.outstanding().max(1);
+        self.cc.on_loss(self.mss);
+        self.congestion = Congestion::Recovery { until: self.nxt, flight, delivered: 0, out: 0 };
+        self.timers.probe = None;
+        self.tail_probe = None;
+    }
+
+    /// The timer of reordering went off: what was late is lost.
+    pub(crate) fn reorder_timeout(&mut self, now: Time) {
+        self.find_losses(now);
+        self.adjust_window(self.una, 0, now);
+    }
+
+    fn adjust_window(&mut self, before: u64, delivered: u64, now: Time) {
+        let acked = self.una.saturating_sub(before);
+        match self.congestion {
+            Congestion::Recovery { until, .. } if self.una >= until => {
+                self.congestion = Congestion::Open;
+                self.cc.window = self.cc.threshold;
+                self.duplicate_acks = 0;
+            }
+            Congestion::Recovery { until, flight, delivered: total, out } => {
+                if acked > 0 && !self.agreed.sack {
+                    // A partial acknowledgement: the next segment is missing too (RFC 6582).
+                    self.board.first_is_lost(self.mss);
+                }
+                let total = total.saturating_add(delivered);
+                self.congestion = Congestion::Recovery { until, flight, delivered: total, out };
+                let pipe = self.pipe();
+                let target = self.cc.threshold;
+                let allowed = if pipe > target {
+                    let share = u128::from(total).saturating_mul(u128::from(target));
+                    share.div_ceil(u128::from(flight.max(1))).narrow::<u64>().saturating_sub(out)
+                } else {
+                    let pace = total.saturating_sub(out).max(delivered).saturating_add(self.mss);
+                    target.saturating_sub(pipe).min(pace)
+                };
+                let allowed = if out == 0 { allowed.max(self.mss) } else { allowed };
+                self.cc.window = pipe.saturating_add(allowed);
+            }
+            Congestion::Loss { until } => {
+                if self.una >= until {
+                    self.congestion = Congestion::Open;
+                }
+                if acked > 0 {
+                    self.cc.on_ack(acked, self.mss, self.rtt.smoothed, now);
+                }
+            }
+            Congestion::Open => {
+                if acked > 0 && self.window_limited {
+                    self.cc.on_ack(acked, self.mss, self.rtt.smoothed, now);
+                }
+            }
+        }
+    }
+
+    /// Bytes that are thought to be in the network.
+    pub(crate) fn pipe(&self) -> u64 {
+        let left = if self.agreed.sack { 0 } else { self.duplicate_acks.saturating_mul(self.mss) };
+        self.board.in_flight().saturating_sub(left)
+    }
+
+    /// What follows from the own stream's being acknowledged.
+    pub(crate) fn after_ack(&mut self, now: Time) {
+        let all = self.finished && self.una == self.send_end();
+        match self.state {
+            State::FinWait1 if all => {
+                self.set_state(State::FinWait2);
+                if self.orphan {
+                    self.timers.end = Some(now.after(ORPHAN_WAIT_US));
+                }
+            }
+            State::Closing if all => self.enter_time_wait(now),
+            State::LastAck if all => self.close_with(None),
+            _ => {}
+        }
+    }
+
+    /// ICMP says that the destination can't be reached. `seq`: of the segment that it is about.
+    pub fn icmp_error(&mut self, errno: Errno, seq: u32) {
+        let Some(position) = self.sent_position(seq) else { return };
+        if position < self.una || position > self.nxt {
+            return;
+        }
+        match self.state {
+            State::SynSent | State::SynReceived => self.close_with(Some(errno)),
+            _ => self.soft_error = Some(errno),
+        }
+    }
+
+    /// The path takes less than was thought. `seq`: of the segment that it is about, if ICMP said so.
+    pub fn path_shrank(&mut self, path_mss: u16, seq: Option<u32>) {
+        if let Some(seq) = seq
+            && !self.sent_position(seq).is_some_and(|p| p >= self.una && p <= self.nxt)
+        {
+            return;
+        }
+        if path_mss < self.path_mss && self.state != State::Closed {
+            self.path_mss = path_mss.max(48);
+            self.update_mss();
+            if !self.board.is_empty() {
+                // What is under way was dropped; the window is no worse for that.
+                self.board.all_is_lost();
+                if self.congestion == Congestion::Open {
+                    self.congestion = Congestion::Loss { until: self.nxt };
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! What is to be sent: bytes and acknowledgements, as windows, Nagle and the corks allow.
+
+use super::connection::{Congestion, Connection, MOST_RECEIVE_BUFFER, MOST_SEND_BUFFER, State, WINDOW_SCALE};
+use super::receive_queue::Block;
+use super::segment::{Flags, Options, SegmentOut};
+use crate::num::{Narrow, whole};
+use crate::time::{MS, Time};
+
+/// How long bytes are held back by a cork.
+const CORK_US: u64 = 200 * MS;
+/// Least time to the probe of a silent tail, and what the peer may delay an acknowledgement by.
+const PROBE_MIN_US: u64 = 10 * MS;
+const PEER_DELAY_US: u64 = 200 * MS;
+/// Blocks that are told of in one segment: what fits beside timestamps.
+const MOST_SENT_BLOCKS: usize = 3;
+
+impl Connection {
+    /// Appends what is to be sent at present, at most `budget` segments; call it after each change. Gives whether there is more.
+    pub fn output(&mut self, now: Time, budget: usize, out: &mut Vec<SegmentOut>) -> bool {
+        if self.send_reset {
+            self.send_reset = false;
+            out.push(self.reset());
+            return false;
+        }
+        let before = out.len();
+        match self.state {
+            State::Closed => return false,
+            State::SynSent | State::SynReceived => {
+                self.output_syn(now, out);
+                return false;
+            }
+            _ => {}
+        }
+        let mut left = budget;
+        out.append(&mut self.pending);
+        while left > 0 && self.retransmit_lost(now, out) {
+            left = left.saturating_sub(1);
+        }
+        while left > 0 && self.send_new(now, out) {
+            left = left.saturating_sub(1);
+        }
+        if self.send_probe {
+            self.send_probe = false;
+            // A byte before the window makes the peer answer.
+            let probe = self.segment(now, self.una.saturating_sub(1), 0);
+            out.push(probe);
+        }
+        if self.ack.now {
+            let position = self.nxt;
+            let ack = self.segment(now, position, 0);
+            out.push(ack);
+        }
+        if out.len() > before {
+            self.arm_after_sending(now);
+        } else {
+            self.arm_persist(now);
+        }
+        left == 0
+    }
+
+    fn output_syn(&mut self, now: Time, out: &mut Vec<SegmentOut>) {
+        if !std::mem::take(&mut self.send_syn) && !std::mem::take(&mut self.ack.now) {
+            return;
+        }
+        self.ack.now = false;
+        let answering = self.state == State::SynReceived;
+        let offer = |agreed: bool| !answering || agreed;
+        let options = Options {
+            mss: Some(self.path_mss),
+            window_scale: offer(self.agreed.receive_scale > 0).then_some(WINDOW_SCALE),
+            sack_permitted: offer(self.agreed.sack),
+            timestamp: offer(self.agreed.timestamps)
+                .then(|| (self.timestamp(now), if answering { self.ts_recent } else { 0 })),
+            sack: Vec::new(),
+        };
+        let window = self.offered_window().min(65535);
+        self.ack.edge = self.rcv_nxt.saturating_add(window);
+        if self.nxt == 0 || self.counters.retransmits == 0 {
+            self.sent_at = now;
+        }
+        self.nxt = 1;
+        self.counters.segments_out = self.counters.segments_out.saturating_add(1);
+        out.push(SegmentOut {
+            seq: self.iss,
+            ack: answering.then(|| self.peer_seq(self.rcv_nxt)),
+            flags: Flags { syn: true, ..Flags::default() },
+            window: window.narrow(),
+            options,
+            payload: Vec::new(),
+            mss: 0,
+        });
+        self.timers.rto = Some(now.after(self.rtt.rto()));
+        self.stuck_since.get_or_insert(now);
+    }
+
+    /// The segment that ends the connection at once.
+    fn reset(&mut self) -> SegmentOut {
+        let ack = (self.rcv_nxt > 0).then(|| self.peer_seq(self.rcv_nxt));
+        SegmentOut {
+            seq: self.seq(self.nxt),
+            ack,
+            flags: Flags { rst: true, ..Flags::default() },
+            ..SegmentOut::default()
+        }
+    }
+
+    fn may_send(&self) -> bool {
+        matches!(self.state, State::Established | State::CloseWait | State::FinWait1 | State::Closing | State::LastAck)
+    }
+
+    /// The most that one segment is handed down with: whole packets, as many as the device cuts.
+    fn burst(&self) -> u64 {
+        whole(self.largest_segment, self.mss).max(self.mss)
+    }
+
+    fn retransmit_lost(&mut self, now: Time, out: &mut Vec<SegmentOut>) -> bool {
+        if !self.may_send() || self.board.lost() == 0 {
+            return false;
+        }
+        let room = self.cc.window.saturating_sub(self.pipe());
+        if room < self.mss && self.pipe() > 0 {
+            return false;
+        }
+        // The first is always tried, even if the peer has closed its window meanwhile.
+        let most = whole(room, self.mss).max(self.mss);
+        let Some(block) = self.board.retransmit(most.min(self.burst()), now) else { return false };
+        let segment = self.resend(block, now);
+        out.push(segment);
+        true
+    }
+
+    /// The segment of a range that was sent before.
+    pub(crate) fn resend(&mut self, block: Block, now: Time) -> SegmentOut {
+        let data_end = block.1.min(self.send.end());
+        let len = data_end.saturating_sub(block.0);
+        self.counters.total_retransmits = self.counters.total_retransmits.saturating_add(1);
+        self.counters.bytes_retransmitted = self.counters.bytes_retransmitted.saturating_add(len);
+        self.count_recovery(len);
+        let mut segment = self.segment(now, block.0, len);
+        segment.flags.fin = self.finished && block.1 > self.send.end();
+        segment
+    }
+
+    fn count_recovery(&mut self, len: u64) {
+        if let Congestion::Recovery { out, .. } = &mut self.congestion {
+            *out = out.saturating_add(len);
+        }
+    }
+
+    fn send_new(&mut self, now: Time, out: &mut Vec<SegmentOut>) -> bool {
+        if !self.may_send() || self.nxt >= self.send_end() {
+            return false;
+        }
+        let idle = now.since(self.sent_at);
+        if self.board.is_empty() && self.nxt > 1 && idle > self.rtt.rto() {
+            self.cc.on_idle(idle, self.rtt.rto(), self.mss);
+            self.sent_at = now;
+        }
+        let waiting = self.send.end().saturating_sub(self.nxt);
+        let edge = self.una.saturating_add(self.send_window);
+        let in_window = edge.saturating_sub(self.nxt);
+        let pipe = self.pipe();
+        let room = self.cc.window.saturating_sub(pipe);
+        let can = waiting.min(in_window).min(room);
+        self.window_limited = room <= waiting || (self.cc.in_slow_start() && pipe.saturating_mul(2) >= self.cc.window);
+        if waiting == 0 {
+            // The FIN alone; it goes even into a closed window.
+            return self.send_fin(now, out);
+        }
+        let full = whole(can, self.mss);
+        let len = if can == waiting && (full == can || self.tail_may_go(now)) {
+            can
+        } else if full > 0 {
+            full
+        } else if can > 0 && can == in_window && self.board.is_empty() && can >= self.largest_window / 2 {
+            // The peer's buffer is small: half of it is worth a segment (RFC 9293, section 3.8.6.2.1).
+            can
+        } else {
+            return false;
+        };
+        let len = len.min(self.burst());
+        if len == 0 {
+            return false;
+        }
+        let segment = self.first_send(len, now);
+        out.push(segment);
+        true
+    }
+
+    /// The next `len` bytes, which are on their way with it.
+    pub(crate) fn first_send(&mut self, len: u64, now: Time) -> SegmentOut {
+        let start = self.nxt;
+        let end = start.saturating_add(len);
+        let mut segment = self.segment(now, start, len);
+        let last = end == self.send.end();
+        segment.flags.psh = last;
+        segment.flags.fin = last && self.finished;
+        let end = end.saturating_add(u64::from(segment.flags.fin));
+        self.board.push(start, end, now);
+        self.nxt = end;
+        self.sent_at = now;
+        if len.checked_rem(self.mss) != Some(0) {
+            self.small_end = end;
+        }
+        self.counters.bytes_sent = self.counters.bytes_sent.saturating_add(len);
+        self.counters.data_segments_out = self.counters.data_segments_out.saturating_add(1);
+        self.count_recovery(len);
+        if now.since(self.ack.received_at) < super::input::DELAYED_ACK_US {
+            self.ack.interactive = true;
+        }
+        segment
+    }
+
+    fn send_fin(&mut self, now: Time, out: &mut Vec<SegmentOut>) -> bool {
+        let start = self.nxt;
+        let mut segment = self.segment(now, start, 0);
+        segment.flags.fin = true;
+        let end = start.saturating_add(1);
+        self.board.push(start, end, now);
+        self.nxt = end;
+        self.sent_at = now;
+        out.push(segment);
+        true
+    }
+
+    /// Whether a segment that is not full may go: Nagle's rule in Minshall's form, and the corks.
+    fn tail_may_go(&mut self, now: Time) -> bool {
+        if self.finished {
+            return true;
+        }
+        let held = self.settings.cork || self.more_after.is_some_and(|at| at >= self.send.end());
+        if held {
+            let until = *self.timers.cork.get_or_insert(now.after(CORK_US));
+            if until > now {
+                return false;
+            }
+        }
+        self.timers.cork = None;
+        held || self.settings.no_delay || self.small_end <= self.una || self.board.is_empty()
+    }
+
+    /// A segment of `len` bytes at a position, with the acknowledgement of all that has come.
+    fn segment(&mut self, now: Time, position: u64, len: u64) -> SegmentOut {
+        let window = self.offered_window();
+        let shift = u32::from(self.agreed.receive_scale);
+        let shifted: u16 = window.checked_shr(shift).unwrap_or(0).narrow();
+        let told = u64::from(shifted).checked_shl(shift).unwrap_or(0);
+        self.ack.edge = self.ack.edge.max(self.rcv_nxt.saturating_add(told));
+        self.ack.told = self.rcv_nxt;
+        self.timers.delayed_ack = None;
+        // Blocks go with a segment of their own, so that those with bytes are all of one size.
+        let news = self.agreed.sack && (self.receive.has_gap() || self.receive.has_duplicate());
+        self.ack.now &= news && len > 0;
+        let sack = if news && len == 0 {
+            let blocks = self.receive.blocks(MOST_SENT_BLOCKS);
+            blocks.iter().map(|b| (self.peer_seq(b.0), self.peer_seq(b.1))).collect()
+        } else {
+            Vec::new()
+        };
+        let options = Options {
+            timestamp: self.agreed.timestamps.then(|| (self.timestamp(now), self.ts_recent)),
+            sack,
+            ..Options::default()
+        };
+        self.counters.segments_out = self.counters.segments_out.saturating_add(1);
+        SegmentOut {
+            seq: self.seq(position),
+            ack: Some(self.peer_seq(self.rcv_nxt)),
+            flags: Flags::default(),
+            window: shifted,
+            options,
+            payload: if len > 0 { self.send.slice(position, len.narrow()) } else { Vec::new() },
+            mss: self.mss.narrow(),
+        }
+    }
+
+    /// The window that the receive buffer has room for, never less than what was told before.
+    pub(crate) fn offered_window(&self) -> u64 {
+        // Half of a buffer is for what the kernel needs beside the bytes (`tcp_adv_win_scale`).
+        let room = (self.receive_buffer / 2).saturating_sub(self.receive.held());
+        let told = self.ack.edge.saturating_sub(self.rcv_nxt);
+        let room: u64 = room.narrow();
+        let most = 65535u64.checked_shl(u32::from(self.agreed.receive_scale)).unwrap_or(u64::MAX);
+        let small = room < self.ack.peer_segment.min((self.receive_buffer / 4).narrow());
+        // No silly windows (RFC 9293, section 3.8.6.2.2).
+        let fresh = if small { 0 } else { room };
+        fresh.max(told).min(most)
+    }
+
+    /// Whether what was read since makes an update of the window worth a segment.
+    pub(crate) fn window_opened(&self) -> bool {
+        let told = self.ack.edge.saturating_sub(self.rcv_nxt);
+        let fresh = self.offered_window();
+        fresh >= told.saturating_add(self.ack.peer_segment.saturating_mul(2)).min((self.receive_buffer / 4).narrow())
+            && fresh >= told.saturating_mul(2)
+            && fresh > told
+    }
+
+    fn arm_after_sending(&mut self, now: Time) {
+        self.timers.persist = None;
+        if self.board.is_empty() {
+            self.timers.rto = None;
+            self.arm_persist(now);
+            return;
+        }
+        self.stuck_since.get_or_insert(now);
+        self.arm_rto(now);
+    }
+
+    pub(crate) fn arm_rto(&mut self, now: Time) {
+        if self.timers.rto.is_none() {
+            self.timers.rto = Some(now.after(self.rtt.rto()));
+        }
+        let quiet = self.congestion == Congestion::Open && self.board.sacked() == 0 && self.board.lost() == 0;
+        if quiet && self.tail_probe.is_none() && self.rtt.smoothed > 0 && self.agreed.sack {
+            let mut wait = self.rtt.smoothed.saturating_mul(2);
+            if self.board.outstanding() <= self.mss {
+                wait = wait.saturating_add(PEER_DELAY_US);
+            }
+            let at = now.after(wait.max(PROBE_MIN_US));
+            self.timers.probe = self.timers.rto.filter(|rto| *rto <= at).map_or(Some(at), |_| None);
+        }
+    }
+
+    /// Bytes wait and nothing is under way whose acknowledgement would open the window: the peer is asked from time to time.
+    fn arm_persist(&mut self, now: Time) {
+        if self.board.is_empty() && self.may_send() && self.nxt < self.send_end() && self.timers.cork.is_none() {
+            if self.timers.persist.is_none() {
+                self.timers.persist = Some(now.after(self.rtt.rto()));
+            }
+        } else if !self.board.is_empty() {
+            self.arm_rto(now);
+        }
+    }
+
+    /// Gives the send buffer room for twice what is under way (`tcp_sndbuf_expand`).
+    pub(crate) fn grow_send_buffer(&mut self) {
+        if self.settings.send_buffer.is_none() {
+            let wanted: usize = self.cc.window.saturating_mul(4).narrow();
+            self.send_buffer = self.send_buffer.max(wanted.min(MOST_SEND_BUFFER));
+        }
+    }
+
+    /// Bytes that the send buffer has room for.
+    pub(crate) fn room(&self) -> usize {
+        self.send_buffer.saturating_sub(self.send.cost())
+    }
+
+    /// The application took `n` bytes: the buffer grows with what it takes in a round trip (`tcp_rcv_space_adjust`).
+    pub(crate) fn grow_receive_buffer(&mut self, n: usize, now: Time) {
+        self.tuning.taken = self.tuning.taken.saturating_add(n.narrow());
+        let rtt = if self.tuning.rtt > 0 { self.tuning.rtt } else { self.rtt.smoothed.max(MS) };
+        if now.since(self.tuning.began) < rtt {
+            return;
+        }
+        let taken = self.tuning.taken;
+        if taken > self.tuning.best {
+            self.tuning.best = taken;
+            if self.settings.receive_buffer.is_none() {
+                // The window is half of the buffer, and must hold what comes in two round trips.
+                let wanted = taken.saturating_mul(4).saturating_add(self.ack.peer_segment.saturating_mul(32));
+                self.receive_buffer = self.receive_buffer.max(wanted.narrow::<usize>().min(MOST_RECEIVE_BUFFER));
+            }
+        }
+        self.tuning.taken = 0;
+        self.tuning.began = now;
+    }
+}

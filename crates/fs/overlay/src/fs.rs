@@ -24,6 +24,8 @@ pub(crate) struct Core {
     pub(crate) upper_dev: Option<DeviceId>,
     /// Files that are one inode stay one: by the key of their topmost part.
     known: Mutex<HashMap<InodeKey, Weak<OverlayInode>>>,
+    /// Names of lower files that have several, as long as they are not copied up: each is a file of its own.
+    known_names: Mutex<HashMap<(InodeKey, Vec<u8>), Weak<OverlayInode>>>,
     /// Serialises copying up, so that a file is copied once.
     pub(crate) copying: Mutex<()>,
 }
@@ -38,6 +40,23 @@ impl Core {
         let new = make();
         known.insert(key, Arc::downgrade(&new));
         new
+    }
+
+    /// The inode known by a name in a directory, or `new` from here on.
+    pub(crate) fn intern_name(&self, name: &(InodeKey, Vec<u8>), new: &Arc<OverlayInode>) -> Arc<OverlayInode> {
+        let mut known = self.known_names.lock();
+        if let Some(found) = known.get(name).and_then(Weak::upgrade) {
+            return found;
+        }
+        known.insert(name.clone(), Arc::downgrade(new));
+        new.clone()
+    }
+
+    pub(crate) fn forget_name(&self, name: &(InodeKey, Vec<u8>)) {
+        let mut known = self.known_names.lock();
+        if known.get(name).is_some_and(|w| w.strong_count() == 0) {
+            known.remove(name);
+        }
     }
 
     /// Opens a file of a layer, with the sentry's rights.
@@ -101,6 +120,7 @@ impl OverlayFs {
             internal: InternalMount::new(tables),
             upper_dev,
             known: Mutex::new(LockClass::Table, HashMap::new()),
+            known_names: Mutex::new(LockClass::Table, HashMap::new()),
             copying: Mutex::new(LockClass::Inode, ()),
         });
         let root = OverlayInode::new(core.clone(), None, Layers { upper, lowers })?;

@@ -50,6 +50,9 @@ pub struct OverlayInode {
     file_type: FileType,
     /// Shown to the guest; that of the part that was topmost when the inode was made.
     ino: u64,
+    /// Of a lower file with several names, the directory and name that this one is: copied up alone, it is a file of its own
+    /// (overlayfs without an index).
+    one_of_many: Option<(InodeKey, Vec<u8>)>,
     key: InodeKey,
     pub(crate) layers: Mutex<Layers>,
     pub(crate) place: Mutex<Option<Place>>,
@@ -58,6 +61,9 @@ pub struct OverlayInode {
 impl Drop for OverlayInode {
     fn drop(&mut self) {
         self.core.forget(self.key);
+        if let Some(name) = &self.one_of_many {
+            self.core.forget_name(name);
+        }
         let upper = self.layers.get_mut().upper.take();
         if let Some(meta) = upper.and_then(|u| u.metadata().ok()) {
             self.core.forget(meta.key());
@@ -78,13 +84,17 @@ fn own(inode: &Arc<dyn Inode>) -> Result<Arc<OverlayInode>> {
 impl OverlayInode {
     pub(crate) fn new(core: Arc<Core>, place: Option<Place>, layers: Layers) -> Result<Arc<OverlayInode>> {
         let top = layers.top()?;
-        let (file_type, key) = (top.file_type(), top.metadata()?.key());
+        let (file_type, meta) = (top.file_type(), top.metadata()?);
+        let key = meta.key();
+        let has_others = layers.upper.is_none() && meta.nlink > 1 && file_type != FileType::Directory;
+        let one_of_many = place.as_ref().filter(|_| has_others).map(|p| (p.parent.key, p.name.clone()));
         let ino = core.number(key);
         Ok(Arc::new_cyclic(|me| OverlayInode {
             core,
             me: me.clone(),
             file_type,
             ino,
+            one_of_many,
             key,
             layers: Mutex::new(LockClass::Inode, layers),
             place: Mutex::new(LockClass::Inode, place),
@@ -155,10 +165,13 @@ impl OverlayInode {
     }
 
     fn intern(&self, name: &[u8], layers: Layers) -> Result<Arc<OverlayInode>> {
-        let key = layers.top().map_err(|_| Errno::ENOENT)?.metadata()?.key();
+        layers.top().map_err(|_| Errno::ENOENT)?;
         let place = Place { parent: self.arc()?, name: name.to_vec() };
         let new = OverlayInode::new(self.core.clone(), Some(place.clone()), layers)?;
-        let known = self.core.intern(key, || new.clone());
+        if let Some(name) = &new.one_of_many {
+            return Ok(self.core.intern_name(name, &new));
+        }
+        let known = self.core.intern(new.key, || new.clone());
         if !Arc::ptr_eq(&known, &new) && known.layers.lock().upper.is_none() {
             *known.place.lock() = Some(place);
         }
@@ -218,8 +231,9 @@ pub(crate) fn is_opaque(dir: &Arc<dyn Inode>) -> bool {
 impl Inode for OverlayInode {
     fn metadata(&self) -> Result<Metadata> {
         let mut meta = self.top()?.metadata()?;
+        let copied = self.one_of_many.is_some() && Some(meta.dev) == self.core.upper_dev;
+        meta.ino = if copied { self.core.number(meta.key()) } else { self.ino };
         meta.dev = self.core.dev;
-        meta.ino = self.ino;
         if self.file_type == FileType::Directory {
             // As Linux does for merged directories: the true count would take a listing.
             meta.nlink = if self.is_merged() { meta.nlink.min(1) } else { meta.nlink };

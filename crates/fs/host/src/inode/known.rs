@@ -16,6 +16,8 @@ use crate::tree::HostTree;
 pub(super) struct Known {
     version: u64,
     attributes: Option<Metadata>,
+    /// Mappings through which the guest changes the file unseen: times and size are asked each time.
+    stores: u32,
     access_acl: Option<Option<Arc<Acl>>>,
     default_acl: Option<Option<Arc<Acl>>>,
 }
@@ -62,7 +64,7 @@ impl<T: HostTree> HostInode<T> {
         self.mode.store(meta.mode, Ordering::Relaxed);
         if self.core.trust == Trust::Exclusive {
             let mut known = self.known.lock();
-            if known.version == version {
+            if known.version == version && known.stores == 0 {
                 known.attributes = Some(meta);
             }
         }
@@ -103,5 +105,26 @@ impl<T: HostTree> HostInode<T> {
             *known.acl(kind) = Some(acl.clone());
         }
         Ok(acl)
+    }
+}
+
+/// Held while a file is mapped so that stores change it.
+pub(crate) struct MappedStores<T: HostTree>(Arc<HostInode<T>>);
+
+impl<T: HostTree> MappedStores<T> {
+    pub(crate) fn new(inode: Arc<HostInode<T>>) -> MappedStores<T> {
+        {
+            let mut known = inode.known.lock();
+            known.stores = known.stores.saturating_add(1);
+            known.attributes = None;
+        }
+        MappedStores(inode)
+    }
+}
+
+impl<T: HostTree> Drop for MappedStores<T> {
+    fn drop(&mut self) {
+        let mut known = self.0.known.lock();
+        known.stores = known.stores.saturating_sub(1);
     }
 }

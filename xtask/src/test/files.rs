@@ -30,7 +30,10 @@ pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Resul
 fn program() -> Result<PathBuf> {
     let directory = paths::target().join("files");
     std::fs::create_dir_all(&directory)?;
-    let binary = directory.join("sequence");
-    abi::compile(&paths::repository().join("tests/files/sequence.c"), &binary)?;
+    let (source, binary) = (paths::repository().join("tests/files/sequence.c"), directory.join("sequence"));
+    let changed = std::fs::metadata(&source)?.modified()?;
+    if !std::fs::metadata(&binary).and_then(|m| m.modified()).is_ok_and(|built| built > changed) {
+        abi::compile(&source, &binary)?;
+    }
     Ok(binary)
 }

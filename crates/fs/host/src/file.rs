@@ -100,7 +100,9 @@ fn check_direct(f: &OpenFile, pos: u64, len: usize) -> Result<()> {
 impl<T: HostTree> File for HostFile<T> {
     fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         check_direct(f, pos, buf.len())?;
-        read_at(&self.fd, buf, pos)
+        let n = read_at(&self.fd, buf, pos);
+        self.inode.was_read();
+        n
     }
 
     fn write(&self, f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {

@@ -46,6 +46,8 @@ pub struct HostInode<T: HostTree> {
     identity: Identity,
     names: Mutex<Names<T>>,
     known: Mutex<Known>,
+    /// A read would change the access time that is known.
+    read_shows: AtomicBool,
     /// Permission bits as last seen, for the rules about set-id bits.
     mode: AtomicU32,
     held: Mutex<Held<T>>,
@@ -80,6 +82,7 @@ impl<T: HostTree> HostInode<T> {
             identity: Identity::of(meta),
             names: Mutex::new(LockClass::Inode, Names::default()),
             known: Mutex::new(LockClass::FileData, known),
+            read_shows: AtomicBool::new(known::read_shows(meta)),
             mode: AtomicU32::new(meta.mode),
             held: Mutex::new(LockClass::Inode, Held::default()),
             recent: AtomicBool::new(false),

@@ -15,6 +15,9 @@ use moat_vfs::{Caller, OpenContext, OpenFile, Tables};
 
 use crate::inode::{Layers, OverlayInode};
 
+/// A directory and a name in it.
+pub(crate) type LowerName = (InodeKey, Vec<u8>);
+
 /// What all inodes of a union share.
 pub(crate) struct Core {
     pub(crate) dev: DeviceId,
@@ -25,7 +28,7 @@ pub(crate) struct Core {
     /// Files that are one inode stay one: by the key of their topmost part.
     known: Mutex<HashMap<InodeKey, Weak<OverlayInode>>>,
     /// Names of lower files that have several, as long as they are not copied up: each is a file of its own.
-    known_names: Mutex<HashMap<(InodeKey, Vec<u8>), Weak<OverlayInode>>>,
+    known_names: Mutex<HashMap<LowerName, Weak<OverlayInode>>>,
     /// Serialises copying up, so that a file is copied once.
     pub(crate) copying: Mutex<()>,
 }
@@ -43,7 +46,7 @@ impl Core {
     }
 
     /// The inode known by a name in a directory, or `new` from here on.
-    pub(crate) fn intern_name(&self, name: &(InodeKey, Vec<u8>), new: &Arc<OverlayInode>) -> Arc<OverlayInode> {
+    pub(crate) fn intern_name(&self, name: &LowerName, new: &Arc<OverlayInode>) -> Arc<OverlayInode> {
         let mut known = self.known_names.lock();
         if let Some(found) = known.get(name).and_then(Weak::upgrade) {
             return found;
@@ -52,7 +55,7 @@ impl Core {
         new.clone()
     }
 
-    pub(crate) fn forget_name(&self, name: &(InodeKey, Vec<u8>)) {
+    pub(crate) fn forget_name(&self, name: &LowerName) {
         let mut known = self.known_names.lock();
         if known.get(name).is_some_and(|w| w.strong_count() == 0) {
             known.remove(name);

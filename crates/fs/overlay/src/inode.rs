@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::{Arc, Weak};
 
-use moat_abi::fs::FileType;
+use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
@@ -16,7 +16,7 @@ use moat_vfs::inode::{
 
 use crate::copy_up;
 use crate::dir::{MergedDir, merged_names};
-use crate::fs::Core;
+use crate::fs::{Core, LowerName};
 
 /// The attribute that makes an upper directory hide the lower ones.
 pub(crate) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
@@ -52,7 +52,7 @@ pub struct OverlayInode {
     ino: u64,
     /// Of a lower file with several names, the directory and name that this one is: copied up alone, it is a file of its own
     /// (overlayfs without an index).
-    one_of_many: Option<(InodeKey, Vec<u8>)>,
+    one_of_many: Option<LowerName>,
     key: InodeKey,
     pub(crate) layers: Mutex<Layers>,
     pub(crate) place: Mutex<Option<Place>>,
@@ -386,7 +386,13 @@ impl Inode for OverlayInode {
         match self.file_type {
             FileType::Directory => Ok(Arc::new(MergedDir::new(self))),
             FileType::Regular => {
-                let part = if ctx.flags.access_mode().can_write() { self.upper()? } else { self.top()? };
+                // What is about to be truncated is not read from below, however it is opened.
+                let truncates = ctx.flags.contains(OpenFlags::TRUNC);
+                if truncates && self.layers.lock().upper.is_none() {
+                    copy_up::copy_up(&self, copy_up::Contents::None)?;
+                }
+                let changes = truncates || ctx.flags.access_mode().can_write();
+                let part = if changes { self.upper()? } else { self.top()? };
                 part.open(ctx)
             }
             _ => ctx.path.mount.tables().registry.open_special(&self.metadata()?, ctx),

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use super::super::job::{tail, wait};
 use super::super::{Job, Network, Options, Place, Platform, Prepared, Report, Runner, Writable, leftovers};
+use super::shrink::{Compare, Difference, Plan};
 use super::tree::{Native, TREES};
 use super::{Tree, program, shrink};
 use crate::paths;
@@ -21,23 +22,13 @@ use crate::paths;
 /// For one run of many sequences.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What is run: sequences from a seed on, all of their steps or some.
-#[derive(Clone)]
-pub(super) struct Plan {
-    pub(super) seed: u64,
-    pub(super) sequences: u64,
-    pub(super) steps: usize,
-    /// Only these, if it is not empty.
-    pub(super) only: Vec<usize>,
-}
-
 /// Where sequences are run.
-pub(super) struct Setup<'a> {
-    pub(super) runner: &'a mut Runner,
-    pub(super) program: PathBuf,
-    pub(super) tree: Tree,
-    pub(super) platform: Platform,
-    pub(super) scratch: Scratch,
+struct Setup<'a> {
+    runner: &'a mut Runner,
+    program: PathBuf,
+    tree: Tree,
+    platform: Platform,
+    scratch: Scratch,
 }
 
 /// A directory that goes with the value.
@@ -91,8 +82,11 @@ impl Setup<'_> {
     /// In portions, so that a difference is found before a long run is over.
     fn compare_all(&mut self, plan: &Plan, native_only: bool) -> Result<Option<String>> {
         const PORTION: u64 = 20;
-        for seed in (plan.seed..plan.seed + plan.sequences).step_by(PORTION as usize) {
-            let sequences = PORTION.min(plan.seed + plan.sequences - seed);
+        let end = plan.seed + plan.sequences;
+        let mut next = plan.seed;
+        while next < end {
+            let (seed, sequences) = (next, PORTION.min(end - next));
+            next += sequences;
             let portion = Plan { seed, sequences, ..plan.clone() };
             if native_only {
                 // Twice the same natively: what is not can be compared with nothing.
@@ -107,18 +101,6 @@ impl Setup<'_> {
             }
         }
         Ok(None)
-    }
-
-    /// The sequences that are not the same in both places.
-    pub(super) fn differences(&mut self, plan: &Plan) -> Result<Vec<shrink::Difference>> {
-        let native = self.natively(plan)?;
-        let sandboxed = self.sandboxed(plan)?;
-        Ok(shrink::differences(&native, &sandboxed))
-    }
-
-    /// The steps with their native results.
-    pub(super) fn transcript(&mut self, plan: &Plan) -> Result<String> {
-        self.natively(plan)
     }
 
     fn natively(&mut self, plan: &Plan) -> Result<String> {
@@ -199,6 +181,18 @@ impl Setup<'_> {
         let mut text = String::from_utf8_lossy(&read(result)).into_owned();
         text.push_str(&format!("{ended}{}\n", tail(&read(complaint), 5)));
         Ok(text)
+    }
+}
+
+impl Compare for Setup<'_> {
+    fn differences(&mut self, plan: &Plan) -> Result<Vec<Difference>> {
+        let native = self.natively(plan)?;
+        let sandboxed = self.sandboxed(plan)?;
+        Ok(shrink::differences(&native, &sandboxed))
+    }
+
+    fn transcript(&mut self, plan: &Plan) -> Result<String> {
+        self.natively(plan)
     }
 }
 

@@ -4,7 +4,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::sequence::{Plan, Setup};
+/// What is run: sequences from a seed on, all of their steps or some.
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) sequences: u64,
+    pub(super) steps: usize,
+    /// Only these, if it is not empty.
+    pub(super) only: Vec<usize>,
+}
+
+/// Runs a plan natively and in the sandbox.
+pub(super) trait Compare {
+    /// The sequences that are not the same in both places.
+    fn differences(&mut self, plan: &Plan) -> Result<Vec<Difference>>;
+
+    /// The steps with their native results.
+    fn transcript(&mut self, plan: &Plan) -> Result<String>;
+}
 
 /// Shortening may take so long.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -58,7 +75,7 @@ fn first_difference(native: Option<&Vec<&str>>, sandboxed: Option<&Vec<&str>>) -
 }
 
 /// A text about the difference: the steps that it takes, with their results in both places.
-pub(super) fn report(setup: &mut Setup, plan: &Plan, found: &[Difference]) -> Result<String> {
+pub(super) fn report(setup: &mut impl Compare, plan: &Plan, found: &[Difference]) -> Result<String> {
     let Some((first, others)) = found.split_first() else {
         return Ok(String::new());
     };
@@ -70,7 +87,7 @@ pub(super) fn report(setup: &mut Setup, plan: &Plan, found: &[Difference]) -> Re
     Ok(text)
 }
 
-fn shrink(setup: &mut Setup, plan: &Plan, found: &Difference) -> Result<String> {
+fn shrink(setup: &mut impl Compare, plan: &Plan, found: &Difference) -> Result<String> {
     let Some(seed) = found.seed else {
         return Ok(format!("natively: {}\n        in the sandbox: {}", found.native, found.sandboxed));
     };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::inode::Metadata;
@@ -35,6 +36,13 @@ impl Known {
     }
 }
 
+/// Whether the host changes the access time at the next read, as with `relatime` (mount(8)). That it does so once a day besides is
+/// seen when something else changes.
+pub(super) fn read_shows(meta: &Metadata) -> bool {
+    let at = |t: Timespec| (t.tv_sec, t.tv_nsec);
+    at(meta.atime) <= at(meta.mtime) || at(meta.atime) <= at(meta.ctime)
+}
+
 impl<T: HostTree> HostInode<T> {
     /// The file was changed: its attributes must be asked again.
     pub(crate) fn changed(&self) {
@@ -42,6 +50,13 @@ impl<T: HostTree> HostInode<T> {
         known.version += 1;
         known.attributes = None;
         known.access_acl = None;
+    }
+
+    /// The file was read: its attributes are forgotten if that changes the access time.
+    pub(crate) fn was_read(&self) {
+        if self.core.trust == Trust::Exclusive && self.read_shows.swap(false, Ordering::Relaxed) {
+            self.changed();
+        }
     }
 
     /// Its extended attributes were changed, maybe its lists.
@@ -65,6 +80,7 @@ impl<T: HostTree> HostInode<T> {
         if self.core.trust == Trust::Exclusive {
             let mut known = self.known.lock();
             if known.version == version && known.stores == 0 {
+                self.read_shows.store(read_shows(&meta), Ordering::Relaxed);
                 known.attributes = Some(meta);
             }
         }

@@ -283,7 +283,8 @@ static void op_truncate(void) {
 static void op_fallocate(void) {
     static const struct flag modes[] = {{0, "0"}, {1, "KEEP_SIZE"}, {3, "PUNCH_HOLE"}, {8, "COLLAPSE_RANGE"}, {16, "ZERO_RANGE"},
                                         {17, "ZERO_RANGE|KEEP_SIZE"}, {32, "INSERT_RANGE"}, {2, "bare PUNCH_HOLE"}};
-    int n = a_slot(), m = pick(COUNT_OF(modes));
+    // Linux's overlay takes set-id bits before it refuses a mode.
+    int n = a_slot(), m = pick(is_overlay ? 3 : COUNT_OF(modes));
     off_t at = an_offset(), size = an_offset();
     say("fallocate %d %s %ld+%ld", n, modes[m].name, (long)at, (long)size);
     done(fallocate(slot[n], modes[m].value, at, size));
@@ -492,8 +493,8 @@ static void op_xattr(void) {
     static const char *const names[] = {"user.x", "user.y", "trusted.t", "user.", "nonsense", "system.posix_acl_access", "system.posix_acl_default"};
     const char *name = names[pick(COUNT_OF(names))];
     // Linux's overlay copies up what it then refuses to change.
-    if (is_overlay && !strcmp(name, "user."))
-        name = "nonsense";
+    if (is_overlay && (!strcmp(name, "user.") || !strcmp(name, "nonsense")))
+        name = "user.y";
     char *p = path(), list[1024];
     unsigned char value[200];
     int n = a_slot(), by_slot = chance(2);

@@ -16,6 +16,7 @@ use moat_vfs::inode::{
 
 use crate::copy_up;
 use crate::dir::{MergedDir, merged_names};
+use crate::file::LowerFile;
 use crate::fs::{Core, LowerName};
 
 /// The attribute that makes an upper directory hide the lower ones.
@@ -392,8 +393,18 @@ impl Inode for OverlayInode {
                     copy_up::copy_up(&self, copy_up::Contents::None)?;
                 }
                 let changes = truncates || ctx.flags.access_mode().can_write();
-                let part = if changes { self.upper()? } else { self.top()? };
-                part.open(ctx)
+                if changes {
+                    self.upper()?;
+                }
+                let Layers { upper, .. } = self.parts();
+                match upper {
+                    Some(upper) => upper.open(ctx),
+                    None => {
+                        let lower = self.top()?.open(ctx)?;
+                        let find_copy = Box::new(move || self.parts().upper);
+                        Ok(Arc::new(LowerFile::new(lower, find_copy)))
+                    }
+                }
             }
             _ => ctx.path.mount.tables().registry.open_special(&self.metadata()?, ctx),
         }

@@ -548,3 +548,21 @@ TEST(statfs_of_places) {
     ERR(syscall(SYS_statfs, "/missing", &s), ENOENT);
     ERR(syscall(SYS_fstatfs, 999, &s), EBADF);
 }
+
+TEST(copy_file_range_of_what_is_not_there) {
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0600));
+    OK(write(fd, "abc", 3));
+    // The ranges overlap only as far as the file goes.
+    loff_t from = 3, to = 1;
+    CHECK_EQ(copy_file_range(fd, &from, fd, &to, 100, 0), 0);
+    from = 1, to = 2;
+    ERR(copy_file_range(fd, &from, fd, &to, 100, 0), EINVAL);
+}
+
+TEST(flags_and_names_come_before_descriptors) {
+    ERR(openat(99, "f", O_CREAT | O_EXCL | O_DIRECTORY, 0600), EINVAL);
+    ERR(mkdirat(99, "", 0700), ENOENT);
+    ERR(unlinkat(99, "", 0), ENOENT);
+    ERR(openat(99, "", O_RDONLY), ENOENT);
+    ERR(openat(99, "f", O_RDONLY), EBADF);
+}

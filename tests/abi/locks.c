@@ -1,4 +1,4 @@
-// File locks: POSIX record locks, open file description locks, flock, leases refused or kept.
+// File locks: POSIX record locks, open file description locks, flock, leases.
 #include "check.h"
 #include <sys/file.h>
 
@@ -224,4 +224,20 @@ TEST(flock_and_record_locks_do_not_meet) {
     int fd = make();
     OK(flock(fd, LOCK_EX));
     EXITED(wait_for(CHILD(OK(lock(fd, F_SETLK, F_WRLCK, 0, 10)))), 0);
+}
+
+TEST(a_description_finds_its_own_locks) {
+    int fd = make();
+    OK(lock(fd, F_OFD_SETLK, F_WRLCK, 10, 5));
+    struct flock l = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 0};
+    if (fcntl(fd, F_OFD_GETLK, &l) && errno == EINVAL)
+        SKIP("before Linux 6.9");
+    CHECK_EQ(l.l_type, F_WRLCK);
+    CHECK_EQ(l.l_start, 10);
+    CHECK_EQ(l.l_len, 5);
+    int other = make();
+    l = (struct flock){.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    OK(fcntl(other, F_OFD_GETLK, &l));
+    CHECK_EQ(l.l_type, F_UNLCK);
+    ERR(fcntl(fd, F_GETLK, &l), EINVAL);
 }

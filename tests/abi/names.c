@@ -446,3 +446,13 @@ TEST(proc_self_fd_names) {
     OK(readlink(path, target, sizeof target - 1));
     CHECK(strstr(target, "/renamed"));
 }
+
+TEST(a_name_that_is_too_long_is_looked_up_last) {
+    char name[300];
+    memset(name, 'n', 299);
+    name[299] = 0;
+    ERR(rename(name, "nothing/f"), ENOENT);
+    ERR(rename(name, "f"), ENAMETOOLONG);
+    ERR(mkdir(name, 0700), ENAMETOOLONG);
+    ERR(open(name, O_CREAT | O_RDWR, 0600), ENAMETOOLONG);
+}

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 
 #ifndef RENAME_WHITEOUT
@@ -451,4 +452,57 @@ TEST(a_write_by_another_takes_set_id_bits) {
     struct stat s;
     OK(stat("f", &s));
     CHECK_EQ(s.st_mode & 07777, 0777);
+}
+
+TEST(a_write_by_root_leaves_set_id_bits) {
+    int fd = make("f", 06777);
+    OK(write(fd, "x", 1));
+    CHECK_EQ(of(fd).st_mode & 07777, 06777);
+    OK(ftruncate(fd, 100));
+    OK(truncate("f", 5));
+    CHECK_EQ(of(fd).st_mode & 07777, 06777);
+    // The bits are new to whoever had the file open before.
+    OK(fchmod(fd, 0777));
+    OK(fchmod(fd, 06755));
+    OK(pwrite(fd, "x", 1, 0));
+    CHECK_EQ(of(fd).st_mode & 07777, 06755);
+}
+
+TEST(a_name_space_of_attributes_is_no_attribute) {
+    close(make("f", 0666));
+    ERR(setxattr("f", "user.", "x", 1, 0), EINVAL);
+    ERR(getxattr("f", "user.", NULL, 0), EINVAL);
+    ERR(setxattr("f", "nonsense", "x", 1, 0), EOPNOTSUPP);
+    OK(chmod("f", 0600));
+    OK(chmod(".", 0755));
+    EXITED(wait_for(CHILD(become_nobody(); ERR(setxattr("f", "user.", "x", 1, 0), EACCES);
+                          ERR(setxattr("f", "nonsense", "x", 1, 0), EACCES))),
+           0);
+}
+
+TEST(a_list_is_replaced_whatever_the_flags) {
+    close(make("f", 0600));
+    unsigned char list[28] = {2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 4, 0, 4, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255};
+    OK(setxattr("f", ACCESS, list, sizeof list, XATTR_REPLACE));
+    struct stat s;
+    OK(stat("f", &s));
+    CHECK_EQ(s.st_mode & 0777, 0640);
+    OK(setxattr("f", ACCESS, list, sizeof list, XATTR_CREATE));
+}
+
+TEST(a_mapped_store_shows_in_the_times) {
+    struct statfs fs;
+    OK(statfs(".", &fs));
+    int fd = make("f", 0600);
+    OK(ftruncate(fd, 8192));
+    struct timespec old[2] = {{1000, 0}, {1000, 0}};
+    OK(futimens(fd, old));
+    CHECK_EQ(of(fd).st_mtime, 1000);
+    char *p = OK(mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    CHECK_EQ(of(fd).st_mtime, 1000);
+    p[5000] = 'x';
+    OK(msync(p, 8192, MS_SYNC));
+    // Files in memory do not notice.
+    if (fs.f_type != 0x01021994)
+        CHECK(of(fd).st_mtime > 1000);
 }

@@ -365,3 +365,18 @@ TEST(priority) {
         ERR(getpriority(PRIO_PROCESS, 1 << 21), ESRCH);
     });
 }
+
+TEST(own_descriptors_in_proc_whoever_one_becomes) {
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0666));
+    OK(fchmod(fd, 0666));
+    char path[40];
+    sprintf(path, "/proc/self/fd/%d", fd);
+    EXITED(wait_for(CHILD({
+               become_nobody();
+               close(OK(open(path, O_RDWR)));
+               ERR(open("/proc/self/fd/77", O_RDWR), ENOENT);
+               DIR *dir = opendir("/proc/self/fd");
+               CHECK(dir != NULL);
+           })),
+           0);
+}

@@ -15,13 +15,15 @@ const USAGE: &str = "\
 cargo x check                 formatting, lints, layers, dependencies, ratchets, documentation
 cargo x ratchet               lower the numbers in xtask/ratchets to what the sources have
 cargo x docs                  write docs/syscalls.md from the declarations
-cargo x test [AREA] [flags]   AREA: unit, abi, programs, hardening or oci; all of them by default;
-                              files: the part of abi that is about files
+cargo x test [AREA] [flags]   AREA: unit, abi, files, programs, hardening or oci; all of them by default;
+                              files comes with the part of abi that is about files
     --case NAME               only the cases whose name is or starts with NAME (repeatable)
     --platform P              only this platform: systrap or ptrace (repeatable)
     --native                  run abi and programs on the host alone, oci with runc, which proves the tests themselves
     --gofer                   abi and programs with --directfs=false, not only those that try it anyway
     --minutes N               hardening: the load on a build that checks the order of locks goes on for N minutes, not seconds
+    --long                    files: 200 kills, and sequences for minutes
+    --seed N                  files: other sequences
     --moat PATH               test this binary instead of building one
     --install                 first install with apt what the tests need
     --list                    name the cases and stop

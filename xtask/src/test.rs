@@ -5,6 +5,7 @@
 
 mod abi;
 mod dispositions;
+mod files;
 mod hardening;
 mod job;
 pub mod leftovers;
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::paths;
-pub use job::{Ending, FileServer, Files, Job, Network, Outcome, Place, Platform, Runner, Writable, bundle};
+pub use job::{Ending, FileServer, Files, Job, Network, Outcome, Place, Platform, Prepared, Runner, Writable, bundle};
 pub use options::{Area, Options};
 pub use report::Report;
 pub use roots::{Kind as RootKind, ensure as ensure_root};
@@ -40,7 +41,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if options.wants(Area::Unit) && options.cases.is_empty() && !options.list {
         unit::run(&mut report)?;
     }
-    if [Area::Abi, Area::Programs, Area::Hardening, Area::Oci].into_iter().any(|area| options.wants(area)) {
+    if [Area::Abi, Area::Files, Area::Programs, Area::Hardening, Area::Oci].into_iter().any(|area| options.wants(area))
+    {
         sandboxed(&options, &mut report)?;
     }
     if options.list {
@@ -58,6 +60,7 @@ fn sandboxed(options: &Options, report: &mut Report) -> Result<()> {
     if !rustix::process::geteuid().is_root() && !options.list {
         let reason = "needs root: the runs on the host use chroot and namespaces";
         report.skip("abi", reason);
+        report.skip("files", reason);
         report.skip("programs", reason);
         report.skip("hardening", reason);
         report.skip("oci", reason);
@@ -67,6 +70,9 @@ fn sandboxed(options: &Options, report: &mut Report) -> Result<()> {
     let mut runner = Runner::new(moat.clone())?;
     if options.wants(Area::Abi) {
         abi::run(options, &mut runner, report)?;
+    }
+    if options.wants(Area::Files) {
+        files::run(options, &mut runner, report)?;
     }
     if options.wants(Area::Programs) {
         programs::run(options, &mut runner, report)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use moat_abi::Result;
+use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_fs_host::gofer::channel::{Channel, MAX_MESSAGE_BYTES};
 use moat_fs_host::gofer::protocol::{Entry, Frame, Handle, MAX_CLOSED, MAX_CONNECTIONS, Reply, Request};
@@ -157,6 +157,11 @@ impl Connection {
             Request::Hold { dir, name, access } => held(files.hold(&*at(dir)?, name, access)?)?,
             Request::Stat { node } => Outcome::Reply(Reply::Metadata(files.stat(&*at(node)?)?)),
             Request::OpenAt { dir, name, access } => Outcome::File(files.open_at(&*at(dir)?, name, access)?),
+            Request::OpenHeldAt { dir, name, access } => {
+                let fd = files.open_at(&*at(dir)?, name, access)?;
+                let node = files.adopt(&fd, access).ok_or(Errno::EMFILE)?;
+                Outcome::NodeFile(self.tree.handles.lock().insert(node)?, fd)
+            }
             Request::Reopen { node, access } => Outcome::File(files.reopen(&*at(node)?, access)?),
             Request::Create { dir, name, new } => Outcome::File(files.create(&*at(dir)?, name, new)?),
             Request::Unnamed { dir, new } => {

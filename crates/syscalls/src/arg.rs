@@ -11,6 +11,9 @@ const SHOWN: usize = 80;
 
 /// A type that a system call takes. Linux cuts registers to the width of the C type, so `from_arg` never fails.
 pub trait FromArg: Sized {
+    /// Whether it is a path, so that a call that has one looks it up again where it met ESTALE.
+    const NAMES_A_FILE: bool = false;
+
     /// Decodes a register.
     fn from_arg(raw: u64) -> Self;
 
@@ -102,6 +105,8 @@ impl<T> FromArg for UserPtr<T> {
 pub struct PathArg(pub UserAddr);
 
 impl FromArg for PathArg {
+    const NAMES_A_FILE: bool = true;
+
     fn from_arg(raw: u64) -> PathArg {
         PathArg(UserAddr::new(raw))
     }

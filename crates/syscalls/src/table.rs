@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use moat_abi::Errno;
 use moat_kernel::syscall::{Dispatch, SyscallTable};
-use moat_kernel::{CurrentTask, SyscallError};
+use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
 
 /// How much of a call moat does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +99,14 @@ macro_rules! syscalls {
             args: &[$($crate::syscalls!(@arg $arg $ty)),*],
             support: $crate::syscalls!(@level $level $($note)?),
             invoke: |t, raw| {
-                #[allow(unused_variables, unused_mut)]
-                let mut raw = raw.into_iter();
-                $(let $arg = <$ty as $crate::arg::FromArg>::from_arg(raw.next().unwrap_or(0));)*
-                moat_kernel::Dispatch::Done($handler(t $(, $arg)*))
+                let call = |t: &mut moat_kernel::CurrentTask| {
+                    #[allow(unused_variables, unused_mut)]
+                    let mut raw = raw.into_iter();
+                    $(let $arg = <$ty as $crate::arg::FromArg>::from_arg(raw.next().unwrap_or(0));)*
+                    $handler(t $(, $arg)*)
+                };
+                let names_a_file = false $(|| <$ty as $crate::arg::FromArg>::NAMES_A_FILE)*;
+                moat_kernel::Dispatch::Done($crate::table::retry_stale(t, names_a_file, call))
             },
         },] $($rest)*);
     };
@@ -112,6 +116,20 @@ macro_rules! syscalls {
     (@level full) => { $crate::table::Support::Full };
     (@level partial $note:literal) => { $crate::table::Support::Partial($note) };
     (@level stub $note:literal) => { $crate::table::Support::Stub($note) };
+}
+
+/// Makes a call, and once more where a name led to a file that is not there any more (`retry_estale`): then it is looked up
+/// anew. A call that fails has changed nothing.
+#[doc(hidden)]
+pub fn retry_stale(
+    t: &mut CurrentTask,
+    names_a_file: bool,
+    call: impl Fn(&mut CurrentTask) -> SyscallResult,
+) -> SyscallResult {
+    match call(t) {
+        Err(SyscallError::Errno(Errno::ESTALE)) if names_a_file => call(t),
+        done => done,
+    }
 }
 
 /// All declarations, area by area: a new area is a line here.

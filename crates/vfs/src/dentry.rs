@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use moat_abi::fs::NAME_MAX;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex, MutexGuard, RwLock};
 
@@ -198,8 +199,11 @@ impl Dentry {
     /// Finds the entry `name`, in the cache or by asking the file system.
     ///
     /// # Errors
-    /// ENOENT; those of [`Inode::lookup`].
+    /// ENOENT, ENAMETOOLONG; those of [`Inode::lookup`].
     pub fn lookup(self: &Arc<Self>, name: &[u8]) -> Result<Arc<Dentry>> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
         let policy = self.inode.cache_policy();
         let known = self.cached(name);
         match (policy, &known) {

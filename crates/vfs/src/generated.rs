@@ -17,7 +17,7 @@ use crate::caller::Caller;
 use crate::clock::now;
 use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable};
-use crate::inode::{Cache, Inode, Metadata, OpenContext, SetAttr};
+use crate::inode::{Access, Cache, Inode, Metadata, OpenContext, SetAttr};
 use crate::open_file::OpenFile;
 
 /// What stat(2) says of a generated file.
@@ -182,6 +182,11 @@ pub trait Listing: Send + Sync + 'static {
         None
     }
 
+    /// Whether `caller` may list it and search it, whatever the permission bits say.
+    fn grants(&self, _caller: &dyn Caller) -> bool {
+        false
+    }
+
     /// Whether `creds` may list it or search it, beyond the permission bits.
     ///
     /// # Errors
@@ -235,6 +240,13 @@ impl<L: Listing> Inode for ListedDir<L> {
 
     fn cache_policy(&self) -> Cache {
         self.listing.cache_policy()
+    }
+
+    fn permission_for(&self, caller: &dyn Caller, access: Access) -> Result<()> {
+        if self.listing.grants(caller) && !access.contains(Access::WRITE) {
+            return Ok(());
+        }
+        self.permission(caller.creds(), access)
     }
 
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {

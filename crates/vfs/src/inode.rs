@@ -332,6 +332,14 @@ pub trait Inode: Send + Sync + Any {
         permission_by_acl(&self.metadata()?, creds, access, || self.get_acl(AclKind::Access))
     }
 
+    /// As [`Inode::permission`], where it matters which task asks: /proc grants a process its own files.
+    ///
+    /// # Errors
+    /// EACCES, EPERM.
+    fn permission_for(&self, caller: &dyn Caller, access: Access) -> Result<()> {
+        self.permission(caller.creds(), access)
+    }
+
     /// An access control list of the file.
     ///
     /// # Errors

@@ -178,6 +178,12 @@ impl FileLocks {
         self.state.lock().records.conflict(new)
     }
 
+    /// The first lock that an owner has in the range.
+    #[must_use]
+    pub fn held(&self, owner: LockOwner, range: Range) -> Option<RecordLock> {
+        self.state.lock().records.held(owner, range)
+    }
+
     /// Sets the flock(2) lock of a description; a lock of the other kind that it has is given up first, even if this fails.
     fn lock_whole(&self, description: u64, kind: LockKind) -> Result<()> {
         let (result, dropped) = {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bitflags::bitflags;
-use moat_abi::fs::{FileType, MAXSYMLINKS, NAME_MAX, PATH_MAX};
+use moat_abi::fs::{FileType, MAXSYMLINKS, PATH_MAX};
 use moat_abi::{Errno, Result};
 
 use crate::caller::Caller;
@@ -159,7 +159,7 @@ impl<'a> Walker<'a> {
         if inode.file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
-        inode.permission(self.view.creds(), Access::EXEC)
+        inode.permission_for(self.view.caller, Access::EXEC)
     }
 
     fn go_up(&mut self) -> Result<()> {
@@ -189,7 +189,6 @@ impl<'a> Walker<'a> {
                 let last = match (dot, dotdot) {
                     (true, _) => Last::Dot,
                     (_, true) => Last::DotDot,
-                    _ if name.len() > NAME_MAX => return Err(Errno::ENAMETOOLONG),
                     _ => Last::Name(name.to_vec()),
                 };
                 return Ok((last, trailing));
@@ -201,21 +200,13 @@ impl<'a> Walker<'a> {
                 self.go_up()?;
                 continue;
             }
-            let found = self.find(start, end)?;
+            let found = self.entry(&self.rest[start..end])?;
             if found.inode().file_type() == FileType::Symlink {
                 self.follow(&found)?;
             } else {
                 self.jump(found)?;
             }
         }
-    }
-
-    fn find(&self, start: usize, end: usize) -> Result<Path> {
-        let name = &self.rest[start..end];
-        if name.len() > NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        self.entry(name)
     }
 
     /// The entry `name` of the place reached, with what is mounted on it; links are not followed.

@@ -109,6 +109,8 @@ pub enum Writable {
     Homes,
     /// The root, which has no overlay.
     Root,
+    /// As `Root`, while others may change it, too.
+    SharedRoot,
 }
 
 /// One command to run.
@@ -228,8 +230,11 @@ impl Runner {
                 }
                 command.arg(match job.files.writable {
                     Writable::Nothing | Writable::Homes => "--overlay2=root:memory",
-                    Writable::Root => "--overlay2=none",
+                    Writable::Root | Writable::SharedRoot => "--overlay2=none",
                 });
+                if job.files.writable == Writable::SharedRoot {
+                    command.arg("--file-access=shared");
+                }
                 command.args(["--platform", platform.name(), "run", "--bundle"]);
                 command.args([directory.as_os_str(), id.as_ref()]);
                 command

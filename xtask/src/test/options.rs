@@ -19,6 +19,8 @@ pub enum Area {
     Hardening,
     /// Docker, containerd, Podman and the bare command line.
     Oci,
+    /// Sequences of file system calls, and kills, on every kind of tree.
+    Files,
 }
 
 /// What to run, and how.
@@ -38,12 +40,18 @@ pub struct Options {
     pub list: bool,
     /// How long a load goes on that is made for minutes.
     pub minutes: Option<u64>,
+    /// The long form of what has one.
+    pub long: bool,
+    /// Where random tests begin.
+    pub seed: Option<u64>,
     /// The binary to test instead of building one.
     pub moat: Option<PathBuf>,
 }
 
 /// The programs of the abi area that are about files, each in tmpfs and in host trees reached directly and by a gofer.
-const ABOUT_FILES: [&str; 6] = ["objects/", "random/", "names/", "files/", "permissions/", "locks/"];
+/// And the cases that only this area has.
+const ABOUT_FILES: [&str; 8] =
+    ["objects/", "random/", "names/", "files/", "permissions/", "locks/", "sequence/", "crash/"];
 
 impl Options {
     /// Parses the arguments after `cargo x test`.
@@ -55,10 +63,7 @@ impl Options {
             match argument.as_str() {
                 "unit" => options.area = Some(Area::Unit),
                 "abi" => options.area = Some(Area::Abi),
-                "files" => {
-                    options.area = Some(Area::Abi);
-                    options.cases.extend(ABOUT_FILES.map(String::from));
-                }
+                "files" => options.area = Some(Area::Files),
                 "programs" => options.area = Some(Area::Programs),
                 "hardening" => options.area = Some(Area::Hardening),
                 "oci" => options.area = Some(Area::Oci),
@@ -66,6 +71,8 @@ impl Options {
                 "--platform" => options.platforms.push(Platform::parse(value()?)?),
                 "--moat" => options.moat = Some(PathBuf::from(value()?)),
                 "--minutes" => options.minutes = Some(value()?.parse()?),
+                "--seed" => options.seed = Some(value()?.parse()?),
+                "--long" => options.long = true,
                 "--gofer" => options.gofer = true,
                 "--native" => options.native = true,
                 "--install" => options.install = true,
@@ -78,12 +85,13 @@ impl Options {
 
     /// Whether this area is asked for.
     pub fn wants(&self, area: Area) -> bool {
-        self.area.is_none_or(|a| a == area)
+        self.area.is_none_or(|a| a == area || (a == Area::Files && area == Area::Abi))
     }
 
     /// Whether this case is asked for.
     pub fn wants_case(&self, name: &str) -> bool {
-        self.cases.is_empty() || self.cases.iter().any(|c| name.starts_with(c.as_str()))
+        let about_files = self.area != Some(Area::Files) || ABOUT_FILES.iter().any(|prefix| name.starts_with(prefix));
+        about_files && (self.cases.is_empty() || self.cases.iter().any(|c| name.starts_with(c.as_str())))
     }
 
     /// How sandboxes reach the host's files where a case does not say.

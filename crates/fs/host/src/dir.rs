@@ -79,6 +79,7 @@ impl<T: HostTree> File for HostDirFile<T> {
             Some(l) => l,
             None => {
                 let fresh = Arc::new(Listing::new(self.inode.entries(&self.dir)?));
+                self.inode.was_read();
                 *self.listing.lock() = Some(fresh.clone());
                 fresh
             }

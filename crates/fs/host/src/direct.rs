@@ -98,6 +98,7 @@ const LISTING_BYTES: usize = 32 << 10;
 
 impl HostTree for DirectTree {
     type Node = DirectNode;
+    const ADOPTS: bool = true;
 
     fn root(&self) -> Result<DirectNode> {
         self.root

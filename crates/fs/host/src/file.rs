@@ -1,9 +1,9 @@
 //! Open regular files of the host.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use moat_abi::fs::{OpenFlags, S_ISGID, S_ISUID};
+use moat_abi::fs::{OpenFlags, S_IALLUGO};
 use moat_abi::{Errno, Result};
 use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Sharing};
 use moat_platform::MapSource;
@@ -16,7 +16,7 @@ use moat_vfs::{OpenFile, ops};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
 
-use crate::inode::HostInode;
+use crate::inode::{HostInode, MappedStores};
 use crate::ioctl;
 use crate::tree::HostTree;
 
@@ -36,17 +36,18 @@ impl<T: HostTree> HostFile<T> {
         HostFile { inode, fd }
     }
 
-    /// The file was written by `f`: its attributes are forgotten, and set-id bits taken away where Linux does.
-    fn written(&self, f: &OpenFile) {
+    /// The file was written by `f`: its attributes are forgotten. Set-id bits go where Linux takes them, and stay where it does not,
+    /// though the host takes them from a writer without capabilities, as a sandbox with a gofer is.
+    fn written(&self, f: &OpenFile, before: Option<u32>) {
         self.inode.changed();
-        if self.inode.last_mode() & (S_ISUID | S_ISGID) == 0 {
-            return;
-        }
+        let Some(before) = before else { return };
         // What is written is written: a failure here has no way to be told.
-        if let Ok(meta) = Inode::metadata(&*self.inode)
-            && let Some(mode) = ops::mode_after_write(f.creds(), &meta)
-        {
-            let _ = self.inode.set_attr(&SetAttr { mode: Some(mode), ..SetAttr::default() });
+        if let Ok(after) = Inode::metadata(&*self.inode) {
+            let wanted = ops::mode_after_write(f.creds(), &Metadata { mode: before, ..after });
+            let wanted = wanted.unwrap_or(before) & S_IALLUGO;
+            if after.mode & S_IALLUGO != wanted {
+                let _ = self.inode.set_attr(&SetAttr { mode: Some(wanted), ..SetAttr::default() });
+            }
         }
     }
 
@@ -99,20 +100,24 @@ fn check_direct(f: &OpenFile, pos: u64, len: usize) -> Result<()> {
 impl<T: HostTree> File for HostFile<T> {
     fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         check_direct(f, pos, buf.len())?;
-        read_at(&self.fd, buf, pos)
+        let n = read_at(&self.fd, buf, pos);
+        self.inode.was_read();
+        n
     }
 
     fn write(&self, f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
         check_direct(f, pos, buf.len())?;
+        let before = self.inode.set_id_mode();
         let n = rustix::io::pwrite(&self.fd, buf, pos).map_err(errno);
-        self.written(f);
+        self.written(f, before);
         n
     }
 
     fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
+        let before = self.inode.set_id_mode();
         let iov = [std::io::IoSlice::new(buf)];
         let n = rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND).map_err(errno);
-        self.written(f);
+        self.written(f, before);
         Ok((n?, self.metadata(f)?.size))
     }
 
@@ -144,12 +149,20 @@ impl<T: HostTree> File for HostFile<T> {
         let meta = self.metadata(f)?;
         let name =
             MapName { identity: FileIdentity { dev: meta.dev.to_raw(), ino: meta.ino }, path: f.path().text(None) };
-        Ok(Arc::new(HostMapping { fd: self.fd.clone(), name }))
+        let may_store = f.flags().access_mode().can_write();
+        Ok(Arc::new(HostMapping {
+            inode: self.inode.clone(),
+            fd: self.fd.clone(),
+            name,
+            may_store,
+            stores: OnceLock::new(),
+        }))
     }
 
     fn truncate(&self, f: &OpenFile, len: u64) -> Result<()> {
+        let before = self.inode.set_id_mode();
         let done = rustix::fs::ftruncate(&self.fd, len).map_err(errno);
-        self.written(f);
+        self.written(f, before);
         done
     }
 
@@ -162,9 +175,10 @@ impl<T: HostTree> File for HostFile<T> {
     }
 
     fn fallocate(&self, f: &OpenFile, mode: u32, offset: u64, len: u64) -> Result<()> {
+        let before = self.inode.set_id_mode();
         let mode = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
         let done = block_in_place(|| rustix::fs::fallocate(&self.fd, mode, offset, len)).map_err(errno);
-        self.written(f);
+        self.written(f, before);
         done
     }
 
@@ -178,13 +192,21 @@ impl<T: HostTree> File for HostFile<T> {
 }
 
 /// A host file as mappings see it. It keeps the descriptor, not the open file description.
-struct HostMapping {
+struct HostMapping<T: HostTree> {
+    inode: Arc<HostInode<T>>,
     fd: Arc<OwnedFd>,
     name: MapName,
+    /// Made of an opening for writing.
+    may_store: bool,
+    /// Set as long as the guest can change the file through it.
+    stores: OnceLock<MappedStores<T>>,
 }
 
-impl Mappable for HostMapping {
+impl<T: HostTree> Mappable for HostMapping<T> {
     fn map_source(&self, what: &MapFile) -> Result<MapSource> {
+        if self.may_store && what.sharing == Sharing::Shared {
+            self.stores.get_or_init(|| MappedStores::new(self.inode.clone()));
+        }
         Ok(MapSource::File { fd: self.fd.clone(), offset: what.offset, shared: what.sharing == Sharing::Shared })
     }
 

@@ -14,16 +14,17 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use moat_abi::fs::FileType;
+use moat_abi::fs::{FileType, S_IALLUGO, S_ISGID, S_ISUID};
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex, block_in_place};
-use moat_vfs::inode::{InodeKey, Metadata};
+use moat_vfs::inode::{Inode, InodeKey, Metadata};
 use moat_vfs::locks::LockOwner;
 
 use crate::fs::{Core, Trust};
 use crate::tree::{HostTree, NewHostNode};
 
 use known::Known;
+pub(crate) use known::MappedStores;
 use names::Names;
 use reach::Held;
 
@@ -45,6 +46,8 @@ pub struct HostInode<T: HostTree> {
     identity: Identity,
     names: Mutex<Names<T>>,
     known: Mutex<Known>,
+    /// A read would change the access time that is known.
+    read_shows: AtomicBool,
     /// Permission bits as last seen, for the rules about set-id bits.
     mode: AtomicU32,
     held: Mutex<Held<T>>,
@@ -79,6 +82,7 @@ impl<T: HostTree> HostInode<T> {
             identity: Identity::of(meta),
             names: Mutex::new(LockClass::Inode, Names::default()),
             known: Mutex::new(LockClass::FileData, known),
+            read_shows: AtomicBool::new(known::read_shows(meta)),
             mode: AtomicU32::new(meta.mode),
             held: Mutex::new(LockClass::Inode, Held::default()),
             recent: AtomicBool::new(false),
@@ -99,9 +103,18 @@ impl<T: HostTree> HostInode<T> {
         &self.identity
     }
 
-    /// The mode as last seen.
-    pub(crate) fn last_mode(&self) -> u32 {
-        self.mode.load(Ordering::Relaxed)
+    /// The mode before a write or truncation, where it has set-id bits that these may take.
+    pub(crate) fn set_id_mode(&self) -> Option<u32> {
+        if self.mode.load(Ordering::Relaxed) & (S_ISUID | S_ISGID) == 0 {
+            return None;
+        }
+        Inode::metadata(self).ok().map(|meta| meta.mode)
+    }
+
+    /// The permission bits were changed.
+    fn note_permissions(&self, bits: u32) {
+        let old = self.mode.load(Ordering::Relaxed);
+        self.mode.store(old & !S_IALLUGO | bits & S_IALLUGO, Ordering::Relaxed);
     }
 
     pub(crate) fn lock_owners(&self) -> &Owners {

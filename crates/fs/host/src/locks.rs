@@ -34,6 +34,7 @@ impl<T: HostTree> HostInode<T> {
             return Ok(fd);
         }
         let fd = Arc::new(self.open_for_locks()?);
+        self.give_back_if_closed();
         Ok(self.lock_owners().lock().entry(owner).or_insert(fd).clone())
     }
 

@@ -98,6 +98,8 @@ pub enum HostRename {
 pub trait HostTree: Send + Sync + 'static {
     /// A file of any type, held.
     type Node: Send + Sync + 'static;
+    /// Whether `adopt` makes nodes.
+    const ADOPTS: bool;
 
     fn root(&self) -> Result<Self::Node>;
     /// lstat(2) of an entry.
@@ -111,6 +113,11 @@ pub trait HostTree: Send + Sync + 'static {
     fn stat(&self, node: &Self::Node) -> Result<Metadata>;
     /// Opens a regular file.
     fn open_at(&self, dir: &Self::Node, name: &[u8], access: HostAccess) -> Result<OwnedFd>;
+    /// As `open_at`, with a node where the descriptor is none by itself ([`HostTree::adopt`]): what others remove stays reachable for
+    /// who has it open.
+    fn open_held_at(&self, dir: &Self::Node, name: &[u8], access: HostAccess) -> Result<(OwnedFd, Option<Self::Node>)> {
+        Ok((self.open_at(dir, name, access)?, None))
+    }
     /// Opens a regular file that is held, whatever its names; ESTALE if the node can't do that.
     fn reopen(&self, node: &Self::Node, access: HostAccess) -> Result<OwnedFd>;
     /// Makes a regular file, which must not exist, and opens it for reading and writing.

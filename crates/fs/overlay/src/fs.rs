@@ -15,6 +15,9 @@ use moat_vfs::{Caller, OpenContext, OpenFile, Tables};
 
 use crate::inode::{Layers, OverlayInode};
 
+/// A directory and a name in it.
+pub(crate) type LowerName = (InodeKey, Vec<u8>);
+
 /// What all inodes of a union share.
 pub(crate) struct Union {
     pub(crate) dev: DeviceId,
@@ -24,6 +27,8 @@ pub(crate) struct Union {
     pub(crate) upper_dev: Option<DeviceId>,
     /// Files that are one inode stay one: by the key of their topmost part.
     known: Mutex<HashMap<InodeKey, Weak<OverlayInode>>>,
+    /// Names of lower files that have several, as long as they are not copied up: each is a file of its own.
+    known_names: Mutex<HashMap<LowerName, Weak<OverlayInode>>>,
     /// Serialises copying up, so that a file is copied once.
     pub(crate) copying: Mutex<()>,
 }
@@ -38,6 +43,23 @@ impl Union {
         let new = make();
         known.insert(key, Arc::downgrade(&new));
         new
+    }
+
+    /// The inode known by a name in a directory, or `new` from here on.
+    pub(crate) fn intern_name(&self, name: &LowerName, new: &Arc<OverlayInode>) -> Arc<OverlayInode> {
+        let mut known = self.known_names.lock();
+        if let Some(found) = known.get(name).and_then(Weak::upgrade) {
+            return found;
+        }
+        known.insert(name.clone(), Arc::downgrade(new));
+        new.clone()
+    }
+
+    pub(crate) fn forget_name(&self, name: &LowerName) {
+        let mut known = self.known_names.lock();
+        if known.get(name).is_some_and(|w| w.strong_count() == 0) {
+            known.remove(name);
+        }
     }
 
     /// Opens a file of a layer, with the sentry's rights.
@@ -101,6 +123,7 @@ impl OverlayFs {
             internal: InternalMount::new(tables),
             upper_dev,
             known: Mutex::new(LockClass::Table, HashMap::new()),
+            known_names: Mutex::new(LockClass::Table, HashMap::new()),
             copying: Mutex::new(LockClass::Inode, ()),
         });
         let root = OverlayInode::new(union.clone(), None, Layers { upper, lowers })?;

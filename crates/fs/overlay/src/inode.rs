@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::{Arc, Weak};
 
-use moat_abi::fs::FileType;
+use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
@@ -16,7 +16,8 @@ use moat_vfs::inode::{
 
 use crate::copy_up;
 use crate::dir::{MergedDir, merged_names};
-use crate::fs::Union;
+use crate::file::LowerFile;
+use crate::fs::{LowerName, Union};
 
 /// The attribute that makes an upper directory hide the lower ones.
 pub(crate) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
@@ -50,6 +51,9 @@ pub struct OverlayInode {
     file_type: FileType,
     /// Shown to the guest; that of the part that was topmost when the inode was made.
     ino: u64,
+    /// Of a lower file with several names, the directory and name that this one is: copied up alone, it is a file of its own
+    /// (overlayfs without an index).
+    one_of_many: Option<LowerName>,
     key: InodeKey,
     pub(crate) layers: Mutex<Layers>,
     pub(crate) place: Mutex<Option<NameInDir>>,
@@ -58,6 +62,9 @@ pub struct OverlayInode {
 impl Drop for OverlayInode {
     fn drop(&mut self) {
         self.union.forget(self.key);
+        if let Some(name) = &self.one_of_many {
+            self.union.forget_name(name);
+        }
         let upper = self.layers.get_mut().upper.take();
         if let Some(meta) = upper.and_then(|u| u.metadata().ok()) {
             self.union.forget(meta.key());
@@ -78,13 +85,17 @@ fn own(inode: &Arc<dyn Inode>) -> Result<Arc<OverlayInode>> {
 impl OverlayInode {
     pub(crate) fn new(union: Arc<Union>, place: Option<NameInDir>, layers: Layers) -> Result<Arc<OverlayInode>> {
         let top = layers.top()?;
-        let (file_type, key) = (top.file_type(), top.metadata()?.key());
+        let (file_type, meta) = (top.file_type(), top.metadata()?);
+        let key = meta.key();
+        let has_others = layers.upper.is_none() && meta.nlink > 1 && file_type != FileType::Directory;
+        let one_of_many = place.as_ref().filter(|_| has_others).map(|p| (p.parent.key, p.name.clone()));
         let ino = union.number(key);
         Ok(Arc::new_cyclic(|me| OverlayInode {
             union,
             me: me.clone(),
             file_type,
             ino,
+            one_of_many,
             key,
             layers: Mutex::new(LockClass::Inode, layers),
             place: Mutex::new(LockClass::Inode, place),
@@ -155,10 +166,13 @@ impl OverlayInode {
     }
 
     fn intern(&self, name: &[u8], layers: Layers) -> Result<Arc<OverlayInode>> {
-        let key = layers.top().map_err(|_| Errno::ENOENT)?.metadata()?.key();
+        layers.top().map_err(|_| Errno::ENOENT)?;
         let place = NameInDir { parent: self.arc()?, name: name.to_vec() };
         let new = OverlayInode::new(self.union.clone(), Some(place.clone()), layers)?;
-        let known = self.union.intern(key, || new.clone());
+        if let Some(name) = &new.one_of_many {
+            return Ok(self.union.intern_name(name, &new));
+        }
+        let known = self.union.intern(new.key, || new.clone());
         if !Arc::ptr_eq(&known, &new) && known.layers.lock().upper.is_none() {
             *known.place.lock() = Some(place);
         }
@@ -218,8 +232,9 @@ pub(crate) fn is_opaque(dir: &Arc<dyn Inode>) -> bool {
 impl Inode for OverlayInode {
     fn metadata(&self) -> Result<Metadata> {
         let mut meta = self.top()?.metadata()?;
+        let copied = self.one_of_many.is_some() && Some(meta.dev) == self.union.upper_dev;
+        meta.ino = if copied { self.union.number(meta.key()) } else { self.ino };
         meta.dev = self.union.dev;
-        meta.ino = self.ino;
         if self.file_type == FileType::Directory {
             // As Linux does for merged directories: the true count would take a listing.
             meta.nlink = if self.is_merged() { meta.nlink.min(1) } else { meta.nlink };
@@ -372,8 +387,24 @@ impl Inode for OverlayInode {
         match self.file_type {
             FileType::Directory => Ok(Arc::new(MergedDir::new(self))),
             FileType::Regular => {
-                let part = if ctx.flags.access_mode().can_write() { self.upper()? } else { self.top()? };
-                part.open(ctx)
+                // What is about to be truncated is not read from below, however it is opened.
+                let truncates = ctx.flags.contains(OpenFlags::TRUNC);
+                if truncates && self.layers.lock().upper.is_none() {
+                    copy_up::copy_up(&self, copy_up::Contents::None)?;
+                }
+                let changes = truncates || ctx.flags.access_mode().can_write();
+                if changes {
+                    self.upper()?;
+                }
+                let Layers { upper, .. } = self.parts();
+                match upper {
+                    Some(upper) => upper.open(ctx),
+                    None => {
+                        let lower = self.top()?.open(ctx)?;
+                        let find_copy = Box::new(move || self.parts().upper);
+                        Ok(Arc::new(LowerFile::new(lower, find_copy)))
+                    }
+                }
             }
             _ => moat_vfs::inode::open_special(&self.metadata()?, ctx),
         }

@@ -17,6 +17,7 @@
 
 pub mod copy_up;
 pub mod dir;
+mod file;
 pub mod fs;
 pub mod inode;
 

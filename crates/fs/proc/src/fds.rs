@@ -71,6 +71,10 @@ impl Listing for FdDir {
         entries(&self.proc, &self.who, "fd", FileType::Symlink)
     }
 
+    fn grants(&self, caller: &dyn Caller) -> bool {
+        self.who.is_own(caller)
+    }
+
     fn may_open(&self, caller: &dyn Caller) -> Result<()> {
         self.who.may_inspect(caller)
     }
@@ -127,6 +131,10 @@ impl Listing for FdInfoDir {
 
     fn entries(&self) -> Result<Vec<Entry>> {
         entries(&self.proc, &self.who, "fdinfo", FileType::Regular)
+    }
+
+    fn grants(&self, caller: &dyn Caller) -> bool {
+        self.who.is_own(caller)
     }
 
     fn may_open(&self, caller: &dyn Caller) -> Result<()> {

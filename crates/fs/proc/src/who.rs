@@ -81,11 +81,17 @@ impl Who {
     /// EACCES; ESRCH.
     pub fn may_inspect(&self, caller: &dyn Caller) -> Result<()> {
         let task = self.task()?;
-        if caller.task().is_some_and(|t| t.process_pid().id == task.group.pid().id) {
-            return Ok(());
-        }
-        may_inspect(caller.creds(), &task)
+        if is_of(caller, &task) { Ok(()) } else { may_inspect(caller.creds(), &task) }
     }
+
+    /// Whether `caller` is a thread of the process.
+    pub(crate) fn is_own(&self, caller: &dyn Caller) -> bool {
+        self.task().is_ok_and(|task| is_of(caller, &task))
+    }
+}
+
+fn is_of(caller: &dyn Caller, task: &Task) -> bool {
+    caller.task().is_some_and(|t| t.process_pid().id == task.group.pid().id)
 }
 
 fn may_inspect(c: &Credentials, task: &Task) -> Result<()> {

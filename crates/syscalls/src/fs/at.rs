@@ -11,12 +11,18 @@ use moat_vfs::{Fd, Path};
 
 use crate::PathArg;
 
-/// Reads a path.
+/// Reads a path (`getname`): that it is not empty comes before what a descriptor is.
 ///
 /// # Errors
-/// EFAULT, ENAMETOOLONG.
+/// EFAULT, ENAMETOOLONG, ENOENT.
 pub(crate) fn read_path(t: &CurrentTask, path: PathArg) -> Result<Vec<u8>> {
-    t.mm().read_cstr(path.0, PATH_MAX)
+    let text = t.mm().read_cstr(path.0, PATH_MAX)?;
+    if text.is_empty() { Err(Errno::ENOENT) } else { Ok(text) }
+}
+
+/// Whether a path is the empty one.
+pub(crate) fn is_empty(t: &CurrentTask, path: PathArg) -> bool {
+    t.mm().read_cstr(path.0, 1).is_ok()
 }
 
 /// A task's root, umask and the place that relative paths begin at.
@@ -61,9 +67,12 @@ impl LookupStart {
 /// # Errors
 /// Those of path resolution; EBADF, EFAULT.
 pub(crate) fn find(t: &CurrentTask, dirfd: Fd, path: PathArg, flags: LookupFlags) -> Result<Path> {
-    // A null path is an empty one where an empty one is allowed (Linux 6.11).
-    let text =
-        if flags.contains(LookupFlags::EMPTY_PATH) && path.0.is_null() { Vec::new() } else { read_path(t, path)? };
+    let text = match flags.contains(LookupFlags::EMPTY_PATH) {
+        // A null path is an empty one where an empty one is allowed (Linux 6.11).
+        true if path.0.is_null() => Vec::new(),
+        true => t.mm().read_cstr(path.0, PATH_MAX)?,
+        false => read_path(t, path)?,
+    };
     let place = LookupStart::at(t, dirfd, &text)?;
     resolve(&place.view(t), &text, flags)
 }

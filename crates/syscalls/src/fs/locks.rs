@@ -74,15 +74,14 @@ fn request(t: &CurrentTask, f: &OpenFile, cmd: u32, raw: &Flock) -> Result<Reque
 pub(super) fn get(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: UserAddr) -> SyscallResult {
     let mut raw: Flock = t.mm().read(arg.cast())?;
     let r = request(t, f, cmd, &raw)?;
-    let kind = r.kind.ok_or(Errno::EINVAL)?;
-    let wanted = r.lock(kind);
-    let mut in_the_way = locks::locks_of(f)?.test(&wanted);
-    if in_the_way.is_none()
-        && let Some(outside) = f.file().outside_locks()
-    {
-        in_the_way = outside.test(&wanted)?;
-    }
-    match in_the_way {
+    let file_locks = locks::locks_of(f)?;
+    let found = match r.kind {
+        // A description may ask for the locks that it has itself (since Linux 6.9).
+        None if cmd == F_OFD_GETLK => file_locks.held(r.owner, r.range),
+        None => return Err(Errno::EINVAL.into()),
+        Some(kind) => in_the_way(f, &file_locks, &r.lock(kind))?,
+    };
+    match found {
         None => raw.l_type = F_UNLCK,
         Some(other) => {
             let len = if other.range.end == u64::MAX { 0 } else { other.range.end - other.range.start + 1 };
@@ -95,6 +94,14 @@ pub(super) fn get(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: UserAdd
     }
     t.mm().write(arg.cast(), &raw)?;
     Ok(0)
+}
+
+/// A lock in the sandbox or outside of it that excludes `wanted`.
+fn in_the_way(f: &OpenFile, file_locks: &FileLocks, wanted: &RecordLock) -> Result<Option<RecordLock>> {
+    match (file_locks.test(wanted), f.file().outside_locks()) {
+        (None, Some(outside)) => outside.test(wanted),
+        (found, _) => Ok(found),
+    }
 }
 
 /// F_SETLK, F_SETLKW and their OFD forms.

@@ -1,7 +1,7 @@
 //! Making, removing and renaming names: mkdir(2), mknod(2), link(2), symlink(2), readlink(2), unlink(2), rename(2).
 
 use moat_abi::cap::Cap;
-use moat_abi::fs::{AtFlags, FileType, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFMT};
+use moat_abi::fs::{AtFlags, FileType, PATH_MAX, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, S_IFMT};
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use moat_kernel::{CurrentTask, SyscallResult};
@@ -10,7 +10,7 @@ use moat_vfs::inode::{NodeKind, RenameFlags};
 use moat_vfs::walk::{LookupFlags, View};
 use moat_vfs::{Fd, ops};
 
-use super::at::{LookupStart, find, lookup_flags, read_path};
+use super::at::{LookupStart, find, is_empty, lookup_flags, read_path};
 use crate::PathArg;
 
 syscalls! { pub static TABLE;
@@ -138,11 +138,14 @@ fn sys_linkat(
     new: PathArg,
     flags: u32,
 ) -> SyscallResult {
-    let mut lookup = lookup_flags(flags, AtFlags::SYMLINK_FOLLOW | AtFlags::EMPTY_PATH)?;
+    let lookup = lookup_flags(flags, AtFlags::SYMLINK_FOLLOW | AtFlags::EMPTY_PATH)?;
+    let by_descriptor = lookup.contains(LookupFlags::EMPTY_PATH) && old_dirfd != Fd::CWD && is_empty(t, old);
     // Only who could read everything links by descriptor alone, or the opener itself (Linux 6.10).
-    if lookup.contains(LookupFlags::EMPTY_PATH) && !t.creds().has_root_cap(Cap::DAC_READ_SEARCH) {
-        let own = t.fds().get_any(old_dirfd).is_ok_and(|f| std::sync::Arc::ptr_eq(f.creds(), t.creds()));
-        lookup.set(LookupFlags::EMPTY_PATH, own);
+    if by_descriptor
+        && !t.creds().has_root_cap(Cap::DAC_READ_SEARCH)
+        && !std::sync::Arc::ptr_eq(t.fds().get_any(old_dirfd)?.creds(), t.creds())
+    {
+        return Err(Errno::ENOENT.into());
     }
     let source = find(t, old_dirfd, old, lookup)?;
     on_path(t, new_dirfd, new, |v, p| ops::link(v, &source, p))?;
@@ -165,7 +168,7 @@ fn sys_readlink(t: &mut CurrentTask, path: PathArg, buf: UserAddr, size: i32) ->
 
 fn sys_readlinkat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, buf: UserAddr, size: i32) -> SyscallResult {
     let size = usize::try_from(size).ok().filter(|&s| s > 0).ok_or(Errno::EINVAL)?;
-    let text = read_path(t, path)?;
+    let text = t.mm().read_cstr(path.0, PATH_MAX)?;
     // An empty path means an O_PATH descriptor of the link itself.
     let place = LookupStart::at(t, dirfd, &text)?;
     let lookup = if text.is_empty() { LookupFlags::EMPTY_PATH } else { LookupFlags::empty() };

@@ -54,6 +54,7 @@ async fn sys_openat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, flags: OpenFl
 }
 
 async fn open(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: OpenHow) -> SyscallResult {
+    how.check()?;
     let text = read_path(t, path)?;
     t.fds().check_free(1, fd_limit(t))?;
     let file = {

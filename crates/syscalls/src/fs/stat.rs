@@ -12,7 +12,7 @@ use moat_mm::UserPtr;
 use moat_vfs::walk::LookupFlags;
 use moat_vfs::{Fd, Metadata, MountFlags, Path, UserNamespace};
 
-use super::at::{find, lookup_flags};
+use super::at::{find, is_empty, lookup_flags};
 use crate::PathArg;
 
 syscalls! { pub static TABLE;
@@ -76,7 +76,7 @@ fn sys_fstat(t: &mut CurrentTask, fd: Fd, out: UserPtr<Stat>) -> SyscallResult {
 
 /// The attributes of a name or, for an empty one, of the descriptor, and where it is.
 fn look(t: &CurrentTask, dirfd: Fd, path: PathArg, lookup: LookupFlags) -> Result<(Metadata, Path)> {
-    let empty = lookup.contains(LookupFlags::EMPTY_PATH) && (path.0.is_null() || t.mm().read_cstr(path.0, 1).is_ok());
+    let empty = lookup.contains(LookupFlags::EMPTY_PATH) && (path.0.is_null() || is_empty(t, path));
     if empty && dirfd != Fd::CWD {
         let f = t.fds().get_any(dirfd)?;
         return Ok((f.metadata()?, f.path().clone()));

@@ -174,7 +174,9 @@ async fn sys_copy_file_range(
     if from.max(to).checked_add(count as u64).is_none() {
         return Err(Errno::EOVERFLOW.into());
     }
-    let count = count.min(MAX_RW_COUNT);
+    // Only what the file has counts, for the overlap too (`generic_copy_file_checks`).
+    let left = source.metadata()?.size.saturating_sub(from);
+    let count = usize::try_from(left).unwrap_or(usize::MAX).min(count).min(MAX_RW_COUNT);
     let len = count as u64;
     let same = source.metadata()?.key() == sink.metadata()?.key();
     if same && from < to.saturating_add(len) && to < from.saturating_add(len) {

@@ -67,6 +67,13 @@ impl RecordLocks {
         self.locks.iter().filter(excludes).min_by_key(|l| l.range.start).copied()
     }
 
+    /// The lock of `owner` in the range that starts first.
+    #[must_use]
+    pub fn held(&self, owner: LockOwner, range: Range) -> Option<RecordLock> {
+        let fits = |l: &&RecordLock| l.owner == owner && l.range.overlaps(range);
+        self.locks.iter().filter(fits).min_by_key(|l| l.range.start).copied()
+    }
+
     /// Sets a lock that conflicts with none; true if it took something from the owner that others may have waited for.
     pub fn set(&mut self, new: RecordLock) -> bool {
         let changed = self.clear(new.owner, new.range);

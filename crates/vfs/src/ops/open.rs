@@ -30,8 +30,15 @@ impl OpenHow {
         OpenHow { flags, mode, resolve: LookupFlags::empty() }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether the flags go together (`build_open_flags`).
+    ///
+    /// # Errors
+    /// EINVAL.
+    pub fn check(&self) -> Result<()> {
         let f = self.flags;
+        if f.contains(OpenFlags::PATH) {
+            return Ok(());
+        }
         if f.contains(OpenFlags::CREAT | OpenFlags::DIRECTORY) {
             return Err(Errno::EINVAL);
         }
@@ -62,10 +69,10 @@ impl OpenHow {
 /// Those of open(2), except EMFILE, ENFILE and EINTR.
 pub fn open(view: &View<'_>, path: &[u8], how: &OpenHow) -> Result<Arc<OpenFile>> {
     let mut how = *how;
+    how.check()?;
     if how.flags.contains(OpenFlags::PATH) {
         how.flags &= OpenFlags::PATH_MASK;
     } else {
-        how.check()?;
         how.flags |= OpenFlags::LARGEFILE;
     }
     let mut lookup = how.resolve;
@@ -113,7 +120,7 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
         FileType::Regular => {}
         _ => truncate = false,
     }
-    inode.permission(view.creds(), access)?;
+    inode.permission_for(view.caller, access)?;
     if matches!(file_type, FileType::CharDevice | FileType::BlockDevice) {
         let mut wanted = DeviceAccess::empty();
         wanted.set(DeviceAccess::READ, access.contains(Access::READ));

@@ -59,7 +59,7 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
     check_shape(&from, &to, &source, target.as_ref(), flags)?;
     // Two names of one file: nothing is done, whatever the rights (`vfs_rename`).
     if let Some(t) = &target
-        && same_file(&source, t)?
+        && Arc::ptr_eq(source.inode(), t.inode())
     {
         return Ok(());
     }
@@ -143,11 +143,4 @@ fn check_rights(
         }
     }
     Ok(())
-}
-
-fn same_file(a: &Arc<Dentry>, b: &Arc<Dentry>) -> Result<bool> {
-    if Arc::ptr_eq(a.inode(), b.inode()) {
-        return Ok(true);
-    }
-    Ok(a.inode().metadata()?.key() == b.inode().metadata()?.key())
 }

@@ -11,6 +11,12 @@ use crate::inode::{Access, Metadata, SetAttr};
 use crate::path::Path;
 
 fn check(creds: &Credentials, path: &Path, name: &[u8], access: Access) -> Result<()> {
+    check_rights(creds, path, name, access)?;
+    // The name space is there, but nothing has no name in it.
+    if matches!(name, b"user." | b"trusted." | b"security.") { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+fn check_rights(creds: &Credentials, path: &Path, name: &[u8], access: Access) -> Result<()> {
     let inode = path.inode();
     let write = access.contains(Access::WRITE);
     if write {
@@ -24,6 +30,8 @@ fn check(creds: &Credentials, path: &Path, name: &[u8], access: Access) -> Resul
         return if creds.has_root_cap(Cap::SYS_ADMIN) { Ok(()) } else { Err(denied) };
     }
     if !name.starts_with(b"user.") {
+        // An unknown name space, which is noticed after the rights.
+        inode.permission(creds, access)?;
         return Err(Errno::EOPNOTSUPP);
     }
     match inode.file_type() {
@@ -76,7 +84,7 @@ fn check_set_list(creds: &Credentials, path: &Path) -> Result<Metadata> {
     if is_owner(creds, &meta) { Ok(meta) } else { Err(Errno::EPERM) }
 }
 
-fn set_list(creds: &Credentials, path: &Path, kind: AclKind, value: &[u8], flags: u32) -> Result<()> {
+fn set_list(creds: &Credentials, path: &Path, kind: AclKind, value: &[u8]) -> Result<()> {
     let Some(_list) = (if value.is_empty() { None } else { Acl::parse(value)? }) else {
         return remove_list(creds, path, kind);
     };
@@ -86,7 +94,8 @@ fn set_list(creds: &Credentials, path: &Path, kind: AclKind, value: &[u8], flags
         return Err(Errno::EACCES);
     }
     let meta = check_set_list(creds, path)?;
-    path.inode().set_xattr(kind.attribute(), value, flags)?;
+    // A list replaces the one that is there, whatever the flags of setxattr(2) say (`do_set_acl`).
+    path.inode().set_xattr(kind.attribute(), value, 0)?;
     drop_set_gid(creds, path, kind, &meta)
 }
 
@@ -114,7 +123,7 @@ fn drop_set_gid(creds: &Credentials, path: &Path, kind: AclKind, before: &Metada
 /// EEXIST, ENODATA, EOPNOTSUPP, EPERM, EACCES, EROFS, ENOSPC.
 pub fn set_xattr(creds: &Credentials, path: &Path, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
     if let Some(kind) = AclKind::of_attribute(name) {
-        return set_list(creds, path, kind, value, flags);
+        return set_list(creds, path, kind, value);
     }
     check(creds, path, name, Access::WRITE)?;
     path.inode().set_xattr(name, value, flags)

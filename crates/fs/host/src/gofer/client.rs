@@ -142,6 +142,14 @@ impl Shared {
     }
 }
 
+/// The result of [`Reply::NodeFile`].
+fn node_file(reply: Reply<'_>, fd: Option<OwnedFd>) -> io::Result<(Handle, OwnedFd)> {
+    match (reply, fd) {
+        (Reply::NodeFile(handle), Some(fd)) => Ok((handle, fd)),
+        _ => Err(unexpected()),
+    }
+}
+
 /// A name that is not too long for a message; what it may be else, the gofer says.
 fn name(name: &[u8]) -> Result<&[u8]> {
     if name.len() > MAX_NAME_BYTES { Err(Errno::ENAMETOOLONG) } else { Ok(name) }
@@ -176,6 +184,7 @@ impl GoferTree {
 
 impl HostTree for GoferTree {
     type Node = GoferNode;
+    const ADOPTS: bool = false;
 
     fn root(&self) -> Result<GoferNode> {
         Ok(self.node(ROOT))
@@ -206,6 +215,12 @@ impl HostTree for GoferTree {
         self.0.open(Request::OpenAt { dir: dir.handle, name: name(entry)?, access })
     }
 
+    fn open_held_at(&self, dir: &GoferNode, entry: &[u8], access: HostAccess) -> Result<(OwnedFd, Option<GoferNode>)> {
+        let request = Request::OpenHeldAt { dir: dir.handle, name: name(entry)?, access };
+        let (handle, fd) = self.0.call(request, node_file)?;
+        Ok((fd, Some(self.node(handle))))
+    }
+
     fn reopen(&self, node: &GoferNode, access: HostAccess) -> Result<OwnedFd> {
         self.0.open(Request::Reopen { node: node.handle, access })
     }
@@ -216,10 +231,7 @@ impl HostTree for GoferTree {
 
     fn unnamed(&self, dir: &GoferNode, new: NewHostNode) -> Result<(GoferNode, OwnedFd)> {
         let request = Request::Unnamed { dir: dir.handle, new };
-        let (handle, fd) = self.0.call(request, |reply, fd| match (reply, fd) {
-            (Reply::NodeFile(handle), Some(fd)) => Ok((handle, fd)),
-            _ => Err(unexpected()),
-        })?;
+        let (handle, fd) = self.0.call(request, node_file)?;
         Ok((self.node(handle), fd))
     }
 

@@ -72,6 +72,11 @@ pub enum Request<'a> {
         name: &'a [u8],
         access: HostAccess,
     },
+    OpenHeldAt {
+        dir: Handle,
+        name: &'a [u8],
+        access: HostAccess,
+    },
     Reopen {
         node: Handle,
         access: HostAccess,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::inode::Metadata;
@@ -16,6 +17,8 @@ use crate::tree::HostTree;
 pub(super) struct Known {
     version: u64,
     attributes: Option<Metadata>,
+    /// Mappings through which the guest changes the file unseen: times and size are asked each time.
+    stores: u32,
     access_acl: Option<Option<Arc<Acl>>>,
     default_acl: Option<Option<Arc<Acl>>>,
 }
@@ -33,6 +36,13 @@ impl Known {
     }
 }
 
+/// Whether the host changes the access time at the next read, as with `relatime` (mount(8)). That it does so once a day besides is
+/// seen when something else changes.
+pub(super) fn read_shows(meta: &Metadata) -> bool {
+    let at = |t: Timespec| (t.tv_sec, t.tv_nsec);
+    at(meta.atime) <= at(meta.mtime) || at(meta.atime) <= at(meta.ctime)
+}
+
 impl<T: HostTree> HostInode<T> {
     /// The file was changed: its attributes must be asked again.
     pub(crate) fn changed(&self) {
@@ -40,6 +50,13 @@ impl<T: HostTree> HostInode<T> {
         known.version += 1;
         known.attributes = None;
         known.access_acl = None;
+    }
+
+    /// The file was read: its attributes are forgotten if that changes the access time.
+    pub(crate) fn was_read(&self) {
+        if self.core.trust == Trust::Exclusive && self.read_shows.swap(false, Ordering::Relaxed) {
+            self.changed();
+        }
     }
 
     /// Its extended attributes were changed, maybe its lists.
@@ -62,7 +79,8 @@ impl<T: HostTree> HostInode<T> {
         self.mode.store(meta.mode, Ordering::Relaxed);
         if self.core.trust == Trust::Exclusive {
             let mut known = self.known.lock();
-            if known.version == version {
+            if known.version == version && known.stores == 0 {
+                self.read_shows.store(read_shows(&meta), Ordering::Relaxed);
                 known.attributes = Some(meta);
             }
         }
@@ -103,5 +121,26 @@ impl<T: HostTree> HostInode<T> {
             *known.acl(kind) = Some(acl.clone());
         }
         Ok(acl)
+    }
+}
+
+/// Held while a file is mapped so that stores change it.
+pub(crate) struct MappedStores<T: HostTree>(Arc<HostInode<T>>);
+
+impl<T: HostTree> MappedStores<T> {
+    pub(crate) fn new(inode: Arc<HostInode<T>>) -> MappedStores<T> {
+        {
+            let mut known = inode.known.lock();
+            known.stores = known.stores.saturating_add(1);
+            known.attributes = None;
+        }
+        MappedStores(inode)
+    }
+}
+
+impl<T: HostTree> Drop for MappedStores<T> {
+    fn drop(&mut self) {
+        let mut known = self.0.known.lock();
+        known.stores = known.stores.saturating_sub(1);
     }
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use moat_abi::fs::FileType;
+use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::{Errno, Result};
 use moat_sync::block_in_place;
 use moat_vfs::acl::{Acl, AclKind};
@@ -39,21 +39,29 @@ impl<T: HostTree> Inode for HostInode<T> {
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        let mut rest = SetAttr { size: None, ..*change };
         if let Some(len) = change.size {
             if self.identity.file_type != FileType::Regular {
                 return Err(Errno::EINVAL);
             }
+            let before = self.set_id_mode();
             let fd = self.open_host(HostAccess::Write)?;
             let done = block_in_place(|| rustix::fs::ftruncate(&*fd, len));
             self.changed();
+            drop(fd);
+            self.give_back_if_closed();
             done.map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+            // The host takes set-id bits from whoever has no capabilities over it; which go here, the caller has said.
+            rest.mode = rest.mode.or(before.map(|mode| mode & S_IALLUGO));
         }
-        let rest = SetAttr { size: None, ..*change };
         let SetAttr { mode, uid, gid, size: _, atime, mtime } = rest;
         if mode.is_none() && uid.is_none() && gid.is_none() && atime.is_none() && mtime.is_none() {
             return Ok(());
         }
         let done = self.with_node(|node| self.core.tree.set_attr(node, &rest));
+        if let (Ok(()), Some(mode)) = (done, mode) {
+            self.note_permissions(mode);
+        }
         self.changed();
         done
     }

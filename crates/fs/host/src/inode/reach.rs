@@ -70,6 +70,15 @@ impl<T: HostTree> HostInode<T> {
         }
     }
 
+    /// Holds `node` until the last opening is closed.
+    fn hold_while_open(&self, node: T::Node) {
+        let spare = {
+            let mut held = self.held.lock();
+            if held.node.is_some() { Some(node) } else { held.node.replace(Arc::new(node)).and(None) }
+        };
+        drop(spare);
+    }
+
     /// Holds `node` for as long as the file is in memory.
     pub(super) fn keep_node(&self, node: T::Node) {
         let before =
@@ -106,14 +115,21 @@ impl<T: HostTree> HostInode<T> {
     }
 
     pub(crate) fn closed(&self) {
-        let last = self.openings.fetch_sub(1, Ordering::Relaxed) == 1;
-        if last && !self.may_stay_held() {
-            let gone = {
-                let mut held = self.held.lock();
-                if held.kept { None } else { held.node.take() }
-            };
-            drop(gone);
+        if self.openings.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.give_back_if_closed();
         }
+    }
+
+    /// Gives the node back that was only held while somebody had the file open.
+    pub(crate) fn give_back_if_closed(&self) {
+        if self.may_stay_held() {
+            return;
+        }
+        let gone = {
+            let mut held = self.held.lock();
+            if held.kept { None } else { held.node.take() }
+        };
+        drop(gone);
     }
 
     fn held_node(&self) -> Option<Arc<T::Node>> {
@@ -302,7 +318,12 @@ impl<T: HostTree> HostInode<T> {
         let writes = matches!(access, HostAccess::Write | HostAccess::ReadWrite);
         let fresh = if writes { self.core.take_fresh(self) } else { None };
         let (fd, has) = match fresh {
-            Some(fd) => (fd, HostAccess::ReadWrite),
+            Some(fd) => {
+                if self.core.trust == Trust::Shared && !T::ADOPTS {
+                    self.hold_fresh();
+                }
+                (fd, HostAccess::ReadWrite)
+            }
             // A mapping needs a readable descriptor even of a file that is open for writing only.
             None if access == HostAccess::Write => match self.open_anew(HostAccess::ReadWrite) {
                 Ok(fd) => (fd, HostAccess::ReadWrite),
@@ -324,6 +345,18 @@ impl<T: HostTree> HostInode<T> {
         Ok(fd)
     }
 
+    /// Holds a file that was just made, as an opening by name would. If others were faster, it can only be used by its descriptor.
+    fn hold_fresh(&self) {
+        for (dir, name) in self.places() {
+            let found = dir.node().and_then(|dir| self.core.tree.lookup(&dir, &name));
+            if let Ok((node, host)) = found
+                && self.identity.is(&self.core.translate(host))
+            {
+                return self.hold_while_open(node);
+            }
+        }
+    }
+
     /// A descriptor for an owner of locks: a write lock needs one that is open for writing.
     pub(crate) fn open_for_locks(&self) -> Result<OwnedFd> {
         self.open_anew(HostAccess::ReadWrite).or_else(|_| self.open_anew(HostAccess::Read))
@@ -337,9 +370,17 @@ impl<T: HostTree> HostInode<T> {
         };
         let mut failed = Errno::ESTALE;
         for (dir, name) in self.places() {
-            let opened = dir.node().and_then(|dir| tree.open_at(&dir, &name, access));
+            let opened = dir.node().and_then(|dir| match self.core.trust {
+                Trust::Exclusive => Ok((tree.open_at(&dir, &name, access)?, None)),
+                Trust::Shared => tree.open_held_at(&dir, &name, access),
+            });
             match opened {
-                Ok(fd) if self.identity.is(&self.core.translate(crate::direct::metadata_of(&fd)?)) => return Ok(fd),
+                Ok((fd, node)) if self.identity.is(&self.core.translate(crate::direct::metadata_of(&fd)?)) => {
+                    if let Some(node) = node {
+                        self.hold_while_open(node);
+                    }
+                    return Ok(fd);
+                }
                 Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENXIO) => {}
                 Err(e) => failed = e,
             }

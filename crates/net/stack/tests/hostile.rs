@@ -53,15 +53,23 @@ fn seeds() -> Vec<Vec<u8>> {
         for _ in 0..4 {
             send(&mut w, &|_| {});
         }
-        send(&mut w, &|s| drop(s.with_tcp(id, |c, _| c.write(&[7; 3000], Follows::Nothing))));
+        send(&mut w, &|s| {
+            let _ = s.with_tcp(id, |c, _| c.write(&[7; 3000], Follows::Nothing));
+        });
         let options = SendOptions::default();
-        send(&mut w, &|s| drop(s.send_datagram(at(1, 5000), at(2, 53), b"question", &options)));
-        send(&mut w, &|s| drop(s.send_datagram(at(1, 5000), at(2, 53), &[1; 4000], &options)));
+        send(&mut w, &|s| {
+            let _ = s.send_datagram(at(1, 5000), at(2, 53), b"question", &options);
+        });
+        send(&mut w, &|s| {
+            let _ = s.send_datagram(at(1, 5000), at(2, 53), &[1; 4000], &options);
+        });
         let (protocol, echo) = if address == "10.1.0" { (1, 8) } else { (58, 128) };
         let mut ping = vec![echo, 0, 0, 0, 1, 2, 0, 1, 9, 9];
         let sum = moat_net_stack::internet_checksum(&ping).to_be_bytes();
         ping[2..4].copy_from_slice(&sum);
-        send(&mut w, &|s| drop(s.send_raw(None, at(2, 0).ip(), protocol, ping.clone(), &options)));
+        send(&mut w, &|s| {
+            let _ = s.send_raw(None, at(2, 0).ip(), protocol, ping.clone(), &options);
+        });
         send(&mut w, &|s| {
             s.with_tcp(id, |c, _| c.finish());
         });

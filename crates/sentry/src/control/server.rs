@@ -3,10 +3,13 @@
 //! A connection's requests are taken in their order. One that is done at once is answered before the next is read, so
 //! that signals arrive as they were sent; one that waits becomes a task of its own and is answered when it ends.
 
-use std::io::ErrorKind;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use moat_abi::PollEvents;
@@ -15,7 +18,6 @@ use moat_control::{Connection, ControlError, Listener, Request, Response};
 use moat_kernel::spawn::Process;
 use moat_sync::reactor::Watch;
 use moat_sync::timer::sleep_until;
-use moat_sync::wait::Listener as QueueListener;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
 use super::life::Reserved;
@@ -80,13 +82,9 @@ impl Server {
     pub(crate) async fn finish(&self) {
         let deadline = Instant::now() + LAST_ANSWERS;
         for container in self.registry.all() {
-            let mut killed = std::pin::pin!(life::kill_all(&container));
-            either(&mut killed, &mut sleep_until(deadline)).await;
+            unless(life::kill_all(&container), sleep_until(deadline)).await;
         }
-        let mut fewer = self.fewer.listen(PollEvents::all());
-        while self.waiting.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
-            either(&mut fewer, &mut sleep_until(deadline)).await;
-        }
+        unless(self.fewer.until(PollEvents::all(), || below(&self.waiting, 1)), sleep_until(deadline)).await;
     }
 }
 
@@ -100,18 +98,12 @@ pub(crate) async fn accept(server: Arc<Server>, listener: Listener, creator: u32
             return;
         }
     };
-    let mut readable = watch.wait_queue().listen(PollEvents::IN);
-    let mut fewer = server.fewer.listen(PollEvents::all());
     loop {
-        if server.connections.load(Ordering::SeqCst) >= MAX_CONNECTIONS {
-            (&mut fewer).await;
-            continue;
-        }
-        match listener.accept() {
+        server.fewer.until(PollEvents::all(), || below(&server.connections, MAX_CONNECTIONS)).await;
+        match watch.wait_queue().until(PollEvents::IN, || unblocked(|| listener.accept())).await {
             Ok((connection, peer)) if peer.uid == creator => server.serve(connection),
             Ok((_, peer)) => tracing::warn!(uid = peer.uid, "control connection refused"),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => (&mut readable).await,
-            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 // Out of descriptors or memory: that may pass.
                 tracing::warn!(%error, "accepting a control connection");
@@ -121,20 +113,30 @@ pub(crate) async fn accept(server: Arc<Server>, listener: Listener, creator: u32
     }
 }
 
-/// Waits for either future.
-async fn either<A, B>(a: &mut A, b: &mut B)
-where
-    A: Future<Output = ()> + Unpin,
-    B: Future<Output = ()> + Unpin,
-{
-    std::future::poll_fn(|cx| {
-        use std::pin::Pin;
-        if Pin::new(&mut *a).poll(cx).is_ready() {
-            return std::task::Poll::Ready(());
+/// A look at a count: [`Poll::Pending`] while it is not below `most`.
+fn below(count: &AtomicUsize, most: usize) -> Poll<()> {
+    if count.load(Ordering::SeqCst) < most { Poll::Ready(()) } else { Poll::Pending }
+}
+
+/// A look at a socket: [`Poll::Pending`] where the call would block.
+fn unblocked<T>(mut call: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return Poll::Ready(done),
         }
-        Pin::new(&mut *b).poll(cx)
+    }
+}
+
+/// Waits for `wanted`, unless `end` comes first.
+async fn unless<T>(wanted: impl Future<Output = T>, end: impl Future<Output = ()>) -> Option<T> {
+    let (mut wanted, mut end) = (pin!(wanted), pin!(end));
+    poll_fn(|cx| match wanted.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => end.as_mut().poll(cx).map(|()| None),
     })
-    .await;
+    .await
 }
 
 /// One connection.
@@ -187,18 +189,12 @@ impl Session {
     }
 
     async fn read_requests(self: &Arc<Self>) {
-        let mut readable = self.watch.wait_queue().listen(PollEvents::IN);
-        let mut fewer = self.fewer.listen(PollEvents::all());
         loop {
-            if self.waiting.load(Ordering::SeqCst) >= MAX_WAITING {
-                either(&mut fewer, &mut readable).await;
-                continue;
-            }
-            match self.connection.next_request() {
+            self.fewer.until(PollEvents::all(), || below(&self.waiting, MAX_WAITING)).await;
+            let next = || unblocked(|| self.connection.next_request());
+            match self.watch.wait_queue().until(PollEvents::IN, next).await {
                 Ok(Some((request, fds))) => self.take(request, fds).await,
                 Ok(None) => return,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => (&mut readable).await,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::debug!(%error, "control connection");
                     self.answer(Response::Error(ControlError::Invalid(error.to_string())).into()).await;
@@ -229,19 +225,16 @@ impl Session {
         if let Response::Error(error) = &response {
             tracing::debug!(%error, "control");
         }
-        let mut writable = self.watch.wait_queue().listen(PollEvents::OUT);
-        loop {
-            match self.connection.respond(&response, &fds) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.is_closed() => (&mut writable).await,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::InvalidData => {
-                    // It is too long. This one is not.
-                    let _ = self.connection.respond(&Response::Error(ControlError::Invalid(error.to_string())), &[]);
-                    return;
-                }
-                // A client that has gone needs no answer.
-                Err(_) | Ok(()) => return,
-            }
+        let send = || match unblocked(|| self.connection.respond(&response, &fds)) {
+            // A client that has gone needs no answer.
+            Poll::Pending if self.is_closed() => Poll::Ready(Ok(())),
+            sent => sent,
+        };
+        if let Err(error) = self.watch.wait_queue().until(PollEvents::OUT, send).await
+            && error.kind() == ErrorKind::InvalidData
+        {
+            // It is too long. This one is not.
+            let _ = self.connection.respond(&Response::Error(ControlError::Invalid(error.to_string())), &[]);
         }
     }
 
@@ -251,24 +244,8 @@ impl Session {
 
     /// Waits for `wanted`, but no longer than the connection is open: there would be nobody to tell.
     pub(crate) async fn while_open<T>(&self, wanted: impl Future<Output = T>) -> Option<T> {
-        let mut closing: QueueListener = self.closing.listen(PollEvents::all());
-        let mut wanted = std::pin::pin!(wanted);
-        std::future::poll_fn(|cx| {
-            use std::pin::Pin;
-            use std::task::Poll;
-            if let Poll::Ready(value) = wanted.as_mut().poll(cx) {
-                return Poll::Ready(Some(value));
-            }
-            loop {
-                if self.is_closed() {
-                    return Poll::Ready(None);
-                }
-                if Pin::new(&mut closing).poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
-        })
-        .await
+        let closed = || if self.is_closed() { Poll::Ready(()) } else { Poll::Pending };
+        unless(wanted, self.closing.until(PollEvents::all(), closed)).await
     }
 
     /// Keeps what is reserved for a container, in place of what was before.

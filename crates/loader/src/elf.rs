@@ -42,7 +42,7 @@ impl Segment {
     /// One past the last byte in memory.
     #[must_use]
     pub fn end(&self) -> u64 {
-        self.vaddr + self.memsz
+        self.vaddr.saturating_add(self.memsz)
     }
 }
 
@@ -123,7 +123,7 @@ impl ElfHeaders {
         if p.p_memsz == 0 && p.p_filesz == 0 {
             return Ok(());
         }
-        let fits = p.p_filesz <= p.p_memsz && p.p_vaddr < GUEST_TOP && p.p_memsz <= GUEST_TOP - p.p_vaddr;
+        let fits = p.p_filesz <= p.p_memsz && p.p_vaddr < GUEST_TOP && p.p_memsz <= GUEST_TOP.saturating_sub(p.p_vaddr);
         let file_end = p.p_offset.checked_add(p.p_filesz).is_some_and(|end| i64::try_from(end).is_ok());
         // mmap would refuse an offset off the page grid.
         let congruent = p.p_filesz == 0 || p.p_offset % PAGE_SIZE == p.p_vaddr % PAGE_SIZE;
@@ -133,8 +133,8 @@ impl ElfHeaders {
         if p.p_align.is_power_of_two() && p.p_align <= GUEST_TOP / 4 {
             self.max_align = self.max_align.max(p.p_align);
         }
-        if phoff >= p.p_offset && phoff - p.p_offset < p.p_filesz {
-            self.phdr_vaddr = Some(p.p_vaddr + (phoff - p.p_offset));
+        if phoff >= p.p_offset && phoff.saturating_sub(p.p_offset) < p.p_filesz {
+            self.phdr_vaddr = Some(p.p_vaddr.saturating_add(phoff.saturating_sub(p.p_offset)));
         }
         let mut prot = ProtFlags::empty();
         prot.set(ProtFlags::READ, p.p_flags & PF_R != 0);

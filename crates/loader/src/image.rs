@@ -43,7 +43,7 @@ impl MappedImage {
     /// EFAULT.
     pub fn clear_tails(&self, mm: &MemoryManager) -> Result<()> {
         for tail in &self.tails {
-            mm.write_zeros(tail.start.into(), tail.end - tail.start)?;
+            mm.write_zeros(tail.start.into(), tail.end.saturating_sub(tail.start))?;
         }
         Ok(())
     }
@@ -145,7 +145,7 @@ async fn map(
 impl MappedImage {
     /// Takes a segment into the bounds of code and data, as load_elf_binary() does.
     fn note(&mut self, s: &Segment) {
-        let file_end = s.vaddr + s.filesz;
+        let file_end = s.vaddr.saturating_add(s.filesz);
         if s.prot.contains(ProtFlags::EXEC) {
             let start = if self.code.is_empty() { s.vaddr } else { self.code.start.min(s.vaddr) };
             self.code = start..self.code.end.max(file_end);
@@ -165,7 +165,7 @@ async fn map_segment(
 ) -> Result<()> {
     let start = page_down(s.vaddr);
     let end = page_up(s.end()).ok_or(Errno::ENOMEM)?;
-    let file_end = s.vaddr + s.filesz;
+    let file_end = s.vaddr.saturating_add(s.filesz);
     let file_pages_end = if s.filesz == 0 { start } else { page_up(file_end).ok_or(Errno::ENOMEM)? };
     if file_pages_end > start {
         let backing = MapBacking::File { object: object.clone(), offset: s.offset - (s.vaddr - start), access };

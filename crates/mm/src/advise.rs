@@ -69,7 +69,7 @@ impl MemoryManager {
                 Effect::Flags { set, clear, host } => {
                     let mut state = self.state();
                     state.check_count(2)?;
-                    state.tree.update(from, from + len, |v| v.flags = v.flags.difference(clear) | set);
+                    state.tree.update(from, from.saturating_add(len), |v| v.flags = v.flags.difference(clear) | set);
                     host
                 }
                 Effect::Host(host) => host,
@@ -97,7 +97,12 @@ impl MemoryManager {
             state.tree.covered_until(start, end)
         };
         if mapped_end > start {
-            turn.carry_out(thread, Order::Madvise { addr: start, len: mapped_end - start, advice }, When::Now).await?;
+            turn.carry_out(
+                thread,
+                Order::Madvise { addr: start, len: mapped_end.saturating_sub(start), advice },
+                When::Now,
+            )
+            .await?;
         }
         if mapped_end < end { Err(Errno::ENOMEM) } else { Ok(()) }
     }

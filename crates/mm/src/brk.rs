@@ -31,7 +31,7 @@ impl MemoryManager {
         let done = if new_end < old_end {
             self.unmap_in_turn(thread, &turn, new_end, old_end).await
         } else if new_end > old_end {
-            let len = new_end - old_end;
+            let len = new_end.saturating_sub(old_end);
             let vma = Vma {
                 start: old_end,
                 end: new_end,

@@ -41,7 +41,7 @@ impl<'a, const CHUNK: usize> StringReader<'a, CHUNK> {
     pub fn read(&mut self, addr: UserAddr, max: usize) -> Result<Vec<u8>> {
         let mut string = Vec::new();
         while string.len() < max {
-            let left = max - string.len();
+            let left = max.saturating_sub(string.len());
             let chunk = self.from(addr.add(string.len() as u64)?)?;
             let chunk = chunk.get(..left).unwrap_or(chunk);
             if let Some(len) = chunk.iter().position(|&b| b == 0) {
@@ -202,7 +202,7 @@ impl MemoryManager {
         if check_range(addr, len).is_err() {
             return 0;
         }
-        let (start, end) = (addr.get(), addr.get() + len as u64);
+        let (start, end) = (addr.get(), addr.get().saturating_add(len as u64));
         let mut at = start;
         let state = self.state();
         for vma in state.tree.overlapping(start, end) {
@@ -212,7 +212,7 @@ impl MemoryManager {
             }
             at = vma.end;
         }
-        usize::try_from(at.min(end) - start).unwrap_or(len)
+        usize::try_from(at.min(end).saturating_sub(start)).unwrap_or(len)
     }
 }
 

@@ -60,7 +60,12 @@ impl MemoryManager {
             Growth::Grow { start, new_start, prot } => (start, new_start, prot),
         };
         let source = MapSource::AnonPrivate { noreserve: false };
-        let order = Order::Mmap { addr: new_start, len: start - new_start, prot: effective_prot(prot).bits(), source };
+        let order = Order::Mmap {
+            addr: new_start,
+            len: start.saturating_sub(new_start),
+            prot: effective_prot(prot).bits(),
+            source,
+        };
         if turn.carry_out(thread, order, When::Now).await.is_err() {
             return false;
         }
@@ -99,8 +104,10 @@ impl MmState {
             None => moat_platform::GUEST_BOTTOM,
         };
         let allowed = |new_start: u64| {
-            let grown = vma.start - new_start;
-            new_start >= floor && vma.end - new_start <= self.limits.stack && self.check_expand(grown, false).is_ok()
+            let grown = vma.start.saturating_sub(new_start);
+            new_start >= floor
+                && vma.end.saturating_sub(new_start) <= self.limits.stack
+                && self.check_expand(grown, false).is_ok()
         };
         if !allowed(page) {
             return Growth::Refused;

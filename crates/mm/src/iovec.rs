@@ -45,9 +45,9 @@ impl MemoryManager {
         for v in raw {
             let len = usize::try_from(v.iov_len).unwrap_or(usize::MAX);
             check_range(UserAddr::new(v.iov_base), len)?;
-            let len = len.min(MAX_RW_COUNT - vec.total);
+            let len = len.min(MAX_RW_COUNT.saturating_sub(vec.total));
             vec.slices.push(UserSlice::new(UserAddr::new(v.iov_base), len));
-            vec.total += len;
+            vec.total = vec.total.saturating_add(len);
         }
         Ok(vec)
     }

@@ -96,12 +96,12 @@ impl MemoryManager {
             let mut state = self.state();
             let flags = checked.flags | state.lock_future;
             let addr = state.place(request.addr, checked.len, request.flags)?;
-            let fresh = state.tree.is_free(addr, addr + checked.len);
+            let fresh = state.tree.is_free(addr, addr.saturating_add(checked.len));
             state.check_room(addr, &checked)?;
             state.check_lock_limit(addr, checked.len, flags)?;
             (addr, fresh, flags)
         };
-        let end = addr + checked.len;
+        let end = addr.saturating_add(checked.len);
         let mut vma = Vma {
             start: addr,
             end,
@@ -294,13 +294,11 @@ impl MmState {
 
     /// RLIMIT_AS, RLIMIT_DATA and the number of areas, less what the mapping replaces.
     fn check_room(&self, addr: u64, checked: &Checked) -> Result<()> {
-        let replaced: u64 = self
-            .tree
-            .overlapping(addr, addr + checked.len)
-            .map(|v| v.end.min(addr + checked.len) - v.start.max(addr))
-            .sum();
+        let end = addr.saturating_add(checked.len);
+        let replaced: u64 =
+            self.tree.overlapping(addr, end).map(|v| v.end.min(end).saturating_sub(v.start.max(addr))).sum();
         let is_data = checked.prot.contains(ProtFlags::WRITE) && checked.sharing == Sharing::Private;
-        self.check_expand(checked.len - replaced, is_data)?;
+        self.check_expand(checked.len.saturating_sub(replaced), is_data)?;
         // The area itself, and one more where it splits another.
         self.check_count(if replaced > 0 { 2 } else { 1 })
     }

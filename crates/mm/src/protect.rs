@@ -47,9 +47,10 @@ impl MemoryManager {
                 continue;
             }
             let Step { start, end, .. } = step;
-            let order = Order::Mprotect { addr: start, len: end - start, prot: effective_prot(prot).bits() };
+            let order =
+                Order::Mprotect { addr: start, len: end.saturating_sub(start), prot: effective_prot(prot).bits() };
             let when = if step.refusable { When::Now } else { When::Resume };
-            let when = self.state().urgency(end - start, prot, when);
+            let when = self.state().urgency(end.saturating_sub(start), prot, when);
             turn.carry_out(thread, order, when).await?;
             self.state().tree.update(start, end, |vma| vma.prot = prot);
         }
@@ -91,7 +92,7 @@ impl MmState {
             let until = vma.end.min(end);
             let mut changed = vma.slice(at, until);
             changed.prot = prot;
-            if changed.is_data() && !vma.is_data() && self.check_expand_data(until - at).is_err() {
+            if changed.is_data() && !vma.is_data() && self.check_expand_data(until.saturating_sub(at)).is_err() {
                 return Ok((steps, Err(Errno::ENOMEM)));
             }
             let borders = usize::from(vma.start < at) + usize::from(until < vma.end);

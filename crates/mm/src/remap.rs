@@ -39,6 +39,21 @@ impl Move {
     fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
+
+    /// The end of the old range, which [`check`] has found to be an address.
+    fn old_end(&self) -> u64 {
+        self.addr.saturating_add(self.old_len)
+    }
+
+    /// The end of what is left in place when the range shrinks.
+    fn kept_end(&self) -> u64 {
+        self.addr.saturating_add(self.new_len)
+    }
+
+    /// How much the range grows.
+    fn growth(&self) -> u64 {
+        self.new_len.saturating_sub(self.old_len)
+    }
 }
 
 impl MemoryManager {
@@ -57,14 +72,14 @@ impl MemoryManager {
         }
         if m.old_len >= m.new_len {
             if m.old_len > m.new_len {
-                self.unmap_in_turn(thread, &turn, m.addr + m.new_len, m.addr + m.old_len).await?;
+                self.unmap_in_turn(thread, &turn, m.kept_end(), m.old_end()).await?;
             }
             return Ok(m.addr);
         }
         let vma = self.state().check_resize(&m)?;
         if self.state().can_extend(&vma, &m) {
-            let at = m.addr + m.old_len;
-            self.map_more(thread, &turn, &vma, at, at, m.new_len - m.old_len).await?;
+            let at = m.old_end();
+            self.map_more(thread, &turn, &vma, at, at, m.growth()).await?;
             return Ok(m.addr);
         }
         if !m.has(MREMAP_MAYMOVE) {
@@ -85,14 +100,14 @@ impl MemoryManager {
             if m.new_addr < GUEST_BOTTOM {
                 return Err(Errno::EPERM);
             }
-            if m.addr + m.old_len > m.new_addr && new_end > m.addr {
+            if m.old_end() > m.new_addr && new_end > m.addr {
                 return Err(Errno::EINVAL);
             }
             self.state().check_count(4)?;
             self.unmap_in_turn(thread, turn, m.new_addr, new_end).await?;
         }
         if m.old_len > m.new_len {
-            self.unmap_in_turn(thread, turn, m.addr + m.new_len, m.addr + m.old_len).await?;
+            self.unmap_in_turn(thread, turn, m.kept_end(), m.old_end()).await?;
             m.old_len = m.new_len;
         }
         let vma = self.state().check_resize(&m)?;
@@ -103,7 +118,11 @@ impl MemoryManager {
                 let fits = is_page_aligned(hint)
                     && hint >= GUEST_BOTTOM
                     && hint.checked_add(len).is_some_and(|end| end <= GUEST_TOP);
-                if fits && state.tree.is_free_for_hint(hint, hint + len) { hint } else { state.find_place(len)? }
+                if fits && state.tree.is_free_for_hint(hint, hint.saturating_add(len)) {
+                    hint
+                } else {
+                    state.find_place(len)?
+                }
             };
         }
         self.move_area(thread, turn, &vma, m).await
@@ -124,18 +143,18 @@ impl MemoryManager {
             new_len: m.new_len,
             dont_unmap,
         };
-        let mut moved = vma.slice(m.addr, m.addr + m.old_len);
+        let mut moved = vma.slice(m.addr, m.old_end());
         moved.start = m.new_addr;
-        moved.end = m.new_addr + m.new_len;
+        moved.end = m.new_addr.saturating_add(m.new_len);
         let mut grown = Ok(());
         match turn.carry_out(thread, order, When::Now).await {
             // What is one area here may be several on the host, which moves only one at a time.
             Err(Errno::EFAULT) => {
                 self.move_in_pieces(thread, turn, &m).await?;
-                moved.end = m.new_addr + m.old_len;
+                moved.end = m.new_addr.saturating_add(m.old_len);
                 if m.new_len > m.old_len {
-                    let (from, to) = (m.addr + m.old_len, m.new_addr + m.old_len);
-                    grown = self.map_more(thread, turn, vma, from, to, m.new_len - m.old_len).await;
+                    let (from, to) = (m.old_end(), moved.end);
+                    grown = self.map_more(thread, turn, vma, from, to, m.growth()).await;
                 }
             }
             done => drop(done?),
@@ -143,12 +162,10 @@ impl MemoryManager {
         let removed = {
             let mut state = self.state();
             let removed = if dont_unmap {
-                state
-                    .tree
-                    .update(m.addr, m.addr + m.old_len, |v| v.flags.remove(VmaFlags::LOCKED | VmaFlags::LOCK_ONFAULT));
+                state.tree.update(m.addr, m.old_end(), |v| v.flags.remove(VmaFlags::LOCKED | VmaFlags::LOCK_ONFAULT));
                 Vec::new()
             } else {
-                state.tree.remove(m.addr, m.addr + m.old_len)
+                state.tree.remove(m.addr, m.old_end())
             };
             state.tree.insert(moved);
             state.note_peak();
@@ -167,7 +184,8 @@ impl MemoryManager {
             match turn.carry_out(thread, order, When::Now).await {
                 Err(Errno::EFAULT) if len > PAGE_SIZE => {
                     let half = (len / 2).next_multiple_of(PAGE_SIZE);
-                    pieces.push((old_addr + half, new_addr + half, len - half));
+                    let rest = (old_addr.saturating_add(half), new_addr.saturating_add(half), len.saturating_sub(half));
+                    pieces.push(rest);
                     pieces.push((old_addr, new_addr, half));
                 }
                 done => drop(done?),
@@ -189,7 +207,7 @@ impl MemoryManager {
         let mut more = vma.clone();
         let offset = vma.file_offset(from);
         more.start = to;
-        more.end = to + len;
+        more.end = to.saturating_add(len);
         let sharing = if vma.flags.contains(VmaFlags::SHARED) { Sharing::Shared } else { Sharing::Private };
         let source = match &mut more.backing {
             Backing::File { object, offset: start } => {
@@ -237,7 +255,7 @@ impl MmState {
         if special && m.has(MREMAP_DONTUNMAP) {
             return Err(Errno::EINVAL);
         }
-        if m.old_len > vma.end - m.addr {
+        if m.old_len > vma.end.saturating_sub(m.addr) {
             return Err(Errno::EFAULT);
         }
         if m.new_len == m.old_len {
@@ -253,7 +271,7 @@ impl MmState {
             let end = vma.file_offset(m.addr).checked_add(m.new_len).ok_or(Errno::EINVAL)?;
             i64::try_from(end).map_err(|_| Errno::EINVAL)?;
         }
-        let more = m.new_len - m.old_len;
+        let more = m.growth();
         if self.check_lock_limit(m.addr, more, vma.flags).is_err() {
             return Err(Errno::EAGAIN);
         }
@@ -263,7 +281,7 @@ impl MmState {
 
     /// Whether `vma` can grow where it is.
     fn can_extend(&self, vma: &Vma, m: &Move) -> bool {
-        let old_end = m.addr + m.old_len;
+        let old_end = m.old_end();
         let Some(new_end) = m.addr.checked_add(m.new_len) else { return false };
         m.old_len != 0 && vma.end == old_end && new_end <= GUEST_TOP && self.tree.is_free(old_end, new_end)
     }

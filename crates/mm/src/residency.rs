@@ -45,9 +45,11 @@ impl MemoryManager {
                 .tree
                 .overlapping(start, end)
                 .filter(|v| v.flags.contains(VmaFlags::LOCKED))
-                .map(|v| v.end.min(end) - v.start.max(start))
+                .map(|v| v.end.min(end).saturating_sub(v.start.max(start)))
                 .sum();
-            if (state.tree.totals().locked - already).saturating_add(end - start) > page_down(limit) {
+            if state.tree.totals().locked.saturating_sub(already).saturating_add(end.saturating_sub(start))
+                > page_down(limit)
+            {
                 return Err(Errno::ENOMEM);
             }
         }
@@ -176,7 +178,7 @@ impl MemoryManager {
         };
         for (from, to) in changes {
             self.state().check_count(2)?;
-            let order = Order::Mlock { addr: from, len: to - from, lock: new.contains(VmaFlags::LOCKED) };
+            let order = Order::Mlock { addr: from, len: to.saturating_sub(from), lock: new.contains(VmaFlags::LOCKED) };
             // The host's refusal is not the guest's: its limit is not the guest's limit.
             let _ = turn.carry_out(thread, order, When::Now).await;
             self.state().tree.update(from, to, |vma| vma.flags = vma.flags.difference(LOCKED_ANY) | new);

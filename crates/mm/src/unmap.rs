@@ -50,7 +50,7 @@ impl MemoryManager {
             let splits = state.tree.find(addr).is_some_and(|v| v.start < addr && end < v.end);
             state.check_count(usize::from(splits))?;
         }
-        turn.carry_out(thread, Order::Munmap { addr, len: end - addr }, When::Resume).await?;
+        turn.carry_out(thread, Order::Munmap { addr, len: end.saturating_sub(addr) }, When::Resume).await?;
         let removed = self.state().tree.remove(addr, end);
         // Dropped outside the lock: the last use of a file may close it.
         drop(removed);

@@ -86,7 +86,7 @@ impl Vma {
     /// Bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.end - self.start
+        self.end.saturating_sub(self.start)
     }
 
     /// Never: an area has at least one page.
@@ -99,7 +99,7 @@ impl Vma {
     #[must_use]
     pub fn file_offset(&self, addr: u64) -> u64 {
         match self.backing {
-            Backing::File { offset, .. } => offset + (addr - self.start),
+            Backing::File { offset, .. } => offset.saturating_add(addr.saturating_sub(self.start)),
             _ => 0,
         }
     }
@@ -110,7 +110,7 @@ impl Vma {
         let (start, end) = (start.max(self.start), end.min(self.end));
         let mut part = self.clone();
         if let Backing::File { offset, .. } = &mut part.backing {
-            *offset += start - self.start;
+            *offset = offset.saturating_add(start.saturating_sub(self.start));
         }
         part.start = start;
         part.end = end;

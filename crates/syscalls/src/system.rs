@@ -111,7 +111,7 @@ fn sys_getrandom(t: &mut CurrentTask, buffer: UserAddr, len: usize, flags: u32) 
     let mut chunk = [0u8; RANDOM_CHUNK];
     let mut done = 0usize;
     while done < len {
-        let n = (len - done).min(RANDOM_CHUNK);
+        let n = len.saturating_sub(done).min(RANDOM_CHUNK);
         let part = chunk.get_mut(..n).unwrap_or_default();
         random::fill(part);
         match t.mm().write_partial(buffer.add(done as u64)?, part) {

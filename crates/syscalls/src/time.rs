@@ -56,20 +56,16 @@ fn other_process_ns(t: &CurrentTask, id: i32) -> Option<u64> {
         return None;
     };
     let group = t.kernel().process(&t.pid_ns(), pid)?;
-    let u = group.usage();
-    Some(u.user_ns + u.system_ns)
+    Some(group.usage().cpu_ns())
 }
 
 fn read_clock(t: &CurrentTask, id: i32) -> Result<u64> {
     match clock_of(t, id) {
         Ok(Clock::Host(host)) => clock::host_ns(host).ok_or(Errno::EINVAL),
-        Ok(Clock::ProcessCpu) => {
-            let u = t.group.usage();
-            Ok(u.user_ns + u.system_ns)
-        }
+        Ok(Clock::ProcessCpu) => Ok(t.group.usage().cpu_ns()),
         Ok(Clock::ThreadCpu(thread)) => {
             let u = t.group.thread(thread).map_or_else(|| t.usage.get(), |x| x.usage.get());
-            Ok(u.user_ns + u.system_ns)
+            Ok(u.cpu_ns())
         }
         Err(e) => other_process_ns(t, id).ok_or(e),
     }
@@ -238,10 +234,7 @@ async fn sleep_cpu(t: &mut CurrentTask, kind: Clock, ns: u64, absolute: bool) ->
     if kind == Clock::ThreadCpu(t.id) {
         return Err(Errno::EINVAL.into());
     }
-    let used = |t: &CurrentTask| {
-        let u = t.group.usage();
-        u.user_ns + u.system_ns
-    };
+    let used = |t: &CurrentTask| t.group.usage().cpu_ns();
     let end = if absolute { ns } else { ktime_add(used(t), ns) };
     loop {
         // Read once: other threads go on using time.

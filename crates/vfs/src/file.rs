@@ -140,7 +140,7 @@ pub trait File: Send + Sync + Any {
     fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
         let end = self.metadata(f)?.size;
         let n = self.write(f, buf, end)?;
-        Ok((n, end + n as u64))
+        Ok((n, end.saturating_add(n as u64)))
     }
 
     /// What positions mean here.

@@ -78,7 +78,7 @@ impl Data {
         if pos >= self.size {
             return Ok(0);
         }
-        let n = usize::try_from(self.size - pos).unwrap_or(usize::MAX).min(buf.len());
+        let n = usize::try_from(self.size.saturating_sub(pos)).unwrap_or(usize::MAX).min(buf.len());
         match &self.store {
             Store::Small(v) => {
                 let from = to_usize(pos)?;
@@ -101,17 +101,17 @@ impl Data {
             return Ok(0);
         }
         let mut buf = buf;
-        if i64::MAX.cast_unsigned() - pos.min(i64::MAX.cast_unsigned()) < buf.len() as u64 {
+        if i64::MAX.cast_unsigned().saturating_sub(pos) < buf.len() as u64 {
             return Err(Errno::EFBIG);
         }
-        if self.seals.contains(SealFlags::GROW) && pos + buf.len() as u64 > self.size {
+        if self.seals.contains(SealFlags::GROW) && pos.saturating_add(buf.len() as u64) > self.size {
             let room = self.size.saturating_sub(pos);
             if room == 0 {
                 return Err(Errno::EPERM);
             }
             buf = &buf[..to_usize(room)?.min(buf.len())];
         }
-        let mut end = pos + buf.len() as u64;
+        let mut end = pos.saturating_add(buf.len() as u64);
         if self.charge_to(shared, pos, end).is_err() {
             // Full: what fits in the blocks left is written, as a page-wise copy would have it.
             let counted = self.charged.max(pos / BLOCK);
@@ -121,7 +121,7 @@ impl Data {
                 return Err(Errno::ENOSPC);
             }
             self.charge_to(shared, pos, end)?;
-            buf = &buf[..to_usize(end - pos)?];
+            buf = &buf[..to_usize(end.saturating_sub(pos))?];
         }
         if !self.fits_vector(end) {
             self.host_memory()?;
@@ -136,7 +136,7 @@ impl Data {
             }
             Store::Host(memory) => {
                 let n = rustix::io::pwrite(memory.fd(), buf, pos).map_err(Errno::from)?;
-                self.size = self.size.max(pos + n as u64);
+                self.size = self.size.max(pos.saturating_add(n as u64));
                 return Ok(n);
             }
         }
@@ -246,7 +246,7 @@ impl Data {
                 v[from..to].fill(0);
                 Ok(())
             }
-            Store::Host(memory) => memory.punch_hole(offset, end - offset),
+            Store::Host(memory) => memory.punch_hole(offset, end.saturating_sub(offset)),
         }
     }
 

@@ -58,7 +58,7 @@ impl File for TmpInode {
             let mut d = self.data()?.lock();
             let pos = d.size();
             let n = d.write(self.shared(), buf, pos)?;
-            (n, pos + n as u64)
+            (n, pos.saturating_add(n as u64))
         };
         self.written(f);
         Ok((n, end))

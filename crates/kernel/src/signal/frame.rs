@@ -33,7 +33,7 @@ pub fn on_altstack(stack: &StackT, sp: u64) -> bool {
 }
 
 fn within(stack: &StackT, sp: u64) -> bool {
-    sp > stack.ss_sp && sp - stack.ss_sp <= stack.ss_size
+    sp > stack.ss_sp && sp.saturating_sub(stack.ss_sp) <= stack.ss_size
 }
 
 /// `SS_DISABLE`, `SS_ONSTACK` or 0 (`sas_ss_flags`).
@@ -100,8 +100,8 @@ impl CurrentTask {
         regs.rdi = u64::from(signal.number().unsigned_abs());
         // Handlers with variable arguments read the number of vector registers from al.
         regs.rax = 0;
-        regs.rsi = at + core::mem::offset_of!(RtSigframe, info) as u64;
-        regs.rdx = at + core::mem::offset_of!(RtSigframe, uc) as u64;
+        regs.rsi = at.saturating_add(core::mem::offset_of!(RtSigframe, info) as u64);
+        regs.rdx = at.saturating_add(core::mem::offset_of!(RtSigframe, uc) as u64);
         regs.rip = action.sa_handler;
         regs.rsp = at;
         regs.rflags &= !DIRECTION_RESUME_TRAP;

@@ -32,6 +32,12 @@ impl Usage {
         self.max_rss_kib = self.max_rss_kib.max(other.max_rss_kib);
     }
 
+    /// CPU time in all: what the CPU clocks show.
+    #[must_use]
+    pub fn cpu_ns(&self) -> u64 {
+        self.user_ns.saturating_add(self.system_ns)
+    }
+
     /// User time in clock ticks.
     #[must_use]
     pub fn user_ticks(&self) -> i64 {

@@ -59,10 +59,7 @@ impl Which {
         match self {
             Which::Real => moat_host::clock::monotonic_ns(),
             Which::Virtual => group.usage().user_ns,
-            Which::Prof | Which::Limit => {
-                let u = group.usage();
-                u.user_ns + u.system_ns
-            }
+            Which::Prof | Which::Limit => group.usage().cpu_ns(),
         }
     }
 }

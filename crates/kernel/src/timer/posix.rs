@@ -24,8 +24,8 @@ impl Clock {
     fn now_ns(self, group: &ThreadGroup) -> u64 {
         match self {
             Clock::Host(id) => moat_host::clock::host_ns(id).unwrap_or(0),
-            Clock::ProcessCpu => group.usage().user_ns + group.usage().system_ns,
-            Clock::ThreadCpu(id) => group.thread(id).map_or(0, |t| t.usage.get().user_ns + t.usage.get().system_ns),
+            Clock::ProcessCpu => group.usage().cpu_ns(),
+            Clock::ThreadCpu(id) => group.thread(id).map_or(0, |t| t.usage.get().cpu_ns()),
         }
     }
 }
@@ -128,7 +128,7 @@ pub fn get(group: &Arc<ThreadGroup>, id: i32) -> Result<Setting> {
 fn setting(t: &PosixTimer, now: u64) -> Setting {
     let value_ns = match t.expires_ns {
         0 => 0,
-        at if at > now => at - now,
+        at if at > now => at.saturating_sub(now),
         // Due, with its signal not yet delivered: a periodic timer shows the next expiry.
         at if t.interval_ns != 0 => t.interval_ns - (now - at) % t.interval_ns,
         _ => 0,

@@ -95,7 +95,7 @@ fn from_timeval(v: Timeval) -> Result<Timespec> {
     if !(0..1_000_000).contains(&v.tv_usec) {
         return Err(Errno::EINVAL);
     }
-    Ok(Timespec { tv_sec: v.tv_sec, tv_nsec: v.tv_usec * 1000 })
+    Ok(Timespec { tv_sec: v.tv_sec, tv_nsec: v.tv_usec.saturating_mul(1000) })
 }
 
 fn sys_futimesat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, times: UserPtr<[Timeval; 2]>) -> SyscallResult {

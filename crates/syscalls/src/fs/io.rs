@@ -206,7 +206,7 @@ fn read_nothing(f: &OpenFile, at: At, done: usize) -> Result<Got> {
 }
 
 fn read_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, done: usize) -> Result<Got> {
-    let left = iov.total - done;
+    let left = iov.total.saturating_sub(done);
     let want = step(f, left);
     // Before anything is taken from a stream: it could not be put back. Counters lose what can't be copied, as on Linux.
     let room = if f.file().seekable() == Seekable::Noop { want } else { writable(t, iov, done, want) };
@@ -289,7 +289,7 @@ impl Reading<'_> {
         loop {
             match read_step(t, self.f, self.iov, self.at, self.done) {
                 Ok(Got::Bytes(n)) => {
-                    let full = n > 0 && n == step(self.f, self.iov.total - self.done);
+                    let full = n > 0 && n == step(self.f, self.iov.total.saturating_sub(self.done));
                     self.done += n;
                     let goes_on =
                         reads_on(self.f) && full || n > 0 && self.f.file().read_on(self.f, self.done) != ReadOn::Enough;
@@ -336,12 +336,12 @@ fn limited(t: &mut CurrentTask, f: &OpenFile, at: At, done: usize, want: usize) 
         t.send_to_self(Signal::SIGXFSZ);
         return Err(Errno::EFBIG);
     }
-    Ok(want.min(usize::try_from(limit - pos).unwrap_or(usize::MAX)))
+    Ok(want.min(usize::try_from(limit.saturating_sub(pos)).unwrap_or(usize::MAX)))
 }
 
 fn write_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, append: Append, done: usize) -> Result<usize> {
     let appends = append == Append::Yes || f.flags().contains(OpenFlags::APPEND);
-    let left = iov.total - done;
+    let left = iov.total.saturating_sub(done);
     let piece = if appends && f.file().seekable() == Seekable::Yes { left.min(APPEND_BYTES) } else { step(f, left) };
     let want = limited(t, f, at, done, piece)?;
     with_scratch(t, want, |t, buf| {

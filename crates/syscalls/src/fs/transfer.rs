@@ -92,7 +92,7 @@ async fn copy(
     let mut result = Ok(());
     // A signal ends a long copy only after some progress, which is then the result.
     while done < count && result.is_ok() && !(done > 0 && t.is_interrupted()) {
-        let want = (count - done).min(buf.len());
+        let want = count.saturating_sub(done).min(buf.len());
         let from = in_at.unwrap_or_else(|| input.pos());
         let n = match input.read_at(buf.get_mut(..want).unwrap_or_default(), from) {
             Ok(0) => break,

@@ -106,7 +106,7 @@ impl Room {
             self.written.flags |= MsgFlags::CTRUNC;
             return Ok(());
         }
-        let fits = data.len().min(self.left - HEADER);
+        let fits = data.len().min(self.left.saturating_sub(HEADER));
         if fits < data.len() {
             self.written.flags |= MsgFlags::CTRUNC;
         }
@@ -121,7 +121,7 @@ impl Room {
     fn advance(&mut self, data_len: usize) {
         let n = cmsg_align(HEADER + data_len).min(self.left);
         self.at = self.at.saturating_add(n as u64);
-        self.left -= n;
+        self.left = self.left.saturating_sub(n);
         self.written.len += n as u64;
     }
 }

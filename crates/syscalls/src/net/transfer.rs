@@ -31,7 +31,7 @@ pub(super) struct SendCall {
 }
 
 fn send_step(t: &mut CurrentTask, socket: &dyn Socket, call: &mut SendCall, done: usize) -> Result<usize> {
-    let left = call.iov.total - done;
+    let left = call.iov.total.saturating_sub(done);
     let stream = socket.is_stream();
     if !stream && left > LONGEST_MESSAGE {
         return Err(Errno::EMSGSIZE);
@@ -98,7 +98,7 @@ fn receive_step(
     done: usize,
     flags: MsgFlags,
 ) -> Result<Incoming> {
-    let left = iov.total - done;
+    let left = iov.total.saturating_sub(done);
     let want = left.min(if socket.is_stream() { CHUNK } else { LONGEST_MESSAGE });
     // Before anything is taken from a stream: it could not be put back. A message that can't be copied is lost, as on Linux.
     let room = if socket.is_stream() { writable(t, iov, done, want) } else { want };
@@ -144,7 +144,7 @@ pub(super) async fn receive(
             Ok(m) => {
                 let ended = m.len == 0 || m.complete || peek;
                 // A short step has emptied the socket.
-                let emptied = m.len < (iov.total - all.len).min(CHUNK);
+                let emptied = m.len < iov.total.saturating_sub(all.len).min(CHUNK);
                 merge(&mut all, m);
                 if ended || all.len >= iov.total || (emptied && all.len >= target) {
                     return Poll::Ready(Ok(()));

@@ -99,10 +99,13 @@ impl RecordLocks {
                 return true;
             }
             if l.range.start < range.start {
-                rest.push(RecordLock { range: Range { start: l.range.start, end: range.start - 1 }, ..*l });
+                rest.push(RecordLock {
+                    range: Range { start: l.range.start, end: range.start.saturating_sub(1) },
+                    ..*l
+                });
             }
             if l.range.end > range.end {
-                rest.push(RecordLock { range: Range { start: range.end + 1, end: l.range.end }, ..*l });
+                rest.push(RecordLock { range: Range { start: range.end.saturating_add(1), end: l.range.end }, ..*l });
             }
             false
         });

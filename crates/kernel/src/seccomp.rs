@@ -50,6 +50,7 @@ pub fn set_strict(t: &CurrentTask) -> Result<()> {
 /// # Errors
 /// EACCES without no_new_privs or CAP_SYS_ADMIN; EINVAL for a bad program or strict mode; ENOMEM for too many instructions.
 pub fn install(t: &CurrentTask, program: Vec<SockFilter>, logged: Logged, sync: Sync) -> Result<i32> {
+    // Else a filter could mislead a set-user-ID program that is executed under it.
     if !t.creds().no_new_privs && !t.creds().has_cap(Cap::SYS_ADMIN) {
         return Err(Errno::EACCES);
     }

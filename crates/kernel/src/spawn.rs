@@ -175,6 +175,7 @@ pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     for (resource, limit) in &r.limits {
         limits.set(*resource, *limit);
     }
+    // No exit signal and no parent: the sentry learns of the end from the group itself.
     let pid = Pid::allocate(&r.place.pid_ns, &[])?;
     let group = ThreadGroup::new(kernel.clone(), pid.clone(), Arc::new(SigHand::new()), limits, 0, r.container);
     let mm_limits = crate::task::exec::mm_limits(&group);
@@ -199,6 +200,7 @@ pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     let seccomp = r.seccomp.map(Mode::Filter);
     let place = r.place.namespaces;
     let current = make_task(r.syscalls, &group, pid, image, comm, r.creds, r.fs, r.fds, place, seccomp);
+    // Once the process exists: a session is led by its pid.
     if let Some(tty) = &r.terminal
         && let Err(errno) = JobControl::acquire(tty, &current, current.creds(), Steal::Yes)
     {

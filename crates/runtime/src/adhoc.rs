@@ -130,6 +130,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
     }
     let root = fs::canonicalize(&request.root).context(|| format!("root {}", request.root.display()))?;
     let id = format!("do-{}", std::process::id()).parse::<ContainerId>()?;
+    // A copy of the root mount shows nothing of what is mounted on it: each is shown by a mount of its own.
     let mut mounts = if root == Path::new("/") { host_submounts()? } else { Vec::new() };
     mounts.extend(standard_mounts());
     mounts.extend(request.volumes.into_iter().map(|volume| MountBlueprint {

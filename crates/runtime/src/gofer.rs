@@ -102,6 +102,7 @@ impl Exports {
         let host = namespaces(plan).prepare_namespaces()?;
         let Exports { mut donation, trees, node_maker } = self;
         let spec = GoferSpec { version: SPEC_VERSION, trees, node_maker, lifetime, debug: config.debug };
+        // Waited for later: the gofer starts while the sandbox does.
         let (start, start_write) = pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())?;
         let panic_log = memfd("moat-panic-log")?;
         let mut args = vec![

@@ -92,6 +92,7 @@ pub(crate) fn start(
         cgroups: entrances.for_spawn(),
         credentials: Credentials::Keep,
         controlling_terminal,
+        // It outlives this command: clients wait for it.
         parent_death: ParentDeath::Ignore,
     }
     .run_prepared(donation, |pid| {

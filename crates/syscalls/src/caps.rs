@@ -48,6 +48,7 @@ fn sys_capget(t: &mut CurrentTask, header: UserPtr<CapHeader>, data: UserAddr) -
 fn sys_capset(t: &mut CurrentTask, header: UserPtr<CapHeader>, data: UserAddr) -> SyscallResult {
     let h = t.mm().read(header)?;
     let n = halves(t, header, &h)?;
+    // Only a thread itself changes its capabilities.
     if h.pid != 0 && h.pid != t.tid() {
         return Err(Errno::EPERM.into());
     }
@@ -55,9 +56,11 @@ fn sys_capset(t: &mut CurrentTask, header: UserPtr<CapHeader>, data: UserAddr) -
     let mut words = [CapData::default(); 2];
     words.iter_mut().zip(given).for_each(|(to, from)| *to = from);
     let (effective, permitted, inheritable) = CapData::decode(words);
+    // Bits of capabilities that don't exist are dropped, not refused.
     let known = |s: CapSet| s.intersection(CapSet::FULL);
     let (effective, permitted, inheritable) = (known(effective), known(permitted), known(inheritable));
     let old = t.creds().clone();
+    // The inheritable set may grow by what is permitted; beyond that only with CAP_SETPCAP, and never past the bounding set.
     let may_inherit = if old.has_cap(Cap::SETPCAP) { inheritable } else { old.inheritable.union(old.permitted) };
     let allowed = may_inherit.contains_all(inheritable)
         && old.inheritable.union(old.bounding).contains_all(inheritable)
@@ -70,6 +73,7 @@ fn sys_capset(t: &mut CurrentTask, header: UserPtr<CapHeader>, data: UserAddr) -
     new.effective = effective;
     new.permitted = permitted;
     new.inheritable = inheritable;
+    // Ambient capabilities are always permitted and inheritable.
     new.ambient = new.ambient.intersection(permitted).intersection(inheritable);
     t.set_creds(new);
     Ok(0)

@@ -78,6 +78,7 @@ fn find(
     }
     let view = View { caller: t, root: &fs.root, base: base.path(), umask: fs.umask };
     let file = open_executable(&view, name, lookup)?;
+    // What a script's interpreter gets as the path: the only name that leads to the file for sure.
     let mut shown = format!("/dev/fd/{}", dir.0).into_bytes();
     if !name.is_empty() {
         shown.push(b'/');
@@ -119,6 +120,7 @@ fn read_strings(t: &CurrentTask, array: UserAddr, left: &mut usize) -> Result<Ve
             let text = reader
                 .read(UserAddr::new(pointer), MAX_STRING)
                 .map_err(|e| if e == Errno::ENAMETOOLONG { Errno::E2BIG } else { e })?;
+            // The zero byte and the pointer count too (`bprm_stack_limits`).
             *left = left.checked_sub(text.len() + 9).ok_or(Errno::E2BIG)?;
             strings.push(text);
         }

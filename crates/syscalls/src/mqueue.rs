@@ -74,6 +74,7 @@ fn sys_mq_open(
     mode: u32,
     attributes: UserPtr<MqAttr>,
 ) -> SyscallResult {
+    // Read before anything is made, also where the queue exists and they are ignored: a bad pointer is EFAULT in any case.
     let wanted = if attributes.is_null() { None } else { Some(t.mm().read(attributes)?) };
     let name = read_name(t, name)?;
     let access = access_of(flags)?;

@@ -117,6 +117,7 @@ async fn sys_clone3(t: &mut CurrentTask, args: UserAddr, size: usize) -> Syscall
 
 fn decode_clone3(t: &CurrentTask, a: &CloneArgs) -> Result<CloneRequest, Errno> {
     let flags = CloneFlags::from_bits(a.flags).ok_or(Errno::EINVAL)?;
+    // Unlike clone(2) this call has a field for the signal, and demands a stack with its size or none at all.
     if flags.contains(CloneFlags::DETACHED) || a.exit_signal & !CSIGNAL != 0 || (a.stack == 0) != (a.stack_size == 0) {
         return Err(Errno::EINVAL);
     }
@@ -124,6 +125,7 @@ fn decode_clone3(t: &CurrentTask, a: &CloneArgs) -> Result<CloneRequest, Errno> 
     if exit_signal != 0 && Signal::new(exit_signal).is_none() {
         return Err(Errno::EINVAL);
     }
+    // The signal is that of the leader, or of the caller whose sibling the child becomes.
     if flags.intersects(CloneFlags::THREAD | CloneFlags::PARENT) && exit_signal != 0 {
         return Err(Errno::EINVAL);
     }
@@ -142,6 +144,7 @@ fn decode_clone3(t: &CurrentTask, a: &CloneArgs) -> Result<CloneRequest, Errno> 
     Ok(CloneRequest {
         flags,
         exit_signal: if flags.contains(CloneFlags::THREAD) { -1 } else { exit_signal },
+        // The lowest byte is given; stacks grow down. A nonsensical sum faults at the first push, as on Linux.
         stack: a.stack.wrapping_add(a.stack_size),
         parent_tid: a.parent_tid,
         child_tid: a.child_tid,
@@ -181,6 +184,7 @@ async fn sys_wait4(
     if !known.contains(options) {
         return Err(Errno::EINVAL.into());
     }
+    // Its negation is no number.
     if pid == i32::MIN {
         return Err(Errno::ESRCH.into());
     }

@@ -31,6 +31,7 @@ syscalls! { pub static TABLE;
 pub(crate) fn clock_of(t: &CurrentTask, id: i32) -> Result<Clock> {
     match id {
         CLOCK_PROCESS_CPUTIME_ID => return Ok(Clock::ProcessCpu),
+        // A thread uses no CPU time while it sleeps: the sleep would never end.
         CLOCK_THREAD_CPUTIME_ID => return Ok(Clock::ThreadCpu(t.id)),
         _ => {}
     }

@@ -306,6 +306,7 @@ impl OpenFile {
         }
         if self.pos() < FIRST_ENTRY {
             let here = self.file.metadata(self)?.ino;
+            // `..` of a mount's root is the root itself, whatever is above the mount point.
             let above = match self.path.dentry.parent() {
                 Some(p) if !self.path.is_mount_root() => p.inode().metadata()?.ino,
                 _ => here,

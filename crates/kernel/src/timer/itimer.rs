@@ -140,6 +140,7 @@ fn expire(group: &Arc<ThreadGroup>, which: Which) {
         let gone = group.timers.interval.lock().timers[which as usize].timer.replace(timer);
         drop(gone);
     }
+    // SIGXCPU each second from the soft limit on; at the hard one there is no handler to ask.
     if fire && which == Which::Limit {
         let hard = group.limits.get(Resource::Cpu).hard.saturating_mul(NSEC_PER_SEC);
         if now >= hard {

@@ -31,6 +31,7 @@ pub(super) fn apply(dirs: &[V1Dir], resources: &LinuxResources) -> Result<()> {
     }
     if let Some(pids) = resources.pids() {
         let dir = dir("pids", "linux.resources.pids")?;
+        // 0 and below mean no limit, as for runc.
         if pids.limit() > 0 { write(dir, "pids.max", pids.limit())? } else { write(dir, "pids.max", "max")? }
     }
     if let Some(io) = resources.block_io() {
@@ -40,6 +41,7 @@ pub(super) fn apply(dirs: &[V1Dir], resources: &LinuxResources) -> Result<()> {
         let dir = dir("hugetlb", "linux.resources.hugepageLimits")?;
         let size = page_size(limit.page_size())?;
         write(dir, &format!("hugetlb.{size}.limit_in_bytes"), limit.limit())?;
+        // Reservations are charged apart since Linux 5.7; without this limit a guest could reserve what it may not use.
         if dir.join(format!("hugetlb.{size}.rsvd.limit_in_bytes")).exists() {
             write(dir, &format!("hugetlb.{size}.rsvd.limit_in_bytes"), limit.limit())?;
         }

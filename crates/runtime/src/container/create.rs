@@ -240,12 +240,14 @@ impl Creation<'_> {
             Some(sandbox) => sandbox,
             None => find_sandbox(&self.store, spec)?,
         };
+        // The mounts have to travel to a sandbox whose mount namespace is closed: only detached copies can.
         if Opener::choose() == Opener::Attached {
             return Err(Error::unsupported(
                 "a container in a sandbox that runs already",
                 "its mounts can't be copied without CAP_SYS_ADMIN",
             ));
         }
+        // Noted before anything is asked of the sandbox: a crash from here on leaves a state that `delete` can undo.
         self.state.sandbox = Some(sandbox.clone());
         self.save()?;
         let (link, template) = sandbox.reserve_container(&self.state.id)?;

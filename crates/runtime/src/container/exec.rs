@@ -95,6 +95,7 @@ impl Container {
                 InitFiles { stdio, preserved: options.preserved, terminal: Terminal::Own }
             }
         };
+        // Taken before the descriptors go to the sandbox: the waiter leads the session of the terminal's host side.
         let own_terminal = files.own_terminal()?;
         let console_size = own_terminal.as_ref().and(options.process.console_size);
         let id = self.id.to_string();
@@ -107,6 +108,7 @@ impl Container {
             lifetime: ExecLifetime::Connection,
         };
         let (pid, link) = self.sandbox()?.execute(args, fds)?;
+        // The number inside the container; the pid file below has the host's, which clients follow.
         if let Some(path) = &options.internal_pid_file {
             pid_file::write(path, pid)?;
         }

@@ -106,6 +106,7 @@ fn check_how(raw: &RawHow) -> Result<OpenHow> {
     let flags = OpenFlags::from_bits(bits).ok_or(Errno::EINVAL)?;
     let makes = flags.intersects(OpenFlags::CREAT | OpenFlags::TMPFILE_BIT);
     let mode = u32::try_from(raw.mode).map_err(|_| Errno::EINVAL)?;
+    // openat2(2) checks what open(2) ignores.
     if (makes && mode & !S_IALLUGO != 0) || (!makes && mode != 0) {
         return Err(Errno::EINVAL);
     }
@@ -121,6 +122,7 @@ fn check_how(raw: &RawHow) -> Result<OpenHow> {
         (RESOLVE_CACHED, LookupFlags::empty()),
     ];
     let known = pairs.iter().fold(0, |all, p| all | p.0);
+    // Below the start and inside of it as a root exclude each other.
     if raw.resolve & !known != 0
         || raw.resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT) == RESOLVE_BENEATH | RESOLVE_IN_ROOT
     {

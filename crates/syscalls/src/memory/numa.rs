@@ -70,6 +70,7 @@ pub(super) fn sys_get_mempolicy(
     if flags & !known != 0 || both || (flags & MPOL_F_ADDR == 0 && addr != 0) || (!mask.is_null() && max_node < 1) {
         return Err(Errno::EINVAL.into());
     }
+    // The address must be mapped; the policy is the same everywhere, since guests see one node.
     if flags & MPOL_F_ADDR != 0 && t.mm().is_free(addr & !4095, 4096) {
         return Err(Errno::EFAULT.into());
     }

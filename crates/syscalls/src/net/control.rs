@@ -102,6 +102,7 @@ struct Room {
 impl Room {
     /// Writes one message, cut to the room there is.
     fn put(&mut self, t: &CurrentTask, level: u32, kind: u32, data: &[u8]) -> Result<()> {
+        // No room even for a header: the receiver learns by MSG_CTRUNC that something was dropped.
         if self.left < HEADER {
             self.written.flags |= MsgFlags::CTRUNC;
             return Ok(());
@@ -156,6 +157,7 @@ fn write_rights(t: &CurrentTask, room: &mut Room, files: Vec<Arc<OpenFile>>, on_
             Err(_) => break,
         }
     }
+    // Files beyond the room or the descriptor limit are closed by being dropped here.
     if fds.len() < count {
         room.written.flags |= MsgFlags::CTRUNC;
     }

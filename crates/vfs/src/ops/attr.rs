@@ -153,6 +153,7 @@ pub fn access(creds: &Credentials, path: &Path, access: Access, ids: AccessIds) 
         AccessIds::Real => {
             let mut c = creds.clone();
             (c.fsuid, c.fsgid) = (c.uid, c.gid);
+            // access(2) asks what the real user could do: capabilities count as setuid(2) to it would leave them.
             if c.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
                 let root = c.user_ns.kernel_uid(0) == Some(c.uid);
                 c.effective = if root { c.permitted } else { moat_abi::cap::CapSet::EMPTY };
@@ -161,6 +162,7 @@ pub fn access(creds: &Credentials, path: &Path, access: Access, ids: AccessIds) 
             &real
         }
     };
+    // F_OK: that the path was found is the answer.
     if access.is_empty() {
         return Ok(());
     }
@@ -172,6 +174,7 @@ pub fn access(creds: &Credentials, path: &Path, access: Access, ids: AccessIds) 
         return Err(Errno::EACCES);
     }
     inode.permission(creds, access)?;
+    // After the mode bits: EACCES comes before EROFS. Devices, FIFOs and sockets are written to on read-only mounts too.
     if access.contains(Access::WRITE) && is_stored(file_type) {
         path.mount.check_writable()?;
     }

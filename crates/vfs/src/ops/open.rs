@@ -118,6 +118,7 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
             return Err(Errno::EACCES);
         }
         FileType::Regular => {}
+        // O_TRUNC means nothing to what has no size.
         _ => truncate = false,
     }
     inode.permission_for(view.caller, access)?;
@@ -133,6 +134,7 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
     if access.contains(Access::WRITE) && is_stored(file_type) {
         path.mount.check_writable()?;
     }
+    // Opened before it is truncated: a refusal by the file system (ETXTBSY, EBUSY) must leave the contents alone.
     let file = start(view, path, how)?;
     if truncate {
         attr::set_size(view.creds(), file.path(), 0)?;
@@ -155,6 +157,7 @@ fn open_or_create(view: &View<'_>, path: &[u8], how: &OpenHow, lookup: LookupFla
         let Last::Name(name) = last else {
             return Err(if exclusive { Errno::EEXIST } else { Errno::EISDIR });
         };
+        // `open("new/", O_CREAT)`: it would have to be a directory, which open(2) does not make.
         if trailing == Trailing::Slash {
             return Err(Errno::EISDIR);
         }
@@ -199,6 +202,7 @@ fn create(view: &View<'_>, dir: &Path, name: &[u8], how: &OpenHow) -> Result<Arc
     let node = new_node(view, dir.inode().as_ref(), how.mode & S_IALLUGO, NodeKind::File)?;
     let dentry = {
         let _entries = dir.dentry.lock_entries();
+        // Under the lock of the entries: rmdir(2) can't come between.
         if dir.dentry.is_deleted() {
             return Err(Errno::ENOENT);
         }

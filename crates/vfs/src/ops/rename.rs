@@ -105,6 +105,7 @@ fn check_shape(
     if to.dir.dentry.is_below(source) {
         return Err(Errno::EINVAL);
     }
+    // The target is an ancestor of the source, so it is a directory that is not empty.
     if target.is_some_and(|t| from.dir.dentry.is_below(t)) {
         return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
     }
@@ -126,6 +127,7 @@ fn check_rights(
     match target {
         None => check_create(&to.dir, creds)?,
         Some(t) => {
+            // A replaced target must be of the source's type; one that is exchanged goes on under the other name, whatever it is.
             let expected = if exchange { Victim::of(t.inode().as_ref()) } else { kind };
             check_delete(&to.dir, creds, t.inode().as_ref(), expected)?;
         }

@@ -120,8 +120,8 @@ fn xattr_call(call: libc::c_long, fd: impl AsFd, name: &CStr, args: Option<&Xatt
 pub fn list_xattr(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
     let mut list = vec![0u8; MAX_XATTR_BYTES];
     let (start, room) = (list.as_mut_ptr(), list.len());
-    // SAFETY: the path is a C string, `list` is live and nothing else uses it, and its length is given.
     let n = on_object(fd, |dir, path| {
+        // SAFETY: the path is a C string, `list` is live and nothing else uses it, and its length is given.
         check(unsafe { libc::syscall(SYS_LISTXATTRAT, dir, path.as_ptr(), 0, start, room) })
     })?;
     list.truncate(usize::try_from(n).unwrap_or(0));

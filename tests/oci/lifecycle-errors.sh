@@ -31,3 +31,12 @@ last = entries[-1]
 print(sorted(last), last["level"], "/no/such/command" in last["msg"])'
 status oci --log log.text --log-format text state none 2>/dev/null
 grep -c level=error log.text
+# Ids and names that Linux does not take, a value of the wrong kind, and capabilities of a kernel that is yet to come.
+bundle nouid '{"process": {"user": {"uid": 4294967295, "gid": 0}}}' true; status oci create --bundle nouid box 2>/dev/null
+bundle nogid '{"process": {"user": {"uid": 0, "gid": 4294967295}}}' true; status oci create --bundle nogid box 2>/dev/null
+bundle longname "{\"hostname\": \"$(printf 'x%.0s' $(seq 65))\"}" true; status oci create --bundle longname box 2>/dev/null
+bundle kind '{"process": {"user": {"uid": "root"}}}' true; status oci create --bundle kind box 2>/dev/null
+bundle caps '{"process": {"capabilities": {"bounding": ["CAP_CHOWN", "CAP_FROB"], "permitted": ["CAP_CHOWN", "CAP_FROB"],
+    "effective": ["CAP_CHOWN", "CAP_FROB"]}}}' grep CapEff /proc/self/status
+status oci run --bundle caps box 2>/dev/null
+oci list -q

@@ -164,7 +164,8 @@ impl PreparedProcess {
 /// Makes a process that runs when it is started.
 ///
 /// # Errors
-/// Those of execve(2): ENOENT for a program that is not found, EACCES, ENOEXEC, ...; what the filters say of execve(2).
+/// Those of execve(2): ENOENT for a program that is not found, EACCES, ENOEXEC, ...; ELIBACC, which execve(2) no longer has, for
+/// an interpreter that is not found: the file names it in PT_INTERP or its `#!` line; what the filters say of execve(2).
 pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     let kernel = r.container.kernel().clone();
     if let Some(errno) = r.seccomp.as_ref().and_then(|filter| filter.errno_of(moat_abi::nr::EXECVE)) {
@@ -186,7 +187,8 @@ pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     };
     let program = {
         let args = ExecArgs { file, filename: filename.clone(), argv: r.argv, envp: r.envp };
-        prepare_program(args, &Loading { caller: &caller, fs: &r.fs, limits: mm_limits, aslr: Aslr::On })?
+        prepare_program(args, &Loading { caller: &caller, fs: &r.fs, limits: mm_limits, aslr: Aslr::On })
+            .map_err(|errno| if errno == Errno::ENOENT { Errno::ELIBACC } else { errno })?
     };
     let comm = comm_of(&filename);
     let image =

@@ -11,6 +11,7 @@ mod hierarchy;
 mod limits;
 mod oom;
 mod path;
+mod removal;
 mod seen;
 mod stats;
 mod systemd;
@@ -33,6 +34,7 @@ use crate::Config;
 use crate::error::{Context, Error, Result};
 use files::{PROCS, try_write};
 use hierarchy::{Hierarchies, Hierarchy};
+use removal::{Waiting, occupants, remove};
 use systemd::Unit;
 
 pub(crate) use entrances::{Cloning, Entrances};
@@ -42,9 +44,6 @@ pub use path::{Base, CgroupPath};
 pub(crate) use seen::shares_of_host;
 pub use seen::{PodSize, shares};
 pub use stats::{Pids, Stats};
-
-/// Tries to remove a cgroup whose last process is about to be gone; the waits between them double.
-const REMOVE_ATTEMPTS: u32 = 12;
 
 /// Tries to move a process that is so new that the host's kernel answers EINVAL.
 const JOIN_ATTEMPTS: u32 = 5;
@@ -276,18 +275,21 @@ impl Cgroup {
         }
     }
 
-    /// Deletes the cgroup and those below it. What is not there is no error, so that it can be repeated.
+    /// Deletes the cgroup and those below it. What is not there is no error, so that it can be repeated. Waits for two seconds at
+    /// most: a zombie whose parent does not reap it may stay for ever.
     ///
     /// # Errors
-    /// EBUSY: there are processes in it.
+    /// EBUSY: there are processes in it, which are named.
     pub fn delete(&self) -> Result<()> {
         if let (Layout::V2 { mount, .. }, Some(unit)) = (&self.layout, &self.unit) {
             unit.stop(mount)?;
         }
         let mut result = Ok(());
+        let mut waiting = Waiting::new();
         for (mount, path) in self.dirs() {
             if path != mount && path.starts_with(mount) {
-                let removed = remove(path).context(|| format!("removing the cgroup {}", path.display()));
+                let removed = remove(path, &mut waiting)
+                    .context(|| format!("removing the cgroup {}{}", path.display(), occupants(path)));
                 result = result.and(removed);
             }
         }
@@ -353,24 +355,6 @@ fn children(dir: &Path) -> Vec<PathBuf> {
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
-fn remove(dir: &Path) -> io::Result<()> {
-    let mut wait = Duration::from_millis(1);
-    for attempt in 1.. {
-        for child in children(dir) {
-            remove(&child)?;
-        }
-        match fs::remove_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempt < REMOVE_ATTEMPTS => {
-                sleep(wait);
-                wait *= 2;
-            }
-            result => return result,
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -422,7 +406,7 @@ mod tests {
         impl Drop for Guard<'_> {
             fn drop(&mut self) {
                 self.0.kill_all();
-                let _ = self.0.dirs()[0].1.parent().map(remove);
+                let _ = self.0.dirs()[0].1.parent().map(|parent| remove(parent, &mut Waiting::new()));
             }
         }
         let _guard = Guard(&cgroup);

@@ -90,6 +90,11 @@ fn command_text(command: &str, errno: Errno) -> String {
     match errno {
         Errno::ENOENT if !command.contains('/') => "executable file not found in $PATH".into(),
         Errno::ENOENT => format!("stat {command}: no such file or directory"),
+        // The sentry's word for it.
+        Errno::ELIBACC => format!(
+            "{command}: no such file or directory: the file is there, but not the interpreter that it names (the dynamic \
+             linker of another C library or machine, or its #! line)"
+        ),
         errno => errno.to_string().to_lowercase(),
     }
 }
@@ -124,7 +129,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Command { errno: Errno::ENOENT, .. } => 127,
+            Error::Command { errno: Errno::ENOENT | Errno::ELIBACC, .. } => 127,
             Error::Command { .. } => 126,
             _ => 1,
         }

@@ -198,23 +198,26 @@ fn path_of(namespace: &LinuxNamespace) -> Option<&PathBuf> {
     namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty())
 }
 
+/// What a user of a client can do who has asked that for the host's network, which is not the runtime's flag.
+const FOR_HOST_NETWORK: &str = "the container asks for the host's network, and moat itself was started with \
+    --network=sandbox: it has to be given --network=host (network = \"host\" in /etc/moat/config.toml, runtimeArgs in \
+    Docker's daemon.json, --runtime-flag network=host of Podman)";
+
 fn network_namespace(namespace: Option<&LinuxNamespace>, mode: NetworkMode) -> Result<NetworkNamespace> {
     let path = namespace.and_then(path_of);
     match (mode, namespace, path) {
         (NetworkMode::None, _, _) => Ok(NetworkNamespace::New),
         // So says Docker of --network=host.
-        (NetworkMode::Sandbox, _, Some(path)) if is_own(path, "/proc/self/ns/net") => Err(Error::unsupported(
-            format!("linux.namespaces: network with path {}", path.display()),
-            "it is the host's network, which takes --network=host",
-        )),
+        (NetworkMode::Sandbox, _, Some(path)) if is_own(path, "/proc/self/ns/net") => {
+            Err(Error::unsupported(format!("linux.namespaces: network with path {}", path.display()), FOR_HOST_NETWORK))
+        }
         (NetworkMode::Sandbox | NetworkMode::Host, _, Some(path)) => Ok(NetworkNamespace::Join(path.clone())),
         // In mode `host` a hook of the container's engine puts interfaces into it, for the host's sockets in there.
         (NetworkMode::Sandbox | NetworkMode::Host, Some(_), None) => Ok(NetworkNamespace::New),
         (NetworkMode::Host, None, None) => Ok(NetworkNamespace::Current),
-        (NetworkMode::Sandbox, None, None) => Err(Error::unsupported(
-            "linux.namespaces without network",
-            "the container would be in the host's network, which takes --network=host",
-        )),
+        (NetworkMode::Sandbox, None, None) => {
+            Err(Error::unsupported("linux.namespaces without network", FOR_HOST_NETWORK))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod clients;
 mod devices;
 mod linux;
 mod mounts;
+mod parse;
 mod process;
 mod seccomp;
 
@@ -26,6 +27,7 @@ use crate::node_maker::DeviceNodes;
 use crate::{Config, ContainerId, hooks};
 
 pub use oci_spec::runtime::Process;
+pub use parse::parse;
 pub use process::CAPABILITY_NAMES;
 pub(crate) use process::mask as capability_mask;
 
@@ -83,7 +85,7 @@ fn load(path: &Path) -> Result<Spec> {
         return Err(Error::Invalid(format!("{shown} is larger than {MAX_CONFIG_BYTES} bytes")));
     }
     let bytes = fs::read(path).context(|| format!("reading {shown}"))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::Invalid(format!("{shown}: {error}")))
+    parse(&bytes, &shown.to_string())
 }
 
 fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifetime: Lifetime) -> Result<Blueprint> {
@@ -118,8 +120,8 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
     };
     Ok(Blueprint {
         id,
-        hostname: spec.hostname().clone().unwrap_or_else(crate::hardware::hostname),
-        domainname: spec.domainname().clone().unwrap_or_else(|| "(none)".into()),
+        hostname: checked_name("hostname", spec.hostname())?.unwrap_or_else(crate::hardware::hostname),
+        domainname: checked_name("domainname", spec.domainname())?.unwrap_or_else(|| "(none)".into()),
         process,
         root: HostMount { path: bundle.join(root.path()), submounts: Submounts::Show, overlay },
         root_readonly,
@@ -137,6 +139,18 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         lifetime,
         warnings,
     })
+}
+
+/// A name that sethostname(2) and setdomainname(2) would take.
+fn checked_name(field: &str, name: &Option<String>) -> Result<Option<String>> {
+    const MAX_BYTES: usize = 64;
+    match name {
+        Some(name) if name.len() > MAX_BYTES => {
+            let length = name.len();
+            Err(Error::Invalid(format!("{field}: {name:?} has {length} bytes, and Linux takes {MAX_BYTES} at most")))
+        }
+        name => Ok(name.clone()),
+    }
 }
 
 fn check_version(version: &str) -> Result<()> {

@@ -70,7 +70,7 @@ impl Limits {
 pub fn read_resources(source: impl Read) -> Result<LinuxResources> {
     let mut text = Vec::new();
     source.take(MAX_RESOURCES_BYTES).read_to_end(&mut text).context(|| "reading the resources".into())?;
-    serde_json::from_slice(&text).map_err(|error| Error::Invalid(format!("the resources: {error}")))
+    crate::oci::parse(&text, "the resources")
 }
 
 /// A number of bytes like "64m", "1.5GiB" or "-1".

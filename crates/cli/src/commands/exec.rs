@@ -70,7 +70,7 @@ fn read_process(path: &Path) -> anyhow::Result<oci::Process> {
         bail!("{shown} is larger than {MAX_PROCESS_BYTES} bytes");
     }
     let bytes = fs::read(path).with_context(|| format!("reading {shown}"))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::Invalid(format!("{shown}: {error}")).into())
+    Ok(oci::parse(&bytes, &shown.to_string())?)
 }
 
 fn settings(flags: &Exec) -> anyhow::Result<ExecSettings> {

@@ -100,6 +100,11 @@ impl LogFiles {
 }
 
 fn open_log(path: &Path, what: &str) -> anyhow::Result<File> {
+    // A pattern that ends in "/" names a directory, which need not be there yet.
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("making the directory of the {what} {}", path.display()))?;
+    }
     let file = OpenOptions::new().read(true).append(true).create(true).open(path);
     file.with_context(|| format!("opening the {what} {}", path.display()))
 }

@@ -65,6 +65,15 @@ pub(super) fn convert(process: &Process, warnings: &mut Vec<String>) -> Result<P
     if umask.is_some_and(|mask| mask > 0o777) {
         return Err(Error::Invalid("process.user.umask is larger than 0777".into()));
     }
+    // As a number of an id it means "leave it as it is" to the calls that set ids.
+    let groups = user.additional_gids().iter().flatten();
+    if let Some(field) = [("uid", user.uid()), ("gid", user.gid())]
+        .into_iter()
+        .chain(groups.map(|g| ("additionalGids", *g)))
+        .find_map(|(field, id)| (id == u32::MAX).then_some(field))
+    {
+        return Err(Error::Invalid(format!("process.user.{field}: {} is no id", u32::MAX)));
+    }
     let env = process.env().clone().unwrap_or_default();
     if let Some(bad) = args.iter().chain(&env).find(|text| text.contains('\0')) {
         return Err(Error::Invalid(format!("process: {bad:?} has a NUL byte")));

@@ -3,26 +3,33 @@
 mod accepted;
 mod exec;
 mod global;
+mod lenient;
 mod lifecycle;
 mod resources;
 mod tools;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::sync::LazyLock;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use exec::Exec;
 pub(crate) use global::{FileAccess, Global, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
+use lenient::{lenient, with_two_dashes};
 pub(crate) use lifecycle::{Create, Delete, Id, Kill, List, ListFormat, Ps, Run, Wait};
 pub(crate) use resources::{Events, Update};
-pub(crate) use tools::{Debug, Do, Install, Spec, Uninstall};
+pub(crate) use tools::{Client, Completion, Debug, Do, Install, Man, Place, Spec, Uninstall};
 
 /// What `moat --version` says, as Docker and Podman expect it.
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), option_env!("MOAT_COMMIT").unwrap_or("unknown"));
+    format!("version {version}\ncommit: {commit}\nspec: 1.2.0\nplatforms: systrap, ptrace")
+});
 
 /// Runs containers, each on a Linux kernel of its own.
 #[derive(Debug, Parser)]
-#[command(name = "moat", bin_name = "moat", version = VERSION, about, disable_help_subcommand = false)]
+#[command(name = "moat", bin_name = "moat", version = VERSION.as_str(), about, disable_help_subcommand = false)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -79,6 +86,10 @@ pub(crate) enum Command {
     Install(Install),
     /// The reverse of install
     Uninstall(Uninstall),
+    /// Write the completions of a shell to standard output
+    Completion(Completion),
+    /// Write a manual page for each command into a directory
+    Man(Man),
 }
 
 /// Arguments of `host-calls`.
@@ -121,6 +132,8 @@ const NAMES: &[&str] = &[
     "debug",
     "install",
     "uninstall",
+    "completion",
+    "man",
 ];
 
 /// How a command's flags are added to its definition.
@@ -144,33 +157,64 @@ impl Arguments {
     /// # Errors
     /// What is wrong with it, or the help that it asks for.
     pub(crate) fn parse_line(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let args: Vec<OsString> = with_two_dashes(args).collect();
+        let args: Vec<OsString> = with_two_dashes(args, NAMES).collect();
+        if args.iter().skip(1).eq(["help", "flags"]) {
+            return Err(flags_alone().try_get_matches_from(["moat", "--help"]).err().unwrap_or_else(no_help));
+        }
         // The definition of all commands takes longer to build than most of them take to be carried out.
         let only = args.iter().find_map(|arg| FREQUENT.iter().find(|(name, _)| arg == name));
         let parsed = only.and_then(|(name, augment)| {
             let command = clap::Command::new("moat").subcommand_required(true);
-            let command = Global::augment_args(command).subcommand(augment(clap::Command::new(*name)));
+            let command = lenient(Global::augment_args(command).subcommand(augment(clap::Command::new(*name))));
             Self::from_arg_matches(&command.try_get_matches_from(&args).ok()?).ok()
         });
         // Whatever is wrong with it: the whole definition explains it better, and knows the other commands.
         match parsed {
             Some(arguments) => Ok(arguments),
-            None => Self::from_arg_matches(&Self::command().try_get_matches_from(args)?),
+            None => Self::from_arg_matches(&definition().try_get_matches_from(args)?),
         }
     }
 }
 
-/// Go's flags may be written with one dash: `-root DIR`. Only those before the command are, by anybody.
-fn with_two_dashes(args: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
-    let mut before_command = true;
-    args.into_iter().enumerate().map(move |(index, arg)| {
-        let text = arg.to_str().unwrap_or_default();
-        let single = text.strip_prefix('-').filter(|name| name.len() > 1 && !name.starts_with('-'));
-        before_command = before_command && !NAMES.contains(&text);
-        match single {
-            Some(name) if before_command && index > 0 => format!("--{name}").into(),
-            _ => arg,
-        }
+fn no_help() -> clap::Error {
+    clap::Error::raw(clap::error::ErrorKind::DisplayHelp, "")
+}
+
+/// The definition of all commands. The flags of sandboxes, which all of them have, are listed by `moat help flags` alone.
+pub(crate) fn definition() -> clap::Command {
+    let names = flag_names();
+    let own = |arg: clap::Arg| {
+        let hidden = arg.get_long().is_some_and(|long| names.contains(long));
+        if hidden { arg.hide(true) } else { arg }
+    };
+    lenient(Arguments::command().mut_args(own).after_help(FLAGS_ELSEWHERE))
+        .mut_subcommands(|command| command.after_help(FLAGS_ELSEWHERE))
+}
+
+const FLAGS_ELSEWHERE: &str = "Flags of all commands, about sandboxes, logs and cgroups: moat help flags";
+
+/// What `moat help flags` lists.
+fn flags_alone() -> clap::Command {
+    let about = "Flags of all commands. A command line's own value counts before that of an annotation\n\
+        dev.moat.flag.NAME, where /etc/moat/config.toml allows it, and that before the file's.";
+    lenient(Global::augment_args(clap::Command::new("moat").about(about).override_usage("moat [FLAGS] COMMAND ...")))
+}
+
+/// Names of the flags that all commands have.
+pub(crate) fn flag_names() -> BTreeSet<String> {
+    let command = Global::augment_args(clap::Command::new("moat"));
+    command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect()
+}
+
+/// Whether these flags of all commands, `--NAME=VALUE`, have values that they can have.
+///
+/// # Errors
+/// The flag and its value.
+pub(crate) fn check_flags(flags: &[OsString]) -> anyhow::Result<()> {
+    let line = std::iter::once("moat".into()).chain(flags.iter().cloned());
+    flags_alone().try_get_matches_from(line).map(drop).map_err(|error| {
+        let text = error.to_string();
+        anyhow::anyhow!("{}", text.lines().next().unwrap_or_default().trim_start_matches("error: "))
     })
 }
 
@@ -184,8 +228,9 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Arguments::command().debug_assert();
-        let defined: Vec<String> = Arguments::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        definition().debug_assert();
+        flags_alone().debug_assert();
+        let defined: Vec<String> = definition().get_subcommands().map(|c| c.get_name().to_owned()).collect();
         assert_eq!(defined, NAMES);
     }
 
@@ -211,6 +256,43 @@ mod tests {
         assert!(matches!(arguments.command, Command::State(Id { id }) if id == "exec"));
         assert!(matches!(parse("moat list --format json").unwrap().command, Command::List(_)));
         assert!(matches!(parse("moat spec run").unwrap().command, Command::Spec(_)));
+    }
+
+    #[test]
+    fn of_two_the_last_counts_and_truths_are_gos() {
+        let arguments =
+            parse("moat --debug=true --network host -debug=0 --network=none --systemd-cgroup --systemd-cgroup=1 list")
+                .unwrap();
+        assert!(!arguments.global.debug && arguments.global.systemd_cgroup);
+        assert!(matches!(arguments.global.network, Some(Network::None)));
+        for (line, force) in [
+            ("--force", true),
+            ("--force=true", true),
+            ("--force=false", false),
+            ("-f", true),
+            ("--force=1 --force=0", false),
+        ] {
+            let Command::Delete(delete) = parse(&format!("moat delete {line} id")).unwrap().command else {
+                panic!("{line}")
+            };
+            assert_eq!(delete.force, force, "{line}");
+        }
+        let Command::Exec(exec) = parse("moat exec -e A=1 --tty=true -e B=2 -dt --debug=false id sh").unwrap().command
+        else {
+            panic!()
+        };
+        assert_eq!((exec.env, exec.tty, exec.detach), (vec!["A=1".to_owned(), "B=2".into()], true, true));
+    }
+
+    #[test]
+    fn help_is_short_and_flags_have_their_own() {
+        let help = parse("moat create --help").unwrap_err().to_string();
+        assert!(help.lines().count() < 30 && help.contains("--bundle") && !help.contains("--overlay2"), "{help}");
+        assert!(help.contains("moat help flags"), "{help}");
+        let flags = parse("moat help flags").unwrap_err().to_string();
+        for flag in ["--overlay2", "--oci-seccomp", "--gso", "--watchdog-action"] {
+            assert!(flags.contains(flag), "{flag}: {flags}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod adhoc;
 mod create;
 mod debug;
 mod delete;
+mod documents;
 mod events;
 mod exec;
 mod features;
@@ -27,12 +28,13 @@ use moat_runtime::{Config, Container, ContainerId, Error, Store};
 use serde::Serialize;
 
 use crate::args::{Arguments, Command};
+use crate::configuration::Configuration;
 use crate::descriptors::Inherited;
 
 /// Carries out a command; gives the exit code.
-pub(crate) fn run(arguments: Arguments, inherited: Inherited) -> anyhow::Result<u8> {
+pub(crate) fn run(arguments: Arguments, inherited: Inherited, file: &Configuration) -> anyhow::Result<u8> {
     let Arguments { global, command } = arguments;
-    let config = settings::config(&global, &command)?;
+    let config = settings::config(&global, &command, file)?;
     match command {
         Command::Create(flags) => create::run(&config, &global, flags, inherited),
         Command::Run(flags) => run::run(&config, &global, flags, inherited),
@@ -58,6 +60,8 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited) -> anyhow::Result<
         Command::HostCalls(flags) => host_calls::run(&config, &flags),
         Command::Install(flags) => install::install(&flags),
         Command::Uninstall(flags) => install::uninstall(&flags),
+        Command::Completion(flags) => documents::completion(flags.shell),
+        Command::Man(flags) => documents::man(&flags.directory),
     }
 }
 

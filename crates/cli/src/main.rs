@@ -7,10 +7,15 @@
 
 mod args;
 mod commands;
+mod configuration;
 mod descriptors;
 mod logging;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
+
+use args::{Arguments, Command};
+use configuration::Configuration;
 
 fn main() -> ExitCode {
     let mut argv = std::env::args_os();
@@ -24,13 +29,10 @@ fn main() -> ExitCode {
     if name == moat_gofer::PROCESS_NAME && argv.next().is_some_and(|command| command == "gofer") {
         moat_gofer::main(argv);
     }
-    let arguments = match args::Arguments::parse_line(std::env::args_os()) {
+    let configuration = Configuration::load();
+    let arguments = match parse(configuration.as_ref().ok()) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let _ = error.print();
-            // Container tools know no other code for a command line that is wrong.
-            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-        }
+        Err(code) => return code,
     };
     // Before anything opens a descriptor, which might get the number of one that is missing.
     let inherited = descriptors::claim(&arguments.command);
@@ -43,7 +45,8 @@ fn main() -> ExitCode {
     };
     let exec = matches!(arguments.command, args::Command::Exec(_));
     let create = matches!(arguments.command, args::Command::Create(_));
-    match inherited.and_then(|inherited| commands::run(arguments, inherited)) {
+    let outcome = configuration.and_then(|configuration| commands::run(arguments, inherited?, &configuration));
+    match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             log.error(&format!("{}{error:#}", if exec { "exec failed: " } else { "" }));
@@ -56,4 +59,31 @@ fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// The command line, with what the configuration adds to it; if it is none, what to end with.
+fn parse(configuration: Option<&Configuration>) -> Result<Arguments, ExitCode> {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let parse = |args: Vec<OsString>| {
+        Arguments::parse_line(args).map_err(|error| {
+            if error.use_stderr()
+                && let Some(Err(error)) = configuration.map(Configuration::check)
+            {
+                eprintln!("moat: {error:#}");
+                return ExitCode::FAILURE;
+            }
+            let _ = error.print();
+            // Container tools know no other code for a command line that is wrong.
+            if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        })
+    };
+    let Some(configuration) = configuration else { return parse(given) };
+    let arguments = parse(configuration.complete(&given, &[]))?;
+    let bundle = match &arguments.command {
+        Command::Create(create) => &create.bundle,
+        Command::Run(run) => &run.create.bundle,
+        _ => return Ok(arguments),
+    };
+    let annotated = configuration.annotated(bundle);
+    if annotated.is_empty() { Ok(arguments) } else { parse(configuration.complete(&given, &annotated)) }
 }

@@ -32,12 +32,18 @@ impl Bundle {
     }
 
     fn run(&self, flags: &[&str]) -> Output {
+        self.run_configured("", flags)
+    }
+
+    /// With that configuration file; an empty name for none.
+    fn run_configured(&self, file: &str, flags: &[&str]) -> Output {
         let mut args = flags.to_vec();
         let root = self.0.join("state");
         // The id is also the name of a cgroup, of which there is one on the host.
         let id = self.0.file_name().unwrap().to_str().unwrap();
         args.extend(["--root", root.to_str().unwrap(), "run", "--bundle", self.0.to_str().unwrap(), id]);
-        let output = moat(&args);
+        let moat = Command::new(env!("CARGO_BIN_EXE_moat")).args(&args).env("MOAT_CONFIG", file).output();
+        let output = moat.expect("running moat");
         // Whatever happened, nothing is left.
         assert_eq!(fs::read_dir(&root).map_or(0, Iterator::count), 0);
         output
@@ -64,6 +70,50 @@ fn the_sandbox_says_itself_why_it_could_not_start() {
     let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert_eq!(line["level"], "error");
     assert_eq!(format!("moat: {}\n", line["msg"].as_str().unwrap()), text);
+}
+
+#[test]
+fn a_missing_interpreter_is_not_a_missing_program() {
+    let bundle = Bundle::new("interpreter", |config| config["process"]["args"] = serde_json::json!(["/script"]));
+    let script = bundle.0.join("rootfs/script");
+    fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let output = bundle.run(&[]);
+    let text = stderr(&output);
+    assert!(text.contains("interpreter") && text.contains("no such file or directory"), "{text}");
+    assert_eq!(output.status.code(), Some(127));
+}
+
+#[test]
+fn annotations_set_the_flags_that_the_file_allows() {
+    let directory = std::env::temp_dir().join(format!("moat-test-annotated-{}.logs/", std::process::id()));
+    let logs = directory.to_str().unwrap().to_owned() + "/";
+    let bundle = Bundle::new("annotated", |config| {
+        config["annotations"] = serde_json::json!({"dev.moat.flag.debug-log": logs, "dev.moat.flag.debug": "true"});
+    });
+    let refused = stderr(&bundle.run(&[]));
+    assert!(refused.contains("the annotation dev.moat.flag.debug"), "{refused}");
+    assert!(!directory.exists());
+
+    let file = bundle.0.join("moat.toml");
+    let file = file.to_str().unwrap();
+    let allow =
+        |flags: &str, names: &str| fs::write(file, format!("[flags]\n{flags}\n[annotations]\nallowed = {names}\n"));
+    allow("debug = false", r#"["debug", "debug-log"]"#).unwrap();
+    bundle.run_configured(file, &["--log", "/dev/null"]);
+    let log = fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
+    assert!(fs::read_to_string(log).unwrap().contains("isolated"));
+    fs::remove_dir_all(&directory).unwrap();
+    // A value that makes no sense is the file's fault, and a flag that does not exist too.
+    allow("network = \"frob\"", "[]").unwrap();
+    let blamed = stderr(&bundle.run_configured(file, &[]));
+    assert!(blamed.contains("moat.toml") && blamed.contains("frob"), "{blamed}");
+    allow("frob = 1", "[]").unwrap();
+    assert!(stderr(&bundle.run_configured(file, &[])).contains("there is no flag \"frob\""));
+    // What others could have written is not read.
+    fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let open = stderr(&bundle.run_configured(file, &[]));
+    assert!(!rustix::process::geteuid().is_root() || open.contains("chmod go-w"), "{open}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! [`Config`]: what the top-level flags say, the same for each command.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub overlay_root: OverlayRoot,
     /// Whether config.json's `linux.seccomp` is applied.
     pub profiles: Profiles,
+    /// Flags that annotations of a bundle may set; whoever made this has looked at them.
+    pub annotated_flags: BTreeSet<String>,
     /// Where the sandbox logs.
     pub debug_log: DebugLog,
     /// Debug messages too.

@@ -140,6 +140,13 @@ fn identity(maps: &[IdMap]) -> Vec<IdMap> {
     maps.iter().map(|map| IdMap { outside: map.inside, ..*map }).collect()
 }
 
+/// Whether this process is in another user namespace than the host's first.
+#[must_use]
+pub fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,6 +34,9 @@ pub(crate) use process::mask as capability_mask;
 /// Bytes of the largest config.json that is read.
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
 
+/// What the name of an annotation begins with that gives a flag a value.
+pub const FLAG_ANNOTATION: &str = "dev.moat.flag.";
+
 /// A directory with a config.json that has been read.
 #[derive(Clone, Debug)]
 pub struct Bundle {
@@ -92,6 +95,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
     check_version(spec.version())?;
     refuse_other_systems(spec)?;
     spec.hooks().as_ref().map_or(Ok(()), hooks::check)?;
+    refuse_annotations(spec, config)?;
     let mut warnings = Vec::new();
     let root = spec.root().as_ref().ok_or_else(|| Error::Invalid("config.json has no root".into()))?;
     let process = spec.process().as_ref().ok_or_else(|| Error::Invalid("config.json has no process".into()))?;
@@ -150,6 +154,18 @@ fn checked_name(field: &str, name: &Option<String>) -> Result<Option<String>> {
             Err(Error::Invalid(format!("{field}: {name:?} has {length} bytes, and Linux takes {MAX_BYTES} at most")))
         }
         name => Ok(name.clone()),
+    }
+}
+
+/// Annotations that set a flag, which they may not.
+fn refuse_annotations(spec: &Spec, config: &Config) -> Result<()> {
+    let mut flags = spec.annotations().iter().flatten().filter_map(|(key, _)| key.strip_prefix(FLAG_ANNOTATION));
+    match flags.find(|name| !config.annotated_flags.contains(*name)) {
+        Some(name) => Err(Error::unsupported(
+            format!("the annotation {FLAG_ANNOTATION}{name}"),
+            "annotations.allowed in /etc/moat/config.toml does not list this flag",
+        )),
+        None => Ok(()),
     }
 }
 

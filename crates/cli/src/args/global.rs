@@ -8,6 +8,7 @@ use moat_control::spec::OverlayLimits;
 use moat_runtime::config::OverlayRoot;
 
 use super::accepted::Accepted;
+use super::lenient::truth;
 
 /// Flags of every command.
 #[derive(Clone, Debug, Args)]
@@ -22,7 +23,7 @@ pub(crate) struct Global {
     #[arg(long, value_enum, default_value = "text", global = true)]
     pub(crate) log_format: LogFormat,
     /// Log debug messages
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_parser = truth, value_name = "BOOL")]
     pub(crate) debug: bool,
     /// Where the sandbox logs; %TIMESTAMP%, %COMMAND% and %ID% are replaced, a name ending in "/" is a directory
     #[arg(long, global = true, value_name = "FILE")]
@@ -34,13 +35,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) user_log: Option<PathBuf>,
     /// Let systemd manage cgroups; cgroupsPath is then "slice:prefix:name"
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_parser = truth, value_name = "BOOL")]
     pub(crate) systemd_cgroup: bool,
     /// Make no cgroups
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_parser = truth, value_name = "BOOL")]
     pub(crate) ignore_cgroups: bool,
     /// Show as many CPUs as the CPU quota is worth, 2 at least
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_parser = truth, value_name = "BOOL")]
     pub(crate) cpu_num_from_quota: bool,
     /// Pass over cgroups that an ordinary user may not make
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_enum, default_value = "auto", action = ArgAction::Set)]
@@ -58,10 +59,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, default_value = "none", value_parser = parse_overlay)]
     pub(crate) overlay2: OverlayRoot,
     /// Let the sandbox open files of the host itself, by directory descriptors
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_parser = truth, value_name = "BOOL")]
     pub(crate) directfs: bool,
     /// Apply the seccomp profile of config.json to the container's processes
-    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_parser = truth, value_name = "BOOL")]
     pub(crate) oci_seccomp: bool,
     /// Which Unix sockets of the host guests may use: none
     #[arg(long, global = true, value_enum, default_value = "none")]
@@ -107,7 +108,9 @@ impl FromStr for StraceFlag {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RootlessFlag {
+    #[value(alias = "1")]
     True,
+    #[value(alias = "0")]
     False,
     Auto,
 }

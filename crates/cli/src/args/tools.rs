@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+
+use super::lenient::truth;
 
 #[derive(Debug, Args)]
 pub(crate) struct Do {
@@ -54,10 +56,10 @@ pub(crate) struct Spec {
 #[derive(Debug, Args)]
 pub(crate) struct Debug {
     /// Say what each thread and task of the sandbox does
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL", value_parser = truth)]
     pub(crate) stacks: bool,
     /// List the container's processes
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL", value_parser = truth)]
     pub(crate) ps: bool,
     /// Send the sandbox process itself a signal
     #[arg(long, value_name = "SIGNAL")]
@@ -70,15 +72,35 @@ pub(crate) struct Debug {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Completion {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The directory
+    #[arg(default_value = ".")]
+    pub(crate) directory: PathBuf,
+}
+
+/// A program that calls runtimes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Client {
+    /// Docker's daemon.json
+    Docker,
+    /// A file in containerd's conf.d, for CRI
+    Containerd,
+    /// A file in Podman's containers.conf.d
+    Podman,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Install {
-    /// Docker's configuration
-    #[arg(long = "config_file", alias = "config-file", value_name = "FILE", default_value = "/etc/docker/daemon.json")]
-    pub(crate) config_file: PathBuf,
-    /// The runtime's name
-    #[arg(long, value_name = "NAME", default_value = "moat")]
-    pub(crate) runtime: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// Replace a runtime of that name
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set, value_name = "BOOL", value_parser = truth)]
     pub(crate) clobber: bool,
     /// Flags with which Docker is to call moat [default: --overlay2=none --file-access=shared]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
@@ -87,10 +109,26 @@ pub(crate) struct Install {
 
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
-    /// Docker's configuration
-    #[arg(long = "config_file", alias = "config-file", value_name = "FILE", default_value = "/etc/docker/daemon.json")]
-    pub(crate) config_file: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// What `install` and `uninstall` change.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// Docker's configuration [default: ETC/docker/daemon.json]; given without --clients, the only one that is changed
+    #[arg(long = "config_file", alias = "config-file", value_name = "FILE")]
+    pub(crate) config_file: Option<PathBuf>,
+    /// Whose configuration [default: Docker's, and that of the others where they are installed]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "CLIENTS")]
+    pub(crate) clients: Vec<Client>,
+    /// The directory of the clients' configurations
+    #[arg(long, value_name = "DIR", default_value = "/etc")]
+    pub(crate) etc: PathBuf,
     /// The runtime's name
     #[arg(long, value_name = "NAME", default_value = "moat")]
     pub(crate) runtime: String,
+    /// Only say what would be written or removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }

@@ -1,14 +1,17 @@
-//! `moat install` and `moat uninstall`: Docker's daemon.json.
+//! `moat install` and `moat uninstall`: Docker's daemon.json, and files of containerd's and Podman's.
+
+mod drop_in;
 
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
-use crate::args::{Install, Uninstall};
+use crate::args::{Client, Install, Place, Uninstall};
+use drop_in::DropIn;
 
 /// What Docker expects of a runtime: what a container writes is in its root file system on the host, where docker cp and
 /// docker diff look, and is there after a restart, which is said in case the default is another one day; and what docker cp
@@ -17,36 +20,104 @@ const DOCKER_FLAGS: [&str; 2] = ["--overlay2=none", "--file-access=shared"];
 
 pub(super) fn install(flags: &Install) -> anyhow::Result<u8> {
     let program = std::env::current_exe().context("finding this program")?;
-    edit(&flags.config_file, |runtimes| {
-        if !flags.clobber && runtimes.contains_key(&flags.runtime) {
-            bail!("there is a runtime {:?} already, and --clobber is false", flags.runtime);
+    let place = &flags.place;
+    for client in clients(place) {
+        let said = match DropIn::of(client, &place.etc, &place.runtime, &program) {
+            Some(drop_in) => drop_in.install(place.dry_run)?,
+            None => install_docker(flags, &program)?,
+        };
+        super::print(&said)?;
+    }
+    Ok(0)
+}
+
+fn install_docker(flags: &Install, program: &Path) -> anyhow::Result<String> {
+    let runtime = &flags.place.runtime;
+    let arguments = if flags.flags.is_empty() { json!(DOCKER_FLAGS) } else { json!(flags.flags) };
+    let entry = json!({ "path": program, "runtimeArgs": arguments });
+    let (file, added) = (docker_file(&flags.place), entry.clone());
+    edit(&file, flags.place.dry_run, |runtimes| {
+        if !flags.clobber && runtimes.contains_key(runtime) {
+            bail!("there is a runtime {runtime:?} already, and --clobber is false");
         }
-        let arguments = if flags.flags.is_empty() { json!(DOCKER_FLAGS) } else { json!(flags.flags) };
-        runtimes.insert(flags.runtime.clone(), json!({ "path": program, "runtimeArgs": arguments }));
+        runtimes.insert(runtime.clone(), added);
         Ok(())
     })?;
-    super::print(&format!("Added runtime {:?} to {}.\n", flags.runtime, flags.config_file.display()))?;
-    Ok(0)
+    Ok(match flags.place.dry_run {
+        true => format!("Would add runtime {runtime:?} to {}: {entry}\n", file.display()),
+        false => format!("Added runtime {runtime:?} to {}.\n", file.display()),
+    })
 }
 
 pub(super) fn uninstall(flags: &Uninstall) -> anyhow::Result<u8> {
-    edit(&flags.config_file, |runtimes| match runtimes.remove(&flags.runtime) {
-        Some(_) => Ok(()),
-        None => bail!("there is no runtime {:?}", flags.runtime),
-    })?;
-    super::print(&format!("Removed runtime {:?} from {}.\n", flags.runtime, flags.config_file.display()))?;
+    let place = &flags.place;
+    let mut removed = false;
+    for client in if place.clients.is_empty() && place.config_file.is_none() { ALL.to_vec() } else { clients(place) } {
+        let said = match DropIn::of(client, &place.etc, &place.runtime, Path::new("/")) {
+            Some(drop_in) => drop_in.uninstall(place.dry_run)?,
+            None => uninstall_docker(place)?,
+        };
+        removed |= said.is_some();
+        super::print(&said.unwrap_or_default())?;
+    }
+    if !removed {
+        bail!("there is no runtime {:?}", place.runtime);
+    }
     Ok(0)
 }
 
+/// `None` if Docker has no such runtime.
+fn uninstall_docker(place: &Place) -> anyhow::Result<Option<String>> {
+    let (file, runtime) = (docker_file(place), &place.runtime);
+    let mut found = false;
+    let has = |text: &str| serde_json::from_str::<Value>(text).is_ok_and(|v| v["runtimes"].get(runtime).is_some());
+    // A file without it is not written anew.
+    if fs::read_to_string(&file).is_ok_and(|text| !has(&text)) || !file.exists() {
+        return Ok(None);
+    }
+    edit(&file, place.dry_run, |runtimes| {
+        found = runtimes.remove(runtime).is_some();
+        Ok(())
+    })?;
+    let done = if place.dry_run { "Would remove" } else { "Removed" };
+    Ok(found.then(|| format!("{done} runtime {runtime:?} from {}.\n", file.display())))
+}
+
+const ALL: [Client; 3] = [Client::Docker, Client::Containerd, Client::Podman];
+
+/// Those that were named; else Docker, and the others if their directories are there.
+fn clients(place: &Place) -> Vec<Client> {
+    if !place.clients.is_empty() {
+        return place.clients.clone();
+    }
+    if place.config_file.is_some() {
+        return vec![Client::Docker];
+    }
+    let is_there = |client: &Client| match client {
+        Client::Docker => true,
+        Client::Containerd => place.etc.join("containerd").is_dir(),
+        Client::Podman => place.etc.join("containers").is_dir(),
+    };
+    ALL.into_iter().filter(is_there).collect()
+}
+
+fn docker_file(place: &Place) -> PathBuf {
+    place.config_file.clone().unwrap_or_else(|| place.etc.join("docker/daemon.json"))
+}
+
 /// Changes the runtimes in the file; everything else in it stays as it is.
-fn edit(path: &Path, change: impl FnOnce(&mut Map<String, Value>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn edit(
+    path: &Path,
+    dry_run: bool,
+    change: impl FnOnce(&mut Map<String, Value>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let shown = path.display();
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
         other => other.with_context(|| format!("reading {shown}"))?,
     };
     let changed = changed(&text, change).with_context(|| shown.to_string())?;
-    write(path, &changed).with_context(|| format!("writing {shown}"))
+    if dry_run { Ok(()) } else { write(path, &changed).with_context(|| format!("writing {shown}")) }
 }
 
 fn changed(text: &str, change: impl FnOnce(&mut Map<String, Value>) -> anyhow::Result<()>) -> anyhow::Result<String> {
@@ -111,6 +182,44 @@ mod tests {
         for bad in ["[]", "{", r#"{"runtimes": 1}"#] {
             assert!(add(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_installed_is_taken_back() {
+        let etc = std::env::temp_dir().join(format!("moat-etc-{}", std::process::id()));
+        fs::create_dir_all(etc.join("containers")).unwrap();
+        fs::create_dir_all(etc.join("containerd")).unwrap();
+        fs::create_dir_all(etc.join("docker")).unwrap();
+        fs::write(etc.join("docker/daemon.json"), "{\n  \"debug\": true\n}\n").unwrap();
+        let place = |dry_run| Place {
+            config_file: None,
+            clients: Vec::new(),
+            etc: etc.clone(),
+            runtime: "moat".into(),
+            dry_run,
+        };
+        let install = |dry_run| Install { place: place(dry_run), clobber: true, flags: Vec::new() };
+        let count = || fs::read_dir(etc.join("containerd")).unwrap().count();
+        super::install(&install(true)).unwrap();
+        assert_eq!(count(), 0);
+        super::install(&install(false)).unwrap();
+        super::install(&install(false)).unwrap();
+        let containerd: toml::Table =
+            fs::read_to_string(etc.join("containerd/conf.d/moat.toml")).unwrap().parse().unwrap();
+        let runtime = &containerd["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]["moat"];
+        assert!(runtime["options"]["BinaryName"].as_str().unwrap().starts_with('/'));
+        let podman = etc.join("containers/containers.conf.d/moat.conf");
+        let text = fs::read_to_string(&podman).unwrap();
+        assert!(text.parse::<toml::Table>().unwrap()["engine"]["runtimes"]["moat"].is_array());
+        // What somebody has added is not taken away.
+        fs::write(&podman, format!("{text}other = [\"/x\"]\n[engine]\n")).unwrap();
+        assert!(uninstall(&Uninstall { place: place(false) }).is_err());
+        fs::write(&podman, text).unwrap();
+        let _ = uninstall(&Uninstall { place: place(false) });
+        assert!(!podman.exists() && !etc.join("containerd/conf.d/moat.toml").exists());
+        assert_eq!(fs::read_to_string(etc.join("docker/daemon.json")).unwrap(), "{\n  \"debug\": true\n}\n");
+        assert!(uninstall(&Uninstall { place: place(false) }).is_err());
+        fs::remove_dir_all(&etc).unwrap();
     }
 
     #[test]

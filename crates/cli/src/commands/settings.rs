@@ -11,8 +11,9 @@ use moat_runtime::Config;
 use moat_runtime::config::{DebugLog, Profiles, Rootless};
 
 use crate::args::{self, Command, Global, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
+use crate::configuration::Configuration;
 
-pub(super) fn config(flags: &Global, command: &Command) -> anyhow::Result<Config> {
+pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) -> anyhow::Result<Config> {
     let (strace, strace_syscalls) = match &flags.strace {
         None | Some(StraceFlag::Off) => (false, Vec::new()),
         Some(StraceFlag::All) => (true, flags.strace_syscalls.clone()),
@@ -53,6 +54,7 @@ pub(super) fn config(flags: &Global, command: &Command) -> anyhow::Result<Config
             // The sandbox outlives the command and its standard error.
             (None, ..) => DebugLog::None,
         },
+        annotated_flags: file.allowed().clone(),
         debug: flags.debug,
         log_json: flags.log_format == LogFormat::Json,
         strace,
@@ -73,9 +75,7 @@ fn default_root() -> PathBuf {
 /// Whether root is only that of a user namespace, made by an ordinary user who still is in the environment: so does
 /// Podman call runtimes, and /run is not theirs. The same test as runc's.
 fn is_mapped_user() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let is_initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    !is_initial && std::env::var_os("USER").is_none_or(|user| user != "root")
+    moat_runtime::identity::in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root")
 }
 
 /// Log files of a new sandbox.

@@ -1,0 +1,113 @@
+//! Files that containerd and Podman read besides their configuration.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::args::Client;
+
+/// The first line of each; `moat uninstall` removes no other file.
+const MARK: &str = "# Written by moat install. moat uninstall removes it.\n";
+
+/// A file to write or to remove.
+pub(super) struct DropIn {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    /// What the user has to see to.
+    pub(super) note: Option<String>,
+}
+
+impl DropIn {
+    /// That of a client; `None` for Docker, which has no such files.
+    pub(super) fn of(client: Client, etc: &Path, runtime: &str, program: &Path) -> Option<DropIn> {
+        let program = quoted(&program.to_string_lossy());
+        let name = quoted(runtime);
+        match client {
+            Client::Docker => None,
+            Client::Containerd => {
+                let table = format!("[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}");
+                let text = format!(
+                    "{MARK}version = 2\n\n{table}]\nruntime_type = \"io.containerd.runc.v2\"\n\
+                     pod_annotations = [\"dev.moat.*\"]\ncontainer_annotations = [\"dev.moat.*\"]\n\n{table}.options]\n\
+                     BinaryName = {program}\n"
+                );
+                let main = etc.join("containerd/config.toml");
+                let directory = etc.join("containerd/conf.d");
+                let note = (!imports(&main)).then(|| {
+                    format!(
+                        "containerd reads it only if {} has: imports = [\"{}/*.toml\"]",
+                        main.display(),
+                        directory.display()
+                    )
+                });
+                Some(DropIn { path: directory.join(format!("{runtime}.toml")), text, note })
+            }
+            Client::Podman => {
+                let text = format!("{MARK}[engine.runtimes]\n{name} = [{program}]\n");
+                let path = etc.join(format!("containers/containers.conf.d/{runtime}.conf"));
+                Some(DropIn { path, text, note: None })
+            }
+        }
+    }
+
+    /// Writes it, or says what would be written.
+    ///
+    /// # Errors
+    /// A file of that name that somebody else has made.
+    pub(super) fn install(&self, dry_run: bool) -> anyhow::Result<String> {
+        let shown = self.path.display();
+        if self.present()?.is_some_and(|text| !text.starts_with(MARK)) {
+            bail!("{shown} is there already, and moat has not written it");
+        }
+        let note = self.note.as_ref().map_or(String::new(), |note| format!("{note}\n"));
+        if dry_run {
+            return Ok(format!("Would write {shown}:\n{}{note}", self.text));
+        }
+        super::write(&self.path, &self.text).with_context(|| format!("writing {shown}"))?;
+        Ok(format!("Wrote {shown}.\n{note}"))
+    }
+
+    /// Removes it; `None` if it is not there.
+    ///
+    /// # Errors
+    /// It was changed since, or somebody else has made it.
+    pub(super) fn uninstall(&self, dry_run: bool) -> anyhow::Result<Option<String>> {
+        let shown = self.path.display();
+        let Some(text) = self.present()? else { return Ok(None) };
+        // The program may have been another one.
+        let without_program = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter(|line| !line.starts_with("BinaryName") && !line.contains(" = [\"/"))
+                .map(str::to_owned)
+                .collect()
+        };
+        if without_program(&text) != without_program(&self.text) {
+            bail!("{shown} is not as moat has written it; it is left there");
+        }
+        if dry_run {
+            return Ok(Some(format!("Would remove {shown}.\n")));
+        }
+        fs::remove_file(&self.path).with_context(|| format!("removing {shown}"))?;
+        Ok(Some(format!("Removed {shown}.\n")))
+    }
+
+    fn present(&self) -> anyhow::Result<Option<String>> {
+        match fs::read_to_string(&self.path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            other => other.map(Some).with_context(|| format!("reading {}", self.path.display())),
+        }
+    }
+}
+
+/// Whether containerd's configuration imports the directory; without a configuration it does from version 2 on.
+fn imports(main: &Path) -> bool {
+    let text = fs::read_to_string(main).unwrap_or_default();
+    text.lines().any(|line| line.trim_start().starts_with("imports") && line.contains("conf.d/*.toml"))
+}
+
+/// A string of TOML, which is written as one of JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

@@ -6,6 +6,7 @@
 
 mod bench;
 mod check;
+mod dist;
 mod paths;
 mod test;
 
@@ -30,6 +31,7 @@ cargo x test [AREA] [flags]   AREA: unit, abi, files, programs, hardening or oci
 cargo x bench [NAME...]       compare native, moat and runsc, in one run; lifecycle and docker with runc
     --rounds N                interleaved rounds; the median counts (default 7)
     --moat PATH               measure this binary instead of building one
+cargo x dist                  the static program, stripped, with manual pages and completions, as .tar.zst and .deb in target/dist
 cargo x roots [base|full]     make the Debian roots of the tests, print where they are
 cargo x ci                    what the CI runs: check, then test";
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         "docs" => check::write_documents(),
         "test" => test::run(rest),
         "bench" => bench::run(rest),
+        "dist" => dist::run(),
         "roots" => test::make_roots(rest),
         "ci" => check::run().and_then(|()| test::run(&["--install".to_string()])),
         "help" | "--help" | "-h" => {

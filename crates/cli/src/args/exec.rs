@@ -51,7 +51,7 @@ pub(crate) struct Exec {
     /// Accepted: guest code never runs with the host's files
     #[arg(long, value_name = "PROFILE")]
     pub(crate) apparmor: Option<String>,
-    /// Refused: a sandbox has no SELinux
+    /// Accepted likewise
     #[arg(long, value_name = "LABEL")]
     pub(crate) process_label: Option<String>,
     /// Refused: the processes of a sandbox share its cgroup

@@ -52,7 +52,7 @@ pub(super) fn run(config: &Config, flags: Exec, inherited: Inherited) -> anyhow:
 
 fn refuse(flags: &Exec) -> anyhow::Result<()> {
     if flags.process_label.as_deref().is_some_and(|label| !label.is_empty()) {
-        return Err(Error::unsupported("--process-label", "the sandbox has no SELinux").into());
+        tracing::warn!("--process-label is ignored: guest code never runs with the host's files");
     }
     if !flags.cgroup.is_empty() {
         return Err(Error::unsupported("--cgroup", "all processes of a sandbox are in its cgroup").into());

@@ -27,6 +27,9 @@ pub(super) fn check(spec: &Spec, config: &Config, warnings: &mut Vec<String>) ->
     let Some(linux) = spec.linux() else { return Ok(Settings::default()) };
     refuse(linux)?;
     namespaces::check(spec, Role::of(spec), config.network, warnings)?;
+    if linux.mount_label().as_deref().is_some_and(|label| !label.is_empty()) {
+        warnings.push("linux.mountLabel is ignored: no label of SELinux's reaches into a sandbox".into());
+    }
     let seccomp = match (linux.seccomp(), config.profiles) {
         (Some(profile), Profiles::Apply) => Some(seccomp::convert(profile, warnings)?),
         (Some(_), Profiles::Ignore) => {
@@ -51,7 +54,6 @@ fn refuse(linux: &Linux) -> Result<()> {
     let propagation = linux.rootfs_propagation().as_deref();
     let foreign = linux.personality().as_ref().is_some_and(|p| p.domain() != LinuxPersonalityDomain::PerLinux);
     let refused = [
-        ("linux.mountLabel", linux.mount_label().as_deref().is_some_and(|label| !label.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", foreign),

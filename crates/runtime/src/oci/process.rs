@@ -99,17 +99,18 @@ pub(super) fn convert(process: &Process, warnings: &mut Vec<String>) -> Result<P
 }
 
 fn refuse(process: &Process, warnings: &mut Vec<String>) -> Result<()> {
-    if process.selinux_label().as_deref().is_some_and(|label| !label.is_empty()) {
-        return Err(Error::unsupported("process.selinuxLabel", "the sandbox has no SELinux"));
-    }
     if process.user().username().is_some() {
         return Err(Error::unsupported("process.user.username", "it is for Windows"));
     }
     if process.scheduler().is_some() {
         return Err(Error::unsupported("process.scheduler", "moat can't honour it"));
     }
-    if process.apparmor_profile().as_deref().is_some_and(|profile| !profile.is_empty()) {
-        warnings.push("process.apparmorProfile is ignored: guest code never runs with the host's files".into());
+    let labels = [
+        ("process.apparmorProfile", process.apparmor_profile().as_deref()),
+        ("process.selinuxLabel", process.selinux_label().as_deref()),
+    ];
+    for (field, _) in labels.into_iter().filter(|(_, label)| label.is_some_and(|label| !label.is_empty())) {
+        warnings.push(format!("{field} is ignored: guest code never runs with the host's files"));
     }
     for (field, present) in [
         ("process.ioPriority", process.io_priority().is_some()),

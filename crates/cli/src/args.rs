@@ -19,7 +19,7 @@ pub(crate) use global::{FileAccess, Global, LogFormat, Network, Platform, Rootle
 use lenient::{lenient, with_two_dashes};
 pub(crate) use lifecycle::{Create, Delete, Id, Kill, List, ListFormat, Ps, Run, Wait};
 pub(crate) use resources::{Events, Update};
-pub(crate) use tools::{Client, Completion, Debug, Do, Install, Man, Place, Spec, Uninstall};
+pub(crate) use tools::{Client, Completion, Debug, Do, Doctor, Install, Man, Place, Spec, Uninstall};
 
 /// What `moat --version` says, as Docker and Podman expect it.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -82,7 +82,9 @@ pub(crate) enum Command {
     /// Play an attacker who has taken over a sentry
     #[cfg(feature = "host-calls")]
     HostCalls(HostCalls),
-    /// Make this runtime known to Docker
+    /// Look whether this host has what moat needs
+    Doctor(Doctor),
+    /// Make this runtime known to Docker, containerd and Podman
     Install(Install),
     /// The reverse of install
     Uninstall(Uninstall),
@@ -130,6 +132,7 @@ const NAMES: &[&str] = &[
     "features",
     "do",
     "debug",
+    "doctor",
     "install",
     "uninstall",
     "completion",

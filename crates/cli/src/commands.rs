@@ -4,6 +4,7 @@ mod adhoc;
 mod create;
 mod debug;
 mod delete;
+mod doctor;
 mod documents;
 mod events;
 mod exec;
@@ -58,6 +59,7 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited, file: &Configurati
         Command::Debug(flags) => debug::run(&config, &global, &flags),
         #[cfg(feature = "host-calls")]
         Command::HostCalls(flags) => host_calls::run(&config, &flags),
+        Command::Doctor(flags) => doctor::run(&flags),
         Command::Install(flags) => install::install(&flags),
         Command::Uninstall(flags) => install::uninstall(&flags),
         Command::Completion(flags) => documents::completion(flags.shell),

@@ -72,6 +72,13 @@ pub(crate) struct Debug {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Completion {
     /// The shell
     pub(crate) shell: clap_complete::Shell,

@@ -1,0 +1,280 @@
+//! What is looked at. Each check reads files of the host's and changes nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Finding, Grade};
+use crate::configuration::Configuration;
+
+/// The oldest kernel that has what a sandbox is made with: mount_setattr(2).
+const OLDEST: (u32, u32) = (5, 12);
+
+/// The host, or a directory that looks like one.
+pub(super) struct Host {
+    root: PathBuf,
+    release: String,
+    uid: u32,
+    user: String,
+}
+
+impl Host {
+    pub(super) fn real() -> Host {
+        Host {
+            root: "/".into(),
+            release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            user: std::env::var("USER").unwrap_or_default(),
+        }
+    }
+
+    /// The text of a file, without white space at its ends.
+    fn read(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.path(path)).ok().map(|text| text.trim().to_owned())
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+}
+
+pub(super) fn all(host: &Host) -> Vec<Finding> {
+    let mut findings = vec![kernel(host), seccomp(host), user_namespaces(host), id_maps(host), cgroups(host)];
+    findings.extend([yama(host), lsm(host), cpu(host), configuration()]);
+    findings.extend(clients(host));
+    findings
+}
+
+fn kernel(host: &Host) -> Finding {
+    let mut numbers = host.release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= OLDEST {
+        return Finding::ok("kernel", host.release.clone());
+    }
+    let (major, minor) = OLDEST;
+    Finding::poor("kernel", Grade::Missing, host.release.clone(), format!("install Linux {major}.{minor} or newer"))
+}
+
+fn seccomp(host: &Host) -> Finding {
+    let what = "seccomp";
+    match host.read("/proc/sys/kernel/seccomp/actions_avail") {
+        Some(actions) if actions.split(' ').any(|action| action == "user_notif") => Finding::ok(what, actions),
+        Some(actions) => Finding::poor(
+            what,
+            Grade::Missing,
+            actions,
+            "a kernel with SECCOMP_RET_USER_NOTIF; until then --platform=ptrace",
+        ),
+        None => Finding::poor(what, Grade::Missing, "no filters", "a kernel with CONFIG_SECCOMP_FILTER"),
+    }
+}
+
+fn user_namespaces(host: &Host) -> Finding {
+    let what = "user namespaces";
+    let missing = |seen: String, mend: &str| Finding::poor(what, Grade::Missing, seen, mend);
+    let number = |path: &str| host.read(path).and_then(|text| text.parse::<u64>().ok());
+    if !host.path("/proc/self/ns/user").exists() {
+        return missing("none".into(), "a kernel with CONFIG_USER_NS");
+    }
+    match number("/proc/sys/user/max_user_namespaces") {
+        Some(0) => return missing("user.max_user_namespaces = 0".into(), "sysctl -w user.max_user_namespaces=15000"),
+        _ if host.is_root() => return Finding::ok(what, "as root"),
+        _ => {}
+    }
+    if number("/proc/sys/kernel/unprivileged_userns_clone") == Some(0) {
+        let seen = "kernel.unprivileged_userns_clone = 0";
+        return missing(seen.into(), "sysctl -w kernel.unprivileged_userns_clone=1, or run moat as root");
+    }
+    if number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) {
+        let seen = "kernel.apparmor_restrict_unprivileged_userns = 1";
+        let mend = "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, an AppArmor profile with userns for moat, or root";
+        return missing(seen.into(), mend);
+    }
+    Finding::ok(what, "also for ordinary users")
+}
+
+/// More ids than its own an ordinary user maps by newuidmap(1) and the ranges that it was given.
+fn id_maps(host: &Host) -> Finding {
+    let what = "id maps";
+    if host.is_root() {
+        return Finding::ok(what, "root maps any ids");
+    }
+    let helper = ["/usr/bin/newuidmap", "/bin/newuidmap"].iter().any(|path| host.path(path).exists());
+    if !helper {
+        return Finding::poor(what, Grade::Slower, "no newuidmap: one id only", "apt-get install uidmap");
+    }
+    let (by_name, by_uid) = (format!("{}:", host.user), format!("{}:", host.uid));
+    let given = |path| {
+        let text = host.read(path).unwrap_or_default();
+        text.lines().any(|line| line.starts_with(&by_uid) || !host.user.is_empty() && line.starts_with(&by_name))
+    };
+    match given("/etc/subuid") && given("/etc/subgid") {
+        true => Finding::ok(what, "newuidmap, and ranges in /etc/subuid and /etc/subgid"),
+        false => Finding::poor(
+            what,
+            Grade::Slower,
+            "no range in /etc/subuid or /etc/subgid: one id only",
+            format!("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {}", host.user),
+        ),
+    }
+}
+
+fn cgroups(host: &Host) -> Finding {
+    let what = "cgroups";
+    match host.read("/sys/fs/cgroup/cgroup.controllers") {
+        Some(controllers) if host.is_root() => Finding::ok(what, format!("version 2: {controllers}")),
+        Some(controllers) => Finding::ok(what, format!("version 2: {controllers}; an ordinary user's by systemd")),
+        None if host.path("/sys/fs/cgroup/memory").exists() => {
+            Finding::ok(what, "version 1 (--systemd-cgroup is for version 2 only)")
+        }
+        None => Finding::poor(
+            what,
+            Grade::Missing,
+            "none mounted: no limits",
+            "mount -t cgroup2 none /sys/fs/cgroup, or --ignore-cgroups",
+        ),
+    }
+}
+
+fn yama(host: &Host) -> Finding {
+    let what = "Yama";
+    match host.read("/proc/sys/kernel/yama/ptrace_scope").as_deref() {
+        None => Finding::ok(what, "not there"),
+        Some("3") => Finding::poor(
+            what,
+            Grade::Slower,
+            "kernel.yama.ptrace_scope = 3: no --platform=ptrace",
+            "boot with kernel.yama.ptrace_scope=1, if that platform is wanted",
+        ),
+        Some(scope) => Finding::ok(what, format!("kernel.yama.ptrace_scope = {scope}")),
+    }
+}
+
+fn lsm(host: &Host) -> Finding {
+    let list = host.read("/sys/kernel/security/lsm").unwrap_or_else(|| "not known: no securityfs".into());
+    Finding::ok("security modules", list)
+}
+
+fn cpu(host: &Host) -> Finding {
+    let what = "processor";
+    let text = host.read("/proc/cpuinfo").unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
+    let lacks: Vec<&str> = ["fsgsbase", "rdpid"].into_iter().filter(|f| !flags.split(' ').any(|x| x == *f)).collect();
+    match lacks.is_empty() {
+        true => Finding::ok(what, "fsgsbase, rdpid"),
+        false => {
+            let mend = "in a virtual machine: give it the host's processor model (-cpu host)";
+            Finding::poor(what, Grade::Slower, format!("no {}: system calls take longer", lacks.join(", no ")), mend)
+        }
+    }
+}
+
+fn configuration() -> Finding {
+    let what = "configuration";
+    match Configuration::load().and_then(|configuration| configuration.check()) {
+        Ok(()) => Finding::ok(what, "/etc/moat/config.toml is right, or not there"),
+        Err(error) => Finding::poor(what, Grade::Missing, format!("{error:#}"), "correct the file"),
+    }
+}
+
+/// Clients that are installed, and whether they know of moat.
+fn clients(host: &Host) -> Vec<Finding> {
+    let installed =
+        |program: &str| ["usr/bin", "usr/sbin", "usr/local/bin"].iter().any(|d| host.path(d).join(program).exists());
+    let mentions = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains("moat"));
+    let any = |directory: &str| {
+        let entries = fs::read_dir(host.path(directory)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).any(|path| mentions(&path))
+    };
+    let grade = |what: &'static str, knows: bool, client: &str| match knows {
+        true => Finding::ok(what, "knows the runtime moat"),
+        false => {
+            Finding::poor(what, Grade::Slower, "does not know of moat", format!("moat install --clients {client}"))
+        }
+    };
+    let mut findings = Vec::new();
+    if installed("dockerd") {
+        findings.push(grade("Docker", mentions(&host.path("/etc/docker/daemon.json")), "docker"));
+    }
+    if installed("containerd") {
+        let knows = any("/etc/containerd/conf.d") || mentions(&host.path("/etc/containerd/config.toml"));
+        findings.push(grade("containerd", knows, "containerd"));
+    }
+    if installed("podman") {
+        let knows = any("/etc/containers/containers.conf.d") || mentions(&host.path("/etc/containers/containers.conf"));
+        findings.push(grade("Podman", knows, "podman"));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host with these files; removed by the caller.
+    fn host(name: &str, uid: u32, release: &str, files: &[(&str, &str)]) -> Host {
+        let root = std::env::temp_dir().join(format!("moat-doctor-{name}-{}", std::process::id()));
+        for (path, text) in files {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Host { root, release: release.into(), uid, user: "user".into() }
+    }
+
+    fn grade(host: &Host, what: &str) -> Grade {
+        all(host).into_iter().find(|finding| finding.what == what).unwrap().grade
+    }
+
+    #[test]
+    fn a_good_host() {
+        let host = host(
+            "good",
+            1000,
+            "6.1.0-13-amd64",
+            &[
+                ("proc/sys/kernel/seccomp/actions_avail", "kill_process user_notif allow\n"),
+                ("proc/self/ns/user", ""),
+                ("proc/sys/user/max_user_namespaces", "15000\n"),
+                ("proc/sys/kernel/unprivileged_userns_clone", "1\n"),
+                ("usr/bin/newuidmap", ""),
+                ("etc/subuid", "user:100000:65536\n"),
+                ("etc/subgid", "1000:100000:65536\n"),
+                ("sys/fs/cgroup/cgroup.controllers", "cpu memory pids\n"),
+                ("proc/cpuinfo", "processor : 0\nflags\t\t: fpu fsgsbase rdpid\n"),
+                ("usr/bin/podman", ""),
+                ("etc/containers/containers.conf.d/moat.conf", "moat = [\"/usr/bin/moat\"]\n"),
+            ],
+        );
+        let findings: Vec<Finding> = all(&host).into_iter().filter(|f| f.what != "configuration").collect();
+        assert!(findings.iter().all(|finding| finding.grade == Grade::Ok), "{findings:?}");
+        fs::remove_dir_all(&host.root).unwrap();
+    }
+
+    #[test]
+    fn a_poor_one_says_what_mends_it() {
+        let host = host(
+            "poor",
+            1000,
+            "5.10.0-25-amd64",
+            &[
+                ("proc/self/ns/user", ""),
+                ("proc/sys/kernel/unprivileged_userns_clone", "0\n"),
+                ("usr/sbin/dockerd", ""),
+            ],
+        );
+        for what in ["kernel", "seccomp", "user namespaces", "cgroups"] {
+            assert_eq!(grade(&host, what), Grade::Missing, "{what}");
+        }
+        for what in ["id maps", "processor", "Docker"] {
+            assert_eq!(grade(&host, what), Grade::Slower, "{what}");
+        }
+        for finding in all(&host) {
+            assert_eq!(finding.mend.is_none(), finding.grade == Grade::Ok, "{finding:?}");
+        }
+        fs::remove_dir_all(&host.root).unwrap();
+    }
+}

@@ -458,3 +458,32 @@ TEST(closing_the_listener_resets_the_queue) {
     char t;
     ERR(read(c, &t, 1), ECONNRESET);
 }
+
+TEST(automatic_ports_are_chosen_at_random) {
+    static const int kinds[] = {SOCK_STREAM, SOCK_DGRAM};
+    for (int k = 0; k < 2; k++)
+        for (int v6 = 0; v6 < 2; v6++) {
+            int different = 0;
+            uint16_t first = 0;
+            for (int i = 0; i < 12; i++) {
+                int fd = socket(v6 ? AF_INET6 : AF_INET, kinds[k], 0);
+                if (fd < 0)
+                    SKIP("no such sockets");
+                struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+                struct sockaddr_in four = at(0);
+                socklen_t length = sizeof six;
+                if (v6 && bind(fd, (struct sockaddr *)&six, sizeof six) != 0)
+                    SKIP("no IPv6");
+                if (!v6)
+                    OK(bind(fd, (struct sockaddr *)&four, sizeof four));
+                OK(getsockname(fd, (struct sockaddr *)&six, &length));
+                uint16_t port = ntohs(six.sin6_port); // at the same place in both
+                CHECK(port >= 1024);
+                if (i == 0)
+                    first = port;
+                different += port > first + 100 || port + 100 < first;
+                close(fd);
+            }
+            CHECK(different > 0);
+        }
+}

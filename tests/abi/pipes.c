@@ -367,3 +367,47 @@ TEST(ping_pong) {
     }
     EXITED(wait_for(pid), 0);
 }
+
+static const char *link_of(int fd) {
+    static char path[40];
+    sprintf(path, "/proc/self/fd/%d", fd);
+    return path;
+}
+
+TEST(pipe_is_opened_again_without_the_other_end) {
+    make(0);
+    CHECK_EQ(write(p[1], "left", 4), 4);
+    close(p[1]);
+    int fd = OK(open(link_of(p[0]), O_RDONLY));
+    char text[10];
+    CHECK_EQ(read(fd, text, 10), 4);
+    CHECK_EQ(read(fd, text, 10), 0);
+    struct pollfd r = {fd, POLLIN, 0};
+    CHECK_EQ(poll(&r, 1, 0), 1);
+    CHECK_EQ(r.revents, POLLHUP);
+    make(0);
+    close(p[0]);
+    fd = OK(open(link_of(p[1]), O_WRONLY));
+    OK(open(link_of(p[1]), O_WRONLY | O_NONBLOCK));
+    signal(SIGPIPE, SIG_IGN);
+    ERR(write(fd, "x", 1), EPIPE);
+}
+
+TEST(pipe_gets_back_the_end_that_was_gone) {
+    make(0);
+    close(p[1]);
+    int fd = OK(open(link_of(p[0]), O_WRONLY));
+    CHECK_EQ(write(fd, "new", 3), 3);
+    char text[10];
+    CHECK_EQ(read(p[0], text, 10), 3);
+}
+
+TEST(fifo_reader_sees_its_first_writer_go) {
+    OK(mkfifo("fifo", 0600));
+    int writer = OK(open("fifo", O_RDWR));
+    int reader = OK(open("fifo", O_RDONLY));
+    close(writer);
+    struct pollfd r = {reader, POLLIN, 0};
+    CHECK_EQ(poll(&r, 1, 0), 1);
+    CHECK_EQ(r.revents, POLLHUP);
+}

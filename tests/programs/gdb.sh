@@ -1,7 +1,7 @@
 # platforms: systrap
 # timeout: 120
 
-# gdb: run to the end, break points, single steps, memory, threads, a crash.
+# gdb: run to the end, break points, watch points, single steps, memory, threads, a crash, a core file.
 cd /root
 cat > hello.c <<'END'
 #include <pthread.h>
@@ -21,10 +21,16 @@ int main(int argc, char **argv) {
 END
 gcc -g -O0 -no-pie -pthread -o hello hello.c
 # Addresses of the stack and of libraries and numbers of processes differ from run to run, and so does the
-# moment in which gdb hears of a thread. The debug registers are the host's: watch points are of software.
-tidy() { sed -E 's/0x7f[0-9a-f]+/ADDRESS/g; s/LWP [0-9]+/LWP N/g; s/process [0-9]+/process N/g' | grep -Ev '^\[(Thread .* exited|New .*|Switching to .*)\]$'; }
+# moment in which gdb hears of a thread.
+tidy() { sed -E 's/0x7f[0-9a-f]+/ADDRESS/g; s/LWP [0-9]+/LWP N/g; s/process [0-9]+/process N/g; s/Target Id +Frame/Target Id Frame/' | grep -Ev '^\[(Thread .* exited|New .*|Switching to .*)\]$'; }
 gdb -q -batch -ex run ./hello 2>/dev/null | tidy
 gdb -q -batch -ex 'set can-use-hw-watchpoints 0' -ex 'break add if b == 3' -ex run -ex bt -ex 'info locals' -ex 'print a + b' -ex finish -ex 'watch counter' -ex continue -ex 'print counter' -ex kill ./hello 2>/dev/null | tidy
 gdb -q -batch -ex 'break main' -ex run -ex next -ex step -ex stepi -ex 'print $eflags' -ex 'set var i = 3' -ex 'delete' -ex continue ./hello 2>/dev/null | tidy
 gdb -q -batch -ex run -ex bt -ex 'info threads' -ex 'print $_siginfo.si_signo' --args ./hello crash 2>/dev/null | tidy
+gdb -q -batch -ex 'break main' -ex run -ex 'watch counter' -ex continue -ex continue -ex bt -ex kill ./hello 2>/dev/null | tidy
 ./hello > /dev/null; echo "status $?"
+# A core file, where the system that runs this names it so.
+if ulimit -c unlimited 2>/dev/null && [ "$(cat /proc/sys/kernel/core_pattern)" = core ]; then
+    ./hello crash > /dev/null 2>&1
+    gdb -q -batch -ex bt -ex 'info threads' -ex 'print counter' -ex 'print $_siginfo.si_signo' ./hello core 2>/dev/null | tidy
+fi

@@ -19,6 +19,7 @@ use moat_vfs::vfs::VfsConfig;
 use moat_vfs::{Registry, Vfs};
 
 use crate::futex::Futexes;
+use crate::process::core_pattern::CorePattern;
 use crate::process::family::{Family, TaskTable};
 use crate::process::group::ThreadGroup;
 use crate::task::Task;
@@ -127,6 +128,8 @@ pub struct Kernel {
     pub boot_realtime_ns: u64,
     /// CLOCK_BOOTTIME at boot, nanoseconds: uptime counts from here.
     pub boot_boottime_ns: u64,
+    /// What core files are called.
+    pub core_pattern: Arc<CorePattern>,
     /// Random bytes for `/proc/sys/kernel/random/boot_id`.
     pub boot_id: [u8; 16],
     /// Processes made since boot (`processes` of /proc/stat).
@@ -143,6 +146,8 @@ pub struct Kernel {
 pub struct Ids {
     /// Inode numbers of namespaces: `/proc/PID/ns/*`.
     pub namespaces: Counter,
+    /// Numbers of logins.
+    pub logins: Counter,
     /// See [`crate::task::TaskId`].
     pub(crate) tasks: Counter,
     /// Address spaces and their shared memory.
@@ -183,6 +188,7 @@ impl Kernel {
             futexes: Arc::default(),
             ids: Ids {
                 namespaces: Counter::starting_at(FIRST_NAMESPACE_ID),
+                logins: Counter::starting_at(1),
                 tasks: Counter::starting_at(1),
                 mm: Arc::default(),
             },
@@ -195,6 +201,7 @@ impl Kernel {
             boot_realtime_ns: moat_host::clock::realtime_ns(),
             boot_boottime_ns: moat_host::clock::boottime_ns(),
             boot_id,
+            core_pattern: Arc::default(),
             forks: AtomicU64::new(0),
             exits: WaitQueue::new(),
             syscall_counts: Mutex::new(LockClass::Leaf, BTreeMap::new()),

@@ -31,6 +31,7 @@
 //! - A signal is sent with the family unlocked; nothing here waits but by [`CurrentTask::wait_for`].
 #![forbid(unsafe_code)]
 
+mod core_dump;
 pub mod error;
 pub mod futex;
 pub mod kernel;

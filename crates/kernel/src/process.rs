@@ -21,6 +21,7 @@
 pub mod allowance;
 mod census;
 pub mod container;
+pub mod core_pattern;
 pub(crate) mod family;
 pub mod group;
 mod io_signals;

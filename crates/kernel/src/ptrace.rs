@@ -3,11 +3,12 @@
 //! - [`Trace`]: the state of one traced thread, part of its group's signal state.
 //! - [`stop`]: how a thread stops for its tracer.
 //! - [`request`]: what the tracer asks.
-//! - [`regs`]: register sets as guests see them.
+//! - [`regs`]: register sets as guests see them; [`debug`]: breakpoints and watchpoints by debug registers.
 //!
 //! For the time of a stop the tracee lends its host thread to `Task::parked`, from where requests use it.
 
 pub mod access;
+pub mod debug;
 pub mod regs;
 pub mod request;
 pub mod stop;
@@ -94,6 +95,8 @@ pub struct Trace {
     pub listening: bool,
     /// The group went on or stopped again while listening.
     pub notify: bool,
+    /// Its debug registers.
+    pub debug: debug::DebugRegs,
 }
 
 impl Trace {
@@ -112,6 +115,7 @@ impl Trace {
             interrupt: false,
             listening: false,
             notify: false,
+            debug: debug::DebugRegs::default(),
         }
     }
 

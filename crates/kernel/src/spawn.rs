@@ -240,6 +240,7 @@ fn make_task(
         pdeath_signal: None,
         sched: SchedState::default(),
         timer_slack_ns: 50_000,
+        login: crate::task::Login::NONE,
         personality: 0,
         thp_disabled: false,
         seccomp,

@@ -80,6 +80,20 @@ pub struct Task {
     state: Mutex<TaskState>,
 }
 
+/// Whose session a task belongs to, as pam_loginuid(8) says: /proc/PID/loginuid and sessionid. Inherited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The user; `Login::NONE.uid` before anybody has said it.
+    pub uid: u32,
+    /// The number of the session.
+    pub session: u32,
+}
+
+impl Login {
+    /// Nobody has logged in.
+    pub const NONE: Login = Login { uid: u32::MAX, session: u32::MAX };
+}
+
 /// What may change in a task, outside signals.
 pub struct TaskState {
     /// Who it is.
@@ -104,6 +118,8 @@ pub struct TaskState {
     pub sched: crate::process::sched::SchedState,
     /// `PR_SET_TIMERSLACK` in nanoseconds.
     pub timer_slack_ns: u64,
+    /// Who logged in.
+    pub login: Login,
     /// personality(2).
     pub personality: u32,
     /// Its seccomp filters, inherited and never given up.

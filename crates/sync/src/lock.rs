@@ -60,6 +60,8 @@ pub enum LockClass {
     NetStack,
     /// Timers as kernel objects.
     KernelTimer,
+    /// The watches of inotify.
+    Watches,
     /// Small leaf tables (id allocation, caches).
     Table,
     /// The platform's own tables.

@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod dir;
 pub mod epoll;
 pub mod fcntl;
+pub mod inotify;
 pub mod ioctl;
 pub mod locks;
 pub mod mount;
@@ -35,6 +36,7 @@ pub(crate) static TABLES: &[&[crate::SyscallDecl]] = &[
     dir::TABLE,
     epoll::TABLE,
     fcntl::TABLE,
+    inotify::TABLE,
     ioctl::TABLE,
     locks::TABLE,
     mount::TABLE,

@@ -12,7 +12,7 @@ use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_host::clock::deadline_after;
 use moat_kernel::process::group::ThreadGroup;
-use moat_kernel::process::pidfd::PidFd;
+use moat_kernel::process::pidfd::{PidFd, Scope};
 use moat_kernel::signal::frame::altstack_flags;
 use moat_kernel::signal::queue::Queued;
 use moat_kernel::signal::send::{Origin, Target, check_permission};
@@ -283,8 +283,12 @@ fn sys_pidfd_send_signal(
         return Err(Errno::EINVAL.into());
     }
     let file = t.fds().get(pidfd)?;
-    let fd = file.downcast::<PidFd>().ok_or(Errno::EBADF)?;
-    let task = fd.task()?;
+    let (pid, scope) = match file.downcast::<PidFd>() {
+        Some(fd) => (fd.pid().clone(), fd.scope()),
+        // A process's directory in /proc will do.
+        None => (moat_fs_proc::process_of(file.inode()).ok_or(Errno::EBADF)?, Scope::Process),
+    };
+    let task = t.kernel().task_of(&pid).ok_or(Errno::ESRCH)?;
     let checked = signal_or_check(signal)?;
     let given = if info.is_null() {
         None
@@ -301,7 +305,7 @@ fn sys_pidfd_send_signal(
         Some(raw)
     };
     if flags == GROUP {
-        let members = t.kernel().group_members(fd.pid());
+        let members = t.kernel().group_members(&pid);
         kill_many(t, &members, checked)?;
         return Ok(0);
     }
@@ -309,7 +313,7 @@ fn sys_pidfd_send_signal(
     if let Some(s) = checked {
         let info = given.unwrap_or_else(|| kill_info(t, &task.group, s, SI_USER));
         // Without flags the pidfd says what it stands for.
-        let by_thread = flags == THREAD || (flags == 0 && fd.scope() == moat_kernel::process::pidfd::Scope::Thread);
+        let by_thread = flags == THREAD || (flags == 0 && scope == Scope::Thread);
         let target = if by_thread { Target::Thread(task.id) } else { Target::Process };
         task.group.send(target, Queued::from(info), origin(t, &task.group))?;
     }

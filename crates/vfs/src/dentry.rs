@@ -18,7 +18,8 @@ use moat_abi::fs::NAME_MAX;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex, MutexGuard, RwLock};
 
-use crate::inode::{Cache, Inode};
+use crate::inode::{Cache, Inode, same_inode};
+use crate::inotify::Watches;
 
 /// A shared name.
 pub type Name = Arc<[u8]>;
@@ -46,6 +47,8 @@ pub struct Dentry {
     mounts: AtomicU32,
     /// Used since the cache last looked.
     recent: AtomicBool,
+    /// The file had no other name when this one was removed.
+    was_last_name: AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,6 +89,7 @@ impl Dentry {
             version: AtomicU64::new(0),
             mounts: AtomicU32::new(0),
             recent: AtomicBool::new(false),
+            was_last_name: AtomicBool::new(false),
         })
     }
 
@@ -149,6 +153,11 @@ impl Dentry {
     #[must_use]
     pub fn is_mountpoint(&self) -> bool {
         self.mounts.load(Ordering::Acquire) != 0
+    }
+
+    /// Takes note that the file goes with this dentry: whoever watches it is told when nobody holds the dentry any more.
+    pub(crate) fn note_last_name(&self) {
+        self.was_last_name.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn add_mount(&self) {
@@ -411,6 +420,9 @@ impl Dentry {
 
 impl Drop for Dentry {
     fn drop(&mut self) {
+        if *self.was_last_name.get_mut() {
+            self.cache.watches.file_gone(&self.inode);
+        }
         let s = self.state.get_mut();
         self.cache.absent_total.fetch_sub(s.absent.len(), Ordering::Relaxed);
         // A loop instead of recursion: a guest can nest directories deeper than a stack.
@@ -418,17 +430,6 @@ impl Drop for Dentry {
         while let Some(mut d) = next.and_then(Arc::into_inner) {
             next = d.state.get_mut().parent.take();
         }
-    }
-}
-
-fn same_inode(a: &Arc<dyn Inode>, b: &Arc<dyn Inode>) -> bool {
-    if Arc::ptr_eq(a, b) {
-        return true;
-    }
-    match (a.metadata(), b.metadata()) {
-        // A number is given again after a file is gone, also to one of another type.
-        (Ok(a), Ok(b)) => a.key() == b.key() && a.file_type() == b.file_type() && a.btime == b.btime,
-        _ => false,
     }
 }
 
@@ -441,15 +442,16 @@ const SCAN: usize = 4;
 pub(crate) struct DentryCache {
     queue: Mutex<VecDeque<Weak<Dentry>>>,
     absent_total: AtomicUsize,
-}
-
-impl Default for DentryCache {
-    fn default() -> DentryCache {
-        DentryCache { queue: Mutex::new(LockClass::Table, VecDeque::new()), absent_total: AtomicUsize::new(0) }
-    }
+    watches: Arc<Watches>,
 }
 
 impl DentryCache {
+    /// An empty cache of a kernel with these watches.
+    pub(crate) fn new(watches: &Arc<Watches>) -> DentryCache {
+        let queue = Mutex::new(LockClass::Table, VecDeque::new());
+        DentryCache { queue, absent_total: AtomicUsize::new(0), watches: watches.clone() }
+    }
+
     fn note_absent(&self, s: &mut DentryState, name: &[u8]) {
         if s.absent.len() >= MAX_ABSENT || self.absent_total.load(Ordering::Relaxed) >= MAX_ABSENT_TOTAL {
             self.absent_total.fetch_sub(s.absent.len(), Ordering::Relaxed);

@@ -17,7 +17,7 @@ use crate::caller::Caller;
 use crate::clock::now;
 use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable};
-use crate::inode::{Access, Cache, Inode, Metadata, OpenContext, SetAttr};
+use crate::inode::{Access, Cache, Inode, InodeKey, Metadata, OpenContext, SetAttr};
 use crate::open_file::OpenFile;
 
 /// What stat(2) says of a generated file.
@@ -36,6 +36,12 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// What names the file.
+    #[must_use]
+    pub fn key(&self) -> InodeKey {
+        InodeKey { dev: self.dev, ino: self.ino }
+    }
+
     /// The metadata of a file of `file_type`; its times are the present.
     #[must_use]
     pub fn metadata(&self, file_type: FileType) -> Metadata {
@@ -79,6 +85,14 @@ pub trait Text: Send + Sync + 'static {
     fn may_open(&self, _caller: &dyn Caller) -> Result<()> {
         Ok(())
     }
+
+    /// Whether it takes writes through a description that was opened by the thread with this id, or by none.
+    ///
+    /// # Errors
+    /// EPERM.
+    fn may_write(&self, _opener: Option<u64>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The inode of a generated file.
@@ -103,6 +117,10 @@ impl<T: Text> Inode for TextFile<T> {
         FileType::Regular
     }
 
+    fn fleeting_key(&self) -> Option<InodeKey> {
+        Some(self.attributes.key())
+    }
+
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
         // O_TRUNC and ftruncate have no effect, as for any file of proc.
         if change.size.is_some() && change.mode.is_none() && change.uid.is_none() && change.gid.is_none() {
@@ -113,12 +131,15 @@ impl<T: Text> Inode for TextFile<T> {
 
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
         self.text.may_open(ctx.caller)?;
-        Ok(Arc::new(OpenText { text: self.text.clone(), snapshot: Mutex::new(LockClass::FileData, None) }))
+        let opener = ctx.caller.task().map(|t| t.thread_pid().id);
+        let snapshot = Mutex::new(LockClass::FileData, None);
+        Ok(Arc::new(OpenText { text: self.text.clone(), opener, snapshot }))
     }
 }
 
 struct OpenText<T> {
     text: Arc<T>,
+    opener: Option<u64>,
     snapshot: Mutex<Option<Arc<Vec<u8>>>>,
 }
 
@@ -140,6 +161,7 @@ impl<T: Text> File for OpenText<T> {
     }
 
     fn write(&self, f: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
+        self.text.may_write(self.opener)?;
         self.text.write(f.creds(), buf)?;
         Ok(buf.len())
     }
@@ -218,6 +240,12 @@ impl<L: Listing> ListedDir<L> {
     pub fn new(attributes: Attributes, listing: L) -> Arc<ListedDir<L>> {
         Arc::new(ListedDir { attributes, listing: Arc::new(listing) })
     }
+
+    /// What it shows.
+    #[must_use]
+    pub fn listing(&self) -> &L {
+        &self.listing
+    }
 }
 
 impl<L: Listing> Inode for ListedDir<L> {
@@ -232,6 +260,10 @@ impl<L: Listing> Inode for ListedDir<L> {
 
     fn file_type(&self) -> FileType {
         FileType::Directory
+    }
+
+    fn fleeting_key(&self) -> Option<InodeKey> {
+        Some(self.attributes.key())
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
@@ -313,6 +345,10 @@ impl Inode for FixedLink {
 
     fn file_type(&self) -> FileType {
         FileType::Symlink
+    }
+
+    fn fleeting_key(&self) -> Option<InodeKey> {
+        Some(self.attributes.key())
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {

@@ -212,6 +212,11 @@ pub trait Inode: Send + Sync + Any {
     /// The type; never changes, and is asked often.
     fn file_type(&self) -> FileType;
 
+    /// What names the file if its inode is made anew at each lookup, as in /proc; `None` where all lookups give one object.
+    fn fleeting_key(&self) -> Option<InodeKey> {
+        None
+    }
+
     /// Changes attributes; all or nothing.
     ///
     /// # Errors
@@ -378,5 +383,17 @@ pub trait Inode: Send + Sync + Any {
     /// ENODATA; EOPNOTSUPP by default.
     fn remove_xattr(&self, _name: &[u8]) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
+    }
+}
+
+/// Whether two objects stand for one file.
+pub(crate) fn same_inode(a: &Arc<dyn Inode>, b: &Arc<dyn Inode>) -> bool {
+    if Arc::ptr_eq(a, b) {
+        return true;
+    }
+    match (a.metadata(), b.metadata()) {
+        // A number is given again after a file is gone, also to one of another type.
+        (Ok(a), Ok(b)) => a.key() == b.key() && a.file_type() == b.file_type() && a.btime == b.btime,
+        _ => false,
     }
 }

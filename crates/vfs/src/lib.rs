@@ -6,7 +6,7 @@
 //! - [`dentry`], [`mount`], [`path`], [`walk`]: the tree of names as processes see it, and path resolution.
 //! - [`ops`]: the operations on names (open, mkdir, rename, ...): the one implementation of their rules.
 //! - [`open_file`], [`fd_table`], [`fs_context`]: what a process holds.
-//! - [`epoll`], [`locks`]: readiness lists; record locks and flock.
+//! - [`epoll`], [`inotify`], [`locks`]: readiness lists; watches of files; record locks and flock.
 //! - [`cred`], [`caller`]: on whose behalf something is done.
 //! - [`socket`]: what is the same in all socket families.
 //!
@@ -34,6 +34,7 @@ pub mod filesystem;
 pub mod fs_context;
 pub mod generated;
 pub mod inode;
+pub mod inotify;
 pub mod locks;
 pub mod metadata;
 pub mod mount;

@@ -65,6 +65,7 @@ struct SuperBlock {
 
 impl Drop for SuperBlock {
     fn drop(&mut self) {
+        self.tables.watches.unmounted(&self.fs);
         // Cached names and their directories hold each other.
         self.root.prune();
     }

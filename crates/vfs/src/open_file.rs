@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use moat_abi::fs::{AccessMode, FileType, OpenFlags, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET};
+use moat_abi::fs::{AccessMode, FileType, InotifyMask, OpenFlags, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::wait::{Notify, Registration};
@@ -12,6 +12,7 @@ use moat_sync::{LockClass, Mutex};
 use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SparseSeek};
 use crate::inode::{Inode, Metadata};
+use crate::inotify::Through;
 use crate::locks::LockOwner;
 use crate::mount::MountFlags;
 use crate::path::Path;
@@ -201,13 +202,13 @@ impl OpenFile {
     /// Those of [`File::read`].
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
         if matches!(self.file.seekable(), Seekable::No | Seekable::Noop) {
-            return self.file.read(self, buf, 0);
+            return self.accessed(self.file.read(self, buf, 0)?);
         }
         let _moving = self.moving.lock();
         let pos = self.pos();
         let n = self.file.read(self, buf, pos)?;
         self.pos.store(pos.saturating_add(n as u64), Ordering::Relaxed);
-        Ok(n)
+        self.accessed(n)
     }
 
     /// Reads at `pos`. Access has been checked.
@@ -216,7 +217,7 @@ impl OpenFile {
     /// ESPIPE; those of [`File::read`].
     pub fn read_at(&self, buf: &mut [u8], pos: u64) -> Result<usize> {
         self.check_positional()?;
-        self.file.read(self, buf, pos)
+        self.accessed(self.file.read(self, buf, pos)?)
     }
 
     /// Writes at the position, or at the end with O_APPEND, and moves it. Access and RLIMIT_FSIZE have been checked.
@@ -225,18 +226,18 @@ impl OpenFile {
     /// Those of [`File::write`].
     pub fn write(&self, buf: &[u8]) -> Result<usize> {
         if matches!(self.file.seekable(), Seekable::No | Seekable::Noop) {
-            return self.file.write(self, buf, 0);
+            return self.modified(self.file.write(self, buf, 0)?);
         }
         let _moving = self.moving.lock();
         if self.flags().contains(OpenFlags::APPEND) {
             let (n, end) = self.file.append(self, buf)?;
             self.pos.store(end, Ordering::Relaxed);
-            return Ok(n);
+            return self.modified(n);
         }
         let pos = self.pos();
         let n = self.file.write(self, buf, pos)?;
         self.pos.store(pos.saturating_add(n as u64), Ordering::Relaxed);
-        Ok(n)
+        self.modified(n)
     }
 
     /// Writes at `pos`, though with O_APPEND at the end (as Linux does, against POSIX).
@@ -246,9 +247,39 @@ impl OpenFile {
     pub fn write_at(&self, buf: &[u8], pos: u64) -> Result<usize> {
         self.check_positional()?;
         if self.flags().contains(OpenFlags::APPEND) {
-            return self.file.append(self, buf).map(|(n, _)| n);
+            return self.append(buf);
         }
-        self.file.write(self, buf, pos)
+        self.modified(self.file.write(self, buf, pos)?)
+    }
+
+    /// Writes at the end. Access has been checked.
+    ///
+    /// # Errors
+    /// Those of [`File::append`].
+    pub fn append(&self, buf: &[u8]) -> Result<usize> {
+        let (n, _) = self.file.append(self, buf)?;
+        self.modified(n)
+    }
+
+    /// Tells those who watch the file what was done to it through this description.
+    pub fn notify(&self, what: InotifyMask) {
+        if !self.is_path() {
+            self.path.mount.tables().watches.file_event(&self.path.dentry, what, Through::Descriptor);
+        }
+    }
+
+    fn accessed(&self, n: usize) -> Result<usize> {
+        if n > 0 {
+            self.notify(InotifyMask::ACCESS);
+        }
+        Ok(n)
+    }
+
+    fn modified(&self, n: usize) -> Result<usize> {
+        if n > 0 {
+            self.notify(InotifyMask::MODIFY);
+        }
+        Ok(n)
     }
 
     /// ESPIPE for what has no positions: pread(2) and its like.
@@ -323,6 +354,7 @@ impl OpenFile {
         }
         let reached = self.file.readdir(self, self.pos(), sink)?;
         self.pos.store(reached, Ordering::Relaxed);
+        self.notify(InotifyMask::ACCESS);
         Ok(())
     }
 
@@ -453,6 +485,8 @@ fn add(base: u64, offset: i64) -> Result<u64> {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        let wrote = self.access_mode().can_write();
+        self.notify(if wrote { InotifyMask::CLOSE_WRITE } else { InotifyMask::CLOSE_NOWRITE });
         let watchers = std::mem::take(self.watchers.get_mut());
         for w in watchers {
             if let Some(w) = w.upgrade() {

@@ -18,8 +18,10 @@ pub use remove::{rmdir, unlink};
 pub use rename::rename;
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};
 
+use std::sync::Arc;
+
 use moat_abi::cap::Cap;
-use moat_abi::fs::{FileType, S_ISGID, S_ISVTX, S_IXGRP};
+use moat_abi::fs::{FileType, InotifyMask, S_ISGID, S_ISVTX, S_IXGRP};
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 
@@ -29,6 +31,11 @@ use crate::device_rules::DeviceAccess;
 use crate::inode::{Access, Cache, Inode, Metadata, NewNode, NodeKind};
 use crate::path::Path;
 use crate::walk::View;
+
+/// Tells those who watch `dir` of a new entry.
+fn created(dir: &Path, name: &[u8], inode: &Arc<dyn Inode>) {
+    dir.mount.tables().watches.entry_event(&dir.dentry, name, inode, InotifyMask::CREATE, 0);
+}
 
 /// Checks that an entry may be made in `dir` (`may_create`).
 fn check_create(dir: &Path, creds: &Credentials) -> Result<()> {

@@ -8,6 +8,7 @@ use moat_sync::Mutex;
 
 use crate::dentry::DentryCache;
 use crate::inode::SpecialFiles;
+use crate::inotify::Watches;
 use crate::locks::LockTable;
 use crate::owner::Owner;
 use crate::text_busy::TextUses;
@@ -43,6 +44,8 @@ pub struct Tables {
     pub locks: LockTable,
     /// Which files are executed or written.
     pub(crate) text_uses: Arc<TextUses>,
+    /// Which files are watched for events.
+    pub watches: Arc<Watches>,
     /// Names that are known.
     pub(crate) dentries: Arc<DentryCache>,
     /// Held by every rename between directories, so that who is whose ancestor does not change under it.

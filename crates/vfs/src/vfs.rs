@@ -9,6 +9,8 @@ use moat_identity::{Counter, Extensions, UserNamespace};
 use moat_sync::{LockClass, Mutex};
 
 use crate::anon::{FIRST_FREE_MINOR, PseudoMounts};
+use crate::dentry::DentryCache;
+use crate::inotify::Watches;
 use crate::locks::LockTable;
 use crate::registry::Registry;
 use crate::tables::VfsIds;
@@ -40,11 +42,13 @@ impl Vfs {
     #[must_use]
     pub fn new(config: VfsConfig) -> Vfs {
         let registry = Arc::new(config.registry);
+        let watches = Arc::new(Watches::new(config.total_memory));
         let tables = Arc::new(Tables {
             special: registry.clone(),
             locks: LockTable::default(),
             text_uses: Arc::default(),
-            dentries: Arc::default(),
+            dentries: Arc::new(DentryCache::new(&watches)),
+            watches,
             rename: Mutex::new(LockClass::Rename, ()),
             epoll_nesting: Mutex::new(LockClass::Epoll, ()),
             ids: VfsIds {

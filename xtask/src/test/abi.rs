@@ -75,7 +75,7 @@ fn settings(area: &str, options: &Options) -> Vec<Setting> {
     match area {
         "inet" => vec![usual, host],
         "hostnet" => vec![host],
-        "files" | "names" | "permissions" | "locks" | "exec" | "memory" | "objects" | "random" => {
+        "files" | "names" | "permissions" | "locks" | "exec" | "memory" | "objects" | "random" | "inotify" => {
             vec![usual, direct, gofer]
         }
         _ => vec![usual],

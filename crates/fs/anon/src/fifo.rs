@@ -9,7 +9,7 @@ use moat_sync::{LockClass, Mutex};
 use moat_vfs::inode::InodeKey;
 use moat_vfs::{File, OpenContext};
 
-use crate::pipe::Pipe;
+use crate::pipe::{Partner, Pipe};
 
 /// The FIFOs that somebody has open.
 pub struct Fifos {
@@ -41,18 +41,19 @@ impl Fifos {
                 }
             }
         };
-        open_pipe(&pipe, ctx)
+        open_pipe(&pipe, ctx, Partner::Awaited)
     }
 }
 
 /// Adds an end to a pipe by the rules of fifo(7).
-pub(crate) fn open_pipe(pipe: &Arc<Pipe>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+pub(crate) fn open_pipe(pipe: &Arc<Pipe>, ctx: &OpenContext<'_>, partner: Partner) -> Result<Arc<dyn File>> {
     let mode = ctx.flags.access_mode();
     if mode == AccessMode::Neither {
         return Err(Errno::EINVAL);
     }
-    if mode == AccessMode::WriteOnly && ctx.flags.contains(OpenFlags::NONBLOCK) && !pipe.has_readers() {
+    let needs_reader = partner == Partner::Awaited && mode == AccessMode::WriteOnly;
+    if needs_reader && ctx.flags.contains(OpenFlags::NONBLOCK) && !pipe.has_readers() {
         return Err(Errno::ENXIO);
     }
-    Ok(pipe.open_end(mode))
+    Ok(pipe.open_end(mode, partner))
 }

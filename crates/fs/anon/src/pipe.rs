@@ -36,6 +36,15 @@ struct PipeState {
     writers_ever: u64,
 }
 
+/// Whether an opening needs somebody at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Partner {
+    /// It waits for them: a FIFO.
+    Awaited,
+    /// A pipe without a name was made with both ends.
+    Known,
+}
+
 struct Attr {
     mode: u32,
     uid: u32,
@@ -80,12 +89,13 @@ impl Pipe {
         })
     }
 
-    /// Adds an end; gives it with what it saw of the other side.
-    pub(crate) fn open_end(self: &Arc<Self>, mode: AccessMode) -> Arc<End> {
+    /// Adds an end; gives it with what it saw of the other side, for which it waits if nobody is there.
+    pub(crate) fn open_end(self: &Arc<Self>, mode: AccessMode, partner: Partner) -> Arc<End> {
         let (reads, writes) = (mode.can_read(), mode.can_write());
         let (readers_seen, writers_seen) = {
             let mut s = self.state.lock();
-            let seen = (s.readers_ever, s.writers_ever);
+            let seen = |there: u32, ever: u64| (there == 0 && partner == Partner::Awaited).then_some(ever);
+            let seen = (seen(s.readers, s.readers_ever), seen(s.writers, s.writers_ever));
             s.readers += u32::from(reads);
             s.writers += u32::from(writes);
             s.readers_ever += u64::from(reads);
@@ -156,8 +166,10 @@ pub struct End {
     pipe: Arc<Pipe>,
     reads: bool,
     writes: bool,
-    readers_seen: u64,
-    writers_seen: u64,
+    /// The readers there had ever been when this end came to wait for one.
+    readers_seen: Option<u64>,
+    /// As above, of writers.
+    writers_seen: Option<u64>,
 }
 
 impl End {
@@ -263,7 +275,7 @@ impl File for End {
                 events |= PollEvents::READ_READY;
             }
             // A reader that came first is told of a hang-up only after a writer has been there.
-            if s.writers == 0 && s.writers_ever != self.writers_seen {
+            if s.writers == 0 && self.writers_seen != Some(s.writers_ever) {
                 events |= PollEvents::HUP;
             }
         }
@@ -284,8 +296,8 @@ impl File for End {
 
     fn finish_open(&self, _f: &OpenFile) -> Result<()> {
         let s = self.pipe.state.lock();
-        let reader_waits = self.reads && !self.writes && s.writers == 0 && s.writers_ever == self.writers_seen;
-        let writer_waits = self.writes && !self.reads && s.readers == 0 && s.readers_ever == self.readers_seen;
+        let reader_waits = self.reads && !self.writes && s.writers == 0 && self.writers_seen == Some(s.writers_ever);
+        let writer_waits = self.writes && !self.reads && s.readers == 0 && self.readers_seen == Some(s.readers_ever);
         if reader_waits || writer_waits { Err(Errno::EAGAIN) } else { Ok(()) }
     }
 
@@ -348,9 +360,9 @@ impl Inode for Pipe {
         Ok(())
     }
 
-    /// Opens another end, through /proc/PID/fd.
+    /// Opens another end, through /proc/PID/fd. It waits for nobody: the other side may be gone for good.
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
-        crate::fifo::open_pipe(&self, ctx)
+        crate::fifo::open_pipe(&self, ctx, Partner::Known)
     }
 }
 
@@ -360,8 +372,13 @@ pub fn new_pipe(vfs: &Vfs, flags: OpenFlags, creds: &Arc<Credentials>) -> (Arc<O
     let pipe = Pipe::new(creds, vfs.ids.inodes.next());
     let name = format!("pipe:[{}]", pipe.ino);
     let path = vfs.pseudo_path(Pseudo::Pipe, pipe.clone(), name.as_bytes());
-    let reader = OpenFile::new(pipe.open_end(AccessMode::ReadOnly), path.clone(), flags, creds.clone());
-    let writer = OpenFile::new(pipe.open_end(AccessMode::WriteOnly), path, flags | OpenFlags::WRONLY, creds.clone());
+    let reader = OpenFile::new(pipe.open_end(AccessMode::ReadOnly, Partner::Known), path.clone(), flags, creds.clone());
+    let writer = OpenFile::new(
+        pipe.open_end(AccessMode::WriteOnly, Partner::Known),
+        path,
+        flags | OpenFlags::WRONLY,
+        creds.clone(),
+    );
     (reader, writer)
 }
 

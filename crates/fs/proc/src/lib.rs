@@ -28,3 +28,4 @@ mod sysvipc;
 pub mod who;
 
 pub use fs::{ProcFs, register};
+pub use process::process_of;

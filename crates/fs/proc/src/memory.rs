@@ -185,6 +185,10 @@ impl Inode for MemInode {
         FileType::Regular
     }
 
+    fn fleeting_key(&self) -> Option<moat_vfs::inode::InodeKey> {
+        Some(self.attributes.key())
+    }
+
     fn set_attr(&self, change: &moat_vfs::inode::SetAttr) -> Result<()> {
         if change.size.is_some() { Ok(()) } else { Err(Errno::EPERM) }
     }

@@ -7,6 +7,7 @@ use moat_abi::cap::Cap;
 use moat_abi::{Errno, Result};
 use moat_identity::Resource;
 use moat_identity::limits::INFINITY;
+use moat_kernel::task::Login;
 use moat_vfs::cred::{Credentials, IdRange};
 
 use crate::mount::ProcMount;
@@ -92,14 +93,48 @@ pub(crate) fn limits(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     Ok(o.into_bytes())
 }
 
-/// Nobody logs in: the id that Linux gives without audit.
 pub(crate) fn loginuid(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
-    who.task()?;
-    Ok(u32::MAX.to_string().into_bytes())
+    let uid = who.task()?.state().login.uid;
+    Ok(uid.to_string().into_bytes())
 }
 
-pub(crate) fn sessionid(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
-    loginuid(proc, who)
+pub(crate) fn sessionid(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
+    let session = who.task()?.state().login.session;
+    Ok(session.to_string().into_bytes())
+}
+
+/// Takes note of who has logged in (`audit_set_loginuid`): once it is said, it takes CAP_AUDIT_CONTROL to say otherwise.
+pub(crate) fn set_loginuid(who: &Who, caller: &Credentials, data: &[u8]) -> Result<()> {
+    let uid: u32 = parse(data)?;
+    let task = who.task()?;
+    let uid = if uid == Login::NONE.uid { uid } else { caller.user_ns.kernel_uid(uid).ok_or(Errno::EINVAL)? };
+    let session = task.kernel().ids.logins.next();
+    let mut state = task.state();
+    if state.login != Login::NONE && !caller.has_root_cap(Cap::AUDIT_CONTROL) {
+        return Err(Errno::EPERM);
+    }
+    state.login = match uid {
+        uid if uid == Login::NONE.uid => Login::NONE,
+        uid => Login { uid, session: u32::try_from(session).unwrap_or(u32::MAX) },
+    };
+    Ok(())
+}
+
+/// There are no bits of use to be cleared, and the peaks that it could reset are not kept.
+pub(crate) fn clear_refs(who: &Who, _caller: &Credentials, data: &[u8]) -> Result<()> {
+    let what: i32 = parse(data)?;
+    who.task()?;
+    if (1..=5).contains(&what) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// A file that is only written.
+pub(crate) fn nothing(_core: &ProcMount, _who: &Who) -> Result<Vec<u8>> {
+    Err(Errno::EINVAL)
+}
+
+/// Resets the counters of the scheduler, of which none is kept apart from the usage.
+pub(crate) fn reset_sched(who: &Who, _caller: &Credentials, _data: &[u8]) -> Result<()> {
+    who.task().map(drop)
 }
 
 pub(crate) fn oom_score_adj(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
@@ -123,6 +158,17 @@ pub(crate) fn set_oom_score_adj(who: &Who, caller: &Credentials, data: &[u8]) ->
 pub(crate) fn oom_adj(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let adj = who.task()?.group.oom_score_adj.load(Ordering::Relaxed);
     Ok(line(if adj == 1000 { 15 } else { adj * 17 / 1000 }))
+}
+
+/// The old scale, -17 (never) to 15, on which 15 and -17 are the ends of the new one.
+pub(crate) fn set_oom_adj(who: &Who, caller: &Credentials, data: &[u8]) -> Result<()> {
+    let value: i32 = parse(data)?;
+    let scaled = match value {
+        -17..=14 => value.saturating_mul(1000) / 17,
+        15 => 1000,
+        _ => return Err(Errno::EINVAL),
+    };
+    set_oom_score_adj(who, caller, scaled.to_string().as_bytes())
 }
 
 pub(crate) fn oom_score(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
@@ -158,6 +204,13 @@ pub(crate) fn syscall(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
 
 pub(crate) fn timerslack(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     Ok(line(who.task()?.state().timer_slack_ns))
+}
+
+/// Another process's slack is set by who could set its priority; 0 is the default.
+pub(crate) fn set_timerslack(who: &Who, _caller: &Credentials, data: &[u8]) -> Result<()> {
+    let value: u64 = parse(data)?;
+    who.task()?.state().timer_slack_ns = if value == 0 { 50_000 } else { value };
+    Ok(())
 }
 
 pub(crate) fn wchan(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
+use moat_identity::Pid;
 use moat_vfs::caller::Caller;
 use moat_vfs::cred::Credentials;
-use moat_vfs::generated::{Entry, Listing, Text, TextFile};
+use moat_vfs::generated::{Entry, ListedDir, Listing, Text, TextFile};
 use moat_vfs::inode::Inode;
 
 use crate::mount::{ProcMount, dir};
@@ -35,15 +36,30 @@ pub(crate) struct FileSpec {
     pub(crate) guard: Guard,
     pub(crate) read: ReadFn,
     pub(crate) write: Option<WriteFn>,
+    pub(crate) writers: Writers,
+}
+
+/// Whose writes a file takes, of those who may open it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writers {
+    /// Everybody's.
+    All,
+    /// Those of the thread that it belongs to.
+    Itself,
 }
 
 impl FileSpec {
     const fn new(name: &'static str, mode: u32, read: ReadFn) -> FileSpec {
-        FileSpec { name, mode, guard: Guard::Bits, read, write: None }
+        FileSpec { name, mode, guard: Guard::Bits, read, write: None, writers: Writers::All }
     }
 
     const fn guarded(mut self) -> FileSpec {
         self.guard = Guard::Inspect;
+        self
+    }
+
+    const fn written_by_itself(mut self) -> FileSpec {
+        self.writers = Writers::Itself;
         self
     }
 
@@ -56,6 +72,7 @@ impl FileSpec {
 const FILES: &[FileSpec] = &[
     FileSpec::new("auxv", 0o400, memory::auxv).guarded(),
     FileSpec::new("cgroup", 0o444, misc::cgroup),
+    FileSpec::new("clear_refs", 0o200, misc::nothing).writable(misc::clear_refs).guarded(),
     FileSpec::new("cmdline", 0o444, memory::cmdline),
     FileSpec::new("comm", 0o644, misc::comm).writable(misc::set_comm),
     FileSpec::new("coredump_filter", 0o644, misc::coredump_filter).writable(misc::set_coredump_filter),
@@ -63,16 +80,16 @@ const FILES: &[FileSpec] = &[
     FileSpec::new("gid_map", 0o644, misc::gid_map),
     FileSpec::new("io", 0o400, misc::io).guarded(),
     FileSpec::new("limits", 0o444, misc::limits),
-    FileSpec::new("loginuid", 0o644, misc::loginuid),
+    FileSpec::new("loginuid", 0o644, misc::loginuid).writable(misc::set_loginuid).written_by_itself(),
     FileSpec::new("maps", 0o444, memory::maps).guarded(),
     FileSpec::new("mountinfo", 0o444, mounts::mountinfo),
     FileSpec::new("mounts", 0o444, mounts::mounts),
     FileSpec::new("mountstats", 0o400, mounts::mountstats),
-    FileSpec::new("oom_adj", 0o644, misc::oom_adj),
+    FileSpec::new("oom_adj", 0o644, misc::oom_adj).writable(misc::set_oom_adj),
     FileSpec::new("oom_score", 0o444, misc::oom_score),
     FileSpec::new("oom_score_adj", 0o644, misc::oom_score_adj).writable(misc::set_oom_score_adj),
     FileSpec::new("personality", 0o400, misc::personality).guarded(),
-    FileSpec::new("sched", 0o644, misc::sched),
+    FileSpec::new("sched", 0o644, misc::sched).writable(misc::reset_sched),
     FileSpec::new("schedstat", 0o444, misc::schedstat),
     FileSpec::new("sessionid", 0o444, misc::sessionid),
     FileSpec::new("setgroups", 0o644, misc::setgroups),
@@ -82,7 +99,7 @@ const FILES: &[FileSpec] = &[
     FileSpec::new("statm", 0o444, stat::statm),
     FileSpec::new("status", 0o444, status::status),
     FileSpec::new("syscall", 0o400, misc::syscall).guarded(),
-    FileSpec::new("timerslack_ns", 0o666, misc::timerslack),
+    FileSpec::new("timerslack_ns", 0o666, misc::timerslack).writable(misc::set_timerslack).guarded(),
     FileSpec::new("uid_map", 0o644, misc::uid_map),
     FileSpec::new("wchan", 0o444, misc::wchan),
 ];
@@ -108,6 +125,11 @@ impl Text for ProcessText {
             Guard::Inspect => self.who.may_inspect(caller),
         }
     }
+
+    fn may_write(&self, opener: Option<u64>) -> Result<()> {
+        let own = opener == Some(self.who.pid.id);
+        if self.spec.writers == Writers::All || own { Ok(()) } else { Err(Errno::EPERM) }
+    }
 }
 
 /// The listing of /proc/PID.
@@ -117,6 +139,14 @@ pub struct ProcessDir {
 }
 
 const DIRS: [&str; 5] = ["fd", "fdinfo", "net", "ns", "task"];
+
+/// The process that `inode` is the directory of: where signals are sent to, such a directory is as good as a pidfd.
+#[must_use]
+pub fn process_of(inode: &Arc<dyn Inode>) -> Option<Arc<Pid>> {
+    let dir = moat_vfs::generated::downcast::<ListedDir<ProcessDir>>(inode.clone())?;
+    let who = &dir.listing().who;
+    (who.kind == Kind::Process).then(|| who.pid.clone())
+}
 
 impl ProcessDir {
     pub(crate) fn inode(proc: &ProcMount, who: Who) -> Arc<dyn Inode> {

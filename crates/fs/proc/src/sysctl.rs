@@ -10,10 +10,12 @@ use moat_abi::{Errno, Result};
 use moat_identity::{Namespaces, Setting};
 use moat_ipc::{MqueueSettings, SystemV};
 use moat_kernel::kernel::{Kernel, RELEASE, VERSION};
+use moat_kernel::process::core_pattern::CorePattern;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
+use moat_vfs::inotify::Watches;
 
 use crate::mount::ProcMount;
 
@@ -23,6 +25,8 @@ pub struct Scope {
     system_v: Arc<SystemV>,
     mqueue: Arc<MqueueSettings>,
     kept: Arc<Kept>,
+    watches: Arc<Watches>,
+    core: Arc<CorePattern>,
     boot_id: [u8; 16],
 }
 
@@ -30,15 +34,17 @@ impl Scope {
     /// The settings of a task with these namespaces.
     #[must_use]
     pub fn new(kernel: &Kernel, namespaces: &Arc<Namespaces>) -> Scope {
-        Scope::of(kernel.boot_id, namespaces)
+        Scope::of(kernel.boot_id, &kernel.vfs.watches, &kernel.core_pattern, namespaces)
     }
 
-    fn of(boot_id: [u8; 16], namespaces: &Arc<Namespaces>) -> Scope {
+    fn of(boot_id: [u8; 16], watches: &Arc<Watches>, core: &Arc<CorePattern>, namespaces: &Arc<Namespaces>) -> Scope {
         Scope {
             namespaces: namespaces.clone(),
             system_v: SystemV::of(&namespaces.ipc),
             mqueue: MqueueSettings::of(&namespaces.ipc),
             kept: namespaces.net.extensions.get_or_init(Kept::default),
+            watches: watches.clone(),
+            core: core.clone(),
             boot_id,
         }
     }
@@ -73,9 +79,9 @@ const LONGEST: usize = 256;
 const SETTINGS: &[Entry] = &[
     ("fs/file-max", Value::Fixed("9223372036854775807")),
     ("fs/file-nr", Value::Fixed("0\t0\t9223372036854775807")),
-    ("fs/inotify/max_queued_events", Value::Fixed("16384")),
-    ("fs/inotify/max_user_instances", Value::Fixed("128")),
-    ("fs/inotify/max_user_watches", Value::Fixed("65536")),
+    ("fs/inotify/max_queued_events", Value::Number(|s| &s.watches.max_queued_events)),
+    ("fs/inotify/max_user_instances", Value::Number(|s| &s.watches.max_user_instances)),
+    ("fs/inotify/max_user_watches", Value::Number(|s| &s.watches.max_user_watches)),
     ("fs/mqueue/msg_max", Value::Number(|s| &s.mqueue.messages)),
     ("fs/mqueue/msgsize_max", Value::Number(|s| &s.mqueue.message_bytes)),
     ("fs/mqueue/queues_max", Value::Fixed("256")),
@@ -86,8 +92,8 @@ const SETTINGS: &[Entry] = &[
     ("fs/protected_hardlinks", Value::Fixed("0")),
     ("fs/protected_symlinks", Value::Fixed("0")),
     ("kernel/cap_last_cap", Value::Fixed("40")),
-    ("kernel/core_pattern", Value::Fixed("core")),
-    ("kernel/core_uses_pid", Value::Fixed("0")),
+    ("kernel/core_pattern", Value::Set(|s| s.core.get(), |s, v| s.core.set(v))),
+    ("kernel/core_uses_pid", Value::Number(|s| &s.core.uses_pid)),
     (
         "kernel/domainname",
         Value::Set(
@@ -333,7 +339,7 @@ mod tests {
             net: NetNamespace::new(4, user_ns),
             cgroup: CgroupNamespace::new(5),
         };
-        Scope::of([0; 16], &Arc::new(namespaces))
+        Scope::of([0; 16], &Arc::new(Watches::new(1 << 30)), &Arc::default(), &Arc::new(namespaces))
     }
 
     #[test]

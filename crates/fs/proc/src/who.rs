@@ -36,7 +36,7 @@ pub enum Kind {
 #[derive(Clone)]
 pub struct Who {
     kernel: Arc<Kernel>,
-    pid: Arc<Pid>,
+    pub(crate) pid: Arc<Pid>,
     /// Process or thread.
     pub kind: Kind,
 }

@@ -20,6 +20,29 @@ fn cpu_range(cpus: usize) -> String {
     }
 }
 
+/// A mask of CPUs `first` to `end`, `end` not included, as sysfs writes it: words of 32 bits, the last CPUs' first.
+fn cpu_mask(cpus: usize, first: usize, end: usize) -> String {
+    let word = |n: usize| {
+        let bits = (0..32usize).filter(|bit| (first..end).contains(&n.saturating_mul(32).saturating_add(*bit)));
+        bits.fold(0u32, |word, bit| word | 1u32.wrapping_shl(u32::try_from(bit).unwrap_or(0)))
+    };
+    let words = cpus.div_ceil(32).max(1);
+    // The first word is as wide as there are CPUs for it, the others are whole.
+    let width = cpus.saturating_sub(1).checked_rem(32).map_or(1, |last| last.saturating_add(4) / 4).max(1);
+    let texts = (0..words).rev().map(|n| match n.saturating_add(1) == words {
+        true => format!("{:0width$x}", word(n)),
+        false => format!("{:08x}", word(n)),
+    });
+    texts.collect::<Vec<_>>().join(",")
+}
+
+/// The one node of memory, whose sizes are all of the machine's.
+fn node_meminfo(total_memory: u64) -> String {
+    let kib = total_memory / 1024;
+    let lines = [("MemTotal", kib), ("MemFree", kib), ("MemUsed", 0)];
+    lines.map(|(name, kib)| format!("Node 0 {:<16}{kib:>8} kB", format!("{name}:"))).join("\n")
+}
+
 fn constant(path: &str, text: &'static str) -> File {
     file(path, move || text.to_owned())
 }
@@ -48,7 +71,7 @@ fn net_device(device: &NetDevice) -> Vec<File> {
 }
 
 /// `cpus` CPUs, of which a container sees its share as far as one list says it all.
-fn files(cpus: usize, container: &Option<Arc<ContainerGroup>>, devices: &[NetDevice]) -> Vec<File> {
+fn files(cpus: usize, total_memory: u64, container: &Option<Arc<ContainerGroup>>, devices: &[NetDevice]) -> Vec<File> {
     let cpu_list = || {
         let container = container.clone();
         move || cpu_range(container.as_ref().map_or(cpus, |c| c.allowance().cpu_count()))
@@ -74,7 +97,11 @@ fn files(cpus: usize, container: &Option<Arc<ContainerGroup>>, devices: &[NetDev
         constant("devices/system/node/online", "0"),
         constant("devices/system/node/possible", "0"),
         constant("devices/system/node/has_memory", "0"),
+        constant("devices/system/node/has_cpu", "0"),
         file("devices/system/node/node0/cpulist", cpu_list()),
+        file("devices/system/node/node0/cpumap", move || cpu_mask(cpus, 0, cpus)),
+        constant("devices/system/node/node0/distance", "10"),
+        file("devices/system/node/node0/meminfo", move || node_meminfo(total_memory)),
         constant("kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
         constant("kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152"),
     ];
@@ -85,6 +112,9 @@ fn files(cpus: usize, container: &Option<Arc<ContainerGroup>>, devices: &[NetDev
         all.push(file(format!("{base}/topology/physical_package_id"), || "0".into()));
         all.push(file(format!("{base}/topology/thread_siblings_list"), move || n.to_string()));
         all.push(file(format!("{base}/topology/core_siblings_list"), cpu_list()));
+        let own = move || cpu_mask(cpus, n, n.saturating_add(1));
+        all.push(file(format!("{base}/topology/thread_siblings"), own));
+        all.push(file(format!("{base}/topology/core_siblings"), move || cpu_mask(cpus, 0, cpus)));
         if n > 0 {
             all.push(file(format!("{base}/online"), || "1".into()));
         }
@@ -99,12 +129,24 @@ fn files(cpus: usize, container: &Option<Arc<ContainerGroup>>, devices: &[NetDev
 pub fn mount(kernel: &Kernel, namespaces: &Namespaces) -> Result<Arc<dyn FileSystem>> {
     let container = ContainerGroup::of(&namespaces.cgroup);
     let cpus = container.as_ref().map_or(kernel.cpu_count, |c| c.allowance().cpu_count());
-    let net = namespaces.net.clone();
+    let (net, total_memory) = (namespaces.net.clone(), kernel.total_memory);
     // A sandbox gets its links after its root container's file systems are mounted.
     let source = move |shown: usize| {
         let devices = net.devices();
         let state = devices.len().saturating_add(1);
-        (state != shown).then(|| (state, files(cpus, &container, &devices)))
+        (state != shown).then(|| (state, files(cpus, total_memory, &container, &devices)))
     };
     Ok(TreeFs::changing(kernel.vfs.new_device(), "sysfs", SYSFS_MAGIC, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_as_wide_as_there_are_cpus() {
+        assert_eq!((cpu_mask(1, 0, 1), cpu_mask(2, 0, 2), cpu_mask(5, 4, 5)), ("1".into(), "3".into(), "10".into()));
+        assert_eq!(cpu_mask(32, 0, 32), "ffffffff");
+        assert_eq!((cpu_mask(33, 0, 33), cpu_mask(40, 1, 2)), ("1,ffffffff".into(), "00,00000002".into()));
+    }
 }

@@ -2,6 +2,7 @@
 
 use moat_abi::ptrace::UserRegs;
 use moat_abi::sigframe::{USER_CS, USER_DS};
+use moat_abi::{Errno, Result};
 use moat_platform::Regs;
 use moat_platform::regs::USER_RFLAGS;
 
@@ -65,4 +66,22 @@ pub fn from_user(u: &UserRegs, old: &Regs) -> Regs {
         fs_base: u.fs_base,
         gs_base: u.gs_base,
     }
+}
+
+/// Bytes of the part of an XSAVE image that FXSAVE has.
+const FPREGS: usize = 512;
+
+/// The XSAVE image as NT_X86_XSTATE has it: XCR0 in the software bytes, no end marker.
+///
+/// # Errors
+/// EIO for an image that is too short.
+pub(crate) fn xstate(mut image: Vec<u8>) -> Result<Vec<u8>> {
+    let word = |at: usize, n: usize| image.get(at..at + n).map(<[u8]>::to_vec).ok_or(Errno::EIO);
+    let features = word(464 + 8, 8)?;
+    let size = u32::from_ne_bytes(word(464 + 16, 4)?.try_into().map_err(|_| Errno::EIO)?) as usize;
+    image.truncate(size.max(FPREGS + 64));
+    let sw = image.get_mut(464..512).ok_or(Errno::EIO)?;
+    sw.fill(0);
+    sw[..8].copy_from_slice(&features);
+    Ok(image)
 }

@@ -301,10 +301,19 @@ fn peek_user(t: &CurrentTask, task: &Task, addr: u64, data: u64) -> Result<u64> 
     if !addr.is_multiple_of(8) || addr >= USER_SIZE {
         return Err(Errno::EIO);
     }
+    if let Some(n) = debug_register(addr) {
+        let word = with_trace(task, |trace| trace.debug.get(n))?;
+        return write(t, data, word.as_bytes());
+    }
     let user = with_thread(task, |th| Ok(regs::to_user(&th.regs())))?;
     let at = usize::try_from(addr).map_err(|_| Errno::EIO)?;
     let word = user.as_bytes().get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes);
     write(t, data, word.as_bytes())
+}
+
+/// The debug register at an offset of `struct user`.
+fn debug_register(addr: u64) -> Option<usize> {
+    addr.checked_sub(USER_DEBUGREG_OFFSET).and_then(|at| usize::try_from(at / 8).ok())
 }
 
 fn poke_user(task: &Task, addr: u64, data: u64) -> Result<u64> {
@@ -312,9 +321,9 @@ fn poke_user(task: &Task, addr: u64, data: u64) -> Result<u64> {
         return Err(Errno::EIO);
     }
     let at = usize::try_from(addr).map_err(|_| Errno::EIO)?;
-    if addr >= USER_DEBUGREG_OFFSET {
-        // No hardware breakpoints: writing zeros is harmless, anything else is refused as an invalid address is.
-        return if data == 0 { Ok(0) } else { Err(Errno::EINVAL) };
+    if let Some(n) = debug_register(addr) {
+        with_trace(task, |trace| trace.debug.set(n, data))??;
+        return Ok(0);
     }
     let mut user = with_thread(task, |th| Ok(regs::to_user(&th.regs())))?;
     match user.as_mut_bytes().get_mut(at..at + 8) {
@@ -345,24 +354,12 @@ fn iovec(t: &CurrentTask, data: u64) -> Result<(u64, usize)> {
     Ok((iov[0], usize::try_from(iov[1]).map_err(|_| Errno::EINVAL)?))
 }
 
-/// The XSAVE image as NT_X86_XSTATE has it: XCR0 in the software bytes, no end marker.
-fn xstate(mut image: Vec<u8>) -> Result<Vec<u8>> {
-    let word = |at: usize, n: usize| image.get(at..at + n).map(<[u8]>::to_vec).ok_or(Errno::EIO);
-    let features = word(464 + 8, 8)?;
-    let size = u32::from_ne_bytes(word(464 + 16, 4)?.try_into().map_err(|_| Errno::EIO)?) as usize;
-    image.truncate(size.max(FPREGS + 64));
-    let sw = image.get_mut(464..512).ok_or(Errno::EIO)?;
-    sw.fill(0);
-    sw[..8].copy_from_slice(&features);
-    Ok(image)
-}
-
 fn get_regset(t: &CurrentTask, task: &Task, kind: u64, data: u64) -> Result<u64> {
     let (base, len) = iovec(t, data)?;
     let bytes = match kind {
         NT_PRSTATUS => with_thread(task, |th| Ok(regs::to_user(&th.regs()).as_bytes().to_vec()))?,
         NT_PRFPREG => with_thread(task, |th| th.fpu())?.get(..FPREGS).ok_or(Errno::EIO)?.to_vec(),
-        NT_X86_XSTATE => xstate(with_thread(task, |th| th.fpu())?)?,
+        NT_X86_XSTATE => regs::xstate(with_thread(task, |th| th.fpu())?)?,
         _ => return Err(Errno::EINVAL),
     };
     let n = len.min(bytes.len());

@@ -12,12 +12,13 @@ use moat_abi::ptrace::{
     PTRACE_EVENT_CLONE, PTRACE_EVENT_EXEC, PTRACE_EVENT_EXIT, PTRACE_EVENT_FORK, PTRACE_EVENT_SECCOMP,
     PTRACE_EVENT_STOP, PTRACE_EVENT_VFORK, PTRACE_EVENT_VFORK_DONE, PtraceOptions,
 };
-use moat_abi::siginfo::{CLD_TRAPPED, SI_KERNEL, SI_USER, SigInfo};
+use moat_abi::siginfo::{CLD_TRAPPED, SI_KERNEL, SI_USER, SigInfo, TRAP_HWBKPT, TRAP_TRACE};
 use moat_abi::signal::Signal;
 use moat_platform::regs::RFLAGS_TF;
 
 use crate::process::notify;
 use crate::process::reap::tell_parent;
+use crate::ptrace::debug::{self, Watching};
 use crate::ptrace::{EndedTracee, Run, StopKind, Trace, TraceStop};
 use crate::signal::queue::Queued;
 use crate::signal::send::send_to_process;
@@ -91,19 +92,62 @@ async fn stop_parked(t: &mut CurrentTask, kind: StopKind, code: u32, info: SigIn
 
 /// Sets or clears the trap flag as the tracer asked.
 fn apply_step(t: &mut CurrentTask) {
-    let step = with_trace(t.task(), |trace| trace.run == Run::Step).unwrap_or(false);
+    let asked = with_trace(t.task(), |trace| (trace.run == Run::Step, trace.debug));
+    let (step, debug) = asked.unwrap_or_default();
+    let watching = Watching::new(&debug, t.mm());
+    let (before, wanted) = (single_stepped(t), step || watching.is_some());
     let mut regs = t.thread().regs();
     let set = regs.rflags & RFLAGS_TF != 0;
-    if step != set && (step || t.stepping) {
+    if wanted != set && (wanted || before) {
         regs.rflags ^= RFLAGS_TF;
         t.thread().set_regs(&regs);
     }
-    t.stepping = step;
+    (t.stepping, t.watching) = (step, watching);
 }
 
-/// Whether the SIGTRAP at hand is the end of a step that the tracer asked for.
+/// Whether the thread runs a step at a time, for its tracer or its debug registers.
 pub fn single_stepped(t: &CurrentTask) -> bool {
-    t.stepping
+    t.stepping || t.watching.is_some()
+}
+
+/// Has the thread stop after its next instruction, if it is watched: to be called when its flags may have been exchanged.
+pub fn rearm(t: &mut CurrentTask) {
+    if t.watching.is_some() {
+        let mut regs = t.thread().regs();
+        regs.rflags |= RFLAGS_TF;
+        t.thread().set_regs(&regs);
+    }
+}
+
+/// A system call may have written to places that are watched, which no watch is for.
+pub fn called(t: &mut CurrentTask) {
+    if let Some(mut watching) = t.watching.take() {
+        watching.look_again(t.mm());
+        t.watching = Some(watching);
+    }
+}
+
+/// What is to come of a step: `None` if it was nothing that the tracer waits for, else the code of SIGTRAP.
+pub fn step_done(t: &mut CurrentTask) -> Option<i32> {
+    if !t.traced.load(Ordering::Relaxed) {
+        // The tracer has gone, and its debug registers with it.
+        (t.stepping, t.watching) = (false, None);
+        let mut regs = t.thread().regs();
+        regs.rflags &= !RFLAGS_TF;
+        t.thread().set_regs(&regs);
+        return None;
+    }
+    let rip = t.thread().regs().rip;
+    let mut status = if t.stepping { debug::SINGLE_STEP } else { 0 };
+    if let Some(mut watching) = t.watching.take() {
+        status |= watching.reached(t.mm(), rip);
+        t.watching = Some(watching);
+    }
+    if status == 0 {
+        return None;
+    }
+    with_trace(t.task(), |trace| trace.debug.set_status(status));
+    Some(if status & debug::POINTS != 0 { TRAP_HWBKPT } else { TRAP_TRACE })
 }
 
 /// PTRACE_EVENT_STOP for PTRACE_INTERRUPT and for changes of the group stop while listening.

@@ -83,7 +83,7 @@ impl CurrentTask {
             };
             match action.sa_handler {
                 SIG_IGN => {}
-                SIG_DFL => self.default_action(signal)?,
+                SIG_DFL => self.default_action(signal, &info).await?,
                 _ => return Ok(Some(Delivery { signal, info, action })),
             }
         }
@@ -100,7 +100,7 @@ impl CurrentTask {
         Some((signal, queued, traced && signal != Signal::SIGKILL))
     }
 
-    fn default_action(&mut self, signal: Signal) -> Result<(), Dying> {
+    async fn default_action(&mut self, signal: Signal, info: &SigInfo) -> Result<(), Dying> {
         let group = self.group.clone();
         match signal.default_action() {
             DefaultAction::Ignore | DefaultAction::Continue => Ok(()),
@@ -119,13 +119,15 @@ impl CurrentTask {
                 stop::start(&mut s, signal);
                 Ok(())
             }
-            DefaultAction::Terminate | DefaultAction::Core => {
+            DefaultAction::Terminate => {
                 let number = u8::try_from(signal.number()).unwrap_or(0);
                 let status = WaitStatus::Signaled { signal: number, core: CoreDump::NotDumped };
-                if signal.default_action() == DefaultAction::Core {
-                    tracing::debug!(tid = self.tid(), %signal, fault = ?self.last_fault, "process dies");
-                }
                 group.signals.lock().start_exit(status);
+                Err(Dying)
+            }
+            DefaultAction::Core => {
+                tracing::debug!(tid = self.tid(), %signal, fault = ?self.last_fault, "process dies");
+                crate::core_dump::die(self, signal, info).await;
                 Err(Dying)
             }
         }
@@ -150,6 +152,7 @@ impl CurrentTask {
         }
         self.set_blocked(mask);
         crate::ptrace::stop::handler_entered(self).await;
+        crate::ptrace::stop::rearm(self);
     }
 
     fn restart_for_handler(&mut self, action: &SigAction) {

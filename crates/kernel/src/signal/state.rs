@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use moat_abi::clone::WaitStatus;
+use moat_abi::ptrace::UserRegs;
 use moat_abi::signal::{SigSet, Signal};
 
 use crate::ptrace::Trace;
@@ -87,6 +88,18 @@ pub struct GroupExit {
     pub status: WaitStatus,
 }
 
+/// A thread as a core file shows it.
+pub(crate) struct ThreadImage {
+    pub(crate) tid: i32,
+    pub(crate) regs: UserRegs,
+    /// The XSAVE image as NT_X86_XSTATE has it.
+    pub(crate) xstate: Vec<u8>,
+    pub(crate) pending: SigSet,
+    pub(crate) blocked: SigSet,
+    pub(crate) user_ns: u64,
+    pub(crate) system_ns: u64,
+}
+
 /// Signal state of a thread group.
 pub struct GroupSignals {
     /// Directed at the process.
@@ -97,6 +110,8 @@ pub struct GroupSignals {
     pub sighand: Arc<SigHand>,
     /// Set once: the process ends.
     pub exit: Option<GroupExit>,
+    /// While a core file is made: the threads that have ended, as they were.
+    pub(crate) dump: Option<Vec<ThreadImage>>,
     /// How the leader ended, if it has while others live.
     pub leader_status: Option<WaitStatus>,
     /// The thread whose execve waits for the others to die.
@@ -116,6 +131,7 @@ impl GroupSignals {
             threads: BTreeMap::new(),
             sighand,
             exit: None,
+            dump: None,
             leader_status: None,
             exec: None,
             stop: GroupStop::default(),

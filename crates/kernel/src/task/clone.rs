@@ -279,6 +279,7 @@ fn make_task(
             pdeath_signal: None,
             sched: s.sched.for_child(),
             timer_slack_ns: s.timer_slack_ns,
+            login: s.login,
             personality: s.personality,
             thp_disabled: s.thp_disabled,
             seccomp: s.seccomp.clone(),

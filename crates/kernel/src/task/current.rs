@@ -18,6 +18,7 @@ use moat_vfs::fd_table::OnExec;
 use moat_vfs::{Caller, Fd, FdTable, FsContext, OpenFile};
 
 use crate::error::{Deadline, PendingRestart, RestartBlock};
+use crate::ptrace::debug::Watching;
 use crate::syscall::SyscallTable;
 use crate::task::Task;
 use crate::task::vfork::{VforkChild, VforkDone};
@@ -54,6 +55,8 @@ pub struct CurrentTask {
     pub(crate) vfork_child: Option<VforkChild>,
     /// The trap flag is set for the tracer.
     pub(crate) stepping: bool,
+    /// What its debug registers are for.
+    pub(crate) watching: Option<Watching>,
     /// Registers of the last exception, for signal frames.
     pub(crate) last_fault: LastFault,
     /// The rseq(2) area that is registered.
@@ -129,6 +132,7 @@ impl CurrentTask {
             vfork: None,
             vfork_child: None,
             stepping: false,
+            watching: None,
             last_fault: LastFault::default(),
             rseq: None,
             seccomp: crate::seccomp::filter::Remembered::default(),

@@ -289,7 +289,7 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     t.altstack = NO_ALTSTACK;
     t.restart_block = None;
     t.rseq = None;
-    t.stepping = false;
+    (t.stepping, t.watching) = (false, None);
     group.set_exe(Some(image.exe));
     group.did_exec.store(true, Ordering::Relaxed);
     // The signal that the parent chose in clone(2) was for the old program.

@@ -33,6 +33,7 @@ impl CurrentTask {
             s.exit.map(|e| e.status).or(self.exit_status).unwrap_or(KILLED)
         };
         ptrace::stop::exit_event(&mut self, status).await;
+        crate::core_dump::leave_image(&mut self);
         self.release_rseq().await;
         crate::futex::exit_thread(&mut self).await;
         // Completed only after the memory has been let go: the parent then has it for itself again.

@@ -19,6 +19,9 @@ use crate::syscall::Dispatch;
 use crate::task::current::LastFault;
 use crate::task::{CurrentTask, Task};
 
+/// The exception of a step and of a debug register (`X86_TRAP_DB`).
+const DEBUG_TRAP: u64 = 1;
+
 /// Runs a task until it has exited.
 pub async fn task_main(mut current: CurrentTask) {
     // Its container may have been frozen since it was made.
@@ -70,6 +73,7 @@ async fn run(t: &mut CurrentTask) {
                 t.call.begin(nr, &args);
                 t.syscall(nr, args).await;
                 t.call.end();
+                ptrace::stop::called(t);
             }
             Event::ForeignSyscall(ForeignAbi::I386) => t.i386_syscall().await,
             Event::ForeignSyscall(ForeignAbi::Vsyscall) => t.vsyscall().await,
@@ -176,7 +180,14 @@ impl CurrentTask {
     }
 
     async fn fault(&mut self, fault: Fault) {
+        let mut trap_code = None;
         if fault.signal == Signal::SIGTRAP.number() && ptrace::stop::single_stepped(self) {
+            if fault.trapno == DEBUG_TRAP {
+                trap_code = ptrace::stop::step_done(self);
+                if trap_code.is_none() {
+                    return;
+                }
+            }
             let mut regs = self.thread().regs();
             regs.rflags &= !moat_platform::regs::RFLAGS_TF;
             self.thread().set_regs(&regs);
@@ -188,7 +199,7 @@ impl CurrentTask {
                 self.last_fault =
                     LastFault { trapno: fault.trapno, err: fault.err, cr2: if fault.trapno == 14 { addr } else { 0 } };
                 let signal = Signal::new(signal).unwrap_or(Signal::SIGSEGV);
-                self.force_signal(SigInfo::fault(signal, code, addr));
+                self.force_signal(SigInfo::fault(signal, trap_code.unwrap_or(code), addr));
             }
         }
     }

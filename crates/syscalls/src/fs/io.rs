@@ -351,7 +351,7 @@ fn write_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, append: Ap
         }
         let data = buf.get(..n).unwrap_or_default();
         match (at, append) {
-            (_, Append::Yes) if f.file().seekable() == Seekable::Yes => f.file().append(f, data).map(|(n, _)| n),
+            (_, Append::Yes) if f.file().seekable() == Seekable::Yes => f.append(data),
             (At::Position, _) => f.write(data),
             (At::Offset(pos), _) => f.write_at(data, pos.saturating_add(done as u64)),
         }

@@ -5,9 +5,9 @@ use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::tty::{FIGETBSZ, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD, FIOQSIZE};
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::UserAddr;
-use moat_vfs::Fd;
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::file::JobControlAccess;
+use moat_vfs::{Fd, Seekable};
 
 syscalls! { pub static TABLE;
     16 ioctl(fd: Fd, request: u32, arg: u64) sys_ioctl, full;
@@ -29,7 +29,8 @@ fn sys_ioctl(t: &mut CurrentTask, fd: Fd, request: u32, arg: u64) -> SyscallResu
             }
             f.set_flags(flags);
         }
-        FIONREAD if f.inode().file_type() == FileType::Regular => {
+        // Files without an inode of their own have no type, and answer for themselves.
+        FIONREAD if f.inode().file_type() == FileType::Regular && f.file().seekable() != Seekable::Noop => {
             let left = f.metadata()?.size.saturating_sub(f.pos());
             t.mm().write(ptr.cast(), &i32::try_from(left).unwrap_or(i32::MAX))?;
         }

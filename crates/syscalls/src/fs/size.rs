@@ -2,7 +2,7 @@
 
 use moat_abi::fs::{
     FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE,
-    FALLOC_FL_UNSHARE_RANGE, FALLOC_FL_ZERO_RANGE, FileType, POSIX_FADV_NOREUSE,
+    FALLOC_FL_UNSHARE_RANGE, FALLOC_FL_ZERO_RANGE, FileType, InotifyMask, POSIX_FADV_NOREUSE,
 };
 use moat_abi::signal::Signal;
 use moat_abi::{Errno, Result};
@@ -55,6 +55,7 @@ fn sys_ftruncate(t: &mut CurrentTask, fd: Fd, len: i64) -> SyscallResult {
     }
     check_limit(t, f.metadata()?.size, len)?;
     f.file().truncate(&f, len)?;
+    f.notify(InotifyMask::MODIFY);
     Ok(0)
 }
 
@@ -94,6 +95,7 @@ fn sys_fallocate(t: &mut CurrentTask, fd: Fd, mode: u32, offset: i64, len: i64) 
         check_limit(t, f.metadata()?.size, end)?;
     }
     f.file().fallocate(&f, mode, offset, len)?;
+    f.notify(InotifyMask::MODIFY);
     Ok(0)
 }
 

@@ -29,7 +29,14 @@ pub fn chmod(creds: &Credentials, path: &Path, mode: u32) -> Result<()> {
     if !creds.in_group(meta.gid) && !creds.has_cap_for(meta.uid, meta.gid, Cap::FSETID) {
         mode &= !S_ISGID;
     }
-    inode.set_attr(&SetAttr { mode: Some(mode), ..SetAttr::default() })
+    set(path, &SetAttr { mode: Some(mode), ..SetAttr::default() })
+}
+
+/// Changes attributes, and tells those who watch the file.
+fn set(path: &Path, change: &SetAttr) -> Result<()> {
+    path.inode().set_attr(change)?;
+    path.mount.tables().watches.attributes_event(&path.dentry, change);
+    Ok(())
 }
 
 /// Changes owner and group; `None` leaves one as it is.
@@ -53,7 +60,7 @@ pub fn chown(creds: &Credentials, path: &Path, uid: Option<u32>, gid: Option<u32
         let keeps_sgid = creds.in_group(meta.gid) || creds.has_cap_for(meta.uid, meta.gid, Cap::FSETID);
         change.mode = without_set_id(meta.mode, keeps_sgid);
     }
-    inode.set_attr(&change)
+    set(path, &change)
 }
 
 /// The mode without set-id bits; `None` if it has none to lose.
@@ -82,7 +89,7 @@ pub fn mode_after_write(creds: &Credentials, meta: &Metadata) -> Option<u32> {
 pub fn set_size(creds: &Credentials, path: &Path, len: u64) -> Result<()> {
     let (_writing, inode) = (path.write_access()?, path.inode());
     let mode = mode_after_write(creds, &inode.metadata()?);
-    inode.set_attr(&SetAttr { mode, size: Some(len), ..SetAttr::default() })
+    set(path, &SetAttr { mode, size: Some(len), ..SetAttr::default() })
 }
 
 /// The times of utimensat(2); `None` is UTIME_OMIT.
@@ -129,7 +136,7 @@ pub fn set_times(creds: &Credentials, path: &Path, times: Times) -> Result<()> {
         }
         inode.permission(creds, Access::WRITE)?;
     }
-    inode.set_attr(&SetAttr { atime: times.atime, mtime: times.mtime, ..SetAttr::default() })
+    set(path, &SetAttr { atime: times.atime, mtime: times.mtime, ..SetAttr::default() })
 }
 
 /// Whose ids access(2) checks.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use moat_abi::cap::Cap;
-use moat_abi::fs::{FileType, PATH_MAX, S_IALLUGO, S_ISGID, S_ISUID, S_ISVTX, S_IXGRP};
+use moat_abi::fs::{FileType, InotifyMask, PATH_MAX, S_IALLUGO, S_ISGID, S_ISUID, S_ISVTX, S_IXGRP};
 use moat_abi::{Errno, Result};
 
-use super::{check_create, check_device, is_owner, new_node};
+use super::{check_create, check_device, created, is_owner, new_node};
 use crate::cred::Credentials;
 use crate::device_rules::DeviceAccess;
 use crate::inode::{Access, Inode, NodeKind};
@@ -40,6 +40,7 @@ fn make(view: &View<'_>, dir: &Path, name: &[u8], mode: u32, kind: NodeKind<'_>)
     }
     let inode = dir.inode().create(name, &node)?;
     let dentry = dir.dentry.add_child(name, inode);
+    created(dir, name, dentry.inode());
     Ok(Path { mount: dir.mount.clone(), dentry })
 }
 
@@ -119,5 +120,7 @@ pub fn link(view: &View<'_>, old: &Path, path: &[u8]) -> Result<()> {
     }
     dir.inode().link(&name, inode)?;
     dir.dentry.add_child(&name, inode.clone());
+    dir.mount.tables().watches.inode_event(inode, InotifyMask::ATTRIB);
+    created(&dir, &name, inode);
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use moat_abi::fs::{AccessMode, FileType, OpenFlags, S_IALLUGO};
+use moat_abi::fs::{AccessMode, FileType, InotifyMask, OpenFlags, S_IALLUGO};
 use moat_abi::{Errno, Result};
 
-use super::{attr, check_create, check_device, is_stored, new_node};
+use super::{attr, check_create, check_device, created, is_stored, new_node};
 use crate::dentry::Dentry;
 use crate::device_rules::DeviceAccess;
 use crate::inode::{Access, InodeKey, NodeKind, OpenContext};
@@ -146,7 +146,9 @@ fn start(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenFile>> {
     let writes = path.inode().file_type() == FileType::Regular && how.access().contains(Access::WRITE);
     let writing = if writes { Some(path.write_access()?) } else { None };
     let file = path.inode().clone().open(&OpenContext { flags: how.flags, caller: view.caller, path: &path })?;
-    Ok(OpenFile::writing(file, path, how.flags, view.creds().clone(), writing))
+    let file = OpenFile::writing(file, path, how.flags, view.creds().clone(), writing);
+    file.notify(InotifyMask::OPEN);
+    Ok(file)
 }
 
 fn open_or_create(view: &View<'_>, path: &[u8], how: &OpenHow, lookup: LookupFlags) -> Result<Arc<OpenFile>> {
@@ -207,7 +209,9 @@ fn create(view: &View<'_>, dir: &Path, name: &[u8], how: &OpenHow) -> Result<Arc
             return Err(Errno::ENOENT);
         }
         let inode = dir.inode().create(name, &node)?;
-        dir.dentry.add_child(name, inode)
+        let dentry = dir.dentry.add_child(name, inode);
+        created(dir, name, dentry.inode());
+        dentry
     };
     // No permission check: the maker of a file may use it as asked, whatever its mode.
     start(view, Path { mount: dir.mount.clone(), dentry }, how)

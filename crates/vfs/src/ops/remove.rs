@@ -1,9 +1,14 @@
 //! unlink(2) and rmdir(2).
 
-use moat_abi::fs::FileType;
+use std::sync::Arc;
+
+use moat_abi::fs::{FileType, InotifyMask};
 use moat_abi::{Errno, Result};
 
 use super::{Victim, check_delete};
+use crate::dentry::Dentry;
+use crate::inotify::Watches;
+use crate::path::Path;
 use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
 
 /// Removes the name of what is no directory.
@@ -25,8 +30,12 @@ pub fn unlink(view: &View<'_>, path: &[u8]) -> Result<()> {
     if victim.is_mountpoint() {
         return Err(Errno::EBUSY);
     }
+    let watches = &dir.mount.tables().watches;
+    note_end(watches, &victim);
     dir.inode().unlink(&name)?;
     dir.dentry.remove_child(&name);
+    watches.inode_event(victim.inode(), InotifyMask::ATTRIB);
+    removed(watches, &dir, &name, victim);
     Ok(())
 }
 
@@ -49,9 +58,30 @@ pub fn rmdir(view: &View<'_>, path: &[u8]) -> Result<()> {
     if victim.is_mountpoint() {
         return Err(Errno::EBUSY);
     }
-    // Under the victim's own lock, so that nothing is made in a directory on its way out.
-    let _inside = victim.lock_entries();
-    dir.inode().rmdir(&name)?;
-    dir.dentry.remove_child(&name);
+    let watches = &dir.mount.tables().watches;
+    note_end(watches, &victim);
+    {
+        // Under the victim's own lock, so that nothing is made in a directory on its way out.
+        let _inside = victim.lock_entries();
+        dir.inode().rmdir(&name)?;
+        dir.dentry.remove_child(&name);
+    }
+    removed(watches, &dir, &name, victim);
     Ok(())
+}
+
+/// Takes note of whether the name about to go is the file's last one.
+pub(super) fn note_end(watches: &Watches, victim: &Dentry) {
+    let inode = victim.inode();
+    let is_last = || inode.file_type() == FileType::Directory || inode.metadata().is_ok_and(|m| m.nlink <= 1);
+    if watches.any() && is_last() {
+        victim.note_last_name();
+    }
+}
+
+/// Tells of an entry that is gone, after the end of the file itself if nobody has it open (`d_delete_notify`).
+fn removed(watches: &Watches, dir: &Path, name: &[u8], victim: Arc<Dentry>) {
+    let inode = victim.inode().clone();
+    drop(victim);
+    watches.entry_event(&dir.dentry, name, &inode, InotifyMask::DELETE, 0);
 }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use moat_abi::fs::FileType;
+use moat_abi::fs::{FileType, InotifyMask};
 use moat_abi::{Errno, Result};
 use moat_sync::{Mutex, MutexGuard};
 
+use super::remove::note_end;
 use super::{Victim, check_create, check_delete};
 use crate::dentry::Dentry;
-use crate::inode::{Access, Cache, RenameFlags};
+use crate::inode::{Access, Cache, Inode, RenameFlags};
+use crate::inotify::Watches;
 use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
 
 /// Both directories' entry locks, the ancestor's first.
@@ -67,6 +69,10 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
     if source.is_mountpoint() || target.as_ref().is_some_and(|t| t.is_mountpoint()) {
         return Err(Errno::EBUSY);
     }
+    let watches = &from.dir.mount.tables().watches;
+    if let Some(replaced) = target.as_ref().filter(|_| !flags.contains(RenameFlags::EXCHANGE)) {
+        note_end(watches, replaced);
+    }
     from.dir.inode().rename(old_name, to.dir.inode(), new_name, flags)?;
     if flags.contains(RenameFlags::EXCHANGE) {
         from.dir.dentry.exchange_children(old_name, &to.dir.dentry, new_name);
@@ -76,7 +82,30 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
             from.dir.dentry.forget_entry(old_name);
         }
     }
+    if watches.any() {
+        let (old, new) = ((&*from.dir.dentry, &old_name[..]), (&*to.dir.dentry, &new_name[..]));
+        if flags.contains(RenameFlags::EXCHANGE) {
+            moved(watches, old, new, source.inode(), None);
+            target.iter().for_each(|t| moved(watches, new, old, t.inode(), None));
+        } else {
+            moved(watches, old, new, source.inode(), target.as_ref().map(|t| t.inode()));
+        }
+    }
     Ok(())
+}
+
+/// A name of a directory.
+type Entry<'a> = (&'a Dentry, &'a [u8]);
+
+/// Tells that `file` has another name, which may have been `replaced`'s (`fsnotify_move`).
+fn moved(watches: &Watches, old: Entry<'_>, new: Entry<'_>, file: &Arc<dyn Inode>, replaced: Option<&Arc<dyn Inode>>) {
+    let cookie = watches.new_cookie();
+    watches.entry_event(old.0, old.1, file, InotifyMask::MOVED_FROM, cookie);
+    watches.entry_event(new.0, new.1, file, InotifyMask::MOVED_TO, cookie);
+    if let Some(replaced) = replaced {
+        watches.inode_event(replaced, InotifyMask::ATTRIB);
+    }
+    watches.inode_event(file, InotifyMask::MOVE_SELF);
 }
 
 /// The checks of types, slashes and ancestry, in the order of `do_renameat2`.

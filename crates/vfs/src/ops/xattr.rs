@@ -1,13 +1,14 @@
 //! Extended attributes: xattr(7)'s rules by name space.
 
 use moat_abi::cap::Cap;
-use moat_abi::fs::{FileType, S_IALLUGO, S_ISGID, S_ISVTX};
+use moat_abi::fs::{FileType, InotifyMask, S_IALLUGO, S_ISGID, S_ISVTX};
 use moat_abi::{Errno, Result};
 
 use super::is_owner;
 use crate::acl::{Acl, AclKind};
 use crate::cred::Credentials;
 use crate::inode::{Access, Metadata, SetAttr};
+use crate::inotify::Through;
 use crate::path::Path;
 
 fn check(creds: &Credentials, path: &Path, name: &[u8], access: Access) -> Result<()> {
@@ -71,6 +72,11 @@ pub fn get_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> Result<Vec<u8
     path.inode().get_xattr(name)
 }
 
+/// Tells those who watch the file.
+fn changed(path: &Path) {
+    path.mount.tables().watches.file_event(&path.dentry, InotifyMask::ATTRIB, Through::Name);
+}
+
 /// A symbolic link has no access control lists.
 fn check_has_lists(path: &Path) -> Result<()> {
     if path.inode().file_type() == FileType::Symlink { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
@@ -96,6 +102,7 @@ fn set_list(creds: &Credentials, path: &Path, kind: AclKind, value: &[u8]) -> Re
     let meta = check_set_list(creds, path)?;
     // A list replaces the one that is there, whatever the flags of setxattr(2) say (`do_set_acl`).
     path.inode().set_xattr(kind.attribute(), value, 0)?;
+    changed(path);
     drop_set_gid(creds, path, kind, &meta)
 }
 
@@ -126,7 +133,9 @@ pub fn set_xattr(creds: &Credentials, path: &Path, name: &[u8], value: &[u8], fl
         return set_list(creds, path, kind, value);
     }
     check(creds, path, name, Access::WRITE)?;
-    path.inode().set_xattr(name, value, flags)
+    path.inode().set_xattr(name, value, flags)?;
+    changed(path);
+    Ok(())
 }
 
 /// Removes an attribute.
@@ -138,7 +147,9 @@ pub fn remove_xattr(creds: &Credentials, path: &Path, name: &[u8]) -> Result<()>
         return remove_list(creds, path, kind);
     }
     check(creds, path, name, Access::WRITE)?;
-    path.inode().remove_xattr(name)
+    path.inode().remove_xattr(name)?;
+    changed(path);
+    Ok(())
 }
 
 /// The names that the caller may see, each ended by a NUL.

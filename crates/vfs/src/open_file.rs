@@ -202,13 +202,13 @@ impl OpenFile {
     /// Those of [`File::read`].
     pub fn read(&self, buf: &mut [u8]) -> Result<usize> {
         if matches!(self.file.seekable(), Seekable::No | Seekable::Noop) {
-            return self.accessed(self.file.read(self, buf, 0)?);
+            return self.told(self.file.read(self, buf, 0)?, InotifyMask::ACCESS);
         }
         let _moving = self.moving.lock();
         let pos = self.pos();
         let n = self.file.read(self, buf, pos)?;
         self.pos.store(pos.saturating_add(n as u64), Ordering::Relaxed);
-        self.accessed(n)
+        self.told(n, InotifyMask::ACCESS)
     }
 
     /// Reads at `pos`. Access has been checked.
@@ -217,7 +217,7 @@ impl OpenFile {
     /// ESPIPE; those of [`File::read`].
     pub fn read_at(&self, buf: &mut [u8], pos: u64) -> Result<usize> {
         self.check_positional()?;
-        self.accessed(self.file.read(self, buf, pos)?)
+        self.told(self.file.read(self, buf, pos)?, InotifyMask::ACCESS)
     }
 
     /// Writes at the position, or at the end with O_APPEND, and moves it. Access and RLIMIT_FSIZE have been checked.
@@ -226,18 +226,18 @@ impl OpenFile {
     /// Those of [`File::write`].
     pub fn write(&self, buf: &[u8]) -> Result<usize> {
         if matches!(self.file.seekable(), Seekable::No | Seekable::Noop) {
-            return self.modified(self.file.write(self, buf, 0)?);
+            return self.told(self.file.write(self, buf, 0)?, InotifyMask::MODIFY);
         }
         let _moving = self.moving.lock();
         if self.flags().contains(OpenFlags::APPEND) {
             let (n, end) = self.file.append(self, buf)?;
             self.pos.store(end, Ordering::Relaxed);
-            return self.modified(n);
+            return self.told(n, InotifyMask::MODIFY);
         }
         let pos = self.pos();
         let n = self.file.write(self, buf, pos)?;
         self.pos.store(pos.saturating_add(n as u64), Ordering::Relaxed);
-        self.modified(n)
+        self.told(n, InotifyMask::MODIFY)
     }
 
     /// Writes at `pos`, though with O_APPEND at the end (as Linux does, against POSIX).
@@ -249,7 +249,7 @@ impl OpenFile {
         if self.flags().contains(OpenFlags::APPEND) {
             return self.append(buf);
         }
-        self.modified(self.file.write(self, buf, pos)?)
+        self.told(self.file.write(self, buf, pos)?, InotifyMask::MODIFY)
     }
 
     /// Writes at the end. Access has been checked.
@@ -258,7 +258,7 @@ impl OpenFile {
     /// Those of [`File::append`].
     pub fn append(&self, buf: &[u8]) -> Result<usize> {
         let (n, _) = self.file.append(self, buf)?;
-        self.modified(n)
+        self.told(n, InotifyMask::MODIFY)
     }
 
     /// Tells those who watch the file what was done to it through this description.
@@ -268,16 +268,10 @@ impl OpenFile {
         }
     }
 
-    fn accessed(&self, n: usize) -> Result<usize> {
+    /// Gives `n`, the bytes moved, after telling of it.
+    fn told(&self, n: usize, what: InotifyMask) -> Result<usize> {
         if n > 0 {
-            self.notify(InotifyMask::ACCESS);
-        }
-        Ok(n)
-    }
-
-    fn modified(&self, n: usize) -> Result<usize> {
-        if n > 0 {
-            self.notify(InotifyMask::MODIFY);
+            self.notify(what);
         }
         Ok(n)
     }

@@ -8,10 +8,9 @@ use moat_control::spec::{
     Sharing,
 };
 
-use crate::blueprint::{Blueprint, HostMount, MountBlueprint, MountSource};
+use crate::blueprint::{Blueprint, DeviceNodes, HostMount, MountBlueprint, MountSource};
 use crate::error::{Context, Result};
 use crate::host_tree::Submounts;
-use crate::node_maker::DeviceNodes;
 use crate::{ContainerId, Error, hardware};
 
 /// What `moat do` was asked for.

@@ -11,11 +11,29 @@ use moat_control::spec::{
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
+use rustix::thread::CapabilitySet;
 
 use crate::host_tree::{Access, HostTree, Opener, Submounts};
 use crate::namespaces::Plan;
-use crate::node_maker::DeviceNodes;
 use crate::{Config, ContainerId, Error, Result, host_tree};
+
+/// Whether a container may make nodes of devices in trees of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceNodes {
+    /// It may not: EPERM.
+    #[default]
+    Refused,
+    /// As far as the host lets who creates it.
+    Allowed,
+}
+
+impl DeviceNodes {
+    /// What a container gets that has `capabilities`, in a user namespace of its configuration or not.
+    pub(crate) fn of(capabilities: u64, own_user_namespace: bool) -> Self {
+        let may = CapabilitySet::from_bits_truncate(capabilities).contains(CapabilitySet::MKNOD);
+        if may && !own_user_namespace { DeviceNodes::Allowed } else { DeviceNodes::Refused }
+    }
+}
 
 /// A container to start.
 #[derive(Clone, Debug)]

@@ -11,27 +11,9 @@ use std::os::unix::fs::MetadataExt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::CapabilitySet;
 
-use crate::Blueprint;
+use crate::blueprint::{Blueprint, DeviceNodes};
 use crate::gofer::wait_for_end;
 use crate::host_tree::Opener;
-
-/// Whether a container may make nodes of devices in trees of the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceNodes {
-    /// It may not: EPERM.
-    #[default]
-    Refused,
-    /// As far as the host lets who creates it.
-    Allowed,
-}
-
-impl DeviceNodes {
-    /// What a container gets that has `capabilities`, in a user namespace of its configuration or not.
-    pub(crate) fn of(capabilities: u64, own_user_namespace: bool) -> Self {
-        let may = CapabilitySet::from_bits_truncate(capabilities).contains(CapabilitySet::MKNOD);
-        if may && !own_user_namespace { DeviceNodes::Allowed } else { DeviceNodes::Refused }
-    }
-}
 
 /// PROC_USER_INIT_INO of linux/proc_ns.h: the inode of the first user namespace.
 const FIRST_USER_NAMESPACE: u64 = 0xefff_fffd;

@@ -18,12 +18,11 @@ use std::path::{Path, PathBuf};
 use moat_control::spec::{Lifetime, Overlay, OverlayLimits, ProcessSpec, Sharing};
 use oci_spec::runtime::Spec;
 
-use crate::blueprint::{Blueprint, HostMount};
+use crate::blueprint::{Blueprint, DeviceNodes, HostMount};
 use crate::config::OverlayRoot;
 use crate::error::{Context, Error, Result};
 use crate::host_tree::Submounts;
 use crate::namespaces::{self, Plan, Role};
-use crate::node_maker::DeviceNodes;
 use crate::{Config, ContainerId, hooks};
 
 pub use oci_spec::runtime::Process;

@@ -35,7 +35,7 @@ pub(crate) fn add_devices(network: NetworkMode, net: &Arc<NetNamespace>) {
     match network {
         NetworkMode::None | NetworkMode::Sandbox => {
             moat_net_inet::device::add_loopback(net);
-            moat_net_inet::device::add_loopback_stack(net);
+            moat_net_inet::links::add_loopback_stack(net);
         }
         NetworkMode::Host => moat_net_host::device::list_all().into_iter().for_each(|device| net.add_device(device)),
     }

@@ -10,7 +10,7 @@ use std::task::Poll;
 use moat_abi::PollEvents;
 use moat_control::ControlError;
 use moat_kernel::Kernel;
-use moat_net_inet::device;
+use moat_net_inet::links;
 use moat_net_inet::stack::NetStack;
 use moat_net_link::PacketLink;
 use moat_net_stack::{LinkDevice, NetworkConfig};
@@ -50,7 +50,7 @@ fn attach(kernel: &Arc<Kernel>, config: NetworkConfig, links: Vec<PacketLink>) -
     let links: Vec<(u32, Arc<PacketLink>)> =
         config.devices().map(|l| l.index).zip(links.into_iter().map(Arc::new)).collect();
     let devices = links.iter().map(|(index, link)| (*index, link.clone() as Arc<dyn LinkDevice>)).collect();
-    let stack = device::add_links(&kernel.root_namespaces.net, &config, devices);
+    let stack = links::add_links(&kernel.root_namespaces.net, &config, devices);
     for (index, link) in links {
         let queue = Arc::new(WaitQueue::new());
         let watch = Watch::on_demand(link.socket().clone(), queue.clone())

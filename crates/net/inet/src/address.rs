@@ -103,6 +103,17 @@ pub fn is_local(ip: IpAddr) -> bool {
     }
 }
 
+/// How a socket reaches an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The address: the loopback's in place of the any address.
+    pub to: IpAddr,
+    /// The address that packets come from, unless the socket has one.
+    pub source: IpAddr,
+    /// It is one of the namespace's own: what is sent stays in memory.
+    pub local: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

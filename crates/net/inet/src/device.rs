@@ -1,8 +1,6 @@
 //! The loopback device, and ioctls about the devices of a namespace: netdevice(7).
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use moat_abi::cap::Cap;
 use moat_abi::netlink as nl;
@@ -11,11 +9,8 @@ use moat_abi::socket::{AF_INET, IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING, IFF_UP,
 use moat_abi::{Errno, Result};
 use moat_identity::NetNamespace;
 use moat_identity::net::{InterfaceAddress, NetDevice, Route};
-use moat_net_stack::{AddressConfig, LinkConfig, LinkDevice, LinkKind, NetworkConfig, RouteKind};
 use moat_vfs::Caller;
 use zerocopy::{FromBytes, IntoBytes};
-
-use crate::stack::NetStack;
 
 /// The name of the loopback device.
 pub(crate) const LO_NAME: &str = "lo";
@@ -53,92 +48,6 @@ pub fn add_loopback(namespace: &NetNamespace) {
     namespace.add_route(local(v4.into(), 32, nl::RTN_LOCAL));
     namespace.add_route(local(Ipv4Addr::new(127, 255, 255, 255).into(), 32, nl::RTN_BROADCAST));
     namespace.add_route(local(Ipv6Addr::LOCALHOST.into(), 128, nl::RTN_LOCAL));
-}
-
-/// Gives a namespace its stack, and the links, addresses and routes that it was made with. Its loopback device is there already;
-/// links that have no device lose what is sent over them.
-pub fn add_links(
-    namespace: &Arc<NetNamespace>,
-    config: &NetworkConfig,
-    devices: HashMap<u32, Arc<dyn LinkDevice>>,
-) -> Arc<NetStack> {
-    for link in config.links.iter().filter(|l| l.kind != LinkKind::Loopback) {
-        namespace.add_device(NetDevice {
-            name: link.name.clone(),
-            index: link.index,
-            flags: link.flags | IFF_UP | IFF_RUNNING | IFF_LOWER_UP,
-            mtu: link.mtu,
-            queue_len: link.queue_len,
-            hardware_type: nl::ARPHRD_ETHER,
-            address: link.mac,
-            addresses: link
-                .addresses
-                .iter()
-                .map(|a| InterfaceAddress { ip: a.ip, prefix_len: a.prefix_len, scope: a.scope })
-                .collect(),
-        });
-        for a in &link.addresses {
-            namespace.add_route(Route {
-                destination: a.ip,
-                prefix_len: if a.ip.is_ipv4() { 32 } else { 128 },
-                table: nl::RT_TABLE_LOCAL,
-                kind: nl::RTN_LOCAL,
-                scope: nl::RT_SCOPE_HOST,
-                protocol: nl::RTPROT_KERNEL,
-                device: link.index,
-                gateway: None,
-                source: a.ip.is_ipv4().then_some(a.ip),
-                metric: 0,
-            });
-        }
-    }
-    for r in &config.routes {
-        namespace.add_route(Route {
-            destination: r.destination,
-            prefix_len: r.prefix_len,
-            table: u8::try_from(r.table).unwrap_or(nl::RT_TABLE_MAIN),
-            kind: match r.kind {
-                RouteKind::Unicast => nl::RTN_UNICAST,
-                RouteKind::Blackhole => nl::RTN_BLACKHOLE,
-                RouteKind::Unreachable => nl::RTN_UNREACHABLE,
-                RouteKind::Prohibit => nl::RTN_PROHIBIT,
-            },
-            scope: r.scope,
-            protocol: r.protocol,
-            device: r.link,
-            gateway: r.gateway,
-            source: r.preferred_source,
-            metric: r.metric,
-        });
-    }
-    let mut config = config.clone();
-    if config.links.iter().all(|l| l.kind != LinkKind::Loopback) {
-        config.links.insert(0, loopback());
-    }
-    NetStack::install(namespace, &config, devices)
-}
-
-/// The loopback device as the stack knows it.
-fn loopback() -> LinkConfig {
-    let host = |ip: IpAddr, prefix_len| AddressConfig { ip, prefix_len, broadcast: None, scope: nl::RT_SCOPE_HOST };
-    LinkConfig {
-        name: LO_NAME.to_owned(),
-        index: LO_INDEX,
-        kind: LinkKind::Loopback,
-        mac: [0; 6],
-        mtu: 65536,
-        flags: 0,
-        queue_len: 1000,
-        peer_index: None,
-        driver: None,
-        addresses: vec![host(Ipv4Addr::LOCALHOST.into(), 8), host(Ipv6Addr::LOCALHOST.into(), 128)],
-    }
-}
-
-/// A namespace with nothing but the loopback, whose stack serves raw sockets and ping.
-pub fn add_loopback_stack(namespace: &Arc<NetNamespace>) {
-    let config = NetworkConfig { links: vec![loopback()], ..NetworkConfig::default() };
-    NetStack::install(namespace, &config, HashMap::new());
 }
 
 fn named(name: &str) -> Ifreq {

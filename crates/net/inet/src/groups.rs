@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use moat_abi::socket as abi;
 use moat_abi::socket::{IpMreq, IpMreqn, Ipv6Mreq, SOL_IP};
 use moat_abi::{Errno, Result};
+use moat_identity::NetNamespace;
 use zerocopy::FromBytes;
 
 use crate::address::is_local;
 use crate::device::LO_INDEX;
 use crate::options::InetOptions;
-use crate::ports::Net;
+use crate::stack::stack_of;
 
 /// Groups that one socket may join (`net.ipv4.igmp_max_memberships`).
 const MOST_GROUPS: usize = 20;
@@ -24,9 +25,9 @@ impl InetOptions {
     }
 
     /// Leaves all groups: the socket is closed.
-    pub fn leave_groups(&self, net: &Net) {
+    pub fn leave_groups(&self, net: &NetNamespace) {
         let groups = std::mem::take(&mut self.values.lock().groups);
-        if let Some(stack) = net.stack().filter(|_| !groups.is_empty()) {
+        if let Some(stack) = stack_of(net).filter(|_| !groups.is_empty()) {
             stack.with(|s| groups.iter().for_each(|(device, group)| s.leave_group(*device, *group)));
         }
     }
@@ -35,7 +36,7 @@ impl InetOptions {
     ///
     /// # Errors
     /// EADDRINUSE, EADDRNOTAVAIL, ENOBUFS.
-    pub(crate) fn change_group(&self, net: &Net, join: bool, group: (u32, IpAddr)) -> Result<()> {
+    pub(crate) fn change_group(&self, net: &NetNamespace, join: bool, group: (u32, IpAddr)) -> Result<()> {
         {
             let groups = &mut self.values.lock().groups;
             let at = groups.iter().position(|g| *g == group);
@@ -49,7 +50,7 @@ impl InetOptions {
                 }
             }
         }
-        let Some(stack) = net.stack() else { return Ok(()) };
+        let Some(stack) = stack_of(net) else { return Ok(()) };
         if !join {
             stack.with(|s| s.leave_group(group.0, group.1));
         } else if !stack.with(|s| s.join_group(group.0, group.1)) {
@@ -63,7 +64,7 @@ impl InetOptions {
     ///
     /// # Errors
     /// EINVAL, EADDRNOTAVAIL.
-    pub(crate) fn set_multicast_if(&self, net: &Net, value: &[u8]) -> Result<()> {
+    pub(crate) fn set_multicast_if(&self, net: &NetNamespace, value: &[u8]) -> Result<()> {
         let (address, index) = if let Ok((m, _)) = IpMreqn::read_from_prefix(value) {
             (m.imr_address, m.imr_ifindex)
         } else if let Ok((m, _)) = IpMreq::read_from_prefix(value) {
@@ -85,28 +86,33 @@ impl InetOptions {
     }
 }
 
+/// The number of a device by its name.
+pub(crate) fn device_named(net: &NetNamespace, name: &[u8]) -> Option<u32> {
+    net.devices().iter().find(|d| d.name.as_bytes() == name).map(|d| d.index)
+}
+
 /// Whether there is a device of a number; 0 stands for any.
-pub(crate) fn check_device(net: &Net, index: u32) -> Result<()> {
-    let known = index == 0 || net.namespace.devices().iter().any(|d| d.index == index);
+pub(crate) fn check_device(net: &NetNamespace, index: u32) -> Result<()> {
+    let known = index == 0 || net.devices().iter().any(|d| d.index == index);
     if known { Ok(()) } else { Err(Errno::EADDRNOTAVAIL) }
 }
 
 /// The device that has an address.
-fn owner(net: &Net, ip: IpAddr) -> Option<u32> {
+fn owner(net: &NetNamespace, ip: IpAddr) -> Option<u32> {
     if is_local(ip) {
         return Some(LO_INDEX);
     }
-    net.namespace.devices().iter().find(|d| d.addresses.iter().any(|a| a.ip == ip)).map(|d| d.index)
+    net.devices().iter().find(|d| d.addresses.iter().any(|a| a.ip == ip)).map(|d| d.index)
 }
 
 /// The device over which a group is joined that no device was named for: that of the route there.
-fn route_to(net: &Net, group: IpAddr) -> Result<u32> {
-    let path = net.stack().and_then(|s| s.change(|s| s.path(group, None, None)).ok());
+fn route_to(net: &NetNamespace, group: IpAddr) -> Result<u32> {
+    let path = stack_of(net).and_then(|s| s.change(|s| s.path(group, None, None)).ok());
     path.map(|p| p.link).ok_or(Errno::ENODEV)
 }
 
 /// The group of an `ip_mreq` or `ip_mreqn`, with its device.
-pub(crate) fn v4_group(net: &Net, value: &[u8]) -> Result<(u32, IpAddr)> {
+pub(crate) fn v4_group(net: &NetNamespace, value: &[u8]) -> Result<(u32, IpAddr)> {
     let (group, address, index) = if let Ok((m, _)) = IpMreqn::read_from_prefix(value) {
         (m.imr_multiaddr, m.imr_address, m.imr_ifindex)
     } else {
@@ -128,7 +134,7 @@ pub(crate) fn v4_group(net: &Net, value: &[u8]) -> Result<(u32, IpAddr)> {
 }
 
 /// The group of an `ipv6_mreq`, with its device.
-pub(crate) fn v6_group(net: &Net, value: &[u8]) -> Result<(u32, IpAddr)> {
+pub(crate) fn v6_group(net: &NetNamespace, value: &[u8]) -> Result<(u32, IpAddr)> {
     let (m, _) = Ipv6Mreq::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
     let group = Ipv6Addr::from(m.ipv6mr_multiaddr);
     if !group.is_multicast() {

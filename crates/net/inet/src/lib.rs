@@ -4,7 +4,7 @@
 //! - [`address`]: addresses of both families; [`ports`]: who has which port; [`way`]: where an address leads.
 //! - [`options`]: the options of levels IP, IPV6, TCP and UDP; [`groups`]: multicast.
 //! - [`stack`]: [`moat_net_stack`] with its lock, its clock and its devices.
-//! - [`device`]: links, and the ioctls about them.
+//! - [`links`]: the links of a namespace; [`device`]: the loopback, and the ioctls about all of them.
 //! - [`route`]: rtnetlink(7), just enough for who lists links, addresses, routes and neighbours.
 //! - [`text`]: the files of /proc/net.
 //!
@@ -20,6 +20,7 @@ pub mod address;
 mod ancillary;
 pub mod device;
 mod groups;
+pub mod links;
 pub mod options;
 pub mod ports;
 mod raw;

@@ -10,6 +10,7 @@ use moat_abi::cap::Cap;
 use moat_abi::socket as abi;
 use moat_abi::socket::{AF_INET6, In6Pktinfo, InPktinfo, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, SOL_UDP};
 use moat_abi::{Errno, Result};
+use moat_identity::NetNamespace;
 use moat_net_stack::tcp::Settings;
 use moat_net_stack::time::{MS, SECOND};
 use moat_net_stack::{SendOptions, TcpOptions};
@@ -18,8 +19,7 @@ use moat_vfs::Caller;
 use moat_vfs::socket::{BufferSide, ControlMessage, CoreFlags, SocketCore};
 use zerocopy::FromBytes;
 
-use crate::groups::{check_device, v4_group, v6_group};
-use crate::ports::Net;
+use crate::groups::{check_device, device_named, v4_group, v6_group};
 
 /// The largest segment that fits the loopback's MTU, with time stamps.
 pub(crate) const MSS: u32 = 65483;
@@ -257,9 +257,10 @@ impl InetOptions {
     ///
     /// # Errors
     /// ENODEV.
-    fn bind_to_device(&self, net: &Net, value: &[u8]) -> Result<()> {
+    fn bind_to_device(&self, net: &NetNamespace, value: &[u8]) -> Result<()> {
         let name = value.split(|b| *b == 0).next().unwrap_or_default();
-        let device = if name.is_empty() { None } else { Some((net.device(name).ok_or(Errno::ENODEV)?, name.to_vec())) };
+        let device =
+            if name.is_empty() { None } else { Some((device_named(net, name).ok_or(Errno::ENODEV)?, name.to_vec())) };
         self.values.lock().device = device;
         Ok(())
     }
@@ -347,7 +348,7 @@ impl InetOptions {
         &self,
         protocol: Protocol,
         caller: &dyn Caller,
-        net: &Net,
+        net: &NetNamespace,
         (level, name): (u32, u32),
         value: &[u8],
         bound: bool,
@@ -427,9 +428,9 @@ mod tests {
         let o = InetOptions::new(AF_INET);
         let root = KernelCaller::root(moat_identity::UserNamespace::root());
         let namespace = moat_identity::NetNamespace::new(1, moat_identity::UserNamespace::root());
-        let net = Net::of(&namespace);
-        let set =
-            |level, name, value: i32| o.set(Protocol::Tcp, &root, &net, (level, name), &value.to_ne_bytes(), false);
+        let set = |level, name, value: i32| {
+            o.set(Protocol::Tcp, &root, &namespace, (level, name), &value.to_ne_bytes(), false)
+        };
         let get = |level, name| o.get(Protocol::Tcp, level, name, 4, false);
         assert_eq!(set(SOL_TCP, abi::TCP_NODELAY, 7), Ok(()));
         assert_eq!(get(SOL_TCP, abi::TCP_NODELAY), Ok(1i32.to_ne_bytes().to_vec()));

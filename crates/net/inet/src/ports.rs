@@ -74,8 +74,10 @@ pub struct Ports<S> {
     listeners: HashMap<u16, Vec<u64>>,
     /// Where the search for a free port goes on.
     next: u16,
-    /// Whose turn it is among listeners that share an address; counts the draws of ports too.
+    /// Whose turn it is among listeners that share an address.
     turn: AtomicU32,
+    /// Ports that were drawn, and what they are drawn with.
+    draws: u64,
     secret: RandomState,
 }
 
@@ -86,6 +88,7 @@ impl<S> Default for Ports<S> {
             listeners: HashMap::new(),
             next: 0,
             turn: AtomicU32::new(0),
+            draws: 0,
             secret: RandomState::new(),
         }
     }
@@ -121,8 +124,9 @@ impl<S> Ports<S> {
     /// A port that nobody has; which one can't be guessed (RFC 6056).
     fn free_port(&mut self, among: RangeInclusive<u16>) -> Option<u16> {
         let (first, last) = among.clone().into_inner();
-        let count = u64::from(last - first).saturating_add(1);
-        let drawn = self.secret.hash_one(self.turn.fetch_add(1, Ordering::Relaxed));
+        let count = u64::from(last.saturating_sub(first)).saturating_add(1);
+        self.draws = self.draws.wrapping_add(1);
+        let drawn = self.secret.hash_one(self.draws);
         let offset = u16::try_from(drawn.checked_rem(count).unwrap_or(0)).unwrap_or(0);
         self.next = first.saturating_add(offset);
         for _ in among {
@@ -280,12 +284,6 @@ impl Net {
     #[must_use]
     pub fn stack(&self) -> Option<Arc<NetStack>> {
         stack_of(&self.namespace)
-    }
-
-    /// The number of a device by its name.
-    #[must_use]
-    pub fn device(&self, name: &[u8]) -> Option<u32> {
-        self.namespace.devices().iter().find(|d| d.name.as_bytes() == name).map(|d| d.index)
     }
 }
 

@@ -411,7 +411,7 @@ impl Socket for RawSocket {
             }
             // The checksum of a protocol over IPv6: that of ICMPv6 is always made.
             (abi::SOL_IPV6, abi::IPV6_CHECKSUM) if self.kind.protocol == IPPROTO_ICMPV6 => Err(Errno::EINVAL),
-            _ => self.options.set(Protocol::Raw, caller, &self.net, (level, name), value, false),
+            _ => self.options.set(Protocol::Raw, caller, &self.net.namespace, (level, name), value, false),
         }
     }
 
@@ -441,7 +441,7 @@ impl Socket for RawSocket {
     }
 
     fn release(&self) {
-        self.options.leave_groups(&self.net);
+        self.options.leave_groups(&self.net.namespace);
         if let (Some(stack), Ok(protocol)) = (self.net.stack(), u8::try_from(self.kind.protocol)) {
             stack.change(|s| s.unwant_raw(protocol));
         }

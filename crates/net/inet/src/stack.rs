@@ -16,15 +16,29 @@ use std::time::{Duration, Instant};
 
 use moat_abi::PollEvents;
 use moat_identity::NetNamespace;
-use moat_net_stack::{Delivery, Frame, LinkDevice, NetworkConfig, Packet, Stack, Time, TransmitError};
+use moat_net_stack::{
+    Datagram, Delivery, Frame, IpHeader, LinkDevice, NetworkConfig, Packet, SendError, Stack, Time, TransmitError,
+};
 use moat_sync::timer::Timer;
 use moat_sync::wait::Notify;
 use moat_sync::{LockClass, Mutex, MutexGuard, RwLock};
 
 /// Frames that are taken from a device, or given to it, at once.
 const BATCH: usize = 32;
+/// When a device that had no room is tried again.
+const RETRY: Duration = Duration::from_millis(1);
 /// Batches after which others have their turn.
 const ROUNDS: usize = 8;
+
+/// The sockets of a namespace, as the stack knows them. Called without any lock of the stack.
+pub(crate) trait Sockets: Send + Sync {
+    /// Takes a datagram; gives whether anybody has its port.
+    fn datagram(&self, namespace: &NetNamespace, datagram: &Datagram) -> bool;
+    /// Takes a packet that a raw socket may want, from its IP header.
+    fn packet(&self, namespace: &NetNamespace, link: u32, header: &IpHeader, packet: &[u8], payload_at: usize);
+    /// Takes what ICMP says of a packet that was sent.
+    fn error(&self, namespace: &NetNamespace, error: &SendError);
+}
 
 struct State {
     stack: Stack,
@@ -45,6 +59,7 @@ pub struct NetStack {
     namespace: Weak<NetNamespace>,
     began: Instant,
     links: HashMap<u32, Link>,
+    sockets: &'static dyn Sockets,
     state: Mutex<State>,
 }
 
@@ -78,10 +93,11 @@ pub fn stack_of(namespace: &NetNamespace) -> Option<Arc<NetStack>> {
 impl NetStack {
     /// Gives a namespace its stack, with the devices of its links by their numbers, in place of the one that it has: before there
     /// are sockets.
-    pub fn install(
+    pub(crate) fn install(
         namespace: &Arc<NetNamespace>,
         config: &NetworkConfig,
         devices: HashMap<u32, Arc<dyn LinkDevice>>,
+        sockets: &'static dyn Sockets,
     ) -> Arc<NetStack> {
         let began = Instant::now();
         let stack = Stack::new(config, |link| devices.get(&link).map(|d| d.features()), Time::default());
@@ -94,6 +110,7 @@ impl NetStack {
             namespace: Arc::downgrade(namespace),
             began,
             links,
+            sockets,
             state: Mutex::new(LockClass::NetStack, State { stack, timer: None }),
         });
         let place = namespace.extensions.get_or_init(Place::default);
@@ -222,7 +239,8 @@ impl NetStack {
     fn retry_later(&self, index: u32) {
         let me = self.me.clone();
         moat_sync::spawn(async move {
-            moat_sync::timer::sleep_until(Instant::now() + Duration::from_millis(1)).await;
+            let now = Instant::now();
+            moat_sync::timer::sleep_until(now.checked_add(RETRY).unwrap_or(now)).await;
             if let Some(stack) = me.upgrade() {
                 stack.link_writable(index);
             }
@@ -233,17 +251,14 @@ impl NetStack {
         let Some(namespace) = self.namespace.upgrade() else { return };
         match delivery {
             Delivery::Datagram(datagram) => {
-                if !crate::udp::receive(&namespace, &datagram) {
+                if !self.sockets.datagram(&namespace, &datagram) {
                     self.change(|s| s.refuse_datagram(&datagram));
                 }
             }
             Delivery::Raw { link, header, packet, payload_at } => {
-                crate::raw::receive(&namespace, link, &header, &packet, payload_at);
+                self.sockets.packet(&namespace, link, &header, &packet, payload_at);
             }
-            Delivery::Error(error) => {
-                crate::udp::receive_error(&namespace, &error);
-                crate::raw::receive_error(&namespace, &error);
-            }
+            Delivery::Error(error) => self.sockets.error(&namespace, &error),
         }
     }
 
@@ -253,7 +268,7 @@ impl NetStack {
         if state.timer.as_ref().is_some_and(|(set, _)| *set <= at) {
             return;
         }
-        let instant = self.began + Duration::from_micros(at.us());
+        let instant = self.began.checked_add(Duration::from_micros(at.us())).unwrap_or_else(Instant::now);
         let timer = Timer::set(instant, Arc::new(Alarm(self.me.clone())));
         state.timer = Some((at, timer));
     }

@@ -394,7 +394,7 @@ impl Socket for TcpSocket {
     }
 
     fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
-        let set = self.options.set(Protocol::Tcp, caller, &self.net, (level, name), value, self.is_bound());
+        let set = self.options.set(Protocol::Tcp, caller, &self.net.namespace, (level, name), value, self.is_bound());
         let Some(id) = self.remote() else { return set };
         // The stack has to know what the others keep.
         let set = if level == SOL_SOCKET && set == Err(Errno::ENOPROTOOPT) {

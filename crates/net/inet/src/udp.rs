@@ -19,13 +19,12 @@ use moat_vfs::socket::{
     SocketMaker, family_of,
 };
 
-use crate::address::{self, is_local};
+use crate::address::{self, Way, is_local};
 use crate::ancillary::{Arrived, describe};
 use crate::device::LO_INDEX;
 use crate::options::{InetOptions, Protocol};
 use crate::ports::{BindingPlace, Net, PortTables, Sharing, check_privilege};
 use crate::stack::stack_of;
-use crate::way::Way;
 
 /// Bytes that a datagram can carry, by the length fields of the headers.
 const MOST_V4: usize = 65_507;
@@ -401,7 +400,7 @@ impl Socket for UdpSocket {
 
     fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
         let bound = self.state.lock().local.is_some();
-        self.options.set(Protocol::Udp, caller, &self.net, (level, name), value, bound)
+        self.options.set(Protocol::Udp, caller, &self.net.namespace, (level, name), value, bound)
     }
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
@@ -430,7 +429,7 @@ impl Socket for UdpSocket {
     }
 
     fn release(&self) {
-        self.options.leave_groups(&self.net);
+        self.options.leave_groups(&self.net.namespace);
         let local = self.state.lock().local.take();
         if let Some(l) = local {
             self.net.udp.lock().unbind(self.id(), l.port());

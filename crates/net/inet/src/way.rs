@@ -1,22 +1,11 @@
-//! [`Way`]: where an address leads from a socket: to another one in memory, or over the stack's links.
+//! Where an address leads from a socket: to another one in memory, or over the stack's links.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use moat_abi::{Errno, Result};
 
-use crate::address::is_local;
+use crate::address::{Way, is_local};
 use crate::ports::Net;
-
-/// How a socket reaches an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// The address: the loopback's in place of the any address.
-    pub to: IpAddr,
-    /// The address that packets come from, unless the socket has one.
-    pub source: IpAddr,
-    /// It is one of the namespace's own: what is sent stays in memory.
-    pub local: bool,
-}
 
 impl Net {
     /// Whether an address is the namespace's own.

@@ -230,7 +230,7 @@ impl Stack {
             iss: self.secret(("iss", local, remote)).wrapping_add(clock),
             timestamp_offset: self.secret(("timestamps", local.ip(), remote.ip())),
             path_mss,
-            largest_segment: if segments > 0 { segments.min(LARGEST_PAYLOAD) } else { u32::from(path_mss) },
+            largest_segment: segments.min(LARGEST_PAYLOAD),
             settings,
         })
     }

@@ -167,7 +167,7 @@ fn a_flood_of_syns_is_bounded() {
                 let bytes: Vec<u8> = p.parts().iter().flat_map(|s| s.to_vec()).collect();
                 w.stacks[1].receive(2, &bytes, Offload::default());
             }
-            w.stacks[1].take_output(2).into_iter().take(1).for_each(|p| {
+            w.stacks[1].take_output(2).into_iter().for_each(|p| {
                 let bytes: Vec<u8> = p.parts().iter().flat_map(|s| s.to_vec()).collect();
                 if bytes[12..14] == [8, 6] {
                     w.stacks[0].receive(2, &bytes, Offload::default());

@@ -54,7 +54,10 @@ impl Connection {
     fn update_window(&mut self, s: &Segment<'_>, position: u64, window: u64) {
         let Some(at) = self.received_position(s.seq) else { return };
         let (seq, ack) = self.window_from;
-        if position > self.una || at > seq || (at == seq && (position > ack || window > self.send_window)) {
+        if position > self.una
+            || at > seq
+            || (at == seq && (position > ack || window > self.send_window || window == 0))
+        {
             if window > self.send_window {
                 self.changes.write |= self.starved;
             }

@@ -218,7 +218,7 @@ pub struct Parameters {
     pub timestamp_offset: u32,
     /// Largest payload with a header without options that the path takes.
     pub path_mss: u16,
-    /// Largest payload of a segment that is handed down; as `path_mss` if the device can't cut.
+    /// Largest payload of a segment that is handed down, if the device can cut it; 0 if not.
     pub largest_segment: u32,
     /// The socket's options.
     pub settings: Settings,

@@ -53,7 +53,7 @@ impl Connection {
             return self.stuck_since.is_some_and(|t| now.since(t) >= self.settings.user_timeout_us);
         }
         // A peer that answers may keep its window closed for ever.
-        let answers = self.send_window == 0 && now.since(self.heard_at) < RTO_MAX_US;
+        let answers = self.synchronized() && self.send_window == 0 && now.since(self.heard_at) < RTO_MAX_US;
         self.counters.retransmits >= retries && !answers
     }
 

@@ -91,7 +91,7 @@ impl TcpSocket {
             let Some(socket) = backlog.ready.pop_front() else {
                 let remote = backlog.remote;
                 drop(state);
-                return Ok(self.accept_remote(remote)?);
+                return self.accept_remote(remote);
             };
             (socket, backlog.waiting.pop_front())
         };

@@ -200,7 +200,9 @@ const FLAGS_ELSEWHERE: &str = "Flags of all commands, about sandboxes, logs and 
 fn flags_alone() -> clap::Command {
     let about = "Flags of all commands. A command line's own value counts before that of an annotation\n\
         dev.moat.flag.NAME, where /etc/moat/config.toml allows it, and that before the file's.";
-    lenient(Global::augment_args(clap::Command::new("moat").about(about).override_usage("moat [FLAGS] COMMAND ...")))
+    // Its own description is one line only.
+    let command = Global::augment_args(clap::Command::new("moat"));
+    lenient(command.about(about).long_about(None::<&str>).override_usage("moat [FLAGS] COMMAND ..."))
 }
 
 /// Names of the flags that all commands have.

@@ -241,3 +241,90 @@ TEST(a_description_finds_its_own_locks) {
     CHECK_EQ(l.l_type, F_UNLCK);
     ERR(fcntl(fd, F_GETLK, &l), EINVAL);
 }
+
+static volatile sig_atomic_t told_fd, told_code;
+
+static void told(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)context;
+    told_fd = info->si_fd;
+    told_code = info->si_code;
+}
+
+// A file with a lease that is told of by SIGRTMIN; where the tree has none, the check ends here.
+static int leased(int flags, int kind) {
+    close(make());
+    int fd = OK(open("f", flags));
+    struct sigaction action = {.sa_sigaction = told, .sa_flags = SA_SIGINFO};
+    OK(sigaction(SIGRTMIN, &action, NULL));
+    OK(fcntl(fd, F_SETSIG, SIGRTMIN));
+    int set = fcntl(fd, F_SETLEASE, kind);
+    if (set && errno == EINVAL)
+        _exit(0); // what others share has no leases
+    CHECK_EQ(set, 0);
+    return fd;
+}
+
+TEST(a_lease_is_kept_and_given_up) {
+    int fd = leased(O_RDONLY, F_RDLCK);
+    CHECK_EQ(fcntl(fd, F_GETLEASE), F_RDLCK);
+    int other = OK(open("f", O_RDONLY));
+    CHECK_EQ(fcntl(other, F_GETLEASE), F_UNLCK);
+    ERR(fcntl(other, F_SETLEASE, F_WRLCK), EAGAIN);
+    ERR(fcntl(other, F_SETLEASE, F_UNLCK), EAGAIN);
+    ERR(fcntl(other, F_SETLEASE, 77), EINVAL);
+    OK(fcntl(fd, F_SETLEASE, F_UNLCK));
+    CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
+    close(other);
+    OK(fcntl(fd, F_SETLEASE, F_WRLCK));
+    close(fd);
+    int writer = OK(open("f", O_WRONLY));
+    ERR(fcntl(writer, F_SETLEASE, F_RDLCK), EAGAIN);
+    EXITED(wait_for(CHILD(become_nobody(); ERR(fcntl(writer, F_SETLEASE, F_WRLCK), EACCES))), 0);
+    int pipes[2];
+    OK(pipe(pipes));
+    ERR(fcntl(pipes[0], F_SETLEASE, F_RDLCK), EINVAL);
+}
+
+TEST(an_opening_for_writing_waits_for_a_lease) {
+    int fd = leased(O_RDONLY, F_RDLCK);
+    pid_t pid = CHILD({
+        ERR(open("f", O_WRONLY | O_NONBLOCK), EWOULDBLOCK);
+        close(OK(open("f", O_RDONLY)));
+        close(OK(open("f", O_WRONLY)));
+    });
+    EVENTUALLY(told_fd == fd);
+    CHECK_EQ(told_code, POLL_MSG);
+    CHECK_EQ(fcntl(fd, F_GETLEASE), F_UNLCK);
+    sleep_ms(20);
+    CHECK_EQ(waitpid(pid, NULL, WNOHANG), 0);
+    OK(fcntl(fd, F_SETLEASE, F_UNLCK));
+    EXITED(wait_for(pid), 0);
+}
+
+TEST(a_reader_leaves_a_read_lease) {
+    int fd = leased(O_RDWR, F_WRLCK);
+    pid_t pid = CHILD(close(fd); close(OK(open("f", O_RDONLY))));
+    EVENTUALLY(told_fd == fd);
+    CHECK_EQ(fcntl(fd, F_GETLEASE), F_RDLCK);
+    close(fd); // the last close gives it up
+    EXITED(wait_for(pid), 0);
+}
+
+TEST(a_truncation_waits_for_a_lease) {
+    int fd = leased(O_RDONLY, F_RDLCK);
+    pid_t pid = CHILD(OK(truncate("f", 10)));
+    EVENTUALLY(told_fd == fd);
+    OK(fcntl(fd, F_SETLEASE, F_UNLCK));
+    EXITED(wait_for(pid), 0);
+}
+
+TEST(a_signal_ends_the_wait_for_a_lease) {
+    leased(O_RDONLY, F_RDLCK);
+    struct sigaction action = {.sa_sigaction = told, .sa_flags = SA_SIGINFO};
+    pid_t pid = CHILD({
+        OK(sigaction(SIGALRM, &action, NULL));
+        ualarm(30000, 0);
+        ERR(open("f", O_WRONLY), EINTR);
+    });
+    EXITED(wait_for(pid), 0);
+}

@@ -12,6 +12,7 @@ pub mod epoll;
 pub mod fcntl;
 pub mod inotify;
 pub mod ioctl;
+pub mod leases;
 pub mod locks;
 pub mod mount;
 pub mod names;

@@ -35,6 +35,7 @@ pub mod fs_context;
 pub mod generated;
 pub mod inode;
 pub mod inotify;
+pub mod leases;
 pub mod locks;
 pub mod metadata;
 pub mod mount;

@@ -13,6 +13,7 @@ use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SparseSeek};
 use crate::inode::{Inode, Metadata};
 use crate::inotify::Through;
+use crate::leases::LeaseHolder;
 use crate::locks::LockOwner;
 use crate::mount::MountFlags;
 use crate::path::Path;
@@ -442,11 +443,27 @@ impl OpenFile {
             outside.release(owner);
         }
         let Ok(meta) = self.inode().metadata() else { return };
-        self.path.mount.tables().locks.release(meta.key(), owner);
+        let tables = self.path.mount.tables();
+        tables.locks.release(meta.key(), owner);
+        if owner == LockOwner::Description(self.id) && !tables.leases.is_empty() {
+            // Most have none.
+            let _ = tables.leases.remove(meta.key(), self.id);
+        }
     }
 
-    pub(crate) fn note_lock(&self) {
+    /// Has what the description locks given up when it goes.
+    pub fn note_lock(&self) {
         self.has_locks.store(true, Ordering::Relaxed);
+    }
+}
+
+impl LeaseHolder for OpenFile {
+    fn lease_breaks(&self, fd: i32) {
+        let (owner, signal) = self.owner();
+        if let Some(signals) = self.path.mount.tables().io_signals.upgrade() {
+            let band = PollEvents::IN | PollEvents::RDNORM | PollEvents::MSG;
+            signals.send_io_signal(&owner, signal, fd, band.bits());
+        }
     }
 }
 

@@ -13,7 +13,7 @@ mod xattr;
 pub use attr::{AccessIds, Times, access, check_times, chmod, chown, mode_after_write, set_size, set_times};
 pub use create::{link, mkdir, mknod, symlink};
 pub use mount::{Attach, mount, unmount};
-pub use open::{Executable, OpenHow, open, open_path};
+pub use open::{Executable, OpenHow, lease_that_blocks, open, open_path};
 pub use remove::{rmdir, unlink};
 pub use rename::rename;
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};

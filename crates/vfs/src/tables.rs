@@ -9,7 +9,9 @@ use moat_sync::Mutex;
 use crate::dentry::DentryCache;
 use crate::inode::SpecialFiles;
 use crate::inotify::Watches;
+use crate::leases::LeaseTable;
 use crate::locks::LockTable;
+use crate::metadata::InodeKey;
 use crate::owner::Owner;
 use crate::text_busy::TextUses;
 
@@ -42,6 +44,8 @@ pub struct Tables {
     pub(crate) special: Arc<dyn SpecialFiles>,
     /// Record locks of all files.
     pub locks: LockTable,
+    /// Leases of all files.
+    pub leases: LeaseTable,
     /// Which files are executed or written.
     pub(crate) text_uses: Arc<TextUses>,
     /// Which files are watched for events.
@@ -64,6 +68,12 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// How many openings for writing a file has.
+    #[must_use]
+    pub fn writers(&self, key: InodeKey) -> u64 {
+        self.text_uses.writers(key)
+    }
+
     /// A device number for a file system without a device, never given twice.
     ///
     /// The host's own anonymous devices are small numbers too: nothing compares them with these.

@@ -30,6 +30,12 @@ impl TextUses {
         Ok(())
     }
 
+    /// How many openings for writing there are.
+    pub(crate) fn writers(&self, key: InodeKey) -> u64 {
+        let count = self.counts.lock().get(&key).copied().unwrap_or(0);
+        u64::try_from(count).unwrap_or(0)
+    }
+
     pub(crate) fn undo(&self, key: InodeKey, step: i64) {
         let mut counts = self.counts.lock();
         if let Some(count) = counts.get_mut(&key) {

@@ -11,6 +11,7 @@ use moat_sync::{LockClass, Mutex};
 use crate::anon::{FIRST_FREE_MINOR, PseudoMounts};
 use crate::dentry::DentryCache;
 use crate::inotify::Watches;
+use crate::leases::LeaseTable;
 use crate::locks::LockTable;
 use crate::registry::Registry;
 use crate::tables::VfsIds;
@@ -46,6 +47,7 @@ impl Vfs {
         let tables = Arc::new(Tables {
             special: registry.clone(),
             locks: LockTable::default(),
+            leases: LeaseTable::default(),
             text_uses: Arc::default(),
             dentries: Arc::new(DentryCache::new(&watches)),
             watches,

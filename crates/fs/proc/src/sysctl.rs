@@ -27,6 +27,7 @@ pub struct Scope {
     kept: Arc<Kept>,
     watches: Arc<Watches>,
     core: Arc<CorePattern>,
+    lease_break_time: Arc<Setting>,
     boot_id: [u8; 16],
 }
 
@@ -34,10 +35,16 @@ impl Scope {
     /// The settings of a task with these namespaces.
     #[must_use]
     pub fn new(kernel: &Kernel, namespaces: &Arc<Namespaces>) -> Scope {
-        Scope::of(kernel.boot_id, &kernel.vfs.watches, &kernel.core_pattern, namespaces)
+        let times = kernel.vfs.leases.break_time.clone();
+        Scope::of(kernel.boot_id, (&kernel.vfs.watches, times), &kernel.core_pattern, namespaces)
     }
 
-    fn of(boot_id: [u8; 16], watches: &Arc<Watches>, core: &Arc<CorePattern>, namespaces: &Arc<Namespaces>) -> Scope {
+    fn of(
+        boot_id: [u8; 16],
+        (watches, lease_break_time): (&Arc<Watches>, Arc<Setting>),
+        core: &Arc<CorePattern>,
+        namespaces: &Arc<Namespaces>,
+    ) -> Scope {
         Scope {
             namespaces: namespaces.clone(),
             system_v: SystemV::of(&namespaces.ipc),
@@ -45,6 +52,7 @@ impl Scope {
             kept: namespaces.net.extensions.get_or_init(Kept::default),
             watches: watches.clone(),
             core: core.clone(),
+            lease_break_time,
             boot_id,
         }
     }
@@ -82,6 +90,8 @@ const SETTINGS: &[Entry] = &[
     ("fs/inotify/max_queued_events", Value::Number(|s| &s.watches.max_queued_events)),
     ("fs/inotify/max_user_instances", Value::Number(|s| &s.watches.max_user_instances)),
     ("fs/inotify/max_user_watches", Value::Number(|s| &s.watches.max_user_watches)),
+    ("fs/lease-break-time", Value::Number(|s| &s.lease_break_time)),
+    ("fs/leases-enable", Value::Fixed("1")),
     ("fs/mqueue/msg_max", Value::Number(|s| &s.mqueue.messages)),
     ("fs/mqueue/msgsize_max", Value::Number(|s| &s.mqueue.message_bytes)),
     ("fs/mqueue/queues_max", Value::Fixed("256")),
@@ -339,7 +349,8 @@ mod tests {
             net: NetNamespace::new(4, user_ns),
             cgroup: CgroupNamespace::new(5),
         };
-        Scope::of([0; 16], &Arc::new(Watches::new(1 << 30)), &Arc::default(), &Arc::new(namespaces))
+        let files = (&Arc::new(Watches::new(1 << 30)), Arc::new(Setting::new(45, 0, 100)));
+        Scope::of([0; 16], files, &Arc::default(), &Arc::new(namespaces))
     }
 
     #[test]

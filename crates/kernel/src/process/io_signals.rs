@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use moat_abi::PollEvents;
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::Signal;
 use moat_vfs::open_file::{Owner, OwnerId};
@@ -29,10 +30,10 @@ fn may_signal(owner: &Owner, task: &Task) -> bool {
 
 fn send(kernel: &Kernel, owner: &Owner, signal: u32, fd: i32, band: i64) {
     let number = i32::try_from(signal).ok().and_then(Signal::new);
-    let info = match number {
-        Some(s) => SigInfo::poll(s, moat_abi::siginfo::POLL_IN, band, fd),
-        None => SigInfo::poll(Signal::SIGIO, moat_abi::siginfo::POLL_IN, band, fd),
-    };
+    // A lease that is broken, or a file that is ready.
+    let is_message = band & i64::from(PollEvents::MSG.bits()) != 0;
+    let code = if is_message { moat_abi::siginfo::POLL_MSG } else { moat_abi::siginfo::POLL_IN };
+    let info = SigInfo::poll(number.unwrap_or(Signal::SIGIO), code, band, fd);
     let to_group = |g: &Arc<ThreadGroup>| {
         if g.any_thread().is_some_and(|t| may_signal(owner, &t)) {
             // Too many queued: the event is lost, as on Linux, which then sends SIGIO; poll(2) tells the rest.

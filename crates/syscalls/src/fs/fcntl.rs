@@ -6,7 +6,7 @@ use moat_abi::fs::{
     F_ADD_SEALS, F_CREATED_QUERY, F_DUPFD, F_DUPFD_CLOEXEC, F_DUPFD_QUERY, F_GET_RW_HINT, F_GET_SEALS, F_GETFD,
     F_GETFL, F_GETLEASE, F_GETLK, F_GETOWN, F_GETOWN_EX, F_GETPIPE_SZ, F_GETSIG, F_OFD_GETLK, F_OFD_SETLK,
     F_OFD_SETLKW, F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, F_SET_RW_HINT, F_SETFD, F_SETFL, F_SETLEASE, F_SETLK,
-    F_SETLKW, F_SETOWN, F_SETOWN_EX, F_SETPIPE_SZ, F_SETSIG, F_UNLCK, FD_CLOEXEC, FOwnerEx, OpenFlags,
+    F_SETLKW, F_SETOWN, F_SETOWN_EX, F_SETPIPE_SZ, F_SETSIG, FD_CLOEXEC, FOwnerEx, OpenFlags,
 };
 use moat_abi::{Errno, Result};
 use moat_kernel::{CurrentTask, SyscallResult};
@@ -15,11 +15,11 @@ use moat_vfs::fd_table::OnExec;
 use moat_vfs::open_file::{Owner, OwnerId};
 use moat_vfs::{Fd, OpenFile, ops};
 
-use super::locks;
 use super::open::fd_limit;
+use super::{leases, locks};
 
 syscalls! { pub static TABLE;
-    72 fcntl(fd: Fd, cmd: u32, arg: u64) async sys_fcntl, partial("no leases, no F_NOTIFY");
+    72 fcntl(fd: Fd, cmd: u32, arg: u64) async sys_fcntl, partial("no F_NOTIFY");
 }
 
 async fn sys_fcntl(t: &mut CurrentTask, fd: Fd, cmd: u32, arg: u64) -> SyscallResult {
@@ -71,8 +71,8 @@ fn simple(t: &mut CurrentTask, fd: Fd, f: &Arc<OpenFile>, cmd: u32, arg: u64) ->
             }
             Ok(f.file().fcntl(f, t, cmd, arg)?)
         }
-        F_GETLEASE => Ok(u64::from(F_UNLCK.unsigned_abs())),
-        F_SETLEASE if arg == u64::from(F_UNLCK.unsigned_abs()) => Err(Errno::EAGAIN.into()),
+        F_GETLEASE => leases::get(t, f),
+        F_SETLEASE => leases::set(t, fd, f, number),
         F_GET_RW_HINT => {
             t.mm().write_bytes(UserAddr::new(arg), &0u64.to_ne_bytes())?;
             Ok(0)

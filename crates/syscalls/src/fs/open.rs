@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use moat_abi::fs::{OpenFlags, OpenHow as RawHow, S_IALLUGO};
+use moat_abi::fs::{AccessMode, OpenFlags, OpenHow as RawHow, S_IALLUGO};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::Resource;
 use moat_kernel::task::wait::until_ready;
 use moat_kernel::{CurrentTask, Restart, SyscallResult, Wait};
 use moat_mm::{PAGE_SIZE, UserAddr};
 use moat_vfs::fd_table::OnExec;
+use moat_vfs::leases::Breaker;
 use moat_vfs::ops::{self, OpenHow};
 use moat_vfs::walk::LookupFlags;
 use moat_vfs::{Fd, OpenFile};
 use zerocopy::FromBytes;
 
 use super::at::{LookupStart, read_path};
+use super::leases;
 use crate::PathArg;
 
 syscalls! { pub static TABLE;
@@ -57,11 +59,20 @@ async fn open(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: OpenHow) -> Sy
     how.check()?;
     let text = read_path(t, path)?;
     t.fds().check_free(1, fd_limit(t))?;
-    let file = {
-        // Where the walk must stay in the directory, even an absolute path begins there.
-        let confined = how.resolve.intersects(LookupFlags::BENEATH | LookupFlags::IN_ROOT);
-        let place = LookupStart::at(t, dirfd, if confined { b"." } else { &text })?;
-        ops::open(&place.view(t), &text, &how)?
+    // Where the walk must stay in the directory, even an absolute path begins there.
+    let confined = how.resolve.intersects(LookupFlags::BENEATH | LookupFlags::IN_ROOT);
+    let place = LookupStart::at(t, dirfd, if confined { b"." } else { &text })?;
+    let file = loop {
+        let opened = ops::open(&place.view(t), &text, &how);
+        if opened.as_ref().err() != Some(&Errno::EWOULDBLOCK) || how.flags.contains(OpenFlags::NONBLOCK) {
+            break opened?;
+        }
+        let Some(leases) = ops::lease_that_blocks(&place.view(t), &text, &how)? else {
+            // It was no lease, or that is gone.
+            break ops::open(&place.view(t), &text, &how)?;
+        };
+        let reads = how.flags.access_mode() == AccessMode::ReadOnly;
+        leases::wait(t, &leases, if reads { Breaker::Reader } else { Breaker::Writer }).await?;
     };
     if !how.flags.contains(OpenFlags::PATH) {
         finish(t, &file).await?;

@@ -8,14 +8,16 @@ use moat_abi::signal::Signal;
 use moat_abi::{Errno, Result};
 use moat_identity::Resource;
 use moat_kernel::{CurrentTask, SyscallResult};
+use moat_vfs::leases::Breaker;
 use moat_vfs::walk::LookupFlags;
 use moat_vfs::{Access, Fd, ops};
 
 use super::at::find;
+use super::leases;
 use crate::PathArg;
 
 syscalls! { pub static TABLE;
-    76 truncate(path: PathArg, len: i64) sys_truncate, full;
+    76 truncate(path: PathArg, len: i64) async sys_truncate, full;
     77 ftruncate(fd: Fd, len: i64) sys_ftruncate, full;
     285 fallocate(fd: Fd, mode: u32, offset: i64, len: i64) sys_fallocate, full;
     221 fadvise64(fd: Fd, offset: i64, len: i64, advice: u32) sys_fadvise64, stub("checked, and left to the host's page cache");
@@ -31,7 +33,7 @@ fn check_limit(t: &mut CurrentTask, old: u64, len: u64) -> Result<()> {
     Ok(())
 }
 
-fn sys_truncate(t: &mut CurrentTask, path: PathArg, len: i64) -> SyscallResult {
+async fn sys_truncate(t: &mut CurrentTask, path: PathArg, len: i64) -> SyscallResult {
     let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
     let at = find(t, Fd::CWD, path, LookupFlags::FOLLOW)?;
     let inode = at.inode();
@@ -43,6 +45,12 @@ fn sys_truncate(t: &mut CurrentTask, path: PathArg, len: i64) -> SyscallResult {
     inode.permission(t.creds(), Access::WRITE)?;
     at.mount.check_writable()?;
     check_limit(t, inode.metadata()?.size, len)?;
+    if !t.kernel().vfs.leases.is_empty() {
+        let key = inode.metadata()?.key();
+        while let Some(leases) = t.kernel().vfs.leases.break_for(key, Breaker::Writer) {
+            leases::wait(t, &leases, Breaker::Writer).await?;
+        }
+    }
     ops::set_size(t.creds(), &at, len)?;
     Ok(0)
 }

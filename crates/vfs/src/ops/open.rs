@@ -9,6 +9,7 @@ use super::{attr, check_create, check_device, created, is_stored, new_node};
 use crate::dentry::Dentry;
 use crate::device_rules::DeviceAccess;
 use crate::inode::{Access, InodeKey, NodeKind, OpenContext};
+use crate::leases::{Breaker, FileLeases};
 use crate::mount::MountFlags;
 use crate::open_file::OpenFile;
 use crate::path::Path;
@@ -134,12 +135,45 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
     if access.contains(Access::WRITE) && is_stored(file_type) {
         path.mount.check_writable()?;
     }
+    if lease_in_the_way(&path, how, Leases::Break)?.is_some() {
+        return Err(Errno::EWOULDBLOCK);
+    }
     // Opened before it is truncated: a refusal by the file system (ETXTBSY, EBUSY) must leave the contents alone.
     let file = start(view, path, how)?;
     if truncate {
         attr::set_size(view.creds(), file.path(), 0)?;
     }
     Ok(file)
+}
+
+/// What becomes of the leases that are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leases {
+    Break,
+    Keep,
+}
+
+fn lease_in_the_way(path: &Path, how: &OpenHow, what: Leases) -> Result<Option<Arc<FileLeases>>> {
+    let table = &path.mount.tables().leases;
+    if table.is_empty() || path.inode().file_type() != FileType::Regular {
+        return Ok(None);
+    }
+    let key = path.inode().metadata()?.key();
+    let breaker = if how.flags.access_mode() == AccessMode::ReadOnly { Breaker::Reader } else { Breaker::Writer };
+    Ok(match what {
+        Leases::Break => table.break_for(key, breaker),
+        Leases::Keep => table.in_the_way(key, breaker),
+    })
+}
+
+/// The leases that made [`open`] give EWOULDBLOCK, to wait for; `None` if it was not that, or they are gone.
+///
+/// # Errors
+/// Those of path resolution.
+pub fn lease_that_blocks(view: &View<'_>, path: &[u8], how: &OpenHow) -> Result<Option<Arc<FileLeases>>> {
+    let mut lookup = how.resolve;
+    lookup.set(LookupFlags::FOLLOW, !how.flags.contains(OpenFlags::NOFOLLOW));
+    lease_in_the_way(&resolve(view, path, lookup)?, how, Leases::Keep)
 }
 
 fn start(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenFile>> {

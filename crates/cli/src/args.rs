@@ -10,7 +10,6 @@ mod tools;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::sync::LazyLock;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -22,14 +21,15 @@ pub(crate) use resources::{Events, Update};
 pub(crate) use tools::{Client, Completion, Debug, Do, Doctor, Install, Man, Place, Spec, Uninstall};
 
 /// What `moat --version` says, as Docker and Podman expect it.
-static VERSION: LazyLock<String> = LazyLock::new(|| {
+fn version() -> &'static str {
     let (version, commit) = (env!("CARGO_PKG_VERSION"), option_env!("MOAT_COMMIT").unwrap_or("unknown"));
-    format!("version {version}\ncommit: {commit}\nspec: 1.2.0\nplatforms: systrap, ptrace")
-});
+    // The parser keeps it, and is made once.
+    format!("version {version}\ncommit: {commit}\nspec: 1.2.0\nplatforms: systrap, ptrace").leak()
+}
 
 /// Runs containers, each on a Linux kernel of its own.
 #[derive(Debug, Parser)]
-#[command(name = "moat", bin_name = "moat", version = VERSION.as_str(), about, disable_help_subcommand = false)]
+#[command(name = "moat", bin_name = "moat", version = version(), about, disable_help_subcommand = false)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) global: Global,

@@ -110,7 +110,8 @@ pub type Outgoing<'a> = (&'a [u8; VNET_HEADER_BYTES], &'a [IoSlice<'a>]);
 /// EAGAIN or ENOBUFS if the device takes none now; ENETDOWN, ENXIO, EMSGSIZE, EINVAL for the first frame.
 pub fn send(socket: BorrowedFd<'_>, frames: &[Outgoing<'_>]) -> Result<usize> {
     let count = frames.len().min(BATCH);
-    let mut vectors: Vec<libc::iovec> = Vec::with_capacity(frames.iter().take(count).map(|f| 1 + f.1.len()).sum());
+    let mut vectors: Vec<libc::iovec> =
+        Vec::with_capacity(frames.iter().take(count).map(|f| f.1.len().saturating_add(1)).sum());
     let mut ends = [0; BATCH];
     for (end, (header, parts)) in ends.iter_mut().zip(frames) {
         let parts = std::iter::once(&header[..]).chain(parts.iter().map(|part| &part[..]));
@@ -122,7 +123,7 @@ pub fn send(socket: BorrowedFd<'_>, frames: &[Outgoing<'_>]) -> Result<usize> {
     let mut rest = &mut vectors[..];
     let mut start = 0;
     for (header, end) in headers.iter_mut().zip(ends).take(count) {
-        let (own, others) = rest.split_at_mut(end - start);
+        let (own, others) = rest.split_at_mut(end.saturating_sub(start));
         header.msg_hdr.msg_iov = own.as_mut_ptr();
         header.msg_hdr.msg_iovlen = own.len();
         (rest, start) = (others, end);

@@ -136,7 +136,8 @@ fn run_one(kind: HookKind, hook: &Hook, state: &[u8]) -> Result<()> {
     }
     let deadline = match hook.timeout().map(u64::try_from) {
         None => None,
-        Some(Ok(seconds @ 1..)) => Some((seconds, Instant::now() + Duration::from_secs(seconds))),
+        // One that is too far away to be a time never comes.
+        Some(Ok(seconds @ 1..)) => Instant::now().checked_add(Duration::from_secs(seconds)).map(|at| (seconds, at)),
         Some(_) => return Err(Error::Invalid(format!("{}: the timeout must be greater than zero", name()))),
     };
     let (output, theirs) = pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())?;

@@ -30,7 +30,7 @@ pub(crate) fn set_up(
     mut fds: Vec<OwnedFd>,
     resolver: Option<Vec<IpAddr>>,
 ) -> Result<(), ControlError> {
-    let expected = config.devices().count() + usize::from(resolver.is_some());
+    let expected = config.devices().count().saturating_add(usize::from(resolver.is_some()));
     if fds.len() != expected {
         return Err(ControlError::Invalid(format!("{} descriptors for a network of {expected}", fds.len())));
     }

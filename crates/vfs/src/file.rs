@@ -291,3 +291,24 @@ pub fn downcast<T: File>(file: &Arc<dyn File>) -> Option<&T> {
     let any: &dyn Any = &**file;
     any.downcast_ref()
 }
+
+/// The file of an O_PATH descriptor: it does nothing.
+pub(crate) struct PathOnly;
+
+impl File for PathOnly {
+    fn poll(&self, _f: &OpenFile) -> PollEvents {
+        PollEvents::NVAL
+    }
+}
+
+/// A position `offset` bytes from `base`.
+///
+/// # Errors
+/// EOVERFLOW beyond the largest; EINVAL below zero.
+pub(crate) fn moved(base: u64, offset: i64) -> Result<u64> {
+    let sum = i128::from(base) + i128::from(offset);
+    if sum > i128::from(i64::MAX) {
+        return Err(Errno::EOVERFLOW);
+    }
+    u64::try_from(sum).map_err(|_| Errno::EINVAL)
+}

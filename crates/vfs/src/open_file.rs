@@ -10,7 +10,7 @@ use moat_sync::wait::{Notify, Registration};
 use moat_sync::{LockClass, Mutex};
 
 use crate::cred::Credentials;
-use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SparseSeek};
+use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, PathOnly, Seekable, SparseSeek, moved};
 use crate::inode::{Inode, Metadata};
 use crate::inotify::Through;
 use crate::leases::LeaseHolder;
@@ -51,15 +51,6 @@ pub struct OpenFile {
 pub trait Watcher: Send + Sync {
     /// The description with this id is gone.
     fn closed(&self, id: u64);
-}
-
-/// The file of an O_PATH descriptor: it does nothing.
-struct PathOnly;
-
-impl File for PathOnly {
-    fn poll(&self, _f: &OpenFile) -> PollEvents {
-        PollEvents::NVAL
-    }
 }
 
 impl OpenFile {
@@ -306,8 +297,8 @@ impl OpenFile {
         let _moving = self.moving.lock();
         let new = match whence {
             SEEK_SET => u64::try_from(offset).map_err(|_| Errno::EINVAL)?,
-            SEEK_CUR => add(self.pos(), offset)?,
-            SEEK_END => add(self.file.metadata(self)?.size, offset)?,
+            SEEK_CUR => moved(self.pos(), offset)?,
+            SEEK_END => moved(self.file.metadata(self)?.size, offset)?,
             SEEK_DATA | SEEK_HOLE => {
                 let what = if whence == SEEK_DATA { SparseSeek::Data } else { SparseSeek::Hole };
                 self.file.seek_sparse(self, u64::try_from(offset).map_err(|_| Errno::ENXIO)?, what)?
@@ -484,14 +475,6 @@ impl Notify for SignalOnReady {
             signals.send_io_signal(&owner, signal, fd, events.bits());
         }
     }
-}
-
-fn add(base: u64, offset: i64) -> Result<u64> {
-    let sum = i128::from(base) + i128::from(offset);
-    if sum > i128::from(i64::MAX) {
-        return Err(Errno::EOVERFLOW);
-    }
-    u64::try_from(sum).map_err(|_| Errno::EINVAL)
 }
 
 impl Drop for OpenFile {

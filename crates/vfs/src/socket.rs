@@ -335,7 +335,7 @@ pub trait Socket: Send + Sync + Any {
     /// ioctl(2).
     ///
     /// # Errors
-    /// ENOTTY by default, after which [`crate::Registry::answer_device_ioctl`] is tried.
+    /// ENOTTY by default, after which those of [`crate::Registry::device_ioctl`] are tried.
     fn ioctl(&self, _caller: &dyn Caller, _cmd: u32, _arg: u64) -> Result<u64> {
         Err(Errno::ENOTTY)
     }

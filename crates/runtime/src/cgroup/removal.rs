@@ -37,7 +37,7 @@ impl Waiting {
             self.said = true;
         }
         sleep(self.next);
-        self.next = (self.next * 2).min(Duration::from_millis(200));
+        self.next = self.next.saturating_mul(2).min(Duration::from_millis(200));
         true
     }
 }

@@ -97,13 +97,14 @@ fn ranges(default: u32, native: &Resolved, x32: Option<&Resolved>) -> Vec<Range>
         _ => SECCOMP_RET_ERRNO | Errno::ENOSYS.raw().cast_unsigned(),
     };
     let mut ranges = vec![Range { first: 0, result: default }];
-    let mut newer_than = |newest: Option<u32>| ranges.extend(newest.map(|nr| Range { first: nr + 1, result: newer }));
+    let mut newer_than =
+        |newest: Option<u32>| ranges.extend(newest.map(|nr| Range { first: nr.saturating_add(1), result: newer }));
     // runc takes 0 for "names no call".
     newer_than(native.newest.filter(|nr| *nr != 0));
     match x32 {
         Some(x32) => {
             ranges.push(Range { first: numbers::X32_BIT, result: default });
-            ranges.extend(x32.newest.map(|nr| Range { first: nr + 1, result: newer }));
+            ranges.extend(x32.newest.map(|nr| Range { first: nr.saturating_add(1), result: newer }));
         }
         None => {
             ranges.push(Range { first: numbers::X32_BIT, result: SECCOMP_RET_KILL_THREAD });

@@ -162,7 +162,7 @@ impl Resolver {
             Err(_) => {
                 for index in (0..self.pending.len()).rev() {
                     if self.pending.get(index).is_some_and(|p| p.nameserver == Some(nameserver)) {
-                        self.ask_nameserver(index, nameserver + 1);
+                        self.ask_nameserver(index, nameserver.saturating_add(1));
                     }
                 }
                 return true;
@@ -233,10 +233,10 @@ fn question_of(message: &[u8]) -> Option<&[u8]> {
     let mut length = 0usize;
     while let [label @ 1..=63, tail @ ..] = rest {
         rest = tail.get(usize::from(*label)..)?;
-        length += 1 + usize::from(*label);
+        length = length.saturating_add(usize::from(*label)).saturating_add(1);
     }
     match rest {
-        [0, _, _, _, _, ..] => message.get(HEADER..HEADER + length + 5),
+        [0, _, _, _, _, ..] => message.get(HEADER..)?.get(..length.saturating_add(5)),
         _ => None,
     }
 }

@@ -40,7 +40,7 @@ extern "C" fn main() -> ! {
         // SAFETY: `receive` has filled all of it, and any bytes are a request.
         let errno = make(directory, unsafe { request.assume_init_ref() });
         call(sys::CLOSE, [directory, 0, 0, 0, 0, 0]);
-        let answered = call(sys::SENDTO, [SOCKET, &raw const errno as u64, 4, sys::MSG_NOSIGNAL, 0, 0]);
+        let answered = call(sys::SENDTO, [SOCKET, sys::address(&raw const errno), 4, sys::MSG_NOSIGNAL, 0, 0]);
         if answered != 4 {
             exit()
         }
@@ -61,7 +61,7 @@ fn make(directory: u64, request: &Request) -> i32 {
         return EINVAL;
     }
     let device = (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12);
-    let name = request.name.as_ptr() as u64;
+    let name = sys::address(request.name.as_ptr());
     sys::errno(call(sys::MKNODAT, [directory, name, u64::from(request.mode), device, 0, 0]))
 }
 

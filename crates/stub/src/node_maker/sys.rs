@@ -51,9 +51,14 @@ pub fn call(nr: u64, args: [u64; 6]) -> i64 {
     ret
 }
 
+/// An address as an argument.
+pub fn address<T>(pointer: *const T) -> u64 {
+    pointer as u64
+}
+
 /// The errno of a result, 0 for success.
 pub fn errno(result: i64) -> i32 {
-    if result < 0 { -result as i32 } else { 0 }
+    if result < 0 { i32::try_from(result.wrapping_neg()).unwrap_or(i32::MAX) } else { 0 }
 }
 
 /// `None` if the call has failed.
@@ -70,10 +75,10 @@ pub fn exit() -> ! {
 
 /// Gives up the root, all ids and all capabilities but two, for good.
 pub fn shut_in() -> Option<()> {
-    done(PRCTL, [PR_SET_NAME, c"moat-nodes".as_ptr() as u64, 0, 0, 0, 0])?;
+    done(PRCTL, [PR_SET_NAME, address(c"moat-nodes".as_ptr()), 0, 0, 0, 0])?;
     // A directory in which nothing can be made and from which no path leads.
-    done(CHROOT, [c"/proc/self/fdinfo".as_ptr() as u64, 0, 0, 0, 0, 0])?;
-    done(CHDIR, [c"/".as_ptr() as u64, 0, 0, 0, 0, 0])?;
+    done(CHROOT, [address(c"/proc/self/fdinfo".as_ptr()), 0, 0, 0, 0, 0])?;
+    done(CHDIR, [address(c"/".as_ptr()), 0, 0, 0, 0, 0])?;
     call(UMASK, [0; 6]);
     for capability in 0..=MAX_CAPABILITY {
         call(PRCTL, [PR_CAPBSET_DROP, capability, 0, 0, 0, 0]);
@@ -85,7 +90,7 @@ pub fn shut_in() -> Option<()> {
     let keep = (1 << CAP_MKNOD) | (1 << CAP_DAC_OVERRIDE);
     // struct __user_cap_header_struct of version 3; effective, permitted and inheritable, low words and high ones.
     let (header, data) = ([0x2008_0522u32, 0], [keep, keep, 0u32, 0, 0, 0]);
-    done(CAPSET, [header.as_ptr() as u64, data.as_ptr() as u64, 0, 0, 0, 0])?;
+    done(CAPSET, [address(header.as_ptr()), address(data.as_ptr()), 0, 0, 0, 0])?;
     done(PRCTL, [PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0])?;
     done(PRCTL, [PR_SET_DUMPABLE, 0, 0, 0, 0, 0])
 }
@@ -93,8 +98,8 @@ pub fn shut_in() -> Option<()> {
 /// struct iovec.
 #[repr(C)]
 struct IoVec {
-    base: u64,
-    length: u64,
+    base: *mut u8,
+    length: usize,
 }
 
 /// struct msghdr.
@@ -102,11 +107,12 @@ struct IoVec {
 struct Message {
     name: u64,
     name_length: u64,
-    vectors: u64,
+    vectors: *const IoVec,
     vector_count: u64,
-    control: u64,
-    control_length: u64,
-    flags: u64,
+    control: *mut Control,
+    control_length: usize,
+    flags: u32,
+    padding: u32,
 }
 
 /// struct cmsghdr and one descriptor.
@@ -127,20 +133,21 @@ const TRUNCATED: u32 = 0x20 | 0x8;
 /// Waits for a message of exactly `length` bytes with one descriptor, which it gives. `None` for anything else, and at the end.
 pub fn receive(socket: u64, buffer: *mut u8, length: usize) -> Option<u64> {
     let mut control = MaybeUninit::<Control>::uninit();
-    let vector = IoVec { base: buffer as u64, length: length as u64 };
+    let vector = IoVec { base: buffer, length };
     let mut message = Message {
         name: 0,
         name_length: 0,
-        vectors: &raw const vector as u64,
+        vectors: &raw const vector,
         vector_count: 1,
-        control: control.as_mut_ptr() as u64,
-        control_length: size_of::<Control>() as u64,
+        control: control.as_mut_ptr(),
+        control_length: size_of::<Control>(),
         flags: 0,
+        padding: 0,
     };
-    let got = call(RECVMSG, [socket, &raw mut message as u64, MSG_CMSG_CLOEXEC, 0, 0, 0]);
+    let got = call(RECVMSG, [socket, address(&raw mut message), MSG_CMSG_CLOEXEC, 0, 0, 0]);
     // Without room for another descriptor in the table the one that was sent is missing: the lengths say so.
-    let has_control = message.control_length == size_of::<Control>() as u64;
-    if got != length as i64 || message.flags as u32 & TRUNCATED != 0 || !has_control {
+    let has_control = message.control_length == size_of::<Control>();
+    if usize::try_from(got) != Ok(length) || message.flags & TRUNCATED != 0 || !has_control {
         return None;
     }
     // SAFETY: the kernel has written as many bytes as `control_length` says, but for the padding, which nothing reads.
@@ -159,7 +166,7 @@ const ST_NODEV: u64 = 4;
 /// Whether devices on the mount that a descriptor belongs to can't be opened by it.
 pub fn is_nodev(descriptor: u64) -> bool {
     let mut words = MaybeUninit::<[u64; STATFS_WORDS]>::uninit();
-    if call(FSTATFS, [descriptor, words.as_mut_ptr() as u64, 0, 0, 0, 0]) != 0 {
+    if call(FSTATFS, [descriptor, address(words.as_mut_ptr()), 0, 0, 0, 0]) != 0 {
         return false;
     }
     // SAFETY: the call has succeeded and written the whole struct.

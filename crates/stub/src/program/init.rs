@@ -64,7 +64,7 @@ unsafe extern "C" fn stub_init(control: *mut Control) -> ! {
         sys::call(PRCTL, [38, 1, 0, 0, 0, 0]);
         let header: [u32; 2] = [0x2008_0522, 0];
         let none = [0u32; 6];
-        sys::call(CAPSET, [header.as_ptr() as u64, none.as_ptr() as u64, 0, 0, 0, 0]);
+        sys::call(CAPSET, [sys::address(header.as_ptr()), sys::address(none.as_ptr()), 0, 0, 0, 0]);
         sys::call(PRCTL, [4, 1, 0, 0, 0, 0]); // PR_SET_DUMPABLE
         sys::call(PRCTL, [15, c"moat-guest".as_ptr() as u64, 0, 0, 0, 0]); // PR_SET_NAME
         // The listener lands in the descriptor table that is still shared with the sentry.
@@ -107,7 +107,7 @@ unsafe fn signals(area: u64) {
         sys::call(RT_SIGACTION, [signal, &raw const action as u64, 0, size, 0, 0]);
     }
     let stack: [u64; 3] = [area + STACK_OFFSET, 0, AREA_LEN - STACK_OFFSET];
-    sys::call(SIGALTSTACK, [stack.as_ptr() as u64, 0, 0, 0, 0, 0]);
+    sys::call(SIGALTSTACK, [sys::address(stack.as_ptr()), 0, 0, 0, 0, 0]);
     const { assert!(AREA_LEN <= AREA_STRIDE) };
 }
 
@@ -116,9 +116,9 @@ fn limit(resource: u64, soft_and_hard: Option<u64>) {
     match soft_and_hard {
         Some(value) => limits = [value, value],
         None => {
-            sys::call(PRLIMIT64, [0, resource, 0, limits.as_mut_ptr() as u64, 0, 0]);
+            sys::call(PRLIMIT64, [0, resource, 0, sys::address(limits.as_mut_ptr()), 0, 0]);
             limits[0] = limits[1];
         }
     }
-    sys::call(PRLIMIT64, [0, resource, limits.as_ptr() as u64, 0, 0, 0]);
+    sys::call(PRLIMIT64, [0, resource, sys::address(limits.as_ptr()), 0, 0, 0]);
 }

@@ -13,6 +13,12 @@ pub const ARCH_GET_GS: u64 = 0x1004;
 const EXIT: u64 = 60;
 const EXIT_GROUP: u64 = 231;
 
+/// An address as an argument.
+#[inline(always)]
+pub fn address<T>(pointer: *const T) -> u64 {
+    pointer as u64
+}
+
 /// Any system call; the filter decides.
 #[inline(always)]
 pub fn call(nr: u64, args: [u64; 6]) -> u64 {

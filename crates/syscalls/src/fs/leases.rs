@@ -6,7 +6,7 @@ use moat_abi::cap::Cap;
 use moat_abi::fs::{F_RDLCK, F_UNLCK, F_WRLCK, FileType};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::task::wait::WaitError;
-use moat_kernel::{CurrentTask, Deadline, Restart, SyscallError, SyscallResult, Wait};
+use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult, Wait};
 use moat_vfs::leases::{Breaker, FileLeases, LeaseHolder, LeaseKind};
 use moat_vfs::open_file::{Owner, OwnerId};
 use moat_vfs::{Fd, OpenFile};
@@ -87,7 +87,7 @@ fn has_other_openings(t: &CurrentTask, f: &Arc<OpenFile>) -> Result<bool> {
 /// Waits until no lease is in the way of `breaker`.
 pub(super) async fn wait(t: &mut CurrentTask, leases: &FileLeases, breaker: Breaker) -> Result<(), SyscallError> {
     while let Some(until) = leases.wait_until(breaker) {
-        let wait = Wait::restarting("break_lease", Restart::Sys).until(until.map(Deadline::from));
+        let wait = Wait::restarting("break_lease", Restart::Sys).until(until);
         let look = |_: &mut CurrentTask| match leases.wait_until(breaker) {
             None => std::task::Poll::Ready(()),
             Some(_) => std::task::Poll::Pending,

@@ -141,16 +141,16 @@ struct Step {
 fn rule_code(rule: &Rule) -> Option<Vec<BpfInstruction>> {
     let conditions: Vec<Vec<Step>> = rule.conditions.iter().map(steps).collect();
     // Behind the last condition is the rule's result, behind that the next rule.
-    let end = conditions.iter().map(Vec::len).sum::<usize>() + 1;
-    let (mut code, mut condition_end) = (Vec::with_capacity(end), 0);
+    let end = conditions.iter().map(Vec::len).sum::<usize>().saturating_add(1);
+    let (mut code, mut condition_end) = (Vec::with_capacity(end), 0_usize);
     for condition in conditions {
-        condition_end += condition.len();
+        condition_end = condition_end.saturating_add(condition.len());
         for step in condition {
-            let following = code.len() + 1;
+            let following = code.len().saturating_add(1);
             let distance = |target| match target {
                 Target::Next => Some(0),
-                Target::Holds => u8::try_from(condition_end - following).ok(),
-                Target::Fails => u8::try_from(end - following).ok(),
+                Target::Holds => u8::try_from(condition_end.checked_sub(following)?).ok(),
+                Target::Fails => u8::try_from(end.checked_sub(following)?).ok(),
             };
             code.push(BpfInstruction(step.code, distance(step.taken)?, distance(step.not_taken)?, step.k));
         }

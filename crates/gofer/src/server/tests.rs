@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use moat_abi::Errno;
 use moat_fs_host::GoferTree;
@@ -13,15 +14,35 @@ use moat_vfs::inode::SetAttr;
 
 use super::*;
 
+/// All tests have the process's descriptors in common; held alone by one that uses them up.
+static DESCRIPTORS: RwLock<()> = RwLock::new(());
+
+/// A hold of [`DESCRIPTORS`].
+enum Hold {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
 /// A directory that vanishes with the test.
-struct Scratch(PathBuf);
+struct Scratch(PathBuf, #[allow(dead_code)] Hold);
 
 impl Scratch {
     fn new(name: &str) -> Scratch {
+        let guard = DESCRIPTORS.read().unwrap_or_else(PoisonError::into_inner);
+        Scratch::with(name, Hold::Shared { _guard: guard })
+    }
+
+    /// While no other test runs.
+    fn alone(name: &str) -> Scratch {
+        let guard = DESCRIPTORS.write().unwrap_or_else(PoisonError::into_inner);
+        Scratch::with(name, Hold::Alone { _guard: guard })
+    }
+
+    fn with(name: &str, hold: Hold) -> Scratch {
         let path = std::env::temp_dir().join(format!("moat-gofer-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).expect("mkdir");
-        Scratch(path)
+        Scratch(path, hold)
     }
 }
 
@@ -217,9 +238,9 @@ fn a_client_that_breaks_the_rules_is_cut_off() {
 
 #[test]
 fn handles_that_were_not_given_out_name_nothing() {
-    let dir = Scratch::new("handles");
+    let dir = Scratch::alone("handles");
     fs::create_dir(dir.0.join("d")).expect("mkdir");
-    let (socket, _serving) = serve(&dir.0);
+    let (socket, serving) = serve(&dir.0);
     let mut channel = Channel::new(socket);
     let mut ask = |closed: &[Handle], request| {
         channel.send(&Frame { closed: closed.to_vec(), request }, None).expect("send");
@@ -245,4 +266,6 @@ fn handles_that_were_not_given_out_name_nothing() {
     assert!(full == Errno::ENFILE || full == Errno::EMFILE, "{full:?}");
     assert_eq!(ask(&[given], open), Ok(given));
     assert_eq!(ask(&[], Request::ListMore), Ok(0), "nothing is left of no listing");
+    drop(channel);
+    serving.wait();
 }

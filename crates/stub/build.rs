@@ -6,9 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    for path in
-        ["build.rs", "stub.ld", "node_maker.ld", "src/layout.rs", "src/program", "src/node_maker.rs", "src/node_maker"]
-    {
+    for path in [
+        "build.rs",
+        "stub.ld",
+        "node_maker.ld",
+        "src/layout.rs",
+        "src/raw.rs",
+        "src/program",
+        "src/node_maker.rs",
+        "src/node_maker",
+    ] {
         println!("cargo:rerun-if-changed={path}");
     }
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("CARGO_MANIFEST_DIR"));

@@ -6,6 +6,8 @@
 mod protocol;
 
 mod filter;
+#[path = "../raw.rs"]
+mod raw;
 mod sys;
 
 use core::arch::global_asm;

@@ -1,7 +1,8 @@
 //! Host calls of the node maker, and how it gives up everything else.
 
-use core::arch::asm;
 use core::mem::MaybeUninit;
+
+pub use crate::raw::address;
 
 pub const CLOSE: u64 = 3;
 pub const SENDTO: u64 = 44;
@@ -34,26 +35,10 @@ const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_MKNOD: u32 = 27;
 const NOBODY: u64 = 65534;
 
-/// Any system call.
+/// Any system call; a negative errno if it fails.
 #[inline(always)]
 pub fn call(nr: u64, args: [u64; 6]) -> i64 {
-    let ret;
-    // SAFETY: the callers pass pointers to live memory of theirs where a call takes any; memory is clobbered.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") nr => ret,
-            in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
-            in("r10") args[3], in("r8") args[4], in("r9") args[5],
-            lateout("rcx") _, lateout("r11") _,
-        );
-    }
-    ret
-}
-
-/// An address as an argument.
-pub fn address<T>(pointer: *const T) -> u64 {
-    pointer as u64
+    crate::raw::call(nr, args).cast_signed()
 }
 
 /// The errno of a result, 0 for success.

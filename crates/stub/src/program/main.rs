@@ -12,6 +12,8 @@ mod layout;
 mod entry;
 mod init;
 mod orders;
+#[path = "../raw.rs"]
+mod raw;
 mod sys;
 
 use core::sync::atomic::{AtomicU32, Ordering};

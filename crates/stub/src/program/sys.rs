@@ -4,6 +4,8 @@ use core::arch::asm;
 
 use crate::layout::DOORBELL;
 
+pub use crate::raw::{address, call};
+
 pub const SIGSYS: u32 = 31;
 pub const ARCH_PRCTL: u64 = 158;
 pub const ARCH_SET_GS: u64 = 0x1001;
@@ -12,29 +14,6 @@ pub const ARCH_GET_FS: u64 = 0x1003;
 pub const ARCH_GET_GS: u64 = 0x1004;
 const EXIT: u64 = 60;
 const EXIT_GROUP: u64 = 231;
-
-/// An address as an argument.
-#[inline(always)]
-pub fn address<T>(pointer: *const T) -> u64 {
-    pointer as u64
-}
-
-/// Any system call; the filter decides.
-#[inline(always)]
-pub fn call(nr: u64, args: [u64; 6]) -> u64 {
-    let ret;
-    // SAFETY: the caller's business; memory is clobbered, the stack is not used below rsp.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") nr => ret,
-            in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
-            in("r10") args[3], in("r8") args[4], in("r9") args[5],
-            lateout("rcx") _, lateout("r11") _,
-        );
-    }
-    ret
-}
 
 /// Waits until the sentry replies. Anything but 0 means that there is no sentry any more.
 pub fn ring(token: u64) {

@@ -208,7 +208,7 @@ fn network_namespace(namespace: Option<&LinuxNamespace>, mode: NetworkMode) -> R
     match (mode, namespace, path) {
         (NetworkMode::None, _, _) => Ok(NetworkNamespace::New),
         // So says Docker of --network=host.
-        (NetworkMode::Sandbox, _, Some(path)) if is_own(path, "/proc/self/ns/net") => {
+        (NetworkMode::Sandbox, _, Some(path)) if is_same(path, Path::new("/proc/self/ns/net")) => {
             Err(Error::unsupported(format!("linux.namespaces: network with path {}", path.display()), FOR_HOST_NETWORK))
         }
         (NetworkMode::Sandbox | NetworkMode::Host, _, Some(path)) => Ok(NetworkNamespace::Join(path.clone())),
@@ -221,10 +221,11 @@ fn network_namespace(namespace: Option<&LinuxNamespace>, mode: NetworkMode) -> R
     }
 }
 
-/// Whether `path` is the namespace of this process that `own` is the file of.
-fn is_own(path: &Path, own: &str) -> bool {
+/// Whether two files are those of one namespace.
+pub(crate) fn is_same(path: &Path, other: &Path) -> bool {
     let inode = |path: &Path| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
-    inode(path).is_some() && inode(path) == inode(Path::new(own))
+    let wanted = inode(path);
+    wanted.is_some() && wanted == inode(other)
 }
 
 fn default_user_namespace(mode: NetworkMode) -> UserNamespace {

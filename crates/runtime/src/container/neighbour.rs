@@ -9,7 +9,7 @@ use moat_control::spec::NetworkMode;
 
 use super::Container;
 use crate::error::Result;
-use crate::namespaces::{NetworkNamespace, Plan, Role};
+use crate::namespaces::{NetworkNamespace, Plan, Role, is_same};
 use crate::{Sandbox, Store};
 
 /// The running sandbox that has taken over the network namespace which `plan` would join.
@@ -18,16 +18,10 @@ use crate::{Sandbox, Store};
 /// Of reading the store.
 pub(super) fn find(store: &Store, plan: &Plan) -> Result<Option<Sandbox>> {
     let NetworkNamespace::Join(path) = &plan.network else { return Ok(None) };
-    let Some(wanted) = identity(path) else { return Ok(None) };
     let roots = Container::all(store)?.into_iter().filter(|container| container.state.role == Role::Root);
     let mut sandboxes = roots.filter_map(|container| container.state.sandbox);
     Ok(sandboxes.find(|sandbox| {
         let own = format!("/proc/{}/ns/net", sandbox.process.pid);
-        sandbox.network == NetworkMode::Sandbox && identity(Path::new(&own)) == Some(wanted) && sandbox.is_running()
+        sandbox.network == NetworkMode::Sandbox && is_same(path, Path::new(&own)) && sandbox.is_running()
     }))
-}
-
-/// What makes a namespace's file the same as another.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    rustix::fs::stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }

@@ -26,6 +26,15 @@ pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Resul
     Ok(())
 }
 
+/// Whether a case is to run. One that is only to be named is named here.
+fn is_to_run(options: &Options, name: &str) -> bool {
+    let wanted = options.wants_case(name);
+    if wanted && options.list {
+        println!("files/{name}");
+    }
+    wanted && !options.list
+}
+
 /// The program of the sequences, built.
 fn program() -> Result<PathBuf> {
     let directory = paths::target().join("files");

@@ -16,6 +16,7 @@ use super::super::{
     FileServer, Files, Job, Network, Options, Place, Platform, Report, RootKind, Runner, Writable, bundle, ensure_root,
     leftovers,
 };
+use super::is_to_run;
 use super::sequence::Scratch;
 use crate::paths;
 
@@ -62,11 +63,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
     for case in CASES {
         let name = format!("crash/{}", case.name);
-        if !options.wants_case(&name) {
-            continue;
-        }
-        if options.list {
-            println!("files/{name}");
+        if !is_to_run(options, &name) {
             continue;
         }
         for platform in options.platforms(&[Platform::Systrap]) {

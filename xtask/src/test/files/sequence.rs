@@ -16,7 +16,7 @@ use super::super::job::{tail, wait};
 use super::super::{Job, Network, Options, Place, Platform, Prepared, Report, Runner, Writable, leftovers};
 use super::shrink::{Compare, Difference, Plan};
 use super::tree::{Native, TREES};
-use super::{Tree, program, shrink};
+use super::{Tree, is_to_run, program, shrink};
 use crate::paths;
 
 /// For one run of many sequences.
@@ -53,11 +53,7 @@ impl Drop for Scratch {
 pub(super) fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
     for tree in TREES {
         let name = format!("sequence/{}", tree.name);
-        if !options.wants_case(&name) {
-            continue;
-        }
-        if options.list {
-            println!("files/{name}");
+        if !is_to_run(options, &name) {
             continue;
         }
         for platform in options.platforms(&[Platform::Systrap]) {

@@ -1,6 +1,6 @@
 //! The internet families inside the sandbox: between own addresses without packets, else over the namespace's stack.
 //!
-//! - [`tcp`]: streams; [`udp`]: datagrams; [`raw`]: raw sockets and ping, with [`ancillary`] data.
+//! - [`tcp`]: streams; [`udp`]: datagrams; [`raw`]: raw sockets and ping, with [`ancillary`] data; both have an [`inbox`].
 //! - [`address`]: addresses of both families; [`ports`]: who has which port; [`way`]: where an address leads.
 //! - [`options`]: the options of levels IP, IPV6, TCP and UDP; [`groups`]: multicast.
 //! - [`stack`]: [`moat_net_stack`] with its lock, its clock and its devices.
@@ -20,6 +20,7 @@ pub mod address;
 mod ancillary;
 pub mod device;
 mod groups;
+mod inbox;
 pub mod links;
 pub mod options;
 pub mod ports;

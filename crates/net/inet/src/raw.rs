@@ -3,7 +3,6 @@
 //! # Invariants
 //! - A raw socket gets a copy of each packet of its protocol; what the stack does with the packet is not changed by that.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
@@ -23,7 +22,8 @@ use moat_vfs::socket::{
 };
 
 use crate::address;
-use crate::ancillary::{Arrived, describe};
+use crate::ancillary::Arrived;
+use crate::inbox::{Datagram, Inbox};
 use crate::options::{InetOptions, Protocol};
 use crate::ports::Net;
 
@@ -37,20 +37,6 @@ const ECHO_HEADER: usize = 8;
 const MOST: usize = 65_515;
 const SHUT_READ: u8 = 1;
 const SHUT_WRITE: u8 = 2;
-
-struct Packet {
-    data: Vec<u8>,
-    from: IpAddr,
-    arrived: Arrived,
-}
-
-#[derive(Default)]
-struct Inbox {
-    packets: VecDeque<Packet>,
-    /// What they count for.
-    bytes: usize,
-    closed: bool,
-}
 
 #[derive(Default)]
 struct RawState {
@@ -72,7 +58,7 @@ pub struct RawSocket {
     core: SocketCore,
     options: InetOptions,
     state: Mutex<RawState>,
-    inbox: Mutex<Inbox>,
+    inbox: Inbox,
 }
 
 /// The raw and ping sockets of a namespace.
@@ -112,7 +98,7 @@ impl RawSocket {
             core: SocketCore::new(maker.inodes),
             options: InetOptions::new(kind.family),
             state: Mutex::new(LockClass::Socket, state),
-            inbox: Mutex::new(LockClass::Stream, Inbox::default()),
+            inbox: Inbox::new(cost),
             net,
         });
         if socket.is_ping() {
@@ -149,17 +135,10 @@ impl RawSocket {
         (0..=u16::MAX).map(|i| from.wrapping_add(i)).find(|n| *n != 0 && !taken.contains(n))
     }
 
-    fn deliver(&self, packet: Packet) {
-        {
-            let mut inbox = self.inbox.lock();
-            let bytes = inbox.bytes.saturating_add(cost(packet.data.len()));
-            if inbox.closed || (bytes > self.core.buffer(BufferSide::Receive) && !inbox.packets.is_empty()) {
-                return;
-            }
-            inbox.bytes = bytes;
-            inbox.packets.push_back(packet);
+    fn deliver(&self, packet: Datagram) {
+        if self.inbox.push(packet, self.core.buffer(BufferSide::Receive)) {
+            self.core.queue().wake(PollEvents::READ_READY);
         }
-        self.core.queue().wake(PollEvents::READ_READY);
     }
 
     /// Whether a packet is for this socket.
@@ -215,8 +194,8 @@ pub(crate) fn receive(namespace: &NetNamespace, link: u32, header: &IpHeader, pa
             // IPv4's headers are shown, IPv6's are not (RFC 3542).
             let whole = socket.v4() && !socket.is_ping();
             let arrived = Arrived { to: header.destination, device: link, ttl: header.ttl, tos: header.tos };
-            let data = if whole { packet } else { payload }.to_vec();
-            socket.deliver(Packet { data, from: header.source, arrived });
+            let data = if whole { packet } else { payload }.into();
+            socket.deliver(Datagram { data, from: SocketAddr::new(header.source, 0), arrived });
         }
     }
 }
@@ -334,31 +313,11 @@ impl Socket for RawSocket {
         }
         self.core.take_error()?;
         let ended = self.state.lock().shutdown & SHUT_READ != 0;
-        let mut inbox = self.inbox.lock();
-        let Some(front) = inbox.packets.front() else {
-            return if ended { Ok(Incoming::default()) } else { Err(Errno::EAGAIN) };
-        };
-        let len = front.data.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..len), front.data.get(..len)) {
-            to.copy_from_slice(from);
+        match self.inbox.receive(buf, flags, self.kind.family, &self.options) {
+            Some(message) => Ok(message),
+            None if ended => Ok(Incoming::default()),
+            None => Err(Errno::EAGAIN),
         }
-        let mut m = Incoming {
-            len,
-            full_len: front.data.len(),
-            from: Some(address::format(self.kind.family, SocketAddr::new(front.from, 0))),
-            ..Incoming::default()
-        };
-        if len < m.full_len {
-            m.flags |= MsgFlags::TRUNC;
-        }
-        m.ancillary.other = describe(&self.options, self.kind.family, &front.arrived);
-        if !flags.contains(MsgFlags::PEEK) {
-            inbox.bytes = inbox.bytes.saturating_sub(cost(m.full_len));
-            let gone = inbox.packets.pop_front();
-            drop(inbox);
-            drop(gone);
-        }
-        Ok(m)
     }
 
     fn is_stream(&self) -> bool {
@@ -417,7 +376,7 @@ impl Socket for RawSocket {
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         let value = match cmd {
-            SIOCINQ => self.inbox.lock().packets.front().map_or(0, |p| p.data.len()),
+            SIOCINQ => self.inbox.first_len(),
             SIOCOUTQ => 0,
             _ => return Err(Errno::ENOTTY),
         };
@@ -434,7 +393,7 @@ impl Socket for RawSocket {
         if bits == SHUT_READ | SHUT_WRITE {
             events |= PollEvents::HUP;
         }
-        if !self.inbox.lock().packets.is_empty() {
+        if !self.inbox.is_empty() {
             events |= PollEvents::READ_READY;
         }
         events
@@ -445,10 +404,6 @@ impl Socket for RawSocket {
         if let (Some(stack), Ok(protocol)) = (self.net.stack(), u8::try_from(self.kind.protocol)) {
             stack.change(|s| s.unwant_raw(protocol));
         }
-        let mut inbox = self.inbox.lock();
-        inbox.closed = true;
-        let old = std::mem::take(&mut inbox.packets);
-        drop(inbox);
-        drop(old);
+        self.inbox.close();
     }
 }

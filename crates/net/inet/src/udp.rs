@@ -3,7 +3,6 @@
 //! A datagram to an own address goes straight into its receiver's queue, others over the stack; one that finds no room is lost, as
 //! on a wire.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,8 +19,9 @@ use moat_vfs::socket::{
 };
 
 use crate::address::{self, Way, is_local};
-use crate::ancillary::{Arrived, describe};
+use crate::ancillary::Arrived;
 use crate::device::LO_INDEX;
+use crate::inbox::{Datagram, Inbox};
 use crate::options::{InetOptions, Protocol};
 use crate::ports::{BindingPlace, Net, PortTables, Sharing, check_privilege};
 use crate::stack::stack_of;
@@ -32,20 +32,6 @@ const MOST_V6: usize = 65_527;
 
 const SHUT_READ: u8 = 1;
 const SHUT_WRITE: u8 = 2;
-
-struct Datagram {
-    data: Box<[u8]>,
-    from: SocketAddr,
-    arrived: Arrived,
-}
-
-#[derive(Default)]
-struct Inbox {
-    datagrams: VecDeque<Datagram>,
-    /// What they count for.
-    bytes: usize,
-    closed: bool,
-}
 
 #[derive(Default)]
 struct UdpState {
@@ -66,7 +52,7 @@ pub struct UdpSocket {
     uid: u32,
     shutdown: AtomicU8,
     state: Mutex<UdpState>,
-    inbox: Mutex<Inbox>,
+    inbox: Inbox,
 }
 
 /// What a datagram counts for in a receive buffer.
@@ -86,7 +72,7 @@ impl UdpSocket {
             uid: maker.caller.creds().euid,
             shutdown: AtomicU8::new(0),
             state: Mutex::new(LockClass::Socket, UdpState::default()),
-            inbox: Mutex::new(LockClass::Stream, Inbox::default()),
+            inbox: Inbox::new(cost),
         })
     }
 
@@ -138,17 +124,9 @@ impl UdpSocket {
     }
 
     fn deliver(&self, datagram: Datagram) {
-        {
-            let mut inbox = self.inbox.lock();
-            let bytes = cost(datagram.data.len());
-            let full = inbox.bytes + bytes > self.core.buffer(BufferSide::Receive) && !inbox.datagrams.is_empty();
-            if inbox.closed || full {
-                return;
-            }
-            inbox.bytes += bytes;
-            inbox.datagrams.push_back(datagram);
+        if self.inbox.push(datagram, self.core.buffer(BufferSide::Receive)) {
+            self.core.queue().wake(PollEvents::READ_READY);
         }
-        self.core.queue().wake(PollEvents::READ_READY);
     }
 
     /// What was sent went nowhere: a connected socket gets the error, as by ICMP.
@@ -166,7 +144,7 @@ impl UdpSocket {
             let s = self.state.lock();
             (s.local.unwrap_or(none), s.peer.unwrap_or(none))
         };
-        (local, peer, self.inbox.lock().bytes, self.uid)
+        (local, peer, self.inbox.bytes(), self.uid)
     }
 
     pub(crate) fn family(&self) -> u16 {
@@ -356,30 +334,11 @@ impl Socket for UdpSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         self.core.take_error()?;
-        let mut inbox = self.inbox.lock();
-        let Some(front) = inbox.datagrams.front() else {
-            let ended = self.shutdown.load(Ordering::Relaxed) & SHUT_READ != 0;
-            return if ended { Ok(Incoming::default()) } else { Err(Errno::EAGAIN) };
-        };
-        let len = front.data.len().min(buf.len());
-        buf[..len].copy_from_slice(&front.data[..len]);
-        let mut m = Incoming {
-            len,
-            full_len: front.data.len(),
-            from: Some(address::format(self.family, front.from)),
-            ..Incoming::default()
-        };
-        if len < m.full_len {
-            m.flags |= MsgFlags::TRUNC;
+        match self.inbox.receive(buf, flags, self.family, &self.options) {
+            Some(message) => Ok(message),
+            None if self.shutdown.load(Ordering::Relaxed) & SHUT_READ != 0 => Ok(Incoming::default()),
+            None => Err(Errno::EAGAIN),
         }
-        m.ancillary.other = describe(&self.options, self.family, &front.arrived);
-        if !flags.contains(MsgFlags::PEEK) {
-            inbox.bytes -= cost(m.full_len);
-            let gone = inbox.datagrams.pop_front();
-            drop(inbox);
-            drop(gone);
-        }
-        Ok(m)
     }
 
     fn is_stream(&self) -> bool {
@@ -405,7 +364,7 @@ impl Socket for UdpSocket {
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         let value = match cmd {
-            SIOCINQ => self.inbox.lock().datagrams.front().map_or(0, |d| d.data.len()),
+            SIOCINQ => self.inbox.first_len(),
             SIOCOUTQ => 0,
             _ => return Err(Errno::ENOTTY),
         };
@@ -422,7 +381,7 @@ impl Socket for UdpSocket {
         if bits & SHUT_READ != 0 {
             events |= PollEvents::RDHUP | PollEvents::READ_READY;
         }
-        if !self.inbox.lock().datagrams.is_empty() {
+        if !self.inbox.is_empty() {
             events |= PollEvents::READ_READY;
         }
         events
@@ -434,11 +393,6 @@ impl Socket for UdpSocket {
         if let Some(l) = local {
             self.net.udp.lock().unbind(self.id(), l.port());
         }
-        let old = {
-            let mut inbox = self.inbox.lock();
-            inbox.closed = true;
-            std::mem::take(&mut inbox.datagrams)
-        };
-        drop(old);
+        self.inbox.close();
     }
 }

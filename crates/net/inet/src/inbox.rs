@@ -1,0 +1,108 @@
+//! [`Inbox`]: the receive queue of a socket that gets whole datagrams or packets.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use moat_abi::socket::MsgFlags;
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::socket::Incoming;
+
+use crate::address;
+use crate::ancillary::{Arrived, describe};
+use crate::options::InetOptions;
+
+/// A datagram or packet that has come.
+pub(crate) struct Datagram {
+    pub(crate) data: Box<[u8]>,
+    pub(crate) from: SocketAddr,
+    pub(crate) arrived: Arrived,
+}
+
+/// A receive queue.
+pub(crate) struct Inbox {
+    /// What so many bytes of data count for in the receive buffer.
+    cost: fn(usize) -> usize,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    datagrams: VecDeque<Datagram>,
+    /// What they count for.
+    bytes: usize,
+    closed: bool,
+}
+
+impl Inbox {
+    /// An empty one.
+    pub(crate) fn new(cost: fn(usize) -> usize) -> Inbox {
+        Inbox { cost, queue: Mutex::new(LockClass::Stream, Queue::default()) }
+    }
+
+    /// Takes a datagram; gives whether it did. One that finds no room in a receive buffer of `room` bytes is lost, but for
+    /// the first.
+    pub(crate) fn push(&self, datagram: Datagram, room: usize) -> bool {
+        let mut queue = self.queue.lock();
+        let bytes = queue.bytes.saturating_add((self.cost)(datagram.data.len()));
+        if queue.closed || (bytes > room && !queue.datagrams.is_empty()) {
+            return false;
+        }
+        queue.bytes = bytes;
+        queue.datagrams.push_back(datagram);
+        true
+    }
+
+    /// The first datagram as recv(2) gives it to a socket of `family` with `options`; `None` if there is none.
+    pub(crate) fn receive(
+        &self,
+        buf: &mut [u8],
+        flags: MsgFlags,
+        family: u16,
+        options: &InetOptions,
+    ) -> Option<Incoming> {
+        let mut queue = self.queue.lock();
+        let front = queue.datagrams.front()?;
+        let len = front.data.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..len), front.data.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        let from = Some(address::format(family, front.from));
+        let mut message = Incoming { len, full_len: front.data.len(), from, ..Incoming::default() };
+        if len < message.full_len {
+            message.flags |= MsgFlags::TRUNC;
+        }
+        message.ancillary.other = describe(options, family, &front.arrived);
+        if !flags.contains(MsgFlags::PEEK) {
+            queue.bytes = queue.bytes.saturating_sub((self.cost)(message.full_len));
+            let gone = queue.datagrams.pop_front();
+            drop(queue);
+            drop(gone);
+        }
+        Some(message)
+    }
+
+    /// What all that waits counts for.
+    pub(crate) fn bytes(&self) -> usize {
+        self.queue.lock().bytes
+    }
+
+    /// Bytes of the first datagram (SIOCINQ); 0 if there is none.
+    pub(crate) fn first_len(&self) -> usize {
+        self.queue.lock().datagrams.front().map_or(0, |datagram| datagram.data.len())
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.lock().datagrams.is_empty()
+    }
+
+    /// Takes nothing any more, and drops what waits.
+    pub(crate) fn close(&self) {
+        let old = {
+            let mut queue = self.queue.lock();
+            queue.closed = true;
+            std::mem::take(&mut queue.datagrams)
+        };
+        drop(old);
+    }
+}

@@ -89,11 +89,14 @@ impl TcpSocket {
         begun.and(Err(Errno::EINPROGRESS))
     }
 
-    /// Makes an error of the connection the socket's.
+    /// Makes an error of the connection the socket's. In one step, under the stack's lock: who finds it gone from the connection finds
+    /// it at the socket.
     fn collect_error(&self, id: ConnectionId) {
-        if let Some(errno) = self.look(id, |c, _| c.take_error()).flatten() {
-            self.end.core.set_error(errno);
-        }
+        self.look(id, |c, _| {
+            if let Some(errno) = c.take_error() {
+                self.end.core.set_error(errno);
+            }
+        });
     }
 
     /// What has become of the connection. Called while the stack is settled.

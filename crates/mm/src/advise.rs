@@ -49,6 +49,7 @@ impl MemoryManager {
         if start == end {
             return Ok(());
         }
+        // Populating changes no flags and ends at the first hole; the others go on behind it.
         if advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE {
             return self.populate(thread, start, end, advice).await;
         }
@@ -56,6 +57,7 @@ impl MemoryManager {
         let areas: Vec<Vma> = self.state().tree.overlapping(start, end).map(|v| v.slice(start, end)).collect();
         let mut at = start;
         let mut hole = false;
+        // A hole does not end the walk: Linux does the rest and then says ENOMEM (`madvise_walk_vmas`).
         for vma in areas {
             hole |= vma.start > at;
             at = vma.end;
@@ -63,11 +65,13 @@ impl MemoryManager {
             let host = match effect(&vma, advice)? {
                 Effect::Nothing => continue,
                 Effect::PunchHole(object, offset) => {
+                    // Freeing the host's pages may block; other tasks go on meanwhile.
                     moat_sync::block_in_place(|| object.punch_hole(offset, len))?;
                     continue;
                 }
                 Effect::Flags { set, clear, host } => {
                     let mut state = self.state();
+                    // A slice from the middle of an area leaves one more on either side.
                     state.check_count(2)?;
                     state.tree.update(from, from.saturating_add(len), |v| v.flags = v.flags.difference(clear) | set);
                     host
@@ -117,19 +121,23 @@ impl MemoryManager {
         if wrong || !is_page_aligned(addr) {
             return Err(Errno::EINVAL);
         }
+        // A range that wraps is a range with a hole: ENOMEM, where munmap(2) has EINVAL.
         let end = page_up(len).and_then(|len| addr.checked_add(len)).ok_or(Errno::ENOMEM)?;
         if addr == end {
             return Ok(());
         }
+        // Copied, because writing back may block and the tree's lock is not held then.
         let (areas, hole) = {
             let state = self.state();
             let areas: Vec<Vma> = state.tree.overlapping(addr, end).map(|v| v.slice(addr, end)).collect();
             (areas, state.tree.covered_until(addr, end) < end)
         };
         for vma in areas {
+            // Only here: what lies before a locked area has been written by then, as on Linux.
             if flags & MS_INVALIDATE != 0 && vma.flags.contains(VmaFlags::LOCKED) {
                 return Err(Errno::EBUSY);
             }
+            // MS_ASYNC starts nothing on Linux either: dirty pages are written in time anyway.
             if let Backing::File { object, offset } = &vma.backing
                 && flags & MS_SYNC != 0
                 && vma.flags.contains(VmaFlags::SHARED)
@@ -177,24 +185,29 @@ fn effect(vma: &Vma, advice: i32) -> Result<Effect> {
         MADV_SEQUENTIAL => flags(VmaFlags::SEQUENTIAL, VmaFlags::RANDOM, Host::Never),
         MADV_RANDOM => flags(VmaFlags::RANDOM, VmaFlags::SEQUENTIAL, Host::Never),
         MADV_WILLNEED => Ok(Effect::Nothing),
+        // Pages that are locked, or the kernel's own as those of the vvar (VM_PFNMAP), may not be taken away.
         MADV_DONTNEED if locked || vvar => Err(Errno::EINVAL),
         MADV_DONTNEED_LOCKED if vvar => Err(Errno::EINVAL),
         MADV_DONTNEED | MADV_DONTNEED_LOCKED => Ok(Effect::Host(Host::Must)),
+        // Only private pages can be dropped lazily: those of a file would have to be written first.
         MADV_FREE if file || locked || vvar => Err(Errno::EINVAL),
         MADV_FREE => Ok(Effect::Host(Host::BestEffort)),
         MADV_COLD | MADV_PAGEOUT if locked || vvar => Err(Errno::EINVAL),
         MADV_COLD | MADV_PAGEOUT => Ok(Effect::Host(Host::BestEffort)),
         MADV_REMOVE => match &vma.backing {
             _ if locked => Err(Errno::EINVAL),
+            // This destroys data of the file, so it takes a mapping that may write to it.
             Backing::File { object, offset } if shared && vma.max_prot.contains(ProtFlags::WRITE) => {
                 Ok(Effect::PunchHole(object.clone(), *offset))
             }
             Backing::File { .. } => Err(Errno::EACCES),
             _ => Err(Errno::EINVAL),
         },
+        // The host copies the memory at fork, so its areas need the flag too.
         MADV_DONTFORK => flags(VmaFlags::DONTFORK, none, Host::Must),
         MADV_DOFORK if vvar => Err(Errno::EINVAL),
         MADV_DOFORK => flags(none, VmaFlags::DONTFORK, Host::Must),
+        // Wiping is for private zero pages only: a child cannot be given other contents of a file.
         MADV_WIPEONFORK if file || shared => Err(Errno::EINVAL),
         MADV_WIPEONFORK => flags(VmaFlags::WIPEONFORK, none, Host::Must),
         MADV_KEEPONFORK => flags(none, VmaFlags::WIPEONFORK, Host::Must),

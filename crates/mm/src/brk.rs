@@ -27,6 +27,7 @@ impl MemoryManager {
         if wanted < start || self.state().check_brk(wanted).is_err() {
             return old;
         }
+        // The break is a byte address; whole pages are mapped.
         let (Some(old_end), Some(new_end)) = (page_up(old), page_up(wanted)) else { return old };
         let done = if new_end < old_end {
             self.unmap_in_turn(thread, &turn, new_end, old_end).await
@@ -60,6 +61,7 @@ impl MemoryManager {
         if done.is_err() {
             return old;
         }
+        // Only after the host's part: a refusal leaves the break where it was.
         self.state().brk = wanted;
         wanted
     }
@@ -79,6 +81,7 @@ impl MmState {
 
     /// Whether the heap can grow by `vma`.
     fn plan_brk(&self, vma: &Vma) -> Result<When> {
+        // Linux keeps a page free between the heap and what follows, beside the guard gap of a stack.
         let guard = vma.end.checked_add(PAGE_SIZE).filter(|&end| end <= GUEST_TOP).ok_or(moat_abi::Errno::ENOMEM)?;
         if !self.tree.is_free_for_hint(vma.start, guard) {
             return Err(moat_abi::Errno::ENOMEM);

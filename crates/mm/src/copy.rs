@@ -43,6 +43,7 @@ impl<'a, const CHUNK: usize> StringReader<'a, CHUNK> {
         while string.len() < max {
             let left = max.saturating_sub(string.len());
             let chunk = self.from(addr.add(string.len() as u64)?)?;
+            // The chunk may reach beyond what the caller allows.
             let chunk = chunk.get(..left).unwrap_or(chunk);
             if let Some(len) = chunk.iter().position(|&b| b == 0) {
                 string.extend_from_slice(&chunk[..len]);
@@ -58,7 +59,9 @@ impl<'a, const CHUNK: usize> StringReader<'a, CHUNK> {
         let size = CHUNK as u64;
         let start = at.get() & !(size - 1);
         let skip = usize::try_from(at.get() - start).map_err(|_| Errno::EFAULT)?;
+        // Where a chunk ended early its rest is tried again: it may have been mapped since.
         if start != self.start || skip >= self.len {
+            // Nothing is kept if the read fails.
             self.len = 0;
             self.len = self.mm.read_partial(UserAddr::new(start), &mut self.buf)?;
             self.start = start;
@@ -156,6 +159,7 @@ impl MemoryManager {
         if count > max {
             return Err(Errno::EINVAL);
         }
+        // A range outside of user space fails before memory is taken for it.
         check_range(addr, count.checked_mul(size_of::<T>()).ok_or(Errno::EFAULT)?)?;
         let mut values: Vec<T> = (0..count).map(|_| T::new_zeroed()).collect();
         self.read_bytes(addr, values.as_mut_slice().as_mut_bytes())?;

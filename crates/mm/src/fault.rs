@@ -41,8 +41,10 @@ impl MemoryManager {
         }
         let signal = |code| FaultAction::Signal { signal: sigsegv, code, addr: fault.addr };
         if fault.addr >= GUEST_TOP {
+            // Linux does not tell a guest what is in the kernel's half.
             return signal(SEGV_MAPERR);
         }
+        // It is mapped, so its protection was in the way.
         if self.state().tree.find(fault.addr).is_some() {
             return signal(SEGV_ACCERR);
         }
@@ -66,6 +68,7 @@ impl MemoryManager {
             prot: effective_prot(prot).bits(),
             source,
         };
+        // At once: the thread repeats its instruction, and a refusal has to be a signal.
         if turn.carry_out(thread, order, When::Now).await.is_err() {
             return false;
         }
@@ -106,6 +109,7 @@ impl MmState {
         let allowed = |new_start: u64| {
             let grown = vma.start.saturating_sub(new_start);
             new_start >= floor
+                // RLIMIT_STACK is for the whole stack, from its upper end.
                 && vma.end.saturating_sub(new_start) <= self.limits.stack
                 && self.check_expand(grown, false).is_ok()
         };

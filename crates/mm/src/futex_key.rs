@@ -51,16 +51,19 @@ impl MemoryManager {
         if !word.is_multiple_of(4) {
             return Err(Errno::EINVAL);
         }
+        // The whole word has to be in user space.
         if word > GUEST_TOP - 4 {
             return Err(Errno::EFAULT);
         }
         let mm_id = self.id();
+        // Nothing has to be mapped for this key: the operation's access to the word finds that out.
         if scope == FutexScope::Private {
             return Ok(FutexKey::Private { mm_id, addr: word });
         }
         let state = self.state();
         let vma = state.tree.find(word).ok_or(Errno::EFAULT)?;
         match &vma.backing {
+            // By offset in the file, since each process has it at addresses of its own.
             Backing::File { object, .. } if vma.flags.contains(VmaFlags::SHARED) => {
                 Ok(FutexKey::Shared { object: object.identity(), offset: vma.file_offset(word) })
             }

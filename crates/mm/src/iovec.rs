@@ -38,12 +38,15 @@ impl MemoryManager {
     /// of user space.
     pub fn read_iovecs(&self, addr: UserAddr, count: usize) -> Result<IoVec> {
         let raw: Vec<Iovec> = self.read_array(addr, count, UIO_MAXIOV)?;
+        // All lengths before any address: EINVAL wins over EFAULT, as in `import_iovec`.
         if raw.iter().any(|v| i64::try_from(v.iov_len).is_err()) {
             return Err(Errno::EINVAL);
         }
         let mut vec = IoVec { slices: Vec::with_capacity(raw.len()), total: 0 };
         for v in raw {
             let len = usize::try_from(v.iov_len).unwrap_or(usize::MAX);
+            // In full length, and only then cut: a buffer that leaves user
+            // space fails even where the cut would save it.
             check_range(UserAddr::new(v.iov_base), len)?;
             let len = len.min(MAX_RW_COUNT.saturating_sub(vec.total));
             vec.slices.push(UserSlice::new(UserAddr::new(v.iov_base), len));

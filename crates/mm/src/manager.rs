@@ -106,6 +106,7 @@ impl MmState {
             brk_start: self.brk_start,
             brk: self.brk,
             image: self.image.clone(),
+            // mlockall(MCL_FUTURE) is not inherited.
             lock_future: VmaFlags::empty(),
         }
     }
@@ -152,6 +153,7 @@ impl MemoryManager {
     /// EAGAIN, ENOMEM from the host.
     pub async fn fork(&self, thread: &mut dyn GuestThread) -> Result<(Arc<MemoryManager>, Box<dyn GuestThread>)> {
         let turn = self.turn().await;
+        // The turn lasts until the tree is copied, so that it and the host's pages are of one moment.
         let process = std::future::poll_fn(|cx| thread.poll_fork(cx)).await?;
         let NewProcess { space, thread } = process;
         let state = self.state().for_child();
@@ -256,6 +258,7 @@ impl MemoryManager {
 
     /// Begins a change of mappings: waits for the others unless there is only one user.
     pub(crate) async fn turn(&self) -> Turn {
+        // The only user is the caller, and only the caller could add another: nobody is there to exclude.
         if self.users() <= 1 {
             return Turn { guard: None };
         }
@@ -284,6 +287,7 @@ impl Turn {
     pub(crate) async fn carry_out(&self, thread: &mut dyn GuestThread, order: Order, when: When) -> Result<u64> {
         let defer = match when {
             When::Resume => self.guard.is_none(),
+            // With other users, one of them could still see the old mapping after the call returned.
             When::ResumeFresh => true,
             When::Now => false,
         };

@@ -96,6 +96,7 @@ impl MemoryManager {
             let mut state = self.state();
             let flags = checked.flags | state.lock_future;
             let addr = state.place(request.addr, checked.len, request.flags)?;
+            // If nothing is replaced, no thread can tell when the order is carried out.
             let fresh = state.tree.is_free(addr, addr.saturating_add(checked.len));
             state.check_room(addr, &checked)?;
             state.check_lock_limit(addr, checked.len, flags)?;
@@ -110,6 +111,7 @@ impl MemoryManager {
             flags: vma_flags,
             backing: checked.backing,
         };
+        // Shared anonymous memory is a file of its own, which children go on sharing.
         if vma_flags.contains(VmaFlags::SHARED) && matches!(vma.backing, Backing::Anonymous) {
             vma.backing = Backing::File { object: Arc::new(SharedAnon::new(self.ids(), checked.len)?), offset: 0 };
         }
@@ -122,6 +124,7 @@ impl MemoryManager {
         };
         let source = match &vma.backing {
             Backing::File { object, .. } => {
+                // First, because a seal or a deny-write count may refuse.
                 object.mapped(&what)?;
                 object.map_source(&what)?
             }
@@ -181,7 +184,9 @@ fn check(request: &MmapRequest) -> Result<Checked> {
     let len = checked_len(request.len)?;
     let flags = request.flags;
     let sharing = match flags.map_type() {
+        // MAP_SHARED and MAP_SHARED_VALIDATE.
         1 | 3 => Sharing::Shared,
+        // MAP_PRIVATE.
         2 => Sharing::Private,
         _ => return Err(Errno::EINVAL),
     };
@@ -204,6 +209,7 @@ fn check(request: &MmapRequest) -> Result<Checked> {
         }
         MapBacking::File { object, offset, access } => {
             let max_prot = check_file(*offset, len, prot, flags, *access)?;
+            // Only anonymous areas grow.
             if vma_flags.contains(VmaFlags::GROWSDOWN) {
                 return Err(Errno::EINVAL);
             }
@@ -219,6 +225,7 @@ fn check_file(offset: u64, len: u64, prot: ProtFlags, flags: MapFlags, access: F
         return Err(Errno::EINVAL);
     }
     let file_end = offset.checked_add(len).ok_or(Errno::EOVERFLOW)?;
+    // Offsets are signed (`loff_t`).
     if i64::try_from(file_end).is_err() {
         return Err(Errno::EOVERFLOW);
     }
@@ -230,12 +237,14 @@ fn check_file(offset: u64, len: u64, prot: ProtFlags, flags: MapFlags, access: F
         return Err(Errno::EACCES);
     }
     let mut max_prot = ProtFlags::RWX;
+    // A private mapping may always be made writable: what is written stays in memory.
     if flags.map_type() != 2 && !access.contains(FileAccess::WRITE) {
         if prot.contains(ProtFlags::WRITE) {
             return Err(Errno::EACCES);
         }
         max_prot.remove(ProtFlags::WRITE);
     }
+    // Mounted noexec: EPERM, where the open mode gives EACCES.
     if !access.contains(FileAccess::EXEC) {
         if prot.contains(ProtFlags::EXEC) {
             return Err(Errno::EPERM);
@@ -255,6 +264,7 @@ impl MmState {
             return self.place_low(len);
         }
         if addr != 0 {
+            // A hint replaces nothing, unlike MAP_FIXED: it counts only where the whole range is free.
             let hint = page_down(addr).max(GUEST_BOTTOM);
             if let Some(end) = hint.checked_add(len)
                 && end <= GUEST_TOP
@@ -283,6 +293,7 @@ impl MmState {
         if !is_page_aligned(addr) {
             return Err(Errno::EINVAL);
         }
+        // `vm.mmap_min_addr`.
         if addr < GUEST_BOTTOM {
             return Err(Errno::EPERM);
         }
@@ -295,6 +306,7 @@ impl MmState {
     /// RLIMIT_AS, RLIMIT_DATA and the number of areas, less what the mapping replaces.
     fn check_room(&self, addr: u64, checked: &Checked) -> Result<()> {
         let end = addr.saturating_add(checked.len);
+        // What is replaced does not count twice.
         let replaced: u64 =
             self.tree.overlapping(addr, end).map(|v| v.end.min(end).saturating_sub(v.start.max(addr))).sum();
         let is_data = checked.prot.contains(ProtFlags::WRITE) && checked.sharing == Sharing::Private;

@@ -33,6 +33,7 @@ impl MemoryManager {
             return Ok(());
         }
         let end = page_up(len).and_then(|len| addr.checked_add(len)).filter(|&end| end > addr).ok_or(Errno::ENOMEM)?;
+        // PROT_SEM is accepted and means nothing (mprotect(2)).
         if !(ProtFlags::RWX | ProtFlags::SEM).contains(prot) {
             return Err(Errno::EINVAL);
         }
@@ -52,6 +53,7 @@ impl MemoryManager {
             let when = if step.refusable { When::Now } else { When::Resume };
             let when = self.state().urgency(end.saturating_sub(start), prot, when);
             turn.carry_out(thread, order, when).await?;
+            // Step by step, so that after a refusal the tree says what the host has.
             self.state().tree.update(start, end, |vma| vma.prot = prot);
         }
         outcome
@@ -63,6 +65,7 @@ impl MmState {
     fn plan_protect(&self, addr: u64, end: u64, prot: ProtFlags, grows: ProtFlags) -> Result<(Vec<Step>, Result<()>)> {
         let first = self.tree.find_from(addr).ok_or(Errno::ENOMEM)?;
         let mut start = addr;
+        // The range begins where the stack does, which has to reach into what the guest named.
         if grows.contains(ProtFlags::GROWSDOWN) {
             if first.start >= end {
                 return Err(Errno::ENOMEM);
@@ -83,6 +86,7 @@ impl MmState {
         let mut steps = Vec::new();
         let mut at = start;
         for vma in self.tree.overlapping(start, end) {
+            // A hole: what is before it is changed all the same.
             if vma.start > at {
                 return Ok((steps, Err(Errno::ENOMEM)));
             }
@@ -92,13 +96,16 @@ impl MmState {
             let until = vma.end.min(end);
             let mut changed = vma.slice(at, until);
             changed.prot = prot;
+            // Private pages that become writable count as data from then on.
             if changed.is_data() && !vma.is_data() && self.check_expand_data(until.saturating_sub(at)).is_err() {
                 return Ok((steps, Err(Errno::ENOMEM)));
             }
+            // Each border inside an area makes one area more.
             let borders = usize::from(vma.start < at) + usize::from(until < vma.end);
             if vma.prot != prot && self.check_count(borders).is_err() {
                 return Ok((steps, Err(Errno::ENOMEM)));
             }
+            // The host checks these against the file: its open mode, its mount.
             let refusable = matches!(vma.backing, Backing::File { .. })
                 && (vma.flags.contains(VmaFlags::SHARED) || prot.contains(ProtFlags::EXEC));
             steps.push(Step { start: at, end: until, refusable, unchanged: vma.prot == prot });

@@ -72,6 +72,7 @@ impl MemoryManager {
         }
         if m.old_len >= m.new_len {
             if m.old_len > m.new_len {
+                // Dropping the tail works across areas and holes; only what grows has to be one area.
                 self.unmap_in_turn(thread, &turn, m.kept_end(), m.old_end()).await?;
             }
             return Ok(m.addr);
@@ -100,10 +101,14 @@ impl MemoryManager {
             if m.new_addr < GUEST_BOTTOM {
                 return Err(Errno::EPERM);
             }
+            // The two ranges must not meet.
             if m.old_end() > m.new_addr && new_end > m.addr {
                 return Err(Errno::EINVAL);
             }
+            // Room for splits at both ends, wanted before anything is changed (`mremap_to`).
             self.state().check_count(4)?;
+            // What is at the target goes before the source is checked: as
+            // on Linux, a later error does not bring it back.
             self.unmap_in_turn(thread, turn, m.new_addr, new_end).await?;
         }
         if m.old_len > m.new_len {
@@ -112,6 +117,7 @@ impl MemoryManager {
         }
         let vma = self.state().check_resize(&m)?;
         if !m.has(MREMAP_FIXED) {
+            // Without MREMAP_FIXED the address is a hint.
             m.new_addr = {
                 let mut state = self.state();
                 let (hint, len) = (m.new_addr, m.new_len);
@@ -131,6 +137,7 @@ impl MemoryManager {
     /// Moves the checked range, of `vma`, to `m.new_addr`, where nothing is mapped (`move_vma`).
     async fn move_area(&self, thread: &mut dyn GuestThread, turn: &Turn, vma: &Vma, m: Move) -> Result<u64> {
         self.state().check_count(3)?;
+        // Nothing moves: a shared mapping is shown a second time.
         if m.old_len == 0 {
             self.map_more(thread, turn, vma, m.addr, m.new_addr, m.new_len).await?;
             return Ok(m.new_addr);
@@ -162,6 +169,7 @@ impl MemoryManager {
         let removed = {
             let mut state = self.state();
             let removed = if dont_unmap {
+                // What stays in place is locked no more; the lock has moved along.
                 state.tree.update(m.addr, m.old_end(), |v| v.flags.remove(VmaFlags::LOCKED | VmaFlags::LOCK_ONFAULT));
                 Vec::new()
             } else {
@@ -248,6 +256,7 @@ impl MmState {
     /// The area that `m` resizes, if it may (`vma_to_resize`).
     fn check_resize(&self, m: &Move) -> Result<Vma> {
         let vma = self.tree.find(m.addr).ok_or(Errno::EFAULT)?;
+        // A private mapping has no pages that two places could show.
         if m.old_len == 0 && !vma.flags.contains(VmaFlags::SHARED) {
             return Err(Errno::EINVAL);
         }
@@ -255,6 +264,7 @@ impl MmState {
         if special && m.has(MREMAP_DONTUNMAP) {
             return Err(Errno::EINVAL);
         }
+        // All of the old range has to be in one area.
         if m.old_len > vma.end.saturating_sub(m.addr) {
             return Err(Errno::EFAULT);
         }
@@ -264,6 +274,7 @@ impl MmState {
             }
             return Ok(vma.clone());
         }
+        // Its pages are not a guest's to resize (VM_DONTEXPAND).
         if special {
             return Err(Errno::EFAULT);
         }
@@ -273,6 +284,7 @@ impl MmState {
         }
         let more = m.growth();
         if self.check_lock_limit(m.addr, more, vma.flags).is_err() {
+            // EAGAIN, where the limit of address space below is ENOMEM.
             return Err(Errno::EAGAIN);
         }
         self.check_expand(more, vma.prot.contains(ProtFlags::WRITE) && vma.is_data())?;

@@ -82,10 +82,12 @@ impl MemoryManager {
     /// The sizes of the address space.
     #[must_use]
     pub fn usage(&self) -> VmUsage {
+        // Before the lock is taken: it reads a file of the host.
         let host = moat_host::procfs::resident_bytes(self.space().host_pid());
         let state = self.state();
         let totals = state.tree.totals();
         let (rss, rss_file) = host.unwrap_or_else(|| state.rss_estimate());
+        // The guest may have claimed any range as code, prctl(PR_SET_MM); no more of it counts than is executable.
         let code = state.image.code.end.saturating_sub(state.image.code.start).min(totals.exec);
         VmUsage {
             size: totals.mapped,

@@ -38,9 +38,11 @@ impl MemoryManager {
         {
             let state = self.state();
             let limit = state.limits.memlock;
+            // EPERM: may lock nothing. ENOMEM: not so much.
             if limit == 0 {
                 return Err(Errno::EPERM);
             }
+            // What is locked already does not count twice.
             let already: u64 = state
                 .tree
                 .overlapping(start, end)
@@ -116,9 +118,11 @@ impl MemoryManager {
         let resident = [1u8; PAGE_SIZE as usize];
         let mut at = addr;
         while at < end {
+            // One page of answers is good for this many pages of memory.
             let chunk_end = end.min(at + (resident.len() as u64) * PAGE_SIZE);
             let mapped_end = self.state().tree.covered_until(at, chunk_end);
             let pages = usize::try_from((mapped_end - at) / PAGE_SIZE).unwrap_or(0);
+            // What is ahead of a hole is written even if ENOMEM follows.
             self.write_bytes(vec.add((at - addr) / PAGE_SIZE)?, resident.get(..pages).unwrap_or(&resident))?;
             if mapped_end < chunk_end {
                 return Err(Errno::ENOMEM);
@@ -143,6 +147,8 @@ impl MemoryManager {
         }
         let populate = flags.contains(MapFlags::POPULATE) && !flags.contains(MapFlags::NONBLOCK);
         if populate {
+            // A write fault breaks copy-on-write ahead of time; shared
+            // pages would only be made dirty (`populate_vma_page_range`).
             let writable = self
                 .state()
                 .tree
@@ -171,12 +177,14 @@ impl MemoryManager {
             let changes: Vec<_> = state
                 .tree
                 .overlapping(start, end)
+                // The platform's areas are never locked, as on Linux (VM_SPECIAL).
                 .filter(|v| v.flags & LOCKED_ANY != new && !matches!(v.backing, crate::Backing::Special(_)))
                 .map(|v| (v.start.max(start), v.end.min(end)))
                 .collect();
             (changes, hole)
         };
         for (from, to) in changes {
+            // The range may begin and end inside of areas.
             self.state().check_count(2)?;
             let order = Order::Mlock { addr: from, len: to.saturating_sub(from), lock: new.contains(VmaFlags::LOCKED) };
             // The host's refusal is not the guest's: its limit is not the guest's limit.
@@ -196,6 +204,7 @@ impl MmState {
         if self.limits.memlock == 0 {
             return Err(Errno::EPERM);
         }
+        // New mappings fail with EAGAIN here, where mlock(2) has ENOMEM.
         let sum = self.tree.totals().locked.checked_add(len);
         if sum.is_some_and(|sum| sum <= page_down(self.limits.memlock)) { Ok(()) } else { Err(Errno::EAGAIN) }
     }

@@ -167,6 +167,7 @@ impl VmaTree {
         self.split_at(end);
         let mut edges = Vec::new();
         for (&at, vma) in self.areas.range_mut(start..end) {
+            // Out with the old properties and in with the new: `change` may alter what counts.
             self.totals.combine(Totals::of(vma), u64::wrapping_sub);
             change(vma);
             self.totals.combine(Totals::of(vma), u64::wrapping_add);
@@ -193,9 +194,11 @@ impl VmaTree {
 
     /// The highest free range of `len` bytes in `low..high`, clear of the guard gaps of stacks.
     pub fn find_gap(&mut self, len: u64, low: u64, high: u64) -> Option<u64> {
+        // An earlier search has shown that there is nothing so large above `from`.
         let known = self.hint.filter(|h| h.high == high && len >= h.len);
         let from = known.map_or(high, |h| h.from);
         let mut largest_skipped = 0;
+        // An area above may be a stack, whose guard gap reaches below `from`.
         let mut gap_end = self.find_from(from).map_or(from, |above| from.min(guarded_start(above)));
         let mut found = None;
         for vma in self.areas.range(..from).rev().map(|(_, v)| v) {
@@ -206,6 +209,7 @@ impl VmaTree {
                 break;
             }
             largest_skipped = largest_skipped.max(gap);
+            // The gap below this area ends at its guard gap, if it is a stack.
             gap_end = gap_end.min(guarded_start(vma));
             if gap_end <= low {
                 return None;
@@ -216,6 +220,7 @@ impl VmaTree {
             None if gap_end.saturating_sub(low) >= len => gap_end - len,
             None => return None,
         };
+        // All gaps that were passed over are smaller than this, so a search for as much may begin here.
         let at_least = largest_skipped + PAGE_SIZE;
         self.hint = Some(GapHint { high, from: addr + len, len: known.map_or(at_least, |h| h.len.max(at_least)) });
         Some(addr)
@@ -265,6 +270,7 @@ impl VmaTree {
     /// Something that ended at `end` was unmapped: the free range there may be larger than the hint says.
     fn freed(&mut self, end: u64) {
         let Some(hint) = self.hint else { return };
+        // The next search comes by there anyway.
         if end + STACK_GUARD_GAP < hint.from {
             return;
         }

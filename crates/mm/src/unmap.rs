@@ -44,9 +44,11 @@ impl MemoryManager {
     ) -> Result<()> {
         {
             let state = self.state();
+            // Unmapping what is not mapped is no error (munmap(2)).
             if state.tree.is_free(addr, end) {
                 return Ok(());
             }
+            // Only a cut out of the middle leaves one area more.
             let splits = state.tree.find(addr).is_some_and(|v| v.start < addr && end < v.end);
             state.check_count(usize::from(splits))?;
         }
@@ -65,9 +67,11 @@ impl MmState {
         let mut areas = Vec::new();
         for vma in self.tree.overlapping(addr, GUEST_TOP) {
             let Backing::File { object, offset } = &vma.backing else { continue };
+            // Another attachment, or a part that mremap(2) has moved, is at another distance from its start.
             if !object.is_segment() || vma.start.checked_sub(addr) != Some(*offset) {
                 continue;
             }
+            // The first segment found decides which it is; others at matching distances stay.
             if *segment.get_or_insert(object.identity()) == object.identity() {
                 areas.push((vma.start, vma.end));
             }

@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, IntoBytes};
 /// EINVAL for one that is too short; EAFNOSUPPORT for another family.
 pub fn parse(family: u16, addr: &[u8]) -> Result<SocketAddr> {
     let given = family_of(addr).ok_or(Errno::EINVAL)?;
+    // Length, then family: the order of the checks decides between EINVAL and EAFNOSUPPORT.
     match family {
         AF_INET => {
             let (a, _) = SockaddrIn::read_from_prefix(addr).map_err(|_| Errno::EINVAL)?;
@@ -30,6 +31,7 @@ pub fn parse(family: u16, addr: &[u8]) -> Result<SocketAddr> {
             if given != AF_INET6 {
                 return Err(Errno::EAFNOSUPPORT);
             }
+            // Callers of the time before RFC 2553 have no scope id; it is zero then.
             let mut bytes = [0; size_of::<SockaddrIn6>()];
             let n = addr.len().min(bytes.len());
             bytes[..n].copy_from_slice(&addr[..n]);
@@ -52,6 +54,7 @@ pub fn parse_for_datagram(family: u16, addr: &[u8]) -> Result<SocketAddr> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_for_bind(family: u16, addr: &[u8]) -> Result<SocketAddr> {
+    // Old programs leave the family out (`__inet_bind`).
     if family == AF_INET
         && family_of(addr) == Some(AF_UNSPEC)
         && let Ok((a, _)) = SockaddrIn::read_from_prefix(addr)
@@ -70,6 +73,7 @@ pub fn format(family: u16, addr: SocketAddr) -> SockAddr {
         (AF_INET, IpAddr::V4(ip)) => SockAddr::new(
             SockaddrIn { sin_family: AF_INET, sin_port: port, sin_addr: ip.octets(), sin_zero: [0; 8] }.as_bytes(),
         ),
+        // An IPv6 address has no form in this family.
         (AF_INET, IpAddr::V6(_)) => SockAddr::unnamed(AF_INET),
         (_, ip) => {
             let ip = match ip {

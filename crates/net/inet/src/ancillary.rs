@@ -51,6 +51,7 @@ pub(crate) fn describe(options: &InetOptions, family: u16, a: &Arrived) -> Vec<C
             }
         }
     }
+    // IPv4 packets too: a dual-stack socket sees their addresses mapped.
     if family == AF_INET6 && on(SOL_IPV6, abi::IPV6_RECVPKTINFO) {
         let ip = match a.to {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),

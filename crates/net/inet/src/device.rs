@@ -41,6 +41,7 @@ pub fn add_loopback(namespace: &NetNamespace) {
         protocol: nl::RTPROT_KERNEL,
         device: LO_INDEX,
         gateway: None,
+        // IPv6's local routes have no preferred source.
         source: destination.is_ipv4().then_some(v4.into()),
         metric: 0,
     };
@@ -97,6 +98,7 @@ pub fn ioctl(caller: &dyn Caller, net: &NetNamespace, cmd: u32, arg: u64) -> Res
     match cmd {
         abi::SIOCGIFCONF => list(caller, net, arg),
         // SIOCGIFNAME to SIOCSIFMAP, and SIOCETHTOOL.
+        // The range that netdevice(7) requests are in; commands not known below are refused there by privilege.
         0x8910..=0x8971 => {
             let mut bytes = [0; SIZE];
             caller.read_user(arg, &mut bytes)?;
@@ -172,7 +174,9 @@ fn list(caller: &dyn Caller, net: &NetNamespace, arg: u64) -> Result<u64> {
             Some(r)
         })
         .collect();
+    // Only whole entries are written (SIOCGIFCONF, netdevice(7)).
     let room = usize::try_from(conf.ifc_len).unwrap_or(0) / SIZE;
+    // Without a buffer the caller asks how long one has to be.
     let shown = if conf.ifc_buf == 0 { all.len() } else { all.len().min(room) };
     if conf.ifc_buf != 0 {
         let out: Vec<u8> = all.iter().take(shown).flat_map(|r| r.as_bytes().to_vec()).collect();

@@ -26,6 +26,7 @@ impl InetOptions {
 
     /// Leaves all groups: the socket is closed.
     pub fn leave_groups(&self, net: &NetNamespace) {
+        // Taken out first, since the stack's lock may not be taken with the options locked.
         let groups = std::mem::take(&mut self.values.lock().groups);
         if let Some(stack) = stack_of(net).filter(|_| !groups.is_empty()) {
             stack.with(|s| groups.iter().for_each(|(device, group)| s.leave_group(*device, *group)));
@@ -37,6 +38,7 @@ impl InetOptions {
     /// # Errors
     /// EADDRINUSE, EADDRNOTAVAIL, ENOBUFS.
     pub(crate) fn change_group(&self, net: &NetNamespace, join: bool, group: (u32, IpAddr)) -> Result<()> {
+        // The table decides on its own: two threads that join one group must not both succeed.
         {
             let groups = &mut self.values.lock().groups;
             let at = groups.iter().position(|g| *g == group);
@@ -51,9 +53,11 @@ impl InetOptions {
             }
         }
         let Some(stack) = stack_of(net) else { return Ok(()) };
+        // The lock of the options is given up: `with` may call sockets.
         if !join {
             stack.with(|s| s.leave_group(group.0, group.1));
         } else if !stack.with(|s| s.join_group(group.0, group.1)) {
+            // The stack has no room for another group: the entry goes again.
             self.values.lock().groups.retain(|g| *g != group);
             return Err(Errno::ENOBUFS);
         }
@@ -65,6 +69,7 @@ impl InetOptions {
     /// # Errors
     /// EINVAL, EADDRNOTAVAIL.
     pub(crate) fn set_multicast_if(&self, net: &NetNamespace, value: &[u8]) -> Result<()> {
+        // By length: the three structs that IP_MULTICAST_IF takes begin differently.
         let (address, index) = if let Ok((m, _)) = IpMreqn::read_from_prefix(value) {
             (m.imr_address, m.imr_ifindex)
         } else if let Ok((m, _)) = IpMreq::read_from_prefix(value) {
@@ -74,6 +79,7 @@ impl InetOptions {
         };
         let index = u32::try_from(index).map_err(|_| Errno::EADDRNOTAVAIL)?;
         check_device(net, index)?;
+        // The number wins over the address (`do_ip_setsockopt`).
         let device = match (index, address) {
             (0, [0, 0, 0, 0]) => 0,
             (0, address) => owner(net, Ipv4Addr::from(address).into()).ok_or(Errno::EADDRNOTAVAIL)?,
@@ -124,6 +130,7 @@ pub(crate) fn v4_group(net: &NetNamespace, value: &[u8]) -> Result<(u32, IpAddr)
         return Err(Errno::EINVAL);
     }
     let index = u32::try_from(index).map_err(|_| Errno::ENODEV)?;
+    // Membership of an unknown device is ENODEV, where IP_MULTICAST_IF has EADDRNOTAVAIL.
     check_device(net, index).map_err(|_| Errno::ENODEV)?;
     let device = match (index, address) {
         (0, [0, 0, 0, 0]) => route_to(net, group.into())?,

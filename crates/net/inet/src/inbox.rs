@@ -44,6 +44,7 @@ impl Inbox {
     pub(crate) fn push(&self, datagram: Datagram, room: usize) -> bool {
         let mut queue = self.queue.lock();
         let bytes = queue.bytes.saturating_add((self.cost)(datagram.data.len()));
+        // The first one is taken whatever its size: else a buffer smaller than one datagram would never get any.
         if queue.closed || (bytes > room && !queue.datagrams.is_empty()) {
             return false;
         }
@@ -69,12 +70,14 @@ impl Inbox {
         let from = Some(address::format(family, front.from));
         let mut message = Incoming { len, full_len: front.data.len(), from, ..Incoming::default() };
         if len < message.full_len {
+            // The rest of a datagram is lost (recv(2)).
             message.flags |= MsgFlags::TRUNC;
         }
         message.ancillary.other = describe(options, family, &front.arrived);
         if !flags.contains(MsgFlags::PEEK) {
             queue.bytes = queue.bytes.saturating_sub((self.cost)(message.full_len));
             let gone = queue.datagrams.pop_front();
+            // Freed with the lock given up: a datagram has up to 64 kB.
             drop(queue);
             drop(gone);
         }
@@ -100,6 +103,7 @@ impl Inbox {
     pub(crate) fn close(&self) {
         let old = {
             let mut queue = self.queue.lock();
+            // So that a datagram under way to a closed socket is not kept.
             queue.closed = true;
             std::mem::take(&mut queue.datagrams)
         };

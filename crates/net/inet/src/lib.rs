@@ -78,7 +78,9 @@ fn new_socket(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socke
         (SOCK_DGRAM, IPPROTO_ICMP) if kind.family == AF_INET => ping_socket(maker, kind),
         (SOCK_DGRAM, IPPROTO_ICMPV6) if kind.family == AF_INET6 => ping_socket(maker, kind),
         (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
+        // Protocol 0 names none to listen for.
         (SOCK_RAW, 0) => Err(Errno::EPROTONOSUPPORT),
+        // Before the range of protocols is looked at, as Linux does.
         (SOCK_RAW, _) if !maker.caller.creds().has_cap(Cap::NET_RAW) => Err(Errno::EPERM),
         (SOCK_RAW, 1..=255) => Ok(raw::RawSocket::new(maker, kind)?),
         (SOCK_RAW, _) => Err(Errno::EINVAL),

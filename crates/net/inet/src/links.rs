@@ -42,6 +42,7 @@ pub fn add_links(
     devices: HashMap<u32, Arc<dyn LinkDevice>>,
 ) -> Arc<NetStack> {
     for link in config.links.iter().filter(|l| l.kind != LinkKind::Loopback) {
+        // The links are configured and running from the start: a guest cannot bring them up.
         namespace.add_device(NetDevice {
             name: link.name.clone(),
             index: link.index,
@@ -57,6 +58,7 @@ pub fn add_links(
                 .collect(),
         });
         for a in &link.addresses {
+            // As the kernel adds one to the local table for each address.
             namespace.add_route(Route {
                 destination: a.ip,
                 prefix_len: if a.ip.is_ipv4() { 32 } else { 128 },
@@ -91,6 +93,7 @@ pub fn add_links(
         });
     }
     let mut config = config.clone();
+    // The configuration may leave the loopback out; the stack needs it for own addresses.
     if config.links.iter().all(|l| l.kind != LinkKind::Loopback) {
         config.links.insert(0, loopback());
     }

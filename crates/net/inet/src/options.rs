@@ -143,6 +143,7 @@ impl InetOptions {
     /// Those of a connection that this listening socket takes.
     #[must_use]
     pub fn inherit(&self) -> InetOptions {
+        // A connection gets its listener's options, but memberships stay with the socket that joined.
         let values = Values { groups: Vec::new(), ..self.values.lock().clone() };
         InetOptions { family: self.family, values: Mutex::new(LockClass::Leaf, values) }
     }
@@ -185,7 +186,9 @@ impl InetOptions {
                 self.number(level, abi::IPV6_MTU_DISCOVER),
             )
         };
+        // Groups have a TTL of their own, 1 by default: their packets stay on the link.
         let ttl = if to.is_multicast() { group_ttl } else { ttl };
+        // -1 is the system's default. A control message of the packet has been taken before and wins.
         options.ttl = options.ttl.or(u8::try_from(ttl).ok().filter(|t| *t > 0));
         if options.tos == 0 {
             options.tos = u8::try_from(tos & 0xff).unwrap_or(0);
@@ -193,6 +196,7 @@ impl InetOptions {
         // IP_PMTUDISC_DO and IP_PMTUDISC_PROBE.
         options.keep_whole |= discover == 2 || discover == 3;
         if to.is_multicast() && options.device.is_none() {
+            // IP_MULTICAST_IF gives the link unless the packet or the socket names one.
             options.device = Some(self.values.lock().multicast_device).filter(|d| *d != 0);
         }
     }
@@ -207,6 +211,7 @@ impl InetOptions {
         match (control.level, control.kind) {
             (SOL_IP, abi::IP_PKTINFO) => {
                 let (info, _) = InPktinfo::read_from_prefix(&control.data).map_err(|_| Errno::EINVAL)?;
+                // The number 0 leaves the choice to the routes.
                 options.device = u32::try_from(info.ipi_ifindex).ok().filter(|i| *i != 0).or(options.device);
                 let source = Ipv4Addr::from(info.ipi_spec_dst);
                 return Ok((!source.is_unspecified()).then_some(source.into()));
@@ -214,6 +219,7 @@ impl InetOptions {
             (SOL_IPV6, abi::IPV6_PKTINFO) => {
                 let (info, _) = In6Pktinfo::read_from_prefix(&control.data).map_err(|_| Errno::EINVAL)?;
                 options.device = u32::try_from(info.ipi6_ifindex).ok().filter(|i| *i != 0).or(options.device);
+                // A mapped address is one of IPv4 inside.
                 let source = Ipv6Addr::from(info.ipi6_addr).to_canonical();
                 return Ok((!source.is_unspecified()).then_some(source));
             }
@@ -229,6 +235,7 @@ impl InetOptions {
     #[must_use]
     pub fn tcp_settings(&self, core: &SocketCore) -> Settings {
         let number = |name| u64::try_from(self.number(SOL_TCP, name)).unwrap_or(0);
+        // Only a size that the guest has set; else the stack tunes buffers itself.
         let buffer = |side, flag| core.has(flag).then(|| core.buffer(side));
         Settings {
             no_delay: number(abi::TCP_NODELAY) != 0,
@@ -239,6 +246,7 @@ impl InetOptions {
             keep_count: u32::try_from(number(abi::TCP_KEEPCNT)).unwrap_or(9),
             user_timeout_us: number(abi::TCP_USER_TIMEOUT).saturating_mul(MS),
             syn_retries: u32::try_from(number(abi::TCP_SYNCNT)).unwrap_or(6),
+            // Zero stands for none.
             max_segment: u16::try_from(self.values.lock().max_segment).ok().filter(|m| *m != 0),
             send_buffer: buffer(BufferSide::Send, CoreFlags::SNDBUF_SET),
             receive_buffer: buffer(BufferSide::Receive, CoreFlags::RCVBUF_SET),
@@ -311,12 +319,15 @@ impl InetOptions {
             (SOL_IP, abi::IP_MULTICAST_IF) => return Ok(self.values.lock().multicast_if.to_vec()),
             (SOL_IPV6, abi::IPV6_MULTICAST_IF) => self.values.lock().multicast_device.cast_signed(),
             (SOL_TCP, abi::TCP_MAXSEG) => match self.values.lock().max_segment {
+                // What is left of the MTU is only known with a peer; before
+                // that the number that was asked for, or RFC 879's.
                 _ if connected => MSS.cast_signed(),
                 0 => 536,
                 n => n,
             },
             (SOL_TCP, abi::TCP_CONGESTION) => {
                 let mut text = CONGESTION.get(self.values.lock().congestion).map_or_else(Vec::new, |c| c.to_vec());
+                // TCP_CA_NAME_MAX: the name comes in a field of 16 bytes.
                 text.resize(16, 0);
                 return Ok(text);
             }
@@ -337,6 +348,7 @@ impl InetOptions {
     fn shown(&self, level: u32, name: u32) -> Result<i32> {
         let spec = find(level, name)?;
         let value = self.number(level, name);
+        // -1 was set: the default is back, and is shown as a number.
         Ok(if value == -1 && spec.min == -1 { spec.default } else { value })
     }
 
@@ -377,21 +389,26 @@ impl InetOptions {
                 self.values.lock().congestion = at;
                 return Ok(());
             }
+            // No protocol (such as TLS) can be put upon TCP here: as with a module that is missing.
             (SOL_TCP, abi::TCP_ULP) => return Err(Errno::ENOENT),
+            // Moving a live connection takes CAP_NET_ADMIN; nobody may do it here.
             (SOL_TCP, abi::TCP_REPAIR) => return Err(Errno::EPERM),
             _ => {}
         }
+        // Options of IP may be given as a byte (ip(7)); others take a whole int.
         let number = match value {
             [byte] | [byte, _] | [byte, _, _] if level == SOL_IP => i32::from(*byte),
             _ => value.first_chunk().map(|b| i32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)?,
         };
         if level == SOL_TCP && name == abi::TCP_MAXSEG {
+            // TCP_MIN_MSS and MAX_TCP_WINDOW of Linux.
             if number != 0 && !(88..=32767).contains(&number) {
                 return Err(Errno::EINVAL);
             }
             self.values.lock().max_segment = number;
             return Ok(());
         }
+        // The port table already has the socket as one of both families, or not.
         if name == abi::IPV6_V6ONLY && level == SOL_IPV6 && bound {
             return Err(Errno::EINVAL);
         }
@@ -407,7 +424,9 @@ impl InetOptions {
 
     fn set_number(&self, level: u32, name: u32, value: i32) -> Result<()> {
         let spec = find(level, name)?;
+        // A flag is shown as 0 or 1 whatever was set. TCP_INQ refuses other numbers.
         let value = if (spec.min, spec.max) == (0, 1) && name != abi::TCP_INQ { i32::from(value != 0) } else { value };
+        // No packet could leave with it; the least that may be set is 1, and -1 for the default.
         let zero_ttl = (level, name) == (SOL_IP, abi::IP_TTL) && value == 0;
         if value < spec.min || value > spec.max || zero_ttl {
             return Err(Errno::EINVAL);

@@ -38,6 +38,7 @@ pub struct BindingPlace {
 
 impl BindingPlace {
     fn covers(self, ip: IpAddr) -> bool {
+        // The any address of one family covers none of the other, unless the socket is dual.
         self.dual || self.ip == ip || (self.ip.is_unspecified() && self.ip.is_ipv4() == ip.is_ipv4())
     }
 
@@ -107,6 +108,7 @@ impl<S> Ports<S> {
         (place, port): (BindingPlace, u16),
         sharing: Sharing,
     ) -> Result<u16> {
+        // Drawn and entered under one lock, so that two sockets never get one port.
         let port = if port == 0 { self.free_port(local_ports(settings)).ok_or(Errno::EADDRINUSE)? } else { port };
         if self.conflicts(id, place, port, sharing, false) {
             return Err(Errno::EADDRINUSE);
@@ -129,6 +131,7 @@ impl<S> Ports<S> {
         let drawn = self.secret.hash_one(self.draws);
         let offset = u16::try_from(drawn.checked_rem(count).unwrap_or(0)).unwrap_or(0);
         self.next = first.saturating_add(offset);
+        // Each port of the range once, from a random start.
         for _ in among {
             let port = self.next.clamp(first, last);
             self.next = if port >= last { first } else { port + 1 };
@@ -157,6 +160,7 @@ impl<S> Ports<S> {
     /// EADDRINUSE if another one listens there.
     pub fn listen(&mut self, id: u64, port: u16, sharing: Sharing) -> Result<()> {
         let Some(binding) = self.by_port.get_mut(&port).and_then(|b| b.get_mut(&id)) else { return Err(Errno::EINVAL) };
+        // The options may have changed since bind(2), and count at listen(2).
         binding.sharing = sharing;
         let place = binding.place;
         if self.conflicts(id, place, port, sharing, true) {
@@ -166,6 +170,7 @@ impl<S> Ports<S> {
             b.listening = true;
         }
         let listeners = self.listeners.entry(port).or_default();
+        // listen(2) may be called again, for another backlog.
         if !listeners.contains(&id) {
             listeners.push(id);
         }
@@ -208,10 +213,12 @@ impl<S> Ports<S> {
     #[must_use]
     pub fn listener(&self, to: SocketAddr) -> Option<Arc<S>> {
         let ids = self.listeners.get(&to.port())?;
+        // The binding says where the socket listens, the list only which sockets do.
         let bindings = self.by_port.get(&to.port())?;
         let fitting = || ids.iter().filter_map(|id| bindings.get(id)).filter(|b| b.place.covers(to.ip()));
         let best = fitting().map(|b| score(b, to.ip())).max()?;
         let equals: Vec<_> = fitting().filter(|b| score(b, to.ip()) == best).collect();
+        // SO_REUSEPORT spreads connections over those that fit alike.
         let turn = if equals.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) as usize } else { 0 };
         equals.get(turn % equals.len().max(1))?.socket.upgrade()
     }
@@ -219,8 +226,10 @@ impl<S> Ports<S> {
     /// The datagram socket that takes a message `from` one address `to` another: the closest fit, the newest among equals.
     #[must_use]
     pub fn receiver(&self, from: SocketAddr, to: SocketAddr) -> Option<Arc<S>> {
+        // The map is in order of ids, which grow: of equals the last one is the newest.
         let bindings = self.by_port.get(&to.port())?;
         let fitting = bindings.values().filter(|b| b.place.covers(to.ip()) && b.peer.is_none_or(|p| p == from));
+        // A socket that is connected to the sender comes before any that is not (`compute_score`).
         fitting.max_by_key(|b| (b.peer.is_some(), score(b, to.ip())))?.socket.upgrade()
     }
 

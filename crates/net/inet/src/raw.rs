@@ -107,9 +107,11 @@ impl RawSocket {
         }
         let table = maker.net.extensions.get_or_init(RawTable::default);
         let mut sockets = table.0.lock();
+        // Those that were closed leave the table when the next one comes.
         sockets.retain(|s| s.strong_count() > 0);
         sockets.push(socket.me.clone());
         drop(sockets);
+        // From here on the stack gives copies of packets of this protocol.
         if let Ok(protocol) = u8::try_from(kind.protocol) {
             stack.change(|s| s.want_raw(protocol));
         }
@@ -132,6 +134,7 @@ impl RawSocket {
             .map(|s| s.state.lock().number)
             .collect();
         let from = u16::try_from(self.core.ino() & 0xffff).unwrap_or(0);
+        // Zero is no number: it stands for "any" in bind(2).
         (0..=u16::MAX).map(|i| from.wrapping_add(i)).find(|n| *n != 0 && !taken.contains(n))
     }
 
@@ -151,12 +154,14 @@ impl RawSocket {
         }
         let state = self.state.lock();
         let kind = payload.first().copied().unwrap_or(0);
+        // A ping socket only gets answers to its own echoes; without that it would see everybody's.
         if self.is_ping() {
             let reply = if self.v4() { ECHO_REPLY } else { ECHO_REPLY_V6 };
             let number = payload.get(4..6).map(<[u8]>::to_vec);
             return kind == reply && number.as_deref() == Some(&state.number.to_be_bytes());
         }
         let icmp = matches!(self.kind.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6);
+        // A bit per type, set for what is not wanted (ICMP_FILTER, raw(7)).
         let word = state.filter.get(usize::from(kind >> 5)).copied().unwrap_or(0);
         let filtered = icmp && word & 1u32.wrapping_shl(u32::from(kind & 31)) != 0;
         let from_peer = state.peer.is_none_or(|p| p.ip() == header.source);
@@ -168,11 +173,14 @@ impl RawSocket {
         let mut echo = data.to_vec();
         let expected = if self.v4() { ECHO } else { ECHO_V6 };
         let [kind, code, ..] = *data else { return Err(Errno::EINVAL) };
+        // Anything but an echo request would be a raw socket's privilege (`ping_supported`).
         if kind != expected || code != 0 || data.len() < ECHO_HEADER {
             return Err(Errno::EINVAL);
         }
         let number = self.state.lock().number.to_be_bytes();
+        // Checksum and identifier are not the guest's to choose.
         echo.splice(2..6, [0, 0].into_iter().chain(number));
+        // ICMPv6 sums over addresses too, which the stack fills in.
         if self.v4() {
             let sum = internet_checksum(&echo).to_be_bytes();
             echo.splice(2..4, sum);
@@ -206,10 +214,12 @@ pub(crate) fn receive_error(namespace: &NetNamespace, error: &SendError) {
         if socket.kind.protocol != u32::from(error.header.protocol) || socket.v4() != error.header.source.is_ipv4() {
             continue;
         }
+        // Copied, so that the socket's state is not locked while its waiters are woken.
         let (peer, number) = {
             let state = socket.state.lock();
             (state.peer.is_some_and(|p| p.ip() == error.header.destination), state.number)
         };
+        // The payload is the head of the packet that was sent: the number tells whose echo it was.
         let own = !socket.is_ping() || error.payload.get(4..6) == Some(&number.to_be_bytes());
         if own && ((peer && error.fatal) || socket.options.wants_errors()) {
             socket.core.set_error(error.errno);
@@ -248,6 +258,7 @@ impl Socket for RawSocket {
         let way = self.net.way(to.ip(), false, self.options.device(), own)?;
         let mut state = self.state.lock();
         state.peer = Some(SocketAddr::new(way.to, to.port()));
+        // A connected socket has a source address from then on, as getsockname(2) shows.
         state.local = state.local.or(Some(way.source));
         Ok(())
     }
@@ -268,6 +279,7 @@ impl Socket for RawSocket {
         if message.flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
         }
+        // A pending error comes before anything that this call would find.
         self.core.take_error()?;
         let given = match message.to {
             Some(addr) => Some(address::parse_for_datagram(self.kind.family, addr)?),
@@ -288,9 +300,11 @@ impl Socket for RawSocket {
         let broadcast = self.core.has(CoreFlags::BROADCAST);
         let mut options = SendOptions { device: self.options.device(), broadcast, ..SendOptions::default() };
         let mut chosen = None;
+        // The last one wins.
         for control in &message.ancillary.other {
             chosen = self.options.steer(control, &mut options)?.or(chosen);
         }
+        // IP_HDRINCL: the guest gives addresses and options itself.
         if included && self.v4() {
             stack.with(|s| s.send_with_header(message.data, &options))?;
         } else {
@@ -300,6 +314,7 @@ impl Socket for RawSocket {
             let protocol = u8::try_from(self.kind.protocol).map_err(|_| Errno::EINVAL)?;
             stack.with(|s| s.send_raw(Some(way.source), way.to, protocol, payload, &options))?;
         }
+        // All control messages have been used; what stays behind would be an error to the caller.
         message.ancillary = Ancillary::default();
         Ok(message.data.len())
     }
@@ -327,9 +342,11 @@ impl Socket for RawSocket {
     fn shutdown(&self, how: Shutdown) -> Result<()> {
         let mut state = self.state.lock();
         state.shutdown |= (if how.reads() { SHUT_READ } else { 0 }) | (if how.writes() { SHUT_WRITE } else { 0 });
+        // Waking looks at the state again.
         let connected = state.peer.is_some();
         drop(state);
         self.core.queue().wake_all();
+        // It has an effect even without a peer, but says so (`inet_shutdown`).
         if connected { Ok(()) } else { Err(Errno::ENOTCONN) }
     }
 
@@ -357,6 +374,7 @@ impl Socket for RawSocket {
             }
             (SOL_RAW, abi::ICMP_FILTER) if self.kind.protocol == IPPROTO_ICMP => {
                 let word = value.first_chunk().map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)?;
+                // ICMP has 32 types that can be filtered, ICMPv6 256.
                 self.state.lock().filter = [word, 0, 0, 0, 0, 0, 0, 0];
                 Ok(())
             }
@@ -402,6 +420,7 @@ impl Socket for RawSocket {
     fn release(&self) {
         self.options.leave_groups(&self.net.namespace);
         if let (Some(stack), Ok(protocol)) = (self.net.stack(), u8::try_from(self.kind.protocol)) {
+            // Copies of packets are no longer made when the last one goes.
             stack.change(|s| s.unwant_raw(protocol));
         }
         self.inbox.close();

@@ -67,6 +67,7 @@ impl AddressFamily for Netlink {
 /// # Errors
 /// ESOCKTNOSUPPORT; EPROTONOSUPPORT for other protocols than NETLINK_ROUTE.
 fn new_socket(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
+    // The two types mean the same here (netlink(7)).
     if kind.socket_type != SOCK_RAW && kind.socket_type != SOCK_DGRAM {
         return Err(Errno::ESOCKTNOSUPPORT);
     }
@@ -94,9 +95,11 @@ fn families(family: u8) -> Vec<u16> {
 /// The device that a request for one link means.
 fn named<'a>(devices: &'a [NetDevice], body: &[u8]) -> Option<&'a NetDevice> {
     let (info, mut rest) = Ifinfomsg::read_from_prefix(body).ok()?;
+    // The number wins over a name.
     if info.ifi_index != 0 {
         return devices.iter().find(|d| d.index.cast_signed() == info.ifi_index);
     }
+    // A length smaller than its header ends the search: `get` finds no such range.
     while let Ok((head, _)) = Rtattr::read_from_prefix(rest) {
         let len = usize::from(head.rta_len);
         let value = rest.get(size_of::<Rtattr>()..len)?;
@@ -149,12 +152,15 @@ fn answer(net: &NetNamespace, request: &Nlmsghdr, body: &[u8], port: u32) -> Vec
         // There are no rules to list.
         nl::RTM_GETRULE if dump => Ok(()),
         nl::RTM_GETROUTE => route_get(net, request, body, port).map(|m| out.push(m)),
+        // Control messages (NLMSG_NOOP and such) are passed over.
         kind if kind < nl::NLMSG_MIN_TYPE => Ok(()),
         nl::RTM_GETADDR | nl::RTM_GETNEIGH | nl::RTM_GETRULE | nl::RTM_GETSTATS => Err(Errno::EOPNOTSUPP),
+        // Changes of links, addresses and routes are the host's.
         _ => Err(Errno::EPERM),
     };
     match result {
         Err(e) => vec![error(request, port, Some(e))],
+        // A dump ends with NLMSG_DONE, which also stands for the acknowledgement.
         Ok(()) if dump => {
             out.push(Message::new(nl::NLMSG_DONE, NLM_F_MULTI, request, port).body(&0i32.to_ne_bytes()).finish());
             out
@@ -198,6 +204,7 @@ impl Socket for RouteSocket {
         }
         {
             let mut s = self.state.lock();
+            // A port number is kept once given (`netlink_bind`).
             if s.port != 0 && a.nl_pid != 0 && s.port != a.nl_pid {
                 return Err(Errno::EINVAL);
             }
@@ -230,6 +237,7 @@ impl Socket for RouteSocket {
     }
 
     fn send(&self, caller: Option<&dyn Caller>, message: &mut Outgoing<'_>) -> Result<usize> {
+        // Only the kernel, which has number 0, has anything to say here.
         if let Some(to) = message.to {
             let (a, _) = SockaddrNl::read_from_prefix(to).map_err(|_| Errno::EINVAL)?;
             if a.nl_family != AF_NETLINK {
@@ -242,13 +250,16 @@ impl Socket for RouteSocket {
         let port = self.port(caller);
         let mut answers = Vec::new();
         let mut rest = message.data;
+        // A send may carry several requests (netlink(7)).
         while let Ok((request, _)) = Nlmsghdr::read_from_prefix(rest) {
             let len = usize::try_from(request.nlmsg_len).unwrap_or(usize::MAX);
             let Some(body) = rest.get(HEADER..len) else { break };
+            // Without the flag it is an answer, which the kernel does not await.
             if request.nlmsg_flags & nl::NLM_F_REQUEST != 0 {
                 answers.extend(answer(&self.net, &request, body, port));
             }
             rest = rest.get(nl::align(len)..).unwrap_or_default();
+            // A guest that never reads must not grow the queue without bound.
             if answers.len() > MOST_ANSWERS {
                 break;
             }
@@ -287,6 +298,7 @@ impl Socket for RouteSocket {
 
     fn get_option(&self, _caller: &dyn Caller, level: u32, name: u32, _room: usize) -> Result<Vec<u8>> {
         match (level, name) {
+            // All flags are shown as off: none has an effect here.
             (SOL_NETLINK, nl::NETLINK_PKTINFO..=nl::NETLINK_GET_STRICT_CHK) => Ok(0u32.to_ne_bytes().to_vec()),
             _ => Err(Errno::ENOPROTOOPT),
         }

@@ -105,6 +105,7 @@ impl NetStack {
             .into_iter()
             .map(|(index, device)| (index, Link { device, sending: AtomicBool::new(false) }))
             .collect();
+        // Weak to the namespace, which owns the stack.
         let new = Arc::new_cyclic(|me| NetStack {
             me: me.clone(),
             namespace: Arc::downgrade(namespace),
@@ -115,6 +116,7 @@ impl NetStack {
         });
         let place = namespace.extensions.get_or_init(Place::default);
         *place.0.write() = Some(new.clone());
+        // Sends what the stack has for its links from the start, and sets its timer.
         new.settle();
         new
     }
@@ -126,6 +128,7 @@ impl NetStack {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
+        // Time moves only here: all that happens under one lock is of one moment.
         state.stack.set_time(self.time(Instant::now()));
         state
     }
@@ -155,6 +158,7 @@ impl NetStack {
     /// Takes frames from a link's device; gives whether there may be more.
     pub fn link_readable(&self, index: u32) -> bool {
         let Some(link) = self.links.get(&index) else { return false };
+        // A bound, so that a link under load does not keep this worker from the others.
         for _ in 0..ROUNDS {
             let now = self.time(Instant::now());
             let taken = link.device.receive(BATCH, &mut |frame, offload| {
@@ -162,6 +166,7 @@ impl NetStack {
                 state.stack.set_time(now);
                 state.stack.receive(index, frame, offload);
             });
+            // After each batch, so that acknowledgements go out while more comes in.
             self.settle();
             if taken < BATCH {
                 return false;
@@ -186,6 +191,7 @@ impl NetStack {
     fn settle_from<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         loop {
             let s = &mut state.stack;
+            // Taken under the lock, done without it: each of these may come back to the stack.
             let (links, deliveries, notices) = (s.links_with_output(), s.take_deliveries(), s.take_notices());
             if links.is_empty() && deliveries.is_empty() && notices.is_empty() {
                 break;
@@ -211,6 +217,7 @@ impl NetStack {
             return;
         }
         loop {
+            // By one thread, in the order of the stack; frames of others wait for it.
             let packets = self.state.lock().stack.take_output(index);
             if packets.is_empty() {
                 link.sending.store(false, Ordering::Release);
@@ -224,8 +231,10 @@ impl NetStack {
             let rest = transmit(&*link.device, packets);
             let mut state = self.state.lock();
             if rest.is_empty() {
+                // A connection may have stopped at a full queue, which has room again.
                 state.stack.resume_tcp();
             } else {
+                // Back to the front, so that order is kept.
                 state.stack.untake_output(index, rest);
                 link.sending.store(false, Ordering::Release);
                 drop(state);
@@ -252,6 +261,7 @@ impl NetStack {
         match delivery {
             Delivery::Datagram(datagram) => {
                 if !self.sockets.datagram(&namespace, &datagram) {
+                    // The stack answers with "port unreachable".
                     self.change(|s| s.refuse_datagram(&datagram));
                 }
             }
@@ -265,6 +275,7 @@ impl NetStack {
     /// Sets the timer for what is due next, unless it is set for an earlier time already.
     fn set_timer(&self, state: &mut State) {
         let Some(at) = state.stack.deadline() else { return };
+        // A later timer would be late; an earlier one only looks, and sets the next.
         if state.timer.as_ref().is_some_and(|(set, _)| *set <= at) {
             return;
         }
@@ -281,6 +292,7 @@ fn transmit(device: &dyn LinkDevice, packets: Vec<Packet>) -> Vec<Packet> {
         let gone = match transmit_batch(device, &rest) {
             Ok(0) | Err(TransmitError::Full) => return rest,
             Ok(n) => n,
+            // One frame is lost, as on a wire, and the others go on.
             Err(TransmitError::Refused) => 1,
             Err(TransmitError::Down) => return Vec::new(),
         };
@@ -291,6 +303,7 @@ fn transmit(device: &dyn LinkDevice, packets: Vec<Packet>) -> Vec<Packet> {
 
 fn transmit_batch(device: &dyn LinkDevice, packets: &[Packet]) -> Result<usize, TransmitError> {
     let batch = packets.get(..BATCH.min(packets.len())).unwrap_or_default();
+    // Header and payload stay apart: the device gathers them.
     let parts: Vec<_> = batch.iter().map(Packet::parts).collect();
     let frames: Vec<_> = parts.iter().zip(batch).map(|(parts, p)| Frame { parts, offload: p.offload() }).collect();
     device.transmit(&frames)

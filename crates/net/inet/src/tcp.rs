@@ -146,10 +146,12 @@ impl TcpSocket {
         match phase {
             Phase::Listening(backlog) => self.end_backlog(backlog),
             Phase::Connected(c) => {
+                // Before the peer is told, so that nothing more comes into a queue that nobody reads.
                 let unread = self.end.close();
                 if self.end.is_reset() {
                     return;
                 }
+                // Unread data, or a linger time of zero, is an abort and no orderly end (RFC 2525, 2.17).
                 if how == Ending::Reset || unread || self.end.core.linger() == Some(0) {
                     c.peer.take_reset();
                 } else {
@@ -163,6 +165,7 @@ impl TcpSocket {
 
     pub(crate) fn end_with(&self, how: Ending) {
         let (phase, bound) = {
+            // The state is free before the peer is told: the two sockets' states are never locked together.
             let mut state = self.state.lock();
             (std::mem::replace(&mut state.phase, Phase::Released), state.bound)
         };
@@ -191,6 +194,7 @@ impl TcpSocket {
                 0 => TCP_ESTABLISHED,
                 SHUT_READ => TCP_CLOSE_WAIT,
                 SHUT_WRITE => TCP_FIN_WAIT2,
+                // Ended both ways. In memory no packet can be late, so there is no time to wait.
                 _ => TCP_TIME_WAIT,
             },
         }
@@ -206,6 +210,7 @@ impl TcpSocket {
             Phase::Connecting { to, .. } => *to,
             _ => none,
         };
+        // Of a listening socket the queue's length is shown.
         let waiting = match &state.phase {
             Phase::Listening(b) => b.ready.len(),
             _ => self.end.available(),
@@ -236,6 +241,7 @@ impl TcpSocket {
         if self.end.has_urgent() {
             events |= PollEvents::PRI;
         }
+        // A write that would fail at once does not wait either.
         if bits & SHUT_WRITE != 0 || peer.has_room(&self.end) {
             events |= PollEvents::WRITE_READY;
         }
@@ -312,7 +318,7 @@ impl Socket for TcpSocket {
         message.ancillary = Ancillary::default();
         match peer.push(&self.end, message.data, message.flags.contains(MsgFlags::OOB)) {
             Err(Errno::ECONNRESET) => {
-                // The bytes travel, and a reset comes back.
+                // As over a wire: the bytes are sent, and a reset comes back.
                 self.end.take_reset();
                 Ok(message.data.len())
             }
@@ -338,12 +344,15 @@ impl Socket for TcpSocket {
             *first = byte;
             return Ok(Incoming { flags: MsgFlags::OOB, complete: true, ..Incoming::bytes(1) });
         }
+        // Before the queue is looked at: the peer pushes its last bytes
+        // before it ends, so an end seen here comes after them all.
         let bits = self.end.shutdown_bits();
         if let Some(n) = self.end.take(peer.as_deref(), buf, flags) {
             // Bytes that MSG_TRUNC throws away are counted, not copied.
             let len = if flags.contains(MsgFlags::TRUNC) && !flags.contains(MsgFlags::PEEK) { 0 } else { n };
             return Ok(Incoming { len, full_len: n, ..Incoming::default() });
         }
+        // Bytes that came before the error have been read by then.
         self.end.core.take_error()?;
         if bits & SHUT_READ != 0 {
             return Ok(Incoming::default());
@@ -394,6 +403,7 @@ impl Socket for TcpSocket {
     }
 
     fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
+        // A setting that the socket's own level takes is first refused here with ENOPROTOOPT.
         let set = self.options.set(Protocol::Tcp, caller, &self.net.namespace, (level, name), value, self.is_bound());
         let Some(id) = self.remote() else { return set };
         // The stack has to know what the others keep.
@@ -441,6 +451,7 @@ impl Socket for TcpSocket {
                 Phase::Connecting { .. } => return errors,
                 Phase::Closed | Phase::Released | Phase::Remote(_) => {
                     let mut events = PollEvents::HUP | PollEvents::WRITE_READY | errors;
+                    // A failed attempt, or a connection that ended, makes read(2) return at once.
                     if !errors.is_empty() || self.end.shutdown_bits() & SHUT_READ != 0 {
                         events |= PollEvents::READ_READY | PollEvents::RDHUP;
                     }

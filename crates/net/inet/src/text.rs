@@ -31,6 +31,7 @@ fn hex(family: u16, addr: SocketAddr) -> String {
         (_, IpAddr::V6(ip)) => ip.octets().to_vec(),
     };
     let mut out = String::new();
+    // Each word as a number of the machine, so the bytes of an address show reversed on this one.
     for w in words.chunks_exact(4) {
         let _ = write!(out, "{:08X}", u32::from_ne_bytes([w[0], w[1], w[2], w[3]]));
     }
@@ -39,6 +40,7 @@ fn hex(family: u16, addr: SocketAddr) -> String {
 }
 
 fn table(family: u16, head: &str, tail: &str, mut lines: Vec<Line>) -> Vec<u8> {
+    // The table of ports is a hash, in no order that a reader could follow.
     lines.sort_by_key(|l| l.ino);
     let mut out = format!("{head}\n");
     for (n, l) in lines.iter().enumerate() {
@@ -136,10 +138,12 @@ pub(crate) fn route(net: &NetNamespace) -> Vec<u8> {
     const GATEWAY: u32 = 2;
     const HOST: u32 = 4;
     let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT";
+    // Lines are padded to 127 characters (`fib_route_seq_show`).
     let mut text = format!("{head:<127}\n");
     let devices = net.devices();
     let number = |ip: Ipv4Addr| u32::from_ne_bytes(ip.octets());
     for r in net.routes() {
+        // Only the main table: local and broadcast routes are not shown.
         let (IpAddr::V4(to), nl::RT_TABLE_MAIN) = (r.destination, r.table) else { continue };
         let gateway = match r.gateway {
             Some(IpAddr::V4(v4)) => v4,

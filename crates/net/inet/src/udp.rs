@@ -57,6 +57,7 @@ pub struct UdpSocket {
 
 /// What a datagram counts for in a receive buffer.
 fn cost(len: usize) -> usize {
+    // The bookkeeping of a packet buffer (`skb->truesize`), so that a guest sees as many fit as on Linux.
     (len + 320).next_multiple_of(512) + 256
 }
 
@@ -116,6 +117,7 @@ impl UdpSocket {
         if to.port() == 0 {
             return Err(Errno::EINVAL);
         }
+        // Of links with other networks the stack checks it, by its routes.
         let broadcast = [Ipv4Addr::BROADCAST, Ipv4Addr::new(127, 255, 255, 255)].map(IpAddr::V4).contains(&to.ip());
         if broadcast && !self.core.has(CoreFlags::BROADCAST) {
             return Err(Errno::EACCES);
@@ -157,6 +159,7 @@ impl UdpSocket {
         let mut ports = self.net.udp.lock();
         if state.bound_port {
             local.set_ip(state.bound_address.unwrap_or(address::any(self.family)));
+            // The binding covers again what bind(2) asked for.
             ports.connect(self.id(), local.port(), self.place(local.ip()), None);
         } else {
             ports.unbind(self.id(), local.port());
@@ -171,12 +174,14 @@ pub(crate) fn receive(namespace: &NetNamespace, d: &moat_net_stack::Datagram) ->
     let to = SocketAddr::new(d.header.destination, d.destination_port);
     let tables = PortTables::of(namespace);
     let deliver = |socket: &UdpSocket| {
+        // A socket that is bound to another link gets nothing, and the sender no error.
         if socket.options.device().is_none_or(|device| device == d.link) {
             let data = d.payload.as_slice().into();
             let arrived = Arrived { to: to.ip(), device: d.link, ttl: d.header.ttl, tos: d.header.tos };
             socket.deliver(Datagram { data, from, arrived });
         }
     };
+    // A unicast has one receiver; a group or a broadcast all that want it.
     let unicast = is_local(to.ip()) || stack_of(namespace).is_some_and(|s| s.change(|s| s.routes().is_local(to.ip())));
     if unicast {
         let receiver = tables.udp.lock().receiver(from, to);
@@ -197,9 +202,11 @@ pub(crate) fn receive_error(namespace: &NetNamespace, error: &moat_net_stack::Se
     }
     let local = SocketAddr::new(error.header.source, error.source_port);
     let remote = SocketAddr::new(error.header.destination, error.destination_port);
+    // The packet is one of our own: what it says of sender and receiver is turned around here.
     let socket = PortTables::of(namespace).udp.lock().receiver(remote, local);
     let Some(socket) = socket else { return };
     let connected = socket.state.lock().peer == Some(remote);
+    // An unconnected socket hears of nothing unless it asked (ip(7), IP_RECVERR).
     if error.fatal || error.errno == Errno::EMSGSIZE || socket.options.wants_errors() {
         socket.unreachable(connected, error.errno);
     }
@@ -231,6 +238,7 @@ impl Socket for UdpSocket {
         let settings = &self.net.namespace.settings;
         let port = self.net.udp.lock().bind(settings, self.id(), &self.me, wanted, self.sharing())?;
         state.local = Some(SocketAddr::new(addr.ip(), port));
+        // Kept apart from the port: disconnecting restores the address that was given, or none.
         state.bound_address = (!addr.ip().is_unspecified()).then_some(addr.ip());
         state.bound_port = true;
         Ok(())
@@ -253,6 +261,7 @@ impl Socket for UdpSocket {
         let peer = SocketAddr::new(way.to, to.port());
         let mut state = self.state.lock();
         let mut local = self.ensure_bound(&mut state)?;
+        // The source address may be another than that of the last peer.
         if local.ip().is_unspecified() || state.bound_address.is_none() {
             local.set_ip(source);
         }
@@ -277,6 +286,7 @@ impl Socket for UdpSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         let given = match message.to {
+            // An IPv6 socket takes AF_UNSPEC as no address at all (`udpv6_sendmsg`).
             Some(addr) if family_of(addr) == Some(AF_UNSPEC) && self.family == AF_INET6 => None,
             Some(addr) => Some(address::parse_for_datagram(self.family, addr)?),
             None => None,
@@ -293,6 +303,7 @@ impl Socket for UdpSocket {
         let (from, way, to, connected) = {
             let mut state = self.state.lock();
             let to = given.or(state.peer).ok_or(Errno::EDESTADDRREQ)?;
+            // The field for the length counts the headers of IPv4 but not those of IPv6.
             let most = if to.is_ipv4() { MOST_V4 } else { MOST_V6 };
             if message.data.len() > most {
                 return Err(Errno::EMSGSIZE);
@@ -300,10 +311,12 @@ impl Socket for UdpSocket {
             self.options.packet_options(to.ip(), &mut options);
             let own = chosen.or(state.local.map(|l| l.ip()));
             let way = self.check_destination(to, own, options.device)?;
+            // A socket that only sends gets its port with the first datagram.
             let mut from = self.ensure_bound(&mut state)?;
             if let Some(chosen) = chosen {
                 from.set_ip(chosen);
             }
+            // An any address is filled in for this datagram alone.
             if from.ip().is_unspecified() {
                 from.set_ip(way.source);
             }
@@ -311,6 +324,7 @@ impl Socket for UdpSocket {
         };
         if way.local {
             let receiver = self.net.udp.lock().receiver(from, to);
+            // No router lies between: the receiver sees the starting value.
             let ttl = options.ttl.unwrap_or(64);
             let arrived = Arrived { to: to.ip(), device: LO_INDEX, ttl, tos: options.tos };
             match receiver {
@@ -336,6 +350,7 @@ impl Socket for UdpSocket {
         self.core.take_error()?;
         match self.inbox.receive(buf, flags, self.family, &self.options) {
             Some(message) => Ok(message),
+            // Only with the queue empty: what came before can still be read.
             None if self.shutdown.load(Ordering::Relaxed) & SHUT_READ != 0 => Ok(Incoming::default()),
             None => Err(Errno::EAGAIN),
         }
@@ -349,6 +364,7 @@ impl Socket for UdpSocket {
         let bits = (if how.reads() { SHUT_READ } else { 0 }) | (if how.writes() { SHUT_WRITE } else { 0 });
         self.shutdown.fetch_or(bits, Ordering::AcqRel);
         self.core.queue().wake_all();
+        // It has an effect even without a peer, but says so (`inet_shutdown`).
         if self.state.lock().peer.is_some() { Ok(()) } else { Err(Errno::ENOTCONN) }
     }
 
@@ -389,6 +405,7 @@ impl Socket for UdpSocket {
 
     fn release(&self) {
         self.options.leave_groups(&self.net.namespace);
+        // Out of the state before the port goes: a send that comes later finds no address in use.
         let local = self.state.lock().local.take();
         if let Some(l) = local {
             self.net.udp.lock().unbind(self.id(), l.port());

@@ -19,6 +19,7 @@ impl Net {
     /// # Errors
     /// EADDRNOTAVAIL.
     pub fn check_bindable(&self, ip: IpAddr) -> Result<()> {
+        // Not a source, but it may be received on.
         let broadcast = || {
             ip == IpAddr::V4(Ipv4Addr::BROADCAST)
                 || ip == IpAddr::V4(Ipv4Addr::new(127, 255, 255, 255))
@@ -37,8 +38,10 @@ impl Net {
     /// ENETUNREACH and the errors of routes; EINVAL from a loopback address to another host.
     pub fn way(&self, to: IpAddr, v6_only: bool, device: Option<u32>, own: Option<IpAddr>) -> Result<Way> {
         let (to, loopback): (IpAddr, IpAddr) = match to {
+            // There is no such peer for a socket that speaks IPv6 alone.
             IpAddr::V4(_) if v6_only => return Err(Errno::ENETUNREACH),
             IpAddr::V4(v4) => {
+                // The any address as a destination is this host (`ip_route_output_key_hash`).
                 (if v4.is_unspecified() { Ipv4Addr::LOCALHOST } else { v4 }.into(), Ipv4Addr::LOCALHOST.into())
             }
             IpAddr::V6(v6) => {
@@ -49,9 +52,11 @@ impl Net {
             return Ok(Way { to, source: loopback, local: true });
         }
         let stack = self.stack().ok_or(Errno::ENETUNREACH)?;
+        // The any address says nothing about the source.
         let own = own.filter(|ip| !ip.is_unspecified());
         let path = stack.change(|s| s.path(to, device, own))?;
         let local = path.kind == moat_net_stack::route::Destination::Local;
+        // A packet with a loopback source must not leave the host.
         if !local && path.source.is_loopback() {
             return Err(Errno::EINVAL);
         }

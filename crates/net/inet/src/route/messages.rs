@@ -33,11 +33,13 @@ impl Message {
 
     pub(super) fn body(mut self, bytes: &[u8]) -> Message {
         self.bytes.extend_from_slice(bytes);
+        // Attributes begin at multiples of 4 bytes.
         self.bytes.resize(nl::align(self.bytes.len()), 0);
         self
     }
 
     fn attr(self, kind: u16, value: &[u8]) -> Message {
+        // The length has no padding; the place of the next attribute has.
         let len = u16::try_from(size_of::<Rtattr>() + value.len()).unwrap_or(u16::MAX);
         let head = Rtattr { rta_len: len, rta_type: kind };
         self.body(&[head.as_bytes(), value].concat())
@@ -57,6 +59,7 @@ fn text(s: &str) -> Vec<u8> {
 
 pub(super) fn link(net: &NetNamespace, request: &Nlmsghdr, port: u32, flags: u16, device: &NetDevice) -> Vec<u8> {
     let counters = stack_of(net).map(|s| s.change(|s| s.counters(device.index))).unwrap_or_default();
+    // As in `struct rtnl_link_stats64`.
     let all = [
         counters.received_packets,
         counters.sent_packets,
@@ -68,12 +71,14 @@ pub(super) fn link(net: &NetNamespace, request: &Nlmsghdr, port: u32, flags: u16
         counters.sent_dropped,
         counters.multicast,
     ];
+    // 24 counters each; those that are not counted here are zero.
     let mut long = [0; 192];
     let mut short = [0; 96];
     for (to, n) in long.chunks_exact_mut(8).zip(all) {
         to.copy_from_slice(&n.to_ne_bytes());
     }
     for (to, n) in short.chunks_exact_mut(4).zip(all) {
+        // The older struct has the low 32 bits.
         let [a, b, c, d, ..] = n.to_ne_bytes();
         to.copy_from_slice(&[a, b, c, d]);
     }
@@ -84,6 +89,7 @@ pub(super) fn link(net: &NetNamespace, request: &Nlmsghdr, port: u32, flags: u16
         ifi_flags: device.flags,
         ..Ifinfomsg::default()
     };
+    // The loopback has no carrier whose state could be told.
     let state = match device.flags & IFF_RUNNING {
         _ if device.flags & IFF_LOOPBACK != 0 => nl::IF_OPER_UNKNOWN,
         0 => nl::IF_OPER_DOWN,
@@ -127,6 +133,7 @@ pub(super) fn address(request: &Nlmsghdr, port: u32, device: &NetDevice, a: &Int
     let info = Ifaddrmsg {
         ifa_family: family_byte(family_of(a.ip)),
         ifa_prefixlen: a.prefix_len,
+        // IFA_F_PERMANENT.
         ifa_flags: 0x80,
         ifa_scope: a.scope,
         ifa_index: device.index,
@@ -134,6 +141,7 @@ pub(super) fn address(request: &Nlmsghdr, port: u32, device: &NetDevice, a: &Int
     let ip = octets(a.ip);
     let mut m =
         Message::new(nl::RTM_NEWADDR, NLM_F_MULTI, request, port).body(info.as_bytes()).attr(nl::IFA_ADDRESS, &ip);
+    // IPv6 has no labels, and no local address apart from the peer's.
     if a.ip.is_ipv4() {
         m = m.attr(nl::IFA_LOCAL, &ip).attr(nl::IFA_LABEL, &text(&device.name));
     }
@@ -155,6 +163,7 @@ pub(super) fn route(request: &Nlmsghdr, port: u32, r: &Route) -> Vec<u8> {
     let mut m = Message::new(nl::RTM_NEWROUTE, NLM_F_MULTI, request, port)
         .body(info.as_bytes())
         .attr(nl::RTA_TABLE, &u32::from(r.table).to_ne_bytes());
+    // A default route has no destination.
     if r.prefix_len > 0 {
         m = m.attr(nl::RTA_DST, &octets(r.destination));
     }
@@ -193,6 +202,7 @@ pub(super) fn route_get(net: &NetNamespace, request: &Nlmsghdr, body: &[u8], por
     let stack = stack_of(net).ok_or(Errno::ENETUNREACH)?;
     let path = stack.change(|s| s.path(to, None, None))?;
     let local = path.kind == Destination::Local;
+    // A route of its own for this one address, as a route cache shows it.
     let answer = Rtmsg {
         rtm_family: family_byte(family_of(to)),
         rtm_dst_len: if to.is_ipv4() { 32 } else { 128 },
@@ -204,6 +214,7 @@ pub(super) fn route_get(net: &NetNamespace, request: &Nlmsghdr, body: &[u8], por
         .body(answer.as_bytes())
         .attr(nl::RTA_TABLE, &u32::from(answer.rtm_table).to_ne_bytes())
         .attr(nl::RTA_DST, &octets(to));
+    // A gateway is named only where the packet goes by one.
     if path.next_hop != to {
         m = m.attr(nl::RTA_GATEWAY, &octets(path.next_hop));
     }
@@ -228,6 +239,8 @@ pub(super) fn neighbour(request: &Nlmsghdr, port: u32, n: &Neighbour) -> Vec<u8>
 }
 
 pub(super) fn error(request: &Nlmsghdr, port: u32, errno: Option<Errno>) -> Vec<u8> {
+    // The request's header comes back, so that a sender of several
+    // knows which one it was; zero is an acknowledgement.
     let body = Nlmsgerr { error: -errno.map_or(0, Errno::raw), msg: *request };
     Message::new(nl::NLMSG_ERROR, nl::NLM_F_CAPPED, request, port).body(body.as_bytes()).finish()
 }

@@ -41,7 +41,9 @@ impl TcpSocket {
         if !self.options.may_bind_anything() {
             self.net.check_bindable(addr.ip())?;
         }
+        // A port needs no privilege if it is chosen by the kernel.
         check_privilege(caller, &self.net, addr.port())?;
+        // From the check to the entry, so that two threads cannot bind one socket twice.
         let mut state = self.state.lock();
         if state.bound.is_some() || !matches!(state.phase, Phase::Closed) {
             return Err(Errno::EINVAL);
@@ -67,6 +69,7 @@ impl TcpSocket {
         }
         let mut ports = self.net.tcp.lock();
         let sharing = self.sharing(caller);
+        // listen(2) without bind(2) takes a free port.
         let port = match state.bound {
             Some(b) => b.addr.port(),
             None => {
@@ -79,6 +82,7 @@ impl TcpSocket {
         };
         ports.listen(self.id(), port, sharing)?;
         drop(ports);
+        // The stack listens with the port already taken here: nobody else can have it.
         let remote = state.bound.and_then(|b| self.listen_remote(self.place(b.addr), port, limit));
         state.phase = Phase::Listening(Backlog { ready: VecDeque::new(), limit, waiting: VecDeque::new(), remote });
         Ok(())
@@ -95,6 +99,7 @@ impl TcpSocket {
             };
             (socket, backlog.waiting.pop_front())
         };
+        // The place in the queue goes to the first that waits for one.
         if let Some(client) = next.and_then(|c| c.upgrade())
             && let Some(me) = self.me.upgrade()
         {
@@ -104,6 +109,7 @@ impl TcpSocket {
     }
 
     pub(crate) fn do_connect(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        // connect(2) to AF_UNSPEC dissolves the connection.
         if family_of(addr).ok_or(Errno::EINVAL)? == AF_UNSPEC {
             self.disconnect();
             return Ok(());
@@ -117,6 +123,7 @@ impl TcpSocket {
             let mut state = self.state.lock();
             match &mut state.phase {
                 Phase::Closed => {}
+                // The first call after an attempt in the background says that it succeeded, the next one EISCONN.
                 Phase::Remote(r) if !r.announced => {
                     r.announced = true;
                     return Ok(());
@@ -143,8 +150,11 @@ impl TcpSocket {
             way.to
         };
         let to = SocketAddr::new(ip, to.port());
+        // Without this socket's state locked: the listener's comes
+        // next, and two sockets could be each other's listeners.
         let listener = self.net.tcp.lock().listener(to);
         let Some(listener) = listener else {
+            // A refusal travels like a packet: the call itself is in progress, and the error is found by who waits.
             self.refuse();
             return Err(Errno::EINPROGRESS);
         };
@@ -168,12 +178,14 @@ impl TcpSocket {
                 if b.addr.ip().is_unspecified() {
                     b.addr.set_ip(source);
                 }
+                // From here on only what goes to the address in use meets this binding.
                 ports.connect(self.id(), b.addr.port(), BindingPlace { ip: b.addr.ip(), dual: false }, None);
             }
             None => {
                 let place = BindingPlace { ip: source, dual: false };
                 let port = ports
                     .bind(&self.net.namespace.settings, self.id(), &self.me, (place, 0), sharing)
+                    // No port left is another errno here than in bind(2).
                     .map_err(|_| Errno::EADDRNOTAVAIL)?;
                 state.bound = Some(Bound { addr: SocketAddr::new(source, port), by_caller: false });
             }
@@ -202,6 +214,7 @@ impl TcpSocket {
             let (Phase::Connecting { to }, Some(b)) = (&state.phase, state.bound) else { return };
             (*to, b.addr)
         };
+        // The listener's lock alone. The client's own state is looked at again below.
         let server = {
             let mut state = listener.state.lock();
             let Phase::Listening(backlog) = &mut state.phase else {
@@ -210,21 +223,25 @@ impl TcpSocket {
                 return;
             };
             if backlog.ready.len() > backlog.limit {
+                // Weak: a client that is closed leaves by itself.
                 backlog.waiting.push_back(Arc::downgrade(self));
                 return;
             }
+            // Connected from the start, so that accept(2) never meets a half of a connection.
             let server =
                 TcpSocket::accepted(listener, Connection { peer: self.end.clone(), addr: local, announced: true }, to);
             backlog.ready.push_back(server.clone());
             server
         };
         {
+            // Another thread may have given up the attempt in the meantime.
             let mut state = self.state.lock();
             if matches!(state.phase, Phase::Connecting { .. }) {
                 self.end.show_tuned_buffer();
                 state.phase = Phase::Connected(Connection { peer: server.end.clone(), addr: to, announced: false });
             }
         }
+        // With both sides in place.
         self.end.core.queue().wake_all();
         listener.end.core.queue().wake(PollEvents::READ_READY);
     }
@@ -234,6 +251,7 @@ impl TcpSocket {
         let end = TcpEnd::new(listener.end.core.inherit());
         end.show_tuned_buffer();
         let bound = Bound { addr: local, by_caller: true };
+        // By value: options that change later at the listener are not those of its connections.
         let options: options::InetOptions = listener.options.inherit();
         let socket = TcpSocket::make(
             listener.family,
@@ -257,9 +275,11 @@ impl TcpSocket {
             (phase, state.bound.take_if(|b| !b.by_caller))
         };
         if let Some(b) = gone {
+            // A port that was chosen by the kernel goes; one of bind(2) stays.
             self.net.tcp.lock().unbind(self.id(), b.addr.port());
         }
         let connected = matches!(phase, Phase::Connected(_)) && !self.end.is_reset();
+        // Reset, whatever is unread.
         self.end_phase(phase, super::Ending::Reset);
         self.end.reopen();
         if connected {
@@ -271,10 +291,12 @@ impl TcpSocket {
     /// Resets the connections that nobody has accepted, and refuses those that wait.
     pub(crate) fn end_backlog(&self, backlog: Backlog) {
         let port = self.state.lock().bound.map(|b| b.addr.port());
+        // First, so that nobody joins the queue that is taken down.
         if let Some(port) = port {
             self.net.tcp.lock().stop_listening(self.id(), port);
         }
         self.stop_remote(backlog.remote);
+        // Nobody can have them: their clients learn it by a reset.
         for socket in backlog.ready {
             socket.end_with(super::Ending::Reset);
         }

@@ -82,9 +82,11 @@ impl TcpEnd {
 
     /// Takes a reset (`tcp_reset`): what has come can still be read, then the error.
     pub(crate) fn take_reset(&self) {
+        // Only the first reset tells an error.
         if self.reset.swap(true, Ordering::AcqRel) {
             return;
         }
+        // After an orderly end of the peer's it is a broken pipe (`tcp_reset`).
         let half_closed = self.shutdown_bits() & SHUT_READ != 0;
         self.core.set_error(if half_closed { Errno::EPIPE } else { Errno::ECONNRESET });
         self.add_shutdown(SHUT_READ | SHUT_WRITE);
@@ -98,6 +100,7 @@ impl TcpEnd {
     /// Bytes that `sender` may have lying here.
     fn limit(&self, sender: &TcpEnd) -> usize {
         let receive = self.core.buffer(BufferSide::Receive);
+        // A size that the guest has set bounds what is under way; what the receiver has room for is added.
         if sender.core.has(CoreFlags::SNDBUF_SET) {
             return sender.core.buffer(BufferSide::Send) + receive;
         }
@@ -120,11 +123,13 @@ impl TcpEnd {
             }
             let n = limit.saturating_sub(inbox.bytes.len()).min(data.len());
             if n == 0 && !data.is_empty() {
+                // Noted with the queue locked: a reader that makes room after this look sees it.
                 inbox.starved = true;
                 inbox.limit = limit;
                 return Err(Errno::EAGAIN);
             }
             match data.split_last() {
+                // The urgent byte stands apart from the stream, as without SO_OOBINLINE.
                 Some((last, before)) if urgent && n == data.len() => {
                     inbox.bytes.push(before);
                     inbox.urgent = Some(*last);
@@ -145,6 +150,7 @@ impl TcpEnd {
         if inbox.closed || writable(inbox.bytes.len(), limit) {
             return true;
         }
+        // As in `push`: who reads next wakes the sender.
         inbox.starved = true;
         inbox.limit = limit;
         false
@@ -160,6 +166,7 @@ impl TcpEnd {
             if flags.contains(MsgFlags::PEEK) {
                 return Some(inbox.bytes.peek(buf, 0));
             }
+            // MSG_TRUNC throws bytes away without a copy (tcp(7)).
             let n = if flags.contains(MsgFlags::TRUNC) {
                 let n = buf.len().min(inbox.bytes.len());
                 inbox.bytes.discard(n);
@@ -167,6 +174,8 @@ impl TcpEnd {
             } else {
                 inbox.bytes.take(buf)
             };
+            // Not at each read: as on Linux a third of the room has to be
+            // free, so that writers do not wake for a byte.
             let wake = inbox.starved && writable(inbox.bytes.len(), inbox.limit);
             inbox.starved &= !wake;
             (n, wake)

@@ -79,8 +79,10 @@ impl TcpSocket {
                 state.phase = Phase::Remote(Remote { id, addr: to, announced: false });
                 None
             }
+            // A connection that did not begin leaves no port behind.
             Err(_) => state.bound.take_if(|b| !b.by_caller),
         };
+        // Before the stack is settled: see the invariants.
         drop(state);
         if let Some(b) = gone {
             self.net.tcp.lock().unbind(self.id(), b.addr.port());
@@ -113,6 +115,7 @@ impl TcpSocket {
         if changes.write {
             events |= PollEvents::WRITE_READY;
         }
+        // Everybody looks again: an end or an error concerns readers and writers alike.
         if changes.state {
             events = PollEvents::all();
         }
@@ -123,6 +126,7 @@ impl TcpSocket {
     fn forget_remote(&self, id: ConnectionId) {
         let gone = {
             let mut state = self.state.lock();
+            // Another thread may have been first, and the socket have another connection.
             if !matches!(&state.phase, Phase::Remote(r) if r.id == id) {
                 return;
             }
@@ -145,6 +149,7 @@ impl TcpSocket {
                 let announced = matches!(&self.state.lock().phase, Phase::Remote(r) if r.announced);
                 self.collect_error(id);
                 self.forget_remote(id);
+                // An attempt's error is told by this call; that of a connection which had stood was told before.
                 if announced { Ok(()) } else { self.end.core.take_error() }
             }
             Some(_) => Ok(()),
@@ -184,9 +189,11 @@ impl TcpSocket {
         if self.end.core.has_error() {
             return Err(self.send_error());
         }
+        // MSG_MORE: a segment that is not full waits for what comes next.
         let follows = if message.flags.contains(MsgFlags::MORE) { Follows::More } else { Follows::Nothing };
         let sent = self.with_remote(id, |c, _| c.write(message.data, follows)).unwrap_or(Err(Errno::EPIPE));
         match sent {
+            // The reason, if the network told one, comes before the broken pipe.
             Err(Errno::EPIPE) => {
                 self.collect_error(id);
                 Err(self.send_error())
@@ -216,10 +223,12 @@ impl TcpSocket {
             };
             (n, c.read_ended(), c.state())
         });
+        // The connection is gone from the stack, which is an end.
         let Some((n, ended, state)) = got else { return Ok(Incoming::default()) };
         if n > 0 {
             return Ok(Incoming { len: if throw_away { 0 } else { n }, full_len: n, ..Incoming::default() });
         }
+        // The error comes after the last bytes.
         if state == State::Closed {
             self.collect_error(id);
         }
@@ -232,6 +241,7 @@ impl TcpSocket {
 
     pub(super) fn shutdown_remote(&self, id: ConnectionId, how: Shutdown) -> Result<()> {
         match self.look(id, |c, _| c.state()) {
+            // To Linux a socket in TIME_WAIT is closed: a smaller object waits in its place.
             None | Some(State::Closed | State::TimeWait) => return Err(Errno::ENOTCONN),
             Some(State::SynSent | State::SynReceived) => {
                 if how.writes() {
@@ -252,9 +262,11 @@ impl TcpSocket {
 
     pub(super) fn poll_remote(&self, id: ConnectionId) -> PollEvents {
         let mut events = self.end.core.error_events();
+        // Gone: every call returns at once, so all is ready.
         let Some(r) = self.look(id, |c, _| c.readiness()) else {
             return events | PollEvents::HUP | PollEvents::READ_READY | PollEvents::WRITE_READY | PollEvents::RDHUP;
         };
+        // Neither readable nor writable until connect(2) is done.
         if matches!(r.state, State::SynSent | State::SynReceived) {
             return events;
         }
@@ -307,6 +319,7 @@ impl TcpSocket {
             _ => return,
         };
         let options = self.options.tcp_options(to);
+        // Not a setting that lasts: it sends an acknowledgement that is due (tcp(7)).
         let quick = (level, name) == (SOL_TCP, abi::TCP_QUICKACK) && self.options.number(level, name) != 0;
         let Ok(stack) = self.stack() else { return };
         stack.with(|s| {
@@ -334,6 +347,7 @@ impl TcpSocket {
 
     /// Has the stack take connections for this socket.
     pub(super) fn listen_remote(&self, place: BindingPlace, port: u16, backlog: usize) -> Option<ListenerId> {
+        // Own addresses are served in memory; the stack never sees a packet for them.
         if place.ip.is_loopback() {
             return None;
         }
@@ -378,8 +392,10 @@ impl TcpSocket {
             Some(bound),
         );
         let place = BindingPlace { ip: local.ip(), dual: false };
+        // Entered so that bind(2) sees the port in use as long as the connection lasts.
         self.net.tcp.lock().insert(socket.id(), &socket.me, place, local.port(), self.sharing_by(self.uid));
         stack.change(|s| s.tcp_observe(id, socket.observer()));
+        // What came before anybody observed the connection.
         socket.collect_error(id);
         Ok(socket)
     }

@@ -73,6 +73,7 @@ impl Acl {
         if u32::from_le_bytes(*header) != VERSION {
             return Err(Errno::EOPNOTSUPP);
         }
+        // The value is a packed array: left-over bytes are no entry.
         let (raw, left) = rest.as_chunks::<ENTRY_BYTES>();
         if !left.is_empty() {
             return Err(Errno::EINVAL);
@@ -88,11 +89,13 @@ impl Acl {
 
     /// `posix_acl_valid`: each entry after those before it, and the three of every mode there.
     fn check(&self) -> Result<()> {
+        // By class, as Linux wants it; within one no id may come twice in a row.
         let ordered =
             self.entries.is_sorted_by(|a, b| class(a.0) < class(b.0) || (class(a.0) == class(b.0) && a.0 != b.0));
         let named = self.entries.iter().any(|(who, _)| matches!(who, Who::User(_) | Who::Group(_)));
         let has = |who| self.permissions_of(who).is_some();
         let complete = has(Who::Owner) && has(Who::OwningGroup) && has(Who::Other) && (!named || has(Who::Mask));
+        // Ids of one class may stand in any order, so a repetition further away shows only here.
         let mut sorted: Vec<Who> = self.entries.iter().map(|e| e.0).collect();
         sorted.sort_unstable();
         sorted.dedup();
@@ -123,6 +126,7 @@ impl Acl {
         self.entries.iter().find(|e| e.0 == who).map(|e| e.1)
     }
 
+    // With a mask, chmod(2) changes the mask and leaves the owning group's entry alone.
     fn set(&mut self, who: Who, permissions: u32) {
         if let Some(entry) = self.entries.iter_mut().find(|e| e.0 == who) {
             entry.1 = permissions;
@@ -160,6 +164,7 @@ impl Acl {
     /// The mode of a file made with `mode` in a directory whose default list this is; the umask plays no part.
     #[must_use]
     pub fn mode_of_new(&self, mode: u32) -> u32 {
+        // Only permissions are taken away; set-id and sticky bits stay as asked.
         mode & (self.mode() | !0o777)
     }
 
@@ -168,12 +173,14 @@ impl Acl {
         let wanted = access.bits() & 7;
         let mask = self.permissions_of(Who::Mask).unwrap_or(7);
         let allows = |permissions: u32| permissions & wanted == wanted;
+        // The owner's entry is not subject to the mask.
         if creds.fsuid == meta.uid {
             return allows(self.permissions_of(Who::Owner).unwrap_or(0));
         }
         if let Some(permissions) = self.permissions_of(Who::User(creds.fsuid)) {
             return allows(permissions & mask);
         }
+        // Any one group that grants suffices, but a member of a group that does not is not "other".
         let mut in_a_group = false;
         for (who, permissions) in &self.entries {
             let member = match who {
@@ -205,6 +212,7 @@ fn decode(raw: &[u8; ENTRY_BYTES]) -> Result<(Who, u32)> {
     let [t0, t1, p0, p1, i0, i1, i2, i3] = *raw;
     let id = u32::from_le_bytes([i0, i1, i2, i3]);
     let permissions = u32::from(u16::from_le_bytes([p0, p1]));
+    // A higher bit has no meaning and is not dropped in silence.
     if permissions & !7 != 0 {
         return Err(Errno::EINVAL);
     }
@@ -229,6 +237,7 @@ pub(crate) fn decides(
     access: Access,
     list: impl FnOnce() -> Result<Option<std::sync::Arc<Acl>>>,
 ) -> Result<Option<bool>> {
+    // A symbolic link has no list.
     if creds.fsuid == meta.uid || meta.mode & 0o070 == 0 || meta.file_type() == FileType::Symlink {
         return Ok(None);
     }

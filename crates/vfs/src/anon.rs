@@ -133,6 +133,7 @@ impl Vfs {
     /// The path of a file of a pseudo file system that is shown by `name`: `pipe:[12]`.
     #[must_use]
     pub fn pseudo_path(&self, kind: Pseudo, inode: Arc<dyn Inode>, name: &[u8]) -> Path {
+        // The enum is the index: `ALL` is in its order.
         let mount = self.pseudo.mounts[kind as usize].clone();
         let dentry = Dentry::anonymous(&self.dentries, inode, name);
         Path { mount, dentry }

@@ -221,6 +221,7 @@ impl Dentry {
             (Cache::Revalidate, Cached::Hit(d)) if self.inode.revalidate(name, &d.inode)? => return Ok(d.clone()),
             _ => {}
         }
+        // Until a lookup was not overtaken by a change of the directory.
         loop {
             let version = self.version.load(Ordering::Acquire);
             match self.inode.lookup(name) {

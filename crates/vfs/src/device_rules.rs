@@ -49,6 +49,7 @@ impl DeviceRules {
     }
 
     /// Adds a rule, which comes after all others (`devcgroup_update_access`).
+    // Only the rule's own direction counts: what agrees with the default takes an exception back.
     pub fn add(&mut self, verdict: Verdict, devices: Devices, access: DeviceAccess) {
         let same = self.exceptions.iter().position(|(known, _)| *known == devices);
         let taken_back = self.allows == (verdict == Verdict::Allow);
@@ -58,6 +59,7 @@ impl DeviceRules {
             (None, true) => {}
             (None, false) => self.exceptions.push((devices, access)),
         }
+        // An exception without access left would never fit anything.
         self.exceptions.retain(|(_, access)| !access.is_empty());
     }
 

@@ -76,6 +76,7 @@ impl Arming {
     }
 
     /// Switches it off for one delivery; `None` if it is off already.
+    // Two calls may find a ONESHOT item at once; the exchange lets one of them have it.
     fn spend(&self) -> Option<Unspent> {
         let before = self.0.load(Ordering::Acquire);
         let spent = before & 1 == 0 && self.exchange(before, before | 1);
@@ -114,7 +115,7 @@ struct ItemNotify(Weak<Item>);
 
 impl Notify for ItemNotify {
     fn notify(&self, events: PollEvents) {
-        // Room in a pipe is no edge for who waits for data, though both wake one queue.
+        // Room in a pipe is no edge for one that waits for data, though both wake one queue.
         if let Some(item) = self.0.upgrade()
             && events.intersects(item.wanted())
             && let Some(epoll) = item.epoll.upgrade()
@@ -146,10 +147,12 @@ impl Epoll {
         })
     }
 
+    // Off first: a spent item must not come back by a wake-up.
     fn queue_item(&self, item: &Arc<Item>) {
         if item.arming.is_off() || item.queued.swap(true, Ordering::AcqRel) {
             return;
         }
+        // Queued before the wake-up, so that a woken thread finds it.
         self.ready.lock().push_back(item.clone());
         self.queue.wake(PollEvents::READ_READY);
     }
@@ -218,9 +221,11 @@ impl Epoll {
         if event.events & EpollFlags::EXCLUSIVE.bits() != 0 || item.has(EpollFlags::EXCLUSIVE) {
             return Err(Errno::EINVAL);
         }
+        // The new wish first, then the arming: a wake-up in between meets either the old or the whole new one.
         item.events.store(event.events, Ordering::Relaxed);
         item.data.store(event.data, Ordering::Relaxed);
         item.arming.rearm();
+        // What is ready already gives an edge: EPOLL_CTL_MOD is how programs ask for one again.
         if !item.ready().is_empty() {
             self.queue_item(&item);
         }
@@ -239,8 +244,10 @@ impl Epoll {
 
     /// ELOOP if `target` watches this epoll, or the chain would be too long.
     fn check_nesting(&self, target: &Epoll) -> Result<()> {
+        // Weak, so that a circle under construction keeps nobody alive.
         let mut level = vec![target.me.clone()];
         for _ in 0..MAX_DEPTH {
+            // Level by level: the depth is what is bounded, not the number.
             let mut next = Vec::new();
             for e in level.iter().filter_map(Weak::upgrade) {
                 if std::ptr::eq(&*e, self) {
@@ -257,6 +264,7 @@ impl Epoll {
     }
 
     fn watched_epolls(&self) -> Vec<Weak<Epoll>> {
+        // Copied, since downcasting may drop a file and take any lock.
         let items: Vec<_> = self.items.lock().values().cloned().collect();
         let files = items.iter().filter_map(|i| i.file.upgrade());
         files.filter_map(|f| f.downcast::<Epoll>().map(|e| e.me.clone())).collect()
@@ -273,6 +281,7 @@ impl Epoll {
         if events.is_empty() {
             return Ok(0);
         }
+        // With no lock held: it writes to guest memory.
         let given = copy(&events);
         if given < events.len() {
             self.put_back(taken.into_iter().filter(|t| t.index >= given));
@@ -282,6 +291,7 @@ impl Epoll {
 
     /// Takes up to `max` events; also gives the items that are not ready any more by that.
     fn collect(&self, max: usize) -> (Vec<EpollEvent>, Vec<Taken>) {
+        // Taken as a whole, so that wake-ups while this runs go to a new list.
         let mut pending = std::mem::take(&mut *self.ready.lock());
         let (mut events, mut taken) = (Vec::new(), Vec::new());
         let mut again = Vec::new();
@@ -353,6 +363,7 @@ fn check_exclusive(events: u32, target_is_epoll: bool) -> Result<()> {
 
 fn retire(item: &Item) {
     item.arming.retire();
+    // The registration goes with the lock given up: it takes the file's own locks.
     let gone = item.registration.lock().take();
     drop(gone);
 }
@@ -360,6 +371,7 @@ fn retire(item: &Item) {
 impl Watcher for Epoll {
     fn closed(&self, id: u64) {
         let gone: Vec<_> = {
+            // One description may be watched by several descriptors.
             let mut items = self.items.lock();
             let keys: Vec<Key> = items.keys().filter(|k| k.1 == id).copied().collect();
             keys.iter().filter_map(|k| items.remove(k)).collect()
@@ -374,6 +386,7 @@ impl File for Epoll {
     }
 
     fn poll(&self, _f: &OpenFile) -> PollEvents {
+        // A list may hold items that are no longer ready; only asking tells.
         let items: Vec<_> = self.ready.lock().iter().cloned().collect();
         let any = items.iter().any(|i| !i.ready().is_empty());
         if any { PollEvents::READ_READY } else { PollEvents::empty() }

@@ -57,6 +57,7 @@ impl Slots {
     }
 
     fn lowest_free(&self, min: usize) -> usize {
+        // Below `first_free` nothing is free, so the search begins there.
         let from = min.max(self.first_free);
         let rest = self.slots.get(from..).unwrap_or_default();
         from + rest.iter().position(Option::is_none).unwrap_or(rest.len())
@@ -132,6 +133,7 @@ impl FdTable {
     /// EMFILE.
     pub fn insert(&self, file: Arc<OpenFile>, min: u32, limit: u64, on_exec: OnExec) -> Result<Fd> {
         let mut s = self.slots.write();
+        // Looked for and taken under one lock: two threads never get one number.
         let at = s.lowest_free(min as usize);
         if at as u64 >= limit.min(u64::from(NR_OPEN)) {
             return Err(Errno::EMFILE);
@@ -153,6 +155,7 @@ impl FdTable {
     /// # Errors
     /// EMFILE.
     pub fn check_free(&self, count: usize, limit: u64) -> Result<()> {
+        // The answer may be old once the lock is given up, but only by another thread of the process.
         let s = self.slots.read();
         let mut at = 0;
         for _ in 0..count {
@@ -174,6 +177,7 @@ impl FdTable {
         if at as u64 >= limit.min(u64::from(NR_OPEN)) {
             return Err(Errno::EBADF);
         }
+        // In one step: no other thread can take the number between close and reuse (dup2(2)).
         let old = self.slots.write().put(at, Slot { file, on_exec });
         if let Some(old) = old {
             // dup2 has no way to report the flush's error.
@@ -196,7 +200,9 @@ impl FdTable {
         if slot.file.is_path() {
             return Ok(());
         }
+        // Each close flushes, even while other descriptors keep the description.
         let result = slot.file.file().flush(&slot.file);
+        // Closing any descriptor of a file gives up all of the process's locks on it (fcntl(2)).
         if self.posix_locks.load(Ordering::Relaxed) {
             slot.file.release_locks(LockOwner::Process(self.id));
         }
@@ -205,8 +211,10 @@ impl FdTable {
 
     /// Closes all descriptors from `first` to `last`.
     pub fn close_range(&self, first: u32, last: u32) {
+        // Taken out under the lock, closed after it: closing may flush to the host.
         let gone: Vec<Slot> = {
             let mut s = self.slots.write();
+            // A range beyond the table is no error (close_range(2)).
             let end = (last as usize).saturating_add(1).min(s.slots.len());
             (first as usize..end).filter_map(|at| s.take(at)).collect()
         };
@@ -227,6 +235,7 @@ impl FdTable {
     /// Closes what exec closes. The table must not be shared any more.
     pub fn close_on_exec(&self) {
         let gone: Vec<Slot> = {
+            // Nobody else has the table, so nothing comes in between the two steps.
             let mut s = self.slots.write();
             let marked = |s: &Slots, at: usize| s.slots[at].as_ref().is_some_and(|f| f.on_exec == OnExec::Close);
             let all: Vec<usize> = (0..s.slots.len()).filter(|&at| marked(&s, at)).collect();
@@ -266,6 +275,7 @@ impl FdTable {
 
     /// The slots allocated: FDSize of /proc/PID/status.
     #[must_use]
+    // As many as Linux allocates: a power of two, at least one long of bits.
     pub fn size(&self) -> usize {
         self.slots.read().slots.len().next_power_of_two().max(64)
     }
@@ -288,6 +298,7 @@ impl FdTable {
 
 impl Drop for FdTable {
     fn drop(&mut self) {
+        // The last task that had the table has gone.
         self.close_range(0, u32::MAX);
     }
 }

@@ -306,6 +306,7 @@ impl File for PathOnly {
 /// # Errors
 /// EOVERFLOW beyond the largest; EINVAL below zero.
 pub(crate) fn moved(base: u64, offset: i64) -> Result<u64> {
+    // In 128 bits, where no sum of the two can wrap.
     let sum = i128::from(base) + i128::from(offset);
     if sum > i128::from(i64::MAX) {
         return Err(Errno::EOVERFLOW);

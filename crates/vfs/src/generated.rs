@@ -145,6 +145,7 @@ struct OpenText<T> {
 
 impl<T: Text> File for OpenText<T> {
     fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        // From the start again: the contents are made anew, as lseek to 0 does on Linux.
         let known = if pos == 0 { None } else { self.snapshot.lock().clone() };
         let text = match known {
             Some(t) => t,
@@ -154,6 +155,7 @@ impl<T: Text> File for OpenText<T> {
                 fresh
             }
         };
+        // A position past the end reads nothing.
         let rest = usize::try_from(pos).ok().and_then(|at| text.get(at..)).unwrap_or(&[]);
         let n = rest.len().min(buf.len());
         buf[..n].copy_from_slice(&rest[..n]);
@@ -275,6 +277,7 @@ impl<L: Listing> Inode for ListedDir<L> {
     }
 
     fn permission_for(&self, caller: &dyn Caller, access: Access) -> Result<()> {
+        // Writing stays a matter of the permission bits.
         if self.listing.grants(caller) && !access.contains(Access::WRITE) {
             return Ok(());
         }
@@ -302,6 +305,7 @@ impl<L: Listing> File for OpenListing<L> {
     }
 
     fn readdir(&self, _f: &OpenFile, pos: u64, sink: &mut DirSink<'_>) -> Result<u64> {
+        // A directory that is read from its start again shows what is there then.
         let known = if pos == FIRST_ENTRY { None } else { self.snapshot.lock().clone() };
         let entries = match known {
             Some(e) => e,
@@ -312,9 +316,11 @@ impl<L: Listing> File for OpenListing<L> {
             }
         };
         let mut pos = pos;
+        // Positions count entries of the snapshot, whose order is stable.
         let start = usize::try_from(pos - FIRST_ENTRY).unwrap_or(usize::MAX);
         for e in entries.iter().skip(start) {
             let entry = DirEntry { name: &e.name, ino: e.ino, file_type: Some(e.file_type), next: pos + 1 };
+            // What did not fit is given again from `pos`.
             if sink(entry).is_break() {
                 break;
             }
@@ -408,6 +414,7 @@ impl<T: Table> TableDir<T> {
 
 impl<T: Table> Listing for TableDir<T> {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        // No file of these trees has such a name.
         let name = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
         let path = format!("{}{name}", self.prefix);
         let below = format!("{path}/");
@@ -423,6 +430,7 @@ impl<T: Table> Listing for TableDir<T> {
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
+        // A directory appears once for each file below it.
         let mut seen = std::collections::BTreeMap::new();
         for path in self.table.paths() {
             let Some(rest) = path.strip_prefix(self.prefix.as_str()).filter(|r| !r.is_empty()) else { continue };

@@ -388,6 +388,7 @@ pub trait Inode: Send + Sync + Any {
 
 /// Whether two objects stand for one file.
 pub(crate) fn same_inode(a: &Arc<dyn Inode>, b: &Arc<dyn Inode>) -> bool {
+    // The usual case, and free of a call to the host.
     if Arc::ptr_eq(a, b) {
         return true;
     }

@@ -107,6 +107,7 @@ impl FileLeases {
     /// Until when `breaker` has to wait at most before it asks again, `None` in it for ever; nothing if no lease is in its way (any
     /// more). What is due is done.
     pub fn wait_until(&self, breaker: Breaker) -> Option<Option<Instant>> {
+        // One time for all leases of the file.
         let now = Instant::now();
         let (waits, changed) = {
             let mut leases = self.leases.lock();
@@ -115,6 +116,7 @@ impl FileLeases {
             leases.retain_mut(|lease| match lease.breaking {
                 Some(Breaking { to, until: Some(until) }) if until <= now => {
                     changed = true;
+                    // The time is over: what the holder was asked for is done.
                     lease.breaking = None;
                     lease.kind = to.unwrap_or(lease.kind);
                     to.is_some()
@@ -127,6 +129,7 @@ impl FileLeases {
             let mut in_the_way = leases.iter().filter(|lease| breaker.conflicts_with(lease.kind));
             (in_the_way.next().map(|lease| lease.breaking.and_then(|b| b.until)), changed)
         };
+        // Others that wait for this file look again.
         if changed {
             self.queue.wake(PollEvents::IN);
         }
@@ -137,6 +140,7 @@ impl FileLeases {
     fn begin(&self, breaker: Breaker, until: Option<Instant>) -> Vec<(Weak<dyn LeaseHolder>, i32)> {
         let to = breaker.leaves();
         let mut told = Vec::new();
+        // Signals are sent by the caller, when this lock is free.
         for lease in self.leases.lock().iter_mut().filter(|lease| breaker.conflicts_with(lease.kind)) {
             // One that is being given up can't be broken further; one that becomes a read lease can.
             if lease.breaking.is_none_or(|b| b.to.is_some() && to.is_none()) {
@@ -165,6 +169,7 @@ impl LeaseTable {
     pub fn break_for(&self, key: InodeKey, breaker: Breaker) -> Option<Arc<FileLeases>> {
         let leases = self.in_the_way(key, breaker)?;
         let seconds = self.break_time.get();
+        // 0 is no limit (`lease-break-time` of proc_sys_fs(5)).
         let until = if seconds == 0 { None } else { Instant::now().checked_add(Duration::from_secs(seconds)) };
         for (file, fd) in leases.begin(breaker, until) {
             if let Some(file) = file.upgrade() {
@@ -206,6 +211,7 @@ impl LeaseTable {
                 let leases = Mutex::new(LockClass::FileLocks, Vec::new());
                 Arc::new(FileLeases { leases, queue: WaitQueue::new(), count: self.count.clone() })
             };
+            // Entered before the lease is, so that an opening from here on finds the file.
             self.files.lock().entry(key).or_insert_with(new).clone()
         };
         {
@@ -228,6 +234,7 @@ impl LeaseTable {
                 }
             }
         }
+        // A lease that became weaker lets a reader go on.
         of_file.queue.wake(PollEvents::IN);
         Ok(())
     }
@@ -249,6 +256,7 @@ impl LeaseTable {
         if had {
             of_file.queue.wake(PollEvents::IN);
         }
+        // A file without leases costs nothing.
         if is_empty {
             self.tidy(key, &of_file);
         }

@@ -153,6 +153,7 @@ impl FileLocks {
         let changed = {
             let mut s = self.state.lock();
             if let Some(other) = s.records.conflict(&new) {
+                // The caller tells who it is (F_GETLK), or waits for it.
                 return Err(other);
             }
             s.records.set(new)
@@ -188,9 +189,11 @@ impl FileLocks {
     fn lock_whole(&self, description: u64, kind: LockKind) -> Result<()> {
         let (result, dropped) = {
             let mut s = self.state.lock();
+            // The same lock again changes nothing, and wakes nobody.
             if s.whole.contains(&(description, kind)) {
                 return Ok(());
             }
+            // Given up before the new one is had: a conversion is not atomic (flock(2)).
             let before = s.whole.len();
             s.whole.retain(|l| l.0 != description);
             let dropped = s.whole.len() != before;
@@ -244,10 +247,12 @@ impl LockTable {
     /// # Errors
     /// EDEADLK if `holder` waits, directly or not, for `waiter`.
     pub fn begin_wait(&self, waiter: LockOwner, holder: LockOwner) -> Result<WaitMark> {
+        // OFD locks and flock have no owner that could be seen to wait.
         let (LockOwner::Process(w), LockOwner::Process(h)) = (waiter, holder) else {
             return Ok(WaitMark { waits: self.waits.clone(), edge: None });
         };
         let mut waits = self.waits.lock();
+        // A walk from the holder along who waits for whom; the list of those reached ends it even in a circle.
         let mut reached = vec![h];
         let mut at = 0;
         while at < reached.len() {
@@ -262,6 +267,7 @@ impl LockTable {
             }
             at += 1;
         }
+        // Entered under the same lock as the walk: of two processes that close a circle the second finds it.
         waits.push((w, h));
         Ok(WaitMark { waits: self.waits.clone(), edge: Some((w, h)) })
     }
@@ -271,6 +277,7 @@ impl Drop for WaitMark {
     fn drop(&mut self) {
         if let Some(edge) = self.edge {
             let mut waits = self.waits.lock();
+            // One of its kind: a process may wait with several threads.
             if let Some(at) = waits.iter().position(|e| *e == edge) {
                 waits.swap_remove(at);
             }

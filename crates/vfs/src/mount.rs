@@ -65,8 +65,9 @@ struct SuperBlock {
 
 impl Drop for SuperBlock {
     fn drop(&mut self) {
+        // Whoever watches files of it hears of the end while the names are there.
         self.tables.watches.unmounted(&self.fs);
-        // Cached names and their directories hold each other.
+        // Cached names and their directories hold each other, so nothing else would free them.
         self.root.prune();
     }
 }
@@ -205,6 +206,7 @@ impl Mount {
             l.parent = Some((at.mount.clone(), at.dentry.clone()));
             l.namespace = namespace.clone();
         }
+        // Counted before it is found by walks: a mountpoint that is not counted would not be looked at.
         at.dentry.add_mount();
         at.mount.links.write().children.insert(address(&at.dentry), self.clone());
     }
@@ -216,6 +218,7 @@ impl Mount {
             l.parent.take()
         };
         if let Some((m, d)) = parent {
+            // Dropped after the parent's links are free: it may be the last reference.
             let me = m.links.write().children.remove(&address(&d));
             d.remove_mount();
             drop(me);

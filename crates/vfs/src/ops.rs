@@ -39,7 +39,7 @@ fn created(dir: &Path, name: &[u8], inode: &Arc<dyn Inode>) {
 
 /// Checks that an entry may be made in `dir` (`may_create`).
 fn check_create(dir: &Path, creds: &Credentials) -> Result<()> {
-    // A directory whose entries are made up as they are asked for (proc) has said that there is none of the name.
+    // A directory of generated entries (proc) has said that there is none of the name.
     if dir.dentry.is_deleted() || dir.inode().cache_policy() == Cache::None {
         return Err(Errno::ENOENT);
     }
@@ -69,6 +69,7 @@ impl Victim {
 fn check_delete(dir: &Path, creds: &Credentials, victim: &dyn Inode, expected: Victim) -> Result<()> {
     dir.inode().permission(creds, Access::WRITE | Access::EXEC)?;
     check_sticky(dir.inode().as_ref(), creds, victim)?;
+    // The type is checked after the permissions, and the type's errno is what rmdir(2) and unlink(2) have.
     match (expected, Victim::of(victim)) {
         (Victim::Directory, Victim::Other) => Err(Errno::ENOTDIR),
         (Victim::Other, Victim::Directory) => Err(Errno::EISDIR),
@@ -80,6 +81,7 @@ fn check_delete(dir: &Path, creds: &Credentials, victim: &dyn Inode, expected: V
 /// In a sticky directory only the owner of the file, or of the directory, removes it.
 fn check_sticky(dir: &dyn Inode, creds: &Credentials, victim: &dyn Inode) -> Result<()> {
     let d = dir.metadata()?;
+    // The directory's owner may remove anything in it.
     if d.mode & S_ISVTX == 0 || d.uid == creds.fsuid {
         return Ok(());
     }
@@ -92,6 +94,7 @@ fn new_node<'a>(view: &View<'_>, dir: &dyn Inode, mode: u32, kind: NodeKind<'a>)
     let creds = view.creds();
     let parent = dir.metadata()?;
     let mut mode = match kind {
+        // A link's permissions are never asked.
         NodeKind::Symlink(_) => 0o777,
         // A directory's default list takes the umask's place.
         _ => match dir.get_acl(AclKind::Default)? {
@@ -100,6 +103,7 @@ fn new_node<'a>(view: &View<'_>, dir: &dyn Inode, mode: u32, kind: NodeKind<'a>)
         },
     };
     let mut gid = creds.fsgid;
+    // BSD's group rule: files get the directory's group, and directories pass it on.
     if parent.mode & S_ISGID != 0 {
         gid = parent.gid;
         if matches!(kind, NodeKind::Dir) {

@@ -85,6 +85,7 @@ impl Path {
                     None => at,
                 };
             }
+            // From the root of a mount one goes up where it is mounted.
             match at.mount.mountpoint() {
                 Some(p) => at = p,
                 None => return at,
@@ -95,6 +96,7 @@ impl Path {
     /// What is on top of this place: the root of the mount that covers it, if one does.
     #[must_use]
     pub fn topmost(self) -> Path {
+        // Mounts may be stacked on one place.
         let mut at = self;
         while at.dentry.is_mountpoint()
             && let Some(m) = at.mount.child_at(&at.dentry)
@@ -117,9 +119,11 @@ impl Path {
     /// The text without a mark of deletion, and how far it could be traced.
     #[must_use]
     pub fn trace(&self, root: Option<&Path>) -> (Vec<u8>, Reach) {
+        // A pipe or socket has a name but no place.
         if self.dentry.is_anonymous() {
             return (self.dentry.name().to_vec(), Reach::Detached);
         }
+        // Collected from the end: only the way up is known.
         let mut names = Vec::new();
         let mut at = self.clone();
         let reach = loop {
@@ -150,6 +154,7 @@ impl Path {
             text.push(b'/');
             text.extend_from_slice(name);
         }
+        // The root itself.
         if text.is_empty() {
             text.push(b'/');
         }

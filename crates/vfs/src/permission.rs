@@ -29,6 +29,7 @@ pub fn permission_by_acl(
     list: impl FnOnce() -> Result<Option<Arc<Acl>>>,
 ) -> Result<()> {
     let granted = match acl::decides(meta, creds, access, list)? {
+        // A list that names nobody of the caller's leaves the decision to the mode.
         Some(granted) => granted,
         None => mode_grants(meta, creds, access),
     };
@@ -36,6 +37,7 @@ pub fn permission_by_acl(
 }
 
 fn mode_grants(meta: &Metadata, creds: &Credentials, access: Access) -> bool {
+    // The first class that fits decides, even if a later one would grant more (`acl_permission_check`).
     let shift = if creds.fsuid == meta.uid {
         6
     } else if creds.in_group(meta.gid) {
@@ -49,6 +51,7 @@ fn mode_grants(meta: &Metadata, creds: &Credentials, access: Access) -> bool {
 fn capability_grants(meta: &Metadata, creds: &Credentials, access: Access) -> Result<()> {
     let cap = |c| creds.has_cap_for(meta.uid, meta.gid, c);
     let fine = if meta.file_type() == FileType::Directory {
+        // Reading and searching are one right, changing another.
         (!access.contains(Access::WRITE) && cap(Cap::DAC_READ_SEARCH)) || cap(Cap::DAC_OVERRIDE)
     } else {
         // Execution needs one execute bit, whoever asks.

@@ -119,6 +119,7 @@ impl Registry {
     }
 
     fn open_device(&self, dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        // A driver of the one number goes before one of all with the major number.
         let open = self.devices.get(&dev).or_else(|| self.majors.get(&dev.major)).ok_or(Errno::ENXIO)?;
         open(dev, ctx)
     }

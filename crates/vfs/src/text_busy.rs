@@ -23,6 +23,7 @@ impl TextUses {
     pub(crate) fn change(&self, key: InodeKey, step: i64) -> Result<()> {
         let mut counts = self.counts.lock();
         let count = counts.entry(key).or_insert(0);
+        // Users of the other kind are there.
         if *count != 0 && count.signum() != step.signum() {
             return Err(Errno::ETXTBSY);
         }

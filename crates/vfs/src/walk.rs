@@ -116,6 +116,7 @@ impl<'a> Walker<'a> {
             return Err(Errno::ENAMETOOLONG);
         }
         let root =
+            // The start is as high as `..` gets under these flags.
             if flags.intersects(LookupFlags::BENEATH | LookupFlags::IN_ROOT) { view.base } else { view.root }.clone();
         let mut w = Walker { view, root, flags, at: view.base.clone(), rest: Cow::Borrowed(path), offset: 0, links: 0 };
         if path.first() == Some(&b'/') {
@@ -126,6 +127,7 @@ impl<'a> Walker<'a> {
 
     fn restart_at_root(&mut self) -> Result<()> {
         if self.flags.contains(LookupFlags::BENEATH) {
+            // An absolute path leaves the start by definition.
             return Err(Errno::EXDEV);
         }
         let root = self.root.clone();
@@ -163,9 +165,11 @@ impl<'a> Walker<'a> {
     }
 
     fn go_up(&mut self) -> Result<()> {
+        // BENEATH says so; under IN_ROOT the root is its own parent.
         if self.at == self.root && self.flags.contains(LookupFlags::BENEATH) {
             return Err(Errno::EXDEV);
         }
+        // What is mounted on the parent covers it.
         let up = self.at.parent(&self.root).topmost();
         self.jump(up)
     }
@@ -181,6 +185,7 @@ impl<'a> Walker<'a> {
             };
             // Before each component, also before `.` and `..`: who may not search the directory learns nothing of it.
             self.check_search()?;
+            // What is last is the caller's to deal with: it may not exist.
             let at_end = self.at_end();
             let name = &self.rest[start..end];
             let (dot, dotdot) = (name == b".", name == b"..");
@@ -235,6 +240,7 @@ impl<'a> Walker<'a> {
     /// # Errors
     /// ELOOP, ENOENT, EXDEV, EACCES.
     pub fn follow(&mut self, link: &Path) -> Result<()> {
+        // Counted over the whole walk, so that two links that lead to each other end.
         self.links += 1;
         let forbidden =
             self.flags.contains(LookupFlags::NO_SYMLINKS) || link.mount.flags().contains(MountFlags::NOSYMFOLLOW);
@@ -259,6 +265,7 @@ impl<'a> Walker<'a> {
         if text.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
+        // A relative target begins where the link is, which is the place reached.
         if text.first() == Some(&b'/') {
             self.restart_at_root()?;
         }
@@ -281,12 +288,14 @@ impl<'a> Walker<'a> {
         };
         let found = self.entry(name)?;
         if found.inode().file_type() == FileType::Symlink
+            // With a slash after it the link stands for its directory, whatever the flags.
             && (self.flags.contains(LookupFlags::FOLLOW) || trailing == Trailing::Slash)
         {
             self.follow(&found)?;
             return Ok(None);
         }
         self.jump(found)?;
+        // The slash asks for a directory.
         if trailing == Trailing::Slash && self.at.inode().file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }

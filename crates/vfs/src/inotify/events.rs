@@ -37,12 +37,14 @@ impl Watches {
     fn tell_file(&self, dentry: &Arc<Dentry>, what: InotifyMask, through: Through) {
         let inode = dentry.inode();
         let what = what | of_type(inode);
+        // IN_EXCL_UNLINK: no events by descriptors whose name is gone.
         let unlinked = through == Through::Descriptor && dentry.is_deleted();
         let (name, parent) = dentry.name_and_parent();
         // What is read and written of devices and FIFOs is not their directory's matter.
         let stream = !matches!(inode.file_type(), FileType::Regular | FileType::Directory | FileType::Symlink)
             && what.intersects(InotifyMask::ACCESS | InotifyMask::MODIFY);
         if let Some(parent) = parent.filter(|_| !stream) {
+            // The directory first: a reader that watches both sees this order on Linux.
             self.tell(self.on(id_of(parent.inode())), what, 0, Some(&name), unlinked);
         }
         self.tell(self.on(id_of(inode)), what, 0, None, unlinked);
@@ -96,8 +98,10 @@ impl Watches {
             if !wanted || (unlinked && mask.contains(InotifyMask::EXCL_UNLINK)) {
                 continue;
             }
+            // The instance may be on its way out; its watches go with it.
             let Some(instance) = w.instance.upgrade() else { continue };
             instance.tell(&w, Event { wd: w.wd, mask: what, cookie, name: name.cloned() });
+            // One event, and the watch is used up (IN_ONESHOT).
             if mask.contains(InotifyMask::ONESHOT) {
                 // Fails where somebody else has ended it meanwhile.
                 let _ = self.unwatch(&instance, w.wd);
@@ -115,6 +119,7 @@ fn changed(change: &SetAttr) -> InotifyMask {
     if change.size.is_some() {
         what |= InotifyMask::MODIFY;
     }
+    // Both times at once are a touch; one alone is what a read or a write does (`fsnotify_change`).
     what |= match (change.atime.is_some(), change.mtime.is_some()) {
         (true, true) => InotifyMask::ATTRIB,
         (true, false) => InotifyMask::ACCESS,

@@ -37,6 +37,7 @@ impl Inotify {
         let file = Watched {
             id: id_of(inode),
             key: inode.metadata()?.key(),
+            // Held so that the address names no other inode as long as the watch lasts.
             _held: inode.clone(),
             filesystem: Arc::as_ptr(path.mount.fs()).addr(),
         };
@@ -76,6 +77,7 @@ impl File for Inotify {
 
     fn fdinfo(&self, _f: &OpenFile) -> String {
         let mut text = String::new();
+        // Newest first, as Linux lists its marks.
         for w in self.watches().iter().rev() {
             // As of a file system without file handles. The device has the kernel's form: twenty bits of the minor number.
             let dev = w.on.key.dev.major << 20 | w.on.key.dev.minor & 0xf_ffff;

@@ -72,6 +72,7 @@ impl Inotify {
     /// # Errors
     /// EMFILE beyond `max_user_instances`.
     pub(super) fn new(table: Arc<Watches>, uid: u32) -> Result<Arc<Inotify>> {
+        // Counted before it exists, so that two threads can't both take the last place.
         table.charge(uid, |u| &mut u.instances, &table.max_user_instances, Errno::EMFILE)?;
         let max_queued = usize::try_from(table.max_queued_events.get()).unwrap_or(usize::MAX);
         Ok(Arc::new(Inotify {
@@ -118,10 +119,13 @@ impl Inotify {
         let mut done: usize = 0;
         while let Some(next) = s.queue.front() {
             let len = next.bytes();
+            // Whole events only (inotify(7)).
             let Some(to) = buf.get_mut(done..).and_then(|rest| rest.get_mut(..len)) else { break };
+            // This one fits, so it leaves the queue.
             let Some(event) = s.take() else { break };
             let name_len = u32::try_from(event.name_bytes()).unwrap_or(0);
             let raw = InotifyEvent { wd: event.wd, mask: event.mask.bits(), cookie: event.cookie, len: name_len };
+            // The name ends with a NUL and is padded with more.
             to.fill(0);
             let (head, rest) = to.split_at_mut(HEADER);
             head.copy_from_slice(raw.as_bytes());
@@ -134,6 +138,7 @@ impl Inotify {
         }
         match done {
             0 if s.queue.is_empty() => Err(Errno::EAGAIN),
+            // The buffer is too small for the first event, which stays.
             0 => Err(Errno::EINVAL),
             n => Ok(n),
         }
@@ -155,6 +160,7 @@ impl Inotify {
     pub(super) fn next_wd(&self) -> i32 {
         let used = &self.state.lock().watches;
         loop {
+            // After the highest number it begins at 1 again, passing over those in use.
             let wd = self.last_wd.load(Ordering::Relaxed).checked_add(1).unwrap_or(1);
             self.last_wd.store(wd, Ordering::Relaxed);
             if !used.contains_key(&wd) {
@@ -179,6 +185,7 @@ impl Inotify {
     pub(super) fn tell(&self, watch: &Arc<Watch>, event: Event) {
         let queued = {
             let mut s = self.state.lock();
+            // Under the lock that IN_IGNORED is queued under: nothing comes after a watch's last event.
             s.watches.contains_key(&watch.wd) && s.push(event, self.max_queued)
         };
         if queued {
@@ -198,6 +205,7 @@ impl Inotify {
 impl State {
     /// Whether the event was queued: not if it repeats the last one, or the queue is full.
     fn push(&mut self, event: Event, most: usize) -> bool {
+        // One note of the overflow, until a reader has taken it.
         if self.queue.len() >= most {
             if self.overflown {
                 return false;
@@ -206,6 +214,7 @@ impl State {
             self.queue.push_back(Event::of_watch(-1, InotifyMask::Q_OVERFLOW));
             return true;
         }
+        // Only the last event is compared: older ones have something in between.
         if self.queue.back().is_some_and(|last| event.repeats(last)) {
             return false;
         }

@@ -88,6 +88,7 @@ impl Watches {
     /// No watches; of `total_memory` bytes one in a hundred may go to a user's (`inotify_user_setup`).
     #[must_use]
     pub fn new(total_memory: u64) -> Watches {
+        // Within the bounds that Linux has for small and large machines.
         let most = (total_memory / 100 / WATCH_BYTES).clamp(8192, 1_048_576);
         Watches {
             count: AtomicUsize::new(0),
@@ -125,6 +126,7 @@ impl Watches {
     pub(super) fn uncharge(&self, uid: u32, of: fn(&mut Usage) -> &mut u64, number: u64) {
         let mut users = self.users.lock();
         if let Some(user) = users.get_mut(&uid) {
+            // A user with nothing is not kept.
             let used = of(user);
             *used = used.saturating_sub(number);
             if user.instances == 0 && user.watches == 0 {
@@ -137,16 +139,19 @@ impl Watches {
     pub(super) fn watch(&self, instance: &Arc<Inotify>, file: Watched, ask: InotifyMask) -> Result<i32> {
         let id = file.id;
         let mut table = self.by_file.write();
+        // From the table's lock on, so that two threads can't both add a watch of one file.
         let marks = table.get(&id).map_or(&[][..], Vec::as_slice);
         let known = marks.iter().find(|w| std::ptr::eq(w.instance.as_ptr(), Arc::as_ptr(instance)));
         if let Some(known) = known {
             if ask.contains(InotifyMask::MASK_CREATE) {
                 return Err(Errno::EEXIST);
             }
+            // Without IN_MASK_ADD the new mask replaces the old.
             let old = if ask.contains(InotifyMask::MASK_ADD) { known.mask() } else { InotifyMask::empty() };
             known.mask.store((old | kept(ask)).bits(), Ordering::Relaxed);
             return Ok(known.wd);
         }
+        // Last of the checks: what is counted is then there.
         self.charge(instance.uid(), |u| &mut u.watches, &self.max_user_watches, Errno::ENOSPC)?;
         let watch = Arc::new(Watch {
             instance: Arc::downgrade(instance),
@@ -176,10 +181,12 @@ impl Watches {
     pub(super) fn unwatch(&self, instance: &Inotify, wd: i32) -> Result<()> {
         let gone = {
             let mut table = self.by_file.write();
+            // Taken from the instance first: of two threads that end the watch one gets EINVAL.
             let gone = instance.leave(wd).ok_or(Errno::EINVAL)?;
             self.forget(&mut table, &gone);
             gone
         };
+        // Outside of the table's lock, where the watch may be dropped too.
         self.uncharge(instance.uid(), |u| &mut u.watches, 1);
         instance.queue(Event::of_watch(gone.wd, InotifyMask::IGNORED));
         Ok(())
@@ -193,6 +200,7 @@ impl Watches {
             gone.iter().for_each(|w| self.forget(&mut table, w));
             gone
         };
+        // Its reader is gone, so nothing is queued for it.
         self.uncharge(instance.uid(), |u| &mut u.watches, u64::try_from(gone.len()).unwrap_or(u64::MAX));
     }
 
@@ -210,6 +218,7 @@ impl Watches {
     pub(super) fn end(&self, watches: Vec<Arc<Watch>>, what: InotifyMask) {
         for w in watches {
             let Some(instance) = w.instance.upgrade() else { continue };
+            // IN_UNMOUNT comes whether asked for or not (inotify(7)).
             if w.mask().contains(what) || what == InotifyMask::UNMOUNT {
                 instance.tell(&w, Event::of_watch(w.wd, what));
             }

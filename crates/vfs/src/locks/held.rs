@@ -33,6 +33,7 @@ impl FileLocks {
 /// # Errors
 /// Those of [`crate::Inode::metadata`].
 pub fn unflock(f: &OpenFile) -> Result<()> {
+    // Outside first: if it fails, nothing has changed here.
     if let Some(outside) = f.file().outside_locks() {
         outside.flock(f.id(), None)?;
     }

@@ -28,6 +28,7 @@ impl Range {
 
     /// Whether the two overlap or follow one another without a gap.
     fn touches(self, other: Range) -> bool {
+        // End and start may be at the limits of u64.
         self.start <= other.end.saturating_add(1) && other.start <= self.end.saturating_add(1)
     }
 }
@@ -64,6 +65,7 @@ impl RecordLocks {
                 && l.range.overlaps(new.range)
                 && (l.kind == LockKind::Write || new.kind == LockKind::Write)
         };
+        // F_GETLK shows the first one in the file.
         self.locks.iter().filter(excludes).min_by_key(|l| l.range.start).copied()
     }
 
@@ -76,8 +78,10 @@ impl RecordLocks {
 
     /// Sets a lock that conflicts with none; true if it took something from the owner that others may have waited for.
     pub fn set(&mut self, new: RecordLock) -> bool {
+        // What the owner had in the range goes first, whatever its kind: the new lock replaces it.
         let changed = self.clear(new.owner, new.range);
         let mut joined = new;
+        // Neighbours of the same kind become one, so that unlocking splits as little as possible.
         self.locks.retain(|l| {
             let joins = l.owner == new.owner && l.kind == new.kind && l.range.touches(joined.range);
             if joins {
@@ -98,6 +102,7 @@ impl RecordLocks {
             if l.owner != owner || !l.range.overlaps(range) {
                 return true;
             }
+            // What sticks out below and above stays locked.
             if l.range.start < range.start {
                 rest.push(RecordLock {
                     range: Range { start: l.range.start, end: range.start.saturating_sub(1) },

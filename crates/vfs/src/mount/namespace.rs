@@ -56,6 +56,7 @@ impl MountNamespace {
             changed: WaitQueue::new(),
             me: me.clone(),
         });
+        // Mounts know their namespace, so that a path can be tested for it.
         for m in root.tree() {
             m.set_namespace(&ns.me);
         }
@@ -105,20 +106,24 @@ impl MountNamespace {
     /// not; ENOSPC with too many mounts.
     pub fn attach(&self, mount: &Arc<Mount>, at: &Path) -> Result<()> {
         let change = self.change.lock();
+        // On top of what is there: mounts on one place stack.
         let at = at.clone().topmost();
         if !self.contains(&at.mount) {
             return Err(Errno::EINVAL);
         }
+        // A name that is gone can't be reached, nor unmounted.
         if at.dentry.is_deleted() {
             return Err(Errno::ENOENT);
         }
         if is_dir(&at.dentry) != is_dir(mount.root()) {
             return Err(Errno::ENOTDIR);
         }
+        // Each mount costs memory of the sentry.
         if self.mounts().len() >= MAX_MOUNTS {
             return Err(Errno::ENOSPC);
         }
         mount.attach(&at, &self.me);
+        // What is below came along without a namespace.
         for m in mount.tree() {
             m.set_namespace(&self.me);
         }
@@ -143,6 +148,7 @@ impl MountNamespace {
         if !at.is_mount_root() || !self.contains(mount) || mount.flags().contains(MountFlags::LOCKED) {
             return Err(Errno::EINVAL);
         }
+        // The namespace's root is never unmounted; the two errnos are those of umount(2).
         if mount.mountpoint().is_none() {
             return Err(if how == Unmount::Detach { Errno::EINVAL } else { Errno::EBUSY });
         }
@@ -150,6 +156,7 @@ impl MountNamespace {
         if how == Unmount::IfUnused && (!mount.children().is_empty() || Arc::strong_count(mount) > 2) {
             return Err(Errno::EBUSY);
         }
+        // Deepest first: a parent's links are needed until its children are gone.
         for m in mount.tree().into_iter().rev() {
             m.detach();
         }
@@ -175,6 +182,7 @@ impl MountNamespace {
         if is_dir(&to.dentry) != is_dir(&from.dentry) {
             return Err(Errno::ENOTDIR);
         }
+        // It would hold itself, out of everybody's reach.
         if to.is_below(from) {
             return Err(Errno::ELOOP);
         }
@@ -196,6 +204,7 @@ impl MountNamespace {
             while let Some((old, new)) = pending.pop() {
                 for child in old.children() {
                     let Some(at) = child.mountpoint() else { continue };
+                    // Only what is mounted below the place that is shown; deeper levels come along as a whole.
                     if first && !at.dentry.is_below(&path.dentry) {
                         continue;
                     }
@@ -212,6 +221,7 @@ impl MountNamespace {
     /// A copy of the whole namespace (CLONE_NEWNS) and, for each of `paths`, the same place in the copy.
     #[must_use]
     pub fn copy(&self, user_ns: Arc<UserNamespace>, paths: &mut [&mut Path]) -> Arc<MountNamespace> {
+        // Nobody may change the tree while it is copied.
         let change = self.change.lock();
         let old_root = self.root.read().clone();
         let new_root = Self::copy_tree(&Path::root_of(old_root.clone()), Subtree::All);
@@ -235,12 +245,14 @@ impl MountNamespace {
         if Arc::ptr_eq(&new_root.mount, &old_root.mount) || Arc::ptr_eq(&put_old.mount, &old_root.mount) {
             return Err(Errno::EBUSY);
         }
+        // The old root has to be reachable from the new one, or it could never be unmounted.
         if !new_root.is_mount_root() || !old_root.is_mount_root() || !put_old.is_below(new_root) {
             return Err(Errno::EINVAL);
         }
         if !self.contains(&new_root.mount) || new_root.mount.mountpoint().is_none() {
             return Err(Errno::EINVAL);
         }
+        // A root that is itself mounted somewhere (after chroot(2)) is replaced there.
         let above = old_root.mount.mountpoint();
         new_root.mount.detach();
         if above.is_some() {
@@ -249,6 +261,7 @@ impl MountNamespace {
         new_root.mount.set_namespace(&self.me);
         // put_old may be new_root itself: the old root then lies on top of it.
         old_root.mount.attach(put_old, &self.me);
+        // Last: until here the old root is what everybody sees.
         match above {
             Some(at) => new_root.mount.attach(&at, &self.me),
             None => *self.root.write() = new_root.mount.clone(),

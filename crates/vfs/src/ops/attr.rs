@@ -18,6 +18,7 @@ use crate::path::Path;
 pub fn chmod(creds: &Credentials, path: &Path, mode: u32) -> Result<()> {
     path.mount.check_writable()?;
     let inode = path.inode();
+    // It has no permissions of its own to change.
     if inode.file_type() == FileType::Symlink {
         return Err(Errno::EOPNOTSUPP);
     }
@@ -26,6 +27,7 @@ pub fn chmod(creds: &Credentials, path: &Path, mode: u32) -> Result<()> {
         return Err(Errno::EPERM);
     }
     let mut mode = mode & S_IALLUGO;
+    // Not an error: the bit is left out without a word (chmod(2)).
     if !creds.in_group(meta.gid) && !creds.has_cap_for(meta.uid, meta.gid, Cap::FSETID) {
         mode &= !S_ISGID;
     }
@@ -49,7 +51,9 @@ pub fn chown(creds: &Credentials, path: &Path, uid: Option<u32>, gid: Option<u32
     let meta = inode.metadata()?;
     let owner = creds.fsuid == meta.uid;
     let capable = creds.has_cap_for(meta.uid, meta.gid, Cap::CHOWN);
+    // Giving a file away takes CAP_CHOWN; an owner may only name itself.
     let uid_fine = uid.is_none_or(|u| capable || (owner && u == meta.uid));
+    // An owner may choose among its own groups.
     let gid_fine = gid.is_none_or(|g| capable || (owner && (g == meta.gid || creds.in_group(g))));
     if !uid_fine || !gid_fine {
         return Err(Errno::EPERM);
@@ -87,6 +91,7 @@ pub fn mode_after_write(creds: &Credentials, meta: &Metadata) -> Option<u32> {
 /// # Errors
 /// ETXTBSY while it is executed; those of the file system.
 pub fn set_size(creds: &Credentials, path: &Path, len: u64) -> Result<()> {
+    // Held until the size is set, so that no execution begins in between.
     let (_writing, inode) = (path.write_access()?, path.inode());
     let mode = mode_after_write(creds, &inode.metadata()?);
     set(path, &SetAttr { mode, size: Some(len), ..SetAttr::default() })
@@ -106,6 +111,7 @@ pub struct Times {
 /// EINVAL.
 pub fn check_times(times: Option<[Timespec; 2]>) -> Result<Times> {
     use moat_abi::fs::{UTIME_NOW, UTIME_OMIT};
+    // utimensat(2) without times.
     let Some([a, m]) = times else {
         return Ok(Times { atime: Some(SetTime::Now), mtime: Some(SetTime::Now) });
     };
@@ -123,12 +129,14 @@ pub fn check_times(times: Option<[Timespec; 2]>) -> Result<Times> {
 /// # Errors
 /// EPERM, EACCES, EROFS as utimensat(2).
 pub fn set_times(creds: &Credentials, path: &Path, times: Times) -> Result<()> {
+    // UTIME_OMIT twice: nothing is checked, not even that the mount is writable.
     if times.atime.is_none() && times.mtime.is_none() {
         return Ok(());
     }
     path.mount.check_writable()?;
     let inode = path.inode();
     let meta = inode.metadata()?;
+    // A writer may set both times to the present, as writing does anyway; other times are the owner's.
     if !is_owner(creds, &meta) {
         let both_now = times.atime == Some(SetTime::Now) && times.mtime == Some(SetTime::Now);
         if !both_now {
@@ -162,6 +170,7 @@ pub fn access(creds: &Credentials, path: &Path, access: Access, ids: AccessIds) 
             (c.fsuid, c.fsgid) = (c.uid, c.gid);
             // access(2) asks what the real user could do: capabilities count as setuid(2) to it would leave them.
             if c.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
+                // For uid 0 of the namespace all permitted capabilities count (`access_override_creds`).
                 let root = c.user_ns.kernel_uid(0) == Some(c.uid);
                 c.effective = if root { c.permitted } else { moat_abi::cap::CapSet::EMPTY };
             }

@@ -34,6 +34,7 @@ fn namespace(at: &Path) -> Result<Arc<MountNamespace>> {
 
 /// The per-mount part of `MS_*`; without any access-time flag it is relatime.
 fn mount_flags(flags: MsFlags) -> MountFlags {
+    // The lower bits of both sets of flags are the same; the highest is our own.
     let mut m = MountFlags::from_bits_truncate(u32::try_from(flags.bits() & 0x7fff_ffff).unwrap_or(0));
     if !m.intersects(MountFlags::NOATIME | MountFlags::STRICTATIME) {
         m |= MountFlags::RELATIME;
@@ -50,6 +51,7 @@ fn mount_flags(flags: MsFlags) -> MountFlags {
 /// Those of mount(2).
 pub fn mount(vfs: &Vfs, view: &View<'_>, caller_ns: &MountNamespace, target: &[u8], what: &Attach<'_>) -> Result<()> {
     let mut raw = what.flags;
+    // Programs of the time before Linux 2.4 put a magic number in the upper half.
     if raw & MS_MGC_MSK == MS_MGC_VAL {
         raw &= !MS_MGC_MSK;
     }
@@ -57,6 +59,7 @@ pub fn mount(vfs: &Vfs, view: &View<'_>, caller_ns: &MountNamespace, target: &[u
     let at = resolve(view, target, LookupFlags::FOLLOW)?;
     check_privilege(view, caller_ns)?;
     let ns = namespace(&at)?;
+    // The variants exclude one another, and are tried in Linux's order (`path_mount`).
     if flags.contains(MsFlags::REMOUNT) {
         return remount(&at, flags, what.options);
     }
@@ -73,6 +76,7 @@ pub fn mount(vfs: &Vfs, view: &View<'_>, caller_ns: &MountNamespace, target: &[u
     if what.fs_type.is_empty() {
         return Err(Errno::EINVAL);
     }
+    // A source may be any word: whether it is a path is for the type to say.
     let source_path = if what.source.is_empty() { None } else { resolve(view, what.source, LookupFlags::FOLLOW).ok() };
     let tables = at.mount.tables();
     let request = MountRequest { source: what.source, source_path, options: what.options, caller: view.caller, tables };
@@ -86,6 +90,7 @@ fn remount(at: &Path, flags: MsFlags, options: &[u8]) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     let old = at.mount.flags();
+    // Read-only as its maker wanted it: whoever has it in a less privileged namespace can't undo that.
     if old.contains(MountFlags::LOCKED) && old.contains(MountFlags::RDONLY) && !flags.contains(MsFlags::RDONLY) {
         return Err(Errno::EPERM);
     }
@@ -109,6 +114,7 @@ fn bind(view: &View<'_>, ns: &MountNamespace, source: &[u8], at: &Path, flags: M
 /// Propagation types are accepted and all behave as private: no mount of a sandbox has a peer outside it.
 fn set_propagation(at: &Path, flags: MsFlags) -> Result<()> {
     let kinds = MsFlags::SHARED | MsFlags::PRIVATE | MsFlags::SLAVE | MsFlags::UNBINDABLE;
+    // Nothing but MS_REC and MS_SILENT may go with it (`flags_to_propagation_type`).
     let others = flags - kinds - MsFlags::REC - MsFlags::SILENT;
     if (flags & kinds).bits().count_ones() != 1 || !others.is_empty() || !at.is_mount_root() {
         return Err(Errno::EINVAL);

@@ -37,12 +37,15 @@ impl OpenHow {
     /// EINVAL.
     pub fn check(&self) -> Result<()> {
         let f = self.flags;
+        // O_PATH drops whatever does not concern it.
         if f.contains(OpenFlags::PATH) {
             return Ok(());
         }
+        // open(2) makes no directories; older kernels made a file.
         if f.contains(OpenFlags::CREAT | OpenFlags::DIRECTORY) {
             return Err(Errno::EINVAL);
         }
+        // O_TMPFILE includes O_DIRECTORY, so that kernels without it refuse instead of opening the directory.
         if f.contains(OpenFlags::TMPFILE_BIT) && !(f.contains(OpenFlags::TMPFILE) && f.access_mode().can_write()) {
             return Err(Errno::EINVAL);
         }
@@ -74,6 +77,7 @@ pub fn open(view: &View<'_>, path: &[u8], how: &OpenHow) -> Result<Arc<OpenFile>
     if how.flags.contains(OpenFlags::PATH) {
         how.flags &= OpenFlags::PATH_MASK;
     } else {
+        // Programs of 64 bits see O_LARGEFILE set by F_GETFL.
         how.flags |= OpenFlags::LARGEFILE;
     }
     let mut lookup = how.resolve;
@@ -112,6 +116,7 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
     if how.flags.contains(OpenFlags::DIRECTORY) && file_type != FileType::Directory {
         return Err(Errno::ENOTDIR);
     }
+    // The type first: these errors come whatever the permissions are.
     match file_type {
         FileType::Symlink => return Err(Errno::ELOOP),
         FileType::Directory if access.contains(Access::WRITE) => return Err(Errno::EISDIR),
@@ -123,18 +128,22 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
         _ => truncate = false,
     }
     inode.permission_for(view.caller, access)?;
+    // After the permissions: the node may be the caller's, and its device still not be the container's.
     if matches!(file_type, FileType::CharDevice | FileType::BlockDevice) {
         let mut wanted = DeviceAccess::empty();
         wanted.set(DeviceAccess::READ, access.contains(Access::READ));
         wanted.set(DeviceAccess::WRITE, access.contains(Access::WRITE));
         check_device(view, file_type, inode.metadata()?.rdev, wanted)?;
     }
+    // It would hide the reading from the file's owner.
     if how.flags.contains(OpenFlags::NOATIME) && !super::is_owner(view.creds(), &inode.metadata()?) {
         return Err(Errno::EPERM);
     }
+    // Devices and FIFOs are no part of what the mount protects.
     if access.contains(Access::WRITE) && is_stored(file_type) {
         path.mount.check_writable()?;
     }
+    // The system call waits for the lease's end, and opens again.
     if lease_in_the_way(&path, how, Leases::Break)?.is_some() {
         return Err(Errno::EWOULDBLOCK);
     }
@@ -155,6 +164,7 @@ enum Leases {
 
 fn lease_in_the_way(path: &Path, how: &OpenHow, what: Leases) -> Result<Option<Arc<FileLeases>>> {
     let table = &path.mount.tables().leases;
+    // Nearly always empty: no attributes are read for it.
     if table.is_empty() || path.inode().file_type() != FileType::Regular {
         return Ok(None);
     }
@@ -178,6 +188,7 @@ pub fn lease_that_blocks(view: &View<'_>, path: &[u8], how: &OpenHow) -> Result<
 
 fn start(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenFile>> {
     let writes = path.inode().file_type() == FileType::Regular && how.access().contains(Access::WRITE);
+    // Counted before the file is opened: execution and writing exclude one another from here on.
     let writing = if writes { Some(path.write_access()?) } else { None };
     let file = path.inode().clone().open(&OpenContext { flags: how.flags, caller: view.caller, path: &path })?;
     let file = OpenFile::writing(file, path, how.flags, view.creds().clone(), writing);
@@ -189,6 +200,7 @@ fn open_or_create(view: &View<'_>, path: &[u8], how: &OpenHow, lookup: LookupFla
     let exclusive = how.flags.contains(OpenFlags::EXCL);
     let mut walker = Walker::new(*view, path, lookup)?;
     loop {
+        // Once more for each link that is the last component: its target may have to be made.
         let (last, trailing) = walker.to_last()?;
         let Last::Name(name) = last else {
             return Err(if exclusive { Errno::EEXIST } else { Errno::EISDIR });
@@ -206,6 +218,7 @@ fn open_or_create(view: &View<'_>, path: &[u8], how: &OpenHow, lookup: LookupFla
             },
             Err(e) => return Err(e),
         };
+        // O_EXCL does not follow a link either: the name itself has to be new.
         if exclusive {
             return Err(Errno::EEXIST);
         }
@@ -218,9 +231,11 @@ fn open_or_create(view: &View<'_>, path: &[u8], how: &OpenHow, lookup: LookupFla
             }
             continue;
         }
+        // Writing is what O_CREAT is for; no directory can be opened so.
         if is_dir(&found) {
             return Err(Errno::EISDIR);
         }
+        // Only now: a file that had to be made is never on another mount.
         if lookup.contains(LookupFlags::NO_XDEV) && !Arc::ptr_eq(&found.mount, &walker.place().mount) {
             return Err(Errno::EXDEV);
         }
@@ -252,11 +267,13 @@ fn create(view: &View<'_>, dir: &Path, name: &[u8], how: &OpenHow) -> Result<Arc
 }
 
 fn open_unnamed(view: &View<'_>, dir: &Path, how: &OpenHow) -> Result<Arc<OpenFile>> {
+    // A file is made, even without a name.
     dir.mount.check_writable()?;
     dir.inode().permission(view.creds(), Access::WRITE | Access::EXEC)?;
     let node = new_node(view, dir.inode().as_ref(), how.mode & S_IALLUGO, NodeKind::TmpFile)?;
     let inode = dir.inode().create(b"", &node)?;
     let ino = inode.metadata()?.ino;
+    // Deleted from the start: /proc shows it as such, and linkat(2) may name it.
     let dentry = Dentry::unnamed(&dir.dentry, inode, ino);
     start(view, Path { mount: dir.mount.clone(), dentry }, how)
 }
@@ -274,6 +291,7 @@ impl Executable {
     /// ETXTBSY while it is open for writing; those of [`crate::Inode::metadata`].
     pub fn new(path: Path) -> Result<Arc<Executable>> {
         let key = path.inode().metadata()?.key();
+        // Down by one: an execution (`deny_write_access`).
         path.mount.tables().text_uses.change(key, -1)?;
         Ok(Arc::new(Executable { path, key }))
     }

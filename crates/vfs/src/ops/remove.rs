@@ -17,23 +17,29 @@ use crate::walk::{Last, LookupFlags, Parent, Trailing, View, resolve_parent};
 /// Those of unlink(2).
 pub fn unlink(view: &View<'_>, path: &[u8]) -> Result<()> {
     let Parent { dir, last, trailing } = resolve_parent(view, path, LookupFlags::empty())?;
+    // `.`, `..` and `/` are directories.
     let Last::Name(name) = last else {
         return Err(Errno::EISDIR);
     };
     dir.mount.check_writable()?;
+    // From the lookup to the removal nobody may put another file under the name.
     let _entries = dir.dentry.lock_entries();
     let victim = dir.dentry.lookup(&name)?;
     if trailing == Trailing::Slash {
+        // The entry exists but is no directory that the slash could stand for.
         return Err(if victim.inode().file_type() == FileType::Directory { Errno::EISDIR } else { Errno::ENOTDIR });
     }
     check_delete(&dir, view.creds(), victim.inode().as_ref(), Victim::Other)?;
+    // In any namespace: a mount elsewhere keeps the name too.
     if victim.is_mountpoint() {
         return Err(Errno::EBUSY);
     }
     let watches = &dir.mount.tables().watches;
+    // Before the removal, which changes the count of names.
     note_end(watches, &victim);
     dir.inode().unlink(&name)?;
     dir.dentry.remove_child(&name);
+    // For those who have the file open: one name less.
     watches.inode_event(victim.inode(), InotifyMask::ATTRIB);
     removed(watches, &dir, &name, victim);
     Ok(())
@@ -82,6 +88,7 @@ pub(super) fn note_end(watches: &Watches, victim: &Dentry) {
 /// Tells of an entry that is gone, after the end of the file itself if nobody has it open (`d_delete_notify`).
 fn removed(watches: &Watches, dir: &Path, name: &[u8], victim: Arc<Dentry>) {
     let inode = victim.inode().clone();
+    // Before the event: if this was the last use, its watches hear of the end first.
     drop(victim);
     watches.entry_event(&dir.dentry, name, &inode, InotifyMask::DELETE, 0);
 }

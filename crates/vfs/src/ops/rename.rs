@@ -21,11 +21,13 @@ struct BothLocked<'a> {
 }
 
 fn lock_both<'a>(rename: &'a Mutex<()>, a: &'a Arc<Dentry>, b: &'a Arc<Dentry>) -> BothLocked<'a> {
+    // One lock for both; and nobody's ancestors change.
     if Arc::ptr_eq(a, b) {
         return BothLocked { _rename: None, _first: a.lock_entries(), _second: None };
     }
     // Made-up entries are never moved, and their file system is asked under no lock.
     let rename = (a.inode().cache_policy() != Cache::None).then(|| rename.lock());
+    // Two renames in opposite directions take the locks in the same order.
     let (first, second) = if a.is_below(b) { (b, a) } else { (a, b) };
     BothLocked { _rename: rename, _first: first.lock_entries(), _second: second.lock_entries() }
 }
@@ -38,6 +40,7 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
     if flags.contains(RenameFlags::EXCHANGE) && flags.intersects(RenameFlags::NOREPLACE | RenameFlags::WHITEOUT) {
         return Err(Errno::EINVAL);
     }
+    // Both walks come first: nothing is locked while links are followed.
     let from = resolve_parent(old_view, old, LookupFlags::empty())?;
     let to = resolve_parent(new_view, new, LookupFlags::empty())?;
     if !Arc::ptr_eq(&from.dir.mount, &to.dir.mount) {
@@ -46,6 +49,7 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
     let Last::Name(old_name) = &from.last else {
         return Err(Errno::EBUSY);
     };
+    // EEXIST and not EBUSY, since such a target is always there.
     let Last::Name(new_name) = &to.last else {
         return Err(if flags.contains(RenameFlags::NOREPLACE) { Errno::EEXIST } else { Errno::EBUSY });
     };
@@ -70,6 +74,7 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
         return Err(Errno::EBUSY);
     }
     let watches = &from.dir.mount.tables().watches;
+    // Of two that change places both stay.
     if let Some(replaced) = target.as_ref().filter(|_| !flags.contains(RenameFlags::EXCHANGE)) {
         note_end(watches, replaced);
     }
@@ -78,6 +83,7 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
         from.dir.dentry.exchange_children(old_name, &to.dir.dentry, new_name);
     } else {
         from.dir.dentry.move_child(old_name, &to.dir.dentry, new_name);
+        // The old name has a new file, the whiteout, which the cache does not know.
         if flags.contains(RenameFlags::WHITEOUT) {
             from.dir.dentry.forget_entry(old_name);
         }
@@ -99,6 +105,7 @@ type Entry<'a> = (&'a Dentry, &'a [u8]);
 
 /// Tells that `file` has another name, which may have been `replaced`'s (`fsnotify_move`).
 fn moved(watches: &Watches, old: Entry<'_>, new: Entry<'_>, file: &Arc<dyn Inode>, replaced: Option<&Arc<dyn Inode>>) {
+    // The two halves of a move are found by it (inotify(7)).
     let cookie = watches.new_cookie();
     watches.entry_event(old.0, old.1, file, InotifyMask::MOVED_FROM, cookie);
     watches.entry_event(new.0, new.1, file, InotifyMask::MOVED_TO, cookie);
@@ -151,6 +158,7 @@ fn check_rights(
 ) -> Result<()> {
     let creds = view.creds();
     let exchange = flags.contains(RenameFlags::EXCHANGE);
+    // A directory may only replace a directory, and a file only what is none.
     let kind = Victim::of(source.inode().as_ref());
     check_delete(&from.dir, creds, source.inode().as_ref(), kind)?;
     match target {

@@ -23,10 +23,12 @@ fn check_rights(creds: &Credentials, path: &Path, name: &[u8], access: Access) -
     if write {
         path.mount.check_writable()?;
     }
+    // Security modules decide for themselves, so the mode bits play no part (`xattr_permission`).
     if name.starts_with(b"security.") || name.starts_with(b"system.") {
         return check_security(creds, name, write);
     }
     if name.starts_with(b"trusted.") {
+        // Reading what one may not know of is as if it were not there.
         let denied = if write { Errno::EPERM } else { Errno::ENODATA };
         return if creds.has_root_cap(Cap::SYS_ADMIN) { Ok(()) } else { Err(denied) };
     }
@@ -35,10 +37,12 @@ fn check_rights(creds: &Credentials, path: &Path, name: &[u8], access: Access) -
         inode.permission(creds, access)?;
         return Err(Errno::EOPNOTSUPP);
     }
+    // Special files are everybody's to write to, so users' attributes could be placed there without limit.
     match inode.file_type() {
         FileType::Regular => {}
         FileType::Directory => {
             let meta = inode.metadata()?;
+            // In a sticky directory like /tmp everybody may write, but only the owner describes the directory.
             if write && meta.mode & S_ISVTX != 0 && !is_owner(creds, &meta) {
                 return Err(Errno::EPERM);
             }
@@ -49,6 +53,7 @@ fn check_rights(creds: &Credentials, path: &Path, name: &[u8], access: Access) -
 }
 
 fn check_security(creds: &Credentials, name: &[u8], write: bool) -> Result<()> {
+    // Only lists are known in this space, and those come another way.
     if name.starts_with(b"system.") {
         return Err(Errno::EOPNOTSUPP);
     }
@@ -94,6 +99,7 @@ fn set_list(creds: &Credentials, path: &Path, kind: AclKind, value: &[u8]) -> Re
     let Some(_list) = (if value.is_empty() { None } else { Acl::parse(value)? }) else {
         return remove_list(creds, path, kind);
     };
+    // Rights come before the errno about the type.
     if kind == AclKind::Default && path.inode().file_type() != FileType::Directory {
         path.mount.check_writable()?;
         check_has_lists(path)?;
@@ -108,6 +114,7 @@ fn set_list(creds: &Credentials, path: &Path, kind: AclKind, value: &[u8]) -> Re
 
 fn remove_list(creds: &Credentials, path: &Path, kind: AclKind) -> Result<()> {
     let meta = check_set_list(creds, path)?;
+    // A list that is not there is as good as removed.
     match path.inode().remove_xattr(kind.attribute()) {
         Ok(()) | Err(Errno::ENODATA) => drop_set_gid(creds, path, kind, &meta),
         Err(e) => Err(e),
@@ -117,6 +124,7 @@ fn remove_list(creds: &Credentials, path: &Path, kind: AclKind) -> Result<()> {
 /// A change of the access list by who is not in the file's group takes the set-gid bit, as chmod(2) does.
 fn drop_set_gid(creds: &Credentials, path: &Path, kind: AclKind, before: &Metadata) -> Result<()> {
     let keeps = creds.in_group(before.gid) || creds.has_cap_for(before.uid, before.gid, Cap::FSETID);
+    // The default list is no permission on the directory itself.
     if kind == AclKind::Default || before.mode & S_ISGID == 0 || keeps {
         return Ok(());
     }
@@ -162,6 +170,7 @@ pub fn list_xattr(creds: &Credentials, path: &Path) -> Result<Vec<u8>> {
         other => other?,
     };
     let mut list = Vec::new();
+    // Names that the caller could not read are not shown.
     for n in names.iter().filter(|n| !n.starts_with(b"trusted.") || creds.has_root_cap(Cap::SYS_ADMIN)) {
         list.extend_from_slice(n);
         list.push(0);

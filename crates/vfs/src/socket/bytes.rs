@@ -32,6 +32,7 @@ impl ByteQueue {
     /// Copies bytes from `skip` on without taking them; gives how many.
     pub fn peek(&self, buf: &mut [u8], skip: usize) -> usize {
         let (a, b) = self.ring.as_slices();
+        // The ring's two halves.
         let a_part = a.get(skip..).unwrap_or_default();
         let b_part = b.get(skip.saturating_sub(a.len())..).unwrap_or_default();
         let first = a_part.len().min(buf.len());
@@ -52,6 +53,7 @@ impl ByteQueue {
     pub fn discard(&mut self, n: usize) {
         let n = n.min(self.ring.len());
         self.ring.drain(..n);
+        // A burst's memory goes back; what a steady stream needs stays.
         if self.ring.is_empty() && self.ring.capacity() > KEEP {
             self.ring = VecDeque::new();
         }

@@ -133,6 +133,7 @@ impl SocketCore {
         copy(&self.rcvlowat, &new.rcvlowat);
         new.rcvtimeo_ns.store(self.rcvtimeo_ns.load(Ordering::Relaxed), Ordering::Relaxed);
         new.sndtimeo_ns.store(self.sndtimeo_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+        // Copied between the two locks, which are of one class.
         let details = self.details.lock().clone();
         *new.details.lock() = details;
         new
@@ -180,6 +181,7 @@ impl SocketCore {
     /// # Errors
     /// The error itself.
     pub fn take_error(&self) -> Result<()> {
+        // Read before it is written: nearly all calls find none, and the line stays shared.
         if self.error.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
@@ -263,12 +265,14 @@ impl SocketCore {
             abi::SO_RCVBUF => size(self.buffer(BufferSide::Receive)),
             abi::SO_RCVLOWAT => size(self.rcvlowat()),
             abi::SO_SNDLOWAT => 1,
+            // SO_ERROR takes the error away (socket(7)).
             abi::SO_ERROR => self.take_error().err().map_or(0, |e| e.raw().cast_unsigned()),
             abi::SO_PRIORITY => self.details.lock().priority,
             abi::SO_MARK => self.details.lock().mark,
             abi::SO_BUSY_POLL => self.details.lock().busy_poll,
             abi::SO_LINGER => {
                 let d = self.details.lock();
+                // Off, the time that was set last is still shown.
                 let seconds = d.linger.unwrap_or(d.linger_seconds_off);
                 return Ok([u32::from(d.linger.is_some()).to_ne_bytes(), seconds.to_ne_bytes()].concat());
             }
@@ -311,6 +315,7 @@ impl SocketCore {
         }
         let number = value.first_chunk().map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)?;
         if let Some(flag) = flag_of(name) {
+            // EACCES: the one option that has this errno (socket(7)).
             if name == abi::SO_DEBUG && number != 0 && !caller.creds().has_cap(Cap::NET_ADMIN) {
                 return Err(Errno::EACCES);
             }
@@ -325,9 +330,11 @@ impl SocketCore {
             abi::SO_SNDBUFFORCE => self.resize(BufferSide::Send, number, 1 << 28),
             abi::SO_RCVBUFFORCE => self.resize(BufferSide::Receive, number, 1 << 28),
             abi::SO_RCVLOWAT => {
+                // A negative number is the largest, and zero waits for one byte as well (`sock_set_rcvlowat`).
                 let n = if number.cast_signed() < 0 { i32::MAX.cast_unsigned() } else { number.max(1) };
                 self.rcvlowat.store(n as usize, Ordering::Relaxed);
             }
+            // Priorities above 6 are for the administrator (socket(7)).
             abi::SO_PRIORITY if number > 6 && !privileged() => return Err(Errno::EPERM),
             abi::SO_PRIORITY => self.details.lock().priority = number,
             abi::SO_MARK if !privileged() && !caller.creds().has_cap(Cap::NET_RAW) => return Err(Errno::EPERM),
@@ -353,6 +360,7 @@ impl SocketCore {
         };
         self.set(flag, 1);
         self.set_buffer(side, (asked * 2).max(min));
+        // There may be room at once.
         if side == BufferSide::Send {
             self.queue.wake(PollEvents::WRITE_READY);
         }

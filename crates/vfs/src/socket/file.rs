@@ -60,6 +60,7 @@ impl SocketFile {
 
 impl File for SocketFile {
     fn read(&self, _f: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
+        // A read of nothing takes no message.
         if buf.is_empty() {
             return Ok(0);
         }
@@ -79,12 +80,14 @@ impl File for SocketFile {
     }
 
     fn timeout(&self, events: PollEvents) -> Option<Duration> {
+        // By the event that a call waits for it is known which limit is its own.
         let side = if events.intersects(PollEvents::READ_READY) { BufferSide::Receive } else { BufferSide::Send };
         self.socket.core().timeout(side)
     }
 
     fn ioctl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         match self.socket.ioctl(caller, cmd, arg) {
+            // First the socket's own commands, then those about devices.
             Err(Errno::ENOTTY) => {
                 self.device_ioctls.map_or(Err(Errno::ENOTTY), |answer| answer(caller, &self.net, cmd, arg))
             }
@@ -166,6 +169,7 @@ impl Vfs {
         let attr = Attr { mode: 0o777, uid: creds.fsuid, gid: creds.fsgid, time: now() };
         let inode = Arc::new(SocketInode { ino, attr: Mutex::new(LockClass::Inode, attr) });
         let path = self.pseudo_path(Pseudo::Socket, inode, format!("socket:[{ino}]").as_bytes());
+        // A socket can be read and written whatever socket(2) was given.
         let flags = (flags & OpenFlags::NONBLOCK) | OpenFlags::RDWR;
         let file = SocketFile { socket, net: net.clone(), device_ioctls: self.registry.device_ioctls() };
         OpenFile::new(Arc::new(file), path, flags, creds.clone())

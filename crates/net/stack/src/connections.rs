@@ -138,20 +138,26 @@ impl Connections {
                 && on.device.is_none_or(|d| d == link)
                 && (on.address == local.ip() || (on.address.is_unspecified() && family))
         };
+        // As Linux scores listeners: the exact address first, then the
+        // bound link, then the one family (`compute_score`).
         let closeness = |l: &Listener| (l.on.address == local.ip(), l.on.device.is_some(), !l.on.dual);
         let best = self.listeners.values().filter(|l| fits(l)).map(closeness).max()?;
         let mut equals: Vec<ListenerId> =
             self.listeners.iter().filter(|(_, l)| fits(l) && closeness(l) == best).map(|(id, _)| *id).collect();
+        // The map has no order; sorted, the same turn finds the same listener.
         equals.sort_unstable();
+        // The turn is a hash of the addresses, so that all segments of one client meet one listener.
         let turn = usize::try_from(turn).unwrap_or(0).checked_rem(equals.len()).unwrap_or(0);
         equals.get(turn).copied()
     }
 
     pub(crate) fn remove(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.remove(&id) else { return };
+        // The tuple may have been given to a younger connection since.
         if self.by_tuple.get(&(slot.local, slot.remote)) == Some(&id) {
             self.by_tuple.remove(&(slot.local, slot.remote));
         }
+        // Either queue of the listener may have it.
         if let Some(listener) = slot.listener.and_then(|l| self.listeners.get_mut(&l)) {
             match listener.ready.iter().position(|r| *r == id) {
                 Some(at) => {
@@ -177,6 +183,7 @@ impl Stack {
         observer: Option<Arc<dyn Observer>>,
     ) -> Result<ConnectionId, Errno> {
         let path = self.path(remote.ip(), options.device, Some(local.ip()))?;
+        // Own addresses are served by the sockets in memory, and groups have no connections.
         if path.kind != Destination::Unicast {
             return Err(Errno::ENETUNREACH);
         }
@@ -192,6 +199,7 @@ impl Stack {
         let connection = Connection::connect(parameters, self.now);
         let id = self.add(connection, local, remote, options, observer, None);
         self.flush_tcp(id);
+        // An answer may have come over the loopback already.
         self.drain_looped();
         Ok(id)
     }
@@ -219,10 +227,12 @@ impl Stack {
         path: &Path,
         settings: Settings,
     ) -> Result<Parameters, Errno> {
+        // TIME_WAIT counts too: else a peer that opens and closes could fill the memory.
         if self.tcp.slots.len() >= MOST_CONNECTIONS {
             return Err(Errno::ENOBUFS);
         }
         let path_mss = path_mss(path.mtu, remote.is_ipv4());
+        // A device that cuts segments takes up to this much at once.
         let segments = self.links.get(&path.link).and_then(|l| l.features).map_or(0, |f| f.tcp_segments);
         // A clock of 4 us and a secret of the addresses (RFC 6528).
         let clock: u32 = ((self.now.us() >> 2) & 0xffff_ffff).narrow();
@@ -266,6 +276,7 @@ impl Stack {
     /// Takes a connection that stands.
     pub fn tcp_accept(&mut self, id: ListenerId) -> Option<Accepted> {
         let ready = self.tcp.listeners.get_mut(&id)?.ready.pop_front()?;
+        // A connection that was reset while it waited is given out as well; its reader finds the error.
         let slot = self.tcp.slots.get_mut(&ready)?;
         slot.listener = None;
         Some(Accepted { id: ready, local: slot.local, remote: slot.remote })
@@ -281,10 +292,12 @@ impl Stack {
     /// Ends a listener: what nobody has accepted is reset.
     pub fn tcp_stop_listening(&mut self, id: ListenerId) {
         self.tcp.listeners.remove(&id);
+        // Those that do not stand yet are in no queue, so all slots are looked at.
         let orphans: Vec<ConnectionId> =
             self.tcp.slots.iter().filter(|(_, s)| s.listener == Some(id)).map(|(id, _)| *id).collect();
         for orphan in orphans {
             if let Some(slot) = self.tcp.slots.get_mut(&orphan) {
+                // They have a peer, which learns that nobody will serve it.
                 slot.connection.abort();
                 slot.released = true;
             }
@@ -320,6 +333,7 @@ impl Stack {
     pub fn tcp_release(&mut self, id: ConnectionId) {
         if let Some(slot) = self.tcp.slots.get_mut(&id) {
             slot.released = true;
+            // The socket is on its way out and must not be called again.
             slot.observer = None;
         }
         self.with_tcp(id, Connection::release);
@@ -344,6 +358,7 @@ impl Stack {
         let mut more = true;
         while more {
             let Some(slot) = self.tcp.slots.get_mut(&id) else { return };
+            // Copied, so that the slot is free while the route is looked up.
             let (local, remote, options) = (slot.local, slot.remote, slot.options);
             more = slot.connection.output(now, BURST, &mut out);
             if out.is_empty() {
@@ -354,6 +369,7 @@ impl Stack {
                     for segment in out.drain(..) {
                         self.send_segment(&path, local, remote, &options, segment);
                     }
+                    // Other connections of the link have their turn, and memory does not fill with frames.
                     if more && !self.has_room(path.link) {
                         self.tcp.blocked.push(id);
                         break;
@@ -374,6 +390,7 @@ impl Stack {
         {
             self.notices.push(Notice { observer: observer.clone(), changes });
         }
+        // Nobody would take an error away.
         let abandoned = slot.released || slot.listener.is_some();
         if slot.connection.state() == State::Closed && abandoned {
             // One that waits to be accepted and was reset is accepted all the same, and tells of it.
@@ -384,6 +401,7 @@ impl Stack {
             return;
         }
         let Some(at) = slot.connection.deadline() else { return };
+        // A timer that is set too early only looks again; one too late would be missed.
         if slot.timer.is_none_or(|t| at < t) {
             slot.timer = Some(at);
             self.tcp.timers.push(Reverse((at, id)));
@@ -398,10 +416,12 @@ impl Stack {
             }
             self.tcp.timers.pop();
             let Some(slot) = self.tcp.slots.get_mut(&id) else { continue };
+            // The entry was replaced by an earlier one: a heap gives up nothing from its middle.
             if slot.timer != Some(at) {
                 continue;
             }
             slot.timer = None;
+            // The deadline has moved on since the timer was set.
             if slot.connection.deadline().is_some_and(|d| d <= now) {
                 slot.connection.on_timer(now);
                 self.flush_tcp(id);
@@ -429,5 +449,6 @@ impl Stack {
 /// Payload of the largest segment with a header without options.
 pub(crate) fn path_mss(mtu: u32, v4: bool) -> u16 {
     let headers = if v4 { IPV4 } else { IPV6 }.saturating_add(20);
+    // The largest payload that IPv4's length field has room for, with both headers.
     mtu.saturating_sub(headers.narrow()).min(65_495).narrow()
 }

@@ -44,6 +44,7 @@ pub(crate) struct Groups {
 impl Groups {
     /// Whether packets to a group are taken from a link.
     pub(crate) fn contains(&self, link: u32, group: IpAddr) -> bool {
+        // Every host is in these two without joining (RFC 1112, RFC 4291).
         group == IpAddr::V4(ALL_HOSTS) || group == IpAddr::V6(ALL_NODES) || self.joined.contains_key(&(link, group))
     }
 
@@ -53,6 +54,7 @@ impl Groups {
 
     fn report_at(&mut self, key: (u32, IpAddr), at: Time) {
         if let Some(m) = self.joined.get_mut(&key) {
+            // An answer that is due soon serves a later query as well (RFC 2236, section 3).
             m.report_at = Some(m.report_at.map_or(at, |old| old.min(at)));
             self.next = Some(self.next.map_or(at, |n| n.min(at)));
         }
@@ -83,6 +85,7 @@ impl Stack {
         let key = (link, group);
         let full = self.groups.joined.len() >= MOST_GROUPS;
         let new = !self.groups.joined.contains_key(&key);
+        // Memberships that exist go on; only new ones take memory.
         if new && full {
             return false;
         }
@@ -90,6 +93,7 @@ impl Stack {
         member.sockets = member.sockets.saturating_add(1);
         if new {
             self.report(link, group, true);
+            // Repeated once, since the first report may be lost (RFC 2236, section 3).
             let delay = self.random_below(REPEAT_US);
             self.groups.report_at(key, self.now.after(delay));
         }
@@ -101,6 +105,7 @@ impl Stack {
         let key = (link, group);
         let Some(member) = self.groups.joined.get_mut(&key) else { return };
         member.sockets = member.sockets.saturating_sub(1);
+        // The last socket that leaves: only then is the router told.
         if member.sockets == 0 {
             self.groups.joined.remove(&key);
             self.report(link, group, false);
@@ -121,6 +126,7 @@ impl Stack {
             .copied()
             .collect();
         for key in keys {
+            // Spread over the time that the router waits, so that not all members answer at once.
             let delay = self.random_below(longest_us.min(REPEAT_US));
             self.groups.report_at(key, self.now.after(delay));
         }
@@ -132,6 +138,7 @@ impl Stack {
             return;
         }
         if let [IGMP_QUERY, code, _, _, a, b, c, d, ..] = *payload {
+            // In tenths of a second, of which at least ten are taken.
             let longest = u64::from(code.max(10)).saturating_mul(100 * MS);
             self.receive_query(link, Ipv4Addr::new(a, b, c, d).into(), longest);
         }
@@ -144,6 +151,7 @@ impl Stack {
         }
         let Some(group) = message.get(8..24).and_then(|b| <[u8; 16]>::try_from(b).ok()) else { return };
         let delay = message.get(4..6).and_then(|b| <[u8; 2]>::try_from(b).ok()).map_or(0, u16::from_be_bytes);
+        // In milliseconds (RFC 2710, section 3.4).
         self.receive_query(link, Ipv6Addr::from(group).into(), u64::from(delay).saturating_mul(MS).max(MS));
     }
 
@@ -170,9 +178,11 @@ impl Stack {
         let mtu = config.mtu;
         let (header, body, to) = match group {
             IpAddr::V4(g) => {
+                // Membership of all hosts is never reported (RFC 2236, section 6).
                 if g == ALL_HOSTS {
                     return;
                 }
+                // A leave goes to the routers alone, a report to the group itself.
                 let to = IpAddr::V4(if joined { g } else { ALL_ROUTERS });
                 let Ok(path) = self.routes.find(to, Some(link), None) else { return };
                 let kind = if joined { IGMP_REPORT } else { IGMP_LEAVE };
@@ -180,12 +190,14 @@ impl Stack {
                 body.extend_from_slice(&g.octets());
                 let sum = plain_checksum(&body);
                 put(&mut body, 2, sum);
+                // TTL 1: it concerns this link only (RFC 2236, section 2). TOS 0xc0 is internetwork control.
                 (IpHeader { source: path.source, destination: to, protocol: IGMP, ttl: 1, tos: 0xc0 }, body, to)
             }
             IpAddr::V6(g) => {
                 let to = IpAddr::V6(if joined { g } else { ALL_ROUTERS_V6 });
                 let local =
                     config.addresses.iter().map(|a| a.ip).find(|ip| crate::route::is_link_local(*ip) && ip.is_ipv6());
+                // MLD comes from a link-local address, or from none while there is none (RFC 3590).
                 let source = local.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
                 let mut body = vec![if joined { MLD_REPORT } else { MLD_DONE }, 0, 0, 0, 0, 0, 0, 0];
                 body.extend_from_slice(&g.octets());

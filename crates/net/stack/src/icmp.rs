@@ -49,12 +49,14 @@ impl Stack {
             return;
         }
         match kind {
+            // An answer to a group or a broadcast would make many hosts send at once (RFC 1122, section 3.2.2.6).
             ECHO if !packet.header.destination.is_multicast()
                 && !self.routes.is_broadcast(packet.header.destination) =>
             {
                 self.answer_echo(link, packet, ECHO_REPLY);
             }
             UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM => {
+                // The MTU is in the last two bytes, other details in the first.
                 let info = if (kind, code) == (UNREACHABLE, CODE_TOO_BIG) {
                     u32::from(u16::from_be_bytes([c, d]))
                 } else {
@@ -81,6 +83,8 @@ impl Stack {
                 self.take_error(message.get(HEADER..).unwrap_or_default(), h.source, kind, code, info);
             }
             130 if packet.options => self.receive_mld(link, message),
+            // Only a packet that no router has passed on counts: nobody
+            // outside the link can pretend to be a neighbour.
             135 | 136 if h.ttl == NDISC_HOPS && code == 0 => {
                 let (IpAddr::V6(source), IpAddr::V6(destination)) = (h.source, h.destination) else { return };
                 let Ok(icmp) = Icmpv6Packet::new_checked(message) else { return };
@@ -105,6 +109,7 @@ impl Stack {
 
     /// Sends a message of ICMP, whose checksum it makes.
     fn send_icmp(&mut self, header: &IpHeader, mut message: Vec<u8>, link: Option<u32>) {
+        // The sum is taken over the message with a zero in its field.
         if let Some(field) = message.get_mut(2..4) {
             field.fill(0);
         }
@@ -112,6 +117,7 @@ impl Stack {
         if let Some(field) = message.get_mut(2..4) {
             field.copy_from_slice(&sum.to_be_bytes());
         }
+        // Such an address is good for the link that it came over only.
         let device = link.filter(|_| crate::route::is_link_local(header.destination));
         if let Ok(path) = self.path(header.destination, device, Some(header.source)) {
             self.send_payload(&path, header, 0, vec![Bytes::from(message)], Whole::MayCut);
@@ -139,9 +145,11 @@ impl Stack {
             payload: payload.to_vec(),
         };
         if errno == Errno::EMSGSIZE {
+            // A forged message must not make packets so small that nothing moves.
             let least = if header.source.is_ipv4() { LEAST_MTU } else { LEAST_MTU_V6 };
             error.info = info.max(least);
         }
+        // Ports are in the first four bytes of both protocols.
         if matches!(header.protocol, TCP | UDP)
             && let Some(ports) = payload.first_chunk::<4>()
         {
@@ -150,10 +158,12 @@ impl Stack {
             error.destination_port = u16::from_be_bytes([c, d]);
         }
         if header.protocol == TCP {
+            // The number shows whether the message is about something that was sent (RFC 5927).
             let seq = payload.get(4..8).and_then(|b| <[u8; 4]>::try_from(b).ok()).map_or(0, u32::from_be_bytes);
             self.tcp_error(&error, seq);
             return;
         }
+        // TCP checks the number first, and narrows the path itself.
         if errno == Errno::EMSGSIZE {
             // Only of a destination that a path is known to: a stranger can fill no table.
             self.narrow_path(header.destination, error.info);
@@ -173,6 +183,7 @@ impl Stack {
     /// Nobody has the port that a datagram was sent to.
     pub fn refuse_datagram(&mut self, datagram: &Datagram) {
         let h = &datagram.header;
+        // The stack has kept no packet: the part that the message quotes is built again.
         let mut udp = Vec::with_capacity(datagram.payload.len().saturating_add(8));
         udp.extend_from_slice(&datagram.source_port.to_be_bytes());
         udp.extend_from_slice(&datagram.destination_port.to_be_bytes());
@@ -196,6 +207,7 @@ impl Stack {
 
     fn send_error(&mut self, about: &IpHeader, original: &[u8], (kind, code): (u8, u8), info: u32) {
         let (from, to) = (about.destination, about.source);
+        // No error about what came from, or went to, more than one host (RFC 1122, section 3.2.2).
         let nowhere = to.is_unspecified() || to.is_multicast() || self.routes.is_broadcast(to);
         if nowhere || from.is_multicast() || self.routes.is_broadcast(from) || !self.may_send_error() {
             return;
@@ -208,6 +220,7 @@ impl Stack {
         };
         let mut message = vec![kind, code, 0, 0];
         message.extend_from_slice(&info.to_be_bytes());
+        // As much of the packet as the smallest MTU has room for.
         message.extend_from_slice(original.get(..room.min(original.len())).unwrap_or_default());
         let protocol = if v4 { ICMP } else { ICMPV6 };
         let header = IpHeader { source: from, destination: to, protocol, ttl: 64, tos: 0xc0 };
@@ -224,6 +237,7 @@ fn parse_quote(quote: &[u8]) -> Option<(IpHeader, &[u8])> {
         4 => {
             let header_len = usize::from(first & 15).saturating_mul(4);
             let offset = u16::from_be_bytes(*quote.get(6..8)?.first_chunk()?) & 0x1fff;
+            // Only the first fragment has the transport's header.
             if header_len < IPV4 || offset != 0 {
                 return None;
             }
@@ -239,6 +253,7 @@ fn parse_quote(quote: &[u8]) -> Option<(IpHeader, &[u8])> {
         6 => {
             let mut protocol = *quote.get(6)?;
             let mut at = IPV6;
+            // A fragment header stands ahead of the transport's.
             if protocol == 44 {
                 protocol = *quote.get(at)?;
                 at = at.saturating_add(8);

@@ -110,16 +110,19 @@ impl Neighbours {
             entry.used = now;
             match &mut entry.standing {
                 Standing::Incomplete { waiting, .. } => {
+                    // A neighbour that is silent must not hold memory without bound.
                     if waiting.len() >= MOST_WAITING {
                         return Resolution::Lost(packet);
                     }
                     waiting.push(packet);
                     return Resolution::Waiting;
                 }
+                // For a moment nobody asks again: each packet would else wait for all probes.
                 Standing::Failed if entry.due > now => return Resolution::Lost(packet),
                 Standing::Failed => {}
                 Standing::Reachable if entry.due > now => return Resolution::Known(entry.mac, packet),
                 Standing::Reachable | Standing::Stale => {
+                    // It is used as it is, and asked only if nothing confirms it in time (RFC 4861, section 7.3.3).
                     entry.standing = Standing::Delay;
                     entry.due = now.after(DELAY_US);
                     let mac = entry.mac;
@@ -142,11 +145,13 @@ impl Neighbours {
         if self.entries.len() < MOST_ENTRIES {
             return true;
         }
+        // First those that nobody has used for long.
         self.entries.retain(|_, e| matches!(e.standing, Standing::Permanent) || now.since(e.used) < UNUSED_US);
         if self.entries.len() >= MOST_ENTRIES {
             let old = self
                 .entries
                 .iter()
+                // Never one that is being asked, since packets wait for it.
                 .filter(|(_, e)| matches!(e.standing, Standing::Stale | Standing::Failed | Standing::Reachable))
                 .min_by_key(|(_, e)| e.used)
                 .map(|(key, _)| *key);
@@ -160,6 +165,7 @@ impl Neighbours {
     /// A neighbour has answered what was asked; gives the frames that waited.
     pub(crate) fn answered(&mut self, key: Key, mac: [u8; 6], now: Time) -> Vec<Packet> {
         let Some(entry) = self.entries.get_mut(&key) else { return Vec::new() };
+        // What the configuration says is not changed by messages.
         if matches!(entry.standing, Standing::Permanent) {
             return Vec::new();
         }
@@ -190,6 +196,7 @@ impl Neighbours {
                 self.wake_at(now.after(DELAY_US));
                 waiting
             }
+            // An address that has moved: the next use finds out whether it is true.
             Some(entry) => {
                 if entry.mac != mac && !matches!(entry.standing, Standing::Permanent) {
                     entry.mac = mac;
@@ -198,6 +205,7 @@ impl Neighbours {
                 Vec::new()
             }
             None => {
+                // Who asks will be answered, so its address is needed soon.
                 if self.make_room(now) {
                     self.entries.insert(key, Entry { mac, standing: Standing::Stale, due: now, used: now });
                 }
@@ -209,6 +217,7 @@ impl Neighbours {
     /// A transport has heard from behind this neighbour: it is there.
     pub(crate) fn confirm(&mut self, key: Key, now: Time) {
         if let Some(entry) = self.entries.get_mut(&key)
+            // Only what was in doubt; an address that is not known stays so.
             && matches!(entry.standing, Standing::Delay | Standing::Probe { .. } | Standing::Stale)
         {
             entry.standing = Standing::Reachable;
@@ -233,6 +242,7 @@ impl Neighbours {
 
     pub(crate) fn poll(&mut self, now: Time) -> Vec<Due> {
         let mut out = Vec::new();
+        // Nearly always nothing is due, and no entry is looked at.
         if self.next.is_none_or(|next| next > now) {
             return out;
         }
@@ -251,6 +261,7 @@ impl Neighbours {
                     entry.standing = Standing::Failed;
                     entry.due = now.after(FAILED_US);
                 }
+                // The state is only noted: the next use asks.
                 Standing::Reachable => entry.standing = Standing::Stale,
                 Standing::Delay => {
                     entry.standing = Standing::Probe { asked: 1 };
@@ -269,6 +280,7 @@ impl Neighbours {
                 Standing::Stale | Standing::Permanent | Standing::Failed => {}
             }
         }
+        // Only states in which something happens by itself.
         self.next = self
             .entries
             .values()
@@ -285,6 +297,7 @@ impl Neighbours {
             .map(|((link, address), e)| {
                 let (state, known) = match e.standing {
                     Standing::Incomplete { .. } => (0x01, false),
+                    // Noted when it is used next; shown as it is.
                     Standing::Reachable if e.due > now => (0x02, true),
                     Standing::Reachable => (0x04, true),
                     Standing::Stale => (0x04, true),

@@ -74,6 +74,7 @@ impl<'a> IpPacket<'a> {
 
     fn parse_v4(bytes: &'a [u8]) -> Option<IpPacket<'a>> {
         let p = Ipv4Packet::new_checked(bytes).ok()?;
+        // The header's checksum is apart from the transport's, which a device may have verified.
         if p.version() != 4 || usize::from(p.header_len()) < IPV4 || !p.verify_checksum() {
             return None;
         }
@@ -90,6 +91,7 @@ impl<'a> IpPacket<'a> {
             more: p.more_frags(),
         });
         let options = usize::from(p.header_len()) > IPV4;
+        // Ethernet pads short frames: what is behind the packet's length is none of it.
         let whole = bytes.get(..usize::from(p.total_len()))?;
         Some(IpPacket { header, fragment, payload: p.payload(), whole, options })
     }
@@ -104,6 +106,7 @@ impl<'a> IpPacket<'a> {
         let mut payload = p.payload();
         let mut fragment = None;
         let mut options = false;
+        // A bound: headers could be nested as deep as the packet is long.
         for _ in 0..MOST_EXTENSIONS {
             match protocol {
                 IpProtocol::HopByHop | IpProtocol::Ipv6Route | IpProtocol::Ipv6Opts => {
@@ -115,11 +118,13 @@ impl<'a> IpPacket<'a> {
                 }
                 IpProtocol::Ipv6Frag => {
                     let next = IpProtocol::from(*payload.first()?);
+                    // Of the fragment header the crate reads from the third byte on.
                     let f = Ipv6FragmentHeader::new_checked(payload.get(2..)?).ok()?;
                     let offset = usize::from(f.frag_offset()).saturating_mul(8);
                     fragment = Some(Fragment { id: f.ident(), offset, more: f.more_frags() });
                     protocol = next;
                     payload = payload.get(8..)?;
+                    // What follows a fragment header may be in another fragment.
                     break;
                 }
                 _ => break,
@@ -194,6 +199,7 @@ impl Packet {
         let len = payload.iter().fold(0usize, |n, p| n.saturating_add(p.len()));
         let ip = if header.destination.is_ipv4() { IPV4 } else { IPV6 };
         let fixed = ETHERNET.saturating_add(ip).saturating_add(transport);
+        // A copy of so little is cheaper than another part for the device.
         let copied = len <= COPIED;
         let mut head = Vec::with_capacity(if copied { fixed.saturating_add(len) } else { fixed });
         head.resize(fixed, 0);
@@ -218,11 +224,13 @@ impl Packet {
 
     /// Fills the checksum of the transport header, at `offset` in it; the device does the sum if `by_device`.
     pub(crate) fn fill_checksum(&mut self, header: &IpHeader, offset: usize, by: Summing) {
+        // The tail belongs to the payload and is summed with it.
         let transport = self.transport_mut().len();
         let len = self.tail.iter().fold(transport, |n, b| n.saturating_add(b.len()));
         let start = self.head.len().saturating_sub(transport);
         let pseudo = pseudo_sum(header, len);
         let sum = match by {
+            // The device adds the rest to the pseudo-header's sum, and negates it.
             Summing::Device => fold(pseudo),
             Summing::Here => {
                 let mut sum = Sum { total: pseudo, odd: None };
@@ -317,6 +325,7 @@ struct Sum {
 
 impl Sum {
     fn add(&mut self, mut bytes: &[u8]) {
+        // A word that began in the part before.
         if let Some(high) = self.odd
             && let Some((low, rest)) = bytes.split_first()
         {
@@ -329,6 +338,7 @@ impl Sum {
             // 2^32 and 2^16 are 1 in this arithmetic, so that wide words may be added.
             self.total = self.total.saturating_add(u64::from(u32::from_be_bytes(*word)));
         }
+        // At most three bytes are left.
         match rest {
             [] => {}
             [a] => self.odd = Some(*a),

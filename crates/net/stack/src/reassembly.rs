@@ -39,21 +39,27 @@ impl Reassembly {
         self.poll(now);
         let key = (h.source, h.destination, h.protocol, f.id);
         let end = f.offset.saturating_add(payload.len());
+        // All but the last fragment have a multiple of 8 bytes, since offsets count in eights.
         let misfit = f.more && (payload.is_empty() || payload.len().checked_rem(8) != Some(0));
+        // A packet with one bad fragment can never be whole.
         if misfit || end > MOST_PAYLOAD {
             self.remove(&key);
             return None;
         }
         let cost = payload.len().saturating_add(COST);
+        // The oldest has waited longest for what will not come.
         if self.held.saturating_add(cost) > MOST_BYTES {
             self.drop_oldest();
         }
         let partial =
             self.partial.entry(key).or_insert_with(|| Partial { parts: Vec::new(), total: None, held: 0, began: now });
+        // The network may repeat a fragment; that spoils nothing.
         if partial.parts.iter().any(|(at, p)| *at == f.offset && p == payload) {
             return None;
         }
+        // Overlaps are how filters are evaded: the packet goes (RFC 5722).
         let overlaps = partial.parts.iter().any(|(at, p)| *at < end && f.offset < at.saturating_add(p.len()));
+        // Two ends, or bytes behind the end.
         let beyond = partial.total.is_some_and(|t| end > t || !f.more);
         let short = !f.more && partial.parts.iter().any(|(at, p)| at.saturating_add(p.len()) > end);
         if overlaps || beyond || short || partial.parts.len() >= MOST_FRAGMENTS {
@@ -66,6 +72,7 @@ impl Reassembly {
         partial.parts.push((f.offset, payload.to_vec()));
         partial.held = partial.held.saturating_add(cost);
         self.held = self.held.saturating_add(cost);
+        // Without overlaps the lengths add up to the whole only if nothing is missing.
         let have = partial.parts.iter().fold(0usize, |n, (_, p)| n.saturating_add(p.len()));
         if partial.total != Some(have) {
             return None;

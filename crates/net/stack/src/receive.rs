@@ -41,6 +41,7 @@ impl Stack {
             EthernetProtocol::Arp => self.receive_arp(link, ethernet.payload()),
             EthernetProtocol::Ipv4 | EthernetProtocol::Ipv6 => {
                 let trust =
+                    // A checksum that is still to be made shows that the frame comes from this host.
                     if offload.verified || offload.checksum.is_some() { Trust::Verified } else { Trust::Unknown };
                 if !self.receive_ip(link, ethernet.payload(), trust, offload)
                     && let Some(state) = self.links.get_mut(&link)
@@ -56,6 +57,7 @@ impl Stack {
     fn receive_ip(&mut self, link: u32, bytes: &[u8], trust: Trust, offload: Offload) -> bool {
         let Some(packet) = IpPacket::parse(bytes) else { return false };
         let h = packet.header;
+        // Sources that nobody on a link may have: the namespace's own, loopback, groups (RFC 1812, section 5.3.7).
         let dubious = h.source.is_multicast()
             || h.source == IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
             || h.source.is_loopback()
@@ -81,6 +83,7 @@ impl Stack {
         let h = packet.header;
         if let Some(fragment) = packet.fragment {
             if let Some(whole) = self.reassembly.insert(&h, fragment, packet.payload, self.now) {
+                // A checksum is of the whole payload, which nobody has summed yet.
                 let rebuilt = IpPacket { fragment: None, payload: &whole, ..*packet };
                 self.accept_payload(link, &rebuilt, Trust::Unknown, Offload::default());
             }
@@ -100,6 +103,7 @@ impl Stack {
             IGMP if h.source.is_ipv4() => self.receive_igmp(link, packet.payload),
             _ => known = false,
         }
+        // Raw sockets get a copy also of what is served here.
         if self.raw.contains_key(&h.protocol) {
             self.deliver_raw(link, packet);
         } else if !known {
@@ -126,12 +130,14 @@ impl Stack {
     }
 
     pub(crate) fn deliver(&mut self, delivery: Delivery) {
+        // A reader that is too slow loses packets, as on Linux by a full receive queue.
         if self.deliveries.len() < MOST_DELIVERIES {
             self.deliveries.push(delivery);
         }
     }
 
     fn receive_tcp(&mut self, link: u32, h: &IpHeader, payload: &[u8], trust: Trust, offload: Offload) {
+        // TCP knows no groups (RFC 1122, section 4.2.3.10).
         if h.destination.is_multicast() || self.routes.is_broadcast(h.destination) {
             return;
         }
@@ -139,10 +145,12 @@ impl Stack {
             return;
         }
         let Ok(packet) = TcpPacket::new_checked(payload) else { return };
+        // Port 0 is nobody's.
         if packet.src_port() == 0 || packet.dst_port() == 0 {
             return;
         }
         let Some(mut segment) = Segment::parse(&packet) else { return };
+        // A device may have put segments together; the peer's segment size is what acknowledgements go by.
         if let Some((_, size)) = offload.segments {
             segment.part = usize::from(size).min(segment.part);
         }
@@ -157,10 +165,12 @@ impl Stack {
             return;
         }
         let len = usize::from(udp.len());
+        // UDP without a checksum is allowed over IPv4 only (RFC 8200, section 8.1).
         let unsummed = udp.checksum() == 0;
         if unsummed && h.source.is_ipv6() {
             return;
         }
+        // The datagram may be shorter than the packet.
         let bytes = packet.payload.get(..len).unwrap_or_default();
         if trust == Trust::Unknown && !unsummed && !checksum_holds(&h, bytes) {
             return;

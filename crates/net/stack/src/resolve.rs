@@ -25,6 +25,7 @@ pub(crate) const NDISC_HOPS: u8 = 255;
 fn group_mac(ip: IpAddr) -> [u8; 6] {
     match ip {
         IpAddr::V4(v4) => {
+            // The low 23 bits, by which 32 groups share an address.
             let [_, b, c, d] = v4.octets();
             [0x01, 0x00, 0x5e, b & 0x7f, c, d]
         }
@@ -51,6 +52,7 @@ impl Stack {
     /// Sends a packet on its way.
     pub(crate) fn dispatch(&mut self, path: &Path, packet: Packet) {
         if path.kind == Destination::Local {
+            // Taken by `drain_looped`, not here: an answer may follow, and that would recurse.
             self.looped.push_back(packet);
             return;
         }
@@ -59,6 +61,7 @@ impl Stack {
         let mac = match path.kind {
             Destination::Multicast => group_mac(path.next_hop),
             Destination::Broadcast => EVERYBODY,
+            // Without ARP the device knows where frames go; the address means nothing.
             _ if kind == LinkKind::EthernetNoArp => EVERYBODY,
             _ => {
                 let key = (path.link, path.next_hop);
@@ -93,6 +96,7 @@ impl Stack {
                 self.send_arp(link, ArpOperation::Request, (own, source), ([0; 6], target), to);
             }
             (IpAddr::V6(target), IpAddr::V6(source)) => {
+                // The group of the few addresses that end alike, instead of everybody (RFC 4861, section 7.2.2).
                 let to = if mac.is_some() { target } else { Routes::solicited_node(target) };
                 let repr =
                     NdiscRepr::NeighborSolicit { target_addr: target, lladdr: Some(EthernetAddress(own).into()) };
@@ -152,6 +156,7 @@ impl Stack {
         let Some(config) = self.routes.link(link) else { return };
         let own = config.mac;
         let ours = config.addresses.iter().any(|a| a.ip == IpAddr::V4(target));
+        // An address that cannot be one host's, or is our own, is a forgery or a loop.
         let usable = !EthernetAddress(mac).is_multicast() && mac != [0; 6] && mac != own;
         if !usable || source.is_multicast() || source.is_broadcast() || self.routes.is_local(source.into()) {
             return;
@@ -162,6 +167,7 @@ impl Stack {
                 // Without an address the sender only looks whether this one is in use.
                 let waiting =
                     if source.is_unspecified() { Vec::new() } else { self.neighbours.heard(key, mac, self.now) };
+                // Answered before what waited is sent, so that the asker can receive it.
                 self.send_arp(link, ArpOperation::Reply, (own, target), (mac, source), mac);
                 self.send_waiting(link, own, mac, waiting);
             }
@@ -187,14 +193,18 @@ impl Stack {
             (!EthernetAddress(bytes).is_multicast() && bytes != [0; 6] && bytes != own).then_some(bytes)
         };
         match repr {
+            // An address of another link is not answered for here.
             NdiscRepr::NeighborSolicit { target_addr, lladdr } => {
                 let ours =
                     self.routes.link(link).is_some_and(|l| l.addresses.iter().any(|a| a.ip == IpAddr::V6(target_addr)));
+                // Duplicate address detection of an address that is ours is
+                // answered; a source that is ours is forged.
                 if !ours || self.routes.is_local(source.into()) {
                     return;
                 }
                 let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
                 let mut flags = NdiscNeighborFlags::OVERRIDE;
+                // The sender has no address yet (RFC 4862): the answer goes to all.
                 let (to, mac) = if source.is_unspecified() {
                     (all_nodes, group_mac(all_nodes.into()))
                 } else {
@@ -221,9 +231,11 @@ impl Stack {
                 }
                 let key = (link, IpAddr::V6(target_addr));
                 let known = self.neighbours.mac(key);
+                // It must not replace what is known (RFC 4861, section 7.2.5).
                 if !flags.contains(NdiscNeighborFlags::OVERRIDE) && known.is_some_and(|k| k != mac) {
                     return;
                 }
+                // An unsolicited one only changes an entry that exists.
                 if solicited || known.is_some() {
                     let waiting = self.neighbours.answered(key, mac, self.now);
                     self.send_waiting(link, own, mac, waiting);

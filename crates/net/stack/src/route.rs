@@ -65,6 +65,7 @@ pub fn in_network(ip: IpAddr, network: IpAddr, prefix_len: u8) -> bool {
 fn broadcast_of(ip: IpAddr, prefix_len: u8) -> Option<Ipv4Addr> {
     let IpAddr::V4(ip) = ip else { return None };
     let hosts = u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
+    // A network of two addresses (RFC 3021), or of one, has no broadcast.
     (prefix_len < 31).then(|| Ipv4Addr::from_bits(ip.to_bits() | hosts))
 }
 
@@ -119,6 +120,7 @@ impl Routes {
         if let IpAddr::V4(v4) = ip
             && v4.is_loopback()
         {
+            // All of 127.0.0.0/8 but its broadcast address.
             return !self.is_broadcast(ip);
         }
         self.owner(ip).is_some()
@@ -133,6 +135,7 @@ impl Routes {
                 .links
                 .iter()
                 .flat_map(|l| &l.addresses)
+                // An address that is a host's is no broadcast, whatever its network says.
                 .any(|a| a.broadcast == Some(v4) || (a.ip != ip && broadcast_of(a.ip, a.prefix_len) == Some(v4)))
     }
 
@@ -145,6 +148,7 @@ impl Routes {
         if self.is_local(to) {
             let link = self.loopback();
             let mtu = self.link(link).map_or(65536, |l| l.mtu);
+            // Packets to an own address come from that address, those to 127.x.y.z from 127.0.0.1.
             let source = source.unwrap_or(match to {
                 IpAddr::V4(v4) if v4.is_loopback() => Ipv4Addr::LOCALHOST.into(),
                 to => to,
@@ -166,13 +170,16 @@ impl Routes {
             .routes
             .iter()
             .filter(|r| in_network(to, r.destination, r.prefix_len) && device.is_none_or(|d| d == r.link))
+            // A route over a link that is gone leads nowhere; one that refuses needs no link.
             .filter(|r| self.link(r.link).is_some() || r.kind != RouteKind::Unicast)
+            // The longest prefix wins, then the lowest metric.
             .min_by_key(|r| (u8::MAX.saturating_sub(r.prefix_len), r.metric));
         let Some(route) = best else {
             if let Some(index) = device {
                 // A socket that is bound to a link takes everything to be on it (`ip_route_output_key_hash_rcu`).
                 return self.on_link(index, to, source, kind, None);
             }
+            // Without a route, groups and broadcasts go out of the first link that can have them.
             if let Some(link) = self.links.iter().find(|l| {
                 (group || everybody)
                     && l.kind != LinkKind::Loopback
@@ -188,8 +195,10 @@ impl Routes {
             RouteKind::Unreachable => return Err(Errno::EHOSTUNREACH),
             RouteKind::Prohibit => return Err(Errno::EACCES),
         }
+        // Groups and broadcasts are on the link itself, whatever the gateway.
         let next = if kind == Destination::Unicast { route.gateway.unwrap_or(to) } else { to };
         let mut path = self.on_link(route.link, to, source.or(route.preferred_source), kind, Some(next))?;
+        // A route may only narrow what the link takes.
         path.mtu = route.mtu.unwrap_or(path.mtu).min(path.mtu);
         Ok(path)
     }
@@ -217,14 +226,18 @@ impl Routes {
             IpAddr::V4(_) => {
                 let own = |l: &LinkConfig| -> Option<IpAddr> {
                     let mut all = l.addresses.iter().filter(|a| a.ip.is_ipv4() && a.scope <= SCOPE_LINK);
+                    // An address in the next hop's network is one that it can answer to.
                     let near = all.clone().find(|a| in_network(next_hop, a.ip, a.prefix_len));
                     near.or_else(|| all.next()).map(|a| a.ip)
                 };
+                // A link without addresses borrows another's.
                 own(link).or_else(|| self.links.iter().filter(|l| l.kind != LinkKind::Loopback).find_map(own))
             }
             IpAddr::V6(to6) => {
+                // Link-local destinations want a source of the same scope.
                 let wanted = is_link_local(to)
                     || (to6.is_multicast() && matches!(to6.octets().get(1).map(|b| b & 15), Some(1 | 2)));
+                // Scope first, then the longest common prefix (RFC 6724, rules 2 and 8).
                 let score = |ip: Ipv6Addr| (ip.is_unicast_link_local() == wanted, common_bits(ip, to6));
                 let best = |l: &LinkConfig| {
                     let all = l.addresses.iter().filter_map(|a| match a.ip {

@@ -31,6 +31,7 @@ impl Stack {
             }
         }
         let turn = self.secret((local, remote));
+        // A reset is no beginning of anything.
         let listener = self.tcp.listener_for(local, link, turn).filter(|_| !s.flags.rst);
         match listener {
             Some(listener) if s.flags.syn && s.ack.is_none() => {
@@ -83,6 +84,7 @@ impl Stack {
             self.notices.push(Notice { observer: listener.observer.clone(), changes });
         }
         if s.ack.is_some() && state == State::Established {
+            // The peer has acknowledged what was sent: its link address is right.
             self.neighbours.confirm((link, remote), now);
         }
         self.flush_tcp(id);
@@ -91,12 +93,15 @@ impl Stack {
     fn syn_arrived(&mut self, id: ListenerId, link: u32, local: SocketAddr, remote: SocketAddr, s: &Segment<'_>) {
         let Some(listener) = self.tcp.listeners.get_mut(&id) else { return };
         let most = listener.backlog.saturating_mul(2).saturating_add(EXTRA_EMBRYOS).min(MOST_EMBRYOS);
+        // A full queue drops the SYN, which is sent again; the bound on the others is against floods.
         if listener.ready.len() > listener.backlog || listener.embryos >= most {
             return;
         }
         let mut options = listener.options;
+        // The connection keeps what the listener has when its SYN comes.
         let settings = listener.settings.clone();
         if is_link_local(remote.ip()) && remote.is_ipv6() {
+            // A link-local peer is on the link that its SYN came over.
             options.device = Some(link);
         }
         let Ok(path) = self.path(remote.ip(), options.device, Some(local.ip())) else { return };
@@ -111,11 +116,13 @@ impl Stack {
 
     /// Answers a segment that belongs to nothing (RFC 9293, section 3.10.7.1).
     fn refuse_segment(&mut self, link: u32, h: &IpHeader, ports: (u16, u16), s: &Segment<'_>) {
+        // Resets are never answered, or two ends could go on for ever.
         if s.flags.rst {
             return;
         }
         let length: u32 = s.length().narrow();
         let reset = SegmentOut {
+            // The number that the peer would expect: a reset with another is ignored.
             seq: s.ack.unwrap_or(0),
             ack: s.ack.is_none().then(|| s.seq.wrapping_add(length)),
             flags: Flags { rst: true, ..Flags::default() },
@@ -135,6 +142,7 @@ impl Stack {
         let Some(&id) = self.tcp.by_tuple.get(&(local, remote)) else { return };
         let Some(slot) = self.tcp.slots.get_mut(&id) else { return };
         if error.errno == Errno::EMSGSIZE {
+            // A forged message would have to guess a number that is under way (RFC 5927).
             if !slot.connection.is_under_way(seq) {
                 return;
             }
@@ -163,6 +171,7 @@ impl Stack {
         };
         let len = s.len();
         let transport = s.header_len();
+        // An identification that nobody can count on (RFC 6864, section 5.3).
         let id = (self.random() & 0xffff).narrow();
         let mut packet = Packet::build(&header, transport, std::mem::take(&mut s.payload), id, Whole::Keep);
         let mut tcp = TcpPacket::new_unchecked(packet.transport_mut());
@@ -170,6 +179,7 @@ impl Stack {
         tcp.set_dst_port(remote.port());
         s.emit(&mut tcp);
         let features = self.links.get(&path.link).and_then(|l| l.features).unwrap_or_default();
+        // Larger than a packet: the device cuts it.
         if len > usize::from(s.mss) && s.mss > 0 {
             let kind = if local.is_ipv4() { Segmentation::Tcp4 } else { Segmentation::Tcp6 };
             packet.offload = Offload { segments: Some((kind, s.mss)), ..packet.offload };

@@ -49,6 +49,7 @@ impl Stack {
             return Err(Errno::EACCES);
         }
         let header = header(&path, destination.ip(), UDP, options);
+        // Length of header and data, as the header has it.
         let len = data.len().saturating_add(UDP_HEADER);
         let mut udp = vec![0; UDP_HEADER];
         udp.extend_from_slice(data);
@@ -63,6 +64,7 @@ impl Stack {
             let id = (self.random() & 0xffff).narrow();
             let mut packet = Packet::build(&header, len, Vec::new(), id, whole);
             packet.transport_mut().copy_from_slice(&udp);
+            // Packets that stay in the namespace have no device.
             let by = if by_device && path.kind != Destination::Local { Summing::Device } else { Summing::Here };
             packet.fill_checksum(&header, 6, by);
             self.dispatch(&path, packet);
@@ -70,6 +72,7 @@ impl Stack {
             if options.keep_whole {
                 return Err(Errno::EMSGSIZE);
             }
+            // Cut packets can't have a sum made by the device. Zero would mean that there is none.
             let sum = match crate::packet::checksum_of(&header, &udp) {
                 0 => 0xffff,
                 sum => sum,
@@ -126,6 +129,7 @@ impl Stack {
     /// EINVAL for a header that is none; EMSGSIZE; those of [`Stack::path`].
     pub fn send_with_header(&mut self, packet: &[u8], options: &SendOptions) -> Result<(), Errno> {
         let header_len = packet.first().map_or(0, |b| usize::from(b & 15).saturating_mul(4));
+        // Options in the header are not taken: the header is built again below.
         if header_len != IPV4 || packet.len() < IPV4 || packet.first().is_none_or(|b| b >> 4 != 4) {
             return Err(Errno::EINVAL);
         }
@@ -144,10 +148,12 @@ impl Stack {
             tos: packet.get(1).copied().unwrap_or(0),
         };
         let payload = Bytes::copy_from_slice(packet.get(IPV4..).unwrap_or_default());
+        // A zero is filled by the kernel (raw(7)).
         let id = match packet.get(4..6).and_then(|b| <[u8; 2]>::try_from(b).ok()).map_or(0, u16::from_be_bytes) {
             0 => (self.random() & 0xffff).narrow(),
             id => id,
         };
+        // The "don't fragment" bit of the guest's header is kept.
         let whole = if packet.get(6).is_some_and(|b| b & 0x40 != 0) { Whole::Keep } else { Whole::MayCut };
         let built = Packet::build(&header, 0, vec![payload], id, whole);
         self.dispatch(&path, built);
@@ -169,6 +175,7 @@ impl Stack {
         let ip = if h.destination.is_ipv4() { IPV4 } else { IPV6 };
         let id = self.random();
         let short: u16 = (id & 0xffff).narrow();
+        // Own packets have no link whose MTU would count.
         if len.saturating_add(ip) <= mtu || path.kind == Destination::Local {
             let packet = Packet::build(h, transport, parts, short, whole);
             self.dispatch(path, packet);
@@ -176,7 +183,9 @@ impl Stack {
         }
         let flat: Vec<u8> = parts.iter().flat_map(|p| p.to_vec()).collect();
         let overhead = if h.destination.is_ipv4() { IPV4 } else { IPV6.saturating_add(FRAGMENT_HEADER) };
+        // Offsets count in units of 8 bytes.
         let step = mtu.saturating_sub(overhead) & !7;
+        // More can't be put together by the receiver.
         if step == 0 || len > 65_535 {
             return;
         }
@@ -210,6 +219,7 @@ impl Stack {
 }
 
 fn header(path: &Path, destination: IpAddr, protocol: u8, options: &SendOptions) -> IpHeader {
+    // Groups are not to leave the link unless the socket says so.
     let ttl = options.ttl.unwrap_or(if path.kind == Destination::Multicast { 1 } else { 64 });
     IpHeader { source: path.source, destination, protocol, ttl, tos: options.tos }
 }

@@ -205,6 +205,7 @@ impl Stack {
     }
 
     /// Tells the time, which never goes back.
+    // Threads look at the clock before they take the lock, so one may come with an older time.
     pub fn set_time(&mut self, now: Time) {
         self.now = self.now.max(now);
     }
@@ -238,8 +239,10 @@ impl Stack {
     pub(crate) fn narrow_path(&mut self, to: IpAddr, mtu: u32) {
         let now = self.now;
         if self.paths.len() >= MOST_PATHS {
+            // Only when it is full: entries that are out of date do no harm.
             self.paths.retain(|_, (_, until)| *until > now);
         }
+        // A full table takes no new destinations.
         if self.paths.len() < MOST_PATHS || self.paths.contains_key(&to) {
             self.paths.insert(to, (mtu, now.after(PATH_US)));
         }
@@ -249,6 +252,7 @@ impl Stack {
     pub(crate) fn may_send_error(&mut self) -> bool {
         let burst = ERROR_INTERVAL_US.saturating_mul(ERROR_BURST);
         let earliest = Time::from_us(self.now.us().saturating_sub(burst));
+        // Credit runs up for a burst and no more.
         let used = self.errors_used.max(earliest).after(ERROR_INTERVAL_US);
         let fine = used <= self.now;
         if fine {
@@ -276,6 +280,7 @@ impl Stack {
     /// Puts a frame into a link's queue.
     pub(crate) fn enqueue(&mut self, link: u32, packet: Packet) {
         let Some(state) = self.links.get_mut(&link) else { return };
+        // A link without a device loses what is sent over it, and so does a full queue (`txqueuelen`).
         if state.features.is_none() || state.queue.len() >= MOST_QUEUED {
             state.counters.sent_dropped = state.counters.sent_dropped.saturating_add(1);
             return;
@@ -305,6 +310,7 @@ impl Stack {
     pub fn untake_output(&mut self, link: u32, packets: Vec<Packet>) {
         if let Some(state) = self.links.get_mut(&link) {
             state.stalled = true;
+            // To the front, in their order: frames of one connection must not overtake each other.
             for packet in packets.into_iter().rev() {
                 state.queue.push_front(packet);
             }
@@ -337,6 +343,7 @@ impl Stack {
 
     /// Does what is due.
     pub fn poll(&mut self, now: Time) {
+        // First of all: what follows compares with it.
         self.set_time(now);
         self.poll_neighbours();
         self.reassembly.poll(self.now);

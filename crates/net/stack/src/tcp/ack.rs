@@ -16,12 +16,14 @@ impl Connection {
     /// Takes the acknowledgement of a segment; gives whether the rest of it may be looked at.
     pub(crate) fn take_ack(&mut self, s: &Segment<'_>, ack: u32, now: Time) -> bool {
         let Some(position) = self.sent_position(ack) else { return false };
+        // Of what was never sent, or of long ago: nobody who knows the connection sends it (RFC 5961, section 5).
         if position > self.nxt || position.saturating_add(self.largest_window.max(1)) < self.una {
             self.challenge(now);
             return false;
         }
         let window = u64::from(s.window) << self.agreed.send_scale;
         let same_window = window == self.send_window;
+        // Before the position moves on: which segment may set the window depends on the old one.
         self.update_window(s, position, window);
 
         let mut delivered = Delivered::default();
@@ -35,6 +37,7 @@ impl Connection {
             self.board.saw_duplicate();
         }
         self.board.sack(&blocks, self.mss, now, self.rtt.least(), &mut delivered);
+        // A duplicate in the sense of RFC 5681: nothing new, no data, the same window, while something is under way.
         if position == before && !self.board.is_empty() && s.length() == 0 && same_window && blocks.is_empty() {
             self.take_duplicate_ack(&mut delivered);
         } else if position > before {
@@ -54,16 +57,19 @@ impl Connection {
     fn update_window(&mut self, s: &Segment<'_>, position: u64, window: u64) {
         let Some(at) = self.received_position(s.seq) else { return };
         let (seq, ack) = self.window_from;
+        // An old segment must not bring an old window back (RFC 9293, section 3.10.7.4).
         if position > self.una
             || at > seq
             || (at == seq && (position > ack || window > self.send_window || window == 0))
         {
+            // A writer waits only for its own buffer; a peer that makes room lets it go on.
             if window > self.send_window {
                 self.changes.write |= self.starved;
             }
             self.send_window = window;
             self.largest_window = self.largest_window.max(window);
             self.window_from = (at, position);
+            // Nobody has to be asked for a window any more.
             if window > 0 {
                 self.timers.persist = None;
             }
@@ -77,6 +83,7 @@ impl Connection {
         self.send.acknowledge(position);
         self.una = position;
         self.counters.bytes_acked = self.counters.bytes_acked.saturating_add(acked);
+        // Progress: whatever was said about giving up begins anew.
         self.counters.retransmits = 0;
         self.stuck_since = None;
         self.soft_error = None;
@@ -92,6 +99,7 @@ impl Connection {
         if self.starved && self.room() > 0 {
             self.changes.write = true;
         }
+        // Both are set again for what is still under way.
         self.timers.rto = None;
         self.timers.probe = None;
         delivered
@@ -104,17 +112,20 @@ impl Connection {
         }
         let mut duplicate = false;
         let mut out: Vec<Block> = Vec::with_capacity(s.options.sack.len());
+        // Blocks are the peer's claims: none may reach beyond what was sent.
         for (i, &(from, to)) in s.options.sack.iter().enumerate() {
             let (Some(from), Some(to)) = (self.sent_position(from), self.sent_position(to)) else { continue };
             if from >= to || to > self.nxt {
                 continue;
             }
+            // The first block may be of bytes that were acknowledged: they came twice.
             if i == 0 && to <= self.una {
                 duplicate = true;
             } else if to > self.una {
                 out.push((from.max(self.una), to));
             }
         }
+        // Or it lies within the second one.
         if let [first, second, ..] = out.as_slice()
             && first.0 >= second.0
             && first.1 <= second.1
@@ -130,6 +141,7 @@ impl Connection {
         if self.agreed.sack {
             return;
         }
+        // One segment has left the network, whichever it was.
         delivered.bytes = delivered.bytes.saturating_add(self.mss);
         if self.duplicate_acks == 3 && self.congestion == Congestion::Open {
             self.board.first_is_lost(self.mss);
@@ -138,6 +150,7 @@ impl Connection {
 
     fn end_tail_probe(&mut self, position: u64, duplicate: bool) {
         let Some(probe) = self.tail_probe else { return };
+        // Until the probe's end is acknowledged nothing is known.
         if position < probe.end {
             return;
         }
@@ -149,6 +162,7 @@ impl Connection {
     }
 
     fn find_losses(&mut self, now: Time) {
+        // Set again below if something is only late.
         self.timers.reorder = None;
         if self.board.is_empty() {
             return;
@@ -168,6 +182,7 @@ impl Connection {
     fn enter_recovery(&mut self) {
         let flight = self.board.outstanding().max(1);
         self.cc.on_loss(self.mss);
+        // Until all that is under way at this moment is acknowledged, further losses are of the same event.
         self.congestion = Congestion::Recovery { until: self.nxt, flight, delivered: 0, out: 0 };
         self.timers.probe = None;
         self.tail_probe = None;
@@ -184,6 +199,7 @@ impl Connection {
         match self.congestion {
             Congestion::Recovery { until, .. } if self.una >= until => {
                 self.congestion = Congestion::Open;
+                // Out of recovery: the window that was aimed at.
                 self.cc.window = self.cc.threshold;
                 self.duplicate_acks = 0;
             }
@@ -196,6 +212,8 @@ impl Connection {
                 self.congestion = Congestion::Recovery { until, flight, delivered: total, out };
                 let pipe = self.pipe();
                 let target = self.cc.threshold;
+                // More is under way than aimed at: sent in proportion to what
+                // arrives. Less: up to what arrives, and one more (RFC 6937).
                 let allowed = if pipe > target {
                     let share = u128::from(total).saturating_mul(u128::from(target));
                     share.div_ceil(u128::from(flight.max(1))).narrow::<u64>().saturating_sub(out)
@@ -203,6 +221,7 @@ impl Connection {
                     let pace = total.saturating_sub(out).max(delivered).saturating_add(self.mss);
                     target.saturating_sub(pipe).min(pace)
                 };
+                // The first repair goes out at once.
                 let allowed = if out == 0 { allowed.max(self.mss) } else { allowed };
                 self.cc.window = pipe.saturating_add(allowed);
             }
@@ -215,6 +234,7 @@ impl Connection {
                 }
             }
             Congestion::Open => {
+                // A window that is not used is not known to be too small (RFC 7661).
                 if acked > 0 && self.window_limited {
                     self.cc.on_ack(acked, self.mss, self.rtt.smoothed, now);
                 }
@@ -230,10 +250,12 @@ impl Connection {
 
     /// What follows from the own stream's being acknowledged.
     pub(crate) fn after_ack(&mut self, now: Time) {
+        // The FIN too.
         let all = self.finished && self.una == self.send_end();
         match self.state {
             State::FinWait1 if all => {
                 self.set_state(State::FinWait2);
+                // Nobody will read what the peer sends, so it is not waited for without end.
                 if self.orphan {
                     self.timers.end = Some(now.after(ORPHAN_WAIT_US));
                 }
@@ -247,10 +269,12 @@ impl Connection {
     /// ICMP says that the destination can't be reached. `seq`: of the segment that it is about.
     pub fn icmp_error(&mut self, errno: Errno, seq: u32) {
         let Some(position) = self.sent_position(seq) else { return };
+        // A message about something that is not under way is forged or late.
         if position < self.una || position > self.nxt {
             return;
         }
         match self.state {
+            // Before the connection stands the error ends it; after that it may pass (RFC 1122, section 4.2.3.9).
             State::SynSent | State::SynReceived => self.close_with(Some(errno)),
             _ => self.soft_error = Some(errno),
         }
@@ -264,6 +288,7 @@ impl Connection {
             return;
         }
         if path_mss < self.path_mss && self.state != State::Closed {
+            // A forged message could else make segments of no use.
             self.path_mss = path_mss.max(48);
             self.update_mss();
             if !self.board.is_empty() {

@@ -296,6 +296,7 @@ pub struct Connection {
 impl Connection {
     pub(crate) fn new(p: Parameters, state: State, now: Time) -> Connection {
         let path_mss = p.path_mss.min(p.settings.max_segment.unwrap_or(u16::MAX)).max(48);
+        // Before the peer has said what it takes (RFC 9293, section 3.7.1).
         let mss = u64::from(path_mss.min(536));
         Connection {
             state,
@@ -307,6 +308,7 @@ impl Connection {
             iss: p.iss,
             una: 0,
             nxt: 0,
+            // Position 0 is the SYN's.
             send: SendQueue::new(1),
             finished: false,
             send_window: 0,
@@ -341,6 +343,7 @@ impl Connection {
             fin_received: false,
             fin_at: None,
             orphan: false,
+            // The first segments are acknowledged at once, so that the peer's window grows quickly.
             ack: AckPolicy { quick: 16, peer_segment: 536, ..AckPolicy::default() },
             receive_buffer: p.settings.receive_buffer.unwrap_or(START_RECEIVE_BUFFER),
             tuning: ReceiveTuning { began: now, ..ReceiveTuning::default() },
@@ -429,12 +432,14 @@ impl Connection {
 
     /// The connection is over.
     pub(crate) fn close_with(&mut self, error: Option<Errno>) {
+        // The first reason counts.
         self.error = self.error.or(error);
         self.timers = Timers::default();
         self.board.clear();
         self.send.clear();
         self.pending.clear();
         self.set_state(State::Closed);
+        // Everybody who waits looks again.
         self.changes.read = true;
         self.changes.write = true;
     }

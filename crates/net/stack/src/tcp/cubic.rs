@@ -43,6 +43,7 @@ impl Cubic {
     pub(crate) fn on_ack(&mut self, acked: u64, mss: u64, rtt_us: u64, now: Time) {
         let mut acked = acked;
         if self.in_slow_start() {
+            // Slow start ends exactly at the threshold; what is left counts for what follows.
             let step = acked.min(self.threshold.saturating_sub(self.window));
             self.window = self.window.saturating_add(step).min(MOST);
             acked = acked.saturating_sub(step);
@@ -64,10 +65,12 @@ impl Cubic {
         self.epoch = Some((began, origin, k_ms));
         // What the curve says for one round trip ahead.
         let t_ms = now.since(began).saturating_add(rtt_us) / 1000;
+        // In milliseconds; a bound that keeps the cube within 64 bits.
         let distance = t_ms.abs_diff(k_ms).min(1_000_000);
         let cubed = distance.saturating_mul(distance).saturating_mul(distance);
         let delta = (u128::from(cubed).saturating_mul(4).saturating_mul(u128::from(mss)) / 10_000_000_000u128).narrow();
         let target: u64 = if t_ms >= k_ms { origin.saturating_add(delta) } else { origin.saturating_sub(delta) };
+        // No more than half a window more in one round trip.
         let target = target.clamp(window, window.saturating_mul(3) / 2);
         // AIMD of the same average: 3 * (1 - beta) / (1 + beta), about 0.53 segments per round trip.
         let friendly_step = quotient(acked.saturating_mul(mss).saturating_mul(53), window.saturating_mul(100));

@@ -72,6 +72,7 @@ impl Connection {
             tcpi_segs_out: c.segments_out,
             tcpi_segs_in: c.segments_in,
             tcpi_notsent_bytes: self.send.end().saturating_sub(self.nxt.max(1)).narrow(),
+            // Linux shows the largest number while there is no sample.
             tcpi_min_rtt: self.rtt.least().unwrap_or(u64::from(u32::MAX)).narrow(),
             tcpi_data_segs_in: c.data_segments_in,
             tcpi_data_segs_out: c.data_segments_out,

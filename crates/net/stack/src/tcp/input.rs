@@ -35,9 +35,11 @@ impl Connection {
 
     /// Takes what the peer's SYN offers.
     fn agree(&mut self, o: &Options) {
+        // RFC 9293, section 3.7.1; a smaller value is raised so that segments carry something.
         self.peer_mss = o.mss.unwrap_or(536).max(48);
         self.agreed.timestamps = o.timestamp.is_some();
         self.agreed.sack = o.sack_permitted;
+        // Scaling takes both ends' agreement: without the option neither window is shifted (RFC 7323, section 2.2).
         if let Some(shift) = o.window_scale {
             self.agreed.send_scale = shift;
             self.agreed.receive_scale = WINDOW_SCALE;
@@ -46,6 +48,7 @@ impl Connection {
             self.ts_recent = value;
         }
         self.update_mss();
+        // The window begins anew: its size counts in segments.
         self.cc = super::cubic::Cubic::new(self.mss);
         self.ack.peer_segment = self.mss;
     }
@@ -69,6 +72,7 @@ impl Connection {
             },
             None => false,
         };
+        // Without an acknowledgement of the SYN anybody could have sent it.
         if s.flags.rst {
             if acknowledged {
                 self.close_with(Some(Errno::ECONNREFUSED));
@@ -85,6 +89,7 @@ impl Connection {
         self.largest_window = self.send_window;
         self.heard_at = now;
         if acknowledged {
+            // The window and the round trip first, then the data that may come with it.
             self.acknowledged_syn(s, now);
             self.establish(now);
             self.ack.now = true;
@@ -104,6 +109,7 @@ impl Connection {
             Some((_, echo)) if self.agreed.timestamps && self.counters.retransmits > 0 => {
                 self.rtt.sample(u64::from(clock.wrapping_sub(echo)).saturating_mul(MS).min(60 * SECOND), now.us());
             }
+            // Of a SYN that was sent twice nobody knows which was answered (Karn), unless a timestamp tells.
             _ if self.counters.retransmits == 0 => self.rtt.sample(now.since(self.sent_at), now.us()),
             _ => {}
         }
@@ -172,6 +178,7 @@ impl Connection {
             && self.agreed.timestamps
             && !s.flags.rst
             && !s.flags.syn
+            // PAWS: a segment of an earlier turn of the numbers.
             && value.wrapping_sub(self.ts_recent).cast_signed() < 0
         {
             self.challenge_data(s, now);
@@ -182,7 +189,9 @@ impl Connection {
         // One beyond an empty window is let through for its acknowledgement; its bytes are cut.
         let fine = end >= self.ack.told.min(self.rcv_nxt) && position <= edge;
         if !fine {
+            // A reset out of the window is forged, and not even answered.
             if !s.flags.rst {
+                // Noted as a duplicate, so that the answer tells of it (D-SACK).
                 if end < self.rcv_nxt && !s.payload.is_empty() {
                     self.receive.insert(position, s.payload, self.rcv_nxt);
                 }
@@ -191,6 +200,7 @@ impl Connection {
             return false;
         }
         if s.flags.rst {
+            // Exactly the next number is a reset; one elsewhere in the window is asked about (RFC 5961, section 3.2).
             if position == self.rcv_nxt {
                 self.take_reset();
             } else {
@@ -205,6 +215,7 @@ impl Connection {
         let error = match self.state {
             State::SynReceived => Errno::ECONNREFUSED,
             State::CloseWait => Errno::EPIPE,
+            // Both streams have ended: there is nothing left to lose.
             State::TimeWait | State::LastAck | State::Closing => {
                 self.close_with(None);
                 return;
@@ -246,6 +257,7 @@ impl Connection {
 
     fn take_payload(&mut self, s: &Segment<'_>, now: Time) {
         let Some(mut position) = self.received_position(s.seq) else { return };
+        // A SYN takes the first number.
         position = position.saturating_add(u64::from(s.flags.syn));
         let end = position.saturating_add(s.payload.len().narrow());
         let receiving = matches!(self.state, State::Established | State::FinWait1 | State::FinWait2);
@@ -263,9 +275,11 @@ impl Connection {
         }
         if s.flags.fin {
             self.ack.now = true;
+            // Noted where it is: a gap may lie ahead of it.
             if receiving && end >= self.rcv_nxt {
                 self.fin_at = Some(end);
             }
+            // The last acknowledgement was lost: the wait begins again.
             if self.state == State::TimeWait {
                 self.timers.end = Some(now.after(TIME_WAIT_US));
             }
@@ -276,9 +290,11 @@ impl Connection {
     }
 
     fn take_bytes(&mut self, position: u64, s: &Segment<'_>, now: Time) {
+        // Never more than the window that was told, whatever the peer sends.
         let edge = self.ack.edge.max(self.rcv_nxt);
         let room: usize = edge.saturating_sub(position).narrow();
         let data = s.payload.get(..room.min(s.payload.len())).unwrap_or_default();
+        // The peer is told what is really taken.
         if data.len() < s.payload.len() {
             self.ack.now = true;
         }
@@ -297,6 +313,7 @@ impl Connection {
                 self.plan_ack(filled_gap, now);
             }
             Arrival::Ahead | Arrival::Duplicate => {
+                // Out of order: the sender needs each acknowledgement to find the loss.
                 self.ack.quick = self.ack.quick.max(4);
                 self.ack.now = true;
             }
@@ -306,11 +323,13 @@ impl Connection {
 
     /// Whether the bytes that came in order are acknowledged at once.
     fn plan_ack(&mut self, filled_gap: bool, now: Time) {
+        // After a pause the peer begins with a small window again.
         if now.since(self.ack.received_at) > SECOND {
             self.ack.quick = 16;
         }
         let waiting = self.rcv_nxt.saturating_sub(self.ack.told);
         let quick = self.ack.quick > 0 && !self.ack.interactive;
+        // At least every second full segment is acknowledged (RFC 9293, section 3.8.6.3).
         if filled_gap || self.receive.has_duplicate() || waiting > self.ack.peer_segment || quick {
             self.ack.now = true;
             self.ack.quick = self.ack.quick.saturating_sub(1);
@@ -338,6 +357,7 @@ impl Connection {
             let rtt = u64::from(self.timestamp(now).wrapping_sub(echo)).saturating_mul(MS).max(MS);
             if rtt < 60 * SECOND {
                 let old = self.tuning.rtt;
+                // The least of what is seen, since an echo may have waited for data.
                 self.tuning.rtt = if old == 0 { rtt } else { rtt.min(old.saturating_mul(7).saturating_add(rtt) / 8) };
             }
         }
@@ -364,6 +384,7 @@ impl Connection {
             return false;
         }
         match syn.options.timestamp {
+            // A later clock, or a later number: the new connection can't be mistaken for the old.
             Some((value, _)) if self.agreed.timestamps && value != self.ts_recent => {
                 value.wrapping_sub(self.ts_recent).cast_signed() > 0
             }

@@ -17,6 +17,7 @@ const MOST_SENT_BLOCKS: usize = 3;
 impl Connection {
     /// Appends what is to be sent at present, at most `budget` segments; call it after each change. Gives whether there is more.
     pub fn output(&mut self, now: Time, budget: usize, out: &mut Vec<SegmentOut>) -> bool {
+        // A reset goes alone, even out of a connection that is closed.
         if self.send_reset {
             self.send_reset = false;
             out.push(self.reset());
@@ -32,7 +33,9 @@ impl Connection {
             _ => {}
         }
         let mut left = budget;
+        // What the timers made is outside of the windows.
         out.append(&mut self.pending);
+        // Losses are repaired before anything new is sent.
         while left > 0 && self.retransmit_lost(now, out) {
             left = left.saturating_sub(1);
         }
@@ -45,6 +48,7 @@ impl Connection {
             let probe = self.segment(now, self.una.saturating_sub(1), 0);
             out.push(probe);
         }
+        // An acknowledgement of its own, unless one of the segments above has carried it.
         if self.ack.now {
             let position = self.nxt;
             let ack = self.segment(now, position, 0);
@@ -64,6 +68,7 @@ impl Connection {
         }
         self.ack.now = false;
         let answering = self.state == State::SynReceived;
+        // Answering, only what the peer has offered.
         let offer = |agreed: bool| !answering || agreed;
         let options = Options {
             mss: Some(self.path_mss),
@@ -73,8 +78,10 @@ impl Connection {
                 .then(|| (self.timestamp(now), if answering { self.ts_recent } else { 0 })),
             sack: Vec::new(),
         };
+        // A SYN's window has no shift, so it is no larger.
         let window = self.offered_window().min(65535);
         self.ack.edge = self.rcv_nxt.saturating_add(window);
+        // The time of the first SYN, unless it is sent again: the round trip counts from it.
         if self.nxt == 0 || self.counters.retransmits == 0 {
             self.sent_at = now;
         }
@@ -95,6 +102,7 @@ impl Connection {
 
     /// The segment that ends the connection at once.
     fn reset(&mut self) -> SegmentOut {
+        // Without a segment from the peer there is nothing to acknowledge.
         let ack = (self.rcv_nxt > 0).then(|| self.peer_seq(self.rcv_nxt));
         SegmentOut {
             seq: self.seq(self.nxt),
@@ -118,6 +126,7 @@ impl Connection {
             return false;
         }
         let room = self.cc.window.saturating_sub(self.pipe());
+        // A segment that is not full waits for room, unless nothing would make any.
         if room < self.mss && self.pipe() > 0 {
             return false;
         }
@@ -152,6 +161,7 @@ impl Connection {
             return false;
         }
         let idle = now.since(self.sent_at);
+        // After a pause the window is not known to be good.
         if self.board.is_empty() && self.nxt > 1 && idle > self.rtt.rto() {
             self.cc.on_idle(idle, self.rtt.rto(), self.mss);
             self.sent_at = now;
@@ -161,13 +171,16 @@ impl Connection {
         let in_window = edge.saturating_sub(self.nxt);
         let pipe = self.pipe();
         let room = self.cc.window.saturating_sub(pipe);
+        // What there is, what the peer takes, what the network takes.
         let can = waiting.min(in_window).min(room);
+        // Half of the window counts as full use while it doubles.
         self.window_limited = room <= waiting || (self.cc.in_slow_start() && pipe.saturating_mul(2) >= self.cc.window);
         if waiting == 0 {
             // The FIN alone; it goes even into a closed window.
             return self.send_fin(now, out);
         }
         let full = whole(can, self.mss);
+        // Whole segments first; the rest goes if nothing is to be waited for.
         let len = if can == waiting && (full == can || self.tail_may_go(now)) {
             can
         } else if full > 0 {
@@ -196,6 +209,7 @@ impl Connection {
         segment.flags.psh = last;
         segment.flags.fin = last && self.finished;
         let end = end.saturating_add(u64::from(segment.flags.fin));
+        // On the board from the moment it is handed down.
         self.board.push(start, end, now);
         self.nxt = end;
         self.sent_at = now;
@@ -205,6 +219,7 @@ impl Connection {
         self.counters.bytes_sent = self.counters.bytes_sent.saturating_add(len);
         self.counters.data_segments_out = self.counters.data_segments_out.saturating_add(1);
         self.count_recovery(len);
+        // The application answers what it gets soon: acknowledgements can wait for its data.
         if now.since(self.ack.received_at) < super::input::DELAYED_ACK_US {
             self.ack.interactive = true;
         }
@@ -225,9 +240,11 @@ impl Connection {
 
     /// Whether a segment that is not full may go: Nagle's rule in Minshall's form, and the corks.
     fn tail_may_go(&mut self, now: Time) -> bool {
+        // Nothing more will come to fill it.
         if self.finished {
             return true;
         }
+        // TCP_CORK holds whatever follows; MSG_MORE only its own bytes.
         let held = self.settings.cork || self.more_after.is_some_and(|at| at >= self.send.end());
         if held {
             let until = *self.timers.cork.get_or_insert(now.after(CORK_US));
@@ -236,6 +253,7 @@ impl Connection {
             }
         }
         self.timers.cork = None;
+        // Minshall: one small segment may be under way at a time.
         held || self.settings.no_delay || self.small_end <= self.una || self.board.is_empty()
     }
 
@@ -244,8 +262,10 @@ impl Connection {
         let window = self.offered_window();
         let shift = u32::from(self.agreed.receive_scale);
         let shifted: u16 = window.checked_shr(shift).unwrap_or(0).narrow();
+        // What the peer understands after the shift, which drops the low bits.
         let told = u64::from(shifted).checked_shl(shift).unwrap_or(0);
         self.ack.edge = self.ack.edge.max(self.rcv_nxt.saturating_add(told));
+        // Every segment carries the acknowledgement, so none is due any more.
         self.ack.told = self.rcv_nxt;
         self.timers.delayed_ack = None;
         // Blocks go with a segment of their own, so that those with bytes are all of one size.
@@ -284,6 +304,7 @@ impl Connection {
         let small = room < self.ack.peer_segment.min((self.receive_buffer / 4).narrow());
         // No silly windows (RFC 9293, section 3.8.6.2.2).
         let fresh = if small { 0 } else { room };
+        // Taking back a window that was told would make the peer's segments ours to drop.
         fresh.max(told).min(most)
     }
 
@@ -291,6 +312,7 @@ impl Connection {
     pub(crate) fn window_opened(&self) -> bool {
         let told = self.ack.edge.saturating_sub(self.rcv_nxt);
         let fresh = self.offered_window();
+        // Two segments or a quarter of the buffer, and twice what it had.
         fresh >= told.saturating_add(self.ack.peer_segment.saturating_mul(2)).min((self.receive_buffer / 4).narrow())
             && fresh >= told.saturating_mul(2)
             && fresh > told
@@ -314,10 +336,12 @@ impl Connection {
         let quiet = self.congestion == Congestion::Open && self.board.sacked() == 0 && self.board.lost() == 0;
         if quiet && self.tail_probe.is_none() && self.rtt.smoothed > 0 && self.agreed.sack {
             let mut wait = self.rtt.smoothed.saturating_mul(2);
+            // The last segment alone may have its acknowledgement delayed.
             if self.board.outstanding() <= self.mss {
                 wait = wait.saturating_add(PEER_DELAY_US);
             }
             let at = now.after(wait.max(PROBE_MIN_US));
+            // A timeout that comes sooner makes the probe needless.
             self.timers.probe = self.timers.rto.filter(|rto| *rto <= at).map_or(Some(at), |_| None);
         }
     }
@@ -350,6 +374,7 @@ impl Connection {
     pub(crate) fn grow_receive_buffer(&mut self, n: usize, now: Time) {
         self.tuning.taken = self.tuning.taken.saturating_add(n.narrow());
         let rtt = if self.tuning.rtt > 0 { self.tuning.rtt } else { self.rtt.smoothed.max(MS) };
+        // Once in a round trip, as the sender's window changes no faster.
         if now.since(self.tuning.began) < rtt {
             return;
         }

@@ -56,6 +56,7 @@ impl ReceiveQueue {
     /// Takes bytes at `position`, where `next` is the first position that is missing. The caller has cut them to the window.
     pub(crate) fn insert(&mut self, position: u64, data: &[u8], next: u64) -> Arrival {
         let end = position.saturating_add(data.len().narrow());
+        // Bytes that were read before: the sender has missed an acknowledgement.
         if end <= next {
             self.duplicate = Some((position, end));
             return Arrival::Duplicate;
@@ -66,6 +67,7 @@ impl ReceiveQueue {
         if position < next {
             self.duplicate = Some((position, next));
         }
+        // Only what is new of it.
         let skip: usize = next.saturating_sub(position).narrow();
         let fresh = data.get(skip..).unwrap_or_default();
         self.ready.extend(fresh);
@@ -111,6 +113,7 @@ impl ReceiveQueue {
             .next_back()
             .filter(|(start, piece)| start.saturating_add(piece.len().narrow()) >= position)
             .map(|(start, _)| *start);
+        // The peer can't fill the memory with tiny pieces.
         if continues.is_none() && self.ahead.len() >= MOST_PIECES {
             return Arrival::Duplicate;
         }
@@ -118,6 +121,7 @@ impl ReceiveQueue {
             Some(start) => {
                 let mut piece = self.ahead.remove(&start).unwrap_or_default();
                 self.ahead_len = self.ahead_len.saturating_sub(piece.len());
+                // Only what the piece lacks.
                 let have = start.saturating_add(piece.len().narrow());
                 let skip: usize = have.saturating_sub(position).narrow();
                 piece.extend_from_slice(data.get(skip..).unwrap_or_default());
@@ -146,6 +150,7 @@ impl ReceiveQueue {
     fn touch(&mut self, start: u64) {
         self.recent.retain(|r| *r != start);
         self.recent.push_front(start);
+        // No more of them fit a segment.
         self.recent.truncate(MOST_BLOCKS);
     }
 
@@ -167,6 +172,7 @@ impl ReceiveQueue {
 
     /// Copies bytes from the front, `skip` bytes into it.
     pub(crate) fn peek(&self, skip: usize, buf: &mut [u8]) -> usize {
+        // The ring's two halves.
         let (a, b) = self.ready.as_slices();
         let mut copied = 0usize;
         let mut skip = skip;

@@ -32,6 +32,7 @@ impl RttEstimator {
             self.smoothed = self.smoothed.saturating_mul(7).saturating_add(rtt) / 8;
         }
         self.smoothed = self.smoothed.max(1);
+        // The least of a while, so that a path that became longer is believed at last.
         match self.min {
             Some((least, at)) if least < rtt && now_us.saturating_sub(at) < MIN_WINDOW_US => {}
             _ => self.min = Some((rtt, now_us)),
@@ -49,6 +50,7 @@ impl RttEstimator {
         if self.smoothed == 0 {
             return RTO_INIT_US;
         }
+        // Linux bounds the deviation's part from below, not the sum (`__tcp_set_rto`).
         self.smoothed.saturating_add(self.deviation.saturating_mul(4).max(RTO_MIN_US))
     }
 

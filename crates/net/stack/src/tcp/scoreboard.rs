@@ -106,6 +106,7 @@ impl Scoreboard {
             delivered.rtt = Some(delivered.rtt.map_or(rtt, |r| r.min(rtt)));
         }
         self.highest = self.highest.max(range.end);
+        // Newest by the time of sending, and by position within one moment (RFC 8985).
         if (range.at, range.end) >= (self.rack.at, self.rack.end) {
             self.rack = Rack { at: range.at, end: range.end, rtt };
         }
@@ -120,6 +121,7 @@ impl Scoreboard {
             }
             let part = Sent { end: first.end.min(position), ..first };
             self.outstanding = self.outstanding.saturating_sub(part.len());
+            // Its bytes were counted when they were sacked.
             if first.sacked {
                 self.sacked = self.sacked.saturating_sub(part.len());
             } else {
@@ -128,6 +130,7 @@ impl Scoreboard {
             if first.lost {
                 self.lost = self.lost.saturating_sub(part.len());
             }
+            // Acknowledged in part, as one that the device has cut may be.
             if part.end < first.end {
                 if let Some(rest) = self.sent.front_mut() {
                     rest.start = part.end;
@@ -160,6 +163,7 @@ impl Scoreboard {
                 {
                     piece.sacked = true;
                     let copy = *piece;
+                    // The network had it after all.
                     if copy.lost {
                         piece.lost = false;
                         self.lost = self.lost.saturating_sub(copy.len());
@@ -177,6 +181,7 @@ impl Scoreboard {
     fn split(&mut self, i: usize, range: Sent, block: Block, mss: u64) -> Option<usize> {
         let whole = |distance: u64| whole(distance, mss);
         let into = block.0.saturating_sub(range.start);
+        // A block's ends need not be segments'; only whole ones count.
         let up = whole(into.saturating_add(mss.saturating_sub(1)));
         let start = range.start.saturating_add(up);
         let end = if block.1 >= range.end {
@@ -203,6 +208,7 @@ impl Scoreboard {
     }
 
     /// Whose range lies wholly below what has arrived and came again: segments are late rather than lost.
+    // A bound: a peer may not make losses go unnoticed for ever.
     pub(crate) fn saw_duplicate(&mut self) {
         self.patience = self.patience.saturating_add(1).min(64);
     }
@@ -216,6 +222,7 @@ impl Scoreboard {
         eager: bool,
         mss: u64,
     ) -> (u64, Option<Time>) {
+        // Three segments that have arrived are as good as three duplicate acknowledgements.
         let many = self.sacked >= mss.saturating_mul(3);
         let wait = if !self.reordering && (eager || many) {
             0
@@ -225,6 +232,7 @@ impl Scoreboard {
         let mut newly = 0u64;
         let mut again: Option<Time> = None;
         for range in &mut self.sent {
+            // Only what was sent before the newest that has arrived can be told to be late.
             if range.sacked || range.lost || (range.at, range.end) >= (self.rack.at, self.rack.end) {
                 continue;
             }
@@ -246,6 +254,7 @@ impl Scoreboard {
         if first.lost || first.sacked {
             return;
         }
+        // One segment, and the rest stays under way.
         if first.len() > mss {
             let border = first.start.saturating_add(mss);
             if let Some(rest) = self.sent.front_mut() {
@@ -285,6 +294,7 @@ impl Scoreboard {
         let i = self.sent.iter().position(|s| s.lost)?;
         let range = *self.sent.get(i)?;
         let end = range.end.min(range.start.saturating_add(len.max(1)));
+        // Under way once more, with a new time.
         let again = Sent { end, at: now, retransmitted: true, lost: false, ..range };
         self.lost = self.lost.saturating_sub(again.len());
         if end < range.end {
@@ -300,6 +310,7 @@ impl Scoreboard {
 
     /// The last `len` bytes under way are sent again, as a probe.
     pub(crate) fn probe(&mut self, len: u64, now: Time) -> Option<Block> {
+        // What has arrived, or is lost, needs no probe.
         let last = self.sent.back().copied().filter(|s| !s.sacked && !s.lost)?;
         let start = last.end.saturating_sub(len).max(last.start);
         let again = Sent { start, at: now, retransmitted: true, ..last };

@@ -86,6 +86,7 @@ impl<'a> Segment<'a> {
         let mut rest = packet.options();
         while !rest.is_empty() {
             let Ok((next, option)) = TcpOption::parse(rest) else { break };
+            // The parser must get on, or the list would never end.
             if next.len() >= rest.len() {
                 break;
             }
@@ -93,6 +94,7 @@ impl<'a> Segment<'a> {
             match option {
                 TcpOption::EndOfList => break,
                 TcpOption::MaxSegmentSize(mss) => options.mss = Some(mss),
+                // Larger shifts count as 14 (RFC 7323, section 2.3).
                 TcpOption::WindowScale(shift) => options.window_scale = Some(shift.min(14)),
                 TcpOption::SackPermitted => options.sack_permitted = true,
                 TcpOption::SackRange(ranges) => {
@@ -165,6 +167,7 @@ impl SegmentOut {
         if let Some(mss) = o.mss {
             rest = TcpOption::MaxSegmentSize(mss).emit(rest);
         }
+        // Padded ahead with no-operations, so that each ends at a multiple of 4 bytes.
         if o.sack_permitted {
             rest = TcpOption::NoOperation.emit(rest);
             rest = TcpOption::NoOperation.emit(rest);

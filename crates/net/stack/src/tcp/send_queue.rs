@@ -61,10 +61,12 @@ impl SendQueue {
     }
 
     pub(crate) fn push(&mut self, data: &[u8]) {
+        // The writer's bytes are copied once, here, and shared with frames from then on.
         if data.len() >= LARGE_WRITE {
             self.flush_tail();
             self.chunks.push_back(Chunk { start: self.end, bytes: Bytes::copy_from_slice(data) });
         } else {
+            // Growing it would copy what is there.
             if self.tail.capacity().saturating_sub(self.tail.len()) < data.len() {
                 self.flush_tail();
                 self.tail = BytesMut::with_capacity(data.len().max(TAIL_ROOM));
@@ -84,6 +86,7 @@ impl SendQueue {
 
     /// The bytes from `from` on, at most `len`.
     pub(crate) fn slice(&mut self, from: u64, len: usize) -> Vec<Bytes> {
+        // Frames refer to chunks; the tail is still being written.
         self.flush_tail();
         let mut parts = Vec::new();
         let mut at = from.max(self.start);
@@ -112,6 +115,7 @@ impl SendQueue {
         if position <= self.start {
             return;
         }
+        // The tail's bytes may be acknowledged as well.
         self.flush_tail();
         self.start = position;
         while self.chunks.front().is_some_and(|c| c.end() <= position) {

@@ -53,11 +53,13 @@ impl Connection {
         }
         let n = self.room().min(data.len());
         let taken = data.get(..n).unwrap_or_default();
+        // The writer is told when there is room.
         if taken.is_empty() && !data.is_empty() {
             self.starved = true;
             return Err(Errno::EAGAIN);
         }
         self.send.push(taken);
+        // Only if all of it was taken: the rest comes in another call.
         self.more_after = (follows == Follows::More && n == data.len()).then(|| self.send.end());
         Ok(n)
     }
@@ -72,6 +74,7 @@ impl Connection {
     pub fn skip(&mut self, n: usize, now: Time) -> usize {
         let n = self.receive.discard(n);
         self.grow_receive_buffer(n, now);
+        // Worth a segment only where the window has grown enough.
         if n > 0 && self.synchronized() && !self.fin_received && self.window_opened() {
             self.ack.now = true;
         }
@@ -80,6 +83,7 @@ impl Connection {
 
     /// What can be done.
     pub fn readiness(&mut self) -> Readiness {
+        // As on Linux a third of the buffer, so that writers do not wake for a byte.
         let writable = self.room() > self.send_buffer / 3;
         let write_ended = self.finished || !matches!(self.state, State::Established | State::CloseWait);
         if !writable {
@@ -130,6 +134,7 @@ impl Connection {
     /// Ends the connection at once with a reset.
     pub fn abort(&mut self) {
         if self.state != State::Closed {
+            // Nobody knows of a connection before its SYN is answered; one in TIME_WAIT has ended.
             self.send_reset = !matches!(self.state, State::SynSent | State::TimeWait);
             self.receive.clear();
             self.close_with(None);
@@ -161,6 +166,7 @@ impl Connection {
             self.path_mss = self.path_mss.min(most.max(48));
             self.update_mss();
         }
+        // What the cork held goes with the next output.
         if !settings.cork {
             self.timers.cork = None;
         }

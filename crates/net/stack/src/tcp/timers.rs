@@ -18,6 +18,7 @@ const LEAST_KEEP_ALIVE_US: u64 = SECOND;
 impl Connection {
     /// Does what is due. Call [`Connection::output`] afterwards.
     pub fn on_timer(&mut self, now: Time) {
+        // Taken, so that each is done once.
         let due = |t: &mut Option<Time>| t.take_if(|at| *at <= now).is_some();
         if due(&mut self.timers.end) {
             self.close_with(None);
@@ -26,6 +27,7 @@ impl Connection {
         if due(&mut self.timers.reorder) {
             self.reorder_timeout(now);
         }
+        // The timeout does more than the probe would.
         if due(&mut self.timers.rto) {
             self.retransmission_timeout(now);
         } else if due(&mut self.timers.probe) {
@@ -39,6 +41,7 @@ impl Connection {
             self.ack.interactive = false;
             self.ack.now = true;
         }
+        // Nothing is left that it could hold back.
         if self.timers.cork.is_some_and(|at| at <= now) && self.nxt >= self.send_end() {
             self.timers.cork = None;
         }
@@ -49,6 +52,7 @@ impl Connection {
 
     /// Whether nothing has been acknowledged for too long.
     fn hopeless(&self, now: Time, retries: u32) -> bool {
+        // RFC 5482: the time without progress counts, not the number of tries.
         if self.settings.user_timeout_us > 0 && self.synchronized() {
             return self.stuck_since.is_some_and(|t| now.since(t) >= self.settings.user_timeout_us);
         }
@@ -58,6 +62,7 @@ impl Connection {
     }
 
     fn give_up(&mut self) {
+        // What the network has said of the path is more telling than the time.
         let error = self.soft_error.unwrap_or(Errno::ETIMEDOUT);
         self.close_with(Some(error));
     }
@@ -80,10 +85,12 @@ impl Connection {
             self.send_syn = true;
             return;
         }
+        // All has been acknowledged in the meantime.
         if self.board.is_empty() {
             return;
         }
         self.board.all_is_lost();
+        // Once for all that was under way: further timeouts of it tell nothing new.
         if !matches!(self.congestion, Congestion::Loss { .. }) || self.counters.retransmits == 1 {
             self.cc.on_timeout(self.mss);
         }
@@ -102,6 +109,7 @@ impl Connection {
             let segment = self.resend(block, now);
             self.pending.push(segment);
         }
+        // Counted from the probe on.
         self.timers.rto = None;
         self.arm_rto(now);
     }
@@ -141,6 +149,7 @@ impl Connection {
             self.arm_keep_alive(now);
             return;
         }
+        // The peer was heard since the timer was set.
         let idle = now.since(self.heard_at);
         if idle < self.settings.keep_idle_us && self.unanswered == 0 {
             self.timers.keep_alive = Some(self.heard_at.after(self.settings.keep_idle_us));
@@ -152,6 +161,7 @@ impl Connection {
             self.unanswered >= self.settings.keep_count
         };
         if too_long {
+            // The peer, if it is there after all, is told.
             self.send_reset = true;
             self.give_up();
             return;

@@ -38,6 +38,7 @@ macro_rules! numbers {
 
 /// The low half of a register, as a C `int` takes it.
 fn low(raw: u64) -> u32 {
+    // A C `int` leaves the upper half undefined, and the kernel ignores it.
     (raw & 0xffff_ffff) as u32
 }
 
@@ -128,6 +129,7 @@ macro_rules! flag_args {
     ($($t:ty: $raw:ty),* $(,)?) => {
         $(impl $crate::arg::FromArg for $t {
             fn from_arg(raw: u64) -> $t {
+                // Unknown bits stay, so that the call itself can refuse them with its own errno.
                 <$t>::from_bits_retain(<$raw as $crate::arg::FromArg>::from_arg(raw))
             }
             fn show(raw: u64, _t: &moat_kernel::CurrentTask, out: &mut String) {

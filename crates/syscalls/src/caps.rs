@@ -14,6 +14,7 @@ syscalls! { pub static TABLE;
 
 /// How many halves the caller's version has; an unknown version is answered with the newest.
 fn halves(t: &CurrentTask, header: UserPtr<CapHeader>, h: &CapHeader) -> Result<usize> {
+    // The first version has 32 capabilities, the others two words of 32 bits.
     match h.version {
         LINUX_CAPABILITY_VERSION_1 => Ok(1),
         LINUX_CAPABILITY_VERSION_2 | LINUX_CAPABILITY_VERSION_3 => Ok(2),
@@ -35,6 +36,7 @@ fn sys_capget(t: &mut CurrentTask, header: UserPtr<CapHeader>, data: UserAddr) -
     if h.pid < 0 {
         return Err(Errno::EINVAL.into());
     }
+    // Another task's may be read by everybody (capget(2)).
     let creds =
         if h.pid == 0 { t.creds().clone() } else { t.kernel().task(&t.pid_ns(), h.pid).ok_or(Errno::ESRCH)?.creds() };
     if data.is_null() {
@@ -54,6 +56,7 @@ fn sys_capset(t: &mut CurrentTask, header: UserPtr<CapHeader>, data: UserAddr) -
     }
     let given = t.mm().read_array::<CapData>(data, n, 2)?;
     let mut words = [CapData::default(); 2];
+    // A version 1 caller gives one word; the other is empty.
     words.iter_mut().zip(given).for_each(|(to, from)| *to = from);
     let (effective, permitted, inheritable) = CapData::decode(words);
     // Bits of capabilities that don't exist are dropped, not refused.

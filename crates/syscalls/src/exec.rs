@@ -50,6 +50,7 @@ async fn execveat(
 ) -> SyscallResult {
     let name = t.mm().read_cstr(path.0, 4096)?;
     let (file, filename) = find(t, dir, &name, flags)?;
+    // One budget for both arrays (`bprm_stack_limits`).
     let mut left = MAX_TOTAL;
     let argv = read_strings(t, argv, &mut left)?;
     let envp = read_strings(t, envp, &mut left)?;
@@ -63,6 +64,7 @@ fn find(
     name: &[u8],
     flags: AtFlags,
 ) -> Result<(std::sync::Arc<moat_vfs::OpenFile>, Vec<u8>), Errno> {
+    // Copied: the walk must not hold the lock of root and working directory.
     let fs = t.fs().lock().clone();
     let mut lookup = LookupFlags::empty();
     lookup.set(LookupFlags::FOLLOW, !flags.contains(AtFlags::SYMLINK_NOFOLLOW));
@@ -73,6 +75,7 @@ fn find(
         return Ok((open_executable(&view, name, lookup)?, name.to_vec()));
     }
     let base = t.fds().get_any(dir)?;
+    // An empty name means the descriptor itself, whatever it is.
     if !name.is_empty() && base.inode().file_type() != FileType::Directory {
         return Err(Errno::ENOTDIR);
     }
@@ -107,6 +110,7 @@ fn read_strings(t: &CurrentTask, array: UserAddr, left: &mut usize) -> Result<Ve
     loop {
         // Several pointers at a time, as far as they are readable.
         let mut raw = [0u8; 512];
+        // The array may end at the last mapped page, so a short read is no error.
         let got = t.mm().read_partial(at, &mut raw)?;
         let whole = got / 8 * 8;
         if whole == 0 {
@@ -119,6 +123,7 @@ fn read_strings(t: &CurrentTask, array: UserAddr, left: &mut usize) -> Result<Ve
             }
             let text = reader
                 .read(UserAddr::new(pointer), MAX_STRING)
+                // A single string that is too long is E2BIG too, as is the sum.
                 .map_err(|e| if e == Errno::ENAMETOOLONG { Errno::E2BIG } else { e })?;
             // The zero byte and the pointer count too (`bprm_stack_limits`).
             *left = left.checked_sub(text.len() + 9).ok_or(Errno::E2BIG)?;

@@ -51,6 +51,7 @@ async fn sys_futex(
 ) -> SyscallResult {
     let command = op & FUTEX_CMD_MASK;
     let takes_clock = matches!(command, FUTEX_WAIT_BITSET | FUTEX_WAIT_REQUEUE_PI | FUTEX_LOCK_PI2);
+    // Before the command is known to be one: a bad timeout is the first error.
     let deadline = read_deadline(t, command, op, timeout)?;
     if op & FUTEX_CLOCK_REALTIME != 0 && !takes_clock {
         return Err(Errno::ENOSYS.into());
@@ -144,6 +145,7 @@ async fn sys_futex_waitv(
     }
     let deadline = match timeout.non_null() {
         None => None,
+        // The clock matters only with a timeout.
         Some(_) if clock != CLOCK_MONOTONIC && clock != CLOCK_REALTIME => return Err(Errno::EINVAL.into()),
         Some(ptr) => Some(deadline_at(clock, t.mm().read(ptr)?.to_nanos()?)),
     };
@@ -157,12 +159,14 @@ fn sys_set_robust_list(t: &mut CurrentTask, head: u64, len: u64) -> SyscallResul
     if len != HEAD_LEN {
         return Err(Errno::EINVAL.into());
     }
+    // Only a number: the list is read at the task's exit, whatever it holds then.
     t.task().state().robust_list = head;
     Ok(0)
 }
 
 fn sys_get_robust_list(t: &mut CurrentTask, pid: i32, head: UserPtr<u64>, len: UserPtr<u64>) -> SyscallResult {
     let task = if pid == 0 { t.task().clone() } else { t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)? };
+    // It tells addresses of another process (get_robust_list(2)).
     ptrace::access::check(t.task(), t.creds(), &task, ptrace::access::Ids::Real)?;
     let list = task.state().robust_list;
     t.mm().write(len, &HEAD_LEN)?;

@@ -116,6 +116,7 @@ fn fix_capabilities(old: &Credentials, new: &mut Credentials) {
     let is_root = |id: u32| Some(id) == root;
     let had_root = [old.uid, old.euid, old.suid].into_iter().any(is_root);
     let has_root = [new.uid, new.euid, new.suid].into_iter().any(is_root);
+    // The last uid 0 is given up: capabilities go, unless PR_SET_KEEPCAPS says otherwise.
     if had_root && !has_root {
         if old.securebits & SECBIT_KEEP_CAPS == 0 {
             new.permitted = CapSet::EMPTY;
@@ -123,6 +124,7 @@ fn fix_capabilities(old: &Credentials, new: &mut Credentials) {
         }
         new.ambient = CapSet::EMPTY;
     }
+    // The effective set follows the effective uid (capabilities(7)).
     if is_root(old.euid) && !is_root(new.euid) {
         new.effective = CapSet::EMPTY;
     }
@@ -134,6 +136,7 @@ fn fix_capabilities(old: &Credentials, new: &mut Credentials) {
 /// Commits new user ids.
 fn commit_uids(t: &mut CurrentTask, mut new: Credentials) -> SyscallResult {
     let old = t.creds().clone();
+    // setfsuid(2) alone makes them differ.
     new.fsuid = new.euid;
     fix_capabilities(&old, &mut new);
     t.set_creds(new);
@@ -150,6 +153,7 @@ fn sys_setuid(t: &mut CurrentTask, uid: u32) -> SyscallResult {
     let old = t.creds().clone();
     let uid = kernel_uid(&old.user_ns, uid)?;
     let mut new = (*old).clone();
+    // With the capability it is final: the saved id goes too.
     if old.has_cap(Cap::SETUID) {
         new.uid = uid;
         new.suid = uid;
@@ -192,6 +196,7 @@ fn sys_setreuid(t: &mut CurrentTask, ruid: u32, euid: u32) -> SyscallResult {
         }
         new.euid = e;
     }
+    // The saved id follows where a real id was given, or the effective one leaves it (setreuid(2)).
     if ruid.is_some() || euid.is_some_and(|e| e != old.uid) {
         new.suid = new.euid;
     }
@@ -230,6 +235,7 @@ fn sys_setresuid(t: &mut CurrentTask, ruid: u32, euid: u32, suid: u32) -> Syscal
         *to = optional(id, |id| kernel_uid(&old.user_ns, id))?;
     }
     let own = [old.uid, old.euid, old.suid];
+    // Each may become any of the three, but nothing else.
     if !old.has_cap(Cap::SETUID) && mapped.iter().flatten().any(|id| !own.contains(id)) {
         return Err(Errno::EPERM.into());
     }
@@ -262,12 +268,14 @@ fn sys_setresgid(t: &mut CurrentTask, rgid: u32, egid: u32, sgid: u32) -> Syscal
 fn sys_setfsuid(t: &mut CurrentTask, uid: u32) -> SyscallResult {
     let old = t.creds().clone();
     let shown = shown_uid(t, old.fsuid);
+    // There are no errors: a caller sees from the old id that nothing changed (setfsuid(2)).
     let Some(uid) = old.user_ns.kernel_uid(uid) else { return Ok(u64::from(shown)) };
     if [old.uid, old.euid, old.suid, old.fsuid].contains(&uid) || old.has_cap(Cap::SETUID) {
         let mut new = (*old).clone();
         new.fsuid = uid;
         if old.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
             let root = old.user_ns.kernel_uid(0);
+            // Capabilities over files follow this id (capabilities(7)).
             if Some(old.fsuid) == root && Some(uid) != root {
                 new.effective = new.effective.difference(CapSet::FS_MASK);
             } else if Some(old.fsuid) != root && Some(uid) == root {
@@ -295,6 +303,7 @@ fn sys_getgroups(t: &mut CurrentTask, size: i32, list: UserAddr) -> SyscallResul
     let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
     let groups: Vec<u32> = t.creds().groups.iter().map(|g| shown_gid(t, *g)).collect();
     if size != 0 {
+        // EINVAL, not a part of the list.
         if size < groups.len() {
             return Err(Errno::EINVAL.into());
         }
@@ -305,6 +314,7 @@ fn sys_getgroups(t: &mut CurrentTask, size: i32, list: UserAddr) -> SyscallResul
 
 fn sys_setgroups(t: &mut CurrentTask, size: i32, list: UserAddr) -> SyscallResult {
     let old = t.creds().clone();
+    // A namespace may forbid it, so that a group that takes rights away cannot be dropped (user_namespaces(7)).
     if !old.has_cap(Cap::SETGID) || old.user_ns.maps().setgroups_denied {
         return Err(Errno::EPERM.into());
     }
@@ -314,6 +324,7 @@ fn sys_setgroups(t: &mut CurrentTask, size: i32, list: UserAddr) -> SyscallResul
     }
     let raw = t.mm().read_array::<u32>(list, size, NGROUPS_MAX)?;
     let mut groups = raw.into_iter().map(|g| kernel_gid(&old.user_ns, g)).collect::<Result<Vec<_>>>()?;
+    // Sorted, so that membership is a binary search.
     groups.sort_unstable();
     let mut new = (*old).clone();
     new.groups = groups.into();

@@ -74,6 +74,7 @@ fn check_permission(t: &CurrentTask, target: &Arc<Task>) -> Result<()> {
     }
     let (c, o) = (t.creds(), target.creds());
     let same =
+        // The real ids of the caller against all three of the target.
         [o.uid, o.euid, o.suid].iter().all(|u| *u == c.uid) && [o.gid, o.egid, o.sgid].iter().all(|g| *g == c.gid);
     if same || c.has_cap_in(&o.user_ns, Cap::SYS_RESOURCE) { Ok(()) } else { Err(Errno::EPERM) }
 }
@@ -86,10 +87,13 @@ fn set(t: &CurrentTask, group: &Arc<ThreadGroup>, resource: Resource, new: Rlimi
         return Err(Errno::EPERM);
     }
     let old = group.limits.get(resource);
+    // A hard limit can only be lowered without the privilege.
     if new.rlim_max > old.hard && !t.creds().has_root_cap(Cap::SYS_RESOURCE) {
         return Err(Errno::EPERM);
     }
+    // Replaced as a whole: a reader never sees a soft limit above the hard one.
     group.limits.set(resource, Limit { soft: new.rlim_cur, hard: new.rlim_max });
+    // A time that has passed already is to be noticed.
     if resource == Resource::Cpu {
         moat_kernel::timer::itimer::watch_cpu_limit(group);
     }
@@ -107,6 +111,7 @@ fn sys_getrusage(t: &mut CurrentTask, who: i32, usage: UserPtr<Rusage>) -> Sysca
         RUSAGE_THREAD => t.usage.get(),
         _ => return Err(Errno::EINVAL.into()),
     };
+    // Waited-for children had their peak noted when they ended.
     if who != RUSAGE_CHILDREN {
         sum.max_rss_kib = sum.max_rss_kib.max(t.mm().peak_rss() / 1024);
     }
@@ -126,5 +131,6 @@ fn sys_times(t: &mut CurrentTask, buffer: UserPtr<Tms>) -> SyscallResult {
         };
         t.mm().write(buffer, &tms)?;
     }
+    // Ticks of 10 ms, of a clock that began at no point in particular (times(2)).
     Ok(t.kernel().uptime_ns() / (1_000_000_000 / moat_abi::time::USER_HZ))
 }

@@ -64,6 +64,7 @@ async fn sys_mmap(
     fd: Fd,
     offset: u64,
 ) -> SyscallResult {
+    // Before anything else: the oldest check of the call, from the time when offsets were in pages (`sys_mmap`).
     if !is_page_aligned(offset) {
         return Err(Errno::EINVAL.into());
     }
@@ -87,6 +88,7 @@ fn file_backing(file: &OpenFile, len: u64, offset: u64) -> Result<MapBacking> {
     access.set(FileAccess::READ, mode.can_read());
     access.set(FileAccess::WRITE, mode.can_write());
     access.set(FileAccess::EXEC, !file.path().mount.flags().contains(MountFlags::NOEXEC));
+    // Also of a mapping that is only written: pages are read before they are changed.
     if !mode.can_read() {
         return Err(Errno::EACCES);
     }
@@ -172,6 +174,7 @@ async fn sys_munlockall(t: &mut CurrentTask) -> SyscallResult {
 }
 
 async fn sys_pkey_mprotect(t: &mut CurrentTask, addr: u64, len: u64, prot: ProtFlags, key: i32) -> SyscallResult {
+    // The one key that there is without protection keys: none.
     if key != -1 {
         return Err(Errno::EINVAL.into());
     }
@@ -199,6 +202,7 @@ fn sys_memfd_create(t: &mut CurrentTask, name: UserAddr, flags: u32) -> SyscallR
     let name = t
         .mm()
         .read_cstr(name, MFD_NAME_MAX + 1)
+        // A name that is too long is EINVAL here (memfd_create(2)).
         .map_err(|e| if e == Errno::ENAMETOOLONG { Errno::EINVAL } else { e })?;
     let file = moat_fs_tmpfs::memfd::new_memfd(&t.kernel().vfs, &name, flags, t.creds())?;
     let limit = t.group.limits.get(Resource::OpenFiles).soft;

@@ -40,6 +40,7 @@ fn read_name(t: &CurrentTask, name: PathArg) -> Result<Vec<u8>> {
     if text.is_empty() {
         return Err(Errno::ENOENT);
     }
+    // One directory without levels: a slash has no meaning in it.
     if text.contains(&b'/') || text == b"." || text == b".." {
         return Err(Errno::EACCES);
     }
@@ -48,6 +49,7 @@ fn read_name(t: &CurrentTask, name: PathArg) -> Result<Vec<u8>> {
 
 /// The limits that a new queue may have (`mq_attr_ok`).
 fn check_attributes(t: &CurrentTask, a: &MqAttr) -> Result<Attributes> {
+    // With the privilege the limits are the system's own, not the namespace's.
     let (most, longest) = if t.creds().has_root_cap(Cap::SYS_RESOURCE) {
         (HARD_MSGMAX, HARD_MSGSIZEMAX)
     } else {
@@ -86,6 +88,7 @@ fn sys_mq_open(
             node.permission(t.creds(), access)?;
             node
         }
+        // Only O_CREAT looks at attributes and limits.
         None if !flags.contains(OpenFlags::CREAT) => return Err(Errno::ENOENT.into()),
         None => {
             let a = wanted.map_or(Ok(Attributes::default()), |a| check_attributes(t, &a))?;
@@ -98,6 +101,7 @@ fn sys_mq_open(
         }
     };
     let mount = queues.mount.clone();
+    // Through the mount's own cache, so that unlink finds the dentry that is open.
     let dentry = mount.root().lookup(&name)?;
     let file = OpenFile::new(node.file(), Path { mount, dentry }, flags, t.creds().clone());
     install(t, file, OnExec::Close)
@@ -133,6 +137,7 @@ async fn sys_mq_timedsend(
     priority: u32,
     until: UserPtr<Timespec>,
 ) -> SyscallResult {
+    // A bad time is an error even if nothing is waited for.
     let deadline = read_deadline(t, until)?;
     if priority >= MQ_PRIO_MAX {
         return Err(Errno::EINVAL.into());
@@ -142,11 +147,13 @@ async fn sys_mq_timedsend(
     if len > queue.attributes.message_size {
         return Err(Errno::EMSGSIZE.into());
     }
+    // Read before the wait, and sent from the copy at each look.
     let mut text = vec![0; len];
     t.mm().read_bytes(message, &mut text)?;
     let wait = Wait::restarting("wq_sleep", Restart::Sys).until(deadline);
     let look = |_: &mut CurrentTask| Blocking::ByFlags.look(&f, queue.send(&text, priority));
     let sent = t.wait_for(&(&*f, PollEvents::WRITABLE), &wait, look).await;
+    // The registration is used up by the message that finds an empty queue (mq_notify(3)).
     let notify = sent.map_err(|e| e.or_timed_out(Errno::ETIMEDOUT))??;
     if let Some((owner, Notification::Signal { signal, value })) = notify {
         send_to_process(&owner, SigInfo::queue(signal, SI_MESGQ, t.tgid(), t.creds().uid, value));
@@ -165,6 +172,7 @@ async fn sys_mq_timedreceive(
     let deadline = read_deadline(t, until)?;
     let (f, queue) = queue_of(t, fd)?;
     f.check_readable()?;
+    // A buffer has to take the longest message, whatever comes (mq_receive(3)).
     if len < queue.attributes.message_size {
         return Err(Errno::EMSGSIZE.into());
     }
@@ -179,6 +187,7 @@ async fn sys_mq_timedreceive(
         attempt
     };
     let received = t.wait_for(&(&*f, PollEvents::READABLE), &wait, look).await;
+    // From here on nobody waits, and the next message is told.
     drop(receiver);
     let (text, sent_with) = received.map_err(|e| e.or_timed_out(Errno::ETIMEDOUT))??;
     if !priority.is_null() {
@@ -217,6 +226,7 @@ fn sys_mq_getsetattr(t: &mut CurrentTask, fd: Fd, new: UserPtr<MqAttr>, old: Use
     let (f, queue) = queue_of(t, fd)?;
     let flags = f.flags();
     let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    // Before the change, as the caller asks for what was.
     let before = MqAttr {
         mq_flags: i64::from((flags & OpenFlags::NONBLOCK).bits()),
         mq_maxmsg: number(queue.attributes.max_messages),

@@ -141,6 +141,7 @@ fn decode_kind(family: i32, kind: u32, protocol: i32) -> Result<(SocketKind, u32
     }
     let family = u16::try_from(family).ok().filter(|f| *f < AF_MAX).ok_or(Errno::EAFNOSUPPORT)?;
     let socket_type = kind & SOCK_TYPE_MASK;
+    // A type that is none, where an unknown family is EAFNOSUPPORT.
     if socket_type >= SOCK_MAX {
         return Err(Errno::EINVAL);
     }
@@ -200,6 +201,7 @@ async fn sys_accept4(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i
     }
     let file = t.fds().get(fd)?;
     let sock = Sock::expect(&file)?;
+    // Before a connection is taken: it could not be put back.
     t.fds().check_free(1, descriptor_limit(t))?;
     let socket = sock.socket();
     let wait = socket_wait("accept", &**socket, BufferSide::Receive);
@@ -209,6 +211,7 @@ async fn sys_accept4(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i
         let written =
             new.peer_address().map_err(|_| Errno::ECONNABORTED).and_then(|peer| address::write(t, addr, len, &peer));
         if let Err(e) = written {
+            // The connection was taken and can't be given: the peer sees its end.
             new.release();
             return Err(e.into());
         }
@@ -225,6 +228,7 @@ async fn sys_connect(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> S
     let changes = (&**socket.core().queue(), PollEvents::WRITABLE);
     let look = |t: &mut CurrentTask| Blocking::ByFlags.look(sock.file(), socket.connect(t, addr.as_bytes()));
     match t.wait_for(&changes, &wait, look).await? {
+        // Under way: a blocking call waits for the end below.
         Err(Errno::EINPROGRESS | Errno::EALREADY) if !sock.file().is_nonblocking() => {}
         done => {
             done?;
@@ -232,6 +236,7 @@ async fn sys_connect(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> S
         }
     }
     let finished = t.wait_for(&changes, &wait, |_| until_ready(socket.finish_connect())).await;
+    // SO_SNDTIMEO leaves the attempt under way (socket(7)).
     finished.map_err(|e| e.or_timed_out(Errno::EINPROGRESS))??;
     Ok(0)
 }

@@ -53,6 +53,7 @@ async fn sys_prctl(t: &mut CurrentTask, option: u32, a: u64, b: u64, c: u64, d: 
         PR_SET_KEEPCAPS => set_keepcaps(t, a)?,
         PR_GET_SECUREBITS => return Ok(u64::from(t.creds().securebits)),
         PR_SET_SECUREBITS => set_securebits(t, a)?,
+        // Once set it can't be taken back, not even by exec.
         PR_SET_NO_NEW_PRIVS => {
             if a != 1 || !rest_zero {
                 return Err(Errno::EINVAL.into());
@@ -73,6 +74,7 @@ async fn sys_prctl(t: &mut CurrentTask, option: u32, a: u64, b: u64, c: u64, d: 
         }
         PR_CAPBSET_DROP => {
             let cap = Cap::new(a).ok_or(Errno::EINVAL)?;
+            // A capability that was dropped from the set never comes back.
             if !t.creds().has_cap(Cap::SETPCAP) {
                 return Err(Errno::EPERM.into());
             }
@@ -139,6 +141,7 @@ async fn set_name(t: &mut CurrentTask, addr: UserAddr) -> SyscallResult {
     let mut raw = [0u8; TASK_COMM_LEN];
     let got = t.mm().read_partial(addr, &mut raw[..TASK_COMM_LEN - 1])?;
     let end = raw.iter().position(|b| *b == 0).unwrap_or(TASK_COMM_LEN - 1);
+    // The name has no end within what could be read.
     if end > got {
         return Err(Errno::EFAULT.into());
     }
@@ -162,6 +165,7 @@ fn set_keepcaps(t: &mut CurrentTask, on: u64) -> Result<()> {
 fn set_securebits(t: &mut CurrentTask, bits: u64) -> Result<()> {
     let old = t.creds().clone();
     let bits = u32::try_from(bits).map_err(|_| Errno::EPERM)?;
+    // Each lock is the bit above what it locks.
     let locked = (old.securebits & SECURE_LOCKS) >> 1;
     let changes_locked = (old.securebits ^ bits) & locked != 0;
     let unlocks = old.securebits & SECURE_LOCKS & !bits != 0;
@@ -192,6 +196,7 @@ fn ambient(t: &mut CurrentTask, operation: u64, cap: u64, rest_zero: bool) -> Sy
     match operation {
         PR_CAP_AMBIENT_IS_SET => return Ok(u64::from(new.ambient.contains(cap))),
         PR_CAP_AMBIENT_RAISE => {
+            // Ambient capabilities are a part of both sets, and may be forbidden as a whole.
             if !new.permitted.contains(cap)
                 || !new.inheritable.contains(cap)
                 || new.securebits & SECBIT_NO_CAP_AMBIENT_RAISE != 0
@@ -210,6 +215,7 @@ fn ambient(t: &mut CurrentTask, operation: u64, cap: u64, rest_zero: bool) -> Sy
 fn sys_arch_prctl(t: &mut CurrentTask, option: u32, addr: u64) -> SyscallResult {
     match option {
         ARCH_SET_FS | ARCH_SET_GS => {
+            // An address of the kernel's half would fault when it is loaded.
             if addr >= GUEST_TOP {
                 return Err(Errno::EPERM.into());
             }
@@ -236,6 +242,7 @@ fn sys_arch_prctl(t: &mut CurrentTask, option: u32, addr: u64) -> SyscallResult 
 fn sys_personality(t: &mut CurrentTask, persona: u32) -> SyscallResult {
     let mut s = t.state();
     let old = s.personality;
+    // 0xffffffff only asks (personality(2)).
     if persona != PER_GET {
         s.personality = persona;
     }
@@ -285,8 +292,10 @@ async fn sys_rseq(t: &mut CurrentTask, addr: u64, len: u32, flags: u32, sig: u32
     let order = Order::Rseq { addr, len, flags, sig };
     // Nothing is left that the host could refuse, once it has shown that it has rseq at all.
     let size = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    // The host writes to the area at once, so all of it has to be writable.
     let certain = len == ORIGINAL_SIZE && t.mm().writable_prefix(UserAddr::new(addr), size) == size;
     if certain && HOST_HAS_RSEQ.load(Ordering::Relaxed) {
+        // Deferred: registering costs no round trip of its own, and every thread does it at its start.
         t.thread().defer(order);
     } else {
         execute(t.thread(), order).await?;

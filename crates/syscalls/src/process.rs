@@ -57,6 +57,7 @@ async fn sys_clone(
     // The upper half is no flag of clone(2).
     let raw = flags.bits() & 0xffff_ffff;
     let flags = CloneFlags::from_bits_truncate(raw & !CSIGNAL);
+    // Both would be stored at the same address.
     if flags.contains(CloneFlags::PIDFD | CloneFlags::PARENT_SETTID) {
         return Err(Errno::EINVAL.into());
     }
@@ -96,6 +97,7 @@ pub(crate) fn read_versioned<T: FromZeros + IntoBytes + zerocopy::FromBytes>(
     if size > 4096 {
         return Err(Errno::E2BIG);
     }
+    // At most a page, as checked.
     let mut bytes = vec![0; size];
     t.mm().read_bytes(addr, &mut bytes)?;
     let mut value = T::new_zeroed();
@@ -138,6 +140,7 @@ fn decode_clone3(t: &CurrentTask, a: &CloneArgs) -> Result<CloneRequest, Errno> 
     let count = usize::try_from(a.set_tid_size).map_err(|_| Errno::EINVAL)?;
     let set_tid =
         if count == 0 { Vec::new() } else { t.mm().read_array::<i32>(UserAddr::new(a.set_tid), count, 32)? };
+    // The innermost namespace's number comes first; zero and less are no pids.
     if set_tid.iter().any(|n| *n <= 0) {
         return Err(Errno::EINVAL);
     }
@@ -196,6 +199,7 @@ async fn sys_wait4(
     };
     // A number that names nobody can't be that of a child.
     let Some(who) = who else { return Err(Errno::ECHILD.into()) };
+    // wait4(2) always waits for ends.
     let Some(found) = t.wait_for_child(who, options | WaitFlags::EXITED).await? else { return Ok(0) };
     if !status.is_null() {
         t.mm().write(status, &found.status.to_raw().cast_signed())?;
@@ -226,6 +230,7 @@ async fn sys_waitid(
         | WaitFlags::NOTHREAD
         | WaitFlags::CLONE
         | WaitFlags::ALL;
+    // At least one kind of change has to be asked for.
     if !known.contains(options) || !options.intersects(WaitFlags::EXITED | WaitFlags::STOPPED | WaitFlags::CONTINUED) {
         return Err(Errno::EINVAL.into());
     }
@@ -261,6 +266,7 @@ async fn sys_waitid(
     if let Some(f) = &found
         && !usage.is_null()
     {
+        // Usage first, as `kernel_waitid` has it.
         t.mm().write(usage, &f.usage.to_rusage())?;
     }
     if !info.is_null() {
@@ -319,6 +325,7 @@ fn sys_pidfd_open(t: &mut CurrentTask, pid: i32, flags: u32) -> SyscallResult {
     let id = t.pid_ns().lookup(pid).ok_or(Errno::ESRCH)?;
     let task = t.kernel().task_of(&id).ok_or(Errno::ESRCH)?;
     let scope = if flags & PIDFD_THREAD != 0 { Scope::Thread } else { Scope::Process };
+    // A thread's number needs PIDFD_THREAD: else the process could be mistaken.
     if scope == Scope::Process && !task.is_leader() {
         return Err(Errno::EINVAL.into());
     }
@@ -334,6 +341,7 @@ fn sys_pidfd_getfd(t: &mut CurrentTask, pidfd: Fd, fd: Fd, flags: u32) -> Syscal
     }
     let file = t.fds().get(pidfd)?;
     let task = file.downcast::<PidFd>().ok_or(Errno::EBADF)?.task()?;
+    // A descriptor of another process gives what ptrace(2) would.
     moat_kernel::ptrace::access::check(t.task(), t.creds(), &task, moat_kernel::ptrace::access::Ids::Real)?;
     let other = task.fds_of().ok_or(Errno::ESRCH)?.get_any(fd)?;
     let limit = t.group.limits.get(Resource::OpenFiles).soft;
@@ -358,6 +366,7 @@ fn sys_unshare(t: &mut CurrentTask, flags: CloneFlags) -> SyscallResult {
         return Err(Errno::EINVAL.into());
     }
     let namespaces = flags.intersection(CloneFlags::NAMESPACES | CloneFlags::NEWTIME);
+    // Namespaces of these kinds are given by the container alone.
     let refused = CloneFlags::NEWUSER | CloneFlags::NEWNET | CloneFlags::NEWTIME;
     if !namespaces.is_empty() && (namespaces.intersects(refused) || !t.creds().has_cap(Cap::SYS_ADMIN)) {
         return Err(Errno::EPERM.into());
@@ -372,6 +381,7 @@ fn sys_unshare(t: &mut CurrentTask, flags: CloneFlags) -> SyscallResult {
         t.replace_fs(Arc::new(moat_sync::Mutex::new(moat_sync::LockClass::Process, context)));
     }
     if flags.contains(CloneFlags::FILES) {
+        // A copy, so that nobody who shares the table sees later changes.
         let own = Arc::new(t.fds().copy());
         t.replace_fds(own);
     }

@@ -40,6 +40,7 @@ async fn sys_sched_yield(_t: &mut CurrentTask) -> SyscallResult {
     let mut yielded = false;
     std::future::poll_fn(|cx| {
         if std::mem::replace(&mut yielded, true) {
+            // Woken before it waits: it is queued behind what is runnable.
             return std::task::Poll::Ready(());
         }
         cx.waker().wake_by_ref();
@@ -81,6 +82,7 @@ fn all_cpus(cpus: usize) -> Vec<u64> {
 fn sys_sched_setaffinity(t: &mut CurrentTask, pid: i32, len: u32, mask: UserAddr) -> SyscallResult {
     let cpus = t.group.container.allowance().cpu_count();
     let words = mask_words(cpus);
+    // Bytes beyond the CPUs that there are, are ignored; a short mask has no others.
     let len = usize::try_from(len).unwrap_or(0).min(words * 8);
     let mut bytes = vec![0u8; words * 8];
     t.mm().read_bytes(mask, bytes.get_mut(..len).unwrap_or_default())?;
@@ -91,6 +93,7 @@ fn sys_sched_setaffinity(t: &mut CurrentTask, pid: i32, len: u32, mask: UserAddr
         .zip(all_cpus(cpus))
         .map(|(b, all)| b.try_into().map_or(0, u64::from_ne_bytes) & all)
         .collect();
+    // A task has to have a CPU to run on.
     if wanted.iter().all(|w| *w == 0) {
         return Err(Errno::EINVAL.into());
     }
@@ -104,6 +107,7 @@ fn sys_sched_setaffinity(t: &mut CurrentTask, pid: i32, len: u32, mask: UserAddr
 fn sys_sched_getaffinity(t: &mut CurrentTask, pid: i32, len: u32, mask: UserAddr) -> SyscallResult {
     let cpus = t.group.container.allowance().cpu_count();
     let len = usize::try_from(len).unwrap_or(usize::MAX);
+    // The buffer has to take all CPUs, in whole words (sched_getaffinity(2)).
     if len % 8 != 0 || len * 8 < cpus {
         return Err(Errno::EINVAL.into());
     }
@@ -140,6 +144,7 @@ fn set(t: &CurrentTask, task: &Task, policy: u32, priority: u32, nice: Option<i3
     let old = task.state().sched.clone();
     if !capable {
         let rt_limit = task.group.limits.get(Resource::RtPriority).soft;
+        // RLIMIT_RTPRIO bounds what may be asked for, but not what one has.
         let raises = priority > old.rt_priority && u64::from(priority) > rt_limit;
         let realtime = matches!(policy, SCHED_FIFO | SCHED_RR) && policy != old.policy && rt_limit == 0;
         if raises || realtime || policy == SCHED_DEADLINE || (old.reset_on_fork && !reset) {
@@ -151,6 +156,7 @@ fn set(t: &CurrentTask, task: &Task, policy: u32, priority: u32, nice: Option<i3
         {
             return Err(Errno::EPERM);
         }
+    // SCHED_DEADLINE promises time, which the host has not given.
     } else if policy == SCHED_DEADLINE {
         return Err(Errno::EPERM);
     }
@@ -215,6 +221,7 @@ fn sys_sched_rr_get_interval(t: &mut CurrentTask, pid: i32, interval: UserPtr<Ti
     let task = find(t, pid)?;
     let policy = task.state().sched.policy;
     let ns = match policy {
+        // A time slice in nanoseconds: what Linux has by default.
         SCHED_RR => 100_000_000,
         SCHED_FIFO => 0,
         _ => 4_000_000,
@@ -227,13 +234,16 @@ fn sys_sched_setattr(t: &mut CurrentTask, pid: i32, attr: UserAddr, flags: u32) 
     if attr.is_null() || pid < 0 || flags != 0 {
         return Err(Errno::EINVAL.into());
     }
+    // The size comes first, and says which version the caller knows.
     let size = t.mm().read(UserPtr::<u32>::new(attr))?;
     let size = if size == 0 { SCHED_ATTR_SIZE_VER0 } else { usize::try_from(size).map_err(|_| Errno::E2BIG)? };
     let a: SchedAttr = match read_versioned(t, attr, size, SCHED_ATTR_SIZE_VER0) {
+        // E2BIG also for one that is too short (`sched_copy_attr`).
         Err(Errno::EINVAL) => return Err(Errno::E2BIG.into()),
         r => r?,
     };
     let task = find(t, pid)?;
+    // Only these policies have a nice value.
     let nice = matches!(a.sched_policy, SCHED_NORMAL | SCHED_BATCH).then(|| a.sched_nice.clamp(-20, 19));
     set(t, &task, a.sched_policy, a.sched_priority, nice, a.sched_flags & SCHED_FLAG_RESET_ON_FORK != 0)?;
     Ok(0)
@@ -284,16 +294,19 @@ fn select(t: &CurrentTask, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
 
 /// Gives 20 less the nice value: errors and values must not meet.
 fn sys_getpriority(t: &mut CurrentTask, which: i32, who: i32) -> SyscallResult {
+    // The most favourable of all of them.
     let lowest = select(t, which, who)?.iter().map(|x| x.state().sched.nice).min().unwrap_or(0);
     Ok(u64::from((20 - lowest).unsigned_abs()))
 }
 
 fn sys_setpriority(t: &mut CurrentTask, which: i32, who: i32, nice: i32) -> SyscallResult {
+    // Values out of range are cut, not refused (setpriority(2)).
     let nice = nice.clamp(-20, 19);
     let mut result = Ok(0);
     for task in select(t, which, who)? {
         let lowers = nice < task.state().sched.nice;
         if check_owner(t, &task).is_err() {
+            // The others are changed all the same; the last error is told.
             result = Err(Errno::EPERM);
         } else if lowers && !t.creds().has_root_cap(Cap::SYS_NICE) && !may_lower_nice(&task, nice) {
             result = Err(Errno::EACCES);
@@ -317,9 +330,11 @@ fn sys_getcpu(t: &mut CurrentTask, cpu: UserPtr<u32>, node: UserPtr<u32>, _unuse
 
 fn sys_ioprio_set(t: &mut CurrentTask, which: i32, who: i32, priority: u32) -> SyscallResult {
     let class = priority >> 13;
+    // Best effort and idle are everybody's, real time is not.
     if class > 3 || (class == 1 && !t.creds().has_root_cap(Cap::SYS_ADMIN)) {
         return Err(if class > 3 { Errno::EINVAL } else { Errno::EPERM }.into());
     }
+    // The numbers are those of getpriority(2), but from 1.
     let which = which.checked_sub(1).ok_or(Errno::EINVAL)?;
     for task in select(t, which, who)? {
         check_owner(t, &task)?;

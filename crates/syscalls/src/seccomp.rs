@@ -47,6 +47,7 @@ fn set_filter(t: &CurrentTask, program: UserAddr, flags: u32) -> SyscallResult {
     let sync = if flags & SECCOMP_FILTER_FLAG_TSYNC != 0 { Sync::AllThreads } else { Sync::No };
     let logged = if flags & SECCOMP_FILTER_FLAG_LOG != 0 { Logged::All } else { Logged::Default };
     let failed = install(t, program, logged, sync)?;
+    // TSYNC gives the thread that was in the way, unless an error was asked for instead.
     if failed != 0 && flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH != 0 {
         return Err(Errno::ESRCH.into());
     }

@@ -52,10 +52,12 @@ fn sys_rt_sigaction(
     check_size(size)?;
     let new = if new.is_null() { None } else { Some(t.mm().read(new)?) };
     let signal = Signal::new(signal).ok_or(Errno::EINVAL)?;
+    // SIGKILL and SIGSTOP may be looked at only.
     if new.is_some() && SigSet::UNBLOCKABLE.contains(signal) {
         return Err(Errno::EINVAL.into());
     }
     let new = new.map(|mut action: SigAction| {
+        // Unknown flags are cleared, so that a program can see what the kernel knows (sigaction(2)).
         let known = SaFlags::all() - SaFlags::UNSUPPORTED;
         action.sa_flags = action.flags().intersection(known).bits();
         action.sa_mask = action.sa_mask.as_mask();
@@ -94,10 +96,12 @@ fn sys_rt_sigprocmask(
 }
 
 fn sys_rt_sigreturn(t: &mut CurrentTask) -> SyscallResult {
+    // A handler's return ends whatever restart was pending.
     t.restart_block = None;
     match t.sigreturn() {
         Ok(rax) => Ok(rax),
         Err(_) => {
+            // The frame can't be trusted: the process gets what a bad stack access gives.
             t.force_segv(None);
             Ok(0)
         }
@@ -136,6 +140,7 @@ fn kill_info(t: &CurrentTask, target: &ThreadGroup, signal: Signal, code: i32) -
 
 /// Sends to one process, after the check of permission.
 fn kill_process(t: &CurrentTask, group: &Arc<ThreadGroup>, signal: Option<Signal>) -> Result<()> {
+    // A process without threads is a zombie: it exists, and takes signals without effect.
     let Some(task) = group.leader().or_else(|| group.any_thread()) else { return Ok(()) };
     check_permission(t.task(), t.creds(), &task, signal)?;
     match signal {
@@ -169,6 +174,7 @@ fn sys_kill(t: &mut CurrentTask, pid: i32, signal: i32) -> SyscallResult {
         }
         -1 => {
             let groups: Vec<_> = {
+                // All but the caller, and init of the namespace (kill(2)).
                 let wanted = |g: &Arc<ThreadGroup>| g.id != t.group.id && g.pid().number_in(&ns) > 1;
                 t.kernel().processes_in(&ns).into_iter().filter(wanted).collect()
             };
@@ -217,6 +223,7 @@ fn thread_of(t: &CurrentTask, pid: i32, tid: i32) -> Result<Arc<Task>> {
     }
     let ns = t.pid_ns();
     let task = t.kernel().task(&ns, tid).ok_or(Errno::ESRCH)?;
+    // The thread may have exited and its number been given to another process (tgkill(2)).
     if task.group.pid().number_in(&ns) == pid { Ok(task) } else { Err(Errno::ESRCH) }
 }
 
@@ -233,6 +240,7 @@ fn sys_tgkill(t: &mut CurrentTask, pid: i32, tid: i32, signal: i32) -> SyscallRe
 /// Reads a `siginfo_t` that the guest made; it may not pretend to come from the kernel, unless it is for itself.
 fn read_info(t: &CurrentTask, info: UserPtr<SigInfo>, signal: i32, to_self: bool) -> Result<SigInfo> {
     let mut info = t.mm().read(info)?;
+    // Overwritten: what is sent is what the argument says.
     info.si_signo = signal;
     if !to_self && (info.si_code >= 0 || info.si_code == SI_TKILL) {
         return Err(Errno::EPERM);
@@ -335,6 +343,7 @@ fn sys_rt_sigpending(t: &mut CurrentTask, set: UserPtr<SigSet>, size: u64) -> Sy
 async fn sys_rt_sigsuspend(t: &mut CurrentTask, mask: UserPtr<SigSet>, size: u64) -> SyscallResult {
     check_size(size)?;
     let mask = t.mm().read(mask)?;
+    // Put back after the handler, or before the call is made again.
     t.set_temporary_mask(mask.as_mask());
     t.sleep(&Wait::restarting("sigsuspend", Restart::NoHand)).await?;
     Ok(0)
@@ -354,10 +363,12 @@ async fn sys_rt_sigtimedwait(
         Some(x) => x,
         None if timeout == Some(0) => return Err(Errno::EAGAIN.into()),
         None => {
+            // Let through for the time of the wait, so that one of them wakes it instead of being handled.
             t.open_mask(set);
             let wait = Wait::failing("sigtimedwait").until(timeout.map(deadline_after));
             // The signals of the set interrupt the sleep.
             let ended = t.sleep(&wait).await;
+            // Under one lock: a signal that came as the time ended is taken, not lost.
             match t.close_mask(set) {
                 Some(x) => x,
                 None => {
@@ -378,6 +389,7 @@ fn sys_sigaltstack(t: &mut CurrentTask, new: UserPtr<StackT>, old: UserPtr<Stack
     let sp = t.thread().regs().rsp;
     let current = t.altstack;
     let autodisarm = current.ss_flags.cast_unsigned() & moat_abi::signal::SS_AUTODISARM;
+    // Shown as it was before the change; whether the task runs on it depends on its stack pointer.
     let shown = StackT { ss_flags: (altstack_flags(&current, sp) | autodisarm).cast_signed(), ..current };
     if let Some(n) = new {
         t.set_altstack(n, sp)?;

@@ -81,6 +81,7 @@ fn read_name(t: &CurrentTask, name: UserAddr, len: i32) -> Result<Vec<u8>> {
     let len = usize::try_from(len).ok().filter(|n| *n < UTS_LEN).ok_or(Errno::EINVAL)?;
     let mut bytes = vec![0; len];
     t.mm().read_bytes(name, &mut bytes)?;
+    // A name ends at its first zero byte.
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(len);
     bytes.truncate(end);
     Ok(bytes)
@@ -107,6 +108,7 @@ fn sys_getrandom(t: &mut CurrentTask, buffer: UserAddr, len: usize, flags: u32) 
     {
         return Err(Errno::EINVAL.into());
     }
+    // MAX_RW_COUNT.
     let len = len.min(0x7fff_f000);
     let mut chunk = [0u8; RANDOM_CHUNK];
     let mut done = 0usize;
@@ -121,6 +123,7 @@ fn sys_getrandom(t: &mut CurrentTask, buffer: UserAddr, len: usize, flags: u32) 
                     break;
                 }
             }
+            // A fault after some progress gives the part (getrandom(2)).
             Err(e) if done == 0 => return Err(e.into()),
             Err(_) => break,
         }
@@ -141,6 +144,7 @@ fn sys_syslog(t: &mut CurrentTask, action: i32, buffer: UserAddr, len: i32) -> S
         SYSLOG_ACTION_READ | SYSLOG_ACTION_READ_ALL | SYSLOG_ACTION_READ_CLEAR if buffer.is_null() || len < 0 => {
             Err(Errno::EINVAL.into())
         }
+        // As a kernel of the default size shows.
         SYSLOG_ACTION_SIZE_BUFFER => Ok(1 << 17),
         SYSLOG_ACTION_CLOSE
         | SYSLOG_ACTION_OPEN

@@ -36,11 +36,13 @@ pub(crate) fn clock_of(t: &CurrentTask, id: i32) -> Result<Clock> {
         _ => {}
     }
     match DynamicClock::decode(id) {
+        // Numbers of clocks that devices give are of no use here: there are no such devices.
         None => clock::host_ns(id).map(|_| Clock::Host(id)).ok_or(Errno::EINVAL),
         Some(DynamicClock::Fd(_)) => Err(Errno::EINVAL),
         Some(DynamicClock::Cpu { pid: 0, scope: CpuClockScope::Process, .. }) => Ok(Clock::ProcessCpu),
         Some(DynamicClock::Cpu { pid: 0, scope: CpuClockScope::Thread, .. }) => Ok(Clock::ThreadCpu(t.id)),
         Some(DynamicClock::Cpu { pid, scope, .. }) => {
+            // Of the process itself any thread will do; others may be read, not waited for.
             let task = t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::EINVAL)?;
             match scope {
                 CpuClockScope::Thread if std::sync::Arc::ptr_eq(&task.group, &t.group) => Ok(Clock::ThreadCpu(task.id)),
@@ -92,9 +94,11 @@ fn sys_clock_getres(t: &mut CurrentTask, id: i32, resolution: UserPtr<Timespec>)
 }
 
 fn sys_clock_settime(t: &mut CurrentTask, id: i32, time: UserPtr<Timespec>) -> SyscallResult {
+    // No other clock can be set on Linux either.
     if id != CLOCK_REALTIME {
         return Err(Errno::EINVAL.into());
     }
+    // A time that is none is EINVAL for everybody.
     t.mm().read(time)?.to_duration()?;
     Err(Errno::EPERM.into())
 }
@@ -130,10 +134,12 @@ fn sys_time(t: &mut CurrentTask, time: UserPtr<i64>) -> SyscallResult {
 
 fn sys_adjtimex(t: &mut CurrentTask, buffer: UserPtr<Timex>) -> SyscallResult {
     let mut x = t.mm().read(buffer)?;
+    // Reading is everybody's; any change is the administrator's.
     if x.modes != 0 {
         return Err(Errno::EPERM.into());
     }
     let now = std::time::Duration::from_nanos(clock::realtime_ns());
+    // As of a clock that nobody disciplines: the host's service is not shown.
     x = Timex {
         modes: 0,
         status: STA_UNSYNC,
@@ -170,12 +176,14 @@ async fn sleep_for(
     nr: u64,
     args: [u64; 6],
 ) -> SyscallResult {
+    // After a stop the end stays where it was.
     let deadline = t.deadline_or(|| Some(clock::deadline_after(ns)));
     let restart = Restart::Block(RestartBlock { nr, args, deadline });
     let Err(interrupted) = t.sleep(&Wait::restarting("hrtimer_nanosleep", restart).until(deadline)).await else {
         return Ok(0);
     };
     let left = deadline.map_or(0, |d| d.saturating_duration_since(Deadline::now()).as_nanos());
+    // The signal came as the time ended: the sleep is over.
     if left == 0 {
         return Ok(0);
     }
@@ -193,6 +201,7 @@ async fn sys_clock_nanosleep(
     remaining: UserPtr<Timespec>,
 ) -> SyscallResult {
     match id {
+        // These clocks can be read, but not slept on.
         CLOCK_THREAD_CPUTIME_ID => return Err(Errno::EINVAL.into()),
         CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE | moat_abi::time::CLOCK_MONOTONIC_RAW => {
             return Err(Errno::EOPNOTSUPP.into());
@@ -205,6 +214,7 @@ async fn sys_clock_nanosleep(
     let kind = clock_of(t, id)?;
     let ns = t.mm().read(request)?.to_nanos()?;
     let absolute = flags & TIMER_ABSTIME != 0;
+    // CPU time has no timer: it is looked at again when it may have passed.
     let Clock::Host(host) = kind else { return sleep_cpu(t, kind, ns, absolute).await };
     if !absolute {
         let args =
@@ -241,6 +251,7 @@ async fn sleep_cpu(t: &mut CurrentTask, kind: Clock, ns: u64, absolute: bool) ->
         // Read once: other threads go on using time.
         let Some(left) = end.checked_sub(used(t)).filter(|left| *left > 0) else { return Ok(0) };
         let threads = u64::try_from(t.group.thread_count()).unwrap_or(1).max(1);
+        // All threads could run at once, so it can't have passed any earlier; at least a millisecond.
         let wait = (left / threads).max(1_000_000);
         t.sleep(&absolute_sleep(clock::deadline_after(wait))).await?;
     }

@@ -61,6 +61,7 @@ fn sys_alarm(t: &mut CurrentTask, seconds: u32) -> SyscallResult {
 fn decode_event(t: &CurrentTask, e: &Sigevent) -> Result<Event> {
     let notify = e.sigev_notify;
     if notify == SIGEV_NONE {
+        // The timer only counts (timer_create(2)).
         return Ok(Event::Nothing);
     }
     // SIGEV_THREAD is the C library's and reaches the kernel as a plain signal.
@@ -72,6 +73,7 @@ fn decode_event(t: &CurrentTask, e: &Sigevent) -> Result<Event> {
     Ok(Event::Signal { signal, value: e.sigev_value, thread })
 }
 
+// A thread of another process can't be named.
 fn own_thread(t: &CurrentTask, tid: i32) -> Result<TaskId> {
     let task = t.kernel().task(&t.pid_ns(), tid).ok_or(Errno::EINVAL)?;
     if std::sync::Arc::ptr_eq(&task.group, &t.group) { Ok(task.id) } else { Err(Errno::EINVAL) }
@@ -84,6 +86,7 @@ fn sys_timer_create(t: &mut CurrentTask, clock: i32, event: UserPtr<Sigevent>, i
     let new = posix::create(&t.group, clock, |id| {
         event.unwrap_or(Event::Signal { signal: Signal::SIGALRM, value: u64::from(id.cast_unsigned()), thread: None })
     })?;
+    // Nobody knows the timer's number, so it goes again.
     if let Err(e) = t.mm().write(id, &new) {
         posix::delete(&t.group, new)?;
         return Err(e.into());

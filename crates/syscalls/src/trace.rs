@@ -51,6 +51,7 @@ fn sys_kcmp(t: &mut CurrentTask, pid1: i32, pid2: i32, kind: u32, a: u64, b: u64
             let (x, y) = (one.group.sighand(), two.group.sighand());
             compare(address(&x), address(&y))
         }
+        // Neither is kept by itself here: all tasks have the same.
         KCMP_IO | KCMP_SYSVSEM => compare(0, 0),
         _ => Err(Errno::EOPNOTSUPP.into()),
     }

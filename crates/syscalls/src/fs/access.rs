@@ -24,6 +24,7 @@ fn sys_faccessat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, mode: u32) -> Sy
 }
 
 fn sys_faccessat2(t: &mut CurrentTask, dirfd: Fd, path: PathArg, mode: u32, flags: u32) -> SyscallResult {
+    // Checked before the path is looked at.
     if mode & !(R_OK | W_OK | X_OK) != 0 {
         return Err(Errno::EINVAL.into());
     }

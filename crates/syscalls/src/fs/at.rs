@@ -40,7 +40,9 @@ impl LookupStart {
     /// EBADF.
     pub(crate) fn at(t: &CurrentTask, dirfd: Fd, path: &[u8]) -> Result<LookupStart> {
         let absolute = path.first() == Some(&b'/');
+        // The descriptor is not looked at if the path is absolute, so a bad one is no error then.
         let other = if absolute || dirfd == Fd::CWD { None } else { Some(t.fds().get_any(dirfd)?.path().clone()) };
+        // Cloned under one lock, so that root and base are of one moment.
         let fs = t.fs().lock();
         let base = match other {
             Some(p) => p,

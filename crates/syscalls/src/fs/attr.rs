@@ -51,6 +51,7 @@ fn sys_fchmodat2(t: &mut CurrentTask, dirfd: Fd, path: PathArg, mode: u32, flags
 /// Changes the owner; -1 leaves an id as it is, and an id without a mapping is EINVAL.
 fn change_owner(t: &CurrentTask, at: &Path, uid: u32, gid: u32) -> SyscallResult {
     let ns = &t.creds().user_ns;
+    // -1 is "leave as it is" even where an id of that number is mapped.
     let uid = if uid == u32::MAX { None } else { Some(ns.kernel_uid(uid).ok_or(Errno::EINVAL)?) };
     let gid = if gid == u32::MAX { None } else { Some(ns.kernel_gid(gid).ok_or(Errno::EINVAL)?) };
     ops::chown(t.creds(), at, uid, gid)?;
@@ -92,6 +93,7 @@ fn sys_utimes(t: &mut CurrentTask, path: PathArg, times: UserPtr<[Timeval; 2]>) 
 }
 
 fn from_timeval(v: Timeval) -> Result<Timespec> {
+    // One is checked before the path, so EINVAL wins over ENOENT.
     if !(0..1_000_000).contains(&v.tv_usec) {
         return Err(Errno::EINVAL);
     }
@@ -112,6 +114,7 @@ fn sys_futimesat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, times: UserPtr<[
 
 /// The file of a path or, without a path, of the descriptor itself.
 fn place(t: &CurrentTask, dirfd: Fd, path: PathArg, lookup: LookupFlags) -> Result<Path> {
+    // glibc's futimes(3) and futimens(3) give no path.
     if path.0.is_null() && dirfd != Fd::CWD {
         return Ok(t.fds().get(dirfd)?.path().clone());
     }
@@ -139,6 +142,7 @@ fn sys_utimensat(
     if checked.atime.is_none() && checked.mtime.is_none() {
         return Ok(0);
     }
+    // Without a path there is no link that could be left alone (`do_utimes`).
     if path.0.is_null() && flags & !AtFlags::SYMLINK_NOFOLLOW.bits() == 0 && flags != 0 && dirfd != Fd::CWD {
         return Err(Errno::EINVAL.into());
     }

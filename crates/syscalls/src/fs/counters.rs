@@ -52,6 +52,7 @@ fn sys_timerfd_create(t: &mut CurrentTask, clock: i32, flags: u32) -> SyscallRes
 
 fn with_timer<R>(t: &CurrentTask, fd: Fd, body: impl FnOnce(&TimerFd) -> Result<R>) -> Result<R> {
     let f = t.fds().get(fd)?;
+    // EINVAL for a descriptor of another kind, EBADF for none.
     body(f.downcast().ok_or(Errno::EINVAL)?)
 }
 
@@ -68,6 +69,7 @@ fn sys_timerfd_settime(
     }
     let when = if flags & TFD_TIMER_ABSTIME != 0 { When::Absolute } else { When::Relative };
     let before = with_timer(t, fd, |timer| timer.set(&spec, when))?;
+    // Written after the timer is set: with a bad pointer the call has had its effect, as on Linux.
     if let Some(old) = old.non_null() {
         t.mm().write(old, &before)?;
     }
@@ -88,6 +90,7 @@ fn sys_signalfd4(t: &mut CurrentTask, fd: Fd, mask: UserPtr<SigSet>, size: usize
     if size != size_of::<SigSet>() || flags & !(SFD_NONBLOCK | SFD_CLOEXEC) != 0 {
         return Err(Errno::EINVAL.into());
     }
+    // SIGKILL and SIGSTOP are left out without an error (signalfd(2)).
     let mask = t.mm().read(mask)?.difference(SigSet::UNBLOCKABLE);
     if fd.0 == -1 {
         let file = SignalFd::open(mask, t, nonblock(flags & SFD_NONBLOCK != 0));

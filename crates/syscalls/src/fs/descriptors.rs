@@ -36,6 +36,7 @@ fn replace(t: &CurrentTask, old: Fd, new: Fd, on_exec: OnExec) -> SyscallResult 
 }
 
 fn sys_dup2(t: &mut CurrentTask, old: Fd, new: Fd) -> SyscallResult {
+    // Nothing is closed, but the descriptor has to be open (dup2(2)).
     if old == new {
         t.fds().get_any(old)?;
         return Ok(i64::from(new.0).cast_unsigned());
@@ -44,6 +45,7 @@ fn sys_dup2(t: &mut CurrentTask, old: Fd, new: Fd) -> SyscallResult {
 }
 
 fn sys_dup3(t: &mut CurrentTask, old: Fd, new: Fd, flags: OpenFlags) -> SyscallResult {
+    // Unlike dup2(2), which does nothing.
     if !OpenFlags::CLOEXEC.contains(flags) || old == new {
         return Err(Errno::EINVAL.into());
     }
@@ -55,6 +57,7 @@ fn sys_close_range(t: &mut CurrentTask, first: u32, last: u32, flags: u32) -> Sy
         return Err(Errno::EINVAL.into());
     }
     if flags & CLOSE_RANGE_UNSHARE != 0 {
+        // A table of its own first, so that nobody who shares the old one loses descriptors.
         let own = Arc::new(t.fds().copy());
         t.replace_fds(own);
     }

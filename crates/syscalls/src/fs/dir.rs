@@ -38,15 +38,18 @@ enum Layout {
 impl Layout {
     fn len(self, e: &DirEntry<'_>) -> usize {
         let plain = match self {
+            // The type is in the last byte, behind the NUL.
             Layout::Old => DIRENT_HEADER + e.name.len() + 2,
             Layout::New => DIRENT64_HEADER + e.name.len() + 1,
         };
+        // Entries begin at multiples of eight.
         plain.next_multiple_of(8)
     }
 
     /// Appends an entry if it fits in `limit` bytes.
     fn put(self, out: &mut Vec<u8>, limit: usize, e: &DirEntry<'_>) -> ControlFlow<()> {
         let len = self.len(e);
+        // A name of NAME_MAX fits; anything longer ends the list.
         let Ok(reclen) = u16::try_from(len) else { return ControlFlow::Break(()) };
         if out.len() + len > limit {
             return ControlFlow::Break(());
@@ -78,6 +81,8 @@ fn list(t: &CurrentTask, fd: Fd, buf: UserAddr, size: u32, layout: Layout) -> Sy
     f.readdir(&mut |e| {
         let fits = layout.put(&mut out, room, &e);
         if fits.is_break() && out.is_empty() {
+            // The first entry does not fit: EINVAL for a buffer that is
+            // too small, EFAULT for one that is not all there.
             refused = Some(if layout.len(&e) > limit { Errno::EINVAL } else { Errno::EFAULT });
         }
         fits
@@ -106,10 +111,12 @@ fn sys_getcwd(t: &mut CurrentTask, buf: UserAddr, size: usize) -> SyscallResult 
         let fs = t.fs().lock();
         (fs.cwd.clone(), fs.root.clone())
     };
+    // A directory that was removed has no path (getcwd(2)).
     if cwd.dentry.is_deleted() {
         return Err(Errno::ENOENT.into());
     }
     let (path, reach) = cwd.trace(Some(&root));
+    // Since Linux 2.6.36 a directory outside of the root is shown so, not refused.
     let mut text = if reach == Reach::Inside { Vec::new() } else { b"(unreachable)".to_vec() };
     text.extend_from_slice(&path);
     text.push(0);
@@ -139,6 +146,7 @@ fn sys_fchdir(t: &mut CurrentTask, fd: Fd) -> SyscallResult {
 
 fn set_cwd(t: &CurrentTask, to: Path) -> SyscallResult {
     check_search(t, &to)?;
+    // Dropped after the lock: it may be the last reference to a mount.
     let old = std::mem::replace(&mut t.fs().lock().cwd, to);
     drop(old);
     Ok(0)
@@ -147,6 +155,7 @@ fn set_cwd(t: &CurrentTask, to: Path) -> SyscallResult {
 fn sys_chroot(t: &mut CurrentTask, path: PathArg) -> SyscallResult {
     let to = find(t, Fd::CWD, path, LookupFlags::FOLLOW)?;
     check_search(t, &to)?;
+    // After the path's own errors, as on Linux.
     if !t.creds().has_cap(Cap::SYS_CHROOT) {
         return Err(Errno::EPERM.into());
     }

@@ -44,9 +44,11 @@ fn sys_epoll_create1(t: &mut CurrentTask, flags: u32) -> SyscallResult {
 }
 
 fn sys_epoll_ctl(t: &mut CurrentTask, epfd: Fd, op: u32, fd: Fd, event: UserPtr<EpollEvent>) -> SyscallResult {
+    // The event means nothing to EPOLL_CTL_DEL, and its pointer may be bad.
     let event = if op == EPOLL_CTL_DEL { EpollEvent::default() } else { t.mm().read(event)? };
     let own = t.fds().get(epfd)?;
     let target = t.fds().get(fd)?;
+    // An epoll cannot watch itself; deeper circles are found by `add`.
     let epoll = own.downcast::<Epoll>().filter(|_| !Arc::ptr_eq(&own, &target)).ok_or(Errno::EINVAL)?;
     match op {
         EPOLL_CTL_ADD => epoll.add(fd, &target, event)?,
@@ -72,6 +74,7 @@ async fn wait(
     }
     let max = usize::try_from(max).unwrap_or(MOST).min(MOST);
     let epoll = own.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
+    // Runs at once and after each wake-up; events are taken only as they are copied out.
     let look = |t: &mut CurrentTask| match epoll.deliver(max, |found| write_events(t, events, found)) {
         Ok(0) => Poll::Pending,
         done => Poll::Ready(done),
@@ -87,6 +90,7 @@ async fn wait(
 
 /// Copies events out; gives how many could be copied whole.
 fn write_events(t: &CurrentTask, to: UserAddr, events: &[EpollEvent]) -> usize {
+    // Only whole events are given; what did not fit is put back.
     t.mm().write_partial(to, events.as_bytes()).unwrap_or(0) / size_of::<EpollEvent>()
 }
 
@@ -107,11 +111,13 @@ async fn masked(
     until: Option<Deadline>,
     mask: (UserPtr<SigSet>, usize),
 ) -> SyscallResult {
+    // Before the descriptor: a bad mask is the first error.
     set_mask(t, mask.0, mask.1)?;
     let result = match t.fds().get(epfd) {
         Ok(own) => wait(t, &own, events, max, until).await,
         Err(e) => Err(e.into()),
     };
+    // Also after an error, but not after a signal, which is to be handled under the temporary mask.
     unset_mask(t, &result);
     result
 }

@@ -25,6 +25,7 @@ syscalls! { pub static TABLE;
 async fn sys_fcntl(t: &mut CurrentTask, fd: Fd, cmd: u32, arg: u64) -> SyscallResult {
     let f = t.fds().get_any(fd)?;
     let of_path =
+        // What O_PATH descriptors can do (open(2)).
         matches!(cmd, F_DUPFD | F_DUPFD_CLOEXEC | F_DUPFD_QUERY | F_CREATED_QUERY | F_GETFD | F_SETFD | F_GETFL);
     if f.is_path() && !of_path {
         return Err(Errno::EBADF.into());
@@ -46,6 +47,7 @@ fn simple(t: &mut CurrentTask, fd: Fd, f: &Arc<OpenFile>, cmd: u32, arg: u64) ->
     match cmd {
         F_DUPFD => dup_from(t, f, arg, OnExec::Keep),
         F_DUPFD_CLOEXEC => dup_from(t, f, arg, OnExec::Close),
+        // The answer is about the descriptions, not the descriptors.
         F_DUPFD_QUERY => Ok(u64::from(Arc::ptr_eq(&t.fds().get_any(Fd(number))?, f))),
         F_CREATED_QUERY => Ok(0),
         F_GETFD => Ok(if t.fds().on_exec(fd)? == OnExec::Close { u64::from(FD_CLOEXEC) } else { 0 }),
@@ -67,6 +69,7 @@ fn simple(t: &mut CurrentTask, fd: Fd, f: &Arc<OpenFile>, cmd: u32, arg: u64) ->
         }
         F_GETPIPE_SZ | F_SETPIPE_SZ | F_GET_SEALS | F_ADD_SEALS => {
             if cmd == F_ADD_SEALS {
+                // Seals are a change of the file.
                 f.check_writable().map_err(|_| Errno::EPERM)?;
             }
             Ok(f.file().fcntl(f, t, cmd, arg)?)
@@ -85,6 +88,7 @@ fn simple(t: &mut CurrentTask, fd: Fd, f: &Arc<OpenFile>, cmd: u32, arg: u64) ->
 
 fn dup_from(t: &CurrentTask, f: &Arc<OpenFile>, min: u64, on_exec: OnExec) -> SyscallResult {
     let limit = fd_limit(t);
+    // EINVAL, not EMFILE, where the smallest number wished for is out of range (fcntl(2)).
     let min = u32::try_from(min).ok().filter(|m| u64::from(*m) < limit).ok_or(Errno::EINVAL)?;
     let fd = t.fds().insert(f.clone(), min, limit, on_exec)?;
     Ok(i64::from(fd.0).cast_unsigned())
@@ -92,9 +96,11 @@ fn dup_from(t: &CurrentTask, f: &Arc<OpenFile>, min: u64, on_exec: OnExec) -> Sy
 
 fn set_flags(t: &CurrentTask, fd: Fd, f: &Arc<OpenFile>, flags: OpenFlags) -> SyscallResult {
     let adds_noatime = flags.contains(OpenFlags::NOATIME) && !f.flags().contains(OpenFlags::NOATIME);
+    // It would hide reading from the file's owner.
     if adds_noatime && !ops::is_owner(t.creds(), &f.metadata()?) {
         return Err(Errno::EPERM.into());
     }
+    // The descriptor that the flag is set through is what the signal names.
     if flags.contains(OpenFlags::ASYNC) {
         f.set_async_fd(fd.0);
     }
@@ -114,11 +120,13 @@ fn shown_owner(t: &CurrentTask, f: &OpenFile) -> i32 {
 
 fn set_owner(t: &CurrentTask, f: &OpenFile, number: i32) -> SyscallResult {
     let kind = if number < 0 { F_OWNER_PGRP } else { F_OWNER_PID };
+    // The smallest number has no positive counterpart.
     let pid = number.checked_abs().ok_or(Errno::EINVAL)?;
     store_owner(t, f, owner_id(t, &FOwnerEx { r#type: kind, pid })?)
 }
 
 fn store_owner(t: &CurrentTask, f: &OpenFile, id: OwnerId) -> SyscallResult {
+    // With the ids of this moment: a later setuid(2) does not change whom it may signal (`f_setown`).
     f.set_owner(Owner { id, uid: t.creds().uid, euid: t.creds().euid });
     Ok(0)
 }

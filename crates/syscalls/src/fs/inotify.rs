@@ -43,6 +43,7 @@ fn instance(f: &OpenFile) -> Result<Arc<Inotify>> {
 fn sys_inotify_add_watch(t: &mut CurrentTask, fd: Fd, path: PathArg, mask: u32) -> SyscallResult {
     let mask = InotifyMask::from_bits(mask).filter(|m| !m.is_empty()).ok_or(Errno::EINVAL)?;
     let f = t.fds().get(fd)?;
+    // The two contradict each other.
     if mask.contains(InotifyMask::MASK_ADD | InotifyMask::MASK_CREATE) {
         return Err(Errno::EINVAL.into());
     }
@@ -51,6 +52,7 @@ fn sys_inotify_add_watch(t: &mut CurrentTask, fd: Fd, path: PathArg, mask: u32) 
     lookup.set(LookupFlags::FOLLOW, !mask.contains(InotifyMask::DONT_FOLLOW));
     lookup.set(LookupFlags::DIRECTORY, mask.contains(InotifyMask::ONLYDIR));
     let at = find(t, Fd::CWD, path, lookup)?;
+    // Whoever may not read a file may not watch it either.
     at.inode().permission(t.creds(), Access::READ)?;
     let wd = instance.watch(&at, mask)?;
     Ok(i64::from(wd).cast_unsigned())

@@ -58,6 +58,7 @@ pub(crate) enum Blocking {
 impl Blocking {
     /// The look of an attempt on `f`: EAGAIN waits if the call may.
     pub(crate) fn look<R>(self, f: &OpenFile, attempt: Result<R>) -> Poll<Result<R>> {
+        // RWF_NOWAIT and O_NONBLOCK give EAGAIN to the caller.
         match attempt {
             Err(Errno::EAGAIN) if self == Blocking::ByFlags && !f.is_nonblocking() => Poll::Pending,
             done => Poll::Ready(done),
@@ -99,6 +100,7 @@ const APPEND_BYTES: usize = 64 << 20;
 
 /// The bytes of one step through the scratch buffer.
 fn step(f: &OpenFile, left: usize) -> usize {
+    // A message can't be cut at the buffer's end; a file's bytes can.
     let whole_messages = matches!(f.file().seekable(), Seekable::No | Seekable::Noop);
     left.min(if whole_messages { MESSAGE } else { CHUNK })
 }
@@ -109,11 +111,13 @@ pub(crate) fn with_scratch<R>(
     len: usize,
     body: impl FnOnce(&mut CurrentTask, &mut [u8]) -> R,
 ) -> R {
+    // Taken out, so that the task itself can be borrowed along with it.
     let mut scratch = std::mem::take(&mut t.scratch);
     if scratch.len() < len {
         scratch.resize(len, 0);
     }
     let result = body(t, scratch.get_mut(..len).unwrap_or_default());
+    // One large message must not hold its memory for the task's life.
     if scratch.len() > KEEP {
         scratch.truncate(KEEP);
         scratch.shrink_to_fit();
@@ -139,6 +143,7 @@ pub(crate) fn writable(t: &CurrentTask, iov: &IoVec, skip: usize, len: usize) ->
 fn pieces(iov: &IoVec, skip: usize, len: usize) -> impl Iterator<Item = (moat_mm::UserAddr, usize)> + '_ {
     let (mut skip, mut left) = (skip, len);
     iov.slices.iter().filter_map(move |s| {
+        // Buffers before the first byte wanted.
         if skip >= s.len {
             skip -= s.len;
             return None;
@@ -190,6 +195,7 @@ enum Got {
 fn read_nothing(f: &OpenFile, at: At, done: usize) -> Result<Got> {
     if f.file().seekable() == Seekable::No {
         return match f.poll() {
+            // Something is there that there is no room for, or an error to be told.
             ready if ready.intersects(PollEvents::READ_READY | PollEvents::ERR) => Err(Errno::EFAULT),
             ready if ready.contains(PollEvents::HUP) => Ok(Got::Bytes(0)),
             _ => Err(Errno::EAGAIN),
@@ -199,6 +205,7 @@ fn read_nothing(f: &OpenFile, at: At, done: usize) -> Result<Got> {
         At::Position => f.pos(),
         At::Offset(pos) => pos.saturating_add(done as u64),
     };
+    // A byte is read and dropped to find the end of the file.
     match f.read_at(&mut [0], pos)? {
         0 => Ok(Got::Bytes(0)),
         _ => Err(Errno::EFAULT),
@@ -219,6 +226,8 @@ fn read_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, done: usize
             At::Offset(pos) => f.read_at(buf, pos.saturating_add(done as u64))?,
         };
         let copied = scatter(t, iov, done, buf.get(..n).unwrap_or_default());
+        // Bytes that were read and could not be copied make it a
+        // fault; so does a buffer that ends earlier than was wanted.
         Ok(if copied < n || (room < want && n == room) { Got::Fault(copied) } else { Got::Bytes(n) })
     })
 }
@@ -244,9 +253,11 @@ pub(crate) async fn read(
     }
     at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Read)?;
+    // SO_RCVTIMEO and its like end the wait with EAGAIN.
     let wait = file_wait("read", f.file().timeout(PollEvents::READABLE));
     let mut reading = Reading { f, iov, at, blocking, done: 0, last_byte: None };
     let mut limit = None;
+    // A terminal's VTIME may set a deadline while the read is under way; it then waits anew with that.
     let result = loop {
         let wait = if limit.is_some() { wait.until(limit) } else { wait };
         match t.wait_for(&(&**f, PollEvents::READABLE), &wait, |t| reading.look(t, limit)).await {
@@ -257,6 +268,7 @@ pub(crate) async fn read(
             Err(e) => break Err(e.into()),
         }
     };
+    // A partial result is a success: the error comes back at the next call.
     if reading.done == 0 {
         result?;
     }
@@ -289,13 +301,16 @@ impl Reading<'_> {
         loop {
             match read_step(t, self.f, self.iov, self.at, self.done) {
                 Ok(Got::Bytes(n)) => {
+                    // A short step means that there is no more for the time being.
                     let full = n > 0 && n == step(self.f, self.iov.total.saturating_sub(self.done));
                     self.done += n;
                     let goes_on =
                         reads_on(self.f) && full || n > 0 && self.f.file().read_on(self.f, self.done) != ReadOn::Enough;
+                    // A signal ends a long read after some progress, whose length is the result.
                     if self.done >= self.iov.total || !goes_on || t.is_interrupted() {
                         return Poll::Ready(Looked::Ended(Ok(())));
                     }
+                    // VTIME counts from the last byte (termios(3)).
                     self.last_byte = Some(Instant::now());
                 }
                 Ok(Got::Fault(n)) => {
@@ -317,17 +332,20 @@ impl Reading<'_> {
             ReadOn::Wait => None,
             ReadOn::WaitFor(span) => Some(*self.last_byte.get_or_insert_with(Instant::now) + span),
         };
+        // The wait is begun again with another deadline, which only the caller can set.
         if wanted == limit { Poll::Pending } else { Poll::Ready(Looked::Until(wanted)) }
     }
 }
 
 /// The bytes that RLIMIT_FSIZE leaves for a write; the signal is sent where it leaves none.
 fn limited(t: &mut CurrentTask, f: &OpenFile, at: At, done: usize, want: usize) -> Result<usize> {
+    // Only what has a size is limited (getrlimit(2)).
     let limit = t.group.limits.get(Resource::FileSize).soft;
     if limit == INFINITY || want == 0 || f.inode().file_type() != FileType::Regular {
         return Ok(want);
     }
     let pos = match at {
+        // Where the bytes really go.
         _ if f.flags().contains(OpenFlags::APPEND) => f.metadata()?.size,
         At::Position => f.pos(),
         At::Offset(pos) => pos.saturating_add(done as u64),
@@ -342,15 +360,18 @@ fn limited(t: &mut CurrentTask, f: &OpenFile, at: At, done: usize, want: usize) 
 fn write_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, append: Append, done: usize) -> Result<usize> {
     let appends = append == Append::Yes || f.flags().contains(OpenFlags::APPEND);
     let left = iov.total.saturating_sub(done);
+    // In one step as far as memory allows: other appenders must not come in between.
     let piece = if appends && f.file().seekable() == Seekable::Yes { left.min(APPEND_BYTES) } else { step(f, left) };
     let want = limited(t, f, at, done, piece)?;
     with_scratch(t, want, |t, buf| {
         let n = gather(t, iov, done, buf);
+        // Not a byte could be read from the guest.
         if n == 0 && want > 0 {
             return Err(Errno::EFAULT);
         }
         let data = buf.get(..n).unwrap_or_default();
         match (at, append) {
+            // RWF_APPEND means nothing to a stream.
             (_, Append::Yes) if f.file().seekable() == Seekable::Yes => f.append(data),
             (At::Position, _) => f.write(data),
             (At::Offset(pos), _) => f.write_at(data, pos.saturating_add(done as u64)),
@@ -375,12 +396,14 @@ pub(crate) async fn write(
     }
     at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Write)?;
+    // SO_SNDTIMEO and its like end the wait with EAGAIN.
     let wait = file_wait("write", f.file().timeout(PollEvents::WRITABLE));
     let mut done = 0;
     let look = |t: &mut CurrentTask| loop {
         match write_step(t, f, iov, at, append, done) {
             Ok(n) => {
                 done += n;
+                // A file that takes nothing and has no error would be asked for ever.
                 if done >= iov.total || n == 0 || !may_write_on(t, f) {
                     return Poll::Ready(Ok(()));
                 }

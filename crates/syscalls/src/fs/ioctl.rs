@@ -24,6 +24,7 @@ fn sys_ioctl(t: &mut CurrentTask, fd: Fd, request: u32, arg: u64) -> SyscallResu
             let flag = if request == FIONBIO { OpenFlags::NONBLOCK } else { OpenFlags::ASYNC };
             let mut flags = f.flags();
             flags.set(flag, on != 0);
+            // The descriptor that the flag is set through is what the signal names.
             if request == FIOASYNC {
                 f.set_async_fd(fd.0);
             }
@@ -42,6 +43,7 @@ fn sys_ioctl(t: &mut CurrentTask, fd: Fd, request: u32, arg: u64) -> SyscallResu
             t.mm().write(ptr.cast(), &size)?;
         }
         _ => {
+            // A background process may be stopped for changing its terminal.
             super::io::admit(t, &f, JobControlAccess::Ioctl(request))?;
             return Ok(f.file().ioctl(&f, t, request, arg)?);
         }

@@ -42,10 +42,13 @@ pub(super) fn set(t: &CurrentTask, fd: Fd, f: &Arc<OpenFile>, kind: i32) -> Sysc
         Ok(F_WRLCK) => LeaseKind::Write,
         _ => return Err(Errno::EINVAL.into()),
     };
+    // Read before it is granted: the lease would have to be told of these openings.
     check_openings(t, f, kind)?;
     let holder: Arc<dyn LeaseHolder> = f.clone();
     leases.set(meta.key(), f.id(), (Arc::downgrade(&holder), fd.0), kind)?;
+    // Closing looks for leases only where this is noted.
     f.note_lock();
+    // Who asks for a lease is told of it, unless F_SETOWN has named somebody else.
     if matches!(f.owner().0.id, OwnerId::None) {
         let id = OwnerId::Process(t.group.pid().clone());
         f.set_owner(Owner { id, uid: t.creds().uid, euid: t.creds().euid });
@@ -56,6 +59,7 @@ pub(super) fn set(t: &CurrentTask, fd: Fd, f: &Arc<OpenFile>, kind: i32) -> Sysc
 /// Whether the file is open in a way that the lease would have been told of (`check_conflicting_open`).
 fn check_openings(t: &CurrentTask, f: &Arc<OpenFile>, kind: LeaseKind) -> Result<()> {
     let writes = f.flags().access_mode().can_write();
+    // A write lease may be held by the only writer.
     let own = match kind {
         LeaseKind::Read => 0,
         LeaseKind::Write => u64::from(writes),
@@ -86,6 +90,7 @@ fn has_other_openings(t: &CurrentTask, f: &Arc<OpenFile>) -> Result<bool> {
 
 /// Waits until no lease is in the way of `breaker`.
 pub(super) async fn wait(t: &mut CurrentTask, leases: &FileLeases, breaker: Breaker) -> Result<(), SyscallError> {
+    // Asked again after each wait: another lease may have come, or a break be due.
     while let Some(until) = leases.wait_until(breaker) {
         let wait = Wait::restarting("break_lease", Restart::Sys).until(until);
         let look = |_: &mut CurrentTask| match leases.wait_until(breaker) {

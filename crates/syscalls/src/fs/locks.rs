@@ -45,10 +45,12 @@ fn range(f: &OpenFile, raw: &Flock) -> Result<Range> {
     let (first, last) = match raw.l_len {
         0 => (start, None),
         len if len > 0 => (start, Some(start.checked_add(len - 1).ok_or(Errno::EOVERFLOW)?)),
+        // Linux allows ranges before the start; only what begins before the file is refused.
         len => (start.checked_add(len).ok_or(Errno::EINVAL)?, Some(start - 1)),
     };
     let first = u64::try_from(first).map_err(|_| Errno::EINVAL)?;
     let last = match last {
+        // Up to the largest offset is up to the end, wherever it is.
         None | Some(i64::MAX) => u64::MAX,
         Some(l) => u64::try_from(l).map_err(|_| Errno::EINVAL)?,
     };
@@ -63,9 +65,11 @@ fn request(t: &CurrentTask, f: &OpenFile, cmd: u32, raw: &Flock) -> Result<Reque
         _ => return Err(Errno::EINVAL),
     };
     let by_description = matches!(cmd, F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW);
+    // l_pid must be zero, so that it may get a meaning (fcntl(2)).
     if by_description && raw.l_pid != 0 {
         return Err(Errno::EINVAL);
     }
+    // The descriptor table stands for the process: CLONE_FILES shares its locks.
     let owner = if by_description { LockOwner::Description(f.id()) } else { LockOwner::Process(t.fds().id()) };
     Ok(Request { kind, range: range(f, raw)?, owner, pid: if by_description { -1 } else { t.tgid() } })
 }
@@ -84,6 +88,7 @@ pub(super) fn get(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: UserAdd
     match found {
         None => raw.l_type = F_UNLCK,
         Some(other) => {
+            // The end of the file, wherever it is, is shown as length 0.
             let len = if other.range.end == u64::MAX { 0 } else { other.range.end - other.range.start + 1 };
             raw.l_type = if other.kind == LockKind::Read { F_RDLCK } else { F_WRLCK };
             raw.l_whence = 0;
@@ -110,6 +115,7 @@ pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: U
     let r = request(t, f, cmd, &raw)?;
     let file_locks = locks::locks_of(f)?;
     let Some(kind) = r.kind else {
+        // Outside first: if that fails the lock is still held here too.
         if let Some(outside) = f.file().outside_locks() {
             outside.set(r.owner, r.range, None)?;
         }
@@ -120,6 +126,7 @@ pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: U
         LockKind::Read => f.check_readable()?,
         LockKind::Write => f.check_writable()?,
     }
+    // Before the lock is had, so that a close that comes at once finds it.
     t.fds().note_lock_owner(f, r.owner);
     let wanted = r.lock(kind);
     let waits = matches!(cmd, F_SETLKW | F_OFD_SETLKW);
@@ -147,6 +154,7 @@ pub(super) async fn set(t: &mut CurrentTask, f: &Arc<OpenFile>, cmd: u32, arg: U
             Some(Err(Errno::EAGAIN)) if waits => return Poll::Ready(Attempt::HeldOutside),
             Some(Err(e)) => return Poll::Ready(Attempt::Done(Err(e))),
         }
+        // Another task was faster: looked at again, and who has it is found.
         if file_locks.lock(wanted).is_ok() {
             return Poll::Ready(Attempt::Done(Ok(())));
         }
@@ -178,6 +186,7 @@ async fn wait_for_lock(
             Attempt::Done(result) => return Ok(result.map(|()| 0)?),
             Attempt::HeldOutside => t.sleep(&wait.until(Some(Deadline::now() + pause))).await?,
         }
+        // Doubled, so that a lock that is held long costs little.
         pause = (pause * 2).min(PAUSES.1);
     }
 }
@@ -192,6 +201,7 @@ fn try_flock(f: &OpenFile, file_locks: &FileLocks, kind: LockKind, waits: bool) 
     let Some(outside) = f.file().outside_locks() else { return Poll::Ready(Attempt::Done(Ok(()))) };
     Poll::Ready(match outside.flock(f.id(), Some(kind)) {
         Ok(()) => Attempt::Done(Ok(())),
+        // The two locks are one to the guest: what was not had outside is given up here.
         Err(e) => match locks::unflock(f) {
             Ok(()) if e == Errno::EAGAIN && waits => Attempt::HeldOutside,
             Ok(()) => Attempt::Done(Err(e)),

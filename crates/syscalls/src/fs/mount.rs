@@ -32,6 +32,7 @@ fn sys_mount(
     flags: u64,
     data: UserAddr,
 ) -> SyscallResult {
+    // In the order of the kernel's own copies, which decides between errnos.
     let fs_type = optional(t, fs_type.0)?;
     let source = optional(t, source.0)?;
     let options = optional(t, data)?;
@@ -66,6 +67,7 @@ fn sys_pivot_root(t: &mut CurrentTask, new_root: PathArg, put_old: PathArg) -> S
     }
     place.namespace.pivot_root(&new, &put, &place.root)?;
     // The callers of pivot_root(2) go on to chdir and chroot; Linux moves all processes whose root was the old one.
+    // The task's own root and directory follow; others that had them are not looked for.
     let mut fs = t.fs().lock();
     if fs.root == place.root {
         fs.root = new.clone();

@@ -58,6 +58,7 @@ fn sys_mknod(t: &mut CurrentTask, path: PathArg, mode: u32, dev: u32) -> Syscall
 }
 
 fn node_kind(mode: u32, dev: u32) -> Result<NodeKind<'static>> {
+    // A mode without a type makes a regular file (mknod(2)).
     if mode & S_IFMT == 0 {
         return Ok(NodeKind::File);
     }
@@ -68,6 +69,7 @@ fn node_kind(mode: u32, dev: u32) -> Result<NodeKind<'static>> {
         file_type @ (FileType::CharDevice | FileType::BlockDevice) => {
             Ok(NodeKind::Device { file_type, rdev: DeviceId::from_raw(u64::from(dev)) })
         }
+        // mkdir(2) is for that.
         FileType::Directory => Err(Errno::EPERM),
         FileType::Symlink => Err(Errno::EINVAL),
     }
@@ -116,9 +118,11 @@ fn sys_renameat2(
     if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) != 0 {
         return Err(Errno::EINVAL.into());
     }
+    // A whiteout is a device node, whatever it is used for.
     if flags & RENAME_WHITEOUT != 0 && !t.creds().has_root_cap(Cap::MKNOD) {
         return Err(Errno::EPERM.into());
     }
+    // Both texts are read before either directory is looked at.
     let (old, new) = (read_path(t, old)?, read_path(t, new)?);
     let from = LookupStart::at(t, old_dirfd, &old)?;
     let to = LookupStart::at(t, new_dirfd, &new)?;
@@ -176,10 +180,12 @@ fn sys_readlinkat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, buf: UserAddr, 
     if at.inode().file_type() != FileType::Symlink {
         return Err(if text.is_empty() { Errno::ENOENT } else { Errno::EINVAL }.into());
     }
+    // A magic link has no text of its own: the path of what it leads to is shown.
     let target = match at.inode().follow(t)? {
         Some(to) => to.text(Some(&place.root)),
         None => at.inode().read_link_for(t)?,
     };
+    // Cut without a word and without a NUL (readlink(2)).
     let shown = target.get(..size).unwrap_or(&target);
     t.mm().write_bytes(buf, shown)?;
     Ok(shown.len() as u64)

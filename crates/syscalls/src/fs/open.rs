@@ -51,6 +51,7 @@ async fn sys_creat(t: &mut CurrentTask, path: PathArg, mode: u32) -> SyscallResu
 async fn sys_openat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, flags: OpenFlags, mode: u32) -> SyscallResult {
     // Unknown bits are ignored, as ever; openat2 refuses them.
     let flags = flags & OpenFlags::VALID;
+    // Without a file to make the mode is whatever is in the register.
     let mode = if flags.intersects(OpenFlags::CREAT | OpenFlags::TMPFILE_BIT) { mode & S_IALLUGO } else { 0 };
     open(t, dirfd, path, OpenHow::new(flags, mode)).await
 }
@@ -58,10 +59,12 @@ async fn sys_openat(t: &mut CurrentTask, dirfd: Fd, path: PathArg, flags: OpenFl
 async fn open(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: OpenHow) -> SyscallResult {
     how.check()?;
     let text = read_path(t, path)?;
+    // Before the file is made or truncated: a full table must not leave an effect behind.
     t.fds().check_free(1, fd_limit(t))?;
     // Where the walk must stay in the directory, even an absolute path begins there.
     let confined = how.resolve.intersects(LookupFlags::BENEATH | LookupFlags::IN_ROOT);
     let place = LookupStart::at(t, dirfd, if confined { b"." } else { &text })?;
+    // Once more for each lease that was in the way.
     let file = loop {
         let opened = ops::open(&place.view(t), &text, &how);
         if opened.as_ref().err() != Some(&Errno::EWOULDBLOCK) || how.flags.contains(OpenFlags::NONBLOCK) {
@@ -74,6 +77,7 @@ async fn open(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: OpenHow) -> Sy
         let reads = how.flags.access_mode() == AccessMode::ReadOnly;
         leases::wait(t, &leases, if reads { Breaker::Reader } else { Breaker::Writer }).await?;
     };
+    // O_PATH does not open a FIFO.
     if !how.flags.contains(OpenFlags::PATH) {
         finish(t, &file).await?;
     }
@@ -97,6 +101,7 @@ async fn sys_openat2(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: UserAdd
 
 /// Reads a struct that may be longer than ours if the rest is zero (`copy_struct_from_user`).
 fn read_how(t: &CurrentTask, addr: UserAddr, size: usize) -> Result<RawHow> {
+    // The first version of the struct is the least.
     if size < size_of::<RawHow>() {
         return Err(Errno::EINVAL);
     }

@@ -22,6 +22,7 @@ fn sys_pipe2(t: &mut CurrentTask, fds: UserPtr<[i32; 2]>, flags: OpenFlags) -> S
         return Err(Errno::EINVAL.into());
     }
     let limit = fd_limit(t);
+    // Before the pipe is made; installing can still fail, since other threads take numbers too.
     t.fds().check_free(2, limit)?;
     let on_exec = OnExec::close_if(flags.contains(OpenFlags::CLOEXEC));
     let (reader, writer) = moat_fs_anon::new_pipe(&t.kernel().vfs, flags - OpenFlags::CLOEXEC, t.creds());
@@ -33,6 +34,7 @@ fn sys_pipe2(t: &mut CurrentTask, fds: UserPtr<[i32; 2]>, flags: OpenFlags) -> S
             return Err(e.into());
         }
     };
+    // Nobody knows the numbers, so both go again.
     if let Err(e) = t.mm().write(fds, &[r.0, w.0]) {
         t.fds().close(r)?;
         t.fds().close(w)?;

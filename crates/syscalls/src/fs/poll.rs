@@ -45,6 +45,7 @@ pub(super) fn set_mask(t: &mut CurrentTask, mask: UserPtr<SigSet>, size: usize) 
 
 /// Puts the mask back, unless a signal is to be handled under the temporary one.
 pub(super) fn unset_mask<R>(t: &mut CurrentTask, result: &Result<R, SyscallError>) {
+    // An interrupted call keeps the mask until the handler has run.
     let interrupted = matches!(result, Err(SyscallError::Restart(_) | SyscallError::Errno(Errno::EINTR)));
     if !interrupted {
         t.restore_mask();
@@ -87,6 +88,7 @@ pub(super) async fn wait_for_files(
         n => Poll::Ready(n),
     };
     match t.wait_for(files, wait, look).await {
+        // A signal that came as the time ended is not lost.
         Err(WaitError::TimedOut) if t.is_interrupted() => Err(wait.interrupted()),
         Err(WaitError::TimedOut) => Ok(0),
         done => done,
@@ -103,11 +105,13 @@ async fn run(t: &mut CurrentTask, at: UserAddr, count: u32, wait: Wait) -> Resul
     let mut bad = 0;
     for (i, p) in fds.iter_mut().enumerate() {
         p.revents = 0;
+        // Negative numbers are passed over (poll(2)).
         if p.fd < 0 {
             continue;
         }
         match t.fds().get(Fd(p.fd)) {
             Ok(file) => {
+                // POLLERR and POLLHUP are always told.
                 files.0.push(Watched { file, events: PollEvents::from_pollfd(p.events) | PollEvents::ALWAYS });
                 slots.push(i);
             }
@@ -145,11 +149,12 @@ async fn sys_poll(t: &mut CurrentTask, fds: UserAddr, count: u32, timeout_ms: i3
     let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
     let until = t.deadline_or(|| deadline(timeout));
     let args = [fds.get(), u64::from(count), i64::from(timeout_ms).cast_unsigned(), 0, 0, 0];
+    // The deadline goes into the restart, so that the whole time is not waited again.
     let restart = Restart::Block(RestartBlock { nr: 7, args, deadline: until });
     run(t, fds, count, Wait::restarting("poll", restart).until(until)).await
 }
 
-/// Writes what is left of a timeout back; a timeout in read-only memory is left alone.
+/// What is left of a timeout, for callers to write back; they leave one in read-only memory alone.
 pub(super) fn left(until: Option<Instant>) -> Option<Duration> {
     until.map(|d| d.saturating_duration_since(Instant::now()))
 }
@@ -171,6 +176,7 @@ async fn sys_ppoll(
     // A call whose timeout has been written back can't be made again with it.
     let result = run(t, fds, count, Wait::restarting("poll", Restart::NoHand).until(until)).await;
     unset_mask(t, &result);
+    // Linux writes the rest back after a signal too.
     if let (Some(p), Some(rest)) = (timeout.non_null(), left(until)) {
         let _ = t.mm().write(p, &Timespec::from_duration(rest));
     }

@@ -102,6 +102,7 @@ fn offset_or_position(offset: i64) -> Result<At> {
 }
 
 fn checked_flags(flags: u32) -> Result<RwFlags> {
+    // RWF_ATOMIC and unknown flags are refused.
     let known = RwFlags::HIPRI | RwFlags::DSYNC | RwFlags::SYNC | RwFlags::NOWAIT | RwFlags::APPEND | RwFlags::NOAPPEND;
     RwFlags::from_bits(flags).filter(|f| known.contains(*f)).ok_or(Errno::EOPNOTSUPP)
 }
@@ -121,6 +122,7 @@ async fn sys_preadv2(
 ) -> SyscallResult {
     let at = offset_or_position(offset)?;
     let flags = checked_flags(flags)?;
+    // Nothing can be read behind the end.
     if flags.contains(RwFlags::APPEND) {
         return Err(Errno::EOPNOTSUPP.into());
     }
@@ -138,6 +140,7 @@ async fn sys_pwritev2(
 ) -> SyscallResult {
     let at = offset_or_position(offset)?;
     let flags = checked_flags(flags)?;
+    // They contradict each other.
     if flags.contains(RwFlags::APPEND | RwFlags::NOAPPEND) {
         return Err(Errno::EINVAL.into());
     }

@@ -54,6 +54,7 @@ async fn run(t: &mut CurrentTask, count: i32, at: [UserAddr; 3], until: Option<D
         if wanted.is_empty() {
             continue;
         }
+        // Any bad descriptor fails the call: there is no place to say which (select(2)).
         let file = t.fds().get(Fd(i32::try_from(fd).unwrap_or(-1)))?;
         files.0.push(Watched { file, events: wanted | PollEvents::ALWAYS });
         numbers.push(fd);
@@ -78,6 +79,7 @@ async fn run(t: &mut CurrentTask, count: i32, at: [UserAddr; 3], until: Option<D
         let wait = Wait::restarting("select", Restart::NoHand).until(until);
         wait_for_files(t, &files, &wait, look).await?
     };
+    // Only with an answer: after an error the sets are as they were.
     for (to, set) in at.iter().zip(&found).filter(|(to, _)| !to.is_null()) {
         t.mm().write_array(*to, set)?;
     }

@@ -36,6 +36,7 @@ fn check_limit(t: &mut CurrentTask, old: u64, len: u64) -> Result<()> {
 async fn sys_truncate(t: &mut CurrentTask, path: PathArg, len: i64) -> SyscallResult {
     let len = u64::try_from(len).map_err(|_| Errno::EINVAL)?;
     let at = find(t, Fd::CWD, path, LookupFlags::FOLLOW)?;
+    // The type decides before any right does.
     let inode = at.inode();
     match inode.file_type() {
         FileType::Directory => return Err(Errno::EISDIR.into()),
@@ -44,9 +45,11 @@ async fn sys_truncate(t: &mut CurrentTask, path: PathArg, len: i64) -> SyscallRe
     }
     inode.permission(t.creds(), Access::WRITE)?;
     at.mount.check_writable()?;
+    // After the rights: the signal is not for a file that could not be written anyway.
     check_limit(t, inode.metadata()?.size, len)?;
     if !t.kernel().vfs.leases.is_empty() {
         let key = inode.metadata()?.key();
+        // One lease after another may be in the way.
         while let Some(leases) = t.kernel().vfs.leases.break_for(key, Breaker::Writer) {
             leases::wait(t, &leases, Breaker::Writer).await?;
         }
@@ -73,13 +76,16 @@ fn check_mode(mode: u32) -> Result<()> {
         | FALLOC_FL_ZERO_RANGE
         | FALLOC_FL_INSERT_RANGE
         | FALLOC_FL_UNSHARE_RANGE;
+    // The modes exclude one another; KEEP_SIZE goes with some.
     if mode & !(kinds | FALLOC_FL_KEEP_SIZE) != 0 || (mode & kinds).count_ones() > 1 {
         return Err(Errno::EOPNOTSUPP);
     }
     let keep = mode & FALLOC_FL_KEEP_SIZE != 0;
+    // A hole never changes the size.
     if mode & FALLOC_FL_PUNCH_HOLE != 0 && !keep {
         return Err(Errno::EOPNOTSUPP);
     }
+    // They are about the size.
     if mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) != 0 && keep {
         return Err(Errno::EINVAL);
     }
@@ -91,6 +97,7 @@ fn sys_fallocate(t: &mut CurrentTask, fd: Fd, mode: u32, offset: i64, len: i64) 
     let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
     let len = u64::try_from(len).ok().filter(|l| *l > 0).ok_or(Errno::EINVAL)?;
     check_mode(mode)?;
+    // EBADF comes after the arguments' own errors (`vfs_fallocate`).
     f.check_writable()?;
     match f.inode().file_type() {
         FileType::Regular => {}

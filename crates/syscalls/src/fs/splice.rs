@@ -107,6 +107,7 @@ async fn sys_splice(
     let (written, result) = write_all(t, &sink, buf.get(..n).unwrap_or_default(), out_at.as_mut()).await;
     if from.is_some() && written > 0 {
         // The same bytes again; another reader may have been faster, as with a shared position.
+        // A pipe has only readers that take: what was written is taken by reading it again.
         let _ = source.read(buf.get_mut(..written).unwrap_or_default());
     }
     // Some progress is the result; the error comes back at the next call.
@@ -137,6 +138,7 @@ async fn sys_tee(t: &mut CurrentTask, input: Fd, out: Fd, len: usize, flags: u32
     let most = room(t, &sink, to, blocking).await?;
     let mut buf = vec![0; len.min(CHUNK).min(most)];
     let n = wait_for_file(t, &source, PollEvents::READABLE, blocking, || from.peek(&mut buf, 0)).await?;
+    // The bytes stay in the source.
     let (written, result) = write_all(t, &sink, buf.get(..n).unwrap_or_default(), None).await;
     if written == 0 {
         result?;
@@ -147,10 +149,12 @@ async fn sys_tee(t: &mut CurrentTask, input: Fd, out: Fd, len: usize, flags: u32
 async fn sys_vmsplice(t: &mut CurrentTask, fd: Fd, vec: UserAddr, count: usize, flags: u32) -> SyscallResult {
     let blocking = check_flags(flags)?;
     let f = t.fds().get(fd)?;
+    // EBADF, where splice(2) has EINVAL for what is no pipe.
     if f.downcast::<End>().is_none() {
         return Err(Errno::EBADF.into());
     }
     let iov = t.mm().read_iovecs(vec, count)?;
+    // The end that the descriptor is of gives the direction.
     if f.check_writable().is_ok() {
         io::write(t, &f, &iov, At::Position, Append::ByFlags, blocking).await
     } else {

@@ -77,6 +77,7 @@ fn sys_fstat(t: &mut CurrentTask, fd: Fd, out: UserPtr<Stat>) -> SyscallResult {
 /// The attributes of a name or, for an empty one, of the descriptor, and where it is.
 fn look(t: &CurrentTask, dirfd: Fd, path: PathArg, lookup: LookupFlags) -> Result<(Metadata, Path)> {
     let empty = lookup.contains(LookupFlags::EMPTY_PATH) && (path.0.is_null() || is_empty(t, path));
+    // Attributes of a file without a name come from the description (fstat(2)).
     if empty && dirfd != Fd::CWD {
         let f = t.fds().get_any(dirfd)?;
         return Ok((f.metadata()?, f.path().clone()));
@@ -104,6 +105,7 @@ fn sys_statx(
     out: UserPtr<Statx>,
 ) -> SyscallResult {
     let sync = AtFlags::STATX_FORCE_SYNC | AtFlags::STATX_DONT_SYNC;
+    // A wish for the newest and for whatever is cached contradict each other.
     if mask & StatxMask::RESERVED.bits() != 0 || AtFlags::from_bits_retain(flags).contains(sync) {
         return Err(Errno::EINVAL.into());
     }
@@ -111,6 +113,7 @@ fn sys_statx(
     let (m, at) = look(t, dirfd, path, lookup)?;
     let ns = &t.creds().user_ns;
     let mut have = StatxMask::BASIC_STATS | StatxMask::MNT_ID;
+    // Only file systems that keep it can tell.
     have.set(StatxMask::BTIME, m.btime.is_some());
     let x = Statx {
         stx_mask: have.bits(),

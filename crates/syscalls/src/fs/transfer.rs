@@ -93,6 +93,7 @@ async fn copy(
     // A signal ends a long copy only after some progress, which is then the result.
     while done < count && result.is_ok() && !(done > 0 && t.is_interrupted()) {
         let want = count.saturating_sub(done).min(buf.len());
+        // Read at its own offset, so that the position moves only by what was written.
         let from = in_at.unwrap_or_else(|| input.pos());
         let n = match input.read_at(buf.get_mut(..want).unwrap_or_default(), from) {
             Ok(0) => break,
@@ -134,6 +135,7 @@ async fn sys_sendfile(t: &mut CurrentTask, out: Fd, input: Fd, offset: UserPtr<i
     if isize::try_from(count).is_err() || special || sink.flags().contains(OpenFlags::APPEND) {
         return Err(Errno::EINVAL.into());
     }
+    // A source has to have positions: what was read and can't be sent is read again.
     source.check_positional().map_err(|_| Errno::EINVAL)?;
     let n = copy(t, &source, &mut at, &sink, &mut None, count.min(MAX_RW_COUNT)).await?;
     write_offset(t, offset, at)?;
@@ -150,6 +152,7 @@ fn check_copy(source: &OpenFile, sink: &OpenFile) -> Result<()> {
     }
     source.check_readable()?;
     sink.check_writable()?;
+    // Where to append and where to copy would contradict each other.
     if sink.flags().contains(OpenFlags::APPEND) { Err(Errno::EBADF) } else { Ok(()) }
 }
 
@@ -171,6 +174,7 @@ async fn sys_copy_file_range(
     }
     check_copy(&source, &sink)?;
     let (from, to) = (in_at.unwrap_or_else(|| source.pos()), out_at.unwrap_or_else(|| sink.pos()));
+    // Both ends have to be offsets that a file can have.
     if from.max(to).checked_add(count as u64).is_none() {
         return Err(Errno::EOVERFLOW.into());
     }

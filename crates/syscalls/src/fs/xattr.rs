@@ -43,6 +43,7 @@ fn read_name(t: &CurrentTask, name: PathArg) -> Result<Vec<u8>> {
     let name = t
         .mm()
         .read_cstr(name.0, XATTR_NAME_MAX + 1)
+        // A name that is too long is ERANGE for attributes.
         .map_err(|e| if e == Errno::ENAMETOOLONG { Errno::ERANGE } else { e })?;
     if name.is_empty() { Err(Errno::ERANGE) } else { Ok(name) }
 }
@@ -63,6 +64,7 @@ fn set(t: &CurrentTask, at: Result<Path>, name: PathArg, value: UserAddr, size: 
         return Err(Errno::EINVAL.into());
     }
     let name = read_name(t, name)?;
+    // Before memory is taken for it.
     if size > XATTR_SIZE_MAX {
         return Err(Errno::E2BIG.into());
     }
@@ -169,6 +171,7 @@ fn sys_name_to_handle_at(
     _mount_id: UserAddr,
     _flags: u32,
 ) -> SyscallResult {
+    // A bad path has its own error first.
     find(t, dirfd, path, LookupFlags::EMPTY_PATH)?;
     Err(Errno::EOPNOTSUPP.into())
 }

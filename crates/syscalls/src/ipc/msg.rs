@@ -55,11 +55,13 @@ pub(super) async fn sys_msgsnd(t: &mut CurrentTask, id: i32, addr: UserAddr, len
     let kind = t.mm().read(UserPtr::<i64>::new(addr))?;
     let max = i64::from(t.system_v().msg.max_message.get_i32());
     let len = usize::try_from(len).ok().filter(|_| len <= max).ok_or(Errno::EINVAL)?;
+    // Types are positive: zero and less select at the receiver.
     if id < 0 || kind < 1 {
         return Err(Errno::EINVAL.into());
     }
     let mut text = vec![0; len];
     t.mm().read_bytes(text_addr(addr)?, &mut text)?;
+    // Taken out by the attempt that succeeds, so that none sends it twice.
     let mut message = Some(Message { kind, text });
     let ipc = t.system_v();
     repeat(t, id, PollEvents::OUT, flags, |t| ipc.msg.send(id, &mut message, t.creds(), t.tgid())).await?;
@@ -75,12 +77,14 @@ pub(super) async fn sys_msgrcv(
     flags: i32,
 ) -> SyscallResult {
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    // MSG_COPY looks at a position and never waits.
     if id < 0 || (flags & MSG_COPY != 0 && (flags & MSG_EXCEPT != 0 || flags & IPC_NOWAIT == 0)) {
         return Err(Errno::EINVAL.into());
     }
     let wanted = Wanted { kind, len, flags };
     let ipc = t.system_v();
     let received = repeat(t, id, PollEvents::IN, flags, |t| ipc.msg.receive(id, &wanted, t.creds(), t.tgid())).await;
+    // Nothing fits, and the caller does not wait.
     let message = received.map_err(|e| match e {
         SyscallError::Errno(Errno::EAGAIN) => Errno::ENOMSG.into(),
         e => e,

@@ -50,6 +50,7 @@ async fn semop(t: &mut CurrentTask, id: i32, ops: UserAddr, count: u32, deadline
         return Err(Errno::E2BIG.into());
     }
     let count = usize::try_from(count).map_err(|_| Errno::E2BIG)?;
+    // All are read before any is tried: they succeed together or not at all.
     let ops: Vec<Sembuf> = t.mm().read_array(ops, count, count)?;
     let ipc = t.system_v();
     let started = {
@@ -106,6 +107,7 @@ pub(super) fn sys_semctl(t: &mut CurrentTask, id: i32, number: i32, command: i32
             Ok(0)
         }
         SETALL => {
+            // How many there are decides how much is read.
             let count = ipc.sem.count_to_set(id, &creds)?;
             let values: Vec<u16> = t.mm().read_array(buf, count, count)?;
             ipc.sem.set_values(id, &values, &caller)?;

@@ -36,6 +36,7 @@ fn place(addr: u64, flags: i32) -> Result<Option<u64>> {
         return Err(Errno::EINVAL);
     }
     let addr = page_down(addr);
+    // Rounded down it would be anywhere again.
     if addr == 0 && flags & SHM_REMAP != 0 { Err(Errno::EINVAL) } else { Ok(Some(addr)) }
 }
 
@@ -58,6 +59,7 @@ pub(super) async fn sys_shmat(t: &mut CurrentTask, id: i32, addr: u64, flags: i3
     let (object, len) = ipc.shm.attach(id, wanted, t.creds())?;
     let mut map_flags = MapFlags::SHARED;
     if let Some(addr) = place {
+        // A segment that would wrap is refused as what it overlaps would be.
         addr.checked_add(len).ok_or(Errno::EINVAL)?;
         map_flags |= if flags & SHM_REMAP != 0 { MapFlags::FIXED } else { MapFlags::FIXED_NOREPLACE };
     }
@@ -67,6 +69,7 @@ pub(super) async fn sys_shmat(t: &mut CurrentTask, id: i32, addr: u64, flags: i3
     let request = MmapRequest { addr: place.unwrap_or(0), len, prot, flags: map_flags, backing };
     // Memory in the way is EINVAL here.
     let at = mm.mmap(thread, request).await.map_err(|e| if e == Errno::EEXIST { Errno::EINVAL } else { e })?;
+    // After the mapping: a failed attach leaves no trace.
     ipc.shm.note_attach(id, t.tgid());
     Ok(at)
 }

@@ -13,6 +13,7 @@ use moat_mm::{UserAddr, is_page_aligned};
 const MAX_NODES: u64 = 4096 * 8;
 
 fn check_mode(mode: u32) -> Result<()> {
+    // How nodes are counted makes no difference with one.
     let kind = mode & !(MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES);
     if kind > MPOL_WEIGHTED_INTERLEAVE { Err(Errno::EINVAL) } else { Ok(()) }
 }
@@ -29,6 +30,7 @@ fn check_mask(t: &CurrentTask, mask: UserAddr, max_node: u64) -> Result<()> {
     }
     let words = usize::try_from(bits.div_ceil(64)).map_err(|_| Errno::EINVAL)?;
     let nodes: Vec<u64> = t.mm().read_array(mask, words, words)?;
+    // Bits of nodes that don't exist are refused, wherever they are in the mask.
     let foreign = nodes.iter().enumerate().any(|(i, &w)| if i == 0 { w & !1 != 0 } else { w != 0 });
     if foreign { Err(Errno::EINVAL) } else { Ok(()) }
 }

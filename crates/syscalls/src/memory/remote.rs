@@ -20,6 +20,7 @@ pub(super) fn sys_process_vm_readv(
     flags: u64,
 ) -> SyscallResult {
     let call = Vectors::read(t, pid, (local, local_count), (remote, remote_count), flags)?;
+    // Held for the whole copy: execve(2) of the other must not take its memory away under it.
     let own = t.mm().clone();
     Ok(transfer((&call.mm, &call.remote), (&own, &call.local))? as u64)
 }
@@ -56,6 +57,7 @@ impl Vectors {
         if flags != 0 {
             return Err(Errno::EINVAL);
         }
+        // Both lists are read before the process is looked for: EFAULT and EINVAL win over ESRCH.
         let local = t.mm().read_iovecs(local.0, local.1)?;
         let remote = t.mm().read_iovecs(remote.0, remote.1)?;
         let task = t.kernel().task(&t.pid_ns(), pid).ok_or(Errno::ESRCH)?;
@@ -72,12 +74,14 @@ fn transfer((source, from): (&MemoryManager, &IoVec), (target, to): (&MemoryMana
     let mut buffer = vec![0; CHUNK.min(from.left).min(to.left)];
     let mut done = 0;
     while let (Some(a), Some(b)) = (from.piece(), to.piece()) {
+        // As much as lies in one buffer on both sides.
         let len = a.len.min(b.len).min(CHUNK);
         let piece = buffer.get_mut(..len).ok_or(Errno::EFAULT)?;
         let copied = source.read_partial(a.addr, piece).and_then(|n| target.write_partial(b.addr, &piece[..n]));
         match copied {
             Ok(n) => {
                 done += n;
+                // A short step has met a bad address; what was copied counts (process_vm_readv(2)).
                 if n < len {
                     break;
                 }
@@ -106,6 +110,7 @@ impl<'a> Cursor<'a> {
     /// What is left of the buffer at hand, the next one that is not empty.
     fn piece(&mut self) -> Option<UserSlice> {
         while let Some(first) = self.slices.first() {
+            // Empty buffers and those that are used up are passed over.
             if self.within < first.len {
                 let addr = UserAddr::new(first.addr.get().wrapping_add(self.within as u64));
                 return Some(UserSlice::new(addr, first.len - self.within));

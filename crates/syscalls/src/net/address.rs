@@ -23,6 +23,7 @@ pub(super) fn read(t: &CurrentTask, addr: UserAddr, len: i32) -> Result<SockAddr
 /// # Errors
 /// EINVAL for a negative length; EFAULT.
 pub(super) fn write(t: &CurrentTask, addr: UserAddr, len: UserPtr<i32>, value: &SockAddr) -> Result<()> {
+    // The room is read before the name is asked for, and a negative one refused.
     let room = usize::try_from(t.mm().read(len)?).map_err(|_| Errno::EINVAL)?;
     let bytes = value.as_bytes();
     t.mm().write_bytes(addr, bytes.get(..room).unwrap_or(bytes))?;

@@ -33,19 +33,23 @@ pub(super) fn read(t: &CurrentTask, sock: Sock<'_>, header: &Msghdr) -> Result<A
     if len == 0 {
         return Ok(out);
     }
+    // At most `MOST` bytes, as checked above.
     let mut bytes = vec![0; len];
     t.mm().read_bytes(UserAddr::new(header.msg_control), &mut bytes)?;
     let family = sock.socket().kind().family;
     let mut rest = &bytes[..];
     while let Ok((cmsg, _)) = Cmsghdr::read_from_prefix(rest) {
         let len = usize::try_from(cmsg.cmsg_len).map_err(|_| Errno::EINVAL)?;
+        // A length that is less than its header, or beyond the buffer.
         let data = rest.get(HEADER..len).ok_or(Errno::EINVAL)?;
         match (cmsg.cmsg_level, cmsg.cmsg_type) {
             (SOL_SOCKET, SCM_RIGHTS) if family == AF_UNIX => read_rights(t, data, &mut out.files)?,
             (SOL_SOCKET, SCM_CREDENTIALS) if family == AF_UNIX => out.creds = Some(read_creds(t, data)?),
             (SOL_SOCKET, _) if family == AF_UNIX => return Err(Errno::EINVAL),
+            // Others are the family's to understand.
             (level, kind) => out.other.push(ControlMessage { level, kind, data: data.to_vec() }),
         }
+        // Each begins at a multiple of eight.
         rest = rest.get(cmsg_align(len)..).unwrap_or_default();
     }
     Ok(out)
@@ -53,6 +57,7 @@ pub(super) fn read(t: &CurrentTask, sock: Sock<'_>, header: &Msghdr) -> Result<A
 
 fn read_rights(t: &CurrentTask, data: &[u8], files: &mut Vec<Arc<OpenFile>>) -> Result<()> {
     let fds = data.chunks_exact(4).map(|b| Fd(i32::from_ne_bytes([b[0], b[1], b[2], b[3]])));
+    // Over all SCM_RIGHTS of the message together.
     if files.len() + fds.len() > SCM_MAX_FD {
         return Err(Errno::EINVAL);
     }
@@ -68,6 +73,7 @@ fn read_creds(t: &CurrentTask, data: &[u8]) -> Result<SocketCreds> {
     let c = t.creds();
     let uid = c.user_ns.kernel_uid(claim.uid).ok_or(Errno::EINVAL)?;
     let gid = c.user_ns.kernel_gid(claim.gid).ok_or(Errno::EINVAL)?;
+    // One's own ids need no privilege, those of others one each.
     let own = claim.pid == t.tgid();
     let fine = (own || c.has_cap(Cap::SYS_ADMIN))
         && ([c.uid, c.euid, c.suid].contains(&uid) || c.has_cap(Cap::SETUID))
@@ -115,6 +121,7 @@ impl Room {
         let mut bytes = header.as_bytes().to_vec();
         bytes.extend_from_slice(data.get(..fits).unwrap_or_default());
         t.mm().write_bytes(UserAddr::new(self.at), &bytes)?;
+        // By the whole length, as Linux counts it, even if the data was cut.
         self.advance(data.len());
         Ok(())
     }
@@ -135,6 +142,7 @@ pub(super) fn write(t: &CurrentTask, header: &Msghdr, ancillary: Ancillary, flag
     let left = usize::try_from(header.msg_controllen).unwrap_or(usize::MAX);
     let left = if header.msg_control == 0 { 0 } else { left };
     let mut room = Room { at: header.msg_control, left, written: Written { len: 0, flags: MsgFlags::empty() } };
+    // In the order of Linux: what the protocol adds, then credentials, then files.
     for m in &ancillary.other {
         room.put(t, m.level, m.kind, &m.data)?;
     }

@@ -95,9 +95,11 @@ async fn send_one(
     flags: MsgFlags,
 ) -> Result<usize, SyscallError> {
     let header = read_header(t, message)?;
+    // A length of zero is no address, whatever the pointer.
     let to = if header.msg_name == 0 || header.msg_namelen == 0 {
         None
     } else {
+        // Linux cuts a length that is too large here, and refuses it in sendto(2).
         let len = header.msg_namelen.min(i32::try_from(SOCKADDR_STORAGE_SIZE).unwrap_or(i32::MAX));
         Some(address::read(t, UserAddr::new(header.msg_name), len)?)
     };
@@ -131,6 +133,7 @@ pub(super) async fn sys_sendmmsg(
             t.mm().write(at.add(MSG_LEN_AT)?.cast(), &n)?;
             Ok::<(), SyscallError>(())
         };
+        // What was sent counts; the error comes back at the next call.
         match one.await {
             Ok(()) => sent += 1,
             Err(e) if sent == 0 => return Err(e),
@@ -151,6 +154,7 @@ async fn receive_one(
 ) -> Result<u64, SyscallError> {
     let header = read_header(t, message)?;
     let iov = read_buffers(t, &header)?;
+    // Everything that is written back follows the message: with a bad pointer it is lost, as on Linux.
     let mut m = transfer::receive(t, sock, &iov, flags).await?;
     let result = returned(&m, flags);
     let ancillary = std::mem::take(&mut m.ancillary);
@@ -188,6 +192,7 @@ pub(super) async fn sys_recvmmsg(
         Some(deadline_after(time.to_nanos()?))
     };
     let result = receive_many(t, fd, messages, count, flags_of(flags), deadline).await?;
+    // The rest is written back, also where messages came (recvmmsg(2)).
     if let Some(deadline) = deadline {
         let left = deadline.saturating_duration_since(Instant::now());
         t.mm().write(timeout.cast(), &Timespec::from_duration(left))?;
@@ -205,6 +210,7 @@ async fn receive_many(
 ) -> SyscallResult {
     let file = t.fds().get(fd)?;
     let sock = Sock::expect(&file)?;
+    // An error that an earlier call has left is told before anything is received.
     sock.socket().core().take_error()?;
     let count = u64::from(count).min(UIO_MAXIOV as u64);
     let mut received = 0;
@@ -228,6 +234,7 @@ async fn receive_many(
             }
             Err(_) => break,
         }
+        // After the first message nothing more is waited for.
         if flags.contains(MsgFlags::WAITFORONE) {
             flags |= MsgFlags::DONTWAIT;
         }

@@ -30,6 +30,7 @@ pub(super) fn sys_setsockopt(
     let file = t.fds().get(fd)?;
     let sock = Sock::expect(&file)?;
     let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    // More than any option has: no memory is taken for it.
     if len > LONGEST {
         return Err(Errno::ENOMEM.into());
     }
@@ -50,6 +51,7 @@ fn set_common(t: &CurrentTask, socket: &dyn Socket, name: u32, value: &[u8]) -> 
         SO_SNDTIMEO | SO_SNDTIMEO_NEW => return set_timeout(socket, BufferSide::Send, value),
         _ => {}
     }
+    // The family may know more of an option than what is common.
     match socket.set_option(t, SOL_SOCKET, name, value) {
         Err(Errno::ENOPROTOOPT) => socket.core().set_option(t, name, value),
         done => done,
@@ -94,6 +96,7 @@ pub(super) fn sys_getsockopt(
     } else {
         socket.get_option(t, level, name, room)?
     };
+    // Cut without a word (getsockopt(2)).
     let answer = answer.get(..room).unwrap_or(&answer);
     t.mm().write_bytes(value, answer)?;
     t.mm().write(len, &i32::try_from(answer.len()).unwrap_or(i32::MAX))?;
@@ -118,6 +121,7 @@ fn get_common(t: &CurrentTask, socket: &dyn Socket, name: u32, room: usize) -> R
         }
         SO_PEERNAME => {
             let peer = socket.peer_address()?;
+            // The name has to fill the buffer, which is how Linux has it.
             if peer.as_bytes().len() < room {
                 return Err(Errno::EINVAL);
             }

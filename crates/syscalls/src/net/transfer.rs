@@ -39,6 +39,7 @@ fn send_step(t: &mut CurrentTask, socket: &dyn Socket, call: &mut SendCall, done
     let want = if stream { left.min(CHUNK) } else { left };
     with_scratch(t, want, |t, buf| {
         let n = gather(t, &call.iov, done, buf);
+        // A message is sent whole or not at all; of a stream what could be read goes.
         if n < want && (n == 0 || !stream) {
             return Err(Errno::EFAULT);
         }
@@ -46,6 +47,7 @@ fn send_step(t: &mut CurrentTask, socket: &dyn Socket, call: &mut SendCall, done
             data: buf.get(..n).unwrap_or_default(),
             to: call.to.as_ref().map(SockAddr::as_bytes),
             flags: call.flags,
+            // Moved into the attempt and back: files are sent once, with the first bytes that are taken.
             ancillary: std::mem::take(&mut call.ancillary),
         };
         let sent = socket.send(Some(t), &mut message);
@@ -67,6 +69,7 @@ pub(super) async fn send(t: &mut CurrentTask, sock: Sock<'_>, mut call: SendCall
         match send_step(t, &**socket, &mut call, done) {
             Ok(n) => {
                 done += n;
+                // A message is never sent in parts.
                 if done >= call.iov.total || !socket.is_stream() {
                     return Poll::Ready(Ok(()));
                 }
@@ -82,6 +85,7 @@ pub(super) async fn send(t: &mut CurrentTask, sock: Sock<'_>, mut call: SendCall
     match result {
         Err(_) if done > 0 => Ok(done),
         Err(e) => {
+            // Datagrams have no reader whose end would matter (send(2)).
             if e == Errno::EPIPE.into() && socket.is_stream() && !call.flags.contains(MsgFlags::NOSIGNAL) {
                 t.send_to_self(Signal::SIGPIPE);
             }
@@ -104,11 +108,13 @@ fn receive_step(
     let room = if socket.is_stream() { writable(t, iov, done, want) } else { want };
     if room == 0 && want > 0 {
         let there = socket.receive(&mut [0], flags | MsgFlags::PEEK)?;
+        // Nothing there is the end; else the fault, with the bytes left where they are.
         return if there.len == 0 { Ok(there) } else { Err(Errno::EFAULT) };
     }
     with_scratch(t, room, |t, buf| {
         let m = socket.receive(buf, flags)?;
         let copied = scatter(t, iov, done, buf.get(..m.len).unwrap_or_default());
+        // The rest of a message that could not be copied is gone.
         if copied < m.len { Err(Errno::EFAULT) } else { Ok(m) }
     })
 }
@@ -127,11 +133,13 @@ pub(super) async fn receive(
     // The error queue is never waited for.
     let nonblocking = flags.intersects(MsgFlags::DONTWAIT | MsgFlags::ERRQUEUE) || sock.file().is_nonblocking();
     let stream = socket.is_stream();
+    // A stream has no empty messages.
     if stream && iov.total == 0 {
         return Ok(Incoming::default());
     }
     let peek = flags.contains(MsgFlags::PEEK);
     let target =
+        // MSG_WAITALL asks for all; else SO_RCVLOWAT says how much is enough.
         if flags.contains(MsgFlags::WAITALL) && !peek { iov.total } else { socket.core().rcvlowat().min(iov.total) };
     let wait = socket_wait("recv", &**socket, BufferSide::Receive);
     let mut all = Incoming::default();
@@ -142,6 +150,7 @@ pub(super) async fn receive(
                 return Poll::Ready(Ok(()));
             }
             Ok(m) => {
+                // An end, a border between messages, and a look stop the reading at once.
                 let ended = m.len == 0 || m.complete || peek;
                 // A short step has emptied the socket.
                 let emptied = m.len < iov.total.saturating_sub(all.len).min(CHUNK);
@@ -150,6 +159,7 @@ pub(super) async fn receive(
                     return Poll::Ready(Ok(()));
                 }
             }
+            // What there is suffices, so it does not wait for more.
             Err(Errno::EAGAIN) if all.len > 0 && all.len >= target => return Poll::Ready(Ok(())),
             Err(Errno::EAGAIN) if !(nonblocking || all.len > 0 && all.complete) => return Poll::Pending,
             Err(e) => return Poll::Ready(Err(e)),
@@ -183,6 +193,7 @@ fn done_or(socket: &dyn Socket, all: Incoming, error: SyscallError) -> Result<In
     }
     if let SyscallError::Errno(e) = error
         && !matches!(e, Errno::EAGAIN | Errno::EFAULT | Errno::EINTR)
+    // The caller's own errors are told by its next call anyway.
     {
         socket.core().set_error(e);
     }

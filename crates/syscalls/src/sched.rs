@@ -156,8 +156,8 @@ fn set(t: &CurrentTask, task: &Task, policy: u32, priority: u32, nice: Option<i3
         {
             return Err(Errno::EPERM);
         }
-    // SCHED_DEADLINE promises time, which the host has not given.
     } else if policy == SCHED_DEADLINE {
+        // SCHED_DEADLINE promises time, which the host has not given.
         return Err(Errno::EPERM);
     }
     let mut s = task.state();

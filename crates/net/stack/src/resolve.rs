@@ -197,8 +197,7 @@ impl Stack {
             NdiscRepr::NeighborSolicit { target_addr, lladdr } => {
                 let ours =
                     self.routes.link(link).is_some_and(|l| l.addresses.iter().any(|a| a.ip == IpAddr::V6(target_addr)));
-                // Duplicate address detection of an address that is ours is
-                // answered; a source that is ours is forged.
+                // A source that is our own address is forged.
                 if !ours || self.routes.is_local(source.into()) {
                     return;
                 }

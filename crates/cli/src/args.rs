@@ -5,6 +5,7 @@ mod exec;
 mod global;
 mod lenient;
 mod lifecycle;
+mod overlay;
 mod resources;
 mod tools;
 

@@ -1,4 +1,4 @@
-//! [`HostMemory`]: memory that guest processes map, in a memfd of the host.
+//! [`HostMemory`]: memory that guest processes map, in a memfd of the host or a file without a name.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub enum Sharing {
     Private,
 }
 
-/// A memfd, zeros at first. Clones are the same memory, which goes with the last of them and of the mappings.
+/// A memfd or a file without a name, zeros at first. Clones are the same memory, which goes with the last of them and of the mappings.
 #[derive(Clone, Debug)]
 pub struct HostMemory {
     fd: Arc<OwnedFd>,
@@ -42,13 +42,22 @@ impl HostMemory {
         HostMemory::with_flags(name, len, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
     }
 
+    /// In the file `fd`, which nobody else has and which is open for reading and writing.
+    ///
+    /// # Errors
+    /// Those of ftruncate(2).
+    pub fn in_file(fd: OwnedFd, len: u64) -> Result<HostMemory> {
+        rustix::fs::ftruncate(&fd, len).map_err(Errno::from)?;
+        Ok(HostMemory { fd: Arc::new(fd) })
+    }
+
     fn with_flags(name: &str, len: u64, flags: MemfdFlags) -> Result<HostMemory> {
         let fd = rustix::fs::memfd_create(name, flags).map_err(Errno::from)?;
         rustix::fs::ftruncate(&fd, len).map_err(Errno::from)?;
         Ok(HostMemory { fd: Arc::new(fd) })
     }
 
-    /// The memfd.
+    /// The memfd or file.
     #[must_use]
     pub fn fd(&self) -> &OwnedFd {
         &self.fd

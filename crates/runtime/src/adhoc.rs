@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use moat_control::spec::{
-    CapabilitySpec, DevptsOptions, InitSignals, Lifetime, MountFlags, MountKind, Overlay, OverlayLimits, ProcessSpec,
+    CapabilitySpec, DevptsOptions, InitSignals, Lifetime, MountFlags, MountKind, OverlayLimits, ProcessSpec,
     Sharing,
 };
 
 use crate::blueprint::{Blueprint, DeviceNodes, HostMount, MountBlueprint, MountSource};
 use crate::error::{Context, Result};
 use crate::host_tree::Submounts;
+use crate::overlay::Changes;
 use crate::{ContainerId, Error, hardware};
 
 /// What `moat do` was asked for.
@@ -137,7 +138,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         source: MountSource::Host(HostMount {
             path: volume.source,
             submounts: Submounts::Show,
-            overlay: Overlay::None,
+            changes: Changes::Reach,
         }),
         flags: MountFlags { readonly: volume.readonly, ..MountFlags::default() },
     }));
@@ -163,7 +164,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
             terminal: request.terminal,
             ..ProcessSpec::default()
         },
-        root: HostMount { path: root, submounts: Submounts::Hide, overlay: Overlay::Memory(OverlayLimits::default()) },
+        root: HostMount { path: root, submounts: Submounts::Hide, changes: Changes::Memory(OverlayLimits::default()) },
         root_readonly: false,
         root_sharing: Sharing::Exclusive,
         mounts,
@@ -224,7 +225,7 @@ fn parse_submounts(mountinfo: &str) -> Vec<MountBlueprint> {
             source: MountSource::Host(HostMount {
                 path: PathBuf::from(point),
                 submounts: Submounts::Hide,
-                overlay: Overlay::Memory(OverlayLimits::default()),
+                changes: Changes::Memory(OverlayLimits::default()),
             }),
             flags: MountFlags::default(),
         });

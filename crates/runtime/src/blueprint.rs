@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, Lifetime, MountFlags, MountKind,
-    MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec,
+    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, Lifetime, MountFlags,
+    MountKind, MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec,
     Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
@@ -15,6 +15,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::host_tree::{Access, HostTree, Opener, Submounts};
 use crate::namespaces::Plan;
+use crate::overlay::{Changes, OverlayDirectory};
 use crate::{Config, ContainerId, Error, Result, host_tree};
 
 /// Whether a container may make nodes of devices in trees of the host.
@@ -106,7 +107,7 @@ pub struct HostMount {
     /// Whether mounts below it are shown.
     pub submounts: Submounts,
     /// Where changes go.
-    pub overlay: Overlay,
+    pub changes: Changes,
 }
 
 /// The numbers of the descriptors that a container's init starts with.
@@ -174,11 +175,38 @@ impl Descriptors for Vec<OwnedFd> {
 impl HostMount {
     /// What the sandbox may do to the host's files, given how the guest sees the mount.
     fn access(&self, readonly: bool) -> Access {
-        if readonly || self.overlay != Overlay::None { Access::ReadOnly } else { Access::ReadWrite }
+        if readonly || self.changes != Changes::Reach { Access::ReadOnly } else { Access::ReadWrite }
+    }
+}
+
+impl Changes {
+    /// Opens the directory of the files, if there is one.
+    fn into_spec(self, opener: Opener, fds: &mut impl Descriptors) -> Result<Overlay> {
+        Ok(match self {
+            Changes::Reach => Overlay::None,
+            Changes::Memory(limits) => Overlay::Memory(limits),
+            Changes::Files(directory, limits) => {
+                let tree = opener.open(&directory.path, Submounts::Hide, Access::ReadWrite)?;
+                let medium = fds.add_tree(tree.fd, TreeKind::Directory, Access::ReadWrite)?;
+                Overlay::Files(FileOverlay { medium, limits, hidden: directory.hidden })
+            }
+        })
     }
 }
 
 impl Blueprint {
+    /// The directories of overlays, which are to be made before it is started.
+    pub(crate) fn overlay_directories(&self) -> impl Iterator<Item = &OverlayDirectory> {
+        let mounts = self.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Host(host) => Some(host),
+            MountSource::Kernel(_) => None,
+        });
+        mounts.chain([&self.root]).filter_map(|host| match &host.changes {
+            Changes::Files(directory, _) => Some(directory),
+            Changes::Reach | Changes::Memory(_) => None,
+        })
+    }
+
     /// Opens the host's files, puts them into `descriptors` and gives the spec that names them. `nodes` is the socket of the node
     /// maker.
     pub(crate) fn into_spec(
@@ -229,7 +257,7 @@ impl Blueprint {
         let root = RootSpec {
             backing: fds.add_tree(root.fd, TreeKind::Directory, access)?,
             readonly: self.root_readonly,
-            overlay: self.root.overlay,
+            overlay: self.root.changes.into_spec(opener, fds)?,
             sharing: self.root_sharing,
         };
         let mut mounts = Vec::with_capacity(self.mounts.len());
@@ -266,7 +294,8 @@ impl MountBlueprint {
                 let access = host.access(self.flags.readonly);
                 let tree = opener.open(&host.path, host.submounts, access)?;
                 let kind = kind_of(&tree, &host)?;
-                MountKind::Bind { backing: fds.add_tree(tree.fd, kind, access)?, overlay: host.overlay }
+                let backing = fds.add_tree(tree.fd, kind, access)?;
+                MountKind::Bind { backing, overlay: host.changes.into_spec(opener, fds)? }
             }
         };
         Ok(MountSpec { destination: self.destination, kind, flags: self.flags })

@@ -1,10 +1,11 @@
 //! [`Config`]: what the top-level flags say, the same for each command.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::PathBuf;
 
-use moat_control::spec::{FileAccess, LogSpec, NetworkMode, OverlayLimits, PlatformKind, Sharing};
+use moat_control::spec::{FileAccess, LogSpec, NetworkMode, PlatformKind, Sharing};
+
+use crate::overlay::OverlayFlag;
 
 /// Settings that hold for all containers.
 #[derive(Clone, Debug, Default)]
@@ -27,8 +28,8 @@ pub struct Config {
     pub files: FileAccess,
     /// Whether others may change the root file system of a bundle while its container runs.
     pub root_sharing: Sharing,
-    /// Changes to the root file system stay in memory.
-    pub overlay_root: OverlayRoot,
+    /// Changes to trees of the host do not reach them.
+    pub overlay: Option<OverlayFlag>,
     /// Whether config.json's `linux.seccomp` is applied.
     pub profiles: Profiles,
     /// Flags that annotations of a bundle may set; whoever made this has looked at them.
@@ -90,30 +91,6 @@ pub enum Profiles {
     Apply,
     /// Calls are not checked: they never reach the host in any case.
     Ignore,
-}
-
-/// Where changes to the root file system go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OverlayRoot {
-    /// Into the bundle.
-    #[default]
-    None,
-    /// Into the sandbox's memory.
-    Memory(OverlayLimits),
-}
-
-impl fmt::Display for OverlayRoot {
-    /// As `--overlay2` takes it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OverlayRoot::None => f.write_str("none"),
-            OverlayRoot::Memory(limits) => {
-                f.write_str("root:memory")?;
-                limits.size_bytes.map_or(Ok(()), |n| write!(f, ",size={n}"))?;
-                limits.inodes.map_or(Ok(()), |n| write!(f, ",nr_inodes={n}"))
-            }
-        }
-    }
 }
 
 /// Where the sandbox logs.

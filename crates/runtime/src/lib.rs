@@ -26,6 +26,7 @@ mod network;
 pub mod node_maker;
 pub mod oci;
 mod oom_score;
+pub mod overlay;
 pub mod process_id;
 pub mod sandbox;
 pub mod store;

@@ -15,14 +15,14 @@ mod seccomp;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use moat_control::spec::{Lifetime, Overlay, OverlayLimits, ProcessSpec, Sharing};
+use moat_control::spec::{Lifetime, OverlayLimits, ProcessSpec, Sharing};
 use oci_spec::runtime::Spec;
 
 use crate::blueprint::{Blueprint, DeviceNodes, HostMount};
-use crate::config::OverlayRoot;
 use crate::error::{Context, Error, Result};
 use crate::host_tree::Submounts;
 use crate::namespaces::{self, Plan, Role};
+use crate::overlay::{Changes, Scope};
 use crate::{Config, ContainerId, hooks};
 
 pub use oci_spec::runtime::Process;
@@ -107,29 +107,29 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
     let process = process::convert(process, &mut warnings)?;
     let device_nodes = DeviceNodes::of(process.capabilities.bounding, namespaces::has_user_namespace(spec));
     let root_readonly = root.readonly().unwrap_or(false);
-    let overlay = match config.overlay_root {
-        OverlayRoot::Memory(limits) => {
-            warnings.push(format!(
-                "what the container writes to its root is lost when it ends: --overlay2={}",
-                config.overlay_root
-            ));
-            Overlay::Memory(limits)
+    let root_path = bundle.join(root.path());
+    let changes = match &config.overlay {
+        Some(flag) => {
+            warnings.push(format!("what the container writes is lost when it ends: --overlay2={flag}"));
+            flag.changes(&root_path, &id)
         }
         // The mount points that a root lacks are made in memory where the guest can't write to it; others see them in a shared one.
-        OverlayRoot::None if root_readonly && config.root_sharing == Sharing::Exclusive => {
-            Overlay::Memory(OverlayLimits::default())
-        }
-        OverlayRoot::None => Overlay::None,
+        None if root_readonly && config.root_sharing == Sharing::Exclusive => Changes::Memory(OverlayLimits::default()),
+        None => Changes::Reach,
     };
+    let mut mounts = mounts::convert(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut warnings)?;
+    if let Some(flag) = config.overlay.as_ref().filter(|flag| flag.scope == Scope::All) {
+        mounts::cover(&mut mounts, flag, &id);
+    }
     Ok(Blueprint {
         id,
         hostname: checked_name("hostname", spec.hostname())?.unwrap_or_else(crate::hardware::hostname),
         domainname: checked_name("domainname", spec.domainname())?.unwrap_or_else(|| "(none)".into()),
         process,
-        root: HostMount { path: bundle.join(root.path()), submounts: Submounts::Show, overlay },
+        root: HostMount { path: root_path, submounts: Submounts::Show, changes },
         root_readonly,
         root_sharing: config.root_sharing,
-        mounts: mounts::convert(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut warnings)?,
+        mounts,
         devices: linux.devices,
         device_rules: linux.device_rules,
         device_nodes,

@@ -1,6 +1,7 @@
 //! The guest's mount namespace, built from the sandbox spec.
 
 mod nodes;
+mod overlay;
 
 use std::sync::Arc;
 
@@ -8,13 +9,14 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
-    Backing, ContainerSpec, DevptsOptions, FdNumber, MountFlags as SpecFlags, MountKind, MountSpec, Overlay, Sharing,
-    TmpfsOptions,
+    Backing, ContainerSpec, DevptsOptions, FdNumber, FileOverlay, MountFlags as SpecFlags, MountKind, MountSpec, Overlay,
+    Sharing, TmpfsOptions,
 };
 use moat_fs_host::{DirectTree, GoferTree, HostFs, NodeMaker, Trust};
 use moat_fs_mqueue::NamespaceQueues;
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
+use moat_fs_tmpfs::Medium;
 use moat_kernel::Kernel;
 use moat_kernel::spawn::ContainerPlace;
 use moat_vfs::Vfs;
@@ -26,6 +28,8 @@ use moat_vfs::path::Path;
 use moat_vfs::walk::{LookupFlags, View, resolve};
 
 use moat_jail::DonatedFiles;
+
+use overlay::{HostDirectory, Place};
 
 /// Builds the namespace: root, mounts in their order, masked and read-only paths.
 ///
@@ -47,7 +51,7 @@ pub(crate) fn build(
         None => None,
     };
     let mut trees = Trees { vfs: &kernel.vfs, nodes, files };
-    let root = trees.mount(&spec.root.backing, spec.root.overlay, trust).map_err(root_error)?;
+    let root = trees.mount(&spec.root.backing, &spec.root.overlay, trust).map_err(root_error)?;
     let namespace = MountNamespace::new(root.clone(), kernel.root_user_ns.clone());
     let builder = Builder {
         kernel: kernel.clone(),
@@ -107,37 +111,39 @@ impl Trees<'_> {
         Ok(HostFs::new(self.vfs.new_device(), tree, trust)?)
     }
 
-    /// A mount of a tree or file of the host.
-    fn mount(&mut self, backing: &Backing, overlay: Overlay, trust: Trust) -> Result<Arc<Mount>> {
+    /// The directory in which an overlay has its files.
+    fn place(&mut self, files: &FileOverlay) -> Result<Place> {
+        let mut take = |fd| self.files.take(fd).map_err(|_| Errno::EBADF);
+        let medium: Arc<dyn Medium> = match &files.medium {
+            Backing::Directory(fd) => Arc::new(HostDirectory::new(DirectTree::new(take(*fd)?))?),
+            Backing::Gofer(bind) => Arc::new(HostDirectory::new(GoferTree::new(take(bind.socket)?))?),
+            Backing::File(_) => return Err(Errno::ENOTDIR),
+        };
+        Ok(Place { medium, hidden: files.hidden.clone() })
+    }
+
+    /// A mount of a tree or file of the host, below an overlay if there is to be one.
+    fn mount(&mut self, backing: &Backing, overlay: &Overlay, trust: Trust) -> Result<Arc<Mount>> {
         let (lower, name) = match backing {
             Backing::Directory(fd) => (self.direct(*fd, trust)?, None),
             Backing::File(bind) => (self.direct(bind.dir, trust)?, Some(&bind.name)),
             Backing::Gofer(bind) => (self.served(bind.socket, trust)?, bind.name.as_ref()),
         };
-        mounted(self.vfs, lower, name, overlay)
-    }
-}
-
-/// A file system of the host, below an overlay if there is to be one; or the file `name` in its root.
-fn mounted(vfs: &Vfs, lower: Arc<dyn FileSystem>, name: Option<&String>, overlay: Overlay) -> Result<Arc<Mount>> {
-    let fs: Arc<dyn FileSystem> = match overlay {
-        Overlay::None => lower,
-        Overlay::Memory(limits) => {
-            let top = lower.root().metadata()?;
-            let mut options = format!("mode={:o},uid={},gid={}", top.mode & 0o7777, top.uid, top.gid);
-            for (key, limit) in [("size", limits.size_bytes), ("nr_inodes", limits.inodes)] {
-                options.extend(limit.map(|n| format!(",{key}={n}")));
+        let fs = match overlay {
+            Overlay::None => lower,
+            Overlay::Memory(limits) => overlay::over(self.vfs, &lower, *limits, None)?,
+            Overlay::Files(files) => {
+                let place = self.place(files)?;
+                overlay::over(self.vfs, &lower, files.limits, Some(place))?
             }
-            let upper = new_fs(vfs, "tmpfs", &options)?;
-            OverlayFs::new(vfs.tables(), vec![lower.root()], Some(upper.root()), Some(upper), String::new())?
-        }
-    };
-    let whole = Mount::new(vfs.tables(), fs, MountFlags::RELATIME, b"none");
-    match name {
-        None => Ok(whole),
-        Some(name) => {
-            let dentry = whole.root().lookup(name.as_bytes())?;
-            Ok(Mount::bind(&Path { mount: whole, dentry }))
+        };
+        let whole = Mount::new(self.vfs.tables(), fs, MountFlags::RELATIME, b"none");
+        match name {
+            None => Ok(whole),
+            Some(name) => {
+                let dentry = whole.root().lookup(name.as_bytes())?;
+                Ok(Mount::bind(&Path { mount: whole, dentry }))
+            }
         }
     }
 }
@@ -252,7 +258,7 @@ impl Builder {
                 Ok(dev)
             }
             MountKind::Node(node) => self.node_mount(node),
-            MountKind::Bind { backing, overlay } => trees.mount(backing, *overlay, Trust::Shared),
+            MountKind::Bind { backing, overlay } => trees.mount(backing, overlay, Trust::Shared),
         }?;
         new.set_flags(flags(spec.flags));
         let path = spec.destination.as_bytes();

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Args, ValueEnum};
-use moat_control::spec::OverlayLimits;
-use moat_runtime::config::OverlayRoot;
 
 use super::accepted::Accepted;
 use super::lenient::truth;
+use super::overlay::Overlay2;
 
 /// Flags of every command.
 #[derive(Clone, Debug, Args)]
@@ -55,9 +54,9 @@ pub(crate) struct Global {
     /// Whether others may change a root file system while its container runs
     #[arg(long, global = true, value_enum, default_value = "exclusive")]
     pub(crate) file_access: FileAccess,
-    /// Where changes to the root file system of a bundle go: none, into itself, or root:memory, with ,size=BYTES and ,nr_inodes=N after it
-    #[arg(long, global = true, default_value = "none", value_parser = parse_overlay)]
-    pub(crate) overlay2: OverlayRoot,
+    /// Where changes to the root file system of a bundle go, or with all: to its bind mounts, too: none, into itself, or root:memory, root:self or root:dir=PATH, with ,size=BYTES and ,nr_inodes=N after it
+    #[arg(long, global = true, default_value = "none")]
+    pub(crate) overlay2: Overlay2,
     /// Let the sandbox open files of the host itself, by directory descriptors
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_parser = truth, value_name = "BOOL")]
     pub(crate) directfs: bool,
@@ -163,38 +162,4 @@ pub(crate) enum CharacterDevicePolicy {
 pub(crate) enum LogFormat {
     Text,
     Json,
-}
-
-/// The value of --overlay2.
-fn parse_overlay(text: &str) -> Result<OverlayRoot, String> {
-    if text == "none" {
-        return Ok(OverlayRoot::None);
-    }
-    let mut parts = text.split(',');
-    if !matches!(parts.next(), Some("root:memory" | "all:memory")) {
-        return Err("none or root:memory, which can be followed by ,size=BYTES and ,nr_inodes=N".into());
-    }
-    let mut limits = OverlayLimits::default();
-    for part in parts {
-        match part.split_once('=') {
-            Some(("size", value)) => limits.size_bytes = Some(parse_bytes(value)?),
-            Some(("nr_inodes", value)) => limits.inodes = Some(parse_bytes(value)?),
-            _ => return Err(format!("{part:?} is neither size= nor nr_inodes=")),
-        }
-    }
-    Ok(OverlayRoot::Memory(limits))
-}
-
-/// A number, or one of KiB, MiB or GiB with k, m or g. 0 would mean no limit.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(['k', 'm', 'g', 'K', 'M', 'G']);
-    let shift = match &text[digits.len()..] {
-        "" => 0,
-        "k" | "K" => 10,
-        "m" | "M" => 20,
-        "g" | "G" => 30,
-        _ => return Err(format!("{text:?} is no size")),
-    };
-    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is no size"))?;
-    number.checked_mul(1 << shift).filter(|n| *n != 0).ok_or_else(|| format!("{text:?} is no size"))
 }

@@ -46,7 +46,7 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
             args::FileAccess::Exclusive => Sharing::Exclusive,
             args::FileAccess::Shared => Sharing::Shared,
         },
-        overlay_root: flags.overlay2,
+        overlay: flags.overlay2.0.clone(),
         profiles: if flags.oci_seccomp { Profiles::Apply } else { Profiles::Ignore },
         debug_log: match (&flags.debug_log, strace || flags.debug, command) {
             (Some(path), _, _) => DebugLog::File(path.clone()),

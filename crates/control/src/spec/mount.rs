@@ -100,7 +100,7 @@ pub struct FileBind {
 }
 
 /// Whether changes reach the backing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlay {
     /// They do.
@@ -108,9 +108,22 @@ pub enum Overlay {
     None,
     /// They stay in the sandbox's memory, within these limits, and vanish with it.
     Memory(OverlayLimits),
+    /// They vanish with the sandbox, too; the contents of larger files are in files without a name.
+    Files(FileOverlay),
 }
 
-/// What an overlay in memory may take; `None` is what a tmpfs takes by itself.
+/// Where an overlay has its files, and what it may take there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOverlay {
+    /// A directory of its own; never a [`Backing::File`].
+    pub medium: Backing,
+    /// Its limits; no number of bytes means as many as the host has.
+    pub limits: OverlayLimits,
+    /// The entry of the root of the tree below that is this directory, which the guest is not shown.
+    pub hidden: Option<String>,
+}
+
+/// What an overlay may take; `None` is what a tmpfs takes by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverlayLimits {
     /// Bytes of contents.

@@ -1,6 +1,6 @@
 //! Contents of a regular file.
 //!
-//! A vector while the file is small and nobody maps it, else a host memfd. The sentry's descriptors are limited, so once
+//! A vector while the file is small and nobody maps it, else a host memfd, or a file of the file system's medium. The sentry's descriptors are limited, so once
 //! there are many memfds ([`MANY`]) larger files stay vectors too.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,6 +92,17 @@ impl Data {
         }
     }
 
+    /// The file of a medium in which `len` bytes at `pos` are, as many as there are; `None` if [`Data::read`] has them without waiting.
+    pub(crate) fn on_medium(&self, shared: &Shared, pos: u64, len: usize) -> Option<(HostMemory, usize)> {
+        match &self.store {
+            Store::Host(memory) if shared.medium.is_some() => {
+                let left = usize::try_from(self.size.saturating_sub(pos)).unwrap_or(usize::MAX);
+                Some((memory.clone(), left.min(len)))
+            }
+            _ => None,
+        }
+    }
+
     /// Writes; gives the bytes written, fewer if the file system is full after some.
     pub(crate) fn write(&mut self, shared: &Shared, buf: &[u8], pos: u64) -> Result<usize> {
         if self.seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
@@ -124,7 +135,7 @@ impl Data {
             buf = &buf[..to_usize(end.saturating_sub(pos))?];
         }
         if !self.fits_vector(end) {
-            self.host_memory()?;
+            self.host_memory(shared)?;
         }
         match &mut self.store {
             Store::Small(v) => {
@@ -197,7 +208,7 @@ impl Data {
             // The vector may be shorter than the file: what is missing reads as zeros.
             Store::Small(v) if len <= SMALL => v.truncate(to_usize(len)?),
             Store::Small(_) => {
-                self.host_memory()?;
+                self.host_memory(shared)?;
                 return self.set_size(shared, len);
             }
         }
@@ -227,7 +238,7 @@ impl Data {
         self.charge_to(shared, offset, end)?;
         // A memfd that is there must be as long as the file says, however short that is.
         if end > SMALL || matches!(self.store, Store::Host(_)) {
-            let memory = self.host_memory()?;
+            let memory = self.host_memory(shared)?;
             let flags = if extends { FallocateFlags::empty() } else { FallocateFlags::KEEP_SIZE };
             rustix::fs::fallocate(memory.fd(), flags, offset, len).map_err(Errno::from)?;
         }
@@ -267,14 +278,17 @@ impl Data {
         }
     }
 
-    /// The memfd with the contents, made if there is none yet.
-    pub(crate) fn host_memory(&mut self) -> Result<HostMemory> {
+    /// The memfd, or the file of the medium, with the contents, made if there is none yet.
+    pub(crate) fn host_memory(&mut self, shared: &Shared) -> Result<HostMemory> {
         let v = match &self.store {
             Store::Host(memory) => return Ok(memory.clone()),
             Store::Small(v) => v,
         };
-        // Neither executable bits nor a name matter: the guest never sees this descriptor.
-        let memory = HostMemory::sealable("tmpfs", self.size)?;
+        let memory = match &shared.medium {
+            Some(medium) => HostMemory::in_file(medium.new_file()?, self.size)?,
+            // Neither executable bits nor a name matter: the guest never sees this descriptor.
+            None => HostMemory::sealable("tmpfs", self.size)?,
+        };
         let mut done = 0;
         while done < v.len() {
             done += rustix::io::pwrite(memory.fd(), &v[done..], done as u64).map_err(Errno::from)?;

@@ -12,6 +12,7 @@ use moat_vfs::{Caller, File, Metadata, OpenFile, Seekable, SyncKind};
 
 use crate::inode::{Content, TmpInode};
 use crate::mapping::Mapping;
+use crate::medium;
 
 impl TmpInode {
     /// Sets the times of a write, and takes set-id bits and file capabilities away.
@@ -42,7 +43,18 @@ impl File for TmpInode {
     }
 
     fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
-        let n = self.data()?.lock().read(buf, pos)?;
+        let data = self.data()?.lock();
+        let n = match data.on_medium(self.shared(), pos, buf.len()) {
+            Some((memory, n)) => {
+                drop(data);
+                medium::read(&memory, &mut buf[..n], pos)?
+            }
+            None => {
+                let n = data.read(buf, pos)?;
+                drop(data);
+                n
+            }
+        };
         self.was_read(f);
         Ok(n)
     }

@@ -4,7 +4,7 @@
 //! - [`inode`]: [`TmpInode`], attributes and the `Inode` trait.
 //! - [`dir`]: entries in the order of their making, so that positions of readdir stay good.
 //! - [`data`]: contents: a vector while small and unmapped, a host memfd else, since the sentry's descriptors are
-//!   few.
+//!   few; [`medium`]: files of the host in place of memfds.
 //! - [`mod@file`]: the `File` trait.
 //! - [`memfd`].
 //!
@@ -19,11 +19,13 @@ pub mod dir;
 pub mod file;
 pub mod inode;
 pub mod mapping;
+pub mod medium;
 pub mod memfd;
 pub mod shared;
 pub mod superblock;
 
 pub use inode::TmpInode;
+pub use medium::Medium;
 pub use memfd::new_memfd;
 pub use superblock::{TmpFs, TmpOptions};
 

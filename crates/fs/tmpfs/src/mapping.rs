@@ -38,7 +38,7 @@ pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
         {
             return Err(Errno::EPERM);
         }
-        d.host_memory()?
+        d.host_memory(inode.shared())?
     };
     Ok(memory.map_source(what.offset, what.sharing))
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 
+use crate::medium::Medium;
+
 /// Bytes in a block.
 pub const BLOCK: u64 = 4096;
 
@@ -14,6 +16,8 @@ pub struct Shared {
     /// The device number.
     pub dev: DeviceId,
     next_ino: AtomicU64,
+    /// Where larger files are; in memory if there is none.
+    pub(crate) medium: Option<Arc<dyn Medium>>,
     pub(crate) max_blocks: AtomicU64,
     pub(crate) used_blocks: AtomicU64,
     pub(crate) max_inodes: AtomicU64,
@@ -22,10 +26,11 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing used yet; a limit of 0 is none.
-    pub(crate) fn new(dev: DeviceId, max_blocks: u64, max_inodes: u64) -> Arc<Shared> {
+    pub(crate) fn new(dev: DeviceId, max_blocks: u64, max_inodes: u64, medium: Option<Arc<dyn Medium>>) -> Arc<Shared> {
         Arc::new(Shared {
             dev,
             next_ino: AtomicU64::new(1),
+            medium,
             max_blocks: AtomicU64::new(max_blocks),
             used_blocks: AtomicU64::new(0),
             max_inodes: AtomicU64::new(max_inodes),

@@ -10,6 +10,7 @@ use moat_vfs::filesystem::{MountRequest, options};
 use moat_vfs::{FileSystem, Inode};
 
 use crate::inode::TmpInode;
+use crate::medium::Medium;
 use crate::shared::{BLOCK, Shared};
 
 /// The options of tmpfs(5).
@@ -91,13 +92,38 @@ impl TmpFs {
     /// # Errors
     /// ENOSPC if the limits leave no room for the root.
     pub fn new(dev: DeviceId, o: &TmpOptions) -> Result<Arc<TmpFs>> {
-        let shared = Shared::new(dev, o.size.div_ceil(BLOCK), o.inodes);
+        TmpFs::make(dev, o, None)
+    }
+
+    /// As [`TmpFs::new`], with the contents of larger files on `medium`, whose limits hold besides.
+    ///
+    /// # Errors
+    /// As [`TmpFs::new`].
+    pub fn on_medium(dev: DeviceId, o: &TmpOptions, medium: Arc<dyn Medium>) -> Result<Arc<TmpFs>> {
+        TmpFs::make(dev, o, Some(medium))
+    }
+
+    fn make(dev: DeviceId, o: &TmpOptions, medium: Option<Arc<dyn Medium>>) -> Result<Arc<TmpFs>> {
+        let shared = Shared::new(dev, o.size.div_ceil(BLOCK), o.inodes, medium);
         let root = TmpInode::root(&shared, FileType::Directory.mode_bits() | o.mode, o.uid, o.gid)?;
         Ok(Arc::new(TmpFs { shared, root }))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+}
+
+/// The space of a file system with these limits on that medium: the medium's, in its blocks, if there are none.
+fn within(limits: Statfs, medium: &Statfs) -> Statfs {
+    if limits.f_blocks == 0 {
+        return Statfs { f_type: 0, f_fsid: [0; 2], f_flags: 0, ..*medium };
+    }
+    let left = |blocks: u64| blocks.saturating_mul(medium.f_frsize.max(1).cast_unsigned()) / BLOCK;
+    Statfs {
+        f_bfree: limits.f_bfree.min(left(medium.f_bfree)),
+        f_bavail: limits.f_bavail.min(left(medium.f_bavail)),
+        ..limits
     }
 }
 
@@ -125,17 +151,23 @@ impl FileSystem for TmpFs {
         let s = &self.shared;
         let (blocks, inodes) = (s.max_blocks.load(Ordering::Relaxed), s.max_inodes.load(Ordering::Relaxed));
         let free = blocks.saturating_sub(s.used_blocks.load(Ordering::Relaxed));
-        Ok(Statfs {
-            f_type: stat::TMPFS_MAGIC,
+        let mut space = Statfs {
             f_bsize: BLOCK.cast_signed(),
             f_frsize: BLOCK.cast_signed(),
             f_blocks: blocks,
             f_bfree: free,
             f_bavail: free,
+            ..Statfs::default()
+        };
+        if let Some(medium) = &s.medium {
+            space = within(space, &medium.statfs()?);
+        }
+        Ok(Statfs {
+            f_type: stat::TMPFS_MAGIC,
             f_files: inodes,
             f_ffree: inodes.saturating_sub(s.used_inodes.load(Ordering::Relaxed)),
             f_namelen: i64::try_from(NAME_MAX).unwrap_or(255),
-            ..Statfs::default()
+            ..space
         })
     }
 

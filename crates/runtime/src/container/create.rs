@@ -14,7 +14,6 @@ use super::{Container, neighbour, pid_file};
 use crate::attach::SignalForwarder;
 use crate::blueprint::{Descriptors, Stdio};
 use crate::cgroup::{self, Cgroup, CgroupPath, Cloning, PodSize};
-use crate::config::OverlayRoot;
 use crate::console::{Console, check_attached, check_detached};
 use crate::error::{Context, Result};
 use crate::gofer::{Exports, Gofer, Served};
@@ -23,6 +22,7 @@ use crate::host_tree::Opener;
 use crate::namespaces::Role;
 use crate::node_maker;
 use crate::oci::Bundle;
+use crate::overlay::OverlayDirectory;
 use crate::sandbox::{CONTROL_SOCKET, ChildSandbox, InitFiles, Message, Sandbox, SandboxFiles, Terminal};
 use crate::store::{ContainerState, Entry, Status};
 use crate::waiter::{self, WaiterTarget};
@@ -101,9 +101,9 @@ impl Container {
         let entry = store.create(id)?;
         let mut state = ContainerState::new(id, &bundle.path, &bundle.rootfs(), SystemTime::now());
         state.annotations = bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect();
-        if config.overlay_root != OverlayRoot::None {
+        if let Some(flag) = &config.overlay {
             // For whoever asks why the root on the host does not change.
-            state.annotations.insert("moat.overlay2".into(), config.overlay_root.to_string());
+            state.annotations.insert("moat.overlay2".into(), flag.to_string());
         }
         state.hooks = bundle.spec.hooks().clone();
         state.role = Role::of(&bundle.spec);
@@ -153,7 +153,9 @@ impl Creation<'_> {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let path = CgroupPath::from_spec(spec, self.entry.id(), self.config)?;
         self.state.cgroup = Cgroup::plan(&path, self.config, resources)?;
+        self.state.overlays = blueprint.overlay_directories().map(|directory| directory.path.clone()).collect();
         self.save()?;
+        blueprint.overlay_directories().try_for_each(OverlayDirectory::make)?;
         self.make_cgroup(resources)?;
         let child = match self.state.role {
             Role::Root => Some(self.make_root(blueprint, resources, options)?),

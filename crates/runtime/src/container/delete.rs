@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::hooks::{self, HookKind};
 use crate::namespaces::Role;
 use crate::store::{ContainerState, Entry, Status};
-use crate::{ContainerId, Error, Store};
+use crate::{ContainerId, Error, Store, overlay};
 
 /// Whether a container that runs is deleted too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,5 +65,6 @@ pub(super) fn clean_up(entry: Entry, state: &ContainerState) -> Result<()> {
         // What joins it is noted before: nothing of it is left in there. Processes of others stop the removal.
         cgroup.delete()?;
     }
+    state.overlays.iter().try_for_each(|path| overlay::remove(path))?;
     entry.remove()
 }

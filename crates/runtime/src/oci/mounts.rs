@@ -5,14 +5,16 @@ mod options;
 use std::fs;
 use std::path::Path;
 
-use moat_control::spec::{DevptsOptions, MountFlags, MountKind, Overlay};
+use moat_control::spec::{DevptsOptions, MountFlags, MountKind};
 use oci_spec::runtime::Mount;
 
 use super::devices;
+use crate::ContainerId;
 use crate::adhoc::{clean_absolute, standard_mounts};
 use crate::blueprint::{HostMount, MountBlueprint, MountSource};
 use crate::error::{Context, Error, Result};
 use crate::host_tree::Submounts;
+use crate::overlay::{Changes, OverlayFlag};
 use options::Options;
 
 /// Mount types that a configuration may name.
@@ -94,7 +96,16 @@ fn bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<MountSource> 
         return Ok(MountSource::Kernel(MountKind::Node(node)));
     }
     let submounts = options.bind.unwrap_or(Submounts::Show);
-    Ok(MountSource::Host(HostMount { path, submounts, overlay: Overlay::None }))
+    Ok(MountSource::Host(HostMount { path, submounts, changes: Changes::Reach }))
+}
+
+/// Has changes to trees of the host go where `flag` says, where the guest can make any.
+pub(super) fn cover(mounts: &mut [MountBlueprint], flag: &OverlayFlag, id: &ContainerId) {
+    for mount in mounts.iter_mut().filter(|mount| !mount.flags.readonly) {
+        if let MountSource::Host(host) = &mut mount.source {
+            host.changes = flag.changes(&host.path, id);
+        }
+    }
 }
 
 /// Adds what is missing: before all others, but /dev/pts after /dev.
@@ -155,7 +166,7 @@ mod tests {
             MountSource::Host(HostMount {
                 path: fs::canonicalize("/usr/lib").unwrap(),
                 submounts,
-                overlay: Overlay::None,
+                changes: Changes::Reach,
             })
         };
         assert!(mnt.flags.readonly);

@@ -42,6 +42,9 @@ pub struct ContainerState {
     pub role: Role,
     /// Its cgroup, from before it is made.
     pub cgroup: Option<Cgroup>,
+    /// Directories that overlays have their files in, from before they are made.
+    #[serde(default)]
+    pub overlays: Vec<PathBuf>,
     /// The sandbox process, from before it runs anything.
     pub sandbox: Option<Sandbox>,
     /// The waiter that stands for a later container of a sandbox.
@@ -96,6 +99,7 @@ impl ContainerState {
             annotations: BTreeMap::new(),
             role: Role::Root,
             cgroup: None,
+            overlays: Vec::new(),
             sandbox: None,
             waiter: None,
             hooks: None,

@@ -30,7 +30,7 @@ pub(super) fn enter(spec: &mut SandboxSpec, files: &mut DonatedFiles, trees: Tre
     root.seal()
 }
 
-/// All host backings of the spec.
+/// All host backings of the spec that are mounted.
 fn backings(spec: &mut SandboxSpec) -> impl Iterator<Item = &mut Backing> {
     let mounts = spec.container.mounts.iter_mut().filter_map(|mount| match &mut mount.kind {
         MountKind::Bind { backing, .. } => Some(backing),
@@ -50,13 +50,16 @@ fn tree_fd(backing: &Backing) -> Option<FdNumber> {
 
 /// Replaces plain descriptors by detached copies of the mounts below them, in place.
 fn detach_all(spec: &SandboxSpec, files: &mut DonatedFiles) -> Result<(), BootError> {
-    let mut trees = vec![(
-        tree_fd(&spec.container.root.backing),
-        spec.container.root.readonly || spec.container.root.overlay != Overlay::None,
-    )];
-    for mount in &spec.container.mounts {
-        if let MountKind::Bind { backing, overlay } = &mount.kind {
-            trees.push((tree_fd(backing), mount.flags.readonly || *overlay != Overlay::None));
+    let root = &spec.container.root;
+    let mounts = spec.container.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Bind { backing, overlay } => Some((backing, overlay, mount.flags.readonly)),
+        _ => None,
+    });
+    let mut trees = Vec::new();
+    for (backing, overlay, readonly) in mounts.chain([(&root.backing, &root.overlay, root.readonly)]) {
+        trees.push((tree_fd(backing), readonly || *overlay != Overlay::None));
+        if let Overlay::Files(files) = overlay {
+            trees.push((tree_fd(&files.medium), false));
         }
     }
     for (number, readonly) in trees {

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use device::{DeviceRule, DeviceSpec, NodeKind, NodeSpec, RuleDevices};
 pub use gofer::{GoferSpec, GoferTree, TreeKind};
 pub use mount::{
-    Backing, DevptsOptions, FileBind, FileOverlay, GoferBind, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, RootSpec,
-    Sharing, TmpfsOptions,
+    Backing, DevptsOptions, FileBind, FileOverlay, GoferBind, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits,
+    RootSpec, Sharing, TmpfsOptions,
 };
 pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 pub use seccomp::{BpfInstruction, SeccompSpec};

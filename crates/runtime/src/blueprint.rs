@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use moat_control::spec::{
     Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, Lifetime, MountFlags,
-    MountKind, MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec,
-    Sharing, TreeKind,
+    MountKind, MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces,
+    SharesSpec, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;

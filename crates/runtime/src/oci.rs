@@ -111,7 +111,8 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
     let changes = match &config.overlay {
         Some(flag) => {
             warnings.push(format!("what the container writes is lost when it ends: --overlay2={flag}"));
-            flag.changes(&root_path, &id)
+            // Only mount points are made there, if the guest can't write to it.
+            if root_readonly { Changes::Memory(OverlayLimits::default()) } else { flag.changes(&root_path, &id) }
         }
         // The mount points that a root lacks are made in memory where the guest can't write to it; others see them in a shared one.
         None if root_readonly && config.root_sharing == Sharing::Exclusive => Changes::Memory(OverlayLimits::default()),

@@ -9,8 +9,8 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
-    Backing, ContainerSpec, DevptsOptions, FdNumber, FileOverlay, MountFlags as SpecFlags, MountKind, MountSpec, Overlay,
-    Sharing, TmpfsOptions,
+    Backing, ContainerSpec, DevptsOptions, FdNumber, FileOverlay, MountFlags as SpecFlags, MountKind, MountSpec,
+    Overlay, Sharing, TmpfsOptions,
 };
 use moat_fs_host::{DirectTree, GoferTree, HostFs, NodeMaker, Trust};
 use moat_fs_mqueue::NamespaceQueues;

@@ -75,8 +75,17 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        for text in ["", "root", "root:", "root:disk", "some:memory", "root:dir=", "root:dir=x", "root:self,size=0", "root:self,x=1"]
-        {
+        for text in [
+            "",
+            "root",
+            "root:",
+            "root:disk",
+            "some:memory",
+            "root:dir=",
+            "root:dir=x",
+            "root:self,size=0",
+            "root:self,x=1",
+        ] {
             assert!(text.parse::<Overlay2>().is_err(), "{text}");
         }
     }

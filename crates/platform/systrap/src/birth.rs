@@ -125,6 +125,7 @@ impl Thread {
 
     fn poll_ready_to_make(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if self.making.is_none() {
+            self.host.place_anywhere();
             ready!(self.poll_deferred(cx))?;
             if self.host.is_dead() {
                 return Poll::Ready(Err(Errno::ESRCH));

@@ -10,7 +10,7 @@
 //! - [`state`]: one host thread: parked, running, carrying out orders or dead. [`stop`]: why it stopped. [`call`]: what it
 //!   is expected to ask of the host. [`thread`]: its owner's side.
 //! - [`space`]: one host process. [`birth`]: how processes and threads are made. [`pool`]: blank ones.
-//! - [`core`]: tables and dispatch. [`spin`]: waiting awake. [`reaper`]: deaths.
+//! - [`core`]: tables and dispatch. [`spin`]: waiting awake. [`placement`]: on which CPU. [`reaper`]: deaths.
 //!
 //! # Invariants
 //! - The kernel says which thread rings; everything else that a guest process says is hostile, and is read once.
@@ -26,6 +26,7 @@ mod core;
 pub mod filter;
 mod frame;
 mod order;
+mod placement;
 mod pool;
 mod reaper;
 mod space;

@@ -18,6 +18,7 @@ use moat_sync::{LockClass, Mutex};
 
 use crate::area::Area;
 use crate::core::SystrapCore;
+use crate::placement::{Cpus, Facts};
 use crate::state::HostThread;
 
 /// A stop so many cycles after the reply (some 20 us) is a quick one.
@@ -57,20 +58,28 @@ pub struct Pace {
 
 impl Pace {
     /// The thread has stopped, so many cycles after its last reply (by the stub's own word, which is good
-    /// enough here), and waits awake, or not.
-    pub fn stopped(&mut self, ran: u64, awake: bool) {
+    /// enough here), and waits awake, or not. True if it has done so for long.
+    pub fn stopped(&mut self, ran: u64, awake: bool) -> bool {
         let quick = ran < QUICK_CYCLES;
         self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
         self.cool_for = self.cool_for.saturating_sub(1);
         self.awake = awake;
-        if awake && self.streak.is_multiple_of(1024) {
+        let steady = awake && self.streak.is_multiple_of(1024);
+        if steady {
             self.doublings = 0;
         }
+        steady
     }
 
     /// It is told to make calls that the sentry has to be told of by the listener, and must not be looked at instead.
     pub fn calm(&mut self) {
         self.streak = 0;
+        self.awake = false;
+    }
+
+    /// It was looked at in vain, because the host has not let it run: it is as quick as it was.
+    pub fn starved(&mut self) {
+        self.cool_for = HOT_STREAK;
         self.awake = false;
     }
 
@@ -96,6 +105,8 @@ impl Pace {
 /// The sentry's side of waiting awake.
 pub struct Spinner {
     board: Area,
+    /// Where guest threads may run.
+    pub places: Cpus,
     cpus: i64,
     /// Guest threads that run application code or orders.
     running: AtomicI64,
@@ -111,6 +122,7 @@ impl Spinner {
         board.write32(std::mem::offset_of!(Board, patience) as u64, STUB_PATIENCE);
         Spinner {
             board,
+            places: Cpus::of_this_thread(),
             cpus: std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1)),
             running: AtomicI64::new(0),
             hot: Mutex::new(LockClass::Platform, Vec::new()),
@@ -132,6 +144,12 @@ impl Spinner {
     /// Whether there may be a CPU for a sentry thread that waits awake.
     fn has_room(&self) -> bool {
         self.running.load(Ordering::Relaxed) < self.cpus
+    }
+
+    /// What decides where a thread is to run that last stopped on `cpu`.
+    pub fn facts(&self, hot: bool, cpu: u32) -> Facts {
+        let here = u32::try_from(moat_host::cpu::current()).unwrap_or(u32::MAX);
+        Facts { hot, room: self.has_room(), cpu, here }
     }
 
     /// Before a guest thread is woken by the host: a hot one is to run on another CPU, any other on this one.

@@ -18,6 +18,7 @@ use moat_sync::{LockClass, Mutex};
 use crate::area::{Area, control};
 use crate::call::{Call, Effect, take_expected};
 use crate::core::SystrapCore;
+use crate::placement::{Placement, Step};
 use crate::space::{Space, SpaceHandle, Stage};
 use crate::spin::Pace;
 use crate::stop::{Stop, snapshot};
@@ -57,6 +58,10 @@ struct HostThreadState {
     /// A reply was written when the thread had already decided to ring: the ring is answered as it comes.
     owed: bool,
     pace: Pace,
+    placement: Placement,
+    /// Where it stopped last, and when it took the reply before, by its own word.
+    cpu: u32,
+    resumed_at: u64,
     /// The process or thread that this one has just made.
     born: Option<Born>,
 }
@@ -114,6 +119,9 @@ impl HostThread {
             orphan: false,
             owed: false,
             pace: Pace::default(),
+            placement: Placement::default(),
+            cpu: u32::MAX,
+            resumed_at: 0,
             born: None,
         };
         let state = Mutex::new(LockClass::Platform, state);
@@ -151,13 +159,17 @@ impl HostThread {
         }
         let hot = s.pace.is_hot();
         self.core.spinner.started();
+        let cpu = s.cpu;
+        let step = s.placement.next(self.core.spinner.facts(hot, cpu));
         // Under the lock: a ring that comes in now must find what is owed.
         if wait == Wait::Awake {
             s.owed = !self.area.reply_awake();
             drop(s);
+            self.place(step);
             self.core.spinner.before_answer(&self.core, hot);
         } else {
             drop(s);
+            self.place(step);
             self.core.spinner.before_answer(&self.core, hot);
             self.core.answer(id, wait);
         }
@@ -186,7 +198,34 @@ impl HostThread {
 
     /// The thread did not stop while it was looked at.
     pub fn cool(&self) {
-        self.state.lock().pace.cool();
+        let mut s = self.state.lock();
+        let placed = s.placement.failed();
+        let starved = placed.is_none() && self.area.read(control!(resumed_at)) == s.resumed_at;
+        if starved && s.placement.starved() {
+            s.pace.starved();
+        } else {
+            s.pace.cool();
+        }
+        drop(s);
+        self.place(placed);
+    }
+
+    fn place(&self, step: Option<Step>) {
+        if let Some(step) = step {
+            self.core.spinner.places.apply(self.tid, step);
+        }
+    }
+
+    /// The thread may run anywhere: it is about to make another, or to be kept for the next task.
+    pub fn place_anywhere(&self) {
+        let step = self.state.lock().placement.take_back();
+        self.place(step);
+    }
+
+    /// The guest chooses where the thread runs from here on.
+    pub fn leave_placement(&self) {
+        let step = self.state.lock().placement.bar();
+        self.place(step);
     }
 
     /// The stop, if there is one: `Err` if the thread is dead.
@@ -298,7 +337,9 @@ impl HostThread {
         let (waker, born) = (s.waker.take(), s.born.take());
         match s.phase {
             Phase::Parked { id, wait } => {
+                let step = s.placement.take_back();
                 drop(s);
+                self.place(step);
                 if leaves == Leaves::Traces || self.is_leader() || !self.space.keep(self) {
                     self.end(id, wait);
                 }
@@ -317,7 +358,8 @@ impl HostThread {
         let mut s = self.state.lock();
         let parked = matches!(s.phase, Phase::Parked { .. });
         if parked {
-            (s.orphan, s.kick, s.stop, s.pace) = (false, false, None, Pace::default());
+            (s.orphan, s.kick, s.stop) = (false, false, None);
+            (s.pace, s.placement) = (Pace::default(), Placement::default());
         }
         parked
     }
@@ -395,8 +437,11 @@ impl HostThread {
             None => Phase::Parked { id: 0, wait: Wait::Awake },
         };
         s.expected.clear();
-        let ran = self.area.read(control!(stopped_at)).wrapping_sub(self.area.read(control!(resumed_at)));
-        s.pace.stopped(ran, ring.is_none());
+        (s.cpu, s.resumed_at) = (self.area.read32(control!(cpu)), self.area.read(control!(resumed_at)));
+        let ran = self.area.read(control!(stopped_at)).wrapping_sub(s.resumed_at);
+        if s.pace.stopped(ran, ring.is_none()) {
+            s.placement.succeeded();
+        }
         self.core.spinner.ended();
         if s.orphan {
             let Phase::Parked { id, wait } = s.phase else { return false };

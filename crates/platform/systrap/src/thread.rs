@@ -96,6 +96,9 @@ impl Thread {
         child.bases = self.bases;
         child.dirty = Dirty::Nothing;
         (child.name, child.marked) = (self.name, self.marked);
+        if self.marked {
+            child.host.leave_placement();
+        }
         child.rseq = self.rseq && !Arc::ptr_eq(&child.host.space, &self.host.space);
     }
 
@@ -408,6 +411,7 @@ impl GuestThread for Thread {
 
     fn host_tid(&mut self) -> i32 {
         self.marked = true;
+        self.host.leave_placement();
         self.host.tid
     }
 }

@@ -1,0 +1,121 @@
+//! [`Placement`]: on which CPUs a guest thread may run while a sentry thread looks at it.
+//!
+//! A hand-off through memory needs both threads on a CPU each. Most hosts see to that by themselves: a thread that is woken
+//! while its waker goes on running is given an idle CPU. Some do not (a scheduler that packs runnable threads on few
+//! CPUs, a wake-up that follows the waker): then the guest thread waits behind the very thread that looks at it, and
+//! every look is in vain. The policy:
+//!
+//! - A thread is left to the host until a look at it was in vain because it never ran ([`Placement::starved`]).
+//! - From then on, when it is about to be looked at and has last stopped on the CPU of the sentry thread, it is kept off
+//!   that CPU, by its affinity, if there is another.
+//! - That is taken back as soon as the reason has gone: a look in vain, more runnable guest threads than CPUs for
+//!   a while, the end of its task, a clone (which would inherit it).
+//! - A thread whose affinity the guest has chosen is never touched, and what the guest is told of affinities never
+//!   comes from the host.
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Replies in a row without a free CPU after which a thread may run anywhere again.
+const CROWDED: u8 = 8;
+/// Looks in vain at a thread that was kept off the sentry's CPU, after which that is not tried any more.
+const MAX_FAILURES: u8 = 4;
+
+/// What is known of a thread that is about to go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// It is about to be looked at.
+    pub hot: bool,
+    /// There may be a CPU for it beside the sentry's.
+    pub room: bool,
+    /// Where it stopped last, as it says itself.
+    pub cpu: u32,
+    /// The CPU of the sentry thread that looks.
+    pub here: u32,
+}
+
+/// A change of a thread's affinity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Any CPU but this one.
+    KeepOff(u32),
+    /// Any CPU.
+    Anywhere,
+}
+
+/// How one thread is placed.
+#[derive(Debug, Default)]
+pub struct Placement {
+    off: Option<u32>,
+    starved: bool,
+    crowded: u8,
+    failures: u8,
+    barred: bool,
+}
+
+impl Placement {
+    /// The thread is about to go on.
+    pub fn next(&mut self, facts: Facts) -> Option<Step> {
+        if self.barred {
+            return None;
+        }
+        self.crowded = if facts.room { 0 } else { self.crowded.saturating_add(1) };
+        if self.crowded >= CROWDED {
+            return self.take_back();
+        }
+        let wrong = facts.hot && facts.room && self.starved && facts.cpu == facts.here;
+        (wrong && self.failures < MAX_FAILURES).then(|| {
+            self.off = Some(facts.here);
+            Step::KeepOff(facts.here)
+        })
+    }
+
+    /// A look at it was in vain, and it had not run at all. True if that is news.
+    pub fn starved(&mut self) -> bool {
+        !std::mem::replace(&mut self.starved, true)
+    }
+
+    /// A look at it was in vain.
+    pub fn failed(&mut self) -> Option<Step> {
+        let step = self.take_back();
+        self.failures = self.failures.saturating_add(u8::from(step.is_some()));
+        step
+    }
+
+    /// Many looks in a row were not in vain.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The thread may run anywhere.
+    pub fn take_back(&mut self) -> Option<Step> {
+        self.off.take().map(|_| Step::Anywhere)
+    }
+
+    /// Somebody else sets its affinity from here on.
+    pub fn bar(&mut self) -> Option<Step> {
+        self.barred = true;
+        self.take_back()
+    }
+}
+
+/// The CPUs that guest threads may run on at all: those of the sentry when it began.
+pub struct Cpus(Option<CpuSet>);
+
+impl Cpus {
+    /// The calling thread's. On a host with more CPUs than a [`CpuSet`] holds no thread is ever placed.
+    pub fn of_this_thread() -> Cpus {
+        Cpus(sched_getaffinity(None).ok())
+    }
+
+    /// Carries out a step on a host thread. The host may refuse it (a cpuset that has shrunk): the thread is then left
+    /// where it may be.
+    pub fn apply(&self, tid: i32, step: Step) {
+        let Some(mut set) = self.0.clone() else { return };
+        if let Step::KeepOff(cpu) = step
+            && (cpu as usize) < CpuSet::MAX_CPU
+        {
+            set.unset(cpu as usize);
+        }
+        let _ = sched_setaffinity(rustix::thread::Pid::from_raw(tid), &set);
+    }
+}

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use moat_abi::{Errno, Result};
-use moat_stub::layout::{AREA_LEN, Cell, Control, STATE_REPLIED, STATE_REQUEST};
+use moat_stub::layout::{AREA_LEN, Cell, Control, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS};
 use moat_sync::{LockClass, Mutex};
 
 /// Offset of a field of [`Control`].
@@ -144,6 +144,22 @@ impl Area {
         // SAFETY: `at` gives an aligned address inside the mapping.
         let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
         state.compare_exchange(STATE_REQUEST, STATE_REPLIED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Has the stub wait until [`Area::wake`], once its ring is answered.
+    pub fn sleep(self) {
+        // SAFETY: `at` gives an aligned address inside the mapping.
+        let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
+        state.store(STATE_SLEEPS, Ordering::Release);
+    }
+
+    /// Ends that wait: the reply is there.
+    pub fn wake(self) {
+        // SAFETY: as above.
+        let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
+        state.store(STATE_REPLIED, Ordering::Release);
+        // Nobody there: it has not slept yet, and does not any more.
+        let _ = rustix::thread::futex::wake(state, rustix::thread::futex::Flags::empty(), 1);
     }
 
     /// Whether the stub waits awake, with all that it has written in view.

@@ -15,6 +15,7 @@ use crate::filter::SegmentBases;
 use crate::frame::FrameLayout;
 use crate::pool::Pool;
 use crate::reaper::Reaper;
+use crate::sleepers::Sleepers;
 use crate::space::{Space, SpaceHandle, Stage, tgkill};
 use crate::spin::Spinner;
 use crate::state::{Born, HostThread, Wait, area_addr};
@@ -40,6 +41,8 @@ pub struct SystrapCore {
     pub reaper: Reaper,
     /// When to wait awake.
     pub spinner: Spinner,
+    /// Who waits where while it is parked.
+    pub sleepers: Sleepers,
     /// The memory that the spinner's board is in.
     _board: Arc<AreaPool>,
     threads: Mutex<HashMap<i32, Arc<HostThread>>>,
@@ -102,6 +105,7 @@ impl SystrapCore {
             reaper: p.reaper,
             first,
             spinner: Spinner::new(p.areas.board()),
+            sleepers: Sleepers::new(),
             _board: p.areas,
             threads: Mutex::new(LockClass::Platform, HashMap::new()),
             pending: Mutex::new(LockClass::Platform, HashMap::new()),
@@ -145,7 +149,7 @@ impl SystrapCore {
     /// Answers the notification that a parked thread waits in.
     pub fn answer(&self, id: u64, wait: Wait) {
         let answer = match wait {
-            Wait::Doorbell | Wait::Awake => Answer::Value(0),
+            Wait::Doorbell | Wait::Awake | Wait::Futex => Answer::Value(0),
             Wait::FirstMap => Answer::Continue,
         };
         // If the thread is gone the reaper notices its process's end.

@@ -166,6 +166,8 @@ pub fn program(bases: SegmentBases) -> Vec<Instruction> {
     b.simple(15, ALLOW);
     // The stub waits for the sentry. Never continued; without a listener it fails with ENOSYS.
     b.simple(u32::try_from(DOORBELL).expect("a small number"), NOTIFY);
+    // FUTEX_WAIT: a thread that is parked for long waits so. It reads one word of its own memory and wakes nobody.
+    b.tested(nr::FUTEX, &[(low(1), Test::OneOf(&[0])), (high(1), Test::OneOf(&[0]))], TRAP);
     // Orders: anonymous private memory at a fixed place, never executable.
     b.below_the_stub(
         nr::MMAP,
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn only_the_listed_numbers_pass_the_stub() {
-        let allowed = [15, 11, 3, 334, 436, 60, 231, 28, 10];
+        let allowed = [15, 11, 3, 334, 436, 60, 231, 28, 10, 202];
         let notified = [9, 56, 25, 325, 150, 157, DOORBELL as u32];
         for nr in (0..1024).chain([DOORBELL as u32, 0x4000_0000 | 9, 0x4000_0000 | 15, u32::MAX]) {
             let want = match nr {
@@ -291,6 +293,14 @@ mod tests {
                     assert_eq!(notifies(nr, &args), want, "{nr} {args:x?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_futex_may_be_waited_for_and_nothing_else() {
+        assert_eq!(stub(nr::FUTEX, [0x1000, 0, 1, 0, 0, 0]), ALLOW);
+        for op in [1, 3, 4, 5, 6, 9, 11, 128, 256, 1 << 32] {
+            assert_eq!(stub(nr::FUTEX, [0x1000, op, 1, 0, 0, 0]), TRAP, "{op}");
         }
     }
 

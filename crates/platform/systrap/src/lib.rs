@@ -10,7 +10,7 @@
 //! - [`state`]: one host thread: parked, running, carrying out orders or dead. [`stop`]: why it stopped. [`call`]: what it
 //!   is expected to ask of the host. [`thread`]: its owner's side.
 //! - [`space`]: one host process. [`birth`]: how processes and threads are made. [`pool`]: blank ones.
-//! - [`core`]: tables and dispatch. [`spin`]: waiting awake. [`placement`]: on which CPU. [`reaper`]: deaths.
+//! - [`core`]: tables and dispatch. [`spin`]: waiting awake. [`sleepers`]: waiting for long. [`placement`]: on which CPU. [`reaper`]: deaths.
 //!
 //! # Invariants
 //! - The kernel says which thread rings; everything else that a guest process says is hostile, and is read once.
@@ -29,6 +29,7 @@ mod order;
 mod placement;
 mod pool;
 mod reaper;
+mod sleepers;
 mod space;
 mod spin;
 mod state;

@@ -119,3 +119,6 @@ impl Cpus {
         let _ = sched_setaffinity(rustix::thread::Pid::from_raw(tid), &set);
     }
 }
+
+#[cfg(test)]
+mod simulator;

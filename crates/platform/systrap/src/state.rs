@@ -4,6 +4,9 @@
 //! it from parked to running or ordered by [`HostThread::send`]; the dispatcher moves it back by
 //! [`HostThread::stopped`], taking the one snapshot of the area.
 
+mod asleep;
+mod looking;
+
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use moat_sync::{LockClass, Mutex};
 use crate::area::{Area, control};
 use crate::call::{Call, Effect, take_expected};
 use crate::core::SystrapCore;
-use crate::placement::{Placement, Step};
+use crate::placement::Placement;
 use crate::space::{Space, SpaceHandle, Stage};
 use crate::spin::Pace;
 use crate::stop::{Stop, snapshot};
@@ -33,6 +36,8 @@ pub enum Wait {
     FirstMap,
     /// It looks at its area, awake, or is about to ring: the sentry has not taken in a ring.
     Awake,
+    /// It was told to wait on a futex in its area ([`crate::sleepers`]).
+    Futex,
 }
 
 /// Where a host thread is.
@@ -42,6 +47,13 @@ enum Phase {
     Running,
     Ordered,
     Dead,
+}
+
+impl Phase {
+    /// Whether the host lists a notification of the thread's.
+    fn is_listed(self) -> bool {
+        matches!(self, Phase::Parked { wait: Wait::Doorbell | Wait::FirstMap, .. })
+    }
 }
 
 struct HostThreadState {
@@ -107,6 +119,7 @@ impl HostThread {
         id: u64,
         wait: Wait,
     ) -> Arc<HostThread> {
+        core.sleepers.listed(1);
         let in_flight = if wait == Wait::FirstMap { vec![Effect::Map(slot)] } else { Vec::new() };
         let state = HostThreadState {
             phase: Phase::Parked { id, wait },
@@ -149,7 +162,8 @@ impl HostThread {
     pub fn send(self: &Arc<Self>, cx: &mut Context<'_>, what: Sent) -> Result<(), Errno> {
         let mut s = self.state.lock();
         let Phase::Parked { id, wait } = s.phase else { return Err(Errno::ESRCH) };
-        s.phase = if what.resume { Phase::Running } else { Phase::Ordered };
+        let phase = if what.resume { Phase::Running } else { Phase::Ordered };
+        self.enter(&mut s, phase);
         s.stop = None;
         s.cells = what.cells;
         s.expected = what.expected;
@@ -171,61 +185,12 @@ impl HostThread {
             drop(s);
             self.place(step);
             self.core.spinner.before_answer(&self.core, hot);
-            self.core.answer(id, wait);
+            self.answer(id, wait);
         }
         if hot {
             self.core.spinner.watch(self);
         }
         Ok(())
-    }
-
-    /// Takes the stop of a thread that waits awake; false if there is none.
-    pub fn look(&self) -> bool {
-        self.area.requests() && self.stopped(None)
-    }
-
-    /// For how many cycles it is worth looking at the thread, if it is.
-    pub fn look_cycles(&self) -> Option<u64> {
-        let s = self.state.lock();
-        let hot = matches!(s.phase, Phase::Running | Phase::Ordered) && s.pace.is_hot();
-        hot.then(|| s.pace.look_cycles())
-    }
-
-    /// The thread must not be looked at for a while.
-    pub fn calm(&self) {
-        self.state.lock().pace.calm();
-    }
-
-    /// The thread did not stop while it was looked at.
-    pub fn cool(&self) {
-        let mut s = self.state.lock();
-        let placed = s.placement.failed();
-        let starved = placed.is_none() && self.area.read(control!(resumed_at)) == s.resumed_at;
-        if starved && s.placement.starved() {
-            s.pace.starved();
-        } else {
-            s.pace.cool();
-        }
-        drop(s);
-        self.place(placed);
-    }
-
-    fn place(&self, step: Option<Step>) {
-        if let Some(step) = step {
-            self.core.spinner.places.apply(self.tid, step);
-        }
-    }
-
-    /// The thread may run anywhere: it is about to make another, or to be kept for the next task.
-    pub fn place_anywhere(&self) {
-        let step = self.state.lock().placement.take_back();
-        self.place(step);
-    }
-
-    /// The guest chooses where the thread runs from here on.
-    pub fn leave_placement(&self) {
-        let step = self.state.lock().placement.bar();
-        self.place(step);
     }
 
     /// The stop, if there is one: `Err` if the thread is dead.
@@ -315,7 +280,15 @@ impl HostThread {
         if matches!(s.phase, Phase::Running | Phase::Ordered) {
             self.core.spinner.ended();
         }
-        s.phase = Phase::Dead;
+        self.enter(s, Phase::Dead);
+    }
+
+    fn enter(&self, s: &mut HostThreadState, phase: Phase) {
+        let change = isize::from(phase.is_listed()) - isize::from(s.phase.is_listed());
+        if change != 0 {
+            self.core.sleepers.listed(change);
+        }
+        s.phase = phase;
     }
 
     /// The host thread is gone.
@@ -372,6 +345,11 @@ impl HostThread {
         }
         self.area.write32(control!(order_count), 0);
         self.area.write32(control!(reply), REPLY_EXIT);
+        if wait == Wait::Futex {
+            self.ended(None);
+            self.area.wake();
+            return;
+        }
         let mut ring = Some(id);
         if wait == Wait::Awake {
             let mut s = self.state.lock();
@@ -382,7 +360,7 @@ impl HostThread {
             };
             if ring.is_none() && !self.area.reply_awake() {
                 // It rings next: the ring finds what is owed, and this is called again.
-                s.phase = Phase::Running;
+                self.enter(&mut s, Phase::Running);
                 self.core.spinner.started();
                 s.owed = true;
                 return;
@@ -402,7 +380,7 @@ impl HostThread {
     }
 
     /// The thread rings (in notification `ring`) or waits awake: takes the snapshot. False if nothing came of it.
-    pub fn stopped(&self, ring: Option<u64>) -> bool {
+    pub fn stopped(self: &Arc<Self>, ring: Option<u64>) -> bool {
         self.complete();
         let mut s = self.state.lock();
         match (s.phase, ring) {
@@ -410,8 +388,8 @@ impl HostThread {
             // What waited awake now rings; or it was interrupted in the call (a stop signal from outside) before it was
             // answered, and rings again.
             (Phase::Parked { wait, .. }, Some(id)) => {
-                let wait = if wait == Wait::Awake { Wait::Doorbell } else { wait };
-                s.phase = Phase::Parked { id, wait };
+                let wait = if wait == Wait::FirstMap { wait } else { Wait::Doorbell };
+                self.enter(&mut s, Phase::Parked { id, wait });
                 return false;
             }
             // The reply is there already; or it was interrupted after the answer was written and before it was read.
@@ -432,10 +410,11 @@ impl HostThread {
             self.space.kill();
             return false;
         };
-        s.phase = match ring {
+        let phase = match ring {
             Some(id) => Phase::Parked { id, wait: Wait::Doorbell },
             None => Phase::Parked { id: 0, wait: Wait::Awake },
         };
+        self.enter(&mut s, phase);
         s.expected.clear();
         (s.cpu, s.resumed_at) = (self.area.read32(control!(cpu)), self.area.read(control!(resumed_at)));
         let ran = self.area.read(control!(stopped_at)).wrapping_sub(s.resumed_at);
@@ -453,6 +432,9 @@ impl HostThread {
         let waker = s.waker.take();
         drop(s);
         wake(waker);
+        if let Some(id) = ring {
+            self.core.sleepers.parked(self, id);
+        }
         true
     }
 

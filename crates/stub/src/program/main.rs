@@ -73,7 +73,7 @@ unsafe fn stop(control: *mut Control, why: u32) {
         }
         (&raw mut (*control).stop).write_volatile(why);
         if !replied_while_awake(control) {
-            sys::ring(0);
+            sys::ring(AtomicU32::from_ptr(&raw mut (*control).state));
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use core::arch::asm;
 
-use crate::layout::DOORBELL;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::layout::{DOORBELL, RING_SLEEP, STATE_SLEEPS};
 
 pub use crate::raw::{address, call};
 
@@ -12,13 +14,21 @@ pub const ARCH_SET_GS: u64 = 0x1001;
 pub const ARCH_SET_FS: u64 = 0x1002;
 pub const ARCH_GET_FS: u64 = 0x1003;
 pub const ARCH_GET_GS: u64 = 0x1004;
+const FUTEX: u64 = 202;
 const EXIT: u64 = 60;
 const EXIT_GROUP: u64 = 231;
 
-/// Waits until the sentry replies. Anything but 0 means that there is no sentry any more.
-pub fn ring(token: u64) {
-    if call(DOORBELL, [token, 0, 0, 0, 0, 0]) != 0 {
-        die();
+/// Waits until the sentry replies; for long, if it says so, on the state word.
+pub fn ring(state: &AtomicU32) {
+    match call(DOORBELL, [0; 6]).cast_signed() {
+        0 => {}
+        RING_SLEEP => {
+            while state.load(Ordering::Acquire) == STATE_SLEEPS {
+                call(FUTEX, [state.as_ptr() as u64, 0, u64::from(STATE_SLEEPS), 0, 0, 0]);
+            }
+        }
+        // There is no sentry any more.
+        _ => die(),
     }
 }
 

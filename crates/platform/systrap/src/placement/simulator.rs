@@ -1,0 +1,177 @@
+//! The policies of [`crate::spin`] and [`super`] on simulated hosts: few and many CPUs, few and many threads, schedulers
+//! that spread threads and such that pack them.
+
+use super::{Facts, Placement, Step};
+use crate::spin::Pace;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheduler {
+    /// A thread that is woken gets an idle CPU, if it may use one.
+    Spreads,
+    /// It gets its waker's CPU, if it may use that.
+    Packs,
+}
+
+#[derive(Default)]
+struct Thread {
+    pace: Pace,
+    placement: Placement,
+    cpu: u32,
+    off: Option<u32>,
+    /// Changes of its affinity.
+    moves: u32,
+    /// Calls handed over awake, through the host, and looks at it that were in vain.
+    awake: u32,
+    rang: u32,
+    vain: u32,
+}
+
+impl Thread {
+    fn apply(&mut self, step: Option<Step>) {
+        let off = match step {
+            None => return,
+            Some(Step::KeepOff(cpu)) => Some(cpu),
+            Some(Step::Anywhere) => None,
+        };
+        self.off = off;
+        self.moves += 1;
+    }
+}
+
+struct Host {
+    scheduler: Scheduler,
+    cpus: u32,
+    /// Guest threads that run beside the one that calls.
+    others: u32,
+    /// The sentry thread's CPU.
+    here: u32,
+}
+
+impl Host {
+    /// Where a woken thread runs.
+    fn place(&self, thread: &Thread) -> u32 {
+        let other = (self.here + 1) % self.cpus;
+        let idle = self.others + 1 < self.cpus;
+        match self.scheduler {
+            Scheduler::Packs if thread.off != Some(self.here) => self.here,
+            Scheduler::Spreads if thread.off != Some(self.here) && !idle => self.here,
+            _ => other,
+        }
+    }
+
+    /// One quick call of a thread, from its reply to its next stop.
+    fn call(&mut self, thread: &mut Thread) {
+        let room = self.others + 1 < self.cpus;
+        let hot = thread.pace.is_hot();
+        let step = thread.placement.next(Facts { hot, room, cpu: thread.cpu, here: self.here });
+        thread.apply(step);
+        if hot && room {
+            thread.cpu = self.place(thread);
+            if thread.cpu != self.here {
+                thread.awake += 1;
+                if thread.pace.stopped(100, true) {
+                    thread.placement.succeeded();
+                }
+                return;
+            }
+            thread.vain += 1;
+            let step = thread.placement.failed();
+            if step.is_none() && thread.placement.starved() {
+                thread.pace.starved();
+            } else {
+                thread.pace.cool();
+            }
+            thread.apply(step);
+        } else if thread.off != Some(self.here) {
+            // The synchronous wake-up.
+            thread.cpu = self.here;
+        } else {
+            thread.cpu = self.place(thread);
+        }
+        thread.rang += 1;
+        thread.pace.stopped(100, false);
+        if self.scheduler == Scheduler::Packs {
+            self.here = thread.cpu;
+        }
+    }
+}
+
+fn run(scheduler: Scheduler, cpus: u32, threads: u32, calls: u32) -> Vec<Thread> {
+    // Of many threads that call one after the other, the others are parked meanwhile.
+    let mut host = Host { scheduler, cpus, others: (threads - 1).min(cpus.saturating_sub(2)), here: 0 };
+    if threads > cpus {
+        host.others = cpus;
+    }
+    let mut all: Vec<Thread> = (0..threads).map(|_| Thread::default()).collect();
+    for _ in 0..calls {
+        all.iter_mut().for_each(|thread| host.call(thread));
+    }
+    all
+}
+
+const CALLS: u32 = 4000;
+
+#[test]
+fn a_free_cpu_is_used_whatever_the_scheduler_does() {
+    for scheduler in [Scheduler::Spreads, Scheduler::Packs] {
+        for cpus in [2, 3, 4, 8, 16, 64] {
+            for threads in (1..cpus).take(8) {
+                for thread in run(scheduler, cpus, threads, CALLS) {
+                    let case = format!("{scheduler:?}, {cpus} CPUs, {threads} threads");
+                    assert!(thread.awake > CALLS * 9 / 10, "{case}: {} awake", thread.awake);
+                    assert!(thread.vain <= 2, "{case}: {} looks in vain", thread.vain);
+                    assert!(thread.moves <= 4, "{case}: moved {} times", thread.moves);
+                    if scheduler == Scheduler::Spreads {
+                        assert_eq!(thread.moves, 0, "{case}: the host's choice was right");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_free_cpu_nothing_is_looked_at_or_moved() {
+    for scheduler in [Scheduler::Spreads, Scheduler::Packs] {
+        for (cpus, threads) in [(1, 1), (1, 1000), (2, 64), (4, 1000), (64, 1000)] {
+            for thread in run(scheduler, cpus, threads, 200) {
+                assert_eq!((thread.awake, thread.vain, thread.moves), (0, 0, 0), "{cpus} CPUs, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_place_is_taken_back_when_its_reason_has_gone() {
+    for reason in ["crowded", "in vain", "clone", "the guest's choice"] {
+        let mut host = Host { scheduler: Scheduler::Packs, cpus: 2, others: 0, here: 0 };
+        let mut thread = Thread::default();
+        (0..CALLS).for_each(|_| host.call(&mut thread));
+        assert!(thread.off.is_some());
+        let step = match reason {
+            "crowded" => {
+                host.others = 2;
+                (0..20).for_each(|_| host.call(&mut thread));
+                None
+            }
+            "in vain" => thread.placement.failed(),
+            "clone" => thread.placement.take_back(),
+            _ => thread.placement.bar(),
+        };
+        thread.apply(step);
+        assert_eq!(thread.off, None, "{reason}");
+    }
+}
+
+#[test]
+fn a_place_that_does_not_help_is_given_up() {
+    let mut placement = Placement::default();
+    placement.starved();
+    let wrong = Facts { hot: true, room: true, cpu: 1, here: 1 };
+    let tries = (0..100).filter(|_| placement.next(wrong).is_some() && placement.failed().is_some()).count();
+    assert_eq!(tries, 4);
+    let mut chosen = Placement::default();
+    chosen.starved();
+    chosen.bar();
+    assert_eq!(chosen.next(wrong), None, "the guest has chosen");
+}

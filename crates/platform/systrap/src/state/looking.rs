@@ -1,0 +1,58 @@
+//! A guest thread as sentry threads look at it: how long, and where it runs meanwhile.
+
+use std::sync::Arc;
+
+use crate::area::control;
+use crate::placement::Step;
+use crate::state::{HostThread, Phase};
+
+impl HostThread {
+    /// Takes the stop of a thread that waits awake; false if there is none.
+    pub fn look(self: &Arc<Self>) -> bool {
+        self.area.requests() && self.stopped(None)
+    }
+
+    /// For how many cycles it is worth looking at the thread, if it is.
+    pub fn look_cycles(&self) -> Option<u64> {
+        let s = self.state.lock();
+        let hot = matches!(s.phase, Phase::Running | Phase::Ordered) && s.pace.is_hot();
+        hot.then(|| s.pace.look_cycles())
+    }
+
+    /// The thread must not be looked at for a while.
+    pub fn calm(&self) {
+        self.state.lock().pace.calm();
+    }
+
+    /// The thread did not stop while it was looked at.
+    pub fn cool(&self) {
+        let mut s = self.state.lock();
+        let placed = s.placement.failed();
+        let starved = placed.is_none() && self.area.read(control!(resumed_at)) == s.resumed_at;
+        if starved && s.placement.starved() {
+            s.pace.starved();
+        } else {
+            s.pace.cool();
+        }
+        drop(s);
+        self.place(placed);
+    }
+
+    pub(super) fn place(&self, step: Option<Step>) {
+        if let Some(step) = step {
+            self.core.spinner.places.apply(self.tid, step);
+        }
+    }
+
+    /// The thread may run anywhere: it is about to make another, or to be kept for the next task.
+    pub fn place_anywhere(&self) {
+        let step = self.state.lock().placement.take_back();
+        self.place(step);
+    }
+
+    /// The guest chooses where the thread runs from here on.
+    pub fn leave_placement(&self) {
+        let step = self.state.lock().placement.bar();
+        self.place(step);
+    }
+}

@@ -110,7 +110,7 @@ impl Cpus {
     /// Carries out a step on a host thread. The host may refuse it (a cpuset that has shrunk): the thread is then left
     /// where it may be.
     pub fn apply(&self, tid: i32, step: Step) {
-        let Some(mut set) = self.0.clone() else { return };
+        let Some(mut set) = self.0 else { return };
         if let Step::KeepOff(cpu) = step
             && (cpu as usize) < CpuSet::MAX_CPU
         {

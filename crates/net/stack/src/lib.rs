@@ -1,6 +1,6 @@
 //! A TCP/IP stack of moat's own, without host calls: what lies between a guest's sockets and the packets of its links.
 //!
-//! - [`config`]: links, addresses, routes and neighbours, as plain data that another process has read.
+//! - [`config`]: links, addresses, routes and neighbours, as plain data that another process has read; [`configure`]: their changes.
 //! - [`device`]: the trait through which frames come and go.
 //! - [`stack`]: the whole, which owns all tables. Its parts: [`receive`] (frames that come), [`resolve`] (ARP and NDISC) with
 //!   [`neighbour`], [`route`], [`reassembly`], [`icmp`], [`groups`] (IGMP and MLD), [`send`] (datagrams), [`connections`] and
@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod configure;
 mod connections;
 pub mod device;
 mod groups;

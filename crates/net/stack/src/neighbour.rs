@@ -104,6 +104,21 @@ impl Neighbours {
         self.entries.insert(key, entry);
     }
 
+    /// Whether there is no room for one more that is known for good.
+    pub(crate) fn is_full_for(&self, key: Key) -> bool {
+        self.entries.len() >= MOST_ENTRIES && !self.entries.contains_key(&key)
+    }
+
+    /// Forgets a neighbour; gives whether there was one. What waited for it is lost.
+    pub(crate) fn remove(&mut self, key: Key) -> bool {
+        self.entries.remove(&key).is_some()
+    }
+
+    /// Forgets the neighbours of a link that is down.
+    pub(crate) fn forget_link(&mut self, link: u32) {
+        self.entries.retain(|(l, _), _| *l != link);
+    }
+
     /// Finds where a frame goes.
     pub(crate) fn resolve(&mut self, key: Key, packet: Packet, now: Time) -> Resolution {
         if let Some(entry) = self.entries.get_mut(&key) {

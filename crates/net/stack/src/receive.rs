@@ -7,6 +7,7 @@ use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, TcpPacket,
 use crate::device::Offload;
 use crate::num::Narrow;
 use crate::packet::{ICMP, ICMPV6, IGMP, IpHeader, IpPacket, TCP, UDP, checksum_holds};
+use crate::route::IFF_UP;
 use crate::stack::{Datagram, Delivery, Stack};
 use crate::tcp::Segment;
 
@@ -25,7 +26,7 @@ pub(crate) enum Trust {
 impl Stack {
     /// Takes a frame that came over a link.
     pub fn receive(&mut self, link: u32, frame: &[u8], offload: Offload) {
-        let Some(own) = self.routes.link(link).map(|l| l.mac) else { return };
+        let Some(own) = self.routes.link(link).filter(|l| l.flags & IFF_UP != 0).map(|l| l.mac) else { return };
         let Ok(ethernet) = EthernetFrame::new_checked(frame) else { return };
         if let Some(state) = self.links.get_mut(&link) {
             state.counters.received_packets = state.counters.received_packets.saturating_add(1);

@@ -5,10 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use moat_abi::Errno;
 
 use crate::config::{LinkConfig, LinkKind, NetworkConfig, RouteConfig, RouteKind};
+use crate::configure::{is_in_loopback, is_searched};
 use crate::num::Narrow;
 
 /// `RT_SCOPE_LINK`.
-const SCOPE_LINK: u8 = 253;
+pub(crate) const SCOPE_LINK: u8 = 253;
+/// `RT_TABLE_MAIN`, `RT_TABLE_DEFAULT`.
+pub(crate) const RT_TABLE_MAIN: u32 = 254;
+pub(crate) const RT_TABLE_DEFAULT: u32 = 253;
+/// `IFF_UP`.
+pub(crate) const IFF_UP: u32 = 1;
 
 /// Where a destination leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +47,8 @@ pub enum Destination {
 /// The addresses and routes of a namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    links: Vec<LinkConfig>,
-    routes: Vec<RouteConfig>,
+    pub(crate) links: Vec<LinkConfig>,
+    pub(crate) routes: Vec<RouteConfig>,
 }
 
 /// Whether an address lies in a network.
@@ -104,6 +110,15 @@ impl Routes {
         self.links.iter().find(|l| l.index == index)
     }
 
+    pub(crate) fn link_mut(&mut self, index: u32) -> Option<&mut LinkConfig> {
+        self.links.iter_mut().find(|l| l.index == index)
+    }
+
+    /// The links that are up: the addresses of others are nobody's, and nothing leads over them.
+    fn up(&self) -> impl Iterator<Item = &LinkConfig> {
+        self.links.iter().filter(|l| l.flags & IFF_UP != 0)
+    }
+
     pub(crate) fn loopback(&self) -> u32 {
         self.links.iter().find(|l| l.kind == LinkKind::Loopback).map_or(1, |l| l.index)
     }
@@ -111,19 +126,13 @@ impl Routes {
     /// The link that has an address.
     #[must_use]
     pub fn owner(&self, ip: IpAddr) -> Option<u32> {
-        self.links.iter().find(|l| l.addresses.iter().any(|a| a.ip == ip)).map(|l| l.index)
+        self.up().find(|l| l.addresses.iter().any(|a| a.ip == ip)).map(|l| l.index)
     }
 
-    /// Whether packets to an address stay in the namespace: its own, and all of the loopback's network.
+    /// Whether packets to an address stay in the namespace: its own, and all of the loopback's networks.
     #[must_use]
     pub fn is_local(&self, ip: IpAddr) -> bool {
-        if let IpAddr::V4(v4) = ip
-            && v4.is_loopback()
-        {
-            // All of 127.0.0.0/8 but its broadcast address.
-            return !self.is_broadcast(ip);
-        }
-        self.owner(ip).is_some()
+        self.owner(ip).is_some() || (self.up().any(|l| is_in_loopback(l, ip)) && !self.is_broadcast(ip))
     }
 
     /// Whether it stands for all hosts of a link.
@@ -132,8 +141,7 @@ impl Routes {
         let IpAddr::V4(v4) = ip else { return false };
         v4.is_broadcast()
             || self
-                .links
-                .iter()
+                .up()
                 .flat_map(|l| &l.addresses)
                 // An address that is a host's is no broadcast, whatever its network says.
                 .any(|a| a.broadcast == Some(v4) || (a.ip != ip && broadcast_of(a.ip, a.prefix_len) == Some(v4)))
@@ -166,21 +174,13 @@ impl Routes {
         if let Some(index) = device.filter(|_| everybody || group || is_link_local(to)) {
             return self.on_link(index, to, source, kind, None);
         }
-        let best = self
-            .routes
-            .iter()
-            .filter(|r| in_network(to, r.destination, r.prefix_len) && device.is_none_or(|d| d == r.link))
-            // A route over a link that is gone leads nowhere; one that refuses needs no link.
-            .filter(|r| self.link(r.link).is_some() || r.kind != RouteKind::Unicast)
-            // The longest prefix wins, then the lowest metric.
-            .min_by_key(|r| (u8::MAX.saturating_sub(r.prefix_len), r.metric));
-        let Some(route) = best else {
+        let Some(route) = self.best(to, device) else {
             if let Some(index) = device {
                 // A socket that is bound to a link takes everything to be on it (`ip_route_output_key_hash_rcu`).
                 return self.on_link(index, to, source, kind, None);
             }
             // Without a route, groups and broadcasts go out of the first link that can have them.
-            if let Some(link) = self.links.iter().find(|l| {
+            if let Some(link) = self.up().find(|l| {
                 (group || everybody)
                     && l.kind != LinkKind::Loopback
                     && l.addresses.iter().any(|a| a.ip.is_ipv4() == to.is_ipv4())
@@ -203,6 +203,16 @@ impl Routes {
         Ok(path)
     }
 
+    /// The route that fits best: the longest prefix, then the lowest metric.
+    pub(crate) fn best(&self, to: IpAddr, device: Option<u32>) -> Option<&RouteConfig> {
+        self.routes
+            .iter()
+            .filter(|r| is_searched(r.table) && in_network(to, r.destination, r.prefix_len))
+            .filter(|r| device.is_none_or(|d| d == r.link))
+            .filter(|r| r.kind != RouteKind::Unicast || self.up().any(|l| l.index == r.link))
+            .min_by_key(|r| (u8::MAX.saturating_sub(r.prefix_len), r.metric))
+    }
+
     fn on_link(
         &self,
         index: u32,
@@ -212,6 +222,9 @@ impl Routes {
         next_hop: Option<IpAddr>,
     ) -> Result<Path, Errno> {
         let link = self.link(index).ok_or(Errno::ENODEV)?;
+        if link.flags & IFF_UP == 0 {
+            return Err(Errno::ENETDOWN);
+        }
         let next_hop = next_hop.unwrap_or(to);
         let source = match source {
             Some(source) => source,
@@ -231,7 +244,7 @@ impl Routes {
                     near.or_else(|| all.next()).map(|a| a.ip)
                 };
                 // A link without addresses borrows another's.
-                own(link).or_else(|| self.links.iter().filter(|l| l.kind != LinkKind::Loopback).find_map(own))
+                own(link).or_else(|| self.up().filter(|l| l.kind != LinkKind::Loopback).find_map(own))
             }
             IpAddr::V6(to6) => {
                 // Link-local destinations want a source of the same scope.
@@ -248,8 +261,7 @@ impl Routes {
                 };
                 let here = best(link);
                 let elsewhere = || {
-                    self.links
-                        .iter()
+                    self.up()
                         .filter(|l| l.kind != LinkKind::Loopback)
                         .filter_map(best)
                         .max_by_key(|ip| score(*ip))

@@ -138,6 +138,8 @@ pub(crate) struct LinkState {
 pub struct Stack {
     pub(crate) now: Time,
     pub(crate) routes: Routes,
+    /// The highest number that a link has had.
+    pub(crate) last_link: u32,
     pub(crate) links: HashMap<u32, LinkState>,
     pub(crate) neighbours: Neighbours,
     pub(crate) groups: Groups,
@@ -168,6 +170,7 @@ impl Stack {
         let mut stack = Stack {
             now,
             routes: Routes::new(config),
+            last_link: config.links.iter().map(|l| l.index).max().unwrap_or(0),
             links: links.collect(),
             neighbours,
             groups: Groups::default(),

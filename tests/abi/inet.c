@@ -1,6 +1,7 @@
 // TCP and UDP over the loopback device: connections, ends, errors, options, names.
 #include "check.h"
 #include <arpa/inet.h>
+#include <linux/errqueue.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -486,4 +487,81 @@ TEST(automatic_ports_are_chosen_at_random) {
             }
             CHECK(different > 0);
         }
+}
+
+// Reads the error queue; gives the bytes of the datagram that came back.
+static int error_of(int fd, char *data, size_t size, struct sockaddr *to, struct sock_extended_err *e, struct sockaddr *offender,
+                    socklen_t length) {
+    char control[256];
+    struct iovec v = {data, size};
+    struct msghdr m = {.msg_name = to, .msg_namelen = length, .msg_iov = &v, .msg_iovlen = 1, .msg_control = control,
+                       .msg_controllen = sizeof control};
+    int n = OK(recvmsg(fd, &m, MSG_ERRQUEUE));
+    CHECK(m.msg_flags & MSG_ERRQUEUE);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    CHECK(c);
+    int v6 = length == sizeof(struct sockaddr_in6);
+    CHECK_EQ(c->cmsg_level, v6 ? SOL_IPV6 : SOL_IP);
+    CHECK_EQ(c->cmsg_type, v6 ? IPV6_RECVERR : IP_RECVERR);
+    CHECK_EQ(c->cmsg_len, CMSG_LEN(sizeof *e + length));
+    memcpy(e, CMSG_DATA(c), sizeof *e);
+    memcpy(offender, CMSG_DATA(c) + sizeof *e, length);
+    return n;
+}
+
+TEST(the_error_queue_says_what_became_of_a_datagram) {
+    int fd = OK(socket(AF_INET, SOCK_DGRAM, 0)), on = 1, other = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct sockaddr_in a = at(0), to, offender;
+    OK(bind(other, (struct sockaddr *)&a, sizeof a));
+    a.sin_port = htons(port_of(other));
+    close(other);
+    ERR(recv(fd, &to, 1, MSG_ERRQUEUE), EAGAIN);
+    // Without the option nobody is told.
+    CHECK_EQ(sendto(fd, "lost", 4, 0, (struct sockaddr *)&a, sizeof a), 4);
+    struct pollfd p = {fd, POLLIN, 0};
+    CHECK_EQ(poll(&p, 1, 50), 0);
+    OK(setsockopt(fd, SOL_IP, IP_RECVERR, &on, sizeof on));
+    CHECK_EQ(sendto(fd, "hello", 5, 0, (struct sockaddr *)&a, sizeof a), 5);
+    CHECK_EQ(poll(&p, 1, 2000), 1);
+    CHECK(p.revents & POLLERR);
+    char data[32] = "";
+    struct sock_extended_err e;
+    CHECK_EQ(error_of(fd, data, sizeof data, (struct sockaddr *)&to, &e, (struct sockaddr *)&offender, sizeof to), 5);
+    STR_EQ(data, "hello");
+    CHECK_EQ(to.sin_port, a.sin_port);
+    CHECK_EQ(to.sin_addr.s_addr, a.sin_addr.s_addr);
+    CHECK_EQ(e.ee_errno, ECONNREFUSED);
+    CHECK_EQ(e.ee_origin, SO_EE_ORIGIN_ICMP);
+    CHECK_EQ(e.ee_type, 3);
+    CHECK_EQ(e.ee_code, 3);
+    CHECK_EQ(offender.sin_addr.s_addr, a.sin_addr.s_addr);
+    // It was the pending error, too.
+    CHECK_EQ(poll(&p, 1, 0), 0);
+    ERR(recv(fd, data, 1, MSG_ERRQUEUE), EAGAIN);
+    CHECK_EQ(sendto(fd, "one", 3, 0, (struct sockaddr *)&a, sizeof a), 3);
+    sleep_ms(50);
+    ERR(sendto(fd, "two", 3, 0, (struct sockaddr *)&a, sizeof a), ECONNREFUSED);
+    CHECK_EQ(recv(fd, data, 2, MSG_ERRQUEUE), 2);
+}
+
+TEST(the_error_queue_of_ipv6) {
+    int fd = OK(socket(AF_INET6, SOCK_DGRAM, 0)), on = 1, other = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT}, to, offender;
+    socklen_t size = sizeof a;
+    OK(bind(other, (struct sockaddr *)&a, sizeof a));
+    OK(getsockname(other, (struct sockaddr *)&a, &size));
+    close(other);
+    OK(setsockopt(fd, SOL_IPV6, IPV6_RECVERR, &on, sizeof on));
+    CHECK_EQ(sendto(fd, "hello", 5, 0, (struct sockaddr *)&a, sizeof a), 5);
+    struct pollfd p = {fd, POLLIN, 0};
+    CHECK_EQ(poll(&p, 1, 2000), 1);
+    char data[32] = "";
+    struct sock_extended_err e;
+    CHECK_EQ(error_of(fd, data, sizeof data, (struct sockaddr *)&to, &e, (struct sockaddr *)&offender, sizeof to), 5);
+    CHECK_EQ(e.ee_errno, ECONNREFUSED);
+    CHECK_EQ(e.ee_origin, SO_EE_ORIGIN_ICMP6);
+    CHECK_EQ(e.ee_type, 1);
+    CHECK_EQ(e.ee_code, 4);
+    CHECK_EQ(to.sin6_port, a.sin6_port);
+    CHECK(!memcmp(&offender.sin6_addr, &a.sin6_addr, 16));
 }

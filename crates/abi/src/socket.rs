@@ -218,10 +218,12 @@ guest_struct! {
 }
 
 consts! { "Network device ioctls, netdevice(7).", u32; SIOCGIFNAME = 0x8910, SIOCGIFCONF = 0x8912,
+SIOCADDRT = 0x890b, SIOCDELRT = 0x890c,
 SIOCGIFFLAGS = 0x8913, SIOCSIFFLAGS = 0x8914,
-SIOCGIFADDR = 0x8915, SIOCSIFADDR = 0x8916, SIOCGIFDSTADDR = 0x8917, SIOCGIFBRDADDR = 0x8919,
+SIOCGIFADDR = 0x8915, SIOCSIFADDR = 0x8916, SIOCGIFDSTADDR = 0x8917, SIOCGIFBRDADDR = 0x8919, SIOCSIFBRDADDR = 0x891a,
+SIOCSIFNETMASK = 0x891c,
 SIOCGIFNETMASK = 0x891b, SIOCGIFMETRIC = 0x891d,
-SIOCGIFMTU = 0x8921, SIOCGIFHWADDR = 0x8927, SIOCGIFINDEX = 0x8933, SIOCGIFTXQLEN = 0x8942, SIOCGIFMAP = 0x8970,
+SIOCGIFMTU = 0x8921, SIOCSIFMTU = 0x8922, SIOCGIFHWADDR = 0x8927, SIOCGIFINDEX = 0x8933, SIOCGIFTXQLEN = 0x8942, SIOCSIFTXQLEN = 0x8943, SIOCGIFMAP = 0x8970,
 SIOCETHTOOL = 0x8946 }
 consts! { "Socket ioctls, socket(7) and unix(7).", u32; FIOSETOWN = 0x8901, SIOCSPGRP = 0x8902, FIOGETOWN = 0x8903,
 SIOCGPGRP = 0x8904,
@@ -231,6 +233,44 @@ pub const IFNAMSIZ: usize = 16;
 guest_struct! {
     /// `struct ifreq`, netdevice(7).
     Ifreq: 40 { ifr_name: [u8; IFNAMSIZ], ifr_data: [u8; 24] }
+}
+consts! { "Who says what is wrong, `ee_origin`.", u8; SO_EE_ORIGIN_LOCAL = 1, SO_EE_ORIGIN_ICMP = 2, SO_EE_ORIGIN_ICMP6 = 3 }
+guest_struct! {
+    /// `struct sock_extended_err`, which the offender's address follows.
+    SockExtendedErr: 16 { ee_errno: u32, ee_origin: u8, ee_type: u8, ee_code: u8, ee_pad: u8, ee_info: u32, ee_data: u32 }
+}
+consts! { "Options of level SOL_PACKET, packet(7).", u32; PACKET_ADD_MEMBERSHIP = 1, PACKET_DROP_MEMBERSHIP = 2,
+PACKET_RX_RING = 5, PACKET_STATISTICS = 6, PACKET_AUXDATA = 8, PACKET_VERSION = 10, PACKET_HDRLEN = 11, PACKET_RESERVE = 12,
+PACKET_TX_RING = 13, PACKET_TIMESTAMP = 17, PACKET_FANOUT = 18, PACKET_IGNORE_OUTGOING = 23 }
+consts! { "Kinds of packets, `sll_pkttype`.", u8; PACKET_HOST = 0, PACKET_BROADCAST = 1, PACKET_MULTICAST = 2,
+PACKET_OTHERHOST = 3, PACKET_OUTGOING = 4 }
+consts! { "Ethernet protocols, packet(7).", u16; ETH_P_ALL = 3 }
+consts! { "Frame states of a ring, `linux/if_packet.h`.", u32; TP_STATUS_KERNEL = 0, TP_STATUS_USER = 1, TP_STATUS_COPY = 2,
+TP_STATUS_LOSING = 4, TP_STATUS_CSUMNOTREADY = 8 }
+consts! { "Versions of rings.", u32; TPACKET_V1 = 0, TPACKET_V2 = 1, TPACKET_V3 = 2 }
+guest_struct! {
+    /// `struct tpacket2_hdr`: what is before a frame in a ring.
+    Tpacket2Hdr: 32 { tp_status: u32, tp_len: u32, tp_snaplen: u32, tp_mac: u16, tp_net: u16, tp_sec: u32, tp_nsec: u32,
+        tp_vlan_tci: u16, tp_vlan_tpid: u16, tp_padding: [u8; 4] }
+}
+guest_struct! {
+    /// `struct tpacket_req`: the shape of a ring.
+    TpacketReq: 16 { tp_block_size: u32, tp_block_nr: u32, tp_frame_size: u32, tp_frame_nr: u32 }
+}
+guest_struct! {
+    /// `struct tpacket_stats`.
+    TpacketStats: 8 { tp_packets: u32, tp_drops: u32 }
+}
+guest_struct! {
+    /// `struct tpacket_auxdata`.
+    TpacketAuxdata: 20 { tp_status: u32, tp_len: u32, tp_snaplen: u32, tp_mac: u16, tp_net: u16, tp_vlan_tci: u16,
+        tp_vlan_tpid: u16 }
+}
+guest_struct! {
+    /// `struct rtentry`: a route, for SIOCADDRT and SIOCDELRT.
+    Rtentry: 120 { rt_pad1: u64, rt_dst: SockaddrIn, rt_gateway: SockaddrIn, rt_genmask: SockaddrIn, rt_flags: u16,
+        rt_pad2: u16, rt_pad3: u32, rt_pad4: [u64; 2], rt_metric: i16, rt_pad5: [u16; 3], rt_dev: u64, rt_mtu: u64,
+        rt_window: u64, rt_irtt: u16, rt_pad6: [u16; 3] }
 }
 guest_struct! {
     /// `struct ifconf`, SIOCGIFCONF.

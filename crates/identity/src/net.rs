@@ -2,8 +2,9 @@
 //!
 //! What a protocol keeps (ports, abstract names, lists for /proc/net) is in [`NetNamespace::extensions`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use moat_sync::{LockClass, RwLock};
 
@@ -21,13 +22,17 @@ pub struct NetNamespace {
     pub settings: NetSettings,
     /// What the protocols keep with it.
     pub extensions: Extensions,
-    links: RwLock<Links>,
+    view: RwLock<NetView>,
+    loopback_up: AtomicBool,
 }
 
-#[derive(Default)]
-struct Links {
-    devices: Vec<NetDevice>,
-    routes: Vec<Route>,
+/// What is shown of a namespace's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetView {
+    /// The devices, in the order of their making.
+    pub devices: Vec<NetDevice>,
+    /// The routes of all tables, in the order of their making.
+    pub routes: Vec<Route>,
 }
 
 /// A network device (`struct net_device`).
@@ -47,6 +52,10 @@ pub struct NetDevice {
     pub hardware_type: u16,
     /// Its address on the link.
     pub address: [u8; 6],
+    /// `IFLA_INFO_KIND` ("veth", "dummy"), if it has one.
+    pub driver: Option<String>,
+    /// The number of its other end, or of the device below, if it has one (`IFLA_LINK`).
+    pub peer: Option<u32>,
     /// Its IP addresses.
     pub addresses: Vec<InterfaceAddress>,
 }
@@ -60,6 +69,10 @@ pub struct InterfaceAddress {
     pub prefix_len: u8,
     /// `RT_SCOPE_*`.
     pub scope: u8,
+    /// The address of all hosts of its network, if it has one.
+    pub broadcast: Option<Ipv4Addr>,
+    /// Another address of the same network came first (`IFA_F_SECONDARY`).
+    pub secondary: bool,
 }
 
 /// An entry of a routing table.
@@ -70,7 +83,7 @@ pub struct Route {
     /// Bits of that network.
     pub prefix_len: u8,
     /// `RT_TABLE_*`.
-    pub table: u8,
+    pub table: u32,
     /// `RTN_*`.
     pub kind: u8,
     /// `RT_SCOPE_*`.
@@ -128,29 +141,33 @@ impl NetNamespace {
             user_ns,
             settings: NetSettings::default(),
             extensions: Extensions::default(),
-            links: RwLock::new(LockClass::Table, Links::default()),
+            view: RwLock::new(LockClass::Table, NetView::default()),
+            loopback_up: AtomicBool::new(false),
         })
     }
 
-    /// Adds a device.
-    pub fn add_device(&self, device: NetDevice) {
-        self.links.write().devices.push(device);
+    /// Shows another configuration from here on; gives the old one. `loopback_up`: whether the loopback device is up.
+    pub fn show(&self, view: NetView, loopback_up: bool) -> NetView {
+        let old = std::mem::replace(&mut *self.view.write(), view);
+        self.loopback_up.store(loopback_up, Ordering::Release);
+        old
+    }
+
+    /// Whether the loopback device is up: else its addresses are nobody's.
+    #[must_use]
+    pub fn is_loopback_up(&self) -> bool {
+        self.loopback_up.load(Ordering::Acquire)
     }
 
     /// The devices, in the order of their making.
     #[must_use]
     pub fn devices(&self) -> Vec<NetDevice> {
-        self.links.read().devices.clone()
-    }
-
-    /// Adds a route.
-    pub fn add_route(&self, route: Route) {
-        self.links.write().routes.push(route);
+        self.view.read().devices.clone()
     }
 
     /// The routes, in the order of their making.
     #[must_use]
     pub fn routes(&self) -> Vec<Route> {
-        self.links.read().routes.clone()
+        self.view.read().routes.clone()
     }
 }

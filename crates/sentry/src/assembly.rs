@@ -5,7 +5,9 @@ use std::sync::{Arc, Weak};
 
 use moat_control::spec::NetworkMode;
 use moat_identity::NetNamespace;
+use moat_identity::net::NetView;
 use moat_kernel::Kernel;
+use moat_net_inet::links::LinkState;
 use moat_vfs::Registry;
 
 /// File system types, devices, FIFOs, address families and texts. `kernel` is for those that show or use it.
@@ -24,7 +26,10 @@ pub(crate) fn registry(network: NetworkMode, kernel: &Weak<Kernel>) -> Registry 
     // Address families, with their files of /proc/net and the ioctls about devices.
     moat_net_unix::register(&mut registry);
     match network {
-        NetworkMode::None | NetworkMode::Sandbox => moat_net_inet::register(&mut registry),
+        NetworkMode::None | NetworkMode::Sandbox => {
+            moat_net_inet::register(&mut registry);
+            moat_net_netlink::register(&mut registry);
+        }
         NetworkMode::Host => moat_net_host::register(&mut registry),
     }
     registry
@@ -33,11 +38,10 @@ pub(crate) fn registry(network: NetworkMode, kernel: &Weak<Kernel>) -> Registry 
 /// Gives the first network namespace its devices.
 pub(crate) fn add_devices(network: NetworkMode, net: &Arc<NetNamespace>) {
     match network {
-        NetworkMode::None | NetworkMode::Sandbox => {
-            moat_net_inet::device::add_loopback(net);
-            moat_net_inet::links::add_loopback_stack(net);
+        NetworkMode::None | NetworkMode::Sandbox => moat_net_inet::links::add_loopback(net, LinkState::Up),
+        NetworkMode::Host => {
+            net.show(NetView { devices: moat_net_host::device::list_all(), routes: Vec::new() }, true);
         }
-        NetworkMode::Host => moat_net_host::device::list_all().into_iter().for_each(|device| net.add_device(device)),
     }
 }
 

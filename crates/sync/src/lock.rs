@@ -54,6 +54,8 @@ pub enum LockClass {
     Socket,
     /// A pipe or other stream buffer.
     Stream,
+    /// Changes of a network namespace's links, addresses and routes (`rtnl_mutex`).
+    NetConfiguration,
     /// The buffers of a network link's device, while frames are taken from it.
     Link,
     /// A network namespace's stack.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use moat_abi::socket::{MsgFlags, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCKADDR_STORAGE_SIZE};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::Pid;
+use moat_mm::Mappable;
 
 use crate::caller::Caller;
 use crate::open_file::OpenFile;
@@ -309,6 +310,11 @@ pub trait Socket: Send + Sync + Any {
         Err(if level == moat_abi::socket::SOL_SOCKET { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP })
     }
 
+    /// An option whose answer depends on what the caller's buffer holds; `None` for all others.
+    fn ask_option(&self, _level: u32, _name: u32, _question: &[u8]) -> Option<Result<Vec<u8>>> {
+        None
+    }
+
     /// Sets an option; as [`Socket::get_option`].
     ///
     /// # Errors
@@ -338,6 +344,14 @@ pub trait Socket: Send + Sync + Any {
     /// ENOTTY by default, after which those of [`crate::Registry::device_ioctl`] are tried.
     fn ioctl(&self, _caller: &dyn Caller, _cmd: u32, _arg: u64) -> Result<u64> {
         Err(Errno::ENOTTY)
+    }
+
+    /// Memory of the socket that can be mapped.
+    ///
+    /// # Errors
+    /// ENODEV by default; EINVAL where it has none yet.
+    fn mappable(&self) -> Result<Arc<dyn Mappable>> {
+        Err(Errno::ENODEV)
     }
 
     /// What is ready.

@@ -80,6 +80,8 @@ fn describe(asker: &OwnedFd, name: &str) -> Option<NetDevice> {
         queue_len: number(SIOCGIFTXQLEN).unwrap_or(0),
         hardware_type: short(hardware)?,
         address: *hardware.get(2..)?.first_chunk()?,
+        driver: None,
+        peer: None,
         // Asked of the host by rtnetlink(7) whenever somebody wants to know.
         addresses: Vec::new(),
     })

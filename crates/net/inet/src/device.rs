@@ -1,55 +1,26 @@
-//! The loopback device, and ioctls about the devices of a namespace: netdevice(7).
+//! ioctls about the devices of a namespace, netdevice(7), and its routes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use moat_abi::cap::Cap;
 use moat_abi::netlink as nl;
 use moat_abi::socket as abi;
-use moat_abi::socket::{AF_INET, IFF_LOOPBACK, IFF_LOWER_UP, IFF_RUNNING, IFF_UP, IFNAMSIZ, Ifconf, Ifreq, SockaddrIn};
+use moat_abi::socket::{AF_INET, IFF_LOOPBACK, IFF_UP, IFNAMSIZ, Ifconf, Ifreq, Rtentry, SockaddrIn};
 use moat_abi::{Errno, Result};
 use moat_identity::NetNamespace;
-use moat_identity::net::{InterfaceAddress, NetDevice, Route};
+use moat_identity::net::NetDevice;
+use moat_net_stack::configure::{IfPresent, RouteKey};
+use moat_net_stack::{AddressConfig, RouteConfig, RouteKind};
 use moat_vfs::Caller;
 use zerocopy::{FromBytes, IntoBytes};
+
+use crate::configuration;
 
 /// The name of the loopback device.
 pub(crate) const LO_NAME: &str = "lo";
 /// Its number, which is the first in each namespace.
 pub(crate) const LO_INDEX: u32 = 1;
 const SIZE: usize = size_of::<Ifreq>();
-
-/// Gives a new namespace its loopback device, up, with its addresses and routes.
-pub fn add_loopback(namespace: &NetNamespace) {
-    let v4 = Ipv4Addr::LOCALHOST;
-    let host = |ip, prefix_len| InterfaceAddress { ip, prefix_len, scope: nl::RT_SCOPE_HOST };
-    namespace.add_device(NetDevice {
-        name: LO_NAME.to_owned(),
-        index: LO_INDEX,
-        flags: IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP,
-        mtu: 65536,
-        queue_len: 1000,
-        hardware_type: nl::ARPHRD_LOOPBACK,
-        address: [0; 6],
-        addresses: vec![host(v4.into(), 8), host(Ipv6Addr::LOCALHOST.into(), 128)],
-    });
-    let local = |destination: IpAddr, prefix_len, kind| Route {
-        destination,
-        prefix_len,
-        table: nl::RT_TABLE_LOCAL,
-        kind,
-        scope: if kind == nl::RTN_LOCAL { nl::RT_SCOPE_HOST } else { nl::RT_SCOPE_LINK },
-        protocol: nl::RTPROT_KERNEL,
-        device: LO_INDEX,
-        gateway: None,
-        // IPv6's local routes have no preferred source.
-        source: destination.is_ipv4().then_some(v4.into()),
-        metric: 0,
-    };
-    namespace.add_route(local(Ipv4Addr::new(127, 0, 0, 0).into(), 8, nl::RTN_LOCAL));
-    namespace.add_route(local(v4.into(), 32, nl::RTN_LOCAL));
-    namespace.add_route(local(Ipv4Addr::new(127, 255, 255, 255).into(), 32, nl::RTN_BROADCAST));
-    namespace.add_route(local(Ipv6Addr::LOCALHOST.into(), 128, nl::RTN_LOCAL));
-}
 
 fn named(name: &str) -> Ifreq {
     let mut r = Ifreq::default();
@@ -97,6 +68,7 @@ fn netmask(prefix_len: u8) -> Ipv4Addr {
 pub fn ioctl(caller: &dyn Caller, net: &NetNamespace, cmd: u32, arg: u64) -> Result<u64> {
     match cmd {
         abi::SIOCGIFCONF => list(caller, net, arg),
+        abi::SIOCADDRT | abi::SIOCDELRT => route(caller, net, cmd, arg),
         // SIOCGIFNAME to SIOCSIFMAP, and SIOCETHTOOL.
         // The range that netdevice(7) requests are in; commands not known below are refused there by privilege.
         0x8910..=0x8971 => {
@@ -144,20 +116,154 @@ fn request(caller: &dyn Caller, net: &NetNamespace, cmd: u32, r: &mut Ifreq) -> 
                 to.copy_from_slice(&device.address);
             }
         }
-        // What changes the device.
-        abi::SIOCSIFFLAGS | abi::SIOCSIFADDR => {
-            if !caller.creds().has_cap(Cap::NET_ADMIN) {
-                return Err(Errno::EPERM);
-            }
-            // Bringing lo up, or giving it its own address, changes nothing.
-            let up = cmd == abi::SIOCSIFADDR || r.ifr_data[0] & 1 != 0;
-            return if up { Ok(()) } else { Err(Errno::EOPNOTSUPP) };
-        }
         abi::SIOCETHTOOL => return Err(Errno::EOPNOTSUPP),
-        _ if !caller.creds().has_cap(Cap::NET_ADMIN) => return Err(Errno::EPERM),
-        _ => return Err(Errno::EOPNOTSUPP),
+        _ if !caller.creds().has_cap_in(&net.user_ns, Cap::NET_ADMIN) => return Err(Errno::EPERM),
+        _ => return change(net, device, cmd, r),
     }
     Ok(())
+}
+
+/// The address of IPv4 that a request has.
+fn given_v4(r: &Ifreq) -> Result<Ipv4Addr> {
+    let (a, _) = SockaddrIn::read_from_prefix(&r.ifr_data).map_err(|_| Errno::EINVAL)?;
+    if a.sin_family == AF_INET { Ok(a.sin_addr.into()) } else { Err(Errno::EINVAL) }
+}
+
+/// The prefix that an address has by its class (`inet_abc_len`).
+fn class_prefix(ip: Ipv4Addr) -> u8 {
+    match ip.octets()[0] {
+        0 => 0,
+        1..=127 => 8,
+        128..=191 => 16,
+        192..=223 => 24,
+        _ => 32,
+    }
+}
+
+/// What changes a device: SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFBRDADDR, SIOCSIFMTU, SIOCSIFTXQLEN.
+fn change(net: &NetNamespace, device: &NetDevice, cmd: u32, r: &Ifreq) -> Result<()> {
+    let index = device.index;
+    let number = r.ifr_data.first_chunk().map_or(0, |b| u32::from_ne_bytes(*b));
+    let old = device.addresses.iter().find(|a| a.ip.is_ipv4()).copied();
+    // The first address of IPv4 with something else than it had.
+    let replace = |ip: Ipv4Addr, prefix_len: u8, broadcast: Option<Ipv4Addr>| {
+        configuration::change(net, |stack| {
+            stack.change(|s| {
+                if let Some(old) = old {
+                    s.remove_address(index, old.ip, Some(old.prefix_len))?;
+                }
+                if ip.is_unspecified() {
+                    return Ok(());
+                }
+                let scope = if ip.is_loopback() { nl::RT_SCOPE_HOST } else { nl::RT_SCOPE_UNIVERSE };
+                s.add_address(index, AddressConfig { ip: ip.into(), prefix_len, broadcast, scope })
+            })
+        })
+    };
+    match cmd {
+        abi::SIOCSIFFLAGS => configuration::change(net, |stack| {
+            stack.change(|s| if number & IFF_UP == 0 { s.set_link_down(index) } else { s.set_link_up(index) })
+        }),
+        abi::SIOCSIFADDR => {
+            let ip = given_v4(r)?;
+            let prefix_len = class_prefix(ip);
+            replace(ip, prefix_len, None)?;
+            // An address brings its device up (`devinet_ioctl`).
+            configuration::change(net, |stack| stack.change(|s| s.set_link_up(index)))
+        }
+        abi::SIOCSIFNETMASK => {
+            let mask = given_v4(r)?.to_bits();
+            let prefix_len = u8::try_from(mask.leading_ones()).unwrap_or(0);
+            if mask.count_ones() != mask.leading_ones() {
+                return Err(Errno::EINVAL);
+            }
+            match old.map(|o| (o.ip, o.broadcast)) {
+                Some((IpAddr::V4(ip), broadcast)) => replace(ip, prefix_len, broadcast),
+                _ => Err(Errno::EADDRNOTAVAIL),
+            }
+        }
+        abi::SIOCSIFBRDADDR => match old.map(|o| (o.ip, o.prefix_len)) {
+            Some((IpAddr::V4(ip), prefix_len)) => replace(ip, prefix_len, Some(given_v4(r)?)),
+            _ => Err(Errno::EADDRNOTAVAIL),
+        },
+        abi::SIOCSIFMTU => {
+            let most = if device.hardware_type == nl::ARPHRD_ETHER { device.mtu } else { u32::MAX };
+            if !(68..=most).contains(&number) {
+                return Err(Errno::EINVAL);
+            }
+            configuration::change(net, |stack| stack.change(|s| s.change_link(index, |l| l.mtu = number)))
+        }
+        abi::SIOCSIFTXQLEN => {
+            configuration::change(net, |stack| stack.change(|s| s.change_link(index, |l| l.queue_len = number)))
+        }
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
+
+/// SIOCADDRT, SIOCDELRT: a route of IPv4 (`rtentry_to_fib_config`).
+fn route(caller: &dyn Caller, net: &NetNamespace, cmd: u32, arg: u64) -> Result<u64> {
+    const GATEWAY: u16 = 2;
+    const HOST: u16 = 4;
+    const REJECT: u16 = 0x200;
+    if !caller.creds().has_cap_in(&net.user_ns, Cap::NET_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let mut bytes = [0; size_of::<Rtentry>()];
+    caller.read_user(arg, &mut bytes)?;
+    let r = Rtentry::read_from_bytes(&bytes).map_err(|_| Errno::EFAULT)?;
+    let v4 = |a: &SockaddrIn| Ipv4Addr::from(a.sin_addr);
+    if r.rt_dst.sin_family != AF_INET {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    let mask = if r.rt_flags & HOST == 0 { v4(&r.rt_genmask).to_bits() } else { u32::MAX };
+    if mask.count_ones() != mask.leading_ones() {
+        return Err(Errno::EINVAL);
+    }
+    let mut name = [0; IFNAMSIZ];
+    let device = if r.rt_dev == 0 {
+        None
+    } else {
+        caller.read_user(r.rt_dev, &mut name)?;
+        let name = name.split(|b| *b == 0).next().unwrap_or_default();
+        Some(net.devices().iter().find(|d| d.name.as_bytes() == name).ok_or(Errno::ENODEV)?.index)
+    };
+    let gateway = (r.rt_flags & GATEWAY != 0).then(|| v4(&r.rt_gateway)).filter(|g| !g.is_unspecified());
+    let destination = IpAddr::from(v4(&r.rt_dst));
+    let prefix_len = u8::try_from(mask.leading_ones()).unwrap_or(32);
+    // One more than it is, so that 0 stands for none.
+    let metric = u32::try_from(r.rt_metric).unwrap_or(0);
+    let kind = if r.rt_flags & REJECT == 0 { RouteKind::Unicast } else { RouteKind::Unreachable };
+    configuration::change(net, |stack| {
+        stack.change(|s| {
+            if cmd == abi::SIOCDELRT {
+                return s.remove_route(&RouteKey {
+                    destination,
+                    prefix_len,
+                    table: nl::RT_TABLE_MAIN.into(),
+                    gateway: gateway.map(IpAddr::from),
+                    link: device,
+                    metric: metric.checked_sub(1),
+                    kind: None,
+                });
+            }
+            let route = RouteConfig {
+                destination,
+                prefix_len,
+                gateway: gateway.map(IpAddr::from),
+                link: device.unwrap_or(0),
+                preferred_source: None,
+                metric: metric.saturating_sub(1),
+                scope: if gateway.is_some() { nl::RT_SCOPE_UNIVERSE } else { nl::RT_SCOPE_LINK },
+                protocol: nl::RTPROT_BOOT,
+                table: nl::RT_TABLE_MAIN.into(),
+                kind,
+                on_link: false,
+                mtu: None,
+            };
+            s.add_route(route, IfPresent::Refuse)
+        })
+    })?;
+    Ok(0)
 }
 
 /// SIOCGIFCONF: the devices that have an IPv4 address, as many as there is room for.

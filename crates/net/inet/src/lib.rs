@@ -1,12 +1,11 @@
 //! The internet families inside the sandbox: between own addresses without packets, else over the namespace's stack.
 //!
-//! - [`tcp`]: streams; [`udp`]: datagrams; [`raw`]: raw sockets and ping, with [`ancillary`] data; both have an [`inbox`].
+//! - [`tcp`]: streams; [`udp`]: datagrams; [`raw`]: raw sockets and ping, with [`ancillary`] data; both have an [`inbox`], and a queue of [`errors`].
 //! - [`address`]: addresses of both families; [`ports`]: who has which port; [`way`]: where an address leads.
 //! - [`options`]: the options of levels IP, IPV6, TCP and UDP; [`groups`]: multicast.
 //! - [`stack`]: [`moat_net_stack`] with its lock, its clock and its devices.
-//! - [`links`]: the links of a namespace; [`device`]: the loopback, and the ioctls about all of them.
-//! - [`route`]: rtnetlink(7), just enough for who lists links, addresses, routes and neighbours.
-//! - [`text`]: the files of /proc/net.
+//! - [`links`]: the links that a namespace begins with; [`configuration`]: its changes; [`device`]: the ioctls about them.
+//! - [`inspect`]: what is shown of a socket; [`text`]: the files of /proc/net.
 //!
 //! Between own addresses a connection is two byte queues in memory, and a datagram goes straight into its receiver's queue.
 //! In a namespace without links nothing else is reachable (ENETUNREACH).
@@ -18,14 +17,16 @@
 
 pub mod address;
 mod ancillary;
+pub mod configuration;
 pub mod device;
+mod errors;
 mod groups;
 mod inbox;
+pub mod inspect;
 pub mod links;
 pub mod options;
 pub mod ports;
 mod raw;
-pub mod route;
 pub mod stack;
 pub mod tcp;
 pub mod text;
@@ -36,26 +37,36 @@ use std::sync::Arc;
 
 use moat_abi::cap::Cap;
 use moat_abi::socket::{
-    AF_INET, AF_INET6, AF_NETLINK, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM,
-    SOCK_RAW, SOCK_STREAM,
+    AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_RAW,
+    SOCK_STREAM,
 };
 use moat_abi::{Errno, Result};
 use moat_vfs::Registry;
 use moat_vfs::socket::{AddressFamily, Socket, SocketKind, SocketMaker};
 
-/// Registers AF_INET, AF_INET6 and AF_NETLINK.
+/// Registers AF_INET and AF_INET6.
 pub fn register(registry: &mut Registry) {
     registry.address_family(AF_INET, Arc::new(Inet));
     registry.address_family(AF_INET6, Arc::new(Inet));
-    registry.address_family(AF_NETLINK, Arc::new(route::Netlink));
     registry.device_ioctl(device::ioctl);
     registry.net_text("tcp", text::tcp);
     registry.net_text("tcp6", text::tcp6);
     registry.net_text("udp", text::udp);
     registry.net_text("udp6", text::udp6);
+    registry.net_text("raw", text::raw);
+    registry.net_text("raw6", text::raw6);
     registry.net_text("dev", text::dev);
     registry.net_text("route", text::route);
     registry.net_text("arp", text::arp);
+    registry.net_text("ipv6_route", text::configuration::ipv6_route);
+    registry.net_text("igmp", text::configuration::igmp);
+    registry.net_text("igmp6", text::configuration::igmp6);
+    registry.net_text("dev_mcast", text::configuration::dev_mcast);
+    registry.net_text("snmp", text::counters::snmp);
+    registry.net_text("netstat", text::counters::netstat);
+    registry.net_text("sockstat", text::counters::sockstat);
+    registry.net_text("sockstat6", text::counters::sockstat6);
+    registry.net_text("protocols", text::counters::protocols);
 }
 
 /// AF_INET and AF_INET6. What their sockets share is in the network namespace.

@@ -23,7 +23,9 @@ use moat_vfs::socket::{
 
 use crate::address;
 use crate::ancillary::Arrived;
+use crate::errors::ErrorQueue;
 use crate::inbox::{Datagram, Inbox};
+use crate::inspect::{Inspect, SocketInfo};
 use crate::options::{InetOptions, Protocol};
 use crate::ports::Net;
 
@@ -57,12 +59,15 @@ pub struct RawSocket {
     net: Net,
     core: SocketCore,
     options: InetOptions,
+    /// Who made it.
+    uid: u32,
     state: Mutex<RawState>,
     inbox: Inbox,
+    errors: ErrorQueue,
 }
 
 /// The raw and ping sockets of a namespace.
-struct RawTable(Mutex<Vec<Weak<RawSocket>>>);
+pub(crate) struct RawTable(Mutex<Vec<Weak<RawSocket>>>);
 
 impl Default for RawTable {
     fn default() -> RawTable {
@@ -71,7 +76,7 @@ impl Default for RawTable {
 }
 
 impl RawTable {
-    fn sockets(namespace: &NetNamespace) -> Vec<Arc<RawSocket>> {
+    pub(crate) fn sockets(namespace: &NetNamespace) -> Vec<Arc<RawSocket>> {
         let Some(table) = namespace.extensions.get::<RawTable>() else { return Vec::new() };
         let sockets = table.0.lock();
         sockets.iter().filter_map(Weak::upgrade).collect()
@@ -97,8 +102,10 @@ impl RawSocket {
             kind,
             core: SocketCore::new(maker.inodes),
             options: InetOptions::new(kind.family),
+            uid: maker.caller.creds().euid,
             state: Mutex::new(LockClass::Socket, state),
             inbox: Inbox::new(cost),
+            errors: ErrorQueue::new(),
             net,
         });
         if socket.is_ping() {
@@ -118,7 +125,7 @@ impl RawSocket {
         Ok(socket)
     }
 
-    fn is_ping(&self) -> bool {
+    pub(crate) fn is_ping(&self) -> bool {
         self.kind.socket_type == SOCK_DGRAM
     }
 
@@ -194,6 +201,31 @@ impl RawSocket {
     }
 }
 
+impl Inspect for RawSocket {
+    fn inspect(&self) -> SocketInfo {
+        let state = self.state.lock();
+        // In place of a port: the protocol, or the number of a ping socket's echoes.
+        let number = if self.is_ping() { state.number } else { u16::try_from(self.kind.protocol).unwrap_or(0) };
+        let local = state.local.unwrap_or(address::any(self.kind.family));
+        SocketInfo {
+            family: self.kind.family,
+            state: if state.peer.is_some() { abi::TCP_ESTABLISHED } else { abi::TCP_CLOSE },
+            local: SocketAddr::new(local, number),
+            peer: state.peer.unwrap_or(SocketAddr::new(address::any(self.kind.family), 0)),
+            receive_queue: self.inbox.bytes(),
+            send_queue: 0,
+            uid: self.uid,
+            ino: self.core.ino(),
+            device: self.options.device().unwrap_or(0),
+            shutdown: state.shutdown,
+        }
+    }
+
+    fn buffers(&self) -> (usize, usize) {
+        (self.core.buffer(BufferSide::Receive), self.core.buffer(BufferSide::Send))
+    }
+}
+
 /// Takes a packet that came to the namespace, from its IP header.
 pub(crate) fn receive(namespace: &NetNamespace, link: u32, header: &IpHeader, packet: &[u8], payload_at: usize) {
     let payload = packet.get(payload_at..).unwrap_or_default();
@@ -221,7 +253,12 @@ pub(crate) fn receive_error(namespace: &NetNamespace, error: &SendError) {
         };
         // The payload is the head of the packet that was sent: the number tells whose echo it was.
         let own = !socket.is_ping() || error.payload.get(4..6) == Some(&number.to_be_bytes());
-        if own && ((peer && error.fatal) || socket.options.wants_errors()) {
+        let queued = socket.options.wants_errors();
+        if own && queued {
+            // A raw socket's payload has no header of the kernel's making, an echo's is part of what was sent.
+            socket.errors.push(error, 0);
+        }
+        if own && ((peer && error.fatal) || queued) {
             socket.core.set_error(error.errno);
             socket.core.queue().wake_all();
         }
@@ -321,7 +358,11 @@ impl Socket for RawSocket {
 
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
         if flags.contains(MsgFlags::ERRQUEUE) {
-            return Err(Errno::EAGAIN);
+            let (message, next) = self.errors.receive(buf, self.kind.family).ok_or(Errno::EAGAIN)?;
+            // The pending error is that of the queue's head.
+            let _ = self.core.take_error();
+            next.into_iter().for_each(|errno| self.core.set_error(errno));
+            return Ok(message);
         }
         if flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
@@ -404,6 +445,9 @@ impl Socket for RawSocket {
 
     fn poll(&self) -> PollEvents {
         let mut events = self.core.error_events() | PollEvents::WRITE_READY;
+        if !self.errors.is_empty() {
+            events |= PollEvents::ERR;
+        }
         let bits = self.state.lock().shutdown;
         if bits & SHUT_READ != 0 {
             events |= PollEvents::RDHUP | PollEvents::READ_READY;

@@ -10,14 +10,16 @@
 //!   [`NetStack::change`] alone, and leaves the rest to it.
 
 use std::collections::HashMap;
+use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use moat_abi::PollEvents;
+use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
 use moat_net_stack::{
-    Datagram, Delivery, Frame, IpHeader, LinkDevice, NetworkConfig, Packet, SendError, Stack, Time, TransmitError,
+    Datagram, Delivery, Frame, IpHeader, LinkConfig, LinkDevice, NetworkConfig, Offload, Packet, SendError, Stack,
+    Time, TransmitError,
 };
 use moat_sync::timer::Timer;
 use moat_sync::wait::Notify;
@@ -58,8 +60,9 @@ pub struct NetStack {
     me: Weak<NetStack>,
     namespace: Weak<NetNamespace>,
     began: Instant,
-    links: HashMap<u32, Link>,
+    links: RwLock<HashMap<u32, Arc<Link>>>,
     sockets: &'static dyn Sockets,
+    taps: Taps,
     state: Mutex<State>,
 }
 
@@ -69,6 +72,44 @@ struct Place(RwLock<Option<Arc<NetStack>>>);
 impl Default for Place {
     fn default() -> Place {
         Place(RwLock::new(LockClass::Table, None))
+    }
+}
+
+/// A frame of a link, as who looks on sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tapped<'a> {
+    /// The link.
+    pub link: u32,
+    /// The frame, from its link header; it may be larger than the MTU and lack its checksum where the device makes these.
+    pub bytes: &'a [u8],
+    /// It is being sent.
+    pub outgoing: bool,
+}
+
+/// Who looks on: packet sockets, and captures from outside.
+pub trait Tap: Send + Sync {
+    /// Takes a frame. Called with no lock of the network.
+    fn frame(&self, frame: &Tapped<'_>);
+}
+
+/// Who looks on in a namespace.
+struct Taps {
+    /// Looked at for each batch of frames, so that nobody who looks on costs nothing.
+    any: AtomicBool,
+    list: RwLock<Vec<Weak<dyn Tap>>>,
+}
+
+impl Taps {
+    fn show(&self, frame: &Tapped<'_>) {
+        let all: Vec<_> = self.list.read().iter().filter_map(Weak::upgrade).collect();
+        all.iter().for_each(|tap| tap.frame(frame));
+    }
+
+    fn change(&self, f: impl FnOnce(&mut Vec<Weak<dyn Tap>>)) {
+        let mut list = self.list.write();
+        list.retain(|tap| tap.strong_count() > 0);
+        f(&mut list);
+        self.any.store(!list.is_empty(), Ordering::Release);
     }
 }
 
@@ -103,15 +144,16 @@ impl NetStack {
         let stack = Stack::new(config, |link| devices.get(&link).map(|d| d.features()), Time::default());
         let links = devices
             .into_iter()
-            .map(|(index, device)| (index, Link { device, sending: AtomicBool::new(false) }))
+            .map(|(index, device)| (index, Arc::new(Link { device, sending: AtomicBool::new(false) })))
             .collect();
         // Weak to the namespace, which owns the stack.
         let new = Arc::new_cyclic(|me| NetStack {
             me: me.clone(),
             namespace: Arc::downgrade(namespace),
             began,
-            links,
+            links: RwLock::new(LockClass::Table, links),
             sockets,
+            taps: Taps { any: AtomicBool::new(false), list: RwLock::new(LockClass::Table, Vec::new()) },
             state: Mutex::new(LockClass::NetStack, State { stack, timer: None }),
         });
         let place = namespace.extensions.get_or_init(Place::default);
@@ -131,6 +173,66 @@ impl NetStack {
         // Time moves only here: all that happens under one lock is of one moment.
         state.stack.set_time(self.time(Instant::now()));
         state
+    }
+
+    fn link(&self, index: u32) -> Option<Arc<Link>> {
+        self.links.read().get(&index).cloned()
+    }
+
+    /// Whether frames of a link go through a device.
+    #[must_use]
+    pub fn has_device(&self, index: u32) -> bool {
+        self.links.read().contains_key(&index)
+    }
+
+    /// Adds a link with its device; gives its number. For [`crate::configuration::change`].
+    ///
+    /// # Errors
+    /// As [`Stack::add_link`].
+    pub fn add_link(&self, config: LinkConfig, device: Option<Arc<dyn LinkDevice>>) -> Result<u32> {
+        let index = self.change(|s| s.add_link(config, device.as_ref().map(|d| d.features())))?;
+        if let Some(device) = device {
+            self.links.write().insert(index, Arc::new(Link { device, sending: AtomicBool::new(false) }));
+        }
+        Ok(index)
+    }
+
+    /// Removes a link and its device. For [`crate::configuration::change`].
+    ///
+    /// # Errors
+    /// As [`Stack::remove_link`].
+    pub fn remove_link(&self, index: u32) -> Result<()> {
+        self.change(|s| s.remove_link(index))?;
+        self.links.write().remove(&index);
+        Ok(())
+    }
+
+    /// Shows `tap` the frames of all links from here on.
+    pub fn add_tap(&self, tap: Weak<dyn Tap>) {
+        self.taps.change(|list| list.push(tap));
+    }
+
+    /// Shows it no more of them.
+    pub fn remove_tap(&self, tap: &Weak<dyn Tap>) {
+        self.taps.change(|list| list.retain(|t| !t.ptr_eq(tap)));
+    }
+
+    /// Sends a frame as it is; over a link without a device it is lost.
+    ///
+    /// # Errors
+    /// ENOBUFS where the device has no room; ENETDOWN; EINVAL for what it refuses.
+    pub fn send_frame(&self, index: u32, frame: &[u8]) -> Result<()> {
+        if self.taps.any.load(Ordering::Acquire) {
+            self.taps.show(&Tapped { link: index, bytes: frame, outgoing: true });
+        }
+        let Some(link) = self.link(index) else { return Ok(()) };
+        let frames = [Frame { parts: &[IoSlice::new(frame)], offload: Offload::default() }];
+        match link.device.transmit(&frames) {
+            Ok(_) => Ok(()),
+            Err(TransmitError::Full) => Err(Errno::ENOBUFS),
+            Err(TransmitError::Down) => Err(Errno::ENETDOWN),
+            Err(TransmitError::Refused) => Err(Errno::EINVAL),
+        }
     }
 
     /// Does something with the stack; what follows from it waits for [`NetStack::settle`].
@@ -157,16 +259,22 @@ impl NetStack {
 
     /// Takes frames from a link's device; gives whether there may be more.
     pub fn link_readable(&self, index: u32) -> bool {
-        let Some(link) = self.links.get(&index) else { return false };
-        // A bound, so that a link under load does not keep this worker from the others.
+        let Some(link) = self.link(index) else { return false };
         for _ in 0..ROUNDS {
             let now = self.time(Instant::now());
+            let tapped = self.taps.any.load(Ordering::Acquire);
+            let mut seen: Vec<Vec<u8>> = Vec::new();
             let taken = link.device.receive(BATCH, &mut |frame, offload| {
+                if tapped {
+                    // Shown when the device's buffers are not locked.
+                    seen.push(frame.to_vec());
+                }
                 let mut state = self.state.lock();
                 state.stack.set_time(now);
                 state.stack.receive(index, frame, offload);
             });
             // After each batch, so that acknowledgements go out while more comes in.
+            seen.iter().for_each(|frame| self.taps.show(&Tapped { link: index, bytes: frame, outgoing: false }));
             self.settle();
             if taken < BATCH {
                 return false;
@@ -212,7 +320,7 @@ impl NetStack {
 
     /// Sends a link's frames, unless another thread does.
     fn send(&self, index: u32) {
-        let Some(link) = self.links.get(&index) else { return };
+        let Some(link) = self.link(index) else { return };
         if link.sending.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -227,6 +335,11 @@ impl NetStack {
                     return;
                 }
                 continue;
+            }
+            if self.taps.any.load(Ordering::Acquire) {
+                packets
+                    .iter()
+                    .for_each(|p| self.taps.show(&Tapped { link: index, bytes: &p.flat_frame(), outgoing: true }));
             }
             let rest = transmit(&*link.device, packets);
             let mut state = self.state.lock();
@@ -301,7 +414,7 @@ fn transmit(device: &dyn LinkDevice, packets: Vec<Packet>) -> Vec<Packet> {
     rest
 }
 
-fn transmit_batch(device: &dyn LinkDevice, packets: &[Packet]) -> Result<usize, TransmitError> {
+fn transmit_batch(device: &dyn LinkDevice, packets: &[Packet]) -> std::result::Result<usize, TransmitError> {
     let batch = packets.get(..BATCH.min(packets.len())).unwrap_or_default();
     // Header and payload stay apart: the device gathers them.
     let parts: Vec<_> = batch.iter().map(Packet::parts).collect();

@@ -2,12 +2,13 @@
 //!
 //! - [`end`]: the byte queues.
 //! - [`connect`]: making connections.
-//! - [`info`]: what TCP_INFO shows.
+//! - [`info`]: what TCP_INFO shows; [`inspect`]: what others are shown.
 //! - [`remote`]: connections over the stack.
 
 pub(crate) mod connect;
 pub(crate) mod end;
 mod info;
+mod inspect;
 mod remote;
 
 use std::net::SocketAddr;
@@ -200,28 +201,6 @@ impl TcpSocket {
         }
     }
 
-    /// For /proc/net/tcp: own address, peer's, bytes to read, owner.
-    pub(crate) fn show(&self) -> (SocketAddr, SocketAddr, usize, u32) {
-        let none = SocketAddr::new(address::any(self.family), 0);
-        let state = self.state.lock();
-        let peer = match &state.phase {
-            Phase::Connected(c) => c.addr,
-            Phase::Remote(r) => r.addr,
-            Phase::Connecting { to, .. } => *to,
-            _ => none,
-        };
-        // Of a listening socket the queue's length is shown.
-        let waiting = match &state.phase {
-            Phase::Listening(b) => b.ready.len(),
-            _ => self.end.available(),
-        };
-        (state.bound.map_or(none, |b| b.addr), peer, waiting, self.uid)
-    }
-
-    pub(crate) fn family(&self) -> u16 {
-        self.family
-    }
-
     fn is_bound(&self) -> bool {
         self.state.lock().bound.is_some()
     }
@@ -396,7 +375,7 @@ impl Socket for TcpSocket {
             return Ok(value);
         }
         if level == SOL_TCP && name == TCP_INFO {
-            return Ok(info::tcp_info(self));
+            return Ok(self.info());
         }
         let connected = self.peer().is_some();
         self.options.get(Protocol::Tcp, level, name, room, connected)

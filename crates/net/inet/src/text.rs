@@ -1,26 +1,18 @@
-//! /proc/net/{tcp,tcp6,udp,udp6,dev,route,arp}, proc_pid_net(5).
+//! /proc/net/{tcp,tcp6,udp,udp6,raw,raw6,dev,route,arp}, proc_pid_net(5); others in [`counters`] and [`configuration`].
+
+pub(crate) mod configuration;
+pub(crate) mod counters;
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use moat_abi::netlink as nl;
-use moat_abi::socket::{AF_INET, AF_INET6};
+use moat_abi::socket::{AF_INET, AF_INET6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, TCP_LISTEN};
 use moat_identity::NetNamespace;
 use moat_identity::net::NetDevice;
-use moat_vfs::socket::Socket;
 
-use crate::ports::PortTables;
+use crate::inspect::{SocketInfo, list};
 use crate::stack::stack_of;
-
-/// One line's contents: addresses, state, bytes to read, owner, inode.
-struct Line {
-    local: SocketAddr,
-    peer: SocketAddr,
-    state: u8,
-    waiting: usize,
-    uid: u32,
-    ino: u64,
-}
 
 /// An address as these files have it: words of 32 bits in the machine's order.
 fn hex(family: u16, addr: SocketAddr) -> String {
@@ -39,22 +31,21 @@ fn hex(family: u16, addr: SocketAddr) -> String {
     out
 }
 
-fn table(family: u16, head: &str, tail: &str, mut lines: Vec<Line>) -> Vec<u8> {
-    // The table of ports is a hash, in no order that a reader could follow.
-    lines.sort_by_key(|l| l.ino);
+fn table(family: u16, head: &str, tail: &str, sockets: &[SocketInfo]) -> Vec<u8> {
     let mut out = format!("{head}\n");
-    for (n, l) in lines.iter().enumerate() {
+    for (n, s) in sockets.iter().filter(|s| s.family == family).enumerate() {
         let _ = writeln!(
             out,
             "{n:4}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 2 0000000000000000 {tail}",
-            hex(family, l.local),
-            hex(family, l.peer),
-            l.state,
+            hex(family, s.local),
+            hex(family, s.peer),
+            s.state,
+            // What a listener has here is no bytes.
+            if s.state == TCP_LISTEN { 0 } else { s.send_queue },
+            s.receive_queue,
+            s.uid,
             0,
-            l.waiting,
-            l.uid,
-            0,
-            l.ino
+            s.ino
         );
     }
     out.into_bytes()
@@ -65,40 +56,28 @@ const TCP6: &str = "  sl  local_address                         remote_address  
 const UDP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 
-fn tcp_table(net: &NetNamespace, family: u16, head: &str) -> Vec<u8> {
-    let sockets = PortTables::of(net).tcp.lock().sockets();
-    let lines = sockets.iter().filter(|s| s.family() == family).map(|s| {
-        let (local, peer, waiting, uid) = s.show();
-        Line { local, peer, state: s.tcp_state(), waiting, uid, ino: s.core().ino() }
-    });
-    table(family, head, "100 0 0 10 0", lines.collect())
-}
-
-fn udp_table(net: &NetNamespace, family: u16, head: &str) -> Vec<u8> {
-    let sockets = PortTables::of(net).udp.lock().sockets();
-    let lines = sockets.iter().filter(|s| s.family() == family).map(|s| {
-        let (local, peer, waiting, uid) = s.show();
-        // TCP's numbers: established with a peer, else closed.
-        let state = if peer.port() == 0 { 7 } else { 1 };
-        Line { local, peer, state, waiting, uid, ino: s.core().ino() }
-    });
-    table(family, head, "0", lines.collect())
-}
-
 pub(crate) fn tcp(net: &NetNamespace) -> Vec<u8> {
-    tcp_table(net, AF_INET, TCP)
+    table(AF_INET, TCP, "100 0 0 10 0", &list(net, IPPROTO_TCP))
 }
 
 pub(crate) fn tcp6(net: &NetNamespace) -> Vec<u8> {
-    tcp_table(net, AF_INET6, TCP6)
+    table(AF_INET6, TCP6, "100 0 0 10 0", &list(net, IPPROTO_TCP))
 }
 
 pub(crate) fn udp(net: &NetNamespace) -> Vec<u8> {
-    udp_table(net, AF_INET, UDP)
+    table(AF_INET, UDP, "0", &list(net, IPPROTO_UDP))
 }
 
 pub(crate) fn udp6(net: &NetNamespace) -> Vec<u8> {
-    udp_table(net, AF_INET6, UDP6)
+    table(AF_INET6, UDP6, "0", &list(net, IPPROTO_UDP))
+}
+
+pub(crate) fn raw(net: &NetNamespace) -> Vec<u8> {
+    table(AF_INET, UDP, "0", &list(net, IPPROTO_RAW))
+}
+
+pub(crate) fn raw6(net: &NetNamespace) -> Vec<u8> {
+    table(AF_INET6, UDP6, "0", &list(net, IPPROTO_RAW))
 }
 
 /// /proc/net/dev.
@@ -144,7 +123,10 @@ pub(crate) fn route(net: &NetNamespace) -> Vec<u8> {
     let number = |ip: Ipv4Addr| u32::from_ne_bytes(ip.octets());
     for r in net.routes() {
         // Only the main table: local and broadcast routes are not shown.
-        let (IpAddr::V4(to), nl::RT_TABLE_MAIN) = (r.destination, r.table) else { continue };
+        let IpAddr::V4(to) = r.destination else { continue };
+        if r.table != u32::from(nl::RT_TABLE_MAIN) {
+            continue;
+        }
         let gateway = match r.gateway {
             Some(IpAddr::V4(v4)) => v4,
             _ => Ipv4Addr::UNSPECIFIED,

@@ -7,10 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
-use moat_abi::socket::{AF_INET6, AF_UNSPEC, IPPROTO_UDP, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_DGRAM};
+use moat_abi::socket::{
+    AF_INET6, AF_UNSPEC, IPPROTO_UDP, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_DGRAM, TCP_CLOSE, TCP_ESTABLISHED,
+};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
-use moat_net_stack::SendOptions;
+use moat_net_stack::{IpHeader, SendError, SendOptions};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::socket::{
@@ -21,7 +23,9 @@ use moat_vfs::socket::{
 use crate::address::{self, Way, is_local};
 use crate::ancillary::Arrived;
 use crate::device::LO_INDEX;
+use crate::errors::ErrorQueue;
 use crate::inbox::{Datagram, Inbox};
+use crate::inspect::{Inspect, SocketInfo};
 use crate::options::{InetOptions, Protocol};
 use crate::ports::{BindingPlace, Net, PortTables, Sharing, check_privilege};
 use crate::stack::stack_of;
@@ -29,6 +33,9 @@ use crate::stack::stack_of;
 /// Bytes that a datagram can carry, by the length fields of the headers.
 const MOST_V4: usize = 65_507;
 const MOST_V6: usize = 65_527;
+
+/// Bytes of a datagram's own header.
+const UDP_HEADER: usize = 8;
 
 const SHUT_READ: u8 = 1;
 const SHUT_WRITE: u8 = 2;
@@ -53,6 +60,7 @@ pub struct UdpSocket {
     shutdown: AtomicU8,
     state: Mutex<UdpState>,
     inbox: Inbox,
+    errors: ErrorQueue,
 }
 
 /// What a datagram counts for in a receive buffer.
@@ -74,6 +82,7 @@ impl UdpSocket {
             shutdown: AtomicU8::new(0),
             state: Mutex::new(LockClass::Socket, UdpState::default()),
             inbox: Inbox::new(cost),
+            errors: ErrorQueue::new(),
         })
     }
 
@@ -131,26 +140,16 @@ impl UdpSocket {
         }
     }
 
-    /// What was sent went nowhere: a connected socket gets the error, as by ICMP.
-    fn unreachable(&self, connected: bool, errno: Errno) {
-        if connected || self.options.wants_errors() {
-            self.core.set_error(errno);
+    /// What was sent went nowhere: a connected socket gets the error, and one with an error queue all that ICMP said.
+    fn unreachable(&self, connected: bool, error: &SendError) {
+        let queued = self.options.wants_errors();
+        if queued {
+            self.errors.push(error, UDP_HEADER);
+        }
+        if connected || queued {
+            self.core.set_error(error.errno);
             self.core.queue().wake_all();
         }
-    }
-
-    /// For /proc/net/udp: own address, peer's, bytes to read, owner.
-    pub(crate) fn show(&self) -> (SocketAddr, SocketAddr, usize, u32) {
-        let none = SocketAddr::new(address::any(self.family), 0);
-        let (local, peer) = {
-            let s = self.state.lock();
-            (s.local.unwrap_or(none), s.peer.unwrap_or(none))
-        };
-        (local, peer, self.inbox.bytes(), self.uid)
-    }
-
-    pub(crate) fn family(&self) -> u16 {
-        self.family
     }
 
     fn disconnect(&self, state: &mut UdpState) {
@@ -165,6 +164,32 @@ impl UdpSocket {
             ports.unbind(self.id(), local.port());
             state.local = None;
         }
+    }
+}
+
+impl Inspect for UdpSocket {
+    fn inspect(&self) -> SocketInfo {
+        let none = SocketAddr::new(address::any(self.family), 0);
+        let (local, peer) = {
+            let s = self.state.lock();
+            (s.local.unwrap_or(none), s.peer)
+        };
+        SocketInfo {
+            family: self.family,
+            state: if peer.is_some() { TCP_ESTABLISHED } else { TCP_CLOSE },
+            local,
+            peer: peer.unwrap_or(none),
+            receive_queue: self.inbox.bytes(),
+            send_queue: 0,
+            uid: self.uid,
+            ino: self.core.ino(),
+            device: self.options.device().unwrap_or(0),
+            shutdown: self.shutdown.load(Ordering::Relaxed),
+        }
+    }
+
+    fn buffers(&self) -> (usize, usize) {
+        (self.core.buffer(BufferSide::Receive), self.core.buffer(BufferSide::Send))
     }
 }
 
@@ -195,8 +220,30 @@ pub(crate) fn receive(namespace: &NetNamespace, d: &moat_net_stack::Datagram) ->
     true
 }
 
+/// What ICMP would say of a datagram for a port of this namespace that nobody has.
+fn refusal(from: SocketAddr, to: SocketAddr, data: &[u8]) -> SendError {
+    /// Bytes of a datagram that an error of ICMP and of ICMPv6 quotes.
+    const QUOTED: usize = 520;
+    const QUOTED_V6: usize = 1184;
+    let v4 = to.is_ipv4();
+    let quoted = data.get(..if v4 { QUOTED } else { QUOTED_V6 }).unwrap_or(data);
+    SendError {
+        header: IpHeader { source: from.ip(), destination: to.ip(), protocol: 17, ttl: 64, tos: 0 },
+        source_port: from.port(),
+        destination_port: to.port(),
+        errno: Errno::ECONNREFUSED,
+        fatal: true,
+        offender: to.ip(),
+        // Port unreachable.
+        kind: if v4 { 3 } else { 1 },
+        code: if v4 { 3 } else { 4 },
+        info: 0,
+        payload: [&[0; UDP_HEADER], quoted].concat(),
+    }
+}
+
 /// Takes what ICMP says of a datagram that was sent.
-pub(crate) fn receive_error(namespace: &NetNamespace, error: &moat_net_stack::SendError) {
+pub(crate) fn receive_error(namespace: &NetNamespace, error: &SendError) {
     if u32::from(error.header.protocol) != IPPROTO_UDP {
         return;
     }
@@ -208,7 +255,7 @@ pub(crate) fn receive_error(namespace: &NetNamespace, error: &moat_net_stack::Se
     let connected = socket.state.lock().peer == Some(remote);
     // An unconnected socket hears of nothing unless it asked (ip(7), IP_RECVERR).
     if error.fatal || error.errno == Errno::EMSGSIZE || socket.options.wants_errors() {
-        socket.unreachable(connected, error.errno);
+        socket.unreachable(connected, error);
     }
 }
 
@@ -329,7 +376,7 @@ impl Socket for UdpSocket {
             let arrived = Arrived { to: to.ip(), device: LO_INDEX, ttl, tos: options.tos };
             match receiver {
                 Some(r) => r.deliver(Datagram { data: message.data.into(), from, arrived }),
-                None => self.unreachable(connected, Errno::ECONNREFUSED),
+                None => self.unreachable(connected, &refusal(from, to, message.data)),
             }
         } else {
             options.broadcast = self.core.has(CoreFlags::BROADCAST);
@@ -342,7 +389,11 @@ impl Socket for UdpSocket {
 
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
         if flags.contains(MsgFlags::ERRQUEUE) {
-            return Err(Errno::EAGAIN);
+            let (message, next) = self.errors.receive(buf, self.family).ok_or(Errno::EAGAIN)?;
+            // The pending error is that of the queue's head.
+            let _ = self.core.take_error();
+            next.into_iter().for_each(|errno| self.core.set_error(errno));
+            return Ok(message);
         }
         if flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
@@ -390,6 +441,9 @@ impl Socket for UdpSocket {
 
     fn poll(&self) -> PollEvents {
         let mut events = self.core.error_events() | PollEvents::WRITE_READY;
+        if !self.errors.is_empty() {
+            events |= PollEvents::ERR;
+        }
         let bits = self.shutdown.load(Ordering::Relaxed);
         if bits == SHUT_READ | SHUT_WRITE {
             events |= PollEvents::HUP;

@@ -11,7 +11,8 @@ impl Net {
     /// Whether an address is the namespace's own.
     #[must_use]
     pub fn owns(&self, ip: IpAddr) -> bool {
-        is_local(ip) || self.stack().is_some_and(|s| s.change(|s| s.routes().is_local(ip)))
+        (is_local(ip) && self.namespace.is_loopback_up())
+            || self.stack().is_some_and(|s| s.change(|s| s.routes().is_local(ip)))
     }
 
     /// Whether a socket may be bound to an address.
@@ -48,7 +49,7 @@ impl Net {
                 (if v6.is_unspecified() { Ipv6Addr::LOCALHOST } else { v6 }.into(), Ipv6Addr::LOCALHOST.into())
             }
         };
-        if is_local(to) {
+        if is_local(to) && self.namespace.is_loopback_up() {
             return Ok(Way { to, source: loopback, local: true });
         }
         let stack = self.stack().ok_or(Errno::ENETUNREACH)?;

@@ -17,7 +17,7 @@ use moat_abi::socket::{
 };
 use moat_abi::{Errno, PollEvents};
 use moat_identity::{Counter, NetNamespace, UserNamespace};
-use moat_net_inet::{address, device, links, stack::NetStack};
+use moat_net_inet::{address, links, stack::NetStack};
 use moat_net_link::PacketLink;
 use moat_net_stack::{AddressConfig, LinkConfig, LinkDevice, LinkKind, NetworkConfig, RouteConfig, RouteKind};
 use moat_sync::WaitQueue;
@@ -141,7 +141,6 @@ impl Guest {
         let link = Arc::new(PacketLink::new(Arc::new(socket.expect("a packet socket"))));
         let user_ns = UserNamespace::root();
         let net = NetNamespace::new(1, user_ns.clone());
-        device::add_loopback(&net);
         let devices = HashMap::from([(2, link.clone() as Arc<dyn LinkDevice>)]);
         let stack = links::add_links(&net, &config(), devices);
         let queue = Arc::new(WaitQueue::new());

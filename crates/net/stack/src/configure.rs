@@ -114,7 +114,10 @@ impl Routes {
     fn add_connected(&mut self, link: u32, a: &AddressConfig) {
         let Some(route) = self.connected(link, a) else { return };
         let same = |r: &RouteConfig| {
-            r.destination == route.destination && r.prefix_len == route.prefix_len && r.link == link && r.gateway.is_none()
+            r.destination == route.destination
+                && r.prefix_len == route.prefix_len
+                && r.link == link
+                && r.gateway.is_none()
         };
         if self.routes.len() < MOST_ROUTES && !self.routes.iter().any(same) {
             self.routes.push(route);
@@ -290,9 +293,8 @@ impl Stack {
         if address.prefix_len > full_length(address.ip) || address.ip.is_multicast() || address.ip.is_unspecified() {
             return Err(Errno::EINVAL);
         }
-        let same = |a: &AddressConfig| {
-            a.ip == address.ip && (a.prefix_len == address.prefix_len || address.ip.is_ipv6())
-        };
+        let same =
+            |a: &AddressConfig| a.ip == address.ip && (a.prefix_len == address.prefix_len || address.ip.is_ipv6());
         if config.addresses.iter().any(same) {
             return Err(Errno::EEXIST);
         }
@@ -425,9 +427,7 @@ pub(crate) fn is_searched(table: u32) -> bool {
 
 /// Whether an address lies in the network of a loopback's address, all of which is local (`fib_add_ifaddr`).
 pub(crate) fn is_in_loopback(link: &LinkConfig, ip: IpAddr) -> bool {
-    link.kind == LinkKind::Loopback
-        && ip.is_ipv4()
-        && link.addresses.iter().any(|a| in_network(ip, a.ip, a.prefix_len))
+    link.kind == LinkKind::Loopback && ip.is_ipv4() && link.addresses.iter().any(|a| in_network(ip, a.ip, a.prefix_len))
 }
 
 #[cfg(test)]
@@ -485,7 +485,10 @@ mod tests {
     #[test]
     fn a_gateway_must_be_on_a_link() {
         let mut s = stack();
-        assert_eq!(s.add_route(route("198.51.100.0", 24, Some("203.0.113.1"), 0), IfPresent::Refuse), Err(Errno::ENETUNREACH));
+        assert_eq!(
+            s.add_route(route("198.51.100.0", 24, Some("203.0.113.1"), 0), IfPresent::Refuse),
+            Err(Errno::ENETUNREACH)
+        );
         assert_eq!(s.add_route(route("198.51.100.1", 24, None, 2), IfPresent::Refuse), Err(Errno::EINVAL));
         s.add_route(route("198.51.100.0", 24, Some("10.1.0.7"), 0), IfPresent::Refuse).unwrap();
         assert_eq!(s.path(ip("198.51.100.3"), None, None).unwrap().next_hop, ip("10.1.0.7"));
@@ -515,7 +518,11 @@ mod tests {
         s.set_link_up(2).unwrap();
         assert_eq!(s.path(ip("10.1.0.9"), None, None).unwrap().source, ip("10.1.0.1"));
         assert!(s.routes().is_local(ip("fe80::ff:fe00:1")), "{:?}", s.routes().links());
-        assert_eq!(s.path(ip("192.0.2.1"), None, None), Err(Errno::ENETUNREACH), "the default route does not come back");
+        assert_eq!(
+            s.path(ip("192.0.2.1"), None, None),
+            Err(Errno::ENETUNREACH),
+            "the default route does not come back"
+        );
     }
 
     #[test]

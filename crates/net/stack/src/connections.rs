@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use moat_abi::Errno;
 
+use crate::counters::count;
 use crate::num::Narrow;
 use crate::packet::{IPV4, IPV6};
 use crate::route::{Destination, Path};
@@ -110,6 +111,8 @@ pub struct Listed {
 /// All connections and listeners.
 #[derive(Default)]
 pub(crate) struct Connections {
+    /// Segments that connections which are gone sent again.
+    pub(crate) retransmitted: u64,
     pub(crate) slots: HashMap<ConnectionId, Slot>,
     pub(crate) by_tuple: HashMap<Tuple, ConnectionId>,
     pub(crate) listeners: HashMap<ListenerId, Listener>,
@@ -154,6 +157,7 @@ impl Connections {
     pub(crate) fn remove(&mut self, id: ConnectionId) {
         let Some(slot) = self.slots.remove(&id) else { return };
         // The tuple may have been given to a younger connection since.
+        self.retransmitted = self.retransmitted.wrapping_add(slot.connection.retransmitted().into());
         if self.by_tuple.get(&(slot.local, slot.remote)) == Some(&id) {
             self.by_tuple.remove(&(slot.local, slot.remote));
         }
@@ -196,6 +200,7 @@ impl Stack {
             self.tcp.remove(old);
         }
         let parameters = self.parameters(local, remote, &path, settings)?;
+        count(&mut self.counted.tcp_active_opens);
         let connection = Connection::connect(parameters, self.now);
         let id = self.add(connection, local, remote, options, observer, None);
         self.flush_tcp(id);

@@ -48,6 +48,12 @@ impl Groups {
         group == IpAddr::V4(ALL_HOSTS) || group == IpAddr::V6(ALL_NODES) || self.joined.contains_key(&(link, group))
     }
 
+    pub(crate) fn list(&self) -> Vec<(u32, IpAddr)> {
+        let mut all: Vec<_> = self.joined.keys().copied().collect();
+        all.sort();
+        all
+    }
+
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.next
     }

@@ -8,6 +8,7 @@ use moat_abi::Errno;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{Icmpv6Packet, Icmpv6Repr};
 
+use crate::counters::count;
 use crate::num::Narrow;
 use crate::packet::{
     ICMP, ICMPV6, IPV4, IPV6, IpHeader, IpPacket, Packet, TCP, UDP, Whole, checksum_holds, checksum_of, plain_checksum,
@@ -47,6 +48,13 @@ impl Stack {
         let [kind, code, _, _, a, b, c, d, ..] = *message else { return };
         if !plain_checksum_holds(message) {
             return;
+        }
+        count(&mut self.counted.icmp_in_messages);
+        match kind {
+            ECHO => count(&mut self.counted.icmp_in_echos),
+            ECHO_REPLY => count(&mut self.counted.icmp_in_echo_replies),
+            UNREACHABLE => count(&mut self.counted.icmp_in_unreachables),
+            _ => {}
         }
         match kind {
             // An answer to a group or a broadcast would make many hosts send at once (RFC 1122, section 3.2.2.6).
@@ -120,6 +128,9 @@ impl Stack {
         // Such an address is good for the link that it came over only.
         let device = link.filter(|_| crate::route::is_link_local(header.destination));
         if let Ok(path) = self.path(header.destination, device, Some(header.source)) {
+            if header.source.is_ipv4() {
+                count(&mut self.counted.icmp_out_messages);
+            }
             self.send_payload(&path, header, 0, vec![Bytes::from(message)], Whole::MayCut);
         }
     }
@@ -182,6 +193,9 @@ impl Stack {
 
     /// Nobody has the port that a datagram was sent to.
     pub fn refuse_datagram(&mut self, datagram: &Datagram) {
+        // It was counted as one that came.
+        self.counted.udp_in_datagrams = self.counted.udp_in_datagrams.saturating_sub(1);
+        count(&mut self.counted.udp_no_ports);
         let h = &datagram.header;
         // The stack has kept no packet: the part that the message quotes is built again.
         let mut udp = Vec::with_capacity(datagram.payload.len().saturating_add(8));

@@ -14,6 +14,7 @@
 pub mod config;
 pub mod configure;
 mod connections;
+pub mod counters;
 pub mod device;
 mod groups;
 mod icmp;
@@ -37,6 +38,7 @@ pub use connections::{Accepted, ConnectionId, Listed, ListenOn, ListenerId, TcpO
 pub use device::{Checksum, DeviceFeatures, Frame, LinkDevice, Offload, Segmentation, TransmitError};
 pub use neighbour::Neighbour;
 pub use packet::{IpHeader, Packet, plain_checksum as internet_checksum};
+pub use resolve::group_mac;
 pub use send::SendOptions;
 pub use stack::{Datagram, Delivery, LinkCounters, Notice, Observer, SendError, Stack};
 pub use time::Time;

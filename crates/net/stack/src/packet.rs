@@ -185,6 +185,16 @@ impl Packet {
         self.offload
     }
 
+    /// The whole frame, in one piece.
+    #[must_use]
+    pub fn flat_frame(&self) -> Vec<u8> {
+        let mut out = self.head.clone();
+        for part in &self.tail {
+            out.extend_from_slice(part);
+        }
+        out
+    }
+
     /// The packet without its Ethernet header, in one piece.
     pub(crate) fn flat(&self) -> Vec<u8> {
         let mut out = self.head.get(ETHERNET..).unwrap_or_default().to_vec();

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, TcpPacket, UdpPacket};
 
+use crate::counters::count;
 use crate::device::Offload;
 use crate::num::Narrow;
 use crate::packet::{ICMP, ICMPV6, IGMP, IpHeader, IpPacket, TCP, UDP, checksum_holds};
@@ -65,7 +66,9 @@ impl Stack {
             || self.routes.is_local(h.source)
             || h.destination.is_loopback()
             || self.routes.is_broadcast(h.source);
+        count(&mut self.counted.ip_in_receives);
         if dubious || !self.is_for_us(link, h.destination) {
+            count(&mut self.counted.ip_in_addr_errors);
             return false;
         }
         self.accept_packet(link, &packet, trust, offload);
@@ -95,6 +98,7 @@ impl Stack {
 
     fn accept_payload(&mut self, link: u32, packet: &IpPacket<'_>, trust: Trust, offload: Offload) {
         let h = packet.header;
+        count(&mut self.counted.ip_in_delivers);
         let mut known = true;
         match h.protocol {
             TCP => self.receive_tcp(link, &h, packet.payload, trust, offload),
@@ -152,6 +156,7 @@ impl Stack {
         }
         let Some(mut segment) = Segment::parse(&packet) else { return };
         // A device may have put segments together; the peer's segment size is what acknowledgements go by.
+        count(&mut self.counted.tcp_in_segments);
         if let Some((_, size)) = offload.segments {
             segment.part = usize::from(size).min(segment.part);
         }
@@ -176,6 +181,7 @@ impl Stack {
         if trust == Trust::Unknown && !unsummed && !checksum_holds(&h, bytes) {
             return;
         }
+        count(&mut self.counted.udp_in_datagrams);
         let make = |payload: &[u8]| {
             Delivery::Datagram(Datagram {
                 link,

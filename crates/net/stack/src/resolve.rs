@@ -10,6 +10,7 @@ use smoltcp::wire::{
 };
 
 use crate::config::LinkKind;
+use crate::counters::count;
 use crate::neighbour::{Due, Resolution};
 use crate::packet::{ETHERNET, ICMPV6, IpHeader, Packet, Whole};
 use crate::route::{Destination, Path, Routes};
@@ -22,7 +23,8 @@ const ARP_LEN: usize = 28;
 pub(crate) const NDISC_HOPS: u8 = 255;
 
 /// The link address of a group (RFC 1112, RFC 2464).
-fn group_mac(ip: IpAddr) -> [u8; 6] {
+#[must_use]
+pub fn group_mac(ip: IpAddr) -> [u8; 6] {
     match ip {
         IpAddr::V4(v4) => {
             // The low 23 bits, by which 32 groups share an address.
@@ -51,6 +53,7 @@ fn put_ethernet(packet: &mut Packet, from: [u8; 6], to: [u8; 6], ip: bool) {
 impl Stack {
     /// Sends a packet on its way.
     pub(crate) fn dispatch(&mut self, path: &Path, packet: Packet) {
+        count(&mut self.counted.ip_out_requests);
         if path.kind == Destination::Local {
             // Taken by `drain_looped`, not here: an answer may follow, and that would recurse.
             self.looped.push_back(packet);

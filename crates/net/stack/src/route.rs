@@ -260,12 +260,8 @@ impl Routes {
                     all.max_by_key(|ip| score(*ip))
                 };
                 let here = best(link);
-                let elsewhere = || {
-                    self.up()
-                        .filter(|l| l.kind != LinkKind::Loopback)
-                        .filter_map(best)
-                        .max_by_key(|ip| score(*ip))
-                };
+                let elsewhere =
+                    || self.up().filter(|l| l.kind != LinkKind::Loopback).filter_map(best).max_by_key(|ip| score(*ip));
                 here.filter(|ip| wanted || !ip.is_unicast_link_local()).or_else(elsewhere).or(here).map(IpAddr::from)
             }
         }

@@ -6,6 +6,7 @@ use moat_abi::Errno;
 use smoltcp::wire::TcpPacket;
 
 use crate::connections::{ConnectionId, ListenerId, TcpOptions, path_mss};
+use crate::counters::count;
 use crate::device::{Offload, Segmentation};
 use crate::num::Narrow;
 use crate::packet::{IpHeader, Packet, Summing, TCP, Whole};
@@ -78,6 +79,7 @@ impl Stack {
             && state != State::Closed
             && let Some(listener) = listener.and_then(|l| self.tcp.listeners.get_mut(&l))
         {
+            count(&mut self.counted.tcp_passive_opens);
             listener.embryos = listener.embryos.saturating_sub(1);
             listener.ready.push_back(id);
             let changes = Changes { read: true, ..Changes::default() };
@@ -169,6 +171,10 @@ impl Stack {
             ttl: o.ttl.unwrap_or(64),
             tos: o.tos,
         };
+        count(&mut self.counted.tcp_out_segments);
+        if s.flags.rst {
+            count(&mut self.counted.tcp_out_resets);
+        }
         let len = s.len();
         let transport = s.header_len();
         // An identification that nobody can count on (RFC 6864, section 5.3).

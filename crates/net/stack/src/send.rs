@@ -6,6 +6,7 @@ use bytes::Bytes;
 use moat_abi::Errno;
 use smoltcp::wire::{IpProtocol, Ipv6FragmentHeader, Ipv6FragmentRepr, UdpPacket};
 
+use crate::counters::count;
 use crate::num::Narrow;
 use crate::packet::{ETHERNET, IPV4, IPV6, IpHeader, Packet, Summing, UDP, Whole};
 use crate::route::{Destination, Path};
@@ -45,6 +46,7 @@ impl Stack {
     ) -> Result<(), Errno> {
         let own = (!source.ip().is_unspecified()).then_some(source.ip());
         let path = self.path(destination.ip(), options.device, own)?;
+        count(&mut self.counted.udp_out_datagrams);
         if path.kind == Destination::Broadcast && !options.broadcast {
             return Err(Errno::EACCES);
         }

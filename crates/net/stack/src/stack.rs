@@ -17,6 +17,7 @@ use moat_abi::Errno;
 
 use crate::config::NetworkConfig;
 use crate::connections::Connections;
+use crate::counters::Counters;
 use crate::device::DeviceFeatures;
 use crate::groups::Groups;
 use crate::neighbour::{Neighbour, Neighbours};
@@ -141,6 +142,7 @@ pub struct Stack {
     /// The highest number that a link has had.
     pub(crate) last_link: u32,
     pub(crate) links: HashMap<u32, LinkState>,
+    pub(crate) counted: Counters,
     pub(crate) neighbours: Neighbours,
     pub(crate) groups: Groups,
     pub(crate) reassembly: Reassembly,
@@ -172,6 +174,7 @@ impl Stack {
             routes: Routes::new(config),
             last_link: config.links.iter().map(|l| l.index).max().unwrap_or(0),
             links: links.collect(),
+            counted: Counters::default(),
             neighbours,
             groups: Groups::default(),
             reassembly: Reassembly::default(),
@@ -201,6 +204,33 @@ impl Stack {
         self.neighbours.list(self.now)
     }
 
+    /// What was received and sent in all.
+    #[must_use]
+    pub fn totals(&self) -> Counters {
+        let alive: u64 = self.tcp.slots.values().map(|s| u64::from(s.connection.retransmitted())).sum();
+        Counters { tcp_retransmitted: self.tcp.retransmitted.wrapping_add(alive), ..self.counted }
+    }
+
+    /// The counters of all links together.
+    #[must_use]
+    pub fn link_totals(&self) -> LinkCounters {
+        self.links.values().fold(LinkCounters::default(), |a, l| LinkCounters {
+            received_bytes: a.received_bytes.wrapping_add(l.counters.received_bytes),
+            received_packets: a.received_packets.wrapping_add(l.counters.received_packets),
+            received_dropped: a.received_dropped.wrapping_add(l.counters.received_dropped),
+            sent_bytes: a.sent_bytes.wrapping_add(l.counters.sent_bytes),
+            sent_packets: a.sent_packets.wrapping_add(l.counters.sent_packets),
+            sent_dropped: a.sent_dropped.wrapping_add(l.counters.sent_dropped),
+            multicast: a.multicast.wrapping_add(l.counters.multicast),
+        })
+    }
+
+    /// The groups that are joined on each link.
+    #[must_use]
+    pub fn joined_groups(&self) -> Vec<(u32, IpAddr)> {
+        self.groups.list()
+    }
+
     /// The counters of a link.
     #[must_use]
     pub fn counters(&self, link: u32) -> LinkCounters {
@@ -217,6 +247,12 @@ impl Stack {
     pub(crate) fn random(&mut self) -> u64 {
         self.drawn = self.drawn.wrapping_add(1);
         self.keys.hash_one(self.drawn)
+    }
+
+    /// An address for a link that has none: local, of one device (`eth_random_addr`).
+    pub fn random_mac(&mut self) -> [u8; 6] {
+        let [a, b, c, d, e, f, ..] = self.random().to_ne_bytes();
+        [(a | 2) & 0xfe, b, c, d, e, f]
     }
 
     /// A number that belongs to `value`, and that nobody outside can guess.

@@ -20,6 +20,7 @@ mod backlog;
 pub mod connect;
 pub mod endpoint;
 pub mod family;
+pub mod inspect;
 mod name;
 pub mod names;
 pub mod rights;

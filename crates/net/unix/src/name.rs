@@ -39,6 +39,13 @@ impl Name {
         SockAddr::new(&bytes)
     }
 
+    /// Its bytes; an abstract one begins with zero.
+    pub(crate) fn text(&self) -> &[u8] {
+        match self {
+            Name::File { text, .. } | Name::Abstract { text, .. } => text,
+        }
+    }
+
     /// As /proc/net/unix shows it: zero bytes as `@`.
     pub(crate) fn shown(&self) -> Vec<u8> {
         match self {

@@ -177,8 +177,12 @@ impl UnixSocket {
     }
 
     /// The endpoint of the peer that it is connected to.
-    fn any_peer(&self) -> Option<Arc<Endpoint>> {
+    pub(crate) fn any_peer(&self) -> Option<Arc<Endpoint>> {
         self.peer.get().cloned().or_else(|| self.datagram_peer())
+    }
+
+    pub(crate) fn maker_uid(&self) -> u32 {
+        self.maker.uid
     }
 
     /// For /proc/net/unix: (connected, listening).

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use moat_abi::socket::{
     SO_ACCEPTCONN, SO_DOMAIN, SO_PEERCRED, SO_PEERNAME, SO_PROTOCOL, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO,
-    SO_SNDTIMEO_NEW, SO_TYPE, SOL_SOCKET, Ucred,
+    SO_SNDTIMEO_NEW, SO_TYPE, SOL_PACKET, SOL_SOCKET, Ucred,
 };
 use moat_abi::time::Timeval;
 use moat_abi::{Errno, Result};
@@ -94,7 +94,13 @@ pub(super) fn sys_getsockopt(
     let answer = if level == SOL_SOCKET {
         get_common(t, &**socket, name, room)?
     } else {
-        socket.get_option(t, level, name, room)?
+        // A few options are asked by what is in the buffer: a number.
+        let mut question = [0; 4];
+        let asked = level == SOL_PACKET && t.mm().read_bytes(value, &mut question).is_ok();
+        match socket.ask_option(level, name, &question).filter(|_| asked) {
+            Some(answer) => answer?,
+            None => socket.get_option(t, level, name, room)?,
+        }
     };
     // Cut without a word (getsockopt(2)).
     let answer = answer.get(..room).unwrap_or(&answer);

@@ -9,6 +9,7 @@ use moat_abi::socket::MsgFlags;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
+use moat_mm::Mappable;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
 use super::{BufferSide, Outgoing, Socket};
@@ -93,6 +94,10 @@ impl File for SocketFile {
             }
             done => done,
         }
+    }
+
+    fn mappable(self: Arc<Self>, _f: &OpenFile) -> Result<Arc<dyn Mappable>> {
+        self.socket.mappable()
     }
 
     fn is_socket(&self) -> bool {

@@ -14,6 +14,11 @@ const WINDOW_SCALE: u8 = 4;
 const NO_THRESHOLD: u32 = 0x7fff_ffff;
 
 impl Connection {
+    /// Segments that were sent again.
+    pub(crate) fn retransmitted(&self) -> u32 {
+        self.counters.total_retransmits
+    }
+
     /// What TCP_INFO shows.
     #[must_use]
     pub fn info(&self, now: Time) -> TcpInfo {

@@ -29,6 +29,7 @@ pub(crate) fn registry(network: NetworkMode, kernel: &Weak<Kernel>) -> Registry 
         NetworkMode::None | NetworkMode::Sandbox => {
             moat_net_inet::register(&mut registry);
             moat_net_netlink::register(&mut registry);
+            moat_net_packet::register(&mut registry);
         }
         NetworkMode::Host => moat_net_host::register(&mut registry),
     }

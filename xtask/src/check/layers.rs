@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
         "moat-net-inet",
         "moat-net-unix",
     ],
-    &["moat-syscalls", "moat-net-netlink"],
+    &["moat-syscalls", "moat-net-netlink", "moat-net-packet"],
     &["moat-sentry", "moat-gofer"],
     &["moat-runtime"],
     &["moat", "moat-shim"],

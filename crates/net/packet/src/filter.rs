@@ -1,0 +1,89 @@
+//! Filters of classic BPF that a program attaches: how many bytes of a frame it wants, or none.
+
+use moat_abi::ptrace::{BPF_MAXINSNS, SockFilter, SockFprog};
+use moat_abi::{Errno, Result};
+use moat_bpf::{Input, Loads, Program, Size};
+use moat_vfs::Caller;
+use zerocopy::FromBytes;
+
+/// Offsets from here on ask for what is beside a frame (`SKF_AD_OFF`).
+const BESIDE: u32 = 0xffff_f000;
+/// Offsets from here on begin at the network's header, and at the link's (`SKF_NET_OFF`, `SKF_LL_OFF`).
+const NETWORK: u32 = 0xfff0_0000;
+const LINK: u32 = 0xffe0_0000;
+/// What is beside a frame: protocol, kind, device, whether it had a VLAN.
+const PROTOCOL: u32 = 0;
+const KIND: u32 = 4;
+const DEVICE: u32 = 8;
+const VLAN_TAG: u32 = 44;
+const VLAN_PRESENT: u32 = 48;
+
+/// A frame as a filter sees it.
+pub(crate) struct Subject<'a> {
+    /// What the socket gets: with the link's header, or without.
+    pub(crate) bytes: &'a [u8],
+    /// Bytes of the link's header in `bytes`.
+    pub(crate) network_at: usize,
+    pub(crate) protocol: u16,
+    pub(crate) kind: u8,
+    pub(crate) device: u32,
+}
+
+impl Input for Subject<'_> {
+    fn length(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+
+    fn load(&self, offset: u32, size: Size) -> Option<u32> {
+        let at = match offset {
+            BESIDE.. => {
+                return match offset.wrapping_sub(BESIDE) {
+                    PROTOCOL => Some(self.protocol.into()),
+                    KIND => Some(self.kind.into()),
+                    DEVICE => Some(self.device),
+                    VLAN_TAG | VLAN_PRESENT => Some(0),
+                    _ => None,
+                };
+            }
+            NETWORK.. => usize::try_from(offset.wrapping_sub(NETWORK)).ok()?.checked_add(self.network_at)?,
+            LINK.. if self.network_at > 0 => usize::try_from(offset.wrapping_sub(LINK)).ok()?,
+            LINK.. => return None,
+            _ => usize::try_from(offset).ok()?,
+        };
+        let bytes = self.bytes.get(at..at.checked_add(size.bytes())?)?;
+        Some(bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b)))
+    }
+}
+
+/// Reads the program that SO_ATTACH_FILTER names.
+///
+/// # Errors
+/// EINVAL; EFAULT.
+pub(crate) fn read(caller: &dyn Caller, value: &[u8]) -> Result<Program> {
+    let (header, _) = SockFprog::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
+    if header.len == 0 || header.len > BPF_MAXINSNS || header.filter == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut bytes = vec![0; usize::from(header.len).saturating_mul(size_of::<SockFilter>())];
+    caller.read_user(header.filter, &mut bytes)?;
+    let instructions = bytes.chunks_exact(size_of::<SockFilter>());
+    let program = instructions.filter_map(|b| SockFilter::read_from_bytes(b).ok()).collect();
+    Program::new(program, Loads::Packet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_reach_the_frame_its_headers_and_what_is_beside_it() {
+        let bytes: Vec<u8> = (0..20).collect();
+        let s = Subject { bytes: &bytes, network_at: 14, protocol: 0x800, kind: 4, device: 7 };
+        assert_eq!(s.load(1, Size::Half), Some(0x0102));
+        assert_eq!((s.load(16, Size::Word), s.load(17, Size::Word)), (Some(0x1011_1213), None));
+        assert_eq!((s.load(NETWORK, Size::Byte), s.load(LINK + 2, Size::Byte)), (Some(14), Some(2)));
+        assert_eq!((s.load(BESIDE, Size::Word), s.load(BESIDE + 4, Size::Word)), (Some(0x800), Some(4)));
+        assert_eq!((s.load(BESIDE + 8, Size::Word), s.load(BESIDE + 12, Size::Word)), (Some(7), None));
+        assert_eq!(s.load(u32::MAX, Size::Word), None);
+    }
+}

@@ -1,7 +1,8 @@
 //! mount_setattr(2), which rustix lacks, and unshare(2) of mounts.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr;
 
 use bitflags::bitflags;
 
@@ -26,14 +27,43 @@ pub fn set_attributes(tree: impl AsFd, set: MountAttributes) -> io::Result<()> {
     // SAFETY: mount_attr is plain integers, for which zero is valid.
     let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
     attr.attr_set = set.bits();
+    mount_setattr(tree.as_fd(), libc::AT_RECURSIVE, &attr)
+}
+
+/// How far [`map_ids`] goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdMapped {
+    /// The mount itself.
+    Mount,
+    /// Those below it, too.
+    All,
+}
+
+/// Has the mount that `tree` (of open_tree(2)) is the root of show ids as `user_namespace` maps them.
+///
+/// # Errors
+/// EINVAL where the file system can't; EPERM without CAP_SYS_ADMIN over it; ENOSYS before Linux 5.12.
+pub fn map_ids(tree: impl AsFd, user_namespace: impl AsFd, how_far: IdMapped) -> io::Result<()> {
+    // SAFETY: mount_attr is plain integers, for which zero is valid.
+    let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attr.attr_set = libc::MOUNT_ATTR_IDMAP;
+    attr.userns_fd = u64::try_from(user_namespace.as_fd().as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let recursion = match how_far {
+        IdMapped::Mount => 0,
+        IdMapped::All => libc::AT_RECURSIVE,
+    };
+    mount_setattr(tree.as_fd(), recursion, &attr)
+}
+
+fn mount_setattr(tree: BorrowedFd<'_>, recursion: libc::c_int, attr: &libc::mount_attr) -> io::Result<()> {
     // SAFETY: the path is an empty C string and `attr` is valid for the size given.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            tree.as_fd().as_raw_fd(),
+            tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
-            &raw const attr,
+            libc::AT_EMPTY_PATH | recursion,
+            ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };

@@ -52,7 +52,7 @@ pub enum ParentDeath {
 
 pub use id_maps::{IdMap, IdMaps, MapWriter};
 pub use image::run_image;
-pub use joining::{Joins, user_namespace_maps};
+pub use joining::{Joins, new_user_namespace, user_namespace_maps};
 
 /// Whom the child is when it executes the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -137,6 +137,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         source: MountSource::Host(HostMount {
             path: volume.source,
             submounts: Submounts::Show,
+            ids: None,
             changes: Changes::Reach,
         }),
         flags: MountFlags { readonly: volume.readonly, ..MountFlags::default() },
@@ -163,7 +164,12 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
             terminal: request.terminal,
             ..ProcessSpec::default()
         },
-        root: HostMount { path: root, submounts: Submounts::Hide, changes: Changes::Memory(OverlayLimits::default()) },
+        root: HostMount {
+            path: root,
+            submounts: Submounts::Hide,
+            ids: None,
+            changes: Changes::Memory(OverlayLimits::default()),
+        },
         root_readonly: false,
         root_sharing: Sharing::Exclusive,
         mounts,
@@ -224,6 +230,7 @@ fn parse_submounts(mountinfo: &str) -> Vec<MountBlueprint> {
             source: MountSource::Host(HostMount {
                 path: PathBuf::from(point),
                 submounts: Submounts::Hide,
+                ids: None,
                 changes: Changes::Memory(OverlayLimits::default()),
             }),
             flags: MountFlags::default(),

@@ -13,7 +13,7 @@ use moat_host::spawn::Donation;
 use rustix::fs::FileType;
 use rustix::thread::CapabilitySet;
 
-use crate::host_tree::{Access, HostTree, Opener, Submounts};
+use crate::host_tree::{Access, HostTree, MountIds, Opener, Submounts};
 use crate::namespaces::Plan;
 use crate::overlay::{Changes, OverlayDirectory};
 use crate::{Config, ContainerId, Error, Result, host_tree};
@@ -106,6 +106,8 @@ pub struct HostMount {
     pub path: PathBuf,
     /// Whether mounts below it are shown.
     pub submounts: Submounts,
+    /// How ids are shown, if not as they are.
+    pub ids: Option<MountIds>,
     /// Where changes go.
     pub changes: Changes,
 }
@@ -292,7 +294,7 @@ impl MountBlueprint {
             MountSource::Kernel(kind) => kind,
             MountSource::Host(host) => {
                 let access = host.access(self.flags.readonly);
-                let tree = opener.open(&host.path, host.submounts, access)?;
+                let tree = opener.open_mapped(&host.path, host.submounts, access, host.ids.as_ref())?;
                 let kind = kind_of(&tree, &host)?;
                 let backing = fds.add_tree(tree.fd, kind, access)?;
                 MountKind::Bind { backing, overlay: host.changes.into_spec(opener, fds)? }

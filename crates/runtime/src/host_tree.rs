@@ -6,11 +6,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use moat_host::mounts::{MountAttributes, set_attributes};
+use moat_host::mounts::{IdMapped, MountAttributes, map_ids, set_attributes};
+use moat_host::spawn::{IdMap, IdMaps, MapWriter, new_user_namespace};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 pub(crate) use file_directory::{FILE_NAME, directory_of_file};
 
@@ -29,6 +30,26 @@ pub enum Submounts {
 pub enum Access {
     ReadOnly,
     ReadWrite,
+}
+
+/// How a tree's ids are shown: those on the disk are the ones inside, those that the mount has are the ones outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountIds {
+    /// User ids.
+    pub uid: Vec<IdMap>,
+    /// Group ids.
+    pub gid: Vec<IdMap>,
+    /// Whether mounts below it are mapped, too.
+    pub how_far: IdMapped,
+}
+
+impl MountIds {
+    fn apply(&self, tree: &OwnedFd, path: &Path) -> Result<()> {
+        let maps = IdMaps { uid: self.uid.clone(), gid: self.gid.clone(), writer: MapWriter::Privileged };
+        let what = || format!("mapping the ids of the mount of {} (the host may not be able to)", path.display());
+        let namespace = new_user_namespace(&maps).context(what)?;
+        map_ids(tree, namespace, self.how_far).context(what)
+    }
 }
 
 /// Opens host trees in the one way that this process is allowed.
@@ -70,6 +91,25 @@ impl Opener {
     /// Opens the tree at `path`, following symbolic links.
     pub(crate) fn open(self, path: &Path, submounts: Submounts, access: Access) -> Result<HostTree> {
         self.try_open(path, submounts, access).context(|| format!("opening {}", path.display()))
+    }
+
+    /// As [`Opener::open`], with ids shown as `ids` says.
+    pub(crate) fn open_mapped(
+        self,
+        path: &Path,
+        submounts: Submounts,
+        access: Access,
+        ids: Option<&MountIds>,
+    ) -> Result<HostTree> {
+        let tree = self.open(path, submounts, access)?;
+        match (ids, self) {
+            (None, _) => Ok(tree),
+            (Some(ids), Opener::Detached) => ids.apply(&tree.fd, path).map(|()| tree),
+            (Some(_), Opener::Attached) => Err(Error::unsupported(
+                format!("the id-mapped mount of {}", path.display()),
+                "it can't be made without CAP_SYS_ADMIN",
+            )),
+        }
     }
 
     fn try_open(self, path: &Path, submounts: Submounts, access: Access) -> io::Result<HostTree> {

@@ -118,7 +118,8 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         None if root_readonly && config.root_sharing == Sharing::Exclusive => Changes::Memory(OverlayLimits::default()),
         None => Changes::Reach,
     };
-    let mut mounts = mounts::convert(spec.mounts().as_deref().unwrap_or_default(), bundle, &mut warnings)?;
+    let mut mounts =
+        mounts::convert(spec.mounts().as_deref().unwrap_or_default(), bundle, spec.linux().as_ref(), &mut warnings)?;
     if let Some(flag) = config.overlay.as_ref().filter(|flag| flag.scope == Scope::All) {
         mounts::cover(&mut mounts, flag, &id);
     }
@@ -127,7 +128,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         hostname: checked_name("hostname", spec.hostname())?.unwrap_or_else(crate::hardware::hostname),
         domainname: checked_name("domainname", spec.domainname())?.unwrap_or_else(|| "(none)".into()),
         process,
-        root: HostMount { path: root_path, submounts: Submounts::Show, changes },
+        root: HostMount { path: root_path, submounts: Submounts::Show, ids: None, changes },
         root_readonly,
         root_sharing: config.root_sharing,
         mounts,

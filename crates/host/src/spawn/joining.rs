@@ -11,7 +11,7 @@ use std::ptr;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use super::{IdMap, Namespaces, PreparedExec, check, exec_child, last_errno};
+use super::{IdMap, IdMaps, Namespaces, PreparedExec, check, exec_child, last_errno};
 
 /// Existing namespaces to join.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,6 +56,35 @@ pub fn user_namespace_maps(namespace: BorrowedFd<'_>) -> io::Result<(Vec<IdMap>,
     drop(hold_write);
     reap(&pidfd);
     maps
+}
+
+/// A new user namespace with these maps, in which nobody is.
+///
+/// # Errors
+/// Of unshare(2), and of writing the maps.
+pub fn new_user_namespace(maps: &IdMaps) -> io::Result<OwnedFd> {
+    let (report, report_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (hold, hold_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (hold_fd, hold_write_fd, report_fd) = (hold.as_raw_fd(), hold_write.as_raw_fd(), report_write.as_raw_fd());
+    let (pid, pidfd) = fork(|| {
+        // SAFETY: takes a number only.
+        let made = check(unsafe { libc::unshare(libc::CLONE_NEWUSER) });
+        tell(report_fd, made.err().map_or(0, |errno| -errno));
+        let mut byte = 0u8;
+        // SAFETY: closes this process's copy, and reads one byte into a local; the read ends when the parent's is closed.
+        unsafe {
+            libc::close(hold_write_fd);
+            libc::read(hold_fd, ptr::from_mut(&mut byte).cast(), 1);
+        }
+    })?;
+    drop(report_write);
+    let namespace = read_report(&report).and_then(|_| {
+        maps.write(pid)?;
+        Ok(std::fs::File::open(format!("/proc/{pid}/ns/user"))?.into())
+    });
+    drop(hold_write);
+    reap(&pidfd);
+    namespace
 }
 
 /// Makes the child in the joined namespaces, and in new ones.

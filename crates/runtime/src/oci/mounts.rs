@@ -1,19 +1,20 @@
 //! config.json's `mounts`.
 
+mod ids;
 mod options;
 
 use std::fs;
 use std::path::Path;
 
 use moat_control::spec::{DevptsOptions, MountFlags, MountKind};
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{Linux, Mount};
 
 use super::devices;
 use crate::ContainerId;
 use crate::adhoc::{clean_absolute, standard_mounts};
 use crate::blueprint::{HostMount, MountBlueprint, MountSource};
 use crate::error::{Context, Error, Result};
-use crate::host_tree::Submounts;
+use crate::host_tree::{MountIds, Submounts};
 use crate::overlay::{Changes, OverlayFlag};
 use options::Options;
 
@@ -24,28 +25,40 @@ const SUPPORTED: &str = "supported are proc, sysfs, tmpfs, devpts, mqueue, cgrou
 const MANDATORY: &[&str] = &["/proc", "/sys", "/dev", "/dev/pts"];
 
 /// Checks and converts the mounts; adds those that every guest has.
-pub(super) fn convert(mounts: &[Mount], bundle: &Path, warnings: &mut Vec<String>) -> Result<Vec<MountBlueprint>> {
+pub(super) fn convert(
+    mounts: &[Mount],
+    bundle: &Path,
+    linux: Option<&Linux>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<MountBlueprint>> {
     let mut converted = Vec::with_capacity(mounts.len() + MANDATORY.len());
     for mount in mounts {
-        converted.push(convert_one(mount, bundle, warnings)?);
+        converted.push(convert_one(mount, bundle, linux, warnings)?);
     }
     add_mandatory(&mut converted);
     Ok(converted)
 }
 
-fn convert_one(mount: &Mount, bundle: &Path, warnings: &mut Vec<String>) -> Result<MountBlueprint> {
+fn convert_one(
+    mount: &Mount,
+    bundle: &Path,
+    linux: Option<&Linux>,
+    warnings: &mut Vec<String>,
+) -> Result<MountBlueprint> {
     let shown = mount.destination().display();
     // runc takes a relative destination as one below the root, with a warning in its specification.
     let destination = mount.destination().to_str().and_then(|path| clean_absolute(&format!("/{path}")));
     let destination = destination.ok_or_else(|| Error::Invalid(format!("mounts: destination {shown} is unusable")))?;
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(Error::unsupported(format!("mounts: {shown}: uidMappings"), "mounts are not id-mapped"));
-    }
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())
         .map_err(|why| Error::unsupported(format!("mounts: {shown}: options"), why))?;
     let kind = if options.bind.is_some() { "bind" } else { mount.typ().as_deref().unwrap_or("none") };
+    let ids = ids::of(mount, options.id_mapped, linux)?;
+    if ids.is_some() && kind != "bind" {
+        let field = format!("mounts: {shown}: uidMappings");
+        return Err(Error::unsupported(field, "only bind mounts can be id-mapped"));
+    }
     let source = match kind {
-        "bind" => bind(mount, bundle, &options)?,
+        "bind" => bind(mount, bundle, &options, ids)?,
         "proc" => MountSource::Kernel(MountKind::Proc),
         "sysfs" => MountSource::Kernel(MountKind::Sysfs),
         "mqueue" => MountSource::Kernel(MountKind::Mqueue),
@@ -67,7 +80,7 @@ fn convert_one(mount: &Mount, bundle: &Path, warnings: &mut Vec<String>) -> Resu
     Ok(MountBlueprint { destination, source, flags })
 }
 
-fn bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<MountSource> {
+fn bind(mount: &Mount, bundle: &Path, options: &Options, ids: Option<MountIds>) -> Result<MountSource> {
     let shown = mount.destination().display();
     let source = mount.source().as_ref();
     let source = source.ok_or_else(|| Error::Invalid(format!("mounts: {shown}: a bind mount needs a source")))?;
@@ -96,7 +109,7 @@ fn bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<MountSource> 
         return Ok(MountSource::Kernel(MountKind::Node(node)));
     }
     let submounts = options.bind.unwrap_or(Submounts::Show);
-    Ok(MountSource::Host(HostMount { path, submounts, changes: Changes::Reach }))
+    Ok(MountSource::Host(HostMount { path, submounts, ids, changes: Changes::Reach }))
 }
 
 /// Has changes to trees of the host go where `flag` says, where the guest can make any.
@@ -133,7 +146,7 @@ mod tests {
 
     fn convert_json(json: &str) -> Result<Vec<MountBlueprint>> {
         let mounts: Vec<Mount> = serde_json::from_str(json).unwrap();
-        convert(&mounts, Path::new("/usr"), &mut Vec::new())
+        convert(&mounts, Path::new("/usr"), None, &mut Vec::new())
     }
 
     fn destinations(mounts: &[MountBlueprint]) -> Vec<&str> {
@@ -166,6 +179,7 @@ mod tests {
             MountSource::Host(HostMount {
                 path: fs::canonicalize("/usr/lib").unwrap(),
                 submounts,
+                ids: None,
                 changes: Changes::Reach,
             })
         };
@@ -184,6 +198,7 @@ mod tests {
             (r#"[{"destination":"/x","type":"bind","source":"/proc/sys","options":["rbind"]}]"#, "/proc"),
             (r#"[{"destination":"/x","type":"bind","source":"/usr","options":["rbind","rshared"]}]"#, "rshared"),
             (r#"[{"destination":"/x","type":"bind","source":"/does/not/exist","options":["rbind"]}]"#, "/does/not"),
+            (r#"[{"destination":"/x","type":"bind","source":"/usr","options":["rbind","idmap"]}]"#, "uidMappings"),
             (r#"[{"destination":"/../x","type":"tmpfs"}]"#, "unusable"),
         ] {
             let error = convert_json(json).unwrap_err().to_string();

@@ -2,6 +2,8 @@
 
 use moat_control::spec::{DevptsOptions, MountFlags, TmpfsOptions};
 
+use moat_host::mounts::IdMapped;
+
 use crate::host_tree::Submounts;
 
 /// Bytes of a block of tmpfs(5), a page.
@@ -21,6 +23,8 @@ pub(super) struct Options {
     gid: Option<u32>,
     size_bytes: Option<u64>,
     nr_inodes: Option<u64>,
+    /// Ids are shown as a user namespace maps them.
+    pub(super) id_mapped: Option<IdMapped>,
     copy_up: bool,
 }
 
@@ -53,6 +57,8 @@ impl Options {
             "tmpcopyup" => self.copy_up = true,
             "notmpcopyup" => self.copy_up = false,
             "rbind" => self.bind = Some(Submounts::Show),
+            "idmap" => self.id_mapped = Some(IdMapped::Mount),
+            "ridmap" => self.id_mapped = Some(IdMapped::All),
             "slave" | "rslave" => self.follows_host = true,
             // The guest updates access times as relatime does; what it mounts is never the host's; it has one
             // devpts; its cgroup view is fixed.

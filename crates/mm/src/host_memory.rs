@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_platform::MapSource;
 use rustix::fs::{FallocateFlags, MemfdFlags};
@@ -76,6 +77,13 @@ impl HostMemory {
     pub fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(self.fd(), flags, offset, len).map_err(Errno::from)
+    }
+
+    /// When its contents were last changed, stores through mappings included as far as the host notes them; `None` if it can't be asked.
+    #[must_use]
+    pub fn modified(&self) -> Option<Timespec> {
+        let st = rustix::fs::fstat(self.fd()).ok()?;
+        Some(Timespec { tv_sec: st.st_mtime, tv_nsec: i64::try_from(st.st_mtime_nsec).unwrap_or(0) })
     }
 
     /// Bytes that the host holds for it, in memory or swap: holes cost nothing.

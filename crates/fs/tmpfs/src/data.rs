@@ -1,16 +1,20 @@
 //! Contents of a regular file.
 //!
-//! A vector while the file is small and nobody maps it, else a host memfd, or a file of the file system's medium. The sentry's descriptors are limited, so once
-//! there are many memfds ([`MANY`]) larger files stay vectors too.
+//! A vector while the file is small, without holes but at its end, and nobody maps it; else a host memfd, or a file of the file
+//! system's medium. The sentry's descriptors are limited, so once there are many ([`MANY`]) larger files stay vectors too, holes
+//! filled. The file system's usage counts pages that were written or reserved one by one; those that were only stored to through a
+//! mapping are counted when attributes are asked for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use moat_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SealFlags};
+use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_mm::HostMemory;
 use moat_vfs::file::SparseSeek;
 use rustix::fs::{FallocateFlags, SeekFrom};
 
+use crate::pages::PageSet;
 use crate::shared::{BLOCK, Shared};
 
 /// The largest file kept in a vector, in bytes.
@@ -32,9 +36,18 @@ enum Store {
 pub struct Data {
     store: Store,
     size: u64,
-    /// Blocks counted in the file system's usage.
-    charged: u64,
+    /// Pages that were written or reserved. Those of a vector begin at 0 and have no gaps.
+    held: PageSet,
+    /// Pages that the host has besides, by stores through a mapping.
+    stored: u64,
+    /// The host's time of change when the guest's was last set, once stores through a mapping can change the file.
+    seen: Option<Timespec>,
     seals: SealFlags,
+}
+
+/// The pages that bytes are in.
+fn pages(pos: u64, end: u64) -> (u64, u64) {
+    (pos / BLOCK, end.div_ceil(BLOCK))
 }
 
 fn to_usize(n: u64) -> Result<usize> {
@@ -43,19 +56,45 @@ fn to_usize(n: u64) -> Result<usize> {
 
 impl Data {
     pub(crate) fn new(seals: SealFlags) -> Data {
-        Data { store: Store::Small(Vec::new()), size: 0, charged: 0, seals }
+        let store = Store::Small(Vec::new());
+        Data { store, size: 0, held: PageSet::default(), stored: 0, seen: None, seals }
     }
 
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    /// Blocks in use; asks the host for a memfd, whose holes cost nothing.
-    pub(crate) fn blocks(&self) -> u64 {
-        match &self.store {
-            Store::Small(v) => (v.len() as u64).div_ceil(BLOCK),
-            Store::Host(memory) => memory.allocated_bytes() / BLOCK,
+    /// Blocks in use. The host knows what was stored through a mapping.
+    pub(crate) fn blocks(&mut self, shared: &Shared) -> u64 {
+        if self.seen.is_some() {
+            self.count_stored(shared);
         }
+        self.held.len() + self.stored
+    }
+
+    fn count_stored(&mut self, shared: &Shared) {
+        let Store::Host(memory) = &self.store else { return };
+        let stored = (memory.allocated_bytes() / BLOCK).saturating_sub(self.held.len());
+        // They are there, whatever the limit says.
+        shared.exchange_blocks(self.stored, stored);
+        self.stored = stored;
+    }
+
+    /// The file can be changed by stores through a mapping from here on.
+    pub(crate) fn note_mapped(&mut self) {
+        if let Store::Host(memory) = &self.store
+            && self.seen.is_none()
+        {
+            self.seen = memory.modified();
+        }
+    }
+
+    /// The time of the last store through a mapping, if there was one since this was called.
+    pub(crate) fn stored_at(&mut self) -> Option<Timespec> {
+        let Store::Host(memory) = &self.store else { return None };
+        let (seen, now) = (self.seen?, memory.modified()?);
+        self.seen = Some(now);
+        (now != seen).then_some(now)
     }
 
     pub(crate) fn seals(&self) -> SealFlags {
@@ -123,19 +162,17 @@ impl Data {
             buf = &buf[..to_usize(room)?.min(buf.len())];
         }
         let mut end = pos.saturating_add(buf.len() as u64);
-        if self.charge_to(shared, pos, end).is_err() {
+        if !self.stays_vector(pos, end) {
+            self.host_memory(shared)?;
+        }
+        if self.charge(shared, pos, end).is_err() {
             // Full: what fits in the blocks left is written, as a page-wise copy would have it.
-            let counted = self.charged.max(pos / BLOCK);
-            let reach = counted.saturating_add(shared.blocks_left()).saturating_mul(BLOCK);
-            end = end.min(reach);
+            end = end.min(self.reach(pos, end, shared.blocks_left()));
             if end <= pos {
                 return Err(Errno::ENOSPC);
             }
-            self.charge_to(shared, pos, end)?;
+            self.charge(shared, pos, end)?;
             buf = &buf[..to_usize(end.saturating_sub(pos))?];
-        }
-        if !self.fits_vector(end) {
-            self.host_memory(shared)?;
         }
         match &mut self.store {
             Store::Small(v) => {
@@ -155,42 +192,53 @@ impl Data {
         Ok(buf.len())
     }
 
-    /// Whether a file of `end` bytes may be a vector.
-    fn fits_vector(&self, end: u64) -> bool {
-        end <= SMALL || (end <= MEDIUM && MEMFDS.load(Ordering::Relaxed) >= MANY)
+    /// Whether a vector can take a write of `pos..end`: that is no hole in it, or there are too many memfds to have holes.
+    fn stays_vector(&self, pos: u64, end: u64) -> bool {
+        let Store::Small(v) = &self.store else { return false };
+        let gap = pos / BLOCK > (v.len() as u64).div_ceil(BLOCK);
+        (end <= SMALL && !gap) || (end <= MEDIUM && MEMFDS.load(Ordering::Relaxed) >= MANY)
     }
 
-    /// Counts the blocks that a write of `pos..end` may need.
-    fn charge_to(&mut self, shared: &Shared, pos: u64, end: u64) -> Result<()> {
-        let from = match &self.store {
-            // A vector holds every block up to its end.
-            Store::Small(_) if self.fits_vector(end) => self.charged,
-            // Blocks are counted as if there were no holes below what is counted already.
-            _ => self.charged.max(pos / BLOCK),
-        };
-        let more = end.div_ceil(BLOCK).saturating_sub(from);
+    /// Counts the blocks that a write of `pos..end` needs.
+    fn charge(&mut self, shared: &Shared, pos: u64, end: u64) -> Result<()> {
+        let (first, last) = pages(pos, end);
+        // A vector holds every block up to its end.
+        let first = if matches!(self.store, Store::Small(_)) { 0 } else { first };
+        let more = self.held.missing(first, last);
         if more == 0 {
             return Ok(());
         }
-        if shared.take_blocks(more).is_err() {
-            // The count may be too high by holes: correct it and try once more.
-            self.recount(shared);
-            shared.take_blocks(more)?;
-        }
-        self.charged += more;
+        // Those that a mapping has stored to are counted already.
+        let counted = more.min(self.stored);
+        shared.take_blocks(more - counted)?;
+        self.stored -= counted;
+        self.held.insert(first, last);
         Ok(())
     }
 
-    fn recount(&mut self, shared: &Shared) {
-        let real = self.blocks().min(self.charged);
-        shared.free_blocks(self.charged - real);
-        self.charged = real;
+    /// How far a write of `pos..end` gets with `left` more blocks.
+    fn reach(&self, pos: u64, end: u64, mut left: u64) -> u64 {
+        let (first, last) = pages(pos, end);
+        let mut page = if matches!(self.store, Store::Small(_)) { self.held.next_missing(0) } else { first };
+        while page < last {
+            match self.held.next_missing(page) {
+                next if next > page => page = next,
+                _ if left == 0 => break,
+                _ => (page, left) = (page + 1, left - 1),
+            }
+        }
+        page.saturating_mul(BLOCK)
+    }
+
+    /// Gives back pages that are holes now.
+    fn release(&mut self, shared: &Shared, first: u64, last: u64) {
+        shared.free_blocks(self.held.remove(first, last));
     }
 
     /// Gives back what is counted; the file is going.
     pub(crate) fn uncharge(&mut self, shared: &Shared) {
-        shared.free_blocks(self.charged);
-        self.charged = 0;
+        self.release(shared, 0, u64::MAX);
+        shared.free_blocks(std::mem::take(&mut self.stored));
     }
 
     /// Truncates or extends with zeros.
@@ -213,9 +261,8 @@ impl Data {
             }
         }
         self.size = len;
-        let keep = self.charged.min(len.div_ceil(BLOCK));
-        shared.free_blocks(self.charged - keep);
-        self.charged = keep;
+        self.release(shared, len.div_ceil(BLOCK), u64::MAX);
+        self.count_stored(shared);
         Ok(())
     }
 
@@ -229,16 +276,19 @@ impl Data {
             if self.seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
                 return Err(Errno::EPERM);
             }
-            return self.punch(offset, end);
+            return self.punch(shared, offset, end);
         }
         let extends = mode & FALLOC_FL_KEEP_SIZE == 0 && end > self.size;
         if extends && self.seals.contains(SealFlags::GROW) {
             return Err(Errno::EPERM);
         }
-        self.charge_to(shared, offset, end)?;
-        // A memfd that is there must be as long as the file says, however short that is.
-        if end > SMALL || matches!(self.store, Store::Host(_)) {
-            let memory = self.host_memory(shared)?;
+        // What is reserved is no data, which a vector can't tell. A memfd that is there must be as long as the file says.
+        let beyond = matches!(&self.store, Store::Small(v) if end > v.len() as u64);
+        if beyond && !(end <= MEDIUM && MEMFDS.load(Ordering::Relaxed) >= MANY) {
+            self.host_memory(shared)?;
+        }
+        self.charge(shared, offset, end)?;
+        if let Store::Host(memory) = &self.store {
             let flags = if extends { FallocateFlags::empty() } else { FallocateFlags::KEEP_SIZE };
             rustix::fs::fallocate(memory.fd(), flags, offset, len).map_err(Errno::from)?;
         }
@@ -248,7 +298,12 @@ impl Data {
         Ok(())
     }
 
-    fn punch(&mut self, offset: u64, end: u64) -> Result<()> {
+    fn punch(&mut self, shared: &Shared, offset: u64, end: u64) -> Result<()> {
+        let (first, last) = (offset.div_ceil(BLOCK), end / BLOCK);
+        let makes_hole = first < last && !self.held.within(first, last).eq([]);
+        if makes_hole && matches!(self.store, Store::Small(_)) && MEMFDS.load(Ordering::Relaxed) < MANY {
+            self.host_memory(shared)?;
+        }
         match &mut self.store {
             Store::Small(v) => {
                 let len = v.len();
@@ -257,7 +312,12 @@ impl Data {
                 v[from..to].fill(0);
                 Ok(())
             }
-            Store::Host(memory) => memory.punch_hole(offset, end.saturating_sub(offset)),
+            Store::Host(memory) => {
+                memory.punch_hole(offset, end.saturating_sub(offset))?;
+                self.release(shared, first, last);
+                self.count_stored(shared);
+                Ok(())
+            }
         }
     }
 
@@ -266,8 +326,12 @@ impl Data {
             return Err(Errno::ENXIO);
         }
         match (&self.store, what) {
-            (Store::Small(_), SparseSeek::Data) => Ok(offset),
-            (Store::Small(_), SparseSeek::Hole) => Ok(self.size),
+            (Store::Small(_), SparseSeek::Data) if self.held.next(offset / BLOCK) == Some(offset / BLOCK) => Ok(offset),
+            (Store::Small(_), SparseSeek::Data) => Err(Errno::ENXIO),
+            (Store::Small(_), SparseSeek::Hole) => {
+                let hole = self.held.next_missing(offset / BLOCK).saturating_mul(BLOCK);
+                Ok(hole.max(offset).min(self.size))
+            }
             // The descriptor's own position is used for nothing else.
             (Store::Host(memory), SparseSeek::Data) => {
                 rustix::fs::seek(memory.fd(), SeekFrom::Data(offset)).map_err(Errno::from)

@@ -17,6 +17,8 @@ use crate::medium;
 impl TmpInode {
     /// Sets the times of a write, and takes set-id bits and file capabilities away.
     fn written(&self, f: &OpenFile) {
+        // The time of this write counts.
+        self.take_stores();
         let t = now();
         let mut a = self.attr();
         a.mtime = t;

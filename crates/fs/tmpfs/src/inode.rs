@@ -136,6 +136,14 @@ impl TmpInode {
         a.ctime = now();
     }
 
+    /// When something was stored through a mapping last, if the times do not say so yet.
+    pub(crate) fn take_stores(&self) -> Option<Timespec> {
+        match &self.content {
+            Content::File(data) => data.lock().stored_at(),
+            _ => None,
+        }
+    }
+
     fn is_dir(&self) -> bool {
         self.kind == FileType::Directory
     }
@@ -159,16 +167,21 @@ impl Inode for TmpInode {
     }
 
     fn metadata(&self) -> Result<Metadata> {
+        let mut stored_at = None;
         let (size, blocks, rdev) = match &self.content {
             Content::File(d) => {
-                let d = d.lock();
-                (d.size(), d.blocks() * (BLOCK / 512), DeviceId::NONE)
+                let mut d = d.lock();
+                stored_at = d.stored_at();
+                (d.size(), d.blocks(&self.shared) * (BLOCK / 512), DeviceId::NONE)
             }
             Content::Dir(e) => (40 + 20 * e.lock().len() as u64, 0, DeviceId::NONE),
             Content::Symlink(t) => (t.len() as u64, 0, DeviceId::NONE),
             Content::Special(rdev) => (0, 0, *rdev),
         };
-        let a = self.attr();
+        let mut a = self.attr();
+        if let Some(t) = stored_at {
+            (a.mtime, a.ctime) = (t, t);
+        }
         Ok(Metadata {
             dev: self.shared.dev,
             ino: self.ino,
@@ -205,8 +218,10 @@ impl Inode for TmpInode {
         if let Some(len) = change.size {
             self.data()?.lock().set_size(&self.shared, len)?;
         }
+        let stored_at = self.take_stores();
         let t = now();
         let mut a = self.attr();
+        a.mtime = stored_at.unwrap_or(a.mtime);
         if let Some(mode) = change.mode {
             a.mode = mode & S_IALLUGO;
             if let Some(acl) = a.acl(AclKind::Access) {

@@ -21,6 +21,7 @@ pub mod inode;
 pub mod mapping;
 pub mod medium;
 pub mod memfd;
+mod pages;
 pub mod shared;
 pub mod superblock;
 

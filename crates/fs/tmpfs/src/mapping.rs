@@ -38,7 +38,12 @@ pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
         {
             return Err(Errno::EPERM);
         }
-        d.host_memory(inode.shared())?
+        let memory = d.host_memory(inode.shared())?;
+        if shared {
+            // mprotect(2) may let stores through later.
+            d.note_mapped();
+        }
+        memory
     };
     Ok(memory.map_source(what.offset, what.sharing))
 }

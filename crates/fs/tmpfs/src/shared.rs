@@ -67,6 +67,12 @@ impl Shared {
         }
     }
 
+    /// Counts `new` blocks in place of `old` ones, whether there is room or not.
+    pub(crate) fn exchange_blocks(&self, old: u64, new: u64) {
+        self.used_blocks.fetch_add(new.saturating_sub(old), Ordering::Relaxed);
+        self.free_blocks(old.saturating_sub(new));
+    }
+
     pub(crate) fn free_blocks(&self, blocks: u64) {
         self.used_blocks.fetch_sub(blocks, Ordering::Relaxed);
     }

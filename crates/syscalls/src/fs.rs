@@ -1,6 +1,7 @@
 //! Files: the system calls on descriptors and names, by family.
 
 pub mod at;
+mod direct;
 pub mod io;
 
 pub mod access;

@@ -259,6 +259,11 @@ pub trait File: Send + Sync + Any {
         Err(Errno::EINVAL)
     }
 
+    /// What positions and lengths have to be multiples of with O_DIRECT, in bytes; 1 if anything goes.
+    fn direct_block(&self, _f: &OpenFile) -> u64 {
+        1
+    }
+
     /// Where its locks are taken outside of the sandbox as well; `None` where nobody there could see them.
     fn outside_locks(&self) -> Option<&dyn OutsideLocks> {
         None

@@ -19,7 +19,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 use crate::tree::{HostAccess, HostEntry, HostKind, HostRename, HostTree, NewHostNode};
 
 pub use nodes::NodeMaker;
-pub(crate) use stat::metadata_of;
+pub(crate) use stat::{direct_block, metadata_of};
 
 /// A tree below one donated directory descriptor.
 pub struct DirectTree {

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
-use moat_abi::fs::{OpenFlags, S_IALLUGO};
+use moat_abi::fs::S_IALLUGO;
 use moat_abi::{Errno, Result};
 use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Sharing};
 use moat_platform::MapSource;
@@ -28,12 +28,14 @@ fn errno(e: rustix::io::Errno) -> Errno {
 pub struct HostFile<T: HostTree> {
     inode: Arc<HostInode<T>>,
     fd: Arc<OwnedFd>,
+    /// Asked for at the first transfer with O_DIRECT.
+    direct_block: OnceLock<u64>,
 }
 
 impl<T: HostTree> HostFile<T> {
     pub(crate) fn new(inode: Arc<HostInode<T>>, fd: Arc<OwnedFd>) -> HostFile<T> {
         inode.opened();
-        HostFile { inode, fd }
+        HostFile { inode, fd, direct_block: OnceLock::new() }
     }
 
     /// The file was written by `f`: its attributes are forgotten. Set-id bits go where Linux takes them, and stay where it does not,
@@ -88,25 +90,14 @@ impl<T: HostTree> Drop for HostFile<T> {
     }
 }
 
-/// Bytes that O_DIRECT wants positions and lengths to be multiples of: the smallest logical block.
-const DIRECT_ALIGNMENT: u16 = 512;
-
-/// Checks what O_DIRECT asks for. The guest's buffer is not known here, and the host's page cache is used all the same.
-fn check_direct(f: &OpenFile, pos: u64, len: usize) -> Result<()> {
-    let aligned = pos.is_multiple_of(DIRECT_ALIGNMENT.into()) && len.is_multiple_of(DIRECT_ALIGNMENT.into());
-    if f.flags().contains(OpenFlags::DIRECT) && !aligned { Err(Errno::EINVAL) } else { Ok(()) }
-}
-
 impl<T: HostTree> File for HostFile<T> {
-    fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
-        check_direct(f, pos, buf.len())?;
+    fn read(&self, _f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         let n = read_at(&self.fd, buf, pos);
         self.inode.was_read();
         n
     }
 
     fn write(&self, f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
-        check_direct(f, pos, buf.len())?;
         let before = self.inode.set_id_mode();
         let n = rustix::io::pwrite(&self.fd, buf, pos).map_err(errno);
         self.written(f, before);
@@ -164,6 +155,10 @@ impl<T: HostTree> File for HostFile<T> {
         let done = rustix::fs::ftruncate(&self.fd, len).map_err(errno);
         self.written(f, before);
         done
+    }
+
+    fn direct_block(&self, _f: &OpenFile) -> u64 {
+        *self.direct_block.get_or_init(|| crate::direct::direct_block(&*self.fd))
     }
 
     fn outside_locks(&self) -> Option<&dyn OutsideLocks> {

@@ -17,6 +17,7 @@ use moat_mm::iovec::IoVec;
 use moat_vfs::file::{Admission, JobControlAccess, ReadOn, SyncKind};
 use moat_vfs::{OpenFile, Seekable};
 
+use super::direct::{self, Transfer};
 use crate::net::{self, Sock};
 
 /// Bytes moved at a time through the scratch buffer.
@@ -253,6 +254,7 @@ pub(crate) async fn read(
     }
     at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Read)?;
+    direct::check(f, iov, at, Transfer::Read)?;
     // SO_RCVTIMEO and its like end the wait with EAGAIN.
     let wait = file_wait("read", f.file().timeout(PollEvents::READABLE));
     let mut reading = Reading { f, iov, at, blocking, done: 0, last_byte: None };
@@ -396,6 +398,8 @@ pub(crate) async fn write(
     }
     at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Write)?;
+    let appends = append == Append::Yes || f.flags().contains(OpenFlags::APPEND);
+    direct::check(f, iov, at, if appends { Transfer::Append } else { Transfer::Write })?;
     // SO_SNDTIMEO and its like end the wait with EAGAIN.
     let wait = file_wait("write", f.file().timeout(PollEvents::WRITABLE));
     let mut done = 0;

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use moat_abi::Result;
-use moat_abi::stat::{DeviceId, Statfs};
+use moat_abi::stat::{DeviceId, Statfs, TMPFS_MAGIC};
 use moat_abi::time::Timespec;
 use moat_vfs::inode::Metadata;
 use rustix::fs::{self, AtFlags, Statx, StatxFlags, StatxTimestamp};
@@ -43,6 +43,19 @@ fn metadata(st: &Statx) -> Metadata {
         mtime: time(st.stx_mtime),
         ctime: time(st.stx_ctime),
         btime: has_birth.then(|| time(st.stx_btime)),
+    }
+}
+
+/// The smallest logical block of a disk.
+const SECTOR: u64 = 512;
+
+/// What O_DIRECT wants positions and lengths in the open file `fd` to be multiples of: what the host's file system says (Linux 6.1), else a
+/// sector; nothing on tmpfs, which transfers from memory to memory.
+pub(crate) fn direct_block(fd: impl AsFd) -> u64 {
+    match fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
+        Ok(st) if st.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => st.stx_dio_offset_align.max(1).into(),
+        _ if fs::fstatfs(&fd).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC) => 1,
+        _ => SECTOR,
     }
 }
 

@@ -328,3 +328,42 @@ TEST(a_signal_ends_the_wait_for_a_lease) {
     });
     EXITED(wait_for(pid), 0);
 }
+
+TEST(proc_lists_locks) {
+    int fd = OK(open("locked", O_CREAT | O_RDWR, 0600)), other = OK(open("locked", O_RDWR));
+    OK(flock(fd, LOCK_EX));
+    struct flock range = {.l_type = F_RDLCK, .l_start = 5, .l_len = 10};
+    OK(fcntl(fd, F_SETLK, &range));
+    struct flock rest = {.l_type = F_WRLCK, .l_start = 20};
+    OK(fcntl(other, F_OFD_SETLK, &rest));
+    char text[65536], want[100];
+    int locks = OK(open("/proc/locks", O_RDONLY));
+    ssize_t n = 0, got;
+    while ((got = OK(read(locks, text + n, sizeof text - 1 - n))) > 0)
+        n += got;
+    text[n] = 0;
+    struct stat s;
+    OK(stat("locked", &s));
+    sprintf(want, "FLOCK  ADVISORY  WRITE %d ", getpid());
+    char *found = strstr(text, want);
+    CHECK(found);
+    sprintf(want, ":%lu 0 EOF\n", s.st_ino);
+    CHECK(strstr(found, want));
+    sprintf(want, "POSIX  ADVISORY  READ %d ", getpid());
+    found = strstr(text, want);
+    CHECK(found);
+    sprintf(want, ":%lu 5 14\n", s.st_ino);
+    CHECK(strstr(found, want));
+    found = strstr(text, "OFDLCK ADVISORY  WRITE -1 ");
+    CHECK(found);
+    sprintf(want, ":%lu 20 EOF\n", s.st_ino);
+    CHECK(strstr(found, want));
+    OK(flock(fd, LOCK_UN));
+    char after[65536];
+    OK(lseek(locks, 0, SEEK_SET));
+    for (n = 0; (got = OK(read(locks, after + n, sizeof after - 1 - n))) > 0;)
+        n += got;
+    after[n] = 0;
+    sprintf(want, "FLOCK  ADVISORY  WRITE %d ", getpid());
+    CHECK(!strstr(after, want));
+}

@@ -129,10 +129,10 @@ mod tests {
         // Files: the same device and inode number, but locks, FIFOs and counters of their own.
         let (f, g) = (a.open(b"/f", create).unwrap(), b.open(b"/f", create).unwrap());
         assert_eq!(f.inode().metadata().unwrap().key(), g.inode().metadata().unwrap().key());
-        locks_of(&f).unwrap().flock(&f, LockKind::Write).unwrap();
+        locks_of(&f).unwrap().flock(&f, LockKind::Write, 1).unwrap();
         let again = a.open(b"/f", create).unwrap();
-        assert_eq!(locks_of(&again).unwrap().flock(&again, LockKind::Write), Err(Errno::EAGAIN));
-        assert_eq!(locks_of(&g).unwrap().flock(&g, LockKind::Write), Ok(()));
+        assert_eq!(locks_of(&again).unwrap().flock(&again, LockKind::Write, 1), Err(Errno::EAGAIN));
+        assert_eq!(locks_of(&g).unwrap().flock(&g, LockKind::Write, 1), Ok(()));
         for w in [&a, &b] {
             w.view(|view| ops::mknod(view, b"/fifo", 0o600, NodeKind::Fifo)).unwrap();
         }

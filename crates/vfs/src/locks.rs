@@ -51,11 +51,43 @@ pub trait OutsideLocks {
     fn release(&self, owner: LockOwner);
 }
 
+/// A flock(2) lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WholeLock {
+    description: u64,
+    kind: LockKind,
+    /// Who took it, in the root pid namespace.
+    pid: i32,
+}
+
+/// By which call a lock was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LockCall {
+    Flock,
+    Posix,
+    Ofd,
+}
+
+/// A lock as /proc/locks lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedLock {
+    /// The file.
+    pub file: InodeKey,
+    /// How it was taken.
+    pub call: LockCall,
+    /// Shared or exclusive.
+    pub kind: LockKind,
+    /// The bytes.
+    pub range: Range,
+    /// Who took it, in the root pid namespace; -1 for a description's.
+    pub pid: i32,
+}
+
 #[derive(Default)]
 struct FileLocksState {
     records: RecordLocks,
-    /// flock(2) locks by description.
-    whole: Vec<(u64, LockKind)>,
+    whole: Vec<WholeLock>,
 }
 
 /// All locks of one inode.
@@ -111,6 +143,13 @@ impl LockTable {
         }
     }
 
+    /// All locks there are, file by file.
+    #[must_use]
+    pub fn all(&self) -> Vec<ListedLock> {
+        let files: Vec<Arc<FileLocks>> = self.files.lock().values().cloned().collect();
+        files.iter().flat_map(|file| file.listed()).collect()
+    }
+
     fn find(&self, key: InodeKey) -> Option<Arc<FileLocks>> {
         self.files.lock().get(&key).cloned()
     }
@@ -139,6 +178,22 @@ impl FileLocks {
     #[must_use]
     pub fn queue(&self) -> &WaitQueue {
         &self.queue
+    }
+
+    fn listed(&self) -> Vec<ListedLock> {
+        let s = self.state.lock();
+        let whole = s.whole.iter().map(|l| (LockCall::Flock, l.kind, Range::ALL, l.pid));
+        let records = s.records.all().iter().map(|l| {
+            let call = match l.owner {
+                LockOwner::Process(_) => LockCall::Posix,
+                LockOwner::Description(_) => LockCall::Ofd,
+            };
+            (call, l.kind, l.range, l.pid)
+        });
+        whole
+            .chain(records)
+            .map(|(call, kind, range, pid)| ListedLock { file: self.key, call, kind, range, pid })
+            .collect()
     }
 
     fn changed(&self) {
@@ -186,20 +241,20 @@ impl FileLocks {
     }
 
     /// Sets the flock(2) lock of a description; a lock of the other kind that it has is given up first, even if this fails.
-    fn lock_whole(&self, description: u64, kind: LockKind) -> Result<()> {
+    fn lock_whole(&self, description: u64, kind: LockKind, pid: i32) -> Result<()> {
         let (result, dropped) = {
             let mut s = self.state.lock();
             // The same lock again changes nothing, and wakes nobody.
-            if s.whole.contains(&(description, kind)) {
+            if s.whole.iter().any(|l| l.description == description && l.kind == kind) {
                 return Ok(());
             }
             // Given up before the new one is had: a conversion is not atomic (flock(2)).
             let before = s.whole.len();
-            s.whole.retain(|l| l.0 != description);
+            s.whole.retain(|l| l.description != description);
             let dropped = s.whole.len() != before;
-            let free = s.whole.iter().all(|l| l.1 == LockKind::Read && kind == LockKind::Read);
+            let free = s.whole.iter().all(|l| l.kind == LockKind::Read && kind == LockKind::Read);
             if free {
-                s.whole.push((description, kind));
+                s.whole.push(WholeLock { description, kind, pid });
             }
             (if free { Ok(()) } else { Err(Errno::EAGAIN) }, dropped)
         };
@@ -213,7 +268,7 @@ impl FileLocks {
         let changed = {
             let mut s = self.state.lock();
             let before = s.whole.len();
-            s.whole.retain(|l| LockOwner::Description(l.0) != owner);
+            s.whole.retain(|l| LockOwner::Description(l.description) != owner);
             let whole = s.whole.len() != before;
             s.records.clear(owner, Range::ALL) || whole
         };
@@ -226,7 +281,7 @@ impl FileLocks {
         let changed = {
             let mut s = self.state.lock();
             let before = s.whole.len();
-            s.whole.retain(|l| l.0 != description);
+            s.whole.retain(|l| l.description != description);
             s.whole.len() != before
         };
         if changed {

@@ -13,6 +13,7 @@
 pub mod fds;
 pub mod fs;
 pub mod links;
+mod locks;
 pub mod memory;
 pub mod misc;
 mod mount;

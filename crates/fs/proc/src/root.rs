@@ -8,6 +8,7 @@ use moat_vfs::caller::Caller;
 use moat_vfs::generated::{Attributes, Entry, FixedLink, Listing, Made, TextFile};
 use moat_vfs::inode::{Inode, Metadata};
 
+use crate::locks::Locks;
 use crate::mount::ProcMount;
 use crate::process::ProcessDir;
 use crate::system::{Machine, Make};
@@ -55,6 +56,9 @@ impl Listing for Root {
         if name == "sysvipc" {
             return Ok(sysvipc::root(&self.proc));
         }
+        if name == "locks" {
+            return Ok(TextFile::new(self.proc.attributes(name, 0o444), Locks { proc: self.proc.clone() }));
+        }
         let file = system::FILES.iter().find(|f| f.name == name).ok_or(Errno::ENOENT)?;
         let (proc, make) = (self.proc.clone(), file.make);
         let text = move || match make {
@@ -77,6 +81,7 @@ impl Listing for Root {
         }
         add("sys", FileType::Directory);
         add("sysvipc", FileType::Directory);
+        add("locks", FileType::Regular);
         for f in system::FILES {
             add(f.name, FileType::Regular);
         }

@@ -70,7 +70,6 @@ pub(crate) const FILES: &[File] = &[
     file("filesystems", filesystems),
     file("interrupts", |_| Vec::new()),
     file("loadavg", loadavg),
-    file("locks", |_| Vec::new()),
     machine("meminfo", meminfo),
     file("misc", |_| Vec::new()),
     file("modules", |_| Vec::new()),

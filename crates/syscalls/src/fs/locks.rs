@@ -192,8 +192,8 @@ async fn wait_for_lock(
 }
 
 /// A look at the flock(2) lock, which is taken outside as well.
-fn try_flock(f: &OpenFile, file_locks: &FileLocks, kind: LockKind, waits: bool) -> Poll<Attempt> {
-    match file_locks.flock(f, kind) {
+fn try_flock(f: &OpenFile, file_locks: &FileLocks, kind: LockKind, pid: i32, waits: bool) -> Poll<Attempt> {
+    match file_locks.flock(f, kind, pid) {
         Ok(()) => {}
         Err(Errno::EAGAIN) if waits => return Poll::Pending,
         Err(e) => return Poll::Ready(Attempt::Done(Err(e))),
@@ -223,5 +223,6 @@ async fn sys_flock(t: &mut CurrentTask, fd: Fd, operation: u32) -> SyscallResult
     };
     let file_locks = locks::locks_of(&f)?;
     let waits = operation & LOCK_NB == 0;
-    wait_for_lock(t, &file_locks, "flock", |_| try_flock(&f, &file_locks, kind, waits)).await
+    let pid = t.tgid();
+    wait_for_lock(t, &file_locks, "flock", |_| try_flock(&f, &file_locks, kind, pid, waits)).await
 }

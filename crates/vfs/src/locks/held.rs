@@ -17,14 +17,14 @@ pub fn locks_of(f: &OpenFile) -> Result<Arc<FileLocks>> {
 }
 
 impl FileLocks {
-    /// Sets the flock(2) lock of a description of this file; a lock of the other kind that it has is given up first, even if
+    /// Sets the flock(2) lock of a description of this file for the process `pid` (in the root pid namespace); a lock of the other kind that it has is given up first, even if
     /// this fails.
     ///
     /// # Errors
     /// EAGAIN.
-    pub fn flock(&self, f: &OpenFile, kind: LockKind) -> Result<()> {
+    pub fn flock(&self, f: &OpenFile, kind: LockKind, pid: i32) -> Result<()> {
         f.note_lock();
-        self.lock_whole(f.id(), kind)
+        self.lock_whole(f.id(), kind, pid)
     }
 }
 

@@ -57,6 +57,11 @@ impl RecordLocks {
         self.locks.is_empty()
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> &[RecordLock] {
+        &self.locks
+    }
+
     /// The first lock of another owner that excludes `new`, the one with the lowest start.
     #[must_use]
     pub fn conflict(&self, new: &RecordLock) -> Option<RecordLock> {

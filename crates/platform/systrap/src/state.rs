@@ -5,6 +5,7 @@
 //! [`HostThread::stopped`], taking the one snapshot of the area.
 
 mod asleep;
+pub mod ending;
 mod looking;
 
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use moat_abi::Errno;
 use moat_host::seccomp::{Answer, Notification};
-use moat_stub::layout::{AREA_BASE, AREA_STRIDE, KICK_SIGNAL, REPLY_EXIT};
+use moat_stub::layout::{AREA_BASE, AREA_STRIDE, KICK_SIGNAL};
 use moat_sync::{LockClass, Mutex};
 
 use crate::area::{Area, control};
@@ -303,82 +304,6 @@ impl HostThread {
         wake(waker);
     }
 
-    /// The owner has gone: the host thread ends, now or at its next stop, or is kept for the next task.
-    pub fn abandon(self: &Arc<Self>, leaves: Leaves) {
-        let mut s = self.state.lock();
-        s.orphan = true;
-        let (waker, born) = (s.waker.take(), s.born.take());
-        match s.phase {
-            Phase::Parked { id, wait } => {
-                let step = s.placement.take_back();
-                drop(s);
-                self.place(step);
-                if leaves == Leaves::Traces || self.is_leader() || !self.space.keep(self) {
-                    self.end(id, wait);
-                }
-            }
-            Phase::Running => {
-                drop(s);
-                self.kick();
-            }
-            Phase::Ordered | Phase::Dead => drop(s),
-        }
-        drop((waker, born));
-    }
-
-    /// Gives a kept thread a new owner: everything but where it is parked is as of a new one. False if it is not.
-    pub fn adopt(&self) -> bool {
-        let mut s = self.state.lock();
-        let parked = matches!(s.phase, Phase::Parked { .. });
-        if parked {
-            (s.orphan, s.kick, s.stop) = (false, false, None);
-            (s.pace, s.placement) = (Pace::default(), Placement::default());
-        }
-        parked
-    }
-
-    /// Ends a parked thread that has no owner. The first thread of a process stays parked instead: the host finds the
-    /// memory of a process by it, and it dies with the process.
-    fn end(&self, id: u64, wait: Wait) {
-        if self.is_leader() {
-            return;
-        }
-        self.area.write32(control!(order_count), 0);
-        self.area.write32(control!(reply), REPLY_EXIT);
-        if wait == Wait::Futex {
-            self.ended(None);
-            self.area.wake();
-            return;
-        }
-        let mut ring = Some(id);
-        if wait == Wait::Awake {
-            let mut s = self.state.lock();
-            // It may have rung since.
-            ring = match s.phase {
-                Phase::Parked { id, wait: Wait::Doorbell } => Some(id),
-                _ => None,
-            };
-            if ring.is_none() && !self.area.reply_awake() {
-                // It rings next: the ring finds what is owed, and this is called again.
-                self.enter(&mut s, Phase::Running);
-                self.core.spinner.started();
-                s.owed = true;
-                return;
-            }
-        }
-        self.ended(ring);
-    }
-
-    /// The reply that ends the thread is in its area.
-    fn ended(&self, ring: Option<u64>) {
-        self.core.forget_thread_if(self);
-        self.died();
-        if let Some(id) = ring {
-            self.core.answer(id, Wait::Doorbell);
-        }
-        self.space.release_slot(self.slot);
-    }
-
     /// The thread rings (in notification `ring`) or waits awake: takes the snapshot. False if nothing came of it.
     pub fn stopped(self: &Arc<Self>, ring: Option<u64>) -> bool {
         self.complete();
@@ -488,15 +413,6 @@ impl HostThread {
             }
         }
     }
-}
-
-/// What a task leaves behind in its host thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leaves {
-    /// Nothing but what the next task is given afresh.
-    Nothing,
-    /// An rseq area, which the host would write to at the next return to user mode; an affinity.
-    Traces,
 }
 
 /// What goes with a reply.

@@ -112,9 +112,10 @@ impl Cpus {
     pub fn apply(&self, tid: i32, step: Step) {
         let Some(mut set) = self.0 else { return };
         if let Step::KeepOff(cpu) = step
-            && (cpu as usize) < CpuSet::MAX_CPU
+            && let Ok(cpu) = usize::try_from(cpu)
+            && cpu < CpuSet::MAX_CPU
         {
-            set.unset(cpu as usize);
+            set.unset(cpu);
         }
         let _ = sched_setaffinity(rustix::thread::Pid::from_raw(tid), &set);
     }

@@ -6,12 +6,10 @@
 //! to wait on the state word of its area instead: shared memory, in which the sentry changes the word and wakes it.
 
 use std::collections::VecDeque;
+use std::sync::Weak;
 use std::sync::atomic::{AtomicIsize, Ordering};
-use std::sync::{Arc, Weak};
 
 use moat_sync::{LockClass, Mutex};
-
-use crate::state::HostThread;
 
 /// Notifications up to which the host's list is short.
 const SHORT: isize = 64;
@@ -31,11 +29,17 @@ pub enum Parked {
     Asleep,
 }
 
+/// A thread that may be parked.
+pub trait Sleeper: Send + Sync {
+    /// Whether it is still parked in notification `id`; has it wait on its futex if that is asked for.
+    fn parked(&self, id: u64, send_to_sleep: bool) -> Parked;
+}
+
 /// Who is parked, the oldest first.
 pub struct Sleepers {
     /// Notifications that the host lists.
     listed: AtomicIsize,
-    rings: Mutex<VecDeque<(Weak<HostThread>, u64)>>,
+    rings: Mutex<VecDeque<(Weak<dyn Sleeper>, u64)>>,
 }
 
 impl Sleepers {
@@ -50,10 +54,10 @@ impl Sleepers {
     }
 
     /// A thread has parked in notification `id`.
-    pub fn parked(&self, thread: &Arc<HostThread>, id: u64) {
+    pub fn parked(&self, thread: Weak<dyn Sleeper>, id: u64) {
         let mut remembered = {
             let mut rings = self.rings.lock();
-            rings.push_back((Arc::downgrade(thread), id));
+            rings.push_back((thread, id));
             rings.len()
         };
         for _ in 0..LOOKS {

@@ -5,13 +5,13 @@
 //! [`HostThread::stopped`], taking the one snapshot of the area.
 
 mod asleep;
-pub mod ending;
+mod ending;
 mod looking;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use moat_abi::Errno;
@@ -358,7 +358,8 @@ impl HostThread {
         drop(s);
         wake(waker);
         if let Some(id) = ring {
-            self.core.sleepers.parked(self, id);
+            let sleeper: Weak<HostThread> = Arc::downgrade(self);
+            self.core.sleepers.parked(sleeper, id);
         }
         true
     }
@@ -413,6 +414,15 @@ impl HostThread {
             }
         }
     }
+}
+
+/// What a task leaves behind in its host thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaves {
+    /// Nothing but what the next task is given afresh.
+    Nothing,
+    /// An rseq area, which the host would write to at the next return to user mode; an affinity.
+    Traces,
 }
 
 /// What goes with a reply.

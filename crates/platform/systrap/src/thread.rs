@@ -16,8 +16,7 @@ use crate::call::Call;
 use crate::filter::{SegmentBases, notifies};
 use crate::frame::{EXTENDED_SIZE, MAGIC1, at, words_from_regs};
 use crate::order::{MAX_CELLS, is_in_range, join_mappings, lower, mapped_file};
-use crate::state::ending::Leaves;
-use crate::state::{HostThread, Sent, area_addr};
+use crate::state::{HostThread, Leaves, Sent, area_addr};
 use crate::stop::{Signal, Stop};
 
 const SIGSEGV: i32 = 11;

@@ -24,7 +24,7 @@ pub fn ring(state: &AtomicU32) {
         0 => {}
         RING_SLEEP => {
             while state.load(Ordering::Acquire) == STATE_SLEEPS {
-                call(FUTEX, [state.as_ptr() as u64, 0, u64::from(STATE_SLEEPS), 0, 0, 0]);
+                call(FUTEX, [address(state.as_ptr().cast_const()), 0, u64::from(STATE_SLEEPS), 0, 0, 0]);
             }
         }
         // There is no sentry any more.

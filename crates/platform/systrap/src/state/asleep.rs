@@ -1,11 +1,9 @@
 //! A parked guest thread that is told to wait on a futex instead of in its notification.
 
-use std::sync::Arc;
-
 use moat_host::seccomp::Answer;
 use moat_stub::layout::RING_SLEEP;
 
-use crate::sleepers::Parked;
+use crate::sleepers::{Parked, Sleeper};
 use crate::state::{HostThread, Phase, Wait};
 
 impl HostThread {
@@ -17,9 +15,10 @@ impl HostThread {
             self.core.answer(id, wait);
         }
     }
+}
 
-    /// Whether the thread is still parked in notification `id`; has it wait on its futex if that is asked for.
-    pub fn parked(self: &Arc<Self>, id: u64, send_to_sleep: bool) -> Parked {
+impl Sleeper for HostThread {
+    fn parked(&self, id: u64, send_to_sleep: bool) -> Parked {
         let mut s = self.state.lock();
         if s.phase != (Phase::Parked { id, wait: Wait::Doorbell }) {
             return Parked::Gone;

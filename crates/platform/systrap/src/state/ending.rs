@@ -7,16 +7,7 @@ use moat_stub::layout::REPLY_EXIT;
 use crate::area::control;
 use crate::placement::Placement;
 use crate::spin::Pace;
-use crate::state::{HostThread, Phase, Wait};
-
-/// What a task leaves behind in its host thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leaves {
-    /// Nothing but what the next task is given afresh.
-    Nothing,
-    /// An rseq area, which the host would write to at the next return to user mode; an affinity.
-    Traces,
-}
+use crate::state::{HostThread, Leaves, Phase, Wait};
 
 impl HostThread {
     /// The owner has gone: the host thread ends, now or at its next stop, or is kept for the next task.

@@ -50,6 +50,10 @@ fn pages(pos: u64, end: u64) -> (u64, u64) {
     (pos / BLOCK, end.div_ceil(BLOCK))
 }
 
+fn length(v: &[u8]) -> u64 {
+    v.len() as u64
+}
+
 fn to_usize(n: u64) -> Result<usize> {
     usize::try_from(n).map_err(|_| Errno::EFBIG)
 }
@@ -195,7 +199,7 @@ impl Data {
     /// Whether a vector can take a write of `pos..end`: that is no hole in it, or there are too many memfds to have holes.
     fn stays_vector(&self, pos: u64, end: u64) -> bool {
         let Store::Small(v) = &self.store else { return false };
-        let gap = pos / BLOCK > (v.len() as u64).div_ceil(BLOCK);
+        let gap = pos / BLOCK > length(v).div_ceil(BLOCK);
         (end <= SMALL && !gap) || (end <= MEDIUM && MEMFDS.load(Ordering::Relaxed) >= MANY)
     }
 
@@ -283,7 +287,7 @@ impl Data {
             return Err(Errno::EPERM);
         }
         // What is reserved is no data, which a vector can't tell. A memfd that is there must be as long as the file says.
-        let beyond = matches!(&self.store, Store::Small(v) if end > v.len() as u64);
+        let beyond = matches!(&self.store, Store::Small(v) if end > length(v));
         if beyond && !(end <= MEDIUM && MEMFDS.load(Ordering::Relaxed) >= MANY) {
             self.host_memory(shared)?;
         }

@@ -5,8 +5,6 @@ use moat_abi::{Errno, Result};
 use moat_mm::iovec::IoVec;
 use moat_vfs::OpenFile;
 
-use super::io::At;
-
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transfer {
@@ -21,10 +19,11 @@ pub(super) enum Transfer {
 /// Refuses what the file's device can't transfer by itself (`__iomap_dio_rw`): positions and lengths of buffers are multiples of its
 /// logical block. At and beyond the end of the file there is nothing to read, whatever the numbers. Addresses are not looked at, as on
 /// recent kernels, whose drivers copy what their devices can't reach.
+/// `offset` is none for the position.
 ///
 /// # Errors
 /// EINVAL; those of asking for the size.
-pub(super) fn check(f: &OpenFile, iov: &IoVec, at: At, transfer: Transfer) -> Result<()> {
+pub(super) fn check(f: &OpenFile, iov: &IoVec, offset: Option<u64>, transfer: Transfer) -> Result<()> {
     if iov.total == 0 || !f.flags().contains(OpenFlags::DIRECT) {
         return Ok(());
     }
@@ -32,13 +31,12 @@ pub(super) fn check(f: &OpenFile, iov: &IoVec, at: At, transfer: Transfer) -> Re
     if block <= 1 {
         return Ok(());
     }
-    let pos = match (transfer, at) {
-        (Transfer::Append, _) => f.metadata()?.size,
-        (_, At::Position) => f.pos(),
-        (_, At::Offset(pos)) => pos,
+    let pos = match transfer {
+        Transfer::Append => f.metadata()?.size,
+        Transfer::Read | Transfer::Write => offset.unwrap_or_else(|| f.pos()),
     };
     let aligned = |n: u64| n.is_multiple_of(block);
-    if aligned(pos) && iov.slices.iter().all(|slice| aligned(slice.len as u64)) {
+    if aligned(pos) && iov.slices.iter().all(|slice| u64::try_from(slice.len).is_ok_and(aligned)) {
         return Ok(());
     }
     if transfer == Transfer::Read && pos >= f.metadata()?.size { Ok(()) } else { Err(Errno::EINVAL) }

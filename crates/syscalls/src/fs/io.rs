@@ -38,6 +38,13 @@ pub(crate) enum At {
 }
 
 impl At {
+    fn offset(self) -> Option<u64> {
+        match self {
+            At::Position => None,
+            At::Offset(pos) => Some(pos),
+        }
+    }
+
     /// Refuses a range that leaves the offsets there are (`rw_verify_area`).
     fn check_range(self, len: usize) -> Result<()> {
         match self {
@@ -254,7 +261,7 @@ pub(crate) async fn read(
     }
     at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Read)?;
-    direct::check(f, iov, at, Transfer::Read)?;
+    direct::check(f, iov, at.offset(), Transfer::Read)?;
     // SO_RCVTIMEO and its like end the wait with EAGAIN.
     let wait = file_wait("read", f.file().timeout(PollEvents::READABLE));
     let mut reading = Reading { f, iov, at, blocking, done: 0, last_byte: None };
@@ -399,7 +406,7 @@ pub(crate) async fn write(
     at.check_range(iov.total)?;
     admit(t, f, JobControlAccess::Write)?;
     let appends = append == Append::Yes || f.flags().contains(OpenFlags::APPEND);
-    direct::check(f, iov, at, if appends { Transfer::Append } else { Transfer::Write })?;
+    direct::check(f, iov, at.offset(), if appends { Transfer::Append } else { Transfer::Write })?;
     // SO_SNDTIMEO and its like end the wait with EAGAIN.
     let wait = file_wait("write", f.file().timeout(PollEvents::WRITABLE));
     let mut done = 0;

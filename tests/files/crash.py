@@ -42,7 +42,8 @@ class Database:
             base.execute("commit")
             report(self.mode, number)
 
-    def verify(self, last):
+    def verify(self, reported):
+        last = max(reported)
         base = sqlite3.connect(self.path, isolation_level=None)
         state = base.execute("pragma integrity_check").fetchall()
         if state != [("ok",)]:
@@ -83,7 +84,8 @@ class Replaced:
             sync_directory(self.directory)
             report("replaced", number)
 
-    def verify(self, last):
+    def verify(self, reported):
+        last = max(reported)
         found = self.read()
         if found < last:
             yield "%s has %d, %d was reported" % (self.path, found, last)
@@ -118,9 +120,11 @@ class Made:
             sync_directory(self.directory)
             report("made", number)
 
-    def verify(self, last):
+    def verify(self, reported):
+        last = max(reported)
         there = self.numbers()
-        for number in range(max(1, last - self.KEPT + 2), last + 1):
+        # A number that was not reported may be half made: a crash came between.
+        for number in sorted(n for n in reported if n > last - self.KEPT + 1):
             if number not in there:
                 yield "%s is not there, %d was reported" % (self.path(number), last)
             elif open(self.path(number)).read() != str(number):
@@ -152,7 +156,8 @@ class Log:
                 os.fdatasync(fd)
             report(self.kind, number)
 
-    def verify(self, last):
+    def verify(self, reported):
+        last = max(reported)
         with open(self.path, "rb") as f:
             text = f.read()
         whole = len(text) // self.RECORD
@@ -183,14 +188,15 @@ def commit(directory):
 
 
 def verify(directory):
-    last = {}
+    reported = {}
     for line in sys.stdin:
         words = line.split()
         # The last line may be cut off.
         if len(words) == 2 and line.endswith("\n"):
-            last[words[0]] = max(last.get(words[0], 0), int(words[1]))
-    missing = [line for name, kind in kinds(directory).items() if name in last for line in kind.verify(last[name])]
-    print("\n".join(missing) if missing else " ".join("%s %d" % pair for pair in sorted(last.items())))
+            reported.setdefault(words[0], set()).add(int(words[1]))
+    there = kinds(directory)
+    missing = [line for name in there if name in reported for line in there[name].verify(reported[name])]
+    print("\n".join(missing) if missing else " ".join("%s %d" % (name, max(all)) for name, all in sorted(reported.items())))
     return 1 if missing else 0
 
 

@@ -28,12 +28,15 @@ use crate::task::CurrentTask;
 pub(crate) async fn die(t: &mut CurrentTask, signal: Signal, info: &SigInfo) {
     let number = u8::try_from(signal.number()).unwrap_or(0);
     let limit = t.group.limits.get(Resource::Core).soft;
+    // Linux makes no core below a page (`min_coredump` of binfmt_elf).
     let wanted = limit >= PAGE_SIZE && t.group.dumpable() == Dumpable::Yes;
     {
         let mut s = t.group.signals.lock();
+        // Another end came first; its status stands.
         if s.exit.is_some() {
             return;
         }
+        // From here on threads that end leave their registers: see `leave_image`.
         s.dump = wanted.then(Vec::new);
         s.start_exit(WaitStatus::Signaled { signal: number, core: CoreDump::NotDumped });
     }
@@ -43,6 +46,7 @@ pub(crate) async fn die(t: &mut CurrentTask, signal: Signal, info: &SigInfo) {
     let others = others(t.group.clone()).await;
     let written = ThreadImage::of(t).and_then(|own| write(t, signal, info, &own, &others, limit));
     match written {
+        // Only a file that is complete counts as a core in the status.
         Ok(()) => {
             let status = WaitStatus::Signaled { signal: number, core: CoreDump::Dumped };
             t.group.signals.lock().exit = Some(GroupExit { status });
@@ -70,6 +74,7 @@ pub(crate) fn leave_image(t: &mut CurrentTask) {
     if t.group.signals.lock().dump.is_none() {
         return;
     }
+    // Made with the lock released, which `pending_blocked` takes.
     let image = ThreadImage::of(t);
     if let (Ok(image), Some(dump)) = (image, &mut t.group.signals.lock().dump) {
         dump.push(image);
@@ -118,11 +123,13 @@ fn open(t: &CurrentTask, signal: Signal, limit: u64) -> Result<Arc<OpenFile>> {
         exe: t.group.exe().map_or_else(Vec::new, |exe| exe.path().text(Some(&root))),
         limit,
     };
+    // An empty pattern turns core files off.
     let path = t.kernel().core_pattern.path(&names).ok_or(Errno::ENOENT)?;
     let base = if path.starts_with(b"/") { root.clone() } else { base };
     let view = View { caller: t, root: &root, base: &base, umask: 0 };
     // Whoever has an older file open, or another name of it, keeps it.
     let _ = ops::unlink(&view, &path);
+    // Another user may have planted a link or a FIFO: neither is to be followed or waited for.
     let flags = OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::WRONLY | OpenFlags::NOFOLLOW | OpenFlags::NONBLOCK;
     let file = ops::open(&view, &path, &OpenHow::new(flags, 0o600))?;
     let meta = file.metadata()?;

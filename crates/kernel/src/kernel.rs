@@ -66,6 +66,7 @@ impl StraceSwitch {
     pub fn set(&self, which: Strace) {
         let on = which != Strace::Off;
         *self.which.lock() = which;
+        // The flag may lag behind the list: a call more or less in the log is no harm.
         self.on.store(on, Ordering::Relaxed);
     }
 }
@@ -163,6 +164,7 @@ impl Kernel {
     /// # Errors
     /// Those of the first pid namespace.
     pub fn boot(config: Config) -> moat_abi::Result<Arc<Kernel>> {
+        // The first namespaces have the inode numbers of Linux's (`PROC_PID_INIT_INO` and its like).
         let root_pid_ns = PidNamespace::new(0xeffffffc, None)?;
         let root_user_ns = UserNamespace::root();
         let user = || root_user_ns.clone();
@@ -233,6 +235,7 @@ impl Kernel {
     #[must_use]
     pub fn process_of(&self, pid: &Pid) -> Option<Arc<ThreadGroup>> {
         let group = self.tasks.get(pid)?.group.clone();
+        // A thread that leads no group names no process.
         (group.pid().id == pid.id).then_some(group)
     }
 

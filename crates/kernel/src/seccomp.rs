@@ -130,6 +130,7 @@ pub(crate) async fn check_call(t: &mut CurrentTask, call: Call) -> Option<Call> 
     if version == 0 {
         return Some(call);
     }
+    // Another thread may have installed a filter for this one.
     if t.seccomp.version != version {
         let mode = t.state().seccomp.clone();
         t.seccomp = Remembered { version, mode };
@@ -157,6 +158,7 @@ async fn run_filters(t: &mut CurrentTask, filter: &Filter, call: Call) -> Option
     if action != SECCOMP_RET_TRACE {
         return carry_out(t, action, value, call);
     }
+    // Without a tracer that wants the event the call fails (seccomp(2)).
     if !wants_event(t, PTRACE_EVENT_SECCOMP) {
         t.thread().set_ret(Errno::ENOSYS.to_ret());
         return None;
@@ -197,12 +199,14 @@ fn carry_out(t: &mut CurrentTask, action: u32, value: u16, call: Call) -> Option
             t.thread().set_ret((-code).cast_unsigned());
         }
         SECCOMP_RET_TRAP => {
+            // The handler finds the number where the call had it (`syscall_rollback`).
             t.thread().set_ret(call.nr());
             let ip = t.thread().regs().rip;
             t.force_signal(SigInfo::seccomp(value, ip, call.arch, call.nr.cast_signed()));
         }
         // Nobody can listen.
         SECCOMP_RET_USER_NOTIF => t.thread().set_ret(Errno::ENOSYS.to_ret()),
+        // The last thread ends with its process.
         SECCOMP_RET_KILL_THREAD if t.group.thread_count() > 1 => {
             t.exit_status = Some(WaitStatus::Signaled { signal: 31, core: CoreDump::NotDumped });
         }

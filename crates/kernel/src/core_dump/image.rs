@@ -68,7 +68,9 @@ fn dumped(vma: &VmaInfo, filter: u32) -> u64 {
     let len = vma.end.saturating_sub(vma.start);
     let (shared, file) = (vma.flags.contains(VmaFlags::SHARED), vma.file.is_some());
     match vma.name.as_slice() {
+        // Debuggers unwind through its code, which no file on disk has.
         b"[vdso]" => return len,
+        // The clock's data, of no use to a debugger.
         b"[vvar]" => return 0,
         _ => {}
     }
@@ -119,6 +121,7 @@ pub(super) fn write(
     let filter = t.group.coredump_filter.load(Ordering::Relaxed);
     let vmas = t.mm().vmas_snapshot();
     let notes = notes(t, info, own, others, &vmas);
+    // One header more than areas: that of the notes.
     let count = vmas.len().saturating_add(1);
     let header_bytes = size_of::<Elf64Ehdr>().saturating_add(count.saturating_mul(size_of::<Elf64Phdr>()));
     let mut out = Output { file, at: 0, limit };
@@ -128,6 +131,7 @@ pub(super) fn write(
     let notes_at = wide(header_bytes);
     let note_header = Elf64Phdr { p_type: PT_NOTE, p_offset: notes_at, p_filesz: notes_len, ..Elf64Phdr::default() };
     out.put(note_header.as_bytes())?;
+    // Memory starts at a page boundary, so that a debugger can map it.
     let first = notes_at.saturating_add(notes_len).next_multiple_of(PAGE_SIZE);
     let mut at = first;
     for vma in &vmas {
@@ -222,6 +226,7 @@ fn notes(t: &CurrentTask, info: &SigInfo, own: &ThreadImage, others: &[ThreadIma
     let ids = Ids::of(t);
     let signal = info.si_signo;
     let mut out = Vec::new();
+    // The thread that the signal killed comes first: debuggers take the first for the current one.
     note(&mut out, CORE, NT_PRSTATUS, &status(own, &ids, signal));
     note(&mut out, CORE, NT_PRPSINFO, &process(t, &ids));
     note(&mut out, CORE, NT_SIGINFO, info.as_bytes());
@@ -236,6 +241,7 @@ fn notes(t: &CurrentTask, info: &SigInfo, own: &ThreadImage, others: &[ThreadIma
 }
 
 fn floats(out: &mut Vec<u8>, thread: &ThreadImage) {
+    // The legacy FXSAVE area is the first 512 bytes of the image.
     note(out, CORE, NT_PRFPREG, thread.xstate.get(..512).unwrap_or_default());
     note(out, LINUX, NT_X86_XSTATE, &thread.xstate);
 }
@@ -267,11 +273,14 @@ impl Ids {
 /// `struct elf_prstatus`.
 fn status(thread: &ThreadImage, ids: &Ids, signal: i32) -> Vec<u8> {
     let mut out = Vec::with_capacity(336);
+    // `pr_info`: signal, code and errno, of which Linux sets the first only.
     [signal, 0, 0].iter().for_each(|n: &i32| out.extend(n.to_ne_bytes()));
+    // `pr_cursig` is a short; its padding makes it a word.
     out.extend(signal.to_ne_bytes());
     out.extend(thread.pending.0.to_ne_bytes());
     out.extend(thread.blocked.0.to_ne_bytes());
     ids.put(&mut out, thread.tid);
+    // `pr_utime`, `pr_stime`, `pr_cutime`, `pr_cstime` as timevals; the children's are left zero.
     for ns in [thread.user_ns, thread.system_ns, 0, 0] {
         out.extend((ns / 1_000_000_000).to_ne_bytes());
         out.extend((ns % 1_000_000_000 / 1000).to_ne_bytes());
@@ -285,6 +294,7 @@ fn status(thread: &ThreadImage, ids: &Ids, signal: i32) -> Vec<u8> {
 /// `struct elf_prpsinfo`.
 fn process(t: &CurrentTask, ids: &Ids) -> Vec<u8> {
     let creds = t.creds();
+    // `pr_state`, `pr_sname`, `pr_zomb`, `pr_nice`, padding, and `pr_flag` below.
     let mut out = vec![0, b'R', 0, 0, 0, 0, 0, 0];
     out.extend(0u64.to_ne_bytes());
     out.extend(creds.user_ns.show_uid(creds.uid).to_ne_bytes());
@@ -300,6 +310,7 @@ fn process(t: &CurrentTask, ids: &Ids) -> Vec<u8> {
     let mut text = vec![0; usize::try_from(args.end.saturating_sub(args.start)).unwrap_or(0).min(79)];
     let got = t.mm().read_partial(UserAddr::new(args.start), &mut text).unwrap_or(0);
     text.truncate(got);
+    // Arguments are shown separated by spaces, as ps(1) does.
     text.iter_mut().filter(|b| **b == 0).for_each(|b| *b = b' ');
     out.extend(fixed(&text, 80));
     out
@@ -311,6 +322,7 @@ fn files(vmas: &[VmaInfo]) -> Vec<u8> {
     let (mut out, mut names) = (Vec::new(), Vec::new());
     out.extend(wide(mapped.len()).to_ne_bytes());
     out.extend(PAGE_SIZE.to_ne_bytes());
+    // First all ranges, offsets in pages; then all names in the same order.
     for v in mapped {
         [v.start, v.end, v.offset / PAGE_SIZE].iter().for_each(|n| out.extend(n.to_ne_bytes()));
         names.extend_from_slice(&v.name);

@@ -49,6 +49,7 @@ pub async fn lock(
     let futexes = t.kernel().futexes.clone();
     let waiter = futexes.waiter(u32::MAX, Purpose::Lock(me(t)), &listener);
     {
+        // Joined in the turn: an unlock in between would find no waiter and free the word.
         let _turn = futexes.pi.turn(&key).await;
         match claim(t, addr, key, me(t), mode == LockMode::Try).await? {
             Claim::Taken => return Ok(()),
@@ -87,7 +88,9 @@ pub(super) async fn claim(
             return Err(Errno::EDEADLK);
         }
         if owner == 0 {
+            // While others wait, the new owner must unlock by a system call.
             let waited_for = if t.kernel().futexes.pi.is_waited_for(&key) { FUTEX_WAITERS } else { 0 };
+            // OWNER_DIED stays: the new owner must know that the data may be inconsistent.
             let new = claimant.tid | (word & FUTEX_OWNER_DIED) | waited_for;
             if compare_exchange(t, addr, word, new).await? {
                 t.kernel().futexes.pi.set_owner(&key, claimant.task);
@@ -106,6 +109,7 @@ pub(super) async fn claim(
         if only_try {
             return Err(Errno::EAGAIN);
         }
+        // The bit makes the owner unlock by a system call, which finds this waiter.
         if word & FUTEX_WAITERS != 0 || compare_exchange(t, addr, word, word | FUTEX_WAITERS).await? {
             return Ok(Claim::OwnedBy(task));
         }
@@ -131,6 +135,7 @@ pub(super) async fn await_grant(
     {
         return Err(error.or_timed_out(Errno::ETIMEDOUT));
     }
+    // Granted in the same moment: the caller has the lock, whatever ended the wait.
     match waiter.place() {
         WaiterPlace::Inherited => Ok(inherit(t, addr, waiter).await?),
         _ => Ok(()),
@@ -139,6 +144,7 @@ pub(super) async fn await_grant(
 
 /// Leaves whatever queue the waiter is in; gives false if it has been made the owner.
 async fn give_up(futexes: &Futexes, waiter: &Arc<Waiter>) -> bool {
+    // Only in its turn: `PiTable::grant` relies on it.
     if let WaiterPlace::QueuedPi(key) = waiter.place() {
         let _turn = futexes.pi.turn(&key).await;
         futexes.pi.withdraw(waiter);
@@ -153,6 +159,7 @@ async fn inherit(t: &mut CurrentTask, addr: UserAddr, waiter: &Arc<Waiter>) -> R
     let Some(PiTask { tid, .. }) = waiter.purpose().pi_task() else { return Err(Errno::EINVAL) };
     loop {
         let word = atomic(t, addr, Atomic32::Load).await?;
+        // Those queued behind it still need the bit.
         let new = tid | FUTEX_OWNER_DIED | (word & FUTEX_WAITERS);
         if compare_exchange(t, addr, word, new).await? {
             return Ok(());
@@ -176,6 +183,7 @@ pub async fn unlock(t: &mut CurrentTask, addr: UserAddr, scope: FutexScope) -> R
         }
         let next = futexes.pi.first(&key);
         let next_task = next.as_ref().and_then(|w| w.purpose().pi_task());
+        // WAITERS is set even for the last waiter: its own unlock comes here again and clears it.
         let new = next_task.map_or(0, |n| n.tid | FUTEX_WAITERS);
         if !compare_exchange(t, addr, word, new).await? {
             continue;

@@ -24,6 +24,7 @@ type Queues = BTreeMap<FutexKey, PiQueue>;
 /// The PI futexes that tasks wait for.
 pub struct PiTable {
     queues: Mutex<Queues>,
+    // Held while a guest word is changed, which takes an await.
     turns: Vec<AsyncMutex>,
 }
 
@@ -71,6 +72,7 @@ impl PiTable {
 
     /// Says whose it is, in the caller's turn.
     pub(super) fn set_owner(&self, key: &FutexKey, owner: TaskId) {
+        // Without waiters there is no queue: the word alone names the owner.
         if let Some(queue) = self.queues.lock().get_mut(key) {
             queue.owner = owner;
         }

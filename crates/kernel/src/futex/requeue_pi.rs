@@ -32,6 +32,7 @@ pub async fn wait(
     let mut listener = Listener::new();
     let futexes = t.kernel().futexes.clone();
     let waiter = futexes.waiter(request.bitset, Purpose::Requeue(me(t), target_key), &listener);
+    // Queued before the word is read: see the invariants of [`super`].
     let queued = Queued::join(&futexes, key, &waiter);
     let found = t.mm().read::<u32>(request.addr.cast());
     if found != Ok(request.value) {
@@ -43,6 +44,7 @@ pub async fn wait(
     }
     let wait = Wait::restarting("futex_wait_requeue_pi", request.restart).until(request.deadline);
     if let Err(error) = t.wait_with(&mut listener, &wait, |_| queued.look()).await {
+        // As above: a requeue under way has moved it already, or won't.
         let _turn = futexes.pi.turn(&target_key).await;
         if queued.leave() {
             return Err(error.or_timed_out(Errno::ETIMEDOUT));
@@ -67,6 +69,7 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
     let requeue = usize::try_from(r.requeue).map_err(|_| Errno::EINVAL)?;
     let from = t.mm().futex_key(r.from, r.scope)?;
     let to = t.mm().futex_key(r.to, r.scope)?;
+    // More than one waiter could not get the mutex anyway.
     if r.wake != 1 || from == to {
         return Err(Errno::EINVAL);
     }
@@ -78,15 +81,18 @@ pub async fn requeue(t: &mut CurrentTask, r: &RequeueRequest) -> Result<usize> {
     {
         return Err(Errno::EAGAIN);
     }
+    // Waiters must have named this very mutex (`futex_requeue`).
     let check = |w: &Waiter| match w.purpose() {
         Purpose::Requeue(_, target) if target == to => Ok(()),
         _ => Err(Errno::EINVAL),
     };
     let mut count = 0;
+    // The waiter that gets the lock counts besides.
     let limit = requeue.saturating_add(1);
     let Some(first) = futexes.table.first(&from, before) else { return Ok(0) };
     check(&first)?;
     let Some(claimant) = first.purpose().pi_task() else { return Err(Errno::EINVAL) };
+    // On behalf of the first waiter. It can't leave meanwhile: that takes the turn that is held.
     let mut owner = match claim(t, r.to, to, claimant, false).await? {
         Claim::Taken => {
             if let Some(taken) = futexes.table.take_first(&from, before, WaiterPlace::Granted, check)? {

@@ -43,6 +43,7 @@ impl Entry {
 /// Lets go of all futexes of a thread that takes another program, before its memory goes (`exec_mm_release`).
 pub async fn exec_thread(t: &mut CurrentTask) {
     exit_thread(t).await;
+    // The thread lives on in the new program and may own PI futexes again.
     t.futexes_released.store(false, Ordering::Relaxed);
 }
 
@@ -52,12 +53,15 @@ pub async fn exec_thread(t: &mut CurrentTask) {
 pub async fn exit_thread(t: &mut CurrentTask) {
     let (robust_list, clear_child_tid) = {
         let mut s = t.task().state();
+        // Both lie in the memory that goes; a new program sets its own.
         (std::mem::take(&mut s.robust_list), std::mem::take(&mut s.clear_child_tid))
     };
+    // Words are marked before PI waiters inherit, as in `futex_cleanup`.
     if robust_list != 0 {
         let _ = walk(t, UserAddr::new(robust_list)).await;
     }
     t.kernel().futexes.pi.hand_over_all(t.id, &t.futexes_released);
+    // Without others that share the memory, nobody could see the word (`mm_release`).
     if clear_child_tid != 0 && t.mm().users() > 1 {
         let addr = UserAddr::new(clear_child_tid);
         let _ = t.mm().write_bytes(addr, &0u32.to_ne_bytes());
@@ -77,6 +81,7 @@ async fn walk(t: &mut CurrentTask, head: UserAddr) -> Result<()> {
         let this = next;
         // Read before the owner-died mark: whoever sees that may free the entry.
         let following = t.mm().read::<u64>(UserAddr::new(this.addr).cast());
+        // The pending entry comes last, by its own rule.
         if this.addr != pending.addr {
             owner_died(t, this, list.futex_offset, Listed::Held).await?;
         }
@@ -108,6 +113,7 @@ async fn owner_died(t: &mut CurrentTask, entry: Entry, offset: i64, listed: List
         if !compare_exchange(t, addr, word, (word & FUTEX_WAITERS) | FUTEX_OWNER_DIED).await? {
             continue;
         }
+        // PI waiters inherit by `hand_over_all`.
         if entry.kind == Kind::Plain && word & FUTEX_WAITERS != 0 {
             let _ = wake::wake(t, addr, FutexScope::Shared, 1, FUTEX_BITSET_MATCH_ANY);
         }

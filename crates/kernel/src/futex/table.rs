@@ -200,12 +200,14 @@ impl FutexTable {
         let mut moved = Vec::new();
         let outcome = {
             let (mut first, mut second) = self.lock_both(&from, &to);
+            // A waiter that came later saw another value: see `wake::requeue`.
             let early = |w: &Waiter| w.ticket < before;
             let done = source.take(&mut first, &from, wake, WaiterPlace::Woken, early, &mut woken);
             let done =
                 done.and_then(|()| source.take(&mut first, &from, requeue, WaiterPlace::Queued(to), early, &mut moved));
             // What has been taken is moved even if a waiter of another kind ended it.
             let target = self.shard(&to);
+            // One guard serves for both keys of one shard.
             let queues = second.as_mut().unwrap_or(&mut first);
             for w in &moved {
                 queues.entry(to).or_default().push_back(w.clone());
@@ -298,6 +300,7 @@ impl Shard {
             if left == 0 || outcome.is_err() || !wanted(w) {
                 return true;
             }
+            // A waiter woken by a plain wake would believe it had the lock.
             if w.purpose != Purpose::Plain {
                 outcome = Err(Errno::EINVAL);
                 return true;

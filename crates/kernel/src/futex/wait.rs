@@ -42,6 +42,7 @@ pub async fn wait(t: &mut CurrentTask, request: &WaitRequest) -> Result<(), Sysc
     let mut listener = Listener::new();
     let futexes = t.kernel().futexes.clone();
     let waiter = futexes.waiter(request.bitset, Purpose::Plain, &listener);
+    // Queued before the word is read; a waker stores first and then looks for waiters.
     let queued = Queued::join(&futexes, key, &waiter);
     let found = t.mm().read::<u32>(request.addr.cast());
     if found != Ok(request.value) {

@@ -54,6 +54,7 @@ pub async fn wait(
     let futexes = t.kernel().futexes.clone();
     let waiters: Vec<_> =
         keys.iter().map(|_| futexes.waiter(FUTEX_BITSET_MATCH_ANY, Purpose::Plain, &listener)).collect();
+    // All are queued before the first word is read.
     let queued: Vec<_> = keys.iter().zip(&waiters).map(|(key, w)| Queued::join(&futexes, *key, w)).collect();
     // Leaves all queues; the last that had been woken is the result, as in unqueue_multiple().
     let leave = || queued.iter().enumerate().fold(None, |woken, (i, q)| if q.leave() { woken } else { Some(i) });

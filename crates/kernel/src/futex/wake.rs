@@ -46,6 +46,7 @@ pub async fn wake_op(
         FUTEX_OP_XOR => Atomic32::Xor(op.oparg),
         _ => return Err(Errno::ENOSYS),
     };
+    // An unknown comparison is found out only after the change, as on Linux.
     let old = super::word::atomic(t, addr2, change).await?;
     let second = op.compare(old).ok_or(Errno::ENOSYS)?;
     let table = &t.kernel().futexes.table;

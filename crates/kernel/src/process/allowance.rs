@@ -100,6 +100,7 @@ impl Allowance {
     /// # Errors
     /// EAGAIN if there are as many as there may be (`pids_can_fork`).
     pub fn charge(self: &Arc<Self>) -> Result<TaskCharge> {
+        // Counted before the look: of two at once, both can't be the last that fits.
         let charge = self.charge_anyway();
         if self.tasks() > self.tasks_max.load(Ordering::Relaxed) {
             self.refused.fetch_add(1, Ordering::Relaxed);

@@ -113,6 +113,7 @@ impl ContainerGroup {
         // A task that is made meanwhile looks for itself before it runs.
         let look = || {
             let runs = || self.processes().iter().any(|g| g.threads().iter().any(|t| t.flags.in_guest()));
+            // A thaw ends the wait as well.
             if self.is_frozen() && runs() { Poll::Pending } else { Poll::Ready(()) }
         };
         self.stopped.until(PollEvents::all(), look).await;
@@ -123,6 +124,7 @@ impl ContainerGroup {
         self.frozen.store(false, Ordering::SeqCst);
         self.refresh();
         self.thawed.wake_all();
+        // Whoever waits in `freeze` must not wait any longer.
         self.stopped.wake_all();
     }
 
@@ -167,6 +169,7 @@ impl ContainerGroup {
     /// Counts what a thread that ends has used.
     pub fn add_dead(&self, usage: &Usage) {
         self.dead.lock().add(usage);
+        // A freeze no longer waits for this thread.
         self.note_stopped();
     }
 

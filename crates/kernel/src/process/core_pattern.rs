@@ -71,6 +71,7 @@ impl CorePattern {
                 continue;
             }
             match rest.next() {
+                // As on Linux, a lone % and unknown letters vanish.
                 None => break,
                 Some(b'%') => path.push(b'%'),
                 Some(b'p' | b'P') => {

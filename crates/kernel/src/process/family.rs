@@ -84,6 +84,7 @@ impl Family {
             p.children.push(id);
         }
         self.join(id, &pgrp);
+        // Ids of tasks start at 1.
         let parent_task = parent_task.unwrap_or(TaskId(0));
         let node =
             Node { group, parent, parent_task, children: Vec::new(), tracees: Vec::new(), pgrp, zombie: None, leader };
@@ -167,6 +168,7 @@ impl Family {
     /// Who adopts the children of `id`: the nearest subreaper among its ancestors, or the init of its namespace.
     #[must_use]
     pub fn reaper(&self, id: GroupId, ns: &PidNamespace) -> Option<GroupId> {
+        // One that is about to end would only pass them on.
         let alive = |n: &&Node| n.zombie.is_none() && n.group.signals.lock().exit.is_none();
         let node = self.nodes.get(&id)?;
         if !node.children.is_empty() {
@@ -186,7 +188,7 @@ impl Family {
         (init != id && self.nodes.contains_key(&init)).then_some(init)
     }
 
-    /// Gives the children of `id` to `to`; gives those that moved, with the signal each asked for at its parent's death.
+    /// Gives the children of `id` to `to`; gives those that moved.
     pub fn reparent(&mut self, id: GroupId, to: Option<GroupId>, to_task: TaskId) -> Vec<GroupId> {
         let children = match self.nodes.get_mut(&id) {
             Some(n) => std::mem::take(&mut n.children),
@@ -244,6 +246,7 @@ impl TaskTable {
 
     /// Lets `pid` stand for nobody: its task has been reaped, or has taken another pid.
     pub(crate) fn unbind(&self, pid: &Pid) {
+        // Dropped unlocked, as in `get`.
         let gone = self.by_pid.write().remove(&pid.id);
         drop(gone);
     }

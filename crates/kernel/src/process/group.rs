@@ -48,7 +48,7 @@ pub struct ThreadGroup {
     pub timers: GroupTimers,
     /// The signal for the parent at the end; 0 for none.
     pub exit_signal: AtomicI32,
-    /// Uids may not be raised, nor this process be traced, by others.
+    /// A [`Dumpable`].
     dumpable: AtomicU8,
     /// Adopts orphaned descendants (`PR_SET_CHILD_SUBREAPER`).
     pub child_subreaper: AtomicBool,
@@ -95,6 +95,7 @@ impl ThreadGroup {
             child_subreaper: AtomicBool::new(false),
             did_exec: AtomicBool::new(false),
             oom_score_adj: AtomicI32::new(0),
+            // `MMF_DUMP_FILTER_DEFAULT`: anonymous memory, ELF headers, private huge pages.
             coredump_filter: AtomicU32::new(0x33),
             dead_threads: Mutex::new(LockClass::Process, Usage::default()),
             children_usage: Mutex::new(LockClass::Process, Usage::default()),
@@ -138,6 +139,7 @@ impl ThreadGroup {
 
     /// Sets the file that it executes.
     pub fn set_exe(&self, exe: Option<Arc<Executable>>) {
+        // Dropped unlocked: with the last reference a file may be closed.
         let old = std::mem::replace(&mut *self.exe.lock(), exe);
         drop(old);
     }

@@ -24,6 +24,7 @@ impl IoSignals for Kernel {
 }
 
 fn may_signal(owner: &Owner, task: &Task) -> bool {
+    // `sigio_perm`.
     let c = task.creds();
     owner.euid == 0 || [owner.uid, owner.euid].iter().any(|id| *id == c.suid || *id == c.uid)
 }

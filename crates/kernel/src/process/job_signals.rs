@@ -12,6 +12,7 @@ use crate::signal::send::send_to_process;
 
 impl JobSignals for Kernel {
     fn signal_group(&self, group: &ProcessGroup, info: SigInfo) {
+        // Collected first: signals are sent with the family unlocked.
         let members = self.family.lock().members(group.id());
         for m in members {
             send_to_process(&m, info);

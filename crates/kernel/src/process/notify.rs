@@ -59,6 +59,7 @@ pub fn parent_of_exit(parent: &Arc<ThreadGroup>, child: &Task, signal: Option<Si
     let mut signal = signal;
     if signal == Some(Signal::SIGCHLD) && sighand.autoreaps() {
         reaping = Reaping::Automatic;
+        // With SA_NOCLDWAIT alone the signal is still sent.
         if sighand.get(Signal::SIGCHLD).sa_handler == SIG_IGN {
             signal = None;
         }
@@ -103,5 +104,6 @@ pub fn stopped(reader: &Arc<ThreadGroup>, child: &Task, code: i32, status: i32) 
     if action.sa_handler != SIG_IGN && !action.flags().contains(SaFlags::NOCLDSTOP) {
         send_to_process(reader, SigInfo::child(code, child_info(child, reader, status)));
     }
+    // wait(2) wakes even where no signal is wanted.
     reader.child_queue.wake(PollEvents::IN);
 }

@@ -23,6 +23,7 @@ pub fn tell_parent(group: &Arc<ThreadGroup>, status: WaitStatus) {
         group.exit_queue.wake_all();
         return;
     };
+    // Reaped before the parent is woken, whose wait(2) then gives ECHILD.
     if parent_of_exit(&parent, &leader, group.exit_signal(), status) == Reaping::Automatic {
         reap(group);
     }

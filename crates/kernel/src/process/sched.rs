@@ -41,6 +41,7 @@ impl SchedState {
             child.policy =
                 if matches!(self.policy, SCHED_FIFO | SCHED_RR | SCHED_DEADLINE) { SCHED_NORMAL } else { self.policy };
             child.rt_priority = 0;
+            // A better nice value is a privilege as well.
             child.nice = child.nice.max(0);
             child.reset_on_fork = false;
         }

@@ -21,6 +21,7 @@ use crate::task::CurrentTask;
 pub fn set_sid(t: &CurrentTask) -> Result<i32> {
     let pid = t.group.pid().clone();
     let mut family = t.kernel().family.lock();
+    // Also a group whose leader has left it: a session can't have the number of an older group.
     if family.pgrp(pid.id).is_some() {
         return Err(Errno::EPERM);
     }
@@ -93,6 +94,7 @@ pub fn hang_up_if_orphaned(
         family.members(pgrp.id())
     };
     let stopped = |g: &Arc<ThreadGroup>| g.signals.lock().stop.complete;
+    // Nobody in the session is left to continue them. SIGHUP first, so that they find it when they go on.
     if members.iter().any(stopped) {
         pgrp.send(SigInfo::new(Signal::SIGHUP, SI_KERNEL));
         pgrp.send(SigInfo::new(Signal::SIGCONT, SI_KERNEL));

@@ -104,6 +104,7 @@ fn scan(t: &CurrentTask, who: Who, flags: WaitFlags) -> Scan {
         if other_thread || !matches(n, who) || !eligible(n, flags) {
             continue;
         }
+        // Enough for a wait instead of ECHILD.
         any = true;
         // The tracer takes note of its end first. Until then it counts as a child that may still change state.
         if is_traced_elsewhere(n, &t.group) {
@@ -170,6 +171,7 @@ fn look_at_child(family: &mut Family, t: &CurrentTask, id: GroupId, flags: WaitF
         }
         let (code, value) = exit_code(status);
         let mut usage = group.usage();
+        // times(2) counts descendants as well.
         usage.add(&group.children_usage.lock());
         let mut f = found(t, &leader, status, code, value);
         f.usage = usage;
@@ -194,6 +196,7 @@ fn look_at_child(family: &mut Family, t: &CurrentTask, id: GroupId, flags: WaitF
             if !keep {
                 s.stop.report = None;
             }
+            // `usage` takes this lock.
             drop(s);
             let number = signal.number();
             let mut f = found(t, &leader, WaitStatus::Stopped(number.unsigned_abs()), CLD_STOPPED, number);
@@ -204,6 +207,7 @@ fn look_at_child(family: &mut Family, t: &CurrentTask, id: GroupId, flags: WaitF
             if !keep {
                 s.stop.report = None;
             }
+            // As above.
             drop(s);
             let mut f = found(t, &leader, WaitStatus::Continued, CLD_CONTINUED, Signal::SIGCONT.number());
             f.usage = group.usage();

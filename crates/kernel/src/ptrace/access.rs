@@ -23,6 +23,7 @@ pub enum Ids {
 /// # Errors
 /// EPERM.
 pub fn check(caller: &Task, creds: &Arc<Credentials>, target: &Task, ids: Ids) -> Result<()> {
+    // Threads of one process have the same memory anyway.
     if Arc::ptr_eq(&caller.group, &target.group) {
         return Ok(());
     }
@@ -31,11 +32,13 @@ pub fn check(caller: &Task, creds: &Arc<Credentials>, target: &Task, ids: Ids) -
         Ids::Real => (creds.uid, creds.gid),
     };
     let t = target.creds();
+    // All ids must be the caller's: a set-id program in the target has other rights.
     let same = [t.uid, t.euid, t.suid].iter().all(|u| *u == uid) && [t.gid, t.egid, t.sgid].iter().all(|g| *g == gid);
     let capable = creds.has_cap_in(&t.user_ns, Cap::SYS_PTRACE);
     if !same && !capable {
         return Err(Errno::EPERM);
     }
+    // It was privileged once, or has asked for this by prctl(2).
     if target.group.dumpable() == Dumpable::No && !capable {
         return Err(Errno::EPERM);
     }

@@ -72,6 +72,7 @@ impl DebugRegs {
         match n {
             STATUS => self.status = value,
             CONTROL => {
+                // Checked as a whole before any of it is stored.
                 let new = DebugRegs { control: value, ..*self };
                 (0..SLOTS).try_for_each(|slot| new.point(slot).map(drop))?;
                 self.control = value;
@@ -95,9 +96,11 @@ impl DebugRegs {
     /// What a slot stands for, if it is enabled.
     fn point(&self, slot: usize) -> Result<Option<Point>> {
         let field = |at: usize| self.control.wrapping_shr(u32::try_from(at).unwrap_or(0));
+        // Two enable bits per slot, local and global, which mean the same here.
         if field(slot.saturating_mul(2)) & 3 == 0 {
             return Ok(None);
         }
+        // Four bits per slot from bit 16: two for the kind, two for the length.
         let bits = field(slot.saturating_mul(4).saturating_add(16));
         let len = [1, 2, 8, 4].get(usize::try_from(bits >> 2 & 3).unwrap_or(0)).copied().unwrap_or(1);
         let kind = match bits & 3 {

@@ -33,6 +33,7 @@ pub fn to_user(r: &Regs) -> UserRegs {
         ss: USER_DS.into(),
         fs_base: r.fs_base,
         gs_base: r.gs_base,
+        // Null selectors, as 64-bit programs have.
         ds: 0,
         es: 0,
         fs: 0,
@@ -76,9 +77,11 @@ const FPREGS: usize = 512;
 /// # Errors
 /// EIO for an image that is too short.
 pub(crate) fn xstate(mut image: Vec<u8>) -> Result<Vec<u8>> {
+    // The software bytes from 464 on are a `struct _fpx_sw_bytes`: features at 8, size at 16.
     let word = |at: usize, n: usize| image.get(at..at + n).map(<[u8]>::to_vec).ok_or(Errno::EIO);
     let features = word(464 + 8, 8)?;
     let size = u32::from_ne_bytes(word(464 + 16, 4)?.try_into().map_err(|_| Errno::EIO)?) as usize;
+    // At least the legacy area and the XSAVE header.
     image.truncate(size.max(FPREGS + 64));
     let sw = image.get_mut(464..512).ok_or(Errno::EIO)?;
     sw.fill(0);

@@ -170,6 +170,7 @@ fn with_trace<R>(task: &Task, f: impl FnOnce(&mut Trace) -> R) -> Result<R> {
 }
 
 fn with_thread<R>(task: &Task, f: impl FnOnce(&mut dyn GuestThread) -> Result<R>) -> Result<R> {
+    // Lent for the time of a stop only.
     let mut parked = task.parked.lock();
     f(parked.as_deref_mut().ok_or(Errno::ESRCH)?)
 }
@@ -180,6 +181,7 @@ fn check_tracee(t: &CurrentTask, task: &Task) -> Result<()> {
 }
 
 fn stopped(task: &Task) -> Result<TraceStop> {
+    // A tracee that listens counts as running.
     with_trace(task, |trace| if trace.listening { None } else { trace.stop })?.ok_or(Errno::ESRCH)
 }
 
@@ -245,6 +247,7 @@ fn interrupt(task: &Task) -> Result<u64> {
         return Err(Errno::EIO);
     }
     trace.interrupt = true;
+    // A tracee that listens leaves its stop, to make the new one.
     if std::mem::take(&mut trace.listening) {
         trace.stop = None;
     }
@@ -282,6 +285,7 @@ fn resume(task: &Task, run: Run, data: u64) -> Result<u64> {
         let stop = trace.stop.take().ok_or(Errno::ESRCH)?;
         trace.run = run;
         trace.resume_signal = signal;
+        // For the same signal its siginfo counts, as PTRACE_SETSIGINFO may have changed it.
         trace.resume_info = (stop.info.si_signo == signal && signal != 0).then_some(stop.info);
         s.recalc(task.id);
     }
@@ -386,12 +390,14 @@ fn set_regset(t: &CurrentTask, task: &Task, kind: u64, data: u64) -> Result<u64>
         }
         NT_X86_XSTATE => {
             let mut full = with_thread(task, |th| th.fpu())?;
+            // Without the end marker that a signal frame has.
             let size = full.len().saturating_sub(4);
             if len < FPREGS + 64 {
                 return Err(Errno::EFAULT);
             }
             let mut image = vec![0; len.min(size)];
             t.mm().read_bytes(UserAddr::new(base), &mut image)?;
+            // The software bytes in between are the kernel's.
             full.get_mut(..464).ok_or(Errno::EIO)?.copy_from_slice(image.get(..464).ok_or(Errno::EIO)?);
             let n = image.len();
             full.get_mut(FPREGS..n).ok_or(Errno::EIO)?.copy_from_slice(image.get(FPREGS..n).ok_or(Errno::EIO)?);
@@ -426,6 +432,7 @@ fn syscall_info(t: &CurrentTask, task: &Task, stop: &TraceStop, size: u64, data:
         stack_pointer: r.rsp,
         ..PtraceSyscallInfo::default()
     };
+    // Bytes up to the last field that the kind of stop has.
     let used = match stop.kind {
         StopKind::SyscallEntry => {
             info.op = PTRACE_SYSCALL_INFO_ENTRY;

@@ -58,6 +58,7 @@ async fn stop_parked(t: &mut CurrentTask, kind: StopKind, code: u32, info: SigIn
     let (tracer, n) = {
         let mut s = group.signals.lock();
         let Some(th) = s.threads.get_mut(&id) else { return false };
+        // A stop must not hold up SIGKILL.
         if th.killed {
             return false;
         }
@@ -72,6 +73,7 @@ async fn stop_parked(t: &mut CurrentTask, kind: StopKind, code: u32, info: SigIn
         (tracer, n)
     };
     n.deliver(&group);
+    // After the stop is set, so that the tracer's wait(2) finds it.
     notify::stopped(&tracer.group, t.task(), CLD_TRAPPED, (code & 0x7f).cast_signed());
     let look = |_: &mut CurrentTask| {
         let s = group.signals.lock();
@@ -98,6 +100,7 @@ fn apply_step(t: &mut CurrentTask) {
     let (before, wanted) = (single_stepped(t), step || watching.is_some());
     let mut regs = t.thread().regs();
     let set = regs.rflags & RFLAGS_TF != 0;
+    // A flag that the program has set itself is left to it.
     if wanted != set && (wanted || before) {
         regs.rflags ^= RFLAGS_TF;
         t.thread().set_regs(&regs);
@@ -162,6 +165,7 @@ pub async fn trap(t: &mut CurrentTask) {
         s.recalc(t.id);
         signal
     };
+    // Inside a group stop the tracer sees its signal (`do_jobctl_trap`).
     let (kind, number) = match signal {
         Some(s) => (StopKind::Group, s.number().unsigned_abs()),
         None => (StopKind::Event, SIGTRAP),
@@ -217,6 +221,7 @@ fn syscall_code(trace: &Trace) -> u32 {
 
 async fn syscall_stop(t: &mut CurrentTask, kind: StopKind) {
     let code = with_trace(t.task(), |trace| {
+        // `PTRACE_EVENTMSG_SYSCALL_ENTRY` and `_EXIT`.
         trace.message = if kind == StopKind::SyscallEntry { 1 } else { 2 };
         syscall_code(trace)
     });
@@ -238,13 +243,16 @@ async fn syscall_stop(t: &mut CurrentTask, kind: StopKind) {
 /// The stop before a call; gives the call as the tracer left it, `None` if it is not to be made.
 pub async fn syscall_entry(t: &mut CurrentTask, nr: u64, args: [u64; 6]) -> Option<(u64, [u64; 6])> {
     let mut regs = t.thread().regs();
+    // What Linux has in `rax` while a call is under way.
     regs.rax = moat_abi::Errno::ENOSYS.to_ret();
     regs.orig_rax = nr;
     t.thread().set_regs(&regs);
+    // As it was resumed last: this stop's end counts for the next call (`syscall_trace_enter`).
     let emulated = with_trace(t.task(), |trace| trace.run == Run::Emulate).unwrap_or(false);
     syscall_stop(t, StopKind::SyscallEntry).await;
     let regs = t.thread().regs();
     let changed = regs.orig_rax != nr || regs.syscall_args() != args;
+    // A number of -1 is how a tracer skips a call.
     if emulated || regs.orig_rax == u64::MAX {
         return None;
     }
@@ -340,6 +348,7 @@ pub fn attach_child(t: &CurrentTask, child: &CurrentTask) {
     link(&tracer, child.task(), Trace::new(&tracer, options, seized));
     let mut s = child.group.signals.lock();
     if let Some(th) = s.threads.get_mut(&child.id) {
+        // A seized child stops by an event, another by a SIGSTOP.
         match th.trace.as_mut() {
             Some(trace) if seized => trace.interrupt = true,
             _ => th.pending.push(Signal::SIGSTOP, Queued::from(SigInfo::new(Signal::SIGSTOP, SI_USER))),
@@ -360,6 +369,7 @@ pub fn link(tracer: &Arc<Task>, task: &Arc<Task>, trace: Trace) {
     if let Some(n) = tracer.kernel().family.lock().node_mut(tracer.group.id) {
         n.tracees.push(task.clone());
     }
+    // The tracer may have ended meanwhile: then nobody else sets this one free.
     if is_gone(tracer) {
         set_free(tracer, task);
     }
@@ -385,6 +395,7 @@ pub fn detach(tracer: &Arc<Task>, task: &Arc<Task>, signal: i32) {
             let info = if stop.info.si_signo == signal { stop.info } else { SigInfo::kill(sig, SI_USER, 0, 0) };
             th.pending.push(sig, Queued::from(info));
         }
+        // It goes over from its ptrace stop into the group's.
         if group_stopped {
             th.stop_pending = true;
         }
@@ -456,6 +467,7 @@ pub fn reaped_by_tracer(task: &Arc<Task>) {
         return;
     }
     {
+        // Whoever traced it may be gone.
         let mut family = task.kernel().family.lock();
         let holders: Vec<_> =
             family.nodes().filter(|n| n.tracees.iter().any(|x| Arc::ptr_eq(x, task))).map(|n| n.group.id).collect();

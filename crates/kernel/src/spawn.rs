@@ -82,6 +82,7 @@ impl ContainerPlace {
             None => IpcNamespace::new(kernel.next_namespace_id(), user_ns()),
         };
         let cgroup = CgroupNamespace::new(kernel.next_namespace_id());
+        // The network is the sandbox's only one.
         let rest = kernel.root_namespaces.clone();
         let namespaces = Namespaces { uts, pid_for_children: pid_ns.clone(), ipc, cgroup, ..rest };
         Ok(ContainerPlace { pid_ns, namespaces: Arc::new(namespaces) })
@@ -157,6 +158,7 @@ impl PreparedProcess {
         let number = u8::try_from(signal.number()).unwrap_or(9);
         let status = WaitStatus::Signaled { signal: number, core: CoreDump::NotDumped };
         self.current.group.signals.lock().start_exit(status);
+        // It finds the exit before its first instruction.
         self.start()
     }
 }
@@ -168,9 +170,11 @@ impl PreparedProcess {
 /// an interpreter that is not found: the file names it in PT_INTERP or its `#!` line; what the filters say of execve(2).
 pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     let kernel = r.container.kernel().clone();
+    // As with runc, whose execve(2) runs under the profile.
     if let Some(errno) = r.seccomp.as_ref().and_then(|filter| filter.errno_of(moat_abi::nr::EXECVE)) {
         return Err(errno);
     }
+    // The program is looked for with the rights of the process, not of the sentry.
     let caller = KernelCaller::new(Arc::new(r.creds.clone()));
     let limits = Limits::default();
     for (resource, limit) in &r.limits {
@@ -239,12 +243,14 @@ fn make_task(
         robust_list: 0,
         pdeath_signal: None,
         sched: SchedState::default(),
+        // The default of Linux, 50 us.
         timer_slack_ns: 50_000,
         login: crate::task::Login::NONE,
         personality: 0,
         thp_disabled: false,
         seccomp,
     };
+    // From outside a process is counted, but not refused.
     let charge = group.container.allowance().charge_anyway();
     let task = Task::new(TaskId(group.kernel().ids.tasks.next()), group.clone(), pid.clone(), state, charge);
     group.set_leader(&task);
@@ -274,6 +280,7 @@ fn find_program(view: &View<'_>, name: &[u8], envp: &[Vec<u8>]) -> Result<(Vec<u
         candidate.extend_from_slice(name);
         match open_executable(view, &candidate, LookupFlags::FOLLOW) {
             Ok(file) => return Ok((candidate, file)),
+            // Kept for the end: a later directory may have one that may be run (execvp(3)).
             Err(Errno::EACCES) => denied = true,
             Err(_) => {}
         }
@@ -303,6 +310,7 @@ impl Process {
     /// How it ended, if it has.
     #[must_use]
     pub fn status(&self) -> Option<WaitStatus> {
+        // The status may be set long before all threads have ended.
         let gone = self.group.kernel().family.lock().node(self.group.id).is_none();
         let exit = self.group.signals.lock().exit;
         exit.filter(|_| gone).map(|e| e.status)

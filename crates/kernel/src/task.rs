@@ -256,6 +256,7 @@ impl Task {
 
     /// The new name for the host thread, if there is one.
     pub(crate) fn take_renaming(&self) -> Option<[u8; 16]> {
+        // The load is all that it costs on an ordinary way into the guest.
         if !self.renamed.load(Ordering::Relaxed) || !self.renamed.swap(false, Ordering::Acquire) {
             return None;
         }
@@ -287,6 +288,7 @@ impl Task {
 
     /// Makes it look at its flags: ends its wait, or takes it out of guest code.
     pub fn interrupt(&self) {
+        // First the wait, then the guest: a task between the two looks at its flags before it enters.
         self.interrupt.fire();
         if self.flags.in_guest() {
             let kicker = self.kicker.lock().clone();

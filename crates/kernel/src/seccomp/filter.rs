@@ -54,6 +54,7 @@ impl Filter {
             return Err(Errno::ENOMEM);
         }
         let before = |nr| previous.as_ref().is_none_or(|p| p.allowed.contains(nr));
+        // Allowed by all filters from its number alone: such a call needs no run.
         let allowed = NumberSet::of(|nr| before(nr) && program.result_by_number(nr) == Some(SECCOMP_RET_ALLOW));
         Ok(Arc::new(Filter { program, logged, count: count + 1, length, allowed, previous }))
     }
@@ -89,11 +90,13 @@ impl Filter {
 
     /// The result of highest precedence of all filters, and what its filter wants logged (`seccomp_run_filters`).
     pub(super) fn run(&self, data: &SeccompData) -> (u32, Logged) {
+        // As signed numbers actions are in order, from KILL_PROCESS up to ALLOW.
         let precedence = |r: u32| (r & SECCOMP_RET_ACTION_FULL).cast_signed();
         let mut strictest = (self.program.run(data), self.logged);
         let mut at = self.previous.as_ref();
         while let Some(f) = at {
             let other = f.program.run(data);
+            // Of equal actions the newest filter's data counts.
             if precedence(other) < precedence(strictest.0) {
                 strictest = (other, f.logged);
             }

@@ -27,6 +27,7 @@ impl SigHand {
         let mut table = *self.table.lock();
         for action in &mut table {
             let handler = if action.sa_handler == SIG_IGN { SIG_IGN } else { SIG_DFL };
+            // Flags and masks go as well (`flush_signal_handlers`).
             *action = SigAction { sa_handler: handler, ..SigAction::default() };
         }
         SigHand { table: Mutex::new(LockClass::Process, table) }

@@ -32,6 +32,7 @@ impl CurrentTask {
             if work.contains(Work::KILL) {
                 return Err(Dying);
             }
+            // First of all: a frozen task neither stops nor handles signals.
             if work.contains(Work::FREEZE) {
                 self.while_frozen().await;
             } else if work.contains(Work::STOP) {
@@ -57,6 +58,7 @@ impl CurrentTask {
             if work.contains(Work::KILL) {
                 return Err(Dying);
             }
+            // These come before the next signal (`get_signal`).
             if work.intersects(Work::STOP | Work::TRAP | Work::FREEZE) {
                 return Ok(None);
             }
@@ -74,6 +76,7 @@ impl CurrentTask {
                 }
             }
             let action = {
+                // Read and reset under one lock: only one signal may take a one-shot handler.
                 let s = self.group.signals.lock();
                 let action = s.sighand.get(signal);
                 if action.sa_handler > SIG_IGN && action.flags().contains(SaFlags::RESETHAND) {
@@ -104,6 +107,7 @@ impl CurrentTask {
         let group = self.group.clone();
         match signal.default_action() {
             DefaultAction::Ignore | DefaultAction::Continue => Ok(()),
+            // SIGKILL and SIGSTOP have passed the same rule when they were sent.
             _ if group.signals.lock().unkillable && !SigSet::UNBLOCKABLE.contains(signal) => Ok(()),
             DefaultAction::Stop => {
                 // Only SIGSTOP stops a process that nobody could continue.
@@ -140,6 +144,7 @@ impl CurrentTask {
             let mut s = self.group.signals.lock();
             let Some(t) = s.threads.get_mut(&self.id) else { return };
             let blocked = t.blocked;
+            // The frame gets the mask from before sigsuspend(2) or ppoll(2), which returns after the handler.
             (t.saved_mask.take().unwrap_or(blocked), blocked)
         };
         if self.push_frame(d.signal, &d.info, &d.action, saved).await.is_err() {
@@ -160,6 +165,7 @@ impl CurrentTask {
         let again = match restart.kind {
             Restart::NoIntr => true,
             Restart::Sys => action.flags().contains(SaFlags::RESTART),
+            // These go on only if no handler runs.
             Restart::NoHand | Restart::Block(_) => false,
         };
         if again {
@@ -174,6 +180,7 @@ impl CurrentTask {
         if let Some(restart) = self.restart.take() {
             match restart.kind {
                 Restart::Block(block) => {
+                    // restart_syscall(2) finds its deadline here.
                     self.restart_block = Some(block);
                     self.rewind(u64::from(moat_abi::nr::RESTART_SYSCALL));
                 }

@@ -18,6 +18,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::task::CurrentTask;
 use crate::task::current::{LastFault, NO_ALTSTACK};
 
+// DF, RF and TF, which a handler starts without.
 const DIRECTION_RESUME_TRAP: u64 = (1 << 10) | (1 << 16) | (1 << 8);
 /// Flags that rt_sigreturn(2) restores (`FIX_EFLAGS`): AC OF DF TF SF ZF AF PF CF RF.
 const RESTORED_FLAGS: u64 =
@@ -29,6 +30,7 @@ const FXSAVE: usize = 512;
 /// Whether `sp` is on the alternate stack (`on_sig_stack`).
 #[must_use]
 pub fn on_altstack(stack: &StackT, sp: u64) -> bool {
+    // With SS_AUTODISARM the stack is off while it is in use.
     stack.ss_flags.cast_unsigned() & SS_AUTODISARM == 0 && within(stack, sp)
 }
 
@@ -115,6 +117,7 @@ impl CurrentTask {
     fn frame_stack(&self, regs: &Regs, action: &SigAction) -> (u64, Option<StackT>) {
         let below_redzone = regs.rsp.wrapping_sub(REDZONE);
         let stack = self.altstack;
+        // A nested handler goes on below the other on the same stack, and must stay on it.
         if within(&stack, regs.rsp) && stack.ss_flags.cast_unsigned() & SS_AUTODISARM == 0 {
             return (below_redzone, Some(stack));
         }
@@ -133,6 +136,7 @@ impl CurrentTask {
                 Err(_) => 0,
             };
             let addr = at.checked_add(done).ok_or(Errno::EFAULT)?;
+            // A page fault by a write from user mode, as a push would cause.
             let fault = Fault { signal: Signal::SIGSEGV.number(), code: 1, addr, trapno: 14, err: 6 };
             let (mm, thread) = self.mm_and_thread();
             if mm.handle_fault(thread, &fault).await != FaultAction::Retry {
@@ -147,12 +151,14 @@ impl CurrentTask {
     /// EFAULT for a frame that can't be read or is no frame: the caller forces SIGSEGV.
     pub fn sigreturn(&mut self) -> Result<u64> {
         let mut regs = self.thread().regs();
+        // The handler's `ret` has popped the return address.
         let at = regs.rsp.wrapping_sub(8);
         let uc_at = UserAddr::new(at.wrapping_add(core::mem::offset_of!(RtSigframe, uc) as u64));
         let uc = self.mm().read(UserPtr::<Ucontext>::new(uc_at))?;
         self.set_blocked(uc.uc_sigmask);
         from_sigcontext(&uc.uc_mcontext, &mut regs);
         match uc.uc_mcontext.fpstate {
+            // A frame without an image: the state of a new program.
             0 => self.thread().reset_fpu(),
             fp => {
                 let image = self.read_fpu(fp)?;
@@ -171,6 +177,7 @@ impl CurrentTask {
         self.mm().read_bytes(UserAddr::new(at), &mut image)?;
         let sw = software_bytes(&image).unwrap_or_default();
         let whole = sw.xstate_size as usize;
+        // Without the magic number there is the legacy area only.
         if sw.magic1 != FP_XSTATE_MAGIC1 || !(FXSAVE..=MAX_FPU).contains(&whole) {
             return Ok(image);
         }
@@ -276,7 +283,9 @@ fn from_sigcontext(c: &Sigcontext, r: &mut Regs) {
     r.rcx = c.rcx;
     r.rsp = c.rsp;
     r.rip = c.rip;
+    // Privileged flags stay as they are.
     r.rflags = (r.rflags & !RESTORED_FLAGS) | (c.eflags & RESTORED_FLAGS);
+    // What the frame interrupted is no call that could be restarted.
     r.orig_rax = u64::MAX;
 }
 

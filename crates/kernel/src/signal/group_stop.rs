@@ -17,6 +17,7 @@ impl CurrentTask {
         let traced = {
             let mut s = group.signals.lock();
             let Some(t) = s.threads.get_mut(&id) else { return };
+            // A SIGCONT came first.
             if !t.stop_pending {
                 s.recalc(id);
                 return;

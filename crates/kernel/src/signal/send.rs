@@ -50,6 +50,7 @@ impl ThreadGroup {
         let mut notify = stop::Notifications::default();
         let result = {
             let mut s = self.signals.lock();
+            // Whether it is queued or not: an ignored SIGCONT continues as well.
             notify.merge(stop::prepare_signal(&mut s, signal));
             queue(&mut s, target, signal, entry, origin, limit)
         };

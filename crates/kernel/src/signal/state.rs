@@ -152,6 +152,7 @@ impl GroupSignals {
         work.set(Work::SIGNAL, !self.deliverable(id).is_empty());
         work.set(Work::KILL, t.killed);
         work.set(Work::STOP, t.stop_pending);
+        // The freezer does not hold up a task that dies.
         work.set(Work::FREEZE, !t.killed && t.task.group.container.is_frozen());
         work.set(Work::TRAP, t.trace.as_ref().is_some_and(|t| t.trap_pending()));
         t.task.flags.set(work);
@@ -187,6 +188,7 @@ impl GroupSignals {
         if self.exit.is_none() {
             self.exit = Some(GroupExit { status });
         }
+        // A stop does not outlast the exit.
         self.stop.signal = None;
         for t in self.threads.values_mut() {
             t.killed = true;

@@ -28,11 +28,13 @@ impl Notifications {
 pub fn prepare_signal(s: &mut GroupSignals, signal: Signal) -> Notifications {
     let mut n = Notifications::default();
     if SigSet::STOP.contains(signal) {
+        // Each cancels the other, even if blocked or ignored.
         s.discard(Signal::SIGCONT.bit());
     } else if signal == Signal::SIGCONT {
         s.discard(SigSet::STOP);
         n = resume(s);
     } else if signal == Signal::SIGKILL {
+        // Stopped threads must wake to die.
         n.resume = true;
     }
     n
@@ -64,9 +66,11 @@ fn resume(s: &mut GroupSignals) -> Notifications {
 
 /// Starts a group stop for `signal`, unless the process is ending. The caller then takes part in it by its work flags.
 pub fn start(s: &mut GroupSignals, signal: Signal) {
+    // A thread that waits for its siblings' deaths, or dies, does not stop.
     if s.exit.is_some() || s.exec.is_some() {
         return;
     }
+    // A second stop signal changes nothing.
     if s.stop.signal.is_none() {
         s.stop.signal = Some(signal);
         s.stop.complete = false;

@@ -95,6 +95,7 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
     let mut child = match made {
         Ok(child) => child,
         Err(e) => {
+            // Undone by hand: there is no task yet that could be abandoned.
             mm.remove_user();
             t.kernel().tasks.unbind(&pid);
             return Err(e);
@@ -105,6 +106,7 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
         child.abandon();
         return Err(e.into());
     }
+    // Before the child runs, which may end the wait at once.
     if flags.contains(CloneFlags::VFORK) {
         let done = VforkDone::new();
         child.vfork = Some(done.clone());
@@ -127,6 +129,7 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
 fn check(t: &CurrentTask, r: &CloneRequest) -> Result<()> {
     let f = r.flags;
     let both = |a: CloneFlags, b: CloneFlags| f.contains(a) && f.intersects(b);
+    // Each pair would share what its other flag separates (clone(2)).
     if both(CloneFlags::FS, CloneFlags::NEWNS | CloneFlags::NEWUSER)
         || (f.contains(CloneFlags::THREAD) && !f.contains(CloneFlags::SIGHAND))
         || (f.contains(CloneFlags::SIGHAND) && !f.contains(CloneFlags::VM))
@@ -137,9 +140,11 @@ fn check(t: &CurrentTask, r: &CloneRequest) -> Result<()> {
     {
         return Err(Errno::EINVAL);
     }
+    // Nobody in the namespace could wait for a sibling of its init.
     if f.contains(CloneFlags::PARENT) && t.group.signals.lock().unkillable {
         return Err(Errno::EINVAL);
     }
+    // Threads are in the pid namespace of their process.
     if f.contains(CloneFlags::THREAD) && t.namespaces().pid_for_children.id != t.pid_ns().id {
         return Err(Errno::EINVAL);
     }
@@ -258,6 +263,7 @@ fn make_task(
     } else {
         let mut context = t.fs().lock().clone();
         if flags.contains(CloneFlags::NEWNS) {
+            // The copy has mounts of its own, to which cwd and root move.
             let ns = context.namespace.clone();
             context.namespace = ns.copy(t.creds().user_ns.clone(), &mut [&mut context.cwd, &mut context.root]);
         }
@@ -275,6 +281,7 @@ fn make_task(
             fs: Some(fs.clone()),
             namespaces: if flags.contains(CloneFlags::THREAD) { s.namespaces.clone() } else { namespaces },
             clear_child_tid: if flags.contains(CloneFlags::CHILD_CLEARTID) { r.child_tid } else { 0 },
+            // Of the caller's memory and parent, not of the child's.
             robust_list: 0,
             pdeath_signal: None,
             sched: s.sched.for_child(),
@@ -316,6 +323,7 @@ fn make_task(
     } else {
         child.altstack = NO_ALTSTACK;
     }
+    // A copy of the memory has the same area; a thread registers its own.
     if !flags.contains(CloneFlags::VM) {
         child.rseq = t.rseq;
     }
@@ -333,6 +341,7 @@ fn child_group(t: &CurrentTask, r: &CloneRequest, pid: &Arc<Pid>) -> Arc<ThreadG
             Arc::new(SigHand::duplicate(&own))
         }
     };
+    // A sibling reports to the same parent in the same way.
     let exit_signal =
         if r.flags.contains(CloneFlags::PARENT) { t.group.exit_signal.load(Ordering::Relaxed) } else { r.exit_signal };
     let group = ThreadGroup::new(
@@ -389,6 +398,7 @@ fn hand_out(t: &mut CurrentTask, r: &CloneRequest, child: &mut CurrentTask, pid:
         let number = pid.number_in(&t.pid_ns());
         let _ = t.mm().write_bytes(UserAddr::new(r.parent_tid), &number.to_ne_bytes());
     }
+    // In the child's memory, which may be a copy.
     if r.flags.contains(CloneFlags::CHILD_SETTID) {
         let _ = child.mm().write_bytes(UserAddr::new(r.child_tid), &pid.number().to_ne_bytes());
     }

@@ -66,10 +66,12 @@ impl Elevation {
         if root_rule && (is_root(new.euid) || is_root(new.uid)) {
             caps.permitted = CapSet::FULL;
             caps.inheritable = CapSet::FULL;
+            // With the real id alone they are permitted, but not effective.
             if is_root(new.euid) {
                 caps.effective = true;
             }
         }
+        // The bounding set limits what files give, not what is inherited.
         let from_file = caps.permitted.intersection(old.bounding);
         let inherited = caps.inheritable.intersection(old.inheritable);
         new.permitted = from_file.union(inherited).union(new.ambient);
@@ -103,6 +105,7 @@ fn read_file_caps(file: &OpenFile) -> Result<Option<FileCaps>> {
     };
     let word = |i: usize| raw.get(i * 4..i * 4 + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     let Some(magic) = word(0) else { return Err(Errno::EINVAL) };
+    // Revision 1 has 32 capabilities, later ones 64.
     let words = match magic & VFS_CAP_REVISION_MASK {
         0x0100_0000 => 1,
         0x0200_0000 => 2,

@@ -215,9 +215,11 @@ impl CurrentTask {
             let mut s = self.task.state();
             s.creds = self.creds.clone();
             if changed {
+                // The parent may not be allowed to signal it any more.
                 s.pdeath_signal = None;
             }
         }
+        // Memory from before the change is not for the new id's debugger (`commit_creds`).
         if changed {
             self.task.group.set_dumpable(crate::process::group::Dumpable::No);
         }
@@ -284,6 +286,7 @@ impl CurrentTask {
         let mut s = self.group.signals.lock();
         if let Some(t) = s.threads.get_mut(&self.id) {
             let old = t.blocked;
+            // The first counts: a call that starts again has replaced it already.
             t.saved_mask.get_or_insert(old);
         }
         s.set_blocked(self.id, mask);
@@ -316,8 +319,10 @@ impl CurrentTask {
     pub async fn restart_syscall(&mut self) -> crate::SyscallResult {
         let Some(block) = self.restart_block.take() else { return Err(Errno::EINTR.into()) };
         self.restart_deadline = Some(block.deadline);
+        // Boxed, as `dispatch` may come back here.
         let future = Box::pin(self.dispatch(block.nr, block.args));
         let result = future.await;
+        // Left over, the next call would take it for its own.
         self.restart_deadline = None;
         result
     }
@@ -410,6 +415,7 @@ impl JobMember for CurrentTask {
     }
 
     fn ignores(&self, signal: Signal) -> bool {
+        // tcsetpgrp(3) takes a blocked SIGTTOU like an ignored one.
         self.blocked().contains(signal) || self.group.signals.lock().sighand.ignores(signal)
     }
 }

@@ -230,6 +230,7 @@ async fn de_thread(t: &mut CurrentTask) -> Result<(), SyscallError> {
     let look = |_: &mut CurrentTask| if group.thread_count() > 1 { Poll::Pending } else { Poll::Ready(()) };
     let alone = t.wait_for(&(&group.exit_queue, PollEvents::all()), &Wait::killable("de_thread"), look).await;
     if let Err(e) = alone {
+        // Only its own death ends the wait early.
         group.signals.lock().exec = None;
         return Err(e.into());
     }
@@ -258,6 +259,7 @@ fn take_over_leader(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
         if let Some(tracer) = ended {
             ptrace::stop::forget_tracee(&old, &tracer);
         }
+        // Whoever still holds the dead leader must not hold the number of the process.
         old.set_pid(own);
     }
     task.set_pid(pid);
@@ -274,6 +276,7 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     old_mm.remove_user();
     drop(old_thread);
     drop(old_mm);
+    // The memory belongs to the vfork(2) parent alone again.
     if let Some(v) = t.vfork.take() {
         v.complete();
     }
@@ -297,6 +300,7 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     let secure = elevation.secure;
     let dumpable = if secure || elevation.unreadable { Dumpable::No } else { Dumpable::Yes };
     t.set_creds(elevation.creds);
+    // After `set_creds`, which may have set it otherwise.
     group.set_dumpable(dumpable);
     let mut s = t.state();
     s.comm = comm;

@@ -30,8 +30,10 @@ impl CurrentTask {
     pub(crate) async fn exit(mut self) {
         let status = {
             let s = self.group.signals.lock();
+            // The status of a group exit beats that of the thread.
             s.exit.map(|e| e.status).or(self.exit_status).unwrap_or(KILLED)
         };
+        // While its memory is still there: the tracer may look at it.
         ptrace::stop::exit_event(&mut self, status).await;
         crate::core_dump::leave_image(&mut self);
         self.release_rseq().await;
@@ -39,6 +41,7 @@ impl CurrentTask {
         // Completed only after the memory has been let go: the parent then has it for itself again.
         let vfork = self.vfork.take();
         let (task, thread, mm, fds, fs) = self.into_parts();
+        // From here on nobody may kick the host thread or ask for its time.
         task.set_kicker(None);
         if task.is_leader() || mm.users() <= 1 {
             task.group.note_peak_rss(&mm);
@@ -116,6 +119,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
         }
         (last, gone.and_then(|g| g.trace), n)
     };
+    // After it has left the group: see `is_gone` there.
     ptrace::stop::tracer_exits(task);
     notifications.deliver(&group);
     if last {
@@ -129,6 +133,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
     }
     let tracer = trace.as_ref().and_then(|t| t.tracer.upgrade());
     let traced = tracer.is_some();
+    // For a leader that is the last thread, `end_of_group` does it.
     if let Some(tracer) = &tracer
         && (!last || !leader)
     {
@@ -138,6 +143,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
         let status = group.signals.lock().exit.map_or(status, |e| e.status);
         end_of_group(&group, status, tracer.filter(|_| leader));
     }
+    // A leader's number stays until the process is reaped, a tracee's until its tracer has waited.
     if !leader && !traced {
         task.kernel().tasks.unbind(&task.pid());
     }
@@ -198,6 +204,7 @@ fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     // Without the family's lock: each of these sends signals.
     for child in &moved {
         send_pdeath(&child.group);
+        // Who is adopted reports by SIGCHLD, whatever clone(2) asked for.
         child.group.exit_signal.store(Signal::SIGCHLD.number(), std::sync::atomic::Ordering::Relaxed);
         if let Some(status) = child.zombie {
             tell_parent(&child.group, status);
@@ -247,9 +254,11 @@ fn end_of_group(group: &Arc<ThreadGroup>, status: WaitStatus, tracer: Option<Arc
 /// The init of a pid namespace ends: everybody in it dies first (`zap_pid_ns_processes`).
 async fn end_namespace(init: &Arc<ThreadGroup>) {
     let ns = init.pid().namespace().clone();
+    // No process can be added from here on, so the loop ends.
     ns.close();
     loop {
         let mut listener = Listener::new();
+        // Registered before the look: an end in between wakes it.
         listener.add(&init.kernel().exits, PollEvents::all());
         let others: Vec<_> = {
             let family = init.kernel().family.lock();

@@ -114,6 +114,7 @@ impl CurrentTask {
                     return;
                 }
             }
+            // SIGKILL during the stop comes before the call.
             if self.work().contains(crate::task::work::Work::KILL) {
                 return;
             }
@@ -188,6 +189,7 @@ impl CurrentTask {
                     return;
                 }
             }
+            // The tracer's flag must not get into a signal frame.
             let mut regs = self.thread().regs();
             regs.rflags &= !moat_platform::regs::RFLAGS_TF;
             self.thread().set_regs(&regs);

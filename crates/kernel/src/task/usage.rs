@@ -107,6 +107,7 @@ impl TaskUsage {
 
     /// Adds time spent in the sentry.
     pub fn add_system(&self, ns: u64) {
+        // Only the thread itself writes: no atomic addition is needed.
         self.system_ns.store(self.system_ns.load(Ordering::Relaxed).saturating_add(ns), Ordering::Relaxed);
     }
 

@@ -209,6 +209,7 @@ struct Guarded<'a, F> {
 impl<F: Future + Unpin> Future for Guarded<'_, F> {
     type Output = std::result::Result<F::Output, HasWork>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // A result beats an interruption.
         if let Poll::Ready(value) = Pin::new(&mut self.inner).poll(cx) {
             return Poll::Ready(Ok(value));
         }
@@ -293,10 +294,12 @@ impl CurrentTask {
         look: &mut impl FnMut(&mut CurrentTask) -> Poll<R>,
     ) -> std::result::Result<R, WaitError> {
         loop {
+            // `freeze` may be waiting for this task to rest.
             if self.task().work().contains(Work::FREEZE) {
                 self.group.container.note_stopped();
             }
             let ended = self.sleep_once(listener, wait).await;
+            // A look would let the call end, which is not to happen while frozen.
             self.while_frozen().await;
             if let Poll::Ready(value) = look(self) {
                 return Ok(value);
@@ -325,6 +328,7 @@ impl CurrentTask {
         let _waiting = Waiting::begin(self.task(), wait.wchan);
         let mut sleep = wait.deadline.map(sleep_until);
         let either = std::future::poll_fn(|cx| {
+            // A change beats the deadline.
             if Pin::new(&mut *listener).poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }

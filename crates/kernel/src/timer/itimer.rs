@@ -87,6 +87,7 @@ pub fn get(group: &Arc<ThreadGroup>, which: Which) -> Setting {
 }
 
 fn setting(t: &IntervalTimer, now: u64) -> Setting {
+    // An armed timer must not show zero, which is off.
     let value_ns = if t.expires_ns == 0 { 0 } else { t.expires_ns.saturating_sub(now).max(1000) };
     Setting { value_ns, interval_ns: t.interval_ns }
 }
@@ -94,6 +95,7 @@ fn setting(t: &IntervalTimer, now: u64) -> Setting {
 /// Sets a timer; gives its old setting.
 pub fn set(group: &Arc<ThreadGroup>, which: Which, new: Setting) -> Setting {
     let now = which.now_ns(group);
+    // Zero is off.
     let expires_ns = if new.value_ns == 0 { 0 } else { ktime_add(now, new.value_ns).max(1) };
     let timer = (expires_ns != 0).then(|| arm(group, which, new.value_ns));
     let (old, gone) = {
@@ -111,6 +113,7 @@ pub fn set(group: &Arc<ThreadGroup>, which: Which, new: Setting) -> Setting {
 /// CPU time can grow as fast as all threads together; looking early costs little and looking late is an error.
 fn arm(group: &Arc<ThreadGroup>, which: Which, left_ns: u64) -> Timer {
     let threads = if which == Which::Real { 1 } else { u64::try_from(group.thread_count()).unwrap_or(1).max(1) };
+    // No oftener than Linux, which looks at each tick.
     let wait = if which == Which::Real { left_ns } else { (left_ns / threads).max(4_000_000) };
     let deadline = moat_host::clock::deadline_after(wait).max(Instant::now() + Duration::from_nanos(1));
     Timer::set(deadline, Arc::new(Expiry { group: Arc::downgrade(group), which }))
@@ -122,8 +125,10 @@ fn expire(group: &Arc<ThreadGroup>, which: Which) {
         let mut timers = group.timers.interval.lock();
         let t = &mut timers.timers[which as usize];
         if t.expires_ns == 0 {
+            // It was switched off meanwhile.
             return;
         }
+        // If the threads used less than they could, this is only the next look.
         let fire = now >= t.expires_ns;
         if fire {
             t.expires_ns = match t.interval_ns {

@@ -53,6 +53,7 @@ pub fn create(group: &Arc<ThreadGroup>, clock: Clock, event: impl FnOnce(i32) ->
     if u64::try_from(t.timers.len()).unwrap_or(u64::MAX) >= limit {
         return Err(Errno::EAGAIN);
     }
+    // In a circle, so that an id that was just deleted is not another timer's at once.
     let mut id = t.next;
     while t.timers.contains_key(&id) {
         id = id.checked_add(1).unwrap_or(0);
@@ -118,6 +119,7 @@ pub enum When {
 /// # Errors
 /// EINVAL for an unknown id.
 pub fn get(group: &Arc<ThreadGroup>, id: i32) -> Result<Setting> {
+    // The clock is read unlocked: CPU clocks lock the signals, which come first.
     let clock = group.timers.posix.lock().timers.get(&id).ok_or(Errno::EINVAL)?.clock;
     let now = clock.now_ns(group);
     let mut t = group.timers.posix.lock();

@@ -183,6 +183,17 @@ TEST(clone3_basic) {
     EXITED(wait_for(pid), 9);
 }
 
+// The process that a pidfd's fdinfo names.
+static int pid_in(const char *path) {
+    char text[512] = {0};
+    int fd = OK(open(path, O_RDONLY)), pid = 0;
+    OK(read(fd, text, sizeof text - 1));
+    close(fd);
+    char *line = strstr(text, "\nPid:");
+    CHECK(line && sscanf(line, " Pid: %d", &pid) == 1);
+    return pid;
+}
+
 TEST(clone3_pidfd) {
     int pidfd = -1;
     struct clone_args arguments = {.flags = CLONE_PIDFD, .pidfd = (uintptr_t)&pidfd, .exit_signal = SIGCHLD};
@@ -191,7 +202,11 @@ TEST(clone3_pidfd) {
         _exit(1);
     CHECK(pidfd >= 0);
     CHECK_EQ(fcntl(pidfd, F_GETFD), FD_CLOEXEC);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", pidfd);
+    CHECK_EQ(pid_in(path), pid);
     EXITED(wait_for(pid), 1);
+    CHECK_EQ(pid_in(path), -1);
 }
 
 TEST(clone3_refuses_bad_sizes) {

@@ -237,6 +237,7 @@ TEST(seccomp_reaches_the_other_threads) {
         while (go != 2)
             sched_yield();
         seen = syscall(SYS_getsid, 0) == -1 ? errno : 0;
+        CHECK_EQ(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 1);
         return unused;
     }
     EXITED(wait_for(CHILD({

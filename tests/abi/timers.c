@@ -191,6 +191,41 @@ TEST(posix_timer_overrun) {
     CHECK_EQ(timer_getoverrun(id), info.si_overrun);
 }
 
+TEST(posix_timer_goes_on_after_its_signal_was_ignored) {
+    struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    timer_t id;
+    OK(timer_create(CLOCK_MONOTONIC, &e, &id));
+    CHECK(signal(SIGUSR1, SIG_IGN) != SIG_ERR);
+    struct itimerspec t = {{0, 2000000}, {0, 2000000}};
+    OK(timer_settime(id, 0, &t, NULL));
+    sleep_ms(20);
+    handle(SIGUSR1);
+    EVENTUALLY(count > 0);
+}
+
+// A signal of a timer is queued besides one of the same number that is pending already.
+TEST(posix_timer_signal_is_its_own) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    OK(kill(getpid(), SIGUSR1));
+    struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1, .sigev_value.sival_int = 42};
+    timer_t id;
+    OK(timer_create(CLOCK_MONOTONIC, &e, &id));
+    struct itimerspec t = {{0, 2000000}, {0, 2000000}};
+    OK(timer_settime(id, 0, &t, NULL));
+    sleep_ms(20);
+    siginfo_t info;
+    CHECK_EQ(sigwaitinfo(&set, &info), SIGUSR1);
+    CHECK_EQ(info.si_code, SI_USER);
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(sigwaitinfo(&set, &info), SIGUSR1);
+        CHECK_EQ(info.si_code, SI_TIMER);
+        CHECK_EQ(info.si_value.sival_int, 42);
+    }
+}
+
 TEST(posix_timer_none_and_absolute) {
     struct sigevent e = {.sigev_notify = SIGEV_NONE};
     timer_t id;

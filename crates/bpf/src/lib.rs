@@ -95,6 +95,7 @@ fn check(program: &[SockFilter], loads: Loads) -> Result<()> {
     let in_scratch = |k: u32| (k as usize) < SCRATCH;
     for (i, f) in program.iter().enumerate() {
         let left = program.len() - i - 1;
+        // Jumps only go forward, so every program ends.
         let reaches = |by: usize| by < left;
         let fine = match f.code & 7 {
             BPF_LD => match (f.code & 0xe0, loads) {
@@ -124,6 +125,7 @@ fn check(program: &[SockFilter], loads: Loads) -> Result<()> {
             return Err(Errno::EINVAL);
         }
     }
+    // As jumps only go forward, every path then ends in a return.
     let ends = program.last().is_some_and(|f| f.code & 7 == BPF_RET);
     if ends { Ok(()) } else { Err(Errno::EINVAL) }
 }
@@ -131,6 +133,7 @@ fn check(program: &[SockFilter], loads: Loads) -> Result<()> {
 fn alu_is_valid(f: &SockFilter) -> bool {
     let constant = f.code & BPF_X == 0;
     match f.code & 0xf0 {
+        // Constants are checked here, registers at run time.
         BPF_DIV | BPF_MOD => !constant || f.k != 0,
         BPF_LSH | BPF_RSH => !constant || f.k < 32,
         BPF_ADD | BPF_SUB | BPF_MUL | BPF_OR | BPF_AND | BPF_XOR => true,
@@ -143,6 +146,7 @@ fn alu_is_valid(f: &SockFilter) -> bool {
 fn evaluate(program: &[SockFilter], input: &impl Input) -> Option<u32> {
     let (mut a, mut x, mut pc) = (0u32, 0u32, 0usize);
     let mut memory = [0u32; SCRATCH];
+    // Checked before; the remainder only keeps this from ever panicking.
     let slot = |k: u32| (k as usize) % SCRATCH;
     while let Some(f) = program.get(pc) {
         pc += 1;
@@ -205,8 +209,9 @@ fn alu(operation: u16, a: u32, b: u32) -> Option<u32> {
         BPF_OR => a | b,
         BPF_AND => a & b,
         BPF_XOR => a ^ b,
-        BPF_LSH => a.checked_shl(b).unwrap_or(0),
-        BPF_RSH => a.checked_shr(b).unwrap_or(0),
+        // The amount counts modulo 32, as in the instructions that Linux compiles these to.
+        BPF_LSH => a.wrapping_shl(b),
+        BPF_RSH => a.wrapping_shr(b),
         _ => a.wrapping_neg(),
     })
 }

@@ -16,6 +16,7 @@ use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::ptrace::*;
 use moat_abi::siginfo::{AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, SigInfo};
 use moat_abi::{Errno, Result};
+use moat_identity::Credentials;
 use moat_platform::Regs;
 
 use crate::ptrace::stop::{seccomp_event, wants_event};
@@ -75,9 +76,12 @@ pub fn install(t: &CurrentTask, program: Vec<SockFilter>, logged: Logged, sync: 
             return Ok(other.tid_in(&t.pid_ns()));
         }
     }
-    for task in others.iter().chain([t.task()]) {
+    let no_new_privs = t.creds().no_new_privs;
+    for task in &others {
+        task.state().no_new_privs_by_sync |= no_new_privs;
         set_mode(task, Mode::Filter(filter.clone()));
     }
+    set_mode(t.task(), Mode::Filter(filter));
     Ok(0)
 }
 
@@ -132,8 +136,15 @@ pub(crate) async fn check_call(t: &mut CurrentTask, call: Call) -> Option<Call> 
     }
     // Another thread may have installed a filter for this one.
     if t.seccomp.version != version {
-        let mode = t.state().seccomp.clone();
+        let (mode, no_new_privs) = {
+            let mut s = t.state();
+            (s.seccomp.clone(), std::mem::take(&mut s.no_new_privs_by_sync))
+        };
         t.seccomp = Remembered { version, mode };
+        if no_new_privs {
+            let creds = (**t.creds()).clone();
+            t.set_creds(Credentials { no_new_privs, ..creds });
+        }
     }
     match &t.seccomp.mode {
         None => Some(call),

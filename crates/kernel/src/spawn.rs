@@ -249,6 +249,7 @@ fn make_task(
         personality: 0,
         thp_disabled: false,
         seccomp,
+        no_new_privs_by_sync: false,
     };
     // From outside a process is counted, but not refused.
     let charge = group.container.allowance().charge_anyway();

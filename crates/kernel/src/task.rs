@@ -124,6 +124,8 @@ pub struct TaskState {
     pub personality: u32,
     /// Its seccomp filters, inherited and never given up.
     pub seccomp: Option<crate::seccomp::Mode>,
+    /// The filters came from a sibling with no_new_privs (`SECCOMP_FILTER_FLAG_TSYNC`): the task sets its own at its next call.
+    pub no_new_privs_by_sync: bool,
     /// `PR_SET_THP_DISABLE`.
     pub thp_disabled: bool,
 }

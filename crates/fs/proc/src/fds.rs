@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
+use moat_kernel::process::pidfd::PidFd;
 use moat_vfs::caller::Caller;
 use moat_vfs::cred::Credentials;
 use moat_vfs::fd_table::{Fd, OnExec};
@@ -19,6 +20,7 @@ use crate::who::{Who, owned};
 /// The descriptor that a name stands for.
 fn parse_fd(name: &[u8]) -> Option<Fd> {
     let text = std::str::from_utf8(name).ok()?;
+    // A leading zero would give a file a second name.
     if !text.bytes().all(|b| b.is_ascii_digit()) || (text.len() > 1 && text.starts_with('0')) {
         return None;
     }
@@ -34,6 +36,7 @@ fn entries(proc: &ProcMount, who: &Who, kind: &str, file_type: FileType) -> Resu
     let Some(table) = who.task()?.fds_of() else { return Ok(Vec::new()) };
     let entry = |fd: i32| Entry {
         name: fd.to_string().into_bytes(),
+        // As in `lookup`, so that both give the same number.
         ino: owned(proc, who, kind, 0).ino ^ proc.ino(fd),
         file_type,
     };
@@ -89,6 +92,7 @@ struct FdLink {
 
 impl Inode for FdLink {
     fn metadata(&self) -> Result<Metadata> {
+        // The size that Linux gives these links.
         Ok(Metadata { size: 64, ..self.attributes.metadata(FileType::Symlink) })
     }
 
@@ -97,12 +101,14 @@ impl Inode for FdLink {
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {
-        Ok(open_file(&self.who, self.fd)?.path().text(None))
+        // What it shows depends on the caller: see `read_link_for`.
+        Err(Errno::EACCES)
     }
 
     fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
         self.who.may_inspect(caller)?;
-        self.read_link()
+        let root = caller.task().map(|t| t.start_of_paths().root);
+        Ok(open_file(&self.who, self.fd)?.path().text(root.as_ref()))
     }
 
     fn follow(&self, caller: &dyn Caller) -> Result<Option<Path>> {
@@ -126,7 +132,10 @@ impl Listing for FdInfoDir {
         open_file(&self.who, fd)?;
         let attributes = owned(&self.proc, &self.who, "fdinfo", 0o400);
         let ino = attributes.ino ^ self.proc.ino(fd.0);
-        Ok(TextFile::new(Attributes { ino, ..attributes }, FdInfo { who: self.who.clone(), fd }))
+        Ok(TextFile::new(
+            Attributes { ino, ..attributes },
+            FdInfo { proc: self.proc.clone(), who: self.who.clone(), fd },
+        ))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
@@ -143,6 +152,7 @@ impl Listing for FdInfoDir {
 }
 
 struct FdInfo {
+    proc: ProcMount,
     who: Who,
     fd: Fd,
 }
@@ -152,13 +162,18 @@ impl Text for FdInfo {
         let table = self.who.task()?.fds_of().ok_or(Errno::ENOENT)?;
         let file = table.get_any(self.fd).map_err(|_| Errno::ENOENT)?;
         let mut flags = file.flags().bits();
+        // A flag of the descriptor, shown among those of the file.
         if table.on_exec(self.fd) == Ok(OnExec::Close) {
             flags |= moat_abi::fs::OpenFlags::CLOEXEC.bits();
         }
         let ino = file.metadata().map_or(0, |m| m.ino);
         let mut text =
             format!("pos:\t{}\nflags:\t0{flags:o}\nmnt_id:\t{}\nino:\t{ino}\n", file.pos(), file.path().mount.id());
-        text += &file.file().fdinfo(&file);
+        // A pidfd alone depends on which /proc is read.
+        text += &match file.downcast::<PidFd>() {
+            Some(pidfd) => pidfd.fdinfo_in(&self.proc.pid_ns),
+            None => file.file().fdinfo(&file),
+        };
         Ok(text.into_bytes())
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moat_abi::fs::OpenFlags;
 use moat_abi::{Errno, PollEvents, Result};
-use moat_identity::Pid;
+use moat_identity::{Pid, PidNamespace};
 use moat_sync::WaitQueue;
 use moat_vfs::cred::Credentials;
 use moat_vfs::{File, OpenFile};
@@ -60,6 +60,19 @@ impl PidFd {
     pub fn task(&self) -> Result<Arc<Task>> {
         self.kernel.task_of(&self.pid).ok_or(Errno::ESRCH)
     }
+
+    /// What /proc/PID/fdinfo adds, with the numbers of a /proc of `ns` (`pidfd_show_fdinfo`).
+    #[must_use]
+    pub fn fdinfo_in(&self, ns: &PidNamespace) -> String {
+        if self.kernel.task_of(&self.pid).is_none() {
+            return "Pid:\t-1\nNSpid:\t-1\n".to_owned();
+        }
+        let number = self.pid.number_in(ns);
+        // 0 stands for a process that the namespace does not have.
+        let numbers = if number == 0 { vec![0] } else { self.pid.numbers_from(ns) };
+        let list: Vec<_> = numbers.iter().map(i32::to_string).collect();
+        format!("Pid:\t{number}\nNSpid:\t{}\n", list.join("\t"))
+    }
 }
 
 impl File for PidFd {
@@ -75,12 +88,6 @@ impl File for PidFd {
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
         self.group.as_ref().map(|g| &g.exit_queue)
-    }
-
-    fn fdinfo(&self, _f: &OpenFile) -> String {
-        let ns = &self.kernel.root_pid_ns;
-        let number = if self.kernel.task_of(&self.pid).is_some() { self.pid.number_in(ns) } else { -1 };
-        format!("Pid:\t{number}\nNSpid:\t{number}\n")
     }
 }
 

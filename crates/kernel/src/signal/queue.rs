@@ -29,7 +29,7 @@ impl From<SigInfo> for Queued {
 #[derive(Default)]
 pub struct SignalQueue {
     set: SigSet,
-    /// In order of arrival; at most one of each standard signal.
+    /// In order of arrival; at most one of each standard signal, besides those of timers.
     queued: VecDeque<Queued>,
 }
 
@@ -54,12 +54,12 @@ impl SignalQueue {
 
     /// Adds an instance; a standard signal that is pending already stays as it is.
     pub fn push(&mut self, signal: Signal, entry: Queued) {
-        if !signal.is_realtime() && self.set.contains(signal) {
-            return;
-        }
-        if let Some(timer) = entry.timer
-            && self.queued.iter().any(|q| q.timer == Some(timer))
-        {
+        let merged = match entry.timer {
+            // A timer's instance is its own (`posixtimer_send_sigqueue`): the handler gets its value and overrun count.
+            Some(timer) => self.has_timer(timer),
+            None => !signal.is_realtime() && self.set.contains(signal),
+        };
+        if merged {
             return;
         }
         self.set.insert(signal);
@@ -97,6 +97,12 @@ impl SignalQueue {
         self.set = self.set.difference(gone);
         let set = self.set;
         self.queued.retain(|q| q.info.signal().is_some_and(|s| set.contains(s)));
+    }
+
+    /// Whether the instance of a POSIX timer is pending.
+    #[must_use]
+    pub fn has_timer(&self, timer: TimerRef) -> bool {
+        self.queued.iter().any(|q| q.timer == Some(timer))
     }
 
     /// Drops the instance of one POSIX timer.

@@ -11,7 +11,7 @@ use moat_abi::ptrace::UserRegs;
 use moat_abi::signal::{SigSet, Signal};
 
 use crate::ptrace::Trace;
-use crate::signal::{SigHand, SignalQueue};
+use crate::signal::{SigHand, SignalQueue, TimerRef};
 use crate::task::work::Work;
 use crate::task::{Task, TaskId};
 
@@ -195,6 +195,12 @@ impl GroupSignals {
             t.stop_pending = false;
         }
         self.wake_all();
+    }
+
+    /// Whether the signal of a POSIX timer is pending.
+    #[must_use]
+    pub fn has_timer(&self, timer: TimerRef) -> bool {
+        self.shared.has_timer(timer) || self.threads.values().any(|t| t.pending.has_timer(timer))
     }
 
     /// Drops pending instances of `gone` everywhere.

@@ -290,6 +290,7 @@ fn make_task(
             personality: s.personality,
             thp_disabled: s.thp_disabled,
             seccomp: s.seccomp.clone(),
+            no_new_privs_by_sync: s.no_new_privs_by_sync,
         }
     };
     let group = if flags.contains(CloneFlags::THREAD) { t.group.clone() } else { child_group(t, r, pid) };

@@ -60,16 +60,7 @@ pub fn create(group: &Arc<ThreadGroup>, clock: Clock, event: impl FnOnce(i32) ->
     }
     t.next = id.checked_add(1).unwrap_or(0);
     let event = event(id);
-    let timer = PosixTimer {
-        clock,
-        event,
-        expires_ns: 0,
-        interval_ns: 0,
-        pending: false,
-        overrun: 0,
-        last_overrun: 0,
-        timer: None,
-    };
+    let timer = PosixTimer { clock, event, expires_ns: 0, interval_ns: 0, overrun: 0, last_overrun: 0, timer: None };
     t.timers.insert(id, timer);
     Ok(id)
 }
@@ -157,7 +148,6 @@ pub fn set(group: &Arc<ThreadGroup>, id: i32, new: Setting, when: When) -> Resul
         let old = setting(timer, now);
         timer.expires_ns = expires_ns;
         timer.interval_ns = if new.value_ns == 0 { 0 } else { new.interval_ns };
-        timer.pending = false;
         timer.overrun = 0;
         timer.last_overrun = 0;
         (old, std::mem::replace(&mut timer.timer, host))
@@ -188,6 +178,8 @@ pub fn overrun(group: &Arc<ThreadGroup>, id: i32) -> Result<i32> {
 fn expire(group: &Arc<ThreadGroup>, id: i32) {
     let Some(clock) = group.timers.posix.lock().timers.get(&id).map(|t| t.clock) else { return };
     let now = clock.now_ns(group);
+    // Looked up each time: a pending signal also vanishes when it is ignored or cancelled by another.
+    let pending = group.signals.lock().has_timer(TimerRef { id });
     let (signal, next) = {
         let mut t = group.timers.posix.lock();
         let Some(timer) = t.timers.get_mut(&id).filter(|t| t.expires_ns != 0) else { return };
@@ -198,28 +190,28 @@ fn expire(group: &Arc<ThreadGroup>, id: i32) {
                 i => ktime_forward(timer.expires_ns, i, now),
             };
             timer.expires_ns = next;
-            if timer.pending {
+            if pending {
                 timer.overrun = timer.overrun.saturating_add(expiries);
             } else {
                 timer.overrun = timer.overrun.saturating_add(expiries - 1);
                 signal = Some(timer.event);
             }
-            timer.pending |= matches!(signal, Some(Event::Signal { .. }));
         }
         (signal, (timer.expires_ns != 0).then(|| timer.expires_ns.saturating_sub(now)))
     };
-    if let Some(left) = next {
-        // Faster than this a guest could keep the sentry busy by timers alone.
-        let host = arm(group, id, clock, left.max(50_000));
-        let gone = group.timers.posix.lock().timers.get_mut(&id).and_then(|t| t.timer.replace(host));
-        drop(gone);
-    }
+    // Before the next expiry can come, which looks for this signal.
     if let Some(Event::Signal { signal, value, thread }) = signal {
         let info = SigInfo::timer(signal, id, 0, value);
         let target = thread.map_or(Target::Process, Target::Thread);
         let entry = Queued { info, timer: Some(TimerRef { id }) };
         // A timer's signal has its place reserved.
         let _ = group.send(target, entry, Origin::Outside);
+    }
+    if let Some(left) = next {
+        // Faster than this a guest could keep the sentry busy by timers alone.
+        let host = arm(group, id, clock, left.max(50_000));
+        let gone = group.timers.posix.lock().timers.get_mut(&id).and_then(|t| t.timer.replace(host));
+        drop(gone);
     }
 }
 
@@ -228,7 +220,6 @@ impl CurrentTask {
     pub fn timer_delivered(&self, timer: TimerRef) -> i32 {
         let mut t = self.group.timers.posix.lock();
         let Some(timer) = t.timers.get_mut(&timer.id) else { return 0 };
-        timer.pending = false;
         timer.last_overrun = i32::try_from(std::mem::take(&mut timer.overrun)).unwrap_or(i32::MAX);
         timer.last_overrun
     }

@@ -79,8 +79,7 @@ pub(super) struct PosixTimer {
     pub(super) event: Event,
     pub(super) expires_ns: u64,
     pub(super) interval_ns: u64,
-    /// A signal is pending; expiries count as overruns.
-    pub(super) pending: bool,
+    /// Expiries while its signal was pending.
     pub(super) overrun: u64,
     pub(super) last_overrun: i32,
     pub(super) timer: Option<Timer>,

@@ -8,7 +8,7 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_vfs::Caller;
 use moat_vfs::socket::{Socket, SocketCreds};
 
-use crate::backlog::{Backlog, wake};
+use crate::backlog::{Backlog, note_waiting, wake};
 use crate::endpoint::{Endpoint, SHUT_READ};
 use crate::name::{Flavor, Given, parse};
 use crate::names;
@@ -19,6 +19,7 @@ impl UnixSocket {
         if self.flavor() == Flavor::Datagram {
             return Err(Errno::EOPNOTSUPP);
         }
+        // Nobody could connect to a socket without a name.
         if self.endpoint.name().is_none() {
             return Err(Errno::EINVAL);
         }
@@ -32,8 +33,10 @@ impl UnixSocket {
                     Vec::new()
                 }
                 Phase::Listening(b) => {
+                    // A second listen(2) changes the length, and who listens.
                     b.limit = limit;
                     b.creds = creds;
+                    // There may be more room.
                     b.wake_connectors()
                 }
                 Phase::Connecting | Phase::Connected | Phase::Released => return Err(Errno::EINVAL),
@@ -51,11 +54,13 @@ impl UnixSocket {
             let mut state = self.state.lock();
             let Phase::Listening(backlog) = &mut state.phase else { return Err(Errno::EINVAL) };
             let Some(socket) = backlog.ready.pop_front() else {
+                // After shutdown(2) no connection will come.
                 return Err(if self.endpoint.shutdown_bits() & SHUT_READ != 0 { Errno::EINVAL } else { Errno::EAGAIN });
             };
             (socket, backlog.wake_connectors())
         };
         wake(&waiting);
+        // Accepted sockets inherit the flag (`unix_sock_inherit_flags`).
         if self.pass_creds() {
             socket.endpoint.core.set_option(caller, moat_abi::socket::SO_PASSCRED, &1u32.to_ne_bytes())?;
         }
@@ -65,10 +70,12 @@ impl UnixSocket {
     pub(crate) fn connect_stream(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
         parse(addr)?;
         self.bind_if_credentials_pass(caller)?;
+        // Looked up before anything is locked: a path may lead through any file system.
         let listener = names::find(caller, self, addr)?;
         {
             let mut state = self.state.lock();
             match state.phase {
+                // Marked first: of two threads that connect, only one may join a queue.
                 Phase::Fresh => state.phase = Phase::Connecting,
                 Phase::Connected => return Err(Errno::EISCONN),
                 Phase::Connecting | Phase::Listening(_) | Phase::Released => return Err(Errno::EINVAL),
@@ -85,6 +92,7 @@ impl UnixSocket {
                 Ok(())
             }
             Err(e) => {
+                // A release meanwhile stands.
                 if matches!(state.phase, Phase::Connecting) {
                     state.phase = Phase::Fresh;
                 }
@@ -95,6 +103,7 @@ impl UnixSocket {
 
     /// Puts a new server end in the listener's queue; gives its endpoint and who listens.
     fn join(&self, caller: &dyn Caller, listener: &Arc<UnixSocket>) -> Result<(Arc<Endpoint>, SocketCreds)> {
+        // Made before the listener is locked: it locks a state of its own, of the same class.
         let server = UnixSocket::accepted(listener, self, effective_creds(caller));
         let (endpoint, creds) = {
             let mut state = listener.state.lock();
@@ -102,9 +111,9 @@ impl UnixSocket {
             if listener.endpoint.shutdown_bits() & SHUT_READ != 0 {
                 return Err(Errno::ECONNREFUSED);
             }
+            // One more than the backlog, as on Linux (`unix_recvq_full`).
             if backlog.ready.len() > backlog.limit {
-                backlog.waiting.retain(|w| w.strong_count() > 0);
-                backlog.waiting.push(Arc::downgrade(self.endpoint.core.queue()));
+                note_waiting(&mut backlog.waiting, self.endpoint.core.queue());
                 return Err(Errno::EAGAIN);
             }
             let endpoint = server.endpoint.clone();
@@ -119,6 +128,7 @@ impl UnixSocket {
     pub(crate) fn connect_datagram(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
         if moat_vfs::socket::family_of(addr) == Some(moat_abi::socket::AF_UNSPEC) {
             self.endpoint.only_from.store(0, Ordering::Release);
+            // Dropped unlocked: with the last reference its messages go, and files in them.
             let old = self.state.lock().datagram_peer.take();
             drop(old);
             return Ok(());

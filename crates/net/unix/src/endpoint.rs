@@ -9,6 +9,7 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::socket::{BufferSide, ByteQueue, Incoming, SocketCore, SocketCreds};
 
+use crate::backlog::{note_waiting, wake};
 use crate::name::Name;
 use crate::rights::Rights;
 
@@ -128,6 +129,7 @@ impl Endpoint {
     fn give_back(&self, bytes: usize) {
         let before = self.sent.fetch_sub(bytes, Ordering::SeqCst);
         let left = before.saturating_sub(bytes);
+        // A quarter in use is what `writable` asks for: woken earlier, poll(2) would find nothing.
         if left.saturating_mul(4) <= self.sndbuf() && self.starved.swap(false, Ordering::SeqCst) {
             self.core.queue().wake(PollEvents::WRITE_READY);
         }
@@ -162,6 +164,7 @@ impl Endpoint {
             if inbox.dead || self.shutdown_bits() & SHUT_READ != 0 {
                 return Err(Errno::EPIPE);
             }
+            // A stream has one inbox, whose lock keeps room and count in step.
             let n = sender.room().min(data.len());
             if n == 0 && !data.is_empty() {
                 return Err(Errno::EAGAIN);
@@ -182,6 +185,7 @@ impl Endpoint {
         limit: QueueLimit,
         attached: Attached,
     ) -> Result<usize> {
+        // The room that Linux keeps back (`unix_dgram_sendmsg`).
         if data.len() > sender.sndbuf().saturating_sub(32) {
             return Err(Errno::EMSGSIZE);
         }
@@ -193,11 +197,12 @@ impl Endpoint {
             if self.shutdown_bits() & SHUT_READ != 0 {
                 return Err(Errno::EPIPE);
             }
+            // Any room at all will do, as on Linux: one message may exceed what is left.
             if sender.room() == 0 {
                 return Err(Errno::EAGAIN);
             }
             if limit == QueueLimit::Short && inbox.packets.len() > MAX_DGRAM_QLEN {
-                inbox.note_waiting(sender.core.queue());
+                note_waiting(&mut inbox.waiting, sender.core.queue());
                 return Err(Errno::EAGAIN);
             }
             let bytes = cost(data.len());
@@ -214,7 +219,7 @@ impl Endpoint {
         let mut inbox = self.inbox.lock();
         let full = !inbox.dead && inbox.packets.len() > MAX_DGRAM_QLEN;
         if full {
-            inbox.note_waiting(sender);
+            note_waiting(&mut inbox.waiting, sender);
         }
         !full
     }
@@ -257,6 +262,7 @@ impl Endpoint {
         if len < m.full_len {
             m.flags |= MsgFlags::TRUNC;
         }
+        // The files get new references; the rights stay in flight.
         if flags.contains(MsgFlags::PEEK) {
             m.ancillary.creds = front.attached.creds.clone();
             m.ancillary.files = front.attached.rights.as_ref().map(Rights::peek).unwrap_or_default();
@@ -265,8 +271,9 @@ impl Endpoint {
         let packet = inbox.packets.pop_front();
         let waiting =
             if inbox.packets.len() <= MAX_DGRAM_QLEN { std::mem::take(&mut inbox.waiting) } else { Vec::new() };
+        // From here on unlocked: giving room back wakes the sender.
         drop(inbox);
-        wake_senders(&waiting);
+        wake(&waiting);
         if let Some(Packet { attached, charge, .. }) = packet {
             drop(charge);
             m.ancillary.creds = attached.creds;
@@ -292,14 +299,16 @@ impl Endpoint {
     pub(crate) fn kill(&self, peer: Option<&Arc<Endpoint>>) -> Unread {
         let (old, bytes) = {
             let mut inbox = self.inbox.lock();
+            // Marked dead, so that a sender that still has it fails.
             let old = std::mem::replace(&mut *inbox, Inbox { dead: true, ..Inbox::default() });
             let bytes = old.bytes.len();
             (old, bytes)
         };
+        // Packets give their room back by themselves.
         if let Some(peer) = peer {
             peer.give_back(bytes);
         }
-        wake_senders(&old.waiting);
+        wake(&old.waiting);
         let unread = !old.segments.is_empty() || !old.packets.is_empty();
         self.shutdown.fetch_or(SHUT_READ | SHUT_WRITE, Ordering::AcqRel);
         if unread { Unread::Some } else { Unread::None }
@@ -337,12 +346,6 @@ pub(crate) enum Unread {
     Some,
 }
 
-fn wake_senders(waiting: &[Weak<WaitQueue>]) {
-    for queue in waiting.iter().filter_map(Weak::upgrade) {
-        queue.wake(PollEvents::WRITE_READY);
-    }
-}
-
 /// Whether two pieces of a stream are from the same sender.
 fn same_sender(a: Option<&SocketCreds>, b: Option<&SocketCreds>) -> bool {
     match (a, b) {
@@ -353,19 +356,13 @@ fn same_sender(a: Option<&SocketCreds>, b: Option<&SocketCreds>) -> bool {
 }
 
 impl Inbox {
-    fn note_waiting(&mut self, queue: &Arc<WaitQueue>) {
-        self.waiting.retain(|w| w.strong_count() > 0);
-        let new = Arc::downgrade(queue);
-        if !self.waiting.iter().any(|w| w.ptr_eq(&new)) {
-            self.waiting.push(new);
-        }
-    }
-
     fn add_bytes(&mut self, data: &[u8], attached: Attached) {
+        // A stream has no empty messages: rights without data go nowhere.
         if data.is_empty() {
             return;
         }
         self.bytes.push(data);
+        // Rights stay with the bytes that they were sent with.
         match self.segments.back_mut() {
             Some(last)
                 if attached.rights.is_none()
@@ -411,6 +408,7 @@ impl Inbox {
         let (len, with_rights) = self.readable(buf.len(), pass_creds);
         let mut m = Incoming::bytes(self.bytes.take(&mut buf[..len]));
         m.ancillary.creds = self.segments.front().and_then(|s| s.attached.creds.clone());
+        // A short read has the rights at once; what is left of the segment is plain data.
         if let Some(s) = with_rights.and_then(|at| self.segments.get_mut(at)) {
             m.ancillary.files = s.attached.rights.take().map(Rights::receive).unwrap_or_default();
         }

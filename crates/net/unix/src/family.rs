@@ -48,6 +48,7 @@ impl Default for Local {
         Local {
             abstracts: Mutex::new(LockClass::Table, HashMap::new()),
             sockets: Mutex::new(LockClass::Table, BTreeMap::new()),
+            // Arbitrary: Linux starts at a random one.
             next_automatic: AtomicU32::new(0x3_1f52),
         }
     }

@@ -74,7 +74,9 @@ pub(crate) fn parse(addr: &[u8]) -> Result<Given<'_>> {
     let path = addr.get(PATH_OFFSET..).unwrap_or_default();
     Ok(match path.first() {
         None => Given::Unnamed,
+        // All bytes count, zeros too.
         Some(0) => Given::Abstract(path),
+        // A path ends at its zero byte, if it has one.
         Some(_) => Given::File(path.split(|b| *b == 0).next().unwrap_or_default()),
     })
 }

@@ -32,6 +32,7 @@ pub(crate) fn bind(caller: &dyn Caller, socket: &Arc<UnixSocket>, given: &Given<
 }
 
 fn bind_file(caller: &dyn Caller, socket: &Arc<UnixSocket>, text: &[u8]) -> Result<Arc<Name>> {
+    // The umask applies, as to mknod(2).
     let made = with_view(caller, |view| ops::mknod(view, text, 0o777, NodeKind::Socket));
     let path = made.map_err(|e| if e == Errno::EEXIST { Errno::EADDRINUSE } else { e })?;
     let key = path.inode().metadata()?.key();
@@ -43,6 +44,7 @@ fn bind_abstract(socket: &Arc<UnixSocket>, text: &[u8]) -> Result<Arc<Name>> {
     let flavor = socket.flavor();
     let mut abstracts = socket.local().abstracts.lock();
     let slot = abstracts.entry((flavor, text.to_vec())).or_default();
+    // A socket that is just being dropped has no claim any more.
     if slot.strong_count() > 0 {
         return Err(Errno::EADDRINUSE);
     }
@@ -98,6 +100,7 @@ pub(crate) fn find(caller: &dyn Caller, by: &UnixSocket, addr: &[u8]) -> Result<
             let key = with_view(caller, |view| {
                 let path = resolve(view, text, LookupFlags::FOLLOW)?;
                 let inode = path.inode();
+                // Write permission is what connecting takes (unix(7)).
                 inode.permission(view.creds(), Access::WRITE)?;
                 if inode.file_type() != FileType::Socket {
                     return Err(Errno::ECONNREFUSED);

@@ -139,6 +139,7 @@ impl Table {
     /// Counts files in; false, with nothing changed, if the user has more than `limit` already.
     fn add(&mut self, find: FindQueue, uid: u32, files: &[Arc<OpenFile>], limit: u64) -> bool {
         let mine = self.users.get(&uid).copied().unwrap_or(0);
+        // Compared before these are added, as in `too_many_unix_fds`.
         if self.total + files.len() > MOST || mine as u64 > limit {
             return false;
         }
@@ -172,6 +173,7 @@ impl Table {
 }
 
 thread_local! {
+    // Files to be dropped, whether a caller further up drops them, and a collection to be made afterwards.
     static TRASH: RefCell<Vec<Arc<OpenFile>>> = const { RefCell::new(Vec::new()) };
     static EMPTYING: Cell<bool> = const { Cell::new(false) };
     static COLLECT_AFTER: RefCell<Option<Arc<InFlight>>> = const { RefCell::new(None) };
@@ -181,6 +183,7 @@ impl InFlight {
     fn add(&self, uid: u32, files: &[Arc<OpenFile>], limit: u64) -> bool {
         let mut table = self.table.lock();
         let added = table.add(self.find, uid, files, limit);
+        // A copy that is read without the lock.
         self.sockets.store(table.socket_count, Ordering::Relaxed);
         added
     }
@@ -208,6 +211,7 @@ fn empty_trash() {
     if EMPTYING.replace(true) {
         return;
     }
+    // Taken out first: the drop may add more.
     while let Some(file) = TRASH.with_borrow_mut(Vec::pop) {
         drop(file);
     }
@@ -263,6 +267,7 @@ impl InFlight {
         let t = self.table.lock();
         let mut found = HashMap::new();
         for (id, flight) in &t.sockets {
+            // All references are in flight: nobody has the socket open.
             if flight.file.strong_count() == flight.count
                 && let Some(file) = flight.file.upgrade()
             {
@@ -289,10 +294,12 @@ fn unreachable(find: FindQueue, candidates: &HashMap<u64, (Arc<OpenFile>, usize)
     }
     let mut reached: Vec<u64> = candidates
         .iter()
+        // Also in flight in a queue outside, from which it may be received.
         .filter(|(id, (_, count))| inside.get(id).copied().unwrap_or(0) < *count)
         .map(|(id, _)| *id)
         .collect();
     let mut live: std::collections::HashSet<u64> = reached.iter().copied().collect();
+    // What is queued in a socket that may be received may be, too.
     while let Some(id) = reached.pop() {
         for to in edges.get(&id).into_iter().flatten() {
             if candidates.contains_key(to) && live.insert(*to) {

@@ -126,6 +126,7 @@ impl UnixSocket {
             endpoint: Endpoint::new(core),
             peer: OnceLock::new(),
             state: Mutex::new(LockClass::Socket, UnixState { phase, datagram_peer: None, peer_creds: None }),
+            // Binding walks paths, so the class is an outer one.
             binding: Mutex::new(LockClass::FilePosition, ()),
         });
         socket.local.sockets.lock().insert(socket.endpoint.core.ino(), Arc::downgrade(&socket));
@@ -152,6 +153,7 @@ impl UnixSocket {
         let mut state = self.state.lock();
         state.peer_creds = Some(effective_creds(caller));
         if self.flavor == Flavor::Datagram {
+            // Each takes messages of the other only.
             self.endpoint.only_from.store(other.endpoint.id(), Ordering::Release);
             state.datagram_peer = Some(other.endpoint.clone());
         } else {

@@ -152,6 +152,7 @@ impl Socket for UnixSocket {
                     return events;
                 }
                 Phase::Connected | Phase::Released => {}
+                // Sockets for connections without one hang up (`unix_poll`).
                 Phase::Fresh | Phase::Connecting if self.flavor != Flavor::Datagram => events |= PollEvents::HUP,
                 Phase::Fresh | Phase::Connecting => {}
             }
@@ -177,6 +178,7 @@ impl UnixSocket {
         let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
         let _one = self.binding.lock();
         if self.endpoint.name().is_some() {
+            // An automatic name is not given twice (`unix_autobind`).
             return if matches!(given, Given::Unnamed) { Ok(()) } else { Err(Errno::EINVAL) };
         }
         let name = names::bind(caller, &me, given)?;
@@ -186,6 +188,7 @@ impl UnixSocket {
 
     /// Ends the socket.
     fn end(&self, accepted: Accepted) {
+        // First of all: nobody joins its queue from here on.
         let phase = std::mem::replace(&mut self.state.lock().phase, Phase::Released);
         if let Some(name) = self.endpoint.name() {
             names::unbind(&name, self, &self.me);
@@ -193,6 +196,7 @@ impl UnixSocket {
         let peer = self.peer.get();
         let unread = self.endpoint.kill(peer);
         if let Some(peer) = peer {
+            // Unread data, or a connection that nobody accepted, resets the peer (`unix_release_sock`).
             if unread == Unread::Some || accepted == Accepted::NotYet {
                 peer.core.set_error(Errno::ECONNRESET);
             }

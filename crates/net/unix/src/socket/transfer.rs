@@ -17,6 +17,7 @@ use crate::rights::Rights;
 impl UnixSocket {
     /// What goes with data that is being sent to `to`.
     fn attach(&self, caller: Option<&dyn Caller>, to: &Endpoint, message: &Outgoing<'_>) -> Result<Attached> {
+        // Either end may ask for them (`maybe_add_creds`).
         let wanted = |e: &Endpoint| e.core.has(moat_vfs::socket::CoreFlags::PASSCRED);
         let creds = match &message.ancillary.creds {
             Some(c) => Some(c.clone()),
@@ -51,6 +52,7 @@ impl UnixSocket {
                 .push_packet(&self.endpoint, message.data, QueueLimit::None, attached)
                 .map_err(|e| if e == Errno::ECONNREFUSED { Errno::EPIPE } else { e })?,
         };
+        // What was attached goes with the first part of a long message only.
         message.ancillary = moat_vfs::socket::Ancillary::default();
         Ok(n)
     }
@@ -125,6 +127,7 @@ impl UnixSocket {
         let mut done = self.endpoint.take_packet(buf, flags);
         if done.as_ref().err() == Some(&Errno::EAGAIN) {
             self.endpoint.core.take_error()?;
+            // Messages from before the end are read first.
             if self.endpoint.shutdown_bits() & SHUT_READ != 0 && !self.endpoint.has_data() {
                 return Ok(Incoming::default());
             }

@@ -377,12 +377,17 @@ TEST(chroot_changes_the_root) {
     OK(mkdir("jail", 0755));
     touch("jail/inside");
     EXITED(wait_for(CHILD({
+               int proc = OK(open("/proc", O_PATH)), inside = OK(open("jail/inside", O_RDONLY));
                OK(chroot("jail"));
                OK(chdir("/"));
                CHECK(exists("/inside") && exists("/../../inside"));
                char text[100];
                CHECK(getcwd(text, sizeof text));
                STR_EQ(text, "/");
+               char link[32], target[100] = {0};
+               snprintf(link, sizeof link, "self/fd/%d", inside);
+               OK(readlinkat(proc, link, target, sizeof target - 1));
+               STR_EQ(target, "/inside");
            })),
            0);
     EXITED(wait_for(CHILD(become_nobody(); ERR(chroot("/"), EPERM))), 0);

@@ -26,6 +26,7 @@ impl ProcFs {
     pub fn new(kernel: Arc<Kernel>, pid_ns: Arc<PidNamespace>, namespaces: Arc<Namespaces>) -> Arc<ProcFs> {
         let dev = kernel.vfs.new_device();
         let proc = ProcMount { dev, kernel, pid_ns, namespaces };
+        // `PROC_ROOT_INO`.
         let attributes = Attributes { dev, ino: 1, mode: 0o555, uid: 0, gid: 0 };
         Arc::new(ProcFs { dev, root: ListedDir::new(attributes, Root::new(proc)) })
     }

@@ -67,11 +67,13 @@ impl Inode for PathLink {
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {
+        // What it shows depends on the caller: see `read_link_for`.
         Err(Errno::EACCES)
     }
 
     fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
         self.who.may_inspect(caller)?;
+        // The path as the caller's root shows it (`d_path`).
         let root = caller.task().map(|t| t.start_of_paths().root);
         Ok(self.path()?.text(root.as_ref()))
     }
@@ -145,6 +147,7 @@ impl Inode for NsLink {
 
     fn read_link(&self) -> Result<Vec<u8>> {
         let id = namespace_id(&*self.who.task()?, self.name)?;
+        // The kind is the same for the namespace of children.
         let kind = self.name.strip_suffix("_for_children").unwrap_or(self.name);
         Ok(format!("{kind}:[{id}]").into_bytes())
     }

@@ -95,6 +95,7 @@ fn details(size: u64, rss: u64, anonymous: u64) -> String {
         ("KernelPageSize", 4),
         ("MMUPageSize", 4),
         ("Rss", kb(rss)),
+        // Sharers are not known: all of it counts as the process's own.
         ("Pss", kb(rss)),
         ("Pss_Dirty", kb(anonymous)),
         ("Shared_Clean", 0),
@@ -139,6 +140,7 @@ fn vm_flags(v: &VmaInfo) -> String {
 }
 
 fn anonymous(v: &VmaInfo) -> u64 {
+    // Private copies of a file's pages are not told apart from the file.
     if v.file.is_none() { v.rss_estimate } else { 0 }
 }
 
@@ -162,6 +164,7 @@ pub(crate) fn smaps_rollup(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
         format!("{:08x}-{:08x} ---p 00000000 00:00 0                          [rollup]\n", first.start, last.end);
     let rss = all.iter().map(|v| v.rss_estimate).sum();
     let body = details(0, rss, all.iter().map(anonymous).sum());
+    // Without the sizes of the area and of pages.
     out.extend(body.lines().skip(3).flat_map(|l| [l, "\n"]));
     Ok(out.into_bytes())
 }
@@ -190,6 +193,7 @@ impl Inode for MemInode {
     }
 
     fn set_attr(&self, change: &moat_vfs::inode::SetAttr) -> Result<()> {
+        // O_TRUNC is allowed and does nothing.
         if change.size.is_some() { Ok(()) } else { Err(Errno::EPERM) }
     }
 
@@ -206,15 +210,18 @@ struct MemFile {
 
 impl File for MemFile {
     fn read(&self, _f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
+        // As on Linux, memory that is gone reads as empty.
         let Some(mm) = &self.mm else { return Ok(0) };
         if buf.is_empty() {
             return Ok(0);
         }
+        // What can be read of a range is given; EIO if there is nothing (`mem_rw`).
         mm.read_partial(UserAddr::new(pos), buf).map_err(|_| Errno::EIO)
     }
 
     fn write(&self, _f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
         let Some(mm) = &self.mm else { return Ok(0) };
+        // Also where the process may not write: debuggers set breakpoints so.
         mm.space().write_forced(pos, buf).map_err(|_| Errno::EIO)
     }
 

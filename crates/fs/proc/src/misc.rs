@@ -29,6 +29,7 @@ pub(crate) fn comm(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
 }
 
 pub(crate) fn set_comm(who: &Who, _caller: &Credentials, data: &[u8]) -> Result<()> {
+    // TASK_COMM_LEN less the final zero.
     let end = data.iter().position(|b| *b == 0 || *b == b'\n').unwrap_or(data.len()).min(15);
     who.task()?.set_comm(data[..end].to_vec());
     Ok(())
@@ -50,6 +51,7 @@ pub(crate) fn set_coredump_filter(who: &Who, _caller: &Credentials, data: &[u8])
         Some(hex) => u32::from_str_radix(hex, 16),
         None => text.parse(),
     };
+    // `MMF_DUMP_FILTER_MASK`: nine bits exist.
     who.task()?.group.coredump_filter.store(value.map_err(|_| Errno::EINVAL)? & 0x1ff, Ordering::Relaxed);
     Ok(())
 }
@@ -107,6 +109,7 @@ pub(crate) fn sessionid(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
 pub(crate) fn set_loginuid(who: &Who, caller: &Credentials, data: &[u8]) -> Result<()> {
     let uid: u32 = parse(data)?;
     let task = who.task()?;
+    // A number as in the user namespace of the writer.
     let uid = if uid == Login::NONE.uid { uid } else { caller.user_ns.kernel_uid(uid).ok_or(Errno::EINVAL)? };
     let session = task.kernel().ids.logins.next();
     let mut state = task.state();
@@ -157,6 +160,7 @@ pub(crate) fn set_oom_score_adj(who: &Who, caller: &Credentials, data: &[u8]) ->
 /// The old scale, -17 to 15.
 pub(crate) fn oom_adj(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let adj = who.task()?.group.oom_score_adj.load(Ordering::Relaxed);
+    // The end of the new scale would come out as 17.
     Ok(line(if adj == 1000 { 15 } else { adj * 17 / 1000 }))
 }
 
@@ -173,6 +177,7 @@ pub(crate) fn set_oom_adj(who: &Who, caller: &Credentials, data: &[u8]) -> Resul
 
 pub(crate) fn oom_score(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let adj = who.task()?.group.oom_score_adj.load(Ordering::Relaxed);
+    // Linux's formula for a process without memory.
     Ok(line(((1000 + adj) * 2 / 3).max(0)))
 }
 
@@ -193,6 +198,7 @@ pub(crate) fn sched(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
 
 pub(crate) fn schedstat(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let usage = who.task()?.usage.get();
+    // Time on a CPU, time waited for one (not known), times that it ran.
     Ok(line(format_args!("{} 0 {}", usage.user_ns + usage.system_ns, usage.voluntary_switches)))
 }
 
@@ -215,5 +221,6 @@ pub(crate) fn set_timerslack(who: &Who, _caller: &Credentials, data: &[u8]) -> R
 
 pub(crate) fn wchan(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let waiting = *who.task()?.wchan.lock();
+    // What does not wait shows 0, as on Linux.
     Ok(waiting.unwrap_or("0").as_bytes().to_vec())
 }

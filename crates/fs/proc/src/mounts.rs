@@ -32,6 +32,7 @@ fn visible(who: &Who) -> Result<Vec<(Arc<Mount>, Vec<u8>)>> {
     for mount in namespace.mounts() {
         let place = Path { dentry: mount.root().clone(), mount: mount.clone() };
         let (text, reach) = place.trace(Some(&root));
+        // What the root does not reach is left out, as by `show_vfsmnt`.
         if reach == Reach::Inside {
             all.push((mount, text));
         }
@@ -115,6 +116,7 @@ pub(crate) fn mountinfo(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
             flags(m.flags()),
             fs.name(),
             escape(m.source()),
+            // Mounts alone are read-only here; the field for the file system says the same.
             if m.flags().contains(MountFlags::RDONLY) { "ro" } else { "rw" },
             fs.show_options(),
         );

@@ -30,6 +30,7 @@ fn dev(net: &NetNamespace) -> Vec<u8> {
         "Inter-|   Receive                                                |  Transmit\n \
 face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n",
     );
+    // Traffic is not counted.
     for device in net.devices() {
         // Writing to a string can't fail.
         let _ = writeln!(
@@ -92,6 +93,7 @@ pub(crate) fn dir(proc: &ProcMount) -> Arc<dyn Inode> {
 impl Listing for NetDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         let registry = &self.proc.kernel.vfs.registry;
+        // The file of a family comes before one of the same name here.
         if let Some((name, text)) = registry.net_texts().find(|(n, _)| n.as_bytes() == name) {
             return Ok(TextFile::new(
                 self.proc.attributes(("net", name), 0o444),

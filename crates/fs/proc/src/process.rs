@@ -157,11 +157,13 @@ impl ProcessDir {
 
 impl Listing for ProcessDir {
     fn owner(&self) -> Option<(u32, u32)> {
+        // The directory's owner follows the process's ids.
         let creds = self.who.task().ok()?.creds();
         Some((creds.euid, creds.egid))
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        // It may have been reaped since the directory was found.
         self.who.task().map_err(|_| Errno::ENOENT)?;
         let name = std::str::from_utf8(name).map_err(|_| Errno::ENOENT)?;
         let (proc, who) = (&self.proc, &self.who);
@@ -220,6 +222,7 @@ impl Listing for TaskDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         let tid = parse_pid(name).ok_or(Errno::ENOENT)?;
         let thread = Who::find(&self.proc, tid, Kind::Thread)?;
+        // Threads of this very process only (`proc_task_lookup`).
         if thread.task()?.group.id != self.who.task()?.group.id {
             return Err(Errno::ENOENT);
         }
@@ -237,6 +240,7 @@ impl Listing for TaskDir {
         tids.sort_unstable();
         let entry = |tid: i32| Entry {
             name: tid.to_string().into_bytes(),
+            // As `owned` numbers the directory of a thread.
             ino: self.proc.ino((tid, "pid", Kind::Thread)),
             file_type: FileType::Directory,
         };

@@ -87,6 +87,7 @@ impl Listing for Root {
         }
         for pid in self.proc.pid_ns.pids() {
             let number = pid.number_in(&self.proc.pid_ns);
+            // Numbers of threads, and of groups without their leader, can be looked up but are not listed.
             if number > 0 && Who::find(&self.proc, number, Kind::Process).is_ok_and(|w| w.is_process()) {
                 let ino = self.proc.ino((number, "pid"));
                 all.push(Entry { name: number.to_string().into_bytes(), ino, file_type: FileType::Directory });
@@ -119,12 +120,14 @@ impl Inode for CallerLink {
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {
+        // Depends on the caller: see `read_link_for`.
         Err(Errno::ENOENT)
     }
 
     fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
         let t = caller.task().ok_or(Errno::ENOENT)?;
         let tgid = t.process_pid().number_in(&self.proc.pid_ns);
+        // The caller is in another pid namespace than this /proc.
         if tgid <= 0 {
             return Err(Errno::ENOENT);
         }

@@ -36,11 +36,14 @@ pub(crate) fn stat(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     };
     let (nice, priority) = {
         let s = task.state();
+        // As for SCHED_NORMAL (`task_prio`).
         (i64::from(s.sched.nice), 20 + i64::from(s.sched.nice))
     };
     let start = task.start_boot_ns.saturating_sub(proc.kernel.boot_boottime_ns) / TICK_NS;
     let rss_limit = group.limits.get(Resource::Rss).soft;
+    // In bytes: a name need not be UTF-8.
     let head = format!("{} (", task.tid_in(ns)).into_bytes();
+    // The flags are PF_RANDOMIZE; page faults are not counted; 17 is the signal to the parent.
     let tail = format!(
         ") {state} {parent} {pgrp} {session} {tty_nr} {tpgid} 4194304 0 0 0 0 {utime} {stime} {cutime} {cstime} {priority} {nice} \
          {threads} 0 {start} {vsize} {rss} {rss_limit} {code_start} {code_end} {stack} 0 0 {own} {blocked} {ignored} {caught} 0 0 0 17 0 0 0 0 0 0 \

@@ -50,6 +50,7 @@ pub(crate) fn status(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
         |pid: &moat_identity::Pid| pid.numbers_from(ns).iter().map(i32::to_string).collect::<Vec<_>>().join("\t");
     let (pgrp, session) = match group.process_group() {
         Some(p) => (p.pid().clone(), p.session.pid().clone()),
+        // It has been reaped meanwhile.
         None => (group.pid().clone(), group.pid().clone()),
     };
     let _ = writeln!(o, "NStgid:\t{}\nNSpid:\t{}", list(group.pid()), list(&task.pid()));
@@ -71,6 +72,7 @@ pub(crate) fn status(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
             ("VmStk", u.stack),
             ("VmExe", u.code),
             ("VmLib", u.lib),
+            // An entry of 8 bytes for each page of 4096.
             ("VmPTE", u.rss / 512),
             ("VmSwap", 0),
         ] {
@@ -81,6 +83,7 @@ pub(crate) fn status(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let _ = writeln!(
         o,
         "CoreDumping:\t0\nTHP_enabled:\t1\nThreads:\t{}\nSigQ:\t{}/{limit}",
+        // A zombie counts as one.
         group.thread_count().max(1),
         signals.queued
     );

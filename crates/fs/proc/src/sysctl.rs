@@ -197,6 +197,7 @@ fn name(text: &str) -> Result<Vec<u8>> {
 }
 
 fn uuid(mut b: [u8; 16]) -> String {
+    // Version 4 and variant of a random UUID (RFC 9562).
     b[6] = (b[6] & 0x0f) | 0x40;
     b[8] = (b[8] & 0x3f) | 0x80;
     let hex: String = b.iter().map(|x| format!("{x:02x}")).collect();
@@ -286,6 +287,7 @@ fn join_words(text: &str) -> String {
 pub fn configure(name: &str, value: &str, scope: &Scope) -> Result<()> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     let entry = SETTINGS.iter().find(|(p, _)| *p == path).ok_or(Errno::ENOENT)?;
+    // The value that it has may be asked for even if it can't be changed.
     if join_words(&get(entry, scope)) == join_words(value) { Ok(()) } else { set(entry, scope, value) }
 }
 
@@ -322,6 +324,7 @@ impl Table for Settings {
 
     fn file(&self, path: &str) -> Arc<dyn Inode> {
         let found = SETTINGS.iter().find(|(p, _)| *p == path);
+        // Paths come from `paths`, so there is always one.
         let entry = found.unwrap_or(&SETTINGS[0]);
         let mode = if matches!(entry.1, Value::Made(_)) { 0o444 } else { 0o644 };
         let text = SettingText { entry, scope: Scope::new(&self.proc.kernel, &self.proc.namespaces) };

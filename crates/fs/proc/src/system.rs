@@ -56,6 +56,7 @@ impl Machine<'_> {
     /// Bytes of guest memory in use, by the address spaces' own estimates.
     fn used_bytes(&self) -> u64 {
         let groups = self.container.as_ref().map_or_else(|| self.kernel.processes(), |c| c.processes());
+        // Threads share memory: one of each process is enough.
         groups.iter().filter_map(|g| g.leader()?.mm_of()).map(|mm| mm.usage().rss).sum()
     }
 }
@@ -85,6 +86,7 @@ pub(crate) const FILES: &[File] = &[
 pub(crate) fn cpu_mask(count: usize) -> String {
     let mut words = Vec::new();
     let mut left = count;
+    // Words of 32 bits, the highest first.
     while left > 0 {
         let here = left.min(32);
         words.push(if here == 32 { u32::MAX } else { (1u32 << here) - 1 });
@@ -145,6 +147,7 @@ fn task_counts(kernel: &Kernel) -> (usize, usize) {
     for g in groups {
         for t in g.threads() {
             all += 1;
+            // What waits for nothing runs, or would.
             running += usize::from(t.wchan.lock().is_none());
         }
     }
@@ -153,6 +156,7 @@ fn task_counts(kernel: &Kernel) -> (usize, usize) {
 
 fn loadavg(kernel: &Kernel) -> Vec<u8> {
     let (running, all) = task_counts(kernel);
+    // Averages are not kept.
     format!("0.00 0.00 0.00 {running}/{all} {}\n", kernel.root_pid_ns.last_pid()).into_bytes()
 }
 
@@ -194,6 +198,7 @@ fn meminfo(machine: &Machine<'_>) -> Vec<u8> {
         ("WritebackTmp", 0),
         ("CommitLimit", total),
         ("Committed_AS", used),
+        // The size of the area on x86-64.
         ("VmallocTotal", 34_359_738_367),
         ("VmallocUsed", 0),
         ("VmallocChunk", 0),
@@ -217,6 +222,7 @@ fn stat(machine: &Machine<'_>) -> Vec<u8> {
         system += u.system_ticks();
     }
     let cpus = i64::try_from(machine.cpu_count()).unwrap_or(1);
+    // Idle is what all CPUs had and no process used.
     let total_ticks = i64::try_from(kernel.uptime_ns() / 10_000_000).unwrap_or(0) * cpus;
     let idle = (total_ticks - user - system).max(0);
     let mut o = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");

@@ -81,6 +81,7 @@ impl Who {
     /// EACCES; ESRCH.
     pub fn may_inspect(&self, caller: &dyn Caller) -> Result<()> {
         let task = self.task()?;
+        // A process may always look at itself (`same_thread_group`).
         if is_of(caller, &task) { Ok(()) } else { may_inspect(caller.creds(), &task) }
     }
 
@@ -98,6 +99,7 @@ fn may_inspect(c: &Credentials, task: &Task) -> Result<()> {
     let theirs = task.creds();
     let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|id| *id == c.fsuid)
         && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|id| *id == c.fsgid);
+    // A process that has changed its ids may know what its user must not see.
     let dumpable = task.group.dumpable() == moat_kernel::process::group::Dumpable::Yes;
     let privileged = c.has_root_cap(Cap::SYS_PTRACE);
     if privileged || (same && dumpable && c.permitted.contains_all(theirs.permitted)) {
@@ -118,6 +120,7 @@ pub(crate) fn owned(proc: &ProcMount, who: &Who, name: &str, mode: u32) -> Attri
         _ => (0, 0),
     };
     let number = who.pid.number_in(&proc.pid_ns);
+    // The listing of /proc, which knows processes only, gives the same number.
     let ino = if name == "pid" && who.kind == Kind::Process {
         proc.ino((number, name))
     } else {
@@ -132,6 +135,7 @@ pub(crate) fn state_of(task: &Task) -> (char, &'static str) {
         return ('Z', "zombie");
     }
     match task.run_state() {
+        // A leader that has ended before its threads.
         RunState::Dead => return ('Z', "zombie"),
         RunState::TracingStop => return ('t', "tracing stop"),
         RunState::Stopped => return ('T', "stopped"),

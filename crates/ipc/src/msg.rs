@@ -56,6 +56,7 @@ impl Queue {
     /// The place of the message to take (`find_msg`).
     fn find(&self, wanted: &Wanted) -> Option<usize> {
         if wanted.has(MSG_COPY) {
+            // A position, not a type.
             return usize::try_from(wanted.kind).ok().filter(|at| *at < self.messages.len());
         }
         if wanted.kind == 0 {
@@ -65,8 +66,10 @@ impl Queue {
             let except = wanted.has(MSG_EXCEPT);
             return self.messages.iter().position(|m| (m.kind == wanted.kind) != except);
         }
+        // LONG_MIN has no negation: any type will do, as on Linux.
         let highest = wanted.kind.checked_neg().unwrap_or(i64::MAX);
         let all = self.messages.iter().enumerate().filter(|(_, m)| m.kind <= highest);
+        // Of equal types the eldest.
         all.min_by_key(|(_, m)| m.kind).map(|(at, _)| at)
     }
 }
@@ -136,6 +139,7 @@ impl Queues {
         if let Found::Existing(id) = registry.find(key, flags, creds, |_| Ok(()))? {
             return Ok(id);
         }
+        // At this point, as the setting may have changed.
         registry.set_capacity(self.max_count.get());
         registry.add(key, flags, creds, |_| Queue {
             messages: VecDeque::new(),

@@ -49,6 +49,7 @@ impl Permissions {
     /// # Errors
     /// EACCES.
     pub fn check(&self, creds: &Credentials, wanted: u32) -> Result<()> {
+        // A bit of any class asks for the same right.
         let wanted = ((wanted >> 6) | (wanted >> 3) | wanted) & 0o7;
         let granted = if creds.euid == self.cuid || creds.euid == self.uid {
             self.mode >> 6
@@ -185,6 +186,7 @@ impl<T> Registry<T> {
         if flags & IPC_CREAT != 0 && flags & IPC_EXCL != 0 {
             return Err(Errno::EEXIST);
         }
+        // The size before the permission (`ipcget_public`).
         fits(&entry.object)?;
         entry.perm.check(creds, flags.cast_unsigned() & 0o777)?;
         Ok(Found::Existing(entry.id))
@@ -204,6 +206,7 @@ impl<T> Registry<T> {
         if self.is_full() {
             return Err(Errno::ENOSPC);
         }
+        // The lowest free index (`ipc_idr_alloc`).
         let index = self.free.pop_first().unwrap_or_else(|| {
             self.next_index += 1;
             self.next_index - 1
@@ -213,6 +216,7 @@ impl<T> Registry<T> {
             self.seq = self.seq.wrapping_add(1);
         }
         self.last_index = Some(index);
+        // 16 bits above 15: ids are never negative.
         let id = ((u32::from(self.seq) << INDEX_BITS) | (index & INDEX_MASK)).cast_signed();
         let mut perm = Permissions::new(key, mode, creds);
         perm.seq = self.seq;

@@ -52,6 +52,7 @@ impl Drop for SemWait {
             let pending = &mut entry.object.pending;
             pending.iter().position(|p| Arc::ptr_eq(&p.waiter, &self.waiter)).map(|at| pending.remove(at))
         };
+        // Dropped unlocked.
         drop(gone);
     }
 }
@@ -104,6 +105,7 @@ impl Semaphores {
         if let Found::Existing(id) = registry.find(key, flags, creds, fits)? {
             return Ok(id);
         }
+        // 0 only asks for a set that exists.
         if count == 0 {
             return Err(Errno::EINVAL);
         }
@@ -175,6 +177,7 @@ impl Semaphores {
             let at = usize::try_from(number).ok().filter(|n| *n < entry.object.sems.len()).ok_or(Errno::EINVAL)?;
             entry.perm.check(caller.creds, WRITE)?;
             let set = &mut entry.object;
+            // What processes have noted for their end is void (semctl(2)).
             for adjust in set.undo.values_mut().filter_map(|u| u.get_mut(at)) {
                 *adjust = 0;
             }
@@ -198,6 +201,7 @@ impl Semaphores {
         }
         let woken = {
             let mut registry = self.registry.lock();
+            // It was there when the number of values was asked for.
             let entry = registry.get_mut(id).map_err(|_| Errno::EIDRM)?;
             entry.perm.check(caller.creds, WRITE)?;
             let set = &mut entry.object;
@@ -272,6 +276,7 @@ impl crate::SystemV {
             let mut registry = self.sem.registry.lock();
             let entry = registry.get_mut(id)?;
             let set = &mut entry.object;
+            // Before the permission, as on Linux.
             if ops.iter().any(|op| usize::from(op.sem_num) >= set.sems.len()) {
                 return Err(Errno::EFBIG);
             }
@@ -280,6 +285,7 @@ impl crate::SystemV {
             match set.attempt(&ops, caller.group, caller.pid)? {
                 Attempt::Done => (Started::Done, if alters { set.update() } else { Woken::default() }),
                 Attempt::Blocked(at) => {
+                    // The flag of the operation that blocks counts.
                     if ops.get(at).is_some_and(|op| i32::from(op.sem_flg) & IPC_NOWAIT != 0) {
                         return Err(Errno::EAGAIN);
                     }

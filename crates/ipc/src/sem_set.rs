@@ -54,9 +54,11 @@ pub(super) struct Pending {
 /// The semaphores of one id.
 pub(super) struct Set {
     pub(super) sems: Vec<Sem>,
+    // What the end of each process adds to each semaphore.
     pub(super) undo: BTreeMap<GroupId, Vec<i16>>,
     pub(super) otime: i64,
     pub(super) ctime: i64,
+    // In order of arrival.
     pub(super) pending: Vec<Pending>,
 }
 
@@ -88,6 +90,7 @@ impl Set {
             }
         }
         if matches!(outcome, Ok(Attempt::Done)) {
+            // Also of those that were only waited on for zero.
             for op in ops {
                 if let Some(sem) = self.sems.get_mut(usize::from(op.sem_num)) {
                     sem.pid = pid;
@@ -96,6 +99,7 @@ impl Set {
             self.otime = now();
             return outcome;
         }
+        // In reverse order, with what was noted of it.
         for op in ops.iter().take(done).rev() {
             if let Some(sem) = self.sems.get_mut(usize::from(op.sem_num)) {
                 sem.value -= i32::from(op.sem_op);
@@ -176,6 +180,7 @@ impl Set {
                 let value = values.entry(at).or_insert_with(|| self.sems.get(at).map_or(0, |s| s.value));
                 let next = *value + i32::from(op.sem_op);
                 let blocked = if op.sem_op == 0 { *value != 0 } else { next < 0 };
+                // A call waits for the first of its operations that can't be done.
                 if blocked {
                     let is_zero = op.sem_op == 0;
                     return at == number && is_zero == (kind == WaitKind::Zero);

@@ -83,6 +83,7 @@ struct Segment {
 impl Segment {
     fn attached(&self) -> u64 {
         let count = match &self.memory {
+            // Less the table's own.
             Hold::Own(memory) => Arc::strong_count(memory) - 1,
             Hold::Dying(memory) => memory.strong_count(),
         };
@@ -200,9 +201,12 @@ impl Segments {
             return Err(Errno::EINVAL);
         }
         let pages = page_up(size).ok_or(Errno::ENOSPC)?;
+        // Made with the table unlocked: the host is asked.
         let memory = HostMemory::new("sysv", pages).map_err(|_| Errno::ENOMEM)?;
         let mut table = self.table();
+        // Another call may have been faster.
         if let Found::Existing(id) = find(&table)? {
+            // Unlocked before `memory` is closed.
             drop(table);
             return Ok(id);
         }
@@ -288,6 +292,7 @@ impl Segments {
             let entry = table.registry.get_mut(id)?;
             entry.perm.check_control(creds)?;
             entry.perm.mode |= DEST;
+            // It is removed already.
             let Hold::Own(memory) = &entry.object.memory else { return Ok(()) };
             let weak = Hold::Dying(Arc::downgrade(memory));
             let memory = std::mem::replace(&mut entry.object.memory, weak);
@@ -297,6 +302,7 @@ impl Segments {
         };
         // The descriptor is closed outside the lock.
         drop(freed);
+        // Without an area it is gone: this takes it out of the table.
         drop(self.table());
         Ok(())
     }
@@ -323,6 +329,7 @@ impl Segments {
     pub fn usage(&self) -> (Usage, u32) {
         let (segments, highest) = {
             let table = self.table();
+            // The host is asked for the pages later, with the table unlocked.
             let all: Vec<_> = table.registry.iter().map(|e| (e.object.pages(), e.object.memory().ok())).collect();
             (all, table.registry.highest_index())
         };

@@ -37,8 +37,10 @@ fn open_console(kernel: &Kernel, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>>
 
 /// pts(4): a ptmx that is a device node makes ptys in the devpts that is mounted at `pts` beside it.
 fn open_ptmx(_dev: DeviceId, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+    // The directory beside the node, not one of the caller's (`devpts_mntget`).
     let beside = ctx.path.dentry.parent().ok_or(Errno::ENODEV)?;
     let dentry = beside.lookup(b"pts").map_err(|_| Errno::ENODEV)?;
+    // What is mounted on it.
     let root = Path { mount: ctx.path.mount.clone(), dentry }.topmost();
     open_master(root, ctx)
 }

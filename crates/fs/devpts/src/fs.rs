@@ -49,6 +49,7 @@ impl Options {
     /// # Errors
     /// EINVAL for an unknown option or a bad value.
     fn parse(text: &[u8]) -> Result<Options> {
+        // As on Linux, ptmx can't be opened before it is given a mode.
         let mut o = Options { mode: 0o600, uid: None, gid: None, ptmx_mode: 0, max: MAX_INDEX };
         for (key, value) in options(text) {
             let value = value.map(|v| std::str::from_utf8(v).map_err(|_| Errno::EINVAL)).transpose()?;
@@ -131,7 +132,9 @@ impl Instance {
     /// The lowest free index and a node for it.
     fn new_node(&self, ptys: &mut BTreeMap<u32, Slave>, uid: u32, gid: u32) -> Result<(u32, Node)> {
         let o = *self.options.lock();
+        // Names of terminals that are gone are free again.
         ptys.retain(|_, slave| !matches!(slave, Slave::Adopted(a) if !a.is_alive()));
+        // Indices in use are in order: the first place that is not its own index is free.
         let free = (0..o.max).zip(ptys.keys().copied().map(Some).chain(std::iter::repeat(None)));
         let (index, _) = { free }.find(|(n, used)| *used != Some(*n)).ok_or(Errno::ENOSPC)?;
         let attributes = NodeAttributes { mode: o.mode, uid: o.uid.unwrap_or(uid), gid: o.gid.unwrap_or(gid) };
@@ -150,11 +153,13 @@ impl Instance {
 
 impl Indices for Instance {
     fn unlink(&self, index: u32) {
+        // The index stays taken while the slave is open. Dropped unlocked.
         let gone = self.ptys.lock().get_mut(&index).map(|slave| std::mem::replace(slave, Slave::Unlinked));
         drop(gone);
     }
 
     fn free(&self, index: u32) {
+        // Dropped unlocked: the last reference takes the pty down.
         let gone = self.ptys.lock().remove(&index);
         drop(gone);
     }
@@ -176,6 +181,7 @@ impl Listing for Names {
         }
         let found = match instance.slave(index).ok_or(Errno::ENOENT)? {
             Slave::Pty(pty) => Arc::downgrade(&pty),
+            // An adopted terminal is found by its index alone.
             Slave::Unlinked | Slave::Adopted(_) => Weak::new(),
         };
         Ok(Arc::new(Pts { instance, index, found }))
@@ -218,6 +224,7 @@ impl Inode for Root {
     }
 
     fn cache_policy(&self) -> Cache {
+        // Names come and go with ptys, which the dentry cache does not see.
         Cache::None
     }
 
@@ -355,6 +362,7 @@ impl FileSystem for DevptsFs {
     fn remount(&self, text: &[u8]) -> Result<()> {
         let new = Options::parse(text)?;
         *self.instance.options.lock() = new;
+        // Slaves keep their modes; ptmx follows at once.
         self.instance.ptmx.set_attr(&SetAttr { mode: Some(new.ptmx_mode), ..SetAttr::default() })
     }
 

@@ -108,6 +108,7 @@ pub(crate) fn master(
         TIOCGPKT => put(caller, arg, &i32::from(pty.look(|s| s.ldisc.packet_mode() == PacketMode::On))),
         TIOCSIG => {
             let number = i32::try_from(arg).map_err(|_| Errno::EINVAL)?;
+            // The only ones that a character could send (`pty_signal`).
             let signal =
                 Signal::new(number).filter(|s| matches!(*s, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTSTP));
             pty.job_control().signal_foreground(signal.ok_or(Errno::EINVAL)?);
@@ -152,6 +153,7 @@ fn open_peer(pty: &Arc<Pty>, root: &Path, f: &OpenFile, caller: &dyn Caller, arg
     let t = caller.task().ok_or(Errno::ENOTTY)?;
     let bits = u32::try_from(arg).map_err(|_| Errno::EINVAL)?;
     let flags = OpenFlags::from_bits_truncate(bits);
+    // In the master's own devpts: others have other terminals of that name.
     let dentry = root.dentry.lookup(pty.index.to_string().as_bytes()).map_err(|_| Errno::EIO)?;
     let path = Path { mount: root.mount.clone(), dentry };
     let file = pty.open_slave(flags, caller)?;

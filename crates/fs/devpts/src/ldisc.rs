@@ -134,6 +134,7 @@ impl LineDiscipline {
     pub fn set_termios(&mut self, new: Termios2) -> Effects {
         let old = std::mem::replace(&mut self.termios, normalise(new));
         self.packet.termios_changed(&old, &self.termios, &mut self.effects);
+        // What is held is counted anew, as lines or as bytes.
         let mode = LocalFlags::ICANON | LocalFlags::EXTPROC;
         if (old.c_lflag ^ self.termios.c_lflag) & mode.bits() != 0 {
             self.input.change_mode(self.local(LocalFlags::ICANON));
@@ -145,6 +146,7 @@ impl LineDiscipline {
             self.start();
             self.process_echoes();
         }
+        // Who waits may have enough by the new rules.
         self.effects.wake_slave |= PollEvents::READABLE | PollEvents::WRITABLE;
         self.finish()
     }
@@ -157,6 +159,7 @@ impl LineDiscipline {
             if room == 0 {
                 break;
             }
+            // In pieces: where the input takes one, there is room for the next.
             let chunk = &data[taken..data.len().min(taken + room)];
             self.pending.extend(chunk);
             taken += chunk.len();
@@ -185,10 +188,12 @@ impl LineDiscipline {
         let n = if self.is_canonical() {
             self.input.read_line(buf)
         } else {
+            // With EXTPROC the master has edited, but a lone VEOF still ends the file.
             let eof = self.local(LocalFlags::ICANON).then(|| self.cc(VEOF));
             self.input.read_raw(buf, eof)
         };
         self.pump();
+        // Input that moved on has left room.
         self.effects.wake_master |= PollEvents::WRITABLE;
         (Some(n), self.finish())
     }
@@ -202,6 +207,7 @@ impl LineDiscipline {
         }
         let before = self.output.len();
         let n = self.packet.read(&mut self.output, buf);
+        // What was read was the first of it.
         self.arrived = self.arrived.saturating_sub(before - self.output.len());
         if n.is_some() {
             // Echoes may have waited for the room.
@@ -223,6 +229,7 @@ impl LineDiscipline {
     #[must_use]
     pub fn slave_poll(&self) -> PollEvents {
         let (min, time) = (self.cc(VMIN), self.cc(VTIME));
+        // VMIN counts only where no timer would end the read (`n_tty_poll`).
         let wanted = if time == 0 && min != 0 { usize::from(min) } else { 1 };
         let mut events = PollEvents::empty();
         if self.input_available(wanted) {
@@ -287,6 +294,7 @@ impl LineDiscipline {
 
     /// Processes what was written to the master, as far as the input buffer has room.
     fn pump(&mut self) {
+        // Taken out while `receive` has the whole discipline.
         let mut pending = std::mem::take(&mut self.pending);
         let n = self.receive(pending.make_contiguous());
         pending.drain(..n);

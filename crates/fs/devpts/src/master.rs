@@ -36,6 +36,7 @@ impl File for Master {
             let (n, effects) = s.ldisc.master_read(buf);
             let n = match n {
                 Some(n) => Ok(n),
+                // What it wrote before is read first.
                 None if s.slave_gone() => Err(Errno::EIO),
                 None => Err(Errno::EAGAIN),
             };

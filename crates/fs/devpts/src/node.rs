@@ -62,6 +62,7 @@ impl Node {
     }
 
     pub(crate) fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        // O_TRUNC, which devices ignore, asks for 0.
         if change.size.is_some_and(|s| s != 0) {
             return Err(Errno::EINVAL);
         }

@@ -190,6 +190,7 @@ impl Pty {
                 return Err(Errno::EBUSY);
             }
             s.slaves += 1;
+            // Reads of the master wait again.
             s.slave_gone = false;
             Ok(s.hang_ups)
         })
@@ -202,6 +203,7 @@ impl Pty {
             s.slave_gone = s.slaves == 0;
             s.slave_gone && !s.master_open
         });
+        // Reads of the master give EIO from here on.
         self.master_queue.wake_all();
         self.free_index_if(free);
     }
@@ -213,6 +215,7 @@ impl Pty {
             s.hang_ups += 1;
             s.slaves == 0
         });
+        // The name first: nobody may open the slave by it any more.
         if let Some(instance) = self.indices.upgrade() {
             instance.unlink(self.index);
         }
@@ -236,6 +239,7 @@ impl Pty {
             let reset = s.ldisc.set_termios(Termios2::pty_default());
             e.signals = e.signals.union(reset.signals);
             e.wake_master |= reset.wake_master;
+            // All who wait must find it dead.
             e.wake_slave = PollEvents::all();
             ((), e)
         });
@@ -253,6 +257,7 @@ impl Terminal for Pty {
     }
 
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
+        // Through /dev/tty or the console it does not become a controlling terminal.
         self.open_slave(ctx.flags | OpenFlags::NOCTTY, ctx.caller)
     }
 
@@ -279,6 +284,7 @@ impl Terminal for Pty {
 
     fn set_winsize(&self, new: Winsize) -> Result<()> {
         let changed = self.look(|s| std::mem::replace(&mut s.winsize, new) != new);
+        // SIGWINCH is for changes only (`tty_do_resize`).
         if changed {
             self.control.signal_foreground(Signal::SIGWINCH);
         }

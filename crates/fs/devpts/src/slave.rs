@@ -62,6 +62,7 @@ impl Pty {
 
 impl File for Slave {
     fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: JobControlAccess) -> Result<Admission> {
+        // Job control ends with the terminal: the calls themselves say that it is dead.
         if self.is_hung_up() {
             return Ok(Admission::Granted);
         }
@@ -71,8 +72,10 @@ impl File for Slave {
     fn read(&self, _f: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
         let n = self.pty.change(|s| {
             if s.is_hung_up(self.hang_ups) {
+                // A terminal that is hung up reads as an end of file.
                 return (Ok(0), Effects::default());
             }
+            // Even a descriptor that may block does not wait then (termios(3)).
             let never_waits = s.ldisc.read_rule() == ReadRule::Timeout { deciseconds: 0 };
             let (n, effects) = s.ldisc.slave_read(buf);
             let n = match n {
@@ -96,6 +99,7 @@ impl File for Slave {
             ReadRule::Minimum(minimum) | ReadRule::MinimumOrGap { minimum, .. } if done >= usize::from(minimum) => {
                 ReadOn::Enough
             }
+            // The time runs from the last byte, so not before the first.
             ReadRule::MinimumOrGap { deciseconds, .. } if done > 0 => ReadOn::WaitFor(tenths(deciseconds)),
             ReadRule::Minimum(_) | ReadRule::MinimumOrGap { .. } => ReadOn::Wait,
         }
@@ -119,6 +123,7 @@ impl File for Slave {
     fn poll(&self, _f: &OpenFile) -> PollEvents {
         self.pty.look(|s| {
             if s.is_hung_up(self.hang_ups) {
+                // As `hung_up_tty_poll`.
                 return PollEvents::READ_READY | PollEvents::WRITE_READY | PollEvents::ERR | PollEvents::HUP;
             }
             s.ldisc.slave_poll()
@@ -131,6 +136,7 @@ impl File for Slave {
 
     fn ioctl(&self, f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         if self.is_hung_up() {
+            // As `hung_up_tty_ioctl`.
             return Err(if cmd == moat_abi::tty::TIOCSPGRP { Errno::ENOTTY } else { Errno::EIO });
         }
         if let Some(done) = tty::ioctl(&self.pty.terminal()?, End::Slave, f, caller, cmd, arg)? {

@@ -92,6 +92,7 @@ impl InputBuffer {
 
     /// Drops the edited line from `position` on.
     pub(super) fn truncate(&mut self, position: usize) {
+        // Finished lines stay.
         self.head = position.clamp(self.canon_head, self.head);
     }
 
@@ -128,11 +129,13 @@ impl InputBuffer {
             let place = self.tail % SIZE;
             let c = self.bytes[place];
             let end = self.ends[place];
+            // Before the look at the room: a mark just behind a full read goes with it.
             if end && c == VDISABLE {
                 self.ends[place] = false;
                 self.tail += 1;
                 break;
             }
+            // The rest of the line is for the next read.
             if n == buf.len() {
                 break;
             }

@@ -76,6 +76,7 @@ pub struct EchoQueue {
 
 impl EchoQueue {
     fn push(&mut self, echo: Echo) {
+        // What is too much is lost, as on Linux.
         if self.weight + echo.weight() <= LIMIT {
             self.weight += echo.weight();
             self.queue.push_back(echo);
@@ -121,6 +122,7 @@ impl LineDiscipline {
     pub(super) fn commit_echoes(&mut self) {
         self.echo.marked = self.echo.queue.len();
         let (new, old) = (self.echo.weight, self.echo.committed_weight);
+        // Once for each block that is filled, not for each echo.
         if new >= COMMIT_WATERMARK && new % BLOCK <= old % BLOCK {
             self.emit_echoes(self.echo.marked);
         }
@@ -152,6 +154,7 @@ impl LineDiscipline {
         }
         let rest = count - (before - self.echo.queue.len());
         self.echo.committed_weight = self.echo.queue.iter().take(rest).map(|e| e.weight()).sum();
+        // So that the next batch can't overrun the queue.
         while self.echo.committed_weight >= DISCARD_WATERMARK {
             self.echo.pop();
         }
@@ -179,12 +182,14 @@ impl LineDiscipline {
                 if room < 2 {
                     return false;
                 }
+                // DEL is shown as `^?`, as far off as all others.
                 self.put(&[b'^', c ^ 0o100]);
                 self.column = self.column.wrapping_add(2);
             }
             Echo::SetCanonColumn => self.canon_column = self.column,
             Echo::MoveBack => self.column = self.column.saturating_sub(1),
             Echo::EraseTab { columns, from } => {
+                // Without a tab before, columns count from where the line starts on the screen.
                 let start = if from == TabOrigin::LineStart { self.canon_column } else { 0 };
                 let backspaces = 8 - (u32::from(columns).wrapping_add(start) & 7);
                 if room < backspaces as usize {

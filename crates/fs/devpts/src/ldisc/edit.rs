@@ -30,6 +30,7 @@ impl LineDiscipline {
                 return;
             }
             let visual = [LocalFlags::ECHOK, LocalFlags::ECHOKE, LocalFlags::ECHOE].iter().all(|f| self.local(*f));
+            // Only all three together erase the line on the screen.
             if !visual {
                 self.input.drop_line();
                 self.finish_erasing();
@@ -43,6 +44,7 @@ impl LineDiscipline {
         let mut in_word = false;
         while let Some((start, first)) = self.last_char() {
             if what == Erase::Word {
+                // Up to the start of a word, with what comes behind it.
                 if is_alphanumeric(first) || first == b'_' {
                     in_word = true;
                 } else if in_word {
@@ -65,6 +67,7 @@ impl LineDiscipline {
 
     /// Where the last character of the edited line starts, and its first byte; `None` if no whole character is left.
     fn last_char(&self) -> Option<(usize, u8)> {
+        // The bytes of one UTF-8 character go together.
         let start = self.input.line().rev().find(|p| !self.is_continuation(self.input.byte(*p)))?;
         Some((start, self.input.byte(start)))
     }
@@ -79,6 +82,7 @@ impl LineDiscipline {
             self.echo_char(first);
             for p in start + 1..end {
                 self.echo_raw(self.input.byte(p));
+                // A character takes one column, however many bytes it has.
                 self.echo_op(Echo::MoveBack);
             }
         } else if what == Erase::Char && !self.local(LocalFlags::ECHOE) {
@@ -87,6 +91,7 @@ impl LineDiscipline {
             self.show_erased_tab();
         } else {
             let visible = self.local(LocalFlags::ECHOCTL);
+            // Control characters were shown as `^X` or not at all.
             let cells = match (is_control(first), visible) {
                 (true, true) => 2,
                 (true, false) => 0,

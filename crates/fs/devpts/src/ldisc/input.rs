@@ -32,6 +32,7 @@ impl LineDiscipline {
             let free = if self.iflag(InputFlags::PARMRK) { free.div_ceil(3) } else { free };
             let n = match free {
                 0 | 1 => {
+                    // With no line to read, only the end of this one can help.
                     if !self.local(LocalFlags::ICANON) || self.input.has_line() {
                         break;
                     }
@@ -40,6 +41,7 @@ impl LineDiscipline {
                     }
                     1
                 }
+                // The last place is for the end of the line.
                 _ => free - 1,
             };
             let chunk = &data[done..data.len().min(done + n)];
@@ -53,11 +55,13 @@ impl LineDiscipline {
         let strips =
             self.iflag(InputFlags::ISTRIP) || (self.iflag(InputFlags::IUCLC) && self.local(LocalFlags::IEXTEN));
         if self.is_raw() || (self.local(LocalFlags::EXTPROC) && !strips) {
+            // There is nothing to process.
             chunk.iter().for_each(|c| self.input.push(*c));
         } else {
             chunk.iter().for_each(|c| self.receive_char(*c));
             self.flush_echoes();
         }
+        // By lines, the end of one wakes.
         if !self.is_canonical() && !self.input.is_empty() {
             self.effects.wake_slave |= PollEvents::READABLE;
         }
@@ -78,6 +82,7 @@ impl LineDiscipline {
         if self.iflag(InputFlags::IUCLC) && self.local(LocalFlags::IEXTEN) {
             c = to_lower(c);
         }
+        // It holds for one character, whatever that is.
         if std::mem::take(&mut self.literal_next) {
             self.receive_data(c);
         } else if self.local(LocalFlags::EXTPROC) {
@@ -229,6 +234,7 @@ impl LineDiscipline {
         if self.local(LocalFlags::ECHO) {
             self.finish_erasing();
             if self.local(LocalFlags::ECHOCTL) {
+                // A `^` that the character will take the place of.
                 self.echo_raw(b'^');
                 self.echo_raw(b'\x08');
                 self.commit_echoes();

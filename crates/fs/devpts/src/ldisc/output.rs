@@ -97,6 +97,7 @@ impl LineDiscipline {
             if self.oflag(OutputFlags::OLCUC) {
                 c = to_upper(c);
             }
+            // One column for a character, not for a byte.
             if !self.is_continuation(c) {
                 self.column = self.column.wrapping_add(1);
             }

@@ -77,6 +77,7 @@ impl Packet {
 
     /// Reads from the master's queue.
     pub(super) fn read(&mut self, output: &mut VecDeque<u8>, buf: &mut [u8]) -> Option<usize> {
+        // A status comes alone and before data.
         if self.has_status() {
             let first = buf.first_mut()?;
             *first = std::mem::take(&mut self.status);
@@ -90,6 +91,7 @@ impl Packet {
             *buf.first_mut()? = TIOCPKT_DATA;
         }
         let data = &mut buf[header..];
+        // No more than Linux's buffer holds.
         let n = data.len().min(output.len()).min(MASTER_BUFFER);
         for (slot, c) in data.iter_mut().zip(output.drain(..n)) {
             *slot = c;
@@ -136,6 +138,7 @@ impl LineDiscipline {
     /// Drops queued data (TCFLSH on the slave; before TCSETSF with [`Flush::Input`]).
     pub fn flush(&mut self, what: Flush) -> Effects {
         if what != Flush::Output {
+            // Also what has not come as far as the input.
             self.pending.clear();
             self.drop_input();
             self.effects.wake_master |= PollEvents::WRITABLE;
@@ -190,6 +193,7 @@ impl LineDiscipline {
             return;
         }
         let was_stopped = self.flow.stopped;
+        // For this one character. TCOOFF stays in force.
         self.start();
         if self.output_room() > 0 {
             self.put(&[c]);

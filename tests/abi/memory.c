@@ -452,6 +452,7 @@ TEST(memfd_seals) {
     ERR(ftruncate(fd, 1), EPERM);
     ERR(pwrite(fd, "x", 1, 3), EPERM);
     CHECK_EQ(pwrite(fd, "x", 1, 0), 1);
+    ERR(pwrite(fd, "xxxxx", 5, 0), EPERM);
     OK(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL));
     ERR(pwrite(fd, "x", 1, 0), EPERM);
     ERR(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), EPERM);

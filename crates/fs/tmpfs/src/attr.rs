@@ -41,6 +41,7 @@ impl Attr {
     pub(crate) fn put_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
         let old = self.xattrs.get(name).map_or(0, |v| name.len() + v.len());
         let bytes = self.xattr_bytes - old + name.len() + value.len();
+        // They count in no quota: without this limit a guest could fill the sentry's memory with them.
         if bytes > XATTR_LIMIT {
             return Err(Errno::ENOSPC);
         }

@@ -128,6 +128,7 @@ impl Data {
                 let have = v.get(from..).unwrap_or_default();
                 let have = &have[..have.len().min(n)];
                 buf[..have.len()].copy_from_slice(have);
+                // What the vector lacks of the file is zeros.
                 buf[have.len()..n].fill(0);
                 Ok(n)
             }
@@ -159,7 +160,8 @@ impl Data {
             return Err(Errno::EFBIG);
         }
         if self.seals.contains(SealFlags::GROW) && pos.saturating_add(buf.len() as u64) > self.size {
-            let room = self.size.saturating_sub(pos);
+            // Page by page (`shmem_write_begin`): a page that the write would leave longer is not written at all.
+            let room = (self.size / BLOCK * BLOCK).saturating_sub(pos);
             if room == 0 {
                 return Err(Errno::EPERM);
             }
@@ -311,6 +313,7 @@ impl Data {
         match &mut self.store {
             Store::Small(v) => {
                 let len = v.len();
+                // Beyond the vector there is nothing to free.
                 let (from, to) =
                     (usize::try_from(offset).unwrap_or(len).min(len), usize::try_from(end).unwrap_or(len).min(len));
                 v[from..to].fill(0);
@@ -361,6 +364,7 @@ impl Data {
         while done < v.len() {
             done += rustix::io::pwrite(memory.fd(), &v[done..], done as u64).map_err(Errno::from)?;
         }
+        // After the contents are in: a seal may forbid writing.
         if !self.seals.is_empty() {
             seal_host(&memory, self.seals)?;
         }

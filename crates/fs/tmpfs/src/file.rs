@@ -68,6 +68,7 @@ impl File for TmpInode {
     }
 
     fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
+        // One lock for the size and the write: of two that append, neither overwrites the other.
         let (n, end) = {
             let mut d = self.data()?.lock();
             let pos = d.size();
@@ -108,6 +109,7 @@ impl File for TmpInode {
     }
 
     fn sync(&self, _f: &OpenFile, _kind: SyncKind) -> Result<()> {
+        // Nothing is more durable than the memory that it is in.
         Ok(())
     }
 

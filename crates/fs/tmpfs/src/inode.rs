@@ -151,6 +151,7 @@ impl TmpInode {
     fn content_of(kind: &NodeKind<'_>) -> Content {
         match kind {
             NodeKind::File | NodeKind::TmpFile => {
+                // Files of a mounted tmpfs take no seals; memfds may.
                 Content::File(Mutex::new(LockClass::FileData, Data::new(SealFlags::SEAL)))
             }
             NodeKind::Dir => Content::Dir(Mutex::new(LockClass::Inode, Entries::default())),
@@ -174,6 +175,7 @@ impl Inode for TmpInode {
                 stored_at = d.stored_at();
                 (d.size(), d.blocks(&self.shared) * (BLOCK / 512), DeviceId::NONE)
             }
+            // `BOGO_DIRENT_SIZE`: 20 for each entry, `.` and `..` among them.
             Content::Dir(e) => (40 + 20 * e.lock().len() as u64, 0, DeviceId::NONE),
             Content::Symlink(t) => (t.len() as u64, 0, DeviceId::NONE),
             Content::Special(rdev) => (0, 0, *rdev),
@@ -224,6 +226,7 @@ impl Inode for TmpInode {
         a.mtime = stored_at.unwrap_or(a.mtime);
         if let Some(mode) = change.mode {
             a.mode = mode & S_IALLUGO;
+            // The list and the mode say the same.
             if let Some(acl) = a.acl(AclKind::Access) {
                 a.set_acl(AclKind::Access, &acl.with_mode(mode))?;
             }
@@ -260,6 +263,7 @@ impl Inode for TmpInode {
             _ => 1,
         };
         let inode = TmpInode::make(&self.shared, mode, (node.uid, node.gid), nlink, Self::content_of(&node.kind))?;
+        // What is made in a directory takes over its default list; links have no permissions.
         if let Some(default) = self.attr().acl(AclKind::Default)
             && !matches!(node.kind, NodeKind::Symlink(_))
         {
@@ -283,6 +287,7 @@ impl Inode for TmpInode {
         }
         {
             let a = target.attr();
+            // Only a file of O_TMPFILE may get a first name (linkat(2)).
             if a.nlink == 0 && !a.linkable {
                 return Err(Errno::ENOENT);
             }
@@ -318,6 +323,7 @@ impl Inode for TmpInode {
     fn rmdir(&self, name: &[u8]) -> Result<()> {
         let gone = {
             let mut e = self.entries()?.lock();
+            // From here on nothing can be made in it.
             kill_empty(e.get(name).ok_or(Errno::ENOENT)?)?;
             e.remove(name)
         };
@@ -424,6 +430,7 @@ fn rename(from: &TmpInode, old: &[u8], to: &TmpInode, new: &[u8], flags: RenameF
         a.replace(old, target.clone());
         b.as_deref_mut().unwrap_or(&mut a).replace(new, source.clone());
         drop((a, b));
+        // A directory takes the link of its `..` along.
         let shift = i32::from(source.is_dir()) - i32::from(target.is_dir());
         from.touch(if same { 0 } else { -shift });
         to.touch(if same { 0 } else { shift });

@@ -31,6 +31,7 @@ impl Mapping {
 pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
     let memory = {
         let mut d = inode.data().map_err(|_| Errno::ENODEV)?.lock();
+        // Private copies don't reach the file, so seals allow them.
         let shared = what.sharing == Sharing::Shared;
         if shared
             && what.prot.contains(ProtFlags::WRITE)

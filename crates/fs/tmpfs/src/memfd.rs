@@ -17,6 +17,7 @@ fn shmem(tables: &Tables) -> Result<Arc<TmpFs>> {
     if let Some(known) = tables.extensions.get::<Shmem>() {
         return Ok(known.0.clone());
     }
+    // Without limits of its own, as on Linux.
     let none = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
     let new = TmpFs::new(Pseudo::Shmem.dev(), &none)?;
     Ok(tables.extensions.get_or_init(|| Shmem(new)).0.clone())
@@ -29,6 +30,7 @@ fn shmem(tables: &Tables) -> Result<Arc<TmpFs>> {
 pub fn new_memfd(vfs: &Vfs, name: &[u8], flags: u32, creds: &Arc<Credentials>) -> Result<Arc<OpenFile>> {
     let noexec = flags & MFD_NOEXEC_SEAL != 0;
     let seals = match flags & MFD_ALLOW_SEALING != 0 {
+        // MFD_NOEXEC_SEAL implies MFD_ALLOW_SEALING (memfd_create(2)).
         _ if noexec => SealFlags::EXEC,
         true => SealFlags::empty(),
         false => SealFlags::SEAL,

@@ -79,6 +79,7 @@ impl Shared {
 }
 
 fn take(used: &AtomicU64, n: u64, max: u64) -> Result<()> {
+    // 0 is no limit.
     let fits = |u: u64| u.checked_add(n).filter(|&u| max == 0 || u <= max);
     used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map(|_| ()).map_err(|_| Errno::ENOSPC)
 }

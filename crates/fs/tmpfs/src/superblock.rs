@@ -178,6 +178,7 @@ impl FileSystem for TmpFs {
         let new = old.parse(text)?;
         let blocks = new.size.div_ceil(BLOCK);
         let used = (s.used_blocks.load(Ordering::Relaxed), s.used_inodes.load(Ordering::Relaxed));
+        // What is in use must fit (`shmem_reconfigure`).
         if (blocks != 0 && used.0 > blocks) || (new.inodes != 0 && used.1 > new.inodes) {
             return Err(Errno::EINVAL);
         }

@@ -71,12 +71,14 @@ impl Credentials {
     /// Whether the task has `cap` towards `ns` (`ns_capable`).
     #[must_use]
     pub fn has_cap_in(&self, ns: &Arc<UserNamespace>, cap: Cap) -> bool {
+        // Capabilities reach down: to the caller's own namespace and all below it.
         let mut at = ns;
         loop {
             if Arc::ptr_eq(at, &self.user_ns) {
                 return self.effective.contains(cap);
             }
             let Some(parent) = &at.parent else { return false };
+            // Who made a namespace may do everything in it (user_namespaces(7)).
             if Arc::ptr_eq(parent, &self.user_ns) && at.owner.0 == self.euid {
                 return true;
             }

@@ -125,6 +125,7 @@ impl Default for NetSettings {
             first_unprivileged_port: Setting::new(1024, 0, 65535),
             first_local_port: Setting::new(32768, 1, 65535),
             last_local_port: Setting::new(60999, 1, 65535),
+            // The first above the last: nobody may.
             first_ping_group: Setting::new(1, 0, MOST),
             last_ping_group: Setting::new(0, 0, MOST),
             max_backlog: Setting::new(4096, 0, MOST),

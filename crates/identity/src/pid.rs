@@ -58,6 +58,7 @@ impl PidNamespace {
     /// The pid with this number here.
     #[must_use]
     pub fn lookup(&self, number: i32) -> Option<Arc<Pid>> {
+        // Upgraded with the table unlocked: the last reference to a pid locks it.
         let found = self.table.lock().used.get(&number).cloned();
         found?.upgrade()
     }
@@ -65,6 +66,7 @@ impl PidNamespace {
     /// All numbers in ascending order, for /proc and kill(-1).
     #[must_use]
     pub fn pids(&self) -> Vec<Arc<Pid>> {
+        // Upgraded unlocked, as in `lookup`.
         let all: Vec<_> = self.table.lock().used.values().cloned().collect();
         all.iter().filter_map(Weak::upgrade).collect()
     }
@@ -95,6 +97,7 @@ impl PidNamespace {
 
     fn take(&self, wanted: Option<i32>, pid: &Weak<Pid>) -> Result<i32> {
         let mut t = self.table.lock();
+        // What Linux gives then (pid_namespaces(7)).
         if t.dead {
             return Err(Errno::ENOMEM);
         }
@@ -114,6 +117,7 @@ impl PidNamespace {
 
 /// The first free number after `last`, wrapping to [`RESERVED_PIDS`].
 fn free_number<V>(used: &BTreeMap<i32, V>, last: i32) -> Option<i32> {
+    // Numbers in use are in order: the first that is missing is free.
     let first_gap = |from: i32, to: i32| {
         let mut candidate = from;
         for &n in used.range(from..to).map(|(n, _)| n) {
@@ -156,6 +160,7 @@ impl Pid {
             chain.push(n);
         }
         let (id, mut failed) = (ns.pid_ids.next(), None);
+        // While it is being made: the tables take weak references to it.
         let pid = Arc::new_cyclic(|weak| {
             let mut numbers = Vec::with_capacity(chain.len());
             for (i, ns) in chain.into_iter().enumerate() {
@@ -177,6 +182,7 @@ impl Pid {
     /// The number in `ns`; 0 if the namespace can't see this pid.
     #[must_use]
     pub fn number_in(&self, ns: &PidNamespace) -> i32 {
+        // Levels are places in the list; a namespace of the same level may be another one.
         match self.numbers.get(ns.level) {
             Some((n, number)) if n.id == ns.id => *number,
             _ => 0,

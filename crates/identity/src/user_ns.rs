@@ -51,6 +51,7 @@ impl UserNamespace {
     /// The first namespace of a kernel, in which every id is itself. Each call makes another one.
     #[must_use]
     pub fn root() -> Arc<UserNamespace> {
+        // All ids but -1, which is none.
         let all = vec![IdRange { inside: 0, outside: 0, count: u32::MAX }];
         Arc::new(UserNamespace {
             id: ROOT_ID,

@@ -62,6 +62,7 @@ fn release(state: &parking_lot::Mutex<AsyncMutexState>) {
         next
     };
     if let Some(w) = next {
+        // Woken with the state unlocked, which the next poll takes.
         w.fire();
     }
 }

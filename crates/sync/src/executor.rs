@@ -154,6 +154,7 @@ pub fn stop() {
     let e = executor();
     e.state.lock().stopping = true;
     e.idle.notify_all();
+    // The leader sleeps in poll(2), not on the condition.
     reactor::interrupt();
 }
 
@@ -173,6 +174,7 @@ fn start_thread() {
         s.threads += 1;
     }
     let started = std::thread::Builder::new().name("executor".into()).stack_size(STACK_BYTES).spawn(work);
+    // The host may have no more threads: those that there are go on.
     if started.is_err() {
         e.state.lock().threads -= 1;
     }
@@ -189,16 +191,19 @@ pub fn block_in_place<R>(f: impl FnOnce() -> R) -> R {
     let need_thread = {
         let mut s = e.state.lock();
         s.active -= 1;
+        // A sleeper takes over the queue, and the lead if nobody has it.
         if s.asleep > 0 {
             e.idle.notify_one();
             false
         } else {
+            // With another at work the queue is seen to.
             s.active == 0
         }
     };
     if need_thread {
         start_thread();
     }
+    // What `f` makes runnable is for others: `schedule` must wake one.
     IS_WORKER.set(false);
     let start = Instant::now();
     let r = f();
@@ -228,6 +233,7 @@ fn work() {
             runnable.run();
             continue;
         }
+        // Who comes back from `block_in_place` may be one more than there are CPUs.
         if s.leading || s.active > e.max_active {
             s.active -= 1;
             s.asleep += 1;
@@ -251,6 +257,7 @@ fn work() {
     s.active -= 1;
     s.threads -= 1;
     drop(s);
+    // Each must see for itself that it is to stop.
     e.idle.notify_all();
 }
 
@@ -267,6 +274,7 @@ fn wait_for_events(e: &Executor) {
         return;
     }
     let timeout = timer::time_left().map(|left| left.min(Duration::from_secs(3600)));
+    // With an event in hand this is only a look at the descriptors.
     let timeout = if found { Some(Duration::ZERO) } else { timeout };
     let timeout = timeout
         .map(|t| rustix::time::Timespec { tv_sec: t.as_secs().cast_signed(), tv_nsec: i64::from(t.subsec_nanos()) });

@@ -114,6 +114,7 @@ mod order {
     impl Token {
         pub(super) fn take(class: LockClass) -> Token {
             HELD.with_borrow_mut(|held| {
+                // Compared with all of them: guards are dropped in any order.
                 if let Some(&last) = held.iter().max() {
                     let fine = class > last || (class == last && class.may_nest());
                     assert!(fine, "lock order: {class:?} taken while {held:?} held");

@@ -18,6 +18,7 @@ struct Reactor {
     epoll: OwnedFd,
     /// Written to by [`interrupt`], never read: each write is an edge.
     interrupts: OwnedFd,
+    // The last key that was given, and the entries.
     table: Mutex<(u64, HashMap<u64, Watched>)>,
 }
 
@@ -93,6 +94,7 @@ impl Watch {
     pub fn new(fd: Arc<OwnedFd>) -> Result<Watch> {
         let r = reactor()?;
         let queue = Arc::new(WaitQueue::new());
+        // Before the host knows of it, which may report at once.
         let key = r.enter(Watched { queue: Arc::downgrade(&queue), demand: None });
         if let Err(e) = epoll::add(&r.epoll, &fd, epoll::EventData::new_u64(key), ALL | epoll::EventFlags::ET) {
             r.table.lock().1.remove(&key);
@@ -112,6 +114,7 @@ impl Watch {
         let demand = Arc::new(Demand { fd: Arc::downgrade(&fd), key: OnceLock::new(), state });
         let key = r.enter(Watched { queue: Arc::downgrade(&queue), demand: Some(demand.clone()) });
         let _ = demand.key.set(key);
+        // The key is set by now: who waits asks the host with it.
         queue.set_source(demand.clone());
         Ok(Watch { fd, key, queue, demand: Some(demand) })
     }
@@ -221,6 +224,7 @@ pub(crate) fn dispatch() {
     for e in &events {
         let (key, flags) = (e.data.u64(), e.flags);
         let watched = r.table.lock().1.get(&key).cloned();
+        // The watch may be gone by now.
         let Some((queue, demand)) = watched.and_then(|w| Some((w.queue.upgrade()?, w.demand))) else { continue };
         queue.wake(PollEvents::from_bits_truncate(flags.bits()));
         if let Some(demand) = demand {

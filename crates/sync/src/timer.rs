@@ -34,12 +34,14 @@ impl Timer {
     pub fn set(deadline: Instant, notify: Arc<dyn Notify>) -> Timer {
         let (key, first) = {
             let mut heap = HEAP.lock();
+            // The id tells timers of one instant apart.
             heap.next_id += 1;
             let key = (deadline, heap.next_id);
             let first = heap.timers.first_key_value().is_none_or(|(k, _)| key < *k);
             heap.timers.insert(key, notify);
             (key, first)
         };
+        // The leader waits for the timer that was the first so far.
         if first {
             executor::unpark_leader();
         }
@@ -50,6 +52,7 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         let gone = HEAP.lock().timers.remove(&self.key);
+        // Dropped unlocked: what was to be notified may go with it.
         drop(gone);
     }
 }
@@ -79,6 +82,7 @@ pub(crate) fn fire_due() {
             }
         };
         match due {
+            // Unlocked: it may set and drop timers.
             Some(n) => n.notify(PollEvents::IN),
             None => return,
         }

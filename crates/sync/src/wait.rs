@@ -34,6 +34,7 @@ struct List {
 }
 
 struct Inner {
+    // Both are read without the list's lock.
     len: AtomicUsize,
     wakes: AtomicU64,
     list: Mutex<List>,
@@ -83,6 +84,7 @@ impl WaitQueue {
         if self.inner.len.load(Ordering::SeqCst) == 0 {
             return;
         }
+        // Copied first: who is notified may register or leave.
         let notify: Vec<_> = {
             let list = self.inner.list.lock();
             list.entries.iter().filter(|e| e.events.intersects(events)).map(|e| e.notify.clone()).collect()
@@ -141,6 +143,7 @@ impl WaitQueue {
         list.entries.push(Entry { id, events: events | PollEvents::ALWAYS, notify });
         self.inner.len.store(list.entries.len(), Ordering::SeqCst);
         drop(list);
+        // Only once the entry is in: what is true already is reported at once.
         if let Some(source) = self.inner.source.get() {
             source.ask_for(events);
         }
@@ -181,6 +184,7 @@ impl Drop for Registration {
             let gone = list.entries.remove(at);
             self.queue.len.store(list.entries.len(), Ordering::SeqCst);
             drop(list);
+            // Dropped unlocked: a notification is of any type.
             drop(gone);
         }
     }
@@ -208,6 +212,7 @@ impl Wakeup {
             return Poll::Ready(());
         }
         *self.waker.lock() = Some(cx.waker().clone());
+        // It may have fired before the waker was in its place.
         if self.fired.swap(false, Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -77,6 +77,7 @@ pub fn admit(
         JobControlAccess::Ioctl(cmd) if CHANGES.contains(&cmd) => TtyAccess::Change,
         JobControlAccess::Write | JobControlAccess::Ioctl(_) => return Ok(Admission::Granted),
     };
+    // The sentry itself is in no process group.
     let Some(t) = caller.task() else { return Ok(Admission::Granted) };
     match control.check(t, access) {
         TtyCheck::Allowed => Ok(Admission::Granted),
@@ -113,6 +114,7 @@ pub fn ioctl(
             let number = u32::try_from(tty.device_number()).map_err(|_| Errno::EINVAL)?;
             put(caller, arg, &number)
         }
+        // A soft carrier is CLOCAL: the carrier of the line does not count.
         TIOCGSOFTCAR => {
             let local = tty.termios()?.c_cflag & ControlFlags::CLOCAL.bits() != 0;
             put(caller, arg, &i32::from(local))
@@ -153,6 +155,7 @@ fn job_control(
         }
         (TIOCSPGRP, _) => control.set_foreground(t, get::<i32>(caller, arg)?).map(|()| 0),
         (TIOCSCTTY, _) => {
+            // Who may not read it may not take it (`tiocsctty`).
             if !f.access_mode().can_read() && !caller.creds().has_root_cap(Cap::SYS_ADMIN) {
                 return Err(Errno::EPERM);
             }
@@ -204,6 +207,7 @@ fn to_termio(t: &Termios2) -> Termio {
 }
 
 fn with_termio(mut t: Termios2, new: &Termio) -> Termios2 {
+    // `struct termio` leaves the upper half as it is.
     let join = |old: u32, new: u16| (old & 0xffff_0000) | u32::from(new);
     t.c_iflag = join(t.c_iflag, new.c_iflag);
     t.c_oflag = join(t.c_oflag, new.c_oflag);

@@ -84,6 +84,7 @@ pub fn terminal_of(session: &Session) -> Option<Arc<dyn Terminal>> {
 fn set_terminal(session: &Session, tty: Option<Arc<dyn Terminal>>) {
     let state = state_of(session);
     let had = std::mem::replace(&mut state.0.lock().tty, tty);
+    // Dropped unlocked: it may be the last reference to a pty.
     drop(had);
 }
 
@@ -126,6 +127,7 @@ impl JobControl {
         let control = tty.job_control();
         let served = control.session();
         let leads = session.is_led_by(t.process_pid());
+        // It has it already.
         if leads && served.as_ref().is_some_and(|s| s.id() == session.id()) {
             return Ok(());
         }
@@ -136,6 +138,7 @@ impl JobControl {
             if steal == Steal::No || !creds.has_root_cap(Cap::SYS_ADMIN) {
                 return Err(Errno::EPERM);
             }
+            // The other session loses it without a signal.
             set_terminal(&other, None);
         }
         control.set(Some(session), pgrp.id());
@@ -152,6 +155,7 @@ impl JobControl {
         if !self.controls(&session) {
             return Err(Errno::ENOTTY);
         }
+        // The terminal is the session's: others have none of their own to give up.
         if session.is_led_by(t.process_pid()) {
             disassociate(&session, Leave::Asked);
         }
@@ -213,13 +217,16 @@ impl JobControl {
             return TtyCheck::Allowed;
         }
         let foreground = self.state.lock().foreground;
+        // 0: without a foreground group nobody is in the background.
         if foreground == pgrp.id() || foreground == 0 {
             return TtyCheck::Allowed;
         }
         let signal = if access == TtyAccess::Read { Signal::SIGTTIN } else { Signal::SIGTTOU };
         if t.ignores(signal) {
+            // A change goes ahead then; a read would never end (`__tty_check_change`).
             return if access == TtyAccess::Read { TtyCheck::Refused } else { TtyCheck::Allowed };
         }
+        // Stopped, it could not be continued by anybody.
         if pgrp.is_orphaned() {
             return TtyCheck::Refused;
         }
@@ -269,6 +276,7 @@ pub fn disassociate(session: &Arc<Session>, leave: Leave) {
             let control = tty.job_control();
             let foreground = control.foreground();
             control.set(None, 0);
+            // At an exit without SIGCONT, as `disassociate_ctty`.
             (foreground, if leave == Leave::Exits { &[Signal::SIGHUP] } else { &[Signal::SIGHUP, Signal::SIGCONT] })
         }
         (None, Leave::Exits) => (session.process_group(had.old_foreground), &[Signal::SIGHUP, Signal::SIGCONT]),

@@ -148,12 +148,14 @@ impl Connection {
             Err(rustix::io::Errno::CONNRESET) => receive()?,
             other => other?,
         };
+        // Taken in before any check, so that they are closed whatever comes.
         let mut fds = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 fds.extend(rights);
             }
         }
+        // No packet is empty: this is the end.
         if received.bytes == 0 {
             return Ok(None);
         }
@@ -178,16 +180,19 @@ impl Connection {
 fn body_in_memfd<T: Serialize>(body: &T) -> io::Result<(File, u64)> {
     let json = serde_json::to_vec(body)?;
     let length = u64::try_from(json.len()).unwrap_or(u64::MAX);
+    // The receiver would refuse it; so the sender knows why.
     if length > MAX_SPEC_BYTES {
         return Err(invalid("control message too large"));
     }
     let mut memfd = File::from(memfd_create("moat-message", MemfdFlags::CLOEXEC)?);
     memfd.write_all(&json)?;
+    // The receiver reads at the same position.
     memfd.rewind()?;
     Ok((memfd, length))
 }
 
 fn read_body<T: DeserializeOwned>(memfd: OwnedFd, length: u64) -> io::Result<T> {
+    // The other side may be the sandbox, which is not trusted to keep to it.
     if length > MAX_SPEC_BYTES {
         return Err(invalid("control message too large"));
     }

@@ -104,6 +104,7 @@ fn new_socket() -> io::Result<OwnedFd> {
 }
 
 fn address(dir: BorrowedFd<'_>, name: &str) -> io::Result<SocketAddrUnix> {
+    // By a descriptor: a path may be longer than the 108 bytes of an address.
     Ok(SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))?)
 }
 

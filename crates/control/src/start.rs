@@ -134,6 +134,7 @@ impl StartOutcome {
         }
         let mut json = first.to_vec();
         pipe.take(MAX_ERROR_BYTES).read_to_end(&mut json)?;
+        // An error that was cut off can't be decoded: it died while speaking.
         Ok(serde_json::from_slice(&json).map_or(StartOutcome::Died, StartOutcome::Failed))
     }
 }

@@ -70,6 +70,7 @@ impl ExitStatus {
             Ok(()) => Self::from_wait_status(u32::from_le_bytes(word))
                 .map(Some)
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "malformed exit status")),
+            // It died before it had written all of it.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(error),
         }

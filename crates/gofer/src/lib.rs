@@ -51,6 +51,7 @@ struct Export {
 /// Gives the exit code.
 fn serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) -> Result<u8, BootError> {
     let spec = read_spec(files.take(flags.spec_fd)?)?;
+    // Mounting takes privileges, which go next.
     let exports = shut_in(&spec, &mut files, flags.trees)?;
     let nodes = spec.node_maker.map(|fd| files.take(fd)).transpose()?.map(|fd| Arc::new(NodeMaker::new(fd)));
     privileges::drop_all_but(flags.identity, privileges::DIRECT_FILE_ACCESS)?;
@@ -60,6 +61,7 @@ fn serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) ->
     // Whatever else was donated is not this process's.
     drop(files);
     let refusal = if spec.debug { Refusal::Report } else { Refusal::Kill };
+    // Before anything is read that comes from the sandbox.
     moat_jail::seccomp::install(rules::all(), refusal)?;
     let serving = server::start(exports.into_iter().map(|e| (e.tree, e.socket)), nodes.as_ref())?;
     start_sync.booted().map_err(|e| BootError::host("telling the creator", &e))?;

@@ -94,6 +94,7 @@ impl Connection {
         let others = tree.connections.fetch_add(1, Ordering::Relaxed);
         // Counted out again when it is dropped.
         let mut connection = Connection { tree: tree.clone(), listing: VecDeque::new(), alive: alive.clone() };
+        // Bounds the threads that a client can have.
         if others >= MAX_CONNECTIONS {
             return Err(rustix::io::Errno::MFILE.into());
         }
@@ -111,6 +112,7 @@ impl Connection {
         loop {
             let outcome = match channel.receive::<Frame<'_>>()? {
                 None => return Ok(()),
+                // Requests come without descriptors.
                 Some((frame, None)) if frame.closed.len() <= MAX_CLOSED => {
                     self.close(&frame.closed);
                     self.answer(frame.request)
@@ -147,6 +149,7 @@ impl Connection {
         let held = |(node, metadata)| -> Result<Outcome> {
             Ok(Outcome::Reply(Reply::Node(self.tree.handles.lock().insert(node)?, metadata)))
         };
+        // Only ListMore goes on with a listing: anything else lets it go.
         if !matches!(request, Request::ListMore) {
             self.listing = VecDeque::new();
         }
@@ -215,6 +218,7 @@ impl Connection {
         while let Some(entry) = self.listing.pop_front() {
             bytes += encoded(&entry).max_encoded_bytes();
             if bytes > LISTING_BYTES {
+                // The first of the next part.
                 self.listing.push_front(entry);
                 break;
             }

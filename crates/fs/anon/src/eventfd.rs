@@ -57,6 +57,7 @@ impl File for EventFd {
     fn write(&self, _f: &OpenFile, buf: &[u8], _pos: u64) -> Result<usize> {
         let bytes = buf.first_chunk::<8>().ok_or(Errno::EINVAL)?;
         let value = u64::from_ne_bytes(*bytes);
+        // The count never reaches this: a write of it could never be done (eventfd(2)).
         if value == u64::MAX {
             return Err(Errno::EINVAL);
         }
@@ -74,6 +75,7 @@ impl File for EventFd {
         if count > 0 {
             events |= PollEvents::IN;
         }
+        // Room for 1 at least.
         if count < u64::MAX - 1 {
             events |= PollEvents::OUT;
         }

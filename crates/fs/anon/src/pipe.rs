@@ -94,6 +94,7 @@ impl Pipe {
         let (reads, writes) = (mode.can_read(), mode.can_write());
         let (readers_seen, writers_seen) = {
             let mut s = self.state.lock();
+            // Who finds nobody waits: the number tells whether somebody has come since.
             let seen = |there: u32, ever: u64| (there == 0 && partner == Partner::Awaited).then_some(ever);
             let seen = (seen(s.readers, s.readers_ever), seen(s.writers, s.writers_ever));
             s.readers += u32::from(reads);
@@ -102,6 +103,7 @@ impl Pipe {
             s.writers_ever += u64::from(writes);
             seen
         };
+        // Openings of the other side may go on.
         self.queue.wake_all();
         Arc::new(End { pipe: self.clone(), reads, writes, readers_seen, writers_seen })
     }
@@ -116,6 +118,7 @@ impl Pipe {
         if bytes > MAX_SIZE_PRIVILEGED {
             return Err(Errno::EINVAL);
         }
+        // Whole pages, a power of two of them (`round_pipe_size`).
         let size = bytes.max(PAGE).next_power_of_two();
         if size > MAX_SIZE && !caller.creds().has_root_cap(Cap::SYS_RESOURCE) {
             return Err(Errno::EPERM);
@@ -126,6 +129,7 @@ impl Pipe {
                 return Err(Errno::EBUSY);
             }
             s.size = size;
+            // What a larger size took is given back.
             s.data.shrink_to(size);
         }
         self.queue.wake(PollEvents::WRITE_READY);
@@ -155,6 +159,7 @@ impl PipeState {
         if packet {
             self.packets.pop_front();
         } else if !self.packets.is_empty() {
+            // Read as bytes, the packets have lost their borders.
             self.packets.clear();
         }
         n
@@ -216,6 +221,7 @@ impl Drop for End {
             let mut s = self.pipe.state.lock();
             s.readers -= u32::from(self.reads);
             s.writers -= u32::from(self.writes);
+            // With all ends gone a FIFO starts afresh.
             if s.readers == 0 && s.writers == 0 {
                 s.data = VecDeque::new();
                 s.packets.clear();
@@ -254,6 +260,7 @@ impl File for End {
             }
             let n = buf.len().min(room);
             if f.flags().contains(OpenFlags::DIRECT) && n > 0 {
+                // No packet is longer than PIPE_BUF (pipe(2)).
                 let n = n.min(PIPE_BUF);
                 s.packets.push_back(n);
                 s.data.extend(&buf[..n]);
@@ -296,6 +303,7 @@ impl File for End {
 
     fn finish_open(&self, _f: &OpenFile) -> Result<()> {
         let s = self.pipe.state.lock();
+        // Opened for both it never waits: it is its own partner (fifo(7)).
         let reader_waits = self.reads && !self.writes && s.writers == 0 && self.writers_seen == Some(s.writers_ever);
         let writer_waits = self.writes && !self.reads && s.readers == 0 && self.readers_seen == Some(s.readers_ever);
         if reader_waits || writer_waits { Err(Errno::EAGAIN) } else { Ok(()) }
@@ -313,6 +321,7 @@ impl File for End {
     fn fcntl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         match cmd {
             F_GETPIPE_SZ => Ok(self.pipe.state.lock().size as u64),
+            // The argument is an `unsigned int`.
             F_SETPIPE_SZ => self.pipe.set_size(caller, arg & 0xffff_ffff),
             _ => Err(Errno::EINVAL),
         }

@@ -37,6 +37,7 @@ impl SignalFd {
     /// Replaces the mask.
     pub fn set_mask(&self, mask: SigSet) {
         *self.mask.lock() = mask;
+        // Others may be wanted from here on.
         self.group.signalfd_queue.wake_all();
     }
 

@@ -125,6 +125,7 @@ impl TimerFd {
     }
 
     fn shown(&self, setting: &Setting) -> Itimerspec {
+        // An armed timer must not show zero, which is off.
         let left = setting.next_ns.map_or(0, |n| n.saturating_sub(self.now_ns()).max(1));
         Itimerspec { it_interval: Timespec::from_nanos(setting.interval_ns), it_value: Timespec::from_nanos(left) }
     }
@@ -144,9 +145,11 @@ impl TimerFd {
             let mut s = self.state.lock();
             s.setting.advance(self.now_ns());
             let old = self.shown(&s.setting);
+            // Expirations of the old setting are gone.
             s.setting = Setting { next_ns, interval_ns, ticks: 0 };
             (old, self.arm(&mut s))
         };
+        // Dropped unlocked, as `arm` asks.
         drop(timer);
         Ok(old)
     }
@@ -167,6 +170,7 @@ impl TimerFd {
             let result = f(&mut s.setting);
             (result, self.arm(&mut s))
         };
+        // As above.
         drop(timer);
         result
     }

@@ -163,6 +163,7 @@ impl Inode for Root {
 
     fn unlink(&self, name: &[u8]) -> Result<()> {
         let gone = self.names.queues.lock().remove(name);
+        // Dropped unlocked: the messages go with the last opening.
         gone.map(drop).ok_or(Errno::ENOENT)
     }
 

@@ -146,6 +146,7 @@ impl Queue {
     /// EBUSY if a process is registered.
     pub fn register(&self, owner: &Arc<ThreadGroup>, how: Notification) -> Result<()> {
         let mut s = self.state.lock();
+        // An owner that has ended has no claim.
         if s.registration.as_ref().is_some_and(|r| r.owner.strong_count() > 0) {
             return Err(Errno::EBUSY);
         }
@@ -156,6 +157,7 @@ impl Queue {
     /// Takes the registration of `owner` back, if it has one.
     pub fn unregister(&self, owner: &Arc<ThreadGroup>) {
         let mut s = self.state.lock();
+        // By address: the owner need not live any more.
         if s.registration.as_ref().is_some_and(|r| std::ptr::eq(r.owner.as_ptr(), Arc::as_ptr(owner))) {
             s.registration = None;
         }
@@ -166,6 +168,7 @@ impl Queue {
         let s = self.state.lock();
         let owner = s.registration.as_ref().and_then(|r| Some((r.owner.upgrade()?, r.how)));
         let (kind, signal, pid) = match owner {
+            // 0 is SIGEV_SIGNAL, 1 SIGEV_NONE.
             Some((owner, Notification::Signal { signal, .. })) => (0, signal.number(), owner.pid().number()),
             Some((owner, Notification::Nothing)) => (1, 0, owner.pid().number()),
             None => (0, 0, 0),

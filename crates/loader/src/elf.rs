@@ -108,6 +108,7 @@ impl ElfHeaders {
         for p in table {
             match p.p_type {
                 PT_LOAD => headers.add_segment(p, header.e_phoff)?,
+                // Of several the first counts.
                 PT_INTERP if headers.interpreter.is_none() => headers.interpreter = Some((p.p_offset, p.p_filesz)),
                 PT_GNU_STACK => headers.stack_flags = Some(p.p_flags),
                 _ => {}
@@ -130,9 +131,11 @@ impl ElfHeaders {
         if !fits || !file_end || !congruent {
             return Err(Errno::EINVAL);
         }
+        // Other alignments are ignored, as on Linux.
         if p.p_align.is_power_of_two() && p.p_align <= GUEST_TOP / 4 {
             self.max_align = self.max_align.max(p.p_align);
         }
+        // The headers are in memory where a segment holds their part of the file.
         if phoff >= p.p_offset && phoff.saturating_sub(p.p_offset) < p.p_filesz {
             self.phdr_vaddr = Some(p.p_vaddr.saturating_add(phoff.saturating_sub(p.p_offset)));
         }

@@ -92,6 +92,7 @@ pub async fn map_interpreter(
 fn bias_among_mappings(mm: &MemoryManager, headers: &ElfHeaders) -> Result<u64> {
     let span = headers.span();
     let align = headers.max_align;
+    // With room to move the start to the alignment.
     let len = (span.end - span.start).checked_add(align - PAGE_SIZE).ok_or(Errno::ENOMEM)?;
     let free = mm.find_free(len)?;
     let start = free.next_multiple_of(align);
@@ -113,6 +114,7 @@ async fn map(
     if start.checked_add(span.end - span.start).is_none_or(|end| end > GUEST_TOP) {
         return Err(Errno::ENOMEM);
     }
+    // Nothing that is there may be replaced.
     if !mm.is_free(start, span.end - span.start) {
         return Err(Errno::EEXIST);
     }

@@ -78,6 +78,7 @@ pub fn place_stack(mm: &MemoryManager, limit: u64, needed: u64, aslr: Aslr) -> R
         top = top - top % HUGE_PAGE - HUGE_PAGE / 4;
     }
     let start = top.checked_sub(len).filter(|&s| s > GUEST_BOTTOM).ok_or(Errno::ENOMEM)?;
+    // The base stays clear of the stack at its largest (`mmap_base`).
     let guard = (1 << 20) + aslr.random_pages(MMAP_RANDOM_BITS);
     let base = top.checked_sub(gap).and_then(|b| b.checked_sub(guard)).ok_or(Errno::ENOMEM)?;
     mm.set_mmap_base(page_down(base));

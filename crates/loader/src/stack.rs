@@ -197,6 +197,7 @@ impl Words {
 
 /// The auxiliary vector, in Linux's order.
 fn auxiliary_vector(info: &AuxInfo<'_>, random: u64, platform: u64, execfn: u64) -> Words {
+    // The guest's processor is the host's.
     let (hwcap, hwcap2) = rustix::param::linux_hwcap();
     let mut v = Words::default();
     if info.vdso != 0 {

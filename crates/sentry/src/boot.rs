@@ -41,6 +41,7 @@ fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &Star
     }
     tracing::debug!(id = spec.container.id, "booting");
     if spec.network == NetworkMode::Host {
+        // While the host's /proc is still there.
         moat_net_host::ports::read_host_limit();
         if flags.network_namespace == NetworkNamespace::New {
             moat_host::net::bring_loopback_up().map_err(|errno| {
@@ -48,6 +49,7 @@ fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &Star
             })?;
         }
     }
+    // Mounting takes privileges, which go next.
     isolation::enter(&mut spec, &mut files, flags.trees)?;
     let capabilities = match spec.files {
         FileAccess::Direct => privileges::DIRECT_FILE_ACCESS,

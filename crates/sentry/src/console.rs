@@ -33,6 +33,7 @@ pub(crate) fn set_up(
     let node = make_console(namespace, creds);
     let named = name(files, namespace, creds);
     if let Ok(node) = node {
+        // Without a devpts the console is all the name there is.
         if named == Named::No {
             show_as(files, &terminal, &node);
         }
@@ -95,6 +96,7 @@ fn make_console(namespace: &MountNamespace, creds: &Credentials) -> Result<Path>
         Err(Errno::EEXIST) => resolve(&view, b"/dev/console", LookupFlags::FOLLOW)?,
         made => made?,
     };
+    // Another file of that name is left alone.
     if node.inode().metadata()?.rdev != CONSOLE {
         return Err(Errno::ENXIO);
     }

@@ -101,6 +101,7 @@ impl GuestContainer {
     /// # Errors
     /// It was started before.
     pub(crate) fn start(&self) -> Result<(), ControlError> {
+        // Paused before its start, it stays unstarted.
         let prepared = if self.member.processes.is_frozen() { None } else { self.prepared.lock().take() };
         match prepared {
             Some(prepared) => {
@@ -144,6 +145,7 @@ impl GuestContainer {
     /// Forgets a process that was started in it.
     pub(crate) fn forget(&self, process: &Process) {
         let mut executed = self.executed.lock();
+        // The number may belong to another process by now.
         if executed.get(&process.pid()).is_some_and(|p| Arc::ptr_eq(p.group(), process.group())) {
             executed.remove(&process.pid());
         }

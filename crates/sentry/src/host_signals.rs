@@ -90,6 +90,7 @@ impl HostSignals {
 
     fn hand_on(&self, root: &GuestContainer, signal: Signal, code: i32) {
         tracing::debug!(%signal, code, "signal of the host");
+        // What the terminal itself sends has SI_KERNEL.
         let from_terminal = code == SI_KERNEL && self.terminal == ControlsTerminal::Yes;
         let console = root.member.processes.console().filter(|_| from_terminal);
         match (console, signal) {

@@ -29,6 +29,7 @@ use crate::registry::Registry;
 /// Why the guest could not be started; it is passed on to the user.
 pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     let spec = &args.spec;
+    // Before there are other threads, which take the mask over.
     let signals = HostSignals::claim(spec, &args.files)?;
     executor::init().map_err(|e| failed("starting the executor", e))?;
     let platform = start_platform(spec.platform)?;
@@ -47,6 +48,7 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
         assemble: Box::new(move |kernel| assembly::registry(network, kernel)),
     };
     let kernel = Kernel::boot(config).map_err(|e| failed("booting the kernel", e))?;
+    // The template of guest processes is there, and nothing of the guest has run.
     seccomp::install(&args.spec)?;
 
     assembly::add_devices(network, &kernel.root_namespaces.net);
@@ -66,6 +68,7 @@ fn run(kernel: Arc<Kernel>, args: BootArgs, signals: Option<HostSignals>) -> Res
         let _ = told.set(serve(&kernel, args, signals).await);
         executor::stop();
     });
+    // This thread is one of the workers.
     executor::run(cpus.saturating_sub(1).min(executor::host_cpus().saturating_sub(1)));
     outcome.get().cloned().unwrap_or_else(|| Err(BootError::new("the executor stopped before the init had ended")))
 }
@@ -73,6 +76,7 @@ fn run(kernel: Arc<Kernel>, args: BootArgs, signals: Option<HostSignals>) -> Res
 /// Prepares the root container and does what is asked over control connections until its init has ended.
 async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatus, BootError> {
     let BootArgs { spec, files, control, listener, start_sync, .. } = args;
+    // No thread of the executor may block in them.
     for socket in [Some(control.socket()), listener.as_ref().map(Listener::socket)].into_iter().flatten() {
         set_nonblocking(socket).map_err(|e| BootError::host("preparing a control socket", &e))?;
     }

@@ -66,12 +66,14 @@ pub(crate) fn build(
         builder.add_device(device).map_err(|e| failed_to("making the device", &device.path, e))?;
     }
     builder.make_dirs(spec.process.cwd.as_bytes()).map_err(|e| failed(&spec.process.cwd, e))?;
+    // After all mounts, in which these paths may lie.
     for path in &spec.readonly_paths {
         builder.make_readonly(path.as_bytes()).map_err(|e| failed(path, e))?;
     }
     for path in &spec.masked_paths {
         builder.mask(path.as_bytes()).map_err(|e| failed(path, e))?;
     }
+    // Last, as places for mounts had to be made in it.
     if spec.root.readonly {
         root.set_flags(root.flags() | MountFlags::RDONLY);
     }
@@ -288,6 +290,7 @@ impl Builder {
 
     fn make_readonly(&self, path: &[u8]) -> Result<()> {
         let at = match self.find(path) {
+            // What is not there needs no protection.
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             found => found?,
         };
@@ -301,6 +304,7 @@ impl Builder {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             found => found?,
         };
+        // As runc covers them.
         let cover = if at.inode().file_type() == FileType::Directory {
             self.of_type("tmpfs", "size=0,mode=755")?
         } else {

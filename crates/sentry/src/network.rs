@@ -34,6 +34,7 @@ pub(crate) fn set_up(
     if fds.len() != expected {
         return Err(ControlError::Invalid(format!("{} descriptors for a network of {expected}", fds.len())));
     }
+    // The resolver's socket comes last.
     let engine = if resolver.is_some() { fds.pop() } else { None };
     let links: Vec<PacketLink> = fds.into_iter().map(|fd| PacketLink::new(Arc::new(fd))).collect();
     attach(kernel, config, links)?;

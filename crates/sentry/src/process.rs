@@ -85,6 +85,7 @@ pub(crate) fn request(
     }
     set_up_files(&mut files, &creds);
     let table = FdTable::new(kernel.vfs.tables());
+    // What it starts with is not under its own limit.
     let count = u64::try_from(files.len()).unwrap_or(u64::MAX);
     for file in files {
         table.install(file, count, OnExec::Keep).map_err(other("installing descriptors"))?;
@@ -125,9 +126,11 @@ fn limit(r: &RlimitSpec) -> std::result::Result<(Resource, Limit), StartError> {
 
 fn credentials(p: &ProcessSpec, user_ns: Arc<UserNamespace>) -> Credentials {
     let mut groups = p.additional_gids.clone();
+    // `Credentials` has them in order.
     groups.sort_unstable();
     groups.dedup();
     let c = &p.capabilities;
+    // Bits of capabilities that the guest's kernel does not have mean nothing.
     let known = |bits: u64| CapSet(bits & CapSet::FULL.0);
     Credentials {
         effective: known(c.effective),

@@ -57,6 +57,7 @@ impl Registry {
     /// Forgets the container `id`.
     pub(crate) fn remove(&self, id: &str) {
         let gone = self.state.lock().containers.remove(id);
+        // Dropped unlocked: processes and mounts may go with it.
         drop(gone);
     }
 }

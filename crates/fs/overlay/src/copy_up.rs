@@ -45,6 +45,7 @@ fn copy_up_locked(inode: &Arc<OverlayInode>, contents: Contents) -> Result<Arc<d
         chain.push(place.parent);
     }
     for file in chain.into_iter().rev() {
+        // It may have been copied while this one waited for the lock.
         if file.parts().upper.is_none() {
             copy_one(&file, contents)?;
         }
@@ -83,6 +84,7 @@ fn copy_one(file: &Arc<OverlayInode>, contents: Contents) -> Result<()> {
     file.union.alias(new.metadata()?.key(), file);
     let mut layers = file.layers.lock();
     layers.upper = Some(new);
+    // Only directories go on showing what is below.
     if lower.file_type() != FileType::Directory {
         layers.lowers.clear();
     }
@@ -112,6 +114,7 @@ fn fill(
         }
     }
     for name in lower.list_xattr().unwrap_or_default() {
+        // These are the union's own, not the file's.
         if name.starts_with(b"trusted.overlay.") {
             continue;
         }
@@ -140,10 +143,12 @@ fn copy_contents(union: &Union, lower: &Arc<dyn Inode>, new: &Arc<dyn Inode>, si
         };
         let end = from.file().seek_sparse(&from, start, SparseSeek::Hole).unwrap_or(u64::MAX);
         pos = copy_range(&from, &to, start, end, &mut buf)?;
+        // The file has ended.
         if pos < end {
             break;
         }
     }
+    // A hole at the end counts as well.
     if to.metadata()?.size < size { to.file().truncate(&to, size) } else { Ok(()) }
 }
 

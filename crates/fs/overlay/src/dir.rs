@@ -42,9 +42,11 @@ pub(crate) fn merged_names(dir: &OverlayInode) -> Result<Vec<Name>> {
     for tree in parts.upper.iter().chain(&parts.lowers) {
         let dev = tree.metadata()?.dev;
         for (name, ino, file_type) in names_of(&dir.union, tree)? {
+            // The topmost tree decides.
             if merged.contains_key(&name) {
                 continue;
             }
+            // Nothing else can be one: no lookup is needed.
             let may_be_whiteout = matches!(file_type, None | Some(FileType::CharDevice));
             let hidden = may_be_whiteout && tree.lookup(&name).is_ok_and(|e| is_whiteout(&e));
             let shown = (!hidden).then(|| (dir.union.number(InodeKey { dev, ino }), file_type));
@@ -76,6 +78,7 @@ impl File for MergedDir {
     }
 
     fn readdir(&self, _f: &OpenFile, pos: u64, sink: &mut DirSink<'_>) -> Result<u64> {
+        // rewinddir(3) takes a fresh listing.
         let known = if pos == FIRST_ENTRY { None } else { self.listing_now() };
         let listing = match known {
             Some(l) => l,

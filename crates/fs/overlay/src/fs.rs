@@ -57,6 +57,7 @@ impl Union {
 
     pub(crate) fn forget_name(&self, name: &LowerName) {
         let mut known = self.known_names.lock();
+        // Another may have been entered under the name since.
         if known.get(name).is_some_and(|w| w.strong_count() == 0) {
             known.remove(name);
         }

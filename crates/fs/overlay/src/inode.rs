@@ -65,6 +65,7 @@ impl Drop for OverlayInode {
         if let Some(name) = &self.one_of_many {
             self.union.forget_name(name);
         }
+        // It is known by the key of its upper part as well: see `Union::alias`.
         let upper = self.layers.get_mut().upper.take();
         if let Some(meta) = upper.and_then(|u| u.metadata().ok()) {
             self.union.forget(meta.key());
@@ -135,6 +136,7 @@ impl OverlayInode {
                 break;
             }
             let is_dir = entry.file_type() == FileType::Directory;
+            // Directories merge with directories only.
             if !found.is_empty() && !is_dir {
                 break;
             }
@@ -159,6 +161,7 @@ impl OverlayInode {
         };
         let hides = upper.as_ref().is_some_and(|u| u.file_type() != FileType::Directory || is_opaque(u));
         let mut lowers = if hides { Vec::new() } else { self.lower_entries(name)? };
+        // A directory hides a file below it.
         if upper.is_some() && lowers.first().is_some_and(|l| l.file_type() != FileType::Directory) {
             lowers.clear();
         }
@@ -173,6 +176,7 @@ impl OverlayInode {
             return Ok(self.union.intern_name(name, &new));
         }
         let known = self.union.intern(new.key, || new.clone());
+        // What is not copied yet will be copied to the name that it was found by last.
         if !Arc::ptr_eq(&known, &new) && known.layers.lock().upper.is_none() {
             *known.place.lock() = Some(place);
         }
@@ -248,6 +252,7 @@ impl Inode for OverlayInode {
 
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
         let has_upper = self.layers.lock().upper.is_some();
+        // Truncated to nothing, it needs no contents.
         if !has_upper && change.size == Some(0) {
             copy_up::copy_up(&self.arc()?, copy_up::Contents::None)?;
         }
@@ -265,6 +270,7 @@ impl Inode for OverlayInode {
             return Ok(OverlayInode::new(self.union.clone(), None, Layers { upper, lowers: Vec::new() })?);
         }
         let covered = Self::upper_has_whiteout(&dir, name);
+        // A whiteout is a node, and would be in the way.
         if covered {
             dir.unlink(name)?;
         }
@@ -272,12 +278,14 @@ impl Inode for OverlayInode {
         let upper = match made {
             Ok(u) => u,
             Err(e) => {
+                // What is below stays hidden.
                 if covered {
                     Self::put_whiteout(&dir, name)?;
                 }
                 return Err(e);
             }
         };
+        // What the old directory has below must not show in the new one.
         if covered && matches!(node.kind, NodeKind::Dir) {
             upper.set_xattr(OPAQUE, b"y", 0)?;
         }
@@ -346,6 +354,7 @@ impl Inode for OverlayInode {
                 t.upper()?;
                 from.rename(old, &to, new, RenameFlags::EXCHANGE)?;
                 *t.place.lock() = Some(NameInDir { parent: self.arc()?, name: old.to_vec() });
+                // Else it would show what its new place has below.
                 if old_below && t.file_type == FileType::Directory {
                     t.upper()?.set_xattr(OPAQUE, b"y", 0)?;
                 }
@@ -372,6 +381,7 @@ impl Inode for OverlayInode {
         if !exchange && old_below {
             Self::put_whiteout(&from, old)?;
         }
+        // As above.
         if new_below && moved.file_type == FileType::Directory {
             moved.upper()?.set_xattr(OPAQUE, b"y", 0)?;
         }
@@ -419,6 +429,7 @@ impl Inode for OverlayInode {
     }
 
     fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        // The union's own attributes are not for the guest.
         if name.starts_with(b"trusted.overlay.") {
             return Err(Errno::ENODATA);
         }

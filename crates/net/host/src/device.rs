@@ -26,6 +26,7 @@ fn asker() -> Result<&'static OwnedFd> {
         return Ok(fd);
     }
     let fd = crate::socket::open(SocketKind { family: AF_INET, socket_type: SOCK_DGRAM, protocol: IPPROTO_UDP })?;
+    // Of two that are made at once, one is closed again.
     Ok(ASKER.get_or_init(|| fd))
 }
 
@@ -66,6 +67,7 @@ pub fn list_all() -> Vec<NetDevice> {
 fn describe(asker: &OwnedFd, name: &str) -> Option<NetDevice> {
     let ask = |request| {
         let mut device = Ifreq::default();
+        // No device has a name that long.
         device.ifr_name.get_mut(..name.len()).filter(|n| n.len() < IFNAMSIZ)?.copy_from_slice(name.as_bytes());
         query_device(asker, request, &mut device).ok().map(|()| device.ifr_data)
     };
@@ -93,6 +95,7 @@ fn list(caller: &dyn Caller, arg: u64) -> Result<u64> {
     let mut conf = Ifconf::read_from_bytes(&bytes).map_err(|_| Errno::EFAULT)?;
     let devices = list_devices(asker()?, MOST)?;
     let mut count = devices.len();
+    // Without a buffer the call asks for the length.
     if conf.ifc_buf != 0 {
         count = count.min(usize::try_from(conf.ifc_len).unwrap_or(0) / SIZE);
         caller.write_user(conf.ifc_buf, devices.get(..count).unwrap_or_default().as_bytes())?;

@@ -37,6 +37,7 @@ pub(crate) fn check_requests(mut rest: &[u8]) -> Result<()> {
         if len < size_of::<Nlmsghdr>() || len > rest.len() {
             break;
         }
+        // Lower types are netlink's own and ask for nothing.
         if request.nlmsg_type >= NLMSG_MIN_TYPE && !QUESTIONS.contains(&request.nlmsg_type) {
             return Err(Errno::EPERM);
         }

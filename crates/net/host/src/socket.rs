@@ -101,6 +101,7 @@ impl Socket for HostSocket {
     }
 
     fn bind(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
+        // Addresses of netlink have no port.
         if self.kind.family != AF_NETLINK {
             ports::check(caller, addr)?;
         }
@@ -114,6 +115,7 @@ impl Socket for HostSocket {
     fn connect(&self, _caller: &dyn Caller, addr: &[u8]) -> Result<()> {
         let result = host::connect(&self.fd, addr);
         if result == Err(Errno::EINPROGRESS) {
+            // Where `finish_connect` asks again.
             *self.connecting.lock() = Some(SockAddr::new(addr));
         }
         result
@@ -201,6 +203,7 @@ impl Socket for HostSocket {
 
     fn get_option(&self, _caller: &dyn Caller, level: u32, name: u32, room: usize) -> Result<Vec<u8>> {
         options::check_get(level, name)?;
+        // The sentry's error comes before the host's.
         if (level, name) == (SOL_SOCKET, SO_ERROR)
             && let Err(e) = self.core.take_error()
         {
@@ -246,6 +249,7 @@ impl Socket for HostSocket {
     }
 
     fn poll(&self) -> PollEvents {
+        // A look only: waiting is done in the sentry.
         let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         let all = PollFlags::IN
             | PollFlags::PRI

@@ -57,6 +57,7 @@ fn detach_all(spec: &SandboxSpec, files: &mut DonatedFiles) -> Result<(), BootEr
     });
     let mut trees = Vec::new();
     for (backing, overlay, readonly) in mounts.chain([(&root.backing, &root.overlay, root.readonly)]) {
+        // What lies under an overlay is not written to, so its mount is read-only as well.
         trees.push((tree_fd(backing), readonly || *overlay != Overlay::None));
         if let Overlay::Files(files) = overlay {
             trees.push((tree_fd(&files.medium), false));

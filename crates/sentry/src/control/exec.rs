@@ -38,6 +38,7 @@ pub(super) async fn execute(
     let prepared = prepare_process(request).await.map_err(|e| failed(StartError::Command(e)))?;
     let process = prepared.process();
     let pid = process.pid();
+    // Before it runs: it may end, and be asked about, at once.
     {
         let mut executed = container.executed.lock();
         if executed.len() >= MAX_KEPT {

@@ -49,6 +49,7 @@ pub(super) async fn create(
         Some(reserved) => reserved,
         None => reserve(registry, &spec.id).await?,
     };
+    // The sandbox is about to end.
     if registry.root().status() == ContainerStatus::Stopped {
         return Err(registry.root().wrong_state("no container can be made in its sandbox"));
     }

@@ -33,6 +33,7 @@ pub(crate) fn strace(spec: &LogSpec) -> Result<Strace, String> {
 
 /// Changes what is logged, and where if a descriptor came along.
 pub(super) fn change(kernel: &Kernel, spec: &LogSpec, fds: Vec<OwnedFd>) -> Result<(), ControlError> {
+    // Checked before anything is changed.
     let which = strace(spec).map_err(ControlError::Invalid)?;
     match fds.into_iter().next() {
         Some(file) => logging::start(spec, File::from(file)),

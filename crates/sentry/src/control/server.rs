@@ -132,6 +132,7 @@ fn unblocked<T>(mut call: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> 
 /// Waits for `wanted`, unless `end` comes first.
 async fn unless<T>(wanted: impl Future<Output = T>, end: impl Future<Output = ()>) -> Option<T> {
     let (mut wanted, mut end) = (pin!(wanted), pin!(end));
+    // What is wanted beats the end.
     poll_fn(|cx| match wanted.as_mut().poll(cx) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending => end.as_mut().poll(cx).map(|()| None),
@@ -177,6 +178,7 @@ impl From<Response> for Answer {
 impl Session {
     async fn run(self: Arc<Self>) {
         self.read_requests().await;
+        // Before what is kept is taken: whoever keeps something later sees this and lets it go (`keep`, `bind`).
         self.closed.store(true, Ordering::SeqCst);
         self.closing.wake_all();
         drop(self.take_reserved());
@@ -252,6 +254,7 @@ impl Session {
     pub(super) fn keep(&self, reserved: Reserved) {
         let old = self.reserved.lock().replace(reserved);
         drop(old);
+        // The connection has closed meanwhile, and nobody else would let it go.
         if self.is_closed() {
             drop(self.take_reserved());
         }
@@ -268,6 +271,7 @@ impl Session {
         executed.retain(|(_, p)| p.status().is_none());
         executed.push((container.clone(), process.clone()));
         drop(executed);
+        // As in `keep`.
         if self.is_closed() {
             let _ = process.signal(Signal::SIGKILL);
             container.forget(&process);

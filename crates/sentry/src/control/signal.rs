@@ -18,6 +18,7 @@ pub(super) fn send(container: &GuestContainer, number: i32, target: SignalTarget
     let signal = Signal::new(number).ok_or_else(|| failed(Errno::EINVAL))?;
     let init = matches!(target, SignalTarget::Init | SignalTarget::All | SignalTarget::Foreground)
         || matches!(target, SignalTarget::Process(pid) | SignalTarget::ForegroundOf(pid) if pid == container.init.pid());
+    // An init that has not run ends by this alone; others still get a signal that is for all.
     if init && container.abort(signal) && target != SignalTarget::All {
         return Ok(());
     }

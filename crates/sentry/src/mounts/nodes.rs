@@ -40,6 +40,7 @@ impl Builder {
     /// A mount whose root is this node alone.
     pub(super) fn node_mount(&self, node: &NodeSpec) -> Result<Arc<Mount>> {
         const NAME: &[u8] = b"node";
+        // Room for the root and the node.
         let whole = self.of_type("tmpfs", "size=4096,nr_inodes=2")?;
         let new = NewNode { mode: node.mode, uid: node.uid, gid: node.gid, kind: kind(node) };
         whole.root().inode().create(NAME, &new)?;

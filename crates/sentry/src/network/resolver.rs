@@ -116,6 +116,7 @@ impl Resolver {
 
     /// Whether there was something to take.
     fn take_question(&mut self, buffer: &mut [u8]) -> bool {
+        // With the whole length, so that a question that was cut off is noticed.
         let Ok(received) = self.guest.receive(buffer, MsgFlags::TRUNC) else { return false };
         let message = buffer.get(..received.full_len).filter(|m| m.len() <= LONGEST_QUESTION);
         if let (Some(message), Some(from)) = (message, received.from)
@@ -145,6 +146,7 @@ impl Resolver {
         let found = number_of(answer)
             .and_then(|number| self.pending.iter().position(|p| p.passed_as == number && p.nameserver.is_none()));
         if let Some(index) = found {
+            // The response code is the lower half of the fourth byte.
             let failed = answer.get(3).is_some_and(|flags| matches!(flags & 0xf, SERVFAIL | REFUSED));
             if !(failed && self.ask_nameserver(index, 0)) {
                 self.answer(index, answer);
@@ -169,6 +171,7 @@ impl Resolver {
             }
         };
         let Some(answer) = buffer.get_mut(..length) else { return true };
+        // To guess the number alone must not do.
         let found = self.pending.iter().position(|p| {
             p.nameserver == Some(nameserver)
                 && number_of(answer) == Some(p.passed_as)

@@ -85,9 +85,11 @@ impl<T: HostTree> File for HostDirFile<T> {
             }
         };
         let mut reached = pos;
+        // Whatever has come and gone: entries behind the position that is asked for.
         let start = listing.0.partition_point(|(_, next)| *next <= pos);
         for (e, next) in listing.0.iter().skip(start) {
             let file_type = FileType::from_mode(u32::from(e.dtype) << 12);
+            // 0 would stand for no entry.
             let entry = DirEntry { name: &e.name, ino: e.ino.max(1), file_type, next: *next };
             if let ControlFlow::Break(()) = sink(entry) {
                 break;

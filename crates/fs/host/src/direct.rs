@@ -174,6 +174,7 @@ impl HostTree for DirectTree {
     }
 
     fn link(&self, node: &DirectNode, new_dir: &DirectNode, new_name: &[u8]) -> Result<()> {
+        // On older hosts this takes a capability: see `HostInode::link_to`.
         fs::linkat(node, c"", new_dir, component(new_name)?, AtFlags::EMPTY_PATH).map_err(errno)
     }
 
@@ -232,6 +233,7 @@ impl HostTree for DirectTree {
     }
 
     fn list(&self, dir: &DirectNode) -> Result<Vec<HostEntry>> {
+        // A descriptor of its own, with a position of its own.
         let fd = open_dir(dir)?;
         let mut buf = vec![0; LISTING_BYTES];
         let mut entries = Vec::new();
@@ -242,6 +244,7 @@ impl HostTree for DirectTree {
                 return Ok(entries);
             }
             for e in moat_host::files::entries(filled).filter(|e| e.name != b"." && e.name != b"..") {
+                // `DT_*` are the type bits of a mode, shifted.
                 let dtype = e.file_type.map_or(0, |t| u8::try_from(t.mode_bits() >> 12).unwrap_or(0));
                 entries.push(HostEntry { name: e.name.to_vec(), ino: e.ino, dtype, next: e.next_offset });
             }

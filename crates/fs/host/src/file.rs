@@ -70,6 +70,7 @@ pub(crate) fn read_at(fd: &OwnedFd, buf: &mut [u8], pos: u64) -> Result<usize> {
             Ok(0) => return Ok(done),
             Ok(n) => done += n,
             Err(rustix::io::Errno::INTR) => {}
+            // It is not in memory, or the file system can't tell.
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::OPNOTSUPP) => {
                 return match block_in_place(|| rustix::io::pread(fd, &mut buf[done..], at)) {
                     Ok(n) => Ok(done + n),
@@ -98,6 +99,7 @@ impl<T: HostTree> File for HostFile<T> {
     }
 
     fn write(&self, f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
+        // Asked before, as the host may take the bits.
         let before = self.inode.set_id_mode();
         let n = rustix::io::pwrite(&self.fd, buf, pos).map_err(errno);
         self.written(f, before);
@@ -109,6 +111,7 @@ impl<T: HostTree> File for HostFile<T> {
         let iov = [std::io::IoSlice::new(buf)];
         let n = rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND).map_err(errno);
         self.written(f, before);
+        // The host does not say where it wrote.
         Ok((n?, self.metadata(f)?.size))
     }
 
@@ -200,6 +203,7 @@ struct HostMapping<T: HostTree> {
 impl<T: HostTree> Mappable for HostMapping<T> {
     fn map_source(&self, what: &MapFile) -> Result<MapSource> {
         if self.may_store && what.sharing == Sharing::Shared {
+            // From the first such mapping on attributes are asked each time.
             self.stores.get_or_init(|| MappedStores::new(self.inode.clone()));
         }
         Ok(MapSource::File { fd: self.fd.clone(), offset: what.offset, shared: what.sharing == Sharing::Shared })

@@ -73,6 +73,7 @@ impl<T: HostTree> Core<T> {
                 }
             }
         };
+        // Dropped unlocked: it takes itself out of the table.
         drop(other);
         new
     }
@@ -94,6 +95,7 @@ impl<T: HostTree> Core<T> {
                 old.extend(holders.drain(..SCAN));
             }
         }
+        // Unlocked: what is given back is closed.
         let kept: Vec<_> = old.into_iter().filter(|w| w.upgrade().is_some_and(|i| !i.give_node_back())).collect();
         if !kept.is_empty() {
             self.holders.lock().extend(kept);

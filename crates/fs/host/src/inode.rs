@@ -68,6 +68,7 @@ pub struct HostInode<T: HostTree> {
 impl<T: HostTree> Drop for HostInode<T> {
     fn drop(&mut self) {
         self.core.forget(self.identity.key);
+        // The descriptor that made it, if nobody has opened the file.
         drop(self.core.take_fresh(self));
         self.names.get_mut().leave(self.me.as_ptr());
     }
@@ -130,6 +131,7 @@ impl<T: HostTree> HostInode<T> {
     fn find(&self, name: &[u8]) -> Result<Arc<HostInode<T>>> {
         let dir = self.node()?;
         let tree = &self.core.tree;
+        // A file that is known need not be held to be found.
         let meta = self.core.translate(tree.stat_at(&dir, name)?);
         let known = self.core.known(&meta);
         // A directory that others may move at any time is held from here on. A file is not: its space would stay taken when they
@@ -176,6 +178,7 @@ impl<T: HostTree> HostInode<T> {
     fn with_node<R>(&self, act: impl Fn(&T::Node) -> Result<R>) -> Result<R> {
         match act(&*self.node()?) {
             Err(Errno::ENOSYS) => {
+                // Older kernels take these by a descriptor that is more than a path.
                 let real = self.real_node().map_err(|_| Errno::EOPNOTSUPP)?;
                 act(&real).map_err(|e| if e == Errno::ENOSYS { Errno::EOPNOTSUPP } else { e })
             }

@@ -31,6 +31,7 @@ pub(crate) fn file(fd: &OwnedFd, caller: &dyn Caller, cmd: u32, arg: u64) -> Res
             let mut raw = [0; 4];
             caller.read_user(arg, &mut raw)?;
             let flags = u32::from_ne_bytes(raw);
+            // Flags that are there already may be passed again.
             let changed = flags ^ objects::inode_flags(fd)?;
             if changed & PRIVILEGED_FLAGS != 0 && !caller.creds().has_root_cap(Cap::LINUX_IMMUTABLE) {
                 return Err(Errno::EPERM);
@@ -46,6 +47,7 @@ pub(crate) fn file(fd: &OwnedFd, caller: &dyn Caller, cmd: u32, arg: u64) -> Res
 fn fiemap(fd: &OwnedFd, caller: &dyn Caller, arg: u64) -> Result<u64> {
     let mut header = [0; FIEMAP_HEADER_BYTES];
     caller.read_user(arg, &mut header)?;
+    // `fm_mapped_extents` is at 20, `fm_extent_count` at 24.
     let count = u32::from_ne_bytes(*header[24..].first_chunk().ok_or(Errno::EINVAL)?).min(MAX_EXTENTS);
     header[24..28].copy_from_slice(&count.to_ne_bytes());
     let room = FIEMAP_HEADER_BYTES + usize::try_from(count).unwrap_or(0) * FIEMAP_EXTENT_BYTES;

@@ -35,6 +35,7 @@ impl<T: HostTree> HostInode<T> {
         }
         let fd = Arc::new(self.open_for_locks()?);
         self.give_back_if_closed();
+        // Of two that come at once, one descriptor is closed again.
         Ok(self.lock_owners().lock().entry(owner).or_insert(fd).clone())
     }
 

@@ -78,6 +78,7 @@ impl HostStream {
         if !self.ready(PollFlags::IN) {
             return Err(Errno::EAGAIN);
         }
+        // If somebody on the host is faster, only this thread waits.
         block_in_place(|| rustix::io::read(&self.fd, buf)).map_err(errno)
     }
 
@@ -263,6 +264,7 @@ pub fn import(vfs: &Vfs, fds: Vec<OwnedFd>, creds: &Arc<Credentials>) -> Result<
             FileType::CharDevice | FileType::Symlink => Kind::Device,
         };
         let terminal = if kind == Kind::Device && moat_host::tty::termios(&fd).is_ok() {
+            // All descriptors of a terminal share its job control.
             let known = terminals.iter().find(|(rdev, _)| *rdev == st.st_rdev).map(|(_, t)| t.clone());
             let t = known.unwrap_or_else(|| Arc::new(HostTerminal::new(fd.clone(), st.st_rdev)));
             terminals.push((st.st_rdev, t.clone()));
@@ -273,6 +275,7 @@ pub fn import(vfs: &Vfs, fds: Vec<OwnedFd>, creds: &Arc<Credentials>) -> Result<
         // Files that can't be polled are always ready.
         let watch = if kind == Kind::Regular { None } else { Watch::new(fd.clone()).ok() };
         let flags = rustix::fs::fcntl_getfl(&fd).map_err(errno)?;
+        // The host's flag is for others: the guest's own starts clear.
         let flags = OpenFlags::from_bits_truncate(flags.bits()) - OpenFlags::NONBLOCK;
         let pos = if kind == Kind::Regular { rustix::fs::tell(&fd).unwrap_or(0) } else { 0 };
         let ino = st.st_ino.max(1);

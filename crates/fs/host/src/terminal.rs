@@ -70,6 +70,7 @@ impl HostTerminal {
 
     /// Job control, as [`moat_vfs::File::admit`] wants it.
     pub(crate) fn admit(&self, caller: &dyn Caller, what: JobControlAccess) -> Result<Admission> {
+        // Others on the host may have changed it.
         let tostop = tty::termios(&self.fd)?.c_lflag & LocalFlags::TOSTOP.bits() != 0;
         let output = if tostop { BackgroundOutput::Stops } else { BackgroundOutput::Allowed };
         moat_tty::ioctl::admit(&self.control, output, caller, what)

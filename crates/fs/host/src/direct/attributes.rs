@@ -97,6 +97,7 @@ fn on<R>(
 const MAX_BYTES: usize = 65536;
 
 pub(super) fn get_xattr(node: &DirectNode, name: &[u8]) -> Result<Vec<u8>> {
+    // The reserved names are nobody's.
     let name = host_name(name).map_err(|_| Errno::ENODATA)?;
     let by_fd = |fd: BorrowedFd<'_>| {
         let mut value = vec![0; MAX_BYTES];

@@ -32,6 +32,7 @@ fn set_owner_and_mode(fd: BorrowedFd<'_>, expected: FileType, new: NewHostNode) 
     if expected == FileType::Symlink || (!owner_differs && st.st_mode & 0o7777 == new.mode) {
         return Ok(());
     }
+    // A path descriptor takes no fchmod(2).
     if !matches!(expected, FileType::Regular | FileType::Directory) {
         let again = fs::fstat(fd).map_err(errno)?.st_mode & 0o7777;
         return if again == new.mode { Ok(()) } else { moat_host::objects::chmod(fd, new.mode) };
@@ -47,6 +48,7 @@ fn undo(dir: &DirectNode, name: &[u8], made: FileType) {
 /// Makes a regular file, open for reading and writing.
 pub(super) fn file(dir: &DirectNode, name: &[u8], new: NewHostNode) -> Result<OwnedFd> {
     let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+    // Nobody else's until it has its owner.
     let fd = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(errno)?;
     set_owner_and_mode(fd.as_fd(), FileType::Regular, new).inspect_err(|_| undo(dir, name, FileType::Regular))?;
     Ok(fd)
@@ -83,6 +85,7 @@ pub(super) fn node(
     };
     let expected = match kind {
         HostKind::Directory => {
+            // As above, nobody else's yet.
             fs::mkdirat(dir, name, Mode::from_raw_mode(0o700)).map_err(errno)?;
             FileType::Directory
         }
@@ -111,6 +114,7 @@ pub(super) fn node(
         FileType::Directory => BASE | OFlags::RDONLY | OFlags::DIRECTORY,
         _ => BASE | OFlags::PATH,
     };
+    // The name may lead to another file by now, which `set_owner_and_mode` finds out.
     let opened = fs::openat(dir, name, flags, Mode::empty()).map_err(errno);
     let done = opened.and_then(|fd| set_owner_and_mode(fd.as_fd(), expected, new).map(|()| fd));
     done.inspect_err(|_| undo(dir, name, expected))

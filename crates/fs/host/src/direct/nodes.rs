@@ -37,6 +37,7 @@ impl NodeMaker {
     /// # Errors
     /// EPERM if the process is gone, or the host does not let it; those of mknod(2).
     pub(super) fn make(&self, dir: BorrowedFd<'_>, name: &[u8], mode: u32, device: DeviceId) -> Result<()> {
+        // A request has a fixed size.
         if name.len() >= NAME_BYTES {
             return Err(Errno::ENAMETOOLONG);
         }
@@ -48,6 +49,7 @@ impl NodeMaker {
         bytes.resize(size_of::<Request>(), 0);
         let socket = self.take()?;
         let answer = ask(&socket, &bytes, dir);
+        // After a failure, answers might belong to other requests.
         *self.socket.lock() = if answer.is_ok() { Socket::Idle(socket) } else { Socket::Lost };
         self.given_back.notify_one();
         match answer {
@@ -68,6 +70,7 @@ impl NodeMaker {
                 Socket::InUse => self.given_back.wait(&mut state),
                 Socket::Lost => {
                     *state = Socket::Lost;
+                    // Each who waits finds it lost, and wakes the next.
                     self.given_back.notify_one();
                     return Err(Errno::EPERM);
                 }

@@ -44,6 +44,7 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let fds = fd.as_slice();
         loop {
+            // Made for each attempt, which uses it up.
             let mut control = SendAncillaryBuffer::new(&mut space);
             if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
                 return Err(io::ErrorKind::InvalidData.into());
@@ -69,12 +70,14 @@ impl Channel {
                 received => break received?,
             }
         };
+        // Taken in before any check, so that it is closed whatever comes.
         let mut fd = None;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(mut rights) = message {
                 fd = rights.next();
             }
         }
+        // No message is empty: the peer has closed.
         if received.bytes == 0 {
             return Ok(None);
         }

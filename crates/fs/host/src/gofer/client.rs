@@ -36,6 +36,7 @@ pub struct GoferNode {
 impl Drop for GoferNode {
     fn drop(&mut self) {
         if self.handle != ROOT {
+            // Told by the next request: a drop must not wait for an answer.
             self.shared.closed.lock().push(self.handle);
         }
     }
@@ -80,6 +81,7 @@ impl Shared {
             closed.split_off(rest)
         };
         let done = talk(&mut channel, closed).and_then(|done| {
+            // While the connection is still in hand.
             self.grow(&mut channel)?;
             Ok(done)
         });
@@ -313,6 +315,7 @@ impl HostTree for GoferTree {
             let mut request = Request::List { dir: dir.handle };
             loop {
                 let more = exchange(channel, std::mem::take(&mut closed), request, |reply, _| match reply {
+                    // An empty part that promises more could go on for ever.
                     Reply::Entries { entries, more } if !entries.is_empty() || !more => {
                         all.extend(entries.iter().map(listed));
                         Ok(more)

@@ -56,6 +56,7 @@ impl Pool {
     /// A connection of those taken has broken.
     pub(super) fn lost(&self) {
         self.state.lock().alive -= 1;
+        // All must see whether any connection is left.
         self.given_back.notify_all();
     }
 

@@ -96,6 +96,7 @@ impl<T: HostTree> HostInode<T> {
     pub(crate) fn ask_by(&self, ask: impl FnOnce() -> Result<Metadata>) -> Result<Metadata> {
         let version = self.version();
         let meta = self.core.translate(ask()?);
+        // What was asked about is another file by now.
         if !self.identity.is(&meta) {
             return Err(Errno::ESTALE);
         }

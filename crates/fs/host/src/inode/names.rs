@@ -74,6 +74,7 @@ impl<T: HostTree> HostInode<T> {
     pub(super) fn name_child(&self, name: &[u8], child: &Arc<HostInode<T>>) {
         let Some(me) = self.me.upgrade() else { return };
         let known = self.names.lock().children.get(name).is_some_and(|w| std::ptr::eq(w.as_ptr(), Arc::as_ptr(child)));
+        // The usual case: nothing is new.
         if known && child.names.lock().places.last().is_some_and(|(d, n)| Arc::ptr_eq(d, &me) && **n == *name) {
             return;
         }
@@ -84,11 +85,13 @@ impl<T: HostTree> HostInode<T> {
         self.unname_child(name);
         let name: Arc<[u8]> = name.into();
         self.names.lock().children.insert(name.clone(), Arc::downgrade(child));
+        // Dropped with the names unlocked: each refers to a directory.
         let mut forgotten = Vec::new();
         {
             let mut names = child.names.lock();
             let all = std::mem::take(&mut names.places);
             let same = |(dir, n): &Place<T>| Arc::ptr_eq(dir, &me) && *n == name;
+            // A directory has one name only.
             let (gone, mut kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|place| directory || same(place));
             forgotten.extend(gone);
             if kept.len() >= MAX_NAMES {
@@ -113,6 +116,7 @@ impl<T: HostTree> HostInode<T> {
             let here = |(dir, n): &Place<T>| std::ptr::eq(Arc::as_ptr(dir), self) && **n == *name;
             names.places.iter().position(here).map(|at| names.places.remove(at))
         };
+        // Dropped unlocked, as it refers to a directory.
         drop(gone);
     }
 

@@ -61,6 +61,7 @@ impl<T: HostTree> HostInode<T> {
             if held.node.is_none() {
                 held.node = Some(Arc::new(node));
                 None
+            // Another was faster, and its node stays.
             } else {
                 Some(node)
             }
@@ -92,6 +93,7 @@ impl<T: HostTree> HostInode<T> {
 
     /// Gives the node back if a name leads to the file and nobody has it open; false if it stays for now.
     pub(crate) fn give_node_back(&self) -> bool {
+        // Used or open: it stays for another round.
         if self.recent.swap(false, Ordering::Relaxed) || self.openings.load(Ordering::Relaxed) != 0 {
             return false;
         }
@@ -134,6 +136,7 @@ impl<T: HostTree> HostInode<T> {
 
     fn held_node(&self) -> Option<Arc<T::Node>> {
         let node = self.held.lock().node.clone()?;
+        // Mostly it is set already, and reading shares the cache line.
         if !self.recent.load(Ordering::Relaxed) {
             self.recent.store(true, Ordering::Relaxed);
         }
@@ -259,6 +262,7 @@ impl<T: HostTree> HostInode<T> {
                 return self.keep_node(node);
             }
         }
+        // It can't be opened again without a name, but the rest can be done.
         if let Ok(node) = self.node() {
             let mut held = self.held.lock();
             held.node.get_or_insert(node);
@@ -375,6 +379,7 @@ impl<T: HostTree> HostInode<T> {
                 Trust::Shared => tree.open_held_at(&dir, &name, access),
             });
             match opened {
+                // Only if the name still leads to this file.
                 Ok((fd, node)) if self.identity.is(&self.core.translate(crate::direct::metadata_of(&fd)?)) => {
                     if let Some(node) = node {
                         self.hold_while_open(node);

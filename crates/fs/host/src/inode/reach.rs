@@ -61,8 +61,8 @@ impl<T: HostTree> HostInode<T> {
             if held.node.is_none() {
                 held.node = Some(Arc::new(node));
                 None
-            // Another was faster, and its node stays.
             } else {
+                // Another was faster, and its node stays.
                 Some(node)
             }
         };

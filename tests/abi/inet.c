@@ -441,6 +441,42 @@ TEST(backlog_takes_connections_before_accept) {
     }
 }
 
+// A listener whose queue one client fills, which waits there.
+static void full_listener(void) {
+    l = OK(socket(AF_INET, SOCK_STREAM, 0));
+    struct sockaddr_in any = at(0);
+    OK(bind(l, (void *)&any, sizeof any));
+    OK(listen(l, 0));
+    dial(port_of(l));
+}
+
+static int waiting_client(void) {
+    int fd = OK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    struct sockaddr_in to = at(port_of(l));
+    ERR(connect(fd, (void *)&to, sizeof to), EINPROGRESS);
+    return fd;
+}
+
+TEST(a_client_that_gave_up_holds_up_no_other) {
+    full_listener();
+    int gone = waiting_client(), next = waiting_client();
+    close(gone);
+    close(OK(accept(l, NULL, NULL)));
+    struct pollfd writable = {next, POLLOUT, 0};
+    CHECK_EQ(poll(&writable, 1, 20000), 1);
+    CHECK_EQ(writable.revents, POLLOUT);
+    OK(accept(l, NULL, NULL));
+}
+
+TEST(shutdown_ends_an_attempt) {
+    full_listener();
+    int fd = waiting_client();
+    struct sockaddr_in to = at(port_of(l));
+    ERR(connect(fd, (void *)&to, sizeof to), EALREADY);
+    OK(shutdown(fd, SHUT_WR));
+    ERR(connect(fd, (void *)&to, sizeof to), EINPROGRESS);
+}
+
 TEST(sendfile_to_a_socket) {
     connected();
     write_file("f", "through the socket");

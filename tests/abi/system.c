@@ -1,5 +1,6 @@
 // Everything about the system as a whole and the process's settings: uname, sysinfo, random, prctl, scheduling, limits.
 #include "check.h"
+#include <sys/mount.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -394,4 +395,18 @@ TEST(unshare_uts) {
     struct utsname u;
     OK(uname(&u));
     STR_EQ(u.nodename, "moat");
+}
+
+// What a descriptor leads to in another mount namespace is not the caller's to mount on.
+TEST(mounting_stays_in_the_own_namespace) {
+    if (geteuid() != 0)
+        SKIP("may not mount");
+    OK(mkdir("m", 0755));
+    char outside[40];
+    snprintf(outside, sizeof outside, "/proc/self/fd/%d", OK(open("m", O_PATH | O_DIRECTORY)));
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        SKIP("may not mount");
+    ERR(mount("t", outside, "tmpfs", 0, NULL), EINVAL);
+    ERR(mount(outside, "m", NULL, MS_BIND, NULL), EINVAL);
+    OK(mount("t", "m", "tmpfs", 0, NULL));
 }

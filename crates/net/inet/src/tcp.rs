@@ -351,11 +351,10 @@ impl Socket for TcpSocket {
             let state = self.state.lock();
             match &state.phase {
                 Phase::Connected(c) if !self.end.is_reset() => c.peer.clone(),
+                Phase::Listening(_) if !how.reads() => return Ok(()),
                 Phase::Listening(_) | Phase::Connecting { .. } => {
                     drop(state);
-                    if how.reads() {
-                        self.disconnect();
-                    }
+                    self.disconnect();
                     return Ok(());
                 }
                 _ => return Err(Errno::ENOTCONN),

@@ -58,6 +58,10 @@ pub fn mount(vfs: &Vfs, view: &View<'_>, caller_ns: &MountNamespace, target: &[u
     let flags = MsFlags::from_bits_truncate(raw);
     let at = resolve(view, target, LookupFlags::FOLLOW)?;
     check_privilege(view, caller_ns)?;
+    // A descriptor can lead into another namespace, which the privilege is not for (`check_mnt`).
+    if !caller_ns.contains(&at.mount) {
+        return Err(Errno::EINVAL);
+    }
     let ns = namespace(&at)?;
     // The variants exclude one another, and are tried in Linux's order (`path_mount`).
     if flags.contains(MsFlags::REMOUNT) {
@@ -107,6 +111,9 @@ fn bind(view: &View<'_>, ns: &MountNamespace, source: &[u8], at: &Path, flags: M
         return Err(Errno::EINVAL);
     }
     let from = resolve(view, source, LookupFlags::FOLLOW)?;
+    if !ns.contains(&from.mount) {
+        return Err(Errno::EINVAL);
+    }
     let subtree = if flags.contains(MsFlags::REC) { Subtree::All } else { Subtree::Top };
     ns.attach(&MountNamespace::copy_tree(&from, subtree), at)
 }

@@ -89,7 +89,7 @@ impl TcpSocket {
     }
 
     pub(crate) fn do_accept(&self) -> Result<Arc<dyn Socket>> {
-        let (socket, next) = {
+        let (socket, mut next) = {
             let mut state = self.state.lock();
             let Phase::Listening(backlog) = &mut state.phase else { return Err(Errno::EINVAL) };
             let Some(socket) = backlog.ready.pop_front() else {
@@ -99,13 +99,22 @@ impl TcpSocket {
             };
             (socket, backlog.waiting.pop_front())
         };
-        // The place in the queue goes to the first that waits for one.
-        if let Some(client) = next.and_then(|c| c.upgrade())
-            && let Some(me) = self.me.upgrade()
-        {
-            client.go_on_connecting(&me);
+        // The place in the queue goes to the first that still waits for one: those before may have given up.
+        if let Some(me) = self.me.upgrade() {
+            while let Some(client) = next
+                && !client.upgrade().is_some_and(|client| client.join_backlog(&me))
+            {
+                next = self.next_waiting();
+            }
         }
         Ok(socket)
+    }
+
+    fn next_waiting(&self) -> Option<Weak<TcpSocket>> {
+        match &mut self.state.lock().phase {
+            Phase::Listening(backlog) => backlog.waiting.pop_front(),
+            _ => None,
+        }
     }
 
     pub(crate) fn do_connect(&self, caller: &dyn Caller, addr: &[u8]) -> Result<()> {
@@ -160,7 +169,7 @@ impl TcpSocket {
         };
         self.state.lock().phase = Phase::Connecting { to };
         let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
-        me.go_on_connecting(&listener);
+        me.join_backlog(&listener);
         Err(Errno::EINPROGRESS)
     }
 
@@ -207,11 +216,16 @@ impl TcpSocket {
         self.end.core.queue().wake_all();
     }
 
-    /// Joins the listener's queue if there is room, else waits for it.
-    fn go_on_connecting(self: &Arc<Self>, listener: &Arc<TcpSocket>) {
+    /// Joins the listener's queue if there is room, else waits for it; false if it has no need of a place any more.
+    fn join_backlog(self: &Arc<Self>, listener: &Arc<TcpSocket>) -> bool {
+        let port = listener.state.lock().bound.map(|b| b.addr.port());
         let (to, local) = {
             let state = self.state.lock();
-            let (Phase::Connecting { to }, Some(b)) = (&state.phase, state.bound) else { return };
+            let (Phase::Connecting { to }, Some(b)) = (&state.phase, state.bound) else { return false };
+            // It may have gone on to try another listener.
+            if port != Some(to.port()) {
+                return false;
+            }
             (*to, b.addr)
         };
         // The listener's lock alone. The client's own state is looked at again below.
@@ -220,12 +234,12 @@ impl TcpSocket {
             let Phase::Listening(backlog) = &mut state.phase else {
                 drop(state);
                 self.refuse();
-                return;
+                return false;
             };
             if backlog.ready.len() > backlog.limit {
                 // Weak: a client that is closed leaves by itself.
                 backlog.waiting.push_back(Arc::downgrade(self));
-                return;
+                return true;
             }
             // Connected from the start, so that accept(2) never meets a half of a connection.
             let server =
@@ -233,17 +247,23 @@ impl TcpSocket {
             backlog.ready.push_back(server.clone());
             server
         };
-        {
+        let given_up = {
             // Another thread may have given up the attempt in the meantime.
             let mut state = self.state.lock();
-            if matches!(state.phase, Phase::Connecting { .. }) {
+            let connecting = matches!(state.phase, Phase::Connecting { .. });
+            if connecting {
                 self.end.show_tuned_buffer();
                 state.phase = Phase::Connected(Connection { peer: server.end.clone(), addr: to, announced: false });
             }
+            !connecting
+        };
+        if given_up {
+            server.end.take_reset();
         }
         // With both sides in place.
         self.end.core.queue().wake_all();
         listener.end.core.queue().wake(PollEvents::READ_READY);
+        true
     }
 
     /// The server's side of a connection to `local` from the peer of `connection`.

@@ -243,7 +243,12 @@ impl TcpSocket {
         match self.look(id, |c, _| c.state()) {
             // To Linux a socket in TIME_WAIT is closed: a smaller object waits in its place.
             None | Some(State::Closed | State::TimeWait) => return Err(Errno::ENOTCONN),
-            Some(State::SynSent | State::SynReceived) => {
+            // Whichever way is closed, the attempt ends (`inet_shutdown`).
+            Some(State::SynSent) => {
+                self.disconnect();
+                return Ok(());
+            }
+            Some(State::SynReceived) => {
                 if how.writes() {
                     self.disconnect();
                 }

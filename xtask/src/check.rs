@@ -6,6 +6,7 @@
 mod arithmetic;
 mod casts;
 mod circles;
+mod comments;
 mod counts;
 mod dependencies;
 mod layers;
@@ -25,7 +26,7 @@ type Step = (&'static str, fn() -> Result<()>);
 
 /// Runs every step; an error names those that failed.
 pub fn run() -> Result<()> {
-    let steps: [Step; 11] = [
+    let steps: [Step; 12] = [
         ("format", format),
         ("ratchets", ratchets::run),
         ("layers", layers::run),
@@ -33,6 +34,7 @@ pub fn run() -> Result<()> {
         ("circles", circles::run),
         ("statics", statics::run),
         ("casts", casts::run),
+        ("comments", comments::run),
         ("list of system calls", syscall_list::run),
         ("lints", lints),
         ("arithmetic", arithmetic::run),
@@ -57,13 +59,14 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Lowers the lists of numbers to what the sources have: `cargo x ratchet`.
+/// Brings the lists of numbers to what the sources have: `cargo x ratchet`.
 ///
 /// # Errors
 /// A file that can't be read or written.
-pub fn lower_ratchets() -> Result<()> {
+pub fn tighten_ratchets() -> Result<()> {
     circles::lower()?;
     casts::lower()?;
+    comments::raise()?;
     arithmetic::lower()
 }
 

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo x check                 formatting, lints, layers, dependencies, ratchets, documentation
-cargo x ratchet               lower the numbers in xtask/ratchets to what the sources have
+cargo x ratchet               bring the numbers in xtask/ratchets to what the sources have
 cargo x docs                  write docs/syscalls.md from the declarations
 cargo x test [AREA] [flags]   AREA: unit, abi, files, programs, hardening or oci; all of them by default;
                               files comes with the part of abi that is about files
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         "check" => check::run(),
-        "ratchet" => check::lower_ratchets(),
+        "ratchet" => check::tighten_ratchets(),
         "docs" => check::write_documents(),
         "test" => test::run(rest),
         "bench" => bench::run(rest),

@@ -191,7 +191,11 @@ mod tests {
     use super::*;
 
     fn circle(files: &[(&str, &str)]) -> usize {
-        let source = |(name, code): &(&str, &str)| Source { path: format!("c/src/{name}"), code: (*code).to_string() };
+        let source = |(name, code): &(&str, &str)| Source {
+            path: format!("c/src/{name}"),
+            text: String::new(),
+            code: (*code).to_string(),
+        };
         let package = Package { name: "c".into(), directory: "c".into(), files: files.iter().map(source).collect() };
         largest_circle(&Modules::of(&package).imports())
     }

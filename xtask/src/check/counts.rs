@@ -1,7 +1,9 @@
-//! Lists of numbers that may only go down: lines `NUMBER NAME` in a file; `#` starts a comment.
+//! Lists of numbers that may only go down, or only up: lines `NUMBER NAME` in a file; `#` starts a comment.
 //!
 //! A number that is lower than the list says has to be lowered there too (`cargo x ratchet`), so that what was won is
 //! kept. A higher one is never written: whoever has a reason changes the file by hand, where a review sees it.
+//!
+//! Of a list of least numbers only what falls below fails: each comment would change the list otherwise.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -33,13 +35,44 @@ pub fn lower(file: &str, current: &BTreeMap<String, usize>) -> Result<()> {
     fs::write(&path, lowered(&text, current, &parse(&text)?)).with_context(|| file.to_string())
 }
 
+/// Compares what is there with a list of least numbers.
+///
+/// # Errors
+/// One line for each name whose number is below the listed one.
+pub fn check_least(file: &str, current: &BTreeMap<String, usize>) -> Result<()> {
+    let problems = shortfalls(file, current, &read(file)?);
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    Ok(())
+}
+
+/// Writes a list of least numbers anew with what is higher, or new, or gone; what is lower stays as it was and fails.
+///
+/// # Errors
+/// A file that can't be read or written.
+pub fn raise(file: &str, current: &BTreeMap<String, usize>) -> Result<()> {
+    let path = paths::repository().join(file);
+    let text = fs::read_to_string(&path).with_context(|| file.to_string())?;
+    fs::write(&path, raised(&text, current, &parse(&text)?)).with_context(|| file.to_string())
+}
+
 fn lowered(text: &str, current: &BTreeMap<String, usize>, listed: &BTreeMap<String, usize>) -> String {
+    rewritten(text, current, |name, number| listed.get(name).map_or(number, |&old| old.min(number)))
+}
+
+fn raised(text: &str, current: &BTreeMap<String, usize>, listed: &BTreeMap<String, usize>) -> String {
+    rewritten(text, current, |name, number| listed.get(name).map_or(number, |&old| old.max(number)))
+}
+
+/// The comments at the head of `text`, and a line with the chosen number for each name that has any.
+fn rewritten(text: &str, current: &BTreeMap<String, usize>, choose: impl Fn(&String, usize) -> usize) -> String {
     let mut out = String::new();
     for comment in text.lines().take_while(|l| l.starts_with('#')) {
         let _ = writeln!(out, "{comment}");
     }
-    for (name, &number) in current.iter().filter(|(_, number)| **number > 0) {
-        let number = listed.get(name).map_or(number, |&old| old.min(number));
+    let chosen = current.iter().map(|(name, &number)| (name, choose(name, number)));
+    for (name, number) in chosen.filter(|&(_, number)| number > 0) {
         let _ = writeln!(out, "{number} {name}");
     }
     out
@@ -73,6 +106,15 @@ fn problems(file: &str, current: &BTreeMap<String, usize>, listed: &BTreeMap<Str
     problems
 }
 
+fn shortfalls(file: &str, current: &BTreeMap<String, usize>, listed: &BTreeMap<String, usize>) -> Vec<String> {
+    let is_below = |(name, least): (&String, &usize)| match current.get(name) {
+        Some(is) if is < least => Some(format!("{name}: {is}, and {file} wants {least}")),
+        Some(_) => None,
+        None => Some(format!("{name}: in {file} but gone; run cargo x ratchet")),
+    };
+    listed.iter().filter_map(is_below).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +138,21 @@ mod tests {
         assert_eq!(lowered("# c\n3 a\n", &list(2), &list(3)), "# c\n2 a\n");
         assert_eq!(lowered("# c\n3 a\n", &list(4), &list(3)), "# c\n3 a\n");
         assert_eq!(lowered("# c\n3 a\n", &list(0), &list(3)), "# c\n");
+    }
+
+    #[test]
+    fn a_least_number_may_be_passed_but_not_missed() {
+        assert!(shortfalls("f", &list(3), &list(3)).is_empty());
+        assert!(shortfalls("f", &list(4), &list(3)).is_empty());
+        assert!(shortfalls("f", &list(2), &list(3))[0].contains("wants 3"));
+        assert!(shortfalls("f", &list(2), &BTreeMap::new()).is_empty());
+        assert!(shortfalls("f", &BTreeMap::new(), &list(3))[0].contains("gone"));
+    }
+
+    #[test]
+    fn a_list_of_least_numbers_is_never_lowered() {
+        assert_eq!(raised("# c\n3 a\n", &list(4), &list(3)), "# c\n4 a\n");
+        assert_eq!(raised("# c\n3 a\n", &list(2), &list(3)), "# c\n3 a\n");
+        assert_eq!(raised("# c\n3 a\n", &BTreeMap::new(), &list(3)), "# c\n");
     }
 }

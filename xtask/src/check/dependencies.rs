@@ -93,7 +93,7 @@ mod tests {
          [dev-dependencies]\nproptest = \"1\"\n\n[features]\na = []\n";
 
     fn package(path: &str, code: &str) -> Package {
-        let files = vec![Source { path: path.into(), code: code.into() }];
+        let files = vec![Source { path: path.into(), text: String::new(), code: code.into() }];
         Package { name: "p".into(), directory: "crates/p".into(), files }
     }
 

@@ -23,6 +23,8 @@ pub struct Package {
 pub struct Source {
     /// From the repository's root.
     pub path: String,
+    /// As it is in the file.
+    pub text: String,
     /// The text with comments and string literals blanked.
     pub code: String,
 }
@@ -37,6 +39,12 @@ impl Source {
         }
         // By the rule of the house the test module is the last item of a file.
         self.code.find("#[cfg(test)]\nmod tests {").map_or(&*self.code, |end| &self.code[..end])
+    }
+
+    /// The lines as they are in the file, without the unit tests.
+    pub fn lines_without_tests(&self) -> impl Iterator<Item = &str> {
+        // Blanking keeps lines, not positions: a character of two bytes becomes a space of one.
+        self.text.lines().take(self.without_tests().lines().count())
     }
 
     /// Whether the file is compiled into the library or program itself, not a test, example or benchmark of its own.
@@ -80,7 +88,8 @@ fn package(root: &Path, manifest: &Path) -> Result<Package> {
             found.sort();
             for path in found {
                 let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-                files.push(Source { path: relative(root, &path), code: blank(&text) });
+                let code = blank(&text);
+                files.push(Source { path: relative(root, &path), text, code });
             }
         }
     }
@@ -210,9 +219,10 @@ mod tests {
 
     #[test]
     fn tests_are_cut_off() {
-        let code = "fn f() {}\n#[cfg(test)]\nmod tests {\n use x;\n}\n".to_string();
-        let source = |path: &str| Source { path: path.into(), code: code.clone() };
-        assert_eq!(source("crates/a/src/b.rs").without_tests(), "fn f() {}\n");
+        let text = "// é\nfn f() {}\n#[cfg(test)]\nmod tests {\n use x;\n}\n".to_string();
+        let source = |path: &str| Source { path: path.into(), text: text.clone(), code: blank(&text) };
+        assert_eq!(source("crates/a/src/b.rs").without_tests(), "    \nfn f() {}\n");
+        assert_eq!(source("crates/a/src/b.rs").lines_without_tests().collect::<Vec<_>>(), ["// é", "fn f() {}"]);
         assert_eq!(source("crates/a/src/b/tests.rs").without_tests(), "");
     }
 }

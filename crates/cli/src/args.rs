@@ -161,7 +161,9 @@ impl Arguments {
     /// # Errors
     /// What is wrong with it, or the help that it asks for.
     pub(crate) fn parse_line(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        // To the parser "-root" would be the short flags r, o, o and t.
         let args: Vec<OsString> = with_two_dashes(args, NAMES).collect();
+        // The parser's own help knows of commands only.
         if args.iter().skip(1).eq(["help", "flags"]) {
             return Err(flags_alone().try_get_matches_from(["moat", "--help"]).err().unwrap_or_else(no_help));
         }
@@ -220,6 +222,7 @@ pub(crate) fn check_flags(flags: &[OsString]) -> anyhow::Result<()> {
     let line = std::iter::once("moat".into()).chain(flags.iter().cloned());
     flags_alone().try_get_matches_from(line).map(drop).map_err(|error| {
         let text = error.to_string();
+        // The first line says it; usage follows.
         anyhow::anyhow!("{}", text.lines().next().unwrap_or_default().trim_start_matches("error: "))
     })
 }

@@ -76,6 +76,7 @@ impl Configuration {
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         let contents: Contents = toml::from_str(text)?;
+        // Also the names that annotations may set: a wrong one would allow nothing, without a word.
         let known = args::flag_names();
         let unknown = contents.flags.keys().chain(&contents.annotations.allowed).find(|name| !known.contains(*name));
         if let Some(name) = unknown {
@@ -84,6 +85,7 @@ impl Configuration {
         let mut flags = Vec::with_capacity(contents.flags.len());
         for (name, value) in contents.flags {
             let value = text_of(&value).with_context(|| format!("flags.{name}"))?;
+            // One argument: a value that begins with a dash is no flag then.
             flags.push(format!("--{name}={value}").into());
         }
         Ok(Configuration { flags, allowed: contents.annotations.allowed, ..Self::default() })
@@ -91,6 +93,7 @@ impl Configuration {
 
     /// A command line with the file's flags, and then others, before its own.
     pub(crate) fn complete(&self, args: &[OsString], others: &[OsString]) -> Vec<OsString> {
+        // The last one counts: the file's, then the annotations', then the command line's.
         let (program, rest) = args.split_at(args.len().min(1));
         program.iter().chain(&self.flags).chain(others).chain(rest).cloned().collect()
     }
@@ -144,6 +147,7 @@ fn text_of(value: &Value) -> anyhow::Result<String> {
 /// What root does is nobody else's to say.
 fn check_owner(file: &File) -> anyhow::Result<()> {
     const OTHERS_WRITE: u32 = 0o022;
+    // The file of an ordinary user is that user's own affair.
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }

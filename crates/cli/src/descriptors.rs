@@ -36,6 +36,7 @@ fn from_flags(create: &Create) -> anyhow::Result<Inherited> {
 
 fn take(listening: usize, preserved: usize, passed: &[String]) -> anyhow::Result<Inherited> {
     if !passed.is_empty() {
+        // Both would number the descriptors from 3 on.
         if preserved > 0 || listening > 0 {
             bail!("--pass-fd and --preserve-fds do not go together");
         }
@@ -58,6 +59,7 @@ fn claim_all(count: usize) -> anyhow::Result<Vec<OwnedFd>> {
 /// `M:N`, where the N are 3, 4, ...
 fn take_passed(passed: &[String]) -> anyhow::Result<Inherited> {
     let mut numbers = Vec::with_capacity(passed.len());
+    // Copies are numbered in order: in the container they are 3, 4 and so on.
     for (text, expected) in passed.iter().zip(Donation::FIRST..) {
         let parsed = text.split_once(':').and_then(|(m, n)| Some((m.parse::<RawFd>().ok()?, n.parse::<RawFd>().ok()?)));
         match parsed {
@@ -65,6 +67,7 @@ fn take_passed(passed: &[String]) -> anyhow::Result<Inherited> {
             _ => bail!("--pass-fd {text:?} is not M:{expected} with M from 3 on"),
         }
     }
+    // One descriptor may be passed on under several numbers.
     let distinct: BTreeSet<RawFd> = numbers.iter().copied().collect();
     let fds = moat_host::inherited::claim_some(&distinct).context("--pass-fd: the descriptors are not all open")?;
     let by_number: BTreeMap<RawFd, OwnedFd> = distinct.into_iter().zip(fds).collect();
@@ -74,6 +77,7 @@ fn take_passed(passed: &[String]) -> anyhow::Result<Inherited> {
 
 fn listening_sockets() -> usize {
     let number = |name| std::env::var(name).ok()?.parse::<usize>().ok();
+    // sd_listen_fds(3): the variables may be meant for another process.
     let own = usize::try_from(std::process::id()).ok();
     if own.is_some() && number("LISTEN_PID") == own { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
 }

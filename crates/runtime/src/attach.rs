@@ -83,6 +83,7 @@ impl ChildSandbox {
                 PollFd::new(&self.child.pidfd, PollFlags::IN),
                 PollFd::new(&forwarder.0, PollFlags::IN),
             ];
+            // A connection at its end is readable for ever: it is left out from then on.
             if answers == Answers::Expected {
                 fds.push(PollFd::new(self.link.connection(), PollFlags::IN));
             }

@@ -33,6 +33,7 @@ impl Console {
     /// ENOSPC if there are no more of them.
     pub fn new(size: Option<(u16, u16)>) -> Result<Self> {
         let make = || {
+            // Without NOCTTY it could become the terminal of this command's session.
             let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
             let master = openpt(flags)?;
             unlockpt(&master)?;
@@ -65,6 +66,7 @@ impl Console {
             Ok::<_, std::io::Error>(())
         };
         send().context(|| format!("sending the terminal to the console socket {}", path.display()))?;
+        // Three descriptors of one open file, as after a login.
         let copy = || self.slave.try_clone().context(|| "duplicating a terminal".into());
         Ok([copy()?, copy()?, self.slave])
     }
@@ -77,6 +79,7 @@ fn connect_to(path: &Path) -> std::io::Result<OwnedFd> {
         return Err(std::io::ErrorKind::InvalidInput.into());
     };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    // O_PATH: the directory needs to be passed through only, not read.
     let dir = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
     connect(&socket, &SocketAddrUnix::new(short)?)?;

@@ -70,6 +70,7 @@ impl Container {
     /// Its state: what was done with it last, unless it has ended since.
     #[must_use]
     pub fn status(&self) -> Status {
+        // The state file still says "running" if nobody was there to note the end.
         match self.state.status {
             Status::Creating | Status::Stopped => self.state.status,
             status if self.is_alive() => status,
@@ -90,6 +91,7 @@ impl Container {
     pub fn pid(&self) -> i32 {
         let process = match self.state.role {
             Role::Root => self.state.sandbox.as_ref().map(|sandbox| sandbox.process),
+            // The sandbox's process stands for the first container.
             Role::Member => self.state.waiter,
         };
         process.filter(|process| process.is_alive()).map_or(0, |process| process.pid)

@@ -48,6 +48,7 @@ pub fn follow(container: &Container, cgroup: &Cgroup, interval: Duration, out: &
         return Err(Error::Invalid("duration interval must be greater than 0".into()));
     }
     let id = container.id().as_str();
+    // Without the memory controller there are still statistics.
     let mut watch = cgroup.oom_events().inspect_err(|error| tracing::debug!(%error, "no events of memory")).ok();
     let mut next = Instant::now() + interval;
     while cgroup.exists() {
@@ -58,10 +59,12 @@ pub fn follow(container: &Container, cgroup: &Cgroup, interval: Duration, out: &
                 next += interval;
                 match stats_of(container, cgroup) {
                     Ok(stats) => print(&Event { kind: "stats", id, data: Some(&stats) }, out)?,
+                    // It went away between the look at it and the reading.
                     Err(_) if !cgroup.exists() => return Ok(()),
                     Err(error) => tracing::warn!(%error, "no statistics"),
                 }
             }
+            // Woken early: the loop looks whether the cgroup is still there.
             OomEvent::Nothing => {}
         }
     }
@@ -86,6 +89,7 @@ fn wait(watch: Option<&mut OomWatch>, deadline: Instant) -> Result<OomEvent> {
 
 fn print(event: &Event<'_>, out: &mut impl Write) -> Result<()> {
     let line = serde_json::to_string(event).map_err(|error| Error::Invalid(error.to_string()))?;
+    // Flushed line by line, for readers of a pipe.
     writeln!(out, "{line}").and_then(|()| out.flush()).context(|| "writing an event".into())
 }
 

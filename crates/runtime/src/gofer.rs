@@ -75,6 +75,7 @@ pub(crate) struct Gofer {
 impl Exports {
     /// Adds a tree; gives the sandbox's end of its socket.
     fn add(&mut self, tree: OwnedFd, kind: TreeKind, access: Access) -> Result<OwnedFd> {
+        // SEQPACKET keeps requests apart, and tells when the other end is gone.
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .context(|| "creating a socket pair".into())?;
         self.trees.push(GoferTree {
@@ -158,6 +159,7 @@ impl Gofer {
         match StartOutcome::read_from(File::from(start)).context(|| "waiting for the gofer to start".into())? {
             StartOutcome::Booted => Ok(()),
             StartOutcome::Failed(error) => Err(Error::boot(error, "")),
+            // Either execve(2) failed, which left an errno, or the program ended, which may have left a log.
             StartOutcome::Died => match self.child.early_error() {
                 Some(error) => Err(Error::Host { what: "executing the gofer process".into(), error }),
                 None => {

@@ -131,6 +131,7 @@ pub fn run_all<S: Serialize + ?Sized>(kind: HookKind, hooks: &[Hook], state: &S)
 
 fn run_one(kind: HookKind, hook: &Hook, state: &[u8]) -> Result<()> {
     let name = || format!("{kind} hook {}", hook.path().display());
+    // Those of a state file were checked by the command that wrote it, which may have been another version.
     if !hook.path().is_absolute() {
         return Err(Error::Invalid(format!("{}: the path must be absolute", name())));
     }
@@ -141,8 +142,10 @@ fn run_one(kind: HookKind, hook: &Hook, state: &[u8]) -> Result<()> {
         Some(_) => return Err(Error::Invalid(format!("{}: the timeout must be greater than zero", name()))),
     };
     let (output, theirs) = pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())?;
+    // The writing end goes to the hook alone, so that end-of-file comes when nobody writes any more.
     let mut child = spawn(hook, state, theirs).context(name)?;
     let result = wait(&mut child, &output, deadline.map(|(_, at)| at));
+    // It took too long, or waiting failed: nothing of it may run on.
     if !matches!(result, Ok(Outcome::Exited(..))) {
         stop(&mut child);
     }
@@ -171,6 +174,7 @@ fn spawn(hook: &Hook, state: &[u8], output: OwnedFd) -> io::Result<Child> {
     stdin.write_all(state)?;
     stdin.rewind()?;
     let mut command = Command::new(hook.path());
+    // As in execv(3): args[0] is argv[0], not the path.
     if let Some((first, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(first).args(rest);
     }
@@ -181,17 +185,20 @@ fn spawn(hook: &Hook, state: &[u8], output: OwnedFd) -> io::Result<Child> {
         .stdin(stdin)
         .stdout(output.try_clone()?)
         .stderr(Stdio::from(output))
+        // A group of its own, so that what it started is killed with it.
         .process_group(0)
         .spawn()
 }
 
 fn wait(child: &mut Child, output: &OwnedFd, deadline: Option<Instant>) -> io::Result<Outcome> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    // The child is not reaped before the pidfd is open, so the number is still its own.
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     fcntl_setfl(output, OFlags::NONBLOCK)?;
     let mut words = Vec::new();
     let mut open = true;
     loop {
+        // Computed anew each time: a hook that writes all the while must not put the deadline off.
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             return Ok(Outcome::TimedOut(words));
@@ -206,6 +213,7 @@ fn wait(child: &mut Child, output: &OwnedFd, deadline: Option<Instant>) -> io::R
             Err(error) => return Err(error.into()),
         }
         let ended = !fds.first().is_none_or(|fd| fd.revents().is_empty());
+        // Also at its end: what it wrote last is still in the pipe.
         open = open && read_some(output, &mut words)?;
         if ended {
             // What it started may hold the pipe; only what is in it already counts.

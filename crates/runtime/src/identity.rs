@@ -71,6 +71,7 @@ impl UserNamespace {
 
 fn new_namespace() -> Result<Identity> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    // user_namespaces(7): without a privilege a process may map its own ids only.
     if !uid.is_root() {
         let own = |id| vec![IdMap { inside: 0, outside: id, count: 1 }];
         let maps = IdMaps { uid: own(uid.as_raw()), gid: own(gid.as_raw()), writer: MapWriter::Ordinary };
@@ -89,6 +90,7 @@ fn new_namespace() -> Result<Identity> {
 
 fn mapped(uid: Vec<IdMap>, gid: Vec<IdMap>) -> Identity {
     let (own_uid, own_gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    // Also the only map that an ordinary user may write without newuidmap(1).
     let only = |maps: &[IdMap], id| matches!(maps, [map] if map.outside == id && map.count == 1);
     let writer = if own_uid.is_root() {
         MapWriter::Privileged
@@ -112,6 +114,7 @@ fn join(path: &std::path::Path) -> Result<Identity> {
     }
     let (uid, gid) = user_namespace_maps(namespace.as_fd())
         .context(|| format!("joining linux.namespaces: user with path {}", path.display()))?;
+    // The sandbox sets itself up as root of its namespace.
     if !contains(&uid, 0) || !contains(&gid, 0) {
         return Err(Error::Invalid(format!("the user namespace {} has no root", path.display())));
     }

@@ -93,6 +93,7 @@ impl Plan {
                 default_user_namespace(config.network)
             }
         };
+        // The permitted set: a process may make any of it effective.
         let permitted = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
         let permitted = permitted.map_or(0, |sets| oci::capability_mask(sets.permitted().as_ref()));
         Ok(Plan { user, network, capabilities: network_capabilities(config.network, permitted) })
@@ -123,6 +124,7 @@ impl Plan {
             NetworkNamespace::Join(path) => Some(open("linux.namespaces: network", path)?),
         };
         let identity = self.user.identity()?;
+        // One that is joined has its maps already.
         namespaces.set(Namespaces::USER, identity.maps.is_some());
         Ok(PreparedNamespaces { namespaces, identity, network, capabilities: self.capabilities })
     }
@@ -168,6 +170,7 @@ pub(crate) fn check(spec: &Spec, role: Role, network: NetworkMode, warnings: &mu
             return Err(Error::Invalid(format!("linux.namespaces: {kind} is given twice")));
         }
         let joined = matches!(kind, LinuxNamespaceType::Network | LinuxNamespaceType::User);
+        // The paths of a member name what its sandbox has.
         if let (Some(path), Role::Root, false) = (path_of(namespace), role, joined) {
             return Err(Error::unsupported(
                 format!("linux.namespaces: {kind} with path {}", path.display()),
@@ -239,6 +242,7 @@ fn default_user_namespace(mode: NetworkMode) -> UserNamespace {
 fn network_capabilities(mode: NetworkMode, permitted: u64) -> u64 {
     match mode {
         NetworkMode::None | NetworkMode::Sandbox => 0,
+        // Capabilities that this process lacks can't be passed on.
         NetworkMode::Host => permitted & NETWORK_CAPABILITIES & own_capabilities(),
     }
 }
@@ -272,6 +276,7 @@ fn id_maps(field: &str, mappings: &[LinuxIdMapping]) -> Result<Vec<IdMap>> {
         .map(|m| IdMap { inside: m.container_id(), outside: m.host_id(), count: m.size() })
         .filter(|map| map.count > 0)
         .collect();
+    // Files that the guest's root makes need an owner on the host.
     if !mappings.is_empty() && !contains(&maps, 0) {
         return Err(Error::unsupported(field, "it does not map the container's root"));
     }

@@ -57,12 +57,14 @@ fn take(namespace: &File) -> Result<Taken> {
     let mut netlink = Netlink::open().context(doing("opening a netlink socket"))?;
     let Found { config, addresses, unserved } =
         links::read(&mut netlink).context(doing("reading interfaces, addresses and routes"))?;
+    // Before anything is changed: the namespace stays usable in another mode.
     if let Some(name) = unserved.first() {
         return Err(Error::unsupported(
             format!("network interface {name}"),
             "it carries no Ethernet frames, and only such interfaces can be taken over; use --network=host or none",
         ));
     }
+    // Open before the addresses go, so that no frame comes in between and finds nobody.
     let sockets = config.links.iter().map(|link| {
         moat_host::packet::open(link.index)
             .map_err(|errno| io::Error::from_raw_os_error(errno.raw()))

@@ -106,6 +106,7 @@ impl OverlayDirectory {
         DirBuilder::new().mode(0o700).create(&self.path).context(what)?;
         let [tree, made] = [&self.tree, &self.path].map(fs::metadata);
         let (tree, made) = (tree.context(what)?, made.context(what)?);
+        // An ordinary user can't chown(2), and is the owner already.
         if (tree.uid(), tree.gid()) != (made.uid(), made.gid()) {
             chown(&self.path, Some(tree.uid()), Some(tree.gid())).context(what)?;
         }
@@ -116,6 +117,7 @@ impl OverlayDirectory {
 /// Removes a directory that was made for overlays, if it is there.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
+        // An earlier attempt to delete may have come so far.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.context(|| format!("removing the overlay's directory {}", path.display())),
     }

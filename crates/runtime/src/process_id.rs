@@ -56,6 +56,7 @@ impl ProcessId {
     pub fn signal(self, signal: Signal) -> io::Result<()> {
         let Some(pidfd) = self.pidfd()? else { return Ok(()) };
         match signals::pidfd_send_signal(pidfd.as_fd(), signal) {
+            // It has ended since.
             Err(moat_abi::Errno::ESRCH) | Ok(()) => Ok(()),
             Err(errno) => Err(io::Error::from_raw_os_error(errno.raw())),
         }
@@ -92,6 +93,7 @@ impl ProcessId {
         match pidfd_open(pid, PidfdFlags::empty()) {
             // The pidfd holds whoever has the number; looked at afterwards, it is known to be the right one.
             Ok(pidfd) => Ok(self.is_alive().then_some(pidfd)),
+            // EINVAL: by now the number is one of a thread.
             Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => Ok(None),
             Err(error) => Err(error.into()),
         }

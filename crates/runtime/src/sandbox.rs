@@ -278,6 +278,7 @@ impl Sandbox {
         }
         match self.done(&Request::DestroyContainer(id.to_owned())) {
             Err(Error::Control(ControlError::NoContainer(_))) => Ok(()),
+            // The container ended with its sandbox.
             Err(_) if !self.is_running() => Ok(()),
             other => other,
         }
@@ -311,11 +312,13 @@ impl Sandbox {
         let Taken { config, sockets, resolver, nameservers } = network::take_over(self.process.pid)?;
         let (config, has_resolver) = (Box::new(config), resolver.is_some());
         let request = Request::SetUpNetwork { config, resolver: has_resolver, nameservers };
+        // In the order in which the sentry takes them: one for each interface, then the resolver's.
         let fds: Vec<OwnedFd> = sockets.into_iter().chain(resolver).collect();
         link.call(&request, &fds, Patience::Quick).and_then(done)
     }
 
     fn connect(&self) -> Result<Link> {
+        // How a connection fails says little about a sandbox that has ended.
         Link::open(&self.directory, CONTROL_SOCKET).map_err(|error| match self.is_running() {
             true => error,
             false => Error::State("container not running".into()),

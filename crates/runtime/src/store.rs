@@ -49,6 +49,7 @@ impl Store {
     pub fn create(&self, id: &ContainerId) -> Result<Entry> {
         let private = |path: &Path, recursive| DirBuilder::new().mode(0o700).recursive(recursive).create(path);
         private(&self.root, true).context(|| format!("creating {}", self.root.display()))?;
+        // An absolute path: it is written into the state, for commands in other directories.
         let root = fs::canonicalize(&self.root).context(|| format!("finding {}", self.root.display()))?;
         let path = root.join(id.as_str());
         match private(&path, false) {
@@ -66,6 +67,7 @@ impl Store {
     /// [`Error::NoContainer`].
     pub fn lock(&self, id: &ContainerId) -> Result<Entry> {
         let path = self.path(id);
+        // If there is none, locking it says so.
         let path = fs::canonicalize(&path).unwrap_or(path);
         Entry::lock(id.clone(), path)
     }
@@ -89,6 +91,7 @@ impl Store {
         };
         let mut ids: Vec<ContainerId> = entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            // An entry that is still being made is no container yet.
             .filter(|id| self.path(id).join(STATE_FILE).exists())
             .collect();
         ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));

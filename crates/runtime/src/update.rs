@@ -54,6 +54,7 @@ impl Limits {
         cpu.set_mems(self.cpuset_mems.clone());
         let mut io = LinuxBlockIo::default();
         io.set_weight(self.blkio_weight);
+        // 0 leaves the limit as it is.
         let mut pids = LinuxPids::default();
         pids.set_limit(self.pids_limit.unwrap_or(0));
         let mut resources = LinuxResources::default();
@@ -112,6 +113,7 @@ impl Container {
         let cgroup =
             cgroup.ok_or_else(|| Error::Invalid("the container has no cgroup whose limits could be changed".into()))?;
         cgroup.update(resources)?;
+        // Read again: what the containers see is what the host applies.
         let shares = cgroup::shares(Some(cgroup), self.pod_size(), config);
         self.sandbox()?.update(self.id().as_str(), SharesSpec { tasks: cgroup::task_limit(Some(resources)), ..shares })
     }

@@ -77,6 +77,7 @@ pub(crate) fn start(
     let duplicate = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().context(|| "duplicating a descriptor".into());
     let (ready, ready_write) = pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())?;
     let mut donation = Donation::default();
+    // In the order in which `stand_for` claims them.
     donation.add(duplicate(link)?);
     donation.add(ready_write);
     let controlling_terminal = terminal.map(|terminal| donation.add(terminal));
@@ -136,6 +137,7 @@ fn stand_for(donated: usize, target: &WaiterTarget) -> Option<u8> {
     let ready = fds.next()?;
     // The terminal belongs to the session without being open; open here it would outlive those who use it.
     drop(fds);
+    // Before it says that it is ready: from then on no signal may end it, or be lost.
     let all = SigSet::EMPTY.complement();
     signals::set_mask(all).ok()?;
     let signals = signals::signalfd(all).ok()?;
@@ -163,6 +165,7 @@ fn stand_for(donated: usize, target: &WaiterTarget) -> Option<u8> {
 fn pass_on(signals: &OwnedFd, connection: &Connection, target: &WaiterTarget) {
     while let Ok(info) = signals::read_signalfd(signals.as_fd()) {
         let Ok(signal) = i32::try_from(info.ssi_signo) else { continue };
+        // SIGCHLD tells of this process's own children.
         if signal != Signal::SIGCHLD.number() {
             // If it can't be sent the sandbox is ending.
             let _ = connection.post(&target.signal_request(signal, info.ssi_code));

@@ -16,7 +16,9 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
 
 /// Lets switches have a value and flags come twice, in all commands.
 pub(super) fn lenient(command: Command) -> Command {
+    // Go's flag package lets a later value replace an earlier one.
     let command = command.args_override_self(true).mut_args(|arg| match arg.get_action() {
+        // As with Go's a switch takes a value after "=" only: "-flag false" is a flag and an argument.
         ArgAction::SetTrue if arg.get_long().is_some() => arg
             .action(ArgAction::Set)
             .num_args(0..=1)
@@ -40,7 +42,9 @@ pub(super) fn with_two_dashes(
     let mut before_command = true;
     args.into_iter().enumerate().map(move |(index, arg)| {
         let text = arg.to_str().unwrap_or_default();
+        // A single letter is one of the parser's short flags.
         let single = text.strip_prefix('-').filter(|name| name.len() > 1 && !name.starts_with('-'));
+        // Behind the command are a guest's words, too.
         before_command = before_command && !commands.contains(&text);
         match single {
             Some(name) if before_command && index > 0 => format!("--{name}").into(),

@@ -29,6 +29,7 @@ impl FromStr for Overlay2 {
         let medium = match parts.next().map(|medium| medium.split_once('=').unwrap_or((medium, ""))) {
             Some(("memory", "")) => Medium::Memory,
             Some(("self", "")) => Medium::Tree,
+            // A relative path would depend on where the client calls from.
             Some(("dir", path)) if path.starts_with('/') => Medium::Directory(PathBuf::from(path)),
             Some(("dir", path)) => return Err(format!("{path:?} is no absolute path")),
             _ => return Err(FORMS.into()),

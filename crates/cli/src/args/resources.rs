@@ -89,6 +89,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err(invalid());
     }
     while !rest.is_empty() {
+        // As in Go a number needs a unit.
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
         let (number, unit) = rest.split_at_checked(digits).ok_or_else(invalid)?;
         let end = unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len());

@@ -14,6 +14,7 @@ pub(super) fn run(config: &Config, global: &Global, flags: &Debug) -> anyhow::Re
     let container = super::load(config, &flags.id)?;
     let sandbox = container.sandbox()?;
     if let Some(signal) = &flags.signal {
+        // The host process, not one in the container.
         let number = parse_signal(signal)?;
         let Some(signal) = Signal::new(number) else { bail!("unknown signal {signal:?}") };
         sandbox.process.signal(signal)?;
@@ -24,6 +25,7 @@ pub(super) fn run(config: &Config, global: &Global, flags: &Debug) -> anyhow::Re
             Some("debug") => true,
             Some(other) => bail!("--log-level {other:?} is not warning, info or debug"),
         };
+        // With --debug-log the sandbox logs into that file from now on.
         let logs = LogFiles::open(config, global, "debug", &flags.id)?;
         sandbox.change_logging(LogSpec { debug, ..config.log_spec() }, logs.debug)?;
     }

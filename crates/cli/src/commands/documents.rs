@@ -19,6 +19,7 @@ pub(super) fn completion(shell: Shell) -> anyhow::Result<u8> {
 /// A page for moat, and one for each command.
 pub(super) fn man(directory: &Path) -> anyhow::Result<u8> {
     fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    // Else the command "help" would get a page as well.
     let whole = Arguments::command().disable_help_subcommand(true);
     clap_mangen::generate_to(whole, directory).with_context(|| format!("writing pages to {}", directory.display()))?;
     Ok(0)

@@ -10,6 +10,7 @@ use crate::args::Events;
 
 pub(super) fn run(config: &Config, flags: &Events) -> anyhow::Result<u8> {
     let container: Container = super::load(config, &flags.id)?;
+    // Its cgroup may still be there, with figures of nobody.
     if container.status() == Status::Stopped {
         return Err(Error::State(format!("container with id {} is not running", flags.id)).into());
     }

@@ -18,6 +18,7 @@ const MAX_PROCESS_BYTES: u64 = 8 << 20;
 pub(super) fn run(config: &Config, flags: Exec, inherited: Inherited) -> anyhow::Result<u8> {
     refuse(&flags)?;
     let container = super::load(config, &flags.id)?;
+    // A file describes the whole process; flags change the container's init.
     let process = match &flags.process {
         Some(path) => read_process(path)?,
         None => container.exec_process(settings(&flags)?)?,
@@ -46,6 +47,7 @@ pub(super) fn run(config: &Config, flags: Exec, inherited: Inherited) -> anyhow:
     })?;
     match (exec, signals) {
         (Some(exec), Some(signals)) => Ok(exec.attend(&signals)?.shell_code()),
+        // Detached, there is nobody to wait for.
         _ => Ok(0),
     }
 }
@@ -65,6 +67,7 @@ fn refuse(flags: &Exec) -> anyhow::Result<()> {
 
 fn read_process(path: &Path) -> anyhow::Result<oci::Process> {
     let shown = path.display();
+    // Looked at first, so that a wrong path does not fill the memory.
     let length = fs::metadata(path).with_context(|| format!("reading {shown}"))?.len();
     if length > MAX_PROCESS_BYTES {
         bail!("{shown} is larger than {MAX_PROCESS_BYTES} bytes");

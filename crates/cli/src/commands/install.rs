@@ -52,6 +52,7 @@ fn install_docker(flags: &Install, program: &Path) -> anyhow::Result<String> {
 pub(super) fn uninstall(flags: &Uninstall) -> anyhow::Result<u8> {
     let place = &flags.place;
     let mut removed = false;
+    // Without a name all are looked through: a client may be gone, and its file still there.
     for client in if place.clients.is_empty() && place.config_file.is_none() { ALL.to_vec() } else { clients(place) } {
         let said = match DropIn::of(client, &place.etc, &place.runtime, Path::new("/")) {
             Some(drop_in) => drop_in.uninstall(place.dry_run)?,
@@ -60,6 +61,7 @@ pub(super) fn uninstall(flags: &Uninstall) -> anyhow::Result<u8> {
         removed |= said.is_some();
         super::print(&said.unwrap_or_default())?;
     }
+    // Scripts are to notice a wrong name.
     if !removed {
         bail!("there is no runtime {:?}", place.runtime);
     }
@@ -121,11 +123,13 @@ fn edit(
 }
 
 fn changed(text: &str, change: impl FnOnce(&mut Map<String, Value>) -> anyhow::Result<()>) -> anyhow::Result<String> {
+    // An empty file, or none, has no settings yet.
     let mut config: Value = if text.trim().is_empty() { json!({}) } else { serde_json::from_str(text)? };
     let Some(top) = config.as_object_mut() else { bail!("it is not an object") };
     let runtimes = top.entry("runtimes").or_insert_with(|| json!({}));
     let Some(runtimes) = runtimes.as_object_mut() else { bail!("\"runtimes\" is not an object") };
     change(runtimes)?;
+    // As it was before the first runtime was added.
     if runtimes.is_empty() {
         top.remove("runtimes");
     }
@@ -138,14 +142,17 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
+    // It may have secrets in it: its mode stays.
     let mode = fs::metadata(&path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".moat-{}", std::process::id()));
     let new = path.with_file_name(name);
     let result = (|| {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        // open(2) has taken the umask off.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
+        // On the disk before the rename: a crash leaves the old file or the new one.
         file.sync_all()?;
         fs::rename(&new, &path)
     })();

@@ -20,6 +20,7 @@ pub(super) fn run(config: &Config, flags: &Kill) -> anyhow::Result<u8> {
 /// A number, or a name with or without SIG, in any case.
 pub(super) fn parse_signal(text: &str) -> anyhow::Result<i32> {
     if let Ok(number) = text.parse::<i32>() {
+        // 0 asks whether it is there, as with kill(2).
         if (0..=64).contains(&number) {
             return Ok(number);
         }

@@ -14,6 +14,7 @@ pub(super) fn state(config: &Config, id: &str) -> anyhow::Result<u8> {
 
 pub(super) fn run(config: &Config, flags: &List) -> anyhow::Result<u8> {
     let store = super::store(config);
+    // Ids need no look at a sandbox.
     if flags.quiet {
         let ids: String = store.ids()?.iter().map(|id| format!("{id}\n")).collect();
         super::print(&ids)?;
@@ -37,6 +38,7 @@ fn user_name(passwd: &str, uid: u32) -> String {
     let uid = uid.to_string();
     let known = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
+        // passwd(5): name, password, uid.
         let name = fields.next()?;
         (fields.nth(1)? == uid).then(|| name.to_owned())
     });

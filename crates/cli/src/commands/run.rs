@@ -19,6 +19,7 @@ pub(super) fn run(config: &Config, global: &Global, flags: Run, inherited: Inher
     // The guest's terminal is the caller's, if it has one.
     let guard = TerminalGuard::of_stdin();
     let signals = SignalForwarder::new(if guard.is_some() { Stdin::Terminal } else { Stdin::Other })?;
+    // The signals are held back until the guest runs: none ends this command half way.
     let mut created = create(config, global, flags.create, inherited, lifetime, "run")?;
     let outcome = created.run(&signals);
     if !flags.keep {

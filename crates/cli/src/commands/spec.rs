@@ -86,11 +86,13 @@ fn make_rootless(linux: &mut Value) {
         namespaces.push(json!({ "type": "user" }));
     }
     if let Some(linux) = linux.as_object_mut() {
+        // An ordinary user has no right to the devices cgroup.
         linux.remove("resources");
     }
 }
 
 fn mounts(rootless: bool) -> Value {
+    // gid 5, "tty", is not mapped in an ordinary user's namespace.
     let pts = if rootless {
         json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"])
     } else {

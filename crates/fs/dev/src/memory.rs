@@ -50,6 +50,7 @@ impl File for Null {
     }
 
     fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
+        // A device has no end: the position stays at 0.
         self.write(f, buf, 0).map(|n| (n, 0))
     }
 
@@ -91,6 +92,7 @@ impl File for Zero {
     }
 
     fn mappable(self: Arc<Self>, f: &OpenFile) -> Result<Arc<dyn Mappable>> {
+        // Its driver has no mmap.
         if self.full == Full::Yes {
             return Err(Errno::ENODEV);
         }
@@ -109,6 +111,7 @@ struct ZeroMapping {
 
 impl Mappable for ZeroMapping {
     fn map_source(&self, what: &MapFile<'_>) -> Result<MapSource> {
+        // As Linux does it: anonymous memory that only shows the device's name.
         if what.sharing == Sharing::Private {
             return Ok(MapSource::AnonPrivate { noreserve: false });
         }
@@ -134,6 +137,7 @@ struct Random;
 
 impl File for Random {
     fn read(&self, _f: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
+        // getrandom(2) gives less than 32 MiB at once, and stops at a signal.
         let mut done = 0;
         while done < buf.len() {
             match rustix::rand::getrandom(&mut buf[done..], rustix::rand::GetRandomFlags::empty()) {

@@ -44,6 +44,7 @@ fn used_bytes(c: &ContainerGroup) -> u64 {
 }
 
 fn cpu_stat(c: &ContainerGroup) -> String {
+    // cgroups(7): what has ended counts on.
     let mut used = c.dead_usage();
     for group in c.processes() {
         group.threads().iter().for_each(|thread| used.add(&thread.usage.get()));
@@ -90,6 +91,7 @@ pub fn mount(kernel: &Kernel, namespace: &CgroupNamespace) -> Result<Arc<dyn Fil
         text("memory.min", "0"),
         text("memory.swap.max", "0"),
         text("memory.swap.current", "0"),
+        // The host enforces the limit; its kills are not told here.
         text("memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0"),
         made("memory.stat", |c| format!("anon {}\nfile 0\nkernel 0", used_bytes(c))),
         made("pids.current", |c| c.allowance().tasks().to_string()),

@@ -51,6 +51,7 @@ fn constant(path: &str, text: &'static str) -> File {
 fn net_device(device: &NetDevice) -> Vec<File> {
     let loopback = device.flags & IFF_LOOPBACK != 0;
     let state = match device.flags & IFF_RUNNING {
+        // The kernel sets no operational state for it: IF_OPER_UNKNOWN.
         _ if loopback => "unknown",
         0 => "down",
         _ => "up",
@@ -115,6 +116,7 @@ fn files(cpus: usize, total_memory: u64, container: &Option<Arc<ContainerGroup>>
         let own = move || cpu_mask(cpus, n, n.saturating_add(1));
         all.push(file(format!("{base}/topology/thread_siblings"), own));
         all.push(file(format!("{base}/topology/core_siblings"), move || cpu_mask(cpus, 0, cpus)));
+        // The first CPU can't be taken offline, and has no such file.
         if n > 0 {
             all.push(file(format!("{base}/online"), || "1".into()));
         }
@@ -133,6 +135,7 @@ pub fn mount(kernel: &Kernel, namespaces: &Namespaces) -> Result<Arc<dyn FileSys
     // A sandbox gets its links after its root container's file systems are mounted.
     let source = move |shown: usize| {
         let devices = net.devices();
+        // 0 is the state of a tree that was never made.
         let state = devices.len().saturating_add(1);
         (state != shown).then(|| (state, files(cpus, total_memory, &container, &devices)))
     };

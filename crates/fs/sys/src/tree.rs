@@ -46,6 +46,7 @@ impl Files {
         match self.source.as_ref().and_then(|source| source(state)) {
             Some((state, files)) => {
                 let files = Arc::new(files);
+                // A slower reader may put an older state back: the next one finds that it is not the current one.
                 *self.made.write() = (state, files.clone());
                 files
             }
@@ -54,6 +55,7 @@ impl Files {
     }
 
     fn attributes(&self, path: &str, mode: u32) -> Attributes {
+        // From the path alone: the number stays, however often the files are made.
         let mut h = DefaultHasher::new();
         path.hash(&mut h);
         Attributes { dev: self.dev, ino: (h.finish() & 0x7fff_ffff) | 0x100, mode, uid: 0, gid: 0 }

@@ -82,6 +82,7 @@ impl Container {
     pub fn create(config: &Config, id: &ContainerId, options: CreateOptions) -> Result<Created> {
         let bundle = Bundle::open(&options.bundle)?;
         let mut blueprint = bundle.blueprint(config, id.clone(), options.lifetime)?;
+        // sd_listen_fds(3) checks that LISTEN_PID is its reader: as with runc, the init counts as pid 1.
         if options.listening > 0 {
             blueprint.process.env.extend([format!("LISTEN_FDS={}", options.listening), "LISTEN_PID=1".into()]);
         }
@@ -93,11 +94,17 @@ impl Container {
             // The caller's own terminal has the size that it has.
             blueprint.process.console_size = None;
         }
+        // Before anything is made, so that a wrong flag leaves nothing behind.
         match options.lifetime {
             Lifetime::Detached => check_detached(terminal, options.console_socket.as_deref())?,
             Lifetime::Attached => check_attached(options.console_socket.as_deref())?,
         }
         let store = Store::new(config.root.clone());
+        let neighbour = match (&blueprint.plan, config.network) {
+            (Some(plan), NetworkMode::Sandbox) => neighbour::find(&store, plan)?,
+            _ => None,
+        };
+        // The id is taken from here on, and whatever fails below has to give it back.
         let entry = store.create(id)?;
         let mut state = ContainerState::new(id, &bundle.path, &bundle.rootfs(), SystemTime::now());
         state.annotations = bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect();
@@ -107,10 +114,7 @@ impl Container {
         }
         state.hooks = bundle.spec.hooks().clone();
         state.role = Role::of(&bundle.spec);
-        let neighbour = match (&blueprint.plan, config.network) {
-            (Some(plan), NetworkMode::Sandbox) => neighbour::find(&store, plan)?,
-            _ => None,
-        };
+        // The network namespace is the neighbour's then: there is none to plan.
         if neighbour.is_some() {
             state.role = Role::Member;
             blueprint.plan = None;
@@ -123,6 +127,7 @@ impl Container {
                 Ok(Created { container, child, terminal })
             }
             Err(error) => {
+                // The first error is the caller's to see.
                 if let Err(error) = super::delete::clean_up(creation.entry, &creation.state) {
                     tracing::warn!("{error}");
                 }
@@ -139,6 +144,7 @@ impl Created {
     /// As [`Container::start`]; [`Error::Died`].
     pub fn run(&mut self, signals: &SignalForwarder) -> Result<ExitStatus> {
         self.container.start_with(self.child.as_ref())?;
+        // A member's sandbox is no child of this process: it is asked for the exit status.
         match self.child.take() {
             Some(child) => child.attend(signals),
             None => self.container.wait(),
@@ -153,6 +159,7 @@ impl Creation<'_> {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let path = CgroupPath::from_spec(spec, self.entry.id(), self.config)?;
         self.state.cgroup = Cgroup::plan(&path, self.config, resources)?;
+        // By names that nobody else has: one that was noted and never made can be removed all the same.
         self.state.overlays = blueprint.overlay_directories().map(|directory| directory.path.clone()).collect();
         self.save()?;
         blueprint.overlay_directories().try_for_each(OverlayDirectory::make)?;
@@ -165,11 +172,15 @@ impl Creation<'_> {
             }
         };
         let container = Container { store: self.store.clone(), id: self.entry.id().clone(), state: self.state.clone() };
+        // Docker's prestart hook puts interfaces into the sandbox's
+        // network namespace, which exists now; the init does not run yet.
         for kind in [HookKind::Prestart, HookKind::CreateRuntime, HookKind::CreateContainer] {
             container.run_hooks(kind, Status::Creating)?;
         }
+        // What is found before is "creating", and can only be deleted.
         self.state.status = Status::Created;
         self.save()?;
+        // Last: clients take the file for the sign that the container can be started.
         if let Some(path) = pid_file {
             pid_file::write(&path, container.pid())?;
         }
@@ -179,6 +190,7 @@ impl Creation<'_> {
     fn make_cgroup(&mut self, resources: Option<&LinuxResources>) -> Result<()> {
         let Some(cgroup) = &self.state.cgroup else { return Ok(()) };
         match cgroup.make(resources) {
+            // As with runc an ordinary user's container runs without a cgroup, rather than not at all.
             Err(Error::Host { what, error }) if self.config.is_rootless() && is_refusal(&error) => {
                 tracing::warn!("the container has no cgroup: {what}: {error}");
                 let _ = cgroup.delete();
@@ -195,9 +207,11 @@ impl Creation<'_> {
         resources: Option<&LinuxResources>,
         options: CreateOptions,
     ) -> Result<ChildSandbox> {
+        // After its cgroup is made: these are the limits that the host applies.
         blueprint.shares = self.shares(self.state.pod_size(), resources);
         let stdio = init_files(&blueprint, options.stdio, options.preserved, options.console_socket.as_deref())?;
         let directory = self.entry.path().to_owned();
+        // Bound here, because the sandbox can reach no directory of the host.
         let listener = Listener::bind(&directory, CONTROL_SOCKET).context(|| "making the control socket".into())?;
         let files = SandboxFiles {
             stdio,
@@ -212,6 +226,7 @@ impl Creation<'_> {
             self.state.sandbox = Some(sandbox.clone());
             self.entry.save(&self.state)
         })?;
+        // It started outside of the cgroup.
         self.adopt(child.gofer_pid())?;
         Ok(child)
     }
@@ -253,7 +268,10 @@ impl Creation<'_> {
         self.state.sandbox = Some(sandbox.clone());
         self.save()?;
         let (link, template) = sandbox.reserve_container(&self.state.id)?;
+        // Without a score in the configuration it is this command's, as fork(2) would pass it on.
         let (cgroup, score) = (&self.state.cgroup, blueprint.process.oom_score_adj.or_else(oom_score::own));
+        // Before the container has any other process: all of them
+        // descend from the template, and are born where it is.
         template.act(|pid| {
             if let Some(score) = score {
                 oom_score::set(pid, score);
@@ -263,6 +281,7 @@ impl Creation<'_> {
         blueprint.shares = self.shares(super::pod_size(&self.store, &self.state), resources);
         let stdio = init_files(&blueprint, options.stdio, options.preserved, options.console_socket.as_deref())?;
         let terminal = stdio.own_terminal()?;
+        // The numbers are places in the message that makes the container.
         let mut fds: Vec<OwnedFd> = Vec::new();
         let stdio = Stdio {
             stdio: stdio.stdio.map(|fd| fds.add(fd)),
@@ -270,6 +289,7 @@ impl Creation<'_> {
         };
         let (opener, shared, lifetime) = (Opener::choose(), shared_namespaces(spec), blueprint.lifetime);
         let plan = blueprint.plan.clone().unwrap_or_default();
+        // Nobody waits for the node maker: whoever adopts it when this command ends reaps it.
         let nodes = node_maker::start(&blueprint, opener).map(|(_, socket)| socket);
         let mut exports = Exports::default();
         let spec = match sandbox.files {
@@ -280,6 +300,7 @@ impl Creation<'_> {
             }
         };
         let mut gofer = exports.start(self.config, &plan, opener, lifetime, &spec.id)?;
+        // The gofer starts meanwhile; what the sandbox asks it for stays in the sockets until it serves.
         let created = link.create_container(&Message { request: Request::CreateContainer(Box::new(spec)), fds });
         // If the gofer could not start, that is why the container could not be made.
         gofer.as_mut().map_or(Ok(()), Gofer::wait_until_ready)?;
@@ -290,6 +311,7 @@ impl Creation<'_> {
         let entrances = cgroup.as_ref().map(|cgroup| cgroup.entrances(Cloning::choose())).transpose()?;
         let entrances = entrances.unwrap_or_default();
         waiter::start(&target, &link, terminal, &entrances, |process| {
+            // Noted before the waiter runs, as the sandbox process is.
             self.state.waiter = Some(process);
             self.entry.save(&self.state)?;
             cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join_rest_later(process.pid, &entrances))
@@ -335,6 +357,7 @@ fn is_refusal(error: &io::Error) -> bool {
 
 /// The sandbox that the annotations of a later container name.
 fn find_sandbox(store: &Store, spec: &Spec) -> Result<Sandbox> {
+    // containerd and CRI-O have an annotation each.
     let says = |key: &str| spec.annotations().as_ref().and_then(|all| all.get(key));
     let id = says("io.kubernetes.cri.sandbox-id").or_else(|| says("io.kubernetes.cri-o.SandboxID"));
     let id = id.ok_or_else(|| Error::Invalid("the annotations of the container do not name its sandbox".into()))?;

@@ -30,17 +30,20 @@ impl Container {
             Err(error) => {
                 // Whoever was about to create it has died before anything else was made.
                 entry.remove()?;
+                // With --force the result is what was asked for: there is no such container.
                 return if force == Force::Yes { Ok(()) } else { Err(error) };
             }
             Ok(state) => state,
         };
         let container = Container { store: store.clone(), id: id.clone(), state };
         let status = container.status();
+        // As with runc one that is created can be deleted: its init has not run.
         if force == Force::No && matches!(status, Status::Running | Status::Paused) {
             return Err(Error::State(format!("cannot delete container {id} that is not stopped: {status}")));
         }
         let state = container.state;
         clean_up(entry, &state)?;
+        // The OCI specification has them run when all that the container had is gone.
         if let Some(hooks) = &state.hooks {
             let hook_state = HookState::new(&state, Status::Stopped, None);
             hooks::run_all(HookKind::Poststop, HookKind::Poststop.of(hooks), &hook_state);
@@ -51,6 +54,7 @@ impl Container {
 
 /// Ends all that the state says there is, and removes it last. May be repeated.
 pub(super) fn clean_up(entry: Entry, state: &ContainerState) -> Result<()> {
+    // First: while it runs it holds the cgroup and has files open in the overlays' directories.
     if let Some(sandbox) = &state.sandbox {
         match state.role {
             Role::Root => sandbox.destroy()?,

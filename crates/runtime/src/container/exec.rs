@@ -84,6 +84,7 @@ impl Container {
             }
         }
         let terminal = options.process.terminal;
+        // Before the terminal is made, in the words of `create`.
         match options.attachment {
             Attachment::Detached => check_detached(terminal, options.console_socket.as_deref())?,
             Attachment::Attached => check_attached(options.console_socket.as_deref())?,
@@ -112,6 +113,7 @@ impl Container {
         if let Some(path) = &options.internal_pid_file {
             pid_file::write(path, pid)?;
         }
+        // Attached, this command is what clients follow: it passes signals on and ends with the exit status.
         let host_pid = match options.attachment {
             Attachment::Attached => rustix::process::getpid().as_raw_nonzero().get(),
             // If this command dies before the waiter has the connection too, the process is killed with it.
@@ -137,6 +139,7 @@ impl Exec {
     /// [`Error::State`] if the sandbox ends without saying how the process did.
     pub fn attend(self, forwarder: &SignalForwarder) -> Result<ExitStatus> {
         let connection = self.link.connection();
+        // The answer comes at the end of the process; those to signals come before it, on the same connection.
         let wait = Request::WaitProcess { id: self.id.clone(), pid: self.pid };
         connection.send_request(&wait, &[]).context(|| "asking the sandbox".into())?;
         loop {
@@ -146,6 +149,7 @@ impl Exec {
                 other => other.context(|| "waiting for a process".into())?,
             };
             let [answered, signalled] = fds.map(|fd| !fd.revents().is_empty());
+            // Signals first: the answer ends the loop.
             if signalled {
                 self.pass_on(forwarder);
             }
@@ -164,6 +168,7 @@ impl Exec {
     fn pass_on(&self, forwarder: &SignalForwarder) {
         while let Ok(info) = signals::read_signalfd(forwarder.as_fd()) {
             let Ok(signal) = i32::try_from(info.ssi_signo) else { continue };
+            // ^C is for the foreground group of the terminal, not for the shell that was started.
             let target =
                 if self.terminal { SignalTarget::ForegroundOf(self.pid) } else { SignalTarget::Process(self.pid) };
             // If it can't be sent the sandbox is ending.

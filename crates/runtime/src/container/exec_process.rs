@@ -46,6 +46,7 @@ impl Container {
 }
 
 fn apply(mut process: Process, settings: ExecSettings) -> Result<Process> {
+    // The size in the bundle is not that of this command's terminal.
     process.set_args(Some(settings.args)).set_terminal(Some(settings.terminal)).set_console_size(None);
     process.env_mut().get_or_insert_default().extend(settings.env);
     if let Some(cwd) = settings.cwd {
@@ -61,6 +62,7 @@ fn apply(mut process: Process, settings: ExecSettings) -> Result<Process> {
     }
     if !settings.capabilities.is_empty() {
         let capabilities = settings.capabilities.iter().map(|name| capability(name)).collect::<Result<Vec<_>>>()?;
+        // A process without the field has no capabilities, not all of them.
         let present = process.capabilities().clone().unwrap_or_else(no_capabilities);
         process.set_capabilities(Some(with_capabilities(present, &capabilities)));
     }

@@ -106,6 +106,7 @@ impl Container {
         }
         let sandbox = self.sandbox()?;
         let guests = sandbox.processes(self.id.as_str())?;
+        // The sandbox knows its processes by the pids of its own namespace only.
         let pids = HostPids::of_sandbox(sandbox.process.pid).context(|| "reading /proc".into())?;
         let list = |guest: ProcessInfo| ListedProcess { host_pid: pids.get(guest.sandbox_pid), guest };
         Ok(guests.into_iter().map(list).collect())

@@ -27,6 +27,7 @@ impl Container {
 
     /// The same by the connection that its creator has, if it is still there.
     pub(crate) fn start_with(&mut self, child: Option<&ChildSandbox>) -> Result<()> {
+        // Of two commands that start it at once the second finds it running.
         let entry = self.lock()?;
         match self.status() {
             Status::Created => {}
@@ -41,6 +42,7 @@ impl Container {
             return Err(error);
         }
         self.state.status = Status::Running;
+        // Before the hooks, which may ask for the state.
         entry.save(&self.state)?;
         if let Some(hooks) = &self.state.hooks {
             let state = HookState::new(&self.state, Status::Running, Some(self.pid()));
@@ -58,6 +60,7 @@ impl Container {
                     sandbox.process.wait_reaped(REAPING_PATIENCE);
                 }
             }),
+            // Its sandbox runs on for the others of the pod.
             _ => self.kill(Signal::SIGKILL.number(), ContainerTarget::All),
         };
         if let Err(error) = ended {
@@ -81,6 +84,7 @@ impl Container {
     pub fn kill(&self, signal: i32, target: ContainerTarget) -> Result<()> {
         let status = self.status();
         match (status, target) {
+            // As runc's kill --all, by which clients clean up.
             (Status::Stopped, ContainerTarget::All) => return Ok(()),
             (Status::Stopped | Status::Creating, _) => return Err(not_running()),
             _ if signal == 0 => return Ok(()),

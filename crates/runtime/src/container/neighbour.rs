@@ -20,6 +20,7 @@ pub(super) fn find(store: &Store, plan: &Plan) -> Result<Option<Sandbox>> {
     let NetworkNamespace::Join(path) = &plan.network else { return Ok(None) };
     let roots = Container::all(store)?.into_iter().filter(|container| container.state.role == Role::Root);
     let mut sandboxes = roots.filter_map(|container| container.state.sandbox);
+    // By inode and not by path: an engine mounts one namespace at several places.
     Ok(sandboxes.find(|sandbox| {
         let own = format!("/proc/{}/ns/net", sandbox.process.pid);
         sandbox.network == NetworkMode::Sandbox && is_same(path, Path::new(&own)) && sandbox.is_running()

@@ -11,6 +11,7 @@ pub(super) fn write(path: &Path, pid: i32) -> Result<()> {
     let name = path.file_name().ok_or_else(|| Error::Invalid(format!("pid file {} has no name", path.display())))?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
+    // In the same directory: rename(2) replaces a file at once only within a file system.
     let new = path.with_file_name(hidden);
     fs::write(&new, pid.to_string())
         .and_then(|()| fs::rename(&new, path))

@@ -60,6 +60,7 @@ pub(super) fn read(netlink: &mut Netlink) -> io::Result<Found> {
 impl Found {
     fn add_link(&mut self, message: &LinkMessage) {
         let flags = message.header.flags;
+        // The stack has a loopback device of its own, and a device that is down carries nothing.
         if !flags.contains(LinkFlags::Up) || flags.contains(LinkFlags::Loopback) {
             return;
         }
@@ -136,6 +137,7 @@ impl Found {
             metric: 0,
             scope: u8::from(header.scope),
             protocol: u8::from(header.protocol),
+            // Eight bits; an attribute below has the whole number.
             table: u32::from(header.table),
             kind,
             on_link: header.flags.contains(RouteFlags::Onlink),
@@ -174,6 +176,7 @@ impl Found {
 
     fn add_neighbour(&mut self, message: &NeighbourMessage) {
         let served = self.config.links.iter().any(|link| link.index == message.header.ifindex);
+        // All others are found by ARP or neighbour discovery when they are needed.
         if !served || !matches!(message.header.state, NeighbourState::Permanent | NeighbourState::Noarp) {
             return;
         }

@@ -44,6 +44,7 @@ impl Netlink {
             for message in self.receive()? {
                 match message.payload {
                     NetlinkPayload::InnerMessage(object) if objects.len() < MOST_MESSAGES => objects.push(object),
+                    // A dump can fail half way: the errno comes with its end.
                     NetlinkPayload::Done(done) => return errno(done.code).map(|()| objects),
                     NetlinkPayload::Error(error) => errno(error.raw_code())?,
                     NetlinkPayload::InnerMessage(_) => return Err(malformed("a dump does not end")),
@@ -58,6 +59,7 @@ impl Netlink {
     /// # Errors
     /// The kernel's.
     pub(super) fn change(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        // Without NLM_F_ACK the kernel answers errors only.
         self.send(request, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         loop {
             for message in self.receive()? {
@@ -84,6 +86,7 @@ impl Netlink {
     /// The messages of the next datagram that answer the last request.
     fn receive(&self) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
         let mut buffer = vec![0; DATAGRAM_BYTES];
+        // TRUNC gives the length of the datagram, even if it did not fit.
         let (_, length) =
             rustix::io::retry_on_intr(|| rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC))?;
         let mut rest = buffer.get(..length).ok_or_else(|| malformed("a datagram is too long"))?;
@@ -94,7 +97,9 @@ impl Netlink {
             // Messages are padded to four bytes, but for the last.
             let length =
                 usize::try_from(message.header.length).ok().and_then(|length| length.checked_next_multiple_of(4));
+            // A length of less than a header would never come to the end.
             rest = length.and_then(|length| rest.get(length.max(16)..)).unwrap_or_default();
+            // The rest of an earlier dump is no answer to this request.
             if message.header.sequence_number == self.sequence {
                 messages.push(message);
             }

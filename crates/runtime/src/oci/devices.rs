@@ -26,6 +26,7 @@ pub(super) fn convert(devices: &[LinuxDevice]) -> Result<Vec<DeviceSpec>> {
 
 fn convert_one(device: &LinuxDevice) -> Result<DeviceSpec> {
     let shown = device.path().display();
+    // As with runc a relative path is one below the root.
     let path = device.path().to_str().and_then(|path| clean_absolute(&format!("/{path}"))).filter(|path| path != "/");
     let path = path.ok_or_else(|| Error::Invalid(format!("linux.devices: path {shown} is unusable")))?;
     let (major, minor) = (device.major(), device.minor());

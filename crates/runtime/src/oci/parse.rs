@@ -41,6 +41,7 @@ fn take_unknown_capabilities(value: &mut Value) -> Vec<String> {
             _ => true,
         });
     }
+    // One name is in up to five sets.
     unknown.sort();
     unknown.dedup();
     unknown

@@ -75,6 +75,7 @@ pub(super) fn convert(process: &Process, warnings: &mut Vec<String>) -> Result<P
         return Err(Error::Invalid(format!("process.user.{field}: {} is no id", u32::MAX)));
     }
     let env = process.env().clone().unwrap_or_default();
+    // To execve(2) the string would end there.
     if let Some(bad) = args.iter().chain(&env).find(|text| text.contains('\0')) {
         return Err(Error::Invalid(format!("process: {bad:?} has a NUL byte")));
     }
@@ -140,6 +141,7 @@ fn capabilities(caps: &LinuxCapabilities) -> Result<CapabilitySpec> {
         bounding: mask(caps.bounding().as_ref()),
         ambient: mask(caps.ambient().as_ref()),
     };
+    // capset(2) would answer EPERM in the container.
     if spec.effective & !spec.permitted != 0 {
         return Err(Error::Invalid("process.capabilities.effective has capabilities that are not permitted".into()));
     }
@@ -203,9 +205,11 @@ fn rlimits(limits: &[PosixRlimit]) -> Result<Vec<RlimitSpec>> {
     let mut specs: Vec<RlimitSpec> = Vec::with_capacity(limits.len());
     for limit in limits {
         let resource = resource(limit.typ());
+        // setrlimit(2) would answer EINVAL in the container.
         if limit.soft() > limit.hard() {
             return Err(Error::Invalid(format!("process.rlimits: {}: soft is larger than hard", limit.typ())));
         }
+        // The OCI specification wants an error.
         if specs.iter().any(|spec| spec.resource == resource) {
             return Err(Error::Invalid(format!("process.rlimits: {} is given twice", limit.typ())));
         }

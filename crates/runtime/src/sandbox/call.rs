@@ -119,6 +119,7 @@ impl AsFd for Link {
 }
 
 fn wait_readable(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
+    // A deadline, so that a signal does not start the time anew.
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

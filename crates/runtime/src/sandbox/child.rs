@@ -78,6 +78,7 @@ impl ChildSandbox {
     }
 
     pub(super) fn wait_until_booted(&mut self, start: OwnedFd, command: &str) -> Result<()> {
+        // First: without its gofer the sandbox would not come up, nor say why.
         if let Some(Err(error)) = self.helpers.gofer.as_mut().map(Gofer::wait_until_ready) {
             let _ = self.sandbox.kill();
             self.reap();
@@ -109,6 +110,7 @@ impl ChildSandbox {
     /// Waits for the sandbox process to end, and its helpers; says how it did.
     pub(crate) fn reap(&mut self) -> String {
         let how = self.reap_sandbox();
+        // After it: they end when it closes their sockets.
         if let Some(gofer) = self.helpers.gofer.take() {
             gofer.wait_for_end();
         }

@@ -61,11 +61,13 @@ fn descendants(ancestor: i32) -> Option<HashMap<i32, Status>> {
         if found.insert(pid, status).is_some() {
             continue;
         }
+        // A child is listed with the thread that made it.
         for task in fs::read_dir(format!("/proc/{pid}/task")).ok().into_iter().flatten().flatten() {
             match fs::read_to_string(task.path().join("children")) {
                 Ok(children) => {
                     left.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()))
                 }
+                // The process is there, but not the file: a kernel without CONFIG_PROC_CHILDREN.
                 Err(_) if pid == ancestor => return None,
                 Err(_) => {}
             }

@@ -205,6 +205,7 @@ fn donate_common(
         Some(file) => file,
         None => File::from(memfd("moat-panic-log")?),
     };
+    // The caller's file may have older reports in it.
     let panic_log_start = panic_log.metadata().context(|| "looking at the panic log".into())?.len();
     let panic_log_other = panic_log.try_clone().context(|| "duplicating a memfd".into())?;
     let flags = [

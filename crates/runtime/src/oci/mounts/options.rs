@@ -77,7 +77,12 @@ impl Options {
             | "rnodiratime"
             | "lazytime"
             | "nolazytime"
+            // mount(2): of a bind mount these change nothing, for they are of the whole file system, and no memory has a
+            // disk to wait for. Mandatory locks went with Linux 5.15.
             | "async"
+            | "sync"
+            | "dirsync"
+            | "mand"
             | "nomand"
             | "iversion"
             | "noiversion"
@@ -186,6 +191,7 @@ mod tests {
         assert!(!parsed.flags.readonly && parsed.flags.nosuid);
         assert_eq!(parsed.tmpfs().mode, 0o750);
         assert!(Options::parse(&["mode=9".into()]).is_err());
+        assert!(Options::parse(&["sync", "dirsync", "mand"].map(String::from)).is_ok());
         assert_eq!(Options::parse(&["nr_blocks=2k".into()]).unwrap().tmpfs().size_bytes, Some(8 << 20));
     }
 }

@@ -54,6 +54,7 @@ pub(super) fn assemble(
         BpfInstruction(JUMP_EQUAL, 3, 0, AUDIT_ARCH_X86_64),
         BpfInstruction(JUMP_EQUAL, 0, 1, AUDIT_ARCH_I386),
         BpfInstruction(RETURN, 0, 0, foreign),
+        // Neither table: this kernel runs no such program, and libseccomp kills it.
         BpfInstruction(RETURN, 0, 0, SECCOMP_RET_KILL_THREAD),
         BpfInstruction(LOAD, 0, 0, OFFSET_NR),
     ];
@@ -71,9 +72,11 @@ fn segments(background: &Background, calls: BTreeMap<u32, CallRules>) -> Vec<Seg
     for range in &background.ranges {
         by_first.insert(range.first, CallRules::Always(range.result));
     }
+    // Behind each call with rules the answer for the others goes on.
     for nr in calls.keys().filter_map(|nr| nr.checked_add(1)) {
         by_first.insert(nr, without_rule(nr));
     }
+    // Last: a call's own rules replace what its range and its neighbour have put there.
     by_first.extend(calls);
     let mut segments: Vec<Segment> = Vec::with_capacity(by_first.len());
     for (first, rules) in by_first {

@@ -161,7 +161,7 @@ impl Data {
         }
         if self.seals.contains(SealFlags::GROW) && pos.saturating_add(buf.len() as u64) > self.size {
             // Page by page (`shmem_write_begin`): a page that the write would leave longer is not written at all.
-            let room = (self.size / BLOCK * BLOCK).saturating_sub(pos);
+            let room = (self.size / BLOCK).saturating_mul(BLOCK).saturating_sub(pos);
             if room == 0 {
                 return Err(Errno::EPERM);
             }

@@ -8,11 +8,12 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_vfs::Caller;
 use moat_vfs::socket::{Socket, SocketCreds};
 
-use crate::backlog::{Backlog, note_waiting, wake};
+use crate::backlog::Backlog;
 use crate::endpoint::{Endpoint, SHUT_READ};
 use crate::name::{Flavor, Given, parse};
 use crate::names;
 use crate::socket::{Phase, UnixSocket, effective_creds};
+use crate::waiting::{note_waiting, wake};
 
 impl UnixSocket {
     pub(crate) fn do_listen(&self, caller: &dyn Caller, limit: usize) -> Result<()> {

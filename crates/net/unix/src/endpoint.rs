@@ -9,9 +9,9 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::socket::{BufferSide, ByteQueue, Incoming, SocketCore, SocketCreds};
 
-use crate::backlog::{note_waiting, wake};
 use crate::name::Name;
 use crate::rights::Rights;
+use crate::waiting::{note_waiting, wake};
 
 /// The reading half is closed (`RCV_SHUTDOWN`).
 pub(crate) const SHUT_READ: u8 = 1;

@@ -26,6 +26,7 @@ pub mod names;
 pub mod rights;
 pub mod socket;
 pub mod text;
+mod waiting;
 
 pub use family::UnixFamily;
 pub use socket::UnixSocket;

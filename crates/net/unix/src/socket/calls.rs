@@ -10,10 +10,10 @@ use moat_vfs::Caller;
 use moat_vfs::socket::{Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketCreds, SocketKind};
 
 use super::{Phase, UnixSocket};
-use crate::backlog::wake;
 use crate::endpoint::{SHUT_READ, SHUT_WRITE, Unread};
 use crate::name::{self, Flavor, Given};
 use crate::names;
+use crate::waiting::wake;
 
 /// Whether somebody has got the socket: one in a listener's queue is reset when the listener goes.
 #[derive(Clone, Copy, PartialEq, Eq)]

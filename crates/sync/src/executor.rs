@@ -7,16 +7,20 @@
 //! that was told of it, with no hand-off. If more became runnable than one thread can do, or the thread is going to block
 //! ([`block_in_place`]), another worker is woken and takes the lead.
 //!
+//! A future that has much to compute does so in turns: it asks [`is_turn_over`] between pieces of some 100 KiB or their like, and
+//! is queued behind the others by [`end_turn`]. Before the next one runs the worker looks for events and timers.
+//!
 //! # Invariants
 //! - A future is polled by one thread at a time; the queue holds it at most once.
 //! - If the queue is not empty, some worker is running or about to look at it.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_task::Runnable;
@@ -63,8 +67,14 @@ const STACK_BYTES: usize = 512 * 1024;
 
 static EXECUTOR: OnceLock<Executor> = OnceLock::new();
 
+/// How long a future computes before others are to go on. Half as long again is what a sleeper is late by for each worker
+/// that is inside one.
+const TURN: Duration = Duration::from_millis(1);
+
 thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+    /// When the future that runs was first asked for the length of its turn.
+    static TURN_START: Cell<Option<Instant>> = const { Cell::new(None) };
     static BLOCKED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
@@ -213,6 +223,34 @@ pub fn block_in_place<R>(f: impl FnOnce() -> R) -> R {
     r
 }
 
+/// Whether the future that runs on this thread has computed for so long that it is to let others go on.
+///
+/// The turn begins with the first question, so that futures which never ask pay nothing.
+#[must_use]
+pub fn is_turn_over() -> bool {
+    let now = Instant::now();
+    match TURN_START.get() {
+        Some(start) => now.duration_since(start) >= TURN,
+        None => {
+            TURN_START.set(Some(now));
+            false
+        }
+    }
+}
+
+/// Lets the other futures that are runnable go on, and events be taken in.
+pub async fn end_turn() {
+    let mut ended = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut ended, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// How long the calling thread has been in [`block_in_place`], as a worker, since it was started.
 #[must_use]
 pub fn blocked() -> Duration {
@@ -230,7 +268,11 @@ fn work() {
         }
         if let Some(runnable) = s.queue.pop_front() {
             drop(s);
+            TURN_START.set(None);
             runnable.run();
+            if TURN_START.take().is_some() {
+                look_for_events(e);
+            }
             continue;
         }
         // Who comes back from `block_in_place` may be one more than there are CPUs.
@@ -261,6 +303,20 @@ fn work() {
     e.idle.notify_all();
 }
 
+/// Takes in what has happened while a future computed, unless another worker waits for that.
+fn look_for_events(e: &Executor) {
+    {
+        let mut s = e.state.lock();
+        if s.leading {
+            return;
+        }
+        s.leading = true;
+    }
+    timer::fire_due();
+    poll_events(e, Some(Duration::ZERO));
+    e.state.lock().leading = false;
+}
+
 /// Waits until something may have become runnable.
 fn wait_for_events(e: &Executor) {
     timer::fire_due();
@@ -275,7 +331,12 @@ fn wait_for_events(e: &Executor) {
     }
     let timeout = timer::time_left().map(|left| left.min(Duration::from_secs(3600)));
     // With an event in hand this is only a look at the descriptors.
-    let timeout = if found { Some(Duration::ZERO) } else { timeout };
+    poll_events(e, if found { Some(Duration::ZERO) } else { timeout });
+}
+
+/// One poll(2) of the leader's.
+fn poll_events(e: &Executor, timeout: Option<Duration>) {
+    let source = e.source.get();
     let timeout = timeout
         .map(|t| rustix::time::Timespec { tv_sec: t.as_secs().cast_signed(), tv_nsec: i64::from(t.subsec_nanos()) });
     let mut fds = Vec::with_capacity(2);
@@ -310,6 +371,15 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
+
+    #[test]
+    fn a_turn_is_over_after_its_time_and_begins_anew() {
+        assert!(!is_turn_over());
+        std::thread::sleep(TURN);
+        assert!(is_turn_over());
+        TURN_START.set(None);
+        assert!(!is_turn_over());
+    }
 
     #[test]
     fn futures_timers_and_blocking_work_all_end() {

@@ -12,6 +12,7 @@ use moat_host::random;
 use moat_kernel::kernel::{RELEASE, VERSION};
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
+use moat_sync::executor::{end_turn, is_turn_over};
 use moat_vfs::Fd;
 
 use crate::arg::PathArg;
@@ -21,7 +22,7 @@ syscalls! { pub static TABLE;
     99 sysinfo(buffer: UserPtr<Sysinfo>) sys_sysinfo, partial("loads are 0");
     170 sethostname(name: UserAddr, len: i32) sys_sethostname, full;
     171 setdomainname(name: UserAddr, len: i32) sys_setdomainname, full;
-    318 getrandom(buffer: UserAddr, len: usize, flags: u32) sys_getrandom, full;
+    318 getrandom(buffer: UserAddr, len: usize, flags: u32) async sys_getrandom, full;
     103 syslog(action: i32, buffer: UserAddr, len: i32) sys_syslog, partial("the log is empty");
     163 acct(file: PathArg) sys_refused, stub("EPERM");
     167 swapon(path: PathArg, flags: i32) sys_refused2, stub("EPERM");
@@ -102,7 +103,7 @@ fn sys_setdomainname(t: &mut CurrentTask, name: UserAddr, len: i32) -> SyscallRe
 /// Bytes copied between looks at pending signals, as Linux does for long requests.
 const RANDOM_CHUNK: usize = 4096;
 
-fn sys_getrandom(t: &mut CurrentTask, buffer: UserAddr, len: usize, flags: u32) -> SyscallResult {
+async fn sys_getrandom(t: &mut CurrentTask, buffer: UserAddr, len: usize, flags: u32) -> SyscallResult {
     if flags & !(GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE) != 0
         || flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE
     {
@@ -129,6 +130,9 @@ fn sys_getrandom(t: &mut CurrentTask, buffer: UserAddr, len: usize, flags: u32) 
         }
         if done >= RANDOM_CHUNK && t.is_interrupted() {
             break;
+        }
+        if done < len && is_turn_over() {
+            end_turn().await;
         }
     }
     Ok(done as u64)

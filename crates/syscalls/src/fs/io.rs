@@ -14,6 +14,7 @@ use moat_identity::Resource;
 use moat_identity::limits::INFINITY;
 use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult, Wait, WaitError};
 use moat_mm::iovec::IoVec;
+use moat_sync::executor::{end_turn, is_turn_over};
 use moat_vfs::file::{Admission, JobControlAccess, ReadOn, SyncKind};
 use moat_vfs::{OpenFile, Seekable};
 
@@ -104,7 +105,7 @@ pub(crate) fn file_wait(wchan: &'static str, timeout: Option<Duration>) -> Wait 
 }
 
 /// Bytes that O_APPEND writes in one piece, so that nothing of others comes between: what the sentry spends on that.
-const APPEND_BYTES: usize = 64 << 20;
+const APPEND_BYTES: usize = 8 << 20;
 
 /// The bytes of one step through the scratch buffer.
 fn step(f: &OpenFile, left: usize) -> usize {
@@ -271,6 +272,7 @@ pub(crate) async fn read(
         let wait = if limit.is_some() { wait.until(limit) } else { wait };
         match t.wait_for(&(&**f, PollEvents::READABLE), &wait, |t| reading.look(t, limit)).await {
             Ok(Looked::Ended(result)) => break result.map_err(SyscallError::from),
+            Ok(Looked::TurnOver) => end_turn().await,
             Ok(Looked::Until(other)) => limit = other,
             // VTIME has passed.
             Err(WaitError::TimedOut) if limit.is_some() => break Ok(()),
@@ -302,6 +304,8 @@ enum Looked {
     Ended(Result<()>),
     /// It waits until another point than it was told.
     Until(Option<Instant>),
+    /// Others are to go on before there is more.
+    TurnOver,
 }
 
 impl Reading<'_> {
@@ -321,6 +325,9 @@ impl Reading<'_> {
                     }
                     // VTIME counts from the last byte (termios(3)).
                     self.last_byte = Some(Instant::now());
+                    if is_turn_over() {
+                        return Poll::Ready(Looked::TurnOver);
+                    }
                 }
                 Ok(Got::Fault(n)) => {
                     self.done += n;
@@ -364,6 +371,14 @@ fn limited(t: &mut CurrentTask, f: &OpenFile, at: At, done: usize, want: usize) 
         return Err(Errno::EFBIG);
     }
     Ok(want.min(usize::try_from(limit.saturating_sub(pos)).unwrap_or(usize::MAX)))
+}
+
+/// What a look of a write gives.
+enum Written {
+    /// All, or as much as there is to be.
+    Ended,
+    /// Others are to go on before there is more.
+    TurnOver,
 }
 
 fn write_step(t: &mut CurrentTask, f: &OpenFile, iov: &IoVec, at: At, append: Append, done: usize) -> Result<usize> {
@@ -410,21 +425,31 @@ pub(crate) async fn write(
     // SO_SNDTIMEO and its like end the wait with EAGAIN.
     let wait = file_wait("write", f.file().timeout(PollEvents::WRITABLE));
     let mut done = 0;
-    let look = |t: &mut CurrentTask| loop {
-        match write_step(t, f, iov, at, append, done) {
-            Ok(n) => {
-                done += n;
-                // A file that takes nothing and has no error would be asked for ever.
-                if done >= iov.total || n == 0 || !may_write_on(t, f) {
-                    return Poll::Ready(Ok(()));
+    let result = loop {
+        let look = |t: &mut CurrentTask| loop {
+            match write_step(t, f, iov, at, append, done) {
+                Ok(n) => {
+                    done += n;
+                    if done >= iov.total || n == 0 || !may_write_on(t, f) {
+                        return Poll::Ready(Ok(Written::Ended));
+                    }
+                    if is_turn_over() {
+                        return Poll::Ready(Ok(Written::TurnOver));
+                    }
                 }
+                Err(e) => return blocking.look(f, Err(e)),
             }
-            Err(e) => return blocking.look(f, Err(e)),
+        };
+        match t.wait_for(&(&**f, PollEvents::WRITABLE), &wait, look).await {
+            Ok(Ok(Written::TurnOver)) => end_turn().await,
+            Ok(Ok(Written::Ended)) => break Ok(()),
+            Ok(Err(e)) => break Err(SyscallError::from(e)),
+            Err(e) => break Err(e.into()),
         }
-    };
-    let result = match t.wait_for(&(&**f, PollEvents::WRITABLE), &wait, look).await {
-        Ok(result) => result.map_err(SyscallError::from),
-        Err(e) => Err(e.into()),
+        // Whatever the file is: a long write must not keep a task from its death.
+        if t.is_interrupted() {
+            break Ok(());
+        }
     };
     // Also where something was written before: the signal comes with the partial result, as on Linux.
     if result == Err(Errno::EPIPE.into()) {

@@ -1,5 +1,7 @@
 //! truncate(2), ftruncate(2), fallocate(2), and advice about ranges.
 
+use std::time::{Duration, Instant};
+
 use moat_abi::fs::{
     FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE,
     FALLOC_FL_UNSHARE_RANGE, FALLOC_FL_ZERO_RANGE, FileType, InotifyMask, POSIX_FADV_NOREUSE,
@@ -8,9 +10,10 @@ use moat_abi::signal::Signal;
 use moat_abi::{Errno, Result};
 use moat_identity::Resource;
 use moat_kernel::{CurrentTask, SyscallResult};
+use moat_sync::executor::{end_turn, is_turn_over};
 use moat_vfs::leases::Breaker;
 use moat_vfs::walk::LookupFlags;
-use moat_vfs::{Access, Fd, ops};
+use moat_vfs::{Access, Fd, OpenFile, ops};
 
 use super::at::find;
 use super::leases;
@@ -19,7 +22,7 @@ use crate::PathArg;
 syscalls! { pub static TABLE;
     76 truncate(path: PathArg, len: i64) async sys_truncate, full;
     77 ftruncate(fd: Fd, len: i64) sys_ftruncate, full;
-    285 fallocate(fd: Fd, mode: u32, offset: i64, len: i64) sys_fallocate, full;
+    285 fallocate(fd: Fd, mode: u32, offset: i64, len: i64) async sys_fallocate, full;
     221 fadvise64(fd: Fd, offset: i64, len: i64, advice: u32) sys_fadvise64, stub("checked, and left to the host's page cache");
     187 readahead(fd: Fd, offset: i64, count: usize) sys_readahead, stub("checked, and left to the host's page cache");
 }
@@ -92,7 +95,7 @@ fn check_mode(mode: u32) -> Result<()> {
     Ok(())
 }
 
-fn sys_fallocate(t: &mut CurrentTask, fd: Fd, mode: u32, offset: i64, len: i64) -> SyscallResult {
+async fn sys_fallocate(t: &mut CurrentTask, fd: Fd, mode: u32, offset: i64, len: i64) -> SyscallResult {
     let f = t.fds().get(fd)?;
     let offset = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
     let len = u64::try_from(len).ok().filter(|l| *l > 0).ok_or(Errno::EINVAL)?;
@@ -109,9 +112,41 @@ fn sys_fallocate(t: &mut CurrentTask, fd: Fd, mode: u32, offset: i64, len: i64) 
     if mode & FALLOC_FL_KEEP_SIZE == 0 {
         check_limit(t, f.metadata()?.size, end)?;
     }
-    f.file().fallocate(&f, mode, offset, len)?;
+    if mode & !FALLOC_FL_KEEP_SIZE == 0 {
+        reserve(&f, mode, offset, end).await?;
+    } else {
+        f.file().fallocate(&f, mode, offset, len)?;
+    }
     f.notify(InotifyMask::MODIFY);
     Ok(0)
+}
+
+/// Bytes that are reserved at a time at first: of memory, some milliseconds. A disk takes more in less.
+const RESERVE_BYTES: u64 = 16 << 20;
+/// A piece that took no longer is followed by one of twice the size.
+const SHORT: Duration = Duration::from_micros(500);
+
+/// Reserves `offset..end`. The file is as long as before if there is not enough.
+async fn reserve(f: &OpenFile, mode: u32, offset: u64, end: u64) -> Result<()> {
+    let size = f.metadata()?.size;
+    let (mut at, mut piece) = (offset, RESERVE_BYTES);
+    while at < end {
+        let (len, start) = (end.saturating_sub(at).min(piece), Instant::now());
+        if let Err(errno) = f.file().fallocate(f, mode, at, len) {
+            if at > offset && f.metadata()?.size > size {
+                f.file().truncate(f, size)?;
+            }
+            return Err(errno);
+        }
+        at = at.saturating_add(len);
+        if start.elapsed() <= SHORT {
+            piece = piece.saturating_mul(2);
+        }
+        if at < end && is_turn_over() {
+            end_turn().await;
+        }
+    }
+    Ok(())
 }
 
 fn sys_fadvise64(t: &mut CurrentTask, fd: Fd, _offset: i64, len: i64, advice: u32) -> SyscallResult {

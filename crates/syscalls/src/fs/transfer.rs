@@ -8,6 +8,7 @@ use moat_abi::signal::Signal;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_kernel::{CurrentTask, SyscallError, SyscallResult};
 use moat_mm::UserPtr;
+use moat_sync::executor::{end_turn, is_turn_over};
 use moat_vfs::{Fd, OpenFile};
 
 use super::io::{Blocking, file_wait, sync_if_asked};
@@ -114,6 +115,9 @@ async fn copy(
         done += written;
         if written < n {
             break;
+        }
+        if is_turn_over() {
+            end_turn().await;
         }
     }
     if done == 0 {

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use moat_abi::{Errno, Result};
 use moat_kernel::ptrace::access::{Ids, check};
+use moat_kernel::task::Task;
+use moat_kernel::task::work::Work;
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::{IoVec, MemoryManager, UserAddr, UserSlice};
+use moat_sync::executor::{end_turn, is_turn_over};
 
 /// Bytes copied at a time.
 const CHUNK: usize = 64 * 1024;
 
-pub(super) fn sys_process_vm_readv(
+pub(super) async fn sys_process_vm_readv(
     t: &mut CurrentTask,
     pid: i32,
     local: UserAddr,
@@ -22,10 +25,10 @@ pub(super) fn sys_process_vm_readv(
     let call = Vectors::read(t, pid, (local, local_count), (remote, remote_count), flags)?;
     // Held for the whole copy: execve(2) of the other must not take its memory away under it.
     let own = t.mm().clone();
-    Ok(transfer((&call.mm, &call.remote), (&own, &call.local))? as u64)
+    Ok(transfer(&t.task().clone(), (&call.mm, &call.remote), (&own, &call.local)).await? as u64)
 }
 
-pub(super) fn sys_process_vm_writev(
+pub(super) async fn sys_process_vm_writev(
     t: &mut CurrentTask,
     pid: i32,
     local: UserAddr,
@@ -36,7 +39,7 @@ pub(super) fn sys_process_vm_writev(
 ) -> SyscallResult {
     let call = Vectors::read(t, pid, (local, local_count), (remote, remote_count), flags)?;
     let own = t.mm().clone();
-    Ok(transfer((&own, &call.local), (&call.mm, &call.remote))? as u64)
+    Ok(transfer(&t.task().clone(), (&own, &call.local), (&call.mm, &call.remote)).await? as u64)
 }
 
 /// The decoded arguments.
@@ -67,8 +70,12 @@ impl Vectors {
     }
 }
 
-/// Copies until one side ends or fails; gives the bytes copied.
-fn transfer((source, from): (&MemoryManager, &IoVec), (target, to): (&MemoryManager, &IoVec)) -> Result<usize> {
+/// Copies until one side ends or fails, or the caller is to die; gives the bytes copied.
+async fn transfer(
+    task: &Task,
+    (source, from): (&MemoryManager, &IoVec),
+    (target, to): (&MemoryManager, &IoVec),
+) -> Result<usize> {
     let mut from = Cursor::new(from);
     let mut to = Cursor::new(to);
     let mut buffer = vec![0; CHUNK.min(from.left).min(to.left)];
@@ -87,6 +94,12 @@ fn transfer((source, from): (&MemoryManager, &IoVec), (target, to): (&MemoryMana
                 }
                 from.advance(n);
                 to.advance(n);
+                if is_turn_over() {
+                    end_turn().await;
+                    if task.work().contains(Work::KILL) {
+                        break;
+                    }
+                }
             }
             Err(_) if done > 0 => break,
             Err(errno) => return Err(errno),

@@ -13,6 +13,9 @@ use moat_vfs::{OpenFile, Path};
 use crate::ioctl;
 use crate::pty::Pty;
 
+/// Bytes that go through the line discipline at a time.
+const WRITE_BYTES: usize = 64 * 1024;
+
 /// The master of a pty; there is one description for each pty.
 pub(crate) struct Master {
     pub(crate) pty: Arc<Pty>,
@@ -48,8 +51,10 @@ impl File for Master {
         if buf.is_empty() {
             return Ok(0);
         }
+        // Some 50 ns a byte.
+        let part = buf.get(..WRITE_BYTES).unwrap_or(buf);
         self.pty.change(|s| {
-            let (n, effects) = s.ldisc.master_write(buf);
+            let (n, effects) = s.ldisc.master_write(part);
             (if n == 0 { Err(Errno::EAGAIN) } else { Ok(n) }, effects)
         })
     }

@@ -153,8 +153,9 @@ impl LineDiscipline {
             self.echo.pop();
         }
         let rest = count - (before - self.echo.queue.len());
-        self.echo.committed_weight = self.echo.queue.iter().take(rest).map(|e| e.weight()).sum();
-        // So that the next batch can't overrun the queue.
+        // By what is behind them, which is one character's: what waits may be thousands.
+        let behind: usize = self.echo.queue.range(rest..).map(|e| e.weight()).sum();
+        self.echo.committed_weight = self.echo.weight.saturating_sub(behind);
         while self.echo.committed_weight >= DISCARD_WATERMARK {
             self.echo.pop();
         }

@@ -4,6 +4,7 @@
 //! - [`run`]: its main loop.
 //! - [`wait`]: how it sleeps.
 //! - [`clone`], [`exec`], [`exit`]: its life.
+//! - [`death`]: the watch over a task that is to die.
 //! - [`call`]: what it is doing.
 //! - [`work`]: the flags by which others make it look up.
 //!
@@ -15,6 +16,7 @@ pub mod call;
 pub mod clone;
 pub mod cred;
 pub mod current;
+mod death;
 pub mod exec;
 pub mod exit;
 pub mod run;
@@ -23,9 +25,9 @@ pub mod vfork;
 pub mod wait;
 pub mod work;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
 
 use moat_identity::{Namespaces, Pid, PidNamespace};
 use moat_mm::MemoryManager;
@@ -77,6 +79,8 @@ pub struct Task {
     pub start_boot_ns: u64,
     pid: Mutex<Arc<Pid>>,
     kicker: Mutex<Option<Arc<dyn Kick>>>,
+    /// That of its future, which is polled when the task is to die, wherever it waits.
+    waker: OnceLock<Waker>,
     state: Mutex<TaskState>,
 }
 
@@ -152,6 +156,7 @@ impl Task {
             start_boot_ns: moat_host::clock::boottime_ns(),
             pid: Mutex::new(LockClass::Table, pid),
             kicker: Mutex::new(LockClass::Platform, None),
+            waker: OnceLock::new(),
             state: Mutex::new(LockClass::Task, state),
         });
         task.kernel().tasks.bind(&task.pid(), &task, charge);
@@ -292,12 +297,26 @@ impl Task {
     pub fn interrupt(&self) {
         // First the wait, then the guest: a task between the two looks at its flags before it enters.
         self.interrupt.fire();
-        if self.flags.in_guest() {
-            let kicker = self.kicker.lock().clone();
-            if let Some(k) = kicker {
-                k.kick();
-            }
+        if self.flags.in_guest()
+            && let Some(kicker) = self.kicker()
+        {
+            kicker.kick();
         }
+        if self.work().contains(Work::KILL)
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Notes how its future is woken; an executor has one waker for a future.
+    pub(crate) fn keep_waker(&self, cx: &Context<'_>) {
+        self.waker.get_or_init(|| cx.waker().clone());
+    }
+
+    /// Its host thread, for others than itself, unless it has given that up.
+    pub(crate) fn kicker(&self) -> Option<Arc<dyn Kick>> {
+        self.kicker.lock().clone()
     }
 
     /// Sets how it is taken out of guest code; its host thread has changed.

@@ -334,6 +334,18 @@ impl Kick for NoKick {
     fn cpu_time_ns(&self) -> u64 {
         0
     }
+
+    fn is_away(&self) -> bool {
+        false
+    }
+
+    fn end(&self) {}
+
+    fn hold(&self) -> bool {
+        false
+    }
+
+    fn release(&self) {}
 }
 
 /// The vDSO of fake processes: only a place.

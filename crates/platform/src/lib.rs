@@ -202,7 +202,8 @@ pub trait GuestThread: Send {
     fn host_tid(&mut self) -> i32;
 }
 
-/// A guest thread for others than its owner: makes it leave application code soon, and says what it has used.
+/// A guest thread for others than its owner: makes it leave application code soon, says what it has used, and acts on the
+/// host process where it doesn't answer.
 pub trait Kick: Send + Sync {
     /// If the thread runs application code its switch ends with [`Event::Interrupted`] (or another event); if it is
     /// parked or about to stop, the next switch may end so at once. Idempotent, never blocks.
@@ -212,6 +213,20 @@ pub trait Kick: Send + Sync {
     ///
     /// Some microseconds of host calls: for those who ask, not for every system call.
     fn cpu_time_ns(&self) -> u64;
+
+    /// Whether the host thread is where the guest can keep it: in application code, or in the middle of an order.
+    fn is_away(&self) -> bool;
+
+    /// Kills the host process if the thread is away. It asks nothing of the guest, which may have seen to it that kicks
+    /// don't reach it or that an order never ends.
+    fn end(&self);
+
+    /// Stops the host process from outside if the thread is away, until [`Kick::release`]. False if the platform
+    /// needs no such thing: there no guest can keep a kick from its thread.
+    fn hold(&self) -> bool;
+
+    /// Lets the host process go on.
+    fn release(&self);
 }
 
 /// A platform as the executor's source of events.

@@ -6,13 +6,18 @@
 //! Freezing is that of cgroup v2: a frozen task runs no application code and ends no system call, which its processes
 //! can't notice but by the clock; SIGKILL gets through.
 
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
+use std::time::Duration;
 
-use moat_abi::PollEvents;
+use moat_abi::{Errno, PollEvents, Result};
+use moat_host::clock::deadline_in;
 use moat_identity::CgroupNamespace;
-use moat_platform::Stock;
+use moat_platform::{Kick, Stock};
+use moat_sync::timer::sleep_until;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_tty::Terminal;
 use moat_vfs::device_rules::DeviceRules;
@@ -21,6 +26,11 @@ use crate::kernel::Kernel;
 use crate::process::allowance::Allowance;
 use crate::process::group::ThreadGroup;
 use crate::task::usage::Usage;
+
+/// How long a task of a container that is being frozen may take to come to rest by itself.
+const FREEZE_GRACE: Duration = Duration::from_millis(200);
+/// How long where it can't be stopped from outside.
+const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The processes of a container.
 pub struct ContainerGroup {
@@ -31,6 +41,8 @@ pub struct ContainerGroup {
     /// Woken when a task of a frozen container has come to rest.
     stopped: WaitQueue,
     thawed: WaitQueue,
+    /// Host threads whose processes are stopped from outside while it is frozen.
+    held: Mutex<Vec<Arc<dyn Kick>>>,
     /// Usage of threads that have ended.
     dead: Mutex<Usage>,
     console: OnceLock<Arc<dyn Terminal>>,
@@ -51,6 +63,7 @@ impl ContainerGroup {
             frozen: AtomicBool::new(false),
             stopped: WaitQueue::new(),
             thawed: WaitQueue::new(),
+            held: Mutex::new(LockClass::Process, Vec::new()),
             dead: Mutex::new(LockClass::Process, Usage::default()),
             console: OnceLock::new(),
             device_rules: OnceLock::new(),
@@ -107,21 +120,60 @@ impl ContainerGroup {
     }
 
     /// Freezes it, and waits until no task of it runs application code.
-    pub async fn freeze(&self) {
+    ///
+    /// The host processes of tasks that don't come to rest are stopped from outside.
+    ///
+    /// # Errors
+    /// EBUSY if such a task goes on and the platform can't stop it.
+    pub async fn freeze(&self) -> Result<()> {
         self.frozen.store(true, Ordering::SeqCst);
         self.refresh();
         // A task that is made meanwhile looks for itself before it runs.
         let look = || {
-            let runs = || self.processes().iter().any(|g| g.threads().iter().any(|t| t.flags.in_guest()));
-            // A thaw ends the wait as well.
-            if self.is_frozen() && runs() { Poll::Pending } else { Poll::Ready(()) }
+            if self.is_frozen() && self.away().next().is_some() { Poll::Pending } else { Poll::Ready(()) }
         };
-        self.stopped.until(PollEvents::all(), look).await;
+        if self.within(FREEZE_GRACE, look).await || self.hold() || self.within(FREEZE_LIMIT, look).await {
+            return Ok(());
+        }
+        self.thaw();
+        Err(Errno::EBUSY)
+    }
+
+    /// Waits for `look`, for so long; false if it came to nothing.
+    async fn within(&self, time: Duration, look: impl FnMut() -> Poll<()>) -> bool {
+        let mut looking = pin!(self.stopped.until(PollEvents::all(), look));
+        let mut limit = sleep_until(deadline_in(time));
+        poll_fn(|cx| match looking.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => Pin::new(&mut limit).poll(cx).map(|()| false),
+        })
+        .await
+    }
+
+    /// The host threads of its tasks that are in the guest's hands.
+    fn away(&self) -> impl Iterator<Item = Arc<dyn Kick>> {
+        let threads = self.processes().into_iter().flat_map(|group| group.threads());
+        threads.filter_map(|task| task.kicker()).filter(|kicker| kicker.is_away())
+    }
+
+    /// Stops the host processes of tasks that have not come to rest; false if there are such that can't be stopped.
+    fn hold(&self) -> bool {
+        let away: Vec<_> = self.away().collect();
+        let mut held = self.held.lock();
+        // Whoever thaws it meanwhile releases what is listed, after it has said so.
+        if !self.is_frozen() {
+            return true;
+        }
+        let stopped = away.iter().all(|kicker| kicker.hold());
+        held.extend(away);
+        stopped
     }
 
     /// Lets its tasks go on.
     pub fn thaw(&self) {
         self.frozen.store(false, Ordering::SeqCst);
+        let held = std::mem::take(&mut *self.held.lock());
+        held.iter().for_each(|kicker| kicker.release());
         self.refresh();
         self.thawed.wake_all();
         // Whoever waits in `freeze` must not wait any longer.

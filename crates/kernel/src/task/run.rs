@@ -17,6 +17,7 @@ use crate::ptrace;
 use crate::seccomp::{self, Call};
 use crate::syscall::Dispatch;
 use crate::task::current::LastFault;
+use crate::task::death::Deathwatch;
 use crate::task::{CurrentTask, Task};
 
 /// The exception of a step and of a debug register (`X86_TRAP_DB`).
@@ -36,15 +37,20 @@ pub fn start(current: CurrentTask) {
 }
 
 impl Task {
-    /// Runs the future of the task, and counts the time that a worker spends on it.
+    /// Runs the future of the task, counts the time that a worker spends on it, and sees to it that it ends when it is to.
     async fn timed<F: Future>(self: Arc<Self>, future: F) -> F::Output {
         let mut future = pin!(future);
+        let mut deathwatch = Deathwatch::default();
         poll_fn(|cx| {
+            self.keep_waker(cx);
             let (start, blocked) = (Instant::now(), moat_sync::executor::blocked());
             let polled = future.as_mut().poll(cx);
             let asleep = moat_sync::executor::blocked().saturating_sub(blocked);
             let spent = start.elapsed().saturating_sub(asleep);
             self.usage.add_system(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
+            if polled.is_pending() && !self.work().is_empty() {
+                deathwatch.look(&self, cx);
+            }
             polled
         })
         .await
@@ -96,9 +102,13 @@ async fn run(t: &mut CurrentTask) {
 
 impl CurrentTask {
     /// The process dies by SIGKILL: its host process is gone or overwritten.
+    ///
+    /// Not where execve(2) of another thread has ended this one: that goes on in a host process of its own.
     fn kill_process(&mut self) {
-        let status = WaitStatus::Signaled { signal: 9, core: CoreDump::NotDumped };
-        self.group.signals.lock().start_exit(status);
+        let mut s = self.group.signals.lock();
+        if s.exec.is_none_or(|id| id == self.id) {
+            s.start_exit(WaitStatus::Signaled { signal: 9, core: CoreDump::NotDumped });
+        }
     }
 
     /// Handles one system call, with the stops that a tracer asked for.

@@ -109,6 +109,11 @@ impl Cell {
         self.running.load(Ordering::SeqCst)
     }
 
+    /// Whether application code runs.
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::SeqCst)
+    }
+
     /// The tracer is about to resume application code; false if there is a kick to answer first.
     pub fn start(&self) -> bool {
         self.running.store(true, Ordering::SeqCst);

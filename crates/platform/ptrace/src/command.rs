@@ -60,6 +60,8 @@ pub(crate) enum Command {
     DropThread(Id),
     /// Kill a process.
     Kill(Id),
+    /// Kill the process of a thread, unless that is parked.
+    End(Id),
     /// Somebody waits for a blank process.
     Refill,
 }

@@ -159,4 +159,19 @@ impl Kick for Kicker {
         let now = now.unwrap_or(0);
         self.cpu_time_ns.fetch_max(now, Ordering::Relaxed).max(now)
     }
+
+    fn is_away(&self) -> bool {
+        self.cell.is_running()
+    }
+
+    fn end(&self) {
+        self.shared.send(Command::End(self.id));
+    }
+
+    fn hold(&self) -> bool {
+        // PTRACE_INTERRUPT can't be blocked.
+        false
+    }
+
+    fn release(&self) {}
 }

@@ -199,6 +199,11 @@ impl Tracer {
                     kill(tracee.process.pid);
                 }
             }
+            Command::End(id) => {
+                if let Some(tracee) = self.tracees.get(&id).filter(|tracee| tracee.state != TraceeState::Parked) {
+                    kill(tracee.process.pid);
+                }
+            }
             Command::Refill => {}
         }
     }

@@ -111,12 +111,12 @@ pub(super) async fn destroy(registry: &Registry, id: &str) -> Result<(), Control
 /// Freezes a container.
 pub(super) async fn pause(container: &GuestContainer) -> Result<(), ControlError> {
     match container.status() {
-        ContainerStatus::Running | ContainerStatus::Created => container.member.processes.freeze().await,
-        ContainerStatus::Paused | ContainerStatus::Stopped => {
-            return Err(container.wrong_state("it cannot be paused"));
+        ContainerStatus::Running | ContainerStatus::Created => {
+            let frozen = container.member.processes.freeze().await;
+            frozen.map_err(|errno| ControlError::errno("stopping the container's processes", errno))
         }
+        ContainerStatus::Paused | ContainerStatus::Stopped => Err(container.wrong_state("it cannot be paused")),
     }
-    Ok(())
 }
 
 /// Lets a frozen container go on.

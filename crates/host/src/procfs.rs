@@ -115,6 +115,18 @@ fn list_own_threads() -> Option<Vec<OwnThread>> {
     Some(threads)
 }
 
+/// The processes of the sandbox's pid namespace; none if it has no procfs.
+#[must_use]
+pub fn processes() -> Vec<i32> {
+    let list = || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let root = openat(dir()?, ".", flags, Mode::empty()).ok()?;
+        let names = rustix::fs::Dir::new(root).ok()?.filter_map(|entry| Some(entry.ok()?.file_name().to_owned()));
+        Some(names.filter_map(|name| name.to_str().ok()?.parse().ok()).collect())
+    };
+    list().unwrap_or_default()
+}
+
 /// The text of a small file.
 fn read(path: &str) -> Option<String> {
     let fd = openat(dir()?, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).ok()?;

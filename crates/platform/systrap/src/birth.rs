@@ -11,8 +11,8 @@ use moat_abi::{Errno, Result, nr};
 use moat_stub::layout::{AREA_LEN, CELLS, Cell, OP_FORK, OP_SPAWN, REPLY_STOP, STACK_OFFSET};
 
 use crate::area::{Area, control};
+use crate::births::{Birth, CloneStage, Pending};
 use crate::call::{Call, Effect};
-use crate::core::{Birth, Pending};
 use crate::frame::at;
 use crate::space::{FreeSlot, Stage};
 use crate::state::{Born, HostThread, area_addr};
@@ -39,7 +39,7 @@ pub(crate) struct Making {
 impl Making {
     /// The parent is gone or the clone failed: the child, if there is one, is not wanted.
     pub(crate) fn withdraw(self, parent: &HostThread) {
-        if let Some(pending) = parent.core.withdraw(self.token)
+        if let Some(pending) = parent.core.births.withdraw(self.token)
             && pending.kind == Birth::Process
         {
             // No child has come for it, and none can any more.
@@ -158,9 +158,10 @@ impl Thread {
             areas: areas.clone(),
             area,
             slot: self.host.slot,
+            stage: CloneStage::Announced,
         };
-        let token = core.announce(pending).inspect_err(|_| areas.give_back(std::iter::once(area)))?;
-        let (mut cell, expected) = call(nr::CLONE, [CLONE_PARENT, 0, 0, 0, 0, 0], Effect::Fork);
+        let token = core.births.announce(pending).inspect_err(|_| areas.give_back(std::iter::once(area)))?;
+        let (mut cell, expected) = call(nr::CLONE, [CLONE_PARENT, 0, 0, 0, 0, 0], Effect::Fork(token));
         cell.op = OP_FORK;
         let fd = u64::from(token) << 32 | u64::from(core.areas_number);
         cell.args = [CLONE_PARENT, fd, area.file_offset(), 0, 0, 0];
@@ -176,9 +177,15 @@ impl Thread {
         prepare_area(free.area, free.slot, frame, core.bases);
         self.copy_frame(free.area, free.slot);
         let areas = self.host.space.areas.clone();
-        let pending =
-            Pending { kind: Birth::Thread, parent: self.host.clone(), areas, area: free.area, slot: free.slot };
-        let token = match core.announce(pending) {
+        let pending = Pending {
+            kind: Birth::Thread,
+            parent: self.host.clone(),
+            areas,
+            area: free.area,
+            slot: free.slot,
+            stage: CloneStage::Announced,
+        };
+        let token = match core.births.announce(pending) {
             Ok(token) => token,
             Err(errno) => {
                 self.host.area_of_slot_unused(free.slot);
@@ -191,7 +198,7 @@ impl Thread {
         }
         let stack = (at + frame) & !15;
         let args = [CLONE_AS_THREAD, stack, 0, at + control!(alive), 0, 0];
-        let (mut cell, expected) = call(nr::CLONE, args, Effect::None);
+        let (mut cell, expected) = call(nr::CLONE, args, Effect::Spawn(token));
         cell.op = OP_SPAWN;
         cell.args = [CLONE_AS_THREAD, at, u64::from(token), 0, 0, 0];
         steps.push((cell, expected));
@@ -218,7 +225,10 @@ impl Thread {
             match ready!(host.poll_stop(cx)) {
                 Ok(Stop::Orders { done, results }) => match results.get(done) {
                     Some(result) => outcome = Err(Errno::from_ret(*result).err().unwrap_or(Errno::EIO)),
-                    None => making.cloned = true,
+                    None => {
+                        making.cloned = true;
+                        host.core.births.reached(making.token, CloneStage::Told);
+                    }
                 },
                 Ok(Stop::Signal { .. }) => {
                     host.space.kill();

@@ -29,8 +29,10 @@ pub enum Effect {
     Map(u32),
     /// Keeps the area of this slot out of children.
     Protect(u32),
-    /// Makes a process: only if every area is kept out of it.
-    Fork,
+    /// Makes the process of this number: only if every area is kept out of it.
+    Fork(u32),
+    /// Makes the thread of this number.
+    Spawn(u32),
 }
 
 /// The expected call that `n` is, dropping those before it, which the filter allows by itself.

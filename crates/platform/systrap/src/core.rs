@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use moat_abi::{Errno, Result, nr};
+use moat_host::descriptors::{Purpose, is_within};
 use moat_host::seccomp::{Answer, Listener, Notification};
 use moat_platform::VdsoLayout;
 use moat_stub::layout::{AREA_LEN, DOORBELL};
 use moat_sync::{LockClass, Mutex};
 
-use crate::area::{Area, AreaPool};
+use crate::area::AreaPool;
+use crate::births::{Birth, Births, Pending};
 use crate::filter::SegmentBases;
 use crate::frame::FrameLayout;
 use crate::pool::Pool;
@@ -46,34 +48,12 @@ pub struct SystrapCore {
     /// The memory that the spinner's board is in.
     _board: Arc<AreaPool>,
     threads: Mutex<HashMap<i32, Arc<HostThread>>>,
-    pending: Mutex<HashMap<u32, Pending>>,
+    /// Clones under way.
+    pub births: Births,
     spaces: Mutex<HashMap<i32, Weak<Space>>>,
     pools: Mutex<Vec<Weak<Pool>>>,
     /// A pool has something to do.
     wanted: Arc<AtomicBool>,
-}
-
-/// A clone that the sentry has allowed and whose child has not yet reported.
-pub struct Pending {
-    /// What is made.
-    pub kind: Birth,
-    /// Who makes it.
-    pub parent: Arc<HostThread>,
-    /// Where its area comes from.
-    pub areas: Arc<AreaPool>,
-    /// The area of the child's first thread.
-    pub area: Area,
-    /// Its place in the process.
-    pub slot: u32,
-}
-
-/// What a clone makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Birth {
-    /// A process.
-    Process,
-    /// A thread of the parent's process.
-    Thread,
 }
 
 /// What `SystrapCore::new` is made of.
@@ -87,6 +67,7 @@ pub struct Parts {
     pub bases: SegmentBases,
     pub vdso: VdsoLayout,
     pub reaper: Reaper,
+    pub births: Births,
 }
 
 impl SystrapCore {
@@ -108,7 +89,7 @@ impl SystrapCore {
             sleepers: Sleepers::new(),
             _board: p.areas,
             threads: Mutex::new(LockClass::Platform, HashMap::new()),
-            pending: Mutex::new(LockClass::Platform, HashMap::new()),
+            births: p.births,
             spaces: Mutex::new(LockClass::Platform, HashMap::new()),
             pools: Mutex::new(LockClass::Platform, pools),
             wanted,
@@ -170,7 +151,7 @@ impl SystrapCore {
     fn handle(self: &Arc<SystrapCore>, n: &Notification) {
         if let Some(token) = token_of(n) {
             if self.register(n, token).is_err() {
-                kill_stray(n.tid);
+                self.kill_stray(n.tid);
             }
             return;
         }
@@ -179,38 +160,42 @@ impl SystrapCore {
             Some(thread) if u64::from(n.nr) == DOORBELL => {
                 thread.stopped(Some(n.id));
             }
-            Some(thread) => thread.called(n),
-            None => kill_stray(n.tid),
+            // A descriptor may go with the answer: not to another process that has the id of a thread that has ended.
+            Some(thread) if tgkill(thread.space.pid, n.tid, 0).is_ok() => thread.called(n),
+            _ => self.kill_stray(n.tid),
         }
-    }
-
-    /// Announces a clone; the child must give the number back.
-    pub fn announce(&self, pending: Pending) -> Result<u32> {
-        loop {
-            let mut bytes = [0; 4];
-            if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())? != bytes.len() {
-                return Err(Errno::EAGAIN);
-            }
-            let token = u32::from_ne_bytes(bytes);
-            let mut table = self.pending.lock();
-            if token != 0 && !table.contains_key(&token) {
-                table.insert(token, pending);
-                return Ok(token);
-            }
-        }
-    }
-
-    /// Withdraws an announcement; gives back what it was if the child has not reported.
-    pub fn withdraw(&self, token: u32) -> Option<Pending> {
-        self.pending.lock().remove(&token)
     }
 
     /// A new thread's first notification.
     fn register(self: &Arc<SystrapCore>, n: &Notification, token: u32) -> Result<()> {
-        let pending = self.withdraw(token).ok_or(Errno::ESRCH)?;
-        let born = self.registered(n, token, &pending)?;
-        pending.parent.gave_birth(born);
+        self.check_unknown(n.tid)?;
+        let pending = self.births.report(token)?;
+        let born = self.registered(n, token, &pending);
+        self.births.reported();
+        match born {
+            Ok(born) => pending.parent.gave_birth(born),
+            Err(errno) => {
+                pending.parent.child_is_gone();
+                return Err(errno);
+            }
+        }
         Ok(())
+    }
+
+    /// A thread that is known can't be new, whatever it says.
+    ///
+    /// # Errors
+    /// EPERM.
+    fn check_unknown(&self, tid: i32) -> Result<()> {
+        if self.space(tid).is_some() {
+            return Err(Errno::EPERM);
+        }
+        let listed = self.threads.lock().get(&tid).cloned();
+        // One of the same id that has ended without our knowing is no longer of its process.
+        match listed {
+            Some(thread) if tgkill(thread.space.pid, tid, 0).is_ok() => Err(Errno::EPERM),
+            _ => Ok(()),
+        }
     }
 
     fn registered(self: &Arc<SystrapCore>, n: &Notification, token: u32, p: &Pending) -> Result<Born> {
@@ -225,6 +210,7 @@ impl SystrapCore {
                     Err(Errno::EPERM)
                 };
                 // The mmap is never made then: nobody has the area mapped.
+                let space = space.and_then(|space| self.check_descriptors(space, p));
                 let space = space.inspect_err(|_| p.areas.give_back(std::iter::once(p.area)))?;
                 self.add_space(&space)?;
                 let handle = SpaceHandle(space.clone());
@@ -245,6 +231,24 @@ impl SystrapCore {
         let thread = HostThread::new(self, &space, n.tid, p.area, p.slot, n.id, wait);
         self.add_thread(&thread);
         Ok(Born { thread: Thread::new(thread), space: handle })
+    }
+
+    /// The last descriptors are not for guests' forks, but for what is executed from outside.
+    ///
+    /// # Errors
+    /// ENFILE.
+    fn check_descriptors(&self, space: Arc<Space>, p: &Pending) -> Result<Arc<Space>> {
+        let for_guest = || !self.pools().iter().any(|pool| pool.is_template(p.parent.space.pid));
+        if is_within(space.pidfd(), Purpose::Process) || !for_guest() { Ok(space) } else { Err(Errno::ENFILE) }
+    }
+
+    /// Kills a process that the sentry has not asked for, or whose thread does what it was not told.
+    fn kill_stray(&self, tid: i32) {
+        if let Some(pid) = rustix::process::Pid::from_raw(tid) {
+            // By the id of one of its threads; it waits for our answer, so the id is its own.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        self.births.suspect();
     }
 
     /// Lists a process and has the reaper watch it.
@@ -298,12 +302,4 @@ fn token_of(n: &Notification) -> Option<u32> {
         0
     };
     u32::try_from(token).ok().filter(|token| *token != 0)
-}
-
-/// Kills a process that the sentry has not asked for, or whose thread does what it was not told.
-fn kill_stray(tid: i32) {
-    if let Some(pid) = rustix::process::Pid::from_raw(tid) {
-        // By the id of one of its threads; it waits for our answer, so the id is its own.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
 }

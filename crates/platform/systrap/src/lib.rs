@@ -9,7 +9,8 @@
 //! - [`filter`]: what guest processes may ask of the host, the boundary.
 //! - [`state`]: one host thread: parked, running, carrying out orders or dead. [`stop`]: why it stopped. [`call`]: what it
 //!   is expected to ask of the host. [`thread`]: its owner's side.
-//! - [`space`]: one host process. [`birth`]: how processes and threads are made. [`pool`]: blank ones.
+//! - [`space`]: one host process. [`birth`]: how processes and threads are made. [`births`]: what has been, and what has not.
+//!   [`pool`]: blank ones.
 //! - [`core`]: tables and dispatch. [`spin`]: waiting awake. [`sleepers`]: waiting for long. [`placement`]: on which CPU. [`reaper`]: deaths.
 //!
 //! # Invariants
@@ -21,10 +22,12 @@
 
 mod area;
 mod birth;
+mod births;
 mod call;
 mod core;
 pub mod filter;
 mod frame;
+mod kick;
 mod order;
 mod placement;
 mod pool;
@@ -44,6 +47,7 @@ use moat_abi::Result;
 use moat_platform::{Made, Platform, Stock, VdsoLayout};
 
 use crate::area::AreaPool;
+use crate::births::Births;
 use crate::core::{Parts, SystrapCore};
 use crate::filter::SegmentBases;
 use crate::frame::fresh_fpu;
@@ -84,6 +88,7 @@ impl Systrap {
             bases,
             vdso: started.vdso,
             reaper,
+            births: Births::new()?,
         });
         let space = Space::new(&core, started.pid, areas, 0, started.area, Stage::Mapped)?;
         let handle = SpaceHandle(space.clone());

@@ -143,9 +143,14 @@ impl Pool {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    /// Whether `pid` is its template.
+    pub fn is_template(&self, pid: i32) -> bool {
+        pid == self.template_pid.load(Ordering::Relaxed)
+    }
+
     /// A process has exited: notes it if it is the template, which only the host itself can kill.
     pub fn exited(&self, pid: i32) {
-        if pid == self.template_pid.load(Ordering::Relaxed) {
+        if self.is_template(pid) {
             self.broken.store(true, Ordering::Relaxed);
             self.refill();
         }

@@ -1,4 +1,4 @@
-//! [`Reaper`]: a thread that waits for the ends of guest processes.
+//! [`Reaper`]: a thread that waits for the ends of guest processes, and counts them when [`crate::births`] says so.
 //!
 //! Processes are watched by pidfd, not by SIGCHLD: they have no exit signal, and unexpected deaths (the host's
 //! out-of-memory killer, a SIGKILL from outside) are noticed like the expected ones. The thread sleeps in
@@ -22,6 +22,8 @@ pub struct Reaper {
 
 /// No process has this id.
 const CLOSING: u64 = u64::MAX;
+/// A census is due.
+const CENSUS: u64 = u64::MAX - 1;
 
 impl Reaper {
     /// Watches nothing yet.
@@ -40,6 +42,11 @@ impl Reaper {
         Ok(epoll::add(&self.epoll, space.pidfd(), data, flags)?)
     }
 
+    /// Has the thread make a census whenever the clock runs out.
+    pub fn follow(&self, clock: &OwnedFd) -> Result<()> {
+        Ok(epoll::add(&self.epoll, clock, epoll::EventData::new_u64(CENSUS), epoll::EventFlags::IN)?)
+    }
+
     /// Makes the thread end once the last process has.
     pub fn close(&self) {
         let _ = rustix::io::write(&self.closing, &1u64.to_ne_bytes());
@@ -48,6 +55,9 @@ impl Reaper {
 
 /// Starts the thread; it holds the core until [`Reaper::close`] and the end of all processes.
 pub fn start(core: Arc<SystrapCore>) -> Result<()> {
+    if let Some(clock) = core.births.clock() {
+        core.reaper.follow(clock)?;
+    }
     let thread = std::thread::Builder::new().name("reaper".into()).stack_size(128 * 1024).spawn(move || run(&core));
     thread.map(drop).map_err(|_| moat_abi::Errno::EAGAIN)
 }
@@ -64,6 +74,11 @@ fn run(core: &SystrapCore) {
             if id == CLOSING {
                 closing = true;
                 let _ = rustix::io::read(&core.reaper.closing, &mut [0; 8]);
+            } else if id == CENSUS {
+                if let Some(clock) = core.births.clock() {
+                    let _ = rustix::io::read(clock, &mut [0; 8]);
+                    core.births.look(core);
+                }
             } else if let Some(space) = i32::try_from(id).ok().and_then(|pid| core.space(pid)) {
                 space.exited();
                 core.exited(space.pid);

@@ -18,6 +18,7 @@ use moat_abi::{Errno, Result};
 use moat_platform::{AddressSpace, GUEST_TOP};
 use moat_stub::layout::MAX_AREAS_PER_PROCESS;
 use moat_sync::{LockClass, Mutex};
+use rustix::process::Signal;
 
 use crate::area::{Area, AreaPool, control};
 use crate::core::SystrapCore;
@@ -199,8 +200,13 @@ impl Space {
 
     /// Kills the process.
     pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Sends a signal to the host process.
+    pub fn signal(&self, signal: Signal) {
         // It may be dead already.
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, signal);
     }
 
     /// The process has exited: tells its threads, and reaps it if nobody holds it.
@@ -237,11 +243,12 @@ impl Space {
         use moat_abi::clone::WaitFlags;
         use moat_host::wait::{WaitTarget, waitid};
         let flags = WaitFlags::EXITED | WaitFlags::NOHANG | WaitFlags::ALL;
+        // Before its id can be another's.
+        self.core.forget_space(self.pid);
         // Somebody else's wait for any child may have taken it.
         let _ = waitid(WaitTarget::Pidfd(self.pidfd.as_fd()), flags);
         let slots = std::mem::take(&mut self.state.lock().slots);
         self.areas.give_back(slots.into_iter().map(|slot| slot.area));
-        self.core.forget_space(self.pid);
     }
 }
 

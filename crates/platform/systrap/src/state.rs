@@ -7,23 +7,22 @@
 mod asleep;
 mod ending;
 mod looking;
+mod verified;
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use moat_abi::Errno;
-use moat_host::seccomp::{Answer, Notification};
 use moat_stub::layout::{AREA_BASE, AREA_STRIDE, KICK_SIGNAL};
 use moat_sync::{LockClass, Mutex};
 
 use crate::area::{Area, control};
-use crate::call::{Call, Effect, take_expected};
+use crate::call::{Call, Effect};
 use crate::core::SystrapCore;
 use crate::placement::Placement;
-use crate::space::{Space, SpaceHandle, Stage};
+use crate::space::{Space, SpaceHandle};
 use crate::spin::Pace;
 use crate::stop::{Stop, snapshot};
 use crate::thread::Thread;
@@ -76,7 +75,7 @@ struct HostThreadState {
     cpu: u32,
     resumed_at: u64,
     /// The process or thread that this one has just made.
-    born: Option<Born>,
+    born: Option<Result<Born, Errno>>,
 }
 
 /// A new thread, and its process if that is new too. Dropping it ends what it owns.
@@ -214,7 +213,7 @@ impl HostThread {
     pub fn poll_born(&self, cx: &mut Context<'_>) -> Poll<Result<Born, Errno>> {
         let mut s = self.state.lock();
         if let Some(born) = s.born.take() {
-            return Poll::Ready(Ok(born));
+            return Poll::Ready(born);
         }
         if s.phase == Phase::Dead {
             return Poll::Ready(Err(Errno::ESRCH));
@@ -231,7 +230,16 @@ impl HostThread {
             drop(born);
             return;
         }
-        s.born = Some(born);
+        s.born = Some(Ok(born));
+        let waker = s.waker.take();
+        drop(s);
+        wake(waker);
+    }
+
+    /// The process that this one made ended before it reported.
+    pub fn child_is_gone(&self) {
+        let mut s = self.state.lock();
+        s.born = Some(Err(Errno::ENOMEM));
         let waker = s.waker.take();
         drop(s);
         wake(waker);
@@ -275,6 +283,11 @@ impl HostThread {
             Phase::Parked { .. } | Phase::Ordered => s.kick = true,
             Phase::Dead => {}
         }
+    }
+
+    /// Whether the thread is in the guest's hands: in application code or in the middle of orders.
+    pub fn is_away(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Running | Phase::Ordered)
     }
 
     fn set_dead(&self, s: &mut HostThreadState) {
@@ -362,57 +375,6 @@ impl HostThread {
             self.core.sleepers.parked(sleeper, id);
         }
         true
-    }
-
-    /// The thread makes a call that the filter leaves to the sentry.
-    pub fn called(&self, n: &Notification) {
-        self.complete();
-        let mut s = self.state.lock();
-        let call =
-            if matches!(s.phase, Phase::Running | Phase::Ordered) { take_expected(&mut s.expected, n) } else { None };
-        drop(s);
-        let Some(call) = call else {
-            // Not what it was told: a guest that tries the stub's system calls on its own.
-            self.space.kill();
-            return;
-        };
-        let refused = match call.effect {
-            Effect::None | Effect::Map(_) => false,
-            Effect::Protect(slot) => self.space.stage(slot) == Some(Stage::Listed),
-            Effect::Fork => !self.space.all_protected(),
-        };
-        let answer = if refused {
-            Answer::Fail(Errno::EAGAIN)
-        } else if let Some((fd, number)) = &call.fd {
-            match self.core.listener.add_fd(n.id, fd.as_fd(), *number) {
-                Ok(()) => Answer::Continue,
-                Err(errno) => Answer::Fail(errno),
-            }
-        } else {
-            Answer::Continue
-        };
-        if !refused && matches!(call.effect, Effect::Map(_) | Effect::Protect(_)) {
-            self.state.lock().in_flight.push(call.effect);
-        }
-        // The caller may be gone; its end is noticed elsewhere.
-        let _ = self.core.listener.answer(n.id, answer);
-    }
-
-    /// This thread has made another notification: the calls allowed before are complete.
-    fn complete(&self) {
-        let mut s = self.state.lock();
-        if s.in_flight.is_empty() {
-            return;
-        }
-        let effects = std::mem::take(&mut s.in_flight);
-        drop(s);
-        for effect in effects {
-            match effect {
-                Effect::Map(slot) => self.space.set_stage(slot, Stage::Mapped),
-                Effect::Protect(slot) => self.space.set_stage(slot, Stage::Protected),
-                Effect::None | Effect::Fork => {}
-            }
-        }
     }
 }
 

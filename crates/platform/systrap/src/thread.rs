@@ -15,6 +15,7 @@ use crate::birth::Making;
 use crate::call::Call;
 use crate::filter::{SegmentBases, notifies};
 use crate::frame::{EXTENDED_SIZE, MAGIC1, at, words_from_regs};
+use crate::kick::Kicker;
 use crate::order::{MAX_CELLS, is_in_range, join_mappings, lower, mapped_file};
 use crate::state::{HostThread, Leaves, Sent, area_addr};
 use crate::stop::{Signal, Stop};
@@ -406,7 +407,7 @@ impl GuestThread for Thread {
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {
-        Arc::new(Kicker { host: self.host.clone(), before_ns: self.host.last_cpu_time_ns() })
+        Arc::new(Kicker::new(&self.host))
     }
 
     fn host_tid(&mut self) -> i32 {
@@ -422,21 +423,5 @@ impl Drop for Thread {
             making.withdraw(&self.host);
         }
         self.host.abandon(if self.rseq || self.marked { Leaves::Traces } else { Leaves::Nothing });
-    }
-}
-
-struct Kicker {
-    host: Arc<HostThread>,
-    /// What a kept thread used for its owner before this one.
-    before_ns: u64,
-}
-
-impl Kick for Kicker {
-    fn kick(&self) {
-        self.host.kick();
-    }
-
-    fn cpu_time_ns(&self) -> u64 {
-        self.host.cpu_time_ns().saturating_sub(self.before_ns)
     }
 }

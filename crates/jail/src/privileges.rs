@@ -82,7 +82,10 @@ pub fn die_with_parent() -> Result<(), BootError> {
 
 fn raise_file_limit() -> io::Result<()> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    Ok(rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    // While no filter forbids to look.
+    moat_host::descriptors::limit();
+    Ok(())
 }
 
 fn drop_bounding_set() -> io::Result<()> {

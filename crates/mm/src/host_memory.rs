@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
+use moat_host::descriptors::{Purpose, within};
 use moat_platform::MapSource;
 use rustix::fs::{FallocateFlags, MemfdFlags};
 
@@ -54,6 +55,7 @@ impl HostMemory {
 
     fn with_flags(name: &str, len: u64, flags: MemfdFlags) -> Result<HostMemory> {
         let fd = rustix::fs::memfd_create(name, flags).map_err(Errno::from)?;
+        let fd = within(fd, Purpose::Memory).map_err(|_| Errno::ENOMEM)?;
         rustix::fs::ftruncate(&fd, len).map_err(Errno::from)?;
         Ok(HostMemory { fd: Arc::new(fd) })
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use moat_abi::fs::FileType;
 use moat_abi::stat::Statfs;
 use moat_abi::{Errno, Result};
+use moat_host::descriptors::{Purpose, within};
 use moat_vfs::file::SyncKind;
 use moat_vfs::inode::{Metadata, SetAttr};
 
@@ -113,6 +114,7 @@ impl HostTree for DirectTree {
 
     fn lookup(&self, dir: &DirectNode, name: &[u8]) -> Result<(DirectNode, Metadata)> {
         let fd = fs::openat(dir, component(name)?, BASE | OFlags::PATH, Mode::empty()).map_err(errno)?;
+        let fd = within(fd, Purpose::File)?;
         let meta = metadata_of(&fd)?;
         Ok((DirectNode::path(fd), meta))
     }
@@ -137,6 +139,7 @@ impl HostTree for DirectTree {
 
     fn open_at(&self, dir: &DirectNode, name: &[u8], access: HostAccess) -> Result<OwnedFd> {
         let fd = fs::openat(dir, component(name)?, FILE | open_flags(access), Mode::empty()).map_err(errno)?;
+        let fd = within(fd, Purpose::File)?;
         let st = fs::fstat(&fd).map_err(errno)?;
         // The name may have been given to something else since it was looked up.
         if FileType::from_mode(st.st_mode) == Some(FileType::Regular) { Ok(fd) } else { Err(Errno::ESTALE) }

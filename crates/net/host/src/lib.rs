@@ -102,7 +102,7 @@ fn new_inet(maker: &SocketMaker<'_>, asked: SocketKind) -> Result<Arc<dyn Socket
     if !KINDS.contains(&wanted) {
         return Err(Errno::EPROTONOSUPPORT);
     }
-    Ok(HostSocket::new(maker.inodes, wanted)?)
+    Ok(HostSocket::new(maker, wanted)?)
 }
 
 /// socket(2) (`netlink_create`).
@@ -116,5 +116,5 @@ fn new_netlink(maker: &SocketMaker<'_>, asked: SocketKind) -> Result<Arc<dyn Soc
     if !KINDS.contains(&asked) {
         return Err(Errno::EPROTONOSUPPORT);
     }
-    Ok(HostSocket::new(maker.inodes, asked)?)
+    Ok(HostSocket::new(maker, asked)?)
 }

@@ -8,12 +8,14 @@ use moat_abi::socket::{
     SO_RCVBUFFORCE, SO_RCVLOWAT, SO_SNDBUFFORCE, SO_ZEROCOPY, SOCK_STREAM, SOCKADDR_STORAGE_SIZE, SOL_SOCKET,
 };
 use moat_abi::{Errno, PollEvents, Result};
+use moat_host::descriptors::{Purpose, within};
 use moat_host::net as host;
-use moat_identity::Counter;
 use moat_sync::reactor::Watch;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
-use moat_vfs::socket::{Ancillary, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind};
+use moat_vfs::socket::{
+    Ancillary, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind, SocketMaker,
+};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
 use zerocopy::IntoBytes;
@@ -68,12 +70,12 @@ impl HostSocket {
     ///
     /// # Errors
     /// The host's: EAFNOSUPPORT, EPERM, EACCES, EMFILE.
-    pub fn new(inodes: &Arc<Counter>, kind: SocketKind) -> Result<Arc<HostSocket>> {
-        HostSocket::from_fd(kind, SocketCore::new(inodes), open(kind)?)
+    pub fn new(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<HostSocket>> {
+        HostSocket::from_fd(kind, maker.core(), open(kind)?)
     }
 
     fn from_fd(kind: SocketKind, core: SocketCore, fd: OwnedFd) -> Result<Arc<HostSocket>> {
-        let fd = Arc::new(fd);
+        let fd = Arc::new(within(fd, Purpose::File)?);
         // /proc/net/tcp and its like name sockets by this number, and /proc/PID/fd must agree.
         let core = core.with_ino(rustix::fs::fstat(&fd).map_err(Errno::from)?.st_ino);
         let watch = Watch::on_demand(fd.clone(), core.queue().clone())?;

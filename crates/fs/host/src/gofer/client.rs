@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use moat_abi::stat::Statfs;
 use moat_abi::{Errno, Result};
+use moat_host::descriptors::{Purpose, within};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::file::SyncKind;
 use moat_vfs::inode::{Metadata, SetAttr};
@@ -137,10 +138,11 @@ impl Shared {
     }
 
     fn open(&self, request: Request<'_>) -> Result<OwnedFd> {
-        self.call(request, |reply, fd| match (reply, fd) {
+        let opened = self.call(request, |reply, fd| match (reply, fd) {
             (Reply::File, Some(fd)) => Ok(fd),
             _ => Err(unexpected()),
-        })
+        });
+        within(opened?, Purpose::File)
     }
 }
 

@@ -111,7 +111,12 @@ mod tests {
         fn socket(&self, family: u16, protocol: u32) -> Arc<dyn Socket> {
             let kind = SocketKind { family, socket_type: SOCK_STREAM, protocol };
             let net = &self.kernel.root_namespaces.net;
-            let maker = SocketMaker { caller: &self.caller, net, inodes: &self.kernel.vfs.ids.inodes };
+            let maker = SocketMaker {
+                caller: &self.caller,
+                net,
+                inodes: &self.kernel.vfs.ids.inodes,
+                memory: &moat_vfs::socket::SocketMemory::unlimited(),
+            };
             self.kernel.vfs.registry.family(family).unwrap().new_socket(&maker, kind).unwrap()
         }
 

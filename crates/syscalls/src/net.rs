@@ -120,7 +120,12 @@ fn descriptor_limit(t: &CurrentTask) -> u64 {
 
 /// `t` as the maker of a socket in `net`.
 fn maker<'a>(t: &'a CurrentTask, net: &'a Arc<NetNamespace>) -> SocketMaker<'a> {
-    SocketMaker { caller: t, net, inodes: &t.kernel().vfs.ids.inodes }
+    SocketMaker {
+        caller: t,
+        net,
+        inodes: &t.kernel().vfs.ids.inodes,
+        memory: t.group.container.allowance().socket_memory(),
+    }
 }
 
 fn install(t: &CurrentTask, socket: Arc<dyn Socket>, net: &Arc<NetNamespace>, flags: u32) -> Result<Fd> {

@@ -14,6 +14,7 @@ mod bytes;
 mod core;
 mod family;
 mod file;
+mod memory;
 
 use std::any::Any;
 use std::fmt;
@@ -31,6 +32,7 @@ pub use self::bytes::ByteQueue;
 pub use self::core::{BufferSide, CoreFlags, SocketCore};
 pub use self::family::{AddressFamily, SocketMaker};
 pub use self::file::SocketFile;
+pub use self::memory::SocketMemory;
 
 /// Family, type and protocol of a socket: the arguments of socket(2) without the flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

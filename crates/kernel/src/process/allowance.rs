@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
+use moat_vfs::socket::SocketMemory;
 
 /// The limits that the host enforces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +24,20 @@ pub struct Shares {
     pub memory_max: Option<u64>,
 }
 
+impl Shares {
+    /// Bytes of memory that there are for it.
+    fn memory(&self) -> u64 {
+        self.memory_max.map_or(self.total_memory, |max| max.min(self.total_memory))
+    }
+}
+
 /// No limit of tasks.
 const UNLIMITED: u64 = u64::MAX;
 
 /// What a container may use.
 pub struct Allowance {
     shares: Mutex<Shares>,
+    sockets: Arc<SocketMemory>,
     tasks_max: AtomicU64,
     tasks: AtomicU64,
     tasks_peak: AtomicU64,
@@ -41,6 +50,7 @@ impl Allowance {
     #[must_use]
     pub fn new(shares: Shares) -> Arc<Allowance> {
         Arc::new(Allowance {
+            sockets: SocketMemory::new(shares.memory()),
             shares: Mutex::new(LockClass::Leaf, shares),
             tasks_max: AtomicU64::new(UNLIMITED),
             tasks: AtomicU64::new(0),
@@ -57,7 +67,14 @@ impl Allowance {
 
     /// Changes what is shown of it.
     pub fn set_shares(&self, shares: Shares) {
+        self.sockets.set_total(shares.memory());
         *self.shares.lock() = Shares { cpu_count: shares.cpu_count.max(1), ..shares };
+    }
+
+    /// What its sockets hold, and may hold.
+    #[must_use]
+    pub fn socket_memory(&self) -> &Arc<SocketMemory> {
+        &self.sockets
     }
 
     /// CPUs that there seem to be; at least one.

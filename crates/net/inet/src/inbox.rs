@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use moat_abi::socket::MsgFlags;
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::socket::Incoming;
+use moat_vfs::socket::{Incoming, SocketMemory};
 
 use crate::address;
 use crate::ancillary::{Arrived, describe};
@@ -22,6 +23,8 @@ pub(crate) struct Datagram {
 pub(crate) struct Inbox {
     /// What so many bytes of data count for in the receive buffer.
     cost: fn(usize) -> usize,
+    /// Where it is counted what waits.
+    memory: Arc<SocketMemory>,
     queue: Mutex<Queue>,
 }
 
@@ -35,19 +38,24 @@ struct Queue {
 
 impl Inbox {
     /// An empty one.
-    pub(crate) fn new(cost: fn(usize) -> usize) -> Inbox {
-        Inbox { cost, queue: Mutex::new(LockClass::Stream, Queue::default()) }
+    pub(crate) fn new(cost: fn(usize) -> usize, memory: Arc<SocketMemory>) -> Inbox {
+        Inbox { cost, memory, queue: Mutex::new(LockClass::Stream, Queue::default()) }
     }
 
     /// Takes a datagram; gives whether it did. One that finds no room in a receive buffer of `room` bytes is lost, but for
     /// the first.
     pub(crate) fn push(&self, datagram: Datagram, room: usize) -> bool {
         let mut queue = self.queue.lock();
-        let bytes = queue.bytes.saturating_add((self.cost)(datagram.data.len()));
+        let cost = (self.cost)(datagram.data.len());
+        let bytes = queue.bytes.saturating_add(cost);
+        if cost > self.memory.room(queue.bytes) {
+            return false;
+        }
         // The first one is taken whatever its size: else a buffer smaller than one datagram would never get any.
         if queue.closed || (bytes > room && !queue.datagrams.is_empty()) {
             return false;
         }
+        self.memory.charge(cost);
         queue.bytes = bytes;
         queue.datagrams.push_back(datagram);
         true
@@ -75,7 +83,9 @@ impl Inbox {
         }
         message.ancillary.other = describe(options, family, &front.arrived);
         if !flags.contains(MsgFlags::PEEK) {
-            queue.bytes = queue.bytes.saturating_sub((self.cost)(message.full_len));
+            let cost = (self.cost)(message.full_len).min(queue.bytes);
+            self.memory.release(cost);
+            queue.bytes = queue.bytes.saturating_sub(cost);
             let gone = queue.datagrams.pop_front();
             // Freed with the lock given up: a datagram has up to 64 kB.
             drop(queue);
@@ -105,8 +115,15 @@ impl Inbox {
             let mut queue = self.queue.lock();
             // So that a datagram under way to a closed socket is not kept.
             queue.closed = true;
+            self.memory.release(std::mem::take(&mut queue.bytes));
             std::mem::take(&mut queue.datagrams)
         };
         drop(old);
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -100,11 +100,11 @@ impl RawSocket {
         let socket = Arc::new_cyclic(|me| RawSocket {
             me: me.clone(),
             kind,
-            core: SocketCore::new(maker.inodes),
+            core: maker.core(),
             options: InetOptions::new(kind.family),
             uid: maker.caller.creds().euid,
             state: Mutex::new(LockClass::Socket, state),
-            inbox: Inbox::new(cost),
+            inbox: Inbox::new(cost, maker.memory.clone()),
             errors: ErrorQueue::new(),
             net,
         });

@@ -90,7 +90,7 @@ pub struct TcpSocket {
 impl TcpSocket {
     /// A socket of AF_INET or AF_INET6.
     pub(crate) fn new(maker: &SocketMaker<'_>, family: u16) -> Arc<TcpSocket> {
-        let end = TcpEnd::new(TcpEnd::new_core(maker.inodes));
+        let end = TcpEnd::new(TcpEnd::tuned(maker.core()));
         TcpSocket::make(
             family,
             Net::of(maker.net),

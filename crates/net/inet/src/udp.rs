@@ -76,12 +76,12 @@ impl UdpSocket {
             me: me.clone(),
             family,
             net: Net::of(maker.net),
-            core: SocketCore::new(maker.inodes),
+            core: maker.core(),
             options: InetOptions::new(family),
             uid: maker.caller.creds().euid,
             shutdown: AtomicU8::new(0),
             state: Mutex::new(LockClass::Socket, UdpState::default()),
-            inbox: Inbox::new(cost),
+            inbox: Inbox::new(cost, maker.memory.clone()),
             errors: ErrorQueue::new(),
         })
     }

@@ -24,7 +24,7 @@ use moat_sync::WaitQueue;
 use moat_sync::reactor::Watch;
 use moat_vfs::Registry;
 use moat_vfs::caller::KernelCaller;
-use moat_vfs::socket::{Outgoing, Socket, SocketKind, SocketMaker};
+use moat_vfs::socket::{Outgoing, Socket, SocketKind, SocketMaker, SocketMemory};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 fn ip(arguments: &str) -> bool {
@@ -120,6 +120,7 @@ struct Guest {
     net: Arc<NetNamespace>,
     caller: KernelCaller,
     inodes: Arc<Counter>,
+    memory: Arc<SocketMemory>,
     registry: Registry,
 }
 
@@ -148,11 +149,17 @@ impl Guest {
         moat_sync::spawn(serve(stack, queue, watch));
         let mut registry = Registry::default();
         moat_net_inet::register(&mut registry);
-        Guest { net, caller: KernelCaller::root(user_ns), inodes: Arc::new(Counter::starting_at(1)), registry }
+        Guest {
+            net,
+            caller: KernelCaller::root(user_ns),
+            inodes: Arc::new(Counter::starting_at(1)),
+            memory: SocketMemory::unlimited(),
+            registry,
+        }
     }
 
     fn socket(&self, family: u16, socket_type: u32, protocol: u32) -> Arc<dyn Socket> {
-        let maker = SocketMaker { caller: &self.caller, net: &self.net, inodes: &self.inodes };
+        let maker = SocketMaker { caller: &self.caller, net: &self.net, inodes: &self.inodes, memory: &self.memory };
         let kind = SocketKind { family, socket_type, protocol };
         self.registry.family(family).unwrap().new_socket(&maker, kind).unwrap()
     }

@@ -152,7 +152,7 @@ impl NetlinkSocket {
     ) -> Arc<NetlinkSocket> {
         let socket = Arc::new_cyclic(|me| NetlinkSocket {
             me: me.clone(),
-            core: SocketCore::new(maker.inodes),
+            core: maker.core(),
             net: maker.net.clone(),
             kind,
             protocol,

@@ -130,7 +130,7 @@ impl PacketSocket {
         let protocol = u16::from_be(u16::try_from(kind.protocol & 0xffff).unwrap_or(0));
         let socket = Arc::new_cyclic(|me| PacketSocket {
             me: me.clone(),
-            core: SocketCore::new(maker.inodes),
+            core: maker.core(),
             net: maker.net.clone(),
             stack,
             kind,

@@ -78,7 +78,7 @@ pub(crate) struct Endpoint {
     /// Identity of the only endpoint that a connected datagram socket takes messages of; 0 for all.
     pub(crate) only_from: AtomicU64,
     inbox: Mutex<Inbox>,
-    /// Bytes sent and not yet received.
+    /// Bytes sent and not yet received; counted for the container too.
     sent: AtomicUsize,
     /// A sender found no room, or poll said so: it wants to be woken.
     starved: AtomicBool,
@@ -126,7 +126,14 @@ impl Endpoint {
         self.sent.load(Ordering::Relaxed)
     }
 
+    /// Counts bytes that it has sent.
+    fn take_up(&self, bytes: usize) {
+        self.core.memory().charge(bytes);
+        self.sent.fetch_add(bytes, Ordering::SeqCst);
+    }
+
     fn give_back(&self, bytes: usize) {
+        self.core.memory().release(bytes);
         let before = self.sent.fetch_sub(bytes, Ordering::SeqCst);
         let left = before.saturating_sub(bytes);
         // A quarter in use is what `writable` asks for: woken earlier, poll(2) would find nothing.
@@ -137,7 +144,10 @@ impl Endpoint {
 
     /// Bytes that may be sent; with none left the sender will be woken.
     fn room(&self) -> usize {
-        let free = || self.sndbuf().saturating_sub(self.sent.load(Ordering::SeqCst));
+        let free = || {
+            let sent = self.sent.load(Ordering::SeqCst);
+            self.sndbuf().saturating_sub(sent).min(self.core.memory().room(sent))
+        };
         match free() {
             0 => {
                 // Once more after the flag is up: a receiver that did not see it has made room before.
@@ -148,9 +158,13 @@ impl Endpoint {
         }
     }
 
-    /// Whether poll(2) says writable: at least three quarters of the buffer are free (`unix_writable`).
+    /// Whether poll(2) says writable: at least three quarters of the buffer are free (`unix_writable`), and the container has
+    /// room for more.
     pub(crate) fn writable(&self) -> bool {
-        let fine = || self.sent.load(Ordering::SeqCst).saturating_mul(4) <= self.sndbuf();
+        let fine = || {
+            let sent = self.sent.load(Ordering::SeqCst);
+            sent.saturating_mul(4) <= self.sndbuf() && self.core.memory().room(sent) > 0
+        };
         fine() || {
             self.starved.store(true, Ordering::SeqCst);
             fine()
@@ -170,7 +184,7 @@ impl Endpoint {
                 return Err(Errno::EAGAIN);
             }
             inbox.add_bytes(data.get(..n).unwrap_or_default(), attached);
-            sender.sent.fetch_add(n, Ordering::SeqCst);
+            sender.take_up(n);
             n
         };
         self.core.queue().wake(PollEvents::READ_READY);
@@ -206,7 +220,11 @@ impl Endpoint {
                 return Err(Errno::EAGAIN);
             }
             let bytes = cost(data.len());
-            sender.sent.fetch_add(bytes, Ordering::SeqCst);
+            // Beyond its container's limit a socket has one short message under way.
+            if bytes > sender.core.memory().room(0) {
+                return Err(Errno::ENOBUFS);
+            }
+            sender.take_up(bytes);
             let charge = Charge { sender: sender.clone(), bytes };
             inbox.packets.push_back(Packet { data: data.into(), from: sender.name(), attached, charge });
         }
@@ -329,6 +347,13 @@ impl Endpoint {
         let segments = i.segments.iter_mut().map(|s| &mut s.attached);
         let packets = i.packets.iter_mut().map(|p| &mut p.attached);
         segments.chain(packets).filter_map(|a| a.rights.take()).collect()
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // What a dead connection's other end has not read.
+        self.core.memory().release(self.sent.load(Ordering::SeqCst));
     }
 }
 

@@ -87,7 +87,7 @@ impl UnixFamily {
     /// # Errors
     /// EPROTONOSUPPORT, ESOCKTNOSUPPORT.
     pub fn new_socket(self: &Arc<Self>, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<UnixSocket>> {
-        let core = SocketCore::new(maker.inodes);
+        let core = maker.core();
         Ok(UnixSocket::make(self, maker.net, flavor_of(kind)?, real_creds(maker.caller), core, Phase::Fresh))
     }
 

@@ -23,7 +23,7 @@ use moat_net_inet::address::format;
 use moat_sync::reactor::Watch;
 use moat_sync::wait::Listener;
 use moat_vfs::caller::KernelCaller;
-use moat_vfs::socket::{Ancillary, Outgoing, SockAddr, Socket, SocketKind, SocketMaker};
+use moat_vfs::socket::{Ancillary, Outgoing, SockAddr, Socket, SocketKind, SocketMaker, SocketMemory};
 
 /// Where the guest asks.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
@@ -75,7 +75,12 @@ impl Resolver {
         let caller = kernel.vfs.tables().kernel_caller();
         let open = |family| {
             let net = &kernel.root_namespaces.net;
-            let maker = SocketMaker { caller: &caller, net, inodes: &kernel.vfs.ids.inodes };
+            let maker = SocketMaker {
+                caller: &caller,
+                net,
+                inodes: &kernel.vfs.ids.inodes,
+                memory: &SocketMemory::unlimited(),
+            };
             let kind = SocketKind { family, socket_type: SOCK_DGRAM, protocol: IPPROTO_UDP };
             kernel.vfs.registry.family(family)?.new_socket(&maker, kind)
         };

@@ -11,6 +11,7 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::Counter;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
+use super::SocketMemory;
 use crate::caller::Caller;
 
 bitflags! {
@@ -84,6 +85,7 @@ struct Details {
 pub struct SocketCore {
     queue: Arc<WaitQueue>,
     inodes: Arc<Counter>,
+    memory: Arc<SocketMemory>,
     ino: u64,
     flags: AtomicU32,
     /// A pending errno, 0 for none (`sk_err`).
@@ -98,18 +100,19 @@ pub struct SocketCore {
 }
 
 impl SocketCore {
-    /// The state of another new socket, with nothing of this one but where inode numbers come from.
+    /// The state of another new socket, with nothing of this one but where inode numbers come from and bytes are counted.
     #[must_use]
     pub fn fresh(&self) -> SocketCore {
-        SocketCore::new(&self.inodes)
+        SocketCore::new(&self.inodes, &self.memory)
     }
 
-    /// The state of a new socket, which gets an inode number of `inodes`.
+    /// The state of a new socket, which gets an inode number of `inodes`; its bytes are counted in `memory`.
     #[must_use]
-    pub fn new(inodes: &Arc<Counter>) -> SocketCore {
+    pub fn new(inodes: &Arc<Counter>, memory: &Arc<SocketMemory>) -> SocketCore {
         SocketCore {
             queue: Arc::new(WaitQueue::new()),
             inodes: inodes.clone(),
+            memory: memory.clone(),
             ino: inodes.next(),
             flags: AtomicU32::new(0),
             error: AtomicI32::new(0),
@@ -122,10 +125,16 @@ impl SocketCore {
         }
     }
 
+    /// Where the bytes in its queues are counted.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<SocketMemory> {
+        &self.memory
+    }
+
     /// The state of a socket that a listener gives: options are inherited, errors and queue are not.
     #[must_use]
     pub fn inherit(&self) -> SocketCore {
-        let new = SocketCore::new(&self.inodes);
+        let new = self.fresh();
         let copy = |from: &AtomicUsize, to: &AtomicUsize| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         new.flags.store(self.flags.load(Ordering::Relaxed), Ordering::Relaxed);
         copy(&self.sndbuf, &new.sndbuf);
@@ -419,7 +428,7 @@ mod tests {
 
     #[test]
     fn buffer_sizes_are_doubled_and_bounded() {
-        let core = SocketCore::new(&Arc::new(Counter::starting_at(1)));
+        let core = SocketCore::new(&Arc::new(Counter::starting_at(1)), &SocketMemory::unlimited());
         let caller = KernelCaller::root(moat_identity::UserNamespace::root());
         let set =
             |n: u32| core.set_option(&caller, abi::SO_SNDBUF, &n.to_ne_bytes()).map(|()| core.buffer(BufferSide::Send));
@@ -431,7 +440,7 @@ mod tests {
 
     #[test]
     fn an_error_is_told_once() {
-        let core = SocketCore::new(&Arc::new(Counter::starting_at(1)));
+        let core = SocketCore::new(&Arc::new(Counter::starting_at(1)), &SocketMemory::unlimited());
         core.set_error(Errno::ECONNRESET);
         assert_eq!(core.error_events(), PollEvents::ERR);
         assert_eq!(core.get_option(abi::SO_ERROR), Ok(104u32.to_ne_bytes().to_vec()));

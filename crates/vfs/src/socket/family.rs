@@ -5,7 +5,7 @@ use std::sync::Arc;
 use moat_abi::{Errno, Result};
 use moat_identity::{Counter, NetNamespace};
 
-use super::{Socket, SocketKind};
+use super::{Socket, SocketCore, SocketKind, SocketMemory};
 use crate::caller::Caller;
 
 /// For whom, and in what world, a socket is made.
@@ -17,6 +17,16 @@ pub struct SocketMaker<'a> {
     pub net: &'a Arc<NetNamespace>,
     /// Where inode numbers of sockets come from.
     pub inodes: &'a Arc<Counter>,
+    /// Where the bytes in its queues are counted.
+    pub memory: &'a Arc<SocketMemory>,
+}
+
+impl SocketMaker<'_> {
+    /// The state of a new socket.
+    #[must_use]
+    pub fn core(&self) -> SocketCore {
+        SocketCore::new(self.inodes, self.memory)
+    }
 }
 
 /// An address family of a kernel. It keeps what its sockets share.

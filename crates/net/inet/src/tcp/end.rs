@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use moat_abi::socket::MsgFlags;
 use moat_abi::{Errno, PollEvents, Result};
-use moat_identity::Counter;
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::socket::{BufferSide, ByteQueue, CoreFlags, SocketCore};
+use moat_vfs::socket::{BufferSide, ByteQueue, CoreFlags, SocketCore, SocketMemory};
 
 /// The peer has ended its writing half, or this side reads no more (`RCV_SHUTDOWN`).
 pub(crate) const SHUT_READ: u8 = 1;
@@ -31,6 +30,34 @@ struct Inbox {
     starved: bool,
     /// The room that the sender had when it last looked.
     limit: usize,
+    /// Where the bytes are counted: the sender's container.
+    memory: Option<Arc<SocketMemory>>,
+    charged: usize,
+}
+
+impl Inbox {
+    /// Counts `more` bytes that are about to be added.
+    fn charge(&mut self, sender: &TcpEnd, more: usize) {
+        let memory = self.memory.get_or_insert_with(|| sender.core.memory().clone());
+        memory.charge(more);
+        self.charged = self.charged.saturating_add(more);
+    }
+
+    /// Gives back what is counted beyond the bytes that are there.
+    fn uncharge(&mut self) {
+        let gone = self.charged.saturating_sub(self.bytes.len());
+        if let Some(memory) = &self.memory {
+            memory.release(gone);
+        }
+        self.charged = self.charged.saturating_sub(gone);
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.bytes.clear();
+        self.uncharge();
+    }
 }
 
 /// One end of a connection.
@@ -53,8 +80,7 @@ impl TcpEnd {
     }
 
     /// The options of a new socket.
-    pub(crate) fn new_core(inodes: &Arc<Counter>) -> SocketCore {
-        let core = SocketCore::new(inodes);
+    pub(crate) fn tuned(core: SocketCore) -> SocketCore {
         core.set_buffer(BufferSide::Send, START_SNDBUF);
         core.set_buffer(BufferSide::Receive, START_RCVBUF);
         core
@@ -121,13 +147,17 @@ impl TcpEnd {
             if inbox.closed {
                 return Err(Errno::ECONNRESET);
             }
-            let n = limit.saturating_sub(inbox.bytes.len()).min(data.len());
+            let held = inbox.bytes.len();
+            let room = limit.saturating_sub(held).min(sender.core.memory().room(held));
+            let n = room.min(data.len());
             if n == 0 && !data.is_empty() {
                 // Noted with the queue locked: a reader that makes room after this look sees it.
                 inbox.starved = true;
-                inbox.limit = limit;
+                // Where the container's limit is met, the room is what is held already.
+                inbox.limit = limit.min(held);
                 return Err(Errno::EAGAIN);
             }
+            inbox.charge(sender, n);
             match data.split_last() {
                 // The urgent byte stands apart from the stream, as without SO_OOBINLINE.
                 Some((last, before)) if urgent && n == data.len() => {
@@ -145,8 +175,10 @@ impl TcpEnd {
 
     /// Whether poll(2) says that `sender` can write: a third of the room is free. If not, it will be woken.
     pub(crate) fn has_room(&self, sender: &TcpEnd) -> bool {
-        let limit = self.limit(sender);
         let mut inbox = self.inbox.lock();
+        let held = inbox.bytes.len();
+        // Where the container's limit is met, the room is what is held already.
+        let limit = self.limit(sender).min(held.saturating_add(sender.core.memory().room(held)));
         if inbox.closed || writable(inbox.bytes.len(), limit) {
             return true;
         }
@@ -174,6 +206,7 @@ impl TcpEnd {
             } else {
                 inbox.bytes.take(buf)
             };
+            inbox.uncharge();
             // Not at each read: as on Linux a third of the room has to be
             // free, so that writers do not wake for a byte.
             let wake = inbox.starved && writable(inbox.bytes.len(), inbox.limit);
@@ -214,6 +247,7 @@ impl TcpEnd {
         inbox.closed = true;
         let unread = !inbox.bytes.is_empty();
         inbox.bytes.clear();
+        inbox.uncharge();
         unread
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use moat_abi::PollEvents;
 use moat_abi::fs::OpenFlags;
 use moat_identity::UserNamespace;
-use moat_vfs::socket::{Outgoing, Socket};
+use moat_vfs::socket::{Outgoing, Socket, SocketMemory};
 use moat_vfs::{KernelCaller, OpenFile, Vfs};
 
 fn pair(socket_type: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
@@ -16,10 +16,19 @@ fn fake_vfs() -> Vfs {
 }
 
 fn pair_of(vfs: &Vfs, family: &Arc<UnixFamily>, socket_type: u32) -> (Arc<OpenFile>, Arc<OpenFile>) {
+    pair_within(vfs, family, &SocketMemory::unlimited(), socket_type)
+}
+
+fn pair_within(
+    vfs: &Vfs,
+    family: &Arc<UnixFamily>,
+    memory: &Arc<SocketMemory>,
+    socket_type: u32,
+) -> (Arc<OpenFile>, Arc<OpenFile>) {
     let caller = KernelCaller::root(UserNamespace::root());
     let net = NetNamespace::new(1, UserNamespace::root());
     let kind = SocketKind { family: AF_UNIX, socket_type, protocol: 0 };
-    let maker = SocketMaker { caller: &caller, net: &net, inodes: &vfs.ids.inodes };
+    let maker = SocketMaker { caller: &caller, net: &net, inodes: &vfs.ids.inodes, memory };
     let (a, b) = family.new_pair(&maker, kind).unwrap();
     let open = |s| vfs.open_socket(s, &net, OpenFlags::empty(), caller.creds());
     (open(a), open(b))
@@ -51,6 +60,28 @@ fn a_full_stream_wakes_its_writer_late() {
     assert_eq!(b.read(&mut buf), Ok(sent - 1000));
     assert!(a.poll().contains(PollEvents::OUT));
     assert_eq!(socket(&a).endpoint.unreceived(), 0);
+}
+
+#[test]
+fn a_container_s_sockets_hold_no_more_than_it_may() {
+    let (vfs, family, memory) = (fake_vfs(), Arc::default(), SocketMemory::new(8 * 100_000));
+    let mut pairs = Vec::new();
+    for socket_type in [SOCK_STREAM, SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET] {
+        let (a, b) = pair_within(&vfs, &family, &memory, socket_type);
+        while a.write(&[7; 1000]).is_ok() {}
+        assert!(!a.poll().contains(PollEvents::OUT));
+        pairs.push((a, b));
+    }
+    // The first has taken it all; the others get a page's worth each, and a whole message.
+    assert!((100_000..120_000).contains(&memory.used()), "{}", memory.used());
+    let (dgram, _reader) = pair_within(&vfs, &family, &memory, SOCK_DGRAM);
+    assert_eq!(dgram.write(&[7; 50_000]), Err(Errno::ENOBUFS));
+    let (a, b) = pairs.remove(1);
+    let mut buf = [0; 1 << 16];
+    while b.read(&mut buf).is_ok() {}
+    assert!(a.poll().contains(PollEvents::OUT) && a.write(b"x") == Ok(1), "who has read goes on");
+    drop((a, b, pairs, dgram, _reader));
+    assert_eq!(memory.used(), 0);
 }
 
 #[test]

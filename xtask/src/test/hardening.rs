@@ -1,10 +1,12 @@
 //! `tests/hardening`: what an attacker can't do.
 //!
+//! - [`attacks`]: guests use the sandbox's own code in their processes against it.
 //! - [`host_tree`]: another process of the host changes a shared tree under the sandbox's feet.
 //! - [`guest`]: application code makes host calls itself.
 //! - [`sentry`]: the sentry does what an attacker wants.
 //! - [`load`]: everything at once, under a build that checks the order of its locks.
 
+mod attacks;
 mod guest;
 mod host_tree;
 mod load;
@@ -21,6 +23,7 @@ use crate::paths;
 pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
     host_tree::run(options, runner, report)?;
     guest::run(options, runner, report)?;
+    attacks::run(options, runner, report)?;
     sentry::run(options, runner, report)?;
     load::run(options, report)
 }

@@ -68,10 +68,19 @@ pub fn living() -> Vec<(Pid, String)> {
     found
 }
 
+/// CPU time of the guest processes of sandboxes that are children of this one, by pid, in clock ticks.
+pub fn guest_cpu_ticks() -> BTreeMap<i32, u64> {
+    let own = getpid().as_raw_pid();
+    let table = process_table();
+    let guests = table.iter().filter(|(_, e)| table.get(&e.parent).is_some_and(|sandbox| sandbox.parent == own));
+    guests.map(|(pid, entry)| (*pid, entry.cpu_ticks)).collect()
+}
+
 struct Entry {
     parent: i32,
     name: String,
     is_zombie: bool,
+    cpu_ticks: u64,
 }
 
 fn process_table() -> BTreeMap<i32, Entry> {
@@ -91,7 +100,9 @@ fn parse_stat(stat: &str) -> Option<Entry> {
     let mut fields = tail.split(' ');
     let is_zombie = fields.next()? == "Z";
     let parent = fields.next()?.parse().ok()?;
-    Some(Entry { parent, name: name.to_string(), is_zombie })
+    // utime and stime.
+    let cpu_ticks = fields.skip(9).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Some(Entry { parent, name: name.to_string(), is_zombie, cpu_ticks })
 }
 
 fn command_line(pid: i32, name: &str) -> String {
@@ -129,6 +140,8 @@ mod tests {
     fn a_process_name_may_hold_parentheses() {
         let entry = parse_stat("12 (a) b) S 7 12 12").unwrap();
         assert_eq!((entry.parent, entry.name.as_str(), entry.is_zombie), (7, "a) b", false));
+        let entry = parse_stat("1 (a) R 2 3 4 5 6 7 8 9 10 11 120 13 14 15").unwrap();
+        assert_eq!(entry.cpu_ticks, 133);
         assert!(parse_stat("12 (a) Z 7 12").unwrap().is_zombie);
         assert!(parse_stat("nonsense").is_none());
     }

@@ -2,11 +2,13 @@
 //!
 //! - [`attacks`]: guests use the sandbox's own code in their processes against it.
 //! - [`host_tree`]: another process of the host changes a shared tree under the sandbox's feet.
+//! - [`gaps`]: how long a call holds up others.
 //! - [`guest`]: application code makes host calls itself.
 //! - [`sentry`]: the sentry does what an attacker wants.
 //! - [`load`]: everything at once, under a build that checks the order of its locks.
 
 mod attacks;
+mod gaps;
 mod guest;
 mod host_tree;
 mod load;
@@ -24,6 +26,7 @@ pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Resul
     host_tree::run(options, runner, report)?;
     guest::run(options, runner, report)?;
     attacks::run(options, runner, report)?;
+    gaps::run(options, runner, report)?;
     sentry::run(options, runner, report)?;
     load::run(options, report)
 }

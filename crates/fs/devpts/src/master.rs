@@ -14,7 +14,7 @@ use crate::ioctl;
 use crate::pty::Pty;
 
 /// Bytes that go through the line discipline at a time.
-const WRITE_BYTES: usize = 64 * 1024;
+const WRITE_BYTES: usize = 16 * 1024;
 
 /// The master of a pty; there is one description for each pty.
 pub(crate) struct Master {

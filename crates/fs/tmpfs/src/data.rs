@@ -11,6 +11,7 @@ use moat_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SealFlags};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_mm::HostMemory;
+use moat_sync::block_in_place;
 use moat_vfs::file::SparseSeek;
 use rustix::fs::{FallocateFlags, SeekFrom};
 
@@ -258,7 +259,10 @@ impl Data {
             return Err(Errno::EPERM);
         }
         match &mut self.store {
-            Store::Host(memory) => rustix::fs::ftruncate(memory.fd(), len).map_err(Errno::from)?,
+            Store::Host(memory) => {
+                let freed = self.size.saturating_sub(len);
+                freeing(freed, || rustix::fs::ftruncate(memory.fd(), len)).map_err(Errno::from)?;
+            }
             // The vector may be shorter than the file: what is missing reads as zeros.
             Store::Small(v) if len <= SMALL => v.truncate(to_usize(len)?),
             Store::Small(_) => {
@@ -320,7 +324,8 @@ impl Data {
                 Ok(())
             }
             Store::Host(memory) => {
-                memory.punch_hole(offset, end.saturating_sub(offset))?;
+                let len = end.saturating_sub(offset);
+                freeing(len, || memory.punch_hole(offset, len))?;
                 self.release(shared, first, last);
                 self.count_stored(shared);
                 Ok(())
@@ -378,8 +383,18 @@ impl Drop for Data {
     fn drop(&mut self) {
         if let Store::Host(_) = self.store {
             MEMFDS.fetch_sub(1, Ordering::Relaxed);
+            let memory = std::mem::replace(&mut self.store, Store::Small(Vec::new()));
+            freeing(self.size, || drop(memory));
         }
     }
+}
+
+/// Memory that the host gives back in less than it takes to hand a worker's role on.
+const FREED_SOON: u64 = 8 << 20;
+
+/// Does what may free so many bytes: of memory that is in use, a gigabyte takes the host some 100 ms.
+fn freeing<R>(bytes: u64, body: impl FnOnce() -> R) -> R {
+    if bytes > FREED_SOON { block_in_place(body) } else { body() }
 }
 
 /// Sets on the host what mappings must obey; that no more seals come is the sentry's own business.

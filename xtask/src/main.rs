@@ -23,7 +23,7 @@ cargo x test [AREA] [flags]   AREA: unit, abi, files, programs, hardening or oci
     --native                  run abi and programs on the host alone, oci with runc, which proves the tests themselves
     --gofer                   abi and programs with --directfs=false, not only those that try it anyway
     --minutes N               hardening: the load on a build that checks the order of locks goes on for N minutes, not seconds
-    --long                    files: 200 kills, and sequences for minutes
+    --long                    files: 200 kills, and sequences for minutes; hardening: how long each call holds up others
     --seed N                  files: other sequences
     --moat PATH               test this binary instead of building one
     --install                 first install with apt what the tests need

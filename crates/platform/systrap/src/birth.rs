@@ -11,8 +11,9 @@ use moat_abi::{Errno, Result, nr};
 use moat_stub::layout::{AREA_LEN, CELLS, Cell, OP_FORK, OP_SPAWN, REPLY_STOP, STACK_OFFSET};
 
 use crate::area::{Area, control};
-use crate::births::{Birth, CloneStage, Pending};
+use crate::births::{Birth, CloneStage};
 use crate::call::{Call, Effect};
+use crate::core::Ordered;
 use crate::frame::at;
 use crate::space::{FreeSlot, Stage};
 use crate::state::{Born, HostThread, area_addr};
@@ -43,7 +44,7 @@ impl Making {
             && pending.kind == Birth::Process
         {
             // No child has come for it, and none can any more.
-            pending.areas.give_back(std::iter::once(pending.area));
+            pending.of.areas.give_back(std::iter::once(pending.of.area));
         }
         if let Some(slot) = self.slot {
             parent.area_of_slot_unused(slot);
@@ -152,15 +153,9 @@ impl Thread {
         let area = areas.take()?;
         prepare_area(area, self.host.slot, core.frame.frame, core.bases);
         area.copy_tail(self.host.area, core.frame.frame & !7);
-        let pending = Pending {
-            kind: Birth::Process,
-            parent: self.host.clone(),
-            areas: areas.clone(),
-            area,
-            slot: self.host.slot,
-            stage: CloneStage::Announced,
-        };
-        let token = core.births.announce(pending).inspect_err(|_| areas.give_back(std::iter::once(area)))?;
+        let clone = Ordered { parent: self.host.clone(), areas: areas.clone(), area, slot: self.host.slot };
+        let token =
+            core.births.announce(Birth::Process, clone).inspect_err(|_| areas.give_back(std::iter::once(area)))?;
         let (mut cell, expected) = call(nr::CLONE, [CLONE_PARENT, 0, 0, 0, 0, 0], Effect::Fork(token));
         cell.op = OP_FORK;
         let fd = u64::from(token) << 32 | u64::from(core.areas_number);
@@ -177,15 +172,8 @@ impl Thread {
         prepare_area(free.area, free.slot, frame, core.bases);
         self.copy_frame(free.area, free.slot);
         let areas = self.host.space.areas.clone();
-        let pending = Pending {
-            kind: Birth::Thread,
-            parent: self.host.clone(),
-            areas,
-            area: free.area,
-            slot: free.slot,
-            stage: CloneStage::Announced,
-        };
-        let token = match core.births.announce(pending) {
+        let clone = Ordered { parent: self.host.clone(), areas, area: free.area, slot: free.slot };
+        let token = match core.births.announce(Birth::Thread, clone) {
             Ok(token) => token,
             Err(errno) => {
                 self.host.area_of_slot_unused(free.slot);

@@ -12,7 +12,6 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -26,29 +25,18 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use crate::area::{Area, AreaPool};
-use crate::core::SystrapCore;
-use crate::state::HostThread;
-
 /// How long a clone may be open before somebody looks.
 const PERIOD: Duration = Duration::from_millis(100);
 /// CPU time that no honest child needs to report, in nanoseconds.
 const MOST_CPU_NS: u64 = 20_000_000;
 
-/// A clone that was ordered and whose child has not reported yet.
-pub struct Pending {
+/// A clone that was ordered and whose child has not reported yet; `T` is what the platform knows of it.
+pub struct Pending<T> {
     /// What is made.
     pub kind: Birth,
-    /// Who makes it.
-    pub parent: Arc<HostThread>,
-    /// Where its area comes from.
-    pub areas: Arc<AreaPool>,
-    /// The area of the child's first thread.
-    pub area: Area,
-    /// Its place in the process.
-    pub slot: u32,
-    /// How far it is.
-    pub stage: CloneStage,
+    /// Who makes it, and with what.
+    pub of: T,
+    stage: CloneStage,
 }
 
 /// How far a clone is.
@@ -72,17 +60,16 @@ pub enum Birth {
 }
 
 /// See the module's documentation.
-pub struct Births {
-    table: Mutex<Table>,
+pub struct Births<T> {
+    table: Mutex<Table<T>>,
     /// Runs out when a census is due. `None` where the process table is not the sandbox's own, as in a test.
     clock: Option<OwnedFd>,
     /// The clock is set.
     due: AtomicBool,
 }
 
-#[derive(Default)]
-struct Table {
-    pending: HashMap<u32, Pending>,
+struct Table<T> {
+    pending: HashMap<u32, Pending<T>>,
     /// Children that have been taken off `pending` and are not known yet.
     reporting: usize,
     /// Those that were open when somebody last looked.
@@ -100,16 +87,17 @@ enum Due {
     Census,
 }
 
-impl Births {
+impl<T> Births<T> {
     /// No clone is under way.
     ///
     /// # Errors
     /// EMFILE.
-    pub fn new() -> Result<Births> {
+    pub fn new() -> Result<Births<T>> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let own_table = getpid().is_init();
         let clock = own_table.then(|| timerfd_create(TimerfdClockId::Monotonic, flags)).transpose()?;
-        let table = Mutex::new(LockClass::Platform, Table::default());
+        let table = Table { pending: HashMap::new(), reporting: 0, old: Vec::new(), suspicion: false };
+        let table = Mutex::new(LockClass::Platform, table);
         Ok(Births { table, clock, due: AtomicBool::new(false) })
     }
 
@@ -122,7 +110,7 @@ impl Births {
     ///
     /// # Errors
     /// EAGAIN if the host has no random numbers.
-    pub fn announce(&self, pending: Pending) -> Result<u32> {
+    pub fn announce(&self, kind: Birth, of: T) -> Result<u32> {
         loop {
             let mut bytes = [0; 4];
             if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())? != bytes.len() {
@@ -131,7 +119,7 @@ impl Births {
             let token = u32::from_ne_bytes(bytes);
             let mut table = self.table.lock();
             if token != 0 && !table.pending.contains_key(&token) {
-                table.pending.insert(token, pending);
+                table.pending.insert(token, Pending { kind, of, stage: CloneStage::Announced });
                 return Ok(token);
             }
         }
@@ -151,7 +139,7 @@ impl Births {
     ///
     /// # Errors
     /// ESRCH.
-    pub fn report(&self, token: u32) -> Result<Pending> {
+    pub fn report(&self, token: u32) -> Result<Pending<T>> {
         let mut table = self.table.lock();
         let allowed = table.pending.get(&token).is_some_and(|pending| pending.stage >= CloneStage::Allowed);
         let pending = if allowed { table.pending.remove(&token) } else { None };
@@ -166,7 +154,7 @@ impl Births {
     }
 
     /// Withdraws an announcement; gives back what it was if the child has not reported.
-    pub fn withdraw(&self, token: u32) -> Option<Pending> {
+    pub fn withdraw(&self, token: u32) -> Option<Pending<T>> {
         let pending = self.table.lock().pending.remove(&token)?;
         if pending.may_have_made_a_process() {
             self.suspect();
@@ -218,49 +206,49 @@ impl Births {
         }
     }
 
-    /// Looks whether clones have been open for long, or have ended in no child; makes a census then.
-    pub fn look(&self, core: &SystrapCore) {
+    /// Looks whether clones have been open for long, or have ended in no child; makes a census then. Gives those whose
+    /// child has ended before it could report.
+    pub fn look(&self, is_known: &dyn Fn(i32) -> bool) -> Vec<T> {
         self.due.store(false, Ordering::Release);
         match self.what_is_due() {
-            Due::Nothing => {}
-            Due::Later => self.set_clock(),
-            Due::Census => self.census(core),
+            Due::Nothing => Vec::new(),
+            Due::Later => {
+                self.set_clock();
+                Vec::new()
+            }
+            Due::Census => self.census(is_known),
         }
     }
 
     /// Compares the host's processes with those that the sentry knows, and kills the others.
-    fn census(&self, core: &SystrapCore) {
+    fn census(&self, is_known: &dyn Fn(i32) -> bool) -> Vec<T> {
         let told = self.told();
         let mut strangers = false;
         for pid in procfs::processes() {
-            if pid != getpid().as_raw_pid() && core.space(pid).is_none() {
-                strangers |= self.look_at_stranger(core, pid);
+            if pid != getpid().as_raw_pid() && !is_known(pid) {
+                strangers |= self.look_at_stranger(is_known, pid);
             }
         }
-        if !strangers {
-            // Whatever was made before the count has ended.
-            let gone: Vec<_> = told.into_iter().filter_map(|token| self.withdraw(token)).collect();
-            for pending in gone {
-                pending.areas.give_back(std::iter::once(pending.area));
-                pending.parent.child_is_gone();
-            }
-        }
+        // Whatever was made before the count has ended, if there is nobody left.
+        let told = if strangers { Vec::new() } else { told };
+        let gone = told.into_iter().filter_map(|token| self.withdraw(token)).map(|pending| pending.of).collect();
         if strangers {
             self.suspect();
         } else if !self.is_settled() {
             self.set_clock();
         }
+        gone
     }
 
     /// True if there is a process `pid` that is not known.
-    fn look_at_stranger(&self, core: &SystrapCore, pid: i32) -> bool {
+    fn look_at_stranger(&self, is_known: &dyn Fn(i32) -> bool, pid: i32) -> bool {
         let Some(pidfd) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
             return false;
         };
         // The order matters: it lived when the table was looked at, so that with no clone open it is nobody's, unless
         // it has become known by then.
         let settled = self.is_settled();
-        if core.space(pid).is_some() {
+        if is_known(pid) {
             return false;
         }
         if settled || procfs::cpu_time_ns(pid).is_some_and(|used| used > MOST_CPU_NS) {
@@ -272,7 +260,7 @@ impl Births {
     }
 }
 
-impl Pending {
+impl<T> Pending<T> {
     fn may_have_made_a_process(&self) -> bool {
         self.kind == Birth::Process && self.stage >= CloneStage::Allowed
     }

@@ -11,7 +11,7 @@ use moat_platform::VdsoLayout;
 use moat_stub::layout::{AREA_LEN, DOORBELL};
 use moat_sync::{LockClass, Mutex};
 
-use crate::area::AreaPool;
+use crate::area::{Area, AreaPool};
 use crate::births::{Birth, Births, Pending};
 use crate::filter::SegmentBases;
 use crate::frame::FrameLayout;
@@ -49,11 +49,23 @@ pub struct SystrapCore {
     _board: Arc<AreaPool>,
     threads: Mutex<HashMap<i32, Arc<HostThread>>>,
     /// Clones under way.
-    pub births: Births,
+    pub births: Births<Ordered>,
     spaces: Mutex<HashMap<i32, Weak<Space>>>,
     pools: Mutex<Vec<Weak<Pool>>>,
     /// A pool has something to do.
     wanted: Arc<AtomicBool>,
+}
+
+/// A clone that a thread has been told to make.
+pub struct Ordered {
+    /// Who makes it.
+    pub parent: Arc<HostThread>,
+    /// Where its area comes from.
+    pub areas: Arc<AreaPool>,
+    /// The area of the child's first thread.
+    pub area: Area,
+    /// Its place in the process.
+    pub slot: u32,
 }
 
 /// What `SystrapCore::new` is made of.
@@ -67,7 +79,7 @@ pub struct Parts {
     pub bases: SegmentBases,
     pub vdso: VdsoLayout,
     pub reaper: Reaper,
-    pub births: Births,
+    pub births: Births<Ordered>,
 }
 
 impl SystrapCore {
@@ -173,9 +185,9 @@ impl SystrapCore {
         let born = self.registered(n, token, &pending);
         self.births.reported();
         match born {
-            Ok(born) => pending.parent.gave_birth(born),
+            Ok(born) => pending.of.parent.gave_birth(born),
             Err(errno) => {
-                pending.parent.child_is_gone();
+                pending.of.parent.child_is_gone();
                 return Err(errno);
             }
         }
@@ -198,8 +210,9 @@ impl SystrapCore {
         }
     }
 
-    fn registered(self: &Arc<SystrapCore>, n: &Notification, token: u32, p: &Pending) -> Result<Born> {
-        let (space, wait, handle) = match p.kind {
+    fn registered(self: &Arc<SystrapCore>, n: &Notification, token: u32, pending: &Pending<Ordered>) -> Result<Born> {
+        let p = &pending.of;
+        let (space, wait, handle) = match pending.kind {
             Birth::Process => {
                 let fd = u64::from(token) << 32 | u64::from(self.areas_number);
                 let want = [area_addr(p.slot), AREA_LEN, 3, 0x11, fd, p.area.file_offset()];
@@ -237,9 +250,17 @@ impl SystrapCore {
     ///
     /// # Errors
     /// ENFILE.
-    fn check_descriptors(&self, space: Arc<Space>, p: &Pending) -> Result<Arc<Space>> {
+    fn check_descriptors(&self, space: Arc<Space>, p: &Ordered) -> Result<Arc<Space>> {
         let for_guest = || !self.pools().iter().any(|pool| pool.is_template(p.parent.space.pid));
         if is_within(space.pidfd(), Purpose::Process) || !for_guest() { Ok(space) } else { Err(Errno::ENFILE) }
+    }
+
+    /// Counts the guest processes if that is due, and ends the forks of those whose child is gone.
+    pub fn look_for_strangers(&self) {
+        for clone in self.births.look(&|pid| self.space(pid).is_some()) {
+            clone.areas.give_back(std::iter::once(clone.area));
+            clone.parent.child_is_gone();
+        }
     }
 
     /// Kills a process that the sentry has not asked for, or whose thread does what it was not told.

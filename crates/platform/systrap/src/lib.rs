@@ -27,7 +27,6 @@ mod call;
 mod core;
 pub mod filter;
 mod frame;
-mod kick;
 mod order;
 mod placement;
 mod pool;

@@ -77,7 +77,7 @@ fn run(core: &SystrapCore) {
             } else if id == CENSUS {
                 if let Some(clock) = core.births.clock() {
                     let _ = rustix::io::read(clock, &mut [0; 8]);
-                    core.births.look(core);
+                    core.look_for_strangers();
                 }
             } else if let Some(space) = i32::try_from(id).ok().and_then(|pid| core.space(pid)) {
                 space.exited();

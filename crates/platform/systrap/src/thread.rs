@@ -15,7 +15,6 @@ use crate::birth::Making;
 use crate::call::Call;
 use crate::filter::{SegmentBases, notifies};
 use crate::frame::{EXTENDED_SIZE, MAGIC1, at, words_from_regs};
-use crate::kick::Kicker;
 use crate::order::{MAX_CELLS, is_in_range, join_mappings, lower, mapped_file};
 use crate::state::{HostThread, Leaves, Sent, area_addr};
 use crate::stop::{Signal, Stop};
@@ -423,5 +422,51 @@ impl Drop for Thread {
             making.withdraw(&self.host);
         }
         self.host.abandon(if self.rseq || self.marked { Leaves::Traces } else { Leaves::Nothing });
+    }
+}
+
+/// A guest thread for others than its owner. A kick asks the thread to stop, and the guest can see to it that it doesn't: what must
+/// not fail acts on the host process.
+struct Kicker {
+    host: Arc<HostThread>,
+    /// What a kept thread used for its owner before this one.
+    before_ns: u64,
+}
+
+impl Kicker {
+    /// For the owner that `host` has.
+    fn new(host: &Arc<HostThread>) -> Kicker {
+        Kicker { host: host.clone(), before_ns: host.last_cpu_time_ns() }
+    }
+}
+
+impl Kick for Kicker {
+    fn kick(&self) {
+        self.host.kick();
+    }
+
+    fn cpu_time_ns(&self) -> u64 {
+        self.host.cpu_time_ns().saturating_sub(self.before_ns)
+    }
+
+    fn is_away(&self) -> bool {
+        self.host.is_away()
+    }
+
+    fn end(&self) {
+        if self.host.is_away() {
+            self.host.space.kill();
+        }
+    }
+
+    fn hold(&self) -> bool {
+        if self.host.is_away() {
+            self.host.space.signal(rustix::process::Signal::STOP);
+        }
+        true
+    }
+
+    fn release(&self) {
+        self.host.space.signal(rustix::process::Signal::CONT);
     }
 }

@@ -148,8 +148,12 @@ impl Container {
             return Ok(Some(format!("it is paused, and {process} goes on")));
         }
         self.expect(&["resume", "attacked"])?;
-        if spinning().is_none() {
-            return Ok(Some("it was resumed, and nothing goes on".into()));
+        // A busy host lets it run but little.
+        let deadline = Instant::now() + TIMEOUT;
+        while spinning().is_none() {
+            if Instant::now() > deadline {
+                return Ok(Some("it was resumed, and nothing goes on".into()));
+            }
         }
         self.end()
     }

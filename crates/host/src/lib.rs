@@ -8,6 +8,7 @@ pub mod caps;
 pub mod clock;
 pub mod cpu;
 pub mod descriptors;
+pub mod features;
 pub mod files;
 pub mod inherited;
 pub mod memory;

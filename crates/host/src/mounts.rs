@@ -1,10 +1,14 @@
-//! mount_setattr(2), which rustix lacks, and unshare(2) of mounts.
+//! Attributes of detached mount trees, by mount_setattr(2) where the host has it, and unshare(2) of mounts.
+
+mod attached;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 use bitflags::bitflags;
+
+use crate::features::{Feature, has};
 
 bitflags! {
     /// MOUNT_ATTR_*.
@@ -19,11 +23,20 @@ bitflags! {
     }
 }
 
-/// Sets attributes on the mount tree that `tree` (of open_tree(2)) is the root of, recursively.
+/// Gives all mounts of `tree`, a detached one of open_tree(2), these attributes besides those that they have.
+///
+/// The result takes the place of `tree`: before Linux 5.12 it is a copy.
 ///
 /// # Errors
-/// EPERM without CAP_SYS_ADMIN over the mount's namespace; ENOSYS before Linux 5.12.
-pub fn set_attributes(tree: impl AsFd, set: MountAttributes) -> io::Result<()> {
+/// EPERM without CAP_SYS_ADMIN over the mount's namespace.
+pub fn with_attributes(tree: OwnedFd, set: MountAttributes) -> io::Result<OwnedFd> {
+    if has(Feature::MountSetattr) {
+        return set_attributes(&tree, set).map(|()| tree);
+    }
+    attached::copy_with_attributes(&tree, set)
+}
+
+fn set_attributes(tree: impl AsFd, set: MountAttributes) -> io::Result<()> {
     // SAFETY: mount_attr is plain integers, for which zero is valid.
     let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
     attr.attr_set = set.bits();
@@ -55,6 +68,7 @@ pub fn map_ids(tree: impl AsFd, user_namespace: impl AsFd, how_far: IdMapped) ->
     mount_setattr(tree.as_fd(), recursion, &attr)
 }
 
+/// mount_setattr(2), which rustix lacks.
 fn mount_setattr(tree: BorrowedFd<'_>, recursion: libc::c_int, attr: &libc::mount_attr) -> io::Result<()> {
     // SAFETY: the path is an empty C string and `attr` is valid for the size given.
     let result = unsafe {
@@ -74,8 +88,93 @@ fn mount_setattr(tree: BorrowedFd<'_>, recursion: libc::c_int, attr: &libc::moun
 ///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN.
-pub fn private_namespace() -> io::Result<()> {
+fn private_namespace() -> io::Result<()> {
     // SAFETY: takes a number only; without CLONE_FILES the descriptors stay in common.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_FS) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Calls `work` in a thread with a mount namespace of its own, from which nothing propagates; it is gone with the thread.
+///
+/// # Errors
+/// Those of `work`; EPERM without CAP_SYS_ADMIN.
+pub fn in_private_namespace<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    use rustix::mount::MountPropagationFlags;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            private_namespace()?;
+            rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            work()
+        });
+        thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
+    use rustix::mount::{MountFlags, OpenTreeFlags, mount, open_tree};
+
+    use super::*;
+
+    const ALL: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE
+        .union(OpenTreeFlags::OPEN_TREE_CLOEXEC)
+        .union(OpenTreeFlags::AT_RECURSIVE);
+
+    /// What both ways have to do: a tree with mounts below each other, one of them hidden by another, and a single file.
+    fn check(way: impl Fn(OwnedFd, MountAttributes) -> io::Result<OwnedFd> + Send + Sync) {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let wanted = MountAttributes::RDONLY | MountAttributes::NODEV;
+        in_private_namespace(|| {
+            let place = std::env::temp_dir().join(format!("moat-mounts-{:?}", std::thread::current().id()));
+            fs::create_dir_all(&place)?;
+            let tmpfs = |path: &std::path::Path, flags| {
+                fs::create_dir_all(path)?;
+                io::Result::Ok(mount("none", path, "tmpfs", flags, None)?)
+            };
+            tmpfs(&place, MountFlags::NOEXEC | MountFlags::NOATIME)?;
+            tmpfs(&place.join("with space"), MountFlags::empty())?;
+            tmpfs(&place.join("with space"), MountFlags::NOSUID)?;
+            tmpfs(&place.join("with space/deep"), MountFlags::empty())?;
+            fs::write(place.join("file"), "text")?;
+
+            let tree = way(open_tree(CWD, &place, ALL)?, wanted)?;
+            let flags_of = |path: &str| {
+                let found = openat(&tree, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                io::Result::Ok(fstatvfs(found)?.f_flag)
+            };
+            let all = StatVfsMountFlags::RDONLY | StatVfsMountFlags::NODEV;
+            for path in [".", "with space", "with space/deep"] {
+                assert!(flags_of(path)?.contains(all), "{path}");
+            }
+            assert!(flags_of(".")?.contains(StatVfsMountFlags::NOEXEC | StatVfsMountFlags::NOATIME));
+            assert!(flags_of("with space")?.contains(StatVfsMountFlags::NOSUID));
+            assert!(!flags_of("with space/deep")?.intersects(StatVfsMountFlags::NOSUID | StatVfsMountFlags::NOEXEC));
+            let create = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            let made = openat(&tree, "with space/deep/new", create, Mode::RUSR);
+            assert_eq!(made.err(), Some(rustix::io::Errno::ROFS));
+            assert!(!fstatvfs(fs::File::open(&place)?)?.f_flag.contains(StatVfsMountFlags::RDONLY), "the original");
+
+            let file = way(open_tree(CWD, place.join("file"), ALL)?, MountAttributes::RDONLY)?;
+            assert!(fstatvfs(&file)?.f_flag.contains(StatVfsMountFlags::RDONLY));
+            assert_eq!(rustix::fs::fstat(&file)?.st_size, 4);
+            rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH)?;
+            fs::remove_dir(&place)
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn attributes_of_a_tree() {
+        check(with_attributes);
+    }
+
+    #[test]
+    fn attributes_of_a_tree_without_mount_setattr() {
+        check(|tree, set| attached::copy_with_attributes(&tree, set));
+    }
 }

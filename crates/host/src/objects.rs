@@ -14,7 +14,7 @@ use crate::result::check;
 
 // Numbers that libc lacks: asm/unistd_64.h.
 const SYS_SETXATTRAT: libc::c_long = 463;
-const SYS_GETXATTRAT: libc::c_long = 464;
+pub(crate) const SYS_GETXATTRAT: libc::c_long = 464;
 const SYS_LISTXATTRAT: libc::c_long = 465;
 const SYS_REMOVEXATTRAT: libc::c_long = 466;
 

@@ -52,6 +52,7 @@ pub enum ParentDeath {
 
 pub use id_maps::{IdMap, IdMaps, MapWriter};
 pub use image::run_image;
+pub(crate) use image::MFD_EXEC;
 pub use joining::{Joins, new_user_namespace, user_namespace_maps};
 
 /// Whom the child is when it executes the program.
@@ -349,8 +350,8 @@ fn become_program(prepared: &PreparedExec) -> Result<std::convert::Infallible, i
         if let Some(terminal) = prepared.controlling_terminal {
             check(libc::ioctl(terminal, libc::TIOCSCTTY, 0))?;
         }
-        // What is left is close-on-exec or inherited from who knows whom; `early` still has to report.
-        check(libc::syscall(libc::SYS_close_range, target, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) as libc::c_int)?;
+        // What is left is close-on-exec or inherited from who knows whom; `early` still has to report, and closes by itself.
+        close_from(target, prepared.early)?;
         libc::execve(c"/proc/self/exe".as_ptr(), prepared.argv.as_ptr(), prepared.envp.as_ptr());
     }
     Err(last_errno())
@@ -364,6 +365,18 @@ fn become_namespace_root() -> Result<(), i32> {
         check(libc::syscall(libc::SYS_setresgid, 0, 0, 0) as libc::c_int)?;
         check(libc::syscall(libc::SYS_setresuid, 0, 0, 0) as libc::c_int)
     }
+}
+
+/// Closes all descriptors from `first` on, but for `kept`. Async-signal-safe.
+fn close_from(first: RawFd, kept: RawFd) -> Result<(), i32> {
+    // CLOSE_RANGE_CLOEXEC would do it at once, but came with Linux 5.11.
+    for (from, to) in [(first, i64::from(kept) - 1), (kept + 1, i64::from(u32::MAX))] {
+        if i64::from(from) <= to {
+            // SAFETY: takes numbers only; the caller's descriptors from `first` on are not used any more.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } as libc::c_int)?;
+        }
+    }
+    Ok(())
 }
 
 fn check(result: libc::c_int) -> Result<(), i32> {

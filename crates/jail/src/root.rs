@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use moat_control::BootError;
-use moat_host::mounts::{MountAttributes, set_attributes};
+use moat_host::mounts::{MountAttributes, with_attributes};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -65,8 +65,7 @@ pub fn detached_copy(fd: BorrowedFd<'_>, attributes: MountAttributes) -> io::Res
     if (wanted.st_dev, wanted.st_ino) != (got.st_dev, got.st_ino) {
         return Err(io::Error::from(rustix::io::Errno::STALE));
     }
-    set_attributes(&tree, attributes)?;
-    Ok(tree)
+    with_attributes(tree, attributes)
 }
 
 /// A procfs that shows this pid namespace's processes and nothing else of the host, mounted nowhere yet.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use moat_host::mounts::{IdMapped, MountAttributes, map_ids, set_attributes};
+use moat_host::mounts::{IdMapped, MountAttributes, map_ids, with_attributes};
 use moat_host::spawn::{IdMap, IdMaps, MapWriter, new_user_namespace};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
@@ -128,8 +128,7 @@ impl Opener {
                 };
                 let mut attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
                 attributes.set(MountAttributes::RDONLY, access == Access::ReadOnly);
-                set_attributes(&tree, attributes)?;
-                tree
+                with_attributes(tree, attributes)?
             }
         };
         let file_type = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);

@@ -7,7 +7,12 @@ use std::ptr;
 
 use rustix::fs::MemfdFlags;
 
+use super::close_from;
 use super::joining::fork;
+use crate::features::{Feature, has};
+
+/// MFD_EXEC of linux/memfd.h.
+pub(crate) const MFD_EXEC: u32 = 0x10;
 
 /// Runs the ELF file `image` in a process of its own, whose only descriptor is `socket`, as 0; gives the process's pidfd.
 ///
@@ -31,13 +36,11 @@ pub fn run_image(image: &[u8], name: &CStr, socket: &OwnedFd) -> io::Result<Owne
 }
 
 fn executable_memfd(name: &CStr) -> io::Result<OwnedFd> {
-    /// MFD_EXEC of linux/memfd.h, since Linux 6.3.
-    const EXEC: u32 = 0x10;
-    let flags = MemfdFlags::CLOEXEC;
-    match rustix::fs::memfd_create(name, flags | MemfdFlags::from_bits_retain(EXEC)) {
-        Err(rustix::io::Errno::INVAL) => Ok(rustix::fs::memfd_create(name, flags)?),
-        made => Ok(made?),
+    let mut flags = MemfdFlags::CLOEXEC;
+    if has(Feature::MemfdExec) {
+        flags |= MemfdFlags::from_bits_retain(MFD_EXEC);
     }
+    Ok(rustix::fs::memfd_create(name, flags)?)
 }
 
 /// Async-signal-safe; returns only if it has failed.
@@ -50,9 +53,8 @@ fn execute(program: RawFd, name: &CStr, socket: RawFd) {
         libc::sigemptyset(&raw mut empty);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut());
         libc::setsid();
-        if libc::dup2(socket, 0) != 0
-            || libc::syscall(libc::SYS_close_range, 1, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0
-        {
+        // The program's descriptor stays for execveat(2), which closes it.
+        if libc::dup2(socket, 0) != 0 || close_from(1, program).is_err() {
             return;
         }
         libc::syscall(libc::SYS_execveat, program, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), libc::AT_EMPTY_PATH);

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use moat_abi::{Errno, Result};
+use moat_host::features::{Feature, has};
 use moat_host::seccomp::{Listener, Notification, WakeUp};
 use moat_platform::{GUEST_TOP, PAGE_SIZE, VdsoLayout};
 use moat_stub::layout::{AREA_BASE, AREA_LEN, BOARD, DOORBELL, Init, STACK_OFFSET, STUB_BASE};
@@ -114,20 +115,13 @@ fn write_init(area: Area, areas: &AreaPool, bases: SegmentBases, vdso: &VdsoLayo
     area.write32(init!(areas_fd), areas.fd().as_raw_fd().cast_unsigned());
     area.write32(init!(listener), 0);
     // SECCOMP_FILTER_FLAG_NEW_LISTENER, and WAIT_KILLABLE_RECV (Linux 5.19) if the host knows it.
-    let flags = if knows_wait_killable() { 0x8 | 0x20 } else { 0x8 };
+    let flags = if has(Feature::SeccompWaitKillable) { 0x8 | 0x20 } else { 0x8 };
     area.write32(init!(filter_flags), flags);
     let program = program(bases);
     area.write32(init!(filter_len), u32::try_from(program.len()).unwrap_or(0));
     for (i, instruction) in (0u64..).zip(&program) {
         area.write(init!(filter) + i * 8, *instruction);
     }
-}
-
-fn knows_wait_killable() -> bool {
-    // With a null program a known flag gives EFAULT and an unknown one EINVAL (seccomp(2), NOTES).
-    // SAFETY: the null pointer is refused.
-    let r = unsafe { libc::syscall(libc::SYS_seccomp, 1, 0x8 | 0x20, 0) };
-    r < 0 && moat_host::last_errno() == Errno::EFAULT
 }
 
 /// The host's vDSO and its data pages in this process, and where they go: just below [`GUEST_TOP`], each at its

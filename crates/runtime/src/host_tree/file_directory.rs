@@ -19,16 +19,11 @@ const PLACE: &str = "/";
 
 /// Makes a detached tree: a read-only tmpfs with nothing in it but `file`, a detached mount, or one to copy.
 pub(crate) fn directory_of_file(file: &OwnedFd) -> Result<OwnedFd> {
-    // Only a mount in a mount namespace of this process can have mounts put on it; a thread with one of its own leaves
-    // no trace when it ends.
-    std::thread::scope(|scope| scope.spawn(|| make(file)).join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())))
-        .context(|| "making a directory for a host file".into())
+    // Only a mount in a mount namespace of this process can have mounts put on it.
+    moat_host::mounts::in_private_namespace(|| make(file)).context(|| "making a directory for a host file".into())
 }
 
 fn make(file: &OwnedFd) -> io::Result<OwnedFd> {
-    moat_host::mounts::private_namespace()?;
-    let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private)?;
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "mode", "0755")?;
     rustix::mount::fsconfig_set_string(&context, "size", "64k")?;

@@ -102,7 +102,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::path::PathBuf;
 
-    use moat_host::mounts::{MountAttributes, set_attributes};
+    use moat_host::mounts::{MountAttributes, with_attributes};
     use rustix::fs::{CWD, Mode, OFlags};
     use rustix::mount::{OpenTreeFlags, open_tree};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(make(b"null", CHAR | 0o666, NULL), Err(Errno::EPERM), "devices could be opened in that directory");
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = open_tree(CWD, &path, flags).expect("open_tree");
-        set_attributes(&tree, MountAttributes::NODEV).expect("nodev");
+        let tree = with_attributes(tree, MountAttributes::NODEV).expect("nodev");
         let make = |name: &[u8], mode, device| maker.make(tree.as_fd(), name, mode, device);
         assert_eq!(make(b"null", CHAR | 0o640, NULL), Ok(()));
         assert_eq!(make(b"null", CHAR | 0o640, NULL), Err(Errno::EEXIST));

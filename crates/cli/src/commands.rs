@@ -32,6 +32,8 @@ use crate::args::{Arguments, Command};
 use crate::configuration::Configuration;
 use crate::descriptors::Inherited;
 
+pub(crate) use doctor::hint;
+
 /// Carries out a command; gives the exit code.
 pub(crate) fn run(arguments: Arguments, inherited: Inherited, file: &Configuration) -> anyhow::Result<u8> {
     let Arguments { global, command } = arguments;

@@ -49,7 +49,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            log.error(&format!("{}{error:#}", if exec { "exec failed: " } else { "" }));
+            let hint = commands::hint(&error);
+            log.error(&format!("{}{error:#}{hint}", if exec { "exec failed: " } else { "" }));
             // Those of runc; its callers tell from the message what was wrong. The status that `run` and `do` end with
             // is seen by people and shells.
             ExitCode::from(match (exec, create) {

@@ -126,7 +126,13 @@ pub const TABLE: &[Entry] = {
             Probe::Call(probes::open_tree),
         ),
         entry(Clone3, "clone3(2)", Version(5, 3), Nothing("no sandbox can be made"), Probe::Call(probes::clone3)),
-        entry(PidfdOpen, "pidfd_open(2)", Version(5, 3), Nothing("no sandbox can be made"), Probe::Call(probes::pidfd_open)),
+        entry(
+            PidfdOpen,
+            "pidfd_open(2)",
+            Version(5, 3),
+            Nothing("no sandbox can be made"),
+            Probe::Call(probes::pidfd_open),
+        ),
         entry(
             Openat2,
             "openat2(2)",
@@ -208,7 +214,9 @@ pub const TABLE: &[Entry] = {
             XattrAt,
             "getxattrat(2), setxattrat(2)",
             Version(6, 13),
-            Another("files are opened for extended attributes; those of symbolic links, FIFOs, sockets and devices can't be reached"),
+            Another(
+                "files are opened for extended attributes; those of symbolic links, FIFOs, sockets and devices can't be reached",
+            ),
             Probe::Call(probes::xattr_at),
         ),
     ]

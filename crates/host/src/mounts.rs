@@ -119,9 +119,8 @@ mod tests {
 
     use super::*;
 
-    const ALL: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE
-        .union(OpenTreeFlags::OPEN_TREE_CLOEXEC)
-        .union(OpenTreeFlags::AT_RECURSIVE);
+    const ALL: OpenTreeFlags =
+        OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC).union(OpenTreeFlags::AT_RECURSIVE);
 
     /// What both ways have to do: a tree with mounts below each other, one of them hidden by another, and a single file.
     fn check(way: impl Fn(OwnedFd, MountAttributes) -> io::Result<OwnedFd> + Send + Sync) {

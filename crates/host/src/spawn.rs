@@ -51,8 +51,6 @@ pub enum ParentDeath {
 }
 
 pub use id_maps::{IdMap, IdMaps, MapWriter};
-pub use image::run_image;
-pub(crate) use image::MFD_EXEC;
 pub use joining::{Joins, new_user_namespace, user_namespace_maps};
 
 /// Whom the child is when it executes the program.

@@ -1,12 +1,15 @@
 //! `moat doctor`: looks at a host before anything fails on it.
 
 mod checks;
+mod hint;
 
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::args::Doctor;
+
+pub(crate) use hint::hint;
 
 /// How good something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

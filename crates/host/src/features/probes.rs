@@ -69,7 +69,8 @@ pub(super) fn seccomp_notifications() -> bool {
 pub(super) fn seccomp_wait_killable() -> bool {
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     // SAFETY: the null pointer is refused.
-    errno(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, null::<u8>()) }) == libc::EFAULT
+    errno(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, null::<u8>()) })
+        == libc::EFAULT
 }
 
 /// An unknown flag is refused before the name is read.

@@ -60,7 +60,8 @@ impl Mounted {
     /// Adds attributes; a mount that others cover is left alone: no path leads there.
     fn add(&self, tree: &OwnedFd, set: MountAttributes) -> io::Result<()> {
         let path = if self.path.as_os_str().is_empty() { None } else { Some(&self.path) };
-        let opened = path.map(|path| openat(tree, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()));
+        let opened =
+            path.map(|path| openat(tree, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()));
         let opened = opened.transpose()?;
         let fd = opened.as_ref().unwrap_or(tree);
         if mount_id(fd)? != self.id {

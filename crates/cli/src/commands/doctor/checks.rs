@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use moat_host::features::{Entry, OLDEST, TABLE, Version, Without, lacking};
+
 use super::{Finding, Grade};
 use crate::configuration::Configuration;
-
-/// The oldest kernel that has what a sandbox is made with: mount_setattr(2).
-const OLDEST: (u32, u32) = (5, 12);
 
 /// The host, or a directory that looks like one.
 pub(super) struct Host {
@@ -15,6 +14,7 @@ pub(super) struct Host {
     release: String,
     uid: u32,
     user: String,
+    lacking: Vec<&'static Entry>,
 }
 
 impl Host {
@@ -24,6 +24,7 @@ impl Host {
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
             uid: rustix::process::geteuid().as_raw(),
             user: std::env::var("USER").unwrap_or_default(),
+            lacking: lacking().collect(),
         }
     }
 
@@ -42,20 +43,61 @@ impl Host {
 }
 
 pub(super) fn all(host: &Host) -> Vec<Finding> {
-    let mut findings = vec![kernel(host), seccomp(host), user_namespaces(host), id_maps(host), cgroups(host)];
-    findings.extend([yama(host), lsm(host), cpu(host), configuration()]);
+    let mut findings = of_sandboxes(host);
+    findings.extend([id_maps(host), cgroups(host), yama(host), lsm(host), configuration()]);
     findings.extend(clients(host));
     findings
 }
 
+/// What no sandbox can be made without, and what makes one slower.
+pub(super) fn of_sandboxes(host: &Host) -> Vec<Finding> {
+    let mut findings = vec![kernel(host)];
+    findings.extend(features(host));
+    findings.extend([seccomp(host), user_namespaces(host), procfs(host), cpu(host)]);
+    findings
+}
+
 fn kernel(host: &Host) -> Finding {
-    let mut numbers = host.release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= OLDEST {
+    if Version::parse(&host.release) >= OLDEST {
         return Finding::ok("kernel", host.release.clone());
     }
-    let (major, minor) = OLDEST;
-    Finding::poor("kernel", Grade::Missing, host.release.clone(), format!("install Linux {major}.{minor} or newer"))
+    Finding::poor("kernel", Grade::Missing, host.release.clone(), format!("install Linux {OLDEST} or newer"))
+}
+
+fn features(host: &Host) -> Vec<Finding> {
+    if host.lacking.is_empty() {
+        return vec![Finding::ok("features", format!("all {} that moat uses", TABLE.len()))];
+    }
+    let finding = |entry: &&'static Entry| {
+        let (grade, effect) = match entry.without {
+            Without::Another(text) => (Grade::Slower, text),
+            Without::Nothing(text) => (Grade::Missing, text),
+        };
+        let mend = match entry.since > Version::parse(&host.release) {
+            true => format!("Linux {} or newer", entry.since),
+            false => "a filter of system calls refuses it; in a container: --privileged, or \
+                --security-opt seccomp=unconfined --security-opt apparmor=unconfined --cap-add SYS_ADMIN"
+                .into(),
+        };
+        Finding::poor("features", grade, format!("no {}: {effect}", entry.name), mend)
+    };
+    host.lacking.iter().map(finding).collect()
+}
+
+/// Without one of its own pid namespace a sandbox works, but says less of what it uses.
+fn procfs(host: &Host) -> Finding {
+    let what = "procfs";
+    let text = host.read("/proc/self/mountinfo").unwrap_or_default();
+    let points = || text.lines().filter_map(|line| line.split(' ').nth(4));
+    match points().filter(|point| point.starts_with("/proc/")).find(|point| *point != "/proc/sys/fs/binfmt_misc") {
+        Some(point) if points().any(|point| point == "/proc") => Finding::poor(
+            what,
+            Grade::Slower,
+            format!("{point} is covered, so that no other can be mounted: use of memory and CPU is not known"),
+            "in a container: --privileged, or --security-opt systempaths=unconfined",
+        ),
+        _ => Finding::ok(what, "not covered"),
+    }
 }
 
 fn seccomp(host: &Host) -> Finding {
@@ -162,7 +204,12 @@ fn cpu(host: &Host) -> Finding {
     let what = "processor";
     let text = host.read("/proc/cpuinfo").unwrap_or_default();
     let flags = text.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
-    let lacks: Vec<&str> = ["fsgsbase", "rdpid"].into_iter().filter(|f| !flags.split(' ').any(|x| x == *f)).collect();
+    let lacks_flag = |flag: &str| !flags.split(' ').any(|other| other == flag);
+    if !flags.is_empty() && lacks_flag("xsave") {
+        let mend = "--platform=ptrace, or a processor, or a model of one (-cpu host), that has it";
+        return Finding::poor(what, Grade::Missing, "no xsave: no --platform=systrap", mend);
+    }
+    let lacks: Vec<&str> = ["fsgsbase", "rdpid"].into_iter().filter(|flag| lacks_flag(flag)).collect();
     match lacks.is_empty() {
         true => Finding::ok(what, "fsgsbase, rdpid"),
         false => {
@@ -222,7 +269,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        Host { root, release: release.into(), uid, user: "user".into() }
+        let lacking = TABLE.iter().filter(|entry| entry.since > Version::parse(release)).collect();
+        Host { root, release: release.into(), uid, user: "user".into(), lacking }
     }
 
     fn grade(host: &Host, what: &str) -> Grade {
@@ -234,7 +282,7 @@ mod tests {
         let host = host(
             "good",
             1000,
-            "6.1.0-13-amd64",
+            "6.18.1-amd64",
             &[
                 ("proc/sys/kernel/seccomp/actions_avail", "kill_process user_notif allow\n"),
                 ("proc/self/ns/user", ""),
@@ -244,7 +292,8 @@ mod tests {
                 ("etc/subuid", "user:100000:65536\n"),
                 ("etc/subgid", "1000:100000:65536\n"),
                 ("sys/fs/cgroup/cgroup.controllers", "cpu memory pids\n"),
-                ("proc/cpuinfo", "processor : 0\nflags\t\t: fpu fsgsbase rdpid\n"),
+                ("proc/cpuinfo", "processor : 0\nflags\t\t: fpu xsave fsgsbase rdpid\n"),
+                ("proc/self/mountinfo", "22 1 0:5 / /proc rw - proc proc rw\n"),
                 ("usr/bin/podman", ""),
                 ("etc/containers/containers.conf.d/moat.conf", "moat = [\"/usr/bin/moat\"]\n"),
             ],
@@ -259,14 +308,14 @@ mod tests {
         let host = host(
             "poor",
             1000,
-            "5.10.0-25-amd64",
+            "4.19.0-25-amd64",
             &[
                 ("proc/self/ns/user", ""),
                 ("proc/sys/kernel/unprivileged_userns_clone", "0\n"),
                 ("usr/sbin/dockerd", ""),
             ],
         );
-        for what in ["kernel", "seccomp", "user namespaces", "cgroups"] {
+        for what in ["kernel", "features", "seccomp", "user namespaces", "cgroups"] {
             assert_eq!(grade(&host, what), Grade::Missing, "{what}");
         }
         for what in ["id maps", "processor", "Docker"] {
@@ -275,6 +324,15 @@ mod tests {
         for finding in all(&host) {
             assert_eq!(finding.mend.is_none(), finding.grade == Grade::Ok, "{finding:?}");
         }
+        fs::remove_dir_all(&host.root).unwrap();
+    }
+
+    #[test]
+    fn the_oldest_kernel_is_slower_but_lacks_nothing() {
+        let host = host("oldest", 0, "5.10.0-32-amd64", &[("proc/self/ns/user", "")]);
+        let findings: Vec<Finding> = [vec![kernel(&host)], features(&host)].concat();
+        assert!(findings.len() > 3 && findings.iter().all(|finding| finding.grade != Grade::Missing), "{findings:?}");
+        assert!(findings.iter().any(|finding| finding.seen.contains("mount_setattr(2)")), "{findings:?}");
         fs::remove_dir_all(&host.root).unwrap();
     }
 }

@@ -51,6 +51,8 @@ pub enum ParentDeath {
 }
 
 pub use id_maps::{IdMap, IdMaps, MapWriter};
+pub(crate) use image::MFD_EXEC;
+pub use image::run_image;
 pub use joining::{Joins, new_user_namespace, user_namespace_maps};
 
 /// Whom the child is when it executes the program.

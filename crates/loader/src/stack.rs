@@ -198,13 +198,17 @@ impl Words {
 /// The auxiliary vector, in Linux's order.
 fn auxiliary_vector(info: &AuxInfo<'_>, random: u64, platform: u64, execfn: u64) -> Words {
     // The guest's processor is the host's.
-    let (hwcap, hwcap2) = rustix::param::linux_hwcap();
+    use moat_host::cpu::auxv;
     let mut v = Words::default();
     if info.vdso != 0 {
         v.pair(AT_SYSINFO_EHDR, info.vdso);
     }
-    v.pair(AT_MINSIGSTKSZ, rustix::param::linux_minsigstksz() as u64);
-    v.pair(AT_HWCAP, hwcap as u64);
+    // Hosts before Linux 5.14 do not say it; the C library has an answer of its own then.
+    match auxv(AT_MINSIGSTKSZ) {
+        0 => {}
+        bytes => v.pair(AT_MINSIGSTKSZ, bytes),
+    }
+    v.pair(AT_HWCAP, auxv(AT_HWCAP));
     v.pair(AT_PAGESZ, PAGE_SIZE);
     v.pair(AT_CLKTCK, USER_HZ);
     v.pair(AT_PHDR, info.program.phdr);
@@ -219,7 +223,7 @@ fn auxiliary_vector(info: &AuxInfo<'_>, random: u64, platform: u64, execfn: u64)
     v.pair(AT_EGID, u64::from(info.identity.egid));
     v.pair(AT_SECURE, u64::from(info.identity.secure == SecureMode::Secure));
     v.pair(AT_RANDOM, random);
-    v.pair(AT_HWCAP2, hwcap2 as u64);
+    v.pair(AT_HWCAP2, auxv(AT_HWCAP2));
     v.pair(AT_EXECFN, execfn);
     v.pair(AT_PLATFORM, platform);
     v.pair(AT_RSEQ_FEATURE_SIZE, u64::from(RSEQ_FEATURE_SIZE));

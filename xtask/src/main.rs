@@ -17,11 +17,13 @@ cargo x check                 formatting, lints, layers, dependencies, ratchets,
 cargo x ratchet               bring the numbers in xtask/ratchets to what the sources have
 cargo x docs                  write docs/syscalls.md from the declarations
 cargo x test [AREA] [flags]   AREA: unit, abi, files, programs, hardening or oci; all of them by default;
-                              files comes with the part of abi that is about files
+                              files comes with the part of abi that is about files; hosts, which boots virtual
+                              machines with stock kernels, is only run by its name
     --case NAME               only the cases whose name is or starts with NAME (repeatable)
     --platform P              only this platform: systrap or ptrace (repeatable)
     --native                  run abi and programs on the host alone, oci with runc, which proves the tests themselves
     --gofer                   abi and programs with --directfs=false, not only those that try it anyway
+    --kernel V                hosts: only Linux 5.10, 6.1 or 6.12 (repeatable)
     --minutes N               hardening: the load on a build that checks the order of locks goes on for N minutes, not seconds
     --long                    files: 200 kills, and sequences for minutes; hardening: how long each call holds up others
     --seed N                  files: other sequences

@@ -7,6 +7,7 @@ mod abi;
 mod dispositions;
 mod files;
 mod hardening;
+mod hosts;
 mod job;
 pub mod leftovers;
 pub mod oci;
@@ -44,6 +45,9 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if [Area::Abi, Area::Files, Area::Programs, Area::Hardening, Area::Oci].into_iter().any(|area| options.wants(area))
     {
         sandboxed(&options, &mut report)?;
+    }
+    if options.is_for(Area::Hosts) {
+        hosts::run(&options, &mut report)?;
     }
     if options.list {
         return Ok(());

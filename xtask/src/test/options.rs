@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use super::hosts::{KERNELS, Kernel};
 use super::{FileServer, Files, Platform, Writable};
 
 /// A part of the tests.
@@ -21,6 +22,8 @@ pub enum Area {
     Oci,
     /// Sequences of file system calls, and kills, on every kind of tree.
     Files,
+    /// Stock kernels in virtual machines; only if it is named.
+    Hosts,
 }
 
 /// What to run, and how.
@@ -46,6 +49,7 @@ pub struct Options {
     pub seed: Option<u64>,
     /// The binary to test instead of building one.
     pub moat: Option<PathBuf>,
+    kernels: Vec<Kernel>,
 }
 
 /// The programs of the abi area that are about files, each in tmpfs and in host trees reached directly and by a gofer.
@@ -70,6 +74,8 @@ impl Options {
                 "--case" => options.cases.push(value()?.clone()),
                 "--platform" => options.platforms.push(Platform::parse(value()?)?),
                 "--moat" => options.moat = Some(PathBuf::from(value()?)),
+                "hosts" => options.area = Some(Area::Hosts),
+                "--kernel" => options.kernels.push(Kernel::parse(value()?)?),
                 "--minutes" => options.minutes = Some(value()?.parse()?),
                 "--seed" => options.seed = Some(value()?.parse()?),
                 "--long" => options.long = true,
@@ -86,6 +92,16 @@ impl Options {
     /// Whether this area is asked for.
     pub fn wants(&self, area: Area) -> bool {
         self.area.is_none_or(|a| a == area || (a == Area::Files && area == Area::Abi))
+    }
+
+    /// Whether this area is asked for by its name.
+    pub fn is_for(&self, area: Area) -> bool {
+        self.area == Some(area)
+    }
+
+    /// The kernels of virtual machines.
+    pub fn kernels(&self) -> &[Kernel] {
+        if self.kernels.is_empty() { &KERNELS } else { &self.kernels }
     }
 
     /// Whether this case is asked for.
@@ -131,7 +147,15 @@ mod tests {
     }
 
     #[test]
+    fn machines_are_only_for_those_who_name_them() {
+        assert!(!parse("").unwrap().is_for(Area::Hosts));
+        let options = parse("hosts --kernel 6.1").unwrap();
+        assert!(options.is_for(Area::Hosts) && !options.wants(Area::Unit));
+        assert_eq!((options.kernels().len(), parse("hosts").unwrap().kernels().len()), (1, KERNELS.len()));
+    }
+
+    #[test]
     fn a_wrong_argument_is_refused() {
-        assert!(parse("--cases x").is_err() && parse("--case").is_err());
+        assert!(parse("--cases x").is_err() && parse("--case").is_err() && parse("hosts --kernel 2.6").is_err());
     }
 }

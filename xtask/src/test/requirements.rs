@@ -57,6 +57,17 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
+/// Installs packages that only an area needs which is run by its name.
+pub fn install_packages(packages: &[&str]) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("missing packages: {}; install them, or run this as root", packages.join(" "));
+    }
+    println!("installing {}", packages.join(" "));
+    let _services = NoServices::begin()?;
+    paths::run(apt().arg("update"))?;
+    paths::run(apt().args(["install", "--no-install-recommends"]).args(packages))
+}
+
 /// While it lives, packages that are installed start no service: daemons are the tests' own.
 struct NoServices {
     is_ours: bool,

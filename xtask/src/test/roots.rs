@@ -94,7 +94,7 @@ fn make(kind: Kind, directory: &Path) -> Result<()> {
 }
 
 /// The first Debian archive in this machine's apt sources that has bookworm's main component.
-fn mirror() -> Result<String> {
+pub fn mirror() -> Result<String> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(entries.flatten().map(|entry| entry.path()));

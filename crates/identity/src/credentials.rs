@@ -62,6 +62,38 @@ impl Credentials {
         }
     }
 
+    /// The same user in `user_ns`, with every capability there (`set_cred_user_ns`).
+    #[must_use]
+    pub fn in_user_namespace(&self, user_ns: Arc<UserNamespace>) -> Credentials {
+        Credentials {
+            effective: CapSet::FULL,
+            permitted: CapSet::FULL,
+            inheritable: CapSet::EMPTY,
+            bounding: CapSet::FULL,
+            ambient: CapSet::EMPTY,
+            securebits: 0,
+            user_ns,
+            ..self.clone()
+        }
+    }
+
+    /// Whether `new` permits nothing that this does not. The whole of a namespace below that one's owner has made is no more
+    /// than the owner has (`cred_cap_issubset`).
+    #[must_use]
+    pub fn permits_all_of(&self, new: &Credentials) -> bool {
+        if Arc::ptr_eq(&self.user_ns, &new.user_ns) {
+            return self.permitted.contains_all(new.permitted);
+        }
+        let mut at = &new.user_ns;
+        while let Some(parent) = &at.parent {
+            if Arc::ptr_eq(parent, &self.user_ns) && at.owner.0 == self.euid {
+                return true;
+            }
+            at = parent;
+        }
+        false
+    }
+
     /// Whether `cap` is effective in the task's own user namespace.
     #[must_use]
     pub fn has_cap(&self, cap: Cap) -> bool {

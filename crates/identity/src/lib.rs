@@ -6,6 +6,7 @@
 //! - [`limits`]: resource limits.
 //! - [`namespaces`]: [`Namespaces`], the other namespaces of a task; [`net`] is the network namespace.
 //! - [`extensions`]: what a subsystem keeps with a namespace or a session.
+//! - [`quota`]: how many namespaces there may be.
 //! - [`setting`]: a number of /proc/sys.
 //! - [`ids`]: where the ids come from.
 //!
@@ -23,6 +24,7 @@ pub mod limits;
 pub mod namespaces;
 pub mod net;
 pub mod pid;
+pub mod quota;
 pub mod session;
 pub mod setting;
 pub mod user_ns;
@@ -34,6 +36,7 @@ pub use limits::{Limit, Limits, Resource};
 pub use namespaces::{CgroupNamespace, IpcNamespace, Namespaces, UtsNamespace};
 pub use net::NetNamespace;
 pub use pid::{GroupId, Pid, PidNamespace, TaskId};
+pub use quota::{NamespaceId, Quota};
 pub use session::{ProcessGroup, Session};
 pub use setting::Setting;
 pub use user_ns::{IdMaps, IdRange, UserNamespace};

@@ -9,6 +9,7 @@ use moat_sync::{LockClass, Mutex};
 use crate::extensions::Extensions;
 use crate::net::NetNamespace;
 use crate::pid::PidNamespace;
+use crate::quota::{Charge, NamespaceId};
 use crate::user_ns::UserNamespace;
 
 /// The namespaces of a task that are not kept elsewhere.
@@ -33,6 +34,8 @@ pub struct UtsNamespace {
     /// The user namespace whose capabilities rule here.
     pub user_ns: Arc<UserNamespace>,
     names: Mutex<UtsNames>,
+    /// What it counts as.
+    _charge: Option<Charge>,
 }
 
 /// What uname(2) says of a UTS namespace.
@@ -47,8 +50,9 @@ pub struct UtsNames {
 impl UtsNamespace {
     /// A namespace with these names.
     #[must_use]
-    pub fn new(id: u64, user_ns: Arc<UserNamespace>, names: UtsNames) -> Arc<UtsNamespace> {
-        Arc::new(UtsNamespace { id, user_ns, names: Mutex::new(LockClass::Table, names) })
+    pub fn new(id: impl Into<NamespaceId>, user_ns: Arc<UserNamespace>, names: UtsNames) -> Arc<UtsNamespace> {
+        let NamespaceId { number: id, charge } = id.into();
+        Arc::new(UtsNamespace { id, user_ns, names: Mutex::new(LockClass::Table, names), _charge: charge })
     }
 
     /// Both names.
@@ -90,13 +94,16 @@ pub struct IpcNamespace {
     pub user_ns: Arc<UserNamespace>,
     /// The registries of its subsystems, with their settings.
     pub extensions: Extensions,
+    /// What it counts as.
+    _charge: Option<Charge>,
 }
 
 impl IpcNamespace {
     /// A namespace without objects.
     #[must_use]
-    pub fn new(id: u64, user_ns: Arc<UserNamespace>) -> Arc<IpcNamespace> {
-        Arc::new(IpcNamespace { id, user_ns, extensions: Extensions::default() })
+    pub fn new(id: impl Into<NamespaceId>, user_ns: Arc<UserNamespace>) -> Arc<IpcNamespace> {
+        let NamespaceId { number: id, charge } = id.into();
+        Arc::new(IpcNamespace { id, user_ns, extensions: Extensions::default(), _charge: charge })
     }
 }
 
@@ -104,14 +111,19 @@ impl IpcNamespace {
 pub struct CgroupNamespace {
     /// The inode number of `/proc/PID/ns/cgroup`.
     pub id: u64,
+    /// The user namespace whose capabilities rule here.
+    pub user_ns: Arc<UserNamespace>,
     /// What the kernel keeps of the cgroup that is its root.
     pub extensions: Extensions,
+    /// What it counts as.
+    _charge: Option<Charge>,
 }
 
 impl CgroupNamespace {
     /// A namespace.
     #[must_use]
-    pub fn new(id: u64) -> Arc<CgroupNamespace> {
-        Arc::new(CgroupNamespace { id, extensions: Extensions::default() })
+    pub fn new(id: impl Into<NamespaceId>, user_ns: Arc<UserNamespace>) -> Arc<CgroupNamespace> {
+        let NamespaceId { number: id, charge } = id.into();
+        Arc::new(CgroupNamespace { id, user_ns, extensions: Extensions::default(), _charge: charge })
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use moat_sync::{LockClass, RwLock};
 
 use crate::extensions::Extensions;
+use crate::quota::{Charge, NamespaceId};
 use crate::setting::Setting;
 use crate::user_ns::UserNamespace;
 
@@ -24,6 +25,8 @@ pub struct NetNamespace {
     pub extensions: Extensions,
     view: RwLock<NetView>,
     loopback_up: AtomicBool,
+    /// What it counts as.
+    _charge: Option<Charge>,
 }
 
 /// What is shown of a namespace's configuration.
@@ -136,7 +139,8 @@ impl Default for NetSettings {
 impl NetNamespace {
     /// A namespace without devices.
     #[must_use]
-    pub fn new(id: u64, user_ns: Arc<UserNamespace>) -> Arc<NetNamespace> {
+    pub fn new(id: impl Into<NamespaceId>, user_ns: Arc<UserNamespace>) -> Arc<NetNamespace> {
+        let NamespaceId { number: id, charge } = id.into();
         Arc::new(NetNamespace {
             id,
             user_ns,
@@ -144,6 +148,7 @@ impl NetNamespace {
             extensions: Extensions::default(),
             view: RwLock::new(LockClass::Table, NetView::default()),
             loopback_up: AtomicBool::new(false),
+            _charge: charge,
         })
     }
 

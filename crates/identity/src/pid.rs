@@ -12,6 +12,8 @@ use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 
 use crate::ids::Counter;
+use crate::quota::{Charge, NamespaceId};
+use crate::user_ns::UserNamespace;
 
 /// Highest number plus one (`kernel.pid_max` of a 64-bit Linux).
 pub const PID_MAX: i32 = 4_194_304;
@@ -24,6 +26,8 @@ pub const MAX_LEVEL: usize = 32;
 pub struct PidNamespace {
     /// The inode number of `/proc/PID/ns/pid`.
     pub id: u64,
+    /// The user namespace whose capabilities rule here.
+    pub user_ns: Arc<UserNamespace>,
     /// The namespace in which this one was made.
     pub parent: Option<Arc<PidNamespace>>,
     /// How many namespaces are above it.
@@ -31,6 +35,8 @@ pub struct PidNamespace {
     table: Mutex<Numbers>,
     /// Where the ids of pids come from: one counter for all namespaces of a kernel.
     pid_ids: Arc<Counter>,
+    /// What it counts as.
+    _charge: Option<Charge>,
 }
 
 struct Numbers {
@@ -45,14 +51,27 @@ impl PidNamespace {
     ///
     /// # Errors
     /// ENOSPC beyond the 32nd level.
-    pub fn new(id: u64, parent: Option<Arc<PidNamespace>>) -> Result<Arc<PidNamespace>> {
+    pub fn new(
+        id: impl Into<NamespaceId>,
+        user_ns: Arc<UserNamespace>,
+        parent: Option<Arc<PidNamespace>>,
+    ) -> Result<Arc<PidNamespace>> {
+        let NamespaceId { number: id, charge } = id.into();
         let level = parent.as_ref().map_or(0, |p| p.level + 1);
         if level > MAX_LEVEL {
             return Err(Errno::ENOSPC);
         }
         let numbers = Numbers { last: 0, used: BTreeMap::new(), dead: false };
         let pid_ids = parent.as_ref().map_or_else(|| Arc::new(Counter::starting_at(1)), |p| p.pid_ids.clone());
-        Ok(Arc::new(PidNamespace { id, parent, level, table: Mutex::new(LockClass::Table, numbers), pid_ids }))
+        Ok(Arc::new(PidNamespace {
+            id,
+            user_ns,
+            parent,
+            level,
+            table: Mutex::new(LockClass::Table, numbers),
+            pid_ids,
+            _charge: charge,
+        }))
     }
 
     /// The pid with this number here.
@@ -228,7 +247,7 @@ mod tests {
 
     #[test]
     fn numbers_go_up_wrap_and_come_back() {
-        let ns = PidNamespace::new(1, None).unwrap();
+        let ns = PidNamespace::new(1, UserNamespace::root(), None).unwrap();
         let a = Pid::allocate(&ns, &[]).unwrap();
         let b = Pid::allocate(&ns, &[]).unwrap();
         assert_eq!((a.number(), b.number()), (1, 2));
@@ -243,9 +262,9 @@ mod tests {
 
     #[test]
     fn nested_namespaces_number_twice() {
-        let outer = PidNamespace::new(1, None).unwrap();
+        let outer = PidNamespace::new(1, UserNamespace::root(), None).unwrap();
         let _first = Pid::allocate(&outer, &[]).unwrap();
-        let inner = PidNamespace::new(2, Some(outer.clone())).unwrap();
+        let inner = PidNamespace::new(2, outer.user_ns.clone(), Some(outer.clone())).unwrap();
         let p = Pid::allocate(&inner, &[]).unwrap();
         assert_eq!((p.number(), p.number_in(&outer), p.number_in(&inner)), (1, 2, 1));
         assert_eq!(_first.number_in(&inner), 0);

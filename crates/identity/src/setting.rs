@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use moat_abi::{Errno, Result};
 
 /// A number that can be set within bounds.
+#[derive(Debug)]
 pub struct Setting {
     value: AtomicU64,
     least: u64,

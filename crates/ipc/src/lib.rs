@@ -23,7 +23,7 @@ pub mod undo;
 
 use std::sync::Arc;
 
-use moat_identity::{IpcNamespace, Setting};
+use moat_identity::{IpcNamespace, Setting, UserNamespace};
 
 /// The System V objects of an IPC namespace: its ids and keys are its own, ipc_namespaces(7).
 pub struct SystemV {
@@ -39,12 +39,16 @@ impl SystemV {
     /// Those of `namespace`.
     #[must_use]
     pub fn of(namespace: &IpcNamespace) -> Arc<SystemV> {
-        namespace.extensions.get_or_init(|| SystemV::new(namespace.id))
+        namespace.extensions.get_or_init(|| SystemV::new(namespace.id, &namespace.user_ns))
     }
 
     /// A namespace without objects; `namespace` is its id.
-    fn new(namespace: u64) -> SystemV {
-        SystemV { shm: shm::Segments::new(namespace), sem: sem::Semaphores::default(), msg: msg::Queues::default() }
+    fn new(namespace: u64, user_ns: &Arc<UserNamespace>) -> SystemV {
+        SystemV {
+            shm: shm::Segments::new(namespace, user_ns.clone()),
+            sem: sem::Semaphores::new(user_ns.clone()),
+            msg: msg::Queues::new(user_ns.clone()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use moat_abi::cap::Cap;
 use moat_abi::ipc::{MSG_COPY, MSG_EXCEPT, MSG_NOERROR, MSGMAX, MSGMNB, MSGMNI, Msqid64Ds};
 use moat_abi::{Errno, PollEvents, Result};
-use moat_identity::Setting;
+use moat_identity::{Setting, UserNamespace};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::cred::Credentials;
 
@@ -96,11 +96,13 @@ pub struct Queues {
     pub max_count: Setting,
 }
 
-impl Default for Queues {
-    fn default() -> Queues {
+impl Queues {
+    /// A namespace without queues, owned by `user_ns`.
+    #[must_use]
+    pub fn new(user_ns: Arc<UserNamespace>) -> Queues {
         let setting = |value: i32, most: u64| Setting::new(value.unsigned_abs().into(), 0, most);
         Queues {
-            registry: Mutex::new(LockClass::Table, Registry::new(usize::try_from(MSGMNI).unwrap_or(0))),
+            registry: Mutex::new(LockClass::Table, Registry::new(usize::try_from(MSGMNI).unwrap_or(0), user_ns)),
             // What the sentry allocates for a message at a time is bounded.
             max_message: setting(MSGMAX, 1 << 20),
             max_queue: setting(MSGMNB, 1 << 26),
@@ -239,7 +241,7 @@ impl Queues {
             let mut registry = self.registry.lock();
             let entry = registry.get_mut(id)?;
             entry.perm.check_control(creds)?;
-            if new.msg_qbytes > self.max_queue.get() && !creds.has_cap(Cap::SYS_RESOURCE) {
+            if new.msg_qbytes > self.max_queue.get() && !creds.has_root_cap(Cap::SYS_RESOURCE) {
                 return Err(Errno::EPERM);
             }
             entry.perm.set(&new.msg_perm)?;
@@ -288,7 +290,7 @@ mod tests {
     #[test]
     fn messages_are_chosen_by_type() {
         let root = Credentials::root(moat_identity::UserNamespace::root());
-        let q = Queues::default();
+        let q = Queues::new(UserNamespace::root());
         let id = q.get(0, 0o600, &root).unwrap();
         for (kind, text) in [(3, "three"), (2, "two"), (7, "seven"), (2, "again")] {
             let mut m = Some(Message { kind, text: text.into() });
@@ -311,7 +313,7 @@ mod tests {
     #[test]
     fn a_queue_holds_only_so_much() {
         let root = Credentials::root(moat_identity::UserNamespace::root());
-        let q = Queues::default();
+        let q = Queues::new(UserNamespace::root());
         let id = q.get(0, 0o600, &root).unwrap();
         let send = || q.send(id, &mut Some(Message { kind: 1, text: vec![0; 8192] }), &root, 1);
         assert_eq!((send(), send(), send()), (Ok(()), Ok(()), Err(Errno::EAGAIN)));

@@ -3,10 +3,12 @@
 //! Source: `ipcget`, `ipc_addid`, `ipcperms`, `ipc_update_perm` in `ipc/util.c`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use moat_abi::cap::Cap;
 use moat_abi::ipc::{IPC_CREAT, IPC_EXCL, IPC_PRIVATE, Ipc64Perm};
 use moat_abi::{Errno, Result};
+use moat_identity::UserNamespace;
 use moat_vfs::cred::Credentials;
 
 /// Read permission, as a mode for all three classes.
@@ -21,7 +23,7 @@ const INDEX_BITS: u32 = 15;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 
 /// `struct kern_ipc_perm`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Permissions {
     /// The key, `IPC_PRIVATE` for none.
     pub key: i32,
@@ -36,12 +38,15 @@ pub struct Permissions {
     /// Permission bits, and flags above them.
     pub mode: u32,
     seq: u16,
+    /// The user namespace that owns the IPC namespace: capabilities count towards it.
+    user_ns: Arc<UserNamespace>,
 }
 
 impl Permissions {
-    fn new(key: i32, mode: i32, creds: &Credentials) -> Permissions {
+    fn new(key: i32, mode: i32, creds: &Credentials, user_ns: &Arc<UserNamespace>) -> Permissions {
         let mode = mode.cast_unsigned() & 0o777;
-        Permissions { key, uid: creds.euid, gid: creds.egid, cuid: creds.euid, cgid: creds.egid, mode, seq: 0 }
+        let (uid, gid) = (creds.euid, creds.egid);
+        Permissions { key, uid, gid, cuid: uid, cgid: gid, mode, seq: 0, user_ns: user_ns.clone() }
     }
 
     /// Whether `creds` may do all of `wanted`: read, write, execute bits of any class (`ipcperms`).
@@ -58,7 +63,11 @@ impl Permissions {
         } else {
             self.mode
         };
-        if wanted & !granted == 0 || creds.has_cap(Cap::IPC_OWNER) { Ok(()) } else { Err(Errno::EACCES) }
+        if wanted & !granted == 0 || creds.has_cap_in(&self.user_ns, Cap::IPC_OWNER) {
+            Ok(())
+        } else {
+            Err(Errno::EACCES)
+        }
     }
 
     /// Whether `creds` is the owner or the creator.
@@ -72,7 +81,7 @@ impl Permissions {
     /// # Errors
     /// EPERM.
     pub fn check_control(&self, creds: &Credentials) -> Result<()> {
-        if self.is_owner(creds) || creds.has_cap(Cap::SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
+        if self.is_owner(creds) || creds.has_cap_in(&self.user_ns, Cap::SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
     }
 
     /// IPC_SET: owner, group and permission bits.
@@ -150,12 +159,14 @@ pub struct Registry<T> {
     last_index: Option<u32>,
     seq: u16,
     capacity: usize,
+    /// That of the IPC namespace.
+    user_ns: Arc<UserNamespace>,
 }
 
 impl<T> Registry<T> {
     /// An empty one for at most `capacity` objects.
     #[must_use]
-    pub fn new(capacity: usize) -> Registry<T> {
+    pub fn new(capacity: usize, user_ns: Arc<UserNamespace>) -> Registry<T> {
         Registry {
             entries: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -164,6 +175,7 @@ impl<T> Registry<T> {
             last_index: None,
             seq: 0,
             capacity,
+            user_ns,
         }
     }
 
@@ -218,7 +230,7 @@ impl<T> Registry<T> {
         self.last_index = Some(index);
         // 16 bits above 15: ids are never negative.
         let id = ((u32::from(self.seq) << INDEX_BITS) | (index & INDEX_MASK)).cast_signed();
-        let mut perm = Permissions::new(key, mode, creds);
+        let mut perm = Permissions::new(key, mode, creds, &self.user_ns);
         perm.seq = self.seq;
         self.entries.insert(index, Entry { perm, object: make(id), id });
         if key != IPC_PRIVATE {
@@ -322,7 +334,7 @@ impl<T> Registry<T> {
 mod tests {
     use super::*;
     use moat_abi::cap::CapSet;
-    use std::sync::Arc;
+    use moat_identity::user_ns::Setfcap;
 
     fn user(uid: u32) -> Credentials {
         Credentials::user(uid, uid, Arc::from([]), CapSet::EMPTY, moat_identity::UserNamespace::root())
@@ -330,7 +342,7 @@ mod tests {
 
     #[test]
     fn ids_are_not_used_again_but_indexes_are() {
-        let mut r = Registry::new(2);
+        let mut r = Registry::new(2, UserNamespace::root());
         let a = r.add(7, 0o600, &user(1), |_| 'a').unwrap();
         let b = r.add(IPC_PRIVATE, 0o600, &user(1), |_| 'b').unwrap();
         assert_eq!((a, b), (0, 1));
@@ -346,21 +358,19 @@ mod tests {
 
     #[test]
     fn classes_of_users() {
-        let mut r = Registry::new(9);
+        let root = UserNamespace::root();
+        let mut r = Registry::new(9, root.clone());
         let id = r.add(7, 0o640, &user(1), |_| ()).unwrap();
-        let perm = r.get(id).unwrap().perm;
+        let perm = r.get(id).unwrap().perm.clone();
         assert_eq!(perm.check(&user(1), READ | WRITE), Ok(()));
         assert_eq!(perm.check(&user(2), READ), Err(Errno::EACCES));
         let grouped = Credentials::user(2, 2, Arc::from([1]), CapSet::EMPTY, moat_identity::UserNamespace::root());
         assert_eq!(perm.check(&grouped, READ), Ok(()));
         assert_eq!(perm.check(&grouped, WRITE), Err(Errno::EACCES));
-        assert_eq!(
-            perm.check(
-                &Credentials::user(3, 3, Arc::from([]), CapSet::FULL, moat_identity::UserNamespace::root()),
-                WRITE
-            ),
-            Ok(())
-        );
+        let privileged = |ns| Credentials::user(3, 3, Arc::from([]), CapSet::FULL, ns);
+        assert_eq!(perm.check(&privileged(root.clone()), WRITE), Ok(()));
+        let below = UserNamespace::child(1, root, (1, 1), Setfcap::Held).unwrap();
+        assert_eq!(perm.check(&privileged(below), WRITE), Err(Errno::EACCES));
         assert_eq!((perm.check_control(&grouped), perm.check_control(&user(1))), (Err(Errno::EPERM), Ok(())));
         assert!(matches!(r.find(7, IPC_CREAT | IPC_EXCL, &user(2), |()| Ok(())), Err(Errno::EEXIST)));
         assert!(matches!(r.find(7, 0o600, &user(2), |()| Ok(())), Err(Errno::EACCES)));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use moat_abi::ipc::{IPC_NOWAIT, SEMMNI, SEMMNS, SEMMSL, SEMOPM, SEMVMX, Sembuf, Semid64Ds};
 use moat_abi::{Errno, Result};
-use moat_identity::Setting;
+use moat_identity::{Setting, UserNamespace};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::cred::Credentials;
 
@@ -70,11 +70,13 @@ pub struct Semaphores {
     pub max_sets: Setting,
 }
 
-impl Default for Semaphores {
-    fn default() -> Semaphores {
+impl Semaphores {
+    /// A namespace without semaphores, owned by `user_ns`.
+    #[must_use]
+    pub fn new(user_ns: Arc<UserNamespace>) -> Semaphores {
         let setting = |value: i32, most: i32| Setting::new(value.unsigned_abs().into(), 0, most.unsigned_abs().into());
         Semaphores {
-            registry: Mutex::new(LockClass::Table, Registry::new(usize::try_from(SEMMNI).unwrap_or(0))),
+            registry: Mutex::new(LockClass::Table, Registry::new(usize::try_from(SEMMNI).unwrap_or(0), user_ns)),
             max_in_set: setting(SEMMSL, 65536),
             max_of_all: setting(SEMMNS, i32::MAX),
             max_operations: setting(SEMOPM, 1024),
@@ -315,7 +317,7 @@ mod tests {
     fn waiters_are_served_in_order_and_all_or_nothing() {
         let root = Credentials::root(moat_identity::UserNamespace::root());
         let caller = Caller { group: GroupId(1), pid: 1, creds: &root };
-        let ns = Arc::new(SystemV::new(1));
+        let ns = Arc::new(SystemV::new(1, &UserNamespace::root()));
         let id = ns.sem.get(0, 2, 0o600, &root).unwrap();
         let wait = |ops: Vec<Sembuf>| match ns.semop(id, ops, &caller).unwrap() {
             Started::Waits(w) => w,
@@ -340,7 +342,7 @@ mod tests {
     fn the_end_of_a_process_takes_back_what_it_did() {
         let root = Credentials::root(moat_identity::UserNamespace::root());
         let caller = Caller { group: GroupId(5), pid: 5, creds: &root };
-        let ns = Arc::new(SystemV::new(1));
+        let ns = Arc::new(SystemV::new(1, &UserNamespace::root()));
         let id = ns.sem.get(0, 1, 0o600, &root).unwrap();
         ns.sem.set_value(id, 0, 1, &caller).unwrap();
         assert!(matches!(ns.semop(id, vec![op(0, -1, SEM_UNDO)], &caller), Ok(Started::Done)));

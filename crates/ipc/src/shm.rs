@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::ipc::{SHM_DEST, SHM_LOCKED, SHMALL, SHMMAX, SHMMIN, SHMMNI, Shmid64Ds};
 use moat_abi::{Errno, Result};
-use moat_identity::Setting;
+use moat_identity::{Setting, UserNamespace};
 use moat_mm::{FileIdentity, HostMemory, MapFile, MapName, Mappable, PAGE_SIZE, page_up};
 use moat_platform::MapSource;
 use moat_sync::{LockClass, Mutex, MutexGuard};
@@ -139,10 +139,10 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// A namespace without segments; `namespace` is its id.
+    /// A namespace without segments; `namespace` is its id, `user_ns` its owner.
     #[must_use]
-    pub fn new(namespace: u64) -> Segments {
-        let registry = Registry::new(usize::try_from(SHMMNI).unwrap_or(usize::MAX));
+    pub fn new(namespace: u64, user_ns: Arc<UserNamespace>) -> Segments {
+        let registry = Registry::new(usize::try_from(SHMMNI).unwrap_or(usize::MAX), user_ns);
         Segments {
             table: Mutex::new(LockClass::Table, Table { registry, next_serial: 1, dying: Vec::new() }),
             dev: IDENTITY_DEVICES | namespace,
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn a_removed_segment_lives_until_its_last_area() {
         let root = Credentials::root(moat_identity::UserNamespace::root());
-        let s = Segments::new(1);
+        let s = Segments::new(1, UserNamespace::root());
         let id = s.get(9, 5000, IPC_CREAT | 0o600, &root, 1).unwrap();
         assert_eq!(s.get(9, 5001, 0, &root, 1), Err(Errno::EINVAL));
         let (area, size) = s.attach(id, 0o600, &root).unwrap();

@@ -22,6 +22,7 @@ use crate::futex::Futexes;
 use crate::process::core_pattern::CorePattern;
 use crate::process::family::{Family, TaskTable};
 use crate::process::group::ThreadGroup;
+use crate::quotas::NamespaceQuotas;
 use crate::task::Task;
 
 /// Says what there is: see [`Config::assemble`].
@@ -113,6 +114,8 @@ pub struct Kernel {
     pub(crate) futexes: Arc<Futexes>,
     /// Where ids come from.
     pub ids: Ids,
+    /// How many namespaces guests may make.
+    pub quotas: Arc<NamespaceQuotas>,
     /// CPUs that guests see.
     pub cpu_count: usize,
     /// Bytes of memory that guests see.
@@ -165,15 +168,15 @@ impl Kernel {
     /// Those of the first pid namespace.
     pub fn boot(config: Config) -> moat_abi::Result<Arc<Kernel>> {
         // The first namespaces have the inode numbers of Linux's (`PROC_PID_INIT_INO` and its like).
-        let root_pid_ns = PidNamespace::new(0xeffffffc, None)?;
         let root_user_ns = UserNamespace::root();
+        let root_pid_ns = PidNamespace::new(0xeffffffc, root_user_ns.clone(), None)?;
         let user = || root_user_ns.clone();
         let root_namespaces = Namespaces {
             uts: UtsNamespace::new(0xeffffffe, user(), config.names),
             pid_for_children: root_pid_ns.clone(),
             ipc: IpcNamespace::new(0xefff_ffff, user()),
             net: NetNamespace::new(0xf000_0098, user()),
-            cgroup: CgroupNamespace::new(0xeffffffb),
+            cgroup: CgroupNamespace::new(0xeffffffb, user()),
         };
         let mut boot_id = [0; 16];
         moat_host::random::fill(&mut boot_id);
@@ -194,6 +197,7 @@ impl Kernel {
                 tasks: Counter::starting_at(1),
                 mm: Arc::default(),
             },
+            quotas: Arc::default(),
             cpu_count: config.cpu_count.max(1),
             total_memory: config.total_memory,
             strace: StraceSwitch::new(config.strace),

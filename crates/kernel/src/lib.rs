@@ -9,6 +9,7 @@
 //! - [`ptrace`]: the guest's tracing.
 //! - [`syscall`]: the table, as seen from here.
 //! - [`futex`]: waiting on words of guest memory.
+//! - [`nsfs`]: namespaces as files; [`quotas`]: how many there may be.
 //! - [`error`]: [`SyscallError`] and Linux's restart codes.
 //! - [`spawn`]: how the sentry starts processes.
 //!
@@ -35,8 +36,10 @@ mod core_dump;
 pub mod error;
 pub mod futex;
 pub mod kernel;
+pub mod nsfs;
 pub mod process;
 pub mod ptrace;
+pub mod quotas;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;

@@ -71,7 +71,7 @@ impl ContainerPlace {
         let user_ns = || kernel.root_user_ns.clone();
         let pid_ns = match shared.pid {
             Some(place) => place.pid_ns.clone(),
-            None => PidNamespace::new(kernel.next_namespace_id(), Some(kernel.root_pid_ns.clone()))?,
+            None => PidNamespace::new(kernel.next_namespace_id(), user_ns(), Some(kernel.root_pid_ns.clone()))?,
         };
         let uts = match shared.uts {
             Some(place) => place.namespaces.uts.clone(),
@@ -81,8 +81,8 @@ impl ContainerPlace {
             Some(place) => place.namespaces.ipc.clone(),
             None => IpcNamespace::new(kernel.next_namespace_id(), user_ns()),
         };
-        let cgroup = CgroupNamespace::new(kernel.next_namespace_id());
-        // The network is the sandbox's only one.
+        let cgroup = CgroupNamespace::new(kernel.next_namespace_id(), user_ns());
+        // The network is the sandbox's first one.
         let rest = kernel.root_namespaces.clone();
         let namespaces = Namespaces { uts, pid_for_children: pid_ns.clone(), ipc, cgroup, ..rest };
         Ok(ContainerPlace { pid_ns, namespaces: Arc::new(namespaces) })

@@ -3,7 +3,7 @@
 //! - [`current`]: what only the thread itself may use.
 //! - [`run`]: its main loop.
 //! - [`wait`]: how it sleeps.
-//! - [`clone`], [`exec`], [`exit`]: its life.
+//! - [`clone`], [`exec`], [`exit`]: its life; [`unshare`] and [`setns`]: namespaces that it makes and joins.
 //! - [`death`]: the watch over a task that is to die.
 //! - [`call`]: what it is doing.
 //! - [`work`]: the flags by which others make it look up.
@@ -20,6 +20,8 @@ mod death;
 pub mod exec;
 pub mod exit;
 pub mod run;
+pub mod setns;
+pub mod unshare;
 pub mod usage;
 pub mod vfork;
 pub mod wait;

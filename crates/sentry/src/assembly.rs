@@ -30,7 +30,9 @@ pub(crate) fn registry(network: NetworkMode, kernel: &Weak<Kernel>) -> Registry 
             moat_net_inet::register(&mut registry);
             moat_net_netlink::register(&mut registry);
             moat_net_packet::register(&mut registry);
+            registry.network_namespaces(|net| moat_net_inet::links::add_loopback(net, LinkState::Down));
         }
+        // The host's network is the only one: the sandbox can't make others there.
         NetworkMode::Host => moat_net_host::register(&mut registry),
     }
     registry

@@ -315,7 +315,8 @@ fn sys_getgroups(t: &mut CurrentTask, size: i32, list: UserAddr) -> SyscallResul
 fn sys_setgroups(t: &mut CurrentTask, size: i32, list: UserAddr) -> SyscallResult {
     let old = t.creds().clone();
     // A namespace may forbid it, so that a group that takes rights away cannot be dropped (user_namespaces(7)).
-    if !old.has_cap(Cap::SETGID) || old.user_ns.maps().setgroups_denied {
+    let maps = old.user_ns.maps();
+    if !old.has_cap(Cap::SETGID) || maps.setgroups_denied || maps.gid.is_none() {
         return Err(Errno::EPERM.into());
     }
     let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;

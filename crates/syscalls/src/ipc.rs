@@ -8,8 +8,10 @@ pub mod msg;
 pub mod sem;
 pub mod shm;
 
+use moat_abi::ipc::Ipc64Perm;
 use moat_abi::time::Timespec;
-use moat_kernel::SyscallResult;
+use moat_abi::{Errno, Result};
+use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
 
 syscalls! { pub static TABLE;
@@ -30,6 +32,21 @@ syscalls! { pub static TABLE;
 /// An id or index, which is never negative, as a call returns it.
 fn give(id: i32) -> SyscallResult {
     Ok(u64::try_from(id).unwrap_or(0))
+}
+
+/// Owners as the caller's user namespace has them.
+fn show_ids(t: &CurrentTask, perm: &mut Ipc64Perm) {
+    let ns = &t.creds().user_ns;
+    (perm.uid, perm.gid) = (ns.show_uid(perm.uid), ns.show_gid(perm.gid));
+    (perm.cuid, perm.cgid) = (ns.show_uid(perm.cuid), ns.show_gid(perm.cgid));
+}
+
+/// A new owner, from the caller's user namespace: EINVAL if it has no such ids.
+fn know_ids(t: &CurrentTask, perm: &mut Ipc64Perm) -> Result<()> {
+    let ns = &t.creds().user_ns;
+    perm.uid = ns.kernel_uid(perm.uid).ok_or(Errno::EINVAL)?;
+    perm.gid = ns.kernel_gid(perm.gid).ok_or(Errno::EINVAL)?;
+    Ok(())
 }
 
 /// A count in a field of 32 bits.

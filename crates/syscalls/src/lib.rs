@@ -22,6 +22,7 @@ pub mod ipc;
 pub mod limits;
 pub mod memory;
 pub mod mqueue;
+pub mod namespaces;
 pub mod net;
 pub mod prctl;
 pub mod process;

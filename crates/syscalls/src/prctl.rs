@@ -123,7 +123,7 @@ async fn sys_prctl(t: &mut CurrentTask, option: u32, a: u64, b: u64, c: u64, d: 
         PR_SET_TIMING if a == 0 => {}
         PR_GET_SECCOMP => return Ok(crate::seccomp::mode(t)),
         PR_SET_SECCOMP => return crate::seccomp::set_by_prctl(t, a, b),
-        PR_MCE_KILL | PR_SET_IO_FLUSHER if t.creds().has_cap(Cap::SYS_RESOURCE) || option == PR_MCE_KILL => {}
+        PR_MCE_KILL | PR_SET_IO_FLUSHER if t.creds().has_root_cap(Cap::SYS_RESOURCE) || option == PR_MCE_KILL => {}
         // PR_MCE_KILL_DEFAULT: machine checks are the host's business.
         PR_MCE_KILL_GET => return Ok(2),
         // The host decides about mitigations, and has switched on what its processes need.

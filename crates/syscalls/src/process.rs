@@ -2,8 +2,6 @@
 //!
 //! Source: clone(2), clone3(2), exit(2), wait4(2), waitid(2), pidfd_open(2), setpgid(2), setsid(2).
 
-use std::sync::Arc;
-
 use moat_abi::Errno;
 use moat_abi::clone::{
     CLONE_ARGS_SIZE_VER0, CLONE_ARGS_SIZE_VER2, CSIGNAL, CloneArgs, CloneFlags, P_ALL, P_PGID, P_PID, P_PIDFD, Rusage,
@@ -17,6 +15,7 @@ use moat_kernel::process::pidfd::{self, PidFd, Scope};
 use moat_kernel::process::session;
 use moat_kernel::process::wait::{Found, Who};
 use moat_kernel::task::clone::{CloneRequest, clone};
+use moat_kernel::task::unshare::unshare;
 use moat_kernel::{CurrentTask, Resource, SyscallResult};
 use moat_mm::{UserAddr, UserPtr};
 use moat_vfs::Fd;
@@ -27,7 +26,7 @@ use crate::ids::pid_result;
 
 syscalls! { pub static TABLE;
     56 clone(flags: CloneFlags, stack: UserAddr, parent_tid: UserAddr, child_tid: UserAddr, tls: u64) async sys_clone,
-        partial("CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWTIME: EPERM");
+        partial("CLONE_NEWTIME: EPERM; CLONE_NEWNET, too, in network mode host");
     57 fork() async sys_fork, full;
     58 vfork() async sys_vfork, full;
     435 clone3(args: UserAddr, size: usize) async sys_clone3, partial("as clone; CLONE_INTO_CGROUP: EOPNOTSUPP");
@@ -43,7 +42,7 @@ syscalls! { pub static TABLE;
     218 set_tid_address(addr: UserAddr) sys_set_tid_address, full;
     434 pidfd_open(pid: i32, flags: u32) sys_pidfd_open, full;
     438 pidfd_getfd(pidfd: Fd, fd: Fd, flags: u32) sys_pidfd_getfd, full;
-    272 unshare(flags: CloneFlags) sys_unshare, partial("CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWTIME: EPERM");
+    272 unshare(flags: CloneFlags) sys_unshare, partial("CLONE_NEWTIME: EPERM; CLONE_NEWNET, too, in network mode host");
 }
 
 async fn sys_clone(
@@ -349,7 +348,6 @@ fn sys_pidfd_getfd(t: &mut CurrentTask, pidfd: Fd, fd: Fd, flags: u32) -> Syscal
 }
 
 fn sys_unshare(t: &mut CurrentTask, flags: CloneFlags) -> SyscallResult {
-    use moat_abi::cap::Cap;
     let known = CloneFlags::THREAD
         | CloneFlags::FS
         | CloneFlags::SIGHAND
@@ -365,33 +363,13 @@ fn sys_unshare(t: &mut CurrentTask, flags: CloneFlags) -> SyscallResult {
     if flags.intersects(CloneFlags::THREAD | CloneFlags::SIGHAND | CloneFlags::VM) && t.group.thread_count() > 1 {
         return Err(Errno::EINVAL.into());
     }
-    let namespaces = flags.intersection(CloneFlags::NAMESPACES | CloneFlags::NEWTIME);
-    // Namespaces of these kinds are given by the container alone.
-    let refused = CloneFlags::NEWUSER | CloneFlags::NEWNET | CloneFlags::NEWTIME;
-    if !namespaces.is_empty() && (namespaces.intersects(refused) || !t.creds().has_cap(Cap::SYS_ADMIN)) {
+    // A new user namespace is for a process of one thread; time namespaces there is one of.
+    if flags.contains(CloneFlags::NEWUSER) && t.group.thread_count() > 1 {
+        return Err(Errno::EINVAL.into());
+    }
+    if flags.contains(CloneFlags::NEWTIME) {
         return Err(Errno::EPERM.into());
     }
-    if flags.intersects(CloneFlags::FS | CloneFlags::NEWNS) {
-        let mut context = t.fs().lock().clone();
-        if flags.contains(CloneFlags::NEWNS) {
-            let ns = context.namespace.clone();
-            // Root and working directory are carried over to the same places of the copied mounts.
-            context.namespace = ns.copy(t.creds().user_ns.clone(), &mut [&mut context.cwd, &mut context.root]);
-        }
-        t.replace_fs(Arc::new(moat_sync::Mutex::new(moat_sync::LockClass::Process, context)));
-    }
-    if flags.contains(CloneFlags::FILES) {
-        // A copy, so that nobody who shares the table sees later changes.
-        let own = Arc::new(t.fds().copy());
-        t.replace_fds(own);
-    }
-    if !namespaces.is_empty() {
-        let new = moat_kernel::task::clone::child_namespaces(t, flags)?;
-        if flags.contains(CloneFlags::NEWIPC) {
-            // What the process did to semaphores here is undone now: it cannot reach them any more.
-            t.system_v().sem.exit(t.group.id, t.tgid());
-        }
-        t.state().namespaces = new;
-    }
+    unshare(t, flags)?;
     Ok(0)
 }

@@ -76,7 +76,7 @@ fn sys_sysinfo(t: &mut CurrentTask, buffer: UserPtr<Sysinfo>) -> SyscallResult {
 
 /// Reads a new host or domain name: at most 64 bytes, with CAP_SYS_ADMIN.
 fn read_name(t: &CurrentTask, name: UserAddr, len: i32) -> Result<Vec<u8>> {
-    if !t.creds().has_cap(Cap::SYS_ADMIN) {
+    if !t.creds().has_cap_in(&t.namespaces().uts.user_ns, Cap::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     let len = usize::try_from(len).ok().filter(|n| *n < UTS_LEN).ok_or(Errno::EINVAL)?;

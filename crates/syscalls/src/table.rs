@@ -138,6 +138,7 @@ fn areas() -> impl Iterator<Item = &'static SyscallDecl> {
         crate::futex::TABLE,
         crate::ids::TABLE,
         crate::process::TABLE,
+        crate::namespaces::TABLE,
         crate::exec::TABLE,
         crate::seccomp::TABLE,
         crate::signal::TABLE,

@@ -86,6 +86,22 @@ pub trait Text: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether `caller` may open it for writing.
+    ///
+    /// # Errors
+    /// EACCES.
+    fn may_open_to_write(&self, _caller: &dyn Caller) -> Result<()> {
+        Ok(())
+    }
+
+    /// The file that `caller` opens, where not all see the same in it: settings of the caller's namespaces.
+    fn opened_by(self: Arc<Self>, _caller: &dyn Caller) -> Arc<Self>
+    where
+        Self: Sized,
+    {
+        self
+    }
+
     /// Whether it takes writes through a description that was opened by the thread with this id, or by none.
     ///
     /// # Errors
@@ -131,9 +147,12 @@ impl<T: Text> Inode for TextFile<T> {
 
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
         self.text.may_open(ctx.caller)?;
+        if ctx.flags.access_mode().can_write() {
+            self.text.may_open_to_write(ctx.caller)?;
+        }
         let opener = ctx.caller.task().map(|t| t.thread_pid().id);
         let snapshot = Mutex::new(LockClass::FileData, None);
-        Ok(Arc::new(OpenText { text: self.text.clone(), opener, snapshot }))
+        Ok(Arc::new(OpenText { text: self.text.clone().opened_by(ctx.caller), opener, snapshot }))
     }
 }
 

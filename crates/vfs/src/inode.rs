@@ -217,6 +217,11 @@ pub trait Inode: Send + Sync + Any {
         None
     }
 
+    /// The id of the mount namespace that this is the file of, if it is one's.
+    fn mount_namespace(&self) -> Option<u64> {
+        None
+    }
+
     /// Changes attributes; all or nothing.
     ///
     /// # Errors

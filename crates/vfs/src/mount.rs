@@ -5,6 +5,7 @@
 //! - Changes of the tree run under the namespace's `change` lock; readers take only one mount's links at a time.
 
 mod namespace;
+mod teardown;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,6 +15,7 @@ use bitflags::bitflags;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, RwLock};
 
+use crate::cred::UserNamespace;
 use crate::dentry::Dentry;
 use crate::inode::FileSystem;
 use crate::path::Path;
@@ -43,14 +45,76 @@ bitflags! {
         const RELATIME = 1 << 21;
         /// Access times are always updated.
         const STRICTATIME = 1 << 24;
-        /// Locked: an unprivileged namespace may not change or remove it (not in mount(2)).
+        /// Part of a tree that was taken over from a more privileged namespace: it is not removed or moved alone, so that what
+        /// it covers stays covered. This and the locks below are not in mount(2).
         const LOCKED = 1 << 31;
+        /// RDONLY stays.
+        const LOCK_RDONLY = 1 << 30;
+        /// NODEV stays.
+        const LOCK_NODEV = 1 << 29;
+        /// NOSUID stays.
+        const LOCK_NOSUID = 1 << 28;
+        /// NOEXEC stays.
+        const LOCK_NOEXEC = 1 << 27;
+        /// How access times are updated stays.
+        const LOCK_ATIME = 1 << 26;
+    }
+}
+
+impl MountFlags {
+    /// Those that mount(2) knows nothing of.
+    pub const LOCKS: MountFlags = Self::LOCKED
+        .union(Self::LOCK_RDONLY)
+        .union(Self::LOCK_NODEV)
+        .union(Self::LOCK_NOSUID)
+        .union(Self::LOCK_NOEXEC)
+        .union(Self::LOCK_ATIME);
+    /// What is said of access times.
+    pub const ATIME: MountFlags = Self::NOATIME.union(Self::NODIRATIME).union(Self::RELATIME).union(Self::STRICTATIME);
+
+    /// These, with a lock on each that restricts (`lock_mnt_tree`).
+    #[must_use]
+    pub fn locked(self) -> MountFlags {
+        let mut all = self | MountFlags::LOCK_ATIME;
+        all.set(MountFlags::LOCK_RDONLY, self.intersects(MountFlags::RDONLY | MountFlags::LOCK_RDONLY));
+        all.set(MountFlags::LOCK_NODEV, self.intersects(MountFlags::NODEV | MountFlags::LOCK_NODEV));
+        all.set(MountFlags::LOCK_NOSUID, self.intersects(MountFlags::NOSUID | MountFlags::LOCK_NOSUID));
+        all.set(MountFlags::LOCK_NOEXEC, self.intersects(MountFlags::NOEXEC | MountFlags::LOCK_NOEXEC));
+        all
+    }
+
+    /// Whether `new` may take their place: nothing that is locked is given up (`can_change_locked_flags`).
+    #[must_use]
+    pub fn may_become(self, new: MountFlags) -> bool {
+        let kept = |lock, flag| !self.contains(lock) || new.contains(flag);
+        kept(MountFlags::LOCK_RDONLY, MountFlags::RDONLY)
+            && kept(MountFlags::LOCK_NODEV, MountFlags::NODEV)
+            && kept(MountFlags::LOCK_NOSUID, MountFlags::NOSUID)
+            && kept(MountFlags::LOCK_NOEXEC, MountFlags::NOEXEC)
+            && (!self.contains(MountFlags::LOCK_ATIME) || self & MountFlags::ATIME == new & MountFlags::ATIME)
+    }
+}
+
+/// Where a mount is attached, and how it holds its parent.
+enum Parent {
+    /// In a namespace: the tree is taken apart when it leaves it.
+    Held(Arc<Mount>, Arc<Dentry>),
+    /// Out of every namespace with a parent that it covers for good: it goes with that one.
+    Covered(Weak<Mount>, Arc<Dentry>),
+}
+
+impl Parent {
+    fn get(&self) -> Option<(Arc<Mount>, Arc<Dentry>)> {
+        match self {
+            Parent::Held(mount, dentry) => Some((mount.clone(), dentry.clone())),
+            Parent::Covered(mount, dentry) => Some((mount.upgrade()?, dentry.clone())),
+        }
     }
 }
 
 #[derive(Default)]
 struct Links {
-    parent: Option<(Arc<Mount>, Arc<Dentry>)>,
+    parent: Option<Parent>,
     /// By the address of the dentry that is covered, which the child holds.
     children: HashMap<usize, Arc<Mount>>,
     namespace: Weak<MountNamespace>,
@@ -61,6 +125,8 @@ struct SuperBlock {
     tables: Arc<Tables>,
     fs: Arc<dyn FileSystem>,
     root: Arc<Dentry>,
+    /// Who mounted it: set-id bits and devices of its files count there and below (`s_user_ns`).
+    user_ns: Arc<UserNamespace>,
 }
 
 impl Drop for SuperBlock {
@@ -69,6 +135,17 @@ impl Drop for SuperBlock {
         self.tables.watches.unmounted(&self.fs);
         // Cached names and their directories hold each other, so nothing else would free them.
         self.root.prune();
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let links = self.links.get_mut();
+        // It went with the mount that it covered.
+        if let Some(Parent::Held(_, dentry) | Parent::Covered(_, dentry)) = links.parent.take() {
+            dentry.remove_mount();
+        }
+        teardown::let_go(links.children.drain().map(|(_, mount)| teardown::Gone::Covering(mount)).collect());
     }
 }
 
@@ -87,11 +164,24 @@ fn address(d: &Arc<Dentry>) -> usize {
 }
 
 impl Mount {
-    /// Makes a mount of the whole of `fs` that is attached nowhere yet.
+    /// Makes a mount of the whole of `fs` that is attached nowhere yet, as the sentry makes it.
     #[must_use]
     pub fn new(tables: &Arc<Tables>, fs: Arc<dyn FileSystem>, flags: MountFlags, source: &[u8]) -> Arc<Mount> {
+        Mount::new_in(tables, fs, flags, source, tables.root_user_ns.clone())
+    }
+
+    /// As [`Mount::new`], for a task of `user_ns`.
+    #[must_use]
+    pub fn new_in(
+        tables: &Arc<Tables>,
+        fs: Arc<dyn FileSystem>,
+        flags: MountFlags,
+        source: &[u8],
+        user_ns: Arc<UserNamespace>,
+    ) -> Arc<Mount> {
         let root = Dentry::root(&tables.dentries, fs.root());
-        Mount::of(Arc::new(SuperBlock { tables: tables.clone(), fs, root: root.clone() }), root, flags, source)
+        let superblock = SuperBlock { tables: tables.clone(), fs, root: root.clone(), user_ns };
+        Mount::of(Arc::new(superblock), root, flags, source)
     }
 
     fn of(superblock: Arc<SuperBlock>, root: Arc<Dentry>, flags: MountFlags, source: &[u8]) -> Arc<Mount> {
@@ -121,6 +211,12 @@ impl Mount {
     #[must_use]
     pub fn tables(&self) -> &Arc<Tables> {
         &self.superblock.tables
+    }
+
+    /// The user namespace that it was mounted in.
+    #[must_use]
+    pub fn user_ns(&self) -> &Arc<UserNamespace> {
+        &self.superblock.user_ns
     }
 
     /// The file system.
@@ -164,7 +260,8 @@ impl Mount {
     #[must_use]
     pub fn mountpoint(&self) -> Option<Path> {
         let links = self.links.read();
-        links.parent.as_ref().map(|(m, d)| Path { mount: m.clone(), dentry: d.clone() })
+        let (mount, dentry) = links.parent.as_ref()?.get()?;
+        Some(Path { mount, dentry })
     }
 
     /// The mount on top of `dentry` of this mount.
@@ -203,7 +300,7 @@ impl Mount {
     fn attach(self: &Arc<Self>, at: &Path, namespace: &Weak<MountNamespace>) {
         {
             let mut l = self.links.write();
-            l.parent = Some((at.mount.clone(), at.dentry.clone()));
+            l.parent = Some(Parent::Held(at.mount.clone(), at.dentry.clone()));
             l.namespace = namespace.clone();
         }
         // Counted before it is found by walks: a mountpoint that is not counted would not be looked at.
@@ -217,12 +314,27 @@ impl Mount {
             l.namespace = Weak::new();
             l.parent.take()
         };
-        if let Some((m, d)) = parent {
+        if let Some((m, d)) = parent.and_then(|p| p.get()) {
             // Dropped after the parent's links are free: it may be the last reference.
             let me = m.links.write().children.remove(&address(&d));
             d.remove_mount();
             drop(me);
         }
+    }
+
+    /// Takes it out of its namespace, but leaves it on its parent, which holds it from here on and not the other way round.
+    fn leave_namespace(&self) {
+        let mut l = self.links.write();
+        l.namespace = Weak::new();
+        let old = l.parent.take();
+        l.parent = match &old {
+            Some(Parent::Held(m, d)) => Some(Parent::Covered(Arc::downgrade(m), d.clone())),
+            Some(Parent::Covered(m, d)) => Some(Parent::Covered(m.clone(), d.clone())),
+            None => None,
+        };
+        drop(l);
+        // The parent's own links must not be needed under the lock.
+        drop(old);
     }
 
     fn set_namespace(&self, namespace: &Weak<MountNamespace>) {

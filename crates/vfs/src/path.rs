@@ -119,8 +119,8 @@ impl Path {
     /// The text without a mark of deletion, and how far it could be traced.
     #[must_use]
     pub fn trace(&self, root: Option<&Path>) -> (Vec<u8>, Reach) {
-        // A pipe or socket has a name but no place.
-        if self.dentry.is_anonymous() {
+        // A pipe or socket has a name but no place; a namespace's file has one where it is mounted.
+        if self.dentry.is_anonymous() && !(self.is_mount_root() && self.mount.mountpoint().is_some()) {
             return (self.dentry.name().to_vec(), Reach::Detached);
         }
         // Collected from the end: only the way up is known.

@@ -25,6 +25,8 @@ pub type DeviceOpener = Box<dyn Fn(DeviceId, &OpenContext<'_>) -> Result<Arc<dyn
 pub type FifoOpener = Box<dyn Fn(InodeKey, &OpenContext<'_>) -> Result<Arc<dyn File>> + Send + Sync>;
 /// Makes the text of a file of /proc/net for a network namespace.
 pub type NetText = fn(&NetNamespace) -> Vec<u8>;
+/// Gives a new network namespace what it starts with: its loopback device, which is down.
+pub type NetworkMaker = fn(&Arc<NetNamespace>);
 /// An ioctl about network devices, which sockets of all families take.
 ///
 /// # Errors
@@ -52,6 +54,7 @@ pub struct Registry {
     families: HashMap<u16, Arc<dyn AddressFamily>>,
     net_texts: BTreeMap<&'static str, NetText>,
     device_ioctl: Option<DeviceIoctl>,
+    network_maker: Option<NetworkMaker>,
 }
 
 impl Registry {
@@ -100,6 +103,17 @@ impl Registry {
     /// Sets what answers ioctls about network devices.
     pub fn device_ioctl(&mut self, ioctl: DeviceIoctl) {
         self.device_ioctl = Some(ioctl);
+    }
+
+    /// Sets what gives a new network namespace its devices; without it there are no others than the first.
+    pub fn network_namespaces(&mut self, make: NetworkMaker) {
+        self.network_maker = Some(make);
+    }
+
+    /// What gives a new network namespace its devices.
+    #[must_use]
+    pub fn network_maker(&self) -> Option<NetworkMaker> {
+        self.network_maker
     }
 
     /// The names of all file system types, for /proc/filesystems.

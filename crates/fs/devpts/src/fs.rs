@@ -325,7 +325,11 @@ struct DevptsFs {
 
 /// The constructor for mount(2).
 pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
-    let options = Options::parse(request.options)?;
+    let mut options = Options::parse(request.options)?;
+    // Ids of the caller's user namespace.
+    let ns = &request.caller.creds().user_ns;
+    options.uid = options.uid.map(|id| ns.kernel_uid(id).ok_or(Errno::EINVAL)).transpose()?;
+    options.gid = options.gid.map(|id| ns.kernel_gid(id).ok_or(Errno::EINVAL)).transpose()?;
     let dev = request.tables.new_device();
     let ptmx = NodeAttributes { mode: options.ptmx_mode, uid: 0, gid: 0 };
     let instance = Arc::new_cyclic(|this| Instance {

@@ -12,6 +12,7 @@
 
 pub mod fds;
 pub mod fs;
+mod idmaps;
 pub mod links;
 mod locks;
 pub mod memory;

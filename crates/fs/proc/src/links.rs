@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
+use moat_kernel::nsfs::{Link, Namespace};
 use moat_kernel::task::Task;
 use moat_vfs::caller::Caller;
 use moat_vfs::generated::{Attributes, Entry, Listing};
@@ -84,26 +85,6 @@ impl Inode for PathLink {
     }
 }
 
-const NAMESPACES: [&str; 9] = ["cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "user", "uts", "time"];
-/// Linux's number of the first time namespace; moat has no others.
-const TIME_NS: u64 = 0xeffffffa;
-
-fn namespace_id(task: &Task, name: &str) -> Result<u64> {
-    let ns = task.namespaces();
-    Ok(match name {
-        "cgroup" => ns.cgroup.id,
-        "ipc" => ns.ipc.id,
-        "net" => ns.net.id,
-        "uts" => ns.uts.id,
-        "pid" => task.pid_ns().id,
-        "pid_for_children" => ns.pid_for_children.id,
-        "user" => task.creds().user_ns.id,
-        "mnt" => task.fs_of().ok_or(Errno::ENOENT)?.lock().namespace.id(),
-        "time" => TIME_NS,
-        _ => return Err(Errno::ENOENT),
-    })
-}
-
 struct NsDir {
     proc: ProcMount,
     who: Who,
@@ -115,25 +96,33 @@ pub(crate) fn ns_dir(proc: &ProcMount, who: &Who) -> Arc<dyn Inode> {
 
 impl Listing for NsDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
-        let name = NAMESPACES.iter().find(|n| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        Ok(Arc::new(NsLink { attributes: owned(&self.proc, &self.who, name, 0o777), who: self.who.clone(), name }))
+        let link = *Link::ALL.iter().find(|link| link.name().as_bytes() == name).ok_or(Errno::ENOENT)?;
+        let attributes = owned(&self.proc, &self.who, link.name(), 0o777);
+        Ok(Arc::new(NsLink { attributes, proc: self.proc.clone(), who: self.who.clone(), link }))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
-        let entry = |n: &&str| Entry {
-            name: n.as_bytes().to_vec(),
-            ino: owned(&self.proc, &self.who, n, 0).ino,
+        let entry = |link: &Link| Entry {
+            name: link.name().as_bytes().to_vec(),
+            ino: owned(&self.proc, &self.who, link.name(), 0).ino,
             file_type: FileType::Symlink,
         };
-        Ok(NAMESPACES.iter().map(entry).collect())
+        Ok(Link::ALL.iter().map(entry).collect())
     }
 }
 
-/// A namespace by its name and number: `uts:[4026531838]`.
+/// A link to a namespace of the task, whose text is its kind and number: `uts:[4026531838]`.
 struct NsLink {
     attributes: Attributes,
+    proc: ProcMount,
     who: Who,
-    name: &'static str,
+    link: Link,
+}
+
+impl NsLink {
+    fn namespace(&self) -> Result<Namespace> {
+        Namespace::of(&*self.who.task()?, self.link)
+    }
 }
 
 impl Inode for NsLink {
@@ -146,14 +135,16 @@ impl Inode for NsLink {
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {
-        let id = namespace_id(&*self.who.task()?, self.name)?;
-        // The kind is the same for the namespace of children.
-        let kind = self.name.strip_suffix("_for_children").unwrap_or(self.name);
-        Ok(format!("{kind}:[{id}]").into_bytes())
+        Ok(self.namespace()?.text().into_bytes())
     }
 
     fn read_link_for(&self, caller: &dyn Caller) -> Result<Vec<u8>> {
         self.who.may_inspect(caller)?;
         self.read_link()
+    }
+
+    fn follow(&self, caller: &dyn Caller) -> Result<Option<Path>> {
+        self.who.may_inspect(caller)?;
+        Ok(Some(self.namespace()?.path(&self.proc.kernel)))
     }
 }

@@ -8,7 +8,7 @@ use moat_abi::{Errno, Result};
 use moat_identity::Resource;
 use moat_identity::limits::INFINITY;
 use moat_kernel::task::Login;
-use moat_vfs::cred::{Credentials, IdRange};
+use moat_vfs::cred::Credentials;
 
 use crate::mount::ProcMount;
 use crate::who::Who;
@@ -54,27 +54,6 @@ pub(crate) fn set_coredump_filter(who: &Who, _caller: &Credentials, data: &[u8])
     // `MMF_DUMP_FILTER_MASK`: nine bits exist.
     who.task()?.group.coredump_filter.store(value.map_err(|_| Errno::EINVAL)? & 0x1ff, Ordering::Relaxed);
     Ok(())
-}
-
-fn map(ranges: Option<&[IdRange]>) -> Vec<u8> {
-    let mut o = String::new();
-    for r in ranges.unwrap_or(&[]) {
-        let _ = writeln!(o, "{:>10} {:>10} {:>10}", r.inside, r.outside, r.count);
-    }
-    o.into_bytes()
-}
-
-pub(crate) fn uid_map(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
-    Ok(map(who.task()?.creds().user_ns.maps().uid.as_deref()))
-}
-
-pub(crate) fn gid_map(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
-    Ok(map(who.task()?.creds().user_ns.maps().gid.as_deref()))
-}
-
-pub(crate) fn setgroups(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
-    let denied = who.task()?.creds().user_ns.maps().setgroups_denied;
-    Ok(line(if denied { "deny" } else { "allow" }))
 }
 
 /// The sentry counts system calls, not bytes: what it does not know is 0.

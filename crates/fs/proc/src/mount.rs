@@ -16,7 +16,7 @@ pub(crate) struct ProcMount {
     pub(crate) kernel: Arc<Kernel>,
     /// Whose tasks are shown, under which numbers.
     pub(crate) pid_ns: Arc<PidNamespace>,
-    /// Whose settings are in /proc/sys: the mounter's.
+    /// The mounter's. A task that opens a file of /proc/sys sees its own settings there.
     pub(crate) namespaces: Arc<Namespaces>,
 }
 

@@ -42,6 +42,10 @@ fn visible(who: &Who) -> Result<Vec<(Arc<Mount>, Vec<u8>)>> {
 
 /// Which part of its file system a mount shows.
 fn inside_text(m: &Mount) -> Vec<u8> {
+    // A namespace has a name, but no place in a tree (`nsfs_show_path`).
+    if m.root().is_anonymous() {
+        return m.root().name().to_vec();
+    }
     let mut names = Vec::new();
     let mut at = Some(m.root().clone());
     while let Some(d) = at {

@@ -13,6 +13,7 @@ use moat_vfs::inode::Inode;
 use moat_vfs::registry::NetText;
 
 use crate::mount::{self, ProcMount};
+use crate::who::Who;
 
 /// A file of the directory and what makes its contents.
 type File = (&'static str, fn(&NetNamespace) -> Vec<u8>);
@@ -82,35 +83,35 @@ impl Text for Registered {
     }
 }
 
+/// The network namespace of a task, as it is when a file of it is looked up.
 struct NetDir {
     proc: ProcMount,
+    who: Who,
 }
 
-pub(crate) fn dir(proc: &ProcMount) -> Arc<dyn Inode> {
-    mount::dir(proc.attributes("net", 0o555), NetDir { proc: proc.clone() })
+pub(crate) fn dir(proc: &ProcMount, who: &Who) -> Arc<dyn Inode> {
+    mount::dir(proc.attributes("net", 0o555), NetDir { proc: proc.clone(), who: who.clone() })
 }
 
 impl Listing for NetDir {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         let registry = &self.proc.kernel.vfs.registry;
+        let net = self.who.task().map_err(|_| Errno::ENOENT)?.namespaces().net.clone();
+        let attributes = |name: &str| self.proc.attributes(("net", name, net.id), 0o444);
         // The file of a family comes before one of the same name here.
         if let Some((name, text)) = registry.net_texts().find(|(n, _)| n.as_bytes() == name) {
-            return Ok(TextFile::new(
-                self.proc.attributes(("net", name), 0o444),
-                Registered { text, net: self.proc.namespaces.net.clone() },
-            ));
+            return Ok(TextFile::new(attributes(name), Registered { text, net }));
         }
         let (name, make) = FILES.iter().find(|(n, _)| n.as_bytes() == name).ok_or(Errno::ENOENT)?;
-        Ok(TextFile::new(self.proc.attributes(("net", name), 0o444), {
-            let (net, make) = (self.proc.namespaces.net.clone(), *make);
-            Made(move || make(&net))
-        }))
+        let (attributes, make) = (attributes(name), *make);
+        Ok(TextFile::new(attributes, Made(move || make(&net))))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
+        let net = self.who.task().map_err(|_| Errno::ENOENT)?.namespaces().net.clone();
         let entry = |name: &str| Entry {
             name: name.as_bytes().to_vec(),
-            ino: self.proc.ino(("net", name)),
+            ino: self.proc.ino(("net", name, net.id)),
             file_type: FileType::Regular,
         };
         let registered: Vec<_> = self.proc.kernel.vfs.registry.net_texts().map(|(name, _)| name).collect();

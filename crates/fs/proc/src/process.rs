@@ -12,7 +12,7 @@ use moat_vfs::inode::Inode;
 
 use crate::mount::{ProcMount, dir};
 use crate::who::{Kind, Who, owned, parse_pid};
-use crate::{fds, links, memory, misc, mounts, net, stat, status};
+use crate::{fds, idmaps, links, memory, misc, mounts, net, stat, status};
 
 /// Who may open a file of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,18 @@ pub(crate) enum Guard {
 /// Makes the whole text of a file.
 pub(crate) type ReadFn = fn(&ProcMount, &Who) -> Result<Vec<u8>>;
 
+/// Makes the text as somebody with these credentials sees it.
+pub(crate) type ReadForFn = fn(&ProcMount, &Who, &Credentials) -> Result<Vec<u8>>;
+
+/// What makes the text of a file.
+#[derive(Clone, Copy)]
+pub(crate) enum Read {
+    /// The same for all.
+    Same(ReadFn),
+    /// By who reads it.
+    For(ReadForFn),
+}
+
 /// Takes in what somebody with these credentials wrote.
 pub(crate) type WriteFn = fn(&Who, &Credentials, &[u8]) -> Result<()>;
 
@@ -34,7 +46,7 @@ pub(crate) struct FileSpec {
     pub(crate) name: &'static str,
     pub(crate) mode: u32,
     pub(crate) guard: Guard,
-    pub(crate) read: ReadFn,
+    pub(crate) read: Read,
     pub(crate) write: Option<WriteFn>,
     pub(crate) writers: Writers,
 }
@@ -50,7 +62,12 @@ pub(crate) enum Writers {
 
 impl FileSpec {
     const fn new(name: &'static str, mode: u32, read: ReadFn) -> FileSpec {
-        FileSpec { name, mode, guard: Guard::Bits, read, write: None, writers: Writers::All }
+        FileSpec { name, mode, guard: Guard::Bits, read: Read::Same(read), write: None, writers: Writers::All }
+    }
+
+    /// A file in which everybody sees ids of its own user namespace.
+    const fn shown_to(name: &'static str, mode: u32, read: ReadForFn) -> FileSpec {
+        FileSpec { name, mode, guard: Guard::Bits, read: Read::For(read), write: None, writers: Writers::All }
     }
 
     const fn guarded(mut self) -> FileSpec {
@@ -77,7 +94,6 @@ const FILES: &[FileSpec] = &[
     FileSpec::new("comm", 0o644, misc::comm).writable(misc::set_comm),
     FileSpec::new("coredump_filter", 0o644, misc::coredump_filter).writable(misc::set_coredump_filter),
     FileSpec::new("environ", 0o400, memory::environ).guarded(),
-    FileSpec::new("gid_map", 0o644, misc::gid_map),
     FileSpec::new("io", 0o400, misc::io).guarded(),
     FileSpec::new("limits", 0o444, misc::limits),
     FileSpec::new("loginuid", 0o644, misc::loginuid).writable(misc::set_loginuid).written_by_itself(),
@@ -92,15 +108,13 @@ const FILES: &[FileSpec] = &[
     FileSpec::new("sched", 0o644, misc::sched).writable(misc::reset_sched),
     FileSpec::new("schedstat", 0o444, misc::schedstat),
     FileSpec::new("sessionid", 0o444, misc::sessionid),
-    FileSpec::new("setgroups", 0o644, misc::setgroups),
     FileSpec::new("smaps", 0o444, memory::smaps).guarded(),
     FileSpec::new("smaps_rollup", 0o444, memory::smaps_rollup).guarded(),
     FileSpec::new("stat", 0o444, stat::stat),
     FileSpec::new("statm", 0o444, stat::statm),
-    FileSpec::new("status", 0o444, status::status),
+    FileSpec::shown_to("status", 0o444, status::status),
     FileSpec::new("syscall", 0o400, misc::syscall).guarded(),
     FileSpec::new("timerslack_ns", 0o666, misc::timerslack).writable(misc::set_timerslack).guarded(),
-    FileSpec::new("uid_map", 0o644, misc::uid_map),
     FileSpec::new("wchan", 0o444, misc::wchan),
 ];
 
@@ -111,8 +125,11 @@ struct ProcessText {
 }
 
 impl Text for ProcessText {
-    fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
-        (self.spec.read)(&self.proc, &self.who)
+    fn read(&self, caller: &Credentials) -> Result<Vec<u8>> {
+        match self.spec.read {
+            Read::Same(read) => read(&self.proc, &self.who),
+            Read::For(read) => read(&self.proc, &self.who, caller),
+        }
     }
 
     fn write(&self, caller: &Credentials, data: &[u8]) -> Result<()> {
@@ -170,10 +187,13 @@ impl Listing for ProcessDir {
         if let Some(link) = links::lookup(proc, who, name) {
             return Ok(link);
         }
+        if let Some(map) = idmaps::lookup(proc, who, name) {
+            return Ok(map);
+        }
         match name {
             "fd" => return Ok(fds::fd_dir(proc, who)),
             "fdinfo" => return Ok(fds::fdinfo_dir(proc, who)),
-            "net" => return Ok(net::dir(proc)),
+            "net" => return Ok(net::dir(proc, who)),
             "ns" => return Ok(links::ns_dir(proc, who)),
             "mem" => return Ok(memory::mem_file(proc, who)),
             "task" if who.kind == Kind::Process => {
@@ -199,7 +219,9 @@ impl Listing for ProcessDir {
         for name in links::NAMES {
             add(name, FileType::Symlink);
         }
-        add("mem", FileType::Regular);
+        for name in ["mem"].iter().chain(&idmaps::NAMES) {
+            add(name, FileType::Regular);
+        }
         for f in FILES {
             add(f.name, FileType::Regular);
         }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use moat_abi::Result;
 use moat_abi::ptrace::{SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT};
 use moat_kernel::seccomp::Mode;
+use moat_vfs::cred::Credentials;
 
 use crate::mount::ProcMount;
 use crate::who::{Who, state_of};
@@ -26,7 +27,7 @@ fn name(comm: &[u8]) -> String {
 ///
 /// # Errors
 /// ESRCH.
-pub(crate) fn status(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
+pub(crate) fn status(proc: &ProcMount, who: &Who, reader: &Credentials) -> Result<Vec<u8>> {
     let task = who.task()?;
     let ns = &proc.pid_ns;
     let group = &task.group;
@@ -42,10 +43,15 @@ pub(crate) fn status(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let _ = writeln!(o, "State:\t{letter} ({word})");
     let tgid = group.pid().number_in(ns);
     let _ = writeln!(o, "Tgid:\t{tgid}\nNgid:\t0\nPid:\t{}\nPPid:\t{parent}\nTracerPid:\t{tracer}", task.tid_in(ns));
-    let _ = writeln!(o, "Uid:\t{}\t{}\t{}\t{}", creds.uid, creds.euid, creds.suid, creds.fsuid);
-    let _ = writeln!(o, "Gid:\t{}\t{}\t{}\t{}", creds.gid, creds.egid, creds.sgid, creds.fsgid);
+    let [uid, euid, suid, fsuid] =
+        [creds.uid, creds.euid, creds.suid, creds.fsuid].map(|id| reader.user_ns.show_uid(id));
+    let _ = writeln!(o, "Uid:\t{uid}\t{euid}\t{suid}\t{fsuid}");
+    let [gid, egid, sgid, fsgid] =
+        [creds.gid, creds.egid, creds.sgid, creds.fsgid].map(|id| reader.user_ns.show_gid(id));
+    let _ = writeln!(o, "Gid:\t{gid}\t{egid}\t{sgid}\t{fsgid}");
     let slots = task.fds_of().map_or(0, |f| f.size());
-    let _ = writeln!(o, "FDSize:\t{slots}\nGroups:\t{}", join(creds.groups.iter().copied()));
+    let _ =
+        writeln!(o, "FDSize:\t{slots}\nGroups:\t{}", join(creds.groups.iter().map(|id| reader.user_ns.show_gid(*id))));
     let list =
         |pid: &moat_identity::Pid| pid.numbers_from(ns).iter().map(i32::to_string).collect::<Vec<_>>().join("\t");
     let (pgrp, session) = match group.process_group() {

@@ -11,7 +11,9 @@ use moat_identity::{Namespaces, Setting};
 use moat_ipc::{MqueueSettings, SystemV};
 use moat_kernel::kernel::{Kernel, RELEASE, VERSION};
 use moat_kernel::process::core_pattern::CorePattern;
+use moat_kernel::quotas::NamespaceQuotas;
 use moat_sync::{LockClass, Mutex};
+use moat_vfs::caller::Caller;
 use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
@@ -28,6 +30,7 @@ pub struct Scope {
     watches: Arc<Watches>,
     core: Arc<CorePattern>,
     lease_break_time: Arc<Setting>,
+    quotas: Arc<NamespaceQuotas>,
     boot_id: [u8; 16],
 }
 
@@ -36,13 +39,14 @@ impl Scope {
     #[must_use]
     pub fn new(kernel: &Kernel, namespaces: &Arc<Namespaces>) -> Scope {
         let times = kernel.vfs.leases.break_time.clone();
-        Scope::of(kernel.boot_id, (&kernel.vfs.watches, times), &kernel.core_pattern, namespaces)
+        let files = (&kernel.vfs.watches, times);
+        Scope::of(kernel.boot_id, files, (&kernel.core_pattern, &kernel.quotas), namespaces)
     }
 
     fn of(
         boot_id: [u8; 16],
         (watches, lease_break_time): (&Arc<Watches>, Arc<Setting>),
-        core: &Arc<CorePattern>,
+        (core, quotas): (&Arc<CorePattern>, &Arc<NamespaceQuotas>),
         namespaces: &Arc<Namespaces>,
     ) -> Scope {
         Scope {
@@ -53,6 +57,7 @@ impl Scope {
             watches: watches.clone(),
             core: core.clone(),
             lease_break_time,
+            quotas: quotas.clone(),
             boot_id,
         }
     }
@@ -70,11 +75,11 @@ impl Default for Kept {
 enum Value {
     Fixed(&'static str),
     Made(fn(&Scope) -> String),
-    /// Read and set by functions; needs CAP_SYS_ADMIN.
+    /// Read and set by functions.
     Set(fn(&Scope) -> String, fn(&Scope, &str) -> Result<()>),
-    /// A number with an effect; needs CAP_SYS_ADMIN.
+    /// A number with an effect.
     Number(for<'a> fn(&'a Scope) -> &'a Setting),
-    /// Kept and shown; this kernel has nothing that it could change. Needs CAP_SYS_ADMIN. The default is given.
+    /// Kept and shown; this kernel has nothing that it could change. The default is given.
     Kept(&'static str),
 }
 
@@ -179,6 +184,13 @@ const SETTINGS: &[Entry] = &[
     ("net/ipv4/tcp_tw_reuse", Value::Kept("2")),
     ("net/ipv6/conf/all/disable_ipv6", Value::Fixed("0")),
     ("net/unix/max_dgram_qlen", Value::Fixed("10")),
+    ("user/max_cgroup_namespaces", Value::Number(|s| &s.quotas.cgroup.most)),
+    ("user/max_ipc_namespaces", Value::Number(|s| &s.quotas.ipc.most)),
+    ("user/max_mnt_namespaces", Value::Number(|s| &s.quotas.mount.most)),
+    ("user/max_net_namespaces", Value::Number(|s| &s.quotas.net.most)),
+    ("user/max_pid_namespaces", Value::Number(|s| &s.quotas.pid.most)),
+    ("user/max_user_namespaces", Value::Number(|s| &s.quotas.user.most)),
+    ("user/max_uts_namespaces", Value::Number(|s| &s.quotas.uts.most)),
     ("vm/max_map_count", Value::Fixed("65530")),
     ("vm/mmap_min_addr", Value::Fixed("65536")),
     ("vm/overcommit_memory", Value::Fixed("0")),
@@ -291,8 +303,28 @@ pub fn configure(name: &str, value: &str, scope: &Scope) -> Result<()> {
     if join_words(&get(entry, scope)) == join_words(value) { Ok(()) } else { set(entry, scope, value) }
 }
 
+impl Scope {
+    /// Whether `caller` may change the setting at `path`: the owner of the namespace that it belongs to decides
+    /// (`net_ctl_permissions`, `ipc_permissions`). What belongs to none is the machine's.
+    fn may_set(&self, path: &str, caller: &Credentials) -> bool {
+        let namespaces = &self.namespaces;
+        let owned = match () {
+            () if path.starts_with("net/") => caller.has_cap_in(&namespaces.net.user_ns, Cap::NET_ADMIN),
+            () if OF_IPC.iter().any(|p| path.starts_with(p)) => {
+                caller.has_cap_in(&namespaces.ipc.user_ns, Cap::SYS_ADMIN)
+            }
+            () => false,
+        };
+        owned || caller.has_root_cap(Cap::SYS_ADMIN)
+    }
+}
+
+/// Where the settings of an IPC namespace are.
+const OF_IPC: [&str; 4] = ["fs/mqueue/", "kernel/msg", "kernel/sem", "kernel/shm"];
+
 struct SettingText {
     entry: &'static Entry,
+    proc: ProcMount,
     scope: Scope,
 }
 
@@ -302,10 +334,16 @@ impl Text for SettingText {
     }
 
     fn write(&self, caller: &Credentials, data: &[u8]) -> Result<()> {
-        if matches!(self.entry.1, Value::Fixed(_) | Value::Made(_)) || !caller.has_root_cap(Cap::SYS_ADMIN) {
+        if matches!(self.entry.1, Value::Fixed(_) | Value::Made(_)) || !self.scope.may_set(self.entry.0, caller) {
             return Err(Errno::EPERM);
         }
         set(self.entry, &self.scope, std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?)
+    }
+
+    fn opened_by(self: Arc<Self>, caller: &dyn Caller) -> Arc<SettingText> {
+        let Some(task) = caller.task() else { return self };
+        let scope = Scope::new(&self.proc.kernel, &task.namespaces());
+        Arc::new(SettingText { entry: self.entry, proc: self.proc.clone(), scope })
     }
 }
 
@@ -327,7 +365,8 @@ impl Table for Settings {
         // Paths come from `paths`, so there is always one.
         let entry = found.unwrap_or(&SETTINGS[0]);
         let mode = if matches!(entry.1, Value::Made(_)) { 0o444 } else { 0o644 };
-        let text = SettingText { entry, scope: Scope::new(&self.proc.kernel, &self.proc.namespaces) };
+        let scope = Scope::new(&self.proc.kernel, &self.proc.namespaces);
+        let text = SettingText { entry, proc: self.proc.clone(), scope };
         TextFile::new(self.proc.attributes(("sys", path), mode), text)
     }
 
@@ -347,13 +386,13 @@ mod tests {
         let names = UtsNames { host: b"host".to_vec(), domain: b"domain".to_vec() };
         let namespaces = Namespaces {
             uts: UtsNamespace::new(1, user_ns.clone(), names),
-            pid_for_children: PidNamespace::new(2, None).unwrap(),
+            pid_for_children: PidNamespace::new(2, user_ns.clone(), None).unwrap(),
             ipc: IpcNamespace::new(3, user_ns.clone()),
-            net: NetNamespace::new(4, user_ns),
-            cgroup: CgroupNamespace::new(5),
+            net: NetNamespace::new(4, user_ns.clone()),
+            cgroup: CgroupNamespace::new(5, user_ns),
         };
         let files = (&Arc::new(Watches::new(1 << 30)), Arc::new(Setting::new(45, 0, 100)));
-        Scope::of([0; 16], files, &Arc::default(), &Arc::new(namespaces))
+        Scope::of([0; 16], files, (&Arc::default(), &Arc::default()), &Arc::new(namespaces))
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use moat_abi::cap::Cap;
 use moat_abi::{Errno, Result};
 use moat_identity::Pid;
+use moat_kernel::ptrace::access::may_see;
 use moat_kernel::signal::view::RunState;
 use moat_kernel::{Kernel, Task};
 use moat_mm::MemoryManager;
@@ -99,14 +100,10 @@ fn may_inspect(c: &Credentials, task: &Task) -> Result<()> {
     let theirs = task.creds();
     let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|id| *id == c.fsuid)
         && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|id| *id == c.fsgid);
-    // A process that has changed its ids may know what its user must not see.
-    let dumpable = task.group.dumpable() == moat_kernel::process::group::Dumpable::Yes;
-    let privileged = c.has_root_cap(Cap::SYS_PTRACE);
-    if privileged || (same && dumpable && c.permitted.contains_all(theirs.permitted)) {
-        Ok(())
-    } else {
-        Err(Errno::EACCES)
+    if !same && !c.has_cap_in(&theirs.user_ns, Cap::SYS_PTRACE) {
+        return Err(Errno::EACCES);
     }
+    may_see(c, task).map_err(|_| Errno::EACCES)
 }
 
 /// Attributes of a file that belongs to the process's effective user, or to root where it may not be inspected.
@@ -117,7 +114,12 @@ pub(crate) fn owned(proc: &ProcMount, who: &Who, name: &str, mode: u32) -> Attri
             let c = t.creds();
             (c.euid, c.egid)
         }
-        _ => (0, 0),
+        // Root of the namespace in which its program was started.
+        Ok(t) => {
+            let ns = t.group.exec_user_ns();
+            (ns.kernel_uid(0).unwrap_or(0), ns.kernel_gid(0).unwrap_or(0))
+        }
+        Err(_) => (0, 0),
     };
     let number = who.pid.number_in(&proc.pid_ns);
     // The listing of /proc, which knows processes only, gives the same number.

@@ -130,8 +130,13 @@ fn within(limits: Statfs, medium: &Statfs) -> Statfs {
 /// The constructor for mount(2).
 pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem>> {
     let creds = request.caller.creds();
-    let base = TmpOptions { uid: creds.fsuid, gid: creds.fsgid, ..TmpOptions::of_machine(request.tables.total_memory) };
-    Ok(TmpFs::new(request.tables.new_device(), &base.parse(request.options)?)?)
+    let unset = TmpOptions { uid: u32::MAX, gid: u32::MAX, ..TmpOptions::of_machine(request.tables.total_memory) };
+    let mut o = unset.parse(request.options)?;
+    // What is given is an id of the caller's user namespace.
+    let ns = &creds.user_ns;
+    o.uid = if o.uid == unset.uid { creds.fsuid } else { ns.kernel_uid(o.uid).ok_or(Errno::EINVAL)? };
+    o.gid = if o.gid == unset.gid { creds.fsgid } else { ns.kernel_gid(o.gid).ok_or(Errno::EINVAL)? };
+    Ok(TmpFs::new(request.tables.new_device(), &o)?)
 }
 
 impl FileSystem for TmpFs {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use moat_abi::signal::Signal;
-use moat_identity::{Limits, Pid};
+use moat_identity::{Limits, Pid, UserNamespace};
 use moat_mm::MemoryManager;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::ops::Executable;
@@ -50,6 +50,8 @@ pub struct ThreadGroup {
     pub exit_signal: AtomicI32,
     /// A [`Dumpable`].
     dumpable: AtomicU8,
+    /// Where its program was started; `None` is the first user namespace.
+    exec_user_ns: Mutex<Option<Arc<UserNamespace>>>,
     /// Adopts orphaned descendants (`PR_SET_CHILD_SUBREAPER`).
     pub child_subreaper: AtomicBool,
     /// It has called execve (setpgid of a child is refused then).
@@ -92,6 +94,7 @@ impl ThreadGroup {
             timers: GroupTimers::default(),
             exit_signal: AtomicI32::new(exit_signal),
             dumpable: AtomicU8::new(Dumpable::Yes as u8),
+            exec_user_ns: Mutex::new(LockClass::Leaf, None),
             child_subreaper: AtomicBool::new(false),
             did_exec: AtomicBool::new(false),
             oom_score_adj: AtomicI32::new(0),
@@ -183,6 +186,19 @@ impl ThreadGroup {
     /// Sets whether others may trace and inspect it.
     pub fn set_dumpable(&self, dumpable: Dumpable) {
         self.dumpable.store(dumpable as u8, Ordering::Relaxed);
+    }
+
+    /// The user namespace in which its program was started: whose capabilities open memory that may not be dumped.
+    #[must_use]
+    pub fn exec_user_ns(&self) -> Arc<UserNamespace> {
+        let set = self.exec_user_ns.lock().clone();
+        set.unwrap_or_else(|| self.kernel.root_user_ns.clone())
+    }
+
+    /// Sets where its program was started.
+    pub fn set_exec_user_ns(&self, ns: Arc<UserNamespace>) {
+        let old = self.exec_user_ns.lock().replace(ns);
+        drop(old);
     }
 
     /// The signal for the parent at its end.

@@ -38,12 +38,23 @@ pub fn check(caller: &Task, creds: &Arc<Credentials>, target: &Task, ids: Ids) -
     if !same && !capable {
         return Err(Errno::EPERM);
     }
-    // It was privileged once, or has asked for this by prctl(2).
-    if target.group.dumpable() == Dumpable::No && !capable {
+    may_see(creds, target)
+}
+
+/// What holds whoever the caller is by its ids: memory that may not be dumped, and a target that is permitted more.
+///
+/// # Errors
+/// EPERM.
+pub fn may_see(creds: &Credentials, target: &Task) -> Result<()> {
+    // The program may have been started where the caller has no say (`mm->user_ns`): it has joined the namespace since.
+    let guarded = target.group.dumpable() == Dumpable::No;
+    if guarded && !creds.has_cap_in(&target.group.exec_user_ns(), Cap::SYS_PTRACE) {
         return Err(Errno::EPERM);
     }
-    // cap_ptrace_access_check: the target may not have more than the caller.
-    if !capable && !creds.permitted.contains_all(t.permitted) {
+    // Capabilities of different namespaces can't be compared (`cap_ptrace_access_check`).
+    let t = target.creds();
+    let has_more = !Arc::ptr_eq(&creds.user_ns, &t.user_ns) || !creds.permitted.contains_all(t.permitted);
+    if has_more && !creds.has_cap_in(&t.user_ns, Cap::SYS_PTRACE) {
         return Err(Errno::EPERM);
     }
     Ok(())

@@ -10,9 +10,7 @@ use moat_abi::cap::Cap;
 use moat_abi::clone::CloneFlags;
 use moat_abi::ptrace::{PTRACE_EVENT_CLONE, PTRACE_EVENT_FORK, PTRACE_EVENT_VFORK, PTRACE_EVENT_VFORK_DONE};
 use moat_abi::{Errno, PollEvents, Result};
-use moat_identity::{
-    CgroupNamespace, IpcNamespace, Namespaces, Pid, PidNamespace, Resource, UserNamespace, UtsNamespace,
-};
+use moat_identity::{Credentials, Namespaces, Pid, PidNamespace, Resource};
 use moat_mm::{MemoryManager, UserAddr};
 use moat_platform::GuestThread;
 use moat_sync::{LockClass, Mutex};
@@ -26,6 +24,7 @@ use crate::ptrace;
 use crate::signal::SigHand;
 use crate::signal::state::ThreadSignals;
 use crate::task::current::{NO_ALTSTACK, Resources};
+use crate::task::unshare;
 use crate::task::vfork::{VforkChild, VforkDone};
 use crate::task::wait::Wait;
 use crate::task::{CurrentTask, Task, TaskId, TaskState};
@@ -65,13 +64,6 @@ impl CloneRequest {
     }
 }
 
-/// Namespace flags that moat can honour.
-const SUPPORTED_NAMESPACES: CloneFlags = CloneFlags::NEWUTS
-    .union(CloneFlags::NEWPID)
-    .union(CloneFlags::NEWNS)
-    .union(CloneFlags::NEWCGROUP)
-    .union(CloneFlags::NEWIPC);
-
 /// Makes a child; gives its id in the caller's namespace.
 ///
 /// # Errors
@@ -84,14 +76,17 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
     }
     let flags = request.flags;
     let event = trace_event(t, &request);
-    let namespaces = child_namespaces(t, flags)?;
+    let creds = unshare::new_credentials(t, flags)?;
+    unshare::check_privilege(t, flags, &creds.user_ns)?;
+    let namespaces = unshare::child_namespaces(t, flags, &creds.user_ns)?;
+    may_choose_numbers(t, &namespaces.pid_for_children, request.set_tid.len())?;
     let pid_ns = if flags.contains(CloneFlags::THREAD) { t.pid_ns() } else { namespaces.pid_for_children.clone() };
     let charge = t.group.container.allowance().charge()?;
     let pid = Pid::allocate(&pid_ns, &request.set_tid)?;
     let (mm, mut thread) = copy_memory(t, flags).await?;
     prepare_registers(&mut *thread, &request);
 
-    let made = make_task(t, &request, namespaces, &pid, mm.clone(), thread, charge);
+    let made = make_task(t, &request, (creds, namespaces), &pid, mm.clone(), thread, charge);
     let mut child = match made {
         Ok(child) => child,
         Err(e) => {
@@ -148,15 +143,22 @@ fn check(t: &CurrentTask, r: &CloneRequest) -> Result<()> {
     if f.contains(CloneFlags::THREAD) && t.namespaces().pid_for_children.id != t.pid_ns().id {
         return Err(Errno::EINVAL);
     }
-    let wanted = f.intersection(CloneFlags::NAMESPACES);
-    // Namespaces that moat has one of are refused as Linux refuses them to the unprivileged.
-    if !wanted.is_empty() && (!SUPPORTED_NAMESPACES.contains(wanted) || !t.creds().has_cap(Cap::SYS_ADMIN)) {
-        return Err(Errno::EPERM);
-    }
-    if !r.set_tid.is_empty() && !t.creds().has_cap(Cap::SYS_ADMIN) && !t.creds().has_cap(Cap::CHECKPOINT_RESTORE) {
-        return Err(Errno::EPERM);
-    }
     check_process_limit(t)
+}
+
+/// Whether the caller may choose numbers in `innermost` and the namespaces above, `levels` in all.
+fn may_choose_numbers(t: &CurrentTask, innermost: &Arc<PidNamespace>, levels: usize) -> Result<()> {
+    let mut at = Some(innermost);
+    for _ in 0..levels {
+        // More numbers than namespaces.
+        let ns = at.ok_or(Errno::EINVAL)?;
+        let may = |cap| t.creds().has_cap_in(&ns.user_ns, cap);
+        if !may(Cap::SYS_ADMIN) && !may(Cap::CHECKPOINT_RESTORE) {
+            return Err(Errno::EPERM);
+        }
+        at = ns.parent.as_ref();
+    }
+    Ok(())
 }
 
 /// RLIMIT_NPROC counts the threads of a user; the privileged may exceed it.
@@ -192,33 +194,6 @@ fn trace_event(t: &CurrentTask, r: &CloneRequest) -> Option<u32> {
     ptrace::stop::wants_event(t, event).then_some(event)
 }
 
-/// The namespaces of a child.
-///
-/// # Errors
-/// Those of a new pid namespace.
-pub fn child_namespaces(t: &CurrentTask, flags: CloneFlags) -> Result<Arc<Namespaces>> {
-    let own = t.namespaces();
-    if !flags.intersects(CloneFlags::NEWUTS | CloneFlags::NEWPID | CloneFlags::NEWCGROUP | CloneFlags::NEWIPC) {
-        return Ok(own);
-    }
-    let (kernel, mut new) = (t.kernel(), (*own).clone());
-    let user_ns = || -> Arc<UserNamespace> { t.creds().user_ns.clone() };
-    if flags.contains(CloneFlags::NEWUTS) {
-        new.uts = UtsNamespace::new(kernel.next_namespace_id(), user_ns(), own.uts.names());
-    }
-    if flags.contains(CloneFlags::NEWPID) {
-        new.pid_for_children = PidNamespace::new(kernel.next_namespace_id(), Some(own.pid_for_children.clone()))?;
-    }
-    if flags.contains(CloneFlags::NEWCGROUP) {
-        new.cgroup = CgroupNamespace::new(kernel.next_namespace_id());
-        t.group.container.show_in(&new.cgroup);
-    }
-    if flags.contains(CloneFlags::NEWIPC) {
-        new.ipc = IpcNamespace::new(kernel.next_namespace_id(), user_ns());
-    }
-    Ok(Arc::new(new))
-}
-
 async fn copy_memory(t: &mut CurrentTask, flags: CloneFlags) -> Result<(Arc<MemoryManager>, Box<dyn GuestThread>)> {
     let (mm, thread) = t.mm_and_thread();
     if flags.contains(CloneFlags::VM) {
@@ -250,7 +225,7 @@ fn prepare_registers(thread: &mut dyn GuestThread, r: &CloneRequest) {
 fn make_task(
     t: &CurrentTask,
     r: &CloneRequest,
-    namespaces: Arc<Namespaces>,
+    (creds, namespaces): (Arc<Credentials>, Arc<Namespaces>),
     pid: &Arc<Pid>,
     mm: Arc<MemoryManager>,
     thread: Box<dyn GuestThread>,
@@ -261,20 +236,14 @@ fn make_task(
     let fs = if flags.contains(CloneFlags::FS) {
         t.fs().clone()
     } else {
-        let mut context = t.fs().lock().clone();
-        if flags.contains(CloneFlags::NEWNS) {
-            // The copy has mounts of its own, to which cwd and root move.
-            let ns = context.namespace.clone();
-            context.namespace = ns.copy(t.creds().user_ns.clone(), &mut [&mut context.cwd, &mut context.root]);
-        }
-        Arc::new(Mutex::new(LockClass::Process, context))
+        Arc::new(Mutex::new(LockClass::Process, unshare::child_fs(t, flags, &creds.user_ns)?))
     };
     // The id orders tasks by age: later ones never come before it in the group's map of threads.
     let id = TaskId(t.kernel().ids.tasks.next());
     let state = {
         let s = t.state();
         TaskState {
-            creds: t.creds().clone(),
+            creds,
             comm: s.comm.clone(),
             mm: Some(mm.clone()),
             fds: Some(fds.clone()),
@@ -355,6 +324,7 @@ fn child_group(t: &CurrentTask, r: &CloneRequest, pid: &Arc<Pid>) -> Arc<ThreadG
     );
     group.set_exe(t.group.exe());
     group.set_dumpable(t.group.dumpable());
+    group.set_exec_user_ns(t.group.exec_user_ns());
     group.oom_score_adj.store(t.group.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
     group.coredump_filter.store(t.group.coredump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
     // Signals with the default action don't reach an init from inside its namespace (pid_namespaces(7)).

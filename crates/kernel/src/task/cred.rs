@@ -8,9 +8,9 @@ use moat_abi::cap::{CapSet, SECBIT_KEEP_CAPS, SECBIT_NOROOT, VFS_CAP_FLAGS_EFFEC
 use moat_abi::fs::{S_ISGID, S_ISUID, S_IXGRP};
 use moat_abi::{Errno, Result};
 use moat_vfs::OpenFile;
-use moat_vfs::cred::Credentials;
+use moat_vfs::cred::{Credentials, UserNamespace};
 use moat_vfs::inode::Access;
-use moat_vfs::mount::MountFlags;
+use moat_vfs::mount::{MountFlags, MountNamespace};
 
 /// Who a task is after exec.
 pub struct Elevation {
@@ -20,6 +20,9 @@ pub struct Elevation {
     pub secure: bool,
     /// The caller may not read the program: it must not be dumped or traced.
     pub unreadable: bool,
+    /// Whose capabilities open its memory all the same: the user namespace, or the first above it that knows the owners of a
+    /// program that is not readable (`would_dump`).
+    pub exec_user_ns: Arc<UserNamespace>,
 }
 
 /// Capabilities of a file: `security.capability`.
@@ -35,10 +38,15 @@ impl Elevation {
     ///
     /// # Errors
     /// EPERM if the file's capabilities can't be given in full; those of reading its attributes.
-    pub fn compute(old: &Arc<Credentials>, file: &OpenFile, traced: bool) -> Result<Elevation> {
+    pub fn compute(
+        old: &Arc<Credentials>,
+        file: &OpenFile,
+        mounts: &MountNamespace,
+        traced: bool,
+    ) -> Result<Elevation> {
         let meta = file.metadata()?;
         let mut new = (**old).clone();
-        let may_elevate = !file.path().mount.flags().contains(MountFlags::NOSUID) && !old.no_new_privs && !traced;
+        let may_elevate = may_elevate(old, file, mounts) && !old.no_new_privs && !traced;
         // Ids that the namespace has no number for can't be taken on.
         let mapped = old.user_ns.maps_both(meta.uid, meta.gid);
         if may_elevate && mapped {
@@ -50,7 +58,7 @@ impl Elevation {
                 new.egid = meta.gid;
             }
         }
-        let file_caps = if may_elevate { read_file_caps(file)? } else { None };
+        let file_caps = if may_elevate { read_file_caps(file, &old.user_ns)? } else { None };
         let changed = new.euid != old.euid || new.egid != old.egid;
         if file_caps.is_some() || changed {
             // Ambient capabilities are for programs that know nothing of privileges.
@@ -92,12 +100,38 @@ impl Elevation {
         let secure = setid || (!is_root(new.uid) && (caps.effective || grew));
         // Its memory must not be readable by other means either: no dumps, no tracing by the user.
         let unreadable = file.inode().permission(old, Access::READ).is_err();
-        Ok(Elevation { creds: new, secure, unreadable })
+        let mut exec_user_ns = old.user_ns.clone();
+        while unreadable
+            && !exec_user_ns.maps_both(meta.uid, meta.gid)
+            && let Some(parent) = exec_user_ns.parent.clone()
+        {
+            exec_user_ns = parent;
+        }
+        Ok(Elevation { creds: new, secure, unreadable, exec_user_ns })
     }
 }
 
-/// Reads `security.capability`; `None` if the file has none.
-fn read_file_caps(file: &OpenFile) -> Result<Option<FileCaps>> {
+/// Whether the file system of a program is trusted with set-id bits and capabilities (`mnt_may_suid`): it is in the caller's
+/// tree of mounts, and was mounted in the caller's user namespace or above.
+fn may_elevate(old: &Credentials, file: &OpenFile, mounts: &MountNamespace) -> bool {
+    let mount = &file.path().mount;
+    !mount.flags().contains(MountFlags::NOSUID) && mounts.contains(mount) && old.user_ns.is_within(mount.user_ns())
+}
+
+/// Whether the user `root` is root of `ns` or above it (`rootid_owns_currentns`): capabilities that it gave a file count there.
+fn owns(root: u32, ns: &Arc<UserNamespace>) -> bool {
+    let mut at = Some(ns);
+    while let Some(ns) = at {
+        if ns.kernel_uid(0) == Some(root) {
+            return true;
+        }
+        at = ns.parent.as_ref();
+    }
+    false
+}
+
+/// Reads `security.capability`; `None` if the file has none that count in `user_ns`.
+fn read_file_caps(file: &OpenFile, user_ns: &Arc<UserNamespace>) -> Result<Option<FileCaps>> {
     let raw = match file.inode().get_xattr(b"security.capability") {
         Ok(raw) => raw,
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(None),
@@ -109,7 +143,12 @@ fn read_file_caps(file: &OpenFile) -> Result<Option<FileCaps>> {
     let words = match magic & VFS_CAP_REVISION_MASK {
         0x0100_0000 => 1,
         0x0200_0000 => 2,
-        0x0300_0000 => 2,
+        0x0300_0000 => {
+            if !owns(word(5).ok_or(Errno::EINVAL)?, user_ns) {
+                return Ok(None);
+            }
+            2
+        }
         _ => return Err(Errno::EINVAL),
     };
     let mut caps = FileCaps { effective: magic & VFS_CAP_FLAGS_EFFECTIVE != 0, ..FileCaps::default() };

@@ -209,7 +209,7 @@ impl CurrentTask {
             || old.egid != new.egid
             || old.fsuid != new.fsuid
             || old.fsgid != new.fsgid
-            || !old.permitted.contains_all(new.permitted);
+            || !old.permits_all_of(&new);
         self.creds = Arc::new(new);
         {
             let mut s = self.task.state();
@@ -267,6 +267,28 @@ impl CurrentTask {
     pub fn replace_fs(&mut self, fs: Arc<Mutex<FsContext>>) {
         self.task.state().fs = Some(fs.clone());
         self.fs = fs;
+    }
+
+    /// Whether another task shares its root, working directory and umask (CLONE_FS).
+    #[must_use]
+    pub fn shares_fs(&self) -> bool {
+        // One reference is this handle's, one is in the task's state. More may be somebody's passing look.
+        if Arc::strong_count(&self.fs) <= 2 {
+            return false;
+        }
+        let groups: Vec<_> = self.kernel().family.lock().nodes().map(|n| n.group.clone()).collect();
+        let shares = |t: &Arc<Task>| t.id != self.id && t.fs_of().is_some_and(|fs| Arc::ptr_eq(&fs, &self.fs));
+        groups.iter().any(|g| g.threads().iter().any(shares))
+    }
+
+    /// Replaces its namespaces (unshare, setns).
+    pub fn enter_namespaces(&mut self, new: Arc<Namespaces>) {
+        if new.ipc.id != self.namespaces().ipc.id {
+            // What the process did to semaphores is undone now: it cannot reach them any more.
+            self.system_v().sem.exit(self.group.id, self.tgid());
+        }
+        let old = std::mem::replace(&mut self.task.state().namespaces, new);
+        drop(old);
     }
 
     /// The signal mask.

@@ -192,7 +192,8 @@ pub async fn exec(t: &mut CurrentTask, args: ExecArgs) -> Result<(), SyscallErro
         prepare_program(args, &Loading { caller: &*t, fs: &fs, limits, aslr })?
     };
     let traced_by_lesser = t.traced.load(Ordering::Relaxed);
-    let elevation = Elevation::compute(t.creds(), program.file(), traced_by_lesser)?;
+    let mounts = t.fs().lock().namespace.clone();
+    let elevation = Elevation::compute(t.creds(), program.file(), &mounts, traced_by_lesser)?;
     let comm = comm_of(&filename);
     let secure = if elevation.secure { SecureMode::Secure } else { SecureMode::Ordinary };
     let container = t.group.container.clone();
@@ -300,6 +301,7 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     let secure = elevation.secure;
     let dumpable = if secure || elevation.unreadable { Dumpable::No } else { Dumpable::Yes };
     t.set_creds(elevation.creds);
+    group.set_exec_user_ns(elevation.exec_user_ns);
     // After `set_creds`, which may have set it otherwise.
     group.set_dumpable(dumpable);
     let mut s = t.state();

@@ -96,7 +96,7 @@ fn new_inet(maker: &SocketMaker<'_>, asked: SocketKind) -> Result<Arc<dyn Socket
     };
     let wanted = SocketKind { protocol, ..asked };
     let icmp = matches!(protocol, IPPROTO_ICMP | IPPROTO_ICMPV6);
-    if (wanted.socket_type == SOCK_RAW && protocol != 0 || icmp) && !maker.caller.creds().has_cap(Cap::NET_RAW) {
+    if (wanted.socket_type == SOCK_RAW && protocol != 0 || icmp) && !maker.caller.creds().has_root_cap(Cap::NET_RAW) {
         return Err(if wanted.socket_type == SOCK_RAW { Errno::EPERM } else { Errno::EACCES });
     }
     if !KINDS.contains(&wanted) {

@@ -27,7 +27,7 @@ pub fn read_host_limit() {
 pub(crate) fn check(caller: &dyn Caller, addr: &[u8]) -> Result<()> {
     let port = addr.get(2..4).and_then(|b| b.first_chunk()).map_or(0, |b| u16::from_be_bytes(*b));
     let limit = FIRST_UNPRIVILEGED.get().copied().unwrap_or(DEFAULT_FIRST_UNPRIVILEGED);
-    if port != 0 && port < limit && !caller.creds().has_cap(Cap::NET_BIND_SERVICE) {
+    if port != 0 && port < limit && !caller.creds().has_root_cap(Cap::NET_BIND_SERVICE) {
         return Err(Errno::EACCES);
     }
     Ok(())

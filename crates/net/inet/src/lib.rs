@@ -92,7 +92,7 @@ fn new_socket(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socke
         // Protocol 0 names none to listen for.
         (SOCK_RAW, 0) => Err(Errno::EPROTONOSUPPORT),
         // Before the range of protocols is looked at, as Linux does.
-        (SOCK_RAW, _) if !maker.caller.creds().has_cap(Cap::NET_RAW) => Err(Errno::EPERM),
+        (SOCK_RAW, _) if !maker.caller.creds().has_cap_in(&maker.net.user_ns, Cap::NET_RAW) => Err(Errno::EPERM),
         (SOCK_RAW, 1..=255) => Ok(raw::RawSocket::new(maker, kind)?),
         (SOCK_RAW, _) => Err(Errno::EINVAL),
         _ => Err(Errno::ESOCKTNOSUPPORT),

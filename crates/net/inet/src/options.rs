@@ -414,8 +414,8 @@ impl InetOptions {
         }
         if matches!((level, name), (SOL_IP, abi::IP_TRANSPARENT) | (SOL_IPV6, abi::IPV6_TRANSPARENT))
             && number != 0
-            && !caller.creds().has_cap(Cap::NET_ADMIN)
-            && !caller.creds().has_cap(Cap::NET_RAW)
+            && !caller.creds().has_cap_in(&net.user_ns, Cap::NET_ADMIN)
+            && !caller.creds().has_cap_in(&net.user_ns, Cap::NET_RAW)
         {
             return Err(Errno::EPERM);
         }

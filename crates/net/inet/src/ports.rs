@@ -318,7 +318,7 @@ impl Deref for Net {
 pub fn check_privilege(caller: &dyn Caller, net: &Net, port: u16) -> Result<()> {
     if port != 0
         && u64::from(port) < net.namespace.settings.first_unprivileged_port.get()
-        && !caller.creds().has_cap(Cap::NET_BIND_SERVICE)
+        && !caller.creds().has_cap_in(&net.namespace.user_ns, Cap::NET_BIND_SERVICE)
     {
         return Err(Errno::EACCES);
     }

@@ -13,7 +13,7 @@ use moat_kernel::task::wait::until_ready;
 use moat_kernel::{CurrentTask, Restart, SyscallError, SyscallResult, Wait};
 use moat_mm::{UserAddr, UserPtr};
 
-use super::{count_i32, give};
+use super::{count_i32, give, know_ids, show_ids};
 
 /// Bytes of the type in front of a message's text.
 const TYPE_LEN: u64 = 8;
@@ -109,12 +109,14 @@ pub(super) fn sys_msgctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAd
                 MSG_STAT => Stat::ByIndex,
                 _ => Stat::ByIndexAny,
             };
-            let (found, state) = ipc.msg.stat(id, how, &creds)?;
+            let (found, mut state) = ipc.msg.stat(id, how, &creds)?;
+            show_ids(t, &mut state.msg_perm);
             t.mm().write(UserPtr::new(buf), &state)?;
             give(if how == Stat::ById { 0 } else { found })
         }
         IPC_SET => {
-            let new = t.mm().read(UserPtr::<Msqid64Ds>::new(buf))?;
+            let mut new = t.mm().read(UserPtr::<Msqid64Ds>::new(buf))?;
+            know_ids(t, &mut new.msg_perm)?;
             ipc.msg.set(id, &new, &creds)?;
             Ok(0)
         }

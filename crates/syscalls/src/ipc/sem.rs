@@ -17,7 +17,7 @@ use moat_kernel::{CurrentTask, Deadline, SyscallResult, Wait};
 use moat_mm::{UserAddr, UserPtr};
 use zerocopy::IntoBytes;
 
-use super::{count_i32, give};
+use super::{count_i32, give, know_ids, show_ids};
 
 /// `semusz` of seminfo: the size of a `struct sem_undo`, which is nobody's business.
 const UNDO_SIZE: i32 = 20;
@@ -87,7 +87,8 @@ pub(super) fn sys_semctl(t: &mut CurrentTask, id: i32, number: i32, command: i32
                 SEM_STAT => Stat::ByIndex,
                 _ => Stat::ByIndexAny,
             };
-            let (found, state) = ipc.sem.stat(id, how, &creds)?;
+            let (found, mut state) = ipc.sem.stat(id, how, &creds)?;
+            show_ids(t, &mut state.sem_perm);
             t.mm().write(UserPtr::new(buf), &state)?;
             give(if how == Stat::ById { 0 } else { found })
         }
@@ -114,7 +115,8 @@ pub(super) fn sys_semctl(t: &mut CurrentTask, id: i32, number: i32, command: i32
             Ok(0)
         }
         IPC_SET => {
-            let new = t.mm().read(UserPtr::<Semid64Ds>::new(buf))?;
+            let mut new = t.mm().read(UserPtr::<Semid64Ds>::new(buf))?;
+            know_ids(t, &mut new.sem_perm)?;
             ipc.sem.set(id, &new, &creds)?;
             Ok(0)
         }

@@ -14,7 +14,7 @@ use moat_kernel::{CurrentTask, Resource, SyscallResult};
 use moat_mm::{FileAccess, MapBacking, MmapRequest, UserAddr, UserPtr, is_page_aligned, page_down};
 use moat_vfs::Cap;
 
-use super::{count_i32, give};
+use super::{count_i32, give, know_ids, show_ids};
 
 pub(super) fn sys_shmget(t: &mut CurrentTask, key: i32, size: u64, flags: i32) -> SyscallResult {
     if flags & SHM_HUGETLB != 0 {
@@ -119,12 +119,14 @@ pub(super) fn sys_shmctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAd
                 // SHM_STAT_ANY asks for no read permission: /proc/sysvipc shows the same to everybody.
                 _ => Stat::ByIndexAny,
             };
-            let (found, state) = ipc.shm.stat(id, how, &creds)?;
+            let (found, mut state) = ipc.shm.stat(id, how, &creds)?;
+            show_ids(t, &mut state.shm_perm);
             t.mm().write(UserPtr::new(buf), &state)?;
             give(if how == Stat::ById { 0 } else { found })
         }
         IPC_SET => {
-            let new = t.mm().read(UserPtr::<Shmid64Ds>::new(buf))?;
+            let mut new = t.mm().read(UserPtr::<Shmid64Ds>::new(buf))?;
+            know_ids(t, &mut new.shm_perm)?;
             ipc.shm.set(id, &new, &creds)?;
             Ok(0)
         }
@@ -133,7 +135,7 @@ pub(super) fn sys_shmctl(t: &mut CurrentTask, id: i32, command: i32, buf: UserAd
             Ok(0)
         }
         SHM_LOCK | SHM_UNLOCK => {
-            let privileged = creds.has_cap(Cap::IPC_LOCK);
+            let privileged = creds.has_cap_in(&t.namespaces().ipc.user_ns, Cap::IPC_LOCK);
             let lock = if command == SHM_LOCK { Lock::Locked } else { Lock::Unlocked };
             // Unlocking costs nothing and needs only ownership; locking without a privilege is charged to RLIMIT_MEMLOCK.
             if lock == Lock::Locked && !privileged && t.group.limits.get(Resource::Memlock).soft == 0 {

@@ -75,7 +75,7 @@ fn read_creds(t: &CurrentTask, data: &[u8]) -> Result<SocketCreds> {
     let gid = c.user_ns.kernel_gid(claim.gid).ok_or(Errno::EINVAL)?;
     // One's own ids need no privilege, those of others one each.
     let own = claim.pid == t.tgid();
-    let fine = (own || c.has_cap(Cap::SYS_ADMIN))
+    let fine = (own || c.has_cap_in(&t.pid_ns().user_ns, Cap::SYS_ADMIN))
         && ([c.uid, c.euid, c.suid].contains(&uid) || c.has_cap(Cap::SETUID))
         && ([c.gid, c.egid, c.sgid].contains(&gid) || c.has_cap(Cap::SETGID));
     if !fine {

@@ -6,9 +6,13 @@ use std::sync::{Arc, Weak};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::{LockClass, Mutex, RwLock, WaitQueue};
 
+use super::teardown::{Gone, dissolve, let_go};
 use super::{Mount, MountFlags};
+use moat_identity::quota::Charge;
+
 use crate::cred::UserNamespace;
 use crate::dentry::Dentry;
+use crate::inode::FileSystem;
 use crate::path::Path;
 
 /// Whether umount(2) may take a mount that is in use out of sight.
@@ -29,6 +33,21 @@ pub enum Subtree {
     All,
 }
 
+/// Locks a tree together that comes from a more privileged namespace (`lock_mnt_tree`).
+fn lock_tree(root: &Arc<Mount>) {
+    for m in root.tree() {
+        let top = Arc::ptr_eq(&m, root);
+        m.set_flags(m.flags().locked() | if top { MountFlags::empty() } else { MountFlags::LOCKED });
+    }
+}
+
+/// Whether mounted files of mount namespaces are copied with the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NamespaceFiles {
+    Copied,
+    LeftOut,
+}
+
 /// A tree of mounts.
 pub struct MountNamespace {
     id: u64,
@@ -36,6 +55,8 @@ pub struct MountNamespace {
     root: RwLock<Arc<Mount>>,
     change: Mutex<()>,
     changed: WaitQueue,
+    /// What it counts as.
+    _charge: Option<Charge>,
     /// Weak reference to itself, given to its mounts.
     me: Weak<MountNamespace>,
 }
@@ -47,6 +68,10 @@ impl MountNamespace {
     /// A namespace with `root` mounted at its root.
     #[must_use]
     pub fn new(root: Arc<Mount>, user_ns: Arc<UserNamespace>) -> Arc<MountNamespace> {
+        MountNamespace::charged(root, user_ns, None)
+    }
+
+    fn charged(root: Arc<Mount>, user_ns: Arc<UserNamespace>, charge: Option<Charge>) -> Arc<MountNamespace> {
         let ns = Arc::new_cyclic(|me| MountNamespace {
             id: root.tables().ids.namespaces.next(),
             user_ns,
@@ -54,6 +79,7 @@ impl MountNamespace {
             // Outside the links of single mounts, which are also of class Mounts (it may nest).
             change: Mutex::new(LockClass::Mounts, ()),
             changed: WaitQueue::new(),
+            _charge: charge,
             me: me.clone(),
         });
         // Mounts know their namespace, so that a path can be tested for it.
@@ -132,6 +158,48 @@ impl MountNamespace {
         Ok(())
     }
 
+    /// Whether a mount on or below `path` is locked there: a copy without it would show what it covers.
+    #[must_use]
+    pub fn has_locked_children(path: &Path) -> bool {
+        let locked = |m: &Arc<Mount>| m.flags().contains(MountFlags::LOCKED);
+        let below = |m: &Arc<Mount>| m.mountpoint().is_some_and(|at| at.dentry.is_below(&path.dentry));
+        path.mount.children().iter().any(|m| locked(m) && below(m))
+    }
+
+    /// Whether a new mount of the type of `fs` would show no more than one that is here already, and the locks that it gets from
+    /// that one: for types that show the system (`mnt_already_visible`).
+    #[must_use]
+    pub fn shows_already(&self, fs: &dyn FileSystem, new: MountFlags) -> Option<MountFlags> {
+        let covered = |m: &Arc<Mount>| m.children().iter().any(|c| c.flags().contains(MountFlags::LOCKED));
+        let whole = |m: &Arc<Mount>| m.root().parent().is_none() && m.fs().name() == fs.name();
+        let locks = |m: &Arc<Mount>| m.flags() & (MountFlags::LOCK_RDONLY | MountFlags::LOCK_ATIME);
+        let mounts = self.mounts();
+        let fits = |m: &&Arc<Mount>| {
+            let locks = locks(m);
+            whole(m)
+                && (!locks.contains(MountFlags::LOCK_RDONLY) || new.contains(MountFlags::RDONLY))
+                && (!locks.contains(MountFlags::LOCK_ATIME) || m.flags() & MountFlags::ATIME == new & MountFlags::ATIME)
+                && !covered(m)
+        };
+        mounts.iter().find(fits).map(locks)
+    }
+
+    /// Whether the file `of` may be mounted here: a namespace holds only younger ones, so that they hold each other in no circle
+    /// (`mnt_ns_loop`).
+    #[must_use]
+    pub fn may_hold(&self, of: &Path) -> bool {
+        of.inode().mount_namespace().is_none_or(|id| id > self.id)
+    }
+
+    /// Attaches a copy of [`MountNamespace::copy_tree`], or lets it go.
+    ///
+    /// # Errors
+    /// As [`MountNamespace::attach`].
+    pub fn attach_copy(&self, copy: &Arc<Mount>, at: &Path) -> Result<()> {
+        // Its mounts hold one another: whoever else holds it, they would stay.
+        self.attach(copy, at).inspect_err(|_| dissolve(copy))
+    }
+
     /// Whether the mount belongs to this namespace.
     #[must_use]
     pub fn contains(&self, mount: &Mount) -> bool {
@@ -141,7 +209,7 @@ impl MountNamespace {
     /// Removes the mount whose root is `at`.
     ///
     /// # Errors
-    /// EINVAL if `at` is no mount's root, is not in this namespace or is its root; EBUSY while in use.
+    /// EINVAL if `at` is no mount's root, is not in this namespace, is its root or is locked; EBUSY while in use.
     pub fn unmount(&self, at: &Path, how: Unmount) -> Result<()> {
         let change = self.change.lock();
         let mount = &at.mount;
@@ -156,10 +224,7 @@ impl MountNamespace {
         if how == Unmount::IfUnused && (!mount.children().is_empty() || Arc::strong_count(mount) > 2) {
             return Err(Errno::EBUSY);
         }
-        // Deepest first: a parent's links are needed until its children are gone.
-        for m in mount.tree().into_iter().rev() {
-            m.detach();
-        }
+        dissolve(mount);
         drop(change);
         self.notify();
         Ok(())
@@ -168,7 +233,7 @@ impl MountNamespace {
     /// Moves the mount whose root is `from` to `to`.
     ///
     /// # Errors
-    /// EINVAL if `from` is no mount's root, or is the namespace's; ELOOP if `to` is below it; ENOTDIR.
+    /// EINVAL if `from` is no mount's root, is the namespace's or is locked; ELOOP if `to` is below it; ENOTDIR.
     pub fn move_mount(&self, from: &Path, to: &Path) -> Result<()> {
         let change = self.change.lock();
         let to = to.clone().topmost();
@@ -176,6 +241,7 @@ impl MountNamespace {
             || !self.contains(&from.mount)
             || !self.contains(&to.mount)
             || from.mount.mountpoint().is_none()
+            || from.mount.flags().contains(MountFlags::LOCKED)
         {
             return Err(Errno::EINVAL);
         }
@@ -197,13 +263,22 @@ impl MountNamespace {
     /// A copy of what `path` shows, for a bind mount.
     #[must_use]
     pub fn copy_tree(path: &Path, subtree: Subtree) -> Arc<Mount> {
+        Self::copy_mounts(path, subtree, NamespaceFiles::Copied)
+    }
+
+    fn copy_mounts(path: &Path, subtree: Subtree, files: NamespaceFiles) -> Arc<Mount> {
         let top = Mount::bind(path);
+        // What is bound may be removed again; what lies on it in the copy may not.
+        top.set_flags(top.flags() - MountFlags::LOCKED);
         if subtree == Subtree::All {
             let mut pending = vec![(path.mount.clone(), top.clone())];
             let mut first = true;
             while let Some((old, new)) = pending.pop() {
                 for child in old.children() {
                     let Some(at) = child.mountpoint() else { continue };
+                    if files == NamespaceFiles::LeftOut && child.root().inode().mount_namespace().is_some() {
+                        continue;
+                    }
                     // Only what is mounted below the place that is shown; deeper levels come along as a whole.
                     if first && !at.dentry.is_below(&path.dentry) {
                         continue;
@@ -218,13 +293,21 @@ impl MountNamespace {
         top
     }
 
-    /// A copy of the whole namespace (CLONE_NEWNS) and, for each of `paths`, the same place in the copy.
+    /// A copy of the whole namespace (CLONE_NEWNS) and, for each of `paths`, the same place in the copy. One for another user
+    /// namespace is less privileged: there its mounts stay as they are together.
     #[must_use]
-    pub fn copy(&self, user_ns: Arc<UserNamespace>, paths: &mut [&mut Path]) -> Arc<MountNamespace> {
+    pub fn copy(
+        &self,
+        user_ns: Arc<UserNamespace>,
+        charge: Option<Charge>,
+        paths: &mut [&mut Path],
+    ) -> Arc<MountNamespace> {
         // Nobody may change the tree while it is copied.
         let change = self.change.lock();
         let old_root = self.root.read().clone();
-        let new_root = Self::copy_tree(&Path::root_of(old_root.clone()), Subtree::All);
+        let top = Path::root_of(old_root.clone());
+        // The copy is younger than all whose files are mounted: see `may_hold`.
+        let new_root = Self::copy_mounts(&top, Subtree::All, NamespaceFiles::LeftOut);
         drop(change);
         // Both trees were walked in the same order.
         let pairs: HashMap<u64, Arc<Mount>> = pair(&old_root, &new_root);
@@ -233,7 +316,10 @@ impl MountNamespace {
                 p.mount = m.clone();
             }
         }
-        MountNamespace::new(new_root, user_ns)
+        if !Arc::ptr_eq(&user_ns, &self.user_ns) {
+            lock_tree(&new_root);
+        }
+        MountNamespace::charged(new_root, user_ns, charge)
     }
 
     /// pivot_root(2): `new_root` becomes the root, and the old one goes to `put_old`.
@@ -249,8 +335,16 @@ impl MountNamespace {
         if !new_root.is_mount_root() || !old_root.is_mount_root() || !put_old.is_below(new_root) {
             return Err(Errno::EINVAL);
         }
-        if !self.contains(&new_root.mount) || new_root.mount.mountpoint().is_none() {
+        if !self.contains(&new_root.mount) || !self.contains(&old_root.mount) || new_root.mount.mountpoint().is_none() {
             return Err(Errno::EINVAL);
+        }
+        if new_root.mount.flags().contains(MountFlags::LOCKED) {
+            return Err(Errno::EINVAL);
+        }
+        // The lock is one on the place, where the new root is from here on.
+        if old_root.mount.flags().contains(MountFlags::LOCKED) {
+            old_root.mount.set_flags(old_root.mount.flags() - MountFlags::LOCKED);
+            new_root.mount.set_flags(new_root.mount.flags() | MountFlags::LOCKED);
         }
         // A root that is itself mounted somewhere (after chroot(2)) is replaced there.
         let above = old_root.mount.mountpoint();
@@ -274,11 +368,7 @@ impl MountNamespace {
 
 impl Drop for MountNamespace {
     fn drop(&mut self) {
-        // Parents and children hold each other: take the tree apart.
-        let root = self.root.get_mut().clone();
-        for m in root.tree().into_iter().rev() {
-            m.detach();
-        }
+        let_go(vec![Gone::Tree(self.root.get_mut().clone())]);
     }
 }
 

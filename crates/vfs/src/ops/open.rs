@@ -10,7 +10,7 @@ use crate::dentry::Dentry;
 use crate::device_rules::DeviceAccess;
 use crate::inode::{Access, InodeKey, NodeKind, OpenContext};
 use crate::leases::{Breaker, FileLeases};
-use crate::mount::MountFlags;
+use crate::mount::{Mount, MountFlags};
 use crate::open_file::OpenFile;
 use crate::path::Path;
 use crate::walk::{Last, LookupFlags, Trailing, View, Walker, resolve};
@@ -104,6 +104,12 @@ fn open_once(view: &View<'_>, path: &[u8], how: &OpenHow, lookup: LookupFlags) -
     open_path(view, resolve(view, path, lookup)?, how)
 }
 
+/// Whether device nodes can be opened through `mount` (`may_open_dev`): what was mounted in a less privileged user namespace
+/// has no other devices than terminals.
+fn shows_devices(mount: &Mount) -> bool {
+    !mount.flags().contains(MountFlags::NODEV) && (mount.user_ns().is_root() || mount.fs().name() == "devpts")
+}
+
 /// Opens a file that has been found (`do_open`): permission, truncation, then the file system's own part.
 ///
 /// # Errors
@@ -120,7 +126,7 @@ pub fn open_path(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenF
     match file_type {
         FileType::Symlink => return Err(Errno::ELOOP),
         FileType::Directory if access.contains(Access::WRITE) => return Err(Errno::EISDIR),
-        FileType::CharDevice | FileType::BlockDevice if path.mount.flags().contains(MountFlags::NODEV) => {
+        FileType::CharDevice | FileType::BlockDevice if !shows_devices(&path.mount) => {
             return Err(Errno::EACCES);
         }
         FileType::Regular => {}

@@ -325,13 +325,14 @@ impl SocketCore {
         let number = value.first_chunk().map(|b| u32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)?;
         if let Some(flag) = flag_of(name) {
             // EACCES: the one option that has this errno (socket(7)).
-            if name == abi::SO_DEBUG && number != 0 && !caller.creds().has_cap(Cap::NET_ADMIN) {
+            if name == abi::SO_DEBUG && number != 0 && !caller.creds().has_root_cap(Cap::NET_ADMIN) {
                 return Err(Errno::EACCES);
             }
             self.set(flag, number);
             return Ok(());
         }
-        let privileged = || caller.creds().has_cap(Cap::NET_ADMIN);
+        // Marks and priorities are for whoever rules the container's network: a socket does not know the owner of its own.
+        let privileged = || caller.creds().has_root_cap(Cap::NET_ADMIN);
         match name {
             abi::SO_SNDBUF => self.resize(BufferSide::Send, number, BUFFER_MAX),
             abi::SO_RCVBUF => self.resize(BufferSide::Receive, number, BUFFER_MAX),
@@ -346,7 +347,7 @@ impl SocketCore {
             // Priorities above 6 are for the administrator (socket(7)).
             abi::SO_PRIORITY if number > 6 && !privileged() => return Err(Errno::EPERM),
             abi::SO_PRIORITY => self.details.lock().priority = number,
-            abi::SO_MARK if !privileged() && !caller.creds().has_cap(Cap::NET_RAW) => return Err(Errno::EPERM),
+            abi::SO_MARK if !privileged() && !caller.creds().has_root_cap(Cap::NET_RAW) => return Err(Errno::EPERM),
             abi::SO_MARK => self.details.lock().mark = number,
             abi::SO_BUSY_POLL => self.details.lock().busy_poll = number,
             abi::SO_MAX_PACING_RATE => self.details.lock().pacing_rate = u64::from(number),

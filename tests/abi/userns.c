@@ -15,6 +15,15 @@
 
 #define USER 1000
 
+// Nobody makes a user namespace whose root is not that of its mount namespace: where the checks run in such a place.
+static int unshare_unless_chrooted(int flags) {
+    int result = unshare(flags);
+    if (result && errno == EPERM && flags & CLONE_NEWUSER)
+        SKIP("no user namespace can be made here");
+    return result;
+}
+#define unshare unshare_unless_chrooted
+
 static uint64_t effective(void) {
     struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
     struct __user_cap_data_struct d[2];
@@ -149,6 +158,7 @@ TEST(clone_makes_all_at_once) {
     char byte;
     OK(pipe(ready));
     // The name of the host belongs to the new user namespace, whose capabilities the child has.
+    EXITED(wait_for(CHILD(OK(unshare(CLONE_NEWUSER)))), 0);
     long pid = OK(syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0));
     if (!pid) {
         CHECK_EQ(getpid(), 1);
@@ -202,7 +212,7 @@ TEST(chrooted_stay) {
         SKIP("root only");
     OK(mkdir("root", 0755));
     OK(chroot("root"));
-    ERR(unshare(CLONE_NEWUSER), EPERM);
+    ERR(syscall(SYS_unshare, CLONE_NEWUSER), EPERM);
 }
 
 TEST(joining_takes_the_owner) {

@@ -9,6 +9,7 @@ mod files;
 mod hardening;
 mod hosts;
 mod job;
+mod kernels;
 pub mod leftovers;
 pub mod oci;
 mod options;

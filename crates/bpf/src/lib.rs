@@ -88,11 +88,16 @@ impl Program {
     }
 }
 
+/// A number of an instruction as an index; this machine has 64 bits.
+fn index(k: u32) -> usize {
+    usize::try_from(k).unwrap_or(usize::MAX)
+}
+
 fn check(program: &[SockFilter], loads: Loads) -> Result<()> {
     if program.is_empty() || program.len() > usize::from(BPF_MAXINSNS) {
         return Err(Errno::EINVAL);
     }
-    let in_scratch = |k: u32| (k as usize) < SCRATCH;
+    let in_scratch = |k: u32| index(k) < SCRATCH;
     for (i, f) in program.iter().enumerate() {
         let left = program.len() - i - 1;
         // Jumps only go forward, so every program ends.
@@ -114,7 +119,7 @@ fn check(program: &[SockFilter], loads: Loads) -> Result<()> {
             BPF_ST | BPF_STX => f.code & !7 == 0 && in_scratch(f.k),
             BPF_ALU => alu_is_valid(f),
             BPF_JMP => match f.code & 0xf0 {
-                BPF_JA => f.code & 8 == 0 && reaches(f.k as usize),
+                BPF_JA => f.code & 8 == 0 && reaches(index(f.k)),
                 BPF_JEQ | BPF_JGT | BPF_JGE | BPF_JSET => reaches(f.jt.into()) && reaches(f.jf.into()),
                 _ => false,
             },
@@ -147,7 +152,7 @@ fn evaluate(program: &[SockFilter], input: &impl Input) -> Option<u32> {
     let (mut a, mut x, mut pc) = (0u32, 0u32, 0usize);
     let mut memory = [0u32; SCRATCH];
     // Checked before; the remainder only keeps this from ever panicking.
-    let slot = |k: u32| (k as usize) % SCRATCH;
+    let slot = |k: u32| index(k) % SCRATCH;
     while let Some(f) = program.get(pc) {
         pc += 1;
         let operand = if f.code & BPF_X != 0 { x } else { f.k };
@@ -181,7 +186,7 @@ fn evaluate(program: &[SockFilter], input: &impl Input) -> Option<u32> {
             BPF_JMP => {
                 let taken = match f.code & 0xf0 {
                     BPF_JA => {
-                        pc += f.k as usize;
+                        pc += index(f.k);
                         continue;
                     }
                     BPF_JEQ => a == operand,

@@ -110,6 +110,7 @@ pub const TABLE: &[Entry] = {
     use Feature::*;
     use Without::{Another, Nothing};
     &[
+        // Guests use it by glibc; moat itself does not.
         entry(Rseq, "rseq(2)", Version(4, 18), Another("guests have none either"), Probe::Call(probes::rseq)),
         entry(
             SeccompNotifications,
@@ -118,6 +119,7 @@ pub const TABLE: &[Entry] = {
             Nothing("no --platform=systrap, the default: --platform=ptrace"),
             Probe::Call(probes::seccomp_notifications),
         ),
+        // Mounts are made detached and moved into the sandbox's root: there is no other way that a race can't disturb.
         entry(
             OpenTree,
             "open_tree(2), fsopen(2), move_mount(2)",
@@ -126,6 +128,7 @@ pub const TABLE: &[Entry] = {
             Probe::Call(probes::open_tree),
         ),
         entry(Clone3, "clone3(2)", Version(5, 3), Nothing("no sandbox can be made"), Probe::Call(probes::clone3)),
+        // A number may be another process's by the time of a signal.
         entry(
             PidfdOpen,
             "pidfd_open(2)",
@@ -133,6 +136,7 @@ pub const TABLE: &[Entry] = {
             Nothing("no sandbox can be made"),
             Probe::Call(probes::pidfd_open),
         ),
+        // RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS keep names inside a tree.
         entry(
             Openat2,
             "openat2(2)",
@@ -147,6 +151,7 @@ pub const TABLE: &[Entry] = {
             Nothing("no --platform=ptrace"),
             Probe::Call(probes::pidfd_getfd),
         ),
+        // Version 1 takes the process after it was made, by cgroup.procs; so does version 2, but not without a race.
         entry(
             CloneIntoCgroup,
             "clone3(2) with CLONE_INTO_CGROUP",
@@ -161,6 +166,7 @@ pub const TABLE: &[Entry] = {
             Another("without a procfs the sandbox does not know what its processes use"),
             Probe::Release,
         ),
+        // Before execve(2), for all that the caller left open.
         entry(
             CloseRange,
             "close_range(2)",
@@ -182,6 +188,7 @@ pub const TABLE: &[Entry] = {
             Another("mounts are copied and remounted one by one, which makes a start slower; none shows mapped ids"),
             Probe::Call(probes::mount_setattr),
         ),
+        // So that a guest's own signals don't interrupt a call which the sentry has begun.
         entry(
             SeccompWaitKillable,
             "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
@@ -189,6 +196,7 @@ pub const TABLE: &[Entry] = {
             Another("a signal makes a guest's system call arrive twice, which the platform sees to"),
             Probe::Call(probes::seccomp_wait_killable),
         ),
+        // With it the host's log has no warning about a memfd without a word on execution.
         entry(
             MemfdExec,
             "memfd_create(2) with MFD_EXEC",

@@ -13,34 +13,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::kernels::Kernel;
 use super::{Options, Report};
 use crate::paths;
 use images::Images;
 use machine::Machine;
-
-/// A stock kernel.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Kernel {
-    /// Major and minor version.
-    pub version: &'static str,
-    /// The Debian release that has it.
-    suite: &'static str,
-}
-
-/// The kernels, the oldest that moat works on first.
-pub const KERNELS: [Kernel; 3] = [
-    Kernel { version: "5.10", suite: "bullseye" },
-    Kernel { version: "6.1", suite: "bookworm" },
-    Kernel { version: "6.12", suite: "trixie" },
-];
-
-impl Kernel {
-    /// The kernel of a version.
-    pub fn parse(version: &str) -> Result<Kernel> {
-        let found = KERNELS.into_iter().find(|kernel| kernel.version == version);
-        found.with_context(|| format!("no kernel {version}: {}", KERNELS.map(|kernel| kernel.version).join(", ")))
-    }
-}
 
 /// A script in `tests/hosts/cases`.
 struct Case {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::hosts::{KERNELS, Kernel};
+use super::kernels::{KERNELS, Kernel};
 use super::{FileServer, Files, Platform, Writable};
 
 /// A part of the tests.

@@ -18,6 +18,7 @@ impl Probe {
     pub(super) fn ask(&self, since: Version) -> bool {
         match self {
             Probe::Call(call) => call(),
+            // A distribution may have taken the call over into an older kernel: then the other way is taken, which works too.
             Probe::Release => Version::of_host() >= since,
         }
     }
@@ -60,6 +61,7 @@ probe!(pidfd_open, libc::SYS_pidfd_open, 0, 0);
 probe!(xattr_at, crate::objects::SYS_GETXATTRAT, -1, null::<u8>(), INVALID, null::<u8>(), null::<u8>(), 0usize);
 
 pub(super) fn seccomp_notifications() -> bool {
+    // Seccomp itself is older: the question is whether it knows this action.
     let action = libc::SECCOMP_RET_USER_NOTIF;
     // SAFETY: reads one number.
     errno(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) }) == 0

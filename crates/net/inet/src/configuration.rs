@@ -11,7 +11,7 @@ use moat_abi::socket::{IFF_LOWER_UP, IFF_RUNNING, IFF_UP};
 use moat_abi::{Errno, Result};
 use moat_identity::NetNamespace;
 use moat_identity::net::{InterfaceAddress, NetDevice, NetView, Route};
-use moat_net_stack::configure::network_of;
+use moat_net_stack::route::network_of;
 use moat_net_stack::{LinkConfig, LinkKind, RouteConfig, RouteKind};
 use moat_sync::{LockClass, Mutex};
 

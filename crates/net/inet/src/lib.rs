@@ -5,7 +5,7 @@
 //! - [`options`]: the options of levels IP, IPV6, TCP and UDP; [`groups`]: multicast.
 //! - [`stack`]: [`moat_net_stack`] with its lock, its clock and its devices.
 //! - [`links`]: the links that a namespace begins with; [`configuration`]: its changes; [`device`]: the ioctls about them.
-//! - [`inspect`]: what is shown of a socket; [`text`]: the files of /proc/net.
+//! - [`inspect`]: what is shown of a socket; [`listing`]: which are; [`text`]: the files of /proc/net.
 //!
 //! Between own addresses a connection is two byte queues in memory, and a datagram goes straight into its receiver's queue.
 //! In a namespace without links nothing else is reachable (ENETUNREACH).
@@ -24,6 +24,7 @@ mod groups;
 mod inbox;
 pub mod inspect;
 pub mod links;
+pub mod listing;
 pub mod options;
 pub mod ports;
 mod raw;

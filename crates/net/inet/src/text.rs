@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use moat_abi::netlink as nl;
 use moat_abi::socket::{AF_INET, AF_INET6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, TCP_LISTEN};
 use moat_identity::NetNamespace;
-use moat_identity::net::NetDevice;
 
-use crate::inspect::{SocketInfo, list};
+use crate::inspect::SocketInfo;
+use crate::listing::list;
 use crate::stack::stack_of;
+use configuration::name;
 
 /// An address as these files have it: words of 32 bits in the machine's order.
 fn hex(family: u16, addr: SocketAddr) -> String {
@@ -104,11 +105,6 @@ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packet
         );
     }
     text.into_bytes()
-}
-
-/// The name of a device by its number.
-fn name(devices: &[NetDevice], index: u32) -> &str {
-    devices.iter().find(|d| d.index == index).map_or("*", |d| &d.name)
 }
 
 /// /proc/net/route: the main table of IPv4, addresses in the network's order as numbers of the machine's.

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use moat_abi::Errno;
 
 use crate::config::{LinkConfig, LinkKind, NetworkConfig, RouteConfig, RouteKind};
-use crate::configure::{is_in_loopback, is_searched};
 use crate::num::Narrow;
 
 /// `RT_SCOPE_LINK`.
@@ -65,6 +64,32 @@ pub fn in_network(ip: IpAddr, network: IpAddr, prefix_len: u8) -> bool {
         }
         _ => false,
     }
+}
+
+/// The network that an address lies in.
+#[must_use]
+pub fn network_of(ip: IpAddr, prefix_len: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) => {
+            let hosts = u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
+            Ipv4Addr::from_bits(v4.to_bits() & !hosts).into()
+        }
+        IpAddr::V6(v6) => {
+            let hosts = u128::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
+            Ipv6Addr::from_bits(v6.to_bits() & !hosts).into()
+        }
+    }
+}
+
+/// Whether a table takes part in the search for a way; there are no rules that lead to others.
+#[must_use]
+pub(crate) fn is_searched(table: u32) -> bool {
+    table == RT_TABLE_MAIN || table == RT_TABLE_DEFAULT
+}
+
+/// Whether an address lies in the network of a loopback's address, all of which is local (`fib_add_ifaddr`).
+pub(crate) fn is_in_loopback(link: &LinkConfig, ip: IpAddr) -> bool {
+    link.kind == LinkKind::Loopback && ip.is_ipv4() && link.addresses.iter().any(|a| in_network(ip, a.ip, a.prefix_len))
 }
 
 /// The directed broadcast address of an IPv4 network.

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::Kernel;
 use crate::paths;
+use crate::test::kernels::Kernel;
 use crate::test::{requirements, roots};
 
 /// Where they are.

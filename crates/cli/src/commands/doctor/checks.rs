@@ -148,6 +148,7 @@ fn id_maps(host: &Host) -> Finding {
     if !helper {
         return Finding::poor(what, Grade::Slower, "no newuidmap: one id only", "apt-get install uidmap");
     }
+    // subuid(5): a line may name the user either way.
     let (by_name, by_uid) = (format!("{}:", host.user), format!("{}:", host.uid));
     let given = |path| {
         let text = host.read(path).unwrap_or_default();
@@ -185,6 +186,7 @@ fn yama(host: &Host) -> Finding {
     let what = "Yama";
     match host.read("/proc/sys/kernel/yama/ptrace_scope").as_deref() {
         None => Finding::ok(what, "not there"),
+        // 1 and 2 let a parent trace its children, which is all that the platform does.
         Some("3") => Finding::poor(
             what,
             Grade::Slower,
@@ -205,10 +207,12 @@ fn cpu(host: &Host) -> Finding {
     let text = host.read("/proc/cpuinfo").unwrap_or_default();
     let flags = text.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
     let lacks_flag = |flag: &str| !flags.split(' ').any(|other| other == flag);
+    // The stub keeps extended state by XSAVE alone.
     if !flags.is_empty() && lacks_flag("xsave") {
         let mend = "--platform=ptrace, or a processor, or a model of one (-cpu host), that has it";
         return Finding::poor(what, Grade::Missing, "no xsave: no --platform=systrap", mend);
     }
+    // Without these the stub asks the host for the base of %fs and for its CPU.
     let lacks: Vec<&str> = ["fsgsbase", "rdpid"].into_iter().filter(|flag| lacks_flag(flag)).collect();
     match lacks.is_empty() {
         true => Finding::ok(what, "fsgsbase, rdpid"),

@@ -6,9 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use moat_abi::netlink as nl;
 use moat_abi::socket::{IFF_LOOPBACK, IFF_UP};
 use moat_identity::NetNamespace;
+use moat_identity::net::NetDevice;
 
-use super::name;
 use crate::stack::stack_of;
+
+/// The name of a device by its number.
+pub(super) fn name(devices: &[NetDevice], index: u32) -> &str {
+    devices.iter().find(|d| d.index == index).map_or("*", |d| &d.name)
+}
 
 /// The routes of IPv6: destination, source, next hop, metric, references, use, flags, device; all in hexadecimal.
 pub(crate) fn ipv6_route(net: &NetNamespace) -> Vec<u8> {

@@ -9,7 +9,8 @@ use moat_abi::socket::{
 };
 use moat_identity::NetNamespace;
 
-use crate::inspect::{SocketInfo, list};
+use crate::inspect::SocketInfo;
+use crate::listing::list;
 use crate::stack::stack_of;
 
 /// A protocol's two lines: names, and values. What is not counted is 0.
@@ -21,7 +22,7 @@ fn lines(out: &mut String, protocol: &str, names: &str, values: &[(&str, u64)]) 
 }
 
 fn count(sockets: &[SocketInfo], family: u16) -> u64 {
-    sockets.iter().filter(|s| s.family == family).count() as u64
+    u64::try_from(sockets.iter().filter(|s| s.family == family).count()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn snmp(net: &NetNamespace) -> Vec<u8> {

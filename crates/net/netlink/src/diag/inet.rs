@@ -7,7 +7,8 @@ use moat_abi::netlink as nl;
 use moat_abi::netlink::{InetDiagMsg, InetDiagReqV2, InetDiagSockid};
 use moat_abi::socket::{IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP};
 use moat_abi::{Errno, Result};
-use moat_net_inet::inspect::{Inspect, SocketInfo, sockets};
+use moat_net_inet::inspect::{Inspect, SocketInfo};
+use moat_net_inet::listing::sockets;
 use zerocopy::IntoBytes;
 
 use super::wants_state;

@@ -46,8 +46,18 @@ static int device(void) {
     return index;
 }
 
+static int attach(int fd, struct sock_filter *program, int count) {
+    struct sock_fprog p = {count, program};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p);
+}
+
 static int packet(int type, int protocol, int index) {
-    int fd = OK(socket(AF_PACKET, type, htons(protocol)));
+    int fd = OK(socket(AF_PACKET, type, 0));
+    // Only what the check sends: a device that comes up asks for its neighbours.
+    struct sock_filter own[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PROTOCOL),
+                                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x88b5, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0xffff),
+                                BPF_STMT(BPF_RET | BPF_K, 0)};
+    OK(attach(fd, own, 4));
     struct sockaddr_ll a = {.sll_family = AF_PACKET, .sll_protocol = htons(protocol), .sll_ifindex = index};
     OK(bind(fd, (struct sockaddr *)&a, sizeof a));
     return fd;
@@ -130,11 +140,6 @@ TEST(names_of_packet_sockets) {
     ERR(socket(AF_PACKET, SOCK_RAW, 0), EPERM);
 }
 
-static int attach(int fd, struct sock_filter *program, int count) {
-    struct sock_fprog p = {count, program};
-    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p);
-}
-
 TEST(filters_choose_and_cut_frames) {
     int d = device(), fd = packet(SOCK_RAW, ETH_P_ALL, d);
     // 40 bytes of frames whose 15th byte is 'y'.
@@ -150,10 +155,12 @@ TEST(filters_choose_and_cut_frames) {
     ERR(recv(fd, bytes, sizeof bytes, MSG_DONTWAIT), EAGAIN);
     // By what is beside the frame; a load beyond its end drops it.
     struct sock_filter beside[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PROTOCOL),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x88b5, 1, 0), BPF_STMT(BPF_RET | BPF_K, 0),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_PKTTYPE),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 0, 1), BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 60),
         BPF_STMT(BPF_RET | BPF_K, 0xffff)};
-    OK(attach(fd, beside, 4));
+    OK(attach(fd, beside, 7));
     transmit(d, 20, 'y');
     transmit(d, 100, 'z');
     CHECK_EQ(recv(fd, bytes, sizeof bytes, 0), 114);

@@ -99,7 +99,7 @@ fn check(program: &[SockFilter], loads: Loads) -> Result<()> {
     }
     let in_scratch = |k: u32| index(k) < SCRATCH;
     for (i, f) in program.iter().enumerate() {
-        let left = program.len() - i - 1;
+        let left = program.len().saturating_sub(i).saturating_sub(1);
         // Jumps only go forward, so every program ends.
         let reaches = |by: usize| by < left;
         let fine = match f.code & 7 {
@@ -154,7 +154,7 @@ fn evaluate(program: &[SockFilter], input: &impl Input) -> Option<u32> {
     // Checked before; the remainder only keeps this from ever panicking.
     let slot = |k: u32| index(k) % SCRATCH;
     while let Some(f) = program.get(pc) {
-        pc += 1;
+        pc = pc.saturating_add(1);
         let operand = if f.code & BPF_X != 0 { x } else { f.k };
         match f.code & 7 {
             BPF_LD => {
@@ -186,7 +186,7 @@ fn evaluate(program: &[SockFilter], input: &impl Input) -> Option<u32> {
             BPF_JMP => {
                 let taken = match f.code & 0xf0 {
                     BPF_JA => {
-                        pc += index(f.k);
+                        pc = pc.saturating_add(index(f.k));
                         continue;
                     }
                     BPF_JEQ => a == operand,
@@ -194,7 +194,7 @@ fn evaluate(program: &[SockFilter], input: &impl Input) -> Option<u32> {
                     BPF_JGE => a >= operand,
                     _ => a & operand != 0,
                 };
-                pc += usize::from(if taken { f.jt } else { f.jf });
+                pc = pc.saturating_add(usize::from(if taken { f.jt } else { f.jf }));
             }
             BPF_RET => return Some(if f.code & !7 == BPF_A { a } else { f.k }),
             _ if f.code & !7 == BPF_TXA => a = x,

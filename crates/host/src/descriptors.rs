@@ -34,7 +34,7 @@ impl Purpose {
     fn line(self, limit: u64) -> u64 {
         let kept = (limit / 16).min(4096);
         limit.saturating_sub(match self {
-            Purpose::Memory => 2 * kept,
+            Purpose::Memory => kept.saturating_mul(2),
             Purpose::File => kept,
             Purpose::Process => kept / 4,
         })

@@ -370,7 +370,7 @@ fn become_namespace_root() -> Result<(), i32> {
 /// Closes all descriptors from `first` on, but for `kept`. Async-signal-safe.
 fn close_from(first: RawFd, kept: RawFd) -> Result<(), i32> {
     // CLOSE_RANGE_CLOEXEC would do it at once, but came with Linux 5.11.
-    for (from, to) in [(first, i64::from(kept) - 1), (kept + 1, i64::from(u32::MAX))] {
+    for (from, to) in [(first, i64::from(kept).saturating_sub(1)), (kept.saturating_add(1), i64::from(u32::MAX))] {
         if i64::from(from) <= to {
             // SAFETY: takes numbers only; the caller's descriptors from `first` on are not used any more.
             check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } as libc::c_int)?;

@@ -221,9 +221,9 @@ impl UserNamespace {
 /// (`map_id_range_down`).
 fn flatten(parent: &[IdRange], range: IdRange) -> Option<IdRange> {
     let last = range.outside.checked_add(range.count.checked_sub(1)?)?;
-    let holds = |r: &&IdRange| range.outside >= r.inside && last - r.inside < r.count;
+    let holds = |r: &&IdRange| range.outside >= r.inside && last.saturating_sub(r.inside) < r.count;
     let r = parent.iter().find(|r| last >= r.inside && holds(r))?;
-    Some(IdRange { outside: r.outside.checked_add(range.outside - r.inside)?, ..range })
+    Some(IdRange { outside: r.outside.checked_add(range.outside.saturating_sub(r.inside))?, ..range })
 }
 
 fn to_kernel(map: Option<&[IdRange]>, id: u32) -> Option<u32> {

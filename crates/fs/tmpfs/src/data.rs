@@ -74,7 +74,7 @@ impl Data {
         if self.seen.is_some() {
             self.count_stored(shared);
         }
-        self.held.len() + self.stored
+        self.held.len().saturating_add(self.stored)
     }
 
     fn count_stored(&mut self, shared: &Shared) {
@@ -217,8 +217,8 @@ impl Data {
         }
         // Those that a mapping has stored to are counted already.
         let counted = more.min(self.stored);
-        shared.take_blocks(more - counted)?;
-        self.stored -= counted;
+        shared.take_blocks(more.saturating_sub(counted))?;
+        self.stored = self.stored.saturating_sub(counted);
         self.held.insert(first, last);
         Ok(())
     }
@@ -231,7 +231,7 @@ impl Data {
             match self.held.next_missing(page) {
                 next if next > page => page = next,
                 _ if left == 0 => break,
-                _ => (page, left) = (page + 1, left - 1),
+                _ => (page, left) = (page.saturating_add(1), left.saturating_sub(1)),
             }
         }
         page.saturating_mul(BLOCK)

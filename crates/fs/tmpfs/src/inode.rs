@@ -173,7 +173,7 @@ impl Inode for TmpInode {
             Content::File(d) => {
                 let mut d = d.lock();
                 stored_at = d.stored_at();
-                (d.size(), d.blocks(&self.shared) * (BLOCK / 512), DeviceId::NONE)
+                (d.size(), d.blocks(&self.shared).saturating_mul(BLOCK / 512), DeviceId::NONE)
             }
             // `BOGO_DIRENT_SIZE`: 20 for each entry, `.` and `..` among them.
             Content::Dir(e) => (40 + 20 * e.lock().len() as u64, 0, DeviceId::NONE),

@@ -26,8 +26,8 @@ impl PageSet {
 
     /// How many of `start..end` are missing.
     pub(crate) fn missing(&self, start: u64, end: u64) -> u64 {
-        let there: u64 = self.within(start, end).map(|(a, b)| b - a).sum();
-        end.saturating_sub(start) - there
+        let there: u64 = self.within(start, end).map(|(a, b)| b.saturating_sub(a)).sum();
+        end.saturating_sub(start).saturating_sub(there)
     }
 
     /// Adds `start..end`.
@@ -35,7 +35,7 @@ impl PageSet {
         if start >= end {
             return;
         }
-        self.len += self.missing(start, end);
+        self.len = self.len.saturating_add(self.missing(start, end));
         let (mut first, mut last) = (start, end);
         if let Some((&a, &b)) = self.ranges.range(..start).next_back()
             && b >= start
@@ -53,7 +53,7 @@ impl PageSet {
     /// Takes `start..end` out; gives how many there were.
     pub(crate) fn remove(&mut self, start: u64, end: u64) -> u64 {
         let there: Vec<(u64, u64)> = self.within(start, end).collect();
-        let mut removed = 0;
+        let mut removed = 0u64;
         for (a, b) in there {
             // The range that has it begins at or before it.
             let Some((&first, &last)) = self.ranges.range(..=a).next_back() else { continue };
@@ -64,9 +64,9 @@ impl PageSet {
             if b < last {
                 self.ranges.insert(b, last);
             }
-            removed += b - a;
+            removed = removed.saturating_add(b.saturating_sub(a));
         }
-        self.len -= removed;
+        self.len = self.len.saturating_sub(removed);
         removed
     }
 

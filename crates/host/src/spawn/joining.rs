@@ -40,7 +40,7 @@ pub fn user_namespace_maps(namespace: BorrowedFd<'_>) -> io::Result<(Vec<IdMap>,
     let joins = Joins { user: Some(namespace), network: None };
     let (hold_fd, hold_write_fd, report_fd) = (hold.as_raw_fd(), hold_write.as_raw_fd(), report_write.as_raw_fd());
     let (pid, pidfd) = fork(|| {
-        tell(report_fd, join(joins).err().map_or(0, |errno| -errno));
+        tell(report_fd, join(joins).err().map_or(0, i32::wrapping_neg));
         let mut byte = 0u8;
         // SAFETY: closes this process's copy, and reads one byte into a local; the read ends when the parent's is closed.
         unsafe {
@@ -69,7 +69,7 @@ pub fn new_user_namespace(maps: &IdMaps) -> io::Result<OwnedFd> {
     let (pid, pidfd) = fork(|| {
         // SAFETY: takes a number only.
         let made = check(unsafe { libc::unshare(libc::CLONE_NEWUSER) });
-        tell(report_fd, made.err().map_or(0, |errno| -errno));
+        tell(report_fd, made.err().map_or(0, i32::wrapping_neg));
         let mut byte = 0u8;
         // SAFETY: closes this process's copy, and reads one byte into a local; the read ends when the parent's is closed.
         unsafe {

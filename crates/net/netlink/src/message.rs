@@ -57,7 +57,7 @@ impl Message {
 
 /// NLMSG_ERROR: an error with the request's header, or an acknowledgement.
 pub(crate) fn error(request: &Nlmsghdr, to: Answering, errno: Option<Errno>) -> Vec<u8> {
-    let body = Nlmsgerr { error: -errno.map_or(0, Errno::raw), msg: *request };
+    let body = Nlmsgerr { error: errno.map_or(0, Errno::raw).wrapping_neg(), msg: *request };
     Message::new(nl::NLMSG_ERROR, nl::NLM_F_CAPPED, to).body(body.as_bytes()).finish()
 }
 

@@ -138,6 +138,11 @@ pub(crate) fn sockets(net: &NetNamespace) -> Vec<Shown> {
     all.iter().map(show).collect()
 }
 
+/// The bit of a group, which are numbered from 1.
+fn bit_of(group: u32) -> u64 {
+    group.checked_sub(1).and_then(|by| 1u64.checked_shl(by)).unwrap_or(0)
+}
+
 /// The number of an address of AF_NETLINK.
 fn address(addr: &[u8]) -> Result<SockaddrNl> {
     let (a, _) = SockaddrNl::read_from_prefix(addr).map_err(|_| Errno::EINVAL)?;
@@ -269,7 +274,7 @@ impl NetlinkSocket {
 impl Observer for NetlinkSocket {
     fn changed(&self, net: &NetNamespace, changes: &[Change]) {
         let groups = self.state.lock().groups;
-        let members = (1..=GROUPS).filter(|g| groups & (1 << (g - 1)) != 0);
+        let members = (1..=GROUPS).filter(|g| groups & bit_of(*g) != 0);
         let told: Vec<Vec<u8>> = changes
             .iter()
             .flat_map(|change| members.clone().filter_map(move |group| self.protocol.tell(net, group, change)))
@@ -383,7 +388,7 @@ impl Socket for NetlinkSocket {
         match (level, name) {
             (SOL_NETLINK, nl::NETLINK_ADD_MEMBERSHIP | nl::NETLINK_DROP_MEMBERSHIP) => {
                 let group = number.filter(|g| (1..=GROUPS).contains(g)).ok_or(Errno::EINVAL)?;
-                let bit = 1u64 << (group - 1);
+                let bit = bit_of(group);
                 let add = name == nl::NETLINK_ADD_MEMBERSHIP;
                 self.set_groups(|g| if add { g | bit } else { g & !bit });
                 Ok(())

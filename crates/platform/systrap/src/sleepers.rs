@@ -66,7 +66,7 @@ impl Sleepers {
                 return;
             }
             let Some((oldest, id)) = self.rings.lock().pop_front() else { return };
-            remembered -= 1;
+            remembered = remembered.saturating_sub(1);
             match oldest.upgrade().map_or(Parked::Gone, |oldest| oldest.parked(id, long)) {
                 Parked::Gone => {}
                 Parked::Still => self.rings.lock().push_back((oldest, id)),

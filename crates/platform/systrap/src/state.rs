@@ -298,7 +298,7 @@ impl HostThread {
     }
 
     fn enter(&self, s: &mut HostThreadState, phase: Phase) {
-        let change = isize::from(phase.is_listed()) - isize::from(s.phase.is_listed());
+        let change = isize::from(phase.is_listed()).wrapping_sub(isize::from(s.phase.is_listed()));
         if change != 0 {
             self.core.sleepers.listed(change);
         }

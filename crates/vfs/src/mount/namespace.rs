@@ -269,7 +269,7 @@ impl MountNamespace {
     fn copy_mounts(path: &Path, subtree: Subtree, files: NamespaceFiles) -> Arc<Mount> {
         let top = Mount::bind(path);
         // What is bound may be removed again; what lies on it in the copy may not.
-        top.set_flags(top.flags() - MountFlags::LOCKED);
+        top.set_flags(top.flags().difference(MountFlags::LOCKED));
         if subtree == Subtree::All {
             let mut pending = vec![(path.mount.clone(), top.clone())];
             let mut first = true;
@@ -343,7 +343,7 @@ impl MountNamespace {
         }
         // The lock is one on the place, where the new root is from here on.
         if old_root.mount.flags().contains(MountFlags::LOCKED) {
-            old_root.mount.set_flags(old_root.mount.flags() - MountFlags::LOCKED);
+            old_root.mount.set_flags(old_root.mount.flags().difference(MountFlags::LOCKED));
             new_root.mount.set_flags(new_root.mount.flags() | MountFlags::LOCKED);
         }
         // A root that is itself mounted somewhere (after chroot(2)) is replaced there.

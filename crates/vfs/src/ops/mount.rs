@@ -33,8 +33,8 @@ fn check_privilege(view: &View<'_>, ns: &MountNamespace) -> Result<()> {
 /// The per-mount part of `MS_*`; without any access-time flag it is relatime.
 fn mount_flags(flags: MsFlags) -> MountFlags {
     // The lower bits of both sets of flags are the same; the locks are our own.
-    let mut m =
-        MountFlags::from_bits_truncate(u32::try_from(flags.bits() & 0xffff_ffff).unwrap_or(0)) - MountFlags::LOCKS;
+    let mut m = MountFlags::from_bits_truncate(u32::try_from(flags.bits() & 0xffff_ffff).unwrap_or(0))
+        .difference(MountFlags::LOCKS);
     if !m.intersects(MountFlags::NOATIME | MountFlags::STRICTATIME) {
         m |= MountFlags::RELATIME;
     }
@@ -124,7 +124,7 @@ fn remount(creds: &Credentials, at: &Path, flags: MsFlags, options: &[u8]) -> Re
     let mut new = mount_flags(flags);
     // What is not said of access times stays.
     if !flags.intersects(MsFlags::NOATIME | MsFlags::NODIRATIME | MsFlags::RELATIME | MsFlags::STRICTATIME) {
-        new = (new - MountFlags::ATIME) | (old & MountFlags::ATIME);
+        new = new.difference(MountFlags::ATIME) | (old & MountFlags::ATIME);
     }
     // As its maker wanted it: whoever has it in a less privileged namespace can't undo that.
     if !old.may_become(new) {

@@ -171,6 +171,12 @@ impl NetNamespace {
         self.view.read().devices.clone()
     }
 
+    /// The device of a number.
+    #[must_use]
+    pub fn device(&self, index: u32) -> Option<NetDevice> {
+        self.view.read().devices.iter().find(|d| d.index == index).cloned()
+    }
+
     /// The routes, in the order of their making.
     #[must_use]
     pub fn routes(&self) -> Vec<Route> {

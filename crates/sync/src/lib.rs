@@ -5,6 +5,7 @@
 //! - [`timer`]: deadlines on the host's monotonic clock.
 //! - [`executor`]: runs guest tasks as futures on a few host threads, one of which leads: it waits for the
 //!   platform, the host descriptors ([`reactor`]) and the timers.
+//! - [`WeakList`]: values that others own.
 //! - [`async_mutex`]: a lock that may be held across an await.
 //!
 //! # Invariants
@@ -17,7 +18,9 @@ pub mod lock;
 pub mod reactor;
 pub mod timer;
 pub mod wait;
+mod weak_list;
 
 pub use executor::{block_in_place, spawn};
 pub use lock::{Condvar, LockClass, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use wait::{Listener, Notify, WaitQueue};
+pub use weak_list::WeakList;

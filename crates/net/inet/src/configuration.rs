@@ -3,7 +3,7 @@
 //! The stack has the configuration; what the namespace shows of it is made anew after each change, and the difference is what
 //! observers are told.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Weak;
 
 use moat_abi::netlink as nl;
@@ -11,9 +11,9 @@ use moat_abi::socket::{IFF_LOWER_UP, IFF_RUNNING, IFF_UP};
 use moat_abi::{Errno, Result};
 use moat_identity::NetNamespace;
 use moat_identity::net::{InterfaceAddress, NetDevice, NetView, Route};
-use moat_net_stack::route::network_of;
+use moat_net_stack::route::{broadcast_of, network_of};
 use moat_net_stack::{LinkConfig, LinkKind, RouteConfig, RouteKind};
-use moat_sync::{LockClass, Mutex};
+use moat_sync::{LockClass, Mutex, WeakList};
 
 use crate::stack::{NetStack, stack_of};
 
@@ -38,24 +38,18 @@ pub trait Observer: Send + Sync {
 /// What a namespace keeps about its configuration.
 struct Configuration {
     changing: Mutex<()>,
-    observers: Mutex<Vec<Weak<dyn Observer>>>,
+    observers: WeakList<dyn Observer>,
 }
 
 impl Default for Configuration {
     fn default() -> Configuration {
-        Configuration {
-            changing: Mutex::new(LockClass::NetConfiguration, ()),
-            observers: Mutex::new(LockClass::Table, Vec::new()),
-        }
+        Configuration { changing: Mutex::new(LockClass::NetConfiguration, ()), observers: WeakList::default() }
     }
 }
 
 /// Tells `observer` of changes of a namespace, for as long as it lives.
 pub fn observe(net: &NetNamespace, observer: Weak<dyn Observer>) {
-    let configuration = net.extensions.get_or_init(Configuration::default);
-    let mut observers = configuration.observers.lock();
-    observers.retain(|o| o.strong_count() > 0);
-    observers.push(observer);
+    net.extensions.get_or_init(Configuration::default).observers.add(observer);
 }
 
 /// Changes the configuration of a namespace. Not with a socket's state locked.
@@ -72,8 +66,7 @@ pub fn change<R>(net: &NetNamespace, f: impl FnOnce(&NetStack) -> Result<R>) -> 
     };
     stack.settle();
     if !changes.is_empty() {
-        let observers: Vec<_> = configuration.observers.lock().iter().filter_map(Weak::upgrade).collect();
-        observers.iter().for_each(|o| o.changed(net, &changes));
+        configuration.observers.alive().iter().for_each(|o| o.changed(net, &changes));
     }
     result
 }
@@ -124,12 +117,6 @@ fn addresses(link: &LinkConfig) -> Vec<InterfaceAddress> {
     out
 }
 
-/// The address of all hosts of a network of IPv4 (`fib_add_ifaddr`).
-fn broadcast_of(ip: Ipv4Addr, prefix_len: u8) -> Option<Ipv4Addr> {
-    let hosts = u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
-    (prefix_len < 31).then(|| Ipv4Addr::from_bits(ip.to_bits() | hosts))
-}
-
 /// The entries of the table `local` that follow from a link's addresses.
 fn local_routes(link: &LinkConfig) -> Vec<Route> {
     let mut out = Vec::new();
@@ -150,15 +137,15 @@ fn local_routes(link: &LinkConfig) -> Vec<Route> {
         metric: 0,
     };
     for a in &link.addresses {
-        let IpAddr::V4(v4) = a.ip else {
+        if a.ip.is_ipv6() {
             out.push(entry(a.ip, 128, nl::RTN_LOCAL, None));
             continue;
-        };
+        }
         if link.kind == LinkKind::Loopback && a.prefix_len < 32 {
             out.push(entry(network_of(a.ip, a.prefix_len), a.prefix_len, nl::RTN_LOCAL, Some(a.ip)));
         }
         out.push(entry(a.ip, 32, nl::RTN_LOCAL, Some(a.ip)));
-        if let Some(all) = a.broadcast.or_else(|| broadcast_of(v4, a.prefix_len)) {
+        if let Some(all) = a.broadcast.or_else(|| broadcast_of(a.ip, a.prefix_len)) {
             out.push(entry(all.into(), 32, nl::RTN_BROADCAST, Some(a.ip)));
         }
     }

@@ -99,7 +99,7 @@ pub(crate) fn device_named(net: &NetNamespace, name: &[u8]) -> Option<u32> {
 
 /// Whether there is a device of a number; 0 stands for any.
 pub(crate) fn check_device(net: &NetNamespace, index: u32) -> Result<()> {
-    let known = index == 0 || net.devices().iter().any(|d| d.index == index);
+    let known = index == 0 || net.device(index).is_some();
     if known { Ok(()) } else { Err(Errno::EADDRNOTAVAIL) }
 }
 

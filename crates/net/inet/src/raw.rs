@@ -14,7 +14,7 @@ use moat_abi::socket::{
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
 use moat_net_stack::{IpHeader, SendError, SendOptions, internet_checksum};
-use moat_sync::{LockClass, Mutex};
+use moat_sync::{LockClass, Mutex, WeakList};
 use moat_vfs::Caller;
 use moat_vfs::socket::{
     Ancillary, BufferSide, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind,
@@ -67,19 +67,12 @@ pub struct RawSocket {
 }
 
 /// The raw and ping sockets of a namespace.
-pub(crate) struct RawTable(Mutex<Vec<Weak<RawSocket>>>);
-
-impl Default for RawTable {
-    fn default() -> RawTable {
-        RawTable(Mutex::new(LockClass::Table, Vec::new()))
-    }
-}
+#[derive(Default)]
+pub(crate) struct RawTable(WeakList<RawSocket>);
 
 impl RawTable {
     pub(crate) fn sockets(namespace: &NetNamespace) -> Vec<Arc<RawSocket>> {
-        let Some(table) = namespace.extensions.get::<RawTable>() else { return Vec::new() };
-        let sockets = table.0.lock();
-        sockets.iter().filter_map(Weak::upgrade).collect()
+        namespace.extensions.get::<RawTable>().map(|table| table.0.alive()).unwrap_or_default()
     }
 }
 
@@ -112,12 +105,7 @@ impl RawSocket {
             let number = socket.free_number().ok_or(Errno::EAGAIN)?;
             socket.state.lock().number = number;
         }
-        let table = maker.net.extensions.get_or_init(RawTable::default);
-        let mut sockets = table.0.lock();
-        // Those that were closed leave the table when the next one comes.
-        sockets.retain(|s| s.strong_count() > 0);
-        sockets.push(socket.me.clone());
-        drop(sockets);
+        maker.net.extensions.get_or_init(RawTable::default).0.add(socket.me.clone());
         // From here on the stack gives copies of packets of this protocol.
         if let Ok(protocol) = u8::try_from(kind.protocol) {
             stack.change(|s| s.want_raw(protocol));

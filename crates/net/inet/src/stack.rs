@@ -23,7 +23,7 @@ use moat_net_stack::{
 };
 use moat_sync::timer::Timer;
 use moat_sync::wait::Notify;
-use moat_sync::{LockClass, Mutex, MutexGuard, RwLock};
+use moat_sync::{LockClass, Mutex, MutexGuard, RwLock, WeakList};
 
 /// Frames that are taken from a device, or given to it, at once.
 const BATCH: usize = 32;
@@ -62,7 +62,8 @@ pub struct NetStack {
     began: Instant,
     links: RwLock<HashMap<u32, Arc<Link>>>,
     sockets: &'static dyn Sockets,
-    taps: Taps,
+    /// Who looks on in the namespace.
+    taps: WeakList<dyn Tap>,
     state: Mutex<State>,
 }
 
@@ -90,27 +91,6 @@ pub struct Tapped<'a> {
 pub trait Tap: Send + Sync {
     /// Takes a frame. Called with no lock of the network.
     fn frame(&self, frame: &Tapped<'_>);
-}
-
-/// Who looks on in a namespace.
-struct Taps {
-    /// Looked at for each batch of frames, so that nobody who looks on costs nothing.
-    any: AtomicBool,
-    list: RwLock<Vec<Weak<dyn Tap>>>,
-}
-
-impl Taps {
-    fn show(&self, frame: &Tapped<'_>) {
-        let all: Vec<_> = self.list.read().iter().filter_map(Weak::upgrade).collect();
-        all.iter().for_each(|tap| tap.frame(frame));
-    }
-
-    fn change(&self, f: impl FnOnce(&mut Vec<Weak<dyn Tap>>)) {
-        let mut list = self.list.write();
-        list.retain(|tap| tap.strong_count() > 0);
-        f(&mut list);
-        self.any.store(!list.is_empty(), Ordering::Release);
-    }
 }
 
 /// What the timer tells: time has come for the stack.
@@ -153,7 +133,7 @@ impl NetStack {
             began,
             links: RwLock::new(LockClass::Table, links),
             sockets,
-            taps: Taps { any: AtomicBool::new(false), list: RwLock::new(LockClass::Table, Vec::new()) },
+            taps: WeakList::default(),
             state: Mutex::new(LockClass::NetStack, State { stack, timer: None }),
         });
         let place = namespace.extensions.get_or_init(Place::default);
@@ -209,12 +189,16 @@ impl NetStack {
 
     /// Shows `tap` the frames of all links from here on.
     pub fn add_tap(&self, tap: Weak<dyn Tap>) {
-        self.taps.change(|list| list.push(tap));
+        self.taps.add(tap);
     }
 
     /// Shows it no more of them.
     pub fn remove_tap(&self, tap: &Weak<dyn Tap>) {
-        self.taps.change(|list| list.retain(|t| !t.ptr_eq(tap)));
+        self.taps.remove(tap);
+    }
+
+    fn show(&self, frame: &Tapped<'_>) {
+        self.taps.alive().iter().for_each(|tap| tap.frame(frame));
     }
 
     /// Sends a frame as it is; over a link without a device it is lost.
@@ -222,8 +206,8 @@ impl NetStack {
     /// # Errors
     /// ENOBUFS where the device has no room; ENETDOWN; EINVAL for what it refuses.
     pub fn send_frame(&self, index: u32, frame: &[u8]) -> Result<()> {
-        if self.taps.any.load(Ordering::Acquire) {
-            self.taps.show(&Tapped { link: index, bytes: frame, outgoing: true });
+        if !self.taps.is_empty() {
+            self.show(&Tapped { link: index, bytes: frame, outgoing: true });
         }
         let Some(link) = self.link(index) else { return Ok(()) };
         let frames = [Frame { parts: &[IoSlice::new(frame)], offload: Offload::default() }];
@@ -262,7 +246,7 @@ impl NetStack {
         let Some(link) = self.link(index) else { return false };
         for _ in 0..ROUNDS {
             let now = self.time(Instant::now());
-            let tapped = self.taps.any.load(Ordering::Acquire);
+            let tapped = !self.taps.is_empty();
             let mut seen: Vec<Vec<u8>> = Vec::new();
             let taken = link.device.receive(BATCH, &mut |frame, offload| {
                 if tapped {
@@ -274,7 +258,7 @@ impl NetStack {
                 state.stack.receive(index, frame, offload);
             });
             // After each batch, so that acknowledgements go out while more comes in.
-            seen.iter().for_each(|frame| self.taps.show(&Tapped { link: index, bytes: frame, outgoing: false }));
+            seen.iter().for_each(|frame| self.show(&Tapped { link: index, bytes: frame, outgoing: false }));
             self.settle();
             if taken < BATCH {
                 return false;
@@ -336,10 +320,8 @@ impl NetStack {
                 }
                 continue;
             }
-            if self.taps.any.load(Ordering::Acquire) {
-                packets
-                    .iter()
-                    .for_each(|p| self.taps.show(&Tapped { link: index, bytes: &p.flat_frame(), outgoing: true }));
+            if !self.taps.is_empty() {
+                packets.iter().for_each(|p| self.show(&Tapped { link: index, bytes: &p.flat_frame(), outgoing: true }));
             }
             let rest = transmit(&*link.device, packets);
             let mut state = self.state.lock();

@@ -11,7 +11,7 @@ use moat_abi::socket::{AF_NETLINK, MsgFlags, SOL_NETLINK, SockaddrNl};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
 use moat_net_inet::configuration::{Change, Observer, observe};
-use moat_sync::{LockClass, Mutex};
+use moat_sync::{LockClass, Mutex, WeakList};
 use moat_vfs::Caller;
 use moat_vfs::socket::{Ancillary, Incoming, Outgoing, SockAddr, Socket, SocketCore, SocketKind, SocketMaker};
 use zerocopy::{FromBytes, IntoBytes};
@@ -109,12 +109,12 @@ pub(crate) struct NetlinkSocket {
 pub(crate) struct NetlinkTable {
     /// The next port number that is no process's.
     next_port: AtomicU32,
-    sockets: Mutex<Vec<Weak<NetlinkSocket>>>,
+    sockets: WeakList<NetlinkSocket>,
 }
 
 impl Default for NetlinkTable {
     fn default() -> NetlinkTable {
-        NetlinkTable { next_port: AtomicU32::new(0xf000_0000), sockets: Mutex::new(LockClass::Table, Vec::new()) }
+        NetlinkTable { next_port: AtomicU32::new(0xf000_0000), sockets: WeakList::default() }
     }
 }
 
@@ -129,13 +129,12 @@ pub(crate) struct Shown {
 /// The sockets of a namespace.
 pub(crate) fn sockets(net: &NetNamespace) -> Vec<Shown> {
     let Some(table) = net.extensions.get::<NetlinkTable>() else { return Vec::new() };
-    let all: Vec<_> = table.sockets.lock().iter().filter_map(Weak::upgrade).collect();
     let show = |s: &Arc<NetlinkSocket>| {
         let state = s.state.lock();
         let groups = u32::try_from(state.groups & u64::from(u32::MAX)).unwrap_or(0);
         Shown { protocol: s.kind.protocol, port: state.port, groups, ino: s.core.ino() }
     };
-    all.iter().map(show).collect()
+    table.sockets.alive().iter().map(show).collect()
 }
 
 /// The bit of a group, which are numbered from 1.
@@ -163,11 +162,7 @@ impl NetlinkSocket {
             protocol,
             state: Mutex::new(LockClass::Socket, NetlinkState::default()),
         });
-        let table = maker.net.extensions.get_or_init(NetlinkTable::default);
-        let mut sockets = table.sockets.lock();
-        sockets.retain(|s| s.strong_count() > 0);
-        sockets.push(socket.me.clone());
-        drop(sockets);
+        maker.net.extensions.get_or_init(NetlinkTable::default).sockets.add(socket.me.clone());
         socket
     }
 

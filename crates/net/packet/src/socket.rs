@@ -17,7 +17,7 @@ use moat_identity::NetNamespace;
 use moat_identity::net::NetDevice;
 use moat_mm::Mappable;
 use moat_net_inet::stack::{NetStack, Tap, Tapped, stack_of};
-use moat_sync::{LockClass, Mutex};
+use moat_sync::{LockClass, Mutex, WeakList};
 use moat_vfs::Caller;
 use moat_vfs::clock;
 use moat_vfs::socket::{
@@ -75,13 +75,8 @@ pub(crate) struct PacketSocket {
 }
 
 /// The sockets of a namespace, for /proc/net/packet.
-struct PacketTable(Mutex<Vec<Weak<PacketSocket>>>);
-
-impl Default for PacketTable {
-    fn default() -> PacketTable {
-        PacketTable(Mutex::new(LockClass::Table, Vec::new()))
-    }
-}
+#[derive(Default)]
+struct PacketTable(WeakList<PacketSocket>);
 
 /// A socket as /proc/net/packet shows it.
 pub(crate) struct Shown {
@@ -97,7 +92,6 @@ pub(crate) struct Shown {
 /// The sockets of a namespace.
 pub(crate) fn sockets(net: &NetNamespace) -> Vec<Shown> {
     let Some(table) = net.extensions.get::<PacketTable>() else { return Vec::new() };
-    let all: Vec<_> = table.0.lock().iter().filter_map(Weak::upgrade).collect();
     let show = |s: &Arc<PacketSocket>| {
         let state = s.state.lock();
         Shown {
@@ -110,7 +104,7 @@ pub(crate) fn sockets(net: &NetNamespace) -> Vec<Shown> {
             ino: s.core.ino(),
         }
     };
-    all.iter().map(show).collect()
+    table.0.alive().iter().map(show).collect()
 }
 
 fn parse(addr: &[u8]) -> Result<SockaddrLl> {
@@ -139,11 +133,7 @@ impl PacketSocket {
             uid: maker.caller.creds().euid,
             state: Mutex::new(LockClass::Socket, PacketState { protocol, ..PacketState::default() }),
         });
-        let table = maker.net.extensions.get_or_init(PacketTable::default);
-        let mut sockets = table.0.lock();
-        sockets.retain(|s| s.strong_count() > 0);
-        sockets.push(socket.me.clone());
-        drop(sockets);
+        maker.net.extensions.get_or_init(PacketTable::default).0.add(socket.me.clone());
         socket.begin();
         Ok(socket)
     }
@@ -167,7 +157,7 @@ impl PacketSocket {
     }
 
     fn device(&self, index: u32) -> Result<NetDevice> {
-        self.net.devices().into_iter().find(|d| d.index == index).ok_or(Errno::ENODEV)
+        self.net.device(index).ok_or(Errno::ENODEV)
     }
 
     /// Who sent a frame, and how it came.

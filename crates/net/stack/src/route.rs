@@ -92,8 +92,9 @@ pub(crate) fn is_in_loopback(link: &LinkConfig, ip: IpAddr) -> bool {
     link.kind == LinkKind::Loopback && ip.is_ipv4() && link.addresses.iter().any(|a| in_network(ip, a.ip, a.prefix_len))
 }
 
-/// The directed broadcast address of an IPv4 network.
-fn broadcast_of(ip: IpAddr, prefix_len: u8) -> Option<Ipv4Addr> {
+/// The directed broadcast address of an IPv4 network (`fib_add_ifaddr`).
+#[must_use]
+pub fn broadcast_of(ip: IpAddr, prefix_len: u8) -> Option<Ipv4Addr> {
     let IpAddr::V4(ip) = ip else { return None };
     let hosts = u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
     // A network of two addresses (RFC 3021), or of one, has no broadcast.

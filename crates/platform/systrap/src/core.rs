@@ -9,7 +9,7 @@ use moat_host::descriptors::{Purpose, is_within};
 use moat_host::seccomp::{Answer, Listener, Notification};
 use moat_platform::VdsoLayout;
 use moat_stub::layout::{AREA_LEN, DOORBELL};
-use moat_sync::{LockClass, Mutex};
+use moat_sync::{LockClass, Mutex, WeakList};
 
 use crate::area::{Area, AreaPool};
 use crate::births::{Birth, Births, Pending};
@@ -51,7 +51,7 @@ pub struct SystrapCore {
     /// Clones under way.
     pub births: Births<Ordered>,
     spaces: Mutex<HashMap<i32, Weak<Space>>>,
-    pools: Mutex<Vec<Weak<Pool>>>,
+    pools: WeakList<Pool>,
     /// A pool has something to do.
     wanted: Arc<AtomicBool>,
 }
@@ -87,7 +87,8 @@ impl SystrapCore {
     pub fn new(p: Parts) -> Arc<SystrapCore> {
         let wanted = Arc::new(AtomicBool::new(false));
         let first = Pool::new(wanted.clone());
-        let pools = vec![Arc::downgrade(&first)];
+        let pools = WeakList::new(LockClass::Platform);
+        pools.add(Arc::downgrade(&first));
         Arc::new(SystrapCore {
             listener: p.listener,
             areas_number: p.areas_number,
@@ -103,7 +104,7 @@ impl SystrapCore {
             threads: Mutex::new(LockClass::Platform, HashMap::new()),
             births: p.births,
             spaces: Mutex::new(LockClass::Platform, HashMap::new()),
-            pools: Mutex::new(LockClass::Platform, pools),
+            pools,
             wanted,
         })
     }
@@ -116,27 +117,20 @@ impl SystrapCore {
         let space = born.space.ok_or(Errno::EPROTO)?;
         let pool = Pool::new(self.wanted.clone());
         pool.start(born.thread, space);
-        let mut pools = self.pools.lock();
-        pools.retain(|pool| pool.strong_count() > 0);
-        pools.push(Arc::downgrade(&pool));
-        drop(pools);
+        self.pools.add(Arc::downgrade(&pool));
         Ok(pool)
-    }
-
-    fn pools(&self) -> Vec<Arc<Pool>> {
-        self.pools.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Goes on with what pools have to do. Never blocks.
     pub fn pump(&self) {
         while self.wanted.swap(false, Ordering::AcqRel) {
-            self.pools().iter().for_each(|pool| pool.pump_if_wanted());
+            self.pools.alive().iter().for_each(|pool| pool.pump_if_wanted());
         }
     }
 
     /// A process has exited: it may have been a template.
     pub fn exited(&self, pid: i32) {
-        self.pools().iter().for_each(|pool| pool.exited(pid));
+        self.pools.alive().iter().for_each(|pool| pool.exited(pid));
     }
 
     /// Answers the notification that a parked thread waits in.
@@ -251,7 +245,7 @@ impl SystrapCore {
     /// # Errors
     /// ENFILE.
     fn check_descriptors(&self, space: Arc<Space>, p: &Ordered) -> Result<Arc<Space>> {
-        let for_guest = || !self.pools().iter().any(|pool| pool.is_template(p.parent.space.pid));
+        let for_guest = || !self.pools.alive().iter().any(|pool| pool.is_template(p.parent.space.pid));
         if is_within(space.pidfd(), Purpose::Process) || !for_guest() { Ok(space) } else { Err(Errno::ENFILE) }
     }
 

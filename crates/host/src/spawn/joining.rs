@@ -35,27 +35,14 @@ impl Joins<'_> {
 /// # Errors
 /// Of setns(2): EPERM without CAP_SYS_ADMIN in it, EINVAL for the namespace that this process is in.
 pub fn user_namespace_maps(namespace: BorrowedFd<'_>) -> io::Result<(Vec<IdMap>, Vec<IdMap>)> {
-    let (report, report_write) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (hold, hold_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let joins = Joins { user: Some(namespace), network: None };
-    let (hold_fd, hold_write_fd, report_fd) = (hold.as_raw_fd(), hold_write.as_raw_fd(), report_write.as_raw_fd());
-    let (pid, pidfd) = fork(|| {
-        tell(report_fd, join(joins).err().map_or(0, i32::wrapping_neg));
-        let mut byte = 0u8;
-        // SAFETY: closes this process's copy, and reads one byte into a local; the read ends when the parent's is closed.
-        unsafe {
-            libc::close(hold_write_fd);
-            libc::read(hold_fd, ptr::from_mut(&mut byte).cast(), 1);
-        }
-    })?;
-    drop(report_write);
-    let maps = read_report(&report).and_then(|_| {
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
-        Ok((IdMap::parse_all(&read("uid_map")?), IdMap::parse_all(&read("gid_map")?)))
-    });
-    drop(hold_write);
-    reap(&pidfd);
-    maps
+    of_child(
+        || join(joins),
+        |pid| {
+            let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+            Ok((IdMap::parse_all(&read("uid_map")?), IdMap::parse_all(&read("gid_map")?)))
+        },
+    )
 }
 
 /// A new user namespace with these maps, in which nobody is.
@@ -63,13 +50,24 @@ pub fn user_namespace_maps(namespace: BorrowedFd<'_>) -> io::Result<(Vec<IdMap>,
 /// # Errors
 /// Of unshare(2), and of writing the maps.
 pub fn new_user_namespace(maps: &IdMaps) -> io::Result<OwnedFd> {
+    // SAFETY: takes a number only.
+    let unshare = || check(unsafe { libc::unshare(libc::CLONE_NEWUSER) });
+    of_child(unshare, |pid| {
+        maps.write(pid)?;
+        Ok(std::fs::File::open(format!("/proc/{pid}/ns/user"))?.into())
+    })
+}
+
+/// What `look` finds, by its number, of a child that has gone by `enter` and waits: as long as that takes.
+///
+/// # Errors
+/// Of fork(2), and those of both.
+fn of_child<T>(enter: impl FnOnce() -> Result<(), i32>, look: impl FnOnce(i32) -> io::Result<T>) -> io::Result<T> {
     let (report, report_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (hold, hold_write) = pipe_with(PipeFlags::CLOEXEC)?;
     let (hold_fd, hold_write_fd, report_fd) = (hold.as_raw_fd(), hold_write.as_raw_fd(), report_write.as_raw_fd());
     let (pid, pidfd) = fork(|| {
-        // SAFETY: takes a number only.
-        let made = check(unsafe { libc::unshare(libc::CLONE_NEWUSER) });
-        tell(report_fd, made.err().map_or(0, i32::wrapping_neg));
+        tell(report_fd, enter().err().map_or(0, i32::wrapping_neg));
         let mut byte = 0u8;
         // SAFETY: closes this process's copy, and reads one byte into a local; the read ends when the parent's is closed.
         unsafe {
@@ -78,13 +76,11 @@ pub fn new_user_namespace(maps: &IdMaps) -> io::Result<OwnedFd> {
         }
     })?;
     drop(report_write);
-    let namespace = read_report(&report).and_then(|_| {
-        maps.write(pid)?;
-        Ok(std::fs::File::open(format!("/proc/{pid}/ns/user"))?.into())
-    });
+    let found = read_report(&report).and_then(|_| look(pid));
+    // Only now may the child end: while it waits, its number is its own.
     drop(hold_write);
     reap(&pidfd);
-    namespace
+    found
 }
 
 /// Makes the child in the joined namespaces, and in new ones.

@@ -15,10 +15,11 @@ mod load;
 mod sentry;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Result;
 
-use super::{Options, Report, Runner, abi};
+use super::{Options, Platform, Report, Runner, abi};
 use crate::paths;
 
 /// Runs the cases that the options ask for.
@@ -29,6 +30,46 @@ pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Resul
     gaps::run(options, runner, report)?;
     sentry::run(options, runner, report)?;
     load::run(options, report)
+}
+
+/// What became of a case.
+enum Verdict {
+    Passed,
+    Skipped(&'static str),
+    Failed(String),
+}
+
+impl From<Option<String>> for Verdict {
+    /// `None`: nothing went wrong.
+    fn from(why: Option<String>) -> Verdict {
+        why.map_or(Verdict::Passed, Verdict::Failed)
+    }
+}
+
+/// Runs one case on each platform, if it is asked for.
+fn on_each_platform(
+    options: &Options,
+    report: &mut Report,
+    case: &str,
+    mut run: impl FnMut(Platform) -> Result<Verdict>,
+) -> Result<()> {
+    if !options.wants_case(case) {
+        return Ok(());
+    }
+    if options.list {
+        println!("hardening/{case}");
+        return Ok(());
+    }
+    for platform in options.platforms(&Platform::ALL) {
+        let name = format!("hardening/{}/{case}", platform.name());
+        let start = Instant::now();
+        match run(platform)? {
+            Verdict::Passed => report.pass(&name, start.elapsed()),
+            Verdict::Skipped(why) => report.skip(&name, why),
+            Verdict::Failed(why) => report.fail(&name, why),
+        }
+    }
+    Ok(())
 }
 
 /// Compiles a guest program of `tests/hardening`.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::super::job::tail;
 use super::super::{Ending, Files, Job, Network, Options, Place, Platform, Report, Runner, leftovers};
-use super::{Scratch, build, make_root};
+use super::{Scratch, build, make_root, on_each_platform};
 
 const INSIDE: [&str; 9] = [
     "cpu-sleep",
@@ -35,27 +35,10 @@ const NOT_ARMED: i32 = 3;
 
 pub(super) fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
     for attack in INSIDE.into_iter().chain(OUTSIDE) {
-        let case = format!("attacks/{attack}");
-        if !options.wants_case(&case) {
-            continue;
-        }
-        if options.list {
-            println!("hardening/{case}");
-            continue;
-        }
-        for platform in options.platforms(&Platform::ALL) {
-            let name = format!("hardening/{}/{case}", platform.name());
-            let start = Instant::now();
-            let why = if INSIDE.contains(&attack) {
-                judged_inside(runner, platform, attack)?
-            } else {
-                judged_outside(runner, platform, attack)?
-            };
-            match why {
-                None => report.pass(&name, start.elapsed()),
-                Some(why) => report.fail(&name, why),
-            }
-        }
+        on_each_platform(options, report, &format!("attacks/{attack}"), |platform| {
+            let judge = if INSIDE.contains(&attack) { judged_inside } else { judged_outside };
+            judge(runner, platform, attack).map(Into::into)
+        })?;
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! Application code that makes host calls by itself, from wherever in its process there is an instruction for it.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::super::job::tail;
 use super::super::{Ending, Files, Job, Network, Options, Outcome, Place, Platform, Report, Runner};
-use super::{Scratch, build, make_root};
+use super::{Scratch, Verdict, build, make_root, on_each_platform};
 
 /// Where the calls come from; what each is, the guest program says.
 const ROUTES: [&str; 5] = ["own", "x32", "int80", "vsyscall", "stub"];
@@ -16,26 +16,13 @@ const TIMEOUT: Duration = Duration::from_secs(150);
 
 pub(super) fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
     for route in ROUTES {
-        let case = format!("guest/{route}");
-        if !options.wants_case(&case) {
-            continue;
-        }
-        if options.list {
-            println!("hardening/{case}");
-            continue;
-        }
-        for platform in options.platforms(&Platform::ALL) {
-            let name = format!("hardening/{}/{case}", platform.name());
+        on_each_platform(options, report, &format!("guest/{route}"), |platform| {
             if route == "stub" && platform == Platform::Ptrace {
-                report.skip(&name, "a guest of ptrace has no code of the sandbox's: every call stops for the tracer");
-                continue;
+                let why = "a guest of ptrace has no code of the sandbox's: every call stops for the tracer";
+                return Ok(Verdict::Skipped(why));
             }
-            let start = Instant::now();
-            match attack(runner, platform, route)? {
-                None => report.pass(&name, start.elapsed()),
-                Some(why) => report.fail(&name, why),
-            }
-        }
+            attack(runner, platform, route).map(Into::into)
+        })?;
     }
     Ok(())
 }

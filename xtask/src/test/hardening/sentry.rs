@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use self::attacks::{Attack, Goal, Surroundings};
 use super::super::{FileServer, Files, Job, Network, Options, Place, Platform, Report, Runner, Writable, leftovers};
-use super::{Scratch, build, build_checked, make_root};
+use super::{Scratch, build, build_checked, make_root, on_each_platform};
 
 /// How long a sandbox may take to be gone after what ended it.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,30 +28,17 @@ const MAILBOX: &str = "moat-hardening-mailbox";
 pub(super) fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
     let mut attacker = None;
     for (server, word) in [(FileServer::Sandbox, "direct"), (FileServer::Gofer, "gofer")] {
-        let name = format!("hardening/sentry/{word}");
-        if !options.wants_case(name.trim_start_matches("hardening/")) {
-            continue;
-        }
-        if options.list {
-            println!("{name}");
-            continue;
-        }
-        if attacker.is_none() {
-            attacker = Some(build_checked()?);
-        }
-        let Some(binary) = &attacker else { continue };
-        for platform in options.platforms(&Platform::ALL) {
-            let start = Instant::now();
-            let name = format!("hardening/{}/sentry/{word}", platform.name());
+        on_each_platform(options, report, &format!("sentry/{word}"), |platform| {
+            let binary = match &attacker {
+                Some(binary) => binary,
+                None => attacker.insert(build_checked()?),
+            };
             let outcome = attack_all(runner, binary, platform, server);
             // Sandboxes that ended in whatever way take their gofers with them.
             let survivors = leftovers::reap_descendants().into_iter().map(|process| format!("left behind: {process}"));
             let failures: Vec<String> = outcome?.into_iter().chain(survivors).collect();
-            match failures.as_slice() {
-                [] => report.pass(&name, start.elapsed()),
-                failures => report.fail(&name, failures.join("\n        ")),
-            }
-        }
+            Ok((!failures.is_empty()).then(|| failures.join("\n        ")).into())
+        })?;
     }
     Ok(())
 }

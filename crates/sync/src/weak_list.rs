@@ -63,7 +63,7 @@ mod tests {
     fn what_is_gone_or_removed_is_not_listed() {
         let list = WeakList::default();
         let (a, b, c) = (Arc::new(1), Arc::new(2), Arc::new(3));
-        [&a, &b, &c].map(|v| list.add(Arc::downgrade(v)));
+        [&a, &b, &c].iter().for_each(|v| list.add(Arc::downgrade(v)));
         drop(a);
         assert_eq!(list.alive(), [b.clone(), c.clone()]);
         list.remove(&Arc::downgrade(&b));

@@ -20,7 +20,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use moat_abi::socket::{MsgFlags, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCKADDR_STORAGE_SIZE};
+use moat_abi::socket::{MsgFlags, SHUT_RD, SHUT_RDWR, SHUT_WR, SIOCINQ, SIOCOUTQ, SOCKADDR_STORAGE_SIZE};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::Pid;
 use moat_mm::Mappable;
@@ -182,6 +182,20 @@ impl Incoming {
     pub fn bytes(len: usize) -> Incoming {
         Incoming { len, full_len: len, ..Incoming::default() }
     }
+}
+
+/// Answers the ioctls about the queues of a socket that sends at once: `waiting` are the bytes of what would be read first.
+///
+/// # Errors
+/// ENOTTY for other commands; EFAULT.
+pub fn answer_queue_ioctl(caller: &dyn Caller, cmd: u32, arg: u64, waiting: impl FnOnce() -> usize) -> Result<u64> {
+    let value = match cmd {
+        SIOCINQ => waiting(),
+        SIOCOUTQ => 0,
+        _ => return Err(Errno::ENOTTY),
+    };
+    caller.write_user(arg, &i32::try_from(value).unwrap_or(i32::MAX).to_ne_bytes())?;
+    Ok(0)
 }
 
 /// Which halves of a connection shutdown(2) closes.

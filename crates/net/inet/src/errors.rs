@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use moat_abi::Errno;
 use moat_abi::socket as abi;
 use moat_abi::socket::{AF_INET, MsgFlags, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SOL_IP, SOL_IPV6, SockExtendedErr};
+use moat_abi::{Errno, Result};
 use moat_net_stack::SendError;
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::socket::{ControlMessage, Incoming};
+use moat_vfs::socket::{ControlMessage, Incoming, SocketCore};
 use zerocopy::IntoBytes;
 
 use crate::address;
@@ -59,11 +59,15 @@ impl ErrorQueue {
         self.0.lock().is_empty()
     }
 
-    /// The first error as a socket of `family` gets it, and the errno of the next one (`sock_dequeue_err_skb`).
-    pub(crate) fn receive(&self, buf: &mut [u8], family: u16) -> Option<(Incoming, Option<Errno>)> {
+    /// The first error as a socket of `family` gets it. That of the next one becomes the socket's pending error
+    /// (`sock_dequeue_err_skb`).
+    ///
+    /// # Errors
+    /// EAGAIN if there is none.
+    pub(crate) fn receive(&self, core: &SocketCore, buf: &mut [u8], family: u16) -> Result<Incoming> {
         let (entry, next) = {
             let mut queue = self.0.lock();
-            let entry = queue.pop_front()?;
+            let entry = queue.pop_front().ok_or(Errno::EAGAIN)?;
             (entry, queue.front().map(|e| Errno::from_raw(e.error.ee_errno.cast_signed())))
         };
         let len = entry.data.len().min(buf.len());
@@ -80,6 +84,8 @@ impl ErrorQueue {
         let offender = address::format(family, entry.offender);
         let data = [entry.error.as_bytes(), offender.as_bytes()].concat();
         message.ancillary.other.push(ControlMessage { level, kind, data });
-        Some((message, next))
+        let _ = core.take_error();
+        next.into_iter().for_each(|errno| core.set_error(errno));
+        Ok(message)
     }
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::socket as abi;
 use moat_abi::socket::{
-    AF_INET, AF_INET6, AF_UNSPEC, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_RAW, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_DGRAM,
-    SOL_ICMPV6, SOL_IP, SOL_RAW,
+    AF_INET, AF_INET6, AF_UNSPEC, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_RAW, MsgFlags, SOCK_DGRAM, SOL_ICMPV6, SOL_IP,
+    SOL_RAW,
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
@@ -18,7 +18,7 @@ use moat_sync::{LockClass, Mutex, WeakList};
 use moat_vfs::Caller;
 use moat_vfs::socket::{
     Ancillary, BufferSide, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind,
-    SocketMaker, family_of,
+    SocketMaker, answer_queue_ioctl, family_of,
 };
 
 use crate::address;
@@ -346,11 +346,7 @@ impl Socket for RawSocket {
 
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
         if flags.contains(MsgFlags::ERRQUEUE) {
-            let (message, next) = self.errors.receive(buf, self.kind.family).ok_or(Errno::EAGAIN)?;
-            // The pending error is that of the queue's head.
-            let _ = self.core.take_error();
-            next.into_iter().for_each(|errno| self.core.set_error(errno));
-            return Ok(message);
+            return self.errors.receive(&self.core, buf, self.kind.family);
         }
         if flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
@@ -422,13 +418,7 @@ impl Socket for RawSocket {
     }
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-        let value = match cmd {
-            SIOCINQ => self.inbox.first_len(),
-            SIOCOUTQ => 0,
-            _ => return Err(Errno::ENOTTY),
-        };
-        caller.write_user(arg, &i32::try_from(value).unwrap_or(i32::MAX).to_ne_bytes())?;
-        Ok(0)
+        answer_queue_ioctl(caller, cmd, arg, || self.inbox.first_len())
     }
 
     fn poll(&self) -> PollEvents {

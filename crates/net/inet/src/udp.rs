@@ -7,9 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
-use moat_abi::socket::{
-    AF_INET6, AF_UNSPEC, IPPROTO_UDP, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_DGRAM, TCP_CLOSE, TCP_ESTABLISHED,
-};
+use moat_abi::socket::{AF_INET6, AF_UNSPEC, IPPROTO_UDP, MsgFlags, SOCK_DGRAM, TCP_CLOSE, TCP_ESTABLISHED};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
 use moat_net_stack::{IpHeader, SendError, SendOptions};
@@ -17,7 +15,7 @@ use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::socket::{
     Ancillary, BufferSide, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind,
-    SocketMaker, family_of,
+    SocketMaker, answer_queue_ioctl, family_of,
 };
 
 use crate::address::{self, Way, is_local};
@@ -389,11 +387,7 @@ impl Socket for UdpSocket {
 
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
         if flags.contains(MsgFlags::ERRQUEUE) {
-            let (message, next) = self.errors.receive(buf, self.family).ok_or(Errno::EAGAIN)?;
-            // The pending error is that of the queue's head.
-            let _ = self.core.take_error();
-            next.into_iter().for_each(|errno| self.core.set_error(errno));
-            return Ok(message);
+            return self.errors.receive(&self.core, buf, self.family);
         }
         if flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
@@ -430,13 +424,7 @@ impl Socket for UdpSocket {
     }
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-        let value = match cmd {
-            SIOCINQ => self.inbox.first_len(),
-            SIOCOUTQ => 0,
-            _ => return Err(Errno::ENOTTY),
-        };
-        caller.write_user(arg, &i32::try_from(value).unwrap_or(i32::MAX).to_ne_bytes())?;
-        Ok(0)
+        answer_queue_ioctl(caller, cmd, arg, || self.inbox.first_len())
     }
 
     fn poll(&self) -> PollEvents {

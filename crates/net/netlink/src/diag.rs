@@ -33,6 +33,12 @@ impl Protocol for SockDiag {
     }
 }
 
+/// An inode number as messages have it, and the cookie that is made of it.
+fn identity(ino: u64) -> (u32, [u32; 2]) {
+    let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0);
+    (half(ino), [half(ino), half(ino >> 32)])
+}
+
 /// Whether a state is among those that are asked for.
 fn wants_state(states: u32, state: u8) -> bool {
     states & 1u32.checked_shl(u32::from(state)).unwrap_or(0) != 0

@@ -48,6 +48,12 @@ impl Message {
         self.attr(kind, &[text.as_bytes(), &[0]].concat())
     }
 
+    /// An attribute that holds another one: a string.
+    pub(crate) fn attr_nested_text(self, kind: u16, inner: u16, text: &str) -> Message {
+        let value = Message { bytes: Vec::new() }.attr_text(inner, text);
+        self.attr(kind, &value.bytes)
+    }
+
     pub(crate) fn finish(mut self) -> Vec<u8> {
         let len = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         self.bytes[..4].copy_from_slice(&len.to_ne_bytes());

@@ -8,8 +8,7 @@ use std::sync::{Arc, Weak};
 use moat_abi::ptrace::SockFprog;
 use moat_abi::socket as abi;
 use moat_abi::socket::{
-    AF_PACKET, ETH_P_ALL, IFF_UP, MsgFlags, SIOCINQ, SIOCOUTQ, SOCK_RAW, SOL_PACKET, SOL_SOCKET, SockaddrLl,
-    TpacketAuxdata, TpacketStats,
+    AF_PACKET, ETH_P_ALL, IFF_UP, MsgFlags, SOCK_RAW, SOL_PACKET, SOL_SOCKET, SockaddrLl, TpacketAuxdata, TpacketStats,
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_bpf::Program;
@@ -22,6 +21,7 @@ use moat_vfs::Caller;
 use moat_vfs::clock;
 use moat_vfs::socket::{
     Ancillary, BufferSide, ControlMessage, Incoming, Outgoing, SockAddr, Socket, SocketCore, SocketKind, SocketMaker,
+    answer_queue_ioctl,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -439,13 +439,7 @@ impl Socket for PacketSocket {
     }
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-        let value = match cmd {
-            SIOCINQ => self.state.lock().frames.front().map_or(0, |f| f.bytes.len()),
-            SIOCOUTQ => 0,
-            _ => return Err(Errno::ENOTTY),
-        };
-        caller.write_user(arg, &i32::try_from(value).unwrap_or(i32::MAX).to_ne_bytes())?;
-        Ok(0)
+        answer_queue_ioctl(caller, cmd, arg, || self.state.lock().frames.front().map_or(0, |f| f.bytes.len()))
     }
 
     fn poll(&self) -> PollEvents {

@@ -11,7 +11,7 @@ use moat_net_inet::inspect::{Inspect, SocketInfo};
 use moat_net_inet::listing::sockets;
 use zerocopy::IntoBytes;
 
-use super::wants_state;
+use super::{identity, wants_state};
 use crate::message::{Answering, Message, parse};
 use crate::socket::{Reply, Request};
 
@@ -30,14 +30,13 @@ fn octets(family: u16, ip: IpAddr) -> [u8; 16] {
 
 /// Which socket it is. The cookie is its inode number.
 fn id(s: &SocketInfo) -> InetDiagSockid {
-    let half = |shift: u32| u32::try_from((s.ino >> shift) & u64::from(u32::MAX)).unwrap_or(0);
     InetDiagSockid {
         idiag_sport: s.local.port().to_be_bytes(),
         idiag_dport: s.peer.port().to_be_bytes(),
         idiag_src: octets(s.family, s.local.ip()),
         idiag_dst: octets(s.family, s.peer.ip()),
         idiag_if: s.device,
-        idiag_cookie: [half(0), half(32)],
+        idiag_cookie: identity(s.ino).1,
     }
 }
 
@@ -91,7 +90,7 @@ fn message((flags, to): (u16, Answering), socket: &dyn Inspect, s: &SocketInfo, 
         idiag_rqueue: size(s.receive_queue),
         idiag_wqueue: size(s.send_queue),
         idiag_uid: s.uid,
-        idiag_inode: u32::try_from(s.ino & u64::from(u32::MAX)).unwrap_or(0),
+        idiag_inode: identity(s.ino).0,
         ..InetDiagMsg::default()
     };
     let wants = |attribute: u16| ext & 1u8.checked_shl(u32::from(attribute).saturating_sub(1)).unwrap_or(0) != 0;

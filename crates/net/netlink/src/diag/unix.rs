@@ -7,7 +7,7 @@ use moat_abi::{Errno, Result};
 use moat_net_unix::inspect::{UnixInfo, list};
 use zerocopy::IntoBytes;
 
-use super::wants_state;
+use super::{identity, wants_state};
 use crate::message::{Answering, Message, parse};
 use crate::socket::{Reply, Request};
 
@@ -17,10 +17,6 @@ fn state(s: &UnixInfo) -> u8 {
         (_, true) => TCP_ESTABLISHED,
         _ => TCP_CLOSE,
     }
-}
-
-fn low(ino: u64) -> u32 {
-    u32::try_from(ino & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 /// Answers a request about UNIX sockets.
@@ -38,18 +34,19 @@ pub(super) fn answer(request: &Request<'_>) -> Result<Reply> {
         };
         return Ok(Reply::Dump(Box::new(sockets.into_iter().filter_map(show))));
     }
-    let found = sockets.into_iter().filter_map(|s| s.inspect()).find(|s| low(s.ino) == wanted.udiag_ino);
+    let found = sockets.into_iter().filter_map(|s| s.inspect()).find(|s| identity(s.ino).0 == wanted.udiag_ino);
     let found = found.ok_or(Errno::ENOENT)?;
     Ok(Reply::Messages(vec![message((0, to), &found, wanted.udiag_show)]))
 }
 
 fn message((flags, to): (u16, Answering), s: &UnixInfo, show: u32) -> Vec<u8> {
+    let (udiag_ino, udiag_cookie) = identity(s.ino);
     let body = UnixDiagMsg {
         udiag_family: u8::try_from(AF_UNIX).unwrap_or(0),
         udiag_type: u8::try_from(s.socket_type).unwrap_or(0),
         udiag_state: state(s),
-        udiag_ino: low(s.ino),
-        udiag_cookie: [low(s.ino), low(s.ino >> 32)],
+        udiag_ino,
+        udiag_cookie,
         ..UnixDiagMsg::default()
     };
     let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -62,7 +59,7 @@ fn message((flags, to): (u16, Answering), s: &UnixInfo, show: u32) -> Vec<u8> {
     if show & nl::UDIAG_SHOW_PEER != 0
         && let Some(peer) = s.peer
     {
-        m = m.attr_u32(nl::UNIX_DIAG_PEER, low(peer));
+        m = m.attr_u32(nl::UNIX_DIAG_PEER, identity(peer).0);
     }
     if show & nl::UDIAG_SHOW_RQLEN != 0 {
         m = m.attr(nl::UNIX_DIAG_RQLEN, [size(s.receive_queue), size(s.send_queue)].as_bytes());

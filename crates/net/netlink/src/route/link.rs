@@ -236,8 +236,7 @@ pub(super) fn message(net: &NetNamespace, (kind, flags, to): Head, device: &NetD
         m = m.attr_u32(nl::IFLA_LINK, peer);
     }
     if let Some(driver) = &device.driver {
-        let kind = Message::new(0, 0, to).attr_text(nl::IFLA_INFO_KIND, driver).finish();
-        m = m.attr(nl::IFLA_LINKINFO, kind.get(16..).unwrap_or_default());
+        m = m.attr_nested_text(nl::IFLA_LINKINFO, nl::IFLA_INFO_KIND, driver);
     }
     m.attr(nl::IFLA_STATS64, &long).attr(nl::IFLA_STATS, &short).finish()
 }

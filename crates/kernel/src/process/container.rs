@@ -128,9 +128,11 @@ impl ContainerGroup {
     pub async fn freeze(&self) -> Result<()> {
         self.frozen.store(true, Ordering::SeqCst);
         self.refresh();
-        // A task that is made meanwhile looks for itself before it runs.
+        // A task that is made meanwhile looks for itself before it runs. One that is about to run application code has looked
+        // already and is not away yet; one that carries out an order is away without running any.
+        let runs = || self.processes().iter().any(|g| g.threads().iter().any(|t| t.flags.in_guest()));
         let look = || {
-            if self.is_frozen() && self.away().next().is_some() { Poll::Pending } else { Poll::Ready(()) }
+            if self.is_frozen() && (runs() || self.away().next().is_some()) { Poll::Pending } else { Poll::Ready(()) }
         };
         if self.within(FREEZE_GRACE, look).await || self.hold() || self.within(FREEZE_LIMIT, look).await {
             return Ok(());

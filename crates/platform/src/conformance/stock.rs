@@ -57,6 +57,15 @@ pub fn a_stock_descends_from_its_template(rig: &Rig) {
     });
 }
 
+/// A stock is made at whatever moment it is asked for, also while the last process of another's is just being made ahead.
+pub fn a_stock_is_made_at_any_moment(rig: &Rig) {
+    for events in 0..24 {
+        let _first = rig.run(rig.guest(LOAD));
+        rig.dispatch_some(events);
+        let _stock = rig.run(new_stock(rig));
+    }
+}
+
 /// A closed stock has no process but those that it gave, which go on; a dropped one is closed.
 pub fn a_closed_stock_leaves_what_it_gave(rig: &Rig) {
     let (mut guest, stock, template) = rig.run(async {

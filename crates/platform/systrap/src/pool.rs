@@ -263,7 +263,8 @@ impl Pool {
             (None, Ok(born)) => s.blanks.push(born),
             (None, Err(errno)) => s.failure = Some(errno),
         }
-        let again = s.failure.is_none() && s.blanks.len() < TARGET;
+        // A template may have been asked for while this process was being made.
+        let again = !s.foundings.is_empty() || s.failure.is_none() && s.blanks.len() < TARGET;
         let waiting = std::mem::take(&mut s.waiting);
         drop(s);
         if again {

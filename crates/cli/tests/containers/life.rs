@@ -98,7 +98,9 @@ impl Test {
         while rustix::io::read(&read, &mut [0u8; 4096]).is_ok() {}
         let before = cpu(self);
         std::thread::sleep(Duration::from_millis(100));
-        assert_eq!(cpu(self), before, "a paused container runs");
+        // The loop would use all of that time. What stopped is charged for the rest of its stop, by the host and by the sentry.
+        let used = Duration::from_nanos(cpu(self) - before);
+        assert!(used < Duration::from_millis(10), "a paused container runs: {used:?}");
         assert!(rustix::io::read(&read, &mut byte).is_err(), "a paused container writes");
         // The other container goes on.
         assert_eq!(self.state(&self.id), ContainerStatus::Running);

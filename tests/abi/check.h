@@ -36,7 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CHECK_SECONDS 10
+#define CHECK_SECONDS 30
 
 struct check {
     const char *name;

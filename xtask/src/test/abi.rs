@@ -17,7 +17,7 @@ use super::job::tail;
 use super::{FileServer, Files, Job, Network, Options, Outcome, Place, Platform, Report, Runner, Writable};
 use crate::paths;
 
-/// A check has 10 s by the program's own clock; a whole program may take this long.
+/// A check has 30 s by the program's own clock; a whole program may take this long.
 const TIMEOUT: Duration = Duration::from_secs(150);
 
 /// After so many ends in one program the rest counts as failed: each may cost a whole timeout.

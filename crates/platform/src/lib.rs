@@ -34,8 +34,8 @@ pub use regs::Regs;
 pub const PAGE_SIZE: u64 = 4096;
 /// One past the last address a guest can use. Everything above belongs to the platform's stub.
 pub const GUEST_TOP: u64 = 0x7ffe_0000_0000;
-/// Guests get no page below this (the host's default `vm.mmap_min_addr`).
-pub const GUEST_BOTTOM: u64 = 0x1_0000;
+/// Guests get no page below this: above the host's default `vm.mmap_min_addr`, and tables of the platform's.
+pub const GUEST_BOTTOM: u64 = 0x8_0000;
 
 /// Where the host's vDSO is mapped in every blank process. Both ranges are below [`GUEST_TOP`].
 #[derive(Clone, Debug)]
@@ -132,6 +132,16 @@ pub trait AddressSpace: Send + Sync {
     /// As [`AddressSpace::write`].
     fn write_forced(&self, addr: u64, buf: &[u8]) -> Result<usize>;
 
+    /// Has the call site that ends before `behind` ([`GuestThread::hot_site`]) enter the sentry without a trap, if it can be
+    /// rewritten. Its thread is parked.
+    ///
+    /// The caller vouches that the site lies in private text of a file that the guest can't write to. Reads by [`AddressSpace::read`]
+    /// give what was there before.
+    fn rewrite(&self, _behind: u64) {}
+
+    /// Undoes all rewriting, for good: somebody follows the process instruction by instruction.
+    fn keep_text(&self) {}
+
     /// The host process id, in the sentry's pid namespace.
     fn host_pid(&self) -> i32;
 
@@ -168,6 +178,20 @@ pub trait GuestThread: Send {
 
     /// Sets the extended state to that of a fresh program.
     fn reset_fpu(&mut self);
+
+    /// The address behind the `syscall` instruction of the last event, if it traps so often that [`AddressSpace::rewrite`] pays.
+    fn hot_site(&mut self) -> Option<u64> {
+        None
+    }
+
+    /// Makes the extended state accessible, which a call from a rewritten site leaves in the processor: before
+    /// [`GuestThread::fpu`] and its like.
+    ///
+    /// # Errors
+    /// ESRCH if the thread died.
+    fn poll_whole(&mut self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 
     /// Resumes application code with the registers set, after the deferred orders, until the next event.
     ///
@@ -249,6 +273,14 @@ impl EventSource for PlatformEvents {
 /// Runs `thread` until its next event.
 pub async fn switch(thread: &mut dyn GuestThread) -> Event {
     std::future::poll_fn(|cx| thread.poll_switch(cx)).await
+}
+
+/// Makes all of the thread's state accessible.
+///
+/// # Errors
+/// Those of [`GuestThread::poll_whole`].
+pub async fn whole(thread: &mut dyn GuestThread) -> Result<()> {
+    std::future::poll_fn(|cx| thread.poll_whole(cx)).await
 }
 
 /// Carries out one order on `thread`.

@@ -12,6 +12,16 @@ pub const AREA_BASE: u64 = 0x7fff_1000_0000;
 pub const AREA_STRIDE: u64 = 0x1_0000;
 /// The board, a page that all guest processes can read and only the sentry can write.
 pub const BOARD: u64 = AREA_BASE - 0x1_0000;
+/// What the sentry says of rewritten call sites, one [`site`] word each: pages of the process, read-only for it.
+pub const SITES: u64 = BOARD - 0x10_0000;
+/// Call sites that one process can have rewritten.
+pub const MAX_SITES: u32 = 2048;
+/// The table that rewritten sites jump through, one word for each: their number's entry leads to its landing.
+///
+/// `06` in the third byte of each entry's address comes to lie where a site's `syscall` instruction began (see [`site::JUMP`]).
+pub const JUMP_TABLE: u64 = 0x6_0000;
+/// Bytes from one landing to the next.
+pub const LANDING_STRIDE: u64 = 16;
 /// Bytes of an area: one page of [`Control`], the rest is the signal stack.
 pub const AREA_LEN: u64 = 0x8000;
 /// Offset of the signal stack.
@@ -29,6 +39,13 @@ pub const CELLS: usize = 32;
 
 /// [`Control::stop`] when the orders of a reply are done or one has failed; else it is a host signal.
 pub const STOP_ORDERS: u32 = 0x100;
+
+/// [`Control::stop`]: a call from a rewritten site; what it is lies in [`Control::call`], and there is no frame.
+pub const STOP_CALL: u32 = 0x101;
+/// [`Control::stop`]: a call from a rewritten site, with the frame of one that trapped.
+pub const STOP_FRAMED_CALL: u32 = 0x102;
+/// [`Control::stop`]: the frame that [`REPLY_FRAME`] asked for.
+pub const STOP_FRAME: u32 = 0x103;
 
 /// [`Control::state`], by the stub: it has stopped, and looks for the reply for a while.
 pub const STATE_REQUEST: u32 = 1;
@@ -48,6 +65,8 @@ pub const REPLY_RESUME: u32 = 1;
 pub const REPLY_STOP: u32 = 2;
 /// [`Control::reply`]: end the thread.
 pub const REPLY_EXIT: u32 = 3;
+/// [`Control::reply`]: make a frame of the state after the call, and stop again.
+pub const REPLY_FRAME: u32 = 4;
 
 /// [`Cell::op`]: clone a process; args are the flags, the descriptor with its token, and the area's offset.
 pub const OP_FORK: u64 = 1 << 32;
@@ -79,6 +98,58 @@ pub struct Cell {
     /// Written by the stub: the raw result.
     pub result: u64,
 }
+
+/// A rewritten call site: five bytes of one instruction, then `syscall`, seven in all.
+pub mod site {
+    /// Bytes of a site.
+    pub const LEN: usize = 7;
+    /// Where in it the `syscall` instruction is.
+    pub const SYSCALL: usize = 5;
+    /// `jmp [disp32]`: a site begins with these, then follow the low four bytes of its entry's address in
+    /// [`super::JUMP_TABLE`], the last two of them `06 00`: who jumps to where `syscall` was meets an undefined instruction.
+    pub const JUMP: [u8; 3] = [0xff, 0x24, 0x25];
+    /// In the word of a site: its number is in the upper sixteen bits, the address behind it in the others.
+    pub const NUMBER_SHIFT: u32 = 48;
+    /// The number of a site of glibc's `syscall()`: rax has it already, and r9 is still to be loaded from `[rsp + 8]`.
+    pub const GENERIC: u64 = 0xffff;
+}
+
+/// A call from a rewritten site, and how the stub goes on after it.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct CallSlot {
+    /// Stub: the number.
+    pub nr: u64,
+    /// Stub: rdi, rsi, rdx, r10, r8, r9.
+    pub args: [u64; 6],
+    /// Sentry: what rax is to be.
+    pub result: u64,
+    /// Stub: where it goes on.
+    pub rip: u64,
+    /// Stub: other registers.
+    pub rsp: u64,
+    #[allow(missing_docs)]
+    pub rbx: u64,
+    #[allow(missing_docs)]
+    pub rbp: u64,
+    #[allow(missing_docs)]
+    pub r12: u64,
+    #[allow(missing_docs)]
+    pub r13: u64,
+    #[allow(missing_docs)]
+    pub r14: u64,
+    #[allow(missing_docs)]
+    pub r15: u64,
+    /// Stub: the flags.
+    pub rflags: u64,
+    /// Stub: a kick has come while it waited.
+    pub kicked: u64,
+    /// Sentry: [`MAGIC`], by which the stub knows that %gs refers to an area.
+    pub magic: u64,
+}
+
+/// [`CallSlot::magic`].
+pub const MAGIC: u64 = 0x4d4f_4154;
 
 /// The first page of an area.
 #[repr(C, align(64))]
@@ -115,6 +186,8 @@ pub struct Control {
     pub reserved: [u64; 6],
     /// The orders.
     pub cells: [Cell; CELLS],
+    /// The call of a rewritten site.
+    pub call: CallSlot,
 }
 
 /// [`Control::features`]: rdfsbase and its like may be used by user code.
@@ -139,6 +212,8 @@ pub struct Init {
     pub keep: [u64; 2],
     /// One past the stub's image.
     pub stub_end: u64,
+    /// Stub: 1 if call sites can be rewritten, their tables being mapped.
+    pub rewrites: u64,
     /// The descriptor of the areas' memfd, to be kept open.
     pub areas_fd: u32,
     /// Stub: 0 until the filter is installed, then 1 + the listener's number, or -errno.

@@ -24,6 +24,15 @@ macro_rules! control {
 }
 pub(crate) use control;
 
+/// Offset of a field of the area's [`moat_stub::layout::CallSlot`].
+macro_rules! call_slot {
+    ($field:ident) => {
+        (std::mem::offset_of!(moat_stub::layout::Control, call)
+            + std::mem::offset_of!(moat_stub::layout::CallSlot, $field)) as u64
+    };
+}
+pub(crate) use call_slot;
+
 /// Areas in all: bounds the guest threads of one stock. Memory is used only by areas that have been.
 const MAX_AREAS: u32 = 32768;
 

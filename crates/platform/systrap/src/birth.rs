@@ -218,7 +218,7 @@ impl Thread {
                         host.core.births.reached(making.token, CloneStage::Told);
                     }
                 },
-                Ok(Stop::Signal { .. }) => {
+                Ok(Stop::Signal { .. } | Stop::Call(_)) => {
                     host.space.kill();
                     outcome = Err(Errno::ESRCH);
                 }

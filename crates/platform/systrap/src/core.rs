@@ -18,7 +18,7 @@ use crate::frame::FrameLayout;
 use crate::pool::Pool;
 use crate::reaper::Reaper;
 use crate::sleepers::Sleepers;
-use crate::space::{Space, SpaceHandle, Stage, tgkill};
+use crate::space::{FreeSlot, Space, SpaceHandle, Stage, tgkill};
 use crate::spin::Spinner;
 use crate::state::{Born, HostThread, Wait, area_addr};
 use crate::thread::Thread;
@@ -37,6 +37,8 @@ pub struct SystrapCore {
     pub bases: SegmentBases,
     /// The vDSO of blank processes.
     pub vdso: VdsoLayout,
+    /// Call sites are rewritten.
+    pub rewrites: bool,
     /// The pool whose template all descend from.
     pub first: Arc<Pool>,
     /// Who is told of dead processes.
@@ -78,6 +80,7 @@ pub struct Parts {
     pub fresh_fpu: Vec<u8>,
     pub bases: SegmentBases,
     pub vdso: VdsoLayout,
+    pub rewrites: bool,
     pub reaper: Reaper,
     pub births: Births<Ordered>,
 }
@@ -96,6 +99,7 @@ impl SystrapCore {
             fresh_fpu: p.fresh_fpu,
             bases: p.bases,
             vdso: p.vdso,
+            rewrites: p.rewrites,
             reaper: p.reaper,
             first,
             spinner: Spinner::new(p.areas.board()),
@@ -212,7 +216,8 @@ impl SystrapCore {
                 let want = [area_addr(p.slot), AREA_LEN, 3, 0x11, fd, p.area.file_offset()];
                 // Making a space fails for a thread that is not the first of a process.
                 let space = if n.nr == nr::MMAP && n.args == want {
-                    Space::new(self, n.tid, p.areas.clone(), p.slot, p.area, Stage::Listed)
+                    let first = FreeSlot { slot: p.slot, area: p.area, stage: Stage::Listed };
+                    Space::new(self, n.tid, p.areas.clone(), first, Some(&p.parent.space))
                 } else {
                     Err(Errno::EPERM)
                 };

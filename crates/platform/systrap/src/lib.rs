@@ -25,12 +25,14 @@ mod birth;
 mod births;
 mod call;
 mod core;
+mod entry;
 pub mod filter;
 mod frame;
 mod order;
 mod placement;
 mod pool;
 mod reaper;
+mod sites;
 mod sleepers;
 mod space;
 mod spin;
@@ -51,9 +53,18 @@ use crate::core::{Parts, SystrapCore};
 use crate::filter::SegmentBases;
 use crate::frame::fresh_fpu;
 use crate::reaper::Reaper;
-use crate::space::{Space, SpaceHandle, Stage};
+use crate::space::{FreeSlot, Space, SpaceHandle, Stage};
 use crate::state::{HostThread, Wait};
 use crate::thread::Thread;
+
+/// How application code enters the sentry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallSites {
+    /// Call sites that trap often are rewritten, where the host and the processor allow it.
+    Rewritten,
+    /// Each call traps.
+    Trapped,
+}
 
 /// The platform.
 pub struct Systrap {
@@ -68,6 +79,14 @@ impl Systrap {
     /// ENOSYS if the host lacks seccomp notifications or XSAVE; EBUSY if a filter with a listener is in force already;
     /// those of clone(2) and seccomp(2).
     pub fn new() -> Result<Systrap> {
+        Systrap::with_call_sites(CallSites::Rewritten)
+    }
+
+    /// As [`Systrap::new`], with a choice of how calls enter.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_call_sites(sites: CallSites) -> Result<Systrap> {
         const HWCAP2_FSGSBASE: u64 = 2;
         // SAFETY: takes no pointers.
         let fsgsbase = unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE != 0;
@@ -86,10 +105,12 @@ impl Systrap {
             fresh_fpu,
             bases,
             vdso: started.vdso,
+            rewrites: started.rewrites && sites == CallSites::Rewritten,
             reaper,
             births: Births::new()?,
         });
-        let space = Space::new(&core, started.pid, areas, 0, started.area, Stage::Mapped)?;
+        let first = FreeSlot { slot: 0, area: started.area, stage: Stage::Mapped };
+        let space = Space::new(&core, started.pid, areas, first, None)?;
         let handle = SpaceHandle(space.clone());
         core.add_space(&space)?;
         reaper::start(core.clone())?;

@@ -22,6 +22,7 @@ use rustix::process::Signal;
 
 use crate::area::{Area, AreaPool, control};
 use crate::core::SystrapCore;
+use crate::sites::Sites;
 use crate::state::HostThread;
 
 /// How far an area is on its way to be kept out of children.
@@ -59,7 +60,9 @@ pub struct Space {
     /// The process id.
     pub pid: i32,
     pidfd: OwnedFd,
-    core: Arc<SystrapCore>,
+    pub(crate) core: Arc<SystrapCore>,
+    /// Its rewritten call sites.
+    pub sites: Sites,
     /// Where the areas of its threads come from.
     pub areas: Arc<AreaPool>,
     state: Mutex<SpaceState>,
@@ -77,7 +80,7 @@ pub struct FreeSlot {
 }
 
 impl Space {
-    /// The process `pid`, whose first thread uses `area` of `areas`.
+    /// The process `pid`, whose first thread uses `first` of `areas`, and whose text is a copy of that of `parent`.
     ///
     /// # Errors
     /// ESRCH, EINVAL if it is not a process of its own; EMFILE.
@@ -85,21 +88,21 @@ impl Space {
         core: &Arc<SystrapCore>,
         pid: i32,
         areas: Arc<AreaPool>,
-        slot: u32,
-        area: Area,
-        stage: Stage,
+        first: FreeSlot,
+        parent: Option<&Space>,
     ) -> Result<Arc<Space>> {
         let raw = rustix::process::Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
         let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
         let state = SpaceState {
-            slots: vec![Slot { slot, area, stage, taken: true }],
+            slots: vec![Slot { slot: first.slot, area: first.area, stage: first.stage, taken: true }],
             threads: Vec::new(),
             spares: Vec::new(),
             exited: false,
             handle_dropped: false,
         };
         let state = Mutex::new(LockClass::Platform, state);
-        Ok(Arc::new(Space { pid, pidfd, core: core.clone(), areas, state }))
+        let sites = Sites::new(parent.map(|parent| &parent.sites));
+        Ok(Arc::new(Space { pid, pidfd, core: core.clone(), sites, areas, state }))
     }
 
     /// Readable when the process has exited.
@@ -273,7 +276,11 @@ impl AddressSpace for SpaceHandle {
             return Ok(0);
         }
         let len = clamp(addr, buf.len())?;
-        moat_host::memory::read(self.0.pid, addr, &mut buf[..len])
+        let read = moat_host::memory::read(self.0.pid, addr, &mut buf[..len])?;
+        if self.0.sites.any() {
+            self.0.show_original(addr, &mut buf[..read.min(len)]);
+        }
+        Ok(read)
     }
 
     fn write(&self, addr: u64, buf: &[u8]) -> Result<usize> {
@@ -289,9 +296,18 @@ impl AddressSpace for SpaceHandle {
             return Ok(0);
         }
         let len = clamp(addr, buf.len())?;
+        self.0.restore(addr, addr.saturating_add(len as u64));
         let file = File::from(moat_host::procfs::open_memory(self.0.pid)?);
         // EIO is what the host says of a page that is not there.
         file.write_at(&buf[..len], addr).map_err(|_| Errno::EFAULT)
+    }
+
+    fn rewrite(&self, behind: u64) {
+        self.0.rewrite(behind);
+    }
+
+    fn keep_text(&self) {
+        self.0.keep_text();
     }
 
     fn host_pid(&self) -> i32 {

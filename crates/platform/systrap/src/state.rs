@@ -172,7 +172,7 @@ impl HostThread {
             s.pace.calm();
         }
         let hot = s.pace.is_hot();
-        self.core.spinner.started();
+        self.goes_on();
         let cpu = s.cpu;
         let step = s.placement.next(self.core.spinner.facts(hot, cpu));
         // Under the lock: a ring that comes in now must find what is owed.
@@ -292,9 +292,19 @@ impl HostThread {
 
     fn set_dead(&self, s: &mut HostThreadState) {
         if matches!(s.phase, Phase::Running | Phase::Ordered) {
-            self.core.spinner.ended();
+            self.has_stopped();
         }
         self.enter(s, Phase::Dead);
+    }
+
+    fn goes_on(&self) {
+        self.core.spinner.started();
+        self.space.sites.enter();
+    }
+
+    fn has_stopped(&self) {
+        self.space.sites.leave();
+        self.core.spinner.ended();
     }
 
     fn enter(&self, s: &mut HostThreadState, phase: Phase) {
@@ -359,7 +369,7 @@ impl HostThread {
         if s.pace.stopped(ran, ring.is_none()) {
             s.placement.succeeded();
         }
-        self.core.spinner.ended();
+        self.has_stopped();
         if s.orphan {
             let Phase::Parked { id, wait } = s.phase else { return false };
             drop(s);

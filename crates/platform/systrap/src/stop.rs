@@ -1,9 +1,10 @@
 //! [`Stop`]: why a thread stopped, from the one snapshot of its area.
 
+use moat_abi::siginfo::AUDIT_ARCH_X86_64;
 use moat_platform::{Fault, Regs};
-use moat_stub::layout::{KICK_SIGNAL, STOP_ORDERS};
+use moat_stub::layout::{KICK_SIGNAL, STOP_CALL, STOP_FRAME, STOP_FRAMED_CALL, STOP_ORDERS};
 
-use crate::area::{Area, control};
+use crate::area::{Area, call_slot, control};
 use crate::frame::{GREG_COUNT, at, regs_from_words};
 use crate::state::area_addr;
 
@@ -17,6 +18,8 @@ pub enum Stop {
         /// Raw results.
         results: Vec<u64>,
     },
+    /// A call from a rewritten site: there is no frame.
+    Call(Regs),
     /// A signal, with the registers at that point.
     Signal {
         /// Everything that the frame says.
@@ -38,6 +41,8 @@ pub enum Signal {
     },
     /// The kick.
     Kick,
+    /// What a call from a rewritten site was asked for: its state in a frame.
+    Frame,
     /// A processor exception.
     Fault(Fault),
 }
@@ -51,6 +56,9 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
         let done = (area.read32(control!(orders_done)) as usize).min(cells);
         let results = (0..cells.min(done + 1)).map(|i| area.read_result(i)).collect();
         return Some(Stop::Orders { done, results });
+    }
+    if why == STOP_CALL {
+        return Some(Stop::Call(call_registers(area)));
     }
     if area.read(control!(frame)) != area_addr(slot) + frame {
         return None;
@@ -70,6 +78,11 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
             let arch = (area.read(frame + at::SI_SYSCALL) >> 32) as u32;
             Signal::Syscall { arch, call_addr: addr }
         }
+        STOP_FRAMED_CALL => {
+            regs.orig_rax = regs.rax;
+            Signal::Syscall { arch: AUDIT_ARCH_X86_64, call_addr: regs.rip }
+        }
+        STOP_FRAME => Signal::Frame,
         KICK_SIGNAL => Signal::Kick,
         4 | 5 | 7 | 8 | 11 => Signal::Fault(Fault {
             signal: why.cast_signed(),
@@ -81,4 +94,33 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
         _ => return None,
     };
     Some(Stop::Signal { regs, signal })
+}
+
+/// The registers of a call from a rewritten site, as a trap would have them.
+fn call_registers(area: Area) -> Regs {
+    let arg = |i: u64| area.read(call_slot!(args) + i * 8);
+    let (nr, rip, rflags) = (area.read(call_slot!(nr)), area.read(call_slot!(rip)), area.read(call_slot!(rflags)));
+    Regs {
+        rax: nr,
+        orig_rax: nr,
+        rdi: arg(0),
+        rsi: arg(1),
+        rdx: arg(2),
+        r10: arg(3),
+        r8: arg(4),
+        r9: arg(5),
+        rsp: area.read(call_slot!(rsp)),
+        rbx: area.read(call_slot!(rbx)),
+        rbp: area.read(call_slot!(rbp)),
+        r12: area.read(call_slot!(r12)),
+        r13: area.read(call_slot!(r13)),
+        r14: area.read(call_slot!(r14)),
+        r15: area.read(call_slot!(r15)),
+        rip,
+        rcx: rip,
+        rflags,
+        r11: rflags,
+        fs_base: area.read(control!(fs_base)),
+        gs_base: 0,
+    }
 }

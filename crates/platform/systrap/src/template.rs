@@ -25,6 +25,13 @@ use crate::thread::prepare_area;
 const PATIENCE: Duration = Duration::from_secs(10);
 const HELPER_STACK: usize = 256 * 1024;
 
+/// Where [`Init`] is in the area.
+macro_rules! init {
+    ($field:ident) => {
+        STACK_OFFSET + std::mem::offset_of!(Init, $field) as u64
+    };
+}
+
 /// A template waiting in its first notification.
 pub struct Started {
     /// Its process id.
@@ -39,6 +46,8 @@ pub struct Started {
     pub frame: FrameLayout,
     /// Where the vDSO is.
     pub vdso: VdsoLayout,
+    /// The tables for rewritten call sites are mapped.
+    pub rewrites: bool,
 }
 
 /// One of the host's special mappings and where it goes.
@@ -86,7 +95,8 @@ pub fn start(areas: &AreaPool, bases: SegmentBases) -> Result<Started> {
     }
     let (listener, notification) = finished?;
     let frame = frame_layout(area).inspect_err(|_| kill(plan.pid))?;
-    Ok(Started { pid: plan.pid, listener, notification, area, frame, vdso })
+    let rewrites = area.read(init!(rewrites)) == 1;
+    Ok(Started { pid: plan.pid, listener, notification, area, frame, vdso, rewrites })
 }
 
 fn kill(pid: i32) {
@@ -98,13 +108,6 @@ fn kill(pid: i32) {
     }
 }
 
-/// Where [`Init`] is in the area.
-macro_rules! init {
-    ($field:ident) => {
-        STACK_OFFSET + std::mem::offset_of!(Init, $field) as u64
-    };
-}
-
 fn write_init(area: Area, areas: &AreaPool, bases: SegmentBases, vdso: &VdsoLayout) {
     prepare_area(area, 0, 0, bases);
     let keep = if vdso.vdso.is_empty() { GUEST_TOP..GUEST_TOP } else { vdso.vvar.start..vdso.vdso.end };
@@ -112,6 +115,7 @@ fn write_init(area: Area, areas: &AreaPool, bases: SegmentBases, vdso: &VdsoLayo
     area.write(init!(keep) + 8, keep.end);
     let image_len = (moat_stub::IMAGE.len() as u64).next_multiple_of(PAGE_SIZE);
     area.write(init!(stub_end), STUB_BASE + image_len);
+    area.write(init!(rewrites), 0);
     area.write32(init!(areas_fd), areas.fd().as_raw_fd().cast_unsigned());
     area.write32(init!(listener), 0);
     // SECCOMP_FILTER_FLAG_NEW_LISTENER, and WAIT_KILLABLE_RECV (Linux 5.19) if the host knows it.

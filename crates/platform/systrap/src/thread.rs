@@ -8,11 +8,12 @@ use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_KERNEL};
 use moat_abi::{Errno, Result};
 use moat_platform::regs::USER_RFLAGS;
 use moat_platform::{Event, Fault, ForeignAbi, GuestThread, Kick, NewProcess, Order, Regs};
-use moat_stub::layout::{CELLS, Cell, Control, FEATURE_FSGSBASE, FEATURE_RDPID, REPLY_RESUME, REPLY_STOP};
+use moat_stub::layout::{CELLS, Cell, Control, FEATURE_FSGSBASE, FEATURE_RDPID, MAGIC, REPLY_RESUME, REPLY_STOP};
 
-use crate::area::{Area, AreaPool, control};
+use crate::area::{Area, AreaPool, call_slot, control};
 use crate::birth::Making;
 use crate::call::Call;
+use crate::entry::Entry;
 use crate::filter::{SegmentBases, notifies};
 use crate::frame::{EXTENDED_SIZE, MAGIC1, at, words_from_regs};
 use crate::order::{MAX_CELLS, is_in_range, join_mappings, lower, mapped_file};
@@ -29,7 +30,7 @@ const FIXED_RFLAGS: u64 = 0x202;
 
 /// What of the registers the host thread does not have yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Dirty {
+pub(crate) enum Dirty {
     Nothing,
     Result,
     All,
@@ -37,7 +38,7 @@ enum Dirty {
 
 /// What a poll that gave `Pending` is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Under {
+pub(crate) enum Under {
     Nothing,
     /// A batch of orders, the last of which begins at this cell.
     Batch {
@@ -45,17 +46,20 @@ enum Under {
     },
     /// Application code.
     Switch,
+    /// The frame of a call from a rewritten site.
+    Frame,
 }
 
 /// One guest thread.
 pub struct Thread {
     pub(crate) host: Arc<HostThread>,
-    regs: Regs,
+    pub(crate) regs: Regs,
     /// The bases that the processor has.
-    bases: (u64, u64),
-    dirty: Dirty,
-    deferred: VecDeque<Order>,
-    under: Under,
+    pub(crate) bases: (u64, u64),
+    pub(crate) dirty: Dirty,
+    pub(crate) entry: Entry,
+    pub(crate) deferred: VecDeque<Order>,
+    pub(crate) under: Under,
     last_result: u64,
     /// An order of `poll_order` is in `deferred`.
     ordered: bool,
@@ -78,6 +82,7 @@ impl Thread {
             regs: Regs::default(),
             bases: (0, 0),
             dirty: Dirty::All,
+            entry: Entry::default(),
             deferred: VecDeque::new(),
             under: Under::Nothing,
             last_result: 0,
@@ -148,6 +153,7 @@ impl Thread {
             && let Some(order) = self.deferred.pop_front()
         {
             last_cell = cells.len();
+            self.restore_text(&order);
             let mut lowered = lower(&order, area_at + (last_cell * size_of::<Cell>()) as u64, number);
             // Nothing but the sentry, for this thread, puts a file under its number: there is the one before, or none.
             if let Some(call) = lowered.call.as_mut().filter(|_| open.is_some()) {
@@ -186,6 +192,7 @@ impl Thread {
 
     /// Carries out all deferred orders; gives the result of the last.
     pub(crate) fn poll_deferred(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64>> {
+        ready!(self.poll_frame(cx))?;
         loop {
             if let Under::Batch { last_cell } = self.under {
                 let stop = ready!(self.host.poll_stop(cx));
@@ -196,7 +203,7 @@ impl Thread {
                         self.last_result = results.get(last_cell).copied().unwrap_or(0);
                     }
                     // The stub never does this in the middle of orders.
-                    Ok(Stop::Signal { .. }) => {
+                    Ok(Stop::Signal { .. } | Stop::Call(_)) => {
                         self.host.space.kill();
                         return Poll::Ready(Err(Errno::ESRCH));
                     }
@@ -232,9 +239,12 @@ impl Thread {
     }
 
     fn resume(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        let bases = self.wanted_bases();
+        if self.entry.at_call() {
+            return self.return_to_site(cx);
+        }
         self.flush_regs();
         let area = self.host.area;
-        let bases = (self.regs.fs_base, self.regs.gs_base);
         area.write32(control!(set_bases), u32::from(bases != self.bases));
         if bases != self.bases {
             area.write(control!(fs_base), bases.0);
@@ -245,12 +255,15 @@ impl Thread {
     }
 
     fn event(&mut self, regs: Regs, signal: Signal) -> Event {
-        self.regs = regs;
-        self.bases = (regs.fs_base, regs.gs_base);
-        self.dirty = Dirty::Nothing;
+        self.take_regs(regs);
         match signal {
             Signal::Kick => Event::Interrupted,
-            Signal::Fault(fault) => Event::Fault(fault),
+            Signal::Fault(fault) => self.fault(fault),
+            // Nobody has asked for it: this was application code that jumped into the stub.
+            Signal::Frame => {
+                self.host.space.kill();
+                Event::Died
+            }
             Signal::Syscall { call_addr, .. } if call_addr & !0xfff == VSYSCALL_PAGE => {
                 // The host has made the page's `ret` already: undo it.
                 self.regs.rip = call_addr;
@@ -259,7 +272,10 @@ impl Thread {
                 Event::ForeignSyscall(ForeignAbi::Vsyscall)
             }
             Signal::Syscall { arch, .. } if arch != AUDIT_ARCH_X86_64 => Event::ForeignSyscall(ForeignAbi::I386),
-            Signal::Syscall { .. } => Event::Syscall { nr: regs.rax, args: regs.syscall_args() },
+            Signal::Syscall { .. } => {
+                self.entry.trapped(regs.rip);
+                Event::Syscall { nr: regs.rax, args: regs.syscall_args() }
+            }
         }
     }
 
@@ -283,6 +299,7 @@ pub(crate) fn prepare_area(area: Area, slot: u32, frame: u64, bases: SegmentBase
     let fsgsbase = if bases == SegmentBases::Instructions { FEATURE_FSGSBASE } else { 0 };
     area.write(control!(features), fsgsbase | if crate::spin::has_rdpid() { FEATURE_RDPID } else { 0 });
     area.write(control!(state), 0);
+    area.write(call_slot!(magic), MAGIC);
     area.write(control!(frame), area_addr(slot) + frame);
     area.write32(control!(reply), 0);
     area.write32(control!(set_bases), 0);
@@ -310,6 +327,9 @@ impl GuestThread for Thread {
         if self.host.is_dead() {
             return Err(Errno::ESRCH);
         }
+        if self.entry.at_call() {
+            return Err(Errno::EFAULT);
+        }
         let (at, len) = (self.fpu_offset(), self.host.core.frame.fp_len);
         let image = self.host.area.read_bytes(at, len);
         let word =
@@ -322,7 +342,7 @@ impl GuestThread for Thread {
     }
 
     fn set_fpu(&mut self, image: &[u8]) -> Result<()> {
-        if image.len() as u64 != self.host.core.frame.fp_len {
+        if image.len() as u64 != self.host.core.frame.fp_len || self.entry.at_call() {
             return Err(Errno::EINVAL);
         }
         self.host.area.write_bytes(self.fpu_offset(), image);
@@ -333,7 +353,18 @@ impl GuestThread for Thread {
         self.host.area.write_bytes(self.fpu_offset(), &self.host.core.fresh_fpu);
     }
 
+    fn hot_site(&mut self) -> Option<u64> {
+        self.entry.hot_site()
+    }
+
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.poll_frame(cx)
+    }
+
     fn poll_switch(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.entry.has_untold() {
+            return self.poll_untold(cx);
+        }
         if self.under != Under::Switch {
             // More than one reply holds: the last of them resumes.
             if self.under != Under::Nothing || self.deferred.len() * MAX_CELLS > CELLS {
@@ -349,6 +380,9 @@ impl GuestThread for Thread {
             if let Some(event) = self.bad_state() {
                 return Poll::Ready(event);
             }
+            if self.entry.at_call() && self.needs_frame_to_resume() && ready!(self.poll_frame(cx)).is_err() {
+                return Poll::Ready(Event::Died);
+            }
             if self.resume(cx).is_err() {
                 return Poll::Ready(Event::Died);
             }
@@ -357,6 +391,7 @@ impl GuestThread for Thread {
         let stop = ready!(self.host.poll_stop(cx));
         self.under = Under::Nothing;
         Poll::Ready(match stop {
+            Ok(Stop::Call(regs)) => return self.poll_called(cx, regs),
             Ok(Stop::Signal { regs, signal }) => self.event(regs, signal),
             Ok(Stop::Orders { done, results }) => match self.check_batch(done, &results) {
                 Err(errno) => Event::OrderFailed(errno),
@@ -421,7 +456,8 @@ impl Drop for Thread {
         if let Some(making) = self.making.take() {
             making.withdraw(&self.host);
         }
-        self.host.abandon(if self.rseq || self.marked { Leaves::Traces } else { Leaves::Nothing });
+        let traces = self.rseq || self.marked || self.entry.at_call();
+        self.host.abandon(if traces { Leaves::Traces } else { Leaves::Nothing });
     }
 }
 

@@ -4,10 +4,15 @@
 
 use core::mem::size_of;
 
-use crate::layout::{AREA_LEN, AREA_STRIDE, BOARD, Control, Init, KICK_SIGNAL, STACK_OFFSET, STUB_BASE};
-use crate::{entry, sys};
+use crate::layout::{
+    AREA_LEN, AREA_STRIDE, BOARD, Control, FEATURE_FSGSBASE, FEATURE_RDPID, Init, JUMP_TABLE, KICK_SIGNAL, MAX_SITES,
+    SITES, STACK_OFFSET, STUB_BASE,
+};
+use crate::{call, entry, sys};
 
 const CLOSE_RANGE: u64 = 436;
+const MMAP: u64 = 9;
+const MPROTECT: u64 = 10;
 const MUNMAP: u64 = 11;
 const RT_SIGACTION: u64 = 13;
 const RT_SIGPROCMASK: u64 = 14;
@@ -55,6 +60,7 @@ unsafe extern "C" fn stub_init(control: *mut Control) -> ! {
         ] {
             sys::call(MUNMAP, [start, end - start, 0, 0, 0, 0]);
         }
+        (&raw mut (*init).rewrites).write_volatile(u64::from(map_tables((*control).features)));
         signals(area);
         // Away from the sentry's terminal and process group; no core dumps; room for descriptors of orders.
         sys::call(SETSID, [0; 6]);
@@ -88,6 +94,29 @@ unsafe extern "C" fn stub_init(control: *mut Control) -> ! {
         // top as all later ones do.
         core::arch::asm!("xor esp, esp", "syscall", "ud2", in("rax") GETPPID, options(noreturn))
     }
+}
+
+/// Maps the tables of rewritten call sites; false if the host has no room or user code lacks the instructions.
+unsafe fn map_tables(features: u64) -> bool {
+    const READ: u64 = 1;
+    const READ_WRITE: u64 = 3;
+    // MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
+    const FLAGS: u64 = 0x02 | 0x20 | 0x10_0000;
+    let len = u64::from(MAX_SITES) * size_of::<u64>() as u64;
+    let needed = FEATURE_FSGSBASE | FEATURE_RDPID;
+    if features & needed != needed {
+        return false;
+    }
+    for (addr, prot) in [(JUMP_TABLE, READ_WRITE), (SITES, READ)] {
+        if sys::call(MMAP, [addr, len, prot, FLAGS, u64::MAX, 0]) != addr {
+            return false;
+        }
+    }
+    for i in 0..u64::from(MAX_SITES) {
+        // SAFETY: just mapped.
+        unsafe { (JUMP_TABLE as *mut u64).add(i as usize).write_volatile(call::landing(i)) };
+    }
+    sys::call(MPROTECT, [JUMP_TABLE, len, READ, 0, 0, 0]) == 0
 }
 
 unsafe fn signals(area: u64) {

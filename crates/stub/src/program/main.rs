@@ -9,6 +9,7 @@
 #[allow(dead_code)]
 mod layout;
 
+mod call;
 mod entry;
 mod init;
 mod orders;
@@ -24,7 +25,8 @@ use layout::{
 };
 
 /// Offsets in the kernel's `struct rt_sigframe`: the return address, then `struct ucontext`.
-const FRAME_RIP: usize = 8 + 40 + 16 * 8;
+const FRAME_REGISTERS: usize = 8 + 40;
+const FRAME_RIP: usize = FRAME_REGISTERS + 16 * 8;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -39,6 +41,17 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 unsafe extern "C" fn on_signal(signal: u32, frame: *mut u8, control: *mut Control) {
     // SAFETY: the kernel has just written the frame; the area is mapped at least as far as the stack is.
     unsafe {
+        match call::interrupted(signal, frame.add(FRAME_REGISTERS).cast(), control) {
+            call::Interrupted::Elsewhere => {}
+            call::Interrupted::Stopped(why) => {
+                (*control).frame = frame as u64;
+                stop(control, why);
+                serve(control);
+                return;
+            }
+            call::Interrupted::Waiting => return,
+            call::Interrupted::Broken => sys::die(),
+        }
         if signal != sys::SIGSYS && signal != layout::KICK_SIGNAL {
             let rip = frame.add(FRAME_RIP).cast::<u64>();
             match entry::fault_origin(*rip) {

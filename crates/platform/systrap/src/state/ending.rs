@@ -68,7 +68,7 @@ impl HostThread {
             if ring.is_none() && !self.area.reply_awake() {
                 // It rings next: the ring finds what is owed, and this is called again.
                 self.enter(&mut s, Phase::Running);
-                self.core.spinner.started();
+                self.goes_on();
                 s.owed = true;
                 return;
             }

@@ -38,6 +38,8 @@ pub struct SandboxSpec {
     pub version: u32,
     /// How guest code runs.
     pub platform: PlatformKind,
+    /// How system calls enter the sentry, on systrap.
+    pub call_sites: CallSites,
     /// What the guest sees of the network.
     pub network: NetworkMode,
     /// How the sentry reaches the host's files.
@@ -148,6 +150,17 @@ impl PlatformKind {
             PlatformKind::Ptrace => "ptrace",
         }
     }
+}
+
+/// How system calls of application code enter the sentry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallSites {
+    /// Those that trap often are rewritten.
+    #[default]
+    Rewritten,
+    /// Each call traps.
+    Trapped,
 }
 
 /// How the sentry reaches the host's files.

@@ -40,6 +40,7 @@ pub mod protect;
 pub mod remap;
 pub mod report;
 pub mod residency;
+pub mod text;
 pub mod tree;
 pub mod unmap;
 pub mod vma;

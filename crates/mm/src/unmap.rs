@@ -1,7 +1,7 @@
 //! munmap(2).
 
 use moat_abi::{Errno, Result};
-use moat_platform::{GUEST_TOP, GuestThread, Order};
+use moat_platform::{GUEST_BOTTOM, GUEST_TOP, GuestThread, Order};
 
 use crate::manager::{MmState, Turn, When};
 use crate::vma::Backing;
@@ -52,7 +52,9 @@ impl MemoryManager {
             let splits = state.tree.find(addr).is_some_and(|v| v.start < addr && end < v.end);
             state.check_count(usize::from(splits))?;
         }
-        turn.carry_out(thread, Order::Munmap { addr, len: end.saturating_sub(addr) }, When::Resume).await?;
+        // Nothing of the guest's lies below, and something of the platform's may.
+        let start = addr.max(GUEST_BOTTOM);
+        turn.carry_out(thread, Order::Munmap { addr: start, len: end.saturating_sub(start) }, When::Resume).await?;
         let removed = self.state().tree.remove(addr, end);
         // Dropped outside the lock: the last use of a file may close it.
         drop(removed);

@@ -224,6 +224,7 @@ impl Blueprint {
         Ok(SandboxSpec {
             version: SPEC_VERSION,
             platform: config.platform,
+            call_sites: config.call_sites,
             network: config.network,
             files: config.files,
             container: self.into_container_spec(opener, stdio, nodes, SharedNamespaces::default(), descriptors)?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use moat_control::spec::{FileAccess, LogSpec, NetworkMode, PlatformKind, Sharing};
+use moat_control::spec::{CallSites, FileAccess, LogSpec, NetworkMode, PlatformKind, Sharing};
 
 use crate::overlay::OverlayFlag;
 
@@ -14,6 +14,8 @@ pub struct Config {
     pub root: PathBuf,
     /// How guest code runs.
     pub platform: PlatformKind,
+    /// How system calls enter the sentry, on systrap.
+    pub call_sites: CallSites,
     /// What guests see of the network.
     pub network: NetworkMode,
     /// The cgroup is managed by systemd, and cgroupsPath is "slice:prefix:name".

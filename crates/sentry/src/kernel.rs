@@ -4,13 +4,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use moat_abi::Errno;
-use moat_control::spec::PlatformKind;
+use moat_control::spec::{self, PlatformKind};
 use moat_control::{BootError, ExitStatus, Listener};
 use moat_identity::namespaces::UtsNames;
 use moat_kernel::kernel::{Config, Kernel};
 use moat_platform::{Platform, PlatformEvents};
 use moat_platform_ptrace::Ptrace;
-use moat_platform_systrap::Systrap;
+use moat_platform_systrap::{CallSites, Systrap};
 use moat_sync::executor;
 
 use crate::assembly;
@@ -32,7 +32,7 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     // Before there are other threads, which take the mask over.
     let signals = HostSignals::claim(spec, &args.files)?;
     executor::init().map_err(|e| failed("starting the executor", e))?;
-    let platform = start_platform(spec.platform)?;
+    let platform = start_platform(spec.platform, spec.call_sites)?;
     let source = Box::new(PlatformEvents(platform.clone()));
     executor::set_source(source).map_err(|e| failed("starting the executor", e))?;
     let network = spec.network;
@@ -105,12 +105,18 @@ fn set_nonblocking(socket: &OwnedFd) -> std::io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(socket, flags | rustix::fs::OFlags::NONBLOCK)?)
 }
 
-fn start_platform(kind: PlatformKind) -> Result<Arc<dyn Platform>, BootError> {
+fn start_platform(kind: PlatformKind, sites: spec::CallSites) -> Result<Arc<dyn Platform>, BootError> {
     match kind {
-        PlatformKind::Systrap => match Systrap::new() {
-            Ok(p) => Ok(Arc::new(p)),
-            Err(e) => Err(failed("starting platform systrap", e)),
-        },
+        PlatformKind::Systrap => {
+            let sites = match sites {
+                spec::CallSites::Rewritten => CallSites::Rewritten,
+                spec::CallSites::Trapped => CallSites::Trapped,
+            };
+            match Systrap::with_call_sites(sites) {
+                Ok(p) => Ok(Arc::new(p)),
+                Err(e) => Err(failed("starting platform systrap", e)),
+            }
+        }
         PlatformKind::Ptrace => match Ptrace::new() {
             Ok(p) => Ok(Arc::new(p)),
             Err(e) => Err(BootError::new(format!("starting platform ptrace: {e}"))),

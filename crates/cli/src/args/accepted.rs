@@ -23,7 +23,6 @@ const TRUTHS: &[(&str, &str)] = &[
     ("save-restore-netstack", "there is no checkpoint yet"),
     ("software-gso", "packets are not segmented in software"),
     ("systrap-disable-fast-path", "systrap's only path is the fast one"),
-    ("systrap-disable-syscall-patching", "systrap patches no system calls"),
     ("tx-checksum-offload", "nothing checks checksums twice"),
     ("vfs2", "there is one VFS"),
 ];

@@ -48,6 +48,9 @@ pub(crate) struct Global {
     /// How guest code runs
     #[arg(long, global = true, value_enum, default_value = "systrap")]
     pub(crate) platform: Platform,
+    /// Have each system call trap, rather than rewrite the call sites that trap often
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_parser = truth, value_name = "BOOL")]
+    pub(crate) systrap_disable_syscall_patching: bool,
     /// What guests see of the network [default: sandbox; none for do]
     #[arg(long, global = true, value_enum)]
     pub(crate) network: Option<Network>,

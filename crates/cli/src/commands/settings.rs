@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use moat_control::spec::{FileAccess, NetworkMode, PlatformKind, Sharing};
+use moat_control::spec::{CallSites, FileAccess, NetworkMode, PlatformKind, Sharing};
 use moat_runtime::Config;
 use moat_runtime::config::{DebugLog, Profiles, Rootless};
 
@@ -28,6 +28,7 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
             Platform::Systrap => PlatformKind::Systrap,
             Platform::Ptrace => PlatformKind::Ptrace,
         },
+        call_sites: if flags.systrap_disable_syscall_patching { CallSites::Trapped } else { CallSites::Rewritten },
         network: match (flags.network, command) {
             (Some(Network::None), _) | (None, Command::Do(_)) => NetworkMode::None,
             (Some(Network::Sandbox) | None, _) => NetworkMode::Sandbox,

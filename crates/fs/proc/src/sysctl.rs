@@ -192,7 +192,7 @@ const SETTINGS: &[Entry] = &[
     ("user/max_user_namespaces", Value::Number(|s| &s.quotas.user.most)),
     ("user/max_uts_namespaces", Value::Number(|s| &s.quotas.uts.most)),
     ("vm/max_map_count", Value::Fixed("65530")),
-    ("vm/mmap_min_addr", Value::Fixed("65536")),
+    ("vm/mmap_min_addr", Value::Fixed("524288")),
     ("vm/overcommit_memory", Value::Fixed("0")),
     ("vm/overcommit_ratio", Value::Fixed("50")),
     ("vm/swappiness", Value::Fixed("60")),

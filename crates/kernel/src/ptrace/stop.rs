@@ -359,6 +359,10 @@ pub fn attach_child(t: &CurrentTask, child: &CurrentTask) {
 
 /// Makes `task` a tracee of `tracer`.
 pub fn link(tracer: &Arc<Task>, task: &Arc<Task>, trace: Trace) {
+    let mm = task.state().mm.clone();
+    if let Some(mm) = mm {
+        mm.space().keep_text();
+    }
     {
         let mut s = task.group.signals.lock();
         if let Some(th) = s.threads.get_mut(&task.id) {

@@ -33,6 +33,10 @@ impl CurrentTask {
                 return Err(Dying);
             }
             // First of all: a frozen task neither stops nor handles signals.
+            if work.intersects(Work::STOP | Work::TRAP | Work::SIGNAL) {
+                // For the frame of a handler, and for a tracer.
+                self.whole().await;
+            }
             if work.contains(Work::FREEZE) {
                 self.while_frozen().await;
             } else if work.contains(Work::STOP) {

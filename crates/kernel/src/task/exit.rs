@@ -3,6 +3,7 @@
 //! Source: `do_exit`, `exit_notify`, `forget_original_parent`, `release_task` in `kernel/exit.c`, `zap_pid_ns_processes`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use moat_abi::PollEvents;
 use moat_abi::clone::{CoreDump, WaitStatus};
@@ -34,6 +35,9 @@ impl CurrentTask {
             s.exit.map(|e| e.status).or(self.exit_status).unwrap_or(KILLED)
         };
         // While its memory is still there: the tracer may look at it.
+        if self.task().traced.load(Ordering::Relaxed) || self.group.signals.lock().dump.is_some() {
+            self.whole().await;
+        }
         ptrace::stop::exit_event(&mut self, status).await;
         crate::core_dump::leave_image(&mut self);
         self.release_rseq().await;

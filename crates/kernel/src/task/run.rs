@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use moat_abi::Errno;
@@ -10,7 +11,7 @@ use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::Signal;
 use moat_mm::FaultAction;
-use moat_platform::{Event, Fault, ForeignAbi, Order, Regs, switch};
+use moat_platform::{Event, Fault, ForeignAbi, Order, Regs, switch, whole};
 
 use crate::error::{PendingRestart, SyscallError, SyscallResult};
 use crate::ptrace;
@@ -76,6 +77,7 @@ async fn run(t: &mut CurrentTask) {
         t.flags.leave();
         match event {
             Event::Syscall { nr, args } => {
+                t.rewrite_site();
                 t.call.begin(nr, &args);
                 t.syscall(nr, args).await;
                 t.call.end();
@@ -111,11 +113,29 @@ impl CurrentTask {
         }
     }
 
+    /// Has a call site that traps often rewritten, unless somebody follows the task instruction by instruction.
+    fn rewrite_site(&mut self) {
+        if let Some(behind) = self.thread().hot_site()
+            && !self.task().traced.load(Ordering::Relaxed)
+        {
+            self.mm().rewrite_site(behind);
+        }
+    }
+
+    /// Makes all of the thread's state accessible. Of a thread that is gone it is not: then each use of it fails.
+    pub(crate) async fn whole(&mut self) {
+        let _ = whole(self.thread()).await;
+    }
+
     /// Handles one system call, with the stops that a tracer asked for.
     async fn syscall(&mut self, nr: u64, args: [u64; 6]) {
         // The high half is ignored, as the kernel's entry code does.
         let mut call = Call::x86_64(nr, args);
         self.usage.count_syscall();
+        if self.task().traced.load(Ordering::Relaxed) {
+            // Each stop shows it.
+            self.whole().await;
+        }
         if ptrace::stop::traces_syscalls(self) {
             match ptrace::stop::syscall_entry(self, call.nr(), args).await {
                 Some((nr, args)) => call = Call::x86_64(nr, args),

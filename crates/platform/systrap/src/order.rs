@@ -7,7 +7,7 @@ use std::sync::Arc;
 use moat_abi::mman::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE};
 use moat_abi::nr;
 use moat_abi::prctl::PR_SET_NAME;
-use moat_platform::{Atomic32, GUEST_TOP, MapSource, Order};
+use moat_platform::{Atomic32, GUEST_BOTTOM, GUEST_TOP, MapSource, Order};
 use moat_stub::layout::{Cell, OP_ATOMIC, atomic};
 
 use crate::call::{Call, Effect};
@@ -23,14 +23,16 @@ const MAP_NORESERVE: u64 = 0x4000;
 /// Whether an order keeps to the guest's part of the address space: the last line of defence for the platform's own.
 pub fn is_in_range(order: &Order) -> bool {
     let fits = |addr: u64, len: u64| addr.checked_add(len).is_some_and(|end| end <= GUEST_TOP);
+    // Below it is the table that rewritten call sites jump through.
+    let maps = |addr: u64, len: u64| addr >= GUEST_BOTTOM && fits(addr, len);
     match *order {
         Order::Mmap { addr, len, .. }
         | Order::Munmap { addr, len }
         | Order::Mprotect { addr, len, .. }
         | Order::Madvise { addr, len, .. }
-        | Order::Mlock { addr, len, .. } => fits(addr, len),
+        | Order::Mlock { addr, len, .. } => maps(addr, len),
         Order::Mremap { old_addr, old_len, new_addr, new_len, .. } => {
-            fits(old_addr, old_len) && fits(new_addr, new_len)
+            maps(old_addr, old_len) && maps(new_addr, new_len)
         }
         Order::Atomic32 { addr, .. } => fits(addr, 4),
         Order::Rseq { addr, len, .. } => fits(addr, u64::from(len)),
@@ -195,12 +197,12 @@ mod tests {
     fn orders_stay_below_the_top() {
         assert!(is_in_range(&Order::Munmap { addr: GUEST_TOP - 0x1000, len: 0x1000 }));
         for (addr, len) in
-            [(GUEST_TOP, 0x1000), (GUEST_TOP - 0x1000, 0x2000), (u64::MAX - 0xfff, 0x2000), (0, u64::MAX)]
+            [(GUEST_TOP, 0x1000), (GUEST_TOP - 0x1000, 0x2000), (u64::MAX - 0xfff, 0x2000), (0, u64::MAX), (0x6_0000, 0x1000)]
         {
             assert!(!is_in_range(&Order::Munmap { addr, len }));
             assert!(!is_in_range(&Order::Madvise { addr, len, advice: 4 }));
             let remap =
-                Order::Mremap { old_addr: 0x1000, old_len: 0x1000, new_addr: addr, new_len: len, dont_unmap: false };
+                Order::Mremap { old_addr: 0x10_0000, old_len: 0x1000, new_addr: addr, new_len: len, dont_unmap: false };
             assert!(!is_in_range(&remap));
         }
     }

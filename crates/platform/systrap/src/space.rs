@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Weak};
 
 use moat_abi::{Errno, Result};
-use moat_platform::{AddressSpace, GUEST_TOP};
+use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP};
 use moat_stub::layout::MAX_AREAS_PER_PROCESS;
 use moat_sync::{LockClass, Mutex};
 use rustix::process::Signal;
@@ -264,8 +264,11 @@ impl Drop for SpaceHandle {
     }
 }
 
-/// The bytes of a range below [`GUEST_TOP`].
+/// The bytes of a range between [`GUEST_BOTTOM`] and [`GUEST_TOP`].
 fn clamp(addr: u64, len: usize) -> Result<usize> {
+    if addr < GUEST_BOTTOM {
+        return Err(Errno::EFAULT);
+    }
     let room = GUEST_TOP.checked_sub(addr).filter(|room| *room > 0).ok_or(Errno::EFAULT)?;
     Ok(len.min(usize::try_from(room).unwrap_or(usize::MAX)))
 }

@@ -124,6 +124,15 @@ async fn guest_rows(platform: Arc<Systrap>) {
         g.thread.set_ret(110);
     })
     .await;
+    // `mov eax, 110; syscall; jmp` back, rewritten before the first call.
+    let mut fast = rig.guest(&[0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7]).await;
+    fast.space.rewrite(CODE + 7);
+    guest_op("getppid from a rewritten site", 20_000, &mut fast, async |g| {
+        assert_eq!(syscall_of(&g.go().await).0, 110);
+        g.thread.set_ret(1);
+    })
+    .await;
+    drop(fast);
     let map = || Order::Mmap {
         addr: 0x4000_0000,
         len: 0x4000,

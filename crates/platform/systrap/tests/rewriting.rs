@@ -424,3 +424,59 @@ fn what_is_no_site_is_left_alone() {
         }
     });
 }
+
+/// Application code that jumps anywhere into the stub's code for calls, with an area that it has overwritten, harms nobody else.
+#[test]
+fn entering_the_stub_anywhere_harms_nobody_else() {
+    /// `mov rcx, gs:[...]`, near the beginning of that code.
+    const PROBE: [u8; 5] = [0x65, 0x48, 0x8b, 0x0c, 0x25];
+    /// More than it has.
+    const BYTES: u64 = 0x2c0;
+    let image = moat_stub::IMAGE;
+    let at = image.windows(5).position(|bytes| bytes == PROBE).expect("the probe") as u64;
+    let rig = rig();
+    rig.run(async {
+        let (mut bystander, mut count) = rewritten(&rig).await;
+        for offset in (0..BYTES).step_by(3) {
+            let mut guest = rig.guest(&COUNTS).await;
+            guest.space.rewrite(BEHIND);
+            // The first call has the area known by %gs, the others are made through it.
+            for n in 0..3 {
+                assert_eq!(event_args(&guest.go().await)[0], n);
+                guest.thread.set_ret(0);
+            }
+            let (kicker, space) = (guest.thread.kicker(), guest.space.clone());
+            let ended = Arc::new(AtomicBool::new(false));
+            let watchdog = std::thread::spawn({
+                let ended = ended.clone();
+                move || {
+                    for round in 0..40 {
+                        if ended.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        if round == 20 {
+                            kicker.kick();
+                        }
+                        std::thread::sleep(Duration::from_micros(500));
+                    }
+                    space.kill();
+                }
+            });
+            let area = moat_stub::layout::AREA_BASE;
+            let hostile = [0, area, u64::MAX, 0xffff_0000_0000_0001][(offset % 4) as usize];
+            let event = guest
+                .go_with(|r| {
+                    (r.rax, r.rbx, r.rcx, r.rdx) = (hostile, area, area, hostile);
+                    (r.rsi, r.rdi, r.r11, r.rsp) = (hostile, hostile, hostile, area + 0x900);
+                    r.rip = moat_stub::layout::STUB_BASE + at + offset;
+                })
+                .await;
+            ended.store(true, Ordering::Relaxed);
+            watchdog.join().expect("watchdog");
+            assert!(!matches!(event, Event::OrderFailed(_)), "{event:?}");
+            drop(guest);
+            call(&mut bystander, count).await;
+            count += 1;
+        }
+    });
+}

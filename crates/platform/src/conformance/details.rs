@@ -32,7 +32,10 @@ pub fn blank_process_is_empty(rig: &Rig) {
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", guest.space.host_pid())).expect("maps");
         for line in maps.lines() {
             let start = line.split('-').next().and_then(|s| u64::from_str_radix(s, 16).ok()).expect("an address");
-            assert!(!(GUEST_BOTTOM..GUEST_TOP).contains(&start) || line.contains("[vvar") || line.contains("[vdso]"), "{line}");
+            assert!(
+                !(GUEST_BOTTOM..GUEST_TOP).contains(&start) || line.contains("[vvar") || line.contains("[vdso]"),
+                "{line}"
+            );
         }
         let fault = fault_of(guest.go_with(|r| r.rip = CODE).await);
         assert_eq!((fault.signal, fault.addr), (SIGSEGV, CODE));

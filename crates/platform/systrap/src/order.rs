@@ -196,9 +196,13 @@ mod tests {
     #[test]
     fn orders_stay_below_the_top() {
         assert!(is_in_range(&Order::Munmap { addr: GUEST_TOP - 0x1000, len: 0x1000 }));
-        for (addr, len) in
-            [(GUEST_TOP, 0x1000), (GUEST_TOP - 0x1000, 0x2000), (u64::MAX - 0xfff, 0x2000), (0, u64::MAX), (0x6_0000, 0x1000)]
-        {
+        for (addr, len) in [
+            (GUEST_TOP, 0x1000),
+            (GUEST_TOP - 0x1000, 0x2000),
+            (u64::MAX - 0xfff, 0x2000),
+            (0, u64::MAX),
+            (0x6_0000, 0x1000),
+        ] {
             assert!(!is_in_range(&Order::Munmap { addr, len }));
             assert!(!is_in_range(&Order::Madvise { addr, len, advice: 4 }));
             let remap =

@@ -10,8 +10,7 @@ use moat_platform::{Event, Order, Regs, whole};
 use moat_platform_systrap::Systrap;
 
 /// `mov eax, 110; syscall; inc rdi; mov rsi, rax; jmp` back: each call has the count in rdi and the last result in rsi.
-const COUNTS: [u8; 15] =
-    [0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0x48, 0xff, 0xc7, 0x48, 0x89, 0xc6, 0xeb, 0xf1];
+const COUNTS: [u8; 15] = [0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0x48, 0xff, 0xc7, 0x48, 0x89, 0xc6, 0xeb, 0xf1];
 /// Behind its `syscall`.
 const BEHIND: u64 = CODE + 7;
 /// `mov r9, [rsp + 8]; syscall; jmp` back, as in glibc's `syscall()`.
@@ -132,7 +131,14 @@ fn extended_state_is_kept_and_can_be_had() {
         assert_eq!(guest.thread.fpu().expect("state")[160 + 48..160 + 64], [0xa7; 16]);
         // Other registers than rax can be set after a call as well.
         let event = guest.go_with(|r| (r.rdi, r.rax) = (77, 5)).await;
-        assert_eq!(syscall_of(&event), (110, { let mut a = event_args(&event); (a[0], a[1]) = (78, 5); a }));
+        assert_eq!(
+            syscall_of(&event),
+            (110, {
+                let mut a = event_args(&event);
+                (a[0], a[1]) = (78, 5);
+                a
+            })
+        );
         guest.thread.set_ret(0);
     });
 }

@@ -14,25 +14,25 @@
 //!   on its way through the stub.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use moat_abi::{Errno, Result, nr};
 use moat_stub::layout::{JUMP_TABLE, MAX_SITES, SITES, site};
 use moat_sync::{LockClass, Mutex};
 
-use crate::space::Space;
-
 /// Site bytes.
-type Bytes = [u8; site::LEN];
+pub type Bytes = [u8; site::LEN];
 
+/// Bytes of a site, and where in it the `syscall` instruction is.
+pub const SITE_LEN: u64 = site::LEN as u64;
+/// See [`SITE_LEN`].
+pub const SITE_SYSCALL: u64 = site::SYSCALL as u64;
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 const MOV_EAX: u8 = 0xb8;
 /// `mov r9, [rsp + 8]`
 const LOAD_R9: [u8; 5] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
 /// An undefined instruction of one byte.
-const UNDEFINED: u8 = 0x06;
+pub const UNDEFINED: u8 = 0x06;
 
 /// In [`Sites::running`]: text is being rewritten, nobody may go on.
 const REWRITING: u32 = 1 << 31;
@@ -70,18 +70,26 @@ pub fn needs_frame(nr: u64) -> bool {
     TRAPPED.iter().any(|trapped| u64::from(*trapped) == nr & 0xffff_ffff)
 }
 
+/// A call site.
 #[derive(Clone, Copy)]
-struct Site {
+pub struct Site {
     number: u32,
-    original: Bytes,
+    /// What was there.
+    pub original: Bytes,
 }
 
 impl Site {
-    fn patch(self) -> Bytes {
+    /// Where the stub finds its word.
+    pub fn word_at(self) -> u64 {
+        SITES + u64::from(self.number) * 8
+    }
+
+    /// What is there instead.
+    pub fn patch(self) -> Bytes {
         let mut bytes = [0; site::LEN];
         bytes[..3].copy_from_slice(&site::JUMP);
         let entry = JUMP_TABLE + u64::from(self.number) * 8;
-        bytes[3..].copy_from_slice(&(entry as u32).to_le_bytes());
+        bytes[3..].copy_from_slice(&u32::try_from(entry).unwrap_or(0).to_le_bytes());
         bytes
     }
 }
@@ -142,7 +150,7 @@ impl Sites {
     }
 
     /// Waits until nobody else writes text.
-    fn begin_restoring(&self) {
+    pub fn begin_restoring(&self) {
         loop {
             let running = self.running.load(Ordering::Acquire);
             let free = running & (REWRITING | RESTORING) == 0;
@@ -156,23 +164,61 @@ impl Sites {
         }
     }
 
-    fn end(&self, bit: u32) {
-        self.running.fetch_and(!bit, Ordering::AcqRel);
+    /// Lets no thread go on, if none runs and nobody writes text.
+    pub fn begin_rewriting(&self) -> bool {
+        self.running.compare_exchange(0, REWRITING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Ends that.
+    pub fn end_rewriting(&self) {
+        self.running.fetch_and(!REWRITING, Ordering::AcqRel);
+    }
+
+    /// Lets others write text again.
+    pub fn end_restoring(&self) {
+        self.running.fetch_and(!RESTORING, Ordering::AcqRel);
+    }
+
+    /// The site at an address, with a number of its own.
+    ///
+    /// # Errors
+    /// ENOSPC if there are too many, or there are to be none.
+    pub fn number(&self, at: u64, original: Bytes) -> Result<Site> {
+        let mut list = self.list.lock();
+        // The same bytes in the same place have the same word.
+        let known = list.sites.get(&at).filter(|known| known.original == original).map(|known| known.number);
+        let number = known.unwrap_or(list.next);
+        if list.kept || number >= MAX_SITES {
+            return Err(Errno::ENOSPC);
+        }
+        list.next = list.next.max(number + 1);
+        Ok(Site { number, original })
+    }
+
+    /// Lists a site that is about to be rewritten.
+    pub fn insert(&self, at: u64, site: Site) {
+        self.list.lock().sites.insert(at, site);
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// No site is rewritten from here on.
+    pub fn keep(&self) {
+        self.list.lock().kept = true;
     }
 
     /// The sites that reach into a range.
-    fn within(&self, start: u64, end: u64) -> Vec<(u64, Site)> {
+    pub fn within(&self, start: u64, end: u64) -> Vec<(u64, Site)> {
         if !self.any() {
             return Vec::new();
         }
-        let first = start.saturating_sub(site::LEN as u64 - 1);
+        let first = start.saturating_sub(SITE_LEN - 1);
         let list = self.list.lock();
         list.sites.range(first..end.max(first)).map(|(at, site)| (*at, *site)).collect()
     }
 }
 
 /// The word that the stub finds for a site, if its bytes can be rewritten.
-fn word_of(bytes: &Bytes, behind: u64) -> Option<u64> {
+pub fn word_of(bytes: &Bytes, behind: u64) -> Option<u64> {
     if bytes[site::SYSCALL..] != SYSCALL || behind >> site::NUMBER_SHIFT != 0 {
         return None;
     }
@@ -182,117 +228,6 @@ fn word_of(bytes: &Bytes, behind: u64) -> Option<u64> {
     let number = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
     let fits = bytes[0] == MOV_EAX && u64::from(number) < site::GENERIC && !needs_frame(number.into());
     fits.then_some(u64::from(number) << site::NUMBER_SHIFT | behind)
-}
-
-impl Space {
-    fn read_site(&self, at: u64) -> Option<Bytes> {
-        let mut bytes = [0; site::LEN];
-        let read = moat_host::memory::read(self.pid, at, &mut bytes).ok()?;
-        (read == bytes.len()).then_some(bytes)
-    }
-
-    fn text(&self) -> Result<File> {
-        Ok(File::from(moat_host::procfs::open_memory(self.pid)?))
-    }
-
-    /// Rewrites the site that ends before `behind`, if it is one and no thread of the process runs.
-    pub fn rewrite(&self, behind: u64) {
-        let sites = &self.sites;
-        let Some(at) = behind.checked_sub(site::LEN as u64) else { return };
-        // One page, so that the write is made or not.
-        if !self.core.rewrites || at / moat_platform::PAGE_SIZE != (behind - 1) / moat_platform::PAGE_SIZE {
-            return;
-        }
-        let Some(original) = self.read_site(at) else { return };
-        let Some(word) = word_of(&original, behind) else { return };
-        if sites.running.compare_exchange(0, REWRITING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            return;
-        }
-        let _ = self.write_site(at, original, word);
-        sites.end(REWRITING);
-    }
-
-    fn write_site(&self, at: u64, original: Bytes, word: u64) -> Result<()> {
-        let site = {
-            let mut list = self.sites.list.lock();
-            // The same bytes in the same place have the same word.
-            let known = list.sites.get(&at).filter(|known| known.original == original).map(|known| known.number);
-            let number = known.unwrap_or(list.next);
-            if list.kept || number >= MAX_SITES {
-                return Err(Errno::ENOSPC);
-            }
-            list.next = list.next.max(number + 1);
-            Site { number, original }
-        };
-        let text = self.text()?;
-        let io = |_| Errno::EFAULT;
-        text.write_all_at(&word.to_le_bytes(), SITES + u64::from(site.number) * 8).map_err(io)?;
-        // Listed before it is there: what is listed counts only if it is there.
-        self.sites.list.lock().sites.insert(at, site);
-        self.sites.any.store(true, Ordering::Release);
-        text.write_all_at(&site.patch(), at).map_err(io)
-    }
-
-    /// Puts the application's text back where it is rewritten in a range, while other threads may run.
-    pub fn restore(&self, start: u64, end: u64) {
-        let sites = self.sites.within(start, end);
-        if sites.is_empty() {
-            return;
-        }
-        self.sites.begin_restoring();
-        if let Ok(text) = self.text() {
-            for (at, site) in sites {
-                if self.read_site(at) == Some(site.patch()) {
-                    let _ = text.write_all_at(&[UNDEFINED], at);
-                    let _ = text.write_all_at(&site.original[1..], at + 1);
-                    let _ = text.write_all_at(&site.original[..1], at);
-                }
-            }
-        }
-        self.sites.end(RESTORING);
-    }
-
-    /// Undoes all rewriting for good.
-    pub fn keep_text(&self) {
-        self.sites.list.lock().kept = true;
-        self.restore(0, u64::MAX);
-    }
-
-    /// Puts into what was read from `addr` on the bytes that were there before rewriting.
-    pub fn show_original(&self, addr: u64, buf: &mut [u8]) {
-        for (at, site) in self.sites.within(addr, addr.saturating_add(buf.len() as u64)) {
-            // What was read, where all of the site was.
-            let within = at.checked_sub(addr).and_then(|i| buf.get(usize::try_from(i).ok()?..)?.get(..site::LEN));
-            let rewritten = match within {
-                Some(bytes) => *bytes == site.patch(),
-                None => self.read_site(at) == Some(site.patch()),
-            };
-            if !rewritten {
-                continue;
-            }
-            for (byte, shown) in (at..).zip(site.original) {
-                let place = byte.checked_sub(addr).and_then(|i| buf.get_mut(usize::try_from(i).ok()?));
-                if let Some(place) = place {
-                    *place = shown;
-                }
-            }
-        }
-    }
-
-    /// What an undefined instruction at `rip` is.
-    pub fn undefined(&self, rip: u64) -> Undefined {
-        for (at, site) in self.sites.within(rip, rip.saturating_add(1)) {
-            let found = self.read_site(at);
-            let behind = at + site::LEN as u64;
-            if rip == at + site::SYSCALL as u64 && found == Some(site.patch()) {
-                return Undefined::Call(behind);
-            }
-            if found == Some(site.original) && (rip == at || rip == at + site::SYSCALL as u64) {
-                return Undefined::Again;
-            }
-        }
-        Undefined::Fault
-    }
 }
 
 #[cfg(test)]

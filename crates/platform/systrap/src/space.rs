@@ -9,6 +9,8 @@
 //!   means that the call was verified and that the same thread has made another call since, which it
 //!   cannot before the first is complete.
 
+mod text;
+
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,7 @@
 //! [`Thread`]: the owner's side of a guest thread, the platform's [`GuestThread`].
 
+mod called;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

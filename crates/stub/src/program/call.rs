@@ -20,6 +20,8 @@ use crate::layout::{
 
 const CALL: usize = offset_of!(Control, call);
 const ARGS: usize = CALL + offset_of!(CallSlot, args);
+/// Bytes of a site.
+const SITE_LEN: u64 = site::LEN as u64;
 /// -EINTR, as the low half of rax.
 const INTERRUPTED: i32 = -4;
 
@@ -354,7 +356,7 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
             SIGTRAP if rip < label!(call_landings_end) => {
                 (*r).r11 = (rip - label!(call_landings)) / LANDING_STRIDE;
                 let fits = first_instruction(r);
-                (*r).rip = word(r).0.wrapping_sub(if fits { 2 } else { site::LEN as u64 });
+                (*r).rip = word(r).0.wrapping_sub(if fits { 2 } else { SITE_LEN });
                 Interrupted::Stopped(if fits { SIGTRAP } else { SIGSEGV })
             }
             SIGSEGV | SIGBUS if rip == label!(call_probe) => framed(r),
@@ -400,7 +402,7 @@ unsafe fn framed(r: *mut Registers) -> Interrupted {
     unsafe {
         let (rip, _) = word(r);
         if !first_instruction(r) {
-            (*r).rip = rip.wrapping_sub(site::LEN as u64);
+            (*r).rip = rip.wrapping_sub(SITE_LEN);
             return Interrupted::Stopped(SIGSEGV);
         }
         (*r).rip = rip;
@@ -428,7 +430,7 @@ unsafe fn undo(r: *mut Registers, control: *mut Control) {
                 (*r).rax = (*call).nr;
             }
         }
-        (*r).rip = word(r).0.wrapping_sub(site::LEN as u64);
+        (*r).rip = word(r).0.wrapping_sub(SITE_LEN);
     }
 }
 
@@ -441,12 +443,12 @@ unsafe fn resumes(r: *const Registers, control: *const Control) -> bool {
             return rip < label!(call_resume_end);
         }
         if rip >= label!(call_taken) {
-            return (*r).rcx as u32 == REPLY_RESUME;
+            return (*r).rcx == u64::from(REPLY_RESUME);
         }
         let state = AtomicU32::from_ptr((&raw const (*control).state).cast_mut()).load(Ordering::Acquire);
         let replied = rip >= label!(call_replied)
             || state == STATE_REPLIED
-            || rip == label!(call_rang) && (*r).rax as u32 == 0;
+            || rip == label!(call_rang) && (*r).rax == 0;
         replied && (&raw const (*control).reply).read_volatile() == REPLY_RESUME
     }
 }

@@ -1,0 +1,121 @@
+//! A thread whose call has come from a rewritten site, and faults that such sites are the reason for.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
+
+use moat_abi::{Errno, Result};
+use moat_platform::{Event, Fault, Order, Regs};
+use moat_stub::layout::{REPLY_FRAME, REPLY_RESUME};
+
+use crate::area::call_slot;
+use crate::sites::{Undefined, needs_frame};
+use crate::state::area_addr;
+use crate::stop::{Signal, Stop};
+use crate::thread::{Dirty, Thread, Under};
+
+const SIGILL: i32 = 4;
+const PROT_WRITE: u32 = 2;
+
+impl Thread {
+    /// Takes over the registers of a frame.
+    pub(crate) fn take_regs(&mut self, regs: Regs) {
+        self.regs = regs;
+        self.bases = (regs.fs_base, regs.gs_base);
+        self.dirty = Dirty::Nothing;
+        // What the stub finds its area by; the application's is 0 then.
+        if regs.gs_base == area_addr(self.host.slot) {
+            self.regs.gs_base = 0;
+        }
+    }
+
+    /// The bases that the processor is to have.
+    pub(crate) fn wanted_bases(&self) -> (u64, u64) {
+        let (fs, gs) = (self.regs.fs_base, self.regs.gs_base);
+        let stub_finds_area = gs == 0 && self.host.space.sites.any();
+        (fs, if stub_finds_area { area_addr(self.host.slot) } else { gs })
+    }
+
+    /// A call from a rewritten site.
+    pub(crate) fn poll_called(&mut self, cx: &mut Context<'_>, regs: Regs) -> Poll<Event> {
+        self.take_regs(regs);
+        self.bases.1 = area_addr(self.host.slot);
+        self.entry.at_call = true;
+        self.entry.untold = Some(Event::Syscall { nr: regs.rax, args: regs.syscall_args() });
+        self.poll_untold(cx)
+    }
+
+    /// The call that has not been told of yet, if there is one.
+    pub(crate) fn poll_untold(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if (self.under == Under::Frame || needs_frame(self.regs.rax)) && ready!(self.poll_frame(cx)).is_err() {
+            self.entry.untold = None;
+            return Poll::Ready(Event::Died);
+        }
+        Poll::Ready(self.entry.untold.take().unwrap_or(Event::Died))
+    }
+
+    /// Whether more than rax has to be set, or done, before the thread goes on.
+    pub(crate) fn needs_frame_to_resume(&self) -> bool {
+        self.dirty == Dirty::All || !self.deferred.is_empty() || self.wanted_bases() != self.bases
+    }
+
+    /// Lets a call from a rewritten site return.
+    pub(crate) fn return_to_site(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        self.host.area.write(call_slot!(result), self.regs.rax);
+        self.entry.at_call = false;
+        self.send_cells(cx, REPLY_RESUME, &[], VecDeque::new())
+    }
+
+    /// Has a thread that waits in a call from a rewritten site make a frame.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.under != Under::Frame {
+            if !self.entry.at_call {
+                return Poll::Ready(Ok(()));
+            }
+            self.host.area.write(call_slot!(result), self.regs.rax);
+            self.send_cells(cx, REPLY_FRAME, &[], VecDeque::new())?;
+            self.under = Under::Frame;
+        }
+        let stop = ready!(self.host.poll_stop(cx));
+        self.under = Under::Nothing;
+        self.entry.at_call = false;
+        Poll::Ready(match stop {
+            Ok(Stop::Signal { signal: Signal::Frame, .. }) => {
+                self.dirty = Dirty::All;
+                Ok(())
+            }
+            Ok(_) => {
+                self.host.space.kill();
+                Err(Errno::ESRCH)
+            }
+            Err(errno) => Err(errno),
+        })
+    }
+
+    /// An exception, which a rewritten site may be the reason for.
+    pub(crate) fn fault(&mut self, fault: Fault) -> Event {
+        if fault.signal != SIGILL || !self.host.space.sites.any() {
+            return Event::Fault(fault);
+        }
+        match self.host.space.undefined(self.regs.rip) {
+            Undefined::Fault => Event::Fault(fault),
+            Undefined::Again => Event::Interrupted,
+            Undefined::Call(behind) => {
+                self.regs.orig_rax = self.regs.rax;
+                (self.regs.rip, self.regs.rcx) = (behind, behind);
+                self.regs.r11 = self.regs.rflags;
+                self.dirty = Dirty::All;
+                Event::Syscall { nr: self.regs.rax, args: self.regs.syscall_args() }
+            }
+        }
+    }
+
+    /// Before an order that lets the guest write to rewritten text, or moves it: what was there is put back.
+    pub(crate) fn restore_text(&self, order: &Order) {
+        let (start, len) = match *order {
+            Order::Mprotect { addr, len, prot } if prot & PROT_WRITE != 0 => (addr, len),
+            Order::Mremap { old_addr, old_len, .. } => (old_addr, old_len),
+            _ => return,
+        };
+        self.host.space.restore(start, start.saturating_add(len));
+    }
+}

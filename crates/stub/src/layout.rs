@@ -102,9 +102,9 @@ pub struct Cell {
 /// A rewritten call site: five bytes of one instruction, then `syscall`, seven in all.
 pub mod site {
     /// Bytes of a site.
-    pub const LEN: usize = 7;
+    pub const LEN: u64 = 7;
     /// Where in it the `syscall` instruction is.
-    pub const SYSCALL: usize = 5;
+    pub const SYSCALL: u64 = 5;
     /// `jmp [disp32]`: a site begins with these, then follow the low four bytes of its entry's address in
     /// [`super::JUMP_TABLE`], the last two of them `06 00`: who jumps to where `syscall` was meets an undefined instruction.
     pub const JUMP: [u8; 3] = [0xff, 0x24, 0x25];

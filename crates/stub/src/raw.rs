@@ -8,6 +8,13 @@ pub fn address<T>(pointer: *const T) -> u64 {
     pointer as u64
 }
 
+/// What is at an address.
+#[inline(always)]
+#[allow(dead_code)]
+pub fn pointer<T>(address: u64) -> *mut T {
+    address as *mut T
+}
+
 /// Any system call; the filter decides.
 #[inline(always)]
 pub fn call(nr: u64, args: [u64; 6]) -> u64 {

@@ -21,12 +21,10 @@ use moat_stub::layout::{JUMP_TABLE, MAX_SITES, SITES, site};
 use moat_sync::{LockClass, Mutex};
 
 /// Site bytes.
-pub type Bytes = [u8; site::LEN];
+pub type Bytes = [u8; 7];
 
-/// Bytes of a site, and where in it the `syscall` instruction is.
-pub const SITE_LEN: u64 = site::LEN as u64;
-/// See [`SITE_LEN`].
-pub const SITE_SYSCALL: u64 = site::SYSCALL as u64;
+/// Bytes of a site before its `syscall` instruction.
+const FIRST: usize = 5;
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 const MOV_EAX: u8 = 0xb8;
 /// `mov r9, [rsp + 8]`
@@ -86,7 +84,7 @@ impl Site {
 
     /// What is there instead.
     pub fn patch(self) -> Bytes {
-        let mut bytes = [0; site::LEN];
+        let mut bytes = [0; 7];
         bytes[..3].copy_from_slice(&site::JUMP);
         let entry = JUMP_TABLE + u64::from(self.number) * 8;
         bytes[3..].copy_from_slice(&u32::try_from(entry).unwrap_or(0).to_le_bytes());
@@ -211,7 +209,7 @@ impl Sites {
         if !self.any() {
             return Vec::new();
         }
-        let first = start.saturating_sub(SITE_LEN - 1);
+        let first = start.saturating_sub(site::LEN - 1);
         let list = self.list.lock();
         list.sites.range(first..end.max(first)).map(|(at, site)| (*at, *site)).collect()
     }
@@ -219,10 +217,10 @@ impl Sites {
 
 /// The word that the stub finds for a site, if its bytes can be rewritten.
 pub fn word_of(bytes: &Bytes, behind: u64) -> Option<u64> {
-    if bytes[site::SYSCALL..] != SYSCALL || behind >> site::NUMBER_SHIFT != 0 {
+    if bytes[FIRST..] != SYSCALL || behind >> site::NUMBER_SHIFT != 0 {
         return None;
     }
-    if bytes[..site::SYSCALL] == LOAD_R9 {
+    if bytes[..FIRST] == LOAD_R9 {
         return Some(site::GENERIC << site::NUMBER_SHIFT | behind);
     }
     let number = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
@@ -258,7 +256,7 @@ mod tests {
     fn a_jump_to_the_old_call_is_undefined() {
         for number in [0, 1, 255, 256, MAX_SITES - 1] {
             let patch = Site { number, original: [0; 7] }.patch();
-            assert_eq!((patch[site::SYSCALL], patch[6]), (UNDEFINED, 0));
+            assert_eq!((patch[FIRST], patch[6]), (UNDEFINED, 0));
             let entry = u32::from_le_bytes([patch[3], patch[4], patch[5], patch[6]]);
             assert_eq!(u64::from(entry), JUMP_TABLE + u64::from(number) * 8);
         }

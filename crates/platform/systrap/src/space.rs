@@ -301,7 +301,7 @@ impl AddressSpace for SpaceHandle {
             return Ok(0);
         }
         let len = clamp(addr, buf.len())?;
-        self.0.restore(addr, addr.saturating_add(len as u64));
+        self.0.restore(addr, addr.saturating_add(u64::try_from(len).unwrap_or(u64::MAX)));
         let file = File::from(moat_host::procfs::open_memory(self.0.pid)?);
         // EIO is what the host says of a page that is not there.
         file.write_at(&buf[..len], addr).map_err(|_| Errno::EFAULT)

@@ -17,11 +17,10 @@ use crate::layout::{
     REPLY_RESUME, RING_SLEEP, SITES, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS, STOP_CALL, STOP_FRAME,
     STOP_FRAMED_CALL, site,
 };
+use crate::raw::{address, pointer};
 
 const CALL: usize = offset_of!(Control, call);
 const ARGS: usize = CALL + offset_of!(CallSlot, args);
-/// Bytes of a site.
-const SITE_LEN: u64 = site::LEN as u64;
 /// -EINTR, as the low half of rax.
 const INTERRUPTED: i32 = -4;
 
@@ -273,7 +272,7 @@ unsafe extern "C" {
 /// The address of a label.
 macro_rules! label {
     ($name:ident) => {
-        $name as *const () as u64
+        address($name as *const ())
     };
 }
 
@@ -356,7 +355,7 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
             SIGTRAP if rip < label!(call_landings_end) => {
                 (*r).r11 = (rip - label!(call_landings)) / LANDING_STRIDE;
                 let fits = first_instruction(r);
-                (*r).rip = word(r).0.wrapping_sub(if fits { 2 } else { SITE_LEN });
+                (*r).rip = word(r).0.wrapping_sub(if fits { 2 } else { site::LEN });
                 Interrupted::Stopped(if fits { SIGTRAP } else { SIGSEGV })
             }
             SIGSEGV | SIGBUS if rip == label!(call_probe) => framed(r),
@@ -377,7 +376,10 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
 /// The address behind the site whose number is in r11, and the number that it calls with.
 unsafe fn word(r: *const Registers) -> (u64, u64) {
     // SAFETY: by the caller; the pages at SITES hold that many words.
-    let word = unsafe { (SITES as *const u64).add(((*r).r11 % u64::from(MAX_SITES)) as usize).read_volatile() };
+    let word = unsafe {
+        let at = SITES + (*r).r11 % u64::from(MAX_SITES) * 8;
+        pointer::<u64>(at).read_volatile()
+    };
     ((word << 16).cast_signed().wrapping_shr(16).cast_unsigned(), word >> site::NUMBER_SHIFT)
 }
 
@@ -402,7 +404,7 @@ unsafe fn framed(r: *mut Registers) -> Interrupted {
     unsafe {
         let (rip, _) = word(r);
         if !first_instruction(r) {
-            (*r).rip = rip.wrapping_sub(SITE_LEN);
+            (*r).rip = rip.wrapping_sub(site::LEN);
             return Interrupted::Stopped(SIGSEGV);
         }
         (*r).rip = rip;
@@ -430,7 +432,7 @@ unsafe fn undo(r: *mut Registers, control: *mut Control) {
                 (*r).rax = (*call).nr;
             }
         }
-        (*r).rip = word(r).0.wrapping_sub(SITE_LEN);
+        (*r).rip = word(r).0.wrapping_sub(site::LEN);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::layout::{
     AREA_LEN, AREA_STRIDE, BOARD, Control, FEATURE_FSGSBASE, FEATURE_RDPID, Init, JUMP_TABLE, KICK_SIGNAL, MAX_SITES,
     SITES, STACK_OFFSET, STUB_BASE,
 };
+use crate::raw::pointer;
 use crate::{call, entry, sys};
 
 const CLOSE_RANGE: u64 = 436;
@@ -102,7 +103,7 @@ unsafe fn map_tables(features: u64) -> bool {
     const READ_WRITE: u64 = 3;
     // MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
     const FLAGS: u64 = 0x02 | 0x20 | 0x10_0000;
-    let len = u64::from(MAX_SITES) * size_of::<u64>() as u64;
+    let len = u64::from(MAX_SITES) * 8;
     let needed = FEATURE_FSGSBASE | FEATURE_RDPID;
     if features & needed != needed {
         return false;
@@ -114,7 +115,7 @@ unsafe fn map_tables(features: u64) -> bool {
     }
     for i in 0..u64::from(MAX_SITES) {
         // SAFETY: just mapped.
-        unsafe { (JUMP_TABLE as *mut u64).add(i as usize).write_volatile(call::landing(i)) };
+        unsafe { pointer::<u64>(JUMP_TABLE + i * 8).write_volatile(call::landing(i)) };
     }
     sys::call(MPROTECT, [JUMP_TABLE, len, READ, 0, 0, 0]) == 0
 }

@@ -44,7 +44,7 @@ unsafe extern "C" fn on_signal(signal: u32, frame: *mut u8, control: *mut Contro
         match call::interrupted(signal, frame.add(FRAME_REGISTERS).cast(), control) {
             call::Interrupted::Elsewhere => {}
             call::Interrupted::Stopped(why) => {
-                (*control).frame = frame as u64;
+                (*control).frame = sys::address(frame);
                 stop(control, why);
                 serve(control);
                 return;

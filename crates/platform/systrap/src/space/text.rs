@@ -6,12 +6,12 @@ use std::os::unix::fs::FileExt;
 use moat_abi::{Errno, Result};
 use moat_stub::layout::site;
 
-use crate::sites::{Bytes, SITE_LEN, SITE_SYSCALL, UNDEFINED, Undefined, word_of};
+use crate::sites::{Bytes, UNDEFINED, Undefined, word_of};
 use crate::space::Space;
 
 impl Space {
     fn read_site(&self, at: u64) -> Option<Bytes> {
-        let mut bytes = [0; site::LEN];
+        let mut bytes = Bytes::default();
         let read = moat_host::memory::read(self.pid, at, &mut bytes).ok()?;
         (read == bytes.len()).then_some(bytes)
     }
@@ -23,7 +23,7 @@ impl Space {
     /// Rewrites the site that ends before `behind`, if it is one and no thread of the process runs.
     pub fn rewrite(&self, behind: u64) {
         let sites = &self.sites;
-        let Some(at) = behind.checked_sub(SITE_LEN) else { return };
+        let Some(at) = behind.checked_sub(site::LEN) else { return };
         // One page, so that the write is made or not.
         if !self.core.rewrites || at / moat_platform::PAGE_SIZE != (behind - 1) / moat_platform::PAGE_SIZE {
             return;
@@ -76,7 +76,8 @@ impl Space {
     pub fn show_original(&self, addr: u64, buf: &mut [u8]) {
         for (at, site) in self.sites.within(addr, addr.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX))) {
             // What was read, where all of the site was.
-            let within = at.checked_sub(addr).and_then(|i| buf.get(usize::try_from(i).ok()?..)?.get(..site::LEN));
+            let within =
+                at.checked_sub(addr).and_then(|i| buf.get(usize::try_from(i).ok()?..)?.get(..Bytes::default().len()));
             let rewritten = match within {
                 Some(bytes) => *bytes == site.patch(),
                 None => self.read_site(at) == Some(site.patch()),
@@ -97,11 +98,11 @@ impl Space {
     pub fn undefined(&self, rip: u64) -> Undefined {
         for (at, site) in self.sites.within(rip, rip.saturating_add(1)) {
             let found = self.read_site(at);
-            let behind = at + SITE_LEN;
-            if rip == at + SITE_SYSCALL && found == Some(site.patch()) {
+            let behind = at + site::LEN;
+            if rip == at + site::SYSCALL && found == Some(site.patch()) {
                 return Undefined::Call(behind);
             }
-            if found == Some(site.original) && (rip == at || rip == at + SITE_SYSCALL) {
+            if found == Some(site.original) && (rip == at || rip == at + site::SYSCALL) {
                 return Undefined::Again;
             }
         }

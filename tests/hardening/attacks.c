@@ -64,8 +64,11 @@ static uint64_t find(const char *bytes, size_t length) {
     uint64_t found = 0;
     struct sigaction old, fault = {.sa_handler = on_fault};
     sigaction(SIGSEGV, &fault, &old);
-    if (sigsetjmp(no_stub, 1) == 0)
-        found = (uint64_t)memmem((void *)STUB, 0x800, bytes, length);
+    if (sigsetjmp(no_stub, 1) == 0) {
+        // The image begins with where its first code is, and the first byte of its text and the one behind the last.
+        uint64_t end = ((volatile uint64_t *)STUB)[2];
+        found = (uint64_t)memmem((void *)STUB, end - STUB, bytes, length);
+    }
     sigaction(SIGSEGV, &old, NULL);
     return found;
 }

@@ -27,8 +27,7 @@ pub(crate) use control;
 /// Offset of a field of the area's [`moat_stub::layout::CallSlot`].
 macro_rules! call_slot {
     ($field:ident) => {
-        (std::mem::offset_of!(moat_stub::layout::Control, call)
-            + std::mem::offset_of!(moat_stub::layout::CallSlot, $field)) as u64
+        std::mem::offset_of!(moat_stub::layout::Control, call.$field) as u64
     };
 }
 pub(crate) use call_slot;

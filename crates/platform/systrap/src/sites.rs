@@ -79,14 +79,14 @@ pub struct Site {
 impl Site {
     /// Where the stub finds its word.
     pub fn word_at(self) -> u64 {
-        SITES + u64::from(self.number) * 8
+        SITES.wrapping_add(u64::from(self.number).wrapping_mul(8))
     }
 
     /// What is there instead.
     pub fn patch(self) -> Bytes {
         let mut bytes = [0; 7];
         bytes[..3].copy_from_slice(&site::JUMP);
-        let entry = JUMP_TABLE + u64::from(self.number) * 8;
+        let entry = JUMP_TABLE.wrapping_add(u64::from(self.number).wrapping_mul(8));
         bytes[3..].copy_from_slice(&u32::try_from(entry).unwrap_or(0).to_le_bytes());
         bytes
     }
@@ -189,7 +189,7 @@ impl Sites {
         if list.kept || number >= MAX_SITES {
             return Err(Errno::ENOSPC);
         }
-        list.next = list.next.max(number + 1);
+        list.next = list.next.max(number.saturating_add(1));
         Ok(Site { number, original })
     }
 

@@ -6,6 +6,7 @@
 
 mod asleep;
 mod ending;
+mod kicker;
 mod looking;
 mod verified;
 

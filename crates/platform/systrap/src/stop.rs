@@ -98,7 +98,7 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
 
 /// The registers of a call from a rewritten site, as a trap would have them.
 fn call_registers(area: Area) -> Regs {
-    let arg = |i: u64| area.read(call_slot!(args) + i * 8);
+    let arg = |i: u64| area.read(call_slot!(args).wrapping_add(i.wrapping_mul(8)));
     let (nr, rip, rflags) = (area.read(call_slot!(nr)), area.read(call_slot!(rip)), area.read(call_slot!(rflags)));
     Regs {
         rax: nr,

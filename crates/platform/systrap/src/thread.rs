@@ -344,7 +344,7 @@ impl GuestThread for Thread {
     }
 
     fn set_fpu(&mut self, image: &[u8]) -> Result<()> {
-        if image.len() as u64 != self.host.core.frame.fp_len || self.entry.at_call() {
+        if u64::try_from(image.len()) != Ok(self.host.core.frame.fp_len) || self.entry.at_call() {
             return Err(Errno::EINVAL);
         }
         self.host.area.write_bytes(self.fpu_offset(), image);
@@ -443,7 +443,7 @@ impl GuestThread for Thread {
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {
-        Arc::new(Kicker::new(&self.host))
+        self.host.kicker()
     }
 
     fn host_tid(&mut self) -> i32 {
@@ -460,51 +460,5 @@ impl Drop for Thread {
         }
         let traces = self.rseq || self.marked || self.entry.at_call();
         self.host.abandon(if traces { Leaves::Traces } else { Leaves::Nothing });
-    }
-}
-
-/// A guest thread for others than its owner. A kick asks the thread to stop, and the guest can see to it that it doesn't: what must
-/// not fail acts on the host process.
-struct Kicker {
-    host: Arc<HostThread>,
-    /// What a kept thread used for its owner before this one.
-    before_ns: u64,
-}
-
-impl Kicker {
-    /// For the owner that `host` has.
-    fn new(host: &Arc<HostThread>) -> Kicker {
-        Kicker { host: host.clone(), before_ns: host.last_cpu_time_ns() }
-    }
-}
-
-impl Kick for Kicker {
-    fn kick(&self) {
-        self.host.kick();
-    }
-
-    fn cpu_time_ns(&self) -> u64 {
-        self.host.cpu_time_ns().saturating_sub(self.before_ns)
-    }
-
-    fn is_away(&self) -> bool {
-        self.host.is_away()
-    }
-
-    fn end(&self) {
-        if self.host.is_away() {
-            self.host.space.kill();
-        }
-    }
-
-    fn hold(&self) -> bool {
-        if self.host.is_away() {
-            self.host.space.signal(rustix::process::Signal::STOP);
-        }
-        true
-    }
-
-    fn release(&self) {
-        self.host.space.signal(rustix::process::Signal::CONT);
     }
 }

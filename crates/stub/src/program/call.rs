@@ -108,6 +108,8 @@ global_asm!(
     "call_commit:",
     "    mov dword ptr [rbx + {state}], {state_request}",
 
+    // The reply comes soon if a sentry thread on another CPU is looking at areas; on this one, waiting awake would only keep it
+    // from running.
     "    movabs rdx, {board}",
     "    mov ecx, [rdx + {watcher}]",
     "    test ecx, ecx",
@@ -122,10 +124,12 @@ global_asm!(
     "    pause",
     "    dec ecx",
     "    jnz 5b",
+    // Whoever changes the word first decides: the sentry has replied, or it is to wake this thread.
     "6:  mov eax, {state_request}",
     "    mov ecx, {state_asleep}",
     "    lock cmpxchg [rbx + {state}], ecx",
     "    jne call_replied",
+    // rcx and r11, which the host overwrites, hold nothing that is needed later.
     "7:  mov eax, {doorbell}",
     "    xor edi, edi",
     "    syscall",
@@ -137,6 +141,7 @@ global_asm!(
     "    je 7b",
     "    cmp eax, {ring_sleep}",
     "    jne call_alone",
+    // The sentry has given up the notification: it changes the word when the reply is there.
     "8:  cmp dword ptr [rbx + {state}], {state_sleeps}",
     "    jne call_replied",
     "    mov eax, 202", // futex, FUTEX_WAIT
@@ -152,15 +157,18 @@ global_asm!(
     "    rdtsc",
     "    mov [rbx + {resumed_at}], eax",
     "    mov [rbx + {resumed_at} + 4], edx",
+    // Taken and cleared at once: a reply that is still there when the thread rings has not been seen.
     "    xor ecx, ecx",
     "    xchg ecx, [rbx + {reply}]",
     ".globl call_taken",
     "call_taken:",
     "    cmp ecx, {reply_resume}",
     "    jne call_other",
+    // A kick that came while it waited must not be lost: the sentry is to hear of the thread before application code runs.
     "    cmp dword ptr [rbx + {kicked}], 0",
     "    jne call_kicked",
     ".globl call_resume",
+    // What may be changed by a call, or was used here; r12 to r15, rbp and r8 were not touched.
     "call_resume:",
     "    mov rdi, [rbx + {rdi}]",
     "    mov rsi, [rbx + {rsi}]",
@@ -179,6 +187,7 @@ global_asm!(
     "call_resume_end:",
 
     ".globl call_kicked",
+    // Undefined instructions from here on are calls of the handler, which finds the frame it needs.
     "call_kicked:",
     "    ud2",
     "call_other:",
@@ -334,10 +343,12 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
             return Interrupted::Elsewhere;
         }
         match signal {
+            // The sentry does not know of the call yet: it is made again from its first instruction.
             KICK_SIGNAL if rip <= label!(call_commit) => {
                 undo(r, control);
                 Interrupted::Stopped(KICK_SIGNAL)
             }
+            // The call is over as far as the sentry is concerned: application code goes on behind it, after the kick.
             KICK_SIGNAL if resumes(r, control) => {
                 (&raw mut (*control).reply).write_volatile(0);
                 finish(r, control);
@@ -364,6 +375,7 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
                 finish(r, control);
                 Interrupted::Stopped(STOP_FRAME)
             }
+            // The application's stack pointer leads nowhere: its own load would have faulted, and does so once more.
             SIGSEGV | SIGBUS if rip == label!(call_loads) => {
                 undo(r, control);
                 Interrupted::Stopped(signal)
@@ -447,7 +459,8 @@ unsafe fn resumes(r: *const Registers, control: *const Control) -> bool {
         if rip >= label!(call_taken) {
             return (*r).rcx == u64::from(REPLY_RESUME);
         }
-        let state = AtomicU32::from_ptr((&raw const (*control).state).cast_mut()).load(Ordering::Acquire);
+            // Before the reply is taken: it is there if the word says so, or the ring has returned with it.
+    let state = AtomicU32::from_ptr((&raw const (*control).state).cast_mut()).load(Ordering::Acquire);
         let replied = rip >= label!(call_replied)
             || state == STATE_REPLIED
             || rip == label!(call_rang) && (*r).rax == 0;

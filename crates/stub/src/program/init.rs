@@ -47,8 +47,8 @@ struct SigAction {
 /// Called once, in a process that nobody needs the memory of, with its area mapped at `control` and [`Init`] in it.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn stub_init(control: *mut Control) -> ! {
-    let area = control as u64;
-    let init = (area + STACK_OFFSET) as *mut Init;
+    let area = sys::address(control);
+    let init = pointer::<Init>(area + STACK_OFFSET);
     // SAFETY: the sentry wrote it before it made this process.
     unsafe {
         let keep = (*init).keep;
@@ -73,11 +73,11 @@ unsafe extern "C" fn stub_init(control: *mut Control) -> ! {
         let none = [0u32; 6];
         sys::call(CAPSET, [sys::address(header.as_ptr()), sys::address(none.as_ptr()), 0, 0, 0, 0]);
         sys::call(PRCTL, [4, 1, 0, 0, 0, 0]); // PR_SET_DUMPABLE
-        sys::call(PRCTL, [15, c"moat-guest".as_ptr() as u64, 0, 0, 0, 0]); // PR_SET_NAME
+        sys::call(PRCTL, [15, sys::address(c"moat-guest".as_ptr()), 0, 0, 0, 0]); // PR_SET_NAME
         // The listener lands in the descriptor table that is still shared with the sentry.
-        let program: [u64; 2] = [u64::from((*init).filter_len), (&raw const (*init).filter) as u64];
+        let program: [u64; 2] = [u64::from((*init).filter_len), sys::address(&raw const (*init).filter)];
         let flags = u64::from((*init).filter_flags);
-        let listener = sys::call(SECCOMP, [1, flags, program.as_ptr() as u64, 0, 0, 0]) as i32;
+        let listener = sys::call(SECCOMP, [1, flags, sys::address(program.as_ptr()), 0, 0, 0]) as i32;
         let keep_fd = u64::from((*init).areas_fd);
         if listener < 0 {
             (&raw mut (*init).listener).write_volatile(listener);

@@ -25,7 +25,7 @@ impl Space {
         let sites = &self.sites;
         let Some(at) = behind.checked_sub(site::LEN) else { return };
         // One page, so that the write is made or not.
-        if !self.core.rewrites || at / moat_platform::PAGE_SIZE != (behind - 1) / moat_platform::PAGE_SIZE {
+        if !self.core.rewrites || at / moat_platform::PAGE_SIZE != behind.wrapping_sub(1) / moat_platform::PAGE_SIZE {
             return;
         }
         let Some(original) = self.read_site(at) else { return };
@@ -58,7 +58,7 @@ impl Space {
             for (at, site) in sites {
                 if self.read_site(at) == Some(site.patch()) {
                     let _ = text.write_all_at(&[UNDEFINED], at);
-                    let _ = text.write_all_at(&site.original[1..], at + 1);
+                    let _ = text.write_all_at(&site.original[1..], at.wrapping_add(1));
                     let _ = text.write_all_at(&site.original[..1], at);
                 }
             }
@@ -98,11 +98,12 @@ impl Space {
     pub fn undefined(&self, rip: u64) -> Undefined {
         for (at, site) in self.sites.within(rip, rip.saturating_add(1)) {
             let found = self.read_site(at);
-            let behind = at + site::LEN;
-            if rip == at + site::SYSCALL && found == Some(site.patch()) {
+            let behind = at.wrapping_add(site::LEN);
+            let call = at.wrapping_add(site::SYSCALL);
+            if rip == call && found == Some(site.patch()) {
                 return Undefined::Call(behind);
             }
-            if found == Some(site.original) && (rip == at || rip == at + site::SYSCALL) {
+            if found == Some(site.original) && (rip == at || rip == call) {
                 return Undefined::Again;
             }
         }

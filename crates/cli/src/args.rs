@@ -19,7 +19,7 @@ pub(crate) use global::{FileAccess, Global, LogFormat, Network, Platform, Rootle
 use lenient::{lenient, with_two_dashes};
 pub(crate) use lifecycle::{Create, Delete, Id, Kill, List, ListFormat, Ps, Run, Wait};
 pub(crate) use resources::{Events, Update};
-pub(crate) use tools::{Client, Completion, Debug, Do, Doctor, Install, Man, Place, Spec, Uninstall};
+pub(crate) use tools::{Client, Completion, Debug, Do, Doctor, Install, Man, Place, Profiles, Spec, Uninstall};
 
 /// What `moat --version` says, as Docker and Podman expect it.
 fn version() -> &'static str {

@@ -14,6 +14,7 @@ mod host_calls;
 mod install;
 mod kill;
 mod list;
+mod profile;
 mod ps;
 mod run;
 mod settings;

@@ -10,6 +10,7 @@
 
 pub mod connection;
 pub mod listener;
+pub mod profile;
 pub mod protocol;
 pub mod spec;
 pub mod start;

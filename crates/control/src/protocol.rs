@@ -14,7 +14,7 @@ use crate::ExitStatus;
 use crate::spec::{ContainerSpec, FdNumber, LogSpec, ProcessSpec, SharesSpec};
 
 /// The version of the protocol; both sides send it with each message.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// What the sandbox is asked to do. A container is named by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,8 +86,12 @@ pub enum Request {
     Checkpoint,
     /// Restores a sandbox. Not supported yet.
     Restore,
-    /// Starts or stops a profile of the sandbox process. Not supported yet.
-    Profile(ProfileKind),
+    /// Begins a profile of the sandbox: [`Response::Done`] once it is under way. What is seen goes, as records of
+    /// [`crate::profile`], to the pipe that comes with the message. It ends with [`Request::StopProfile`], when the pipe's other
+    /// end closes, and with the sandbox.
+    StartProfile(ProfileKind),
+    /// Ends a profile: [`Response::Done`] when everything has been written.
+    StopProfile(ProfileKind),
     /// Makes the sentry do these host calls; their results as JSON in [`Response::Text`].
     #[cfg(feature = "host-calls")]
     HostCalls(Vec<HostCall>),
@@ -156,15 +160,20 @@ pub enum SignalTarget {
     ForegroundOf(i32),
 }
 
-/// The kinds of profiles.
+/// The kinds of profiles. Of each kind a sandbox makes one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub enum ProfileKind {
+    /// Where the sandbox process and its guests spend CPU time.
     Cpu,
+    /// What the sandbox process allocates, and what of it stays.
     Heap,
+    /// What each task does at the moment when it ends.
     Tasks,
+    /// How long tasks wait, by what they wait for.
     Block,
+    /// How long threads wait for locks, by lock class and place.
     Mutex,
+    /// What tasks do, one after the other.
     Trace,
 }
 

@@ -21,6 +21,7 @@ pub mod procfs;
 pub mod ptrace;
 pub mod random;
 mod result;
+pub mod sampling;
 pub mod seccomp;
 pub mod signals;
 pub mod sigsys;

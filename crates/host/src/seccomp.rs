@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use moat_abi::{Errno, Result};
 
 use crate::last_errno;
+use crate::result::retry;
 
 /// A syscall that a filter has passed to the listener; the caller sleeps until it is answered.
 #[derive(Clone, Copy, Debug)]
@@ -83,15 +84,12 @@ impl Listener {
     /// Takes in one notification. Blocks if there is none: poll(2) the descriptor first.
     ///
     /// # Errors
-    /// ENOENT if the caller died meanwhile; EINTR.
+    /// ENOENT if the caller died meanwhile.
     pub fn receive(&self) -> Result<Notification> {
         // SAFETY: all-zero is a value of this plain struct, and what the kernel demands.
         let mut raw: libc::seccomp_notif = unsafe { std::mem::zeroed() };
         // SAFETY: the kernel writes at most one struct of this size (checked by `new`).
-        let r = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut raw) };
-        if r != 0 {
-            return Err(last_errno());
-        }
+        retry(|| unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut raw) }.into())?;
         Ok(Notification {
             id: raw.id,
             tid: raw.pid.cast_signed(),
@@ -111,9 +109,10 @@ impl Listener {
             Answer::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
         };
         let mut raw = libc::seccomp_notif_resp { id, val, error, flags };
+        // A signal ends the wait for the filter's lock; an answer that got lost would leave the caller stopped for ever.
         // SAFETY: the kernel reads one struct of this size (checked by `new`).
-        let r = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut raw) };
-        if r == 0 { Ok(()) } else { Err(last_errno()) }
+        retry(|| unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut raw) }.into())
+            .map(drop)
     }
 
     /// Puts a copy of `fd` into the caller's descriptor table as `number`, replacing what is there.
@@ -123,14 +122,14 @@ impl Listener {
     pub fn add_fd(&self, id: u64, fd: BorrowedFd<'_>, number: u32) -> Result<()> {
         let mut raw = libc::seccomp_notif_addfd {
             id,
-            flags: libc::SECCOMP_ADDFD_FLAG_SETFD as u32,
+            flags: u32::try_from(libc::SECCOMP_ADDFD_FLAG_SETFD).unwrap_or(0),
             srcfd: fd.as_raw_fd().cast_unsigned(),
             newfd: number,
             newfd_flags: 0,
         };
         // SAFETY: the kernel reads one struct of this size.
-        let r = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw mut raw) };
-        if r >= 0 { Ok(()) } else { Err(last_errno()) }
+        retry(|| unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw mut raw) }.into())
+            .map(drop)
     }
 }
 

@@ -24,6 +24,7 @@ use crate::process::family::{Family, TaskTable};
 use crate::process::group::ThreadGroup;
 use crate::quotas::NamespaceQuotas;
 use crate::task::Task;
+use crate::task::waits::WaitProfile;
 
 /// Says what there is: see [`Config::assemble`].
 pub type Assemble = Box<dyn FnOnce(&Weak<Kernel>) -> Registry>;
@@ -122,6 +123,8 @@ pub struct Kernel {
     pub total_memory: u64,
     /// Which system calls are logged.
     pub strace: StraceSwitch,
+    /// How long tasks wait, while somebody asks.
+    pub waits: WaitProfile,
     /// The outermost pid namespace: it sees all containers.
     pub root_pid_ns: Arc<PidNamespace>,
     /// The first namespaces.
@@ -201,6 +204,7 @@ impl Kernel {
             cpu_count: config.cpu_count.max(1),
             total_memory: config.total_memory,
             strace: StraceSwitch::new(config.strace),
+            waits: WaitProfile::default(),
             root_pid_ns,
             root_namespaces,
             root_user_ns,

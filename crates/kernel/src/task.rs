@@ -2,7 +2,7 @@
 //!
 //! - [`current`]: what only the thread itself may use.
 //! - [`run`]: its main loop.
-//! - [`wait`]: how it sleeps.
+//! - [`wait`]: how it sleeps; [`waits`]: how long, for who asks.
 //! - [`clone`], [`exec`], [`exit`]: its life; [`unshare`] and [`setns`]: namespaces that it makes and joins.
 //! - [`death`]: the watch over a task that is to die.
 //! - [`call`]: what it is doing.
@@ -25,9 +25,10 @@ pub mod unshare;
 pub mod usage;
 pub mod vfork;
 pub mod wait;
+pub mod waits;
 pub mod work;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
@@ -63,6 +64,8 @@ pub struct Task {
     pub futexes_released: std::sync::atomic::AtomicBool,
     /// What it sleeps in.
     pub wchan: Mutex<Option<&'static str>>,
+    /// Since when, on the monotonic clock, if it began during a [`waits::WaitProfile`].
+    pub(crate) waiting_since_ns: AtomicU64,
     /// The system call that it is in.
     pub call: call::CurrentCall,
     /// CPU time and counters.
@@ -148,6 +151,7 @@ impl Task {
             interrupt: Wakeup::default(),
             futexes_released: std::sync::atomic::AtomicBool::new(false),
             wchan: Mutex::new(LockClass::Leaf, None),
+            waiting_since_ns: AtomicU64::new(0),
             call: call::CurrentCall::default(),
             usage: usage::TaskUsage::default(),
             parked: Mutex::new(LockClass::Task, None),

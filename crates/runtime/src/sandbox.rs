@@ -259,12 +259,20 @@ impl Sandbox {
         self.done(&Request::Restore)
     }
 
-    /// Profiles the sandbox process.
+    /// Begins a profile, whose records the sandbox writes to `pipe`.
     ///
     /// # Errors
-    /// It is not supported yet.
-    pub fn profile(&self, kind: ProfileKind) -> Result<()> {
-        self.done(&Request::Profile(kind))
+    /// One of this kind is under way.
+    pub fn start_profile(&self, kind: ProfileKind, pipe: OwnedFd) -> Result<()> {
+        self.connect()?.start_profile(kind, pipe)
+    }
+
+    /// Ends a profile; everything has been written then.
+    ///
+    /// # Errors
+    /// Of the connection.
+    pub fn stop_profile(&self, kind: ProfileKind) -> Result<()> {
+        self.done(&Request::StopProfile(kind))
     }
 
     /// Ends all processes of a container and forgets it. With the root container the sandbox ends. A container, or

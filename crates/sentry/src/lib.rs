@@ -18,6 +18,7 @@ mod kernel;
 mod mounts;
 mod network;
 mod process;
+mod profile;
 mod registry;
 
 pub use boot::BootArgs;

@@ -5,6 +5,7 @@
 //! - [`timer`]: deadlines on the host's monotonic clock.
 //! - [`executor`]: runs guest tasks as futures on a few host threads, one of which leads: it waits for the
 //!   platform, the host descriptors ([`reactor`]) and the timers.
+//! - [`contention`]: how long threads waited for locks, for who asks.
 //! - [`WeakList`]: values that others own.
 //! - [`async_mutex`]: a lock that may be held across an await.
 //!
@@ -13,6 +14,7 @@
 //! - An idle executor makes no host call and burns no CPU.
 
 pub mod async_mutex;
+pub mod contention;
 pub mod executor;
 pub mod lock;
 pub mod reactor;

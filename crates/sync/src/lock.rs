@@ -4,6 +4,10 @@
 //! of all locks that it holds; debug builds check that and panic with both names. Release builds pay nothing.
 
 use std::ops::{Deref, DerefMut};
+use std::panic::Location;
+use std::time::Duration;
+
+use crate::contention;
 
 /// The order of all locks: one that is listed earlier is taken earlier (is "outer").
 ///
@@ -175,9 +179,15 @@ impl<T> Mutex<T> {
 
 impl<T: ?Sized> Mutex<T> {
     /// Takes the lock.
+    #[inline]
+    #[track_caller]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let token = Token::take(self.class);
-        MutexGuard { inner: self.inner.lock(), _token: token }
+        let inner = match self.inner.try_lock() {
+            Some(inner) => inner,
+            None => contention::wait(self.class, Location::caller(), || self.inner.lock()),
+        };
+        MutexGuard { inner, _token: token }
     }
 
     /// Takes the lock if it is free.
@@ -224,6 +234,11 @@ impl Condvar {
         self.0.wait(&mut guard.inner);
     }
 
+    /// As [`Condvar::wait`], for at most so long.
+    pub fn wait_for<T: ?Sized>(&self, guard: &mut MutexGuard<'_, T>, most: Duration) {
+        self.0.wait_for(&mut guard.inner, most);
+    }
+
     /// Ends the wait of one thread.
     pub fn notify_one(&self) {
         self.0.notify_one();
@@ -262,15 +277,27 @@ impl<T> RwLock<T> {
 
 impl<T: ?Sized> RwLock<T> {
     /// Takes the lock shared.
+    #[inline]
+    #[track_caller]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         let token = Token::take(self.class);
-        RwLockReadGuard { inner: self.inner.read(), _token: token }
+        let inner = match self.inner.try_read() {
+            Some(inner) => inner,
+            None => contention::wait(self.class, Location::caller(), || self.inner.read()),
+        };
+        RwLockReadGuard { inner, _token: token }
     }
 
     /// Takes the lock exclusively.
+    #[inline]
+    #[track_caller]
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         let token = Token::take(self.class);
-        RwLockWriteGuard { inner: self.inner.write(), _token: token }
+        let inner = match self.inner.try_write() {
+            Some(inner) => inner,
+            None => contention::wait(self.class, Location::caller(), || self.inner.write()),
+        };
+        RwLockWriteGuard { inner, _token: token }
     }
 
     /// The value, with no locking needed.

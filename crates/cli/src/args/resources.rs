@@ -81,7 +81,7 @@ fn bytes(text: &str) -> Result<i64, String> {
 }
 
 /// A time as Go writes it: numbers with units, one after the other.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let invalid = || format!("invalid duration {text:?}");
     let mut rest = text;
     let mut total = Duration::ZERO;

@@ -1,10 +1,12 @@
 //! Flags of the commands around containers.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::lenient::truth;
+use super::resources::duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct Do {
@@ -64,11 +66,45 @@ pub(crate) struct Debug {
     /// Send the sandbox process itself a signal
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) signal: Option<String>,
+    #[command(flatten)]
+    pub(crate) profiles: Profiles,
     /// Change what the sandbox logs: warning, info or debug
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
     /// The container's id
     pub(crate) id: String,
+}
+
+/// What is seen of a sandbox over a time, and where it goes. Files are for pprof(1) and what reads its format.
+#[derive(Debug, Args)]
+pub(crate) struct Profiles {
+    /// Write where the sandbox spends CPU time
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile_cpu: Option<PathBuf>,
+    /// Write what the sandbox process allocates, and what of it stays
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile_heap: Option<PathBuf>,
+    /// Write what each task does at the end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile_tasks: Option<PathBuf>,
+    /// Write how long tasks wait, and for what
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile_block: Option<PathBuf>,
+    /// Write how long threads of the sandbox process wait for locks
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile_mutex: Option<PathBuf>,
+    /// Draw the profile that is asked for; that of CPU time if none is
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) flamegraph: Option<PathBuf>,
+    /// How long to look
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// How long to wait before
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) delay: Duration,
+    /// A file with the symbols of moat, if they are not beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) symbols: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use moat_control::spec::LogSpec;
 use moat_runtime::Config;
 
 use super::kill::parse_signal;
+use super::profile;
 use super::ps::table;
 use super::settings::LogFiles;
 use crate::args::{Debug, Global};
@@ -35,5 +36,6 @@ pub(super) fn run(config: &Config, global: &Global, flags: &Debug) -> anyhow::Re
     if flags.stacks {
         super::print(&sandbox.stacks()?)?;
     }
+    profile::run(sandbox, &flags.profiles)?;
     Ok(0)
 }

@@ -48,6 +48,10 @@ impl Task {
             let polled = future.as_mut().poll(cx);
             let asleep = moat_sync::executor::blocked().saturating_sub(blocked);
             let spent = start.elapsed().saturating_sub(asleep);
+            if !asleep.is_zero() && self.kernel().waits.is_on() {
+                let time_ns = u64::try_from(asleep.as_nanos()).unwrap_or(u64::MAX);
+                self.kernel().waits.note(self.wait_site("host call"), time_ns);
+            }
             self.usage.add_system(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
             if polled.is_pending() && !self.work().is_empty() {
                 deathwatch.look(&self, cx);

@@ -19,10 +19,12 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use moat_abi::{Errno, PollEvents, Result};
+use moat_host::clock::monotonic_ns;
 use moat_sync::WaitQueue;
 use moat_sync::timer::sleep_until;
 use moat_sync::wait::Listener;
@@ -31,6 +33,7 @@ use moat_vfs::OpenFile;
 use crate::error::{Restart, SyscallError};
 use crate::task::CurrentTask;
 use crate::task::Task;
+use crate::task::waits::WaitSite;
 use crate::task::work::Work;
 
 pub use crate::error::Deadline;
@@ -348,18 +351,42 @@ impl CurrentTask {
     }
 }
 
+impl Task {
+    /// Where a wait of that name is.
+    pub(crate) fn wait_site(&self, wchan: &'static str) -> WaitSite {
+        let call = self.call.get().map(|(number, _)| number);
+        WaitSite { tgid: self.tgid(), comm: self.comm(), call, wchan }
+    }
+
+    /// What it waits for and since when on the monotonic clock; 0 if that is before a [`crate::task::waits::WaitProfile`] began.
+    pub fn waiting(&self) -> Option<(WaitSite, u64)> {
+        let wchan = (*self.wchan.lock())?;
+        Some((self.wait_site(wchan), self.waiting_since_ns.load(Ordering::Relaxed)))
+    }
+}
+
 /// Names what a task waits for, until dropped.
-struct Waiting<'a>(&'a Task);
+struct Waiting<'a> {
+    task: &'a Task,
+    wchan: &'static str,
+}
 
 impl<'a> Waiting<'a> {
     fn begin(task: &'a Task, wchan: &'static str) -> Waiting<'a> {
+        let since_ns = if task.kernel().waits.is_on() { monotonic_ns() } else { 0 };
+        task.waiting_since_ns.store(since_ns, Ordering::Relaxed);
         *task.wchan.lock() = Some(wchan);
-        Waiting(task)
+        Waiting { task, wchan }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        *self.0.wchan.lock() = None;
+        let Waiting { task, wchan } = *self;
+        *task.wchan.lock() = None;
+        let waits = &task.kernel().waits;
+        if waits.is_on() {
+            waits.add(task.wait_site(wchan), task.waiting_since_ns.load(Ordering::Relaxed));
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use moat_control::{Connection, Request, Response};
+use moat_control::{Connection, ProfileKind, Request, Response};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::done;
@@ -64,6 +64,14 @@ impl Link {
     /// Lets the root container's init run.
     pub(super) fn start_root(&self) -> Result<()> {
         self.call(&Request::StartRoot, &[], Patience::Long).and_then(done)
+    }
+
+    /// Begins a profile, whose records the sandbox writes to `pipe`.
+    ///
+    /// # Errors
+    /// One of this kind is under way.
+    pub fn start_profile(&self, kind: ProfileKind, pipe: OwnedFd) -> Result<()> {
+        self.call(&Request::StartProfile(kind), &[pipe], Patience::Quick).and_then(done)
     }
 
     /// Makes the container that the connection was given for; its init is then ready to run.

@@ -5,8 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 
 use moat_abi::Signal;
-use moat_control::Connection;
 use moat_control::start::StartOutcome;
+use moat_control::{Connection, ProfileKind};
 use moat_host::spawn::Child;
 use rustix::process::{WaitId, WaitIdOptions};
 
@@ -52,6 +52,14 @@ impl ChildSandbox {
     pub fn start_root(&self) -> Result<()> {
         self.sandbox.set_up_network(&self.link)?;
         self.link.start_root()
+    }
+
+    /// As [`Sandbox::start_profile`], before anything runs if it is called before [`ChildSandbox::start_root`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_profile(&self, kind: ProfileKind, pipe: OwnedFd) -> Result<()> {
+        self.link.start_profile(kind, pipe)
     }
 
     /// The creator's control connection.

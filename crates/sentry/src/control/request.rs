@@ -9,7 +9,7 @@ use moat_control::{ControlError, ExitStatus, Request, Response, SignalTarget};
 
 use super::server::{Answer, Session};
 use super::{exec, inspect, life, logging, signal, stacks};
-use crate::network;
+use crate::{network, profile};
 
 /// Whether a request may take long: it is then handled by a task of its own.
 pub(super) fn waits(request: &Request) -> bool {
@@ -20,6 +20,7 @@ pub(super) fn waits(request: &Request) -> bool {
         | Request::CreateContainer(_)
         | Request::Execute(_)
         | Request::Pause(_)
+        | Request::StopProfile(_)
         | Request::DestroyContainer(_) => true,
         Request::Signal { signal, target, .. } => *target == SignalTarget::All && *signal == Signal::SIGKILL.number(),
         _ => false,
@@ -84,8 +85,12 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         Request::HostCalls(calls) => Ok(Response::Text(format!("{:?}", super::host_calls::run(calls)))),
         Request::Checkpoint => Err(ControlError::Unsupported("checkpoint".into())),
         Request::Restore => Err(ControlError::Unsupported("restore".into())),
-        Request::Profile(kind) => {
-            Err(ControlError::Unsupported(format!("profile {}", format!("{kind:?}").to_lowercase())))
+        Request::StartProfile(kind) => {
+            profile::start(&session.server.recorders, registry, kind, fds).map(|()| Response::Done)
+        }
+        Request::StopProfile(kind) => {
+            session.while_open(session.server.recorders.stop(kind)).await;
+            Ok(Response::Done)
         }
     };
     response.map(Answer::from)

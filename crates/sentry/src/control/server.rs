@@ -23,6 +23,7 @@ use moat_sync::{LockClass, Mutex, WaitQueue};
 use super::life::Reserved;
 use super::{life, request};
 use crate::container::GuestContainer;
+use crate::profile::Recorders;
 use crate::registry::Registry;
 
 /// Connections at a time; further ones wait in the socket's backlog.
@@ -37,6 +38,8 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// What all connections share.
 pub(crate) struct Server {
     pub(crate) registry: Arc<Registry>,
+    /// Profiles under way.
+    pub(crate) recorders: Arc<Recorders>,
     connections: AtomicUsize,
     /// Requests that have no answer yet.
     waiting: AtomicUsize,
@@ -48,6 +51,7 @@ impl Server {
     pub(crate) fn new(registry: Arc<Registry>) -> Arc<Server> {
         Arc::new(Server {
             registry,
+            recorders: Recorders::new(),
             connections: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             fewer: WaitQueue::new(),
@@ -81,6 +85,8 @@ impl Server {
     /// Ends the other containers, and lets requests that have got their answer by that send it; the rest is cut off.
     pub(crate) async fn finish(&self) {
         let deadline = Instant::now() + LAST_ANSWERS;
+        // While the processes are there that they tell of.
+        unless(self.recorders.stop_all(), sleep_until(deadline)).await;
         for container in self.registry.all() {
             unless(life::kill_all(&container), sleep_until(deadline)).await;
         }

@@ -45,6 +45,8 @@ const THREADS: &[Rule<'static>] = &[
     any(libc::SYS_clock_getres),
     // Limits are read only, and only the sentry's own.
     when(libc::SYS_prlimit64, &[is(0, 0), is(2, 0)]),
+    // The timer of CPU profiles, whose signals come to this process alone.
+    when(libc::SYS_setitimer, &[is_int(0, libc::ITIMER_PROF)]),
     // Load and memory for the guest's sysinfo and /proc.
     any(libc::SYS_sysinfo),
     any(libc::SYS_getrusage),

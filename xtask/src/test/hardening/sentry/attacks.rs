@@ -125,6 +125,7 @@ fn refused() -> Vec<Attack> {
         one("ptrace traceme", 101, &[n(0), n(0), n(0), n(0)]),
         one("init_module", 175, &[bytes(&[0; 8]), n(8), text("")]),
         one("kexec_load", 246, &[n(0), n(0), n(0), n(0)]),
+        one("a timer whose signal is not that of profiles", 38, &[n(0), bytes(&[0; 32]), n(0)]),
         one("reboot", 169, &[n(0xfee1_dead), n(672_274_793), n(0), n(0)]),
         one("setuid", 105, &[n(0)]),
         one("setgroups", 116, &[n(0), n(0)]),

@@ -1,0 +1,99 @@
+//! The profiles of `moat debug`: asked for, read, and written as files for viewers.
+
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use moat_control::ProfileKind;
+use moat_profile::{Profile, flame, pprof};
+use moat_runtime::sandbox::Sandbox;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::args::Profiles;
+
+/// A profile under way.
+struct Running {
+    kind: ProfileKind,
+    /// Where it goes, if it is not only drawn.
+    file: Option<PathBuf>,
+    reader: JoinHandle<io::Result<Profile>>,
+}
+
+/// Makes the profiles that the flags ask for.
+pub(super) fn run(sandbox: &Sandbox, flags: &Profiles) -> anyhow::Result<()> {
+    let wanted = wanted(flags)?;
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    thread::sleep(flags.delay);
+    let mut running = Vec::new();
+    for (kind, file) in wanted {
+        let (reader, pipe) = reader(kind, flags.symbols.clone())?;
+        sandbox.start_profile(kind, pipe)?;
+        running.push(Running { kind, file, reader });
+    }
+    // What tasks do is looked at once.
+    if running.iter().any(|running| running.kind != ProfileKind::Tasks) {
+        thread::sleep(flags.duration);
+    }
+    for profile in &running {
+        sandbox.stop_profile(profile.kind)?;
+    }
+    let drawn = flags.flamegraph.as_deref();
+    running.into_iter().try_for_each(|profile| finish(profile, drawn))
+}
+
+/// The kinds of profiles with their files.
+fn wanted(flags: &Profiles) -> anyhow::Result<Vec<(ProfileKind, Option<PathBuf>)>> {
+    let files = [
+        (ProfileKind::Cpu, &flags.profile_cpu),
+        (ProfileKind::Heap, &flags.profile_heap),
+        (ProfileKind::Tasks, &flags.profile_tasks),
+        (ProfileKind::Block, &flags.profile_block),
+        (ProfileKind::Mutex, &flags.profile_mutex),
+    ];
+    let mut wanted: Vec<_> = files.into_iter().filter_map(|(kind, file)| Some((kind, Some(file.clone()?)))).collect();
+    match (flags.flamegraph.is_some(), wanted.len()) {
+        (true, 0) => wanted.push((ProfileKind::Cpu, None)),
+        (true, 2..) => bail!("--flamegraph draws one profile, and several are asked for"),
+        _ => {}
+    }
+    Ok(wanted)
+}
+
+/// A pipe for a sandbox to write to, and a thread that reads it.
+fn reader(kind: ProfileKind, symbols: Option<PathBuf>) -> anyhow::Result<(JoinHandle<io::Result<Profile>>, OwnedFd)> {
+    let (from, to) = pipe_with(PipeFlags::CLOEXEC).context("making a pipe")?;
+    let reader = thread::spawn(move || Profile::read(kind, File::from(from), symbols));
+    Ok((reader, to))
+}
+
+fn finish(running: Running, drawn: Option<&Path>) -> anyhow::Result<()> {
+    let Running { kind, file, reader } = running;
+    let read = reader.join().map_err(|_| anyhow!("reading a profile failed"))?;
+    let profile = read.context("reading a profile")?;
+    if profile.dropped > 0 {
+        tracing::warn!("{} samples of {kind:?} were lost", profile.dropped);
+    }
+    if let Some(path) = &file {
+        let to = create(path)?;
+        pprof::write(&profile, to).with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = drawn {
+        if profile.stacks.is_empty() {
+            bail!("nothing was seen: there is no flame graph to draw");
+        }
+        let title = format!("{kind:?}, {:.1} s", Duration::from_nanos(profile.duration_ns).as_secs_f64());
+        let to = create(path)?;
+        flame::write(&profile, &title, to).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
+    File::create(path).map(BufWriter::new).with_context(|| format!("creating {}", path.display()))
+}

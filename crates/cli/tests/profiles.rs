@@ -1,0 +1,231 @@
+//! `moat debug --profile-*`: what is in the files, read by the decoder of another program, for containers that do little else than
+//! one thing.
+//!
+//! The test program runs itself with [`ROLE`] set, as the container's init.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::thread;
+
+use pprof::protos::{Message, Profile};
+use serde_json::json;
+
+const ROLE: &str = "MOAT_PROFILES_TEST_ROLE";
+
+/// The container's part. Without [`ROLE`] it is a test that passes.
+#[test]
+fn role() {
+    match std::env::var(ROLE).as_deref() {
+        Ok("zeros") => loop {
+            File::open("/dev/zero").unwrap().take(64 << 20).read_exact(&mut vec![0; 64 << 20]).unwrap();
+        },
+        Ok("reader") => {
+            let (mut ours, _theirs) = UnixStream::pair().unwrap();
+            ours.read_exact(&mut [0]).unwrap();
+        }
+        Ok("allocations") => {
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            let bytes = vec![1; 64 << 10];
+            loop {
+                ours.write_all(&bytes).unwrap();
+                theirs.read_exact(&mut vec![0; 64 << 10]).unwrap();
+            }
+        }
+        Ok("one-position") => {
+            let mut file =
+                File::options().read(true).write(true).create(true).truncate(true).open("/tmp/file").unwrap();
+            file.write_all(&vec![1; 8 << 20]).unwrap();
+            let file = Arc::new(file);
+            let readers = [file.clone(), file].map(|file| {
+                thread::spawn(move || {
+                    let mut bytes = vec![0; 8 << 20];
+                    loop {
+                        (&*file).seek(SeekFrom::Start(0)).unwrap();
+                        let _ = (&*file).read(&mut bytes).unwrap();
+                    }
+                })
+            });
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+        }
+        _ => {}
+    }
+}
+
+/// A container whose init plays a role; removed when dropped.
+struct Container {
+    directory: PathBuf,
+    id: String,
+}
+
+impl Container {
+    fn run(role: &str, platform: &str) -> Container {
+        let id = format!("moat-profiles-{}-{role}-{platform}", std::process::id());
+        let container = Container { directory: std::env::temp_dir().join(&id), id };
+        fs::create_dir_all(&container.directory).unwrap();
+        let program = std::env::current_exe().unwrap();
+        let config = json!({
+            "ociVersion": "1.2.0",
+            "root": { "path": "/", "readonly": true },
+            "process": {
+                "args": [program, "--exact", "role", "--nocapture"],
+                "cwd": "/",
+                "env": [format!("{ROLE}={role}")],
+                "user": { "uid": 0, "gid": 0 },
+            },
+            "mounts": [{ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs" }],
+            "linux": { "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "mount" }] },
+        });
+        // Below /tmp, which the container covers, the program would not be found.
+        assert!(!program.starts_with("/tmp"), "{}", program.display());
+        fs::write(container.directory.join("config.json"), config.to_string()).unwrap();
+        let bundle = container.directory.to_str().unwrap().to_owned();
+        let output = container.moat(&["--platform", platform, "run", "-d", "--bundle", &bundle, &container.id]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        container
+    }
+
+    fn moat(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moat"));
+        command.arg("--root").arg(self.directory.join("state")).args(args);
+        // A detached container keeps what it has got as stdio.
+        let log = self.directory.join("log");
+        let (out, err) = (File::create(self.directory.join("out")).unwrap(), File::create(&log).unwrap());
+        let status = command.stdin(File::open("/dev/null").unwrap()).stdout(out).stderr(err).status().unwrap();
+        Output { status, stdout: Vec::new(), stderr: fs::read(log).unwrap() }
+    }
+
+    /// Makes a profile; gives what is in the file.
+    fn profile(&self, kind: &str) -> Seen {
+        let file = self.directory.join(format!("{kind}.pb.gz"));
+        let (flag, path) = (format!("--profile-{kind}"), file.to_str().unwrap().to_owned());
+        let output = self.moat(&["debug", &flag, &path, "--duration", "1s", &self.id]);
+        assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(File::open(file).unwrap()).read_to_end(&mut bytes).unwrap();
+        Seen(Profile::decode(bytes.as_slice()).unwrap())
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = self.moat(&["delete", "--force", &self.id]);
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A decoded profile.
+struct Seen(Profile);
+
+impl Seen {
+    fn text(&self, index: i64) -> &str {
+        &self.0.string_table[usize::try_from(index).unwrap()]
+    }
+
+    fn columns(&self) -> Vec<(&str, &str)> {
+        self.0.sample_type.iter().map(|t| (self.text(t.ty), self.text(t.unit))).collect()
+    }
+
+    /// The stacks, outermost name first and joined with `;`, and their values.
+    fn stacks(&self) -> Vec<(String, Vec<i64>)> {
+        let function = |id: u64| self.0.function.iter().find(|f| f.id == id).map(|f| self.text(f.name)).unwrap();
+        let names = |id: &u64| {
+            let location = self.0.location.iter().find(|l| l.id == *id).unwrap();
+            location.line.iter().map(|line| function(line.function_id)).collect::<Vec<_>>()
+        };
+        let stack = |ids: &[u64]| {
+            let mut all: Vec<&str> = ids.iter().flat_map(names).collect();
+            all.reverse();
+            all.join(";")
+        };
+        self.0.sample.iter().map(|sample| (stack(&sample.location_id), sample.value.clone())).collect()
+    }
+
+    /// The sum of a column over the stacks that have all of `parts`.
+    fn sum(&self, column: usize, parts: &[&str]) -> i64 {
+        let stacks = self.stacks();
+        let wanted = stacks.iter().filter(|(stack, _)| parts.iter().all(|part| stack.contains(part)));
+        wanted.map(|(_, values)| values[column]).sum()
+    }
+}
+
+const PLATFORMS: [&str; 2] = ["systrap", "ptrace"];
+
+fn skipped() -> bool {
+    let skipped = !rustix::process::geteuid().is_root();
+    if skipped {
+        eprintln!("skipped: the mounts of a container take root");
+    }
+    skipped
+}
+
+#[test]
+fn a_cpu_profile_has_the_handler_of_the_call_that_is_made() {
+    if skipped() {
+        return;
+    }
+    for platform in PLATFORMS {
+        let container = Container::run("zeros", platform);
+        // Other tests may have the CPUs.
+        let mut profiles = (0..10).map(|_| container.profile("cpu"));
+        let seen = profiles.find(|seen| seen.sum(1, &[]) > 200_000_000).unwrap();
+        assert_eq!(seen.columns(), [("samples", "count"), ("cpu", "nanoseconds")]);
+        let (all, reads) = (seen.sum(1, &[]), seen.sum(1, &["moat_syscalls::fs::io::read"]));
+        assert!(reads * 2 > all, "{platform}: {reads} of {all}: {:#?}", seen.stacks());
+        let file = seen.0.location.iter().flat_map(|l| &l.line).any(|line| line.line > 0);
+        assert!(file, "lines are known");
+        assert!(seen.0.mapping.iter().any(|m| seen.text(m.filename) == "moat" && m.build_id != 0));
+    }
+}
+
+#[test]
+fn tasks_and_their_waits_are_named() {
+    if skipped() {
+        return;
+    }
+    for platform in PLATFORMS {
+        let container = Container::run("reader", platform);
+        let waits = container.profile("block");
+        assert_eq!(waits.columns(), [("waits", "count"), ("delay", "nanoseconds")]);
+        // It has waited for all of the time; the harness's main thread has waited for it.
+        let read = waits.sum(1, &["recvfrom"]) + waits.sum(1, &["read"]);
+        assert!((200_000_000..10_000_000_000).contains(&read), "{platform}: {:#?}", waits.stacks());
+        let tasks = container.profile("tasks");
+        assert_eq!(tasks.columns(), [("tasks", "count")]);
+        assert!(tasks.sum(0, &["container moat-profiles-", "[1]"]) >= 1, "{platform}: {:#?}", tasks.stacks());
+        assert!(tasks.sum(0, &["read"]) + tasks.sum(0, &["recvfrom"]) >= 1, "{platform}: {:#?}", tasks.stacks());
+        assert!(tasks.sum(0, &["sentry;executor"]) >= 1);
+    }
+}
+
+#[test]
+fn a_heap_profile_has_what_allocates() {
+    if skipped() {
+        return;
+    }
+    let seen = Container::run("allocations", "systrap").profile("heap");
+    assert_eq!(seen.columns().last(), Some(&("inuse_space", "bytes")));
+    let bytes = seen.sum(1, &["moat_syscalls"]);
+    assert!(bytes > 1 << 20, "{bytes}: {:#?}", seen.stacks());
+    // What a socket holds is given back when it is read.
+    assert!(seen.sum(3, &["moat_syscalls"]) * 2 < bytes, "{:#?}", seen.stacks());
+}
+
+#[test]
+fn a_mutex_profile_has_class_and_place() {
+    if skipped() {
+        return;
+    }
+    if thread::available_parallelism().map_or(1, usize::from) < 2 {
+        eprintln!("skipped: with one CPU there is one worker, which waits for nobody");
+        return;
+    }
+    let seen = Container::run("one-position", "systrap").profile("mutex");
+    assert_eq!(seen.columns(), [("contentions", "count"), ("delay", "nanoseconds")]);
+    let stacks = seen.stacks();
+    let contended = stacks.iter().find(|(stack, _)| stack.contains("FilePosition;") && stack.contains(".rs:"));
+    assert!(contended.is_some_and(|(_, values)| values[0] > 0 && values[1] > 0), "{stacks:#?}");
+}

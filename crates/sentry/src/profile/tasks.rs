@@ -1,0 +1,69 @@
+//! What each task and thread does at one moment.
+
+use std::io;
+use std::sync::Arc;
+
+use moat_abi::nr;
+use moat_control::profile::{Frame, Record, Site};
+use moat_kernel::task::Task;
+
+use super::Source;
+use super::recorder::Output;
+use crate::registry::Registry;
+
+/// The source.
+pub(super) struct Tasks(pub(super) Arc<Registry>);
+
+impl Source for Tasks {
+    fn start(&mut self) -> moat_abi::Result<()> {
+        Ok(())
+    }
+
+    fn collect(&mut self, _to: &mut Output) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self, to: &mut Output) -> io::Result<u64> {
+        let one = |frames| Record::Site(Site { frames, count: 1, time_ns: 0 });
+        for container in self.0.all() {
+            for group in container.member.processes.processes() {
+                for task in group.threads() {
+                    let mut frames = vec![Frame::named(format!("container {}", container.id))];
+                    describe(&task, &mut frames);
+                    to.write(&one(frames))?;
+                }
+            }
+        }
+        for thread in moat_host::procfs::own_threads() {
+            let wchan = if thread.wchan == "0" || thread.wchan.is_empty() { "running".into() } else { thread.wchan };
+            let frames = vec![Frame::named("sentry"), Frame::named(thread.name), Frame::named(wchan)];
+            to.write(&one(frames))?;
+        }
+        Ok(0)
+    }
+}
+
+/// Process, thread, call, and what it waits for.
+fn describe(task: &Task, frames: &mut Vec<Frame>) {
+    frames.push(Frame::named(command(task.tgid(), &task.comm())));
+    if !task.is_leader() {
+        frames.push(Frame::named(format!("thread {}", task.tid())));
+    }
+    if let Some((number, _)) = task.call.get() {
+        frames.push(Frame::named(call_name(number)));
+    }
+    let waits = *task.wchan.lock();
+    let place = if task.flags.in_guest() { "application code" } else { waits.unwrap_or("runnable") };
+    frames.push(Frame::named(place));
+}
+
+/// A process as profiles name it.
+pub(super) fn command(tgid: i32, comm: &[u8]) -> String {
+    format!("{} [{tgid}]", String::from_utf8_lossy(comm))
+}
+
+/// A system call as profiles name it.
+pub(super) fn call_name(number: u64) -> String {
+    let name = u32::try_from(number).ok().and_then(nr::name);
+    name.map_or_else(|| format!("call {number}"), str::to_owned)
+}

@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use exec::Exec;
-pub(crate) use global::{FileAccess, Global, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
+pub(crate) use global::{FileAccess, Global, HostUds, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
 use lenient::{lenient, with_two_dashes};
 pub(crate) use lifecycle::{Create, Delete, Id, Kill, List, ListFormat, Ps, Run, Wait};
 pub(crate) use resources::{Events, Update};

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use device::{DeviceRule, DeviceSpec, NodeKind, NodeSpec, RuleDevices};
 pub use gofer::{GoferSpec, GoferTree, TreeKind};
 pub use mount::{
-    Backing, DevptsOptions, FileBind, FileOverlay, GoferBind, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits,
-    RootSpec, Sharing, TmpfsOptions,
+    Backing, DevptsOptions, FileBind, FileOverlay, GoferBind, HostSockets, MountFlags, MountKind, MountSpec, Overlay,
+    OverlayLimits, RootSpec, Sharing, TmpfsOptions,
 };
 pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 pub use seccomp::{BpfInstruction, SeccompSpec};
@@ -67,6 +67,9 @@ pub struct ContainerSpec {
     pub shared: SharedNamespaces,
     /// Its init.
     pub process: ProcessSpec,
+    /// Whether it may connect to sockets of the host; of a later container what the first one's says.
+    #[serde(default)]
+    pub host_sockets: HostSockets,
     /// Its init's stdin, stdout and stderr.
     pub stdio: [FdNumber; 3],
     /// Its init's descriptors 3, 4, ...

@@ -11,7 +11,7 @@
 //! # Invariants
 //! - Directories are named by numbers that this process gave out; entries by one component, which
 //!   [`moat_fs_host::DirectTree`] checks.
-//! - Only descriptors of regular files are passed to the sandbox.
+//! - Only descriptors of regular files are passed to the sandbox, and with `--host-uds=open` sockets that are connected.
 //! - The process ends when all its sockets are closed, so that it never outlives the sandbox.
 #![forbid(unsafe_code)]
 
@@ -25,9 +25,9 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use moat_control::spec::{GoferSpec, GoferTree, Lifetime, MAX_SPEC_BYTES, TreeKind};
+use moat_control::spec::{GoferSpec, GoferTree, HostSockets, Lifetime, MAX_SPEC_BYTES, TreeKind};
 use moat_control::{BootError, StartSync};
-use moat_fs_host::NodeMaker;
+use moat_fs_host::{NodeMaker, Sockets};
 use moat_host::mounts::MountAttributes;
 use moat_jail::root::{self, EmptyRoot, Trees};
 use moat_jail::seccomp::Refusal;
@@ -61,9 +61,13 @@ fn serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) ->
     // Whatever else was donated is not this process's.
     drop(files);
     let refusal = if spec.debug { Refusal::Report } else { Refusal::Kill };
+    let (sockets, more) = match spec.host_sockets {
+        HostSockets::None => (Sockets::Refuse, None),
+        HostSockets::Open => (Sockets::Connect, Some(rules::HOST_SOCKETS)),
+    };
     // Before anything is read that comes from the sandbox.
-    moat_jail::seccomp::install(rules::all(), refusal)?;
-    let serving = server::start(exports.into_iter().map(|e| (e.tree, e.socket)), nodes.as_ref())?;
+    moat_jail::seccomp::install(rules::all().chain(more.into_iter().flatten().copied()), refusal)?;
+    let serving = server::start(exports.into_iter().map(|e| (e.tree, e.socket)), nodes.as_ref(), sockets)?;
     start_sync.booted().map_err(|e| BootError::host("telling the creator", &e))?;
     serving.wait();
     Ok(0)
@@ -85,12 +89,19 @@ fn shut_in(spec: &GoferSpec, files: &mut DonatedFiles, trees: Trees) -> Result<V
     for tree in &spec.trees {
         opened.push((detached(tree, files.take(tree.tree)?, trees)?, files.take(tree.socket)?));
     }
-    // For the extended attributes of what can't be opened; mounted nowhere.
-    match root::new_procfs() {
+    // While the host's own is still there: it must not show more than that.
+    let procfs = root::new_procfs();
+    let root = EmptyRoot::enter()?;
+    if spec.host_sockets == HostSockets::Open {
+        // A socket is connected to by a path: the link of a descriptor.
+        let procfs = procfs.as_ref().map_err(|e| BootError::host("making a procfs", e))?;
+        root.mount_proc(procfs).map_err(|e| BootError::host("mounting the gofer's /proc", &e))?;
+    }
+    // For the extended attributes of what can't be opened.
+    match procfs {
         Ok(procfs) => moat_host::procfs::set_dir(procfs),
         Err(error) => tracing::debug!(%error, "no procfs"),
     }
-    let root = EmptyRoot::enter()?;
     let mut exports = Vec::with_capacity(opened.len());
     for (index, ((tree, socket), spec)) in opened.into_iter().zip(&spec.trees).enumerate() {
         let tree = match spec.kind {

@@ -1,6 +1,7 @@
 //! The host calls of the gofer: those of every process of a sandbox, those of a tree of the host's files, and its own.
 //! To allow another one, add a line with its caller.
 
+pub(crate) use moat_jail::seccomp::HOST_SOCKETS;
 use moat_jail::seccomp::{BASE, DIRECT_TREE, Rule, any, is, when};
 
 /// Everything that a gofer may call.

@@ -12,7 +12,7 @@ use moat_control::BootError;
 use moat_fs_host::gofer::channel::{Channel, MAX_MESSAGE_BYTES};
 use moat_fs_host::gofer::protocol::{Entry, Frame, Handle, MAX_CLOSED, MAX_CONNECTIONS, Reply, Request};
 use moat_fs_host::tree::{HostEntry, HostTree};
-use moat_fs_host::{DirectTree, NodeMaker};
+use moat_fs_host::{DirectTree, NodeMaker, Sockets};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::file::SyncKind;
 
@@ -49,10 +49,11 @@ impl Serving {
 pub(crate) fn start(
     exports: impl Iterator<Item = (OwnedFd, OwnedFd)>,
     nodes: Option<&Arc<NodeMaker>>,
+    sockets: Sockets,
 ) -> std::result::Result<Serving, BootError> {
     let (alive, ended) = channel();
     for (root, socket) in exports {
-        let files = DirectTree::new(root).with_nodes(nodes.cloned());
+        let files = DirectTree::new(root).with_nodes(nodes.cloned()).with_sockets(sockets);
         let root =
             files.root().map_err(|e| BootError::host("opening a tree", &io::Error::from_raw_os_error(e.raw())))?;
         let handles = Mutex::new(LockClass::Table, Handles::new(root));
@@ -182,6 +183,7 @@ impl Connection {
                 files.rename(&*at(dir)?, name, &*at(new_dir)?, new_name, how).map(done)?
             }
             Request::ReadLink { node } => Outcome::Bytes(files.read_link(&*at(node)?)?),
+            Request::ConnectSocket { node, socket_type } => Outcome::File(files.connect(&*at(node)?, socket_type)?),
             Request::SetAttr { node, attr } => files.set_attr(&*at(node)?, &attr.into()).map(done)?,
             Request::GetXattr { node, name } => Outcome::Bytes(files.get_xattr(&*at(node)?, name)?),
             Request::SetXattr { node, name, value, flags } => {

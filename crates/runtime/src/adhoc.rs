@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use moat_control::spec::{
-    CapabilitySpec, DevptsOptions, InitSignals, Lifetime, MountFlags, MountKind, OverlayLimits, ProcessSpec, Sharing,
+    CapabilitySpec, DevptsOptions, HostSockets, InitSignals, Lifetime, MountFlags, MountKind, OverlayLimits,
+    ProcessSpec, Sharing,
 };
 
 use crate::blueprint::{Blueprint, DeviceNodes, HostMount, MountBlueprint, MountSource};
@@ -32,6 +33,8 @@ pub struct Request {
     pub volumes: Vec<Volume>,
     /// Stdin is a terminal.
     pub terminal: bool,
+    /// Whether it may connect to sockets of the host.
+    pub host_sockets: HostSockets,
 }
 
 /// `SRC[:DST][:ro]`.
@@ -176,6 +179,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         devices: Vec::new(),
         device_rules: Vec::new(),
         device_nodes: if request.uid == 0 { DeviceNodes::Allowed } else { DeviceNodes::Refused },
+        host_sockets: request.host_sockets,
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: Default::default(),
@@ -286,6 +290,7 @@ mod tests {
             gid: 0,
             volumes: vec![],
             terminal: false,
+            host_sockets: HostSockets::None,
         };
         assert!(matches!(blueprint(request), Err(Error::Invalid(_))));
     }

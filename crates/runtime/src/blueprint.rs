@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, Lifetime, MountFlags,
-    MountKind, MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces,
-    SharesSpec, Sharing, TreeKind,
+    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostSockets, Lifetime,
+    MountFlags, MountKind, MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec,
+    SharedNamespaces, SharesSpec, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;
@@ -61,6 +61,8 @@ pub struct Blueprint {
     pub device_rules: Vec<DeviceRule>,
     /// Whether nodes of devices can be made in its trees of the host.
     pub device_nodes: DeviceNodes,
+    /// Whether it may connect to sockets of the host in its trees.
+    pub host_sockets: HostSockets,
     /// Guest paths that are hidden.
     pub masked_paths: Vec<String>,
     /// Guest paths that are read-only.
@@ -273,6 +275,7 @@ impl Blueprint {
             domainname: self.domainname,
             shared,
             process: self.process,
+            host_sockets: self.host_sockets,
             stdio: stdio.stdio,
             preserved: stdio.preserved,
             node_maker: nodes.and_then(|socket| fds.add_node_maker(socket)),

@@ -8,7 +8,9 @@ use std::io::{Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use moat_control::BootError;
-use moat_control::spec::{Backing, FdNumber, GoferBind, GoferSpec, GoferTree, Lifetime, SPEC_VERSION, TreeKind};
+use moat_control::spec::{
+    Backing, FdNumber, GoferBind, GoferSpec, GoferTree, HostSockets, Lifetime, SPEC_VERSION, TreeKind,
+};
 use moat_control::start::StartOutcome;
 use moat_host::spawn::{Cgroups, Child, Donation, ParentDeath, Spawn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -95,6 +97,7 @@ impl Exports {
         plan: &Plan,
         opener: Opener,
         lifetime: Lifetime,
+        host_sockets: HostSockets,
         id: &str,
     ) -> Result<Option<Gofer>> {
         if self.trees.is_empty() {
@@ -102,7 +105,7 @@ impl Exports {
         }
         let host = namespaces(plan).prepare_namespaces()?;
         let Exports { mut donation, trees, node_maker } = self;
-        let spec = GoferSpec { version: SPEC_VERSION, trees, node_maker, lifetime, debug: config.debug };
+        let spec = GoferSpec { version: SPEC_VERSION, trees, node_maker, host_sockets, lifetime, debug: config.debug };
         // Waited for later: the gofer starts while the sandbox does.
         let (start, start_write) = pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())?;
         let panic_log = memfd("moat-panic-log")?;

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moat_abi::Signal;
-use moat_control::spec::{FileAccess, LogSpec, NetworkMode, SharesSpec};
+use moat_control::spec::{FileAccess, HostSockets, LogSpec, NetworkMode, SharesSpec};
 use moat_control::{
     ContainerStatus, ControlError, EventInfo, ExecuteArgs, ExitStatus, ProcessInfo, ProfileKind, Request, Response,
     SignalTarget,
@@ -54,6 +54,9 @@ pub struct Sandbox {
     pub process: ProcessId,
     /// The directory with its control socket.
     pub directory: PathBuf,
+    /// Whether its containers may connect to sockets of the host.
+    #[serde(default)]
+    pub host_sockets: HostSockets,
     /// What its containers see of the network.
     pub network: NetworkMode,
     /// How it reaches the host's files, those of later containers too.

@@ -9,10 +9,10 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
-    Backing, ContainerSpec, DevptsOptions, FdNumber, FileOverlay, MountFlags as SpecFlags, MountKind, MountSpec,
-    Overlay, Sharing, TmpfsOptions,
+    Backing, ContainerSpec, DevptsOptions, FdNumber, FileOverlay, HostSockets, MountFlags as SpecFlags, MountKind,
+    MountSpec, Overlay, Sharing, TmpfsOptions,
 };
-use moat_fs_host::{DirectTree, GoferTree, HostFs, NodeMaker, Trust};
+use moat_fs_host::{DirectTree, GoferTree, HostFs, NodeMaker, Sockets, Trust};
 use moat_fs_mqueue::NamespaceQueues;
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
@@ -50,7 +50,11 @@ pub(crate) fn build(
         Some(fd) => Some(Arc::new(NodeMaker::new(files.take(fd)?))),
         None => None,
     };
-    let mut trees = Trees { vfs: &kernel.vfs, nodes, files };
+    let sockets = match spec.host_sockets {
+        HostSockets::None => Sockets::Refuse,
+        HostSockets::Open => Sockets::Connect,
+    };
+    let mut trees = Trees { vfs: &kernel.vfs, nodes, sockets, files };
     let root = trees.mount(&spec.root.backing, &spec.root.overlay, trust).map_err(root_error)?;
     let namespace = MountNamespace::new(root.clone(), kernel.root_user_ns.clone());
     let builder = Builder {
@@ -99,12 +103,15 @@ fn new_fs(vfs: &Vfs, fs_type: &str, options: &str) -> Result<Arc<dyn FileSystem>
 struct Trees<'a> {
     vfs: &'a Vfs,
     nodes: Option<Arc<NodeMaker>>,
+    sockets: Sockets,
     files: &'a mut DonatedFiles,
 }
 
 impl Trees<'_> {
     fn direct(&mut self, fd: FdNumber, trust: Trust) -> Result<Arc<dyn FileSystem>> {
-        let tree = DirectTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?).with_nodes(self.nodes.clone());
+        let tree = DirectTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?)
+            .with_nodes(self.nodes.clone())
+            .with_sockets(self.sockets);
         Ok(HostFs::new(self.vfs.new_device(), tree, trust)?)
     }
 

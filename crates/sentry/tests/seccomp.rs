@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
 use moat_abi::socket::{SO_ATTACH_FILTER, SO_REUSEADDR, SOL_SOCKET};
-use moat_control::spec::{FileAccess, NetworkMode, PlatformKind};
+use moat_control::spec::{FileAccess, HostSockets, NetworkMode, PlatformKind};
 use moat_host::net::{get_option, local_address, set_option};
 use moat_jail::seccomp::Refusal;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, listen, socket_with};
@@ -23,7 +23,14 @@ fn child() {
     let Ok(mode) = std::env::var(MODE) else { return };
     let network = if mode.starts_with(HOST) { NetworkMode::Host } else { NetworkMode::None };
     rustix::thread::set_no_new_privs(true).unwrap();
-    moat_sentry::boot::seccomp::install_for(PlatformKind::Systrap, FileAccess::Direct, network, Refusal::Kill).unwrap();
+    moat_sentry::boot::seccomp::install_for(
+        PlatformKind::Systrap,
+        FileAccess::Direct,
+        network,
+        HostSockets::None,
+        Refusal::Kill,
+    )
+    .unwrap();
     let refused = match mode.as_str() {
         "thread" => std::thread::spawn(|| vec![1u8; 4 << 20].len()).join().unwrap() != 4 << 20,
         "exec" | "host-exec" => Command::new("/bin/true").status().is_err(),

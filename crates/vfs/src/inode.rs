@@ -1,6 +1,7 @@
 //! What a file system provides: [`FileSystem`] for itself, [`Inode`] for each of its files.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bitflags::bitflags;
@@ -293,6 +294,14 @@ pub trait Inode: Send + Sync + Any {
     /// ENOENT, EEXIST (NOREPLACE), ENOTEMPTY, ENOSPC, EMLINK; EINVAL for flags that it lacks; EPERM by default.
     fn rename(&self, _old: &[u8], _new_dir: &Arc<dyn Inode>, _new: &[u8], _flags: RenameFlags) -> Result<()> {
         Err(Errno::EPERM)
+    }
+
+    /// A socket of the host that is connected to this one, of the host as well: nobody in the sandbox listens at it.
+    ///
+    /// # Errors
+    /// ECONNREFUSED by default; those of connect(2) on the host.
+    fn connect_socket(&self, _socket_type: u32) -> Result<OwnedFd> {
+        Err(Errno::ECONNREFUSED)
     }
 
     /// The target of a symbolic link.

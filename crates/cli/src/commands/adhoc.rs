@@ -24,6 +24,7 @@ pub(super) fn run(config: &Config, global: &Global, flags: Do) -> anyhow::Result
         gid: flags.gid,
         volumes,
         terminal: std::io::stdin().is_terminal(),
+        host_sockets: config.host_sockets,
     };
     let blueprint = blueprint(request)?;
     for warning in &blueprint.warnings {

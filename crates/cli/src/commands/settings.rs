@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use moat_control::spec::{CallSites, FileAccess, NetworkMode, PlatformKind, Sharing};
+use moat_control::spec::{CallSites, FileAccess, HostSockets, NetworkMode, PlatformKind, Sharing};
 use moat_runtime::Config;
 use moat_runtime::config::{DebugLog, Profiles, Rootless};
 
@@ -48,6 +48,10 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
             args::FileAccess::Shared => Sharing::Shared,
         },
         overlay: flags.overlay2.0.clone(),
+        host_sockets: match flags.host_uds {
+            args::HostUds::None => HostSockets::None,
+            args::HostUds::Open => HostSockets::Open,
+        },
         profiles: if flags.oci_seccomp { Profiles::Apply } else { Profiles::Ignore },
         debug_log: match (&flags.debug_log, strace || flags.debug, command) {
             (Some(path), _, _) => DebugLog::File(path.clone()),

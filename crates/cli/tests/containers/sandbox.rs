@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, CapabilitySpec, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, PlatformKind, ProcessSpec,
-    RootSpec, SharedNamespaces, SharesSpec, Sharing,
+    Backing, CapabilitySpec, HostSockets, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, PlatformKind,
+    ProcessSpec, RootSpec, SharedNamespaces, SharesSpec, Sharing,
 };
 use moat_control::{
     Connection, ContainerSpec, ContainerStatus, ControlError, ExecLifetime, ExecuteArgs, ExitStatus, Listener,
@@ -66,6 +66,7 @@ impl Test {
             gid: 0,
             volumes: Vec::new(),
             terminal: false,
+            host_sockets: HostSockets::None,
         };
         let stdio = InitFiles { stdio: [null(), null(), null()], preserved: Vec::new(), terminal: Terminal::Shared };
         let directory = std::env::temp_dir().join(format!("moat-containers-{}", std::process::id()));
@@ -154,6 +155,7 @@ impl Test {
             domainname: "(none)".into(),
             shared,
             process,
+            host_sockets: HostSockets::None,
             stdio: [0, 1, 2],
             preserved: Vec::new(),
             node_maker: None,

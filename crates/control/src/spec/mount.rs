@@ -28,6 +28,17 @@ pub enum Sharing {
     Shared,
 }
 
+/// What guests may do with the Unix sockets of the host that they find in its trees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostSockets {
+    /// Nothing: nobody listens there.
+    #[default]
+    None,
+    /// Connect to them.
+    Open,
+}
+
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {

@@ -3,6 +3,7 @@
 mod attributes;
 mod make;
 mod nodes;
+mod sockets;
 mod stat;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,6 +21,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 use crate::tree::{HostAccess, HostEntry, HostKind, HostRename, HostTree, NewHostNode};
 
 pub use nodes::NodeMaker;
+pub use sockets::Sockets;
 pub(crate) use stat::{direct_block, metadata_of};
 
 /// A tree below one donated directory descriptor.
@@ -27,13 +29,20 @@ pub struct DirectTree {
     root: OwnedFd,
     /// Who may make nodes of devices.
     nodes: Option<Arc<NodeMaker>>,
+    sockets: Sockets,
 }
 
 impl DirectTree {
     /// The tree below `root`, a directory opened with O_PATH or O_RDONLY.
     #[must_use]
     pub fn new(root: OwnedFd) -> DirectTree {
-        DirectTree { root, nodes: None }
+        DirectTree { root, nodes: None, sockets: Sockets::Refuse }
+    }
+
+    /// Says whether sockets of the host can be connected to.
+    #[must_use]
+    pub fn with_sockets(self, sockets: Sockets) -> DirectTree {
+        DirectTree { sockets, ..self }
     }
 
     /// Has `nodes` make nodes of devices, where this process itself may not.
@@ -209,6 +218,10 @@ impl HostTree for DirectTree {
             HostRename::WhiteoutNoReplace => RenameFlags::WHITEOUT | RenameFlags::NOREPLACE,
         };
         fs::renameat_with(dir, component(name)?, new_dir, component(new_name)?, flags).map_err(errno)
+    }
+
+    fn connect(&self, node: &DirectNode, socket_type: u32) -> Result<OwnedFd> {
+        self.sockets.connect(node.as_fd(), socket_type)
     }
 
     fn read_link(&self, node: &DirectNode) -> Result<Vec<u8>> {

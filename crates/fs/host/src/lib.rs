@@ -26,6 +26,6 @@ pub mod stdio;
 pub mod terminal;
 pub mod tree;
 
-pub use direct::{DirectTree, NodeMaker};
+pub use direct::{DirectTree, NodeMaker, Sockets};
 pub use fs::{HostFs, Trust};
 pub use gofer::GoferTree;

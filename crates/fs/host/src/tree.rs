@@ -144,6 +144,8 @@ pub trait HostTree: Send + Sync + 'static {
         new_name: &[u8],
         how: HostRename,
     ) -> Result<()>;
+    /// A socket of the host, which does not block, connected to the one that the node is: ECONNREFUSED where that is not to be.
+    fn connect(&self, node: &Self::Node, socket_type: u32) -> Result<OwnedFd>;
     fn read_link(&self, node: &Self::Node) -> Result<Vec<u8>>;
     /// Changes attributes, but for the size.
     fn set_attr(&self, node: &Self::Node, attr: &SetAttr) -> Result<()>;

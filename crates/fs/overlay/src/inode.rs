@@ -1,6 +1,7 @@
 //! [`OverlayInode`]: a file of the union.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use moat_abi::fs::{FileType, OpenFlags};
@@ -387,6 +388,10 @@ impl Inode for OverlayInode {
         }
         *moved.place.lock() = Some(NameInDir { parent: new_dir, name: new.to_vec() });
         Ok(())
+    }
+
+    fn connect_socket(&self, socket_type: u32) -> Result<OwnedFd> {
+        self.top()?.connect_socket(socket_type)
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {

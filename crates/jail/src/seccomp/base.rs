@@ -87,6 +87,17 @@ pub const BASE: &[Rule<'static>] = &[
     when(libc::SYS_fcntl, &[is_int(1, libc::F_GETFL)]),
 ];
 
+/// What a socket that does not block has in its type.
+const SOCKET_FLAGS: libc::c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+
+/// moat_fs_host's Sockets, with `--host-uds=open`: a filter can't see where a connection leads.
+pub const HOST_SOCKETS: &[Rule<'static>] = &[
+    when(libc::SYS_socket, &[is_int(0, libc::AF_UNIX), is_int(1, libc::SOCK_STREAM | SOCKET_FLAGS), is_int(2, 0)]),
+    when(libc::SYS_socket, &[is_int(0, libc::AF_UNIX), is_int(1, libc::SOCK_DGRAM | SOCKET_FLAGS), is_int(2, 0)]),
+    when(libc::SYS_socket, &[is_int(0, libc::AF_UNIX), is_int(1, libc::SOCK_SEQPACKET | SOCKET_FLAGS), is_int(2, 0)]),
+    any(libc::SYS_connect),
+];
+
 /// moat_fs_host's DirectTree: one component at a time from a donated directory, never through a symbolic link.
 pub const DIRECT_TREE: &[Rule<'static>] = &[
     when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_NOFOLLOW as u64)]),

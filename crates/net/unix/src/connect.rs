@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 
 use moat_abi::{Errno, PollEvents, Result};
 use moat_vfs::Caller;
+use moat_vfs::inode::Inode;
 use moat_vfs::socket::{Socket, SocketCreds};
 
 use crate::backlog::Backlog;
 use crate::endpoint::{Endpoint, SHUT_READ};
+use crate::host::HostEnd;
 use crate::name::{Flavor, Given, parse};
-use crate::names;
+use crate::names::{self, Found};
 use crate::socket::{Phase, UnixSocket, effective_creds};
 use crate::waiting::{note_waiting, wake};
 
@@ -72,7 +74,7 @@ impl UnixSocket {
         parse(addr)?;
         self.bind_if_credentials_pass(caller)?;
         // Looked up before anything is locked: a path may lead through any file system.
-        let listener = names::find(caller, self, addr)?;
+        let found = names::find_any(caller, self, addr)?;
         {
             let mut state = self.state.lock();
             match state.phase {
@@ -82,10 +84,17 @@ impl UnixSocket {
                 Phase::Connecting | Phase::Listening(_) | Phase::Released => return Err(Errno::EINVAL),
             }
         }
-        let joined = self.join(caller, &listener);
+        let joined = match found {
+            Found::Socket(listener) => self.join(caller, &listener).map(Some),
+            Found::Node(node) => self.join_host(&node).map(|()| None),
+        };
         let mut state = self.state.lock();
         match joined {
-            Ok((server, creds)) => {
+            Ok(None) => {
+                state.phase = Phase::Connected;
+                Ok(())
+            }
+            Ok(Some((server, creds))) => {
                 // Before the phase says so: from then on the peer is looked up without a lock.
                 let _ = self.peer.set(server);
                 state.peer_creds = Some(creds);
@@ -100,6 +109,13 @@ impl UnixSocket {
                 Err(e)
             }
         }
+    }
+
+    /// Connects to a socket of the host.
+    fn join_host(&self, node: &Arc<dyn Inode>) -> Result<()> {
+        let fd = node.connect_socket(self.kind().socket_type)?;
+        let _ = self.host.set(HostEnd::new(fd, self.endpoint.core.queue())?);
+        Ok(())
     }
 
     /// Puts a new server end in the listener's queue; gives its endpoint and who listens.
@@ -136,7 +152,13 @@ impl UnixSocket {
         }
         parse(addr)?;
         self.bind_if_credentials_pass(caller)?;
-        let other = names::find(caller, self, addr)?;
+        if self.host.get().is_some() {
+            return Err(Errno::EISCONN);
+        }
+        let other = match names::find_any(caller, self, addr)? {
+            Found::Socket(other) => other,
+            Found::Node(node) => return self.join_host(&node),
+        };
         self.check_may_send(&other.endpoint)?;
         self.endpoint.only_from.store(other.endpoint.id(), Ordering::Release);
         let old = self.state.lock().datagram_peer.replace(other.endpoint.clone());

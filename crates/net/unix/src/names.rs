@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
-use moat_vfs::inode::NodeKind;
+use moat_vfs::inode::{Inode, NodeKind};
 use moat_vfs::walk::{LookupFlags, View, resolve};
 use moat_vfs::{Access, Caller, ops};
 
@@ -85,19 +85,35 @@ pub(crate) fn unbind(name: &Name, socket: &UnixSocket, me: &Weak<UnixSocket>) {
     }
 }
 
+/// Who is at an address.
+pub(crate) enum Found {
+    /// A socket of the sandbox.
+    Socket(Arc<UnixSocket>),
+    /// The node of a socket that nobody in the sandbox has: of one of the host, perhaps.
+    Node(Arc<dyn Inode>),
+}
+
+/// Finds the socket of an address among those of the sandbox: [`find_any`].
+pub(crate) fn find(caller: &dyn Caller, by: &UnixSocket, addr: &[u8]) -> Result<Arc<UnixSocket>> {
+    match find_any(caller, by, addr)? {
+        Found::Socket(socket) => Ok(socket),
+        Found::Node(_) => Err(Errno::ECONNREFUSED),
+    }
+}
+
 /// Finds the socket of an address, for `by` to talk to (`unix_find_other`).
 ///
 /// # Errors
 /// ECONNREFUSED if nobody has it, EPROTOTYPE for a socket of another type, EACCES without write permission; those of a path.
-pub(crate) fn find(caller: &dyn Caller, by: &UnixSocket, addr: &[u8]) -> Result<Arc<UnixSocket>> {
+pub(crate) fn find_any(caller: &dyn Caller, by: &UnixSocket, addr: &[u8]) -> Result<Found> {
     match parse(addr)? {
         Given::Unnamed => Err(Errno::ECONNREFUSED),
         Given::Abstract(text) => {
             let found = by.local().abstracts.lock().get(&(by.flavor(), text.to_vec())).cloned();
-            found.and_then(|s| s.upgrade()).ok_or(Errno::ECONNREFUSED)
+            found.and_then(|s| s.upgrade()).map(Found::Socket).ok_or(Errno::ECONNREFUSED)
         }
         Given::File(text) => {
-            let key = with_view(caller, |view| {
+            let (key, inode) = with_view(caller, |view| {
                 let path = resolve(view, text, LookupFlags::FOLLOW)?;
                 let inode = path.inode();
                 // Write permission is what connecting takes (unix(7)).
@@ -105,11 +121,11 @@ pub(crate) fn find(caller: &dyn Caller, by: &UnixSocket, addr: &[u8]) -> Result<
                 if inode.file_type() != FileType::Socket {
                     return Err(Errno::ECONNREFUSED);
                 }
-                Ok(inode.metadata()?.key())
+                Ok((inode.metadata()?.key(), inode.clone()))
             })?;
             let found = by.family().files.lock().get(&key).cloned();
-            let socket = found.and_then(|s| s.upgrade()).ok_or(Errno::ECONNREFUSED)?;
-            if socket.flavor() == by.flavor() { Ok(socket) } else { Err(Errno::EPROTOTYPE) }
+            let Some(socket) = found.and_then(|s| s.upgrade()) else { return Ok(Found::Node(inode)) };
+            if socket.flavor() == by.flavor() { Ok(Found::Socket(socket)) } else { Err(Errno::EPROTOTYPE) }
         }
     }
 }

@@ -16,6 +16,7 @@ use moat_vfs::socket::{SocketCore, SocketCreds, SocketKind, SocketMaker};
 use crate::backlog::Backlog;
 use crate::endpoint::Endpoint;
 use crate::family::{Local, UnixFamily};
+use crate::host::HostEnd;
 use crate::name::Flavor;
 use crate::rights::{Rights, RightsQueue};
 
@@ -45,6 +46,8 @@ pub struct UnixSocket {
     /// Who made it: the sender of data that comes by plain writes.
     maker: SocketCreds,
     pub(crate) endpoint: Arc<Endpoint>,
+    /// What does the work of a socket that is connected to one of the host; set once.
+    pub(crate) host: OnceLock<HostEnd>,
     /// The other end of a connection; set once.
     pub(crate) peer: OnceLock<Arc<Endpoint>>,
     pub(crate) state: Mutex<UnixState>,
@@ -124,6 +127,7 @@ impl UnixSocket {
             local: Local::of(net),
             maker,
             endpoint: Endpoint::new(core),
+            host: OnceLock::new(),
             peer: OnceLock::new(),
             state: Mutex::new(LockClass::Socket, UnixState { phase, datagram_peer: None, peer_creds: None }),
             // Binding walks paths, so the class is an outer one.

@@ -6,7 +6,8 @@
 //!
 //! # Invariants
 //! - No execve, no new process, no executable memory, no new namespace or mount.
-//! - No new socket, but for those of the guest in network mode `host` ([`network`]). In mode `sandbox` frames go over packet
+//! - No new socket, but for those of the guest in network mode `host` ([`network`]), and connections to sockets of the host with
+//!   `--host-uds=open`. In mode `sandbox` frames go over packet
 //!   sockets that were donated.
 //! - Files are opened from a donated directory only, and those cannot be left by `..`. With a gofer there is none, and
 //!   what is left is the procfs of the sandbox's own processes.
@@ -14,9 +15,9 @@
 mod network;
 mod rules;
 
-use moat_control::spec::{FileAccess, NetworkMode, PlatformKind};
+use moat_control::spec::{FileAccess, HostSockets, NetworkMode, PlatformKind};
 use moat_control::{BootError, SandboxSpec};
-use moat_jail::seccomp::{Refusal, Rule, when};
+use moat_jail::seccomp::{HOST_SOCKETS, Refusal, Rule, when};
 
 /// Puts all threads of the process under the filter, for good.
 ///
@@ -27,7 +28,7 @@ use moat_jail::seccomp::{Refusal, Rule, when};
 /// Of seccomp(2).
 pub fn install(spec: &SandboxSpec) -> Result<(), BootError> {
     let refusal = if spec.logging.debug { Refusal::Report } else { Refusal::Kill };
-    install_for(spec.platform, spec.files, spec.network, refusal)
+    install_for(spec.platform, spec.files, spec.network, spec.container.host_sockets, refusal)
 }
 
 /// As [`install`], told only what the filter depends on.
@@ -38,6 +39,7 @@ pub fn install_for(
     platform: PlatformKind,
     files: FileAccess,
     network: NetworkMode,
+    sockets: HostSockets,
     refusal: Refusal,
 ) -> Result<(), BootError> {
     let host_sockets = (network == NetworkMode::Host).then(network::HostSockets::new);
@@ -45,6 +47,11 @@ pub fn install_for(
     rules.extend(host_sockets.iter().flat_map(network::HostSockets::rules));
     if network == NetworkMode::Sandbox {
         rules.extend(network::PACKETS);
+    }
+    if sockets == HostSockets::Open && files == FileAccess::Direct {
+        // connect is among those of the network's sockets.
+        let has = |call| network == NetworkMode::Host && call == libc::SYS_connect;
+        rules.extend(HOST_SOCKETS.iter().filter(|rule| !has(rule.call)));
     }
     let below_proc;
     if files == FileAccess::Gofer

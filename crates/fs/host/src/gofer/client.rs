@@ -281,6 +281,10 @@ impl HostTree for GoferTree {
         self.0.act(Request::Rename { dir: dir.handle, name: entry, new_dir: new_dir.handle, new_name, how })
     }
 
+    fn connect(&self, node: &GoferNode, socket_type: u32) -> Result<OwnedFd> {
+        self.0.open(Request::ConnectSocket { node: node.handle, socket_type })
+    }
+
     fn read_link(&self, node: &GoferNode) -> Result<Vec<u8>> {
         self.bytes(Request::ReadLink { node: node.handle })
     }

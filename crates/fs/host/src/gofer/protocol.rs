@@ -125,6 +125,10 @@ pub enum Request<'a> {
     ReadLink {
         node: Handle,
     },
+    ConnectSocket {
+        node: Handle,
+        socket_type: u32,
+    },
     SetAttr {
         node: Handle,
         attr: Attributes,
@@ -217,7 +221,7 @@ pub enum Reply<'a> {
     NodeFile(Handle),
     /// Attributes.
     Metadata(#[serde(with = "MetadataDef")] Metadata),
-    /// An opened regular file, whose descriptor comes along.
+    /// An opened regular file, or a socket that is connected, whose descriptor comes along.
     File,
     /// The target of a symbolic link, or the value of an extended attribute.
     Bytes(&'a [u8]),

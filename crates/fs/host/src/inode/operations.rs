@@ -1,6 +1,7 @@
 //! The operations of a file of the host: [`Inode`] for [`HostInode`].
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_abi::fs::{FileType, S_IALLUGO};
@@ -191,6 +192,11 @@ impl<T: HostTree> Inode for HostInode<T> {
         self.changed();
         new_dir.changed();
         done
+    }
+
+    fn connect_socket(&self, socket_type: u32) -> Result<OwnedFd> {
+        let node = self.node()?;
+        block_in_place(|| self.core.tree.connect(&node, socket_type))
     }
 
     fn read_link(&self) -> Result<Vec<u8>> {

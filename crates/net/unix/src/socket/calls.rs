@@ -62,6 +62,9 @@ impl Socket for UnixSocket {
     }
 
     fn peer_address(&self) -> Result<SockAddr> {
+        if self.host.get().is_some() {
+            return Ok(SockAddr::unnamed(AF_UNIX));
+        }
         let peer = self.any_peer().ok_or(Errno::ENOTCONN)?;
         Ok(peer.name().map_or(SockAddr::unnamed(AF_UNIX), |n| n.to_sockaddr()))
     }
@@ -69,6 +72,9 @@ impl Socket for UnixSocket {
     fn send(&self, caller: Option<&dyn Caller>, message: &mut Outgoing<'_>) -> Result<usize> {
         if message.flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
+        }
+        if let Some(host) = self.host.get() {
+            return host.send(message);
         }
         if self.flavor == Flavor::Datagram {
             self.send_datagram(caller, message)
@@ -78,6 +84,9 @@ impl Socket for UnixSocket {
     }
 
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
+        if let Some(host) = self.host.get() {
+            return host.receive(buf, flags, self.flavor != Flavor::Stream);
+        }
         let mut m = if self.flavor == Flavor::Stream {
             self.receive_stream(buf, flags)
         } else {
@@ -97,6 +106,9 @@ impl Socket for UnixSocket {
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {
+        if let Some(host) = self.host.get() {
+            return host.shutdown(how);
+        }
         let (read, write) = (if how.reads() { SHUT_READ } else { 0 }, if how.writes() { SHUT_WRITE } else { 0 });
         self.endpoint.close_halves(read | write);
         // A connection ends for the other side as well.
@@ -119,6 +131,10 @@ impl Socket for UnixSocket {
     }
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        if let Some(host) = self.host.get() {
+            caller.write_user(arg, &host.queued(cmd)?.to_ne_bytes())?;
+            return Ok(0);
+        }
         let value = match cmd {
             SIOCINQ if self.is_listening() => return Err(Errno::EINVAL),
             SIOCINQ => {
@@ -134,6 +150,9 @@ impl Socket for UnixSocket {
     }
 
     fn poll(&self) -> PollEvents {
+        if let Some(host) = self.host.get() {
+            return host.poll();
+        }
         let mut events = self.endpoint.core.error_events();
         let bits = self.endpoint.shutdown_bits();
         if bits == SHUT_READ | SHUT_WRITE {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs a command in a root directory on the host, under the conditions that the sandbox gives it:
-# in-root.sh ROOT SCRATCH VARIABLE=VALUE... chroot . COMMAND ARGUMENT...
+# in-root.sh ROOT SCRATCH VARIABLE=VALUE... XTASK enter-root COMMAND ARGUMENT...
 #
 # Started by unshare(1) with new mount, pid, ipc, uts and network namespaces, all of which vanish with
 # the command, which is process 1. ROOT stays as it is: an overlay takes the writes.

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "bench" => bench::run(rest),
         "dist" => dist::run(),
+        test::ENTER_ROOT => test::enter_root(rest),
         "roots" => test::make_roots(rest),
         "ci" => check::run().and_then(|()| test::run(&["--install".to_string()])),
         "help" | "--help" | "-h" => {

@@ -24,7 +24,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::paths;
-pub use job::{Ending, FileServer, Files, Job, Network, Outcome, Place, Platform, Prepared, Runner, Writable, bundle};
+pub use job::{
+    ENTER_ROOT, Ending, FileServer, Files, Job, Network, Outcome, Place, Platform, Prepared, Runner, Writable, bundle,
+    enter_root,
+};
 pub use options::{Area, Options};
 pub use report::Report;
 pub use roots::{Kind as RootKind, ensure as ensure_root};

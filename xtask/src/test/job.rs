@@ -1,6 +1,6 @@
 //! Runs one command in a root directory, on the host or in the sandbox, under the same conditions.
 //!
-//! On the host that is a chroot in fresh namespaces over an overlay (`tests/roots/in-root.sh`), in the
+//! On the host that is a root in fresh namespaces over an overlay (`tests/roots/in-root.sh`), in the
 //! sandbox an OCI bundle over the same directory ([`bundle`]). Neither changes the directory.
 //! The runner is a child subreaper, so that whatever a run leaves behind becomes visible as its child.
 
@@ -8,7 +8,7 @@ pub mod bundle;
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ impl Platform {
 /// Where a job runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// In a chroot, on Linux itself.
+    /// In a root of its own, on Linux itself.
     Host,
     /// In moat.
     Sandbox(Platform),
@@ -267,6 +267,20 @@ impl Drop for Runner {
     }
 }
 
+/// The command of this program by which a job comes into its root.
+pub const ENTER_ROOT: &str = "enter-root";
+
+/// Makes the current directory the root of the mount namespace, with nothing of the old one left, and executes a command there.
+/// In a mere chroot(2) no process may make a user namespace.
+pub fn enter_root(command: &[String]) -> Result<()> {
+    rustix::process::pivot_root(".", ".").context("pivot_root")?;
+    // The old root lies on top of the new one.
+    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).context("unmounting the old root")?;
+    std::env::set_current_dir("/")?;
+    let (program, arguments) = command.split_first().context("no command")?;
+    Err(Command::new(program).args(arguments).exec()).with_context(|| format!("executing {program}"))
+}
+
 fn host_command(job: &Job, directory: &Path) -> Command {
     let mut command = Command::new("unshare");
     command
@@ -275,7 +289,8 @@ fn host_command(job: &Job, directory: &Path) -> Command {
         .arg(paths::repository().join("tests/roots/in-root.sh"))
         .args([job.root, directory])
         .args(bundle::ENVIRONMENT)
-        .args(["chroot", "."])
+        .arg(std::env::current_exe().unwrap_or_else(|_| "xtask".into()))
+        .arg(ENTER_ROOT)
         .args(&job.arguments);
     command
 }

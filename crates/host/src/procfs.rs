@@ -36,6 +36,34 @@ pub fn open_memory(pid: i32) -> Result<OwnedFd> {
     Ok(openat(dir().ok_or(Errno::EFAULT)?, format!("{pid}/mem"), flags, Mode::empty())?)
 }
 
+/// What the host knows of the pages of process `pid`: a word for each (/proc/PID/pagemap), see [`page`].
+///
+/// # Errors
+/// As [`open_memory`].
+pub fn open_pagemap(pid: i32) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(openat(dir().ok_or(Errno::EFAULT)?, format!("{pid}/pagemap"), flags, Mode::empty())?.into())
+}
+
+/// Bits of a word of [`open_pagemap`].
+pub mod page {
+    /// It is in memory.
+    pub const PRESENT: u64 = 1 << 63;
+    /// It is in swap.
+    pub const SWAPPED: u64 = 1 << 62;
+    /// It is a file's, or shared memory.
+    pub const FILE: u64 = 1 << 61;
+}
+
+/// Opens the memory of process `pid` (/proc/PID/mem) for reading, whatever its protection.
+///
+/// # Errors
+/// As [`open_memory`].
+pub fn open_memory_to_read(pid: i32) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(openat(dir().ok_or(Errno::EFAULT)?, format!("{pid}/mem"), flags, Mode::empty())?.into())
+}
+
 /// Resident bytes of process `pid`, and those of them that show files (proc_pid_statm(5)).
 ///
 /// `None` if the process is gone or the sandbox has no procfs.

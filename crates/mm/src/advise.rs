@@ -62,6 +62,9 @@ impl MemoryManager {
             hole |= vma.start > at;
             at = vma.end;
             let (from, len) = (vma.start, vma.len());
+            if advice == MADV_WIPEONFORK {
+                self.settle(thread, &turn, &vma).await?;
+            }
             let host = match effect(&vma, advice)? {
                 Effect::Nothing => continue,
                 Effect::PunchHole(object, offset) => {
@@ -78,13 +81,15 @@ impl MemoryManager {
                 }
                 Effect::Host(host) => host,
             };
-            let order = Order::Madvise { addr: from, len, advice };
-            match host {
-                Host::Never => {}
-                // Even next to other threads this may wait until the caller resumes: none of them can know how far
-                // the call has come.
-                Host::Must => drop(turn.carry_out(thread, order, When::ResumeFresh).await?),
-                Host::BestEffort => drop(turn.carry_out(thread, order, When::Now).await),
+            for (order, refusable) in self.orders_for(&vma, advice) {
+                match host {
+                    Host::Never => {}
+                    // Even next to other threads this may wait until the caller resumes: none of them can know how far
+                    // the call has come.
+                    Host::Must => drop(turn.carry_out(thread, order, When::ResumeFresh).await?),
+                    Host::BestEffort if refusable => drop(turn.carry_out(thread, order, When::Now).await),
+                    Host::BestEffort => drop(turn.carry_out(thread, order, When::Now).await?),
+                }
             }
         }
         if hole || at < end { Err(Errno::ENOMEM) } else { Ok(()) }

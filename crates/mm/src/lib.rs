@@ -4,6 +4,7 @@
 //! - [`manager`]: [`MemoryManager`], one per guest address space; its operations are in modules of their own:
 //!   [`copy`], [`mmap`], [`unmap`], [`protect`], [`remap`], [`brk`], [`advise`], [`residency`], [`fault`], [`report`].
 //! - [`vma`], [`tree`]: mapped areas and the ordered tree of them.
+//! - `persist`, `restore`: an address space in an image and out of it; `ranges`: what of it shows pages of the image itself.
 //! - [`mappable`]: [`Mappable`], what a file is to a mapping.
 //! - [`host_memory`]: [`HostMemory`], the memfd behind memory that is shared or kept for a file.
 //! - [`futex_key`]: [`FutexKey`], the identity of a futex word.
@@ -17,6 +18,8 @@
 //! - Every page mapped in the host process below [`moat_platform::GUEST_TOP`] is in the tree with the same protection, but for
 //!   orders still deferred by the thread that made them.
 //! - The tree's lock is never held across an await, a copy or a host call that may block.
+//! - Memory that a restore has mapped from an image is anonymous to the guest; [`VmaTree::imaged`](tree::VmaTree) knows where the
+//!   host has the image's file there instead. Orders that tell the two apart (MADV_DONTNEED, mremap that grows) are not given for it.
 //! - With more than one user, changes of existing mappings hold `map_lock` from the first look at the tree to the commit.
 #![forbid(unsafe_code)]
 
@@ -30,16 +33,20 @@ pub mod fault;
 pub mod futex_key;
 pub mod host_memory;
 mod ids;
+mod imaged;
 pub mod iovec;
 pub mod manager;
 pub mod mappable;
 pub mod mmap;
 #[cfg(test)]
 mod model_tests;
+mod persist;
 pub mod protect;
+mod ranges;
 pub mod remap;
 pub mod report;
 pub mod residency;
+mod restore;
 pub mod text;
 pub mod tree;
 pub mod unmap;
@@ -55,7 +62,9 @@ pub use manager::{ImageLayout, MemoryManager, MmLimits};
 pub use mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon, Sharing};
 pub use mmap::{FileAccess, MapBacking, MmapRequest};
 pub use remap::MremapRequest;
+pub use persist::{Present, SavedMemory};
 pub use report::{VmUsage, VmaInfo};
+pub use restore::{PageSource, Restored};
 pub use vma::{Backing, Special, Vma, VmaFlags};
 
 /// Bytes in a page.

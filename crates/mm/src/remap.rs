@@ -154,7 +154,14 @@ impl MemoryManager {
         moved.start = m.new_addr;
         moved.end = m.new_addr.saturating_add(m.new_len);
         let mut grown = Ok(());
-        match turn.carry_out(thread, order, When::Now).await {
+        let imaged = self.state().tree.imaged.within(m.addr, m.old_end());
+        let done = if imaged.is_empty() {
+            turn.carry_out(thread, order, When::Now).await
+        } else {
+            // The host would let it grow into what follows in the image.
+            Err(Errno::EFAULT)
+        };
+        match done {
             // What is one area here may be several on the host, which moves only one at a time.
             Err(Errno::EFAULT) => {
                 self.move_in_pieces(thread, turn, &m).await?;
@@ -162,6 +169,9 @@ impl MemoryManager {
                 if m.new_len > m.old_len {
                     let (from, to) = (m.old_end(), moved.end);
                     grown = self.map_more(thread, turn, vma, from, to, m.growth()).await;
+                }
+                if dont_unmap {
+                    self.clear_imaged(thread, turn, vma, &imaged).await?;
                 }
             }
             done => drop(done?),
@@ -176,6 +186,10 @@ impl MemoryManager {
                 state.tree.remove(m.addr, m.old_end())
             };
             state.tree.insert(moved);
+            for (start, end) in imaged {
+                let at = m.new_addr.saturating_add(start.saturating_sub(m.addr));
+                state.tree.imaged.insert(at, at.saturating_add(end.saturating_sub(start)));
+            }
             state.note_peak();
             removed
         };

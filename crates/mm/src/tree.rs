@@ -6,6 +6,7 @@ use std::ops::Bound;
 use moat_abi::mman::ProtFlags;
 
 use crate::PAGE_SIZE;
+use crate::ranges::Ranges;
 use crate::vma::{Vma, VmaFlags};
 
 /// Bytes kept free below an area that grows down (`stack_guard_gap`, 256 pages).
@@ -66,6 +67,8 @@ pub struct VmaTree {
     areas: BTreeMap<u64, Vma>,
     totals: Totals,
     hint: Option<GapHint>,
+    /// What shows pages of an image.
+    pub(crate) imaged: Ranges,
 }
 
 impl VmaTree {
@@ -145,6 +148,7 @@ impl VmaTree {
         if start >= end {
             return removed;
         }
+        self.imaged.remove(start, end);
         self.split_at(start);
         self.split_at(end);
         while let Some((&at, _)) = self.areas.range(start..end).next() {

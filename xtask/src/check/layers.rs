@@ -9,7 +9,7 @@ use crate::paths;
 
 /// The workspace's crates from the bottom up. Crates of one layer may not depend on each other.
 const LAYERS: &[&[&str]] = &[
-    &["moat-abi", "moat-stub"],
+    &["moat-abi", "moat-image", "moat-stub"],
     &["moat-host", "moat-net-stack", "moat-bpf"],
     &["moat-sync", "moat-control"],
     &["moat-platform", "moat-jail", "moat-identity", "moat-net-link", "moat-profile"],

@@ -1,0 +1,163 @@
+//! The directory of an image: made beside its place and renamed, so that it is complete or not there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::ImageError;
+use crate::header::{self, Header, KERNEL};
+use crate::pages::Pages;
+use crate::state::SandboxState;
+
+/// The file with header and kernel state.
+pub const STATE: &str = "state";
+/// The file with guest memory.
+pub const PAGES: &str = "pages";
+
+/// Bytes of the largest `state` that is read.
+const MAX_STATE: u64 = 2 << 30;
+
+/// An image that is being written; without [`NewImage::commit`] nothing is left of it.
+pub struct NewImage {
+    place: PathBuf,
+    beside: PathBuf,
+    committed: bool,
+    /// `state`.
+    pub state: File,
+    /// `pages`.
+    pub pages: File,
+}
+
+impl NewImage {
+    /// Begins an image that is to be at `place`, which must not exist or be an empty directory.
+    ///
+    /// # Errors
+    /// EEXIST if there is something; those of the directory above.
+    pub fn create(place: &Path) -> Result<NewImage, ImageError> {
+        let host = |what: &str, error| ImageError::host(format!("{what} {}", place.display()), error);
+        match fs::read_dir(place).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => {}
+            Ok(false) => return Err(host("making the image", ErrorKind::AlreadyExists.into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(host("looking at", error)),
+        }
+        let name = place.file_name().ok_or_else(|| host("making the image", ErrorKind::InvalidInput.into()))?;
+        let above = match place.parent() {
+            Some(above) if !above.as_os_str().is_empty() => above,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(above).map_err(|e| host("making the directory above", e))?;
+        let beside = above.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+        // Left by a process of that number that was killed.
+        let _ = fs::remove_dir_all(&beside);
+        fs::DirBuilder::new().mode(0o700).create(&beside).map_err(|e| host("making the image", e))?;
+        let file = |name| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(beside.join(name));
+        let files = file(STATE).and_then(|state| Ok((state, file(PAGES)?)));
+        match files {
+            Ok((state, pages)) => {
+                Ok(NewImage { place: place.to_owned(), beside, committed: false, state, pages })
+            }
+            Err(error) => {
+                let _ = fs::remove_dir_all(&beside);
+                Err(host("making the image", error))
+            }
+        }
+    }
+
+    /// Puts the finished image in its place, once all of it is on its medium.
+    ///
+    /// # Errors
+    /// Of fsync(2) and rename(2).
+    pub fn commit(mut self) -> Result<(), ImageError> {
+        let steps = || {
+            self.state.sync_all()?;
+            self.pages.sync_all()?;
+            File::open(&self.beside)?.sync_all()?;
+            fs::rename(&self.beside, &self.place)?;
+            match self.place.parent().filter(|above| !above.as_os_str().is_empty()) {
+                Some(above) => File::open(above)?.sync_all(),
+                None => File::open(".")?.sync_all(),
+            }
+        };
+        steps().map_err(|e| ImageError::host(format!("putting the image at {}", self.place.display()), e))?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewImage {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::remove_dir_all(&self.beside);
+        }
+    }
+}
+
+/// Opens the files of the image at `place`: `state` and `pages`.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open(place: &Path) -> Result<(File, File), ImageError> {
+    let file = |name| {
+        let path = place.join(name);
+        File::open(&path).map_err(|e| ImageError::host(format!("opening {}", path.display()), e))
+    };
+    Ok((file(STATE)?, file(PAGES)?))
+}
+
+/// An image that has been read.
+pub struct Image {
+    /// What it is.
+    pub header: Header,
+    /// The kernel's state.
+    pub state: SandboxState,
+    /// Guest memory.
+    pub pages: Pages,
+}
+
+impl Image {
+    /// Reads an image. Its pages are looked at only as far as that they belong to it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(state: &mut File, pages: File) -> Result<Image, ImageError> {
+        let len = state.metadata().map_err(|e| ImageError::host("looking at state", e))?.len();
+        if len > MAX_STATE {
+            return Err(ImageError::state(format!("it has {len} bytes, more than any image")));
+        }
+        let mut bytes = Vec::new();
+        state.take(len).read_to_end(&mut bytes).map_err(|e| ImageError::host("reading state", e))?;
+        Image::decode(&bytes, pages)
+    }
+
+    /// The image with these bytes as its `state`.
+    ///
+    /// # Errors
+    /// As [`Image::read`].
+    pub fn decode(bytes: &[u8], pages: File) -> Result<Image, ImageError> {
+        let (header, sections) = header::decode(bytes)?;
+        let kernel = sections.iter().find(|(name, _)| name == KERNEL);
+        let (_, kernel) = kernel.ok_or_else(|| ImageError::state("it has no kernel state"))?;
+        let state = SandboxState::decode(kernel)?;
+        let pages = Pages::open(pages, header.id, header.pages_len)?;
+        Ok(Image { header, state, pages })
+    }
+
+    /// Looks whether all pages are those that were written.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn verify_pages(&self) -> Result<(), ImageError> {
+        self.state.stored().try_for_each(|stored| self.pages.verify(&stored))
+    }
+}
+
+/// Writes `state`, and waits until it is on its medium.
+///
+/// # Errors
+/// What can't be encoded or written.
+pub fn write_state(mut file: &File, header: Header, state: &SandboxState) -> Result<(), ImageError> {
+    let bytes = header::encode(header, &[(KERNEL, state.encode()?)])?;
+    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|e| ImageError::host("writing state", e))
+}

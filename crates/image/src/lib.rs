@@ -1,0 +1,28 @@
+//! The image of a sandbox: what a checkpoint writes and a restore reads, as plain data.
+//!
+//! An image is a directory with two files. `state` has a header ([`header`]) and the kernel's state as CBOR ([`state`]): a
+//! self-describing encoding, so that a field can be added with `#[serde(default)]`. `pages` has guest memory ([`pages`]), whole
+//! pages at multiples of the page size, so that it can be mapped. The directory ([`directory`]) is written beside its place and
+//! renamed: it is complete or not there.
+//!
+//! Nothing here knows the kernel. Its crates turn their objects into these structs and back.
+//!
+//! # Invariants
+//! - State names objects by [`refs::Ref`], which is resolved through its table each time; no index is used unchecked.
+//! - An image is hostile: lengths are compared with the file before memory is taken for them, and what does not fit is an
+//!   [`ImageError`] that says what.
+//! - No live handle is in an image: descriptors, host paths and host ids are arguments of the restore.
+
+pub mod directory;
+pub mod error;
+pub mod header;
+pub mod pages;
+pub mod refs;
+pub mod state;
+
+pub use error::{ImageError, Refusal};
+pub use refs::{Interner, Ref, Table};
+pub use state::SandboxState;
+
+/// Bytes in a page.
+pub const PAGE_SIZE: u64 = 4096;

@@ -1,0 +1,135 @@
+//! [`SandboxState`]: all that the kernel knows of a sandbox, but for the contents of memory.
+//!
+//! One table for each kind of object; what refers to an object has its number. Fields that are added have `#[serde(default)]`, so that
+//! images that lack them are read; [`crate::header::SCHEMA`] goes up when the meaning of one that is there changes.
+
+mod file;
+mod identity;
+mod memory;
+mod process;
+mod signal;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ImageError;
+use crate::pages::Stored;
+use crate::refs::Table;
+
+pub use file::*;
+pub use identity::*;
+pub use memory::*;
+pub use process::*;
+pub use signal::*;
+
+/// Everything of a sandbox.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SandboxState {
+    /// What the clocks showed.
+    pub clocks: ClockState,
+    /// The vDSO that programs have pointers into.
+    pub vdso: VdsoState,
+    /// The containers, the root container first.
+    pub containers: Vec<ContainerState>,
+    /// Process ids, the eldest first.
+    pub pids: Table<PidState>,
+    /// Credentials.
+    pub credentials: Table<CredentialsState>,
+    /// Sessions.
+    pub sessions: Table<SessionState>,
+    /// Process groups.
+    pub process_groups: Table<ProcessGroupState>,
+    /// Processes, the eldest first.
+    pub processes: Table<ProcessState>,
+    /// Threads, the eldest first.
+    pub tasks: Table<TaskState>,
+    /// Tables of signal actions.
+    pub signal_handlers: Table<SignalHandlersState>,
+    /// Seccomp filters; each after the one that was there before it.
+    pub seccomp_filters: Table<SeccompFilterState>,
+    /// Address spaces.
+    pub memories: Table<MemoryState>,
+    /// What mappings show.
+    pub mappables: Table<MappableState>,
+    /// Descriptor tables.
+    pub fd_tables: Table<FdTableState>,
+    /// Roots, working directories and umasks.
+    pub fs_contexts: Table<FsContextState>,
+    /// Open file descriptions.
+    pub open_files: Table<OpenFileState>,
+    /// Mounts that paths go through.
+    pub mounts: Table<MountState>,
+    /// File systems.
+    pub file_systems: Table<FileSystemState>,
+}
+
+/// Nanoseconds on the clocks at the checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ClockState {
+    pub monotonic_ns: u64,
+    pub boottime_ns: u64,
+    pub realtime_ns: u64,
+    /// CLOCK_BOOTTIME at the boot of the sandbox.
+    pub booted_boottime_ns: u64,
+    /// CLOCK_REALTIME at the boot of the sandbox.
+    pub booted_realtime_ns: u64,
+}
+
+/// The vDSO: programs keep pointers into it, so a restore needs the same one at the same place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct VdsoState {
+    pub vvar_start: u64,
+    pub start: u64,
+    pub end: u64,
+    /// CRC-32 of its code.
+    pub crc32: u32,
+}
+
+/// One container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Its id.
+    pub id: String,
+    /// Its init.
+    pub init: crate::Ref<ProcessState>,
+    /// The last number that its pid namespace gave.
+    pub last_pid: i32,
+    /// Processes that were started in it, whose ends somebody may ask for.
+    pub executed: Vec<crate::Ref<ProcessState>>,
+    /// Its host name.
+    pub hostname: Vec<u8>,
+    /// Its domain name.
+    pub domainname: Vec<u8>,
+}
+
+impl SandboxState {
+    /// As bytes.
+    ///
+    /// # Errors
+    /// What can't be encoded.
+    pub fn encode(&self) -> Result<Vec<u8>, ImageError> {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(self, &mut bytes).map_err(|e| ImageError::state(format!("writing the state: {e}")))?;
+        Ok(bytes)
+    }
+
+    /// The state with these bytes. What it refers to is checked where it is used.
+    ///
+    /// # Errors
+    /// [`ImageError::Malformed`].
+    pub fn decode(bytes: &[u8]) -> Result<SandboxState, ImageError> {
+        // The decoder takes memory for what it has read, not for what a length says, and nests to a bounded depth.
+        ciborium::from_reader(bytes).map_err(|e| ImageError::state(format!("the kernel state: {e}")))
+    }
+
+    /// All stretches of `pages` that it names.
+    pub fn stored(&self) -> impl Iterator<Item = Stored> {
+        let memories = self.memories.iter().flat_map(|memory| memory.segments.iter().map(|segment| segment.stored));
+        let shared = self.mappables.iter().flat_map(|mappable| match &mappable.kind {
+            MappableKind::SharedAnonymous { segments, .. } => segments.as_slice(),
+            MappableKind::File { .. } => &[],
+        });
+        memories.chain(shared.map(|segment| segment.stored))
+    }
+}

@@ -1,0 +1,66 @@
+//! Pids, credentials, sessions.
+
+use serde::{Deserialize, Serialize};
+
+use crate::refs::{Named, Ref};
+
+/// A process id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PidState {
+    /// Its numbers, that of the outermost namespace first. The innermost namespace is the container's.
+    pub numbers: Vec<i32>,
+}
+
+/// Who a task is. Ids are those of the first user namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of credentials(7)")]
+pub struct CredentialsState {
+    pub uid: u32,
+    pub euid: u32,
+    pub suid: u32,
+    pub fsuid: u32,
+    pub gid: u32,
+    pub egid: u32,
+    pub sgid: u32,
+    pub fsgid: u32,
+    pub groups: Vec<u32>,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub bounding: u64,
+    pub ambient: u64,
+    pub securebits: u32,
+    pub no_new_privs: bool,
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// That of its founder.
+    pub pid: Ref<PidState>,
+}
+
+/// A process group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessGroupState {
+    /// That of its founder.
+    pub pid: Ref<PidState>,
+    /// Its session.
+    pub session: Ref<SessionState>,
+}
+
+impl Named for PidState {
+    const WHAT: &'static str = "pid";
+}
+
+impl Named for CredentialsState {
+    const WHAT: &'static str = "credentials";
+}
+
+impl Named for SessionState {
+    const WHAT: &'static str = "session";
+}
+
+impl Named for ProcessGroupState {
+    const WHAT: &'static str = "process group";
+}

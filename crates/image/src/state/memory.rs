@@ -1,0 +1,97 @@
+//! Address spaces.
+
+use serde::{Deserialize, Serialize};
+
+use super::PathState;
+use crate::pages::Stored;
+use crate::refs::{Named, Ref};
+
+/// An address space.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryState {
+    /// The areas in address order, without those of the vDSO.
+    pub areas: Vec<AreaState>,
+    /// Pages of private areas that differ from what the area shows, in address order.
+    pub segments: Vec<Segment>,
+    /// Limits in bytes: address space, data, stack, locked memory.
+    pub limits: [u64; 4],
+    /// Mappings are placed below this.
+    pub mmap_base: u64,
+    /// The start of the heap.
+    pub brk_start: u64,
+    /// Its end.
+    pub brk: u64,
+    /// The program's parts: code, data, arguments, environment; first and last address of each.
+    pub parts: [(u64, u64); 4],
+    /// The stack pointer at its start.
+    pub start_stack: u64,
+    /// The auxiliary vector.
+    #[serde(with = "serde_bytes")]
+    pub auxv: Vec<u8>,
+    /// mlockall(MCL_FUTURE): flags of new areas.
+    pub lock_future: u32,
+    /// The largest size so far.
+    pub peak_mapped: u64,
+    /// `MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED`.
+    pub private_barrier: bool,
+}
+
+/// One mapped area.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AreaState {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// PROT_*.
+    pub prot: u32,
+    /// What mprotect(2) may set.
+    pub max_prot: u32,
+    /// `VmaFlags` of moat-mm.
+    pub flags: u32,
+    /// What it shows, and the offset of its first byte there; zeros if there is nothing.
+    pub shows: Option<(Ref<MappableState>, u64)>,
+}
+
+/// Pages at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The address, or the offset in shared memory.
+    pub start: u64,
+    /// The pages.
+    pub stored: Stored,
+}
+
+/// What mappings show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappableState {
+    /// What it is.
+    pub kind: MappableKind,
+}
+
+/// The kinds of what mappings show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MappableKind {
+    /// A file that is opened again.
+    File {
+        /// Its name.
+        path: PathState,
+        /// It was opened for writing too.
+        writable: bool,
+    },
+    /// MAP_SHARED | MAP_ANONYMOUS memory.
+    SharedAnonymous {
+        /// Bytes.
+        len: u64,
+        /// What is in it, by offset.
+        segments: Vec<Segment>,
+    },
+}
+
+impl Named for MemoryState {
+    const WHAT: &'static str = "address space";
+}
+
+impl Named for MappableState {
+    const WHAT: &'static str = "mapped file";
+}

@@ -76,7 +76,13 @@ impl Program {
         Ok(Program(instructions))
     }
 
-    /// The number of its instructions.
+    /// Its instructions.
+    #[must_use]
+    pub fn instructions(&self) -> &[SockFilter] {
+        &self.0
+    }
+
+    /// How many instructions it has.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()

@@ -114,6 +114,11 @@ impl PidNamespace {
         self.table.lock().last
     }
 
+    /// Goes on giving numbers behind `last`: the namespace is one out of an image.
+    pub fn set_last_pid(&self, last: i32) {
+        self.table.lock().last = last.clamp(0, PID_MAX - 1);
+    }
+
     fn take(&self, wanted: Option<i32>, pid: &Weak<Pid>) -> Result<i32> {
         let mut t = self.table.lock();
         // What Linux gives then (pid_namespaces(7)).

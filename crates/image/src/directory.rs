@@ -52,12 +52,11 @@ impl NewImage {
         // Left by a process of that number that was killed.
         let _ = fs::remove_dir_all(&beside);
         fs::DirBuilder::new().mode(0o700).create(&beside).map_err(|e| host("making the image", e))?;
-        let file = |name| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(beside.join(name));
+        let file =
+            |name| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(beside.join(name));
         let files = file(STATE).and_then(|state| Ok((state, file(PAGES)?)));
         match files {
-            Ok((state, pages)) => {
-                Ok(NewImage { place: place.to_owned(), beside, committed: false, state, pages })
-            }
+            Ok((state, pages)) => Ok(NewImage { place: place.to_owned(), beside, committed: false, state, pages }),
             Err(error) => {
                 let _ = fs::remove_dir_all(&beside);
                 Err(host("making the image", error))

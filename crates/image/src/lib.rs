@@ -21,7 +21,7 @@ pub mod refs;
 pub mod state;
 
 pub use error::{ImageError, Refusal};
-pub use refs::{Interner, Ref, Table};
+pub use refs::{Interner, Met, Ref, Table};
 pub use state::SandboxState;
 
 /// Bytes in a page.

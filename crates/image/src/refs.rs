@@ -21,6 +21,9 @@ pub struct Ref<T> {
 }
 
 impl<T> Ref<T> {
+    /// The first object of a table.
+    pub const FIRST: Ref<T> = Ref { index: 0, of: PhantomData };
+
     fn new(index: u32) -> Ref<T> {
         Ref { index, of: PhantomData }
     }

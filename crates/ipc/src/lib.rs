@@ -42,6 +42,12 @@ impl SystemV {
         namespace.extensions.get_or_init(|| SystemV::new(namespace.id, &namespace.user_ns))
     }
 
+    /// Whether there is no object at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shm.is_empty() && self.sem.is_empty() && self.msg.is_empty()
+    }
+
     /// A namespace without objects; `namespace` is its id.
     fn new(namespace: u64, user_ns: &Arc<UserNamespace>) -> SystemV {
         SystemV {

@@ -97,6 +97,12 @@ pub struct Queues {
 }
 
 impl Queues {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.registry.lock().count() == 0
+    }
+
     /// A namespace without queues, owned by `user_ns`.
     #[must_use]
     pub fn new(user_ns: Arc<UserNamespace>) -> Queues {

@@ -71,6 +71,12 @@ pub struct Semaphores {
 }
 
 impl Semaphores {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.registry.lock().count() == 0
+    }
+
     /// A namespace without semaphores, owned by `user_ns`.
     #[must_use]
     pub fn new(user_ns: Arc<UserNamespace>) -> Semaphores {

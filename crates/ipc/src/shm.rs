@@ -139,6 +139,12 @@ pub struct Segments {
 }
 
 impl Segments {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table.lock().registry.count() == 0
+    }
+
     /// A namespace without segments; `namespace` is its id, `user_ns` its owner.
     #[must_use]
     pub fn new(namespace: u64, user_ns: Arc<UserNamespace>) -> Segments {

@@ -29,6 +29,9 @@ pub enum Restart {
     NoIntr,
     /// ERESTART_RESTARTBLOCK: goes on by restart_syscall(2), unless any handler runs (then EINTR).
     Block(RestartBlock),
+    /// The task is being saved: the call is made again when it goes on, before anything else and unseen by anybody. It never
+    /// leaves the loop around the handler.
+    Again,
 }
 
 impl Restart {
@@ -37,7 +40,7 @@ impl Restart {
     pub fn traced_value(&self) -> u64 {
         let code: i64 = match self {
             Restart::Sys => 512,
-            Restart::NoIntr => 513,
+            Restart::NoIntr | Restart::Again => 513,
             Restart::NoHand => 514,
             Restart::Block(_) => 516,
         };

@@ -32,6 +32,7 @@
 //! - A signal is sent with the family unlocked; nothing here waits but by [`CurrentTask::wait_for`].
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 mod core_dump;
 pub mod error;
 pub mod futex;

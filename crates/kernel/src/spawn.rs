@@ -28,6 +28,7 @@ use moat_identity::{
     CgroupNamespace, IpcNamespace, Limit, Limits, Namespaces, Pid, PidNamespace, ProcessGroup, Resource, Session,
     UtsNamespace,
 };
+use moat_image::state::NextStep;
 use moat_sync::{LockClass, Mutex};
 use moat_tty::job_control::Steal;
 use moat_tty::{JobControl, Terminal, terminal_of};
@@ -136,20 +137,36 @@ pub struct Process {
 
 /// A process that is complete, but has not run its first instruction. It is listed and can be sent signals, which wait.
 pub struct PreparedProcess {
-    current: CurrentTask,
+    group: Arc<ThreadGroup>,
+    /// All threads that are to run; those out of an image with what they do first.
+    tasks: Vec<(CurrentTask, Option<NextStep>)>,
 }
 
 impl PreparedProcess {
+    fn new(current: CurrentTask) -> PreparedProcess {
+        PreparedProcess { group: current.group.clone(), tasks: vec![(current, None)] }
+    }
+
+    /// An init out of an image, with all other tasks of it.
+    pub(crate) fn restored(group: Arc<ThreadGroup>, tasks: Vec<(CurrentTask, NextStep)>) -> PreparedProcess {
+        PreparedProcess { group, tasks: tasks.into_iter().map(|(task, step)| (task, Some(step))).collect() }
+    }
+
     /// The process.
     #[must_use]
     pub fn process(&self) -> Process {
-        Process { group: self.current.group.clone() }
+        Process { group: self.group.clone() }
     }
 
     /// Lets it run.
     pub fn start(self) -> Process {
         let process = self.process();
-        crate::task::run::start(self.current);
+        for (current, step) in self.tasks {
+            match step {
+                None => crate::task::run::start(current),
+                Some(step) => crate::task::run::resume(current, step),
+            }
+        }
         process
     }
 
@@ -157,7 +174,7 @@ impl PreparedProcess {
     pub fn abort(self, signal: Signal) -> Process {
         let number = u8::try_from(signal.number()).unwrap_or(9);
         let status = WaitStatus::Signaled { signal: number, core: CoreDump::NotDumped };
-        self.current.group.signals.lock().start_exit(status);
+        self.group.signals.lock().start_exit(status);
         // It finds the exit before its first instruction.
         self.start()
     }
@@ -215,7 +232,7 @@ pub async fn prepare_process(r: SpawnRequest) -> Result<PreparedProcess> {
     }
     crate::timer::itimer::watch_cpu_limit(&group);
     kernel.forks.fetch_add(1, Ordering::Relaxed);
-    Ok(PreparedProcess { current })
+    Ok(PreparedProcess::new(current))
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is a part of the new task, used once")]

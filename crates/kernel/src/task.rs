@@ -2,7 +2,7 @@
 //!
 //! - [`current`]: what only the thread itself may use.
 //! - [`run`]: its main loop.
-//! - [`wait`]: how it sleeps; [`waits`]: how long, for who asks.
+//! - [`wait`]: how it sleeps; [`waits`]: how long, for who asks; [`rest`]: how it is frozen, and saved.
 //! - [`clone`], [`exec`], [`exit`]: its life; [`unshare`] and [`setns`]: namespaces that it makes and joins.
 //! - [`death`]: the watch over a task that is to die.
 //! - [`call`]: what it is doing.
@@ -19,6 +19,7 @@ pub mod current;
 mod death;
 pub mod exec;
 pub mod exit;
+pub(crate) mod rest;
 pub mod run;
 pub mod setns;
 pub mod unshare;
@@ -33,6 +34,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use moat_identity::{Namespaces, Pid, PidNamespace};
+use moat_image::state::ThreadState;
 use moat_mm::MemoryManager;
 use moat_platform::{GuestThread, Kick};
 use moat_sync::wait::Wakeup;
@@ -72,6 +74,8 @@ pub struct Task {
     pub usage: usage::TaskUsage,
     /// The guest thread, lent to the tracer for the time of a ptrace stop.
     pub parked: Mutex<Option<Box<dyn GuestThread>>>,
+    /// What only it knows, while its container is being saved.
+    pub(crate) saved: Mutex<Option<ThreadState>>,
     /// It is traced (a summary of its signal state, read without the lock).
     pub traced: AtomicBool,
     /// How often its filters have changed (read without the lock of its state, written under it); 0 if it has none.
@@ -143,6 +147,18 @@ impl Task {
     /// A task of `group` named `pid`, which counts as one of its container's until it is reaped.
     #[must_use]
     pub fn new(id: TaskId, group: Arc<ThreadGroup>, pid: Arc<Pid>, state: TaskState, charge: TaskCharge) -> Arc<Task> {
+        Task::made_at(id, group, pid, state, charge, moat_host::clock::boottime_ns())
+    }
+
+    /// As [`Task::new`], for one that was made at `start_boot_ns` of the boot clock.
+    pub(crate) fn made_at(
+        id: TaskId,
+        group: Arc<ThreadGroup>,
+        pid: Arc<Pid>,
+        state: TaskState,
+        charge: TaskCharge,
+        start_boot_ns: u64,
+    ) -> Arc<Task> {
         let seccomp_version = u32::from(state.seccomp.is_some());
         let task = Arc::new(Task {
             id,
@@ -155,11 +171,12 @@ impl Task {
             call: call::CurrentCall::default(),
             usage: usage::TaskUsage::default(),
             parked: Mutex::new(LockClass::Task, None),
+            saved: Mutex::new(LockClass::Leaf, None),
             traced: AtomicBool::new(false),
             seccomp_version: AtomicU32::new(seccomp_version),
             ended_for_tracer: Mutex::new(LockClass::Leaf, None),
             renamed: AtomicBool::new(false),
-            start_boot_ns: moat_host::clock::boottime_ns(),
+            start_boot_ns,
             pid: Mutex::new(LockClass::Table, pid),
             kicker: Mutex::new(LockClass::Platform, None),
             waker: OnceLock::new(),

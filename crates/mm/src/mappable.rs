@@ -1,5 +1,7 @@
 //! [`Mappable`]: what a file is to a mapping.
 
+use std::any::Any;
+
 use moat_abi::mman::ProtFlags;
 use moat_abi::{Errno, Result};
 use moat_platform::MapSource;
@@ -41,6 +43,16 @@ pub struct MapName {
     pub path: Vec<u8>,
 }
 
+/// What a mapping goes back to, for a checkpoint.
+pub enum Origin<'a> {
+    /// A file that can be opened again: a value of the vfs, which knows it by its type.
+    File(&'a (dyn Any + Send + Sync)),
+    /// Memory without a name, and its length.
+    Memory(&'a HostMemory, u64),
+    /// Something else, as people call it: "memory of a packet socket".
+    Other(&'static str),
+}
+
 /// A file as a mapping sees it. The VMA tree holds it as long as a part of it is mapped.
 pub trait Mappable: Send + Sync {
     /// What the host process is to map. May be called again for the same range (mremap, stack growth).
@@ -58,6 +70,11 @@ pub trait Mappable: Send + Sync {
     /// Whether it is a System V segment, which shmdt(2) unmaps.
     fn is_segment(&self) -> bool {
         false
+    }
+
+    /// What it goes back to, so that a restore can map the same again.
+    fn origin(&self) -> Origin<'_> {
+        Origin::Other(std::any::type_name::<Self>())
     }
 
     /// A mapping of the file was made: false would refuse it. For seal and deny-write counts.
@@ -89,6 +106,7 @@ pub trait Mappable: Send + Sync {
 pub struct SharedAnon {
     ino: u64,
     memory: HostMemory,
+    len: u64,
 }
 
 impl SharedAnon {
@@ -101,7 +119,13 @@ impl SharedAnon {
     /// ENOMEM where the host has no memory or descriptor left.
     pub fn new(ids: &MmIds, len: u64) -> Result<SharedAnon> {
         let memory = HostMemory::new("shared", len).map_err(|_| Errno::ENOMEM)?;
-        Ok(SharedAnon { ino: ids.shared_anon.next(), memory })
+        Ok(SharedAnon { ino: ids.shared_anon.next(), memory, len })
+    }
+
+    /// The memory.
+    #[must_use]
+    pub fn memory(&self) -> &HostMemory {
+        &self.memory
     }
 }
 
@@ -116,6 +140,10 @@ impl Mappable for SharedAnon {
 
     fn describe(&self) -> MapName {
         MapName { identity: self.identity(), path: b"/dev/zero (deleted)".to_vec() }
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin::Memory(&self.memory, self.len)
     }
 
     fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {

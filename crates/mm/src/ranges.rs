@@ -31,11 +31,6 @@ impl Ranges {
         self.within_whole(start, end).iter().map(|(from, to)| ((*from).max(start), (*to).min(end))).collect()
     }
 
-    /// Whether nothing of `start..end` is in the set.
-    pub(crate) fn is_free(&self, start: u64, end: u64) -> bool {
-        self.ends.is_empty() || self.within_whole(start, end).is_empty()
-    }
-
     /// The ranges that meet `start..end`, whole.
     fn within_whole(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
         if self.ends.is_empty() || start >= end {
@@ -76,19 +71,16 @@ mod tests {
         assert_eq!(set.within(0, 100), [(10, 15), (32, 40)]);
         set.remove(11, 12);
         assert_eq!(set.within(0, 14), [(10, 11), (12, 14)]);
-        assert!(set.is_free(15, 32) && !set.is_free(15, 33));
         set.remove(0, 100);
         assert_eq!(set, Ranges::default());
     }
 
     #[test]
     fn a_range_is_cut_at_the_borders() {
-        assert_eq!(cut(0, 50, &[(10, 20), (20, 30)]), [
-            (0, 10, false),
-            (10, 20, true),
-            (20, 30, true),
-            (30, 50, false)
-        ]);
+        assert_eq!(
+            cut(0, 50, &[(10, 20), (20, 30)]),
+            [(0, 10, false), (10, 20, true), (20, 30, true), (30, 50, false)]
+        );
         assert_eq!(cut(0, 5, &[(0, 5)]), [(0, 5, true)]);
         assert_eq!(cut(0, 5, &[]), [(0, 5, false)]);
     }

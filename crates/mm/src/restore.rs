@@ -6,8 +6,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use moat_abi::mman::{MADV_DONTFORK, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_WIPEONFORK, ProtFlags};
 use moat_abi::Errno;
+use moat_abi::mman::{MADV_DONTFORK, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_WIPEONFORK, ProtFlags};
 use moat_image::state::{AreaState, MemoryState, Segment};
 use moat_image::{ImageError, PAGE_SIZE, pages::Pages};
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, MapSource, Order, VdsoLayout, execute};
@@ -100,11 +100,7 @@ impl MemoryManager {
     }
 
     /// The area that the image describes, if there may be one.
-    fn check_area(
-        &self,
-        area: &AreaState,
-        mappables: &[Arc<dyn Mappable>],
-    ) -> Result<Vma, ImageError> {
+    fn check_area(&self, area: &AreaState, mappables: &[Arc<dyn Mappable>]) -> Result<Vma, ImageError> {
         let wrong = |what: &str| ImageError::state(format!("the area {:#x}-{:#x} {what}", area.start, area.end));
         let bounds = [area.start, area.end];
         if bounds.iter().any(|at| !is_page_aligned(*at)) || area.start >= area.end {
@@ -114,7 +110,8 @@ impl MemoryManager {
             return Err(wrong("lies where none may be"));
         }
         let bits = |n| ProtFlags::from_bits(n).filter(|p| ProtFlags::RWX.contains(*p));
-        let (prot, max_prot) = bits(area.prot).zip(bits(area.max_prot)).ok_or_else(|| wrong("has unknown protections"))?;
+        let (prot, max_prot) =
+            bits(area.prot).zip(bits(area.max_prot)).ok_or_else(|| wrong("has unknown protections"))?;
         let flags = VmaFlags::from_bits(area.flags).ok_or_else(|| wrong("has unknown flags"))?;
         let backing = match area.shows {
             None if flags.contains(VmaFlags::SHARED) => return Err(wrong("is shared and shows nothing")),
@@ -270,10 +267,11 @@ fn check_segments(vma: &Vma, segments: &[Segment], source: &PageSource) -> Resul
     for segment in segments {
         source.pages.check(&segment.stored)?;
         let end = segment.start.checked_add(segment.stored.len).filter(|end| *end <= vma.end);
-        let fits = segment.start >= at && segment.start.is_multiple_of(PAGE_SIZE) && !vma.flags.contains(VmaFlags::SHARED);
-        at = end.filter(|_| fits).ok_or_else(|| {
-            ImageError::state(format!("the pages at {:#x} are not those of an area", segment.start))
-        })?;
+        let fits =
+            segment.start >= at && segment.start.is_multiple_of(PAGE_SIZE) && !vma.flags.contains(VmaFlags::SHARED);
+        at = end
+            .filter(|_| fits)
+            .ok_or_else(|| ImageError::state(format!("the pages at {:#x} are not those of an area", segment.start)))?;
     }
     Ok(())
 }

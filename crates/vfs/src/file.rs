@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_mm::Mappable;
 use moat_sync::WaitQueue;
 use moat_sync::wait::{Notify, Registration};
@@ -15,6 +17,7 @@ use crate::caller::Caller;
 use crate::inode::{Metadata, SetAttr};
 use crate::locks::OutsideLocks;
 use crate::open_file::OpenFile;
+use crate::persist::Saver;
 
 /// What lseek(2), pread(2) and pwrite(2) do to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,6 +286,15 @@ pub trait File: Send + Sync + Any {
     /// Whether it is a [`SocketFile`](crate::socket::SocketFile), whose reads and writes wait their own way.
     fn is_socket(&self) -> bool {
         false
+    }
+
+    /// What it is, as an image has it. Whoever says so is restored from it; everything else is refused before anything is stopped.
+    ///
+    /// # Errors
+    /// By default, the name of what can't be saved.
+    fn save(&self, f: &OpenFile, _saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        let name = String::from_utf8_lossy(&f.path().text(None)).into_owned();
+        Err(Refusal::new(format!("{name} ({})", std::any::type_name::<Self>())))
     }
 
     /// Lines for /proc/PID/fdinfo/FD after the common ones.

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use moat_abi::fs::FileType;
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_sync::{LockClass, Mutex};
 
 use crate::caller::Caller;
@@ -19,6 +21,7 @@ use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable};
 use crate::inode::{Access, Cache, Inode, InodeKey, Metadata, OpenContext, SetAttr};
 use crate::open_file::OpenFile;
+use crate::persist::{Compare, Saver};
 
 /// What stat(2) says of a generated file.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +166,10 @@ struct OpenText<T> {
 }
 
 impl<T: Text> File for OpenText<T> {
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.by_path(f, Compare::Type)
+    }
+
     fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         // From the start again: the contents are made anew, as lseek to 0 does on Linux.
         let known = if pos == 0 { None } else { self.snapshot.lock().clone() };
@@ -315,6 +322,10 @@ struct OpenListing<L> {
 }
 
 impl<L: Listing> File for OpenListing<L> {
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.by_path(f, Compare::Type)
+    }
+
     fn read(&self, _f: &OpenFile, _buf: &mut [u8], _pos: u64) -> Result<usize> {
         Err(Errno::EISDIR)
     }

@@ -10,12 +10,15 @@ use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::{DeviceId, Statfs};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::FileSystemState;
 
 use crate::acl::{Acl, AclKind};
 use crate::caller::Caller;
 use crate::cred::Credentials;
 use crate::file::File;
 use crate::path::Path;
+use crate::persist::Saver;
 
 pub use crate::metadata::{Access, InodeKey, Metadata};
 pub use crate::permission::{generic_permission, permission_by_acl};
@@ -169,6 +172,17 @@ pub trait FileSystem: Send + Sync + 'static {
     /// EINVAL for an option that is unknown or can't change.
     fn remount(&self, _options: &[u8]) -> Result<()> {
         Ok(())
+    }
+
+    /// What is there comes from the configuration; what changes from here on is the guest's.
+    fn made(&self) {}
+
+    /// What of it is in an image, beside what the configuration makes anew.
+    ///
+    /// # Errors
+    /// By default, its type: it can't be saved.
+    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+        Err(Refusal::new(format!("a file system of type {}", self.name())))
     }
 
     /// The options for /proc/mounts after the flags: `,size=4k`, or nothing.

@@ -8,6 +8,7 @@
 //! - [`open_file`], [`fd_table`], [`fs_context`]: what a process holds.
 //! - [`epoll`], [`inotify`], [`locks`]: readiness lists; watches of files; record locks and flock.
 //! - [`cred`], [`caller`]: on whose behalf something is done.
+//! - [`persist`]: what of all this an image has, and how it comes out of it.
 //! - [`socket`]: what is the same in all socket families.
 //!
 //! The order of the modules is in the crate's README.
@@ -44,6 +45,7 @@ pub mod ops;
 pub mod owner;
 pub mod path;
 pub mod permission;
+pub mod persist;
 pub mod registry;
 pub mod socket;
 pub mod tables;

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use moat_abi::stat::DeviceId;
 use moat_abi::tty::RNDGETENTCNT;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, SharedAnon, Sharing};
 use moat_platform::MapSource;
 use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{File, Seekable};
 use moat_vfs::inode::OpenContext;
+use moat_vfs::persist::{Compare, Saver};
 
 /// The major number of memory devices.
 pub const MAJOR: u32 = 1;
@@ -41,6 +44,10 @@ fn open(dev: DeviceId, _ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
 struct Null;
 
 impl File for Null {
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.by_path(f, Compare::Type)
+    }
+
     fn read(&self, _f: &OpenFile, _buf: &mut [u8], _pos: u64) -> Result<usize> {
         Ok(0)
     }
@@ -71,6 +78,10 @@ struct Zero {
 }
 
 impl File for Zero {
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.by_path(f, Compare::Type)
+    }
+
     fn read(&self, _f: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
         buf.fill(0);
         Ok(buf.len())
@@ -136,6 +147,10 @@ impl Mappable for ZeroMapping {
 struct Random;
 
 impl File for Random {
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.by_path(f, Compare::Type)
+    }
+
     fn read(&self, _f: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
         // getrandom(2) gives less than 32 MiB at once, and stops at a signal.
         let mut done = 0;

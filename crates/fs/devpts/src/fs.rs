@@ -8,6 +8,8 @@ use std::sync::{Arc, Weak};
 use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::stat::{DEVPTS_SUPER_MAGIC, DeviceId, Statfs};
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::FileSystemState;
 use moat_sync::{LockClass, Mutex};
 use moat_tty::Terminal;
 use moat_vfs::Path;
@@ -16,6 +18,7 @@ use moat_vfs::file::File;
 use moat_vfs::filesystem::{FileSystem, MountRequest, options};
 use moat_vfs::generated::{Attributes, Entry, ListedDir, Listing, downcast};
 use moat_vfs::inode::{Cache, Inode, Metadata, OpenContext, SetAttr};
+use moat_vfs::persist::Saver;
 
 use crate::adopted::Adopted;
 use crate::master::Master;
@@ -347,6 +350,15 @@ pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem
 }
 
 impl FileSystem for DevptsFs {
+    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+        // A terminal of the host is given anew.
+        if self.instance.ptys.lock().values().any(|pty| matches!(pty, Slave::Pty(_) | Slave::Unlinked)) {
+            Err(Refusal::new("a pseudo-terminal"))
+        } else {
+            Ok(FileSystemState::Made)
+        }
+    }
+
     fn name(&self) -> &'static str {
         "devpts"
     }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::OpenFile;
 use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SyncKind};
 use moat_vfs::inode::Metadata;
+use moat_vfs::persist::{Compare, Saver};
 
 use crate::inode::HostInode;
 use crate::tree::{HostEntry, HostTree};
@@ -57,6 +60,10 @@ impl<T: HostTree> Drop for HostDirFile<T> {
 }
 
 impl<T: HostTree> File for HostDirFile<T> {
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.by_path(f, Compare::Type)
+    }
+
     fn read(&self, _f: &OpenFile, _buf: &mut [u8], _pos: u64) -> Result<usize> {
         Err(Errno::EISDIR)
     }

@@ -5,13 +5,16 @@ use std::sync::{Arc, OnceLock};
 
 use moat_abi::fs::S_IALLUGO;
 use moat_abi::{Errno, Result};
-use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Sharing};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
+use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Origin, Sharing};
 use moat_platform::MapSource;
 use moat_sync::block_in_place;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{File, Seekable, SparseSeek, SyncKind};
 use moat_vfs::inode::{Inode, Metadata, SetAttr};
 use moat_vfs::locks::OutsideLocks;
+use moat_vfs::persist::{Compare, MappedFile, Saver};
 use moat_vfs::{OpenFile, ops};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
@@ -148,9 +151,14 @@ impl<T: HostTree> File for HostFile<T> {
             inode: self.inode.clone(),
             fd: self.fd.clone(),
             name,
+            origin: MappedFile::of(f),
             may_store,
             stores: OnceLock::new(),
         }))
+    }
+
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.by_path(f, Compare::Contents)
     }
 
     fn truncate(&self, f: &OpenFile, len: u64) -> Result<()> {
@@ -194,6 +202,7 @@ struct HostMapping<T: HostTree> {
     inode: Arc<HostInode<T>>,
     fd: Arc<OwnedFd>,
     name: MapName,
+    origin: MappedFile,
     /// Made of an opening for writing.
     may_store: bool,
     /// Set as long as the guest can change the file through it.
@@ -215,6 +224,10 @@ impl<T: HostTree> Mappable for HostMapping<T> {
 
     fn describe(&self) -> MapName {
         self.name.clone()
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin::File(&self.origin)
     }
 
     fn sync(&self, _offset: u64, _len: u64) -> Result<()> {

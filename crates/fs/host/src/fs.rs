@@ -6,9 +6,12 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::Result;
 use moat_abi::stat::{DeviceId, OVERLAYFS_SUPER_MAGIC, Statfs};
+use moat_image::Refusal;
+use moat_image::state::FileSystemState;
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::filesystem::FileSystem;
 use moat_vfs::inode::{Inode, InodeKey, Metadata};
+use moat_vfs::persist::Saver;
 
 use crate::inode::{HostInode, Identity};
 use crate::tree::HostTree;
@@ -170,6 +173,10 @@ impl<T: HostTree> HostFs<T> {
 }
 
 impl<T: HostTree> FileSystem for HostFs<T> {
+    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+        Ok(FileSystemState::Made)
+    }
+
     fn name(&self) -> &'static str {
         "host"
     }

@@ -10,6 +10,8 @@ use moat_abi::stat::{DeviceId, MQUEUE_MAGIC, Statfs};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_identity::IpcNamespace;
+use moat_image::Refusal;
+use moat_image::state::FileSystemState;
 use moat_kernel::Kernel;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Tables;
@@ -19,6 +21,7 @@ use moat_vfs::filesystem::{FileSystem, MountRequest};
 use moat_vfs::generated::{self, Entry, ListedDir, Listing};
 use moat_vfs::inode::{Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, SetAttr, SetTime};
 use moat_vfs::mount::{Mount, MountFlags};
+use moat_vfs::persist::Saver;
 
 use crate::queue::{Attributes, Queue, QueueFile};
 
@@ -310,6 +313,14 @@ pub(crate) fn construct(kernel: &Kernel, request: &MountRequest<'_>) -> Result<A
 }
 
 impl FileSystem for MqueueFs {
+    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+        if self.names.queues.lock().is_empty() {
+            Ok(FileSystemState::Made)
+        } else {
+            Err(Refusal::new("a message queue"))
+        }
+    }
+
     fn name(&self) -> &'static str {
         "mqueue"
     }

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::OpenFile;
 use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SyncKind};
 use moat_vfs::inode::{Inode, InodeKey};
+use moat_vfs::persist::{Compare, Saver};
 
 use crate::fs::Union;
 use crate::inode::{OverlayInode, is_whiteout};
@@ -69,6 +72,10 @@ impl MergedDir {
 }
 
 impl File for MergedDir {
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.by_path(f, Compare::Type)
+    }
+
     fn read(&self, _f: &OpenFile, _buf: &mut [u8], _pos: u64) -> Result<usize> {
         Err(Errno::EISDIR)
     }

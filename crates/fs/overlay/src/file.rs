@@ -3,11 +3,14 @@
 use std::sync::{Arc, OnceLock};
 
 use moat_abi::Result;
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_mm::mappable::Mappable;
 use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{File, Seekable, SparseSeek, SyncKind};
 use moat_vfs::inode::{Inode, Metadata, OpenContext};
+use moat_vfs::persist::{Compare, Saver};
 
 /// Says whether there is a copy.
 type FindCopy = dyn Fn() -> Option<Arc<dyn Inode>> + Send + Sync;
@@ -38,6 +41,10 @@ impl LowerFile {
 }
 
 impl File for LowerFile {
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.by_path(f, Compare::Contents)
+    }
+
     fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         self.real(f)?.read(f, buf, pos)
     }

@@ -6,11 +6,14 @@ use std::sync::{Arc, Weak};
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::{DeviceId, OVERLAYFS_SUPER_MAGIC, Statfs};
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::FileSystemState;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::anon::InternalMount;
 use moat_vfs::filesystem::{FileSystem, MountRequest, options};
 use moat_vfs::inode::{Inode, InodeKey};
 use moat_vfs::path::Path;
+use moat_vfs::persist::Saver;
 use moat_vfs::{Caller, OpenContext, OpenFile, Tables};
 
 use crate::inode::{Layers, OverlayInode};
@@ -161,6 +164,17 @@ impl OverlayFs {
 }
 
 impl FileSystem for OverlayFs {
+    fn made(&self) {
+        if let Some(upper) = &self.upper {
+            upper.made();
+        }
+    }
+
+    fn save(&self, saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+        // What is below comes from the configuration.
+        self.upper.as_ref().map_or(Ok(FileSystemState::Made), |fs| fs.save(saver))
+    }
+
     fn name(&self) -> &'static str {
         "overlay"
     }

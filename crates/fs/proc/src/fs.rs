@@ -5,11 +5,14 @@ use std::sync::{Arc, Weak};
 use moat_abi::stat::{DeviceId, PROC_SUPER_MAGIC, Statfs};
 use moat_abi::{Errno, Result};
 use moat_identity::{Namespaces, PidNamespace};
+use moat_image::Refusal;
+use moat_image::state::FileSystemState;
 use moat_kernel::Kernel;
 use moat_vfs::Registry;
 use moat_vfs::filesystem::{FileSystem, MountRequest};
 use moat_vfs::generated::{Attributes, ListedDir};
 use moat_vfs::inode::Inode;
+use moat_vfs::persist::Saver;
 
 use crate::mount::ProcMount;
 use crate::root::Root;
@@ -33,6 +36,10 @@ impl ProcFs {
 }
 
 impl FileSystem for ProcFs {
+    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+        Ok(FileSystemState::Made)
+    }
+
     fn name(&self) -> &'static str {
         "proc"
     }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use moat_abi::Result;
 use moat_abi::stat::{DeviceId, Statfs};
+use moat_image::Refusal;
+use moat_image::state::FileSystemState;
 use moat_sync::{LockClass, RwLock};
 use moat_vfs::cred::Credentials;
 use moat_vfs::filesystem::FileSystem;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
+use moat_vfs::persist::Saver;
 
 /// Path and contents of a file; a path with a trailing slash is an empty directory.
 pub(crate) struct File {
@@ -124,6 +127,10 @@ impl TreeFs {
 }
 
 impl FileSystem for TreeFs {
+    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+        Ok(FileSystemState::Made)
+    }
+
     fn name(&self) -> &'static str {
         self.name
     }

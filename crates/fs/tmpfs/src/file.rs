@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use moat_abi::fs::{F_ADD_SEALS, F_GET_SEALS, SealFlags};
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_mm::Mappable;
 use moat_vfs::clock::now;
 use moat_vfs::file::{DirSink, SparseSeek};
 use moat_vfs::ops::mode_after_write;
+use moat_vfs::persist::{Compare, Saver};
 use moat_vfs::{Caller, File, Metadata, OpenFile, Seekable, SyncKind};
 
 use crate::inode::{Content, TmpInode};
@@ -17,6 +20,7 @@ use crate::medium;
 impl TmpInode {
     /// Sets the times of a write, and takes set-id bits and file capabilities away.
     fn written(&self, f: &OpenFile) {
+        self.shared().note_change();
         // The time of this write counts.
         self.take_stores();
         let t = now();
@@ -93,7 +97,7 @@ impl File for TmpInode {
         if !matches!(self.content, Content::File(_)) {
             return Err(Errno::ENODEV);
         }
-        Ok(Arc::new(Mapping::new(f.path().clone(), self)))
+        Ok(Arc::new(Mapping::new(f, self)))
     }
 
     fn truncate(&self, f: &OpenFile, len: u64) -> Result<()> {
@@ -106,6 +110,10 @@ impl File for TmpInode {
         self.data()?.lock().fallocate(self.shared(), mode, offset, len)?;
         self.written(f);
         Ok(())
+    }
+
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.by_path(f, Compare::Type)
     }
 
     fn sync(&self, _f: &OpenFile, _kind: SyncKind) -> Result<()> {

@@ -121,6 +121,7 @@ impl TmpInode {
 
     /// The directory's entries have changed.
     fn touch(&self, subdirs: i32) {
+        self.shared.note_change();
         let t = now();
         let mut a = self.attr();
         a.mtime = t;
@@ -130,6 +131,7 @@ impl TmpInode {
 
     /// One name of this inode has gone.
     fn drop_link(&self) {
+        self.shared.note_change();
         let mut a = self.attr();
         // A directory's `.` goes with its name.
         a.nlink = if self.kind == FileType::Directory { 0 } else { a.nlink.saturating_sub(1) };
@@ -217,6 +219,7 @@ impl Inode for TmpInode {
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        self.shared.note_change();
         if let Some(len) = change.size {
             self.data()?.lock().set_size(&self.shared, len)?;
         }
@@ -369,6 +372,7 @@ impl Inode for TmpInode {
     }
 
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        self.shared.note_change();
         let mut a = self.attr();
         match (flags, a.xattrs.contains_key(name)) {
             (XATTR_CREATE, true) => return Err(Errno::EEXIST),
@@ -391,6 +395,7 @@ impl Inode for TmpInode {
     }
 
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.shared.note_change();
         let mut a = self.attr();
         a.remove_xattr(name).ok_or(Errno::ENODATA)?;
         a.ctime = now();

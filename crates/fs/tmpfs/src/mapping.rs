@@ -5,9 +5,10 @@ use std::sync::Arc;
 use moat_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SealFlags};
 use moat_abi::mman::ProtFlags;
 use moat_abi::{Errno, Result};
-use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Sharing};
+use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Origin, Sharing};
 use moat_platform::MapSource;
-use moat_vfs::Path;
+use moat_vfs::persist::MappedFile;
+use moat_vfs::{OpenFile, Path};
 
 use crate::inode::TmpInode;
 
@@ -15,12 +16,13 @@ use crate::inode::TmpInode;
 /// path's inode is another one than the file's.
 pub struct Mapping {
     path: Path,
+    origin: MappedFile,
     inode: Arc<TmpInode>,
 }
 
 impl Mapping {
-    pub(crate) fn new(path: Path, inode: Arc<TmpInode>) -> Mapping {
-        Mapping { path, inode }
+    pub(crate) fn new(f: &OpenFile, inode: Arc<TmpInode>) -> Mapping {
+        Mapping { path: f.path().clone(), origin: MappedFile::of(f), inode }
     }
 }
 
@@ -41,6 +43,7 @@ pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
         }
         let memory = d.host_memory(inode.shared())?;
         if shared {
+            inode.shared().note_change();
             // mprotect(2) may let stores through later.
             d.note_mapped();
         }
@@ -63,6 +66,10 @@ impl Mappable for Mapping {
         let shown = self.path.inode().metadata();
         let identity = shown.map_or(self.identity(), |m| FileIdentity { dev: m.dev.to_raw(), ino: m.ino });
         MapName { identity, path: self.path.text(None) }
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin::File(&self.origin)
     }
 
     fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {

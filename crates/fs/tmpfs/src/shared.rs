@@ -22,6 +22,10 @@ pub struct Shared {
     pub(crate) used_blocks: AtomicU64,
     pub(crate) max_inodes: AtomicU64,
     pub(crate) used_inodes: AtomicU64,
+    /// Counts changes of any kind but access times.
+    changes: AtomicU64,
+    /// How many there were when it was complete as configured.
+    made: AtomicU64,
 }
 
 impl Shared {
@@ -35,7 +39,24 @@ impl Shared {
             used_blocks: AtomicU64::new(0),
             max_inodes: AtomicU64::new(max_inodes),
             used_inodes: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            made: AtomicU64::new(0),
         })
+    }
+
+    /// Something has changed.
+    pub(crate) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is complete as configured.
+    pub(crate) fn made(&self) {
+        self.made.store(self.changes.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Whether nothing has changed since then.
+    pub(crate) fn is_as_made(&self) -> bool {
+        self.made.load(Ordering::Relaxed) == self.changes.load(Ordering::Relaxed)
     }
 
     /// Counts one more inode and names it.

@@ -6,7 +6,10 @@ use std::sync::atomic::Ordering;
 use moat_abi::fs::{FileType, NAME_MAX};
 use moat_abi::stat::{self, DeviceId, Statfs};
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::FileSystemState;
 use moat_vfs::filesystem::{MountRequest, options};
+use moat_vfs::persist::Saver;
 use moat_vfs::{FileSystem, Inode};
 
 use crate::inode::TmpInode;
@@ -190,6 +193,18 @@ impl FileSystem for TmpFs {
         s.max_blocks.store(blocks, Ordering::Relaxed);
         s.max_inodes.store(new.inodes, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn made(&self) {
+        self.shared.made();
+    }
+
+    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+        if self.shared.is_as_made() {
+            Ok(FileSystemState::Made)
+        } else {
+            Err(Refusal::new("a tmpfs that has been changed"))
+        }
     }
 
     fn show_options(&self) -> String {

@@ -97,10 +97,8 @@ pub enum OpenFileKind {
 pub struct FileIdentityState {
     /// The type bits of `st_mode`.
     pub file_type: u32,
-    /// Bytes, of a regular file.
-    pub size: u64,
-    /// When it was changed last: seconds and nanoseconds; of a regular file.
-    pub mtime: (i64, i64),
+    /// Bytes and the time of the last change in seconds and nanoseconds, if the file has to be unchanged.
+    pub contents: Option<(u64, i64, i64)>,
 }
 
 impl Named for FdTableState {

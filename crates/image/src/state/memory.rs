@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::PathState;
+use super::{FileIdentityState, PathState};
 use crate::pages::Stored;
 use crate::refs::{Named, Ref};
 
@@ -78,6 +78,8 @@ pub enum MappableKind {
         path: PathState,
         /// It was opened for writing too.
         writable: bool,
+        /// What was there.
+        found: FileIdentityState,
     },
     /// MAP_SHARED | MAP_ANONYMOUS memory.
     SharedAnonymous {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CredentialsState, FdTableState, FsContextState, IntervalTimerState, MappableState, MemoryState, PidState,
+    CredentialsState, FdTableState, FsContextState, IntervalTimerState, MemoryState, PathState, PidState,
     PosixTimerState, ProcessGroupState, QueuedSignal, SignalHandlersState,
 };
 use crate::refs::{Named, Ref};
@@ -19,14 +19,12 @@ pub struct ProcessState {
     pub parent_task: Option<Ref<TaskState>>,
     /// Its process group.
     pub process_group: Ref<ProcessGroupState>,
-    /// How it ended, if it is a zombie: the status of wait(2).
-    pub zombie: Option<i32>,
+    /// What is left of it, if it is a zombie.
+    pub zombie: Option<ZombieState>,
     /// Signals for the process.
     pub pending: Vec<QueuedSignal>,
     /// The actions.
     pub handlers: Ref<SignalHandlersState>,
-    /// How its leader ended, if it has while others live.
-    pub leader_status: Option<i32>,
     /// The signal of the group stop under way.
     pub stop_signal: Option<i32>,
     /// All threads have stopped.
@@ -60,7 +58,18 @@ pub struct ProcessState {
     /// What children that were waited for have used.
     pub children_usage: UsageState,
     /// The program.
-    pub exe: Option<Ref<MappableState>>,
+    pub exe: Option<PathState>,
+}
+
+/// A process that has ended and nobody has waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZombieState {
+    /// How it ended, as wait(2) has it.
+    pub status: i32,
+    /// Who it was.
+    pub credentials: Ref<CredentialsState>,
+    /// Its name.
+    pub comm: Vec<u8>,
 }
 
 /// Time and counters.
@@ -116,12 +125,50 @@ pub struct TaskState {
     pub blocked: u64,
     /// The mask that returns after the call.
     pub saved_mask: Option<u64>,
-    /// It is to take part in the group stop, or does.
-    pub stopping: bool,
+    /// It is to take part in the group stop.
+    pub stop_pending: bool,
+    /// It does.
+    pub stopped: bool,
     /// What it has used.
     pub usage: UsageState,
+    /// When it was made: nanoseconds of the boot clock before the checkpoint.
+    pub age_ns: u64,
     /// What only the thread itself knows.
     pub thread: ThreadState,
+}
+
+impl TaskState {
+    /// A thread that has nothing yet.
+    #[must_use]
+    pub fn nothing() -> TaskState {
+        TaskState {
+            process: Ref::FIRST,
+            pid: Ref::FIRST,
+            credentials: Ref::FIRST,
+            comm: Vec::new(),
+            memory: Ref::FIRST,
+            fd_table: Ref::FIRST,
+            fs_context: Ref::FIRST,
+            clear_child_tid: 0,
+            robust_list: 0,
+            pdeath_signal: 0,
+            sched: SchedState::default(),
+            timer_slack_ns: 0,
+            login: (0, 0),
+            personality: 0,
+            thp_disabled: false,
+            seccomp: SeccompState::None,
+            no_new_privs_by_sync: false,
+            pending: Vec::new(),
+            blocked: 0,
+            saved_mask: None,
+            stop_pending: false,
+            stopped: false,
+            usage: UsageState::default(),
+            age_ns: 0,
+            thread: ThreadState::default(),
+        }
+    }
 }
 
 /// Scheduling parameters.

@@ -32,12 +32,17 @@ const FREEZE_GRACE: Duration = Duration::from_millis(200);
 /// How long where it can't be stopped from outside.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a task of a frozen container may take to give up its call.
+const SAVE_LIMIT: Duration = Duration::from_secs(5);
+
 /// The processes of a container.
 pub struct ContainerGroup {
     kernel: Arc<Kernel>,
     stock: Arc<dyn Stock>,
     allowance: Arc<Allowance>,
     frozen: AtomicBool,
+    /// Its tasks are to say what only they know.
+    being_saved: AtomicBool,
     /// Woken when a task of a frozen container has come to rest.
     stopped: WaitQueue,
     thawed: WaitQueue,
@@ -61,6 +66,7 @@ impl ContainerGroup {
             stock,
             allowance,
             frozen: AtomicBool::new(false),
+            being_saved: AtomicBool::new(false),
             stopped: WaitQueue::new(),
             thawed: WaitQueue::new(),
             held: Mutex::new(LockClass::Process, Vec::new()),
@@ -180,6 +186,44 @@ impl ContainerGroup {
         self.thawed.wake_all();
         // Whoever waits in `freeze` must not wait any longer.
         self.stopped.wake_all();
+    }
+
+    /// Whether it is being saved.
+    #[must_use]
+    pub(crate) fn is_being_saved(&self) -> bool {
+        self.being_saved.load(Ordering::SeqCst)
+    }
+
+    /// Has all tasks of the container, which is frozen, give up their calls and say what only they know: `Task::saved`.
+    ///
+    /// # Errors
+    /// A task that does not, and what it is doing.
+    pub async fn begin_save(&self) -> std::result::Result<(), String> {
+        self.being_saved.store(true, Ordering::SeqCst);
+        self.refresh();
+        // Those who sleep because it is frozen look at their flags.
+        self.thawed.wake_all();
+        let unsaved = || {
+            let threads = self.processes().into_iter().flat_map(|group| group.threads());
+            threads.into_iter().find(|task| task.saved.lock().is_none())
+        };
+        let look = || if unsaved().is_some() { Poll::Pending } else { Poll::Ready(()) };
+        if self.within(SAVE_LIMIT, look).await {
+            return Ok(());
+        }
+        let Some(task) = unsaved() else { return Ok(()) };
+        let waits = *task.wchan.lock();
+        Err(format!("task {} does not come to rest in {}", task.tid(), waits.unwrap_or("the sentry")))
+    }
+
+    /// Forgets what the tasks have said.
+    pub fn end_save(&self) {
+        self.being_saved.store(false, Ordering::SeqCst);
+        for task in self.processes().into_iter().flat_map(|group| group.threads()) {
+            let gone = task.saved.lock().take();
+            drop(gone);
+        }
+        self.refresh();
     }
 
     /// Has all tasks look at [`ContainerGroup::is_frozen`].

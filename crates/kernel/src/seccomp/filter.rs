@@ -59,6 +59,21 @@ impl Filter {
         Ok(Arc::new(Filter { program, logged, count: count + 1, length, allowed, previous }))
     }
 
+    /// Its instructions, without those of the filters before it.
+    pub(crate) fn instructions(&self) -> &[SockFilter] {
+        self.program.instructions()
+    }
+
+    /// Which results are logged.
+    pub(crate) fn logged(&self) -> Logged {
+        self.logged
+    }
+
+    /// The filter that was installed before it.
+    pub(crate) fn previous(&self) -> Option<&Arc<Filter>> {
+        self.previous.as_ref()
+    }
+
     /// How many filters the chain has.
     #[must_use]
     pub fn count(&self) -> u32 {

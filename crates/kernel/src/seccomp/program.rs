@@ -56,6 +56,11 @@ impl Program {
         moat_bpf::Program::new(instructions, Loads::Words { len: DATA_LEN }).map(Program)
     }
 
+    /// Its instructions.
+    pub(super) fn instructions(&self) -> &[SockFilter] {
+        self.0.instructions()
+    }
+
     /// The number of its instructions.
     pub(super) fn len(&self) -> usize {
         self.0.count()

@@ -10,6 +10,7 @@ use crate::error::Restart;
 use crate::signal::queue::Queued;
 use crate::signal::state::GroupSignals;
 use crate::signal::stop;
+use crate::task::rest::Resume;
 use crate::task::work::Work;
 use crate::task::{CurrentTask, TaskId};
 
@@ -38,7 +39,8 @@ impl CurrentTask {
                 self.whole().await;
             }
             if work.contains(Work::FREEZE) {
-                self.while_frozen().await;
+                let next = Resume::of(self.restart.as_ref());
+                self.rest(&next).await;
             } else if work.contains(Work::STOP) {
                 self.group_stop().await;
             } else if work.contains(Work::TRAP) {
@@ -167,7 +169,7 @@ impl CurrentTask {
     fn restart_for_handler(&mut self, action: &SigAction) {
         let Some(restart) = self.restart.take() else { return };
         let again = match restart.kind {
-            Restart::NoIntr => true,
+            Restart::NoIntr | Restart::Again => true,
             Restart::Sys => action.flags().contains(SaFlags::RESTART),
             // These go on only if no handler runs.
             Restart::NoHand | Restart::Block(_) => false,
@@ -188,7 +190,7 @@ impl CurrentTask {
                     self.restart_block = Some(block);
                     self.rewind(u64::from(moat_abi::nr::RESTART_SYSCALL));
                 }
-                Restart::Sys | Restart::NoHand | Restart::NoIntr => self.rewind(restart.nr),
+                Restart::Sys | Restart::NoHand | Restart::NoIntr | Restart::Again => self.rewind(restart.nr),
             }
         }
         self.restore_mask();

@@ -5,8 +5,9 @@ use std::task::Poll;
 use moat_abi::PollEvents;
 
 use crate::ptrace;
-use crate::signal::stop::participate;
+use crate::signal::stop::{Notifications, participate};
 use crate::task::CurrentTask;
+use crate::task::rest::Resume;
 use crate::task::wait::Wait;
 
 impl CurrentTask {
@@ -24,8 +25,10 @@ impl CurrentTask {
             }
             t.stop_pending = false;
             let traced = t.trace.is_some();
+            // A task out of an image may be in the stop already, of which everybody has been told.
+            let again = t.stopped;
             t.stopped = !traced;
-            let n = participate(&mut s);
+            let n = if again { Notifications::default() } else { participate(&mut s) };
             s.recalc(id);
             let signal = s.stop.signal;
             drop(s);
@@ -40,8 +43,9 @@ impl CurrentTask {
             let stopped = group.signals.lock().threads.get(&id).is_some_and(|t| t.stopped && !t.killed);
             if stopped { Poll::Pending } else { Poll::Ready(()) }
         };
+        let wait = Wait::resumable("do_signal_stop", Resume::Run);
         // Only a task that dies leaves the stop early.
-        let _ = self.wait_for(&(&group.stop_queue, PollEvents::all()), &Wait::killable("do_signal_stop"), look).await;
+        let _ = self.wait_for(&(&group.stop_queue, PollEvents::all()), &wait, look).await;
         let mut s = group.signals.lock();
         if let Some(t) = s.threads.get_mut(&id) {
             t.stopped = false;

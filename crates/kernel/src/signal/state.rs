@@ -154,6 +154,7 @@ impl GroupSignals {
         work.set(Work::STOP, t.stop_pending);
         // The freezer does not hold up a task that dies.
         work.set(Work::FREEZE, !t.killed && t.task.group.container.is_frozen());
+        work.set(Work::SAVE, !t.killed && t.task.group.container.is_being_saved());
         work.set(Work::TRAP, t.trace.as_ref().is_some_and(|t| t.trap_pending()));
         t.task.flags.set(work);
         work

@@ -24,6 +24,7 @@ use crate::ptrace;
 use crate::signal::SigHand;
 use crate::signal::state::ThreadSignals;
 use crate::task::current::{NO_ALTSTACK, Resources};
+use crate::task::rest::Resume;
 use crate::task::unshare;
 use crate::task::vfork::{VforkChild, VforkDone};
 use crate::task::wait::Wait;
@@ -377,12 +378,13 @@ fn hand_out(t: &mut CurrentTask, r: &CloneRequest, child: &mut CurrentTask, pid:
 }
 
 /// Waits until the task's vfork(2) child, if it has one, has given its memory back: from the state of the task alone.
-async fn await_vfork(t: &mut CurrentTask) {
+pub(crate) async fn await_vfork(t: &mut CurrentTask) {
     let Some(child) = t.vfork_child.clone() else { return };
     let done = &child.done;
     let look = |_: &mut CurrentTask| if done.is_complete() { Poll::Ready(()) } else { Poll::Pending };
+    let wait = Wait::resumable("vfork", Resume::Vfork { child: child.number });
     // Only a task that dies gives up.
-    let _ = t.wait_for(&(done.queue(), PollEvents::all()), &Wait::killable("vfork"), look).await;
+    let _ = t.wait_for(&(done.queue(), PollEvents::all()), &wait, look).await;
     t.vfork_child = None;
     ptrace::stop::event_if(t, PTRACE_EVENT_VFORK_DONE, u64::try_from(child.number).unwrap_or(0)).await;
 }

@@ -17,7 +17,7 @@ use moat_vfs::device_rules::DeviceRules;
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::{Caller, Fd, FdTable, FsContext, OpenFile};
 
-use crate::error::{Deadline, PendingRestart, RestartBlock};
+use crate::error::{Deadline, PendingRestart, Restart, RestartBlock, SyscallError};
 use crate::ptrace::debug::Watching;
 use crate::syscall::SyscallTable;
 use crate::task::Task;
@@ -43,6 +43,8 @@ pub struct CurrentTask {
     pub restart_block: Option<RestartBlock>,
     /// The deadline that a restarted call finds instead of its timeout.
     restart_deadline: Option<RestartDeadline>,
+    /// The deadline of the wait that was given up because the task is being saved.
+    pub(crate) given_up: Option<RestartDeadline>,
     /// The call that has just been interrupted.
     pub(crate) restart: Option<PendingRestart>,
     /// The last call left something to undo before application code runs: a temporary mask.
@@ -126,6 +128,7 @@ impl CurrentTask {
             altstack: NO_ALTSTACK,
             restart_block: None,
             restart_deadline: None,
+            given_up: None,
             restart: None,
             after_call: false,
             exit_status: None,
@@ -329,6 +332,11 @@ impl CurrentTask {
         self.restart_deadline.take()
     }
 
+    /// Lets the next call find `deadline` in place of its timeout, or its own again.
+    pub(crate) fn set_restart_deadline(&mut self, deadline: Option<Option<Deadline>>) {
+        self.restart_deadline = deadline;
+    }
+
     /// The deadline of a call with a relative timeout: that of the interrupted call if this one goes on with it.
     pub fn deadline_or(&mut self, fresh: impl FnOnce() -> Option<Deadline>) -> Option<Deadline> {
         self.restart_deadline.take().unwrap_or_else(fresh)
@@ -344,6 +352,9 @@ impl CurrentTask {
         // Boxed, as `dispatch` may come back here.
         let future = Box::pin(self.dispatch(block.nr, block.args));
         let result = future.await;
+        if matches!(result, Err(SyscallError::Restart(Restart::Again))) {
+            self.restart_block = Some(block);
+        }
         // Left over, the next call would take it for its own.
         self.restart_deadline = None;
         result

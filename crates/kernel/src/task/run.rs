@@ -10,10 +10,11 @@ use moat_abi::Errno;
 use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::Signal;
+use moat_image::state::NextStep;
 use moat_mm::FaultAction;
 use moat_platform::{Event, Fault, ForeignAbi, Order, Regs, switch, whole};
 
-use crate::error::{PendingRestart, SyscallError, SyscallResult};
+use crate::error::{Deadline, PendingRestart, Restart, SyscallError, SyscallResult};
 use crate::ptrace;
 use crate::seccomp::{self, Call};
 use crate::syscall::Dispatch;
@@ -30,6 +31,19 @@ pub async fn task_main(mut current: CurrentTask) {
     current.group.signals.lock().recalc(current.id);
     run(&mut current).await;
     current.exit().await;
+}
+
+/// Runs a task out of an image, which first goes on with what it did.
+async fn resumed_main(mut current: CurrentTask, step: NextStep) {
+    current.group.signals.lock().recalc(current.id);
+    current.take_step(step).await;
+    run(&mut current).await;
+    current.exit().await;
+}
+
+/// Starts the future of a task out of an image.
+pub(crate) fn resume(current: CurrentTask, step: NextStep) {
+    moat_sync::spawn(current.task().clone().timed(resumed_main(current, step)));
 }
 
 /// Starts the future of a task.
@@ -154,12 +168,26 @@ impl CurrentTask {
             }
         }
         if let Some(call) = seccomp::check_call(self, call).await {
-            let result = self.dispatch(call.nr(), call.args()).await;
+            let mut result = self.dispatch(call.nr(), call.args()).await;
+            while let Err(SyscallError::Restart(Restart::Again)) = result {
+                result = self.call_again(call.nr(), call.args()).await;
+            }
             self.finish_syscall(call.nr(), result);
         }
         if self.exit_status.is_none() && ptrace::stop::traces_syscalls(self) {
             ptrace::stop::syscall_exit(self).await;
         }
+    }
+
+    /// Goes on with a call that was given up in another life: tracers and filters have had their say.
+    pub(crate) async fn go_on(&mut self, nr: u64, args: [u64; 6], deadline: Option<Option<Deadline>>) {
+        self.call.begin(nr, &args);
+        let mut result = self.make_call(nr, args, deadline).await;
+        while let Err(SyscallError::Restart(Restart::Again)) = result {
+            result = self.call_again(nr, args).await;
+        }
+        self.finish_syscall(nr, result);
+        self.call.end();
     }
 
     /// A call of the i386 table, which has none here; filters see it nevertheless.

@@ -105,6 +105,13 @@ impl TaskUsage {
         drop(gone);
     }
 
+    /// What a task out of an image has used before.
+    pub(crate) fn set(&self, used: &Usage) {
+        self.host.lock().before_ns = used.user_ns;
+        self.system_ns.store(used.system_ns, Ordering::Relaxed);
+        self.syscalls.store(used.voluntary_switches, Ordering::Relaxed);
+    }
+
     /// Adds time spent in the sentry.
     pub fn add_system(&self, ns: u64) {
         // Only the thread itself writes: no atomic addition is needed.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use moat_sync::WaitQueue;
 
+use crate::task::CurrentTask;
+
 /// Tells a vfork(2) parent that its child has its own memory or has ended.
 pub struct VforkDone {
     done: AtomicBool,
@@ -30,6 +32,19 @@ impl VforkDone {
     /// Woken when it may.
     pub(crate) fn queue(&self) -> &WaitQueue {
         &self.queue
+    }
+}
+
+/// Ties the task `parent` to the task `child` that borrows its memory, or lets it find that nobody does any more. `number` is the
+/// child's in the parent's namespace.
+pub(crate) fn connect(tasks: &mut [CurrentTask], parent: usize, child: Option<usize>, number: i32) {
+    let done = VforkDone::new();
+    match child.and_then(|at| tasks.get_mut(at)) {
+        Some(child) => child.vfork = Some(done.clone()),
+        None => done.complete(),
+    }
+    if let Some(parent) = tasks.get_mut(parent) {
+        parent.vfork_child = Some(VforkChild { number, done });
     }
 }
 

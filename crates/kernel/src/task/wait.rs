@@ -13,7 +13,8 @@
 //!   restart alone: what the repeated call needs is in the task ([`Restart::Block`], the saved mask, the vfork(2) child, stop
 //!   states) or in guest memory, and nothing is in the future only. A call with partial progress gives it as its result.
 //! - A wait that signals don't end ([`Wait::killable`]) looks at state that is in the task or its thread group alone.
-//! - A frozen task stays asleep until it is thawed, whatever happens to its object.
+//! - A frozen task stays asleep until it is thawed, whatever happens to its object; or until it is saved (`rest`): then its wait ends
+//!   as by a signal, but is begun again before anything else, with the time that was left.
 //! - No lock is held across a wait.
 
 use std::convert::Infallible;
@@ -33,6 +34,7 @@ use moat_vfs::OpenFile;
 use crate::error::{Restart, SyscallError};
 use crate::task::CurrentTask;
 use crate::task::Task;
+use crate::task::rest::Resume;
 use crate::task::waits::WaitSite;
 use crate::task::work::Work;
 
@@ -92,30 +94,44 @@ impl OnSignal {
 }
 
 /// What ends a wait besides its look, and how the call goes on then.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wait {
     wchan: &'static str,
     deadline: Option<Deadline>,
     on_signal: OnSignal,
+    /// How the task is saved that waits here, if not by giving up the call.
+    resume: Option<Resume>,
 }
 
 impl Wait {
     /// A wait that signals end and `restart` makes again. `wchan` names it for /proc/PID/wchan and stack dumps.
     #[must_use]
     pub fn restarting(wchan: &'static str, restart: Restart) -> Wait {
-        Wait { wchan, deadline: None, on_signal: OnSignal::End(restart.into()) }
+        Wait { wchan, deadline: None, on_signal: OnSignal::End(restart.into()), resume: None }
     }
 
     /// A wait that signals end with EINTR, whatever the handler's flags.
     #[must_use]
     pub fn failing(wchan: &'static str) -> Wait {
-        Wait { wchan, deadline: None, on_signal: OnSignal::End(Errno::EINTR.into()) }
+        Wait { wchan, deadline: None, on_signal: OnSignal::End(Errno::EINTR.into()), resume: None }
     }
 
     /// A wait that only the death of the task ends.
     #[must_use]
     pub fn killable(wchan: &'static str) -> Wait {
-        Wait { wchan, deadline: None, on_signal: OnSignal::Stay }
+        Wait { wchan, deadline: None, on_signal: OnSignal::Stay, resume: None }
+    }
+
+    /// As [`Wait::killable`], for a wait that `resume` begins again in a task that was saved.
+    #[must_use]
+    pub(crate) fn resumable(wchan: &'static str, resume: Resume) -> Wait {
+        Wait { resume: Some(resume), ..Wait::killable(wchan) }
+    }
+
+    /// What ends its sleep early.
+    fn mask(&self) -> Work {
+        let saved = if self.resume.is_some() { Work::SAVE } else { Work::empty() };
+        self.on_signal.mask() | saved
     }
 
     /// The same wait, at most until `deadline` if there is one.
@@ -241,6 +257,8 @@ impl CurrentTask {
         wait: &Wait,
         mut look: impl FnMut(&mut CurrentTask) -> Poll<R>,
     ) -> std::result::Result<R, WaitError> {
+        let resumed = self.resumed(wait);
+        let wait = resumed.as_ref().unwrap_or(wait);
         let before = source.changes();
         if let Poll::Ready(value) = look(self) {
             return Ok(value);
@@ -271,6 +289,8 @@ impl CurrentTask {
         wait: &Wait,
         mut look: impl FnMut(&mut CurrentTask) -> Poll<R>,
     ) -> std::result::Result<R, WaitError> {
+        let resumed = self.resumed(wait);
+        let wait = resumed.as_ref().unwrap_or(wait);
         match look(self) {
             Poll::Ready(value) => Ok(value),
             Poll::Pending => self.sleep_on(listener, wait, &mut look).await,
@@ -301,7 +321,13 @@ impl CurrentTask {
             if self.task().work().contains(Work::FREEZE) {
                 self.group.container.note_stopped();
             }
-            let ended = self.sleep_once(listener, wait).await;
+            let mut ended = self.sleep_once(listener, wait, wait.mask()).await;
+            if let Some(resume) = wait.resume.as_ref().filter(|_| self.work().contains(Work::FREEZE)) {
+                self.rest(resume).await;
+                if !self.work().contains(Work::KILL) {
+                    ended = Ok(());
+                }
+            }
             // A look would let the call end, which is not to happen while frozen.
             self.while_frozen().await;
             if let Poll::Ready(value) = look(self) {
@@ -311,8 +337,15 @@ impl CurrentTask {
         }
     }
 
-    /// Sleeps for as long as the task's container is frozen; only its death ends that early (`do_freezer_trap`).
-    pub(crate) async fn while_frozen(&mut self) {
+    /// The wait of a call that goes on with the time that was left of it.
+    fn resumed(&mut self, wait: &Wait) -> Option<Wait> {
+        let deadline = self.take_restart_deadline()?;
+        Some(wait.clone().until(deadline))
+    }
+
+    /// Sleeps for as long as the task's container is frozen; only its death ends that early (`do_freezer_trap`), or that it is
+    /// to be saved.
+    async fn while_frozen(&mut self) {
         if !self.task().work().contains(Work::FREEZE) {
             return;
         }
@@ -320,15 +353,21 @@ impl CurrentTask {
         let mut listener = container.thawed().listen(PollEvents::all());
         container.note_stopped();
         let wait = Wait::killable("do_freezer_trap");
-        while self.task().work().contains(Work::FREEZE) {
-            if self.sleep_once(&mut listener, &wait).await.is_err() {
+        while self.task().work().contains(Work::FREEZE) && !self.task().work().contains(Work::SAVE) {
+            if self.sleep_once(&mut listener, &wait, Work::KILL | Work::SAVE).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn sleep_once(&mut self, listener: &mut Listener, wait: &Wait) -> std::result::Result<(), WaitError> {
-        let _waiting = Waiting::begin(self.task(), wait.wchan);
+    /// Sleeps until `listener` is told of something, the deadline, or work in `mask`.
+    pub(super) async fn sleep_once(
+        &mut self,
+        listener: &mut Listener,
+        wait: &Wait,
+        mask: Work,
+    ) -> std::result::Result<(), WaitError> {
+        let waiting = Waiting::begin(self.task(), wait.wchan);
         let mut sleep = wait.deadline.map(sleep_until);
         let either = std::future::poll_fn(|cx| {
             // A change beats the deadline.
@@ -340,8 +379,16 @@ impl CurrentTask {
                 None => Poll::Pending,
             }
         });
-        let guarded = Guarded { task: self.task(), mask: wait.on_signal.mask(), inner: either };
-        guarded.await.unwrap_or_else(|HasWork| Err(wait.interrupted()))
+        let ended = Guarded { task: self.task(), mask, inner: either }.await;
+        drop(waiting);
+        match ended {
+            Ok(ended) => ended,
+            Err(HasWork) if self.work().intersects(Work::INTERRUPTS.difference(Work::SAVE)) => Err(wait.interrupted()),
+            Err(HasWork) => {
+                self.given_up = Some(wait.deadline);
+                Err(WaitError::Interrupted(Restart::Again.into()))
+            }
+        }
     }
 
     /// Whether a wait would be interrupted at once.

@@ -19,6 +19,8 @@ bitflags::bitflags! {
         const TRAP = 8;
         /// The container is frozen. It ends no wait: nothing goes on until the container is thawed.
         const FREEZE = 16;
+        /// The container is being saved: the task, which is frozen, gives up its call and says what only it knows. Comes with FREEZE.
+        const SAVE = 32;
     }
 }
 

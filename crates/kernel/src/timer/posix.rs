@@ -215,6 +215,64 @@ fn expire(group: &Arc<ThreadGroup>, id: i32) {
     }
 }
 
+/// A timer as an image has it.
+pub(crate) struct SavedTimer {
+    pub(crate) id: i32,
+    pub(crate) clock: Clock,
+    pub(crate) event: Event,
+    /// To the next expiry, which may be past; `None` if it is off.
+    pub(crate) left_ns: Option<i64>,
+    pub(crate) interval_ns: u64,
+    pub(crate) overrun: u64,
+    pub(crate) last_overrun: i32,
+}
+
+/// The next id, and all timers.
+pub(crate) fn saved(group: &ThreadGroup) -> (i32, Vec<SavedTimer>) {
+    // Clocks are read unlocked, as in `get`.
+    let (next, clocks) = {
+        let t = group.timers.posix.lock();
+        (t.next, t.timers.iter().map(|(id, t)| (*id, t.clock)).collect::<Vec<_>>())
+    };
+    let now: Vec<_> = clocks.into_iter().map(|(id, clock)| (id, clock.now_ns(group))).collect();
+    let t = group.timers.posix.lock();
+    let timers = now.into_iter().filter_map(|(id, now)| {
+        let timer = t.timers.get(&id)?;
+        let left = i128::from(timer.expires_ns) - i128::from(now);
+        let left = i64::try_from(left).unwrap_or(i64::MAX);
+        Some(SavedTimer {
+            id,
+            clock: timer.clock,
+            event: timer.event,
+            left_ns: (timer.expires_ns != 0).then_some(left),
+            interval_ns: timer.interval_ns,
+            overrun: timer.overrun,
+            last_overrun: timer.last_overrun,
+        })
+    });
+    (next, timers.collect())
+}
+
+/// Gives a process that has no timers yet those of an image.
+pub(crate) fn set_saved(group: &Arc<ThreadGroup>, next: i32, timers: Vec<SavedTimer>) {
+    for s in timers {
+        let now = s.clock.now_ns(group);
+        let expires_ns = s.left_ns.map_or(0, |left| now.saturating_add_signed(left).max(1));
+        let timer = (expires_ns != 0).then(|| arm(group, s.id, s.clock, expires_ns.saturating_sub(now)));
+        let timer = PosixTimer {
+            clock: s.clock,
+            event: s.event,
+            expires_ns,
+            interval_ns: s.interval_ns,
+            overrun: s.overrun,
+            last_overrun: s.last_overrun,
+            timer,
+        };
+        group.timers.posix.lock().timers.insert(s.id, timer);
+    }
+    group.timers.posix.lock().next = next.max(0);
+}
+
 impl CurrentTask {
     /// The signal of `timer` is being delivered: gives and resets the overrun count.
     pub fn timer_delivered(&self, timer: TimerRef) -> i32 {

@@ -1,0 +1,54 @@
+//! Processes, threads and what belongs to them in an image, and out of it.
+//!
+//! - [`survey`] and [`save`]: from the kernel's objects to [`moat_image::state`]. A survey is the same walk while the guest runs: it gives
+//!   what can't be saved, before anything is stopped.
+//! - [`restore()`]: the same processes in a new kernel, ready to go on.
+//! - `signals`, `threads`, `convert`: parts of both ways.
+//!
+//! What only a task itself knows it has written down before ([`crate::task`], `rest`): its container is frozen and being saved.
+//!
+//! # Invariants
+//! - Whatever is not saved is refused by name, by the place where it was met.
+//! - Objects that are shared are saved once and found again by their number: descriptor tables, memory, signal actions, filters.
+//! - Nothing out of an image is more than the container's configuration allows: namespaces, profile, credentials and limits are its.
+
+mod convert;
+mod restore;
+mod save;
+mod signals;
+mod threads;
+
+use std::sync::Arc;
+
+use moat_identity::Limits;
+use moat_vfs::MountNamespace;
+
+use crate::process::container::ContainerGroup;
+use crate::seccomp::Filter;
+use crate::spawn::{ContainerPlace, Process};
+
+pub use restore::{RestoreRequest, restore};
+pub use save::{Saved, save, survey};
+
+/// A container as the configuration has made it.
+pub struct Configured {
+    /// Its processes.
+    pub processes: Arc<ContainerGroup>,
+    /// Its namespaces.
+    pub place: ContainerPlace,
+    /// Its mounts.
+    pub mounts: Arc<MountNamespace>,
+    /// Its seccomp profile.
+    pub profile: Option<Arc<Filter>>,
+}
+
+/// Processes of a container that others than the guest know.
+pub struct KnownProcesses {
+    /// Its init.
+    pub init: Process,
+    /// Those that were started in it, whose ends somebody may ask for.
+    pub executed: Vec<Process>,
+}
+
+/// Hard limits that a process out of an image can't be beyond.
+pub struct MostLimits(pub Option<Limits>);

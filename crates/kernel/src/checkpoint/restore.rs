@@ -1,0 +1,384 @@
+//! From an image to processes that are ready to go on: see [`super`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use moat_abi::signal::{SigSet, Signal};
+use moat_identity::{Limit, Limits, Pid, ProcessGroup, Resource, Session};
+use moat_image::refs::find;
+use moat_image::state::{ProcessState, SandboxState, SeccompFilterState, TaskState as SavedTask};
+use moat_image::{ImageError, Ref};
+use moat_mm::PageSource;
+use moat_sync::Mutex;
+use moat_vfs::persist::Restorer;
+use moat_vfs::{FdTable, FsContext, OpenFile};
+
+use super::threads::{Memories, Memory};
+use super::{Configured, KnownProcesses, MostLimits, convert, signals};
+use crate::kernel::Kernel;
+use crate::process::group::{Dumpable, ThreadGroup};
+use crate::seccomp::{Filter, Logged, Mode};
+use crate::signal::SigHand;
+use crate::signal::state::{GroupReport, ThreadSignals};
+use crate::spawn::PreparedProcess;
+use crate::syscall::SyscallTable;
+use crate::task::current::Resources;
+use crate::task::{CurrentTask, Login, Task, TaskId, TaskState};
+
+/// What processes are restored with.
+pub struct RestoreRequest<'a> {
+    /// The system calls that they have.
+    pub syscalls: &'static dyn SyscallTable,
+    /// The container as the configuration has made it, without processes.
+    pub container: &'a Configured,
+    /// Files, on its mounts.
+    pub files: &'a Restorer<'a>,
+    /// The open files, by their numbers in the image.
+    pub open_files: Vec<Arc<OpenFile>>,
+    /// Guest memory.
+    pub pages: &'a PageSource,
+    /// What no limit may be beyond.
+    pub limits: MostLimits,
+}
+
+/// Makes the processes of an image; nothing of them runs before [`PreparedProcess::start`].
+///
+/// # Errors
+/// What is wrong with the image, or can't be had here.
+pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, KnownProcesses), ImageError> {
+    let state = request.files.state();
+    let [container] = state.containers.as_slice() else {
+        return Err(ImageError::Unfit("the image is not of a sandbox with one container".into()));
+    };
+    let mut made = Made::begin(request)?;
+    let memories = Memories::restore(request, state).await?;
+    made.processes(state)?;
+    let mut current = made.tasks(state, memories).await?;
+    made.family(state)?;
+    made.connect_vforks(state, &mut current);
+    made.timers(state)?;
+    let uts = &request.container.place.namespaces.uts;
+    uts.set_host_name(container.hostname.clone());
+    uts.set_domain_name(container.domainname.clone());
+    request.container.place.pid_ns.set_last_pid(container.last_pid);
+    let group = |name| find(&made.groups, name).cloned();
+    let init = group(container.init)?;
+    let executed: Vec<_> = container.executed.iter().map(|name| group(*name)).collect::<Result<_, _>>()?;
+    if init.thread_count() == 0 {
+        return Err(ImageError::state("the init has no threads"));
+    }
+    let steps = state.tasks.iter().map(|task| task.thread.next.clone());
+    let prepared = PreparedProcess::restored(init.clone(), current.into_iter().zip(steps).collect());
+    let known = KnownProcesses { init: init.into(), executed: executed.into_iter().map(Into::into).collect() };
+    Ok((prepared, known))
+}
+
+/// The objects made so far, by their numbers in the image.
+struct Made<'a> {
+    request: &'a RestoreRequest<'a>,
+    kernel: Arc<Kernel>,
+    pids: Vec<Arc<Pid>>,
+    pgrps: Vec<Arc<ProcessGroup>>,
+    handlers: Vec<Arc<SigHand>>,
+    filters: Vec<Option<Arc<Filter>>>,
+    fd_tables: Vec<Arc<FdTable>>,
+    fs_contexts: Vec<Arc<Mutex<FsContext>>>,
+    groups: Vec<Arc<ThreadGroup>>,
+    tasks: Vec<Arc<Task>>,
+    now_boot_ns: u64,
+}
+
+impl<'a> Made<'a> {
+    fn begin(request: &'a RestoreRequest<'a>) -> Result<Made<'a>, ImageError> {
+        let (state, files) = (request.files.state(), request.files);
+        let kernel = request.container.processes.kernel().clone();
+        let ns = &request.container.place.pid_ns;
+        let mut pids = Vec::new();
+        for pid in state.pids.iter() {
+            // Innermost first, where they are asked for.
+            let wanted: Vec<i32> = pid.numbers.iter().rev().copied().collect();
+            let fits =
+                wanted.len() == ns.level + 1 && wanted.iter().all(|n| (1..moat_identity::pid::PID_MAX).contains(n));
+            let made = if fits { Pid::allocate(ns, &wanted).ok() } else { None };
+            pids.push(made.ok_or_else(|| ImageError::state(format!("the pid {:?} can't be given", pid.numbers)))?);
+        }
+        let session = |name| find(&pids, name).map(|pid| Session::new(pid.clone(), kernel.job_signals()));
+        let sessions: Vec<_> = state.sessions.iter().map(|s| session(s.pid)).collect::<Result<_, _>>()?;
+        let mut pgrps = Vec::new();
+        for pgrp in state.process_groups.iter() {
+            let (pid, session) = (find(&pids, pgrp.pid)?, find(&sessions, pgrp.session)?);
+            pgrps.push(ProcessGroup::new(pid.clone(), session.clone()));
+        }
+        let handlers = state.signal_handlers.iter().map(signals::handlers_of).collect::<Result<_, _>>()?;
+        let table = |table| files.fd_table(table, &request.open_files);
+        let fd_tables = state.fd_tables.iter().map(table).collect::<Result<_, _>>()?;
+        let fs_contexts = state.fs_contexts.iter().map(|fs| files.fs_context(fs)).collect::<Result<_, _>>()?;
+        let filters = filters(state, request.container.profile.as_ref())?;
+        Ok(Made {
+            request,
+            kernel,
+            pids,
+            pgrps,
+            handlers,
+            filters,
+            fd_tables,
+            fs_contexts,
+            groups: Vec::new(),
+            tasks: Vec::new(),
+            now_boot_ns: moat_host::clock::boottime_ns(),
+        })
+    }
+
+    fn processes(&mut self, state: &SandboxState) -> Result<(), ImageError> {
+        for process in state.processes.iter() {
+            let group = self.process(process)?;
+            self.groups.push(group);
+        }
+        Ok(())
+    }
+
+    fn process(&self, p: &ProcessState) -> Result<Arc<ThreadGroup>, ImageError> {
+        let pid = find(&self.pids, p.pid)?.clone();
+        let handlers = find(&self.handlers, p.handlers)?.clone();
+        let exit_signal = Signal::new(p.exit_signal).map_or(0, Signal::number);
+        let container = self.request.container.processes.clone();
+        let limits = self.limits(&p.limits);
+        let group = ThreadGroup::new(self.kernel.clone(), pid.clone(), handlers, limits, exit_signal, container);
+        group.set_dumpable(if p.dumpable { Dumpable::Yes } else { Dumpable::No });
+        group.child_subreaper.store(p.child_subreaper, Ordering::Relaxed);
+        group.did_exec.store(p.did_exec, Ordering::Relaxed);
+        group.oom_score_adj.store(p.oom_score_adj.clamp(-1000, 1000), Ordering::Relaxed);
+        group.coredump_filter.store(p.coredump_filter, Ordering::Relaxed);
+        *group.dead_threads.lock() = convert::usage_of(p.dead_threads);
+        *group.children_usage.lock() = convert::usage_of(p.children_usage);
+        let exe = p.exe.as_ref().map(|path| self.request.files.executable(path)).transpose()?;
+        group.set_exe(exe);
+        let mut s = group.signals.lock();
+        s.shared = signals::queue_of(&p.pending)?;
+        s.stop.signal = p.stop_signal.and_then(Signal::new);
+        s.stop.complete = p.stop_complete && s.stop.signal.is_some();
+        s.stop.report = match p.stop_report {
+            -1 => Some(GroupReport::Continued),
+            signal => Signal::new(signal).map(GroupReport::Stopped),
+        };
+        s.unkillable = p.unkillable || pid.is_init();
+        drop(s);
+        Ok(group)
+    }
+
+    /// The limits of the image, as far as the configuration allows them.
+    fn limits(&self, saved: &[(u64, u64)]) -> Limits {
+        let limits = Limits::default();
+        for (resource, (soft, hard)) in Resource::ALL.into_iter().zip(saved) {
+            let most = self.request.limits.0.as_ref().map_or(u64::MAX, |limits| limits.get(resource).hard);
+            let hard = (*hard).min(most);
+            limits.set(resource, Limit { soft: (*soft).min(hard), hard });
+        }
+        limits
+    }
+
+    async fn tasks(&mut self, state: &SandboxState, mut memories: Memories) -> Result<Vec<CurrentTask>, ImageError> {
+        let mut all = Vec::new();
+        for saved in state.tasks.iter() {
+            let memory = memories.thread_of(saved.memory).await?;
+            all.push(self.task(saved, memory).await?);
+        }
+        Ok(all)
+    }
+
+    async fn task(&mut self, saved: &SavedTask, memory: Memory) -> Result<CurrentTask, ImageError> {
+        let group = find(&self.groups, saved.process)?.clone();
+        let pid = find(&self.pids, saved.pid)?.clone();
+        let fds = find(&self.fd_tables, saved.fd_table)?.clone();
+        let fs = find(&self.fs_contexts, saved.fs_context)?.clone();
+        let Memory { mm, thread } = memory;
+        let state = TaskState {
+            creds: self.request.files.credentials(saved.credentials)?,
+            comm: saved.comm.iter().copied().filter(|b| *b != 0).take(15).collect(),
+            mm: Some(mm.clone()),
+            fds: Some(fds.clone()),
+            fs: Some(fs.clone()),
+            namespaces: self.request.container.place.namespaces.clone(),
+            clear_child_tid: saved.clear_child_tid,
+            robust_list: saved.robust_list,
+            pdeath_signal: Signal::new(saved.pdeath_signal),
+            sched: convert::sched_of(&saved.sched),
+            timer_slack_ns: saved.timer_slack_ns,
+            login: Login { uid: saved.login.0, session: saved.login.1 },
+            personality: saved.personality,
+            seccomp: self.seccomp(saved)?,
+            no_new_privs_by_sync: saved.no_new_privs_by_sync,
+            thp_disabled: saved.thp_disabled,
+        };
+        let comm = state.comm.clone();
+        let task = self.make(&group, &pid, state, saved.age_ns);
+        task.usage.set(&convert::usage_of(saved.usage));
+        let mut signals = ThreadSignals::new(task.clone(), SigSet(saved.blocked).as_mask());
+        signals.pending = signals::queue_of(&saved.pending)?;
+        signals.saved_mask = saved.saved_mask.map(|mask| SigSet(mask).as_mask());
+        // Who was in the stop goes back into it by its flags.
+        signals.stop_pending = saved.stop_pending || saved.stopped;
+        signals.stopped = saved.stopped;
+        group.signals.lock().threads.insert(task.id, signals);
+        if pid.id == group.pid().id {
+            group.set_leader(&task);
+        }
+        self.tasks.push(task.clone());
+        let syscalls = self.request.syscalls;
+        let mut current = CurrentTask::new(task, Resources { syscalls, mm, thread, fds, fs });
+        current.take_thread_state(&saved.thread).await?;
+        // Its host thread takes the name when it first runs.
+        current.set_comm(comm);
+        current.apply_affinity();
+        Ok(current)
+    }
+
+    fn make(&self, group: &Arc<ThreadGroup>, pid: &Arc<Pid>, state: TaskState, age_ns: u64) -> Arc<Task> {
+        let charge = group.container.allowance().charge_anyway();
+        let id = TaskId(self.kernel.ids.tasks.next());
+        let start = self.now_boot_ns.saturating_sub(age_ns);
+        Task::made_at(id, group.clone(), pid.clone(), state, charge, start)
+    }
+
+    /// What its calls are checked by: whatever the image says, the profile of the container at least.
+    fn seccomp(&self, saved: &SavedTask) -> Result<Option<Mode>, ImageError> {
+        use moat_image::state::SeccompState;
+        let profile = self.request.container.profile.as_ref();
+        let mode = match saved.seccomp {
+            SeccompState::None => None,
+            SeccompState::Strict => Some(Mode::Strict),
+            SeccompState::Filter(name) => find(&self.filters, name)?.clone().map(Mode::Filter),
+        };
+        let has_profile = |filter: &Arc<Filter>| {
+            let mut at = Some(filter);
+            while let Some(f) = at {
+                if profile.is_some_and(|p| Arc::ptr_eq(p, f)) {
+                    return true;
+                }
+                at = f.previous();
+            }
+            false
+        };
+        match (&mode, profile) {
+            (None, Some(_)) => Err(ImageError::Unfit("a thread without the container's seccomp profile".into())),
+            (Some(Mode::Filter(filter)), Some(_)) if !has_profile(filter) => {
+                Err(ImageError::Unfit("a thread without the container's seccomp profile".into()))
+            }
+            _ => Ok(mode),
+        }
+    }
+
+    /// Parents, process groups, zombies.
+    fn family(&mut self, state: &SandboxState) -> Result<(), ImageError> {
+        for (at, process) in state.processes.iter().enumerate() {
+            let group = self.groups[at].clone();
+            let pgrp = find(&self.pgrps, process.process_group)?.clone();
+            let leader = match &process.zombie {
+                Some(zombie) => {
+                    if group.thread_count() != 0 {
+                        return Err(ImageError::state("a process that has ended has threads"));
+                    }
+                    let creds = self.request.files.credentials(zombie.credentials)?;
+                    let gone = self.gone(creds, zombie.comm.clone());
+                    let leader = self.make(&group, group.pid(), gone, 0);
+                    group.set_leader(&leader);
+                    leader
+                }
+                None => group.leader().ok_or_else(|| ImageError::state("a process lacks its first thread"))?,
+            };
+            let older = |name: Ref<ProcessState>| usize::try_from(name.index()).is_ok_and(|i| i < at);
+            let parent = match process.parent {
+                None => None,
+                Some(name) if older(name) => {
+                    let task = process.parent_task.map(|name| find(&self.tasks, name)).transpose()?;
+                    Some((find(&self.groups, name)?.id, task.map_or(TaskId(0), |t| t.id)))
+                }
+                Some(_) => return Err(ImageError::state("a process is older than its parent")),
+            };
+            let mut family = self.kernel.family.lock();
+            family.add(group.clone(), leader, parent, pgrp);
+            if let (Some(zombie), Some(node)) = (&process.zombie, family.node_mut(group.id)) {
+                let status = convert::end_of(zombie.status)?;
+                node.zombie = Some(status);
+                drop(family);
+                group.signals.lock().exit = Some(crate::signal::state::GroupExit { status });
+            }
+        }
+        Ok(())
+    }
+
+    /// The state of a thread that has ended.
+    fn gone(&self, creds: Arc<moat_vfs::Credentials>, comm: Vec<u8>) -> TaskState {
+        TaskState {
+            creds,
+            comm,
+            mm: None,
+            fds: None,
+            fs: None,
+            namespaces: self.request.container.place.namespaces.clone(),
+            clear_child_tid: 0,
+            robust_list: 0,
+            pdeath_signal: None,
+            sched: Default::default(),
+            timer_slack_ns: 0,
+            login: Login::NONE,
+            personality: 0,
+            seccomp: None,
+            no_new_privs_by_sync: false,
+            thp_disabled: false,
+        }
+    }
+
+    /// Ties parents that wait for a vfork(2) child to it.
+    fn connect_vforks(&self, state: &SandboxState, current: &mut [CurrentTask]) {
+        use moat_image::state::NextStep;
+        for (parent, saved) in state.tasks.iter().enumerate() {
+            let NextStep::Vfork { child } = saved.thread.next else { continue };
+            // A child that has other memory by now, or is gone, holds nobody up.
+            let borrows = |(at, other): &(usize, &SavedTask)| {
+                *at != parent && other.memory == saved.memory && self.tasks.get(*at).is_some_and(|t| t.tid() == child)
+            };
+            let found = state.tasks.iter().enumerate().find(borrows).map(|(at, _)| at);
+            crate::task::vfork::connect(current, parent, found, child);
+        }
+    }
+
+    /// Once all threads are there: a timer may be one's.
+    fn timers(&self, state: &SandboxState) -> Result<(), ImageError> {
+        let ids: HashMap<u32, TaskId> = (0..).zip(&self.tasks).map(|(n, t)| (n, t.id)).collect();
+        let id_of = |name: Ref<SavedTask>| {
+            let id = ids.get(&name.index()).copied();
+            id.ok_or(ImageError::Dangling { what: "thread", index: name.index() })
+        };
+        for (group, saved) in self.groups.iter().zip(state.processes.iter()) {
+            signals::set_interval_timers(group, &saved.interval_timers);
+            signals::set_posix_timers(group, saved.next_posix_timer, &saved.posix_timers, id_of)?;
+            crate::timer::itimer::watch_cpu_limit(group);
+        }
+        Ok(())
+    }
+}
+
+/// The filters; `None` for the profile of a container that has none here.
+fn filters(state: &SandboxState, profile: Option<&Arc<Filter>>) -> Result<Vec<Option<Arc<Filter>>>, ImageError> {
+    let mut made: Vec<Option<Arc<Filter>>> = Vec::new();
+    for filter in state.seccomp_filters.iter() {
+        made.push(match filter {
+            SeccompFilterState::Profile => profile.cloned(),
+            SeccompFilterState::Program { program, log_all, previous } => {
+                let previous = previous.map(|name| find(&made, name).cloned()).transpose()?.flatten();
+                let program = program.iter().map(|(code, jt, jf, k)| moat_abi::ptrace::SockFilter {
+                    code: *code,
+                    jt: *jt,
+                    jf: *jf,
+                    k: *k,
+                });
+                let logged = if *log_all { Logged::All } else { Logged::Default };
+                let filter = Filter::new(program.collect(), logged, previous);
+                Some(filter.map_err(|errno| ImageError::state(format!("a seccomp filter: {errno}")))?)
+            }
+        });
+    }
+    Ok(made)
+}

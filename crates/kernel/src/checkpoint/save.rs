@@ -1,0 +1,425 @@
+//! From processes to an image: see [`super`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use moat_abi::clone::WaitStatus;
+use moat_abi::signal::Signal;
+use moat_identity::{Pid, ProcessGroup, Resource, Session};
+use moat_image::state::{
+    ContainerState, MemoryState, PidState, ProcessGroupState, ProcessState, SandboxState, SeccompFilterState,
+    SeccompState, SessionState, SignalHandlersState, TaskState, ZombieState,
+};
+use moat_image::{ImageError, Interner, Met, Ref, Refusal};
+use moat_ipc::SystemV;
+use moat_mm::{MemoryManager, SavedMemory};
+use moat_vfs::persist::Saver as FileSaver;
+
+use super::{Configured, KnownProcesses, convert, signals};
+use crate::kernel::Kernel;
+use crate::process::group::{Dumpable, GroupId, ThreadGroup};
+use crate::seccomp::{Filter, Logged, Mode};
+use crate::signal::state::GroupReport;
+use crate::task::{Task, TaskId};
+
+/// What was saved, but for the pages of address spaces.
+pub struct Saved {
+    /// The state; its memories lack their pages.
+    pub state: SandboxState,
+    /// The address spaces in the order of [`SandboxState::memories`].
+    pub memories: Vec<(Arc<MemoryManager>, SavedMemory)>,
+    /// Where pages go.
+    pub pages: Option<moat_image::pages::PagesWriter>,
+}
+
+/// Looks for what can't be saved, while the container runs.
+///
+/// # Errors
+/// What it is.
+pub fn survey(container: &Configured, known: &KnownProcesses, files: FileSaver) -> Result<(), Refusal> {
+    Walk::new(container, files, Pass::Survey).all(known)?;
+    Ok(())
+}
+
+/// Saves a container whose tasks have all said what only they know.
+///
+/// # Errors
+/// What can't be saved.
+pub fn save(container: &Configured, known: &KnownProcesses, files: FileSaver) -> Result<Saved, Refusal> {
+    let mut walk = Walk::new(container, files, Pass::Save);
+    let state = walk.all(known)?;
+    walk.finish(state).map_err(|e: ImageError| Refusal::new(e.to_string()))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Survey,
+    Save,
+}
+
+/// A process as the family knows it.
+struct Node {
+    group: Arc<ThreadGroup>,
+    parent: Option<GroupId>,
+    parent_task: TaskId,
+    pgrp: Arc<ProcessGroup>,
+    zombie: Option<WaitStatus>,
+    leader: Arc<Task>,
+    traces: bool,
+}
+
+struct Walk<'a> {
+    container: &'a Configured,
+    kernel: Arc<Kernel>,
+    pass: Pass,
+    files: FileSaver,
+    pids: Interner<PidState>,
+    sessions: Interner<SessionState>,
+    process_groups: Interner<ProcessGroupState>,
+    processes: Interner<ProcessState>,
+    tasks: Interner<TaskState>,
+    handlers: Interner<SignalHandlersState>,
+    filters: Interner<SeccompFilterState>,
+    memories: Interner<MemoryState>,
+    saved_memories: Vec<(Arc<MemoryManager>, SavedMemory)>,
+    task_names: HashMap<TaskId, Ref<TaskState>>,
+    process_names: HashMap<GroupId, Ref<ProcessState>>,
+    now_boot_ns: u64,
+}
+
+fn address<T: ?Sized>(object: &Arc<T>) -> usize {
+    Arc::as_ptr(object).addr()
+}
+
+fn number(signal: Option<Signal>) -> i32 {
+    signal.map_or(0, Signal::number)
+}
+
+impl<'a> Walk<'a> {
+    fn new(container: &'a Configured, files: FileSaver, pass: Pass) -> Walk<'a> {
+        Walk {
+            container,
+            kernel: container.processes.kernel().clone(),
+            pass,
+            files,
+            pids: Interner::default(),
+            sessions: Interner::default(),
+            process_groups: Interner::default(),
+            processes: Interner::default(),
+            tasks: Interner::default(),
+            handlers: Interner::default(),
+            filters: Interner::default(),
+            memories: Interner::default(),
+            saved_memories: Vec::new(),
+            task_names: HashMap::new(),
+            process_names: HashMap::new(),
+            now_boot_ns: moat_host::clock::boottime_ns(),
+        }
+    }
+
+    fn all(&mut self, known: &KnownProcesses) -> Result<SandboxState, Refusal> {
+        self.refuse_namespace_objects()?;
+        self.files.mounts()?;
+        let nodes = self.nodes()?;
+        let mut tasks: Vec<Arc<Task>> = nodes.iter().flat_map(|n| n.group.threads()).collect();
+        tasks.sort_by_key(|t| t.id);
+        // First all names, so that objects can refer to each other in circles.
+        self.name_pids(&nodes, &tasks);
+        for node in &nodes {
+            let (Met::First(name) | Met::Before(name)) = self.processes.meet(address(&node.group));
+            self.process_names.insert(node.group.id, name);
+        }
+        for task in &tasks {
+            let (Met::First(name) | Met::Before(name)) = self.tasks.meet(address(task));
+            self.task_names.insert(task.id, name);
+        }
+        for node in &nodes {
+            let place = format!("process {}", node.group.pid().number());
+            let state = self.process(node).map_err(|refusal| refusal.at(place))?;
+            self.processes.fill(self.process_names[&node.group.id], state);
+        }
+        for task in &tasks {
+            let place = format!("task {}", task.tid());
+            match self.task(task).map_err(|refusal| refusal.at(place))? {
+                Some(state) => self.tasks.fill(self.task_names[&task.id], state),
+                // It is ending, and will have ended when the others are saved.
+                None if self.pass == Pass::Survey => {}
+                None => return Err(Refusal::new("a thread that is ending").at(format!("task {}", task.tid()))),
+            }
+        }
+        let named = |p: &crate::spawn::Process| self.process_names.get(&p.group().id).copied();
+        let init = named(&known.init).ok_or_else(|| Refusal::new("a container whose init has ended"))?;
+        let names = self.container.place.namespaces.uts.names();
+        let container = ContainerState {
+            id: String::new(),
+            init,
+            last_pid: self.container.place.pid_ns.last_pid(),
+            executed: known.executed.iter().filter_map(named).collect(),
+            hostname: names.host,
+            domainname: names.domain,
+        };
+        Ok(SandboxState { containers: vec![container], ..SandboxState::default() })
+    }
+
+    fn finish(self, mut state: SandboxState) -> Result<Saved, ImageError> {
+        state.pids = self.pids.finish()?;
+        state.sessions = self.sessions.finish()?;
+        state.process_groups = self.process_groups.finish()?;
+        state.processes = self.processes.finish()?;
+        state.tasks = self.tasks.finish()?;
+        state.signal_handlers = self.handlers.finish()?;
+        state.seccomp_filters = self.filters.finish()?;
+        let pages = self.files.finish(&mut state)?;
+        Ok(Saved { state, memories: self.saved_memories, pages })
+    }
+
+    /// What is in namespaces and tables, not in processes.
+    fn refuse_namespace_objects(&self) -> Result<(), Refusal> {
+        let ipc = &self.container.place.namespaces.ipc;
+        if !SystemV::of(ipc).is_empty() {
+            return Err(Refusal::new("a System V object (shared memory, semaphore or message queue)"));
+        }
+        let tables = self.kernel.vfs.tables();
+        if !tables.locks.all().is_empty() || !tables.leases.is_empty() {
+            return Err(Refusal::new("a lock or lease of a file"));
+        }
+        Ok(())
+    }
+
+    fn nodes(&self) -> Result<Vec<Node>, Refusal> {
+        let family = self.kernel.family.lock();
+        let nodes: Vec<Node> = family
+            .nodes()
+            .map(|n| Node {
+                group: n.group.clone(),
+                parent: n.parent,
+                parent_task: n.parent_task,
+                pgrp: n.pgrp.clone(),
+                zombie: n.zombie,
+                leader: n.leader.clone(),
+                traces: !n.tracees.is_empty(),
+            })
+            .collect();
+        drop(family);
+        let other = nodes.iter().find(|n| !Arc::ptr_eq(&n.group.container, &self.container.processes));
+        match other {
+            Some(_) => Err(Refusal::new("a sandbox with more than one container")),
+            None => Ok(nodes),
+        }
+    }
+
+    /// Names the pids in the order of their age, which is that of their numbers' order.
+    fn name_pids(&mut self, nodes: &[Node], tasks: &[Arc<Task>]) {
+        let mut pids: Vec<Arc<Pid>> = tasks.iter().map(|t| t.pid()).collect();
+        for node in nodes {
+            pids.extend([node.group.pid(), node.pgrp.pid(), node.pgrp.session.pid()].map(Clone::clone));
+        }
+        pids.sort_by_key(|pid| pid.id);
+        for pid in pids {
+            let numbers = pid.numbers_from(&self.kernel.root_pid_ns);
+            let _ = self.pids.save(address(&pid), || Ok::<_, Refusal>(PidState { numbers }));
+        }
+    }
+
+    fn pid(&mut self, pid: &Arc<Pid>) -> Result<Ref<PidState>, Refusal> {
+        if pid.namespace().id != self.container.place.pid_ns.id {
+            return Err(Refusal::new("a pid namespace of the guest's own"));
+        }
+        // One that came after the others were named: only in a survey.
+        self.pids.save(address(pid), || Ok(PidState { numbers: pid.numbers_from(&self.kernel.root_pid_ns) }))
+    }
+
+    fn session(&mut self, session: &Arc<Session>) -> Result<Ref<SessionState>, Refusal> {
+        if moat_tty::terminal_of(session).is_some() {
+            return Err(Refusal::new("a controlling terminal"));
+        }
+        let pid = self.pid(session.pid())?;
+        self.sessions.save(address(session), || Ok(SessionState { pid }))
+    }
+
+    fn process_group(&mut self, pgrp: &Arc<ProcessGroup>) -> Result<Ref<ProcessGroupState>, Refusal> {
+        let (pid, session) = (self.pid(pgrp.pid())?, self.session(&pgrp.session)?);
+        self.process_groups.save(address(pgrp), || Ok(ProcessGroupState { pid, session }))
+    }
+
+    fn process(&mut self, node: &Node) -> Result<ProcessState, Refusal> {
+        let group = &node.group;
+        if node.traces || node.leader.ended_for_tracer.lock().is_some() {
+            return Err(Refusal::new("a tracer or traced thread (ptrace)"));
+        }
+        let (pending, sighand, stop_signal, stop_complete, stop_report, unkillable, led) = {
+            let s = group.signals.lock();
+            let report = match s.stop.report {
+                None => 0,
+                Some(GroupReport::Stopped(signal)) => signal.number(),
+                Some(GroupReport::Continued) => -1,
+            };
+            let (signal, complete) = (s.stop.signal.map(Signal::number), s.stop.complete);
+            let led = s.leader_status.is_none() || node.zombie.is_some();
+            (signals::queue(&s.shared), s.sighand.clone(), signal, complete, report, s.unkillable, led)
+        };
+        if !led {
+            return Err(Refusal::new("a process whose first thread has ended"));
+        }
+        if !Arc::ptr_eq(&group.exec_user_ns(), &self.kernel.root_user_ns) {
+            return Err(Refusal::new("a user namespace of the guest's own"));
+        }
+        let zombie = match node.zombie {
+            None => None,
+            Some(status) => Some(ZombieState {
+                status: convert::status(status),
+                credentials: self.files.credentials(&node.leader.creds())?,
+                comm: node.leader.comm(),
+            }),
+        };
+        let names = &self.task_names;
+        let (next_posix_timer, posix_timers) = signals::posix_timers(group, |id| names.get(&id).copied());
+        let limit = |r: Resource| group.limits.get(r);
+        Ok(ProcessState {
+            pid: self.pid(group.pid())?,
+            parent: node.parent.and_then(|id| self.process_names.get(&id).copied()),
+            parent_task: self.task_names.get(&node.parent_task).copied(),
+            process_group: self.process_group(&node.pgrp)?,
+            zombie,
+            pending,
+            handlers: self.handlers.save(address(&sighand), || Ok(signals::handlers(&sighand)))?,
+            stop_signal,
+            stop_complete,
+            stop_report,
+            unkillable,
+            limits: Resource::ALL.map(limit).map(|l| (l.soft, l.hard)).to_vec(),
+            interval_timers: signals::interval_timers(group),
+            posix_timers,
+            next_posix_timer,
+            exit_signal: number(group.exit_signal()),
+            dumpable: group.dumpable() == Dumpable::Yes,
+            child_subreaper: group.child_subreaper.load(std::sync::atomic::Ordering::Relaxed),
+            did_exec: group.did_exec.load(std::sync::atomic::Ordering::Relaxed),
+            oom_score_adj: group.oom_score_adj.load(std::sync::atomic::Ordering::Relaxed),
+            coredump_filter: group.coredump_filter.load(std::sync::atomic::Ordering::Relaxed),
+            dead_threads: convert::usage(*group.dead_threads.lock()),
+            children_usage: convert::usage(*group.children_usage.lock()),
+            exe: match group.exe() {
+                Some(exe) => Some(self.files.path(exe.path()).map_err(|refusal| refusal.at("the program"))?),
+                None => None,
+            },
+        })
+    }
+
+    /// A thread; `None` for one that is ending.
+    fn task(&mut self, task: &Arc<Task>) -> Result<Option<TaskState>, Refusal> {
+        let thread = match (task.saved.lock().clone(), self.pass) {
+            (Some(thread), _) => thread,
+            (None, Pass::Survey) => Default::default(),
+            (None, Pass::Save) => return Ok(None),
+        };
+        let (mm, fds, fs, creds, namespaces, seccomp) = {
+            let s = task.state();
+            let (Some(mm), Some(fds), Some(fs)) = (s.mm.clone(), s.fds.clone(), s.fs.clone()) else { return Ok(None) };
+            (mm, fds, fs, s.creds.clone(), s.namespaces.clone(), s.seccomp.clone())
+        };
+        let own = &self.container.place.namespaces;
+        let same = namespaces.uts.id == own.uts.id
+            && namespaces.ipc.id == own.ipc.id
+            && namespaces.net.id == own.net.id
+            && namespaces.cgroup.id == own.cgroup.id
+            && namespaces.pid_for_children.id == own.pid_for_children.id;
+        if !same {
+            return Err(Refusal::new("a namespace of the guest's own"));
+        }
+        let (pending, blocked, saved_mask, stop_pending, stopped) = {
+            let s = task.group.signals.lock();
+            let Some(t) = s.threads.get(&task.id) else { return Ok(None) };
+            if t.trace.is_some() {
+                return Err(Refusal::new("a traced thread (ptrace)"));
+            }
+            (signals::queue(&t.pending), t.blocked.0, t.saved_mask.map(|m| m.0), t.stop_pending, t.stopped)
+        };
+        let Some(process) = self.process_names.get(&task.group.id).copied() else { return Ok(None) };
+        let memory = self.memory(&mm)?;
+        let state = TaskState {
+            process,
+            pid: self.pid(&task.pid())?,
+            credentials: self.files.credentials(&creds)?,
+            comm: task.comm(),
+            memory,
+            fd_table: self.files.fd_table(&fds)?,
+            fs_context: self.files.fs_context(&fs)?,
+            seccomp: self.seccomp(seccomp.as_ref())?,
+            pending,
+            blocked,
+            saved_mask,
+            stop_pending,
+            stopped,
+            usage: convert::usage(task.usage.get()),
+            age_ns: self.now_boot_ns.saturating_sub(task.start_boot_ns),
+            thread,
+            ..plain(task)
+        };
+        Ok(Some(state))
+    }
+
+    fn memory(&mut self, mm: &Arc<MemoryManager>) -> Result<Ref<MemoryState>, Refusal> {
+        let name = match self.memories.meet(address(mm)) {
+            Met::Before(name) => return Ok(name),
+            Met::First(name) => name,
+        };
+        let files = &mut self.files;
+        let saved = mm.save(|object| files.mappable(object))?;
+        // In the order of their names: this is the only place that gives them.
+        self.saved_memories.push((mm.clone(), saved));
+        Ok(name)
+    }
+
+    fn seccomp(&mut self, mode: Option<&Mode>) -> Result<SeccompState, Refusal> {
+        Ok(match mode {
+            None => SeccompState::None,
+            Some(Mode::Strict) => SeccompState::Strict,
+            Some(Mode::Filter(filter)) => {
+                // The oldest first, as each names the one before it.
+                let mut chain = vec![filter];
+                while let Some(previous) = chain.last().and_then(|f| f.previous()) {
+                    chain.push(previous);
+                }
+                let mut newest = None;
+                for filter in chain.into_iter().rev() {
+                    newest = Some(self.filter(filter, newest)?);
+                }
+                newest.map_or(SeccompState::None, SeccompState::Filter)
+            }
+        })
+    }
+
+    fn filter(
+        &mut self,
+        filter: &Arc<Filter>,
+        previous: Option<Ref<SeccompFilterState>>,
+    ) -> Result<Ref<SeccompFilterState>, Refusal> {
+        let profile = self.container.profile.as_ref().is_some_and(|p| Arc::ptr_eq(p, filter));
+        self.filters.save(address(filter), || {
+            Ok(if profile {
+                SeccompFilterState::Profile
+            } else {
+                let program = filter.instructions().iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect();
+                SeccompFilterState::Program { program, log_all: filter.logged() == Logged::All, previous }
+            })
+        })
+    }
+}
+
+/// The state of `task` that refers to nothing else.
+fn plain(task: &Task) -> TaskState {
+    let s = task.state();
+    TaskState {
+        clear_child_tid: s.clear_child_tid,
+        robust_list: s.robust_list,
+        pdeath_signal: number(s.pdeath_signal),
+        sched: convert::sched(&s.sched),
+        timer_slack_ns: s.timer_slack_ns,
+        login: (s.login.uid, s.login.session),
+        personality: s.personality,
+        thp_disabled: s.thp_disabled,
+        no_new_privs_by_sync: s.no_new_privs_by_sync,
+        ..TaskState::nothing()
+    }
+}

@@ -1,0 +1,126 @@
+//! Host processes and threads for what comes out of an image.
+
+use std::sync::Arc;
+
+use moat_abi::signal::StackT;
+use moat_image::state::{MemoryState, NextStep, RestartRule, SandboxState, ThreadState};
+use moat_image::{ImageError, Ref};
+use moat_mm::{MemoryManager, Restored, UserAddr};
+use moat_platform::{GuestThread, NewProcess, Order, execute};
+
+use super::RestoreRequest;
+use crate::error::{PendingRestart, Restart};
+use crate::task::CurrentTask;
+use crate::task::current::{LastFault, RseqArea};
+use crate::task::rest::{block_of, deadline_of, regs_of};
+
+/// Address spaces, each in a host process of its own.
+pub(super) struct Memories(Vec<Slot>);
+
+struct Slot {
+    mm: Arc<MemoryManager>,
+    /// The first thread, until a task has taken it.
+    first: Option<Box<dyn GuestThread>>,
+    /// Threads for the tasks after that.
+    spare: Vec<Box<dyn GuestThread>>,
+}
+
+/// What a task runs in.
+pub(super) struct Memory {
+    pub(super) mm: Arc<MemoryManager>,
+    pub(super) thread: Box<dyn GuestThread>,
+}
+
+impl Memories {
+    /// Loads all address spaces.
+    pub(super) async fn restore(request: &RestoreRequest<'_>, state: &SandboxState) -> Result<Memories, ImageError> {
+        let container = &request.container.processes;
+        let kernel = container.kernel();
+        let (ids, vdso) = (&kernel.ids.mm, kernel.platform.vdso());
+        let mut mappables = Vec::new();
+        for mappable in state.mappables.iter() {
+            mappables.push(request.files.mappable(&mappable.kind, ids, request.pages.pages())?);
+        }
+        let mut all = Vec::new();
+        for (name, saved) in state.memories.named() {
+            let users = state.tasks.iter().filter(|task| task.memory == name).count();
+            let made = container.stock().new_process().await;
+            let NewProcess { space, mut thread } =
+                made.map_err(|errno| ImageError::Unfit(format!("making a host process: {errno}")))?;
+            let from = Restored { state: saved, mappables: &mappables, pages: request.pages };
+            let mm = MemoryManager::restore(space, &mut *thread, &vdso, ids, &from).await?;
+            let mut spare = Vec::new();
+            // Made while the first has nothing of a task yet.
+            for _ in 1..users {
+                let made = std::future::poll_fn(|cx| thread.poll_spawn(cx)).await;
+                spare.push(made.map_err(|errno| ImageError::Unfit(format!("making a host thread: {errno}")))?);
+                mm.add_user();
+            }
+            all.push(Slot { mm: Arc::new(mm), first: Some(thread), spare });
+        }
+        Ok(Memories(all))
+    }
+
+    /// A thread for one more task of this memory.
+    pub(super) async fn thread_of(&mut self, name: Ref<MemoryState>) -> Result<Memory, ImageError> {
+        let dangling = || ImageError::Dangling { what: "address space", index: name.index() };
+        let slot = usize::try_from(name.index()).ok().and_then(|at| self.0.get_mut(at)).ok_or_else(dangling)?;
+        let thread = slot.first.take().or_else(|| slot.spare.pop()).ok_or_else(dangling)?;
+        Ok(Memory { mm: slot.mm.clone(), thread })
+    }
+}
+
+/// `RSEQ_CPU_ID_REGISTRATION_FAILED`, and where it is in `struct rseq`.
+const RSEQ_FAILED: i32 = -2;
+const RSEQ_CPU_ID: u64 = 4;
+
+impl CurrentTask {
+    /// Takes registers and what else the thread had.
+    ///
+    /// # Errors
+    /// Another number of registers; extended state of another processor.
+    pub(super) async fn take_thread_state(&mut self, saved: &ThreadState) -> Result<(), ImageError> {
+        let regs = regs_of(&saved.registers).map_err(|_| ImageError::state("registers are missing"))?;
+        self.thread().set_regs(&regs);
+        self.thread().set_fpu(&saved.extended).map_err(|_| {
+            ImageError::Unfit(format!("extended state of {} bytes: the processor is another one", saved.extended.len()))
+        })?;
+        let (ss_sp, ss_flags, ss_size) = saved.altstack;
+        self.altstack = StackT { ss_sp, ss_flags, pad: 0, ss_size };
+        let (trapno, err, cr2) = saved.last_fault;
+        self.last_fault = LastFault { trapno, err, cr2 };
+        self.restart_block = saved.restart_block.as_ref().map(block_of);
+        if let Some((addr, len, sig)) = saved.rseq {
+            let order = Order::Rseq { addr, len, flags: 0, sig };
+            if execute(self.thread(), order).await.is_ok() {
+                self.rseq = Some(RseqArea { addr, len, sig });
+            } else {
+                // The platform has none: the program asks for its CPU by a call instead.
+                let word = RSEQ_FAILED.to_ne_bytes();
+                let _ = self.mm().write_bytes(UserAddr::new(addr.wrapping_add(RSEQ_CPU_ID)), &word);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a task out of an image does before anything else.
+    pub(crate) async fn take_step(&mut self, step: NextStep) {
+        match step {
+            NextStep::Run => {}
+            NextStep::Interrupted { nr, rule } => {
+                let kind = match rule {
+                    RestartRule::Sys => Restart::Sys,
+                    RestartRule::NoHand => Restart::NoHand,
+                    RestartRule::NoIntr => Restart::NoIntr,
+                    RestartRule::Block(call) => Restart::Block(block_of(&call)),
+                };
+                self.restart = Some(PendingRestart { kind, nr });
+            }
+            NextStep::Call(call) => self.go_on(call.nr, call.args, deadline_of(call.patience)).await,
+            NextStep::Vfork { child } => {
+                crate::task::clone::await_vfork(self).await;
+                self.thread().set_ret(u64::try_from(child).unwrap_or(0));
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! [`Restorer`]: see [`super`].
+
+use std::sync::Arc;
+
+use moat_abi::fs::{FileType, OpenFlags};
+use moat_abi::{Errno, cap::CapSet};
+use moat_identity::{Credentials, UserNamespace};
+use moat_image::pages::Pages;
+use moat_image::state::{
+    CredentialsState, FdTableState, FileIdentityState, FsContextState, MappableKind, MountState, OpenFileState,
+    PathState, SandboxState,
+};
+use moat_image::{ImageError, Ref, refs::find};
+use moat_mm::{Mappable, MmIds, SharedAnon};
+use moat_sync::{LockClass, Mutex};
+
+use super::save::{Compare, identity};
+use crate::fd::Fd;
+use crate::fd_table::{FdTable, NR_OPEN, OnExec};
+use crate::fs_context::FsContext;
+use crate::inode::OpenContext;
+use crate::mount::{Mount, MountNamespace};
+use crate::open_file::OpenFile;
+use crate::ops::Executable;
+use crate::path::Path;
+use crate::vfs::Vfs;
+
+/// What a container's configuration lets its processes be.
+pub struct Bounds {
+    /// Who its init would be.
+    pub init: Credentials,
+}
+
+/// Files of an image in a new kernel.
+pub struct Restorer<'a> {
+    state: &'a SandboxState,
+    vfs: &'a Vfs,
+    namespace: Arc<MountNamespace>,
+    /// By the numbers of the image.
+    mounts: Vec<Arc<Mount>>,
+    credentials: Vec<Arc<Credentials>>,
+}
+
+fn unfit(what: impl Into<String>) -> ImageError {
+    ImageError::Unfit(what.into())
+}
+
+impl<'a> Restorer<'a> {
+    /// The files of `state` on the mounts of `namespace`, which the configuration has made, for processes that can be no more than
+    /// `bounds`.
+    ///
+    /// # Errors
+    /// A mount that is not there, or another one than it was; credentials beyond the configuration.
+    pub fn new(
+        state: &'a SandboxState,
+        vfs: &'a Vfs,
+        namespace: Arc<MountNamespace>,
+        bounds: &Bounds,
+    ) -> Result<Restorer<'a>, ImageError> {
+        let all = namespace.mounts();
+        let mounts = state.mounts.iter().map(|mount| find_mount(mount, &all)).collect::<Result<_, _>>()?;
+        let user_ns = namespace.user_ns().clone();
+        let credentials =
+            state.credentials.iter().map(|c| bounds.credentials(c, &user_ns)).collect::<Result<_, _>>()?;
+        Ok(Restorer { state, vfs, namespace, mounts, credentials })
+    }
+
+    /// The credentials of this name.
+    ///
+    /// # Errors
+    /// [`ImageError::Dangling`].
+    pub fn credentials(&self, name: Ref<CredentialsState>) -> Result<Arc<Credentials>, ImageError> {
+        find(&self.credentials, name).cloned()
+    }
+
+    /// The place of this description.
+    ///
+    /// # Errors
+    /// A name that does not exist here.
+    pub fn path(&self, path: &PathState) -> Result<Path, ImageError> {
+        let mount = find(&self.mounts, path.mount)?;
+        let mut dentry = mount.root().clone();
+        for name in path.names.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
+            dentry = dentry.lookup(name).map_err(|errno| {
+                let place = Path::root_of(mount.clone()).text(None);
+                let text = [place.strip_suffix(b"/").unwrap_or(&place), &path.names].concat();
+                unfit(format!("{}: {errno}", String::from_utf8_lossy(&text)))
+            })?;
+        }
+        Ok(Path { mount: mount.clone(), dentry })
+    }
+
+    /// Root, working directory and umask.
+    ///
+    /// # Errors
+    /// As [`Restorer::path`].
+    pub fn fs_context(&self, context: &FsContextState) -> Result<Arc<Mutex<FsContext>>, ImageError> {
+        let (root, cwd) = (self.path(&context.root)?, self.path(&context.cwd)?);
+        for dir in [&root, &cwd] {
+            if dir.inode().file_type() != FileType::Directory {
+                return Err(unfit(format!("{dir:?} is no directory any more")));
+            }
+        }
+        let namespace = self.namespace.clone();
+        let context = FsContext { cwd, root, umask: context.umask & 0o777, namespace };
+        Ok(Arc::new(Mutex::new(LockClass::Process, context)))
+    }
+
+    /// Opens what was opened by its path.
+    ///
+    /// # Errors
+    /// Another file than it was; those of opening it.
+    pub fn open(
+        &self,
+        file: &OpenFileState,
+        path: &PathState,
+        found: &FileIdentityState,
+    ) -> Result<Arc<OpenFile>, ImageError> {
+        let creds = self.credentials(file.credentials)?;
+        let path = self.path(path)?;
+        let flags = OpenFlags::from_bits_truncate(file.flags) - OpenFlags::OPEN_ONLY;
+        if flags.contains(OpenFlags::PATH) {
+            compare(&path, found)?;
+            return Ok(OpenFile::path_only(path, flags, creds));
+        }
+        let open = self.open_as(path, flags, found, creds)?;
+        open.set_pos(file.pos);
+        Ok(open)
+    }
+
+    fn open_as(
+        &self,
+        path: Path,
+        flags: OpenFlags,
+        found: &FileIdentityState,
+        creds: Arc<Credentials>,
+    ) -> Result<Arc<OpenFile>, ImageError> {
+        compare(&path, found)?;
+        let failed = |errno: Errno| unfit(format!("opening {path:?}: {errno}"));
+        let writes = flags.access_mode().can_write();
+        let regular = path.inode().file_type() == FileType::Regular;
+        if writes && regular {
+            path.mount.check_writable().map_err(failed)?;
+        }
+        let writing = if writes && regular { Some(path.write_access().map_err(failed)?) } else { None };
+        // What it takes to open it has been checked when it was opened first: permissions may have changed since.
+        let caller = self.vfs.kernel_caller();
+        let file = path.inode().clone().open(&OpenContext { flags, caller: &caller, path: &path }).map_err(failed)?;
+        Ok(OpenFile::writing(file, path, flags, creds, writing))
+    }
+
+    /// What mappings show.
+    ///
+    /// # Errors
+    /// Another file than it was; those of opening it; of the host.
+    pub fn mappable(&self, kind: &MappableKind, ids: &MmIds, pages: &Pages) -> Result<Arc<dyn Mappable>, ImageError> {
+        match kind {
+            MappableKind::File { path, writable, found } => {
+                let flags = if *writable { OpenFlags::RDWR } else { OpenFlags::empty() };
+                let path = self.path(path)?;
+                let failed = format!("mapping {path:?}");
+                let creds = self.vfs.kernel_caller();
+                let open = self.open_as(path, flags, found, crate::Caller::creds(&creds).clone())?;
+                let mappable = open.file().clone().mappable(&open);
+                mappable.map_err(|errno| unfit(format!("{failed}: {errno}")))
+            }
+            MappableKind::SharedAnonymous { len, segments } => {
+                let memory = SharedAnon::new(ids, *len).map_err(|errno| unfit(format!("shared memory: {errno}")))?;
+                super::restore_memory(memory.memory().fd(), *len, segments, pages)?;
+                Ok(Arc::new(memory))
+            }
+        }
+    }
+
+    /// A program that processes execute.
+    ///
+    /// # Errors
+    /// As [`Restorer::path`]; ETXTBSY.
+    pub fn executable(&self, path: &PathState) -> Result<Arc<Executable>, ImageError> {
+        let path = self.path(path)?;
+        let failed = format!("executing {path:?}");
+        Executable::new(path).map_err(|errno| unfit(format!("{failed}: {errno}")))
+    }
+
+    /// A descriptor table with the open files, which are given by the numbers of the image.
+    ///
+    /// # Errors
+    /// Numbers that no descriptor can have; files that are not there.
+    pub fn fd_table(&self, table: &FdTableState, files: &[Arc<OpenFile>]) -> Result<Arc<FdTable>, ImageError> {
+        let restored = FdTable::new(self.vfs.tables());
+        for descriptor in &table.descriptors {
+            let file = find(files, descriptor.file)?.clone();
+            let on_exec = if descriptor.close_on_exec { OnExec::Close } else { OnExec::Keep };
+            let installed = restored.replace(Fd(descriptor.fd), file, u64::from(NR_OPEN), on_exec);
+            installed.map_err(|_| ImageError::state(format!("descriptor {} can't be", descriptor.fd)))?;
+        }
+        Ok(Arc::new(restored))
+    }
+
+    /// Everything of the image.
+    #[must_use]
+    pub fn state(&self) -> &'a SandboxState {
+        self.state
+    }
+}
+
+/// The mount of the new namespace that is the one of the image.
+fn find_mount(mount: &MountState, all: &[Arc<Mount>]) -> Result<Arc<Mount>, ImageError> {
+    let place = String::from_utf8_lossy(&mount.mountpoint).into_owned();
+    let here = usize::try_from(mount.index).ok().and_then(|at| all.get(at));
+    let here = here.ok_or_else(|| unfit(format!("there is no mount at {place} in this configuration")))?;
+    let same = here.fs().name() == mount.fs_type && Path::root_of(here.clone()).text(None) == mount.mountpoint;
+    if !same {
+        let kind = &mount.fs_type;
+        return Err(unfit(format!("the configuration has another mount than the {kind} at {place} of the image")));
+    }
+    Ok(here.clone())
+}
+
+/// Whether the file at `path` is the one that was found.
+fn compare(path: &Path, found: &FileIdentityState) -> Result<(), ImageError> {
+    let meta = path.inode().metadata().map_err(|errno| unfit(format!("{path:?}: {errno}")))?;
+    let compared = if found.contents.is_some() { Compare::Contents } else { Compare::Type };
+    let now = identity(&meta, compared);
+    if now.file_type != found.file_type {
+        return Err(unfit(format!("{path:?} has become a file of another type since the checkpoint")));
+    }
+    if now.contents != found.contents {
+        return Err(unfit(format!("{path:?} has been changed since the checkpoint")));
+    }
+    Ok(())
+}
+
+impl Bounds {
+    /// The credentials of the image, as far as the configuration allows them.
+    fn credentials(&self, c: &CredentialsState, user_ns: &Arc<UserNamespace>) -> Result<Arc<Credentials>, ImageError> {
+        let most = self.init.bounding.union(self.init.permitted);
+        let at_most = |bits: u64| CapSet(bits).intersection(most);
+        let ids = [c.uid, c.euid, c.suid, c.fsuid];
+        // Nothing could have made such a process another user: neither a set-user-ID program nor a capability.
+        let fixed = self.init.no_new_privs && most.0 & (1 << SETUID) == 0;
+        if fixed && ids.iter().any(|id| *id != self.init.uid) {
+            let what = format!("a process of user {}, which the configuration does not let it become", c.uid);
+            return Err(unfit(what));
+        }
+        let mut groups = c.groups.clone();
+        // `Credentials` has them in order.
+        groups.sort_unstable();
+        groups.dedup();
+        Ok(Arc::new(Credentials {
+            uid: c.uid,
+            euid: c.euid,
+            suid: c.suid,
+            fsuid: c.fsuid,
+            gid: c.gid,
+            egid: c.egid,
+            sgid: c.sgid,
+            fsgid: c.fsgid,
+            groups: groups.into(),
+            effective: at_most(c.effective),
+            permitted: at_most(c.permitted),
+            inheritable: at_most(c.inheritable),
+            bounding: at_most(c.bounding),
+            ambient: at_most(c.ambient),
+            securebits: c.securebits,
+            no_new_privs: c.no_new_privs || self.init.no_new_privs,
+            user_ns: user_ns.clone(),
+        }))
+    }
+}
+
+/// CAP_SETUID.
+const SETUID: u32 = 7;

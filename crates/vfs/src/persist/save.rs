@@ -1,0 +1,298 @@
+//! [`Saver`]: see [`super`].
+
+use std::sync::Arc;
+
+use moat_abi::fs::{FileType, OpenFlags};
+use moat_identity::{Credentials, UserNamespace};
+use moat_image::pages::PagesWriter;
+use moat_image::state::{
+    CredentialsState, DescriptorState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableKind,
+    MappableState, MountState, OpenFileKind, OpenFileState, PathState, SandboxState,
+};
+use moat_image::{ImageError, Interner, Met, Ref, Refusal};
+use moat_mm::{Mappable, Origin};
+use moat_sync::Mutex;
+
+use super::MappedFile;
+use crate::fd_table::{FdTable, OnExec};
+use crate::fs_context::FsContext;
+use crate::inode::{FileSystem, Metadata};
+use crate::mount::{Mount, MountNamespace};
+use crate::open_file::{OpenFile, OwnerId};
+use crate::path::Path;
+
+/// Whether a file that is opened again has to have the contents that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// Yes: it is on the host, where others could have changed it.
+    Contents,
+    /// It comes from the kernel itself, or with the image.
+    Type,
+}
+
+/// Collects what is saved of files. Nothing of the guest runs meanwhile, unless this is a survey, of which only the refusals count.
+pub struct Saver {
+    namespace: Arc<MountNamespace>,
+    user_ns: Arc<UserNamespace>,
+    /// The namespace's mounts, parents first.
+    mounts: Vec<Arc<Mount>>,
+    /// What the container's init was started with.
+    donated: Vec<Arc<OpenFile>>,
+    /// Where contents go; none in a survey.
+    pub pages: Option<PagesWriter>,
+    credentials: Interner<CredentialsState>,
+    open_files: Interner<OpenFileState>,
+    fd_tables: Interner<FdTableState>,
+    fs_contexts: Interner<FsContextState>,
+    mount_states: Interner<MountState>,
+    file_systems: Interner<FileSystemState>,
+    mappables: Interner<MappableState>,
+    /// What is known by its address stays alive.
+    kept: Vec<Arc<OpenFile>>,
+}
+
+fn address<T: ?Sized>(object: &Arc<T>) -> usize {
+    Arc::as_ptr(object).addr()
+}
+
+impl Saver {
+    /// A saver for processes in `namespace`, whose init was started with `donated`. Contents go to `pages`; without it, this is a survey.
+    #[must_use]
+    pub fn new(namespace: Arc<MountNamespace>, donated: Vec<Arc<OpenFile>>, pages: Option<PagesWriter>) -> Saver {
+        Saver {
+            user_ns: namespace.user_ns().clone(),
+            mounts: namespace.mounts(),
+            namespace,
+            donated,
+            pages,
+            credentials: Interner::default(),
+            open_files: Interner::default(),
+            fd_tables: Interner::default(),
+            fs_contexts: Interner::default(),
+            mount_states: Interner::default(),
+            file_systems: Interner::default(),
+            mappables: Interner::default(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// Saves all mounts and their file systems, whether anything refers to them or not.
+    ///
+    /// # Errors
+    /// The file system that can't be saved, with its mount point.
+    pub fn mounts(&mut self) -> Result<(), Refusal> {
+        for mount in self.mounts.clone() {
+            self.mount(&mount)?;
+        }
+        Ok(())
+    }
+
+    /// Who a task or the opener of a file is.
+    ///
+    /// # Errors
+    /// A user namespace of the guest's own.
+    pub fn credentials(&mut self, creds: &Arc<Credentials>) -> Result<Ref<CredentialsState>, Refusal> {
+        if !Arc::ptr_eq(&creds.user_ns, &self.user_ns) {
+            return Err(Refusal::new("a user namespace of the guest's own"));
+        }
+        let c = &**creds;
+        self.credentials.save(address(creds), || {
+            Ok(CredentialsState {
+                uid: c.uid,
+                euid: c.euid,
+                suid: c.suid,
+                fsuid: c.fsuid,
+                gid: c.gid,
+                egid: c.egid,
+                sgid: c.sgid,
+                fsgid: c.fsgid,
+                groups: c.groups.to_vec(),
+                effective: c.effective.0,
+                permitted: c.permitted.0,
+                inheritable: c.inheritable.0,
+                bounding: c.bounding.0,
+                ambient: c.ambient.0,
+                securebits: c.securebits,
+                no_new_privs: c.no_new_privs,
+            })
+        })
+    }
+
+    /// A descriptor table.
+    ///
+    /// # Errors
+    /// The descriptor that can't be saved.
+    pub fn fd_table(&mut self, table: &Arc<FdTable>) -> Result<Ref<FdTableState>, Refusal> {
+        let name = match self.fd_tables.meet(address(table)) {
+            Met::Before(name) => return Ok(name),
+            Met::First(name) => name,
+        };
+        let mut descriptors = Vec::new();
+        for (fd, file, on_exec) in table.snapshot() {
+            let saved = self.open_file(&file).map_err(|refusal| refusal.at(format!("descriptor {}", fd.0)))?;
+            descriptors.push(DescriptorState { fd: fd.0, file: saved, close_on_exec: on_exec == OnExec::Close });
+        }
+        self.fd_tables.fill(name, FdTableState { descriptors });
+        Ok(name)
+    }
+
+    /// An open file description.
+    ///
+    /// # Errors
+    /// What it is, if it can't be saved.
+    pub fn open_file(&mut self, f: &Arc<OpenFile>) -> Result<Ref<OpenFileState>, Refusal> {
+        let name = match self.open_files.meet(address(f)) {
+            Met::Before(name) => return Ok(name),
+            Met::First(name) => name,
+        };
+        self.kept.push(f.clone());
+        let donated = self.donated.iter().position(|d| Arc::ptr_eq(d, f));
+        let kind = match donated.and_then(|at| u32::try_from(at).ok()) {
+            Some(number) => OpenFileKind::Donated(number),
+            None if f.is_path() => self.by_path(f, Compare::Type)?,
+            None => f.file().save(f, self)?,
+        };
+        let (owner, signal) = f.owner();
+        if !matches!(owner.id, OwnerId::None) || f.flags().contains(OpenFlags::ASYNC) {
+            return Err(Refusal::new("an open file that sends signals (F_SETOWN, O_ASYNC)"));
+        }
+        let credentials = self.credentials(f.creds())?;
+        self.open_files.fill(name, OpenFileState { flags: f.flags().bits(), pos: f.pos(), credentials, signal, kind });
+        Ok(name)
+    }
+
+    /// A file that is opened by its path again.
+    ///
+    /// # Errors
+    /// A name that is gone; a place outside of the container's mounts.
+    pub fn by_path(&mut self, f: &OpenFile, compare: Compare) -> Result<OpenFileKind, Refusal> {
+        let path = self.path(f.path())?;
+        let found = identity(&f.metadata().map_err(|_| unknown(f.path()))?, compare);
+        Ok(OpenFileKind::Path { path, found })
+    }
+
+    /// Root, working directory and umask.
+    ///
+    /// # Errors
+    /// A mount namespace of the guest's own; a directory whose name is gone.
+    pub fn fs_context(&mut self, fs: &Arc<Mutex<FsContext>>) -> Result<Ref<FsContextState>, Refusal> {
+        let context = fs.lock().clone();
+        if !Arc::ptr_eq(&context.namespace, &self.namespace) {
+            return Err(Refusal::new("a mount namespace of the guest's own"));
+        }
+        let name = match self.fs_contexts.meet(address(fs)) {
+            Met::Before(name) => return Ok(name),
+            Met::First(name) => name,
+        };
+        let root = self.path(&context.root).map_err(|refusal| refusal.at("the root directory"))?;
+        let cwd = self.path(&context.cwd).map_err(|refusal| refusal.at("the working directory"))?;
+        self.fs_contexts.fill(name, FsContextState { root, cwd, umask: context.umask });
+        Ok(name)
+    }
+
+    /// A place in the tree of mounts.
+    ///
+    /// # Errors
+    /// A name that is gone; a mount that the container was not made with.
+    pub fn path(&mut self, path: &Path) -> Result<PathState, Refusal> {
+        let mount = self.mount(&path.mount).map_err(|refusal| refusal.at(text(path)))?;
+        let mut names = Vec::new();
+        let mut at = path.dentry.clone();
+        while !Arc::ptr_eq(&at, path.mount.root()) {
+            if at.is_deleted() || at.is_anonymous() {
+                return Err(Refusal::new(format!("{}, which has no name any more,", text(path))));
+            }
+            let (name, parent) = at.name_and_parent();
+            names.push(name);
+            at = parent.ok_or_else(|| unknown(path))?;
+        }
+        let names = names.iter().rev().flat_map(|name| [b"/", &**name].concat()).collect();
+        Ok(PathState { mount, names })
+    }
+
+    fn mount(&mut self, mount: &Arc<Mount>) -> Result<Ref<MountState>, Refusal> {
+        let index = self.mounts.iter().position(|m| Arc::ptr_eq(m, mount));
+        let Some(index) = index.and_then(|at| u32::try_from(at).ok()) else {
+            return Err(Refusal::new(format!("a mount outside of the container's ({})", mount.fs().name())));
+        };
+        let name = match self.mount_states.meet(address(mount)) {
+            Met::Before(name) => return Ok(name),
+            Met::First(name) => name,
+        };
+        let mountpoint = Path::root_of(mount.clone()).text(None);
+        let place = format!("the mount at {}", String::from_utf8_lossy(&mountpoint));
+        let file_system = self.file_system(mount.fs()).map_err(|refusal| refusal.at(place))?;
+        let fs_type = mount.fs().name().to_owned();
+        self.mount_states.fill(name, MountState { index, fs_type, mountpoint, file_system });
+        Ok(name)
+    }
+
+    fn file_system(&mut self, fs: &Arc<dyn FileSystem>) -> Result<Ref<FileSystemState>, Refusal> {
+        match self.file_systems.meet(address(fs)) {
+            Met::Before(name) => Ok(name),
+            Met::First(name) => {
+                let state = fs.save(self)?;
+                self.file_systems.fill(name, state);
+                Ok(name)
+            }
+        }
+    }
+
+    /// What a mapping shows.
+    ///
+    /// # Errors
+    /// What it is, if it can't be saved.
+    pub fn mappable(&mut self, object: &Arc<dyn Mappable>) -> Result<Ref<MappableState>, Refusal> {
+        let name = match self.mappables.meet(address(object)) {
+            Met::Before(name) => return Ok(name),
+            Met::First(name) => name,
+        };
+        let kind = match object.origin() {
+            Origin::File(file) => {
+                let file = file.downcast_ref::<MappedFile>();
+                let MappedFile { path, writable } = file.ok_or_else(|| Refusal::new("a file of an unknown kind"))?;
+                let found = path.inode().metadata().map_err(|_| unknown(path))?;
+                // What is executed and mapped has to be what it was: programs have pointers into it.
+                let found = identity(&found, Compare::Contents);
+                MappableKind::File { path: self.path(path)?, writable: *writable, found }
+            }
+            Origin::Memory(memory, len) => {
+                let segments = super::save_memory(memory.fd(), len, self.pages.as_mut())?;
+                MappableKind::SharedAnonymous { len, segments }
+            }
+            Origin::Other(what) => return Err(Refusal::new(what)),
+        };
+        self.mappables.fill(name, MappableState { kind });
+        Ok(name)
+    }
+
+    /// Puts everything into `state`; gives back where pages go.
+    ///
+    /// # Errors
+    /// An object that was met and not saved.
+    pub fn finish(self, state: &mut SandboxState) -> Result<Option<PagesWriter>, ImageError> {
+        state.credentials = self.credentials.finish()?;
+        state.open_files = self.open_files.finish()?;
+        state.fd_tables = self.fd_tables.finish()?;
+        state.fs_contexts = self.fs_contexts.finish()?;
+        state.mounts = self.mount_states.finish()?;
+        state.file_systems = self.file_systems.finish()?;
+        state.mappables = self.mappables.finish()?;
+        Ok(self.pages)
+    }
+}
+
+fn text(path: &Path) -> String {
+    String::from_utf8_lossy(&path.text(None)).into_owned()
+}
+
+fn unknown(path: &Path) -> Refusal {
+    Refusal::new(format!("{}, of which nothing is known any more,", text(path)))
+}
+
+pub(super) fn identity(meta: &Metadata, compare: Compare) -> FileIdentityState {
+    let file_type = FileType::from_mode(meta.mode).map_or(0, FileType::mode_bits);
+    let compared = compare == Compare::Contents && file_type == FileType::Regular.mode_bits();
+    let contents = compared.then_some((meta.size, meta.mtime.tv_sec, meta.mtime.tv_nsec));
+    FileIdentityState { file_type, contents }
+}

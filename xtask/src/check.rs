@@ -14,6 +14,7 @@ mod ratchets;
 mod sources;
 mod statics;
 mod syscall_list;
+mod unsaved;
 
 use std::time::Instant;
 
@@ -26,13 +27,14 @@ type Step = (&'static str, fn() -> Result<()>);
 
 /// Runs every step; an error names those that failed.
 pub fn run() -> Result<()> {
-    let steps: [Step; 12] = [
+    let steps: [Step; 13] = [
         ("format", format),
         ("ratchets", ratchets::run),
         ("layers", layers::run),
         ("dependencies", dependencies::run),
         ("circles", circles::run),
         ("statics", statics::run),
+        ("what is not saved", unsaved::run),
         ("casts", casts::run),
         ("comments", comments::run),
         ("list of system calls", syscall_list::run),

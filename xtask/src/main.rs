@@ -16,7 +16,7 @@ const USAGE: &str = "\
 cargo x check                 formatting, lints, layers, dependencies, ratchets, documentation
 cargo x ratchet               bring the numbers in xtask/ratchets to what the sources have
 cargo x docs                  write docs/syscalls.md from the declarations
-cargo x test [AREA] [flags]   AREA: unit, abi, files, programs, hardening or oci; all of them by default;
+cargo x test [AREA] [flags]   AREA: unit, abi, checkpoint, files, programs, hardening or oci; all of them by default;
                               files comes with the part of abi that is about files; hosts, which boots virtual
                               machines with stock kernels, is only run by its name
     --case NAME               only the cases whose name is or starts with NAME (repeatable)

@@ -4,6 +4,7 @@
 //! first, in a chroot, and then in the sandbox, and both must give the same.
 
 mod abi;
+mod checkpoint;
 mod dispositions;
 mod files;
 mod hardening;
@@ -46,7 +47,9 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if options.wants(Area::Unit) && options.cases.is_empty() && !options.list {
         unit::run(&mut report)?;
     }
-    if [Area::Abi, Area::Files, Area::Programs, Area::Hardening, Area::Oci].into_iter().any(|area| options.wants(area))
+    if [Area::Abi, Area::Checkpoint, Area::Files, Area::Programs, Area::Hardening, Area::Oci]
+        .into_iter()
+        .any(|area| options.wants(area))
     {
         sandboxed(&options, &mut report)?;
     }
@@ -68,6 +71,7 @@ fn sandboxed(options: &Options, report: &mut Report) -> Result<()> {
     if !rustix::process::geteuid().is_root() && !options.list {
         let reason = "needs root: the runs on the host use chroot and namespaces";
         report.skip("abi", reason);
+        report.skip("checkpoint", reason);
         report.skip("files", reason);
         report.skip("programs", reason);
         report.skip("hardening", reason);
@@ -78,6 +82,9 @@ fn sandboxed(options: &Options, report: &mut Report) -> Result<()> {
     let mut runner = Runner::new(moat.clone())?;
     if options.wants(Area::Abi) {
         abi::run(options, &mut runner, report)?;
+    }
+    if options.wants(Area::Checkpoint) {
+        checkpoint::run(options, &mut runner, report)?;
     }
     if options.wants(Area::Files) {
         files::run(options, &mut runner, report)?;

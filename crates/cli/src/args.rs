@@ -17,7 +17,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub(crate) use exec::Exec;
 pub(crate) use global::{FileAccess, Global, HostUds, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
 use lenient::{lenient, with_two_dashes};
-pub(crate) use lifecycle::{Create, Delete, Id, Kill, List, ListFormat, Ps, Run, Wait};
+pub(crate) use lifecycle::{Checkpoint, Create, Delete, Id, Image, ImageCommand, Kill, List, ListFormat, Ps, Restore, Run, Wait};
 pub(crate) use resources::{Events, Update};
 pub(crate) use tools::{Client, Completion, Debug, Do, Doctor, Install, Man, Place, Profiles, Spec, Uninstall};
 
@@ -68,10 +68,12 @@ pub(crate) enum Command {
     Resume(Id),
     /// Wait for a container's process to end, and say how it did
     Wait(Wait),
-    /// Not supported yet
-    Checkpoint(Unsupported),
-    /// Not supported yet
-    Restore(Unsupported),
+    /// Save a container into an image, and end it
+    Checkpoint(Box<Checkpoint>),
+    /// Create a container from a bundle, and go on in it with the processes of an image
+    Restore(Box<Restore>),
+    /// Look at an image
+    Image(Image),
     /// Write a config.json to begin with
     Spec(Spec),
     /// Say what this runtime can do, as JSON
@@ -104,13 +106,6 @@ pub(crate) struct HostCalls {
     pub(crate) calls: String,
 }
 
-/// Arguments of a command that does not work.
-#[derive(Debug, Args)]
-pub(crate) struct Unsupported {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<OsString>,
-}
-
 /// The names of all commands.
 const NAMES: &[&str] = &[
     "create",
@@ -129,6 +124,7 @@ const NAMES: &[&str] = &[
     "wait",
     "checkpoint",
     "restore",
+    "image",
     "spec",
     "features",
     "do",

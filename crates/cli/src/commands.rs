@@ -1,6 +1,7 @@
 //! What each command does: flags in, calls on `moat-runtime`, an exit code out.
 
 mod adhoc;
+mod checkpoint;
 mod create;
 mod debug;
 mod delete;
@@ -12,6 +13,7 @@ mod features;
 #[cfg(feature = "host-calls")]
 mod host_calls;
 mod install;
+mod image;
 mod kill;
 mod list;
 mod profile;
@@ -26,7 +28,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
-use moat_runtime::{Config, Container, ContainerId, Error, Store};
+use moat_runtime::{Config, Container, ContainerId, Store};
 use serde::Serialize;
 
 use crate::args::{Arguments, Command};
@@ -55,8 +57,9 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited, file: &Configurati
         Command::Pause(flags) => load(&config, &flags.id)?.pause().map(|()| 0).map_err(Into::into),
         Command::Resume(flags) => load(&config, &flags.id)?.resume().map(|()| 0).map_err(Into::into),
         Command::Wait(flags) => wait::run(&config, &flags),
-        Command::Checkpoint(_) => Err(Error::State("checkpoint is not supported yet".into()).into()),
-        Command::Restore(_) => Err(Error::State("restore is not supported yet".into()).into()),
+        Command::Checkpoint(flags) => checkpoint::run(&config, &flags),
+        Command::Restore(flags) => run::restore(&config, &global, *flags, inherited),
+        Command::Image(flags) => image::run(&flags.command),
         Command::Spec(flags) => spec::run(&flags),
         Command::Features => features::run(),
         Command::Debug(flags) => debug::run(&config, &global, &flags),

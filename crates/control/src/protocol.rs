@@ -82,10 +82,14 @@ pub enum Request {
     ChangeLogging(LogSpec),
     /// Ends all processes of a container other than the root container and forgets it.
     DestroyContainer(String),
-    /// Saves the sandbox. Not supported yet.
-    Checkpoint,
-    /// Restores a sandbox. Not supported yet.
-    Restore,
+    /// Saves the sandbox of this container into the two files that come with the message, `state` and `pages`, which are empty.
+    /// Restoring is part of making a sandbox: [`crate::spec::RestoreSpec`].
+    Checkpoint {
+        /// The container.
+        id: String,
+        /// What becomes of it when all is saved.
+        then: AfterCheckpoint,
+    },
     /// Begins a profile of the sandbox: [`Response::Done`] once it is under way. What is seen goes, as records of
     /// [`crate::profile`], to the pipe that comes with the message. It ends with [`Request::StopProfile`], when the pipe's other
     /// end closes, and with the sandbox.
@@ -134,6 +138,15 @@ pub struct ExecuteArgs {
     pub preserved: Vec<FdNumber>,
     /// What happens to it when the connection closes.
     pub lifetime: ExecLifetime,
+}
+
+/// What becomes of a container that has been saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AfterCheckpoint {
+    /// It goes on, if it did before.
+    GoOn,
+    /// It is paused, for who asked to end it once the image is in its place.
+    Pause,
 }
 
 /// What happens to a process of [`Request::Execute`] when the connection that it was asked for over closes.
@@ -293,6 +306,9 @@ pub enum ControlError {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The container has what can't be saved: text that names it.
+    #[error("{0}")]
+    CantSave(String),
     /// This version of moat does not offer it.
     #[error("{0} is not supported yet")]
     Unsupported(String),

@@ -23,7 +23,7 @@ pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 pub use seccomp::{BpfInstruction, SeccompSpec};
 
 /// The version of [`SandboxSpec`]'s layout; boot refuses another one.
-pub const SPEC_VERSION: u32 = 3;
+pub const SPEC_VERSION: u32 = 4;
 
 /// Bytes of the largest encoded spec that boot reads.
 pub const MAX_SPEC_BYTES: u64 = 16 << 20;
@@ -94,6 +94,16 @@ pub struct ContainerSpec {
     pub seccomp: Option<SeccompSpec>,
     /// What it may use.
     pub shares: SharesSpec,
+    /// The image that its processes come out of, in place of its init's program.
+    pub restore: Option<RestoreSpec>,
+}
+
+/// The files of an image, open for reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RestoreSpec {
+    pub state: FdNumber,
+    pub pages: FdNumber,
 }
 
 /// What a container's cgroup lets it use, as its processes see it. The host enforces all but the number of tasks.

@@ -24,5 +24,11 @@ pub use error::{ImageError, Refusal};
 pub use refs::{Interner, Met, Ref, Table};
 pub use state::SandboxState;
 
+/// CRC-32 of `bytes`, as checksums in images are.
+#[must_use]
+pub fn crc32(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
+
 /// Bytes in a page.
 pub const PAGE_SIZE: u64 = 4096;

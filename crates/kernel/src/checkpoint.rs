@@ -21,6 +21,7 @@ mod threads;
 use std::sync::Arc;
 
 use moat_identity::Limits;
+use moat_image::state::VdsoState;
 use moat_vfs::MountNamespace;
 
 use crate::process::container::ContainerGroup;
@@ -48,6 +49,12 @@ pub struct KnownProcesses {
     pub init: Process,
     /// Those that were started in it, whose ends somebody may ask for.
     pub executed: Vec<Process>,
+}
+
+/// The vDSO as it is in a guest process, for the image.
+#[must_use]
+pub fn vdso(layout: &moat_platform::VdsoLayout, space: &dyn moat_platform::AddressSpace) -> VdsoState {
+    threads::vdso(layout, space)
 }
 
 /// Hard limits that a process out of an image can't be beyond.

@@ -66,7 +66,7 @@ pub struct RestartBlock {
 }
 
 /// A system call that was interrupted and may be restarted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct PendingRestart {
     /// By which rule.
     pub kind: Restart,

@@ -186,6 +186,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         seccomp: None,
         plan: None,
         shares: crate::cgroup::shares_of_host(),
+        image: None,
         lifetime: Lifetime::Attached,
         warnings: Vec::new(),
     })

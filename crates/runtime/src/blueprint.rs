@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use moat_control::spec::{
     Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostSockets, Lifetime,
-    MountFlags, MountKind, MountSpec, Overlay, ProcessSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec,
+    MountFlags, MountKind, MountSpec, Overlay, ProcessSpec, RestoreSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec,
     SharedNamespaces, SharesSpec, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
@@ -75,6 +75,8 @@ pub struct Blueprint {
     pub plan: Option<Plan>,
     /// What it is shown of its cgroup.
     pub shares: SharesSpec,
+    /// The directory of the image that its processes come out of, in place of its init's program.
+    pub image: Option<PathBuf>,
     /// Whether it dies with its creator.
     pub lifetime: Lifetime,
     /// What the configuration asked for and is not done, for the user's log.
@@ -269,6 +271,13 @@ impl Blueprint {
         for mount in self.mounts {
             mounts.push(mount.into_spec(opener, fds)?);
         }
+        let restore = match &self.image {
+            Some(directory) => {
+                let (state, pages) = moat_image::directory::open(directory)?;
+                Some(RestoreSpec { state: fds.add(state.into()), pages: fds.add(pages.into()) })
+            }
+            None => None,
+        };
         Ok(ContainerSpec {
             id: self.id.as_str().to_owned(),
             hostname: self.hostname,
@@ -288,6 +297,7 @@ impl Blueprint {
             sysctls: self.sysctls,
             seccomp: self.seccomp,
             shares: self.shares,
+            restore,
         })
     }
 }

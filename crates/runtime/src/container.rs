@@ -3,6 +3,7 @@
 //! A container is its state in the [`Store`], and its sandbox. Commands that change it hold its lock; those that only
 //! look at it, or that may take long, do not.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -20,6 +21,7 @@ use crate::namespaces::Role;
 use crate::store::{ContainerState, Entry, Status};
 use crate::{ContainerId, Error, Sandbox, Store};
 
+pub use checkpoint::Afterwards;
 pub use create::{CreateOptions, Created};
 pub use delete::Force;
 pub use exec::{Attachment, Exec, ExecOptions, Paused};

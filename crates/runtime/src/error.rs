@@ -99,6 +99,15 @@ fn command_text(command: &str, errno: Errno) -> String {
     }
 }
 
+impl From<moat_image::ImageError> for Error {
+    fn from(error: moat_image::ImageError) -> Self {
+        match error {
+            moat_image::ImageError::Host { what, error } => Error::Host { what, error },
+            other => Error::Invalid(other.to_string()),
+        }
+    }
+}
+
 impl From<ControlError> for Error {
     fn from(error: ControlError) -> Self {
         match error {

@@ -142,6 +142,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         seccomp: linux.seccomp,
         plan,
         shares: crate::cgroup::shares_of_host(),
+        image: None,
         lifetime,
         warnings,
     })

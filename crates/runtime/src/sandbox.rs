@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moat_abi::Signal;
+use moat_control::protocol::AfterCheckpoint;
 use moat_control::spec::{FileAccess, HostSockets, LogSpec, NetworkMode, SharesSpec};
 use moat_control::{
     ContainerStatus, ControlError, EventInfo, ExecuteArgs, ExitStatus, ProcessInfo, ProfileKind, Request, Response,
@@ -246,20 +247,13 @@ impl Sandbox {
         self.connect()?.call(&Request::ChangeLogging(logging), &fds, Patience::Quick).and_then(done)
     }
 
-    /// Saves the sandbox.
+    /// Saves a container into `state` and `pages`, which are empty files.
     ///
     /// # Errors
-    /// It is not supported yet.
-    pub fn checkpoint(&self) -> Result<()> {
-        self.done(&Request::Checkpoint)
-    }
-
-    /// Restores the sandbox.
-    ///
-    /// # Errors
-    /// It is not supported yet.
-    pub fn restore(&self) -> Result<()> {
-        self.done(&Request::Restore)
+    /// [`ControlError::CantSave`] names what can't be saved; the container then goes on.
+    pub fn checkpoint(&self, id: &str, then: AfterCheckpoint, state: OwnedFd, pages: OwnedFd) -> Result<()> {
+        let request = Request::Checkpoint { id: id.to_owned(), then };
+        self.connect()?.call(&request, &[state, pages], Patience::Endless).and_then(done)
     }
 
     /// Begins a profile, whose records the sandbox writes to `pipe`.

@@ -2,29 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use moat_abi::Errno;
 use moat_abi::fs::FileType;
 use moat_abi::ptrace::SockFilter;
 use moat_abi::signal::Signal;
 use moat_control::spec::{
-    BpfInstruction, ContainerSpec, DeviceRule, FdNumber, InitSignals, RuleDevices, SeccompSpec, SharesSpec, TaskLimit,
+    BpfInstruction, ContainerSpec, DeviceRule, FdNumber, InitSignals, ProcessSpec, RuleDevices, SeccompSpec,
+    SharesSpec, TaskLimit,
 };
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
 use moat_kernel::Kernel;
+use moat_kernel::checkpoint::KnownProcesses;
 use moat_kernel::process::allowance::{Allowance, Shares};
 use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::seccomp::{Filter, Logged};
 use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepare_process};
 use moat_platform::Stock;
 use moat_sync::{LockClass, Mutex, block_in_place};
-use moat_vfs::FsContext;
 use moat_vfs::device_rules::{DeviceAccess, DeviceRules, Devices, Verdict};
+use moat_vfs::{FsContext, MountNamespace, OpenFile};
 
 use crate::process::{self, StartError};
+use crate::restore::{self, RestoredContainer};
 use crate::{console, mounts};
 use moat_jail::DonatedFiles;
 
@@ -50,6 +53,8 @@ pub(crate) struct GuestContainer {
     pub(crate) executed: Mutex<BTreeMap<i32, Process>>,
     /// Its init, until it is started.
     prepared: Mutex<Option<PreparedProcess>>,
+    /// What the init was started with, by number.
+    donated: Vec<Weak<OpenFile>>,
 }
 
 impl GuestContainer {
@@ -79,21 +84,27 @@ impl GuestContainer {
         }
         let member = Membership { place, fs, processes, profile };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
-        let process = &spec.process;
-        let set_up = |files: &mut [_], creds: &_| console::set_up(files, &namespace, &member.processes, creds);
-        let request = process::request(process, &member, fds, set_up).map_err(|e| e.into_boot(process))?;
-        let prepared = prepare_process(request).await.map_err(|e| StartError::Command(e).into_boot(process))?;
-        let init = prepared.process();
-        if process.init == InitSignals::Ordinary {
-            init.group().make_killable();
-        }
+        let made = match spec.restore {
+            Some(image) => restore::container(kernel, &spec, image, &member, fds, &mut files).await?,
+            None => first_process(&spec.process, &member, &namespace, fds).await?,
+        };
+        // Whatever changes in file systems from here on is the guest's doing.
+        namespace.mounts().iter().for_each(|mount| mount.fs().made());
+        let RestoredContainer { prepared, known, donated } = made;
+        let executed = known.executed.into_iter().map(|process| (process.pid(), process)).collect();
         Ok(Arc::new(GuestContainer {
             id: spec.id,
             member,
-            init,
-            executed: Mutex::new(LockClass::Control, BTreeMap::new()),
+            init: known.init,
+            executed: Mutex::new(LockClass::Control, executed),
             prepared: Mutex::new(LockClass::Control, Some(prepared)),
+            donated: donated.iter().map(Arc::downgrade).collect(),
         }))
+    }
+
+    /// What its init was started with and is still open, by number.
+    pub(crate) fn donated(&self) -> Vec<(u32, Arc<OpenFile>)> {
+        (0..).zip(&self.donated).filter_map(|(number, file)| Some((number, file.upgrade()?))).collect()
     }
 
     /// Lets the init run.
@@ -155,6 +166,24 @@ impl GuestContainer {
     pub(crate) fn wrong_state(&self, what: &str) -> ControlError {
         ControlError::State { id: self.id.clone(), status: self.status(), what: what.to_owned() }
     }
+}
+
+/// Loads the init's program into a process.
+async fn first_process(
+    process: &ProcessSpec,
+    member: &Membership,
+    namespace: &MountNamespace,
+    fds: Vec<OwnedFd>,
+) -> Result<RestoredContainer, BootError> {
+    let set_up = |files: &mut [_], creds: &_| console::set_up(files, namespace, &member.processes, creds);
+    let request = process::request(process, member, fds, set_up).map_err(|e| e.into_boot(process))?;
+    let donated = request.fds.snapshot().into_iter().map(|(_, file, _)| file).collect();
+    let prepared = prepare_process(request).await.map_err(|e| StartError::Command(e).into_boot(process))?;
+    let init = prepared.process();
+    if process.init == InitSignals::Ordinary {
+        init.group().make_killable();
+    }
+    Ok(RestoredContainer { prepared, known: KnownProcesses { init, executed: Vec::new() }, donated })
 }
 
 fn place(kernel: &Kernel, spec: &ContainerSpec, root: Option<&GuestContainer>) -> Result<ContainerPlace, BootError> {

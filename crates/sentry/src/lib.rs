@@ -3,6 +3,7 @@
 //! - [`boot`]: from the re-executed binary to an empty, unprivileged process.
 //! - [`kernel`]: platform, kernel, files and init put together.
 //! - [`registry`], [`container`]: the containers; [`mounts`]: their mount namespaces; [`process`]: what they run.
+//! - [`checkpoint`], [`restore`]: the sandbox into an image, and a container's processes out of one.
 //! - [`network`]: the links of the sandbox's network namespace.
 //! - [`control`]: requests from outside; [`host_signals`]: signals from outside.
 
@@ -10,6 +11,7 @@
 
 mod assembly;
 pub mod boot;
+mod checkpoint;
 mod console;
 mod container;
 mod control;
@@ -20,6 +22,7 @@ mod network;
 mod process;
 mod profile;
 mod registry;
+mod restore;
 
 pub use boot::BootArgs;
 pub use kernel::kernel_main;

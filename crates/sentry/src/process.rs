@@ -9,7 +9,8 @@ use moat_abi::{Errno, Result};
 use moat_control::spec::{ProcessSpec, RlimitSpec};
 use moat_control::{BootError, ControlError};
 use moat_fs_host::stdio;
-use moat_identity::{Limit, Resource};
+use moat_identity::{Limit, Limits, Resource};
+use moat_kernel::Kernel;
 use moat_kernel::spawn::SpawnRequest;
 use moat_tty::Terminal;
 use moat_vfs::cred::{Credentials, UserNamespace};
@@ -73,8 +74,7 @@ pub(crate) fn request(
         let what = what.to_owned();
         move |errno| StartError::Other(what, errno)
     };
-    let mut files =
-        stdio::import(&kernel.vfs, fds, &Arc::new(creds.clone())).map_err(other("taking over descriptors"))?;
+    let mut files = import(kernel, fds, &creds)?;
     // A terminal that stdin happens to be controls nobody, as with runc.
     let stdin = files.first().filter(|_| spec.terminal);
     let host_terminal = stdin.and_then(|f| f.downcast::<stdio::HostStream>()?.terminal().cloned());
@@ -110,6 +110,32 @@ pub(crate) fn request(
         oom_score_adj: spec.oom_score_adj.unwrap_or(0),
         seccomp: member.profile.clone(),
     })
+}
+
+/// Makes open files of a process's descriptors.
+///
+/// # Errors
+/// Those of descriptors that can't be used.
+pub(crate) fn import(
+    kernel: &Kernel,
+    fds: Vec<OwnedFd>,
+    creds: &Credentials,
+) -> std::result::Result<Vec<Arc<OpenFile>>, StartError> {
+    let other = |errno| StartError::Other("taking over descriptors".into(), errno);
+    stdio::import(&kernel.vfs, fds, &Arc::new(creds.clone())).map_err(other)
+}
+
+/// Who a process is, and its limits, by the configuration alone.
+///
+/// # Errors
+/// A limit that does not exist.
+pub(crate) fn bounds(spec: &ProcessSpec, kernel: &Kernel) -> std::result::Result<(Credentials, Limits), StartError> {
+    let limits = Limits::default();
+    for saved in &spec.rlimits {
+        let (resource, value) = limit(saved)?;
+        limits.set(resource, value);
+    }
+    Ok((credentials(spec, kernel.root_user_ns.clone()), limits))
 }
 
 fn working_directory(fs: &FsContext, cwd: &str, user_ns: Arc<UserNamespace>) -> Result<moat_vfs::Path> {

@@ -95,7 +95,7 @@ fn out_of_reach(platform: Platform, setting: Setting, check: &str) -> Option<&'s
 
 /// What a program printed about one check.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Verdict {
+pub(super) enum Verdict {
     Ok,
     Skip(String),
     Fail(String),
@@ -104,7 +104,7 @@ enum Verdict {
 /// Builds and runs the programs that the options ask for.
 pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
     let root = paths::target().join("abi/root");
-    for area in build_all(&root)? {
+    for area in build_all(&paths::repository().join("tests/abi"), &root)? {
         let all = list(&root, &area)?;
         let selected: Vec<String> =
             all.into_iter().filter(|name| options.wants_case(&format!("{area}/{name}"))).collect();
@@ -216,7 +216,7 @@ fn early_end(outcome: &Outcome) -> String {
     format!("the run ended during or before this check: {}{stderr}", outcome.ending)
 }
 
-fn parse(stdout: &str) -> BTreeMap<String, Verdict> {
+pub(super) fn parse(stdout: &str) -> BTreeMap<String, Verdict> {
     let mut verdicts = BTreeMap::new();
     for (name, verdict) in stdout.lines().filter_map(parse_line) {
         // The first line is the cause; a parent may add one about its child.
@@ -239,23 +239,22 @@ fn parse_line(line: &str) -> Option<(String, Verdict)> {
 }
 
 /// The names of a program's checks, in its order.
-fn list(root: &Path, area: &str) -> Result<Vec<String>> {
+pub(super) fn list(root: &Path, area: &str) -> Result<Vec<String>> {
     let output = Command::new(root.join("bin").join(area)).arg("--list").output()?;
     let text = String::from_utf8(output.stdout).context("names of checks are ASCII")?;
     Ok(text.lines().map(String::from).collect())
 }
 
-/// Compiles every program whose source is newer than its binary; returns the areas.
-fn build_all(root: &Path) -> Result<Vec<String>> {
+/// Compiles every program of `directory` whose source is newer than its binary; returns the areas.
+pub(super) fn build_all(directory: &Path, root: &Path) -> Result<Vec<String>> {
     for directory in ROOT_DIRECTORIES {
         fs::create_dir_all(root.join(directory))?;
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
-    let directory = paths::repository().join("tests/abi");
-    let headers = newest(&directory, "h")?;
+    let headers = newest(directory, "h")?;
     let mut areas = Vec::new();
-    for source in files(&directory, "c")? {
+    for source in files(directory, "c")? {
         let Some(area) = source.file_stem().and_then(|s| s.to_str()) else {
             continue;
         };

@@ -296,7 +296,7 @@ fn host_command(job: &Job, directory: &Path) -> Command {
 }
 
 /// Starts the command, collects its output, and sees to it that nothing of it survives.
-fn supervise(command: &mut Command, timeout: Duration) -> Result<Outcome> {
+pub(super) fn supervise(command: &mut Command, timeout: Duration) -> Result<Outcome> {
     let start = Instant::now();
     let mut child = command
         .stdin(Stdio::null())

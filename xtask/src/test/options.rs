@@ -14,6 +14,8 @@ pub enum Area {
     Unit,
     /// Small guest programs that check the system-call interface.
     Abi,
+    /// Small guest programs that are saved and restored.
+    Checkpoint,
     /// Real programs on a Debian root.
     Programs,
     /// What an attacker can't do.
@@ -68,6 +70,7 @@ impl Options {
                 "unit" => options.area = Some(Area::Unit),
                 "abi" => options.area = Some(Area::Abi),
                 "files" => options.area = Some(Area::Files),
+                "checkpoint" => options.area = Some(Area::Checkpoint),
                 "programs" => options.area = Some(Area::Programs),
                 "hardening" => options.area = Some(Area::Hardening),
                 "oci" => options.area = Some(Area::Oci),

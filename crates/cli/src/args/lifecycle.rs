@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// A container.
 #[derive(Debug, Args)]
@@ -51,6 +51,99 @@ pub(crate) struct Run {
     /// Accepted: nothing is reparented to this command
     #[arg(long)]
     pub(crate) no_subreaper: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Checkpoint {
+    /// Directory of the image: it must not exist, or be empty
+    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
+    pub(crate) image_path: PathBuf,
+    /// Let the container go on when it is saved
+    #[arg(long)]
+    pub(crate) leave_running: bool,
+    /// How pages are written: none, so that they can be mapped
+    #[arg(long, value_enum, default_value = "none")]
+    pub(crate) compression: Compression,
+    #[command(flatten)]
+    pub(crate) accepted: AcceptedByCriu,
+    /// The container's id
+    pub(crate) id: String,
+}
+
+/// How pages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    None,
+}
+
+/// Flags of runc and runsc without a meaning here.
+#[derive(Debug, Args)]
+pub(crate) struct AcceptedByCriu {
+    /// Accepted: nothing else is written than the image
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work_path: Option<PathBuf>,
+    /// Accepted: nothing else is written than the image
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) parent_path: Option<PathBuf>,
+    /// Accepted: connections within the sandbox are always saved, others never
+    #[arg(long)]
+    pub(crate) tcp_established: bool,
+    /// Accepted: sockets of the sandbox are its own
+    #[arg(long)]
+    pub(crate) ext_unix_sk: bool,
+    /// Accepted: terminals are given anew
+    #[arg(long)]
+    pub(crate) shell_job: bool,
+    /// Accepted: locks are the sandbox's own
+    #[arg(long)]
+    pub(crate) file_locks: bool,
+    /// Accepted: a guest has cgroups of its own
+    #[arg(long, value_name = "MODE")]
+    pub(crate) manage_cgroups_mode: Option<String>,
+    /// Accepted: a guest has namespaces of its own
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) empty_ns: Vec<String>,
+    /// Accepted
+    #[arg(long, hide = true)]
+    pub(crate) auto_dedup: bool,
+    /// Accepted: pages are mapped
+    #[arg(long)]
+    pub(crate) direct: bool,
+    /// Accepted: pages are mapped, and loaded as they are used
+    #[arg(long)]
+    pub(crate) background: bool,
+}
+
+/// What is asked of an image.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Say what is in an image, and whether it restores on this host, as JSON
+    Inspect {
+        /// Directory of the image
+        directory: PathBuf,
+    },
+    /// Compare all checksums
+    Verify {
+        /// Directory of the image
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Image {
+    #[command(subcommand)]
+    pub(crate) command: ImageCommand,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// Directory of the image
+    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
+    pub(crate) image_path: PathBuf,
+    #[command(flatten)]
+    pub(crate) accepted: AcceptedByCriu,
+    #[command(flatten)]
+    pub(crate) run: Run,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! `moat create`.
 
+use std::path::PathBuf;
+
 use moat_control::spec::Lifetime;
 use moat_runtime::container::{CreateOptions, Created};
 use moat_runtime::{Config, Container, ContainerId};
@@ -9,7 +11,7 @@ use crate::args::{Create, Global};
 use crate::descriptors::Inherited;
 
 pub(super) fn run(config: &Config, global: &Global, flags: Create, inherited: Inherited) -> anyhow::Result<u8> {
-    create(config, global, flags, inherited, Lifetime::Detached, "create")?;
+    create(config, global, flags, inherited, Lifetime::Detached, "create", None)?;
     Ok(0)
 }
 
@@ -21,6 +23,7 @@ pub(super) fn create(
     inherited: Inherited,
     lifetime: Lifetime,
     command: &str,
+    image: Option<PathBuf>,
 ) -> anyhow::Result<Created> {
     let id: ContainerId = flags.id.parse()?;
     let logs = LogFiles::open(config, global, command, id.as_str())?;
@@ -35,6 +38,7 @@ pub(super) fn create(
         debug_log: logs.debug,
         panic_log: logs.panic,
         user_log: logs.user,
+        image,
     };
     Ok(Container::create(config, &id, options)?)
 }

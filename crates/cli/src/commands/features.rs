@@ -84,8 +84,8 @@ pub(super) fn run() -> anyhow::Result<u8> {
         },
         "annotations": {
             "dev.moat.version": env!("CARGO_PKG_VERSION"),
-            "dev.moat.checkpoint": "not supported yet",
-            "dev.moat.restore": "not supported yet",
+            "dev.moat.checkpoint": "root containers",
+            "dev.moat.restore": "root containers",
             "dev.moat.profile": "cpu,heap,tasks,block,mutex",
             "dev.moat.platforms": "systrap,ptrace",
             "dev.moat.network": "none,sandbox,host",

@@ -71,9 +71,9 @@ impl Test {
     }
 
     pub(crate) fn refusals(&self) {
-        for (request, name) in [(Request::Checkpoint, "checkpoint"), (Request::Restore, "restore")] {
-            assert_eq!(self.error(request), ControlError::Unsupported(name.into()));
-        }
+        let then = moat_control::protocol::AfterCheckpoint::GoOn;
+        let without_files = self.error(Request::Checkpoint { id: self.id.clone(), then });
+        assert!(matches!(without_files, ControlError::Invalid(_)), "{without_files:?}");
         let target = SignalTarget::Process(77);
         let nobody = self.error(Request::Signal { id: self.id.clone(), signal: SIGTERM, target });
         assert!(matches!(nobody, ControlError::Errno { errno: 3, .. }), "{nobody:?}");

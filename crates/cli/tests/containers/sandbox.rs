@@ -178,6 +178,7 @@ impl Test {
             sysctls,
             seccomp: None,
             shares: SharesSpec::default(),
+            restore: None,
         };
         let null = null();
         let fds = [null.as_fd(), stdout.as_fd(), null.as_fd(), root.as_fd()];

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use moat_abi::signal::StackT;
-use moat_image::state::{MemoryState, NextStep, RestartRule, SandboxState, ThreadState};
+use moat_image::state::{MemoryState, NextStep, RestartRule, SandboxState, ThreadState, VdsoState};
 use moat_image::{ImageError, Ref};
 use moat_mm::{MemoryManager, Restored, UserAddr};
-use moat_platform::{GuestThread, NewProcess, Order, execute};
+use moat_platform::{AddressSpace, GuestThread, NewProcess, Order, VdsoLayout, execute};
 
 use super::RestoreRequest;
 use crate::error::{PendingRestart, Restart};
@@ -47,6 +47,9 @@ impl Memories {
             let made = container.stock().new_process().await;
             let NewProcess { space, mut thread } =
                 made.map_err(|errno| ImageError::Unfit(format!("making a host process: {errno}")))?;
+            if all.is_empty() {
+                check_vdso(&state.vdso, &vdso, &*space)?;
+            }
             let from = Restored { state: saved, mappables: &mappables, pages: request.pages };
             let mm = MemoryManager::restore(space, &mut *thread, &vdso, ids, &from).await?;
             let mut spare = Vec::new();
@@ -67,6 +70,25 @@ impl Memories {
         let slot = usize::try_from(name.index()).ok().and_then(|at| self.0.get_mut(at)).ok_or_else(dangling)?;
         let thread = slot.first.take().or_else(|| slot.spare.pop()).ok_or_else(dangling)?;
         Ok(Memory { mm: slot.mm.clone(), thread })
+    }
+}
+
+/// The vDSO as it is in a guest process.
+pub(super) fn vdso(layout: &VdsoLayout, space: &dyn AddressSpace) -> VdsoState {
+    let range = &layout.vdso;
+    let mut code = vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
+    let read = space.read(range.start, &mut code).unwrap_or(0);
+    code.truncate(read);
+    let crc32 = moat_image::crc32(&code);
+    VdsoState { vvar_start: layout.vvar.start, start: range.start, end: range.end, crc32 }
+}
+
+/// Whether programs find the vDSO that they have pointers into.
+fn check_vdso(saved: &VdsoState, here: &VdsoLayout, space: &dyn AddressSpace) -> Result<(), ImageError> {
+    if vdso(here, space) == *saved {
+        Ok(())
+    } else {
+        Err(ImageError::Unfit("the host's kernel has another vDSO than the one that the programs have used".into()))
     }
 }
 

@@ -25,7 +25,7 @@ use crate::task::work::Work;
 use crate::task::Task;
 
 /// How a task goes on that was saved here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Resume {
     /// It looks at its signals and runs application code.
     Run,
@@ -40,7 +40,7 @@ pub(crate) enum Resume {
 impl Resume {
     /// That of a task on its way back to application code.
     pub(crate) fn of(restart: Option<&PendingRestart>) -> Resume {
-        restart.map_or(Resume::Run, |restart| Resume::Interrupted(restart.clone()))
+        restart.map_or(Resume::Run, |restart| Resume::Interrupted(*restart))
     }
 
     fn to_image(&self) -> NextStep {

@@ -94,7 +94,7 @@ impl OnSignal {
 }
 
 /// What ends a wait besides its look, and how the call goes on then.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Wait {
     wchan: &'static str,
     deadline: Option<Deadline>,
@@ -340,7 +340,7 @@ impl CurrentTask {
     /// The wait of a call that goes on with the time that was left of it.
     fn resumed(&mut self, wait: &Wait) -> Option<Wait> {
         let deadline = self.take_restart_deadline()?;
-        Some(wait.clone().until(deadline))
+        Some(wait.until(deadline))
     }
 
     /// Sleeps for as long as the task's container is frozen; only its death ends that early (`do_freezer_trap`), or that it is

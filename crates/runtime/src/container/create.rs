@@ -51,6 +51,8 @@ pub struct CreateOptions {
     pub panic_log: Option<File>,
     /// Messages for the user.
     pub user_log: Option<OwnedFd>,
+    /// The directory of the image that its processes come out of, if it is not to begin anew.
+    pub image: Option<PathBuf>,
 }
 
 /// A container that this process created.
@@ -86,6 +88,7 @@ impl Container {
         if options.listening > 0 {
             blueprint.process.env.extend([format!("LISTEN_FDS={}", options.listening), "LISTEN_PID=1".into()]);
         }
+        blueprint.image.clone_from(&options.image);
         for warning in &blueprint.warnings {
             tracing::warn!("{warning}");
         }

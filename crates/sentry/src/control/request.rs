@@ -9,7 +9,7 @@ use moat_control::{ControlError, ExitStatus, Request, Response, SignalTarget};
 
 use super::server::{Answer, Session};
 use super::{exec, inspect, life, logging, signal, stacks};
-use crate::{network, profile};
+use crate::{checkpoint, network, profile};
 
 /// Whether a request may take long: it is then handled by a task of its own.
 pub(super) fn waits(request: &Request) -> bool {
@@ -21,6 +21,7 @@ pub(super) fn waits(request: &Request) -> bool {
         | Request::Execute(_)
         | Request::Pause(_)
         | Request::StopProfile(_)
+        | Request::Checkpoint { .. }
         | Request::DestroyContainer(_) => true,
         Request::Signal { signal, target, .. } => *target == SignalTarget::All && *signal == Signal::SIGKILL.number(),
         _ => false,
@@ -83,8 +84,10 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         Request::Stacks => Ok(Response::Text(stacks::text(registry))),
         #[cfg(feature = "host-calls")]
         Request::HostCalls(calls) => Ok(Response::Text(format!("{:?}", super::host_calls::run(calls)))),
-        Request::Checkpoint => Err(ControlError::Unsupported("checkpoint".into())),
-        Request::Restore => Err(ControlError::Unsupported("restore".into())),
+        Request::Checkpoint { id, then } => {
+            let container = registry.get(&id)?;
+            checkpoint::save(registry, &container, then, fds).await.map(|()| Response::Done)
+        }
         Request::StartProfile(kind) => {
             profile::start(&session.server.recorders, registry, kind, fds).map(|()| Response::Done)
         }

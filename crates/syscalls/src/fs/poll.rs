@@ -172,7 +172,7 @@ async fn sys_ppoll(
         Some(p) => Some(t.mm().read(p)?.to_duration()?),
     };
     set_mask(t, mask, size)?;
-    let until = deadline(span);
+    let until = t.deadline_or(|| deadline(span));
     // A call whose timeout has been written back can't be made again with it.
     let result = run(t, fds, count, Wait::restarting("poll", Restart::NoHand).until(until)).await;
     unset_mask(t, &result);

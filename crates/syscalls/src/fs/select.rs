@@ -98,7 +98,7 @@ async fn sys_select(
         None => None,
         Some(p) => Some(span(t.mm().read(p)?)?),
     };
-    let until = deadline(span);
+    let until = t.deadline_or(|| deadline(span));
     let result = run(t, count, [read, write, except], until).await;
     if let (Some(p), Some(rest)) = (timeout.non_null(), left(until)) {
         let _ = t.mm().write(p, &Timeval::from_duration(rest));
@@ -130,7 +130,7 @@ async fn sys_pselect6(
         let arg = t.mm().read(p)?;
         set_mask(t, UserPtr::new(UserAddr::new(arg.addr)), usize::try_from(arg.size).unwrap_or(usize::MAX))?;
     }
-    let until = deadline(span);
+    let until = t.deadline_or(|| deadline(span));
     let result = run(t, count, [read, write, except], until).await;
     unset_mask(t, &result);
     if let (Some(p), Some(rest)) = (timeout.non_null(), left(until)) {

@@ -37,7 +37,7 @@ pub struct Saver {
     /// The namespace's mounts, parents first.
     mounts: Vec<Arc<Mount>>,
     /// What the container's init was started with.
-    donated: Vec<Arc<OpenFile>>,
+    donated: Vec<(u32, Arc<OpenFile>)>,
     /// Where contents go; none in a survey.
     pub pages: Option<PagesWriter>,
     credentials: Interner<CredentialsState>,
@@ -58,7 +58,11 @@ fn address<T: ?Sized>(object: &Arc<T>) -> usize {
 impl Saver {
     /// A saver for processes in `namespace`, whose init was started with `donated`. Contents go to `pages`; without it, this is a survey.
     #[must_use]
-    pub fn new(namespace: Arc<MountNamespace>, donated: Vec<Arc<OpenFile>>, pages: Option<PagesWriter>) -> Saver {
+    pub fn new(
+        namespace: Arc<MountNamespace>,
+        donated: Vec<(u32, Arc<OpenFile>)>,
+        pages: Option<PagesWriter>,
+    ) -> Saver {
         Saver {
             user_ns: namespace.user_ns().clone(),
             mounts: namespace.mounts(),
@@ -146,8 +150,8 @@ impl Saver {
             Met::First(name) => name,
         };
         self.kept.push(f.clone());
-        let donated = self.donated.iter().position(|d| Arc::ptr_eq(d, f));
-        let kind = match donated.and_then(|at| u32::try_from(at).ok()) {
+        let donated = self.donated.iter().find(|(_, d)| Arc::ptr_eq(d, f));
+        let kind = match donated.map(|(number, _)| *number) {
             Some(number) => OpenFileKind::Donated(number),
             None if f.is_path() => self.by_path(f, Compare::Type)?,
             None => f.file().save(f, self)?,

@@ -1,0 +1,203 @@
+//! Images that somebody has tampered with: an error that says what is wrong, whatever the bytes are.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use moat_image::directory::{self, Image, NewImage};
+use moat_image::header::{self, Header, KERNEL};
+use moat_image::pages::PagesWriter;
+use moat_image::state::*;
+use moat_image::{PAGE_SIZE, Ref, SandboxState, Table};
+
+const ID: [u8; 16] = [5; 16];
+
+fn header(pages_len: u64) -> Header {
+    Header {
+        version: "0.1.0".into(),
+        id: ID,
+        created_s: 1,
+        cpu_features: vec!["sse2".into()],
+        platform: "systrap".into(),
+        pages_len,
+        sections: Vec::new(),
+    }
+}
+
+fn memfd() -> File {
+    rustix::fs::memfd_create("pages", rustix::fs::MemfdFlags::CLOEXEC).unwrap().into()
+}
+
+/// A small sandbox with something of most kinds, and its pages.
+fn sandbox() -> (SandboxState, File, u64) {
+    let pages = memfd();
+    let mut writer = PagesWriter::new(pages.try_clone().unwrap(), ID).unwrap();
+    let mut segment = writer.segment();
+    segment.write(&[1; 8192]).unwrap();
+    let stored = segment.finish();
+    let len = writer.finish().unwrap();
+    let mut state = SandboxState::default();
+    let pid = state.pids.push(PidState { numbers: vec![1, 1] });
+    state.sessions.push(SessionState { pid });
+    state.process_groups.push(ProcessGroupState { pid, session: Ref::FIRST });
+    state.credentials.push(CredentialsState {
+        uid: 0,
+        euid: 0,
+        suid: 0,
+        fsuid: 0,
+        gid: 0,
+        egid: 0,
+        sgid: 0,
+        fsgid: 0,
+        groups: vec![1, 2],
+        effective: 1,
+        permitted: 1,
+        inheritable: 0,
+        bounding: 1,
+        ambient: 0,
+        securebits: 0,
+        no_new_privs: true,
+    });
+    state.signal_handlers.push(SignalHandlersState { actions: vec![(0, 0, 0, 0); 64] });
+    state.memories.push(MemoryState {
+        areas: vec![AreaState { start: 0x10000, end: 0x12000, prot: 3, max_prot: 7, flags: 0, shows: None }],
+        segments: vec![Segment { start: 0x10000, stored }],
+        auxv: vec![0; 16],
+        ..MemoryState::default()
+    });
+    state.fd_tables.push(FdTableState {
+        descriptors: vec![DescriptorState { fd: 0, file: Ref::FIRST, close_on_exec: false }],
+    });
+    state.open_files.push(OpenFileState {
+        flags: 0,
+        pos: 3,
+        credentials: Ref::FIRST,
+        signal: 0,
+        kind: OpenFileKind::Donated(0),
+    });
+    state.tasks.push(TaskState { comm: b"init".to_vec(), ..TaskState::nothing() });
+    (state, pages, len)
+}
+
+/// Numbers that look random and are the same in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % n
+    }
+}
+
+/// The bytes with one thing changed.
+fn mutated(bytes: &[u8], numbers: &mut Numbers) -> Vec<u8> {
+    let mut mutant = bytes.to_vec();
+    let at = numbers.below(bytes.len());
+    match numbers.below(5) {
+        0 => mutant[at] ^= 1 << numbers.below(8),
+        1 => mutant[at] = u8::try_from(numbers.below(256)).unwrap(),
+        2 => mutant.truncate(at),
+        // The largest lengths that CBOR can say.
+        3 => mutant.splice(at..at, [0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).for_each(drop),
+        _ => {
+            let to = numbers.below(bytes.len());
+            mutant.swap(at, to);
+        }
+    }
+    mutant
+}
+
+#[test]
+fn an_image_comes_back_as_it_was() {
+    let (state, pages, len) = sandbox();
+    let bytes = header::encode(header(len), &[(KERNEL, state.encode().unwrap())]).unwrap();
+    let image = Image::decode(&bytes, pages).unwrap();
+    assert_eq!(image.state.encode().unwrap(), state.encode().unwrap());
+    image.verify_pages().unwrap();
+}
+
+#[test]
+fn a_changed_file_is_noticed() {
+    let (state, pages, len) = sandbox();
+    let bytes = header::encode(header(len), &[(KERNEL, state.encode().unwrap())]).unwrap();
+    let mut numbers = Numbers(1);
+    for _ in 0..500 {
+        let mutant = mutated(&bytes, &mut numbers);
+        if mutant != bytes {
+            assert!(Image::decode(&mutant, pages.try_clone().unwrap()).is_err());
+        }
+    }
+}
+
+/// Whoever makes an image can make its checksums, too: then the state itself is taken apart.
+#[test]
+fn a_changed_state_with_its_checksum_never_panics() {
+    let (state, pages, len) = sandbox();
+    let bytes = state.encode().unwrap();
+    let mut numbers = Numbers(2);
+    let (mut refused, mut read) = (0, 0);
+    for _ in 0..1000 {
+        let mutant = mutated(&bytes, &mut numbers);
+        let file = header::encode(header(len), &[(KERNEL, mutant)]).unwrap();
+        match Image::decode(&file, pages.try_clone().unwrap()) {
+            Ok(image) => {
+                read += 1;
+                // What it names has to be looked up, and can be wrong.
+                let _ = image.verify_pages();
+                for task in image.state.tasks.iter() {
+                    let _ = image.state.pids.get(task.pid);
+                    let _ = image.state.memories.get(task.memory);
+                }
+            }
+            Err(error) => {
+                refused += 1;
+                assert!(error.to_string().starts_with("state: "), "{error}");
+            }
+        }
+    }
+    assert!(refused > 300 && read > 50, "{refused} refused, {read} read");
+}
+
+#[test]
+fn a_state_that_nests_without_end_is_refused() {
+    let deep = vec![0x81; 1 << 20];
+    assert!(SandboxState::decode(&deep).is_err());
+}
+
+#[test]
+fn references_lead_to_something_or_are_errors() {
+    let (mut state, ..) = sandbox();
+    state.pids = Table::default();
+    let pid = state.tasks.iter().next().unwrap().pid;
+    assert_eq!(state.pids.get(pid).unwrap_err().to_string(), "the image names pid 0, which it does not have");
+}
+
+#[test]
+fn a_directory_is_complete_or_not_there() {
+    let place = std::env::temp_dir().join(format!("moat-image-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&place);
+    let (state, ..) = sandbox();
+    let write = |image: &NewImage| {
+        let len = PagesWriter::new(image.pages.try_clone().unwrap(), ID).unwrap().finish().unwrap();
+        directory::write_state(&image.state, header(len), &state).unwrap();
+    };
+    let image = NewImage::create(&place).unwrap();
+    write(&image);
+    assert!(!place.exists());
+    drop(image);
+    let beside = |name: &std::ffi::OsStr| name.to_string_lossy().contains(&format!("moat-image-{}", std::process::id()));
+    let left = std::fs::read_dir(std::env::temp_dir()).unwrap().filter(|e| beside(&e.as_ref().unwrap().file_name()));
+    assert_eq!(left.count(), 0);
+    let image = NewImage::create(&place).unwrap();
+    write(&image);
+    image.commit().unwrap();
+    let (mut file, pages) = directory::open(&place).unwrap();
+    Image::read(&mut file, pages).unwrap();
+    assert!(NewImage::create(&place).is_err());
+    // Pages of another image, or cut off.
+    let (mut file, _) = directory::open(&place).unwrap();
+    let other = memfd();
+    other.write_all_at(&[0; 4096], 0).unwrap();
+    other.set_len(PAGE_SIZE).unwrap();
+    assert!(Image::read(&mut file, other).is_err());
+    std::fs::remove_dir_all(&place).unwrap();
+}

@@ -1,0 +1,114 @@
+//! A container's processes out of an image, in place of its init's program.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use moat_abi::fs::OpenFlags;
+use moat_control::BootError;
+use moat_control::spec::{ContainerSpec, RestoreSpec};
+use moat_image::directory::Image;
+use moat_image::state::{OpenFileKind, OpenFileState};
+use moat_image::{ImageError, SandboxState};
+use moat_kernel::Kernel;
+use moat_kernel::checkpoint::{Configured, KnownProcesses, MostLimits, RestoreRequest, restore};
+use moat_kernel::spawn::PreparedProcess;
+use moat_mm::PageSource;
+use moat_vfs::persist::{Bounds, Restorer};
+use moat_vfs::{Cap, OpenFile};
+
+use crate::container::Membership;
+use crate::process;
+use moat_jail::DonatedFiles;
+
+/// What came out of an image.
+pub(crate) struct RestoredContainer {
+    /// Its tasks, ready to go on.
+    pub(crate) prepared: PreparedProcess,
+    /// Who is known outside.
+    pub(crate) known: KnownProcesses,
+    /// The descriptors that the init was given anew.
+    pub(crate) donated: Vec<Arc<OpenFile>>,
+}
+
+/// Restores the processes of a container that has been made from its configuration.
+///
+/// # Errors
+/// What is wrong with the image, or does not fit this host or the configuration.
+pub(crate) async fn container(
+    kernel: &Arc<Kernel>,
+    spec: &ContainerSpec,
+    image: RestoreSpec,
+    member: &Membership,
+    fds: Vec<OwnedFd>,
+    files: &mut DonatedFiles,
+) -> Result<RestoredContainer, BootError> {
+    let (mut state, pages): (File, File) = (files.take(image.state)?.into(), files.take(image.pages)?.into());
+    let failed = |e: ImageError| BootError::new(format!("restoring: {e}"));
+    let Image { header, state, pages } = Image::read(&mut state, pages).map_err(failed)?;
+    fits(&header.cpu_features, &state).map_err(failed)?;
+    let (creds, limits) = process::bounds(&spec.process, kernel).map_err(|e| e.into_boot(&spec.process))?;
+    let donated = process::import(kernel, fds, &creds).map_err(|e| e.into_boot(&spec.process))?;
+    // Whoever may raise hard limits is not held by those of the configuration.
+    let raises = creds.permitted.contains(Cap::SYS_RESOURCE);
+    let bounds = Bounds { init: creds };
+    let restorer = Restorer::new(&state, &kernel.vfs, member.fs.namespace.clone(), &bounds).map_err(failed)?;
+    let open_files = open_files(&restorer, &donated).map_err(failed)?;
+    let pages = PageSource::new(pages).map_err(failed)?;
+    let configured = Configured {
+        processes: member.processes.clone(),
+        place: member.place.clone(),
+        mounts: member.fs.namespace.clone(),
+        profile: member.profile.clone(),
+    };
+    let request = RestoreRequest {
+        syscalls: moat_syscalls::table(),
+        container: &configured,
+        files: &restorer,
+        open_files,
+        pages: &pages,
+        limits: MostLimits((!raises).then_some(limits)),
+    };
+    let (prepared, known) = restore(&request).await.map_err(failed)?;
+    Ok(RestoredContainer { prepared, known, donated })
+}
+
+/// Whether programs that ran where the image was made can go on here.
+fn fits(cpu_features: &[String], state: &SandboxState) -> Result<(), ImageError> {
+    let missing = moat_host::cpu::missing(cpu_features);
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        return Err(ImageError::Unfit(format!("the processor lacks what the image's programs may use: {missing}")));
+    }
+    if moat_host::clock::monotonic_ns() < state.clocks.monotonic_ns {
+        let what = "the host's monotonic clock is behind that of the checkpoint: programs would see it go back";
+        return Err(ImageError::Unfit(what.into()));
+    }
+    Ok(())
+}
+
+/// All open files of an image, by their numbers: one place where it is said how each kind is made.
+fn open_files(restorer: &Restorer<'_>, donated: &[Arc<OpenFile>]) -> Result<Vec<Arc<OpenFile>>, ImageError> {
+    let files = &restorer.state().open_files;
+    files.iter().map(|file| open_file(restorer, donated, file)).collect()
+}
+
+fn open_file(
+    restorer: &Restorer<'_>,
+    donated: &[Arc<OpenFile>],
+    file: &OpenFileState,
+) -> Result<Arc<OpenFile>, ImageError> {
+    match &file.kind {
+        OpenFileKind::Path { path, found } => restorer.open(file, path, found),
+        OpenFileKind::Donated(number) => {
+            let given = usize::try_from(*number).ok().and_then(|at| donated.get(at));
+            let given = given.ok_or_else(|| {
+                ImageError::Unfit(format!(
+                    "the init was started with a descriptor {number}, which is to be given again"
+                ))
+            })?;
+            given.set_flags(OpenFlags::from_bits_truncate(file.flags));
+            Ok(given.clone())
+        }
+    }
+}

@@ -64,5 +64,5 @@ TEST(the_program_can_be_found) {
     char path[100];
     RESTORED();
     ssize_t n = readlink("/proc/self/exe", path, sizeof path);
-    CHECK(n == 10 && !memcmp(path, "/bin/files", 10));
+    CHECK(n >= 10 && !memcmp(path + n - 10, "/bin/files", 10));
 }

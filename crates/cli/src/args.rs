@@ -17,7 +17,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub(crate) use exec::Exec;
 pub(crate) use global::{FileAccess, Global, HostUds, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
 use lenient::{lenient, with_two_dashes};
-pub(crate) use lifecycle::{Checkpoint, Create, Delete, Id, Image, ImageCommand, Kill, List, ListFormat, Ps, Restore, Run, Wait};
+pub(crate) use lifecycle::{
+    Checkpoint, Create, Delete, Id, Image, ImageCommand, Kill, List, ListFormat, Ps, Restore, Run, Wait,
+};
 pub(crate) use resources::{Events, Update};
 pub(crate) use tools::{Client, Completion, Debug, Do, Doctor, Install, Man, Place, Profiles, Spec, Uninstall};
 

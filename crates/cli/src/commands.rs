@@ -12,8 +12,8 @@ mod exec;
 mod features;
 #[cfg(feature = "host-calls")]
 mod host_calls;
-mod install;
 mod image;
+mod install;
 mod kill;
 mod list;
 mod profile;

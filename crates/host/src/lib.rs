@@ -7,7 +7,7 @@ pub mod any_call;
 pub mod caps;
 pub mod clock;
 pub mod cpu;
-pub mod cpu;
+pub mod cpu_features;
 pub mod descriptors;
 pub mod features;
 pub mod files;

@@ -64,9 +64,9 @@ fn sandbox() -> (SandboxState, File, u64) {
         auxv: vec![0; 16],
         ..MemoryState::default()
     });
-    state.fd_tables.push(FdTableState {
-        descriptors: vec![DescriptorState { fd: 0, file: Ref::FIRST, close_on_exec: false }],
-    });
+    state
+        .fd_tables
+        .push(FdTableState { descriptors: vec![DescriptorState { fd: 0, file: Ref::FIRST, close_on_exec: false }] });
     state.open_files.push(OpenFileState {
         flags: 0,
         pos: 3,
@@ -184,7 +184,8 @@ fn a_directory_is_complete_or_not_there() {
     write(&image);
     assert!(!place.exists());
     drop(image);
-    let beside = |name: &std::ffi::OsStr| name.to_string_lossy().contains(&format!("moat-image-{}", std::process::id()));
+    let beside =
+        |name: &std::ffi::OsStr| name.to_string_lossy().contains(&format!("moat-image-{}", std::process::id()));
     let left = std::fs::read_dir(std::env::temp_dir()).unwrap().filter(|e| beside(&e.as_ref().unwrap().file_name()));
     assert_eq!(left.count(), 0);
     let image = NewImage::create(&place).unwrap();

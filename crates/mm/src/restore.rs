@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_abi::Errno;
-use moat_abi::mman::{MADV_DONTFORK, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_WIPEONFORK, ProtFlags};
+use moat_abi::mman::{MADV_DONTFORK, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_NORMAL, MADV_WIPEONFORK, ProtFlags};
 use moat_image::state::{AreaState, MemoryState, Segment};
 use moat_image::{ImageError, PAGE_SIZE, pages::Pages};
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, MapSource, Order, VdsoLayout, execute};
@@ -91,6 +91,12 @@ impl MemoryManager {
             };
             mm.map_area(thread, &vma, these, from.pages).await.map_err(|e| e.or(failed))?;
             mm.state().tree.insert(vma);
+        }
+        if let Some(first) = state.areas.first() {
+            // This changes nothing, and is done when all that was put off is: others copy from and to this memory from here on.
+            let order = Order::Madvise { addr: first.start, len: PAGE_SIZE, advice: MADV_NORMAL };
+            let failed = |e: Errno| ImageError::host("mapping memory", std::io::Error::from_raw_os_error(e.raw()));
+            execute(thread, order).await.map_err(failed)?;
         }
         if let Some(segment) = segments.first() {
             return Err(ImageError::state(format!("pages at {:#x}, where no area is", segment.start)));
@@ -183,7 +189,7 @@ impl MemoryManager {
         }
         if !copied.is_empty() {
             // The mapping has to be there before it is written to.
-            execute(thread, Order::Madvise { addr: vma.start, len: vma.len(), advice: 0 }).await?;
+            execute(thread, Order::Madvise { addr: vma.start, len: vma.len(), advice: MADV_NORMAL }).await?;
             self.copy_in(copied, source)?;
         }
         Ok(())

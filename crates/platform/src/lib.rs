@@ -34,6 +34,8 @@ pub use regs::Regs;
 pub const PAGE_SIZE: u64 = 4096;
 /// One past the last address a guest can use. Everything above belongs to the platform's stub.
 pub const GUEST_TOP: u64 = 0x7ffe_0000_0000;
+/// Where the vDSO ends, on all platforms alike: programs have pointers into it, and may go on on another platform.
+pub const VDSO_TOP: u64 = GUEST_TOP - PAGE_SIZE;
 /// Guests get no page below this: above the host's default `vm.mmap_min_addr`, and tables of the platform's.
 pub const GUEST_BOTTOM: u64 = 0x8_0000;
 

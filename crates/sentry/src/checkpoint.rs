@@ -95,7 +95,7 @@ fn write(
         version: env!("CARGO_PKG_VERSION").into(),
         id,
         created_s,
-        cpu_features: moat_host::cpu::features(),
+        cpu_features: moat_host::cpu_features::features(),
         platform: kernel.platform.name().into(),
         pages_len,
         sections: Vec::new(),

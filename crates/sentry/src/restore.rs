@@ -53,7 +53,7 @@ pub(crate) async fn container(
     let raises = creds.permitted.contains(Cap::SYS_RESOURCE);
     let bounds = Bounds { init: creds };
     let restorer = Restorer::new(&state, &kernel.vfs, member.fs.namespace.clone(), &bounds).map_err(failed)?;
-    let open_files = open_files(&restorer, &donated).map_err(failed)?;
+    let open_files = || open_files(&restorer, &donated);
     let pages = PageSource::new(pages).map_err(failed)?;
     let configured = Configured {
         processes: member.processes.clone(),
@@ -65,7 +65,7 @@ pub(crate) async fn container(
         syscalls: moat_syscalls::table(),
         container: &configured,
         files: &restorer,
-        open_files,
+        open_files: &open_files,
         pages: &pages,
         limits: MostLimits((!raises).then_some(limits)),
     };
@@ -75,7 +75,7 @@ pub(crate) async fn container(
 
 /// Whether programs that ran where the image was made can go on here.
 fn fits(cpu_features: &[String], state: &SandboxState) -> Result<(), ImageError> {
-    let missing = moat_host::cpu::missing(cpu_features);
+    let missing = moat_host::cpu_features::missing(cpu_features);
     if !missing.is_empty() {
         let missing = missing.join(", ");
         return Err(ImageError::Unfit(format!("the processor lacks what the image's programs may use: {missing}")));

@@ -59,14 +59,7 @@ fn run_area(
     let start = Instant::now();
     let mut arguments = vec![format!("/bin/{area}")];
     arguments.extend(names.iter().cloned());
-    let job = Job {
-        name: area,
-        root,
-        arguments,
-        network: Network::Sandbox,
-        files: options.files(),
-        timeout: TIMEOUT,
-    };
+    let job = Job { name: area, root, arguments, network: Network::Sandbox, files: options.files(), timeout: TIMEOUT };
     let outcome = runner.run(Place::Host, &Job { arguments: job.arguments.clone(), files: Files::default(), ..job })?;
     let expected = parse(&String::from_utf8_lossy(&outcome.stdout));
     judge(report, "host", area, names, &expected, &outcome, start);

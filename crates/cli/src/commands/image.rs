@@ -62,7 +62,7 @@ fn inspect(place: &Path) -> anyhow::Result<u8> {
 
 /// Why the image would not restore on this host, whatever its bundle.
 fn problems(image: &Image) -> Vec<String> {
-    let mut problems: Vec<String> = moat_host::cpu::missing(&image.header.cpu_features)
+    let mut problems: Vec<String> = moat_host::cpu_features::missing(&image.header.cpu_features)
         .iter()
         .map(|name| format!("the processor has no {name}"))
         .collect();

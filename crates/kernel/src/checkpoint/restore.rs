@@ -10,7 +10,7 @@ use moat_image::refs::find;
 use moat_image::state::{ProcessState, SandboxState, SeccompFilterState, TaskState as SavedTask};
 use moat_image::{ImageError, Ref};
 use moat_mm::PageSource;
-use moat_sync::Mutex;
+use moat_sync::{LockClass, Mutex};
 use moat_vfs::persist::Restorer;
 use moat_vfs::{FdTable, FsContext, OpenFile};
 
@@ -34,8 +34,8 @@ pub struct RestoreRequest<'a> {
     pub container: &'a Configured,
     /// Files, on its mounts.
     pub files: &'a Restorer<'a>,
-    /// The open files, by their numbers in the image.
-    pub open_files: Vec<Arc<OpenFile>>,
+    /// Makes the open files, by their numbers in the image. Called when the processes are there, whose files in /proc may be open.
+    pub open_files: &'a (dyn Fn() -> Result<Vec<Arc<OpenFile>>, ImageError> + Sync),
     /// Guest memory.
     pub pages: &'a PageSource,
     /// What no limit may be beyond.
@@ -56,6 +56,7 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     made.processes(state)?;
     let mut current = made.tasks(state, memories).await?;
     made.family(state)?;
+    made.files(state)?;
     made.connect_vforks(state, &mut current);
     made.timers(state)?;
     let uts = &request.container.place.namespaces.uts;
@@ -91,7 +92,7 @@ struct Made<'a> {
 
 impl<'a> Made<'a> {
     fn begin(request: &'a RestoreRequest<'a>) -> Result<Made<'a>, ImageError> {
-        let (state, files) = (request.files.state(), request.files);
+        let state = request.files.state();
         let kernel = request.container.processes.kernel().clone();
         let ns = &request.container.place.pid_ns;
         let mut pids = Vec::new();
@@ -111,9 +112,9 @@ impl<'a> Made<'a> {
             pgrps.push(ProcessGroup::new(pid.clone(), session.clone()));
         }
         let handlers = state.signal_handlers.iter().map(signals::handlers_of).collect::<Result<_, _>>()?;
-        let table = |table| files.fd_table(table, &request.open_files);
-        let fd_tables = state.fd_tables.iter().map(table).collect::<Result<_, _>>()?;
-        let fs_contexts = state.fs_contexts.iter().map(|fs| files.fs_context(fs)).collect::<Result<_, _>>()?;
+        let fd_tables = state.fd_tables.iter().map(|_| Arc::new(FdTable::new(kernel.vfs.tables()))).collect();
+        let start = || Arc::new(Mutex::new(LockClass::Process, FsContext::new(request.container.mounts.clone())));
+        let fs_contexts = state.fs_contexts.iter().map(|_| start()).collect();
         let filters = filters(state, request.container.profile.as_ref())?;
         Ok(Made {
             request,
@@ -304,6 +305,22 @@ impl<'a> Made<'a> {
                 drop(family);
                 group.signals.lock().exit = Some(crate::signal::state::GroupExit { status });
             }
+        }
+        Ok(())
+    }
+
+    /// Descriptors and directories, which may be in /proc of the processes that are there by now.
+    fn files(&self, state: &SandboxState) -> Result<(), ImageError> {
+        let files = self.request.files;
+        let open_files = (self.request.open_files)()?;
+        for (table, saved) in self.fd_tables.iter().zip(state.fd_tables.iter()) {
+            files.fill_fd_table(table, saved, &open_files)?;
+        }
+        for (context, saved) in self.fs_contexts.iter().zip(state.fs_contexts.iter()) {
+            let restored = files.fs_context(saved)?;
+            // Dropped unlocked, as it may be the last of a directory.
+            let old = std::mem::replace(&mut *context.lock(), restored);
+            drop(old);
         }
         Ok(())
     }

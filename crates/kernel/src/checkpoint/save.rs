@@ -274,6 +274,9 @@ impl<'a> Walk<'a> {
         };
         let names = &self.task_names;
         let (next_posix_timer, posix_timers) = signals::posix_timers(group, |id| names.get(&id).copied());
+        // Each lock is given up before the next is taken.
+        let dead_threads = convert::usage(*group.dead_threads.lock());
+        let children_usage = convert::usage(*group.children_usage.lock());
         let limit = |r: Resource| group.limits.get(r);
         Ok(ProcessState {
             pid: self.pid(group.pid())?,
@@ -297,8 +300,8 @@ impl<'a> Walk<'a> {
             did_exec: group.did_exec.load(std::sync::atomic::Ordering::Relaxed),
             oom_score_adj: group.oom_score_adj.load(std::sync::atomic::Ordering::Relaxed),
             coredump_filter: group.coredump_filter.load(std::sync::atomic::Ordering::Relaxed),
-            dead_threads: convert::usage(*group.dead_threads.lock()),
-            children_usage: convert::usage(*group.children_usage.lock()),
+            dead_threads,
+            children_usage,
             exe: match group.exe() {
                 Some(exe) => Some(self.files.path(exe.path()).map_err(|refusal| refusal.at("the program"))?),
                 None => None,

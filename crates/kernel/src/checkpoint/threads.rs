@@ -104,9 +104,10 @@ impl CurrentTask {
     pub(super) async fn take_thread_state(&mut self, saved: &ThreadState) -> Result<(), ImageError> {
         let regs = regs_of(&saved.registers).map_err(|_| ImageError::state("registers are missing"))?;
         self.thread().set_regs(&regs);
-        self.thread().set_fpu(&saved.extended).map_err(|_| {
-            ImageError::Unfit(format!("extended state of {} bytes: the processor is another one", saved.extended.len()))
-        })?;
+        let gone = |errno| ImageError::Unfit(format!("the extended state of a thread: {errno}"));
+        let here = self.thread().fpu().map_err(gone)?;
+        let extended = super::xstate::fit(&saved.extended, &here)?;
+        self.thread().set_fpu(&extended).map_err(gone)?;
         let (ss_sp, ss_flags, ss_size) = saved.altstack;
         self.altstack = StackT { ss_sp, ss_flags, pad: 0, ss_size };
         let (trapno, err, cr2) = saved.last_fault;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use moat_abi::Errno;
-use moat_platform::{GUEST_TOP, PAGE_SIZE, VdsoLayout};
+use moat_platform::{PAGE_SIZE, VDSO_TOP, VdsoLayout};
 
 use crate::SetupError;
 
@@ -64,7 +64,7 @@ impl Layout {
         let clear = |r: &Range<u64>| r.end <= all.start || r.start >= all.end;
         // Two places of each: the mappings can be in the way of one only.
         let stub = [0x7fff_0000_0000, 0x7ffe_8000_0000].into_iter().find(|&s| clear(&(s..s + 2 * PAGE_SIZE)))?;
-        let top = [GUEST_TOP - 0x1_0000, GUEST_TOP - 0x100_0000].into_iter().find(|&t| clear(&(t - len..t)))?;
+        let top = [VDSO_TOP, VDSO_TOP - 0x100_0000].into_iter().find(|&t| clear(&(t - len..t)))?;
         Some(Layout { stub, shift: all.end.wrapping_sub(top), host })
     }
 }
@@ -110,7 +110,7 @@ mod tests {
         let layout = Layout::from_maps(MAPS).unwrap();
         assert_eq!(layout.host.len(), 3);
         let vdso = layout.vdso();
-        assert_eq!(vdso.vdso.end, GUEST_TOP - 0x1_0000);
+        assert_eq!(vdso.vdso.end, VDSO_TOP);
         assert_eq!(vdso.vdso.end - vdso.vdso.start, 0x2000);
         assert_eq!(vdso.vvar.end, vdso.vdso.start);
         assert_eq!(vdso.vvar.end - vdso.vvar.start, 0x6000);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use moat_abi::{Errno, Result};
 use moat_host::features::{Feature, has};
 use moat_host::seccomp::{Listener, Notification, WakeUp};
-use moat_platform::{GUEST_TOP, PAGE_SIZE, VdsoLayout};
+use moat_platform::{GUEST_TOP, PAGE_SIZE, VDSO_TOP, VdsoLayout};
 use moat_stub::layout::{AREA_BASE, AREA_LEN, BOARD, DOORBELL, Init, STACK_OFFSET, STUB_BASE};
 
 use crate::area::{Area, AreaPool, control};
@@ -141,7 +141,7 @@ fn plan_vdso() -> ([Move; 4], VdsoLayout) {
     if found.len() > moves.len() || end - start > 64 * PAGE_SIZE {
         return ([Move::default(); 4], none);
     }
-    let base = GUEST_TOP - PAGE_SIZE - (end - start);
+    let base = VDSO_TOP - (end - start);
     let mut layout = VdsoLayout { vvar: base..base, vdso: base..base };
     for (slot, (range, is_vdso)) in moves.iter_mut().zip(&found) {
         *slot = Move { from: range.start, to: base + (range.start - start), len: range.end - range.start };

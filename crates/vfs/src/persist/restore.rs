@@ -12,7 +12,6 @@ use moat_image::state::{
 };
 use moat_image::{ImageError, Ref, refs::find};
 use moat_mm::{Mappable, MmIds, SharedAnon};
-use moat_sync::{LockClass, Mutex};
 
 use super::save::{Compare, identity};
 use crate::fd::Fd;
@@ -94,7 +93,7 @@ impl<'a> Restorer<'a> {
     ///
     /// # Errors
     /// As [`Restorer::path`].
-    pub fn fs_context(&self, context: &FsContextState) -> Result<Arc<Mutex<FsContext>>, ImageError> {
+    pub fn fs_context(&self, context: &FsContextState) -> Result<FsContext, ImageError> {
         let (root, cwd) = (self.path(&context.root)?, self.path(&context.cwd)?);
         for dir in [&root, &cwd] {
             if dir.inode().file_type() != FileType::Directory {
@@ -102,8 +101,7 @@ impl<'a> Restorer<'a> {
             }
         }
         let namespace = self.namespace.clone();
-        let context = FsContext { cwd, root, umask: context.umask & 0o777, namespace };
-        Ok(Arc::new(Mutex::new(LockClass::Process, context)))
+        Ok(FsContext { cwd, root, umask: context.umask & 0o777, namespace })
     }
 
     /// Opens what was opened by its path.
@@ -182,19 +180,23 @@ impl<'a> Restorer<'a> {
         Executable::new(path).map_err(|errno| unfit(format!("{failed}: {errno}")))
     }
 
-    /// A descriptor table with the open files, which are given by the numbers of the image.
+    /// Fills an empty descriptor table with the open files, which are given by the numbers of the image.
     ///
     /// # Errors
     /// Numbers that no descriptor can have; files that are not there.
-    pub fn fd_table(&self, table: &FdTableState, files: &[Arc<OpenFile>]) -> Result<Arc<FdTable>, ImageError> {
-        let restored = FdTable::new(self.vfs.tables());
-        for descriptor in &table.descriptors {
+    pub fn fill_fd_table(
+        &self,
+        table: &FdTable,
+        saved: &FdTableState,
+        files: &[Arc<OpenFile>],
+    ) -> Result<(), ImageError> {
+        for descriptor in &saved.descriptors {
             let file = find(files, descriptor.file)?.clone();
             let on_exec = if descriptor.close_on_exec { OnExec::Close } else { OnExec::Keep };
-            let installed = restored.replace(Fd(descriptor.fd), file, u64::from(NR_OPEN), on_exec);
+            let installed = table.replace(Fd(descriptor.fd), file, u64::from(NR_OPEN), on_exec);
             installed.map_err(|_| ImageError::state(format!("descriptor {} can't be", descriptor.fd)))?;
         }
-        Ok(Arc::new(restored))
+        Ok(())
     }
 
     /// Everything of the image.

@@ -210,6 +210,11 @@ impl Saver {
             names.push(name);
             at = parent.ok_or_else(|| unknown(path))?;
         }
+        // What a restore will do: the file of a process that is gone has a name that leads nowhere.
+        let mut at = path.mount.root().clone();
+        for name in names.iter().rev() {
+            at = at.lookup(name).map_err(|_| Refusal::new(format!("{}, which is gone,", text(path))))?;
+        }
         let names = names.iter().rev().flat_map(|name| [b"/", &**name].concat()).collect();
         Ok(PathState { mount, names })
     }

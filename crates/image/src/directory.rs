@@ -1,8 +1,8 @@
 //! The directory of an image: made beside its place and renamed, so that it is complete or not there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::ImageError;
@@ -120,13 +120,14 @@ impl Image {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(state: &mut File, pages: File) -> Result<Image, ImageError> {
+    pub fn read(state: &File, pages: File) -> Result<Image, ImageError> {
         let len = state.metadata().map_err(|e| ImageError::host("looking at state", e))?.len();
         if len > MAX_STATE {
             return Err(ImageError::state(format!("it has {len} bytes, more than any image")));
         }
-        let mut bytes = Vec::new();
-        state.take(len).read_to_end(&mut bytes).map_err(|e| ImageError::host("reading state", e))?;
+        // By position: images that are not in a directory are read by several, through one description.
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        state.read_exact_at(&mut bytes, 0).map_err(|e| ImageError::host("reading state", e))?;
         Image::decode(&bytes, pages)
     }
 

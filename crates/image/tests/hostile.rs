@@ -191,14 +191,14 @@ fn a_directory_is_complete_or_not_there() {
     let image = NewImage::create(&place).unwrap();
     write(&image);
     image.commit().unwrap();
-    let (mut file, pages) = directory::open(&place).unwrap();
-    Image::read(&mut file, pages).unwrap();
+    let (file, pages) = directory::open(&place).unwrap();
+    Image::read(&file, pages).unwrap();
     assert!(NewImage::create(&place).is_err());
     // Pages of another image, or cut off.
-    let (mut file, _) = directory::open(&place).unwrap();
+    let (file, _) = directory::open(&place).unwrap();
     let other = memfd();
     other.write_all_at(&[0; 4096], 0).unwrap();
     other.set_len(PAGE_SIZE).unwrap();
-    assert!(Image::read(&mut file, other).is_err());
+    assert!(Image::read(&file, other).is_err());
     std::fs::remove_dir_all(&place).unwrap();
 }

@@ -61,7 +61,7 @@ pub use iovec::IoVec;
 pub use manager::{ImageLayout, MemoryManager, MmLimits};
 pub use mappable::{FileIdentity, MapFile, MapName, Mappable, Origin, SharedAnon, Sharing};
 pub use mmap::{FileAccess, MapBacking, MmapRequest};
-pub use persist::{Present, SavedMemory};
+pub use persist::{Present, SavedMemory, WhichPages};
 pub use remap::MremapRequest;
 pub use report::{VmUsage, VmaInfo};
 pub use restore::{PageSource, Restored};

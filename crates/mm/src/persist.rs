@@ -32,6 +32,17 @@ const PIECE: usize = 1 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present(pub Vec<(u64, u64)>);
 
+/// Which pages of an address space are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhichPages {
+    /// All.
+    All,
+    /// Those that a child made by fork(2) has as they are.
+    Inherited,
+    /// The others: MADV_DONTFORK, MADV_WIPEONFORK.
+    NotInherited,
+}
+
 /// An address space without its pages.
 pub struct SavedMemory {
     /// Areas and settings.
@@ -125,7 +136,7 @@ impl SavedMemory {
         Ok(present)
     }
 
-    /// Writes the pages, which are those of `space`, and notes where they are.
+    /// Writes pages, which are those of `space`, and notes where they are.
     ///
     /// # Errors
     /// Of the host.
@@ -133,11 +144,24 @@ impl SavedMemory {
         &mut self,
         space: &dyn AddressSpace,
         present: &Present,
+        which: WhichPages,
         pages: &mut PagesWriter,
     ) -> Result<(), ImageError> {
         let mut memory = Reader::new(space);
         let mut buffer = Vec::new();
-        for (start, end) in &present.0 {
+        let apart = VmaFlags::DONTFORK | VmaFlags::WIPEONFORK;
+        let inherited =
+            |at: u64| !self.private.iter().any(|v| v.start <= at && at < v.end && v.flags.intersects(apart));
+        let wanted: Vec<_> = present
+            .0
+            .iter()
+            .filter(|(start, _)| match which {
+                WhichPages::All => true,
+                WhichPages::Inherited => inherited(*start),
+                WhichPages::NotInherited => !inherited(*start),
+            })
+            .collect();
+        for (start, end) in wanted {
             let mut segment = pages.segment();
             let mut at = *start;
             while at < *end {
@@ -149,6 +173,7 @@ impl SavedMemory {
             }
             self.state.segments.push(Segment { start: *start, stored: segment.finish() });
         }
+        self.state.segments.sort_by_key(|segment| segment.start);
         Ok(())
     }
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use moat_control::spec::{
     Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostSockets, Lifetime,
-    MountFlags, MountKind, MountSpec, Overlay, ProcessSpec, RestoreSpec, RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec,
-    SharedNamespaces, SharesSpec, Sharing, TreeKind,
+    MountFlags, MountKind, MountSpec, Overlay, ProcessSpec, RestoreSpec, RootSpec, SPEC_VERSION, SandboxSpec,
+    SeccompSpec, SharedNamespaces, SharesSpec, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::FileType;

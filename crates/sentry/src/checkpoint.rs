@@ -2,15 +2,18 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use moat_control::protocol::AfterCheckpoint;
 use moat_control::{ContainerStatus, ControlError};
 use moat_image::header::Header;
 use moat_image::pages::PagesWriter;
 use moat_image::state::ClockState;
-use moat_image::{ImageError, SandboxState, Table, directory};
+use moat_image::{ImageError, SandboxState, directory};
 use moat_kernel::Kernel;
 use moat_kernel::checkpoint::{self, Configured, KnownProcesses, Saved};
+use moat_kernel::process::container::{MemoryCopy, SaveMemory};
+use moat_mm::{MemoryManager, Present, SavedMemory, WhichPages};
 use moat_sync::block_in_place;
 use moat_vfs::persist::Saver;
 
@@ -45,15 +48,24 @@ pub(crate) async fn save(
         let frozen = processes.freeze().await;
         frozen.map_err(|errno| ControlError::errno("stopping the container's processes", errno))?;
     }
-    let saved = match processes.begin_save().await {
-        Ok(()) => block_in_place(|| write(container, &configured, &known, (state.into(), pages.into()))),
+    // A copy pays where the container is to go on; one that is paused, or is about to end, has the time.
+    let goes_on = !was_frozen && then == AfterCheckpoint::GoOn;
+    let memory = if goes_on { SaveMemory::Copied } else { SaveMemory::Still };
+    let walked = match processes.begin_save(memory).await {
+        Ok(()) => block_in_place(|| walk(container, &configured, &known, pages.into())),
         Err(what) => Err(ControlError::CantSave(what)),
     };
     processes.end_save();
-    if !was_frozen && (saved.is_err() || then == AfterCheckpoint::GoOn) {
+    // From here on pages come from copies, if there are any, and all else is in memory.
+    if !was_frozen && (walked.is_err() || goes_on) {
         processes.thaw();
     }
-    saved
+    let walked = walked?;
+    let written = block_in_place(|| walked.finish(container, &state.into()));
+    if !was_frozen && written.is_err() {
+        processes.thaw();
+    }
+    written.map_err(|e| ControlError::Invalid(e.to_string()))
 }
 
 fn configured(container: &GuestContainer) -> Configured {
@@ -75,54 +87,82 @@ fn saver(container: &GuestContainer, pages: Option<PagesWriter>) -> Saver {
     Saver::new(container.member.fs.namespace.clone(), container.donated(), pages)
 }
 
-/// Writes the image of a container whose tasks are all at rest.
-fn write(
+/// What is known of a container while all its tasks are at rest, and memory that has yet to be written.
+struct Walked {
+    state: SandboxState,
+    pages: PagesWriter,
+    memories: Vec<(SavedMemory, Present, Option<Arc<MemoryManager>>)>,
+    id: [u8; 16],
+    /// The processes that the copies are in.
+    _copies: Vec<MemoryCopy>,
+}
+
+/// Saves a container whose tasks are all at rest; of its memory what no copy has.
+fn walk(
     container: &GuestContainer,
     configured: &Configured,
     known: &KnownProcesses,
-    (state_file, pages_file): (File, File),
-) -> Result<(), ControlError> {
+    pages: File,
+) -> Result<Walked, ControlError> {
     let failed = |e: ImageError| ControlError::Invalid(e.to_string());
-    let kernel = container.member.processes.kernel();
     let mut id = [0; 16];
     moat_host::random::fill(&mut id);
-    let pages = PagesWriter::new(pages_file, id).map_err(failed)?;
+    let pages = PagesWriter::new(pages, id).map_err(failed)?;
     let saved = checkpoint::save(configured, known, saver(container, Some(pages)));
     let saved = saved.map_err(|refusal| ControlError::CantSave(refusal.to_string()))?;
-    let (state, pages_len) = write_pages(kernel, &container.id, saved).map_err(failed)?;
-    let created_s = i64::try_from(state.clocks.realtime_ns / 1_000_000_000).unwrap_or(i64::MAX);
-    let header = Header {
-        version: env!("CARGO_PKG_VERSION").into(),
-        id,
-        created_s,
-        cpu_features: moat_host::cpu_features::features(),
-        platform: kernel.platform.name().into(),
-        pages_len,
-        sections: Vec::new(),
-    };
-    directory::write_state(&state_file, header, &state).map_err(failed)
+    let copies = container.member.processes.take_copies();
+    begin_pages(container, saved, copies, id).map_err(failed)
 }
 
-/// Writes guest memory; gives the whole state, and the length of `pages`.
-fn write_pages(kernel: &Kernel, id: &str, saved: Saved) -> Result<(SandboxState, u64), ImageError> {
+fn begin_pages(
+    container: &GuestContainer,
+    saved: Saved,
+    copies: Vec<MemoryCopy>,
+    id: [u8; 16],
+) -> Result<Walked, ImageError> {
+    let kernel = container.member.processes.kernel();
     let Saved { mut state, memories, pages } = saved;
     let mut pages = pages.ok_or_else(|| ImageError::Unfit("nowhere to write pages to".into()))?;
     state.clocks = clocks(kernel);
-    let mut table = Table::default();
+    for saved in &mut state.containers {
+        container.id.clone_into(&mut saved.id);
+    }
+    let mut left = Vec::new();
     for (mm, mut memory) in memories {
         let space = mm.space();
-        if table.is_empty() {
+        if left.is_empty() {
             state.vdso = checkpoint::vdso(&kernel.platform.vdso(), &**space);
         }
         let present = memory.present(space.host_pid())?;
-        memory.write_pages(&**space, &present, &mut pages)?;
-        table.push(memory.state);
+        let copy = copies.iter().find_map(|copy| copy.of(&mm)).cloned();
+        let now = if copy.is_some() { WhichPages::NotInherited } else { WhichPages::All };
+        memory.write_pages(&**space, &present, now, &mut pages)?;
+        left.push((memory, present, copy));
     }
-    state.memories = table;
-    for container in &mut state.containers {
-        id.clone_into(&mut container.id);
+    Ok(Walked { state, pages, memories: left, id, _copies: copies })
+}
+
+impl Walked {
+    /// Writes what is left, and the state.
+    fn finish(mut self, container: &GuestContainer, file: &File) -> Result<(), ImageError> {
+        for (mut memory, present, copy) in self.memories {
+            if let Some(copy) = copy {
+                memory.write_pages(&**copy.space(), &present, WhichPages::Inherited, &mut self.pages)?;
+            }
+            self.state.memories.push(memory.state);
+        }
+        let created_s = i64::try_from(self.state.clocks.realtime_ns / 1_000_000_000).unwrap_or(i64::MAX);
+        let header = Header {
+            version: env!("CARGO_PKG_VERSION").into(),
+            id: self.id,
+            created_s,
+            cpu_features: moat_host::cpu_features::features(),
+            platform: container.member.processes.kernel().platform.name().into(),
+            pages_len: self.pages.finish()?,
+            sections: Vec::new(),
+        };
+        directory::write_state(file, header, &self.state)
     }
-    Ok((state, pages.finish()?))
 }
 
 fn clocks(kernel: &Kernel) -> ClockState {

@@ -43,9 +43,9 @@ pub(crate) async fn container(
     fds: Vec<OwnedFd>,
     files: &mut DonatedFiles,
 ) -> Result<RestoredContainer, BootError> {
-    let (mut state, pages): (File, File) = (files.take(image.state)?.into(), files.take(image.pages)?.into());
+    let (state, pages): (File, File) = (files.take(image.state)?.into(), files.take(image.pages)?.into());
     let failed = |e: ImageError| BootError::new(format!("restoring: {e}"));
-    let Image { header, state, pages } = Image::read(&mut state, pages).map_err(failed)?;
+    let Image { header, state, pages } = Image::read(&state, pages).map_err(failed)?;
     fits(&header.cpu_features, &state).map_err(failed)?;
     let (creds, limits) = process::bounds(&spec.process, kernel).map_err(|e| e.into_boot(&spec.process))?;
     let donated = process::import(kernel, fds, &creds).map_err(|e| e.into_boot(&spec.process))?;

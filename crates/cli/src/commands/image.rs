@@ -19,8 +19,8 @@ pub(super) fn run(command: &ImageCommand) -> anyhow::Result<u8> {
 }
 
 fn read(place: &Path) -> anyhow::Result<Image> {
-    let (mut state, pages) = directory::open(place)?;
-    Ok(Image::read(&mut state, pages)?)
+    let (state, pages) = directory::open(place)?;
+    Ok(Image::read(&state, pages)?)
 }
 
 fn size(place: &Path, name: &str) -> anyhow::Result<(u64, u64)> {

@@ -16,7 +16,8 @@ use std::time::Duration;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_host::clock::deadline_in;
 use moat_identity::CgroupNamespace;
-use moat_platform::{Kick, Stock};
+use moat_mm::MemoryManager;
+use moat_platform::{GuestThread, Kick, Stock};
 use moat_sync::timer::sleep_until;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_tty::Terminal;
@@ -32,6 +33,29 @@ const FREEZE_GRACE: Duration = Duration::from_millis(200);
 /// How long where it can't be stopped from outside.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
+/// What becomes of memory while a container is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveMemory {
+    /// It stays as it is until all of it is written: the container stands still for as long.
+    Still,
+    /// The host makes a copy of each process (copy-on-write), so that the container can go on.
+    Copied,
+}
+
+/// A copy of an address space, in a host process that runs nothing.
+pub struct MemoryCopy {
+    of: u64,
+    made: Option<(Arc<MemoryManager>, Box<dyn GuestThread>)>,
+}
+
+impl MemoryCopy {
+    /// The copy, if it is one of `memory` and could be made.
+    #[must_use]
+    pub fn of(&self, memory: &MemoryManager) -> Option<&Arc<MemoryManager>> {
+        self.made.as_ref().filter(|_| self.of == memory.id()).map(|(copy, _)| copy)
+    }
+}
+
 /// How long a task of a frozen container may take to give up its call.
 const SAVE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -43,6 +67,8 @@ pub struct ContainerGroup {
     frozen: AtomicBool,
     /// Its tasks are to say what only they know.
     being_saved: AtomicBool,
+    /// Copies of address spaces that are made meanwhile, if there are to be any.
+    copies: Mutex<Option<Vec<MemoryCopy>>>,
     /// Woken when a task of a frozen container has come to rest.
     stopped: WaitQueue,
     thawed: WaitQueue,
@@ -67,6 +93,7 @@ impl ContainerGroup {
             allowance,
             frozen: AtomicBool::new(false),
             being_saved: AtomicBool::new(false),
+            copies: Mutex::new(LockClass::Process, None),
             stopped: WaitQueue::new(),
             thawed: WaitQueue::new(),
             held: Mutex::new(LockClass::Process, Vec::new()),
@@ -198,7 +225,8 @@ impl ContainerGroup {
     ///
     /// # Errors
     /// A task that does not, and what it is doing.
-    pub async fn begin_save(&self) -> std::result::Result<(), String> {
+    pub async fn begin_save(&self, memory: SaveMemory) -> std::result::Result<(), String> {
+        *self.copies.lock() = (memory == SaveMemory::Copied).then(Vec::new);
         self.being_saved.store(true, Ordering::SeqCst);
         self.refresh();
         // Those who sleep because it is frozen look at their flags.
@@ -216,8 +244,34 @@ impl ContainerGroup {
         Err(format!("task {} does not come to rest in {}", task.tid(), waits.unwrap_or("the sentry")))
     }
 
+    /// Whether `task` is to have its memory copied: the first of those that share it.
+    pub(crate) fn begin_copy(&self, memory: u64) -> bool {
+        let mut copies = self.copies.lock();
+        let Some(copies) = copies.as_mut().filter(|copies| copies.iter().all(|copy| copy.of != memory)) else {
+            return false;
+        };
+        copies.push(MemoryCopy { of: memory, made: None });
+        true
+    }
+
+    /// The copy is made; without one the memory is written as it is.
+    pub(crate) fn end_copy(&self, memory: u64, made: Option<(Arc<MemoryManager>, Box<dyn GuestThread>)>) {
+        if let Some(copies) = self.copies.lock().as_mut()
+            && let Some(copy) = copies.iter_mut().find(|copy| copy.of == memory)
+        {
+            copy.made = made;
+        }
+    }
+
+    /// The copies that were made; they go with what is given.
+    #[must_use]
+    pub fn take_copies(&self) -> Vec<MemoryCopy> {
+        self.copies.lock().take().unwrap_or_default()
+    }
+
     /// Forgets what the tasks have said.
     pub fn end_save(&self) {
+        drop(self.take_copies());
         self.being_saved.store(false, Ordering::SeqCst);
         for task in self.processes().into_iter().flat_map(|group| group.threads()) {
             let gone = task.saved.lock().take();

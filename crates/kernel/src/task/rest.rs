@@ -162,6 +162,14 @@ impl CurrentTask {
             restart_block: self.restart_block.as_ref().map(call_of),
             next: resume.to_image(),
         });
+        let container = self.group.container.clone();
+        let memory = self.mm().id();
+        if state.is_ok() && container.begin_copy(memory) {
+            let (mm, thread) = self.mm_and_thread();
+            // A host that can't have another process leaves the memory to be written as it is.
+            let made = mm.fork(thread).await.ok();
+            container.end_copy(memory, made);
+        }
         match state {
             Ok(state) => *self.saved.lock() = Some(state),
             // Its memory is gone or overwritten: it will find out when it goes on.

@@ -340,6 +340,51 @@ TEST(mount_tmpfs) {
     ERR(syscall(SYS_mount, "none", "m", "no-such-fs", 0, 0), ENODEV);
 }
 
+// A tracer can't give a tracee a segment base that faults; what comes before it in the structure is set.
+TEST(segment_bases_of_a_tracee) {
+    pid_t pid = CHILD({
+        OK(ptrace(PTRACE_TRACEME));
+        raise(SIGSTOP);
+    });
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK(WIFSTOPPED(status));
+    struct user_regs_struct old, set, now;
+    OK(ptrace(PTRACE_GETREGS, pid, 0, &old));
+    set = old;
+    set.rbx = 0x1234;
+    set.fs_base = 1ull << 63;
+    set.gs_base = 0x5000;
+    ERR(ptrace(PTRACE_SETREGS, pid, 0, &set), EIO);
+    OK(ptrace(PTRACE_GETREGS, pid, 0, &now));
+    CHECK_EQ(now.rbx, 0x1234);
+    CHECK_EQ(now.fs_base, old.fs_base);
+    CHECK_EQ(now.gs_base, old.gs_base);
+    set.fs_base = old.fs_base;
+    set.gs_base = ~0ull;
+    ERR(ptrace(PTRACE_SETREGS, pid, 0, &set), EIO);
+    ERR(ptrace(PTRACE_POKEUSER, pid, offsetof(struct user_regs_struct, fs_base), ~0ull), EIO);
+    ERR(syscall(SYS_ptrace, 30 /* PTRACE_ARCH_PRCTL */, pid, 1ull << 63, 0x1002 /* ARCH_SET_FS */), EPERM);
+    OK(ptrace(PTRACE_SETREGS, pid, 0, &old));
+    OK(ptrace(PTRACE_CONT, pid, 0, 0));
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    EXITED(status, 0);
+}
+
+// Bytes of names are shown as they are, but for what separates words.
+TEST(names_of_mounts) {
+    static const char place[] = "m\xc3\xa9\x01\xff #\t\\";
+    OK(mkdir(place, 0755));
+    OK(syscall(SYS_mount, "n\xc3\xa9\x01\xff #\t\\", place, "tmpfs", 0, "size=1m"));
+    static const char source[] = "n\xc3\xa9\x01\xff\\040\\043\\011\\134 ", shown[] = "/m\xc3\xa9\x01\xff\\040#\\011\\134 ";
+    for (int i = 0; i < 3; i++) {
+        char *text = slurp((const char *[]){"/proc/self/mounts", "/proc/self/mountinfo", "/proc/self/mountstats"}[i]);
+        if (!strstr(text, source) || !strstr(text, shown))
+            FAIL("file %d: %s", i, text);
+    }
+    OK(syscall(SYS_umount2, place, 0));
+}
+
 TEST(tmpfs_size_limit) {
     OK(mkdir("m", 0755));
     OK(syscall(SYS_mount, "none", "m", "tmpfs", 0, "size=64k"));

@@ -131,3 +131,18 @@ TEST(stores_through_a_mapping_count) {
     CHECK_EQ(pages_of(fd), 2);
     CHECK_EQ(free_pages(), 14);
 }
+
+TEST(a_size_in_percent_is_of_all_memory) {
+    struct statfs fresh, again;
+    OK(unshare(CLONE_NEWNS));
+    OK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+    OK(mkdir("d", 0755));
+    OK(mount("none", "d", "tmpfs", 0, "size=1%"));
+    OK(statfs("d", &fresh));
+    OK(umount("d"));
+    OK(mount("none", "d", "tmpfs", 0, "size=64k"));
+    OK(mount(NULL, "d", NULL, MS_REMOUNT, "size=1%"));
+    OK(statfs("d", &again));
+    CHECK(fresh.f_blocks > 16);
+    CHECK_EQ(again.f_blocks, fresh.f_blocks);
+}

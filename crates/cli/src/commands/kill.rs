@@ -41,8 +41,8 @@ fn by_name(name: &str) -> Option<i32> {
         rest => rest.strip_prefix(sign)?.parse::<i32>().ok(),
     };
     let realtime = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
-        (Some(rest), _) => Some(34 + offset(rest, '+')?),
-        (_, Some(rest)) => Some(64 - offset(rest, '-')?),
+        (Some(rest), _) => 34i32.checked_add(offset(rest, '+')?),
+        (_, Some(rest)) => 64i32.checked_sub(offset(rest, '-')?),
         _ => None,
     };
     if let Some(number) = realtime {
@@ -79,7 +79,7 @@ mod tests {
         ] {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
-        for bad in ["FOO", "65", "-1", "", "SIG", "RTMIN+31", "RTMAX+1", "RTMIN3"] {
+        for bad in ["FOO", "65", "-1", "", "SIG", "RTMIN+31", "RTMAX+1", "RTMIN3", "RTMIN+2147483647"] {
             assert_eq!(parse_signal(bad).unwrap_err().to_string(), format!("unknown signal {bad:?}"));
         }
     }

@@ -8,17 +8,24 @@ use std::sync::Arc;
 use crate::mount::ProcMount;
 use crate::who::Who;
 
-/// Space, tab, newline and backslash as octal, as `mangle` does.
-fn escape(text: &[u8]) -> String {
-    let mut o = String::with_capacity(text.len());
-    for &b in text {
-        match b {
-            b' ' | b'\t' | b'\n' | b'\\' | b'#' => o += &format!("\\{b:03o}"),
-            0x20..0x7f => o.push(char::from(b)),
-            _ => o += &format!("\\{b:03o}"),
+/// Adds a path; space, tab, newline and backslash as octal, all other bytes as they are, as `seq_path` does.
+fn add_path(line: &mut Vec<u8>, path: &[u8]) {
+    for &byte in path {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => line.extend(format!("\\{byte:03o}").as_bytes()),
+            byte => line.push(byte),
         }
     }
-    o
+}
+
+/// Adds the name of a source: a path with # as octal, too, as `mangle` has it.
+fn add_source(line: &mut Vec<u8>, source: &[u8]) {
+    for (n, part) in source.split(|&byte| byte == b'#').enumerate() {
+        if n > 0 {
+            line.extend(b"\\043");
+        }
+        add_path(line, part);
+    }
 }
 
 /// The mounts that the task's root shows, with the place of each.
@@ -84,19 +91,15 @@ fn flags(m: MountFlags) -> String {
 /// # Errors
 /// ESRCH; EINVAL for a zombie.
 pub(crate) fn mounts(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
-    let mut o = String::new();
+    let mut o = Vec::new();
     for (m, place) in visible(who)? {
         let fs = m.fs();
-        o += &format!(
-            "{} {} {} {}{} 0 0\n",
-            escape(m.source()),
-            escape(&place),
-            fs.name(),
-            flags(m.flags()),
-            fs.show_options()
-        );
+        add_source(&mut o, m.source());
+        o.push(b' ');
+        add_path(&mut o, &place);
+        o.extend(format!(" {} {}{} 0 0\n", fs.name(), flags(m.flags()), fs.show_options()).as_bytes());
     }
-    Ok(o.into_bytes())
+    Ok(o)
 }
 
 /// The contents of `mountinfo`.
@@ -104,28 +107,22 @@ pub(crate) fn mounts(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`mounts`].
 pub(crate) fn mountinfo(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
-    let mut o = String::new();
+    let mut o = Vec::new();
     for (m, place) in visible(who)? {
         let fs = m.fs();
         let dev = fs.dev();
         let parent = m.mountpoint().map_or(0, |p| p.mount.id());
-        let inside = inside_text(&m);
-        o += &format!(
-            "{} {parent} {}:{} {} {} {} - {} {} {}{}\n",
-            m.id(),
-            dev.major,
-            dev.minor,
-            escape(&inside),
-            escape(&place),
-            flags(m.flags()),
-            fs.name(),
-            escape(m.source()),
-            // Mounts alone are read-only here; the field for the file system says the same.
-            if m.flags().contains(MountFlags::RDONLY) { "ro" } else { "rw" },
-            fs.show_options(),
-        );
+        o.extend(format!("{} {parent} {}:{} ", m.id(), dev.major, dev.minor).as_bytes());
+        add_path(&mut o, &inside_text(&m));
+        o.push(b' ');
+        add_path(&mut o, &place);
+        o.extend(format!(" {} - {} ", flags(m.flags()), fs.name()).as_bytes());
+        add_source(&mut o, m.source());
+        // Mounts alone are read-only here; the field for the file system says the same.
+        let access = if m.flags().contains(MountFlags::RDONLY) { "ro" } else { "rw" };
+        o.extend(format!(" {access}{}\n", fs.show_options()).as_bytes());
     }
-    Ok(o.into_bytes())
+    Ok(o)
 }
 
 /// The contents of `mountstats`.
@@ -133,9 +130,13 @@ pub(crate) fn mountinfo(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`mounts`].
 pub(crate) fn mountstats(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
-    let mut o = String::new();
+    let mut o = Vec::new();
     for (m, place) in visible(who)? {
-        o += &format!("device {} mounted on {} with fstype {}\n", escape(m.source()), escape(&place), m.fs().name());
+        o.extend(b"device ");
+        add_source(&mut o, m.source());
+        o.extend(b" mounted on ");
+        add_path(&mut o, &place);
+        o.extend(format!(" with fstype {}\n", m.fs().name()).as_bytes());
     }
-    Ok(o.into_bytes())
+    Ok(o)
 }

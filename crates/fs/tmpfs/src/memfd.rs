@@ -18,7 +18,7 @@ fn shmem(tables: &Tables) -> Result<Arc<TmpFs>> {
         return Ok(known.0.clone());
     }
     // Without limits of its own, as on Linux.
-    let none = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
+    let none = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0, memory: 0 };
     let new = TmpFs::new(Pseudo::Shmem.dev(), &none)?;
     Ok(tables.extensions.get_or_init(|| Shmem(new)).0.clone())
 }

@@ -28,13 +28,15 @@ pub struct TmpOptions {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    /// Of which a size in percent is: the machine's memory.
+    pub memory: u64,
 }
 
 impl TmpOptions {
     /// Those of a machine with this many bytes of memory: half of it, as on Linux.
     #[must_use]
     pub fn of_machine(memory: u64) -> TmpOptions {
-        TmpOptions { size: memory / 2, inodes: memory / 2 / BLOCK, mode: 0o1777, uid: 0, gid: 0 }
+        TmpOptions { size: memory / 2, inodes: memory / 2 / BLOCK, mode: 0o1777, uid: 0, gid: 0, memory }
     }
 
     /// Parses an option string over these values.
@@ -46,7 +48,7 @@ impl TmpOptions {
             let value = value.map(|v| std::str::from_utf8(v).map_err(|_| Errno::EINVAL)).transpose()?;
             let number = |v: Option<&str>| v.and_then(|v| v.parse().ok()).ok_or(Errno::EINVAL);
             match key {
-                b"size" => self.size = size(value.ok_or(Errno::EINVAL)?, self.size)?,
+                b"size" => self.size = size(value.ok_or(Errno::EINVAL)?, self.memory)?,
                 b"nr_blocks" => self.size = size(value.ok_or(Errno::EINVAL)?, 0)?.saturating_mul(BLOCK),
                 b"nr_inodes" => self.inodes = size(value.ok_or(Errno::EINVAL)?, 0)?,
                 b"mode" => {
@@ -64,11 +66,11 @@ impl TmpOptions {
     }
 }
 
-/// `64k`, `1g`, or a percentage of twice `half` (memparse).
-fn size(text: &str, half: u64) -> Result<u64> {
+/// `64k`, `1g` (memparse), or a percentage of `all`.
+fn size(text: &str, all: u64) -> Result<u64> {
     if let Some(percent) = text.strip_suffix('%') {
         let percent: u64 = percent.parse().map_err(|_| Errno::EINVAL)?;
-        return Ok(half.saturating_mul(2) / 100 * percent.min(10_000));
+        return Ok((all / 100).saturating_mul(percent));
     }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
@@ -87,6 +89,7 @@ fn size(text: &str, half: u64) -> Result<u64> {
 pub struct TmpFs {
     shared: Arc<Shared>,
     root: Arc<TmpInode>,
+    memory: u64,
 }
 
 impl TmpFs {
@@ -109,7 +112,7 @@ impl TmpFs {
     fn make(dev: DeviceId, o: &TmpOptions, medium: Option<Arc<dyn Medium>>) -> Result<Arc<TmpFs>> {
         let shared = Shared::new(dev, o.size.div_ceil(BLOCK), o.inodes, medium);
         let root = TmpInode::root(&shared, FileType::Directory.mode_bits() | o.mode, o.uid, o.gid)?;
-        Ok(Arc::new(TmpFs { shared, root }))
+        Ok(Arc::new(TmpFs { shared, root, memory: o.memory }))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -182,7 +185,8 @@ impl FileSystem for TmpFs {
     fn remount(&self, text: &[u8]) -> Result<()> {
         let s = &self.shared;
         let size = s.max_blocks.load(Ordering::Relaxed).saturating_mul(BLOCK);
-        let old = TmpOptions { size, inodes: s.max_inodes.load(Ordering::Relaxed), ..TmpOptions::of_machine(0) };
+        let old =
+            TmpOptions { size, inodes: s.max_inodes.load(Ordering::Relaxed), ..TmpOptions::of_machine(self.memory) };
         let new = old.parse(text)?;
         let blocks = new.size.div_ceil(BLOCK);
         let used = (s.used_blocks.load(Ordering::Relaxed), s.used_inodes.load(Ordering::Relaxed));
@@ -221,10 +225,11 @@ mod tests {
 
     #[test]
     fn options_are_checked() {
-        let o = TmpOptions { size: 100 << 20, ..TmpOptions::of_machine(1 << 30) };
+        let o = TmpOptions { size: 100 << 20, ..TmpOptions::of_machine(1000 << 20) };
         let p = |t: &str| o.parse(t.as_bytes());
         assert_eq!(p("size=64k,mode=700,uid=5").map(|o| (o.size, o.mode, o.uid)), Ok((65536, 0o700, 5)));
-        assert_eq!(p("size=50%").map(|o| o.size), Ok(100 << 20));
+        assert_eq!(p("size=50%").map(|o| o.size), Ok(500 << 20));
+        assert_eq!(p("size=300%").map(|o| o.size), Ok(3000 << 20));
         for bad in ["size=", "size=x", "size=99999999999999g", "mode=9", "what", "uid=-1"] {
             assert_eq!(p(bad).err(), Some(Errno::EINVAL), "{bad}");
         }

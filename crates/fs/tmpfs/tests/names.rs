@@ -21,7 +21,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let options = TmpOptions { size: 1 << 20, inodes: 100, mode: 0o755, uid: 0, gid: 0 };
+        let options = TmpOptions { size: 1 << 20, inodes: 100, mode: 0o755, uid: 0, gid: 0, memory: 0 };
         World::with(&options)
     }
 
@@ -339,7 +339,7 @@ fn readdir_survives_changes() {
 
 #[test]
 fn deep_trees_are_dropped_without_recursion() {
-    let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
+    let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0, memory: 0 };
     let World { caller, fs, .. } = World::with(&options);
     let root = fs.namespace.root();
     let mut at = root.clone();
@@ -353,7 +353,7 @@ fn deep_trees_are_dropped_without_recursion() {
 
 #[test]
 fn many_large_files_need_few_descriptors() {
-    let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
+    let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0, memory: 0 };
     let w = World::with(&options);
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);

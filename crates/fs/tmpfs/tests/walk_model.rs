@@ -134,7 +134,7 @@ struct Real {
 
 impl Real {
     fn new() -> Real {
-        let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0 };
+        let options = TmpOptions { size: 0, inodes: 0, mode: 0o755, uid: 0, gid: 0, memory: 0 };
         let vfs = moat_vfs::vfs::fake::vfs(moat_vfs::Registry::default());
         let fs = TmpFs::new(vfs.new_device(), &options).unwrap();
         let mount = Mount::new(vfs.tables(), fs, MountFlags::empty(), b"root");

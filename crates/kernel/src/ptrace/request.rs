@@ -8,7 +8,7 @@ use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_USER, SigInfo};
 use moat_abi::signal::{SigSet, Signal};
 use moat_abi::{Errno, Result, elf};
 use moat_mm::{UserAddr, UserPtr};
-use moat_platform::GuestThread;
+use moat_platform::{GUEST_TOP, GuestThread};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::ptrace::stop::{detach, link};
@@ -293,11 +293,20 @@ fn resume(task: &Task, run: Run, data: u64) -> Result<u64> {
     Ok(0)
 }
 
+/// Sets registers one after the other, as `genregs_set` does: what comes before a segment base that can't be is set.
 fn set_user_regs(task: &Task, user: &UserRegs) -> Result<u64> {
     with_thread(task, |th| {
-        let new = regs::from_user(user, &th.regs());
+        let old = th.regs();
+        let mut new = regs::from_user(user, &old);
+        let (bad_fs, bad_gs) = (new.fs_base >= GUEST_TOP, new.gs_base >= GUEST_TOP);
+        if bad_fs {
+            new.fs_base = old.fs_base;
+        }
+        if bad_fs || bad_gs {
+            new.gs_base = old.gs_base;
+        }
         th.set_regs(&new);
-        Ok(0)
+        if bad_fs || bad_gs { Err(Errno::EIO) } else { Ok(0) }
     })
 }
 
@@ -460,6 +469,7 @@ fn arch_prctl(t: &CurrentTask, task: &Task, addr: u64, option: u64) -> Result<u6
     match option {
         ARCH_GET_FS => return write(t, addr, r.fs_base.as_bytes()),
         ARCH_GET_GS => return write(t, addr, r.gs_base.as_bytes()),
+        ARCH_SET_FS | ARCH_SET_GS if addr >= GUEST_TOP => return Err(Errno::EPERM),
         ARCH_SET_FS => r.fs_base = addr,
         ARCH_SET_GS => r.gs_base = addr,
         _ => return Err(Errno::EINVAL),

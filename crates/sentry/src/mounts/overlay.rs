@@ -37,6 +37,7 @@ pub(super) fn over(
         mode: top.mode & 0o7777,
         uid: top.uid,
         gid: top.gid,
+        memory: usual.memory,
     };
     let (medium, hidden) = place.map(|place| (place.medium, place.hidden)).unzip();
     let upper = match medium {

@@ -1,4 +1,4 @@
-//! `moat debug --profile-*`: what is in the files, read by the decoder of another program, for containers that do little else than
+//! `moat debug --profile-*`, traces and summaries: what is in the files, read by the decoder of another program, for containers that do little else than
 //! one thing.
 //!
 //! The test program runs itself with [`ROLE`] set, as the container's init.
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 
 use pprof::protos::{Message, Profile};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const ROLE: &str = "MOAT_PROFILES_TEST_ROLE";
 
@@ -23,6 +23,7 @@ fn role() {
         Ok("zeros") => loop {
             File::open("/dev/zero").unwrap().take(64 << 20).read_exact(&mut vec![0; 64 << 20]).unwrap();
         },
+        Ok("own-code") => spin_in_own_code(),
         Ok("reader") => {
             let (mut ours, _theirs) = UnixStream::pair().unwrap();
             ours.read_exact(&mut [0]).unwrap();
@@ -52,6 +53,13 @@ fn role() {
             readers.into_iter().for_each(|reader| reader.join().unwrap());
         }
         _ => {}
+    }
+}
+
+#[inline(never)]
+fn spin_in_own_code() {
+    for n in 0u64.. {
+        std::hint::black_box(n);
     }
 }
 
@@ -182,6 +190,28 @@ fn a_cpu_profile_has_the_handler_of_the_call_that_is_made() {
 }
 
 #[test]
+fn a_cpu_profile_has_the_guest_s_own_functions() {
+    if skipped() {
+        return;
+    }
+    for platform in PLATFORMS {
+        let container = Container::run("own-code", platform);
+        let mut profiles = (0..10).map(|_| container.profile("cpu"));
+        let seen = profiles.find(|seen| seen.sum(1, &[]) > 200_000_000).unwrap();
+        let (all, own) = (seen.sum(1, &[]), seen.sum(1, &["guest;", "spin_in_own_code"]));
+        assert!(own * 3 > all * 2, "{platform}: {own} of {all}: {:#?}", seen.stacks());
+        // By the unwind tables of the guest's program.
+        assert!(seen.sum(1, &["guest;", "thread_start;", "spin_in_own_code"]) > 0, "{:#?}", seen.stacks());
+        let drawn = container.directory.join("cpu.svg");
+        let args = ["debug", "--flamegraph", drawn.to_str().unwrap(), "--duration", "1s", &container.id];
+        let output = container.moat(&args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let drawn = fs::read_to_string(drawn).unwrap();
+        assert!(drawn.contains("<svg") && drawn.contains("spin_in_own_code"));
+    }
+}
+
+#[test]
 fn tasks_and_their_waits_are_named() {
     if skipped() {
         return;
@@ -228,4 +258,100 @@ fn a_mutex_profile_has_class_and_place() {
     let stacks = seen.stacks();
     let contended = stacks.iter().find(|(stack, _)| stack.contains("FilePosition;") && stack.contains(".rs:"));
     assert!(contended.is_some_and(|(_, values)| values[0] > 0 && values[1] > 0), "{stacks:#?}");
+}
+
+/// The events of a trace, by category.
+struct Trace(Vec<Value>);
+
+impl Trace {
+    fn read(path: &std::path::Path) -> Trace {
+        let mut all: Value = serde_json::from_reader(File::open(path).unwrap()).unwrap();
+        let Value::Array(events) = all["traceEvents"].take() else { panic!("no events") };
+        Trace(events)
+    }
+
+    fn of(&self, category: &str) -> Vec<&Value> {
+        self.0.iter().filter(|event| event["cat"] == category).collect()
+    }
+
+    /// Spans of one track lie side by side or in each other.
+    fn check_nesting(&self) {
+        let mut spans: Vec<(u64, u64, u64)> = Vec::new();
+        for event in self.0.iter().filter(|event| event["ph"] == "X" && event["cat"] != "worker") {
+            // Nanoseconds, since fractions of microseconds are not exact.
+            let ns = |field: &str| (event[field].as_f64().unwrap() * 1000.0).round() as u64;
+            spans.push((event["tid"].as_u64().unwrap(), ns("ts"), ns("ts") + ns("dur")));
+        }
+        spans.sort_by_key(|(track, start, end)| (*track, *start, std::cmp::Reverse(*end)));
+        let mut open: Vec<(u64, u64, u64)> = Vec::new();
+        for span in spans {
+            // A float of this size is exact to some ns.
+            open.retain(|(track, _, end)| *track == span.0 && *end > span.1 + 100);
+            assert!(open.iter().all(|(_, _, end)| span.2 <= end + 100), "{span:?} in {open:?}");
+            open.push(span);
+        }
+    }
+}
+
+#[test]
+fn a_trace_has_calls_waits_and_who_ended_them() {
+    for platform in PLATFORMS {
+        let name = format!("moat-trace-{}-{platform}.json", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let output = Command::new(env!("CARGO_BIN_EXE_moat"))
+            .args(["--platform", platform, "do", "--summary", "--trace", path.to_str().unwrap()])
+            .args(["sh", "-c", "sleep 0.05 & wait; kill -CHLD $$; cat /nonexistent"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let trace = Trace::read(&path);
+        fs::remove_file(&path).unwrap();
+        let calls = trace.of("syscall");
+        assert!(calls.iter().any(|call| call["name"] == "openat" && call["args"]["result"] == "-1 ENOENT"));
+        let write = calls.iter().find(|call| call["name"] == "write").unwrap();
+        assert!(write["args"]["args"][0] == "0x2" && write["args"]["result"].as_i64() > Some(0), "{write}");
+        let waits = trace.of("wait");
+        assert!(
+            waits.iter().any(|wait| wait["name"] == "do_wait" && !wait["args"]["woken_by"].is_null()),
+            "{waits:#?}"
+        );
+        let slept = waits.iter().find(|wait| wait["name"] == "hrtimer_nanosleep").unwrap();
+        assert!(slept["dur"].as_f64() > Some(49_000.0) && slept["args"]["woken_by"].is_null(), "{slept}");
+        assert!(trace.of("signal").iter().any(|signal| signal["name"] == "SIGCHLD"));
+        assert!(!trace.of("guest").is_empty() && !trace.of("worker").is_empty());
+        let named =
+            |name: &str| trace.0.iter().any(|e| e["args"]["name"].as_str().is_some_and(|n| n.starts_with(name)));
+        assert!(named("sh [") && named("sleep [") && named("sentry"));
+        trace.check_nesting();
+        // The table: a call that fails, its name last; and where the time went.
+        let line = |end: &str| text.lines().find(|line| line.ends_with(end)).unwrap_or_else(|| panic!("{end}: {text}"));
+        let open: Vec<&str> = line(" openat").split_whitespace().collect();
+        let (made, failed): (u64, u64) = (open[3].parse().unwrap(), open[4].parse().unwrap());
+        assert!(made > failed && failed >= 1, "{text}");
+        let counted = calls.iter().filter(|call| call["name"] == "openat").count() as u64;
+        assert_eq!(made, counted);
+        let share = |name: &str| {
+            let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().trim_end_matches('%').parse::<f64>().unwrap()
+        };
+        let shares = ["guest", "hand-off", "sentry", "host"].map(share);
+        assert!((99.0..=100.1).contains(&shares.iter().sum::<f64>()), "{shares:?}: {text}");
+    }
+}
+
+#[test]
+fn a_running_container_is_traced_for_a_time() {
+    if skipped() {
+        return;
+    }
+    let container = Container::run("allocations", "systrap");
+    let path = container.directory.join("trace.json");
+    let output = container.moat(&["debug", "--trace", path.to_str().unwrap(), "--duration", "300ms", &container.id]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let trace = Trace::read(&path);
+    let calls = trace.of("syscall");
+    let written = calls.iter().filter(|call| call["args"]["result"] == 64 << 10).count();
+    assert!(written > 10, "{written} of {}", calls.len());
+    trace.check_nesting();
 }

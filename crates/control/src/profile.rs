@@ -19,12 +19,37 @@ pub const HEAP_INTERVAL_BYTES: u32 = 512 << 10;
 pub enum Record {
     /// A program or library that is mapped; before the samples in it.
     Module(Module),
+    /// More of a file of a guest; before the modules that it is.
+    File {
+        /// A number of its own.
+        number: u64,
+        /// What follows on what was there before.
+        bytes: ByteBuf,
+    },
     /// Where a thread was.
     Stack(StackSample),
     /// Samples of allocations that are still in use, by [`StackSample::id`].
     InUse(Vec<u64>),
     /// How often and how long something happened at a place.
     Site(Site),
+    /// A thread of the sandbox process.
+    Thread {
+        /// Its id.
+        thread: i32,
+        /// Its name.
+        name: String,
+    },
+    /// Events of a trace that one thread wrote, in their order.
+    Events {
+        /// The thread.
+        thread: i32,
+        /// The events.
+        events: Vec<Event>,
+    },
+    /// System calls that were made.
+    Calls(Vec<CallTime>),
+    /// What all tasks have used.
+    Totals(Totals),
     /// What ends every profile.
     End {
         /// Samples or events that were lost for want of room.
@@ -58,6 +83,8 @@ pub struct Module {
     pub end: u64,
     /// Its build id, if it has one and it is known.
     pub build_id: Vec<u8>,
+    /// Of a guest's: the number of its [`Record::File`], and the offset there of its first address, which says the bias.
+    pub file: Option<(u64, u64)>,
 }
 
 /// A thread's registers and stack.
@@ -79,6 +106,86 @@ pub struct StackSample {
     pub bp: u64,
     /// Memory from `sp` on.
     pub stack: ByteBuf,
+}
+
+/// What an [`Event`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventKind {
+    /// A system call.
+    Call,
+    /// Application code, up to the moment when the sentry was told of its stop.
+    Guest,
+    /// A sleep.
+    Wait,
+    /// A page fault or other exception that the sentry handled.
+    Fault,
+    /// A signal that was taken; it has no length.
+    Signal,
+    /// A worker was busy with a task.
+    Poll,
+    /// A thread waited for a lock.
+    Lock,
+    /// A task has this name: `label`, with the process's number in `number` and the thread's in `result`.
+    Name,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// What.
+    pub kind: EventKind,
+    /// The task's process, by a number that is its own; 0 if it concerns none.
+    pub process: u64,
+    /// The task, by a number that is its own.
+    pub task: u64,
+    /// When it began, on the host's monotonic clock.
+    pub start_ns: u64,
+    /// How long it took.
+    pub duration_ns: u64,
+    /// The system call, signal or exception.
+    pub number: u64,
+    /// Arguments of the call; the address of the fault.
+    pub values: [u64; 6],
+    /// The call's result as its register has it; of a wait, the task that ended it, or 0.
+    pub result: u64,
+    /// What was waited for, or a name.
+    pub label: String,
+}
+
+/// What one system call took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallTime {
+    /// Its number.
+    pub number: u64,
+    /// How often it was made.
+    pub calls: u64,
+    /// How often it failed.
+    pub errors: u64,
+    /// How long it took in all, waits included.
+    pub time_ns: u64,
+}
+
+/// What all tasks have used, and the sandbox process for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// CPU time of guest threads.
+    pub guest_ns: u64,
+    /// Time that tasks were in application code, as the sentry sees it: with the ways there and back.
+    pub guest_wall_ns: u64,
+    /// Time that tasks slept.
+    pub wait_ns: u64,
+    /// CPU time of the sandbox process in its own code.
+    pub sentry_ns: u64,
+    /// CPU time of the sandbox process in the host's kernel.
+    pub host_ns: u64,
+    /// Most bytes that a guest process had resident at a time.
+    pub max_resident_bytes: u64,
+    /// Processes that were made.
+    pub processes: u64,
+    /// How often threads of the sandbox process gave their CPU up.
+    pub voluntary_switches: u64,
+    /// How often one was taken off it.
+    pub involuntary_switches: u64,
 }
 
 /// A place by names, outermost first, and what happened there.
@@ -116,16 +223,10 @@ impl Record {
     /// # Errors
     /// InvalidData if it is too long.
     pub fn encode(&self) -> io::Result<Vec<u8>> {
-        let bytes = postcard::to_extend(self, vec![0; 4]).map_err(|e| invalid(e.to_string()))?;
-        let length = bytes.len().saturating_sub(4);
-        if length > MAX_RECORD_BYTES {
-            return Err(invalid(format!("a record of {length} bytes")));
-        }
-        let mut bytes = bytes;
-        if let (Some(head), Ok(length)) = (bytes.get_mut(..4), u32::try_from(length)) {
-            head.copy_from_slice(&length.to_le_bytes());
-        }
-        Ok(bytes)
+        let record = postcard::to_stdvec(self).map_err(|e| invalid(e.to_string()))?;
+        let length = u32::try_from(record.len()).ok().filter(|_| record.len() <= MAX_RECORD_BYTES);
+        let length = length.ok_or_else(|| invalid(format!("a record of {} bytes", record.len())))?;
+        Ok([&length.to_le_bytes()[..], &record].concat())
     }
 
     /// Reads the next one; `None` at the end.

@@ -188,6 +188,8 @@ pub enum ProfileKind {
     Mutex,
     /// What tasks do, one after the other.
     Trace,
+    /// How long system calls take, by call, and what all tasks have used.
+    Times,
 }
 
 /// The answer to a [`Request`].

@@ -4,6 +4,7 @@
 //! [`modules`] names: a signal handler and an allocator take samples, so nothing here may allocate, lock or follow a pointer
 //! into a stack. While nobody samples, an allocation costs one relaxed load and nothing else anything.
 
+pub mod calls;
 pub mod heap;
 pub mod modules;
 pub mod ring;

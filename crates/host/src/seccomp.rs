@@ -106,7 +106,7 @@ impl Listener {
         let (val, error, flags) = match answer {
             Answer::Value(val) => (val, 0, 0),
             Answer::Fail(errno) => (0, -errno.raw(), 0),
-            Answer::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+            Answer::Continue => (0, 0, u32::try_from(libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE).unwrap_or(0)),
         };
         let mut raw = libc::seccomp_notif_resp { id, val, error, flags };
         // A signal ends the wait for the filter's lock; an answer that got lost would leave the caller stopped for ever.

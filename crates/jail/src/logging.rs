@@ -14,6 +14,9 @@ use tracing_subscriber::layer::SubscriberExt;
 
 static PANIC_LOG: OnceLock<File> = OnceLock::new();
 
+/// What a report has besides what Rust says.
+static MORE: OnceLock<fn() -> String> = OnceLock::new();
+
 /// Where events go, and which; changed while they come.
 struct Log {
     file: RwLock<Arc<File>>,
@@ -67,6 +70,12 @@ pub fn load_symbols() {
     drop(Backtrace::force_capture().to_string());
 }
 
+/// Has reports of panics begin with what `more` says.
+pub fn report_more(more: fn() -> String) {
+    // The first one stays.
+    let _ = MORE.set(more);
+}
+
 /// Makes a panic end the process, with a report in `file`.
 ///
 /// A sandbox is the init of its pid namespace, so that every guest process dies with it.
@@ -74,7 +83,14 @@ pub fn install_panic_hook(file: File) {
     let _ = PANIC_LOG.set(file);
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
-        let mut report = format!("{info}\nin thread {}", thread.name().unwrap_or("?"));
+        let mut report = format!("moat {} failed\n", env!("CARGO_PKG_VERSION"));
+        // What goes wrong in here is the end too: a panic in a panic aborts.
+        if let Some(more) = MORE.get() {
+            report += &more();
+        }
+        report += &addresses();
+        // Last: commands that tell of a death show the end of the log.
+        let _ = write!(report, "{info}\nin thread {}", thread.name().unwrap_or("?"));
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {
             let _ = write!(report, "\n{backtrace}");
@@ -90,6 +106,23 @@ pub fn report_refused_calls() -> std::io::Result<()> {
         Some(log) => moat_host::sigsys::report_to(log.as_fd()),
         None => Ok(()),
     }
+}
+
+/// The stack of the calling thread as addresses in the program's file, which addr2line(1) takes, with the program's build id.
+fn addresses() -> String {
+    let modules = moat_host::sampling::modules::own();
+    let mut text = String::new();
+    if let Some(program) = modules.first() {
+        let id: String = program.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = writeln!(text, "calls, in the program with build id {id}:");
+    }
+    for address in moat_host::sampling::calls::here() {
+        let module = modules.iter().find(|module| (module.start..module.end).contains(&address));
+        let (name, bias) = module.map_or(("?", 0), |module| (module.path.as_str(), module.bias));
+        let name = if name.is_empty() { "moat" } else { name };
+        let _ = writeln!(text, "  {name} {:#x}", address.wrapping_sub(bias));
+    }
+    text
 }
 
 /// Writes last words. Callable at any time; nothing can be done if it fails.

@@ -24,6 +24,8 @@ use crate::process::family::{Family, TaskTable};
 use crate::process::group::ThreadGroup;
 use crate::quotas::NamespaceQuotas;
 use crate::task::Task;
+use crate::task::samples::GuestSamples;
+use crate::task::times::CallTimes;
 use crate::task::waits::WaitProfile;
 
 /// Says what there is: see [`Config::assemble`].
@@ -125,6 +127,10 @@ pub struct Kernel {
     pub strace: StraceSwitch,
     /// How long tasks wait, while somebody asks.
     pub waits: WaitProfile,
+    /// How long system calls take, while somebody asks.
+    pub times: CallTimes,
+    /// Where application code was, while somebody asks.
+    pub samples: GuestSamples,
     /// The outermost pid namespace: it sees all containers.
     pub root_pid_ns: Arc<PidNamespace>,
     /// The first namespaces.
@@ -205,6 +211,8 @@ impl Kernel {
             total_memory: config.total_memory,
             strace: StraceSwitch::new(config.strace),
             waits: WaitProfile::default(),
+            times: CallTimes::default(),
+            samples: GuestSamples::default(),
             root_pid_ns,
             root_namespaces,
             root_user_ns,

@@ -5,7 +5,8 @@
 //! - [`wait`]: how it sleeps; [`waits`]: how long, for who asks; [`rest`]: how it is frozen, and saved.
 //! - [`clone`], [`exec`], [`exit`]: its life; [`unshare`] and [`setns`]: namespaces that it makes and joins.
 //! - [`death`]: the watch over a task that is to die.
-//! - [`call`]: what it is doing.
+//! - [`call`]: what it is doing; [`observe`]: what it has done, [`samples`]: where it was,
+//!   [`times`]: how long its calls took, for who asks; [`recent`]: its last calls.
 //! - [`work`]: the flags by which others make it look up.
 //!
 //! # Invariants
@@ -19,9 +20,13 @@ pub mod current;
 mod death;
 pub mod exec;
 pub mod exit;
+pub mod observe;
+pub mod recent;
 pub(crate) mod rest;
 pub mod run;
+pub mod samples;
 pub mod setns;
+pub mod times;
 pub mod unshare;
 pub mod usage;
 pub mod vfork;
@@ -68,6 +73,8 @@ pub struct Task {
     pub wchan: Mutex<Option<&'static str>>,
     /// Since when, on the monotonic clock, if it began during a [`waits::WaitProfile`].
     pub(crate) waiting_since_ns: AtomicU64,
+    /// The CPU time that it is to account for by a sample (see [`samples`]).
+    pub(crate) sample_ns: AtomicU64,
     /// The system call that it is in.
     pub call: call::CurrentCall,
     /// CPU time and counters.
@@ -168,6 +175,7 @@ impl Task {
             futexes_released: std::sync::atomic::AtomicBool::new(false),
             wchan: Mutex::new(LockClass::Leaf, None),
             waiting_since_ns: AtomicU64::new(0),
+            sample_ns: AtomicU64::new(0),
             call: call::CurrentCall::default(),
             usage: usage::TaskUsage::default(),
             parked: Mutex::new(LockClass::Task, None),
@@ -281,6 +289,7 @@ impl Task {
     /// Names it; its host thread follows when it next runs.
     pub fn set_comm(&self, comm: Vec<u8>) {
         self.state().comm = comm;
+        self.note_name();
         self.renamed.store(true, Ordering::Release);
     }
 

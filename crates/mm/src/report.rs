@@ -4,9 +4,14 @@
 //! for single areas, it is estimated: accessible memory counts as resident, but stacks and NORESERVE areas only for
 //! [`STACK_ESTIMATE`], since few programs touch more of either soon.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use moat_abi::mman::ProtFlags;
+use moat_platform::MapSource;
 
 use crate::manager::MmState;
+use crate::mappable::{MapFile, Sharing};
 use crate::vma::{Backing, Special, Vma, VmaFlags};
 use crate::{FileIdentity, MapName, MemoryManager};
 
@@ -70,6 +75,18 @@ impl MemoryManager {
         };
         // Files are asked for their names outside the lock.
         areas.iter().map(|vma| info(vma, &heap, start_stack)).collect()
+    }
+
+    /// The host's file that an area shows at `address`, open to be read; `None` for memory that is no such file's.
+    #[must_use]
+    pub fn file_at(&self, address: u64) -> Option<Arc<OwnedFd>> {
+        let area = self.state().tree.find(address).cloned()?;
+        let Backing::File { object, offset } = area.backing else { return None };
+        let (len, prot, sharing) = (area.end.saturating_sub(area.start), ProtFlags::READ, Sharing::Private);
+        match object.map_source(&MapFile { offset, len, prot, sharing, ids: self.ids() }) {
+            Ok(MapSource::File { fd, .. }) => Some(fd),
+            _ => None,
+        }
     }
 
     /// The heap: from its start to the current break.

@@ -4,7 +4,8 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use object::{Object, ObjectSection};
+use object::elf::PF_X;
+use object::{Object, ObjectSection, ObjectSegment, SegmentFlags};
 
 /// Bytes beyond which a file is left alone.
 const MAX_BYTES: u64 = 2 << 30;
@@ -46,6 +47,20 @@ impl Image {
     #[must_use]
     pub fn from_bytes(bytes: Vec<u8>) -> Image {
         Image { bytes, debug: None }
+    }
+
+    /// What is added to the file's addresses where it is mapped at `start`, to be executed, from `offset` on.
+    #[must_use]
+    pub fn bias(&self, start: u64, offset: u64) -> Option<u64> {
+        let file = object::File::parse(self.bytes.as_slice()).ok()?;
+        let segment = file.segments().find(|segment| {
+            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else { return false };
+            let (at, size) = segment.file_range();
+            // Mappings begin at pages, in which another segment may end.
+            p_flags.contains(PF_X) && (at & !0xfff..at.saturating_add(size)).contains(&offset)
+        });
+        let (segment_offset, address) = segment.map(|segment| (segment.file_range().0, segment.address()))?;
+        Some(start.wrapping_add(segment_offset).wrapping_sub(offset).wrapping_sub(address))
     }
 
     /// The file that has the symbols.

@@ -132,7 +132,8 @@ fn columns(kind: ProfileKind) -> &'static [(&'static str, &'static str)] {
         ProfileKind::Tasks => &[("tasks", "count")],
         ProfileKind::Block => &[("waits", "count"), ("delay", "nanoseconds")],
         ProfileKind::Mutex => &[("contentions", "count"), ("delay", "nanoseconds")],
-        ProfileKind::Trace => &[("events", "count")],
+        // Those are no profiles of stacks.
+        ProfileKind::Trace | ProfileKind::Times => &[("events", "count")],
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::mpsc;
 
 use moat_control::ProfileKind;
@@ -86,7 +87,7 @@ impl Profile {
 /// Where a module's names come from.
 struct Loaded {
     module: Module,
-    symbols: Option<Symbols>,
+    symbols: Option<Rc<Symbols>>,
 }
 
 struct Builder {
@@ -101,8 +102,17 @@ struct Builder {
     /// Samples of allocations, whose modules come last.
     allocations: Vec<StackSample>,
     in_use: Vec<u64>,
+    /// Contents of files of guests, and what they say of their functions.
+    files: HashMap<u64, GuestFile>,
     dropped: u64,
     duration_ns: u64,
+}
+
+/// A file of a guest.
+#[derive(Default)]
+struct GuestFile {
+    bytes: Vec<u8>,
+    symbols: Option<Rc<Symbols>>,
 }
 
 impl Builder {
@@ -118,6 +128,7 @@ impl Builder {
             stacks: HashMap::new(),
             allocations: Vec::new(),
             in_use: Vec::new(),
+            files: HashMap::new(),
             dropped: 0,
             duration_ns: 0,
         }
@@ -125,7 +136,11 @@ impl Builder {
 
     fn add(&mut self, record: Record) {
         match record {
-            Record::Module(module) => self.add_module(module),
+            Record::Module(module) => match module.file {
+                Some((file, offset)) => self.add_guest_module(module, file, offset),
+                None => self.add_module(module),
+            },
+            Record::File { number, bytes } => self.files.entry(number).or_default().bytes.extend(bytes),
             Record::Stack(sample) if self.kind == ProfileKind::Heap => self.allocations.push(sample),
             Record::Stack(sample) => {
                 let stack = self.cpu_stack(&sample);
@@ -133,6 +148,8 @@ impl Builder {
             }
             Record::InUse(ids) => self.in_use.extend(ids),
             Record::Site(site) => self.add_site(&site),
+            // Those are of other kinds.
+            Record::Thread { .. } | Record::Events { .. } | Record::Calls(_) | Record::Totals(_) => {}
             Record::End { dropped, duration_ns } => {
                 self.dropped = dropped;
                 self.duration_ns = duration_ns;
@@ -143,16 +160,26 @@ impl Builder {
     fn add_module(&mut self, module: Module) {
         let image = if module.path.is_empty() {
             Image::own(&module.build_id, self.symbols.as_deref())
-        } else if module.space == Space::Sentry {
-            Image::read(module.path.as_ref(), &module.build_id, None)
         } else {
-            // The name of a file of a guest means nothing here.
-            None
+            Image::read(module.path.as_ref(), &module.build_id, None).filter(|_| module.space == Space::Sentry)
         };
         if let Some(image) = &image {
             self.unwinders.entry(module.space).or_default().add(&module, image);
         }
-        self.modules.push(Loaded { module, symbols: image.as_ref().map(Symbols::of) });
+        self.modules.push(Loaded { module, symbols: image.as_ref().map(|image| Rc::new(Symbols::of(image))) });
+    }
+
+    /// Adds a module that is a file of a guest, whose contents came before.
+    fn add_guest_module(&mut self, mut module: Module, file: u64, offset: u64) {
+        let file = self.files.entry(file).or_default();
+        let image = Image::from_bytes(std::mem::take(&mut file.bytes));
+        let symbols = file.symbols.get_or_insert_with(|| Rc::new(Symbols::of(&image))).clone();
+        if let Some(bias) = image.bias(module.start, offset) {
+            module.bias = bias;
+            self.unwinders.entry(module.space).or_default().add(&module, &image);
+        }
+        file.bytes = image.bytes;
+        self.modules.push(Loaded { module, symbols: Some(symbols) });
     }
 
     fn count(&mut self, stack: Vec<usize>, values: &[u64]) {

@@ -43,6 +43,9 @@ pub(crate) use template::Template;
 /// Name of the control socket in a sandbox's directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
+/// Name of the file in a sandbox's directory that has what its process says when it panics.
+pub const PANIC_LOG: &str = "panic.log";
+
 /// How long a killed sandbox may take to be gone.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -326,8 +329,15 @@ impl Sandbox {
         // How a connection fails says little about a sandbox that has ended.
         Link::open(&self.directory, CONTROL_SOCKET).map_err(|error| match self.is_running() {
             true => error,
-            false => Error::State("container not running".into()),
+            false => Error::State(format!("container not running{}", self.last_words())),
         })
+    }
+
+    /// Where its process says why it ended, if it failed.
+    fn last_words(&self) -> String {
+        let path = self.directory.join(PANIC_LOG);
+        let failed = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0);
+        if failed { format!(": its kernel failed, see {}", path.display()) } else { String::new() }
     }
 
     fn ask(&self, request: &Request) -> Result<Response> {

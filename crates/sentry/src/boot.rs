@@ -32,6 +32,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ! {
 }
 
 fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) -> Result<u8, BootError> {
+    logging::report_more(moat_kernel::task::recent::report);
     let mut spec = read_spec(files.take(flags.spec_fd)?)?;
     if let Some(fd) = spec.fds.debug_log {
         logging::start(&spec.logging, File::from(files.take(fd)?));

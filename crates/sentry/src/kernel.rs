@@ -11,7 +11,7 @@ use moat_kernel::kernel::{Config, Kernel};
 use moat_platform::{Platform, PlatformEvents};
 use moat_platform_ptrace::Ptrace;
 use moat_platform_systrap::{CallSites, Systrap};
-use moat_sync::executor;
+use moat_sync::{executor, watchdog};
 
 use crate::assembly;
 use crate::boot::{BootArgs, seccomp};
@@ -33,6 +33,10 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     let signals = HostSignals::claim(spec, &args.files)?;
     executor::init().map_err(|e| failed("starting the executor", e))?;
     let platform = start_platform(spec.platform, spec.call_sites)?;
+    watchdog::tell(|held| {
+        let ((process, thread), seconds) = (held.task, held.time.as_secs());
+        tracing::error!(process, thread, worker = held.worker, seconds, "a task holds a thread of the executor");
+    });
     let source = Box::new(PlatformEvents(platform.clone()));
     executor::set_source(source).map_err(|e| failed("starting the executor", e))?;
     let network = spec.network;

@@ -3,11 +3,14 @@
 //! A [`Source`] knows how to see something; [`recorder`] has a thread for each profile under way, which writes what was seen to the
 //! pipe that came with the request. Nothing waits for that thread: what it does not take in time is dropped, and counted.
 
+mod guest_cpu;
 mod heap;
 mod mutex;
 mod recorder;
 mod sentry_cpu;
 mod tasks;
+mod times;
+mod trace;
 mod waits;
 
 use std::io;
@@ -42,12 +45,13 @@ pub(crate) fn start(
     fds: Vec<OwnedFd>,
 ) -> Result<(), ControlError> {
     let source: Box<dyn Source> = match kind {
-        ProfileKind::Cpu => Box::new(sentry_cpu::SentryCpu::default()),
+        ProfileKind::Cpu => Box::new(sentry_cpu::Cpu::new(registry.clone())),
         ProfileKind::Heap => Box::new(heap::Heap),
         ProfileKind::Tasks => Box::new(tasks::Tasks(registry.clone())),
         ProfileKind::Block => Box::new(waits::Waits(registry.clone())),
         ProfileKind::Mutex => Box::new(mutex::Locks),
-        ProfileKind::Trace => return Err(ControlError::Unsupported("a trace".into())),
+        ProfileKind::Trace => Box::new(trace::Trace::new(registry.clone())),
+        ProfileKind::Times => Box::new(times::Times::new(registry.clone())),
     };
     let Some(pipe) = fds.into_iter().next() else {
         return Err(ControlError::Invalid("a profile without a pipe to write it to".into()));
@@ -59,7 +63,7 @@ pub(crate) fn start(
 fn write_own_modules(to: &mut Output) -> io::Result<()> {
     for module in moat_host::sampling::modules::own() {
         let moat_host::sampling::modules::Module { path, bias, start, end, build_id } = module;
-        to.write(&Record::Module(Module { space: Space::Sentry, path, bias, start, end, build_id }))?;
+        to.write(&Record::Module(Module { space: Space::Sentry, path, bias, start, end, build_id, file: None }))?;
     }
     Ok(())
 }

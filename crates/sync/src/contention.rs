@@ -5,9 +5,13 @@
 use std::collections::BTreeMap;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::lock::LockClass;
+use crate::trace::{self, Event, Kind, Observer};
+
+/// Shorter waits are not in the trace.
+const LONG: Duration = Duration::from_micros(10);
 
 /// What was waited for locks of one class at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +50,21 @@ pub fn stop() -> Vec<Contended> {
 #[cold]
 #[inline(never)]
 pub(crate) fn wait<G>(class: LockClass, at: &'static Location<'static>, lock: impl FnOnce() -> G) -> G {
-    if !ON.load(Ordering::Relaxed) {
+    let began = trace::began();
+    if !ON.load(Ordering::Relaxed) && began == 0 {
         return lock();
     }
     let start = Instant::now();
     let guard = lock();
+    // A trace has room for what matters to a person only.
+    if trace::is_on(Observer::Trace) && start.elapsed() >= LONG {
+        trace::emit(Event { label: class.name(), ..Event::since(Kind::Lock, began) });
+    }
+    if !ON.load(Ordering::Relaxed) {
+        return guard;
+    }
     let time_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    // While the lock is held, which makes others wait a little longer; without it the guard could not be given back.
     let mut sites = SITES.lock();
     let new = Contended { class, at, count: 0, time_ns: 0 };
     let site = sites.entry((class, at.file(), at.line(), at.column())).or_insert(new);

@@ -28,7 +28,7 @@ use moat_abi::{Errno, Result};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::{reactor, timer};
+use crate::{reactor, timer, watchdog};
 
 /// Where the events of guest threads come from: the platform, as the executor sees it.
 pub trait EventSource: Send + Sync {
@@ -215,8 +215,11 @@ pub fn block_in_place<R>(f: impl FnOnce() -> R) -> R {
     }
     // What `f` makes runnable is for others: `schedule` must wake one.
     IS_WORKER.set(false);
+    // Who sleeps here holds no worker.
+    watchdog::turn();
     let start = Instant::now();
     let r = f();
+    watchdog::turn();
     BLOCKED.set(BLOCKED.get().saturating_add(start.elapsed()));
     IS_WORKER.set(true);
     e.state.lock().active += 1;
@@ -269,7 +272,9 @@ fn work() {
         if let Some(runnable) = s.queue.pop_front() {
             drop(s);
             TURN_START.set(None);
+            watchdog::turn();
             runnable.run();
+            watchdog::turn();
             if TURN_START.take().is_some() {
                 look_for_events(e);
             }
@@ -320,9 +325,13 @@ fn look_for_events(e: &Executor) {
 /// Waits until something may have become runnable.
 fn wait_for_events(e: &Executor) {
     timer::fire_due();
-    if !e.state.lock().queue.is_empty() {
-        return;
-    }
+    let others_run = {
+        let s = e.state.lock();
+        if !s.queue.is_empty() {
+            return;
+        }
+        s.active > 1
+    };
     let source = e.source.get();
     let found = source.is_some_and(|s| s.spin());
     // A guest that has its next event ready whenever we look must not keep the descriptors waiting for ever.
@@ -330,6 +339,12 @@ fn wait_for_events(e: &Executor) {
         return;
     }
     let timeout = timer::time_left().map(|left| left.min(Duration::from_secs(3600)));
+    if others_run && !found {
+        let most = watchdog::INTERVAL;
+        poll_events(e, Some(timeout.map_or(most, |left| left.min(most))));
+        watchdog::look(Instant::now());
+        return;
+    }
     // With an event in hand this is only a look at the descriptors.
     poll_events(e, if found { Some(Duration::ZERO) } else { timeout });
 }

@@ -5,6 +5,8 @@
 //! - [`timer`]: deadlines on the host's monotonic clock.
 //! - [`executor`]: runs guest tasks as futures on a few host threads, one of which leads: it waits for the
 //!   platform, the host descriptors ([`reactor`]) and the timers.
+//! - [`watchdog`]: tells of tasks that hold a worker for long.
+//! - [`trace`]: what threads and tasks did, for who asks.
 //! - [`contention`]: how long threads waited for locks, for who asks.
 //! - [`WeakList`]: values that others own.
 //! - [`async_mutex`]: a lock that may be held across an await.
@@ -19,7 +21,9 @@ pub mod executor;
 pub mod lock;
 pub mod reactor;
 pub mod timer;
+pub mod trace;
 pub mod wait;
+pub mod watchdog;
 mod weak_list;
 
 pub use executor::{block_in_place, spawn};

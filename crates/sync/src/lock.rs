@@ -85,6 +85,46 @@ pub enum LockClass {
 }
 
 impl LockClass {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            LockClass::FilePosition => "FilePosition",
+            LockClass::Control => "Control",
+            LockClass::Tasks => "Tasks",
+            LockClass::Signals => "Signals",
+            LockClass::Task => "Task",
+            LockClass::Process => "Process",
+            LockClass::FdTable => "FdTable",
+            LockClass::Epoll => "Epoll",
+            LockClass::Mounts => "Mounts",
+            LockClass::Rename => "Rename",
+            LockClass::Directory => "Directory",
+            LockClass::Dentry => "Dentry",
+            LockClass::Vmas => "Vmas",
+            LockClass::Futex => "Futex",
+            LockClass::OpenFile => "OpenFile",
+            LockClass::Inode => "Inode",
+            LockClass::FileData => "FileData",
+            LockClass::FileLocks => "FileLocks",
+            LockClass::Tty => "Tty",
+            LockClass::Socket => "Socket",
+            LockClass::Stream => "Stream",
+            LockClass::NetConfiguration => "NetConfiguration",
+            LockClass::Link => "Link",
+            LockClass::NetStack => "NetStack",
+            LockClass::KernelTimer => "KernelTimer",
+            LockClass::Watches => "Watches",
+            LockClass::Table => "Table",
+            LockClass::Platform => "Platform",
+            LockClass::WaitQueue => "WaitQueue",
+            LockClass::Listener => "Listener",
+            LockClass::Timers => "Timers",
+            LockClass::Executor => "Executor",
+            LockClass::Leaf => "Leaf",
+        }
+    }
+
     /// Whether a second lock of this class may be taken by a thread that holds one.
     #[must_use]
     pub const fn may_nest(self) -> bool {

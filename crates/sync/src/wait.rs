@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use moat_abi::PollEvents;
 
 use crate::lock::{LockClass, Mutex};
+use crate::trace;
 
 /// Something that is told of readiness.
 pub trait Notify: Send + Sync {
@@ -194,16 +195,27 @@ impl Drop for Registration {
 #[derive(Default)]
 pub struct Wakeup {
     fired: AtomicBool,
+    /// The task that fired it last, as the trace numbers tasks.
+    by: AtomicU64,
     waker: parking_lot::Mutex<Option<Waker>>,
 }
 
 impl Wakeup {
     /// Sets the flag and wakes who polls it.
     pub fn fire(&self) {
+        if trace::is_observed() {
+            self.by.store(trace::current(), Ordering::Relaxed);
+        }
         self.fired.store(true, Ordering::Release);
         if let Some(w) = self.waker.lock().take() {
             w.wake();
         }
+    }
+
+    /// The task that fired it last during a trace; 0 if it was none.
+    #[must_use]
+    pub fn fired_by(&self) -> u64 {
+        self.by.load(Ordering::Relaxed)
     }
 
     /// Takes the flag, or leaves the waker of `cx` to be woken.
@@ -242,6 +254,12 @@ impl Listener {
     #[must_use]
     pub fn new() -> Listener {
         Listener { wakeup: Arc::new(Wakeup::default()), registrations: Vec::new() }
+    }
+
+    /// The task whose change woke it last during a trace; 0 if it was none.
+    #[must_use]
+    pub fn woken_by(&self) -> u64 {
+        self.wakeup.fired_by()
     }
 
     /// Listens to one more queue.

@@ -22,6 +22,12 @@ pub(crate) struct Do {
     /// Start with no variables but those of --env
     #[arg(long)]
     pub(crate) clear_env: bool,
+    /// Write what the command does, one event after the other, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Say at the end which system calls it made, how long they took, and where the time went
+    #[arg(long)]
+    pub(crate) summary: bool,
     /// Host directory to use as root
     #[arg(long = "root", id = "do_root", value_name = "DIR", default_value = "/")]
     pub(crate) root: PathBuf,
@@ -93,6 +99,9 @@ pub(crate) struct Profiles {
     /// Write how long threads of the sandbox process wait for locks
     #[arg(long, value_name = "FILE")]
     pub(crate) profile_mutex: Option<PathBuf>,
+    /// Write what tasks do, one event after the other, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
     /// Draw the profile that is asked for; that of CPU time if none is
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) flamegraph: Option<PathBuf>,

@@ -1,14 +1,20 @@
 //! `moat do`.
 
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::thread::{self, JoinHandle};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use moat_control::ProfileKind;
+use moat_profile::summary::Summary;
 use moat_runtime::adhoc::{Request, Volume, blueprint};
 use moat_runtime::attach::{SignalForwarder, Stdin};
 use moat_runtime::sandbox::{InitFiles, SandboxFiles, Terminal};
 use moat_runtime::terminal::TerminalGuard;
 use moat_runtime::{ChildSandbox, Config};
+use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::profile::Tracing;
 use super::settings::LogFiles;
 use crate::args::{Do, Global};
 
@@ -42,8 +48,33 @@ pub(super) fn run(config: &Config, global: &Global, flags: Do) -> anyhow::Result
         user_log: logs.user,
     };
     let sandbox = ChildSandbox::start(config, blueprint, files, None, |_| Ok(()))?;
+    let tracing = flags.trace.as_deref().map(Tracing::begin).transpose()?;
+    let tracing = match tracing {
+        Some((tracing, pipe)) => {
+            sandbox.start_profile(ProfileKind::Trace, pipe)?;
+            Some(tracing)
+        }
+        None => None,
+    };
+    let summary = if flags.summary { Some(begin_summary(&sandbox)?) } else { None };
     sandbox.start_root()?;
-    Ok(sandbox.attend(&signals)?.shell_code())
+    let status = sandbox.attend(&signals)?;
+    if let Some(tracing) = tracing {
+        tracing.end()?;
+    }
+    if let Some(summary) = summary {
+        let read = summary.join().map_err(|_| anyhow!("reading the summary failed"))?;
+        // Standard output is the command's.
+        eprint!("\n{}", read.context("reading the summary")?);
+    }
+    Ok(status.shell_code())
+}
+
+/// Has the sandbox count system calls and times; gives what will read them.
+fn begin_summary(sandbox: &ChildSandbox) -> anyhow::Result<JoinHandle<io::Result<Summary>>> {
+    let (from, to) = pipe_with(PipeFlags::CLOEXEC).context("making a pipe")?;
+    sandbox.start_profile(ProfileKind::Times, to)?;
+    Ok(thread::spawn(move || Summary::read(File::from(from))))
 }
 
 /// The caller's variables; those that are not UTF-8 stay behind.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use moat_control::ProfileKind;
+use moat_profile::trace::{self, Written};
 use moat_profile::{Profile, flame, pprof};
 use moat_runtime::sandbox::Sandbox;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -23,25 +24,58 @@ struct Running {
     reader: JoinHandle<io::Result<Profile>>,
 }
 
+/// A trace that is being written.
+pub(super) struct Tracing(JoinHandle<io::Result<Written>>);
+
+impl Tracing {
+    /// Gives the pipe that the sandbox is to write to.
+    pub(super) fn begin(path: &Path) -> anyhow::Result<(Tracing, OwnedFd)> {
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC).context("making a pipe")?;
+        let file = create(path)?;
+        Ok((Tracing(thread::spawn(move || trace::write(File::from(from), file))), to))
+    }
+
+    /// Waits until the sandbox has written everything.
+    pub(super) fn end(self) -> anyhow::Result<()> {
+        let written = self.0.join().map_err(|_| anyhow!("writing a trace failed"))?.context("writing a trace")?;
+        if written.dropped > 0 {
+            tracing::warn!("{} events of the trace were lost", written.dropped);
+        }
+        Ok(())
+    }
+}
+
 /// Makes the profiles that the flags ask for.
 pub(super) fn run(sandbox: &Sandbox, flags: &Profiles) -> anyhow::Result<()> {
     let wanted = wanted(flags)?;
-    if wanted.is_empty() {
+    if wanted.is_empty() && flags.trace.is_none() {
         return Ok(());
     }
     thread::sleep(flags.delay);
     let mut running = Vec::new();
+    let traced = flags.trace.as_deref().map(Tracing::begin).transpose()?;
+    let traced = match traced {
+        Some((tracing, pipe)) => {
+            sandbox.start_profile(ProfileKind::Trace, pipe)?;
+            Some(tracing)
+        }
+        None => None,
+    };
     for (kind, file) in wanted {
         let (reader, pipe) = reader(kind, flags.symbols.clone())?;
         sandbox.start_profile(kind, pipe)?;
         running.push(Running { kind, file, reader });
     }
     // What tasks do is looked at once.
-    if running.iter().any(|running| running.kind != ProfileKind::Tasks) {
+    if traced.is_some() || running.iter().any(|running| running.kind != ProfileKind::Tasks) {
         thread::sleep(flags.duration);
     }
     for profile in &running {
         sandbox.stop_profile(profile.kind)?;
+    }
+    if let Some(tracing) = traced {
+        sandbox.stop_profile(ProfileKind::Trace)?;
+        tracing.end()?;
     }
     let drawn = flags.flamegraph.as_deref();
     running.into_iter().try_for_each(|profile| finish(profile, drawn))

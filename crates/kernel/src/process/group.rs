@@ -221,5 +221,6 @@ impl ThreadGroup {
     pub(crate) fn note_peak_rss(&self, mm: &MemoryManager) {
         let peak = Usage { max_rss_kib: mm.peak_rss() / 1024, ..Usage::default() };
         self.dead_threads.lock().add(&peak);
+        self.container.add_dead(&peak);
     }
 }

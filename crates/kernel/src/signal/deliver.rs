@@ -81,6 +81,7 @@ impl CurrentTask {
                     None => continue,
                 }
             }
+            self.observe_signal(signal.number());
             let action = {
                 // Read and reset under one lock: only one signal may take a one-shot handler.
                 let s = self.group.signals.lock();

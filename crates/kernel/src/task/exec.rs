@@ -312,6 +312,8 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
         s.pdeath_signal = None;
         s.personality &= !CLEARED_ON_ELEVATION;
     }
+    drop(s);
+    t.note_name();
 }
 
 /// A descriptor table that another process uses too is copied first (`unshare_files`).

@@ -13,6 +13,7 @@ use moat_abi::signal::Signal;
 use moat_image::state::NextStep;
 use moat_mm::FaultAction;
 use moat_platform::{Event, Fault, ForeignAbi, Order, Regs, switch, whole};
+use moat_sync::{trace, watchdog};
 
 use crate::error::{Deadline, PendingRestart, Restart, SyscallError, SyscallResult};
 use crate::ptrace;
@@ -20,7 +21,7 @@ use crate::seccomp::{self, Call};
 use crate::syscall::Dispatch;
 use crate::task::current::LastFault;
 use crate::task::death::Deathwatch;
-use crate::task::{CurrentTask, Task};
+use crate::task::{CurrentTask, Task, recent};
 
 /// The exception of a step and of a debug register (`X86_TRAP_DB`).
 const DEBUG_TRAP: u64 = 1;
@@ -48,6 +49,7 @@ pub(crate) fn resume(current: CurrentTask, step: NextStep) {
 
 /// Starts the future of a task.
 pub fn start(current: CurrentTask) {
+    current.note_name();
     moat_sync::spawn(current.task().clone().timed(task_main(current)));
 }
 
@@ -58,6 +60,11 @@ impl Task {
         let mut deathwatch = Deathwatch::default();
         poll_fn(|cx| {
             self.keep_waker(cx);
+            let polled_ns = trace::began();
+            if polled_ns != 0 {
+                trace::set_current(self.id.0);
+            }
+            watchdog::set_task(self.tgid(), self.tid());
             let (start, blocked) = (Instant::now(), moat_sync::executor::blocked());
             let polled = future.as_mut().poll(cx);
             let asleep = moat_sync::executor::blocked().saturating_sub(blocked);
@@ -67,6 +74,11 @@ impl Task {
                 self.kernel().waits.note(self.wait_site("host call"), time_ns);
             }
             self.usage.add_system(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
+            watchdog::set_task(0, 0);
+            if polled_ns != 0 {
+                trace::set_current(0);
+                self.emit(trace::Event::since(trace::Kind::Poll, polled_ns));
+            }
             if polled.is_pending() && !self.work().is_empty() {
                 deathwatch.look(&self, cx);
             }
@@ -91,20 +103,29 @@ async fn run(t: &mut CurrentTask) {
         if !t.flags.enter() {
             continue;
         }
+        let resumed_ns = trace::began();
         let event = switch(t.thread()).await;
         t.flags.leave();
+        t.observe_guest(resumed_ns);
         match event {
             Event::Syscall { nr, args } => {
+                let began_ns = trace::began();
                 t.rewrite_site();
                 t.call.begin(nr, &args);
+                recent::note(nr, &args);
                 t.syscall(nr, args).await;
                 t.call.end();
+                t.observe_call(began_ns, nr, &args);
                 ptrace::stop::called(t);
             }
             Event::ForeignSyscall(ForeignAbi::I386) => t.i386_syscall().await,
             Event::ForeignSyscall(ForeignAbi::Vsyscall) => t.vsyscall().await,
-            Event::Fault(fault) => t.fault(fault).await,
-            Event::Interrupted => {}
+            Event::Fault(fault) => {
+                let began_ns = trace::began();
+                t.fault(fault).await;
+                t.observe_fault(began_ns, fault.trapno, fault.addr);
+            }
+            Event::Interrupted => t.take_sample(),
             Event::OrderFailed(errno) => {
                 t.mm().order_failed(errno);
                 t.kill_process();

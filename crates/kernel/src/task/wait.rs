@@ -28,6 +28,7 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_host::clock::monotonic_ns;
 use moat_sync::WaitQueue;
 use moat_sync::timer::sleep_until;
+use moat_sync::trace::{self, Event, Kind, Observer};
 use moat_sync::wait::Listener;
 use moat_vfs::OpenFile;
 
@@ -368,6 +369,7 @@ impl CurrentTask {
         mask: Work,
     ) -> std::result::Result<(), WaitError> {
         let waiting = Waiting::begin(self.task(), wait.wchan);
+        let began_ns = trace::began();
         let mut sleep = wait.deadline.map(sleep_until);
         let either = std::future::poll_fn(|cx| {
             // A change beats the deadline.
@@ -381,14 +383,38 @@ impl CurrentTask {
         });
         let ended = Guarded { task: self.task(), mask, inner: either }.await;
         drop(waiting);
-        match ended {
+        let ended = match ended {
             Ok(ended) => ended,
             Err(HasWork) if self.work().intersects(Work::INTERRUPTS.difference(Work::SAVE)) => Err(wait.interrupted()),
             Err(HasWork) => {
                 self.given_up = Some(wait.deadline);
                 Err(WaitError::Interrupted(Restart::Again.into()))
             }
+        };
+        if began_ns != 0 {
+            self.observe_wait(began_ns, wait.wchan, listener, &ended);
         }
+        ended
+    }
+
+    #[cold]
+    fn observe_wait(
+        &self,
+        began_ns: u64,
+        wchan: &'static str,
+        listener: &Listener,
+        ended: &std::result::Result<(), WaitError>,
+    ) {
+        let result = match ended {
+            Ok(()) => listener.woken_by(),
+            Err(WaitError::Interrupted(_)) => self.interrupt.fired_by(),
+            Err(WaitError::TimedOut) => 0,
+        };
+        let event = Event { label: wchan, result, ..Event::since(Kind::Wait, began_ns) };
+        if trace::is_on(Observer::Times) {
+            self.kernel().times.add_wait(event.duration_ns);
+        }
+        self.emit(event);
     }
 
     /// Whether a wait would be interrupted at once.

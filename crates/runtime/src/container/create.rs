@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -23,7 +24,7 @@ use crate::namespaces::Role;
 use crate::node_maker;
 use crate::oci::Bundle;
 use crate::overlay::OverlayDirectory;
-use crate::sandbox::{CONTROL_SOCKET, ChildSandbox, InitFiles, Message, Sandbox, SandboxFiles, Terminal};
+use crate::sandbox::{CONTROL_SOCKET, ChildSandbox, InitFiles, Message, PANIC_LOG, Sandbox, SandboxFiles, Terminal};
 use crate::store::{ContainerState, Entry, Status};
 use crate::waiter::{self, WaiterTarget};
 use crate::{Blueprint, Config, ContainerId, Error, Store, oom_score};
@@ -216,11 +217,22 @@ impl Creation<'_> {
         let directory = self.entry.path().to_owned();
         // Bound here, because the sandbox can reach no directory of the host.
         let listener = Listener::bind(&directory, CONTROL_SOCKET).context(|| "making the control socket".into())?;
+        let panic_log = match options.panic_log {
+            Some(file) => file,
+            // Where those look who find the sandbox dead.
+            None => File::options()
+                .create(true)
+                .append(true)
+                .read(true)
+                .mode(0o600)
+                .open(directory.join(PANIC_LOG))
+                .context(|| "making the panic log".into())?,
+        };
         let files = SandboxFiles {
             stdio,
             listener: Some((listener, directory)),
             debug_log: options.debug_log,
-            panic_log: options.panic_log,
+            panic_log: Some(panic_log),
             user_log: options.user_log,
         };
         let cgroup = self.state.cgroup.clone();

@@ -33,6 +33,7 @@ impl Source for Heap {
     fn finish(&mut self, to: &mut Output) -> io::Result<u64> {
         let in_use = heap::stop();
         self.collect(to)?;
+        // At the end, because the reader needs them only then.
         write_own_modules(to)?;
         for ids in in_use.chunks(IDS_IN_RECORD) {
             to.write(&Record::InUse(ids.to_vec()))?;

@@ -82,6 +82,7 @@ impl Recorders {
             if state.iter().any(|running| running.kind == kind) {
                 return Err(ControlError::Invalid(format!("a profile of this kind is under way: {kind:?}")));
             }
+            // Before it begins, so that of two requests at a time one is refused.
             state.push(Running { kind, stop: stop.clone() });
         }
         let begun = source.start().and_then(|()| {
@@ -143,6 +144,7 @@ fn record(source: &mut dyn Source, pipe: OwnedFd, stop: &Stop) {
             break;
         }
     }
+    // The end is written even if nothing more can be collected.
     let duration_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
     if let Ok(dropped) = source.finish(&mut output) {
         let _ = output.write(&Record::End { dropped, duration_ns });

@@ -1,14 +1,17 @@
-//! CPU time of the sandbox process: samples of [`moat_host::sampling::ticks`].
+//! CPU time of the sandbox process: samples of [`moat_host::sampling::ticks`]; and, with it, of the guest.
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
 use moat_control::profile::{Record, Space, StackSample};
 use moat_host::sampling::ring::Sample;
 use moat_host::sampling::ticks;
 
+use super::guest_cpu::GuestCpu;
 use super::recorder::Output;
 use super::{Source, write_own_modules};
+use crate::registry::Registry;
 
 /// Samples in a second of CPU time: a prime, so that what happens in step with a clock is seen too.
 const RATE: u32 = 97;
@@ -16,14 +19,15 @@ const RATE: u32 = 97;
 /// Nanoseconds that a sample stands for.
 const PERIOD_NS: u64 = 10_309_278;
 
-/// The source.
-#[derive(Default)]
-pub(super) struct SentryCpu {
+/// The source, with the guest's CPU time.
+pub(super) struct Cpu {
     names: HashMap<i32, String>,
+    guest: GuestCpu,
 }
 
-impl Source for SentryCpu {
+impl Source for Cpu {
     fn start(&mut self) -> moat_abi::Result<()> {
+        self.guest.start();
         ticks::start(RATE)
     }
 
@@ -38,17 +42,21 @@ impl Source for SentryCpu {
             let thread = self.name(sample.thread);
             to.write(&stack(sample, thread, PERIOD_NS, 0))?;
         }
-        Ok(())
+        self.guest.collect(to)
     }
 
     fn finish(&mut self, to: &mut Output) -> io::Result<u64> {
         ticks::stop();
         self.collect(to)?;
-        Ok(ticks::ring().dropped())
+        Ok(ticks::ring().dropped().saturating_add(self.guest.dropped()))
     }
 }
 
-impl SentryCpu {
+impl Cpu {
+    pub(super) fn new(registry: Arc<Registry>) -> Cpu {
+        Cpu { names: HashMap::new(), guest: GuestCpu::new(registry) }
+    }
+
     fn learn_names(&mut self) {
         self.names = moat_host::procfs::own_threads().into_iter().map(|t| (t.tid, t.name)).collect();
     }

@@ -31,6 +31,7 @@ impl Source for Waits {
     }
 
     fn finish(&mut self, to: &mut Output) -> io::Result<u64> {
+        // Those that still wait count up to now.
         let groups = self.0.all().into_iter().flat_map(|container| container.member.processes.processes());
         let tasks: Vec<_> = groups.flat_map(|group| group.threads()).collect();
         let (sites, dropped) = self.kernel().waits.stop(tasks.iter().filter_map(|task| task.waiting()));

@@ -1,0 +1,158 @@
+//! The watchdog: tells of tasks that hold a worker for longer than [`LONG`].
+//!
+//! There is no thread for it. The worker that leads looks at the others while it waits for events, and wakes up for that each second as long
+//! as one of them is busy; an idle executor is left alone. Where all workers are held there is nobody to look.
+
+use std::cell::OnceCell;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// How long a task may hold a worker before it is named.
+pub const LONG: Duration = Duration::from_secs(5);
+
+/// How often the worker that leads looks.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A task that holds a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The worker's thread.
+    pub worker: i32,
+    /// The task's process and thread; zeros if it is a future of the sentry's own.
+    pub task: (i32, i32),
+    /// How long it has been seen to hold the worker.
+    pub time: Duration,
+}
+
+struct Worker {
+    thread: i32,
+    /// Odd while a future runs; each change is another one.
+    turns: AtomicU64,
+    process: AtomicI32,
+    task: AtomicI32,
+}
+
+struct Seen {
+    turns: u64,
+    since: Instant,
+    is_told: bool,
+}
+
+struct Watched {
+    worker: Arc<Worker>,
+    seen: Seen,
+}
+
+// No lock with a class: the workers have none at these points.
+static WORKERS: parking_lot::Mutex<Vec<Watched>> = parking_lot::Mutex::new(Vec::new());
+static TELL: OnceLock<fn(Held)> = OnceLock::new();
+
+thread_local! {
+    static OWN: OnceCell<Arc<Worker>> = const { OnceCell::new() };
+}
+
+/// Who is told; once.
+pub fn tell(tell: fn(Held)) {
+    let _ = TELL.set(tell);
+}
+
+/// A future begins to run on the calling worker, or ends.
+pub(crate) fn turn() {
+    OWN.with(|own| {
+        let worker = own.get_or_init(|| {
+            let thread = rustix::thread::gettid().as_raw_nonzero().get();
+            let (turns, process, task) = (AtomicU64::new(0), AtomicI32::new(0), AtomicI32::new(0));
+            let worker = Arc::new(Worker { thread, turns, process, task });
+            let seen = Seen { turns: 0, since: Instant::now(), is_told: false };
+            let mut workers = WORKERS.lock();
+            // Those of threads that have ended.
+            workers.retain(|watched| Arc::strong_count(&watched.worker) > 1);
+            workers.push(Watched { worker: worker.clone(), seen });
+            worker
+        });
+        // Only the worker itself writes.
+        worker.turns.store(worker.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    });
+}
+
+/// The calling worker is busy with this process's thread from here on; zeros: with none.
+pub fn set_task(process: i32, task: i32) {
+    OWN.with(|own| {
+        if let Some(worker) = own.get() {
+            worker.process.store(process, Ordering::Relaxed);
+            worker.task.store(task, Ordering::Relaxed);
+        }
+    });
+}
+
+/// What the calling worker is busy with; zeros for none.
+#[must_use]
+pub fn task() -> (i32, i32) {
+    let of = |worker: &Arc<Worker>| (worker.process.load(Ordering::Relaxed), worker.task.load(Ordering::Relaxed));
+    OWN.try_with(|own| own.get().map(of).unwrap_or_default()).unwrap_or_default()
+}
+
+/// Looks at all workers, and tells of each that has held its task for long, once.
+pub(crate) fn look(now: Instant) {
+    let mut held = Vec::new();
+    for Watched { worker, seen } in WORKERS.lock().iter_mut() {
+        let turns = worker.turns.load(Ordering::Relaxed);
+        if turns != seen.turns || turns.is_multiple_of(2) {
+            *seen = Seen { turns, since: now, is_told: false };
+            continue;
+        }
+        let time = now.saturating_duration_since(seen.since);
+        if time >= LONG && !seen.is_told {
+            seen.is_told = true;
+            let task = (worker.process.load(Ordering::Relaxed), worker.task.load(Ordering::Relaxed));
+            held.push(Held { worker: worker.thread, task, time });
+        }
+    }
+    // With the lock given up: who is told may take long.
+    if let Some(tell) = TELL.get() {
+        held.into_iter().for_each(tell);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    static TOLD: parking_lot::Mutex<Vec<Held>> = parking_lot::Mutex::new(Vec::new());
+
+    #[test]
+    fn who_holds_a_worker_for_long_is_named_once() {
+        tell(|held| TOLD.lock().push(held));
+        let (go, gone) = mpsc::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let worker = std::thread::spawn(move || {
+            turn();
+            set_task(7, 8);
+            ready.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            gone.recv().unwrap();
+            turn();
+            ready.send(0).unwrap();
+            gone.recv().unwrap();
+        });
+        let thread = is_ready.recv().unwrap();
+        let now = Instant::now();
+        let told = || TOLD.lock().iter().filter(|held| held.worker == thread).copied().collect::<Vec<_>>();
+        for seconds in [0, 4] {
+            look(now + Duration::from_secs(seconds));
+            assert_eq!(told(), []);
+        }
+        look(now + Duration::from_secs(6));
+        look(now + Duration::from_secs(9));
+        assert_eq!(told(), [Held { worker: thread, task: (7, 8), time: Duration::from_secs(6) }]);
+        go.send(()).unwrap();
+        is_ready.recv().unwrap();
+        look(now + Duration::from_secs(20));
+        look(now + Duration::from_secs(30));
+        assert_eq!(told().len(), 1);
+        go.send(()).unwrap();
+        worker.join().unwrap();
+    }
+}

@@ -44,7 +44,7 @@ const VALUES: &[(&str, &str)] = &[
     ("ref-leak-mode", "references are the compiler's affair"),
     ("shared-root", "sandboxes share no gofer root"),
     ("traceback", "--panic-log has the trace of a sandbox that breaks down"),
-    ("watchdog-action", "there is no watchdog: the host's timers can't get stuck in the sentry"),
+    ("watchdog-action", "the watchdog always logs, and never ends a sandbox"),
 ];
 
 const HEADING: &str = "Flags of runsc without effect here";

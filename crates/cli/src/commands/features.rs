@@ -86,7 +86,7 @@ pub(super) fn run() -> anyhow::Result<u8> {
             "dev.moat.version": env!("CARGO_PKG_VERSION"),
             "dev.moat.checkpoint": "root containers",
             "dev.moat.restore": "root containers",
-            "dev.moat.profile": "cpu,heap,tasks,block,mutex",
+            "dev.moat.profile": "cpu,heap,tasks,block,mutex,trace",
             "dev.moat.platforms": "systrap,ptrace",
             "dev.moat.network": "none,sandbox,host",
         },

@@ -8,6 +8,7 @@ mod identity;
 mod memory;
 mod process;
 mod signal;
+mod tree;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,7 @@ pub use identity::*;
 pub use memory::*;
 pub use process::*;
 pub use signal::*;
+pub use tree::*;
 
 /// Everything of a sandbox.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -60,6 +62,9 @@ pub struct SandboxState {
     pub mounts: Table<MountState>,
     /// File systems.
     pub file_systems: Table<FileSystemState>,
+    /// Files without a name.
+    #[serde(default)]
+    pub unnamed_files: Table<UnnamedFileState>,
 }
 
 /// Nanoseconds on the clocks at the checkpoint.
@@ -128,8 +133,14 @@ impl SandboxState {
         let memories = self.memories.iter().flat_map(|memory| memory.segments.iter().map(|segment| segment.stored));
         let shared = self.mappables.iter().flat_map(|mappable| match &mappable.kind {
             MappableKind::SharedAnonymous { segments, .. } => segments.as_slice(),
-            MappableKind::File { .. } => &[],
+            MappableKind::File { .. } | MappableKind::Unnamed { .. } => &[],
         });
-        memories.chain(shared.map(|segment| segment.stored))
+        let trees = self.file_systems.iter().flat_map(|fs| match fs {
+            FileSystemState::Tree(tree) => tree.nodes.as_slice(),
+            FileSystemState::Made => &[],
+        });
+        let nodes = trees.chain(self.unnamed_files.iter().map(|file| &file.node));
+        let files = nodes.flat_map(NodeState::segments);
+        memories.chain(shared.chain(files).map(|segment| segment.stored))
     }
 }

@@ -86,10 +86,13 @@ impl GuestContainer {
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
         let made = match spec.restore {
             Some(image) => restore::container(kernel, &spec, image, &member, fds, &mut files).await?,
-            None => first_process(&spec.process, &member, &namespace, fds).await?,
+            None => {
+                let made = first_process(&spec.process, &member, &namespace, fds).await?;
+                // Whatever changes in file systems from here on is the guest's doing.
+                namespace.mounts().iter().for_each(|mount| mount.fs().made());
+                made
+            }
         };
-        // Whatever changes in file systems from here on is the guest's doing.
-        namespace.mounts().iter().for_each(|mount| mount.fs().made());
         let RestoredContainer { prepared, known, donated } = made;
         let executed = known.executed.into_iter().map(|process| (process.pid(), process)).collect();
         Ok(Arc::new(GuestContainer {

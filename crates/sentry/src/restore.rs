@@ -14,7 +14,7 @@ use moat_kernel::Kernel;
 use moat_kernel::checkpoint::{Configured, KnownProcesses, MostLimits, RestoreRequest, restore};
 use moat_kernel::spawn::PreparedProcess;
 use moat_mm::PageSource;
-use moat_vfs::persist::{Bounds, Restorer};
+use moat_vfs::persist::{Bounds, Contents, Restorer};
 use moat_vfs::{Cap, OpenFile};
 
 use crate::container::Membership;
@@ -52,7 +52,13 @@ pub(crate) async fn container(
     // Whoever may raise hard limits is not held by those of the configuration.
     let raises = creds.permitted.contains(Cap::SYS_RESOURCE);
     let bounds = Bounds { init: creds };
-    let restorer = Restorer::new(&state, &kernel.vfs, member.fs.namespace.clone(), &bounds).map_err(failed)?;
+    let memfds = moat_fs_tmpfs::memfd::shmem(kernel.vfs.tables());
+    let memfds = memfds.map_err(|errno| BootError::new(format!("restoring: {errno}")))?;
+    // What comes out of the image is the guest's doing, and goes into the next one.
+    member.fs.namespace.mounts().iter().for_each(|mount| mount.fs().made());
+    let contents = Contents { pages: &pages, memfds };
+    let namespace = member.fs.namespace.clone();
+    let restorer = Restorer::new(&state, &kernel.vfs, namespace, &bounds, &contents).map_err(failed)?;
     let open_files = || open_files(&restorer, &donated);
     let pages = PageSource::new(pages).map_err(failed)?;
     let configured = Configured {
@@ -100,6 +106,7 @@ fn open_file(
 ) -> Result<Arc<OpenFile>, ImageError> {
     match &file.kind {
         OpenFileKind::Path { path, found } => restorer.open(file, path, found),
+        OpenFileKind::Unnamed(name) => restorer.open_unnamed(file, *name),
         OpenFileKind::Donated(number) => {
             let given = usize::try_from(*number).ok().and_then(|at| donated.get(at));
             let given = given.ok_or_else(|| {

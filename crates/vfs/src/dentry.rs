@@ -10,6 +10,7 @@
 //! - No lock is held while a directory of [`Cache::None`] is asked: its answers need the locks of tasks and descriptors.
 //! - A hashed dentry is in its parent's `children` under its name.
 
+mod restore;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -485,8 +486,7 @@ fn evict(d: Arc<Dentry>) -> bool {
     if d.recent.swap(false, Ordering::Relaxed) || d.is_mountpoint() {
         return false;
     }
-    let (name, parent) = d.name_and_parent();
-    let Some(parent) = parent else { return true };
+    let (name, Some(parent)) = d.name_and_parent() else { return true };
     let gone = {
         let mut s = parent.state.write();
         // Two references: the parent's, which only this lock gives out again, and ours.

@@ -10,8 +10,9 @@ use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::{DeviceId, Statfs};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
-use moat_image::Refusal;
-use moat_image::state::FileSystemState;
+use moat_image::pages::Pages;
+use moat_image::state::{FileSystemState, NodeState, TreeState};
+use moat_image::{ImageError, Refusal};
 
 use crate::acl::{Acl, AclKind};
 use crate::caller::Caller;
@@ -185,6 +186,22 @@ pub trait FileSystem: Send + Sync + 'static {
         Err(Refusal::new(format!("a file system of type {}", self.name())))
     }
 
+    /// Puts back what [`FileSystem::save`] has saved. Nothing has been opened in it; some of its directories may be mounted on.
+    ///
+    /// # Errors
+    /// What is wrong with it; by default everything is.
+    fn restore(&self, _tree: &TreeState, _pages: &Pages) -> std::result::Result<(), ImageError> {
+        Err(ImageError::state(format!("files of a {}, which keeps none", self.name())))
+    }
+
+    /// Puts back a file that had no name any more.
+    ///
+    /// # Errors
+    /// As above.
+    fn restore_unnamed(&self, _node: &NodeState, _pages: &Pages) -> std::result::Result<Arc<dyn Inode>, ImageError> {
+        Err(ImageError::state(format!("a file of a {}, which keeps none", self.name())))
+    }
+
     /// The options for /proc/mounts after the flags: `,size=4k`, or nothing.
     fn show_options(&self) -> String {
         String::new()
@@ -235,6 +252,14 @@ pub trait Inode: Send + Sync + Any {
     /// The id of the mount namespace that this is the file of, if it is one's.
     fn mount_namespace(&self) -> Option<u64> {
         None
+    }
+
+    /// The file as data, once no name leads to it any more.
+    ///
+    /// # Errors
+    /// By default, that it can't be saved.
+    fn save_unnamed(&self, _saver: &mut Saver) -> std::result::Result<NodeState, Refusal> {
+        Err(Refusal::new("a file whose name is gone"))
     }
 
     /// Changes attributes; all or nothing.

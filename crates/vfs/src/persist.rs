@@ -10,6 +10,7 @@
 mod memory;
 mod restore;
 mod save;
+mod trees;
 
 use moat_abi::fs::AccessMode;
 
@@ -17,7 +18,7 @@ use crate::open_file::OpenFile;
 use crate::path::Path;
 
 pub use memory::{restore_memory, save_memory};
-pub use restore::{Bounds, Restorer};
+pub use restore::{Bounds, Contents, Restorer};
 pub use save::{Compare, Saver};
 
 /// The file that a mapping shows, by which it can be opened again: [`moat_mm::Origin::File`].

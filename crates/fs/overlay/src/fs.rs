@@ -1,13 +1,16 @@
 //! [`OverlayFs`]: a mounted union.
 
+mod persist;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::{DeviceId, OVERLAYFS_SUPER_MAGIC, Statfs};
 use moat_abi::{Errno, Result};
-use moat_image::Refusal;
-use moat_image::state::FileSystemState;
+use moat_image::pages::Pages;
+use moat_image::state::{FileSystemState, NodeState, TreeState};
+use moat_image::{ImageError, Refusal};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::anon::InternalMount;
 use moat_vfs::filesystem::{FileSystem, MountRequest, options};
@@ -173,6 +176,20 @@ impl FileSystem for OverlayFs {
     fn save(&self, saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
         // What is below comes from the configuration.
         self.upper.as_ref().map_or(Ok(FileSystemState::Made), |fs| fs.save(saver))
+    }
+
+    fn restore(&self, tree: &TreeState, pages: &Pages) -> std::result::Result<(), ImageError> {
+        let upper = self.upper.as_ref().ok_or_else(|| ImageError::state("changes of a union that takes none"))?;
+        upper.restore(tree, pages)?;
+        self.refresh();
+        Ok(())
+    }
+
+    fn restore_unnamed(&self, node: &NodeState, pages: &Pages) -> std::result::Result<Arc<dyn Inode>, ImageError> {
+        let upper = self.upper.as_ref().ok_or_else(|| ImageError::state("a file of a union that takes none"))?;
+        let layers = Layers { upper: Some(upper.restore_unnamed(node, pages)?), lowers: Vec::new() };
+        let inode = OverlayInode::new(self.union.clone(), None, layers);
+        Ok(inode.map_err(|errno| ImageError::Unfit(format!("a file of a union: {errno}")))?)
     }
 
     fn name(&self) -> &'static str {

@@ -7,6 +7,8 @@ use std::sync::{Arc, Weak};
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::NodeState;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::cred::Credentials;
@@ -14,6 +16,7 @@ use moat_vfs::file::File;
 use moat_vfs::inode::{
     Access, Inode, InodeKey, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, permission_by_acl,
 };
+use moat_vfs::persist::Saver;
 
 use crate::copy_up;
 use crate::dir::{MergedDir, merged_names};
@@ -249,6 +252,11 @@ impl Inode for OverlayInode {
 
     fn file_type(&self) -> FileType {
         self.file_type
+    }
+
+    fn save_unnamed(&self, saver: &mut Saver) -> std::result::Result<NodeState, Refusal> {
+        let upper = self.parts().upper;
+        upper.ok_or_else(|| Refusal::new("a file of a lower tree whose name is gone"))?.save_unnamed(saver)
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<()> {

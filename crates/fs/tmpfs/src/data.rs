@@ -5,6 +5,8 @@
 //! filled. The file system's usage counts pages that were written or reserved one by one; those that were only stored to through a
 //! mapping are counted when attributes are asked for.
 
+mod persist;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use moat_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, SealFlags};

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use moat_abi::fs::NAME_MAX;
 use moat_abi::{Errno, Result};
 use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY};
 
@@ -72,7 +73,40 @@ impl Entries {
     /// Takes all inodes out, for a directory that is going.
     pub(crate) fn drain(&mut self) -> Vec<Arc<TmpInode>> {
         self.by_name.clear();
+        self.last_cookie = FIRST_ENTRY;
         std::mem::take(&mut self.by_cookie).into_values().map(|e| e.1).collect()
+    }
+
+    /// Names, cookies and files of all entries by growing cookies, and the last cookie that was given.
+    pub(crate) fn all(&self) -> (Vec<(Vec<u8>, u64, Arc<TmpInode>)>, u64) {
+        let entry =
+            |(cookie, (name, inode)): (&u64, &(Arc<[u8]>, Arc<TmpInode>))| (name.to_vec(), *cookie, inode.clone());
+        (self.by_cookie.iter().map(entry).collect(), self.last_cookie)
+    }
+
+    /// Adds an entry of an image, behind those that are there.
+    ///
+    /// # Errors
+    /// EINVAL for a name or cookie that can't be; those of [`Entries::insert`].
+    pub(crate) fn put_back(&mut self, name: &[u8], cookie: u64, inode: Arc<TmpInode>) -> Result<()> {
+        let is_name = !matches!(name, b"" | b"." | b"..") && name.len() <= NAME_MAX;
+        if !is_name || name.iter().any(|byte| matches!(byte, 0 | b'/')) || cookie <= self.last_cookie {
+            return Err(Errno::EINVAL);
+        }
+        self.put_back_cookie(cookie - 1)?;
+        self.insert(name, inode)
+    }
+
+    /// Gives only cookies beyond this one.
+    ///
+    /// # Errors
+    /// EINVAL if others have been given, or for one that is no position of a directory.
+    pub(crate) fn put_back_cookie(&mut self, cookie: u64) -> Result<()> {
+        if cookie < self.last_cookie || cookie >= i64::MAX.cast_unsigned() / 2 {
+            return Err(Errno::EINVAL);
+        }
+        self.last_cookie = cookie;
+        Ok(())
     }
 
     pub(crate) fn read(&self, pos: u64, sink: &mut DirSink<'_>) -> Result<u64> {

@@ -10,7 +10,7 @@ use moat_mm::Mappable;
 use moat_vfs::clock::now;
 use moat_vfs::file::{DirSink, SparseSeek};
 use moat_vfs::ops::mode_after_write;
-use moat_vfs::persist::{Compare, Saver};
+use moat_vfs::persist::Saver;
 use moat_vfs::{Caller, File, Metadata, OpenFile, Seekable, SyncKind};
 
 use crate::inode::{Content, TmpInode};
@@ -113,7 +113,7 @@ impl File for TmpInode {
     }
 
     fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
-        saver.by_path(f, Compare::Type)
+        saver.in_memory(f)
     }
 
     fn sync(&self, _f: &OpenFile, _kind: SyncKind) -> Result<()> {

@@ -8,9 +8,12 @@ use moat_abi::fs::{FileType, S_IALLUGO, SealFlags, XATTR_CREATE, XATTR_REPLACE};
 use moat_abi::stat::DeviceId;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::NodeState;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::clock::now;
+use moat_vfs::persist::Saver;
 use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime};
 
 use crate::attr::Attr;
@@ -28,11 +31,11 @@ pub(crate) enum Content {
 
 /// A file of a tmpfs.
 pub struct TmpInode {
-    shared: Arc<Shared>,
-    ino: u64,
-    kind: FileType,
-    btime: Timespec,
-    attr: Mutex<Attr>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) ino: u64,
+    pub(crate) kind: FileType,
+    pub(crate) btime: Timespec,
+    pub(crate) attr: Mutex<Attr>,
     pub(crate) content: Content,
 }
 
@@ -202,6 +205,10 @@ impl Inode for TmpInode {
             ctime: a.ctime,
             btime: Some(self.btime),
         })
+    }
+
+    fn save_unnamed(&self, saver: &mut Saver) -> std::result::Result<NodeState, Refusal> {
+        self.save_nameless(saver.pages.as_mut())
     }
 
     fn permission(&self, creds: &moat_vfs::Credentials, access: moat_vfs::Access) -> Result<()> {

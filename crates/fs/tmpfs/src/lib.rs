@@ -7,6 +7,7 @@
 //!   few; [`medium`]: files of the host in place of memfds.
 //! - [`mod@file`]: the `File` trait.
 //! - [`memfd`].
+//! - `persist`: into an image, and out of it.
 //!
 //! # Invariants
 //! - Lock order: a directory's entries, attributes, contents; two directories in the order of their inode numbers.
@@ -22,6 +23,7 @@ pub mod mapping;
 pub mod medium;
 pub mod memfd;
 mod pages;
+mod persist;
 pub mod shared;
 pub mod superblock;
 

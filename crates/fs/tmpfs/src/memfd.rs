@@ -13,7 +13,11 @@ use crate::superblock::{TmpFs, TmpOptions};
 /// The tmpfs that memfds of a kernel are in.
 struct Shmem(Arc<TmpFs>);
 
-fn shmem(tables: &Tables) -> Result<Arc<TmpFs>> {
+/// The file system of memfds.
+///
+/// # Errors
+/// ENOSPC.
+pub fn shmem(tables: &Tables) -> Result<Arc<TmpFs>> {
     if let Some(known) = tables.extensions.get::<Shmem>() {
         return Ok(known.0.clone());
     }

@@ -1,7 +1,7 @@
 //! [`Shared`]: what all inodes of one tmpfs share: its numbers and its limits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
@@ -26,6 +26,8 @@ pub struct Shared {
     changes: AtomicU64,
     /// How many there were when it was complete as configured.
     made: AtomicU64,
+    /// The limits are not those of the configuration (mount(2) with MS_REMOUNT).
+    remounted: AtomicBool,
 }
 
 impl Shared {
@@ -41,6 +43,7 @@ impl Shared {
             used_inodes: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             made: AtomicU64::new(0),
+            remounted: AtomicBool::new(false),
         })
     }
 
@@ -52,6 +55,15 @@ impl Shared {
     /// It is complete as configured.
     pub(crate) fn made(&self) {
         self.made.store(self.changes.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.remounted.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_remount(&self) {
+        self.remounted.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_remounted(&self) -> bool {
+        self.remounted.load(Ordering::Relaxed)
     }
 
     /// Whether nothing has changed since then.
@@ -66,6 +78,26 @@ impl Shared {
     pub(crate) fn new_ino(&self) -> Result<u64> {
         take(&self.used_inodes, 1, self.max_inodes.load(Ordering::Relaxed))?;
         Ok(self.next_ino.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The last number that was given.
+    pub(crate) fn last_ino(&self) -> u64 {
+        self.next_ino.load(Ordering::Relaxed).saturating_sub(1)
+    }
+
+    /// Counts an inode that has its number.
+    ///
+    /// # Errors
+    /// ENOSPC.
+    pub(crate) fn put_back_ino(&self, ino: u64) -> Result<()> {
+        take(&self.used_inodes, 1, self.max_inodes.load(Ordering::Relaxed))?;
+        self.put_back_last_ino(ino);
+        Ok(())
+    }
+
+    /// Gives only numbers beyond this one.
+    pub(crate) fn put_back_last_ino(&self, ino: u64) {
+        self.next_ino.fetch_max(ino.saturating_add(1), Ordering::Relaxed);
     }
 
     pub(crate) fn free_ino(&self) {

@@ -6,14 +6,16 @@ use std::sync::atomic::Ordering;
 use moat_abi::fs::{FileType, NAME_MAX};
 use moat_abi::stat::{self, DeviceId, Statfs};
 use moat_abi::{Errno, Result};
-use moat_image::Refusal;
-use moat_image::state::FileSystemState;
+use moat_image::pages::Pages;
+use moat_image::state::{ContentState, FileSystemState, NodeState, TreeState};
+use moat_image::{ImageError, Refusal};
 use moat_vfs::filesystem::{MountRequest, options};
 use moat_vfs::persist::Saver;
 use moat_vfs::{FileSystem, Inode};
 
 use crate::inode::TmpInode;
 use crate::medium::Medium;
+use crate::persist;
 use crate::shared::{BLOCK, Shared};
 
 /// The options of tmpfs(5).
@@ -196,6 +198,7 @@ impl FileSystem for TmpFs {
         }
         s.max_blocks.store(blocks, Ordering::Relaxed);
         s.max_inodes.store(new.inodes, Ordering::Relaxed);
+        s.note_remount();
         Ok(())
     }
 
@@ -203,11 +206,24 @@ impl FileSystem for TmpFs {
         self.shared.made();
     }
 
-    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
-        if self.shared.is_as_made() {
-            Ok(FileSystemState::Made)
-        } else {
-            Err(Refusal::new("a tmpfs that has been changed"))
+    fn save(&self, saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+        if self.shared.is_remounted() {
+            return Err(Refusal::new("a tmpfs whose limits have been changed"));
+        }
+        match &mut saver.pages {
+            Some(pages) if !self.shared.is_as_made() => Ok(FileSystemState::Tree(persist::save(&self.root, pages)?)),
+            _ => Ok(FileSystemState::Made),
+        }
+    }
+
+    fn restore(&self, tree: &TreeState, pages: &Pages) -> std::result::Result<(), ImageError> {
+        persist::restore(&self.root, tree, pages)
+    }
+
+    fn restore_unnamed(&self, node: &NodeState, pages: &Pages) -> std::result::Result<Arc<dyn Inode>, ImageError> {
+        match node.content {
+            ContentState::File { .. } => Ok(persist::make(&self.shared, node, 0, pages)?),
+            _ => Err(ImageError::state("a file without a name that is no regular file")),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::CredentialsState;
+use super::{CredentialsState, TreeState, UnnamedFileState};
 use crate::refs::{Named, Ref};
 
 /// A table of descriptors.
@@ -61,6 +61,8 @@ pub struct MountState {
 pub enum FileSystemState {
     /// All of it comes from the configuration, or from the kernel's other state.
     Made,
+    /// These files are in it.
+    Tree(TreeState),
 }
 
 /// An open file description.
@@ -90,6 +92,8 @@ pub enum OpenFileKind {
     },
     /// A descriptor of this number that the container's init was started with, given anew.
     Donated(u32),
+    /// A file without a name.
+    Unnamed(Ref<UnnamedFileState>),
 }
 
 /// What tells whether a file is the one that it was.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileIdentityState, PathState};
+use super::{FileIdentityState, PathState, UnnamedFileState};
 use crate::pages::Stored;
 use crate::refs::{Named, Ref};
 
@@ -80,6 +80,13 @@ pub enum MappableKind {
         writable: bool,
         /// What was there.
         found: FileIdentityState,
+    },
+    /// A file without a name.
+    Unnamed {
+        /// Which one.
+        file: Ref<UnnamedFileState>,
+        /// It was opened for writing too.
+        writable: bool,
     },
     /// MAP_SHARED | MAP_ANONYMOUS memory.
     SharedAnonymous {

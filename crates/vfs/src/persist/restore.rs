@@ -8,7 +8,7 @@ use moat_identity::{Credentials, UserNamespace};
 use moat_image::pages::Pages;
 use moat_image::state::{
     CredentialsState, FdTableState, FileIdentityState, FsContextState, MappableKind, MountState, OpenFileState,
-    PathState, SandboxState,
+    PathState, SandboxState, UnnamedFileState,
 };
 use moat_image::{ImageError, Ref, refs::find};
 use moat_mm::{Mappable, MmIds, SharedAnon};
@@ -17,7 +17,7 @@ use super::save::{Compare, identity};
 use crate::fd::Fd;
 use crate::fd_table::{FdTable, NR_OPEN, OnExec};
 use crate::fs_context::FsContext;
-use crate::inode::OpenContext;
+use crate::inode::{FileSystem, OpenContext};
 use crate::mount::{Mount, MountNamespace};
 use crate::open_file::OpenFile;
 use crate::ops::Executable;
@@ -30,6 +30,14 @@ pub struct Bounds {
     pub init: Credentials,
 }
 
+/// Where contents of files come from and go to.
+pub struct Contents<'a> {
+    /// The image's pages.
+    pub pages: &'a Pages,
+    /// The file system of memfds.
+    pub memfds: Arc<dyn FileSystem>,
+}
+
 /// Files of an image in a new kernel.
 pub struct Restorer<'a> {
     state: &'a SandboxState,
@@ -38,6 +46,8 @@ pub struct Restorer<'a> {
     /// By the numbers of the image.
     mounts: Vec<Arc<Mount>>,
     credentials: Vec<Arc<Credentials>>,
+    /// Where files without a name are.
+    unnamed: Vec<Path>,
 }
 
 fn unfit(what: impl Into<String>) -> ImageError {
@@ -49,19 +59,24 @@ impl<'a> Restorer<'a> {
     /// `bounds`.
     ///
     /// # Errors
-    /// A mount that is not there, or another one than it was; credentials beyond the configuration.
+    /// A mount that is not there, or another one than it was; credentials beyond the configuration; contents of file systems that
+    /// are wrong.
     pub fn new(
         state: &'a SandboxState,
         vfs: &'a Vfs,
         namespace: Arc<MountNamespace>,
         bounds: &Bounds,
+        contents: &Contents<'_>,
     ) -> Result<Restorer<'a>, ImageError> {
         let all = namespace.mounts();
-        let mounts = state.mounts.iter().map(|mount| find_mount(mount, &all)).collect::<Result<_, _>>()?;
+        let mounts: Vec<_> = state.mounts.iter().map(|mount| find_mount(mount, &all)).collect::<Result<_, _>>()?;
+        super::trees::restore(state, &mounts, contents.pages)?;
+        let unnamed = |file| super::trees::restore_unnamed(file, vfs, &mounts, contents);
+        let unnamed = state.unnamed_files.iter().map(unnamed).collect::<Result<_, _>>()?;
         let user_ns = namespace.user_ns().clone();
         let credentials =
             state.credentials.iter().map(|c| bounds.credentials(c, &user_ns)).collect::<Result<_, _>>()?;
-        Ok(Restorer { state, vfs, namespace, mounts, credentials })
+        Ok(Restorer { state, vfs, namespace, mounts, credentials, unnamed })
     }
 
     /// The credentials of this name.
@@ -134,6 +149,10 @@ impl<'a> Restorer<'a> {
         creds: Arc<Credentials>,
     ) -> Result<Arc<OpenFile>, ImageError> {
         compare(&path, found)?;
+        self.open_at(path, flags, creds)
+    }
+
+    fn open_at(&self, path: Path, flags: OpenFlags, creds: Arc<Credentials>) -> Result<Arc<OpenFile>, ImageError> {
         let failed = |errno: Errno| unfit(format!("opening {path:?}: {errno}"));
         let writes = flags.access_mode().can_write();
         let regular = path.inode().file_type() == FileType::Regular;
@@ -145,6 +164,17 @@ impl<'a> Restorer<'a> {
         let caller = self.vfs.kernel_caller();
         let file = path.inode().clone().open(&OpenContext { flags, caller: &caller, path: &path }).map_err(failed)?;
         Ok(OpenFile::writing(file, path, flags, creds, writing))
+    }
+
+    /// Opens a file without a name.
+    ///
+    /// # Errors
+    /// A file that is not there; those of opening it.
+    pub fn open_unnamed(&self, file: &OpenFileState, name: Ref<UnnamedFileState>) -> Result<Arc<OpenFile>, ImageError> {
+        let flags = OpenFlags::from_bits_truncate(file.flags) - OpenFlags::OPEN_ONLY - OpenFlags::PATH;
+        let open = self.open_at(find(&self.unnamed, name)?.clone(), flags, self.credentials(file.credentials)?)?;
+        open.set_pos(file.pos);
+        Ok(open)
     }
 
     /// What mappings show.
@@ -161,6 +191,14 @@ impl<'a> Restorer<'a> {
                 let open = self.open_as(path, flags, found, crate::Caller::creds(&creds).clone())?;
                 let mappable = open.file().clone().mappable(&open);
                 mappable.map_err(|errno| unfit(format!("{failed}: {errno}")))
+            }
+            MappableKind::Unnamed { file, writable } => {
+                let flags = if *writable { OpenFlags::RDWR } else { OpenFlags::empty() };
+                let path = find(&self.unnamed, *file)?.clone();
+                let creds = self.vfs.kernel_caller();
+                let open = self.open_at(path, flags, crate::Caller::creds(&creds).clone())?;
+                let mappable = open.file().clone().mappable(&open);
+                mappable.map_err(|errno| unfit(format!("mapping a file without a name: {errno}")))
             }
             MappableKind::SharedAnonymous { len, segments } => {
                 let memory = SharedAnon::new(ids, *len).map_err(|errno| unfit(format!("shared memory: {errno}")))?;

@@ -7,7 +7,7 @@ use moat_identity::{Credentials, UserNamespace};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
     CredentialsState, DescriptorState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableKind,
-    MappableState, MountState, OpenFileKind, OpenFileState, PathState, SandboxState,
+    MappableState, MountState, OpenFileKind, OpenFileState, PathState, SandboxState, UnnamedFileState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 use moat_mm::{Mappable, Origin};
@@ -16,7 +16,7 @@ use moat_sync::Mutex;
 use super::MappedFile;
 use crate::fd_table::{FdTable, OnExec};
 use crate::fs_context::FsContext;
-use crate::inode::{FileSystem, Metadata};
+use crate::inode::{FileSystem, Inode, Metadata};
 use crate::mount::{Mount, MountNamespace};
 use crate::open_file::{OpenFile, OwnerId};
 use crate::path::Path;
@@ -47,8 +47,10 @@ pub struct Saver {
     mount_states: Interner<MountState>,
     file_systems: Interner<FileSystemState>,
     mappables: Interner<MappableState>,
+    unnamed_files: Interner<UnnamedFileState>,
     /// What is known by its address stays alive.
     kept: Vec<Arc<OpenFile>>,
+    kept_inodes: Vec<Arc<dyn Inode>>,
 }
 
 fn address<T: ?Sized>(object: &Arc<T>) -> usize {
@@ -76,7 +78,9 @@ impl Saver {
             mount_states: Interner::default(),
             file_systems: Interner::default(),
             mappables: Interner::default(),
+            unnamed_files: Interner::default(),
             kept: Vec::new(),
+            kept_inodes: Vec::new(),
         }
     }
 
@@ -175,6 +179,41 @@ impl Saver {
         Ok(OpenFileKind::Path { path, found })
     }
 
+    /// A file in memory, which goes with the image: by its path, or, if its name is gone, as it is.
+    ///
+    /// # Errors
+    /// A place outside of the container's mounts; what the file can't be saved for.
+    pub fn in_memory(&mut self, f: &OpenFile) -> Result<OpenFileKind, Refusal> {
+        match is_unnamed(f.path()) {
+            true => Ok(OpenFileKind::Unnamed(self.unnamed(f.path())?)),
+            false => self.by_path(f, Compare::Type),
+        }
+    }
+
+    /// The file at a path that has no name any more.
+    fn unnamed(&mut self, path: &Path) -> Result<Ref<UnnamedFileState>, Refusal> {
+        let inode = path.inode().clone();
+        let file = match self.unnamed_files.meet(address(&inode)) {
+            Met::Before(file) => return Ok(file),
+            Met::First(file) => file,
+        };
+        self.kept_inodes.push(inode.clone());
+        let mut mount = None;
+        let mut name = path.dentry.name().to_vec();
+        if !path.dentry.is_anonymous() {
+            mount = Some(self.mount(&path.mount).map_err(|refusal| refusal.at(text(path)))?);
+            let mut above = path.dentry.parent();
+            while let Some(dir) = above.filter(|dir| !Arc::ptr_eq(dir, path.mount.root())) {
+                let (dir_name, parent) = dir.name_and_parent();
+                name = [&dir_name, &b"/"[..], &name].concat();
+                above = parent;
+            }
+        }
+        let node = inode.save_unnamed(self).map_err(|refusal| refusal.at(text(path)))?;
+        self.unnamed_files.fill(file, UnnamedFileState { mount, name, node });
+        Ok(file)
+    }
+
     /// Root, working directory and umask.
     ///
     /// # Errors
@@ -260,6 +299,11 @@ impl Saver {
             Origin::File(file) => {
                 let file = file.downcast_ref::<MappedFile>();
                 let MappedFile { path, writable } = file.ok_or_else(|| Refusal::new("a file of an unknown kind"))?;
+                if is_unnamed(path) {
+                    let kind = MappableKind::Unnamed { file: self.unnamed(path)?, writable: *writable };
+                    self.mappables.fill(name, MappableState { kind });
+                    return Ok(name);
+                }
                 let found = path.inode().metadata().map_err(|_| unknown(path))?;
                 // What is executed and mapped has to be what it was: programs have pointers into it.
                 let found = identity(&found, Compare::Contents);
@@ -287,8 +331,14 @@ impl Saver {
         state.mounts = self.mount_states.finish()?;
         state.file_systems = self.file_systems.finish()?;
         state.mappables = self.mappables.finish()?;
+        state.unnamed_files = self.unnamed_files.finish()?;
         Ok(self.pages)
     }
+}
+
+/// Whether no path leads there any more, or ever did.
+fn is_unnamed(path: &Path) -> bool {
+    path.dentry.is_deleted() || path.dentry.is_anonymous()
 }
 
 fn text(path: &Path) -> String {

@@ -224,6 +224,7 @@ impl Record {
     /// InvalidData if it is too long.
     pub fn encode(&self) -> io::Result<Vec<u8>> {
         let record = postcard::to_stdvec(self).map_err(|e| invalid(e.to_string()))?;
+        // The reader refuses what is longer, and would not find the next one.
         let length = u32::try_from(record.len()).ok().filter(|_| record.len() <= MAX_RECORD_BYTES);
         let length = length.ok_or_else(|| invalid(format!("a record of {} bytes", record.len())))?;
         Ok([&length.to_le_bytes()[..], &record].concat())
@@ -235,6 +236,7 @@ impl Record {
     /// InvalidData for nonsense, UnexpectedEof where one is cut off.
     pub fn read(mut from: impl Read) -> io::Result<Option<Record>> {
         let mut length = [0; 4];
+        // The end is between two records only.
         match from.read(&mut length)? {
             0 => return Ok(None),
             n => from.read_exact(length.get_mut(n..).unwrap_or_default())?,

@@ -53,6 +53,7 @@ pub(super) fn run(sandbox: &Sandbox, flags: &Profiles) -> anyhow::Result<()> {
     }
     thread::sleep(flags.delay);
     let mut running = Vec::new();
+    // Files are made first: a path that can't be written is no reason to bother the sandbox.
     let traced = flags.trace.as_deref().map(Tracing::begin).transpose()?;
     let traced = match traced {
         Some((tracing, pipe)) => {
@@ -70,6 +71,7 @@ pub(super) fn run(sandbox: &Sandbox, flags: &Profiles) -> anyhow::Result<()> {
     if traced.is_some() || running.iter().any(|running| running.kind != ProfileKind::Tasks) {
         thread::sleep(flags.duration);
     }
+    // One after the other: each waits until everything has been written.
     for profile in &running {
         sandbox.stop_profile(profile.kind)?;
     }
@@ -110,6 +112,7 @@ fn finish(running: Running, drawn: Option<&Path>) -> anyhow::Result<()> {
     let Running { kind, file, reader } = running;
     let read = reader.join().map_err(|_| anyhow!("reading a profile failed"))?;
     let profile = read.context("reading a profile")?;
+    // The rest is right, only less of it.
     if profile.dropped > 0 {
         tracing::warn!("{} samples of {kind:?} were lost", profile.dropped);
     }

@@ -14,6 +14,7 @@ impl Task {
         if !trace::is_on(Observer::Trace) {
             return;
         }
+        // Events have no room for strings: the name goes in two words.
         let name = self.comm();
         let words = name.chunks(8).map(|chunk| {
             let mut word = [0; 8];
@@ -53,6 +54,7 @@ impl CurrentTask {
         if began_ns == 0 {
             return;
         }
+        // After rt_sigreturn(2) and execve(2) it is what the register has then, which is no result.
         let result = self.thread().regs().rax;
         let event = Event { number, values: *values, result, ..Event::since(Kind::Call, began_ns) };
         if trace::is_on(Observer::Times) {
@@ -83,6 +85,7 @@ impl Task {
     /// it is not: then ask again later.
     pub fn ask_for_sample(&self, value_ns: u64) -> bool {
         let Some(kicker) = self.kicker().filter(|_| self.flags.in_guest()) else { return false };
+        // Before the kick, which the task may answer at once.
         self.sample_ns.fetch_add(value_ns, Ordering::Relaxed);
         kicker.kick();
         true
@@ -93,13 +96,16 @@ impl CurrentTask {
     /// Answers [`Task::ask_for_sample`]. The thread was kicked out of application code.
     pub(crate) fn take_sample(&mut self) {
         let value_ns = self.sample_ns.load(Ordering::Relaxed);
+        // Whoever else kicked it wants no sample.
         if value_ns == 0 {
             return;
         }
+        // Not zero: more may have been asked for meanwhile.
         self.sample_ns.fetch_sub(value_ns, Ordering::Relaxed);
         let regs = self.thread().regs();
         let mut stack = vec![0; STACK_BYTES];
         let length = self.mm().space().read(regs.rsp, &mut stack).unwrap_or(0);
+        // A stack pointer that points nowhere gives a sample without a stack.
         stack.truncate(length);
         let memory = Arc::downgrade(self.mm());
         let (tgid, comm) = (self.tgid(), self.comm());

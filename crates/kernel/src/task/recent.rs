@@ -33,6 +33,7 @@ thread_local! {
 
 /// The task that the worker is busy with makes a call.
 pub(crate) fn note(number: u64, args: &[u64; 6]) {
+    // Numbers only: whatever else a report needs, a panic may have made unusable.
     let (process, thread) = watchdog::task();
     RECENT.with_borrow_mut(|recent| {
         let Calls { calls, next, length } = recent;

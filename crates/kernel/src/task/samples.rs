@@ -60,6 +60,7 @@ impl GuestSamples {
 
     pub(crate) fn add(&self, sample: GuestSample) {
         let mut taken = self.taken.lock();
+        // Who takes them may be gone.
         if taken.len() < MAX_SAMPLES {
             taken.push(sample);
         } else {

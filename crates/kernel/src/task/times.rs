@@ -56,6 +56,7 @@ impl CallTimes {
     }
 
     pub(crate) fn add_call(&self, event: &Event) {
+        // Guests can make calls of any number.
         let known = u32::try_from(event.number).ok().filter(|number| nr::name(*number).is_some());
         let at = known.and_then(|number| usize::try_from(number).ok()).unwrap_or(CALLS);
         let Some(sums) = self.calls.get(at).or(self.calls.last()) else { return };
@@ -74,6 +75,7 @@ impl CallTimes {
             errors: sums.errors.load(Ordering::Relaxed),
             time_ns: sums.time_ns.load(Ordering::Relaxed),
         });
+        // One may be counted between two of these loads: the sums are for people.
         all.filter(|call| call.calls > 0).collect()
     }
 

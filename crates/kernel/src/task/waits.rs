@@ -69,6 +69,7 @@ impl WaitProfile {
 
     /// Begins a profile.
     pub fn start(&self) {
+        // What a profile that nobody ended has left.
         *self.table.lock() = Table::default();
         self.began_ns.store(monotonic_ns(), Ordering::Relaxed);
         self.on.store(true, Ordering::Release);
@@ -77,6 +78,7 @@ impl WaitProfile {
     /// Ends it: the places, with those where somebody `still` waits and since when, and how many waits found no room.
     pub fn stop(&self, still: impl IntoIterator<Item = (WaitSite, u64)>) -> (Vec<(WaitSite, Waited)>, u64) {
         still.into_iter().for_each(|(site, since_ns)| self.add(site, since_ns));
+        // A wait that ends at this moment may still be added, and is forgotten with the next start.
         self.on.store(false, Ordering::Relaxed);
         let table = std::mem::take(&mut *self.table.lock());
         (table.sites.into_iter().collect(), table.dropped)
@@ -91,6 +93,7 @@ impl WaitProfile {
     /// Somebody has waited there for so long.
     pub(crate) fn note(&self, site: WaitSite, time_ns: u64) {
         let mut table = self.table.lock();
+        // A guest can rename itself before each wait.
         if table.sites.len() >= MAX_SITES && !table.sites.contains_key(&site) {
             table.dropped = table.dropped.saturating_add(1);
             return;

@@ -162,6 +162,7 @@ impl Output {
     /// # Errors
     /// BrokenPipe, or TimedOut if nobody reads; InvalidData.
     pub(super) fn write(&mut self, record: &Record) -> io::Result<()> {
+        // All of it or an end: half a record would make the rest unreadable.
         let bytes = record.encode()?;
         let mut left = bytes.as_slice();
         let deadline = Instant::now() + READER_PATIENCE;

@@ -36,6 +36,7 @@ impl Source for Cpu {
             self.learn_names();
             write_own_modules(to)?;
         }
+        // Emptied first: writing may take long, and the ring is small.
         let mut samples = Vec::new();
         ticks::ring().take(|sample| samples.push(sample));
         for sample in samples {

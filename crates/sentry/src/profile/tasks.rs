@@ -34,6 +34,7 @@ impl Source for Tasks {
                 }
             }
         }
+        // They come last, so that what the host says of them is no older than the tasks.
         for thread in moat_host::procfs::own_threads() {
             let wchan = if thread.wchan == "0" || thread.wchan.is_empty() { "running".into() } else { thread.wchan };
             let frames = vec![Frame::named("sentry"), Frame::named(thread.name), Frame::named(wchan)];

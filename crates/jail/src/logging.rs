@@ -132,3 +132,36 @@ pub fn write_panic_log(text: &str) {
         let _ = log.write_all(b"\n");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "MOAT_PANIC_LOG_TEST";
+
+    /// The part of a process that panics. Without [`LOG`] it is a test that passes.
+    #[test]
+    fn panicking() {
+        let Ok(path) = std::env::var(LOG) else { return };
+        report_more(|| "its last calls\n".into());
+        install_panic_hook(File::create(path).unwrap());
+        panic!("boom");
+    }
+
+    #[test]
+    fn a_report_has_version_calls_addresses_and_the_message() {
+        let path = std::env::temp_dir().join(format!("moat-panic-log-{}", std::process::id()));
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "logging::tests::panicking"]).env(LOG, &path);
+        let output = child.output().unwrap();
+        assert_eq!(output.status.code(), Some(i32::from(crate::EXIT_FAILURE)), "{output:?}");
+        let report = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let version = format!("moat {} failed", env!("CARGO_PKG_VERSION"));
+        let lines: Vec<&str> = report.lines().collect();
+        assert!(lines[0] == version && lines[1] == "its last calls", "{report}");
+        assert!(lines[2].starts_with("calls, in the program with build id "), "{report}");
+        assert!(lines.iter().filter(|line| line.starts_with("  moat 0x")).count() > 3, "{report}");
+        assert!(report.contains("boom") && report.contains("in thread logging::tests::panicking"), "{report}");
+    }
+}

@@ -154,7 +154,7 @@ mod tests {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "logging::tests::panicking"]).env(LOG, &path);
         let output = child.output().unwrap();
-        assert_eq!(output.status.code(), Some(i32::from(crate::EXIT_FAILURE)), "{output:?}");
+        assert_eq!(output.status.code(), Some(crate::EXIT_FAILURE), "{output:?}");
         let report = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let version = format!("moat {} failed", env!("CARGO_PKG_VERSION"));

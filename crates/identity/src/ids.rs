@@ -20,4 +20,9 @@ impl Counter {
     pub fn next(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
+
+    /// Gives only ids beyond `id` from here on.
+    pub fn skip(&self, id: u64) {
+        self.next.fetch_max(id.saturating_add(1), Ordering::Relaxed);
+    }
 }

@@ -3,6 +3,7 @@
 //! One table for each kind of object; what refers to an object has its number. Fields that are added have `#[serde(default)]`, so that
 //! images that lack them are read; [`crate::header::SCHEMA`] goes up when the meaning of one that is there changes.
 
+mod anonymous;
 mod file;
 mod identity;
 mod memory;
@@ -16,6 +17,7 @@ use crate::error::ImageError;
 use crate::pages::Stored;
 use crate::refs::Table;
 
+pub use anonymous::*;
 pub use file::*;
 pub use identity::*;
 pub use memory::*;
@@ -65,6 +67,9 @@ pub struct SandboxState {
     /// Files without a name.
     #[serde(default)]
     pub unnamed_files: Table<UnnamedFileState>,
+    /// Pipes and FIFOs that are open.
+    #[serde(default)]
+    pub pipes: Table<PipeState>,
 }
 
 /// Nanoseconds on the clocks at the checkpoint.

@@ -1,14 +1,14 @@
 //! A container's processes out of an image, in place of its init's program.
 
+mod files;
+
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use moat_abi::fs::OpenFlags;
 use moat_control::BootError;
 use moat_control::spec::{ContainerSpec, RestoreSpec};
 use moat_image::directory::Image;
-use moat_image::state::{OpenFileKind, OpenFileState};
 use moat_image::{ImageError, SandboxState};
 use moat_kernel::Kernel;
 use moat_kernel::checkpoint::{Configured, KnownProcesses, MostLimits, RestoreRequest, restore};
@@ -59,7 +59,7 @@ pub(crate) async fn container(
     let contents = Contents { pages: &pages, memfds };
     let namespace = member.fs.namespace.clone();
     let restorer = Restorer::new(&state, &kernel.vfs, namespace, &bounds, &contents).map_err(failed)?;
-    let open_files = || open_files(&restorer, &donated);
+    let open_files = || files::open_all(&restorer, &kernel.vfs, &donated);
     let pages = PageSource::new(pages).map_err(failed)?;
     let configured = Configured {
         processes: member.processes.clone(),
@@ -91,31 +91,4 @@ fn fits(cpu_features: &[String], state: &SandboxState) -> Result<(), ImageError>
         return Err(ImageError::Unfit(what.into()));
     }
     Ok(())
-}
-
-/// All open files of an image, by their numbers: one place where it is said how each kind is made.
-fn open_files(restorer: &Restorer<'_>, donated: &[Arc<OpenFile>]) -> Result<Vec<Arc<OpenFile>>, ImageError> {
-    let files = &restorer.state().open_files;
-    files.iter().map(|file| open_file(restorer, donated, file)).collect()
-}
-
-fn open_file(
-    restorer: &Restorer<'_>,
-    donated: &[Arc<OpenFile>],
-    file: &OpenFileState,
-) -> Result<Arc<OpenFile>, ImageError> {
-    match &file.kind {
-        OpenFileKind::Path { path, found } => restorer.open(file, path, found),
-        OpenFileKind::Unnamed(name) => restorer.open_unnamed(file, *name),
-        OpenFileKind::Donated(number) => {
-            let given = usize::try_from(*number).ok().and_then(|at| donated.get(at));
-            let given = given.ok_or_else(|| {
-                ImageError::Unfit(format!(
-                    "the init was started with a descriptor {number}, which is to be given again"
-                ))
-            })?;
-            given.set_flags(OpenFlags::from_bits_truncate(file.flags));
-            Ok(given.clone())
-        }
-    }
 }

@@ -7,6 +7,8 @@
 //! - The ready list's lock is a leaf, since wake-ups come with the watched file's locks held.
 //! - `queued` is cleared before the file is asked, so that a change after the answer queues the item again.
 
+mod persist;
+
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -14,12 +16,15 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::poll::{EpollEvent, EpollFlags};
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_sync::wait::{Notify, Registration};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
 use crate::fd_table::Fd;
 use crate::file::{File, Seekable};
 use crate::open_file::{OpenFile, Watcher};
+use crate::persist::Saver;
 
 /// Epolls watching epolls, at most (`EP_MAX_NESTS` and the outermost).
 const MAX_DEPTH: usize = 5;
@@ -381,6 +386,10 @@ impl Watcher for Epoll {
 }
 
 impl File for Epoll {
+    fn save(&self, _f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        self.save_items(saver)
+    }
+
     fn seekable(&self) -> Seekable {
         Seekable::Noop
     }

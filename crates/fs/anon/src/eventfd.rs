@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use moat_abi::fs::OpenFlags;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::state::OpenFileKind;
+use moat_image::{ImageError, Refusal};
 use moat_sync::{LockClass, Mutex, WaitQueue};
+use moat_vfs::persist::Saver;
 use moat_vfs::{Credentials, File, OpenFile, Seekable, Vfs};
 
 /// What a read takes.
@@ -33,7 +36,32 @@ impl EventFd {
     }
 }
 
+impl EventFd {
+    /// A counter out of an image.
+    ///
+    /// # Errors
+    /// A count that it can't have.
+    pub fn restore(
+        vfs: &Vfs,
+        count: u64,
+        take: Take,
+        flags: OpenFlags,
+        creds: &Arc<Credentials>,
+    ) -> std::result::Result<Arc<OpenFile>, ImageError> {
+        if count == u64::MAX {
+            return Err(ImageError::state("the count of an eventfd"));
+        }
+        let count = Mutex::new(LockClass::Stream, count);
+        let file = Arc::new(EventFd { count, take, queue: WaitQueue::new() });
+        Ok(vfs.open_anon("[eventfd]", file, flags, creds))
+    }
+}
+
 impl File for EventFd {
+    fn save(&self, _f: &OpenFile, _saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        Ok(OpenFileKind::EventFd { count: *self.count.lock(), semaphore: self.take == Take::One })
+    }
+
     fn seekable(&self) -> Seekable {
         Seekable::Noop
     }

@@ -4,6 +4,8 @@
 //! - Counts of ends change under the state's lock and only with an [`End`]; each end gives its count back when dropped.
 //! - The queue is woken after the lock is released.
 
+mod persist;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -12,9 +14,12 @@ use moat_abi::fs::{AccessMode, F_GETPIPE_SZ, F_SETPIPE_SZ, FileType, OpenFlags, 
 use moat_abi::time::Timespec;
 use moat_abi::tty::FIONREAD;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::anon::Pseudo;
 use moat_vfs::clock::now;
+use moat_vfs::persist::Saver;
 use moat_vfs::{Caller, Credentials, File, Inode, Metadata, OpenContext, OpenFile, SetAttr, SetTime, Vfs};
 
 /// Bytes that a new pipe holds.
@@ -232,6 +237,10 @@ impl Drop for End {
 }
 
 impl File for End {
+    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        self.save_end(f, saver)
+    }
+
     fn read(&self, _f: &OpenFile, buf: &mut [u8], _pos: u64) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);

@@ -11,9 +11,12 @@ use moat_abi::time::{
     NSEC_PER_SEC, TFD_IOC_SET_TICKS, Timespec, ktime_add, ktime_forward,
 };
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::state::{OpenFileKind, TimerFdState as Saved};
+use moat_image::{ImageError, Refusal};
 use moat_sync::timer::Timer;
 use moat_sync::wait::{Notify, Registration};
 use moat_sync::{LockClass, Mutex, WaitQueue};
+use moat_vfs::persist::Saver;
 use moat_vfs::{Caller, Credentials, File, OpenFile, Seekable, Vfs};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -176,7 +179,43 @@ impl TimerFd {
     }
 }
 
+impl TimerFd {
+    fn is_of_the_day(clock: i32) -> bool {
+        matches!(clock, CLOCK_REALTIME | CLOCK_REALTIME_ALARM)
+    }
+
+    /// A timer out of an image.
+    ///
+    /// # Errors
+    /// A clock that timers can't use.
+    pub fn restore(
+        vfs: &Vfs,
+        saved: &Saved,
+        flags: OpenFlags,
+        creds: &Arc<Credentials>,
+    ) -> std::result::Result<Arc<OpenFile>, ImageError> {
+        let wrong = |_| ImageError::state(format!("a timerfd on clock {}", saved.clock));
+        let open = TimerFd::open(vfs, saved.clock, flags, creds).map_err(wrong)?;
+        if let Some(timer) = open.downcast::<TimerFd>() {
+            let since = if TimerFd::is_of_the_day(saved.clock) { 0 } else { timer.now_ns() };
+            let next_ns = saved.next_ns.map(|next| ktime_add(since, next));
+            timer.state.lock().setting = Setting { next_ns, interval_ns: saved.interval_ns, ticks: saved.ticks };
+        }
+        Ok(open)
+    }
+}
+
 impl File for TimerFd {
+    fn save(&self, _f: &OpenFile, _saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        let now = self.now_ns();
+        let mut s = self.state.lock();
+        s.setting.advance(now);
+        let since = if TimerFd::is_of_the_day(self.clock) { 0 } else { now };
+        let Setting { next_ns, interval_ns, ticks } = s.setting;
+        let next_ns = next_ns.map(|next| next.saturating_sub(since));
+        Ok(OpenFileKind::TimerFd(Saved { clock: self.clock, next_ns, interval_ns, ticks }))
+    }
+
     fn seekable(&self) -> Seekable {
         Seekable::Noop
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CredentialsState, TreeState, UnnamedFileState};
+use super::{CredentialsState, EpollItemState, PipeEndState, TimerFdState, TreeState, UnnamedFileState};
 use crate::refs::{Named, Ref};
 
 /// A table of descriptors.
@@ -94,6 +94,19 @@ pub enum OpenFileKind {
     Donated(u32),
     /// A file without a name.
     Unnamed(Ref<UnnamedFileState>),
+    /// An end of a pipe or FIFO.
+    Pipe(PipeEndState),
+    /// An eventfd.
+    EventFd {
+        /// What a read gives.
+        count: u64,
+        /// EFD_SEMAPHORE.
+        semaphore: bool,
+    },
+    /// A timerfd.
+    TimerFd(TimerFdState),
+    /// An epoll instance.
+    Epoll(Vec<EpollItemState>),
 }
 
 /// What tells whether a file is the one that it was.

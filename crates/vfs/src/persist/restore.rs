@@ -166,6 +166,15 @@ impl<'a> Restorer<'a> {
         Ok(OpenFile::writing(file, path, flags, creds, writing))
     }
 
+    /// Opens what is at a path, for the kernel.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn open_as_kernel(&self, path: Path, flags: OpenFlags) -> Result<Arc<OpenFile>, ImageError> {
+        let kernel = self.vfs.kernel_caller();
+        self.open_at(path, flags, crate::Caller::creds(&kernel).clone())
+    }
+
     /// Opens a file without a name.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use moat_identity::{Credentials, UserNamespace};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
     CredentialsState, DescriptorState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableKind,
-    MappableState, MountState, OpenFileKind, OpenFileState, PathState, SandboxState, UnnamedFileState,
+    MappableState, MountState, OpenFileKind, OpenFileState, PathState, PipeState, SandboxState, UnnamedFileState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 use moat_mm::{Mappable, Origin};
@@ -48,6 +48,8 @@ pub struct Saver {
     file_systems: Interner<FileSystemState>,
     mappables: Interner<MappableState>,
     unnamed_files: Interner<UnnamedFileState>,
+    /// Pipes, each by the address of what its ends share.
+    pub pipes: Interner<PipeState>,
     /// What is known by its address stays alive.
     kept: Vec<Arc<OpenFile>>,
     kept_inodes: Vec<Arc<dyn Inode>>,
@@ -79,6 +81,7 @@ impl Saver {
             file_systems: Interner::default(),
             mappables: Interner::default(),
             unnamed_files: Interner::default(),
+            pipes: Interner::default(),
             kept: Vec::new(),
             kept_inodes: Vec::new(),
         }
@@ -332,6 +335,7 @@ impl Saver {
         state.file_systems = self.file_systems.finish()?;
         state.mappables = self.mappables.finish()?;
         state.unnamed_files = self.unnamed_files.finish()?;
+        state.pipes = self.pipes.finish()?;
         Ok(self.pages)
     }
 }

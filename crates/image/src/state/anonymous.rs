@@ -1,0 +1,75 @@
+//! Files that are in no directory, and FIFOs.
+
+use serde::{Deserialize, Serialize};
+
+use super::{OpenFileState, PathState};
+use crate::refs::{Named, Ref};
+
+/// A pipe, or what is behind a FIFO.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeState {
+    /// The node of a FIFO; none for a pipe without a name.
+    pub fifo: Option<PathState>,
+    /// The inode number of a pipe without a name.
+    pub ino: u64,
+    /// Permissions.
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The owning group.
+    pub gid: u32,
+    /// Seconds and nanoseconds of the last access, modification and change.
+    pub times: [(i64, i64); 3],
+    /// F_GETPIPE_SZ.
+    pub size: u64,
+    /// What waits to be read.
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
+    /// Lengths of the packets at its end.
+    pub packets: Vec<u64>,
+    /// Readers and writers there ever were.
+    pub ever: (u64, u64),
+}
+
+/// One opening of a pipe; the flags of the open file tell which ends it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeEndState {
+    /// The pipe.
+    pub pipe: Ref<PipeState>,
+    /// Readers and writers there had ever been when it came to wait for one.
+    pub seen: (Option<u64>, Option<u64>),
+}
+
+/// A timerfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerFdState {
+    /// Its clock.
+    pub clock: i32,
+    /// The next expiration: on the clocks of the day the time, on others nanoseconds from the checkpoint on.
+    pub next_ns: Option<u64>,
+    /// Nanoseconds between expirations; 0 is once.
+    pub interval_ns: u64,
+    /// Expirations not read yet.
+    pub ticks: u64,
+}
+
+/// What an epoll instance watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpollItemState {
+    /// The descriptor it was added by.
+    pub fd: i32,
+    /// The file.
+    pub file: Ref<OpenFileState>,
+    /// The events of epoll_ctl(2).
+    pub events: u32,
+    /// Its data.
+    pub data: u64,
+    /// It has given the one event of EPOLLONESHOT.
+    pub spent: bool,
+    /// It is on the list of those that may be ready.
+    pub queued: bool,
+}
+
+impl Named for PipeState {
+    const WHAT: &'static str = "pipe";
+}

@@ -1,0 +1,101 @@
+//! Open files out of an image: the one place where it is said how each kind is made.
+
+use std::sync::Arc;
+
+use moat_abi::fs::OpenFlags;
+use moat_fs_anon::eventfd::Take;
+use moat_fs_anon::pipe::{End, Pipe};
+use moat_fs_anon::{EventFd, TimerFd};
+use moat_image::refs::find;
+use moat_image::state::{OpenFileKind, OpenFileState, PipeState};
+use moat_image::{ImageError, Ref};
+use moat_vfs::epoll::Epoll;
+use moat_vfs::persist::Restorer;
+use moat_vfs::{OpenFile, Path, Vfs};
+
+/// All open files of an image, by their numbers.
+///
+/// # Errors
+/// What is wrong with one of them.
+pub(super) fn open_all(
+    restorer: &Restorer<'_>,
+    vfs: &Vfs,
+    donated: &[Arc<OpenFile>],
+) -> Result<Vec<Arc<OpenFile>>, ImageError> {
+    let state = restorer.state();
+    let pipes = state.pipes.iter().map(|pipe| RestoredPipe::make(restorer, vfs, pipe)).collect::<Result<_, _>>()?;
+    let opener = Opener { restorer, vfs, donated, pipes };
+    let files = state.open_files.iter().map(|file| opener.open(file)).collect::<Result<Vec<_>, _>>()?;
+    // Those that refer to others once all are there.
+    for (file, open) in state.open_files.iter().zip(&files) {
+        let (OpenFileKind::Epoll(items), Some(epoll)) = (&file.kind, open.downcast::<Epoll>()) else { continue };
+        for item in items {
+            epoll.put_item_back(item, find(&files, item.file)?)?;
+        }
+    }
+    Ok(files)
+}
+
+struct RestoredPipe {
+    pipe: Arc<Pipe>,
+    fifo: Option<Path>,
+    /// A FIFO is forgotten when nobody has it open.
+    _open: Option<Arc<OpenFile>>,
+}
+
+impl RestoredPipe {
+    fn make(restorer: &Restorer<'_>, vfs: &Vfs, saved: &PipeState) -> Result<RestoredPipe, ImageError> {
+        let Some(path) = &saved.fifo else {
+            return Ok(RestoredPipe { pipe: Pipe::restore(vfs, saved)?, fifo: None, _open: None });
+        };
+        let path = restorer.path(path)?;
+        let open = restorer.open_as_kernel(path.clone(), OpenFlags::RDWR)?;
+        let end: &End = open.downcast().ok_or_else(|| ImageError::Unfit(format!("{path:?} is no FIFO any more")))?;
+        end.pipe().refill(saved)?;
+        Ok(RestoredPipe { pipe: end.pipe().clone(), fifo: Some(path), _open: Some(open) })
+    }
+}
+
+struct Opener<'a> {
+    restorer: &'a Restorer<'a>,
+    vfs: &'a Vfs,
+    donated: &'a [Arc<OpenFile>],
+    pipes: Vec<RestoredPipe>,
+}
+
+impl Opener<'_> {
+    fn open(&self, file: &OpenFileState) -> Result<Arc<OpenFile>, ImageError> {
+        let flags = OpenFlags::from_bits_truncate(file.flags) - OpenFlags::OPEN_ONLY - OpenFlags::PATH;
+        let vfs = self.vfs;
+        let creds = self.restorer.credentials(file.credentials)?;
+        let open = match &file.kind {
+            OpenFileKind::Path { path, found } => return self.restorer.open(file, path, found),
+            OpenFileKind::Unnamed(name) => return self.restorer.open_unnamed(file, *name),
+            OpenFileKind::Donated(number) => return self.donated(*number, file),
+            OpenFileKind::Pipe(end) => {
+                let RestoredPipe { pipe, fifo, .. } = self.pipe(end.pipe)?;
+                pipe.put_end_back(vfs, end, fifo.clone(), flags, &creds)?
+            }
+            OpenFileKind::EventFd { count, semaphore } => {
+                let take = if *semaphore { Take::One } else { Take::All };
+                EventFd::restore(vfs, *count, take, flags, &creds)?
+            }
+            OpenFileKind::TimerFd(timer) => TimerFd::restore(vfs, timer, flags, &creds)?,
+            OpenFileKind::Epoll(_) => vfs.open_anon("[eventpoll]", Epoll::new(), flags, &creds),
+        };
+        Ok(open)
+    }
+
+    fn pipe(&self, name: Ref<PipeState>) -> Result<&RestoredPipe, ImageError> {
+        find(&self.pipes, name)
+    }
+
+    fn donated(&self, number: u32, file: &OpenFileState) -> Result<Arc<OpenFile>, ImageError> {
+        let given = usize::try_from(number).ok().and_then(|at| self.donated.get(at));
+        let given = given.ok_or_else(|| {
+            ImageError::Unfit(format!("the init was started with a descriptor {number}, which is to be given again"))
+        })?;
+        given.set_flags(OpenFlags::from_bits_truncate(file.flags));
+        Ok(given.clone())
+    }
+}

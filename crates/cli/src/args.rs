@@ -18,7 +18,7 @@ pub(crate) use exec::Exec;
 pub(crate) use global::{FileAccess, Global, HostUds, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
 use lenient::{lenient, with_two_dashes};
 pub(crate) use lifecycle::{
-    Checkpoint, Create, Delete, Id, Image, ImageCommand, Kill, List, ListFormat, Ps, Restore, Run, Wait,
+    Checkpoint, CloneContainer, Create, Delete, Id, Image, ImageCommand, Kill, List, ListFormat, Ps, Restore, Run, Wait,
 };
 pub(crate) use resources::{Events, Update};
 pub(crate) use tools::{Client, Completion, Debug, Do, Doctor, Install, Man, Place, Profiles, Spec, Uninstall};
@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Checkpoint(Box<Checkpoint>),
     /// Create a container from a bundle, and go on in it with the processes of an image
     Restore(Box<Restore>),
+    /// Make containers that go on as a running one does, which goes on itself
+    Clone(CloneContainer),
     /// Look at an image
     Image(Image),
     /// Write a config.json to begin with
@@ -126,6 +128,7 @@ const NAMES: &[&str] = &[
     "wait",
     "checkpoint",
     "restore",
+    "clone",
     "image",
     "spec",
     "features",

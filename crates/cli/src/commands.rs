@@ -2,6 +2,7 @@
 
 mod adhoc;
 mod checkpoint;
+mod clone;
 mod create;
 mod debug;
 mod delete;
@@ -59,6 +60,7 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited, file: &Configurati
         Command::Wait(flags) => wait::run(&config, &flags),
         Command::Checkpoint(flags) => checkpoint::run(&config, &flags),
         Command::Restore(flags) => run::restore(&config, &global, *flags, inherited),
+        Command::Clone(flags) => clone::run(&config, &global, flags),
         Command::Image(flags) => image::run(&flags.command),
         Command::Spec(flags) => spec::run(&flags),
         Command::Features => features::run(),

@@ -25,6 +25,7 @@ pub(crate) fn claim(command: &Command) -> anyhow::Result<Inherited> {
     match command {
         Command::Create(create) => from_flags(create),
         Command::Run(run) => from_flags(&run.create),
+        Command::Restore(restore) => from_flags(&restore.run.create),
         Command::Exec(exec) => take(0, exec.preserve_fds, &exec.pass_fd),
         _ => Ok(Inherited::default()),
     }

@@ -88,6 +88,7 @@ fn parse(configuration: Option<&Configuration>) -> Result<Arguments, ExitCode> {
     let bundle = match &arguments.command {
         Command::Create(create) => &create.bundle,
         Command::Run(run) => &run.create.bundle,
+        Command::Restore(restore) => &restore.run.create.bundle,
         _ => return Ok(arguments),
     };
     let annotated = configuration.annotated(bundle);

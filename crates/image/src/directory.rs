@@ -10,10 +10,7 @@ use crate::header::{self, Header, KERNEL};
 use crate::pages::Pages;
 use crate::state::SandboxState;
 
-/// The file with header and kernel state.
-pub const STATE: &str = "state";
-/// The file with guest memory.
-pub const PAGES: &str = "pages";
+pub use crate::error::{PAGES, STATE};
 
 /// Bytes of the largest `state` that is read.
 const MAX_STATE: u64 = 2 << 30;

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::io;
 
+/// The file with header and kernel state.
+pub const STATE: &str = "state";
+/// The file with guest memory.
+pub const PAGES: &str = "pages";
+
 /// Why an image can't be written, read or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -43,16 +48,14 @@ impl ImageError {
 
     /// Wrong bytes in `state`.
     pub fn state(what: impl Into<String>) -> ImageError {
-        ImageError::Malformed { file: directory::STATE, what: what.into() }
+        ImageError::Malformed { file: STATE, what: what.into() }
     }
 
     /// Wrong bytes in `pages`.
     pub fn pages(what: impl Into<String>) -> ImageError {
-        ImageError::Malformed { file: directory::PAGES, what: what.into() }
+        ImageError::Malformed { file: PAGES, what: what.into() }
     }
 }
-
-use crate::directory;
 
 /// An object that can't be saved: what it is, and through what it was reached ("task 7, descriptor 3").
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -71,7 +71,7 @@ pub fn encode(mut header: Header, sections: &[(&str, Vec<u8>)]) -> Result<Vec<u8
         .iter()
         .map(|(name, bytes)| Section {
             name: (*name).to_owned(),
-            len: bytes.len() as u64,
+            len: crate::length(bytes.len()),
             crc32: crc32fast::hash(bytes),
         })
         .collect();
@@ -91,11 +91,14 @@ pub fn encode(mut header: Header, sections: &[(&str, Vec<u8>)]) -> Result<Vec<u8
     Ok(file)
 }
 
+/// A section: its name and its bytes.
+pub type Contents<'a> = (String, &'a [u8]);
+
 /// The header of `file`, and the bytes of each of its sections.
 ///
 /// # Errors
 /// What is wrong with it; a schema that is newer than [`SCHEMA`].
-pub fn decode(file: &[u8]) -> Result<(Header, Vec<(String, &[u8])>), ImageError> {
+pub fn decode(file: &[u8]) -> Result<(Header, Vec<Contents<'_>>), ImageError> {
     let wrong = |what: &str| ImageError::state(what);
     if file.get(..MAGIC.len()) != Some(&MAGIC) {
         return Err(wrong("it is not the state of a moat image"));

@@ -13,6 +13,9 @@
 //!   [`ImageError`] that says what.
 //! - No live handle is in an image: descriptors, host paths and host ids are arguments of the restore.
 
+#![forbid(unsafe_code)]
+
+mod blob;
 pub mod directory;
 pub mod error;
 pub mod header;
@@ -28,6 +31,12 @@ pub use state::SandboxState;
 #[must_use]
 pub fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
+}
+
+/// A number of bytes, as files have it.
+#[must_use]
+pub fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// Bytes in a page.

@@ -7,14 +7,14 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::PAGE_SIZE;
 use crate::error::ImageError;
+use crate::{PAGE_SIZE, length};
 
 /// The first bytes of `pages`.
 pub const MAGIC: [u8; 8] = *b"moat\x01pgs";
 
 /// Bytes of a page, as the length of slices.
-const PAGE: usize = PAGE_SIZE as usize;
+const PAGE: usize = 4096;
 
 /// A stretch of `pages`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,15 @@ pub struct Stored {
     pub len: u64,
     /// CRC-32 of its bytes, zeros included.
     pub crc32: u32,
+}
+
+/// Pages at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The address, or the offset in shared memory.
+    pub start: u64,
+    /// The pages.
+    pub stored: Stored,
 }
 
 /// Writes `pages`.
@@ -84,11 +93,11 @@ impl SegmentWriter<'_> {
         for run in bytes.chunks(PAGE).collect::<Vec<_>>().chunk_by(|a, b| is_zero(a) == is_zero(b)) {
             let len = run.iter().map(|page| page.len()).sum::<usize>();
             if let Some(some) = bytes.get(at..at + len).filter(|_| run.first().is_some_and(|page| !is_zero(page))) {
-                self.pages.file.write_all_at(some, self.pages.end + at as u64).map_err(written)?;
+                self.pages.file.write_all_at(some, self.pages.end + length(at)).map_err(written)?;
             }
             at += len;
         }
-        self.pages.end += bytes.len() as u64;
+        self.pages.end += length(bytes.len());
         Ok(())
     }
 
@@ -170,7 +179,7 @@ impl Pages {
             let piece = &mut buffer[..n];
             self.file.read_exact_at(piece, stored.offset + done).map_err(|e| ImageError::host("reading pages", e))?;
             take(done, piece)?;
-            done += n as u64;
+            done += length(n);
         }
         Ok(())
     }

@@ -87,7 +87,7 @@ impl MemoryManager {
                 let mut bytes = vec![0; usize::try_from(PIECE.min(len.saturating_sub(at))).unwrap_or(0)];
                 reader.read(start.saturating_add(at), &mut bytes).map_err(|_| Errno::ENOMEM)?;
                 self.write_bytes(UserAddr::new(elsewhere.saturating_add(at)), &bytes)?;
-                at = at.saturating_add(bytes.len() as u64);
+                at = at.saturating_add(moat_image::length(bytes.len()));
             }
             let prot = effective_prot(vma.prot).bits();
             turn.carry_out(thread, Order::Mprotect { addr: elsewhere, len, prot }, When::Now).await?;

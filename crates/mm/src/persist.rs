@@ -11,7 +11,7 @@ use moat_abi::Errno;
 use moat_host::procfs::{self, page};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{AreaState, MappableState, MemoryState, Segment};
-use moat_image::{ImageError, Ref, Refusal};
+use moat_image::{ImageError, Ref, Refusal, length};
 use moat_platform::AddressSpace;
 
 use crate::ranges::cut;
@@ -82,6 +82,7 @@ impl MemoryManager {
             };
             (s.tree.iter().cloned().collect::<Vec<_>>(), s.tree.imaged.within(0, u64::MAX), state)
         };
+        // Shared memory is saved with what it shows, once for all who map it.
         let mut private = Vec::new();
         for vma in vmas {
             let shows = match &vma.backing {
@@ -147,6 +148,7 @@ impl SavedMemory {
         which: WhichPages,
         pages: &mut PagesWriter,
     ) -> Result<(), ImageError> {
+        // By the platform, which shows program text as the guest knows it.
         let mut memory = Reader::new(space);
         let mut buffer = Vec::new();
         let apart = VmaFlags::DONTFORK | VmaFlags::WIPEONFORK;
@@ -169,7 +171,7 @@ impl SavedMemory {
                 buffer.resize(n, 0);
                 memory.read(at, &mut buffer)?;
                 segment.write(&buffer)?;
-                at = at.saturating_add(n as u64);
+                at = at.saturating_add(length(n));
             }
             self.state.segments.push(Segment { start: *start, stored: segment.finish() });
         }
@@ -234,6 +236,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Of the host.
     pub(crate) fn read(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), ImageError> {
+        // Where the guest itself may not look, the host's own file of its memory does.
         let done = self.space.read(addr, buf).unwrap_or(0);
         let rest = buf.get_mut(done..).filter(|rest| !rest.is_empty());
         let Some(rest) = rest else { return Ok(()) };
@@ -242,7 +245,7 @@ impl<'a> Reader<'a> {
             Some(file) => file,
             None => procfs::open_memory_to_read(self.space.host_pid()).map_err(|e| failed(io(e)))?,
         };
-        let read = file.read_exact_at(rest, addr.saturating_add(done as u64));
+        let read = file.read_exact_at(rest, addr.saturating_add(length(done)));
         self.forced = Some(file);
         read.map_err(failed)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use moat_abi::Errno;
 use moat_abi::mman::{MADV_DONTFORK, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_NORMAL, MADV_WIPEONFORK, ProtFlags};
 use moat_image::state::{AreaState, MemoryState, Segment};
-use moat_image::{ImageError, PAGE_SIZE, pages::Pages};
+use moat_image::{ImageError, PAGE_SIZE, length, pages::Pages};
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, MapSource, Order, VdsoLayout, execute};
 
 use crate::copy::effective_prot;
@@ -108,6 +108,7 @@ impl MemoryManager {
     /// The area that the image describes, if there may be one.
     fn check_area(&self, area: &AreaState, mappables: &[Arc<dyn Mappable>]) -> Result<Vma, ImageError> {
         let wrong = |what: &str| ImageError::state(format!("the area {:#x}-{:#x} {what}", area.start, area.end));
+        // As strict as mmap(2): the tree's order and the platform's own areas depend on it.
         let bounds = [area.start, area.end];
         if bounds.iter().any(|at| !is_page_aligned(*at)) || area.start >= area.end {
             return Err(wrong("is none"));
@@ -161,6 +162,7 @@ impl MemoryManager {
                 thread.defer(map(vma.start, vma.end, object.map_source(&what)?));
             }
             (_, Some(file)) => {
+                // The host gets one mapping for each stretch; to the tree it is one area.
                 let parts: Vec<_> = segments.iter().map(|s| (s.start, s.start.saturating_add(s.stored.len))).collect();
                 let mut stored = segments.iter().map(|s| s.stored);
                 for (start, end, from_image) in cut(vma.start, vma.end, &parts) {
@@ -203,7 +205,8 @@ impl MemoryManager {
                 let done = self.space().write(addr, bytes).unwrap_or(0);
                 let rest = bytes.get(done..).unwrap_or_default();
                 // What the guest may not write to: the relocated part of a library.
-                if !rest.is_empty() && self.space().write_forced(addr.saturating_add(done as u64), rest)? < rest.len() {
+                if !rest.is_empty() && self.space().write_forced(addr.saturating_add(length(done)), rest)? < rest.len()
+                {
                     return Err(Failure::Host(Errno::EFAULT));
                 }
                 Ok(())
@@ -269,6 +272,7 @@ fn advice_of(flags: VmaFlags) -> impl Iterator<Item = i32> {
 
 /// Whether the segments are in order and in the private area `vma`, and their pages in the file.
 fn check_segments(vma: &Vma, segments: &[Segment], source: &PageSource) -> Result<(), ImageError> {
+    // In order and apart, so that each address has one page.
     let mut at = vma.start;
     for segment in segments {
         source.pages.check(&segment.stored)?;

@@ -1,8 +1,10 @@
 //! [`Blueprint`]: a checked container, still with host paths, from which the sandbox spec is made.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use moat_control::spec::{
     Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostSockets, Lifetime,
@@ -13,6 +15,7 @@ use moat_host::spawn::Donation;
 use rustix::fs::FileType;
 use rustix::thread::CapabilitySet;
 
+use crate::error::Context;
 use crate::host_tree::{Access, HostTree, MountIds, Opener, Submounts};
 use crate::namespaces::Plan;
 use crate::overlay::{Changes, OverlayDirectory};
@@ -75,12 +78,32 @@ pub struct Blueprint {
     pub plan: Option<Plan>,
     /// What it is shown of its cgroup.
     pub shares: SharesSpec,
-    /// The directory of the image that its processes come out of, in place of its init's program.
-    pub image: Option<PathBuf>,
+    /// The image that its processes come out of, in place of its init's program.
+    pub image: Option<ImageSource>,
     /// Whether it dies with its creator.
     pub lifetime: Lifetime,
     /// What the configuration asked for and is not done, for the user's log.
     pub warnings: Vec<String>,
+}
+
+/// Where an image is.
+#[derive(Clone, Debug)]
+pub enum ImageSource {
+    /// In a directory.
+    Directory(PathBuf),
+    /// In memory: `state` and `pages`.
+    Memory(Arc<File>, Arc<File>),
+}
+
+impl ImageSource {
+    /// Opens `state` and `pages`.
+    fn open(&self) -> Result<(File, File)> {
+        let copy = |file: &File| file.try_clone().context(|| "duplicating a descriptor".into());
+        match self {
+            ImageSource::Directory(directory) => Ok(moat_image::directory::open(directory)?),
+            ImageSource::Memory(state, pages) => Ok((copy(state)?, copy(pages)?)),
+        }
+    }
 }
 
 /// A mount to make.
@@ -272,8 +295,8 @@ impl Blueprint {
             mounts.push(mount.into_spec(opener, fds)?);
         }
         let restore = match &self.image {
-            Some(directory) => {
-                let (state, pages) = moat_image::directory::open(directory)?;
+            Some(image) => {
+                let (state, pages) = image.open()?;
                 Some(RestoreSpec { state: fds.add(state.into()), pages: fds.add(pages.into()) })
             }
             None => None,

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use moat_control::protocol::AfterCheckpoint;
 use moat_control::{ContainerStatus, ControlError};
@@ -33,6 +34,7 @@ pub(crate) async fn save(
     let Ok([state, pages]) = <[OwnedFd; 2]>::try_from(fds) else {
         return Err(ControlError::Invalid("a checkpoint takes two files".into()));
     };
+    // The walk begins at the kernel, in which all of them are.
     if registry.all().len() > 1 {
         return Err(ControlError::CantSave("a sandbox with more than one container can't be saved yet".into()));
     }
@@ -41,9 +43,12 @@ pub(crate) async fn save(
     }
     let refused = |refusal: moat_image::Refusal| ControlError::CantSave(refusal.to_string());
     let (configured, known) = (configured(container), known(container));
+    // While everything runs: what can't be saved costs the container nothing.
     checkpoint::survey(&configured, &known, saver(container, None)).map_err(refused)?;
     let processes = &container.member.processes;
+    // Who has paused it decides when it goes on.
     let was_frozen = processes.is_frozen();
+    let stopped = Instant::now();
     if !was_frozen {
         let frozen = processes.freeze().await;
         frozen.map_err(|errno| ControlError::errno("stopping the container's processes", errno))?;
@@ -59,6 +64,7 @@ pub(crate) async fn save(
     // From here on pages come from copies, if there are any, and all else is in memory.
     if !was_frozen && (walked.is_err() || goes_on) {
         processes.thaw();
+        tracing::debug!(us = u64::try_from(stopped.elapsed().as_micros()).unwrap_or(u64::MAX), "saved and running");
     }
     let walked = walked?;
     let written = block_in_place(|| walked.finish(container, &state.into()));
@@ -133,6 +139,7 @@ fn begin_pages(
         if left.is_empty() {
             state.vdso = checkpoint::vdso(&kernel.platform.vdso(), &**space);
         }
+        // Of the original, in which nothing changes before it goes on; the copy was made of the same pages.
         let present = memory.present(space.host_pid())?;
         let copy = copies.iter().find_map(|copy| copy.of(&mm)).cloned();
         let now = if copy.is_some() { WhichPages::NotInherited } else { WhichPages::All };

@@ -45,12 +45,14 @@ pub(crate) async fn container(
 ) -> Result<RestoredContainer, BootError> {
     let (state, pages): (File, File) = (files.take(image.state)?.into(), files.take(image.pages)?.into());
     let failed = |e: ImageError| BootError::new(format!("restoring: {e}"));
+    // All of it is checked for its form here, and what it refers to where that is looked up.
     let Image { header, state, pages } = Image::read(&state, pages).map_err(failed)?;
     fits(&header.cpu_features, &state).map_err(failed)?;
     let (creds, limits) = process::bounds(&spec.process, kernel).map_err(|e| e.into_boot(&spec.process))?;
     let donated = process::import(kernel, fds, &creds).map_err(|e| e.into_boot(&spec.process))?;
     // Whoever may raise hard limits is not held by those of the configuration.
     let raises = creds.permitted.contains(Cap::SYS_RESOURCE);
+    // What the configuration gives is the most that anything in the image can have.
     let bounds = Bounds { init: creds };
     let memfds = moat_fs_tmpfs::memfd::shmem(kernel.vfs.tables());
     let memfds = memfds.map_err(|errno| BootError::new(format!("restoring: {errno}")))?;
@@ -81,6 +83,7 @@ pub(crate) async fn container(
 
 /// Whether programs that ran where the image was made can go on here.
 fn fits(cpu_features: &[String], state: &SandboxState) -> Result<(), ImageError> {
+    // Programs have looked for these once, at their start.
     let missing = moat_host::cpu_features::missing(cpu_features);
     if !missing.is_empty() {
         let missing = missing.join(", ");

@@ -11,7 +11,7 @@ pub(crate) struct Id {
     pub(crate) id: String,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Create {
     /// The bundle's directory
     #[arg(long, short, value_name = "DIR", default_value = ".")]
@@ -112,6 +112,21 @@ pub(crate) struct AcceptedByCriu {
     /// Accepted: pages are mapped, and loaded as they are used
     #[arg(long)]
     pub(crate) background: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CloneContainer {
+    /// How many: beyond one they are called NEWID-1, NEWID-2 and so on
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u32>,
+    /// Another bundle than that of the container
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// The container's id
+    pub(crate) id: String,
+    /// The ids of the clones
+    #[arg(required = true, value_name = "NEWID")]
+    pub(crate) clones: Vec<String>,
 }
 
 /// What is asked of an image.

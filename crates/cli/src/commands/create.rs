@@ -1,8 +1,7 @@
 //! `moat create`.
 
-use std::path::PathBuf;
-
 use moat_control::spec::Lifetime;
+use moat_runtime::blueprint::ImageSource;
 use moat_runtime::container::{CreateOptions, Created};
 use moat_runtime::{Config, Container, ContainerId};
 
@@ -23,7 +22,7 @@ pub(super) fn create(
     inherited: Inherited,
     lifetime: Lifetime,
     command: &str,
-    image: Option<PathBuf>,
+    image: Option<ImageSource>,
 ) -> anyhow::Result<Created> {
     let id: ContainerId = flags.id.parse()?;
     let logs = LogFiles::open(config, global, command, id.as_str())?;

@@ -33,6 +33,7 @@ fn inspect(place: &Path) -> anyhow::Result<u8> {
     let image = read(place)?;
     let (state_bytes, _) = size(place, directory::STATE)?;
     let (pages_bytes, pages_allocated) = size(place, directory::PAGES)?;
+    // Numbers and names only: contents belong to the container.
     let (header, state) = (&image.header, &image.state);
     let shared = |m: &&moat_image::state::MappableState| matches!(m.kind, MappableKind::SharedAnonymous { .. });
     let donated = |f: &&moat_image::state::OpenFileState| matches!(f.kind, OpenFileKind::Donated(_));
@@ -62,6 +63,7 @@ fn inspect(place: &Path) -> anyhow::Result<u8> {
 
 /// Why the image would not restore on this host, whatever its bundle.
 fn problems(image: &Image) -> Vec<String> {
+    // What only a restore can find out (mounts, files, the vDSO) is not looked for.
     let mut problems: Vec<String> = moat_host::cpu_features::missing(&image.header.cpu_features)
         .iter()
         .map(|name| format!("the processor has no {name}"))

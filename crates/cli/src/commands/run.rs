@@ -1,10 +1,9 @@
 //! `moat run`.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
 use moat_control::spec::Lifetime;
 use moat_runtime::attach::{SignalForwarder, Stdin};
+use moat_runtime::blueprint::ImageSource;
 use moat_runtime::container::Force;
 use moat_runtime::terminal::TerminalGuard;
 use moat_runtime::{Config, Container};
@@ -21,7 +20,7 @@ pub(super) fn run(config: &Config, global: &Global, flags: Run, inherited: Inher
 pub(super) fn restore(config: &Config, global: &Global, flags: Restore, inherited: Inherited) -> anyhow::Result<u8> {
     // The sandbox is made by a process elsewhere in the end.
     let image = std::path::absolute(&flags.image_path).context("finding the image")?;
-    begin(config, global, flags.run, inherited, Some(image))
+    begin(config, global, flags.run, inherited, Some(ImageSource::Directory(image)))
 }
 
 fn begin(
@@ -29,7 +28,7 @@ fn begin(
     global: &Global,
     flags: Run,
     inherited: Inherited,
-    image: Option<PathBuf>,
+    image: Option<ImageSource>,
 ) -> anyhow::Result<u8> {
     let command = if image.is_some() { "restore" } else { "run" };
     let lifetime = if flags.detach { Lifetime::Detached } else { Lifetime::Attached };
@@ -55,7 +54,7 @@ fn begin(
 }
 
 /// A container that can't be started is of no use to anybody.
-fn start_or_delete(config: &Config, mut container: Container) -> anyhow::Result<Container> {
+pub(super) fn start_or_delete(config: &Config, mut container: Container) -> anyhow::Result<Container> {
     match container.start() {
         Ok(()) => Ok(container),
         Err(error) => {

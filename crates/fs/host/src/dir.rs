@@ -61,6 +61,7 @@ impl<T: HostTree> Drop for HostDirFile<T> {
 
 impl<T: HostTree> File for HostDirFile<T> {
     fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        // Entries come and go; a position is only good for what is still there.
         saver.by_path(f, Compare::Type)
     }
 

@@ -158,6 +158,7 @@ impl<T: HostTree> File for HostFile<T> {
     }
 
     fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        // Others on the host can change it while the container is only an image.
         saver.by_path(f, Compare::Contents)
     }
 

@@ -174,6 +174,7 @@ impl<T: HostTree> HostFs<T> {
 
 impl<T: HostTree> FileSystem for HostFs<T> {
     fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+        // Contents are on the host, which keeps them; the tree is mounted by the configuration again.
         Ok(FileSystemState::Made)
     }
 

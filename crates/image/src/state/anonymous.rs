@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{OpenFileState, PathState};
+use super::file::{OpenFileState, PathState};
 use crate::refs::{Named, Ref};
 
 /// A pipe, or what is behind a FIFO.

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CredentialsState, EpollItemState, PipeEndState, TimerFdState, TreeState, UnnamedFileState};
+use super::anonymous::{EpollItemState, PipeEndState, TimerFdState};
+use super::identity::CredentialsState;
+use super::tree::{TreeState, UnnamedFileState};
 use crate::refs::{Named, Ref};
 
 /// A table of descriptors.

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileIdentityState, PathState, UnnamedFileState};
-use crate::pages::Stored;
+use super::file::{FileIdentityState, PathState};
+use super::tree::UnnamedFileState;
+pub use crate::pages::Segment;
 use crate::refs::{Named, Ref};
 
 /// An address space.
@@ -26,7 +27,7 @@ pub struct MemoryState {
     /// The stack pointer at its start.
     pub start_stack: u64,
     /// The auxiliary vector.
-    #[serde(with = "serde_bytes")]
+    #[serde(with = "crate::blob")]
     pub auxv: Vec<u8>,
     /// mlockall(MCL_FUTURE): flags of new areas.
     pub lock_future: u32,
@@ -51,15 +52,6 @@ pub struct AreaState {
     pub flags: u32,
     /// What it shows, and the offset of its first byte there; zeros if there is nothing.
     pub shows: Option<(Ref<MappableState>, u64)>,
-}
-
-/// Pages at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Segment {
-    /// The address, or the offset in shared memory.
-    pub start: u64,
-    /// The pages.
-    pub stored: Stored,
 }
 
 /// What mappings show.

@@ -1,11 +1,11 @@
-//! Processes and threads.
+//! Processes, threads and their timers.
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CredentialsState, FdTableState, FsContextState, IntervalTimerState, MemoryState, PathState, PidState,
-    PosixTimerState, ProcessGroupState, QueuedSignal, SignalHandlersState,
-};
+use super::file::{FdTableState, FsContextState, PathState};
+use super::identity::{CredentialsState, PidState, ProcessGroupState};
+use super::memory::MemoryState;
+use super::signal::{QueuedSignal, SignalHandlersState};
 use crate::refs::{Named, Ref};
 
 /// A process.
@@ -217,7 +217,7 @@ pub struct ThreadState {
     /// The general registers, in the order of `struct user_regs_struct` without segments: see `moat_platform::Regs`.
     pub registers: Vec<u64>,
     /// The extended state, as the host's kernel writes it into a signal frame.
-    #[serde(with = "serde_bytes")]
+    #[serde(with = "crate::blob")]
     pub extended: Vec<u8>,
     /// The alternate signal stack: address, flags, size.
     pub altstack: (u64, i32, u64),
@@ -283,6 +283,54 @@ pub enum Patience {
     Endless,
     /// So many nanoseconds from when the sandbox goes on.
     Left(u64),
+}
+
+/// A timer of setitimer(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntervalTimerState {
+    /// Nanoseconds to the next expiry; 0 is off.
+    pub left_ns: u64,
+    /// From one expiry to the next.
+    pub interval_ns: u64,
+}
+
+/// A timer of timer_create(2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PosixTimerState {
+    /// Its id.
+    pub id: i32,
+    /// Its clock.
+    pub clock: TimerClock,
+    /// The signal of an expiry, if it sends one.
+    pub event: Option<TimerEvent>,
+    /// Nanoseconds to the next expiry, which may be past; none if it is off.
+    pub left_ns: Option<i64>,
+    /// From one expiry to the next.
+    pub interval_ns: u64,
+    /// Expiries while its signal was pending.
+    pub overrun: u64,
+    /// The overrun count of the last delivery.
+    pub last_overrun: i32,
+}
+
+/// The clock of a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum TimerClock {
+    /// A clock of clock_gettime(2).
+    Host(i32),
+    ProcessCpu,
+    ThreadCpu(Ref<TaskState>),
+}
+
+/// What a timer sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TimerEvent {
+    pub signal: i32,
+    pub value: u64,
+    /// One thread, or the process.
+    pub thread: Option<Ref<TaskState>>,
 }
 
 impl Named for ProcessState {

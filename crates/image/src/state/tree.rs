@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{MountState, Segment};
+use super::file::MountState;
+use crate::pages::Segment;
 use crate::refs::{Named, Ref};
 
 /// The files of a file system in memory.

@@ -52,12 +52,15 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
         return Err(ImageError::Unfit("the image is not of a sandbox with one container".into()));
     };
     let mut made = Made::begin(request)?;
+    // First what takes host processes: most of what this host can't give is found out here.
     let memories = Memories::restore(request, state).await?;
     made.processes(state)?;
     let mut current = made.tasks(state, memories).await?;
     made.family(state)?;
+    // Their files in /proc can be found from here on.
     made.files(state)?;
     made.connect_vforks(state, &mut current);
+    // Last, as they run from the moment on that they are set.
     made.timers(state)?;
     let uts = &request.container.place.namespaces.uts;
     uts.set_host_name(container.hostname.clone());
@@ -66,6 +69,7 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     let group = |name| find(&made.groups, name).cloned();
     let init = group(container.init)?;
     let executed: Vec<_> = container.executed.iter().map(|name| group(*name)).collect::<Result<_, _>>()?;
+    // The container ends with its init, so one that has ended would never have been saved.
     if init.thread_count() == 0 {
         return Err(ImageError::state("the init has no threads"));
     }
@@ -142,6 +146,7 @@ impl<'a> Made<'a> {
     fn process(&self, p: &ProcessState) -> Result<Arc<ThreadGroup>, ImageError> {
         let pid = find(&self.pids, p.pid)?.clone();
         let handlers = find(&self.handlers, p.handlers)?.clone();
+        // A number that is no signal sends none.
         let exit_signal = Signal::new(p.exit_signal).map_or(0, Signal::number);
         let container = self.request.container.processes.clone();
         let limits = self.limits(&p.limits);
@@ -163,6 +168,7 @@ impl<'a> Made<'a> {
             -1 => Some(GroupReport::Continued),
             signal => Signal::new(signal).map(GroupReport::Stopped),
         };
+        // Whatever the image says, an init is one.
         s.unkillable = p.unkillable || pid.is_init();
         drop(s);
         Ok(group)
@@ -212,6 +218,7 @@ impl<'a> Made<'a> {
             no_new_privs_by_sync: saved.no_new_privs_by_sync,
             thp_disabled: saved.thp_disabled,
         };
+        // Without a zero byte, and no longer than Linux has it.
         let comm = state.comm.clone();
         let task = self.make(&group, &pid, state, saved.age_ns);
         task.usage.set(&convert::usage_of(saved.usage));
@@ -222,6 +229,7 @@ impl<'a> Made<'a> {
         signals.stop_pending = saved.stop_pending || saved.stopped;
         signals.stopped = saved.stopped;
         group.signals.lock().threads.insert(task.id, signals);
+        // The thread that has the number of the process leads it.
         if pid.id == group.pid().id {
             group.set_leader(&task);
         }
@@ -236,6 +244,7 @@ impl<'a> Made<'a> {
     }
 
     fn make(&self, group: &Arc<ThreadGroup>, pid: &Arc<Pid>, state: TaskState, age_ns: u64) -> Arc<Task> {
+        // Counted, but not refused: so many there were.
         let charge = group.container.allowance().charge_anyway();
         let id = TaskId(self.kernel.ids.tasks.next());
         let start = self.now_boot_ns.saturating_sub(age_ns);
@@ -251,6 +260,7 @@ impl<'a> Made<'a> {
             SeccompState::Strict => Some(Mode::Strict),
             SeccompState::Filter(name) => find(&self.filters, name)?.clone().map(Mode::Filter),
         };
+        // The profile is the first filter of each chain, which nobody gives up.
         let has_profile = |filter: &Arc<Filter>| {
             let mut at = Some(filter);
             while let Some(f) = at {
@@ -288,6 +298,7 @@ impl<'a> Made<'a> {
                 }
                 None => group.leader().ok_or_else(|| ImageError::state("a process lacks its first thread"))?,
             };
+            // A circle of parents would have no end for those who look for an ancestor.
             let older = |name: Ref<ProcessState>| usize::try_from(name.index()).is_ok_and(|i| i < at);
             let parent = match process.parent {
                 None => None,

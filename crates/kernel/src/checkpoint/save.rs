@@ -118,10 +118,13 @@ impl<'a> Walk<'a> {
     }
 
     fn all(&mut self, known: &KnownProcesses) -> Result<SandboxState, Refusal> {
+        // Before anything is named: these belong to no process, and a walk over processes would pass them by.
         self.refuse_namespace_objects()?;
+        // All of them, whether a process has a path there or not: what was changed in them would be lost.
         self.files.mounts()?;
         let nodes = self.nodes()?;
         let mut tasks: Vec<Arc<Task>> = nodes.iter().flat_map(|n| n.group.threads()).collect();
+        // Ids go up with age; a restore gives new ones in the same order.
         tasks.sort_by_key(|t| t.id);
         // First all names, so that objects can refer to each other in circles.
         self.name_pids(&nodes, &tasks);
@@ -147,6 +150,7 @@ impl<'a> Walk<'a> {
                 None => return Err(Refusal::new("a thread that is ending").at(format!("task {}", task.tid()))),
             }
         }
+        // A process that was reaped meanwhile has nothing left to say.
         let named = |p: &crate::spawn::Process| self.process_names.get(&p.group().id).copied();
         let init = named(&known.init).ok_or_else(|| Refusal::new("a container whose init has ended"))?;
         let names = self.container.place.namespaces.uts.names();
@@ -201,6 +205,7 @@ impl<'a> Walk<'a> {
             })
             .collect();
         drop(family);
+        // A container of a pod shares namespaces with the others, and its waiter on the host stands outside.
         let other = nodes.iter().find(|n| !Arc::ptr_eq(&n.group.container, &self.container.processes));
         match other {
             Some(_) => Err(Refusal::new("a sandbox with more than one container")),
@@ -216,6 +221,7 @@ impl<'a> Walk<'a> {
         }
         pids.sort_by_key(|pid| pid.id);
         for pid in pids {
+            // In the sandbox's outermost namespace too, whose numbers locks and logs show.
             let numbers = pid.numbers_from(&self.kernel.root_pid_ns);
             let _ = self.pids.save(address(&pid), || Ok::<_, Refusal>(PidState { numbers }));
         }
@@ -230,6 +236,7 @@ impl<'a> Walk<'a> {
     }
 
     fn session(&mut self, session: &Arc<Session>) -> Result<Ref<SessionState>, Refusal> {
+        // Session and terminal point at each other: one without the other would be a lie.
         if moat_tty::terminal_of(session).is_some() {
             return Err(Refusal::new("a controlling terminal"));
         }
@@ -249,6 +256,7 @@ impl<'a> Walk<'a> {
         }
         let (pending, sighand, stop_signal, stop_complete, stop_report, unkillable, led) = {
             let s = group.signals.lock();
+            // Everything under one lock: a stop is complete with the last thread that takes part.
             let report = match s.stop.report {
                 None => 0,
                 Some(GroupReport::Stopped(signal)) => signal.number(),
@@ -258,12 +266,15 @@ impl<'a> Walk<'a> {
             let led = s.leader_status.is_none() || node.zombie.is_some();
             (signals::queue(&s.shared), s.sighand.clone(), signal, complete, report, s.unkillable, led)
         };
+        // The dead thread has the number of the process; nobody could be made to take its place.
         if !led {
             return Err(Refusal::new("a process whose first thread has ended"));
         }
+        // Whose capabilities open its memory.
         if !Arc::ptr_eq(&group.exec_user_ns(), &self.kernel.root_user_ns) {
             return Err(Refusal::new("a user namespace of the guest's own"));
         }
+        // Nothing but what wait(2) gives is left of a zombie, and what ps(1) shows.
         let zombie = match node.zombie {
             None => None,
             Some(status) => Some(ZombieState {
@@ -311,6 +322,7 @@ impl<'a> Walk<'a> {
 
     /// A thread; `None` for one that is ending.
     fn task(&mut self, task: &Arc<Task>) -> Result<Option<TaskState>, Refusal> {
+        // Taken out before the task's own lock: it has the class of a leaf.
         let thread = match (task.saved.lock().clone(), self.pass) {
             (Some(thread), _) => thread,
             (None, Pass::Survey) => Default::default(),
@@ -322,6 +334,7 @@ impl<'a> Walk<'a> {
             (mm, fds, fs, s.creds.clone(), s.namespaces.clone(), s.seccomp.clone())
         };
         let own = &self.container.place.namespaces;
+        // By number: a task's list of namespaces is made anew by each unshare(2), also with the same namespaces in it.
         let same = namespaces.uts.id == own.uts.id
             && namespaces.ipc.id == own.ipc.id
             && namespaces.net.id == own.net.id
@@ -333,6 +346,7 @@ impl<'a> Walk<'a> {
         let (pending, blocked, saved_mask, stop_pending, stopped) = {
             let s = task.group.signals.lock();
             let Some(t) = s.threads.get(&task.id) else { return Ok(None) };
+            // A tracer holds registers of the tracee that are nowhere else.
             if t.trace.is_some() {
                 return Err(Refusal::new("a traced thread (ptrace)"));
             }
@@ -398,6 +412,7 @@ impl<'a> Walk<'a> {
         filter: &Arc<Filter>,
         previous: Option<Ref<SeccompFilterState>>,
     ) -> Result<Ref<SeccompFilterState>, Refusal> {
+        // By the object: a guest may install a program that says the same.
         let profile = self.container.profile.as_ref().is_some_and(|p| Arc::ptr_eq(p, filter));
         self.filters.save(address(filter), || {
             Ok(if profile {

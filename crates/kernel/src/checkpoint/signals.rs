@@ -50,6 +50,7 @@ pub(super) fn handlers_of(saved: &SignalHandlersState) -> Result<Arc<SigHand>, I
     if saved.actions.len() != 64 {
         return Err(ImageError::state(format!("{} signal actions", saved.actions.len())));
     }
+    // Those of SIGKILL and SIGSTOP can't be set by anybody.
     let sighand = SigHand::new();
     for (n, (sa_handler, sa_flags, sa_restorer, mask)) in (1..).zip(&saved.actions) {
         let action = SigAction {

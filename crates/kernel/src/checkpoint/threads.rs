@@ -43,6 +43,7 @@ impl Memories {
         }
         let mut all = Vec::new();
         for (name, saved) in state.memories.named() {
+            // Threads of one process, and of processes that borrow memory by vfork(2) or CLONE_VM.
             let users = state.tasks.iter().filter(|task| task.memory == name).count();
             let made = container.stock().new_process().await;
             let NewProcess { space, mut thread } =
@@ -103,6 +104,7 @@ impl CurrentTask {
     /// Another number of registers; extended state of another processor.
     pub(super) async fn take_thread_state(&mut self, saved: &ThreadState) -> Result<(), ImageError> {
         let regs = regs_of(&saved.registers).map_err(|_| ImageError::state("registers are missing"))?;
+        // The platform masks flags that no program may set, and reports addresses that none can have.
         self.thread().set_regs(&regs);
         let gone = |errno| ImageError::Unfit(format!("the extended state of a thread: {errno}"));
         let here = self.thread().fpu().map_err(gone)?;
@@ -113,6 +115,7 @@ impl CurrentTask {
         let (trapno, err, cr2) = saved.last_fault;
         self.last_fault = LastFault { trapno, err, cr2 };
         self.restart_block = saved.restart_block.as_ref().map(block_of);
+        // The host writes to the area whenever the thread goes on: it has to know of it before that.
         if let Some((addr, len, sig)) = saved.rseq {
             let order = Order::Rseq { addr, len, flags: 0, sig };
             if execute(self.thread(), order).await.is_ok() {
@@ -141,6 +144,7 @@ impl CurrentTask {
             }
             NextStep::Call(call) => self.go_on(call.nr, call.args, deadline_of(call.patience)).await,
             NextStep::Vfork { child } => {
+                // Its call had made the child; what is left of it is the wait, and the result.
                 crate::task::clone::await_vfork(self).await;
                 self.thread().set_ret(u64::try_from(child).unwrap_or(0));
             }

@@ -16,6 +16,7 @@ const XSTATE_BV: usize = 512;
 /// # Errors
 /// Components that this processor or platform has no room for.
 pub(super) fn fit(saved: &[u8], here: &[u8]) -> Result<Vec<u8>, ImageError> {
+    // The usual case. The host checks the rest when the state is loaded.
     if saved.len() == here.len() {
         return Ok(saved.to_vec());
     }
@@ -26,6 +27,7 @@ pub(super) fn fit(saved: &[u8], here: &[u8]) -> Result<Vec<u8>, ImageError> {
     let word = |image: &[u8], at: usize| image.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
     let used = word(saved, XSTATE_BV).ok_or_else(other)?;
     let known = word(here, SW_FEATURES).ok_or_else(other)?;
+    // Registers of the program would be lost.
     if used & !known != 0 {
         return Err(other());
     }
@@ -35,6 +37,7 @@ pub(super) fn fit(saved: &[u8], here: &[u8]) -> Result<Vec<u8>, ImageError> {
         size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= image.len())
     };
     let common = size(saved).zip(size(here)).map(|(a, b)| a.min(b)).ok_or_else(other)?;
+    // What lies between the two parts belongs to the software, and says what this platform expects.
     let mut fitted = here.to_vec();
     for part in [0..SW_BYTES, XSTATE_BV..common] {
         match (fitted.get_mut(part.clone()), saved.get(part)) {

@@ -226,6 +226,7 @@ impl ContainerGroup {
     /// # Errors
     /// A task that does not, and what it is doing.
     pub async fn begin_save(&self, memory: SaveMemory) -> std::result::Result<(), String> {
+        // Set before the first task is told, which asks for it.
         *self.copies.lock() = (memory == SaveMemory::Copied).then(Vec::new);
         self.being_saved.store(true, Ordering::SeqCst);
         self.refresh();
@@ -239,6 +240,7 @@ impl ContainerGroup {
         if self.within(SAVE_LIMIT, look).await {
             return Ok(());
         }
+        // It came to rest as the time was over.
         let Some(task) = unsaved() else { return Ok(()) };
         let waits = *task.wchan.lock();
         Err(format!("task {} does not come to rest in {}", task.tid(), waits.unwrap_or("the sentry")))

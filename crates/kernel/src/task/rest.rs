@@ -117,6 +117,7 @@ impl CurrentTask {
 
     /// Makes a call again that was given up.
     pub(crate) async fn call_again(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
+        // That of the wait that was given up, not of the call: a call that sleeps several times goes on with its last one.
         let deadline = self.given_up.take();
         self.rest(&Resume::Call { nr, args, deadline }).await;
         if self.work().contains(Work::KILL) {
@@ -152,6 +153,7 @@ impl CurrentTask {
             self.group.signals.lock().start_exit(killed);
             return;
         }
+        // Of the last stop: nothing has run since.
         let regs = self.thread().regs();
         let state = self.thread().fpu().map(|extended| ThreadState {
             registers: registers(&regs).to_vec(),
@@ -167,8 +169,11 @@ impl CurrentTask {
         if state.is_ok() && container.begin_copy(memory) {
             let (mm, thread) = self.mm_and_thread();
             // A host that can't have another process leaves the memory to be written as it is.
-            let made = mm.fork(thread).await.ok();
-            container.end_copy(memory, made);
+            let made = mm.fork(thread).await;
+            if let Err(errno) = &made {
+                tracing::warn!(tid = self.tid(), %errno, "a process can't be copied: it stands still until its memory is written");
+            }
+            container.end_copy(memory, made.ok());
         }
         match state {
             Ok(state) => *self.saved.lock() = Some(state),

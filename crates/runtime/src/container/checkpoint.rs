@@ -1,13 +1,17 @@
 //! Saving containers.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use moat_control::protocol::AfterCheckpoint;
 use moat_image::directory::NewImage;
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{Container, Force, not_running};
 use crate::Error;
+use crate::blueprint::ImageSource;
 use crate::error::{Context, Result};
 use crate::namespaces::Role;
 use crate::store::Status;
@@ -21,7 +25,31 @@ pub enum Afterwards {
     Gone,
 }
 
+fn copy(file: &File) -> Result<OwnedFd> {
+    file.try_clone().map(OwnedFd::from).context(|| "duplicating a descriptor".into())
+}
+
 impl Container {
+    /// Saves the container's sandbox in memory, and lets it go on.
+    ///
+    /// # Errors
+    /// As [`Container::checkpoint`].
+    pub fn snapshot(&mut self) -> Result<ImageSource> {
+        // Held meanwhile, so that nobody ends it half way.
+        let _entry = self.lock()?;
+        if !matches!(self.status(), Status::Running | Status::Paused) {
+            return Err(not_running());
+        }
+        if self.state.role != Role::Root {
+            return Err(Error::unsupported("clone", "of a container in the sandbox of another one"));
+        }
+        let memory = |name| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from).context(|| "making a memfd".into());
+        let (state, pages) = (memory("moat-image-state")?, memory("moat-image-pages")?);
+        let sandbox = self.sandbox()?;
+        sandbox.checkpoint(self.id.as_str(), AfterCheckpoint::GoOn, copy(&state)?, copy(&pages)?)?;
+        Ok(ImageSource::Memory(Arc::new(state), Arc::new(pages)))
+    }
+
     /// Saves the container's sandbox into an image at `place`, which is there complete when this returns, or not at all.
     ///
     /// # Errors
@@ -36,9 +64,6 @@ impl Container {
             return Err(Error::unsupported("checkpoint", "of a container in the sandbox of another one"));
         }
         let image = NewImage::create(place)?;
-        let copy = |file: &std::fs::File| -> Result<OwnedFd> {
-            file.try_clone().map(OwnedFd::from).context(|| "duplicating a descriptor".into())
-        };
         let (state, pages) = (copy(&image.state)?, copy(&image.pages)?);
         let sandbox = self.sandbox()?.clone();
         let then = match afterwards {

@@ -13,6 +13,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 use super::{Container, neighbour, pid_file};
 use crate::attach::SignalForwarder;
+use crate::blueprint::ImageSource;
 use crate::blueprint::{Descriptors, Stdio};
 use crate::cgroup::{self, Cgroup, CgroupPath, Cloning, PodSize};
 use crate::console::{Console, check_attached, check_detached};
@@ -52,8 +53,8 @@ pub struct CreateOptions {
     pub panic_log: Option<File>,
     /// Messages for the user.
     pub user_log: Option<OwnedFd>,
-    /// The directory of the image that its processes come out of, if it is not to begin anew.
-    pub image: Option<PathBuf>,
+    /// The image that its processes come out of, if it is not to begin anew.
+    pub image: Option<ImageSource>,
 }
 
 /// A container that this process created.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use moat_image::pages::{Pages, PagesWriter};
 use moat_image::state::Segment;
-use moat_image::{ImageError, PAGE_SIZE, Refusal};
+use moat_image::{ImageError, PAGE_SIZE, Refusal, length};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
@@ -35,7 +35,7 @@ pub fn save_memory(fd: impl AsFd, len: u64, pages: Option<&mut PagesWriter>) -> 
             let mut piece = vec![0; usize::try_from(PIECE.min(end - from)).unwrap_or(0)];
             read_some(&fd, &mut piece, from).map_err(|e| failed(&e.to_string()))?;
             segment.write(&piece).map_err(|e| failed(&e.to_string()))?;
-            from += piece.len() as u64;
+            from += length(piece.len());
         }
         segments.push(Segment { start, stored: segment.finish() });
         at = end;
@@ -47,7 +47,7 @@ pub fn save_memory(fd: impl AsFd, len: u64, pages: Option<&mut PagesWriter>) -> 
 fn read_some(fd: impl AsFd, buf: &mut [u8], at: u64) -> Result<(), Errno> {
     let mut done = 0;
     while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match rustix::io::pread(&fd, rest, at + done as u64) {
+        match rustix::io::pread(&fd, rest, at + length(done)) {
             Ok(0) => return Ok(()),
             Ok(n) => done += n,
             Err(Errno::INTR) => {}
@@ -80,7 +80,7 @@ pub fn restore_memory(fd: impl AsFd, len: u64, segments: &[Segment], pages: &Pag
             while !rest.is_empty() {
                 let n = rustix::io::pwrite(&fd, rest, at).map_err(|e| ImageError::host("filling memory", e))?;
                 rest = rest.get(n..).unwrap_or_default();
-                at += n as u64;
+                at += length(n);
             }
             Ok(())
         })?;

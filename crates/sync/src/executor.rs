@@ -198,18 +198,21 @@ pub fn block_in_place<R>(f: impl FnOnce() -> R) -> R {
         return f();
     }
     let e = executor();
-    let need_thread = {
+    let (need_thread, wake_leader) = {
         let mut s = e.state.lock();
         s.active -= 1;
         // A sleeper takes over the queue, and the lead if nobody has it.
         if s.asleep > 0 {
             e.idle.notify_one();
-            false
+            (false, false)
         } else {
-            // With another at work the queue is seen to.
-            s.active == 0
+            // With another at work the queue is seen to; one that leads does not know of what this worker has put there.
+            (s.active == 0, s.leading && !s.queue.is_empty())
         }
     };
+    if wake_leader {
+        reactor::interrupt();
+    }
     if need_thread {
         start_thread();
     }
@@ -399,10 +402,26 @@ mod tests {
     #[test]
     fn futures_timers_and_blocking_work_all_end() {
         let done = Arc::new(AtomicUsize::new(0));
+        let (told, ran) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (tell, run_meanwhile) = (told.clone(), ran.clone());
+        spawn(async move {
+            // By now the other worker leads, asleep in poll(2).
+            timer::sleep_until(Instant::now() + Duration::from_millis(20)).await;
+            let tells = tell.clone();
+            spawn(async move { tells.store(1, Ordering::SeqCst) });
+            // Blocks until what it has made runnable has run: somebody else has to.
+            let deadline = Instant::now() + Duration::from_secs(5);
+            block_in_place(|| {
+                while tell.load(Ordering::SeqCst) == 0 && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            run_meanwhile.store(tell.load(Ordering::SeqCst), Ordering::SeqCst);
+        });
         for i in 0..8u64 {
             let done = done.clone();
             spawn(async move {
-                timer::sleep_until(Instant::now() + Duration::from_millis(i)).await;
+                timer::sleep_until(Instant::now() + Duration::from_millis(100 + i)).await;
                 block_in_place(|| std::thread::sleep(Duration::from_millis(2)));
                 if done.fetch_add(1, Ordering::SeqCst) == 7 {
                     stop();
@@ -411,5 +430,6 @@ mod tests {
         }
         run(1);
         assert_eq!(done.load(Ordering::SeqCst), 8);
+        assert_eq!((told.load(Ordering::SeqCst), ran.load(Ordering::SeqCst)), (1, 1));
     }
 }

@@ -100,10 +100,22 @@ pub struct ContainerSpec {
 
 /// The files of an image, open for reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct RestoreSpec {
+    /// What it is, and the kernel's state.
     pub state: FdNumber,
+    /// Guest memory.
     pub pages: FdNumber,
+    /// How guests get it.
+    pub loading: PageLoading,
+}
+
+/// How guests get their memory out of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PageLoading {
+    /// They map the file.
+    Mapped,
+    /// It is copied: what is on the file's medium may not be executed, as their memory may.
+    Copied,
 }
 
 /// What a container's cgroup lets it use, as its processes see it. The host enforces all but the number of tasks.

@@ -36,20 +36,19 @@ pub struct Restored<'a> {
 }
 
 impl PageSource {
-    /// The pages of an image. Guests map them from the file itself, unless what lies on its medium may not be executed: their memory may.
+    /// The pages of an image, which guests map.
     ///
     /// # Errors
     /// Of the host.
-    pub fn new(pages: Pages) -> Result<PageSource, ImageError> {
-        let failed = |e: rustix::io::Errno| ImageError::host("looking at pages", e);
-        let medium = rustix::fs::fstatvfs(pages.file()).map_err(failed)?;
-        let file = if medium.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC) {
-            None
-        } else {
-            let copy = pages.file().try_clone().map_err(|e| ImageError::host("duplicating a descriptor", e))?;
-            Some(Arc::new(copy.into()))
-        };
-        Ok(PageSource { pages, file })
+    pub fn mapped(pages: Pages) -> Result<PageSource, ImageError> {
+        let copy = pages.file().try_clone().map_err(|e| ImageError::host("duplicating a descriptor", e))?;
+        Ok(PageSource { pages, file: Some(Arc::new(copy.into())) })
+    }
+
+    /// The pages of an image on a medium from which nothing may be executed, as guest memory may: they are copied.
+    #[must_use]
+    pub fn copied(pages: Pages) -> PageSource {
+        PageSource { pages, file: None }
     }
 
     /// The pages.

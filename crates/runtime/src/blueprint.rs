@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use moat_control::spec::{
     Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostSockets, Lifetime,
-    MountFlags, MountKind, MountSpec, Overlay, ProcessSpec, RestoreSpec, RootSpec, SPEC_VERSION, SandboxSpec,
-    SeccompSpec, SharedNamespaces, SharesSpec, Sharing, TreeKind,
+    MountFlags, MountKind, MountSpec, Overlay, PageLoading, ProcessSpec, RestoreSpec, RootSpec, SPEC_VERSION,
+    SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::thread::CapabilitySet;
 
 use crate::error::Context;
@@ -297,7 +297,10 @@ impl Blueprint {
         let restore = match &self.image {
             Some(image) => {
                 let (state, pages) = image.open()?;
-                Some(RestoreSpec { state: fds.add(state.into()), pages: fds.add(pages.into()) })
+                let medium = rustix::fs::fstatvfs(&pages).context(|| "looking at pages".into())?;
+                let noexec = medium.f_flag.contains(StatVfsMountFlags::NOEXEC);
+                let loading = if noexec { PageLoading::Copied } else { PageLoading::Mapped };
+                Some(RestoreSpec { state: fds.add(state.into()), pages: fds.add(pages.into()), loading })
             }
             None => None,
         };

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_control::BootError;
-use moat_control::spec::{ContainerSpec, RestoreSpec};
+use moat_control::spec::{ContainerSpec, PageLoading, RestoreSpec};
 use moat_image::directory::Image;
 use moat_image::{ImageError, SandboxState};
 use moat_kernel::Kernel;
@@ -62,7 +62,10 @@ pub(crate) async fn container(
     let namespace = member.fs.namespace.clone();
     let restorer = Restorer::new(&state, &kernel.vfs, namespace, &bounds, &contents).map_err(failed)?;
     let open_files = || files::open_all(&restorer, &kernel.vfs, &donated);
-    let pages = PageSource::new(pages).map_err(failed)?;
+    let pages = match image.loading {
+        PageLoading::Mapped => PageSource::mapped(pages).map_err(failed)?,
+        PageLoading::Copied => PageSource::copied(pages),
+    };
     let configured = Configured {
         processes: member.processes.clone(),
         place: member.place.clone(),

@@ -43,22 +43,20 @@ impl Resume {
         restart.map_or(Resume::Run, |restart| Resume::Interrupted(*restart))
     }
 
-    fn to_image(&self) -> NextStep {
+    fn to_image(self) -> NextStep {
         match self {
             Resume::Run => NextStep::Run,
-            Resume::Call { nr, args, deadline } => {
-                NextStep::Call(CallState { nr: *nr, args: *args, patience: patience(*deadline) })
-            }
+            Resume::Call { nr, args, deadline } => NextStep::Call(CallState { nr, args, patience: patience(deadline) }),
             Resume::Interrupted(PendingRestart { kind, nr }) => {
                 let rule = match kind {
                     Restart::Sys => RestartRule::Sys,
                     Restart::NoHand => RestartRule::NoHand,
                     Restart::NoIntr | Restart::Again => RestartRule::NoIntr,
-                    Restart::Block(block) => RestartRule::Block(call_of(block)),
+                    Restart::Block(block) => RestartRule::Block(call_of(&block)),
                 };
-                NextStep::Interrupted { nr: *nr, rule }
+                NextStep::Interrupted { nr, rule }
             }
-            Resume::Vfork { child } => NextStep::Vfork { child: *child },
+            Resume::Vfork { child } => NextStep::Vfork { child },
         }
     }
 }

@@ -95,6 +95,7 @@ impl Opener<'_> {
         let given = given.ok_or_else(|| {
             ImageError::Unfit(format!("the init was started with a descriptor {number}, which is to be given again"))
         })?;
+        // Those that F_SETFL may change; the others are the new descriptor's.
         given.set_flags(OpenFlags::from_bits_truncate(file.flags));
         Ok(given.clone())
     }

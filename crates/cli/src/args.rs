@@ -5,9 +5,11 @@ mod exec;
 mod global;
 mod lenient;
 mod lifecycle;
+mod metrics;
 mod overlay;
 mod resources;
 mod tools;
+mod trace;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -20,8 +22,10 @@ use lenient::{lenient, with_two_dashes};
 pub(crate) use lifecycle::{
     Checkpoint, CloneContainer, Create, Delete, Id, Image, ImageCommand, Kill, List, ListFormat, Ps, Restore, Run, Wait,
 };
+pub(crate) use metrics::{ExportMetrics, MetricServer, Usage};
 pub(crate) use resources::{Events, Update};
 pub(crate) use tools::{Client, Completion, Debug, Do, Doctor, Install, Man, Place, Profiles, Spec, Uninstall};
+pub(crate) use trace::{Trace, TraceCommand};
 
 /// What `moat --version` says, as Docker and Podman expect it.
 fn version() -> &'static str {
@@ -62,6 +66,12 @@ pub(crate) enum Command {
     Ps(Ps),
     /// Say what a container uses, at intervals, and when it runs out of memory, as lines of JSON
     Events(Events),
+    /// Say how much memory a container uses, and for what, as JSON
+    Usage(Usage),
+    /// Write the metrics of a container in Prometheus' text format
+    ExportMetrics(ExportMetrics),
+    /// Serve the metrics of all containers below --root to Prometheus, at the address of --metric-server
+    MetricServer(MetricServer),
     /// Change the limits of a container
     Update(Box<Update>),
     /// Stop the processes of a container until it is resumed
@@ -84,6 +94,8 @@ pub(crate) enum Command {
     Features,
     /// Run a command in a fresh sandbox over the host's root file system, which stays as it is
     Do(Do),
+    /// Tell monitors what happens in a sandbox, as runsc does
+    Trace(Trace),
     /// Look into a sandbox
     Debug(Debug),
     /// Play an attacker who has taken over a sentry
@@ -122,6 +134,9 @@ const NAMES: &[&str] = &[
     "list",
     "ps",
     "events",
+    "usage",
+    "export-metrics",
+    "metric-server",
     "update",
     "pause",
     "resume",
@@ -133,6 +148,7 @@ const NAMES: &[&str] = &[
     "spec",
     "features",
     "do",
+    "trace",
     "debug",
     "doctor",
     "install",

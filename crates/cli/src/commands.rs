@@ -17,11 +17,13 @@ mod image;
 mod install;
 mod kill;
 mod list;
+mod metrics;
 mod profile;
 mod ps;
 mod run;
 mod settings;
 mod spec;
+mod trace;
 mod update;
 mod wait;
 
@@ -54,6 +56,9 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited, file: &Configurati
         Command::List(flags) => list::run(&config, &flags),
         Command::Ps(flags) => ps::run(&config, &flags),
         Command::Events(flags) => events::run(&config, &flags),
+        Command::Usage(flags) => metrics::usage(&config, &flags),
+        Command::ExportMetrics(flags) => metrics::export_metrics(&config, &flags),
+        Command::MetricServer(flags) => metrics::serve(&config, &global, flags),
         Command::Update(flags) => update::run(&config, &flags),
         Command::Pause(flags) => load(&config, &flags.id)?.pause().map(|()| 0).map_err(Into::into),
         Command::Resume(flags) => load(&config, &flags.id)?.resume().map(|()| 0).map_err(Into::into),
@@ -64,6 +69,7 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited, file: &Configurati
         Command::Image(flags) => image::run(&flags.command),
         Command::Spec(flags) => spec::run(&flags),
         Command::Features => features::run(),
+        Command::Trace(flags) => trace::run(&config, &flags),
         Command::Debug(flags) => debug::run(&config, &global, &flags),
         #[cfg(feature = "host-calls")]
         Command::HostCalls(flags) => host_calls::run(&config, &flags),

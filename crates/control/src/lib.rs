@@ -10,14 +10,17 @@
 
 pub mod connection;
 pub mod listener;
+pub mod metrics;
 pub mod profile;
 pub mod protocol;
+pub mod session;
 pub mod spec;
 pub mod start;
 pub mod status;
 
 pub use connection::Connection;
 pub use listener::{Listener, Peer};
+pub use metrics::ContainerMetrics;
 pub use protocol::{
     ContainerStatus, ControlError, EventInfo, ExecLifetime, ExecuteArgs, ProcessInfo, ProfileKind, Request, Response,
     SignalTarget,

@@ -11,7 +11,9 @@ use moat_net_stack::NetworkConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::ExitStatus;
-use crate::spec::{ContainerSpec, FdNumber, LogSpec, ProcessSpec, SharesSpec};
+use crate::metrics::ContainerMetrics;
+use crate::session::{SessionConfig, SessionInfo};
+use crate::spec::{ContainerSpec, FdNumber, LogSpec, ProcessSpec, SharesSpec, TraceConflict};
 
 /// The version of the protocol; both sides send it with each message.
 pub const PROTOCOL_VERSION: u32 = 4;
@@ -63,6 +65,8 @@ pub enum Request {
     Processes(String),
     /// What the sandbox itself knows of the container's use of resources: [`Response::Event`].
     Event(String),
+    /// Everything that the sandbox counts of a container: [`Response::Metrics`].
+    Metrics(String),
     /// What state the container is in: [`Response::State`].
     State(String),
     /// Changes what a container is shown of its cgroup, and its limit of tasks.
@@ -80,6 +84,26 @@ pub enum Request {
     Stacks,
     /// Changes what is logged.
     ChangeLogging(LogSpec),
+    /// Changes which system calls of a container are logged. The log's descriptor may come with the message.
+    Strace {
+        /// The container.
+        id: String,
+        /// One process, in the container's pid namespace; else all of them.
+        pid: Option<i32>,
+        /// Which calls.
+        calls: StraceCalls,
+    },
+    /// Begins to tell of security events; the descriptors of its sinks come with the message, one for each but those that are nobody.
+    CreateTraceSession {
+        /// What is told, and to whom.
+        config: Box<SessionConfig>,
+        /// What happens to a session of the same name.
+        conflict: TraceConflict,
+    },
+    /// Ends such a session.
+    DeleteTraceSession(String),
+    /// Lists them: [`Response::TraceSessions`].
+    ListTraceSessions,
     /// Ends all processes of a container other than the root container and forgets it.
     DestroyContainer(String),
     /// Saves the sandbox of this container into the two files that come with the message, `state` and `pages`, which are empty.
@@ -173,6 +197,17 @@ pub enum SignalTarget {
     ForegroundOf(i32),
 }
 
+/// Which system calls are logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StraceCalls {
+    /// None.
+    Off,
+    /// All.
+    All,
+    /// Those of these names.
+    Only(Vec<String>),
+}
+
 /// The kinds of profiles. Of each kind a sandbox makes one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProfileKind {
@@ -207,8 +242,12 @@ pub enum Response {
     Processes(Vec<ProcessInfo>),
     /// The container's use of resources.
     Event(EventInfo),
+    /// Figures of the container.
+    Metrics(Box<ContainerMetrics>),
     /// The container's state.
     State(ContainerStatus),
+    /// The sessions of security events.
+    TraceSessions(Vec<SessionInfo>),
     /// Text for people.
     Text(String),
     /// It failed.

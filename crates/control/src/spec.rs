@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::session::SessionConfig;
+
 pub use device::{DeviceRule, DeviceSpec, NodeKind, NodeSpec, RuleDevices};
 pub use gofer::{GoferSpec, GoferTree, TreeKind};
 pub use mount::{
@@ -52,6 +54,26 @@ pub struct SandboxSpec {
     pub logging: LogSpec,
     /// Donated descriptors that every sandbox has.
     pub fds: DonatedFds,
+    /// The session of security events that it begins with.
+    pub session: Option<SessionSpec>,
+}
+
+/// A session of security events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionSpec {
+    /// What is told, and to whom.
+    pub config: SessionConfig,
+    /// The descriptors of its sinks, one for each but those that are nobody, in order.
+    pub files: Vec<FdNumber>,
+}
+
+/// What happens to a session of security events with the name of a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TraceConflict {
+    /// It stays, and the new one is refused.
+    Refuse,
+    /// It is deleted.
+    Replace,
 }
 
 /// One container.

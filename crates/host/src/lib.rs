@@ -29,6 +29,7 @@ pub mod sigsys;
 pub mod socket;
 pub mod spawn;
 pub mod tty;
+pub mod usage;
 pub mod wait;
 
 pub use result::last_errno;

@@ -16,7 +16,7 @@ pub fn set_dir(dir: OwnedFd) {
     let _ = DIR.set(Some(dir));
 }
 
-fn dir() -> Option<&'static OwnedFd> {
+pub(crate) fn dir() -> Option<&'static OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     DIR.get_or_init(|| rustix::fs::open("/proc", flags, Mode::empty()).ok()).as_ref()
 }
@@ -156,9 +156,9 @@ pub fn processes() -> Vec<i32> {
 }
 
 /// The text of a small file.
-fn read(path: &str) -> Option<String> {
+pub(crate) fn read(path: &str) -> Option<String> {
     let fd = openat(dir()?, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).ok()?;
-    let mut buf = [0; 1024];
+    let mut buf = [0; 4096];
     let n = rustix::io::read(fd, &mut buf).ok()?;
     Some(String::from_utf8_lossy(buf.get(..n)?).into_owned())
 }

@@ -47,6 +47,12 @@ pub fn start(spec: &LogSpec, file: File) {
     }
 }
 
+/// Whether events go anywhere.
+#[must_use]
+pub fn is_started() -> bool {
+    LOG.get().is_some()
+}
+
 /// Changes which events are logged. False if they go nowhere, for want of a file.
 pub fn set_level(spec: &LogSpec) -> bool {
     let Some(log) = LOG.get() else { return false };

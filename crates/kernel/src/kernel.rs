@@ -13,6 +13,7 @@ use moat_identity::{
     CgroupNamespace, Counter, IpcNamespace, Namespaces, NetNamespace, Pid, PidNamespace, UserNamespace, UtsNamespace,
 };
 use moat_mm::MmIds;
+use moat_monitor::Monitor;
 use moat_platform::Platform;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::vfs::VfsConfig;
@@ -21,8 +22,9 @@ use moat_vfs::{Registry, Vfs};
 use crate::futex::Futexes;
 use crate::process::core_pattern::CorePattern;
 use crate::process::family::{Family, TaskTable};
-use crate::process::group::ThreadGroup;
+use crate::process::group::{GroupId, ThreadGroup};
 use crate::quotas::NamespaceQuotas;
+use crate::strace::{Strace, StraceSwitch};
 use crate::task::Task;
 use crate::task::samples::GuestSamples;
 use crate::task::times::CallTimes;
@@ -46,56 +48,6 @@ pub struct Config {
     /// Says what file system types, devices and address families there are. What it registers may refer to the kernel, which
     /// does not exist yet while this is called.
     pub assemble: Assemble,
-}
-
-/// Which system calls are logged at the moment.
-pub struct StraceSwitch {
-    /// Whether any is: all that a call costs when none is.
-    on: AtomicBool,
-    which: Mutex<Strace>,
-}
-
-impl StraceSwitch {
-    fn new(which: Strace) -> StraceSwitch {
-        StraceSwitch { on: AtomicBool::new(which != Strace::Off), which: Mutex::new(LockClass::Leaf, which) }
-    }
-
-    /// Whether call `nr` is logged.
-    #[must_use]
-    pub fn wants(&self, nr: u64) -> bool {
-        self.on.load(Ordering::Relaxed) && self.which.lock().wants(nr)
-    }
-
-    /// Changes what is logged.
-    pub fn set(&self, which: Strace) {
-        let on = which != Strace::Off;
-        *self.which.lock() = which;
-        // The flag may lag behind the list: a call more or less in the log is no harm.
-        self.on.store(on, Ordering::Relaxed);
-    }
-}
-
-/// Which system calls are logged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Strace {
-    /// None.
-    Off,
-    /// All.
-    All,
-    /// These.
-    Only(Vec<u32>),
-}
-
-impl Strace {
-    /// Whether call `nr` is logged.
-    #[must_use]
-    pub fn wants(&self, nr: u64) -> bool {
-        match self {
-            Strace::Off => false,
-            Strace::All => true,
-            Strace::Only(list) => list.iter().any(|n| u64::from(*n) == nr),
-        }
-    }
 }
 
 /// The release that uname(2) gives: programs test it for features of Linux 6.
@@ -131,6 +83,8 @@ pub struct Kernel {
     pub times: CallTimes,
     /// Where application code was, while somebody asks.
     pub samples: GuestSamples,
+    /// Who is told what tasks do.
+    pub monitor: Monitor,
     /// The outermost pid namespace: it sees all containers.
     pub root_pid_ns: Arc<PidNamespace>,
     /// The first namespaces.
@@ -213,6 +167,7 @@ impl Kernel {
             waits: WaitProfile::default(),
             times: CallTimes::default(),
             samples: GuestSamples::default(),
+            monitor: Monitor::default(),
             root_pid_ns,
             root_namespaces,
             root_user_ns,
@@ -227,6 +182,11 @@ impl Kernel {
             me: me.clone(),
         });
         Ok(kernel)
+    }
+
+    /// Whether anybody wants to know of system calls: the strace log, or a monitor.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.strace.is_on() || self.monitor.is_on()
     }
 
     /// What sessions send signals by.
@@ -245,6 +205,12 @@ impl Kernel {
     #[must_use]
     pub fn task_of(&self, pid: &Pid) -> Option<Arc<Task>> {
         self.tasks.get(pid)
+    }
+
+    /// Whether a process is there and has not ended.
+    #[must_use]
+    pub fn is_alive(&self, process: GroupId) -> bool {
+        self.family.lock().node(process).is_some_and(|node| node.zombie.is_none())
     }
 
     /// The thread group that the task behind `pid` leads.

@@ -10,7 +10,9 @@
 //! - [`syscall`]: the table, as seen from here.
 //! - [`futex`]: waiting on words of guest memory.
 //! - [`nsfs`]: namespaces as files; [`quotas`]: how many there may be.
+//! - [`metrics`]: what containers' tasks have done; [`monitor`]: security events.
 //! - [`error`]: [`SyscallError`] and Linux's restart codes.
+//! - [`strace`]: which calls are logged.
 //! - [`spawn`]: how the sentry starts processes.
 //!
 //! # Layers
@@ -37,6 +39,8 @@ mod core_dump;
 pub mod error;
 pub mod futex;
 pub mod kernel;
+pub mod metrics;
+pub mod monitor;
 pub mod nsfs;
 pub mod process;
 pub mod ptrace;
@@ -44,6 +48,7 @@ pub mod quotas;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
+pub mod strace;
 pub mod syscall;
 pub mod task;
 pub mod timer;

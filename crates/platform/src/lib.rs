@@ -80,6 +80,11 @@ pub trait Platform: Send + Sync {
     fn spin(&self) -> bool {
         false
     }
+
+    /// How often guest threads have been handed over since the start, by the way that it was done.
+    fn hand_offs(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 /// What is being made: a future.

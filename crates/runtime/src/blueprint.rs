@@ -258,6 +258,7 @@ impl Blueprint {
             lifetime,
             logging: config.log_spec(),
             fds,
+            session: None,
         })
     }
 

@@ -226,6 +226,15 @@ impl Cgroup {
         }
     }
 
+    /// How many of its processes the host has killed for want of memory; `None` if nobody counts them.
+    #[must_use]
+    pub fn oom_kills(&self) -> Option<u64> {
+        match &self.layout {
+            Layout::V1(dirs) => oom::kills_v1(v1::find(dirs, "memory")?),
+            Layout::V2 { path, .. } => oom::kills(path),
+        }
+    }
+
     /// Tells of processes killed for want of memory from now on.
     ///
     /// # Errors

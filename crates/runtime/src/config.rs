@@ -44,6 +44,8 @@ pub struct Config {
     pub debug: bool,
     /// Logs are JSON lines.
     pub log_json: bool,
+    /// The file with the session of security events that new sandboxes begin with.
+    pub pod_init_config: Option<PathBuf>,
     /// Guest system calls are logged.
     pub strace: bool,
     /// Only these are.

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use moat_control::ContainerMetrics;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
@@ -18,15 +19,37 @@ struct Event<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a Stats>,
+    /// What runc does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<&'a ContainerMetrics>,
+}
+
+/// What statistics say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// What runc's say.
+    Stats,
+    /// Also what the sandbox counts: the figures of [`crate::metrics`].
+    Metrics,
 }
 
 /// Prints what a container uses, once.
 ///
 /// # Errors
 /// The cgroup is gone; of writing.
-pub fn stats(container: &Container, cgroup: &Cgroup, out: &mut impl Write) -> Result<()> {
+pub fn stats(container: &Container, cgroup: &Cgroup, detail: Detail, out: &mut impl Write) -> Result<()> {
     let stats = stats_of(container, cgroup)?;
-    print(&Event { kind: "stats", id: container.id().as_str(), data: Some(&stats) }, out)
+    print_stats(container, detail, &stats, out)
+}
+
+fn print_stats(container: &Container, detail: Detail, stats: &Stats, out: &mut impl Write) -> Result<()> {
+    let id = container.id().as_str();
+    let metrics = match detail {
+        Detail::Stats => None,
+        // A container may have ended meanwhile.
+        Detail::Metrics => container.sandbox().and_then(|sandbox| sandbox.metrics(id)).ok(),
+    };
+    print(&Event { kind: "stats", id, data: Some(stats), metrics: metrics.as_ref() }, out)
 }
 
 /// The host's figures, but for tasks: those are the guest's, as its sandbox counts them.
@@ -43,7 +66,13 @@ fn stats_of(container: &Container, cgroup: &Cgroup) -> Result<Stats> {
 ///
 /// # Errors
 /// An interval of zero; of writing.
-pub fn follow(container: &Container, cgroup: &Cgroup, interval: Duration, out: &mut impl Write) -> Result<()> {
+pub fn follow(
+    container: &Container,
+    cgroup: &Cgroup,
+    detail: Detail,
+    interval: Duration,
+    out: &mut impl Write,
+) -> Result<()> {
     if interval.is_zero() {
         return Err(Error::Invalid("duration interval must be greater than 0".into()));
     }
@@ -53,12 +82,12 @@ pub fn follow(container: &Container, cgroup: &Cgroup, interval: Duration, out: &
     let mut next = Instant::now() + interval;
     while cgroup.exists() {
         match wait(watch.as_mut(), next)? {
-            OomEvent::Oom => print(&Event { kind: "oom", id, data: None }, out)?,
+            OomEvent::Oom => print(&Event { kind: "oom", id, data: None, metrics: None }, out)?,
             OomEvent::Gone => return Ok(()),
             OomEvent::Nothing if Instant::now() >= next => {
                 next += interval;
                 match stats_of(container, cgroup) {
-                    Ok(stats) => print(&Event { kind: "stats", id, data: Some(&stats) }, out)?,
+                    Ok(stats) => print_stats(container, detail, &stats, out)?,
                     // It went away between the look at it and the reading.
                     Err(_) if !cgroup.exists() => return Ok(()),
                     Err(error) => tracing::warn!(%error, "no statistics"),
@@ -100,9 +129,9 @@ mod tests {
     #[test]
     fn lines_are_runcs() {
         let mut out = Vec::new();
-        print(&Event { kind: "oom", id: "c1", data: None }, &mut out).unwrap();
+        print(&Event { kind: "oom", id: "c1", data: None, metrics: None }, &mut out).unwrap();
         let stats = Stats::default();
-        print(&Event { kind: "stats", id: "c1", data: Some(&stats) }, &mut out).unwrap();
+        print(&Event { kind: "stats", id: "c1", data: Some(&stats), metrics: None }, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(
             text.starts_with("{\"type\":\"oom\",\"id\":\"c1\"}\n{\"type\":\"stats\",\"id\":\"c1\",\"data\":{\"cpu\":"),

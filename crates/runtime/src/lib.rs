@@ -2,7 +2,8 @@
 //!
 //! [`adhoc`] (for `moat do`) and [`oci`] (for bundles) describe a container as a [`Blueprint`]; [`sandbox`] starts a
 //! sandbox process from it and asks things of it; [`attach`] stays with it to the end. [`Container`] does all of that for
-//! containers that outlive a command, whose state is in the [`store`].
+//! containers that outlive a command, whose state is in the [`store`]. [`metrics`] are what monitoring systems
+//! read of them, [`monitor`] opens what security events are told to.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,8 @@ pub mod hooks;
 mod host_tree;
 pub mod id;
 pub mod identity;
+pub mod metrics;
+pub mod monitor;
 pub mod namespaces;
 mod network;
 pub mod node_maker;

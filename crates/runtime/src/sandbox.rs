@@ -17,16 +17,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moat_abi::Signal;
-use moat_control::protocol::AfterCheckpoint;
-use moat_control::spec::{FileAccess, HostSockets, LogSpec, NetworkMode, SharesSpec};
+use moat_control::protocol::{AfterCheckpoint, StraceCalls};
+use moat_control::session::SessionInfo;
+use moat_control::spec::{FileAccess, HostSockets, LogSpec, NetworkMode, SharesSpec, TraceConflict};
 use moat_control::{
-    ContainerStatus, ControlError, EventInfo, ExecuteArgs, ExitStatus, ProcessInfo, ProfileKind, Request, Response,
-    SignalTarget,
+    ContainerMetrics, ContainerStatus, ControlError, EventInfo, ExecuteArgs, ExitStatus, ProcessInfo, ProfileKind,
+    Request, Response, SignalTarget,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::error::{Context, Result};
+use crate::monitor::OpenSession;
 use crate::namespaces::foreign_interfaces;
 use crate::network::{self, Taken};
 use crate::process_id::ProcessId;
@@ -218,6 +220,48 @@ impl Sandbox {
         self.process.is_alive()
     }
 
+    /// Everything that the sandbox counts of a container.
+    ///
+    /// # Errors
+    /// [`ControlError::NoContainer`].
+    pub fn metrics(&self, id: &str) -> Result<ContainerMetrics> {
+        match self.connect()?.call(&Request::Metrics(id.to_owned()), &[], Patience::Look)? {
+            Response::Metrics(metrics) => Ok(*metrics),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Begins to tell of security events; gives the session's name.
+    ///
+    /// # Errors
+    /// There is one of that name; points that this sandbox does not have.
+    pub fn create_trace_session(&self, session: OpenSession, conflict: TraceConflict) -> Result<String> {
+        let OpenSession { config, files } = session;
+        let name = if config.name.is_empty() { "Default".to_owned() } else { config.name.clone() };
+        let request = Request::CreateTraceSession { config: Box::new(config), conflict };
+        self.connect()?.call(&request, &files, Patience::Quick).and_then(done)?;
+        Ok(name)
+    }
+
+    /// Ends such a session.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn delete_trace_session(&self, name: &str) -> Result<()> {
+        self.done(&Request::DeleteTraceSession(name.to_owned()))
+    }
+
+    /// The sessions of security events.
+    ///
+    /// # Errors
+    /// Of the connection.
+    pub fn trace_sessions(&self) -> Result<Vec<SessionInfo>> {
+        match self.ask(&Request::ListTraceSessions)? {
+            Response::TraceSessions(sessions) => Ok(sessions),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// What each sentry thread and guest task is doing.
     ///
     /// # Errors
@@ -248,6 +292,16 @@ impl Sandbox {
     pub fn change_logging(&self, logging: LogSpec, log: Option<OwnedFd>) -> Result<()> {
         let fds: Vec<OwnedFd> = log.into_iter().collect();
         self.connect()?.call(&Request::ChangeLogging(logging), &fds, Patience::Quick).and_then(done)
+    }
+
+    /// Changes which system calls of a container, or of one of its processes, are logged; and where, if `log` is given.
+    ///
+    /// # Errors
+    /// A system call or a process that does not exist; a sandbox that has no log.
+    pub fn change_strace(&self, id: &str, pid: Option<i32>, calls: StraceCalls, log: Option<OwnedFd>) -> Result<()> {
+        let fds: Vec<OwnedFd> = log.into_iter().collect();
+        let request = Request::Strace { id: id.to_owned(), pid, calls };
+        self.connect()?.call(&request, &fds, Patience::Quick).and_then(done)
     }
 
     /// Saves a container into `state` and `pages`, which are empty files.

@@ -42,6 +42,12 @@ impl Store {
         Store { root }
     }
 
+    /// Its directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Makes the entry of a new container and locks it.
     ///
     /// # Errors

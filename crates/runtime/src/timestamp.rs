@@ -40,6 +40,32 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
+/// Seconds after 1970 of a time that [`rfc3339_nanos`] wrote.
+pub(crate) fn parse_seconds(text: &str) -> Option<f64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.splitn(3, '-').map(str::parse::<u64>);
+    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
+    let mut time = time.splitn(3, ':');
+    let (hour, minute) = (time.next()?.parse::<u64>().ok()?, time.next()?.parse::<u64>().ok()?);
+    let second: f64 = time.next()?.parse().ok()?;
+    let days = days_until(year, month, day)?;
+    let whole = days.checked_mul(DAY)?.checked_add(hour.checked_mul(3600)?)?.checked_add(minute.checked_mul(60)?)?;
+    Some(std::time::Duration::from_secs(whole).as_secs_f64() + second)
+}
+
+/// Days from 1970-01-01 to a date: the reverse of [`date`].
+fn days_until(year: u64, month: u64, day: u64) -> Option<u64> {
+    if !(1970..10_000).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let shifted_month = (month + 9) % 12;
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + day_of_era).checked_sub(719_468)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +79,11 @@ mod tests {
         assert_eq!(at(1_709_251_199, 120_000_000), "2024-02-29T23:59:59.12Z");
         assert_eq!(at(4_102_444_800, 1), "2100-01-01T00:00:00.000000001Z");
         assert_eq!(rfc3339_seconds(UNIX_EPOCH + Duration::new(1_795_449_600, 5)), "2026-11-23T16:00:00Z");
+        for seconds in (0..4_102_444_800).step_by(8_640_123) {
+            assert_eq!(parse_seconds(&at(seconds, 500_000_000)), Some(seconds as f64 + 0.5), "{seconds}");
+        }
+        for bad in ["", "Z", "2026-13-01T00:00:00Z", "1900-01-01T00:00:00Z", "2026-01-01T00:00:00", "x-y-zT1:2:3Z"] {
+            assert_eq!(parse_seconds(bad), None, "{bad}");
+        }
     }
 }

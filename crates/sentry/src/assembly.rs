@@ -60,7 +60,8 @@ mod tests {
     use moat_identity::Pid;
     use moat_identity::namespaces::UtsNames;
     use moat_ipc::SystemV;
-    use moat_kernel::kernel::{Config, Strace};
+    use moat_kernel::kernel::Config;
+    use moat_kernel::strace::Strace;
     use moat_platform_ptrace::Ptrace;
     use moat_vfs::caller::KernelCaller;
     use moat_vfs::filesystem::MountRequest;

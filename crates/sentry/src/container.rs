@@ -15,12 +15,12 @@ use moat_control::spec::{
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
-use moat_kernel::Kernel;
 use moat_kernel::checkpoint::KnownProcesses;
 use moat_kernel::process::allowance::{Allowance, Shares};
 use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::seccomp::{Filter, Logged};
 use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepare_process};
+use moat_kernel::{Kernel, monitor};
 use moat_platform::Stock;
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::device_rules::{DeviceAccess, DeviceRules, Devices, Verdict};
@@ -44,13 +44,25 @@ pub(crate) struct Membership {
     pub(crate) profile: Option<Arc<Filter>>,
 }
 
+/// What monitors are told of a container.
+struct Announcement {
+    args: Vec<String>,
+    env: Vec<String>,
+    cwd: String,
+    terminal: bool,
+}
+
 /// One container.
 pub(crate) struct GuestContainer {
     pub(crate) id: String,
     pub(crate) member: Membership,
     pub(crate) init: Process,
+    /// When it was made, in nanoseconds of the boot clock.
+    pub(crate) made_boot_ns: u64,
     /// Processes of [`moat_control::Request::Execute`] that nobody has waited for, by their numbers.
     pub(crate) executed: Mutex<BTreeMap<i32, Process>>,
+    /// What is told of it when it is started.
+    announcement: Announcement,
     /// Its init, until it is started.
     prepared: Mutex<Option<PreparedProcess>>,
     /// What the init was started with, by number.
@@ -70,7 +82,8 @@ impl GuestContainer {
         root: Option<&GuestContainer>,
     ) -> Result<Arc<GuestContainer>, BootError> {
         let place = place(kernel, &spec, root)?;
-        let processes = ContainerGroup::new(kernel.clone(), stock, Allowance::new(shares(&spec.shares)));
+        let allowance = Allowance::new(shares(&spec.shares));
+        let processes = ContainerGroup::new(spec.id.clone(), kernel.clone(), stock, allowance);
         limit_tasks(&processes, spec.shares.tasks);
         processes.show_in(&place.namespaces.cgroup);
         configure(kernel, &spec, &place)?;
@@ -99,6 +112,13 @@ impl GuestContainer {
             id: spec.id,
             member,
             init: known.init,
+            announcement: Announcement {
+                args: spec.process.args,
+                env: spec.process.env,
+                cwd: spec.process.cwd,
+                terminal: spec.process.terminal,
+            },
+            made_boot_ns: moat_host::clock::boottime_ns(),
             executed: Mutex::new(LockClass::Control, executed),
             prepared: Mutex::new(LockClass::Control, Some(prepared)),
             donated: donated.iter().map(Arc::downgrade).collect(),
@@ -119,6 +139,8 @@ impl GuestContainer {
         let prepared = if self.member.processes.is_frozen() { None } else { self.prepared.lock().take() };
         match prepared {
             Some(prepared) => {
+                let Announcement { args, env, cwd, terminal } = &self.announcement;
+                monitor::container_start(&self.id, &self.init, args, env, cwd, *terminal);
                 prepared.start();
                 Ok(())
             }

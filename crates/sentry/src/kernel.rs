@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use moat_abi::Errno;
 use moat_control::spec::{self, PlatformKind};
@@ -11,6 +12,7 @@ use moat_kernel::kernel::{Config, Kernel};
 use moat_platform::{Platform, PlatformEvents};
 use moat_platform_ptrace::Ptrace;
 use moat_platform_systrap::{CallSites, Systrap};
+use moat_sync::timer::sleep_until;
 use moat_sync::{executor, watchdog};
 
 use crate::assembly;
@@ -19,6 +21,9 @@ use crate::container::GuestContainer;
 use crate::control::{self, Server};
 use crate::host_signals::HostSignals;
 use crate::registry::Registry;
+
+/// How long files of security events have to take the last ones.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
 
 /// Builds the guest's kernel and the root container, and serves it until its init has ended.
 ///
@@ -79,7 +84,10 @@ fn run(kernel: Arc<Kernel>, args: BootArgs, signals: Option<HostSignals>) -> Res
 
 /// Prepares the root container and does what is asked over control connections until its init has ended.
 async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatus, BootError> {
-    let BootArgs { spec, files, control, listener, start_sync, .. } = args;
+    let BootArgs { spec, mut files, control, listener, start_sync, .. } = args;
+    if let Some(session) = &spec.session {
+        control::begin_session(kernel, session, &mut files)?;
+    }
     // No thread of the executor may block in them.
     for socket in [Some(control.socket()), listener.as_ref().map(Listener::socket)].into_iter().flatten() {
         set_nonblocking(socket).map_err(|e| BootError::host("preparing a control socket", &e))?;
@@ -101,6 +109,8 @@ async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals
     }
     let status = root.init.wait().await;
     server.finish().await;
+    // A disk that takes its time is not waited for.
+    control::unless(kernel.monitor.finish(), sleep_until(Instant::now() + LAST_EVENTS)).await;
     Ok(control::exit_status(status))
 }
 

@@ -8,6 +8,7 @@
 //! - [`watchdog`]: tells of tasks that hold a worker for long.
 //! - [`trace`]: what threads and tasks did, for who asks.
 //! - [`contention`]: how long threads waited for locks, for who asks.
+//! - [`Counters`]: numbers that many threads add to.
 //! - [`WeakList`]: values that others own.
 //! - [`async_mutex`]: a lock that may be held across an await.
 //!
@@ -17,6 +18,7 @@
 
 pub mod async_mutex;
 pub mod contention;
+mod counters;
 pub mod executor;
 pub mod lock;
 pub mod reactor;
@@ -26,6 +28,7 @@ pub mod wait;
 pub mod watchdog;
 mod weak_list;
 
+pub use counters::Counters;
 pub use executor::{block_in_place, spawn};
 pub use lock::{Condvar, LockClass, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use wait::{Listener, Notify, WaitQueue};

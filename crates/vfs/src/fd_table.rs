@@ -273,6 +273,12 @@ impl FdTable {
             .collect()
     }
 
+    /// How many descriptors are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.slots.read().slots.iter().flatten().count()
+    }
+
     /// The slots allocated: FDSize of /proc/PID/status.
     #[must_use]
     // As many as Linux allocates: a power of two, at least one long of bits.

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["moat-abi", "moat-image", "moat-stub"],
     &["moat-host", "moat-net-stack", "moat-bpf"],
     &["moat-sync", "moat-control"],
-    &["moat-platform", "moat-jail", "moat-identity", "moat-net-link", "moat-profile"],
+    &["moat-platform", "moat-jail", "moat-identity", "moat-monitor", "moat-net-link", "moat-profile"],
     &["moat-platform-ptrace", "moat-platform-systrap", "moat-platform-kvm"],
     &["moat-mm"],
     &["moat-vfs"],

@@ -36,7 +36,6 @@ const VALUES: &[(&str, &str)] = &[
     ("fdlimit", "a sandbox raises its limit to the hard one"),
     ("file-access-mounts", "bind mounts are always shared with the host"),
     ("host-settings", "the host's settings are not changed"),
-    ("metric-server", "there is no metric server"),
     ("network-processors-per-channel", "the network has no channels"),
     ("num-network-channels", "the network has no channels"),
     ("panic-signal", "a sandbox that is stuck is looked into by moat debug"),

@@ -84,6 +84,12 @@ pub(crate) struct Global {
     /// Bytes of a buffer that --strace shows
     #[arg(long, global = true, value_name = "BYTES", default_value_t = 1024)]
     pub(crate) strace_log_size: u32,
+    /// Begin new sandboxes with the session of security events that is in this file, under "trace_session"
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) pod_init_config: Option<PathBuf>,
+    /// Where metric-server listens: a path, or HOST:PORT, with %RUNTIME_ROOT% replaced; other commands need not be told
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(crate) metric_server: Option<String>,
     #[command(flatten)]
     pub(crate) accepted: Accepted,
 }
@@ -101,7 +107,7 @@ impl FromStr for StraceFlag {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text {
-            "true" | "1" | "all" | "" => StraceFlag::All,
+            "true" | "1" | "all" | "on" | "" => StraceFlag::All,
             "false" | "0" | "off" => StraceFlag::Off,
             names => StraceFlag::Only(names.split(',').map(str::to_owned).collect()),
         })

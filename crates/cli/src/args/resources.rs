@@ -11,6 +11,9 @@ pub(crate) struct Events {
     /// Say what it uses, once
     #[arg(long)]
     pub(crate) stats: bool,
+    /// Add what the sandbox counts, under "metrics"
+    #[arg(long)]
+    pub(crate) metrics: bool,
     /// Time between two lines, like 5s or 1m30s
     #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
     pub(crate) interval: Duration,

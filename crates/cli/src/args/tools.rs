@@ -74,6 +74,9 @@ pub(crate) struct Debug {
     pub(crate) signal: Option<String>,
     #[command(flatten)]
     pub(crate) profiles: Profiles,
+    /// With --strace: only this process of the container
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<i32>,
     /// Change what the sandbox logs: warning, info or debug
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,

@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use moat_abi::Signal;
+use moat_control::protocol::StraceCalls;
 use moat_control::spec::LogSpec;
 use moat_runtime::Config;
 
@@ -9,7 +10,7 @@ use super::kill::parse_signal;
 use super::profile;
 use super::ps::table;
 use super::settings::LogFiles;
-use crate::args::{Debug, Global};
+use crate::args::{Debug, Global, StraceFlag};
 
 pub(super) fn run(config: &Config, global: &Global, flags: &Debug) -> anyhow::Result<u8> {
     let container = super::load(config, &flags.id)?;
@@ -20,15 +21,26 @@ pub(super) fn run(config: &Config, global: &Global, flags: &Debug) -> anyhow::Re
         let Some(signal) = Signal::new(number) else { bail!("unknown signal {signal:?}") };
         sandbox.process.signal(signal)?;
     }
-    if flags.log_level.is_some() || global.strace.is_some() {
+    if flags.log_level.is_some() {
         let debug = match flags.log_level.as_deref() {
             None | Some("warning" | "warn" | "info") => false,
             Some("debug") => true,
             Some(other) => bail!("--log-level {other:?} is not warning, info or debug"),
         };
+        let logs = LogFiles::open(config, global, "debug", &flags.id)?;
+        sandbox.change_logging(LogSpec { debug, strace: false, ..config.log_spec() }, logs.debug)?;
+    }
+    if let Some(strace) = &global.strace {
+        let names = &global.strace_syscalls;
+        let calls = match strace {
+            StraceFlag::Off => StraceCalls::Off,
+            StraceFlag::All if names.is_empty() => StraceCalls::All,
+            StraceFlag::All => StraceCalls::Only(names.clone()),
+            StraceFlag::Only(names) => StraceCalls::Only(names.clone()),
+        };
         // With --debug-log the sandbox logs into that file from now on.
         let logs = LogFiles::open(config, global, "debug", &flags.id)?;
-        sandbox.change_logging(LogSpec { debug, ..config.log_spec() }, logs.debug)?;
+        sandbox.change_strace(&flags.id, flags.pid, calls, logs.debug)?;
     }
     if flags.ps {
         super::print(&table(&container.processes()?))?;

@@ -3,6 +3,7 @@
 use std::io;
 
 use moat_runtime::container::Container;
+use moat_runtime::events::Detail;
 use moat_runtime::store::Status;
 use moat_runtime::{Config, Error, events};
 
@@ -17,10 +18,11 @@ pub(super) fn run(config: &Config, flags: &Events) -> anyhow::Result<u8> {
     let cgroup = container.state.cgroup.as_ref();
     let cgroup = cgroup.ok_or_else(|| Error::State("the container has no cgroup that would count".into()))?;
     let mut out = io::stdout().lock();
+    let detail = if flags.metrics { Detail::Metrics } else { Detail::Stats };
     if flags.stats {
-        events::stats(&container, cgroup, &mut out)?;
+        events::stats(&container, cgroup, detail, &mut out)?;
     } else {
-        events::follow(&container, cgroup, flags.interval, &mut out)?;
+        events::follow(&container, cgroup, detail, flags.interval, &mut out)?;
     }
     Ok(0)
 }

@@ -62,6 +62,7 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
         annotated_flags: file.allowed().clone(),
         debug: flags.debug,
         log_json: flags.log_format == LogFormat::Json,
+        pod_init_config: flags.pod_init_config.clone(),
         strace,
         strace_syscalls,
         strace_log_size: flags.strace_log_size,

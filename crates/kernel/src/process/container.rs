@@ -24,6 +24,7 @@ use moat_tty::Terminal;
 use moat_vfs::device_rules::DeviceRules;
 
 use crate::kernel::Kernel;
+use crate::metrics::Metrics;
 use crate::process::allowance::Allowance;
 use crate::process::group::ThreadGroup;
 use crate::task::usage::Usage;
@@ -61,6 +62,7 @@ const SAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The processes of a container.
 pub struct ContainerGroup {
+    id: String,
     kernel: Arc<Kernel>,
     stock: Arc<dyn Stock>,
     allowance: Arc<Allowance>,
@@ -76,6 +78,8 @@ pub struct ContainerGroup {
     held: Mutex<Vec<Arc<dyn Kick>>>,
     /// Usage of threads that have ended.
     dead: Mutex<Usage>,
+    /// What its tasks have done.
+    pub metrics: Metrics,
     console: OnceLock<Arc<dyn Terminal>>,
     device_rules: OnceLock<DeviceRules>,
 }
@@ -84,10 +88,16 @@ pub struct ContainerGroup {
 struct RootOf(Arc<ContainerGroup>);
 
 impl ContainerGroup {
-    /// A container without processes; `stock` gives the host processes that run them.
+    /// Container `id` without processes; `stock` gives the host processes that run them.
     #[must_use]
-    pub fn new(kernel: Arc<Kernel>, stock: Arc<dyn Stock>, allowance: Arc<Allowance>) -> Arc<ContainerGroup> {
+    pub fn new(
+        id: String,
+        kernel: Arc<Kernel>,
+        stock: Arc<dyn Stock>,
+        allowance: Arc<Allowance>,
+    ) -> Arc<ContainerGroup> {
         Arc::new(ContainerGroup {
+            id,
             kernel,
             stock,
             allowance,
@@ -98,9 +108,16 @@ impl ContainerGroup {
             thawed: WaitQueue::new(),
             held: Mutex::new(LockClass::Process, Vec::new()),
             dead: Mutex::new(LockClass::Process, Usage::default()),
+            metrics: Metrics::default(),
             console: OnceLock::new(),
             device_rules: OnceLock::new(),
         })
+    }
+
+    /// The container's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// The kernel that it belongs to.

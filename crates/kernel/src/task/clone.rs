@@ -109,6 +109,7 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
         t.vfork_child = Some(VforkChild { number, done });
     }
     t.kernel().forks.fetch_add(1, Ordering::Relaxed);
+    crate::monitor::cloned(t, &child, flags.bits());
     // Before the child runs: it is traced from its first instruction on.
     if event.is_some() || flags.contains(CloneFlags::PTRACE) {
         ptrace::stop::attach_child(t, &child);

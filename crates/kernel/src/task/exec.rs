@@ -23,6 +23,7 @@ use moat_vfs::walk::{LookupFlags, View, resolve};
 use moat_vfs::{FsContext, OpenFile, Path};
 
 use crate::error::{Restart, SyscallError};
+use crate::monitor::Executed;
 use moat_identity::Resource;
 
 use crate::process::container::ContainerGroup;
@@ -184,6 +185,7 @@ pub async fn load_image(
 /// Those of execve(2).
 pub async fn exec(t: &mut CurrentTask, args: ExecArgs) -> Result<(), SyscallError> {
     let filename = args.filename.clone();
+    let told = Executed::keep(&t.kernel().monitor, &filename, &args.argv, &args.envp);
     let limits = mm_limits(&t.group);
     let personality = t.state().personality;
     let aslr = if personality & ADDR_NO_RANDOMIZE != 0 { Aslr::Off } else { Aslr::On };
@@ -201,6 +203,9 @@ pub async fn exec(t: &mut CurrentTask, args: ExecArgs) -> Result<(), SyscallErro
     let old_tid = t.tid();
     de_thread(t).await?;
     commit(t, image, elevation, comm).await;
+    if let Some(told) = told {
+        told.tell(t, program.file());
+    }
     ptrace::stop::exec_event(t, old_tid).await;
     Ok(())
 }

@@ -39,6 +39,7 @@ impl CurrentTask {
             self.whole().await;
         }
         ptrace::stop::exit_event(&mut self, status).await;
+        crate::monitor::task_exits(&self, status);
         crate::core_dump::leave_image(&mut self);
         self.release_rseq().await;
         crate::futex::exit_thread(&mut self).await;
@@ -145,6 +146,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
     }
     if last {
         let status = group.signals.lock().exit.map_or(status, |e| e.status);
+        crate::monitor::process_ended(&group, task, status);
         end_of_group(&group, status, tracer.filter(|_| leader));
     }
     // A leader's number stays until the process is reaped, a tracee's until its tracer has waited.

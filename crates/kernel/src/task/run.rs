@@ -16,6 +16,8 @@ use moat_platform::{Event, Fault, ForeignAbi, Order, Regs, switch, whole};
 use moat_sync::{trace, watchdog};
 
 use crate::error::{Deadline, PendingRestart, Restart, SyscallError, SyscallResult};
+use crate::metrics;
+use crate::monitor::WatchedCall;
 use crate::ptrace;
 use crate::seccomp::{self, Call};
 use crate::syscall::Dispatch;
@@ -121,11 +123,15 @@ async fn run(t: &mut CurrentTask) {
             Event::ForeignSyscall(ForeignAbi::I386) => t.i386_syscall().await,
             Event::ForeignSyscall(ForeignAbi::Vsyscall) => t.vsyscall().await,
             Event::Fault(fault) => {
+                t.group.container.metrics.count(metrics::Event::Faults, 1);
                 let began_ns = trace::began();
                 t.fault(fault).await;
                 t.observe_fault(began_ns, fault.trapno, fault.addr);
             }
-            Event::Interrupted => t.take_sample(),
+            Event::Interrupted => {
+                t.group.container.metrics.count(metrics::Event::Kicks, 1);
+                t.take_sample();
+            }
             Event::OrderFailed(errno) => {
                 t.mm().order_failed(errno);
                 t.kill_process();
@@ -219,16 +225,38 @@ impl CurrentTask {
         }
     }
 
-    /// Runs the handler, with a line of the strace log if it is wanted.
+    /// Runs the handler, tells those who want to know of it, and counts the call.
     pub async fn dispatch(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
         let syscalls = self.syscalls;
-        if self.kernel().strace.wants(nr) {
-            return self.dispatch_logged(nr, args).await;
+        let result = if self.kernel().is_watched() {
+            // A box of its own, so that the future of every task need not have room for it.
+            Box::pin(self.dispatch_watched(nr, args)).await
+        } else {
+            match syscalls.dispatch(self, nr, args) {
+                Dispatch::Done(result) => result,
+                Dispatch::Waiting(future) => future.await,
+            }
+        };
+        self.group.container.metrics.count_call(nr, &result);
+        result
+    }
+
+    /// Somebody wants to know of some calls, but perhaps not of this one.
+    async fn dispatch_watched(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
+        let syscalls = self.syscalls;
+        let watched = WatchedCall::begin(self, nr, &args);
+        let result = if self.kernel().strace.wants(self.group.id, self.group.container.id(), nr) {
+            self.dispatch_logged(nr, args).await
+        } else {
+            match syscalls.dispatch(self, nr, args) {
+                Dispatch::Done(result) => result,
+                Dispatch::Waiting(future) => future.await,
+            }
+        };
+        if let Some(watched) = watched {
+            watched.end(self, &result);
         }
-        match syscalls.dispatch(self, nr, args) {
-            Dispatch::Done(result) => result,
-            Dispatch::Waiting(future) => future.await,
-        }
+        result
     }
 
     async fn dispatch_logged(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {

@@ -9,7 +9,7 @@ use moat_host::descriptors::{Purpose, is_within};
 use moat_host::seccomp::{Answer, Listener, Notification};
 use moat_platform::VdsoLayout;
 use moat_stub::layout::{AREA_LEN, DOORBELL};
-use moat_sync::{LockClass, Mutex, WeakList};
+use moat_sync::{Counters, LockClass, Mutex, WeakList};
 
 use crate::area::{Area, AreaPool};
 use crate::births::{Birth, Births, Pending};
@@ -47,6 +47,8 @@ pub struct SystrapCore {
     pub spinner: Spinner,
     /// Who waits where while it is parked.
     pub sleepers: Sleepers,
+    /// How threads were handed over, by [`HandOff`].
+    hand_offs: Counters,
     /// The memory that the spinner's board is in.
     _board: Arc<AreaPool>,
     threads: Mutex<HashMap<i32, Arc<HostThread>>>,
@@ -68,6 +70,24 @@ pub struct Ordered {
     pub area: Area,
     /// Its place in the process.
     pub slot: u32,
+}
+
+/// How a guest thread is handed over.
+#[derive(Clone, Copy, Debug)]
+pub enum HandOff {
+    /// It stopped and rang: the host woke the sentry.
+    Rung,
+    /// It stopped, and the sentry saw it in memory.
+    Seen,
+    /// It was answered through the host.
+    Answered,
+    /// It was replied to in memory, where it waited awake.
+    Awake,
+}
+
+impl HandOff {
+    /// In the order of the kinds.
+    pub const NAMES: [&'static str; 4] = ["stop_doorbell", "stop_memory", "resume_answer", "resume_memory"];
 }
 
 /// What `SystrapCore::new` is made of.
@@ -104,6 +124,7 @@ impl SystrapCore {
             first,
             spinner: Spinner::new(p.areas.board()),
             sleepers: Sleepers::new(),
+            hand_offs: Counters::new(HandOff::NAMES.len()),
             _board: p.areas,
             threads: Mutex::new(LockClass::Platform, HashMap::new()),
             births: p.births,
@@ -111,6 +132,16 @@ impl SystrapCore {
             pools,
             wanted,
         })
+    }
+
+    /// Counts a hand-over.
+    pub fn count(&self, how: HandOff) {
+        self.hand_offs.add(how as usize, 1);
+    }
+
+    /// How often threads were handed over, and how.
+    pub fn hand_offs(&self) -> Vec<(&'static str, u64)> {
+        HandOff::NAMES.into_iter().zip(self.hand_offs.read()).collect()
     }
 
     /// Makes a pool with a template of its own, which shares no areas with others.

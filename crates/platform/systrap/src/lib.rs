@@ -161,4 +161,8 @@ impl Platform for Systrap {
     fn spin(&self) -> bool {
         self.core.spin()
     }
+
+    fn hand_offs(&self) -> Vec<(&'static str, u64)> {
+        self.core.hand_offs()
+    }
 }

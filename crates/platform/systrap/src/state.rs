@@ -21,7 +21,7 @@ use moat_sync::{LockClass, Mutex};
 
 use crate::area::{Area, control};
 use crate::call::{Call, Effect};
-use crate::core::SystrapCore;
+use crate::core::{HandOff, SystrapCore};
 use crate::placement::Placement;
 use crate::space::{Space, SpaceHandle};
 use crate::spin::Pace;
@@ -182,11 +182,13 @@ impl HostThread {
             drop(s);
             self.place(step);
             self.core.spinner.before_answer(&self.core, hot);
+            self.core.count(HandOff::Awake);
         } else {
             drop(s);
             self.place(step);
             self.core.spinner.before_answer(&self.core, hot);
             self.answer(id, wait);
+            self.core.count(HandOff::Answered);
         }
         if hot {
             self.core.spinner.watch(self);
@@ -364,6 +366,7 @@ impl HostThread {
             None => Phase::Parked { id: 0, wait: Wait::Awake },
         };
         self.enter(&mut s, phase);
+        self.core.count(if ring.is_some() { HandOff::Rung } else { HandOff::Seen });
         s.expected.clear();
         (s.cpu, s.resumed_at) = (self.area.read32(control!(cpu)), self.area.read(control!(resumed_at)));
         let ran = self.area.read(control!(stopped_at)).wrapping_sub(s.resumed_at);

@@ -86,8 +86,12 @@ impl OomWatch {
     }
 }
 
-fn kills(dir: &Path) -> Option<u64> {
+pub(super) fn kills(dir: &Path) -> Option<u64> {
     keyed(dir, "memory.events", "oom_kill")
+}
+
+pub(super) fn kills_v1(dir: &Path) -> Option<u64> {
+    keyed(dir, "memory.oom_control", "oom_kill")
 }
 
 fn is_empty(dir: &Path) -> bool {

@@ -15,6 +15,8 @@ use crate::error::{Context, Result};
 /// How long an answer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
+    /// For figures, which are worth little when they are old.
+    Look,
     /// For what the sandbox does at once, if it is not stuck.
     Quick,
     /// For what may have to read programs from slow disks.
@@ -26,6 +28,7 @@ pub(crate) enum Patience {
 impl Patience {
     fn limit(self) -> Option<Duration> {
         match self {
+            Patience::Look => Some(Duration::from_secs(5)),
             Patience::Quick => Some(Duration::from_secs(30)),
             Patience::Long => Some(Duration::from_secs(120)),
             Patience::Endless => None,

@@ -6,7 +6,7 @@ use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use moat_control::spec::{DonatedFds, FdNumber, FileAccess, Lifetime};
+use moat_control::spec::{DonatedFds, FdNumber, FileAccess, Lifetime, SessionSpec};
 use moat_control::{Connection, Listener, SandboxSpec};
 use moat_host::spawn::{Donation, ParentDeath, Spawn, SpawnError};
 use oci_spec::runtime::LinuxResources;
@@ -20,6 +20,7 @@ use crate::cgroup::{Cgroup, Cloning};
 use crate::error::{Context, Result};
 use crate::gofer::{Exports, Served};
 use crate::host_tree::Opener;
+use crate::monitor::{self, OpenSession};
 use crate::namespaces::Plan;
 use crate::node_maker;
 use crate::process_id::ProcessId;
@@ -114,14 +115,22 @@ impl ChildSandbox {
         };
         let (ends, own_flags, fds) =
             donate_common(listener, files.debug_log, files.panic_log, files.user_log, &mut donation)?;
+        let session = match &config.pod_init_config {
+            Some(path) => {
+                let OpenSession { config, files } = monitor::open(monitor::read_config(path)?)?;
+                Some(SessionSpec { config, files: files.into_iter().map(|fd| donation.add(fd)).collect() })
+            }
+            None => None,
+        };
         let mut exports = Exports::default();
-        let spec = match config.files {
+        let mut spec = match config.files {
             FileAccess::Direct => blueprint.into_spec(config, opener, stdio, nodes, fds, &mut donation)?,
             FileAccess::Gofer => {
                 let mut served = Served { descriptors: &mut donation, exports: &mut exports };
                 blueprint.into_spec(config, opener, stdio, nodes, fds, &mut served)?
             }
         };
+        spec.session = session;
         write_spec(spec_file, &spec)?;
         // Before the sandbox exists, so that it never waits for a gofer that could not be started.
         let gofer =

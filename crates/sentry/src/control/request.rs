@@ -8,7 +8,7 @@ use moat_abi::signal::Signal;
 use moat_control::{ControlError, ExitStatus, Request, Response, SignalTarget};
 
 use super::server::{Answer, Session};
-use super::{exec, inspect, life, logging, signal, stacks};
+use super::{exec, inspect, life, logging, metrics, signal, stacks, trace};
 use crate::{checkpoint, network, profile};
 
 /// Whether a request may take long: it is then handled by a task of its own.
@@ -22,6 +22,7 @@ pub(super) fn waits(request: &Request) -> bool {
         | Request::Pause(_)
         | Request::StopProfile(_)
         | Request::Checkpoint { .. }
+        | Request::Metrics(_)
         | Request::DestroyContainer(_) => true,
         Request::Signal { signal, target, .. } => *target == SignalTarget::All && *signal == Signal::SIGKILL.number(),
         _ => false,
@@ -71,6 +72,10 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         }
         Request::Processes(id) => Ok(Response::Processes(inspect::processes(&*registry.get(&id)?))),
         Request::Event(id) => Ok(Response::Event(inspect::event(&*registry.get(&id)?))),
+        Request::Metrics(id) => {
+            let container = registry.get(&id)?;
+            Ok(Response::Metrics(Box::new(metrics::read(&container, registry))))
+        }
         Request::Update { id, shares } => {
             registry.get(&id)?.update(&shares);
             Ok(Response::Done)
@@ -79,6 +84,19 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         Request::Resume(id) => life::resume(&*registry.get(&id)?).map(|()| Response::Done),
         Request::ChangeLogging(spec) => {
             logging::change(registry.root().member.processes.kernel(), &spec, fds).map(|()| Response::Done)
+        }
+        Request::Strace { id, pid, calls } => {
+            logging::change_strace(&*registry.get(&id)?, pid, &calls, fds).map(|()| Response::Done)
+        }
+        Request::CreateTraceSession { config, conflict } => {
+            let kernel = registry.root().member.processes.kernel();
+            trace::create(kernel, &config, conflict, fds).map(|()| Response::Done)
+        }
+        Request::DeleteTraceSession(name) => {
+            trace::delete(registry.root().member.processes.kernel(), &name).map(|()| Response::Done)
+        }
+        Request::ListTraceSessions => {
+            Ok(Response::TraceSessions(registry.root().member.processes.kernel().monitor.list()))
         }
         Request::State(id) => Ok(Response::State(registry.get(&id)?.status())),
         Request::Stacks => Ok(Response::Text(stacks::text(registry))),

@@ -136,7 +136,7 @@ fn unblocked<T>(mut call: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> 
 }
 
 /// Waits for `wanted`, unless `end` comes first.
-async fn unless<T>(wanted: impl Future<Output = T>, end: impl Future<Output = ()>) -> Option<T> {
+pub(crate) async fn unless<T>(wanted: impl Future<Output = T>, end: impl Future<Output = ()>) -> Option<T> {
     let (mut wanted, mut end) = (pin!(wanted), pin!(end));
     // What is wanted beats the end.
     poll_fn(|cx| match wanted.as_mut().poll(cx) {

@@ -22,7 +22,7 @@ use lenient::{lenient, with_two_dashes};
 pub(crate) use lifecycle::{
     Checkpoint, CloneContainer, Create, Delete, Id, Image, ImageCommand, Kill, List, ListFormat, Ps, Restore, Run, Wait,
 };
-pub(crate) use metrics::{ExportMetrics, MetricServer, Usage};
+pub(crate) use metrics::{ExportMetrics, MetricServer, Top, Usage};
 pub(crate) use resources::{Events, Update};
 pub(crate) use tools::{Client, Completion, Debug, Do, Doctor, Install, Man, Place, Profiles, Spec, Uninstall};
 pub(crate) use trace::{Trace, TraceCommand};
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Ps(Ps),
     /// Say what a container uses, at intervals, and when it runs out of memory, as lines of JSON
     Events(Events),
+    /// Show what all containers use, again and again
+    Top(Top),
     /// Say how much memory a container uses, and for what, as JSON
     Usage(Usage),
     /// Write the metrics of a container in Prometheus' text format
@@ -134,6 +136,7 @@ const NAMES: &[&str] = &[
     "list",
     "ps",
     "events",
+    "top",
     "usage",
     "export-metrics",
     "metric-server",

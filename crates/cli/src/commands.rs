@@ -21,8 +21,10 @@ mod metrics;
 mod profile;
 mod ps;
 mod run;
+mod screen;
 mod settings;
 mod spec;
+mod top;
 mod trace;
 mod update;
 mod wait;
@@ -56,6 +58,7 @@ pub(crate) fn run(arguments: Arguments, inherited: Inherited, file: &Configurati
         Command::List(flags) => list::run(&config, &flags),
         Command::Ps(flags) => ps::run(&config, &flags),
         Command::Events(flags) => events::run(&config, &flags),
+        Command::Top(flags) => top::run(&config, &flags),
         Command::Usage(flags) => metrics::usage(&config, &flags),
         Command::ExportMetrics(flags) => metrics::export_metrics(&config, &flags),
         Command::MetricServer(flags) => metrics::serve(&config, &global, flags),

@@ -4,13 +4,18 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
 
 use crate::Connection;
+
+/// How long a sandbox may take to accept a connection, or to make room for a request.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: i32 = 128;
@@ -84,6 +89,8 @@ impl Connection {
     pub fn open(dir: &Path, name: &str) -> io::Result<Self> {
         let dir = open_dir(dir)?;
         let socket = new_socket()?;
+        // Who hangs accepts nobody, and reads nothing: its queues fill up.
+        set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_PATIENCE))?;
         connect(&socket, &address(dir.as_fd(), name)?)?;
         Ok(Connection::new(socket))
     }

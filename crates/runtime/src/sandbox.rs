@@ -8,6 +8,7 @@
 
 mod call;
 mod child;
+pub mod outside;
 mod processes;
 mod start;
 mod template;
@@ -267,7 +268,7 @@ impl Sandbox {
     /// # Errors
     /// Of the connection.
     pub fn stacks(&self) -> Result<String> {
-        match self.ask(&Request::Stacks)? {
+        match self.connect()?.call(&Request::Stacks, &[], Patience::Look)? {
             Response::Text(text) => Ok(text),
             other => Err(unexpected(&other)),
         }

@@ -194,6 +194,12 @@ pub(crate) struct List {
     /// Ids only
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// List again and again, until a signal ends it
+    #[arg(long, conflicts_with = "quiet")]
+    pub(crate) watch: bool,
+    /// With --watch: time between two looks
+    #[arg(long, default_value = "2s", value_parser = super::resources::duration, value_name = "TIME")]
+    pub(crate) interval: std::time::Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,11 +1,13 @@
 //! Flags of the commands that say what containers use.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use moat_runtime::metrics::Prefix;
 
 use super::lenient::truth;
+use super::resources::duration;
 
 #[derive(Debug, Args)]
 pub(crate) struct Usage {
@@ -29,6 +31,16 @@ pub(crate) struct ExportMetrics {
     pub(crate) openmetrics: bool,
     /// The container's id
     pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Time between two looks, like 2s or 500ms
+    #[arg(long, default_value = "2s", value_parser = duration, value_name = "TIME")]
+    pub(crate) interval: Duration,
+    /// End after so many looks
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) iterations: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,8 @@ use anyhow::bail;
 use moat_abi::Signal;
 use moat_control::protocol::StraceCalls;
 use moat_control::spec::LogSpec;
-use moat_runtime::Config;
+use moat_runtime::sandbox::outside;
+use moat_runtime::{Config, Sandbox};
 
 use super::kill::parse_signal;
 use super::profile;
@@ -43,11 +44,21 @@ pub(super) fn run(config: &Config, global: &Global, flags: &Debug) -> anyhow::Re
         sandbox.change_strace(&flags.id, flags.pid, calls, logs.debug)?;
     }
     if flags.ps {
-        super::print(&table(&container.processes()?))?;
+        let text = container.processes().map(|processes| table(&processes));
+        super::print(&or_from_outside(sandbox, text)?)?;
     }
     if flags.stacks {
-        super::print(&sandbox.stacks()?)?;
+        super::print(&or_from_outside(sandbox, sandbox.stacks())?)?;
     }
     profile::run(sandbox, &flags.profiles)?;
     Ok(0)
+}
+
+/// What the sandbox said; if it runs and says nothing, what the host knows of it.
+fn or_from_outside(sandbox: &Sandbox, text: moat_runtime::Result<String>) -> anyhow::Result<String> {
+    match text {
+        Ok(text) => Ok(text),
+        Err(error) if sandbox.is_running() => Ok(outside::report(sandbox, &error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }

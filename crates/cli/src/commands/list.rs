@@ -3,8 +3,9 @@
 use std::fs;
 
 use moat_runtime::container::ContainerInfo;
-use moat_runtime::{Config, Container};
+use moat_runtime::{Config, Container, Store};
 
+use super::screen::Screen;
 use crate::args::{List, ListFormat};
 
 pub(super) fn state(config: &Config, id: &str) -> anyhow::Result<u8> {
@@ -20,18 +21,26 @@ pub(super) fn run(config: &Config, flags: &List) -> anyhow::Result<u8> {
         super::print(&ids)?;
         return Ok(0);
     }
+    if flags.watch {
+        Screen::open()?.run(flags.interval, None, || listed(&store, flags.format))?;
+    } else {
+        super::print(&listed(&store, flags.format)?)?;
+    }
+    Ok(0)
+}
+
+fn listed(store: &Store, format: ListFormat) -> anyhow::Result<String> {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let infos: Vec<ContainerInfo> = Container::all(&store)?
+    let infos: Vec<ContainerInfo> = Container::all(store)?
         .iter()
         .map(|container| ContainerInfo { owner: user_name(&users, container.state.owner), ..container.info() })
         .collect();
-    match flags.format {
-        ListFormat::Table => super::print(&table(&infos))?,
+    Ok(match format {
+        ListFormat::Table => table(&infos),
         // Go writes an empty list so.
-        ListFormat::Json if infos.is_empty() => super::print("null\n")?,
-        ListFormat::Json => super::print(&format!("{}\n", serde_json::to_string(&infos)?))?,
-    }
-    Ok(0)
+        ListFormat::Json if infos.is_empty() => "null\n".into(),
+        ListFormat::Json => format!("{}\n", serde_json::to_string(&infos)?),
+    })
 }
 
 fn user_name(passwd: &str, uid: u32) -> String {

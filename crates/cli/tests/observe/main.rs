@@ -1,9 +1,10 @@
-//! Looking at containers from outside: metrics and their server, security events. What comes out is read back by parsers that others made, or
+//! Looking at containers from outside: metrics and their server, security events, a sandbox that hangs. What comes out is read back by parsers that others made, or
 //! that are written here from the public description of a format.
 //!
 //! Takes root; says so where it has to be skipped.
 
 mod bundle;
 mod metrics;
+mod outside;
 mod reader;
 mod trace;

@@ -87,9 +87,10 @@ fn figures_are_those_of_what_was_done() {
         assert_eq!(sum, bytes("Total"));
         let brief: Value = serde_json::from_str(&bundle.text(&["usage", id])).unwrap();
         assert_eq!(brief.as_object().unwrap().len(), 8);
+        // The sentry's own time is by the clock: on a crowded host it is longer than what the cgroup was charged.
         let (ours, charged) = ("moat_cpu_seconds_total", "moat_cgroup_cpu_seconds_total");
-        let spent = get(&samples, ours, "user") + get(&samples, ours, "system");
-        assert!(spent > 0.0 && spent < get(&samples, charged, "total") * 1.5 + 0.5, "{samples:?}");
+        assert!(get(&samples, ours, "system") > 0.0);
+        assert!(get(&samples, ours, "user") < get(&samples, charged, "total") + 0.2, "{samples:?}");
 
         let event: Value = serde_json::from_str(&bundle.text(&["events", "--stats", "--metrics", id])).unwrap();
         assert!(event["metrics"]["moved"]["written"].as_f64().unwrap() >= 3000.0 * 1024.0, "{event}");

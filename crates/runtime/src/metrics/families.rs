@@ -193,7 +193,7 @@ impl Families {
 
     fn add_gauges(&mut self, reading: &Reading, metrics: &ContainerMetrics) {
         let about = |more: &[(&'static str, &str)]| labels_of(reading, more);
-        let help = "CPU time: of application code with what the host does for it, and of the sentry on its behalf.";
+        let help = "CPU time of application code with what the host does for it; time that the sentry spent on its behalf, by the clock.";
         for (mode, ns) in [("user", metrics.user_ns), ("system", metrics.system_ns)] {
             self.add("cpu_seconds", Kind::Counter, help, about(&[("mode", mode)]), seconds(ns));
         }

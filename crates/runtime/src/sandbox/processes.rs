@@ -44,6 +44,11 @@ impl HostPids {
         HostPids(found)
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = i32> + '_ {
+        self.0.values().copied()
+    }
+
     /// The host pid of the process with this pid in the sandbox's namespace.
     #[must_use]
     pub fn get(&self, sandbox_pid: i32) -> Option<i32> {

@@ -23,6 +23,9 @@ macro_rules! syscalls {
 /// One more than the highest number that is used.
 pub const COUNT: u32 = 470;
 
+/// The same, as a length of tables.
+pub const TABLE_LEN: usize = 470;
+
 syscalls! {
     READ "read" = 0;
     WRITE "write" = 1;
@@ -418,7 +421,7 @@ mod tests {
         for nr in 0..COUNT + 100 {
             if let Some(name) = name(nr) {
                 assert_eq!(number(name), Some(nr));
-                assert!(nr < COUNT);
+                assert!(nr < COUNT && usize::try_from(COUNT) == Ok(TABLE_LEN));
                 known += 1;
             }
         }

@@ -48,6 +48,18 @@ impl ResultClass {
         }
     }
 
+    /// Its place in [`ResultClass::ALL`].
+    fn place(self) -> usize {
+        match self {
+            ResultClass::Ok => 0,
+            ResultClass::Again => 1,
+            ResultClass::Denied => 2,
+            ResultClass::Unsupported => 3,
+            ResultClass::Interrupted => 4,
+            ResultClass::Error => 5,
+        }
+    }
+
     fn of(result: &SyscallResult) -> ResultClass {
         match result {
             Ok(_) => ResultClass::Ok,
@@ -65,7 +77,6 @@ impl ResultClass {
 
 /// What else is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
 pub enum Event {
     /// Bytes that read(2) and its like gave.
     BytesRead,
@@ -83,11 +94,26 @@ pub enum Event {
     Kicks,
 }
 
-const EVENTS: usize = Event::Kicks as usize + 1;
+impl Event {
+    /// Its place among them.
+    fn place(self) -> usize {
+        match self {
+            Event::BytesRead => 0,
+            Event::BytesWritten => 1,
+            Event::BytesReceived => 2,
+            Event::BytesSent => 3,
+            Event::BytesCopied => 4,
+            Event::Faults => 5,
+            Event::Kicks => 6,
+        }
+    }
+}
+
+const EVENTS: usize = 7;
 /// Counters of one call: one for each class, and as many as fill a cache line.
 const CLASSES: usize = 8;
 /// All numbers that Linux has, and one place for all others.
-const CALLS: usize = nr::COUNT as usize + 1;
+const CALLS: usize = nr::TABLE_LEN + 1;
 const ALL: usize = CALLS * CLASSES + EVENTS;
 
 /// The counters of a container.
@@ -106,7 +132,7 @@ impl Metrics {
     /// A call has ended.
     pub fn count_call(&self, nr: u64, result: &SyscallResult) {
         let at = usize::try_from(nr).map_or(CALLS - 1, |nr| nr.min(CALLS - 1));
-        self.0.add(at * CLASSES + ResultClass::of(result) as usize, 1);
+        self.0.add(at * CLASSES + ResultClass::of(result).place(), 1);
         if let Ok(bytes @ 1..) = result
             && let Some(event) = u32::try_from(nr).ok().and_then(moves_bytes)
         {
@@ -116,7 +142,7 @@ impl Metrics {
 
     /// Something has happened `n` times.
     pub fn count(&self, event: Event, n: u64) {
-        self.0.add(CALLS * CLASSES + event as usize, n);
+        self.0.add(CALLS * CLASSES + event.place(), n);
     }
 
     /// The sums.
@@ -140,7 +166,7 @@ impl Snapshot {
     /// How often something happened.
     #[must_use]
     pub fn event(&self, event: Event) -> u64 {
-        self.0.get(CALLS * CLASSES + event as usize).copied().unwrap_or(0)
+        self.0.get(CALLS * CLASSES + event.place()).copied().unwrap_or(0)
     }
 }
 

@@ -131,7 +131,7 @@ const FIXED: [(&str, Point, Fields); 5] = [
 const OF_CALL: usize = 4;
 
 /// How many points there are.
-pub const COUNT: usize = FIXED.len() + nr::COUNT as usize * OF_CALL;
+pub const COUNT: usize = FIXED.len() + nr::TABLE_LEN * OF_CALL;
 
 /// Calls with a message of their own, and its optional fields.
 pub(crate) const SCHEMAS: &[(u32, Fields)] = &[
@@ -204,7 +204,8 @@ impl Point {
             (Form::Schema, Phase::Enter) => 2,
             (Form::Schema, Phase::Exit) => 3,
         };
-        (call < nr::COUNT).then_some(FIXED.len() + call as usize * OF_CALL + within)
+        let call = usize::try_from(call).ok().filter(|call| *call < nr::TABLE_LEN)?;
+        Some(FIXED.len() + call * OF_CALL + within)
     }
 
     /// The point of this name: `sentry/clone`, `syscall/openat/enter`, `syscall/sysno/257/exit`.
@@ -289,7 +290,7 @@ mod tests {
         }
         indices.sort_unstable();
         assert!(indices.windows(2).all(|w| w[0] < w[1]) && indices.last().is_some_and(|last| *last < COUNT));
-        assert_eq!(all.len(), FIXED.len() + 2 * nr::COUNT as usize + 2 * SCHEMAS.len());
+        assert_eq!(all.len(), FIXED.len() + 2 * nr::TABLE_LEN + 2 * SCHEMAS.len());
         for bad in
             ["", "syscall", "syscall/openat", "syscall/getpid/enter", "syscall/sysno/99999/enter", "syscall/read/on"]
         {

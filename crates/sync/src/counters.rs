@@ -80,6 +80,7 @@ impl Counters {
         let Some(shard) = self.shards.get(place) else { return };
         let shard = shard.get_or_init(|| (0..self.len).map(|_| AtomicU64::new(0)).collect());
         let Some(counter) = shard.get(index) else { return };
+        // Nobody else writes to the shard of a place, so that nothing is lost between load and store.
         if place < MAX_PLACES {
             counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
         } else {
@@ -90,6 +91,7 @@ impl Counters {
     /// All of them.
     #[must_use]
     pub fn read(&self) -> Vec<u64> {
+        // Not at one moment for all: who adds meanwhile is not held up.
         let mut sums = vec![0u64; self.len];
         for shard in self.shards.iter().filter_map(OnceLock::get) {
             for (sum, counter) in sums.iter_mut().zip(shard) {

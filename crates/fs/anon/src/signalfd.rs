@@ -9,11 +9,15 @@ use moat_abi::fs::OpenFlags;
 use moat_abi::siginfo::SignalfdSiginfo;
 use moat_abi::signal::SigSet;
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::CurrentTask;
+use moat_identity::PidNamespace;
+use moat_image::state::{OpenFileKind, SignalFdState};
+use moat_image::{ImageError, Refusal};
 use moat_kernel::process::group::ThreadGroup;
 use moat_kernel::task::TaskId;
+use moat_kernel::{CurrentTask, Kernel};
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_vfs::{File, OpenFile, Seekable};
+use moat_vfs::persist::Saver;
+use moat_vfs::{Credentials, File, OpenFile, Seekable};
 use zerocopy::IntoBytes;
 
 /// Bytes of one signal.
@@ -46,7 +50,41 @@ impl SignalFd {
     }
 }
 
+impl SignalFd {
+    /// A signalfd out of an image, of a process that is one of those in `ns`.
+    ///
+    /// # Errors
+    /// A process that is not there.
+    pub fn restore(
+        kernel: &Kernel,
+        ns: &PidNamespace,
+        saved: &SignalFdState,
+        flags: OpenFlags,
+        creds: &Arc<Credentials>,
+    ) -> std::result::Result<Arc<OpenFile>, ImageError> {
+        let missing = || ImageError::state(format!("a signalfd of process {}", saved.process));
+        let group = kernel.process(ns, saved.process).ok_or_else(missing)?;
+        let thread = saved.thread.and_then(|number| kernel.task(ns, number)).filter(|t| Arc::ptr_eq(&t.group, &group));
+        // Without the thread it reads signals of the process alone: no thread has this id.
+        let thread = thread.map_or(TaskId(u64::MAX), |t| t.id);
+        // As signalfd(2): these two can't be had.
+        let mask = Mutex::new(LockClass::Leaf, SigSet(saved.mask).difference(SigSet::UNBLOCKABLE));
+        let file = Arc::new(SignalFd { mask, group, thread });
+        Ok(kernel.vfs.open_anon("[signalfd]", file, flags, creds))
+    }
+}
+
 impl File for SignalFd {
+    fn save(&self, _f: &OpenFile, _saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        let threads = self.group.threads();
+        if threads.is_empty() {
+            return Err(Refusal::new("a signalfd of a process that is gone"));
+        }
+        let thread = threads.iter().find(|t| t.id == self.thread).map(|t| t.pid().number());
+        let mask = self.mask.lock().0;
+        Ok(OpenFileKind::SignalFd(SignalFdState { mask, process: self.group.pid().number(), thread }))
+    }
+
     fn seekable(&self) -> Seekable {
         Seekable::Noop
     }

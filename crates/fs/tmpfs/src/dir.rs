@@ -22,6 +22,13 @@ pub struct Entries {
     pub(crate) dead: bool,
 }
 
+/// One entry.
+pub(crate) struct Entry {
+    pub(crate) name: Vec<u8>,
+    pub(crate) cookie: u64,
+    pub(crate) inode: Arc<TmpInode>,
+}
+
 impl Default for Entries {
     fn default() -> Self {
         Entries { by_name: HashMap::new(), by_cookie: BTreeMap::new(), last_cookie: FIRST_ENTRY, dead: false }
@@ -77,10 +84,13 @@ impl Entries {
         std::mem::take(&mut self.by_cookie).into_values().map(|e| e.1).collect()
     }
 
-    /// Names, cookies and files of all entries by growing cookies, and the last cookie that was given.
-    pub(crate) fn all(&self) -> (Vec<(Vec<u8>, u64, Arc<TmpInode>)>, u64) {
-        let entry =
-            |(cookie, (name, inode)): (&u64, &(Arc<[u8]>, Arc<TmpInode>))| (name.to_vec(), *cookie, inode.clone());
+    /// All entries by growing cookies, and the last cookie that was given.
+    pub(crate) fn all(&self) -> (Vec<Entry>, u64) {
+        let entry = |(cookie, (name, inode)): (&u64, &(Arc<[u8]>, Arc<TmpInode>))| Entry {
+            name: name.to_vec(),
+            cookie: *cookie,
+            inode: inode.clone(),
+        };
         (self.by_cookie.iter().map(entry).collect(), self.last_cookie)
     }
 

@@ -17,7 +17,7 @@ use moat_sync::{LockClass, Mutex};
 
 use crate::attr::Attr;
 use crate::data::Data;
-use crate::dir::Entries;
+use crate::dir::{Entries, Entry};
 use crate::inode::{Content, TmpInode};
 use crate::shared::Shared;
 
@@ -35,7 +35,7 @@ pub(crate) fn save(root: &Arc<TmpInode>, pages: &mut PagesWriter) -> Result<Tree
         let content = match &inode.content {
             Content::Dir(entries) => {
                 let (entries, last_cookie) = entries.lock().all();
-                let entry = |(name, cookie, inode): (Vec<u8>, u64, Arc<TmpInode>)| {
+                let entry = |Entry { name, cookie, inode }| {
                     let next = u32::try_from(all.len()).unwrap_or(u32::MAX);
                     let node = *numbers.entry(inode.ino).or_insert(next);
                     if node == next {

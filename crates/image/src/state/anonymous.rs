@@ -53,6 +53,26 @@ pub struct TimerFdState {
     pub ticks: u64,
 }
 
+/// A signalfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalFdState {
+    /// The signals that it reads.
+    pub mask: u64,
+    /// The number of the process whose signals they are.
+    pub process: i32,
+    /// The number of the thread that made it, if that lives.
+    pub thread: Option<i32>,
+}
+
+/// A pidfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PidFdState {
+    /// The number of the process or thread.
+    pub pid: i32,
+    /// It stands for one thread (`PIDFD_THREAD`).
+    pub thread: bool,
+}
+
 /// What an epoll instance watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpollItemState {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::anonymous::{EpollItemState, PipeEndState, TimerFdState};
+use super::anonymous::{EpollItemState, PidFdState, PipeEndState, SignalFdState, TimerFdState};
 use super::identity::CredentialsState;
 use super::tree::{TreeState, UnnamedFileState};
 use crate::refs::{Named, Ref};
@@ -107,6 +107,10 @@ pub enum OpenFileKind {
     },
     /// A timerfd.
     TimerFd(TimerFdState),
+    /// A signalfd.
+    SignalFd(SignalFdState),
+    /// A pidfd.
+    PidFd(PidFdState),
     /// An epoll instance.
     Epoll(Vec<EpollItemState>),
 }

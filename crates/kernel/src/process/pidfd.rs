@@ -5,8 +5,11 @@ use std::sync::Arc;
 use moat_abi::fs::OpenFlags;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::{Pid, PidNamespace};
+use moat_image::Refusal;
+use moat_image::state::{OpenFileKind, PidFdState};
 use moat_sync::WaitQueue;
 use moat_vfs::cred::Credentials;
+use moat_vfs::persist::Saver;
 use moat_vfs::{File, OpenFile};
 
 use crate::kernel::Kernel;
@@ -76,6 +79,13 @@ impl PidFd {
 }
 
 impl File for PidFd {
+    fn save(&self, _f: &OpenFile, _saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+        if self.kernel.task_of(&self.pid).is_none() {
+            return Err(Refusal::new("a pidfd of a process that is gone"));
+        }
+        Ok(OpenFileKind::PidFd(PidFdState { pid: self.pid.number(), thread: self.scope == Scope::Thread }))
+    }
+
     fn poll(&self, _f: &OpenFile) -> PollEvents {
         let Some(group) = &self.group else { return PollEvents::IN | PollEvents::RDNORM | PollEvents::HUP };
         let alive = match (self.scope, self.kernel.task_of(&self.pid)) {

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use moat_abi::fs::OpenFlags;
 use moat_fs_anon::eventfd::Take;
 use moat_fs_anon::pipe::{End, Pipe};
-use moat_fs_anon::{EventFd, TimerFd};
+use moat_fs_anon::{EventFd, SignalFd, TimerFd};
+use moat_identity::PidNamespace;
 use moat_image::refs::find;
-use moat_image::state::{OpenFileKind, OpenFileState, PipeState};
+use moat_image::state::{OpenFileKind, OpenFileState, PidFdState, PipeState};
 use moat_image::{ImageError, Ref};
+use moat_kernel::Kernel;
+use moat_kernel::process::pidfd;
 use moat_vfs::epoll::Epoll;
 use moat_vfs::persist::Restorer;
-use moat_vfs::{OpenFile, Path, Vfs};
+use moat_vfs::{Credentials, OpenFile, Path, Vfs};
 
 /// All open files of an image, by their numbers.
 ///
@@ -19,12 +22,13 @@ use moat_vfs::{OpenFile, Path, Vfs};
 /// What is wrong with one of them.
 pub(super) fn open_all(
     restorer: &Restorer<'_>,
-    vfs: &Vfs,
+    kernel: &Arc<Kernel>,
+    ns: &PidNamespace,
     donated: &[Arc<OpenFile>],
 ) -> Result<Vec<Arc<OpenFile>>, ImageError> {
-    let state = restorer.state();
+    let (state, vfs) = (restorer.state(), &kernel.vfs);
     let pipes = state.pipes.iter().map(|pipe| RestoredPipe::make(restorer, vfs, pipe)).collect::<Result<_, _>>()?;
-    let opener = Opener { restorer, vfs, donated, pipes };
+    let opener = Opener { restorer, kernel, ns, donated, pipes };
     let files = state.open_files.iter().map(|file| opener.open(file)).collect::<Result<Vec<_>, _>>()?;
     // Those that refer to others once all are there.
     for (file, open) in state.open_files.iter().zip(&files) {
@@ -58,7 +62,8 @@ impl RestoredPipe {
 
 struct Opener<'a> {
     restorer: &'a Restorer<'a>,
-    vfs: &'a Vfs,
+    kernel: &'a Arc<Kernel>,
+    ns: &'a PidNamespace,
     donated: &'a [Arc<OpenFile>],
     pipes: Vec<RestoredPipe>,
 }
@@ -66,7 +71,7 @@ struct Opener<'a> {
 impl Opener<'_> {
     fn open(&self, file: &OpenFileState) -> Result<Arc<OpenFile>, ImageError> {
         let flags = OpenFlags::from_bits_truncate(file.flags) - OpenFlags::OPEN_ONLY - OpenFlags::PATH;
-        let vfs = self.vfs;
+        let vfs = &self.kernel.vfs;
         let creds = self.restorer.credentials(file.credentials)?;
         let open = match &file.kind {
             OpenFileKind::Path { path, found } => return self.restorer.open(file, path, found),
@@ -81,8 +86,23 @@ impl Opener<'_> {
                 EventFd::restore(vfs, *count, take, flags, &creds)?
             }
             OpenFileKind::TimerFd(timer) => TimerFd::restore(vfs, timer, flags, &creds)?,
+            OpenFileKind::SignalFd(saved) => SignalFd::restore(self.kernel, self.ns, saved, flags, &creds)?,
+            OpenFileKind::PidFd(saved) => self.pidfd(saved, flags, &creds)?,
             OpenFileKind::Epoll(_) => vfs.open_anon("[eventpoll]", Epoll::new(), flags, &creds),
         };
+        Ok(open)
+    }
+
+    fn pidfd(
+        &self,
+        saved: &PidFdState,
+        flags: OpenFlags,
+        creds: &Arc<Credentials>,
+    ) -> Result<Arc<OpenFile>, ImageError> {
+        let pid = self.ns.lookup(saved.pid).ok_or_else(|| ImageError::state(format!("a pidfd of {}", saved.pid)))?;
+        let scope = if saved.thread { pidfd::Scope::Thread } else { pidfd::Scope::Process };
+        let open = pidfd::open(self.kernel, &pid, scope, creds, pidfd::Blocking::Yes);
+        open.set_flags(flags);
         Ok(open)
     }
 

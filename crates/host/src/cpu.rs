@@ -81,7 +81,7 @@ pub fn describe() -> Description {
     let (zero, one, ext) = (__cpuid(0), __cpuid(1), __cpuid(0x8000_0000));
     let mut d = Description { vendor: text(&[zero.ebx, zero.edx, zero.ecx]), ..Description::default() };
     let family = one.eax >> 8 & 0xf;
-    d.family = if family == 0xf { family + (one.eax >> 20 & 0xff) } else { family };
+    d.family = if family == 0xf { family.wrapping_add(one.eax >> 20 & 0xff) } else { family };
     d.model = (one.eax >> 4 & 0xf) | if family == 6 || family == 0xf { one.eax >> 12 & 0xf0 } else { 0 };
     d.stepping = one.eax & 0xf;
     names(one.edx, &LEAF1_EDX, &mut d.flags);

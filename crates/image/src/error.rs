@@ -82,7 +82,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, place) in self.place.iter().enumerate() {
-            write!(f, "{place}{}", if i + 1 == self.place.len() { ": " } else { ", " })?;
+            write!(f, "{place}{}", if i.saturating_add(1) == self.place.len() { ": " } else { ", " })?;
         }
         write!(f, "{} can't be saved yet", self.what)
     }

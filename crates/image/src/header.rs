@@ -79,7 +79,9 @@ pub fn encode(mut header: Header, sections: &[(&str, Vec<u8>)]) -> Result<Vec<u8
     ciborium::into_writer(&header, &mut cbor).map_err(|e| ImageError::state(format!("writing the header: {e}")))?;
     let len = u32::try_from(cbor.len()).ok().filter(|_| cbor.len() <= MAX_HEADER);
     let len = len.ok_or_else(|| ImageError::state("the header is too long"))?;
-    let mut file = Vec::with_capacity(FIXED + cbor.len() + sections.iter().map(|(_, s)| s.len()).sum::<usize>());
+    let mut file = Vec::with_capacity(
+        FIXED.saturating_add(cbor.len()).saturating_add(sections.iter().map(|(_, s)| s.len()).sum::<usize>()),
+    );
     file.extend_from_slice(&MAGIC);
     file.extend_from_slice(&SCHEMA.to_le_bytes());
     file.extend_from_slice(&len.to_le_bytes());
@@ -104,7 +106,7 @@ pub fn decode(file: &[u8]) -> Result<(Header, Vec<Contents<'_>>), ImageError> {
         return Err(wrong("it is not the state of a moat image"));
     }
     let number = |at: usize| {
-        let bytes = file.get(at..at + 4).and_then(|b| b.try_into().ok());
+        let bytes = file.get(at..at.saturating_add(4)).and_then(|b| b.try_into().ok());
         bytes.map(u32::from_le_bytes).ok_or_else(|| wrong("it ends in the header"))
     };
     let schema = number(8)?;
@@ -135,7 +137,7 @@ pub fn decode(file: &[u8]) -> Result<(Header, Vec<Contents<'_>>), ImageError> {
         if crc32fast::hash(bytes) != section.crc32 {
             return Err(wrong(&format!("the checksum of the section {:?} is wrong", section.name)));
         }
-        at += len;
+        at = at.saturating_add(len);
         sections.push((section.name.clone(), bytes));
     }
     if at != file.len() {

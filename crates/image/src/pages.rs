@@ -88,23 +88,25 @@ impl SegmentWriter<'_> {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         debug_assert!(bytes.len().is_multiple_of(PAGE));
         self.crc.update(bytes);
-        let mut at = 0;
+        let mut at = 0usize;
         // One write for each run of pages that are not zero.
         for run in bytes.chunks(PAGE).collect::<Vec<_>>().chunk_by(|a, b| is_zero(a) == is_zero(b)) {
             let len = run.iter().map(|page| page.len()).sum::<usize>();
-            if let Some(some) = bytes.get(at..at + len).filter(|_| run.first().is_some_and(|page| !is_zero(page))) {
-                self.pages.file.write_all_at(some, self.pages.end + length(at)).map_err(written)?;
+            if let Some(some) =
+                bytes.get(at..at.saturating_add(len)).filter(|_| run.first().is_some_and(|page| !is_zero(page)))
+            {
+                self.pages.file.write_all_at(some, self.pages.end.saturating_add(length(at))).map_err(written)?;
             }
-            at += len;
+            at = at.saturating_add(len);
         }
-        self.pages.end += length(bytes.len());
+        self.pages.end = self.pages.end.saturating_add(length(bytes.len()));
         Ok(())
     }
 
     /// Where the segment is.
     #[must_use]
     pub fn finish(self) -> Stored {
-        Stored { offset: self.start, len: self.pages.end - self.start, crc32: self.crc.finalize() }
+        Stored { offset: self.start, len: self.pages.end.saturating_sub(self.start), crc32: self.crc.finalize() }
     }
 }
 
@@ -175,11 +177,13 @@ impl Pages {
         let mut buffer = vec![0; 256 << 10];
         let mut done = 0;
         while done < stored.len {
-            let n = usize::try_from(stored.len - done).unwrap_or(usize::MAX).min(buffer.len());
+            let n = usize::try_from(stored.len.saturating_sub(done)).unwrap_or(usize::MAX).min(buffer.len());
             let piece = &mut buffer[..n];
-            self.file.read_exact_at(piece, stored.offset + done).map_err(|e| ImageError::host("reading pages", e))?;
+            self.file
+                .read_exact_at(piece, stored.offset.saturating_add(done))
+                .map_err(|e| ImageError::host("reading pages", e))?;
             take(done, piece)?;
-            done += length(n);
+            done = done.saturating_add(length(n));
         }
         Ok(())
     }

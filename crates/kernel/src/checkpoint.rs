@@ -1,6 +1,6 @@
 //! Processes, threads and what belongs to them in an image, and out of it.
 //!
-//! - [`survey`] and [`save`]: from the kernel's objects to [`moat_image::state`]. A survey is the same walk while the guest runs: it gives
+//! - [`survey`] and [`save()`]: from the kernel's objects to [`moat_image::state`]. A survey is the same walk while the guest runs: it gives
 //!   what can't be saved, before anything is stopped.
 //! - [`restore()`]: the same processes in a new kernel, ready to go on.
 //! - `signals`, `threads`, `xstate`, `convert`: parts of both ways.

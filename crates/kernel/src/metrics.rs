@@ -132,7 +132,7 @@ impl Metrics {
     /// A call has ended.
     pub fn count_call(&self, nr: u64, result: &SyscallResult) {
         let at = usize::try_from(nr).map_or(CALLS - 1, |nr| nr.min(CALLS - 1));
-        self.0.add(at * CLASSES + ResultClass::of(result).place(), 1);
+        self.0.add(at.saturating_mul(CLASSES).saturating_add(ResultClass::of(result).place()), 1);
         if let Ok(bytes @ 1..) = result
             && let Some(event) = u32::try_from(nr).ok().and_then(moves_bytes)
         {
@@ -142,7 +142,7 @@ impl Metrics {
 
     /// Something has happened `n` times.
     pub fn count(&self, event: Event, n: u64) {
-        self.0.add(CALLS * CLASSES + event.place(), n);
+        self.0.add(CALLS.saturating_mul(CLASSES).saturating_add(event.place()), n);
     }
 
     /// The sums.
@@ -166,7 +166,7 @@ impl Snapshot {
     /// How often something happened.
     #[must_use]
     pub fn event(&self, event: Event) -> u64 {
-        self.0.get(CALLS * CLASSES + event.place()).copied().unwrap_or(0)
+        self.0.get(CALLS.saturating_mul(CLASSES).saturating_add(event.place())).copied().unwrap_or(0)
     }
 }
 

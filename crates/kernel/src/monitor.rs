@@ -4,7 +4,7 @@
 //! again by the call itself: another thread of the guest can change it in between, so that a monitor sees what was there, and not with
 //! certainty what was done. What a call did is in the events of the sentry (`sentry/*`), which are made of its own data.
 //!
-//! - [`mod@calls`]: system calls with a message of their own. [`context`]: who did it.
+//! - [`mod@calls`]: system calls with a message of their own. [`mod@context`]: who did it.
 
 mod calls;
 mod context;
@@ -195,7 +195,7 @@ fn bounded<'a>(strings: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
     for string in strings.take(MAX_STRINGS) {
         let n = string.len().min(MAX_STRING).min(left);
         told.push(text(string.get(..n).unwrap_or_default()));
-        left -= n;
+        left = left.saturating_sub(n);
         if left == 0 {
             break;
         }

@@ -202,8 +202,9 @@ fn find_pages(map: &File, start: u64, end: u64, runs: &mut Vec<(u64, u64)>) -> R
     let mut at = start;
     while at < end {
         let count = usize::try_from(end.saturating_sub(at) / PAGE_SIZE).unwrap_or(usize::MAX).min(WORDS);
-        let bytes = words.get_mut(..count * 8).unwrap_or_default();
-        map.read_exact_at(bytes, at / PAGE_SIZE * 8).map_err(|e| ImageError::host("reading the page map", e))?;
+        let bytes = words.get_mut(..count.saturating_mul(8)).unwrap_or_default();
+        map.read_exact_at(bytes, (at / PAGE_SIZE).saturating_mul(8))
+            .map_err(|e| ImageError::host("reading the page map", e))?;
         for word in bytes.as_chunks::<8>().0 {
             let word = u64::from_ne_bytes(*word);
             let own = word & (page::PRESENT | page::SWAPPED) != 0 && word & page::FILE == 0;

@@ -205,7 +205,7 @@ impl Point {
             (Form::Schema, Phase::Exit) => 3,
         };
         let call = usize::try_from(call).ok().filter(|call| *call < nr::TABLE_LEN)?;
-        Some(FIXED.len() + call * OF_CALL + within)
+        Some(FIXED.len().saturating_add(call.saturating_mul(OF_CALL)).saturating_add(within))
     }
 
     /// The point of this name: `sentry/clone`, `syscall/openat/enter`, `syscall/sysno/257/exit`.

@@ -58,12 +58,16 @@ fn days_until(year: u64, month: u64, day: u64) -> Option<u64> {
     if !(1970..10_000).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    let year = if month <= 2 { year - 1 } else { year };
+    let year = if month <= 2 { year.saturating_sub(1) } else { year };
     let (era, year_of_era) = (year / 400, year % 400);
-    let shifted_month = (month + 9) % 12;
-    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    (era * 146_097 + day_of_era).checked_sub(719_468)
+    let shifted_month = month.saturating_add(9) % 12;
+    let day_of_year = (shifted_month.saturating_mul(153).saturating_add(2) / 5).saturating_add(day).saturating_sub(1);
+    let day_of_era = year_of_era
+        .saturating_mul(365)
+        .saturating_add(year_of_era / 4)
+        .saturating_sub(year_of_era / 100)
+        .saturating_add(day_of_year);
+    era.saturating_mul(146_097).saturating_add(day_of_era).checked_sub(719_468)
 }
 
 #[cfg(test)]

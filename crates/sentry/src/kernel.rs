@@ -110,7 +110,8 @@ async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals
     let status = root.init.wait().await;
     server.finish().await;
     // A disk that takes its time is not waited for.
-    control::unless(kernel.monitor.finish(), sleep_until(Instant::now() + LAST_EVENTS)).await;
+    let latest = Instant::now().checked_add(LAST_EVENTS).unwrap_or_else(Instant::now);
+    control::unless(kernel.monitor.finish(), sleep_until(latest)).await;
     Ok(control::exit_status(status))
 }
 

@@ -26,7 +26,7 @@ fn read(place: &Path) -> anyhow::Result<Image> {
 fn size(place: &Path, name: &str) -> anyhow::Result<(u64, u64)> {
     let path = place.join(name);
     let metadata = File::open(&path).and_then(|file| file.metadata()).with_context(|| path.display().to_string())?;
-    Ok((metadata.len(), metadata.blocks() * 512))
+    Ok((metadata.len(), metadata.blocks().saturating_mul(512)))
 }
 
 fn inspect(place: &Path) -> anyhow::Result<u8> {

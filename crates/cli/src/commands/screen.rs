@@ -47,7 +47,7 @@ impl Screen {
         let mut drawn = 0;
         while times.is_none_or(|times| drawn < times) {
             self.draw(&page()?)?;
-            drawn += 1;
+            drawn = drawn.saturating_add(1);
             if times.is_some_and(|times| drawn >= times) || self.wait(interval)? == Next::End {
                 break;
             }
@@ -63,7 +63,7 @@ impl Screen {
         let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
         let rows = size.map_or(24, |size| usize::from(size.ws_row)).max(2);
         let mut page = String::from("\x1b[H");
-        for line in text.lines().take(rows - 1) {
+        for line in text.lines().take(rows.saturating_sub(1)) {
             page.push_str(line);
             page.push_str("\x1b[K\r\n");
         }

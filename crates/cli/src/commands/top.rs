@@ -125,10 +125,10 @@ fn whole(value: f64) -> u64 {
 /// Bytes with three or four digits and a unit.
 fn bytes(n: u64) -> String {
     let units = ["B", "K", "M", "G", "T"];
-    let (mut value, mut unit) = (n, 0);
-    while value >= 10_000 && unit + 1 < units.len() {
+    let (mut value, mut unit) = (n, 0usize);
+    while value >= 10_000 && unit.saturating_add(1) < units.len() {
         value /= 1024;
-        unit += 1;
+        unit = unit.saturating_add(1);
     }
     format!("{value}{}", units.get(unit).unwrap_or(&""))
 }

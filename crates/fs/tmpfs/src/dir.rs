@@ -103,7 +103,7 @@ impl Entries {
         if !is_name || name.iter().any(|byte| matches!(byte, 0 | b'/')) || cookie <= self.last_cookie {
             return Err(Errno::EINVAL);
         }
-        self.put_back_cookie(cookie - 1)?;
+        self.put_back_cookie(cookie.saturating_sub(1))?;
         self.insert(name, inode)
     }
 

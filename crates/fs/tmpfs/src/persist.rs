@@ -29,6 +29,8 @@ const MAX_INO: u64 = 1 << 60;
 /// # Errors
 /// Contents that the host does not let be read.
 pub(crate) fn save(root: &Arc<TmpInode>, pages: &mut PagesWriter) -> Result<TreeState, Refusal> {
+    // A list instead of a recursion: a guest makes trees of any depth.
+    // What is in the list and not in `nodes` yet is still to be looked at.
     let (mut all, mut nodes) = (vec![root.clone()], Vec::new());
     let mut numbers = HashMap::from([(root.ino, 0)]);
     while let Some(inode) = all.get(nodes.len()).cloned() {
@@ -37,6 +39,7 @@ pub(crate) fn save(root: &Arc<TmpInode>, pages: &mut PagesWriter) -> Result<Tree
                 let (entries, last_cookie) = entries.lock().all();
                 let entry = |Entry { name, cookie, inode }| {
                     let next = u32::try_from(all.len()).unwrap_or(u32::MAX);
+                    // A file with several names is saved once; the others refer to it by its place in the list.
                     let node = *numbers.entry(inode.ino).or_insert(next);
                     if node == next {
                         all.push(inode);
@@ -59,11 +62,13 @@ impl TmpInode {
             Content::File(data) => data.lock().save(pages),
             Content::Symlink(target) => Ok(ContentState::Link(target.to_vec())),
             Content::Special(device) => Ok(ContentState::Special(device.major, device.minor)),
+            // A directory is saved with its entries, by the walk above. Without a name the walk does not come by.
             Content::Dir(_) => Err(Refusal::new("a directory that has been removed")),
         }
     }
 
     fn save_node(&self, content: ContentState) -> NodeState {
+        // Stores through a mapping are changes that nobody has noted yet.
         let stored_at = self.take_stores();
         let a = self.attr();
         let (mtime, ctime) = (stored_at.unwrap_or(a.mtime), stored_at.unwrap_or(a.ctime));
@@ -85,6 +90,7 @@ impl TmpInode {
     /// A file that has one; a directory.
     pub(crate) fn save_nameless(&self, pages: Option<&mut PagesWriter>) -> Result<NodeState, Refusal> {
         if self.attr().nlink != 0 {
+            // It would be two files after the restore: one in the tree, and this.
             return Err(Refusal::new("a file of which one name is gone and another is not"));
         }
         Ok(self.save_node(self.save_content(pages)?))
@@ -94,6 +100,7 @@ impl TmpInode {
 fn kind_of(node: &NodeState) -> Result<FileType, ImageError> {
     let wrong = || ImageError::state(format!("a file of mode {:o}", node.mode));
     let kind = FileType::from_mode(node.mode).ok_or_else(wrong)?;
+    // In a hostile image the mode and the content need not agree.
     let fits = match node.content {
         ContentState::File { .. } => kind == FileType::Regular,
         ContentState::Directory { .. } => kind == FileType::Directory,
@@ -104,6 +111,7 @@ fn kind_of(node: &NodeState) -> Result<FileType, ImageError> {
 }
 
 fn timespec((tv_sec, tv_nsec): (i64, i64)) -> Result<Timespec, ImageError> {
+    // What utimensat(2) would refuse is not to come in this way.
     let fits = (0..1_000_000_000).contains(&tv_nsec);
     if fits { Ok(Timespec { tv_sec, tv_nsec }) } else { Err(ImageError::state("a time of a file")) }
 }
@@ -123,6 +131,7 @@ fn attr_of(node: &NodeState, nlink: u32) -> Result<Attr, ImageError> {
         xattr_bytes: 0,
     };
     for (name, value) in &node.xattrs {
+        // By the limits of setxattr(2): names, sizes, and bytes of all together.
         attr.put_xattr(name, value).map_err(|_| ImageError::state("extended attributes of a file"))?;
     }
     Ok(attr)
@@ -136,6 +145,8 @@ pub(crate) fn make(
     pages: &Pages,
 ) -> Result<Arc<TmpInode>, ImageError> {
     let kind = kind_of(node)?;
+    // Zero stands for no file in getdents(2); the numbers from MAX_INO on are given by whoever shows this file system's
+    // files under numbers of its own.
     if node.ino == 0 || node.ino >= MAX_INO {
         return Err(ImageError::state(format!("the inode number {}", node.ino)));
     }

@@ -153,7 +153,7 @@ fn distance() -> usize {
 /// The entries that an address may be in.
 fn ways(address: usize) -> impl Iterator<Item = &'static Live> {
     let first = (address >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    (first..first + WAYS).filter_map(|at| LIVE.get(at % ENTRIES))
+    (first..first.wrapping_add(WAYS)).filter_map(|at| LIVE.get(at % ENTRIES))
 }
 
 fn keep(address: usize, id: u64) {

@@ -193,10 +193,10 @@ unsafe fn copy_stack(sp: u64, to: *mut u8) -> usize {
     let mut at = usize::try_from(sp).unwrap_or(0);
     let mut left = STACK_BYTES;
     for page in &mut pages {
-        let length = (PAGE - at % PAGE).min(left);
+        let length = PAGE.wrapping_sub(at % PAGE).min(left);
         *page = libc::iovec { iov_base: ptr::without_provenance_mut(at), iov_len: length };
         at = at.wrapping_add(length);
-        left -= length;
+        left = left.saturating_sub(length);
     }
     let local = libc::iovec { iov_base: to.cast(), iov_len: STACK_BYTES };
     // SAFETY: the host checks what it reads; what it writes to is room of the caller's.

@@ -103,8 +103,8 @@ impl<'a> Made<'a> {
         for pid in state.pids.iter() {
             // Innermost first, where they are asked for.
             let wanted: Vec<i32> = pid.numbers.iter().rev().copied().collect();
-            let fits =
-                wanted.len() == ns.level + 1 && wanted.iter().all(|n| (1..moat_identity::pid::PID_MAX).contains(n));
+            let fits = wanted.len() == ns.level.saturating_add(1)
+                && wanted.iter().all(|n| (1..moat_identity::pid::PID_MAX).contains(n));
             let made = if fits { Pid::allocate(ns, &wanted).ok() } else { None };
             pids.push(made.ok_or_else(|| ImageError::state(format!("the pid {:?} can't be given", pid.numbers)))?);
         }

@@ -24,7 +24,9 @@ pub(super) fn fit(saved: &[u8], here: &[u8]) -> Result<Vec<u8>, ImageError> {
         let (was, is) = (saved.len(), here.len());
         ImageError::Unfit(format!("extended state of {was} bytes, where the processor has {is}: it is another one"))
     };
-    let word = |image: &[u8], at: usize| image.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+    let word = |image: &[u8], at: usize| {
+        image.get(at..at.saturating_add(8)).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes)
+    };
     let used = word(saved, XSTATE_BV).ok_or_else(other)?;
     let known = word(here, SW_FEATURES).ok_or_else(other)?;
     // Registers of the program would be lost.

@@ -238,7 +238,7 @@ pub(crate) fn saved(group: &ThreadGroup) -> (i32, Vec<SavedTimer>) {
     let t = group.timers.posix.lock();
     let timers = now.into_iter().filter_map(|(id, now)| {
         let timer = t.timers.get(&id)?;
-        let left = i128::from(timer.expires_ns) - i128::from(now);
+        let left = i128::from(timer.expires_ns).saturating_sub(i128::from(now));
         let left = i64::try_from(left).unwrap_or(i64::MAX);
         Some(SavedTimer {
             id,

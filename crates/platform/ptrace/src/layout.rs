@@ -64,7 +64,7 @@ impl Layout {
         let clear = |r: &Range<u64>| r.end <= all.start || r.start >= all.end;
         // Two places of each: the mappings can be in the way of one only.
         let stub = [0x7fff_0000_0000, 0x7ffe_8000_0000].into_iter().find(|&s| clear(&(s..s + 2 * PAGE_SIZE)))?;
-        let top = [VDSO_TOP, VDSO_TOP - 0x100_0000].into_iter().find(|&t| clear(&(t - len..t)))?;
+        let top = [VDSO_TOP, VDSO_TOP - 0x100_0000].into_iter().find(|&t| clear(&(t.saturating_sub(len)..t)))?;
         Some(Layout { stub, shift: all.end.wrapping_sub(top), host })
     }
 }

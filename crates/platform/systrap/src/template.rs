@@ -141,7 +141,7 @@ fn plan_vdso() -> ([Move; 4], VdsoLayout) {
     if found.len() > moves.len() || end - start > 64 * PAGE_SIZE {
         return ([Move::default(); 4], none);
     }
-    let base = VDSO_TOP - (end - start);
+    let base = VDSO_TOP.saturating_sub(end.saturating_sub(start));
     let mut layout = VdsoLayout { vvar: base..base, vdso: base..base };
     for (slot, (range, is_vdso)) in moves.iter_mut().zip(&found) {
         *slot = Move { from: range.start, to: base + (range.start - start), len: range.end - range.start };

@@ -65,11 +65,11 @@ impl BadRequest {
 /// # Errors
 /// See [`BadRequest`].
 pub(super) fn read_request(stream: &mut impl Timed) -> Result<Request, BadRequest> {
-    let deadline = Instant::now() + LIMIT;
+    let begun = Instant::now();
     let mut head = Vec::new();
     loop {
         let mut chunk = [0; 1024];
-        let n = match before(stream, deadline).and_then(|()| stream.read(&mut chunk)) {
+        let n = match within_limit(stream, begun).and_then(|()| stream.read(&mut chunk)) {
             Ok(0) => return Err(BadRequest::Gone),
             Ok(n) => n,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -123,11 +123,11 @@ pub(super) fn respond(
          X-Content-Type-Options: nosniff\r\n\r\n",
         body.len()
     );
-    let deadline = Instant::now() + LIMIT;
+    let begun = Instant::now();
     let body = if request.is_none_or(|request| request.wants_body) { body.as_bytes() } else { &[] };
     for mut part in [head.as_bytes(), body] {
         while !part.is_empty() {
-            before(stream, deadline)?;
+            within_limit(stream, begun)?;
             match stream.write(part) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(n) => part = part.get(n..).unwrap_or_default(),
@@ -139,9 +139,9 @@ pub(super) fn respond(
     Ok(())
 }
 
-/// Has the next call end by `deadline`, so that bytes one at a time take no longer than all at once.
-fn before(stream: &impl Timed, deadline: Instant) -> io::Result<()> {
-    let left = deadline.saturating_duration_since(Instant::now());
+/// Has the next call end within [`LIMIT`] of the first, so that bytes one at a time take no longer than all at once.
+fn within_limit(stream: &impl Timed, begun: Instant) -> io::Result<()> {
+    let left = LIMIT.saturating_sub(begun.elapsed());
     // No time at all would mean for ever.
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { stream.limit(left) }
 }

@@ -276,7 +276,7 @@ impl State {
             if readings.seen.len() >= MAX_SEEN {
                 readings.seen.clear();
             }
-            readings.count += u64::from(readings.seen.insert(sandbox));
+            readings.count = readings.count.saturating_add(u64::from(readings.seen.insert(sandbox)));
         }
         let mut families = Families::default();
         all.iter().for_each(|reading| families.add_reading(reading));

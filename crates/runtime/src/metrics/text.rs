@@ -1,4 +1,4 @@
-//! [`write`]: families as text, in Prometheus' format (version 0.0.4) and in OpenMetrics (1.0.0).
+//! [`write()`]: families as text, in Prometheus' format (version 0.0.4) and in OpenMetrics (1.0.0).
 //!
 //! Values of labels may be anything that a guest, or the caller of a client, chose: they are escaped as both formats say, so that no
 //! value can end its line or begin another sample.

@@ -28,7 +28,7 @@ pub fn report(sandbox: &Sandbox, why: &str) -> String {
             pids.sort_unstable();
             pids.iter().take(MAX_SHOWN).for_each(|pid| threads(&mut text, *pid));
             if pids.len() > MAX_SHOWN {
-                let _ = writeln!(text, "  and {} more", pids.len() - MAX_SHOWN);
+                let _ = writeln!(text, "  and {} more", pids.len().saturating_sub(MAX_SHOWN));
             }
         }
         Err(error) => {
@@ -62,7 +62,7 @@ fn threads(text: &mut String, pid: i32) {
         }
     }
     if tids.len() > MAX_SHOWN {
-        let _ = writeln!(text, "  and {} threads more", tids.len() - MAX_SHOWN);
+        let _ = writeln!(text, "  and {} threads more", tids.len().saturating_sub(MAX_SHOWN));
     }
 }
 

@@ -64,14 +64,14 @@ fn living(container: &GuestContainer) -> Living {
     let mut used = container.member.processes.dead_usage();
     for group in container.member.processes.processes() {
         let threads = group.threads();
-        sums.processes += u64::from(!threads.is_empty());
+        sums.processes = sums.processes.saturating_add(u64::from(!threads.is_empty()));
         for thread in &threads {
-            sums.threads += 1;
+            sums.threads = sums.threads.saturating_add(1);
             used.add(&thread.usage.get());
             if let Some(table) = thread.fds_of()
                 && tables.insert(table.id())
             {
-                sums.descriptors += u64::try_from(table.count()).unwrap_or(0);
+                sums.descriptors = sums.descriptors.saturating_add(u64::try_from(table.count()).unwrap_or(0));
             }
             // Processes of a vfork(2) share one.
             sums.host_pids.extend(thread.mm_of().map(|mm| mm.space().host_pid()));

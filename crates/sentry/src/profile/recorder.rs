@@ -165,12 +165,12 @@ impl Output {
         // All of it or an end: half a record would make the rest unreadable.
         let bytes = record.encode()?;
         let mut left = bytes.as_slice();
-        let deadline = Instant::now() + READER_PATIENCE;
+        let begun = Instant::now();
         while !left.is_empty() {
             match rustix::io::write(&self.pipe, left) {
                 Ok(n) => left = left.get(n..).unwrap_or_default(),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) if Instant::now() < deadline => {
+                Err(rustix::io::Errno::AGAIN) if begun.elapsed() < READER_PATIENCE => {
                     let _ =
                         poll(&mut [PollFd::new(&self.pipe, PollFlags::OUT)], Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
                 }

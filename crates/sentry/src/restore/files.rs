@@ -70,7 +70,7 @@ struct Opener<'a> {
 
 impl Opener<'_> {
     fn open(&self, file: &OpenFileState) -> Result<Arc<OpenFile>, ImageError> {
-        let flags = OpenFlags::from_bits_truncate(file.flags) - OpenFlags::OPEN_ONLY - OpenFlags::PATH;
+        let flags = OpenFlags::from_bits_truncate(file.flags).difference(OpenFlags::OPEN_ONLY | OpenFlags::PATH);
         let vfs = &self.kernel.vfs;
         let creds = self.restorer.credentials(file.credentials)?;
         let open = match &file.kind {

@@ -23,7 +23,7 @@ impl Dentry {
         let mut at = 0;
         while let Some(dir) = all.get(at).cloned() {
             all.extend(dir.state.read().children.values().cloned());
-            at += 1;
+            at = at.saturating_add(1);
         }
         // Children before their parents, which they hold.
         while let Some(d) = all.pop() {

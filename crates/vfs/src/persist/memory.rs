@@ -22,20 +22,20 @@ pub fn save_memory(fd: impl AsFd, len: u64, pages: Option<&mut PagesWriter>) -> 
     let mut at = 0;
     while at < len {
         let start = match rustix::fs::seek(&fd, SeekFrom::Data(at)) {
-            Ok(start) if start < len => start / PAGE_SIZE * PAGE_SIZE,
+            Ok(start) if start < len => (start / PAGE_SIZE).saturating_mul(PAGE_SIZE),
             // Nothing but a hole is left.
             Ok(_) | Err(Errno::NXIO) => break,
             Err(e) => return Err(failed(&e.to_string())),
         };
         let end = rustix::fs::seek(&fd, SeekFrom::Hole(start)).map_err(|e| failed(&e.to_string()))?.min(len);
-        let end = end.max(start + 1).next_multiple_of(PAGE_SIZE);
+        let end = end.max(start.saturating_add(1)).next_multiple_of(PAGE_SIZE);
         let mut segment = pages.segment();
         let mut from = start;
         while from < end {
-            let mut piece = vec![0; usize::try_from(PIECE.min(end - from)).unwrap_or(0)];
+            let mut piece = vec![0; usize::try_from(PIECE.min(end.saturating_sub(from))).unwrap_or(0)];
             read_some(&fd, &mut piece, from).map_err(|e| failed(&e.to_string()))?;
             segment.write(&piece).map_err(|e| failed(&e.to_string()))?;
-            from += length(piece.len());
+            from = from.saturating_add(length(piece.len()));
         }
         segments.push(Segment { start, stored: segment.finish() });
         at = end;
@@ -47,9 +47,9 @@ pub fn save_memory(fd: impl AsFd, len: u64, pages: Option<&mut PagesWriter>) -> 
 fn read_some(fd: impl AsFd, buf: &mut [u8], at: u64) -> Result<(), Errno> {
     let mut done = 0;
     while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match rustix::io::pread(&fd, rest, at + length(done)) {
+        match rustix::io::pread(&fd, rest, at.saturating_add(length(done))) {
             Ok(0) => return Ok(()),
-            Ok(n) => done += n,
+            Ok(n) => done = done.saturating_add(n),
             Err(Errno::INTR) => {}
             Err(e) => return Err(e),
         }
@@ -68,7 +68,7 @@ pub fn restore_memory(fd: impl AsFd, len: u64, segments: &[Segment], pages: &Pag
             return Err(ImageError::state(format!("pages at {:#x} of memory of {len} bytes", segment.start)));
         }
         pages.read(&segment.stored, |at, piece| {
-            let at = segment.start + at;
+            let at = segment.start.saturating_add(at);
             // The last page may reach beyond the end.
             let some = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX).min(piece.len());
             let mut rest = piece.get(..some).unwrap_or_default();
@@ -80,7 +80,7 @@ pub fn restore_memory(fd: impl AsFd, len: u64, segments: &[Segment], pages: &Pag
             while !rest.is_empty() {
                 let n = rustix::io::pwrite(&fd, rest, at).map_err(|e| ImageError::host("filling memory", e))?;
                 rest = rest.get(n..).unwrap_or_default();
-                at += length(n);
+                at = at.saturating_add(length(n));
             }
             Ok(())
         })?;

@@ -131,7 +131,7 @@ impl<'a> Restorer<'a> {
     ) -> Result<Arc<OpenFile>, ImageError> {
         let creds = self.credentials(file.credentials)?;
         let path = self.path(path)?;
-        let flags = OpenFlags::from_bits_truncate(file.flags) - OpenFlags::OPEN_ONLY;
+        let flags = OpenFlags::from_bits_truncate(file.flags).difference(OpenFlags::OPEN_ONLY);
         if flags.contains(OpenFlags::PATH) {
             compare(&path, found)?;
             return Ok(OpenFile::path_only(path, flags, creds));
@@ -180,7 +180,7 @@ impl<'a> Restorer<'a> {
     /// # Errors
     /// A file that is not there; those of opening it.
     pub fn open_unnamed(&self, file: &OpenFileState, name: Ref<UnnamedFileState>) -> Result<Arc<OpenFile>, ImageError> {
-        let flags = OpenFlags::from_bits_truncate(file.flags) - OpenFlags::OPEN_ONLY - OpenFlags::PATH;
+        let flags = OpenFlags::from_bits_truncate(file.flags).difference(OpenFlags::OPEN_ONLY | OpenFlags::PATH);
         let open = self.open_at(find(&self.unnamed, name)?.clone(), flags, self.credentials(file.credentials)?)?;
         open.set_pos(file.pos);
         Ok(open)

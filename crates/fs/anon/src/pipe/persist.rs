@@ -22,6 +22,7 @@ impl End {
         let pipe = match saver.pipes.meet(Arc::as_ptr(&self.pipe).addr()) {
             Met::Before(pipe) => pipe,
             Met::First(pipe) => {
+                // A FIFO's contents are found again by its name; a pipe has none, and is made.
                 let fifo = if f.path().dentry.is_anonymous() { None } else { Some(saver.path(f.path())?) };
                 let mut saved = self.pipe.save();
                 saved.fifo = fifo;
@@ -47,9 +48,9 @@ impl Pipe {
             uid,
             gid,
             times,
-            size: s.size as u64,
+            size: length(s.size),
             data: s.data.iter().copied().collect(),
-            packets: s.packets.iter().map(|len| *len as u64).collect(),
+            packets: s.packets.iter().map(|len| length(*len)).collect(),
             ever: (s.readers_ever, s.writers_ever),
         }
     }
@@ -62,6 +63,7 @@ impl Pipe {
         if saved.ino >= MAX_INO {
             return Err(ImageError::state(format!("the inode number {} of a pipe", saved.ino)));
         }
+        // No later pipe may get the number that this one shows.
         vfs.ids.inodes.skip(saved.ino);
         let [atime, mtime, ctime] = saved.times.map(|(tv_sec, tv_nsec)| Timespec { tv_sec, tv_nsec });
         let attr = Attr { mode: saved.mode & S_IALLUGO, uid: saved.uid, gid: saved.gid, atime, mtime, ctime };
@@ -79,6 +81,7 @@ impl Pipe {
     /// # Errors
     /// What is wrong with it.
     pub fn refill(&self, saved: &Saved) -> Result<(), ImageError> {
+        // Its ends are opened by then, and stay counted.
         let mut s = self.state.lock();
         *s = state_of(saved, (s.readers, s.writers))?;
         Ok(())
@@ -103,8 +106,8 @@ impl Pipe {
         let (reads, writes) = (mode.can_read(), mode.can_write());
         {
             let mut s = self.state.lock();
-            s.readers += u32::from(reads);
-            s.writers += u32::from(writes);
+            s.readers = s.readers.saturating_add(u32::from(reads));
+            s.writers = s.writers.saturating_add(u32::from(writes));
         }
         let (readers_seen, writers_seen) = saved.seen;
         let end = Arc::new(End { pipe: self.clone(), reads, writes, readers_seen, writers_seen });
@@ -121,10 +124,15 @@ fn state_of(saved: &Saved, (readers, writers): (u32, u32)) -> Result<PipeState, 
     let packets = packets.collect::<Result<VecDeque<_>, _>>()?;
     let in_packets = packets.iter().try_fold(0_usize, |sum, len| sum.checked_add(*len)).ok_or_else(wrong)?;
     let few = saved.ever.0.max(saved.ever.1) < 1 << 62;
+    // The sizes that fcntl(2) gives, and no more in it than fits. Counts of openings have room to go on.
     let fits = few && (PAGE..=MAX_SIZE_PRIVILEGED).contains(&size) && size.is_power_of_two();
     if !fits || saved.data.len() > size || in_packets > saved.data.len() || packets.contains(&0) {
         return Err(wrong());
     }
     let (readers_ever, writers_ever) = saved.ever;
     Ok(PipeState { data: saved.data.clone().into(), packets, size, readers, writers, readers_ever, writers_ever })
+}
+
+fn length(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }

@@ -26,10 +26,10 @@ fn place(inode: &OverlayInode) -> Option<NameInDir> {
 }
 
 fn depth(inode: &OverlayInode) -> usize {
-    let mut depth = 0;
+    let mut depth = 0usize;
     let mut above = place(inode);
     while let Some(at) = above {
-        depth += 1;
+        depth = depth.saturating_add(1);
         above = place(&at.parent);
     }
     depth

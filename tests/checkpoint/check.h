@@ -6,88 +6,16 @@
 #ifndef CHECK_H
 #define CHECK_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
+#include "../frame.h"
 #include <linux/futex.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/types.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 // From "ready" until the checks go on: time to be saved in. What a check waits for has to take longer.
 #define PAUSE_MS 1000
-#define CHECK_SECONDS 30
 
-struct check {
-    const char *name;
-    void (*run)(void);
-    struct check *next;
-};
-
-static struct check *check_first, **check_last = &check_first;
-static const char *check_name = "?";
-static pid_t check_child;
 // Shared by all children: who has come to the checkpoint, and whether it is over.
 static struct {
     uint32_t arrived, go;
 } *check_shared;
-
-#define TEST(NAME)                                                              \
-    static void test_##NAME(void);                                              \
-    __attribute__((constructor)) static void check_add_##NAME(void) {           \
-        static struct check c = {#NAME, test_##NAME, NULL};                     \
-        *check_last = &c;                                                       \
-        check_last = &c.next;                                                   \
-    }                                                                           \
-    static void test_##NAME(void)
-
-__attribute__((format(printf, 1, 2), noreturn, unused))
-static void check_fail(const char *format, ...) {
-    char text[700];
-    int length = snprintf(text, sizeof text, "FAIL %s: ", check_name);
-    va_list arguments;
-    va_start(arguments, format);
-    length += vsnprintf(text + length, sizeof text - length - 1, format, arguments);
-    va_end(arguments);
-    if (length > (int)sizeof text - 2)
-        length = sizeof text - 2;
-    text[length++] = '\n';
-    if (write(1, text, length) < 0)
-        _exit(98);
-    if (getpid() != check_child && check_child)
-        kill(check_child, SIGKILL);
-    _exit(99);
-}
-
-#define FAIL(...) check_fail(__VA_ARGS__)
-#define CHECK(TRUTH)                                                            \
-    do {                                                                        \
-        if (!(TRUTH))                                                           \
-            FAIL("%s:%d: %s (errno %d)", __FILE_NAME__, __LINE__, #TRUTH, errno); \
-    } while (0)
-#define CHECK_EQ(A, B)                                                          \
-    do {                                                                        \
-        long long check_a = (long long)(A), check_b = (long long)(B);           \
-        if (check_a != check_b)                                                 \
-            FAIL("%s:%d: %s is %lld, not %lld (errno %d)", __FILE_NAME__, __LINE__, #A, check_a, check_b, errno); \
-    } while (0)
 
 static long check_futex(uint32_t *word, int op, uint32_t value) {
     return syscall(SYS_futex, word, op, value, NULL, NULL, 0);
@@ -115,12 +43,6 @@ __attribute__((unused)) static int64_t now_ms(clockid_t clock) {
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-__attribute__((unused)) static void sleep_ms(int ms) {
-    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
-    while (nanosleep(&t, &t) < 0 && errno == EINTR) {
-    }
-}
-
 static void check_run(struct check *c) {
     check_name = c->name;
     check_child = getpid();
@@ -133,11 +55,8 @@ static void check_run(struct check *c) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1 && !strcmp(argv[1], "--list")) {
-        for (struct check *c = check_first; c; c = c->next)
-            puts(c->name);
+    if (check_list(argc, argv))
         return 0;
-    }
     check_shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     uint32_t running = 0;
     for (struct check *c = check_first; c; c = c->next) {

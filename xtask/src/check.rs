@@ -10,6 +10,7 @@ mod comments;
 mod counts;
 mod dependencies;
 mod layers;
+mod listed;
 mod ratchets;
 mod sources;
 mod statics;

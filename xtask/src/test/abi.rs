@@ -103,15 +103,24 @@ pub(super) enum Verdict {
 
 /// Builds and runs the programs that the options ask for.
 pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
-    let root = paths::target().join("abi/root");
-    for area in build_all(&paths::repository().join("tests/abi"), &root)? {
-        let all = list(&root, &area)?;
-        let selected: Vec<String> =
-            all.into_iter().filter(|name| options.wants_case(&format!("{area}/{name}"))).collect();
+    each_area("abi", options, |root, area, names| run_area(options, runner, report, root, area, names))
+}
+
+/// Builds the programs of `tests/KIND` and calls `run` for each with checks that the options ask for: with the root that it is in, its
+/// name, and theirs. Only names them if that is what is asked for.
+pub(super) fn each_area(
+    kind: &str,
+    options: &Options,
+    mut run: impl FnMut(&Path, &str, &[String]) -> Result<()>,
+) -> Result<()> {
+    let root = paths::target().join(kind).join("root");
+    for area in build_all(&paths::repository().join("tests").join(kind), &root)? {
+        let names = list(&root, &area)?;
+        let names: Vec<_> = names.into_iter().filter(|name| options.wants_case(&format!("{area}/{name}"))).collect();
         if options.list {
-            selected.iter().for_each(|name| println!("abi/{area}/{name}"));
-        } else if !selected.is_empty() {
-            run_area(options, runner, report, &root, &area, &selected)?;
+            names.iter().for_each(|name| println!("{kind}/{area}/{name}"));
+        } else if !names.is_empty() {
+            run(&root, &area, &names)?;
         }
     }
     Ok(())
@@ -239,20 +248,21 @@ fn parse_line(line: &str) -> Option<(String, Verdict)> {
 }
 
 /// The names of a program's checks, in its order.
-pub(super) fn list(root: &Path, area: &str) -> Result<Vec<String>> {
+fn list(root: &Path, area: &str) -> Result<Vec<String>> {
     let output = Command::new(root.join("bin").join(area)).arg("--list").output()?;
     let text = String::from_utf8(output.stdout).context("names of checks are ASCII")?;
     Ok(text.lines().map(String::from).collect())
 }
 
 /// Compiles every program of `directory` whose source is newer than its binary; returns the areas.
-pub(super) fn build_all(directory: &Path, root: &Path) -> Result<Vec<String>> {
+fn build_all(directory: &Path, root: &Path) -> Result<Vec<String>> {
     for directory in ROOT_DIRECTORIES {
         fs::create_dir_all(root.join(directory))?;
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
-    let headers = newest(directory, "h")?;
+    // Its own, and the one that it shares with others.
+    let headers = newest(directory, "h")?.max(newest(&paths::repository().join("tests"), "h")?);
     let mut areas = Vec::new();
     for source in files(directory, "c")? {
         let Some(area) = source.file_stem().and_then(|s| s.to_str()) else {

@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::abi::{Verdict, build_all, list, parse};
+use super::abi::{Verdict, each_area, parse};
 use super::job::{Prepared, supervise, tail, wait};
 use super::{Files, Job, Network, Options, Outcome, Place, Platform, Report, Runner};
-use crate::paths;
 
 /// For a program from its start to its end.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,17 +34,7 @@ const CROSSES: &str = "tasks";
 
 /// Builds and runs the programs that the options ask for.
 pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
-    let root = paths::target().join("checkpoint/root");
-    for area in build_all(&paths::repository().join("tests/checkpoint"), &root)? {
-        let names = list(&root, &area)?;
-        let names: Vec<_> = names.into_iter().filter(|name| options.wants_case(&format!("{area}/{name}"))).collect();
-        if options.list {
-            names.iter().for_each(|name| println!("checkpoint/{area}/{name}"));
-        } else if !names.is_empty() {
-            run_area(options, runner, report, &root, &area, &names)?;
-        }
-    }
-    Ok(())
+    each_area("checkpoint", options, |root, area, names| run_area(options, runner, report, root, area, names))
 }
 
 fn run_area(

@@ -20,6 +20,7 @@ mod list;
 mod metrics;
 mod profile;
 mod ps;
+mod recording;
 mod run;
 mod screen;
 mod settings;

@@ -30,7 +30,7 @@ pub enum Restart {
     /// ERESTART_RESTARTBLOCK: goes on by restart_syscall(2), unless any handler runs (then EINTR).
     Block(RestartBlock),
     /// The task is being saved: the call is made again when it goes on, before anything else and unseen by anybody. It never
-    /// leaves the loop around the handler.
+    /// gets as far as the end of the call.
     Again,
 }
 

@@ -15,6 +15,16 @@ pub enum Dispatch<'a> {
     Waiting(Pin<Box<dyn Future<Output = SyscallResult> + Send + 'a>>),
 }
 
+impl Dispatch<'_> {
+    /// Its result, once there is one.
+    pub(crate) async fn result(self) -> SyscallResult {
+        match self {
+            Dispatch::Done(result) => result,
+            Dispatch::Waiting(future) => future.await,
+        }
+    }
+}
+
 /// The system calls.
 pub trait SyscallTable: Send + Sync {
     /// Starts call `nr`; ENOSYS for a number that the table does not have.

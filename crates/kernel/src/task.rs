@@ -299,12 +299,17 @@ impl Task {
         if !self.renamed.load(Ordering::Relaxed) || !self.renamed.swap(false, Ordering::Acquire) {
             return None;
         }
+        Some(self.host_name())
+    }
+
+    /// The name that its host thread is to have.
+    pub(crate) fn host_name(&self) -> [u8; 16] {
         let mut name = [0; 16];
         // The last byte stays zero.
         for (to, from) in name.iter_mut().take(15).zip(&self.state().comm) {
             *to = *from;
         }
-        Some(name)
+        name
     }
 
     /// Its namespaces.

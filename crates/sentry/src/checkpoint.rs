@@ -42,7 +42,7 @@ pub(crate) async fn save(
         return Err(container.wrong_state("it cannot be saved"));
     }
     let refused = |refusal: moat_image::Refusal| ControlError::CantSave(refusal.to_string());
-    let (configured, known) = (configured(container), known(container));
+    let (configured, known) = (container.member.configured(), known(container));
     // While everything runs: what can't be saved costs the container nothing.
     checkpoint::survey(&configured, &known, saver(container, None)).map_err(refused)?;
     let processes = &container.member.processes;
@@ -72,16 +72,6 @@ pub(crate) async fn save(
         processes.thaw();
     }
     written.map_err(|e| ControlError::Invalid(e.to_string()))
-}
-
-fn configured(container: &GuestContainer) -> Configured {
-    let member = &container.member;
-    Configured {
-        processes: member.processes.clone(),
-        place: member.place.clone(),
-        mounts: member.fs.namespace.clone(),
-        profile: member.profile.clone(),
-    }
 }
 
 fn known(container: &GuestContainer) -> KnownProcesses {

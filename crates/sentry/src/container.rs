@@ -15,7 +15,7 @@ use moat_control::spec::{
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
-use moat_kernel::checkpoint::KnownProcesses;
+use moat_kernel::checkpoint::{Configured, KnownProcesses};
 use moat_kernel::process::allowance::{Allowance, Shares};
 use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::seccomp::{Filter, Logged};
@@ -42,6 +42,18 @@ pub(crate) struct Membership {
     pub(crate) processes: Arc<ContainerGroup>,
     /// Its seccomp profile.
     pub(crate) profile: Option<Arc<Filter>>,
+}
+
+impl Membership {
+    /// What a checkpoint and a restore go by.
+    pub(crate) fn configured(&self) -> Configured {
+        Configured {
+            processes: self.processes.clone(),
+            place: self.place.clone(),
+            mounts: self.fs.namespace.clone(),
+            profile: self.profile.clone(),
+        }
+    }
 }
 
 /// What monitors are told of a container.

@@ -11,7 +11,7 @@ use moat_control::spec::{ContainerSpec, PageLoading, RestoreSpec};
 use moat_image::directory::Image;
 use moat_image::{ImageError, SandboxState};
 use moat_kernel::Kernel;
-use moat_kernel::checkpoint::{Configured, KnownProcesses, MostLimits, RestoreRequest, restore};
+use moat_kernel::checkpoint::{KnownProcesses, MostLimits, RestoreRequest, restore};
 use moat_kernel::spawn::PreparedProcess;
 use moat_mm::PageSource;
 use moat_vfs::persist::{Bounds, Contents, Restorer};
@@ -66,12 +66,7 @@ pub(crate) async fn container(
         PageLoading::Mapped => PageSource::mapped(pages).map_err(failed)?,
         PageLoading::Copied => PageSource::copied(pages),
     };
-    let configured = Configured {
-        processes: member.processes.clone(),
-        place: member.place.clone(),
-        mounts: member.fs.namespace.clone(),
-        profile: member.profile.clone(),
-    };
+    let configured = member.configured();
     let request = RestoreRequest {
         syscalls: moat_syscalls::table(),
         container: &configured,

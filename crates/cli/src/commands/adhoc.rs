@@ -1,10 +1,8 @@
 //! `moat do`.
 
-use std::fs::File;
-use std::io::{self, IsTerminal};
-use std::thread::{self, JoinHandle};
+use std::io::IsTerminal;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use moat_control::ProfileKind;
 use moat_profile::summary::Summary;
 use moat_runtime::adhoc::{Request, Volume, blueprint};
@@ -12,9 +10,8 @@ use moat_runtime::attach::{SignalForwarder, Stdin};
 use moat_runtime::sandbox::{InitFiles, SandboxFiles, Terminal};
 use moat_runtime::terminal::TerminalGuard;
 use moat_runtime::{ChildSandbox, Config};
-use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::profile::Tracing;
+use super::recording::Recording;
 use super::settings::LogFiles;
 use crate::args::{Do, Global};
 
@@ -48,33 +45,23 @@ pub(super) fn run(config: &Config, global: &Global, flags: Do) -> anyhow::Result
         user_log: logs.user,
     };
     let sandbox = ChildSandbox::start(config, blueprint, files, None, |_| Ok(()))?;
-    let tracing = flags.trace.as_deref().map(Tracing::begin).transpose()?;
-    let tracing = match tracing {
-        Some((tracing, pipe)) => {
-            sandbox.start_profile(ProfileKind::Trace, pipe)?;
-            Some(tracing)
-        }
-        None => None,
+    let start = |kind| {
+        let sandbox = &sandbox;
+        move |pipe| sandbox.start_profile(kind, pipe)
     };
-    let summary = if flags.summary { Some(begin_summary(&sandbox)?) } else { None };
+    let tracing = flags.trace.as_deref().map(|path| Recording::trace(path, start(ProfileKind::Trace))).transpose()?;
+    let summary = || Recording::begin("reading the summary", start(ProfileKind::Times), Summary::read);
+    let summary = flags.summary.then(summary).transpose()?;
     sandbox.start_root()?;
     let status = sandbox.attend(&signals)?;
     if let Some(tracing) = tracing {
-        tracing.end()?;
+        tracing.end_trace()?;
     }
     if let Some(summary) = summary {
-        let read = summary.join().map_err(|_| anyhow!("reading the summary failed"))?;
         // Standard output is the command's.
-        eprint!("\n{}", read.context("reading the summary")?);
+        eprint!("\n{}", summary.end()?);
     }
     Ok(status.shell_code())
-}
-
-/// Has the sandbox count system calls and times; gives what will read them.
-fn begin_summary(sandbox: &ChildSandbox) -> anyhow::Result<JoinHandle<io::Result<Summary>>> {
-    let (from, to) = pipe_with(PipeFlags::CLOEXEC).context("making a pipe")?;
-    sandbox.start_profile(ProfileKind::Times, to)?;
-    Ok(thread::spawn(move || Summary::read(File::from(from))))
 }
 
 /// The caller's variables; those that are not UTF-8 stay behind.

@@ -1,19 +1,17 @@
 //! The profiles of `moat debug`: asked for, read, and written as files for viewers.
 
 use std::fs::File;
-use std::io::{self, BufWriter};
-use std::os::fd::OwnedFd;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use moat_control::ProfileKind;
-use moat_profile::trace::{self, Written};
 use moat_profile::{Profile, flame, pprof};
 use moat_runtime::sandbox::Sandbox;
-use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::recording::Recording;
 use crate::args::Profiles;
 
 /// A profile under way.
@@ -21,28 +19,7 @@ struct Running {
     kind: ProfileKind,
     /// Where it goes, if it is not only drawn.
     file: Option<PathBuf>,
-    reader: JoinHandle<io::Result<Profile>>,
-}
-
-/// A trace that is being written.
-pub(super) struct Tracing(JoinHandle<io::Result<Written>>);
-
-impl Tracing {
-    /// Gives the pipe that the sandbox is to write to.
-    pub(super) fn begin(path: &Path) -> anyhow::Result<(Tracing, OwnedFd)> {
-        let (from, to) = pipe_with(PipeFlags::CLOEXEC).context("making a pipe")?;
-        let file = create(path)?;
-        Ok((Tracing(thread::spawn(move || trace::write(File::from(from), file))), to))
-    }
-
-    /// Waits until the sandbox has written everything.
-    pub(super) fn end(self) -> anyhow::Result<()> {
-        let written = self.0.join().map_err(|_| anyhow!("writing a trace failed"))?.context("writing a trace")?;
-        if written.dropped > 0 {
-            tracing::warn!("{} events of the trace were lost", written.dropped);
-        }
-        Ok(())
-    }
+    recording: Recording<Profile>,
 }
 
 /// Makes the profiles that the flags ask for.
@@ -53,31 +30,25 @@ pub(super) fn run(sandbox: &Sandbox, flags: &Profiles) -> anyhow::Result<()> {
     }
     thread::sleep(flags.delay);
     let mut running = Vec::new();
-    // Files are made first: a path that can't be written is no reason to bother the sandbox.
-    let traced = flags.trace.as_deref().map(Tracing::begin).transpose()?;
-    let traced = match traced {
-        Some((tracing, pipe)) => {
-            sandbox.start_profile(ProfileKind::Trace, pipe)?;
-            Some(tracing)
-        }
-        None => None,
-    };
+    let start = |kind| move |pipe| sandbox.start_profile(kind, pipe);
+    let tracing = flags.trace.as_deref().map(|path| Recording::trace(path, start(ProfileKind::Trace))).transpose()?;
     for (kind, file) in wanted {
-        let (reader, pipe) = reader(kind, flags.symbols.clone())?;
-        sandbox.start_profile(kind, pipe)?;
-        running.push(Running { kind, file, reader });
+        let symbols = flags.symbols.clone();
+        let recording =
+            Recording::begin("reading a profile", start(kind), move |from| Profile::read(kind, from, symbols))?;
+        running.push(Running { kind, file, recording });
     }
     // What tasks do is looked at once.
-    if traced.is_some() || running.iter().any(|running| running.kind != ProfileKind::Tasks) {
+    if tracing.is_some() || running.iter().any(|running| running.kind != ProfileKind::Tasks) {
         thread::sleep(flags.duration);
     }
     // One after the other: each waits until everything has been written.
     for profile in &running {
         sandbox.stop_profile(profile.kind)?;
     }
-    if let Some(tracing) = traced {
+    if let Some(tracing) = tracing {
         sandbox.stop_profile(ProfileKind::Trace)?;
-        tracing.end()?;
+        tracing.end_trace()?;
     }
     let drawn = flags.flamegraph.as_deref();
     running.into_iter().try_for_each(|profile| finish(profile, drawn))
@@ -101,17 +72,9 @@ fn wanted(flags: &Profiles) -> anyhow::Result<Vec<(ProfileKind, Option<PathBuf>)
     Ok(wanted)
 }
 
-/// A pipe for a sandbox to write to, and a thread that reads it.
-fn reader(kind: ProfileKind, symbols: Option<PathBuf>) -> anyhow::Result<(JoinHandle<io::Result<Profile>>, OwnedFd)> {
-    let (from, to) = pipe_with(PipeFlags::CLOEXEC).context("making a pipe")?;
-    let reader = thread::spawn(move || Profile::read(kind, File::from(from), symbols));
-    Ok((reader, to))
-}
-
 fn finish(running: Running, drawn: Option<&Path>) -> anyhow::Result<()> {
-    let Running { kind, file, reader } = running;
-    let read = reader.join().map_err(|_| anyhow!("reading a profile failed"))?;
-    let profile = read.context("reading a profile")?;
+    let Running { kind, file, recording } = running;
+    let profile = recording.end()?;
     // The rest is right, only less of it.
     if profile.dropped > 0 {
         tracing::warn!("{} samples of {kind:?} were lost", profile.dropped);
@@ -131,6 +94,7 @@ fn finish(running: Running, drawn: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
+/// A new file for what was recorded.
+pub(super) fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
     File::create(path).map(BufWriter::new).with_context(|| format!("creating {}", path.display()))
 }

@@ -6,6 +6,8 @@
 //! Freezing is that of cgroup v2: a frozen task runs no application code and ends no system call, which its processes
 //! can't notice but by the clock; SIGKILL gets through.
 
+mod saving;
+
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +18,7 @@ use std::time::Duration;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_host::clock::deadline_in;
 use moat_identity::CgroupNamespace;
-use moat_mm::MemoryManager;
-use moat_platform::{GuestThread, Kick, Stock};
+use moat_platform::{Kick, Stock};
 use moat_sync::timer::sleep_until;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_tty::Terminal;
@@ -27,38 +28,15 @@ use crate::kernel::Kernel;
 use crate::metrics::Metrics;
 use crate::process::allowance::Allowance;
 use crate::process::group::ThreadGroup;
+use crate::task::Task;
 use crate::task::usage::Usage;
+
+pub use saving::{MemoryCopy, SaveMemory};
 
 /// How long a task of a container that is being frozen may take to come to rest by itself.
 const FREEZE_GRACE: Duration = Duration::from_millis(200);
 /// How long where it can't be stopped from outside.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
-
-/// What becomes of memory while a container is saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SaveMemory {
-    /// It stays as it is until all of it is written: the container stands still for as long.
-    Still,
-    /// The host makes a copy of each process (copy-on-write), so that the container can go on.
-    Copied,
-}
-
-/// A copy of an address space, in a host process that runs nothing.
-pub struct MemoryCopy {
-    of: u64,
-    made: Option<(Arc<MemoryManager>, Box<dyn GuestThread>)>,
-}
-
-impl MemoryCopy {
-    /// The copy, if it is one of `memory` and could be made.
-    #[must_use]
-    pub fn of(&self, memory: &MemoryManager) -> Option<&Arc<MemoryManager>> {
-        self.made.as_ref().filter(|_| self.of == memory.id()).map(|(copy, _)| copy)
-    }
-}
-
-/// How long a task of a frozen container may take to give up its call.
-const SAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The processes of a container.
 pub struct ContainerGroup {
@@ -156,6 +134,11 @@ impl ContainerGroup {
         family.nodes().filter(|n| std::ptr::eq(&*n.group.container, self)).map(|n| n.group.clone()).collect()
     }
 
+    /// Their threads.
+    fn threads(&self) -> impl Iterator<Item = Arc<Task>> {
+        self.processes().into_iter().flat_map(|group| group.threads())
+    }
+
     /// Whether a process of it has threads, or is about to have.
     #[must_use]
     pub fn has_living(&self) -> bool {
@@ -180,10 +163,9 @@ impl ContainerGroup {
         self.refresh();
         // A task that is made meanwhile looks for itself before it runs. One that is about to run application code has looked
         // already and is not away yet; one that carries out an order is away without running any.
-        let runs = || self.processes().iter().any(|g| g.threads().iter().any(|t| t.flags.in_guest()));
-        let look = || {
-            if self.is_frozen() && (runs() || self.away().next().is_some()) { Poll::Pending } else { Poll::Ready(()) }
-        };
+        let is_away = |task: &Task| task.kicker().is_some_and(|kicker| kicker.is_away());
+        let runs = || self.threads().any(|task| task.flags.in_guest() || is_away(&task));
+        let look = || if self.is_frozen() && runs() { Poll::Pending } else { Poll::Ready(()) };
         if self.within(FREEZE_GRACE, look).await || self.hold() || self.within(FREEZE_LIMIT, look).await {
             return Ok(());
         }
@@ -204,8 +186,7 @@ impl ContainerGroup {
 
     /// The host threads of its tasks that are in the guest's hands.
     fn away(&self) -> impl Iterator<Item = Arc<dyn Kick>> {
-        let threads = self.processes().into_iter().flat_map(|group| group.threads());
-        threads.filter_map(|task| task.kicker()).filter(|kicker| kicker.is_away())
+        self.threads().filter_map(|task| task.kicker()).filter(|kicker| kicker.is_away())
     }
 
     /// Stops the host processes of tasks that have not come to rest; false if there are such that can't be stopped.
@@ -230,73 +211,6 @@ impl ContainerGroup {
         self.thawed.wake_all();
         // Whoever waits in `freeze` must not wait any longer.
         self.stopped.wake_all();
-    }
-
-    /// Whether it is being saved.
-    #[must_use]
-    pub(crate) fn is_being_saved(&self) -> bool {
-        self.being_saved.load(Ordering::SeqCst)
-    }
-
-    /// Has all tasks of the container, which is frozen, give up their calls and say what only they know: `Task::saved`.
-    ///
-    /// # Errors
-    /// A task that does not, and what it is doing.
-    pub async fn begin_save(&self, memory: SaveMemory) -> std::result::Result<(), String> {
-        // Set before the first task is told, which asks for it.
-        *self.copies.lock() = (memory == SaveMemory::Copied).then(Vec::new);
-        self.being_saved.store(true, Ordering::SeqCst);
-        self.refresh();
-        // Those who sleep because it is frozen look at their flags.
-        self.thawed.wake_all();
-        let unsaved = || {
-            let threads = self.processes().into_iter().flat_map(|group| group.threads());
-            threads.into_iter().find(|task| task.saved.lock().is_none())
-        };
-        let look = || if unsaved().is_some() { Poll::Pending } else { Poll::Ready(()) };
-        if self.within(SAVE_LIMIT, look).await {
-            return Ok(());
-        }
-        // It came to rest as the time was over.
-        let Some(task) = unsaved() else { return Ok(()) };
-        let waits = *task.wchan.lock();
-        Err(format!("task {} does not come to rest in {}", task.tid(), waits.unwrap_or("the sentry")))
-    }
-
-    /// Whether `task` is to have its memory copied: the first of those that share it.
-    pub(crate) fn begin_copy(&self, memory: u64) -> bool {
-        let mut copies = self.copies.lock();
-        let Some(copies) = copies.as_mut().filter(|copies| copies.iter().all(|copy| copy.of != memory)) else {
-            return false;
-        };
-        copies.push(MemoryCopy { of: memory, made: None });
-        true
-    }
-
-    /// The copy is made; without one the memory is written as it is.
-    pub(crate) fn end_copy(&self, memory: u64, made: Option<(Arc<MemoryManager>, Box<dyn GuestThread>)>) {
-        if let Some(copies) = self.copies.lock().as_mut()
-            && let Some(copy) = copies.iter_mut().find(|copy| copy.of == memory)
-        {
-            copy.made = made;
-        }
-    }
-
-    /// The copies that were made; they go with what is given.
-    #[must_use]
-    pub fn take_copies(&self) -> Vec<MemoryCopy> {
-        self.copies.lock().take().unwrap_or_default()
-    }
-
-    /// Forgets what the tasks have said.
-    pub fn end_save(&self) {
-        drop(self.take_copies());
-        self.being_saved.store(false, Ordering::SeqCst);
-        for task in self.processes().into_iter().flat_map(|group| group.threads()) {
-            let gone = task.saved.lock().take();
-            drop(gone);
-        }
-        self.refresh();
     }
 
     /// Has all tasks look at [`ContainerGroup::is_frozen`].

@@ -33,11 +33,11 @@ impl CurrentTask {
             if work.contains(Work::KILL) {
                 return Err(Dying);
             }
-            // First of all: a frozen task neither stops nor handles signals.
             if work.intersects(Work::STOP | Work::TRAP | Work::SIGNAL) {
                 // For the frame of a handler, and for a tracer.
                 self.whole().await;
             }
+            // First of all: a frozen task neither stops nor handles signals.
             if work.contains(Work::FREEZE) {
                 let next = Resume::of(self.restart.as_ref());
                 self.rest(&next).await;

@@ -16,7 +16,7 @@ use moat_abi::{Errno, PollEvents};
 use moat_image::state::{CallState, NextStep, Patience, RestartRule, ThreadState};
 use moat_platform::{Order, Regs, execute};
 
-use crate::error::{Deadline, PendingRestart, Restart, RestartBlock, SyscallResult};
+use crate::error::{Deadline, PendingRestart, Restart, RestartBlock, SyscallError, SyscallResult};
 use crate::task::CurrentTask;
 use crate::task::wait::Wait;
 use crate::task::work::Work;
@@ -113,15 +113,20 @@ impl CurrentTask {
         }
     }
 
-    /// Makes a call again that was given up.
+    /// Makes a call again that was given up, and once more each time that it is.
     pub(crate) async fn call_again(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
-        // That of the wait that was given up, not of the call: a call that sleeps several times goes on with its last one.
-        let deadline = self.given_up.take();
-        self.rest(&Resume::Call { nr, args, deadline }).await;
-        if self.work().contains(Work::KILL) {
-            return Err(Restart::NoIntr.into());
+        loop {
+            // That of the wait that was given up, not of the call: a call that sleeps several times goes on with its last one.
+            let deadline = self.given_up.take();
+            self.rest(&Resume::Call { nr, args, deadline }).await;
+            if self.work().contains(Work::KILL) {
+                return Err(Restart::NoIntr.into());
+            }
+            match self.make_call(nr, args, deadline).await {
+                Err(SyscallError::Restart(Restart::Again)) => {}
+                result => return result,
+            }
         }
-        self.make_call(nr, args, deadline).await
     }
 
     /// Makes a call with the deadline that it had before.
@@ -141,10 +146,7 @@ impl CurrentTask {
     /// Writes down what only the task knows.
     async fn say(&mut self, resume: &Resume) {
         // Memory has to be what the tree of areas says: whatever was put off is done with this order, which changes nothing.
-        let mut name = [0; 16];
-        for (to, from) in name.iter_mut().take(15).zip(self.comm()) {
-            *to = from;
-        }
+        let name = self.host_name();
         if let Err(errno) = execute(self.thread(), Order::SetName(name)).await {
             self.mm().order_failed(errno);
             let killed = WaitStatus::Signaled { signal: 9, core: moat_abi::clone::CoreDump::NotDumped };

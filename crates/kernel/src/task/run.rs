@@ -20,7 +20,6 @@ use crate::metrics;
 use crate::monitor::WatchedCall;
 use crate::ptrace;
 use crate::seccomp::{self, Call};
-use crate::syscall::Dispatch;
 use crate::task::current::LastFault;
 use crate::task::death::Deathwatch;
 use crate::task::{CurrentTask, Task, recent};
@@ -196,7 +195,7 @@ impl CurrentTask {
         }
         if let Some(call) = seccomp::check_call(self, call).await {
             let mut result = self.dispatch(call.nr(), call.args()).await;
-            while let Err(SyscallError::Restart(Restart::Again)) = result {
+            if let Err(SyscallError::Restart(Restart::Again)) = result {
                 result = self.call_again(call.nr(), call.args()).await;
             }
             self.finish_syscall(call.nr(), result);
@@ -210,7 +209,7 @@ impl CurrentTask {
     pub(crate) async fn go_on(&mut self, nr: u64, args: [u64; 6], deadline: Option<Option<Deadline>>) {
         self.call.begin(nr, &args);
         let mut result = self.make_call(nr, args, deadline).await;
-        while let Err(SyscallError::Restart(Restart::Again)) = result {
+        if let Err(SyscallError::Restart(Restart::Again)) = result {
             result = self.call_again(nr, args).await;
         }
         self.finish_syscall(nr, result);
@@ -232,10 +231,7 @@ impl CurrentTask {
             // A box of its own, so that the future of every task need not have room for it.
             Box::pin(self.dispatch_watched(nr, args)).await
         } else {
-            match syscalls.dispatch(self, nr, args) {
-                Dispatch::Done(result) => result,
-                Dispatch::Waiting(future) => future.await,
-            }
+            syscalls.dispatch(self, nr, args).result().await
         };
         self.group.container.metrics.count_call(nr, &result);
         result
@@ -248,10 +244,7 @@ impl CurrentTask {
         let result = if self.kernel().strace.wants(self.group.id, self.group.container.id(), nr) {
             self.dispatch_logged(nr, args).await
         } else {
-            match syscalls.dispatch(self, nr, args) {
-                Dispatch::Done(result) => result,
-                Dispatch::Waiting(future) => future.await,
-            }
+            syscalls.dispatch(self, nr, args).result().await
         };
         if let Some(watched) = watched {
             watched.end(self, &result);
@@ -263,10 +256,7 @@ impl CurrentTask {
         let syscalls = self.syscalls;
         let call = syscalls.format(self, nr, &args);
         let (started, tid) = (Instant::now(), self.tid());
-        let result = match syscalls.dispatch(self, nr, args) {
-            Dispatch::Done(result) => result,
-            Dispatch::Waiting(future) => future.await,
-        };
+        let result = syscalls.dispatch(self, nr, args).result().await;
         let us = started.elapsed().as_micros();
         match &result {
             Ok(v) if *v > 0xffff => tracing::info!(target: "strace", "[{tid}] {call} = {v:#x} ({us} us)"),

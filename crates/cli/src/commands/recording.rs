@@ -1,0 +1,60 @@
+//! [`Recording`]: what a sandbox writes into a pipe for as long as it is watched.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, anyhow};
+use moat_profile::trace::{self, Written};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+/// A thread that takes in what the sandbox writes, and makes a `T` of it.
+pub(super) struct Recording<T> {
+    /// "reading a profile"
+    doing: &'static str,
+    reader: JoinHandle<io::Result<T>>,
+}
+
+impl<T: Send + 'static> Recording<T> {
+    /// Has `start` give the sandbox the pipe, from whose other end `read` takes everything.
+    pub(super) fn begin(
+        doing: &'static str,
+        start: impl FnOnce(OwnedFd) -> moat_runtime::Result<()>,
+        read: impl FnOnce(File) -> io::Result<T> + Send + 'static,
+    ) -> anyhow::Result<Recording<T>> {
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC).context("making a pipe")?;
+        // A sandbox that won't start has closed the pipe: the thread ends then, too.
+        let reader = thread::spawn(move || read(File::from(from)));
+        start(to)?;
+        Ok(Recording { doing, reader })
+    }
+
+    /// Waits until the sandbox has written everything.
+    pub(super) fn end(self) -> anyhow::Result<T> {
+        let read = self.reader.join().map_err(|_| anyhow!("{} failed", self.doing))?;
+        read.context(self.doing)
+    }
+}
+
+impl Recording<Written> {
+    /// A trace, which is written to a file at `path`.
+    pub(super) fn trace(
+        path: &Path,
+        start: impl FnOnce(OwnedFd) -> moat_runtime::Result<()>,
+    ) -> anyhow::Result<Recording<Written>> {
+        // Made first: a path that can't be written is no reason to bother the sandbox.
+        let file = super::profile::create(path)?;
+        Recording::begin("writing a trace", start, move |from| trace::write(from, file))
+    }
+
+    /// Waits until the trace is whole.
+    pub(super) fn end_trace(self) -> anyhow::Result<()> {
+        let written = self.end()?;
+        if written.dropped > 0 {
+            tracing::warn!("{} events of the trace were lost", written.dropped);
+        }
+        Ok(())
+    }
+}

@@ -40,10 +40,7 @@ impl NewImage {
             Err(error) => return Err(host("looking at", error)),
         }
         let name = place.file_name().ok_or_else(|| host("making the image", ErrorKind::InvalidInput.into()))?;
-        let above = match place.parent() {
-            Some(above) if !above.as_os_str().is_empty() => above,
-            _ => Path::new("."),
-        };
+        let above = above(place);
         fs::create_dir_all(above).map_err(|e| host("making the directory above", e))?;
         let beside = above.join(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
         // Left by a process of that number that was killed.
@@ -71,10 +68,7 @@ impl NewImage {
             self.pages.sync_all()?;
             File::open(&self.beside)?.sync_all()?;
             fs::rename(&self.beside, &self.place)?;
-            match self.place.parent().filter(|above| !above.as_os_str().is_empty()) {
-                Some(above) => File::open(above)?.sync_all(),
-                None => File::open(".")?.sync_all(),
-            }
+            File::open(above(&self.place))?.sync_all()
         };
         steps().map_err(|e| ImageError::host(format!("putting the image at {}", self.place.display()), e))?;
         self.committed = true;
@@ -88,6 +82,11 @@ impl Drop for NewImage {
             let _ = fs::remove_dir_all(&self.beside);
         }
     }
+}
+
+/// The directory that `place` is in.
+fn above(place: &Path) -> &Path {
+    place.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Opens the files of the image at `place`: `state` and `pages`.
@@ -150,11 +149,11 @@ impl Image {
     }
 }
 
-/// Writes `state`, and waits until it is on its medium.
+/// Writes `state`.
 ///
 /// # Errors
 /// What can't be encoded or written.
 pub fn write_state(mut file: &File, header: Header, state: &SandboxState) -> Result<(), ImageError> {
     let bytes = header::encode(header, &[(KERNEL, state.encode()?)])?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|e| ImageError::host("writing state", e))
+    file.write_all(&bytes).map_err(|e| ImageError::host("writing state", e))
 }

@@ -39,5 +39,27 @@ pub fn length(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
+/// Cuts `start..end` into pieces of at most `most` bytes: where each begins, and how many bytes it has.
+pub fn pieces(start: u64, end: u64, most: usize) -> impl Iterator<Item = (u64, usize)> {
+    let mut at = start;
+    std::iter::from_fn(move || {
+        let piece = (at, usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(most));
+        at = at.saturating_add(length(piece.1));
+        (piece.1 > 0).then_some(piece)
+    })
+}
+
 /// Bytes in a page.
 pub const PAGE_SIZE: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_cut_from_its_start() {
+        assert_eq!(pieces(5, 12, 3).collect::<Vec<_>>(), [(5, 3), (8, 3), (11, 1)]);
+        assert_eq!(pieces(5, 8, 3).collect::<Vec<_>>(), [(5, 3)]);
+        assert_eq!(pieces(5, 5, 3).count() + pieces(6, 5, 3).count(), 0);
+    }
+}

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ImageError;
-use crate::{PAGE_SIZE, length};
+use crate::{PAGE_SIZE, length, pieces};
 
 /// The first bytes of `pages`.
 pub const MAGIC: [u8; 8] = *b"moat\x01pgs";
@@ -65,13 +65,13 @@ impl PagesWriter {
         SegmentWriter { start: self.end, pages: self, crc: crc32fast::Hasher::new() }
     }
 
-    /// Ends the file, and waits until it is on its medium; gives its length.
+    /// Ends the file; gives its length. Whoever puts the image in its place sees to it that it is on its medium.
     ///
     /// # Errors
     /// Of writing.
     pub fn finish(self) -> Result<u64, ImageError> {
         // The last pages may be a hole.
-        self.file.set_len(self.end).and_then(|()| self.file.sync_all()).map_err(written)?;
+        self.file.set_len(self.end).map_err(written)?;
         Ok(self.end)
     }
 }
@@ -175,15 +175,12 @@ impl Pages {
     ) -> Result<(), E> {
         self.check(stored)?;
         let mut buffer = vec![0; 256 << 10];
-        let mut done = 0;
-        while done < stored.len {
-            let n = usize::try_from(stored.len.saturating_sub(done)).unwrap_or(usize::MAX).min(buffer.len());
+        for (at, n) in pieces(0, stored.len, buffer.len()) {
             let piece = &mut buffer[..n];
             self.file
-                .read_exact_at(piece, stored.offset.saturating_add(done))
+                .read_exact_at(piece, stored.offset.saturating_add(at))
                 .map_err(|e| ImageError::host("reading pages", e))?;
-            take(done, piece)?;
-            done = done.saturating_add(length(n));
+            take(at, piece)?;
         }
         Ok(())
     }

@@ -15,11 +15,11 @@ use crate::vma::{Vma, VmaFlags};
 use crate::{MemoryManager, UserAddr};
 
 /// Bytes that are copied at a time.
-const PIECE: u64 = 1 << 20;
+const PIECE: usize = 1 << 20;
 
 /// Zeros in place of what `vma` shows at `start..end`, with its protection.
 fn zeros(vma: &Vma, start: u64, end: u64) -> Order {
-    let source = MapSource::AnonPrivate { noreserve: vma.flags.contains(VmaFlags::NORESERVE) };
+    let source = vma.zeros();
     let prot = effective_prot(vma.prot).bits();
     Order::Mmap { addr: start, len: end.saturating_sub(start), prot, source }
 }
@@ -82,12 +82,11 @@ impl MemoryManager {
             let room = MapSource::AnonPrivate { noreserve: false };
             let prot = (ProtFlags::READ | ProtFlags::WRITE).bits();
             turn.carry_out(thread, Order::Mmap { addr: elsewhere, len, prot, source: room }, When::Now).await?;
-            let (mut at, mut reader) = (0, Reader::new(&**self.space()));
-            while at < len {
-                let mut bytes = vec![0; usize::try_from(PIECE.min(len.saturating_sub(at))).unwrap_or(0)];
+            let mut reader = Reader::new(&**self.space());
+            for (at, n) in moat_image::pieces(0, len, PIECE) {
+                let mut bytes = vec![0; n];
                 reader.read(start.saturating_add(at), &mut bytes).map_err(|_| Errno::ENOMEM)?;
                 self.write_bytes(UserAddr::new(elsewhere.saturating_add(at)), &bytes)?;
-                at = at.saturating_add(moat_image::length(bytes.len()));
             }
             let prot = effective_prot(vma.prot).bits();
             turn.carry_out(thread, Order::Mprotect { addr: elsewhere, len, prot }, When::Now).await?;

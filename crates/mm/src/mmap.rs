@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use moat_abi::mman::{MapFlags, ProtFlags};
 use moat_abi::{Errno, Result};
-use moat_platform::{GUEST_BOTTOM, GUEST_TOP, GuestThread, MapSource, Order};
+use moat_platform::{GUEST_BOTTOM, GUEST_TOP, GuestThread, Order};
 
 use crate::copy::effective_prot;
 use crate::manager::{MmState, When, checked_len};
@@ -128,7 +128,7 @@ impl MemoryManager {
                 object.mapped(&what)?;
                 object.map_source(&what)?
             }
-            _ => MapSource::AnonPrivate { noreserve: vma_flags.contains(VmaFlags::NORESERVE) },
+            _ => vma.zeros(),
         };
         let wish = match (checked.sharing, fresh) {
             (Sharing::Shared, _) => When::Now,

@@ -11,10 +11,10 @@ use moat_abi::Errno;
 use moat_host::procfs::{self, page};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{AreaState, MappableState, MemoryState, Segment};
-use moat_image::{ImageError, Ref, Refusal, length};
+use moat_image::{ImageError, Ref, Refusal, length, pieces};
 use moat_platform::AddressSpace;
 
-use crate::ranges::cut;
+use crate::ranges::{Ranges, cut};
 use crate::vma::{Backing, Vma, VmaFlags};
 use crate::{Mappable, MemoryManager, PAGE_SIZE};
 
@@ -47,10 +47,10 @@ pub enum WhichPages {
 pub struct SavedMemory {
     /// Areas and settings.
     pub state: MemoryState,
-    /// Its private areas, among which the pages are to be found.
+    /// Its private areas, among which the pages are to be found, in order.
     private: Vec<Vma>,
     /// What of them shows pages of an image.
-    imaged: Vec<(u64, u64)>,
+    imaged: Ranges,
 }
 
 impl MemoryManager {
@@ -80,7 +80,7 @@ impl MemoryManager {
                 private_barrier: self.has_private_barrier(),
                 ..MemoryState::default()
             };
-            (s.tree.iter().cloned().collect::<Vec<_>>(), s.tree.imaged.within(0, u64::MAX), state)
+            (s.tree.iter().cloned().collect::<Vec<_>>(), s.tree.imaged.clone(), state)
         };
         // Shared memory is saved with what it shows, once for all who map it.
         let mut private = Vec::new();
@@ -119,8 +119,7 @@ impl SavedMemory {
         let map = procfs::open_pagemap(host_pid).map_err(|e| ImageError::host("opening the page map", io(e)))?;
         let mut present = Present::default();
         for vma in &self.private {
-            let imaged: Vec<_> = self.imaged.iter().filter(|(from, to)| *from < vma.end && vma.start < *to).collect();
-            let imaged: Vec<_> = imaged.iter().map(|(from, to)| ((*from).max(vma.start), (*to).min(vma.end))).collect();
+            let imaged = self.imaged.within(vma.start, vma.end);
             let mut runs = Vec::new();
             for (start, end, from_image) in cut(vma.start, vma.end, &imaged) {
                 if from_image {
@@ -152,8 +151,11 @@ impl SavedMemory {
         let mut memory = Reader::new(space);
         let mut buffer = Vec::new();
         let apart = VmaFlags::DONTFORK | VmaFlags::WIPEONFORK;
-        let inherited =
-            |at: u64| !self.private.iter().any(|v| v.start <= at && at < v.end && v.flags.intersects(apart));
+        let inherited = |at: u64| {
+            let behind = self.private.partition_point(|vma| vma.start <= at);
+            let vma = behind.checked_sub(1).and_then(|i| self.private.get(i));
+            !vma.is_some_and(|vma| at < vma.end && vma.flags.intersects(apart))
+        };
         let wanted: Vec<_> = present
             .0
             .iter()
@@ -165,13 +167,10 @@ impl SavedMemory {
             .collect();
         for (start, end) in wanted {
             let mut segment = pages.segment();
-            let mut at = *start;
-            while at < *end {
-                let n = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(PIECE);
+            for (at, n) in pieces(*start, *end, PIECE) {
                 buffer.resize(n, 0);
                 memory.read(at, &mut buffer)?;
                 segment.write(&buffer)?;
-                at = at.saturating_add(length(n));
             }
             self.state.segments.push(Segment { start: *start, stored: segment.finish() });
         }

@@ -2,7 +2,7 @@
 
 use moat_abi::mman::{MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, ProtFlags};
 use moat_abi::{Errno, Result};
-use moat_platform::{GUEST_BOTTOM, GUEST_TOP, GuestThread, MapSource, Order};
+use moat_platform::{GUEST_BOTTOM, GUEST_TOP, GuestThread, Order};
 
 use crate::copy::effective_prot;
 use crate::manager::{MmState, Turn, When};
@@ -236,7 +236,7 @@ impl MemoryManager {
                 *start = offset;
                 object.map_source(&MapFile { offset, len, prot: vma.prot, sharing, ids: self.ids() })?
             }
-            _ => MapSource::AnonPrivate { noreserve: vma.flags.contains(VmaFlags::NORESERVE) },
+            _ => vma.zeros(),
         };
         let wish = if sharing == Sharing::Shared { When::Now } else { When::ResumeFresh };
         let when = self.state().urgency(len, vma.prot, wish);

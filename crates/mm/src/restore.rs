@@ -170,16 +170,13 @@ impl MemoryManager {
                             self.state().tree.imaged.insert(start, end);
                             MapSource::File { fd: file.clone(), offset: stored.offset, shared: false }
                         }
-                        None => MapSource::AnonPrivate { noreserve: vma.flags.contains(VmaFlags::NORESERVE) },
+                        None => vma.zeros(),
                     };
                     thread.defer(map(start, end, source));
                 }
                 copied = &[];
             }
-            _ => {
-                let noreserve = vma.flags.contains(VmaFlags::NORESERVE);
-                thread.defer(map(vma.start, vma.end, MapSource::AnonPrivate { noreserve }));
-            }
+            _ => thread.defer(map(vma.start, vma.end, vma.zeros())),
         }
         for advice in advice_of(vma.flags) {
             thread.defer(Order::Madvise { addr: vma.start, len: vma.len(), advice });

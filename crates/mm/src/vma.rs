@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bitflags::bitflags;
 use moat_abi::mman::ProtFlags;
+use moat_platform::MapSource;
 
 use crate::Mappable;
 
@@ -87,6 +88,11 @@ impl Vma {
     #[must_use]
     pub fn len(&self) -> u64 {
         self.end.saturating_sub(self.start)
+    }
+
+    /// What the host maps for it, or in place of a part of it, where it shows nothing else.
+    pub(crate) fn zeros(&self) -> MapSource {
+        MapSource::AnonPrivate { noreserve: self.flags.contains(VmaFlags::NORESERVE) }
     }
 
     /// Never: an area has at least one page.

@@ -1,5 +1,6 @@
 //! Host processes and threads for what comes out of an image.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use moat_abi::signal::StackT;
@@ -41,10 +42,14 @@ impl Memories {
         for mappable in state.mappables.iter() {
             mappables.push(request.files.mappable(&mappable.kind, ids, request.pages.pages())?);
         }
+        // Threads of one process, and of processes that borrow memory by vfork(2) or CLONE_VM.
+        let mut users = HashMap::new();
+        for task in state.tasks.iter() {
+            let count: &mut usize = users.entry(task.memory).or_default();
+            *count = count.saturating_add(1);
+        }
         let mut all = Vec::new();
         for (name, saved) in state.memories.named() {
-            // Threads of one process, and of processes that borrow memory by vfork(2) or CLONE_VM.
-            let users = state.tasks.iter().filter(|task| task.memory == name).count();
             let made = container.stock().new_process().await;
             let NewProcess { space, mut thread } =
                 made.map_err(|errno| ImageError::Unfit(format!("making a host process: {errno}")))?;
@@ -55,7 +60,7 @@ impl Memories {
             let mm = MemoryManager::restore(space, &mut *thread, &vdso, ids, &from).await?;
             let mut spare = Vec::new();
             // Made while the first has nothing of a task yet.
-            for _ in 1..users {
+            for _ in 1..users.get(&name).copied().unwrap_or(0) {
                 let made = std::future::poll_fn(|cx| thread.poll_spawn(cx)).await;
                 spare.push(made.map_err(|errno| ImageError::Unfit(format!("making a host thread: {errno}")))?);
                 mm.add_user();

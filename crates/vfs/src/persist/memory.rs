@@ -4,12 +4,12 @@ use std::os::fd::AsFd;
 
 use moat_image::pages::{Pages, PagesWriter};
 use moat_image::state::Segment;
-use moat_image::{ImageError, PAGE_SIZE, Refusal, length};
+use moat_image::{ImageError, PAGE_SIZE, Refusal, length, pieces};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 /// Bytes copied at a time.
-const PIECE: u64 = 1 << 20;
+const PIECE: usize = 1 << 20;
 
 /// Writes what is in the first `len` bytes of a memfd, holes left out; the segments are by offset. Without `pages` nothing is done.
 ///
@@ -30,12 +30,10 @@ pub fn save_memory(fd: impl AsFd, len: u64, pages: Option<&mut PagesWriter>) -> 
         let end = rustix::fs::seek(&fd, SeekFrom::Hole(start)).map_err(|e| failed(&e.to_string()))?.min(len);
         let end = end.max(start.saturating_add(1)).next_multiple_of(PAGE_SIZE);
         let mut segment = pages.segment();
-        let mut from = start;
-        while from < end {
-            let mut piece = vec![0; usize::try_from(PIECE.min(end.saturating_sub(from))).unwrap_or(0)];
+        for (from, n) in pieces(start, end, PIECE) {
+            let mut piece = vec![0; n];
             read_some(&fd, &mut piece, from).map_err(|e| failed(&e.to_string()))?;
             segment.write(&piece).map_err(|e| failed(&e.to_string()))?;
-            from = from.saturating_add(length(piece.len()));
         }
         segments.push(Segment { start, stored: segment.finish() });
         at = end;

@@ -132,24 +132,13 @@ impl<'a> Restorer<'a> {
         let creds = self.credentials(file.credentials)?;
         let path = self.path(path)?;
         let flags = OpenFlags::from_bits_truncate(file.flags).difference(OpenFlags::OPEN_ONLY);
+        compare(&path, found)?;
         if flags.contains(OpenFlags::PATH) {
-            compare(&path, found)?;
             return Ok(OpenFile::path_only(path, flags, creds));
         }
-        let open = self.open_as(path, flags, found, creds)?;
+        let open = self.open_at(path, flags, creds)?;
         open.set_pos(file.pos);
         Ok(open)
-    }
-
-    fn open_as(
-        &self,
-        path: Path,
-        flags: OpenFlags,
-        found: &FileIdentityState,
-        creds: Arc<Credentials>,
-    ) -> Result<Arc<OpenFile>, ImageError> {
-        compare(&path, found)?;
-        self.open_at(path, flags, creds)
     }
 
     fn open_at(&self, path: Path, flags: OpenFlags, creds: Arc<Credentials>) -> Result<Arc<OpenFile>, ImageError> {
@@ -193,28 +182,25 @@ impl<'a> Restorer<'a> {
     pub fn mappable(&self, kind: &MappableKind, ids: &MmIds, pages: &Pages) -> Result<Arc<dyn Mappable>, ImageError> {
         match kind {
             MappableKind::File { path, writable, found } => {
-                let flags = if *writable { OpenFlags::RDWR } else { OpenFlags::empty() };
                 let path = self.path(path)?;
-                let failed = format!("mapping {path:?}");
-                let creds = self.vfs.kernel_caller();
-                let open = self.open_as(path, flags, found, crate::Caller::creds(&creds).clone())?;
-                let mappable = open.file().clone().mappable(&open);
-                mappable.map_err(|errno| unfit(format!("{failed}: {errno}")))
+                compare(&path, found)?;
+                self.mapped(path, *writable)
             }
-            MappableKind::Unnamed { file, writable } => {
-                let flags = if *writable { OpenFlags::RDWR } else { OpenFlags::empty() };
-                let path = find(&self.unnamed, *file)?.clone();
-                let creds = self.vfs.kernel_caller();
-                let open = self.open_at(path, flags, crate::Caller::creds(&creds).clone())?;
-                let mappable = open.file().clone().mappable(&open);
-                mappable.map_err(|errno| unfit(format!("mapping a file without a name: {errno}")))
-            }
+            MappableKind::Unnamed { file, writable } => self.mapped(find(&self.unnamed, *file)?.clone(), *writable),
             MappableKind::SharedAnonymous { len, segments } => {
                 let memory = SharedAnon::new(ids, *len).map_err(|errno| unfit(format!("shared memory: {errno}")))?;
                 super::restore_memory(memory.memory().fd(), *len, segments, pages)?;
                 Ok(Arc::new(memory))
             }
         }
+    }
+
+    /// What a mapping of the file at `path` shows.
+    fn mapped(&self, path: Path, writable: bool) -> Result<Arc<dyn Mappable>, ImageError> {
+        let failed = format!("mapping {path:?}");
+        let open = self.open_as_kernel(path, if writable { OpenFlags::RDWR } else { OpenFlags::empty() })?;
+        let mappable = open.file().clone().mappable(&open);
+        mappable.map_err(|errno| unfit(format!("{failed}: {errno}")))
     }
 
     /// A program that processes execute.

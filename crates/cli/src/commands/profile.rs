@@ -1,7 +1,5 @@
 //! The profiles of `moat debug`: asked for, read, and written as files for viewers.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -11,7 +9,7 @@ use moat_control::ProfileKind;
 use moat_profile::{Profile, flame, pprof};
 use moat_runtime::sandbox::Sandbox;
 
-use super::recording::Recording;
+use super::recording::{Recording, create};
 use crate::args::Profiles;
 
 /// A profile under way.
@@ -92,9 +90,4 @@ fn finish(running: Running, drawn: Option<&Path>) -> anyhow::Result<()> {
         flame::write(&profile, &title, to).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
-}
-
-/// A new file for what was recorded.
-pub(super) fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
-    File::create(path).map(BufWriter::new).with_context(|| format!("creating {}", path.display()))
 }

@@ -1,7 +1,7 @@
 //! [`Recording`]: what a sandbox writes into a pipe for as long as it is watched.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufWriter};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
@@ -45,7 +45,7 @@ impl Recording<Written> {
         start: impl FnOnce(OwnedFd) -> moat_runtime::Result<()>,
     ) -> anyhow::Result<Recording<Written>> {
         // Made first: a path that can't be written is no reason to bother the sandbox.
-        let file = super::profile::create(path)?;
+        let file = create(path)?;
         Recording::begin("writing a trace", start, move |from| trace::write(from, file))
     }
 
@@ -57,4 +57,9 @@ impl Recording<Written> {
         }
         Ok(())
     }
+}
+
+/// A new file for what was recorded.
+pub(super) fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
+    File::create(path).map(BufWriter::new).with_context(|| format!("creating {}", path.display()))
 }

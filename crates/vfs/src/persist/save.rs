@@ -6,16 +6,11 @@ use moat_abi::fs::{FileType, OpenFlags};
 use moat_identity::{Credentials, UserNamespace};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
-    CredentialsState, DescriptorState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableKind,
-    MappableState, MountState, OpenFileKind, OpenFileState, PathState, PipeState, SandboxState, UnnamedFileState,
+    CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableState, MountState,
+    OpenFileKind, OpenFileState, PathState, PipeState, SandboxState, UnnamedFileState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
-use moat_mm::{Mappable, Origin};
-use moat_sync::Mutex;
 
-use super::MappedFile;
-use crate::fd_table::{FdTable, OnExec};
-use crate::fs_context::FsContext;
 use crate::inode::{FileSystem, Inode, Metadata};
 use crate::mount::{Mount, MountNamespace};
 use crate::open_file::{OpenFile, OwnerId};
@@ -32,7 +27,7 @@ pub enum Compare {
 
 /// Collects what is saved of files. Nothing of the guest runs meanwhile, unless this is a survey, of which only the refusals count.
 pub struct Saver {
-    namespace: Arc<MountNamespace>,
+    pub(super) namespace: Arc<MountNamespace>,
     user_ns: Arc<UserNamespace>,
     /// The namespace's mounts, parents first.
     mounts: Vec<Arc<Mount>>,
@@ -42,11 +37,11 @@ pub struct Saver {
     pub pages: Option<PagesWriter>,
     credentials: Interner<CredentialsState>,
     open_files: Interner<OpenFileState>,
-    fd_tables: Interner<FdTableState>,
-    fs_contexts: Interner<FsContextState>,
+    pub(super) fd_tables: Interner<FdTableState>,
+    pub(super) fs_contexts: Interner<FsContextState>,
     mount_states: Interner<MountState>,
     file_systems: Interner<FileSystemState>,
-    mappables: Interner<MappableState>,
+    pub(super) mappables: Interner<MappableState>,
     unnamed_files: Interner<UnnamedFileState>,
     /// Pipes, each by the address of what its ends share.
     pub pipes: Interner<PipeState>,
@@ -55,7 +50,7 @@ pub struct Saver {
     kept_inodes: Vec<Arc<dyn Inode>>,
 }
 
-fn address<T: ?Sized>(object: &Arc<T>) -> usize {
+pub(super) fn address<T: ?Sized>(object: &Arc<T>) -> usize {
     Arc::as_ptr(object).addr()
 }
 
@@ -129,24 +124,6 @@ impl Saver {
         })
     }
 
-    /// A descriptor table.
-    ///
-    /// # Errors
-    /// The descriptor that can't be saved.
-    pub fn fd_table(&mut self, table: &Arc<FdTable>) -> Result<Ref<FdTableState>, Refusal> {
-        let name = match self.fd_tables.meet(address(table)) {
-            Met::Before(name) => return Ok(name),
-            Met::First(name) => name,
-        };
-        let mut descriptors = Vec::new();
-        for (fd, file, on_exec) in table.snapshot() {
-            let saved = self.open_file(&file).map_err(|refusal| refusal.at(format!("descriptor {}", fd.0)))?;
-            descriptors.push(DescriptorState { fd: fd.0, file: saved, close_on_exec: on_exec == OnExec::Close });
-        }
-        self.fd_tables.fill(name, FdTableState { descriptors });
-        Ok(name)
-    }
-
     /// An open file description.
     ///
     /// # Errors
@@ -194,7 +171,7 @@ impl Saver {
     }
 
     /// The file at a path that has no name any more.
-    fn unnamed(&mut self, path: &Path) -> Result<Ref<UnnamedFileState>, Refusal> {
+    pub(super) fn unnamed(&mut self, path: &Path) -> Result<Ref<UnnamedFileState>, Refusal> {
         let inode = path.inode().clone();
         let file = match self.unnamed_files.meet(address(&inode)) {
             Met::Before(file) => return Ok(file),
@@ -215,25 +192,6 @@ impl Saver {
         let node = inode.save_unnamed(self).map_err(|refusal| refusal.at(text(path)))?;
         self.unnamed_files.fill(file, UnnamedFileState { mount, name, node });
         Ok(file)
-    }
-
-    /// Root, working directory and umask.
-    ///
-    /// # Errors
-    /// A mount namespace of the guest's own; a directory whose name is gone.
-    pub fn fs_context(&mut self, fs: &Arc<Mutex<FsContext>>) -> Result<Ref<FsContextState>, Refusal> {
-        let context = fs.lock().clone();
-        if !Arc::ptr_eq(&context.namespace, &self.namespace) {
-            return Err(Refusal::new("a mount namespace of the guest's own"));
-        }
-        let name = match self.fs_contexts.meet(address(fs)) {
-            Met::Before(name) => return Ok(name),
-            Met::First(name) => name,
-        };
-        let root = self.path(&context.root).map_err(|refusal| refusal.at("the root directory"))?;
-        let cwd = self.path(&context.cwd).map_err(|refusal| refusal.at("the working directory"))?;
-        self.fs_contexts.fill(name, FsContextState { root, cwd, umask: context.umask });
-        Ok(name)
     }
 
     /// A place in the tree of mounts.
@@ -289,39 +247,6 @@ impl Saver {
         }
     }
 
-    /// What a mapping shows.
-    ///
-    /// # Errors
-    /// What it is, if it can't be saved.
-    pub fn mappable(&mut self, object: &Arc<dyn Mappable>) -> Result<Ref<MappableState>, Refusal> {
-        let name = match self.mappables.meet(address(object)) {
-            Met::Before(name) => return Ok(name),
-            Met::First(name) => name,
-        };
-        let kind = match object.origin() {
-            Origin::File(file) => {
-                let file = file.downcast_ref::<MappedFile>();
-                let MappedFile { path, writable } = file.ok_or_else(|| Refusal::new("a file of an unknown kind"))?;
-                if is_unnamed(path) {
-                    let kind = MappableKind::Unnamed { file: self.unnamed(path)?, writable: *writable };
-                    self.mappables.fill(name, MappableState { kind });
-                    return Ok(name);
-                }
-                let found = path.inode().metadata().map_err(|_| unknown(path))?;
-                // What is executed and mapped has to be what it was: programs have pointers into it.
-                let found = identity(&found, Compare::Contents);
-                MappableKind::File { path: self.path(path)?, writable: *writable, found }
-            }
-            Origin::Memory(memory, len) => {
-                let segments = super::save_memory(memory.fd(), len, self.pages.as_mut())?;
-                MappableKind::SharedAnonymous { len, segments }
-            }
-            Origin::Other(what) => return Err(Refusal::new(what)),
-        };
-        self.mappables.fill(name, MappableState { kind });
-        Ok(name)
-    }
-
     /// Puts everything into `state`; gives back where pages go.
     ///
     /// # Errors
@@ -341,7 +266,7 @@ impl Saver {
 }
 
 /// Whether no path leads there any more, or ever did.
-fn is_unnamed(path: &Path) -> bool {
+pub(super) fn is_unnamed(path: &Path) -> bool {
     path.dentry.is_deleted() || path.dentry.is_anonymous()
 }
 
@@ -349,7 +274,7 @@ fn text(path: &Path) -> String {
     String::from_utf8_lossy(&path.text(None)).into_owned()
 }
 
-fn unknown(path: &Path) -> Refusal {
+pub(super) fn unknown(path: &Path) -> Refusal {
     Refusal::new(format!("{}, of which nothing is known any more,", text(path)))
 }
 

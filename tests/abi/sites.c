@@ -1,5 +1,8 @@
 // Call sites that are used often: registers, text and signals are those of the first call, also at the thousandth.
 #include "check.h"
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <ucontext.h>
@@ -315,4 +318,335 @@ TEST(a_segment_of_the_programs_own) {
     unsigned long base = 1;
     OK(syscall(SYS_arch_prctl, 0x1004, &base));
     CHECK_EQ(base, 0);
+}
+
+// A call whose number comes from elsewhere: `syscall; ret`, and what Go's linker has between functions.
+extern char short_site[], short_end[], short_padding[], short_last[];
+__asm__(".pushsection .text\n"
+        ".balign 4096\n"
+        ".globl short_site, short_end, short_padding, short_last\n"
+        "short_site: syscall\n"
+        "short_end: ret\n"
+        "short_padding: .fill 29, 1, 0xcc\n"
+        "short_last: ret\n"
+        ".balign 4096\n"
+        ".popsection\n");
+
+static long short_call(long number) {
+    __asm__ volatile("call short_site" : "+a"(number) : : "rcx", "r11", "memory");
+    return number;
+}
+
+static void warm_up_short(void) {
+    for (int i = 0; i < MANY; i++) {
+        CHECK_EQ(short_call(SYS_getppid), getppid());
+        CHECK_EQ(short_call(SYS_getpid), getpid());
+        CHECK_EQ(short_call(1 << 20), -ENOSYS);
+    }
+}
+
+TEST(short_sites_read_as_they_were) {
+    unsigned char want[32] = {0x0f, 0x05, 0xc3}, text[32];
+    memset(want + 3, 0xcc, 29);
+    warm_up_short();
+    int memory = OK(open("/proc/self/mem", O_RDWR));
+    CHECK_EQ(pread(memory, text, 32, (off_t)short_site), 32);
+    CHECK(memcmp(text, want, 32) == 0);
+    for (int i = 0; i < 32; i++) {
+        CHECK_EQ(pread(memory, text, 1, (off_t)short_site + i), 1);
+        CHECK_EQ(text[0], want[i]);
+    }
+    // What is written stays, and the call is made whatever becomes of the bytes between functions.
+    for (int i = 31; i >= 3; i--) {
+        CHECK_EQ(pwrite(memory, "\xf4", 1, (off_t)short_site + i), 1);
+        warm_up_short();
+        CHECK_EQ(pread(memory, text, 32, (off_t)short_site), 32);
+        want[i] = 0xf4;
+        CHECK(memcmp(text, want, 32) == 0);
+    }
+    CHECK_EQ(pwrite(memory, "\x90\x90", 2, (off_t)short_site), 2);
+    CHECK_EQ(short_call(SYS_getppid), SYS_getppid);
+}
+
+static void note_short_place(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)info;
+    ucontext_t *uc = context;
+    greg_t *regs = uc->uc_mcontext.gregs;
+    if (regs[REG_RIP] >= (long)short_padding && regs[REG_RIP] < (long)short_last)
+        strange = regs[REG_RIP];
+    if (regs[REG_RIP] < (long)__executable_start || regs[REG_RIP] >= (long)etext)
+        strange = regs[REG_RIP];
+    if (regs[REG_RIP] == (long)short_site && regs[REG_RAX] != SYS_getppid)
+        strange = 1;
+    if (regs[REG_RIP] == (long)short_end && regs[REG_RAX] != getppid())
+        strange = 2;
+    handled++;
+}
+
+TEST(signals_find_short_calls_before_or_after) {
+    warm_up_short();
+    struct sigaction action = {.sa_sigaction = note_short_place, .sa_flags = SA_SIGINFO | SA_RESTART};
+    OK(sigaction(SIGALRM, &action, NULL));
+    struct itimerval often = {{0, 700}, {0, 700}};
+    OK(setitimer(ITIMER_REAL, &often, NULL));
+    long parent = getppid();
+    while (handled < 200) {
+        CHECK_EQ(short_call(SYS_getppid), parent);
+        if (strange)
+            FAIL("a signal found %#lx", strange);
+    }
+}
+
+TEST(steps_at_a_busy_short_site) {
+    int ends[2];
+    char go;
+    OK(pipe(ends));
+    pid_t pid = CHILD({
+        warm_up_short();
+        OK(write(ends[1], "x", 1));
+        for (;;)
+            short_call(SYS_getppid);
+    });
+    CHECK_EQ(read(ends[0], &go, 1), 1);
+    OK(ptrace(PTRACE_ATTACH, pid, 0, 0));
+    stopped_by(pid, SIGSTOP);
+    for (int seen = 0; seen < 3;) {
+        OK(ptrace(PTRACE_SINGLESTEP, pid, 0, 0));
+        stopped_by(pid, SIGTRAP);
+        struct user_regs_struct regs = regs_of(pid);
+        CHECK(regs.rip < (unsigned long)short_padding || regs.rip >= (unsigned long)short_last);
+        if (regs.rip != (unsigned long)short_site)
+            continue;
+        OK(ptrace(PTRACE_SINGLESTEP, pid, 0, 0));
+        stopped_by(pid, SIGTRAP);
+        CHECK_EQ(regs_of(pid).rax, getpid());
+        seen++;
+    }
+    OK(kill(pid, SIGKILL));
+    KILLED(wait_for(pid), SIGKILL);
+}
+
+TEST(short_sites_in_programs_that_step_themselves) {
+    warm_up_short();
+    signal(SIGTRAP, note);
+    // The trap flag, set around one call.
+    long result = SYS_getppid;
+    __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq\n call short_site\n pushfq; andq $~0x100, (%%rsp); popfq"
+                     : "+a"(result)
+                     :
+                     : "rcx", "r11", "memory", "cc");
+    CHECK_EQ(result, getppid());
+    CHECK(handled >= 2);
+}
+
+static void *short_calls(void *parent) {
+    for (int i = 0; i < 4 * MANY; i++)
+        CHECK_EQ(short_call(SYS_getppid), (long)parent);
+    return NULL;
+}
+
+TEST(threads_and_children_share_short_sites) {
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        CHECK_EQ(pthread_create(&threads[i], NULL, short_calls, (void *)(long)getppid()), 0);
+    pid_t self = getpid();
+    for (int i = 0; i < 10; i++) {
+        pid_t pid = CHILD({
+            for (int k = 0; k < MANY; k++)
+                CHECK_EQ(short_call(SYS_getppid), self);
+        });
+        EXITED(wait_for(pid), 0);
+    }
+    for (int i = 0; i < 4; i++)
+        CHECK_EQ(pthread_join(threads[i], NULL), 0);
+}
+
+TEST(reads_of_the_c_library) {
+    unsigned char before[256], after[256], byte;
+    int memory = OK(open("/proc/self/mem", O_RDONLY)), zero = OK(open("/dev/zero", O_RDONLY));
+    off_t around = (off_t)(long)&read - 128;
+    CHECK_EQ(pread(memory, before, 256, around), 256);
+    for (int i = 0; i < 2 * MANY; i++) {
+        byte = 1;
+        CHECK_EQ(read(zero, &byte, 1), 1);
+        CHECK_EQ(byte, 0);
+        ERR(read(-1, &byte, 1), EBADF);
+    }
+    CHECK_EQ(pread(memory, after, 256, around), 256);
+    CHECK(memcmp(before, after, 256) == 0);
+    // A wait in it is interrupted as any other.
+    int ends[2];
+    OK(pipe(ends));
+    struct sigaction action = {.sa_handler = note};
+    OK(sigaction(SIGALRM, &action, NULL));
+    struct itimerval once = {{0, 0}, {0, 20000}};
+    OK(setitimer(ITIMER_REAL, &once, NULL));
+    ERR(read(ends[0], &byte, 1), EINTR);
+    CHECK_EQ(handled, 1);
+}
+
+// Calls that a sandbox may answer without asking anybody: what they give follows what changes it at once.
+static void warm_up_ids(void) {
+    for (int i = 0; i < MANY; i++) {
+        CHECK_EQ(short_call(SYS_getpid), getpid());
+        CHECK_EQ(short_call(SYS_gettid), syscall(SYS_gettid));
+        CHECK_EQ(short_call(SYS_getppid), getppid());
+        CHECK_EQ(short_call(SYS_getuid), getuid());
+        CHECK_EQ(short_call(SYS_geteuid), geteuid());
+        CHECK_EQ(short_call(SYS_getgid), getgid());
+        CHECK_EQ(short_call(SYS_getegid), getegid());
+    }
+}
+
+static void *ids_of_a_thread(void *tid) {
+    warm_up_ids();
+    CHECK_EQ(short_call(SYS_getpid), getpid());
+    CHECK(short_call(SYS_gettid) != (long)tid);
+    return NULL;
+}
+
+TEST(busy_ids_are_each_threads_own) {
+    long pid = getpid(), tid = syscall(SYS_gettid);
+    warm_up_ids();
+    for (int i = 0; i < 3; i++) {
+        pthread_t thread;
+        CHECK_EQ(pthread_create(&thread, NULL, ids_of_a_thread, (void *)tid), 0);
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        EXITED(wait_for(CHILD({
+                   CHECK_EQ(short_call(SYS_getppid), pid);
+                   CHECK(short_call(SYS_getpid) != pid);
+                   warm_up_ids();
+               })),
+               0);
+    }
+    CHECK_EQ(short_call(SYS_gettid), tid);
+}
+
+TEST(a_busy_child_sees_its_new_parent) {
+    OK(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0));
+    int ends[2];
+    char byte;
+    OK(pipe(ends));
+    pid_t self = getpid();
+    pid_t pid = CHILD({
+        pid_t parent = getpid();
+        CHILD({
+            for (int i = 0; i < MANY; i++)
+                CHECK_EQ(short_call(SYS_getppid), parent);
+            OK(write(ends[1], "x", 1));
+            // Without any other call.
+            while (short_call(SYS_getppid) == parent)
+                ;
+            CHECK_EQ(short_call(SYS_getppid), self);
+            OK(write(ends[1], "y", 1));
+        });
+        CHECK_EQ(read(ends[0], &byte, 1), 1);
+    });
+    EXITED(wait_for(pid), 0);
+    CHECK_EQ(read(ends[0], &byte, 1), 1);
+    CHECK_EQ(byte, 'y');
+    int status;
+    CHECK(waitpid(-1, &status, 0) > 0);
+    EXITED(status, 0);
+}
+
+TEST(busy_ids_follow_their_owner) {
+    if (getuid() != 0)
+        SKIP("it changes its ids");
+    warm_up_ids();
+    EXITED(wait_for(CHILD({
+               for (int i = 1; i < 50; i++) {
+                   OK(setresgid(1000 + i, 2000 + i, 0));
+                   CHECK_EQ(short_call(SYS_getgid), 1000 + i);
+                   CHECK_EQ(short_call(SYS_getegid), 2000 + i);
+                   OK(setresuid(1000 + i, 0, 0));
+                   CHECK_EQ(short_call(SYS_getuid), 1000 + i);
+                   CHECK_EQ(short_call(SYS_geteuid), 0);
+               }
+               OK(setresuid(-1, 3000, -1));
+               CHECK_EQ(short_call(SYS_geteuid), 3000);
+               warm_up_ids();
+           })),
+           0);
+}
+
+TEST(busy_ids_follow_a_new_namespace) {
+    EXITED(wait_for(CHILD({
+               warm_up_ids();
+               long uid = getuid();
+               if (unshare(CLONE_NEWUSER) != 0)
+                   _exit(0);
+               CHECK_EQ(short_call(SYS_getuid), 65534);
+               for (int i = 0; i < MANY; i++)
+                   CHECK_EQ(short_call(SYS_getuid), 65534);
+               // Who writes the map is another process, as often.
+               pid_t self = getpid();
+               char path[64], map[64];
+               snprintf(path, sizeof path, "/proc/%d/uid_map", self);
+               snprintf(map, sizeof map, "77 %ld 1", uid);
+               int file = OK(open(path, O_WRONLY));
+               OK(write(file, map, strlen(map)));
+               CHECK_EQ(short_call(SYS_getuid), 77);
+               warm_up_ids();
+           })),
+           0);
+}
+
+static volatile int busy;
+
+static void *asks_until_refused(void *unused) {
+    (void)unused;
+    while (short_call(SYS_getuid) != -EDOM)
+        busy = 1;
+    return NULL;
+}
+
+TEST(busy_ids_are_filtered) {
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getuid, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EDOM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof program / sizeof program[0], program};
+    warm_up_ids();
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, asks_until_refused, NULL), 0);
+    while (!busy)
+        ;
+    OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    // SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC.
+    OK(syscall(SYS_seccomp, 1, 1, &filter));
+    CHECK_EQ(short_call(SYS_getuid), -EDOM);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    for (int i = 0; i < MANY; i++) {
+        CHECK_EQ(short_call(SYS_getuid), -EDOM);
+        CHECK_EQ(short_call(SYS_getpid), getpid());
+    }
+}
+
+TEST(a_tracer_sees_busy_ids) {
+    int ends[2];
+    char byte;
+    OK(pipe(ends));
+    pid_t pid = CHILD({
+        warm_up_ids();
+        OK(write(ends[1], "x", 1));
+        for (;;)
+            short_call(SYS_getpid);
+    });
+    CHECK_EQ(read(ends[0], &byte, 1), 1);
+    OK(ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACESYSGOOD));
+    OK(ptrace(PTRACE_INTERRUPT, pid, 0, 0));
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    for (int i = 0; i < 20; i++) {
+        OK(ptrace(PTRACE_SYSCALL, pid, 0, 0));
+        stopped_by(pid, SIGTRAP | 0x80);
+        struct user_regs_struct regs = regs_of(pid);
+        CHECK_EQ(regs.orig_rax, SYS_getpid);
+    }
+    OK(ptrace(PTRACE_DETACH, pid, 0, 0));
+    OK(kill(pid, SIGKILL));
+    KILLED(wait_for(pid), SIGKILL);
 }

@@ -86,9 +86,20 @@ pub fn install(t: &CurrentTask, program: Vec<SockFilter>, logged: Logged, sync: 
 }
 
 fn set_mode(task: &Task, mode: Mode) {
-    let mut state = task.state();
-    state.seccomp = Some(mode);
-    task.seccomp_version.fetch_add(1, Ordering::Release);
+    {
+        let mut state = task.state();
+        state.seccomp = Some(mode);
+        task.seccomp_version.fetch_add(1, Ordering::Release);
+    }
+    task.ask_again();
+}
+
+/// Whether a call gets by the task's filters whatever its arguments, as far as it is known without asking them.
+pub(crate) fn always_allows(t: &CurrentTask, nr: u32) -> bool {
+    match t.seccomp_version.load(Ordering::Acquire) {
+        0 => true,
+        version => t.seccomp.version == version && matches!(&t.seccomp.mode, Some(Mode::Filter(f)) if f.allows(nr)),
+    }
 }
 
 /// A call to be checked.
@@ -141,6 +152,7 @@ pub(crate) async fn check_call(t: &mut CurrentTask, call: Call) -> Option<Call> 
             (s.seccomp.clone(), std::mem::take(&mut s.no_new_privs_by_sync))
         };
         t.seccomp = Remembered { version, mode };
+        t.ask_again();
         if no_new_privs {
             let creds = (**t.creds()).clone();
             t.set_creds(Credentials { no_new_privs, ..creds });

@@ -7,12 +7,14 @@
 //! - [`death`]: the watch over a task that is to die.
 //! - [`call`]: what it is doing; [`observe`]: what it has done, [`samples`]: where it was,
 //!   [`times`]: how long its calls took, for who asks; [`recent`]: its last calls.
+//! - [`answers`]: calls that need not be made.
 //! - [`work`]: the flags by which others make it look up.
 //!
 //! # Invariants
 //! - A task's memory, files and credentials are changed by the task itself only; others take a copy of the `Arc`s.
 //! - The `signals` lock of the group is taken before `state`, never after.
 
+mod answers;
 pub mod call;
 pub mod clone;
 pub mod cred;
@@ -87,6 +89,7 @@ pub struct Task {
     pub traced: AtomicBool,
     /// How often its filters have changed (read without the lock of its state, written under it); 0 if it has none.
     pub(crate) seccomp_version: AtomicU32,
+    answers: answers::Stale,
     /// It has ended and its tracer has yet to be told of it.
     pub ended_for_tracer: Mutex<Option<EndedTracee>>,
     /// Its name has been changed, and its host thread has yet to take it.
@@ -182,6 +185,7 @@ impl Task {
             saved: Mutex::new(LockClass::Leaf, None),
             traced: AtomicBool::new(false),
             seccomp_version: AtomicU32::new(seccomp_version),
+            answers: answers::Stale::default(),
             ended_for_tracer: Mutex::new(LockClass::Leaf, None),
             renamed: AtomicBool::new(false),
             start_boot_ns,

@@ -39,6 +39,13 @@ pub const VDSO_TOP: u64 = GUEST_TOP - PAGE_SIZE;
 /// Guests get no page below this: above the host's default `vm.mmap_min_addr`, and tables of the platform's.
 pub const GUEST_BOTTOM: u64 = 0x8_0000;
 
+/// Calls without arguments that change nothing and concern the caller alone, so that a platform may give what the sentry has
+/// said beforehand instead of asking it ([`GuestThread::publish`]): getuid, getgid, geteuid, getegid, getpid, getppid, gettid.
+pub const ANSWERABLE: [u32; 7] = [102, 104, 107, 108, 39, 110, 186];
+
+/// What each of [`ANSWERABLE`] gives; `None` if the sentry is to be asked.
+pub type Answers = [Option<u32>; ANSWERABLE.len()];
+
 /// Where the host's vDSO is mapped in every blank process. Both ranges are below [`GUEST_TOP`].
 #[derive(Clone, Debug)]
 pub struct VdsoLayout {
@@ -191,6 +198,11 @@ pub trait GuestThread: Send {
         None
     }
 
+    /// Says what calls give from here on that the thread need not ask for. It is parked.
+    ///
+    /// A platform may ask all the same.
+    fn publish(&mut self, _answers: &Answers) {}
+
     /// Makes the extended state accessible, which a call from a rewritten site leaves in the processor: before
     /// [`GuestThread::fpu`] and its like.
     ///
@@ -244,6 +256,9 @@ pub trait Kick: Send + Sync {
     ///
     /// Some microseconds of host calls: for those who ask, not for every system call.
     fn cpu_time_ns(&self) -> u64;
+
+    /// Takes back what [`GuestThread::publish`] has said: calls that begin from here on are asked for.
+    fn forget(&self) {}
 
     /// Whether the host thread is where the guest can keep it: in application code, or in the middle of an order.
     fn is_away(&self) -> bool;

@@ -112,6 +112,12 @@ pub mod site {
     pub const NUMBER_SHIFT: u32 = 48;
     /// The number of a site of glibc's `syscall()`: rax has it already, and r9 is still to be loaded from `[rsp + 8]`.
     pub const GENERIC: u64 = 0xffff;
+    /// The number of a short site, whose rax has it already: two bytes, `syscall` itself, that have become [`SHORT_JUMP`].
+    pub const SHORT: u64 = 0xfffe;
+    /// Bytes of a short site.
+    pub const SHORT_LEN: u64 = 2;
+    /// `jmp rel8`, to bytes nearby that are never executed and hold [`JUMP`] now.
+    pub const SHORT_JUMP: u8 = 0xeb;
 }
 
 /// A call from a rewritten site, and how the stub goes on after it.
@@ -188,7 +194,12 @@ pub struct Control {
     pub cells: [Cell; CELLS],
     /// The call of a rewritten site.
     pub call: CallSlot,
+    /// Sentry: what calls with these numbers give, plus 1; 0 if the sentry is to be asked.
+    pub answers: [u32; ANSWERS],
 }
+
+/// Numbers of calls that the stub may have an answer to: those below.
+pub const ANSWERS: usize = 192;
 
 /// [`Control::features`]: rdfsbase and its like may be used by user code.
 pub const FEATURE_FSGSBASE: u64 = 1;

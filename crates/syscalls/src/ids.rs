@@ -48,9 +48,8 @@ fn sys_gettid(t: &mut CurrentTask) -> SyscallResult {
     pid_result(t.tid())
 }
 
-/// 0 if the parent is outside the pid namespace.
 fn sys_getppid(t: &mut CurrentTask) -> SyscallResult {
-    pid_result(t.group.parent().map_or(0, |p| p.pid().number_in(&t.pid_ns())))
+    pid_result(t.parent_pid())
 }
 
 fn shown_uid(t: &CurrentTask, uid: u32) -> u32 {

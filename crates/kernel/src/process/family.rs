@@ -232,6 +232,12 @@ impl TaskTable {
         task?.upgrade()
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<Task>> {
+        let tasks: Vec<_> = self.by_pid.read().values().map(|entry| entry.task.clone()).collect();
+        tasks.into_iter().filter_map(|task| task.upgrade()).collect()
+    }
+
     /// Lets `pid` stand for the new `task`.
     pub(crate) fn bind(&self, pid: &Pid, task: &Arc<Task>, charge: TaskCharge) {
         self.by_pid.write().insert(pid.id, Entry { task: Arc::downgrade(task), _charge: charge });

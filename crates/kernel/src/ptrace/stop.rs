@@ -370,6 +370,7 @@ pub fn link(tracer: &Arc<Task>, task: &Arc<Task>, trace: Trace) {
         }
         task.traced.store(true, Ordering::Relaxed);
     }
+    task.ask_again();
     if let Some(n) = tracer.kernel().family.lock().node_mut(tracer.group.id) {
         n.tracees.push(task.clone());
     }
@@ -395,6 +396,7 @@ pub fn detach(tracer: &Arc<Task>, task: &Arc<Task>, signal: i32) {
         let Some(th) = s.threads.get_mut(&task.id) else { return };
         let was = th.trace.take();
         task.traced.store(false, Ordering::Relaxed);
+        task.ask_again();
         if let (Some(sig), Some(stop)) = (Signal::new(signal), was.and_then(|w| w.stop)) {
             let info = if stop.info.si_signo == signal { stop.info } else { SigInfo::kill(sig, SI_USER, 0, 0) };
             th.pending.push(sig, Queued::from(info));

@@ -226,6 +226,7 @@ impl CurrentTask {
         if changed {
             self.task.group.set_dumpable(crate::process::group::Dumpable::No);
         }
+        self.task.ask_again();
     }
 
     /// Replaces the address space and thread (execve); gives the old ones.
@@ -237,6 +238,7 @@ impl CurrentTask {
         self.task.set_kicker(Some(thread.kicker()));
         self.task.state().mm = Some(mm.clone());
         let old_thread = self.thread.replace(thread);
+        self.task.ask_again();
         self.apply_affinity();
         (std::mem::replace(&mut self.mm, mm), old_thread)
     }

@@ -209,6 +209,7 @@ fn group_dead(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
     };
     // Without the family's lock: each of these sends signals.
     for child in &moved {
+        child.group.threads().iter().for_each(|task| task.ask_again());
         send_pdeath(&child.group);
         // Who is adopted reports by SIGCHLD, whatever clone(2) asked for.
         child.group.exit_signal.store(Signal::SIGCHLD.number(), std::sync::atomic::Ordering::Relaxed);

@@ -100,6 +100,7 @@ async fn run(t: &mut CurrentTask) {
         if let Some(name) = t.take_renaming() {
             t.thread().defer(Order::SetName(name));
         }
+        t.publish_answers();
         // Work that came since it was looked at: whoever brought it saw the task outside guest code and did not kick it.
         if !t.flags.enter() {
             continue;

@@ -13,7 +13,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use moat_abi::{Errno, Result};
-use moat_stub::layout::{AREA_LEN, Cell, Control, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS};
+use moat_platform::{ANSWERABLE, Answers};
+use moat_stub::layout::{ANSWERS, AREA_LEN, Cell, Control, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS};
 use moat_sync::{LockClass, Mutex};
 
 /// Offset of a field of [`Control`].
@@ -201,6 +202,14 @@ impl Area {
         unsafe { self.at::<u32>(offset).write_volatile(value) }
     }
 
+    /// Writes what calls give, as the stub finds it: one more, and 0 for those that the sentry is to be asked for.
+    pub fn write_answers(self, answers: &Answers) {
+        for (nr, answer) in ANSWERABLE.into_iter().zip(answers) {
+            let word = answer.and_then(|answer| answer.checked_add(1)).unwrap_or(0);
+            self.write32(control!(answers) + u64::from(nr) * size_of::<u32>() as u64, word);
+        }
+    }
+
     /// Writes an order.
     pub fn write_cell(self, i: usize, cell: &Cell) {
         let offset = control!(cells) + (i * size_of::<Cell>()) as u64;
@@ -235,3 +244,10 @@ impl Area {
 }
 
 const _: () = assert!(size_of::<Control>() <= 4096);
+const _: () = {
+    let mut i = 0;
+    while i < ANSWERABLE.len() {
+        assert!((ANSWERABLE[i] as usize) < ANSWERS);
+        i += 1;
+    }
+};

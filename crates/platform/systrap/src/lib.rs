@@ -29,6 +29,7 @@ mod entry;
 pub mod filter;
 mod frame;
 mod order;
+mod padding;
 mod placement;
 mod pool;
 mod reaper;

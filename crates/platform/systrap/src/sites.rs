@@ -4,6 +4,9 @@
 //! jump through a table in low memory ([`site::JUMP`]) to the stub's code (`stub/src/program/call.rs`). Who jumps to where the
 //! `syscall` instruction was meets an undefined instruction, and the call is made as it would have trapped.
 //!
+//! Any other `syscall` is a short site: its two bytes become a short jump to bytes nearby that are never executed
+//! ([`crate::padding`]) and that hold the jump through the table. Both are pieces of one site.
+//!
 //! Text is written by way of /proc/PID/mem, which gives the process a private copy of the page, only while no thread of the
 //! process runs application code. What is put back (before the guest can write there) is put back while others run, first byte
 //! last, with an undefined instruction in its place meanwhile, at which threads try again.
@@ -12,6 +15,8 @@
 //! - What the list says is believed only if the guest's memory says the same: mappings come and go without its knowledge.
 //! - A number is given to one site of a process and never to another, also not in its children, since a thread may be
 //!   on its way through the stub.
+//! - A jump in padding stays while a thread runs that may be about to execute it, also when its site has been put back. To everybody
+//!   else such a thread is at the site, before its call.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -25,7 +30,8 @@ pub type Bytes = [u8; 7];
 
 /// Bytes of a site before its `syscall` instruction.
 const FIRST: usize = 5;
-const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// The instruction.
+pub const SYSCALL: [u8; 2] = [0x0f, 0x05];
 const MOV_EAX: u8 = 0xb8;
 /// `mov r9, [rsp + 8]`
 const LOAD_R9: [u8; 5] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
@@ -68,23 +74,67 @@ pub fn needs_frame(nr: u64) -> bool {
     TRAPPED.iter().any(|trapped| u64::from(*trapped) == nr & 0xffff_ffff)
 }
 
-/// A call site.
-#[derive(Clone, Copy)]
-pub struct Site {
-    number: u32,
-    /// What was there.
-    pub original: Bytes,
+/// Where the stub finds the word of a site.
+pub fn word_at(number: u32) -> u64 {
+    SITES.wrapping_add(u64::from(number).wrapping_mul(8))
 }
 
-impl Site {
-    /// Where the stub finds its word.
-    pub fn word_at(self) -> u64 {
-        SITES.wrapping_add(u64::from(self.number).wrapping_mul(8))
+/// What bytes of a process's text have become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A site has become the jump through the table.
+    Site,
+    /// A short site has become a jump to padding, which is at this address.
+    Short(u64),
+    /// Padding has become the jump through the table, for the short site at this address.
+    Padding(u64),
+}
+
+/// Bytes of a process's text that are others than they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where.
+    pub at: u64,
+    /// The number of their site.
+    pub number: u32,
+    /// What they are now.
+    pub change: Change,
+    original: Bytes,
+}
+
+impl Piece {
+    /// The bytes at `at`, of which a short site has two.
+    pub fn new(at: u64, number: u32, change: Change, original: Bytes) -> Piece {
+        Piece { at, number, change, original }
+    }
+
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        match self.change {
+            Change::Short(_) => SYSCALL.len(),
+            Change::Site | Change::Padding(_) => self.original.len(),
+        }
+    }
+
+    /// One past the last.
+    pub fn end(&self) -> u64 {
+        self.at.wrapping_add(self.len() as u64)
+    }
+
+    /// What was there.
+    pub fn original(&self) -> &[u8] {
+        &self.original[..self.len()]
     }
 
     /// What is there instead.
-    pub fn patch(self) -> Bytes {
+    pub fn patch(&self) -> Bytes {
         let mut bytes = [0; 7];
+        if let Change::Short(padding) = self.change {
+            let by = padding.wrapping_sub(self.end());
+            bytes[..2].copy_from_slice(&[site::SHORT_JUMP, by as u8]);
+            return bytes;
+        }
         bytes[..3].copy_from_slice(&site::JUMP);
         let entry = JUMP_TABLE.wrapping_add(u64::from(self.number).wrapping_mul(8));
         bytes[3..].copy_from_slice(&u32::try_from(entry).unwrap_or(0).to_le_bytes());
@@ -94,7 +144,7 @@ impl Site {
 
 #[derive(Clone, Default)]
 struct List {
-    sites: BTreeMap<u64, Site>,
+    pieces: BTreeMap<u64, Piece>,
     next: u32,
     kept: bool,
 }
@@ -123,7 +173,7 @@ impl Sites {
     /// Those of a new process: its parent's.
     pub fn new(parent: Option<&Sites>) -> Sites {
         let list = parent.map_or_else(List::default, |parent| parent.list.lock().clone());
-        let any = AtomicBool::new(!list.sites.is_empty());
+        let any = AtomicBool::new(!list.pieces.is_empty());
         Sites { list: Mutex::new(LockClass::Platform, list), any, running: AtomicU32::new(0) }
     }
 
@@ -177,26 +227,31 @@ impl Sites {
         self.running.fetch_and(!RESTORING, Ordering::AcqRel);
     }
 
-    /// The site at an address, with a number of its own.
+    /// A number for the site at an address, of its own.
     ///
     /// # Errors
     /// ENOSPC if there are too many, or there are to be none.
-    pub fn number(&self, at: u64, original: Bytes) -> Result<Site> {
+    pub fn number(&self, at: u64, original: &[u8]) -> Result<u32> {
         let mut list = self.list.lock();
         // The same bytes in the same place have the same word.
-        let known = list.sites.get(&at).filter(|known| known.original == original).map(|known| known.number);
+        let known = list.pieces.get(&at).filter(|known| known.original() == original).map(|known| known.number);
         let number = known.unwrap_or(list.next);
         if list.kept || number >= MAX_SITES {
             return Err(Errno::ENOSPC);
         }
         list.next = list.next.max(number.saturating_add(1));
-        Ok(Site { number, original })
+        Ok(number)
     }
 
-    /// Lists a site that is about to be rewritten.
-    pub fn insert(&self, at: u64, site: Site) {
-        self.list.lock().sites.insert(at, site);
+    /// Lists what is about to be rewritten.
+    pub fn insert(&self, piece: Piece) {
+        self.list.lock().pieces.insert(piece.at, piece);
         self.any.store(true, Ordering::Release);
+    }
+
+    /// What begins at an address, by the list.
+    pub fn at(&self, at: u64) -> Option<Piece> {
+        self.list.lock().pieces.get(&at).copied()
     }
 
     /// No site is rewritten from here on.
@@ -204,15 +259,21 @@ impl Sites {
         self.list.lock().kept = true;
     }
 
-    /// The sites that reach into a range.
-    pub fn within(&self, start: u64, end: u64) -> Vec<(u64, Site)> {
+    /// What reaches into a range.
+    pub fn within(&self, start: u64, end: u64) -> Vec<Piece> {
         if !self.any() {
             return Vec::new();
         }
         let first = start.saturating_sub(site::LEN - 1);
         let list = self.list.lock();
-        list.sites.range(first..end.max(first)).map(|(at, site)| (*at, *site)).collect()
+        let pieces = list.pieces.range(first..end.max(first)).map(|(_, piece)| *piece);
+        pieces.filter(|piece| piece.end() > start).collect()
     }
+}
+
+/// The word that the stub finds for a short site: its two bytes are `syscall`.
+pub fn word_of_short(behind: u64) -> Option<u64> {
+    (behind >> site::NUMBER_SHIFT == 0).then_some(site::SHORT << site::NUMBER_SHIFT | behind)
 }
 
 /// The word that the stub finds for a site, if its bytes can be rewritten.
@@ -224,7 +285,7 @@ pub fn word_of(bytes: &Bytes, behind: u64) -> Option<u64> {
         return Some(site::GENERIC << site::NUMBER_SHIFT | behind);
     }
     let number = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
-    let fits = bytes[0] == MOV_EAX && u64::from(number) < site::GENERIC && !needs_frame(number.into());
+    let fits = bytes[0] == MOV_EAX && u64::from(number) < site::SHORT && !needs_frame(number.into());
     fits.then_some(u64::from(number) << site::NUMBER_SHIFT | behind)
 }
 
@@ -244,6 +305,7 @@ mod tests {
             [0xb9, 110, 0, 0, 0, 0x0f, 0x05],
             [0xb8, 110, 0, 1, 0, 0x0f, 0x05],
             [0xb8, 0xff, 0xff, 0, 0, 0x0f, 0x05],
+            [0xb8, 0xfe, 0xff, 0, 0, 0x0f, 0x05],
             [0xb8, 56, 0, 0, 0, 0x0f, 0x05],
             [0xb8, 15, 0, 0, 0, 0x0f, 0x05],
             [0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x0f, 0x05],
@@ -253,9 +315,34 @@ mod tests {
     }
 
     #[test]
+    fn a_short_site_leads_to_its_padding() {
+        for padding in [0x1000 + 2 + 127, 0x1000 + 2 - 128, 0x1002, 0x1009] {
+            let short = Piece::new(0x1000, 3, Change::Short(padding), [0x0f, 0x05, 1, 2, 3, 4, 5]);
+            assert_eq!((short.len(), short.original()), (2, &SYSCALL[..]));
+            let [jump, by, ..] = short.patch();
+            assert_eq!((jump, short.end().wrapping_add_signed(by.cast_signed().into())), (0xeb, padding));
+        }
+    }
+
+    #[test]
+    fn pieces_are_found_by_what_they_cover() {
+        let sites = Sites::new(None);
+        assert!(sites.within(0, u64::MAX).is_empty());
+        let short = Piece::new(0x1000, 0, Change::Short(0x1010), [0; 7]);
+        let padding = Piece::new(0x1010, 0, Change::Padding(0x1000), [0; 7]);
+        sites.insert(short);
+        sites.insert(padding);
+        assert_eq!(sites.within(0x1001, 0x1002), [short]);
+        assert_eq!(sites.within(0x1002, 0x1010), []);
+        assert_eq!(sites.within(0x1016, 0x1017), [padding]);
+        assert_eq!(sites.within(0, u64::MAX), [short, padding]);
+        assert_eq!(sites.at(0x1010), Some(padding));
+    }
+
+    #[test]
     fn a_jump_to_the_old_call_is_undefined() {
         for number in [0, 1, 255, 256, MAX_SITES - 1] {
-            let patch = Site { number, original: [0; 7] }.patch();
+            let patch = Piece::new(0x1000, number, Change::Site, [0; 7]).patch();
             assert_eq!((patch[FIRST], patch[6]), (UNDEFINED, 0));
             let entry = u32::from_le_bytes([patch[3], patch[4], patch[5], patch[6]]);
             assert_eq!(u64::from(entry), JUMP_TABLE + u64::from(number) * 8);

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_KERNEL};
 use moat_abi::{Errno, Result};
 use moat_platform::regs::USER_RFLAGS;
-use moat_platform::{Event, Fault, ForeignAbi, GuestThread, Kick, NewProcess, Order, Regs};
+use moat_platform::{Answers, Event, Fault, ForeignAbi, GuestThread, Kick, NewProcess, Order, Regs};
 use moat_stub::layout::{CELLS, Cell, Control, FEATURE_FSGSBASE, FEATURE_RDPID, MAGIC, REPLY_RESUME, REPLY_STOP};
 
 use crate::area::{Area, AreaPool, call_slot, control};
@@ -258,9 +258,12 @@ impl Thread {
 
     fn event(&mut self, regs: Regs, signal: Signal) -> Event {
         self.take_regs(regs);
+        if matches!(signal, Signal::Kick | Signal::Fault(_)) {
+            self.leave_padding();
+        }
         match signal {
             Signal::Kick => Event::Interrupted,
-            Signal::Fault(fault) => self.fault(fault),
+            Signal::Fault(fault) => self.fault(fault, regs.rip),
             // Nobody has asked for it: this was application code that jumped into the stub.
             Signal::Frame => {
                 self.host.space.kill();
@@ -306,6 +309,7 @@ pub(crate) fn prepare_area(area: Area, slot: u32, frame: u64, bases: SegmentBase
     area.write32(control!(reply), 0);
     area.write32(control!(set_bases), 0);
     area.write32(control!(alive), 1);
+    area.write_answers(&Answers::default());
     const { assert!(size_of::<Control>() <= 4096) };
 }
 
@@ -357,6 +361,10 @@ impl GuestThread for Thread {
 
     fn hot_site(&mut self) -> Option<u64> {
         self.entry.hot_site()
+    }
+
+    fn publish(&mut self, answers: &Answers) {
+        self.host.area.write_answers(answers);
     }
 
     fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {

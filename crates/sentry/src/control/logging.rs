@@ -49,6 +49,7 @@ pub(super) fn change(kernel: &Kernel, spec: &LogSpec, fds: Vec<OwnedFd>) -> Resu
         None => {}
     }
     kernel.strace.set(Whose::All, which, |_| true);
+    kernel.ask_again();
     Ok(())
 }
 
@@ -82,5 +83,6 @@ pub(super) fn change_strace(
     }
     let kernel = container.member.processes.kernel();
     kernel.strace.set(whose, which, |process| kernel.is_alive(process));
+    kernel.ask_again();
     Ok(())
 }

@@ -29,6 +29,7 @@ impl Times {
 impl Source for Times {
     fn start(&mut self) -> moat_abi::Result<()> {
         trace::start(Observer::Times);
+        self.kernel().ask_again();
         Ok(())
     }
 
@@ -38,6 +39,7 @@ impl Source for Times {
 
     fn finish(&mut self, to: &mut Output) -> io::Result<u64> {
         trace::stop(Observer::Times);
+        self.kernel().ask_again();
         let kernel = self.kernel();
         let calls = kernel.times.calls().into_iter().map(|call| CallTime {
             number: call.number,

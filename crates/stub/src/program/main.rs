@@ -12,6 +12,7 @@ mod layout;
 mod call;
 mod entry;
 mod init;
+mod interrupted;
 mod orders;
 #[path = "../raw.rs"]
 mod raw;
@@ -19,6 +20,7 @@ mod sys;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use interrupted::Interrupted;
 use layout::{
     BOARD, Board, Control, FEATURE_FSGSBASE, FEATURE_RDPID, REPLY_EXIT, REPLY_RESUME, STATE_ASLEEP, STATE_REPLIED,
     STATE_REQUEST, STOP_ORDERS,
@@ -41,16 +43,16 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 unsafe extern "C" fn on_signal(signal: u32, frame: *mut u8, control: *mut Control) {
     // SAFETY: the kernel has just written the frame; the area is mapped at least as far as the stack is.
     unsafe {
-        match call::interrupted(signal, frame.add(FRAME_REGISTERS).cast(), control) {
-            call::Interrupted::Elsewhere => {}
-            call::Interrupted::Stopped(why) => {
+        match interrupted::interrupted(signal, frame.add(FRAME_REGISTERS).cast(), control) {
+            Interrupted::Elsewhere => {}
+            Interrupted::Stopped(why) => {
                 (*control).frame = sys::address(frame);
                 stop(control, why);
                 serve(control);
                 return;
             }
-            call::Interrupted::Waiting => return,
-            call::Interrupted::Broken => sys::die(),
+            Interrupted::Waiting => return,
+            Interrupted::Broken => sys::die(),
         }
         if signal != sys::SIGSYS && signal != layout::KICK_SIGNAL {
             let rip = frame.add(FRAME_RIP).cast::<u64>();

@@ -4,66 +4,121 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use moat_abi::{Errno, Result};
+use moat_host::memory::RemoteRange;
+use moat_platform::PAGE_SIZE;
 use moat_stub::layout::site;
 
-use crate::sites::{Bytes, UNDEFINED, Undefined, word_of};
+use crate::padding::{self, Text};
+use crate::sites::{Bytes, Change, Piece, SYSCALL, UNDEFINED, Undefined, word_at, word_of, word_of_short};
 use crate::space::Space;
 
+/// Pages that are asked for at once when a program's header is looked for.
+const PAGES_AT_ONCE: usize = 256;
+
 impl Space {
-    fn read_site(&self, at: u64) -> Option<Bytes> {
-        let mut bytes = Bytes::default();
-        let read = moat_host::memory::read(self.pid, at, &mut bytes).ok()?;
-        (read == bytes.len()).then_some(bytes)
+    fn read_exactly(&self, at: u64, bytes: &mut [u8]) -> bool {
+        moat_host::memory::read(self.pid, at, bytes).is_ok_and(|read| read == bytes.len())
+    }
+
+    /// Whether what the list says of bytes is so.
+    fn holds(&self, piece: &Piece, bytes: &[u8]) -> bool {
+        let mut found = Bytes::default();
+        let found = &mut found[..piece.len()];
+        self.read_exactly(piece.at, found) && found == &bytes[..piece.len()]
     }
 
     fn text(&self) -> Result<File> {
         Ok(File::from(moat_host::procfs::open_memory(self.pid)?))
     }
 
-    /// Rewrites the site that ends before `behind`, if it is one and no thread of the process runs.
+    /// Rewrites the site that ends before `behind`, if it can be done and no thread of the process runs.
     pub fn rewrite(&self, behind: u64) {
-        let sites = &self.sites;
-        let Some(at) = behind.checked_sub(site::LEN) else { return };
-        // One page, so that the write is made or not.
-        if !self.core.rewrites || at / moat_platform::PAGE_SIZE != behind.wrapping_sub(1) / moat_platform::PAGE_SIZE {
+        if !self.core.rewrites || !self.sites.begin_rewriting() {
             return;
         }
-        let Some(original) = self.read_site(at) else { return };
-        let Some(word) = word_of(&original, behind) else { return };
-        if !sites.begin_rewriting() {
-            return;
-        }
-        let _ = self.write_site(at, original, word);
-        sites.end_rewriting();
+        // What can't be written is as it was.
+        let _ = self.rewrite_long(behind).unwrap_or_else(|| self.rewrite_short(behind).unwrap_or(Ok(())));
+        self.sites.end_rewriting();
     }
 
-    fn write_site(&self, at: u64, original: Bytes, word: u64) -> Result<()> {
-        let site = self.sites.number(at, original)?;
+    fn rewrite_long(&self, behind: u64) -> Option<Result<()>> {
+        let at = behind.checked_sub(site::LEN).filter(|at| is_on_one_page(*at, behind))?;
+        let mut original = Bytes::default();
+        self.read_exactly(at, &mut original).then_some(())?;
+        let word = word_of(&original, behind)?;
+        Some(
+            self.sites
+                .number(at, &original)
+                .and_then(|number| self.write_site(&[Piece::new(at, number, Change::Site, original)], word)),
+        )
+    }
+
+    fn rewrite_short(&self, behind: u64) -> Option<Result<()>> {
+        let at = behind.checked_sub(site::SHORT_LEN).filter(|at| is_on_one_page(*at, behind))?;
+        let word = word_of_short(behind)?;
+        let mut original = Bytes::default();
+        self.read_exactly(at, &mut original[..SYSCALL.len()]).then_some(())?;
+        (original[..SYSCALL.len()] == SYSCALL).then_some(())?;
+        let padding = padding::find(self, behind)?;
+        let mut filling = Bytes::default();
+        self.read_exactly(padding, &mut filling).then_some(())?;
+        Some(self.sites.number(at, &SYSCALL).and_then(|number| {
+            let padding = Piece::new(padding, number, Change::Padding(at), filling);
+            self.write_site(&[padding, Piece::new(at, number, Change::Short(padding.at), original)], word)
+        }))
+    }
+
+    /// Writes the pieces of a site, the one that is executed first last.
+    fn write_site(&self, pieces: &[Piece], word: u64) -> Result<()> {
         let text = self.text()?;
         let io = |_| Errno::EFAULT;
-        text.write_all_at(&word.to_le_bytes(), site.word_at()).map_err(io)?;
-        // Listed before it is there: what is listed counts only if it is there.
-        self.sites.insert(at, site);
-        text.write_all_at(&site.patch(), at).map_err(io)
+        for piece in pieces {
+            text.write_all_at(&word.to_le_bytes(), word_at(piece.number)).map_err(io)?;
+            // Listed before it is there: what is listed counts only if it is there.
+            self.sites.insert(*piece);
+            text.write_all_at(&piece.patch()[..piece.len()], piece.at).map_err(io)?;
+        }
+        Ok(())
     }
 
     /// Puts the application's text back where it is rewritten in a range, while other threads may run.
+    ///
+    /// If any does, jumps in padding stay: their sites do not lead there any more, but that thread may be there. Those that are parked
+    /// never are ([`Space::shown`]).
     pub fn restore(&self, start: u64, end: u64) {
-        let sites = self.sites.within(start, end);
-        if sites.is_empty() {
+        let pieces = self.sites.within(start, end);
+        if pieces.is_empty() {
             return;
         }
-        self.sites.begin_restoring();
+        let nobody_runs = self.sites.begin_rewriting();
+        if !nobody_runs {
+            self.sites.begin_restoring();
+        }
         if let Ok(text) = self.text() {
-            for (at, site) in sites {
-                if self.read_site(at) == Some(site.patch()) {
-                    let _ = text.write_all_at(&[UNDEFINED], at);
-                    let _ = text.write_all_at(&site.original[1..], at.wrapping_add(1));
-                    let _ = text.write_all_at(&site.original[..1], at);
+            for piece in pieces {
+                let (site, padding) = match piece.change {
+                    Change::Site => (Some(piece), None),
+                    Change::Short(padding) => (Some(piece), self.sites.at(padding)),
+                    Change::Padding(site) => (self.sites.at(site), Some(piece)),
+                };
+                for piece in site.into_iter().chain(padding.filter(|_| nobody_runs)) {
+                    self.put_back(&text, &piece);
                 }
             }
         }
-        self.sites.end_restoring();
+        if nobody_runs {
+            self.sites.end_rewriting();
+        } else {
+            self.sites.end_restoring();
+        }
+    }
+
+    fn put_back(&self, text: &File, piece: &Piece) {
+        if self.holds(piece, &piece.patch()) {
+            let _ = text.write_all_at(&[UNDEFINED], piece.at);
+            let _ = text.write_all_at(&piece.original()[1..], piece.at.wrapping_add(1));
+            let _ = text.write_all_at(&piece.original()[..1], piece.at);
+        }
     }
 
     /// Undoes all rewriting for good.
@@ -74,21 +129,22 @@ impl Space {
 
     /// Puts into what was read from `addr` on the bytes that were there before rewriting.
     pub fn show_original(&self, addr: u64, buf: &mut [u8]) {
-        for (at, site) in self.sites.within(addr, addr.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX))) {
-            // What was read, where all of the site was.
+        for piece in self.sites.within(addr, addr.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX))) {
+            let patch = piece.patch();
+            // What was read, where all of the piece was.
             let within =
-                at.checked_sub(addr).and_then(|i| buf.get(usize::try_from(i).ok()?..)?.get(..Bytes::default().len()));
+                piece.at.checked_sub(addr).and_then(|i| buf.get(usize::try_from(i).ok()?..)?.get(..piece.len()));
             let rewritten = match within {
-                Some(bytes) => *bytes == site.patch(),
-                None => self.read_site(at) == Some(site.patch()),
+                Some(bytes) => *bytes == patch[..piece.len()],
+                None => self.holds(&piece, &patch),
             };
             if !rewritten {
                 continue;
             }
-            for (byte, shown) in (at..).zip(site.original) {
+            for (byte, shown) in (piece.at..).zip(piece.original()) {
                 let place = byte.checked_sub(addr).and_then(|i| buf.get_mut(usize::try_from(i).ok()?));
                 if let Some(place) = place {
-                    *place = shown;
+                    *place = *shown;
                 }
             }
         }
@@ -96,17 +152,62 @@ impl Space {
 
     /// What an undefined instruction at `rip` is.
     pub fn undefined(&self, rip: u64) -> Undefined {
-        for (at, site) in self.sites.within(rip, rip.saturating_add(1)) {
-            let found = self.read_site(at);
-            let behind = at.wrapping_add(site::LEN);
-            let call = at.wrapping_add(site::SYSCALL);
-            if rip == call && found == Some(site.patch()) {
-                return Undefined::Call(behind);
+        for piece in self.sites.within(rip, rip.saturating_add(1)) {
+            let call = piece.end().wrapping_sub(site::SHORT_LEN);
+            if piece.change == Change::Site && rip == call && self.holds(&piece, &piece.patch()) {
+                return Undefined::Call(piece.end());
             }
-            if found == Some(site.original) && (rip == at || rip == call) {
+            if (rip == piece.at || rip == call) && self.holds(&piece, piece.original()) {
                 return Undefined::Again;
             }
         }
         Undefined::Fault
+    }
+
+    /// Where the application is that has been interrupted at `rip`: in padding it is at the site that led there.
+    pub fn shown(&self, rip: u64) -> u64 {
+        match self.sites.at(rip) {
+            Some(piece) => match piece.change {
+                Change::Padding(site) if self.holds(&piece, &piece.patch()) => site,
+                _ => rip,
+            },
+            None => rip,
+        }
+    }
+}
+
+/// Whether what lies in a range can be written as a whole or not at all.
+fn is_on_one_page(start: u64, end: u64) -> bool {
+    start / PAGE_SIZE == end.wrapping_sub(1) / PAGE_SIZE
+}
+
+impl Text for Space {
+    fn read(&self, at: u64, buf: &mut [u8]) -> bool {
+        let read = self.read_exactly(at, buf);
+        if read {
+            self.show_original(at, buf);
+        }
+        read
+    }
+
+    fn first_header(&self, pages: &mut dyn Iterator<Item = u64>) -> Option<u64> {
+        const MAGIC: [u8; 4] = *b"\x7fELF";
+        loop {
+            let pages: Vec<u64> = pages.take(PAGES_AT_ONCE).collect();
+            let ranges: Vec<_> = pages.iter().map(|page| RemoteRange { addr: *page, len: MAGIC.len() }).collect();
+            let mut found = vec![0; pages.len().checked_mul(MAGIC.len())?];
+            let read = moat_host::memory::read_ranges(self.pid, &ranges, &mut found).unwrap_or(0);
+            let header = found.chunks_exact(MAGIC.len()).take(read / MAGIC.len()).position(|found| *found == MAGIC);
+            if let Some(header) = header {
+                return pages.get(header).copied();
+            }
+            if pages.is_empty() || read < found.len() {
+                return None;
+            }
+        }
+    }
+
+    fn is_taken(&self, start: u64, end: u64) -> bool {
+        self.sites.within(start, end).iter().any(|piece| self.holds(piece, &piece.patch()))
     }
 }

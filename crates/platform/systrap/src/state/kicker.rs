@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use moat_platform::Kick;
+use moat_platform::{Answers, Kick};
 
 use crate::state::HostThread;
 
@@ -28,6 +28,10 @@ impl Kick for Kicker {
 
     fn cpu_time_ns(&self) -> u64 {
         self.host.cpu_time_ns().saturating_sub(self.before_ns)
+    }
+
+    fn forget(&self) {
+        self.host.area.write_answers(&Answers::default());
     }
 
     fn is_away(&self) -> bool {

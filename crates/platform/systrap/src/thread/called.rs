@@ -14,6 +14,7 @@ use crate::stop::{Signal, Stop};
 use crate::thread::{Dirty, Thread, Under};
 
 const SIGILL: i32 = 4;
+const SIGTRAP: i32 = 5;
 const PROT_WRITE: u32 = 2;
 
 impl Thread {
@@ -25,6 +26,18 @@ impl Thread {
         // What the stub finds its area by; the application's is 0 then.
         if regs.gs_base == area_addr(self.host.slot) {
             self.regs.gs_base = 0;
+        }
+    }
+
+    /// Has a thread that was interrupted in padding be where the application was.
+    pub(crate) fn leave_padding(&mut self) {
+        if !self.host.space.sites.any() {
+            return;
+        }
+        let shown = self.host.space.shown(self.regs.rip);
+        if shown != self.regs.rip {
+            self.regs.rip = shown;
+            self.dirty = Dirty::All;
         }
     }
 
@@ -91,9 +104,17 @@ impl Thread {
         })
     }
 
-    /// An exception, which a rewritten site may be the reason for.
-    pub(crate) fn fault(&mut self, fault: Fault) -> Event {
-        if fault.signal != SIGILL || !self.host.space.sites.any() {
+    /// An exception, which a rewritten site may be the reason for. It was raised at `rip`.
+    pub(crate) fn fault(&mut self, fault: Fault, rip: u64) -> Event {
+        if !self.host.space.sites.any() {
+            return Event::Fault(fault);
+        }
+        if fault.signal == SIGTRAP && rip != self.regs.rip {
+            // A step of the application's own, of half an instruction: it is made again, with the instruction as it was.
+            self.host.space.keep_text();
+            return Event::Interrupted;
+        }
+        if fault.signal != SIGILL {
             return Event::Fault(fault);
         }
         match self.host.space.undefined(self.regs.rip) {

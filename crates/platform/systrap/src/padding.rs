@@ -41,6 +41,7 @@ pub fn find(text: &dyn Text, behind: u64) -> Option<u64> {
         return None;
     }
     let window = Window { first, bytes };
+    // The first trap of a run stays: a call that does not return leaves its address on the stack, and unwinders look at it.
     let free = |at: &u64| (first..=last).contains(at) && !text.is_taken(*at, at.saturating_add(LEN));
     window.traps().into_iter().flat_map(|(start, end)| places(start.saturating_add(1), end)).find(free).or_else(|| {
         let gaps = gaps(text, first, last.saturating_add(LEN))?;
@@ -130,6 +131,7 @@ fn gaps(text: &dyn Text, first: u64, end: u64) -> Option<Vec<(u64, u64)>> {
     let table = Table::find(text, first)?;
     let mut index = table.last_at_most(text, first)?;
     let (mut gaps, mut behind) = (Vec::new(), None::<u64>);
+    // From the function that the range begins in to the first behind it. Functions may lie in each other (parts that are cold).
     for _ in 0..MAX_FUNCTIONS {
         let Some((start, stop)) = table.function(text, index) else { break };
         if let Some(behind) = behind.filter(|behind| *behind < start) {
@@ -157,6 +159,7 @@ impl Table {
         let mut elf = [0; 64];
         text.read(base, &mut elf).then_some(())?;
         let (at, size, count) = (word(&elf, 32)?, half(&elf, 54)? & 0xffff, half(&elf, 56)? & 0xffff);
+        // The header is at the start of the file, so what is loaded from there says where addresses of the file are.
         let (mut bias, mut table) = (None, None);
         for i in 0..u64::from(count.min(64)) {
             let mut program = [0; 56];

@@ -33,6 +33,7 @@ impl Space {
 
     /// Rewrites the site that ends before `behind`, if it can be done and no thread of the process runs.
     pub fn rewrite(&self, behind: u64) {
+        // Nobody may be between two bytes of what changes, and nobody is while no thread runs.
         if !self.core.rewrites || !self.sites.begin_rewriting() {
             return;
         }
@@ -115,6 +116,7 @@ impl Space {
 
     fn put_back(&self, text: &File, piece: &Piece) {
         if self.holds(piece, &piece.patch()) {
+            // Who comes by meanwhile meets an undefined instruction, and tries again.
             let _ = text.write_all_at(&[UNDEFINED], piece.at);
             let _ = text.write_all_at(&piece.original()[1..], piece.at.wrapping_add(1));
             let _ = text.write_all_at(&piece.original()[..1], piece.at);

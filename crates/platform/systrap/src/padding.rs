@@ -1,4 +1,4 @@
-//! [`Padding`]: bytes of a program's text that are never executed, near a call site that is too short for a jump of its own.
+//! [`find()`]: bytes of a program's text that are never executed, near a call site that is too short for a jump of its own.
 //!
 //! Two kinds are known for certain. Go's linker puts `int3` between functions: a run of them is executed by nobody who goes
 //! on. Elsewhere compilers and the assembler fill up with `nop`, which may well be executed; but not between two functions, as
@@ -67,7 +67,7 @@ impl Window {
         let mut runs = Vec::new();
         let mut start = 0;
         for run in self.bytes.chunk_by(|a, b| a == b) {
-            let end = start + run.len();
+            let end = run.len().saturating_add(start);
             if run[0] == 0xcc && run.len() > 7 {
                 runs.extend(u64::try_from(start).ok().zip(u64::try_from(end).ok()));
             }
@@ -110,15 +110,15 @@ fn is_nops(mut bytes: &[u8]) -> bool {
             Some([0x0f, 0x1f, modrm, ..]) if modrm & 0x38 == 0 => {
                 let index = usize::from(modrm & 7 == 4);
                 match modrm >> 6 {
-                    0 if modrm & 7 != 5 => 3 + index,
-                    1 => 4 + index,
-                    2 => 7 + index,
+                    0 if modrm & 7 != 5 => index.saturating_add(3),
+                    1 => index.saturating_add(4),
+                    2 => index.saturating_add(7),
                     _ => return false,
                 }
             }
             _ => return false,
         };
-        match bytes.get(prefixes + len..) {
+        match bytes.get(prefixes.saturating_add(len)..) {
             Some(rest) => bytes = rest,
             None => return false,
         }

@@ -119,7 +119,10 @@ impl Piece {
 
     /// One past the last.
     pub fn end(&self) -> u64 {
-        self.at.wrapping_add(self.len() as u64)
+        self.at.wrapping_add(match self.change {
+            Change::Short(_) => site::SHORT_LEN,
+            Change::Site | Change::Padding(_) => site::LEN,
+        })
     }
 
     /// What was there.
@@ -132,7 +135,7 @@ impl Piece {
         let mut bytes = [0; 7];
         if let Change::Short(padding) = self.change {
             let by = padding.wrapping_sub(self.end());
-            bytes[..2].copy_from_slice(&[site::SHORT_JUMP, by as u8]);
+            bytes[..2].copy_from_slice(&[site::SHORT_JUMP, by.to_le_bytes()[0]]);
             return bytes;
         }
         bytes[..3].copy_from_slice(&site::JUMP);

@@ -199,7 +199,7 @@ impl Text for Space {
             let ranges: Vec<_> = pages.iter().map(|page| RemoteRange { addr: *page, len: MAGIC.len() }).collect();
             let mut found = vec![0; pages.len().checked_mul(MAGIC.len())?];
             let read = moat_host::memory::read_ranges(self.pid, &ranges, &mut found).unwrap_or(0);
-            let header = found.chunks_exact(MAGIC.len()).take(read / MAGIC.len()).position(|found| *found == MAGIC);
+            let header = found.get(..read)?.chunks_exact(MAGIC.len()).position(|found| *found == MAGIC);
             if let Some(header) = header {
                 return pages.get(header).copied();
             }

@@ -5,6 +5,7 @@
 
 mod device;
 mod gofer;
+mod jail;
 mod mount;
 mod process;
 mod seccomp;
@@ -17,6 +18,7 @@ use crate::session::SessionConfig;
 
 pub use device::{DeviceRule, DeviceSpec, NodeKind, NodeSpec, RuleDevices};
 pub use gofer::{GoferSpec, GoferTree, TreeKind};
+pub use jail::{JailSpec, NetworkOrigin, RunAs, Trees};
 pub use mount::{
     Backing, DevptsOptions, FileBind, FileOverlay, GoferBind, HostSockets, MountFlags, MountKind, MountSpec, Overlay,
     OverlayLimits, RootSpec, Sharing, TmpfsOptions,
@@ -25,7 +27,7 @@ pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 pub use seccomp::{BpfInstruction, SeccompSpec};
 
 /// The version of [`SandboxSpec`]'s layout; boot refuses another one.
-pub const SPEC_VERSION: u32 = 4;
+pub const SPEC_VERSION: u32 = 5;
 
 /// Bytes of the largest encoded spec that boot reads.
 pub const MAX_SPEC_BYTES: u64 = 16 << 20;
@@ -38,6 +40,8 @@ pub type FdNumber = i32;
 pub struct SandboxSpec {
     /// [`SPEC_VERSION`].
     pub version: u32,
+    /// How the process shuts itself in.
+    pub jail: JailSpec,
     /// How guest code runs.
     pub platform: PlatformKind,
     /// How system calls enter the sentry, on systrap.
@@ -228,8 +232,7 @@ pub enum NetworkMode {
     /// A loopback interface only.
     #[default]
     None,
-    /// The interfaces of the sandbox's network namespace, served by a stack in the sentry. So far there must be none
-    /// but the loopback.
+    /// The interfaces of the sandbox's network namespace, served by a stack in the sentry.
     Sandbox,
     /// The host's sockets.
     Host,

@@ -25,13 +25,13 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use moat_control::spec::{GoferSpec, GoferTree, HostSockets, Lifetime, MAX_SPEC_BYTES, TreeKind};
+use moat_control::spec::{GoferSpec, GoferTree, HostSockets, Lifetime, MAX_SPEC_BYTES, TreeKind, Trees};
 use moat_control::{BootError, StartSync};
 use moat_fs_host::{NodeMaker, Sockets};
 use moat_host::mounts::MountAttributes;
-use moat_jail::root::{self, EmptyRoot, Trees};
+use moat_jail::root::{self, EmptyRoot};
 use moat_jail::seccomp::Refusal;
-use moat_jail::{DonatedFiles, StartFlags, privileges};
+use moat_jail::{DonatedFiles, StartFds, privileges};
 
 /// `argv[0]` of the process.
 pub const PROCESS_NAME: &str = "moat-gofer";
@@ -49,12 +49,12 @@ struct Export {
 }
 
 /// Gives the exit code.
-fn serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) -> Result<u8, BootError> {
-    let spec = read_spec(files.take(flags.spec_fd)?)?;
+fn serve(mut files: DonatedFiles, fds: &StartFds, start_sync: &StartSync) -> Result<u8, BootError> {
+    let spec = read_spec(files.take(fds.spec)?)?;
     // Mounting takes privileges, which go next.
-    let exports = shut_in(&spec, &mut files, flags.trees)?;
+    let exports = shut_in(&spec, &mut files)?;
     let nodes = spec.node_maker.map(|fd| files.take(fd)).transpose()?.map(|fd| Arc::new(NodeMaker::new(fd)));
-    privileges::drop_all_but(flags.identity, privileges::DIRECT_FILE_ACCESS)?;
+    privileges::drop_all_but(spec.jail.run_as, privileges::DIRECT_FILE_ACCESS)?;
     if spec.lifetime == Lifetime::Attached {
         privileges::die_with_parent()?;
     }
@@ -83,11 +83,11 @@ fn read_spec(fd: OwnedFd) -> Result<GoferSpec, BootError> {
 }
 
 /// Makes an empty root with nothing in it but the files to serve, each in a directory of its own.
-fn shut_in(spec: &GoferSpec, files: &mut DonatedFiles, trees: Trees) -> Result<Vec<Export>, BootError> {
+fn shut_in(spec: &GoferSpec, files: &mut DonatedFiles) -> Result<Vec<Export>, BootError> {
     root::make_private()?;
     let mut opened = Vec::with_capacity(spec.trees.len());
     for tree in &spec.trees {
-        opened.push((detached(tree, files.take(tree.tree)?, trees)?, files.take(tree.socket)?));
+        opened.push((detached(tree, files.take(tree.tree)?, spec.jail.trees)?, files.take(tree.socket)?));
     }
     // While the host's own is still there: it must not show more than that.
     let procfs = root::new_procfs();

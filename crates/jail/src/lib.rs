@@ -1,6 +1,6 @@
 //! Shutting a helper process of moat in: what the sandbox and the gofer have in common.
 //!
-//! Both are re-executions of the program in namespaces of their own, with flags ([`flags`]) that only `moat-runtime`
+//! Both are re-executions of the program in namespaces of their own, with command lines that only `moat-runtime`
 //! makes. Each of them then
 //! 1. takes its donated descriptors ([`process`], [`donated`]),
 //! 2. makes an empty file system its root ([`root`]),
@@ -14,7 +14,6 @@
 #![forbid(unsafe_code)]
 
 pub mod donated;
-pub mod flags;
 pub mod logging;
 pub mod privileges;
 pub mod process;
@@ -22,7 +21,7 @@ pub mod root;
 pub mod seccomp;
 
 pub use donated::DonatedFiles;
-pub use flags::{NetworkNamespace, StartFlags};
+pub use process::StartFds;
 
 /// Exit code of such a process if it could not do its work; its creator reads the reason elsewhere.
 pub const EXIT_FAILURE: i32 = 70;

@@ -3,30 +3,9 @@
 use std::io;
 
 use moat_control::BootError;
+use moat_control::spec::{JailSpec, RunAs};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
-
-/// Whom a process runs as in its user namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Identity {
-    /// uid and gid 65534.
-    Nobody,
-    /// The creator's, because no other id is mapped.
-    #[default]
-    Creator,
-}
-
-impl Identity {
-    /// The value of an `--identity` flag.
-    #[must_use]
-    pub fn parse(value: &str) -> Option<Self> {
-        match value {
-            "nobody" => Some(Identity::Nobody),
-            "creator" => Some(Identity::Creator),
-            _ => None,
-        }
-    }
-}
 
 /// The capabilities that direct file access needs, all of them over the ids mapped into the process's user namespace:
 /// who has them makes, owns and opens files in the name of guest users. SETFCAP is for `security.capability`, and gives no more
@@ -43,7 +22,13 @@ pub const NONE: CapabilitySet = CapabilitySet::empty();
 
 /// The capabilities over the host's network that a guest's sockets can need: privileged ports and ICMP. NET_ADMIN is not
 /// among them: nothing that takes it is passed through, and it would let a sentry that is taken over change the host's network.
-pub const NETWORK: CapabilitySet = CapabilitySet::NET_BIND_SERVICE.union(CapabilitySet::NET_RAW);
+const NETWORK: CapabilitySet = CapabilitySet::NET_BIND_SERVICE.union(CapabilitySet::NET_RAW);
+
+/// The capabilities that `spec` keeps besides those for file access; none that is not over a network namespace, whoever asks.
+#[must_use]
+pub fn over_network(spec: &JailSpec) -> CapabilitySet {
+    CapabilitySet::from_bits_retain(spec.capabilities) & NETWORK
+}
 
 /// uid and gid of "nobody".
 const NOBODY: u32 = 65534;
@@ -51,8 +36,8 @@ const NOBODY: u32 = 65534;
 /// The highest capability that a kernel could know; unknown ones give EINVAL.
 const MAX_CAPABILITY: u32 = 63;
 
-/// Becomes `identity` with exactly the capabilities `keep`, for good, and sets resource limits.
-pub fn drop_all_but(identity: Identity, keep: CapabilitySet) -> Result<(), BootError> {
+/// Becomes `run_as` with exactly the capabilities `keep`, for good, and sets resource limits.
+pub fn drop_all_but(run_as: RunAs, keep: CapabilitySet) -> Result<(), BootError> {
     // Files are made with the mode that the guest asked for, less the guest's own mask.
     rustix::process::umask(rustix::fs::Mode::empty());
     raise_file_limit().map_err(|e| BootError::host("raising RLIMIT_NOFILE", &e))?;
@@ -60,7 +45,7 @@ pub fn drop_all_but(identity: Identity, keep: CapabilitySet) -> Result<(), BootE
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .map_err(|e| BootError::host("setting RLIMIT_CORE", &e.into()))?;
     drop_bounding_set().map_err(|e| BootError::host("dropping the capability bounding set", &e))?;
-    if identity == Identity::Nobody {
+    if run_as == RunAs::Nobody {
         become_nobody().map_err(|e| BootError::host("becoming nobody", &e))?;
     }
     let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };

@@ -19,29 +19,6 @@ use rustix::mount::{
 /// The name of a host file in the directory made for it.
 pub const FILE_NAME: &str = "file";
 
-/// What the descriptors of host directories and files are that a process was given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Trees {
-    /// Detached copies of mounts: `..` cannot leave them.
-    Detached,
-    /// Plain descriptors, because the creator may not copy mounts; the process replaces them by copies made in its own
-    /// mount namespace.
-    #[default]
-    Attached,
-}
-
-impl Trees {
-    /// The value of a `--trees` flag.
-    #[must_use]
-    pub fn parse(value: &str) -> Option<Self> {
-        match value {
-            "detached" => Some(Trees::Detached),
-            "attached" => Some(Trees::Attached),
-            _ => None,
-        }
-    }
-}
-
 /// Cuts the process's mounts off from the host's: nothing done here may propagate there, nor its mounts hither.
 ///
 /// # Errors

@@ -10,8 +10,13 @@ use moat_mm::{FileAccess, MapBacking, Mappable, MemoryManager, MmapRequest, PAGE
 use moat_platform::{GUEST_TOP, GuestThread};
 use moat_vfs::OpenFile;
 
+use crate::aslr::{Aslr, MMAP_RANDOM_BITS};
 use crate::elf::{ElfHeaders, ElfKind, Segment};
-use crate::layout::{Aslr, place_pie};
+
+/// Where position-independent programs go without randomness (`ELF_ET_DYN_BASE`).
+const PIE_BASE: u64 = page_down(0x7fff_ffff_f000 / 3 * 2);
+/// How far the heap may begin behind the program (`arch_randomize_brk`).
+const BRK_RANDOM: u64 = 0x0200_0000;
 
 /// An ELF file in memory.
 #[derive(Clone, Debug)]
@@ -46,6 +51,18 @@ impl MappedImage {
             mm.write_zeros(tail.start.into(), tail.end.saturating_sub(tail.start))?;
         }
         Ok(())
+    }
+
+    /// Where the heap begins: after the program, at a random distance.
+    #[must_use]
+    pub fn place_brk(&self, has_interpreter: bool, aslr: Aslr) -> u64 {
+        let after = page_up(self.end).unwrap_or(self.end);
+        // A program that is its own interpreter (ld.so run by name) lies among the mappings; its heap gets a place of its own.
+        let base = if self.among_mappings && !has_interpreter { PIE_BASE } else { after };
+        match aslr {
+            Aslr::On => page_down(base.saturating_add(aslr.random() % BRK_RANDOM)),
+            Aslr::Off => base,
+        }
     }
 }
 
@@ -86,6 +103,14 @@ pub async fn map_interpreter(
         ElfKind::Relocatable => bias_among_mappings(mm, headers)?,
     };
     map(mm, thread, file, headers, bias, true).await
+}
+
+/// The load bias of a position-independent program whose pages are `span`, unbiased.
+fn place_pie(span: &Range<u64>, max_align: u64, aslr: Aslr) -> u64 {
+    let base = PIE_BASE + aslr.random_pages(MMAP_RANDOM_BITS);
+    // Aligned, so that huge pages fit, and such that the first segment lands there.
+    let aligned = base - base % max_align;
+    aligned.wrapping_sub(span.start - span.start % max_align)
 }
 
 /// A load bias at which all pages of the file are free, below the mapping base.

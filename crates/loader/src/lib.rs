@@ -6,18 +6,18 @@
 //!
 //! - [`script`]: `#!` lines.
 //! - [`elf`]: headers, checked.
-//! - [`image`]: segments to mappings.
-//! - [`layout`]: where things go.
-//! - [`stack`]: argument limits and the initial stack.
+//! - [`image`]: segments to mappings, and where they and the heap go.
+//! - [`stack`]: argument limits, the initial stack and where it goes.
+//! - [`aslr`]: how random that is.
 //!
 //! # Invariants
 //! - Files are hostile: every length and sum is checked, nothing is allocated by a length that the file alone states.
 //! - Mappings are deferred and carried out in one round trip; copies into them come after it.
 #![forbid(unsafe_code)]
 
+pub mod aslr;
 pub mod elf;
 pub mod image;
-pub mod layout;
 pub mod script;
 pub mod stack;
 #[cfg(test)]
@@ -31,8 +31,8 @@ use moat_mm::{ImageLayout, MemoryManager, MmLimits};
 use moat_platform::{GuestThread, Order, VdsoLayout, execute};
 use moat_vfs::OpenFile;
 
+pub use aslr::Aslr;
 use elf::ElfHeaders;
-pub use layout::Aslr;
 pub use stack::Identity;
 
 /// How often a `#!` line may name another script.
@@ -145,7 +145,7 @@ impl Program {
     ) -> Result<LoadedProgram> {
         mm.set_limits(params.limits);
         let needed = stack::size_needed(&self.filename, &self.argv, &self.envp);
-        let stack = layout::place_stack(mm, params.limits.stack, needed, params.aslr)?;
+        let stack = stack::place(mm, params.limits.stack, needed, params.aslr)?;
         stack::map(mm, thread, &stack, self.headers.exec_stack()).await?;
         let program =
             image::map_program(mm, thread, &self.file, &self.headers, self.interpreter.is_some(), params.aslr).await?;
@@ -153,7 +153,7 @@ impl Program {
             Some((file, headers)) => Some(image::map_interpreter(mm, thread, file, headers).await?),
             None => None,
         };
-        let brk = layout::place_brk(&program, self.interpreter.is_some(), params.aslr);
+        let brk = program.place_brk(self.interpreter.is_some(), params.aslr);
         mm.set_brk_start(brk);
         // Carries out all that was deferred: from here on the memory is there.
         execute(thread, Order::SetName(padded_name(&params.comm))).await?;

@@ -14,11 +14,11 @@ use moat_abi::futex::{RSEQ_ALIGN, RSEQ_FEATURE_SIZE};
 use moat_abi::mman::{MapFlags, ProtFlags};
 use moat_abi::time::USER_HZ;
 use moat_abi::{Errno, Result};
-use moat_mm::{MapBacking, MemoryManager, MmapRequest, PAGE_SIZE};
-use moat_platform::GuestThread;
+use moat_mm::{MapBacking, MemoryManager, MmapRequest, PAGE_SIZE, page_down, page_up};
+use moat_platform::{GUEST_BOTTOM, GUEST_TOP, GuestThread};
 
+use crate::aslr::{Aslr, MMAP_RANDOM_BITS};
 use crate::image::MappedImage;
-use crate::layout::Aslr;
 
 /// Arguments may always take this much (`ARG_MAX`).
 const ARG_MIN: u64 = 128 << 10;
@@ -28,6 +28,18 @@ const ARG_CAP: u64 = 6 << 20;
 const EXTRA: u64 = 4 * PAGE_SIZE;
 /// The random distance below the strings is less than this (`arch_align_stack`).
 const RANDOM_DISTANCE: u64 = 8192;
+/// Bits of randomness, in pages, of the stack (`STACK_RND_MASK`).
+const STACK_RANDOM_BITS: u32 = 22;
+/// The least distance of the mapping base from the stack's top (`mmap_base`).
+const MIN_STACK_GAP: u64 = 128 << 20;
+/// The most of the stack that is mapped from the start; a fault grows it further.
+const MAX_INITIAL_STACK: u64 = 64 << 20;
+/// Room below the arguments that every stack has from the start, whatever RLIMIT_STACK.
+const MIN_STACK_ROOM: u64 = 128 << 10;
+/// The size of a transparent huge page.
+const HUGE_PAGE: u64 = 2 << 20;
+/// The least part of a huge page that the stack's top lies above a huge-page border.
+const OFF_HUGE_BORDER: u64 = 512 << 10;
 const PLATFORM: &[u8] = b"x86_64\0";
 
 /// Who the program runs as, for the auxiliary vector.
@@ -110,6 +122,34 @@ fn string_bytes(filename: &[u8], argv: &[Vec<u8>], envp: &[Vec<u8>]) -> u64 {
 
 fn pointer_bytes(argv: &[Vec<u8>], envp: &[Vec<u8>]) -> u64 {
     (argv.len() + envp.len()) as u64 * 8
+}
+
+/// Chooses the pages of the initial stack and sets the mapping base of `mm` below it.
+///
+/// # Errors
+/// ENOMEM where no room is.
+pub fn place(mm: &MemoryManager, limit: u64, needed: u64, aslr: Aslr) -> Result<Range<u64>> {
+    let room = page_up(needed).and_then(|n| n.checked_add(MIN_STACK_ROOM)).ok_or(Errno::ENOMEM)?;
+    let len = page_down(limit.min(MAX_INITIAL_STACK)).max(room);
+    let gap = limit.clamp(MIN_STACK_GAP, GUEST_TOP / 6 * 5).max(len);
+    let mut top = GUEST_TOP - PAGE_SIZE - aslr.random_pages(STACK_RANDOM_BITS);
+    // The vDSO is the only thing mapped: the stack with all its room to grow goes below it if they would meet.
+    for vma in mm.vmas_snapshot().iter().rev() {
+        if vma.start < top + PAGE_SIZE && vma.end + gap > top {
+            top = vma.start.saturating_sub(PAGE_SIZE);
+        }
+    }
+    // The first pages must not be backed by a huge page: most stacks stay small, and a huge one costs 2 MiB of
+    // zeroing. The part of the area above the last border can't be huge, so the top goes well above one.
+    if top % HUGE_PAGE < OFF_HUGE_BORDER {
+        top = top - top % HUGE_PAGE - HUGE_PAGE / 4;
+    }
+    let start = top.checked_sub(len).filter(|&s| s > GUEST_BOTTOM).ok_or(Errno::ENOMEM)?;
+    // The base stays clear of the stack at its largest (`mmap_base`).
+    let guard = (1 << 20) + aslr.random_pages(MMAP_RANDOM_BITS);
+    let base = top.checked_sub(gap).and_then(|b| b.checked_sub(guard)).ok_or(Errno::ENOMEM)?;
+    mm.set_mmap_base(page_down(base));
+    Ok(start..top)
 }
 
 /// Maps the stack.

@@ -68,7 +68,10 @@ impl std::str::FromStr for Volume {
             [source, destination] => (source, destination),
             _ => return Err(invalid()),
         };
+        // It is opened later, by a process whose working directory may be another.
         let source = fs::canonicalize(source).context(|| format!("volume {source:?}"))?;
+        // One path for both is the place where the host has it, links resolved; a place in the guest is taken as it is
+        // written, because only its own tree says what its links mean.
         let destination = if parts.len() == 1 {
             source.to_str().ok_or_else(invalid)?.to_owned()
         } else {
@@ -85,6 +88,7 @@ pub(crate) fn clean_absolute(path: &str) -> Option<String> {
         match part {
             "" | "." => {}
             ".." => {
+                // Above the root is refused rather than taken for the root: it can only be a mistake.
                 parts.pop()?;
             }
             part => parts.push(part),
@@ -145,6 +149,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         }),
         flags: MountFlags { readonly: volume.readonly, ..MountFlags::default() },
     }));
+    // With the host's root the command is to find itself where it was typed.
     let cwd = match request.cwd {
         Some(cwd) => cwd,
         None if root == Path::new("/") => std::env::current_dir().context(|| "finding the current directory".into())?,
@@ -162,7 +167,9 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
             cwd,
             uid: request.uid,
             gid: request.gid,
+            // As on the host: whoever is not root has none.
             capabilities: if request.uid == 0 { CapabilitySpec::full() } else { CapabilitySpec::default() },
+            // A command of one's own expects that ^C ends it, which it would not as an init without handlers.
             init: InitSignals::Ordinary,
             terminal: request.terminal,
             ..ProcessSpec::default()

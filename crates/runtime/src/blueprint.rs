@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostSockets, Lifetime,
-    MountFlags, MountKind, MountSpec, Overlay, PageLoading, ProcessSpec, RestoreSpec, RootSpec, SPEC_VERSION,
+    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostSockets, JailSpec,
+    Lifetime, MountFlags, MountKind, MountSpec, Overlay, PageLoading, ProcessSpec, RestoreSpec, RootSpec, SPEC_VERSION,
     SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
@@ -236,8 +236,8 @@ impl Blueprint {
         })
     }
 
-    /// Opens the host's files, puts them into `descriptors` and gives the spec that names them. `nodes` is the socket of the node
-    /// maker.
+    /// Opens the host's files, puts them into `descriptors` and gives the spec that names them; its jail and session are the
+    /// caller's to say. `nodes` is the socket of the node maker.
     pub(crate) fn into_spec(
         self,
         config: &Config,
@@ -259,6 +259,7 @@ impl Blueprint {
             logging: config.log_spec(),
             fds,
             session: None,
+            jail: JailSpec::default(),
         })
     }
 
@@ -281,6 +282,7 @@ impl Blueprint {
         fds: &mut impl Descriptors,
     ) -> Result<ContainerSpec> {
         let access = self.root.access(self.root_readonly);
+        // The tree is opened with as little as the guest may do with it: read-only then is the host's to enforce.
         let root = opener.open(&self.root.path, self.root.submounts, access)?;
         if root.file_type != FileType::Directory {
             return Err(Error::Invalid(format!("the root {} is not a directory", self.root.path.display())));
@@ -299,6 +301,7 @@ impl Blueprint {
             Some(image) => {
                 let (state, pages) = image.open()?;
                 let medium = rustix::fs::fstatvfs(&pages).context(|| "looking at pages".into())?;
+                // Guest memory may be executed, and a mapping of a file on such a medium may not.
                 let noexec = medium.f_flag.contains(StatVfsMountFlags::NOEXEC);
                 let loading = if noexec { PageLoading::Copied } else { PageLoading::Mapped };
                 Some(RestoreSpec { state: fds.add(state.into()), pages: fds.add(pages.into()), loading })
@@ -314,6 +317,7 @@ impl Blueprint {
             host_sockets: self.host_sockets,
             stdio: stdio.stdio,
             preserved: stdio.preserved,
+            // With a gofer the socket goes to that, which makes the nodes in its trees.
             node_maker: nodes.and_then(|socket| fds.add_node_maker(socket)),
             root,
             mounts,

@@ -88,6 +88,7 @@ impl Cgroup {
         if config.ignore_cgroups {
             return Ok(None);
         }
+        // Limits that can't hold are an error; a cgroup that only counts is done without.
         let asked = Self::limits_asked_for(resources);
         let Some(hierarchies) = Hierarchies::of_host()? else {
             return match asked {
@@ -275,6 +276,8 @@ impl Cgroup {
             if processes.is_empty() {
                 return;
             }
+            // New ones may be forked while the list is read, so it is read until it is empty. The command itself may be
+            // in there.
             for pid in processes.into_iter().filter(|&pid| u32::try_from(pid) != Ok(std::process::id())) {
                 if let Some(pid) = Pid::from_raw(pid) {
                     let _ = kill_process(pid, Signal::KILL);
@@ -291,11 +294,14 @@ impl Cgroup {
     /// EBUSY: there are processes in it, which are named.
     pub fn delete(&self) -> Result<()> {
         if let (Layout::V2 { mount, .. }, Some(unit)) = (&self.layout, &self.unit) {
+            // The directory is systemd's: it goes with the scope. What is left of it goes below.
             unit.stop(mount)?;
         }
         let mut result = Ok(());
         let mut waiting = Waiting::new();
         for (mount, path) in self.dirs() {
+            // A path out of the state file never leads to the hierarchy's root, or out of it. One that fails does not
+            // keep the others.
             if path != mount && path.starts_with(mount) {
                 let removed = remove(path, &mut waiting)
                     .context(|| format!("removing the cgroup {}{}", path.display(), occupants(path)));

@@ -11,7 +11,6 @@ mod exec_process;
 mod info;
 mod lifecycle;
 mod neighbour;
-mod pid_file;
 
 use moat_control::ContainerStatus;
 

@@ -104,6 +104,7 @@ pub fn follow(
 fn wait(watch: Option<&mut OomWatch>, deadline: Instant) -> Result<OomEvent> {
     let left = deadline.saturating_duration_since(Instant::now());
     let timeout = Timespec::try_from(left).map_err(|_| Error::Invalid("the interval is too long".into()))?;
+    // Without a watch there is nothing but the next statistics to wait for.
     let Some(watch) = watch else {
         std::thread::sleep(left);
         return Ok(OomEvent::Nothing);

@@ -105,21 +105,21 @@ impl Exports {
         }
         let host = namespaces(plan).prepare_namespaces()?;
         let Exports { mut donation, trees, node_maker } = self;
-        let spec = GoferSpec { version: SPEC_VERSION, trees, node_maker, host_sockets, lifetime, debug: config.debug };
+        let jail = host.jail(opener.trees());
+        let spec =
+            GoferSpec { version: SPEC_VERSION, jail, trees, node_maker, host_sockets, lifetime, debug: config.debug };
         // Waited for later: the gofer starts while the sandbox does.
         let (start, start_write) = pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())?;
         let panic_log = memfd("moat-panic-log")?;
-        let mut args = vec![
+        let args = vec![
             moat_gofer::PROCESS_NAME.to_owned(),
             "gofer".into(),
             format!("--spec-fd={}", donation.add(spec_file(&spec)?.into())),
             format!("--start-sync-fd={}", donation.add(start_write)),
             format!("--panic-log-fd={}", donation.add(copy(&panic_log)?)),
             format!("--donated={}", donation.len()),
-            opener.flag().into(),
+            id.into(),
         ];
-        args.extend(host.boot_flags());
-        args.push(id.into());
         let child = Spawn {
             args: &c_strings(args)?,
             env: &[],

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use moat_control::spec::Trees;
 use moat_host::mounts::{IdMapped, MountAttributes, map_ids, with_attributes};
 use moat_host::spawn::{IdMap, IdMaps, MapWriter, new_user_namespace};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -80,11 +81,11 @@ impl Opener {
         }
     }
 
-    /// The `--trees` flag of boot.
-    pub(crate) fn flag(self) -> &'static str {
+    /// What the process that gets the trees is told of them.
+    pub(crate) fn trees(self) -> Trees {
         match self {
-            Opener::Detached => "--trees=detached",
-            Opener::Attached => "--trees=attached",
+            Opener::Detached => Trees::Detached,
+            Opener::Attached => Trees::Attached,
         }
     }
 
@@ -105,6 +106,7 @@ impl Opener {
         match (ids, self) {
             (None, _) => Ok(tree),
             (Some(ids), Opener::Detached) => ids.apply(&tree.fd, path).map(|()| tree),
+            // Ids are mapped by an attribute of a mount, and there is no mount of its own without the privilege.
             (Some(_), Opener::Attached) => Err(Error::unsupported(
                 format!("the id-mapped mount of {}", path.display()),
                 "it can't be made without CAP_SYS_ADMIN",

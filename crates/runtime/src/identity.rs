@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use moat_control::spec::RunAs;
 use moat_host::spawn::{Credentials, IdMap, IdMaps, MapWriter, user_namespace_maps};
 use rustix::thread::CapabilitySet;
 
@@ -41,8 +42,8 @@ pub(crate) struct Identity {
     pub(crate) maps: Option<IdMaps>,
     /// Ids at the time of execution.
     pub(crate) credentials: Credentials,
-    /// The `--identity` flag of boot.
-    pub(crate) flag: &'static str,
+    /// Whom its process runs as in there.
+    pub(crate) run_as: RunAs,
 }
 
 impl UserNamespace {
@@ -63,7 +64,7 @@ impl UserNamespace {
             UserNamespace::Join(path) => join(path),
             UserNamespace::Current => {
                 let (uid, gid) = own_maps()?;
-                Ok(Identity { join: None, maps: None, credentials: Credentials::Keep, flag: flag(&uid, &gid) })
+                Ok(Identity { join: None, maps: None, credentials: Credentials::Keep, run_as: run_as(&uid, &gid) })
             }
         }
     }
@@ -75,17 +76,12 @@ fn new_namespace() -> Result<Identity> {
     if !uid.is_root() {
         let own = |id| vec![IdMap { inside: 0, outside: id, count: 1 }];
         let maps = IdMaps { uid: own(uid.as_raw()), gid: own(gid.as_raw()), writer: MapWriter::Ordinary };
-        return Ok(Identity {
-            join: None,
-            maps: Some(maps),
-            credentials: Credentials::Keep,
-            flag: "--identity=creator",
-        });
+        return Ok(Identity { join: None, maps: Some(maps), credentials: Credentials::Keep, run_as: RunAs::Creator });
     }
     let (uid, gid) = own_maps()?;
-    let flag = flag(&uid, &gid);
+    let run_as = run_as(&uid, &gid);
     let maps = IdMaps { uid: identity(&uid), gid: identity(&gid), writer: MapWriter::Privileged };
-    Ok(Identity { join: None, maps: Some(maps), credentials: Credentials::Keep, flag })
+    Ok(Identity { join: None, maps: Some(maps), credentials: Credentials::Keep, run_as })
 }
 
 fn mapped(uid: Vec<IdMap>, gid: Vec<IdMap>) -> Identity {
@@ -99,9 +95,9 @@ fn mapped(uid: Vec<IdMap>, gid: Vec<IdMap>) -> Identity {
     } else {
         MapWriter::Programs
     };
-    let flag = flag(&uid, &gid);
+    let run_as = run_as(&uid, &gid);
     let maps = Some(IdMaps { uid, gid, writer });
-    Identity { join: None, maps, credentials: Credentials::NamespaceRoot, flag }
+    Identity { join: None, maps, credentials: Credentials::NamespaceRoot, run_as }
 }
 
 fn join(path: &std::path::Path) -> Result<Identity> {
@@ -118,13 +114,13 @@ fn join(path: &std::path::Path) -> Result<Identity> {
     if !contains(&uid, 0) || !contains(&gid, 0) {
         return Err(Error::Invalid(format!("the user namespace {} has no root", path.display())));
     }
-    let flag = flag(&uid, &gid);
-    Ok(Identity { join: Some(namespace), maps: None, credentials: Credentials::NamespaceRoot, flag })
+    let run_as = run_as(&uid, &gid);
+    Ok(Identity { join: Some(namespace), maps: None, credentials: Credentials::NamespaceRoot, run_as })
 }
 
 /// Nobody, if there is such a user.
-fn flag(uid: &[IdMap], gid: &[IdMap]) -> &'static str {
-    if contains(uid, NOBODY) && contains(gid, NOBODY) { "--identity=nobody" } else { "--identity=creator" }
+fn run_as(uid: &[IdMap], gid: &[IdMap]) -> RunAs {
+    if contains(uid, NOBODY) && contains(gid, NOBODY) { RunAs::Nobody } else { RunAs::Creator }
 }
 
 /// The maps of this process's user namespace.
@@ -160,9 +156,9 @@ mod tests {
         assert!(contains(&host, NOBODY));
         assert_eq!(identity(&host), host);
         let nested = IdMap::parse_all("0 1000 1\n1 100000 65535\n");
-        assert_eq!(flag(&nested, &host), "--identity=nobody");
+        assert_eq!(run_as(&nested, &host), RunAs::Nobody);
         assert_eq!(identity(&nested), IdMap::parse_all("0 0 1\n1 1 65535\n"));
-        assert_eq!(flag(&nested, &IdMap::parse_all("0 1000 1\n")), "--identity=creator");
+        assert_eq!(run_as(&nested, &IdMap::parse_all("0 1000 1\n")), RunAs::Creator);
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub fn open(mut config: SessionConfig) -> Result<OpenSession> {
                 files.extend(file);
                 sinks.push(sink);
             }
+            // Which sinks there are the sentry sees by the ones that are left: descriptors and sinks stay in step.
             Err(error) if sink.ignore_setup_error => {
                 tracing::warn!("trace session {:?} is without its sink {:?}: {error}", config.name, sink.name);
             }

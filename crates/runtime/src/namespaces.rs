@@ -7,7 +7,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use moat_control::spec::NetworkMode;
+use moat_control::spec::{JailSpec, NetworkMode, NetworkOrigin, Trees};
 use moat_host::spawn::{IdMap, Joins, Namespaces};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -139,16 +139,13 @@ impl PreparedNamespaces {
         }
     }
 
-    /// The flags of boot that say who it is.
-    pub(crate) fn boot_flags(&self) -> Vec<String> {
-        let mut flags = vec![self.identity.flag.to_owned()];
-        if self.capabilities != 0 {
-            flags.push(format!("--apply-caps={}", self.capabilities));
-        }
-        if self.namespaces.contains(Namespaces::NET) {
-            flags.push("--network-namespace=new".into());
-        }
-        flags
+    /// What the process makes of itself in them.
+    pub(crate) fn jail(&self, trees: Trees) -> JailSpec {
+        let network = match self.namespaces.contains(Namespaces::NET) {
+            true => NetworkOrigin::New,
+            false => NetworkOrigin::Existing,
+        };
+        JailSpec { run_as: self.identity.run_as, capabilities: self.capabilities, network, trees }
     }
 }
 
@@ -166,6 +163,7 @@ pub(crate) fn check(spec: &Spec, role: Role, network: NetworkMode, warnings: &mu
         if kind == LinuxNamespaceType::Time {
             return Err(Error::unsupported("linux.namespaces: time", "guests see the host's clocks"));
         }
+        // Which of two paths would be meant?
         if namespaces.iter().take(index).any(|other| other.typ() == kind) {
             return Err(Error::Invalid(format!("linux.namespaces: {kind} is given twice")));
         }
@@ -179,6 +177,8 @@ pub(crate) fn check(spec: &Spec, role: Role, network: NetworkMode, warnings: &mu
         }
     }
     let has = |kind| find(namespaces, kind).is_some();
+    // A network or IPC namespace less shows the guest less than was asked for; a pid namespace less would have to show
+    // more.
     if !has(LinuxNamespaceType::Pid) {
         let why = "the host's processes can't be shown to a guest";
         return Err(Error::unsupported("linux.namespaces without pid", why));
@@ -367,7 +367,8 @@ mod tests {
         if rustix::process::geteuid().is_root() {
             let plan = plan("[]", NetworkMode::Host).unwrap();
             assert_eq!((plan.capabilities, &plan.user), (1 << 13, &UserNamespace::Current));
-            assert_eq!(plan.prepare_namespaces().unwrap().boot_flags().len(), 2);
+            let jail = plan.prepare_namespaces().unwrap().jail(Trees::Detached);
+            assert_eq!((jail.capabilities, jail.network), (1 << 13, NetworkOrigin::Existing));
         }
     }
 

@@ -21,6 +21,7 @@ use crate::error::{Context, Result};
 use crate::{ContainerId, Error};
 
 pub use entry::Entry;
+pub(crate) use entry::write_pid_file;
 pub use state::{ContainerState, STATE_VERSION, Status};
 
 /// Name of the state file.

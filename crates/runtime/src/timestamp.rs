@@ -58,6 +58,7 @@ fn days_until(year: u64, month: u64, day: u64) -> Option<u64> {
     if !(1970..10_000).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
+    // The year is taken to begin in March, so that the leap day is its last and months before it have fixed lengths.
     let year = if month <= 2 { year.saturating_sub(1) } else { year };
     let (era, year_of_era) = (year / 400, year % 400);
     let shifted_month = month.saturating_add(9) % 12;

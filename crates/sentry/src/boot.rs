@@ -17,9 +17,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
-use moat_control::spec::{FileAccess, Lifetime, MAX_SPEC_BYTES, NetworkMode};
+use moat_control::spec::{FileAccess, Lifetime, MAX_SPEC_BYTES, NetworkMode, NetworkOrigin};
 use moat_control::{BootError, Connection, Listener, SandboxSpec, StartSync};
-use moat_jail::{DonatedFiles, NetworkNamespace, StartFlags, logging, privileges};
+use moat_jail::{DonatedFiles, StartFds, logging, privileges};
 
 pub use args::BootArgs;
 
@@ -31,9 +31,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ! {
     moat_jail::process::main(c"moat-sandbox", args, boot_and_serve)
 }
 
-fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &StartSync) -> Result<u8, BootError> {
+fn boot_and_serve(mut files: DonatedFiles, fds: &StartFds, start_sync: &StartSync) -> Result<u8, BootError> {
     logging::report_more(moat_kernel::task::recent::report);
-    let mut spec = read_spec(files.take(flags.spec_fd)?)?;
+    let mut spec = read_spec(files.take(fds.spec)?)?;
     if let Some(fd) = spec.fds.debug_log {
         logging::start(&spec.logging, File::from(files.take(fd)?));
     }
@@ -44,19 +44,19 @@ fn boot_and_serve(mut files: DonatedFiles, flags: &StartFlags, start_sync: &Star
     if spec.network == NetworkMode::Host {
         // While the host's /proc is still there.
         moat_net_host::ports::read_host_limit();
-        if flags.network_namespace == NetworkNamespace::New {
+        if spec.jail.network == NetworkOrigin::New {
             moat_host::net::bring_loopback_up().map_err(|errno| {
                 BootError::host("bringing the loopback device up", &io::Error::from_raw_os_error(errno.raw()))
             })?;
         }
     }
     // Mounting takes privileges, which go next.
-    isolation::enter(&mut spec, &mut files, flags.trees)?;
+    isolation::enter(&mut spec, &mut files)?;
     let capabilities = match spec.files {
         FileAccess::Direct => privileges::DIRECT_FILE_ACCESS,
         FileAccess::Gofer => privileges::NONE,
     };
-    privileges::drop_all_but(flags.identity, capabilities | flags.network_capabilities())?;
+    privileges::drop_all_but(spec.jail.run_as, capabilities | privileges::over_network(&spec.jail))?;
     if spec.lifetime == Lifetime::Attached {
         privileges::die_with_parent()?;
     }

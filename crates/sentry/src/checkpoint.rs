@@ -143,6 +143,7 @@ impl Walked {
     /// Writes what is left, and the state.
     fn finish(mut self, container: &GuestContainer, file: &File) -> Result<(), ImageError> {
         for (mut memory, present, copy) in self.memories {
+            // A copy of the address space was made when the tasks were at rest: they run again, and change their own.
             if let Some(copy) = copy {
                 memory.write_pages(&**copy.space(), &present, WhichPages::Inherited, &mut self.pages)?;
             }

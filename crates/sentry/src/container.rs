@@ -214,9 +214,11 @@ async fn first_process(
 ) -> Result<RestoredContainer, BootError> {
     let set_up = |files: &mut [_], creds: &_| console::set_up(files, namespace, &member.processes, creds);
     let request = process::request(process, member, fds, set_up).map_err(|e| e.into_boot(process))?;
+    // Known by number: a restore gets others in their place.
     let donated = request.fds.snapshot().into_iter().map(|(_, file, _)| file).collect();
     let prepared = prepare_process(request).await.map_err(|e| StartError::Command(e).into_boot(process))?;
     let init = prepared.process();
+    // A command of `do` is to die of signals that an init would not be told of.
     if process.init == InitSignals::Ordinary {
         init.group().make_killable();
     }
@@ -279,6 +281,7 @@ fn device_rules(spec: &[DeviceRule]) -> Option<DeviceRules> {
         let verdict = if rule.allow { Verdict::Allow } else { Verdict::Deny };
         let (file_type, (major, minor)) = match rule.devices {
             RuleDevices::All => {
+                // It says of every device what holds: whatever came before it counts no more.
                 rules = DeviceRules::new(verdict);
                 continue;
             }

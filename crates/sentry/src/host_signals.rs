@@ -83,6 +83,7 @@ impl HostSignals {
                         self.hand_on(&root, signal, info.ssi_code);
                     }
                 }
+                // None is left: EAGAIN, as the descriptor does not block.
                 Err(_) => (&mut readable).await,
             }
         }

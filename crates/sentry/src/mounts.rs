@@ -146,6 +146,7 @@ impl Trees<'_> {
                 overlay::over(self.vfs, &lower, files.limits, Some(place))?
             }
         };
+        // A file is shown by a bind mount out of its directory, which nobody else sees.
         let whole = Mount::new(self.vfs.tables(), fs, MountFlags::RELATIME, b"none");
         match name {
             None => Ok(whole),
@@ -271,6 +272,7 @@ impl Builder {
         }?;
         new.set_flags(flags(spec.flags));
         let path = spec.destination.as_bytes();
+        // What is missing of the mount point is made, of the kind that is mounted on it.
         let at = if new.root().inode().file_type() == FileType::Directory {
             self.make_dirs(path)
         } else {
@@ -278,6 +280,7 @@ impl Builder {
         }?;
         match &spec.kind {
             MountKind::Tmpfs(o) if o.copy_up => {
+                // The tmpfs begins with what it covers, which has to be copied before it is covered.
                 let new = covering(&new, &at)?;
                 new.set_flags(flags(spec.flags));
                 self.namespace.attach(&new, &at)

@@ -15,7 +15,11 @@ fn a_sandbox_that_hangs_is_looked_at_from_outside() {
     let bundle = Bundle::new("hangs", &["--ignore-cgroups"], "exec sleep 1000", |_| {});
     bundle.start();
     let id = bundle.id.as_str();
-    assert!(bundle.text(&["debug", "--stacks", id]).contains("guest tasks"));
+    // The shell may not have become the command yet.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !bundle.text(&["debug", "--stacks", id]).contains(" sleep ") {
+        assert!(Instant::now() < deadline);
+    }
     let state: Value = serde_json::from_str(&bundle.text(&["state", id])).unwrap();
     let pid = Pid::from_raw(i32::try_from(state["pid"].as_i64().unwrap()).unwrap()).unwrap();
     kill_process(pid, Signal::STOP).unwrap();

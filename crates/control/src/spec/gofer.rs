@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FdNumber, HostSockets, Lifetime, SPEC_VERSION, SpecError};
+use super::{FdNumber, HostSockets, JailSpec, Lifetime, SPEC_VERSION, SpecError};
 
 /// All that a new gofer is made from; one gofer serves one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoferSpec {
     /// [`SPEC_VERSION`].
     pub version: u32,
+    /// How the process shuts itself in.
+    pub jail: JailSpec,
     /// The trees.
     pub trees: Vec<GoferTree>,
     /// The socket of the process that makes nodes of devices, if there is one.

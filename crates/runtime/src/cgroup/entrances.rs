@@ -44,11 +44,14 @@ impl Entrances {
 impl Cgroup {
     /// Opens the ways into a cgroup that is there.
     pub(crate) fn entrances(&self, cloning: Cloning) -> Result<Entrances> {
+        // None for a scope, which exists only with a process in it: systemd moves this one there.
         let mut entrances = Entrances::default();
         if self.unit.is_some() {
             return Ok(entrances);
         }
         for (path, unified) in self.places() {
+            // clone3(2) knows cgroups of version 2 only: for the others the child writes itself into `tasks` before it
+            // executes.
             if !unified {
                 let open = OpenOptions::new().write(true).open(path.join("tasks"));
                 entrances.tasks.push(open.context(|| format!("opening the cgroup {}", path.display()))?.into());

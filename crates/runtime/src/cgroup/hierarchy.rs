@@ -42,6 +42,7 @@ impl Hierarchies {
         for mount in mountinfo.lines().filter_map(Mount::parse) {
             let Some(hierarchy) = mount.hierarchy(own) else { continue };
             if hierarchy.controllers == [""] {
+                // It may be mounted again elsewhere; the usual place is the one that others use too.
                 if unified.is_none() || hierarchy.mount == Path::new(UNIFIED_MOUNT) {
                     unified = Some(hierarchy);
                 }
@@ -50,6 +51,7 @@ impl Hierarchies {
             }
         }
         match unified {
+            // A hybrid host has version 2 at another place, without controllers: limits are those of version 1 there.
             Some(unified) if v1.is_empty() || unified.mount == Path::new(UNIFIED_MOUNT) => {
                 Some(Hierarchies::V2(unified))
             }
@@ -72,6 +74,7 @@ struct Mount<'a> {
 impl<'a> Mount<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let (mount, source) = line.split_once(" - ")?;
+        // `proc(5)`: id, parent and device come first; optional fields end at the dash.
         let mut fields = mount.split(' ').skip(3);
         let (root, point) = (fields.next()?, fields.next()?);
         let mut fields = source.split(' ');
@@ -89,6 +92,8 @@ impl<'a> Mount<'a> {
             let mut fields = line.splitn(3, ':').skip(1);
             let (names, path) = (fields.next()?, fields.next()?);
             let controllers: Vec<&str> = names.split(',').collect();
+            // The unified hierarchy is the line without names; one of version 1 names its controllers, which are mount
+            // options too.
             let found = if self.unified {
                 names.is_empty()
             } else {

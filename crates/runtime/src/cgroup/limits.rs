@@ -13,6 +13,7 @@ use oci_spec::runtime::{
 /// kernel memory, which the host's kernel does not know any more.
 pub(super) fn asked_for(resources: &LinuxResources) -> LinuxResources {
     let mut asked = resources.clone();
+    // The sentry's to enforce: no node of the host's is ever opened.
     asked.set_devices(None);
     asked.set_memory(resources.memory().as_ref().and_then(memory));
     asked.set_cpu(resources.cpu().as_ref().and_then(cpu));
@@ -96,6 +97,7 @@ fn memory(memory: &LinuxMemory) -> Option<LinuxMemory> {
 fn cpu(cpu: &LinuxCpu) -> Option<LinuxCpu> {
     let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
     let mut asked = LinuxCpu::default();
+    // Zero says "unset" in what clients write (runc takes it so), not a limit of nothing.
     asked.set_shares(cpu.shares().filter(|&value| value != 0));
     asked.set_quota(cpu.quota().filter(|&value| value != 0));
     asked.set_period(cpu.period().filter(|&value| value != 0));

@@ -56,6 +56,7 @@ fn plain(path: &Path) -> Result<CgroupPath> {
     for component in path.components() {
         match component {
             Component::Normal(name) => clean.push(name),
+            // It would lead out of the cgroups that the caller was given.
             Component::ParentDir => {
                 return Err(Error::Invalid(format!("linux.cgroupsPath: {:?} has a component \"..\"", path.display())));
             }
@@ -67,6 +68,7 @@ fn plain(path: &Path) -> Result<CgroupPath> {
 
 fn systemd(path: Option<&Path>, id: &ContainerId) -> Result<CgroupPath> {
     let Some(path) = path else {
+        // As runc: the default slice, and a scope with the name of the runtime.
         return Ok(CgroupPath::Systemd { slice: String::new(), prefix: "moat".into(), name: id.as_str().to_owned() });
     };
     let text = path.to_string_lossy();

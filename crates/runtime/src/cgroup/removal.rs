@@ -37,6 +37,7 @@ impl Waiting {
             self.said = true;
         }
         sleep(self.next);
+        // A process that was just killed is gone within milliseconds; one in a host call may take long.
         self.next = self.next.saturating_mul(2).min(Duration::from_millis(200));
         true
     }
@@ -48,6 +49,8 @@ impl Waiting {
 /// EBUSY after [`REMOVE_PATIENCE`]; the host's.
 pub(super) fn remove(dir: &Path, waiting: &mut Waiting) -> io::Result<()> {
     loop {
+        // rmdir(2) takes a cgroup without children only. Guests with a writable cgroup mount may have made some, and
+        // make more meanwhile.
         for child in children(dir) {
             remove(&child, waiting)?;
         }

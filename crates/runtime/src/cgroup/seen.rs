@@ -48,6 +48,7 @@ impl Cgroup {
     pub fn memory_limit(&self) -> Option<u64> {
         let limit = match &self.layout {
             Layout::V1(dirs) => {
+                // The least of the limits up the tree: the kernel has worked it out there. On version 2 nobody has.
                 let stat = read_if_there(v1::find(dirs, "memory")?, "memory.stat")?;
                 parse_keyed(&stat).find(|(key, _)| *key == "hierarchical_memory_limit").map(|(_, value)| value)
             }
@@ -113,9 +114,11 @@ pub(crate) fn shares_of_host() -> SharesSpec {
 #[must_use]
 pub fn shares(cgroup: Option<&Cgroup>, pod: PodSize, config: &Config) -> SharesSpec {
     let host = hardware::cpu_count();
+    // No more than any of them: the host's, the cpuset's and the pod's.
     let count = cgroup.and_then(Cgroup::cpu_count).into_iter().chain(pod.cpus).fold(host, u32::min);
     let cpu_max_us = least([cgroup.and_then(Cgroup::cpu_max_us), pod.cpu_max_us].into_iter().flatten());
     let cpu_count = match cpu_max_us {
+        // A quota of two CPUs' time can be used by many CPUs in turn; programs size their pools by it all the same.
         Some(max) if config.cpu_num_from_quota => by_quota(count, ratio(max)),
         _ => count,
     };

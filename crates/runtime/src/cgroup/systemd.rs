@@ -50,8 +50,10 @@ impl Unit {
             return Err(Error::unsupported("--systemd-cgroup", "systemd does not run here (no /run/systemd/system)"));
         }
         let id_map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        // Root in a user namespace is no root for the system's manager.
         let bus = Bus::of(rustix::process::geteuid().is_root(), &id_map);
         let slice = match (slice, bus) {
+            // The slices that systemd itself puts scopes in (systemd.special(7)).
             ("", Bus::System) => "system.slice",
             ("", Bus::User) => "user.slice",
             (slice, _) => slice,
@@ -117,6 +119,7 @@ fn unit_name(prefix: &str, name: &str) -> String {
 fn expand(slice: &str) -> Result<PathBuf> {
     let invalid = || Error::Invalid(format!("linux.cgroupsPath: invalid slice name {slice:?}"));
     let stem = slice.strip_suffix(".slice").ok_or_else(invalid)?;
+    // `-.slice` is the root of all.
     if stem == "-" {
         return Ok(PathBuf::new());
     }
@@ -125,6 +128,7 @@ fn expand(slice: &str) -> Result<PathBuf> {
         if part.is_empty() {
             return Err(invalid());
         }
+        // The parent of `a-b.slice` is `a.slice`: a name has the names of all above in it (systemd.slice(5)).
         prefix.push_str(part);
         path.push(format!("{prefix}.slice"));
         prefix.push('-');

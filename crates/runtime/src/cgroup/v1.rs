@@ -88,6 +88,8 @@ pub(super) fn fill_cpuset(mount: &Path, path: &Path) -> Result<()> {
         current.push(component);
         for (file, value) in ["cpuset.cpus", "cpuset.mems"].into_iter().zip(&mut values) {
             match read(&current, file)? {
+                // No process can be put into a cpuset without CPUs or memory nodes, and new ones have none: they get
+                // their parent's.
                 own if own.is_empty() => write(&current, file, &value)?,
                 own => *value = own,
             }
@@ -160,6 +162,7 @@ fn set_cpu(dir: &Path, cpu: &LinuxCpu) -> Result<()> {
 
 fn set_memory(dir: &Path, memory: &LinuxMemory) -> Result<()> {
     let mut swap = memory.swap();
+    // The limit of memory and swap can't stay below one of memory that goes: unlimited are both then, as with runc.
     if memory.limit() == Some(-1) && swap.is_none() && dir.join(SWAP).exists() {
         swap = Some(-1);
     }

@@ -15,6 +15,7 @@ pub(super) fn make(mount: &Path, dir: &Path) -> Result<()> {
     let below = dir.strip_prefix(mount).unwrap_or(Path::new(""));
     let mut current = mount.to_owned();
     for component in below.components() {
+        // A child has the controllers that its parent passes on, so the way is made from the top.
         pass_on_controllers(&current);
         current.push(component);
         match fs::create_dir(&current) {
@@ -60,6 +61,7 @@ fn sections(resources: &LinuxResources) -> Vec<(&'static str, LinuxResources)> {
     let mut sections = Vec::new();
     let mut add = |name, given: bool, fill: &dyn Fn(&mut LinuxResources)| {
         if given {
+            // One at a time, so that an error can name the field: the library's names none.
             let mut section = nothing.clone();
             fill(&mut section);
             sections.push((name, section));

@@ -61,9 +61,11 @@ impl Container {
             return Err(not_running());
         }
         if self.state.role != Role::Root {
+            // An image is of a whole sandbox.
             return Err(Error::unsupported("checkpoint", "of a container in the sandbox of another one"));
         }
         let image = NewImage::create(place)?;
+        // The sandbox writes by itself; this process keeps the files to give them their names.
         let (state, pages) = (copy(&image.state)?, copy(&image.pages)?);
         let sandbox = self.sandbox()?.clone();
         let then = match afterwards {
@@ -77,12 +79,14 @@ impl Container {
             return Ok(committed?);
         }
         if let Err(error) = committed {
+            // It was paused for the image alone.
             if was == Status::Running {
                 sandbox.resume(self.id.as_str())?;
             }
             return Err(error.into());
         }
         let Container { store, id, .. } = self;
+        // `delete` takes the lock itself.
         drop(entry);
         Container::delete(&store, &id, Force::Yes)
     }

@@ -11,7 +11,7 @@ use moat_control::spec::{FileAccess, Lifetime, NetworkMode, SharedNamespaces, Sh
 use moat_control::{ExitStatus, Listener, Request};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
-use super::{Container, neighbour, pid_file};
+use super::{Container, neighbour};
 use crate::attach::SignalForwarder;
 use crate::blueprint::ImageSource;
 use crate::blueprint::{Descriptors, Stdio};
@@ -26,7 +26,7 @@ use crate::node_maker;
 use crate::oci::Bundle;
 use crate::overlay::OverlayDirectory;
 use crate::sandbox::{CONTROL_SOCKET, ChildSandbox, InitFiles, Message, PANIC_LOG, Sandbox, SandboxFiles, Terminal};
-use crate::store::{ContainerState, Entry, Status};
+use crate::store::{self, ContainerState, Entry, Status};
 use crate::waiter::{self, WaiterTarget};
 use crate::{Blueprint, Config, ContainerId, Error, Store, oom_score};
 
@@ -187,7 +187,7 @@ impl Creation<'_> {
         self.save()?;
         // Last: clients take the file for the sign that the container can be started.
         if let Some(path) = pid_file {
-            pid_file::write(&path, container.pid())?;
+            store::write_pid_file(&path, container.pid())?;
         }
         Ok(child)
     }

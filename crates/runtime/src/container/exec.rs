@@ -8,7 +8,7 @@ use moat_control::{ExecLifetime, ExecuteArgs, ExitStatus, Request, Response, Sig
 use moat_host::signals;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Container, pid_file};
+use super::Container;
 use crate::Error;
 use crate::attach::SignalForwarder;
 use crate::blueprint::Descriptors;
@@ -16,7 +16,7 @@ use crate::cgroup::Entrances;
 use crate::console::{Console, check_attached, check_detached};
 use crate::error::{Context, Result};
 use crate::sandbox::{InitFiles, Link, Terminal};
-use crate::store::Status;
+use crate::store::{self, Status};
 use crate::waiter::{self, WaiterTarget};
 
 /// What `exec` was asked for.
@@ -111,7 +111,7 @@ impl Container {
         let (pid, link) = self.sandbox()?.execute(args, fds)?;
         // The number inside the container; the pid file below has the host's, which clients follow.
         if let Some(path) = &options.internal_pid_file {
-            pid_file::write(path, pid)?;
+            store::write_pid_file(path, pid)?;
         }
         // Attached, this command is what clients follow: it passes signals on and ends with the exit status.
         let host_pid = match options.attachment {
@@ -123,7 +123,7 @@ impl Container {
             }
         };
         if let Some(path) = &options.pid_file {
-            pid_file::write(path, host_pid)?;
+            store::write_pid_file(path, host_pid)?;
         }
         match options.attachment {
             Attachment::Attached => Ok(Some(Exec { id, pid, link, terminal })),

@@ -24,6 +24,7 @@ pub(crate) fn directory_of_file(file: &OwnedFd) -> Result<OwnedFd> {
 }
 
 fn make(file: &OwnedFd) -> io::Result<OwnedFd> {
+    // In a mount namespace that this thread has to itself, so that the host never shows it.
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "mode", "0755")?;
     rustix::mount::fsconfig_set_string(&context, "size", "64k")?;
@@ -33,8 +34,10 @@ fn make(file: &OwnedFd) -> io::Result<OwnedFd> {
     let dir = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     rustix::mount::move_mount(&dir, "", rustix::fs::CWD, PLACE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     let create = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    // A file to mount on.
     drop(openat(&dir, FILE_NAME, create, Mode::from_raw_mode(0o600))?);
     rustix::mount::move_mount(file, "", &dir, FILE_NAME, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    // The two mounts together, detached: the namespace goes with the thread.
     let clone = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE

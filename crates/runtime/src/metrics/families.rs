@@ -101,6 +101,7 @@ impl Families {
         if reading.is_root() {
             let meta = |more: &[(&'static str, &str)]| {
                 let mut labels = about(more);
+                // They are of the sandbox, whatever its first container is called.
                 labels.retain(|(name, _)| *name != "container");
                 labels
             };

@@ -76,6 +76,7 @@ pub(super) fn read_request(stream: &mut impl Timed) -> Result<Request, BadReques
             Err(_) => return Err(BadRequest::Gone),
         };
         head.extend_from_slice(chunk.get(..n).unwrap_or_default());
+        // Whoever can connect decides what is sent: neither time nor memory is theirs without bound.
         if head.len() > MAX_HEAD {
             return Err(BadRequest::TooLong);
         }
@@ -124,6 +125,7 @@ pub(super) fn respond(
         body.len()
     );
     let begun = Instant::now();
+    // HEAD is answered like GET, with the length and without the body.
     let body = if request.is_none_or(|request| request.wants_body) { body.as_bytes() } else { &[] };
     for mut part in [head.as_bytes(), body] {
         while !part.is_empty() {

@@ -59,6 +59,7 @@ impl FromStr for Address {
         }
         match text.rsplit_once(':') {
             Some((host, port)) if port.parse::<u16>().is_ok() => {
+                // ":PORT" is every address, as Go's programs have it; of IPv4 too, by the default of the host.
                 let host = if host.is_empty() { "[::]" } else { host };
                 Ok(Address::Tcp(format!("{host}:{port}")))
             }
@@ -104,6 +105,7 @@ impl Server {
     pub fn bind(address: &Address, store: Store, prefix: Prefix) -> Result<Self> {
         let set = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP];
         let set = set.iter().fold(SigSet::EMPTY, |set, signal| set.union(signal.bit()));
+        // Before there are threads, which inherit the mask: signals arrive at the descriptor alone.
         let receiver = signals::set_mask(set).and_then(|_| signals::signalfd(set));
         let receiver = receiver.map_err(|errno| io::Error::from_raw_os_error(errno.raw()));
         let listener = match address {
@@ -229,6 +231,7 @@ impl State {
     fn answer(&self, stream: &mut impl Timed) -> io::Result<()> {
         let request = match http::read_request(stream) {
             Ok(request) => request,
+            // Whoever is gone or too slow gets no answer.
             Err(bad) => {
                 let Some(status) = BadRequest::status(bad) else { return Ok(()) };
                 return http::respond(stream, status, "text/plain", "", None);
@@ -265,6 +268,7 @@ impl State {
     /// Everything, read anew unless it is fresh.
     fn families(&self) -> Arc<Vec<super::Family>> {
         let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each reading asks every sandbox. With the lock held, so that many scrapes at once read once.
         if let Some((when, families)) = &readings.last
             && when.elapsed() < FRESH
         {
@@ -273,6 +277,7 @@ impl State {
         let all = read_all(&self.store);
         for reading in all.iter().filter(|reading| reading.is_root()) {
             let sandbox = format!("{}/{:?}", reading.sandbox, reading.created_seconds);
+            // Counts one twice rather than grow for ever.
             if readings.seen.len() >= MAX_SEEN {
                 readings.seen.clear();
             }

@@ -93,6 +93,7 @@ impl Found {
                 _ => {}
             }
         }
+        // Frames of anything but Ethernet the stack can't make: said by name, where it matters.
         match (message.header.link_layer_type, mac) {
             (LinkLayerType::Ether, Some(mac)) => self.config.links.push(LinkConfig { mac, ..link }),
             _ => self.unserved.push(link.name),

@@ -71,6 +71,7 @@ impl Netlink {
     }
 
     fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        // Answers carry it: what an earlier request that failed has left behind is told apart by it.
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;

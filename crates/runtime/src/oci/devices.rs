@@ -75,6 +75,7 @@ pub(super) fn rules(rules: &[LinuxDeviceCgroup]) -> Vec<DeviceRule> {
     }
     let make = |devices| DeviceRule { allow: true, devices, read: false, write: false, make: true };
     let mut all: Vec<DeviceRule> = rules.iter().map(rule).collect();
+    // The last that fits counts, so what runc allows everybody comes behind what is configured, as there.
     all.extend([make(RuleDevices::Char(None, None)), make(RuleDevices::Block(None, None))]);
     all.extend(ALLOWED.iter().map(|&(major, minor)| {
         let devices = RuleDevices::Char(Some(major), minor);

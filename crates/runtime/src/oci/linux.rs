@@ -25,6 +25,7 @@ pub(super) struct Settings {
 /// Checks the section and takes what the sentry needs.
 pub(super) fn check(spec: &Spec, config: &Config, warnings: &mut Vec<String>) -> Result<Settings> {
     let Some(linux) = spec.linux() else { return Ok(Settings::default()) };
+    // What would change the container's meaning is refused, what only the host could have done is ignored with a word.
     refuse(linux)?;
     namespaces::check(spec, Role::of(spec), config.network, warnings)?;
     if linux.mount_label().as_deref().is_some_and(|label| !label.is_empty()) {

@@ -35,6 +35,7 @@ pub(super) fn convert(
     for mount in mounts {
         converted.push(convert_one(mount, bundle, linux, warnings)?);
     }
+    // Where the configuration has one of its own it stays.
     add_mandatory(&mut converted);
     Ok(converted)
 }
@@ -84,6 +85,7 @@ fn bind(mount: &Mount, bundle: &Path, options: &Options, ids: Option<MountIds>) 
     let shown = mount.destination().display();
     let source = mount.source().as_ref();
     let source = source.ok_or_else(|| Error::Invalid(format!("mounts: {shown}: a bind mount needs a source")))?;
+    // A relative source is relative to the bundle; `join` leaves an absolute one alone.
     let path = bundle.join(source);
     let path = fs::canonicalize(&path).context(|| format!("mounts: {shown}: source {}", path.display()))?;
     // The host's own would say more about the host than a guest may know.
@@ -105,6 +107,7 @@ fn bind(mount: &Mount, bundle: &Path, options: &Options, ids: Option<MountIds>) 
         ));
     }
     let metadata = fs::metadata(&path).context(|| format!("mounts: {shown}: source {}", path.display()))?;
+    // The number is the guest's, the driver is the sentry's.
     if let Some(node) = devices::of_host(&metadata) {
         return Ok(MountSource::Kernel(MountKind::Node(node)));
     }
@@ -127,6 +130,7 @@ fn add_mandatory(mounts: &mut Vec<MountBlueprint>) {
     for mandatory in standard_mounts().into_iter().rev() {
         let path = mandatory.destination.clone();
         if MANDATORY.contains(&path.as_str()) && path != "/dev/pts" && position(mounts, &path).is_none() {
+            // Before all others, which may lie below them; from the last on, so that they keep their order.
             mounts.insert(0, mandatory);
         }
     }
@@ -136,6 +140,7 @@ fn add_mandatory(mounts: &mut Vec<MountBlueprint>) {
             source: MountSource::Kernel(MountKind::Devpts(DevptsOptions::default())),
             flags: MountFlags { nosuid: true, noexec: true, ..MountFlags::default() },
         };
+        // Behind the /dev that it is in, which a configuration may have anywhere.
         mounts.insert(dev + 1, pts);
     }
 }

@@ -103,6 +103,7 @@ fn refuse(process: &Process, warnings: &mut Vec<String>) -> Result<()> {
     if process.user().username().is_some() {
         return Err(Error::unsupported("process.user.username", "it is for Windows"));
     }
+    // A real-time policy is asked for because something depends on it.
     if process.scheduler().is_some() {
         return Err(Error::unsupported("process.scheduler", "moat can't honour it"));
     }

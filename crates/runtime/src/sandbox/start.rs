@@ -131,6 +131,7 @@ impl ChildSandbox {
             }
         };
         spec.session = session;
+        spec.jail = host.jail(opener.trees());
         write_spec(spec_file, &spec)?;
         // Before the sandbox exists, so that it never waits for a gofer that could not be started.
         let gofer =
@@ -139,8 +140,6 @@ impl ChildSandbox {
         let mut args = vec!["moat-sandbox".to_owned(), "boot".into(), format!("--spec-fd={spec_fd}")];
         args.extend(own_flags);
         args.push(format!("--donated={}", donation.len()));
-        args.extend(host.boot_flags());
-        args.push(opener.flag().into());
         args.push(spec.container.id.clone());
         // Joining namespaces takes a process in between, which can't be born in a cgroup.
         let cloning = if host.joins().is_empty() { Cloning::choose() } else { Cloning::Plain };

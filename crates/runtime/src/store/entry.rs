@@ -1,5 +1,6 @@
 //! [`Entry`]: one container's directory, locked.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -66,14 +67,8 @@ impl Entry {
     /// ENOSPC and the like.
     pub fn save(&self, state: &ContainerState) -> Result<()> {
         let json = serde_json::to_vec(state).map_err(|error| Error::Invalid(error.to_string()))?;
-        let (path, new) = (self.path.join(STATE_FILE), self.path.join("state.json.new"));
-        let write = || {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(&json)?;
-            // The store is on a tmpfs: nothing of it survives a crash of the host anyway.
-            fs::rename(&new, &path)
-        };
-        write().context(|| format!("writing {}", path.display()))
+        let path = self.path.join(STATE_FILE);
+        replace(&path, &json, 0o600).context(|| format!("writing {}", path.display()))
     }
 
     /// Removes the entry with everything in it.
@@ -99,7 +94,42 @@ impl Entry {
     }
 }
 
+/// Writes a pid file, which clients wait for and then read.
+///
+/// # Errors
+/// A path without a last component; ENOSPC and the like.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    replace(path, pid.to_string().as_bytes(), 0o666).context(|| format!("writing the pid file {}", path.display()))
+}
+
+/// Writes a file, which is there as a whole or not at all. Nothing is synced: the store is on a tmpfs, and pids mean nothing after
+/// a crash of the host.
+fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let mut hidden = OsString::from(".");
+    hidden.push(path.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
+    // In the same directory: rename(2) replaces a file at once only within a file system.
+    let new = path.with_file_name(hidden);
+    OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?.write_all(contents)?;
+    fs::rename(&new, path)
+}
+
 fn is_at(dir: &File, path: &Path) -> bool {
     let (Ok(own), Ok(found)) = (rustix::fs::fstat(dir.as_fd()), fs::metadata(path)) else { return false };
     (own.st_dev, own.st_ino) == (found.dev(), found.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_has_a_number_and_nothing_else() {
+        let path = std::env::temp_dir().join(format!("moat-pid-{}", std::process::id()));
+        for pid in [4200, 42] {
+            write_pid_file(&path, pid).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), pid.to_string());
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(write_pid_file(Path::new("/"), 1).is_err());
+    }
 }

@@ -4,24 +4,26 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use moat_control::spec::{Backing, FdNumber, FileBind, MountKind, Overlay};
+use moat_control::spec::{Backing, FdNumber, FileBind, MountKind, Overlay, Trees};
 use moat_control::{BootError, SandboxSpec};
 use moat_host::mounts::MountAttributes;
 use moat_jail::DonatedFiles;
-use moat_jail::root::{self, EmptyRoot, FILE_NAME, Trees};
+use moat_jail::root::{self, EmptyRoot, FILE_NAME};
 
 /// Shuts the process in. The procfs is at /proc and in [`moat_host::procfs`], if the host allows one.
-pub(super) fn enter(spec: &mut SandboxSpec, files: &mut DonatedFiles, trees: Trees) -> Result<(), BootError> {
+pub(super) fn enter(spec: &mut SandboxSpec, files: &mut DonatedFiles) -> Result<(), BootError> {
     root::make_private()?;
-    if trees == Trees::Attached {
+    if spec.jail.trees == Trees::Attached {
         detach_all(spec, files)?;
     }
+    // A procfs can be made while one that hides nothing is still mounted (`mount_too_revealing`): before the root goes.
     let proc_dir = root::new_procfs().inspect_err(|error| tracing::debug!(%error, "no procfs")).ok();
     let root = EmptyRoot::enter()?;
     if let Some(proc_dir) = proc_dir {
         root.mount_proc(&proc_dir).map_err(|e| BootError::host("mounting the sandbox's /proc", &e))?;
         moat_host::procfs::set_dir(proc_dir);
     }
+    // The root is writable until it is sealed.
     for (index, backing) in backings(spec).enumerate() {
         if let Backing::File(file) = backing {
             mount_file(&root, file, files, index).map_err(|e| BootError::host("mounting a host file", &e))?;

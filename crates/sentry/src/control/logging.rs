@@ -65,6 +65,7 @@ pub(super) fn change_strace(
         StraceCalls::All => Strace::All,
         StraceCalls::Only(names) => only(names).map_err(ControlError::Invalid)?,
     };
+    // By the process itself, not by its number, which another may have later.
     let whose = match pid {
         None => Whose::Container(container.id.clone()),
         Some(pid) => {

@@ -24,6 +24,7 @@ pub(super) fn waits(request: &Request) -> bool {
         | Request::Checkpoint { .. }
         | Request::Metrics(_)
         | Request::DestroyContainer(_) => true,
+        // Only that one waits until all have ended.
         Request::Signal { signal, target, .. } => *target == SignalTarget::All && *signal == Signal::SIGKILL.number(),
         _ => false,
     }
@@ -53,6 +54,7 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         Request::ReserveContainer(id) => {
             let reserved = life::reserve(registry, &id).await?;
             let template = reserved.template()?;
+            // Given up with the connection, if nothing becomes of it.
             session.keep(reserved);
             return Ok(Answer::with(Response::Template, template));
         }

@@ -18,6 +18,7 @@ pub(super) fn text(registry: &Registry) -> String {
         let _ = writeln!(text, "container {} ({:?})", container.id, container.status());
         for group in container.member.processes.processes() {
             let threads = group.threads();
+            // A guest can have more tasks than an answer has room for.
             if threads.is_empty() && text.len() < MAX_BYTES {
                 let _ = writeln!(text, "  {:>6} {:>6} zombie", group.pid().number(), group.pid().number());
             }
@@ -38,6 +39,7 @@ pub(super) fn text(registry: &Registry) -> String {
 /// Process, thread, name, where it is, what it has to do, and its system call.
 fn line(text: &mut String, task: &Task) {
     let comm = String::from_utf8_lossy(&task.comm()).into_owned();
+    // Looked at while it runs: each field for itself, so that nothing waits for anybody.
     let waits = *task.wchan.lock();
     let place = if task.flags.in_guest() { "application code" } else { waits.unwrap_or("the sentry") };
     let work = task.work();

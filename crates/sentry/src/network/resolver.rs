@@ -85,6 +85,7 @@ impl Resolver {
             kernel.vfs.registry.family(family)?.new_socket(&maker, kind)
         };
         let guest = open(AF_INET)?;
+        // A socket of the guest's own stack, so that its address rules hold; none of the guest's processes has it.
         guest.bind(&caller, format(AF_INET, ADDRESS).as_bytes())?;
         let connected = |ip: &IpAddr| {
             let family = if ip.is_ipv4() { AF_INET } else { AF_INET6 };
@@ -108,6 +109,7 @@ impl Resolver {
         let mut buffer = vec![0; LONGEST_ANSWER];
         loop {
             let mut idle = true;
+            // All sides in turn, so that none is kept from its turn by another that never stops.
             idle &= !self.take_question(&mut buffer);
             idle &= !self.take_answer_of_engine(&mut buffer);
             for index in 0..self.nameservers.len() {

@@ -87,6 +87,7 @@ impl Recorders {
         }
         let begun = source.start().and_then(|()| {
             let (recorders, own) = (self.clone(), stop.clone());
+            // A thread of its own: what is measured are the executor's threads.
             let thread = std::thread::Builder::new().name("profile".into());
             let record = move || {
                 record(&mut *source, pipe, &own);

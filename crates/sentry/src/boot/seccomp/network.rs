@@ -47,6 +47,7 @@ impl HostSockets {
             [is(0, k.family.into()), is(1, u64::from(k.socket_type) | TYPE_FLAGS), is(2, k.protocol.into())]
         };
         let mut options = Vec::new();
+        // The list by which options are passed to the host: the filter has no others, and never fewer.
         for o in HOST_OPTIONS {
             let args = [is(1, o.level.into()), is(2, o.name.into())];
             if o.can_get() {

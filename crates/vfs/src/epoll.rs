@@ -24,7 +24,7 @@ use moat_sync::{LockClass, Mutex, WaitQueue};
 use crate::fd_table::Fd;
 use crate::file::{File, Seekable};
 use crate::open_file::{OpenFile, Watcher};
-use crate::persist::Saver;
+use crate::persist::SaveFiles;
 
 /// Epolls watching epolls, at most (`EP_MAX_NESTS` and the outermost).
 const MAX_DEPTH: usize = 5;
@@ -386,7 +386,7 @@ impl Watcher for Epoll {
 }
 
 impl File for Epoll {
-    fn save(&self, _f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, _f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         self.save_items(saver)
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, PollEvents, Result};
-use moat_image::Refusal;
-use moat_image::state::OpenFileKind;
+use moat_image::pages::PagesWriter;
+use moat_image::state::{OpenFileKind, OpenFileState, PathState, PipeState};
+use moat_image::{Interner, Ref, Refusal};
 use moat_mm::Mappable;
 use moat_sync::WaitQueue;
 use moat_sync::wait::{Notify, Registration};
@@ -17,7 +18,7 @@ use crate::caller::Caller;
 use crate::inode::{Metadata, SetAttr};
 use crate::locks::OutsideLocks;
 use crate::open_file::OpenFile;
-use crate::persist::Saver;
+use crate::path::Path;
 
 /// What lseek(2), pread(2) and pwrite(2) do to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +101,48 @@ pub const FIRST_ENTRY: u64 = 2;
 
 /// Takes one directory entry; `Break` means that it did not fit and is to come again.
 pub type DirSink<'a> = dyn FnMut(DirEntry<'_>) -> ControlFlow<()> + 'a;
+
+/// Whether a file that is opened again has to have the contents that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// Yes: it is on the host, where others could have changed it.
+    Contents,
+    /// It comes from the kernel itself, or with the image.
+    Type,
+}
+
+/// What files, inodes and file systems say of themselves for an image, they say to this: a [`Saver`](crate::persist::Saver).
+pub trait SaveFiles {
+    /// An open file description.
+    ///
+    /// # Errors
+    /// What it is, if it can't be saved.
+    fn open_file(&mut self, f: &Arc<OpenFile>) -> std::result::Result<Ref<OpenFileState>, Refusal>;
+
+    /// A file that is opened by its path again.
+    ///
+    /// # Errors
+    /// A name that is gone; a place outside of the container's mounts.
+    fn by_path(&mut self, f: &OpenFile, compare: Compare) -> std::result::Result<OpenFileKind, Refusal>;
+
+    /// A file in memory, which goes with the image: by its path, or, if its name is gone, as it is.
+    ///
+    /// # Errors
+    /// A place outside of the container's mounts; what the file can't be saved for.
+    fn in_memory(&mut self, f: &OpenFile) -> std::result::Result<OpenFileKind, Refusal>;
+
+    /// A place in the tree of mounts.
+    ///
+    /// # Errors
+    /// A name that is gone; a mount that the container was not made with.
+    fn path(&mut self, path: &Path) -> std::result::Result<PathState, Refusal>;
+
+    /// Where contents go; none in a survey.
+    fn pages(&mut self) -> Option<&mut PagesWriter>;
+
+    /// Pipes, each by the address of what its ends share.
+    fn pipes(&mut self) -> &mut Interner<PipeState>;
+}
 
 /// What an open file description does. An inode may be its own `File`; a driver may make one for each opening.
 ///
@@ -292,7 +335,7 @@ pub trait File: Send + Sync + Any {
     ///
     /// # Errors
     /// By default, the name of what can't be saved.
-    fn save(&self, f: &OpenFile, _saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, _saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         let name = String::from_utf8_lossy(&f.path().text(None)).into_owned();
         Err(Refusal::new(format!("{name} ({})", std::any::type_name::<Self>())))
     }

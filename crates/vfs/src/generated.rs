@@ -21,7 +21,7 @@ use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable};
 use crate::inode::{Access, Cache, Inode, InodeKey, Metadata, OpenContext, SetAttr};
 use crate::open_file::OpenFile;
-use crate::persist::{Compare, Saver};
+use crate::persist::{Compare, SaveFiles};
 
 /// What stat(2) says of a generated file.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +166,7 @@ struct OpenText<T> {
 }
 
 impl<T: Text> File for OpenText<T> {
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         saver.by_path(f, Compare::Type)
     }
 
@@ -322,7 +322,7 @@ struct OpenListing<L> {
 }
 
 impl<L: Listing> File for OpenListing<L> {
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         saver.by_path(f, Compare::Type)
     }
 

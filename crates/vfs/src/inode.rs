@@ -17,9 +17,8 @@ use moat_image::{ImageError, Refusal};
 use crate::acl::{Acl, AclKind};
 use crate::caller::Caller;
 use crate::cred::Credentials;
-use crate::file::File;
+use crate::file::{File, SaveFiles};
 use crate::path::Path;
-use crate::persist::Saver;
 
 pub use crate::metadata::{Access, InodeKey, Metadata};
 pub use crate::permission::{generic_permission, permission_by_acl};
@@ -182,7 +181,7 @@ pub trait FileSystem: Send + Sync + 'static {
     ///
     /// # Errors
     /// By default, its type: it can't be saved.
-    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+    fn save(&self, _saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
         Err(Refusal::new(format!("a file system of type {}", self.name())))
     }
 
@@ -258,7 +257,7 @@ pub trait Inode: Send + Sync + Any {
     ///
     /// # Errors
     /// By default, that it can't be saved.
-    fn save_unnamed(&self, _saver: &mut Saver) -> std::result::Result<NodeState, Refusal> {
+    fn save_unnamed(&self, _saver: &mut dyn SaveFiles) -> std::result::Result<NodeState, Refusal> {
         Err(Refusal::new("a file whose name is gone"))
     }
 

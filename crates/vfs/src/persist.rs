@@ -4,7 +4,7 @@
 //! - [`Restorer`]: the same objects in a new kernel, whose mounts have been made from the configuration.
 //! - [`MappedFile`]: what a mapping remembers of its file.
 //!
-//! An open file says what it is by [`File::save`](crate::File::save), a file system by
+//! An open file says what it is to [`SaveFiles`] by [`File::save`](crate::File::save), a file system by
 //! [`FileSystem::save`](crate::FileSystem::save). Both refuse unless they say otherwise, so that nothing is lost in silence.
 
 mod mapped;
@@ -14,7 +14,8 @@ mod save;
 mod tables;
 mod trees;
 
+pub use crate::file::{Compare, SaveFiles};
 pub use mapped::MappedFile;
 pub use memory::{restore_memory, save_memory};
 pub use restore::{Bounds, Contents, Restorer};
-pub use save::{Compare, Saver};
+pub use save::Saver;

@@ -7,7 +7,7 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_image::state::OpenFileKind;
 use moat_image::{ImageError, Refusal};
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{Credentials, File, OpenFile, Seekable, Vfs};
 
 /// What a read takes.
@@ -58,7 +58,7 @@ impl EventFd {
 }
 
 impl File for EventFd {
-    fn save(&self, _f: &OpenFile, _saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, _f: &OpenFile, _saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         Ok(OpenFileKind::EventFd { count: *self.count.lock(), semaphore: self.take == Take::One })
     }
 

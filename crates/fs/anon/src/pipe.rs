@@ -19,7 +19,7 @@ use moat_image::state::OpenFileKind;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::anon::Pseudo;
 use moat_vfs::clock::now;
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{Caller, Credentials, File, Inode, Metadata, OpenContext, OpenFile, SetAttr, SetTime, Vfs};
 
 /// Bytes that a new pipe holds.
@@ -237,7 +237,7 @@ impl Drop for End {
 }
 
 impl File for End {
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         self.save_end(f, saver)
     }
 

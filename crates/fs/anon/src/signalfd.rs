@@ -16,7 +16,7 @@ use moat_kernel::process::group::ThreadGroup;
 use moat_kernel::task::TaskId;
 use moat_kernel::{CurrentTask, Kernel};
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{Credentials, File, OpenFile, Seekable};
 use zerocopy::IntoBytes;
 
@@ -75,7 +75,7 @@ impl SignalFd {
 }
 
 impl File for SignalFd {
-    fn save(&self, _f: &OpenFile, _saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, _f: &OpenFile, _saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         let threads = self.group.threads();
         if threads.is_empty() {
             return Err(Refusal::new("a signalfd of a process that is gone"));

@@ -16,7 +16,7 @@ use moat_image::{ImageError, Refusal};
 use moat_sync::timer::Timer;
 use moat_sync::wait::{Notify, Registration};
 use moat_sync::{LockClass, Mutex, WaitQueue};
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{Caller, Credentials, File, OpenFile, Seekable, Vfs};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -206,7 +206,7 @@ impl TimerFd {
 }
 
 impl File for TimerFd {
-    fn save(&self, _f: &OpenFile, _saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, _f: &OpenFile, _saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         let now = self.now_ns();
         let mut s = self.state.lock();
         s.setting.advance(now);

@@ -13,7 +13,7 @@ use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{File, Seekable};
 use moat_vfs::inode::OpenContext;
-use moat_vfs::persist::{Compare, Saver};
+use moat_vfs::persist::{Compare, SaveFiles};
 
 /// The major number of memory devices.
 pub const MAJOR: u32 = 1;
@@ -44,7 +44,7 @@ fn open(dev: DeviceId, _ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
 struct Null;
 
 impl File for Null {
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         saver.by_path(f, Compare::Type)
     }
 
@@ -78,7 +78,7 @@ struct Zero {
 }
 
 impl File for Zero {
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         saver.by_path(f, Compare::Type)
     }
 
@@ -147,7 +147,7 @@ impl Mappable for ZeroMapping {
 struct Random;
 
 impl File for Random {
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         saver.by_path(f, Compare::Type)
     }
 

@@ -18,7 +18,7 @@ use moat_vfs::file::File;
 use moat_vfs::filesystem::{FileSystem, MountRequest, options};
 use moat_vfs::generated::{Attributes, Entry, ListedDir, Listing, downcast};
 use moat_vfs::inode::{Cache, Inode, Metadata, OpenContext, SetAttr};
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 
 use crate::adopted::Adopted;
 use crate::master::Master;
@@ -350,7 +350,7 @@ pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem
 }
 
 impl FileSystem for DevptsFs {
-    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+    fn save(&self, _saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
         // A terminal of the host is given anew.
         if self.instance.ptys.lock().values().any(|pty| matches!(pty, Slave::Pty(_) | Slave::Unlinked)) {
             Err(Refusal::new("a pseudo-terminal"))

@@ -11,7 +11,7 @@ use moat_sync::{LockClass, Mutex};
 use moat_vfs::OpenFile;
 use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SyncKind};
 use moat_vfs::inode::Metadata;
-use moat_vfs::persist::{Compare, Saver};
+use moat_vfs::persist::{Compare, SaveFiles};
 
 use crate::inode::HostInode;
 use crate::tree::{HostEntry, HostTree};
@@ -60,7 +60,7 @@ impl<T: HostTree> Drop for HostDirFile<T> {
 }
 
 impl<T: HostTree> File for HostDirFile<T> {
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         // Entries come and go; a position is only good for what is still there.
         saver.by_path(f, Compare::Type)
     }

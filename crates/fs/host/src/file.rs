@@ -14,7 +14,7 @@ use moat_vfs::caller::Caller;
 use moat_vfs::file::{File, Seekable, SparseSeek, SyncKind};
 use moat_vfs::inode::{Inode, Metadata, SetAttr};
 use moat_vfs::locks::OutsideLocks;
-use moat_vfs::persist::{Compare, MappedFile, Saver};
+use moat_vfs::persist::{Compare, MappedFile, SaveFiles};
 use moat_vfs::{OpenFile, ops};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
@@ -146,6 +146,8 @@ impl<T: HostTree> File for HostFile<T> {
         let meta = self.metadata(f)?;
         let name =
             MapName { identity: FileIdentity { dev: meta.dev.to_raw(), ino: meta.ino }, path: f.path().text(None) };
+        // As mmap(2) has it: a shared mapping may be made writable, now or by mprotect(2), only of a file open for
+        // writing.
         let may_store = f.flags().access_mode().can_write();
         Ok(Arc::new(HostMapping {
             inode: self.inode.clone(),
@@ -157,7 +159,7 @@ impl<T: HostTree> File for HostFile<T> {
         }))
     }
 
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         // Others on the host can change it while the container is only an image.
         saver.by_path(f, Compare::Contents)
     }

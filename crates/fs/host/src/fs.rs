@@ -11,7 +11,7 @@ use moat_image::state::FileSystemState;
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::filesystem::FileSystem;
 use moat_vfs::inode::{Inode, InodeKey, Metadata};
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 
 use crate::inode::{HostInode, Identity};
 use crate::tree::HostTree;
@@ -173,7 +173,7 @@ impl<T: HostTree> HostFs<T> {
 }
 
 impl<T: HostTree> FileSystem for HostFs<T> {
-    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+    fn save(&self, _saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
         // Contents are on the host, which keeps them; the tree is mounted by the configuration again.
         Ok(FileSystemState::Made)
     }

@@ -144,6 +144,7 @@ impl File for HostStream {
                 Ok(n)
             }
             Kind::Pipe => {
+                // O_NONBLOCK would be seen by everybody who shares the pipe, so it is said for this one call.
                 let iov = [std::io::IoSlice::new(buf)];
                 match rustix::io::pwritev2(&self.fd, &iov, CURRENT, ReadWriteFlags::NOWAIT) {
                     Err(rustix::io::Errno::OPNOTSUPP) => self.write_when_ready(buf, PIPE_BUF),
@@ -177,6 +178,7 @@ impl File for HostStream {
         match rustix::event::poll(&mut fds, Some(&zero)) {
             Ok(_) => {
                 let mut ready = PollEvents::from_bits_truncate(u32::from(fds[0].revents().bits()));
+                // The host gives only what was asked for; guests may ask for these names of the same events.
                 if ready.contains(PollEvents::IN) {
                     ready |= PollEvents::RDNORM;
                 }

@@ -104,6 +104,7 @@ impl HostTerminal {
         use rustix::termios::{Action, QueueSelector, tcdrain, tcflow, tcflush, tcsendbreak};
         let done = match (cmd, arg) {
             (TCSBRK, 0) => tcsendbreak(&self.fd),
+            // Waits until the output has gone.
             (TCSBRK, _) => block_in_place(|| tcdrain(&self.fd)),
             (TCXONC, 0) => tcflow(&self.fd, Action::OOff),
             (TCXONC, 1) => tcflow(&self.fd, Action::OOn),

@@ -21,7 +21,7 @@ use moat_vfs::filesystem::{FileSystem, MountRequest};
 use moat_vfs::generated::{self, Entry, ListedDir, Listing};
 use moat_vfs::inode::{Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, SetAttr, SetTime};
 use moat_vfs::mount::{Mount, MountFlags};
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 
 use crate::queue::{Attributes, Queue, QueueFile};
 
@@ -313,7 +313,7 @@ pub(crate) fn construct(kernel: &Kernel, request: &MountRequest<'_>) -> Result<A
 }
 
 impl FileSystem for MqueueFs {
-    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+    fn save(&self, _saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
         if self.names.queues.lock().is_empty() {
             Ok(FileSystemState::Made)
         } else {

@@ -12,7 +12,7 @@ use moat_sync::{LockClass, Mutex};
 use moat_vfs::OpenFile;
 use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SyncKind};
 use moat_vfs::inode::{Inode, InodeKey};
-use moat_vfs::persist::{Compare, Saver};
+use moat_vfs::persist::{Compare, SaveFiles};
 
 use crate::fs::Union;
 use crate::inode::{OverlayInode, is_whiteout};
@@ -72,7 +72,7 @@ impl MergedDir {
 }
 
 impl File for MergedDir {
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         saver.by_path(f, Compare::Type)
     }
 

@@ -10,7 +10,7 @@ use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{File, Seekable, SparseSeek, SyncKind};
 use moat_vfs::inode::{Inode, Metadata, OpenContext};
-use moat_vfs::persist::{Compare, Saver};
+use moat_vfs::persist::{Compare, SaveFiles};
 
 /// Says whether there is a copy.
 type FindCopy = dyn Fn() -> Option<Arc<dyn Inode>> + Send + Sync;
@@ -41,7 +41,7 @@ impl LowerFile {
 }
 
 impl File for LowerFile {
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         saver.by_path(f, Compare::Contents)
     }
 

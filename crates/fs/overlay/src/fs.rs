@@ -16,7 +16,7 @@ use moat_vfs::anon::InternalMount;
 use moat_vfs::filesystem::{FileSystem, MountRequest, options};
 use moat_vfs::inode::{Inode, InodeKey};
 use moat_vfs::path::Path;
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{Caller, OpenContext, OpenFile, Tables};
 
 use crate::inode::{Layers, OverlayInode};
@@ -173,7 +173,7 @@ impl FileSystem for OverlayFs {
         }
     }
 
-    fn save(&self, saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
         // What is below comes from the configuration.
         self.upper.as_ref().map_or(Ok(FileSystemState::Made), |fs| fs.save(saver))
     }

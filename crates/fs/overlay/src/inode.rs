@@ -16,7 +16,7 @@ use moat_vfs::file::File;
 use moat_vfs::inode::{
     Access, Inode, InodeKey, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, permission_by_acl,
 };
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 
 use crate::copy_up;
 use crate::dir::{MergedDir, merged_names};
@@ -254,7 +254,7 @@ impl Inode for OverlayInode {
         self.file_type
     }
 
-    fn save_unnamed(&self, saver: &mut Saver) -> std::result::Result<NodeState, Refusal> {
+    fn save_unnamed(&self, saver: &mut dyn SaveFiles) -> std::result::Result<NodeState, Refusal> {
         let upper = self.parts().upper;
         upper.ok_or_else(|| Refusal::new("a file of a lower tree whose name is gone"))?.save_unnamed(saver)
     }

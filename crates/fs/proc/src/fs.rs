@@ -12,7 +12,7 @@ use moat_vfs::Registry;
 use moat_vfs::filesystem::{FileSystem, MountRequest};
 use moat_vfs::generated::{Attributes, ListedDir};
 use moat_vfs::inode::Inode;
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 
 use crate::mount::ProcMount;
 use crate::root::Root;
@@ -36,7 +36,7 @@ impl ProcFs {
 }
 
 impl FileSystem for ProcFs {
-    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+    fn save(&self, _saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
         Ok(FileSystemState::Made)
     }
 

@@ -87,6 +87,8 @@ impl MapText {
     /// The lines as the reader's own namespace has the ids outside; as the parent has them for the namespace itself.
     fn show(&self, reader: &Credentials, ranges: Option<&[IdRange]>) -> Vec<u8> {
         let own = Arc::ptr_eq(&reader.user_ns, &self.namespace);
+        // Seen from inside, the outer ids are those of the parent; from elsewhere, what the reader calls them
+        // (`uid_m_show`).
         let outside = if own { self.namespace.parent.as_ref() } else { Some(&reader.user_ns) };
         let shown = |id: u32| match (outside, self.kind) {
             (None, _) => id,
@@ -109,6 +111,7 @@ impl MapText {
         if data.len() >= MAX_BYTES {
             return Err(Errno::EINVAL);
         }
+        // A map is written once and for all: what has been given an id by it must keep that.
         if self.is_set(&ns.maps()) || !writer.has_cap_in(ns, Cap::SYS_ADMIN) {
             return Err(Errno::EPERM);
         }
@@ -116,6 +119,7 @@ impl MapText {
         if !self.is_permitted(writer, parent, &ranges) {
             return Err(Errno::EPERM);
         }
+        // Kept as ids of the first namespace, which never change, however the ones between are seen.
         let known = if self.kind == Kind::Uid { parent.kernel_uids(&ranges) } else { parent.kernel_gids(&ranges) };
         let known = known.ok_or(Errno::EPERM)?;
         ns.change_maps(|maps| {

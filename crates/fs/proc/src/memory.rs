@@ -128,6 +128,7 @@ fn vm_flags(v: &VmaInfo) -> String {
         if v.prot.contains(prot) {
             let _ = write!(o, " {have}");
         }
+        // What mprotect(2) may still give.
         if v.max_prot.contains(prot) {
             let _ = write!(o, " {may}");
         }

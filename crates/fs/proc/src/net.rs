@@ -53,6 +53,7 @@ fn if_inet6(net: &NetNamespace) -> Vec<u8> {
     for device in net.devices() {
         for a in &device.addresses {
             let IpAddr::V6(ip) = a.ip else { continue };
+            // The columns are address, index, prefix length, scope, flags (0x80: permanent), name.
             let scope = match () {
                 () if ip.is_loopback() => LOOPBACK,
                 () if ip.is_unicast_link_local() => LINK_LOCAL,

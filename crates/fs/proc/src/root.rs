@@ -35,6 +35,7 @@ const CALLER_LINKS: [(&str, Which); 2] = [("self", Which::Process), ("thread-sel
 
 impl Listing for Root {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        // Numbers first: they are by far the most that is asked for.
         if let Some(pid) = parse_pid(name) {
             let who = Who::find(&self.proc, pid, Kind::Process)?;
             return Ok(ProcessDir::inode(&self.proc, who));
@@ -61,6 +62,7 @@ impl Listing for Root {
         }
         let file = system::FILES.iter().find(|f| f.name == name).ok_or(Errno::ENOENT)?;
         let (proc, make) = (self.proc.clone(), file.make);
+        // Made when it is read, not when it is found: an open file shows what holds then.
         let text = move || match make {
             Make::Kernel(make) => make(&proc.kernel),
             Make::Machine(make) => make(&Machine::of(&proc.kernel, &proc.namespaces)),

@@ -37,6 +37,7 @@ pub(crate) fn status(proc: &ProcMount, who: &Who, reader: &Credentials) -> Resul
     let parent = group.parent().map_or(0, |p| p.pid().number_in(ns));
     let signals = task.signal_report();
     let tracer = signals.tracer.map_or(0, |pid| pid.number_in(ns));
+    // In Linux's order: programs look for lines, but some count them.
     let mut o = String::with_capacity(1500);
     let _ = writeln!(o, "Name:\t{}", name(&task.comm()));
     let _ = writeln!(o, "Umask:\t{umask:04o}");
@@ -61,6 +62,7 @@ pub(crate) fn status(proc: &ProcMount, who: &Who, reader: &Credentials) -> Resul
     };
     let _ = writeln!(o, "NStgid:\t{}\nNSpid:\t{}", list(group.pid()), list(&task.pid()));
     let _ = writeln!(o, "NSpgid:\t{}\nNSsid:\t{}\nKthread:\t0", list(&pgrp), list(&session));
+    // A zombie has no memory, and Linux leaves these lines out.
     if let Some(mm) = task.mm_of() {
         let u = mm.usage();
         let kb = |bytes: u64| bytes / 1024;

@@ -279,6 +279,7 @@ fn set(entry: &Entry, scope: &Scope, text: &str) -> Result<()> {
         Value::Set(_, set) => set(scope, text),
         Value::Number(setting) => setting(scope).set(text.trim().parse().map_err(|_| Errno::EINVAL)?),
         Value::Kept(_) => {
+            // What is only kept for whoever reads it back is memory of the sentry's all the same.
             if text.len() > LONGEST {
                 return Err(Errno::EINVAL);
             }

@@ -109,6 +109,7 @@ fn cpuinfo(machine: &Machine<'_>) -> Vec<u8> {
         let _ = writeln!(o, "vendor_id\t: {}", cpu.vendor);
         let _ = writeln!(o, "cpu family\t: {}\nmodel\t\t: {}\nmodel name\t: {}", cpu.family, cpu.model, cpu.model_name);
         let _ = writeln!(o, "stepping\t: {}", cpu.stepping);
+        // A host in a virtual machine may not say.
         if let Some(mhz) = cpu.mhz {
             let _ = writeln!(o, "cpu MHz\t\t: {mhz}.000");
         }
@@ -162,6 +163,7 @@ fn loadavg(kernel: &Kernel) -> Vec<u8> {
 
 fn meminfo(machine: &Machine<'_>) -> Vec<u8> {
     let total = machine.total_memory() / 1024;
+    // Of the container; the sentry's own part can take it above what is shown as all.
     let used = (machine.used_bytes() / 1024).min(total);
     let free = total - used;
     let mut o = String::new();

@@ -68,6 +68,7 @@ fn segments(ns: &SystemV) -> String {
     );
     for (id, s, resident_pages) in ns.shm.snapshot() {
         let p = &s.shm_perm;
+        // In the last column 0: nobody knows what of it the host has swapped out.
         let rss = resident_pages.saturating_mul(moat_mm::PAGE_SIZE);
         let _ = writeln!(
             o,

@@ -12,7 +12,7 @@ use moat_vfs::cred::Credentials;
 use moat_vfs::filesystem::FileSystem;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
 use moat_vfs::inode::Inode;
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 
 /// Path and contents of a file; a path with a trailing slash is an empty directory.
 pub(crate) struct File {
@@ -127,7 +127,7 @@ impl TreeFs {
 }
 
 impl FileSystem for TreeFs {
-    fn save(&self, _saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+    fn save(&self, _saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
         Ok(FileSystemState::Made)
     }
 

@@ -299,6 +299,7 @@ impl Data {
         if beyond && !(end <= MEDIUM && MEMFDS.load(Ordering::Relaxed) >= MANY) {
             self.host_memory(shared)?;
         }
+        // Before the host allocates: its memory is not limited by the mount's size.
         self.charge(shared, offset, end)?;
         if let Store::Host(memory) = &self.store {
             let flags = if extends { FallocateFlags::empty() } else { FallocateFlags::KEEP_SIZE };

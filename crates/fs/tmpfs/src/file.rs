@@ -10,7 +10,7 @@ use moat_mm::Mappable;
 use moat_vfs::clock::now;
 use moat_vfs::file::{DirSink, SparseSeek};
 use moat_vfs::ops::mode_after_write;
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{Caller, File, Metadata, OpenFile, Seekable, SyncKind};
 
 use crate::inode::{Content, TmpInode};
@@ -50,6 +50,7 @@ impl File for TmpInode {
 
     fn read(&self, f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         let data = self.data()?.lock();
+        // A read from a disk may sleep, and others must get at the file meanwhile: without the lock then.
         let n = match data.on_medium(self.shared(), pos, buf.len()) {
             Some((memory, n)) => {
                 drop(data);
@@ -112,7 +113,7 @@ impl File for TmpInode {
         Ok(())
     }
 
-    fn save(&self, f: &OpenFile, saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         saver.in_memory(f)
     }
 

@@ -13,7 +13,7 @@ use moat_image::state::NodeState;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::clock::now;
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, SetTime};
 
 use crate::attr::Attr;
@@ -54,6 +54,7 @@ impl TmpInode {
             atime: t,
             mtime: t,
             ctime: t,
+            // What is made without a name (O_TMPFILE) may be given one; what has lost its last one may not.
             linkable: nlink == 0,
             xattrs: BTreeMap::new(),
             xattr_bytes: 0,
@@ -207,8 +208,8 @@ impl Inode for TmpInode {
         })
     }
 
-    fn save_unnamed(&self, saver: &mut Saver) -> std::result::Result<NodeState, Refusal> {
-        self.save_nameless(saver.pages.as_mut())
+    fn save_unnamed(&self, saver: &mut dyn SaveFiles) -> std::result::Result<NodeState, Refusal> {
+        self.save_nameless(saver.pages())
     }
 
     fn permission(&self, creds: &moat_vfs::Credentials, access: moat_vfs::Access) -> Result<()> {
@@ -230,6 +231,7 @@ impl Inode for TmpInode {
         if let Some(len) = change.size {
             self.data()?.lock().set_size(&self.shared, len)?;
         }
+        // Stores through mappings that have come so far are before this change, and must not be taken for later ones.
         let stored_at = self.take_stores();
         let t = now();
         let mut a = self.attr();
@@ -241,6 +243,7 @@ impl Inode for TmpInode {
                 a.set_acl(AclKind::Access, &acl.with_mode(mode))?;
             }
         }
+        // security.capability was given to this file of this owner (`security_inode_killpriv`).
         if !self.is_dir() && (change.uid.is_some() || change.gid.is_some() || change.size.is_some()) {
             a.drop_capabilities();
         }
@@ -318,6 +321,7 @@ impl Inode for TmpInode {
     fn unlink(&self, name: &[u8]) -> Result<()> {
         let gone = {
             let mut e = self.entries()?.lock();
+            // The vfs has looked, but the name may lead to a directory by now.
             if e.get(name).ok_or(Errno::ENOENT)?.is_dir() {
                 return Err(Errno::EISDIR);
             }
@@ -388,6 +392,7 @@ impl Inode for TmpInode {
         }
         match AclKind::of_attribute(name) {
             Some(kind) => {
+                // Lists are kept taken apart: permissions are checked by them, and they and the mode bits say the same.
                 let acl = Acl::parse(value)?.ok_or(Errno::EINVAL)?;
                 a.set_acl(kind, &acl)?;
             }

@@ -35,6 +35,7 @@ impl PageSet {
         if start >= end {
             return;
         }
+        // Only what is new counts; then all ranges that touch become one.
         self.len = self.len.saturating_add(self.missing(start, end));
         let (mut first, mut last) = (start, end);
         if let Some((&a, &b)) = self.ranges.range(..start).next_back()

@@ -173,10 +173,12 @@ fn full(errno: Errno) -> ImageError {
 /// # Errors
 /// What is wrong with them; no room.
 pub(crate) fn restore(root: &Arc<TmpInode>, tree: &TreeState, pages: &Pages) -> Result<(), ImageError> {
+    // All of it is checked before anything is changed.
     let links = links(tree)?;
     let mut known = take_all(root);
     let mut nodes = Vec::new();
     for (i, (node, nlink)) in tree.nodes.iter().zip(&links).enumerate() {
+        // A file that the configuration has made keeps its inode: it may be mounted, or open by number already.
         let there = if i == 0 { Some(root.clone()) } else { known.remove(&node.ino) };
         let inode = match there.filter(|inode| inode.can_become(node)) {
             Some(inode) => {
@@ -226,6 +228,7 @@ fn links(tree: &TreeState) -> Result<Vec<u32>, ImageError> {
             if is_dir(target) {
                 let inside = subdirs.get_mut(i).ok_or_else(wrong)?;
                 *inside = inside.saturating_add(1);
+                // A directory has one name, and stands behind the one that it is in: so there is no circle of them.
                 if at <= i || *named > 1 {
                     return Err(wrong());
                 }

@@ -10,7 +10,7 @@ use moat_image::pages::Pages;
 use moat_image::state::{ContentState, FileSystemState, NodeState, TreeState};
 use moat_image::{ImageError, Refusal};
 use moat_vfs::filesystem::{MountRequest, options};
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{FileSystem, Inode};
 
 use crate::inode::TmpInode;
@@ -70,6 +70,7 @@ impl TmpOptions {
 
 /// `64k`, `1g` (memparse), or a percentage of `all`.
 fn size(text: &str, all: u64) -> Result<u64> {
+    // Of the memory of the guest's machine (tmpfs(5)).
     if let Some(percent) = text.strip_suffix('%') {
         let percent: u64 = percent.parse().map_err(|_| Errno::EINVAL)?;
         return Ok((all / 100).saturating_mul(percent));
@@ -172,6 +173,7 @@ impl FileSystem for TmpFs {
             f_bavail: free,
             ..Statfs::default()
         };
+        // The disk may have less room than the limit says.
         if let Some(medium) = &s.medium {
             space = within(space, &medium.statfs()?);
         }
@@ -206,11 +208,11 @@ impl FileSystem for TmpFs {
         self.shared.made();
     }
 
-    fn save(&self, saver: &mut Saver) -> std::result::Result<FileSystemState, Refusal> {
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
         if self.shared.is_remounted() {
             return Err(Refusal::new("a tmpfs whose limits have been changed"));
         }
-        match &mut saver.pages {
+        match saver.pages() {
             Some(pages) if !self.shared.is_as_made() => Ok(FileSystemState::Tree(persist::save(&self.root, pages)?)),
             _ => Ok(FileSystemState::Made),
         }

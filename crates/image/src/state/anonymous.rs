@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{OpenFileState, PathState};
+use super::mount::PathState;
 use crate::refs::{Named, Ref};
 
 /// A pipe, or what is behind a FIFO.
@@ -71,23 +71,6 @@ pub struct PidFdState {
     pub pid: i32,
     /// It stands for one thread (`PIDFD_THREAD`).
     pub thread: bool,
-}
-
-/// What an epoll instance watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EpollItemState {
-    /// The descriptor it was added by.
-    pub fd: i32,
-    /// The file.
-    pub file: Ref<OpenFileState>,
-    /// The events of epoll_ctl(2).
-    pub events: u32,
-    /// Its data.
-    pub data: u64,
-    /// It has given the one event of EPOLLONESHOT.
-    pub spent: bool,
-    /// It is on the list of those that may be ready.
-    pub queued: bool,
 }
 
 impl Named for PipeState {

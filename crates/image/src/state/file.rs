@@ -1,10 +1,11 @@
-//! Descriptors, open files, paths, mounts, file systems.
+//! Descriptors and open files.
 
 use serde::{Deserialize, Serialize};
 
-use super::anonymous::{EpollItemState, PidFdState, PipeEndState, SignalFdState, TimerFdState};
+use super::anonymous::{PidFdState, PipeEndState, SignalFdState, TimerFdState};
 use super::identity::CredentialsState;
-use super::tree::{TreeState, UnnamedFileState};
+use super::mount::{MountState, PathState};
+use super::tree::NodeState;
 use crate::refs::{Named, Ref};
 
 /// A table of descriptors.
@@ -34,37 +35,6 @@ pub struct FsContextState {
     pub cwd: PathState,
     /// The umask.
     pub umask: u32,
-}
-
-/// A place in the tree of mounts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct PathState {
-    /// The mount it is seen through.
-    pub mount: Ref<MountState>,
-    /// Names from the root of the mount on, each after a slash; empty for that root.
-    pub names: Vec<u8>,
-}
-
-/// A mount of the container's mount namespace. It is made from the configuration again; this tells whether it is the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountState {
-    /// Its place in the order of the namespace's mounts, parents first.
-    pub index: u32,
-    /// The type of its file system.
-    pub fs_type: String,
-    /// Where it is mounted, from the root of the namespace on.
-    pub mountpoint: Vec<u8>,
-    /// Its file system.
-    pub file_system: Ref<FileSystemState>,
-}
-
-/// A file system.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FileSystemState {
-    /// All of it comes from the configuration, or from the kernel's other state.
-    Made,
-    /// These files are in it.
-    Tree(TreeState),
 }
 
 /// An open file description.
@@ -124,6 +94,35 @@ pub struct FileIdentityState {
     pub contents: Option<(u64, i64, i64)>,
 }
 
+/// What an epoll instance watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpollItemState {
+    /// The descriptor it was added by.
+    pub fd: i32,
+    /// The file.
+    pub file: Ref<OpenFileState>,
+    /// The events of epoll_ctl(2).
+    pub events: u32,
+    /// Its data.
+    pub data: u64,
+    /// It has given the one event of EPOLLONESHOT.
+    pub spent: bool,
+    /// It is on the list of those that may be ready.
+    pub queued: bool,
+}
+
+/// A file that has no name, and is there as long as it is open or mapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnnamedFileState {
+    /// The mount it is seen through; none for a memfd.
+    pub mount: Option<Ref<MountState>>,
+    /// How it is shown: for a memfd all of it, else names from the root of the mount on, without the first slash.
+    #[serde(with = "serde_bytes")]
+    pub name: Vec<u8>,
+    /// The file.
+    pub node: NodeState,
+}
+
 impl Named for FdTableState {
     const WHAT: &'static str = "descriptor table";
 }
@@ -132,14 +131,10 @@ impl Named for FsContextState {
     const WHAT: &'static str = "working directory";
 }
 
-impl Named for MountState {
-    const WHAT: &'static str = "mount";
-}
-
-impl Named for FileSystemState {
-    const WHAT: &'static str = "file system";
-}
-
 impl Named for OpenFileState {
     const WHAT: &'static str = "open file";
+}
+
+impl Named for UnnamedFileState {
+    const WHAT: &'static str = "file without a name";
 }

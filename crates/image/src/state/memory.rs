@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{FileIdentityState, PathState};
-use super::tree::UnnamedFileState;
+use super::file::{FileIdentityState, UnnamedFileState};
+use super::mount::PathState;
 pub use crate::pages::Segment;
 use crate::refs::{Named, Ref};
 

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{FdTableState, FsContextState, PathState};
+use super::file::{FdTableState, FsContextState};
 use super::identity::{CredentialsState, PidState, ProcessGroupState};
 use super::memory::MemoryState;
+use super::mount::PathState;
 use super::signal::{QueuedSignal, SignalHandlersState};
 use crate::refs::{Named, Ref};
 

@@ -1,10 +1,8 @@
-//! Trees of files in memory, and files without a name.
+//! Trees of files in memory.
 
 use serde::{Deserialize, Serialize};
 
-use super::file::MountState;
 use crate::pages::Segment;
-use crate::refs::{Named, Ref};
 
 /// The files of a file system in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,22 +80,6 @@ pub struct EntryState {
     pub cookie: u64,
     /// Which of [`TreeState::nodes`] it stands for.
     pub node: u32,
-}
-
-/// A file that has no name, and is there as long as it is open or mapped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnnamedFileState {
-    /// The mount it is seen through; none for a memfd.
-    pub mount: Option<Ref<MountState>>,
-    /// How it is shown: for a memfd all of it, else names from the root of the mount on, without the first slash.
-    #[serde(with = "serde_bytes")]
-    pub name: Vec<u8>,
-    /// The file.
-    pub node: NodeState,
-}
-
-impl Named for UnnamedFileState {
-    const WHAT: &'static str = "file without a name";
 }
 
 impl NodeState {

@@ -108,6 +108,7 @@ impl<'a> Made<'a> {
             let made = if fits { Pid::allocate(ns, &wanted).ok() } else { None };
             pids.push(made.ok_or_else(|| ImageError::state(format!("the pid {:?} can't be given", pid.numbers)))?);
         }
+        // From what refers to nothing up: each object finds those that it refers to made already.
         let session = |name| find(&pids, name).map(|pid| Session::new(pid.clone(), kernel.job_signals()));
         let sessions: Vec<_> = state.sessions.iter().map(|s| session(s.pid)).collect::<Result<_, _>>()?;
         let mut pgrps = Vec::new();
@@ -395,6 +396,7 @@ fn filters(state: &SandboxState, profile: Option<&Arc<Filter>>) -> Result<Vec<Op
         made.push(match filter {
             SeccompFilterState::Profile => profile.cloned(),
             SeccompFilterState::Program { program, log_all, previous } => {
+                // Only what stands before it in the image: a circle of filters would never end.
                 let previous = previous.map(|name| find(&made, name).cloned()).transpose()?.flatten();
                 let program = program.iter().map(|(code, jt, jf, k)| moat_abi::ptrace::SockFilter {
                     code: *code,

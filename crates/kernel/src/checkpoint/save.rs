@@ -13,7 +13,7 @@ use moat_image::state::{
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 use moat_ipc::SystemV;
 use moat_mm::{MemoryManager, SavedMemory};
-use moat_vfs::persist::Saver as FileSaver;
+use moat_vfs::persist::{SaveFiles, Saver as FileSaver};
 
 use super::{Configured, KnownProcesses, convert, signals};
 use crate::kernel::Kernel;

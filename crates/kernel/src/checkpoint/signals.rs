@@ -94,6 +94,7 @@ pub(super) fn posix_timers(
         let event = match t.event {
             Event::Nothing => None,
             Event::Signal { signal, value, thread } => match thread.map(&name) {
+                // The thread that it was for has ended: nobody would get it.
                 Some(None) => None,
                 thread => Some(TimerEvent { signal: signal.number(), value, thread: thread.flatten() }),
             },

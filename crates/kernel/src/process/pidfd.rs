@@ -9,7 +9,7 @@ use moat_image::Refusal;
 use moat_image::state::{OpenFileKind, PidFdState};
 use moat_sync::WaitQueue;
 use moat_vfs::cred::Credentials;
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{File, OpenFile};
 
 use crate::kernel::Kernel;
@@ -79,7 +79,7 @@ impl PidFd {
 }
 
 impl File for PidFd {
-    fn save(&self, _f: &OpenFile, _saver: &mut Saver) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, _f: &OpenFile, _saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         if self.kernel.task_of(&self.pid).is_none() {
             return Err(Refusal::new("a pidfd of a process that is gone"));
         }

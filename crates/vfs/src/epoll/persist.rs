@@ -10,10 +10,10 @@ use moat_image::{ImageError, Refusal};
 use super::Epoll;
 use crate::fd_table::Fd;
 use crate::open_file::OpenFile;
-use crate::persist::Saver;
+use crate::persist::SaveFiles;
 
 impl Epoll {
-    pub(super) fn save_items(&self, saver: &mut Saver) -> Result<OpenFileKind, Refusal> {
+    pub(super) fn save_items(&self, saver: &mut dyn SaveFiles) -> Result<OpenFileKind, Refusal> {
         let mut items: Vec<_> = self.items.lock().values().cloned().collect();
         items.sort_by_key(|item| item.fd.0);
         let mut saved = Vec::new();

@@ -8,7 +8,8 @@ use moat_image::{Met, Ref, Refusal};
 use moat_mm::{Mappable, Origin};
 
 use super::memory::save_memory;
-use super::save::{Compare, Saver, address, identity, is_unnamed, unknown};
+use super::save::{Saver, address, identity, is_unnamed, unknown};
+use crate::file::{Compare, SaveFiles};
 use crate::open_file::OpenFile;
 use crate::path::Path;
 

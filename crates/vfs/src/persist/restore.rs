@@ -13,9 +13,10 @@ use moat_image::state::{
 use moat_image::{ImageError, Ref, refs::find};
 use moat_mm::{Mappable, MmIds, SharedAnon};
 
-use super::save::{Compare, identity};
+use super::save::identity;
 use crate::fd::Fd;
 use crate::fd_table::{FdTable, NR_OPEN, OnExec};
+use crate::file::Compare;
 use crate::fs_context::FsContext;
 use crate::inode::{FileSystem, OpenContext};
 use crate::mount::{Mount, MountNamespace};

@@ -11,19 +11,11 @@ use moat_image::state::{
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 
+use crate::file::{Compare, SaveFiles};
 use crate::inode::{FileSystem, Inode, Metadata};
 use crate::mount::{Mount, MountNamespace};
 use crate::open_file::{OpenFile, OwnerId};
 use crate::path::Path;
-
-/// Whether a file that is opened again has to have the contents that it had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compare {
-    /// Yes: it is on the host, where others could have changed it.
-    Contents,
-    /// It comes from the kernel itself, or with the image.
-    Type,
-}
 
 /// Collects what is saved of files. Nothing of the guest runs meanwhile, unless this is a survey, of which only the refusals count.
 pub struct Saver {
@@ -34,7 +26,7 @@ pub struct Saver {
     /// What the container's init was started with.
     donated: Vec<(u32, Arc<OpenFile>)>,
     /// Where contents go; none in a survey.
-    pub pages: Option<PagesWriter>,
+    pub(super) pages: Option<PagesWriter>,
     credentials: Interner<CredentialsState>,
     open_files: Interner<OpenFileState>,
     pub(super) fd_tables: Interner<FdTableState>,
@@ -43,8 +35,7 @@ pub struct Saver {
     file_systems: Interner<FileSystemState>,
     pub(super) mappables: Interner<MappableState>,
     unnamed_files: Interner<UnnamedFileState>,
-    /// Pipes, each by the address of what its ends share.
-    pub pipes: Interner<PipeState>,
+    pipes: Interner<PipeState>,
     /// What is known by its address stays alive.
     kept: Vec<Arc<OpenFile>>,
     kept_inodes: Vec<Arc<dyn Inode>>,
@@ -124,52 +115,6 @@ impl Saver {
         })
     }
 
-    /// An open file description.
-    ///
-    /// # Errors
-    /// What it is, if it can't be saved.
-    pub fn open_file(&mut self, f: &Arc<OpenFile>) -> Result<Ref<OpenFileState>, Refusal> {
-        let name = match self.open_files.meet(address(f)) {
-            Met::Before(name) => return Ok(name),
-            Met::First(name) => name,
-        };
-        self.kept.push(f.clone());
-        let donated = self.donated.iter().find(|(_, d)| Arc::ptr_eq(d, f));
-        let kind = match donated.map(|(number, _)| *number) {
-            Some(number) => OpenFileKind::Donated(number),
-            None if f.is_path() => self.by_path(f, Compare::Type)?,
-            None => f.file().save(f, self)?,
-        };
-        let (owner, signal) = f.owner();
-        if !matches!(owner.id, OwnerId::None) || f.flags().contains(OpenFlags::ASYNC) {
-            return Err(Refusal::new("an open file that sends signals (F_SETOWN, O_ASYNC)"));
-        }
-        let credentials = self.credentials(f.creds())?;
-        self.open_files.fill(name, OpenFileState { flags: f.flags().bits(), pos: f.pos(), credentials, signal, kind });
-        Ok(name)
-    }
-
-    /// A file that is opened by its path again.
-    ///
-    /// # Errors
-    /// A name that is gone; a place outside of the container's mounts.
-    pub fn by_path(&mut self, f: &OpenFile, compare: Compare) -> Result<OpenFileKind, Refusal> {
-        let path = self.path(f.path())?;
-        let found = identity(&f.metadata().map_err(|_| unknown(f.path()))?, compare);
-        Ok(OpenFileKind::Path { path, found })
-    }
-
-    /// A file in memory, which goes with the image: by its path, or, if its name is gone, as it is.
-    ///
-    /// # Errors
-    /// A place outside of the container's mounts; what the file can't be saved for.
-    pub fn in_memory(&mut self, f: &OpenFile) -> Result<OpenFileKind, Refusal> {
-        match is_unnamed(f.path()) {
-            true => Ok(OpenFileKind::Unnamed(self.unnamed(f.path())?)),
-            false => self.by_path(f, Compare::Type),
-        }
-    }
-
     /// The file at a path that has no name any more.
     pub(super) fn unnamed(&mut self, path: &Path) -> Result<Ref<UnnamedFileState>, Refusal> {
         let inode = path.inode().clone();
@@ -192,31 +137,6 @@ impl Saver {
         let node = inode.save_unnamed(self).map_err(|refusal| refusal.at(text(path)))?;
         self.unnamed_files.fill(file, UnnamedFileState { mount, name, node });
         Ok(file)
-    }
-
-    /// A place in the tree of mounts.
-    ///
-    /// # Errors
-    /// A name that is gone; a mount that the container was not made with.
-    pub fn path(&mut self, path: &Path) -> Result<PathState, Refusal> {
-        let mount = self.mount(&path.mount).map_err(|refusal| refusal.at(text(path)))?;
-        let mut names = Vec::new();
-        let mut at = path.dentry.clone();
-        while !Arc::ptr_eq(&at, path.mount.root()) {
-            if at.is_deleted() || at.is_anonymous() {
-                return Err(Refusal::new(format!("{}, which has no name any more,", text(path))));
-            }
-            let (name, parent) = at.name_and_parent();
-            names.push(name);
-            at = parent.ok_or_else(|| unknown(path))?;
-        }
-        // What a restore will do: the file of a process that is gone has a name that leads nowhere.
-        let mut at = path.mount.root().clone();
-        for name in names.iter().rev() {
-            at = at.lookup(name).map_err(|_| Refusal::new(format!("{}, which is gone,", text(path))))?;
-        }
-        let names = names.iter().rev().flat_map(|name| [b"/", &**name].concat()).collect();
-        Ok(PathState { mount, names })
     }
 
     fn mount(&mut self, mount: &Arc<Mount>) -> Result<Ref<MountState>, Refusal> {
@@ -262,6 +182,71 @@ impl Saver {
         state.unnamed_files = self.unnamed_files.finish()?;
         state.pipes = self.pipes.finish()?;
         Ok(self.pages)
+    }
+}
+
+impl SaveFiles for Saver {
+    fn open_file(&mut self, f: &Arc<OpenFile>) -> Result<Ref<OpenFileState>, Refusal> {
+        let name = match self.open_files.meet(address(f)) {
+            Met::Before(name) => return Ok(name),
+            Met::First(name) => name,
+        };
+        self.kept.push(f.clone());
+        let donated = self.donated.iter().find(|(_, d)| Arc::ptr_eq(d, f));
+        let kind = match donated.map(|(number, _)| *number) {
+            Some(number) => OpenFileKind::Donated(number),
+            None if f.is_path() => self.by_path(f, Compare::Type)?,
+            None => f.file().save(f, self)?,
+        };
+        let (owner, signal) = f.owner();
+        if !matches!(owner.id, OwnerId::None) || f.flags().contains(OpenFlags::ASYNC) {
+            return Err(Refusal::new("an open file that sends signals (F_SETOWN, O_ASYNC)"));
+        }
+        let credentials = self.credentials(f.creds())?;
+        self.open_files.fill(name, OpenFileState { flags: f.flags().bits(), pos: f.pos(), credentials, signal, kind });
+        Ok(name)
+    }
+
+    fn by_path(&mut self, f: &OpenFile, compare: Compare) -> Result<OpenFileKind, Refusal> {
+        let path = self.path(f.path())?;
+        let found = identity(&f.metadata().map_err(|_| unknown(f.path()))?, compare);
+        Ok(OpenFileKind::Path { path, found })
+    }
+
+    fn in_memory(&mut self, f: &OpenFile) -> Result<OpenFileKind, Refusal> {
+        match is_unnamed(f.path()) {
+            true => Ok(OpenFileKind::Unnamed(self.unnamed(f.path())?)),
+            false => self.by_path(f, Compare::Type),
+        }
+    }
+
+    fn path(&mut self, path: &Path) -> Result<PathState, Refusal> {
+        let mount = self.mount(&path.mount).map_err(|refusal| refusal.at(text(path)))?;
+        let mut names = Vec::new();
+        let mut at = path.dentry.clone();
+        while !Arc::ptr_eq(&at, path.mount.root()) {
+            if at.is_deleted() || at.is_anonymous() {
+                return Err(Refusal::new(format!("{}, which has no name any more,", text(path))));
+            }
+            let (name, parent) = at.name_and_parent();
+            names.push(name);
+            at = parent.ok_or_else(|| unknown(path))?;
+        }
+        // What a restore will do: the file of a process that is gone has a name that leads nowhere.
+        let mut at = path.mount.root().clone();
+        for name in names.iter().rev() {
+            at = at.lookup(name).map_err(|_| Refusal::new(format!("{}, which is gone,", text(path))))?;
+        }
+        let names = names.iter().rev().flat_map(|name| [b"/", &**name].concat()).collect();
+        Ok(PathState { mount, names })
+    }
+
+    fn pages(&mut self) -> Option<&mut PagesWriter> {
+        self.pages.as_mut()
+    }
+
+    fn pipes(&mut self) -> &mut Interner<PipeState> {
+        &mut self.pipes
     }
 }
 

@@ -8,6 +8,7 @@ use moat_sync::Mutex;
 
 use super::save::{Saver, address};
 use crate::fd_table::{FdTable, OnExec};
+use crate::file::SaveFiles;
 use crate::fs_context::FsContext;
 
 impl Saver {

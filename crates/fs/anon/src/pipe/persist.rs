@@ -9,7 +9,7 @@ use moat_image::state::{OpenFileKind, PipeEndState, PipeState as Saved};
 use moat_image::{ImageError, Met, Refusal};
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::anon::Pseudo;
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{Credentials, OpenFile, Path, Vfs};
 
 use super::{Attr, End, MAX_SIZE_PRIVILEGED, PAGE, Pipe, PipeState};
@@ -18,15 +18,15 @@ use super::{Attr, End, MAX_SIZE_PRIVILEGED, PAGE, Pipe, PipeState};
 const MAX_INO: u64 = 1 << 62;
 
 impl End {
-    pub(super) fn save_end(&self, f: &OpenFile, saver: &mut Saver) -> Result<OpenFileKind, Refusal> {
-        let pipe = match saver.pipes.meet(Arc::as_ptr(&self.pipe).addr()) {
+    pub(super) fn save_end(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> Result<OpenFileKind, Refusal> {
+        let pipe = match saver.pipes().meet(Arc::as_ptr(&self.pipe).addr()) {
             Met::Before(pipe) => pipe,
             Met::First(pipe) => {
                 // A FIFO's contents are found again by its name; a pipe has none, and is made.
                 let fifo = if f.path().dentry.is_anonymous() { None } else { Some(saver.path(f.path())?) };
                 let mut saved = self.pipe.save();
                 saved.fifo = fifo;
-                saver.pipes.fill(pipe, saved);
+                saver.pipes().fill(pipe, saved);
                 pipe
             }
         };

@@ -23,6 +23,7 @@ pub(super) fn set(node: &DirectNode, attr: &SetAttr) -> Result<()> {
         let (uid, gid) = (attr.uid.map(Uid::from_raw), attr.gid.map(Gid::from_raw));
         fs::chownat(node, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(errno)?;
     }
+    // After the owner, because chown(2) takes the set-user-ID bits away.
     if let Some(mode) = attr.mode {
         if node.access.is_some() {
             fs::fchmod(node, Mode::from_raw_mode(mode)).map_err(errno)?;
@@ -30,6 +31,7 @@ pub(super) fn set(node: &DirectNode, attr: &SetAttr) -> Result<()> {
             chmod_path(node, mode)?;
         }
     }
+    // Last: what comes before changes no times but ctime, and this may say what those are.
     if attr.atime.is_some() || attr.mtime.is_some() {
         let times = Timestamps { last_access: host_time(attr.atime), last_modification: host_time(attr.mtime) };
         fs::utimensat(node, c"", &times, AtFlags::EMPTY_PATH).map_err(errno)?;

@@ -93,6 +93,7 @@ fn ask(socket: &OwnedFd, request: &[u8], dir: BorrowedFd<'_>) -> std::io::Result
         let (mut nothing, flags) = (RecvAncillaryBuffer::default(), RecvFlags::CMSG_CLOEXEC);
         recvmsg(socket, &mut [IoSliceMut::new(&mut answer)], &mut nothing, flags)
     })?;
+    // Nothing at all says that the node maker is gone.
     if got.bytes == 4 { Ok(i32::from_ne_bytes(answer)) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
 

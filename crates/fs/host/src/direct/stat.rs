@@ -27,6 +27,7 @@ fn time(t: StatxTimestamp) -> Timespec {
 }
 
 fn metadata(st: &Statx) -> Metadata {
+    // Not every file system knows when a file was made.
     let has_birth = st.stx_mask & StatxFlags::BTIME.bits() != 0;
     Metadata {
         dev: DeviceId::new(st.stx_dev_major, st.stx_dev_minor),

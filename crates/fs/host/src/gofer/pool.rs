@@ -38,6 +38,7 @@ impl Pool {
             if let Some(channel) = state.idle.pop() {
                 return Ok(channel);
             }
+            // The gofer has ended: no channel will be given back.
             if state.alive == 0 {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }

@@ -110,6 +110,7 @@ impl<T: HostTree> HostInode<T> {
         {
             return Ok(known);
         }
+        // Before the host is asked: what changes meanwhile must not be remembered as it was.
         let version = self.version();
         let asked = self.with_node(|node| self.core.tree.get_xattr(node, kind.attribute()));
         let acl = match asked {

@@ -168,11 +168,13 @@ impl<T: HostTree> Inode for HostInode<T> {
             _ => return Err(Errno::EINVAL),
         };
         let new_dir = own(&self.core, new_dir)?;
+        // Before the host moves it: afterwards the names lead elsewhere.
         let moved = self.child(old);
         let target = new_dir.child(new);
         if let Some(target) = &target
             && how != HostRename::Exchange
         {
+            // Its last name may go, and with that the way to open it again.
             target.prepare_to_lose(&new_dir, new);
         }
         let done = self.core.tree.rename(&*self.node()?, old, &*new_dir.node()?, new, how);
@@ -188,6 +190,7 @@ impl<T: HostTree> Inode for HostInode<T> {
                 self.name_child(old, target);
             }
         }
+        // Whether it worked or not: an error does not say that nothing was done.
         moved.iter().chain(&target).for_each(|inode| inode.changed());
         self.changed();
         new_dir.changed();

@@ -152,6 +152,7 @@ impl<T: HostTree> HostInode<T> {
             return Ok(node);
         }
         let me = self.arc()?;
+        // A file may have been opened already, and be reached by that; if not, by any of its names.
         if !self.file_type_is_directory() {
             if let Some(node) = self.adopted_node() {
                 return Ok(node);
@@ -167,6 +168,7 @@ impl<T: HostTree> HostInode<T> {
             if let Some(node) = parent.held_node() {
                 break node;
             }
+            // Of a tree that somebody else moves about no end is sure.
             if closed.len() >= MAX_DEPTH {
                 return Err(Errno::ESTALE);
             }

@@ -34,6 +34,7 @@ impl Data {
         }
         let seals = SealFlags::from_bits(*seals).ok_or_else(|| ImageError::state(format!("the seals {seals:#x}")))?;
         let failed = |errno: Errno| ImageError::Unfit(format!("contents of a file: {errno}"));
+        // Seals come last: those of the image would refuse that it is filled.
         let mut data = Data::new(SealFlags::empty());
         data.size = *size;
         match bytes {
@@ -46,6 +47,7 @@ impl Data {
             }
             BytesState::Pages(segments) => {
                 let memory = data.host_memory(shared).map_err(failed)?;
+                // Counted like the guest's own writes, so that an image can't have more than its mount's size.
                 for (first, last) in held {
                     let end = last.checked_mul(BLOCK).filter(|end| *end <= 1 << 63 && first < last);
                     let end = end.ok_or_else(|| ImageError::state(format!("the pages {first} to {last} of a file")))?;

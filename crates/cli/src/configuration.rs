@@ -56,6 +56,7 @@ impl Configuration {
     /// A file that others than root can change, one that is malformed, a flag that does not exist, by name.
     pub(crate) fn load() -> anyhow::Result<Self> {
         let path = std::env::var_os("MOAT_CONFIG").map_or_else(|| PATH.into(), PathBuf::from);
+        // How tests say that there is none.
         if path.as_os_str().is_empty() {
             return Ok(Self::default());
         }
@@ -65,6 +66,7 @@ impl Configuration {
             }
             other => other.with_context(|| format!("opening {}", path.display()))?,
         };
+        // Of the open file: another could be put in its place after a look at the path.
         check_owner(&file).with_context(|| path.display().to_string())?;
         let mut text = String::new();
         let read = file.by_ref().take(MAX_BYTES).read_to_string(&mut text);

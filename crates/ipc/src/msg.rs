@@ -208,6 +208,7 @@ impl Queues {
             let queue = &mut entry.object;
             let at = queue.find(wanted).ok_or(Errno::EAGAIN)?;
             let found = queue.messages.get(at).ok_or(Errno::EAGAIN)?;
+            // It stays in the queue: a receiver with more room may take it.
             if found.text.len() > wanted.len && !wanted.has(MSG_NOERROR) {
                 return Err(Errno::E2BIG);
             }
@@ -222,6 +223,7 @@ impl Queues {
             }
         };
         if let Some(w) = waiters {
+            // With the registry unlocked: who waits for room looks at it.
             w.wake(PollEvents::OUT);
         }
         message.text.truncate(wanted.len);

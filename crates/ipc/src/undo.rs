@@ -17,6 +17,8 @@ impl Semaphores {
                 let Some(undo) = set.undo.remove(&group) else { continue };
                 for (sem, adjust) in set.sems.iter_mut().zip(undo) {
                     if adjust != 0 {
+                        // An exit can't fail and does not wait: a value that would leave its range stops at the end of
+                        // it (semop(2)).
                         sem.value = (sem.value + i32::from(adjust)).clamp(0, SEMVMX);
                         sem.pid = pid;
                     }
@@ -25,6 +27,7 @@ impl Semaphores {
                 woken.push(set.update());
             }
         }
+        // With the registry unlocked.
         for w in woken {
             w.tell();
         }

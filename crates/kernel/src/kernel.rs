@@ -141,6 +141,7 @@ impl Kernel {
             net: NetNamespace::new(0xf000_0098, user()),
             cgroup: CgroupNamespace::new(0xeffffffb, user()),
         };
+        // /proc/sys/kernel/random/boot_id: of this kernel, not of the host.
         let mut boot_id = [0; 16];
         moat_host::random::fill(&mut boot_id);
         let kernel = Arc::new_cyclic(|me: &Weak<Kernel>| Kernel {

@@ -47,11 +47,13 @@ impl WatchedCall {
         let (raw, raw_exit) = (wanted(Form::Raw, Phase::Enter), wanted(Form::Raw, Phase::Exit));
         let (enter, exit) = (wanted(Form::Schema, Phase::Enter), wanted(Form::Schema, Phase::Exit));
         let any = raw.or(raw_exit).or(enter).or(exit);
+        // The common case: nobody wants this call, and nothing of it is read from the guest.
         any?;
         if let Some(fields) = raw {
             let event = Event::Raw(raw_call(nr, args, context(t, fields), None));
             monitor.tell(point(Form::Raw, Phase::Enter), &event);
         }
+        // Arguments are read once for both, when the call begins: afterwards memory may show something else.
         let fields = enter.unwrap_or(Fields::empty()) | exit.unwrap_or(Fields::empty());
         let schema = enter.or(exit).and_then(|_| calls::event(t, nr, args, fields));
         if let (Some(fields), Some(event)) = (enter, &schema) {

@@ -194,6 +194,7 @@ impl Task {
             waker: OnceLock::new(),
             state: Mutex::new(LockClass::Task, state),
         });
+        // Last: from here on others find it by its number.
         task.kernel().tasks.bind(&task.pid(), &task, charge);
         task
     }

@@ -212,6 +212,7 @@ impl Builder {
     }
 
     fn located(&mut self, space: Space, address: u64) -> usize {
+        // Symbols are looked up once for each address: it is by far the most expensive part.
         if let Some(index) = self.by_address.get(&(space, address)) {
             return *index;
         }
@@ -249,6 +250,7 @@ impl Builder {
             return "guest";
         }
         let loaded = self.module_at(sample.space, sample.ip).and_then(|index| self.modules.get(index));
+        // An address behind a system call instruction: the thread was in the host's kernel.
         let in_call = loaded.is_some_and(|loaded| {
             let in_file = sample.ip.wrapping_sub(loaded.module.bias);
             loaded.symbols.as_ref().is_some_and(|symbols| symbols.follows_syscall(in_file))
@@ -279,6 +281,7 @@ impl Builder {
         self.count_allocations();
         let mut stacks: Vec<_> =
             self.stacks.into_iter().map(|(locations, values)| Stack { locations, values }).collect();
+        // The most first; equal ones in an order that is the same for the same samples.
         stacks.sort_by(|a, b| (&b.values, &a.locations).cmp(&(&a.values, &b.locations)));
         Profile {
             kind: self.kind,

@@ -31,6 +31,7 @@ impl Summary {
                 Record::Calls(calls) => summary.calls.extend(calls),
                 Record::Totals(totals) => summary.totals = totals,
                 Record::End { duration_ns, .. } => summary.duration_ns = duration_ns,
+                // All kinds of profiles have one form: the others are not of this one.
                 _ => {}
             }
         }
@@ -68,6 +69,7 @@ impl Display for Summary {
         });
         writeln!(f, "------ ----------- ----------- --------- --------- ----------------")?;
         writeln!(f, " 100.0 {:>11} {:>11} {calls:>9} {errors:>9} total", seconds(time), "")?;
+        // Time between handing a thread over and having it back that its own code did not use.
         let hand_off = totals.guest_wall_ns.saturating_sub(totals.guest_ns);
         let parts = [
             ("guest", totals.guest_ns, "CPU time of the command's own code, its page faults and traps"),

@@ -74,6 +74,7 @@ impl Symbols {
             let name = frame.function.as_ref().and_then(|f| f.raw_name().ok()).map(|name| demangled(name.as_ref()));
             let location = frame.location.as_ref();
             found.push(Line {
+                // Debug information may lack names that the symbol table has.
                 function: name.or_else(|| self.function(address)).unwrap_or_default(),
                 file: location.and_then(|l| l.file).unwrap_or_default().to_owned(),
                 line: location.and_then(|l| l.line).unwrap_or(0),

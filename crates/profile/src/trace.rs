@@ -68,6 +68,7 @@ impl<W: Write> File<W> {
         match event.kind {
             EventKind::Name => {
                 let Event { process, task, number, result, label, .. } = event;
+                // The thread that is the process names it; any other does until then.
                 if number == result || self.processes.insert(*process) {
                     let args = json!({"name": format!("{label} [{number}]")});
                     self.event(&json!({"ph": "M", "pid": process, "name": "process_name", "args": args}))?;
@@ -75,6 +76,7 @@ impl<W: Write> File<W> {
                 let args = json!({"name": format!("{label} [{result}]")});
                 self.event(&json!({"ph": "M", "pid": process, "tid": task, "name": "thread_name", "args": args}))
             }
+            // What the sentry's threads do is shown as a process of its own, with a line for each.
             EventKind::Poll => {
                 let args = json!({"process": event.process, "task": event.task});
                 self.span(event, (SENTRY, u64::from(thread.unsigned_abs())), "task", "worker", args)

@@ -20,6 +20,7 @@ pub struct Unwinder {
 impl Unwinder {
     /// Adds a program or library.
     pub fn add(&mut self, module: &moat_control::profile::Module, image: &Image) {
+        // A module that is no ELF file, as the vDSO of a guest may not be: its frames end the stack.
         let Ok(file) = object::File::parse(image.bytes.as_slice()) else { return };
         let named = |name| section(&file, name).unzip();
         let (text_svma, text) = named(".text");

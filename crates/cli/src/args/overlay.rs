@@ -57,6 +57,7 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
         _ => return Err(format!("{text:?} is no size")),
     };
     let number: u64 = digits.parse().map_err(|_| format!("{text:?} is no size"))?;
+    // A tmpfs of size 0 has no limit, which nobody means who writes a size.
     number.checked_mul(1 << shift).filter(|n| *n != 0).ok_or_else(|| format!("{text:?} is no size"))
 }
 

@@ -25,6 +25,7 @@ pub(super) fn create(
     image: Option<ImageSource>,
 ) -> anyhow::Result<Created> {
     let id: ContainerId = flags.id.parse()?;
+    // Opened here, with the caller's rights and working directory: the sandbox reaches neither.
     let logs = LogFiles::open(config, global, command, id.as_str())?;
     let options = CreateOptions {
         bundle: flags.bundle,

@@ -57,6 +57,7 @@ fn refuse(flags: &Exec) -> anyhow::Result<()> {
         tracing::warn!("--process-label is ignored: guest code never runs with the host's files");
     }
     if !flags.cgroup.is_empty() {
+        // A limit that would not hold; the two others add to isolation that the sandbox has without them.
         return Err(Error::unsupported("--cgroup", "all processes of a sandbox are in its cgroup").into());
     }
     if flags.apparmor.as_deref().is_some_and(|profile| !profile.is_empty()) {

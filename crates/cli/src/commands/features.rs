@@ -63,6 +63,7 @@ pub(super) fn run() -> anyhow::Result<u8> {
         "hooks": moat_runtime::hooks::HookKind::ALL.map(|kind| kind.name()),
         "mountOptions": MOUNT_OPTIONS,
         "linux": {
+            // What config.json may name, whether the guest gets a new one or sees the sandbox's (docs/architecture.md).
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "capabilities": capabilities(),
             "cgroup": {
@@ -72,6 +73,7 @@ pub(super) fn run() -> anyhow::Result<u8> {
                 "enabled": true,
                 "actions": SECCOMP_ACTIONS,
                 "operators": SECCOMP_OPERATORS,
+                // Profiles for other machines are read and have no effect on these.
                 "archs": ["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
                 "knownFlags": SECCOMP_FLAGS,
                 "supportedFlags": SECCOMP_FLAGS,

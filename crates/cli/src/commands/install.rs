@@ -37,6 +37,7 @@ fn install_docker(flags: &Install, program: &Path) -> anyhow::Result<String> {
     let entry = json!({ "path": program, "runtimeArgs": arguments });
     let (file, added) = (docker_file(&flags.place), entry.clone());
     edit(&file, flags.place.dry_run, |runtimes| {
+        // It may be another installation that containers depend on.
         if !flags.clobber && runtimes.contains_key(runtime) {
             bail!("there is a runtime {runtime:?} already, and --clobber is false");
         }
@@ -92,10 +93,12 @@ fn clients(place: &Place) -> Vec<Client> {
     if !place.clients.is_empty() {
         return place.clients.clone();
     }
+    // The flag is runsc's, which knows Docker alone.
     if place.config_file.is_some() {
         return vec![Client::Docker];
     }
     let is_there = |client: &Client| match client {
+        // Its file is made if there is none; a directory of the others would be there without its client.
         Client::Docker => true,
         Client::Containerd => place.etc.join("containerd").is_dir(),
         Client::Podman => place.etc.join("containers").is_dir(),
@@ -119,6 +122,7 @@ fn edit(
         other => other.with_context(|| format!("reading {shown}"))?,
     };
     let changed = changed(&text, change).with_context(|| shown.to_string())?;
+    // Worked out in any case, so that a file that can't be changed is said by a dry run too.
     if dry_run { Ok(()) } else { write(path, &changed).with_context(|| format!("writing {shown}")) }
 }
 

@@ -71,6 +71,7 @@ fn table(infos: &[ContainerInfo]) -> String {
     let mut widths = [0; 6];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
+            // As runc's table, which scripts take apart by columns.
             *width = (*width).max(cell.chars().count() + 3).max(12);
         }
     }

@@ -48,6 +48,7 @@ impl Screen {
         while times.is_none_or(|times| drawn < times) {
             self.draw(&page()?)?;
             drawn = drawn.saturating_add(1);
+            // No wait after the last page.
             if times.is_some_and(|times| drawn >= times) || self.wait(interval)? == Next::End {
                 break;
             }
@@ -56,12 +57,15 @@ impl Screen {
     }
 
     fn draw(&self, text: &str) -> anyhow::Result<()> {
+        // A file or pipe gets page after page, without control sequences.
         if !self.terminal {
             let mut out = std::io::stdout().lock();
             return writeln!(out, "{text}").and_then(|()| out.flush()).context("writing to standard output");
         }
         let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+        // No more lines than fit: scrolling would move the page.
         let rows = size.map_or(24, |size| usize::from(size.ws_row)).max(2);
+        // Drawn over the last page, line by line, instead of cleared first: that would flicker.
         let mut page = String::from("\x1b[H");
         for line in text.lines().take(rows.saturating_sub(1)) {
             page.push_str(line);
@@ -73,6 +77,7 @@ impl Screen {
     }
 
     fn wait(&self, interval: Duration) -> anyhow::Result<Next> {
+        // A deadline, so that interrupted waits do not add up.
         let deadline = Instant::now() + interval;
         loop {
             let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).context("--interval")?;

@@ -21,6 +21,7 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
     };
     Ok(Config {
         root: match &flags.root {
+            // It goes into state files, which later commands read from other directories.
             Some(root) => std::path::absolute(root).context("--root")?,
             None => default_root(),
         },
@@ -30,6 +31,7 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
         },
         call_sites: if flags.systrap_disable_syscall_patching { CallSites::Trapped } else { CallSites::Rewritten },
         network: match (flags.network, command) {
+            // `do` has no client that would have made interfaces.
             (Some(Network::None), _) | (None, Command::Do(_)) => NetworkMode::None,
             (Some(Network::Sandbox) | None, _) => NetworkMode::Sandbox,
             (Some(Network::Host), _) => NetworkMode::Host,

@@ -29,6 +29,7 @@ const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/s
 
 pub(super) fn run(flags: &Spec) -> anyhow::Result<u8> {
     let path = flags.bundle.as_deref().unwrap_or(Path::new(".")).join("config.json");
+    // Never over one that somebody has written; the words are runc's.
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!("File {} exists. Remove it first", path.display());
@@ -62,6 +63,7 @@ fn config(flags: &Spec) -> Value {
         "hostname": "moat",
         "mounts": mounts(flags.rootless),
         "linux": {
+            // As runc's: nothing but the devices that every container may use.
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
             "namespaces": [
                 { "type": "pid" }, network, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },

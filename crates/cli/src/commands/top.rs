@@ -14,6 +14,7 @@ use crate::args::Top;
 pub(super) fn run(config: &Config, flags: &Top) -> anyhow::Result<u8> {
     let store = super::store(config);
     let screen = Screen::open()?;
+    // Rates take two readings: the first page has none.
     let mut before = Counts::default();
     screen.run(flags.interval, flags.iterations, || {
         let readings = read_all(&store);
@@ -91,6 +92,7 @@ fn table(readings: &[Reading], now: &Counts, before: &Counts) -> String {
         let rates = now.rates(before, &reading.id);
         let rate = |at: usize| rates.and_then(|rates| rates.get(at).copied());
         let metrics = reading.metrics();
+        // The host's number has the sandbox's own memory in it, which a limit counts too.
         let memory = match (&reading.cgroup, metrics) {
             (Some(stats), _) => Some(stats.memory.usage.usage),
             (None, Some(metrics)) => Some(metrics::Usage::of(metrics, None).total),

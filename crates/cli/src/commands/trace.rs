@@ -11,6 +11,7 @@ use crate::args::{Trace, TraceCommand};
 pub(super) fn run(config: &Config, flags: &Trace) -> anyhow::Result<u8> {
     match &flags.command {
         TraceCommand::Create(flags) => {
+            // Sinks are opened by this command: the sandbox can open no file of the host.
             let session = monitor::read_config(&flags.config)?;
             let container = super::load(config, &flags.id)?;
             let conflict = if flags.force { TraceConflict::Replace } else { TraceConflict::Refuse };

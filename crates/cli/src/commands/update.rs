@@ -18,6 +18,7 @@ pub(super) fn run(config: &Config, flags: &Update) -> anyhow::Result<u8> {
     }
     let resources = match flags.resources.as_deref() {
         None => limits(flags).resources(),
+        // As runc: "-" is standard input. With a file the other flags do not count.
         Some(path) if path == Path::new("-") => update::read_resources(io::stdin().lock())?,
         Some(path) => update::read_resources(File::open(path).with_context(|| format!("opening {}", path.display()))?)?,
     };

@@ -108,6 +108,7 @@ impl PiTable {
         let mut new_owners = Vec::new();
         {
             let mut queues = self.queues.lock();
+            // Under the lock: who enqueues from here on sees that the owner has gone.
             released.store(true, Ordering::Relaxed);
             let owned: Vec<_> = queues.iter().filter(|(_, q)| q.owner == task).map(|(key, _)| *key).collect();
             for key in owned {
@@ -120,6 +121,7 @@ impl PiTable {
                 }
             }
         }
+        // With the table unlocked, for they look at it.
         new_owners.iter().for_each(|w| w.notify());
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn event(t: &CurrentTask, call: u32, args: &[u64; 6], fields: Fields)
             Event::Open(m::Open { sysno, fd: CWD, pathname: reader.string(a[0]), flags, mode, ..Default::default() })
         }
         nr::OPENAT => {
+            // Without O_CREAT there is no fourth argument: the register has whatever was in it.
             let mode = if low(a[2]) & OpenFlags::CREAT.bits() != 0 { low(a[3]) } else { 0 };
             let pathname = reader.string(a[1]);
             Event::Open(m::Open { sysno, fd, fd_path, pathname, flags: low(a[2]), mode, ..Default::default() })

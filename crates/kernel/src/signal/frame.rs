@@ -197,6 +197,7 @@ impl CurrentTask {
     /// # Errors
     /// EPERM while on it, EINVAL for unknown flags, ENOMEM for one that is too small.
     pub fn set_altstack(&mut self, new: StackT, sp: u64) -> Result<()> {
+        // It must not be moved from under a handler that runs on it.
         if on_altstack(&self.altstack, sp) {
             return Err(Errno::EPERM);
         }

@@ -183,6 +183,8 @@ pub fn check_permission(
         return Ok(());
     }
     let t = target.creds();
+    // The saved id counts and the effective one does not: who has become somebody else for a while stays reachable
+    // (kill(2)).
     let by_id = [sender_creds.euid, sender_creds.uid].iter().any(|id| *id == t.suid || *id == t.uid);
     if by_id || sender_creds.has_cap_in(&t.user_ns, Cap::KILL) {
         return Ok(());

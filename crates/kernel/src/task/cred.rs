@@ -144,6 +144,7 @@ fn read_file_caps(file: &OpenFile, user_ns: &Arc<UserNamespace>) -> Result<Optio
         0x0100_0000 => 1,
         0x0200_0000 => 2,
         0x0300_0000 => {
+            // Revision 3 names the root user of the namespace that it holds in; elsewhere it is as if there were none.
             if !owns(word(5).ok_or(Errno::EINVAL)?, user_ns) {
                 return Ok(None);
             }

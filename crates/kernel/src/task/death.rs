@@ -54,6 +54,7 @@ impl Deathwatch {
             if Pin::new(&mut watching.next).poll(cx).is_pending() {
                 return;
             }
+            // In the sentry's hands it looks at its work by itself.
             if kicker.is_away() {
                 let used = Duration::from_nanos(kicker.cpu_time_ns().saturating_sub(watching.cpu_ns));
                 if used >= CPU_GRACE || now.duration_since(watching.since) >= GRACE {

@@ -190,6 +190,7 @@ pub async fn exec(t: &mut CurrentTask, args: ExecArgs) -> Result<(), SyscallErro
     let personality = t.state().personality;
     let aslr = if personality & ADDR_NO_RANDOMIZE != 0 { Aslr::Off } else { Aslr::On };
     let program = {
+        // Copied: looking for interpreters must not hold the lock.
         let fs = t.fs().lock().clone();
         prepare_program(args, &Loading { caller: &*t, fs: &fs, limits, aslr })?
     };
@@ -200,9 +201,11 @@ pub async fn exec(t: &mut CurrentTask, args: ExecArgs) -> Result<(), SyscallErro
     let secure = if elevation.secure { SecureMode::Secure } else { SecureMode::Ordinary };
     let container = t.group.container.clone();
     let image = load_image(&container, &program, &elevation.creds, secure, limits, aslr, comm.clone()).await?;
+    // A tracer is told by which number it knew the thread.
     let old_tid = t.tid();
     de_thread(t).await?;
     commit(t, image, elevation, comm).await;
+    // Only of what has happened, and with the credentials that it has brought.
     if let Some(told) = told {
         told.tell(t, program.file());
     }

@@ -95,6 +95,7 @@ impl CurrentTask {
     /// task ends that early.
     pub(crate) async fn rest(&mut self, resume: &Resume) {
         let container = self.group.container.clone();
+        // Before it is said that the task rests, so that a thaw right after is not missed.
         let mut listener = container.thawed().listen(PollEvents::all());
         container.note_stopped();
         let wait = Wait::killable("do_freezer_trap");

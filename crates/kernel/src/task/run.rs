@@ -60,12 +60,14 @@ impl Task {
         let mut future = pin!(future);
         let mut deathwatch = Deathwatch::default();
         poll_fn(|cx| {
+            // A deadly signal has to reach it wherever its future waits.
             self.keep_waker(cx);
             let polled_ns = trace::began();
             if polled_ns != 0 {
                 trace::set_current(self.id.0);
             }
             watchdog::set_task(self.tgid(), self.tid());
+            // System time is what a worker spends, less what it slept in host calls: Linux counts no sleep either.
             let (start, blocked) = (Instant::now(), moat_sync::executor::blocked());
             let polled = future.as_mut().poll(cx);
             let asleep = moat_sync::executor::blocked().saturating_sub(blocked);
@@ -106,6 +108,7 @@ async fn run(t: &mut CurrentTask) {
             continue;
         }
         let resumed_ns = trace::began();
+        // Application code runs here, and the orders that were deferred before it.
         let event = switch(t.thread()).await;
         t.flags.leave();
         t.observe_guest(resumed_ns);
@@ -128,10 +131,12 @@ async fn run(t: &mut CurrentTask) {
                 t.fault(fault).await;
                 t.observe_fault(began_ns, fault.trapno, fault.addr);
             }
+            // Kicked: the work that it was kicked for is looked at above.
             Event::Interrupted => {
                 t.group.container.metrics.count(metrics::Event::Kicks, 1);
                 t.take_sample();
             }
+            // Memory is not what the tree of areas says any more: nothing sensible can follow.
             Event::OrderFailed(errno) => {
                 t.mm().order_failed(errno);
                 t.kill_process();

@@ -89,6 +89,7 @@ pub fn child_namespaces(t: &CurrentTask, flags: CloneFlags, owner: &Arc<UserName
         new.ipc = IpcNamespace::new(number(ids, &quotas.ipc)?, owner());
     }
     if flags.contains(CloneFlags::NEWNET) {
+        // With the host's network there can be no other: the sandbox has no right to make one.
         let make = kernel.vfs.registry.network_maker().ok_or(Errno::EPERM)?;
         new.net = NetNamespace::new(number(ids, &quotas.net)?, owner());
         make(&new.net);

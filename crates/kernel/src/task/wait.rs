@@ -387,6 +387,7 @@ impl CurrentTask {
             Ok(ended) => ended,
             Err(HasWork) if self.work().intersects(Work::INTERRUPTS.difference(Work::SAVE)) => Err(wait.interrupted()),
             Err(HasWork) => {
+                // Only a checkpoint wants it: the call is made again, and goes on with its own deadline.
                 self.given_up = Some(wait.deadline);
                 Err(WaitError::Interrupted(Restart::Again.into()))
             }

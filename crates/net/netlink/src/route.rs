@@ -36,6 +36,7 @@ impl Protocol for Route {
             }
             kind => {
                 request.check_admin()?;
+                // A link has no family; everything else is of one, and others than IP there are none.
                 let of_link = matches!(kind, nl::RTM_NEWLINK | nl::RTM_SETLINK | nl::RTM_DELLINK);
                 if !of_link && ![AF_INET, AF_INET6].contains(&family.into()) {
                     return Err(Errno::EOPNOTSUPP);
@@ -67,6 +68,7 @@ impl Protocol for Route {
                 group_of(r.destination, nl::RTNLGRP_IPV4_ROUTE, nl::RTNLGRP_IPV6_ROUTE)
             }
         };
+        // Told as if somebody had asked for the one object: with sequence number and port 0.
         (group == concerns).then(|| match change {
             Change::Link(d) => link::message(net, (nl::RTM_NEWLINK, 0, to), d),
             Change::LinkGone(d) => link::message(net, (nl::RTM_DELLINK, 0, to), d),
@@ -109,6 +111,7 @@ fn dump(request: &Request<'_>, family: u8) -> Result<Dump> {
         nl::RTM_GETROUTE => {
             let mut routes = net.routes();
             routes.retain(|r| wanted.contains(&family_of(r.destination)));
+            // Those of IPv4 first, as Linux goes through families by number.
             routes.sort_by_key(|r| !r.destination.is_ipv4());
             Box::new(routes.into_iter().map(move |r| entry::message(head(nl::RTM_NEWROUTE), &r)))
         }

@@ -199,12 +199,15 @@ impl NetlinkSocket {
         let mut rest = data;
         while let Ok((header, _)) = Nlmsghdr::read_from_prefix(rest) {
             let len = usize::try_from(header.nlmsg_len).unwrap_or(usize::MAX);
+            // A length that does not fit ends the datagram without an error (`netlink_rcv_skb`).
             let Some(body) = rest.get(HEADER..len) else { break };
             rest = rest.get(nl::align(len)..).unwrap_or_default();
+            // Answers and control messages of guests concern nobody.
             if header.nlmsg_flags & nl::NLM_F_REQUEST == 0 || header.nlmsg_type < nl::NLMSG_MIN_TYPE {
                 continue;
             }
             let to = Answering { seq: header.nlmsg_seq, port };
+            // Who asks and never reads must not fill the sentry's memory.
             if self.state.lock().waiting.len() >= MOST_WAITING {
                 return Err(Errno::ENOBUFS);
             }
@@ -274,6 +277,7 @@ impl Observer for NetlinkSocket {
             .iter()
             .flat_map(|change| members.clone().filter_map(move |group| self.protocol.tell(net, group, change)))
             .collect();
+        // Most sockets are members of no group that a change concerns: they are not woken.
         if told.is_empty() {
             return;
         }
@@ -281,6 +285,7 @@ impl Observer for NetlinkSocket {
             let mut s = self.state.lock();
             for message in told {
                 if s.waiting.len() >= MOST_WAITING {
+                    // The reader is told by ENOBUFS that it has missed something, and asks anew (netlink(7)).
                     s.overrun = true;
                     break;
                 }
@@ -349,6 +354,7 @@ impl Socket for NetlinkSocket {
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
         self.advance_dump(buf.len());
         let mut s = self.state.lock();
+        // Once, before what is left.
         if std::mem::take(&mut s.overrun) {
             return Err(Errno::ENOBUFS);
         }
@@ -389,6 +395,7 @@ impl Socket for NetlinkSocket {
                 Ok(())
             }
             (SOL_NETLINK, _) if number.is_none() => Err(Errno::EINVAL),
+            // Hints about the form of answers, which programs set without looking whether they took effect.
             (SOL_NETLINK, nl::NETLINK_PKTINFO..=nl::NETLINK_GET_STRICT_CHK) => Ok(()),
             _ => Err(Errno::ENOPROTOOPT),
         }

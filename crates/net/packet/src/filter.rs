@@ -36,6 +36,7 @@ impl Input for Subject<'_> {
 
     fn load(&self, offset: u32, size: Size) -> Option<u32> {
         let at = match offset {
+            // What is not in the bytes is asked for at "negative" offsets, counted from here (`SKF_AD_OFF`).
             BESIDE.. => {
                 return match offset.wrapping_sub(BESIDE) {
                     PROTOCOL => Some(self.protocol.into()),
@@ -46,6 +47,7 @@ impl Input for Subject<'_> {
                 };
             }
             NETWORK.. => usize::try_from(offset.wrapping_sub(NETWORK)).ok()?.checked_add(self.network_at)?,
+            // A socket of type SOCK_DGRAM sees no link header.
             LINK.. if self.network_at > 0 => usize::try_from(offset.wrapping_sub(LINK)).ok()?,
             LINK.. => return None,
             _ => usize::try_from(offset).ok()?,

@@ -64,11 +64,13 @@ impl Ring {
         {
             return Err(Errno::EINVAL);
         }
+        // As Linux checks it: no frame crosses a block, and the numbers agree. Programs work out places by them.
         let frames_per_block = shape.tp_block_size.checked_div(shape.tp_frame_size).unwrap_or(0);
         if frames_per_block == 0 || frames_per_block.checked_mul(shape.tp_block_nr) != Some(shape.tp_frame_nr) {
             return Err(Errno::EINVAL);
         }
         let len = u64::from(shape.tp_block_size).saturating_mul(shape.tp_block_nr.into());
+        // It is memory that nobody else's limit counts.
         if len > MOST {
             return Err(Errno::ENOMEM);
         }
@@ -111,6 +113,7 @@ impl Ring {
 
     /// Puts a frame in; gives whether there was room.
     pub(crate) fn put(&mut self, slot: &Slot<'_>) -> bool {
+        // The program has not given the frame back: what comes is lost until it does, and the next one says so.
         if self.status(self.head) != TP_STATUS_KERNEL {
             self.losing = true;
             return false;
@@ -119,6 +122,7 @@ impl Ring {
         let start = network.saturating_sub(slot.network_at);
         let len = u32::try_from(slot.bytes.len()).unwrap_or(u32::MAX);
         let room = self.frame_size.saturating_sub(start);
+        // The filter's wish, the frame itself, and the slot each bound it; only the last is worth telling.
         let kept = slot.wanted.min(len).min(room);
         let cut = if kept < slot.wanted.min(len) { TP_STATUS_COPY } else { 0 };
         let losing = if std::mem::take(&mut self.losing) { TP_STATUS_LOSING } else { 0 };

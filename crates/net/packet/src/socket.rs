@@ -134,6 +134,7 @@ impl PacketSocket {
             state: Mutex::new(LockClass::Socket, PacketState { protocol, ..PacketState::default() }),
         });
         maker.net.extensions.get_or_init(PacketTable::default).0.add(socket.me.clone());
+        // From here on it gets frames, as on Linux before bind(2).
         socket.begin();
         Ok(socket)
     }
@@ -163,6 +164,7 @@ impl PacketSocket {
     /// Who sent a frame, and how it came.
     fn from(tapped: &Tapped<'_>, device: &NetDevice, protocol: u16) -> SockaddrLl {
         let to = tapped.bytes.get(..MAC).unwrap_or_default();
+        // Of two that fit the first counts: a broadcast is also a multicast.
         let kind = match () {
             () if tapped.outgoing => abi::PACKET_OUTGOING,
             () if to == [0xff; MAC] => abi::PACKET_BROADCAST,
@@ -200,10 +202,12 @@ impl Tap for PacketSocket {
         };
         let filter = {
             let s = self.state.lock();
+            // What goes out is seen by those alone who want every protocol (`ptype_all`).
             let wanted = s.protocol == ETH_P_ALL || (s.protocol == protocol && !tapped.outgoing);
             if !wanted || (s.device != 0 && s.device != tapped.link) || (tapped.outgoing && s.ignores_outgoing) {
                 return;
             }
+            // It runs with the socket unlocked: it is the guest's, and may be long.
             s.filter.clone()
         };
         let Ok(device) = self.device(tapped.link) else { return };
@@ -226,6 +230,7 @@ impl Tap for PacketSocket {
         let time = clock::now();
         let mut s = self.state.lock();
         s.statistics.tp_packets = s.statistics.tp_packets.saturating_add(1);
+        // With a ring nothing is queued for recv(2).
         let taken = if let Some(ring) = &mut s.ring {
             ring.put(&Slot {
                 bytes,
@@ -296,6 +301,7 @@ impl Socket for PacketSocket {
             sll_ifindex: device.cast_signed(),
             ..SockaddrLl::default()
         };
+        // Bound to all links, or to one that has gone, it has no hardware address.
         if let Ok(device) = self.device(device) {
             (a.sll_hatype, a.sll_halen) = (device.hardware_type, 6);
             if let Some(to) = a.sll_addr.get_mut(..MAC) {
@@ -326,6 +332,7 @@ impl Socket for PacketSocket {
             let protocol = to.map_or(own, |t| u16::from_be_bytes(t.sll_protocol));
             PacketSocket::with_header(&device, to.as_ref(), protocol, message.data)
         };
+        // A raw frame brings its own header.
         if frame.len() < ETHERNET {
             return Err(Errno::EINVAL);
         }
@@ -364,6 +371,7 @@ impl Socket for PacketSocket {
             m.ancillary.other.push(ControlMessage { level: SOL_PACKET, kind: abi::PACKET_AUXDATA, data });
         }
         if !flags.contains(MsgFlags::PEEK) {
+            // Given back as it was charged, with what a frame costs besides its bytes.
             let cost = front.bytes.len().saturating_add(OVERHEAD);
             s.bytes = s.bytes.saturating_sub(cost);
             s.frames.pop_front();
@@ -427,6 +435,7 @@ impl Socket for PacketSocket {
             (SOL_SOCKET, abi::SO_LOCK_FILTER) => {
                 let lock = number(value)? != 0;
                 let mut s = self.state.lock();
+                // The lock is for good: who gives the socket away can rely on the filter.
                 if s.filter_locked && !lock {
                     return Err(Errno::EPERM);
                 }

@@ -51,6 +51,7 @@ impl Listed {
         let socket = self.0.upgrade()?;
         let peer = socket.any_peer().map(|p| p.id());
         let state = socket.state.lock();
+        // Of a listener the columns are the connections that wait and how many may (`sk_diag_show_rqlen`).
         let (listening, receive_queue, send_queue) = match &state.phase {
             Phase::Listening(backlog) => (true, backlog.ready.len(), backlog.limit),
             _ => (false, socket.endpoint.waiting_bytes().0, socket.endpoint.unreceived()),

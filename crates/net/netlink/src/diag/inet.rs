@@ -54,6 +54,7 @@ pub(super) fn answer(request: &Request<'_>) -> Result<Reply> {
     let family = u16::from(wanted.sdiag_family);
     let to = request.to;
     if request.is_dump() {
+        // One at a time, as the dump is read: sockets that go meanwhile are left out, and none is kept for it.
         let show = move |socket: Weak<dyn Inspect>| {
             let socket = socket.upgrade()?;
             let s = socket.inspect();
@@ -65,6 +66,8 @@ pub(super) fn answer(request: &Request<'_>) -> Result<Reply> {
         };
         return Ok(Reply::Dump(Box::new(all.into_iter().filter_map(show))));
     }
+    // One socket is asked for by all of its addresses; the cookie tells it from a later one with the same, if it is
+    // given.
     let same = |s: &SocketInfo| {
         let own = id(s);
         let cookie = wanted.id.idiag_cookie;
@@ -93,6 +96,7 @@ fn message((flags, to): (u16, Answering), socket: &dyn Inspect, s: &SocketInfo, 
         idiag_inode: identity(s.ino).0,
         ..InetDiagMsg::default()
     };
+    // Bit n - 1 asks for attribute n (`INET_DIAG_*`).
     let wants = |attribute: u16| ext & 1u8.checked_shl(u32::from(attribute).saturating_sub(1)).unwrap_or(0) != 0;
     let mut m = Message::new(nl::SOCK_DIAG_BY_FAMILY, flags, to).body(body.as_bytes());
     if wants(nl::INET_DIAG_SKMEMINFO) {

@@ -34,6 +34,7 @@ pub(super) fn answer(request: &Request<'_>) -> Result<Reply> {
         };
         return Ok(Reply::Dump(Box::new(sockets.into_iter().filter_map(show))));
     }
+    // By the number that stat(2) of its descriptor shows.
     let found = sockets.into_iter().filter_map(|s| s.inspect()).find(|s| identity(s.ino).0 == wanted.udiag_ino);
     let found = found.ok_or(Errno::ENOENT)?;
     Ok(Reply::Messages(vec![message((0, to), &found, wanted.udiag_show)]))

@@ -80,6 +80,7 @@ pub(super) fn add(request: &Request<'_>) -> Result<()> {
     let w = wanted(request.body)?;
     let kind = kind_of(w.info.rtm_type)?;
     let v4 = w.destination.is_ipv4();
+    // Nowhere to send to. The other kinds send nothing.
     if kind == RouteKind::Unicast && w.gateway.is_none() && w.link.is_none() {
         return Err(Errno::ENODEV);
     }
@@ -95,6 +96,7 @@ pub(super) fn add(request: &Request<'_>) -> Result<()> {
         gateway: w.gateway,
         link: w.link.unwrap_or(0),
         preferred_source: w.source,
+        // IPv6 takes 0 for "unset" and has a default (`IP6_RT_PRIO_USER`); for IPv4 it is a metric like others.
         metric: w.metric.filter(|m| v4 || *m != 0).unwrap_or(if v4 { 0 } else { METRIC_USER }),
         scope: w.info.rtm_scope,
         protocol: w.info.rtm_protocol,
@@ -147,6 +149,7 @@ pub(super) fn get(request: &Request<'_>) -> Result<Vec<u8>> {
             Destination::Multicast => nl::RTN_MULTICAST,
             Destination::Broadcast => nl::RTN_BROADCAST,
         },
+        // An answer about one destination, not an entry of the table.
         rtm_flags: nl::RTM_F_CLONED,
         ..Rtmsg::default()
     };

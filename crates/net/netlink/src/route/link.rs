@@ -136,6 +136,7 @@ fn change(stack: &NetStack, device: &NetDevice, wanted: &Wanted<'_>) -> Result<(
 
 /// Makes a dummy device, the only kind that there is.
 fn create(stack: &NetStack, wanted: &Wanted<'_>) -> Result<()> {
+    // The only kind that needs nothing of the host.
     if wanted.kind != Some(b"dummy") {
         return Err(Errno::EOPNOTSUPP);
     }
@@ -205,6 +206,7 @@ pub(super) fn message(net: &NetNamespace, (kind, flags, to): Head, device: &NetD
         let [a, b, c, d, ..] = n.to_ne_bytes();
         to.copy_from_slice(&[a, b, c, d]);
     }
+    // The broadcast address of the link.
     let everybody = if device.flags & IFF_LOOPBACK != 0 { [0; 6] } else { [0xff; 6] };
     let info = Ifinfomsg {
         ifi_type: device.hardware_type,

@@ -26,6 +26,7 @@ impl PacketSocket {
             abi::PACKET_VERSION => {
                 let version = number(value)?;
                 let mut s = self.state.lock();
+                // A ring that is there has frames of its version.
                 match (version, s.ring.is_some()) {
                     (_, true) => Err(Errno::EBUSY),
                     (abi::TPACKET_V1 | abi::TPACKET_V2, _) => {

@@ -113,6 +113,18 @@ pub struct ContainerState {
     pub hostname: Vec<u8>,
     /// Its domain name.
     pub domainname: Vec<u8>,
+    /// What its processes have set below /proc/sys.
+    #[serde(default)]
+    pub settings: Vec<SettingState>,
+}
+
+/// A setting of /proc/sys that has another value than the configuration gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingState {
+    /// The path below /proc/sys.
+    pub path: String,
+    /// Its text.
+    pub value: String,
 }
 
 impl SandboxState {

@@ -45,6 +45,7 @@ pub(crate) async fn save(
     let (configured, known) = (container.member.configured(), known(container));
     // While everything runs: what can't be saved costs the container nothing.
     checkpoint::survey(&configured, &known, saver(container, None)).map_err(refused)?;
+    container.refuse_changed_network().map_err(refused)?;
     let processes = &container.member.processes;
     // Who has paused it decides when it goes on.
     let was_frozen = processes.is_frozen();
@@ -104,8 +105,10 @@ fn walk(
     let mut id = [0; 16];
     moat_host::random::fill(&mut id);
     let pages = PagesWriter::new(pages, id).map_err(failed)?;
-    let saved = checkpoint::save(configured, known, saver(container, Some(pages)));
-    let saved = saved.map_err(|refusal| ControlError::CantSave(refusal.to_string()))?;
+    let refused = |refusal: moat_image::Refusal| ControlError::CantSave(refusal.to_string());
+    // It may have changed since the survey.
+    container.refuse_changed_network().map_err(refused)?;
+    let saved = checkpoint::save(configured, known, saver(container, Some(pages))).map_err(refused)?;
     let copies = container.member.processes.take_copies();
     begin_pages(container, saved, copies, id).map_err(failed)
 }
@@ -122,6 +125,7 @@ fn begin_pages(
     state.clocks = clocks(kernel);
     for saved in &mut state.containers {
         container.id.clone_into(&mut saved.id);
+        saved.settings = container.changed_settings();
     }
     let mut left = Vec::new();
     for (mm, mut memory) in memories {

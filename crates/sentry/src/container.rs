@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::Errno;
 use moat_abi::fs::FileType;
@@ -15,12 +15,15 @@ use moat_control::spec::{
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
+use moat_image::Refusal;
+use moat_image::state::SettingState;
 use moat_kernel::checkpoint::{Configured, KnownProcesses};
 use moat_kernel::process::allowance::{Allowance, Shares};
 use moat_kernel::process::container::ContainerGroup;
 use moat_kernel::seccomp::{Filter, Logged};
 use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepare_process};
 use moat_kernel::{Kernel, monitor};
+use moat_net_inet::shape::Shape;
 use moat_platform::Stock;
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::device_rules::{DeviceAccess, DeviceRules, Devices, Verdict};
@@ -79,6 +82,10 @@ pub(crate) struct GuestContainer {
     prepared: Mutex<Option<PreparedProcess>>,
     /// What the init was started with, by number.
     donated: Vec<Weak<OpenFile>>,
+    /// The settings of /proc/sys as its configuration has them.
+    settings: BTreeMap<&'static str, String>,
+    /// Its network when it was started.
+    network: OnceLock<Shape>,
 }
 
 impl GuestContainer {
@@ -99,6 +106,7 @@ impl GuestContainer {
         limit_tasks(&processes, spec.shares.tasks);
         processes.show_in(&place.namespaces.cgroup);
         configure(kernel, &spec, &place)?;
+        let settings = sysctl::values(&sysctl::Scope::new(kernel, &place.namespaces));
         let mut build = || mounts::build(kernel, &spec, &place, &mut files);
         // There is nobody to hold up yet when the root container is made.
         let namespace = if root.is_some() { block_in_place(build) } else { build() }?;
@@ -134,12 +142,35 @@ impl GuestContainer {
             executed: Mutex::new(LockClass::Control, executed),
             prepared: Mutex::new(LockClass::Control, Some(prepared)),
             donated: donated.iter().map(Arc::downgrade).collect(),
+            settings,
+            network: OnceLock::new(),
         }))
     }
 
     /// What its init was started with and is still open, by number.
     pub(crate) fn donated(&self) -> Vec<(u32, Arc<OpenFile>)> {
         (0..).zip(&self.donated).filter_map(|(number, file)| Some((number, file.upgrade()?))).collect()
+    }
+
+    /// What its processes have set below /proc/sys.
+    pub(crate) fn changed_settings(&self) -> Vec<SettingState> {
+        let now = sysctl::values(&sysctl::Scope::new(self.member.processes.kernel(), &self.member.place.namespaces));
+        let changed = now.into_iter().filter(|(path, value)| self.settings.get(path) != Some(value));
+        changed.map(|(path, value)| SettingState { path: path.to_owned(), value }).collect()
+    }
+
+    /// Refuses to be saved with another network than the one that a restore makes.
+    ///
+    /// # Errors
+    /// What its processes have changed.
+    pub(crate) fn refuse_changed_network(&self) -> Result<(), Refusal> {
+        let now = Shape::of(&self.member.place.namespaces.net);
+        match self.network.get().and_then(|before| now.difference(before)) {
+            Some(what) => {
+                Err(Refusal::new(format!("what the container has changed of its network ({what}) can't be saved yet")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Lets the init run.
@@ -152,6 +183,8 @@ impl GuestContainer {
         match prepared {
             Some(prepared) => {
                 let Announcement { args, env, cwd, terminal } = &self.announcement;
+                // Before that there is nobody to change it, and it may not be complete.
+                self.network.get_or_init(|| Shape::of(&self.member.place.namespaces.net));
                 monitor::container_start(&self.id, &self.init, args, env, cwd, *terminal);
                 prepared.start();
                 Ok(())

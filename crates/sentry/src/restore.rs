@@ -8,12 +8,15 @@ use std::sync::Arc;
 
 use moat_control::BootError;
 use moat_control::spec::{ContainerSpec, PageLoading, RestoreSpec};
+use moat_fs_proc::sysctl::{self, Scope};
 use moat_image::directory::Image;
+use moat_image::state::SettingState;
 use moat_image::{ImageError, SandboxState};
 use moat_kernel::Kernel;
 use moat_kernel::checkpoint::{KnownProcesses, MostLimits, RestoreRequest, restore};
 use moat_kernel::spawn::PreparedProcess;
 use moat_mm::PageSource;
+use moat_vfs::cred::Credentials;
 use moat_vfs::persist::{Bounds, Contents, Restorer};
 use moat_vfs::{Cap, OpenFile};
 
@@ -52,6 +55,7 @@ pub(crate) async fn container(
     let donated = process::import(kernel, fds, &creds).map_err(|e| e.into_boot(&spec.process))?;
     // Whoever may raise hard limits is not held by those of the configuration.
     let raises = creds.permitted.contains(Cap::SYS_RESOURCE);
+    set_again(kernel, &state, member, &creds).map_err(failed)?;
     // What the configuration gives is the most that anything in the image can have.
     let bounds = Bounds { init: creds };
     let memfds = moat_fs_tmpfs::memfd::shmem(kernel.vfs.tables());
@@ -92,4 +96,26 @@ fn fits(cpu_features: &[String], state: &SandboxState) -> Result<(), ImageError>
         return Err(ImageError::Unfit(what.into()));
     }
     Ok(())
+}
+
+/// Sets what the container's processes had set below /proc/sys, as far as they could do it here.
+fn set_again(
+    kernel: &Kernel,
+    state: &SandboxState,
+    member: &Membership,
+    creds: &Credentials,
+) -> Result<(), ImageError> {
+    let scope = Scope::new(kernel, &member.place.namespaces);
+    for SettingState { path, value } in state.containers.iter().flat_map(|container| &container.settings) {
+        sysctl::set_again(path, value, &scope, creds).map_err(|errno| {
+            let (path, value) = (shortened(path), shortened(value));
+            ImageError::Unfit(format!("setting {path:?} of /proc/sys to {value:?}: {errno}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// As much of a text as a message has room for.
+fn shortened(text: &str) -> &str {
+    text.char_indices().nth(64).map_or(text, |(end, _)| &text[..end])
 }

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,9 @@ const CROSSINGS: [(Platform, Platform); 4] = [
 
 /// The program that also crosses from one platform to the other.
 const CROSSES: &str = "tasks";
+
+/// The program whose checks can't be saved: each says why, and goes on.
+const REFUSED: &str = "refused";
 
 /// Builds and runs the programs that the options ask for.
 pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
@@ -55,6 +58,9 @@ fn run_area(
     if options.native {
         return Ok(());
     }
+    if area == REFUSED {
+        return run_refused(options, runner, report, &job, names);
+    }
     let platforms = options.platforms(&Platform::ALL);
     for (from, to) in CROSSINGS {
         if !platforms.contains(&from) || !platforms.contains(&to) || (from != to && area != CROSSES) {
@@ -66,6 +72,47 @@ fn run_area(
             Ok((stdout, outcome)) => judge(report, &place, area, names, &parse(&stdout), &outcome, start),
             Err(error) => report.fail(&format!("checkpoint/{place}/{area}"), format!("{error:#}")),
         }
+    }
+    Ok(())
+}
+
+/// Asks for each check of a program to be saved, which is to be refused as it says.
+fn run_refused(options: &Options, runner: &mut Runner, report: &mut Report, job: &Job, names: &[String]) -> Result<()> {
+    for platform in options.platforms(&Platform::ALL) {
+        let start = Instant::now();
+        let mut passed = 0;
+        for name in names {
+            let arguments = vec![job.arguments[0].clone(), name.clone()];
+            let job = Job { arguments, files: options.files(), ..*job };
+            match is_refused(runner, &job, platform, name) {
+                Ok(()) => passed += 1,
+                Err(error) => {
+                    report.fail(&format!("checkpoint/{}/{REFUSED}/{name}", platform.name()), format!("{error:#}"))
+                }
+            }
+        }
+        report.pass_many(&format!("checkpoint/{}/{REFUSED}", platform.name()), passed, start.elapsed());
+    }
+    Ok(())
+}
+
+fn is_refused(runner: &mut Runner, job: &Job, platform: Platform, name: &str) -> Result<()> {
+    let prepared = runner.prepare(Place::Sandbox(platform), job)?;
+    let mut running = Running::start(&prepared.command)?;
+    let text = running.until_ready()?;
+    let words = text.lines().find_map(|line| line.strip_prefix("refusal: ")).context("it says no refusal")?;
+    let image = prepared.directory.join("image");
+    let saved = save(&prepared, &image, &["--leave-running"])?;
+    let said = String::from_utf8_lossy(&saved.stderr);
+    if saved.status.success() || !said.contains(words) || image.exists() {
+        running.kill();
+        bail!("saving it ended with {}: {said}, want {words:?}", saved.status);
+    }
+    let text = running.until_end()?;
+    let leftovers = super::leftovers::on_host(&prepared.id, &prepared.directory);
+    fs::remove_dir_all(&prepared.directory).with_context(|| prepared.directory.display().to_string())?;
+    if !matches!(parse(&text).get(name), Some(Verdict::Ok)) || !leftovers.is_empty() {
+        bail!("it did not go on as before: {text} {leftovers:?}");
     }
     Ok(())
 }
@@ -111,46 +158,84 @@ fn through_an_image(runner: &mut Runner, job: &Job, from: Platform, to: Platform
 
 /// Saves the job when it says that it is ready; gives what it had printed.
 fn until_saved(prepared: &Prepared, image: &Path) -> Result<String> {
-    let mut run = copy_of(&prepared.command, |arguments| arguments);
-    let mut child = run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let stdout = child.stdout.take().context("its output is a pipe")?;
-    let (said, told) = mpsc::channel();
-    // Its end closes the channel.
-    std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            let _ = said.send(line);
-        }
-    });
-    let deadline = Instant::now() + TIMEOUT;
-    let mut text = String::new();
-    loop {
-        match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) if line == "ready" => break,
-            Ok(line) => text += &format!("{line}\n"),
-            Err(_) => {
-                let _ = child.kill();
-                let output = child.wait_with_output()?;
-                bail!("it did not get ready: {text}{}", tail(&output.stderr, 6));
-            }
-        }
+    let mut running = Running::start(&prepared.command)?;
+    let text = running.until_ready()?;
+    let output = save(prepared, image, &[])?;
+    if !output.status.success() {
+        running.kill();
+        bail!("it could not be saved: {}", tail(&output.stderr, 6));
     }
+    running.until_end().context("it was saved and did not end")?;
+    Ok(text)
+}
+
+/// Runs `moat checkpoint`.
+fn save(prepared: &Prepared, image: &Path, flags: &[&str]) -> Result<Output> {
     let mut save = copy_of(&prepared.command, |mut arguments| {
         let at = arguments.iter().position(|a| a == "run").unwrap_or(arguments.len());
         arguments.truncate(at);
-        arguments.extend(["checkpoint".into(), "--image-path".into(), image.into(), (&prepared.id).into()]);
+        arguments.push("checkpoint".into());
+        arguments.extend(flags.iter().map(OsString::from));
+        arguments.extend(["--image-path".into(), image.into(), (&prepared.id).into()]);
         arguments
     });
-    let output = save.stdin(Stdio::null()).output()?;
-    if !output.status.success() {
-        let _ = child.kill();
-        let _ = child.wait();
-        bail!("it could not be saved: {}", tail(&output.stderr, 6));
+    Ok(save.stdin(Stdio::null()).output()?)
+}
+
+/// A job that runs, and what it prints.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    deadline: Instant,
+}
+
+impl Running {
+    fn start(command: &Command) -> Result<Running> {
+        let mut run = copy_of(command, |arguments| arguments);
+        let mut child = run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().context("its output is a pipe")?;
+        let (said, lines) = mpsc::channel();
+        // Its end closes the channel.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = said.send(line);
+            }
+        });
+        Ok(Running { child, lines, deadline: Instant::now() + TIMEOUT })
     }
-    if wait(&mut child, deadline)?.is_none() {
-        let _ = child.kill();
-        bail!("it was saved and did not end");
+
+    /// What it prints before it is ready.
+    fn until_ready(&mut self) -> Result<String> {
+        let mut text = String::new();
+        loop {
+            match self.lines.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line == "ready" => return Ok(text),
+                Ok(line) => text += &format!("{line}\n"),
+                Err(_) => {
+                    self.kill();
+                    let mut stderr = Vec::new();
+                    if let Some(mut pipe) = self.child.stderr.take() {
+                        pipe.read_to_end(&mut stderr)?;
+                    }
+                    bail!("it did not get ready: {text}{}", tail(&stderr, 6));
+                }
+            }
+        }
     }
-    Ok(text)
+
+    /// What it prints until it ends.
+    fn until_end(&mut self) -> Result<String> {
+        if wait(&mut self.child, self.deadline)?.is_none() {
+            self.kill();
+            bail!("it does not end");
+        }
+        Ok(self.lines.iter().map(|line| line + "\n").collect())
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// The command that restores what `run` was to run.

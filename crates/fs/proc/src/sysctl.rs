@@ -304,6 +304,34 @@ pub fn configure(name: &str, value: &str, scope: &Scope) -> Result<()> {
     if join_words(&get(entry, scope)) == join_words(value) { Ok(()) } else { set(entry, scope, value) }
 }
 
+/// All values that can be set, but for the names of the host, which are its namespace's.
+#[must_use]
+pub fn values(scope: &Scope) -> BTreeMap<&'static str, String> {
+    let kept = SETTINGS.iter().filter(|entry| entry.1.can_be_set() && !NAMES.contains(&entry.0));
+    kept.map(|entry| (entry.0, get(entry, scope))).collect()
+}
+
+/// The names of a UTS namespace.
+const NAMES: [&str; 2] = ["kernel/hostname", "kernel/domainname"];
+
+/// Sets a setting again that `caller` could have set; `path` is below /proc/sys.
+///
+/// # Errors
+/// ENOENT if there is no such setting; EPERM if it can't be set, or not by `caller`; EINVAL for a bad value.
+pub fn set_again(path: &str, value: &str, scope: &Scope, caller: &Credentials) -> Result<()> {
+    let entry = SETTINGS.iter().find(|(p, _)| *p == path && !NAMES.contains(p)).ok_or(Errno::ENOENT)?;
+    if !entry.1.can_be_set() || !scope.may_set(entry.0, caller) {
+        return Err(Errno::EPERM);
+    }
+    set(entry, scope, value)
+}
+
+impl Value {
+    fn can_be_set(&self) -> bool {
+        !matches!(self, Value::Fixed(_) | Value::Made(_))
+    }
+}
+
 impl Scope {
     /// Whether `caller` may change the setting at `path`: the owner of the namespace that it belongs to decides
     /// (`net_ctl_permissions`, `ipc_permissions`). What belongs to none is the machine's.
@@ -335,7 +363,7 @@ impl Text for SettingText {
     }
 
     fn write(&self, caller: &Credentials, data: &[u8]) -> Result<()> {
-        if matches!(self.entry.1, Value::Fixed(_) | Value::Made(_)) || !self.scope.may_set(self.entry.0, caller) {
+        if !self.entry.1.can_be_set() || !self.scope.may_set(self.entry.0, caller) {
             return Err(Errno::EPERM);
         }
         set(self.entry, &self.scope, std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?)
@@ -394,6 +422,49 @@ mod tests {
         };
         let files = (&Arc::new(Watches::new(1 << 30)), Arc::new(Setting::new(45, 0, 100)));
         Scope::of([0; 16], files, (&Arc::default(), &Arc::default()), &Arc::new(namespaces))
+    }
+
+    #[test]
+    fn what_was_set_can_be_set_again_by_who_may() {
+        let (from, to) = (scope(), scope());
+        let before = values(&from);
+        for (name, value) in [
+            ("fs.inotify.max_user_watches", "77"),
+            ("kernel.core_pattern", "core.%p"),
+            ("kernel.sem", "100 200 30 40"),
+            ("net.ipv4.ip_forward", "1"),
+            ("net.ipv4.ping_group_range", "1 0"),
+            ("net.ipv4.ip_local_port_range", "2000 3000"),
+            ("user.max_net_namespaces", "3"),
+            ("kernel.hostname", "no setting"),
+        ] {
+            configure(name, value, &from).unwrap();
+        }
+        let after = values(&from);
+        let changed: Vec<_> = after.iter().filter(|(path, value)| before.get(*path) != Some(value)).collect();
+        // The groups of ping were nobody's before.
+        assert_eq!(changed.len(), 6);
+        let nobody =
+            Credentials { effective: moat_abi::cap::CapSet::EMPTY, ..Credentials::root(UserNamespace::root()) };
+        for (path, value) in &changed {
+            assert_eq!(set_again(path, value, &to, &nobody), Err(Errno::EPERM), "{path}");
+            let root = Credentials::root(to.namespaces.net.user_ns.clone());
+            assert_eq!(set_again(path, value, &to, &root), Ok(()), "{path}");
+        }
+        assert_eq!(values(&to), after);
+        let root = Credentials::root(to.namespaces.net.user_ns.clone());
+        for (path, value, errno) in [
+            ("kernel/nonesuch", "1", Errno::ENOENT),
+            ("kernel/hostname", "x", Errno::ENOENT),
+            ("../kernel/msgmax", "1", Errno::ENOENT),
+            ("kernel/pid_max", "1", Errno::EPERM),
+            ("kernel/msgmax", "-1", Errno::EINVAL),
+            ("net/ipv4/ip_forward", &"1".repeat(100_000), Errno::EINVAL),
+            ("kernel/core_pattern", &"c".repeat(100_000), Errno::EINVAL),
+        ] {
+            assert_eq!(set_again(path, value, &to, &root), Err(errno), "{path}");
+        }
+        assert_eq!(values(&to), after);
     }
 
     #[test]

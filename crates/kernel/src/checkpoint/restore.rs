@@ -26,6 +26,9 @@ use crate::syscall::SyscallTable;
 use crate::task::current::Resources;
 use crate::task::{CurrentTask, Login, Task, TaskId, TaskState};
 
+/// Bytes of a host or domain name (`__NEW_UTS_LEN`).
+const LONGEST_NAME: usize = 64;
+
 /// What processes are restored with.
 pub struct RestoreRequest<'a> {
     /// The system calls that they have.
@@ -62,6 +65,12 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     made.connect_vforks(state, &mut current);
     // Last, as they run from the moment on that they are set.
     made.timers(state)?;
+    // As sethostname(2) would have it.
+    for name in [&container.hostname, &container.domainname] {
+        if name.len() > LONGEST_NAME {
+            return Err(ImageError::state(format!("a host or domain name of {} bytes", name.len())));
+        }
+    }
     let uts = &request.container.place.namespaces.uts;
     uts.set_host_name(container.hostname.clone());
     uts.set_domain_name(container.domainname.clone());

@@ -159,6 +159,7 @@ impl<'a> Walk<'a> {
             init,
             last_pid: self.container.place.pid_ns.last_pid(),
             executed: known.executed.iter().filter_map(named).collect(),
+            settings: Vec::new(),
             hostname: names.host,
             domainname: names.domain,
         };

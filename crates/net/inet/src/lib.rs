@@ -28,6 +28,7 @@ pub mod listing;
 pub mod options;
 pub mod ports;
 mod raw;
+pub mod shape;
 pub mod stack;
 pub mod tcp;
 pub mod text;

@@ -58,6 +58,7 @@ impl Attr {
     /// Gives the file a list. An access list changes the mode, which may say all of it.
     pub(crate) fn set_acl(&mut self, kind: AclKind, acl: &Acl) -> Result<()> {
         if kind == AclKind::Access {
+            // A list that says no more than the mode bits is none (`posix_acl_equiv_mode`).
             if acl.is_mode() {
                 let _ = self.remove_xattr(kind.attribute());
             } else {

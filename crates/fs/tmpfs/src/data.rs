@@ -114,6 +114,7 @@ impl Data {
             return Err(Errno::EPERM);
         }
         if let Store::Host(memory) = &self.store {
+            // First on the host, which refuses F_SEAL_WRITE while somebody has a writable mapping (EBUSY).
             seal_host(memory, seals)?;
         }
         self.seals |= seals;
@@ -228,6 +229,7 @@ impl Data {
     /// How far a write of `pos..end` gets with `left` more blocks.
     fn reach(&self, pos: u64, end: u64, mut left: u64) -> u64 {
         let (first, last) = pages(pos, end);
+        // A vector has to be filled from its start: pages before `pos` count as well.
         let mut page = if matches!(self.store, Store::Small(_)) { self.held.next_missing(0) } else { first };
         while page < last {
             match self.held.next_missing(page) {

@@ -99,6 +99,7 @@ impl Entries {
     /// # Errors
     /// EINVAL for a name or cookie that can't be; those of [`Entries::insert`].
     pub(crate) fn put_back(&mut self, name: &[u8], cookie: u64, inode: Arc<TmpInode>) -> Result<()> {
+        // From an image: all that the vfs would have checked.
         let is_name = !matches!(name, b"" | b"." | b"..") && name.len() <= NAME_MAX;
         if !is_name || name.iter().any(|byte| matches!(byte, 0 | b'/')) || cookie <= self.last_cookie {
             return Err(Errno::EINVAL);

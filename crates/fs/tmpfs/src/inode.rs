@@ -54,7 +54,6 @@ impl TmpInode {
             atime: t,
             mtime: t,
             ctime: t,
-            // What is made without a name (O_TMPFILE) may be given one; what has lost its last one may not.
             linkable: nlink == 0,
             xattrs: BTreeMap::new(),
             xattr_bytes: 0,
@@ -231,7 +230,6 @@ impl Inode for TmpInode {
         if let Some(len) = change.size {
             self.data()?.lock().set_size(&self.shared, len)?;
         }
-        // Stores through mappings that have come so far are before this change, and must not be taken for later ones.
         let stored_at = self.take_stores();
         let t = now();
         let mut a = self.attr();
@@ -243,7 +241,6 @@ impl Inode for TmpInode {
                 a.set_acl(AclKind::Access, &acl.with_mode(mode))?;
             }
         }
-        // security.capability was given to this file of this owner (`security_inode_killpriv`).
         if !self.is_dir() && (change.uid.is_some() || change.gid.is_some() || change.size.is_some()) {
             a.drop_capabilities();
         }
@@ -321,7 +318,6 @@ impl Inode for TmpInode {
     fn unlink(&self, name: &[u8]) -> Result<()> {
         let gone = {
             let mut e = self.entries()?.lock();
-            // The vfs has looked, but the name may lead to a directory by now.
             if e.get(name).ok_or(Errno::ENOENT)?.is_dir() {
                 return Err(Errno::EISDIR);
             }
@@ -392,7 +388,6 @@ impl Inode for TmpInode {
         }
         match AclKind::of_attribute(name) {
             Some(kind) => {
-                // Lists are kept taken apart: permissions are checked by them, and they and the mode bits say the same.
                 let acl = Acl::parse(value)?.ok_or(Errno::EINVAL)?;
                 a.set_acl(kind, &acl)?;
             }

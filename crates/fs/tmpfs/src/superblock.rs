@@ -125,6 +125,7 @@ impl TmpFs {
 
 /// The space of a file system with these limits on that medium: the medium's, in its blocks, if there are none.
 fn within(limits: Statfs, medium: &Statfs) -> Statfs {
+    // Without a limit of its own it has what the disk has.
     if limits.f_blocks == 0 {
         return Statfs { f_type: 0, f_fsid: [0; 2], f_flags: 0, ..*medium };
     }
@@ -210,6 +211,7 @@ impl FileSystem for TmpFs {
 
     fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
         if self.shared.is_remounted() {
+            // A restore makes it from the configuration, which has the old ones.
             return Err(Refusal::new("a tmpfs whose limits have been changed"));
         }
         match saver.pages() {

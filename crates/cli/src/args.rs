@@ -24,7 +24,9 @@ pub(crate) use lifecycle::{
 };
 pub(crate) use metrics::{ExportMetrics, MetricServer, Top, Usage};
 pub(crate) use resources::{Events, Update};
-pub(crate) use tools::{Client, Completion, Debug, Do, Doctor, Install, Man, Place, Profiles, Spec, Uninstall};
+pub(crate) use tools::{
+    Client, Completion, Debug, Do, Doctor, Install, Man, Place, ProfileFiles, Profiles, Spec, Uninstall,
+};
 pub(crate) use trace::{Trace, TraceCommand};
 
 /// What `moat --version` says, as Docker and Podman expect it.

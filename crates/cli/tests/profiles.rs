@@ -6,10 +6,11 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use pprof::protos::{Message, Profile};
 use serde_json::{Value, json};
@@ -23,7 +24,16 @@ fn role() {
         Ok("zeros") => loop {
             File::open("/dev/zero").unwrap().take(64 << 20).read_exact(&mut vec![0; 64 << 20]).unwrap();
         },
-        Ok("own-code") => spin_in_own_code(),
+        Ok("own-code") => spin_in_own_code(u64::MAX),
+        Ok("overflow") => assert!(overflow(1) > 0),
+        Ok("brief") => {
+            // By its own clock: other tests may have the CPUs.
+            while rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).tv_sec < 1 {
+                spin_in_own_code(1_000_000);
+                File::open("/dev/zero").unwrap().take(16 << 20).read_exact(&mut vec![0; 16 << 20]).unwrap();
+            }
+            thread::sleep(Duration::from_millis(300));
+        }
         Ok("reader") => {
             let (mut ours, _theirs) = UnixStream::pair().unwrap();
             ours.read_exact(&mut [0]).unwrap();
@@ -57,10 +67,16 @@ fn role() {
 }
 
 #[inline(never)]
-fn spin_in_own_code() {
-    for n in 0u64.. {
+fn spin_in_own_code(times: u64) {
+    for n in 0..times {
         std::hint::black_box(n);
     }
+}
+
+/// Runs into the page below the stack.
+#[expect(unconditional_recursion)]
+fn overflow(n: u64) -> u64 {
+    std::hint::black_box([n; 100])[1] + overflow(n + 1)
 }
 
 /// A container whose init plays a role; removed when dropped.
@@ -112,9 +128,7 @@ impl Container {
         let (flag, path) = (format!("--profile-{kind}"), file.to_str().unwrap().to_owned());
         let output = self.moat(&["debug", &flag, &path, "--duration", "1s", &self.id]);
         assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(File::open(file).unwrap()).read_to_end(&mut bytes).unwrap();
-        Seen(Profile::decode(bytes.as_slice()).unwrap())
+        Seen::read(&file)
     }
 }
 
@@ -129,6 +143,12 @@ impl Drop for Container {
 struct Seen(Profile);
 
 impl Seen {
+    fn read(file: &Path) -> Seen {
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(File::open(file).unwrap()).read_to_end(&mut bytes).unwrap();
+        Seen(Profile::decode(bytes.as_slice()).unwrap())
+    }
+
     fn text(&self, index: i64) -> &str {
         &self.0.string_table[usize::try_from(index).unwrap()]
     }
@@ -253,18 +273,95 @@ fn a_mutex_profile_has_class_and_place() {
         eprintln!("skipped: with one CPU there is one worker, which waits for nobody");
         return;
     }
-    let seen = Container::run("one-position", "systrap").profile("mutex");
+    let container = Container::run("one-position", "systrap");
+    let seen = container.profile("mutex");
     assert_eq!(seen.columns(), [("contentions", "count"), ("delay", "nanoseconds")]);
     let stacks = seen.stacks();
     let contended = stacks.iter().find(|(stack, _)| stack.contains("FilePosition;") && stack.contains(".rs:"));
     assert!(contended.is_some_and(|(_, values)| values[0] > 0 && values[1] > 0), "{stacks:#?}");
+    // A trace has the same waits one by one, from 10 us on.
+    let path = container.directory.join("trace.json");
+    let output = container.moat(&["debug", "--trace", path.to_str().unwrap(), "--duration", "500ms", &container.id]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let trace = Trace::read(&path);
+    let locks = trace.of("lock");
+    assert!(locks.iter().any(|lock| lock["name"] == "lock FilePosition"), "{locks:#?}");
+    assert!(locks.iter().all(|lock| lock["dur"].as_f64() >= Some(10.0)), "{locks:#?}");
+}
+
+/// A directory that goes with the value.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("moat-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs a role by `moat do`.
+fn run_role(role: &str, flags: &[&str]) -> Output {
+    let program = std::env::current_exe().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_moat"));
+    command.arg("do").args(flags).args(["--env", &format!("{ROLE}={role}")]).arg(program);
+    command.args(["--exact", "role", "--nocapture"]).output().unwrap()
+}
+
+#[test]
+fn a_command_is_profiled_from_beginning_to_end() {
+    let directory = Directory::new("do-profiles");
+    let kinds = ["cpu", "heap", "tasks", "block", "mutex"];
+    let path = |kind: &str| directory.0.join(kind);
+    let flags: Vec<String> = kinds.iter().map(|kind| format!("--profile-{kind}={}", path(kind).display())).collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let output = run_role("brief", &flags);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let [cpu, heap, tasks, block, mutex] = kinds.map(|kind| Seen::read(&path(kind)));
+    assert!(cpu.sum(1, &["guest;", "spin_in_own_code"]) > 100_000_000, "{:#?}", cpu.stacks());
+    assert!(cpu.sum(1, &["moat_syscalls::fs::io::read"]) > 0, "{:#?}", cpu.stacks());
+    assert_eq!(heap.columns().last(), Some(&("inuse_space", "bytes")));
+    // What was seen last: the harness waits for the thread that has the role.
+    assert!(tasks.sum(0, &["container do-", "[1]"]) >= 1, "{:#?}", tasks.stacks());
+    assert!((300_000_000..20_000_000_000).contains(&block.sum(1, &["nanosleep"])), "{:#?}", block.stacks());
+    assert_eq!(mutex.columns(), [("contentions", "count"), ("delay", "nanoseconds")]);
+    // A graph, of one of them or of the CPU time.
+    let drawn = directory.0.join("cpu.svg");
+    let flag = format!("--flamegraph={}", drawn.display());
+    let output = run_role("brief", &[&flag]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(fs::read_to_string(drawn).unwrap().contains("spin_in_own_code"));
+    let output = run_role("brief", &[&flags[..2], &[&flag]].concat());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("--flamegraph draws one profile"), "{text}");
+}
+
+#[test]
+fn a_trace_has_faults_with_their_addresses() {
+    let directory = Directory::new("fault-trace");
+    let path = directory.0.join("trace.json");
+    let output = run_role("overflow", &["--trace", path.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("overflowed its stack"), "{output:?}");
+    let trace = Trace::read(&path);
+    let faults = trace.of("fault");
+    // 14 is the page fault.
+    let fault = faults.iter().find(|fault| fault["args"]["exception"] == 14).unwrap_or_else(|| panic!("{faults:#?}"));
+    let address = fault["args"]["address"].as_str().unwrap().strip_prefix("0x").unwrap();
+    assert!(u64::from_str_radix(address, 16).unwrap() > 1 << 20, "{fault}");
+    assert!(trace.of("signal").iter().any(|signal| signal["name"] == "SIGSEGV"));
 }
 
 /// The events of a trace, by category.
 struct Trace(Vec<Value>);
 
 impl Trace {
-    fn read(path: &std::path::Path) -> Trace {
+    fn read(path: &Path) -> Trace {
         let mut all: Value = serde_json::from_reader(File::open(path).unwrap()).unwrap();
         let Value::Array(events) = all["traceEvents"].take() else { panic!("no events") };
         Trace(events)
@@ -319,7 +416,23 @@ fn a_trace_has_calls_waits_and_who_ended_them() {
         let slept = waits.iter().find(|wait| wait["name"] == "hrtimer_nanosleep").unwrap();
         assert!(slept["dur"].as_f64() > Some(49_000.0) && slept["args"]["woken_by"].is_null(), "{slept}");
         assert!(trace.of("signal").iter().any(|signal| signal["name"] == "SIGCHLD"));
-        assert!(!trace.of("guest").is_empty() && !trace.of("worker").is_empty());
+        let (guest, workers) = (trace.of("guest"), trace.of("worker"));
+        assert!(!guest.is_empty());
+        // What a worker is busy with is a task of the trace.
+        let tasks: Vec<&Value> = guest.iter().map(|span| &span["tid"]).collect();
+        assert!(workers.iter().any(|span| tasks.contains(&&span["args"]["task"])), "{workers:#?}");
+        // The ways between the code and the sentry, where the platform knows them.
+        let ways = trace.of("hand-off");
+        if platform == "systrap" {
+            let of = |name: &str| ways.iter().filter(|way| way["name"] == name).count();
+            let (to, from) = (of("to application code"), of("from application code"));
+            assert!(to * 10 > guest.len() * 9 && from * 10 > guest.len() * 9, "{to}, {from} of {}", guest.len());
+            assert!(ways.iter().all(|way| way["dur"].as_f64() > Some(0.0)), "{ways:#?}");
+            let told = |way: &str| ways.iter().filter(|span| span["args"]["way"] == way).count();
+            assert_eq!(told("doorbell") + told("memory"), from);
+        } else {
+            assert!(ways.is_empty());
+        }
         let named =
             |name: &str| trace.0.iter().any(|e| e["args"]["name"].as_str().is_some_and(|n| n.starts_with(name)));
         assert!(named("sh [") && named("sleep [") && named("sentry"));

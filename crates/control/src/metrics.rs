@@ -17,7 +17,7 @@ pub struct ContainerMetrics {
     pub moved: BytesMoved,
     /// User time in nanoseconds, ended processes included.
     pub user_ns: u64,
-    /// System time in nanoseconds, ended processes included.
+    /// System time in nanoseconds, ended processes included: what the sentry spent on them, of its own CPU time.
     pub system_ns: u64,
     /// Processes alive.
     pub processes: u64,
@@ -89,6 +89,10 @@ pub struct SandboxMetrics {
     pub shared: u64,
     /// How guest threads were handed over, and how often.
     pub hand_offs: Vec<(String, u64)>,
+    /// CPU time of its process in its own code, in nanoseconds; the system time of containers is part of it.
+    pub user_ns: u64,
+    /// CPU time of its process in the host's kernel, in nanoseconds.
+    pub host_ns: u64,
     /// Nanoseconds since it was booted.
     pub uptime_ns: u64,
 }

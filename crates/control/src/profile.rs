@@ -113,7 +113,8 @@ pub struct StackSample {
 pub enum EventKind {
     /// A system call.
     Call,
-    /// Application code, up to the moment when the sentry was told of its stop.
+    /// Application code, up to the moment when the sentry was told of its stop; with the nanoseconds of the ways there and back in `values`,
+    /// if they are known, and how the sentry was told in `label`.
     Guest,
     /// A sleep.
     Wait,

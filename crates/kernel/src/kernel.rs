@@ -105,6 +105,9 @@ pub struct Kernel {
     pub exits: WaitQueue,
     syscall_counts: Mutex<BTreeMap<u64, u64>>,
     unknown_logged: AtomicBool,
+    /// What is to go wrong, for a test.
+    #[cfg(debug_assertions)]
+    pub(crate) mishap: Option<crate::mishap::Mishap>,
     /// Itself, for those who must not keep it alive.
     pub(crate) me: Weak<Kernel>,
 }
@@ -180,6 +183,8 @@ impl Kernel {
             exits: WaitQueue::new(),
             syscall_counts: Mutex::new(LockClass::Leaf, BTreeMap::new()),
             unknown_logged: AtomicBool::new(false),
+            #[cfg(debug_assertions)]
+            mishap: crate::mishap::Mishap::of_environment(),
             me: me.clone(),
         });
         Ok(kernel)

@@ -11,6 +11,7 @@
 //! - [`futex`]: waiting on words of guest memory.
 //! - [`nsfs`]: namespaces as files; [`quotas`]: how many there may be.
 //! - [`metrics`]: what containers' tasks have done; [`monitor`]: security events.
+//! - `mishap`: faults of the sentry that tests ask for.
 //! - [`error`]: [`SyscallError`] and Linux's restart codes.
 //! - [`strace`]: which calls are logged.
 //! - [`spawn`]: how the sentry starts processes.
@@ -40,6 +41,8 @@ pub mod error;
 pub mod futex;
 pub mod kernel;
 pub mod metrics;
+#[cfg(debug_assertions)]
+mod mishap;
 pub mod monitor;
 pub mod nsfs;
 pub mod process;

@@ -163,6 +163,16 @@ impl Snapshot {
         })
     }
 
+    /// Calls by number, those that were made: how often, and how often they failed. Numbers that Linux does not have are one, the last.
+    pub fn by_number(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        let calls = self.0.chunks(CLASSES).take(CALLS).zip(0u64..);
+        calls.filter_map(|(counts, number)| {
+            let of = |counts: &[u64]| counts.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
+            let (all, good) = (of(counts), counts.get(ResultClass::Ok.place()).copied().unwrap_or(0));
+            (all > 0).then_some((number, all, all.saturating_sub(good)))
+        })
+    }
+
     /// How often something happened.
     #[must_use]
     pub fn event(&self, event: Event) -> u64 {
@@ -213,6 +223,10 @@ mod tests {
                 ("unknown", "unsupported", 3)
             ]
         );
+        let by_number: Vec<_> = seen.by_number().collect();
+        let [read, pause, sendto, openat] = [nr::READ, nr::PAUSE, nr::SENDTO, nr::OPENAT].map(u64::from);
+        let unknown = nr::TABLE_LEN as u64;
+        assert_eq!(by_number, [(read, 3, 1), (pause, 1, 1), (sendto, 1, 0), (openat, 1, 1), (unknown, 3, 3)]);
         let events = [Event::BytesRead, Event::BytesSent, Event::BytesWritten, Event::Faults, Event::Kicks];
         assert_eq!(events.map(|event| seen.event(event)), [7, 5, 0, 2, 0]);
     }

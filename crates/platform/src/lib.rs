@@ -238,11 +238,27 @@ pub trait GuestThread: Send {
     /// As [`GuestThread::poll_fork`].
     fn poll_spawn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<dyn GuestThread>>>;
 
+    /// How it was handed over at the last switch, if the platform knows. For traces: it costs a look at the clock.
+    fn stay(&self) -> Option<Stay> {
+        None
+    }
+
     /// A handle by which others make this thread leave application code.
     fn kicker(&self) -> Arc<dyn Kick>;
 
     /// The host thread id, in the sentry's pid namespace. The caller may change what the host thread is, which then stays with this guest thread alone.
     fn host_tid(&mut self) -> i32;
+}
+
+/// When a thread went to application code and came back from it, by its own word: any number can be in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stay {
+    /// When it saw that it was to go on, on the host's monotonic clock.
+    pub taken_ns: u64,
+    /// When it had stopped.
+    pub stopped_ns: u64,
+    /// How the sentry was told.
+    pub way: &'static str,
 }
 
 /// A guest thread for others than its owner: makes it leave application code soon, says what it has used, and acts on the

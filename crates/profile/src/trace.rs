@@ -91,7 +91,7 @@ impl<W: Write> File<W> {
                 let args = json!({"args": args, "result": result(event.result)});
                 self.span(event, (event.process, event.task), &name, "syscall", args)
             }
-            EventKind::Guest => self.span(event, (event.process, event.task), "application code", "guest", json!({})),
+            EventKind::Guest => self.stay(event),
             EventKind::Wait => {
                 let by = if event.result == 0 { json!(null) } else { json!(event.result) };
                 self.span(event, (event.process, event.task), &event.label, "wait", json!({"woken_by": by}))
@@ -110,6 +110,26 @@ impl<W: Write> File<W> {
                 }))
             }
         }
+    }
+
+    /// The way to application code, that code, and the way back.
+    fn stay(&mut self, event: &Event) -> io::Result<()> {
+        let track = (event.process, event.task);
+        let [there, back, ..] = event.values;
+        let there = there.min(event.duration_ns);
+        let back = back.min(event.duration_ns.saturating_sub(there));
+        let begun = event.start_ns.saturating_add(there);
+        let inside = event.duration_ns.saturating_sub(there).saturating_sub(back);
+        let part = |start_ns, duration_ns| Event { start_ns, duration_ns, ..event.clone() };
+        if there > 0 {
+            self.span(&part(event.start_ns, there), track, "to application code", "hand-off", json!({}))?;
+        }
+        self.span(&part(begun, inside), track, "application code", "guest", json!({}))?;
+        if back > 0 {
+            let from = part(begun.saturating_add(inside), back);
+            self.span(&from, track, "from application code", "hand-off", json!({"way": event.label}))?;
+        }
+        Ok(())
     }
 
     fn span(&mut self, event: &Event, (pid, tid): (u64, u64), name: &str, cat: &str, args: Value) -> io::Result<()> {
@@ -159,15 +179,40 @@ mod tests {
             label: String::new(),
         };
         let name = Event { kind: EventKind::Name, number: 3, result: 3, label: "a\"b".into(), ..call.clone() };
-        let records =
-            [Record::Events { thread: 5, events: vec![name, call] }, Record::End { dropped: 2, duration_ns: 1 }];
+        // 1 us there, 3 us back of 10 us; and one that says more than there was.
+        let stay = |there, back| Event {
+            kind: EventKind::Guest,
+            start_ns: 2_000_000,
+            duration_ns: 10_000,
+            values: [there, back, 0, 0, 0, 0],
+            label: "doorbell".into(),
+            ..call.clone()
+        };
+        let events = vec![name, stay(1_000, 3_000), stay(u64::MAX, u64::MAX), call];
+        let records = [Record::Events { thread: 5, events }, Record::End { dropped: 2, duration_ns: 1 }];
         let bytes: Vec<u8> = records.iter().flat_map(|record| record.encode().unwrap()).collect();
         let mut text = Vec::new();
-        assert_eq!(write(bytes.as_slice(), &mut text).unwrap(), Written { events: 4, dropped: 2 });
+        assert_eq!(write(bytes.as_slice(), &mut text).unwrap(), Written { events: 9, dropped: 2 });
         let all: Value = serde_json::from_slice(&text).unwrap();
         let events = all["traceEvents"].as_array().unwrap();
         assert_eq!(events[1]["args"]["name"], "a\"b [3]");
-        let call = &events[3];
+        let spans = |range: std::ops::Range<usize>| {
+            let of = |event: &Value| (event["name"].to_string(), event["ts"].as_f64(), event["dur"].as_f64());
+            events[range].iter().map(of).collect::<Vec<_>>()
+        };
+        let [to, code, from] =
+            ["to application code", "application code", "from application code"].map(|n| json!(n).to_string());
+        assert_eq!(
+            spans(3..6),
+            [
+                (to.clone(), Some(2000.0), Some(1.0)),
+                (code.clone(), Some(2001.0), Some(6.0)),
+                (from, Some(2007.0), Some(3.0))
+            ]
+        );
+        assert_eq!(events[5]["args"]["way"], "doorbell");
+        assert_eq!(spans(6..8), [(to, Some(2000.0), Some(10.0)), (code, Some(2010.0), Some(0.0))]);
+        let call = &events[8];
         assert_eq!(
             (call["name"].as_str(), call["ts"].as_f64(), call["dur"].as_f64()),
             (Some("openat"), Some(1500.001), Some(2.0))

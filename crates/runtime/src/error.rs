@@ -1,6 +1,7 @@
 //! [`Error`]: what can go wrong on the host's side.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use moat_abi::Errno;
 use moat_control::start::BootErrorKind;
@@ -66,7 +67,7 @@ pub enum Error {
     #[error("the sandbox could not start: {0}")]
     Boot(BootError),
     /// The sandbox died.
-    #[error("the sandbox died {when}: {how}{}", panic_log_text(panic_log))]
+    #[error("the sandbox died {when}: {how}{}", panic_log_text(panic_log, report.as_deref()))]
     Died {
         /// "while it started", "while it ran".
         when: &'static str,
@@ -74,6 +75,8 @@ pub enum Error {
         how: String,
         /// The end of its panic log.
         panic_log: String,
+        /// Where all of it is, if it is a report of a panic.
+        report: Option<PathBuf>,
     },
 }
 
@@ -81,8 +84,9 @@ fn output_text(output: &str) -> String {
     if output.is_empty() { String::new() } else { format!(": {output}") }
 }
 
-fn panic_log_text(log: &str) -> String {
-    if log.is_empty() { String::new() } else { format!("\n{}", log.trim_end()) }
+fn panic_log_text(log: &str, report: Option<&Path>) -> String {
+    let place = report.map(|path| format!("; the report is in {}", path.display())).unwrap_or_default();
+    if log.is_empty() { place } else { format!("{place}\n{}", log.trim_end()) }
 }
 
 /// Why a command can't be started, in Go's words.

@@ -8,6 +8,7 @@
 
 mod call;
 mod child;
+mod last_words;
 pub mod outside;
 mod processes;
 mod start;
@@ -37,7 +38,7 @@ use crate::process_id::ProcessId;
 pub use call::Link;
 pub(crate) use call::{Message, Patience};
 pub use child::ChildSandbox;
-pub(crate) use child::tail_of_log;
+pub(crate) use last_words::tail_of_log;
 pub use processes::HostPids;
 pub use start::{InitFiles, SandboxFiles, Terminal};
 pub(crate) use start::{c_strings, spawn_error};

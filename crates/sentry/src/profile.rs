@@ -47,7 +47,7 @@ pub(crate) fn start(
     let source: Box<dyn Source> = match kind {
         ProfileKind::Cpu => Box::new(sentry_cpu::Cpu::new(registry.clone())),
         ProfileKind::Heap => Box::new(heap::Heap),
-        ProfileKind::Tasks => Box::new(tasks::Tasks(registry.clone())),
+        ProfileKind::Tasks => Box::new(tasks::Tasks::new(registry.clone())),
         ProfileKind::Block => Box::new(waits::Waits(registry.clone())),
         ProfileKind::Mutex => Box::new(mutex::Locks),
         ProfileKind::Trace => Box::new(trace::Trace::new(registry.clone())),

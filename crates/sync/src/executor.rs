@@ -5,7 +5,8 @@
 //! timers; the others sleep. Having taken in an event the leader steps down and runs the future that
 //! became runnable, so that a syscall is handled on the thread (and, with the host's synchronous wake-up, on the CPU)
 //! that was told of it, with no hand-off. If more became runnable than one thread can do, or the thread is going to block
-//! ([`block_in_place`]), another worker is woken and takes the lead.
+//! ([`block_in_place`]), another worker is woken and takes the lead. Where the only one awake is busy for long, a sleeper does so by itself:
+//! one of them, the *guard*, looks each [`watchdog::INTERVAL`] whether anybody leads. With nothing to run there is no guard.
 //!
 //! A future that has much to compute does so in turns: it asks [`is_turn_over`] between pieces of some 100 KiB or their like, and
 //! is queued behind the others by [`end_turn`]. Before the next one runs the worker looks for events and timers.
@@ -13,6 +14,8 @@
 //! # Invariants
 //! - A future is polled by one thread at a time; the queue holds it at most once.
 //! - If the queue is not empty, some worker is running or about to look at it.
+
+mod sleep;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -28,7 +31,8 @@ use moat_abi::{Errno, Result};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::{reactor, timer, watchdog};
+use crate::{busy, reactor, timer, watchdog};
+use sleep::Guard;
 
 /// Where the events of guest threads come from: the platform, as the executor sees it.
 pub trait EventSource: Send + Sync {
@@ -44,8 +48,9 @@ struct ExecutorState {
     queue: VecDeque<Runnable>,
     /// A worker is waiting for events, or on its way to.
     leading: bool,
-    /// Workers asleep on the condition variable.
+    /// Workers asleep on the condition variable, but for the guard.
     asleep: usize,
+    guard: Guard,
     /// Workers that neither sleep nor block.
     active: usize,
     threads: usize,
@@ -55,6 +60,8 @@ struct ExecutorState {
 struct Executor {
     state: Mutex<ExecutorState>,
     idle: Condvar,
+    /// What the guard sleeps on.
+    guarding: Condvar,
     source: OnceLock<Box<dyn EventSource>>,
     max_active: usize,
     /// Events found by looking rather than by waiting.
@@ -75,7 +82,6 @@ thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
     /// When the future that runs was first asked for the length of its turn.
     static TURN_START: Cell<Option<Instant>> = const { Cell::new(None) };
-    static BLOCKED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 fn executor() -> &'static Executor {
@@ -87,11 +93,13 @@ fn executor() -> &'static Executor {
                 queue: VecDeque::new(),
                 leading: false,
                 asleep: 0,
+                guard: Guard::None,
                 active: 0,
                 threads: 0,
                 stopping: false,
             }),
             idle: Condvar::new(),
+            guarding: Condvar::new(),
             source: OnceLock::new(),
             max_active: cpus.max(1),
             found: AtomicU32::new(0),
@@ -130,14 +138,14 @@ fn schedule(runnable: Runnable) {
     s.queue.push_back(runnable);
     if IS_WORKER.get() {
         // This worker looks at the queue when its future yields; help it only if it has more than it can do next.
-        if s.queue.len() > 1 && s.asleep > 0 && s.active < e.max_active {
-            e.idle.notify_one();
+        if s.queue.len() > 1 && s.has_sleepers() && s.active < e.max_active {
+            e.wake_sleeper(&s);
         }
     } else if s.leading {
         drop(s);
         unpark_leader();
-    } else if s.asleep > 0 {
-        e.idle.notify_one();
+    } else if s.has_sleepers() {
+        e.wake_sleeper(&s);
     }
 }
 
@@ -163,7 +171,7 @@ pub fn run(extra_workers: usize) {
 pub fn stop() {
     let e = executor();
     e.state.lock().stopping = true;
-    e.idle.notify_all();
+    e.wake_all();
     // The leader sleeps in poll(2), not on the condition.
     reactor::interrupt();
 }
@@ -202,8 +210,8 @@ pub fn block_in_place<R>(f: impl FnOnce() -> R) -> R {
         let mut s = e.state.lock();
         s.active -= 1;
         // A sleeper takes over the queue, and the lead if nobody has it.
-        if s.asleep > 0 {
-            e.idle.notify_one();
+        if s.has_sleepers() {
+            e.wake_sleeper(&s);
             (false, false)
         } else {
             // With another at work the queue is seen to; one that leads does not know of what this worker has put there.
@@ -223,7 +231,7 @@ pub fn block_in_place<R>(f: impl FnOnce() -> R) -> R {
     let start = Instant::now();
     let r = f();
     watchdog::turn();
-    BLOCKED.set(BLOCKED.get().saturating_add(start.elapsed()));
+    busy::add_blocked(start.elapsed());
     IS_WORKER.set(true);
     e.state.lock().active += 1;
     r
@@ -257,12 +265,6 @@ pub async fn end_turn() {
     .await;
 }
 
-/// How long the calling thread has been in [`block_in_place`], as a worker, since it was started.
-#[must_use]
-pub fn blocked() -> Duration {
-    BLOCKED.get()
-}
-
 fn work() {
     let e = executor();
     IS_WORKER.set(true);
@@ -273,6 +275,11 @@ fn work() {
             break;
         }
         if let Some(runnable) = s.queue.pop_front() {
+            // Nobody takes in events while it runs: should that be long, the guard will.
+            if !s.leading && s.guard == Guard::None && s.asleep > 0 {
+                s.guard = Guard::Wanted;
+                e.idle.notify_one();
+            }
             drop(s);
             TURN_START.set(None);
             watchdog::turn();
@@ -286,9 +293,7 @@ fn work() {
         // Who comes back from `block_in_place` may be one more than there are CPUs.
         if s.leading || s.active > e.max_active {
             s.active -= 1;
-            s.asleep += 1;
-            e.idle.wait(&mut s);
-            s.asleep -= 1;
+            e.sleep(&mut s);
             s.active += 1;
             continue;
         }
@@ -298,8 +303,8 @@ fn work() {
         let mut s = e.state.lock();
         s.leading = false;
         // More than this thread can do next: let another help, and lead.
-        if s.queue.len() > 1 && s.asleep > 0 && s.active < e.max_active {
-            e.idle.notify_one();
+        if s.queue.len() > 1 && s.has_sleepers() && s.active < e.max_active {
+            e.wake_sleeper(&s);
         }
     }
     IS_WORKER.set(false);
@@ -308,7 +313,7 @@ fn work() {
     s.threads -= 1;
     drop(s);
     // Each must see for itself that it is to stop.
-    e.idle.notify_all();
+    e.wake_all();
 }
 
 /// Takes in what has happened while a future computed, unless another worker waits for that.
@@ -401,6 +406,23 @@ mod tests {
 
     #[test]
     fn futures_timers_and_blocking_work_all_end() {
+        // The executor of this process runs once: what holds a worker and never asks for its turn is part of the same run.
+        let (held, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (holds, sees, saw) = (held.clone(), seen.clone(), seen.clone());
+        spawn(async move {
+            // Both workers sleep by then, one of them in poll(2); it takes this in and is held.
+            timer::sleep_until(Instant::now() + Duration::from_millis(300)).await;
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while saw.load(Ordering::SeqCst) == 0 && Instant::now() < deadline {
+                std::hint::spin_loop();
+            }
+            holds.store(saw.load(Ordering::SeqCst), Ordering::SeqCst);
+            stop();
+        });
+        spawn(async move {
+            timer::sleep_until(Instant::now() + Duration::from_millis(400)).await;
+            sees.store(1, Ordering::SeqCst);
+        });
         let done = Arc::new(AtomicUsize::new(0));
         let (told, ran) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (tell, run_meanwhile) = (told.clone(), ran.clone());
@@ -423,13 +445,12 @@ mod tests {
             spawn(async move {
                 timer::sleep_until(Instant::now() + Duration::from_millis(100 + i)).await;
                 block_in_place(|| std::thread::sleep(Duration::from_millis(2)));
-                if done.fetch_add(1, Ordering::SeqCst) == 7 {
-                    stop();
-                }
+                done.fetch_add(1, Ordering::SeqCst);
             });
         }
         run(1);
         assert_eq!(done.load(Ordering::SeqCst), 8);
         assert_eq!((told.load(Ordering::SeqCst), ran.load(Ordering::SeqCst)), (1, 1));
+        assert_eq!(held.load(Ordering::SeqCst), 1, "a timer came while one worker was held and the other slept");
     }
 }

@@ -5,6 +5,7 @@
 //! - [`timer`]: deadlines on the host's monotonic clock.
 //! - [`executor`]: runs guest tasks as futures on a few host threads, one of which leads: it waits for the
 //!   platform, the host descriptors ([`reactor`]) and the timers.
+//! - [`busy`]: how workers spend their time.
 //! - [`watchdog`]: tells of tasks that hold a worker for long.
 //! - [`trace`]: what threads and tasks did, for who asks.
 //! - [`contention`]: how long threads waited for locks, for who asks.
@@ -17,6 +18,7 @@
 //! - An idle executor makes no host call and burns no CPU.
 
 pub mod async_mutex;
+pub mod busy;
 pub mod contention;
 mod counters;
 pub mod executor;

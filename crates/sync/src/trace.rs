@@ -39,7 +39,8 @@ impl Observer {
 pub enum Kind {
     /// A system call, from the sentry's first look at it to its result.
     Call,
-    /// Application code, from the resumption of the thread until the sentry is told of its next stop.
+    /// Application code, from the resumption of the thread until the sentry is told of its next stop. Where the platform knows it, `values`
+    /// has how long the ways there and back took, and `label` how the sentry was told.
     Guest,
     /// A task slept.
     Wait,

@@ -1,7 +1,8 @@
 //! The watchdog: tells of tasks that hold a worker for longer than [`LONG`].
 //!
 //! There is no thread for it. The worker that leads looks at the others while it waits for events, and wakes up for that each second as long
-//! as one of them is busy; an idle executor is left alone. Where all workers are held there is nobody to look.
+//! as one of them is busy; where the one that led is busy itself the guard takes its place ([`crate::executor`]). An idle executor is left
+//! alone. Where all workers are held there is nobody to look.
 
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};

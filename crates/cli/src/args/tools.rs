@@ -28,6 +28,8 @@ pub(crate) struct Do {
     /// Say at the end which system calls it made, how long they took, and where the time went
     #[arg(long)]
     pub(crate) summary: bool,
+    #[command(flatten)]
+    pub(crate) profiles: ProfileFiles,
     /// Host directory to use as root
     #[arg(long = "root", id = "do_root", value_name = "DIR", default_value = "/")]
     pub(crate) root: PathBuf,
@@ -84,16 +86,32 @@ pub(crate) struct Debug {
     pub(crate) id: String,
 }
 
-/// What is seen of a sandbox over a time, and where it goes. Files are for pprof(1) and what reads its format.
+/// What `debug` sees of a sandbox over a time, and where it goes.
 #[derive(Debug, Args)]
 pub(crate) struct Profiles {
+    #[command(flatten)]
+    pub(crate) files: ProfileFiles,
+    /// Write what tasks do, one event after the other, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// How long to look
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// How long to wait before
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) delay: Duration,
+}
+
+/// Which profiles are made. The files are for pprof(1) and what reads its format.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileFiles {
     /// Write where the sandbox spends CPU time
     #[arg(long, value_name = "FILE")]
     pub(crate) profile_cpu: Option<PathBuf>,
     /// Write what the sandbox process allocates, and what of it stays
     #[arg(long, value_name = "FILE")]
     pub(crate) profile_heap: Option<PathBuf>,
-    /// Write what each task does at the end
+    /// Write what each task does at the end, or did last
     #[arg(long, value_name = "FILE")]
     pub(crate) profile_tasks: Option<PathBuf>,
     /// Write how long tasks wait, and for what
@@ -102,18 +120,9 @@ pub(crate) struct Profiles {
     /// Write how long threads of the sandbox process wait for locks
     #[arg(long, value_name = "FILE")]
     pub(crate) profile_mutex: Option<PathBuf>,
-    /// Write what tasks do, one event after the other, for ui.perfetto.dev
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trace: Option<PathBuf>,
     /// Draw the profile that is asked for; that of CPU time if none is
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) flamegraph: Option<PathBuf>,
-    /// How long to look
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub(crate) duration: Duration,
-    /// How long to wait before
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
-    pub(crate) delay: Duration,
     /// A file with the symbols of moat, if they are not beside it
     #[arg(long, value_name = "FILE")]
     pub(crate) symbols: Option<PathBuf>,

@@ -11,6 +11,7 @@ use moat_runtime::sandbox::{InitFiles, SandboxFiles, Terminal};
 use moat_runtime::terminal::TerminalGuard;
 use moat_runtime::{ChildSandbox, Config};
 
+use super::profile;
 use super::recording::Recording;
 use super::settings::LogFiles;
 use crate::args::{Do, Global};
@@ -45,18 +46,18 @@ pub(super) fn run(config: &Config, global: &Global, flags: Do) -> anyhow::Result
         user_log: logs.user,
     };
     let sandbox = ChildSandbox::start(config, blueprint, files, None, |_| Ok(()))?;
-    let start = |kind| {
-        let sandbox = &sandbox;
-        move |pipe| sandbox.start_profile(kind, pipe)
-    };
-    let tracing = flags.trace.as_deref().map(|path| Recording::trace(path, start(ProfileKind::Trace))).transpose()?;
-    let summary = || Recording::begin("reading the summary", start(ProfileKind::Times), Summary::read);
+    let start = |kind, pipe| sandbox.start_profile(kind, pipe);
+    let tracing = flags.trace.as_deref().map(|path| Recording::trace(path, |pipe| start(ProfileKind::Trace, pipe)));
+    let tracing = tracing.transpose()?;
+    let summary = || Recording::begin("reading the summary", |pipe| start(ProfileKind::Times, pipe), Summary::read);
     let summary = flags.summary.then(summary).transpose()?;
+    let profiles = profile::Session::begin(&flags.profiles, start)?;
     sandbox.start_root()?;
     let status = sandbox.attend(&signals)?;
     if let Some(tracing) = tracing {
         tracing.end_trace()?;
     }
+    profiles.finish()?;
     if let Some(summary) = summary {
         // Standard output is the command's.
         eprint!("\n{}", summary.end()?);

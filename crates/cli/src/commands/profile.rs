@@ -1,5 +1,6 @@
-//! The profiles of `moat debug`: asked for, read, and written as files for viewers.
+//! The profiles of `moat debug` and `moat do`: asked for, read, and written as files for viewers.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use moat_profile::{Profile, flame, pprof};
 use moat_runtime::sandbox::Sandbox;
 
 use super::recording::{Recording, create};
-use crate::args::Profiles;
+use crate::args::{ProfileFiles, Profiles};
 
 /// A profile under way.
 struct Running {
@@ -20,40 +21,67 @@ struct Running {
     recording: Recording<Profile>,
 }
 
+/// The profiles under way that a command was asked for.
+pub(super) struct Session {
+    running: Vec<Running>,
+    drawn: Option<PathBuf>,
+}
+
+impl Session {
+    /// Begins those that the flags ask for; `start` tells the sandbox of one.
+    pub(super) fn begin(
+        flags: &ProfileFiles,
+        start: impl Fn(ProfileKind, OwnedFd) -> moat_runtime::Result<()>,
+    ) -> anyhow::Result<Session> {
+        let mut running = Vec::new();
+        for (kind, file) in wanted(flags)? {
+            let symbols = flags.symbols.clone();
+            let recording = Recording::begin(
+                "reading a profile",
+                |pipe| start(kind, pipe),
+                move |from| Profile::read(kind, from, symbols),
+            )?;
+            running.push(Running { kind, file, recording });
+        }
+        Ok(Session { running, drawn: flags.flamegraph.clone() })
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = ProfileKind> + '_ {
+        self.running.iter().map(|running| running.kind)
+    }
+
+    /// Writes them. The sandbox has been told to end them, or has ended.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        let drawn = self.drawn.as_deref();
+        self.running.into_iter().try_for_each(|profile| finish(profile, drawn))
+    }
+}
+
 /// Makes the profiles that the flags ask for.
 pub(super) fn run(sandbox: &Sandbox, flags: &Profiles) -> anyhow::Result<()> {
-    let wanted = wanted(flags)?;
-    if wanted.is_empty() && flags.trace.is_none() {
+    if wanted(&flags.files)?.is_empty() && flags.trace.is_none() {
         return Ok(());
     }
     thread::sleep(flags.delay);
-    let mut running = Vec::new();
-    let start = |kind| move |pipe| sandbox.start_profile(kind, pipe);
-    let tracing = flags.trace.as_deref().map(|path| Recording::trace(path, start(ProfileKind::Trace))).transpose()?;
-    for (kind, file) in wanted {
-        let symbols = flags.symbols.clone();
-        let recording =
-            Recording::begin("reading a profile", start(kind), move |from| Profile::read(kind, from, symbols))?;
-        running.push(Running { kind, file, recording });
-    }
+    let start = |kind, pipe| sandbox.start_profile(kind, pipe);
+    let tracing = flags.trace.as_deref().map(|path| Recording::trace(path, |pipe| start(ProfileKind::Trace, pipe)));
+    let tracing = tracing.transpose()?;
+    let session = Session::begin(&flags.files, start)?;
     // What tasks do is looked at once.
-    if tracing.is_some() || running.iter().any(|running| running.kind != ProfileKind::Tasks) {
+    if tracing.is_some() || session.kinds().any(|kind| kind != ProfileKind::Tasks) {
         thread::sleep(flags.duration);
     }
     // One after the other: each waits until everything has been written.
-    for profile in &running {
-        sandbox.stop_profile(profile.kind)?;
-    }
+    session.kinds().try_for_each(|kind| sandbox.stop_profile(kind))?;
     if let Some(tracing) = tracing {
         sandbox.stop_profile(ProfileKind::Trace)?;
         tracing.end_trace()?;
     }
-    let drawn = flags.flamegraph.as_deref();
-    running.into_iter().try_for_each(|profile| finish(profile, drawn))
+    session.finish()
 }
 
 /// The kinds of profiles with their files.
-fn wanted(flags: &Profiles) -> anyhow::Result<Vec<(ProfileKind, Option<PathBuf>)>> {
+fn wanted(flags: &ProfileFiles) -> anyhow::Result<Vec<(ProfileKind, Option<PathBuf>)>> {
     let files = [
         (ProfileKind::Cpu, &flags.profile_cpu),
         (ProfileKind::Heap, &flags.profile_heap),

@@ -39,11 +39,22 @@ impl Task {
 
 impl CurrentTask {
     /// The thread has come back from application code, to which it went at `resumed_ns`; 0 for who does not want to know.
-    pub(crate) fn observe_guest(&self, resumed_ns: u64) {
-        if resumed_ns != 0 {
-            let event = Event::since(Kind::Guest, resumed_ns);
-            if trace::is_on(Observer::Times) {
-                self.kernel().times.add_guest(event.duration_ns);
+    pub(crate) fn observe_guest(&mut self, resumed_ns: u64) {
+        if resumed_ns == 0 {
+            return;
+        }
+        let mut event = Event::since(Kind::Guest, resumed_ns);
+        if trace::is_on(Observer::Times) {
+            self.kernel().times.add_guest(event.duration_ns);
+        }
+        if trace::is_on(Observer::Trace) {
+            // The thread's own word, which the guest can change: within what the sentry has seen it may say anything.
+            if let Some(stay) = self.thread().stay() {
+                let end_ns = resumed_ns.saturating_add(event.duration_ns);
+                let taken_ns = stay.taken_ns.clamp(resumed_ns, end_ns);
+                let stopped_ns = stay.stopped_ns.clamp(taken_ns, end_ns);
+                event.values = [taken_ns.saturating_sub(resumed_ns), end_ns.saturating_sub(stopped_ns), 0, 0, 0, 0];
+                event.label = stay.way;
             }
             self.emit(event);
         }

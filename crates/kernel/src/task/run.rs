@@ -13,7 +13,7 @@ use moat_abi::signal::Signal;
 use moat_image::state::NextStep;
 use moat_mm::FaultAction;
 use moat_platform::{Event, Fault, ForeignAbi, Order, Regs, switch, whole};
-use moat_sync::{trace, watchdog};
+use moat_sync::{busy, trace, watchdog};
 
 use crate::error::{Deadline, PendingRestart, Restart, SyscallError, SyscallResult};
 use crate::metrics;
@@ -67,11 +67,11 @@ impl Task {
                 trace::set_current(self.id.0);
             }
             watchdog::set_task(self.tgid(), self.tid());
-            // System time is what a worker spends, less what it slept in host calls: Linux counts no sleep either.
-            let (start, blocked) = (Instant::now(), moat_sync::executor::blocked());
+            // System time is the CPU time that a worker spends, less what it slept in host calls: Linux counts no sleep either.
+            let (start, blocked) = (Instant::now(), busy::blocked());
             let polled = future.as_mut().poll(cx);
-            let asleep = moat_sync::executor::blocked().saturating_sub(blocked);
-            let spent = start.elapsed().saturating_sub(asleep);
+            let asleep = busy::blocked().saturating_sub(blocked);
+            let spent = busy::on_cpu(start.elapsed().saturating_sub(asleep));
             if !asleep.is_zero() && self.kernel().waits.is_on() {
                 let time_ns = u64::try_from(asleep.as_nanos()).unwrap_or(u64::MAX);
                 self.kernel().waits.note(self.wait_site("host call"), time_ns);
@@ -205,6 +205,9 @@ impl CurrentTask {
                 result = self.call_again(call.nr(), call.args()).await;
             }
             self.finish_syscall(call.nr(), result);
+        } else if let Err(errno) = Errno::from_ret(self.thread().regs().rax) {
+            // A filter has answered it.
+            self.group.container.metrics.count_call(call.nr(), &Err(errno.into()));
         }
         if self.exit_status.is_none() && ptrace::stop::traces_syscalls(self) {
             ptrace::stop::syscall_exit(self).await;
@@ -233,6 +236,10 @@ impl CurrentTask {
     /// Runs the handler, tells those who want to know of it, and counts the call.
     pub async fn dispatch(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {
         let syscalls = self.syscalls;
+        #[cfg(debug_assertions)]
+        if let Some(mishap) = self.kernel().mishap {
+            mishap.meet(nr);
+        }
         let result = if self.kernel().is_watched() {
             // A box of its own, so that the future of every task need not have room for it.
             Box::pin(self.dispatch_watched(nr, args)).await

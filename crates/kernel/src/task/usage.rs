@@ -15,7 +15,7 @@ use moat_sync::{LockClass, Mutex};
 pub struct Usage {
     /// CPU time of the host threads that run its code, nanoseconds.
     pub user_ns: u64,
-    /// Time that workers of the sentry spent on its behalf, but for what they slept, nanoseconds.
+    /// CPU time that workers of the sentry spent on its behalf, nanoseconds.
     pub system_ns: u64,
     /// System calls: at each the host thread gives its CPU up.
     pub voluntary_switches: u64,
@@ -71,7 +71,7 @@ fn ticks(ns: u64) -> i64 {
 ///
 /// Nothing is asked of the host until somebody wants to know: user time is what the host threads have used that were this thread,
 /// with the host's work for it (page faults, the way in and out of the sentry); system time is what a worker spent on it,
-/// measured once around each poll of its future.
+/// measured once around each poll of its future, less what it waited for a CPU ([`moat_sync::busy`]).
 pub struct TaskUsage {
     host: Mutex<HostThreads>,
     system_ns: AtomicU64,

@@ -13,6 +13,7 @@ use moat_sync::{Counters, LockClass, Mutex, WeakList};
 
 use crate::area::{Area, AreaPool};
 use crate::births::{Birth, Births, Pending};
+use crate::cycles::Clock;
 use crate::filter::SegmentBases;
 use crate::frame::FrameLayout;
 use crate::pool::Pool;
@@ -47,6 +48,8 @@ pub struct SystrapCore {
     pub spinner: Spinner,
     /// Who waits where while it is parked.
     pub sleepers: Sleepers,
+    /// When it was made.
+    pub clock: Clock,
     /// How threads were handed over, by [`HandOff`].
     hand_offs: Counters,
     /// The memory that the spinner's board is in.
@@ -120,6 +123,7 @@ impl SystrapCore {
             bases: p.bases,
             vdso: p.vdso,
             rewrites: p.rewrites,
+            clock: Clock::now(),
             reaper: p.reaper,
             first,
             spinner: Spinner::new(p.areas.board()),

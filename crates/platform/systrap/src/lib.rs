@@ -25,6 +25,7 @@ mod birth;
 mod births;
 mod call;
 mod core;
+mod cycles;
 mod entry;
 pub mod filter;
 mod frame;

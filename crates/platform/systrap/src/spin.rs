@@ -8,7 +8,7 @@
 //!
 //! Whether hot or not, a stub that rings is answered: nothing here decides more than how fast.
 
-use std::arch::x86_64::{__cpuid_count, _rdtsc};
+use std::arch::x86_64::__cpuid_count;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
@@ -18,6 +18,7 @@ use moat_sync::{LockClass, Mutex};
 
 use crate::area::Area;
 use crate::core::SystrapCore;
+use crate::cycles::cycle_count;
 use crate::placement::{Cpus, Facts};
 use crate::state::HostThread;
 
@@ -36,11 +37,6 @@ const MAX_DOUBLINGS: u32 = 10;
 const STUB_PATIENCE: u32 = 600;
 /// Threads looked at by one sentry thread.
 const MAX_WATCHED: usize = 4;
-
-fn now() -> u64 {
-    // SAFETY: every x86-64 CPU has it.
-    unsafe { _rdtsc() }
-}
 
 /// Whether user code can ask for its CPU by an instruction.
 pub fn has_rdpid() -> bool {
@@ -201,7 +197,7 @@ impl SystrapCore {
             return false;
         }
         s.say(u32::try_from(moat_host::cpu::current()).unwrap_or(0) + 1);
-        let start = now();
+        let start = cycle_count();
         loop {
             for _ in 0..16 {
                 if threads.iter().any(|thread| thread.look()) {
@@ -209,7 +205,7 @@ impl SystrapCore {
                 }
                 std::hint::spin_loop();
             }
-            if now().wrapping_sub(start) > cycles {
+            if cycle_count().wrapping_sub(start) > cycles {
                 break;
             }
         }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_KERNEL};
 use moat_abi::{Errno, Result};
 use moat_platform::regs::USER_RFLAGS;
-use moat_platform::{Answers, Event, Fault, ForeignAbi, GuestThread, Kick, NewProcess, Order, Regs};
+use moat_platform::{Answers, Event, Fault, ForeignAbi, GuestThread, Kick, NewProcess, Order, Regs, Stay};
 use moat_stub::layout::{CELLS, Cell, Control, FEATURE_FSGSBASE, FEATURE_RDPID, MAGIC, REPLY_RESUME, REPLY_STOP};
 
 use crate::area::{Area, AreaPool, call_slot, control};
@@ -448,6 +448,10 @@ impl GuestThread for Thread {
     fn poll_spawn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<dyn GuestThread>>> {
         let born = ready!(self.poll_make_thread(cx))?;
         Poll::Ready(Ok(Box::new(born.thread)))
+    }
+
+    fn stay(&self) -> Option<Stay> {
+        Some(self.host.stay())
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {

@@ -194,9 +194,15 @@ impl Families {
 
     fn add_gauges(&mut self, reading: &Reading, metrics: &ContainerMetrics) {
         let about = |more: &[(&'static str, &str)]| labels_of(reading, more);
-        let help = "CPU time of application code with what the host does for it; time that the sentry spent on its behalf, by the clock.";
+        let help = "CPU time of application code with what the host does for it; CPU time that the sentry spent on its behalf.";
         for (mode, ns) in [("user", metrics.user_ns), ("system", metrics.system_ns)] {
             self.add("cpu_seconds", Kind::Counter, help, about(&[("mode", mode)]), seconds(ns));
+        }
+        if let Some(sandbox) = &metrics.sandbox {
+            let help = "CPU time of the sandbox process, by mode of the host; the system time of its containers is part of it.";
+            for (mode, ns) in [("user", sandbox.user_ns), ("system", sandbox.host_ns)] {
+                self.add("sandbox_cpu_seconds", Kind::Counter, help, about(&[("mode", mode)]), seconds(ns));
+            }
         }
         let usage = Usage::of(metrics, None);
         let details = usage.details.unwrap_or_default();

@@ -1,7 +1,6 @@
 //! [`ChildSandbox`]: a sandbox in the process that started it.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 
 use moat_abi::Signal;
@@ -10,14 +9,12 @@ use moat_control::{Connection, ProfileKind};
 use moat_host::spawn::Child;
 use rustix::process::{WaitId, WaitIdOptions};
 
+use super::last_words::{self, tail_of_log};
 use super::{Link, Sandbox};
 use crate::Error;
 use crate::error::{Context, Result};
 use crate::gofer::Gofer;
 use crate::node_maker::NodeMaker;
-
-/// Bytes of the panic log that a report quotes.
-const PANIC_LOG_TAIL_BYTES: u64 = 8 << 10;
 
 /// A sandbox whose process is a child of this one.
 #[derive(Debug)]
@@ -112,7 +109,18 @@ impl ChildSandbox {
     pub(crate) fn death(&mut self, when: &'static str) -> Error {
         let how = self.reap();
         let panic_log = tail_of_log(&mut self.panic_log, self.panic_log_start).unwrap_or_default();
-        Error::Died { when, how, panic_log }
+        // What can't be kept is quoted all the same.
+        let report = match panic_log.is_empty() {
+            true => None,
+            false => {
+                last_words::keep(&mut self.panic_log, self.panic_log_start, &self.sandbox).unwrap_or_else(|error| {
+                    tracing::warn!("the report of the sandbox can't be kept: {error}");
+                    None
+                })
+            }
+        };
+        let panic_log = if report.is_some() { last_words::words_of(&panic_log).to_owned() } else { panic_log };
+        Error::Died { when, how, panic_log, report }
     }
 
     /// Waits for the sandbox process to end, and its helpers; says how it did.
@@ -141,15 +149,6 @@ impl ChildSandbox {
             };
         }
     }
-}
-
-/// The end of a panic log, but for what was in it at `start` or before.
-pub(crate) fn tail_of_log(panic_log: &mut File, start: u64) -> io::Result<String> {
-    let length = panic_log.seek(SeekFrom::End(0))?;
-    panic_log.seek(SeekFrom::Start(length.saturating_sub(PANIC_LOG_TAIL_BYTES).max(start)))?;
-    let mut tail = Vec::new();
-    (&*panic_log).take(PANIC_LOG_TAIL_BYTES).read_to_end(&mut tail)?;
-    Ok(String::from_utf8_lossy(&tail).into_owned())
 }
 
 fn signal_text(number: i32) -> String {

@@ -254,7 +254,14 @@ pub(crate) fn c_strings(strings: Vec<String>) -> Result<Vec<CString>> {
         .collect()
 }
 
-/// The sandbox's environment is empty, but for backtraces when debugging.
+/// The sandbox's environment is empty, but for backtraces when debugging and, in builds for tests, what is to go wrong.
 fn environment(config: &Config) -> Vec<CString> {
-    if config.debug { vec![c"RUST_BACKTRACE=1".to_owned()] } else { Vec::new() }
+    let mut environment = Vec::new();
+    if config.debug {
+        environment.push(c"RUST_BACKTRACE=1".to_owned());
+    }
+    #[cfg(debug_assertions)]
+    environment
+        .extend(std::env::var("MOAT_MISHAP").ok().and_then(|text| CString::new(format!("MOAT_MISHAP={text}")).ok()));
+    environment
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use moat_control::ContainerMetrics;
 use moat_control::metrics::{BytesMoved, CallCount, DeviceCounters, MemoryUse, SandboxMetrics};
+use moat_host::process::own_usage;
 use moat_host::usage::{self, ProcessMemory};
 use moat_identity::NetNamespace;
 use moat_kernel::Kernel;
@@ -121,7 +122,10 @@ fn sandbox(kernel: &Kernel) -> SandboxMetrics {
     let own = std::process::id().cast_signed();
     let (memory, shared) = block_in_place(|| (usage::memory_of(own), usage::memfd_bytes()));
     let hand_offs = kernel.platform.hand_offs();
+    let used = own_usage();
     SandboxMetrics {
+        user_ns: used.user_ns,
+        host_ns: used.system_ns,
         memory: memory_use(&memory.unwrap_or_default()),
         shared: shared.unwrap_or(0),
         hand_offs: hand_offs.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),

@@ -12,7 +12,34 @@ use super::recorder::Output;
 use crate::registry::Registry;
 
 /// The source.
-pub(super) struct Tasks(pub(super) Arc<Registry>);
+pub(super) struct Tasks {
+    registry: Arc<Registry>,
+    /// What was seen when there were tasks, for a container that ends meanwhile.
+    last: Vec<Vec<Frame>>,
+}
+
+impl Tasks {
+    pub(super) fn new(registry: Arc<Registry>) -> Tasks {
+        Tasks { registry, last: Vec::new() }
+    }
+
+    /// Looks at all tasks, if there are any.
+    fn look(&mut self) {
+        let mut seen = Vec::new();
+        for container in self.registry.all() {
+            for group in container.member.processes.processes() {
+                for task in group.threads() {
+                    let mut frames = vec![Frame::named(format!("container {}", container.id))];
+                    describe(&task, &mut frames);
+                    seen.push(frames);
+                }
+            }
+        }
+        if !seen.is_empty() {
+            self.last = seen;
+        }
+    }
+}
 
 impl Source for Tasks {
     fn start(&mut self) -> moat_abi::Result<()> {
@@ -20,20 +47,14 @@ impl Source for Tasks {
     }
 
     fn collect(&mut self, _to: &mut Output) -> io::Result<()> {
+        self.look();
         Ok(())
     }
 
     fn finish(&mut self, to: &mut Output) -> io::Result<u64> {
         let one = |frames| Record::Site(Site { frames, count: 1, time_ns: 0 });
-        for container in self.0.all() {
-            for group in container.member.processes.processes() {
-                for task in group.threads() {
-                    let mut frames = vec![Frame::named(format!("container {}", container.id))];
-                    describe(&task, &mut frames);
-                    to.write(&one(frames))?;
-                }
-            }
-        }
+        self.look();
+        std::mem::take(&mut self.last).into_iter().try_for_each(|frames| to.write(&one(frames)))?;
         // They come last, so that what the host says of them is no older than the tasks.
         for thread in moat_host::procfs::own_threads() {
             let wchan = if thread.wchan == "0" || thread.wchan.is_empty() { "running".into() } else { thread.wchan };

@@ -1,5 +1,6 @@
 //! How long system calls take, and what all tasks have used.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -13,21 +14,37 @@ use super::Source;
 use super::recorder::Output;
 use crate::registry::Registry;
 
-/// The source.
-pub(super) struct Times(Arc<Registry>);
+/// The source. Calls are counted by the containers' metrics; from when on is remembered.
+pub(super) struct Times {
+    registry: Arc<Registry>,
+    before: BTreeMap<u64, (u64, u64)>,
+}
 
 impl Times {
     pub(super) fn new(registry: Arc<Registry>) -> Times {
-        Times(registry)
+        Times { registry, before: BTreeMap::new() }
     }
 
     fn kernel(&self) -> &Kernel {
-        self.0.root().member.processes.kernel()
+        self.registry.root().member.processes.kernel()
+    }
+
+    /// Calls and errors by number, of all containers.
+    fn counted(&self) -> BTreeMap<u64, (u64, u64)> {
+        let mut sums = BTreeMap::new();
+        for container in self.registry.all() {
+            for (number, calls, errors) in container.member.processes.metrics.read().by_number() {
+                let sum: &mut (u64, u64) = sums.entry(number).or_default();
+                *sum = (sum.0.saturating_add(calls), sum.1.saturating_add(errors));
+            }
+        }
+        sums
     }
 }
 
 impl Source for Times {
     fn start(&mut self) -> moat_abi::Result<()> {
+        self.before = self.counted();
         trace::start(Observer::Times);
         self.kernel().ask_again();
         Ok(())
@@ -41,15 +58,14 @@ impl Source for Times {
         trace::stop(Observer::Times);
         self.kernel().ask_again();
         let kernel = self.kernel();
-        let calls = kernel.times.calls().into_iter().map(|call| CallTime {
-            number: call.number,
-            calls: call.calls,
-            errors: call.errors,
-            time_ns: call.time_ns,
+        let calls = self.counted().into_iter().filter_map(|(number, (calls, errors))| {
+            let before = self.before.get(&number).copied().unwrap_or_default();
+            let (calls, errors) = (calls.saturating_sub(before.0), errors.saturating_sub(before.1));
+            (calls > 0).then(|| CallTime { number, calls, errors, time_ns: kernel.times.call_ns(number) })
         });
         to.write(&Record::Calls(calls.collect()))?;
         let mut used = Usage::default();
-        for container in self.0.all() {
+        for container in self.registry.all() {
             // Zombies are among the dead already.
             used.add(&container.member.processes.dead_usage());
             let groups = container.member.processes.processes();

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use moat_platform::Stay;
+
 use crate::area::control;
+use crate::cycles::Clock;
 use crate::placement::Step;
-use crate::state::{HostThread, Phase};
+use crate::state::{HostThread, Phase, Wait};
 
 impl HostThread {
     /// Takes the stop of a thread that waits awake; false if there is none.
@@ -36,6 +39,20 @@ impl HostThread {
         }
         drop(s);
         self.place(placed);
+    }
+
+    /// The last stay in application code. The guest can have written anything there.
+    pub fn stay(&self) -> Stay {
+        let now = Clock::now();
+        let at = |cycles| self.core.clock.at(cycles, now);
+        let (taken, stopped) = (self.area.read(control!(resumed_at)), self.area.read(control!(stopped_at)));
+        let way = if self.waits_awake() { "memory" } else { "doorbell" };
+        Stay { taken_ns: at(taken), stopped_ns: at(stopped), way }
+    }
+
+    /// Whether it is parked where a reply in memory reaches it.
+    fn waits_awake(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Parked { wait: Wait::Awake, .. })
     }
 
     pub(super) fn place(&self, step: Option<Step>) {

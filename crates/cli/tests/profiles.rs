@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -87,7 +88,10 @@ struct Container {
 
 impl Container {
     fn run(role: &str, platform: &str) -> Container {
-        let id = format!("moat-profiles-{}-{role}-{platform}", std::process::id());
+        // Several tests may want the same role at a time.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("moat-profiles-{}-{role}-{platform}-{number}", std::process::id());
         let container = Container { directory: std::env::temp_dir().join(&id), id };
         fs::create_dir_all(&container.directory).unwrap();
         let program = std::env::current_exe().unwrap();

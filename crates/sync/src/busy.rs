@@ -52,7 +52,10 @@ pub fn on_cpu(spent: Duration) -> Duration {
         busy.measure(thread_cpu());
     }
     BUSY.set(busy);
-    if busy.share == WHOLE { spent } else { spent.saturating_mul(busy.share) / WHOLE }
+    match busy.share {
+        WHOLE => spent,
+        share => spent.saturating_mul(share).checked_div(WHOLE).unwrap_or(spent),
+    }
 }
 
 impl Busy {

@@ -8,5 +8,6 @@ mod documents;
 mod failure;
 mod metrics;
 mod outside;
+mod points;
 mod reader;
 mod trace;

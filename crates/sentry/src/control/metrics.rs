@@ -122,6 +122,7 @@ fn sandbox(kernel: &Kernel) -> SandboxMetrics {
     let own = std::process::id().cast_signed();
     let (memory, shared) = block_in_place(|| (usage::memory_of(own), usage::memfd_bytes()));
     let hand_offs = kernel.platform.hand_offs();
+    // Of the whole process: its threads serve all containers.
     let used = own_usage();
     SandboxMetrics {
         user_ns: used.user_ns,

@@ -35,6 +35,7 @@ impl Tasks {
                 }
             }
         }
+        // At the end of a command nobody is left: then the look before says what they did.
         if !seen.is_empty() {
             self.last = seen;
         }

@@ -59,6 +59,7 @@ impl Source for Times {
         self.kernel().ask_again();
         let kernel = self.kernel();
         let calls = self.counted().into_iter().filter_map(|(number, (calls, errors))| {
+            // What was counted before, by whoever ran then, is none of this summary.
             let before = self.before.get(&number).copied().unwrap_or_default();
             let (calls, errors) = (calls.saturating_sub(before.0), errors.saturating_sub(before.1));
             (calls > 0).then(|| CallTime { number, calls, errors, time_ns: kernel.times.call_ns(number) })

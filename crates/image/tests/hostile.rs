@@ -74,6 +74,15 @@ fn sandbox() -> (SandboxState, File, u64) {
         signal: 0,
         kind: OpenFileKind::Donated(0),
     });
+    state.containers.push(ContainerState {
+        id: "web".into(),
+        init: Ref::FIRST,
+        last_pid: 1,
+        executed: Vec::new(),
+        hostname: b"web".to_vec(),
+        domainname: Vec::new(),
+        settings: vec![SettingState { path: "net/ipv4/ip_forward".into(), value: "1".into() }],
+    });
     state.tasks.push(TaskState { comm: b"init".to_vec(), ..TaskState::nothing() });
     (state, pages, len)
 }

@@ -50,6 +50,9 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 /// Name of the file in a sandbox's directory that has what its process says when it panics.
 pub const PANIC_LOG: &str = "panic.log";
 
+/// How long a sandbox may take to say how its container has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// How long a killed sandbox may take to be gone.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -345,6 +348,15 @@ impl Sandbox {
             // The container ended with its sandbox.
             Err(_) if !self.is_running() => Ok(()),
             other => other,
+        }
+    }
+
+    /// Ends a sandbox whose container is saved and stands still: to who waits for that, its processes were killed.
+    ///
+    /// None of them runs again, and the sandbox ends by itself then. If it does not, [`Sandbox::destroy`] ends it.
+    pub fn end_saved(&self) {
+        if self.signal_container(&self.id, Signal::SIGKILL.number(), ContainerTarget::All).is_ok() {
+            let _ = self.process.wait(Some(LAST_WORDS));
         }
     }
 

@@ -166,7 +166,11 @@ fn until_saved(prepared: &Prepared, image: &Path) -> Result<String> {
         bail!("it could not be saved: {}", tail(&output.stderr, 6));
     }
     running.until_end().context("it was saved and did not end")?;
-    Ok(text)
+    // As after a checkpoint of runc's: to who waits for it, it was killed.
+    match running.child.wait()?.code() {
+        Some(137) => Ok(text),
+        other => bail!("the command that had run it ended with {other:?} when it was saved"),
+    }
 }
 
 /// Runs `moat checkpoint`.

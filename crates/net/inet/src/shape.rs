@@ -24,6 +24,7 @@ impl Shape {
     /// What it is now.
     #[must_use]
     pub fn of(net: &NetNamespace) -> Shape {
+        // Nobody in here changes those: a cable that is pulled is no change of the configuration.
         let mut devices = net.devices();
         devices.iter_mut().for_each(|device| device.flags &= !OF_THE_OTHER_END);
         let mut neighbours = stack_of(net).map(|stack| stack.change(|s| s.neighbours())).unwrap_or_default();
@@ -38,6 +39,7 @@ impl Shape {
         let links = |shape: &Shape| -> Vec<NetDevice> {
             shape.devices.iter().map(|device| NetDevice { addresses: Vec::new(), ..device.clone() }).collect()
         };
+        // An address brings routes with it, and a link addresses: the first of them is what was changed.
         if links(self) != links(before) {
             Some("links")
         } else if self.devices != before.devices {

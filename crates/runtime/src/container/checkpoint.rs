@@ -85,6 +85,7 @@ impl Container {
             }
             return Err(error.into());
         }
+        sandbox.end_saved();
         let Container { store, id, .. } = self;
         // `delete` takes the lock itself.
         drop(entry);

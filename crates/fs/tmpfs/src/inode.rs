@@ -123,7 +123,7 @@ impl TmpInode {
     }
 
     /// The directory's entries have changed.
-    fn touch(&self, subdirs: i32) {
+    pub(crate) fn touch(&self, subdirs: i32) {
         self.shared.note_change();
         let t = now();
         let mut a = self.attr();
@@ -133,7 +133,7 @@ impl TmpInode {
     }
 
     /// One name of this inode has gone.
-    fn drop_link(&self) {
+    pub(crate) fn drop_link(&self) {
         self.shared.note_change();
         let mut a = self.attr();
         // A directory's `.` goes with its name.
@@ -149,7 +149,7 @@ impl TmpInode {
         }
     }
 
-    fn is_dir(&self) -> bool {
+    pub(crate) fn is_dir(&self) -> bool {
         self.kind == FileType::Directory
     }
 
@@ -353,7 +353,7 @@ impl Inode for TmpInode {
         } else {
             None
         };
-        crate::inode::rename(self, old, &to, new, flags)?;
+        crate::rename::rename(self, old, &to, new, flags)?;
         match whiteout {
             Some(whiteout) => self.entries()?.lock().insert(old, whiteout),
             None => Ok(()),
@@ -411,70 +411,12 @@ impl Inode for TmpInode {
 }
 
 /// Marks an empty directory as removed.
-fn kill_empty(dir: &TmpInode) -> Result<()> {
+pub(crate) fn kill_empty(dir: &TmpInode) -> Result<()> {
     let mut inside = dir.entries()?.lock();
     if !inside.is_empty() {
         return Err(Errno::ENOTEMPTY);
     }
     inside.dead = true;
-    Ok(())
-}
-
-fn rename(from: &TmpInode, old: &[u8], to: &TmpInode, new: &[u8], flags: RenameFlags) -> Result<()> {
-    let same = std::ptr::eq(from, to);
-    // Both at once, so that no lookup misses the file; in the order of their numbers.
-    let (mut a, mut b);
-    if same {
-        a = from.entries()?.lock();
-        b = None;
-    } else if from.ino < to.ino {
-        a = from.entries()?.lock();
-        b = Some(to.entries()?.lock());
-    } else {
-        let second = to.entries()?.lock();
-        a = from.entries()?.lock();
-        b = Some(second);
-    }
-    let source = a.get(old).cloned().ok_or(Errno::ENOENT)?;
-    let target = b.as_deref().unwrap_or(&a).get(new).cloned();
-    if flags.contains(RenameFlags::EXCHANGE) {
-        let target = target.ok_or(Errno::ENOENT)?;
-        a.replace(old, target.clone());
-        b.as_deref_mut().unwrap_or(&mut a).replace(new, source.clone());
-        drop((a, b));
-        // A directory takes the link of its `..` along.
-        let shift = i32::from(source.is_dir()) - i32::from(target.is_dir());
-        from.touch(if same { 0 } else { -shift });
-        to.touch(if same { 0 } else { shift });
-        return Ok(());
-    }
-    match &target {
-        Some(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EEXIST),
-        Some(t) => {
-            if t.is_dir() {
-                kill_empty(t)?;
-            }
-            a.remove(old);
-            b.as_deref_mut().unwrap_or(&mut a).replace(new, source.clone());
-        }
-        None => {
-            b.as_deref_mut().unwrap_or(&mut a).insert(new, source.clone())?;
-            a.remove(old);
-        }
-    }
-    drop((a, b));
-    let moved = i32::from(source.is_dir());
-    let replaced = i32::from(target.as_ref().is_some_and(|t| t.is_dir()));
-    if let Some(t) = target {
-        t.drop_link();
-    }
-    if same {
-        from.touch(-replaced);
-    } else {
-        from.touch(-moved);
-        to.touch(moved - replaced);
-    }
-    source.attr().ctime = now();
     Ok(())
 }
 

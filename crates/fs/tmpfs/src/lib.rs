@@ -24,6 +24,7 @@ pub mod medium;
 pub mod memfd;
 mod pages;
 mod persist;
+mod rename;
 pub mod shared;
 pub mod superblock;
 

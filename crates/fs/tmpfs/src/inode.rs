@@ -18,7 +18,7 @@ use moat_vfs::{File, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlag
 
 use crate::attr::Attr;
 use crate::data::Data;
-use crate::dir::Entries;
+use crate::dir::{self, Entries};
 use crate::shared::{BLOCK, Shared};
 
 pub(crate) enum Content {
@@ -334,7 +334,7 @@ impl Inode for TmpInode {
         let gone = {
             let mut e = self.entries()?.lock();
             // From here on nothing can be made in it.
-            kill_empty(e.get(name).ok_or(Errno::ENOENT)?)?;
+            dir::kill_empty(e.get(name).ok_or(Errno::ENOENT)?)?;
             e.remove(name)
         };
         if let Some(inode) = gone {
@@ -353,7 +353,7 @@ impl Inode for TmpInode {
         } else {
             None
         };
-        crate::rename::rename(self, old, &to, new, flags)?;
+        dir::rename(self, old, &to, new, flags)?;
         match whiteout {
             Some(whiteout) => self.entries()?.lock().insert(old, whiteout),
             None => Ok(()),
@@ -408,16 +408,6 @@ impl Inode for TmpInode {
         a.ctime = now();
         Ok(())
     }
-}
-
-/// Marks an empty directory as removed.
-pub(crate) fn kill_empty(dir: &TmpInode) -> Result<()> {
-    let mut inside = dir.entries()?.lock();
-    if !inside.is_empty() {
-        return Err(Errno::ENOTEMPTY);
-    }
-    inside.dead = true;
-    Ok(())
 }
 
 impl Drop for TmpInode {

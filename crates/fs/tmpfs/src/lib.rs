@@ -24,7 +24,6 @@ pub mod medium;
 pub mod memfd;
 mod pages;
 mod persist;
-mod rename;
 pub mod shared;
 pub mod superblock;
 

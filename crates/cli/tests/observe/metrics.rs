@@ -60,7 +60,10 @@ fn figures_are_those_of_what_was_done() {
         return;
     }
     for platform in ["systrap", "ptrace"] {
-        let bundle = bundle(&format!("figures-{platform}"), &["--platform", platform]);
+        let log = std::env::temp_dir().join(format!("moat-observe-refused-{platform}-{}", std::process::id()));
+        let log_flag = format!("--debug-log={}", log.display());
+        let flags = ["--platform", platform, &log_flag, "--strace=mkdir"];
+        let bundle = bundle(&format!("figures-{platform}"), &flags);
         bundle.start();
         let id = bundle.id.as_str();
         let export = || parse(&bundle.text(&["export-metrics", id]));
@@ -68,6 +71,9 @@ fn figures_are_those_of_what_was_done() {
         let samples = wait_for("the buffer of 32 MiB", || Some(export()).filter(|s| anonymous(s) > (32 << 20) as f64));
         let calls = |call: &str| get(&samples, "moat_syscalls_total", call);
         assert_eq!(calls("mkdir denied"), 1.0, "what a filter refuses is counted, too");
+        let logged = std::fs::read_to_string(&log).unwrap();
+        std::fs::remove_file(&log).unwrap();
+        assert!(logged.contains("mkdir(\"/tmp/refused\", 511) = -1 EPERM (by a filter)"), "{logged}");
         assert!(calls("openat error") >= 1.0 && calls("write ok") >= 3000.0 && calls("read ok") >= 3000.0);
         assert!(get(&samples, "moat_io_bytes_total", "written") >= 3000.0 * 1024.0);
         assert!(get(&samples, "moat_fs_reads", "") >= 3000.0 && get(&samples, "moat_fs_opens", "") > 10.0);

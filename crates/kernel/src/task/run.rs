@@ -206,8 +206,9 @@ impl CurrentTask {
             }
             self.finish_syscall(call.nr(), result);
         } else if let Err(errno) = Errno::from_ret(self.thread().regs().rax) {
-            // A filter has answered it.
+            // A filter has answered it: whoever looks for what is refused finds it where other calls are.
             self.group.container.metrics.count_call(call.nr(), &Err(errno.into()));
+            self.log_refused(call, errno);
         }
         if self.exit_status.is_none() && ptrace::stop::traces_syscalls(self) {
             ptrace::stop::syscall_exit(self).await;
@@ -263,6 +264,13 @@ impl CurrentTask {
             watched.end(self, &result);
         }
         result
+    }
+
+    fn log_refused(&self, call: Call, errno: Errno) {
+        if self.kernel().strace.wants(self.group.id, self.group.container.id(), call.nr()) {
+            let (tid, text) = (self.tid(), self.syscalls.format(self, call.nr(), &call.args()));
+            tracing::info!(target: "strace", "[{tid}] {text} = -1 {} (by a filter)", errno.name());
+        }
     }
 
     async fn dispatch_logged(&mut self, nr: u64, args: [u64; 6]) -> SyscallResult {

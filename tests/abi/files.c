@@ -281,6 +281,37 @@ TEST(vectored_io) {
     ERR(preadv2(fd, in, 2, 0, 0x10000), EOPNOTSUPP);
 }
 
+TEST(many_buffers_and_one_that_ends_early) {
+    static char out[1024][3], in[1024][3];
+    static struct iovec to[1024], from[1024];
+    int fd = create("f", "");
+    for (int i = 0; i < 1024; i++) {
+        snprintf(out[i], 3, "%02x", i & 255);
+        from[i] = (struct iovec){out[i], i % 4};
+        to[1023 - i] = (struct iovec){in[i], i % 4};
+    }
+    CHECK_EQ(writev(fd, from, 1024), 1024 * 6 / 4);
+    CHECK_EQ(preadv(fd, to, 1024, 0), 1024 * 6 / 4);
+    // The file begins with "0", "02", "03\0".
+    CHECK(!memcmp(in[1023], "002", 3) && !memcmp(in[1022], "03", 2) && in[1021][0] == 0);
+    // Three pages, of which the one in the middle is not there.
+    char *pages = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(pages != MAP_FAILED);
+    OK(munmap(pages + 4096, 4096));
+    memset(pages, 'p', 4096);
+    struct iovec early[] = {{out[0], 2}, {pages + 4092, 8}, {out[0], 2}};
+    int ends[2];
+    OK(pipe(ends));
+    CHECK_EQ(preadv(fd, early, 3, 0), 6);
+    CHECK(!memcmp(pages + 4092, "203", 4));
+    struct iovec gone[] = {{out[0], 2}, {pages + 4096, 8}, {out[0], 2}};
+    CHECK_EQ(preadv(fd, gone, 3, 0), 2);
+    CHECK_EQ(pwritev(fd, gone, 3, 0), 2);
+    struct iovec whole[] = {{pages + 4000, 96}, {pages + 8192, 4096}, {pages + 4000, 96}};
+    CHECK_EQ(writev(ends[1], whole, 3), 4288);
+    CHECK_EQ(readv(ends[0], whole, 3), 4288);
+}
+
 TEST(huge_counts_are_cut) {
     int fd = create("f", "abc");
     char *p = OK(mmap(NULL, 1UL << 32, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));

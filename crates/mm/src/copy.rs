@@ -113,6 +113,27 @@ impl MemoryManager {
         self.space().write(addr.get(), buf).map_err(gone_is_fault)
     }
 
+    /// Copies from one range after the other, address and length, up to the first byte that can't be read; gives the bytes copied.
+    #[must_use]
+    pub fn read_ranges(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> usize {
+        // One host call for all of them, if nothing is wrong; else one by one from where that has come to.
+        let at_once = if ranges.len() > 1 { self.space().read_ranges(ranges, buf).unwrap_or(0) } else { 0 };
+        copy_rest(ranges, at_once.min(buf.len()), buf.len(), |addr, from, to| {
+            let part = buf.get_mut(from..to).ok_or(Errno::EFAULT)?;
+            self.read_partial(addr, part)
+        })
+    }
+
+    /// Copies to one range after the other, address and length, up to the first byte that can't be written; gives the bytes copied.
+    #[must_use]
+    pub fn write_ranges(&self, ranges: &[(u64, usize)], buf: &[u8]) -> usize {
+        let at_once = if ranges.len() > 1 { self.space().write_ranges(ranges, buf).unwrap_or(0) } else { 0 };
+        copy_rest(ranges, at_once.min(buf.len()), buf.len(), |addr, from, to| {
+            let part = buf.get(from..to).ok_or(Errno::EFAULT)?;
+            self.write_partial(addr, part)
+        })
+    }
+
     /// Copies to `addr` whatever the protections, as ptrace(PTRACE_POKEDATA) and /proc/PID/mem do.
     ///
     /// # Errors
@@ -234,4 +255,57 @@ pub(crate) fn check_range(addr: UserAddr, len: usize) -> Result<()> {
 /// Memory of a process that is gone is not there.
 fn gone_is_fault(errno: Errno) -> Errno {
     if errno == Errno::ESRCH { Errno::EFAULT } else { errno }
+}
+/// Goes on with a copy of `len` bytes of which `done` have been copied; gives how far it comes. `copy` takes an address, and from
+/// where to where in the bytes.
+fn copy_rest(
+    ranges: &[(u64, usize)],
+    mut done: usize,
+    len: usize,
+    mut copy: impl FnMut(UserAddr, usize, usize) -> Result<usize>,
+) -> usize {
+    let mut start = 0_usize;
+    for (addr, size) in ranges {
+        let end = start.saturating_add(*size).min(len);
+        let within = done.saturating_sub(start);
+        start = end;
+        if done >= end {
+            continue;
+        }
+        let addr = UserAddr::new(addr.saturating_add(u64::try_from(within).unwrap_or(u64::MAX)));
+        let n = copy(addr, done, end).unwrap_or(0);
+        done = done.saturating_add(n);
+        if done < end {
+            break;
+        }
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_goes_on_where_it_was_and_ends_where_a_range_does() {
+        let ranges = [(100, 3), (200, 0), (300, 4), (400, 2)];
+        let run = |done, len, good: u64| {
+            let mut calls = Vec::new();
+            let copied = copy_rest(&ranges, done, len, |addr, from, to| {
+                calls.push((addr.get(), from, to));
+                match usize::try_from(good.saturating_sub(addr.get() % 100)).unwrap().min(to - from) {
+                    0 => Err(Errno::EFAULT),
+                    n => Ok(n),
+                }
+            });
+            (copied, calls)
+        };
+        assert_eq!(run(0, 9, 50), (9, vec![(100, 0, 3), (300, 3, 7), (400, 7, 9)]));
+        assert_eq!(run(4, 9, 50), (9, vec![(301, 4, 7), (400, 7, 9)]));
+        assert_eq!(run(4, 6, 50), (6, vec![(301, 4, 6)]));
+        assert_eq!(run(9, 9, 50), (9, vec![]));
+        assert_eq!(run(0, 9, 3), (6, vec![(100, 0, 3), (300, 3, 7)]), "three bytes of the third range");
+        assert_eq!(run(0, 9, 0), (0, vec![(100, 0, 3)]));
+        assert_eq!(run(0, 20, 50), (9, vec![(100, 0, 3), (300, 3, 7), (400, 7, 9)]), "more than they hold");
+    }
 }

@@ -140,6 +140,26 @@ pub trait AddressSpace: Send + Sync {
     /// As [`AddressSpace::read`].
     fn write(&self, addr: u64, buf: &[u8]) -> Result<usize>;
 
+    /// Copies out of several ranges of guest memory, address and length, one after the other; gives the bytes copied. Where that is
+    /// less than there is room for, [`AddressSpace::read`] of what follows says how far it goes.
+    ///
+    /// # Errors
+    /// As there.
+    fn read_ranges(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<usize> {
+        let (addr, len) = *ranges.first().ok_or(Errno::EFAULT)?;
+        let len = len.min(buf.len());
+        self.read(addr, &mut buf[..len])
+    }
+
+    /// Copies into several ranges of guest memory, as [`AddressSpace::read_ranges`] does out of them.
+    ///
+    /// # Errors
+    /// As there.
+    fn write_ranges(&self, ranges: &[(u64, usize)], buf: &[u8]) -> Result<usize> {
+        let (addr, len) = *ranges.first().ok_or(Errno::EFAULT)?;
+        self.write(addr, &buf[..len.min(buf.len())])
+    }
+
     /// Copies in ignoring protections, as ptrace(2) POKEDATA does (breaks copy-on-write of private text).
     ///
     /// # Errors

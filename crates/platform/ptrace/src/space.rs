@@ -8,6 +8,7 @@ use std::sync::mpsc::sync_channel;
 
 use libc::{iovec, pid_t};
 use moat_abi::{Errno, Result};
+use moat_host::memory::RemoteRange;
 use moat_platform::{AddressSpace, GUEST_TOP, PAGE_SIZE};
 
 use crate::command::{Command, Id, Shared};
@@ -106,6 +107,15 @@ fn below_top(addr: u64, len: usize) -> Result<usize> {
     if room == 0 && len > 0 { Err(Errno::EFAULT) } else { Ok(len.min(room)) }
 }
 
+/// The ranges for the host, if all of them are below the guest's limit.
+fn inside(ranges: &[(u64, usize)]) -> Result<Vec<RemoteRange>> {
+    let range = |(addr, len): &(u64, usize)| match below_top(*addr, *len)? {
+        inside if inside == *len => Ok(RemoteRange { addr: *addr, len: *len }),
+        _ => Err(Errno::EFAULT),
+    };
+    ranges.iter().map(range).collect()
+}
+
 impl AddressSpace for Space {
     fn read(&self, addr: u64, buf: &mut [u8]) -> Result<usize> {
         let len = below_top(addr, buf.len())?;
@@ -115,6 +125,14 @@ impl AddressSpace for Space {
     fn write(&self, addr: u64, buf: &[u8]) -> Result<usize> {
         let len = below_top(addr, buf.len())?;
         self.process.write(addr, &buf[..len])
+    }
+
+    fn read_ranges(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<usize> {
+        moat_host::memory::read_ranges(self.process.pid, &inside(ranges)?, buf)
+    }
+
+    fn write_ranges(&self, ranges: &[(u64, usize)], buf: &[u8]) -> Result<usize> {
+        moat_host::memory::write_ranges(self.process.pid, &inside(ranges)?, buf)
     }
 
     fn write_forced(&self, addr: u64, buf: &[u8]) -> Result<usize> {

@@ -55,6 +55,32 @@ pub fn memory_orders_work(rig: &Rig) {
     });
 }
 
+/// Copies of several ranges are those of each, and stop where one of them does.
+pub fn ranges_are_copied_one_after_the_other(rig: &Rig) {
+    rig.run(async {
+        let mut guest = rig.guest(LOAD_STORE).await;
+        guest.map_anon(AREA, 0x1000, RW).await;
+        guest.map_anon(AREA + 0x2000, 0x1000, RW).await;
+        let ranges = [(AREA + 0x2000, 3), (AREA + 0xffe, 2), (AREA, 0), (AREA, 4)];
+        assert_eq!(guest.space.write_ranges(&ranges, b"abcdefghi"), Ok(9));
+        let mut found = [0; 9];
+        assert_eq!(guest.space.read_ranges(&ranges, &mut found), Ok(9));
+        assert_eq!(&found, b"abcdefghi");
+        let mut one = [0; 4];
+        assert_eq!((guest.space.read(AREA, &mut one), one), (Ok(4), *b"fghi"));
+        // The first byte of all is missing, or one in between.
+        let hole = AREA + 0x1000;
+        assert_eq!(guest.space.read_ranges(&[(hole, 1), (AREA, 1)], &mut [0; 2]), Err(Errno::EFAULT));
+        let cut = guest.space.read_ranges(&[(AREA, 2), (hole - 1, 3), (AREA, 2)], &mut [0; 7]);
+        assert!(matches!(cut, Ok(2 | 3)), "{cut:?}");
+        // Nothing outside of what a guest can use is touched.
+        for outside in [0x1000, crate::GUEST_TOP, crate::GUEST_TOP - 1, u64::MAX - 1] {
+            let result = guest.space.write_ranges(&[(AREA, 1), (outside, 2)], b"xyz");
+            assert!(matches!(result, Err(Errno::EFAULT) | Ok(1)), "{outside:#x}: {result:?}");
+        }
+    });
+}
+
 /// A failing order gives the host's errno and changes nothing else.
 pub fn order_errors_are_the_hosts(rig: &Rig) {
     rig.run(async {

@@ -17,6 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Weak};
 
 use moat_abi::{Errno, Result};
+use moat_host::memory::RemoteRange;
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP};
 use moat_stub::layout::MAX_AREAS_PER_PROCESS;
 use moat_sync::{LockClass, Mutex};
@@ -275,6 +276,15 @@ fn clamp(addr: u64, len: usize) -> Result<usize> {
     Ok(len.min(usize::try_from(room).unwrap_or(usize::MAX)))
 }
 
+/// The ranges for the host, if all of them lie between [`GUEST_BOTTOM`] and [`GUEST_TOP`].
+fn inside(ranges: &[(u64, usize)]) -> Result<Vec<RemoteRange>> {
+    let range = |(addr, len): &(u64, usize)| match clamp(*addr, *len)? {
+        inside if inside == *len => Ok(RemoteRange { addr: *addr, len: *len }),
+        _ => Err(Errno::EFAULT),
+    };
+    ranges.iter().map(range).collect()
+}
+
 impl AddressSpace for SpaceHandle {
     fn read(&self, addr: u64, buf: &mut [u8]) -> Result<usize> {
         if buf.is_empty() {
@@ -294,6 +304,23 @@ impl AddressSpace for SpaceHandle {
         }
         let len = clamp(addr, buf.len())?;
         moat_host::memory::write(self.0.pid, addr, &buf[..len])
+    }
+
+    fn read_ranges(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<usize> {
+        let read = moat_host::memory::read_ranges(self.0.pid, &inside(ranges)?, buf)?;
+        if self.0.sites.any() {
+            let mut rest = &mut buf[..read];
+            for (addr, len) in ranges {
+                let (part, behind) = rest.split_at_mut((*len).min(rest.len()));
+                self.0.show_original(*addr, part);
+                rest = behind;
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_ranges(&self, ranges: &[(u64, usize)], buf: &[u8]) -> Result<usize> {
+        moat_host::memory::write_ranges(self.0.pid, &inside(ranges)?, buf)
     }
 
     fn write_forced(&self, addr: u64, buf: &[u8]) -> Result<usize> {

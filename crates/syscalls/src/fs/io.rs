@@ -165,32 +165,39 @@ fn pieces(iov: &IoVec, skip: usize, len: usize) -> impl Iterator<Item = (moat_mm
     })
 }
 
-/// Copies `data` to bytes `skip..` of the buffers; gives the bytes that could be.
-pub(crate) fn scatter(t: &CurrentTask, iov: &IoVec, skip: usize, data: &[u8]) -> usize {
-    let mut done = 0;
-    for (addr, n) in pieces(iov, skip, data.len()) {
-        let Some(part) = data.get(done..done + n) else { break };
-        let m = t.mm().write_partial(addr, part).unwrap_or(0);
-        done += m;
-        if m < n {
-            break;
+/// What bytes `skip..skip + len` of the buffers are copied to or from.
+enum Parts {
+    /// One buffer: nothing has to be listed.
+    One(moat_mm::UserAddr, usize),
+    /// None or more.
+    Listed(Vec<(u64, usize)>),
+}
+
+fn parts(iov: &IoVec, skip: usize, len: usize) -> Parts {
+    let mut pieces = pieces(iov, skip, len);
+    match (pieces.next(), pieces.next()) {
+        (Some((addr, n)), None) => Parts::One(addr, n),
+        (first, second) => {
+            let all = first.into_iter().chain(second).chain(pieces);
+            Parts::Listed(all.map(|(addr, n)| (addr.get(), n)).collect())
         }
     }
-    done
+}
+
+/// Copies `data` to bytes `skip..` of the buffers; gives the bytes that could be.
+pub(crate) fn scatter(t: &CurrentTask, iov: &IoVec, skip: usize, data: &[u8]) -> usize {
+    match parts(iov, skip, data.len()) {
+        Parts::One(addr, n) => data.get(..n).map_or(0, |data| t.mm().write_partial(addr, data).unwrap_or(0)),
+        Parts::Listed(ranges) => t.mm().write_ranges(&ranges, data),
+    }
 }
 
 /// Fills `buf` from bytes `skip..` of the buffers; gives the bytes that could be.
 pub(crate) fn gather(t: &CurrentTask, iov: &IoVec, skip: usize, buf: &mut [u8]) -> usize {
-    let mut done = 0;
-    for (addr, n) in pieces(iov, skip, buf.len()) {
-        let Some(part) = buf.get_mut(done..done + n) else { break };
-        let m = t.mm().read_partial(addr, part).unwrap_or(0);
-        done += m;
-        if m < n {
-            break;
-        }
+    match parts(iov, skip, buf.len()) {
+        Parts::One(addr, n) => buf.get_mut(..n).map_or(0, |buf| t.mm().read_partial(addr, buf).unwrap_or(0)),
+        Parts::Listed(ranges) => t.mm().read_ranges(&ranges, buf),
     }
-    done
 }
 
 /// What one read step gave.

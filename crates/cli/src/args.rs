@@ -25,7 +25,7 @@ pub(crate) use lifecycle::{
 pub(crate) use metrics::{ExportMetrics, MetricServer, Top, Usage};
 pub(crate) use resources::{Events, Update};
 pub(crate) use tools::{
-    Client, Completion, Debug, Do, Doctor, Install, Man, Place, ProfileFiles, Profiles, Spec, Uninstall,
+    Client, Completion, Debug, Do, Doctor, Install, InstallPlace, Man, ProfileFiles, Profiles, Spec, Uninstall,
 };
 pub(crate) use trace::{Trace, TraceCommand};
 

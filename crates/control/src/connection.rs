@@ -120,6 +120,7 @@ impl Connection {
         if packet.len() <= MAX_PACKET_BYTES {
             return self.send_packet(&packet, fds, flags);
         }
+        // A packet has to fit into the socket's buffer, whose size is the host's to say; a file has no such limit.
         let (memfd, length) = body_in_memfd(body)?;
         let packet = serde_json::to_vec(&Message { version: PROTOCOL_VERSION, body: Body::<()>::InMemfd(length) })?;
         let mut all = fds.to_vec();

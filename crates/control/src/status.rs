@@ -34,6 +34,7 @@ impl ExitStatus {
     #[must_use]
     pub fn from_wait_status(word: u32) -> Option<Self> {
         let [low, high, rest @ ..] = word.to_le_bytes();
+        // As wait(2) has it: signal and core flag below, the exit code above. Anything else is no end of a process.
         match (low & 0x7f, low & 0x80, rest) {
             (0, 0, [0, 0]) => Some(ExitStatus::Exited(high)),
             (signal @ 1..=64, core, [0, 0]) if high == 0 => {

@@ -66,6 +66,7 @@ impl Credentials {
     #[must_use]
     pub fn in_user_namespace(&self, user_ns: Arc<UserNamespace>) -> Credentials {
         Credentials {
+            // The maker of a user namespace has every capability in it, whatever it had outside (user_namespaces(7)).
             effective: CapSet::FULL,
             permitted: CapSet::FULL,
             inheritable: CapSet::EMPTY,
@@ -84,6 +85,7 @@ impl Credentials {
         if Arc::ptr_eq(&self.user_ns, &new.user_ns) {
             return self.permitted.contains_all(new.permitted);
         }
+        // Who owns a namespace, or one above it, may do everything in it (`cred_cap_issubset`).
         let mut at = &new.user_ns;
         while let Some(parent) = &at.parent {
             if Arc::ptr_eq(parent, &self.user_ns) && at.owner.0 == self.euid {

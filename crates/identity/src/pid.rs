@@ -58,10 +58,12 @@ impl PidNamespace {
     ) -> Result<Arc<PidNamespace>> {
         let NamespaceId { number: id, charge } = id.into();
         let level = parent.as_ref().map_or(0, |p| p.level + 1);
+        // Each process has a number in every namespace above, so depth costs all of them.
         if level > MAX_LEVEL {
             return Err(Errno::ENOSPC);
         }
         let numbers = Numbers { last: 0, used: BTreeMap::new(), dead: false };
+        // One count for the whole tree: an id tells pids apart wherever they are seen from.
         let pid_ids = parent.as_ref().map_or_else(|| Arc::new(Counter::starting_at(1)), |p| p.pid_ids.clone());
         Ok(Arc::new(PidNamespace {
             id,

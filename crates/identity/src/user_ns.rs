@@ -100,6 +100,7 @@ impl UserNamespace {
         if parent.level > MAX_LEVEL {
             return Err(Errno::ENOSPC);
         }
+        // What was denied above can't be allowed again below, where it would drop groups all the same.
         let setgroups_denied = parent.maps.read().setgroups_denied;
         let maps = IdMaps { uid: None, gid: None, setgroups_denied };
         Ok(Arc::new(UserNamespace {

@@ -64,6 +64,7 @@ impl NewImage {
     /// Of fsync(2) and rename(2).
     pub fn commit(mut self) -> Result<(), ImageError> {
         let steps = || {
+            // In this order: a name that survives a crash of the host leads to contents that have.
             self.state.sync_all()?;
             self.pages.sync_all()?;
             File::open(&self.beside)?.sync_all()?;

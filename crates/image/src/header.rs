@@ -110,6 +110,7 @@ pub fn decode(file: &[u8]) -> Result<(Header, Vec<Contents<'_>>), ImageError> {
         bytes.map(u32::from_le_bytes).ok_or_else(|| wrong("it ends in the header"))
     };
     let schema = number(8)?;
+    // Older ones can be read: what they lack has a default. A newer one may mean something else by the same field.
     if schema > SCHEMA {
         return Err(ImageError::Unfit(format!(
             "the image has schema {schema}, and this version of moat knows up to {SCHEMA}"
@@ -119,6 +120,7 @@ pub fn decode(file: &[u8]) -> Result<(Header, Vec<Contents<'_>>), ImageError> {
         return Err(wrong("schema 0 does not exist"));
     }
     let len = usize::try_from(number(12)?).unwrap_or(usize::MAX);
+    // Before anything of it is looked at: the number comes from whoever wrote the file.
     if len > MAX_HEADER {
         return Err(wrong("the header is too long"));
     }
@@ -140,6 +142,7 @@ pub fn decode(file: &[u8]) -> Result<(Header, Vec<Contents<'_>>), ImageError> {
         at = at.saturating_add(len);
         sections.push((section.name.clone(), bytes));
     }
+    // Nothing that no checksum covers.
     if at != file.len() {
         return Err(wrong("there are bytes behind the last section"));
     }

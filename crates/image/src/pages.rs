@@ -138,6 +138,7 @@ impl Pages {
         if header[..8] != MAGIC {
             return Err(wrong("it is not the pages of a moat image".into()));
         }
+        // Two files of one directory can still be of two images, if somebody copied one of them.
         if header[8..] != id {
             return Err(wrong("it belongs to another image".into()));
         }
@@ -157,6 +158,7 @@ impl Pages {
     pub fn check(&self, stored: &Stored) -> Result<(), ImageError> {
         let aligned = [stored.offset, stored.len].iter().all(|n| n.is_multiple_of(PAGE_SIZE));
         let end = stored.offset.checked_add(stored.len).filter(|end| *end <= self.len);
+        // Pages are mapped from here, which needs whole ones; the first has the header.
         if aligned && stored.offset >= PAGE_SIZE && stored.len > 0 && end.is_some() {
             Ok(())
         } else {

@@ -177,6 +177,7 @@ impl<T> Interner<T> {
             return Met::Before(*name);
         }
         let name = Ref::new(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        // Named before it is saved, because what it refers to may refer to it.
         self.names.insert(address, name);
         self.slots.push(None);
         Met::First(name)
@@ -219,6 +220,7 @@ impl<T> Interner<T> {
         T: Named,
     {
         let count = self.slots.len();
+        // A gap would shift the numbers of all that follow.
         let objects: Vec<T> = self.slots.into_iter().flatten().collect();
         if objects.len() == count {
             Ok(Table(objects))

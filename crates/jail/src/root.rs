@@ -19,7 +19,7 @@ use rustix::mount::{
 /// The name of a host file in the directory made for it.
 pub const FILE_NAME: &str = "file";
 
-/// Cuts the process's mounts off from the host's: nothing done here may propagate there, nor its mounts hither.
+/// Cuts the process's mounts off from the host's: mounts propagate neither there nor here.
 ///
 /// # Errors
 /// Of mount(2).

@@ -58,7 +58,7 @@ impl WatchedCall {
         let schema = enter.or(exit).and_then(|_| calls::event(t, nr, args, fields));
         if let (Some(fields), Some(event)) = (enter, &schema) {
             let mut event = event.clone();
-            event.dress(context(t, fields), None);
+            event.set_context(context(t, fields), None);
             monitor.tell(point(Form::Schema, Phase::Enter), &event);
         }
         Some(WatchedCall { nr, args: *args, schema: schema.filter(|_| exit.is_some()) })
@@ -78,7 +78,7 @@ impl WatchedCall {
             if result.is_ok() {
                 calls::complete(t, &self.args, &mut event);
             }
-            event.dress(context(t, fields), Some(exit));
+            event.set_context(context(t, fields), Some(exit));
             monitor.tell(schema, &event);
         }
     }

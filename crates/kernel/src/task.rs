@@ -2,11 +2,11 @@
 //!
 //! - [`current`]: what only the thread itself may use.
 //! - [`run`]: its main loop.
-//! - [`wait`]: how it sleeps; [`waits`]: how long, for who asks; [`rest`]: how it is frozen, and saved.
+//! - [`wait`]: how it sleeps; [`waits`]: how long, for profiles; [`rest`]: how it is frozen, and saved.
 //! - [`clone`], [`exec`], [`exit`]: its life; [`unshare`] and [`setns`]: namespaces that it makes and joins.
 //! - [`death`]: the watch over a task that is to die.
 //! - [`call`]: what it is doing; [`observe`]: what it has done, [`samples`]: where it was,
-//!   [`times`]: how long its calls took, for who asks; [`recent`]: its last calls.
+//!   [`times`]: how long its calls took, for profiles; [`recent`]: its last calls.
 //! - [`answers`]: calls that need not be made.
 //! - [`work`]: the flags by which others make it look up.
 //!

@@ -98,6 +98,7 @@ impl MemoryManager {
     async fn populate(&self, thread: &mut dyn GuestThread, start: u64, end: u64, advice: i32) -> Result<()> {
         let turn = self.turn().await;
         let need = if advice == MADV_POPULATE_WRITE { ProtFlags::WRITE } else { ProtFlags::READ };
+        // All of the range has to allow it before any page is made; what lies behind a gap is not made.
         let mapped_end = {
             let state = self.state();
             if state.tree.overlapping(start, end).any(|v| !v.prot.contains(need)) {

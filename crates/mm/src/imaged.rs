@@ -78,6 +78,7 @@ impl MemoryManager {
         let imaged = self.state().tree.imaged.within(vma.start, vma.end);
         for (start, end) in imaged {
             let len = end.saturating_sub(start);
+            // At another place first: where it belongs the guest reads it from the image meanwhile.
             let elsewhere = self.state().find_place(len)?;
             let room = MapSource::AnonPrivate { noreserve: false };
             let prot = (ProtFlags::READ | ProtFlags::WRITE).bits();

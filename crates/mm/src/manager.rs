@@ -126,6 +126,7 @@ impl MemoryManager {
                     start: range.start,
                     end: range.end,
                     prot,
+                    // The vDSO may be written by debuggers, as a copy of its own; the pages of the clock never.
                     max_prot: if special == Special::Vvar { ProtFlags::READ } else { ProtFlags::RWX },
                     flags: VmaFlags::DONTDUMP,
                     backing: Backing::Special(special),
@@ -135,6 +136,7 @@ impl MemoryManager {
         let state = MmState {
             tree,
             limits,
+            // Until a program is loaded, whose stack decides.
             mmap_base: GUEST_TOP,
             brk_start: 0,
             brk: 0,

@@ -206,6 +206,7 @@ fn find_pages(map: &File, start: u64, end: u64, runs: &mut Vec<(u64, u64)>) -> R
             .map_err(|e| ImageError::host("reading the page map", e))?;
         for word in bytes.as_chunks::<8>().0 {
             let word = u64::from_ne_bytes(*word);
+            // What is still the file's needs no saving: the file is mapped again.
             let own = word & (page::PRESENT | page::SWAPPED) != 0 && word & page::FILE == 0;
             let next = at.saturating_add(PAGE_SIZE);
             if own {

@@ -204,6 +204,8 @@ impl MemoryManager {
             let dont_unmap = m.has(MREMAP_DONTUNMAP);
             let order = Order::Mremap { old_addr, old_len: len, new_addr, new_len: len, dont_unmap };
             match turn.carry_out(thread, order, When::Now).await {
+                // mremap(2) moves one area of the host's at a time, and the host may have split where the guest's tree
+                // has not.
                 Err(Errno::EFAULT) if len > PAGE_SIZE => {
                     let half = (len / 2).next_multiple_of(PAGE_SIZE);
                     let rest = (old_addr.saturating_add(half), new_addr.saturating_add(half), len.saturating_sub(half));
@@ -238,6 +240,7 @@ impl MemoryManager {
             }
             _ => vma.zeros(),
         };
+        // Others may look into shared memory at once; private pages are the caller's, who finds them when it resumes.
         let wish = if sharing == Sharing::Shared { When::Now } else { When::ResumeFresh };
         let when = self.state().urgency(len, vma.prot, wish);
         let order = Order::Mmap { addr: to, len, prot: effective_prot(vma.prot).bits(), source };

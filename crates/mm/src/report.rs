@@ -162,6 +162,7 @@ fn info(vma: &Vma, heap: &std::ops::Range<u64>, start_stack: u64) -> VmaInfo {
         }
         Backing::Special(Special::Vvar) => (None, b"[vvar]".to_vec()),
         Backing::Special(Special::Vdso) => (None, b"[vdso]".to_vec()),
+        // As `show_map_vma`: names come from where an area is, for the heap and the first stack.
         Backing::Anonymous if vma.start < heap.end && heap.start < vma.end => (None, b"[heap]".to_vec()),
         Backing::Anonymous if (vma.start..vma.end).contains(&start_stack) => (None, b"[stack]".to_vec()),
         Backing::Anonymous => (None, Vec::new()),

@@ -74,12 +74,14 @@ impl MemoryManager {
         let [address_space, data, stack, memlock] = state.limits;
         let limits = MmLimits { address_space, data, stack, memlock };
         let mm = MemoryManager::new(space, vdso, limits, ids);
+        // A guest can't have more, and each costs the host memory.
         if state.areas.len() > MAX_MAP_COUNT {
             return Err(ImageError::state(format!("{} areas in one address space", state.areas.len())));
         }
         let mut segments = state.segments.as_slice();
         for area in &state.areas {
             let vma = mm.check_area(area, from.mappables)?;
+            // Both are by address, so each segment is looked at once.
             let own = segments.iter().take_while(|s| s.start < vma.end).count();
             let (these, rest) = segments.split_at(own);
             segments = rest;

@@ -136,6 +136,7 @@ impl Vma {
         match (&self.backing, &next.backing) {
             (Backing::Anonymous, Backing::Anonymous) => true,
             (Backing::File { object: a, .. }, Backing::File { object: b, offset }) => {
+                // Of the same object alone: two openings of one file may differ in what may be done with it.
                 Arc::ptr_eq(a, b) && self.file_offset(self.end) == *offset
             }
             _ => false,

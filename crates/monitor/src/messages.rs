@@ -128,7 +128,7 @@ macro_rules! event {
         event! { @message $(#[doc = $doc])* $name { $($fields)* } }
 
         impl $name {
-            pub(crate) fn dress(&mut self, context_data: Option<ContextData>, _: Option<Exit>) {
+            pub(crate) fn set_context(&mut self, context_data: Option<ContextData>, _: Option<Exit>) {
                 self.context_data = context_data;
             }
         }
@@ -159,7 +159,7 @@ macro_rules! call {
         } }
 
         impl $name {
-            pub(crate) fn dress(&mut self, context_data: Option<ContextData>, exit: Option<Exit>) {
+            pub(crate) fn set_context(&mut self, context_data: Option<ContextData>, exit: Option<Exit>) {
                 self.context_data = context_data;
                 self.exit = exit;
             }
@@ -290,9 +290,9 @@ macro_rules! events {
             }
 
             /// Says who did it, and how it ended; what is no system call has no end.
-            pub fn dress(&mut self, context_data: Option<ContextData>, exit: Option<Exit>) {
+            pub fn set_context(&mut self, context_data: Option<ContextData>, exit: Option<Exit>) {
                 match self {
-                    $(Event::$name(message) => message.dress(context_data, exit),)*
+                    $(Event::$name(message) => message.set_context(context_data, exit),)*
                 }
             }
 

@@ -198,6 +198,7 @@ impl Point {
         let Point::Syscall(call, form, phase) = self else {
             return FIXED.iter().position(|(_, point, _)| *point == self);
         };
+        // Points are bits of a table that every call looks at: the place is worked out, not searched for.
         let within = match (form, phase) {
             (Form::Raw, Phase::Enter) => 0,
             (Form::Raw, Phase::Exit) => 1,
@@ -220,6 +221,7 @@ impl Point {
             "exit" => Phase::Exit,
             _ => return None,
         };
+        // runsc's names: a call by number is told raw, one by name with its arguments taken apart.
         if let Some(number) = call.strip_prefix("sysno/") {
             let number = number.parse().ok().filter(|number| *number < nr::COUNT)?;
             return Some(Point::Syscall(number, Form::Raw, phase));

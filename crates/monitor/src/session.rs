@@ -61,6 +61,7 @@ pub fn check(config: &SessionConfig) -> Result<Vec<Option<Fields>>, SessionError
         let optional =
             wanted.optional_fields.iter().map(|name| (name, Fields::optional_by_name(name), point.optional()));
         for (name, field, there) in context.chain(optional) {
+            // A field that the point does not have would never be filled: said now, unless it is not to matter.
             match field.filter(|field| there.contains(*field)) {
                 Some(field) => fields |= field,
                 None if config.ignore_missing => {}
@@ -85,6 +86,7 @@ impl Session {
         let mut files = files.into_iter();
         let mut sinks = Vec::new();
         for sink in &config.sinks {
+            // Files come in the order of the sinks that need one.
             let mut file =
                 || files.next().ok_or_else(|| SessionError::Invalid(format!("sink {:?} has no file", sink.name)));
             sinks.push(match sink.name.as_str() {
@@ -111,24 +113,24 @@ impl Session {
 pub struct Monitor {
     /// Whether there is any: all that it costs when there is none.
     on: AtomicBool,
-    state: RwLock<Arc<State>>,
+    state: RwLock<Arc<SessionsState>>,
 }
 
 /// Sessions at a time.
 #[derive(Default)]
-struct State {
+struct SessionsState {
     sessions: Vec<Arc<Session>>,
     /// For each point, the fields that any of them asks for, if one does.
     points: Vec<Option<Fields>>,
 }
 
-impl State {
-    fn new(sessions: Vec<Arc<Session>>) -> State {
+impl SessionsState {
+    fn new(sessions: Vec<Arc<Session>>) -> SessionsState {
         let union = |index: usize| {
             let fields = sessions.iter().filter_map(|session| session.fields(index));
             fields.reduce(|all, more| all | more)
         };
-        State { points: (0..points::COUNT).map(union).collect(), sessions }
+        SessionsState { points: (0..points::COUNT).map(union).collect(), sessions }
     }
 }
 
@@ -184,6 +186,7 @@ impl Monitor {
                 (Some(other), Conflict::Replace) => {
                     sessions.remove(other);
                 }
+                // Each makes every call that it wants slower, and has queues of its own.
                 (None, _) if sessions.len() >= MAX_SESSIONS => {
                     return Err(SessionError::Invalid(format!("there are {MAX_SESSIONS} trace sessions already")));
                 }
@@ -234,7 +237,7 @@ impl Monitor {
         let mut sessions = place.sessions.clone();
         change(&mut sessions)?;
         self.on.store(!sessions.is_empty(), Ordering::Relaxed);
-        let old = std::mem::replace(&mut *place, Arc::new(State::new(sessions)));
+        let old = std::mem::replace(&mut *place, Arc::new(SessionsState::new(sessions)));
         drop(place);
         // Sinks close their descriptors and wake their writers.
         drop(old);

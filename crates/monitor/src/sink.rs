@@ -101,6 +101,7 @@ impl Sink {
             Kind::File(lines) => ("file", lines.lost.load(Ordering::Relaxed)),
             Kind::Null => ("null", 0),
         };
+        // What was queued and could not be written was counted as sent.
         let sent = self.sent.load(Ordering::Relaxed).saturating_sub(lost);
         SinkInfo { name: name.to_owned(), sent, dropped: self.dropped() }
     }
@@ -154,6 +155,7 @@ impl Lines {
     fn push(&self, line: Vec<u8>) -> bool {
         let mut waiting = self.waiting.lock();
         let bytes = waiting.bytes.saturating_add(line.len());
+        // A slow reader loses events; the guest does not wait for it, nor does the sentry's memory grow.
         if bytes > MAX_WAITING {
             return false;
         }
@@ -161,6 +163,7 @@ impl Lines {
         waiting.lines.push_back(line);
         let first = waiting.lines.len() == 1;
         drop(waiting);
+        // The writer takes all that waits at once: while there is more than one it is awake already.
         if first {
             self.more.wake_all();
         }

@@ -83,6 +83,7 @@ impl Sandbox {
     pub(crate) fn reserve_container(&self, id: &str) -> Result<(Link, Template)> {
         let link = self.connect()?;
         match link.call_for_fds(&Request::ReserveContainer(id.to_owned()), &[], Patience::Long)? {
+            // The sandbox is the less trusted side: an answer with anything else is none.
             (Response::Template, mut fds) if fds.len() == 1 => {
                 let pidfd = fds.remove(0);
                 Ok((link, Template::new(pidfd, self)))

@@ -29,7 +29,7 @@ use moat_vfs::walk::{LookupFlags, View, resolve};
 
 use moat_jail::DonatedFiles;
 
-use overlay::{HostDirectory, Place};
+use overlay::{HostDirectory, UpperPlace};
 
 /// Builds the namespace: root, mounts in their order, masked and read-only paths.
 ///
@@ -121,14 +121,14 @@ impl Trees<'_> {
     }
 
     /// The directory in which an overlay has its files.
-    fn place(&mut self, files: &FileOverlay) -> Result<Place> {
+    fn place(&mut self, files: &FileOverlay) -> Result<UpperPlace> {
         let mut take = |fd| self.files.take(fd).map_err(|_| Errno::EBADF);
         let medium: Arc<dyn Medium> = match &files.medium {
             Backing::Directory(fd) => Arc::new(HostDirectory::new(DirectTree::new(take(*fd)?))?),
             Backing::Gofer(bind) => Arc::new(HostDirectory::new(GoferTree::new(take(bind.socket)?))?),
             Backing::File(_) => return Err(Errno::ENOTDIR),
         };
-        Ok(Place { medium, hidden: files.hidden.clone() })
+        Ok(UpperPlace { medium, hidden: files.hidden.clone() })
     }
 
     /// A mount of a tree or file of the host, below an overlay if there is to be one.

@@ -28,10 +28,10 @@ pub struct Contended {
 
 static ON: AtomicBool = AtomicBool::new(false);
 // No lock with a class: it is taken under all of them. As many entries as the program has places.
-static SITES: parking_lot::Mutex<BTreeMap<Place, Contended>> = parking_lot::Mutex::new(BTreeMap::new());
+static SITES: parking_lot::Mutex<BTreeMap<LockSite, Contended>> = parking_lot::Mutex::new(BTreeMap::new());
 
 /// Class, file, line, column.
-type Place = (LockClass, &'static str, u32, u32);
+type LockSite = (LockClass, &'static str, u32, u32);
 
 /// Begins to count.
 pub fn start() {

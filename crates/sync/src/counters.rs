@@ -20,20 +20,20 @@ const MAX_PLACES: usize = 160;
 static PLACES: Mutex<[bool; MAX_PLACES]> = Mutex::new([false; MAX_PLACES]);
 
 /// The place of a thread, given back when the thread ends.
-struct Place(usize);
+struct ThreadNumber(usize);
 
-impl Place {
-    fn take() -> Place {
+impl ThreadNumber {
+    fn take() -> ThreadNumber {
         let mut places = PLACES.lock();
         let free = places.iter().position(|taken| !taken);
         if let Some(place) = free.and_then(|at| places.get_mut(at)) {
             *place = true;
         }
-        Place(free.unwrap_or(MAX_PLACES))
+        ThreadNumber(free.unwrap_or(MAX_PLACES))
     }
 }
 
-impl Drop for Place {
+impl Drop for ThreadNumber {
     fn drop(&mut self) {
         if let Some(place) = PLACES.lock().get_mut(self.0) {
             *place = false;
@@ -43,7 +43,7 @@ impl Drop for Place {
 
 thread_local! {
     /// Gives the place back.
-    static PLACE: Place = Place::take();
+    static PLACE: ThreadNumber = ThreadNumber::take();
     /// Its number, which costs one load.
     static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
 }

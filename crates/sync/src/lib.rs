@@ -7,8 +7,8 @@
 //!   platform, the host descriptors ([`reactor`]) and the timers.
 //! - [`busy`]: how workers spend their time.
 //! - [`watchdog`]: tells of tasks that hold a worker for long.
-//! - [`trace`]: what threads and tasks did, for who asks.
-//! - [`contention`]: how long threads waited for locks, for who asks.
+//! - [`trace`]: what threads and tasks did, for recordings.
+//! - [`contention`]: how long threads waited for locks, for profiles.
 //! - [`Counters`]: numbers that many threads add to.
 //! - [`WeakList`]: values that others own.
 //! - [`async_mutex`]: a lock that may be held across an await.

@@ -131,7 +131,7 @@ struct SuperBlock {
 
 impl Drop for SuperBlock {
     fn drop(&mut self) {
-        // Whoever watches files of it hears of the end while the names are there.
+        // Whoever watches files of it is told of the end while the names are there.
         self.tables.watches.unmounted(&self.fs);
         // Cached names and their directories hold each other, so nothing else would free them.
         self.root.prune();

@@ -162,7 +162,7 @@ pub(crate) enum Client {
 #[derive(Debug, Args)]
 pub(crate) struct Install {
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: InstallPlace,
     /// Replace a runtime of that name
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set, value_name = "BOOL", value_parser = truth)]
     pub(crate) clobber: bool,
@@ -174,12 +174,12 @@ pub(crate) struct Install {
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: InstallPlace,
 }
 
 /// What `install` and `uninstall` change.
 #[derive(Debug, Args)]
-pub(crate) struct Place {
+pub(crate) struct InstallPlace {
     /// Docker's configuration [default: ETC/docker/daemon.json]; given without --clients, the only one that is changed
     #[arg(long = "config_file", alias = "config-file", value_name = "FILE")]
     pub(crate) config_file: Option<PathBuf>,

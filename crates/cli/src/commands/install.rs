@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
-use crate::args::{Client, Install, Place, Uninstall};
+use crate::args::{Client, Install, InstallPlace, Uninstall};
 use drop_in::DropIn;
 
 /// What Docker expects of a runtime: what a container writes is in its root file system on the host, where docker cp and
@@ -70,7 +70,7 @@ pub(super) fn uninstall(flags: &Uninstall) -> anyhow::Result<u8> {
 }
 
 /// `None` if Docker has no such runtime.
-fn uninstall_docker(place: &Place) -> anyhow::Result<Option<String>> {
+fn uninstall_docker(place: &InstallPlace) -> anyhow::Result<Option<String>> {
     let (file, runtime) = (docker_file(place), &place.runtime);
     let mut found = false;
     let has = |text: &str| serde_json::from_str::<Value>(text).is_ok_and(|v| v["runtimes"].get(runtime).is_some());
@@ -89,7 +89,7 @@ fn uninstall_docker(place: &Place) -> anyhow::Result<Option<String>> {
 const ALL: [Client; 3] = [Client::Docker, Client::Containerd, Client::Podman];
 
 /// Those that were named; else Docker, and the others if their directories are there.
-fn clients(place: &Place) -> Vec<Client> {
+fn clients(place: &InstallPlace) -> Vec<Client> {
     if !place.clients.is_empty() {
         return place.clients.clone();
     }
@@ -106,7 +106,7 @@ fn clients(place: &Place) -> Vec<Client> {
     ALL.into_iter().filter(is_there).collect()
 }
 
-fn docker_file(place: &Place) -> PathBuf {
+fn docker_file(place: &InstallPlace) -> PathBuf {
     place.config_file.clone().unwrap_or_else(|| place.etc.join("docker/daemon.json"))
 }
 
@@ -202,7 +202,7 @@ mod tests {
         fs::create_dir_all(etc.join("containerd")).unwrap();
         fs::create_dir_all(etc.join("docker")).unwrap();
         fs::write(etc.join("docker/daemon.json"), "{\n  \"debug\": true\n}\n").unwrap();
-        let place = |dry_run| Place {
+        let place = |dry_run| InstallPlace {
             config_file: None,
             clients: Vec::new(),
             etc: etc.clone(),

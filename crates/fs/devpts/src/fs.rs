@@ -392,6 +392,7 @@ impl FileSystem for DevptsFs {
             text += &format!(",gid={gid}");
         }
         text += &format!(",mode={:03o},ptmxmode={:03o}", o.mode, o.ptmx_mode);
+        // As Linux shows it: limits that are the default are not.
         if o.max < MAX_INDEX {
             text += &format!(",max={}", o.max);
         }

@@ -121,6 +121,7 @@ impl Pty {
         let slot = Slot::take(count)?;
         let state = PtyState {
             ldisc: LineDiscipline::new(Termios2::pty_default()),
+            // Until unlockpt(3): the master's owner sets the node's owner first.
             lock: SlaveLock::Locked,
             exclusive: Exclusive::No,
             winsize: Winsize::default(),

@@ -77,10 +77,6 @@ const BASE: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NOCTT
 /// O_NONBLOCK, so that a FIFO put in a regular file's place can't block the sentry.
 const FILE: OFlags = BASE.union(OFlags::NONBLOCK);
 
-fn errno(e: rustix::io::Errno) -> Errno {
-    Errno::from_raw(e.raw_os_error())
-}
-
 /// A component that the host would read as more than a name would leave the tree.
 fn component(name: &[u8]) -> Result<&[u8]> {
     if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
@@ -100,7 +96,7 @@ fn open_flags(access: HostAccess) -> OFlags {
 
 /// Opens the directory that `dir` holds, to read or sync it.
 fn open_dir(dir: &DirectNode) -> Result<OwnedFd> {
-    fs::openat(dir, c".", BASE | OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).map_err(errno)
+    fs::openat(dir, c".", BASE | OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).map_err(Errno::from)
 }
 
 /// Bytes of directory entries asked for at a time.
@@ -111,10 +107,7 @@ impl HostTree for DirectTree {
     const ADOPTS: bool = true;
 
     fn root(&self) -> Result<DirectNode> {
-        self.root
-            .try_clone()
-            .map(DirectNode::path)
-            .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(Errno::EMFILE.raw())))
+        self.root.try_clone().map(DirectNode::path).map_err(Errno::from)
     }
 
     fn stat_at(&self, dir: &DirectNode, name: &[u8]) -> Result<Metadata> {
@@ -122,7 +115,7 @@ impl HostTree for DirectTree {
     }
 
     fn lookup(&self, dir: &DirectNode, name: &[u8]) -> Result<(DirectNode, Metadata)> {
-        let fd = fs::openat(dir, component(name)?, BASE | OFlags::PATH, Mode::empty()).map_err(errno)?;
+        let fd = fs::openat(dir, component(name)?, BASE | OFlags::PATH, Mode::empty()).map_err(Errno::from)?;
         let fd = within(fd, Purpose::File)?;
         let meta = metadata_of(&fd)?;
         Ok((DirectNode::path(fd), meta))
@@ -147,18 +140,16 @@ impl HostTree for DirectTree {
     }
 
     fn open_at(&self, dir: &DirectNode, name: &[u8], access: HostAccess) -> Result<OwnedFd> {
-        let fd = fs::openat(dir, component(name)?, FILE | open_flags(access), Mode::empty()).map_err(errno)?;
+        let fd = fs::openat(dir, component(name)?, FILE | open_flags(access), Mode::empty()).map_err(Errno::from)?;
         let fd = within(fd, Purpose::File)?;
-        let st = fs::fstat(&fd).map_err(errno)?;
+        let st = fs::fstat(&fd).map_err(Errno::from)?;
         // The name may have been given to something else since it was looked up.
         if FileType::from_mode(st.st_mode) == Some(FileType::Regular) { Ok(fd) } else { Err(Errno::ESTALE) }
     }
 
     fn reopen(&self, node: &DirectNode, access: HostAccess) -> Result<OwnedFd> {
         match node.access {
-            Some(has) if has.allows(access) => {
-                node.fd.try_clone().map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(Errno::EMFILE.raw())))
-            }
+            Some(has) if has.allows(access) => node.fd.try_clone().map_err(Errno::from),
             _ => Err(Errno::ESTALE),
         }
     }
@@ -187,19 +178,19 @@ impl HostTree for DirectTree {
 
     fn link(&self, node: &DirectNode, new_dir: &DirectNode, new_name: &[u8]) -> Result<()> {
         // On older hosts this takes a capability: see `HostInode::link_to`.
-        fs::linkat(node, c"", new_dir, component(new_name)?, AtFlags::EMPTY_PATH).map_err(errno)
+        fs::linkat(node, c"", new_dir, component(new_name)?, AtFlags::EMPTY_PATH).map_err(Errno::from)
     }
 
     fn link_at(&self, dir: &DirectNode, name: &[u8], new_dir: &DirectNode, new_name: &[u8]) -> Result<()> {
-        fs::linkat(dir, component(name)?, new_dir, component(new_name)?, AtFlags::empty()).map_err(errno)
+        fs::linkat(dir, component(name)?, new_dir, component(new_name)?, AtFlags::empty()).map_err(Errno::from)
     }
 
     fn unlink(&self, dir: &DirectNode, name: &[u8]) -> Result<()> {
-        fs::unlinkat(dir, component(name)?, AtFlags::empty()).map_err(errno)
+        fs::unlinkat(dir, component(name)?, AtFlags::empty()).map_err(Errno::from)
     }
 
     fn rmdir(&self, dir: &DirectNode, name: &[u8]) -> Result<()> {
-        fs::unlinkat(dir, component(name)?, AtFlags::REMOVEDIR).map_err(errno)
+        fs::unlinkat(dir, component(name)?, AtFlags::REMOVEDIR).map_err(Errno::from)
     }
 
     fn rename(
@@ -217,7 +208,7 @@ impl HostTree for DirectTree {
             HostRename::Whiteout => RenameFlags::WHITEOUT,
             HostRename::WhiteoutNoReplace => RenameFlags::WHITEOUT | RenameFlags::NOREPLACE,
         };
-        fs::renameat_with(dir, component(name)?, new_dir, component(new_name)?, flags).map_err(errno)
+        fs::renameat_with(dir, component(name)?, new_dir, component(new_name)?, flags).map_err(Errno::from)
     }
 
     fn connect(&self, node: &DirectNode, socket_type: u32) -> Result<OwnedFd> {
@@ -225,7 +216,7 @@ impl HostTree for DirectTree {
     }
 
     fn read_link(&self, node: &DirectNode) -> Result<Vec<u8>> {
-        fs::readlinkat(node, c"", Vec::new()).map(|t| t.into_bytes()).map_err(errno)
+        fs::readlinkat(node, c"", Vec::new()).map(|t| t.into_bytes()).map_err(Errno::from)
     }
 
     fn set_attr(&self, node: &DirectNode, attr: &SetAttr) -> Result<()> {
@@ -273,11 +264,11 @@ impl HostTree for DirectTree {
             SyncKind::Data => fs::fdatasync(fd),
             SyncKind::All => fs::fsync(fd),
         }
-        .map_err(errno)
+        .map_err(Errno::from)
     }
 
     fn sync_fs(&self, dir: &DirectNode) -> Result<()> {
-        fs::syncfs(open_dir(dir)?).map_err(errno)
+        fs::syncfs(open_dir(dir)?).map_err(Errno::from)
     }
 
     fn statfs(&self, node: &DirectNode) -> Result<Statfs> {

@@ -23,10 +23,6 @@ use crate::inode::{HostInode, MappedStores};
 use crate::ioctl;
 use crate::tree::HostTree;
 
-fn errno(e: rustix::io::Errno) -> Errno {
-    Errno::from_raw(e.raw_os_error())
-}
-
 /// An open regular file. Its position is the description's, never the host descriptor's, which opens share.
 pub struct HostFile<T: HostTree> {
     inode: Arc<HostInode<T>>,
@@ -78,11 +74,11 @@ pub(crate) fn read_at(fd: &OwnedFd, buf: &mut [u8], pos: u64) -> Result<usize> {
                 return match block_in_place(|| rustix::io::pread(fd, &mut buf[done..], at)) {
                     Ok(n) => Ok(done + n),
                     Err(_) if done > 0 => Ok(done),
-                    Err(e) => Err(errno(e)),
+                    Err(e) => Err(e.into()),
                 };
             }
             Err(_) if done > 0 => return Ok(done),
-            Err(e) => return Err(errno(e)),
+            Err(e) => return Err(e.into()),
         }
     }
     Ok(done)
@@ -104,7 +100,7 @@ impl<T: HostTree> File for HostFile<T> {
     fn write(&self, f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
         // Asked before, as the host may take the bits.
         let before = self.inode.set_id_mode();
-        let n = rustix::io::pwrite(&self.fd, buf, pos).map_err(errno);
+        let n = rustix::io::pwrite(&self.fd, buf, pos).map_err(Errno::from);
         self.written(f, before);
         n
     }
@@ -112,7 +108,7 @@ impl<T: HostTree> File for HostFile<T> {
     fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
         let before = self.inode.set_id_mode();
         let iov = [std::io::IoSlice::new(buf)];
-        let n = rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND).map_err(errno);
+        let n = rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND).map_err(Errno::from);
         self.written(f, before);
         // The host does not say where it wrote.
         Ok((n?, self.metadata(f)?.size))
@@ -128,7 +124,7 @@ impl<T: HostTree> File for HostFile<T> {
             SparseSeek::Data => SeekFrom::Data(offset),
             SparseSeek::Hole => SeekFrom::Hole(offset),
         };
-        rustix::fs::seek(&self.fd, from).map_err(errno)
+        rustix::fs::seek(&self.fd, from).map_err(Errno::from)
     }
 
     fn metadata(&self, f: &OpenFile) -> Result<Metadata> {
@@ -166,7 +162,7 @@ impl<T: HostTree> File for HostFile<T> {
 
     fn truncate(&self, f: &OpenFile, len: u64) -> Result<()> {
         let before = self.inode.set_id_mode();
-        let done = rustix::fs::ftruncate(&self.fd, len).map_err(errno);
+        let done = rustix::fs::ftruncate(&self.fd, len).map_err(Errno::from);
         self.written(f, before);
         done
     }
@@ -186,7 +182,7 @@ impl<T: HostTree> File for HostFile<T> {
     fn fallocate(&self, f: &OpenFile, mode: u32, offset: u64, len: u64) -> Result<()> {
         let before = self.inode.set_id_mode();
         let mode = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
-        let done = block_in_place(|| rustix::fs::fallocate(&self.fd, mode, offset, len)).map_err(errno);
+        let done = block_in_place(|| rustix::fs::fallocate(&self.fd, mode, offset, len)).map_err(Errno::from);
         self.written(f, before);
         done
     }
@@ -196,7 +192,7 @@ impl<T: HostTree> File for HostFile<T> {
             SyncKind::Data => rustix::fs::fdatasync(&self.fd),
             SyncKind::All => rustix::fs::fsync(&self.fd),
         })
-        .map_err(errno)
+        .map_err(Errno::from)
     }
 }
 
@@ -234,6 +230,6 @@ impl<T: HostTree> Mappable for HostMapping<T> {
     }
 
     fn sync(&self, _offset: u64, _len: u64) -> Result<()> {
-        block_in_place(|| rustix::fs::fdatasync(&self.fd)).map_err(errno)
+        block_in_place(|| rustix::fs::fdatasync(&self.fd)).map_err(Errno::from)
     }
 }

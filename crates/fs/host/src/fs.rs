@@ -34,7 +34,7 @@ const SCAN: usize = 4;
 type Fresh<T> = (Weak<HostInode<T>>, OwnedFd);
 
 /// What all inodes of a file system share.
-pub(crate) struct Core<T: HostTree> {
+pub(crate) struct TreeCore<T: HostTree> {
     pub(crate) tree: T,
     pub(crate) trust: Trust,
     /// The device number shown to the guest.
@@ -50,7 +50,7 @@ pub(crate) struct Core<T: HostTree> {
     fresh: Mutex<Option<Fresh<T>>>,
 }
 
-impl<T: HostTree> Core<T> {
+impl<T: HostTree> TreeCore<T> {
     /// The inode that `meta` describes if it is in memory.
     pub(crate) fn known(&self, meta: &Metadata) -> Option<Arc<HostInode<T>>> {
         let known = self.inodes.lock().get(&meta.key()).and_then(Weak::upgrade);
@@ -141,7 +141,7 @@ impl<T: HostTree> Core<T> {
 
 /// A mounted tree of the host.
 pub struct HostFs<T: HostTree> {
-    core: Arc<Core<T>>,
+    core: Arc<TreeCore<T>>,
     root: Arc<HostInode<T>>,
 }
 
@@ -155,7 +155,7 @@ impl<T: HostTree> HostFs<T> {
         let meta = tree.stat(&node)?;
         // A file that overlayfs copies up shows the copy's birth time from then on.
         let birth_times_stay = tree.statfs(&node)?.f_type != OVERLAYFS_SUPER_MAGIC;
-        let core = Arc::new(Core {
+        let core = Arc::new(TreeCore {
             tree,
             trust,
             dev,

@@ -20,7 +20,7 @@ use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::inode::{Inode, InodeKey, Metadata};
 use moat_vfs::locks::LockOwner;
 
-use crate::fs::{Core, Trust};
+use crate::fs::{TreeCore, Trust};
 use crate::tree::{HostTree, NewHostNode};
 
 use known::Known;
@@ -41,7 +41,7 @@ pub(crate) type Owners = Mutex<HashMap<LockOwner, Arc<OwnedFd>>>;
 
 /// A file of the host.
 pub struct HostInode<T: HostTree> {
-    core: Arc<Core<T>>,
+    core: Arc<TreeCore<T>>,
     me: Weak<HostInode<T>>,
     identity: Identity,
     names: Mutex<Names<T>>,
@@ -75,7 +75,7 @@ impl<T: HostTree> Drop for HostInode<T> {
 }
 
 impl<T: HostTree> HostInode<T> {
-    pub(crate) fn new(core: Arc<Core<T>>, meta: &Metadata) -> Arc<HostInode<T>> {
+    pub(crate) fn new(core: Arc<TreeCore<T>>, meta: &Metadata) -> Arc<HostInode<T>> {
         let known = Known::new(core.trust, meta);
         Arc::new_cyclic(|me| HostInode {
             core,

@@ -83,7 +83,7 @@ impl<T: HostTree> OutsideLocks for HostInode<T> {
             Some(LockKind::Read) => (self.lock_descriptor(owner)?, FlockOperation::NonBlockingLockShared),
             Some(LockKind::Write) => (self.lock_descriptor(owner)?, FlockOperation::NonBlockingLockExclusive),
         };
-        rustix::fs::flock(&*fd, operation).map_err(|e| Errno::from_raw(e.raw_os_error()))
+        rustix::fs::flock(&*fd, operation).map_err(Errno::from)
     }
 
     fn release(&self, owner: LockOwner) {

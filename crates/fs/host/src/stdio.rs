@@ -26,10 +26,6 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use crate::terminal::HostTerminal;
 
-fn errno(e: rustix::io::Errno) -> Errno {
-    Errno::from_raw(e.raw_os_error())
-}
-
 /// How a kind of descriptor is read and written without blocking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -79,7 +75,7 @@ impl HostStream {
             return Err(Errno::EAGAIN);
         }
         // If somebody on the host is faster, only this thread waits.
-        block_in_place(|| rustix::io::read(&self.fd, buf)).map_err(errno)
+        block_in_place(|| rustix::io::read(&self.fd, buf)).map_err(Errno::from)
     }
 
     fn write_when_ready(&self, buf: &[u8], most: usize) -> Result<usize> {
@@ -87,7 +83,7 @@ impl HostStream {
             return Err(Errno::EAGAIN);
         }
         let some = &buf[..buf.len().min(most)];
-        block_in_place(|| rustix::io::write(&self.fd, some)).map_err(errno)
+        block_in_place(|| rustix::io::write(&self.fd, some)).map_err(Errno::from)
     }
 
     /// The terminal, if it is one.
@@ -125,10 +121,10 @@ impl File for HostStream {
                 match rustix::io::preadv2(&self.fd, &mut iov, CURRENT, ReadWriteFlags::NOWAIT) {
                     // A named pipe, which the host opens without that ability.
                     Err(rustix::io::Errno::OPNOTSUPP) => self.read_when_ready(buf),
-                    result => result.map_err(errno),
+                    result => result.map_err(Errno::from),
                 }
             }
-            Kind::Socket => rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT).map(|(n, _)| n).map_err(errno),
+            Kind::Socket => rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT).map(|(n, _)| n).map_err(Errno::from),
             Kind::Device => self.read_when_ready(buf),
         }
     }
@@ -139,7 +135,7 @@ impl File for HostStream {
         }
         match self.kind {
             Kind::Regular => {
-                let n = rustix::io::pwrite(&self.fd, buf, pos).map_err(errno)?;
+                let n = rustix::io::pwrite(&self.fd, buf, pos).map_err(Errno::from)?;
                 self.keep_in_step(pos + n as u64);
                 Ok(n)
             }
@@ -148,10 +144,12 @@ impl File for HostStream {
                 let iov = [std::io::IoSlice::new(buf)];
                 match rustix::io::pwritev2(&self.fd, &iov, CURRENT, ReadWriteFlags::NOWAIT) {
                     Err(rustix::io::Errno::OPNOTSUPP) => self.write_when_ready(buf, PIPE_BUF),
-                    result => result.map_err(errno),
+                    result => result.map_err(Errno::from),
                 }
             }
-            Kind::Socket => rustix::net::send(&self.fd, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(errno),
+            Kind::Socket => {
+                rustix::net::send(&self.fd, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(Errno::from)
+            }
             Kind::Device => self.write_when_ready(buf, TERMINAL_BUF),
         }
     }
@@ -162,8 +160,8 @@ impl File for HostStream {
         }
         // pwrite(2) on an O_APPEND description appends whatever the offset, which is what is wanted here.
         let iov = [std::io::IoSlice::new(buf)];
-        let n = rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND).map_err(errno)?;
-        let end = rustix::fs::seek(&self.fd, SeekFrom::End(0)).map_err(errno)?;
+        let n = rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND).map_err(Errno::from)?;
+        let end = rustix::fs::seek(&self.fd, SeekFrom::End(0)).map_err(Errno::from)?;
         Ok((n, end))
     }
 
@@ -211,14 +209,14 @@ impl File for HostStream {
         if self.kind != Kind::Regular {
             return Err(Errno::EINVAL);
         }
-        rustix::fs::ftruncate(&self.fd, len).map_err(errno)
+        rustix::fs::ftruncate(&self.fd, len).map_err(Errno::from)
     }
 
     fn sync(&self, _f: &OpenFile, _kind: SyncKind) -> Result<()> {
         if self.kind != Kind::Regular {
             return Err(Errno::EINVAL);
         }
-        block_in_place(|| rustix::fs::fsync(&self.fd)).map_err(errno)
+        block_in_place(|| rustix::fs::fsync(&self.fd)).map_err(Errno::from)
     }
 }
 
@@ -253,7 +251,7 @@ pub fn import(vfs: &Vfs, fds: Vec<OwnedFd>, creds: &Arc<Credentials>) -> Result<
     let mut regular: Vec<(Arc<OwnedFd>, Arc<OpenFile>)> = Vec::new();
     for fd in fds {
         let fd = Arc::new(fd);
-        let st = rustix::fs::fstat(&fd).map_err(errno)?;
+        let st = rustix::fs::fstat(&fd).map_err(Errno::from)?;
         if let Some((_, file)) = regular.iter().find(|(known, _)| share_position(known, &fd)) {
             files.push(file.clone());
             continue;
@@ -276,7 +274,7 @@ pub fn import(vfs: &Vfs, fds: Vec<OwnedFd>, creds: &Arc<Credentials>) -> Result<
         };
         // Files that can't be polled are always ready.
         let watch = if kind == Kind::Regular { None } else { Watch::new(fd.clone()).ok() };
-        let flags = rustix::fs::fcntl_getfl(&fd).map_err(errno)?;
+        let flags = rustix::fs::fcntl_getfl(&fd).map_err(Errno::from)?;
         // The host's flag is for others: the guest's own starts clear.
         let flags = OpenFlags::from_bits_truncate(flags.bits()) - OpenFlags::NONBLOCK;
         let pos = if kind == Kind::Regular { rustix::fs::tell(&fd).unwrap_or(0) } else { 0 };

@@ -115,6 +115,6 @@ impl HostTerminal {
             (TCFLSH, 2) => tcflush(&self.fd, QueueSelector::IOFlush),
             _ => return Err(Errno::EINVAL),
         };
-        done.map(|()| 0).map_err(|e| Errno::from_raw(e.raw_os_error()))
+        done.map(|()| 0).map_err(Errno::from)
     }
 }

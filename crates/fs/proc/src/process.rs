@@ -213,6 +213,7 @@ impl Listing for ProcessDir {
             let ino = owned(&self.proc, &self.who, name, 0).ino;
             all.push(Entry { name: name.as_bytes().to_vec(), ino, file_type });
         };
+        // A thread has no threads of its own.
         for name in DIRS.iter().filter(|n| **n != "task" || self.who.kind == Kind::Process) {
             add(name, FileType::Directory);
         }

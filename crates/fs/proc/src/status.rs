@@ -50,6 +50,7 @@ pub(crate) fn status(proc: &ProcMount, who: &Who, reader: &Credentials) -> Resul
     let [gid, egid, sgid, fsgid] =
         [creds.gid, creds.egid, creds.sgid, creds.fsgid].map(|id| reader.user_ns.show_gid(id));
     let _ = writeln!(o, "Gid:\t{gid}\t{egid}\t{sgid}\t{fsgid}");
+    // A task that has ended has given its table back.
     let slots = task.fds_of().map_or(0, |f| f.size());
     let _ =
         writeln!(o, "FDSize:\t{slots}\nGroups:\t{}", join(creds.groups.iter().map(|id| reader.user_ns.show_gid(*id))));

@@ -60,12 +60,14 @@ pub fn change<R>(net: &NetNamespace, f: impl FnOnce(&NetStack) -> Result<R>) -> 
     let stack = stack_of(net).ok_or(Errno::EOPNOTSUPP)?;
     let configuration = net.extensions.get_or_init(Configuration::default);
     let (result, changes) = {
+        // One change at a time, with what is shown after it: observers are told in the order in which things happened.
         let _one = configuration.changing.lock();
         let result = f(&stack);
         (result, show(net, &stack))
     };
     stack.settle();
     if !changes.is_empty() {
+        // With nothing locked: they look at the namespace.
         configuration.observers.alive().iter().for_each(|o| o.changed(net, &changes));
     }
     result
@@ -111,6 +113,7 @@ fn addresses(link: &LinkConfig) -> Vec<InterfaceAddress> {
             prefix_len: a.prefix_len,
             scope: a.scope,
             broadcast: a.broadcast,
+            // The first address of a network is its primary one, and takes the others along when it goes (`ifa_list`).
             secondary: a.ip.is_ipv4() && out.iter().any(same),
         });
     }
@@ -141,6 +144,7 @@ fn local_routes(link: &LinkConfig) -> Vec<Route> {
             out.push(entry(a.ip, 128, nl::RTN_LOCAL, None));
             continue;
         }
+        // All of 127.0.0.0/8 is this machine, not only the address that was given (`fib_add_ifaddr`).
         if link.kind == LinkKind::Loopback && a.prefix_len < 32 {
             out.push(entry(network_of(a.ip, a.prefix_len), a.prefix_len, nl::RTN_LOCAL, Some(a.ip)));
         }
@@ -174,6 +178,7 @@ fn route(r: &RouteConfig) -> Route {
 
 fn differences(old: &NetView, new: &NetView) -> Vec<Change> {
     let mut out = Vec::new();
+    // In the order of causes: what goes is told from routes to links, what comes from links to routes.
     for r in old.routes.iter().filter(|r| !new.routes.contains(r)) {
         out.push(Change::RouteGone(*r));
     }
@@ -190,6 +195,7 @@ fn differences(old: &NetView, new: &NetView) -> Vec<Change> {
     }
     for after in &new.devices {
         let before = old.devices.iter().find(|d| d.index == after.index);
+        // Addresses are told of by themselves.
         let bare = |d: &NetDevice| NetDevice { addresses: Vec::new(), ..d.clone() };
         if before.is_none_or(|b| bare(b) != bare(after)) {
             out.push(Change::Link(after.clone()));

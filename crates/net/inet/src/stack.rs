@@ -42,7 +42,7 @@ pub(crate) trait Sockets: Send + Sync {
     fn error(&self, namespace: &NetNamespace, error: &SendError);
 }
 
-struct State {
+struct StackState {
     stack: Stack,
     /// The timer that is set, with its time.
     timer: Option<(Time, Timer)>,
@@ -64,15 +64,15 @@ pub struct NetStack {
     sockets: &'static dyn Sockets,
     /// Who looks on in the namespace.
     taps: WeakList<dyn Tap>,
-    state: Mutex<State>,
+    state: Mutex<StackState>,
 }
 
 /// Where a namespace keeps its stack.
-struct Place(RwLock<Option<Arc<NetStack>>>);
+struct StackSlot(RwLock<Option<Arc<NetStack>>>);
 
-impl Default for Place {
-    fn default() -> Place {
-        Place(RwLock::new(LockClass::Table, None))
+impl Default for StackSlot {
+    fn default() -> StackSlot {
+        StackSlot(RwLock::new(LockClass::Table, None))
     }
 }
 
@@ -108,7 +108,7 @@ impl Notify for Alarm {
 /// The stack of a namespace, if it has one.
 #[must_use]
 pub fn stack_of(namespace: &NetNamespace) -> Option<Arc<NetStack>> {
-    namespace.extensions.get::<Place>()?.0.read().clone()
+    namespace.extensions.get::<StackSlot>()?.0.read().clone()
 }
 
 impl NetStack {
@@ -134,9 +134,9 @@ impl NetStack {
             links: RwLock::new(LockClass::Table, links),
             sockets,
             taps: WeakList::default(),
-            state: Mutex::new(LockClass::NetStack, State { stack, timer: None }),
+            state: Mutex::new(LockClass::NetStack, StackState { stack, timer: None }),
         });
-        let place = namespace.extensions.get_or_init(Place::default);
+        let place = namespace.extensions.get_or_init(StackSlot::default);
         *place.0.write() = Some(new.clone());
         // Sends what the stack has for its links from the start, and sets its timer.
         new.settle();
@@ -148,7 +148,7 @@ impl NetStack {
         Time::from_us(u64::try_from(us).unwrap_or(u64::MAX))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StackState> {
         let mut state = self.state.lock();
         // Time moves only here: all that happens under one lock is of one moment.
         state.stack.set_time(self.time(Instant::now()));
@@ -280,7 +280,7 @@ impl NetStack {
         self.settle_from(self.state.lock());
     }
 
-    fn settle_from<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+    fn settle_from<'a>(&'a self, mut state: MutexGuard<'a, StackState>) {
         loop {
             let s = &mut state.stack;
             // Taken under the lock, done without it: each of these may come back to the stack.
@@ -368,7 +368,7 @@ impl NetStack {
     }
 
     /// Sets the timer for what is due next, unless it is set for an earlier time already.
-    fn set_timer(&self, state: &mut State) {
+    fn set_timer(&self, state: &mut StackState) {
         let Some(at) = state.stack.deadline() else { return };
         // A later timer would be late; an earlier one only looks, and sets the next.
         if state.timer.as_ref().is_some_and(|(set, _)| *set <= at) {

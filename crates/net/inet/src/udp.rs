@@ -251,7 +251,7 @@ pub(crate) fn receive_error(namespace: &NetNamespace, error: &SendError) {
     let socket = PortTables::of(namespace).udp.lock().receiver(remote, local);
     let Some(socket) = socket else { return };
     let connected = socket.state.lock().peer == Some(remote);
-    // An unconnected socket hears of nothing unless it asked (ip(7), IP_RECVERR).
+    // An unconnected socket is told of nothing unless it asked (ip(7), IP_RECVERR).
     if error.fatal || error.errno == Errno::EMSGSIZE || socket.options.wants_errors() {
         socket.unreachable(connected, error);
     }

@@ -16,7 +16,7 @@ use crate::num::Narrow;
 use crate::packet::{IPV4, IPV6};
 use crate::route::{Destination, Path};
 use crate::stack::{Notice, Observer, Stack};
-use crate::tcp::{Connection, Parameters, Settings, State};
+use crate::tcp::{Connection, ConnectionState, Parameters, Settings};
 use crate::time::Time;
 
 /// Segments that one connection hands down before others have their turn.
@@ -103,7 +103,7 @@ pub struct Listed {
     /// The peer's.
     pub remote: SocketAddr,
     /// The state.
-    pub state: State,
+    pub state: ConnectionState,
     /// Whether a socket holds it, which then is the one to show it.
     pub held: bool,
 }
@@ -193,7 +193,11 @@ impl Stack {
         }
         if let Some(&old) = self.tcp.by_tuple.get(&(local, remote)) {
             // One that only waits for stray segments gives way (`tcp_twsk_unique`).
-            let waits = self.tcp.slots.get(&old).is_some_and(|s| s.connection.state() == State::TimeWait && s.released);
+            let waits = self
+                .tcp
+                .slots
+                .get(&old)
+                .is_some_and(|s| s.connection.state() == ConnectionState::TimeWait && s.released);
             if !waits {
                 return Err(Errno::EADDRNOTAVAIL);
             }
@@ -397,7 +401,7 @@ impl Stack {
         }
         // Nobody would take an error away.
         let abandoned = slot.released || slot.listener.is_some();
-        if slot.connection.state() == State::Closed && abandoned {
+        if slot.connection.state() == ConnectionState::Closed && abandoned {
             // One that waits to be accepted and was reset is accepted all the same, and tells of it.
             let waits = slot.listener.and_then(|l| self.tcp.listeners.get(&l)).is_some_and(|l| l.ready.contains(&id));
             if !waits || slot.released {

@@ -12,7 +12,7 @@ use crate::num::Narrow;
 use crate::packet::{IpHeader, Packet, Summing, TCP, Whole};
 use crate::route::{Path, is_link_local};
 use crate::stack::{Notice, SendError, Stack};
-use crate::tcp::{Changes, Connection, Flags, Segment, SegmentOut, State};
+use crate::tcp::{Changes, Connection, ConnectionState, Flags, Segment, SegmentOut};
 
 /// Connections that do not stand yet, of a listener, beyond twice its backlog, and at most.
 const EXTRA_EMBRYOS: usize = 16;
@@ -48,22 +48,20 @@ impl Stack {
     fn gives_way(&self, id: ConnectionId, local: SocketAddr, link: u32, s: &Segment<'_>) -> bool {
         let new = s.flags.syn && s.ack.is_none() && !s.flags.rst;
         new && self.tcp.listener_for(local, link, 0).is_some()
-            && self
-                .tcp
-                .slots
-                .get(&id)
-                .is_some_and(|slot| slot.connection.state() == State::Closed || slot.connection.is_older_than(s))
+            && self.tcp.slots.get(&id).is_some_and(|slot| {
+                slot.connection.state() == ConnectionState::Closed || slot.connection.is_older_than(s)
+            })
     }
 
     fn hand_to_connection(&mut self, id: ConnectionId, link: u32, h: &IpHeader, ports: (u16, u16), s: &Segment<'_>) {
         let now = self.now;
         let Some(slot) = self.tcp.slots.get_mut(&id) else { return };
         let before = slot.connection.state();
-        if before == State::Closed || slot.connection.is_foreign(s) {
+        if before == ConnectionState::Closed || slot.connection.is_foreign(s) {
             self.refuse_segment(link, h, ports, s);
             return;
         }
-        if before == State::SynReceived
+        if before == ConnectionState::SynReceived
             && !s.flags.rst
             && let Some(listener) = slot.listener.and_then(|l| self.tcp.listeners.get(&l))
             && listener.ready.len() > listener.backlog
@@ -74,9 +72,9 @@ impl Stack {
         slot.connection.input(s, now);
         let state = slot.connection.state();
         let (listener, remote) = (slot.listener, slot.remote.ip());
-        if before == State::SynReceived
+        if before == ConnectionState::SynReceived
             && state != before
-            && state != State::Closed
+            && state != ConnectionState::Closed
             && let Some(listener) = listener.and_then(|l| self.tcp.listeners.get_mut(&l))
         {
             count(&mut self.counted.tcp_passive_opens);
@@ -85,7 +83,7 @@ impl Stack {
             let changes = Changes { read: true, ..Changes::default() };
             self.notices.push(Notice { observer: listener.observer.clone(), changes });
         }
-        if s.ack.is_some() && state == State::Established {
+        if s.ack.is_some() && state == ConnectionState::Established {
             // The peer has acknowledged what was sent: its link address is right.
             self.neighbours.confirm((link, remote), now);
         }

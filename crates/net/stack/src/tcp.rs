@@ -20,8 +20,8 @@ mod stream;
 mod timers;
 
 pub use connection::{
-    Changes, Connection, Counters, MOST_RECEIVE_BUFFER, MOST_SEND_BUFFER, Parameters, START_RECEIVE_BUFFER,
-    START_SEND_BUFFER, Settings, State,
+    Changes, Connection, ConnectionState, Counters, MOST_RECEIVE_BUFFER, MOST_SEND_BUFFER, Parameters,
+    START_RECEIVE_BUFFER, START_SEND_BUFFER, Settings,
 };
 pub use segment::{Flags, Options, Segment, SegmentOut};
 pub use stream::{Follows, Readiness, Taking};

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::{PLAIN, Random, World, config};
-use moat_net_stack::tcp::{Changes, Follows, Settings, State, Taking};
+use moat_net_stack::tcp::{Changes, ConnectionState, Follows, Settings, Taking};
 use moat_net_stack::time::SECOND;
 use moat_net_stack::{Checksum, ListenOn, Observer, Offload, Segmentation, SendOptions, Stack, TcpOptions, Time};
 
@@ -177,7 +177,7 @@ fn a_flood_of_syns_is_bounded() {
             w.stacks[0].tcp_release(id);
         }
     }
-    let embryos = w.stacks[1].tcp_list().iter().filter(|l| l.state == State::SynReceived).count();
+    let embryos = w.stacks[1].tcp_list().iter().filter(|l| l.state == ConnectionState::SynReceived).count();
     assert!((1..=32).contains(&embryos), "{embryos}");
 }
 

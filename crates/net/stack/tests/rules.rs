@@ -3,7 +3,7 @@
 use moat_abi::Errno;
 use moat_net_stack::Time;
 use moat_net_stack::tcp::{
-    Connection, Flags, Follows, Options, Parameters, Segment, SegmentOut, Settings, State, Taking,
+    Connection, ConnectionState, Flags, Follows, Options, Parameters, Segment, SegmentOut, Settings, Taking,
 };
 use moat_net_stack::time::{MS, SECOND};
 
@@ -43,7 +43,7 @@ impl Script {
         assert_eq!((out.len(), out[0].flags.syn, out[0].seq, out[0].ack), (1, true, ISS, Some(PEER + 1)));
         s.now = s.now.after(30 * MS);
         s.input(1, Some(1), &[]);
-        assert_eq!(s.c.state(), State::Established);
+        assert_eq!(s.c.state(), ConnectionState::Established);
         s
     }
 
@@ -132,17 +132,17 @@ fn a_reset_counts_only_at_the_very_next_number() {
     // RFC 5961, section 3: in the window it is challenged, elsewhere dropped.
     let mut s = Script::plain();
     let out = s.flags(1000, Some(1), RST);
-    assert_eq!((out.len(), out[0].ack, s.c.state()), (1, Some(PEER.wrapping_add(1)), State::Established));
+    assert_eq!((out.len(), out[0].ack, s.c.state()), (1, Some(PEER.wrapping_add(1)), ConnectionState::Established));
     assert!(s.flags(1000, Some(1), RST).is_empty(), "challenges are not sent too often");
     assert!(s.flags(0x7000_0000, Some(1), RST).is_empty());
     s.flags(1, Some(1), RST);
-    assert_eq!((s.c.state(), s.c.take_error()), (State::Closed, Some(Errno::ECONNRESET)));
+    assert_eq!((s.c.state(), s.c.take_error()), (ConnectionState::Closed, Some(Errno::ECONNRESET)));
 }
 
 #[test]
 fn a_syn_in_the_window_and_a_wild_acknowledgement_are_challenged() {
     let mut s = Script::plain();
-    assert_eq!((s.flags(5, Some(1), SYN).len(), s.c.state()), (1, State::Established));
+    assert_eq!((s.flags(5, Some(1), SYN).len(), s.c.state()), (1, ConnectionState::Established));
     s.wait(SECOND);
     let out = s.input(1, Some(9_000), b"evil");
     assert_eq!((out.len(), s.c.readiness().readable), (1, 0), "nothing of it is taken");
@@ -204,7 +204,7 @@ fn the_timer_doubles_and_gives_up() {
     assert_eq!(s.wait(first * 2 - 1).len(), 0);
     assert_eq!(starts(&s.wait(1)), [1]);
     s.wait(3600 * SECOND);
-    assert_eq!((s.c.state(), s.c.take_error()), (State::Closed, Some(Errno::ETIMEDOUT)));
+    assert_eq!((s.c.state(), s.c.take_error()), (ConnectionState::Closed, Some(Errno::ETIMEDOUT)));
 }
 
 #[test]
@@ -290,29 +290,29 @@ fn both_ends_close_in_every_order() {
     s.c.finish();
     assert!(s.take()[0].flags.fin);
     s.input(1, Some(2), &[]);
-    assert_eq!(s.c.state(), State::FinWait2);
+    assert_eq!(s.c.state(), ConnectionState::FinWait2);
     assert_eq!(s.flags(1, Some(2), FIN).len(), 1);
-    assert_eq!(s.c.state(), State::TimeWait);
+    assert_eq!(s.c.state(), ConnectionState::TimeWait);
     assert_eq!(s.flags(1, Some(2), FIN).len(), 1, "the last acknowledgement is given again");
     s.wait(61 * SECOND);
-    assert_eq!(s.c.state(), State::Closed);
+    assert_eq!(s.c.state(), ConnectionState::Closed);
     // Passive: CLOSE_WAIT, LAST_ACK.
     let mut s = Script::plain();
     s.flags(1, Some(1), FIN);
-    assert_eq!((s.c.state(), s.c.readiness().read_ended), (State::CloseWait, true));
+    assert_eq!((s.c.state(), s.c.readiness().read_ended), (ConnectionState::CloseWait, true));
     assert_eq!(s.write(5).len(), 1, "the other half still works");
     s.c.finish();
     s.take();
     s.input(2, Some(7), &[]);
-    assert_eq!((s.c.state(), s.c.take_error()), (State::Closed, None));
+    assert_eq!((s.c.state(), s.c.take_error()), (ConnectionState::Closed, None));
     // At once: CLOSING.
     let mut s = Script::plain();
     s.c.finish();
     s.take();
     s.flags(1, Some(1), FIN);
-    assert_eq!(s.c.state(), State::Closing);
+    assert_eq!(s.c.state(), ConnectionState::Closing);
     s.input(2, Some(2), &[]);
-    assert_eq!(s.c.state(), State::TimeWait);
+    assert_eq!(s.c.state(), ConnectionState::TimeWait);
 }
 
 #[test]
@@ -323,13 +323,13 @@ fn two_syns_that_cross_make_one_connection() {
     c.output(now, 1, &mut out);
     let syn = Segment { seq: PEER, flags: SYN, window: 65535, ..Segment::default() };
     c.input(&syn, now);
-    assert_eq!(c.state(), State::SynReceived);
+    assert_eq!(c.state(), ConnectionState::SynReceived);
     out.clear();
     c.output(now, 1, &mut out);
     assert_eq!((out[0].flags.syn, out[0].ack, out[0].seq), (true, Some(PEER + 1), ISS));
     let both = Segment { ack: Some(ISS.wrapping_add(1)), ..syn };
     c.input(&both, now);
-    assert_eq!(c.state(), State::Established);
+    assert_eq!(c.state(), ConnectionState::Established);
 }
 
 #[test]
@@ -344,12 +344,12 @@ fn a_refusal_and_a_timeout_end_an_attempt() {
     let mut c = begin();
     let forged = Segment { ack: Some(ISS.wrapping_add(9)), flags: RST, ..Segment::default() };
     c.input(&forged, now);
-    assert_eq!(c.state(), State::SynSent, "a reset that acknowledges something else is forged");
+    assert_eq!(c.state(), ConnectionState::SynSent, "a reset that acknowledges something else is forged");
     c.input(&Segment { ack: Some(ISS.wrapping_add(1)), ..forged }, now);
-    assert_eq!((c.state(), c.take_error()), (State::Closed, Some(Errno::ECONNREFUSED)));
+    assert_eq!((c.state(), c.take_error()), (ConnectionState::Closed, Some(Errno::ECONNREFUSED)));
     let mut s = Script { c: begin(), now, clock: 0, timestamps: false };
     assert_eq!(s.wait(60 * SECOND).len(), 2);
-    assert_eq!((s.c.state(), s.c.take_error()), (State::Closed, Some(Errno::ETIMEDOUT)));
+    assert_eq!((s.c.state(), s.c.take_error()), (ConnectionState::Closed, Some(Errno::ETIMEDOUT)));
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn keepalive_asks_and_gives_up() {
     assert_eq!((out.len(), out[0].seq, out[0].len()), (1, ISS, 0));
     s.input(1, Some(1), &[]);
     s.wait(60 * SECOND);
-    assert_eq!((s.c.state(), s.c.take_error()), (State::Closed, Some(Errno::ETIMEDOUT)));
+    assert_eq!((s.c.state(), s.c.take_error()), (ConnectionState::Closed, Some(Errno::ETIMEDOUT)));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::{PLAIN, Wire, World};
-use moat_net_stack::tcp::{Changes, Follows, Settings, State, Taking};
+use moat_net_stack::tcp::{Changes, ConnectionState, Follows, Settings, Taking};
 use moat_net_stack::time::{MS, SECOND};
 use moat_net_stack::{ConnectionId, DeviceFeatures, ListenOn, Observer, TcpOptions};
 
@@ -76,7 +76,7 @@ fn transfer(wire: Wire, seed: u64, address: &str, bytes: [u64; 2], lazy: bool, s
                 if !data.is_empty() {
                     e.sent += c.write(&data, Follows::Nothing).unwrap_or(0) as u64;
                 }
-                if e.sent == e.to_send && c.state() != State::SynSent {
+                if e.sent == e.to_send && c.state() != ConnectionState::SynSent {
                     c.finish();
                 }
                 if reads {

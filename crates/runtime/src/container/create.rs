@@ -362,6 +362,7 @@ fn init_files(
     match console_socket {
         None => Ok(InitFiles { stdio, preserved, terminal: Terminal::Shared }),
         Some(socket) => {
+            // The client holds the master; the container has the other side as all three.
             let stdio = Console::new(blueprint.process.console_size)?.hand_over(socket)?;
             Ok(InitFiles { stdio, preserved, terminal: Terminal::Own })
         }

@@ -86,6 +86,7 @@ fn with_capabilities(mut present: LinuxCapabilities, more: &[Capability]) -> Lin
         set.extend(more.iter().copied());
         Some(set)
     };
+    // In the bounding set too, without which the kernel would take them away at the next program.
     let (bounding, effective) = (add(present.bounding()), add(present.effective()));
     let (permitted, ambient) = (add(present.permitted()), add(present.ambient()));
     present.set_bounding(bounding).set_effective(effective).set_permitted(permitted).set_ambient(ambient);

@@ -86,6 +86,7 @@ impl Container {
         ContainerInfo {
             oci_version: OCI_VERSION,
             id: state.id.clone(),
+            // The OCI specification asks for none of a container that has stopped: the number may be another's by now.
             pid: if status == Status::Stopped { 0 } else { self.pid() },
             status,
             bundle: state.bundle.clone(),

@@ -148,6 +148,7 @@ impl Families {
 
     fn add_calls(&mut self, reading: &Reading, metrics: &ContainerMetrics) {
         let about = |more: &[(&'static str, &str)]| labels_of(reading, more);
+        // runsc's names count operations, ours calls: several calls are one operation.
         let sum_of = |wanted: &str, class: Option<&str>| {
             let calls = metrics.calls.iter().filter(|call| operation(&call.name) == Some(wanted));
             calls.filter(|call| class.is_none_or(|class| call.class == class)).map(|call| call.count).sum::<u64>()

@@ -68,6 +68,7 @@ pub(super) fn read_request(stream: &mut impl Timed) -> Result<Request, BadReques
     let begun = Instant::now();
     let mut head = Vec::new();
     loop {
+        // Small: what is asked for fits into one, and a client pays for more itself.
         let mut chunk = [0; 1024];
         let n = match within_limit(stream, begun).and_then(|()| stream.read(&mut chunk)) {
             Ok(0) => return Err(BadRequest::Gone),

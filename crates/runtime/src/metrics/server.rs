@@ -77,11 +77,11 @@ enum Listener {
 pub struct Server {
     listener: Listener,
     signals: OwnedFd,
-    state: Arc<State>,
+    state: Arc<ServerState>,
 }
 
 /// What its threads share.
-struct State {
+struct ServerState {
     store: Store,
     prefix: Prefix,
     started: SystemTime,
@@ -114,7 +114,7 @@ impl Server {
                 Listener::Tcp(TcpListener::bind(address.as_str()).context(|| format!("listening on {address}"))?)
             }
         };
-        let state = State {
+        let state = ServerState {
             store,
             prefix,
             started: SystemTime::now(),
@@ -199,7 +199,7 @@ impl Timed for UnixStream {
 }
 
 /// One of the connections that are served.
-struct Client(Arc<State>);
+struct Client(Arc<ServerState>);
 
 impl Drop for Client {
     fn drop(&mut self) {
@@ -207,7 +207,7 @@ impl Drop for Client {
     }
 }
 
-impl State {
+impl ServerState {
     /// Serves a connection in a thread of its own, if there are not too many.
     fn serve(self: Arc<Self>, mut stream: impl Timed + Send + 'static) {
         let clients = self.clients.fetch_add(1, Ordering::SeqCst);

@@ -33,6 +33,7 @@ pub(super) struct Found {
 /// # Errors
 /// Of rtnetlink(7).
 pub(super) fn read(netlink: &mut Netlink) -> io::Result<Found> {
+    // Links first: what follows belongs to one of them by its number.
     let mut found = Found::default();
     for message in netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
         if let RouteNetlinkMessage::NewLink(link) = message {

@@ -54,6 +54,7 @@ pub(super) fn check(spec: &Spec, config: &Config, warnings: &mut Vec<String>) ->
 fn refuse(linux: &Linux) -> Result<()> {
     let propagation = linux.rootfs_propagation().as_deref();
     let foreign = linux.personality().as_ref().is_some_and(|p| p.domain() != LinuxPersonalityDomain::PerLinux);
+    // Each would let the guest see or use something else than it was promised.
     let refused = [
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),

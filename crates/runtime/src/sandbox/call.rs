@@ -102,6 +102,7 @@ impl Link {
             Ok(Some((Response::Error(error), _))) => Err(error.into()),
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(Error::State("the sandbox ended before it gave an answer".into())),
+            // Its end can be seen in either direction, and is one and the same thing for who asked.
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                 Err(Error::State("the sandbox ended before it gave an answer".into()))
             }

@@ -139,6 +139,7 @@ impl ChildSandbox {
     fn reap_sandbox(&self) -> String {
         loop {
             return match rustix::process::waitid(WaitId::PidFd(self.child.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                // Signals are passed on meanwhile.
                 Err(rustix::io::Errno::INTR) => continue,
                 Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                     (Some(code), _) => format!("exit code {code}"),

@@ -45,11 +45,13 @@ fn heading(text: &mut String) {
 /// A line for each thread of a process, with its stack in the host's kernel where that may be seen.
 fn threads(text: &mut String, pid: i32) {
     let tasks = format!("/proc/{pid}/task");
+    // Gone since it was listed. A sandbox that hangs may still lose processes.
     let Ok(entries) = fs::read_dir(&tasks) else { return };
     let tids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let mut tids: Vec<i32> = tids.collect();
     tids.sort_unstable();
     for tid in tids.iter().take(MAX_SHOWN) {
+        // Each file by itself: some take rights that the caller may lack.
         let of = |file: &str| read(&Path::new(&tasks).join(tid.to_string()).join(file));
         let Some(stat) = of("stat") else { continue };
         let Seen { state, cpu_seconds } = Seen::parse(&stat);

@@ -209,6 +209,7 @@ fn donate_common(
     donation: &mut Donation,
 ) -> Result<(Ends, [String; 2], DonatedFds)> {
     let (start, start_write) = new_pipe()?;
+    // How the init ended outlives the control connection: whoever has the pipe reads it when the sandbox is gone.
     let (status, status_write) = new_pipe()?;
     let (control, control_other) = Connection::pair().context(|| "creating a socket pair".into())?;
     let panic_log = match panic_log {

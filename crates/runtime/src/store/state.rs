@@ -97,6 +97,7 @@ impl ContainerState {
             created: timestamp::rfc3339_nanos(now),
             owner: rustix::process::getuid().as_raw(),
             annotations: BTreeMap::new(),
+            // What is found here before a step has noted itself is what there is to clean up: nothing.
             role: Role::Root,
             cgroup: None,
             overlays: Vec::new(),

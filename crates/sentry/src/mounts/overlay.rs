@@ -16,7 +16,7 @@ use moat_vfs::filesystem::FileSystem;
 use moat_vfs::inode::{NewNode, NodeKind};
 
 /// Where the files of an overlay are, and the name of that in the root of the tree below.
-pub(super) struct Place {
+pub(super) struct UpperPlace {
     pub(super) medium: Arc<dyn Medium>,
     pub(super) hidden: Option<String>,
 }
@@ -26,7 +26,7 @@ pub(super) fn over(
     vfs: &Vfs,
     lower: &Arc<dyn FileSystem>,
     limits: OverlayLimits,
-    place: Option<Place>,
+    place: Option<UpperPlace>,
 ) -> Result<Arc<dyn FileSystem>> {
     let top = lower.root().metadata()?;
     let usual = TmpOptions::of_machine(vfs.tables().total_memory);

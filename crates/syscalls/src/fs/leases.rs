@@ -48,7 +48,7 @@ pub(super) fn set(t: &CurrentTask, fd: Fd, f: &Arc<OpenFile>, kind: i32) -> Sysc
     leases.set(meta.key(), f.id(), (Arc::downgrade(&holder), fd.0), kind)?;
     // Closing looks for leases only where this is noted.
     f.note_lock();
-    // Who asks for a lease is told of it, unless F_SETOWN has named somebody else.
+    // Whoever takes a lease is told of its break, unless F_SETOWN has named somebody else.
     if matches!(f.owner().0.id, OwnerId::None) {
         let id = OwnerId::Process(t.group.pid().clone());
         f.set_owner(Owner { id, uid: t.creds().uid, euid: t.creds().euid });

@@ -50,7 +50,7 @@ impl Event {
 }
 
 #[derive(Default)]
-struct State {
+struct InstanceState {
     watches: BTreeMap<i32, Arc<Watch>>,
     queue: VecDeque<Event>,
     overflown: bool,
@@ -62,7 +62,7 @@ pub struct Inotify {
     uid: u32,
     max_queued: usize,
     last_wd: AtomicI32,
-    state: Mutex<State>,
+    state: Mutex<InstanceState>,
     wait: WaitQueue,
 }
 
@@ -80,7 +80,7 @@ impl Inotify {
             uid,
             max_queued,
             last_wd: AtomicI32::new(0),
-            state: Mutex::new(LockClass::Table, State::default()),
+            state: Mutex::new(LockClass::Table, InstanceState::default()),
             wait: WaitQueue::new(),
         }))
     }
@@ -202,7 +202,7 @@ impl Inotify {
     }
 }
 
-impl State {
+impl InstanceState {
     /// Whether the event was queued: not if it repeats the last one, or the queue is full.
     fn push(&mut self, event: Event, most: usize) -> bool {
         // One note of the overflow, until a reader has taken it.

@@ -81,7 +81,7 @@ pub struct Watches {
 }
 
 const INT_MAX: u64 = 0x7fff_ffff;
-/// Bytes that Linux reckons for one watch when it chooses `max_user_watches`.
+/// Bytes that Linux counts for one watch when it chooses `max_user_watches`.
 const WATCH_BYTES: u64 = 1280;
 
 impl Watches {

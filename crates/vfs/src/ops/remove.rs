@@ -88,7 +88,7 @@ pub(super) fn note_end(watches: &Watches, victim: &Dentry) {
 /// Tells of an entry that is gone, after the end of the file itself if nobody has it open (`d_delete_notify`).
 fn removed(watches: &Watches, dir: &Path, name: &[u8], victim: Arc<Dentry>) {
     let inode = victim.inode().clone();
-    // Before the event: if this was the last use, its watches hear of the end first.
+    // Before the event: if this was the last use, its watches are told of the end first.
     drop(victim);
     watches.entry_event(&dir.dentry, name, &inode, InotifyMask::DELETE, 0);
 }

@@ -109,11 +109,13 @@ impl LineDiscipline {
         let mut from = TabOrigin::LineStart;
         for p in self.input.line().rev() {
             let c = self.input.byte(p);
+            // How wide a tab was depends on the column that it began in, and that on all since the tab before.
             if c == b'\t' {
                 from = TabOrigin::Tab;
                 break;
             }
             if is_control(c) {
+                // Shown as ^X, or not at all.
                 columns += if self.local(LocalFlags::ECHOCTL) { 2 } else { 0 };
             } else if !self.is_continuation(c) {
                 columns += 1;

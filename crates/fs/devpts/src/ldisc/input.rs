@@ -153,6 +153,7 @@ impl LineDiscipline {
         } else if c == b'\n' && self.iflag(InputFlags::INLCR) {
             c = b'\r';
         }
+        // After the translation: VEOL and its like are compared with what the program would read.
         if self.local(LocalFlags::ICANON) && self.receive_canonical(c) == Handled::Yes {
             return;
         }
@@ -171,6 +172,7 @@ impl LineDiscipline {
     /// INTR, QUIT or SUSP: drops input and waiting echoes (unless NOFLSH), and starts stopped output.
     fn receive_signal(&mut self, c: u8, signal: Signal) {
         self.effects.signals.insert(signal);
+        // What was typed and printed before ^C is not wanted any more.
         if !self.local(LocalFlags::NOFLSH) {
             self.echo.clear();
             self.drop_output();

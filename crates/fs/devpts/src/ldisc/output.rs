@@ -47,6 +47,7 @@ impl LineDiscipline {
                     self.column = 0;
                 }
                 if self.oflag(OutputFlags::ONLCR) {
+                    // Both or neither: a lone carriage return would stay if the terminal were stopped there.
                     if room < 2 {
                         return false;
                     }
@@ -59,6 +60,7 @@ impl LineDiscipline {
             }
             b'\r' => return self.process_return(),
             b'\t' => {
+                // Tabs stand at every eighth column, whoever expands them.
                 let spaces = 8 - (self.column & 7);
                 let expand = self.termios.c_oflag & OutputFlags::TABDLY.bits() == OutputFlags::XTABS.bits();
                 if expand && room < spaces as usize {
@@ -77,6 +79,7 @@ impl LineDiscipline {
     }
 
     fn process_return(&mut self) -> bool {
+        // Taken, and nothing comes of it.
         if self.oflag(OutputFlags::ONOCR) && self.column == 0 {
             return true;
         }

@@ -166,6 +166,7 @@ impl LineDiscipline {
     /// Stops or starts the flow of data (TCXONC on the slave).
     pub fn control_flow(&mut self, action: FlowAction) -> Effects {
         match action {
+            // A stop by ioctl and one by ^S count apart: each is undone by its own opposite.
             FlowAction::StopOutput if !self.flow.by_ioctl => {
                 self.flow.by_ioctl = true;
                 self.stop();

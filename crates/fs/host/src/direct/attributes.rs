@@ -7,7 +7,7 @@ use moat_host::objects;
 use moat_vfs::inode::{SetAttr, SetTime};
 use rustix::fs::{self, AtFlags, Gid, Mode, Timestamps, Uid, XattrFlags};
 
-use super::{DirectNode, errno};
+use super::DirectNode;
 
 fn host_time(t: Option<SetTime>) -> fs::Timespec {
     match t {
@@ -21,12 +21,12 @@ fn host_time(t: Option<SetTime>) -> fs::Timespec {
 pub(super) fn set(node: &DirectNode, attr: &SetAttr) -> Result<()> {
     if attr.uid.is_some() || attr.gid.is_some() {
         let (uid, gid) = (attr.uid.map(Uid::from_raw), attr.gid.map(Gid::from_raw));
-        fs::chownat(node, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(errno)?;
+        fs::chownat(node, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(Errno::from)?;
     }
     // After the owner, because chown(2) takes the set-user-ID bits away.
     if let Some(mode) = attr.mode {
         if node.access.is_some() {
-            fs::fchmod(node, Mode::from_raw_mode(mode)).map_err(errno)?;
+            fs::fchmod(node, Mode::from_raw_mode(mode)).map_err(Errno::from)?;
         } else {
             chmod_path(node, mode)?;
         }
@@ -34,7 +34,7 @@ pub(super) fn set(node: &DirectNode, attr: &SetAttr) -> Result<()> {
     // Last: what comes before changes no times but ctime, and this may say what those are.
     if attr.atime.is_some() || attr.mtime.is_some() {
         let times = Timestamps { last_access: host_time(attr.atime), last_modification: host_time(attr.mtime) };
-        fs::utimensat(node, c"", &times, AtFlags::EMPTY_PATH).map_err(errno)?;
+        fs::utimensat(node, c"", &times, AtFlags::EMPTY_PATH).map_err(Errno::from)?;
     }
     Ok(())
 }
@@ -43,7 +43,7 @@ fn chmod_path(node: &DirectNode, mode: u32) -> Result<()> {
     match objects::chmod(node, mode) {
         // Before Linux 6.6: a directory can be opened from itself; for a file the caller finds another way.
         Err(Errno::ENOSYS) => match super::open_dir(node) {
-            Ok(fd) => fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(errno),
+            Ok(fd) => fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(Errno::from),
             Err(_) => Err(Errno::ENOSYS),
         },
         done => done,
@@ -82,13 +82,13 @@ fn on<R>(
     by_fd: impl FnOnce(BorrowedFd<'_>) -> std::result::Result<R, rustix::io::Errno>,
 ) -> Result<R> {
     if node.access.is_some() {
-        return by_fd(node.as_fd()).map_err(errno);
+        return by_fd(node.as_fd()).map_err(Errno::from);
     }
     match by_path(node.as_fd()) {
         Err(Errno::ENOTDIR) => Err(Errno::ENOSYS),
         // Before Linux 6.13.
         Err(Errno::ENOSYS) => match super::open_dir(node) {
-            Ok(fd) => by_fd(fd.as_fd()).map_err(errno),
+            Ok(fd) => by_fd(fd.as_fd()).map_err(Errno::from),
             Err(_) => Err(Errno::ENOSYS),
         },
         done => done,

@@ -7,7 +7,7 @@ use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Uid};
 
-use super::{BASE, DirectNode, FILE, NodeMaker, errno};
+use super::{BASE, DirectNode, FILE, NodeMaker};
 use crate::tree::{HostKind, NewHostNode};
 
 /// Gives a new node its owner and mode, where those differ from what the host gave it.
@@ -16,7 +16,7 @@ use crate::tree::{HostKind, NewHostNode};
 /// (rootless) only the sentry's own ids can be represented: EOVERFLOW for others, as Linux gives for ids that a mount
 /// can't map.
 fn set_owner_and_mode(fd: BorrowedFd<'_>, expected: FileType, new: NewHostNode) -> Result<()> {
-    let st = fs::fstat(fd).map_err(errno)?;
+    let st = fs::fstat(fd).map_err(Errno::from)?;
     if FileType::from_mode(st.st_mode) != Some(expected) {
         return Err(Errno::ESTALE);
     }
@@ -25,7 +25,7 @@ fn set_owner_and_mode(fd: BorrowedFd<'_>, expected: FileType, new: NewHostNode) 
         let owner = (Some(Uid::from_raw(new.uid)), Some(Gid::from_raw(new.gid)));
         fs::chownat(fd, c"", owner.0, owner.1, AtFlags::EMPTY_PATH).map_err(|e| match e {
             rustix::io::Errno::INVAL | rustix::io::Errno::PERM => Errno::EOVERFLOW,
-            e => errno(e),
+            e => e.into(),
         })?;
     }
     // A change of the owner clears the setuid bits. A symbolic link has no mode of its own.
@@ -34,10 +34,10 @@ fn set_owner_and_mode(fd: BorrowedFd<'_>, expected: FileType, new: NewHostNode) 
     }
     // A path descriptor takes no fchmod(2).
     if !matches!(expected, FileType::Regular | FileType::Directory) {
-        let again = fs::fstat(fd).map_err(errno)?.st_mode & 0o7777;
+        let again = fs::fstat(fd).map_err(Errno::from)?.st_mode & 0o7777;
         return if again == new.mode { Ok(()) } else { moat_host::objects::chmod(fd, new.mode) };
     }
-    fs::fchmod(fd, Mode::from_raw_mode(new.mode)).map_err(errno)
+    fs::fchmod(fd, Mode::from_raw_mode(new.mode)).map_err(Errno::from)
 }
 
 fn undo(dir: &DirectNode, name: &[u8], made: FileType) {
@@ -49,7 +49,7 @@ fn undo(dir: &DirectNode, name: &[u8], made: FileType) {
 pub(super) fn file(dir: &DirectNode, name: &[u8], new: NewHostNode) -> Result<OwnedFd> {
     let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
     // Nobody else's until it has its owner.
-    let fd = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(errno)?;
+    let fd = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).map_err(Errno::from)?;
     set_owner_and_mode(fd.as_fd(), FileType::Regular, new).inspect_err(|_| undo(dir, name, FileType::Regular))?;
     Ok(fd)
 }
@@ -57,7 +57,7 @@ pub(super) fn file(dir: &DirectNode, name: &[u8], new: NewHostNode) -> Result<Ow
 /// Makes a regular file without a name, which can get one.
 pub(super) fn unnamed(dir: &DirectNode, new: NewHostNode) -> Result<OwnedFd> {
     let flags = BASE | OFlags::TMPFILE | OFlags::RDWR;
-    let fd = fs::openat(dir, c".", flags, Mode::from_raw_mode(0o600)).map_err(errno)?;
+    let fd = fs::openat(dir, c".", flags, Mode::from_raw_mode(0o600)).map_err(Errno::from)?;
     set_owner_and_mode(fd.as_fd(), FileType::Regular, new)?;
     Ok(fd)
 }
@@ -74,7 +74,7 @@ pub(super) fn node(
     let mode = Mode::from_raw_mode(new.mode & 0o777);
     let special = |file_type, rdev: DeviceId| {
         let device = fs::makedev(rdev.major, rdev.minor);
-        fs::mknodat(dir, name, file_type, mode, device).map_err(errno)
+        fs::mknodat(dir, name, file_type, mode, device).map_err(Errno::from)
     };
     // Whiteouts (0:0) are everybody's.
     let device = |file_type: fs::FileType, rdev: DeviceId| match nodes {
@@ -86,11 +86,11 @@ pub(super) fn node(
     let expected = match kind {
         HostKind::Directory => {
             // As above, nobody else's yet.
-            fs::mkdirat(dir, name, Mode::from_raw_mode(0o700)).map_err(errno)?;
+            fs::mkdirat(dir, name, Mode::from_raw_mode(0o700)).map_err(Errno::from)?;
             FileType::Directory
         }
         HostKind::Symlink(target) => {
-            fs::symlinkat(target, dir, name).map_err(errno)?;
+            fs::symlinkat(target, dir, name).map_err(Errno::from)?;
             FileType::Symlink
         }
         HostKind::Fifo => {
@@ -115,7 +115,7 @@ pub(super) fn node(
         _ => BASE | OFlags::PATH,
     };
     // The name may lead to another file by now, which `set_owner_and_mode` finds out.
-    let opened = fs::openat(dir, name, flags, Mode::empty()).map_err(errno);
+    let opened = fs::openat(dir, name, flags, Mode::empty()).map_err(Errno::from);
     let done = opened.and_then(|fd| set_owner_and_mode(fd.as_fd(), expected, new).map(|()| fd));
     done.inspect_err(|_| undo(dir, name, expected))
 }

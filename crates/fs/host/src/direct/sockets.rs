@@ -5,8 +5,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use moat_abi::{Errno, Result};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::errno;
-
 /// Whether sockets of the host in a tree can be connected to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sockets {
@@ -24,11 +22,11 @@ impl Sockets {
             return Err(Errno::ECONNREFUSED);
         }
         // By the descriptor's link: the name may have been given to something else meanwhile.
-        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", node.as_raw_fd())).map_err(errno)?;
+        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", node.as_raw_fd())).map_err(Errno::from)?;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::from_raw(socket_type), flags, None);
-        let socket = socket.map_err(errno)?;
-        rustix::net::connect(&socket, &address).map_err(errno)?;
+        let socket = socket.map_err(Errno::from)?;
+        rustix::net::connect(&socket, &address).map_err(Errno::from)?;
         Ok(socket)
     }
 }

@@ -2,24 +2,22 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use moat_abi::Result;
 use moat_abi::stat::{DeviceId, Statfs, TMPFS_MAGIC};
 use moat_abi::time::Timespec;
+use moat_abi::{Errno, Result};
 use moat_vfs::inode::Metadata;
 use rustix::fs::{self, AtFlags, Statx, StatxFlags, StatxTimestamp};
-
-use super::errno;
 
 const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 /// Attributes of the file that `fd` refers to.
 pub(crate) fn metadata_of(fd: impl AsFd) -> Result<Metadata> {
-    fs::statx(fd, c"", AtFlags::EMPTY_PATH, WANTED).map(|st| metadata(&st)).map_err(errno)
+    fs::statx(fd, c"", AtFlags::EMPTY_PATH, WANTED).map(|st| metadata(&st)).map_err(Errno::from)
 }
 
 /// lstat(2) of an entry of `dir`.
 pub(super) fn entry(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Metadata> {
-    fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, WANTED).map(|st| metadata(&st)).map_err(errno)
+    fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, WANTED).map(|st| metadata(&st)).map_err(Errno::from)
 }
 
 fn time(t: StatxTimestamp) -> Timespec {
@@ -62,7 +60,7 @@ pub(crate) fn direct_block(fd: impl AsFd) -> u64 {
 
 /// statfs(2) by descriptor.
 pub(super) fn file_system(fd: BorrowedFd<'_>) -> Result<Statfs> {
-    let s = fs::fstatfs(fd).map_err(errno)?;
+    let s = fs::fstatfs(fd).map_err(Errno::from)?;
     Ok(Statfs {
         f_type: s.f_type,
         f_bsize: s.f_bsize,

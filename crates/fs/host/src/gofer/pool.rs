@@ -10,11 +10,11 @@ use super::protocol::MAX_CONNECTIONS;
 
 /// Connections to the gofer. There is one until two threads want one at a time; then more are made, up to a limit.
 pub(super) struct Pool {
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     given_back: Condvar,
 }
 
-struct State {
+struct PoolState {
     idle: Vec<Channel>,
     /// Connections, idle or in use, that work.
     alive: usize,
@@ -24,7 +24,7 @@ struct State {
 
 impl Pool {
     pub(super) fn new(first: OwnedFd) -> Pool {
-        let state = State { idle: vec![Channel::new(first)], alive: 1, waiting: 0 };
+        let state = PoolState { idle: vec![Channel::new(first)], alive: 1, waiting: 0 };
         Pool { state: Mutex::new(LockClass::Leaf, state), given_back: Condvar::new() }
     }
 

@@ -13,12 +13,12 @@ const MAX_NAMES: usize = 8;
 pub(super) const MAX_DEPTH: usize = 1 << 16;
 
 /// A name: the directory, and the component.
-pub(super) type Place<T> = (Arc<HostInode<T>>, Arc<[u8]>);
+pub(super) type NameInDirectory<T> = (Arc<HostInode<T>>, Arc<[u8]>);
 
 /// The names of a file, and those in it if it is a directory.
 pub(super) struct Names<T: HostTree> {
     /// The last found comes last.
-    places: Vec<Place<T>>,
+    places: Vec<NameInDirectory<T>>,
     children: HashMap<Arc<[u8]>, Weak<HostInode<T>>>,
 }
 
@@ -32,7 +32,7 @@ impl<T: HostTree> Names<T> {
     /// Takes `me`, whose names these are, out of its directories. Each inode keeps those: a chain of any length is taken
     /// apart here, without recursion.
     pub(super) fn leave(&mut self, me: *const HostInode<T>) {
-        let mut pending: Vec<(Place<T>, *const HostInode<T>)> =
+        let mut pending: Vec<(NameInDirectory<T>, *const HostInode<T>)> =
             self.places.drain(..).map(|place| (place, me)).collect();
         while let Some(((dir, name), child)) = pending.pop() {
             dir.remove_child(&name, child);
@@ -53,12 +53,12 @@ impl<T: HostTree> HostInode<T> {
     }
 
     /// The names, the last found first.
-    pub(super) fn places(&self) -> Vec<Place<T>> {
+    pub(super) fn places(&self) -> Vec<NameInDirectory<T>> {
         self.names.lock().places.iter().rev().cloned().collect()
     }
 
     /// The name found last.
-    pub(super) fn last_place(&self) -> Option<Place<T>> {
+    pub(super) fn last_place(&self) -> Option<NameInDirectory<T>> {
         self.names.lock().places.last().cloned()
     }
 
@@ -90,7 +90,7 @@ impl<T: HostTree> HostInode<T> {
         {
             let mut names = child.names.lock();
             let all = std::mem::take(&mut names.places);
-            let same = |(dir, n): &Place<T>| Arc::ptr_eq(dir, &me) && *n == name;
+            let same = |(dir, n): &NameInDirectory<T>| Arc::ptr_eq(dir, &me) && *n == name;
             // A directory has one name only.
             let (gone, mut kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|place| directory || same(place));
             forgotten.extend(gone);
@@ -113,7 +113,7 @@ impl<T: HostTree> HostInode<T> {
         let Some(child) = child else { return };
         let gone = {
             let mut names = child.names.lock();
-            let here = |(dir, n): &Place<T>| std::ptr::eq(Arc::as_ptr(dir), self) && **n == *name;
+            let here = |(dir, n): &NameInDirectory<T>| std::ptr::eq(Arc::as_ptr(dir), self) && **n == *name;
             names.places.iter().position(here).map(|at| names.places.remove(at))
         };
         // Dropped unlocked, as it refers to a directory.

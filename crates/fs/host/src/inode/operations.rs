@@ -17,11 +17,11 @@ use moat_vfs::inode::{
 use super::{HostInode, reach};
 use crate::dir::HostDirFile;
 use crate::file::HostFile;
-use crate::fs::{Core, Trust};
+use crate::fs::{TreeCore, Trust};
 use crate::tree::{HostAccess, HostKind, HostRename, HostTree, NewHostNode};
 
 /// `inode` as one of this tree.
-fn own<T: HostTree>(core: &Arc<Core<T>>, inode: &Arc<dyn Inode>) -> Result<Arc<HostInode<T>>> {
+fn own<T: HostTree>(core: &Arc<TreeCore<T>>, inode: &Arc<dyn Inode>) -> Result<Arc<HostInode<T>>> {
     let any: Arc<dyn Any + Send + Sync> = inode.clone();
     let own: Arc<HostInode<T>> = any.downcast().map_err(|_| Errno::EXDEV)?;
     if Arc::ptr_eq(&own.core, core) { Ok(own) } else { Err(Errno::EXDEV) }
@@ -51,7 +51,7 @@ impl<T: HostTree> Inode for HostInode<T> {
             self.changed();
             drop(fd);
             self.give_back_if_closed();
-            done.map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+            done.map_err(Errno::from)?;
             // The host takes set-id bits from whoever has no capabilities over it; which go here, the caller has said.
             rest.mode = rest.mode.or(before.map(|mode| mode & S_IALLUGO));
         }

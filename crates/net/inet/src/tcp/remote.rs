@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use moat_abi::socket as abi;
 use moat_abi::socket::{MsgFlags, SIOCOUTQ, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, TCP_CLOSE};
 use moat_abi::{Errno, PollEvents, Result};
-use moat_net_stack::tcp::{Changes, Connection, Follows, State, Taking};
+use moat_net_stack::tcp::{Changes, Connection, ConnectionState, Follows, Taking};
 use moat_net_stack::{Accepted, ConnectionId, ListenOn, ListenerId, Observer, Time};
 use moat_sync::MutexGuard;
 use moat_vfs::socket::{Ancillary, Incoming, Outgoing, Shutdown, Socket, SocketCore};
@@ -144,8 +144,8 @@ impl TcpSocket {
     /// connect(2) on a socket that has a connection: one that failed gives way.
     pub(super) fn check_remote(&self, id: ConnectionId) -> Result<()> {
         match self.look(id, |c, _| c.state()) {
-            Some(State::SynSent | State::SynReceived) => Err(Errno::EALREADY),
-            None | Some(State::Closed) => {
+            Some(ConnectionState::SynSent | ConnectionState::SynReceived) => Err(Errno::EALREADY),
+            None | Some(ConnectionState::Closed) => {
                 let announced = matches!(&self.state.lock().phase, Phase::Remote(r) if r.announced);
                 self.collect_error(id);
                 self.forget_remote(id);
@@ -158,8 +158,8 @@ impl TcpSocket {
 
     pub(super) fn finish_remote(&self, id: ConnectionId) -> Result<()> {
         match self.look(id, |c, _| c.state()) {
-            Some(State::SynSent | State::SynReceived) => Err(Errno::EAGAIN),
-            None | Some(State::Closed) => {
+            Some(ConnectionState::SynSent | ConnectionState::SynReceived) => Err(Errno::EAGAIN),
+            None | Some(ConnectionState::Closed) => {
                 self.collect_error(id);
                 self.forget_remote(id);
                 self.end.core.take_error().and(Err(Errno::ECONNABORTED))
@@ -175,7 +175,7 @@ impl TcpSocket {
 
     pub(super) fn remote_stands(&self, id: ConnectionId) -> bool {
         let state = self.look(id, |c, _| c.state());
-        !matches!(state, None | Some(State::SynSent | State::Closed))
+        !matches!(state, None | Some(ConnectionState::SynSent | ConnectionState::Closed))
     }
 
     pub(super) fn remote_state(&self, id: ConnectionId) -> u8 {
@@ -229,7 +229,7 @@ impl TcpSocket {
             return Ok(Incoming { len: if throw_away { 0 } else { n }, full_len: n, ..Incoming::default() });
         }
         // The error comes after the last bytes.
-        if state == State::Closed {
+        if state == ConnectionState::Closed {
             self.collect_error(id);
         }
         self.end.core.take_error()?;
@@ -242,13 +242,13 @@ impl TcpSocket {
     pub(super) fn shutdown_remote(&self, id: ConnectionId, how: Shutdown) -> Result<()> {
         match self.look(id, |c, _| c.state()) {
             // To Linux a socket in TIME_WAIT is closed: a smaller object waits in its place.
-            None | Some(State::Closed | State::TimeWait) => return Err(Errno::ENOTCONN),
+            None | Some(ConnectionState::Closed | ConnectionState::TimeWait) => return Err(Errno::ENOTCONN),
             // Whichever way is closed, the attempt ends (`inet_shutdown`).
-            Some(State::SynSent) => {
+            Some(ConnectionState::SynSent) => {
                 self.disconnect();
                 return Ok(());
             }
-            Some(State::SynReceived) => {
+            Some(ConnectionState::SynReceived) => {
                 if how.writes() {
                     self.disconnect();
                 }
@@ -272,7 +272,7 @@ impl TcpSocket {
             return events | PollEvents::HUP | PollEvents::READ_READY | PollEvents::WRITE_READY | PollEvents::RDHUP;
         };
         // Neither readable nor writable until connect(2) is done.
-        if matches!(r.state, State::SynSent | State::SynReceived) {
+        if matches!(r.state, ConnectionState::SynSent | ConnectionState::SynReceived) {
             return events;
         }
         let read_ended = r.read_ended || self.end.shutdown_bits() & SHUT_READ != 0;
@@ -285,7 +285,7 @@ impl TcpSocket {
         if r.writable || r.write_ended {
             events |= PollEvents::WRITE_READY;
         }
-        if r.state == State::Closed || (read_ended && r.write_ended) {
+        if r.state == ConnectionState::Closed || (read_ended && r.write_ended) {
             events |= PollEvents::HUP;
         }
         events

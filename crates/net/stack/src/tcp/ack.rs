@@ -2,7 +2,7 @@
 
 use moat_abi::Errno;
 
-use super::connection::{Congestion, Connection, State};
+use super::connection::{Congestion, Connection, ConnectionState};
 use super::receive_queue::Block;
 use super::scoreboard::Delivered;
 use super::segment::Segment;
@@ -253,15 +253,15 @@ impl Connection {
         // The FIN too.
         let all = self.finished && self.una == self.send_end();
         match self.state {
-            State::FinWait1 if all => {
-                self.set_state(State::FinWait2);
+            ConnectionState::FinWait1 if all => {
+                self.set_state(ConnectionState::FinWait2);
                 // Nobody will read what the peer sends, so it is not waited for without end.
                 if self.orphan {
                     self.timers.end = Some(now.after(ORPHAN_WAIT_US));
                 }
             }
-            State::Closing if all => self.enter_time_wait(now),
-            State::LastAck if all => self.close_with(None),
+            ConnectionState::Closing if all => self.enter_time_wait(now),
+            ConnectionState::LastAck if all => self.close_with(None),
             _ => {}
         }
     }
@@ -275,7 +275,7 @@ impl Connection {
         }
         match self.state {
             // Before the connection stands the error ends it; after that it may pass (RFC 1122, section 4.2.3.9).
-            State::SynSent | State::SynReceived => self.close_with(Some(errno)),
+            ConnectionState::SynSent | ConnectionState::SynReceived => self.close_with(Some(errno)),
             _ => self.soft_error = Some(errno),
         }
     }
@@ -287,7 +287,7 @@ impl Connection {
         {
             return;
         }
-        if path_mss < self.path_mss && self.state != State::Closed {
+        if path_mss < self.path_mss && self.state != ConnectionState::Closed {
             // A forged message could else make segments of no use.
             self.path_mss = path_mss.max(48);
             self.update_mss();

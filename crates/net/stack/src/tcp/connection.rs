@@ -22,7 +22,7 @@ use crate::time::{MS, SECOND, Time};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 #[repr(u8)]
-pub enum State {
+pub enum ConnectionState {
     Established = 1,
     SynSent = 2,
     SynReceived = 3,
@@ -226,7 +226,7 @@ pub struct Parameters {
 
 /// A TCP connection.
 pub struct Connection {
-    pub(crate) state: State,
+    pub(crate) state: ConnectionState,
     pub(crate) settings: Settings,
     pub(crate) error: Option<Errno>,
     /// An error that counts if the connection is given up.
@@ -294,7 +294,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(p: Parameters, state: State, now: Time) -> Connection {
+    pub(crate) fn new(p: Parameters, state: ConnectionState, now: Time) -> Connection {
         let path_mss = p.path_mss.min(p.settings.max_segment.unwrap_or(u16::MAX)).max(48);
         // Before the peer has said what it takes (RFC 9293, section 3.7.1).
         let mss = u64::from(path_mss.min(536));
@@ -357,12 +357,12 @@ impl Connection {
     /// A connection that is to be opened: its first output is a SYN.
     #[must_use]
     pub fn connect(p: Parameters, now: Time) -> Connection {
-        Connection::new(p, State::SynSent, now)
+        Connection::new(p, ConnectionState::SynSent, now)
     }
 
     /// Where it is in its life.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ConnectionState {
         self.state
     }
 
@@ -381,11 +381,11 @@ impl Connection {
     /// The peer's stream has ended, or nothing can come any more.
     #[must_use]
     pub fn read_ended(&self) -> bool {
-        self.fin_received || matches!(self.state, State::Closed | State::TimeWait)
+        self.fin_received || matches!(self.state, ConnectionState::Closed | ConnectionState::TimeWait)
     }
 
     pub(crate) fn synchronized(&self) -> bool {
-        !matches!(self.state, State::SynSent | State::SynReceived | State::Closed)
+        !matches!(self.state, ConnectionState::SynSent | ConnectionState::SynReceived | ConnectionState::Closed)
     }
 
     /// The number of a position in the own stream.
@@ -425,7 +425,7 @@ impl Connection {
         self.send.end().saturating_add(u64::from(self.finished))
     }
 
-    pub(crate) fn set_state(&mut self, state: State) {
+    pub(crate) fn set_state(&mut self, state: ConnectionState) {
         self.state = state;
         self.changes.state = true;
     }
@@ -438,7 +438,7 @@ impl Connection {
         self.board.clear();
         self.send.clear();
         self.pending.clear();
-        self.set_state(State::Closed);
+        self.set_state(ConnectionState::Closed);
         // Everybody who waits looks again.
         self.changes.read = true;
         self.changes.write = true;
@@ -449,7 +449,7 @@ impl Connection {
         self.timers = Timers { end: Some(now.after(TIME_WAIT_US)), ..Timers::default() };
         self.board.clear();
         self.send.clear();
-        self.set_state(State::TimeWait);
+        self.set_state(ConnectionState::TimeWait);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use moat_abi::socket::TcpInfo;
 
-use super::connection::{Congestion, Connection, State};
+use super::connection::{Congestion, Connection, ConnectionState};
 use crate::num::Narrow;
 use crate::time::{MS, Time};
 
@@ -94,17 +94,17 @@ impl Connection {
 }
 
 /// A state's number.
-pub(crate) fn number(state: State) -> u8 {
+pub(crate) fn number(state: ConnectionState) -> u8 {
     match state {
-        State::Established => 1,
-        State::SynSent => 2,
-        State::SynReceived => 3,
-        State::FinWait1 => 4,
-        State::FinWait2 => 5,
-        State::TimeWait => 6,
-        State::Closed => 7,
-        State::CloseWait => 8,
-        State::LastAck => 9,
-        State::Closing => 11,
+        ConnectionState::Established => 1,
+        ConnectionState::SynSent => 2,
+        ConnectionState::SynReceived => 3,
+        ConnectionState::FinWait1 => 4,
+        ConnectionState::FinWait2 => 5,
+        ConnectionState::TimeWait => 6,
+        ConnectionState::Closed => 7,
+        ConnectionState::CloseWait => 8,
+        ConnectionState::LastAck => 9,
+        ConnectionState::Closing => 11,
     }
 }

@@ -2,7 +2,7 @@
 
 use moat_abi::Errno;
 
-use super::connection::{Connection, Parameters, State, TIME_WAIT_US, WINDOW_SCALE};
+use super::connection::{Connection, ConnectionState, Parameters, TIME_WAIT_US, WINDOW_SCALE};
 use super::receive_queue::Arrival;
 use super::segment::{Options, Segment};
 use crate::num::Narrow;
@@ -17,7 +17,7 @@ impl Connection {
     /// A connection that a SYN asks for: its first output answers it.
     #[must_use]
     pub fn accept(p: Parameters, syn: &Segment<'_>, now: Time) -> Connection {
-        let mut c = Connection::new(p, State::SynReceived, now);
+        let mut c = Connection::new(p, ConnectionState::SynReceived, now);
         c.begin_receiving(syn);
         c.agree(&syn.options);
         c.send_window = u64::from(syn.window);
@@ -57,8 +57,8 @@ impl Connection {
     pub fn input(&mut self, segment: &Segment<'_>, now: Time) {
         self.counters.segments_in = self.counters.segments_in.saturating_add(1);
         match self.state {
-            State::Closed => {}
-            State::SynSent => self.input_syn_sent(segment, now),
+            ConnectionState::Closed => {}
+            ConnectionState::SynSent => self.input_syn_sent(segment, now),
             _ => self.input_synchronized(segment, now),
         }
     }
@@ -96,7 +96,7 @@ impl Connection {
             self.take_payload(s, now);
         } else {
             // Both ends have sent a SYN: this one is sent again with an acknowledgement.
-            self.set_state(State::SynReceived);
+            self.set_state(ConnectionState::SynReceived);
             self.timers.rto = None;
             self.send_syn = true;
         }
@@ -124,7 +124,7 @@ impl Connection {
     }
 
     fn establish(&mut self, now: Time) {
-        self.set_state(State::Established);
+        self.set_state(ConnectionState::Established);
         self.changes.write = true;
         self.stuck_since = None;
         self.tuning.began = now;
@@ -137,7 +137,7 @@ impl Connection {
         }
         if s.flags.syn
             && s.ack.is_some()
-            && self.state == State::SynReceived
+            && self.state == ConnectionState::SynReceived
             && self.received_position(s.seq) == Some(0)
         {
             // The other half of a simultaneous open.
@@ -148,7 +148,7 @@ impl Connection {
         let Some(ack) = s.ack else { return };
         self.heard_at = now;
         self.unanswered = 0;
-        if self.state == State::SynReceived {
+        if self.state == ConnectionState::SynReceived {
             if self.sent_position(ack) != Some(self.nxt) || self.nxt == 0 {
                 // RFC 9293: a reset from the demultiplexer, which has the segment.
                 return;
@@ -163,7 +163,7 @@ impl Connection {
         }
         self.remember_timestamp(s);
         self.after_ack(now);
-        if self.state == State::Closed {
+        if self.state == ConnectionState::Closed {
             return;
         }
         self.take_payload(s, now);
@@ -213,10 +213,10 @@ impl Connection {
 
     fn take_reset(&mut self) {
         let error = match self.state {
-            State::SynReceived => Errno::ECONNREFUSED,
-            State::CloseWait => Errno::EPIPE,
+            ConnectionState::SynReceived => Errno::ECONNREFUSED,
+            ConnectionState::CloseWait => Errno::EPIPE,
             // Both streams have ended: there is nothing left to lose.
-            State::TimeWait | State::LastAck | State::Closing => {
+            ConnectionState::TimeWait | ConnectionState::LastAck | ConnectionState::Closing => {
                 self.close_with(None);
                 return;
             }
@@ -240,7 +240,7 @@ impl Connection {
         } else {
             self.challenge(now)
         }
-        if self.state == State::TimeWait {
+        if self.state == ConnectionState::TimeWait {
             self.timers.end = Some(now.after(TIME_WAIT_US));
         }
     }
@@ -260,7 +260,8 @@ impl Connection {
         // A SYN takes the first number.
         position = position.saturating_add(u64::from(s.flags.syn));
         let end = position.saturating_add(s.payload.len().narrow());
-        let receiving = matches!(self.state, State::Established | State::FinWait1 | State::FinWait2);
+        let receiving =
+            matches!(self.state, ConnectionState::Established | ConnectionState::FinWait1 | ConnectionState::FinWait2);
         if !s.payload.is_empty() {
             if !receiving {
                 self.ack.now = true;
@@ -280,7 +281,7 @@ impl Connection {
                 self.fin_at = Some(end);
             }
             // The last acknowledgement was lost: the wait begins again.
-            if self.state == State::TimeWait {
+            if self.state == ConnectionState::TimeWait {
                 self.timers.end = Some(now.after(TIME_WAIT_US));
             }
         }
@@ -344,9 +345,9 @@ impl Connection {
         self.changes.read = true;
         self.ack.now = true;
         match self.state {
-            State::Established => self.set_state(State::CloseWait),
-            State::FinWait1 => self.set_state(State::Closing),
-            State::FinWait2 => self.enter_time_wait(now),
+            ConnectionState::Established => self.set_state(ConnectionState::CloseWait),
+            ConnectionState::FinWait1 => self.set_state(ConnectionState::Closing),
+            ConnectionState::FinWait2 => self.enter_time_wait(now),
             _ => {}
         }
     }
@@ -368,8 +369,8 @@ impl Connection {
     pub fn is_foreign(&self, s: &Segment<'_>) -> bool {
         let Some(ack) = s.ack.filter(|_| !s.flags.rst) else { return false };
         match self.state {
-            State::SynSent => self.sent_position(ack) != Some(self.nxt) || self.nxt == 0,
-            State::SynReceived => {
+            ConnectionState::SynSent => self.sent_position(ack) != Some(self.nxt) || self.nxt == 0,
+            ConnectionState::SynReceived => {
                 let in_window = self.received_position(s.seq).is_some_and(|p| p <= self.ack.edge.max(self.rcv_nxt));
                 in_window && (self.sent_position(ack) != Some(self.nxt) || self.nxt == 0)
             }
@@ -380,7 +381,7 @@ impl Connection {
     /// Whether this connection only waits for stray segments, and a SYN can be none of them (RFC 6191).
     #[must_use]
     pub fn is_older_than(&self, syn: &Segment<'_>) -> bool {
-        if self.state != State::TimeWait {
+        if self.state != ConnectionState::TimeWait {
             return false;
         }
         match syn.options.timestamp {

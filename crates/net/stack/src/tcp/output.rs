@@ -1,6 +1,6 @@
 //! What is to be sent: bytes and acknowledgements, as windows, Nagle and the corks allow.
 
-use super::connection::{Congestion, Connection, MOST_RECEIVE_BUFFER, MOST_SEND_BUFFER, State, WINDOW_SCALE};
+use super::connection::{Congestion, Connection, ConnectionState, MOST_RECEIVE_BUFFER, MOST_SEND_BUFFER, WINDOW_SCALE};
 use super::receive_queue::Block;
 use super::segment::{Flags, Options, SegmentOut};
 use crate::num::{Narrow, whole};
@@ -25,8 +25,8 @@ impl Connection {
         }
         let before = out.len();
         match self.state {
-            State::Closed => return false,
-            State::SynSent | State::SynReceived => {
+            ConnectionState::Closed => return false,
+            ConnectionState::SynSent | ConnectionState::SynReceived => {
                 self.output_syn(now, out);
                 return false;
             }
@@ -67,7 +67,7 @@ impl Connection {
             return;
         }
         self.ack.now = false;
-        let answering = self.state == State::SynReceived;
+        let answering = self.state == ConnectionState::SynReceived;
         // Answering, only what the peer has offered.
         let offer = |agreed: bool| !answering || agreed;
         let options = Options {
@@ -113,7 +113,14 @@ impl Connection {
     }
 
     fn may_send(&self) -> bool {
-        matches!(self.state, State::Established | State::CloseWait | State::FinWait1 | State::Closing | State::LastAck)
+        matches!(
+            self.state,
+            ConnectionState::Established
+                | ConnectionState::CloseWait
+                | ConnectionState::FinWait1
+                | ConnectionState::Closing
+                | ConnectionState::LastAck
+        )
     }
 
     /// The most that one segment is handed down with: whole packets, as many as the device cuts.

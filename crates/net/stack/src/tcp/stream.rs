@@ -2,7 +2,7 @@
 
 use moat_abi::Errno;
 
-use super::connection::{Connection, Settings, State};
+use super::connection::{Connection, ConnectionState, Settings};
 use crate::num::Narrow;
 use crate::time::{SECOND, Time};
 
@@ -26,7 +26,7 @@ pub enum Taking {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// The state.
-    pub state: State,
+    pub state: ConnectionState,
     /// Bytes that can be read.
     pub readable: usize,
     /// The peer's stream has ended.
@@ -44,11 +44,11 @@ impl Connection {
     /// EAGAIN without room or before the connection stands; EPIPE after its end.
     pub fn write(&mut self, data: &[u8], follows: Follows) -> Result<usize, Errno> {
         match self.state {
-            State::SynSent | State::SynReceived => {
+            ConnectionState::SynSent | ConnectionState::SynReceived => {
                 self.starved = true;
                 return Err(Errno::EAGAIN);
             }
-            State::Established | State::CloseWait if !self.finished => {}
+            ConnectionState::Established | ConnectionState::CloseWait if !self.finished => {}
             _ => return Err(Errno::EPIPE),
         }
         let n = self.room().min(data.len());
@@ -85,7 +85,8 @@ impl Connection {
     pub fn readiness(&mut self) -> Readiness {
         // As on Linux a third of the buffer, so that writers do not wake for a byte.
         let writable = self.room() > self.send_buffer / 3;
-        let write_ended = self.finished || !matches!(self.state, State::Established | State::CloseWait);
+        let write_ended =
+            self.finished || !matches!(self.state, ConnectionState::Established | ConnectionState::CloseWait);
         if !writable {
             self.starved = true;
         }
@@ -107,8 +108,8 @@ impl Connection {
     /// Ends the own stream: a FIN follows what was written.
     pub fn finish(&mut self) {
         let next = match self.state {
-            State::Established => State::FinWait1,
-            State::CloseWait => State::LastAck,
+            ConnectionState::Established => ConnectionState::FinWait1,
+            ConnectionState::CloseWait => ConnectionState::LastAck,
             _ => return,
         };
         self.finished = true;
@@ -122,20 +123,20 @@ impl Connection {
         let unread = self.receive.readable() > 0;
         self.receive.clear();
         match self.state {
-            State::Closed | State::TimeWait => {}
-            State::SynSent => self.close_with(None),
+            ConnectionState::Closed | ConnectionState::TimeWait => {}
+            ConnectionState::SynSent => self.close_with(None),
             _ if unread => self.abort(),
-            State::SynReceived => self.abort(),
-            State::FinWait2 => self.timers.end = Some(now.after(SECOND.saturating_mul(60))),
+            ConnectionState::SynReceived => self.abort(),
+            ConnectionState::FinWait2 => self.timers.end = Some(now.after(SECOND.saturating_mul(60))),
             _ => self.finish(),
         }
     }
 
     /// Ends the connection at once with a reset.
     pub fn abort(&mut self) {
-        if self.state != State::Closed {
+        if self.state != ConnectionState::Closed {
             // Nobody knows of a connection before its SYN is answered; one in TIME_WAIT has ended.
-            self.send_reset = !matches!(self.state, State::SynSent | State::TimeWait);
+            self.send_reset = !matches!(self.state, ConnectionState::SynSent | ConnectionState::TimeWait);
             self.receive.clear();
             self.close_with(None);
         }

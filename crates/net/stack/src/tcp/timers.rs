@@ -2,7 +2,7 @@
 
 use moat_abi::Errno;
 
-use super::connection::{Congestion, Connection, State, TailProbe};
+use super::connection::{Congestion, Connection, ConnectionState, TailProbe};
 use super::rtt::RTO_MAX_US;
 use crate::num::Narrow;
 use crate::time::{SECOND, Time};
@@ -69,8 +69,8 @@ impl Connection {
 
     fn retransmission_timeout(&mut self, now: Time) {
         let retries = match self.state {
-            State::SynSent => self.settings.syn_retries,
-            State::SynReceived => SYN_ANSWERS,
+            ConnectionState::SynSent => self.settings.syn_retries,
+            ConnectionState::SynReceived => SYN_ANSWERS,
             _ if self.orphan => ORPHAN_RETRIES,
             _ => RETRIES,
         };
@@ -80,7 +80,7 @@ impl Connection {
         }
         self.counters.retransmits = self.counters.retransmits.saturating_add(1);
         self.rtt.back_off();
-        if matches!(self.state, State::SynSent | State::SynReceived) {
+        if matches!(self.state, ConnectionState::SynSent | ConnectionState::SynReceived) {
             self.counters.total_retransmits = self.counters.total_retransmits.saturating_add(1);
             self.send_syn = true;
             return;
@@ -139,8 +139,9 @@ impl Connection {
     }
 
     pub(crate) fn arm_keep_alive(&mut self, now: Time) {
-        self.timers.keep_alive = (self.settings.keep_alive && self.synchronized() && self.state != State::TimeWait)
-            .then(|| now.after(self.settings.keep_idle_us.max(LEAST_KEEP_ALIVE_US)));
+        self.timers.keep_alive =
+            (self.settings.keep_alive && self.synchronized() && self.state != ConnectionState::TimeWait)
+                .then(|| now.after(self.settings.keep_idle_us.max(LEAST_KEEP_ALIVE_US)));
     }
 
     fn keep_alive(&mut self, now: Time) {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use moat_abi::cap::Cap;
+use moat_abi::prctl::UTS_LEN;
 use moat_abi::{Errno, Result};
 use moat_identity::{Namespaces, Setting};
 use moat_ipc::{MqueueSettings, SystemV};
@@ -205,7 +206,7 @@ fn lossy(name: Vec<u8>) -> String {
 /// A host or domain name: at most 64 bytes.
 fn name(text: &str) -> Result<Vec<u8>> {
     let text = text.trim_end_matches('\n');
-    if text.len() > 64 { Err(Errno::EINVAL) } else { Ok(text.as_bytes().to_vec()) }
+    if text.len() >= UTS_LEN { Err(Errno::EINVAL) } else { Ok(text.as_bytes().to_vec()) }
 }
 
 fn uuid(mut b: [u8; 16]) -> String {

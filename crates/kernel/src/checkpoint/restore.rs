@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use moat_abi::prctl::UTS_LEN;
 use moat_abi::signal::{SigSet, Signal};
 use moat_identity::{Limit, Limits, Pid, ProcessGroup, Resource, Session};
 use moat_image::refs::find;
@@ -25,9 +26,6 @@ use crate::spawn::PreparedProcess;
 use crate::syscall::SyscallTable;
 use crate::task::current::Resources;
 use crate::task::{CurrentTask, Login, Task, TaskId, TaskState};
-
-/// Bytes of a host or domain name (`__NEW_UTS_LEN`).
-const LONGEST_NAME: usize = 64;
 
 /// What processes are restored with.
 pub struct RestoreRequest<'a> {
@@ -54,6 +52,12 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     let [container] = state.containers.as_slice() else {
         return Err(ImageError::Unfit("the image is not of a sandbox with one container".into()));
     };
+    // As sethostname(2) would have it.
+    for name in [&container.hostname, &container.domainname] {
+        if name.len() >= UTS_LEN {
+            return Err(ImageError::state(format!("a host or domain name of {} bytes", name.len())));
+        }
+    }
     let mut made = Made::begin(request)?;
     // First what takes host processes: most of what this host can't give is found out here.
     let memories = Memories::restore(request, state).await?;
@@ -65,12 +69,6 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     made.connect_vforks(state, &mut current);
     // Last, as they run from the moment on that they are set.
     made.timers(state)?;
-    // As sethostname(2) would have it.
-    for name in [&container.hostname, &container.domainname] {
-        if name.len() > LONGEST_NAME {
-            return Err(ImageError::state(format!("a host or domain name of {} bytes", name.len())));
-        }
-    }
     let uts = &request.container.place.namespaces.uts;
     uts.set_host_name(container.hostname.clone());
     uts.set_domain_name(container.domainname.clone());

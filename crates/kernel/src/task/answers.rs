@@ -37,9 +37,11 @@ impl Task {
 }
 
 impl Kernel {
-    /// Whether somebody wants to know of calls has changed.
-    pub fn ask_again(&self) {
+    /// Changes who wants to know of calls, and gives what `change` does. No call that begins later goes unseen by those who do.
+    pub fn change_watchers<R>(&self, change: impl FnOnce(&Kernel) -> R) -> R {
+        let changed = change(self);
         self.tasks.all().iter().for_each(|task| task.ask_again());
+        changed
     }
 
     /// Whether no call may go unseen.
@@ -64,11 +66,10 @@ impl CurrentTask {
     }
 
     fn answers(&self) -> Answers {
-        let mut answers = ANSWERABLE.map(|nr| self.answer(nr));
         if self.task().traced.load(Ordering::Relaxed) || self.kernel().sees_all_calls() {
-            answers = Answers::default();
+            return Answers::default();
         }
-        answers
+        ANSWERABLE.map(|nr| self.answer(nr))
     }
 
     fn answer(&self, nr: u32) -> Option<u32> {

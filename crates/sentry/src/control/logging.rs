@@ -48,8 +48,7 @@ pub(super) fn change(kernel: &Kernel, spec: &LogSpec, fds: Vec<OwnedFd>) -> Resu
         }
         None => {}
     }
-    kernel.strace.set(Whose::All, which, |_| true);
-    kernel.ask_again();
+    kernel.change_watchers(|kernel| kernel.strace.set(Whose::All, which, |_| true));
     Ok(())
 }
 
@@ -83,7 +82,6 @@ pub(super) fn change_strace(
         None => {}
     }
     let kernel = container.member.processes.kernel();
-    kernel.strace.set(whose, which, |process| kernel.is_alive(process));
-    kernel.ask_again();
+    kernel.change_watchers(|kernel| kernel.strace.set(whose, which, |process| kernel.is_alive(process)));
     Ok(())
 }

@@ -23,16 +23,13 @@ pub(super) fn create(
     };
     let invalid = |error: moat_monitor::SessionError| ControlError::Invalid(error.to_string());
     let session = Session::new(config, fds).map_err(invalid)?;
-    kernel.monitor.add(session, conflict).map_err(invalid)?;
-    kernel.ask_again();
-    Ok(())
+    kernel.change_watchers(|kernel| kernel.monitor.add(session, conflict)).map_err(invalid)
 }
 
 /// Deletes a session.
 pub(super) fn delete(kernel: &Kernel, name: &str) -> Result<(), ControlError> {
-    kernel.monitor.remove(name).map_err(|error| ControlError::Invalid(error.to_string()))?;
-    kernel.ask_again();
-    Ok(())
+    let removed = kernel.change_watchers(|kernel| kernel.monitor.remove(name));
+    removed.map_err(|error| ControlError::Invalid(error.to_string()))
 }
 
 /// Makes the session that a sandbox has from the start, before anything is there that could be told of.

@@ -45,8 +45,7 @@ impl Times {
 impl Source for Times {
     fn start(&mut self) -> moat_abi::Result<()> {
         self.before = self.counted();
-        trace::start(Observer::Times);
-        self.kernel().ask_again();
+        self.kernel().change_watchers(|_| trace::start(Observer::Times));
         Ok(())
     }
 
@@ -55,8 +54,7 @@ impl Source for Times {
     }
 
     fn finish(&mut self, to: &mut Output) -> io::Result<u64> {
-        trace::stop(Observer::Times);
-        self.kernel().ask_again();
+        self.kernel().change_watchers(|_| trace::stop(Observer::Times));
         let kernel = self.kernel();
         let calls = self.counted().into_iter().filter_map(|(number, (calls, errors))| {
             // What was counted before, by whoever ran then, is none of this summary.

@@ -29,8 +29,7 @@ impl Trace {
 
 impl Source for Trace {
     fn start(&mut self) -> moat_abi::Result<()> {
-        trace::start(Observer::Trace);
-        self.registry.root().member.processes.kernel().ask_again();
+        self.registry.root().member.processes.kernel().change_watchers(|_| trace::start(Observer::Trace));
         // Those that come later say their names themselves.
         for container in self.registry.all() {
             let tasks = container.member.processes.processes().into_iter().flat_map(|group| group.threads());
@@ -56,8 +55,7 @@ impl Source for Trace {
     }
 
     fn finish(&mut self, to: &mut Output) -> io::Result<u64> {
-        trace::stop(Observer::Trace);
-        self.registry.root().member.processes.kernel().ask_again();
+        self.registry.root().member.processes.kernel().change_watchers(|_| trace::stop(Observer::Trace));
         self.collect(to)?;
         Ok(trace::dropped())
     }

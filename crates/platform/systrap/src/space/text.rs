@@ -15,6 +15,17 @@ use crate::space::Space;
 /// Pages that are asked for at once when a program's header is looked for.
 const PAGES_AT_ONCE: usize = 256;
 
+/// In place of the number of a site that is not rewritten yet.
+const NUMBERLESS: u32 = 0;
+
+/// How a site is to be rewritten.
+struct Plan {
+    /// What the stub is to find for it.
+    word: u64,
+    /// What becomes of its text; the piece that is executed first, the site itself, is the last.
+    pieces: Vec<Piece>,
+}
+
 impl Space {
     fn read_exactly(&self, at: u64, bytes: &mut [u8]) -> bool {
         moat_host::memory::read(self.pid, at, bytes).is_ok_and(|read| read == bytes.len())
@@ -33,28 +44,32 @@ impl Space {
 
     /// Rewrites the site that ends before `behind`, if it can be done and no thread of the process runs.
     pub fn rewrite(&self, behind: u64) {
-        // Nobody may be between two bytes of what changes, and nobody is while no thread runs.
-        if !self.core.rewrites || !self.sites.begin_rewriting() {
+        if !self.core.rewrites {
             return;
         }
-        // What can't be written is as it was.
-        let _ = self.rewrite_long(behind).unwrap_or_else(|| self.rewrite_short(behind).unwrap_or(Ok(())));
+        // What takes time is done while others may run.
+        let Some(plan) = self.plan_long(behind).or_else(|| self.plan_short(behind)) else { return };
+        // Nobody may be between two bytes of what changes, and nobody is while no thread runs.
+        if !self.sites.begin_rewriting() {
+            return;
+        }
+        // Whoever ran since then may have changed it.
+        if plan.pieces.iter().all(|piece| self.holds(piece, piece.original())) {
+            // What can't be written is as it was.
+            let _ = self.write_site(plan);
+        }
         self.sites.end_rewriting();
     }
 
-    fn rewrite_long(&self, behind: u64) -> Option<Result<()>> {
+    fn plan_long(&self, behind: u64) -> Option<Plan> {
         let at = behind.checked_sub(site::LEN).filter(|at| is_on_one_page(*at, behind))?;
         let mut original = Bytes::default();
         self.read_exactly(at, &mut original).then_some(())?;
         let word = word_of(&original, behind)?;
-        Some(
-            self.sites
-                .number(at, &original)
-                .and_then(|number| self.write_site(&[Piece::new(at, number, Change::Site, original)], word)),
-        )
+        Some(Plan { word, pieces: vec![Piece::new(at, NUMBERLESS, Change::Site, original)] })
     }
 
-    fn rewrite_short(&self, behind: u64) -> Option<Result<()>> {
+    fn plan_short(&self, behind: u64) -> Option<Plan> {
         let at = behind.checked_sub(site::SHORT_LEN).filter(|at| is_on_one_page(*at, behind))?;
         let word = word_of_short(behind)?;
         let mut original = Bytes::default();
@@ -63,20 +78,24 @@ impl Space {
         let padding = padding::find(self, behind)?;
         let mut filling = Bytes::default();
         self.read_exactly(padding, &mut filling).then_some(())?;
-        Some(self.sites.number(at, &SYSCALL).and_then(|number| {
-            let padding = Piece::new(padding, number, Change::Padding(at), filling);
-            self.write_site(&[padding, Piece::new(at, number, Change::Short(padding.at), original)], word)
-        }))
+        let pieces = vec![
+            Piece::new(padding, NUMBERLESS, Change::Padding(at), filling),
+            Piece::new(at, NUMBERLESS, Change::Short(padding), original),
+        ];
+        Some(Plan { word, pieces })
     }
 
-    /// Writes the pieces of a site, the one that is executed first last.
-    fn write_site(&self, pieces: &[Piece], word: u64) -> Result<()> {
+    fn write_site(&self, plan: Plan) -> Result<()> {
+        let Plan { word, pieces } = plan;
+        let Some(site) = pieces.last() else { return Ok(()) };
+        let number = self.sites.number(site.at, site.original())?;
         let text = self.text()?;
         let io = |_| Errno::EFAULT;
-        for piece in pieces {
-            text.write_all_at(&word.to_le_bytes(), word_at(piece.number)).map_err(io)?;
+        text.write_all_at(&word.to_le_bytes(), word_at(number)).map_err(io)?;
+        for mut piece in pieces {
+            piece.number = number;
             // Listed before it is there: what is listed counts only if it is there.
-            self.sites.insert(*piece);
+            self.sites.insert(piece);
             text.write_all_at(&piece.patch()[..piece.len()], piece.at).map_err(io)?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use moat_platform::conformance::{CODE, STACK, fork, spawn, syscall_of};
 use moat_platform::{ANSWERABLE, Answers, Event};
 use moat_stub::layout::ANSWERS;
 
-use super::{COUNTS, DF, call, event_args, rewritten, rig};
+use super::{COUNTS, DF, call, event_args, kick_after, rewritten, rig};
 
 #[test]
 fn the_stub_has_room_for_all_answers() {
@@ -27,11 +27,7 @@ fn answers_that_lie_ready_are_given() {
         let mut count = first;
         // It goes on and on, and can be interrupted before or after any call.
         for round in 0..500 {
-            let other = kicker.clone();
-            let kick = std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_micros(round % 50));
-                other.kick();
-            });
+            let kick = kick_after(&guest, Duration::from_micros(round % 50));
             let event = guest.go().await;
             kick.join().expect("kick");
             assert!(matches!(event, Event::Interrupted), "{event:?}");

@@ -86,6 +86,15 @@ async fn rewritten(rig: &Rig) -> (Guest, u64) {
     panic!("never rewritten");
 }
 
+/// Kicks the guest when some time is over.
+fn kick_after(guest: &Guest, time: Duration) -> std::thread::JoinHandle<()> {
+    let kicker = guest.thread.kicker();
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        kicker.kick();
+    })
+}
+
 /// Whether the last call came without a trap.
 fn untrapped(guest: &mut Guest) -> bool {
     guest.thread.fpu().is_err()
@@ -275,16 +284,11 @@ fn kicks_show_calls_before_or_after() {
         let event = guest.go_with(|r| r.rip = CODE).await;
         assert!(matches!(event, Event::Syscall { .. } | Event::Interrupted));
         for _ in 0..200 {
-            let kicker = guest.thread.kicker();
-            let kick = std::thread::spawn(move || kicker.kick());
+            let kick = kick_after(&guest, Duration::ZERO);
             let event = guest.go_with(|r| r.rip = CODE).await;
             kick.join().expect("kick");
             if matches!(event, Event::Syscall { .. }) {
-                let kicker = guest.thread.kicker();
-                let kick = std::thread::spawn(move || {
-                    std::thread::sleep(Duration::from_micros(20));
-                    kicker.kick();
-                });
+                let kick = kick_after(&guest, Duration::from_micros(20));
                 assert!(matches!(guest.go().await, Event::Interrupted), "the loop ends");
                 kick.join().expect("kick");
             }
@@ -390,12 +394,8 @@ fn a_site_is_left_alone_while_a_thread_runs() {
         let mut guest = rig.guest(&COUNTS).await;
         call(&mut guest, 0).await;
         let mut side = spawn(&mut guest).await;
-        let loops = side.thread.kicker();
         side.write_loop().await;
-        let kick = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(30));
-            loops.kick();
-        });
+        let kick = kick_after(&side, Duration::from_millis(30));
         let (ended, ()) = moat_platform::conformance::both(side.go(), async {
             guest.space.rewrite(BEHIND);
         })

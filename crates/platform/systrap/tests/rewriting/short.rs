@@ -1,9 +1,11 @@
 //! Sites of two bytes, which jump by way of padding.
 
+use std::time::Duration;
+
 use moat_platform::conformance::{CODE, Guest, RW, Rig, fork, syscall_of};
 use moat_platform::{Event, Order};
 
-use super::{TF, event_args, raw, rig, untrapped};
+use super::{TF, event_args, kick_after, raw, rig, untrapped};
 
 /// `syscall; inc rdi; mov rsi, rax; mov eax, 110; jmp` back, then nothing but `int3`.
 const SHORT: [u8; 31] = [
@@ -72,8 +74,7 @@ fn padding_is_no_place_to_be() {
         let mut guest = shortened(&rig).await;
         // Who is stopped on the way is at its site, and calls when it goes on.
         for n in 0..3_000u64 {
-            let kicker = guest.thread.kicker();
-            let kick = std::thread::spawn(move || kicker.kick());
+            let kick = kick_after(&guest, Duration::ZERO);
             let mut event = guest.go_with(|r| (r.rip, r.rax, r.rdi) = (CODE, 110, n)).await;
             while matches!(event, Event::Interrupted) {
                 let regs = guest.thread.regs();

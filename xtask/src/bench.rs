@@ -6,6 +6,7 @@
 mod docker;
 mod idle;
 mod lifecycle;
+mod scale;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -22,11 +23,14 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 
 struct Options {
     groups: Vec<String>,
+    /// The kinds of things whose growth is asked for.
+    scale: Option<Vec<String>>,
     rounds: usize,
     moat: Option<PathBuf>,
 }
 
-/// Runs the groups that the arguments name (start, idle, micro, programs, lifecycle, docker), or all.
+/// Runs the groups that the arguments name (start, idle, micro, programs, lifecycle, docker), or all of these; or `scale`, which takes
+/// long and asks another question, with the kinds that are named after it or all.
 pub fn run(arguments: &[String]) -> Result<()> {
     let options = parse(arguments)?;
     if !rustix::process::geteuid().is_root() {
@@ -37,6 +41,10 @@ pub fn run(arguments: &[String]) -> Result<()> {
         None => paths::build_moat("release")?,
     };
     let mut bench = Bench { runner: Runner::new(moat.clone())?, places: places(), table: Table::default() };
+    if let Some(kinds) = options.scale {
+        bench.places.retain(|&place| place != Place::Sandbox(Platform::Ptrace));
+        return scale::run(&mut bench.runner, &bench.places, &kinds);
+    }
     let wants = |name: &str| options.groups.is_empty() || options.groups.iter().any(|g| g == name);
     for _ in 0..options.rounds {
         if wants("start") {
@@ -67,14 +75,16 @@ pub fn run(arguments: &[String]) -> Result<()> {
 }
 
 fn parse(arguments: &[String]) -> Result<Options> {
-    let mut options = Options { groups: Vec::new(), rounds: 7, moat: None };
+    let mut options = Options { groups: Vec::new(), scale: None, rounds: 7, moat: None };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--rounds" => options.rounds = rest.next().context("--rounds needs a value")?.parse()?,
             "--moat" => options.moat = Some(rest.next().context("--moat needs a value")?.into()),
+            "scale" => options.scale = Some(Vec::new()),
+            kind if options.scale.is_some() => options.scale.get_or_insert_default().push(kind.to_string()),
             "start" | "idle" | "micro" | "programs" | "lifecycle" | "docker" => options.groups.push(argument.clone()),
-            other => bail!("no bench '{other}': start, idle, micro, programs, lifecycle or docker"),
+            other => bail!("no bench '{other}': start, idle, micro, programs, lifecycle, docker or scale"),
         }
     }
     Ok(options)
@@ -128,7 +138,7 @@ impl Bench {
 
     /// System calls and processes, timed by a static program inside.
     fn micro(&mut self) -> Result<()> {
-        let root = micro_root()?;
+        let root = guest_root("micro")?;
         for place in self.places.clone() {
             let outcome = self.job(place, &root, &["/bin/micro"])?;
             self.add_lines(place, &outcome);
@@ -171,14 +181,15 @@ fn job<'a>(root: &'a Path, arguments: &[&str]) -> Job<'a> {
     Job { name: "bench", root, arguments, network: Network::default(), files: Files::default(), timeout: TIMEOUT }
 }
 
-/// A root that holds nothing but the static program.
-fn micro_root() -> Result<PathBuf> {
+/// A root that holds nothing but the static program of that name.
+fn guest_root(program: &str) -> Result<PathBuf> {
     let root = paths::target().join("bench/root");
-    for directory in ["bin", "dev", "proc", "sys", "tmp"] {
+    for directory in ["bin", "dev", "proc", "root", "sys", "tmp"] {
         std::fs::create_dir_all(root.join(directory))?;
     }
     let mut compiler = Command::new("cc");
     compiler.args(["-static", "-O1", "-Wall", "-Wextra", "-pthread", "-o"]);
-    paths::run(compiler.args([root.join("bin/micro"), paths::repository().join("benches/micro.c")]))?;
+    let source = paths::repository().join(format!("benches/{program}.c"));
+    paths::run(compiler.args([root.join("bin").join(program), source]))?;
     Ok(std::fs::canonicalize(root)?)
 }

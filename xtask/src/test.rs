@@ -27,7 +27,7 @@ use anyhow::{Result, bail};
 use crate::paths;
 pub use job::{
     ENTER_ROOT, Ending, FileServer, Files, Job, Network, Outcome, Place, Platform, Prepared, Runner, Writable, bundle,
-    enter_root,
+    enter_root, tail,
 };
 pub use options::{Area, Options};
 pub use report::Report;

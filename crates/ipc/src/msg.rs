@@ -149,7 +149,7 @@ impl Queues {
         }
         // At this point, as the setting may have changed.
         registry.set_capacity(self.max_count.get());
-        registry.add(key, flags, creds, |_| Queue {
+        registry.add(key, flags, creds, 0, |_| Queue {
             messages: VecDeque::new(),
             bytes: 0,
             max_bytes: self.max_queue.get(),

@@ -121,6 +121,7 @@ pub struct Entry<T> {
     /// The object.
     pub object: T,
     id: i32,
+    weight: usize,
 }
 
 impl<T> Entry<T> {
@@ -158,6 +159,7 @@ pub struct Registry<T> {
     next_index: u32,
     last_index: Option<u32>,
     seq: u16,
+    weight: usize,
     capacity: usize,
     /// That of the IPC namespace.
     user_ns: Arc<UserNamespace>,
@@ -174,6 +176,7 @@ impl<T> Registry<T> {
             next_index: 0,
             last_index: None,
             seq: 0,
+            weight: 0,
             capacity,
             user_ns,
         }
@@ -210,11 +213,18 @@ impl<T> Registry<T> {
         self.entries.len() >= self.capacity
     }
 
-    /// Adds what `make` gives for the new id.
+    /// Adds what `make` gives for the new id, and counts `weight` for it.
     ///
     /// # Errors
     /// ENOSPC.
-    pub fn add(&mut self, key: i32, mode: i32, creds: &Credentials, make: impl FnOnce(i32) -> T) -> Result<i32> {
+    pub fn add(
+        &mut self,
+        key: i32,
+        mode: i32,
+        creds: &Credentials,
+        weight: usize,
+        make: impl FnOnce(i32) -> T,
+    ) -> Result<i32> {
         if self.is_full() {
             return Err(Errno::ENOSPC);
         }
@@ -232,7 +242,8 @@ impl<T> Registry<T> {
         let id = ((u32::from(self.seq) << INDEX_BITS) | (index & INDEX_MASK)).cast_signed();
         let mut perm = Permissions::new(key, mode, creds, &self.user_ns);
         perm.seq = self.seq;
-        self.entries.insert(index, Entry { perm, object: make(id), id });
+        self.entries.insert(index, Entry { perm, object: make(id), id, weight });
+        self.weight = self.weight.saturating_add(weight);
         if key != IPC_PRIVATE {
             self.keys.insert(key, index);
         }
@@ -294,6 +305,7 @@ impl<T> Registry<T> {
         self.get(id)?;
         let index = id.cast_unsigned() & INDEX_MASK;
         let entry = self.entries.remove(&index).ok_or(Errno::EINVAL)?;
+        self.weight = self.weight.saturating_sub(entry.weight);
         self.free.insert(index);
         Ok(entry)
     }
@@ -315,6 +327,12 @@ impl<T> Registry<T> {
     /// All objects by index, to change them.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry<T>> {
         self.entries.values_mut()
+    }
+
+    /// What all objects were given as their weight: semaphores, pages.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// How many there are.
@@ -343,24 +361,24 @@ mod tests {
     #[test]
     fn ids_are_not_used_again_but_indexes_are() {
         let mut r = Registry::new(2, UserNamespace::root());
-        let a = r.add(7, 0o600, &user(1), |_| 'a').unwrap();
-        let b = r.add(IPC_PRIVATE, 0o600, &user(1), |_| 'b').unwrap();
+        let a = r.add(7, 0o600, &user(1), 1, |_| 'a').unwrap();
+        let b = r.add(IPC_PRIVATE, 0o600, &user(1), 1, |_| 'b').unwrap();
         assert_eq!((a, b), (0, 1));
-        assert_eq!(r.add(8, 0o600, &user(1), |_| 'c'), Err(Errno::ENOSPC));
+        assert_eq!(r.add(8, 0o600, &user(1), 1, |_| 'c'), Err(Errno::ENOSPC));
         assert_eq!(r.remove(a).unwrap().object, 'a');
         assert!(matches!(r.find(7, 0, &user(1), |_| Ok(())), Err(Errno::ENOENT)));
-        let c = r.add(7, 0o600, &user(1), |_| 'c').unwrap();
+        let c = r.add(7, 0o600, &user(1), 1, |_| 'c').unwrap();
         assert_eq!(c, 1 << INDEX_BITS);
         assert_eq!(r.get(a).err(), Some(Errno::EINVAL));
         assert_eq!(r.stat(0, Stat::ByIndex, &user(1)).unwrap().id(), c);
-        assert_eq!(r.highest_index(), 1);
+        assert_eq!((r.highest_index(), r.weight()), (1, 2));
     }
 
     #[test]
     fn classes_of_users() {
         let root = UserNamespace::root();
         let mut r = Registry::new(9, root.clone());
-        let id = r.add(7, 0o640, &user(1), |_| ()).unwrap();
+        let id = r.add(7, 0o640, &user(1), 1, |_| ()).unwrap();
         let perm = r.get(id).unwrap().perm.clone();
         assert_eq!(perm.check(&user(1), READ | WRITE), Ok(()));
         assert_eq!(perm.check(&user(2), READ), Err(Errno::EACCES));

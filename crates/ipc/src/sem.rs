@@ -13,7 +13,7 @@ use moat_vfs::cred::Credentials;
 
 use crate::now;
 use crate::registry::{Entry, Found, READ, Registry, Stat, WRITE};
-use crate::sem_set::{Attempt, Pending, Sem, Set, Woken};
+use crate::sem_set::{Attempt, Pending, Sem, Set, Woken, altered};
 pub use crate::sem_set::{WaitKind, Waiter};
 use moat_identity::GroupId;
 
@@ -40,6 +40,8 @@ pub enum Started {
 pub struct SemWait {
     objects: Arc<crate::SystemV>,
     id: i32,
+    /// Its place in the set.
+    arrival: u64,
     /// What to wait for.
     pub waiter: Arc<Waiter>,
 }
@@ -49,8 +51,7 @@ impl Drop for SemWait {
         let gone = {
             let mut registry = self.objects.sem.registry.lock();
             let Ok(entry) = registry.get_mut(self.id) else { return };
-            let pending = &mut entry.object.pending;
-            pending.iter().position(|p| Arc::ptr_eq(&p.waiter, &self.waiter)).map(|at| pending.remove(at))
+            entry.object.give_up(self.arrival)
         };
         // Dropped unlocked.
         drop(gone);
@@ -117,12 +118,11 @@ impl Semaphores {
         if count == 0 {
             return Err(Errno::EINVAL);
         }
-        let used: usize = registry.iter().map(|e| e.object.sems.len()).sum();
-        if used + count > usize::try_from(self.max_of_all.get()).unwrap_or(usize::MAX) {
+        if registry.weight() + count > usize::try_from(self.max_of_all.get()).unwrap_or(usize::MAX) {
             return Err(Errno::ENOSPC);
         }
         registry.set_capacity(self.max_sets.get());
-        registry.add(key, flags, creds, |_| Set::new(count))
+        registry.add(key, flags, creds, count, |_| Set::new(count))
     }
 
     /// GETVAL and GETPID of one semaphore: value and process id.
@@ -193,7 +193,7 @@ impl Semaphores {
                 *sem = Sem { value, pid: caller.pid };
             }
             set.ctime = now();
-            set.update()
+            set.update([at])
         };
         woken.tell();
         Ok(())
@@ -218,7 +218,7 @@ impl Semaphores {
             }
             set.undo.values_mut().for_each(|u| u.fill(0));
             set.ctime = now();
-            set.update()
+            set.update(0..set.sems.len())
         };
         woken.tell();
         Ok(())
@@ -253,7 +253,7 @@ impl Semaphores {
     /// EINVAL, EPERM.
     pub fn remove(&self, id: i32, creds: &Credentials) -> Result<()> {
         let removed = self.registry.lock().remove_by(id, creds)?;
-        for p in removed.object.pending {
+        for p in removed.object.into_pending() {
             p.waiter.finish(Err(Errno::EIDRM));
         }
         Ok(())
@@ -263,8 +263,7 @@ impl Semaphores {
     #[must_use]
     pub fn usage(&self) -> (usize, usize, u32) {
         let registry = self.registry.lock();
-        let sems = registry.iter().map(|e| e.object.sems.len()).sum();
-        (registry.count(), sems, registry.highest_index())
+        (registry.count(), registry.weight(), registry.highest_index())
     }
 
     /// All sets, for `/proc/sysvipc/sem`.
@@ -291,15 +290,17 @@ impl crate::SystemV {
             let alters = ops.iter().any(|op| op.sem_op != 0);
             entry.perm.check(caller.creds, if alters { WRITE } else { READ })?;
             match set.attempt(&ops, caller.group, caller.pid)? {
-                Attempt::Done => (Started::Done, if alters { set.update() } else { Woken::default() }),
+                Attempt::Done => (Started::Done, set.update(altered(&ops))),
                 Attempt::Blocked(at) => {
                     // The flag of the operation that blocks counts.
                     if ops.get(at).is_some_and(|op| i32::from(op.sem_flg) & IPC_NOWAIT != 0) {
                         return Err(Errno::EAGAIN);
                     }
                     let waiter = Waiter::new();
-                    set.pending.push(Pending { ops, group: caller.group, pid: caller.pid, waiter: waiter.clone() });
-                    (Started::Waits(SemWait { objects: self.clone(), id, waiter }), Woken::default())
+                    let (group, pid) = (caller.group, caller.pid);
+                    let pending = Pending { ops, group, pid, waiter: waiter.clone(), blocked_at: at };
+                    let arrival = set.add(pending);
+                    (Started::Waits(SemWait { objects: self.clone(), id, arrival, waiter }), Woken::default())
                 }
             }
         };
@@ -342,6 +343,32 @@ mod tests {
         assert_eq!(last.waiter.outcome(), None, "a failed attempt changes nothing");
         ns.sem.remove(id, &root).unwrap();
         assert_eq!(last.waiter.outcome(), Some(Err(Errno::EIDRM)));
+    }
+
+    #[test]
+    fn what_a_waiter_does_lets_earlier_ones_go() {
+        let root = Credentials::root(moat_identity::UserNamespace::root());
+        let caller = Caller { group: GroupId(1), pid: 1, creds: &root };
+        let ns = Arc::new(SystemV::new(1, &UserNamespace::root()));
+        let id = ns.sem.get(0, 2, 0o600, &root).unwrap();
+        let wait = |ops: Vec<Sembuf>| match ns.semop(id, ops, &caller).unwrap() {
+            Started::Waits(w) => w,
+            Started::Done => panic!("it should wait"),
+        };
+        let given_up = wait(vec![op(1, -1, 0)]);
+        let early = wait(vec![op(1, -2, 0)]);
+        let late = wait(vec![op(0, -1, 0), op(1, 2, 0)]);
+        // Its first operation that can't be done is the other one after this.
+        let zero = wait(vec![op(0, -2, 0), op(1, 0, 0)]);
+        drop(given_up);
+        assert!(matches!(ns.semop(id, vec![op(0, 1, 0)], &caller), Ok(Started::Done)));
+        assert_eq!((early.waiter.outcome(), late.waiter.outcome()), (Some(Ok(())), Some(Ok(()))));
+        assert_eq!((ns.sem.values(id, &root), zero.waiter.outcome()), (Ok(vec![0, 0]), None));
+        ns.sem.set_values(id, &[2, 1], &caller).unwrap();
+        assert_eq!((zero.waiter.outcome(), ns.sem.waiters(id, 1, WaitKind::Zero, &root)), (None, Ok(1)));
+        ns.sem.set_value(id, 1, 0, &caller).unwrap();
+        assert_eq!((zero.waiter.outcome(), ns.sem.values(id, &root)), (Some(Ok(())), Ok(vec![0, 0])));
+        drop((early, late));
     }
 
     #[test]

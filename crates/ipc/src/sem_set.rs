@@ -2,7 +2,7 @@
 //!
 //! Source: `perform_atomic_semop`, `do_smart_update`, `count_semcnt` in `ipc/sem.c`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use moat_abi::ipc::{SEM_UNDO, SEMAEM, SEMVMX, Sembuf};
@@ -49,6 +49,22 @@ pub(super) struct Pending {
     pub(super) group: GroupId,
     pub(super) pid: i32,
     pub(super) waiter: Arc<Waiter>,
+    // The operation that can't be done.
+    pub(super) blocked_at: usize,
+}
+
+impl Pending {
+    /// The semaphore of the operation that can't be done, and what that waits for.
+    fn blocked_by(&self) -> Option<(usize, WaitKind)> {
+        let op = self.ops.get(self.blocked_at)?;
+        let kind = if op.sem_op == 0 { WaitKind::Zero } else { WaitKind::Increase };
+        Some((usize::from(op.sem_num), kind))
+    }
+}
+
+/// The semaphores whose values these operations change.
+pub(super) fn altered(ops: &[Sembuf]) -> impl Iterator<Item = usize> {
+    ops.iter().filter(|op| op.sem_op != 0).map(|op| usize::from(op.sem_num))
 }
 
 /// The semaphores of one id.
@@ -59,7 +75,10 @@ pub(super) struct Set {
     pub(super) otime: i64,
     pub(super) ctime: i64,
     // In order of arrival.
-    pub(super) pending: Vec<Pending>,
+    pending: BTreeMap<u64, Pending>,
+    // By the semaphore and the kind of the operation that blocks each of them: it can't be done before that one changes.
+    blocked: BTreeSet<(usize, WaitKind, u64)>,
+    arrivals: u64,
 }
 
 /// What an attempt at a semop(2) gives.
@@ -72,7 +91,15 @@ pub(super) enum Attempt {
 impl Set {
     /// `count` semaphores of value zero.
     pub(super) fn new(count: usize) -> Set {
-        Set { sems: vec![Sem::default(); count], undo: BTreeMap::new(), otime: 0, ctime: now(), pending: Vec::new() }
+        Set {
+            sems: vec![Sem::default(); count],
+            undo: BTreeMap::new(),
+            otime: 0,
+            ctime: now(),
+            pending: BTreeMap::new(),
+            blocked: BTreeSet::new(),
+            arrivals: 0,
+        }
     }
 
     /// Carries all operations out, or none (`perform_atomic_semop`).
@@ -146,29 +173,78 @@ impl Set {
         self.undo.entry(group).or_insert_with(|| vec![0; count]).get_mut(usize::from(op.sem_num))
     }
 
-    /// Carries out what waiters can do after a change; gives who is to be told (`do_smart_update`).
-    pub(super) fn update(&mut self) -> Woken {
+    /// Adds a waiter; gives its place.
+    pub(super) fn add(&mut self, pending: Pending) -> u64 {
+        let arrival = self.arrivals;
+        self.arrivals = self.arrivals.wrapping_add(1);
+        self.put(arrival, pending);
+        arrival
+    }
+
+    fn put(&mut self, arrival: u64, pending: Pending) {
+        self.blocked.extend(pending.blocked_by().map(|(number, kind)| (number, kind, arrival)));
+        self.pending.insert(arrival, pending);
+    }
+
+    /// Takes a waiter out, if it is still there.
+    pub(super) fn give_up(&mut self, arrival: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&arrival)?;
+        if let Some((number, kind)) = pending.blocked_by() {
+            self.blocked.remove(&(number, kind, arrival));
+        }
+        Some(pending)
+    }
+
+    /// Those who wait, when the set is gone.
+    pub(super) fn into_pending(self) -> impl Iterator<Item = Pending> {
+        self.pending.into_values()
+    }
+
+    /// Carries out what waiters can do after these semaphores have changed; gives who is to be told (`do_smart_update`).
+    pub(super) fn update(&mut self, changed: impl IntoIterator<Item = usize>) -> Woken {
         let mut woken = Woken::default();
-        let mut at = 0;
-        while at < self.pending.len() {
-            let p = self.pending.remove(at);
+        if self.pending.is_empty() {
+            return woken;
+        }
+        let mut changed: BTreeSet<usize> = changed.into_iter().collect();
+        let mut from = 0;
+        while let Some(arrival) = self.candidate(&changed, from) {
+            from = arrival.saturating_add(1);
+            let Some(mut p) = self.give_up(arrival) else { continue };
             let outcome = match self.attempt(&p.ops, p.group, p.pid) {
-                Ok(Attempt::Blocked(_)) => {
-                    self.pending.insert(at, p);
-                    at += 1;
+                Ok(Attempt::Blocked(at)) => {
+                    p.blocked_at = at;
+                    self.put(arrival, p);
                     continue;
                 }
                 Ok(Attempt::Done) => Ok(()),
                 Err(e) => Err(e),
             };
-            let changed = outcome.is_ok() && p.ops.iter().any(|op| op.sem_op != 0);
-            woken.0.push((p.waiter, outcome));
-            if changed {
-                // Those who came before may go now.
-                at = 0;
+            if outcome.is_ok() {
+                for number in altered(&p.ops) {
+                    changed.insert(number);
+                    // Those who came before may go now.
+                    from = 0;
+                }
             }
+            woken.0.push((p.waiter, outcome));
         }
         woken
+    }
+
+    /// The first waiter from `from` on that may go after these semaphores have changed.
+    fn candidate(&self, changed: &BTreeSet<usize>, from: u64) -> Option<u64> {
+        let first = |number: usize, kind: WaitKind| {
+            let mut waiters = self.blocked.range((number, kind, from)..=(number, kind, u64::MAX));
+            waiters.next().map(|(_, _, arrival)| *arrival)
+        };
+        let of = |number: &usize| {
+            // Whoever waits for an increase was blocked by a value at least as high as none.
+            let none = self.sems.get(*number).is_none_or(|sem| sem.value == 0);
+            let increase = if none { None } else { first(*number, WaitKind::Increase) };
+            [increase, first(*number, WaitKind::Zero)].into_iter().flatten().min()
+        };
+        changed.iter().filter_map(of).min()
     }
 
     /// How many wait for an operation on semaphore `number` of this kind (`count_semcnt`): those that it blocks.
@@ -189,7 +265,7 @@ impl Set {
             }
             false
         };
-        self.pending.iter().filter(blocks).count()
+        self.pending.values().filter(blocks).count()
     }
 }
 
@@ -207,7 +283,7 @@ impl Woken {
 }
 
 /// What a waiter waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WaitKind {
     /// A higher value: GETNCNT.
     Increase,

@@ -216,14 +216,15 @@ impl Segments {
             drop(table);
             return Ok(id);
         }
-        let used: u64 = table.registry.iter().map(|e| e.object.pages()).sum();
-        if used.saturating_add(size.div_ceil(PAGE_SIZE)) > self.max_pages.get() {
+        let own_pages = usize::try_from(size.div_ceil(PAGE_SIZE)).map_err(|_| Errno::ENOSPC)?;
+        let used = u64::try_from(table.registry.weight().saturating_add(own_pages)).unwrap_or(u64::MAX);
+        if used > self.max_pages.get() {
             return Err(Errno::ENOSPC);
         }
         table.registry.set_capacity(self.max_count.get());
         let identity = FileIdentity { dev: self.dev, ino: table.next_serial };
         table.next_serial += 1;
-        table.registry.add(key, flags, creds, |id| Segment {
+        table.registry.add(key, flags, creds, own_pages, |id| Segment {
             memory: Hold::Own(Arc::new(SegmentMemory { memory, size, key, id, identity })),
             size,
             identity,

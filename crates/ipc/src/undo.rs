@@ -24,7 +24,7 @@ impl Semaphores {
                     }
                 }
                 set.otime = now();
-                woken.push(set.update());
+                woken.push(set.update(0..set.sems.len()));
             }
         }
         // With the registry unlocked.

@@ -19,7 +19,7 @@ pub use held::{locks_of, unflock};
 pub use record::{LockKind, Range, RecordLock, RecordLocks};
 
 /// Who holds a record lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LockOwner {
     /// A process: the id of its descriptor table.
     Process(u64),
@@ -183,7 +183,7 @@ impl FileLocks {
     fn listed(&self) -> Vec<ListedLock> {
         let s = self.state.lock();
         let whole = s.whole.iter().map(|l| (LockCall::Flock, l.kind, Range::ALL, l.pid));
-        let records = s.records.all().iter().map(|l| {
+        let records = s.records.all().map(|l| {
             let call = match l.owner {
                 LockOwner::Process(_) => LockCall::Posix,
                 LockOwner::Description(_) => LockCall::Ofd,

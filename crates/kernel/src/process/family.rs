@@ -24,7 +24,7 @@ pub struct Node {
     /// The thread that made it, whose death PR_SET_PDEATHSIG reports.
     pub parent_task: TaskId,
     /// Its children, eldest first.
-    pub children: Vec<GroupId>,
+    pub children: BTreeSet<GroupId>,
     /// Threads of other processes that its threads trace.
     pub tracees: Vec<Arc<Task>>,
     /// Its process group.
@@ -81,13 +81,21 @@ impl Family {
         let id = group.id;
         let (parent, parent_task) = parent.unzip();
         if let Some(p) = parent.and_then(|p| self.nodes.get_mut(&p)) {
-            p.children.push(id);
+            p.children.insert(id);
         }
         self.join(id, &pgrp);
         // Ids of tasks start at 1.
         let parent_task = parent_task.unwrap_or(TaskId(0));
-        let node =
-            Node { group, parent, parent_task, children: Vec::new(), tracees: Vec::new(), pgrp, zombie: None, leader };
+        let node = Node {
+            group,
+            parent,
+            parent_task,
+            children: BTreeSet::new(),
+            tracees: Vec::new(),
+            pgrp,
+            zombie: None,
+            leader,
+        };
         self.nodes.insert(id, node);
     }
 
@@ -95,7 +103,7 @@ impl Family {
     pub fn remove(&mut self, id: GroupId) -> Option<Node> {
         let node = self.nodes.remove(&id)?;
         if let Some(p) = node.parent.and_then(|p| self.nodes.get_mut(&p)) {
-            p.children.retain(|c| *c != id);
+            p.children.remove(&id);
         }
         self.leave(id, &node.pgrp);
         Some(node)
@@ -189,11 +197,8 @@ impl Family {
     }
 
     /// Gives the children of `id` to `to`; gives those that moved.
-    pub fn reparent(&mut self, id: GroupId, to: Option<GroupId>, to_task: TaskId) -> Vec<GroupId> {
-        let children = match self.nodes.get_mut(&id) {
-            Some(n) => std::mem::take(&mut n.children),
-            None => return Vec::new(),
-        };
+    pub fn reparent(&mut self, id: GroupId, to: Option<GroupId>, to_task: TaskId) -> BTreeSet<GroupId> {
+        let children = self.nodes.get_mut(&id).map(|n| std::mem::take(&mut n.children)).unwrap_or_default();
         for c in &children {
             if let Some(n) = self.nodes.get_mut(c) {
                 n.parent = to;

@@ -2,6 +2,7 @@
 //!
 //! Source: `do_wait`, `wait_consider_task`, `wait_task_zombie` in `kernel/exit.c`.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -96,9 +97,11 @@ fn finish(t: &CurrentTask, after: After) {
 fn scan(t: &CurrentTask, who: Who, flags: WaitFlags) -> Scan {
     let mut family = t.kernel().family.lock();
     let Some(own) = family.node(t.group.id) else { return Scan::NoChild };
-    let (children, tracees) = (own.children.clone(), own.tracees.clone());
+    let tracees = own.tracees.clone();
     let mut any = false;
-    for id in children {
+    let mut next = None;
+    while let Some(id) = next_child(&family, t.group.id, who, next) {
+        next = Some(id);
         let Some(n) = family.node(id) else { continue };
         let other_thread = flags.contains(WaitFlags::NOTHREAD) && n.parent_task != t.id;
         if other_thread || !matches(n, who) || !eligible(n, flags) {
@@ -130,6 +133,17 @@ fn scan(t: &CurrentTask, who: Who, flags: WaitFlags) -> Scan {
         }
     }
     if any { Scan::Nothing } else { Scan::NoChild }
+}
+
+/// The child behind `last`, of those that can be meant: one alone that has a name is not looked for.
+fn next_child(family: &Family, parent: GroupId, who: Who, last: Option<GroupId>) -> Option<GroupId> {
+    let children = &family.node(parent)?.children;
+    match who {
+        Who::Pid(pid) => last.is_none().then(|| children.get(&GroupId(pid)).copied()).flatten(),
+        Who::Any | Who::Group(_) => {
+            children.range((last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)).next().copied()
+        }
+    }
 }
 
 fn matches(n: &Node, who: Who) -> bool {
@@ -219,7 +233,7 @@ fn look_at_child(family: &mut Family, t: &CurrentTask, id: GroupId, flags: WaitF
 
 fn detach_child(family: &mut Family, parent: GroupId, child: GroupId) {
     if let Some(p) = family.node_mut(parent) {
-        p.children.retain(|c| *c != child);
+        p.children.remove(&child);
     }
 }
 

@@ -9,6 +9,7 @@
 //!   means that the call was verified and that the same thread has made another call since, which it
 //!   cannot before the first is complete.
 
+mod slots;
 mod text;
 
 use std::fs::File;
@@ -19,39 +20,21 @@ use std::sync::{Arc, Weak};
 use moat_abi::{Errno, Result};
 use moat_host::memory::RemoteRange;
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP};
-use moat_stub::layout::MAX_AREAS_PER_PROCESS;
 use moat_sync::{LockClass, Mutex};
 use rustix::process::Signal;
 
-use crate::area::{Area, AreaPool, control};
+use crate::area::{AreaPool, control};
 use crate::core::SystrapCore;
 use crate::sites::Sites;
+use crate::space::slots::Slots;
+pub use crate::space::slots::{FreeSlot, Stage};
 use crate::state::HostThread;
-
-/// How far an area is on its way to be kept out of children.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// Its mapping has been or will be asked for.
-    Listed,
-    /// It is mapped.
-    Mapped,
-    /// It is mapped and not inherited.
-    Protected,
-}
-
-struct Slot {
-    slot: u32,
-    area: Area,
-    stage: Stage,
-    taken: bool,
-}
 
 /// Host threads without a task that one process keeps, for the next ones it makes.
 const MAX_SPARES: usize = 8;
 
 struct SpaceState {
-    slots: Vec<Slot>,
-    threads: Vec<Weak<HostThread>>,
+    slots: Slots<HostThread>,
     /// Parked threads whose tasks have ended.
     spares: Vec<Weak<HostThread>>,
     exited: bool,
@@ -71,17 +54,6 @@ pub struct Space {
     state: Mutex<SpaceState>,
 }
 
-/// An area for a new thread.
-#[derive(Clone, Copy, Debug)]
-pub struct FreeSlot {
-    /// Its place in the process.
-    pub slot: u32,
-    /// Its memory.
-    pub area: Area,
-    /// Whether it is mapped there already.
-    pub stage: Stage,
-}
-
 impl Space {
     /// The process `pid`, whose first thread uses `first` of `areas`, and whose text is a copy of that of `parent`.
     ///
@@ -96,13 +68,7 @@ impl Space {
     ) -> Result<Arc<Space>> {
         let raw = rustix::process::Pid::from_raw(pid).ok_or(Errno::ESRCH)?;
         let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty())?;
-        let state = SpaceState {
-            slots: vec![Slot { slot: first.slot, area: first.area, stage: first.stage, taken: true }],
-            threads: Vec::new(),
-            spares: Vec::new(),
-            exited: false,
-            handle_dropped: false,
-        };
+        let state = SpaceState { slots: Slots::new(first), spares: Vec::new(), exited: false, handle_dropped: false };
         let state = Mutex::new(LockClass::Platform, state);
         let sites = Sites::new(parent.map(|parent| &parent.sites));
         Ok(Arc::new(Space { pid, pidfd, core: core.clone(), sites, areas, state }))
@@ -115,9 +81,7 @@ impl Space {
 
     /// Lists a thread, to be told of the process's end.
     pub fn add_thread(&self, thread: &Arc<HostThread>) {
-        let mut s = self.state.lock();
-        s.threads.retain(|t| t.strong_count() > 0);
-        s.threads.push(Arc::downgrade(thread));
+        self.state.lock().slots.enter(thread.slot, thread);
     }
 
     /// Keeps a parked thread for the next task; false if there are enough, or nobody can make one any more.
@@ -140,68 +104,48 @@ impl Space {
     /// # Errors
     /// EAGAIN if there are too many.
     pub fn take_slot(&self) -> Result<FreeSlot> {
-        {
-            let mut s = self.state.lock();
-            // The host clears the word when the old thread is through with its memory.
-            if let Some(slot) = s.slots.iter_mut().find(|slot| !slot.taken && slot.area.read32(control!(alive)) == 0) {
-                slot.taken = true;
-                return Ok(FreeSlot { slot: slot.slot, area: slot.area, stage: slot.stage });
-            }
+        if let Some(free) = self.state.lock().slots.take() {
+            return Ok(free);
         }
         let area = self.areas.take()?;
-        let mut s = self.state.lock();
-        let mut used: Vec<u32> = s.slots.iter().map(|slot| slot.slot).collect();
-        used.sort_unstable();
-        // The first number that the sorted list skips.
-        let slot = (0..).zip(&used).find(|(n, slot)| n != *slot).map_or(used.len() as u32, |(n, _)| n);
-        let slot = Some(slot).filter(|slot| *slot < MAX_AREAS_PER_PROCESS);
-        let Some(slot) = slot else {
-            drop(s);
+        let free = self.state.lock().slots.add(area);
+        if free.is_none() {
             self.areas.give_back(std::iter::once(area));
-            return Err(Errno::EAGAIN);
-        };
-        s.slots.push(Slot { slot, area, stage: Stage::Listed, taken: true });
-        Ok(FreeSlot { slot, area, stage: Stage::Listed })
+        }
+        free.ok_or(Errno::EAGAIN)
     }
 
     /// Gives a slot back to the process (not to the pool: it may still be mapped).
     pub fn release_slot(&self, slot: u32) {
-        if let Some(slot) = self.state.lock().slots.iter_mut().find(|s| s.slot == slot) {
-            slot.taken = false;
-        }
+        self.state.lock().slots.release(slot);
     }
 
     /// Marks the area of a slot as used by no thread.
     pub fn clear_alive(&self, slot: u32) {
-        if let Some(slot) = self.state.lock().slots.iter().find(|s| s.slot == slot) {
-            slot.area.write32(control!(alive), 0);
+        if let Some(area) = self.state.lock().slots.area(slot) {
+            area.write32(control!(alive), 0);
         }
     }
 
     /// The stage of a slot.
     pub fn stage(&self, slot: u32) -> Option<Stage> {
-        self.state.lock().slots.iter().find(|s| s.slot == slot).map(|s| s.stage)
+        self.state.lock().slots.stage(slot)
     }
 
     /// Moves a slot on.
     pub fn set_stage(&self, slot: u32, stage: Stage) {
-        if let Some(slot) = self.state.lock().slots.iter_mut().find(|s| s.slot == slot) {
-            slot.stage = slot.stage.max(stage);
-        }
+        self.state.lock().slots.set_stage(slot, stage);
     }
 
     /// Whether a child would inherit no area.
     pub fn all_protected(&self) -> bool {
-        self.state.lock().slots.iter().all(|slot| slot.stage == Stage::Protected)
+        self.state.lock().slots.all_protected()
     }
 
     /// The slots that a fork has to see to first. Those in the hands of a thread that is just being made are not
     /// among them: the fork is then refused and tried again.
     pub fn unprotected(&self) -> Vec<FreeSlot> {
-        let s = self.state.lock();
-        let open =
-            s.slots.iter().filter(|slot| slot.stage == Stage::Mapped || slot.stage == Stage::Listed && !slot.taken);
-        open.map(|slot| FreeSlot { slot: slot.slot, area: slot.area, stage: slot.stage }).collect()
+        self.state.lock().slots.unprotected()
     }
 
     /// Kills the process.
@@ -217,10 +161,10 @@ impl Space {
 
     /// The process has exited: tells its threads, and reaps it if nobody holds it.
     pub fn exited(&self) {
-        let threads: Vec<_> = {
+        let threads = {
             let mut s = self.state.lock();
             s.exited = true;
-            s.threads.drain(..).filter_map(|t| t.upgrade()).collect()
+            s.slots.take_threads()
         };
         for thread in threads {
             self.core.forget_thread_if(&thread);
@@ -253,8 +197,8 @@ impl Space {
         self.core.forget_space(self.pid);
         // Somebody else's wait for any child may have taken it.
         let _ = waitid(WaitTarget::Pidfd(self.pidfd.as_fd()), flags);
-        let slots = std::mem::take(&mut self.state.lock().slots);
-        self.areas.give_back(slots.into_iter().map(|slot| slot.area));
+        let areas = self.state.lock().slots.take_areas();
+        self.areas.give_back(areas.into_iter());
     }
 }
 

@@ -1,5 +1,7 @@
 //! Byte-range locks of one file: conflicts, splitting and joining.
 
+use std::collections::BTreeMap;
+
 use super::LockOwner;
 
 /// Shared or exclusive.
@@ -22,10 +24,6 @@ impl Range {
     /// Every byte.
     pub const ALL: Range = Range { start: 0, end: u64::MAX };
 
-    fn overlaps(self, other: Range) -> bool {
-        self.start <= other.end && other.start <= self.end
-    }
-
     /// Whether the two overlap or follow one another without a gap.
     fn touches(self, other: Range) -> bool {
         // End and start may be at the limits of u64.
@@ -44,84 +42,89 @@ pub struct RecordLock {
     pub pid: i32,
 }
 
-/// The record locks of one file: ranges of one owner never overlap, and never touch if of one kind.
+/// The record locks of one owner, by their start: they never overlap, and never touch if of one kind.
+type Owned = BTreeMap<u64, RecordLock>;
+
+/// The record locks of one file.
 #[derive(Default)]
 pub struct RecordLocks {
-    locks: Vec<RecordLock>,
+    owners: BTreeMap<LockOwner, Owned>,
+}
+
+/// Those that overlap a range, in order.
+fn within(owned: &Owned, range: Range) -> impl Iterator<Item = &RecordLock> {
+    let reaches = |(_, lock): &(&u64, &RecordLock)| lock.range.end >= range.start;
+    let before = owned.range(..range.start).next_back().filter(reaches);
+    before.into_iter().chain(owned.range(range.start..=range.end.max(range.start))).map(|(_, lock)| lock)
 }
 
 impl RecordLocks {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.locks.is_empty()
+        self.owners.is_empty()
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> &[RecordLock] {
-        &self.locks
+    pub(super) fn all(&self) -> impl Iterator<Item = &RecordLock> {
+        self.owners.values().flat_map(BTreeMap::values)
     }
 
     /// The first lock of another owner that excludes `new`, the one with the lowest start.
     #[must_use]
     pub fn conflict(&self, new: &RecordLock) -> Option<RecordLock> {
-        let excludes = |l: &&RecordLock| {
-            l.owner != new.owner
-                && l.range.overlaps(new.range)
-                && (l.kind == LockKind::Write || new.kind == LockKind::Write)
-        };
+        let others = self.owners.iter().filter(|(owner, _)| **owner != new.owner);
+        let excludes = |l: &&RecordLock| l.kind == LockKind::Write || new.kind == LockKind::Write;
         // F_GETLK shows the first one in the file.
-        self.locks.iter().filter(excludes).min_by_key(|l| l.range.start).copied()
+        let first = others.filter_map(|(_, owned)| within(owned, new.range).find(excludes));
+        first.min_by_key(|l| l.range.start).copied()
     }
 
     /// The lock of `owner` in the range that starts first.
     #[must_use]
     pub fn held(&self, owner: LockOwner, range: Range) -> Option<RecordLock> {
-        let fits = |l: &&RecordLock| l.owner == owner && l.range.overlaps(range);
-        self.locks.iter().filter(fits).min_by_key(|l| l.range.start).copied()
+        within(self.owners.get(&owner)?, range).next().copied()
     }
 
     /// Sets a lock that conflicts with none; true if it took something from the owner that others may have waited for.
     pub fn set(&mut self, new: RecordLock) -> bool {
         // What the owner had in the range goes first, whatever its kind: the new lock replaces it.
         let changed = self.clear(new.owner, new.range);
+        let owned = self.owners.entry(new.owner).or_default();
         let mut joined = new;
         // Neighbours of the same kind become one, so that unlocking splits as little as possible.
-        self.locks.retain(|l| {
-            let joins = l.owner == new.owner && l.kind == new.kind && l.range.touches(joined.range);
-            if joins {
-                joined.range.start = joined.range.start.min(l.range.start);
-                joined.range.end = joined.range.end.max(l.range.end);
-            }
-            !joins
-        });
-        self.locks.push(joined);
+        let wider = Range { start: new.range.start.saturating_sub(1), end: new.range.end.saturating_add(1) };
+        let joins = |l: &&RecordLock| l.kind == new.kind && l.range.touches(new.range);
+        let neighbours: Vec<RecordLock> = within(owned, wider).filter(joins).copied().collect();
+        for l in neighbours {
+            owned.remove(&l.range.start);
+            joined.range.start = joined.range.start.min(l.range.start);
+            joined.range.end = joined.range.end.max(l.range.end);
+        }
+        owned.insert(joined.range.start, joined);
         changed
     }
 
     /// Removes an owner's locks in a range, splitting those that reach beyond; true if there were any.
     pub fn clear(&mut self, owner: LockOwner, range: Range) -> bool {
-        let mut rest = Vec::new();
-        let before = self.locks.len();
-        self.locks.retain(|l| {
-            if l.owner != owner || !l.range.overlaps(range) {
-                return true;
-            }
+        let Some(owned) = self.owners.get_mut(&owner) else { return false };
+        let met: Vec<RecordLock> = within(owned, range).copied().collect();
+        for l in &met {
+            owned.remove(&l.range.start);
             // What sticks out below and above stays locked.
             if l.range.start < range.start {
-                rest.push(RecordLock {
-                    range: Range { start: l.range.start, end: range.start.saturating_sub(1) },
-                    ..*l
-                });
+                let below = Range { start: l.range.start, end: range.start.saturating_sub(1) };
+                owned.insert(below.start, RecordLock { range: below, ..*l });
             }
             if l.range.end > range.end {
-                rest.push(RecordLock { range: Range { start: range.end.saturating_add(1), end: l.range.end }, ..*l });
+                let above = Range { start: range.end.saturating_add(1), end: l.range.end };
+                owned.insert(above.start, RecordLock { range: above, ..*l });
             }
-            false
-        });
-        let changed = self.locks.len() != before;
-        self.locks.append(&mut rest);
-        changed
+        }
+        if owned.is_empty() {
+            self.owners.remove(&owner);
+        }
+        !met.is_empty()
     }
 }
 
@@ -160,14 +163,14 @@ mod tests {
                     }
                 }
                 let mut shown = Naive::default();
-                for l in &real.locks {
+                for l in real.all() {
                     let LockOwner::Process(o) = l.owner else { unreachable!() };
                     for at in l.range.start..=l.range.end {
                         let cell = &mut shown.0[o as usize][at as usize];
                         prop_assert!(cell.is_none(), "locks of one owner overlap");
                         *cell = Some(l.kind == LockKind::Write);
                     }
-                    let joined = real.locks.iter().filter(|m| m.owner == l.owner && m.kind == l.kind && m.range.touches(l.range)).count();
+                    let joined = real.all().filter(|m| m.owner == l.owner && m.kind == l.kind && m.range.touches(l.range)).count();
                     prop_assert_eq!(joined, 1, "neighbours of one kind are one lock");
                 }
                 prop_assert_eq!(&shown, &naive);

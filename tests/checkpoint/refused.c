@@ -80,10 +80,10 @@ TEST(a_link_that_was_changed) {
 }
 
 TEST(a_socket) {
-    int ends[2];
-    CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    int s = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    CHECK(s >= 0);
     REFUSED("socket:[");
-    CHECK(write(ends[0], "x", 1) == 1 && read(ends[1], (char[1]){0}, 1) == 1);
+    CHECK(!close(s));
 }
 
 TEST(a_watch) {

@@ -6,10 +6,12 @@
 mod anonymous;
 mod file;
 mod identity;
+mod lock;
 mod memory;
 mod mount;
 mod process;
 mod signal;
+mod socket;
 mod tree;
 
 use serde::{Deserialize, Serialize};
@@ -21,10 +23,12 @@ use crate::refs::Table;
 pub use anonymous::*;
 pub use file::*;
 pub use identity::*;
+pub use lock::*;
 pub use memory::*;
 pub use mount::*;
 pub use process::*;
 pub use signal::*;
+pub use socket::*;
 pub use tree::*;
 
 /// Everything of a sandbox.
@@ -72,6 +76,12 @@ pub struct SandboxState {
     /// Pipes and FIFOs that are open.
     #[serde(default)]
     pub pipes: Table<PipeState>,
+    /// UNIX sockets that are open, in flight, or in the queue of one that listens.
+    #[serde(default)]
+    pub unix_sockets: Table<UnixSocketState>,
+    /// Their ends, and those of peers that are gone.
+    #[serde(default)]
+    pub unix_endpoints: Table<UnixEndpointState>,
 }
 
 /// Nanoseconds on the clocks at the checkpoint.

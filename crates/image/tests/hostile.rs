@@ -64,14 +64,20 @@ fn sandbox() -> (SandboxState, File, u64) {
         auxv: vec![0; 16],
         ..MemoryState::default()
     });
-    state
-        .fd_tables
-        .push(FdTableState { descriptors: vec![DescriptorState { fd: 0, file: Ref::FIRST, close_on_exec: false }] });
+    let lock = RecordLockState { start: 0, end: 99, kind: LockKindState::Write, pid: 1 };
+    let locks = vec![ProcessLockState { fd: 0, lock }];
+    state.fd_tables.push(FdTableState {
+        descriptors: vec![DescriptorState { fd: 0, file: Ref::FIRST, close_on_exec: false }],
+        locks,
+    });
     state.open_files.push(OpenFileState {
         flags: 0,
         pos: 3,
         credentials: Ref::FIRST,
         signal: 0,
+        owner: Some(OwnerState { id: OwnerIdState::Process(1), uid: 0, euid: 0 }),
+        async_fd: 0,
+        held: HeldState { flock: Some((LockKindState::Read, 1)), records: vec![lock], lease: None },
         kind: OpenFileKind::Donated(0),
     });
     state.containers.push(ContainerState {
@@ -84,7 +90,39 @@ fn sandbox() -> (SandboxState, File, u64) {
         settings: vec![SettingState { path: "net/ipv4/ip_forward".into(), value: "1".into() }],
     });
     state.tasks.push(TaskState { comm: b"init".to_vec(), ..TaskState::nothing() });
+    sockets(&mut state);
     (state, pages, len)
+}
+
+/// A connection of two UNIX sockets, with a descriptor in flight.
+fn sockets(state: &mut SandboxState) {
+    let creds = SocketCredsState { process: Some(1), uid: 0, gid: 0 };
+    for ino in [7, 8] {
+        let core = SocketCoreState { ino, sndbuf: 212_992, rcvbuf: 212_992, rcvlowat: 1, ..SocketCoreState::default() };
+        let attached = UnixAttachedState { creds: Some(creds), files: vec![Ref::FIRST], files_uid: 0 };
+        let endpoint = state.unix_endpoints.push(UnixEndpointState {
+            core,
+            shutdown: 0,
+            name: Some(b"/run/socket".to_vec().into()),
+            only_from: 0,
+            starved: false,
+            pieces: vec![UnixPieceState { data: b"hello".to_vec(), attached }],
+            packets: Vec::new(),
+        });
+        let socket = state.unix_sockets.push(UnixSocketState {
+            endpoint,
+            socket_type: 1,
+            maker: creds,
+            peer: Some(Ref::FIRST),
+            peer_creds: Some(creds),
+            bound: Some(UnixBoundState::Abstract),
+            backlog: Some(UnixBacklogState { limit: 5, creds, ready: vec![Ref::FIRST] }),
+        });
+        let socket = SocketRef::Unix(socket);
+        let kind = OpenFileKind::Socket(SocketFileState { mode: 0o777, uid: 0, gid: 0, time: (1, 0), socket });
+        let first = state.open_files.get(Ref::FIRST).unwrap().clone();
+        state.open_files.push(OpenFileState { flags: 2, kind, ..first });
+    }
 }
 
 /// Numbers that look random and are the same in each run.

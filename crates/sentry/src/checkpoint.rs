@@ -81,7 +81,8 @@ fn known(container: &GuestContainer) -> KnownProcesses {
 }
 
 fn saver(container: &GuestContainer, pages: Option<PagesWriter>) -> Saver {
-    Saver::new(container.member.fs.namespace.clone(), container.donated(), pages)
+    let member = &container.member;
+    Saver::new(member.fs.namespace.clone(), member.place.namespaces.net.clone(), container.donated(), pages)
 }
 
 /// What is known of a container while all its tasks are at rest, and memory that has yet to be written.

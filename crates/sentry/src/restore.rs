@@ -65,7 +65,7 @@ pub(crate) async fn container(
     let contents = Contents { pages: &pages, memfds };
     let namespace = member.fs.namespace.clone();
     let restorer = Restorer::new(&state, &kernel.vfs, namespace, &bounds, &contents).map_err(failed)?;
-    let open_files = || files::open_all(&restorer, kernel, &member.place.pid_ns, &donated);
+    let open_files = || files::open_all(&restorer, kernel, member, &donated);
     let pages = match image.loading {
         PageLoading::Mapped => PageSource::mapped(pages).map_err(failed)?,
         PageLoading::Copied => PageSource::copied(pages),

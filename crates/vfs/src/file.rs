@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_identity::{NetNamespace, Pid};
 use moat_image::pages::PagesWriter;
-use moat_image::state::{OpenFileKind, OpenFileState, PathState, PipeState};
+use moat_image::state::{OpenFileKind, OpenFileState, PathState, PipeState, UnixEndpointState, UnixSocketState};
 use moat_image::{Interner, Ref, Refusal};
 use moat_mm::Mappable;
 use moat_sync::WaitQueue;
@@ -142,7 +143,29 @@ pub trait SaveFiles {
 
     /// Pipes, each by the address of what its ends share.
     fn pipes(&mut self) -> &mut Interner<PipeState>;
+
+    /// UNIX sockets, each by its address.
+    fn unix_sockets(&mut self) -> &mut Interner<UnixSocketState>;
+
+    /// What peers know of them, each by its address.
+    fn unix_endpoints(&mut self) -> &mut Interner<UnixEndpointState>;
+
+    /// Whether a network namespace is the container's.
+    ///
+    /// # Errors
+    /// One of the guest's own.
+    fn network(&self, net: &NetNamespace) -> std::result::Result<(), Refusal>;
+
+    /// A process that something remembers, whether it lives or not: the number that it is found by.
+    fn process(&mut self, pid: &Arc<Pid>) -> i32;
+
+    /// Has `save` called when the objects that are being saved have been: for those that lead to others of their kind as deep as the
+    /// guest likes. Whatever is known by its address is kept alive by it.
+    fn later(&mut self, save: SaveLater);
 }
+
+/// The rest of an object that has a name already.
+pub type SaveLater = Box<dyn FnOnce(&mut dyn SaveFiles) -> std::result::Result<(), Refusal>>;
 
 /// What an open file description does. An inode may be its own `File`; a driver may make one for each opening.
 ///

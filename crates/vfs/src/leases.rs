@@ -4,6 +4,10 @@
 //! give it up or make it weaker; then that is done for it. Nothing waits here: who breaks a lease listens to
 //! [`FileLeases::queue`] and asks [`FileLeases::wait_until`] again.
 
+mod persist;
+
+pub use persist::SavedLease;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};

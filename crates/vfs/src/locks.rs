@@ -5,6 +5,7 @@
 //! the locks of an open file; the tables know inodes and owners by their numbers.
 
 mod held;
+mod persist;
 mod record;
 
 use std::collections::HashMap;

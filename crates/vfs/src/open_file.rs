@@ -413,6 +413,12 @@ impl OpenFile {
         self.asynchronous.lock().fd = fd;
     }
 
+    /// The descriptor that O_ASYNC was set through.
+    #[must_use]
+    pub fn async_fd(&self) -> i32 {
+        self.asynchronous.lock().fd
+    }
+
     fn update_async(self: &Arc<Self>) {
         let on = self.flags().contains(OpenFlags::ASYNC);
         if on == self.asynchronous.lock().registration.is_some() {

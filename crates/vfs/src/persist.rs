@@ -7,6 +7,7 @@
 //! An open file says what it is to [`SaveFiles`] by [`File::save`](crate::File::save), a file system by
 //! [`FileSystem::save`](crate::FileSystem::save). Both refuse unless they say otherwise, so that nothing is lost in silence.
 
+mod locks;
 mod mapped;
 mod memory;
 mod restore;
@@ -15,6 +16,7 @@ mod tables;
 mod trees;
 
 pub use crate::file::{Compare, SaveFiles};
+pub use locks::{hold_again, owner_of};
 pub use mapped::MappedFile;
 pub use memory::{restore_memory, save_memory};
 pub use restore::{Bounds, Contents, Restorer};

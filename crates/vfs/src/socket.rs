@@ -15,6 +15,7 @@ mod core;
 mod family;
 mod file;
 mod memory;
+mod persist;
 
 use std::any::Any;
 use std::fmt;
@@ -23,9 +24,12 @@ use std::sync::Arc;
 use moat_abi::socket::{MsgFlags, SHUT_RD, SHUT_RDWR, SHUT_WR, SIOCINQ, SIOCOUTQ, SOCKADDR_STORAGE_SIZE};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::Pid;
+use moat_image::Refusal;
+use moat_image::state::{SocketCredsState, SocketRef};
 use moat_mm::Mappable;
 
 use crate::caller::Caller;
+use crate::file::SaveFiles;
 use crate::open_file::OpenFile;
 
 pub use self::bytes::ByteQueue;
@@ -33,6 +37,7 @@ pub use self::core::{BufferSide, CoreFlags, SocketCore};
 pub use self::family::{AddressFamily, SocketMaker};
 pub use self::file::SocketFile;
 pub use self::memory::SocketMemory;
+pub use self::persist::{RestoreSockets, RestoredSockets};
 
 /// Family, type and protocol of a socket: the arguments of socket(2) without the flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +113,12 @@ impl SocketCreds {
             _ => false,
         };
         process && self.uid == other.uid && self.gid == other.gid
+    }
+
+    /// The same, as an image has it.
+    pub fn save(&self, saver: &mut dyn SaveFiles) -> SocketCredsState {
+        let process = self.process.as_ref().map(|pid| saver.process(pid));
+        SocketCredsState { process, uid: self.uid, gid: self.gid }
     }
 }
 
@@ -372,6 +383,15 @@ pub trait Socket: Send + Sync + Any {
 
     /// What is ready.
     fn poll(&self) -> PollEvents;
+
+    /// What it is, as an image has it.
+    ///
+    /// # Errors
+    /// By default, its family: it can't be saved.
+    fn save(&self, _saver: &mut dyn SaveFiles) -> std::result::Result<SocketRef, Refusal> {
+        let SocketKind { family, socket_type, protocol } = self.kind();
+        Err(Refusal::new(format!("a socket of family {family}, type {socket_type}, protocol {protocol}")))
+    }
 
     /// The last description is gone.
     fn release(&self) {}

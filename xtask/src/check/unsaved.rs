@@ -9,7 +9,8 @@ use super::sources;
 const FILE: &str = "xtask/ratchets/unsaved.txt";
 
 /// Traits whose default refuses, and the method that says otherwise.
-const TRAITS: &[(&str, &str)] = &[("File", "fn save("), ("FileSystem", "fn save("), ("Mappable", "fn origin(")];
+const TRAITS: &[(&str, &str)] =
+    &[("File", "fn save("), ("FileSystem", "fn save("), ("Socket", "fn save("), ("Mappable", "fn origin(")];
 
 const LIST: List = List {
     file: FILE,

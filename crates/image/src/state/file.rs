@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::anonymous::{PidFdState, PipeEndState, SignalFdState, TimerFdState};
 use super::identity::CredentialsState;
+use super::lock::{HeldState, OwnerState, ProcessLockState};
 use super::mount::{MountState, PathState};
+use super::socket::SocketFileState;
 use super::tree::NodeState;
 use crate::refs::{Named, Ref};
 
@@ -13,6 +15,9 @@ use crate::refs::{Named, Ref};
 pub struct FdTableState {
     /// The descriptors in order.
     pub descriptors: Vec<DescriptorState>,
+    /// What its processes hold of files (F_SETLK).
+    #[serde(default)]
+    pub locks: Vec<ProcessLockState>,
 }
 
 /// A descriptor.
@@ -48,6 +53,15 @@ pub struct OpenFileState {
     pub credentials: Ref<CredentialsState>,
     /// F_GETSIG.
     pub signal: u32,
+    /// F_GETOWN.
+    #[serde(default)]
+    pub owner: Option<OwnerState>,
+    /// The descriptor that O_ASYNC was set through.
+    #[serde(default)]
+    pub async_fd: i32,
+    /// Locks and the lease.
+    #[serde(default)]
+    pub held: HeldState,
     /// What it is.
     pub kind: OpenFileKind,
 }
@@ -83,6 +97,8 @@ pub enum OpenFileKind {
     PidFd(PidFdState),
     /// An epoll instance.
     Epoll(Vec<EpollItemState>),
+    /// A socket.
+    Socket(SocketFileState),
 }
 
 /// What tells whether a file is the one that it was.

@@ -150,6 +150,14 @@ impl<'a> Walk<'a> {
                 None => return Err(Refusal::new("a thread that is ending").at(format!("task {}", task.tid()))),
             }
         }
+        // While the guest runs locks come and go.
+        if self.pass == Pass::Save {
+            self.files.all_locks_met(self.kernel.vfs.tables())?;
+        }
+        // Those that are known by nothing else any more: their numbers stay taken.
+        for pid in self.files.take_remembered() {
+            self.pid(&pid)?;
+        }
         // A process that was reaped meanwhile has nothing left to say.
         let named = |p: &crate::spawn::Process| self.process_names.get(&p.group().id).copied();
         let init = named(&known.init).ok_or_else(|| Refusal::new("a container whose init has ended"))?;
@@ -183,10 +191,6 @@ impl<'a> Walk<'a> {
         let ipc = &self.container.place.namespaces.ipc;
         if !SystemV::of(ipc).is_empty() {
             return Err(Refusal::new("a System V object (shared memory, semaphore or message queue)"));
-        }
-        let tables = self.kernel.vfs.tables();
-        if !tables.locks.all().is_empty() || !tables.leases.is_empty() {
-            return Err(Refusal::new("a lock or lease of a file"));
         }
         Ok(())
     }

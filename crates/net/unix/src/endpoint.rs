@@ -1,5 +1,7 @@
 //! [`Endpoint`]: what the peers of a socket know of it.
 
+pub(crate) mod persist;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};

@@ -37,8 +37,9 @@ use std::sync::Arc;
 
 use moat_abi::Result;
 use moat_abi::socket::AF_UNIX;
+use moat_image::ImageError;
 use moat_vfs::Registry;
-use moat_vfs::socket::{AddressFamily, Socket, SocketKind, SocketMaker};
+use moat_vfs::socket::{AddressFamily, RestoreSockets, RestoredSockets, Socket, SocketKind, SocketMaker};
 
 /// Registers the family.
 pub fn register(registry: &mut Registry) {
@@ -57,5 +58,12 @@ impl AddressFamily for Registered {
     fn new_pair(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<(Arc<dyn Socket>, Arc<dyn Socket>)> {
         let (a, b) = self.0.new_pair(maker, kind)?;
         Ok((a, b))
+    }
+
+    fn restore<'a>(
+        &self,
+        request: &RestoreSockets<'a>,
+    ) -> std::result::Result<Box<dyn RestoredSockets + 'a>, ImageError> {
+        self.0.restore(request)
     }
 }

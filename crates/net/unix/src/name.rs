@@ -20,21 +20,22 @@ const PATH_OFFSET: usize = 2;
 /// The name of a bound socket.
 pub(crate) enum Name {
     /// A file. The path is held, so that no other file gets the inode's number.
-    File { text: Vec<u8>, key: InodeKey, _path: Path },
+    File { text: Vec<u8>, key: InodeKey, path: Path },
     /// An abstract name, with its leading zero byte.
     Abstract { text: Vec<u8>, flavor: Flavor },
+    /// One that nobody is found by, out of an image: of an accepted socket, or of a file that is gone.
+    Shown { text: Vec<u8> },
 }
 
 impl Name {
     /// As getsockname(2) gives it: a path with its zero byte.
     pub(crate) fn to_sockaddr(&self) -> SockAddr {
         let mut bytes = AF_UNIX.to_ne_bytes().to_vec();
-        match self {
-            Name::File { text, .. } => {
-                bytes.extend_from_slice(text);
-                bytes.push(0);
-            }
-            Name::Abstract { text, .. } => bytes.extend_from_slice(text),
+        let text = self.text();
+        bytes.extend_from_slice(text);
+        // A path has its end; an abstract name begins with zero.
+        if text.first() != Some(&0) {
+            bytes.push(0);
         }
         SockAddr::new(&bytes)
     }
@@ -42,16 +43,14 @@ impl Name {
     /// Its bytes; an abstract one begins with zero.
     pub(crate) fn text(&self) -> &[u8] {
         match self {
-            Name::File { text, .. } | Name::Abstract { text, .. } => text,
+            Name::File { text, .. } | Name::Abstract { text, .. } | Name::Shown { text } => text,
         }
     }
 
     /// As /proc/net/unix shows it: zero bytes as `@`.
     pub(crate) fn shown(&self) -> Vec<u8> {
-        match self {
-            Name::File { text, .. } => text.clone(),
-            Name::Abstract { text, .. } => text.iter().map(|b| if *b == 0 { b'@' } else { *b }).collect(),
-        }
+        // No path has a zero byte.
+        self.text().iter().map(|b| if *b == 0 { b'@' } else { *b }).collect()
     }
 }
 

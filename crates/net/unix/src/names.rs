@@ -7,7 +7,7 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_vfs::inode::{Inode, NodeKind};
 use moat_vfs::walk::{LookupFlags, View, resolve};
-use moat_vfs::{Access, Caller, ops};
+use moat_vfs::{Access, Caller, Path, ops};
 
 use crate::name::{Given, Name, parse};
 use crate::socket::UnixSocket;
@@ -37,10 +37,24 @@ fn bind_file(caller: &dyn Caller, socket: &Arc<UnixSocket>, text: &[u8]) -> Resu
     let path = made.map_err(|e| if e == Errno::EEXIST { Errno::EADDRINUSE } else { e })?;
     let key = path.inode().metadata()?.key();
     socket.family().files.lock().insert(key, Arc::downgrade(socket));
-    Ok(Arc::new(Name::File { text: text.to_vec(), key, _path: path }))
+    Ok(Arc::new(Name::File { text: text.to_vec(), key, path }))
 }
 
-fn bind_abstract(socket: &Arc<UnixSocket>, text: &[u8]) -> Result<Arc<Name>> {
+/// Gives `socket` out of an image the file that it was bound to.
+///
+/// # Errors
+/// EADDRINUSE.
+pub(crate) fn bind_found(socket: &Arc<UnixSocket>, text: &[u8], path: Path) -> Result<Arc<Name>> {
+    let key = path.inode().metadata()?.key();
+    // Of two sockets at one place the first would be lost.
+    let before = socket.family().files.lock().insert(key, Arc::downgrade(socket));
+    if before.is_some_and(|owner| owner.strong_count() > 0) {
+        return Err(Errno::EADDRINUSE);
+    }
+    Ok(Arc::new(Name::File { text: text.to_vec(), key, path }))
+}
+
+pub(crate) fn bind_abstract(socket: &Arc<UnixSocket>, text: &[u8]) -> Result<Arc<Name>> {
     let flavor = socket.flavor();
     let mut abstracts = socket.local().abstracts.lock();
     let slot = abstracts.entry((flavor, text.to_vec())).or_default();
@@ -82,6 +96,7 @@ pub(crate) fn unbind(name: &Name, socket: &UnixSocket, me: &Weak<UnixSocket>) {
                 abstracts.remove(&at);
             }
         }
+        Name::Shown { .. } => {}
     }
 }
 

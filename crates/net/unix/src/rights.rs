@@ -116,6 +116,23 @@ impl Rights {
         Ok(Rights { flight: flight.clone(), files: files.to_vec(), uid })
     }
 
+    /// Puts files in flight again that an image had there, whatever their user's limit is.
+    ///
+    /// # Errors
+    /// More than a message has, or the sandbox.
+    pub(crate) fn restored(flight: &Arc<InFlight>, files: Vec<Arc<OpenFile>>, uid: u32) -> Result<Rights> {
+        // Nothing is collected meanwhile: who has them open is yet to be made.
+        if files.len() > SCM_MAX_FD || !flight.add(uid, &files, u64::MAX) {
+            return Err(Errno::ETOOMANYREFS);
+        }
+        Ok(Rights { flight: flight.clone(), files, uid })
+    }
+
+    /// The user who is charged for them.
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid
+    }
+
     /// The files, taken out of flight.
     #[must_use]
     pub fn receive(mut self) -> Vec<Arc<OpenFile>> {

@@ -1,6 +1,8 @@
 //! [`UnixSocket`]: a UNIX socket, and how it is made. What is done with it is in `calls.rs` and `transfer.rs`.
 
 mod calls;
+mod persist;
+mod restore;
 mod transfer;
 
 use std::sync::atomic::Ordering;
@@ -11,7 +13,7 @@ use moat_abi::{Errno, Result};
 use moat_identity::{NetNamespace, Pid};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
-use moat_vfs::socket::{SocketCore, SocketCreds, SocketKind, SocketMaker};
+use moat_vfs::socket::{SocketCreds, SocketKind, SocketMaker};
 
 use crate::backlog::Backlog;
 use crate::endpoint::Endpoint;
@@ -90,8 +92,8 @@ impl UnixFamily {
     /// # Errors
     /// EPROTONOSUPPORT, ESOCKTNOSUPPORT.
     pub fn new_socket(self: &Arc<Self>, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<UnixSocket>> {
-        let core = maker.core();
-        Ok(UnixSocket::make(self, maker.net, flavor_of(kind)?, real_creds(maker.caller), core, Phase::Fresh))
+        let endpoint = Endpoint::new(maker.core());
+        Ok(UnixSocket::make(self, maker.net, flavor_of(kind)?, real_creds(maker.caller), endpoint, Phase::Fresh))
     }
 
     /// socketpair(2).
@@ -116,7 +118,7 @@ impl UnixSocket {
         net: &Arc<NetNamespace>,
         flavor: Flavor,
         maker: SocketCreds,
-        core: SocketCore,
+        endpoint: Arc<Endpoint>,
         phase: Phase,
     ) -> Arc<UnixSocket> {
         let socket = Arc::new_cyclic(|me| UnixSocket {
@@ -126,7 +128,7 @@ impl UnixSocket {
             net: net.clone(),
             local: Local::of(net),
             maker,
-            endpoint: Endpoint::new(core),
+            endpoint,
             host: OnceLock::new(),
             peer: OnceLock::new(),
             state: Mutex::new(LockClass::Socket, UnixState { phase, datagram_peer: None, peer_creds: None }),
@@ -144,7 +146,7 @@ impl UnixSocket {
             &listener.net,
             listener.flavor,
             listener.maker.clone(),
-            listener.endpoint.core.fresh(),
+            Endpoint::new(listener.endpoint.core.fresh()),
             Phase::Connected,
         );
         *socket.endpoint.name.lock() = listener.endpoint.name();

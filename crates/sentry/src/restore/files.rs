@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use moat_abi::fs::OpenFlags;
+use moat_abi::socket::AF_UNIX;
 use moat_fs_anon::eventfd::Take;
 use moat_fs_anon::pipe::{End, Pipe};
 use moat_fs_anon::{EventFd, SignalFd, TimerFd};
-use moat_identity::PidNamespace;
+use moat_identity::{NetNamespace, PidNamespace};
 use moat_image::refs::find;
-use moat_image::state::{OpenFileKind, OpenFileState, PidFdState, PipeState};
+use moat_image::state::{OpenFileKind, OpenFileState, PathState, PidFdState, PipeState, SocketRef};
 use moat_image::{ImageError, Ref};
 use moat_kernel::Kernel;
 use moat_kernel::process::pidfd;
 use moat_vfs::epoll::Epoll;
-use moat_vfs::persist::Restorer;
+use moat_vfs::persist::{Restorer, hold_again, owner_of};
+use moat_vfs::socket::{RestoreSockets, RestoredSockets};
 use moat_vfs::{Credentials, OpenFile, Path, Vfs};
+
+use crate::container::Membership;
 
 /// All open files of an image, by their numbers.
 ///
@@ -23,13 +27,36 @@ use moat_vfs::{Credentials, OpenFile, Path, Vfs};
 pub(super) fn open_all(
     restorer: &Restorer<'_>,
     kernel: &Arc<Kernel>,
-    ns: &PidNamespace,
+    member: &Membership,
     donated: &[Arc<OpenFile>],
 ) -> Result<Vec<Arc<OpenFile>>, ImageError> {
-    let (state, vfs) = (restorer.state(), &kernel.vfs);
+    let (state, vfs, ns) = (restorer.state(), &kernel.vfs, &*member.place.pid_ns);
     let pipes = state.pipes.iter().map(|pipe| RestoredPipe::make(restorer, vfs, pipe)).collect::<Result<_, _>>()?;
-    let opener = Opener { restorer, kernel, ns, donated, pipes };
+    let net = &member.place.namespaces.net;
+    let path = |path: &PathState| restorer.path(path);
+    let request = RestoreSockets {
+        state,
+        net,
+        pids: ns,
+        inodes: &vfs.ids.inodes,
+        memory: member.processes.allowance().socket_memory(),
+        path: &path,
+    };
+    let unix = vfs.registry.family(AF_UNIX).map_err(|errno| ImageError::Unfit(format!("UNIX sockets: {errno}")))?;
+    let unix = unix.restore(&request)?;
+    let mut opener = Opener { restorer, kernel, ns, net, donated, pipes, unix };
     let files = state.open_files.iter().map(|file| opener.open(file)).collect::<Result<Vec<_>, _>>()?;
+    opener.unix.fill(&files)?;
+    for (saved, f) in state.open_files.iter().zip(&files) {
+        hold_again(f, &saved.held)?;
+        if let Some(owner) = &saved.owner {
+            f.set_owner(owner_of(owner, ns)?);
+        }
+        f.set_signal(Some(saved.signal).filter(|signal| *signal <= 64).unwrap_or_default());
+        f.set_async_fd(saved.async_fd);
+        // Those flags that F_SETFL gives: O_ASYNC begins to tell from here on.
+        f.set_flags(OpenFlags::from_bits_truncate(saved.flags));
+    }
     // Those that refer to others once all are there.
     for (file, open) in state.open_files.iter().zip(&files) {
         let (OpenFileKind::Epoll(items), Some(epoll)) = (&file.kind, open.downcast::<Epoll>()) else { continue };
@@ -64,12 +91,14 @@ struct Opener<'a> {
     restorer: &'a Restorer<'a>,
     kernel: &'a Arc<Kernel>,
     ns: &'a PidNamespace,
+    net: &'a Arc<NetNamespace>,
     donated: &'a [Arc<OpenFile>],
     pipes: Vec<RestoredPipe>,
+    unix: Box<dyn RestoredSockets + 'a>,
 }
 
 impl Opener<'_> {
-    fn open(&self, file: &OpenFileState) -> Result<Arc<OpenFile>, ImageError> {
+    fn open(&mut self, file: &OpenFileState) -> Result<Arc<OpenFile>, ImageError> {
         let flags = OpenFlags::from_bits_truncate(file.flags).difference(OpenFlags::OPEN_ONLY | OpenFlags::PATH);
         let vfs = &self.kernel.vfs;
         let creds = self.restorer.credentials(file.credentials)?;
@@ -88,6 +117,11 @@ impl Opener<'_> {
             OpenFileKind::TimerFd(timer) => TimerFd::restore(vfs, timer, flags, &creds)?,
             OpenFileKind::SignalFd(saved) => SignalFd::restore(self.kernel, self.ns, saved, flags, &creds)?,
             OpenFileKind::PidFd(saved) => self.pidfd(saved, flags, &creds)?,
+            OpenFileKind::Socket(saved) => {
+                let SocketRef::Unix(name) = saved.socket;
+                let socket = self.unix.take(name.index())?;
+                vfs.open_restored_socket(socket, self.net, saved, flags, &creds)
+            }
             OpenFileKind::Epoll(_) => vfs.open_anon("[eventpoll]", Epoll::new(), flags, &creds),
         };
         Ok(open)

@@ -230,7 +230,7 @@ impl<'a> Restorer<'a> {
             let installed = table.replace(Fd(descriptor.fd), file, u64::from(NR_OPEN), on_exec);
             installed.map_err(|_| ImageError::state(format!("descriptor {} can't be", descriptor.fd)))?;
         }
-        Ok(())
+        super::locks::hold_again_by_table(table, &saved.locks)
     }
 
     /// Everything of the image.

@@ -2,25 +2,28 @@
 
 use std::sync::Arc;
 
-use moat_abi::fs::{FileType, OpenFlags};
-use moat_identity::{Credentials, UserNamespace};
+use moat_abi::fs::FileType;
+use moat_identity::{Credentials, NetNamespace, Pid, UserNamespace};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
     CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableState, MountState,
-    OpenFileKind, OpenFileState, PathState, PipeState, SandboxState, UnnamedFileState,
+    OpenFileKind, OpenFileState, PathState, PipeState, SandboxState, UnixEndpointState, UnixSocketState,
+    UnnamedFileState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 
-use crate::file::{Compare, SaveFiles};
+use crate::file::{Compare, SaveFiles, SaveLater};
 use crate::inode::{FileSystem, Inode, Metadata};
 use crate::mount::{Mount, MountNamespace};
-use crate::open_file::{OpenFile, OwnerId};
+use crate::open_file::OpenFile;
 use crate::path::Path;
+use crate::tables::Tables;
 
 /// Collects what is saved of files. Nothing of the guest runs meanwhile, unless this is a survey, of which only the refusals count.
 pub struct Saver {
     pub(super) namespace: Arc<MountNamespace>,
     user_ns: Arc<UserNamespace>,
+    net: Arc<NetNamespace>,
     /// The namespace's mounts, parents first.
     mounts: Vec<Arc<Mount>>,
     /// What the container's init was started with.
@@ -36,6 +39,15 @@ pub struct Saver {
     pub(super) mappables: Interner<MappableState>,
     unnamed_files: Interner<UnnamedFileState>,
     pipes: Interner<PipeState>,
+    unix_sockets: Interner<UnixSocketState>,
+    unix_endpoints: Interner<UnixEndpointState>,
+    /// Locks and leases that were met.
+    pub(super) locks: usize,
+    leases: usize,
+    /// Processes that something remembers.
+    remembered: Vec<Arc<Pid>>,
+    /// What has a name, and is yet to be saved.
+    rest: Vec<SaveLater>,
     /// What is known by its address stays alive.
     kept: Vec<Arc<OpenFile>>,
     kept_inodes: Vec<Arc<dyn Inode>>,
@@ -46,10 +58,11 @@ pub(super) fn address<T: ?Sized>(object: &Arc<T>) -> usize {
 }
 
 impl Saver {
-    /// A saver for processes in `namespace`, whose init was started with `donated`. Contents go to `pages`; without it, this is a survey.
+    /// A saver for processes in `namespace` and `net`, whose init was started with `donated`. Contents go to `pages`; without it, this is a survey.
     #[must_use]
     pub fn new(
         namespace: Arc<MountNamespace>,
+        net: Arc<NetNamespace>,
         donated: Vec<(u32, Arc<OpenFile>)>,
         pages: Option<PagesWriter>,
     ) -> Saver {
@@ -57,6 +70,7 @@ impl Saver {
             user_ns: namespace.user_ns().clone(),
             mounts: namespace.mounts(),
             namespace,
+            net,
             donated,
             pages,
             credentials: Interner::default(),
@@ -68,6 +82,12 @@ impl Saver {
             mappables: Interner::default(),
             unnamed_files: Interner::default(),
             pipes: Interner::default(),
+            unix_sockets: Interner::default(),
+            unix_endpoints: Interner::default(),
+            locks: 0,
+            leases: 0,
+            remembered: Vec::new(),
+            rest: Vec::new(),
             kept: Vec::new(),
             kept_inodes: Vec::new(),
         }
@@ -82,6 +102,34 @@ impl Saver {
             self.mount(&mount)?;
         }
         Ok(())
+    }
+
+    /// Saves what objects have left for later.
+    ///
+    /// # Errors
+    /// What of it can't be saved.
+    pub fn rest(&mut self) -> Result<(), Refusal> {
+        // Taken out one by one: each may add more.
+        while let Some(save) = self.rest.pop() {
+            save(self)?;
+        }
+        Ok(())
+    }
+
+    /// Whether every lock and lease was met at the open file or process that holds it. For when nothing runs.
+    ///
+    /// # Errors
+    /// One of something that nobody has open.
+    pub fn all_locks_met(&self, tables: &Tables) -> Result<(), Refusal> {
+        if tables.locks.all().len() == self.locks && tables.leases.count() == self.leases {
+            return Ok(());
+        }
+        Err(Refusal::new("a lock or lease of a file that no process has open"))
+    }
+
+    /// The processes that saved objects remember.
+    pub fn take_remembered(&mut self) -> Vec<Arc<Pid>> {
+        std::mem::take(&mut self.remembered)
     }
 
     /// Who a task or the opener of a file is.
@@ -181,6 +229,8 @@ impl Saver {
         state.mappables = self.mappables.finish()?;
         state.unnamed_files = self.unnamed_files.finish()?;
         state.pipes = self.pipes.finish()?;
+        state.unix_sockets = self.unix_sockets.finish()?;
+        state.unix_endpoints = self.unix_endpoints.finish()?;
         Ok(self.pages)
     }
 }
@@ -199,11 +249,21 @@ impl SaveFiles for Saver {
             None => f.file().save(f, self)?,
         };
         let (owner, signal) = f.owner();
-        if !matches!(owner.id, OwnerId::None) || f.flags().contains(OpenFlags::ASYNC) {
-            return Err(Refusal::new("an open file that sends signals (F_SETOWN, O_ASYNC)"));
-        }
-        let credentials = self.credentials(f.creds())?;
-        self.open_files.fill(name, OpenFileState { flags: f.flags().bits(), pos: f.pos(), credentials, signal, kind });
+        let held = super::locks::held(f)?;
+        let taken = held.records.len().saturating_add(usize::from(held.flock.is_some()));
+        self.locks = self.locks.saturating_add(taken);
+        self.leases = self.leases.saturating_add(usize::from(held.lease.is_some()));
+        let state = OpenFileState {
+            flags: f.flags().bits(),
+            pos: f.pos(),
+            credentials: self.credentials(f.creds())?,
+            signal,
+            owner: super::locks::owner(&owner, self),
+            async_fd: f.async_fd(),
+            held,
+            kind,
+        };
+        self.open_files.fill(name, state);
         Ok(name)
     }
 
@@ -247,6 +307,28 @@ impl SaveFiles for Saver {
 
     fn pipes(&mut self) -> &mut Interner<PipeState> {
         &mut self.pipes
+    }
+
+    fn unix_sockets(&mut self) -> &mut Interner<UnixSocketState> {
+        &mut self.unix_sockets
+    }
+
+    fn unix_endpoints(&mut self) -> &mut Interner<UnixEndpointState> {
+        &mut self.unix_endpoints
+    }
+
+    fn network(&self, net: &NetNamespace) -> Result<(), Refusal> {
+        let own = net.id == self.net.id;
+        if own { Ok(()) } else { Err(Refusal::new("a socket of a network namespace of the guest's own")) }
+    }
+
+    fn process(&mut self, pid: &Arc<Pid>) -> i32 {
+        self.remembered.push(pid.clone());
+        pid.number()
+    }
+
+    fn later(&mut self, save: SaveLater) {
+        self.rest.push(save);
     }
 }
 

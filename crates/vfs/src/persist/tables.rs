@@ -22,11 +22,16 @@ impl Saver {
             Met::First(name) => name,
         };
         let mut descriptors = Vec::new();
+        let mut files = Vec::new();
         for (fd, file, on_exec) in table.snapshot() {
-            let saved = self.open_file(&file).map_err(|refusal| refusal.at(format!("descriptor {}", fd.0)))?;
+            let saved = self.open_file(&file).and_then(|saved| self.rest().map(|()| saved));
+            let saved = saved.map_err(|refusal| refusal.at(format!("descriptor {}", fd.0)))?;
+            files.push((fd, file));
             descriptors.push(DescriptorState { fd: fd.0, file: saved, close_on_exec: on_exec == OnExec::Close });
         }
-        self.fd_tables.fill(name, FdTableState { descriptors });
+        let locks = super::locks::held_by_table(table, &files)?;
+        self.locks = self.locks.saturating_add(locks.len());
+        self.fd_tables.fill(name, FdTableState { descriptors, locks });
         Ok(name)
     }
 

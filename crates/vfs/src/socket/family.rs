@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use moat_abi::{Errno, Result};
 use moat_identity::{Counter, NetNamespace};
+use moat_image::ImageError;
 
-use super::{Socket, SocketCore, SocketKind, SocketMemory};
+use super::{RestoreSockets, RestoredSockets, Socket, SocketCore, SocketKind, SocketMemory};
 use crate::caller::Caller;
 
 /// For whom, and in what world, a socket is made.
@@ -44,5 +45,16 @@ pub trait AddressFamily: Send + Sync {
     fn new_pair(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<(Arc<dyn Socket>, Arc<dyn Socket>)> {
         // A socket is made first, so that a bad type has its own error.
         self.new_socket(maker, kind).and(Err(Errno::EOPNOTSUPP))
+    }
+
+    /// The sockets of this family in an image, with nothing in their queues yet.
+    ///
+    /// # Errors
+    /// What is wrong with them; by default, that there can be none.
+    fn restore<'a>(
+        &self,
+        _request: &RestoreSockets<'a>,
+    ) -> std::result::Result<Box<dyn RestoredSockets + 'a>, ImageError> {
+        Err(ImageError::state("sockets of a family that has none in images"))
     }
 }

@@ -9,6 +9,8 @@ use moat_abi::socket::MsgFlags;
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
+use moat_image::Refusal;
+use moat_image::state::{OpenFileKind, SocketFileState};
 use moat_mm::Mappable;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
@@ -17,7 +19,7 @@ use crate::anon::Pseudo;
 use crate::caller::Caller;
 use crate::clock::now;
 use crate::cred::Credentials;
-use crate::file::File;
+use crate::file::{File, SaveFiles};
 use crate::inode::{Inode, Metadata, OpenContext, SetAttr};
 use crate::open_file::OpenFile;
 use crate::registry::DeviceIoctl;
@@ -107,6 +109,16 @@ impl File for SocketFile {
     fn release(&self, _f: &OpenFile) {
         self.socket.release();
     }
+
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+        saver.network(&self.net)?;
+        let name = || format!("socket:[{}]", self.socket.core().ino());
+        let socket = self.socket.save(saver).map_err(|refusal| refusal.at(name()))?;
+        let meta = f.inode().metadata().map_err(|_| Refusal::new(name()))?;
+        let time = (meta.mtime.tv_sec, meta.mtime.tv_nsec);
+        let mode = meta.mode & S_IALLUGO;
+        Ok(OpenFileKind::Socket(SocketFileState { mode, uid: meta.uid, gid: meta.gid, time, socket }))
+    }
 }
 
 struct Attr {
@@ -170,8 +182,34 @@ impl Vfs {
         flags: OpenFlags,
         creds: &Arc<Credentials>,
     ) -> Arc<OpenFile> {
-        let ino = socket.core().ino();
         let attr = Attr { mode: 0o777, uid: creds.fsuid, gid: creds.fsgid, time: now() };
+        self.open_socket_as(socket, net, attr, flags, creds)
+    }
+
+    /// Opens a socket out of an image as the file that it was.
+    #[must_use]
+    pub fn open_restored_socket(
+        &self,
+        socket: Arc<dyn Socket>,
+        net: &Arc<NetNamespace>,
+        saved: &SocketFileState,
+        flags: OpenFlags,
+        creds: &Arc<Credentials>,
+    ) -> Arc<OpenFile> {
+        let time = Timespec { tv_sec: saved.time.0, tv_nsec: saved.time.1 };
+        let attr = Attr { mode: saved.mode & S_IALLUGO, uid: saved.uid, gid: saved.gid, time };
+        self.open_socket_as(socket, net, attr, flags, creds)
+    }
+
+    fn open_socket_as(
+        &self,
+        socket: Arc<dyn Socket>,
+        net: &Arc<NetNamespace>,
+        attr: Attr,
+        flags: OpenFlags,
+        creds: &Arc<Credentials>,
+    ) -> Arc<OpenFile> {
+        let ino = socket.core().ino();
         let inode = Arc::new(SocketInode { ino, attr: Mutex::new(LockClass::Inode, attr) });
         let path = self.pseudo_path(Pseudo::Socket, inode, format!("socket:[{ino}]").as_bytes());
         // A socket can be read and written whatever socket(2) was given.

@@ -6,7 +6,10 @@ use std::sync::atomic::Ordering;
 use moat_abi::cap::OVERFLOW_ID;
 use moat_abi::socket::{AF_UNIX, MsgFlags, SIOCATMARK, SIOCINQ, SIOCOUTQ, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::SocketRef;
 use moat_vfs::Caller;
+use moat_vfs::file::SaveFiles;
 use moat_vfs::socket::{Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketCreds, SocketKind};
 
 use super::{Phase, UnixSocket};
@@ -185,6 +188,10 @@ impl Socket for UnixSocket {
         events
     }
 
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<SocketRef, Refusal> {
+        self.save_socket(saver)
+    }
+
     fn release(&self) {
         self.end(Accepted::Yes);
         self.family.in_flight.socket_released();
@@ -232,7 +239,7 @@ impl UnixSocket {
         self.local.sockets.lock().remove(&self.endpoint.core.ino());
     }
 
-    fn peer_takes_datagrams(&self) -> bool {
+    pub(super) fn peer_takes_datagrams(&self) -> bool {
         if self.flavor != Flavor::Datagram {
             return true;
         }

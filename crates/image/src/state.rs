@@ -13,6 +13,7 @@ mod process;
 mod signal;
 mod socket;
 mod tree;
+mod unix;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,7 @@ pub use process::*;
 pub use signal::*;
 pub use socket::*;
 pub use tree::*;
+pub use unix::*;
 
 /// Everything of a sandbox.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

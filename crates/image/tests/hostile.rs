@@ -118,7 +118,7 @@ fn sockets(state: &mut SandboxState) {
             bound: Some(UnixBoundState::Abstract),
             backlog: Some(UnixBacklogState { limit: 5, creds, ready: vec![Ref::FIRST] }),
         });
-        let socket = SocketRef::Unix(socket);
+        let socket = SocketRef::Unix(socket.index());
         let kind = OpenFileKind::Socket(SocketFileState { mode: 0o777, uid: 0, gid: 0, time: (1, 0), socket });
         let first = state.open_files.get(Ref::FIRST).unwrap().clone();
         state.open_files.push(OpenFileState { flags: 2, kind, ..first });

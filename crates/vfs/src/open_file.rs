@@ -1,5 +1,7 @@
 //! [`OpenFile`]: the open file description, which descriptors share.
 
+mod lease;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -13,7 +15,6 @@ use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, PathOnly, Seekable, SparseSeek, moved};
 use crate::inode::{Inode, Metadata};
 use crate::inotify::Through;
-use crate::leases::LeaseHolder;
 use crate::locks::LockOwner;
 use crate::mount::MountFlags;
 use crate::path::Path;
@@ -451,16 +452,6 @@ impl OpenFile {
     /// Has what the description locks given up when it goes.
     pub fn note_lock(&self) {
         self.has_locks.store(true, Ordering::Relaxed);
-    }
-}
-
-impl LeaseHolder for OpenFile {
-    fn lease_breaks(&self, fd: i32) {
-        let (owner, signal) = self.owner();
-        if let Some(signals) = self.path.mount.tables().io_signals.upgrade() {
-            let band = PollEvents::IN | PollEvents::RDNORM | PollEvents::MSG;
-            signals.send_io_signal(&owner, signal, fd, band.bits());
-        }
     }
 }
 

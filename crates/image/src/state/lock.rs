@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct HeldState {
     /// The lock of flock(2), and who took it (a number of the outermost pid namespace).
     pub flock: Option<(LockKindState, i32)>,
+    // Those that are a process's are in its descriptor table.
     /// OFD locks.
     pub records: Vec<RecordLockState>,
     /// The lease.
@@ -59,6 +60,7 @@ pub struct LeaseState {
 pub struct BreakingState {
     /// What it becomes; none if it is to be given up.
     pub to: Option<LockKindState>,
+    // Not a time: the clock of a restore is another one.
     /// Nanoseconds until that is done for the holder; none for ever.
     pub left_ns: Option<u64>,
 }

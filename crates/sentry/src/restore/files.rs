@@ -118,8 +118,8 @@ impl Opener<'_> {
             OpenFileKind::SignalFd(saved) => SignalFd::restore(self.kernel, self.ns, saved, flags, &creds)?,
             OpenFileKind::PidFd(saved) => self.pidfd(saved, flags, &creds)?,
             OpenFileKind::Socket(saved) => {
-                let SocketRef::Unix(name) = saved.socket;
-                let socket = self.unix.take(name.index())?;
+                let SocketRef::Unix(index) = saved.socket;
+                let socket = self.unix.take(index)?;
                 vfs.open_restored_socket(socket, self.net, saved, flags, &creds)
             }
             OpenFileKind::Epoll(_) => vfs.open_anon("[eventpoll]", Epoll::new(), flags, &creds),

@@ -51,6 +51,7 @@ impl LeaseTable {
             let leases = Mutex::new(LockClass::FileLocks, Vec::new());
             Arc::new(FileLeases { leases, queue: WaitQueue::new(), count: self.count.clone() })
         };
+        // As `set` enters it, but with what it may be on its way to.
         let of_file = self.files.lock().entry(key).or_insert_with(new).clone();
         let mut leases = of_file.leases.lock();
         // A write lease is its file's only one.

@@ -11,6 +11,7 @@ impl LockTable {
 
     /// The record locks that `owner` has on the inode `key`.
     pub(crate) fn of_owner(&self, key: InodeKey, owner: LockOwner) -> Vec<RecordLock> {
+        // Not by `of`, which would leave an entry behind.
         let Some(file) = self.find(key) else { return Vec::new() };
         let s = file.state.lock();
         s.records.all().iter().filter(|lock| lock.owner == owner).copied().collect()

@@ -64,6 +64,7 @@ pub(super) fn held(f: &OpenFile) -> Result<HeldState, Refusal> {
         return Ok(HeldState::default());
     }
     let key = f.inode().metadata().map_err(|_| unknown(f.path()))?.key();
+    // Those of processes are their descriptor tables'.
     let records = tables.locks.of_owner(key, LockOwner::Description(f.id()));
     let flock = tables.locks.whole_of(key, f.id());
     let lease = tables.leases.save(key, f.id()).map(|lease| LeaseState {
@@ -71,6 +72,7 @@ pub(super) fn held(f: &OpenFile) -> Result<HeldState, Refusal> {
         kind: lease_kind(lease.kind),
         breaking: lease.breaking.map(|(to, until)| BreakingState {
             to: to.map(lease_kind),
+            // The clock of a restore is another one.
             left_ns: until.map(|until| nanoseconds(until.saturating_duration_since(Instant::now()))),
         }),
     });
@@ -84,6 +86,7 @@ pub(super) fn held_by_table(table: &FdTable, files: &[(Fd, Arc<OpenFile>)]) -> R
     let mut seen = std::collections::HashSet::new();
     for (fd, f) in files {
         let locks = &f.path().mount.tables().locks;
+        // One table for all files: there is nothing to find by the others either.
         if locks.is_empty() {
             return Ok(saved);
         }
@@ -145,6 +148,7 @@ pub fn hold_again(f: &Arc<OpenFile>, saved: &HeldState) -> Result<(), ImageError
     if *saved == HeldState::default() {
         return Ok(());
     }
+    // Before anything is held, so that closing it gives all of it up.
     f.note_lock();
     let key = key_of(f)?;
     let tables = f.path().mount.tables();
@@ -152,6 +156,7 @@ pub fn hold_again(f: &Arc<OpenFile>, saved: &HeldState) -> Result<(), ImageError
         lock_again(f, LockOwner::Description(f.id()), lock)?;
     }
     if let Some((kind, pid)) = saved.flock {
+        // In the sandbox first, as flock(2) does it.
         tables.locks.of(key).flock(f, kind.into(), pid).map_err(|errno| failed(f, errno))?;
         if let Some(outside) = f.file().outside_locks() {
             outside.flock(f.id(), Some(kind.into())).map_err(|errno| failed(f, errno))?;
@@ -174,6 +179,7 @@ pub fn hold_again(f: &Arc<OpenFile>, saved: &HeldState) -> Result<(), ImageError
 pub(super) fn hold_again_by_table(table: &FdTable, saved: &[ProcessLockState]) -> Result<(), ImageError> {
     for ProcessLockState { fd, lock } in saved {
         let f = table.get(Fd(*fd)).map_err(|_| ImageError::state(format!("a lock of descriptor {fd}")))?;
+        // As before F_SETLK: a close looks for it.
         table.note_posix_lock();
         lock_again(&f, LockOwner::Process(table.id()), lock)?;
     }
@@ -189,6 +195,7 @@ fn lock_again(f: &OpenFile, owner: LockOwner, saved: &RecordLockState) -> Result
     let lock = RecordLock { range, kind, owner, pid: saved.pid };
     let locks = f.path().mount.tables().locks.of(key_of(f)?);
     locks.lock(lock).map_err(|_| ImageError::state("locks that exclude each other"))?;
+    // With --leave-running the original still has it there: then this is an error by name.
     match f.file().outside_locks() {
         Some(outside) => outside.set(owner, range, Some(kind)).map_err(|errno| failed(f, errno)),
         None => Ok(()),

@@ -121,6 +121,7 @@ impl Saver {
     /// # Errors
     /// One of something that nobody has open.
     pub fn all_locks_met(&self, tables: &Tables) -> Result<(), Refusal> {
+        // By their number: which one is missing, nobody could say by an inode's.
         if tables.locks.all().len() == self.locks && tables.leases.count() == self.leases {
             return Ok(());
         }
@@ -318,6 +319,7 @@ impl SaveFiles for Saver {
     }
 
     fn network(&self, net: &NetNamespace) -> Result<(), Refusal> {
+        // By number, as namespaces of tasks are compared.
         let own = net.id == self.net.id;
         if own { Ok(()) } else { Err(Refusal::new("a socket of a network namespace of the guest's own")) }
     }

@@ -68,8 +68,6 @@ pub enum BufferSide {
 /// Default and largest size of a buffer (`net.core.{w,r}mem_{default,max}`).
 pub const BUFFER_DEFAULT: usize = 212_992;
 const BUFFER_MAX: usize = 212_992;
-/// Largest size that a privileged caller may ask for.
-const FORCED_MAX: usize = 1 << 28;
 const SNDBUF_MIN: usize = 4608;
 const RCVBUF_MIN: usize = 2304;
 
@@ -341,8 +339,8 @@ impl SocketCore {
             abi::SO_SNDBUF => self.resize(BufferSide::Send, number, BUFFER_MAX),
             abi::SO_RCVBUF => self.resize(BufferSide::Receive, number, BUFFER_MAX),
             abi::SO_SNDBUFFORCE | abi::SO_RCVBUFFORCE if !privileged() => return Err(Errno::EPERM),
-            abi::SO_SNDBUFFORCE => self.resize(BufferSide::Send, number, FORCED_MAX),
-            abi::SO_RCVBUFFORCE => self.resize(BufferSide::Receive, number, FORCED_MAX),
+            abi::SO_SNDBUFFORCE => self.resize(BufferSide::Send, number, 1 << 28),
+            abi::SO_RCVBUFFORCE => self.resize(BufferSide::Receive, number, 1 << 28),
             abi::SO_RCVLOWAT => {
                 // A negative number is the largest, and zero waits for one byte as well (`sock_set_rcvlowat`).
                 let n = if number.cast_signed() < 0 { i32::MAX.cast_unsigned() } else { number.max(1) };

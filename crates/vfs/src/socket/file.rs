@@ -111,10 +111,12 @@ impl File for SocketFile {
     }
 
     fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+        // First of all: what it is bound to in another namespace means nothing here.
         saver.network(&self.net)?;
         let name = || format!("socket:[{}]", self.socket.core().ino());
         let socket = self.socket.save(saver).map_err(|refusal| refusal.at(name()))?;
         let meta = f.inode().metadata().map_err(|_| Refusal::new(name()))?;
+        // A socket has one time for all three.
         let time = (meta.mtime.tv_sec, meta.mtime.tv_nsec);
         let mode = meta.mode & S_IALLUGO;
         Ok(OpenFileKind::Socket(SocketFileState { mode, uid: meta.uid, gid: meta.gid, time, socket }))

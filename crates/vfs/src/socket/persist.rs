@@ -41,6 +41,7 @@ impl RestoreSockets<'_> {
     /// # Errors
     /// A process that is not in the image.
     pub fn creds(&self, saved: &SocketCredsState) -> Result<SocketCreds, ImageError> {
+        // Numbers of processes that are gone stay taken as long as something remembers them.
         let find = |number: i32| {
             self.pids.lookup(number).ok_or_else(|| ImageError::state(format!("a socket of process {number}")))
         };

@@ -17,7 +17,7 @@ impl UnixSocket {
             return Err(Refusal::new("a connection to a UNIX socket of the host"));
         }
         let me = self.me.upgrade().ok_or_else(|| Refusal::new("a UNIX socket that is being closed"))?;
-        Ok(SocketRef::Unix(me.saved_as(saver)))
+        Ok(SocketRef::Unix(me.saved_as(saver).index()))
     }
 
     /// Its name in the image.

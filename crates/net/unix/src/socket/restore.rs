@@ -148,6 +148,7 @@ impl<'a> Restored<'a> {
 
     /// First the names by which sockets are found, then those that are only shown.
     fn bind(&mut self) -> Result<(), ImageError> {
+        // Accepted sockets come to share what is bound.
         let mut bound = HashMap::new();
         for (_, saved, socket) in self.all() {
             let Some(how) = &saved.bound else { continue };

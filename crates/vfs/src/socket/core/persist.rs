@@ -8,7 +8,7 @@ use moat_image::ImageError;
 use moat_image::state::SocketCoreState;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 
-use super::{CoreFlags, Details, FORCED_MAX, SocketCore};
+use super::{CoreFlags, Details, SocketCore};
 use crate::socket::SocketMemory;
 
 /// Inode numbers are below this.
@@ -18,13 +18,14 @@ const MAX_INO: u64 = 1 << 62;
 const MAX_ERRNO: i32 = 4095;
 
 /// The largest buffer: what SO_SNDBUFFORCE gives, doubled.
-const MAX_BUFFER: u64 = 2 * FORCED_MAX as u64;
+const MAX_BUFFER: u64 = 1 << 29;
 
 impl SocketCore {
     /// All of it, but for who waits.
     #[must_use]
     pub fn save(&self) -> SocketCoreState {
         let bytes = |n: &AtomicUsize| u64::try_from(n.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        // Copied, so that nothing else is done under the lock.
         let details = self.details.lock().clone();
         SocketCoreState {
             ino: self.ino,
@@ -62,6 +63,7 @@ impl SocketCore {
         let sndbuf = size(saved.sndbuf).ok_or_else(|| wrong("send buffer"))?;
         let rcvbuf = size(saved.rcvbuf).ok_or_else(|| wrong("receive buffer"))?;
         let rcvlowat = i32::try_from(saved.rcvlowat).ok().and_then(|n| usize::try_from(n).ok());
+        // It comes out of a call as it is.
         if !(0..=MAX_ERRNO).contains(&saved.error) {
             return Err(wrong("error"));
         }

@@ -14,7 +14,7 @@ impl LockTable {
         // Not by `of`, which would leave an entry behind.
         let Some(file) = self.find(key) else { return Vec::new() };
         let s = file.state.lock();
-        s.records.all().iter().filter(|lock| lock.owner == owner).copied().collect()
+        s.records.all().filter(|lock| lock.owner == owner).copied().collect()
     }
 
     /// The flock(2) lock that a description has on the inode `key`, and who took it.

@@ -6,7 +6,8 @@
 //! became runnable, so that a syscall is handled on the thread (and, with the host's synchronous wake-up, on the CPU)
 //! that was told of it, with no hand-off. If more became runnable than one thread can do, or the thread is going to block
 //! ([`block_in_place`]), another worker is woken and takes the lead. Where the only one awake is busy for long, a sleeper does so by itself:
-//! one of them, the *guard*, looks each [`watchdog::INTERVAL`] whether anybody leads. With nothing to run there is no guard.
+//! one of them, the *guard*, does so after [`watchdog::INTERVAL`]. With nothing to run there is no guard. A host call that only may
+//! sleep is a [`host_call`]: whoever leads or guards does the work of a worker that has been in one for long ([`calls`]).
 //!
 //! A future that has much to compute does so in turns: it asks [`is_turn_over`] between pieces of some 100 KiB or their like, and
 //! is queued behind the others by [`end_turn`]. Before the next one runs the worker looks for events and timers.
@@ -15,6 +16,7 @@
 //! - A future is polled by one thread at a time; the queue holds it at most once.
 //! - If the queue is not empty, some worker is running or about to look at it.
 
+mod calls;
 mod sleep;
 
 use std::cell::Cell;
@@ -32,6 +34,7 @@ use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{busy, reactor, timer, watchdog};
+pub use calls::host_call;
 use sleep::Guard;
 
 /// Where the events of guest threads come from: the platform, as the executor sees it.
@@ -161,7 +164,7 @@ pub(crate) fn unpark_leader() {
 /// Runs the executor on this thread and on `extra_workers` more, until [`stop`].
 pub fn run(extra_workers: usize) {
     for _ in 0..extra_workers {
-        start_thread();
+        start_thread(|_| ());
     }
     executor().state.lock().threads += 1;
     work();
@@ -182,7 +185,8 @@ pub fn host_cpus() -> usize {
     executor().max_active
 }
 
-fn start_thread() {
+/// Starts a worker, which does `first` before anything else.
+fn start_thread(first: fn(&Executor)) {
     let e = executor();
     {
         let mut s = e.state.lock();
@@ -191,7 +195,10 @@ fn start_thread() {
         }
         s.threads += 1;
     }
-    let started = std::thread::Builder::new().name("executor".into()).stack_size(STACK_BYTES).spawn(work);
+    let started = std::thread::Builder::new().name("executor".into()).stack_size(STACK_BYTES).spawn(move || {
+        first(executor());
+        work();
+    });
     // The host may have no more threads: those that there are go on.
     if started.is_err() {
         e.state.lock().threads -= 1;
@@ -222,7 +229,7 @@ pub fn block_in_place<R>(f: impl FnOnce() -> R) -> R {
         reactor::interrupt();
     }
     if need_thread {
-        start_thread();
+        start_thread(|_| ());
     }
     // What `f` makes runnable is for others: `schedule` must wake one.
     IS_WORKER.set(false);
@@ -276,11 +283,16 @@ fn work() {
         }
         if let Some(runnable) = s.queue.pop_front() {
             // Nobody takes in events while it runs: should that be long, the guard will.
-            if !s.leading && s.guard == Guard::None && s.asleep > 0 {
+            let guarded = s.leading || s.guard != Guard::None;
+            let nobody_sleeps = s.asleep == 0;
+            if !guarded {
                 s.guard = Guard::Wanted;
                 e.idle.notify_one();
             }
             drop(s);
+            if !guarded && nobody_sleeps {
+                start_thread(|e| e.guard(&mut e.state.lock()));
+            }
             TURN_START.set(None);
             watchdog::turn();
             runnable.run();
@@ -348,8 +360,9 @@ fn wait_for_events(e: &Executor) {
     }
     let timeout = timer::time_left().map(|left| left.min(Duration::from_secs(3600)));
     if others_run && !found {
-        let most = watchdog::INTERVAL;
+        let most = calls::TICK;
         poll_events(e, Some(timeout.map_or(most, |left| left.min(most))));
+        e.state.lock().take_over();
         watchdog::look(Instant::now());
         return;
     }
@@ -440,6 +453,27 @@ mod tests {
             });
             run_meanwhile.store(tell.load(Ordering::SeqCst), Ordering::SeqCst);
         });
+        // A host call that sleeps until another task has run: on one worker after the other, so that nobody but a guard is left.
+        let (answered, waited) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..2 {
+            let (answered, waited) = (answered.clone(), waited.clone());
+            spawn(async move {
+                timer::sleep_until(Instant::now() + Duration::from_millis(150)).await;
+                let deadline = Instant::now() + Duration::from_secs(5);
+                let seen = host_call(|| {
+                    while answered.load(Ordering::SeqCst) == 0 && Instant::now() < deadline {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    answered.load(Ordering::SeqCst)
+                });
+                waited.fetch_add(seen, Ordering::SeqCst);
+            });
+        }
+        let answers = answered.clone();
+        spawn(async move {
+            timer::sleep_until(Instant::now() + Duration::from_millis(200)).await;
+            answers.store(1, Ordering::SeqCst);
+        });
         for i in 0..8u64 {
             let done = done.clone();
             spawn(async move {
@@ -451,6 +485,7 @@ mod tests {
         run(1);
         assert_eq!(done.load(Ordering::SeqCst), 8);
         assert_eq!((told.load(Ordering::SeqCst), ran.load(Ordering::SeqCst)), (1, 1));
+        assert_eq!(waited.load(Ordering::SeqCst), 2, "a timer came while all workers were in host calls");
         assert_eq!(held.load(Ordering::SeqCst), 1, "a timer came while one worker was held and the other slept");
     }
 }

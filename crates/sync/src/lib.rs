@@ -31,7 +31,7 @@ pub mod watchdog;
 mod weak_list;
 
 pub use counters::Counters;
-pub use executor::{block_in_place, spawn};
+pub use executor::{block_in_place, host_call, spawn};
 pub use lock::{Condvar, LockClass, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use wait::{Listener, Notify, WaitQueue};
 pub use weak_list::WeakList;

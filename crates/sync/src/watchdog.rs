@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// How long a task may hold a worker before it is named.
 pub const LONG: Duration = Duration::from_secs(5);
 
@@ -32,6 +34,22 @@ struct Worker {
     turns: AtomicU64,
     process: AtomicI32,
     task: AtomicI32,
+    /// When it entered the host call that it is in, by [`now_ns`]; else one of the values below.
+    call: AtomicU64,
+}
+
+/// The worker is in no host call.
+const OUTSIDE: u64 = 0;
+/// It is, and another has taken over.
+const TAKEN: u64 = 1;
+
+/// How a host call has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Nobody took notice.
+    Unnoticed,
+    /// Another worker does this one's work.
+    TakenOver,
 }
 
 struct Seen {
@@ -64,7 +82,7 @@ pub(crate) fn turn() {
         let worker = own.get_or_init(|| {
             let thread = rustix::thread::gettid().as_raw_nonzero().get();
             let (turns, process, task) = (AtomicU64::new(0), AtomicI32::new(0), AtomicI32::new(0));
-            let worker = Arc::new(Worker { thread, turns, process, task });
+            let worker = Arc::new(Worker { thread, turns, process, task, call: AtomicU64::new(OUTSIDE) });
             let seen = Seen { turns: 0, since: Instant::now(), is_told: false };
             let mut workers = WORKERS.lock();
             // Those of threads that have ended.
@@ -75,6 +93,42 @@ pub(crate) fn turn() {
         // Only the worker itself writes.
         worker.turns.store(worker.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     });
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, which is none of the values above.
+fn now_ns() -> u64 {
+    let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(TAKEN.saturating_add(1))
+}
+
+/// The calling worker enters a host call, and holds nothing for as long.
+pub(crate) fn enter_call() {
+    turn();
+    OWN.with(|own| {
+        if let Some(worker) = own.get() {
+            worker.call.store(now_ns(), Ordering::SeqCst);
+        }
+    });
+}
+
+/// It has come back.
+pub(crate) fn leave_call() -> Call {
+    turn();
+    let was = OWN.with(|own| own.get().map_or(OUTSIDE, |worker| worker.call.swap(OUTSIDE, Ordering::SeqCst)));
+    if was == TAKEN { Call::TakenOver } else { Call::Unnoticed }
+}
+
+/// Takes over from the workers that have been in a host call for longer than `patience_ns`; how many.
+pub(crate) fn take_over(patience_ns: u64) -> usize {
+    let latest = now_ns().saturating_sub(patience_ns);
+    let is_taken = |watched: &&Watched| {
+        let call = &watched.worker.call;
+        let since = call.load(Ordering::SeqCst);
+        since > TAKEN
+            && since < latest
+            && call.compare_exchange(since, TAKEN, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    };
+    WORKERS.lock().iter().filter(is_taken).count()
 }
 
 /// The calling worker is busy with this process's thread from here on; zeros: with none.

@@ -9,7 +9,7 @@ use moat_image::Refusal;
 use moat_image::state::OpenFileKind;
 use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Origin, Sharing};
 use moat_platform::MapSource;
-use moat_sync::block_in_place;
+use moat_sync::{block_in_place, host_call};
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{File, Seekable, SparseSeek, SyncKind};
 use moat_vfs::inode::{Inode, Metadata, SetAttr};
@@ -100,7 +100,7 @@ impl<T: HostTree> File for HostFile<T> {
     fn write(&self, f: &OpenFile, buf: &[u8], pos: u64) -> Result<usize> {
         // Asked before, as the host may take the bits.
         let before = self.inode.set_id_mode();
-        let n = rustix::io::pwrite(&self.fd, buf, pos).map_err(Errno::from);
+        let n = host_call(|| rustix::io::pwrite(&self.fd, buf, pos)).map_err(Errno::from);
         self.written(f, before);
         n
     }
@@ -108,7 +108,7 @@ impl<T: HostTree> File for HostFile<T> {
     fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
         let before = self.inode.set_id_mode();
         let iov = [std::io::IoSlice::new(buf)];
-        let n = rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND).map_err(Errno::from);
+        let n = host_call(|| rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND)).map_err(Errno::from);
         self.written(f, before);
         // The host does not say where it wrote.
         Ok((n?, self.metadata(f)?.size))
@@ -124,7 +124,7 @@ impl<T: HostTree> File for HostFile<T> {
             SparseSeek::Data => SeekFrom::Data(offset),
             SparseSeek::Hole => SeekFrom::Hole(offset),
         };
-        rustix::fs::seek(&self.fd, from).map_err(Errno::from)
+        host_call(|| rustix::fs::seek(&self.fd, from)).map_err(Errno::from)
     }
 
     fn metadata(&self, f: &OpenFile) -> Result<Metadata> {
@@ -134,7 +134,7 @@ impl<T: HostTree> File for HostFile<T> {
         }
         match self.inode.known_attributes() {
             Some(known) => Ok(known),
-            None => self.inode.ask_by(|| crate::direct::metadata_of(&*self.fd)),
+            None => self.inode.ask_by(|| host_call(|| crate::direct::metadata_of(&*self.fd))),
         }
     }
 
@@ -162,7 +162,7 @@ impl<T: HostTree> File for HostFile<T> {
 
     fn truncate(&self, f: &OpenFile, len: u64) -> Result<()> {
         let before = self.inode.set_id_mode();
-        let done = rustix::fs::ftruncate(&self.fd, len).map_err(Errno::from);
+        let done = host_call(|| rustix::fs::ftruncate(&self.fd, len)).map_err(Errno::from);
         self.written(f, before);
         done
     }

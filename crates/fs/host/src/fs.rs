@@ -15,6 +15,7 @@ use moat_vfs::persist::SaveFiles;
 
 use crate::inode::{HostInode, Identity};
 use crate::tree::HostTree;
+use crate::watched::Watched;
 
 /// Who changes the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ type Fresh<T> = (Weak<HostInode<T>>, OwnedFd);
 
 /// What all inodes of a file system share.
 pub(crate) struct TreeCore<T: HostTree> {
-    pub(crate) tree: T,
+    pub(crate) tree: Watched<T>,
     pub(crate) trust: Trust,
     /// The device number shown to the guest.
     pub(crate) dev: DeviceId,
@@ -151,6 +152,7 @@ impl<T: HostTree> HostFs<T> {
     /// # Errors
     /// Those of the host for its root.
     pub fn new(dev: DeviceId, tree: T, trust: Trust) -> Result<Arc<HostFs<T>>> {
+        let tree = Watched::new(tree);
         let node = tree.root()?;
         let meta = tree.stat(&node)?;
         // A file that overlayfs copies up shows the copy's birth time from then on.

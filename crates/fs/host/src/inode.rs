@@ -188,7 +188,7 @@ impl<T: HostTree> HostInode<T> {
 
     /// The entries of `dir`, which is this directory.
     pub(crate) fn entries(&self, dir: &T::Node) -> Result<Vec<crate::tree::HostEntry>> {
-        block_in_place(|| self.core.tree.list(dir))
+        self.core.tree.list(dir)
     }
 
     /// Writes out the directory that `dir` holds.

@@ -25,7 +25,9 @@ mod locks;
 pub mod stdio;
 pub mod terminal;
 pub mod tree;
+mod watched;
 
 pub use direct::{DirectTree, NodeMaker, Sockets};
 pub use fs::{HostFs, Trust};
 pub use gofer::GoferTree;
+pub use watched::Watched;

@@ -8,6 +8,7 @@ use moat_abi::fs::FileType;
 use moat_abi::stat::{DeviceId, Statfs};
 use moat_abi::{Errno, Result};
 use moat_control::spec::OverlayLimits;
+use moat_fs_host::Watched;
 use moat_fs_host::tree::{HostTree, NewHostNode};
 use moat_fs_overlay::OverlayFs;
 use moat_fs_tmpfs::{Medium, TmpFs, TmpOptions};
@@ -53,7 +54,7 @@ pub(super) fn over(
 
 /// A directory of the host in which files without a name are made.
 pub(super) struct HostDirectory<T: HostTree> {
-    tree: T,
+    tree: Watched<T>,
     root: T::Node,
     /// What files are made with: the directory's owner pays for them.
     new: NewHostNode,
@@ -63,6 +64,7 @@ pub(super) struct HostDirectory<T: HostTree> {
 
 impl<T: HostTree> HostDirectory<T> {
     pub(super) fn new(tree: T) -> Result<HostDirectory<T>> {
+        let tree = Watched::new(tree);
         let root = tree.root()?;
         let owner = tree.stat(&root)?;
         let new = NewHostNode { mode: 0o600, uid: owner.uid, gid: owner.gid };

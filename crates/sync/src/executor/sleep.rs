@@ -1,8 +1,10 @@
 //! Workers that have nothing to do: how they sleep, and the [`Guard`] among them.
 
+use std::time::Instant;
+
 use parking_lot::MutexGuard;
 
-use super::{Executor, ExecutorState};
+use super::{Executor, ExecutorState, calls};
 use crate::watchdog;
 
 /// The sleeper that wakes up by itself.
@@ -10,7 +12,7 @@ use crate::watchdog;
 pub(super) enum Guard {
     /// There is none.
     None,
-    /// A sleeper has been woken to become it.
+    /// A sleeper has been woken to become it, a thread has been started, or the next one who has nothing to do will.
     Wanted,
     /// It sleeps, for a time.
     Kept,
@@ -38,18 +40,31 @@ impl Executor {
 
     /// Sleeps until somebody has something to do; as the guard, if one is wanted by then, a time longer.
     pub(super) fn sleep(&self, s: &mut MutexGuard<'_, ExecutorState>) {
-        s.asleep += 1;
-        self.idle.wait(s);
-        s.asleep -= 1;
         if s.guard != Guard::Wanted {
+            s.asleep += 1;
+            self.idle.wait(s);
+            s.asleep -= 1;
+        }
+        // Who has something to run has woken up for that; whoever runs the next future asks again.
+        if s.guard == Guard::Wanted {
+            s.guard = Guard::None;
+            if s.queue.is_empty() {
+                self.guard(s);
+            }
+        }
+    }
+
+    /// Sleeps as the guard, and looks now and then whether work of others is to be done.
+    pub(super) fn guard(&self, s: &mut MutexGuard<'_, ExecutorState>) {
+        if s.guard == Guard::Kept || s.stopping {
             return;
         }
+        s.guard = Guard::Kept;
+        let start = Instant::now();
+        while self.guarding.wait_for(s, calls::TICK).timed_out()
+            && !s.take_over()
+            && start.elapsed() < watchdog::INTERVAL
+        {}
         s.guard = Guard::None;
-        // Who has something to run has woken up for that; whoever runs the next future asks again.
-        if s.queue.is_empty() && !s.stopping {
-            s.guard = Guard::Kept;
-            self.guarding.wait_for(s, watchdog::INTERVAL);
-            s.guard = Guard::None;
-        }
     }
 }

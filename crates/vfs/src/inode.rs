@@ -240,6 +240,18 @@ pub trait Inode: Send + Sync + Any {
     /// EIO, ESTALE where the file is not in memory.
     fn metadata(&self) -> Result<Metadata>;
 
+    /// As [`Inode::metadata`], for mode and owner alone: all else may be as it was before entries came and went.
+    ///
+    /// # Errors
+    /// As there.
+    fn ownership(&self) -> Result<Metadata> {
+        self.metadata()
+    }
+
+    /// A name of the file is about to go, and nobody has the file by it: if it is the last one, nothing need be done so that it can still
+    /// be reached.
+    fn abandon(&self) {}
+
     /// The type; never changes, and is asked often.
     fn file_type(&self) -> FileType;
 

@@ -80,7 +80,7 @@ fn check_delete(dir: &Path, creds: &Credentials, victim: &dyn Inode, expected: V
 
 /// In a sticky directory only the owner of the file, or of the directory, removes it.
 fn check_sticky(dir: &dyn Inode, creds: &Credentials, victim: &dyn Inode) -> Result<()> {
-    let d = dir.metadata()?;
+    let d = dir.ownership()?;
     // The directory's owner may remove anything in it.
     if d.mode & S_ISVTX == 0 || d.uid == creds.fsuid {
         return Ok(());
@@ -92,7 +92,7 @@ fn check_sticky(dir: &dyn Inode, creds: &Credentials, victim: &dyn Inode) -> Res
 /// The new file's owner and mode, by umask and the directory's setgid bit (`inode_init_owner`).
 fn new_node<'a>(view: &View<'_>, dir: &dyn Inode, mode: u32, kind: NodeKind<'a>) -> Result<NewNode<'a>> {
     let creds = view.creds();
-    let parent = dir.metadata()?;
+    let parent = dir.ownership()?;
     let mut mode = match kind {
         // A link's permissions are never asked.
         NodeKind::Symlink(_) => 0o777,

@@ -14,42 +14,25 @@ use moat_vfs::inode::Metadata;
 use moat_vfs::persist::{Compare, SaveFiles};
 
 use crate::inode::HostInode;
-use crate::tree::{HostEntry, HostTree};
-
-/// A listing with the position after each entry.
-struct Listing(Vec<(HostEntry, u64)>);
-
-impl Listing {
-    /// Positions are the host's, so that they mean the same in every opening; where those do not grow (no file system of
-    /// Linux that counts entries or hashes does that) they are counted.
-    fn new(entries: Vec<HostEntry>) -> Listing {
-        let host = |e: &HostEntry| u64::try_from(e.next).unwrap_or(0).saturating_add(FIRST_ENTRY).min(LAST);
-        let grows = entries.windows(2).all(|w| host(&w[0]) < host(&w[1]));
-        let first_fits = entries.first().is_none_or(|e| host(e) > FIRST_ENTRY);
-        let positions: Vec<u64> = if grows && first_fits {
-            entries.iter().map(host).collect()
-        } else {
-            (FIRST_ENTRY + 1..).take(entries.len()).collect()
-        };
-        Listing(entries.into_iter().zip(positions).collect())
-    }
-}
-
-/// The largest position that lseek(2) takes.
-const LAST: u64 = i64::MAX.cast_unsigned();
+use crate::listing::Listing;
+use crate::tree::HostTree;
 
 /// An open directory: a listing taken when reading starts at its beginning.
 pub struct HostDirFile<T: HostTree> {
     inode: Arc<HostInode<T>>,
-    /// Kept, so that the directory stays the one that was opened whatever others do to its names.
-    dir: Arc<T::Node>,
+    /// Held where others may change its names, so that it stays the directory that was opened.
+    dir: Option<Arc<T::Node>>,
     listing: Mutex<Option<Arc<Listing>>>,
 }
 
 impl<T: HostTree> HostDirFile<T> {
-    pub(crate) fn new(inode: Arc<HostInode<T>>, dir: Arc<T::Node>) -> HostDirFile<T> {
+    pub(crate) fn new(inode: Arc<HostInode<T>>, dir: Option<Arc<T::Node>>) -> HostDirFile<T> {
         inode.opened();
         HostDirFile { inode, dir, listing: Mutex::new(LockClass::FileData, None) }
+    }
+
+    fn node(&self) -> Result<Arc<T::Node>> {
+        self.dir.clone().map_or_else(|| self.inode.node(), Ok)
     }
 }
 
@@ -86,16 +69,14 @@ impl<T: HostTree> File for HostDirFile<T> {
         let listing = match known {
             Some(l) => l,
             None => {
-                let fresh = Arc::new(Listing::new(self.inode.entries(&self.dir)?));
-                self.inode.was_read();
+                let fresh = self.inode.listing(|| self.node())?;
                 *self.listing.lock() = Some(fresh.clone());
                 fresh
             }
         };
         let mut reached = pos;
         // Whatever has come and gone: entries behind the position that is asked for.
-        let start = listing.0.partition_point(|(_, next)| *next <= pos);
-        for (e, next) in listing.0.iter().skip(start) {
+        for (e, next) in listing.behind(pos) {
             let file_type = FileType::from_mode(u32::from(e.dtype) << 12);
             // 0 would stand for no entry.
             let entry = DirEntry { name: &e.name, ino: e.ino.max(1), file_type, next: *next };
@@ -108,6 +89,6 @@ impl<T: HostTree> File for HostDirFile<T> {
     }
 
     fn sync(&self, _f: &OpenFile, kind: SyncKind) -> Result<()> {
-        self.inode.sync_dir(&self.dir, kind)
+        self.inode.sync_dir(&*self.node()?, kind)
     }
 }

@@ -14,6 +14,7 @@ use moat_vfs::inode::{Inode, InodeKey, Metadata};
 use moat_vfs::persist::SaveFiles;
 
 use crate::inode::{HostInode, Identity};
+use crate::kept::Kept;
 use crate::tree::HostTree;
 use crate::watched::Watched;
 
@@ -28,6 +29,10 @@ pub enum Trust {
 
 /// Nodes held per file system beyond those that can't be found again: descriptors are limited.
 const MAX_NODES: usize = 1024;
+/// Entries of directories that are kept in memory per file system, some 100 bytes each.
+const MAX_LISTED: usize = 64 << 10;
+/// Descriptors kept open for the next reader per file system.
+const MAX_READERS: usize = 256;
 /// Nodes looked at for one that can be given back, when there are too many.
 const SCAN: usize = 4;
 
@@ -47,6 +52,9 @@ pub(crate) struct TreeCore<T: HostTree> {
     inodes: Mutex<HashMap<InodeKey, Weak<HostInode<T>>>>,
     /// Those that hold a node, longest first.
     holders: Mutex<VecDeque<Weak<HostInode<T>>>>,
+    /// Those that keep a listing, and those that keep a descriptor, where only this sandbox changes the tree.
+    pub(crate) listed: Kept<HostInode<T>>,
+    pub(crate) readers: Kept<HostInode<T>>,
     /// The last file made, which is about to be opened.
     fresh: Mutex<Option<Fresh<T>>>,
 }
@@ -165,6 +173,8 @@ impl<T: HostTree> HostFs<T> {
             birth_times_stay,
             inodes: Mutex::new(LockClass::Table, HashMap::new()),
             holders: Mutex::new(LockClass::Table, VecDeque::new()),
+            listed: Kept::new(MAX_LISTED),
+            readers: Kept::new(MAX_READERS),
             fresh: Mutex::new(LockClass::Table, None),
         });
         let meta = core.translate(meta);

@@ -53,10 +53,14 @@ pub struct HostInode<T: HostTree> {
     held: Mutex<Held<T>>,
     /// Used since the holders were last looked through.
     recent: AtomicBool,
+    /// Nobody has it by the name that is about to go.
+    abandoned: AtomicBool,
     /// Open file descriptions of it.
     openings: AtomicUsize,
     /// The descriptor that all read-only opens share.
     reader: Mutex<Weak<OwnedFd>>,
+    /// It, after the last of them where only this sandbox changes the tree.
+    kept_reader: Mutex<Option<Arc<OwnedFd>>>,
     /// The last descriptor opened for writing.
     writer: Mutex<Weak<OwnedFd>>,
     /// Who has locks on the host, in a shared tree.
@@ -87,8 +91,10 @@ impl<T: HostTree> HostInode<T> {
             mode: AtomicU32::new(meta.mode),
             held: Mutex::new(LockClass::Inode, Held::default()),
             recent: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             openings: AtomicUsize::new(0),
             reader: Mutex::new(LockClass::FileData, Weak::new()),
+            kept_reader: Mutex::new(LockClass::FileData, None),
             writer: Mutex::new(LockClass::FileData, Weak::new()),
             lock_owners: Mutex::new(LockClass::FileData, HashMap::new()),
             target: OnceLock::new(),
@@ -184,11 +190,6 @@ impl<T: HostTree> HostInode<T> {
             }
             done => done,
         }
-    }
-
-    /// The entries of `dir`, which is this directory.
-    pub(crate) fn entries(&self, dir: &T::Node) -> Result<Vec<crate::tree::HostEntry>> {
-        self.core.tree.list(dir)
     }
 
     /// Writes out the directory that `dir` holds.

@@ -21,6 +21,8 @@ pub mod fs;
 pub mod gofer;
 pub mod inode;
 pub mod ioctl;
+mod kept;
+mod listing;
 mod locks;
 pub mod stdio;
 pub mod terminal;

@@ -37,6 +37,7 @@ pub fn unlink(view: &View<'_>, path: &[u8]) -> Result<()> {
     let watches = &dir.mount.tables().watches;
     // Before the removal, which changes the count of names.
     note_end(watches, &victim);
+    abandon(&victim);
     dir.inode().unlink(&name)?;
     dir.dentry.remove_child(&name);
     // For those who have the file open: one name less.
@@ -69,11 +70,21 @@ pub fn rmdir(view: &View<'_>, path: &[u8]) -> Result<()> {
     {
         // Under the victim's own lock, so that nothing is made in a directory on its way out.
         let _inside = victim.lock_entries();
+        abandon(&victim);
         dir.inode().rmdir(&name)?;
         dir.dentry.remove_child(&name);
     }
     removed(watches, &dir, &name, victim);
     Ok(())
+}
+
+/// Tells the file system of a file that only the cache of names has. Who finds the name from here on may find that the file is gone, as if it
+/// had come later.
+pub(super) fn abandon(victim: &Arc<Dentry>) {
+    // That of its directory, and the caller's.
+    if Arc::strong_count(victim) <= 2 {
+        victim.inode().abandon();
+    }
 }
 
 /// Takes note of whether the name about to go is the file's last one.

@@ -76,6 +76,7 @@ pub fn rename(old_view: &View<'_>, old: &[u8], new_view: &View<'_>, new: &[u8], 
     let watches = &from.dir.mount.tables().watches;
     // Of two that change places both stay.
     if let Some(replaced) = target.as_ref().filter(|_| !flags.contains(RenameFlags::EXCHANGE)) {
+        super::remove::abandon(replaced);
         note_end(watches, replaced);
     }
     from.dir.inode().rename(old_name, to.dir.inode(), new_name, flags)?;

@@ -1,4 +1,4 @@
-//! What is known of a file without asking, where only this sandbox changes it.
+//! What is known of a file, and of a directory's entries, without asking, where only this sandbox changes it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +10,7 @@ use moat_vfs::inode::Metadata;
 
 use super::HostInode;
 use crate::fs::Trust;
+use crate::listing::Listing;
 use crate::tree::HostTree;
 
 /// Attributes and access control lists. An answer of the host is noted only if nothing has changed since it was asked.
@@ -17,15 +18,23 @@ use crate::tree::HostTree;
 pub(super) struct Known {
     version: u64,
     attributes: Option<Metadata>,
+    /// Of these mode and owner are as they were, the rest may not be.
+    outdated: bool,
     /// Mappings through which the guest changes the file unseen: times and size are asked each time.
     stores: u32,
     access_acl: Option<Option<Arc<Acl>>>,
     default_acl: Option<Option<Arc<Acl>>>,
+    listing: Option<Arc<Listing>>,
 }
 
 impl Known {
     pub(super) fn new(trust: Trust, meta: &Metadata) -> Known {
         Known { attributes: (trust == Trust::Exclusive).then_some(*meta), ..Known::default() }
+    }
+
+    /// What was asked before is not noted any more.
+    fn touch(&mut self) {
+        self.version = self.version.wrapping_add(1);
     }
 
     fn acl(&mut self, kind: AclKind) -> &mut Option<Option<Arc<Acl>>> {
@@ -47,15 +56,65 @@ impl<T: HostTree> HostInode<T> {
     /// The file was changed: its attributes must be asked again.
     pub(crate) fn changed(&self) {
         let mut known = self.known.lock();
-        known.version += 1;
+        known.touch();
         known.attributes = None;
         known.access_acl = None;
+        let listing = known.listing.take();
+        drop(known);
+        drop(listing);
     }
 
     /// The file was read: its attributes are forgotten if that changes the access time.
     pub(crate) fn was_read(&self) {
         if self.core.trust == Trust::Exclusive && self.read_shows.swap(false, Ordering::Relaxed) {
-            self.changed();
+            let mut known = self.known.lock();
+            known.touch();
+            known.outdated = true;
+        }
+    }
+
+    /// Entries of this directory have come or gone.
+    pub(super) fn entries_changed(&self) {
+        let mut known = self.known.lock();
+        known.touch();
+        known.outdated = true;
+        let listing = known.listing.take();
+        drop(known);
+        drop(listing);
+    }
+
+    /// What is in this directory: as it was last seen, where only this sandbox changes it, else as the host says, by the node.
+    pub(crate) fn listing(&self, node: impl FnOnce() -> Result<Arc<T::Node>>) -> Result<Arc<Listing>> {
+        // One that was not noted is not there, whoever changes the tree.
+        let (version, known) = {
+            let known = self.known.lock();
+            (known.version, known.listing.clone())
+        };
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let listing = Arc::new(Listing::new(self.core.tree.list(&*node()?)?));
+        self.note_listing(&listing, version);
+        self.was_read();
+        Ok(listing)
+    }
+
+    fn note_listing(&self, listing: &Arc<Listing>, version: u64) {
+        if self.core.trust != Trust::Exclusive {
+            return;
+        }
+        {
+            let mut known = self.known.lock();
+            if known.version != version {
+                return;
+            }
+            known.listing = Some(listing.clone());
+        }
+        let Some(me) = self.me.upgrade() else { return };
+        // An empty directory takes its place, too.
+        for old in self.core.listed.note(&me, listing.len().saturating_add(1)) {
+            let gone = old.known.lock().listing.take();
+            drop(gone);
         }
     }
 
@@ -67,6 +126,12 @@ impl<T: HostTree> HostInode<T> {
 
     /// What is known without asking.
     pub(crate) fn known_attributes(&self) -> Option<Metadata> {
+        let known = self.known.lock();
+        if known.outdated { None } else { known.attributes }
+    }
+
+    /// What is known of mode and owner.
+    pub(super) fn known_ownership(&self) -> Option<Metadata> {
         self.known.lock().attributes
     }
 
@@ -82,6 +147,7 @@ impl<T: HostTree> HostInode<T> {
             if known.version == version && known.stores == 0 {
                 self.read_shows.store(read_shows(&meta), Ordering::Relaxed);
                 known.attributes = Some(meta);
+                known.outdated = false;
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::{Errno, Result};
@@ -33,6 +34,14 @@ impl<T: HostTree> Inode for HostInode<T> {
             Some(meta) => Ok(meta),
             None => self.ask(),
         }
+    }
+
+    fn ownership(&self) -> Result<Metadata> {
+        self.known_ownership().map_or_else(|| self.ask(), Ok)
+    }
+
+    fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
     }
 
     fn file_type(&self) -> FileType {
@@ -96,7 +105,7 @@ impl<T: HostTree> Inode for HostInode<T> {
         let kind = match node.kind {
             NodeKind::File => {
                 let inode = self.create_file(&dir, name, new)?;
-                self.changed();
+                self.entries_changed();
                 return Ok(inode);
             }
             NodeKind::TmpFile => return Ok(self.create_unnamed(&dir, new)?),
@@ -116,7 +125,7 @@ impl<T: HostTree> Inode for HostInode<T> {
         let inode = self.core.inode(&self.core.translate(host));
         inode.set_node(node);
         self.name_child(name, &inode);
-        self.changed();
+        self.entries_changed();
         Ok(inode)
     }
 
@@ -124,7 +133,7 @@ impl<T: HostTree> Inode for HostInode<T> {
         let target = own(&self.core, target)?;
         let done = target.link_to(&*self.node()?, name);
         target.changed();
-        self.changed();
+        self.entries_changed();
         done?;
         self.name_child(name, &target);
         Ok(())
@@ -140,7 +149,7 @@ impl<T: HostTree> Inode for HostInode<T> {
         if let Some(victim) = victim {
             victim.changed();
         }
-        self.changed();
+        self.entries_changed();
         Ok(())
     }
 
@@ -154,7 +163,7 @@ impl<T: HostTree> Inode for HostInode<T> {
         if let Some(victim) = victim {
             victim.changed();
         }
-        self.changed();
+        self.entries_changed();
         Ok(())
     }
 
@@ -192,8 +201,8 @@ impl<T: HostTree> Inode for HostInode<T> {
         }
         // Whether it worked or not: an error does not say that nothing was done.
         moved.iter().chain(&target).for_each(|inode| inode.changed());
-        self.changed();
-        new_dir.changed();
+        self.entries_changed();
+        new_dir.entries_changed();
         done
     }
 
@@ -221,7 +230,7 @@ impl<T: HostTree> Inode for HostInode<T> {
                 Ok(Arc::new(HostFile::new(self, fd)))
             }
             FileType::Directory => {
-                let dir = self.node()?;
+                let dir = if self.is_shared() { Some(self.node()?) } else { None };
                 Ok(Arc::new(HostDirFile::new(self, dir)))
             }
             _ => moat_vfs::inode::open_special(&self.metadata()?, ctx),
@@ -233,7 +242,7 @@ impl<T: HostTree> Inode for HostInode<T> {
         if creds.has_root_cap(moat_abi::cap::Cap::DAC_OVERRIDE) && self.identity.file_type == FileType::Directory {
             return Ok(());
         }
-        permission_by_acl(&self.metadata()?, creds, access, || self.get_acl(AclKind::Access))
+        permission_by_acl(&self.ownership()?, creds, access, || self.get_acl(AclKind::Access))
     }
 
     fn get_acl(&self, kind: AclKind) -> Result<Option<Arc<Acl>>> {

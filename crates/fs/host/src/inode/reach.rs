@@ -252,7 +252,12 @@ impl<T: HostTree> HostInode<T> {
     /// The name `name` of `dir` is about to go. If it is the last one known, the file is held, so that who has it open
     /// can still do everything with it. Failing that it is removed all the same.
     pub(super) fn prepare_to_lose(&self, dir: &HostInode<T>, name: &[u8]) {
+        let abandoned = self.abandoned.swap(false, Ordering::Relaxed);
         if !self.is_only_name(dir, name) {
+            return;
+        }
+        self.drop_reader();
+        if abandoned && self.openings.load(Ordering::Relaxed) == 0 {
             return;
         }
         let opens = self.held.lock().opens;
@@ -344,11 +349,31 @@ impl<T: HostTree> HostInode<T> {
         };
         let fd = Arc::new(fd);
         match has {
-            HostAccess::Read => *self.reader.lock() = Arc::downgrade(&fd),
+            HostAccess::Read => {
+                *self.reader.lock() = Arc::downgrade(&fd);
+                self.keep_reader(&fd);
+            }
             HostAccess::ReadWrite => *self.writer.lock() = Arc::downgrade(&fd),
             HostAccess::Write | HostAccess::ReadNoAtime => {}
         }
         Ok(fd)
+    }
+
+    /// Keeps a descriptor for the next one who reads the file. Where others may remove it, it would take its space until then.
+    fn keep_reader(&self, fd: &Arc<OwnedFd>) {
+        if self.core.trust != Trust::Exclusive {
+            return;
+        }
+        let before = self.kept_reader.lock().replace(fd.clone());
+        drop(before);
+        let Some(me) = self.me.upgrade() else { return };
+        self.core.readers.note(&me, 1).iter().for_each(|old| old.drop_reader());
+    }
+
+    fn drop_reader(&self) {
+        let gone = self.kept_reader.lock().take();
+        // Closed with nothing locked.
+        drop(gone);
     }
 
     /// Holds a file that was just made, as an opening by name would. If others were faster, it can only be used by its descriptor.

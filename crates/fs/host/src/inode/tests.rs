@@ -70,7 +70,7 @@ fn open_and_drop_a_chain() {
         at = parent;
     }
     assert!(!deepest.is_held());
-    assert_eq!(deepest.entries(&deepest.node().expect("node")).expect("entries"), []);
+    assert_eq!(deepest.listing(|| deepest.node()).expect("entries").len(), 0);
     drop(at);
     drop(deepest);
     // From below, because a path of this length can't be walked.
@@ -197,4 +197,99 @@ fn nodes_are_bounded() {
     let held = all.iter().filter(|inode| inode.is_held()).count();
     assert!(held <= 1024, "{held}");
     assert!(all.iter().all(|inode| inode.metadata().is_ok()), "all are found again");
+}
+
+/// The names in the root, as they are seen.
+fn names(root: &Node) -> Vec<String> {
+    let listing = root.listing(|| root.node()).expect("listing");
+    let mut names: Vec<String> =
+        listing.behind(0).map(|(entry, _)| String::from_utf8_lossy(&entry.name).into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_exclusive_directory_is_listed_once_until_the_sandbox_changes_it() {
+    let dir = Scratch::new("listed");
+    fs::write(dir.0.join("a"), "a").expect("write");
+    let (_fs, root) = mount(&dir.0, Trust::Exclusive);
+    assert_eq!(names(&root), ["a"]);
+    // Behind its back: the tree is not to be changed so, and that it is not seen shows that the host is not asked.
+    fs::write(dir.0.join("b"), "b").expect("write");
+    assert_eq!(names(&root), ["a"]);
+    root.create(b"c", &own_node(0o600)).expect("create");
+    assert_eq!(names(&root), ["a", "b", "c"]);
+    let found: Arc<dyn Inode> = root.clone();
+    root.rename(b"c", &found, b"d", moat_vfs::RenameFlags::empty()).expect("rename");
+    assert_eq!(names(&root), ["a", "b", "d"]);
+    root.link(b"e", &(root.find(b"d").expect("find") as Arc<dyn Inode>)).expect("link");
+    root.unlink(b"a").expect("unlink");
+    assert_eq!(names(&root), ["b", "d", "e"]);
+    root.create(b"f", &NewNode { kind: NodeKind::Dir, ..own_node(0o700) }).expect("mkdir");
+    root.unlink(b"b").expect("unlink");
+    assert_eq!(names(&root), ["d", "e", "f"]);
+    root.rmdir(b"f").expect("rmdir");
+    assert_eq!(names(&root), ["d", "e"]);
+}
+
+#[test]
+fn a_shared_directory_is_listed_each_time() {
+    let dir = Scratch::new("asked");
+    let (_fs, root) = mount(&dir.0, Trust::Shared);
+    assert_eq!(names(&root), [""; 0]);
+    fs::write(dir.0.join("a"), "a").expect("write");
+    assert_eq!(names(&root), ["a"]);
+}
+
+#[test]
+fn a_descriptor_is_kept_for_the_next_reader_unless_the_file_may_go() {
+    let dir = Scratch::new("reader");
+    fs::write(dir.0.join("a"), "a").expect("write");
+    for (trust, kept) in [(Trust::Exclusive, 1), (Trust::Shared, 0)] {
+        let (_fs, root) = mount(&dir.0, trust);
+        let file = root.find(b"a").expect("find");
+        let fd = Arc::downgrade(&file.open_host(crate::tree::HostAccess::Read).expect("open"));
+        assert_eq!(fd.strong_count(), kept);
+        if trust == Trust::Exclusive {
+            let again = file.open_host(crate::tree::HostAccess::Read).expect("open");
+            assert!(std::ptr::eq(Arc::as_ptr(&again), fd.as_ptr()));
+            drop(again);
+            root.unlink(b"a").expect("unlink");
+            // Nothing is kept of a file that goes.
+            assert_eq!(fd.strong_count(), 0);
+            fs::write(dir.0.join("a"), "a").expect("write");
+        }
+    }
+}
+
+#[test]
+fn what_permissions_depend_on_is_not_asked_again_when_entries_change() {
+    let dir = Scratch::new("ownership");
+    let (_fs, root) = mount(&dir.0, Trust::Exclusive);
+    let (before, mode) = (root.metadata().expect("stat"), bits(&dir.0));
+    root.create(b"d", &NewNode { kind: NodeKind::Dir, ..own_node(0o700) }).expect("mkdir");
+    // Behind its back, to see what is asked.
+    fs::set_permissions(&dir.0, std::os::unix::fs::PermissionsExt::from_mode(0o511)).expect("chmod");
+    assert_eq!(root.ownership().expect("stat").mode & 0o777, mode & 0o777);
+    let after = root.metadata().expect("stat");
+    assert_eq!((after.nlink, after.mode & 0o777), (before.nlink + 1, 0o511));
+    root.set_attr(&chmod(0o700)).expect("chmod");
+    assert_eq!(root.ownership().expect("stat").mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_file_that_nobody_has_is_not_held_when_its_last_name_goes() {
+    let dir = Scratch::new("abandoned");
+    let (_fs, root) = mount(&dir.0, Trust::Exclusive);
+    for (name, abandoned) in [(b"a", true), (b"b", false)] {
+        root.create(name, &own_node(0o600)).expect("create");
+        let file = root.find(name).expect("find");
+        // The descriptor that made it is for the next one who opens it.
+        drop(file.open_host(crate::tree::HostAccess::ReadWrite).expect("open"));
+        if abandoned {
+            file.abandon();
+        }
+        root.unlink(name).expect("unlink");
+        assert_eq!(file.metadata().err(), abandoned.then_some(Errno::ESTALE));
+    }
 }

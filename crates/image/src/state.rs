@@ -6,12 +6,17 @@
 mod anonymous;
 mod file;
 mod identity;
+mod inet;
+mod inotify;
+mod ipc;
 mod lock;
 mod memory;
 mod mount;
+mod mqueue;
 mod process;
 mod signal;
 mod socket;
+mod terminal;
 mod tree;
 mod unix;
 
@@ -24,12 +29,17 @@ use crate::refs::Table;
 pub use anonymous::*;
 pub use file::*;
 pub use identity::*;
+pub use inet::*;
+pub use inotify::*;
+pub use ipc::*;
 pub use lock::*;
 pub use memory::*;
 pub use mount::*;
+pub use mqueue::*;
 pub use process::*;
 pub use signal::*;
 pub use socket::*;
+pub use terminal::*;
 pub use tree::*;
 pub use unix::*;
 
@@ -84,6 +94,24 @@ pub struct SandboxState {
     /// Their ends, and those of peers that are gone.
     #[serde(default)]
     pub unix_endpoints: Table<UnixEndpointState>,
+    /// TCP sockets that are open, in flight, or in the queue of one that listens.
+    #[serde(default)]
+    pub tcp_sockets: Table<TcpSocketState>,
+    /// Their ends, and those of peers that are gone.
+    #[serde(default)]
+    pub tcp_ends: Table<TcpEndState>,
+    /// UDP sockets.
+    #[serde(default)]
+    pub udp_sockets: Table<UdpSocketState>,
+    /// Pseudo-terminals.
+    #[serde(default)]
+    pub ptys: Table<PtyState>,
+    /// System V objects.
+    #[serde(default)]
+    pub system_v: SystemVState,
+    /// POSIX message queues.
+    #[serde(default)]
+    pub mqueues: Table<MqueueState>,
 }
 
 /// Nanoseconds on the clocks at the checkpoint.
@@ -164,14 +192,15 @@ impl SandboxState {
         let memories = self.memories.iter().flat_map(|memory| memory.segments.iter().map(|segment| segment.stored));
         let shared = self.mappables.iter().flat_map(|mappable| match &mappable.kind {
             MappableKind::SharedAnonymous { segments, .. } => segments.as_slice(),
-            MappableKind::File { .. } | MappableKind::Unnamed { .. } => &[],
+            MappableKind::File { .. } | MappableKind::Unnamed { .. } | MappableKind::Segment(_) => &[],
         });
         let trees = self.file_systems.iter().flat_map(|fs| match fs {
             FileSystemState::Tree(tree) => tree.nodes.as_slice(),
-            FileSystemState::Made => &[],
+            FileSystemState::Made | FileSystemState::Terminals(_) => &[],
         });
         let nodes = trees.chain(self.unnamed_files.iter().map(|file| &file.node));
         let files = nodes.flat_map(NodeState::segments);
-        memories.chain(shared.chain(files).map(|segment| segment.stored))
+        let system_v = self.system_v.shm.objects.iter().flat_map(|segment| segment.object.segments.iter());
+        memories.chain(shared.chain(files).chain(system_v).map(|segment| segment.stored))
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use moat_image::directory::{self, Image, NewImage};
 use moat_image::header::{self, Header, KERNEL};
-use moat_image::pages::PagesWriter;
+use moat_image::pages::{PagesWriter, Stored};
 use moat_image::state::*;
 use moat_image::{PAGE_SIZE, Ref, SandboxState, Table};
 
@@ -37,7 +37,7 @@ fn sandbox() -> (SandboxState, File, u64) {
     let len = writer.finish().unwrap();
     let mut state = SandboxState::default();
     let pid = state.pids.push(PidState { numbers: vec![1, 1] });
-    state.sessions.push(SessionState { pid });
+    state.sessions.push(SessionState { pid, terminal: None, hung_up: None });
     state.process_groups.push(ProcessGroupState { pid, session: Ref::FIRST });
     state.credentials.push(CredentialsState {
         uid: 0,
@@ -91,6 +91,7 @@ fn sandbox() -> (SandboxState, File, u64) {
     });
     state.tasks.push(TaskState { comm: b"init".to_vec(), ..TaskState::nothing() });
     sockets(&mut state);
+    others(&mut state, stored);
     (state, pages, len)
 }
 
@@ -122,6 +123,91 @@ fn sockets(state: &mut SandboxState) {
         let kind = OpenFileKind::Socket(SocketFileState { mode: 0o777, uid: 0, gid: 0, time: (1, 0), socket });
         let first = state.open_files.get(Ref::FIRST).unwrap().clone();
         state.open_files.push(OpenFileState { flags: 2, kind, ..first });
+    }
+}
+
+/// One of each kind of object that is in a namespace or a file system.
+fn others(state: &mut SandboxState, stored: Stored) {
+    let object =
+        |object| IpcObjectState { id: 0, key: 7, uid: 0, gid: 0, cuid: 0, cgid: 0, mode: 0o600, seq: 0, object };
+    let segments = vec![Segment { start: 0, stored }];
+    let shm = ShmState { size: 8192, atime: 0, dtime: 0, ctime: 1, cpid: 1, lpid: 1, removed: false, segments };
+    state.system_v.shm = RegistryState { objects: vec![object(shm)], next_index: 1, last_index: Some(0), seq: 0 };
+    state.mappables.push(MappableState { kind: MappableKind::Segment(0) });
+    state.mqueues.push(MqueueState {
+        name: Some(b"queue".to_vec().into()),
+        shown: b"queue".to_vec().into(),
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        times: [(1, 0); 3],
+        max_messages: 10,
+        message_size: 8192,
+        messages: vec![(1, b"message".to_vec().into())],
+        payer: 0,
+        notification: Some(MqueueNotificationState { process: 1, signal: Some((10, 1)) }),
+    });
+    let pty = state.ptys.push(PtyState {
+        index: 0,
+        mode: 0o620,
+        uid: 0,
+        gid: 5,
+        times: [(1, 0); 3],
+        locked: false,
+        exclusive: false,
+        winsize: [24, 80, 0, 0],
+        master_open: true,
+        slave_gone: false,
+        hang_ups: 0,
+        ldisc: LineDisciplineState { input: b"line".to_vec(), control: vec![0; 19], ..LineDisciplineState::default() },
+    });
+    state.file_systems.push(FileSystemState::Terminals(vec![pty]));
+    let address = "127.0.0.1:80".parse().unwrap();
+    let core = SocketCoreState { ino: 9, ..SocketCoreState::default() };
+    let end = state.tcp_ends.push(TcpEndState {
+        core: core.clone(),
+        shutdown: 1,
+        reset: false,
+        bytes: b"bytes".to_vec(),
+        urgent: None,
+        starved: Some(5),
+    });
+    state.tcp_sockets.push(TcpSocketState {
+        family: 2,
+        end,
+        options: InetOptionsState { congestion: b"cubic".to_vec(), ..InetOptionsState::default() },
+        uid: 0,
+        bound: Some((address, true)),
+        binding: None,
+        phase: TcpPhaseState::Connected { peer: end, addr: address, announced: true },
+    });
+    let (ip, port) = (address.ip(), address.port());
+    let datagram = DatagramState { data: b"data".to_vec(), from: address, to: ip, device: 1, ttl: 64, tos: 0 };
+    let (dual, peer) = (false, None);
+    state.udp_sockets.push(UdpSocketState {
+        family: 2,
+        core,
+        options: InetOptionsState::default(),
+        uid: 0,
+        shutdown: 0,
+        local: Some(address),
+        bound_address: None,
+        bound_port: true,
+        peer: None,
+        binding: Some(BindingState { ip, port, dual, reuse_address: true, reuse_port: false, uid: 0, peer }),
+        datagrams: vec![datagram],
+    });
+    let path = PathState { mount: Ref::FIRST, names: b"/tmp".to_vec() };
+    let watches = vec![WatchState { wd: 1, path: path.clone(), mask: 2 }];
+    let events = vec![InotifyEventState { wd: 1, mask: 2, cookie: 0, name: Some(b"file".to_vec().into()) }];
+    let first = state.open_files.get(Ref::FIRST).unwrap().clone();
+    for kind in [
+        OpenFileKind::Inotify(InotifyState { uid: 0, max_queued: 100, last_wd: 1, watches, events }),
+        OpenFileKind::Mqueue(MqueueFileState { queue: Ref::FIRST, path: None }),
+        OpenFileKind::PtyMaster(PtyMasterState { pty, path: path.clone(), root: path.clone() }),
+        OpenFileKind::PtySlave(PtySlaveState { pty, path: Some(path), shown: b"0".to_vec(), hang_ups: 0 }),
+    ] {
+        state.open_files.push(OpenFileState { kind, ..first.clone() });
     }
 }
 

@@ -1,5 +1,7 @@
 //! Message queues: [`Queues`] of a namespace.
 
+mod persist;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -2,6 +2,8 @@
 //!
 //! Source: `ipcget`, `ipc_addid`, `ipcperms`, `ipc_update_perm` in `ipc/util.c`.
 
+mod persist;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

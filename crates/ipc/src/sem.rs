@@ -3,6 +3,8 @@
 //! A semop(2) that cannot proceed stays with its set; whoever changes the set carries out, in the order of their coming, the
 //! operations that have become possible (`do_smart_update`), so that waiters are served first come, first served.
 
+mod persist;
+
 use std::sync::Arc;
 
 use moat_abi::ipc::{IPC_NOWAIT, SEMMNI, SEMMNS, SEMMSL, SEMOPM, SEMVMX, Sembuf, Semid64Ds};

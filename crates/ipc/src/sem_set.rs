@@ -75,10 +75,10 @@ pub(super) struct Set {
     pub(super) otime: i64,
     pub(super) ctime: i64,
     // In order of arrival.
-    pending: BTreeMap<u64, Pending>,
+    pub(super) pending: BTreeMap<u64, Pending>,
     // By the semaphore and the kind of the operation that blocks each of them: it can't be done before that one changes.
-    blocked: BTreeSet<(usize, WaitKind, u64)>,
-    arrivals: u64,
+    pub(super) blocked: BTreeSet<(usize, WaitKind, u64)>,
+    pub(super) arrivals: u64,
 }
 
 /// What an attempt at a semop(2) gives.

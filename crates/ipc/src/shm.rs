@@ -3,12 +3,14 @@
 //! A segment's memory is a [`HostMemory`]. The areas that show it hold a reference each, so the number of references is `shm_nattch`,
 //! through fork, exec, exit and splits of areas. A removed segment keeps only a weak reference: it ends with its last area.
 
+mod persist;
+
 use std::sync::{Arc, Weak};
 
 use moat_abi::ipc::{SHM_DEST, SHM_LOCKED, SHMALL, SHMMAX, SHMMIN, SHMMNI, Shmid64Ds};
 use moat_abi::{Errno, Result};
 use moat_identity::{Setting, UserNamespace};
-use moat_mm::{FileIdentity, HostMemory, MapFile, MapName, Mappable, PAGE_SIZE, page_up};
+use moat_mm::{FileIdentity, HostMemory, MapFile, MapName, Mappable, Origin, PAGE_SIZE, page_up};
 use moat_platform::MapSource;
 use moat_sync::{LockClass, Mutex, MutexGuard};
 use moat_vfs::cred::Credentials;
@@ -51,6 +53,11 @@ impl Mappable for SegmentMemory {
         // Linux shows the internal tmpfs and the id.
         let identity = FileIdentity { dev: 1, ino: u64::from(self.id.cast_unsigned()) };
         MapName { identity, path: format!("/SYSV{:08x} (deleted)", self.key).into_bytes() }
+    }
+
+    /// Those of the container's namespace are known before their mappings are looked at.
+    fn origin(&self) -> Origin<'_> {
+        Origin::Other("a System V segment of another IPC namespace")
     }
 
     fn is_segment(&self) -> bool {

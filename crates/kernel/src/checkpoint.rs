@@ -3,7 +3,7 @@
 //! - [`survey`] and [`save()`]: from the kernel's objects to [`moat_image::state`]. A survey is the same walk while the guest runs: it gives
 //!   what can't be saved, before anything is stopped.
 //! - [`restore()`]: the same processes in a new kernel, ready to go on.
-//! - `signals`, `threads`, `xstate`, `convert`: parts of both ways.
+//! - `signals`, `threads`, `xstate`, `ipc`, `convert`: parts of both ways.
 //!
 //! What only a task itself knows it has written down before ([`crate::task`], `rest`): its container is frozen and being saved.
 //!
@@ -13,6 +13,7 @@
 //! - Nothing out of an image is more than the container's configuration allows: namespaces, profile, credentials and limits are its.
 
 mod convert;
+mod ipc;
 mod restore;
 mod save;
 mod signals;
@@ -29,7 +30,7 @@ use crate::process::container::ContainerGroup;
 use crate::seccomp::Filter;
 use crate::spawn::{ContainerPlace, Process};
 
-pub use restore::{RestoreRequest, restore};
+pub use restore::{Opened, RestoreRequest, restore};
 pub use save::{Saved, save, survey};
 
 /// A container as the configuration has made it.

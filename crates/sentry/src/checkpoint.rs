@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use moat_control::protocol::AfterCheckpoint;
 use moat_control::{ContainerStatus, ControlError};
+use moat_fs_mqueue::NamespaceQueues;
 use moat_image::header::Header;
 use moat_image::pages::PagesWriter;
 use moat_image::state::ClockState;
@@ -81,8 +82,13 @@ fn known(container: &GuestContainer) -> KnownProcesses {
 }
 
 fn saver(container: &GuestContainer, pages: Option<PagesWriter>) -> Saver {
-    let member = &container.member;
-    Saver::new(member.fs.namespace.clone(), member.place.namespaces.net.clone(), container.donated(), pages)
+    let namespaces = &container.member.place.namespaces;
+    let mounts = container.member.fs.namespace.clone();
+    let mut saver = Saver::new(mounts, namespaces.net.clone(), container.donated(), pages);
+    // Queues are in their namespace, whether anything has them open or a mount shows them.
+    let tables = container.member.processes.kernel().vfs.tables();
+    NamespaceQueues::of(tables, &namespaces.ipc).fs.save_queues(&mut saver);
+    saver
 }
 
 /// What is known of a container while all its tasks are at rest, and memory that has yet to be written.

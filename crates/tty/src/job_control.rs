@@ -2,6 +2,8 @@
 //!
 //! A terminal embeds a [`JobControl`] and calls its methods; the session points back at the terminal.
 
+mod persist;
+
 use std::sync::{Arc, Weak};
 
 use moat_abi::cap::Cap;
@@ -13,6 +15,8 @@ use moat_identity::{Credentials, ProcessGroup, Session};
 use moat_sync::{LockClass, Mutex};
 
 use crate::terminal::Terminal;
+
+pub use persist::{hung_up_foreground, set_hung_up_foreground};
 
 #[derive(Default)]
 struct Control {

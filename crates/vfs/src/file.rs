@@ -9,7 +9,10 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::{NetNamespace, Pid};
 use moat_image::pages::PagesWriter;
-use moat_image::state::{OpenFileKind, OpenFileState, PathState, PipeState, UnixEndpointState, UnixSocketState};
+use moat_image::state::{
+    MqueueState, OpenFileKind, OpenFileState, PathState, PipeState, PtyState, TcpEndState, TcpSocketState,
+    UdpSocketState, UnixEndpointState, UnixSocketState,
+};
 use moat_image::{Interner, Ref, Refusal};
 use moat_mm::Mappable;
 use moat_sync::WaitQueue;
@@ -149,6 +152,21 @@ pub trait SaveFiles {
 
     /// What peers know of them, each by its address.
     fn unix_endpoints(&mut self) -> &mut Interner<UnixEndpointState>;
+
+    /// TCP sockets, each by its address.
+    fn tcp_sockets(&mut self) -> &mut Interner<TcpSocketState>;
+
+    /// What peers know of them, each by its address.
+    fn tcp_ends(&mut self) -> &mut Interner<TcpEndState>;
+
+    /// UDP sockets, each by its address.
+    fn udp_sockets(&mut self) -> &mut Interner<UdpSocketState>;
+
+    /// POSIX message queues, each by its address.
+    fn mqueues(&mut self) -> &mut Interner<MqueueState>;
+
+    /// Pseudo-terminals, each by its address.
+    fn ptys(&mut self) -> &mut Interner<PtyState>;
 
     /// Whether a network namespace is the container's.
     ///

@@ -17,6 +17,7 @@
 mod events;
 mod file;
 mod instance;
+mod persist;
 mod table;
 
 pub use instance::Inotify;

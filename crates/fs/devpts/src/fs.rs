@@ -8,8 +8,8 @@ use std::sync::{Arc, Weak};
 use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::stat::{DEVPTS_SUPER_MAGIC, DeviceId, Statfs};
 use moat_abi::{Errno, Result};
-use moat_image::Refusal;
-use moat_image::state::FileSystemState;
+use moat_image::state::{FileSystemState, PtyState};
+use moat_image::{ImageError, Refusal};
 use moat_sync::{LockClass, Mutex};
 use moat_tty::Terminal;
 use moat_vfs::Path;
@@ -23,7 +23,7 @@ use moat_vfs::persist::SaveFiles;
 use crate::adopted::Adopted;
 use crate::master::Master;
 use crate::node::{Node, NodeAttributes};
-use crate::pty::{Indices, Pty, PtyCount, SLAVE_MAJOR};
+use crate::pty::{self, Indices, Pty, PtyCount, SLAVE_MAJOR};
 
 /// `NR_UNIX98_PTY_MAX`: indices of one instance, at most.
 const MAX_INDEX: u32 = 1 << 20;
@@ -91,8 +91,8 @@ struct Instance {
 #[derive(Clone)]
 enum Slave {
     Pty(Arc<Pty>),
-    /// A pty whose name is gone.
-    Unlinked,
+    /// A pty whose name is gone; its slaves hold it.
+    Unlinked(Weak<Pty>),
     Adopted(Arc<Adopted>),
 }
 
@@ -101,7 +101,7 @@ impl Slave {
     fn node(&self) -> Option<&Node> {
         match self {
             Slave::Pty(pty) => Some(&pty.node),
-            Slave::Unlinked => None,
+            Slave::Unlinked(_) => None,
             Slave::Adopted(a) => a.is_alive().then_some(&a.node),
         }
     }
@@ -145,6 +145,27 @@ impl Instance {
         Ok((index, Node::new(self.dev, ino, DeviceId::new(SLAVE_MAJOR, index), attributes)))
     }
 
+    /// Puts a pty out of an image under its index, neither end of which is open.
+    fn restore_pty(&self, saved: &PtyState) -> std::result::Result<Arc<Pty>, ImageError> {
+        let wrong = || ImageError::Unfit(format!("the name of pts/{} is taken", saved.index));
+        if saved.index >= MAX_INDEX {
+            return Err(ImageError::state("the number of a pseudo-terminal"));
+        }
+        let attributes = NodeAttributes { mode: saved.mode & S_IALLUGO, uid: saved.uid, gid: saved.gid };
+        let ino = FIRST_PTS_INO.saturating_add(u64::from(saved.index));
+        let node = Node::new(self.dev, ino, DeviceId::new(SLAVE_MAJOR, saved.index), attributes);
+        node.set_times(saved.times);
+        let pty = Pty::restored(saved, &self.count, self.this.clone(), node)?;
+        let mut ptys = self.ptys.lock();
+        // The console that the container has here may stand where a pty stood.
+        if ptys.contains_key(&saved.index) {
+            return Err(wrong());
+        }
+        let slave = if saved.master_open { Slave::Pty(pty.clone()) } else { Slave::Unlinked(Arc::downgrade(&pty)) };
+        ptys.insert(saved.index, slave);
+        Ok(pty)
+    }
+
     fn slave(&self, index: u32) -> Option<Slave> {
         self.ptys.lock().get(&index).filter(|slave| slave.node().is_some()).cloned()
     }
@@ -157,7 +178,12 @@ impl Instance {
 impl Indices for Instance {
     fn unlink(&self, index: u32) {
         // The index stays taken while the slave is open. Dropped unlocked.
-        let gone = self.ptys.lock().get_mut(&index).map(|slave| std::mem::replace(slave, Slave::Unlinked));
+        let unlinked = |slave: &mut Slave| {
+            let Slave::Pty(pty) = slave else { return None };
+            let weak = Slave::Unlinked(Arc::downgrade(pty));
+            Some(std::mem::replace(slave, weak))
+        };
+        let gone = self.ptys.lock().get_mut(&index).and_then(unlinked);
         drop(gone);
     }
 
@@ -185,7 +211,7 @@ impl Listing for Names {
         let found = match instance.slave(index).ok_or(Errno::ENOENT)? {
             Slave::Pty(pty) => Arc::downgrade(&pty),
             // An adopted terminal is found by its index alone.
-            Slave::Unlinked | Slave::Adopted(_) => Weak::new(),
+            Slave::Unlinked(_) | Slave::Adopted(_) => Weak::new(),
         };
         Ok(Arc::new(Pts { instance, index, found }))
     }
@@ -296,7 +322,7 @@ impl Inode for Pts {
         match self.slave()? {
             Slave::Pty(pty) => pty.open_slave(ctx.flags, ctx.caller),
             Slave::Adopted(adopted) => adopted.open(ctx),
-            Slave::Unlinked => Err(Errno::EIO),
+            Slave::Unlinked(_) => Err(Errno::EIO),
         }
     }
 }
@@ -309,6 +335,16 @@ pub(crate) fn open_master(root: Path, ctx: &OpenContext<'_>) -> Result<Arc<dyn F
     let instance = downcast::<Root>(root.inode().clone()).ok_or(Errno::ENODEV)?.instance()?;
     let pty = instance.new_pty(ctx.caller)?;
     Ok(Arc::new(Master { pty, root }))
+}
+
+/// Puts a pty out of an image into the devpts whose root is `root`.
+///
+/// # Errors
+/// What is wrong with it; a root that is none of a devpts.
+pub(crate) fn restore_pty(root: &Path, saved: &PtyState) -> std::result::Result<Arc<Pty>, ImageError> {
+    let none = || ImageError::Unfit(format!("{root:?} is no devpts"));
+    let instance = downcast::<Root>(root.inode().clone()).and_then(|root| root.instance().ok()).ok_or_else(none)?;
+    instance.restore_pty(saved)
 }
 
 /// Gives `terminal` the lowest free index of the devpts whose root is `root`, with a node that belongs to `uid`.
@@ -350,13 +386,18 @@ pub(crate) fn construct(request: &MountRequest<'_>) -> Result<Arc<dyn FileSystem
 }
 
 impl FileSystem for DevptsFs {
-    fn save(&self, _saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
-        // A terminal of the host is given anew.
-        if self.instance.ptys.lock().values().any(|pty| matches!(pty, Slave::Pty(_) | Slave::Unlinked)) {
-            Err(Refusal::new("a pseudo-terminal"))
-        } else {
-            Ok(FileSystemState::Made)
-        }
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
+        let ptys: Vec<Arc<Pty>> = {
+            let ptys = self.instance.ptys.lock();
+            // A terminal of the host is given anew.
+            let ptys = ptys.values().filter_map(|slave| match slave {
+                Slave::Pty(pty) => Some(pty.clone()),
+                Slave::Unlinked(pty) => pty.upgrade(),
+                Slave::Adopted(_) => None,
+            });
+            ptys.collect()
+        };
+        Ok(if ptys.is_empty() { FileSystemState::Made } else { pty::save_all(&ptys, saver) })
     }
 
     fn name(&self) -> &'static str {

@@ -23,6 +23,7 @@ mod edit;
 mod input;
 mod output;
 pub mod packet;
+mod persist;
 
 use std::collections::VecDeque;
 

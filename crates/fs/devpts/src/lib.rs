@@ -6,6 +6,7 @@
 //! - `ioctl`: their requests.
 //! - `fs`: the file system with their nodes.
 //! - `adopted`: terminals of the host among them.
+//! - `persist`: ptys in an image, and out of it.
 //! - `devices`: /dev/ptmx, /dev/tty, /dev/console.
 //!
 //! # Invariants
@@ -20,10 +21,13 @@ mod ioctl;
 pub mod ldisc;
 mod master;
 mod node;
+mod persist;
 mod pty;
 mod slave;
 
 pub use fs::adopt;
+pub use persist::RestoredPtys;
+
 pub use ldisc::{Effects, LineDiscipline, ReadRule};
 
 use std::sync::Weak;

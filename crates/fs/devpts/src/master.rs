@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_sync::WaitQueue;
 use moat_tty::Terminal;
 use moat_tty::ioctl::{self as tty, End};
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{Admission, File, JobControlAccess};
+use moat_vfs::persist::SaveFiles;
 use moat_vfs::{OpenFile, Path};
 
 use crate::ioctl;
@@ -24,6 +27,10 @@ pub(crate) struct Master {
 }
 
 impl File for Master {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+        self.save_file(f, saver)
+    }
+
     fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: JobControlAccess) -> Result<Admission> {
         match what {
             // These act on the slave, whoever asks.

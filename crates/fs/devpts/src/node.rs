@@ -79,6 +79,13 @@ impl Node {
         Ok(())
     }
 
+    /// Sets the times of the last access, modification and change.
+    pub(crate) fn set_times(&self, times: [(i64, i64); 3]) {
+        let [atime, mtime, ctime] = times.map(|(tv_sec, tv_nsec)| Timespec { tv_sec, tv_nsec });
+        let mut s = self.state.lock();
+        (s.atime, s.mtime, s.ctime) = (atime, mtime, ctime);
+    }
+
     /// Notes a read.
     pub(crate) fn note_read(&self) {
         let t = now();

@@ -1,5 +1,9 @@
 //! [`Pty`]: a master and its slave, with the line discipline between them.
 
+mod persist;
+
+pub(crate) use persist::save_all;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use moat_abi::fs::OpenFlags;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_sync::WaitQueue;
 use moat_tty::ioctl::{self as tty, End};
 use moat_tty::job_control::Steal;
@@ -13,6 +15,7 @@ use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{Admission, File, JobControlAccess, ReadOn};
 use moat_vfs::inode::Metadata;
+use moat_vfs::persist::SaveFiles;
 
 use crate::ioctl;
 use crate::ldisc::{Effects, ReadRule};
@@ -28,6 +31,11 @@ pub(crate) struct Slave {
 impl Slave {
     pub(crate) fn new(pty: Arc<Pty>, hang_ups: u64) -> Slave {
         Slave { pty, hang_ups }
+    }
+
+    /// Hang-ups before it was opened.
+    pub(crate) fn hang_ups(&self) -> u64 {
+        self.hang_ups
     }
 
     fn is_hung_up(&self) -> bool {
@@ -61,6 +69,10 @@ impl Pty {
 }
 
 impl File for Slave {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+        self.save_file(f, saver)
+    }
+
     fn admit(&self, _f: &OpenFile, caller: &dyn Caller, what: JobControlAccess) -> Result<Admission> {
         // Job control ends with the terminal: the calls themselves say that it is dead.
         if self.is_hung_up() {

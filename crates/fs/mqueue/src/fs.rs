@@ -23,7 +23,7 @@ use moat_vfs::inode::{Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, Se
 use moat_vfs::mount::{Mount, MountFlags};
 use moat_vfs::persist::SaveFiles;
 
-use crate::queue::{Attributes, Queue, QueueFile};
+use crate::queue::{Attributes, Queue, QueueFile, SavedQueue};
 
 /// Queues that may exist (`fs.mqueue.queues_max`).
 const QUEUES_MAX: usize = 256;
@@ -71,6 +71,13 @@ impl Charge {
         let sum = used.checked_add(bytes).filter(|s| *s <= payer.limit).ok_or(Errno::EMFILE)?;
         *used = sum;
         Ok(Charge { accounts: accounts.clone(), uid: payer.uid, bytes })
+    }
+}
+
+impl Charge {
+    /// Who pays.
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid
     }
 }
 
@@ -192,9 +199,18 @@ struct Status {
     ctime: Timespec,
 }
 
+/// What an image has of a queue's inode.
+pub(crate) struct SavedNode {
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Seconds and nanoseconds of the last access, modification and change.
+    pub(crate) times: [(i64, i64); 3],
+}
+
 /// The inode of a queue.
 pub struct Node {
-    queue: Arc<Queue>,
+    pub(crate) queue: Arc<Queue>,
     dev: DeviceId,
     ino: u64,
     status: Mutex<Status>,
@@ -242,6 +258,12 @@ impl Inode for Node {
 }
 
 impl Node {
+    pub(crate) fn saved(&self) -> SavedNode {
+        let s = self.status.lock();
+        let times = [s.atime, s.mtime, s.ctime].map(|t| (t.tv_sec, t.tv_nsec));
+        SavedNode { mode: s.mode, uid: s.uid, gid: s.gid, times }
+    }
+
     /// What an opening of the queue is served by.
     #[must_use]
     pub fn file(&self) -> Arc<dyn File> {
@@ -298,6 +320,47 @@ impl MqueueFs {
         self.names.create(name, node, attributes, payer)
     }
 
+    /// All queues with a name.
+    pub(crate) fn all(&self) -> Vec<(Vec<u8>, Arc<Node>)> {
+        self.names.queues.lock().iter().map(|(name, node)| (name.clone(), node.clone())).collect()
+    }
+
+    /// Makes a queue out of an image; without a name if that is gone.
+    ///
+    /// # Errors
+    /// EEXIST, ENOSPC, EOVERFLOW.
+    pub(crate) fn restore_queue(
+        &self,
+        name: Option<&[u8]>,
+        saved: &SavedNode,
+        attributes: Attributes,
+        payer: u32,
+        queue: SavedQueue,
+    ) -> Result<Arc<Node>> {
+        // Charged, but not refused: so much there was.
+        let payer = Payer { uid: payer, limit: u64::MAX };
+        let charge = Charge::new(&self.names.accounts, &payer, attributes)?;
+        let [atime, mtime, ctime] = saved.times.map(|(tv_sec, tv_nsec)| Timespec { tv_sec, tv_nsec });
+        let status = Status { mode: saved.mode & S_IALLUGO, uid: saved.uid, gid: saved.gid, atime, mtime, ctime };
+        let node = Arc::new(Node {
+            queue: Arc::new(Queue::restored(attributes, charge, queue)),
+            dev: self.names.dev,
+            ino: self.names.next_ino.fetch_add(1, Ordering::Relaxed),
+            status: Mutex::new(LockClass::Inode, status),
+        });
+        if let Some(name) = name {
+            let mut queues = self.names.queues.lock();
+            if queues.len() >= QUEUES_MAX {
+                return Err(Errno::ENOSPC);
+            }
+            // Two of one name: the first would be lost.
+            if queues.insert(name.to_vec(), node.clone()).is_some() {
+                return Err(Errno::EEXIST);
+            }
+        }
+        Ok(node)
+    }
+
     /// The queue `name`.
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<Arc<Node>> {
@@ -313,11 +376,13 @@ pub(crate) fn construct(kernel: &Kernel, request: &MountRequest<'_>) -> Result<A
 }
 
 impl FileSystem for MqueueFs {
-    fn save(&self, _saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
-        if self.names.queues.lock().is_empty() {
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<FileSystemState, Refusal> {
+        // Those of the container's namespace are saved before its mounts.
+        let known = |node: &Arc<Node>| saver.mqueues().name_of(Arc::as_ptr(&node.queue).addr()).is_some();
+        if self.names.queues.lock().values().all(known) {
             Ok(FileSystemState::Made)
         } else {
-            Err(Refusal::new("a message queue"))
+            Err(Refusal::new("a message queue of another IPC namespace"))
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`queue`]: a queue.
 //! - [`fs`]: an instance for each IPC namespace, which every mount in it shows.
+//! - `persist`: queues in an image, and out of it.
 //!
 //! The system calls are in `moat_syscalls`.
 //!
@@ -11,9 +12,11 @@
 #![forbid(unsafe_code)]
 
 pub mod fs;
+mod persist;
 pub mod queue;
 
 pub use fs::{MqueueFs, NamespaceQueues, Payer};
+pub use persist::RestoredQueues;
 pub use queue::{Attributes, Notification, Queue, QueueFile};
 
 use std::sync::Weak;

@@ -5,10 +5,13 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::signal::Signal;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_kernel::ThreadGroup;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_vfs::OpenFile;
 use moat_vfs::file::{File, Seekable};
+use moat_vfs::persist::SaveFiles;
 
 use crate::fs::Charge;
 
@@ -51,13 +54,20 @@ struct QueueState {
     registration: Option<Registration>,
 }
 
+/// What an image has of a queue.
+pub(crate) struct SavedQueue {
+    /// In the order of their sending within each priority.
+    pub(crate) messages: Vec<(u32, Vec<u8>)>,
+    pub(crate) registration: Option<(Arc<ThreadGroup>, Notification)>,
+}
+
 /// A message queue.
 pub struct Queue {
     /// Its limits.
     pub attributes: Attributes,
     state: Mutex<QueueState>,
     changed: WaitQueue,
-    _charge: Charge,
+    charge: Charge,
 }
 
 /// Marks a call that waits for a message.
@@ -74,7 +84,31 @@ impl Drop for Receiver<'_> {
 impl Queue {
     pub(crate) fn new(attributes: Attributes, charge: Charge) -> Queue {
         let state = Mutex::new(LockClass::Stream, QueueState::default());
-        Queue { attributes, state, changed: WaitQueue::new(), _charge: charge }
+        Queue { attributes, state, changed: WaitQueue::new(), charge }
+    }
+
+    /// What is in it, and who is told of a message.
+    pub(crate) fn save(&self) -> SavedQueue {
+        let s = self.state.lock();
+        let each = s.messages.iter().flat_map(|(priority, list)| list.iter().map(|text| (*priority, text.clone())));
+        let registration = s.registration.as_ref().and_then(|r| Some((r.owner.upgrade()?, r.how)));
+        SavedQueue { messages: each.collect(), registration }
+    }
+
+    /// One out of an image.
+    pub(crate) fn restored(attributes: Attributes, charge: Charge, saved: SavedQueue) -> Queue {
+        let mut state = QueueState { count: saved.messages.len(), ..QueueState::default() };
+        for (priority, text) in saved.messages {
+            state.bytes = state.bytes.saturating_add(text.len());
+            state.messages.entry(priority).or_default().push_back(text);
+        }
+        state.registration = saved.registration.map(|(owner, how)| Registration { owner: Arc::downgrade(&owner), how });
+        Queue { attributes, state: Mutex::new(LockClass::Stream, state), changed: WaitQueue::new(), charge }
+    }
+
+    /// The user who pays for it.
+    pub(crate) fn payer(&self) -> u32 {
+        self.charge.uid()
     }
 
     /// Messages in the queue.
@@ -184,6 +218,10 @@ pub struct QueueFile {
 }
 
 impl File for QueueFile {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+        self.save_file(f, saver)
+    }
+
     fn read(&self, _f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         let text = self.queue.status();
         let rest = usize::try_from(pos).ok().and_then(|at| text.as_bytes().get(at..)).unwrap_or(&[]);

@@ -4,9 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::anonymous::{PidFdState, PipeEndState, SignalFdState, TimerFdState};
 use super::identity::CredentialsState;
+use super::inotify::InotifyState;
 use super::lock::{HeldState, OwnerState, ProcessLockState};
 use super::mount::{MountState, PathState};
+use super::mqueue::MqueueState;
 use super::socket::SocketFileState;
+use super::terminal::PtyState;
 use super::tree::NodeState;
 use crate::refs::{Named, Ref};
 
@@ -99,6 +102,48 @@ pub enum OpenFileKind {
     Epoll(Vec<EpollItemState>),
     /// A socket.
     Socket(SocketFileState),
+    /// An instance of inotify.
+    Inotify(InotifyState),
+    /// A POSIX message queue.
+    Mqueue(MqueueFileState),
+    /// The master of a pseudo-terminal.
+    PtyMaster(PtyMasterState),
+    /// Its slave.
+    PtySlave(PtySlaveState),
+}
+
+/// An open master of a pseudo-terminal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PtyMasterState {
+    /// The pseudo-terminal.
+    pub pty: Ref<PtyState>,
+    /// The ptmx that it was opened by.
+    pub path: PathState,
+    /// The root of its devpts.
+    pub root: PathState,
+}
+
+/// An open slave of a pseudo-terminal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PtySlaveState {
+    /// The pseudo-terminal.
+    pub pty: Ref<PtyState>,
+    /// What it was opened by; none once its name is gone.
+    pub path: Option<PathState>,
+    /// How it is shown then.
+    #[serde(with = "serde_bytes")]
+    pub shown: Vec<u8>,
+    /// Hang-ups before it was opened.
+    pub hang_ups: u64,
+}
+
+/// An open message queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MqueueFileState {
+    /// The queue.
+    pub queue: Ref<MqueueState>,
+    /// Where it was opened, if not by mq_open(2).
+    pub path: Option<PathState>,
 }
 
 /// What tells whether a file is the one that it was.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::terminal::ControllingTerminalState;
 use crate::refs::{Named, Ref};
 
 /// A process id.
@@ -38,6 +39,12 @@ pub struct CredentialsState {
 pub struct SessionState {
     /// That of its founder.
     pub pid: Ref<PidState>,
+    /// Its controlling terminal.
+    #[serde(default)]
+    pub terminal: Option<ControllingTerminalState>,
+    /// The number of the group that was in the foreground when its terminal was hung up.
+    #[serde(default)]
+    pub hung_up: Option<i32>,
 }
 
 /// A process group.

@@ -87,6 +87,8 @@ pub enum MappableKind {
         /// What is in it, by offset.
         segments: Vec<Segment>,
     },
+    /// A segment of System V shared memory: its place among them.
+    Segment(u32),
 }
 
 impl Named for MemoryState {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::terminal::PtyState;
 use super::tree::TreeState;
 use crate::refs::{Named, Ref};
 
@@ -34,6 +35,8 @@ pub enum FileSystemState {
     Made,
     /// These files are in it.
     Tree(TreeState),
+    /// These pseudo-terminals are.
+    Terminals(Vec<Ref<PtyState>>),
 }
 
 impl Named for MountState {

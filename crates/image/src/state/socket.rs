@@ -23,6 +23,10 @@ pub enum SocketRef {
     /// AF_UNIX: its place among them.
     // A number, because what lies in the queues of sockets are open files.
     Unix(u32),
+    /// TCP.
+    Tcp(u32),
+    /// UDP.
+    Udp(u32),
 }
 
 /// What sockets of all families have: socket(7).

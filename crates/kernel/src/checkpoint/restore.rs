@@ -12,6 +12,7 @@ use moat_image::state::{ProcessState, SandboxState, SeccompFilterState, TaskStat
 use moat_image::{ImageError, Ref};
 use moat_mm::PageSource;
 use moat_sync::{LockClass, Mutex};
+use moat_tty::{JobControl, Terminal};
 use moat_vfs::persist::Restorer;
 use moat_vfs::{FdTable, FsContext, OpenFile};
 
@@ -36,11 +37,19 @@ pub struct RestoreRequest<'a> {
     /// Files, on its mounts.
     pub files: &'a Restorer<'a>,
     /// Makes the open files, by their numbers in the image. Called when the processes are there, whose files in /proc may be open.
-    pub open_files: &'a (dyn Fn() -> Result<Vec<Arc<OpenFile>>, ImageError> + Sync),
+    pub open_files: &'a (dyn Fn() -> Result<Opened, ImageError> + Sync),
     /// Guest memory.
     pub pages: &'a PageSource,
     /// What no limit may be beyond.
     pub limits: MostLimits,
+}
+
+/// What has been opened out of an image, by their numbers in it.
+pub struct Opened {
+    /// The open files.
+    pub files: Vec<Arc<OpenFile>>,
+    /// The pseudo-terminals.
+    pub terminals: Vec<Arc<dyn Terminal>>,
 }
 
 /// Makes the processes of an image; nothing of them runs before [`PreparedProcess::start`].
@@ -59,9 +68,12 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
         }
     }
     let mut made = Made::begin(request)?;
+    let ipc = &request.container.place.namespaces.ipc;
+    super::ipc::restore_segments(ipc, state, request.files, request.pages.pages())?;
     // First what takes host processes: most of what this host can't give is found out here.
     let memories = Memories::restore(request, state).await?;
     made.processes(state)?;
+    super::ipc::restore_others(ipc, state, &made.groups)?;
     let mut current = made.tasks(state, memories).await?;
     made.family(state)?;
     // Their files in /proc can be found from here on.
@@ -91,6 +103,7 @@ struct Made<'a> {
     request: &'a RestoreRequest<'a>,
     kernel: Arc<Kernel>,
     pids: Vec<Arc<Pid>>,
+    sessions: Vec<Arc<Session>>,
     pgrps: Vec<Arc<ProcessGroup>>,
     handlers: Vec<Arc<SigHand>>,
     filters: Vec<Option<Arc<Filter>>>,
@@ -132,6 +145,7 @@ impl<'a> Made<'a> {
             request,
             kernel,
             pids,
+            sessions,
             pgrps,
             handlers,
             filters,
@@ -331,7 +345,8 @@ impl<'a> Made<'a> {
     /// Descriptors and directories, which may be in /proc of the processes that are there by now.
     fn files(&self, state: &SandboxState) -> Result<(), ImageError> {
         let files = self.request.files;
-        let open_files = (self.request.open_files)()?;
+        let Opened { files: open_files, terminals } = (self.request.open_files)()?;
+        self.terminals(state, &terminals)?;
         for (table, saved) in self.fd_tables.iter().zip(state.fd_tables.iter()) {
             files.fill_fd_table(table, saved, &open_files)?;
         }
@@ -340,6 +355,21 @@ impl<'a> Made<'a> {
             // Dropped unlocked, as it may be the last of a directory.
             let old = std::mem::replace(&mut *context.lock(), restored);
             drop(old);
+        }
+        Ok(())
+    }
+
+    /// Gives sessions their controlling terminals.
+    fn terminals(&self, state: &SandboxState, terminals: &[Arc<dyn Terminal>]) -> Result<(), ImageError> {
+        // A group's id is that of its pid.
+        let group = |number| self.request.container.place.pid_ns.lookup(number).map(|pid| pid.id);
+        for (session, saved) in self.sessions.iter().zip(state.sessions.iter()) {
+            if let Some(of) = &saved.terminal {
+                JobControl::restore(find(terminals, of.terminal)?, session, of.foreground, group)?;
+            }
+            if let Some(id) = saved.hung_up.and_then(group) {
+                moat_tty::job_control::set_hung_up_foreground(session, id);
+            }
         }
         Ok(())
     }

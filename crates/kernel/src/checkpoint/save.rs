@@ -7,11 +7,10 @@ use moat_abi::clone::WaitStatus;
 use moat_abi::signal::Signal;
 use moat_identity::{Pid, ProcessGroup, Resource, Session};
 use moat_image::state::{
-    ContainerState, MemoryState, PidState, ProcessGroupState, ProcessState, SandboxState, SeccompFilterState,
-    SeccompState, SessionState, SignalHandlersState, TaskState, ZombieState,
+    ContainerState, ControllingTerminalState, MemoryState, PidState, ProcessGroupState, ProcessState, SandboxState,
+    SeccompFilterState, SeccompState, SessionState, SignalHandlersState, TaskState, ZombieState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
-use moat_ipc::SystemV;
 use moat_mm::{MemoryManager, SavedMemory};
 use moat_vfs::persist::{SaveFiles, Saver as FileSaver};
 
@@ -118,8 +117,9 @@ impl<'a> Walk<'a> {
     }
 
     fn all(&mut self, known: &KnownProcesses) -> Result<SandboxState, Refusal> {
-        // Before anything is named: these belong to no process, and a walk over processes would pass them by.
-        self.refuse_namespace_objects()?;
+        // Before address spaces show it. It belongs to no process: a walk over processes would pass it by.
+        let ipc = self.container.place.namespaces.ipc.clone();
+        let shm = super::ipc::segments(&ipc, &mut self.files)?;
         // All of them, whether a process has a path there or not: what was changed in them would be lost.
         self.files.mounts()?;
         let nodes = self.nodes()?;
@@ -171,7 +171,8 @@ impl<'a> Walk<'a> {
             hostname: names.host,
             domainname: names.domain,
         };
-        Ok(SandboxState { containers: vec![container], ..SandboxState::default() })
+        let system_v = super::ipc::others(&ipc, shm, &self.process_names);
+        Ok(SandboxState { containers: vec![container], system_v, ..SandboxState::default() })
     }
 
     fn finish(self, mut state: SandboxState) -> Result<Saved, ImageError> {
@@ -184,15 +185,6 @@ impl<'a> Walk<'a> {
         state.seccomp_filters = self.filters.finish()?;
         let pages = self.files.finish(&mut state)?;
         Ok(Saved { state, memories: self.saved_memories, pages })
-    }
-
-    /// What is in namespaces and tables, not in processes.
-    fn refuse_namespace_objects(&self) -> Result<(), Refusal> {
-        let ipc = &self.container.place.namespaces.ipc;
-        if !SystemV::of(ipc).is_empty() {
-            return Err(Refusal::new("a System V object (shared memory, semaphore or message queue)"));
-        }
-        Ok(())
     }
 
     fn nodes(&self) -> Result<Vec<Node>, Refusal> {
@@ -241,12 +233,18 @@ impl<'a> Walk<'a> {
     }
 
     fn session(&mut self, session: &Arc<Session>) -> Result<Ref<SessionState>, Refusal> {
-        // Session and terminal point at each other: one without the other would be a lie.
-        if moat_tty::terminal_of(session).is_some() {
-            return Err(Refusal::new("a controlling terminal"));
-        }
+        let terminal = match moat_tty::terminal_of(session) {
+            None => None,
+            // Session and terminal point at each other: one without the other would be a lie.
+            Some(tty) => {
+                let name = self.files.ptys().name_of(address(&tty));
+                let terminal = name.ok_or_else(|| Refusal::new("a controlling terminal outside of the sandbox"))?;
+                Some(ControllingTerminalState { terminal, foreground: tty.job_control().save_foreground() })
+            }
+        };
+        let hung_up = moat_tty::job_control::hung_up_foreground(session);
         let pid = self.pid(session.pid())?;
-        self.sessions.save(address(session), || Ok(SessionState { pid }))
+        self.sessions.save(address(session), || Ok(SessionState { pid, terminal, hung_up }))
     }
 
     fn process_group(&mut self, pgrp: &Arc<ProcessGroup>) -> Result<Ref<ProcessGroupState>, Refusal> {

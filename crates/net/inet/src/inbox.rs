@@ -61,6 +61,20 @@ impl Inbox {
         true
     }
 
+    /// What waits, by `each`.
+    pub(crate) fn all<T>(&self, each: impl Fn(&Datagram) -> T) -> Vec<T> {
+        self.queue.lock().datagrams.iter().map(each).collect()
+    }
+
+    /// Takes a datagram that was in the queue before, whatever the room is.
+    pub(crate) fn put_back(&self, datagram: Datagram) {
+        let cost = (self.cost)(datagram.data.len());
+        let mut queue = self.queue.lock();
+        self.memory.charge(cost);
+        queue.bytes = queue.bytes.saturating_add(cost);
+        queue.datagrams.push_back(datagram);
+    }
+
     /// The first datagram as recv(2) gives it to a socket of `family` with `options`; `None` if there is none.
     pub(crate) fn receive(
         &self,

@@ -5,6 +5,7 @@
 //! - [`options`]: the options of levels IP, IPV6, TCP and UDP; [`groups`]: multicast.
 //! - [`stack`]: [`moat_net_stack`] with its lock, its clock and its devices.
 //! - [`links`]: the links that a namespace begins with; [`configuration`]: its changes; [`device`]: the ioctls about them.
+//! - `restore`: the sockets of an image; each kind has a `persist` that saves it.
 //! - [`inspect`]: what is shown of a socket; [`listing`]: which are; [`text`]: the files of /proc/net.
 //!
 //! Between own addresses a connection is two byte queues in memory, and a datagram goes straight into its receiver's queue.
@@ -28,6 +29,7 @@ pub mod listing;
 pub mod options;
 pub mod ports;
 mod raw;
+mod restore;
 pub mod shape;
 pub mod stack;
 pub mod tcp;
@@ -43,8 +45,9 @@ use moat_abi::socket::{
     SOCK_STREAM,
 };
 use moat_abi::{Errno, Result};
+use moat_image::ImageError;
 use moat_vfs::Registry;
-use moat_vfs::socket::{AddressFamily, Socket, SocketKind, SocketMaker};
+use moat_vfs::socket::{AddressFamily, RestoreSockets, RestoredSockets, Socket, SocketKind, SocketMaker};
 
 /// Registers AF_INET and AF_INET6.
 pub fn register(registry: &mut Registry) {
@@ -77,6 +80,13 @@ struct Inet;
 impl AddressFamily for Inet {
     fn new_socket(&self, maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<dyn Socket>> {
         new_socket(maker, kind)
+    }
+
+    fn restore<'a>(
+        &self,
+        request: &RestoreSockets<'a>,
+    ) -> std::result::Result<Box<dyn RestoredSockets + 'a>, ImageError> {
+        restore::restore(request)
     }
 }
 

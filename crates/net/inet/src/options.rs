@@ -3,6 +3,8 @@
 //! They are checked as Linux does, kept and shown again; what steers packets is told to the stack ([`InetOptions::packet_options`],
 //! [`InetOptions::tcp_settings`]).
 
+mod persist;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -2,6 +2,8 @@
 //!
 //! Source: `inet_csk_bind_conflict`, `inet_rcv_saddr_equal`, `compute_score` of Linux's `net/ipv4`.
 
+mod persist;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};

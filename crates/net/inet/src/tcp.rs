@@ -4,12 +4,15 @@
 //! - [`connect`]: making connections.
 //! - [`info`]: what TCP_INFO shows; [`inspect`]: what others are shown.
 //! - [`remote`]: connections over the stack.
+//! - `persist`, `restore`: into an image, and out of it.
 
 pub(crate) mod connect;
 pub(crate) mod end;
 mod info;
 mod inspect;
+mod persist;
 mod remote;
+pub(crate) mod restore;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -19,8 +22,11 @@ use moat_abi::socket::{
     TCP_ESTABLISHED, TCP_FIN_WAIT2, TCP_INFO, TCP_LISTEN, TCP_SYN_SENT, TCP_TIME_WAIT,
 };
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::SocketRef;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
+use moat_vfs::file::SaveFiles;
 use moat_vfs::socket::{
     Ancillary, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind, SocketMaker,
 };
@@ -439,6 +445,10 @@ impl Socket for TcpSocket {
             }
         };
         errors | self.poll_connected(&peer)
+    }
+
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<SocketRef, Refusal> {
+        self.save_socket(saver)
     }
 
     fn release(&self) {

@@ -3,6 +3,8 @@
 //! A datagram to an own address goes straight into its receiver's queue, others over the stack; one that finds no room is lost, as
 //! on a wire.
 
+mod persist;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,9 +12,12 @@ use std::sync::{Arc, Weak};
 use moat_abi::socket::{AF_INET6, AF_UNSPEC, IPPROTO_UDP, MsgFlags, SOCK_DGRAM, TCP_CLOSE, TCP_ESTABLISHED};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
+use moat_image::Refusal;
+use moat_image::state::SocketRef;
 use moat_net_stack::{IpHeader, SendError, SendOptions};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
+use moat_vfs::file::SaveFiles;
 use moat_vfs::socket::{
     Ancillary, BufferSide, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind,
     SocketMaker, answer_queue_ioctl, family_of,
@@ -443,6 +448,10 @@ impl Socket for UdpSocket {
             events |= PollEvents::READ_READY;
         }
         events
+    }
+
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<SocketRef, Refusal> {
+        self.save_socket(saver)
     }
 
     fn release(&self) {

@@ -1,19 +1,24 @@
 //! Open files out of an image: the one place where it is said how each kind is made.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use moat_abi::fs::OpenFlags;
-use moat_abi::socket::AF_UNIX;
+use moat_abi::socket::{AF_INET, AF_UNIX};
 use moat_fs_anon::eventfd::Take;
 use moat_fs_anon::pipe::{End, Pipe};
 use moat_fs_anon::{EventFd, SignalFd, TimerFd};
+use moat_fs_devpts::RestoredPtys;
+use moat_fs_mqueue::{NamespaceQueues, RestoredQueues};
 use moat_identity::{NetNamespace, PidNamespace};
 use moat_image::refs::find;
 use moat_image::state::{OpenFileKind, OpenFileState, PathState, PidFdState, PipeState, SocketRef};
 use moat_image::{ImageError, Ref};
 use moat_kernel::Kernel;
+use moat_kernel::checkpoint::Opened;
 use moat_kernel::process::pidfd;
 use moat_vfs::epoll::Epoll;
+use moat_vfs::inotify::Inotify;
 use moat_vfs::persist::{Restorer, hold_again, owner_of};
 use moat_vfs::socket::{RestoreSockets, RestoredSockets};
 use moat_vfs::{Credentials, OpenFile, Path, Vfs};
@@ -29,7 +34,7 @@ pub(super) fn open_all(
     kernel: &Arc<Kernel>,
     member: &Membership,
     donated: &[Arc<OpenFile>],
-) -> Result<Vec<Arc<OpenFile>>, ImageError> {
+) -> Result<Opened, ImageError> {
     let (state, vfs, ns) = (restorer.state(), &kernel.vfs, &*member.place.pid_ns);
     let pipes = state.pipes.iter().map(|pipe| RestoredPipe::make(restorer, vfs, pipe)).collect::<Result<_, _>>()?;
     let net = &member.place.namespaces.net;
@@ -42,11 +47,23 @@ pub(super) fn open_all(
         memory: member.processes.allowance().socket_memory(),
         path: &path,
     };
-    let unix = vfs.registry.family(AF_UNIX).map_err(|errno| ImageError::Unfit(format!("UNIX sockets: {errno}")))?;
-    let unix = unix.restore(&request)?;
-    let mut opener = Opener { restorer, kernel, ns, net, donated, pipes, unix };
+    let family = |number| {
+        let family = vfs.registry.family(number);
+        family.map_err(|errno| ImageError::Unfit(format!("sockets of family {number}: {errno}")))
+    };
+    let unix = family(AF_UNIX)?.restore(&request)?;
+    // With the host's network there are none, and none can be.
+    let has_inet = !(state.tcp_sockets.is_empty() && state.udp_sockets.is_empty());
+    let inet = if has_inet { Some(family(AF_INET)?.restore(&request)?) } else { None };
+    let queues = NamespaceQueues::of(vfs.tables(), &member.place.namespaces.ipc);
+    let queues = RestoredQueues::make(queues, kernel, ns, state.mqueues.iter())?;
+    let mut opener =
+        Opener { restorer, kernel, ns, net, donated, pipes, unix, inet, queues, ptys: RestoredPtys::make(restorer)? };
     let files = state.open_files.iter().map(|file| opener.open(file)).collect::<Result<Vec<_>, _>>()?;
     opener.unix.fill(&files)?;
+    if let Some(inet) = &opener.inet {
+        inet.fill(&files)?;
+    }
     for (saved, f) in state.open_files.iter().zip(&files) {
         hold_again(f, &saved.held)?;
         if let Some(owner) = &saved.owner {
@@ -64,7 +81,17 @@ pub(super) fn open_all(
             epoll.put_item_back(item, find(&files, item.file)?)?;
         }
     }
-    Ok(files)
+    // FIFOs that are held for a moment are closed before anybody watches them.
+    let ptys = opener.ptys;
+    ptys.all_opened(&state.ptys)?;
+    drop(opener.pipes);
+    for (file, open) in state.open_files.iter().zip(&files) {
+        let OpenFileKind::Inotify(saved) = &file.kind else { continue };
+        if let Ok(instance) = (open.file().clone() as Arc<dyn Any + Send + Sync>).downcast::<Inotify>() {
+            instance.watch_again(saved, path)?;
+        }
+    }
+    Ok(Opened { files, terminals: ptys.terminals() })
 }
 
 struct RestoredPipe {
@@ -95,6 +122,9 @@ struct Opener<'a> {
     donated: &'a [Arc<OpenFile>],
     pipes: Vec<RestoredPipe>,
     unix: Box<dyn RestoredSockets + 'a>,
+    inet: Option<Box<dyn RestoredSockets + 'a>>,
+    queues: RestoredQueues,
+    ptys: RestoredPtys,
 }
 
 impl Opener<'_> {
@@ -118,10 +148,21 @@ impl Opener<'_> {
             OpenFileKind::SignalFd(saved) => SignalFd::restore(self.kernel, self.ns, saved, flags, &creds)?,
             OpenFileKind::PidFd(saved) => self.pidfd(saved, flags, &creds)?,
             OpenFileKind::Socket(saved) => {
-                let SocketRef::Unix(index) = saved.socket;
-                let socket = self.unix.take(index)?;
+                let inet = self.inet.as_mut().ok_or_else(|| ImageError::state("a socket that is not there"));
+                let family = match saved.socket {
+                    SocketRef::Unix(_) => &mut self.unix,
+                    SocketRef::Tcp(_) | SocketRef::Udp(_) => inet?,
+                };
+                let socket = family.take(saved.socket)?;
                 vfs.open_restored_socket(socket, self.net, saved, flags, &creds)
             }
+            OpenFileKind::Inotify(saved) => Inotify::restore(vfs, saved, flags, &creds)?,
+            OpenFileKind::Mqueue(saved) => {
+                let path = saved.path.as_ref().map(|path| self.restorer.path(path)).transpose()?;
+                self.queues.open(saved, file, path, &creds)?
+            }
+            OpenFileKind::PtyMaster(saved) => self.ptys.open_master(saved, self.restorer, flags, &creds)?,
+            OpenFileKind::PtySlave(saved) => self.ptys.open_slave(saved, self.restorer, flags, &creds)?,
             OpenFileKind::Epoll(_) => vfs.open_anon("[eventpoll]", Epoll::new(), flags, &creds),
         };
         Ok(open)

@@ -9,7 +9,7 @@ use crate::inode::Inode;
 impl Dentry {
     /// A file whose `name` in `parent` is gone.
     #[must_use]
-    pub(crate) fn removed(parent: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+    pub fn removed(parent: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
         Dentry::detached(parent, name, inode)
     }
 

@@ -1,11 +1,13 @@
 //! An instance of inotify as a file.
 
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use moat_abi::fs::{InotifyMask, OpenFlags};
 use moat_abi::tty::FIONREAD;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_sync::WaitQueue;
 
 use super::events::id_of;
@@ -13,10 +15,21 @@ use super::instance::Inotify;
 use super::table::Watched;
 use crate::caller::Caller;
 use crate::cred::Credentials;
-use crate::file::{File, Seekable};
+use crate::dentry::Dentry;
+use crate::file::{File, SaveFiles, Seekable};
+use crate::inode::Inode;
+use crate::mount::Mount;
 use crate::open_file::OpenFile;
 use crate::path::Path;
 use crate::vfs::Vfs;
+
+/// Where a watched file was found.
+pub(super) struct Place {
+    /// Held so that the address names no other inode as long as the watch lasts.
+    pub(super) _inode: Arc<dyn Inode>,
+    pub(super) mount: Weak<Mount>,
+    pub(super) dentry: Weak<Dentry>,
+}
 
 impl Inotify {
     /// Opens an instance that watches nothing.
@@ -33,19 +46,26 @@ impl Inotify {
     /// # Errors
     /// EEXIST (IN_MASK_CREATE), ENOSPC; those of asking for the file's number.
     pub fn watch(self: &Arc<Self>, path: &Path, mask: InotifyMask) -> Result<i32> {
+        self.table().watch(self, Inotify::watched(path)?, mask)
+    }
+
+    /// The file at `path`, to be watched.
+    pub(super) fn watched(path: &Path) -> Result<Watched> {
         let inode = path.inode();
-        let file = Watched {
+        Ok(Watched {
             id: id_of(inode),
             key: inode.metadata()?.key(),
-            // Held so that the address names no other inode as long as the watch lasts.
-            _held: inode.clone(),
+            held: Arc::new(Place::of(path)),
             filesystem: Arc::as_ptr(path.mount.fs()).addr(),
-        };
-        self.table().watch(self, file, mask)
+        })
     }
 }
 
 impl File for Inotify {
+    fn save(&self, _f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+        self.save_instance(saver)
+    }
+
     fn seekable(&self) -> Seekable {
         Seekable::Noop
     }

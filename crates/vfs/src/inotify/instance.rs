@@ -85,6 +85,45 @@ impl Inotify {
         }))
     }
 
+    /// One out of an image, which watches nothing yet.
+    pub(super) fn restored(
+        table: Arc<Watches>,
+        uid: u32,
+        max_queued: usize,
+        last_wd: i32,
+        queue: Vec<Event>,
+    ) -> Arc<Inotify> {
+        table.count_one(uid, |u| &mut u.instances);
+        let overflown = queue.iter().any(|event| event.mask.contains(InotifyMask::Q_OVERFLOW));
+        let state = InstanceState { watches: BTreeMap::new(), queue: queue.into(), overflown };
+        Arc::new(Inotify {
+            table,
+            uid,
+            max_queued,
+            last_wd: AtomicI32::new(last_wd),
+            state: Mutex::new(LockClass::Table, state),
+            wait: WaitQueue::new(),
+        })
+    }
+
+    /// The events that wait.
+    pub(super) fn queued(&self) -> Vec<Event> {
+        self.state.lock().queue.iter().cloned().collect()
+    }
+
+    pub(super) fn max_queued(&self) -> usize {
+        self.max_queued
+    }
+
+    pub(super) fn last_wd(&self) -> i32 {
+        self.last_wd.load(Ordering::Relaxed)
+    }
+
+    /// Whether a watch has this number.
+    pub(super) fn has(&self, wd: i32) -> bool {
+        self.state.lock().watches.contains_key(&wd)
+    }
+
     pub(super) fn table(&self) -> &Arc<Watches> {
         &self.table
     }

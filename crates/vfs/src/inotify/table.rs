@@ -27,8 +27,8 @@ pub(super) struct Watched {
     pub(super) id: WatchId,
     /// What /proc shows it as.
     pub(super) key: InodeKey,
-    /// The inode, whose address stays its own as long as it is held.
-    pub(super) _held: Arc<dyn Any + Send + Sync>,
+    /// What keeps the inode, whose address stays its own as long as it is held.
+    pub(super) held: Arc<dyn Any + Send + Sync>,
     /// The address of the file system that it goes with.
     pub(super) filesystem: usize,
 }
@@ -164,6 +164,36 @@ impl Watches {
         table.entry(id).or_default().push(watch);
         self.count.fetch_add(1, Ordering::Relaxed);
         Ok(wd)
+    }
+
+    /// Watches `file` under a number that was given before.
+    pub(super) fn watch_as(&self, instance: &Arc<Inotify>, wd: i32, file: Watched, mask: InotifyMask) -> Result<()> {
+        let id = file.id;
+        let mut table = self.by_file.write();
+        let marks = table.entry(id).or_default();
+        let known = marks.iter().any(|w| std::ptr::eq(w.instance.as_ptr(), Arc::as_ptr(instance)));
+        if known || instance.has(wd) {
+            return Err(Errno::EEXIST);
+        }
+        // Counted, but not refused: so many there were.
+        self.count_one(instance.uid(), |u| &mut u.watches);
+        let mask = AtomicU32::new(kept(mask).bits());
+        let watch = Arc::new(Watch { instance: Arc::downgrade(instance), wd, on: file, mask });
+        instance.enter(watch.clone());
+        marks.push(watch);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Counts one more for a user, whatever the limit is.
+    pub(super) fn count_one(&self, uid: u32, of: fn(&mut Usage) -> &mut u64) {
+        let mut users = self.users.lock();
+        let used = of(users.entry(uid).or_default());
+        *used = used.saturating_add(1);
+    }
+
+    pub(super) fn cookies(&self) -> &AtomicU32 {
+        &self.cookie
     }
 
     /// Takes watches out of the table; the caller lets them go.

@@ -34,6 +34,14 @@ impl MappedFile {
 }
 
 impl Saver {
+    /// A segment of shared memory that is saved by its place among them: what shows it is known from here on.
+    pub fn segment(&mut self, object: &Arc<dyn Mappable>, index: u32) {
+        // By its address it is the one that areas hold.
+        if let Met::First(name) = self.mappables.meet(address(object)) {
+            self.mappables.fill(name, MappableState { kind: MappableKind::Segment(index) });
+        }
+    }
+
     /// What a mapping shows.
     ///
     /// # Errors

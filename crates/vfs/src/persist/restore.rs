@@ -1,14 +1,14 @@
 //! [`Restorer`]: see [`super`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::{Errno, cap::CapSet};
 use moat_identity::{Credentials, UserNamespace};
 use moat_image::pages::Pages;
 use moat_image::state::{
-    CredentialsState, FdTableState, FileIdentityState, FsContextState, MappableKind, MountState, OpenFileState,
-    PathState, SandboxState, UnnamedFileState,
+    CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableKind, MountState,
+    OpenFileState, PathState, SandboxState, UnnamedFileState,
 };
 use moat_image::{ImageError, Ref, refs::find};
 use moat_mm::{Mappable, MmIds, SharedAnon};
@@ -49,6 +49,8 @@ pub struct Restorer<'a> {
     credentials: Vec<Arc<Credentials>>,
     /// Where files without a name are.
     unnamed: Vec<Path>,
+    /// System V shared memory, once that is there.
+    segments: OnceLock<Vec<Arc<dyn Mappable>>>,
 }
 
 fn unfit(what: impl Into<String>) -> ImageError {
@@ -77,7 +79,7 @@ impl<'a> Restorer<'a> {
         let user_ns = namespace.user_ns().clone();
         let credentials =
             state.credentials.iter().map(|c| bounds.credentials(c, &user_ns)).collect::<Result<_, _>>()?;
-        Ok(Restorer { state, vfs, namespace, mounts, credentials, unnamed })
+        Ok(Restorer { state, vfs, namespace, mounts, credentials, unnamed, segments: OnceLock::new() })
     }
 
     /// The credentials of this name.
@@ -176,6 +178,23 @@ impl<'a> Restorer<'a> {
         Ok(open)
     }
 
+    /// Says what the segments of System V shared memory are, by their places.
+    pub fn set_segments(&self, segments: Vec<Arc<dyn Mappable>>) {
+        // Once: a restore makes them once.
+        let _ = self.segments.set(segments);
+    }
+
+    /// The file systems of the image, each once, with the root of a mount of it.
+    pub fn file_systems(&self) -> impl Iterator<Item = (&'a FileSystemState, Path)> {
+        let mut seen = std::collections::HashSet::new();
+        let mounts = self.state.mounts.iter().zip(&self.mounts);
+        // Several mounts may show one.
+        let once = mounts.filter(move |(saved, _)| seen.insert(saved.file_system));
+        once.filter_map(|(saved, mount)| {
+            Some((self.state.file_systems.get(saved.file_system).ok()?, Path::root_of(mount.clone())))
+        })
+    }
+
     /// What mappings show.
     ///
     /// # Errors
@@ -188,6 +207,12 @@ impl<'a> Restorer<'a> {
                 self.mapped(path, *writable)
             }
             MappableKind::Unnamed { file, writable } => self.mapped(find(&self.unnamed, *file)?.clone(), *writable),
+            MappableKind::Segment(index) => {
+                // Known to the kernel's IPC alone, which has set them before.
+                let at = usize::try_from(*index).unwrap_or(usize::MAX);
+                let found = self.segments.get().and_then(|segments| segments.get(at)).cloned();
+                found.ok_or(ImageError::Dangling { what: "System V segment", index: *index })
+            }
             MappableKind::SharedAnonymous { len, segments } => {
                 let memory = SharedAnon::new(ids, *len).map_err(|errno| unfit(format!("shared memory: {errno}")))?;
                 super::restore_memory(memory.memory().fd(), *len, segments, pages)?;

@@ -7,8 +7,8 @@ use moat_identity::{Credentials, NetNamespace, Pid, UserNamespace};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
     CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableState, MountState,
-    OpenFileKind, OpenFileState, PathState, PipeState, SandboxState, UnixEndpointState, UnixSocketState,
-    UnnamedFileState,
+    MqueueState, OpenFileKind, OpenFileState, PathState, PipeState, PtyState, SandboxState, TcpEndState,
+    TcpSocketState, UdpSocketState, UnixEndpointState, UnixSocketState, UnnamedFileState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 
@@ -41,6 +41,11 @@ pub struct Saver {
     pipes: Interner<PipeState>,
     unix_sockets: Interner<UnixSocketState>,
     unix_endpoints: Interner<UnixEndpointState>,
+    tcp_sockets: Interner<TcpSocketState>,
+    tcp_ends: Interner<TcpEndState>,
+    udp_sockets: Interner<UdpSocketState>,
+    mqueues: Interner<MqueueState>,
+    ptys: Interner<PtyState>,
     /// Locks and leases that were met.
     pub(super) locks: usize,
     leases: usize,
@@ -84,6 +89,11 @@ impl Saver {
             pipes: Interner::default(),
             unix_sockets: Interner::default(),
             unix_endpoints: Interner::default(),
+            tcp_sockets: Interner::default(),
+            tcp_ends: Interner::default(),
+            udp_sockets: Interner::default(),
+            mqueues: Interner::default(),
+            ptys: Interner::default(),
             locks: 0,
             leases: 0,
             remembered: Vec::new(),
@@ -232,6 +242,11 @@ impl Saver {
         state.pipes = self.pipes.finish()?;
         state.unix_sockets = self.unix_sockets.finish()?;
         state.unix_endpoints = self.unix_endpoints.finish()?;
+        state.tcp_sockets = self.tcp_sockets.finish()?;
+        state.tcp_ends = self.tcp_ends.finish()?;
+        state.udp_sockets = self.udp_sockets.finish()?;
+        state.mqueues = self.mqueues.finish()?;
+        state.ptys = self.ptys.finish()?;
         Ok(self.pages)
     }
 }
@@ -316,6 +331,26 @@ impl SaveFiles for Saver {
 
     fn unix_endpoints(&mut self) -> &mut Interner<UnixEndpointState> {
         &mut self.unix_endpoints
+    }
+
+    fn tcp_sockets(&mut self) -> &mut Interner<TcpSocketState> {
+        &mut self.tcp_sockets
+    }
+
+    fn tcp_ends(&mut self) -> &mut Interner<TcpEndState> {
+        &mut self.tcp_ends
+    }
+
+    fn udp_sockets(&mut self) -> &mut Interner<UdpSocketState> {
+        &mut self.udp_sockets
+    }
+
+    fn mqueues(&mut self) -> &mut Interner<MqueueState> {
+        &mut self.mqueues
+    }
+
+    fn ptys(&mut self) -> &mut Interner<PtyState> {
+        &mut self.ptys
     }
 
     fn network(&self, net: &NetNamespace) -> Result<(), Refusal> {

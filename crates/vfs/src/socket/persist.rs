@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moat_identity::{Counter, NetNamespace, PidNamespace};
 use moat_image::ImageError;
-use moat_image::state::{SandboxState, SocketCoreState, SocketCredsState};
+use moat_image::state::{SandboxState, SocketCoreState, SocketCredsState, SocketRef};
 
 use super::{Socket, SocketCore, SocketCreds, SocketMemory};
 use crate::open_file::OpenFile;
@@ -51,11 +51,11 @@ impl RestoreSockets<'_> {
 
 /// The sockets of one family out of an image.
 pub trait RestoredSockets {
-    /// The socket of this number, for the one open file that it has.
+    /// A socket, for the one open file that it has.
     ///
     /// # Errors
     /// One that is not there, or has been given before.
-    fn take(&mut self, index: u32) -> Result<Arc<dyn Socket>, ImageError>;
+    fn take(&mut self, socket: SocketRef) -> Result<Arc<dyn Socket>, ImageError>;
 
     /// Puts into their queues what was there, with the open files of the image by their numbers.
     ///

@@ -5,6 +5,9 @@ use moat_abi::tty::VDISABLE;
 /// Bytes in the ring (`N_TTY_BUF_SIZE`).
 pub const SIZE: usize = 4096;
 
+/// So far behind the last finished line a reader is taken to be at most.
+const FURTHEST: i64 = 1 << 40;
+
 /// A ring of input bytes.
 ///
 /// Positions count up for ever; a byte's place is its position modulo [`SIZE`]. `tail <= head <= tail + SIZE`. In
@@ -32,6 +35,36 @@ impl InputBuffer {
     #[must_use]
     pub fn new() -> InputBuffer {
         InputBuffer { bytes: Box::new([0; SIZE]), ends: Box::new([false; SIZE]), head: 0, canon_head: 0, tail: 0 }
+    }
+
+    /// What it holds, the places of the ends of lines in that, and where finished lines end.
+    pub(super) fn save(&self) -> (Vec<u8>, Vec<u32>, i64) {
+        let held = self.tail..self.head;
+        let ends = (0..).zip(held.clone()).filter(|(_, position)| self.ends[position % SIZE]).map(|(at, _)| at);
+        let place = |position: usize| i64::try_from(position).unwrap_or(i64::MAX);
+        let finished = place(self.canon_head).saturating_sub(place(self.tail)).max(-FURTHEST);
+        (held.map(|position| self.byte(position)).collect(), ends.collect(), finished)
+    }
+
+    /// The same out of an image; none if that is none.
+    pub(super) fn restore(input: &[u8], ends: &[u32], finished: i64) -> Option<InputBuffer> {
+        let len = i64::try_from(input.len()).ok().filter(|_| input.len() <= SIZE)?;
+        if finished > len || finished < -FURTHEST {
+            return None;
+        }
+        let mut buffer = InputBuffer::new();
+        // Finished lines may have ended before what is held: positions begin there.
+        buffer.tail = usize::try_from(finished.saturating_neg().max(0)).ok()?;
+        buffer.canon_head = usize::try_from(finished.max(0)).ok()?;
+        buffer.head = buffer.tail;
+        for byte in input {
+            buffer.push(*byte);
+        }
+        for end in ends {
+            let at = usize::try_from(*end).ok().filter(|at| *at < input.len())?;
+            buffer.ends[buffer.tail.saturating_add(at) % SIZE] = true;
+        }
+        Some(buffer)
     }
 
     /// Bytes held, edited line and end-of-file marks included.

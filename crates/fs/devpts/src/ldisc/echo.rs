@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use moat_abi::tty::{LocalFlags, OutputFlags};
+use moat_image::state::EchoState;
 
 use super::LineDiscipline;
 use super::chars::is_control;
@@ -52,6 +53,33 @@ pub enum TabOrigin {
 }
 
 impl Echo {
+    fn save(self) -> EchoState {
+        match self {
+            Echo::Byte(c) => EchoState::Byte(c),
+            Echo::Escape => EchoState::Escape,
+            Echo::Control(c) => EchoState::Control(c),
+            Echo::SetCanonColumn => EchoState::SetCanonColumn,
+            Echo::MoveBack => EchoState::MoveBack,
+            Echo::EraseTab { columns, from } => {
+                EchoState::EraseTab { columns, from_line_start: from == TabOrigin::LineStart }
+            }
+        }
+    }
+
+    fn of(saved: EchoState) -> Echo {
+        match saved {
+            EchoState::Byte(c) => Echo::Byte(c),
+            EchoState::Escape => Echo::Escape,
+            EchoState::Control(c) => Echo::Control(c),
+            EchoState::SetCanonColumn => Echo::SetCanonColumn,
+            EchoState::MoveBack => Echo::MoveBack,
+            EchoState::EraseTab { columns, from_line_start } => {
+                let from = if from_line_start { TabOrigin::LineStart } else { TabOrigin::Tab };
+                Echo::EraseTab { columns, from }
+            }
+        }
+    }
+
     /// Bytes in Linux's encoding.
     fn weight(self) -> usize {
         match self {
@@ -89,6 +117,21 @@ impl EchoQueue {
             self.marked = self.marked.saturating_sub(1);
             self.committed_weight = self.committed_weight.saturating_sub(echo.weight());
         }
+    }
+
+    /// What is in it, how much of it is complete, and the weight that was let out.
+    pub(super) fn save(&self) -> (Vec<EchoState>, usize, usize) {
+        (self.queue.iter().map(|echo| echo.save()).collect(), self.marked, self.committed_weight)
+    }
+
+    /// The same out of an image; none if that is none.
+    pub(super) fn restore(saved: &[EchoState], marked: u32, committed: u32) -> Option<EchoQueue> {
+        let queue: VecDeque<Echo> = saved.iter().map(|echo| Echo::of(*echo)).collect();
+        // Each has a weight of its own, so the sum bounds their number, too.
+        let weight = queue.iter().map(|echo| echo.weight()).fold(0, usize::saturating_add);
+        let marked = usize::try_from(marked).ok().filter(|n| *n <= queue.len())?;
+        let committed_weight = usize::try_from(committed).ok().filter(|n| *n <= weight)?;
+        (weight <= LIMIT).then_some(EchoQueue { queue, weight, marked, committed_weight })
     }
 
     pub(super) fn clear(&mut self) {

@@ -52,6 +52,15 @@ pub(super) struct FlowState {
 }
 
 impl FlowState {
+    /// Whether it is stopped, and whether by TCXONC.
+    pub(super) fn save(self) -> (bool, bool) {
+        (self.stopped, self.by_ioctl)
+    }
+
+    pub(super) fn restore((stopped, by_ioctl): (bool, bool)) -> FlowState {
+        FlowState { stopped, by_ioctl }
+    }
+
     pub(super) fn is_stopped(self) -> bool {
         self.stopped
     }
@@ -71,6 +80,16 @@ pub(super) struct Packet {
 }
 
 impl Packet {
+    /// The status that was not read, in packet mode.
+    pub(super) fn save(self) -> Option<u8> {
+        (self.mode == PacketMode::On).then_some(self.status)
+    }
+
+    pub(super) fn restore(saved: Option<u8>) -> Packet {
+        let mode = if saved.is_some() { PacketMode::On } else { PacketMode::Off };
+        Packet { mode, status: saved.unwrap_or_default() }
+    }
+
     pub(super) fn has_status(&self) -> bool {
         self.mode == PacketMode::On && self.status != 0
     }

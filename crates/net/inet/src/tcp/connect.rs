@@ -25,8 +25,15 @@ pub(crate) struct Backlog {
     pub(crate) remote: Option<ListenerId>,
 }
 
+impl Backlog {
+    /// One out of an image, with nobody waiting for room.
+    pub(super) fn restored(limit: usize, ready: VecDeque<Arc<TcpSocket>>, remote: Option<ListenerId>) -> Backlog {
+        Backlog { ready, limit, waiting: VecDeque::new(), remote }
+    }
+}
+
 impl TcpSocket {
-    fn place(&self, addr: SocketAddr) -> BindingPlace {
+    pub(super) fn place(&self, addr: SocketAddr) -> BindingPlace {
         BindingPlace {
             ip: addr.ip(),
             dual: self.family == AF_INET6 && addr.ip().is_unspecified() && addr.is_ipv6() && !self.options.v6_only(),
@@ -203,7 +210,7 @@ impl TcpSocket {
     }
 
     /// Nobody listens there: the attempt ends with ECONNREFUSED.
-    fn refuse(&self) {
+    pub(super) fn refuse(&self) {
         let gone = {
             let mut state = self.state.lock();
             state.phase = Phase::Closed;
@@ -217,7 +224,7 @@ impl TcpSocket {
     }
 
     /// Joins the listener's queue if there is room, else waits for it; false if it has no need of a place any more.
-    fn join_backlog(self: &Arc<Self>, listener: &Arc<TcpSocket>) -> bool {
+    pub(super) fn join_backlog(self: &Arc<Self>, listener: &Arc<TcpSocket>) -> bool {
         let port = listener.state.lock().bound.map(|b| b.addr.port());
         let (to, local) = {
             let state = self.state.lock();

@@ -1,5 +1,7 @@
 //! [`TcpEnd`]: one end of a connection, as the other one sees it.
 
+mod persist;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 

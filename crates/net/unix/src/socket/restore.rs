@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use moat_abi::fs::FileType;
 use moat_abi::socket::{SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM, UNIX_PATH_MAX};
-use moat_image::state::{UnixBoundState, UnixEndpointState, UnixSocketState};
+use moat_image::state::{SocketRef, UnixBoundState, UnixEndpointState, UnixSocketState};
 use moat_image::{ImageError, Ref, refs::find};
 use moat_vfs::OpenFile;
 use moat_vfs::socket::{RestoreSockets, RestoredSockets, Socket};
@@ -235,8 +235,11 @@ fn check(text: &[u8]) -> Result<(), ImageError> {
 }
 
 impl RestoredSockets for Restored<'_> {
-    fn take(&mut self, index: u32) -> Result<Arc<dyn Socket>, ImageError> {
-        Ok(self.take_once(index)?)
+    fn take(&mut self, socket: SocketRef) -> Result<Arc<dyn Socket>, ImageError> {
+        match socket {
+            SocketRef::Unix(index) => Ok(self.take_once(index)?),
+            SocketRef::Tcp(_) | SocketRef::Udp(_) => Err(wrong("another socket among UNIX sockets")),
+        }
     }
 
     fn fill(&self, files: &[Arc<OpenFile>]) -> Result<(), ImageError> {

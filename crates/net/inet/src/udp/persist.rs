@@ -1,0 +1,111 @@
+//! UDP sockets in an image, and out of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use moat_image::state::{DatagramState, SocketRef, UdpSocketState};
+use moat_image::{ImageError, Met, Refusal};
+use moat_sync::{LockClass, Mutex};
+use moat_vfs::file::SaveFiles;
+use moat_vfs::socket::RestoreSockets;
+
+use super::{SHUT_READ, SHUT_WRITE, UdpSocket, UdpState, cost};
+use crate::ancillary::Arrived;
+use crate::errors::ErrorQueue;
+use crate::inbox::{Datagram, Inbox};
+use crate::options::InetOptions;
+use crate::ports::Net;
+
+impl UdpSocket {
+    pub(super) fn save_socket(&self, saver: &mut dyn SaveFiles) -> Result<SocketRef, Refusal> {
+        let me = self.me.upgrade().ok_or_else(|| Refusal::new("a socket that is being closed"))?;
+        let name = match saver.udp_sockets().meet(Arc::as_ptr(&me).addr()) {
+            Met::Before(name) => name,
+            Met::First(name) => {
+                let state = self.state(saver.pages().is_some())?;
+                saver.udp_sockets().fill(name, state);
+                name
+            }
+        };
+        Ok(SocketRef::Udp(name.index()))
+    }
+
+    fn state(&self, with_data: bool) -> Result<UdpSocketState, Refusal> {
+        if !self.errors.is_empty() {
+            return Err(Refusal::new("a UDP socket with errors of the network that nobody has read"));
+        }
+        let (local, bound_address, bound_port, peer) = {
+            let s = self.state.lock();
+            (s.local, s.bound_address, s.bound_port, s.peer)
+        };
+        let datagram = |d: &Datagram| DatagramState {
+            data: d.data.to_vec(),
+            from: d.from,
+            to: d.arrived.to,
+            device: d.arrived.device,
+            ttl: d.arrived.ttl,
+            tos: d.arrived.tos,
+        };
+        Ok(UdpSocketState {
+            family: self.family,
+            core: self.core.save(),
+            options: self.options.save()?,
+            uid: self.uid,
+            shutdown: self.shutdown.load(Ordering::Acquire),
+            local,
+            bound_address,
+            bound_port,
+            peer,
+            binding: local.and_then(|local| self.net.udp.lock().save(self.id(), local.port())),
+            // A survey is after what may refuse.
+            datagrams: if with_data { self.inbox.all(datagram) } else { Vec::new() },
+        })
+    }
+
+    /// One out of an image.
+    ///
+    /// # Errors
+    /// What is wrong with it; an address that bind(2) was given and that is none here.
+    pub(crate) fn restore(request: &RestoreSockets<'_>, saved: &UdpSocketState) -> Result<Arc<UdpSocket>, ImageError> {
+        let net = Net::of(request.net);
+        let options = InetOptions::restore(saved.family, &saved.options)?;
+        if let Some(ip) = saved.bound_address.filter(|_| !options.may_bind_anything()) {
+            let missing = |_| ImageError::Unfit(format!("a UDP socket is bound to {ip}, which is no address here"));
+            net.check_bindable(ip).map_err(missing)?;
+        }
+        // What is in the table of ports is found there again when the socket is closed.
+        if saved.binding.map(|b| b.port) != saved.local.map(|local| local.port()) {
+            return Err(ImageError::state("a UDP socket with another port than it is bound to"));
+        }
+        let core = request.core(&saved.core)?;
+        let socket = Arc::new_cyclic(|me| UdpSocket {
+            me: me.clone(),
+            family: saved.family,
+            net,
+            core,
+            options,
+            uid: saved.uid,
+            shutdown: AtomicU8::new(saved.shutdown & (SHUT_READ | SHUT_WRITE)),
+            state: Mutex::new(
+                LockClass::Socket,
+                UdpState {
+                    local: saved.local,
+                    bound_address: saved.bound_address,
+                    bound_port: saved.bound_port,
+                    peer: saved.peer,
+                },
+            ),
+            inbox: Inbox::new(cost, request.memory.clone()),
+            errors: ErrorQueue::new(),
+        });
+        for d in &saved.datagrams {
+            let arrived = Arrived { to: d.to, device: d.device, ttl: d.ttl, tos: d.tos };
+            // Whatever the receive buffer is: so much there was.
+            socket.inbox.put_back(Datagram { data: d.data.clone().into(), from: d.from, arrived });
+        }
+        if let Some(binding) = &saved.binding {
+            socket.net.udp.lock().restore(socket.id(), &socket.me, binding);
+        }
+        Ok(socket)
+    }
+}

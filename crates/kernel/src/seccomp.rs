@@ -171,7 +171,8 @@ pub(crate) async fn check_call(t: &mut CurrentTask, call: Call) -> Option<Call> 
         Some(Mode::Filter(f)) if call.arch == AUDIT_ARCH_X86_64 && f.allows(call.nr) => Some(call),
         Some(Mode::Filter(f)) => {
             let filter = f.clone();
-            run_filters(t, &filter, call).await
+            // Boxed: it may stop for a tracer, and every task would have room for that.
+            Box::pin(run_filters(t, &filter, call)).await
         }
     }
 }

@@ -1,7 +1,7 @@
 //! [`task_main`]: the life of a task, from its first instruction to its end.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -32,32 +32,33 @@ pub async fn task_main(mut current: CurrentTask) {
     // Its container may have been frozen since it was made.
     current.group.signals.lock().recalc(current.id);
     run(&mut current).await;
-    current.exit().await;
+    Box::pin(current.exit()).await;
 }
 
 /// Runs a task out of an image, which first goes on with what it did.
 async fn resumed_main(mut current: CurrentTask, step: NextStep) {
     current.group.signals.lock().recalc(current.id);
-    current.take_step(step).await;
+    Box::pin(current.take_step(step)).await;
     run(&mut current).await;
-    current.exit().await;
+    Box::pin(current.exit()).await;
 }
 
 /// Starts the future of a task out of an image.
 pub(crate) fn resume(current: CurrentTask, step: NextStep) {
-    moat_sync::spawn(current.task().clone().timed(resumed_main(current, step)));
+    moat_sync::spawn(current.task().clone().timed(Box::pin(resumed_main(current, step))));
 }
 
 /// Starts the future of a task.
 pub fn start(current: CurrentTask) {
     current.note_name();
-    moat_sync::spawn(current.task().clone().timed(task_main(current)));
+    moat_sync::spawn(current.task().clone().timed(Box::pin(task_main(current))));
 }
 
 impl Task {
     /// Runs the future of the task, counts the time that a worker spends on it, and sees to it that it ends when it is to.
-    async fn timed<F: Future>(self: Arc<Self>, future: F) -> F::Output {
-        let mut future = pin!(future);
+    ///
+    /// It comes in a box: a future has room for what it is given and once more for what it moves that to.
+    async fn timed<F: Future + Unpin>(self: Arc<Self>, mut future: F) -> F::Output {
         let mut deathwatch = Deathwatch::default();
         poll_fn(|cx| {
             // A deadly signal has to reach it wherever its future waits.
@@ -69,7 +70,7 @@ impl Task {
             watchdog::set_task(self.tgid(), self.tid());
             // System time is the CPU time that a worker spends, less what it slept in host calls: Linux counts no sleep either.
             let (start, blocked) = (Instant::now(), busy::blocked());
-            let polled = future.as_mut().poll(cx);
+            let polled = Pin::new(&mut future).poll(cx);
             let asleep = busy::blocked().saturating_sub(blocked);
             let spent = busy::on_cpu(start.elapsed().saturating_sub(asleep));
             if !asleep.is_zero() && self.kernel().waits.is_on() {
@@ -95,7 +96,8 @@ async fn run(t: &mut CurrentTask) {
     loop {
         if !t.work().is_empty() || t.restart.is_some() || t.after_call {
             t.after_call = false;
-            if t.before_user().await.is_err() {
+            // What is seldom awaited, or long, is in boxes of its own: each task's future has room for the largest of all others.
+            if Box::pin(t.before_user()).await.is_err() {
                 return;
             }
         }
@@ -123,12 +125,12 @@ async fn run(t: &mut CurrentTask) {
                 t.observe_call(began_ns, nr, &args);
                 ptrace::stop::called(t);
             }
-            Event::ForeignSyscall(ForeignAbi::I386) => t.i386_syscall().await,
-            Event::ForeignSyscall(ForeignAbi::Vsyscall) => t.vsyscall().await,
+            Event::ForeignSyscall(ForeignAbi::I386) => Box::pin(t.i386_syscall()).await,
+            Event::ForeignSyscall(ForeignAbi::Vsyscall) => Box::pin(t.vsyscall()).await,
             Event::Fault(fault) => {
                 t.group.container.metrics.count(metrics::Event::Faults, 1);
                 let began_ns = trace::began();
-                t.fault(fault).await;
+                Box::pin(t.fault(fault)).await;
                 t.observe_fault(began_ns, fault.trapno, fault.addr);
             }
             // Kicked: the work that it was kicked for is looked at above.
@@ -187,10 +189,10 @@ impl CurrentTask {
             self.whole().await;
         }
         if ptrace::stop::traces_syscalls(self) {
-            match ptrace::stop::syscall_entry(self, call.nr(), args).await {
+            match Box::pin(ptrace::stop::syscall_entry(self, call.nr(), args)).await {
                 Some((nr, args)) => call = Call::x86_64(nr, args),
                 None => {
-                    ptrace::stop::syscall_exit(self).await;
+                    Box::pin(ptrace::stop::syscall_exit(self)).await;
                     return;
                 }
             }
@@ -202,7 +204,7 @@ impl CurrentTask {
         if let Some(call) = seccomp::check_call(self, call).await {
             let mut result = self.dispatch(call.nr(), call.args()).await;
             if let Err(SyscallError::Restart(Restart::Again)) = result {
-                result = self.call_again(call.nr(), call.args()).await;
+                result = Box::pin(self.call_again(call.nr(), call.args())).await;
             }
             self.finish_syscall(call.nr(), result);
         } else if let Err(errno) = Errno::from_ret(self.thread().regs().rax) {
@@ -211,7 +213,7 @@ impl CurrentTask {
             self.log_refused(call, errno);
         }
         if self.exit_status.is_none() && ptrace::stop::traces_syscalls(self) {
-            ptrace::stop::syscall_exit(self).await;
+            Box::pin(ptrace::stop::syscall_exit(self)).await;
         }
     }
 
@@ -370,5 +372,21 @@ impl CurrentTask {
         regs.rip = u64::from_le_bytes(address);
         regs.rsp = regs.rsp.wrapping_add(8);
         self.thread().set_regs(regs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room_of<F>(_future: impl FnOnce(CurrentTask) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_sleeping_task_has_little_more_than_its_state() {
+        // A sandbox may have thousands of them.
+        let (future, state) = (room_of(task_main), size_of::<CurrentTask>());
+        assert!(future < 2 * state + 1024, "{future} bytes, of which {state} are the task's");
     }
 }

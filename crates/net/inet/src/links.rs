@@ -55,6 +55,8 @@ pub fn add_links(
         config.links.insert(0, loopback(LinkState::Up));
     }
     let stack = NetStack::install(namespace, &config, devices, &InetSockets);
+    // Those out of an image are there before the links are.
+    crate::tcp::restore::listen_on_links(namespace);
     configuration::show(namespace, &stack);
     stack
 }

@@ -122,6 +122,8 @@ struct Guest {
     inodes: Arc<Counter>,
     memory: Arc<SocketMemory>,
     registry: Registry,
+    /// Has listened before the links came, as those of a restored sandbox do.
+    early: Arc<dyn Socket>,
 }
 
 async fn serve(stack: Arc<NetStack>, queue: Arc<WaitQueue>, _watch: Watch) {
@@ -142,20 +144,23 @@ impl Guest {
         let link = Arc::new(PacketLink::new(Arc::new(socket.expect("a packet socket"))));
         let user_ns = UserNamespace::root();
         let net = NetNamespace::new(1, user_ns.clone());
+        let mut registry = Registry::default();
+        moat_net_inet::register(&mut registry);
+        let caller = KernelCaller::root(user_ns);
+        let (inodes, memory) = (Arc::new(Counter::starting_at(1)), SocketMemory::unlimited());
+        let early = {
+            let maker = SocketMaker { caller: &caller, net: &net, inodes: &inodes, memory: &memory };
+            let kind = SocketKind { family: AF_INET6, socket_type: SOCK_STREAM, protocol: IPPROTO_IP };
+            registry.family(AF_INET6).unwrap().new_socket(&maker, kind).unwrap()
+        };
+        early.bind(&caller, address::format(AF_INET6, "[::]:7666".parse().unwrap()).as_bytes()).unwrap();
+        early.listen(&caller, 16).unwrap();
         let devices = HashMap::from([(2, link.clone() as Arc<dyn LinkDevice>)]);
         let stack = links::add_links(&net, &config(), devices);
         let queue = Arc::new(WaitQueue::new());
         let watch = Watch::on_demand(link.socket().clone(), queue.clone()).unwrap();
         moat_sync::spawn(serve(stack, queue, watch));
-        let mut registry = Registry::default();
-        moat_net_inet::register(&mut registry);
-        Guest {
-            net,
-            caller: KernelCaller::root(user_ns),
-            inodes: Arc::new(Counter::starting_at(1)),
-            memory: SocketMemory::unlimited(),
-            registry,
-        }
+        Guest { net, caller, inodes, memory, registry, early }
     }
 
     fn socket(&self, family: u16, socket_type: u32, protocol: u32) -> Arc<dyn Socket> {
@@ -261,7 +266,8 @@ fn everything(guest: &Guest, wire: &Wire, len: usize) {
     let listener = guest.socket(AF_INET6, SOCK_STREAM, IPPROTO_IP);
     listener.bind(&guest.caller, address::format(AF_INET6, "[::]:7777".parse().unwrap()).as_bytes()).unwrap();
     listener.listen(&guest.caller, 16).unwrap();
-    for to in ["10.9.0.2:7777", "[fd09::2]:7777"] {
+    let listeners = [&listener, &listener, &guest.early];
+    for (to, listener) in ["10.9.0.2:7777", "[fd09::2]:7777", "10.9.0.2:7666"].into_iter().zip(listeners) {
         let to: SocketAddr = to.parse().unwrap();
         let client = Wire::within(&wire.peer, move || {
             let stream = TcpStream::connect(to).expect("connect to the guest");

@@ -7,6 +7,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use moat_abi::Errno;
+use moat_identity::NetNamespace;
 use moat_image::state::{TcpEndState, TcpPhaseState, TcpSocketState};
 use moat_image::{ImageError, Ref, refs::find};
 use moat_vfs::socket::RestoreSockets;
@@ -15,7 +16,7 @@ use super::connect::Backlog;
 use super::end::{SHUT_READ, SHUT_WRITE, TcpEnd};
 use super::{Bound, Connection, Phase, TcpSocket};
 use crate::options::InetOptions;
-use crate::ports::Net;
+use crate::ports::{Net, PortTables};
 
 fn wrong(what: impl Into<String>) -> ImageError {
     ImageError::state(what)
@@ -36,7 +37,7 @@ impl<'a> Restored<'a> {
     /// All of them, with their connections; what waits in queues comes by [`Restored::fill`].
     ///
     /// # Errors
-    /// What is wrong with one; an address that bind(2) was given and that is none here.
+    /// What is wrong with one.
     pub(crate) fn make(request: &RestoreSockets<'a>) -> Result<Restored<'a>, ImageError> {
         let state = request.state;
         let mut inos = HashSet::new();
@@ -82,12 +83,7 @@ impl<'a> Restored<'a> {
             return Err(wrong("a TCP socket with another port than it is bound to"));
         }
         let bound = saved.bound.map(|(addr, by_caller)| Bound { addr, by_caller });
-        let waits = matches!(saved.phase, TcpPhaseState::Closed | TcpPhaseState::Listening { .. });
-        if let Some(b) = bound.filter(|b| b.by_caller && waits && !options.may_bind_anything()) {
-            let ip = b.addr.ip();
-            let missing = |_| ImageError::Unfit(format!("a TCP socket is bound to {ip}, which is no address here"));
-            net.check_bindable(ip).map_err(missing)?;
-        }
+        // That its address is one is not asked: the links come later, and where it is gone nothing comes to it.
         let socket = TcpSocket::make(saved.family, net, end, options, saved.uid, Phase::Closed, bound);
         if let Some(binding) = &saved.binding {
             socket.net.tcp.lock().restore(socket.id(), &socket.me, binding);
@@ -185,6 +181,18 @@ impl<'a> Restored<'a> {
             socket.wait_again();
         }
         Ok(())
+    }
+}
+
+/// Has the stack that a namespace has got take connections for the sockets that listen already.
+pub(crate) fn listen_on_links(namespace: &NetNamespace) {
+    let sockets = PortTables::of(namespace).tcp.lock().sockets();
+    for socket in sockets {
+        let mut state = socket.state.lock();
+        let Some(bound) = state.bound else { continue };
+        if let Phase::Listening(backlog) = &mut state.phase {
+            backlog.remote = socket.listen_remote(socket.place(bound.addr), bound.addr.port(), backlog.limit);
+        }
     }
 }
 

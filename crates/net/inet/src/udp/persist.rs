@@ -65,14 +65,10 @@ impl UdpSocket {
     /// One out of an image.
     ///
     /// # Errors
-    /// What is wrong with it; an address that bind(2) was given and that is none here.
+    /// What is wrong with it. That its address is one is not asked: the links come later.
     pub(crate) fn restore(request: &RestoreSockets<'_>, saved: &UdpSocketState) -> Result<Arc<UdpSocket>, ImageError> {
         let net = Net::of(request.net);
         let options = InetOptions::restore(saved.family, &saved.options)?;
-        if let Some(ip) = saved.bound_address.filter(|_| !options.may_bind_anything()) {
-            let missing = |_| ImageError::Unfit(format!("a UDP socket is bound to {ip}, which is no address here"));
-            net.check_bindable(ip).map_err(missing)?;
-        }
         // What is in the table of ports is found there again when the socket is closed.
         if saved.binding.map(|b| b.port) != saved.local.map(|local| local.port()) {
             return Err(ImageError::state("a UDP socket with another port than it is bound to"));

@@ -19,19 +19,20 @@ static int pty(int *slave) {
     return master;
 }
 
-// Reads what comes within a second until it contains `text`.
+// Reads until `text` has come, behind what was expected before: one read may bring several.
 static void expect(int fd, const char *text) {
-    size_t len = 0;
+    static size_t len, from;
     struct pollfd p = {fd, POLLIN, 0};
-    memset(b, 0, sizeof b);
-    while (!strstr(b, text)) {
+    char *found;
+    while (!(found = strstr(b + from, text))) {
         if (poll(&p, 1, 5000) != 1)
-            FAIL("no %s, but %s", text, b);
+            FAIL("no %s, but %s", text, b + from);
         ssize_t n = read(fd, b + len, sizeof b - 1 - len);
         if (n <= 0)
-            FAIL("no %s, but %s and %zd (errno %d)", text, b, n, errno);
+            FAIL("no %s, but %s and %zd (errno %d)", text, b + from, n, errno);
         len += n;
     }
+    from = found - b + strlen(text);
 }
 
 static void put(int fd, const char *text) {

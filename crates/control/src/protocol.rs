@@ -45,7 +45,8 @@ pub enum Request {
     Execute(Box<ExecuteArgs>),
     /// Waits until the container's init has ended: [`Response::Exited`].
     Wait(String),
-    /// Waits until a process of [`Request::Execute`] has ended: [`Response::Exited`], once; it is forgotten then.
+    /// Waits until a process of [`Request::Execute`] has ended: [`Response::Exited`], once; it is forgotten then. With it may come a
+    /// pidfd of the host process that stands for it: that one ends before [`Request::Wait`] is answered, and before the sandbox ends.
     WaitProcess {
         /// The container.
         id: String,

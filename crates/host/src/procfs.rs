@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
 use moat_abi::{Errno, Result};
@@ -92,6 +92,14 @@ pub fn peak_resident_bytes(pid: i32) -> Option<u64> {
     let text = read(&format!("{pid}/status"))?;
     let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_ascii_whitespace().next()?;
     kib.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Whether the process of a pidfd is no more: it has ended, and its parent has reaped it (`Pid: -1`, proc_pid_fdinfo(5)). It may be
+/// of any pid namespace. A sandbox without a procfs can't know, and takes it for gone.
+#[must_use]
+pub fn is_reaped(pidfd: BorrowedFd<'_>) -> bool {
+    let text = read(&format!("self/fdinfo/{}", pidfd.as_raw_fd()));
+    text.is_none_or(|text| text.lines().any(|line| line.strip_prefix("Pid:").is_some_and(|pid| pid.trim() == "-1")))
 }
 
 /// Most bytes of a file of /proc/net.

@@ -18,6 +18,7 @@ use moat_host::signals;
 use moat_host::spawn::{Credentials, Donation, Joins, Namespaces, ParentDeath, Spawn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::cgroup::Entrances;
 use crate::error::{Context, Result};
@@ -142,7 +143,10 @@ fn stand_for(donated: usize, target: &WaiterTarget) -> Option<u8> {
     signals::set_mask(all).ok()?;
     let signals = signals::signalfd(all).ok()?;
     drop(ready);
-    connection.send_request(&target.wait_request(), &[]).ok()?;
+    // The sandbox sees to it that this process ends before the one that stands for the container's init.
+    let own = target.pid.and_then(|_| pidfd_open(getpid(), PidfdFlags::empty()).ok());
+    let own: Vec<_> = own.iter().map(AsFd::as_fd).collect();
+    connection.send_request(&target.wait_request(), &own).ok()?;
     loop {
         let mut fds = [PollFd::new(&connection, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         match poll(&mut fds, None) {

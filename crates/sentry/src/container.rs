@@ -29,6 +29,7 @@ use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::device_rules::{DeviceAccess, DeviceRules, Devices, Verdict};
 use moat_vfs::{FsContext, MountNamespace, OpenFile};
 
+use crate::followers::Followers;
 use crate::process::{self, StartError};
 use crate::restore::{self, RestoredContainer};
 use crate::{console, mounts};
@@ -76,6 +77,8 @@ pub(crate) struct GuestContainer {
     pub(crate) made_boot_ns: u64,
     /// Processes of [`moat_control::Request::Execute`] that nobody has waited for, by their numbers.
     pub(crate) executed: Mutex<BTreeMap<i32, Process>>,
+    /// The host processes that stand for such.
+    pub(crate) followers: Followers,
     /// What is told of it when it is started.
     announcement: Announcement,
     /// Its init, until it is started.
@@ -140,6 +143,7 @@ impl GuestContainer {
             },
             made_boot_ns: moat_host::clock::boottime_ns(),
             executed: Mutex::new(LockClass::Control, executed),
+            followers: Followers::default(),
             prepared: Mutex::new(LockClass::Control, Some(prepared)),
             donated: donated.iter().map(Arc::downgrade).collect(),
             settings,

@@ -20,5 +20,5 @@ mod trace;
 
 pub(crate) use logging::strace;
 pub(crate) use request::exit_status;
-pub(crate) use server::{Server, accept, unless};
+pub(crate) use server::{Server, accept};
 pub(crate) use trace::begin as begin_session;

@@ -21,6 +21,7 @@ use crate::container::GuestContainer;
 use crate::control::{self, Server};
 use crate::host_signals::HostSignals;
 use crate::registry::Registry;
+use crate::unless::unless;
 
 /// How long files of security events have to take the last ones.
 const LAST_EVENTS: Duration = Duration::from_millis(500);
@@ -111,7 +112,7 @@ async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals
     server.finish().await;
     // A disk that takes its time is not waited for.
     let latest = Instant::now().checked_add(LAST_EVENTS).unwrap_or_else(Instant::now);
-    control::unless(kernel.monitor.finish(), sleep_until(latest)).await;
+    unless(kernel.monitor.finish(), sleep_until(latest)).await;
     Ok(control::exit_status(status))
 }
 

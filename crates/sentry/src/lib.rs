@@ -15,6 +15,7 @@ mod checkpoint;
 mod console;
 mod container;
 mod control;
+mod followers;
 mod host_signals;
 mod kernel;
 mod mounts;
@@ -23,6 +24,7 @@ mod process;
 mod profile;
 mod registry;
 mod restore;
+mod unless;
 
 pub use boot::BootArgs;
 pub use kernel::kernel_main;

@@ -1,10 +1,15 @@
 //! Containers come, are joined, pause and go.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use moat_control::spec::{CapabilitySpec, ProcessSpec, SharedNamespaces};
 use moat_control::{ContainerStatus, ControlError, ExitStatus, Request, Response, SignalTarget};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::sandbox::{Test, null, pipe, read_all, shell};
 use crate::{SIGKILL, SIGTERM, SIGUSR1};
@@ -78,6 +83,45 @@ impl Test {
         assert_eq!(read_all(read), "1000\n1001\n0027\n");
         // Destroying the container takes all of it along.
         self.done(Request::DestroyContainer("exec".into()));
+    }
+
+    /// A container's end is told after those who stand for its executed processes have ended and been reaped.
+    pub(crate) fn followers_end_first(&self) {
+        self.start_idle("followed", "sleep 1000");
+        let Response::Started(pid) = self.execute_on(self.connection(), "followed", shell("sleep 1000"), &null())
+        else {
+            panic!()
+        };
+        let mut follower = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pidfd = pidfd_open(Pid::from_child(&follower), PidfdFlags::empty()).unwrap();
+        let wait = Request::WaitProcess { id: "followed".into(), pid };
+        self.connection().send_request(&wait, &[pidfd.as_fd()]).unwrap();
+        // Answered in the order of requests: the one before has been taken then.
+        self.connection().send_request(&Request::State("followed".into()), &[]).unwrap();
+        assert_eq!(self.connection().next_response().unwrap(), Some(Response::State(ContainerStatus::Running)));
+        let other = self.another_connection();
+        other.send_request(&Request::Wait("followed".into()), &[]).unwrap();
+        let is_told = || {
+            let mut fds = [PollFd::new(&other, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 100_000_000 })).unwrap() > 0
+        };
+        let start = Instant::now();
+        let kill = Request::Signal { id: "followed".into(), signal: SIGKILL, target: SignalTarget::Init };
+        self.connection().send_request(&kill, &[]).unwrap();
+        let mut answers = [self.connection().next_response().unwrap(), self.connection().next_response().unwrap()];
+        answers.sort_by_key(|answer| answer != &Some(Response::Done));
+        let killed = ExitStatus::Signaled { signal: 9, core_dumped: false };
+        assert_eq!(answers, [Some(Response::Done), Some(Response::Exited(killed))]);
+        let while_alive = is_told();
+        follower.kill().unwrap();
+        let while_zombie = is_told();
+        // It does not wait for ever: on a machine that stands still these looks come too late to tell.
+        if start.elapsed() < Duration::from_millis(900) {
+            assert!(!while_alive && !while_zombie, "{while_alive} {while_zombie}");
+        }
+        follower.wait().unwrap();
+        assert_eq!(other.next_response().unwrap(), Some(Response::Exited(killed)));
+        self.done(Request::DestroyContainer("followed".into()));
     }
 
     pub(crate) fn pausing(&self) {

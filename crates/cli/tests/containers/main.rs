@@ -32,6 +32,7 @@ fn main() {
         let test = Test::start(platform);
         test.second_container();
         test.executed_processes();
+        test.followers_end_first();
         test.pausing();
         test.created_containers();
         test.looking();

@@ -88,6 +88,10 @@ impl Test {
         self.sandbox.connection()
     }
 
+    pub(crate) fn another_connection(&self) -> Connection {
+        Connection::open(&self.directory, SOCKET).unwrap()
+    }
+
     pub(crate) fn call(&self, request: Request) -> Response {
         self.call_with(request, &[])
     }

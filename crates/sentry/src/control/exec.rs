@@ -58,10 +58,20 @@ pub(super) async fn execute(
 }
 
 /// Waits for the end of such a process, and forgets it.
-pub(super) async fn wait(session: &Arc<Session>, id: &str, pid: i32) -> Result<Response, ControlError> {
+pub(super) async fn wait(
+    session: &Arc<Session>,
+    id: &str,
+    pid: i32,
+    follower: Option<OwnedFd>,
+) -> Result<Response, ControlError> {
     let container = session.server.registry.get(id)?;
     let process = container.executed.lock().get(&pid).cloned();
     let process = process.ok_or_else(|| ControlError::errno(format!("waiting for process {pid}"), Errno::ESRCH))?;
+    // Before the wait: the container may end at any moment of it.
+    if let Some(pidfd) = follower {
+        let added = container.followers.add(pidfd);
+        added.map_err(|errno| ControlError::errno("following a process", errno))?;
+    }
     // Without a connection there is nobody to answer.
     let Some(status) = session.while_open(process.wait()).await else { return Ok(Response::Done) };
     container.forget(&process);

@@ -47,7 +47,13 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         Request::StartContainer(id) => registry.get(&id)?.start().map(|()| Response::Done),
         Request::Wait(id) => {
             let container = registry.get(&id)?;
-            let status = session.while_open(container.init.wait()).await;
+            // Its end is not told before those of what was executed in it have been noticed: clients rely on that order.
+            let end = async {
+                let status = container.init.wait().await;
+                container.followers.have_ended().await;
+                status
+            };
+            let status = session.while_open(end).await;
             // Without a connection there is nobody to answer.
             Ok(status.map_or(Response::Done, |s| Response::Exited(exit_status(s))))
         }
@@ -63,7 +69,7 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         }
         Request::DestroyContainer(id) => life::destroy(registry, &id).await.map(|()| Response::Done),
         Request::Execute(args) => exec::execute(session, *args, fds).await,
-        Request::WaitProcess { id, pid } => exec::wait(session, &id, pid).await,
+        Request::WaitProcess { id, pid } => exec::wait(session, &id, pid, fds.into_iter().next()).await,
         Request::Signal { id, signal, target } => {
             let container = registry.get(&id)?;
             signal::send(&container, signal, target)?;

@@ -3,10 +3,8 @@
 //! A connection's requests are taken in their order. One that is done at once is answered before the next is read, so
 //! that signals arrive as they were sent; one that waits becomes a task of its own and is answered when it ends.
 
-use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -25,6 +23,7 @@ use super::{life, request};
 use crate::container::GuestContainer;
 use crate::profile::Recorders;
 use crate::registry::Registry;
+use crate::unless::unless;
 
 /// Connections at a time; further ones wait in the socket's backlog.
 const MAX_CONNECTIONS: usize = 256;
@@ -89,6 +88,7 @@ impl Server {
         unless(self.recorders.stop_all(), sleep_until(deadline)).await;
         for container in self.registry.all() {
             unless(life::kill_all(&container), sleep_until(deadline)).await;
+            container.followers.have_ended().await;
         }
         unless(self.fewer.until(PollEvents::all(), || below(&self.waiting, 1)), sleep_until(deadline)).await;
     }
@@ -133,17 +133,6 @@ fn unblocked<T>(mut call: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> 
             done => return Poll::Ready(done),
         }
     }
-}
-
-/// Waits for `wanted`, unless `end` comes first.
-pub(crate) async fn unless<T>(wanted: impl Future<Output = T>, end: impl Future<Output = ()>) -> Option<T> {
-    let (mut wanted, mut end) = (pin!(wanted), pin!(end));
-    // What is wanted beats the end.
-    poll_fn(|cx| match wanted.as_mut().poll(cx) {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending => end.as_mut().poll(cx).map(|()| None),
-    })
-    .await
 }
 
 /// One connection.

@@ -190,6 +190,34 @@ TEST(maxrss_is_a_high_water_mark) {
     CHECK(u.ru_maxrss >= 48 * MIB_IN_KIB);
 }
 
+// The parent may ask before the host has freed the memory of a child that has just ended.
+TEST(maxrss_of_a_child_that_has_just_ended) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    OK(sigprocmask(SIG_BLOCK, &set, NULL));
+    for (int i = 0; i < 20; i++) {
+        struct rusage u;
+        int status;
+        pid_t pid = CHILD(touch(16 << 20));
+        CHECK_EQ(sigwaitinfo(&set, NULL), SIGCHLD);
+        CHECK_EQ(wait4(pid, &status, WNOHANG, &u), pid);
+        CHECK(u.ru_maxrss >= 16 * MIB_IN_KIB && u.ru_maxrss < 64 * MIB_IN_KIB);
+    }
+}
+
+TEST(maxrss_comes_from_grandchildren_too) {
+    struct rusage u;
+    siginfo_t info;
+    pid_t pid = CHILD(wait_for(CHILD(touch(24 << 20))));
+    // What the raw call has besides waitid(3).
+    OK(syscall(SYS_waitid, P_PID, pid, &info, WEXITED | WNOWAIT, &u));
+    CHECK(u.ru_maxrss >= 24 * MIB_IN_KIB && u.ru_maxrss < 64 * MIB_IN_KIB);
+    wait_for(pid);
+    OK(getrusage(RUSAGE_CHILDREN, &u));
+    CHECK(u.ru_maxrss >= 24 * MIB_IN_KIB && u.ru_maxrss < 64 * MIB_IN_KIB);
+}
+
 static volatile int alarms;
 
 static void on_alarm(int number) {

@@ -32,6 +32,23 @@ pub fn boottime_ns() -> u64 {
     nanos(ClockId::Boottime)
 }
 
+/// CPU time of all threads of process `pid`, in nanoseconds; those that have ended are among them.
+///
+/// `None` if it is gone. The clock is that of clock_getcpuclockid(3), which makes a host call of its own to check it.
+#[must_use]
+pub fn process_cpu_ns(pid: i32) -> Option<u64> {
+    /// `CPUCLOCK_SCHED`: what the scheduler has counted.
+    const SCHEDULED: i32 = 2;
+    if pid <= 0 {
+        return None;
+    }
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the timespec, which lives through the call.
+    let done = unsafe { libc::clock_gettime((!pid).wrapping_shl(3) | SCHEDULED, &raw mut now) };
+    let (sec, nsec) = (u64::try_from(now.tv_sec).ok()?, u64::try_from(now.tv_nsec).ok()?);
+    (done == 0).then(|| sec.saturating_mul(NSEC_PER_SEC).saturating_add(nsec))
+}
+
 /// Any host clock that has a guest meaning of its own.
 #[must_use]
 pub fn host_ns(id: i32) -> Option<u64> {

@@ -23,6 +23,7 @@ mod death;
 pub mod exec;
 pub mod exit;
 pub mod observe;
+pub mod past_usage;
 pub mod recent;
 pub(crate) mod rest;
 pub mod run;

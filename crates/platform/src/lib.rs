@@ -15,6 +15,7 @@
 pub mod conformance;
 pub mod event;
 pub mod order;
+pub mod peak;
 pub mod regs;
 
 use std::ops::Range;
@@ -28,6 +29,7 @@ use moat_sync::executor::EventSource;
 
 pub use event::{Event, Fault, ForeignAbi};
 pub use order::{Atomic32, MapSource, Order};
+pub use peak::PeakResident;
 pub use regs::Regs;
 
 /// Bytes in a page.
@@ -178,6 +180,12 @@ pub trait AddressSpace: Send + Sync {
 
     /// The host process id, in the sentry's pid namespace.
     fn host_pid(&self) -> i32;
+
+    /// Where the host process's peak of resident memory will stand when it has been reaped, after the last reference to this is
+    /// gone. `None` where the platform can't say: it has to be asked for before.
+    fn last_peak(&self) -> Option<Arc<PeakResident>> {
+        None
+    }
 
     /// Kills the host process. Every thread then reports [`Event::Died`].
     fn kill(&self);

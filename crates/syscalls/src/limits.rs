@@ -17,7 +17,7 @@ syscalls! { pub static TABLE;
     97 getrlimit(resource: u32, limit: UserPtr<Rlimit>) sys_getrlimit, full;
     160 setrlimit(resource: u32, limit: UserPtr<Rlimit>) sys_setrlimit, full;
     302 prlimit64(pid: i32, resource: u32, new: UserPtr<Rlimit>, old: UserPtr<Rlimit>) sys_prlimit64, full;
-    98 getrusage(who: i32, usage: UserPtr<Rusage>) sys_getrusage, partial("system time is the wall time of workers; faults and blocks are not counted");
+    98 getrusage(who: i32, usage: UserPtr<Rusage>) async sys_getrusage, partial("system time is the wall time of workers; faults and blocks are not counted");
     100 times(buffer: UserPtr<Tms>) sys_times, partial("as getrusage");
 }
 
@@ -104,10 +104,13 @@ fn set(t: &CurrentTask, group: &Arc<ThreadGroup>, resource: Resource, new: Rlimi
     Ok(())
 }
 
-fn sys_getrusage(t: &mut CurrentTask, who: i32, usage: UserPtr<Rusage>) -> SyscallResult {
+async fn sys_getrusage(t: &mut CurrentTask, who: i32, usage: UserPtr<Rusage>) -> SyscallResult {
     let mut sum = match who {
         RUSAGE_SELF => t.group.usage(),
-        RUSAGE_CHILDREN => *t.group.children_usage.lock(),
+        RUSAGE_CHILDREN => {
+            let children = t.group.children_usage.lock().clone();
+            t.settled(children).await
+        }
         RUSAGE_THREAD => t.usage.get(),
         _ => return Err(Errno::EINVAL.into()),
     };
@@ -122,7 +125,7 @@ fn sys_getrusage(t: &mut CurrentTask, who: i32, usage: UserPtr<Rusage>) -> Sysca
 fn sys_times(t: &mut CurrentTask, buffer: UserPtr<Tms>) -> SyscallResult {
     if !buffer.is_null() {
         let own = t.group.usage();
-        let children = *t.group.children_usage.lock();
+        let children = t.group.children_usage.lock().known();
         let tms = Tms {
             tms_utime: own.user_ticks(),
             tms_stime: own.system_ticks(),

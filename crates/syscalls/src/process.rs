@@ -204,7 +204,8 @@ async fn sys_wait4(
         t.mm().write(status, &found.status.to_raw().cast_signed())?;
     }
     if !usage.is_null() {
-        t.mm().write(usage, &found.usage.to_rusage())?;
+        let used = t.settled(found.usage.clone()).await;
+        t.mm().write(usage, &used.to_rusage())?;
     }
     pid_result(found.pid)
 }
@@ -266,7 +267,8 @@ async fn sys_waitid(
         && !usage.is_null()
     {
         // Usage first, as `kernel_waitid` has it.
-        t.mm().write(usage, &f.usage.to_rusage())?;
+        let used = t.settled(f.usage.clone()).await;
+        t.mm().write(usage, &used.to_rusage())?;
     }
     if !info.is_null() {
         // Zeros tell the caller of WNOHANG that there was nobody.

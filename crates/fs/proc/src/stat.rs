@@ -28,7 +28,7 @@ pub(crate) fn stat(proc: &ProcMount, who: &Who) -> Result<Vec<u8>> {
     let tty_nr = tty.as_ref().map_or(0, |t| t.device_number());
     let tpgid = tty.and_then(|t| t.job_control().foreground()).map_or(-1, |p| p.pid().number_in(ns));
     let usage = if who.kind == Kind::Process { group.usage() } else { task.usage.get() };
-    let children = *group.children_usage.lock();
+    let children = group.children_usage.lock().known();
     let signals = task.signal_report();
     let (vm, image, heap) = match task.mm_of() {
         Some(mm) => (mm.usage(), mm.image(), mm.heap()),

@@ -26,6 +26,7 @@ use crate::signal::state::{GroupReport, ThreadSignals};
 use crate::spawn::PreparedProcess;
 use crate::syscall::SyscallTable;
 use crate::task::current::Resources;
+use crate::task::past_usage::PastUsage;
 use crate::task::{CurrentTask, Login, Task, TaskId, TaskState};
 
 /// What processes are restored with.
@@ -178,8 +179,8 @@ impl<'a> Made<'a> {
         group.did_exec.store(p.did_exec, Ordering::Relaxed);
         group.oom_score_adj.store(p.oom_score_adj.clamp(-1000, 1000), Ordering::Relaxed);
         group.coredump_filter.store(p.coredump_filter, Ordering::Relaxed);
-        *group.dead_threads.lock() = convert::usage_of(p.dead_threads);
-        *group.children_usage.lock() = convert::usage_of(p.children_usage);
+        *group.dead_threads.lock() = PastUsage::new(convert::usage_of(p.dead_threads));
+        *group.children_usage.lock() = PastUsage::new(convert::usage_of(p.children_usage));
         let exe = p.exe.as_ref().map(|path| self.request.files.executable(path)).transpose()?;
         group.set_exe(exe);
         let mut s = group.signals.lock();

@@ -289,8 +289,8 @@ impl<'a> Walk<'a> {
         let names = &self.task_names;
         let (next_posix_timer, posix_timers) = signals::posix_timers(group, |id| names.get(&id).copied());
         // Each lock is given up before the next is taken.
-        let dead_threads = convert::usage(*group.dead_threads.lock());
-        let children_usage = convert::usage(*group.children_usage.lock());
+        let dead_threads = convert::usage(group.dead_threads.lock().known());
+        let children_usage = convert::usage(group.children_usage.lock().known());
         let limit = |r: Resource| group.limits.get(r);
         Ok(ProcessState {
             pid: self.pid(group.pid())?,

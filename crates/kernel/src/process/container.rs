@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::process::allowance::Allowance;
 use crate::process::group::ThreadGroup;
 use crate::task::Task;
+use crate::task::past_usage::PastUsage;
 use crate::task::usage::Usage;
 
 pub use saving::{MemoryCopy, SaveMemory};
@@ -55,7 +56,7 @@ pub struct ContainerGroup {
     /// Host threads whose processes are stopped from outside while it is frozen.
     held: Mutex<Vec<Arc<dyn Kick>>>,
     /// Usage of threads that have ended.
-    dead: Mutex<Usage>,
+    dead: Mutex<PastUsage>,
     /// What its tasks have done.
     pub metrics: Metrics,
     console: OnceLock<Arc<dyn Terminal>>,
@@ -85,7 +86,7 @@ impl ContainerGroup {
             stopped: WaitQueue::new(),
             thawed: WaitQueue::new(),
             held: Mutex::new(LockClass::Process, Vec::new()),
-            dead: Mutex::new(LockClass::Process, Usage::default()),
+            dead: Mutex::new(LockClass::Process, PastUsage::default()),
             metrics: Metrics::default(),
             console: OnceLock::new(),
             device_rules: OnceLock::new(),
@@ -252,8 +253,8 @@ impl ContainerGroup {
     }
 
     /// Counts what a thread that ends has used.
-    pub fn add_dead(&self, usage: &Usage) {
-        self.dead.lock().add(usage);
+    pub fn add_dead(&self, usage: &PastUsage) {
+        self.dead.lock().merge(usage);
         // A freeze no longer waits for this thread.
         self.note_stopped();
     }
@@ -261,6 +262,6 @@ impl ContainerGroup {
     /// What its ended threads have used.
     #[must_use]
     pub fn dead_usage(&self) -> Usage {
-        *self.dead.lock()
+        self.dead.lock().known()
     }
 }

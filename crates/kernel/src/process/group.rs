@@ -13,6 +13,7 @@ use crate::kernel::Kernel;
 use crate::process::container::ContainerGroup;
 use crate::signal::SigHand;
 use crate::signal::state::GroupSignals;
+use crate::task::past_usage::PastUsage;
 use crate::task::usage::Usage;
 use crate::task::{Task, TaskId};
 use crate::timer::GroupTimers;
@@ -61,9 +62,9 @@ pub struct ThreadGroup {
     /// `/proc/PID/coredump_filter`.
     pub coredump_filter: AtomicU32,
     /// Usage of threads that have ended.
-    pub dead_threads: Mutex<Usage>,
+    pub dead_threads: Mutex<PastUsage>,
     /// Usage of children that have been waited for.
-    pub children_usage: Mutex<Usage>,
+    pub children_usage: Mutex<PastUsage>,
     /// The container that it belongs to.
     pub container: Arc<ContainerGroup>,
     kernel: Arc<Kernel>,
@@ -100,8 +101,8 @@ impl ThreadGroup {
             oom_score_adj: AtomicI32::new(0),
             // `MMF_DUMP_FILTER_DEFAULT`: anonymous memory, ELF headers, private huge pages.
             coredump_filter: AtomicU32::new(0x33),
-            dead_threads: Mutex::new(LockClass::Process, Usage::default()),
-            children_usage: Mutex::new(LockClass::Process, Usage::default()),
+            dead_threads: Mutex::new(LockClass::Process, PastUsage::default()),
+            children_usage: Mutex::new(LockClass::Process, PastUsage::default()),
             container,
             kernel,
             pid,
@@ -210,7 +211,13 @@ impl ThreadGroup {
     /// What all threads of the process have used, dead ones included.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let mut sum = *self.dead_threads.lock();
+        self.past_usage().known()
+    }
+
+    /// The same, with peaks of memory that are still to come.
+    #[must_use]
+    pub fn past_usage(&self) -> PastUsage {
+        let mut sum = self.dead_threads.lock().clone();
         for t in self.threads() {
             sum.add(&t.usage.get());
         }
@@ -218,9 +225,14 @@ impl ThreadGroup {
     }
 
     /// Takes note of what `mm`, which the process gives up, had resident at most: `setmax_mm_hiwater_rss`.
-    pub(crate) fn note_peak_rss(&self, mm: &MemoryManager) {
-        let peak = Usage { max_rss_kib: mm.peak_rss() / 1024, ..Usage::default() };
-        self.dead_threads.lock().add(&peak);
+    pub(crate) fn note_peak_rss(&self, mm: &Arc<MemoryManager>) {
+        let mut peak = PastUsage::default();
+        // Others may have it for long: then the host process is not about to end.
+        match mm.space().last_peak() {
+            Some(last) if Arc::strong_count(mm) == 1 => peak.add_peak(last),
+            _ => peak.add(&Usage { max_rss_kib: mm.peak_rss() / 1024, ..Usage::default() }),
+        }
+        self.dead_threads.lock().merge(&peak);
         self.container.add_dead(&peak);
     }
 }

@@ -5,6 +5,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use moat_abi::clone::{WaitFlags, WaitStatus};
 use moat_abi::siginfo::{CLD_CONTINUED, CLD_STOPPED, CLD_TRAPPED};
@@ -16,6 +17,7 @@ use crate::process::family::{Family, Node};
 use crate::process::group::{GroupId, ThreadGroup};
 use crate::process::notify::{child_info, exit_code};
 use crate::signal::state::GroupReport;
+use crate::task::past_usage::PastUsage;
 use crate::task::usage::Usage;
 use crate::task::wait::Wait;
 use crate::task::{CurrentTask, Task};
@@ -32,7 +34,7 @@ pub enum Who {
 }
 
 /// What was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Found {
     /// The child's number in the waiter's namespace.
     pub pid: i32,
@@ -45,7 +47,7 @@ pub struct Found {
     /// `si_status` of waitid(2).
     pub value: i32,
     /// What it has used.
-    pub usage: Usage,
+    pub usage: PastUsage,
 }
 
 enum Scan {
@@ -57,7 +59,7 @@ enum Scan {
 /// What remains to be done with the family unlocked.
 enum After {
     Nothing,
-    Reap(Arc<ThreadGroup>, Usage),
+    Reap(Arc<ThreadGroup>, PastUsage),
     /// A tracee that ended; its own parent is told of it now.
     Traced(Arc<Task>),
 }
@@ -83,11 +85,35 @@ impl CurrentTask {
     }
 }
 
+/// A host process that takes longer to end is not waited for: it has nothing left to do but to free its memory.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl CurrentTask {
+    /// What has been used, with the peaks of memory that are still to come: waits for the host where it has to, but for no longer than
+    /// [`PATIENCE`].
+    pub async fn settled(&mut self, mut past: PastUsage) -> Usage {
+        // No signal ends it: the child that this is about has been waited for already.
+        let wait = Wait::killable("exit_mm").until(Instant::now().checked_add(PATIENCE));
+        while let Some(peak) = past.next_peak() {
+            let look = |_: &mut CurrentTask| match peak.get() {
+                Some(_) => Poll::Ready(()),
+                None => Poll::Pending,
+            };
+            if self.wait_for(&(peak.queue(), PollEvents::all()), &wait, look).await.is_err() {
+                break;
+            }
+            // Takes it off the list.
+            past.known();
+        }
+        past.known()
+    }
+}
+
 fn finish(t: &CurrentTask, after: After) {
     match after {
         After::Nothing => {}
         After::Reap(child, usage) => {
-            t.group.children_usage.lock().add(&usage);
+            t.group.children_usage.lock().merge(&usage);
             crate::process::reap::reap(&child);
         }
         After::Traced(task) => crate::ptrace::stop::reaped_by_tracer(&task),
@@ -172,7 +198,7 @@ fn is_traced_elsewhere(n: &Node, waiter: &Arc<ThreadGroup>) -> bool {
 
 fn found(t: &CurrentTask, task: &Task, status: WaitStatus, code: i32, value: i32) -> Found {
     let info = child_info(task, &t.group, value);
-    Found { pid: info.pid, uid: info.uid, status, code, value, usage: Usage::default() }
+    Found { pid: info.pid, uid: info.uid, status, code, value, usage: PastUsage::default() }
 }
 
 fn look_at_child(family: &mut Family, t: &CurrentTask, id: GroupId, flags: WaitFlags) -> Option<(Found, After)> {
@@ -184,11 +210,11 @@ fn look_at_child(family: &mut Family, t: &CurrentTask, id: GroupId, flags: WaitF
             return None;
         }
         let (code, value) = exit_code(status);
-        let mut usage = group.usage();
+        let mut usage = group.past_usage();
         // times(2) counts descendants as well.
-        usage.add(&group.children_usage.lock());
+        usage.merge(&group.children_usage.lock());
         let mut f = found(t, &leader, status, code, value);
-        f.usage = usage;
+        f.usage = usage.clone();
         if keep {
             return Some((f, After::Nothing));
         }
@@ -214,7 +240,7 @@ fn look_at_child(family: &mut Family, t: &CurrentTask, id: GroupId, flags: WaitF
             drop(s);
             let number = signal.number();
             let mut f = found(t, &leader, WaitStatus::Stopped(number.unsigned_abs()), CLD_STOPPED, number);
-            f.usage = group.usage();
+            f.usage = group.past_usage();
             Some((f, After::Nothing))
         }
         Some(GroupReport::Continued) if flags.contains(WaitFlags::CONTINUED) => {
@@ -224,7 +250,7 @@ fn look_at_child(family: &mut Family, t: &CurrentTask, id: GroupId, flags: WaitF
             // As above.
             drop(s);
             let mut f = found(t, &leader, WaitStatus::Continued, CLD_CONTINUED, Signal::SIGCONT.number());
-            f.usage = group.usage();
+            f.usage = group.past_usage();
             Some((f, After::Nothing))
         }
         _ => None,
@@ -248,7 +274,7 @@ fn look_at_tracee(t: &CurrentTask, family: &Family, task: &Arc<Task>, flags: Wai
         }
         let (code, value) = exit_code(status);
         let mut f = found(t, task, status, code, value);
-        f.usage = task.usage.get();
+        f.usage = PastUsage::new(task.usage.get());
         let after = if keep { After::Nothing } else { After::Traced(task.clone()) };
         return Some((f, after));
     }
@@ -263,6 +289,6 @@ fn look_at_tracee(t: &CurrentTask, family: &Family, task: &Arc<Task>, flags: Wai
     let (code, value) = (stop.code, i32::try_from(stop.code).unwrap_or(0));
     drop(s);
     let mut f = found(t, task, WaitStatus::Stopped(code), CLD_TRAPPED, value);
-    f.usage = task.usage.get();
+    f.usage = PastUsage::new(task.usage.get());
     Some((f, After::Nothing))
 }

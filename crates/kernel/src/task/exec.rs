@@ -281,8 +281,8 @@ async fn commit(t: &mut CurrentTask, image: Image, elevation: Elevation, comm: V
     crate::futex::exec_thread(t).await;
     let group = t.group.clone();
     let (old_mm, old_thread) = t.replace_mm(image.mm, image.thread);
-    group.note_peak_rss(&old_mm);
     old_mm.remove_user();
+    group.note_peak_rss(&old_mm);
     drop(old_thread);
     drop(old_mm);
     // The memory belongs to the vfork(2) parent alone again.

@@ -22,6 +22,7 @@ use crate::ptrace;
 use crate::signal::send::{Origin, Target, send_to_process};
 use crate::signal::state::GroupExit;
 use crate::signal::stop;
+use crate::task::past_usage::PastUsage;
 use crate::task::{CurrentTask, Task};
 
 const KILLED: WaitStatus = WaitStatus::Signaled { signal: 9, core: CoreDump::NotDumped };
@@ -48,11 +49,12 @@ impl CurrentTask {
         let (task, thread, mm, fds, fs) = self.into_parts();
         // From here on nobody may kick the host thread or ask for its time.
         task.set_kicker(None);
-        if task.is_leader() || mm.users() <= 1 {
-            task.group.note_peak_rss(&mm);
-        }
+        let last = mm.users() <= 1;
         task.drop_resources();
         mm.remove_user();
+        if task.is_leader() || last {
+            task.group.note_peak_rss(&mm);
+        }
         drop(thread);
         drop(mm);
         if let Some(v) = vfork {
@@ -99,7 +101,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
     let group = task.group.clone();
     let used = task.usage.get();
     group.dead_threads.lock().add(&used);
-    group.container.add_dead(&used);
+    group.container.add_dead(&PastUsage::new(used));
     if group.thread_count() <= 1 {
         // A zombie executes nothing: its file may be written again.
         group.set_exe(None);

@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::{Errno, Result};
 use moat_host::memory::RemoteRange;
-use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP};
+use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, PeakResident};
 use moat_sync::{LockClass, Mutex};
 use rustix::process::Signal;
 
@@ -51,6 +51,8 @@ pub struct Space {
     pub sites: Sites,
     /// Where the areas of its threads come from.
     pub areas: Arc<AreaPool>,
+    /// What its reaping tells of its memory.
+    peak: Arc<PeakResident>,
     state: Mutex<SpaceState>,
 }
 
@@ -71,7 +73,7 @@ impl Space {
         let state = SpaceState { slots: Slots::new(first), spares: Vec::new(), exited: false, handle_dropped: false };
         let state = Mutex::new(LockClass::Platform, state);
         let sites = Sites::new(parent.map(|parent| &parent.sites));
-        Ok(Arc::new(Space { pid, pidfd, core: core.clone(), sites, areas, state }))
+        Ok(Arc::new(Space { pid, pidfd, core: core.clone(), sites, areas, peak: Arc::default(), state }))
     }
 
     /// Readable when the process has exited.
@@ -148,6 +150,12 @@ impl Space {
         self.state.lock().slots.unprotected()
     }
 
+    /// Whether it has never had another thread than its first, which is still there.
+    pub fn is_single(&self) -> bool {
+        // A slot is another thread's only after it has been given up, and the first thread has not given its own up.
+        self.state.lock().slots.is_single()
+    }
+
     /// Kills the process.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
@@ -195,8 +203,10 @@ impl Space {
         let flags = WaitFlags::EXITED | WaitFlags::NOHANG | WaitFlags::ALL;
         // Before its id can be another's.
         self.core.forget_space(self.pid);
-        // Somebody else's wait for any child may have taken it.
-        let _ = waitid(WaitTarget::Pidfd(self.pidfd.as_fd()), flags);
+        // Somebody else's wait for any child may have taken it, with what it had used.
+        let end = waitid(WaitTarget::Pidfd(self.pidfd.as_fd()), flags).ok().flatten();
+        let kib = end.and_then(|end| u64::try_from(end.rusage.ru_maxrss).ok()).unwrap_or(0);
+        self.peak.set(kib.saturating_mul(1024));
         let areas = self.state.lock().slots.take_areas();
         self.areas.give_back(areas.into_iter());
     }
@@ -288,6 +298,10 @@ impl AddressSpace for SpaceHandle {
 
     fn host_pid(&self) -> i32 {
         self.0.pid
+    }
+
+    fn last_peak(&self) -> Option<Arc<PeakResident>> {
+        Some(self.0.peak.clone())
     }
 
     fn kill(&self) {

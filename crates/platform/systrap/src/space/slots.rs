@@ -57,6 +57,11 @@ impl<T> Slots<T> {
         slots
     }
 
+    /// Whether there has never been more than one.
+    pub fn is_single(&self) -> bool {
+        self.all.len() == 1
+    }
+
     fn list(&mut self, free: FreeSlot) {
         if free.stage != Stage::Protected {
             self.open.insert(free.slot);

@@ -1,43 +1,15 @@
-// Small costs, measured from inside: prints `NAME NANOSECONDS` for each, the best of a few batches.
-//
-// The best, because a batch can only be disturbed upwards; the harness takes medians over interleaved runs.
+// Small costs of processes, memory and files, measured from inside.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-static long long now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static void measure(const char *name, void (*run)(int), int count) {
-    long long best = -1;
-    run(count / 10 + 1);
-    for (int batch = 0; batch < 5; batch++) {
-        long long start = now();
-        run(count);
-        long long each = (now() - start) / count;
-        if (best < 0 || each < best)
-            best = each;
-    }
-    printf("%s %lld\n", name, best);
-    fflush(stdout);
-}
-
-static void fail(const char *what) {
-    perror(what);
-    exit(1);
-}
+#include "measure.h"
 
 static void getppid_call(int count) {
     for (int i = 0; i < count; i++)

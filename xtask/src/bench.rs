@@ -26,11 +26,18 @@ struct Options {
     /// The kinds of things whose growth is asked for.
     scale: Option<Vec<String>>,
     rounds: usize,
+    write: bool,
+    /// The only one to be measured.
+    platform: Option<String>,
     moat: Option<PathBuf>,
 }
 
+/// Where `--write` puts the table.
+const RECORD: &str = "docs/performance.md";
+
 /// Runs the groups that the arguments name (start, idle, micro, programs, lifecycle, docker), or all of these; or `scale`, which takes
-/// long and asks another question, with the kinds that are named after it or all.
+/// long and asks another question, with the kinds that are named after it or all. `--write` puts the table into
+/// docs/performance.md as well; `--platform` leaves the other one out.
 pub fn run(arguments: &[String]) -> Result<()> {
     let options = parse(arguments)?;
     if !rustix::process::geteuid().is_root() {
@@ -41,6 +48,10 @@ pub fn run(arguments: &[String]) -> Result<()> {
         None => paths::build_moat("release")?,
     };
     let mut bench = Bench { runner: Runner::new(moat.clone())?, places: places(), table: Table::default() };
+    if let Some(name) = &options.platform {
+        let wanted = Platform::ALL.into_iter().find(|p| p.name() == name).context("no such platform")?;
+        bench.places.retain(|place| !matches!(place, Place::Sandbox(p) if *p != wanted));
+    }
     if let Some(kinds) = options.scale {
         bench.places.retain(|&place| place != Place::Sandbox(Platform::Ptrace));
         return scale::run(&mut bench.runner, &bench.places, &kinds);
@@ -65,6 +76,11 @@ pub fn run(arguments: &[String]) -> Result<()> {
     }
     let columns: Vec<&str> = bench.places.iter().map(|place| place.name()).collect();
     bench.table.print(&columns);
+    if options.write {
+        let path = paths::repository().join(RECORD);
+        let text = std::fs::read_to_string(&path)?;
+        std::fs::write(&path, table::replace(&text, &bench.table.markdown(&columns))?)?;
+    }
     if wants("lifecycle") {
         lifecycle::run(&moat, options.rounds)?;
     }
@@ -75,11 +91,13 @@ pub fn run(arguments: &[String]) -> Result<()> {
 }
 
 fn parse(arguments: &[String]) -> Result<Options> {
-    let mut options = Options { groups: Vec::new(), scale: None, rounds: 7, moat: None };
+    let mut options = Options { groups: Vec::new(), scale: None, rounds: 7, write: false, platform: None, moat: None };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--rounds" => options.rounds = rest.next().context("--rounds needs a value")?.parse()?,
+            "--write" => options.write = true,
+            "--platform" => options.platform = Some(rest.next().context("--platform needs a value")?.clone()),
             "--moat" => options.moat = Some(rest.next().context("--moat needs a value")?.into()),
             "scale" => options.scale = Some(Vec::new()),
             kind if options.scale.is_some() => options.scale.get_or_insert_default().push(kind.to_string()),
@@ -138,10 +156,12 @@ impl Bench {
 
     /// System calls and processes, timed by a static program inside.
     fn micro(&mut self) -> Result<()> {
-        let root = guest_root("micro")?;
-        for place in self.places.clone() {
-            let outcome = self.job(place, &root, &["/bin/micro"])?;
-            self.add_lines(place, &outcome);
+        for program in ["micro", "calls"] {
+            let root = guest_root(program)?;
+            for place in self.places.clone() {
+                let outcome = self.job(place, &root, &[&format!("/bin/{program}")])?;
+                self.add_lines(place, &outcome);
+            }
         }
         Ok(())
     }

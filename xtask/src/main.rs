@@ -33,6 +33,9 @@ cargo x test [AREA] [flags]   AREA: unit, abi, checkpoint, files, programs, hard
 cargo x bench [NAME...]       compare native, moat and runsc, in one run; lifecycle and docker with runc
     --rounds N                interleaved rounds; the median counts (default 7)
     --moat PATH               measure this binary instead of building one
+    --platform P              leave the other platform out
+    --write                   put the table into docs/performance.md as well
+cargo x bench scale [KIND...] how costs grow with the number of things: exponents; takes long
 cargo x dist                  the static program, stripped, with manual pages and completions, as .tar.zst and .deb in target/dist
 cargo x roots [base|full]     make the Debian roots of the tests, print where they are
 cargo x ci                    what the CI runs: check, then test";

@@ -1,4 +1,4 @@
-// How the programs of `cargo x bench micro` measure: `NAME NANOSECONDS` for each cost, the best of a few batches.
+// What the bench programs share. Those of `cargo x bench micro` print `NAME NANOSECONDS` for each cost, the best of a few batches.
 //
 // The best, because a batch can only be disturbed upwards; the harness takes medians over interleaved runs.
 #include <stdio.h>
@@ -11,7 +11,7 @@ static long long now(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static void measure(const char *name, void (*run)(int), int count) {
+static inline void measure(const char *name, void (*run)(int), int count) {
     long long best = -1;
     run(count / 10 + 1);
     for (int batch = 0; batch < 5; batch++) {

@@ -12,8 +12,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -32,24 +30,14 @@
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "measure.h"
 
 #ifndef RUNS
 #define RUNS 3
 #endif
 enum { LIMIT = 16384 };
-
-static long long now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
-static void fail(const char *what) {
-    fprintf(stderr, "%s: %s\n", what, strerror(errno));
-    exit(1);
-}
 
 #define CHECK(call) ((call) < 0 ? fail(#call) : (void)0)
 
@@ -652,7 +640,7 @@ static void run(const struct kind *kind, int n, long long times[PHASES]) {
     close(report[0]);
 }
 
-static void measure(const struct kind *kind) {
+static void measure_kind(const struct kind *kind) {
     for (int n = kind->least; n <= kind->most; n *= 2) {
         long long best[PHASES] = {-1, -1, -1, -1};
         for (int i = 0; i < RUNS; i++) {
@@ -690,7 +678,7 @@ int main(int argc, char **argv) {
         for (int a = 1; a < argc; a++)
             wanted |= !strcmp(argv[a], kinds[i].name);
         if (wanted)
-            measure(&kinds[i]);
+            measure_kind(&kinds[i]);
     }
     rmdir("/tmp/scale");
     return 0;

@@ -322,16 +322,20 @@ mod tests {
         Sembuf { sem_num, sem_op, sem_flg: i16::try_from(flags).unwrap() }
     }
 
+    fn waiting(started: Result<Started>) -> SemWait {
+        match started.unwrap() {
+            Started::Waits(w) => w,
+            Started::Done => panic!("it should wait"),
+        }
+    }
+
     #[test]
     fn waiters_are_served_in_order_and_all_or_nothing() {
         let root = Credentials::root(moat_identity::UserNamespace::root());
         let caller = Caller { group: GroupId(1), pid: 1, creds: &root };
         let ns = Arc::new(SystemV::new(1, &UserNamespace::root()));
         let id = ns.sem.get(0, 2, 0o600, &root).unwrap();
-        let wait = |ops: Vec<Sembuf>| match ns.semop(id, ops, &caller).unwrap() {
-            Started::Waits(w) => w,
-            Started::Done => panic!("it should wait"),
-        };
+        let wait = |ops| waiting(ns.semop(id, ops, &caller));
         let both = wait(vec![op(0, -1, 0), op(1, -1, 0)]);
         let first = wait(vec![op(0, -1, 0)]);
         assert_eq!(ns.sem.waiters(id, 0, WaitKind::Increase, &root), Ok(2));
@@ -353,10 +357,7 @@ mod tests {
         let caller = Caller { group: GroupId(1), pid: 1, creds: &root };
         let ns = Arc::new(SystemV::new(1, &UserNamespace::root()));
         let id = ns.sem.get(0, 2, 0o600, &root).unwrap();
-        let wait = |ops: Vec<Sembuf>| match ns.semop(id, ops, &caller).unwrap() {
-            Started::Waits(w) => w,
-            Started::Done => panic!("it should wait"),
-        };
+        let wait = |ops| waiting(ns.semop(id, ops, &caller));
         let given_up = wait(vec![op(1, -1, 0)]);
         let early = wait(vec![op(1, -2, 0)]);
         let late = wait(vec![op(0, -1, 0), op(1, 2, 0)]);

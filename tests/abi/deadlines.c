@@ -130,6 +130,30 @@ TEST(posix_timer_with_the_longest_interval) {
     }
 }
 
+// An expiry that comes while the timer is still being set is one of the new setting.
+TEST(a_timer_that_is_due_at_once_is_never_lost) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGALRM);
+    OK(sigprocmask(SIG_BLOCK, &set, NULL));
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    timer_t timer;
+    OK(timer_create(CLOCK_MONOTONIC, &event, &timer));
+    struct timespec limit = {10, 0};
+    for (int i = 0; i < 1000; i++) {
+        OK(timer_settime(timer, TIMER_ABSTIME, &(struct itimerspec){{0, 0}, {0, 1}}, NULL));
+        CHECK_EQ(OK(sigtimedwait(&set, NULL, &limit)), SIGUSR1);
+        OK(setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 1}}, NULL));
+        CHECK_EQ(OK(sigtimedwait(&set, NULL, &limit)), SIGALRM);
+        // Of two settings the later one is waited for, also when the first is just running out.
+        OK(timer_settime(timer, 0, &(struct itimerspec){{0, 0}, {0, 20000}}, NULL));
+        OK(timer_settime(timer, 0, &(struct itimerspec){{0, 0}, {0, 40000}}, NULL));
+        CHECK_EQ(OK(sigtimedwait(&set, NULL, &limit)), SIGUSR1);
+    }
+    OK(timer_delete(timer));
+}
+
 TEST(itimer_extremes) {
     static const struct timeval bad[] = {{-1, 0}, {0, -1}, {0, 1000000}, {LONG_MIN, 0}, {LONG_MAX, LONG_MAX}};
     static const int kinds[] = {ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};

@@ -97,31 +97,50 @@ pub fn set(group: &Arc<ThreadGroup>, which: Which, new: Setting) -> Setting {
     let now = which.now_ns(group);
     // Zero is off.
     let expires_ns = if new.value_ns == 0 { 0 } else { ktime_add(now, new.value_ns).max(1) };
-    let timer = (expires_ns != 0).then(|| arm(group, which, new.value_ns));
+    let threads = group.thread_count();
     let (old, gone) = {
         let mut timers = group.timers.interval.lock();
         let t = &mut timers.timers[which as usize];
         let old = setting(t, now);
         t.expires_ns = expires_ns;
         t.interval_ns = if new.value_ns == 0 { 0 } else { new.interval_ns };
-        (old, std::mem::replace(&mut t.timer, timer))
+        (old, arm(group, which, t, threads, now, 0))
     };
     drop(gone);
     old
 }
 
-/// CPU time can grow as fast as all threads together; looking early costs little and looking late is an error.
-fn arm(group: &Arc<ThreadGroup>, which: Which, left_ns: u64) -> Timer {
-    let threads = if which == Which::Real { 1 } else { u64::try_from(group.thread_count()).unwrap_or(1).max(1) };
-    // No oftener than Linux, which looks at each tick.
-    let wait = if which == Which::Real { left_ns } else { (left_ns / threads).max(4_000_000) };
-    let deadline = moat_host::clock::deadline_after(wait).max(Instant::now() + Duration::from_nanos(1));
-    Timer::set(deadline, Arc::new(Expiry { group: Arc::downgrade(group), which }))
+/// Sets the host timer of a timer of `group` to its next expiry, but not before `least_ns` from `now`; gives the old one, to be dropped
+/// unlocked.
+///
+/// Under the lock of the timers: an expiry must find the setting that it is the end of, and of two settings the later one must be
+/// that which is waited for. `threads` is how many the process has, which are behind a lock that comes first.
+fn arm(
+    group: &Arc<ThreadGroup>,
+    which: Which,
+    t: &mut IntervalTimer,
+    threads: usize,
+    now: u64,
+    least_ns: u64,
+) -> Option<Timer> {
+    let host = (t.expires_ns != 0).then(|| {
+        let left_ns = t.expires_ns.saturating_sub(now).max(least_ns);
+        let wait = match which {
+            Which::Real => left_ns,
+            // CPU time can grow as fast as all threads together; looking early costs little and looking late is an error. But no
+            // oftener than Linux, which looks at each tick.
+            _ => (left_ns / u64::try_from(threads).unwrap_or(1).max(1)).max(4_000_000),
+        };
+        let deadline = moat_host::clock::deadline_after(wait).max(Instant::now() + Duration::from_nanos(1));
+        Timer::set(deadline, Arc::new(Expiry { group: Arc::downgrade(group), which }))
+    });
+    std::mem::replace(&mut t.timer, host)
 }
 
 fn expire(group: &Arc<ThreadGroup>, which: Which) {
     let now = which.now_ns(group);
-    let (fire, next) = {
+    let threads = group.thread_count();
+    let (fire, gone) = {
         let mut timers = group.timers.interval.lock();
         let t = &mut timers.timers[which as usize];
         if t.expires_ns == 0 {
@@ -137,14 +156,10 @@ fn expire(group: &Arc<ThreadGroup>, which: Which) {
                 i => ktime_forward(t.expires_ns, i, now).0,
             };
         }
-        let left = t.expires_ns.saturating_sub(now);
-        (fire, (t.expires_ns != 0).then_some(left))
+        // Faster than this a guest could keep the sentry busy by timers alone.
+        (fire, arm(group, which, t, threads, now, 50_000))
     };
-    if let Some(left) = next {
-        let timer = arm(group, which, left);
-        let gone = group.timers.interval.lock().timers[which as usize].timer.replace(timer);
-        drop(gone);
-    }
+    drop(gone);
     // SIGXCPU each second from the soft limit on; at the hard one there is no handler to ask.
     if fire && which == Which::Limit {
         let hard = group.limits.get(Resource::Cpu).hard.saturating_mul(NSEC_PER_SEC);

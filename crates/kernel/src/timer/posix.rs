@@ -141,30 +141,54 @@ pub fn set(group: &Arc<ThreadGroup>, id: i32, new: Setting, when: When) -> Resul
         When::Relative => ktime_add(now, new.value_ns).max(1),
         When::Absolute => new.value_ns,
     };
-    let host = (expires_ns != 0).then(|| arm(group, id, clock, expires_ns.saturating_sub(now)));
+    let threads = group.thread_count();
+    // Off first, so that the signal that is forgotten is one of the old setting, whose time may come at any moment.
     let (old, gone) = {
         let mut t = group.timers.posix.lock();
         let timer = t.timers.get_mut(&id).ok_or(Errno::EINVAL)?;
         let old = setting(timer, now);
+        timer.expires_ns = 0;
+        (old, timer.timer.take())
+    };
+    drop(gone);
+    forget_signal(group, id);
+    let gone = {
+        let mut t = group.timers.posix.lock();
+        let timer = t.timers.get_mut(&id).ok_or(Errno::EINVAL)?;
         timer.expires_ns = expires_ns;
         timer.interval_ns = if new.value_ns == 0 { 0 } else { new.interval_ns };
         timer.overrun = 0;
         timer.last_overrun = 0;
-        (old, std::mem::replace(&mut timer.timer, host))
+        arm(group, id, timer, threads, now, 0)
     };
     drop(gone);
-    forget_signal(group, id);
     Ok(old)
 }
 
-fn arm(group: &Arc<ThreadGroup>, id: i32, clock: Clock, left_ns: u64) -> Timer {
-    let wait = match clock {
-        Clock::Host(_) => left_ns,
-        Clock::ProcessCpu | Clock::ThreadCpu(_) => {
-            (left_ns / u64::try_from(group.thread_count()).unwrap_or(1).max(1)).max(4_000_000)
-        }
-    };
-    Timer::set(moat_host::clock::deadline_after(wait), Arc::new(Expiry { group: Arc::downgrade(group), id }))
+/// Sets the host timer of a timer of `group` to its next expiry, but not before `least_ns` from `now`; gives the old one, to be dropped
+/// unlocked.
+///
+/// Under the lock of the timers: an expiry must find the setting that it is the end of, and of two settings the later one must be
+/// that which is waited for. `threads` is how many the process has, which are behind a lock that comes first.
+fn arm(
+    group: &Arc<ThreadGroup>,
+    id: i32,
+    timer: &mut PosixTimer,
+    threads: usize,
+    now: u64,
+    least_ns: u64,
+) -> Option<Timer> {
+    let host = (timer.expires_ns != 0).then(|| {
+        let left_ns = timer.expires_ns.saturating_sub(now).max(least_ns);
+        let wait = match timer.clock {
+            Clock::Host(_) => left_ns,
+            Clock::ProcessCpu | Clock::ThreadCpu(_) => {
+                (left_ns / u64::try_from(threads).unwrap_or(1).max(1)).max(4_000_000)
+            }
+        };
+        Timer::set(moat_host::clock::deadline_after(wait), Arc::new(Expiry { group: Arc::downgrade(group), id }))
+    });
+    std::mem::replace(&mut timer.timer, host)
 }
 
 /// The overrun count of the last delivery.
@@ -180,7 +204,7 @@ fn expire(group: &Arc<ThreadGroup>, id: i32) {
     let now = clock.now_ns(group);
     // Looked up each time: a pending signal also vanishes when it is ignored or cancelled by another.
     let pending = group.signals.lock().has_timer(TimerRef { id });
-    let (signal, next) = {
+    let signal = {
         let mut t = group.timers.posix.lock();
         let Some(timer) = t.timers.get_mut(&id).filter(|t| t.expires_ns != 0) else { return };
         let mut signal = None;
@@ -197,7 +221,7 @@ fn expire(group: &Arc<ThreadGroup>, id: i32) {
                 signal = Some(timer.event);
             }
         }
-        (signal, (timer.expires_ns != 0).then(|| timer.expires_ns.saturating_sub(now)))
+        signal
     };
     // Before the next expiry can come, which looks for this signal.
     if let Some(Event::Signal { signal, value, thread }) = signal {
@@ -207,12 +231,14 @@ fn expire(group: &Arc<ThreadGroup>, id: i32) {
         // A timer's signal has its place reserved.
         let _ = group.send(target, entry, Origin::Outside);
     }
-    if let Some(left) = next {
+    let threads = group.thread_count();
+    let gone = {
+        let mut t = group.timers.posix.lock();
+        let Some(timer) = t.timers.get_mut(&id) else { return };
         // Faster than this a guest could keep the sentry busy by timers alone.
-        let host = arm(group, id, clock, left.max(50_000));
-        let gone = group.timers.posix.lock().timers.get_mut(&id).and_then(|t| t.timer.replace(host));
-        drop(gone);
-    }
+        arm(group, id, timer, threads, now, 50_000)
+    };
+    drop(gone);
 }
 
 /// A timer as an image has it.
@@ -258,17 +284,20 @@ pub(crate) fn set_saved(group: &Arc<ThreadGroup>, next: i32, timers: Vec<SavedTi
     for s in timers {
         let now = s.clock.now_ns(group);
         let expires_ns = s.left_ns.map_or(0, |left| now.saturating_add_signed(left).max(1));
-        let timer = (expires_ns != 0).then(|| arm(group, s.id, s.clock, expires_ns.saturating_sub(now)));
-        let timer = PosixTimer {
+        let mut timer = PosixTimer {
             clock: s.clock,
             event: s.event,
             expires_ns,
             interval_ns: s.interval_ns,
             overrun: s.overrun,
             last_overrun: s.last_overrun,
-            timer,
+            timer: None,
         };
-        group.timers.posix.lock().timers.insert(s.id, timer);
+        let threads = group.thread_count();
+        let mut t = group.timers.posix.lock();
+        let none_before = arm(group, s.id, &mut timer, threads, now, 0);
+        debug_assert!(none_before.is_none());
+        t.timers.insert(s.id, timer);
     }
     group.timers.posix.lock().next = next.max(0);
 }

@@ -46,6 +46,7 @@ pub(crate) use doctor::hint;
 /// Carries out a command; gives the exit code.
 pub(crate) fn run(arguments: Arguments, inherited: Inherited, file: &Configuration) -> anyhow::Result<u8> {
     let Arguments { global, command } = arguments;
+    // Flags, the configuration file and what a command implies come together here and nowhere else.
     let config = settings::config(&global, &command, file)?;
     match command {
         Command::Create(flags) => create::run(&config, &global, flags, inherited),
@@ -108,5 +109,6 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
+    // Not print!, which panics when the reader of a pipe has gone.
     std::io::stdout().lock().write_all(text.as_bytes()).context("writing to standard output")
 }

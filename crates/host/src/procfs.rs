@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
 use moat_abi::{Errno, Result};
@@ -75,13 +76,29 @@ pub fn resident_bytes(pid: i32) -> Option<(u64, u64)> {
     Some((resident.checked_mul(4096)?, files.checked_mul(4096)?))
 }
 
-/// CPU time of thread `tid` in nanoseconds (the first word of /proc/TID/schedstat).
+/// Opens what the scheduler has counted of thread `tid` (/proc/TID/schedstat). The file stays that thread's, whoever has the number
+/// later; `None` if the thread is gone, or the sandbox has no procfs.
+#[must_use]
+pub fn open_schedstat(tid: i32) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    openat(dir()?, format!("{tid}/schedstat"), flags, Mode::empty()).ok().map(File::from)
+}
+
+/// CPU time in nanoseconds by a file of [`open_schedstat`] (its first word).
 ///
-/// While the thread runs the host brings it up to date at its timer's ticks. `None` if the thread is gone, the sandbox has no procfs,
-/// or the host counts no such times.
+/// While the thread runs the host brings it up to date at its timer's ticks. `None` if the thread is gone, or the host counts no such
+/// times.
+#[must_use]
+pub fn scheduled_ns(schedstat: &File) -> Option<u64> {
+    let mut buf = [0; 64];
+    let n = schedstat.read_at(&mut buf, 0).ok()?;
+    str::from_utf8(buf.get(..n)?).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// CPU time of thread `tid` in nanoseconds, as [`scheduled_ns`].
 #[must_use]
 pub fn cpu_time_ns(tid: i32) -> Option<u64> {
-    read(&format!("{tid}/schedstat"))?.split_ascii_whitespace().next()?.parse().ok()
+    scheduled_ns(&open_schedstat(tid)?)
 }
 
 /// The most bytes that process `pid` has had resident at a time (VmHWM of proc_pid_status(5)).

@@ -107,6 +107,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
             _ => return Err(invalid()),
         };
         let part = number.parse::<f64>().map_err(|_| invalid())? * seconds;
+        // Too long a time is as wrong as no time.
         let part = Duration::try_from_secs_f64(part).map_err(|_| invalid())?;
         total = total.checked_add(part).ok_or_else(invalid)?;
         rest = next;

@@ -40,6 +40,7 @@ pub(crate) struct Making {
 impl Making {
     /// The parent is gone or the clone failed: the child, if there is one, is not wanted.
     pub(crate) fn withdraw(self, parent: &HostThread) {
+        // A child that has reported already is known as a process by now, and gives its area back when it is reaped.
         if let Some(pending) = parent.core.births.withdraw(self.token)
             && pending.kind == Birth::Process
         {
@@ -104,6 +105,7 @@ impl Thread {
     /// Has a kept thread of this process, if there is one, go on from where this one is: it saves the clone, its
     /// verification and two rings.
     fn revive(&mut self) -> Option<Born> {
+        // What a clone inherits of the host thread (its affinity) a kept thread does not have.
         if !self.is_unmarked() {
             return None;
         }
@@ -120,12 +122,14 @@ impl Thread {
     /// Copies this thread's frame to the area of another one of the process.
     fn copy_frame(&self, to: Area, slot: u32) {
         let frame = &self.host.core.frame;
+        // Only what lies behind the start of the frame: the words in front are the thread's own.
         to.copy_tail(self.host.area, frame.frame & !7);
         relocate(to, area_addr(slot), frame);
     }
 
     fn poll_ready_to_make(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if self.making.is_none() {
+            // A child inherits the affinity, which was meant for this thread while it is looked at.
             self.host.place_anywhere();
             ready!(self.poll_deferred(cx))?;
             if self.host.is_dead() {
@@ -139,6 +143,7 @@ impl Thread {
         self.flush_regs();
         let core = self.host.core.clone();
         let mut steps = Vec::new();
+        // The child must inherit no area but its own: the filter lets the clone through only when that is known.
         for slot in self.host.space.unprotected() {
             if slot.stage == Stage::Listed {
                 steps.push(map(&slot, core.areas_number));
@@ -151,11 +156,14 @@ impl Thread {
         }
         let areas = self.child_areas.as_ref().unwrap_or(&self.host.space.areas).clone();
         let area = areas.take()?;
+        // At the parent's place: the child's memory is a copy, in which the stub looks for the area there.
         prepare_area(area, self.host.slot, core.frame.frame, core.bases);
         area.copy_tail(self.host.area, core.frame.frame & !7);
         let clone = Ordered { parent: self.host.clone(), areas: areas.clone(), area, slot: self.host.slot };
         let token =
             core.births.announce(Birth::Process, clone).inspect_err(|_| areas.give_back(std::iter::once(area)))?;
+        // What is verified are the arguments of the clone itself; the cell has those of the stub's operation, which the
+        // child goes on from.
         let (mut cell, expected) = call(nr::CLONE, [CLONE_PARENT, 0, 0, 0, 0, 0], Effect::Fork(token));
         cell.op = OP_FORK;
         let fd = u64::from(token) << 32 | u64::from(core.areas_number);
@@ -184,6 +192,7 @@ impl Thread {
         if free.stage == Stage::Listed {
             steps.push(map(&free, core.areas_number));
         }
+        // Below the frame that it resumes from: it needs a stack only until its first ring.
         let stack = (at + frame) & !15;
         let args = [CLONE_AS_THREAD, stack, 0, at + control!(alive), 0, 0];
         let (mut cell, expected) = call(nr::CLONE, args, Effect::Spawn(token));
@@ -198,6 +207,7 @@ impl Thread {
         let sent = self.send_cells(cx, REPLY_STOP, &cells, expected);
         match sent {
             Ok(()) => self.making = Some(making),
+            // The parent is dead, and was so before it could clone.
             Err(_) => making.withdraw(&self.host),
         }
         sent
@@ -215,6 +225,7 @@ impl Thread {
                     Some(result) => outcome = Err(Errno::from_ret(*result).err().unwrap_or(Errno::EIO)),
                     None => {
                         making.cloned = true;
+                        // A census that finds nobody may say from here on that the child is gone: before, it may not have been made yet.
                         host.core.births.reached(making.token, CloneStage::Told);
                     }
                 },

@@ -94,6 +94,7 @@ impl<T> Births<T> {
     /// EMFILE.
     pub fn new() -> Result<Births<T>> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        // Only in a pid namespace of its own is whoever nobody knows a stranger.
         let own_table = getpid().is_init();
         let clock = own_table.then(|| timerfd_create(TimerfdClockId::Monotonic, flags)).transpose()?;
         let table = Table { pending: HashMap::new(), reporting: 0, old: Vec::new(), suspicion: false };
@@ -116,6 +117,7 @@ impl<T> Births<T> {
             if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())? != bytes.len() {
                 return Err(Errno::EAGAIN);
             }
+            // Random, so that a guest thread can't report as the child of another's clone by counting.
             let token = u32::from_ne_bytes(bytes);
             let mut table = self.table.lock();
             if token != 0 && !table.pending.contains_key(&token) {
@@ -128,6 +130,7 @@ impl<T> Births<T> {
     /// Moves a clone on.
     pub fn reached(&self, token: u32, stage: CloneStage) {
         if let Some(pending) = self.table.lock().pending.get_mut(&token) {
+            // The parent's word and the listener's come in either order.
             pending.stage = pending.stage.max(stage);
         }
         if stage == CloneStage::Allowed {
@@ -141,6 +144,7 @@ impl<T> Births<T> {
     /// ESRCH.
     pub fn report(&self, token: u32) -> Result<Pending<T>> {
         let mut table = self.table.lock();
+        // Who knows the number of a clone that was not let through is no child of it.
         let allowed = table.pending.get(&token).is_some_and(|pending| pending.stage >= CloneStage::Allowed);
         let pending = if allowed { table.pending.remove(&token) } else { None };
         table.reporting = table.reporting.saturating_add(usize::from(pending.is_some()));
@@ -170,6 +174,7 @@ impl<T> Births<T> {
 
     fn set_clock(&self) {
         if let Some(clock) = &self.clock
+            // Set once for any number of clones: a program that forks all the time pays for ten looks a second.
             && !self.due.swap(true, Ordering::AcqRel)
         {
             let it_value = Timespec { tv_sec: 0, tv_nsec: i64::from(PERIOD.subsec_nanos()) };
@@ -196,6 +201,7 @@ impl<T> Births<T> {
         let mut table = self.table.lock();
         let open = table.pending.iter().filter(|(_, pending)| pending.may_have_made_a_process());
         let open: Vec<u32> = open.map(|(token, _)| *token).collect();
+        // Open at two looks in a row is open for a period at least; a number is never used twice while it is open.
         let old = std::mem::replace(&mut table.old, open);
         if std::mem::take(&mut table.suspicion) || table.old.iter().any(|token| old.contains(token)) {
             Due::Census

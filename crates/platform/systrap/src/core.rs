@@ -21,7 +21,7 @@ use crate::reaper::Reaper;
 use crate::sleepers::Sleepers;
 use crate::space::{FreeSlot, Space, SpaceHandle, Stage, tgkill};
 use crate::spin::Spinner;
-use crate::state::{Born, HostThread, Wait, area_addr};
+use crate::state::{Born, HostThread, OpenTimes, Wait, area_addr};
 use crate::thread::Thread;
 
 /// Everything that the parts of the platform share.
@@ -48,6 +48,8 @@ pub struct SystrapCore {
     pub spinner: Spinner,
     /// Who waits where while it is parked.
     pub sleepers: Sleepers,
+    /// Files that tell the CPU time of threads.
+    pub open_times: OpenTimes,
     /// When it was made.
     pub clock: Clock,
     /// How threads were handed over, by [`HandOff`].
@@ -123,6 +125,7 @@ impl SystrapCore {
             bases: p.bases,
             vdso: p.vdso,
             rewrites: p.rewrites,
+            open_times: OpenTimes::default(),
             clock: Clock::now(),
             reaper: p.reaper,
             first,
@@ -156,6 +159,7 @@ impl SystrapCore {
 
     /// Makes a pool with a template of its own, which shares no areas with others.
     pub async fn new_pool(self: &Arc<SystrapCore>) -> Result<Arc<Pool>> {
+        // Of its own memory: no process of one pool can map the area of another's, whatever it is told.
         let areas = Arc::new(AreaPool::new()?);
         let mut born = self.first.make_template(areas).await?;
         born.thread.blank();
@@ -209,6 +213,7 @@ impl SystrapCore {
         let thread = self.threads.lock().get(&n.tid).cloned();
         match thread {
             Some(thread) if u64::from(n.nr) == DOORBELL => {
+                // The host says which thread it is (by the filter's notification), so there is nothing to be believed.
                 thread.stopped(Some(n.id));
             }
             // A descriptor may go with the answer: not to another process that has the id of a thread that has ended.
@@ -277,6 +282,8 @@ impl SystrapCore {
                 if u64::from(n.nr) != DOORBELL {
                     return Err(Errno::EPERM);
                 }
+                // A thread of the parent's process, by the host's word; a process of its own would have to bring the
+                // mapping.
                 tgkill(p.parent.space.pid, n.tid, 0)?;
                 (p.parent.space.clone(), Wait::Doorbell, None)
             }
@@ -314,6 +321,7 @@ impl SystrapCore {
 
     /// Lists a process and has the reaper watch it.
     pub fn add_space(&self, space: &Arc<Space>) -> Result<()> {
+        // Before the reaper looks: it may find the process dead at once, and takes it off again.
         self.spaces.lock().insert(space.pid, Arc::downgrade(space));
         self.reaper.watch(space)
     }

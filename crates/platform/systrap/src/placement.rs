@@ -59,9 +59,11 @@ impl Placement {
             return None;
         }
         self.crowded = if facts.room { 0 } else { self.crowded.saturating_add(1) };
+        // Not at the first: the count of running threads is a guess that is out of date in a moment.
         if self.crowded >= CROWDED {
             return self.take_back();
         }
+        // Only what was seen to go wrong is mended: on a host that spreads threads by itself this is never true.
         let wrong = facts.hot && facts.room && self.starved && facts.cpu == facts.here;
         (wrong && self.failures < MAX_FAILURES).then(|| {
             self.off = Some(facts.here);
@@ -77,6 +79,7 @@ impl Placement {
     /// A look at it was in vain.
     pub fn failed(&mut self) -> Option<Step> {
         let step = self.take_back();
+        // Only looks at a thread that was in fact kept off say anything of keeping off.
         self.failures = self.failures.saturating_add(u8::from(step.is_some()));
         step
     }
@@ -88,6 +91,7 @@ impl Placement {
 
     /// The thread may run anywhere.
     pub fn take_back(&mut self) -> Option<Step> {
+        // One host call to take it back, and none for a thread that was never placed.
         self.off.take().map(|_| Step::Anywhere)
     }
 

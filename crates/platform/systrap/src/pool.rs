@@ -69,6 +69,7 @@ impl Founding {
         outcome.made = Some(made);
         let waker = outcome.waker.take();
         drop(outcome);
+        // Unlocked: who waits may be polled at once, and locks this again.
         waker.into_iter().for_each(Waker::wake);
     }
 
@@ -127,6 +128,7 @@ impl Pool {
 
     /// Has the dispatcher look whether there are blank processes to be made.
     pub fn refill(&self) {
+        // This pool's flag first: the dispatcher clears the common one before it looks at those of the pools.
         self.wanted.store(true, Ordering::Release);
         self.any_wanted.store(true, Ordering::Release);
     }
@@ -194,6 +196,7 @@ impl Pool {
 
     fn take(&self, waker: Option<&Waker>) -> Option<Result<NewProcess>> {
         let mut s = self.state.lock();
+        // The youngest: its pages are the likeliest to be in a cache still.
         if let Some(mut born) = s.blanks.pop() {
             self.refill();
             drop(s);
@@ -201,6 +204,7 @@ impl Pool {
             let space = born.space?;
             return Some(Ok(NewProcess { space: Arc::new(space), thread: Box::new(born.thread) }));
         }
+        // A failure is told once, so that the next one who asks has the host tried again.
         let failure = if s.closed { Some(Errno::ESRCH) } else { s.failure.take() };
         if let Some(errno) = failure {
             return Some(Err(errno));
@@ -225,6 +229,7 @@ impl Pool {
         }
         let (mut thread, space, waker) = {
             let mut s = self.state.lock();
+            // A fork that has begun is always seen through, even if the stock has filled up meanwhile.
             if s.under_way.is_none() && s.foundings.is_empty() && s.blanks.len() >= TARGET {
                 return;
             }
@@ -234,6 +239,7 @@ impl Pool {
                 return;
             };
             if s.under_way.is_none() {
+                // Templates come before blank processes: a container waits for each of them, and is started but once.
                 let founding = s.foundings.pop_front();
                 thread.child_areas = founding.as_ref().map(|founding| founding.areas.clone());
                 s.under_way = Some(founding);
@@ -248,6 +254,7 @@ impl Pool {
             return;
         }
         s.template = Some((thread, space));
+        // Whoever came by has had a reason (a wake-up of the fork) that this poll may not have seen.
         if std::mem::take(&mut s.missed) {
             self.refill();
         }
@@ -291,6 +298,7 @@ impl Stock for Pool {
 
     fn close(&self) {
         self.give_up();
+        // Processes are killed by their drop, which is not for under the lock.
         let blanks = std::mem::take(&mut self.state.lock().blanks);
         drop(blanks);
     }

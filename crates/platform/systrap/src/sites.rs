@@ -138,6 +138,7 @@ impl Piece {
             bytes[..2].copy_from_slice(&[site::SHORT_JUMP, by.to_le_bytes()[0]]);
             return bytes;
         }
+        // The last bytes of the table's address lie where `syscall` was, and are no instruction: see `UNDEFINED`.
         bytes[..3].copy_from_slice(&site::JUMP);
         let entry = JUMP_TABLE.wrapping_add(u64::from(self.number).wrapping_mul(8));
         bytes[3..].copy_from_slice(&u32::try_from(entry).unwrap_or(0).to_le_bytes());
@@ -187,6 +188,7 @@ impl Sites {
 
     /// A thread goes on. Waits while text is being rewritten, some microseconds.
     pub fn enter(&self) {
+        // Counted first and asked then: whoever rewrites has seen 0 and set the bit in one step.
         while self.running.fetch_add(1, Ordering::AcqRel) & REWRITING != 0 {
             self.running.fetch_sub(1, Ordering::AcqRel);
             while self.running.load(Ordering::Acquire) & REWRITING != 0 {
@@ -267,6 +269,7 @@ impl Sites {
         if !self.any() {
             return Vec::new();
         }
+        // A longer piece may begin before the range and reach into it.
         let first = start.saturating_sub(site::LEN - 1);
         let list = self.list.lock();
         let pieces = list.pieces.range(first..end.max(first)).map(|(_, piece)| *piece);
@@ -288,6 +291,7 @@ pub fn word_of(bytes: &Bytes, behind: u64) -> Option<u64> {
         return Some(site::GENERIC << site::NUMBER_SHIFT | behind);
     }
     let number = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+    // Numbers from SHORT on have a meaning of their own in the word.
     let fits = bytes[0] == MOV_EAX && u64::from(number) < site::SHORT && !needs_frame(number.into());
     fits.then_some(u64::from(number) << site::NUMBER_SHIFT | behind)
 }

@@ -61,6 +61,7 @@ impl Sleepers {
             rings.len()
         };
         for _ in 0..LOOKS {
+            // Approximate: threads come and go on all CPUs, and nothing but the price hangs on it.
             let long = self.listed.load(Ordering::Relaxed) > SHORT;
             if !long && remembered <= MAX_REMEMBERED {
                 return;
@@ -69,6 +70,7 @@ impl Sleepers {
             remembered = remembered.saturating_sub(1);
             match oldest.upgrade().map_or(Parked::Gone, |oldest| oldest.parked(id, long)) {
                 Parked::Gone => {}
+                // Behind all others: the list is short by now, or it has been looked at often enough.
                 Parked::Still => self.rings.lock().push_back((oldest, id)),
                 Parked::Asleep => return,
             }

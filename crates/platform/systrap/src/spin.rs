@@ -57,10 +57,13 @@ impl Pace {
     /// enough here), and waits awake, or not. True if it has done so for long.
     pub fn stopped(&mut self, ran: u64, awake: bool) -> bool {
         let quick = ran < QUICK_CYCLES;
+        // One slow stop is enough to be cool again: a look costs a CPU for its whole length, a ring costs little.
         self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
         self.cool_for = self.cool_for.saturating_sub(1);
         self.awake = awake;
         let steady = awake && self.streak.is_multiple_of(1024);
+        // The price of looks in vain long ago is forgotten by a thread that has been answered awake for a thousand
+        // calls.
         if steady {
             self.doublings = 0;
         }
@@ -81,6 +84,7 @@ impl Pace {
 
     /// It was looked at in vain.
     pub fn cool(&mut self) {
+        // Twice as long each time: a program whose calls only look quick must not cost a look every 64 calls for ever.
         self.cool_for = COOL_STOPS << self.doublings;
         self.doublings = (self.doublings + 1).min(MAX_DOUBLINGS);
         self.streak = 0;
@@ -94,6 +98,7 @@ impl Pace {
 
     /// For how many cycles.
     pub fn look_cycles(&self) -> u64 {
+        // Whom the host has to wake first is late by that much more.
         if self.awake { LOOK_CYCLES } else { FIRST_LOOK_CYCLES }
     }
 }
@@ -139,6 +144,7 @@ impl Spinner {
 
     /// Whether there may be a CPU for a sentry thread that waits awake.
     fn has_room(&self) -> bool {
+        // This thread is one more: with as many guest threads as CPUs one of them would wait for the CPU that looks.
         self.running.load(Ordering::Relaxed) < self.cpus
     }
 
@@ -151,6 +157,7 @@ impl Spinner {
     /// Before a guest thread is woken by the host: a hot one is to run on another CPU, any other on this one.
     pub fn before_answer(&self, core: &SystrapCore, hot: bool) {
         let spread = hot && self.has_room();
+        // The host is told only of changes: it is a call of its own.
         if self.spread.load(Ordering::Relaxed) != spread {
             self.spread.store(spread, Ordering::Relaxed);
             // An older host has only one way.
@@ -161,12 +168,14 @@ impl Spinner {
     /// Looks at a hot thread from here on.
     pub fn watch(&self, thread: &Arc<HostThread>) {
         let mut hot = self.hot.lock();
+        // More than a few are not looked at often enough to be faster than by a ring.
         if hot.len() < MAX_WATCHED && !hot.iter().any(|t| Arc::ptr_eq(t, thread)) {
             hot.push(thread.clone());
         }
     }
 
     fn say(&self, watcher: u32) {
+        // Written only when it changes: stubs on other CPUs read this line all the time.
         if self.watcher.swap(watcher, Ordering::Relaxed) != watcher {
             self.board.write32(std::mem::offset_of!(Board, watcher) as u64, watcher);
         }
@@ -188,6 +197,7 @@ impl SystrapCore {
                 threads.push(thread.clone());
             }
         }
+        // By identity and not by position: others have been listed while this looked.
         if threads.len() != listed.len() {
             let has = |list: &[Arc<HostThread>], thread: &Arc<HostThread>| list.iter().any(|t| Arc::ptr_eq(t, thread));
             s.hot.lock().retain(|thread| has(&threads, thread) || !has(&listed, thread));
@@ -196,9 +206,11 @@ impl SystrapCore {
             s.say(0);
             return false;
         }
+        // A stub on this CPU then rings at once: while it looked the sentry could not run. 0 is nobody.
         s.say(u32::try_from(moat_host::cpu::current()).unwrap_or(0) + 1);
         let start = cycle_count();
         loop {
+            // The clock is dearer than a look.
             for _ in 0..16 {
                 if threads.iter().any(|thread| thread.look()) {
                     return true;

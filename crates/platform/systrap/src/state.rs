@@ -5,13 +5,13 @@
 //! [`HostThread::stopped`], taking the one snapshot of the area.
 
 mod asleep;
+mod cpu_time;
 mod ending;
 mod kicker;
 mod looking;
 mod verified;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -25,8 +25,11 @@ use crate::core::{HandOff, SystrapCore};
 use crate::placement::Placement;
 use crate::space::{Space, SpaceHandle};
 use crate::spin::Pace;
+use crate::state::cpu_time::CpuTime;
 use crate::stop::{Stop, snapshot};
 use crate::thread::Thread;
+
+pub use cpu_time::OpenTimes;
 
 /// How a parked thread is set going.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +103,8 @@ pub struct HostThread {
     /// The platform.
     pub core: Arc<SystrapCore>,
     state: Mutex<HostThreadState>,
-    /// What [`HostThread::cpu_time_ns`] gave last.
-    cpu_time_ns: AtomicU64,
+    /// See [`HostThread::cpu_time_ns`].
+    cpu_time: CpuTime,
 }
 
 /// Guest address of the area in a slot.
@@ -146,7 +149,7 @@ impl HostThread {
             slot,
             core: core.clone(),
             state,
-            cpu_time_ns: AtomicU64::new(0),
+            cpu_time: CpuTime::default(),
         };
         Arc::new(thread)
     }
@@ -251,23 +254,6 @@ impl HostThread {
     /// Whether a kick came while the thread was parked; forgets it.
     pub fn take_kick(&self) -> bool {
         std::mem::take(&mut self.state.lock().kick)
-    }
-
-    /// CPU time of the host thread since it was made.
-    pub fn cpu_time_ns(&self) -> u64 {
-        let now = match self.is_dead() {
-            true => None,
-            // The process's clock is the thread's, and a twentieth of the price of a file in /proc.
-            false if self.tid == self.space.pid && self.space.is_single() => moat_host::clock::process_cpu_ns(self.tid),
-            false => moat_host::procfs::cpu_time_ns(self.tid),
-        };
-        let now = now.unwrap_or(0);
-        self.cpu_time_ns.fetch_max(now, Ordering::Relaxed).max(now)
-    }
-
-    /// As it was when it was last asked for: when the owner before gave up the thread.
-    pub fn last_cpu_time_ns(&self) -> u64 {
-        self.cpu_time_ns.load(Ordering::Relaxed)
     }
 
     /// Whether the thread is dead.

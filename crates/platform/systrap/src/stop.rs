@@ -53,6 +53,7 @@ pub enum Signal {
 pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop> {
     let why = area.read32(control!(stop));
     if why == STOP_ORDERS {
+        // The guest can write any number there; more than was sent can't be done.
         let done = (area.read32(control!(orders_done)) as usize).min(cells);
         let results = (0..cells.min(done + 1)).map(|i| area.read_result(i)).collect();
         return Some(Stop::Orders { done, results });
@@ -60,6 +61,8 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
     if why == STOP_CALL {
         return Some(Stop::Call(call_registers(area)));
     }
+    // The frame is read at the sentry's own offset, wherever the guest says that it is; but a stub that has it
+    // elsewhere is none.
     if area.read(control!(frame)) != area_addr(slot) + frame {
         return None;
     }
@@ -68,11 +71,14 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
         *word = area.read(frame + at::GREGS + i * 8);
     }
     let mut regs = regs_from_words(&words);
+    // Not in the host's frame: the stub stores them beside it.
     regs.fs_base = area.read(control!(fs_base));
     regs.gs_base = area.read(control!(gs_base));
+    // Not in a call, as Linux has it for a signal: nothing is restarted.
     regs.orig_rax = u64::MAX;
     let addr = area.read(frame + at::SI_ADDR);
     let signal = match why {
+        // SIGSYS: the filter has turned a call into a signal, with the number still in rax.
         31 => {
             regs.orig_rax = regs.rax;
             let arch = (area.read(frame + at::SI_SYSCALL) >> 32) as u32;
@@ -84,6 +90,7 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
         }
         STOP_FRAME => Signal::Frame,
         KICK_SIGNAL => Signal::Kick,
+        // What a processor exception can become; any other number the guest has made up.
         4 | 5 | 7 | 8 | 11 => Signal::Fault(Fault {
             signal: why.cast_signed(),
             code: (area.read(frame + at::SI_CODE) as u32).cast_signed(),
@@ -117,10 +124,12 @@ fn call_registers(area: Area) -> Regs {
         r14: area.read(call_slot!(r14)),
         r15: area.read(call_slot!(r15)),
         rip,
+        // As the instruction leaves it: the address behind it in rcx, the flags in r11.
         rcx: rip,
         rflags,
         r11: rflags,
         fs_base: area.read(control!(fs_base)),
+        // The stub finds its area by it, so sites are rewritten only where the application has none of its own.
         gs_base: 0,
     }
 }

@@ -101,17 +101,20 @@ impl Thread {
     pub(crate) fn pass_on(&self, child: &mut Thread) {
         child.regs = self.regs;
         child.bases = self.bases;
+        // The child's frame is a copy of this one's, which was flushed before.
         child.dirty = Dirty::Nothing;
         (child.name, child.marked) = (self.name, self.marked);
         if self.marked {
             child.host.leave_placement();
         }
+        // A fork inherits the registration with the memory that it is in; a thread has none (rseq(2)).
         child.rseq = self.rseq && !Arc::ptr_eq(&child.host.space, &self.host.space);
     }
 
     /// As [`Thread::pass_on`], for a child that is a kept thread.
     pub(crate) fn pass_on_to_kept(&self, child: &mut Thread) {
         self.pass_on(child);
+        // Those of its last owner, or of the stub: they are set whatever they are to be.
         child.bases = UNKNOWN_BASES;
         child.deferred.extend(self.name.map(Order::SetName));
     }
@@ -132,6 +135,7 @@ impl Thread {
         let (area, frame) = (self.host.area, self.host.core.frame.frame);
         match self.dirty {
             Dirty::Nothing => {}
+            // How nearly every call ends: one word in place of all of them.
             Dirty::Result => area.write(frame + at::RAX, self.regs.rax),
             Dirty::All => {
                 for (i, word) in (0u64..).zip(words_from_regs(&self.regs)) {
@@ -151,6 +155,7 @@ impl Thread {
         let number = self.host.core.areas_number + 1 + self.host.slot;
         let mut open = None;
         join_mappings(&mut self.deferred);
+        // No order is begun that might not fit in whole.
         while cells.len() + MAX_CELLS <= CELLS
             && let Some(order) = self.deferred.pop_front()
         {
@@ -187,6 +192,7 @@ impl Thread {
         for (i, cell) in cells.iter().enumerate() {
             area.write_cell(i, cell);
         }
+        // The cells and their number before the reply: a thread that looks awake begins when it sees that.
         area.write32(control!(order_count), u32::try_from(cells.len()).unwrap_or(0));
         area.write32(control!(reply), reply);
         self.host.send(cx, Sent { resume: reply == REPLY_RESUME, cells: cells.len(), expected })
@@ -232,6 +238,8 @@ impl Thread {
 
     /// A fault that the host would raise if the registers were loaded.
     fn bad_state(&self) -> Option<Event> {
+        // The sign of bit 47 in all bits above: sigreturn of anything else would fault in the stub, where nobody
+        // expects it.
         let canonical = |addr: u64| (addr.cast_signed() << 16 >> 16).cast_unsigned() == addr;
         let r = &self.regs;
         if canonical(r.rip) && canonical(r.fs_base) && canonical(r.gs_base) {
@@ -248,6 +256,7 @@ impl Thread {
         self.flush_regs();
         let area = self.host.area;
         area.write32(control!(set_bases), u32::from(bases != self.bases));
+        // Dear where it takes a system call of the guest's (no FSGSBASE), so only what has changed.
         if bases != self.bases {
             area.write(control!(fs_base), bases.0);
             area.write(control!(gs_base), bases.1);
@@ -320,6 +329,7 @@ impl GuestThread for Thread {
 
     fn set_regs(&mut self, regs: &Regs) {
         self.regs = *regs;
+        // The guest's flags may come from ptrace or a signal frame: IOPL and the like are not its to set.
         self.regs.rflags = regs.rflags & USER_RFLAGS | FIXED_RFLAGS;
         self.dirty = Dirty::All;
     }
@@ -337,6 +347,7 @@ impl GuestThread for Thread {
             return Err(Errno::EFAULT);
         }
         let (at, len) = (self.fpu_offset(), self.host.core.frame.fp_len);
+        // One copy, which is then checked: the guest may go on writing to its area.
         let image = self.host.area.read_bytes(at, len);
         let word =
             |at: u64| image.get(at as usize..at as usize + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
@@ -348,6 +359,7 @@ impl GuestThread for Thread {
     }
 
     fn set_fpu(&mut self, image: &[u8]) -> Result<()> {
+        // A call from a rewritten site has no frame to put it in; whoever asks has one made first (`poll_whole`).
         if u64::try_from(image.len()) != Ok(self.host.core.frame.fp_len) || self.entry.at_call() {
             return Err(Errno::EINVAL);
         }
@@ -384,6 +396,7 @@ impl GuestThread for Thread {
                     Err(errno) => return Poll::Ready(Event::OrderFailed(errno)),
                 }
             }
+            // Before the thread is sent off: a kick that came while it was parked has sent no signal.
             if self.host.take_kick() {
                 return Poll::Ready(Event::Interrupted);
             }
@@ -470,6 +483,7 @@ impl Drop for Thread {
         if let Some(making) = self.making.take() {
             making.withdraw(&self.host);
         }
+        // What a next task would find of this one: a registration with the host, an affinity, a call half made.
         let traces = self.rseq || self.marked || self.entry.at_call();
         self.host.abandon(if traces { Leaves::Traces } else { Leaves::Nothing });
     }

@@ -73,6 +73,7 @@ fn features(host: &Host) -> Vec<Finding> {
             Without::Another(text) => (Grade::Slower, text),
             Without::Nothing(text) => (Grade::Missing, text),
         };
+        // A kernel that is new enough and still lacks it has been told to refuse the call, as containers' filters do.
         let mend = match entry.since > Version::parse(&host.release) {
             true => format!("Linux {} or newer", entry.since),
             false => "a filter of system calls refuses it; in a container: --privileged, or \
@@ -88,7 +89,9 @@ fn features(host: &Host) -> Vec<Finding> {
 fn procfs(host: &Host) -> Finding {
     let what = "procfs";
     let text = host.read("/proc/self/mountinfo").unwrap_or_default();
+    // The fifth field is where it is mounted, proc_pid_mountinfo(5).
     let points = || text.lines().filter_map(|line| line.split(' ').nth(4));
+    // binfmt_misc covers nothing: it is mounted on an empty directory that is made for it.
     match points().filter(|point| point.starts_with("/proc/")).find(|point| *point != "/proc/sys/fs/binfmt_misc") {
         Some(point) if points().any(|point| point == "/proc") => Finding::poor(
             what,
@@ -123,6 +126,7 @@ fn user_namespaces(host: &Host) -> Finding {
     }
     match number("/proc/sys/user/max_user_namespaces") {
         Some(0) => return missing("user.max_user_namespaces = 0".into(), "sysctl -w user.max_user_namespaces=15000"),
+        // What follows is refused to ordinary users only; the number counts for root as well.
         _ if host.is_root() => return Finding::ok(what, "as root"),
         _ => {}
     }
@@ -170,6 +174,7 @@ fn cgroups(host: &Host) -> Finding {
     match host.read("/sys/fs/cgroup/cgroup.controllers") {
         Some(controllers) if host.is_root() => Finding::ok(what, format!("version 2: {controllers}")),
         Some(controllers) => Finding::ok(what, format!("version 2: {controllers}; an ordinary user's by systemd")),
+        // Version 1 has a mount for each controller, and memory is the one that is always wanted.
         None if host.path("/sys/fs/cgroup/memory").exists() => {
             Finding::ok(what, "version 1 (--systemd-cgroup is for version 2 only)")
         }
@@ -206,6 +211,7 @@ fn cpu(host: &Host) -> Finding {
     let what = "processor";
     let text = host.read("/proc/cpuinfo").unwrap_or_default();
     let flags = text.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
+    // By whole words: xsave is also the beginning of xsaveopt.
     let lacks_flag = |flag: &str| !flags.split(' ').any(|other| other == flag);
     // The stub keeps extended state by XSAVE alone.
     if !flags.is_empty() && lacks_flag("xsave") {
@@ -235,6 +241,7 @@ fn configuration() -> Finding {
 fn clients(host: &Host) -> Vec<Finding> {
     let installed =
         |program: &str| ["usr/bin", "usr/sbin", "usr/local/bin"].iter().any(|d| host.path(d).join(program).exists());
+    // Good enough for a hint: each client has a syntax of its own, and the runtime may have any name.
     let mentions = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains("moat"));
     let any = |directory: &str| {
         let entries = fs::read_dir(host.path(directory)).into_iter().flatten().flatten();
@@ -247,6 +254,7 @@ fn clients(host: &Host) -> Vec<Finding> {
         }
     };
     let mut findings = Vec::new();
+    // A client that is not there is no finding at all.
     if installed("dockerd") {
         findings.push(grade("Docker", mentions(&host.path("/etc/docker/daemon.json")), "docker"));
     }

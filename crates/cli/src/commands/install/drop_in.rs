@@ -27,6 +27,7 @@ impl DropIn {
         match client {
             Client::Docker => None,
             Client::Containerd => {
+                // Its CRI plugin's, for Kubernetes; ctr(1) and nerdctl(1) name a runtime by its program.
                 let table = format!("[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}");
                 let text = format!(
                     "{MARK}version = 2\n\n{table}]\nruntime_type = \"io.containerd.runc.v2\"\n\
@@ -58,6 +59,7 @@ impl DropIn {
     /// A file of that name that somebody else has made.
     pub(super) fn install(&self, dry_run: bool) -> anyhow::Result<String> {
         let shown = self.path.display();
+        // Looked at before a dry run as well, which says what would happen.
         if self.present()?.is_some_and(|text| !text.starts_with(MARK)) {
             bail!("{shown} is there already, and moat has not written it");
         }
@@ -83,6 +85,7 @@ impl DropIn {
                 .map(str::to_owned)
                 .collect()
         };
+        // Somebody has added to it: what they wrote is not for us to delete.
         if without_program(&text) != without_program(&self.text) {
             bail!("{shown} is not as moat has written it; it is left there");
         }
@@ -95,6 +98,7 @@ impl DropIn {
 
     fn present(&self) -> anyhow::Result<Option<String>> {
         match fs::read_to_string(&self.path) {
+            // A client that is not installed may lack the directories as well.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             other => other.map(Some).with_context(|| format!("reading {}", self.path.display())),
         }

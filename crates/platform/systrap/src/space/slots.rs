@@ -84,6 +84,7 @@ impl<T> Slots<T> {
 
     /// Lists a new area, which is taken, in the first free place; `None` if there are too many.
     pub fn add(&mut self, area: Area) -> Option<FreeSlot> {
+        // A fork has its first area at its parent's place, which may be any.
         while self.all.contains_key(&self.next) {
             self.next = self.next.saturating_add(1);
         }

@@ -34,6 +34,7 @@ impl Thread {
         if !self.host.space.sites.any() {
             return;
         }
+        // A jump into padding is one half of a rewritten site: the application was at the call.
         let shown = self.host.space.shown(self.regs.rip);
         if shown != self.regs.rip {
             self.regs.rip = shown;
@@ -51,6 +52,7 @@ impl Thread {
     /// A call from a rewritten site.
     pub(crate) fn poll_called(&mut self, cx: &mut Context<'_>, regs: Regs) -> Poll<Event> {
         self.take_regs(regs);
+        // The registers come from the call slot, which has no %gs: it is what the stub has found the slot by.
         self.bases.1 = area_addr(self.host.slot);
         self.entry.at_call = true;
         self.entry.untold = Some(Event::Syscall { nr: regs.rax, args: regs.syscall_args() });
@@ -119,8 +121,10 @@ impl Thread {
         }
         match self.host.space.undefined(self.regs.rip) {
             Undefined::Fault => Event::Fault(fault),
+            // Another thread has rewritten or restored the site since: what is there now is executed.
             Undefined::Again => Event::Interrupted,
             Undefined::Call(behind) => {
+                // What the instruction that was there would have done.
                 self.regs.orig_rax = self.regs.rax;
                 (self.regs.rip, self.regs.rcx) = (behind, behind);
                 self.regs.r11 = self.regs.rflags;

@@ -20,14 +20,14 @@ pub use device::{DeviceRule, DeviceSpec, NodeKind, NodeSpec, RuleDevices};
 pub use gofer::{GoferSpec, GoferTree, TreeKind};
 pub use jail::{JailSpec, NetworkOrigin, RunAs, Trees};
 pub use mount::{
-    Backing, DevptsOptions, FileBind, FileOverlay, GoferBind, HostSockets, MountFlags, MountKind, MountSpec, Overlay,
+    Backing, DevptsOptions, FileBind, FileOverlay, GoferBind, HostNodes, HostUse, MountFlags, MountKind, MountSpec, Overlay,
     OverlayLimits, RootSpec, Sharing, TmpfsOptions,
 };
 pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 pub use seccomp::{BpfInstruction, SeccompSpec};
 
 /// The version of [`SandboxSpec`]'s layout; boot refuses another one.
-pub const SPEC_VERSION: u32 = 5;
+pub const SPEC_VERSION: u32 = 6;
 
 /// Bytes of the largest encoded spec that boot reads.
 pub const MAX_SPEC_BYTES: u64 = 16 << 20;
@@ -93,9 +93,9 @@ pub struct ContainerSpec {
     pub shared: SharedNamespaces,
     /// Its init.
     pub process: ProcessSpec,
-    /// Whether it may connect to sockets of the host; of a later container what the first one's says.
+    /// Whether it may connect to sockets of the host, and open its FIFOs; of a later container what the first one's says.
     #[serde(default)]
-    pub host_sockets: HostSockets,
+    pub host_nodes: HostNodes,
     /// Its init's stdin, stdout and stderr.
     pub stdio: [FdNumber; 3],
     /// Its init's descriptors 3, 4, ...

@@ -12,7 +12,7 @@ use moat_control::BootError;
 use moat_fs_host::gofer::channel::{Channel, MAX_MESSAGE_BYTES};
 use moat_fs_host::gofer::protocol::{Entry, Frame, Handle, MAX_CLOSED, MAX_CONNECTIONS, Reply, Request};
 use moat_fs_host::tree::{HostEntry, HostTree};
-use moat_fs_host::{DirectTree, NodeMaker, Sockets};
+use moat_fs_host::{DirectTree, Fifos, NodeMaker, Sockets};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::file::SyncKind;
 
@@ -50,10 +50,11 @@ pub(crate) fn start(
     exports: impl Iterator<Item = (OwnedFd, OwnedFd)>,
     nodes: Option<&Arc<NodeMaker>>,
     sockets: Sockets,
+    fifos: Fifos,
 ) -> std::result::Result<Serving, BootError> {
     let (alive, ended) = channel();
     for (root, socket) in exports {
-        let files = DirectTree::new(root).with_nodes(nodes.cloned()).with_sockets(sockets);
+        let files = DirectTree::new(root).with_nodes(nodes.cloned()).with_sockets(sockets).with_fifos(fifos);
         let root =
             files.root().map_err(|e| BootError::host("opening a tree", &io::Error::from_raw_os_error(e.raw())))?;
         let handles = Mutex::new(LockClass::Table, Handles::new(root));
@@ -161,6 +162,7 @@ impl Connection {
             Request::Hold { dir, name, access } => held(files.hold(&*at(dir)?, name, access)?)?,
             Request::Stat { node } => Outcome::Reply(Reply::Metadata(files.stat(&*at(node)?)?)),
             Request::OpenAt { dir, name, access } => Outcome::File(files.open_at(&*at(dir)?, name, access)?),
+            Request::OpenFifoAt { dir, name, access } => Outcome::File(files.open_fifo_at(&*at(dir)?, name, access)?),
             Request::OpenHeldAt { dir, name, access } => {
                 let fd = files.open_at(&*at(dir)?, name, access)?;
                 let node = files.adopt(&fd, access).ok_or(Errno::EMFILE)?;

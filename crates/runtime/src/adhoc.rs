@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use moat_control::spec::{
-    CapabilitySpec, DevptsOptions, HostSockets, InitSignals, Lifetime, MountFlags, MountKind, OverlayLimits,
+    CapabilitySpec, DevptsOptions, HostNodes, InitSignals, Lifetime, MountFlags, MountKind, OverlayLimits,
     ProcessSpec, Sharing,
 };
 
@@ -33,8 +33,8 @@ pub struct Request {
     pub volumes: Vec<Volume>,
     /// Stdin is a terminal.
     pub terminal: bool,
-    /// Whether it may connect to sockets of the host.
-    pub host_sockets: HostSockets,
+    /// Whether it may connect to sockets of the host, and open its FIFOs.
+    pub host_nodes: HostNodes,
 }
 
 /// `SRC[:DST][:ro]`.
@@ -186,7 +186,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         devices: Vec::new(),
         device_rules: Vec::new(),
         device_nodes: if request.uid == 0 { DeviceNodes::Allowed } else { DeviceNodes::Refused },
-        host_sockets: request.host_sockets,
+        host_nodes: request.host_nodes,
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: Default::default(),
@@ -298,7 +298,7 @@ mod tests {
             gid: 0,
             volumes: vec![],
             terminal: false,
-            host_sockets: HostSockets::None,
+            host_nodes: HostNodes::default(),
         };
         assert!(matches!(blueprint(request), Err(Error::Invalid(_))));
     }

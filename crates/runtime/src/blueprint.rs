@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostSockets, JailSpec,
+    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostNodes, JailSpec,
     Lifetime, MountFlags, MountKind, MountSpec, Overlay, PageLoading, ProcessSpec, RestoreSpec, RootSpec, SPEC_VERSION,
     SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec, Sharing, TreeKind,
 };
@@ -64,8 +64,8 @@ pub struct Blueprint {
     pub device_rules: Vec<DeviceRule>,
     /// Whether nodes of devices can be made in its trees of the host.
     pub device_nodes: DeviceNodes,
-    /// Whether it may connect to sockets of the host in its trees.
-    pub host_sockets: HostSockets,
+    /// Whether it may connect to sockets of the host, and open its FIFOs in its trees.
+    pub host_nodes: HostNodes,
     /// Guest paths that are hidden.
     pub masked_paths: Vec<String>,
     /// Guest paths that are read-only.
@@ -314,7 +314,7 @@ impl Blueprint {
             domainname: self.domainname,
             shared,
             process: self.process,
-            host_sockets: self.host_sockets,
+            host_nodes: self.host_nodes,
             stdio: stdio.stdio,
             preserved: stdio.preserved,
             // With a gofer the socket goes to that, which makes the nodes in its trees.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use moat_control::spec::{CallSites, FileAccess, HostSockets, LogSpec, NetworkMode, PlatformKind, Sharing};
+use moat_control::spec::{CallSites, FileAccess, HostNodes, LogSpec, NetworkMode, PlatformKind, Sharing};
 
 use crate::overlay::OverlayFlag;
 
@@ -32,8 +32,8 @@ pub struct Config {
     pub root_sharing: Sharing,
     /// Changes to trees of the host do not reach them.
     pub overlay: Option<OverlayFlag>,
-    /// Whether guests may connect to sockets of the host.
-    pub host_sockets: HostSockets,
+    /// Whether guests may connect to sockets of the host, and open its FIFOs.
+    pub host_nodes: HostNodes,
     /// Whether config.json's `linux.seccomp` is applied.
     pub profiles: Profiles,
     /// Flags that annotations of a bundle may set; whoever made this has looked at them.

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use moat_control::BootError;
 use moat_control::spec::{
-    Backing, FdNumber, GoferBind, GoferSpec, GoferTree, HostSockets, Lifetime, SPEC_VERSION, TreeKind,
+    Backing, FdNumber, GoferBind, GoferSpec, GoferTree, HostNodes, Lifetime, SPEC_VERSION, TreeKind,
 };
 use moat_control::start::StartOutcome;
 use moat_host::spawn::{Cgroups, Child, Donation, ParentDeath, Spawn};
@@ -97,7 +97,7 @@ impl Exports {
         plan: &Plan,
         opener: Opener,
         lifetime: Lifetime,
-        host_sockets: HostSockets,
+        host_nodes: HostNodes,
         id: &str,
     ) -> Result<Option<Gofer>> {
         if self.trees.is_empty() {
@@ -107,7 +107,7 @@ impl Exports {
         let Exports { mut donation, trees, node_maker } = self;
         let jail = host.jail(opener.trees());
         let spec =
-            GoferSpec { version: SPEC_VERSION, jail, trees, node_maker, host_sockets, lifetime, debug: config.debug };
+            GoferSpec { version: SPEC_VERSION, jail, trees, node_maker, host_nodes, lifetime, debug: config.debug };
         // Waited for later: the gofer starts while the sandbox does.
         let (start, start_write) = pipe_with(PipeFlags::CLOEXEC).context(|| "creating a pipe".into())?;
         let panic_log = memfd("moat-panic-log")?;

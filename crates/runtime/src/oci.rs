@@ -135,7 +135,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         devices: linux.devices,
         device_rules: linux.device_rules,
         device_nodes,
-        host_sockets: config.host_sockets,
+        host_nodes: config.host_nodes,
         masked_paths: linux.masked_paths,
         readonly_paths: linux.readonly_paths,
         sysctls: linux.sysctls,

@@ -21,7 +21,7 @@ use std::time::Duration;
 use moat_abi::Signal;
 use moat_control::protocol::{AfterCheckpoint, StraceCalls};
 use moat_control::session::SessionInfo;
-use moat_control::spec::{FileAccess, HostSockets, LogSpec, NetworkMode, SharesSpec, TraceConflict};
+use moat_control::spec::{FileAccess, HostNodes, LogSpec, NetworkMode, SharesSpec, TraceConflict};
 use moat_control::{
     ContainerMetrics, ContainerStatus, ControlError, EventInfo, ExecuteArgs, ExitStatus, ProcessInfo, ProfileKind,
     Request, Response, SignalTarget,
@@ -65,9 +65,9 @@ pub struct Sandbox {
     pub process: ProcessId,
     /// The directory with its control socket.
     pub directory: PathBuf,
-    /// Whether its containers may connect to sockets of the host.
+    /// Whether its containers may connect to sockets of the host, and open its FIFOs.
     #[serde(default)]
-    pub host_sockets: HostSockets,
+    pub host_nodes: HostNodes,
     /// What its containers see of the network.
     pub network: NetworkMode,
     /// How it reaches the host's files, those of later containers too.

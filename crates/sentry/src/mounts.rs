@@ -9,10 +9,10 @@ use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
-    Backing, ContainerSpec, DevptsOptions, FdNumber, FileOverlay, HostSockets, MountFlags as SpecFlags, MountKind,
+    Backing, ContainerSpec, DevptsOptions, FdNumber, FileOverlay, HostUse, MountFlags as SpecFlags, MountKind,
     MountSpec, Overlay, Sharing, TmpfsOptions,
 };
-use moat_fs_host::{DirectTree, GoferTree, HostFs, NodeMaker, Sockets, Trust};
+use moat_fs_host::{DirectTree, Fifos, GoferTree, HostFs, NodeMaker, Sockets, Trust};
 use moat_fs_mqueue::NamespaceQueues;
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
@@ -50,11 +50,15 @@ pub(crate) fn build(
         Some(fd) => Some(Arc::new(NodeMaker::new(files.take(fd)?))),
         None => None,
     };
-    let sockets = match spec.host_sockets {
-        HostSockets::None => Sockets::Refuse,
-        HostSockets::Open => Sockets::Connect,
+    let sockets = match spec.host_nodes.sockets {
+        HostUse::None => Sockets::Refuse,
+        HostUse::Open => Sockets::Connect,
     };
-    let mut trees = Trees { vfs: &kernel.vfs, nodes, sockets, files };
+    let fifos = match spec.host_nodes.fifos {
+        HostUse::None => Fifos::Own,
+        HostUse::Open => Fifos::Host,
+    };
+    let mut trees = Trees { vfs: &kernel.vfs, nodes, sockets, fifos, files };
     let root = trees.mount(&spec.root.backing, &spec.root.overlay, trust).map_err(root_error)?;
     let namespace = MountNamespace::new(root.clone(), kernel.root_user_ns.clone());
     let builder = Builder {
@@ -104,6 +108,7 @@ struct Trees<'a> {
     vfs: &'a Vfs,
     nodes: Option<Arc<NodeMaker>>,
     sockets: Sockets,
+    fifos: Fifos,
     files: &'a mut DonatedFiles,
 }
 
@@ -111,13 +116,14 @@ impl Trees<'_> {
     fn direct(&mut self, fd: FdNumber, trust: Trust) -> Result<Arc<dyn FileSystem>> {
         let tree = DirectTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?)
             .with_nodes(self.nodes.clone())
-            .with_sockets(self.sockets);
-        Ok(HostFs::new(self.vfs.new_device(), tree, trust)?)
+            .with_sockets(self.sockets)
+            .with_fifos(self.fifos);
+        Ok(HostFs::with_fifos(self.vfs.new_device(), tree, trust, self.fifos)?)
     }
 
     fn served(&mut self, fd: FdNumber, trust: Trust) -> Result<Arc<dyn FileSystem>> {
         let tree = GoferTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?);
-        Ok(HostFs::new(self.vfs.new_device(), tree, trust)?)
+        Ok(HostFs::with_fifos(self.vfs.new_device(), tree, trust, self.fifos)?)
     }
 
     /// The directory in which an overlay has its files.

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
 use moat_abi::socket::{SO_ATTACH_FILTER, SO_REUSEADDR, SOL_SOCKET};
-use moat_control::spec::{FileAccess, HostSockets, NetworkMode, PlatformKind};
+use moat_control::spec::{FileAccess, HostNodes, NetworkMode, PlatformKind};
 use moat_host::net::{get_option, local_address, set_option};
 use moat_jail::seccomp::Refusal;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, ipproto, listen, socket_with};
@@ -27,7 +27,7 @@ fn child() {
         PlatformKind::Systrap,
         FileAccess::Direct,
         network,
-        HostSockets::None,
+        HostNodes::default(),
         Refusal::Kill,
     )
     .unwrap();

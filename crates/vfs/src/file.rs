@@ -56,6 +56,15 @@ pub enum SyncKind {
     All,
 }
 
+/// How whoever waits for the end of an opening learns of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// The file's queue is woken.
+    Told,
+    /// Nobody tells; it has to be asked for again and again.
+    Asked,
+}
+
 /// What a task is about to do with a file: the question of [`File::admit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobControlAccess {
@@ -285,6 +294,11 @@ pub trait File: Send + Sync + Any {
     /// EAGAIN; ENXIO.
     fn finish_open(&self, _f: &OpenFile) -> Result<()> {
         Ok(())
+    }
+
+    /// How who waits for [`File::finish_open`] learns of it.
+    fn completion(&self) -> Completion {
+        Completion::Told
     }
 
     /// ioctl(2), but for FIOCLEX, FIONCLEX, FIONBIO, FIOASYNC, which are everybody's.

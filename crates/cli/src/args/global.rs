@@ -69,7 +69,7 @@ pub(crate) struct Global {
     /// Which Unix sockets of the host guests may use: none, or open, to connect to those in their trees
     #[arg(long, global = true, value_enum, default_value = "none")]
     pub(crate) host_uds: HostUds,
-    /// Which FIFOs of the host guests may use: none
+    /// Which FIFOs of the host guests may use: none, or open, to share those in their trees with the host
     #[arg(long, global = true, value_enum, default_value = "none")]
     pub(crate) host_fifo: HostFifo,
     /// What opens a character device: emulated-only, the guest's kernel
@@ -159,8 +159,10 @@ pub(crate) enum HostUds {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum HostFifo {
-    /// None of them
+    /// None of them: what goes through them stays in the sandbox
     None,
+    /// They open those in their trees
+    Open,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

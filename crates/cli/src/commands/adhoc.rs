@@ -28,7 +28,7 @@ pub(super) fn run(config: &Config, global: &Global, flags: Do) -> anyhow::Result
         gid: flags.gid,
         volumes,
         terminal: std::io::stdin().is_terminal(),
-        host_sockets: config.host_sockets,
+        host_nodes: config.host_nodes,
     };
     let blueprint = blueprint(request)?;
     for warning in &blueprint.warnings {

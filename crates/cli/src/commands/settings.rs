@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use moat_control::spec::{CallSites, FileAccess, HostSockets, NetworkMode, PlatformKind, Sharing};
+use moat_control::spec::{CallSites, FileAccess, HostNodes, HostUse, NetworkMode, PlatformKind, Sharing};
 use moat_runtime::Config;
 use moat_runtime::config::{DebugLog, Profiles, Rootless};
 
@@ -50,9 +50,15 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
             args::FileAccess::Shared => Sharing::Shared,
         },
         overlay: flags.overlay2.0.clone(),
-        host_sockets: match flags.host_uds {
-            args::HostUds::None => HostSockets::None,
-            args::HostUds::Open => HostSockets::Open,
+        host_nodes: HostNodes {
+            sockets: match flags.host_uds {
+                args::HostUds::None => HostUse::None,
+                args::HostUds::Open => HostUse::Open,
+            },
+            fifos: match flags.host_fifo {
+                args::HostFifo::None => HostUse::None,
+                args::HostFifo::Open => HostUse::Open,
+            },
         },
         profiles: if flags.oci_seccomp { Profiles::Apply } else { Profiles::Ignore },
         debug_log: match (&flags.debug_log, strace || flags.debug, command) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use moat_control::spec::{HostSockets, Lifetime, PlatformKind};
+use moat_control::spec::{HostNodes, Lifetime, PlatformKind};
 use moat_runtime::adhoc::{self, blueprint};
 use moat_runtime::sandbox::{InitFiles, SandboxFiles, Terminal};
 use moat_runtime::{ChildSandbox, Config};
@@ -26,7 +26,7 @@ pub(crate) fn console(platform: PlatformKind) {
         gid: 0,
         volumes: Vec::new(),
         terminal: true,
-        host_sockets: HostSockets::None,
+        host_nodes: HostNodes::default(),
     };
     let mut blueprint = blueprint(request).unwrap();
     blueprint.lifetime = Lifetime::Detached;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use moat_control::spec::{
-    Backing, CapabilitySpec, HostSockets, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, PlatformKind,
+    Backing, CapabilitySpec, HostNodes, MountFlags, MountKind, MountSpec, Overlay, OverlayLimits, PlatformKind,
     ProcessSpec, RootSpec, SharedNamespaces, SharesSpec, Sharing,
 };
 use moat_control::{
@@ -66,7 +66,7 @@ impl Test {
             gid: 0,
             volumes: Vec::new(),
             terminal: false,
-            host_sockets: HostSockets::None,
+            host_nodes: HostNodes::default(),
         };
         let stdio = InitFiles { stdio: [null(), null(), null()], preserved: Vec::new(), terminal: Terminal::Shared };
         let directory = std::env::temp_dir().join(format!("moat-containers-{}", std::process::id()));
@@ -159,7 +159,7 @@ impl Test {
             domainname: "(none)".into(),
             shared,
             process,
-            host_sockets: HostSockets::None,
+            host_nodes: HostNodes::default(),
             stdio: [0, 1, 2],
             preserved: Vec::new(),
             node_maker: None,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FdNumber, HostSockets, JailSpec, Lifetime, SPEC_VERSION, SpecError};
+use super::{FdNumber, HostNodes, JailSpec, Lifetime, SPEC_VERSION, SpecError};
 
 /// All that a new gofer is made from; one gofer serves one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,9 +15,9 @@ pub struct GoferSpec {
     pub trees: Vec<GoferTree>,
     /// The socket of the process that makes nodes of devices, if there is one.
     pub node_maker: Option<FdNumber>,
-    /// Whether it connects to sockets in the trees.
+    /// What it does with sockets and FIFOs in the trees.
     #[serde(default)]
-    pub host_sockets: HostSockets,
+    pub host_nodes: HostNodes,
     /// Whether the gofer dies with the command that started it; with the sandbox it does in any case.
     pub lifetime: Lifetime,
     /// A host call that the filter refuses is named in the panic log.

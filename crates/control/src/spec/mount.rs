@@ -28,14 +28,25 @@ pub enum Sharing {
     Shared,
 }
 
-/// What guests may do with the Unix sockets of the host that they find in its trees.
+/// What guests may do with the Unix sockets and FIFOs of the host that they find in its trees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostNodes {
+    /// Whether they connect to its sockets; else nobody listens there.
+    #[serde(default)]
+    pub sockets: HostUse,
+    /// Whether they open its FIFOs; else a FIFO is the sandbox's own.
+    #[serde(default)]
+    pub fifos: HostUse,
+}
+
+/// Whether guests reach what a node of the host stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum HostSockets {
-    /// Nothing: nobody listens there.
+pub enum HostUse {
+    /// They do not.
     #[default]
     None,
-    /// Connect to them.
+    /// They do.
     Open,
 }
 

@@ -18,6 +18,7 @@ use moat_vfs::inode::{Metadata, SetAttr};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 
+use crate::fifo::Fifos;
 use crate::tree::{HostAccess, HostEntry, HostKind, HostRename, HostTree, NewHostNode};
 
 pub use nodes::NodeMaker;
@@ -30,19 +31,26 @@ pub struct DirectTree {
     /// Who may make nodes of devices.
     nodes: Option<Arc<NodeMaker>>,
     sockets: Sockets,
+    fifos: Fifos,
 }
 
 impl DirectTree {
     /// The tree below `root`, a directory opened with O_PATH or O_RDONLY.
     #[must_use]
     pub fn new(root: OwnedFd) -> DirectTree {
-        DirectTree { root, nodes: None, sockets: Sockets::Refuse }
+        DirectTree { root, nodes: None, sockets: Sockets::Refuse, fifos: Fifos::Own }
     }
 
     /// Says whether sockets of the host can be connected to.
     #[must_use]
     pub fn with_sockets(self, sockets: Sockets) -> DirectTree {
         DirectTree { sockets, ..self }
+    }
+
+    /// Says whether FIFOs of the host can be opened.
+    #[must_use]
+    pub fn with_fifos(self, fifos: Fifos) -> DirectTree {
+        DirectTree { fifos, ..self }
     }
 
     /// Has `nodes` make nodes of devices, where this process itself may not.
@@ -94,6 +102,15 @@ fn open_flags(access: HostAccess) -> OFlags {
     }
 }
 
+/// Opens an entry that has to be of this type. Nothing is waited for.
+fn open_only(dir: &DirectNode, name: &[u8], access: HostAccess, file_type: FileType) -> Result<OwnedFd> {
+    let fd = fs::openat(dir, component(name)?, FILE | open_flags(access), Mode::empty()).map_err(Errno::from)?;
+    let fd = within(fd, Purpose::File)?;
+    let st = fs::fstat(&fd).map_err(Errno::from)?;
+    // The name may have been given to something else since it was looked up.
+    if FileType::from_mode(st.st_mode) == Some(file_type) { Ok(fd) } else { Err(Errno::ESTALE) }
+}
+
 /// Opens the directory that `dir` holds, to read or sync it.
 fn open_dir(dir: &DirectNode) -> Result<OwnedFd> {
     fs::openat(dir, c".", BASE | OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).map_err(Errno::from)
@@ -140,11 +157,14 @@ impl HostTree for DirectTree {
     }
 
     fn open_at(&self, dir: &DirectNode, name: &[u8], access: HostAccess) -> Result<OwnedFd> {
-        let fd = fs::openat(dir, component(name)?, FILE | open_flags(access), Mode::empty()).map_err(Errno::from)?;
-        let fd = within(fd, Purpose::File)?;
-        let st = fs::fstat(&fd).map_err(Errno::from)?;
-        // The name may have been given to something else since it was looked up.
-        if FileType::from_mode(st.st_mode) == Some(FileType::Regular) { Ok(fd) } else { Err(Errno::ESTALE) }
+        open_only(dir, name, access, FileType::Regular)
+    }
+
+    fn open_fifo_at(&self, dir: &DirectNode, name: &[u8], access: HostAccess) -> Result<OwnedFd> {
+        match self.fifos {
+            Fifos::Own => Err(Errno::EPERM),
+            Fifos::Host => open_only(dir, name, access, FileType::Fifo),
+        }
     }
 
     fn reopen(&self, node: &DirectNode, access: HostAccess) -> Result<OwnedFd> {

@@ -13,6 +13,7 @@ use moat_vfs::filesystem::FileSystem;
 use moat_vfs::inode::{Inode, InodeKey, Metadata};
 use moat_vfs::persist::SaveFiles;
 
+use crate::fifo::Fifos;
 use crate::inode::{HostInode, Identity};
 use crate::kept::Kept;
 use crate::tree::HostTree;
@@ -43,6 +44,7 @@ type Fresh<T> = (Weak<HostInode<T>>, OwnedFd);
 pub(crate) struct TreeCore<T: HostTree> {
     pub(crate) tree: Watched<T>,
     pub(crate) trust: Trust,
+    pub(crate) fifos: Fifos,
     /// The device number shown to the guest.
     pub(crate) dev: DeviceId,
     /// The device of the tree's root on the host: inode numbers of others are told apart.
@@ -155,11 +157,19 @@ pub struct HostFs<T: HostTree> {
 }
 
 impl<T: HostTree> HostFs<T> {
-    /// Mounts the tree, whose files will have this device number.
+    /// Mounts the tree, whose files will have this device number. What goes through its FIFOs stays in the sandbox.
     ///
     /// # Errors
     /// Those of the host for its root.
     pub fn new(dev: DeviceId, tree: T, trust: Trust) -> Result<Arc<HostFs<T>>> {
+        HostFs::with_fifos(dev, tree, trust, Fifos::Own)
+    }
+
+    /// As [`HostFs::new`], told whose the FIFOs are; `tree` has to open them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_fifos(dev: DeviceId, tree: T, trust: Trust, fifos: Fifos) -> Result<Arc<HostFs<T>>> {
         let tree = Watched::new(tree);
         let node = tree.root()?;
         let meta = tree.stat(&node)?;
@@ -168,6 +178,7 @@ impl<T: HostTree> HostFs<T> {
         let core = Arc::new(TreeCore {
             tree,
             trust,
+            fifos,
             dev,
             host_dev: meta.dev,
             birth_times_stay,

@@ -4,6 +4,7 @@
 //!   sentry, relative to donated descriptors, [`gofer::GoferTree`] asks another process to.
 //! - [`fs::HostFs`], [`inode::HostInode`]: the tree as a file system of the vfs.
 //! - [`mod@file`], [`dir`], [`ioctl`]: open regular files, open directories, and requests on either.
+//! - [`fifo`]: FIFOs that are shared with the host.
 //! - [`stdio`]: descriptors that came from outside as they are: pipes, terminals, sockets.
 //! - [`terminal`]: a terminal among them, with the guest's own job control.
 //!
@@ -16,6 +17,7 @@
 
 pub mod dir;
 pub mod direct;
+mod fifo;
 pub mod file;
 pub mod fs;
 pub mod gofer;
@@ -30,6 +32,7 @@ pub mod tree;
 mod watched;
 
 pub use direct::{DirectTree, NodeMaker, Sockets};
+pub use fifo::Fifos;
 pub use fs::{HostFs, Trust};
 pub use gofer::GoferTree;
 pub use watched::Watched;

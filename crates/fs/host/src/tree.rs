@@ -113,6 +113,8 @@ pub trait HostTree: Send + Sync + 'static {
     fn stat(&self, node: &Self::Node) -> Result<Metadata>;
     /// Opens a regular file.
     fn open_at(&self, dir: &Self::Node, name: &[u8], access: HostAccess) -> Result<OwnedFd>;
+    /// Opens a FIFO, without waiting for its other end: ENXIO for writing where nobody reads; EPERM where FIFOs are the sandbox's own.
+    fn open_fifo_at(&self, dir: &Self::Node, name: &[u8], access: HostAccess) -> Result<OwnedFd>;
     /// As `open_at`, with a node where the descriptor is none by itself ([`HostTree::adopt`]): what others remove stays reachable for
     /// who has it open.
     fn open_held_at(&self, dir: &Self::Node, name: &[u8], access: HostAccess) -> Result<(OwnedFd, Option<Self::Node>)> {

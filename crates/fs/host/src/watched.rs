@@ -56,6 +56,10 @@ impl<T: HostTree> HostTree for Watched<T> {
         host_call(|| self.0.open_at(dir, name, access))
     }
 
+    fn open_fifo_at(&self, dir: &T::Node, name: &[u8], access: HostAccess) -> Result<OwnedFd> {
+        host_call(|| self.0.open_fifo_at(dir, name, access))
+    }
+
     fn open_held_at(&self, dir: &T::Node, name: &[u8], access: HostAccess) -> Result<(OwnedFd, Option<T::Node>)> {
         host_call(|| self.0.open_held_at(dir, name, access))
     }

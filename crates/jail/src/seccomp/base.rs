@@ -98,6 +98,13 @@ pub const HOST_SOCKETS: &[Rule<'static>] = &[
     any(libc::SYS_connect),
 ];
 
+/// moat_fs_host's HostFifo, with `--host-fifo=open`: pipes that the process has open.
+pub const HOST_FIFOS: &[Rule<'static>] = &[
+    // Whether somebody has a FIFO open for writing.
+    when(libc::SYS_tee, &[is(3, libc::SPLICE_F_NONBLOCK as u64)]),
+    when(libc::SYS_fcntl, &[is_int(1, libc::F_GETPIPE_SZ)]),
+];
+
 /// moat_fs_host's DirectTree: one component at a time from a donated directory, never through a symbolic link.
 pub const DIRECT_TREE: &[Rule<'static>] = &[
     when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_NOFOLLOW as u64)]),

@@ -295,7 +295,7 @@ impl Creation<'_> {
             cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(pid, resources))
         })?;
         // The filters of the sandbox are as they are.
-        blueprint.host_sockets = sandbox.host_sockets;
+        blueprint.host_nodes = sandbox.host_nodes;
         blueprint.shares = self.shares(super::pod_size(&self.store, &self.state), resources);
         let stdio = init_files(&blueprint, options.stdio, options.preserved, options.console_socket.as_deref())?;
         let terminal = stdio.own_terminal()?;
@@ -317,7 +317,7 @@ impl Creation<'_> {
                 blueprint.into_container_spec(opener, stdio, nodes, shared, &mut served)?
             }
         };
-        let mut gofer = exports.start(self.config, &plan, opener, lifetime, spec.host_sockets, &spec.id)?;
+        let mut gofer = exports.start(self.config, &plan, opener, lifetime, spec.host_nodes, &spec.id)?;
         // The gofer starts meanwhile; what the sandbox asks it for stays in the sockets until it serves.
         let created = link.create_container(&Message { request: Request::CreateContainer(Box::new(spec)), fds });
         // If the gofer could not start, that is why the container could not be made.

@@ -135,7 +135,7 @@ impl ChildSandbox {
         write_spec(spec_file, &spec)?;
         // Before the sandbox exists, so that it never waits for a gofer that could not be started.
         let gofer =
-            exports.start(config, &plan, opener, spec.lifetime, spec.container.host_sockets, &spec.container.id)?;
+            exports.start(config, &plan, opener, spec.lifetime, spec.container.host_nodes, &spec.container.id)?;
 
         let mut args = vec!["moat-sandbox".to_owned(), "boot".into(), format!("--spec-fd={spec_fd}")];
         args.extend(own_flags);
@@ -166,7 +166,7 @@ impl ChildSandbox {
                 directory,
                 network: spec.network,
                 files: spec.files,
-                host_sockets: spec.container.host_sockets,
+                host_nodes: spec.container.host_nodes,
             };
             // The state file names the process before it is in any cgroup: whoever cleans up after a crash finds both.
             prepare(&sandbox)?;

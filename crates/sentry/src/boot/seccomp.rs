@@ -15,9 +15,9 @@
 mod network;
 mod rules;
 
-use moat_control::spec::{FileAccess, HostSockets, NetworkMode, PlatformKind};
+use moat_control::spec::{FileAccess, HostNodes, HostUse, NetworkMode, PlatformKind};
 use moat_control::{BootError, SandboxSpec};
-use moat_jail::seccomp::{HOST_SOCKETS, Refusal, Rule, when};
+use moat_jail::seccomp::{HOST_FIFOS, HOST_SOCKETS, Refusal, Rule, when};
 
 /// Puts all threads of the process under the filter, for good.
 ///
@@ -28,7 +28,7 @@ use moat_jail::seccomp::{HOST_SOCKETS, Refusal, Rule, when};
 /// Of seccomp(2).
 pub fn install(spec: &SandboxSpec) -> Result<(), BootError> {
     let refusal = if spec.logging.debug { Refusal::Report } else { Refusal::Kill };
-    install_for(spec.platform, spec.files, spec.network, spec.container.host_sockets, refusal)
+    install_for(spec.platform, spec.files, spec.network, spec.container.host_nodes, refusal)
 }
 
 /// As [`install`], told only what the filter depends on.
@@ -39,7 +39,7 @@ pub fn install_for(
     platform: PlatformKind,
     files: FileAccess,
     network: NetworkMode,
-    sockets: HostSockets,
+    nodes: HostNodes,
     refusal: Refusal,
 ) -> Result<(), BootError> {
     let host_sockets = (network == NetworkMode::Host).then(network::HostSockets::new);
@@ -48,10 +48,13 @@ pub fn install_for(
     if network == NetworkMode::Sandbox {
         rules.extend(network::PACKETS);
     }
-    if sockets == HostSockets::Open && files == FileAccess::Direct {
+    if nodes.sockets == HostUse::Open && files == FileAccess::Direct {
         // connect is among those of the network's sockets.
         let has = |call| network == NetworkMode::Host && call == libc::SYS_connect;
         rules.extend(HOST_SOCKETS.iter().filter(|rule| !has(rule.call)));
+    }
+    if nodes.fifos == HostUse::Open {
+        rules.extend(HOST_FIFOS);
     }
     let below_proc;
     if files == FileAccess::Gofer

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use moat_abi::fs::{
     F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_RDLCK, F_SETLKW, F_UNLCK, F_WRLCK, Flock, LOCK_EX, LOCK_NB, LOCK_SH,
     LOCK_UN, SEEK_CUR, SEEK_END, SEEK_SET,
 };
 use moat_abi::{Errno, PollEvents, Result};
-use moat_kernel::{CurrentTask, Deadline, Restart, SyscallResult, Wait};
+use moat_kernel::{CurrentTask, Restart, SyscallResult, Wait};
 use moat_mm::UserAddr;
 use moat_vfs::locks::{self, FileLocks, LockKind, LockOwner, Range, RecordLock, WaitMark};
 use moat_vfs::{Fd, OpenFile};
+
+use super::pauses::Pauses;
 
 syscalls! { pub static TABLE;
     73 flock(fd: Fd, operation: u32) async sys_flock, full;
@@ -169,9 +170,6 @@ enum Attempt {
     HeldOutside,
 }
 
-/// The first pause before a lock that is held outside is tried again, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(32));
-
 /// Looks until the lock is taken, or can't be.
 async fn wait_for_lock(
     t: &mut CurrentTask,
@@ -180,14 +178,12 @@ async fn wait_for_lock(
     mut look: impl FnMut(&mut CurrentTask) -> Poll<Attempt>,
 ) -> SyscallResult {
     let wait = Wait::restarting(wchan, Restart::Sys);
-    let mut pause = PAUSES.0;
+    let mut pauses = Pauses::new();
     loop {
         match t.wait_for(&(file_locks.queue(), PollEvents::IN), &wait, &mut look).await? {
             Attempt::Done(result) => return Ok(result.map(|()| 0)?),
-            Attempt::HeldOutside => t.sleep(&wait.until(Some(Deadline::now() + pause))).await?,
+            Attempt::HeldOutside => pauses.pass(t, &wait).await?,
         }
-        // Doubled, so that a lock that is held long costs little.
-        pause = (pause * 2).min(PAUSES.1);
     }
 }
 

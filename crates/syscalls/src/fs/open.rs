@@ -9,6 +9,7 @@ use moat_kernel::task::wait::until_ready;
 use moat_kernel::{CurrentTask, Restart, SyscallResult, Wait};
 use moat_mm::{PAGE_SIZE, UserAddr};
 use moat_vfs::fd_table::OnExec;
+use moat_vfs::file::Completion;
 use moat_vfs::leases::Breaker;
 use moat_vfs::ops::{self, OpenHow};
 use moat_vfs::walk::LookupFlags;
@@ -17,6 +18,7 @@ use zerocopy::FromBytes;
 
 use super::at::{LookupStart, read_path};
 use super::leases;
+use super::pauses::Pauses;
 use crate::PathArg;
 
 syscalls! { pub static TABLE;
@@ -90,8 +92,17 @@ async fn finish(t: &mut CurrentTask, file: &OpenFile) -> Result<(), moat_kernel:
         return Ok(());
     }
     let wait = Wait::restarting("fifo_open", Restart::Sys);
-    let look = |_: &mut CurrentTask| until_ready(file.file().finish_open(file));
-    Ok(t.wait_for(&(file, PollEvents::all()), &wait, look).await??)
+    if file.file().completion() == Completion::Told {
+        let look = |_: &mut CurrentTask| until_ready(file.file().finish_open(file));
+        return Ok(t.wait_for(&(file, PollEvents::all()), &wait, look).await??);
+    }
+    let mut pauses = Pauses::new();
+    loop {
+        match file.file().finish_open(file) {
+            Err(Errno::EAGAIN) => pauses.pass(t, &wait).await?,
+            done => return Ok(done?),
+        }
+    }
 }
 
 async fn sys_openat2(t: &mut CurrentTask, dirfd: Fd, path: PathArg, how: UserAddr, size: usize) -> SyscallResult {

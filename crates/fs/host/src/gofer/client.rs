@@ -219,6 +219,10 @@ impl HostTree for GoferTree {
         self.0.open(Request::OpenAt { dir: dir.handle, name: name(entry)?, access })
     }
 
+    fn open_fifo_at(&self, dir: &GoferNode, entry: &[u8], access: HostAccess) -> Result<OwnedFd> {
+        self.0.open(Request::OpenFifoAt { dir: dir.handle, name: name(entry)?, access })
+    }
+
     fn open_held_at(&self, dir: &GoferNode, entry: &[u8], access: HostAccess) -> Result<(OwnedFd, Option<GoferNode>)> {
         let request = Request::OpenHeldAt { dir: dir.handle, name: name(entry)?, access };
         let (handle, fd) = self.0.call(request, node_file)?;

@@ -72,6 +72,11 @@ pub enum Request<'a> {
         name: &'a [u8],
         access: HostAccess,
     },
+    OpenFifoAt {
+        dir: Handle,
+        name: &'a [u8],
+        access: HostAccess,
+    },
     OpenHeldAt {
         dir: Handle,
         name: &'a [u8],
@@ -221,7 +226,7 @@ pub enum Reply<'a> {
     NodeFile(Handle),
     /// Attributes.
     Metadata(#[serde(with = "MetadataDef")] Metadata),
-    /// An opened regular file, or a socket that is connected, whose descriptor comes along.
+    /// An opened regular file or FIFO, or a socket that is connected, whose descriptor comes along.
     File,
     /// The target of a symbolic link, or the value of an extended attribute.
     Bytes(&'a [u8]),

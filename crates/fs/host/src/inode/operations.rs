@@ -17,6 +17,7 @@ use moat_vfs::inode::{
 
 use super::{HostInode, reach};
 use crate::dir::HostDirFile;
+use crate::fifo::{Fifos, HostFifo};
 use crate::file::HostFile;
 use crate::fs::{TreeCore, Trust};
 use crate::tree::{HostAccess, HostKind, HostRename, HostTree, NewHostNode};
@@ -233,6 +234,7 @@ impl<T: HostTree> Inode for HostInode<T> {
                 let dir = if self.is_shared() { Some(self.node()?) } else { None };
                 Ok(Arc::new(HostDirFile::new(self, dir)))
             }
+            FileType::Fifo if self.core.fifos == Fifos::Host => Ok(Arc::new(HostFifo::open(self, ctx.flags)?)),
             _ => moat_vfs::inode::open_special(&self.metadata()?, ctx),
         }
     }

@@ -388,6 +388,26 @@ impl<T: HostTree> HostInode<T> {
         }
     }
 
+    /// Opens this FIFO on the host, without waiting for its other end.
+    ///
+    /// # Errors
+    /// ENXIO for writing where nobody reads; ESTALE if no name leads to it any more; those of the host.
+    pub(crate) fn open_fifo(&self, access: HostAccess) -> Result<OwnedFd> {
+        let tree = &self.core.tree;
+        let is_this = |host| self.identity.is(&self.core.translate(host));
+        let mut failed = Errno::ESTALE;
+        for (dir, name) in self.places() {
+            let dir = dir.node()?;
+            match tree.open_fifo_at(&dir, &name, access) {
+                Ok(fd) if is_this(crate::direct::metadata_of(&fd)?) => return Ok(fd),
+                // What else has the name by now may have said so.
+                Err(e) if tree.stat_at(&dir, &name).is_ok_and(is_this) => failed = e,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Err(failed)
+    }
+
     /// A descriptor for an owner of locks: a write lock needs one that is open for writing.
     pub(crate) fn open_for_locks(&self) -> Result<OwnedFd> {
         self.open_anew(HostAccess::ReadWrite).or_else(|_| self.open_anew(HostAccess::Read))

@@ -17,7 +17,9 @@ use std::ffi::OsString;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use exec::Exec;
-pub(crate) use global::{FileAccess, Global, HostFifo, HostUds, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
+pub(crate) use global::{
+    FileAccess, Global, HostFifo, HostUds, LogFormat, Network, Platform, RootlessFlag, StraceFlag,
+};
 use lenient::{lenient, with_two_dashes};
 pub(crate) use lifecycle::{
     Checkpoint, CloneContainer, Create, Delete, Id, Image, ImageCommand, Kill, List, ListFormat, Ps, Restore, Run, Wait,

@@ -151,8 +151,7 @@ fn guests_share_fifos_with_the_host() {
     });
     assert_eq!(natively, (WANT.to_owned(), 200_000));
     for files in ["--directfs=true", "--directfs=false"] {
-        let said =
-            run(files, |dir| moat(&["--host-fifo=open", files], dir, &["python3", "-c", CLIENT, "/mnt"]));
+        let said = run(files, |dir| moat(&["--host-fifo=open", files], dir, &["python3", "-c", CLIENT, "/mnt"]));
         assert_eq!(said, natively, "{files}");
     }
 }

@@ -20,8 +20,8 @@ pub use device::{DeviceRule, DeviceSpec, NodeKind, NodeSpec, RuleDevices};
 pub use gofer::{GoferSpec, GoferTree, TreeKind};
 pub use jail::{JailSpec, NetworkOrigin, RunAs, Trees};
 pub use mount::{
-    Backing, DevptsOptions, FileBind, FileOverlay, GoferBind, HostNodes, HostUse, MountFlags, MountKind, MountSpec, Overlay,
-    OverlayLimits, RootSpec, Sharing, TmpfsOptions,
+    Backing, DevptsOptions, FileBind, FileOverlay, GoferBind, HostNodes, HostUse, MountFlags, MountKind, MountSpec,
+    Overlay, OverlayLimits, RootSpec, Sharing, TmpfsOptions,
 };
 pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 pub use seccomp::{BpfInstruction, SeccompSpec};

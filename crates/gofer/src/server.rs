@@ -162,6 +162,7 @@ impl Connection {
             Request::Hold { dir, name, access } => held(files.hold(&*at(dir)?, name, access)?)?,
             Request::Stat { node } => Outcome::Reply(Reply::Metadata(files.stat(&*at(node)?)?)),
             Request::OpenAt { dir, name, access } => Outcome::File(files.open_at(&*at(dir)?, name, access)?),
+            // Refused by the tree unless it was told that FIFOs are the host's.
             Request::OpenFifoAt { dir, name, access } => Outcome::File(files.open_fifo_at(&*at(dir)?, name, access)?),
             Request::OpenHeldAt { dir, name, access } => {
                 let fd = files.open_at(&*at(dir)?, name, access)?;

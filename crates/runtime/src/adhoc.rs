@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use moat_control::spec::{
-    CapabilitySpec, DevptsOptions, HostNodes, InitSignals, Lifetime, MountFlags, MountKind, OverlayLimits,
-    ProcessSpec, Sharing,
+    CapabilitySpec, DevptsOptions, HostNodes, InitSignals, Lifetime, MountFlags, MountKind, OverlayLimits, ProcessSpec,
+    Sharing,
 };
 
 use crate::blueprint::{Blueprint, DeviceNodes, HostMount, MountBlueprint, MountSource};

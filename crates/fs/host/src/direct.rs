@@ -18,11 +18,10 @@ use moat_vfs::inode::{Metadata, SetAttr};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 
-use crate::fifo::Fifos;
 use crate::tree::{HostAccess, HostEntry, HostKind, HostRename, HostTree, NewHostNode};
 
 pub use nodes::NodeMaker;
-pub use sockets::Sockets;
+pub use sockets::{Fifos, Sockets};
 pub(crate) use stat::{direct_block, metadata_of};
 
 /// A tree below one donated directory descriptor.

@@ -19,16 +19,6 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 use crate::inode::HostInode;
 use crate::tree::{HostAccess, HostTree};
 
-/// Whose the FIFOs of a tree are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fifos {
-    /// The sandbox's: a process of the host that opens one finds nobody.
-    #[default]
-    Own,
-    /// The host's.
-    Host,
-}
-
 /// A FIFO of the host, opened, or on the way to that.
 pub(crate) struct HostFifo<T: HostTree> {
     inode: Arc<HostInode<T>>,
@@ -116,7 +106,11 @@ impl<T: HostTree> File for HostFifo<T> {
     fn finish_open(&self, _f: &OpenFile) -> Result<()> {
         match self.access {
             HostAccess::Read | HostAccess::ReadNoAtime => {
-                if has_seen_writer(self.fd()?)? { Ok(()) } else { Err(Errno::EAGAIN) }
+                if has_seen_writer(self.fd()?)? {
+                    Ok(())
+                } else {
+                    Err(Errno::EAGAIN)
+                }
             }
             HostAccess::Write if self.end.get().is_none() => match self.open_on_host() {
                 // Of a FIFO without a name nobody can become the reader, so that Linux waits for ever.
@@ -171,7 +165,10 @@ impl<T: HostTree> File for HostFifo<T> {
 
     fn fcntl(&self, _f: &OpenFile, _caller: &dyn Caller, cmd: u32, _arg: u64) -> Result<u64> {
         match cmd {
-            F_GETPIPE_SZ => Ok(rustix::pipe::fcntl_getpipe_size(self.fd()?).map_err(Errno::from)? as u64),
+            F_GETPIPE_SZ => {
+                let bytes = rustix::pipe::fcntl_getpipe_size(self.fd()?).map_err(Errno::from)?;
+                u64::try_from(bytes).map_err(|_| Errno::EIO)
+            }
             // The memory would be the host's.
             F_SETPIPE_SZ => Err(Errno::EPERM),
             _ => Err(Errno::EINVAL),

@@ -13,7 +13,7 @@ use moat_vfs::filesystem::FileSystem;
 use moat_vfs::inode::{Inode, InodeKey, Metadata};
 use moat_vfs::persist::SaveFiles;
 
-use crate::fifo::Fifos;
+use crate::direct::Fifos;
 use crate::inode::{HostInode, Identity};
 use crate::kept::Kept;
 use crate::tree::HostTree;

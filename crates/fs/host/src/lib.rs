@@ -31,8 +31,7 @@ pub mod terminal;
 pub mod tree;
 mod watched;
 
-pub use direct::{DirectTree, NodeMaker, Sockets};
-pub use fifo::Fifos;
+pub use direct::{DirectTree, Fifos, NodeMaker, Sockets};
 pub use fs::{HostFs, Trust};
 pub use gofer::GoferTree;
 pub use watched::Watched;

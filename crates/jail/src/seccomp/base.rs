@@ -101,7 +101,7 @@ pub const HOST_SOCKETS: &[Rule<'static>] = &[
 /// moat_fs_host's HostFifo, with `--host-fifo=open`: pipes that the process has open.
 pub const HOST_FIFOS: &[Rule<'static>] = &[
     // Whether somebody has a FIFO open for writing.
-    when(libc::SYS_tee, &[is(3, libc::SPLICE_F_NONBLOCK as u64)]),
+    when(libc::SYS_tee, &[is_int(3, libc::SPLICE_F_NONBLOCK.cast_signed())]),
     when(libc::SYS_fcntl, &[is_int(1, libc::F_GETPIPE_SZ)]),
 ];
 

@@ -1,4 +1,4 @@
-//! Connections to sockets of the host (`--host-uds=open`).
+//! What becomes of sockets and FIFOs of the host in a tree: connections to sockets (`--host-uds=open`).
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
@@ -13,6 +13,16 @@ pub enum Sockets {
     Refuse,
     /// As the host's kernel says.
     Connect,
+}
+
+/// Whose the FIFOs of a tree are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fifos {
+    /// The sandbox's: a process of the host that opens one finds nobody.
+    #[default]
+    Own,
+    /// The host's (`--host-fifo=open`).
+    Host,
 }
 
 impl Sockets {

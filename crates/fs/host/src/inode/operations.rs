@@ -17,7 +17,8 @@ use moat_vfs::inode::{
 
 use super::{HostInode, reach};
 use crate::dir::HostDirFile;
-use crate::fifo::{Fifos, HostFifo};
+use crate::direct::Fifos;
+use crate::fifo::HostFifo;
 use crate::file::HostFile;
 use crate::fs::{TreeCore, Trust};
 use crate::tree::{HostAccess, HostKind, HostRename, HostTree, NewHostNode};

@@ -118,12 +118,12 @@ impl Trees<'_> {
             .with_nodes(self.nodes.clone())
             .with_sockets(self.sockets)
             .with_fifos(self.fifos);
-        Ok(HostFs::with_fifos(self.vfs.new_device(), tree, trust, self.fifos)?)
+        Ok(HostFs::mount(self.vfs.new_device(), &Arc::downgrade(self.vfs.tables()), tree, trust, self.fifos)?)
     }
 
     fn served(&mut self, fd: FdNumber, trust: Trust) -> Result<Arc<dyn FileSystem>> {
         let tree = GoferTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?);
-        Ok(HostFs::with_fifos(self.vfs.new_device(), tree, trust, self.fifos)?)
+        Ok(HostFs::mount(self.vfs.new_device(), &Arc::downgrade(self.vfs.tables()), tree, trust, self.fifos)?)
     }
 
     /// The directory in which an overlay has its files.

@@ -273,6 +273,23 @@ pub trait Inode: Send + Sync + Any {
         Err(Refusal::new("a file whose name is gone"))
     }
 
+    /// statfs(2) of the file system that the file is on, where one mount shows several, as a tree of the host does that has mounts of the
+    /// host in it. `None` is the mount's own.
+    ///
+    /// # Errors
+    /// Those of the host.
+    fn statfs(&self) -> Option<Result<Statfs>> {
+        None
+    }
+
+    /// Writes out that file system, as syncfs(2). `None` is the mount's own.
+    ///
+    /// # Errors
+    /// EIO, ENOSPC, EDQUOT.
+    fn sync_fs(&self) -> Option<Result<()>> {
+        None
+    }
+
     /// Changes attributes; all or nothing.
     ///
     /// # Errors

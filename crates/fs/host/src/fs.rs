@@ -5,14 +5,17 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use moat_abi::Result;
+use moat_abi::fs::FileType;
 use moat_abi::stat::{DeviceId, OVERLAYFS_SUPER_MAGIC, Statfs};
 use moat_image::Refusal;
 use moat_image::state::FileSystemState;
-use moat_sync::{LockClass, Mutex, block_in_place};
+use moat_sync::{LockClass, Mutex};
 use moat_vfs::filesystem::FileSystem;
 use moat_vfs::inode::{Inode, InodeKey, Metadata};
 use moat_vfs::persist::SaveFiles;
+use moat_vfs::tables::Tables;
 
+use crate::devices::Devices;
 use crate::direct::Fifos;
 use crate::inode::{HostInode, Identity};
 use crate::kept::Kept;
@@ -45,8 +48,11 @@ pub(crate) struct TreeCore<T: HostTree> {
     pub(crate) tree: Watched<T>,
     pub(crate) trust: Trust,
     pub(crate) fifos: Fifos,
-    /// The device number shown to the guest.
+    /// The device number shown to the guest of the root, and those of whatever the host has mounted below it.
     pub(crate) dev: DeviceId,
+    devices: Devices,
+    /// A directory of each file system of the host in the tree but the root's.
+    mounted: Mutex<HashMap<DeviceId, Weak<HostInode<T>>>>,
     /// The device of the tree's root on the host: inode numbers of others are told apart.
     pub(crate) host_dev: DeviceId,
     /// Whether the host says of the root's file system when a file was made, and never anything else.
@@ -89,7 +95,19 @@ impl<T: HostTree> TreeCore<T> {
         };
         // Dropped unlocked: it takes itself out of the table.
         drop(other);
+        if meta.dev != self.dev && meta.file_type() == FileType::Directory {
+            self.note_mounted(&new);
+        }
         new
+    }
+
+    /// Remembers a directory of another file system than the root's, by which that can be synced.
+    fn note_mounted(&self, dir: &Arc<HostInode<T>>) {
+        let mut mounted = self.mounted.lock();
+        let known = mounted.entry(dir.identity().key.dev).or_default();
+        if known.strong_count() == 0 {
+            *known = Arc::downgrade(dir);
+        }
     }
 
     pub(crate) fn forget(&self, key: InodeKey) {
@@ -138,14 +156,14 @@ impl<T: HostTree> TreeCore<T> {
     /// The guest's view of host metadata.
     pub(crate) fn translate(&self, mut meta: Metadata) -> Metadata {
         if meta.dev != self.host_dev {
-            // Another file system mounted below the root on the host: keep its numbers apart from the root's.
+            // Another file system mounted below the root on the host: an overlay above shows both as one device.
             let salt = meta.dev.to_raw().wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x7fff_ff00_0000_0000;
             meta.ino ^= salt;
         }
         if !self.birth_times_stay_on(meta.dev) {
             meta.btime = None;
         }
-        meta.dev = self.dev;
+        meta.dev = self.devices.shown(meta.dev);
         meta
     }
 }
@@ -162,14 +180,15 @@ impl<T: HostTree> HostFs<T> {
     /// # Errors
     /// Those of the host for its root.
     pub fn new(dev: DeviceId, tree: T, trust: Trust) -> Result<Arc<HostFs<T>>> {
-        HostFs::with_fifos(dev, tree, trust, Fifos::Own)
+        HostFs::mount(dev, &Weak::new(), tree, trust, Fifos::Own)
     }
 
-    /// As [`HostFs::new`], told whose the FIFOs are; `tree` has to open them.
+    /// As [`HostFs::new`], told whose the FIFOs are (`tree` has to open them), and where device numbers come from for what the host has
+    /// mounted below the root.
     ///
     /// # Errors
     /// As there.
-    pub fn with_fifos(dev: DeviceId, tree: T, trust: Trust, fifos: Fifos) -> Result<Arc<HostFs<T>>> {
+    pub fn mount(dev: DeviceId, tables: &Weak<Tables>, tree: T, trust: Trust, fifos: Fifos) -> Result<Arc<HostFs<T>>> {
         let tree = Watched::new(tree);
         let node = tree.root()?;
         let meta = tree.stat(&node)?;
@@ -180,6 +199,8 @@ impl<T: HostTree> HostFs<T> {
             trust,
             fifos,
             dev,
+            devices: Devices::new(meta.dev, dev, tables.clone()),
+            mounted: Mutex::new(LockClass::Table, HashMap::new()),
             host_dev: meta.dev,
             birth_times_stay,
             inodes: Mutex::new(LockClass::Table, HashMap::new()),
@@ -218,8 +239,12 @@ impl<T: HostTree> FileSystem for HostFs<T> {
     }
 
     fn sync(&self) -> Result<()> {
-        let root = self.root.node()?;
-        block_in_place(|| self.core.tree.sync_fs(&root))
+        let mounted: Vec<_> = self.core.mounted.lock().values().filter_map(Weak::upgrade).collect();
+        let mut result = self.root.sync_own_fs();
+        for dir in mounted {
+            result = result.and(dir.sync_own_fs());
+        }
+        result
     }
 }
 

@@ -192,6 +192,20 @@ impl<T: HostTree> HostInode<T> {
         }
     }
 
+    /// Whether it is on another file system of the host than the tree's root.
+    fn is_elsewhere(&self) -> bool {
+        self.identity.key.dev != self.core.dev
+    }
+
+    /// Writes out the file system that it is on; for what is no directory, that of its directory.
+    pub(crate) fn sync_own_fs(&self) -> Result<()> {
+        let node = match self.last_place() {
+            Some((dir, _)) if self.identity.file_type != FileType::Directory => dir.node()?,
+            _ => self.node()?,
+        };
+        block_in_place(|| self.core.tree.sync_fs(&node))
+    }
+
     /// Writes out the directory that `dir` holds.
     pub(crate) fn sync_dir(&self, dir: &T::Node, kind: moat_vfs::SyncKind) -> Result<()> {
         block_in_place(|| self.core.tree.sync(dir, kind))

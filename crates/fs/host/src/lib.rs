@@ -4,7 +4,7 @@
 //!   sentry, relative to donated descriptors, [`gofer::GoferTree`] asks another process to.
 //! - [`fs::HostFs`], [`inode::HostInode`]: the tree as a file system of the vfs.
 //! - [`mod@file`], [`dir`], [`ioctl`]: open regular files, open directories, and requests on either.
-//! - [`fifo`]: FIFOs that are shared with the host.
+//! - [`fifo`]: FIFOs that are shared with the host; [`devices`]: the numbers of what the host has mounted in a tree.
 //! - [`stdio`]: descriptors that came from outside as they are: pipes, terminals, sockets.
 //! - [`terminal`]: a terminal among them, with the guest's own job control.
 //!
@@ -15,6 +15,7 @@
 //! - Descriptors are bounded: nodes that a name leads to again are given back ([`fs`]).
 #![forbid(unsafe_code)]
 
+mod devices;
 pub mod dir;
 pub mod direct;
 mod fifo;

@@ -143,7 +143,7 @@ fn sys_statx(
 }
 
 fn statfs(t: &CurrentTask, at: &Path, out: UserPtr<Statfs>) -> SyscallResult {
-    let mut s = at.mount.fs().statfs()?;
+    let mut s = at.inode().statfs().unwrap_or_else(|| at.mount.fs().statfs())?;
     let flags = at.mount.flags();
     let pairs = [
         (MountFlags::RDONLY, ST_RDONLY),

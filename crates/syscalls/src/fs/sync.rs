@@ -37,7 +37,7 @@ fn sys_sync(t: &mut CurrentTask) -> SyscallResult {
 
 fn sys_syncfs(t: &mut CurrentTask, fd: Fd) -> SyscallResult {
     let f = t.fds().get(fd)?;
-    f.path().mount.fs().sync()?;
+    f.inode().sync_fs().unwrap_or_else(|| f.path().mount.fs().sync())?;
     Ok(0)
 }
 

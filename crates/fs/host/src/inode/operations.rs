@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use moat_abi::fs::{FileType, S_IALLUGO};
+use moat_abi::stat::Statfs;
 use moat_abi::{Errno, Result};
 use moat_sync::block_in_place;
 use moat_vfs::acl::{Acl, AclKind};
@@ -48,6 +49,15 @@ impl<T: HostTree> Inode for HostInode<T> {
 
     fn file_type(&self) -> FileType {
         self.identity.file_type
+    }
+
+    fn statfs(&self) -> Option<Result<Statfs>> {
+        // Without asking where it can be but one: most files have no node yet.
+        self.is_elsewhere().then(|| self.core.tree.statfs(&*self.node()?))
+    }
+
+    fn sync_fs(&self) -> Option<Result<()>> {
+        self.is_elsewhere().then(|| self.sync_own_fs())
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<()> {

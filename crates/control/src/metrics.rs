@@ -13,6 +13,8 @@ pub struct ContainerMetrics {
     pub faults: u64,
     /// How often threads were kicked out of application code.
     pub kicks: u64,
+    /// Forks that a limit refused, by its name.
+    pub forks_refused: Vec<(String, u64)>,
     /// What calls have moved.
     pub moved: BytesMoved,
     /// User time in nanoseconds, ended processes included.

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod cpu;
 pub mod cpu_features;
 pub mod descriptors;
+pub mod fanotify;
 pub mod features;
 pub mod files;
 pub mod inherited;

@@ -75,6 +75,47 @@ impl ResultClass {
     }
 }
 
+/// A limit of tasks, which may refuse a fork: EAGAIN does not say which of them it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForkLimit {
+    /// Of its user: setrlimit(2).
+    User,
+    /// Of its container: config.json's `pids.limit`, `--pids-limit`.
+    Container,
+    /// No number is free in its pid namespace.
+    Numbers,
+    /// What the host lets the sandbox have.
+    Host,
+}
+
+impl ForkLimit {
+    /// All of them.
+    pub const ALL: [ForkLimit; 4] = [ForkLimit::User, ForkLimit::Container, ForkLimit::Numbers, ForkLimit::Host];
+
+    /// Its name where it is set.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ForkLimit::User => "RLIMIT_NPROC",
+            ForkLimit::Container => "pids.max",
+            ForkLimit::Numbers => "kernel.pid_max",
+            ForkLimit::Host => "host",
+        }
+    }
+
+    /// What to look at.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            ForkLimit::User => "the user's limit of processes (ulimit -u) refuses a fork",
+            ForkLimit::Container => "the container's limit of tasks (--pids-limit) refuses a fork",
+            ForkLimit::Numbers => "no process number is free",
+            ForkLimit::Host => {
+                "the host refuses a process: pids.max of a cgroup above the sandbox, its user's RLIMIT_NPROC, kernel.pid_max or threads-max"
+            }
+        }
+    }
+}
+
 /// What else is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -92,6 +133,8 @@ pub enum Event {
     Faults,
     /// Application code was left because somebody kicked the thread out.
     Kicks,
+    /// A fork failed with EAGAIN.
+    ForkRefused(ForkLimit),
 }
 
 impl Event {
@@ -105,11 +148,15 @@ impl Event {
             Event::BytesCopied => 4,
             Event::Faults => 5,
             Event::Kicks => 6,
+            Event::ForkRefused(ForkLimit::User) => 7,
+            Event::ForkRefused(ForkLimit::Container) => 8,
+            Event::ForkRefused(ForkLimit::Numbers) => 9,
+            Event::ForkRefused(ForkLimit::Host) => 10,
         }
     }
 }
 
-const EVENTS: usize = 7;
+const EVENTS: usize = 11;
 /// Counters of one call: one for each class, and as many as fill a cache line.
 const CLASSES: usize = 8;
 /// All numbers that Linux has, and one place for all others.

@@ -260,6 +260,17 @@ pub trait Inode: Send + Sync + Any {
         None
     }
 
+    /// Whether others than this kernel change the file, and [`Inode::open_outside`] may show it to who can tell.
+    fn is_changed_outside(&self) -> bool {
+        false
+    }
+
+    /// A file or directory of the host, open for reading, for who asks the host what becomes of it; `None` where
+    /// [`Inode::is_changed_outside`] says no, or it can't be opened.
+    fn open_outside(&self) -> Option<Arc<OwnedFd>> {
+        None
+    }
+
     /// The id of the mount namespace that this is the file of, if it is one's.
     fn mount_namespace(&self) -> Option<u64> {
         None

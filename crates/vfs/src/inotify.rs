@@ -2,7 +2,7 @@
 //!
 //! - [`Watches`], one per kernel: the watches by the file they are on, and the limits of /proc/sys/fs/inotify.
 //! - [`Inotify`]: an instance: its watches by number, and the events that wait to be read; `file`: as a file.
-//! - `events`: where the rest of the vfs says what happened to a file.
+//! - `events`: where the rest of the vfs says what happened to a file; `outside`: where the host does, of trees that others change.
 //!
 //! Files are told apart by [`WatchId`](table::WatchId): the inode's address, which its watches keep alive; a file that is made
 //! anew at each lookup (/proc) has a number instead. While nothing is watched an event costs one look at a counter.
@@ -17,6 +17,7 @@
 mod events;
 mod file;
 mod instance;
+mod outside;
 mod persist;
 mod table;
 

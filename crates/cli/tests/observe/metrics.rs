@@ -32,7 +32,7 @@ fn bundle(id: &str, flags: &[&str]) -> Bundle {
 
 /// Samples by name and the values of some labels.
 fn parse(text: &str) -> BTreeMap<(String, String), f64> {
-    const LABELS: [&str; 7] = ["call", "result", "category", "mode", "direction", "operation", "state"];
+    const LABELS: [&str; 8] = ["call", "result", "category", "mode", "direction", "operation", "state", "limit"];
     let exposition = parse_prometheus(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     let mut samples = BTreeMap::new();
     for (name, family) in exposition.families {
@@ -114,6 +114,41 @@ fn figures_are_those_of_what_was_done() {
         bundle.text(&["kill", id, "KILL"]);
         let (success, _, error) = wait_for("the end", || Some(bundle.moat(&["export-metrics", id])).filter(|r| !r.0));
         assert!(!success && error.contains("not running"), "{error}");
+    }
+}
+
+/// EAGAIN says that some limit of tasks was met; which one, the figures and the log say.
+#[test]
+fn a_fork_that_is_refused_names_the_limit() {
+    if !is_root() {
+        return;
+    }
+    let script = "(for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done) 2>/dev/null; exec sleep 1000";
+    for limit in ["pids.max", "RLIMIT_NPROC"] {
+        let log = std::env::temp_dir().join(format!("moat-observe-{limit}-{}", std::process::id()));
+        let log_flag = format!("--debug-log={}", log.display());
+        let bundle = Bundle::new(&format!("forks-{limit}"), &[&log_flag], script, |config| {
+            if limit == "pids.max" {
+                config["linux"]["resources"] = json!({"pids": {"limit": 5}});
+            } else {
+                config["process"]["user"] = json!({"uid": 1234, "gid": 1234});
+                config["process"]["capabilities"] = json!({});
+                config["process"]["rlimits"] = json!([{"type": "RLIMIT_NPROC", "soft": 5, "hard": 5}]);
+            }
+        });
+        bundle.start();
+        let name = "moat_forks_refused_total";
+        let samples = wait_for("a fork that is refused", || {
+            Some(parse(&bundle.text(&["export-metrics", &bundle.id]))).filter(|samples| get(samples, name, limit) > 0.0)
+        });
+        for other in ["pids.max", "RLIMIT_NPROC", "kernel.pid_max", "host"].into_iter().filter(|other| *other != limit)
+        {
+            assert_eq!(get(&samples, name, other), 0.0, "{other} as {limit}");
+        }
+        let logged = std::fs::read_to_string(&log).unwrap();
+        std::fs::remove_file(&log).unwrap();
+        assert!(logged.contains(&format!("limit=\"{limit}\" value=5")), "{logged}");
+        bundle.text(&["kill", &bundle.id, "KILL"]);
     }
 }
 

@@ -166,6 +166,10 @@ impl HostTree for DirectTree {
         }
     }
 
+    fn open_directory(&self, dir: &DirectNode) -> Result<OwnedFd> {
+        within(open_dir(dir)?, Purpose::File)
+    }
+
     fn reopen(&self, node: &DirectNode, access: HostAccess) -> Result<OwnedFd> {
         match node.access {
             Some(has) if has.allows(access) => node.fd.try_clone().map_err(Errno::from),

@@ -7,8 +7,8 @@
 
 use std::os::fd::OwnedFd;
 
-use moat_abi::Result;
 use moat_abi::stat::{DeviceId, Statfs};
+use moat_abi::{Errno, Result};
 use moat_vfs::file::SyncKind;
 use moat_vfs::inode::{Metadata, SetAttr};
 use serde::{Deserialize, Serialize};
@@ -119,6 +119,10 @@ pub trait HostTree: Send + Sync + 'static {
     /// who has it open.
     fn open_held_at(&self, dir: &Self::Node, name: &[u8], access: HostAccess) -> Result<(OwnedFd, Option<Self::Node>)> {
         Ok((self.open_at(dir, name, access)?, None))
+    }
+    /// Opens a directory for reading; EOPNOTSUPP where no descriptor of one is to be had.
+    fn open_directory(&self, _dir: &Self::Node) -> Result<OwnedFd> {
+        Err(Errno::EOPNOTSUPP)
     }
     /// Opens a regular file that is held, whatever its names; ESTALE if the node can't do that.
     fn reopen(&self, node: &Self::Node, access: HostAccess) -> Result<OwnedFd>;

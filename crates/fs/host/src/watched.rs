@@ -64,6 +64,10 @@ impl<T: HostTree> HostTree for Watched<T> {
         host_call(|| self.0.open_held_at(dir, name, access))
     }
 
+    fn open_directory(&self, dir: &T::Node) -> Result<OwnedFd> {
+        host_call(|| self.0.open_directory(dir))
+    }
+
     fn reopen(&self, node: &T::Node, access: HostAccess) -> Result<OwnedFd> {
         host_call(|| self.0.reopen(node, access))
     }

@@ -17,6 +17,7 @@ use moat_sync::{LockClass, Mutex};
 use moat_vfs::fd_table::OnExec;
 
 use crate::error::{Restart, SyscallError, SyscallResult};
+use crate::metrics::{Event, ForkLimit};
 use crate::process::allowance::TaskCharge;
 use crate::process::group::ThreadGroup;
 use crate::process::pidfd;
@@ -82,9 +83,12 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
     let namespaces = unshare::child_namespaces(t, flags, &creds.user_ns)?;
     may_choose_numbers(t, &namespaces.pid_for_children, request.set_tid.len())?;
     let pid_ns = if flags.contains(CloneFlags::THREAD) { t.pid_ns() } else { namespaces.pid_for_children.clone() };
-    let charge = t.group.container.allowance().charge()?;
-    let pid = Pid::allocate(&pid_ns, &request.set_tid)?;
-    let (mm, mut thread) = copy_memory(t, flags).await?;
+    let (charge, pid) = count_and_number(t, &pid_ns, &request.set_tid)?;
+    let (mm, mut thread) = copy_memory(t, flags).await.inspect_err(|errno| {
+        if *errno == Errno::EAGAIN {
+            refused(t, ForkLimit::Host, None);
+        }
+    })?;
     prepare_registers(&mut *thread, &request);
 
     let made = make_task(t, &request, (creds, namespaces), &pid, mm.clone(), thread, charge);
@@ -178,7 +182,35 @@ fn check_process_limit(t: &CurrentTask) -> Result<()> {
             count += u64::from(task.creds().uid == uid);
         }
     }
-    if count >= limit { Err(Errno::EAGAIN) } else { Ok(()) }
+    if count < limit {
+        return Ok(());
+    }
+    refused(t, ForkLimit::User, Some(limit));
+    Err(Errno::EAGAIN)
+}
+
+/// A fork of `t` was refused by `limit`. The log has the first of a container, the second, the fourth, ...: a program that forks in
+/// a loop must not fill it.
+fn refused(t: &CurrentTask, limit: ForkLimit, value: Option<u64>) {
+    let metrics = &t.group.container.metrics;
+    metrics.count(Event::ForkRefused(limit), 1);
+    let times = metrics.read().event(Event::ForkRefused(limit));
+    if times.is_power_of_two() {
+        let (tid, name, uid) = (t.tid(), limit.name(), t.creds().uid);
+        tracing::warn!(tid, uid, limit = name, value, times, "{}", limit.advice());
+    }
+}
+
+/// A place among the container's tasks, and a number.
+fn count_and_number(t: &CurrentTask, pid_ns: &Arc<PidNamespace>, chosen: &[i32]) -> Result<(TaskCharge, Arc<Pid>)> {
+    let allowance = t.group.container.allowance();
+    let charge = allowance.charge().inspect_err(|_| refused(t, ForkLimit::Container, allowance.tasks_max()))?;
+    let pid = Pid::allocate(pid_ns, chosen).inspect_err(|errno| {
+        if *errno == Errno::EAGAIN {
+            refused(t, ForkLimit::Numbers, None);
+        }
+    })?;
+    Ok((charge, pid))
 }
 
 /// The event that the tracer of `t` wants to be told of.

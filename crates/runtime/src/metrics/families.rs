@@ -187,6 +187,10 @@ impl Families {
         self.add("faults", Kind::Counter, help, about(&[]), metrics.faults);
         let help = "Threads kicked out of application code.";
         self.add("kicks", Kind::Counter, help, about(&[]), metrics.kicks);
+        for (limit, count) in &metrics.forks_refused {
+            let help = "Forks that a limit of tasks refused.";
+            self.add("forks_refused", Kind::Counter, help, about(&[("limit", limit)]), *count);
+        }
         for (kind, count) in metrics.sandbox.iter().flat_map(|sandbox| &sandbox.hand_offs) {
             let help = "Threads handed over between application code and the sentry, all of the sandbox.";
             self.add("hand_offs", Kind::Counter, help, about(&[("kind", kind)]), *count);

@@ -11,7 +11,7 @@ use moat_host::process::own_usage;
 use moat_host::usage::{self, ProcessMemory};
 use moat_identity::NetNamespace;
 use moat_kernel::Kernel;
-use moat_kernel::metrics::{Event, Snapshot};
+use moat_kernel::metrics::{Event, ForkLimit, Snapshot};
 use moat_net_inet::stack::stack_of;
 use moat_sync::block_in_place;
 
@@ -32,6 +32,7 @@ pub(super) fn read(container: &GuestContainer, registry: &Registry) -> Container
         calls: calls(&counted),
         faults: counted.event(Event::Faults),
         kicks: counted.event(Event::Kicks),
+        forks_refused: forks_refused(&counted),
         moved: moved(&counted),
         user_ns: living.user_ns,
         system_ns: living.system_ns,
@@ -89,6 +90,10 @@ fn calls(counted: &Snapshot) -> Vec<CallCount> {
         count,
     };
     counted.calls().map(call).collect()
+}
+
+fn forks_refused(counted: &Snapshot) -> Vec<(String, u64)> {
+    ForkLimit::ALL.map(|limit| (limit.name().to_owned(), counted.event(Event::ForkRefused(limit)))).into()
 }
 
 fn moved(counted: &Snapshot) -> BytesMoved {

@@ -61,7 +61,7 @@ impl Watches {
 
     /// The entry `name` of a directory came or went; `of` is the file.
     pub(crate) fn entry_event(&self, dir: &Dentry, name: &[u8], of: &Arc<dyn Inode>, what: InotifyMask, cookie: u32) {
-        if self.any() {
+        if self.any() && !(what == InotifyMask::CREATE && self.is_told_outside(dir, of)) {
             let name: Name = name.into();
             self.tell(self.on(id_of(dir.inode())), what | of_type(of), cookie, Some(&name), false);
         }
@@ -91,7 +91,14 @@ impl Watches {
         }
     }
 
-    fn tell(&self, watches: Vec<Arc<Watch>>, what: InotifyMask, cookie: u32, name: Option<&Name>, unlinked: bool) {
+    pub(super) fn tell(
+        &self,
+        watches: Vec<Arc<Watch>>,
+        what: InotifyMask,
+        cookie: u32,
+        name: Option<&Name>,
+        unlinked: bool,
+    ) {
         for w in watches {
             let mask = w.mask();
             let wanted = mask.intersects(what & InotifyMask::ALL_EVENTS);

@@ -12,6 +12,7 @@ use moat_sync::WaitQueue;
 
 use super::events::id_of;
 use super::instance::Inotify;
+use super::outside::Mark;
 use super::table::Watched;
 use crate::caller::Caller;
 use crate::cred::Credentials;
@@ -29,6 +30,8 @@ pub(super) struct Place {
     pub(super) _inode: Arc<dyn Inode>,
     pub(super) mount: Weak<Mount>,
     pub(super) dentry: Weak<Dentry>,
+    /// What has the host tell of it, where others change it too.
+    pub(super) _mark: Option<Mark>,
 }
 
 impl Inotify {
@@ -46,16 +49,16 @@ impl Inotify {
     /// # Errors
     /// EEXIST (IN_MASK_CREATE), ENOSPC; those of asking for the file's number.
     pub fn watch(self: &Arc<Self>, path: &Path, mask: InotifyMask) -> Result<i32> {
-        self.table().watch(self, Inotify::watched(path)?, mask)
+        self.table().watch(self, self.watched(path, mask)?, mask)
     }
 
     /// The file at `path`, to be watched.
-    pub(super) fn watched(path: &Path) -> Result<Watched> {
+    pub(super) fn watched(&self, path: &Path, mask: InotifyMask) -> Result<Watched> {
         let inode = path.inode();
         Ok(Watched {
             id: id_of(inode),
             key: inode.metadata()?.key(),
-            held: Arc::new(Place::of(path)),
+            held: Arc::new(Place::of(path, self.table().mark_outside(&path.dentry, mask))),
             filesystem: Arc::as_ptr(path.mount.fs()).addr(),
         })
     }

@@ -9,6 +9,7 @@ use moat_image::{ImageError, Refusal};
 
 use super::file::Place;
 use super::instance::{Event, Inotify};
+use super::outside::Mark;
 use crate::cred::Credentials;
 use crate::file::SaveFiles;
 use crate::open_file::OpenFile;
@@ -87,9 +88,9 @@ impl Inotify {
                 return Err(wrong("has a number that was not given"));
             }
             let path = find(path)?;
-            let file = Inotify::watched(&path).map_err(|errno| ImageError::Unfit(format!("{path:?}: {errno}")))?;
             // What it does not keep is dropped there.
             let mask = InotifyMask::from_bits_truncate(*mask);
+            let file = self.watched(&path, mask).map_err(|errno| ImageError::Unfit(format!("{path:?}: {errno}")))?;
             self.table().watch_as(self, *wd, file, mask).map_err(|_| wrong("is there twice"))?;
         }
         Ok(())
@@ -98,9 +99,9 @@ impl Inotify {
 
 impl Place {
     /// The place of `path`, which holds neither its mount nor its name.
-    pub(super) fn of(path: &Path) -> Place {
+    pub(super) fn of(path: &Path, mark: Option<Mark>) -> Place {
         let mount = Arc::downgrade(&path.mount);
-        Place { _inode: path.inode().clone(), mount, dentry: Arc::downgrade(&path.dentry) }
+        Place { _inode: path.inode().clone(), mount, dentry: Arc::downgrade(&path.dentry), _mark: mark }
     }
 
     fn path(&self) -> Option<Path> {

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::fs::InotifyMask;
 use moat_abi::{Errno, Result};
@@ -72,6 +72,8 @@ pub struct Watches {
     by_file: RwLock<HashMap<WatchId, Vec<Arc<Watch>>>>,
     users: Mutex<HashMap<u32, Usage>>,
     cookie: AtomicU32,
+    /// What asks the host about files that others change too (`outside`); `None` where it can't tell.
+    pub(super) outside: OnceLock<Option<Arc<dyn Any + Send + Sync>>>,
     /// `max_queued_events`, of instances made from then on.
     pub max_queued_events: Setting,
     /// `max_user_instances`.
@@ -95,6 +97,7 @@ impl Watches {
             by_file: RwLock::new(LockClass::Watches, HashMap::new()),
             users: Mutex::new(LockClass::Leaf, HashMap::new()),
             cookie: AtomicU32::new(0),
+            outside: OnceLock::new(),
             max_queued_events: Setting::new(16384, 0, INT_MAX),
             max_user_instances: Setting::new(128, 0, INT_MAX),
             max_user_watches: Setting::new(most, 0, INT_MAX),
@@ -237,6 +240,20 @@ impl Watches {
     /// The watches on a file.
     pub(super) fn on(&self, file: WatchId) -> Vec<Arc<Watch>> {
         self.by_file.read().get(&file).cloned().unwrap_or_default()
+    }
+
+    /// Events of these watches were lost: each instance is told so once.
+    pub(super) fn overflow(&self, watches: Vec<Arc<Watch>>) {
+        let mut told: Vec<Weak<Inotify>> = Vec::new();
+        for w in watches {
+            if told.iter().any(|known| Weak::ptr_eq(known, &w.instance)) {
+                continue;
+            }
+            if let Some(instance) = w.instance.upgrade() {
+                instance.queue(Event::of_watch(-1, InotifyMask::Q_OVERFLOW));
+            }
+            told.push(w.instance.clone());
+        }
     }
 
     /// The watches on files of a file system, by its address.

@@ -89,6 +89,15 @@ impl<T: HostTree> Inode for HostInode<T> {
         done
     }
 
+    fn is_changed_outside(&self) -> bool {
+        // What a gofer does would be told of as another's.
+        self.is_shared() && T::ADOPTS
+    }
+
+    fn open_outside(&self) -> Option<Arc<OwnedFd>> {
+        self.open_watched()
+    }
+
     fn cache_policy(&self) -> Cache {
         match self.core.trust {
             Trust::Exclusive => Cache::Keep,

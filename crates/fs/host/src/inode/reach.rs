@@ -413,6 +413,16 @@ impl<T: HostTree> HostInode<T> {
         self.open_anew(HostAccess::ReadWrite).or_else(|_| self.open_anew(HostAccess::Read))
     }
 
+    /// A descriptor that the host can be asked by what others do to the file; it holds nothing beyond its use.
+    pub(super) fn open_watched(&self) -> Option<Arc<OwnedFd>> {
+        let watchable = self.is_shared() && T::ADOPTS;
+        match self.identity.file_type {
+            FileType::Directory if watchable => self.core.tree.open_directory(&*self.node().ok()?).ok().map(Arc::new),
+            FileType::Regular if watchable => self.open_anew(HostAccess::Read).ok().map(Arc::new),
+            _ => None,
+        }
+    }
+
     fn open_anew(&self, access: HostAccess) -> Result<OwnedFd> {
         let tree = &self.core.tree;
         let again = {

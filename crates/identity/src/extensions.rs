@@ -32,6 +32,12 @@ impl Extensions {
         found.clone().downcast().ok()
     }
 
+    /// Whether nobody has asked for any.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.read().is_empty()
+    }
+
     /// The value of type `T`, made by `make` if there is none yet. No lock is held while it is made; of two that are made at
     /// once, one is dropped.
     pub fn get_or_init<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use moat_abi::{Errno, Result};
+use moat_identity::Extensions;
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, NewProcess, Order, VdsoLayout, execute};
 use moat_sync::async_mutex::{AsyncGuard, AsyncMutex};
 use moat_sync::{LockClass, Mutex, MutexGuard};
@@ -81,6 +82,7 @@ pub struct MemoryManager {
     users: AtomicUsize,
     map_lock: AsyncMutex,
     private_barrier: AtomicBool,
+    extensions: Extensions,
     state: Mutex<MmState>,
 }
 
@@ -171,6 +173,7 @@ impl MemoryManager {
             users: AtomicUsize::new(1),
             map_lock: AsyncMutex::new(),
             private_barrier: AtomicBool::new(false),
+            extensions: Extensions::default(),
             state: Mutex::new(LockClass::Vmas, state),
         }
     }
@@ -185,6 +188,12 @@ impl MemoryManager {
     #[must_use]
     pub fn ids(&self) -> &Arc<MmIds> {
         &self.ids
+    }
+
+    /// What subsystems of higher layers keep with an address space; a copy has none of it.
+    #[must_use]
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
     }
 
     /// The host process.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use moat_abi::mman::{MapFlags, ProtFlags};
 use moat_abi::{Errno, Result};
-use moat_platform::{GUEST_BOTTOM, GUEST_TOP, GuestThread, Order};
+use moat_platform::{GUEST_BOTTOM, GUEST_TOP, GuestThread, Order, execute};
 
 use crate::copy::effective_prot;
 use crate::manager::{MmState, When, checked_len};
@@ -85,6 +85,19 @@ struct Checked {
 }
 
 impl MemoryManager {
+    /// As [`MemoryManager::mmap`], for who writes to the memory before the thread resumes: nothing is deferred.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn mmap_at_once(&self, thread: &mut dyn GuestThread, request: MmapRequest) -> Result<u64> {
+        let len = request.len;
+        let addr = self.mmap(thread, request).await?;
+        // Any order takes those along that were deferred before it; this one does nothing else.
+        let advice = moat_abi::mman::MADV_NORMAL;
+        execute(thread, Order::Madvise { addr, len, advice }).await?;
+        Ok(addr)
+    }
+
     /// Maps memory (`do_mmap`); gives the address.
     ///
     /// # Errors

@@ -62,6 +62,9 @@ impl MemoryManager {
         &self,
         mut mappable: impl FnMut(&Arc<dyn Mappable>) -> Result<Ref<MappableState>, Refusal>,
     ) -> Result<SavedMemory, Refusal> {
+        if !self.extensions().is_empty() {
+            return Err(Refusal::new("asynchronous I/O of the kernel (io_setup)"));
+        }
         // Copied, as what an area shows may lock anything.
         let (vmas, imaged, mut state) = {
             let s = self.state();

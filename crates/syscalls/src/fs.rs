@@ -6,6 +6,7 @@ pub mod io;
 mod pauses;
 
 pub mod access;
+pub mod aio;
 pub mod attr;
 pub mod counters;
 pub mod descriptors;
@@ -33,6 +34,7 @@ pub mod xattr;
 /// The tables of all families.
 pub(crate) static TABLES: &[&[crate::SyscallDecl]] = &[
     access::TABLE,
+    aio::TABLE,
     attr::TABLE,
     counters::TABLE,
     descriptors::TABLE,

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acl;
+pub mod aio_limits;
 pub mod anon;
 pub mod caller;
 pub mod clock;
@@ -53,6 +54,7 @@ pub mod text_busy;
 pub mod vfs;
 pub mod walk;
 
+pub use aio_limits::AioLimits;
 pub use caller::{Caller, KernelCaller};
 pub use cred::{Credentials, UserNamespace};
 pub use dentry::Dentry;

@@ -6,6 +6,7 @@ use moat_abi::stat::DeviceId;
 use moat_identity::{Counter, Extensions, UserNamespace};
 use moat_sync::Mutex;
 
+use crate::aio_limits::AioLimits;
 use crate::dentry::DentryCache;
 use crate::inode::SpecialFiles;
 use crate::inotify::Watches;
@@ -50,6 +51,8 @@ pub struct Tables {
     pub(crate) text_uses: Arc<TextUses>,
     /// Which files are watched for events.
     pub watches: Arc<Watches>,
+    /// Requests of asynchronous I/O.
+    pub aio: Arc<AioLimits>,
     /// Names that are known.
     pub(crate) dentries: Arc<DentryCache>,
     /// Held by every rename between directories, so that who is whose ancestor does not change under it.

@@ -51,6 +51,7 @@ impl Vfs {
             text_uses: Arc::default(),
             dentries: Arc::new(DentryCache::new(&watches)),
             watches,
+            aio: Arc::default(),
             rename: Mutex::new(LockClass::Rename, ()),
             epoll_nesting: Mutex::new(LockClass::Epoll, ()),
             ids: VfsIds {

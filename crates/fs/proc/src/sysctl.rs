@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use moat_abi::cap::Cap;
 use moat_abi::prctl::UTS_LEN;
@@ -14,6 +15,7 @@ use moat_kernel::kernel::{Kernel, RELEASE, VERSION};
 use moat_kernel::process::core_pattern::CorePattern;
 use moat_kernel::quotas::NamespaceQuotas;
 use moat_sync::{LockClass, Mutex};
+use moat_vfs::AioLimits;
 use moat_vfs::caller::Caller;
 use moat_vfs::cred::Credentials;
 use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
@@ -29,6 +31,7 @@ pub struct Scope {
     mqueue: Arc<MqueueSettings>,
     kept: Arc<Kept>,
     watches: Arc<Watches>,
+    aio: Arc<AioLimits>,
     core: Arc<CorePattern>,
     lease_break_time: Arc<Setting>,
     quotas: Arc<NamespaceQuotas>,
@@ -40,13 +43,13 @@ impl Scope {
     #[must_use]
     pub fn new(kernel: &Kernel, namespaces: &Arc<Namespaces>) -> Scope {
         let times = kernel.vfs.leases.break_time.clone();
-        let files = (&kernel.vfs.watches, times);
+        let files = (&kernel.vfs.watches, &kernel.vfs.aio, times);
         Scope::of(kernel.boot_id, files, (&kernel.core_pattern, &kernel.quotas), namespaces)
     }
 
     fn of(
         boot_id: [u8; 16],
-        (watches, lease_break_time): (&Arc<Watches>, Arc<Setting>),
+        (watches, aio, lease_break_time): (&Arc<Watches>, &Arc<AioLimits>, Arc<Setting>),
         (core, quotas): (&Arc<CorePattern>, &Arc<NamespaceQuotas>),
         namespaces: &Arc<Namespaces>,
     ) -> Scope {
@@ -56,6 +59,7 @@ impl Scope {
             mqueue: MqueueSettings::of(&namespaces.ipc),
             kept: namespaces.net.extensions.get_or_init(Kept::default),
             watches: watches.clone(),
+            aio: aio.clone(),
             core: core.clone(),
             lease_break_time,
             quotas: quotas.clone(),
@@ -91,6 +95,8 @@ type Entry = (&'static str, Value);
 const LONGEST: usize = 256;
 
 const SETTINGS: &[Entry] = &[
+    ("fs/aio-max-nr", Value::Number(|s| &s.aio.most)),
+    ("fs/aio-nr", Value::Made(|s| s.aio.used.load(Ordering::Relaxed).to_string())),
     ("fs/file-max", Value::Fixed("9223372036854775807")),
     ("fs/file-nr", Value::Fixed("0\t0\t9223372036854775807")),
     ("fs/inotify/max_queued_events", Value::Number(|s| &s.watches.max_queued_events)),
@@ -421,7 +427,7 @@ mod tests {
             net: NetNamespace::new(4, user_ns.clone()),
             cgroup: CgroupNamespace::new(5, user_ns),
         };
-        let files = (&Arc::new(Watches::new(1 << 30)), Arc::new(Setting::new(45, 0, 100)));
+        let files = (&Arc::new(Watches::new(1 << 30)), &Arc::default(), Arc::new(Setting::new(45, 0, 100)));
         Scope::of([0; 16], files, (&Arc::default(), &Arc::default()), &Arc::new(namespaces))
     }
 

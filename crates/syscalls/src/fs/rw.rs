@@ -121,12 +121,19 @@ async fn sys_preadv2(
     flags: u32,
 ) -> SyscallResult {
     let at = offset_or_position(offset)?;
+    let f = source(t, fd, at)?;
+    let iov = t.mm().read_iovecs(vec, count)?;
+    read_into(t, &f, &iov, at, flags).await
+}
+
+/// Reads from a file that is open for reading, as the flags of preadv2(2) say.
+pub(super) async fn read_into(t: &mut CurrentTask, f: &Arc<OpenFile>, iov: &IoVec, at: At, flags: u32) -> SyscallResult {
     let flags = checked_flags(flags)?;
     // Nothing can be read behind the end.
     if flags.contains(RwFlags::APPEND) {
         return Err(Errno::EOPNOTSUPP.into());
     }
-    read_vec(t, fd, vec, count, at, blocking(flags)).await
+    io::read(t, f, iov, at, blocking(flags)).await
 }
 
 async fn sys_pwritev2(
@@ -139,19 +146,25 @@ async fn sys_pwritev2(
     flags: u32,
 ) -> SyscallResult {
     let at = offset_or_position(offset)?;
+    let f = sink(t, fd, at)?;
+    let iov = t.mm().read_iovecs(vec, count)?;
+    write_from(t, &f, &iov, at, flags).await
+}
+
+/// Writes to a file that is open for writing, as the flags of pwritev2(2) say.
+pub(super) async fn write_from(t: &mut CurrentTask, f: &Arc<OpenFile>, iov: &IoVec, at: At, flags: u32) -> SyscallResult {
     let flags = checked_flags(flags)?;
     // They contradict each other.
     if flags.contains(RwFlags::APPEND | RwFlags::NOAPPEND) {
         return Err(Errno::EINVAL.into());
     }
     let append = if flags.contains(RwFlags::APPEND) { Append::Yes } else { Append::ByFlags };
-    let n = write_vec(t, fd, vec, count, at, append, blocking(flags)).await?;
+    let n = io::write(t, f, iov, at, append, blocking(flags)).await?;
     if flags.intersects(RwFlags::DSYNC | RwFlags::SYNC) {
-        let f = t.fds().get(fd)?;
         let kind = if flags.contains(RwFlags::SYNC) { SyncKind::All } else { SyncKind::Data };
         // A stream has nothing to write out.
         if f.inode().file_type() == FileType::Regular {
-            f.file().sync(&f, kind)?;
+            f.file().sync(f, kind)?;
         }
     }
     Ok(n)

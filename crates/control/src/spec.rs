@@ -50,6 +50,8 @@ pub struct SandboxSpec {
     pub network: NetworkMode,
     /// How the sentry reaches the host's files.
     pub files: FileAccess,
+    /// Which ids the guest has.
+    pub ids: IdView,
     /// The root container; its id is also the sandbox's.
     pub container: ContainerSpec,
     /// Whether the sandbox dies with the command that started it.
@@ -60,6 +62,15 @@ pub struct SandboxSpec {
     pub fds: DonatedFds,
     /// The session of security events that it begins with.
     pub session: Option<SessionSpec>,
+}
+
+/// Which user and group ids a guest has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IdView {
+    /// All, whatever they are on the host.
+    All,
+    /// Those of the sandbox's own user namespace, which the configuration has chosen.
+    Namespace,
 }
 
 /// A session of security events.

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use moat_abi::{Errno, Result};
 use rustix::fs::{Mode, OFlags, openat};
 
+use crate::spawn::IdMap;
+
 static DIR: OnceLock<Option<OwnedFd>> = OnceLock::new();
 
 /// Sets the directory; to be called before anything here is asked. Without a call it is /proc as this process sees it.
@@ -109,6 +111,12 @@ pub fn peak_resident_bytes(pid: i32) -> Option<u64> {
     let text = read(&format!("{pid}/status"))?;
     let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_ascii_whitespace().next()?;
     kib.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// A map of this process's user namespace, `uid_map` or `gid_map`: the ids outside are those of the namespace above.
+#[must_use]
+pub fn own_id_map(file: &str) -> Option<Vec<IdMap>> {
+    read(&format!("self/{file}")).map(|text| IdMap::parse_all(&text))
 }
 
 /// Whether the process of a pidfd is no more: it has ended, and its parent has reaped it (`Pid: -1`, proc_pid_fdinfo(5)). It may be

@@ -58,6 +58,8 @@ pub struct UserNamespace {
     /// What it counts as.
     _charge: Option<Charge>,
     maps: RwLock<IdMaps>,
+    /// Of a root namespace that has not all ids: what its ids are outside of this kernel.
+    outer: Option<IdMaps>,
 }
 
 impl std::fmt::Debug for UserNamespace {
@@ -83,7 +85,39 @@ impl UserNamespace {
                 LockClass::Table,
                 IdMaps { uid: Some(all.clone()), gid: Some(all), setgroups_denied: false },
             ),
+            outer: None,
         })
+    }
+
+    /// As [`UserNamespace::root`], with the ids that `outer` names and no others, each itself; `outer` is what /proc/PID/uid_map shows.
+    #[must_use]
+    pub fn root_mapped(outer: IdMaps) -> Arc<UserNamespace> {
+        let own = |ranges: &Option<Vec<IdRange>>| {
+            Some(ranges.iter().flatten().map(|r| IdRange { outside: r.inside, ..*r }).collect())
+        };
+        let maps = IdMaps { uid: own(&outer.uid), gid: own(&outer.gid), setgroups_denied: outer.setgroups_denied };
+        let maps = RwLock::new(LockClass::Table, maps);
+        Arc::new(UserNamespace {
+            id: ROOT_ID,
+            parent: None,
+            owner: (0, 0),
+            level: 0,
+            maker: Setfcap::Held,
+            _charge: None,
+            maps,
+            outer: Some(outer),
+        })
+    }
+
+    /// Whether every id is itself: nothing has to be looked up.
+    fn has_all(&self) -> bool {
+        self.parent.is_none() && self.outer.is_none()
+    }
+
+    /// The maps as the namespace itself is shown them.
+    #[must_use]
+    pub fn shown_maps(&self) -> IdMaps {
+        self.outer.clone().unwrap_or_else(|| self.maps())
     }
 
     /// A child namespace with no mapping yet; `id` is fresh.
@@ -111,6 +145,7 @@ impl UserNamespace {
             maker,
             _charge: charge,
             maps: RwLock::new(LockClass::Table, maps),
+            outer: None,
         }))
     }
 
@@ -174,13 +209,13 @@ impl UserNamespace {
     /// The kernel's uid of `uid` inside; `None` if it is not mapped.
     #[must_use]
     pub fn kernel_uid(&self, uid: u32) -> Option<u32> {
-        if self.is_root() { (uid != u32::MAX).then_some(uid) } else { to_kernel(self.maps.read().uid.as_deref(), uid) }
+        if self.has_all() { (uid != u32::MAX).then_some(uid) } else { to_kernel(self.maps.read().uid.as_deref(), uid) }
     }
 
     /// The kernel's gid of `gid` inside; `None` if it is not mapped.
     #[must_use]
     pub fn kernel_gid(&self, gid: u32) -> Option<u32> {
-        if self.is_root() { (gid != u32::MAX).then_some(gid) } else { to_kernel(self.maps.read().gid.as_deref(), gid) }
+        if self.has_all() { (gid != u32::MAX).then_some(gid) } else { to_kernel(self.maps.read().gid.as_deref(), gid) }
     }
 
     /// What the kernel's `uid` is inside; [`OVERFLOW_ID`] if it is not mapped.

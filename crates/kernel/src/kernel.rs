@@ -43,6 +43,8 @@ pub struct Config {
     pub total_memory: u64,
     /// The names of the first UTS namespace.
     pub names: UtsNames,
+    /// The first user namespace.
+    pub user_ns: Arc<UserNamespace>,
     /// Whether system calls are logged.
     pub strace: Strace,
     /// Says what file system types, devices and address families there are. What it registers may refer to the kernel, which
@@ -134,7 +136,7 @@ impl Kernel {
     /// Those of the first pid namespace.
     pub fn boot(config: Config) -> moat_abi::Result<Arc<Kernel>> {
         // The first namespaces have the inode numbers of Linux's (`PROC_PID_INIT_INO` and its like).
-        let root_user_ns = UserNamespace::root();
+        let root_user_ns = config.user_ns;
         let root_pid_ns = PidNamespace::new(0xeffffffc, root_user_ns.clone(), None)?;
         let user = || root_user_ns.clone();
         let root_namespaces = Namespaces {

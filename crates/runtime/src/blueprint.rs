@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostNodes, JailSpec,
-    Lifetime, MountFlags, MountKind, MountSpec, Overlay, PageLoading, ProcessSpec, RestoreSpec, RootSpec, SPEC_VERSION,
-    SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec, Sharing, TreeKind,
+    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostNodes, IdView,
+    JailSpec, Lifetime, MountFlags, MountKind, MountSpec, Overlay, PageLoading, ProcessSpec, RestoreSpec, RootSpec,
+    SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
 use rustix::fs::{FileType, StatVfsMountFlags};
@@ -254,6 +254,7 @@ impl Blueprint {
             call_sites: config.call_sites,
             network: config.network,
             files: config.files,
+            ids: self.plan.as_ref().map_or(IdView::All, Plan::id_view),
             container: self.into_container_spec(opener, stdio, nodes, SharedNamespaces::default(), descriptors)?,
             lifetime,
             logging: config.log_spec(),

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use moat_control::spec::{JailSpec, NetworkMode, NetworkOrigin, Trees};
+use moat_control::spec::{IdView, JailSpec, NetworkMode, NetworkOrigin, Trees};
 use moat_host::spawn::{IdMap, Joins, Namespaces};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, Spec};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -109,6 +109,16 @@ impl Plan {
                 NetworkMode::Host => NetworkNamespace::Current,
             },
             capabilities: network_capabilities(config.network, permitted),
+        }
+    }
+
+    /// Which ids its guest has: those of a user namespace that somebody has chosen for it.
+    pub(crate) fn id_view(&self) -> IdView {
+        match &self.user {
+            UserNamespace::New | UserNamespace::Current => IdView::All,
+            // As `identity` has it: what can't be joined again is as if nobody had asked for it.
+            UserNamespace::Join(path) if is_same(path, Path::new("/proc/self/ns/user")) => IdView::All,
+            UserNamespace::Mapped { .. } | UserNamespace::Join(_) => IdView::Namespace,
         }
     }
 

@@ -88,6 +88,7 @@ mod tests {
                 cpu_count: 1,
                 total_memory: 1 << 30,
                 names: UtsNames { host: host.into(), domain: Vec::new() },
+                user_ns: moat_identity::UserNamespace::root(),
                 strace: Strace::Off,
                 assemble: Box::new(move |kernel| registry(network, kernel)),
             })

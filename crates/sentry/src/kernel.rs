@@ -8,6 +8,7 @@ use moat_abi::Errno;
 use moat_control::spec::{self, PlatformKind};
 use moat_control::{BootError, ExitStatus, Listener};
 use moat_identity::namespaces::UtsNames;
+use moat_identity::user_ns::{IdMaps, IdRange, UserNamespace};
 use moat_kernel::kernel::{Config, Kernel};
 use moat_platform::{Platform, PlatformEvents};
 use moat_platform_ptrace::Ptrace;
@@ -54,6 +55,7 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
             host: spec.container.hostname.clone().into_bytes(),
             domain: spec.container.domainname.clone().into_bytes(),
         },
+        user_ns: first_user_namespace(spec.ids),
         strace: control::strace(&spec.logging).map_err(BootError::new)?,
         assemble: Box::new(move |kernel| assembly::registry(network, kernel)),
     };
@@ -63,6 +65,24 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
 
     assembly::add_devices(network, &kernel.root_namespaces.net);
     run(kernel, args, signals)
+}
+
+/// The guest's ids: all that there are, or those that the configuration has given this process's own namespace.
+fn first_user_namespace(ids: spec::IdView) -> Arc<UserNamespace> {
+    if ids == spec::IdView::All {
+        return UserNamespace::root();
+    }
+    let ranges = |file| {
+        let maps = moat_host::procfs::own_id_map(file);
+        maps.map(|maps| maps.iter().map(|m| IdRange { inside: m.inside, outside: m.outside, count: m.count }).collect())
+    };
+    match (ranges("uid_map"), ranges("gid_map")) {
+        (Some(uid), Some(gid)) => {
+            UserNamespace::root_mapped(IdMaps { uid: Some(uid), gid: Some(gid), setgroups_denied: false })
+        }
+        // Without a procfs nobody can say: the guest is shown more ids than files can have.
+        _ => UserNamespace::root(),
+    }
 }
 
 fn failed(what: &str, errno: Errno) -> BootError {

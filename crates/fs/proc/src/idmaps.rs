@@ -53,7 +53,9 @@ struct MapText {
 
 impl Text for MapText {
     fn read(&self, caller: &Credentials) -> Result<Vec<u8>> {
-        let maps = self.namespace.maps();
+        let own = Arc::ptr_eq(&caller.user_ns, &self.namespace);
+        // The first namespace of a container that has a map by its configuration: outside is the host.
+        let maps = if own { self.namespace.shown_maps() } else { self.namespace.maps() };
         Ok(match self.kind {
             Kind::Setgroups if maps.setgroups_denied => b"deny\n".to_vec(),
             Kind::Setgroups => b"allow\n".to_vec(),

@@ -95,6 +95,7 @@ type Entry = (&'static str, Value);
 const LONGEST: usize = 256;
 
 const SETTINGS: &[Entry] = &[
+    // Counted by requests that contexts may have, not by those under way.
     ("fs/aio-max-nr", Value::Number(|s| &s.aio.most)),
     ("fs/aio-nr", Value::Made(|s| s.aio.used.load(Ordering::Relaxed).to_string())),
     ("fs/file-max", Value::Fixed("9223372036854775807")),

@@ -46,7 +46,9 @@ syscalls! { pub static TABLE;
 
 /// Bytes of the largest ring's events (`ioctx_alloc`).
 const MOST_BYTES: u64 = 0x1000_0000;
-const EVENT: u64 = size_of::<IoEvent>() as u64;
+/// Bytes of a `struct io_event`.
+const EVENT: u64 = 32;
+const _: () = assert!(size_of::<IoEvent>() == 32);
 
 async fn sys_io_setup(t: &mut CurrentTask, requests: u32, out: UserPtr<u64>) -> SyscallResult {
     let known = t.mm().read(out)?;
@@ -118,6 +120,7 @@ async fn submit(t: &mut CurrentTask, context: &Arc<Context>, requests: UserPtr<u
     if request.aio_reserved2 != 0 || i64::try_from(request.aio_nbytes).is_err() {
         return Err(Errno::EINVAL);
     }
+    // From here on its event has a place.
     context.reserve()?;
     let begun = begin(t, context, &request, object).await;
     if begun.is_err() {
@@ -139,6 +142,7 @@ async fn begin(t: &mut CurrentTask, context: &Arc<Context>, request: &Iocb, obje
     // `aio_key`, by which io_cancel(2) knows a request that was submitted.
     t.mm().write(UserAddr::new(object).add(8)?.cast(), &0_u32)?;
     let completion = Completion { data: request.aio_data, object, counter };
+    // NOOP was never made (`__io_submit_one`).
     match request.aio_lio_opcode {
         IOCB_CMD_PREAD | IOCB_CMD_PREADV | IOCB_CMD_PWRITE | IOCB_CMD_PWRITEV => {
             let result = transfer(t, &file, request).await?;
@@ -155,7 +159,12 @@ async fn begin(t: &mut CurrentTask, context: &Arc<Context>, request: &Iocb, obje
 /// A read or write: its result is the event's, but for what is wrong with the request itself.
 async fn transfer(t: &mut CurrentTask, file: &Arc<OpenFile>, request: &Iocb) -> Result<i64> {
     let reads = matches!(request.aio_lio_opcode, IOCB_CMD_PREAD | IOCB_CMD_PREADV);
-    if reads { file.check_readable()? } else { file.check_writable()? }
+    // These come before the buffers are looked at (`aio_read`, `aio_write`).
+    if reads {
+        file.check_readable()?
+    } else {
+        file.check_writable()?
+    }
     if file.inode().file_type() == FileType::Directory {
         return Err(Errno::EINVAL);
     }
@@ -193,6 +202,7 @@ fn begin_sync(context: &Arc<Context>, f: Arc<OpenFile>, r: &Iocb, what: Completi
         return Err(Errno::EINVAL);
     }
     let context = context.clone();
+    // The disk takes its time, and nobody waits for it but who asks for the event.
     moat_sync::spawn(async move {
         let done = block_in_place(|| f.file().sync(&f, kind));
         context.complete(&what, done.map_or_else(failed, |()| 0)).await;
@@ -207,12 +217,14 @@ fn begin_poll(context: &Arc<Context>, f: Arc<OpenFile>, r: &Iocb, what: Completi
         return Err(Errno::EINVAL);
     }
     let poll = PollRequest::new(f, PollEvents::from_pollfd(events.cast_signed()), what);
+    // Known before it runs, so that it can be cancelled from the first moment on.
     context.add_poll(poll.clone());
     moat_sync::spawn(poll.run(context.clone()));
     Ok(())
 }
 
 fn sys_io_cancel(t: &mut CurrentTask, context: u64, request: UserAddr, _result: UserPtr<IoEvent>) -> SyscallResult {
+    // Written by io_submit(2), so that only what was submitted can be cancelled.
     let key: u32 = t.mm().read(request.add(8)?.cast())?;
     if key != 0 {
         return Err(Errno::EINVAL.into());
@@ -254,11 +266,13 @@ async fn get(t: &mut CurrentTask, asked: Asked) -> Result<Option<u64>, SyscallEr
             },
             Err(errno) => return Err(errno.into()),
         }
+        // With no time to wait there is one look.
         if done >= least || asked.timeout == Some(Duration::ZERO) {
             break;
         }
         if context.is_dead() {
-            return if done == 0 { Err(Errno::EINVAL.into()) } else { Ok(Some(done as u64)) };
+            // Somebody else destroyed it meanwhile.
+            return if done == 0 { Err(Errno::EINVAL.into()) } else { Ok(u64::try_from(done).ok()) };
         }
         let look = |_: &mut CurrentTask| if context.has_news() { Poll::Ready(()) } else { Poll::Pending };
         match t.wait_for(&(&context.queue, PollEvents::IN), &wait, look).await {
@@ -268,7 +282,7 @@ async fn get(t: &mut CurrentTask, asked: Asked) -> Result<Option<u64>, SyscallEr
             Err(_) => break,
         }
     }
-    Ok(Some(done as u64))
+    Ok(u64::try_from(done).ok())
 }
 
 fn span(t: &CurrentTask, timeout: UserPtr<Timespec>) -> Result<Option<Duration>> {
@@ -288,6 +302,7 @@ async fn sys_io_getevents(
     events: UserAddr,
     timeout: UserPtr<Timespec>,
 ) -> SyscallResult {
+    // Read first: a bad address is told before a bad context.
     let timeout = span(t, timeout)?;
     let got = get(t, Asked { context, least, most, events, timeout }).await?;
     got.ok_or(Errno::EINTR.into())

@@ -127,7 +127,13 @@ async fn sys_preadv2(
 }
 
 /// Reads from a file that is open for reading, as the flags of preadv2(2) say.
-pub(super) async fn read_into(t: &mut CurrentTask, f: &Arc<OpenFile>, iov: &IoVec, at: At, flags: u32) -> SyscallResult {
+pub(super) async fn read_into(
+    t: &mut CurrentTask,
+    f: &Arc<OpenFile>,
+    iov: &IoVec,
+    at: At,
+    flags: u32,
+) -> SyscallResult {
     let flags = checked_flags(flags)?;
     // Nothing can be read behind the end.
     if flags.contains(RwFlags::APPEND) {
@@ -152,7 +158,13 @@ async fn sys_pwritev2(
 }
 
 /// Writes to a file that is open for writing, as the flags of pwritev2(2) say.
-pub(super) async fn write_from(t: &mut CurrentTask, f: &Arc<OpenFile>, iov: &IoVec, at: At, flags: u32) -> SyscallResult {
+pub(super) async fn write_from(
+    t: &mut CurrentTask,
+    f: &Arc<OpenFile>,
+    iov: &IoVec,
+    at: At,
+    flags: u32,
+) -> SyscallResult {
     let flags = checked_flags(flags)?;
     // They contradict each other.
     if flags.contains(RwFlags::APPEND | RwFlags::NOAPPEND) {

@@ -118,6 +118,7 @@ impl Context {
         let mut s = self.state.lock();
         let taken = head.checked_sub(s.head).unwrap_or_else(|| head.wrapping_add(self.capacity).wrapping_sub(s.head));
         let taken = usize::try_from(taken).unwrap_or(usize::MAX);
+        // A head beyond the tail is nonsense, and changes nothing.
         if taken <= s.events.len() {
             s.events.drain(..taken);
             s.head = head;
@@ -203,6 +204,7 @@ impl Context {
         let _turn = self.turn.lock().await;
         self.see_head();
         let events: Vec<IoEvent> = self.state.lock().events.iter().take(most).cloned().collect();
+        // Nobody else takes any meanwhile, and what comes is queued behind them.
         let Some(memory) = self.memory.upgrade().filter(|_| !events.is_empty()) else { return Ok(0) };
         memory.write_array(out, &events)?;
         let head = {
@@ -217,6 +219,7 @@ impl Context {
     }
 
     pub(super) fn add_poll(&self, poll: Arc<PollRequest>) {
+        // Destroyed meanwhile, it must not wait for ever.
         let dead = {
             let mut s = self.state.lock();
             s.polls.push(poll.clone());
@@ -280,6 +283,7 @@ impl Contexts {
     }
 
     pub(super) fn remove(&self, context: &Arc<Context>) {
+        // By what it is: the address may be another context's by now.
         self.list.lock().retain(|known| !Arc::ptr_eq(known, context));
     }
 }

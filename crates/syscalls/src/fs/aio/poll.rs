@@ -42,6 +42,7 @@ impl PollRequest {
     /// Ends it without a result; false if it has ended, or was cancelled before.
     pub(super) fn cancel(&self) -> bool {
         let done = self.state.compare_exchange(WAITS, CANCELLED, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        // Of two that cancel, or one and the file, the first has done it.
         if done {
             self.cancelled.wake_all();
         }
@@ -55,6 +56,7 @@ impl PollRequest {
     }
 
     async fn ready(&self) -> i64 {
+        // Registered before the first look: no change is missed.
         let mut listener: Listener = self.cancelled.listen(PollEvents::all());
         if let Some(registration) = self.file.register(self.events, listener.notifier()) {
             listener.keep(registration);

@@ -23,6 +23,7 @@ mod death;
 pub mod exec;
 pub mod exit;
 pub mod observe;
+mod parcel;
 pub mod past_usage;
 pub mod recent;
 pub(crate) mod rest;

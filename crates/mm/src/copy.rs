@@ -1,10 +1,11 @@
 //! Copies between the sentry and guest memory.
 //!
-//! All are synchronous and hold no lock. EFAULT comes from the host process's page tables, so a copy sees exactly the
+//! All are synchronous and hold no lock. Few bytes of the call that is just being made travel with it ([`moat_platform::parcel`]);
+//! all others are copied by the host. EFAULT comes from the host process's page tables, so a copy sees exactly the
 //! protections that the guest does. A range that leaves user space fails as a whole, as access_ok() has it.
 
 use moat_abi::{Errno, Result};
-use moat_platform::GUEST_TOP;
+use moat_platform::{GUEST_TOP, parcel};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use moat_abi::mman::ProtFlags;
@@ -39,6 +40,12 @@ impl<'a, const CHUNK: usize> StringReader<'a, CHUNK> {
     /// # Errors
     /// As there.
     pub fn read(&mut self, addr: UserAddr, max: usize) -> Result<Vec<u8>> {
+        let brought = parcel::bytes_from(self.mm.space().host_pid(), addr.get(), &mut self.buf);
+        // The buffer holds nothing of its own kind now.
+        self.len = 0;
+        if let Some(len) = self.buf.iter().take(brought.min(max)).position(|&b| b == 0) {
+            return Ok(self.buf[..len].to_vec());
+        }
         let mut string = Vec::new();
         while string.len() < max {
             let left = max.saturating_sub(string.len());
@@ -89,6 +96,9 @@ impl MemoryManager {
         if buf.is_empty() {
             return Ok(0);
         }
+        if parcel::read(self.space().host_pid(), addr.get(), buf) {
+            return Ok(buf.len());
+        }
         self.space().read(addr.get(), buf).map_err(gone_is_fault)
     }
 
@@ -110,6 +120,14 @@ impl MemoryManager {
         if buf.is_empty() {
             return Ok(0);
         }
+        let pid = self.space().host_pid();
+        if parcel::has_room(pid, buf.len())
+            && self.writable_prefix(addr, buf.len()) == buf.len()
+            && parcel::give(pid, addr.get(), buf)
+        {
+            return Ok(buf.len());
+        }
+        parcel::written(pid, addr.get(), buf.len());
         self.space().write(addr.get(), buf).map_err(gone_is_fault)
     }
 
@@ -117,7 +135,13 @@ impl MemoryManager {
     #[must_use]
     pub fn read_ranges(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> usize {
         // One host call for all of them, if nothing is wrong; else one by one from where that has come to.
-        let at_once = if ranges.len() > 1 { self.space().read_ranges(ranges, buf).unwrap_or(0) } else { 0 };
+        let at_once = match ranges {
+            [] | [_] => 0,
+            several => {
+                several.iter().for_each(|(addr, len)| parcel::settle(self.space().host_pid(), *addr, *len));
+                self.space().read_ranges(ranges, buf).unwrap_or(0)
+            }
+        };
         copy_rest(ranges, at_once.min(buf.len()), buf.len(), |addr, from, to| {
             let part = buf.get_mut(from..to).ok_or(Errno::EFAULT)?;
             self.read_partial(addr, part)
@@ -127,7 +151,13 @@ impl MemoryManager {
     /// Copies to one range after the other, address and length, up to the first byte that can't be written; gives the bytes copied.
     #[must_use]
     pub fn write_ranges(&self, ranges: &[(u64, usize)], buf: &[u8]) -> usize {
-        let at_once = if ranges.len() > 1 { self.space().write_ranges(ranges, buf).unwrap_or(0) } else { 0 };
+        let at_once = match ranges {
+            [] | [_] => 0,
+            several => {
+                several.iter().for_each(|(addr, len)| parcel::written(self.space().host_pid(), *addr, *len));
+                self.space().write_ranges(ranges, buf).unwrap_or(0)
+            }
+        };
         copy_rest(ranges, at_once.min(buf.len()), buf.len(), |addr, from, to| {
             let part = buf.get(from..to).ok_or(Errno::EFAULT)?;
             self.write_partial(addr, part)
@@ -143,6 +173,7 @@ impl MemoryManager {
         if buf.is_empty() {
             return Ok(0);
         }
+        parcel::written(self.space().host_pid(), addr.get(), buf.len());
         self.space().write_forced(addr.get(), buf).map_err(gone_is_fault)
     }
 

@@ -81,8 +81,8 @@ impl Rig {
         let mut future = pin!(future);
         let waker = Waker::from(self.bell.clone());
         let mut cx = Context::from_waker(&waker);
-        let deadline = Instant::now() + PATIENCE;
         loop {
+            let deadline = Instant::now() + PATIENCE;
             if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
                 return value;
             }

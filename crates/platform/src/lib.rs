@@ -15,6 +15,7 @@
 pub mod conformance;
 pub mod event;
 pub mod order;
+pub mod parcel;
 pub mod peak;
 pub mod regs;
 
@@ -29,6 +30,7 @@ use moat_sync::executor::EventSource;
 
 pub use event::{Event, Fault, ForeignAbi};
 pub use order::{Atomic32, MapSource, Order};
+pub use parcel::{Gifts, Parcel, ParcelMemory};
 pub use peak::PeakResident;
 pub use regs::Regs;
 
@@ -269,6 +271,18 @@ pub trait GuestThread: Send {
     /// How it was handed over at the last switch, if the platform knows. For traces: it costs a look at the clock.
     fn stay(&self) -> Option<Stay> {
         None
+    }
+
+    /// What the call that the thread is stopped in has brought along, if the platform does such things and it has entered in a way that
+    /// allows for them.
+    fn parcel(&mut self) -> Option<Parcel> {
+        None
+    }
+
+    /// What the thread is to take back at the next switch, in which nothing else of it is changed but [`GuestThread::set_ret`].
+    /// Anything else that is asked of it first has them written at once.
+    fn take_back(&mut self, mut gifts: Gifts) {
+        gifts.write_out();
     }
 
     /// A handle by which others make this thread leave application code.

@@ -22,10 +22,15 @@ pub const MAX_SITES: u32 = 2048;
 pub const JUMP_TABLE: u64 = 0x6_0000;
 /// Bytes from one landing to the next.
 pub const LANDING_STRIDE: u64 = 16;
-/// Bytes of an area: one page of [`Control`], the rest is the signal stack.
-pub const AREA_LEN: u64 = 0x8000;
+/// Bytes of an area: [`Control`] and the parcel, then the signal stack.
+pub const AREA_LEN: u64 = 0x9000;
 /// Offset of the signal stack.
-pub const STACK_OFFSET: u64 = 0x1000;
+pub const STACK_OFFSET: u64 = 0x2000;
+/// Offset of the parcel: bytes that a call brings along or takes back with it, so that nobody has to reach into the other's memory
+/// for them. Few bytes lie in the page that the rest of [`Control`] is in.
+pub const PARCEL: u64 = (size_of::<Control>() as u64).next_multiple_of(64);
+/// Bytes that it has room for.
+pub const PARCEL_LEN: u64 = STACK_OFFSET - PARCEL;
 /// Areas in one process: more would run into the end of the host's address space.
 pub const MAX_AREAS_PER_PROCESS: u32 = 0xd000;
 
@@ -152,7 +157,28 @@ pub struct CallSlot {
     pub kicked: u64,
     /// Sentry: [`MAGIC`], by which the stub knows that %gs refers to an area.
     pub magic: u64,
+    /// Stub: bytes of the parcel that hold what [`takes`] says, 0 if they could not be read.
+    pub taken: u32,
+    /// Sentry: how many of `gifts` there are, if the reply is [`REPLY_RESUME`].
+    pub gift_count: u32,
+    /// Sentry: where in the parcel the bytes of the first one begin; those of the others follow.
+    pub gifts_at: u64,
+    /// Sentry: what is to be copied to the application's memory.
+    pub gifts: [Gift; GIFTS],
 }
+
+/// Bytes for the application's memory.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Gift {
+    /// Where they belong.
+    pub addr: u64,
+    /// How many there are.
+    pub len: u64,
+}
+
+/// Ranges that one call gives back at most.
+pub const GIFTS: usize = 4;
 
 /// [`CallSlot::magic`].
 pub const MAGIC: u64 = 0x4d4f_4154;
@@ -200,6 +226,85 @@ pub struct Control {
 
 /// Numbers of calls that the stub may have an answer to: those below.
 pub const ANSWERS: usize = 192;
+
+/// What a call brings along in the parcel: bytes that one of its arguments refers to.
+pub mod takes {
+    /// A string, with its NUL, or as much of it as [`STRING_LEN`] allows.
+    pub const STRING: u16 = 1 << 15;
+    /// Most bytes of a string.
+    pub const STRING_LEN: u64 = 256;
+    /// Where the number of the argument with the address is, three bits.
+    pub const ADDR: u32 = 0;
+    /// Where the number of the argument with the length is, three bits.
+    pub const LEN: u32 = 3;
+    /// Where the logarithm of what it counts is, three bits.
+    pub const SHIFT: u32 = 6;
+    /// Where a length is that is always the same, in words of four bytes, six bits; 0 if there is none.
+    pub const WORDS: u32 = 9;
+
+    /// Numbers of calls that bring something: those below.
+    pub const CALLS: usize = 440;
+
+    const fn string(addr: u16) -> u16 {
+        STRING | addr << ADDR
+    }
+
+    const fn bytes(addr: u16, len: u16, shift: u16) -> u16 {
+        addr << ADDR | len << LEN | shift << SHIFT
+    }
+
+    const fn fixed(addr: u16, len: u16) -> u16 {
+        addr << ADDR | (len / 4) << WORDS
+    }
+
+    /// By the number of the call; 0 is nothing.
+    pub const TABLE: [u16; CALLS] = {
+        let mut table = [0; CALLS];
+        table[1] = bytes(1, 2, 0); // write
+        table[2] = string(0); // open
+        table[4] = string(0); // stat
+        table[6] = string(0); // lstat
+        table[7] = bytes(0, 1, 3); // poll
+        table[13] = fixed(1, 32); // rt_sigaction
+        table[14] = fixed(1, 8); // rt_sigprocmask
+        table[18] = bytes(1, 2, 0); // pwrite64
+        table[19] = bytes(1, 2, 4); // readv
+        table[20] = bytes(1, 2, 4); // writev
+        table[21] = string(0); // access
+        table[35] = fixed(0, 16); // nanosleep
+        table[42] = bytes(1, 2, 0); // connect
+        table[44] = bytes(1, 2, 0); // sendto
+        table[46] = fixed(1, 56); // sendmsg
+        table[47] = fixed(1, 56); // recvmsg
+        table[49] = bytes(1, 2, 0); // bind
+        table[54] = bytes(3, 4, 0); // setsockopt
+        table[55] = fixed(4, 4); // getsockopt
+        table[76] = string(0); // truncate
+        table[80] = string(0); // chdir
+        table[82] = string(0); // rename
+        table[83] = string(0); // mkdir
+        table[84] = string(0); // rmdir
+        table[85] = string(0); // creat
+        table[87] = string(0); // unlink
+        table[89] = string(0); // readlink
+        table[90] = string(0); // chmod
+        table[137] = string(0); // statfs
+        table[230] = fixed(2, 16); // clock_nanosleep
+        table[233] = fixed(3, 12); // epoll_ctl
+        table[257] = string(1); // openat
+        table[258] = string(1); // mkdirat
+        table[262] = string(1); // newfstatat
+        table[263] = string(1); // unlinkat
+        table[267] = string(1); // readlinkat
+        table[268] = string(1); // fchmodat
+        table[269] = string(1); // faccessat
+        table[271] = bytes(0, 1, 3); // ppoll
+        table[332] = string(1); // statx
+        table[437] = string(1); // openat2
+        table[439] = string(1); // faccessat2
+        table
+    };
+}
 
 /// [`Control::features`]: rdfsbase and its like may be used by user code.
 pub const FEATURE_FSGSBASE: u64 = 1;

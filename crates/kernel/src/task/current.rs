@@ -9,7 +9,7 @@ use moat_abi::{Errno, Result};
 use moat_identity::session::JobMember;
 use moat_identity::{Limits, Namespaces, Pid, ProcessGroup, Resource};
 use moat_mm::{MemoryManager, UserAddr};
-use moat_platform::GuestThread;
+use moat_platform::{Gifts, GuestThread};
 use moat_sync::Mutex;
 use moat_vfs::caller::{CallingTask, PathStart};
 use moat_vfs::cred::Credentials;
@@ -49,6 +49,8 @@ pub struct CurrentTask {
     pub(crate) restart: Option<PendingRestart>,
     /// The last call left something to undo before application code runs: a temporary mask.
     pub(crate) after_call: bool,
+    /// What the thread is to take back from its last call.
+    pub(super) gifts: Option<Gifts>,
     /// Set by exit(2): the thread ends with this status.
     pub(crate) exit_status: Option<WaitStatus>,
     /// The vfork(2) parent that waits.
@@ -131,6 +133,7 @@ impl CurrentTask {
             given_up: None,
             restart: None,
             after_call: false,
+            gifts: None,
             exit_status: None,
             vfork: None,
             vfork_child: None,

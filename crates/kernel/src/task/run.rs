@@ -22,7 +22,7 @@ use crate::ptrace;
 use crate::seccomp::{self, Call};
 use crate::task::current::LastFault;
 use crate::task::death::Deathwatch;
-use crate::task::{CurrentTask, Task, recent};
+use crate::task::{CurrentTask, Task, parcel, recent};
 
 /// The exception of a step and of a debug register (`X86_TRAP_DB`).
 const DEBUG_TRAP: u64 = 1;
@@ -71,6 +71,7 @@ impl Task {
             // System time is the CPU time that a worker spends, less what it slept in host calls: Linux counts no sleep either.
             let (start, blocked) = (Instant::now(), busy::blocked());
             let polled = Pin::new(&mut future).poll(cx);
+            parcel::end_of_poll();
             let asleep = busy::blocked().saturating_sub(blocked);
             let spent = busy::on_cpu(start.elapsed().saturating_sub(asleep));
             if !asleep.is_zero() && self.kernel().waits.is_on() {
@@ -96,6 +97,7 @@ async fn run(t: &mut CurrentTask) {
     loop {
         if !t.work().is_empty() || t.restart.is_some() || t.after_call {
             t.after_call = false;
+            t.settle_gifts();
             // What is seldom awaited, or long, is in boxes of its own: each task's future has room for the largest of all others.
             if Box::pin(t.before_user()).await.is_err() {
                 return;
@@ -109,6 +111,7 @@ async fn run(t: &mut CurrentTask) {
         if !t.flags.enter() {
             continue;
         }
+        t.take_back();
         let resumed_ns = trace::began();
         // Application code runs here, and the orders that were deferred before it.
         let event = switch(t.thread()).await;
@@ -120,7 +123,9 @@ async fn run(t: &mut CurrentTask) {
                 t.rewrite_site();
                 t.call.begin(nr, &args);
                 recent::note(nr, &args);
+                t.open_parcel(nr);
                 t.syscall(nr, args).await;
+                t.close_parcel();
                 t.call.end();
                 t.observe_call(began_ns, nr, &args);
                 ptrace::stop::called(t);
@@ -149,6 +154,7 @@ async fn run(t: &mut CurrentTask) {
             }
         }
         if t.exit_status.is_some() {
+            t.settle_gifts();
             return;
         }
     }

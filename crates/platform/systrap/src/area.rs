@@ -235,6 +235,41 @@ impl Area {
         }
     }
 
+    /// Copies bytes out from `skip` behind `offset`, each once.
+    pub fn read_unaligned(self, offset: u64, skip: usize, buf: &mut [u8]) {
+        let mut at = offset.saturating_add(u64::try_from(skip).unwrap_or(u64::MAX));
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let word = at.is_multiple_of(8) && rest.len() >= 8;
+            let (part, next) = rest.split_at_mut(if word { 8 } else { 1 });
+            match part {
+                // SAFETY: `at` gives an address inside the mapping; any bits are a u8.
+                [byte] => *byte = unsafe { self.at::<u8>(at).read_volatile() },
+                word => word.copy_from_slice(&self.read(at).to_le_bytes()),
+            }
+            at = at.saturating_add(if word { 8 } else { 1 });
+            rest = next;
+        }
+    }
+
+    /// Copies bytes in to `skip` behind `offset`.
+    pub fn write_unaligned(self, offset: u64, skip: usize, bytes: &[u8]) {
+        let mut at = offset.saturating_add(u64::try_from(skip).unwrap_or(u64::MAX));
+        let mut rest = bytes;
+        while let Some((byte, next)) = rest.split_first() {
+            if at.is_multiple_of(8)
+                && let Some((word, next)) = rest.split_first_chunk()
+            {
+                self.write(at, u64::from_le_bytes(*word));
+                (at, rest) = (at.saturating_add(8), next);
+            } else {
+                // SAFETY: as above.
+                unsafe { self.at::<u8>(at).write_volatile(*byte) };
+                (at, rest) = (at.saturating_add(1), next);
+            }
+        }
+    }
+
     /// Copies everything from `offset` to the end of the area (the signal frame) from another area.
     pub fn copy_tail(self, from: Area, offset: u64) {
         for at in (offset..AREA_LEN).step_by(8) {

@@ -8,17 +8,21 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
 use moat_abi::{Errno, Result, nr};
-use moat_stub::layout::{AREA_LEN, CELLS, Cell, OP_FORK, OP_SPAWN, REPLY_STOP, STACK_OFFSET};
+use moat_platform::Answers;
+use moat_stub::layout::{
+    AREA_LEN, CELLS, Cell, Control, FEATURE_FSGSBASE, FEATURE_RDPID, MAGIC, OP_FORK, OP_SPAWN, REPLY_STOP, STACK_OFFSET,
+};
 
-use crate::area::{Area, control};
+use crate::area::{Area, call_slot, control};
 use crate::births::{Birth, CloneStage};
 use crate::call::{Call, Effect};
 use crate::core::Ordered;
+use crate::filter::SegmentBases;
 use crate::frame::at;
 use crate::space::{FreeSlot, Stage};
 use crate::state::{Born, HostThread, area_addr};
 use crate::stop::Stop;
-use crate::thread::{Thread, prepare_area};
+use crate::thread::Thread;
 
 const CLONE_PARENT: u64 = 0x8000;
 /// CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_CHILD_CLEARTID.
@@ -229,7 +233,7 @@ impl Thread {
                         host.core.births.reached(making.token, CloneStage::Told);
                     }
                 },
-                Ok(Stop::Signal { .. } | Stop::Call(_)) => {
+                Ok(Stop::Signal { .. } | Stop::Call { .. }) => {
                     host.space.kill();
                     outcome = Err(Errno::ESRCH);
                 }
@@ -252,6 +256,20 @@ impl Thread {
             }
         }
     }
+}
+
+/// Sets up the fields of an area that has not been used before.
+pub(crate) fn prepare_area(area: Area, slot: u32, frame: u64, bases: SegmentBases) {
+    let fsgsbase = if bases == SegmentBases::Instructions { FEATURE_FSGSBASE } else { 0 };
+    area.write(control!(features), fsgsbase | if crate::spin::has_rdpid() { FEATURE_RDPID } else { 0 });
+    area.write(control!(state), 0);
+    area.write(call_slot!(magic), MAGIC);
+    area.write(control!(frame), area_addr(slot) + frame);
+    area.write32(control!(reply), 0);
+    area.write32(control!(set_bases), 0);
+    area.write32(control!(alive), 1);
+    area.write_answers(&Answers::default());
+    const { assert!(size_of::<Control>() <= 4096) };
 }
 
 /// Adjusts the addresses inside a frame that was copied to another area.

@@ -13,6 +13,7 @@ use moat_sync::{Counters, LockClass, Mutex, WeakList};
 
 use crate::area::{Area, AreaPool};
 use crate::births::{Birth, Births, Pending};
+use crate::cpu_time::OpenTimes;
 use crate::cycles::Clock;
 use crate::filter::SegmentBases;
 use crate::frame::FrameLayout;
@@ -21,7 +22,7 @@ use crate::reaper::Reaper;
 use crate::sleepers::Sleepers;
 use crate::space::{FreeSlot, Space, SpaceHandle, Stage, tgkill};
 use crate::spin::Spinner;
-use crate::state::{Born, HostThread, OpenTimes, Wait, area_addr};
+use crate::state::{Born, HostThread, Wait, area_addr};
 use crate::thread::Thread;
 
 /// Everything that the parts of the platform share.

@@ -5,7 +5,6 @@
 //! [`HostThread::stopped`], taking the one snapshot of the area.
 
 mod asleep;
-mod cpu_time;
 mod ending;
 mod kicker;
 mod looking;
@@ -22,14 +21,12 @@ use moat_sync::{LockClass, Mutex};
 use crate::area::{Area, control};
 use crate::call::{Call, Effect};
 use crate::core::{HandOff, SystrapCore};
+use crate::cpu_time::CpuTime;
 use crate::placement::Placement;
 use crate::space::{Space, SpaceHandle};
 use crate::spin::Pace;
-use crate::state::cpu_time::CpuTime;
 use crate::stop::{Stop, snapshot};
 use crate::thread::Thread;
-
-pub use cpu_time::OpenTimes;
 
 /// How a parked thread is set going.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +173,8 @@ impl HostThread {
             s.pace.calm();
         }
         let hot = s.pace.is_hot();
+        // One that has come since the owner looked for it found the thread parked still.
+        let kicked = what.resume && std::mem::take(&mut s.kick);
         self.goes_on();
         let cpu = s.cpu;
         let step = s.placement.next(self.core.spinner.facts(hot, cpu));
@@ -192,6 +191,9 @@ impl HostThread {
             self.core.spinner.before_answer(&self.core, hot);
             self.answer(id, wait);
             self.core.count(HandOff::Answered);
+        }
+        if kicked {
+            self.kick();
         }
         if hot {
             self.core.spinner.watch(self);

@@ -19,7 +19,12 @@ pub enum Stop {
         results: Vec<u64>,
     },
     /// A call from a rewritten site: there is no frame.
-    Call(Regs),
+    Call {
+        /// All that it needs of the registers.
+        regs: Regs,
+        /// Bytes that it has brought along, as it says itself.
+        taken: u32,
+    },
     /// A signal, with the registers at that point.
     Signal {
         /// Everything that the frame says.
@@ -38,6 +43,8 @@ pub enum Signal {
         arch: u32,
         /// The instruction after the syscall.
         call_addr: u64,
+        /// Bytes that it has brought along, as it says itself.
+        taken: u32,
     },
     /// The kick.
     Kick,
@@ -59,7 +66,7 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
         return Some(Stop::Orders { done, results });
     }
     if why == STOP_CALL {
-        return Some(Stop::Call(call_registers(area)));
+        return Some(Stop::Call { regs: call_registers(area), taken: area.read32(call_slot!(taken)) });
     }
     // The frame is read at the sentry's own offset, wherever the guest says that it is; but a stub that has it
     // elsewhere is none.
@@ -82,11 +89,11 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
         31 => {
             regs.orig_rax = regs.rax;
             let arch = (area.read(frame + at::SI_SYSCALL) >> 32) as u32;
-            Signal::Syscall { arch, call_addr: addr }
+            Signal::Syscall { arch, call_addr: addr, taken: area.read32(call_slot!(taken)) }
         }
         STOP_FRAMED_CALL => {
             regs.orig_rax = regs.rax;
-            Signal::Syscall { arch: AUDIT_ARCH_X86_64, call_addr: regs.rip }
+            Signal::Syscall { arch: AUDIT_ARCH_X86_64, call_addr: regs.rip, taken: 0 }
         }
         STOP_FRAME => Signal::Frame,
         KICK_SIGNAL => Signal::Kick,

@@ -17,9 +17,9 @@ use moat_platform::{GUEST_TOP, PAGE_SIZE, VDSO_TOP, VdsoLayout};
 use moat_stub::layout::{AREA_BASE, AREA_LEN, BOARD, DOORBELL, Init, STACK_OFFSET, STUB_BASE};
 
 use crate::area::{Area, AreaPool, control};
+use crate::birth::prepare_area;
 use crate::filter::{SegmentBases, program};
 use crate::frame::{EXTENDED_SIZE, FrameLayout, MAGIC1, at};
-use crate::thread::prepare_area;
 
 /// How long the template may take to come up.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,30 +1,27 @@
 //! [`Thread`]: the owner's side of a guest thread, the platform's [`GuestThread`].
 
 mod called;
+mod stopped;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_KERNEL};
 use moat_abi::{Errno, Result};
 use moat_platform::regs::USER_RFLAGS;
-use moat_platform::{Answers, Event, Fault, ForeignAbi, GuestThread, Kick, NewProcess, Order, Regs, Stay};
-use moat_stub::layout::{CELLS, Cell, Control, FEATURE_FSGSBASE, FEATURE_RDPID, MAGIC, REPLY_RESUME, REPLY_STOP};
+use moat_platform::{Answers, Event, Gifts, GuestThread, Kick, NewProcess, Order, Parcel, Regs, Stay};
+use moat_stub::layout::{CELLS, Cell, REPLY_RESUME, REPLY_STOP};
 
-use crate::area::{Area, AreaPool, call_slot, control};
+use crate::area::{AreaPool, control};
 use crate::birth::Making;
 use crate::call::Call;
 use crate::entry::Entry;
-use crate::filter::{SegmentBases, notifies};
+use crate::filter::notifies;
 use crate::frame::{EXTENDED_SIZE, MAGIC1, at, words_from_regs};
 use crate::order::{MAX_CELLS, is_in_range, join_mappings, lower, mapped_file};
 use crate::state::{HostThread, Leaves, Sent, area_addr};
-use crate::stop::{Signal, Stop};
+use crate::stop::Stop;
 
-const SIGSEGV: i32 = 11;
-const GENERAL_PROTECTION: u64 = 13;
-const VSYSCALL_PAGE: u64 = 0xffff_ffff_ff60_0000;
 /// Bases that no thread has: they are not canonical.
 const UNKNOWN_BASES: (u64, u64) = (1 << 63, 1 << 63);
 /// Bit 1 of RFLAGS always reads as one; bit 9 is the interrupt flag, which user code runs with.
@@ -62,6 +59,12 @@ pub struct Thread {
     pub(crate) entry: Entry,
     pub(crate) deferred: VecDeque<Order>,
     pub(crate) under: Under,
+    /// The thread is stopped in a call that it can take things back from.
+    pub(crate) in_call: bool,
+    /// What the call has brought along.
+    pub(crate) taken: Option<(u64, usize)>,
+    /// What it takes back.
+    pub(crate) gifts: Option<Gifts>,
     last_result: u64,
     /// An order of `poll_order` is in `deferred`.
     ordered: bool,
@@ -87,6 +90,9 @@ impl Thread {
             entry: Entry::default(),
             deferred: VecDeque::new(),
             under: Under::Nothing,
+            in_call: false,
+            taken: None,
+            gifts: None,
             last_result: 0,
             ordered: false,
             making: None,
@@ -211,7 +217,7 @@ impl Thread {
                         self.last_result = results.get(last_cell).copied().unwrap_or(0);
                     }
                     // The stub never does this in the middle of orders.
-                    Ok(Stop::Signal { .. } | Stop::Call(_)) => {
+                    Ok(Stop::Signal { .. } | Stop::Call { .. }) => {
                         self.host.space.kill();
                         return Poll::Ready(Err(Errno::ESRCH));
                     }
@@ -236,23 +242,15 @@ impl Thread {
         Ok(())
     }
 
-    /// A fault that the host would raise if the registers were loaded.
-    fn bad_state(&self) -> Option<Event> {
-        // The sign of bit 47 in all bits above: sigreturn of anything else would fault in the stub, where nobody
-        // expects it.
-        let canonical = |addr: u64| (addr.cast_signed() << 16 >> 16).cast_unsigned() == addr;
-        let r = &self.regs;
-        if canonical(r.rip) && canonical(r.fs_base) && canonical(r.gs_base) {
-            return None;
-        }
-        Some(Event::Fault(Fault { signal: SIGSEGV, code: SI_KERNEL, addr: 0, trapno: GENERAL_PROTECTION, err: 0 }))
-    }
-
     fn resume(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let bases = self.wanted_bases();
         if self.entry.at_call() {
             return self.return_to_site(cx);
         }
+        if self.dirty == Dirty::All || !self.deferred.is_empty() {
+            self.settle();
+        }
+        self.write_gifts();
         self.flush_regs();
         let area = self.host.area;
         area.write32(control!(set_bases), u32::from(bases != self.bases));
@@ -263,34 +261,6 @@ impl Thread {
             self.bases = bases;
         }
         self.send(cx, REPLY_RESUME).map(drop)
-    }
-
-    fn event(&mut self, regs: Regs, signal: Signal) -> Event {
-        self.take_regs(regs);
-        if matches!(signal, Signal::Kick | Signal::Fault(_)) {
-            self.leave_padding();
-        }
-        match signal {
-            Signal::Kick => Event::Interrupted,
-            Signal::Fault(fault) => self.fault(fault, regs.rip),
-            // Nobody has asked for it: this was application code that jumped into the stub.
-            Signal::Frame => {
-                self.host.space.kill();
-                Event::Died
-            }
-            Signal::Syscall { call_addr, .. } if call_addr & !0xfff == VSYSCALL_PAGE => {
-                // The host has made the page's `ret` already: undo it.
-                self.regs.rip = call_addr;
-                self.regs.rsp = regs.rsp.wrapping_sub(8);
-                self.dirty = Dirty::All;
-                Event::ForeignSyscall(ForeignAbi::Vsyscall)
-            }
-            Signal::Syscall { arch, .. } if arch != AUDIT_ARCH_X86_64 => Event::ForeignSyscall(ForeignAbi::I386),
-            Signal::Syscall { .. } => {
-                self.entry.trapped(regs.rip);
-                Event::Syscall { nr: regs.rax, args: regs.syscall_args() }
-            }
-        }
     }
 
     /// Notes what an order leaves behind in the host thread.
@@ -306,20 +276,6 @@ impl Thread {
     fn fpu_offset(&self) -> u64 {
         self.host.core.frame.fpstate
     }
-}
-
-/// Sets up the fields of an area that has not been used before.
-pub(crate) fn prepare_area(area: Area, slot: u32, frame: u64, bases: SegmentBases) {
-    let fsgsbase = if bases == SegmentBases::Instructions { FEATURE_FSGSBASE } else { 0 };
-    area.write(control!(features), fsgsbase | if crate::spin::has_rdpid() { FEATURE_RDPID } else { 0 });
-    area.write(control!(state), 0);
-    area.write(call_slot!(magic), MAGIC);
-    area.write(control!(frame), area_addr(slot) + frame);
-    area.write32(control!(reply), 0);
-    area.write32(control!(set_bases), 0);
-    area.write32(control!(alive), 1);
-    area.write_answers(&Answers::default());
-    const { assert!(size_of::<Control>() <= 4096) };
 }
 
 impl GuestThread for Thread {
@@ -383,6 +339,24 @@ impl GuestThread for Thread {
         self.poll_frame(cx)
     }
 
+    fn parcel(&mut self) -> Option<Parcel> {
+        if !self.in_call {
+            return None;
+        }
+        // The thread has seen rewritten text as it is; the sentry is to see what was there.
+        let sites = &self.host.space.sites;
+        let len = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
+        let taken = self.taken.filter(|(addr, n)| sites.within(*addr, addr.saturating_add(len(*n))).is_empty());
+        Some(Parcel { memory: self.host.clone(), taken, gives: true })
+    }
+
+    fn take_back(&mut self, gifts: Gifts) {
+        self.gifts = Some(gifts);
+        if !self.in_call {
+            self.settle();
+        }
+    }
+
     fn poll_switch(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if self.entry.has_untold() {
             return self.poll_untold(cx);
@@ -398,9 +372,11 @@ impl GuestThread for Thread {
             }
             // Before the thread is sent off: a kick that came while it was parked has sent no signal.
             if self.host.take_kick() {
+                self.settle();
                 return Poll::Ready(Event::Interrupted);
             }
             if let Some(event) = self.bad_state() {
+                self.settle();
                 return Poll::Ready(event);
             }
             if self.entry.at_call() && self.needs_frame_to_resume() && ready!(self.poll_frame(cx)).is_err() {
@@ -413,8 +389,9 @@ impl GuestThread for Thread {
         }
         let stop = ready!(self.host.poll_stop(cx));
         self.under = Under::Nothing;
+        self.in_call = false;
         Poll::Ready(match stop {
-            Ok(Stop::Call(regs)) => return self.poll_called(cx, regs),
+            Ok(Stop::Call { regs, taken }) => return self.poll_called(cx, regs, taken),
             Ok(Stop::Signal { regs, signal }) => self.event(regs, signal),
             Ok(Stop::Orders { done, results }) => match self.check_batch(done, &results) {
                 Err(errno) => Event::OrderFailed(errno),

@@ -5,20 +5,27 @@
 //! points, if the word behind MAGIC says so; all registers that are used later are kept there. Then the stub asks and waits as
 //! a stopped thread does, and goes on behind the site.
 //!
+//! Few bytes that the call refers to are copied into the area before the stub asks ([`takes`]), and from there to where they
+//! belong when it goes on. Bytes that can't be read are not brought along; the sentry finds out why.
+//!
 //! Signals find the application's state before the call (up to `call_commit`) or after it (`interrupted.rs`).
 
 use core::arch::global_asm;
 use core::mem::offset_of;
 
 use crate::layout::{
-    ANSWERS, BOARD, Board, CallSlot, Control, DOORBELL, LANDING_STRIDE, MAGIC, MAX_SITES, REPLY_EXIT, REPLY_FRAME, REPLY_RESUME,
-    RING_SLEEP, SITES, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS, STOP_CALL, site,
+    ANSWERS, BOARD, Board, CallSlot, Control, DOORBELL, LANDING_STRIDE, MAGIC, MAX_SITES, PARCEL, PARCEL_LEN, REPLY_EXIT,
+    REPLY_FRAME, REPLY_RESUME, RING_SLEEP, SITES, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS, STOP_CALL, site,
+    takes,
 };
 
 const CALL: usize = offset_of!(Control, call);
 const ARGS: usize = CALL + offset_of!(CallSlot, args);
 /// -EINTR, as the low half of rax.
 const INTERRUPTED: i32 = -4;
+
+/// [`takes::TABLE`], where the code below finds it.
+static TAKES: [u16; takes::CALLS] = takes::TABLE;
 
 global_asm!(
     ".globl call_landings",
@@ -68,6 +75,8 @@ global_asm!(
     "    pushfq",
     ".globl call_flags",
     "call_flags:",
+    // For the copies below; the application gets its own flags back.
+    "    cld",
     // From here on rbx is the area; r11 stays the number of the site.
     "    mov rbx, rcx",
     "    movabs rdx, {site_words}",
@@ -102,6 +111,57 @@ global_asm!(
     "    mov [rbx + {result}], rdx",
     "    jmp call_resume",
     "5:  mov dword ptr [rbx + {kicked}], 0",
+    "    mov dword ptr [rbx + {taken}], 0",
+    "    cmp rcx, {takes_len}",
+    "    jae call_asks",
+    "    lea rdx, [rip + {takes}]",
+    "    movzx eax, word ptr [rdx + rcx * 2]",
+    "    test eax, eax",
+    "    jz call_asks",
+    "    mov ecx, eax",
+    "    and ecx, 7",
+    "    mov rsi, [rbx + rcx * 8 + {rdi}]",
+    "    lea rdi, [rbx + {parcel}]",
+    "    test eax, {string}",
+    "    jnz 7f",
+    "    mov edx, eax",
+    "    shr edx, {words}",
+    "    shl edx, 2",
+    "    jnz 6f",
+    "    mov ecx, eax",
+    "    shr ecx, {length}",
+    "    and ecx, 7",
+    "    mov rdx, [rbx + rcx * 8 + {rdi}]",
+    "    cmp rdx, {parcel_len}",
+    "    ja call_asks",
+    "    mov ecx, eax",
+    "    shr ecx, {shift}",
+    "    and ecx, 7",
+    "    shl rdx, cl",
+    "6:  cmp rdx, {parcel_len}",
+    "    ja call_asks",
+    "    mov ecx, edx",
+    ".globl call_takes",
+    "call_takes:",
+    "    rep movsb",
+    "    mov [rbx + {taken}], edx",
+    "    jmp call_asks",
+    "7:  mov ecx, {string_len}",
+    "    mov edx, edi",
+    ".globl call_reads",
+    "call_reads:",
+    "    mov al, [rsi]",
+    "    mov [rdi], al",
+    "    inc rsi",
+    "    inc rdi",
+    "    test al, al",
+    "    jz 8f",
+    "    dec ecx",
+    "    jnz call_reads",
+    "8:  sub edi, edx",
+    "    mov [rbx + {taken}], edi",
+    ".globl call_asks",
+    "call_asks:",
     "    rdfsbase rdx",
     "    mov [rbx + {fs_base}], rdx",
     "    mov dword ptr [rbx + {stop}], {stop_call}",
@@ -174,6 +234,22 @@ global_asm!(
     // A kick that came while it waited must not be lost: the sentry is to hear of the thread before application code runs.
     "    cmp dword ptr [rbx + {kicked}], 0",
     "    jne call_kicked",
+    ".globl call_gives",
+    "call_gives:",
+    "    mov edx, [rbx + {gift_count}]",
+    "    test edx, edx",
+    "    jz call_resume",
+    "    mov rsi, [rbx + {gifts_at}]",
+    "    lea rsi, [rbx + rsi + {parcel}]",
+    "    lea r10, [rbx + {gifts}]",
+    "8:  mov rdi, [r10]",
+    "    mov rcx, [r10 + 8]",
+    ".globl call_copies",
+    "call_copies:",
+    "    rep movsb",
+    "    add r10, 16",
+    "    dec edx",
+    "    jnz 8b",
     ".globl call_resume",
     // What may be changed by a call, or was used here; r12 to r15, rbp and r8 were not touched.
     "call_resume:",
@@ -224,6 +300,19 @@ global_asm!(
     magic = const MAGIC,
     number_shift = const site::NUMBER_SHIFT,
     short = const site::SHORT,
+    takes = sym TAKES,
+    takes_len = const takes::CALLS,
+    taken = const CALL + offset_of!(CallSlot, taken),
+    parcel = const PARCEL,
+    parcel_len = const PARCEL_LEN,
+    string = const takes::STRING,
+    string_len = const takes::STRING_LEN,
+    words = const takes::WORDS,
+    length = const takes::LEN,
+    shift = const takes::SHIFT,
+    gift_count = const CALL + offset_of!(CallSlot, gift_count),
+    gifts_at = const CALL + offset_of!(CallSlot, gifts_at),
+    gifts = const CALL + offset_of!(CallSlot, gifts),
     answers = const offset_of!(Control, answers),
     answers_len = const ANSWERS,
     nr = const CALL + offset_of!(CallSlot, nr),
@@ -276,10 +365,15 @@ unsafe extern "C" {
     pub safe fn call_flags();
     pub safe fn call_loads();
     pub safe fn call_stored();
+    pub safe fn call_takes();
+    pub safe fn call_reads();
+    pub safe fn call_asks();
     pub safe fn call_commit();
     pub safe fn call_rang();
     pub safe fn call_replied();
     pub safe fn call_taken();
+    pub safe fn call_gives();
+    pub safe fn call_copies();
     pub safe fn call_resume();
     pub safe fn call_resume_end();
     pub safe fn call_kicked();

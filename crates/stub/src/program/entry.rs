@@ -3,6 +3,7 @@
 use core::arch::global_asm;
 
 use crate::layout::{AREA_LEN, AREA_STRIDE, Control, DOORBELL};
+use crate::raw::address;
 
 global_asm!(
     ".pushsection .stub.header, \"a\"",
@@ -115,6 +116,34 @@ global_asm!(
     "    lock cmpxchg [rdi], edx",
     "    mov eax, eax",
     "    ret",
+    // stub_copy(to, from, length)
+    ".globl stub_copy",
+    "stub_copy:",
+    "    mov rcx, rdx",
+    "    cld",
+    "stub_copy_access:",
+    "    rep movsb",
+    "stub_copied:",
+    "    xor eax, eax",
+    "    ret",
+    // stub_string(to, from, most): with its NUL
+    ".globl stub_string",
+    "stub_string:",
+    "    mov ecx, edx",
+    "    mov rdx, rdi",
+    "stub_string_access:",
+    "    mov al, [rsi]",
+    "stub_string_read:",
+    "    mov [rdi], al",
+    "    inc rsi",
+    "    inc rdi",
+    "    test al, al",
+    "    jz 1f",
+    "    dec ecx",
+    "    jnz stub_string_access",
+    "1:  mov rax, rdi",
+    "    sub rax, rdx",
+    "    ret",
     "stub_recovery:",
     "    mov rax, -1",
     "    ret",
@@ -139,6 +168,14 @@ unsafe extern "C" {
     pub fn stub_load(addr: u64) -> u64;
     /// The word that was there; above 32 bits if it faulted.
     pub fn stub_compare_exchange(addr: u64, old: u32, new: u32) -> u64;
+    /// Copies; not 0 if it faulted.
+    pub fn stub_copy(to: u64, from: u64, len: u64) -> u64;
+    /// Copies a string of so many bytes at most; how long it is, above 32 bits if it faulted.
+    pub fn stub_string(to: u64, from: u64, most: u64) -> u64;
+    safe fn stub_string_access();
+    safe fn stub_string_read();
+    safe fn stub_copy_access();
+    safe fn stub_copied();
     safe fn stub_load_access();
     safe fn stub_compare_exchange_access();
     safe fn stub_recovery();
@@ -156,11 +193,25 @@ pub enum FaultOrigin {
     Stub,
 }
 
+/// The address of a label.
+macro_rules! at {
+    ($label:ident) => {
+        address($label as *const ())
+    };
+}
+
+/// Whether it copies there: a debug register that watches the memory is told of, and Linux does not tell of such copies.
+pub fn copies(rip: u64) -> bool {
+    (at!(stub_copy_access)..=at!(stub_copied)).contains(&rip) || rip == at!(stub_string_read)
+}
+
 /// Classifies an instruction pointer.
 pub fn fault_origin(rip: u64) -> FaultOrigin {
-    if rip == stub_load_access as *const () as u64 || rip == stub_compare_exchange_access as *const () as u64 {
-        FaultOrigin::Atomic(stub_recovery as *const () as u64)
-    } else if rip >= &raw const stub_text_start as u64 && rip < &raw const stub_text_end as u64 {
+    let may_fault =
+        [at!(stub_load_access), at!(stub_compare_exchange_access), at!(stub_copy_access), at!(stub_string_access)];
+    if may_fault.contains(&rip) {
+        FaultOrigin::Atomic(at!(stub_recovery))
+    } else if (address(&raw const stub_text_start)..address(&raw const stub_text_end)).contains(&rip) {
         FaultOrigin::Stub
     } else {
         FaultOrigin::Application

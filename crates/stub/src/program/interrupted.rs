@@ -7,12 +7,15 @@ use crate::entry;
 use crate::layout::{
     Control, KICK_SIGNAL, LANDING_STRIDE, MAX_SITES, REPLY_RESUME, SITES, STATE_REPLIED, STOP_FRAME, STOP_FRAMED_CALL, site,
 };
+use crate::parcel;
 use crate::raw::pointer;
 
 const SIGILL: u32 = 4;
-const SIGTRAP: u32 = 5;
+pub const SIGTRAP: u32 = 5;
 const SIGBUS: u32 = 7;
 const SIGSEGV: u32 = 11;
+/// -EFAULT, as rax has it.
+pub const FAULT: u64 = 14_u64.wrapping_neg();
 
 /// The general registers of a signal frame, in its order.
 #[repr(C)]
@@ -37,11 +40,23 @@ pub struct Registers {
     rflags: u64,
 }
 
+impl Registers {
+    /// Number and arguments of a call that has trapped.
+    pub fn call(&self) -> (u64, [u64; 6]) {
+        (self.rax, [self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9])
+    }
+
+    /// What a call gives.
+    pub fn set_result(&mut self, result: u64) {
+        self.rax = result;
+    }
+}
+
 /// What a signal has interrupted.
 pub enum Interrupted {
     /// Nothing of this file.
     Elsewhere,
-    /// A call that has been told of and is not replied to, or not yet heard of it: it stops once more when it is.
+    /// A call that goes on where its frame says, and stops once more when that is due.
     Waiting,
     /// A call whose frame now has the application's state: a stop for this reason.
     Stopped(u32),
@@ -70,6 +85,9 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
             // The call is over as far as the sentry is concerned: application code goes on behind it, after the kick.
             KICK_SIGNAL if resumes(r, control) => {
                 (&raw mut (*control).reply).write_volatile(0);
+                if rip < label!(call_resume) {
+                    give(control);
+                }
                 finish(r, control);
                 Interrupted::Stopped(KICK_SIGNAL)
             }
@@ -78,6 +96,7 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
                 Interrupted::Waiting
             }
             SIGILL if rip == label!(call_kicked) => {
+                give(control);
                 finish(r, control);
                 Interrupted::Stopped(KICK_SIGNAL)
             }
@@ -99,6 +118,20 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
                 undo(r, control);
                 Interrupted::Stopped(signal)
             }
+            // What the call refers to can't be read: the sentry says what that means.
+            SIGSEGV | SIGBUS if rip == label!(call_takes) || rip == label!(call_reads) => {
+                (*r).rip = label!(call_asks);
+                Interrupted::Waiting
+            }
+            // Nor can this be written, though it could a moment ago.
+            SIGSEGV | SIGBUS if rip == label!(call_copies) => {
+                (&raw mut (*control).call.result).write_volatile(FAULT);
+                (*r).rip = label!(call_resume);
+                Interrupted::Waiting
+            }
+            // A debug register watches what is copied: Linux does not tell of what the kernel reads and writes itself.
+            SIGTRAP if (label!(call_takes)..=label!(call_asks)).contains(&rip) => Interrupted::Waiting,
+            SIGTRAP if (label!(call_copies)..=label!(call_resume)).contains(&rip) => Interrupted::Waiting,
             _ => Interrupted::Broken,
         }
     }
@@ -178,7 +211,7 @@ unsafe fn resumes(r: *const Registers, control: *const Control) -> bool {
     // SAFETY: by the caller.
     unsafe {
         let rip = (*r).rip;
-        if rip >= label!(call_resume) {
+        if rip >= label!(call_gives) {
             return rip < label!(call_resume_end);
         }
         if rip >= label!(call_taken) {
@@ -190,6 +223,16 @@ unsafe fn resumes(r: *const Registers, control: *const Control) -> bool {
             || state == STATE_REPLIED
             || rip == label!(call_rang) && (*r).rax == 0;
         replied && (&raw const (*control).reply).read_volatile() == REPLY_RESUME
+    }
+}
+
+/// Has the application's memory as it is after the call, wherever the thread has come to with that.
+unsafe fn give(control: *mut Control) {
+    // SAFETY: by the caller.
+    unsafe {
+        if !parcel::give(control) {
+            (&raw mut (*control).call.result).write_volatile(FAULT);
+        }
     }
 }
 

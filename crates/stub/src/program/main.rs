@@ -14,13 +14,14 @@ mod entry;
 mod init;
 mod interrupted;
 mod orders;
+mod parcel;
 #[path = "../raw.rs"]
 mod raw;
 mod sys;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use interrupted::Interrupted;
+use interrupted::{Interrupted, Registers};
 use layout::{
     BOARD, Board, Control, FEATURE_FSGSBASE, FEATURE_RDPID, REPLY_EXIT, REPLY_RESUME, STATE_ASLEEP, STATE_REPLIED,
     STATE_REQUEST, STOP_ORDERS,
@@ -56,6 +57,9 @@ unsafe extern "C" fn on_signal(signal: u32, frame: *mut u8, control: *mut Contro
         }
         if signal != sys::SIGSYS && signal != layout::KICK_SIGNAL {
             let rip = frame.add(FRAME_RIP).cast::<u64>();
+            if signal == interrupted::SIGTRAP && entry::copies(*rip) {
+                return;
+            }
             match entry::fault_origin(*rip) {
                 entry::FaultOrigin::Atomic(recovery) => {
                     *rip = recovery;
@@ -66,7 +70,10 @@ unsafe extern "C" fn on_signal(signal: u32, frame: *mut u8, control: *mut Contro
                 entry::FaultOrigin::Application => {}
             }
         }
-        (*control).frame = frame as u64;
+        (*control).frame = sys::address(frame);
+        if signal == sys::SIGSYS {
+            parcel::take(frame.add(FRAME_REGISTERS).cast(), control);
+        }
         stop(control, signal);
         serve(control);
     }
@@ -145,6 +152,10 @@ unsafe extern "C" fn serve(control: *mut Control) {
                 break;
             }
             stop(control, STOP_ORDERS);
+        }
+        if !parcel::give(control) {
+            let frame = (&raw const (*control).frame).read_volatile();
+            (*raw::pointer::<u8>(frame).add(FRAME_REGISTERS).cast::<Registers>()).set_result(interrupted::FAULT);
         }
         if (&raw const (*control).set_bases).read_volatile() != 0 {
             let (fs, gs) = ((*control).fs_base, (*control).gs_base);

@@ -1,8 +1,10 @@
-//! A guest thread for those that are not its owner: [`HostThread::kicker`].
+//! A guest thread for those that are not its owner: [`HostThread::kicker`]; and its parcel, for whoever carries out its call.
 
 use std::sync::Arc;
 
-use moat_platform::{Answers, Kick};
+use moat_host::clock;
+use moat_platform::{Answers, Kick, ParcelMemory};
+use moat_stub::layout::{PARCEL, PARCEL_LEN};
 
 use crate::state::HostThread;
 
@@ -15,9 +17,20 @@ struct Kicker {
 }
 
 impl HostThread {
+    /// CPU time of the host thread since it was made, in nanoseconds.
+    pub fn cpu_time_ns(&self) -> u64 {
+        let now = match self.is_dead() {
+            true => None,
+            // The process's clock is the thread's.
+            false if self.tid == self.space.pid && self.space.is_single() => clock::process_cpu_ns(self.tid),
+            false => self.cpu_time.by_file(self.tid, &self.core.open_times),
+        };
+        self.cpu_time.note(now)
+    }
+
     /// For the owner that it has.
     pub fn kicker(self: &Arc<Self>) -> Arc<dyn Kick> {
-        Arc::new(Kicker { host: self.clone(), before_ns: self.last_cpu_time_ns() })
+        Arc::new(Kicker { host: self.clone(), before_ns: self.cpu_time.last_ns() })
     }
 }
 
@@ -53,5 +66,19 @@ impl Kick for Kicker {
 
     fn release(&self) {
         self.host.space.signal(rustix::process::Signal::CONT);
+    }
+}
+
+impl ParcelMemory for HostThread {
+    fn capacity(&self) -> usize {
+        usize::try_from(PARCEL_LEN).unwrap_or(0)
+    }
+
+    fn read(&self, at: usize, buf: &mut [u8]) {
+        self.area.read_unaligned(PARCEL, at, buf);
+    }
+
+    fn write(&self, at: usize, bytes: &[u8]) {
+        self.area.write_unaligned(PARCEL, at, bytes);
     }
 }

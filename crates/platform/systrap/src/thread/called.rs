@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
 use moat_abi::{Errno, Result};
-use moat_platform::{Event, Fault, Order, Regs};
+use moat_platform::{Event, Fault, Gifts, Order, Regs};
 use moat_stub::layout::{REPLY_FRAME, REPLY_RESUME};
 
 use crate::area::call_slot;
+use crate::parcel;
 use crate::sites::{Undefined, needs_frame};
 use crate::state::area_addr;
 use crate::stop::{Signal, Stop};
@@ -49,9 +50,11 @@ impl Thread {
         (fs, if stub_finds_area { area_addr(self.host.slot) } else { gs })
     }
 
-    /// A call from a rewritten site.
-    pub(crate) fn poll_called(&mut self, cx: &mut Context<'_>, regs: Regs) -> Poll<Event> {
+    /// A call from a rewritten site, which says that it has brought so many bytes along.
+    pub(crate) fn poll_called(&mut self, cx: &mut Context<'_>, regs: Regs, taken: u32) -> Poll<Event> {
         self.take_regs(regs);
+        self.in_call = true;
+        self.taken = parcel::brought(regs.rax, &regs.syscall_args(), taken);
         // The registers come from the call slot, which has no %gs: it is what the stub has found the slot by.
         self.bases.1 = area_addr(self.host.slot);
         self.entry.at_call = true;
@@ -68,6 +71,20 @@ impl Thread {
         Poll::Ready(self.entry.untold.take().unwrap_or(Event::Died))
     }
 
+    /// Tells the stub what it takes back with the reply that comes next.
+    pub(crate) fn write_gifts(&mut self) {
+        let gifts = self.gifts.take();
+        let list = gifts.as_ref().map_or(&[][..], Gifts::list);
+        parcel::write_gifts(self.host.area, list, gifts.as_ref().map_or(0, Gifts::start));
+    }
+
+    /// Writes what it was to take back itself.
+    pub(crate) fn settle(&mut self) {
+        if let Some(mut gifts) = self.gifts.take() {
+            gifts.write_out();
+        }
+    }
+
     /// Whether more than rax has to be set, or done, before the thread goes on.
     pub(crate) fn needs_frame_to_resume(&self) -> bool {
         self.dirty == Dirty::All || !self.deferred.is_empty() || self.wanted_bases() != self.bases
@@ -75,8 +92,10 @@ impl Thread {
 
     /// Lets a call from a rewritten site return.
     pub(crate) fn return_to_site(&mut self, cx: &mut Context<'_>) -> Result<()> {
-        self.host.area.write(call_slot!(result), self.regs.rax);
+        let area = self.host.area;
+        area.write(call_slot!(result), self.regs.rax);
         self.entry.at_call = false;
+        self.write_gifts();
         self.send_cells(cx, REPLY_RESUME, &[], VecDeque::new())
     }
 
@@ -86,6 +105,7 @@ impl Thread {
             if !self.entry.at_call {
                 return Poll::Ready(Ok(()));
             }
+            self.settle();
             self.host.area.write(call_slot!(result), self.regs.rax);
             self.send_cells(cx, REPLY_FRAME, &[], VecDeque::new())?;
             self.under = Under::Frame;

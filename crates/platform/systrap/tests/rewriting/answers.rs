@@ -36,8 +36,9 @@ fn answers_that_lie_ready_are_given() {
             assert!(at < COUNTS.len() as u64, "interrupted at {:#x}", r.rip);
             assert!(r.rdi >= count, "{} after {count}", r.rdi);
             count = r.rdi;
-            assert!(round == 0 || r.rsi == 4321, "{}", r.rsi);
-            assert!(at != 7 || r.rax == 4321);
+            // However slow it is: it begins at the end of a call that was not answered so.
+            assert!(r.rdi <= first + 1 || r.rsi == 4321, "{}", r.rsi);
+            assert!(at != 7 || r.rdi <= first || r.rax == 4321);
             assert_eq!((r.rsp, r.rbx, r.rbp, r.r12, r.r13, r.r14, r.r15), (STACK, 11, 12, 13, 14, 15, 16));
             assert_eq!((r.rflags & DF, r.gs_base), (DF, 0));
         }

@@ -7,10 +7,8 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use moat_host::{clock, procfs};
+use moat_host::procfs;
 use moat_sync::{LockClass, Mutex};
-
-use crate::state::HostThread;
 
 /// Files that stay open in one sandbox at most.
 const MOST_OPEN: usize = 64;
@@ -22,7 +20,7 @@ pub struct OpenTimes(Arc<AtomicUsize>);
 impl OpenTimes {
     /// Room for one more.
     fn take(&self) -> Option<OpenTime> {
-        let more = |open| (open < MOST_OPEN).then_some(open + 1);
+        let more = |open: usize| open.checked_add(1).filter(|open| *open <= MOST_OPEN);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(OpenTime(self.0.clone()))
     }
@@ -51,8 +49,8 @@ impl Default for CpuTime {
 }
 
 impl CpuTime {
-    /// By the thread's file; the file of a thread that has been asked before is kept if `open` has room.
-    fn by_file(&self, tid: i32, open: &OpenTimes) -> Option<u64> {
+    /// By the file of thread `tid`; that of a thread that has been asked before is kept if `open` has room.
+    pub fn by_file(&self, tid: i32, open: &OpenTimes) -> Option<u64> {
         let mut kept = self.file.lock();
         if let Some((file, _)) = &*kept {
             return procfs::scheduled_ns(file);
@@ -64,23 +62,15 @@ impl CpuTime {
         }
         now
     }
-}
 
-impl HostThread {
-    /// CPU time of the host thread since it was made, in nanoseconds.
-    pub fn cpu_time_ns(&self) -> u64 {
-        let now = match self.is_dead() {
-            true => None,
-            // The process's clock is the thread's.
-            false if self.tid == self.space.pid && self.space.is_single() => clock::process_cpu_ns(self.tid),
-            false => self.cpu_time.by_file(self.tid, &self.core.open_times),
-        };
+    /// Takes note of what was seen, if it is known; gives the most that has been seen.
+    pub fn note(&self, now: Option<u64>) -> u64 {
         let now = now.unwrap_or(0);
-        self.cpu_time.last_ns.fetch_max(now, Ordering::Relaxed).max(now)
+        self.last_ns.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
-    /// As it was when it was last asked for: when the owner before gave up the thread.
-    pub fn last_cpu_time_ns(&self) -> u64 {
-        self.cpu_time.last_ns.load(Ordering::Relaxed)
+    /// What was seen last.
+    pub fn last_ns(&self) -> u64 {
+        self.last_ns.load(Ordering::Relaxed)
     }
 }

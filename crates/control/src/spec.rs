@@ -65,12 +65,14 @@ pub struct SandboxSpec {
 }
 
 /// Which user and group ids a guest has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IdView {
     /// All, whatever they are on the host.
     All,
     /// Those of the sandbox's own user namespace, which the configuration has chosen.
     Namespace,
+    /// Those of its creator's user namespace, which has not all: lines of uid_map and gid_map.
+    Creator(Vec<[u32; 3]>, Vec<[u32; 3]>),
 }
 
 /// A session of security events.

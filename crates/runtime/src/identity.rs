@@ -124,7 +124,7 @@ fn run_as(uid: &[IdMap], gid: &[IdMap]) -> RunAs {
 }
 
 /// The maps of this process's user namespace.
-fn own_maps() -> Result<(Vec<IdMap>, Vec<IdMap>)> {
+pub(crate) fn own_maps() -> Result<(Vec<IdMap>, Vec<IdMap>)> {
     let read = |path: &str| fs::read_to_string(path).context(|| format!("reading {path}"));
     Ok((IdMap::parse_all(&read("/proc/self/uid_map")?), IdMap::parse_all(&read("/proc/self/gid_map")?)))
 }

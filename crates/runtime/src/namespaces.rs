@@ -14,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::identity::{Identity, UserNamespace, contains};
+use crate::identity::{Identity, UserNamespace, contains, own_maps};
 use crate::{Config, oci};
 
 /// The capabilities over a network namespace that a guest's sockets can need, as a mask: NET_BIND_SERVICE, NET_RAW.
@@ -115,9 +115,9 @@ impl Plan {
     /// Which ids its guest has: those of a user namespace that somebody has chosen for it.
     pub(crate) fn id_view(&self) -> IdView {
         match &self.user {
-            UserNamespace::New | UserNamespace::Current => IdView::All,
+            UserNamespace::New | UserNamespace::Current => creator_view(),
             // As `identity` has it: what can't be joined again is as if nobody had asked for it.
-            UserNamespace::Join(path) if is_same(path, Path::new("/proc/self/ns/user")) => IdView::All,
+            UserNamespace::Join(path) if is_same(path, Path::new("/proc/self/ns/user")) => creator_view(),
             UserNamespace::Mapped { .. } | UserNamespace::Join(_) => IdView::Namespace,
         }
     }
@@ -231,6 +231,20 @@ fn network_namespace(namespace: Option<&LinuxNamespace>, mode: NetworkMode) -> R
         (NetworkMode::Sandbox, None, None) => {
             Err(Error::unsupported("linux.namespaces without network", FOR_HOST_NETWORK))
         }
+    }
+}
+
+/// The ids of who makes a sandbox without a user namespace of its configuration. As root of one that has not all ids, like that of
+/// rootless Podman, it has no others to give; an ordinary user's guest has ids that are its own kernel's alone.
+fn creator_view() -> IdView {
+    let lines = |maps: Vec<IdMap>| maps.into_iter().map(|m| [m.inside, m.outside, m.count]).collect::<Vec<_>>();
+    match own_maps() {
+        Ok((uid, gid)) if rustix::process::geteuid().is_root() => {
+            let (uid, gid) = (lines(uid), lines(gid));
+            let all = [[0, 0, u32::MAX]];
+            if uid == all && gid == all { IdView::All } else { IdView::Creator(uid, gid) }
+        }
+        _ => IdView::All,
     }
 }
 

@@ -55,7 +55,7 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
             host: spec.container.hostname.clone().into_bytes(),
             domain: spec.container.domainname.clone().into_bytes(),
         },
-        user_ns: first_user_namespace(spec.ids),
+        user_ns: first_user_namespace(&spec.ids),
         strace: control::strace(&spec.logging).map_err(BootError::new)?,
         assemble: Box::new(move |kernel| assembly::registry(network, kernel)),
     };
@@ -67,22 +67,25 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     run(kernel, args, signals)
 }
 
-/// The guest's ids: all that there are, or those that the configuration has given this process's own namespace.
-fn first_user_namespace(ids: spec::IdView) -> Arc<UserNamespace> {
-    if ids == spec::IdView::All {
+/// The guest's ids: all that there are, or those of a user namespace of the host.
+fn first_user_namespace(ids: &spec::IdView) -> Arc<UserNamespace> {
+    let own = |file| {
+        let maps = moat_host::procfs::own_id_map(file)?;
+        Some(maps.iter().map(|m| IdRange { inside: m.inside, outside: m.outside, count: m.count }).collect())
+    };
+    let told = |lines: &[[u32; 3]]| {
+        Some(lines.iter().map(|&[inside, outside, count]| IdRange { inside, outside, count }).collect())
+    };
+    let (uid, gid) = match ids {
+        spec::IdView::All => (None, None),
+        spec::IdView::Namespace => (own("uid_map"), own("gid_map")),
+        spec::IdView::Creator(uid, gid) => (told(uid), told(gid)),
+    };
+    // Without a procfs nobody can say: the guest is shown more ids than files can have.
+    if uid.is_none() || gid.is_none() {
         return UserNamespace::root();
     }
-    let ranges = |file| {
-        let maps = moat_host::procfs::own_id_map(file);
-        maps.map(|maps| maps.iter().map(|m| IdRange { inside: m.inside, outside: m.outside, count: m.count }).collect())
-    };
-    match (ranges("uid_map"), ranges("gid_map")) {
-        (Some(uid), Some(gid)) => {
-            UserNamespace::root_mapped(IdMaps { uid: Some(uid), gid: Some(gid), setgroups_denied: false })
-        }
-        // Without a procfs nobody can say: the guest is shown more ids than files can have.
-        _ => UserNamespace::root(),
-    }
+    UserNamespace::root_mapped(IdMaps { uid, gid, setgroups_denied: false })
 }
 
 fn failed(what: &str, errno: Errno) -> BootError {

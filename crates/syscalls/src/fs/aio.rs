@@ -51,6 +51,7 @@ const EVENT: u64 = 32;
 const _: () = assert!(size_of::<IoEvent>() == 32);
 
 async fn sys_io_setup(t: &mut CurrentTask, requests: u32, out: UserPtr<u64>) -> SyscallResult {
+    // A name that is not cleared is taken for a context that is still in use.
     let known = t.mm().read(out)?;
     if known != 0 || requests == 0 {
         return Err(Errno::EINVAL.into());
@@ -61,12 +62,14 @@ async fn sys_io_setup(t: &mut CurrentTask, requests: u32, out: UserPtr<u64>) -> 
     if events > MOST_BYTES / EVENT {
         return Err(Errno::EINVAL.into());
     }
+    // What was asked for counts, not what the ring has room for.
     let charge = Charge::take(&t.kernel().vfs.aio, u64::from(requests))?;
     let bytes = HEADER.saturating_add(events.saturating_add(2).saturating_mul(EVENT));
     let len = page_up(bytes).ok_or(Errno::ENOMEM)?;
     let capacity = u32::try_from(len.saturating_sub(HEADER) / EVENT).map_err(|_| Errno::EINVAL)?;
     crate::memory::refresh_limits(t);
     let (mm, thread) = t.mm_and_thread();
+    // Shared, so that a child's copy is the same ring, as on Linux; it can't use it as a context all the same.
     let shared = MapFlags::SHARED | MapFlags::ANONYMOUS;
     let request = MmapRequest { flags: shared, ..MmapRequest::anonymous(len, ProtFlags::READ | ProtFlags::WRITE) };
     let ring = mm.mmap_at_once(thread, request).await?;
@@ -74,6 +77,7 @@ async fn sys_io_setup(t: &mut CurrentTask, requests: u32, out: UserPtr<u64>) -> 
     let contexts = Contexts::of(t.mm());
     let header = context.header(contexts.add(context.clone()));
     let told = t.mm().write_array(UserAddr::new(ring), &header).and_then(|()| t.mm().write(out, &ring));
+    // Nobody would ever know its name.
     if let Err(errno) = told {
         destroy(t, &context).await;
         return Err(errno.into());
@@ -92,6 +96,7 @@ async fn destroy(t: &mut CurrentTask, context: &Arc<Context>) {
 
 async fn sys_io_destroy(t: &mut CurrentTask, context: u64) -> SyscallResult {
     let context = Contexts::find(t.mm(), context)?;
+    // Of two that destroy it the second is too late.
     if !context.kill() {
         return Err(Errno::EINVAL.into());
     }
@@ -123,6 +128,7 @@ async fn submit(t: &mut CurrentTask, context: &Arc<Context>, requests: UserPtr<u
     // From here on its event has a place.
     context.reserve()?;
     let begun = begin(t, context, &request, object).await;
+    // What was not taken has no event.
     if begun.is_err() {
         context.give_back();
     }
@@ -135,6 +141,7 @@ async fn begin(t: &mut CurrentTask, context: &Arc<Context>, request: &Iocb, obje
     let counter = if request.aio_flags & IOCB_FLAG_RESFD == 0 {
         None
     } else {
+        // Held with the request: closing the descriptor does not take the word away.
         let counter = t.fds().get(Fd(request.aio_resfd.cast_signed()))?;
         counter.downcast::<EventFd>().ok_or(Errno::EINVAL)?;
         Some(counter)
@@ -165,6 +172,7 @@ async fn transfer(t: &mut CurrentTask, file: &Arc<OpenFile>, request: &Iocb) -> 
     } else {
         file.check_writable()?
     }
+    // A directory has no way of reading that could go on by itself.
     if file.inode().file_type() == FileType::Directory {
         return Err(Errno::EINVAL);
     }
@@ -197,6 +205,7 @@ fn failed(errno: Errno) -> i64 {
 
 fn begin_sync(context: &Arc<Context>, f: Arc<OpenFile>, r: &Iocb, what: Completion, kind: SyncKind) -> Result<()> {
     let unused = (r.aio_buf, r.aio_offset, r.aio_nbytes, r.aio_rw_flags);
+    // Only what is stored can be written out (`aio_fsync`).
     let storage = matches!(f.inode().file_type(), FileType::Regular | FileType::Directory | FileType::BlockDevice);
     if unused != (0, 0, 0, 0) || !storage {
         return Err(Errno::EINVAL);
@@ -326,6 +335,7 @@ async fn sys_io_pgetevents(
         set_mask(t, mask, usize::try_from(size).map_err(|_| Errno::EINVAL)?)?;
     }
     let got = get(t, Asked { context, least, most, events, timeout }).await;
+    // Interrupted, it is not made again once a handler has run, whose mask stays until then.
     let result = match got {
         Ok(None) => Err(Restart::NoHand.into()),
         Ok(Some(n)) => Ok(n),

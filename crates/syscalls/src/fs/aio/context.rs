@@ -148,12 +148,14 @@ impl Context {
     pub(super) fn give_back(&self) {
         let mut s = self.state.lock();
         s.under_way = s.under_way.saturating_sub(1);
+        // Unlocked first: who is woken looks at it.
         drop(s);
         self.queue.wake(PollEvents::IN);
     }
 
     /// A request has ended with `result`.
     pub(super) async fn complete(&self, what: &Completion, result: i64) {
+        // No operation has a second result.
         let event = IoEvent { data: what.data, obj: what.object, res: result, res2: 0 };
         {
             let _turn = self.turn.lock().await;

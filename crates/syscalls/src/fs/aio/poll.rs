@@ -70,6 +70,7 @@ impl PollRequest {
             if ends && self.state.compare_exchange(WAITS, OVER, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return i64::from(ready.to_pollfd());
             }
+            // Cancelled at the last moment, it goes round once more.
             if !ends {
                 (&mut listener).await;
             }

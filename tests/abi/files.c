@@ -3,6 +3,7 @@
 #include <linux/falloc.h>
 #include <sys/sendfile.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 static int create(const char *name, const char *text) {
     int fd = OK(open(name, O_RDWR | O_CREAT | O_TRUNC, 0644));
@@ -483,6 +484,46 @@ TEST(o_path_is_only_a_place) {
     int link = OK(open("l", O_PATH | O_NOFOLLOW));
     char target[10];
     CHECK_EQ(readlinkat(link, "", target, 10), 1);
+}
+
+// O_DIRECT is for regular files of file systems that have such transfers; of a pipe that is open it makes packets.
+TEST(o_direct_is_for_files_that_have_it) {
+    OK(mkdir("d", 0755));
+    OK(mkfifo("p", 0644));
+    create("f", "abc");
+    const char *without[] = {"d", "p", "/dev/null", "/proc/self/status", "/proc", "/proc/self/ns/uts"};
+    for (unsigned i = 0; i < sizeof without / sizeof *without; i++) {
+        ERR(open(without[i], O_RDONLY | O_NONBLOCK | O_DIRECT), EINVAL);
+        int fd = OK(open(without[i], O_RDONLY | O_NONBLOCK));
+        if (!strcmp(without[i], "p"))
+            OK(fcntl(fd, F_SETFL, O_DIRECT));
+        else
+            ERR(fcntl(fd, F_SETFL, O_DIRECT), EINVAL);
+        CHECK_EQ(!!(fcntl(fd, F_GETFL) & O_DIRECT), !strcmp(without[i], "p"));
+        OK(close(fd));
+    }
+    // The type is looked at first, and a path is no opening.
+    ERR(open("d", O_WRONLY | O_DIRECT), EISDIR);
+    OK(close(OK(open("d", O_PATH | O_DIRECT))));
+    int sockets[2], pipes[2];
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets));
+    ERR(fcntl(sockets[0], F_SETFL, O_DIRECT), EINVAL);
+    OK(pipe(pipes));
+    char path[40];
+    sprintf(path, "/proc/self/fd/%d", pipes[0]);
+    ERR(open(path, O_RDONLY | O_DIRECT), EINVAL);
+    int fd = open("f", O_RDWR | O_DIRECT | O_TRUNC);
+    if (fd < 0 && errno == EINVAL)
+        SKIP("not on this file system");
+    OK(fd);
+    static char block[4096] __attribute__((aligned(4096)));
+    CHECK_EQ(write(fd, block, sizeof block), sizeof block);
+    CHECK_EQ(pread(fd, block, sizeof block, 0), sizeof block);
+    CHECK_EQ(pread(fd, block, 100, 4096), 0);
+    OK(close(fd));
+    fd = OK(open("f", O_RDWR));
+    OK(fcntl(fd, F_SETFL, O_DIRECT));
+    CHECK(fcntl(fd, F_GETFL) & O_DIRECT);
 }
 
 TEST(o_tmpfile) {

@@ -147,13 +147,20 @@ static off_t an_offset(void) {
     return (off_t)pick(5 * 4096 / unit) * unit;
 }
 
-static unsigned char bytes[32768];
+// Aligned, as O_DIRECT wants it.
+static unsigned char bytes[32768] __attribute__((aligned(4096)));
 
 static size_t some_bytes(void) {
     size_t n = chance(4) ? pick(20000) : pick(300);
     for (size_t i = 0; i < n; i++)
         bytes[i] = pick(255) + 1;
     return n;
+}
+
+// Mostly whole blocks where the descriptor is O_DIRECT, which takes nothing else.
+static off_t for_direct(int fd, off_t n) {
+    int how = fcntl(fd, F_GETFL);
+    return how >= 0 && how & O_DIRECT && pick(4) ? (n + 4095) & ~4095l : n;
 }
 
 static void say_read(ssize_t n) {
@@ -186,8 +193,12 @@ static const struct flag OPEN_FLAGS[] = {
     {O_CREAT, "CREAT"}, {O_CREAT, "CREAT"}, {O_CREAT | O_EXCL, "EXCL"}, {O_TRUNC, "TRUNC"},
     {O_APPEND, "APPEND"}, {O_DIRECTORY, "DIRECTORY"}, {O_NOFOLLOW, "NOFOLLOW"}, {O_PATH, "PATH"},
     {O_SYNC, "SYNC"}, {O_DSYNC, "DSYNC"}, {O_NOATIME, "NOATIME"}, {O_NONBLOCK, "NONBLOCK"},
+    {O_DIRECT, "DIRECT"},
 };
 static const char *const ACCESS[] = {"RDONLY", "WRONLY", "RDWR"};
+
+// Files in the sandbox's memory take any O_DIRECT, those of an overlay on a disk natively do not.
+static int is_on_disk(void) { return has_partner || who == HOST; }
 
 static void op_open(void) {
     int n = pick(SLOTS);
@@ -199,7 +210,7 @@ static void op_open(void) {
     char *p = path();
     unsigned access = pick(4) % 3;
     say(" %s %s", p, ACCESS[access]);
-    unsigned how = access | flags(OPEN_FLAGS, COUNT_OF(OPEN_FLAGS), 7);
+    unsigned how = access | flags(OPEN_FLAGS, COUNT_OF(OPEN_FLAGS) - !is_on_disk(), 7);
     if (chance(8) && access != O_RDONLY) {
         how = (how & ~(O_CREAT | O_EXCL)) | O_TMPFILE;
         say("|TMPFILE");
@@ -227,7 +238,7 @@ static void op_close(void) {
 
 static void op_read(void) {
     int n = a_slot();
-    size_t want = pick(20000);
+    size_t want = for_direct(slot[n], pick(20000));
     struct stat st;
     // A directory's position is its file system's own, and may be too far for a read.
     int dir = !fstat(slot[n], &st) && S_ISDIR(st.st_mode);
@@ -235,7 +246,7 @@ static void op_read(void) {
         say("read %d %zu", n, want);
         say_read(read(slot[n], bytes, want));
     } else {
-        off_t at = an_offset();
+        off_t at = for_direct(slot[n], an_offset());
         say("pread %d %zu at %ld", n, want, (long)at);
         say_read(pread(slot[n], bytes, want, at));
     }
@@ -243,12 +254,12 @@ static void op_read(void) {
 
 static void op_write(void) {
     int n = a_slot();
-    size_t has = some_bytes();
+    size_t has = for_direct(slot[n], some_bytes());
     if (chance(2)) {
         say("write %d %zu", n, has);
         result(write(slot[n], bytes, has));
     } else {
-        off_t at = an_offset();
+        off_t at = for_direct(slot[n], an_offset());
         say("pwrite %d %zu at %ld", n, has, (long)at);
         result(pwrite(slot[n], bytes, has, at));
     }
@@ -257,7 +268,7 @@ static void op_write(void) {
 static void op_seek(void) {
     static const struct flag how[] = {{SEEK_SET, "SET"}, {SEEK_CUR, "CUR"}, {SEEK_END, "END"}, {SEEK_DATA, "DATA"}, {SEEK_HOLE, "HOLE"}};
     // Small files in the sandbox's memory have no holes, which lseek(2) allows.
-    int n = a_slot(), w = pick(has_partner || who == HOST ? 5 : 3);
+    int n = a_slot(), w = pick(is_on_disk() ? 5 : 3);
     off_t to = chance(8) ? -1 - (off_t)pick(100) : an_offset();
     struct stat st;
     // A directory's positions are its file system's own.

@@ -360,9 +360,9 @@ pub trait File: Send + Sync + Any {
         Err(Errno::EINVAL)
     }
 
-    /// What positions and lengths have to be multiples of with O_DIRECT, in bytes; 1 if anything goes.
-    fn direct_block(&self, _f: &OpenFile) -> u64 {
-        1
+    /// What positions and lengths have to be multiples of with O_DIRECT, in bytes: 1 if anything goes, `None` if it can't be opened so.
+    fn direct_block(&self, _f: &OpenFile) -> Option<u64> {
+        None
     }
 
     /// Where its locks are taken outside of the sandbox as well; `None` where nobody there could see them.

@@ -167,8 +167,8 @@ impl<T: HostTree> File for HostFile<T> {
         done
     }
 
-    fn direct_block(&self, _f: &OpenFile) -> u64 {
-        *self.direct_block.get_or_init(|| crate::direct::direct_block(&*self.fd))
+    fn direct_block(&self, _f: &OpenFile) -> Option<u64> {
+        Some(*self.direct_block.get_or_init(|| crate::direct::direct_block(&*self.fd)))
     }
 
     fn outside_locks(&self) -> Option<&dyn OutsideLocks> {

@@ -189,6 +189,10 @@ impl File for HostStream {
         }
     }
 
+    fn direct_block(&self, _f: &OpenFile) -> Option<u64> {
+        (self.kind == Kind::Regular).then(|| crate::direct::direct_block(&*self.fd))
+    }
+
     fn wait_queue(&self) -> Option<&WaitQueue> {
         self.watch.as_ref().map(Watch::wait_queue)
     }

@@ -53,6 +53,10 @@ impl File for LowerFile {
         self.lower.seekable()
     }
 
+    fn direct_block(&self, _f: &OpenFile) -> Option<u64> {
+        Some(1)
+    }
+
     fn seek_sparse(&self, f: &OpenFile, offset: u64, what: SparseSeek) -> Result<u64> {
         self.real(f)?.seek_sparse(f, offset, what)
     }

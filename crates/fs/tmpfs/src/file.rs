@@ -84,6 +84,10 @@ impl File for TmpInode {
         Ok((n, end))
     }
 
+    fn direct_block(&self, _f: &OpenFile) -> Option<u64> {
+        matches!(self.content, Content::File(_)).then_some(1)
+    }
+
     fn seek_sparse(&self, _f: &OpenFile, offset: u64, what: SparseSeek) -> Result<u64> {
         self.data().map_err(|_| Errno::EINVAL)?.lock().seek_sparse(offset, what)
     }

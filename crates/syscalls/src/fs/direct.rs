@@ -27,10 +27,8 @@ pub(super) fn check(f: &OpenFile, iov: &IoVec, offset: Option<u64>, transfer: Tr
     if iov.total == 0 || !f.flags().contains(OpenFlags::DIRECT) {
         return Ok(());
     }
-    let block = f.file().direct_block(f);
-    if block <= 1 {
-        return Ok(());
-    }
+    // A pipe's packets are of any length.
+    let Some(block) = f.file().direct_block(f).filter(|block| *block > 1) else { return Ok(()) };
     let pos = match transfer {
         Transfer::Append => f.metadata()?.size,
         Transfer::Read | Transfer::Write => offset.unwrap_or_else(|| f.pos()),

@@ -6,7 +6,7 @@ use moat_abi::fs::{
     F_ADD_SEALS, F_CREATED_QUERY, F_DUPFD, F_DUPFD_CLOEXEC, F_DUPFD_QUERY, F_GET_RW_HINT, F_GET_SEALS, F_GETFD,
     F_GETFL, F_GETLEASE, F_GETLK, F_GETOWN, F_GETOWN_EX, F_GETPIPE_SZ, F_GETSIG, F_OFD_GETLK, F_OFD_SETLK,
     F_OFD_SETLKW, F_OWNER_PGRP, F_OWNER_PID, F_OWNER_TID, F_SET_RW_HINT, F_SETFD, F_SETFL, F_SETLEASE, F_SETLK,
-    F_SETLKW, F_SETOWN, F_SETOWN_EX, F_SETPIPE_SZ, F_SETSIG, FD_CLOEXEC, FOwnerEx, OpenFlags,
+    F_SETLKW, F_SETOWN, F_SETOWN_EX, F_SETPIPE_SZ, F_SETSIG, FD_CLOEXEC, FOwnerEx, FileType, OpenFlags,
 };
 use moat_abi::{Errno, Result};
 use moat_kernel::{CurrentTask, SyscallResult};
@@ -99,6 +99,11 @@ fn set_flags(t: &CurrentTask, fd: Fd, f: &Arc<OpenFile>, flags: OpenFlags) -> Sy
     // It would hide reading from the file's owner.
     if adds_noatime && !ops::is_owner(t.creds(), &f.metadata()?) {
         return Err(Errno::EPERM.into());
+    }
+    // Of a pipe it makes packets.
+    let is_pipe = f.inode().file_type() == FileType::Fifo;
+    if flags.contains(OpenFlags::DIRECT) && !is_pipe && f.file().direct_block(f).is_none() {
+        return Err(Errno::EINVAL.into());
     }
     // The descriptor that the flag is set through is what the signal names.
     if flags.contains(OpenFlags::ASYNC) {

@@ -198,6 +198,10 @@ fn start(view: &View<'_>, path: Path, how: &OpenHow) -> Result<Arc<OpenFile>> {
     let writing = if writes { Some(path.write_access()?) } else { None };
     let file = path.inode().clone().open(&OpenContext { flags: how.flags, caller: view.caller, path: &path })?;
     let file = OpenFile::writing(file, path, how.flags, view.creds().clone(), writing);
+    // Last (`do_dentry_open`): what was made for it stays.
+    if how.flags.contains(OpenFlags::DIRECT) && file.file().direct_block(&file).is_none() {
+        return Err(Errno::EINVAL);
+    }
     file.notify(InotifyMask::OPEN);
     Ok(file)
 }

@@ -255,6 +255,12 @@ TEST(renameat2_flags) {
     CHECK_EQ(inode("b"), a);
     ERR(renameat2(AT_FDCWD, "a", AT_FDCWD, "missing", RENAME_EXCHANGE), ENOENT);
     ERR(renameat2(AT_FDCWD, "a", AT_FDCWD, "b", RENAME_EXCHANGE | RENAME_NOREPLACE), EINVAL);
+    ERR(renameat2(AT_FDCWD, "", AT_FDCWD, "b", RENAME_EXCHANGE | RENAME_NOREPLACE), EINVAL);
+    ERR(renameat2(AT_FDCWD, "", AT_FDCWD, "b", RENAME_EXCHANGE | 4), EINVAL);
+    ERR(renameat2(AT_FDCWD, "a/x", AT_FDCWD, "", 0), ENOTDIR);
+    ERR(renameat2(AT_FDCWD, "a/x", -1, "b", 0), ENOTDIR);
+    ERR(renameat2(AT_FDCWD, "a", AT_FDCWD, "", 0), ENOENT);
+    ERR(renameat2(AT_FDCWD, "a", -1, "b", 0), EBADF);
     ERR(renameat2(AT_FDCWD, "a", AT_FDCWD, "b", 64), EINVAL);
     OK(renameat2(AT_FDCWD, "a", AT_FDCWD, "c", RENAME_NOREPLACE));
 }

@@ -207,6 +207,19 @@ TEST(a_whiteout_stays_at_the_old_name) {
     OK(unlink("a"));
 }
 
+TEST(anybody_may_leave_a_whiteout) {
+    struct stat s;
+    OK(chmod(".", 0777));
+    int child = CHILD({
+        become_nobody();
+        close(make("a", 0644));
+        OK(syscall(SYS_renameat2, AT_FDCWD, "a", AT_FDCWD, "b", RENAME_WHITEOUT));
+    });
+    EXITED(wait_for(child), 0);
+    OK(lstat("a", &s));
+    CHECK(S_ISCHR(s.st_mode) && s.st_rdev == makedev(0, 0));
+}
+
 TEST(a_removed_directory_lists_nothing) {
     char buf[1024];
     OK(mkdir("d", 0755));

@@ -157,10 +157,10 @@ static size_t some_bytes(void) {
     return n;
 }
 
-// Mostly whole blocks where the descriptor is O_DIRECT, which takes nothing else.
+// Whole blocks where the descriptor is O_DIRECT: whether it takes others depends on the extents that a disk has given the file.
 static off_t for_direct(int fd, off_t n) {
     int how = fcntl(fd, F_GETFL);
-    return how >= 0 && how & O_DIRECT && pick(4) ? (n + 4095) & ~4095l : n;
+    return how >= 0 && how & O_DIRECT ? (n + 4095) & ~4095l : n;
 }
 
 static void say_read(ssize_t n) {
@@ -659,6 +659,14 @@ static void op_reopen(void) {
     int how = pick(3) | (chance(5) ? O_TRUNC : 0) | (chance(5) ? O_APPEND : 0);
     if (!fstat(slot[n], &st) && S_ISFIFO(st.st_mode))
         how |= O_NONBLOCK;
+    // Whoever else changes the tree may have taken the names away, and then a file can be opened again for what it is open for.
+    int has = fcntl(slot[n], F_GETFL);
+    if (has_host && has & O_PATH) {
+        say("reopen %d: it is a path", n);
+        return;
+    }
+    if (has_host && (has & O_ACCMODE) != O_RDWR)
+        how = (how & O_APPEND) | (has & O_ACCMODE);
     say("reopen %d as %d %#o", n, to, how);
     int fd = open(self, how);
     if (done(fd)) {

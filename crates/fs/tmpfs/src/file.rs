@@ -102,6 +102,8 @@ impl File for TmpInode {
         if !matches!(self.content, Content::File(_)) {
             return Err(Errno::ENODEV);
         }
+        // mmap(2) is an access, whatever is loaded later.
+        self.was_read(f);
         Ok(Arc::new(Mapping::new(f, self)))
     }
 

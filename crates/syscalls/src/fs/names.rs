@@ -7,7 +7,7 @@ use moat_abi::{Errno, Result};
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_mm::UserAddr;
 use moat_vfs::inode::{NodeKind, RenameFlags};
-use moat_vfs::walk::{LookupFlags, View};
+use moat_vfs::walk::{LookupFlags, View, resolve_parent};
 use moat_vfs::{Fd, ops};
 
 use super::at::{LookupStart, find, is_empty, lookup_flags, read_path};
@@ -118,14 +118,19 @@ fn sys_renameat2(
     if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    // A whiteout is a device node, whatever it is used for.
-    if flags & RENAME_WHITEOUT != 0 && !t.creds().has_root_cap(Cap::MKNOD) {
-        return Err(Errno::EPERM.into());
+    // Before the texts, of which an empty one is ENOENT. A whiteout is a device that anybody may make (Linux 5.8).
+    if flags & RENAME_EXCHANGE != 0 && flags & (RENAME_NOREPLACE | RENAME_WHITEOUT) != 0 {
+        return Err(Errno::EINVAL.into());
     }
-    // Both texts are read before either directory is looked at.
-    let (old, new) = (read_path(t, old)?, read_path(t, new)?);
+    // Both texts are read before either directory is looked at, but of errors those about the old name come first.
+    let new = read_path(t, new);
+    let old = read_path(t, old)?;
     let from = LookupStart::at(t, old_dirfd, &old)?;
-    let to = LookupStart::at(t, new_dirfd, &new)?;
+    let to = new.and_then(|new| Ok((LookupStart::at(t, new_dirfd, &new)?, new)));
+    if to.is_err() {
+        resolve_parent(&from.view(t), &old, LookupFlags::empty())?;
+    }
+    let (to, new) = to?;
     ops::rename(&from.view(t), &old, &to.view(t), &new, RenameFlags::from_bits_truncate(flags))?;
     Ok(0)
 }

@@ -61,8 +61,8 @@ pub struct HostInode<T: HostTree> {
     reader: Mutex<Weak<OwnedFd>>,
     /// It, after the last of them where only this sandbox changes the tree.
     kept_reader: Mutex<Option<Arc<OwnedFd>>>,
-    /// The last descriptor opened for writing.
-    writer: Mutex<Weak<OwnedFd>>,
+    /// The descriptors opened for reading and writing, closed ones among them.
+    writers: Mutex<Vec<Weak<OwnedFd>>>,
     /// Who has locks on the host, in a shared tree.
     lock_owners: Owners,
     /// A symbolic link's target, which never changes.
@@ -95,7 +95,7 @@ impl<T: HostTree> HostInode<T> {
             openings: AtomicUsize::new(0),
             reader: Mutex::new(LockClass::FileData, Weak::new()),
             kept_reader: Mutex::new(LockClass::FileData, None),
-            writer: Mutex::new(LockClass::FileData, Weak::new()),
+            writers: Mutex::new(LockClass::FileData, Vec::new()),
             lock_owners: Mutex::new(LockClass::FileData, HashMap::new()),
             target: OnceLock::new(),
         })

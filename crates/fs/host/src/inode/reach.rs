@@ -5,8 +5,8 @@
 //! - What a name leads to is the file only if its identity is the same; else it is ESTALE.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use moat_abi::fs::{AccessMode, FileType, OpenFlags};
 use moat_abi::{Errno, Result};
@@ -215,7 +215,7 @@ impl<T: HostTree> HostInode<T> {
 
     /// A descriptor that some opening has, with what it can do.
     fn open_descriptor(&self) -> Option<(Arc<OwnedFd>, HostAccess)> {
-        if let Some(fd) = self.writer.lock().upgrade() {
+        if let Some(fd) = self.writers.lock().iter().rev().find_map(Weak::upgrade) {
             return Some((fd, HostAccess::ReadWrite));
         }
         self.reader.lock().upgrade().map(|fd| (fd, HostAccess::Read))
@@ -353,10 +353,23 @@ impl<T: HostTree> HostInode<T> {
                 *self.reader.lock() = Arc::downgrade(&fd);
                 self.keep_reader(&fd);
             }
-            HostAccess::ReadWrite => *self.writer.lock() = Arc::downgrade(&fd),
+            HostAccess::ReadWrite => self.note_writer(&fd),
             HostAccess::Write | HostAccess::ReadNoAtime => {}
         }
         Ok(fd)
+    }
+
+    /// Remembers a descriptor that can do everything, for as long as it is open.
+    fn note_writer(&self, fd: &Arc<OwnedFd>) {
+        let mut writers = self.writers.lock();
+        while writers.last().is_some_and(|last| last.strong_count() == 0) {
+            writers.pop();
+        }
+        // Now and then, so that many openings are not gone through at each.
+        if writers.len().is_power_of_two() {
+            writers.retain(|fd| fd.strong_count() != 0);
+        }
+        writers.push(Arc::downgrade(fd));
     }
 
     /// Keeps a descriptor for the next one who reads the file. Where others may remove it, it would take its space until then.

@@ -8,6 +8,7 @@ use moat_vfs::filesystem::FileSystem;
 use moat_vfs::inode::{Inode, NewNode, NodeKind, SetAttr};
 
 use super::*;
+use crate::tree::HostAccess;
 use crate::{DirectTree, HostFs};
 
 /// A directory that vanishes with the test.
@@ -292,4 +293,24 @@ fn a_file_that_nobody_has_is_not_held_when_its_last_name_goes() {
         root.unlink(name).expect("unlink");
         assert_eq!(file.metadata().err(), abandoned.then_some(Errno::ESTALE));
     }
+}
+
+#[test]
+fn what_is_open_for_writing_is_opened_again_when_others_have_removed_it() {
+    let dir = Scratch::new("writers");
+    fs::write(dir.0.join("f"), "abc").expect("write");
+    let (_fs, root) = mount(&dir.0, Trust::Shared);
+    let file = root.find(b"f").expect("find");
+    let first = file.open_host(HostAccess::ReadWrite).expect("open");
+    // Descriptors that come and go later, as that of a truncation.
+    for _ in 0..9 {
+        drop(file.open_host(HostAccess::Write).expect("open"));
+    }
+    file.set_attr(&SetAttr { size: Some(1), ..SetAttr::default() }).expect("truncate");
+    fs::remove_file(dir.0.join("f")).expect("unlink");
+    let again = file.open_host(HostAccess::Read).expect("open again");
+    let mut byte = [0; 2];
+    assert_eq!(rustix::io::pread(&*again, &mut byte, 0), Ok(1));
+    drop((first, again));
+    assert_eq!(file.open_host(HostAccess::Read).err(), Some(Errno::ESTALE));
 }

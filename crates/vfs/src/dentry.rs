@@ -10,6 +10,7 @@
 //! - No lock is held while a directory of [`Cache::None`] is asked: its answers need the locks of tasks and descriptors.
 //! - A hashed dentry is in its parent's `children` under its name.
 
+mod removed;
 mod restore;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -138,12 +139,6 @@ impl Dentry {
         (s.name.clone().unwrap_or_else(|| Arc::from(&b""[..])), s.parent.clone())
     }
 
-    /// Whether the name has been removed, here or above: no path leads here any more.
-    #[must_use]
-    pub fn is_deleted(&self) -> bool {
-        self.state.read().unhashed
-    }
-
     /// Whether it is in no tree of names.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
@@ -269,12 +264,6 @@ impl Dentry {
         Some(entered)
     }
 
-    fn detached(parent: &Arc<Dentry>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
-        let d = Dentry::new(&parent.cache, inode, Kind::Tree, Some(name.into()), Some(parent.clone()));
-        d.state.write().unhashed = true;
-        d
-    }
-
     fn insert(self: &Arc<Self>, s: &mut DentryState, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
         if s.absent.remove(name) {
             self.cache.absent_total.fetch_sub(1, Ordering::Relaxed);
@@ -307,6 +296,12 @@ impl Dentry {
     pub(crate) fn add_child(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
         let (d, old) = {
             let mut s = self.state.write();
+            if s.unhashed && self.kind == Kind::Tree && s.name.is_some() {
+                // As above: others have moved it.
+                self.version.fetch_add(1, Ordering::AcqRel);
+                drop(s);
+                return Dentry::detached(self, name, inode);
+            }
             let old = s.children.remove(name);
             let d = self.insert(&mut s, name, inode);
             self.version.fetch_add(1, Ordering::AcqRel);

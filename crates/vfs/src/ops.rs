@@ -40,7 +40,7 @@ fn created(dir: &Path, name: &[u8], inode: &Arc<dyn Inode>) {
 /// Checks that an entry may be made in `dir` (`may_create`).
 fn check_create(dir: &Path, creds: &Credentials) -> Result<()> {
     // A directory of generated entries (proc) has said that there is none of the name.
-    if dir.dentry.is_deleted() || dir.inode().cache_policy() == Cache::None {
+    if dir.dentry.is_dead() || dir.inode().cache_policy() == Cache::None {
         return Err(Errno::ENOENT);
     }
     dir.inode().permission(creds, Access::WRITE | Access::EXEC)
@@ -73,7 +73,7 @@ fn check_delete(dir: &Path, creds: &Credentials, victim: &dyn Inode, expected: V
     match (expected, Victim::of(victim)) {
         (Victim::Directory, Victim::Other) => Err(Errno::ENOTDIR),
         (Victim::Other, Victim::Directory) => Err(Errno::EISDIR),
-        _ if dir.dentry.is_deleted() => Err(Errno::ENOENT),
+        _ if dir.dentry.is_dead() => Err(Errno::ENOENT),
         _ => Ok(()),
     }
 }

@@ -39,7 +39,7 @@ fn make(view: &View<'_>, dir: &Path, name: &[u8], mode: u32, kind: NodeKind<'_>)
     let node = new_node(view, dir.inode().as_ref(), mode, kind)?;
     // From the check to the cache: rmdir(2) of the directory takes this lock too.
     let _entries = dir.dentry.lock_entries();
-    if dir.dentry.is_deleted() {
+    if dir.dentry.is_dead() {
         return Err(Errno::ENOENT);
     }
     let inode = dir.inode().create(name, &node)?;
@@ -123,7 +123,7 @@ pub fn link(view: &View<'_>, old: &Path, path: &[u8]) -> Result<()> {
         return Err(Errno::EPERM);
     }
     let _entries = dir.dentry.lock_entries();
-    if dir.dentry.is_deleted() {
+    if dir.dentry.is_dead() {
         return Err(Errno::ENOENT);
     }
     dir.inode().link(&name, inode)?;

@@ -264,7 +264,7 @@ fn create(view: &View<'_>, dir: &Path, name: &[u8], how: &OpenHow) -> Result<Arc
     let dentry = {
         let _entries = dir.dentry.lock_entries();
         // Under the lock of the entries: rmdir(2) can't come between.
-        if dir.dentry.is_deleted() {
+        if dir.dentry.is_dead() {
             return Err(Errno::ENOENT);
         }
         let inode = dir.inode().create(name, &node)?;

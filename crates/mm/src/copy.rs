@@ -40,11 +40,11 @@ impl<'a, const CHUNK: usize> StringReader<'a, CHUNK> {
     /// # Errors
     /// As there.
     pub fn read(&mut self, addr: UserAddr, max: usize) -> Result<Vec<u8>> {
-        let brought = parcel::bytes_from(self.mm.space().host_pid(), addr.get(), &mut self.buf);
-        // The buffer holds nothing of its own kind now.
-        self.len = 0;
-        if let Some(len) = self.buf.iter().take(brought.min(max)).position(|&b| b == 0) {
-            return Ok(self.buf[..len].to_vec());
+        // Apart from what is kept: the strings of an environment come by the hundred.
+        let mut brought = [0; CSTR_CHUNK];
+        let len = parcel::bytes_from(self.mm.space().host_pid(), addr.get(), &mut brought).min(max);
+        if let Some(len) = brought.iter().take(len).position(|&b| b == 0) {
+            return Ok(brought[..len].to_vec());
         }
         let mut string = Vec::new();
         while string.len() < max {

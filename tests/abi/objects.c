@@ -4,6 +4,7 @@
 #include <grp.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
@@ -518,4 +519,48 @@ TEST(a_mapped_store_shows_in_the_times) {
     // Files in memory do not notice.
     if (fs.f_type != 0x01021994)
         CHECK(of(fd).st_mtime > 1000);
+}
+
+// mmap(2) is an access like read(2), if it comes to a mapping.
+TEST(a_mapping_is_an_access_and_a_refused_one_is_none) {
+    close(make("f", 0600));
+    int fd = OK(open("f", O_RDONLY));
+    OK(truncate("f", 4096));
+    struct timespec times[2] = {{1000, 0}, {2000, 0}};
+    char byte;
+    OK(futimens(fd, times));
+    CHECK_EQ(read(fd, &byte, 1), 1);
+    int kept = of(fd).st_atime != 1000;
+    OK(futimens(fd, times));
+    CHECK(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED && errno == EACCES);
+    CHECK_EQ(of(fd).st_atime, 1000);
+    OK(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0));
+    CHECK_EQ(of(fd).st_atime != 1000, kept);
+}
+
+static long long transferred(ssize_t n) {
+    return n < 0 ? -errno : n;
+}
+
+// What O_DIRECT asks of a transfer it asks of every call that makes one.
+TEST(direct_transfers_of_any_call_have_one_rule) {
+    static char block[4096] __attribute__((aligned(4096)));
+    int in = make("in", 0600);
+    OK(ftruncate(in, 16384));
+    int out = open("out", O_CREAT | O_WRONLY | O_DIRECT, 0600);
+    if (out < 0 && errno == EINVAL)
+        SKIP("no O_DIRECT here");
+    OK(out);
+    static const struct {
+        off_t at;
+        size_t len;
+    } cases[] = {{0, 4096}, {4096, 4096}, {0, 1000}, {100, 4096}, {1, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        long long plain = transferred(pwrite(out, block, cases[i].len, cases[i].at));
+        loff_t from = 0, to = cases[i].at;
+        CHECK_EQ(transferred(copy_file_range(in, &from, out, &to, cases[i].len, 0)), plain);
+        OK(lseek(out, cases[i].at, SEEK_SET));
+        off_t start = 0;
+        CHECK_EQ(transferred(sendfile(out, in, &start, cases[i].len)), plain);
+    }
 }

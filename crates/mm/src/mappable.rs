@@ -77,7 +77,8 @@ pub trait Mappable: Send + Sync {
         Origin::Other(std::any::type_name::<Self>())
     }
 
-    /// A mapping of the file was made: false would refuse it. For seal and deny-write counts.
+    /// A mapping of the file is about to be made, which its mode and the caller's wishes allow. For seals, deny-write counts and the
+    /// time of access.
     ///
     /// # Errors
     /// EPERM where a seal or another use forbids it.

@@ -23,6 +23,7 @@
 pub mod acl;
 pub mod aio_limits;
 pub mod anon;
+pub mod atime;
 pub mod caller;
 pub mod clock;
 pub mod cred;

@@ -6,17 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use moat_abi::fs::{AccessMode, FileType, InotifyMask, OpenFlags, SEEK_CUR, SEEK_DATA, SEEK_END, SEEK_HOLE, SEEK_SET};
-use moat_abi::time::Timespec;
 use moat_abi::{Errno, PollEvents, Result};
 use moat_sync::wait::{Notify, Registration};
 use moat_sync::{LockClass, Mutex};
 
+use crate::atime::AtimeRule;
 use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, PathOnly, Seekable, SparseSeek, moved};
 use crate::inode::{Inode, Metadata};
 use crate::inotify::Through;
 use crate::locks::LockOwner;
-use crate::mount::MountFlags;
 use crate::path::Path;
 use crate::text_busy::WriteAccess;
 
@@ -353,18 +352,10 @@ impl OpenFile {
         if self.is_path() { self.inode().metadata() } else { self.file.metadata(self) }
     }
 
-    /// Whether a read should set the access time, by O_NOATIME, the mount's flags and the relatime rule.
+    /// What decides whether a read sets the access time.
     #[must_use]
-    pub fn wants_atime(&self, atime: Timespec, mtime: Timespec, ctime: Timespec, now: Timespec) -> bool {
-        let flags = self.path.mount.flags();
-        if self.flags().contains(OpenFlags::NOATIME) || flags.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
-            return false;
-        }
-        let key = |t: Timespec| (t.tv_sec, t.tv_nsec);
-        if flags.contains(MountFlags::STRICTATIME) {
-            return key(atime) != key(now);
-        }
-        key(atime) <= key(mtime) || key(atime) <= key(ctime) || now.tv_sec.saturating_sub(atime.tv_sec) >= 24 * 3600
+    pub fn atime_rule(&self) -> AtimeRule {
+        AtimeRule::new(self.flags(), self.path.mount.clone())
     }
 
     // Readiness

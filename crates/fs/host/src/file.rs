@@ -214,9 +214,13 @@ impl<T: HostTree> Mappable for HostMapping<T> {
             // From the first such mapping on attributes are asked each time.
             self.stores.get_or_init(|| MappedStores::new(self.inode.clone()));
         }
+        Ok(MapSource::File { fd: self.fd.clone(), offset: what.offset, shared: what.sharing == Sharing::Shared })
+    }
+
+    fn mapped(&self, _what: &MapFile) -> Result<()> {
         // mmap(2) of the host is an access (`file_accessed`), whatever is loaded later.
         self.inode.was_read();
-        Ok(MapSource::File { fd: self.fd.clone(), offset: what.offset, shared: what.sharing == Sharing::Shared })
+        Ok(())
     }
 
     fn identity(&self) -> FileIdentity {

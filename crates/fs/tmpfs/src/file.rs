@@ -7,6 +7,7 @@ use moat_abi::{Errno, Result};
 use moat_image::Refusal;
 use moat_image::state::OpenFileKind;
 use moat_mm::Mappable;
+use moat_vfs::atime::AtimeRule;
 use moat_vfs::clock::now;
 use moat_vfs::file::{DirSink, SparseSeek};
 use moat_vfs::ops::mode_after_write;
@@ -35,9 +36,14 @@ impl TmpInode {
     }
 
     fn was_read(&self, f: &OpenFile) {
+        self.was_accessed(&f.atime_rule());
+    }
+
+    /// Sets the access time if `rule` says so.
+    pub(crate) fn was_accessed(&self, rule: &AtimeRule) {
         let t = now();
         let mut a = self.attr();
-        if f.wants_atime(a.atime, a.mtime, a.ctime, t) {
+        if rule.wants(a.atime, a.mtime, a.ctime, t) {
             a.atime = t;
         }
     }
@@ -102,8 +108,6 @@ impl File for TmpInode {
         if !matches!(self.content, Content::File(_)) {
             return Err(Errno::ENODEV);
         }
-        // mmap(2) is an access, whatever is loaded later.
-        self.was_read(f);
         Ok(Arc::new(Mapping::new(f, self)))
     }
 

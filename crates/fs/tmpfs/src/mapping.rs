@@ -7,6 +7,7 @@ use moat_abi::mman::ProtFlags;
 use moat_abi::{Errno, Result};
 use moat_mm::mappable::{FileIdentity, MapFile, MapName, Mappable, Origin, Sharing};
 use moat_platform::MapSource;
+use moat_vfs::atime::AtimeRule;
 use moat_vfs::persist::MappedFile;
 use moat_vfs::{OpenFile, Path};
 
@@ -18,11 +19,12 @@ pub struct Mapping {
     path: Path,
     origin: MappedFile,
     inode: Arc<TmpInode>,
+    atime: AtimeRule,
 }
 
 impl Mapping {
     pub(crate) fn new(f: &OpenFile, inode: Arc<TmpInode>) -> Mapping {
-        Mapping { path: f.path().clone(), origin: MappedFile::of(f), inode }
+        Mapping { path: f.path().clone(), origin: MappedFile::of(f), atime: f.atime_rule(), inode }
     }
 }
 
@@ -55,6 +57,12 @@ pub fn map_source(inode: &TmpInode, what: &MapFile) -> Result<MapSource> {
 impl Mappable for Mapping {
     fn map_source(&self, what: &MapFile) -> Result<MapSource> {
         map_source(&self.inode, what)
+    }
+
+    fn mapped(&self, _what: &MapFile) -> Result<()> {
+        // An access, whatever is loaded later (`file_accessed`).
+        self.inode.was_accessed(&self.atime);
+        Ok(())
     }
 
     fn identity(&self) -> FileIdentity {

@@ -24,7 +24,20 @@ pub(super) enum Transfer {
 /// # Errors
 /// EINVAL; those of asking for the size.
 pub(super) fn check(f: &OpenFile, iov: &IoVec, offset: Option<u64>, transfer: Transfer) -> Result<()> {
-    if iov.total == 0 || !f.flags().contains(OpenFlags::DIRECT) {
+    check_all(f, iov.slices.iter().map(|slice| slice.len), offset, transfer)
+}
+
+/// The same of buffers of the sentry's, as splice(2) and copy_file_range(2) have them.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_all(
+    f: &OpenFile,
+    mut lengths: impl Iterator<Item = usize> + Clone,
+    offset: Option<u64>,
+    transfer: Transfer,
+) -> Result<()> {
+    if !f.flags().contains(OpenFlags::DIRECT) || lengths.clone().all(|len| len == 0) {
         return Ok(());
     }
     // A pipe's packets are of any length.
@@ -34,7 +47,7 @@ pub(super) fn check(f: &OpenFile, iov: &IoVec, offset: Option<u64>, transfer: Tr
         Transfer::Read | Transfer::Write => offset.unwrap_or_else(|| f.pos()),
     };
     let aligned = |n: u64| n.is_multiple_of(block);
-    if aligned(pos) && iov.slices.iter().all(|slice| u64::try_from(slice.len).is_ok_and(aligned)) {
+    if aligned(pos) && lengths.all(|len| u64::try_from(len).is_ok_and(aligned)) {
         return Ok(());
     }
     if transfer == Transfer::Read && pos >= f.metadata()?.size { Ok(()) } else { Err(Errno::EINVAL) }

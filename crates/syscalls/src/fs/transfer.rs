@@ -11,6 +11,7 @@ use moat_mm::UserPtr;
 use moat_sync::executor::{end_turn, is_turn_over};
 use moat_vfs::{Fd, OpenFile};
 
+use super::direct::{self, Transfer};
 use super::io::{Blocking, file_wait, sync_if_asked};
 
 syscalls! { pub static TABLE;
@@ -46,6 +47,9 @@ pub(super) async fn write_all(
 ) -> (usize, Result<(), SyscallError>) {
     let wait = file_wait("splice_write", out.file().timeout(PollEvents::WRITABLE));
     let mut done = 0;
+    if let Err(e) = direct::check_all(out, std::iter::once(data.len()), at.as_deref().copied(), Transfer::Write) {
+        return (0, Err(e.into()));
+    }
     let look = |_: &mut CurrentTask| loop {
         let rest = data.get(done..).unwrap_or_default();
         if rest.is_empty() {
@@ -96,7 +100,8 @@ async fn copy(
         let want = count.saturating_sub(done).min(buf.len());
         // Read at its own offset, so that the position moves only by what was written.
         let from = in_at.unwrap_or_else(|| input.pos());
-        let n = match input.read_at(buf.get_mut(..want).unwrap_or_default(), from) {
+        let fits = direct::check_all(input, std::iter::once(want), Some(from), Transfer::Read);
+        let n = match fits.and_then(|()| input.read_at(buf.get_mut(..want).unwrap_or_default(), from)) {
             Ok(0) => break,
             Ok(n) => n,
             Err(e) => {

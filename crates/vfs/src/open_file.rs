@@ -16,6 +16,7 @@ use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, PathOnly, Seekable, Spar
 use crate::inode::{Inode, Metadata};
 use crate::inotify::Through;
 use crate::locks::LockOwner;
+use crate::mount::MountFlags;
 use crate::path::Path;
 use crate::text_busy::WriteAccess;
 
@@ -352,10 +353,17 @@ impl OpenFile {
         if self.is_path() { self.inode().metadata() } else { self.file.metadata(self) }
     }
 
-    /// What decides whether a read sets the access time.
+    /// Whether a read of it sets the access time, as its mount has it now.
     #[must_use]
     pub fn atime_rule(&self) -> AtimeRule {
-        AtimeRule::new(self.flags(), self.path.mount.clone())
+        let mount = self.path.mount.flags();
+        if self.flags().contains(OpenFlags::NOATIME) || mount.intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
+            AtimeRule::Never
+        } else if mount.contains(MountFlags::STRICTATIME) {
+            AtimeRule::Always
+        } else {
+            AtimeRule::Relative
+        }
     }
 
     // Readiness

@@ -36,11 +36,11 @@ impl TmpInode {
     }
 
     fn was_read(&self, f: &OpenFile) {
-        self.was_accessed(&f.atime_rule());
+        self.was_accessed(f.atime_rule());
     }
 
     /// Sets the access time if `rule` says so.
-    pub(crate) fn was_accessed(&self, rule: &AtimeRule) {
+    pub(crate) fn was_accessed(&self, rule: AtimeRule) {
         let t = now();
         let mut a = self.attr();
         if rule.wants(a.atime, a.mtime, a.ctime, t) {

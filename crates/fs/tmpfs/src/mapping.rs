@@ -61,7 +61,7 @@ impl Mappable for Mapping {
 
     fn mapped(&self, _what: &MapFile) -> Result<()> {
         // An access, whatever is loaded later (`file_accessed`).
-        self.inode.was_accessed(&self.atime);
+        self.inode.was_accessed(self.atime);
         Ok(())
     }
 

@@ -123,3 +123,38 @@ fn a_full_file_system() {
         stat -f -c '%b %f %c %d' TREE",
     );
 }
+
+/// Moves TREE/d to TREE/e when TREE/ready is there, puts another directory in its place, and says so by removing that.
+fn move_when_ready(tree: PathBuf) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        while !tree.join("ready").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        fs::rename(tree.join("d"), tree.join("e")).unwrap();
+        fs::create_dir(tree.join("d")).unwrap();
+        fs::remove_file(tree.join("ready")).unwrap();
+    })
+}
+
+/// A working directory that the host moves is where it is, and not where it was.
+#[test]
+fn a_directory_that_the_host_moves() {
+    let Some(place) = Place::new("moved") else { return };
+    let script = "mkdir TREE/d; cd TREE/d; touch before; touch TREE/ready; while [ -e TREE/ready ]; do sleep 0.02; done
+        touch after; mkdir sub; echo text > sub/f; cat sub/f; mv before renamed; ls; ls TREE/e; ls TREE/d";
+    let mut seen = Vec::new();
+    for flag in [None, Some("--directfs=true"), Some("--directfs=false")] {
+        let moves = move_when_ready(place.tree());
+        seen.push(match flag {
+            None => place.natively(script),
+            Some(flag) => place.inside(flag, script),
+        });
+        moves.join().unwrap();
+        for name in ["d", "e"] {
+            fs::remove_dir_all(place.tree().join(name)).unwrap();
+        }
+    }
+    assert_eq!(seen[0], "text\nafter\nrenamed\nsub\nafter\nrenamed\nsub\n");
+    assert_eq!(seen[1], seen[0], "directly");
+    assert_eq!(seen[2], seen[0], "by a gofer");
+}

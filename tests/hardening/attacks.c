@@ -47,7 +47,10 @@ struct control {
     uint32_t state, cpu;
     uint64_t resumed_at, stopped_at, reserved[6];
     struct cell cells[32];
+    // Calls of rewritten sites, answers, and bytes that come and go with calls: nothing here that a zero would not say.
+    unsigned char rest[8192 - 128 - 32 * sizeof(struct cell)];
 };
+_Static_assert(sizeof(struct control) == 8192, "all of an area before the signal stack");
 // Registers in the host's signal frame, words from its start; those of `uc_mcontext.gregs` begin at 6.
 enum { FRAME_RSP = 6 + 15, FRAME_RIP = 6 + 16, FRAME_RAX = 6 + 13 };
 
@@ -90,7 +93,7 @@ static void find_the_stub(void) {
     // mov rsp, rbx; and rsp, -16; call serve
     uint64_t call = FIND("\x48\x89\xdc\x48\x83\xe4\xf0\xe8");
     // mov rdi, rbx; mov esi, the length of an area
-    stub_child = FIND("\x48\x89\xdf\xbe\x00\x80\x00\x00");
+    stub_child = FIND("\x48\x89\xdf\xbe\x00\x90\x00\x00");
     if (!stub_return || !call || !stub_child)
         not_armed();
     stub_serve = call + 12 + (uint64_t)(int64_t)*(int32_t *)(call + 8);

@@ -22,7 +22,7 @@ END
 gcc -g -O0 -no-pie -pthread -o hello hello.c
 # Addresses of the stack and of libraries and numbers of processes differ from run to run, and so does the
 # moment in which gdb hears of a thread.
-tidy() { sed -E 's/0x7f[0-9a-f]+/ADDRESS/g; s/LWP [0-9]+/LWP N/g; s/process [0-9]+/process N/g; s/Target Id +Frame/Target Id Frame/' | grep -Ev '^\[(Thread .* exited|New .*|Switching to .*)\]$'; }
+tidy() { sed -E 's/0x7[ef][0-9a-f]{10}/ADDRESS/g; s/LWP [0-9]+/LWP N/g; s/process [0-9]+/process N/g; s/Target Id +Frame/Target Id Frame/' | grep -Ev '^\[(Thread .* exited|New .*|Switching to .*)\]$'; }
 gdb -q -batch -ex run ./hello 2>/dev/null | tidy
 gdb -q -batch -ex 'set can-use-hw-watchpoints 0' -ex 'break add if b == 3' -ex run -ex bt -ex 'info locals' -ex 'print a + b' -ex finish -ex 'watch counter' -ex continue -ex 'print counter' -ex kill ./hello 2>/dev/null | tidy
 gdb -q -batch -ex 'break main' -ex run -ex next -ex step -ex stepi -ex 'print $eflags' -ex 'set var i = 3' -ex 'delete' -ex continue ./hello 2>/dev/null | tidy

@@ -168,16 +168,17 @@ static void touch(size_t bytes) {
 TEST(maxrss_is_a_high_water_mark) {
     struct rusage u;
     int status;
+    // What the process was that has executed this program counts too (`setmax_mm_hiwater_rss`).
     OK(getrusage(RUSAGE_SELF, &u));
-    CHECK(u.ru_maxrss > 0 && u.ru_maxrss < 32 * MIB_IN_KIB);
-    pid_t pid = CHILD(touch(64 << 20));
+    CHECK(u.ru_maxrss > 0 && u.ru_maxrss < 128 * MIB_IN_KIB);
+    pid_t pid = CHILD(touch(256 << 20));
     CHECK_EQ(wait4(pid, &status, 0, &u), pid);
-    CHECK(u.ru_maxrss >= 64 * MIB_IN_KIB && u.ru_maxrss < 128 * MIB_IN_KIB);
+    CHECK(u.ru_maxrss >= 256 * MIB_IN_KIB && u.ru_maxrss < 384 * MIB_IN_KIB);
     wait_for(CHILD(touch(8 << 20)));
     OK(getrusage(RUSAGE_CHILDREN, &u));
-    CHECK(u.ru_maxrss >= 64 * MIB_IN_KIB && u.ru_maxrss < 128 * MIB_IN_KIB);
+    CHECK(u.ru_maxrss >= 256 * MIB_IN_KIB && u.ru_maxrss < 384 * MIB_IN_KIB);
     OK(getrusage(RUSAGE_SELF, &u));
-    CHECK(u.ru_maxrss < 32 * MIB_IN_KIB);
+    CHECK(u.ru_maxrss < 128 * MIB_IN_KIB);
     touch(40 << 20);
     OK(getrusage(RUSAGE_SELF, &u));
     CHECK(u.ru_maxrss >= 40 * MIB_IN_KIB);

@@ -670,7 +670,7 @@ static void op_reopen(void) {
         return;
     }
     if (has_host && (has & O_ACCMODE) != O_RDWR)
-        how = (how & O_APPEND) | (has & O_ACCMODE);
+        how = (how & (O_APPEND | O_NONBLOCK)) | (has & O_ACCMODE);
     say("reopen %d as %d %#o", n, to, how);
     int fd = open(self, how);
     if (done(fd)) {

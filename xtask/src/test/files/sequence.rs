@@ -19,6 +19,8 @@ use super::tree::{Native, TREES};
 use super::{Tree, is_to_run, program, shrink};
 use crate::paths;
 
+/// How a run has ended that did not end.
+const TIMED_OUT: &str = "timed out";
 /// For one run of many sequences.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -171,7 +173,10 @@ impl Setup<'_> {
         let result = read_all(host.stderr.take());
         let complaint = read_all(child.stderr.take());
         let ended = finish(&mut child)?;
-        finish(&mut host)?;
+        // One that had to be killed has taken its partner along.
+        if ended != TIMED_OUT {
+            finish(&mut host)?;
+        }
         leftovers::reap_descendants();
         let read = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
         let mut text = String::from_utf8_lossy(&read(result)).into_owned();
@@ -198,7 +203,7 @@ fn finish(child: &mut Child) -> Result<String> {
     }
     leftovers::kill_descendants();
     let _ = child.wait();
-    Ok("timed out".to_string())
+    Ok(TIMED_OUT.to_string())
 }
 
 fn read_all(pipe: Option<ChildStderr>) -> std::thread::JoinHandle<Vec<u8>> {

@@ -74,19 +74,7 @@ impl UserNamespace {
     pub fn root() -> Arc<UserNamespace> {
         // All ids but -1, which is none.
         let all = vec![IdRange { inside: 0, outside: 0, count: u32::MAX }];
-        Arc::new(UserNamespace {
-            id: ROOT_ID,
-            parent: None,
-            owner: (0, 0),
-            level: 0,
-            maker: Setfcap::Held,
-            _charge: None,
-            maps: RwLock::new(
-                LockClass::Table,
-                IdMaps { uid: Some(all.clone()), gid: Some(all), setgroups_denied: false },
-            ),
-            outer: None,
-        })
+        UserNamespace::made_first(IdMaps { uid: Some(all.clone()), gid: Some(all), setgroups_denied: false }, None)
     }
 
     /// As [`UserNamespace::root`], with the ids that `outer` names and no others, each itself; `outer` is what /proc/PID/uid_map shows.
@@ -96,7 +84,10 @@ impl UserNamespace {
             Some(ranges.iter().flatten().map(|r| IdRange { outside: r.inside, ..*r }).collect())
         };
         let maps = IdMaps { uid: own(&outer.uid), gid: own(&outer.gid), setgroups_denied: outer.setgroups_denied };
-        let maps = RwLock::new(LockClass::Table, maps);
+        UserNamespace::made_first(maps, Some(outer))
+    }
+
+    fn made_first(maps: IdMaps, outer: Option<IdMaps>) -> Arc<UserNamespace> {
         Arc::new(UserNamespace {
             id: ROOT_ID,
             parent: None,
@@ -104,8 +95,8 @@ impl UserNamespace {
             level: 0,
             maker: Setfcap::Held,
             _charge: None,
-            maps,
-            outer: Some(outer),
+            maps: RwLock::new(LockClass::Table, maps),
+            outer,
         })
     }
 

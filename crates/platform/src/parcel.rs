@@ -138,10 +138,8 @@ fn with<R>(pid: i32, f: impl FnOnce(&mut Open) -> Option<R>) -> Option<R> {
 /// there from here on.
 #[must_use]
 pub fn read(pid: i32, addr: u64, buf: &mut [u8]) -> bool {
+    settle(pid, addr, buf.len());
     let read = with(pid, |open| {
-        if open.gifts.overlap(addr, buf.len()) {
-            open.gifts.write_out();
-        }
         let (start, len) = open.taken?;
         let at = usize::try_from(addr.checked_sub(start)?).ok()?;
         let end = at.checked_add(buf.len())?;
@@ -196,11 +194,9 @@ pub fn settle(pid: i32, addr: u64, len: usize) {
 
 /// Guest memory is about to be written otherwise: what the parcel has to give to it comes before.
 pub fn written(pid: i32, addr: u64, len: usize) {
+    settle(pid, addr, len);
     let _ = with(pid, |open| {
         open.taken = open.taken.filter(|taken| !overlap(*taken, (addr, len)));
-        if open.gifts.overlap(addr, len) {
-            open.gifts.write_out();
-        }
         Some(())
     });
 }

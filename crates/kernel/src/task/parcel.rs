@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use moat_abi::nr;
-use moat_platform::{Gifts, parcel};
+use moat_platform::parcel;
 
 use crate::task::CurrentTask;
 
@@ -107,10 +107,9 @@ impl CurrentTask {
 
     /// Writes that to its memory.
     pub(super) fn settle_gifts(&mut self) {
-        if let Some(gifts) = &mut self.gifts {
-            Gifts::write_out(gifts);
+        if let Some(mut gifts) = self.gifts.take() {
+            gifts.write_out();
         }
-        self.gifts = None;
     }
 }
 

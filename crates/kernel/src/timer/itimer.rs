@@ -15,7 +15,7 @@ use moat_sync::wait::Notify;
 
 use crate::process::group::ThreadGroup;
 use crate::signal::send::send_to_process;
-use crate::timer::state::IntervalTimer;
+use crate::timer::state::{IntervalTimer, next_look_ns};
 use moat_identity::limits::{INFINITY, Resource};
 
 pub use crate::timer::state::Setting;
@@ -127,9 +127,7 @@ fn arm(
         let left_ns = t.expires_ns.saturating_sub(now).max(least_ns);
         let wait = match which {
             Which::Real => left_ns,
-            // CPU time can grow as fast as all threads together; looking early costs little and looking late is an error. But no
-            // oftener than Linux, which looks at each tick.
-            _ => (left_ns / u64::try_from(threads).unwrap_or(1).max(1)).max(4_000_000),
+            _ => next_look_ns(left_ns, threads),
         };
         let deadline = moat_host::clock::deadline_after(wait).max(Instant::now() + Duration::from_nanos(1));
         Timer::set(deadline, Arc::new(Expiry { group: Arc::downgrade(group), which }))

@@ -16,7 +16,7 @@ use crate::signal::TimerRef;
 use crate::signal::queue::Queued;
 use crate::signal::send::{Origin, Target};
 use crate::task::CurrentTask;
-use crate::timer::state::{PosixTimer, Setting};
+use crate::timer::state::{PosixTimer, Setting, next_look_ns};
 
 pub use crate::timer::state::{Clock, Event};
 
@@ -182,9 +182,7 @@ fn arm(
         let left_ns = timer.expires_ns.saturating_sub(now).max(least_ns);
         let wait = match timer.clock {
             Clock::Host(_) => left_ns,
-            Clock::ProcessCpu | Clock::ThreadCpu(_) => {
-                (left_ns / u64::try_from(threads).unwrap_or(1).max(1)).max(4_000_000)
-            }
+            Clock::ProcessCpu | Clock::ThreadCpu(_) => next_look_ns(left_ns, threads),
         };
         Timer::set(moat_host::clock::deadline_after(wait), Arc::new(Expiry { group: Arc::downgrade(group), id }))
     });

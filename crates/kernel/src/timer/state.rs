@@ -24,6 +24,13 @@ impl Default for GroupTimers {
     }
 }
 
+/// When to look at a CPU clock of `threads` threads that is to go on by `left_ns`: it can grow as fast as all of them together, and looking
+/// early costs little, where looking late is an error. But no oftener than Linux, which looks at each tick.
+pub(super) fn next_look_ns(left_ns: u64, threads: usize) -> u64 {
+    const TICK_NS: u64 = 4_000_000;
+    (left_ns / u64::try_from(threads).unwrap_or(1).max(1)).max(TICK_NS)
+}
+
 /// Remaining and repeating time, both in nanoseconds; zero is off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Setting {

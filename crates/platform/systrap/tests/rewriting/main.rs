@@ -1,6 +1,7 @@
 //! Call sites that are rewritten: nothing that application code or the sentry can see differs but the time it takes.
 
 mod answers;
+mod kicks;
 mod parcel;
 mod short;
 
@@ -12,6 +13,8 @@ use std::time::Duration;
 use moat_platform::conformance::{CODE, DATA, Guest, RW, Rig, STACK, fault_of, fork, spawn, syscall_of};
 use moat_platform::{Event, Order, Regs, whole};
 use moat_platform_systrap::Systrap;
+
+use kicks::{KickStorm, kick_after};
 
 /// `mov eax, 110; syscall; inc rdi; mov rsi, rax; jmp` back: each call has the count in rdi and the last result in rsi.
 const COUNTS: [u8; 15] = [0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0x48, 0xff, 0xc7, 0x48, 0x89, 0xc6, 0xeb, 0xf1];
@@ -85,15 +88,6 @@ async fn rewritten(rig: &Rig) -> (Guest, u64) {
         }
     }
     panic!("never rewritten");
-}
-
-/// Kicks the guest when some time is over.
-fn kick_after(guest: &Guest, time: Duration) -> std::thread::JoinHandle<()> {
-    let kicker = guest.thread.kicker();
-    std::thread::spawn(move || {
-        std::thread::sleep(time);
-        kicker.kick();
-    })
 }
 
 /// Whether the last call came without a trap.
@@ -259,24 +253,12 @@ fn kicks_show_calls_before_or_after() {
     let rig = rig();
     rig.run(async {
         let (mut guest, mut count) = rewritten(&rig).await;
-        let (stop, kicker) = (Arc::new(AtomicBool::new(false)), guest.thread.kicker());
-        let kicks = std::thread::spawn({
-            let stop = stop.clone();
-            move || {
-                let mut pause = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    kicker.kick();
-                    pause = (pause * 7 + 3) % 101;
-                    std::thread::sleep(Duration::from_micros(pause));
-                }
-            }
-        });
+        let kicks = KickStorm::begin(&guest);
         for _ in 0..30_000 {
             call(&mut guest, count).await;
             count += 1;
         }
-        stop.store(true, Ordering::Relaxed);
-        kicks.join().expect("kicker");
+        kicks.end();
         // None is lost: a thread that computes after its call is interrupted.
         guest.order(Order::Mprotect { addr: CODE, len: 0x1000, prot: RW }).await;
         guest.write(CODE + 7, &[0xeb, 0xfe]);

@@ -1,14 +1,12 @@
 //! What calls bring along and take back.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use moat_platform::conformance::{CODE, DATA, DATA_LEN, Guest, RW, Rig, fault_of, syscall_of};
 use moat_platform::{Event, Gifts, Order, parcel};
 use moat_stub::layout::{PARCEL_LEN, takes};
 
-use super::{DF, is_rewritten, rig};
+use super::{DF, KickStorm, is_rewritten, rig};
 
 /// `mov eax, NR; syscall; mov rbx, [rsi]; inc r13; jmp` back.
 fn program(nr: u8) -> [u8; 15] {
@@ -153,18 +151,7 @@ fn kicks_lose_no_gift() {
     let rig = rig();
     rig.run(async {
         let mut guest = caller(&rig, READ).await;
-        let (stop, kicker) = (Arc::new(AtomicBool::new(false)), guest.thread.kicker());
-        let kicks = std::thread::spawn({
-            let stop = stop.clone();
-            move || {
-                let mut pause = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    kicker.kick();
-                    pause = (pause * 7 + 3) % 101;
-                    std::thread::sleep(Duration::from_micros(pause));
-                }
-            }
-        });
+        let kicks = KickStorm::begin(&guest);
         let mut calls = 0u64;
         let mut given: Option<[u8; 8]> = None;
         while calls < 20_000 {
@@ -198,8 +185,7 @@ fn kicks_lose_no_gift() {
                 other => panic!("{other:?}"),
             }
         }
-        stop.store(true, Ordering::Relaxed);
-        kicks.join().expect("kicker");
+        kicks.end();
     });
 }
 

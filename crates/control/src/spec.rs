@@ -21,7 +21,7 @@ pub use gofer::{GoferSpec, GoferTree, TreeKind};
 pub use jail::{JailSpec, NetworkOrigin, RunAs, Trees};
 pub use mount::{
     Backing, DevptsOptions, FileBind, FileOverlay, GoferBind, HostNodes, HostUse, MountFlags, MountKind, MountSpec,
-    Overlay, OverlayLimits, RootSpec, Sharing, TmpfsOptions,
+    Overlay, OverlayLimits, RootSpec, Sharing, SocketUse, TmpfsOptions,
 };
 pub use process::{CapabilitySpec, InitSignals, ProcessSpec, RlimitSpec};
 pub use seccomp::{BpfInstruction, SeccompSpec};

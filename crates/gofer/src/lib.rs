@@ -11,8 +11,8 @@
 //! # Invariants
 //! - Directories are named by numbers that this process gave out; entries by one component, which
 //!   [`moat_fs_host::DirectTree`] checks.
-//! - Only descriptors of regular files are passed to the sandbox, with `--host-uds=open` sockets that are connected, and with
-//!   `--host-fifo=open` those of FIFOs.
+//! - Only descriptors of regular files are passed to the sandbox, with `--host-uds` sockets that are connected or bound, and
+//!   with `--host-fifo=open` those of FIFOs.
 //! - The process ends when all its sockets are closed, so that it never outlives the sandbox.
 #![forbid(unsafe_code)]
 
@@ -26,9 +26,9 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use moat_control::spec::{GoferSpec, GoferTree, HostUse, Lifetime, MAX_SPEC_BYTES, TreeKind, Trees};
+use moat_control::spec::{GoferSpec, GoferTree, HostUse, Lifetime, MAX_SPEC_BYTES, SocketUse, TreeKind, Trees};
 use moat_control::{BootError, StartSync};
-use moat_fs_host::{Fifos, NodeMaker, Sockets};
+use moat_fs_host::{Fifos, NodeMaker, Sockets, SpecialNodes};
 use moat_host::mounts::MountAttributes;
 use moat_jail::root::{self, EmptyRoot};
 use moat_jail::seccomp::Refusal;
@@ -62,17 +62,20 @@ fn serve(mut files: DonatedFiles, fds: &StartFds, start_sync: &StartSync) -> Res
     // Whatever else was donated is not this process's.
     drop(files);
     let refusal = if spec.debug { Refusal::Report } else { Refusal::Kill };
-    let (sockets, more) = match spec.host_nodes.sockets {
-        HostUse::None => (Sockets::Refuse, None),
-        HostUse::Open => (Sockets::Connect, Some(rules::HOST_SOCKETS)),
+    let sockets = match spec.host_nodes.sockets {
+        SocketUse::None => Sockets::Refuse,
+        SocketUse::Open => Sockets::Connect,
+        SocketUse::Create => Sockets::Create,
+        SocketUse::All => Sockets::All,
     };
     let fifos = match spec.host_nodes.fifos {
         HostUse::None => Fifos::Own,
         HostUse::Open => Fifos::Host,
     };
     // Before anything is read that comes from the sandbox.
-    moat_jail::seccomp::install(rules::all().chain(more.into_iter().flatten().copied()), refusal)?;
-    let serving = server::start(exports.into_iter().map(|e| (e.tree, e.socket)), nodes.as_ref(), sockets, fifos)?;
+    moat_jail::seccomp::install(rules::all().chain(rules::of_sockets(spec.host_nodes.sockets)), refusal)?;
+    let special = SpecialNodes { sockets, fifos };
+    let serving = server::start(exports.into_iter().map(|e| (e.tree, e.socket)), nodes.as_ref(), special)?;
     start_sync.booted().map_err(|e| BootError::host("telling the creator", &e))?;
     serving.wait();
     Ok(0)
@@ -97,8 +100,8 @@ fn shut_in(spec: &GoferSpec, files: &mut DonatedFiles) -> Result<Vec<Export>, Bo
     // While the host's own is still there: it must not show more than that.
     let procfs = root::new_procfs();
     let root = EmptyRoot::enter()?;
-    if spec.host_nodes.sockets == HostUse::Open {
-        // A socket is connected to by a path: the link of a descriptor.
+    if spec.host_nodes.sockets != SocketUse::None {
+        // A socket is connected to, or bound, by a path: the link of a descriptor.
         let procfs = procfs.as_ref().map_err(|e| BootError::host("making a procfs", e))?;
         root.mount_proc(procfs).map_err(|e| BootError::host("mounting the gofer's /proc", &e))?;
     }

@@ -1,12 +1,22 @@
 //! The host calls of the gofer: those of every process of a sandbox, those of a tree of the host's files, and its own.
 //! To allow another one, add a line with its caller.
 
-pub(crate) use moat_jail::seccomp::HOST_SOCKETS;
-use moat_jail::seccomp::{BASE, DIRECT_TREE, Rule, any, is, when};
+use moat_control::spec::SocketUse;
+use moat_jail::seccomp::{BASE, DIRECT_TREE, HOST_CONNECTIONS, HOST_NAMES, HOST_SOCKETS, Rule, any, is, when};
 
 /// Everything that a gofer may call.
 pub(crate) fn all() -> impl Iterator<Item = Rule<'static>> {
     [BASE, DIRECT_TREE, OWN].into_iter().flatten().copied()
+}
+
+/// What sockets of the host take besides.
+pub(crate) fn of_sockets(sockets: SocketUse) -> impl Iterator<Item = Rule<'static>> {
+    let lists = [
+        (sockets != SocketUse::None, HOST_SOCKETS),
+        (sockets.opens(), HOST_CONNECTIONS),
+        (sockets.creates(), HOST_NAMES),
+    ];
+    lists.into_iter().filter(|(wanted, _)| *wanted).flat_map(|(_, rules)| rules).copied()
 }
 
 const OWN: &[Rule<'static>] = &[

@@ -12,7 +12,7 @@ use moat_control::BootError;
 use moat_fs_host::gofer::channel::{Channel, MAX_MESSAGE_BYTES};
 use moat_fs_host::gofer::protocol::{Entry, Frame, Handle, MAX_CLOSED, MAX_CONNECTIONS, Reply, Request};
 use moat_fs_host::tree::{HostEntry, HostTree};
-use moat_fs_host::{DirectTree, Fifos, NodeMaker, Sockets};
+use moat_fs_host::{DirectTree, NodeMaker, SpecialNodes};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::file::SyncKind;
 
@@ -49,12 +49,11 @@ impl Serving {
 pub(crate) fn start(
     exports: impl Iterator<Item = (OwnedFd, OwnedFd)>,
     nodes: Option<&Arc<NodeMaker>>,
-    sockets: Sockets,
-    fifos: Fifos,
+    special: SpecialNodes,
 ) -> std::result::Result<Serving, BootError> {
     let (alive, ended) = channel();
     for (root, socket) in exports {
-        let files = DirectTree::new(root).with_nodes(nodes.cloned()).with_sockets(sockets).with_fifos(fifos);
+        let files = DirectTree::new(root).with_nodes(nodes.cloned()).with_special(special);
         let root =
             files.root().map_err(|e| BootError::host("opening a tree", &io::Error::from_raw_os_error(e.raw())))?;
         let handles = Mutex::new(LockClass::Table, Handles::new(root));
@@ -187,6 +186,11 @@ impl Connection {
             }
             Request::ReadLink { node } => Outcome::Bytes(files.read_link(&*at(node)?)?),
             Request::ConnectSocket { node, socket_type } => Outcome::File(files.connect(&*at(node)?, socket_type)?),
+            // Refused by the tree unless it was told to.
+            Request::BindSocket { dir, name, socket_type, new } => {
+                let (node, _, socket) = files.bind(&*at(dir)?, name, socket_type, new)?;
+                Outcome::NodeFile(self.tree.handles.lock().insert(node)?, socket)
+            }
             Request::SetAttr { node, attr } => files.set_attr(&*at(node)?, &attr.into()).map(done)?,
             Request::GetXattr { node, name } => Outcome::Bytes(files.get_xattr(&*at(node)?, name)?),
             Request::SetXattr { node, name, value, flags } => {

@@ -39,6 +39,11 @@ fn socklen(len: usize) -> libc::socklen_t {
     libc::socklen_t::try_from(len).unwrap_or(libc::socklen_t::MAX)
 }
 
+/// The length that the kernel has given, no more than there is room for.
+fn given(buffer: &AddressBuffer, len: libc::socklen_t) -> usize {
+    buffer.len().min(len as usize)
+}
+
 fn number(fd: &impl AsFd) -> libc::c_int {
     fd.as_fd().as_raw_fd()
 }
@@ -73,6 +78,21 @@ pub fn accept(fd: impl AsFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(new).map_err(|_| Errno::EBADF)?) })
 }
 
+/// As [`accept`]; gives also the length of the other side's address.
+///
+/// # Errors
+/// The same.
+pub fn accept_from(fd: impl AsFd, buffer: &mut AddressBuffer) -> Result<(OwnedFd, usize)> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let mut len = socklen(buffer.len());
+    // SAFETY: the kernel writes at most `len` bytes, which the buffer has, and the new length.
+    let new = unsafe { libc::accept4(number(&fd), buffer.as_mut_ptr().cast(), &raw mut len, flags) };
+    let new = check(i64::from(new))?;
+    // SAFETY: accept4 succeeded, so this is a new descriptor that nobody else owns.
+    let new = unsafe { OwnedFd::from_raw_fd(i32::try_from(new).map_err(|_| Errno::EBADF)?) };
+    Ok((new, given(buffer, len)))
+}
+
 /// getsockname(2); gives the length.
 ///
 /// # Errors
@@ -81,7 +101,7 @@ pub fn local_address(fd: impl AsFd, buffer: &mut AddressBuffer) -> Result<usize>
     let mut len = socklen(buffer.len());
     // SAFETY: the kernel writes at most `len` bytes, which the buffer has, and the new length.
     check(i64::from(unsafe { libc::getsockname(number(&fd), buffer.as_mut_ptr().cast(), &raw mut len) }))?;
-    Ok(buffer.len().min(len as usize))
+    Ok(given(buffer, len))
 }
 
 /// getpeername(2); gives the length.
@@ -92,7 +112,7 @@ pub fn peer_address(fd: impl AsFd, buffer: &mut AddressBuffer) -> Result<usize> 
     let mut len = socklen(buffer.len());
     // SAFETY: the kernel writes at most `len` bytes, which the buffer has, and the new length.
     check(i64::from(unsafe { libc::getpeername(number(&fd), buffer.as_mut_ptr().cast(), &raw mut len) }))?;
-    Ok(buffer.len().min(len as usize))
+    Ok(given(buffer, len))
 }
 
 /// getsockopt(2); gives the length of the value.

@@ -10,9 +10,9 @@ use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_control::spec::{
     Backing, ContainerSpec, DevptsOptions, FdNumber, FileOverlay, HostUse, MountFlags as SpecFlags, MountKind,
-    MountSpec, Overlay, Sharing, TmpfsOptions,
+    MountSpec, Overlay, Sharing, SocketUse, TmpfsOptions,
 };
-use moat_fs_host::{DirectTree, Fifos, GoferTree, HostFs, NodeMaker, Sockets, Trust};
+use moat_fs_host::{DirectTree, Fifos, GoferTree, HostFs, NodeMaker, Sockets, SpecialNodes, Trust};
 use moat_fs_mqueue::NamespaceQueues;
 use moat_fs_overlay::OverlayFs;
 use moat_fs_proc::ProcFs;
@@ -51,14 +51,16 @@ pub(crate) fn build(
         None => None,
     };
     let sockets = match spec.host_nodes.sockets {
-        HostUse::None => Sockets::Refuse,
-        HostUse::Open => Sockets::Connect,
+        SocketUse::None => Sockets::Refuse,
+        SocketUse::Open => Sockets::Connect,
+        SocketUse::Create => Sockets::Create,
+        SocketUse::All => Sockets::All,
     };
     let fifos = match spec.host_nodes.fifos {
         HostUse::None => Fifos::Own,
         HostUse::Open => Fifos::Host,
     };
-    let mut trees = Trees { vfs: &kernel.vfs, nodes, sockets, fifos, files };
+    let mut trees = Trees { vfs: &kernel.vfs, nodes, special: SpecialNodes { sockets, fifos }, files };
     let root = trees.mount(&spec.root.backing, &spec.root.overlay, trust).map_err(root_error)?;
     let namespace = MountNamespace::new(root.clone(), kernel.root_user_ns.clone());
     let builder = Builder {
@@ -107,8 +109,7 @@ fn new_fs(vfs: &Vfs, fs_type: &str, options: &str) -> Result<Arc<dyn FileSystem>
 struct Trees<'a> {
     vfs: &'a Vfs,
     nodes: Option<Arc<NodeMaker>>,
-    sockets: Sockets,
-    fifos: Fifos,
+    special: SpecialNodes,
     files: &'a mut DonatedFiles,
 }
 
@@ -116,14 +117,13 @@ impl Trees<'_> {
     fn direct(&mut self, fd: FdNumber, trust: Trust) -> Result<Arc<dyn FileSystem>> {
         let tree = DirectTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?)
             .with_nodes(self.nodes.clone())
-            .with_sockets(self.sockets)
-            .with_fifos(self.fifos);
-        Ok(HostFs::mount(self.vfs.new_device(), &Arc::downgrade(self.vfs.tables()), tree, trust, self.fifos)?)
+            .with_special(self.special);
+        Ok(HostFs::mount(self.vfs.new_device(), &Arc::downgrade(self.vfs.tables()), tree, trust, self.special)?)
     }
 
     fn served(&mut self, fd: FdNumber, trust: Trust) -> Result<Arc<dyn FileSystem>> {
         let tree = GoferTree::new(self.files.take(fd).map_err(|_| Errno::EBADF)?);
-        Ok(HostFs::mount(self.vfs.new_device(), &Arc::downgrade(self.vfs.tables()), tree, trust, self.fifos)?)
+        Ok(HostFs::mount(self.vfs.new_device(), &Arc::downgrade(self.vfs.tables()), tree, trust, self.special)?)
     }
 
     /// The directory in which an overlay has its files.

@@ -92,8 +92,11 @@ impl Watch {
     /// # Errors
     /// EPERM for a descriptor that can't be polled (a regular file); ENOMEM, ENOSPC from the host.
     pub fn new(fd: Arc<OwnedFd>) -> Result<Watch> {
+        Watch::always(fd, Arc::new(WaitQueue::new()))
+    }
+
+    fn always(fd: Arc<OwnedFd>, queue: Arc<WaitQueue>) -> Result<Watch> {
         let r = reactor()?;
-        let queue = Arc::new(WaitQueue::new());
         // Before the host knows of it, which may report at once.
         let key = r.enter(Watched { queue: Arc::downgrade(&queue), demand: None });
         if let Err(e) = epoll::add(&r.epoll, &fd, epoll::EventData::new_u64(key), ALL | epoll::EventFlags::ET) {
@@ -103,11 +106,15 @@ impl Watch {
         Ok(Watch { fd, key, queue, demand: None })
     }
 
-    /// Wakes `queue`, while somebody waits in it, at each change of `fd`'s readiness; `fd` can be polled.
+    /// Wakes `queue`, while somebody waits in it, at each change of `fd`'s readiness; `fd` can be polled. Only the first descriptor of
+    /// a queue is watched on demand: others always.
     ///
     /// # Errors
     /// EMFILE, ENOMEM from the host.
     pub fn on_demand(fd: Arc<OwnedFd>, queue: Arc<WaitQueue>) -> Result<Watch> {
+        if queue.has_source() {
+            return Watch::always(fd, queue);
+        }
         let r = reactor()?;
         let state = DemandState { asked: epoll::EventFlags::empty(), known: false, unheard: 0 };
         let state = Mutex::new(LockClass::Leaf, state);

@@ -78,6 +78,11 @@ impl WaitQueue {
         let _ = self.inner.source.set(source);
     }
 
+    /// Whether there is one.
+    pub(crate) fn has_source(&self) -> bool {
+        self.inner.source.get().is_some()
+    }
+
     /// Tells all who asked for any of `events`, or for what is always reported.
     pub fn wake(&self, events: PollEvents) {
         // SeqCst on both sides: either the waker sees the entry or the waiter sees the change, and this number.

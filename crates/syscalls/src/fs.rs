@@ -3,7 +3,7 @@
 pub mod at;
 mod direct;
 pub mod io;
-mod pauses;
+pub(crate) mod pauses;
 
 pub mod access;
 pub mod aio;

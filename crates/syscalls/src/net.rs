@@ -13,6 +13,7 @@ mod options;
 mod transfer;
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use moat_abi::fs::OpenFlags;
 use moat_abi::socket::{AF_MAX, MsgFlags, SOCK_CLOEXEC, SOCK_MAX, SOCK_NONBLOCK, SOCK_TYPE_MASK, SOMAXCONN};
@@ -27,6 +28,7 @@ use moat_vfs::socket::{Ancillary, BufferSide, Shutdown, Socket, SocketFile, Sock
 use moat_vfs::{Fd, OpenFile};
 
 use crate::fs::io::Blocking;
+use crate::fs::pauses::Pauses;
 use transfer::{SendCall, socket_wait};
 
 syscalls! { pub static TABLE;
@@ -231,8 +233,18 @@ async fn sys_connect(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> S
     let socket = sock.socket();
     let wait = socket_wait("connect", &**socket, BufferSide::Send);
     let changes = (&**socket.core().queue(), PollEvents::WRITABLE);
-    let look = |t: &mut CurrentTask| Blocking::ByFlags.look(sock.file(), socket.connect(t, addr.as_bytes()));
-    match t.wait_for(&changes, &wait, look).await? {
+    let mut pauses = Pauses::new();
+    let connected = loop {
+        let look = |t: &mut CurrentTask| match socket.connect(t, addr.as_bytes()) {
+            Err(Errno::EAGAIN) if socket.connects_untold() => Poll::Ready(Err(Errno::EAGAIN)),
+            done => Blocking::ByFlags.look(sock.file(), done),
+        };
+        match t.wait_for(&changes, &wait, look).await? {
+            Err(Errno::EAGAIN) if !sock.file().is_nonblocking() && !wait.is_over() => pauses.pass(t, &wait).await?,
+            done => break done,
+        }
+    };
+    match connected {
         // Under way: a blocking call waits for the end below.
         Err(Errno::EINPROGRESS | Errno::EALREADY) if !sock.file().is_nonblocking() => {}
         done => {

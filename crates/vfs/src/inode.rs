@@ -1,5 +1,7 @@
 //! What a file system provides: [`FileSystem`] for itself, [`Inode`] for each of its files.
 
+mod new_node;
+
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use crate::path::Path;
 
 pub use crate::metadata::{Access, InodeKey, Metadata};
 pub use crate::permission::{generic_permission, permission_by_acl};
+pub use new_node::{BoundSocket, NewNode, NodeKind};
 
 /// A time to set: utimensat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,56 +57,6 @@ impl SetAttr {
     #[must_use]
     pub fn size(len: u64) -> SetAttr {
         SetAttr { size: Some(len), ..SetAttr::default() }
-    }
-}
-
-/// A file to make. The mode has the umask applied and the setgid rules of the directory taken in.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub struct NewNode<'a> {
-    /// Permission bits (07777).
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub kind: NodeKind<'a>,
-}
-
-/// What kind of file to make.
-#[derive(Clone, Copy, Debug)]
-pub enum NodeKind<'a> {
-    /// A regular file.
-    File,
-    /// A regular file without a name (O_TMPFILE); the name given is empty. It can be linked later.
-    TmpFile,
-    /// A directory.
-    Dir,
-    /// A symbolic link with this target.
-    Symlink(&'a [u8]),
-    /// A FIFO.
-    Fifo,
-    /// A UNIX socket's node.
-    Socket,
-    /// A device node.
-    Device {
-        /// `CharDevice` or `BlockDevice`.
-        file_type: FileType,
-        /// The device.
-        rdev: DeviceId,
-    },
-}
-
-impl NodeKind<'_> {
-    /// The file type that results.
-    #[must_use]
-    pub fn file_type(&self) -> FileType {
-        match self {
-            NodeKind::File | NodeKind::TmpFile => FileType::Regular,
-            NodeKind::Dir => FileType::Directory,
-            NodeKind::Symlink(_) => FileType::Symlink,
-            NodeKind::Fifo => FileType::Fifo,
-            NodeKind::Socket => FileType::Socket,
-            NodeKind::Device { file_type, .. } => *file_type,
-        }
     }
 }
 

@@ -286,6 +286,11 @@ pub trait Socket: Send + Sync + Any {
         Ok(())
     }
 
+    /// Whether nobody tells when a connection that was just refused with EAGAIN may be made: it is to be tried again and again.
+    fn connects_untold(&self) -> bool {
+        false
+    }
+
     /// Takes a connection from the queue.
     ///
     /// # Errors

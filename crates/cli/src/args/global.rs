@@ -66,7 +66,7 @@ pub(crate) struct Global {
     /// Apply the seccomp profile of config.json to the container's processes
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true", action = ArgAction::Set, value_parser = truth, value_name = "BOOL")]
     pub(crate) oci_seccomp: bool,
-    /// Which Unix sockets of the host guests may use: none, or open, to connect to those in their trees
+    /// Which Unix sockets of the host guests may use: none; open, to connect to those in their trees; create, so that the host connects to theirs; or all
     #[arg(long, global = true, value_enum, default_value = "none")]
     pub(crate) host_uds: HostUds,
     /// Which FIFOs of the host guests may use: none, or open, to share those in their trees with the host
@@ -155,6 +155,10 @@ pub(crate) enum HostUds {
     None,
     /// They connect to those in their trees
     Open,
+    /// What they bind in their trees is the host's, for its processes to connect to
+    Create,
+    /// Both
+    All,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use moat_control::spec::{CallSites, FileAccess, HostNodes, HostUse, NetworkMode, PlatformKind, Sharing};
+use moat_control::spec::{CallSites, FileAccess, HostNodes, HostUse, NetworkMode, PlatformKind, Sharing, SocketUse};
 use moat_runtime::Config;
 use moat_runtime::config::{DebugLog, Profiles, Rootless};
 
@@ -52,8 +52,10 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
         overlay: flags.overlay2.0.clone(),
         host_nodes: HostNodes {
             sockets: match flags.host_uds {
-                args::HostUds::None => HostUse::None,
-                args::HostUds::Open => HostUse::Open,
+                args::HostUds::None => SocketUse::None,
+                args::HostUds::Open => SocketUse::Open,
+                args::HostUds::Create => SocketUse::Create,
+                args::HostUds::All => SocketUse::All,
             },
             fifos: match flags.host_fifo {
                 args::HostFifo::None => HostUse::None,

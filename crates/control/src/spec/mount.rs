@@ -31,9 +31,9 @@ pub enum Sharing {
 /// What guests may do with the Unix sockets and FIFOs of the host that they find in its trees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostNodes {
-    /// Whether they connect to its sockets; else nobody listens there.
+    /// Whether they connect to its sockets, else nobody listens there; and whether theirs are the host's, too.
     #[serde(default)]
-    pub sockets: HostUse,
+    pub sockets: SocketUse,
     /// Whether they open its FIFOs; else a FIFO is the sandbox's own.
     #[serde(default)]
     pub fifos: HostUse,
@@ -48,6 +48,35 @@ pub enum HostUse {
     None,
     /// They do.
     Open,
+}
+
+/// What guests do with Unix sockets in the host's trees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SocketUse {
+    /// They have their own alone.
+    #[default]
+    None,
+    /// They connect to those of the host.
+    Open,
+    /// What they bind is the host's, for its processes to connect to.
+    Create,
+    /// Both.
+    All,
+}
+
+impl SocketUse {
+    /// Whether guests connect to sockets of the host.
+    #[must_use]
+    pub fn opens(self) -> bool {
+        matches!(self, SocketUse::Open | SocketUse::All)
+    }
+
+    /// Whether what guests bind is the host's.
+    #[must_use]
+    pub fn creates(self) -> bool {
+        matches!(self, SocketUse::Create | SocketUse::All)
+    }
 }
 
 /// One mount.

@@ -21,7 +21,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 use crate::tree::{HostAccess, HostEntry, HostKind, HostRename, HostTree, NewHostNode};
 
 pub use nodes::NodeMaker;
-pub use sockets::{Fifos, Sockets};
+pub use sockets::{Fifos, Sockets, SpecialNodes};
 pub(crate) use stat::{direct_block, metadata_of};
 
 /// A tree below one donated directory descriptor.
@@ -29,27 +29,20 @@ pub struct DirectTree {
     root: OwnedFd,
     /// Who may make nodes of devices.
     nodes: Option<Arc<NodeMaker>>,
-    sockets: Sockets,
-    fifos: Fifos,
+    special: SpecialNodes,
 }
 
 impl DirectTree {
     /// The tree below `root`, a directory opened with O_PATH or O_RDONLY.
     #[must_use]
     pub fn new(root: OwnedFd) -> DirectTree {
-        DirectTree { root, nodes: None, sockets: Sockets::Refuse, fifos: Fifos::Own }
+        DirectTree { root, nodes: None, special: SpecialNodes::default() }
     }
 
-    /// Says whether sockets of the host can be connected to.
+    /// Says whose the sockets and FIFOs are.
     #[must_use]
-    pub fn with_sockets(self, sockets: Sockets) -> DirectTree {
-        DirectTree { sockets, ..self }
-    }
-
-    /// Says whether FIFOs of the host can be opened.
-    #[must_use]
-    pub fn with_fifos(self, fifos: Fifos) -> DirectTree {
-        DirectTree { fifos, ..self }
+    pub fn with_special(self, special: SpecialNodes) -> DirectTree {
+        DirectTree { special, ..self }
     }
 
     /// Has `nodes` make nodes of devices, where this process itself may not.
@@ -160,7 +153,7 @@ impl HostTree for DirectTree {
     }
 
     fn open_fifo_at(&self, dir: &DirectNode, name: &[u8], access: HostAccess) -> Result<OwnedFd> {
-        match self.fifos {
+        match self.special.fifos {
             Fifos::Own => Err(Errno::EPERM),
             Fifos::Host => open_only(dir, name, access, FileType::Fifo),
         }
@@ -235,7 +228,19 @@ impl HostTree for DirectTree {
     }
 
     fn connect(&self, node: &DirectNode, socket_type: u32) -> Result<OwnedFd> {
-        self.sockets.connect(node.as_fd(), socket_type)
+        self.special.sockets.connect(node.as_fd(), socket_type)
+    }
+
+    fn bind(
+        &self,
+        dir: &DirectNode,
+        name: &[u8],
+        socket_type: u32,
+        new: NewHostNode,
+    ) -> Result<(DirectNode, Metadata, OwnedFd)> {
+        let (fd, socket) = self.special.sockets.bind(dir, component(name)?, socket_type, new)?;
+        let meta = metadata_of(&fd)?;
+        Ok((DirectNode::path(fd), meta, socket))
     }
 
     fn read_link(&self, node: &DirectNode) -> Result<Vec<u8>> {

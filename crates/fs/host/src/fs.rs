@@ -16,7 +16,7 @@ use moat_vfs::persist::SaveFiles;
 use moat_vfs::tables::Tables;
 
 use crate::devices::Devices;
-use crate::direct::Fifos;
+use crate::direct::SpecialNodes;
 use crate::inode::{HostInode, Identity};
 use crate::kept::Kept;
 use crate::tree::HostTree;
@@ -47,7 +47,7 @@ type Fresh<T> = (Weak<HostInode<T>>, OwnedFd);
 pub(crate) struct TreeCore<T: HostTree> {
     pub(crate) tree: Watched<T>,
     pub(crate) trust: Trust,
-    pub(crate) fifos: Fifos,
+    pub(crate) special: SpecialNodes,
     /// The device number shown to the guest of the root, and those of whatever the host has mounted below it.
     pub(crate) dev: DeviceId,
     devices: Devices,
@@ -180,15 +180,21 @@ impl<T: HostTree> HostFs<T> {
     /// # Errors
     /// Those of the host for its root.
     pub fn new(dev: DeviceId, tree: T, trust: Trust) -> Result<Arc<HostFs<T>>> {
-        HostFs::mount(dev, &Weak::new(), tree, trust, Fifos::Own)
+        HostFs::mount(dev, &Weak::new(), tree, trust, SpecialNodes::default())
     }
 
-    /// As [`HostFs::new`], told whose the FIFOs are (`tree` has to open them), and where device numbers come from for what the host has
+    /// As [`HostFs::new`], told whose the sockets and FIFOs are (`tree` has to make and open them), and where device numbers come from for what the host has
     /// mounted below the root.
     ///
     /// # Errors
     /// As there.
-    pub fn mount(dev: DeviceId, tables: &Weak<Tables>, tree: T, trust: Trust, fifos: Fifos) -> Result<Arc<HostFs<T>>> {
+    pub fn mount(
+        dev: DeviceId,
+        tables: &Weak<Tables>,
+        tree: T,
+        trust: Trust,
+        special: SpecialNodes,
+    ) -> Result<Arc<HostFs<T>>> {
         let tree = Watched::new(tree);
         let node = tree.root()?;
         let meta = tree.stat(&node)?;
@@ -197,7 +203,7 @@ impl<T: HostTree> HostFs<T> {
         let core = Arc::new(TreeCore {
             tree,
             trust,
-            fifos,
+            special,
             dev,
             devices: Devices::new(meta.dev, dev, tables.clone()),
             mounted: Mutex::new(LockClass::Table, HashMap::new()),

@@ -32,7 +32,7 @@ pub mod terminal;
 pub mod tree;
 mod watched;
 
-pub use direct::{DirectTree, Fifos, NodeMaker, Sockets};
+pub use direct::{DirectTree, Fifos, NodeMaker, Sockets, SpecialNodes};
 pub use fs::{HostFs, Trust};
 pub use gofer::GoferTree;
 pub use watched::Watched;

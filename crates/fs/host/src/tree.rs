@@ -152,6 +152,14 @@ pub trait HostTree: Send + Sync + 'static {
     ) -> Result<()>;
     /// A socket of the host, which does not block, connected to the one that the node is: ECONNREFUSED where that is not to be.
     fn connect(&self, node: &Self::Node, socket_type: u32) -> Result<OwnedFd>;
+    /// Makes a socket of the host, which does not block, with this name; EPERM where sockets are the sandbox's own.
+    fn bind(
+        &self,
+        dir: &Self::Node,
+        name: &[u8],
+        socket_type: u32,
+        new: NewHostNode,
+    ) -> Result<(Self::Node, Metadata, OwnedFd)>;
     fn read_link(&self, node: &Self::Node) -> Result<Vec<u8>>;
     /// Changes attributes, but for the size.
     fn set_attr(&self, node: &Self::Node, attr: &SetAttr) -> Result<()>;

@@ -109,6 +109,16 @@ impl<T: HostTree> HostTree for Watched<T> {
         host_call(|| self.0.connect(node, socket_type))
     }
 
+    fn bind(
+        &self,
+        dir: &T::Node,
+        name: &[u8],
+        socket_type: u32,
+        new: NewHostNode,
+    ) -> Result<(T::Node, Metadata, OwnedFd)> {
+        host_call(|| self.0.bind(dir, name, socket_type, new))
+    }
+
     fn read_link(&self, node: &T::Node) -> Result<Vec<u8>> {
         host_call(|| self.0.read_link(node))
     }

@@ -161,7 +161,7 @@ impl TmpInode {
             }
             NodeKind::Dir => Content::Dir(Mutex::new(LockClass::Inode, Entries::default())),
             NodeKind::Symlink(target) => Content::Symlink((*target).into()),
-            NodeKind::Fifo | NodeKind::Socket => Content::Special(DeviceId::NONE),
+            NodeKind::Fifo | NodeKind::Socket | NodeKind::BoundSocket(_) => Content::Special(DeviceId::NONE),
             NodeKind::Device { rdev, .. } => Content::Special(*rdev),
         }
     }

@@ -55,11 +55,7 @@ impl Drop for Scratch {
 fn serve(root: &Path) -> (OwnedFd, Serving) {
     let (ours, theirs) = Channel::pair().expect("socketpair");
     let root = File::open(root).expect("open").into();
-    (
-        ours,
-        start(std::iter::once((root, theirs)), None, moat_fs_host::Sockets::Refuse, moat_fs_host::Fifos::Own)
-            .expect("start"),
-    )
+    (ours, start(std::iter::once((root, theirs)), None, moat_fs_host::SpecialNodes::default()).expect("start"))
 }
 
 fn node(path: &Path) -> NewHostNode {

@@ -90,13 +90,21 @@ pub const BASE: &[Rule<'static>] = &[
 /// What a socket that does not block has in its type.
 const SOCKET_FLAGS: libc::c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
-/// moat_fs_host's Sockets, with `--host-uds=open`: a filter can't see where a connection leads.
+/// moat_fs_host's Sockets, with `--host-uds`: sockets that are connected or bound by [`HOST_CONNECTIONS`] and [`HOST_NAMES`].
 pub const HOST_SOCKETS: &[Rule<'static>] = &[
     when(libc::SYS_socket, &[is_int(0, libc::AF_UNIX), is_int(1, libc::SOCK_STREAM | SOCKET_FLAGS), is_int(2, 0)]),
     when(libc::SYS_socket, &[is_int(0, libc::AF_UNIX), is_int(1, libc::SOCK_DGRAM | SOCKET_FLAGS), is_int(2, 0)]),
     when(libc::SYS_socket, &[is_int(0, libc::AF_UNIX), is_int(1, libc::SOCK_SEQPACKET | SOCKET_FLAGS), is_int(2, 0)]),
-    any(libc::SYS_connect),
 ];
+
+/// With `--host-uds=open`: a filter can't see where a connection leads.
+pub const HOST_CONNECTIONS: &[Rule<'static>] = &[any(libc::SYS_connect)];
+
+/// With `--host-uds=create`, of who makes the sockets; fchmod gives their nodes a mode.
+pub const HOST_NAMES: &[Rule<'static>] = &[any(libc::SYS_bind)];
+
+/// With `--host-uds=create`, of who has the sockets; accept4 and shutdown are allowed anyway.
+pub const HOST_LISTENERS: &[Rule<'static>] = &[any(libc::SYS_listen)];
 
 /// moat_fs_host's HostFifo, with `--host-fifo=open`: pipes that the process has open.
 pub const HOST_FIFOS: &[Rule<'static>] = &[

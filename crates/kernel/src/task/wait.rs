@@ -147,7 +147,9 @@ impl Wait {
         WaitError::Interrupted(self.on_signal.error())
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether its deadline has passed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
         self.deadline.is_some_and(|at| at <= Instant::now())
     }
 }

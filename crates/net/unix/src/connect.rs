@@ -27,6 +27,12 @@ impl UnixSocket {
             return Err(Errno::EINVAL);
         }
         let creds = effective_creds(caller);
+        if let Some(named) = self.host.named.get()
+            && matches!(self.state.lock().phase, Phase::Fresh | Phase::Listening(_))
+        {
+            // First, as it can fail: who connects before the phase says so waits to be accepted.
+            named.listen(limit)?;
+        }
         let waiting = {
             let mut state = self.state.lock();
             match &mut state.phase {
@@ -56,13 +62,18 @@ impl UnixSocket {
         let (socket, waiting) = {
             let mut state = self.state.lock();
             let Phase::Listening(backlog) = &mut state.phase else { return Err(Errno::EINVAL) };
-            let Some(socket) = backlog.ready.pop_front() else {
-                // After shutdown(2) no connection will come.
-                return Err(if self.endpoint.shutdown_bits() & SHUT_READ != 0 { Errno::EINVAL } else { Errno::EAGAIN });
-            };
-            (socket, backlog.wake_connectors())
+            let socket = backlog.ready.pop_front();
+            let waiting = if socket.is_some() { backlog.wake_connectors() } else { Vec::new() };
+            (socket, waiting)
         };
         wake(&waiting);
+        let socket = match (socket, self.host.named.get()) {
+            (Some(socket), _) => socket,
+            (None, Some(named)) => UnixSocket::accepted_from_host(self, named.accept()?)?,
+            // After shutdown(2) no connection will come.
+            (None, None) if self.endpoint.shutdown_bits() & SHUT_READ != 0 => return Err(Errno::EINVAL),
+            (None, None) => return Err(Errno::EAGAIN),
+        };
         // Accepted sockets inherit the flag (`unix_sock_inherit_flags`).
         if self.pass_creds() {
             socket.endpoint.core.set_option(caller, moat_abi::socket::SO_PASSCRED, &1u32.to_ne_bytes())?;
@@ -74,7 +85,7 @@ impl UnixSocket {
         parse(addr)?;
         self.bind_if_credentials_pass(caller)?;
         // Looked up before anything is locked: a path may lead through any file system.
-        let found = names::find_any(caller, self, addr)?;
+        let found = names::find(caller, self, addr)?;
         {
             let mut state = self.state.lock();
             match state.phase {
@@ -85,7 +96,10 @@ impl UnixSocket {
             }
         }
         let joined = match found {
-            Found::Socket(listener) => self.join(caller, &listener).map(Some),
+            Found::Socket(listener) => {
+                self.host.found_full.store(false, Ordering::Relaxed);
+                self.join(caller, &listener).map(Some)
+            }
             Found::Node(node) => self.join_host(&node).map(|()| None),
         };
         let mut state = self.state.lock();
@@ -113,8 +127,10 @@ impl UnixSocket {
 
     /// Connects to a socket of the host.
     fn join_host(&self, node: &Arc<dyn Inode>) -> Result<()> {
-        let fd = node.connect_socket(self.kind().socket_type)?;
-        let _ = self.host.set(HostEnd::new(fd, self.endpoint.core.queue())?);
+        let fd = node.connect_socket(self.kind().socket_type);
+        self.host.found_full.store(fd.as_ref().err() == Some(&Errno::EAGAIN), Ordering::Relaxed);
+        let fd = fd?;
+        let _ = self.host.connected.set(HostEnd::new(fd, self.endpoint.core.queue())?);
         Ok(())
     }
 
@@ -152,12 +168,17 @@ impl UnixSocket {
         }
         parse(addr)?;
         self.bind_if_credentials_pass(caller)?;
-        if self.host.get().is_some() {
+        if self.host.connected.get().is_some() {
             return Err(Errno::EISCONN);
         }
-        let other = match names::find_any(caller, self, addr)? {
+        let other = match names::find(caller, self, addr)? {
             Found::Socket(other) => other,
-            Found::Node(node) => return self.join_host(&node),
+            Found::Node(node) => {
+                self.join_host(&node)?;
+                // From here on it takes messages of that one alone; nobody in the sandbox has this number.
+                self.endpoint.only_from.store(u64::MAX, Ordering::Release);
+                return Ok(());
+            }
         };
         self.check_may_send(&other.endpoint)?;
         self.endpoint.only_from.store(other.endpoint.id(), Ordering::Release);

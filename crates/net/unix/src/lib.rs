@@ -6,7 +6,7 @@
 //! - [`family`]: [`UnixFamily`], what the sockets of a kernel, and those of a network namespace, share.
 //! - [`connect`]: listening, connecting, accepting.
 //! - `name`: names and addresses; [`names`]: who has which, in files and abstract ones; `backlog`: what a listener has not accepted.
-//! - `host`: connections to sockets of the host.
+//! - `host`: sockets of the host that work for one of a guest's.
 //! - [`rights`]: descriptors in flight and the collection of those that nobody can receive any more.
 //! - [`text`]: the text of /proc/net/unix.
 //!

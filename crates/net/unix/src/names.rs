@@ -1,14 +1,16 @@
 //! Who has which name: in files, and abstract ones by network namespace.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::fs::FileType;
 use moat_abi::{Errno, Result};
-use moat_vfs::inode::{Inode, NodeKind};
+use moat_vfs::inode::{BoundSocket, Inode, NodeKind};
+use moat_vfs::socket::Socket;
 use moat_vfs::walk::{LookupFlags, View, resolve};
 use moat_vfs::{Access, Caller, Path, ops};
 
+use crate::host::HostEnd;
 use crate::name::{Given, Name, parse};
 use crate::socket::UnixSocket;
 
@@ -32,10 +34,15 @@ pub(crate) fn bind(caller: &dyn Caller, socket: &Arc<UnixSocket>, given: &Given<
 }
 
 fn bind_file(caller: &dyn Caller, socket: &Arc<UnixSocket>, text: &[u8]) -> Result<Arc<Name>> {
+    let bound = BoundSocket { socket_type: socket.kind().socket_type, host: OnceLock::new() };
     // The umask applies, as to mknod(2).
-    let made = with_view(caller, |view| ops::mknod(view, text, 0o777, NodeKind::Socket));
+    let made = with_view(caller, |view| ops::mknod(view, text, 0o777, NodeKind::BoundSocket(&bound)));
     let path = made.map_err(|e| if e == Errno::EEXIST { Errno::EADDRINUSE } else { e })?;
     let key = path.inode().metadata()?.key();
+    // Entered in the table all the same: within the sandbox it is found there.
+    if let Some(fd) = bound.host.into_inner() {
+        let _ = socket.host.named.set(HostEnd::new(fd, socket.endpoint.core.queue())?);
+    }
     socket.family().files.lock().insert(key, Arc::downgrade(socket));
     Ok(Arc::new(Name::File { text: text.to_vec(), key, path }))
 }
@@ -108,19 +115,11 @@ pub(crate) enum Found {
     Node(Arc<dyn Inode>),
 }
 
-/// Finds the socket of an address among those of the sandbox: [`find_any`].
-pub(crate) fn find(caller: &dyn Caller, by: &UnixSocket, addr: &[u8]) -> Result<Arc<UnixSocket>> {
-    match find_any(caller, by, addr)? {
-        Found::Socket(socket) => Ok(socket),
-        Found::Node(_) => Err(Errno::ECONNREFUSED),
-    }
-}
-
 /// Finds the socket of an address, for `by` to talk to (`unix_find_other`).
 ///
 /// # Errors
 /// ECONNREFUSED if nobody has it, EPROTOTYPE for a socket of another type, EACCES without write permission; those of a path.
-pub(crate) fn find_any(caller: &dyn Caller, by: &UnixSocket, addr: &[u8]) -> Result<Found> {
+pub(crate) fn find(caller: &dyn Caller, by: &UnixSocket, addr: &[u8]) -> Result<Found> {
     match parse(addr)? {
         Given::Unnamed => Err(Errno::ECONNREFUSED),
         Given::Abstract(text) => {

@@ -5,6 +5,7 @@ mod persist;
 mod restore;
 mod transfer;
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -13,12 +14,12 @@ use moat_abi::{Errno, Result};
 use moat_identity::{NetNamespace, Pid};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
-use moat_vfs::socket::{SocketCreds, SocketKind, SocketMaker};
+use moat_vfs::socket::{SockAddr, SocketCreds, SocketKind, SocketMaker};
 
 use crate::backlog::Backlog;
 use crate::endpoint::Endpoint;
 use crate::family::{Local, UnixFamily};
-use crate::host::HostEnd;
+use crate::host::{HostEnd, HostEnds};
 use crate::name::Flavor;
 use crate::rights::{Rights, RightsQueue};
 
@@ -48,8 +49,8 @@ pub struct UnixSocket {
     /// Who made it: the sender of data that comes by plain writes.
     maker: SocketCreds,
     pub(crate) endpoint: Arc<Endpoint>,
-    /// What does the work of a socket that is connected to one of the host; set once.
-    pub(crate) host: OnceLock<HostEnd>,
+    /// Sockets of the host that work for it.
+    pub(crate) host: HostEnds,
     /// The other end of a connection; set once.
     pub(crate) peer: OnceLock<Arc<Endpoint>>,
     pub(crate) state: Mutex<UnixState>,
@@ -129,7 +130,7 @@ impl UnixSocket {
             local: Local::of(net),
             maker,
             endpoint,
-            host: OnceLock::new(),
+            host: HostEnds::default(),
             peer: OnceLock::new(),
             state: Mutex::new(LockClass::Socket, UnixState { phase, datagram_peer: None, peer_creds: None }),
             // Binding walks paths, so the class is an outer one.
@@ -153,6 +154,23 @@ impl UnixSocket {
         let _ = socket.peer.set(client.endpoint.clone());
         socket.state.lock().peer_creds = Some(client_creds);
         socket
+    }
+
+    /// A connection from a process of the host to `listener`.
+    pub(crate) fn accepted_from_host(listener: &UnixSocket, end: (OwnedFd, SockAddr)) -> Result<Arc<UnixSocket>> {
+        let core = listener.endpoint.core.fresh();
+        let end = HostEnd::with_peer(end.0, core.queue(), end.1)?;
+        let socket = UnixSocket::make(
+            &listener.family,
+            &listener.net,
+            listener.flavor,
+            listener.maker.clone(),
+            Endpoint::new(core),
+            Phase::Connected,
+        );
+        *socket.endpoint.name.lock() = listener.endpoint.name();
+        let _ = socket.host.connected.set(end);
+        Ok(socket)
     }
 
     fn join_pair(&self, other: &UnixSocket, caller: &dyn Caller) {

@@ -6,18 +6,17 @@
 //!
 //! # Invariants
 //! - No execve, no new process, no executable memory, no new namespace or mount.
-//! - No new socket, but for those of the guest in network mode `host` ([`network`]), and connections to sockets of the host with
-//!   `--host-uds=open`. In mode `sandbox` frames go over packet
-//!   sockets that were donated.
+//! - No new socket, but for those of the guest in network mode `host` ([`network`]), and with `--host-uds` connections to sockets of
+//!   the host (`open`) and names for the host's to connect to (`create`). In mode `sandbox` frames go over packet sockets that were donated.
 //! - Files are opened from a donated directory only, and those cannot be left by `..`. With a gofer there is none, and
 //!   what is left is the procfs of the sandbox's own processes.
 
 mod network;
 mod rules;
 
-use moat_control::spec::{FileAccess, HostNodes, HostUse, NetworkMode, PlatformKind};
+use moat_control::spec::{FileAccess, HostNodes, HostUse, NetworkMode, PlatformKind, SocketUse};
 use moat_control::{BootError, SandboxSpec};
-use moat_jail::seccomp::{HOST_FIFOS, HOST_SOCKETS, Refusal, Rule, when};
+use moat_jail::seccomp::{HOST_CONNECTIONS, HOST_FIFOS, HOST_LISTENERS, HOST_NAMES, HOST_SOCKETS, Refusal, Rule, when};
 
 /// Puts all threads of the process under the filter, for good.
 ///
@@ -48,11 +47,9 @@ pub fn install_for(
     if network == NetworkMode::Sandbox {
         rules.extend(network::PACKETS);
     }
-    if nodes.sockets == HostUse::Open && files == FileAccess::Direct {
-        // connect is among those of the network's sockets.
-        let has = |call| network == NetworkMode::Host && call == libc::SYS_connect;
-        rules.extend(HOST_SOCKETS.iter().filter(|rule| !has(rule.call)));
-    }
+    // bind, connect and listen are among those of the network's sockets.
+    let has = |call| rules.iter().any(|rule| rule.call == call && rule.args.is_empty());
+    rules.extend(of_host_sockets(nodes.sockets, files).filter(|rule| !has(rule.call)).collect::<Vec<_>>());
     if nodes.fifos == HostUse::Open {
         rules.extend(HOST_FIFOS);
     }
@@ -64,6 +61,18 @@ pub fn install_for(
         rules.push(when(libc::SYS_openat, &below_proc));
     }
     moat_jail::seccomp::install(rules, refusal)
+}
+
+/// What sockets of the host in its trees take. With a gofer it makes, binds and connects them.
+fn of_host_sockets(sockets: SocketUse, files: FileAccess) -> impl Iterator<Item = Rule<'static>> {
+    let direct = files == FileAccess::Direct;
+    let lists = [
+        (direct && sockets != SocketUse::None, HOST_SOCKETS),
+        (direct && sockets.opens(), HOST_CONNECTIONS),
+        (direct && sockets.creates(), HOST_NAMES),
+        (sockets.creates(), HOST_LISTENERS),
+    ];
+    lists.into_iter().filter(|(wanted, _)| *wanted).flat_map(|(_, rules)| rules).copied()
 }
 
 #[cfg(test)]
@@ -95,6 +104,26 @@ mod tests {
             let packets = network::PACKETS.iter().copied();
             compile(rules::all(platform, files).chain(packets), Refusal::Kill).unwrap();
         }
+    }
+
+    #[test]
+    fn a_filter_has_what_the_use_of_sockets_takes() {
+        let calls = |sockets, files| of_host_sockets(sockets, files).map(|rule| rule.call).collect::<Vec<_>>();
+        let has = |sockets, files| {
+            let calls = calls(sockets, files);
+            [libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen].map(|call| calls.contains(&call))
+        };
+        for (sockets, direct, gofer) in [
+            (SocketUse::None, [false; 4], [false; 4]),
+            (SocketUse::Open, [true, true, false, false], [false; 4]),
+            (SocketUse::Create, [true, false, true, true], [false, false, false, true]),
+            (SocketUse::All, [true; 4], [false, false, false, true]),
+        ] {
+            assert_eq!(has(sockets, FileAccess::Direct), direct, "{sockets:?}");
+            assert_eq!(has(sockets, FileAccess::Gofer), gofer, "{sockets:?}");
+        }
+        let rules = of_host_sockets(SocketUse::All, FileAccess::Direct);
+        assert!(rules.filter(|rule| rule.call == libc::SYS_socket).all(|rule| rule.args.len() == 3));
     }
 
     #[test]

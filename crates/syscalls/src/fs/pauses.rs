@@ -5,7 +5,7 @@ use std::time::Duration;
 use moat_kernel::{CurrentTask, Deadline, SyscallError, Wait};
 
 /// The pauses between one look and the next: doubled each time, so that what takes long costs little.
-pub(super) struct Pauses {
+pub(crate) struct Pauses {
     next: Duration,
 }
 
@@ -13,7 +13,7 @@ pub(super) struct Pauses {
 const LONGEST: Duration = Duration::from_millis(32);
 
 impl Pauses {
-    pub(super) fn new() -> Pauses {
+    pub(crate) fn new() -> Pauses {
         Pauses { next: Duration::from_millis(1) }
     }
 
@@ -21,7 +21,7 @@ impl Pauses {
     ///
     /// # Errors
     /// The interruption by a signal, as `wait` has it.
-    pub(super) async fn pass(&mut self, t: &mut CurrentTask, wait: &Wait) -> Result<(), SyscallError> {
+    pub(crate) async fn pass(&mut self, t: &mut CurrentTask, wait: &Wait) -> Result<(), SyscallError> {
         let pause = self.next;
         self.next = (pause * 2).min(LONGEST);
         t.sleep(&wait.until(Some(Deadline::now() + pause))).await

@@ -110,6 +110,11 @@ pub(super) fn node(
             FileType::BlockDevice
         }
     };
+    finish(dir, name, expected, new)
+}
+
+/// Gives what has just been made its owner and mode, or removes it again; gives a descriptor of it.
+pub(super) fn finish(dir: &DirectNode, name: &[u8], expected: FileType, new: NewHostNode) -> Result<OwnedFd> {
     let flags = match expected {
         FileType::Directory => BASE | OFlags::RDONLY | OFlags::DIRECTORY,
         _ => BASE | OFlags::PATH,

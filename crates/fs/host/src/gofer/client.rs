@@ -289,6 +289,20 @@ impl HostTree for GoferTree {
         self.0.open(Request::ConnectSocket { node: node.handle, socket_type })
     }
 
+    fn bind(
+        &self,
+        dir: &GoferNode,
+        entry: &[u8],
+        socket_type: u32,
+        new: NewHostNode,
+    ) -> Result<(GoferNode, Metadata, OwnedFd)> {
+        let request = Request::BindSocket { dir: dir.handle, name: name(entry)?, socket_type, new };
+        let (handle, socket) = self.0.call(request, node_file)?;
+        let node = self.node(handle);
+        let meta = self.stat(&node)?;
+        Ok((node, meta, within(socket, Purpose::File)?))
+    }
+
     fn read_link(&self, node: &GoferNode) -> Result<Vec<u8>> {
         self.bytes(Request::ReadLink { node: node.handle })
     }

@@ -134,6 +134,12 @@ pub enum Request<'a> {
         node: Handle,
         socket_type: u32,
     },
+    BindSocket {
+        dir: Handle,
+        name: &'a [u8],
+        socket_type: u32,
+        new: NewHostNode,
+    },
     SetAttr {
         node: Handle,
         attr: Attributes,
@@ -222,7 +228,7 @@ pub enum Reply<'a> {
     Connection,
     /// A node.
     Node(Handle, #[serde(with = "MetadataDef")] Metadata),
-    /// A node whose opened regular file comes along.
+    /// A node whose opened regular file, or whose socket, comes along.
     NodeFile(Handle),
     /// Attributes.
     Metadata(#[serde(with = "MetadataDef")] Metadata),

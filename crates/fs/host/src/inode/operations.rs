@@ -13,7 +13,8 @@ use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::cred::Credentials;
 use moat_vfs::file::File;
 use moat_vfs::inode::{
-    Access, Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr, permission_by_acl,
+    Access, BoundSocket, Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr,
+    permission_by_acl,
 };
 
 use super::{HostInode, reach};
@@ -29,6 +30,30 @@ fn own<T: HostTree>(core: &Arc<TreeCore<T>>, inode: &Arc<dyn Inode>) -> Result<A
     let any: Arc<dyn Any + Send + Sync> = inode.clone();
     let own: Arc<HostInode<T>> = any.downcast().map_err(|_| Errno::EXDEV)?;
     if Arc::ptr_eq(&own.core, core) { Ok(own) } else { Err(Errno::EXDEV) }
+}
+
+impl<T: HostTree> HostInode<T> {
+    /// A file that has been made as `name` of this directory.
+    fn made(&self, name: &[u8], node: T::Node, host: Metadata) -> Arc<dyn Inode> {
+        let inode = self.core.inode(&self.core.translate(host));
+        inode.set_node(node);
+        self.name_child(name, &inode);
+        self.entries_changed();
+        inode
+    }
+
+    /// Gives a socket of the host the name.
+    fn create_socket(
+        &self,
+        dir: &T::Node,
+        name: &[u8],
+        socket: &BoundSocket,
+        new: NewHostNode,
+    ) -> Result<Arc<dyn Inode>> {
+        let (node, host, bound) = self.core.tree.bind(dir, name, socket.socket_type, new)?;
+        let _ = socket.host.set(bound);
+        Ok(self.made(name, node, host))
+    }
 }
 
 impl<T: HostTree> Inode for HostInode<T> {
@@ -133,7 +158,10 @@ impl<T: HostTree> Inode for HostInode<T> {
             NodeKind::Dir => HostKind::Directory,
             NodeKind::Symlink(target) => HostKind::Symlink(target),
             NodeKind::Fifo => HostKind::Fifo,
-            NodeKind::Socket => HostKind::Socket,
+            NodeKind::BoundSocket(socket) if self.core.special.sockets.can_create() => {
+                return self.create_socket(&dir, name, socket, new);
+            }
+            NodeKind::Socket | NodeKind::BoundSocket(_) => HostKind::Socket,
             NodeKind::Device { file_type: FileType::BlockDevice, rdev } => HostKind::BlockDevice(rdev),
             NodeKind::Device { rdev, .. } => HostKind::CharDevice(rdev),
         };
@@ -143,11 +171,7 @@ impl<T: HostTree> Inode for HostInode<T> {
             HostKind::CharDevice(_) | HostKind::BlockDevice(_) => block_in_place(make)?,
             _ => make()?,
         };
-        let inode = self.core.inode(&self.core.translate(host));
-        inode.set_node(node);
-        self.name_child(name, &inode);
-        self.entries_changed();
-        Ok(inode)
+        Ok(self.made(name, node, host))
     }
 
     fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
@@ -254,7 +278,7 @@ impl<T: HostTree> Inode for HostInode<T> {
                 let dir = if self.is_shared() { Some(self.node()?) } else { None };
                 Ok(Arc::new(HostDirFile::new(self, dir)))
             }
-            FileType::Fifo if self.core.fifos == Fifos::Host => Ok(Arc::new(HostFifo::open(self, ctx.flags)?)),
+            FileType::Fifo if self.core.special.fifos == Fifos::Host => Ok(Arc::new(HostFifo::open(self, ctx.flags)?)),
             _ => moat_vfs::inode::open_special(&self.metadata()?, ctx),
         }
     }

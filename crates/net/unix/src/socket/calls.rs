@@ -14,6 +14,7 @@ use moat_vfs::socket::{Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCor
 
 use super::{Phase, UnixSocket};
 use crate::endpoint::{SHUT_READ, SHUT_WRITE, Unread};
+use crate::host::HostEnd;
 use crate::name::{self, Flavor, Given};
 use crate::names;
 use crate::waiting::wake;
@@ -56,6 +57,10 @@ impl Socket for UnixSocket {
         }
     }
 
+    fn connects_untold(&self) -> bool {
+        self.host.found_full.load(Ordering::Relaxed)
+    }
+
     fn accept(&self, caller: &dyn Caller) -> Result<Arc<dyn Socket>> {
         self.do_accept(caller)
     }
@@ -65,8 +70,8 @@ impl Socket for UnixSocket {
     }
 
     fn peer_address(&self) -> Result<SockAddr> {
-        if self.host.get().is_some() {
-            return Ok(SockAddr::unnamed(AF_UNIX));
+        if let Some(host) = self.host.connected.get() {
+            return Ok(*host.peer());
         }
         let peer = self.any_peer().ok_or(Errno::ENOTCONN)?;
         Ok(peer.name().map_or(SockAddr::unnamed(AF_UNIX), |n| n.to_sockaddr()))
@@ -76,7 +81,10 @@ impl Socket for UnixSocket {
         if message.flags.contains(MsgFlags::OOB) {
             return Err(Errno::EOPNOTSUPP);
         }
-        if let Some(host) = self.host.get() {
+        // A datagram with an address goes there, whomever the socket is connected to.
+        if let Some(host) = self.host.connected.get()
+            && (self.flavor != Flavor::Datagram || message.to.is_none())
+        {
             return host.send(message);
         }
         if self.flavor == Flavor::Datagram {
@@ -87,7 +95,9 @@ impl Socket for UnixSocket {
     }
 
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
-        if let Some(host) = self.host.get() {
+        if let Some(host) = self.host.connected.get()
+            && self.flavor != Flavor::Datagram
+        {
             return host.receive(buf, flags, self.flavor != Flavor::Stream);
         }
         let mut m = if self.flavor == Flavor::Stream {
@@ -109,8 +119,11 @@ impl Socket for UnixSocket {
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {
-        if let Some(host) = self.host.get() {
-            return host.shutdown(how);
+        if let Some(host) = self.host.connected.get() {
+            host.shutdown(how)?;
+        }
+        if let Some(named) = self.host.named.get() {
+            named.shutdown(how)?;
         }
         let (read, write) = (if how.reads() { SHUT_READ } else { 0 }, if how.writes() { SHUT_WRITE } else { 0 });
         self.endpoint.close_halves(read | write);
@@ -122,6 +135,9 @@ impl Socket for UnixSocket {
     }
 
     fn peer_creds(&self) -> Option<SocketCreds> {
+        if let Some(host) = self.host.connected.get() {
+            return host.peer_creds();
+        }
         let state = self.state.lock();
         match &state.phase {
             Phase::Listening(b) => Some(b.creds().clone()),
@@ -134,7 +150,7 @@ impl Socket for UnixSocket {
     }
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-        if let Some(host) = self.host.get() {
+        if let Some(host) = self.host_with_bytes() {
             caller.write_user(arg, &host.queued(cmd)?.to_ne_bytes())?;
             return Ok(0);
         }
@@ -153,8 +169,13 @@ impl Socket for UnixSocket {
     }
 
     fn poll(&self) -> PollEvents {
-        if let Some(host) = self.host.get() {
-            return host.poll();
+        if let Some(host) = self.host.connected.get() {
+            let mut events = host.poll();
+            // What came by its name before it was connected.
+            if self.flavor == Flavor::Datagram && (self.endpoint.has_data() || self.host.is_named_readable()) {
+                events |= PollEvents::READ_READY;
+            }
+            return events;
         }
         let mut events = self.endpoint.core.error_events();
         let bits = self.endpoint.shutdown_bits();
@@ -168,7 +189,7 @@ impl Socket for UnixSocket {
             let state = self.state.lock();
             match &state.phase {
                 Phase::Listening(b) => {
-                    if !b.ready.is_empty() {
+                    if !b.ready.is_empty() || self.host.is_named_readable() {
                         events |= PollEvents::READ_READY;
                     }
                     return events;
@@ -179,7 +200,7 @@ impl Socket for UnixSocket {
                 Phase::Fresh | Phase::Connecting => {}
             }
         }
-        if self.endpoint.has_data() {
+        if self.endpoint.has_data() || self.flavor == Flavor::Datagram && self.host.is_named_readable() {
             events |= PollEvents::READ_READY;
         }
         if self.endpoint.writable() && self.peer_takes_datagrams() {
@@ -237,6 +258,12 @@ impl UnixSocket {
         let old = self.state.lock().datagram_peer.take();
         drop(old);
         self.local.sockets.lock().remove(&self.endpoint.core.ino());
+    }
+
+    /// The socket of the host that says how many bytes there are, if one does.
+    fn host_with_bytes(&self) -> Option<&HostEnd> {
+        let named = || self.host.named.get().filter(|_| self.flavor == Flavor::Datagram && !self.endpoint.has_data());
+        self.host.connected.get().or_else(named)
     }
 
     pub(super) fn peer_takes_datagrams(&self) -> bool {

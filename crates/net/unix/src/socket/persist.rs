@@ -13,8 +13,8 @@ use crate::name::{Flavor, Name};
 
 impl UnixSocket {
     pub(super) fn save_socket(&self, saver: &mut dyn SaveFiles) -> Result<SocketRef, Refusal> {
-        if self.host.get().is_some() {
-            return Err(Refusal::new("a connection to a UNIX socket of the host"));
+        if self.host.is_any() {
+            return Err(Refusal::new("a UNIX socket that the host has an end of"));
         }
         let me = self.me.upgrade().ok_or_else(|| Refusal::new("a UNIX socket that is being closed"))?;
         Ok(SocketRef::Unix(me.saved_as(saver).index()))

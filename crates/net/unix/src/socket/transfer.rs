@@ -11,7 +11,7 @@ use moat_vfs::socket::{Incoming, Outgoing, Socket};
 use super::{UnixSocket, real_creds};
 use crate::endpoint::{Attached, Endpoint, QueueLimit, SHUT_READ, SHUT_WRITE};
 use crate::name::Flavor;
-use crate::names;
+use crate::names::{self, Found};
 use crate::rights::Rights;
 
 impl UnixSocket {
@@ -63,7 +63,11 @@ impl UnixSocket {
             self.bind_if_credentials_pass(c)?;
         }
         let to = match (message.to, caller) {
-            (Some(addr), Some(caller)) => names::find(caller, self, addr)?.endpoint.clone(),
+            (Some(addr), Some(caller)) => match names::find(caller, self, addr)? {
+                Found::Socket(other) => other.endpoint.clone(),
+                Found::Node(_) if self.endpoint.shutdown_bits() & SHUT_WRITE != 0 => return Err(Errno::EPIPE),
+                Found::Node(node) => return self.host.send_to(&node, self.endpoint.core.queue(), message),
+            },
             _ => self.datagram_peer().ok_or(Errno::ENOTCONN)?,
         };
         self.check_may_send(&to)?;
@@ -125,6 +129,12 @@ impl UnixSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         let mut done = self.endpoint.take_packet(buf, flags);
+        if done.as_ref().err() == Some(&Errno::EAGAIN) && self.flavor == Flavor::Datagram {
+            match self.host.receive_datagram(buf, flags) {
+                Err(Errno::EAGAIN) => {}
+                got => return got,
+            }
+        }
         if done.as_ref().err() == Some(&Errno::EAGAIN) {
             self.endpoint.core.take_error()?;
             // Messages from before the end are read first.

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/sendfile.h>
+#include <sys/time.h>
 #include <sys/xattr.h>
 
 static int in;
@@ -323,6 +324,24 @@ TEST(unlinked_files_can_be_left_out) {
         STR_EQ(all(), without ? "1-f" : "1-f 1mf 1wf");
         close(in);
     }
+}
+
+TEST(changes_of_attributes_by_an_unlinked_file_are_never_left_out) {
+    begin();
+    int fd = OK(open("f", O_CREAT | O_RDWR, 0644));
+    add(".", IN_ALL_EVENTS | IN_EXCL_UNLINK);
+    add("f", IN_ALL_EVENTS | IN_EXCL_UNLINK);
+    OK(unlink("f"));
+    all();
+    OK(ftruncate(fd, 12345));
+    STR_EQ(all(), "1mf 2m");
+    struct timeval times[2] = { { 1, 0 }, { 2, 0 } };
+    OK(futimes(fd, times));
+    OK(fchmod(fd, 0777));
+    STR_EQ(all(), "1tf 2t 1tf 2t");
+    OK(fallocate(fd, 0, 0, 20000));
+    STR_EQ(all(), "");
+    close(fd);
 }
 
 TEST(two_instances) {

@@ -13,7 +13,7 @@ use moat_sync::{LockClass, Mutex};
 use crate::atime::AtimeRule;
 use crate::cred::Credentials;
 use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, PathOnly, Seekable, SparseSeek, moved};
-use crate::inode::{Inode, Metadata};
+use crate::inode::{Inode, Metadata, SetAttr};
 use crate::inotify::Through;
 use crate::locks::LockOwner;
 use crate::mount::MountFlags;
@@ -259,6 +259,11 @@ impl OpenFile {
         if !self.is_path() {
             self.path.mount.tables().watches.file_event(&self.path.dentry, what, Through::Descriptor);
         }
+    }
+
+    /// Tells them of a change of attributes, which is one of the file and not of the description: IN_EXCL_UNLINK hides none.
+    pub fn notify_attributes(&self, change: &SetAttr) {
+        self.path.mount.tables().watches.attributes_event(&self.path.dentry, change);
     }
 
     /// Gives `n`, the bytes moved, after telling of it.

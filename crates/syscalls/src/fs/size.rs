@@ -11,6 +11,7 @@ use moat_abi::{Errno, Result};
 use moat_identity::Resource;
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_sync::executor::{end_turn, is_turn_over};
+use moat_vfs::inode::SetAttr;
 use moat_vfs::leases::Breaker;
 use moat_vfs::walk::LookupFlags;
 use moat_vfs::{Access, Fd, OpenFile, ops};
@@ -69,7 +70,7 @@ fn sys_ftruncate(t: &mut CurrentTask, fd: Fd, len: i64) -> SyscallResult {
     }
     check_limit(t, f.metadata()?.size, len)?;
     f.file().truncate(&f, len)?;
-    f.notify(InotifyMask::MODIFY);
+    f.notify_attributes(&SetAttr::size(len));
     Ok(0)
 }
 

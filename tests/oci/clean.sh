@@ -13,6 +13,15 @@ command -v podman >/dev/null && [ -e "$CONTAINERS_CONF" ] && {
     "$(dirname "$0")/as-tester.sh" podman pod rm -fa -t 0
     "$(dirname "$0")/as-tester.sh" podman rm -fa -t 0
 }
+[ -S /run/w/cri.sock ] && PYTHONDONTWRITEBYTECODE=1 python3 - "$(dirname "$0")" <<'END'
+import sys
+sys.path.insert(0, sys.argv[1])
+import cri
+client = cri.Client("/run/w/cri.sock")
+for pod in client.ListPodSandbox()["items"]:
+    client.StopPodSandbox(pod_sandbox_id=pod["id"])
+    client.RemovePodSandbox(pod_sandbox_id=pod["id"])
+END
 for runtime in runc /run/w/moat; do
     "$runtime" list --quiet | xargs -r -n 1 "$runtime" delete --force
 done

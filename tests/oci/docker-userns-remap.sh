@@ -4,7 +4,7 @@
 remapped() { docker -H unix:///run/w/remap.sock "$@"; }
 mkdir -p /run/w/etc/remap
 cat > /run/w/remap.json <<END
-{ "runtimes": { "moat": { "path": "/run/w/moat", "runtimeArgs": ["--file-access=shared"] } },
+{ "runtimes": { "moat": { "path": "/run/w/moat" } },
   "storage-driver": "overlay2", "iptables": false, "ip6tables": false, "bridge": "none" }
 END
 # The ids of its namespace, for this mount namespace alone.

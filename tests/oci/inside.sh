@@ -1,8 +1,8 @@
 #!/bin/sh
 # Process 1 of the world: inside.sh SCRATCH MOAT ROOT SERVICE...
 #
-# Mounts what the clients need to work with their default paths, starts the services (containerd, docker, podman,
-# rootless) and loads the image `deb:1` into each. Then it reaps orphans for ever.
+# Mounts what the clients need to work with their default paths, starts the services (containerd, cri, docker, podman,
+# rootless) and loads the images `deb:1` and `pause:1` into each. Then it reaps orphans for ever.
 # Says on stdout: `init PID`, for each service `SERVICE ok` or `SERVICE REASON`, and `done`.
 scratch=$1 moat=$2 root=$3
 shift 3
@@ -50,18 +50,24 @@ done
 chown 7777:7777 /run/w/home /run/user/7777
 chmod 700 /run/user/7777
 
-# The image in the form of `docker save`, which every client reads: the root without what no case needs.
+# The images in the form of `docker save`, which every client reads: `deb:1`, the root without what no case needs, and
+# `pause:1`, the same with a command that waits, for pods.
 make_image() {
     mkdir "$scratch/image" && cd "$scratch/image" || return
     tar -C "$root" --exclude=./usr/share/doc --exclude=./usr/share/locale --exclude=./usr/share/man \
         --exclude=./usr/share/perl --exclude=./usr/lib/python3* -cf layer.tar .
     layer=$(sha256sum layer.tar | cut -d ' ' -f 1)
-    cat > config.json <<END
+    for name in deb pause; do
+        case $name in deb) command='"sh"' ;; pause) command='"sleep", "infinity"' ;; esac
+        # Podman builds on what has a history only.
+        cat > $name.json <<END
 { "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [ "sha256:$layer" ] },
-  "config": { "Env": [ "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" ], "Cmd": [ "sh" ] } }
+  "history": [ { "created": "2020-01-01T00:00:00Z", "created_by": "debootstrap" } ],
+  "config": { "Env": [ "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" ], "Cmd": [ $command ] } }
 END
-    echo '[{"Config":"config.json","RepoTags":["docker.io/library/deb:1"],"Layers":["layer.tar"]}]' > manifest.json
-    tar -cf "$scratch/image.tar" manifest.json config.json layer.tar
+        echo "{\"Config\":\"$name.json\",\"RepoTags\":[\"docker.io/library/$name:1\"],\"Layers\":[\"layer.tar\"]}"
+    done | paste -s -d , | sed 's/.*/[&]/' > manifest.json
+    tar -cf "$scratch/image.tar" manifest.json deb.json pause.json layer.tar
     cd / && rm -r "$scratch/image"
     chmod 755 "$scratch" && chmod 644 "$scratch/image.tar"
 }
@@ -98,12 +104,55 @@ start_containerd() {
     answers containerd $! ctr version && load ctr images import "$scratch/image.tar"
 }
 
+# A containerd of its own with the plugin for Kubernetes, both runtimes, and a bridge network with mapped ports.
+start_cri() {
+    programs containerd ctr runc iptables || return
+    # The one that the cases find.
+    env -i PATH=/usr/local/bin:/usr/bin:/bin python3 -c 'import grpc' 2>/dev/null || { echo "python3-grpcio is not installed"; return 1; }
+    for plugin in bridge host-local portmap loopback; do
+        [ -x "/usr/lib/cni/$plugin" ] || { echo "containernetworking-plugins is not installed"; return 1; }
+    done
+    mkdir /run/w/cni
+    cat > /run/w/cni/pods.conflist <<END
+{ "cniVersion": "0.4.0", "name": "pods", "plugins": [
+  { "type": "bridge", "bridge": "pods0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+    "ipam": { "type": "host-local", "ranges": [[{ "subnet": "10.88.7.0/24" }]], "routes": [{ "dst": "0.0.0.0/0" }] } },
+  { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true } ] }
+END
+    # A score below the caller's own takes CAP_SYS_RESOURCE.
+    cat > /run/w/cri.toml <<END
+version = 2
+root = "/var/lib/cri"
+state = "/run/w/cri"
+[grpc]
+address = "/run/w/cri.sock"
+[plugins."io.containerd.internal.v1.opt"]
+path = "/var/lib/cri/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "docker.io/library/pause:1"
+restrict_oom_score_adj = true
+stats_collect_period = 1
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/usr/lib/cni"
+conf_dir = "/run/w/cni"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.moat]
+runtime_type = "io.containerd.runc.v2"
+privileged_without_host_devices = false
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.moat.options]
+BinaryName = "/run/w/moat"
+END
+    containerd --config /run/w/cri.toml > "$scratch/log/cri" 2>&1 &
+    answers cri $! ctr -a /run/w/cri.sock version && load ctr -a /run/w/cri.sock -n k8s.io images import "$scratch/image.tar"
+}
+
 start_docker() {
     programs docker dockerd runc || return
     # Docker itself looks at the root file systems of running containers and keeps them for the next start.
     cat > /run/w/daemon.json <<END
 { "runtimes": {
-    "moat": { "path": "/run/w/moat", "runtimeArgs": ["--overlay2=none", "--file-access=shared"] },
+    "moat": { "path": "/run/w/moat" },
     "moat-host": { "path": "/run/w/moat", "runtimeArgs": ["--network=host"] },
     "runsc": { "path": "runsc", "runtimeArgs": ["--network=none", "--ignore-cgroups"] } },
   "storage-driver": "overlay2", "iptables": false, "ip6tables": false }

@@ -2,7 +2,7 @@
 //!
 //! The oracle is runc: a script runs with it first and then with moat, and must print the same, end with the same
 //! status, and leave nothing behind. A script starts with its data, as comments of the form `# key: value`:
-//! - `needs`: the services it uses, of containerd, docker, podman, rootless
+//! - `needs`: the services it uses, of containerd, cri, docker, podman, rootless
 //! - `timeout`: seconds (default 60)
 //! - `oracle`: runc (the default); or none, if it is about what moat does otherwise: its status must then be 0
 //!
@@ -24,7 +24,7 @@ use crate::paths;
 use world::{Service, World};
 
 /// What the directory holds besides cases.
-const NOT_CASES: [&str; 8] = ["as-tester", "clean", "inside", "lib", "pod", "podman", "residue", "world"];
+const NOT_CASES: [&str; 9] = ["as-tester", "clean", "context", "inside", "lib", "pod", "podman", "residue", "world"];
 
 /// How long the traces of containers may stay after a case: clients clean up in the background.
 const GRACE: Duration = Duration::from_secs(5);

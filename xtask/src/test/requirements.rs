@@ -27,6 +27,10 @@ const CLIENTS: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("podman", "podman"),
     ("conmon", "conmon"),
+    ("iptables", "iptables"),
+    // Neither is a program in PATH.
+    ("/usr/lib/cni/portmap", "containernetworking-plugins"),
+    ("/usr/lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
     ("newuidmap", "uidmap"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),

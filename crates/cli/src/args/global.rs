@@ -54,9 +54,9 @@ pub(crate) struct Global {
     /// What guests see of the network [default: sandbox; none for do]
     #[arg(long, global = true, value_enum)]
     pub(crate) network: Option<Network>,
-    /// Whether others may change a root file system while its container runs
-    #[arg(long, global = true, value_enum, default_value = "exclusive")]
-    pub(crate) file_access: FileAccess,
+    /// Whether others may change a root file system while its container runs [default: exclusive; shared where Docker keeps its containers, for docker cp]
+    #[arg(long, global = true, value_enum)]
+    pub(crate) file_access: Option<FileAccess>,
     /// Where changes to the root file system of a bundle go, or with all: to its bind mounts, too: none, into itself, or root:memory, root:self or root:dir=PATH, with ,size=BYTES and ,nr_inodes=N after it
     #[arg(long, global = true, default_value = "none")]
     pub(crate) overlay2: Overlay2,

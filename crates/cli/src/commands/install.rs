@@ -14,8 +14,8 @@ use crate::args::{Client, Install, InstallPlace, Uninstall};
 use drop_in::DropIn;
 
 /// What Docker expects of a runtime: what a container writes is in its root file system on the host, where docker cp and
-/// docker diff look, and is there after a restart, which is said in case the default is another one day; and what docker cp
-/// writes is seen in the container.
+/// docker diff look, and is there after a restart; and what docker cp writes is seen in the container. Said in case the
+/// defaults are others one day.
 const DOCKER_FLAGS: [&str; 2] = ["--overlay2=none", "--file-access=shared"];
 
 pub(super) fn install(flags: &Install) -> anyhow::Result<u8> {

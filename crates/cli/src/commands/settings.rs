@@ -46,8 +46,9 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
         cpu_num_from_quota: flags.cpu_num_from_quota,
         files: if flags.directfs { FileAccess::Direct } else { FileAccess::Gofer },
         root_sharing: match flags.file_access {
-            args::FileAccess::Exclusive => Sharing::Exclusive,
-            args::FileAccess::Shared => Sharing::Shared,
+            Some(args::FileAccess::Exclusive) => Sharing::Exclusive,
+            Some(args::FileAccess::Shared) => Sharing::Shared,
+            None => default_sharing(flags.root.as_deref()),
         },
         overlay: flags.overlay2.0.clone(),
         host_nodes: HostNodes {
@@ -77,6 +78,17 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
         strace_syscalls,
         strace_log_size: flags.strace_log_size,
     })
+}
+
+/// Docker writes into the root file systems of running containers (docker cp), other clients do it from inside. It names its
+/// own place for states in each call: its namespace of containerd, "moby" unless it was told another, below
+/// runtime-NAME.
+fn default_sharing(root: Option<&Path>) -> Sharing {
+    let is_dockers = |root: &Path| {
+        let runtime = root.parent().and_then(Path::file_name).map(std::ffi::OsStr::as_encoded_bytes);
+        root.ends_with("moby") || runtime.is_some_and(|name| name.starts_with(b"runtime-"))
+    };
+    if root.is_some_and(is_dockers) { Sharing::Shared } else { Sharing::Exclusive }
 }
 
 fn default_root() -> PathBuf {
@@ -138,6 +150,18 @@ fn expand(pattern: &Path, command: &str, id: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn docker_shares_its_roots() {
+        let of = |root: &str| default_sharing(Some(Path::new(root)));
+        for root in ["/run/docker/runtime-moat/moby", "/x/runtime-moat/other", "/run/containerd/runc/moby"] {
+            assert_eq!(of(root), Sharing::Shared, "{root}");
+        }
+        for root in ["/run/containerd/runc/k8s.io", "/run/moat", "/", "runtime-x"] {
+            assert_eq!(of(root), Sharing::Exclusive, "{root}");
+        }
+        assert_eq!(default_sharing(None), Sharing::Exclusive);
+    }
 
     #[test]
     fn log_names() {

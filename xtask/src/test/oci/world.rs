@@ -23,6 +23,8 @@ use crate::test::{Ending, Outcome};
 pub enum Service {
     /// containerd and its client `ctr`.
     Containerd,
+    /// A containerd of its own with the plugin for Kubernetes (CRI), and network plugins.
+    Cri,
     /// dockerd, over containerd.
     Docker,
     /// Podman as root.
@@ -33,12 +35,14 @@ pub enum Service {
 
 impl Service {
     /// All, in the order in which they can be started.
-    pub const ALL: [Service; 4] = [Service::Containerd, Service::Docker, Service::Podman, Service::Rootless];
+    pub const ALL: [Service; 5] =
+        [Service::Containerd, Service::Cri, Service::Docker, Service::Podman, Service::Rootless];
 
     /// The word for it in the cases' headers and in `inside.sh`.
     pub fn name(self) -> &'static str {
         match self {
             Service::Containerd => "containerd",
+            Service::Cri => "cri",
             Service::Docker => "docker",
             Service::Podman => "podman",
             Service::Rootless => "rootless",

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Process 1 of the world: inside.sh SCRATCH MOAT ROOT SERVICE...
 #
-# Mounts what the clients need to work with their default paths, starts the services (containerd, cri, docker, podman,
+# Mounts what the clients need to work with their default paths, starts the services (containerd, cri, docker, compose, podman,
 # rootless) and loads the images `deb:1` and `pause:1` into each. Then it reaps orphans for ever.
 # Says on stdout: `init PID`, for each service `SERVICE ok` or `SERVICE REASON`, and `done`.
 scratch=$1 moat=$2 root=$3
@@ -159,6 +159,10 @@ start_docker() {
 END
     dockerd --config-file /run/w/daemon.json --containerd /run/containerd/containerd.sock > "$scratch/log/docker" 2>&1 &
     answers docker $! docker version && load docker load --input "$scratch/image.tar"
+}
+
+start_compose() {
+    programs docker-compose
 }
 
 # Settings for both kinds of Podman: no systemd, and no limits that need CAP_SYS_RESOURCE.

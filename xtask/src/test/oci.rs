@@ -2,7 +2,7 @@
 //!
 //! The oracle is runc: a script runs with it first and then with moat, and must print the same, end with the same
 //! status, and leave nothing behind. A script starts with its data, as comments of the form `# key: value`:
-//! - `needs`: the services it uses, of containerd, cri, docker, podman, rootless
+//! - `needs`: the services it uses, of containerd, cri, docker, compose, podman, rootless
 //! - `timeout`: seconds (default 60)
 //! - `oracle`: runc (the default); or none, if it is about what moat does otherwise: its status must then be 0
 //!

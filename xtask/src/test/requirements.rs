@@ -23,6 +23,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 const CLIENTS: &[(&str, &str)] = &[
     ("docker", "docker.io"),
     ("dockerd", "docker.io"),
+    ("docker-compose", "docker-compose"),
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("podman", "podman"),

@@ -27,6 +27,8 @@ pub enum Service {
     Cri,
     /// dockerd, over containerd.
     Docker,
+    /// docker-compose, a client of dockerd.
+    Compose,
     /// Podman as root.
     Podman,
     /// Podman as an ordinary user.
@@ -35,8 +37,8 @@ pub enum Service {
 
 impl Service {
     /// All, in the order in which they can be started.
-    pub const ALL: [Service; 5] =
-        [Service::Containerd, Service::Cri, Service::Docker, Service::Podman, Service::Rootless];
+    pub const ALL: [Service; 6] =
+        [Service::Containerd, Service::Cri, Service::Docker, Service::Compose, Service::Podman, Service::Rootless];
 
     /// The word for it in the cases' headers and in `inside.sh`.
     pub fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Service {
             Service::Containerd => "containerd",
             Service::Cri => "cri",
             Service::Docker => "docker",
+            Service::Compose => "compose",
             Service::Podman => "podman",
             Service::Rootless => "rootless",
         }

@@ -114,7 +114,7 @@ fn compare(flags: &[&str]) {
         eprintln!("skipped: takes root and python3");
         return;
     }
-    let dir = Directory(std::env::temp_dir().join(format!("moat-watches-{}", std::process::id())));
+    let dir = Directory(std::env::temp_dir().join(format!("moat-watches-{}{}", std::process::id(), flags.concat())));
     let mut native = Command::new("python3");
     native.args(["-c", WATCHER]).arg(dir.0.join("native/tree"));
     let expected = watched(native, &dir.0.join("native/tree"));
@@ -129,4 +129,9 @@ fn compare(flags: &[&str]) {
 #[test]
 fn what_the_host_does_in_a_volume_is_an_event() {
     compare(&[]);
+}
+
+#[test]
+fn what_the_host_does_in_a_volume_that_a_gofer_serves_is_an_event() {
+    compare(&["--directfs=false"]);
 }

@@ -11,14 +11,15 @@
 //! # Invariants
 //! - Directories are named by numbers that this process gave out; entries by one component, which
 //!   [`moat_fs_host::DirectTree`] checks.
-//! - Only descriptors of regular files are passed to the sandbox, with `--host-uds` sockets that are connected or bound, and
-//!   with `--host-fifo=open` those of FIFOs.
+//! - Only descriptors of regular files are passed to the sandbox, with `--host-uds` sockets that are connected or bound, with
+//!   `--host-fifo=open` those of FIFOs, and groups of fanotify(7).
 //! - The process ends when all its sockets are closed, so that it never outlives the sandbox.
 #![forbid(unsafe_code)]
 
 mod handles;
 mod rules;
 mod server;
+mod watches;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -2,11 +2,11 @@
 //! To allow another one, add a line with its caller.
 
 use moat_control::spec::SocketUse;
-use moat_jail::seccomp::{BASE, DIRECT_TREE, HOST_CONNECTIONS, HOST_NAMES, HOST_SOCKETS, Rule, any, is, when};
+use moat_jail::seccomp::{BASE, DIRECT_TREE, HOST_CONNECTIONS, HOST_NAMES, HOST_SOCKETS, Rule, WATCHES, any, is, when};
 
 /// Everything that a gofer may call.
 pub(crate) fn all() -> impl Iterator<Item = Rule<'static>> {
-    [BASE, DIRECT_TREE, OWN].into_iter().flatten().copied()
+    [BASE, DIRECT_TREE, WATCHES, OWN].into_iter().flatten().copied()
 }
 
 /// What sockets of the host take besides.
@@ -25,6 +25,8 @@ const OWN: &[Rule<'static>] = &[
     // Directories, written out; the sentry has its own.
     any(libc::SYS_fsync),
     any(libc::SYS_fdatasync),
+    // What the host tells of marked files. Of files it adds nothing: they can be mapped.
+    any(libc::SYS_read),
 ];
 
 #[cfg(test)]
@@ -45,7 +47,7 @@ mod tests {
 
     #[test]
     fn files_are_reached_from_an_open_directory_only() {
-        for call in [libc::SYS_openat2, libc::SYS_chdir, libc::SYS_fchdir, libc::SYS_read, libc::SYS_kill] {
+        for call in [libc::SYS_openat2, libc::SYS_chdir, libc::SYS_fchdir, libc::SYS_kill] {
             assert!(all().all(|rule| rule.call != call), "{call}");
         }
     }

@@ -3,20 +3,22 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 use moat_abi::{Errno, Result};
 use moat_control::BootError;
 use moat_fs_host::gofer::channel::{Channel, MAX_MESSAGE_BYTES};
-use moat_fs_host::gofer::protocol::{Entry, Frame, Handle, MAX_CLOSED, MAX_CONNECTIONS, Reply, Request};
+use moat_fs_host::gofer::protocol::{Entry, Frame, Handle, MAX_CLOSED, MAX_CONNECTIONS, Reply, Request, Watcher};
 use moat_fs_host::tree::{HostEntry, HostTree};
 use moat_fs_host::{DirectTree, NodeMaker, SpecialNodes};
+use moat_host::fanotify::FileHandle;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::file::SyncKind;
 
 use crate::handles::Handles;
+use crate::watches::Watches;
 
 /// Stack of a connection's thread: the deepest it goes is one operation of a tree.
 const STACK_BYTES: usize = 128 << 10;
@@ -29,6 +31,14 @@ struct Tree {
     files: DirectTree,
     handles: Mutex<Handles>,
     connections: AtomicUsize,
+    /// Made when something is watched.
+    watches: OnceLock<Result<Watches>>,
+}
+
+impl Tree {
+    fn watches(&self) -> Result<&Watches> {
+        self.watches.get_or_init(Watches::new).as_ref().map_err(|errno| *errno)
+    }
 }
 
 /// The connections that are served.
@@ -57,7 +67,7 @@ pub(crate) fn start(
         let root =
             files.root().map_err(|e| BootError::host("opening a tree", &io::Error::from_raw_os_error(e.raw())))?;
         let handles = Mutex::new(LockClass::Table, Handles::new(root));
-        let tree = Arc::new(Tree { files, handles, connections: AtomicUsize::new(0) });
+        let tree = Arc::new(Tree { files, handles, connections: AtomicUsize::new(0), watches: OnceLock::new() });
         Connection::start(&tree, socket, &alive).map_err(|e| BootError::host("starting a thread", &e))?;
     }
     Ok(Serving(ended))
@@ -79,6 +89,8 @@ enum Outcome {
     Names(Vec<Vec<u8>>),
     File(OwnedFd),
     NodeFile(Handle, OwnedFd),
+    Watched(FileHandle, u64),
+    Told(Vec<u8>, Vec<FileHandle>),
     Connection(OwnedFd),
     /// The next part of the connection's listing.
     Listing,
@@ -129,6 +141,14 @@ impl Connection {
                 Ok(Outcome::NodeFile(node, fd)) => channel.send(&Reply::NodeFile(node), Some(fd.as_fd()))?,
                 Ok(Outcome::File(fd)) => channel.send(&Reply::File, Some(fd.as_fd()))?,
                 Ok(Outcome::Connection(fd)) => channel.send(&Reply::Connection, Some(fd.as_fd()))?,
+                Ok(Outcome::Watched(handle, told)) => {
+                    let (fsid, kind, bytes) = handle.parts();
+                    channel.send(&Reply::Watched { fsid, kind, bytes, told }, None)?;
+                }
+                Ok(Outcome::Told(events, touched)) => {
+                    let touched = touched.iter().map(FileHandle::parts).collect();
+                    channel.send(&Reply::Told { events: &events, touched }, None)?;
+                }
                 Ok(Outcome::Listing) => self.send_listing(channel)?,
                 Err(errno) => channel.send(&Reply::Failed(errno.raw()), None)?,
             }
@@ -191,7 +211,17 @@ impl Connection {
                 let (node, _, socket) = files.bind(&*at(dir)?, name, socket_type, new)?;
                 Outcome::NodeFile(self.tree.handles.lock().insert(node)?, socket)
             }
-            Request::SetAttr { node, attr } => files.set_attr(&*at(node)?, &attr.into()).map(done)?,
+            Request::SetAttr { node, attr } => {
+                let node = at(node)?;
+                files.set_attr(&node, &attr.into())?;
+                // Told of as a reading or writing, which the client takes for another's unless it is told.
+                if let Some(Ok(watches)) = self.tree.watches.get()
+                    && attr.atime.is_some() != attr.mtime.is_some()
+                {
+                    watches.touched(node.as_fd());
+                }
+                done(())
+            }
             Request::GetXattr { node, name } => Outcome::Bytes(files.get_xattr(&*at(node)?, name)?),
             Request::SetXattr { node, name, value, flags } => {
                 files.set_xattr(&*at(node)?, name, value, flags).map(done)?
@@ -209,6 +239,26 @@ impl Connection {
                 files.sync(&*at(dir)?, kind).map(done)?
             }
             Request::SyncFs { dir } => files.sync_fs(&*at(dir)?).map(done)?,
+            Request::Group { of } => {
+                let watches = self.tree.watches()?;
+                let group = match of {
+                    Watcher::Client => watches.client(),
+                    Watcher::Gofer => watches.own(),
+                };
+                Outcome::File(group.try_clone().map_err(Errno::from)?)
+            }
+            Request::Watch { node, what } => {
+                let (handle, told) = self.tree.watches()?.mark(&files.open_to_watch(&*at(node)?)?, what)?;
+                Outcome::Watched(handle, told)
+            }
+            Request::Unwatch { node, what } => {
+                self.tree.watches()?.unmark(&files.open_to_watch(&*at(node)?)?, what);
+                done(())
+            }
+            Request::Told => {
+                let (events, touched) = self.tree.watches()?.told()?;
+                Outcome::Told(events, touched)
+            }
             Request::Statfs { node } => Outcome::Reply(Reply::Statfs(files.statfs(&*at(node)?)?)),
         })
     }

@@ -45,6 +45,20 @@ pub struct FileHandle {
     bytes: Box<[u8]>,
 }
 
+impl FileHandle {
+    /// Id of the file system, kind and bytes of the handle.
+    #[must_use]
+    pub fn parts(&self) -> ([u8; 8], i32, &[u8]) {
+        (self.fsid, self.kind, &self.bytes)
+    }
+
+    /// What [`FileHandle::parts`] gave in another process.
+    #[must_use]
+    pub fn from_parts(fsid: [u8; 8], kind: i32, bytes: &[u8]) -> FileHandle {
+        FileHandle { fsid, kind, bytes: bytes.into() }
+    }
+}
+
 /// An entry of a directory.
 pub type Entry = (FileHandle, Box<[u8]>);
 
@@ -89,6 +103,22 @@ fn change(group: impl AsFd, flags: u32, file: impl AsFd, mask: u64) -> Result<()
 /// system can't; EACCES.
 pub fn mark(group: impl AsFd, file: impl AsFd, mask: u64) -> Result<()> {
     change(group, libc::FAN_MARK_ADD, file, mask)
+}
+
+/// As [`mark`]; gives what is told: before Linux 5.17 the two names of a rename are events by themselves.
+///
+/// # Errors
+/// As there.
+pub fn mark_as_known(group: impl AsFd, file: impl AsFd, mask: u64) -> Result<u64> {
+    match self::mark(&group, &file, mask) {
+        Ok(()) => Ok(mask),
+        // Two events then, which nothing holds together.
+        Err(_) if mask & RENAME != 0 => {
+            let mask = mask & !RENAME | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+            self::mark(group, file, mask).map(|()| mask)
+        }
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Takes `mask` from what is told of `file`.
@@ -143,18 +173,46 @@ pub fn handle_of(file: impl AsFd) -> Result<FileHandle> {
 /// # Errors
 /// Those of read(2).
 pub fn read(group: impl AsFd, buf: &mut [u8]) -> Result<Vec<Event>> {
+    read_raw(group, buf).map(parse)
+}
+
+fn read_raw(group: impl AsFd, buf: &mut [u8]) -> Result<&[u8]> {
     let fd = group.as_fd().as_raw_fd();
     // SAFETY: `buf` is exclusively borrowed and as long as it says.
     let got = retry(|| unsafe { libc::syscall(libc::SYS_read, fd, buf.as_mut_ptr(), buf.len()) });
     match got {
-        Ok(len) => Ok(parse(buf.get(..usize::try_from(len).unwrap_or(0)).unwrap_or_default())),
-        Err(Errno::EAGAIN) => Ok(Vec::new()),
+        Ok(len) => Ok(buf.get(..usize::try_from(len).unwrap_or(0)).unwrap_or_default()),
+        Err(Errno::EAGAIN) => Ok(&[]),
         Err(e) => Err(e),
     }
 }
 
+/// Reads events into `buf` and gives those that this process has not done itself, for [`parse`] in another process; `None` if
+/// nothing waits.
+///
+/// # Errors
+/// Those of read(2).
+pub fn read_of_others(group: impl AsFd, buf: &mut [u8]) -> Result<Option<Vec<u8>>> {
+    let mut rest = read_raw(group, buf)?;
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let mut others = Vec::new();
+    while let Some(len) = number::<u32>(rest, 0).and_then(|len| usize::try_from(len).ok()) {
+        let Some(event) = rest.get(..len).filter(|_| len >= METADATA) else { break };
+        // The host names nobody but the one who reads.
+        if number::<i32>(event, PROCESS) == Some(0) {
+            others.extend_from_slice(event);
+        }
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    Ok(Some(others))
+}
+
 /// Bytes of `struct fanotify_event_metadata`.
 const METADATA: usize = 24;
+/// Where the process is in it.
+const PROCESS: usize = 20;
 /// Bytes of `struct fanotify_event_info_header`, of that with a file system's id, of the head of a `struct file_handle`.
 const INFO_HEADER: usize = 4;
 const INFO_FID: usize = INFO_HEADER + 8;
@@ -165,7 +223,8 @@ fn number<T: FromBytes>(bytes: &[u8], at: usize) -> Option<T> {
 }
 
 /// What the host has written, as far as it can be read.
-fn parse(mut rest: &[u8]) -> Vec<Event> {
+#[must_use]
+pub fn parse(mut rest: &[u8]) -> Vec<Event> {
     let mut events = Vec::new();
     while let Some(len) = number::<u32>(rest, 0).and_then(|len| usize::try_from(len).ok()) {
         let Some(event) = rest.get(..len).filter(|_| len >= METADATA) else { break };
@@ -179,7 +238,7 @@ fn parse_event(bytes: &[u8]) -> Option<Event> {
     // Newer kernels may have longer heads.
     let head = usize::from(number::<u16>(bytes, 6)?);
     let mask = number::<u64>(bytes, 8)?;
-    let own = number::<i32>(bytes, 20)? != 0;
+    let own = number::<i32>(bytes, PROCESS)? != 0;
     let mut event = Event { mask, own, entry: None, renamed: None, file: None };
     let mut rest = bytes.get(head.max(METADATA)..)?;
     while let Some(len) = number::<u16>(rest, 2).map(usize::from) {

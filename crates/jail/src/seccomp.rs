@@ -14,7 +14,9 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetA
 
 use program::Part;
 
-pub use base::{AT_FDCWD, BASE, DIRECT_TREE, HOST_CONNECTIONS, HOST_FIFOS, HOST_LISTENERS, HOST_NAMES, HOST_SOCKETS};
+pub use base::{
+    AT_FDCWD, BASE, DIRECT_TREE, HOST_CONNECTIONS, HOST_FIFOS, HOST_LISTENERS, HOST_NAMES, HOST_SOCKETS, WATCHES,
+};
 pub use rule::{Arg, Rule, any, is, is_int, is_not, when, with, without};
 
 /// How many calls are compared one after the other, once their part of the program is found.

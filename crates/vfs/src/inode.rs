@@ -12,6 +12,7 @@ use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::{DeviceId, Statfs};
 use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
+use moat_host::fanotify::FileHandle;
 use moat_image::pages::Pages;
 use moat_image::state::{FileSystemState, NodeState, TreeState};
 use moat_image::{ImageError, Refusal};
@@ -20,6 +21,7 @@ use crate::acl::{Acl, AclKind};
 use crate::caller::Caller;
 use crate::cred::Credentials;
 use crate::file::{File, SaveFiles};
+use crate::outside::AsksHost;
 use crate::path::Path;
 
 pub use crate::metadata::{Access, InodeKey, Metadata};
@@ -213,16 +215,18 @@ pub trait Inode: Send + Sync + Any {
         None
     }
 
-    /// Whether others than this kernel change the file, and [`Inode::open_outside`] may show it to who can tell.
+    /// Whether others than this kernel change the file, and the host may say what they do.
     fn is_changed_outside(&self) -> bool {
         false
     }
 
-    /// A file or directory of the host, open for reading, for who asks the host what becomes of it; `None` where
-    /// [`Inode::is_changed_outside`] says no, or it can't be opened.
-    fn open_outside(&self) -> Option<Arc<OwnedFd>> {
+    /// Has the file marked, as [`AsksHost::mark`] has it; `None` where [`Inode::is_changed_outside`] says no, or it can't be.
+    fn watch_outside(&self, _by: &dyn AsksHost, _what: u64) -> Option<(FileHandle, u64)> {
         None
     }
+
+    /// Takes that back.
+    fn unwatch_outside(&self, _by: &dyn AsksHost, _what: u64) {}
 
     /// The id of the mount namespace that this is the file of, if it is one's.
     fn mount_namespace(&self) -> Option<u64> {

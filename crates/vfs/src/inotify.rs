@@ -19,6 +19,7 @@ mod file;
 mod instance;
 mod outside;
 mod persist;
+mod served;
 mod table;
 
 pub use instance::Inotify;

@@ -44,6 +44,7 @@ pub mod metadata;
 pub mod mount;
 pub mod open_file;
 pub mod ops;
+pub mod outside;
 pub mod owner;
 pub mod path;
 pub mod permission;

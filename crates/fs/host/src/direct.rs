@@ -52,6 +52,19 @@ impl DirectTree {
     }
 }
 
+impl DirectTree {
+    /// A descriptor that is more than a path: of a directory, or of a regular file that was held.
+    ///
+    /// # Errors
+    /// ENOTDIR; those of open(2).
+    pub fn open_to_watch(&self, node: &DirectNode) -> Result<OwnedFd> {
+        match node.access {
+            Some(_) => node.fd.try_clone().map_err(Errno::from),
+            None => self.open_directory(node),
+        }
+    }
+}
+
 /// A file that is held.
 #[derive(Debug)]
 pub struct DirectNode {

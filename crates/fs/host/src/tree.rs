@@ -9,8 +9,10 @@ use std::os::fd::OwnedFd;
 
 use moat_abi::stat::{DeviceId, Statfs};
 use moat_abi::{Errno, Result};
+use moat_host::fanotify::FileHandle;
 use moat_vfs::file::SyncKind;
 use moat_vfs::inode::{Metadata, SetAttr};
+use moat_vfs::outside::AsksHost;
 use serde::{Deserialize, Serialize};
 
 /// What an open host file is to be used for.
@@ -160,6 +162,15 @@ pub trait HostTree: Send + Sync + 'static {
         socket_type: u32,
         new: NewHostNode,
     ) -> Result<(Self::Node, Metadata, OwnedFd)>;
+    /// Has a directory, or a regular file that [`HostTree::hold`] gave, marked by the process that serves the tree: EOPNOTSUPP where
+    /// that is this one.
+    fn watch(&self, _node: &Self::Node, _by: &dyn AsksHost, _what: u64) -> Result<(FileHandle, u64)> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// Takes that back.
+    fn unwatch(&self, _node: &Self::Node, _what: u64) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
     fn read_link(&self, node: &Self::Node) -> Result<Vec<u8>>;
     /// Changes attributes, but for the size.
     fn set_attr(&self, node: &Self::Node, attr: &SetAttr) -> Result<()>;

@@ -4,9 +4,11 @@ use std::os::fd::OwnedFd;
 
 use moat_abi::Result;
 use moat_abi::stat::Statfs;
+use moat_host::fanotify::FileHandle;
 use moat_sync::host_call;
 use moat_vfs::file::SyncKind;
 use moat_vfs::inode::{Metadata, SetAttr};
+use moat_vfs::outside::AsksHost;
 
 use crate::tree::{HostAccess, HostEntry, HostKind, HostRename, HostTree, NewHostNode};
 
@@ -117,6 +119,14 @@ impl<T: HostTree> HostTree for Watched<T> {
         new: NewHostNode,
     ) -> Result<(T::Node, Metadata, OwnedFd)> {
         host_call(|| self.0.bind(dir, name, socket_type, new))
+    }
+
+    fn watch(&self, node: &T::Node, by: &dyn AsksHost, what: u64) -> Result<(FileHandle, u64)> {
+        host_call(|| self.0.watch(node, by, what))
+    }
+
+    fn unwatch(&self, node: &T::Node, what: u64) -> Result<()> {
+        host_call(|| self.0.unwatch(node, what))
     }
 
     fn read_link(&self, node: &T::Node) -> Result<Vec<u8>> {

@@ -3,6 +3,7 @@
 //! [`BASE`] is for a process with threads that talks over a donated socket; [`DIRECT_TREE`] for one that reaches the host's
 //! files by donated directories. What only one of them calls is listed there.
 
+use moat_host::fanotify;
 use moat_host::objects::CALLS_BY_PATH_DESCRIPTOR;
 
 use super::{Rule, any, is, is_int, is_not, when, with, without};
@@ -111,6 +112,17 @@ pub const HOST_FIFOS: &[Rule<'static>] = &[
     // Whether somebody has a FIFO open for writing.
     when(libc::SYS_tee, &[is_int(3, libc::SPLICE_F_NONBLOCK.cast_signed())]),
     when(libc::SYS_fcntl, &[is_int(1, libc::F_GETPIPE_SZ)]),
+];
+
+/// moat_host::fanotify, for inotify in trees that others change: events of files that are open, for who has no capability over the
+/// host. Never of a mount or a file system, nor by a path.
+pub const WATCHES: &[Rule<'static>] = &[
+    when(libc::SYS_fanotify_init, &[is_int(0, fanotify::GROUP_FLAGS.cast_signed())]),
+    when(libc::SYS_fanotify_mark, &[is_int(1, fanotify::MARK_FLAGS[0].cast_signed()), is(4, 0)]),
+    when(libc::SYS_fanotify_mark, &[is_int(1, fanotify::MARK_FLAGS[1].cast_signed()), is(4, 0)]),
+    // Handles that name files; nothing can be opened by one.
+    when(libc::SYS_name_to_handle_at, &[is_not(0, AT_FDCWD), is_int(4, fanotify::HANDLE_FLAGS[0])]),
+    when(libc::SYS_name_to_handle_at, &[is_not(0, AT_FDCWD), is_int(4, fanotify::HANDLE_FLAGS[1])]),
 ];
 
 /// moat_fs_host's DirectTree: one component at a time from a donated directory, never through a symbolic link.

@@ -3,10 +3,11 @@
 //! - [`Outside`], one per kernel once something of such a tree is watched: a group of the host's fanotify(7), and which watched
 //!   file each of its marks is on.
 //! - [`Mark`]: a watched file is marked on the host as long as somebody watches it.
+//! - `served`: files that a gofer has marked, because it reaches them.
 //!
 //! The host says of each event whether this process did it: the guest's own changes have been told by the vfs. What is
 //! marked by several watches, or as the directory of another, is marked once, for what any of them wants. Where the host can't
-//! tell (before Linux 5.13, file systems without handles, too many marks, a gofer's trees), watches have the guest's own events alone.
+//! tell (before Linux 5.13, file systems without handles, too many marks), watches have the guest's own events alone.
 //!
 //! Where this differs from Linux: of several changes of one file between two readings each kind is told once, in the order of
 //! [`ORDER`]; of an entry that is a directory its directory is told only what comes and goes; a file that was open before it was watched is
@@ -14,20 +15,22 @@
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock, Weak};
 
+use moat_abi::PollEvents;
 use moat_abi::fs::{FileType, InotifyMask};
-use moat_abi::{PollEvents, Result};
 use moat_host::fanotify::{self, FileHandle};
 use moat_sync::executor::end_turn;
 use moat_sync::reactor::Watch as Readiness;
 use moat_sync::{LockClass, Mutex};
 
 use super::events::id_of;
+use super::served;
 use super::table::{WatchId, Watches};
 use crate::dentry::Dentry;
 use crate::inode::Inode;
+use crate::outside::{AsksHost, ServedEvents};
 
 /// Bytes of events that are read at a time.
 const BUFFER: usize = 32 << 10;
@@ -71,9 +74,21 @@ struct State {
     opened: HashSet<FileHandle>,
 }
 
+/// Who has marked a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// This process.
+    Own,
+    /// A gofer.
+    Gofer,
+}
+
 /// The host's word about marked files.
 pub(super) struct Outside {
-    group: Arc<OwnedFd>,
+    me: Weak<Outside>,
+    watches: Weak<Watches>,
+    /// Of the trees that this process reaches itself; `None` where there can be none.
+    group: OnceLock<Option<Arc<OwnedFd>>>,
     state: Mutex<State>,
 }
 
@@ -87,9 +102,24 @@ pub(super) struct Mark {
 }
 
 impl Outside {
-    fn new() -> Result<Arc<Outside>> {
-        let group = Arc::new(fanotify::group()?);
-        Ok(Arc::new(Outside { group, state: Mutex::new(LockClass::Table, State::default()) }))
+    fn new(watches: &Arc<Watches>) -> Arc<Outside> {
+        Arc::new_cyclic(|me| Outside {
+            me: me.clone(),
+            watches: Arc::downgrade(watches),
+            group: OnceLock::new(),
+            state: Mutex::new(LockClass::Table, State::default()),
+        })
+    }
+
+    fn group(&self) -> Option<&Arc<OwnedFd>> {
+        let make = || {
+            let group = Arc::new(fanotify::group().ok()?);
+            let readiness = Readiness::new(group.clone()).ok()?;
+            moat_sync::spawn(serve(self.watches.clone(), self.me.clone(), group.clone(), readiness));
+            Some(group)
+        };
+        // Late: with a gofer alone the filter has no call for it.
+        self.group.get_or_init(make).as_ref()
     }
 
     /// Marks the file of `dentry`, to be told `what`; nothing where nobody else changes it, or where the host can't tell.
@@ -116,19 +146,7 @@ impl Outside {
     }
 
     fn add(&self, inode: &Arc<dyn Inode>, mask: u64) -> Option<FileHandle> {
-        let open = inode.open_outside()?;
-        let file = fanotify::handle_of(&*open).ok()?;
-        let mask = match fanotify::mark(&*self.group, &*open, mask) {
-            Ok(()) => mask,
-            // Before Linux 5.17 the two names of a rename are events by themselves.
-            Err(_) if mask & fanotify::RENAME != 0 => {
-                let mask =
-                    mask & !fanotify::RENAME | u64::from((InotifyMask::MOVED_FROM | InotifyMask::MOVED_TO).bits());
-                fanotify::mark(&*self.group, &*open, mask).ok()?;
-                mask
-            }
-            Err(_) => return None,
-        };
+        let (file, mask) = inode.watch_outside(self, mask)?;
         let mut state = self.state.lock();
         let new = || Marked {
             id: id_of(inode),
@@ -159,11 +177,7 @@ impl Outside {
             state.opened.remove(file);
             mask
         };
-        // A file that is gone has taken its mark along, and so has one that can't be opened lost its use: what is told of it
-        // belongs to nobody.
-        if let Some(open) = inode.open_outside() {
-            let _ = fanotify::unmark(&*self.group, &*open, mask);
-        }
+        inode.unwatch_outside(self, mask);
     }
 
     fn id(&self, file: Option<&FileHandle>) -> Option<WatchId> {
@@ -171,7 +185,7 @@ impl Outside {
     }
 
     /// Tells the watches of one event.
-    fn deliver(&self, watches: &Watches, event: &fanotify::Event) {
+    pub(super) fn deliver(&self, watches: &Watches, event: &fanotify::Event, by: By) {
         if event.mask & fanotify::OVERFLOW != 0 {
             return self.lost(watches);
         }
@@ -188,6 +202,10 @@ impl Outside {
                 state.opened.insert(file.clone());
             } else if !what.contains(InotifyMask::OPEN) && !state.opened.contains(file) {
                 what.remove(InotifyMask::CLOSE_NOWRITE);
+                // Of a file that a gofer has opened, this process may be the last to let it go.
+                if by == By::Gofer {
+                    what.remove(InotifyMask::CLOSE_WRITE);
+                }
             }
         }
         let (entry, renamed, file) = (event.entry.as_ref(), event.renamed.as_ref(), self.id(event.file.as_ref()));
@@ -254,7 +272,7 @@ impl Outside {
 fn bits(what: InotifyMask, directory: bool) -> u64 {
     let moved = InotifyMask::MOVED_FROM | InotifyMask::MOVED_TO;
     let mut mask = u64::from(what.difference(moved).bits());
-    if what.contains(InotifyMask::CLOSE_NOWRITE) {
+    if what.intersects(InotifyMask::CLOSE_WRITE | InotifyMask::CLOSE_NOWRITE) {
         mask |= u64::from(InotifyMask::OPEN.bits());
     }
     if directory {
@@ -316,28 +334,43 @@ impl Watches {
         !whiteout && outside.tells_of(id_of(dir.inode()))
     }
 
-    /// The group, made when it is first asked for; `None` where there can be none.
+    /// Who asks the host, made when it is first asked for.
     fn outside(self: &Arc<Self>) -> Option<Arc<Outside>> {
         let make = || {
-            let outside = Outside::new().ok()?;
-            let readiness = Readiness::new(outside.group.clone()).ok()?;
-            moat_sync::spawn(serve(Arc::downgrade(self), Arc::downgrade(&outside), readiness));
-            let any: Arc<dyn Any + Send + Sync> = outside;
+            let any: Arc<dyn Any + Send + Sync> = Outside::new(self);
             Some(any)
         };
         self.outside.get_or_init(make).clone()?.downcast().ok()
     }
 }
 
+impl AsksHost for Outside {
+    fn mark(&self, open: BorrowedFd<'_>, what: u64) -> Option<(FileHandle, u64)> {
+        let file = fanotify::handle_of(open).ok()?;
+        let told = fanotify::mark_as_known(self.group()?, open, what).ok()?;
+        Some((file, told))
+    }
+
+    fn unmark(&self, open: BorrowedFd<'_>, what: u64) {
+        if let Some(group) = self.group() {
+            let _ = fanotify::unmark(group, open, what);
+        }
+    }
+
+    fn listen(&self, source: Arc<dyn ServedEvents>) {
+        moat_sync::spawn(served::serve(self.watches.clone(), self.me.clone(), source));
+    }
+}
+
 /// Reads what the host tells, for as long as there are watches.
-async fn serve(watches: Weak<Watches>, outside: Weak<Outside>, readiness: Readiness) {
+async fn serve(watches: Weak<Watches>, outside: Weak<Outside>, group: Arc<OwnedFd>, readiness: Readiness) {
     let mut changes = readiness.wait_queue().listen(PollEvents::IN);
     let mut buf = vec![0; BUFFER];
     loop {
         let (Some(watches), Some(outside)) = (watches.upgrade(), outside.upgrade()) else { return };
-        match fanotify::read(&*outside.group, &mut buf) {
+        match fanotify::read(&group, &mut buf) {
             Ok(events) if !events.is_empty() => {
-                events.iter().for_each(|event| outside.deliver(&watches, event));
+                events.iter().for_each(|event| outside.deliver(&watches, event, By::Own));
                 // There may be more, but others have their turn.
                 end_turn().await;
             }

@@ -2,19 +2,21 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::stat::Statfs;
 use moat_abi::{Errno, Result};
 use moat_host::descriptors::{Purpose, within};
+use moat_host::fanotify::{self, FileHandle};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::file::SyncKind;
 use moat_vfs::inode::{Metadata, SetAttr};
+use moat_vfs::outside::{AsksHost, Left, Served, ServedEvents};
 
 use super::channel::Channel;
 use super::pool::Pool;
 use super::protocol::{
-    Entry, Frame, Handle, MAX_CLOSED, MAX_NAME_BYTES, MAX_TARGET_BYTES, MAX_VALUE_BYTES, ROOT, Reply, Request,
+    Entry, Frame, Handle, MAX_CLOSED, MAX_NAME_BYTES, MAX_TARGET_BYTES, MAX_VALUE_BYTES, ROOT, Reply, Request, Watcher,
 };
 use crate::tree::{HostAccess, HostEntry, HostKind, HostRename, HostTree, NewHostNode};
 
@@ -26,6 +28,8 @@ struct Shared {
     pool: Pool,
     /// Handles whose nodes are dropped; they go with the next request.
     closed: Mutex<Vec<Handle>>,
+    /// Set when somebody listens to what the gofer is told of marked files.
+    watched: OnceLock<()>,
 }
 
 /// A file that the gofer holds.
@@ -48,7 +52,7 @@ impl GoferTree {
     #[must_use]
     pub fn new(socket: OwnedFd) -> GoferTree {
         let closed = Mutex::new(LockClass::Leaf, Vec::new());
-        GoferTree(Arc::new(Shared { pool: Pool::new(socket), closed }))
+        GoferTree(Arc::new(Shared { pool: Pool::new(socket), closed, watched: OnceLock::new() }))
     }
 }
 
@@ -186,6 +190,36 @@ impl GoferTree {
     }
 }
 
+/// What the gofer is told of marked files.
+struct Told {
+    own: Arc<OwnedFd>,
+    served: Arc<OwnedFd>,
+    /// Who listens must not keep a tree that is unmounted.
+    shared: Weak<Shared>,
+}
+
+impl ServedEvents for Told {
+    fn own_group(&self) -> &Arc<OwnedFd> {
+        &self.own
+    }
+
+    fn served_group(&self) -> &Arc<OwnedFd> {
+        &self.served
+    }
+
+    fn read_served(&self) -> Result<Served> {
+        let shared = self.shared.upgrade().ok_or(Errno::EIO)?;
+        shared.call(Request::Told, |reply, _| match reply {
+            Reply::Told { events, touched } => Ok(Served {
+                events: fanotify::parse(events),
+                left: if events.is_empty() { Left::Nothing } else { Left::More },
+                touched: touched.into_iter().map(|(id, kind, bytes)| FileHandle::from_parts(id, kind, bytes)).collect(),
+            }),
+            _ => Err(unexpected()),
+        })
+    }
+}
+
 impl HostTree for GoferTree {
     type Node = GoferNode;
     const ADOPTS: bool = false;
@@ -301,6 +335,24 @@ impl HostTree for GoferTree {
         let node = self.node(handle);
         let meta = self.stat(&node)?;
         Ok((node, meta, within(socket, Purpose::File)?))
+    }
+
+    fn watch(&self, node: &GoferNode, by: &dyn AsksHost, what: u64) -> Result<(FileHandle, u64)> {
+        if self.0.watched.get().is_none() {
+            let group = |of| self.0.open(Request::Group { of }).map(Arc::new);
+            let (own, served) = (group(Watcher::Client)?, group(Watcher::Gofer)?);
+            if self.0.watched.set(()).is_ok() {
+                by.listen(Arc::new(Told { own, served, shared: Arc::downgrade(&self.0) }));
+            }
+        }
+        self.0.call(Request::Watch { node: node.handle, what }, |reply, _| match reply {
+            Reply::Watched { fsid, kind, bytes, told } => Ok((FileHandle::from_parts(fsid, kind, bytes), told)),
+            _ => Err(unexpected()),
+        })
+    }
+
+    fn unwatch(&self, node: &GoferNode, what: u64) -> Result<()> {
+        self.0.act(Request::Unwatch { node: node.handle, what })
     }
 
     fn read_link(&self, node: &GoferNode) -> Result<Vec<u8>> {

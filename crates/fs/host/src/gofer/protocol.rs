@@ -177,6 +177,30 @@ pub enum Request<'a> {
     Statfs {
         node: Handle,
     },
+    /// A group of fanotify(7), for the client to read or poll.
+    Group {
+        of: Watcher,
+    },
+    /// Marks a directory, or a regular file that [`Request::Hold`] gave, in both groups.
+    Watch {
+        node: Handle,
+        what: u64,
+    },
+    Unwatch {
+        node: Handle,
+        what: u64,
+    },
+    /// What the gofer's group says, but for what the gofer did: [`Reply::Told`].
+    Told,
+}
+
+/// Whose group: it has the kinds of events that this process causes, besides others of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Watcher {
+    /// MODIFY and ACCESS of files.
+    Client,
+    /// All else.
+    Gofer,
 }
 
 /// [`HostKind`].
@@ -245,6 +269,26 @@ pub enum Reply<'a> {
         entries: Vec<Entry<'a>>,
         /// Whether there are more, to be had by [`Request::ListMore`].
         more: bool,
+    },
+    /// What names a marked file, in the parts of [`moat_host::fanotify::FileHandle`], and what is told of it.
+    Watched {
+        /// Id of the file system.
+        fsid: [u8; 8],
+        /// Kind of the handle.
+        kind: i32,
+        /// Bytes of the handle.
+        bytes: &'a [u8],
+        /// What of what was asked for.
+        told: u64,
+    },
+    /// What others did.
+    Told {
+        /// As the host writes it; nothing waits if it is empty.
+        events: &'a [u8],
+        /// Files of which the gofer has set one time, in the parts of their handles, for the first time since it was last asked: a
+        /// MODIFY or ACCESS of the client's group is that.
+        #[serde(borrow)]
+        touched: Vec<([u8; 8], i32, &'a [u8])>,
     },
     /// The file system.
     Statfs(#[serde(with = "StatfsDef")] Statfs),

@@ -1,13 +1,14 @@
 //! The operations of a file of the host: [`Inode`] for [`HostInode`].
 
 use std::any::Any;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::stat::Statfs;
 use moat_abi::{Errno, Result};
+use moat_host::fanotify::FileHandle;
 use moat_sync::block_in_place;
 use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::cred::Credentials;
@@ -16,6 +17,8 @@ use moat_vfs::inode::{
     Access, BoundSocket, Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr,
     permission_by_acl,
 };
+
+use moat_vfs::outside::AsksHost;
 
 use super::{HostInode, reach};
 use crate::dir::HostDirFile;
@@ -115,12 +118,24 @@ impl<T: HostTree> Inode for HostInode<T> {
     }
 
     fn is_changed_outside(&self) -> bool {
-        // What a gofer does would be told of as another's.
-        self.is_shared() && T::ADOPTS
+        self.is_shared()
     }
 
-    fn open_outside(&self) -> Option<Arc<OwnedFd>> {
-        self.open_watched()
+    fn watch_outside(&self, by: &dyn AsksHost, what: u64) -> Option<(FileHandle, u64)> {
+        if T::ADOPTS {
+            return by.mark(self.open_watched()?.as_fd(), what);
+        }
+        self.core.tree.watch(&*self.node_to_watch()?, by, what).ok()
+    }
+
+    fn unwatch_outside(&self, by: &dyn AsksHost, what: u64) {
+        // A file that is gone has taken its mark along, and so has one that can't be opened lost its use: what is told of it belongs to
+        // nobody.
+        if !T::ADOPTS {
+            let _ = self.node_to_watch().map(|node| self.core.tree.unwatch(&node, what));
+        } else if let Some(open) = self.open_watched() {
+            by.unmark(open.as_fd(), what);
+        }
     }
 
     fn cache_policy(&self) -> Cache {

@@ -428,10 +428,23 @@ impl<T: HostTree> HostInode<T> {
 
     /// A descriptor that the host can be asked by what others do to the file; it holds nothing beyond its use.
     pub(super) fn open_watched(&self) -> Option<Arc<OwnedFd>> {
-        let watchable = self.is_shared() && T::ADOPTS;
+        let watchable = self.is_shared();
         match self.identity.file_type {
             FileType::Directory if watchable => self.core.tree.open_directory(&*self.node().ok()?).ok().map(Arc::new),
             FileType::Regular if watchable => self.open_anew(HostAccess::Read).ok().map(Arc::new),
+            _ => None,
+        }
+    }
+
+    /// A node that the gofer can mark.
+    pub(super) fn node_to_watch(&self) -> Option<Arc<T::Node>> {
+        match self.identity.file_type {
+            FileType::Directory if self.is_shared() => self.node().ok(),
+            FileType::Regular if self.is_shared() => self.places().into_iter().find_map(|(dir, name)| {
+                let (node, meta) = self.core.tree.hold(&*dir.node().ok()?, &name, HostAccess::Read).ok()?;
+                // Only if the name still leads to this file.
+                self.identity.is(&self.core.translate(meta)).then(|| Arc::new(node))
+            }),
             _ => None,
         }
     }

@@ -4,10 +4,10 @@
 use std::os::fd::RawFd;
 
 use moat_control::spec::{FileAccess, PlatformKind};
-use moat_host::fanotify;
+
 use moat_host::objects::{FS_IOC_FIEMAP, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS};
 
-use moat_jail::seccomp::{AT_FDCWD, Arg, BASE, DIRECT_TREE, Rule, any, is, is_int, is_not, when, with};
+use moat_jail::seccomp::{Arg, BASE, DIRECT_TREE, Rule, WATCHES, any, is, is_int, when, with};
 
 /// Everything that a sentry with this platform and this way to the host's files may call, but for
 /// [`open_below`].
@@ -17,7 +17,7 @@ pub(super) fn all<'a>(platform: PlatformKind, files: FileAccess) -> impl Iterato
         FileAccess::Gofer => &[],
     };
     let outside = match files {
-        FileAccess::Direct => OUTSIDE,
+        FileAccess::Direct => WATCHES,
         FileAccess::Gofer => &[],
     };
     let guest = match platform {
@@ -106,17 +106,6 @@ const FILES: &[Rule<'static>] = &[
     when(libc::SYS_fcntl, &[is_int(1, libc::F_OFD_SETLK)]),
     when(libc::SYS_fcntl, &[is_int(1, libc::F_OFD_GETLK)]),
     any(libc::SYS_flock),
-];
-
-/// moat_host::fanotify, for inotify in trees that others change: events of files that are open, for who has no capability over the
-/// host. Never of a mount or a file system, nor by a path.
-const OUTSIDE: &[Rule<'static>] = &[
-    when(libc::SYS_fanotify_init, &[is_int(0, fanotify::GROUP_FLAGS.cast_signed())]),
-    when(libc::SYS_fanotify_mark, &[is_int(1, fanotify::MARK_FLAGS[0].cast_signed()), is(4, 0)]),
-    when(libc::SYS_fanotify_mark, &[is_int(1, fanotify::MARK_FLAGS[1].cast_signed()), is(4, 0)]),
-    // Handles that name files; nothing can be opened by one.
-    when(libc::SYS_name_to_handle_at, &[is_not(0, AT_FDCWD), is_int(4, fanotify::HANDLE_FLAGS[0])]),
-    when(libc::SYS_name_to_handle_at, &[is_not(0, AT_FDCWD), is_int(4, fanotify::HANDLE_FLAGS[1])]),
 ];
 
 /// Donated terminals: moat_host::tty.

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes one Debian root for the tests: make-root.sh base|full DIRECTORY MIRROR [SEED]
+# Makes one Debian root for the tests: make-root.sh base|full|desk DIRECTORY MIRROR [SEED]
 #
 # DIRECTORY appears only when it is complete: all work happens in DIRECTORY.tmp, which is renamed last.
-# SEED is a finished root to start from instead of running debootstrap (full starts from base).
+# SEED is a finished root to start from instead of running debootstrap (full and desk start from base).
 # Mounts live in a private mount namespace, so an interrupted run leaves none behind.
 set -eu
 

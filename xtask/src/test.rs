@@ -104,10 +104,11 @@ fn sandboxed(options: &Options, report: &mut Report) -> Result<()> {
 /// `cargo x roots`: makes the roots ahead of time and prints their directories.
 pub fn make_roots(arguments: &[String]) -> Result<()> {
     let kinds = match arguments.first().map(String::as_str) {
-        None => vec![RootKind::Base, RootKind::Full],
+        None => vec![RootKind::Base, RootKind::Full, RootKind::Desk],
         Some("base") => vec![RootKind::Base],
         Some("full") => vec![RootKind::Full],
-        Some(other) => bail!("no root '{other}': base or full"),
+        Some("desk") => vec![RootKind::Desk],
+        Some(other) => bail!("no root '{other}': base, full or desk"),
     };
     for kind in kinds {
         println!("{}", roots::ensure(kind)?.display());

@@ -1,7 +1,7 @@
 //! `tests/programs`: real programs on a Debian root, one shell script a case.
 //!
 //! A script starts with its data, as comments of the form `# key: value`:
-//! - `root`: base or full (default full)
+//! - `root`: base, full or desk (default full)
 //! - `platforms`: those it must work on (default systrap)
 //! - `timeout`: seconds in the sandbox (default 120); the host has the same
 //! - `shell`: the interpreter (default /bin/sh)
@@ -179,6 +179,7 @@ fn parse(name: &str, script: String) -> Result<Case> {
         match key {
             "root" if value == "base" => case.root = RootKind::Base,
             "root" if value == "full" => case.root = RootKind::Full,
+            "root" if value == "desk" => case.root = RootKind::Desk,
             "platforms" => {
                 case.platforms = value.split(' ').map(Platform::parse).collect::<Result<_>>()?;
             }

@@ -1,8 +1,8 @@
 //! The Debian roots that programs run in: made once, kept in the target directory.
 //!
-//! `base` is small and quick to make; `full` has everything that the acceptance cases name. A root is
-//! remade when its package list changes. `MOAT_TEST_ROOT` names a directory that holds both instead
-//! (`base/` and `full/`); roots there are used as they are.
+//! `base` is small and quick to make; `full` has everything that the acceptance cases name, `desk` what a developer works
+//! with. A root is remade when its package list changes. `MOAT_TEST_ROOT` names a directory that holds them instead
+//! (`base/`, `full/`, `desk/`); roots there are used as they are, and what is not there is made.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ pub enum Kind {
     Base,
     /// Compilers, interpreters, servers, debuggers.
     Full,
+    /// A developer's: sshd, an editor, a terminal multiplexer, cron, at, a compiler with its debugger.
+    Desk,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
         match self {
             Kind::Base => "base",
             Kind::Full => "full",
+            Kind::Desk => "desk",
         }
     }
 }
@@ -60,6 +63,7 @@ fn package_lists(kind: Kind) -> Result<String> {
     match kind {
         Kind::Base => read("base.packages"),
         Kind::Full => Ok(read("base.packages")? + &read("full.packages")?),
+        Kind::Desk => Ok(read("base.packages")? + &read("desk.packages")?),
     }
 }
 
@@ -72,7 +76,7 @@ fn make(kind: Kind, directory: &Path) -> Result<()> {
     }
     let seed = match kind {
         Kind::Base => None,
-        Kind::Full => Some(ensure(Kind::Base)?),
+        Kind::Full | Kind::Desk => Some(ensure(Kind::Base)?),
     };
     println!("making the test root {} (once, some minutes)", directory.display());
     if directory.exists() {

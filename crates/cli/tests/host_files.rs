@@ -3,8 +3,12 @@
 //! Takes root; says so where it has to be skipped.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use serde_json::json;
 
@@ -50,6 +54,13 @@ impl Place {
         let flags = ["--root", root.to_str().unwrap(), "--network=none", "--ignore-cgroups", flag];
         let run = ["run", "--bundle", self.dir.to_str().unwrap(), "c"];
         output(Command::new(env!("CARGO_BIN_EXE_moat")).args(flags).args(run).stdin(Stdio::null()))
+    }
+
+    fn run(&self, flag: Option<&str>, script: &str) -> String {
+        match flag {
+            None => self.natively(script),
+            Some(flag) => self.inside(flag, script),
+        }
     }
 
     fn compare(&self, script: &str) {
@@ -124,37 +135,165 @@ fn a_full_file_system() {
     );
 }
 
-/// Moves TREE/d to TREE/e when TREE/ready is there, puts another directory in its place, and says so by removing that.
-fn move_when_ready(tree: PathBuf) -> std::thread::JoinHandle<()> {
-    std::thread::spawn(move || {
+/// What a thread of the host does while a script runs. Ends with the value, so that nobody waits for what does not come.
+struct Meanwhile<T> {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<T>>,
+}
+
+impl<T: Send + 'static> Meanwhile<T> {
+    /// `act` is to end once it is told true.
+    fn new(act: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Meanwhile<T> {
+        let over = Arc::new(AtomicBool::new(false));
+        let told = over.clone();
+        Meanwhile { over, thread: Some(std::thread::spawn(move || act(&told))) }
+    }
+
+    fn end(mut self) -> T {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl<T> Drop for Meanwhile<T> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Moves TREE/d to TREE/e when TREE/ready is there, puts another directory in its place, and says so by TREE/moved.
+fn move_when_ready(tree: PathBuf) -> Meanwhile<()> {
+    Meanwhile::new(move |over| {
         while !tree.join("ready").exists() {
+            if over.load(Ordering::Relaxed) {
+                return;
+            }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         fs::rename(tree.join("d"), tree.join("e")).unwrap();
         fs::create_dir(tree.join("d")).unwrap();
-        fs::remove_file(tree.join("ready")).unwrap();
+        fs::write(tree.join("moved"), "").unwrap();
     })
 }
+
+/// The flags of a native run, of one with the tree used directly, and of one by a gofer.
+const WAYS: [Option<&str>; 3] = [None, Some("--directfs=true"), Some("--directfs=false")];
 
 /// A working directory that the host moves is where it is, and not where it was.
 #[test]
 fn a_directory_that_the_host_moves() {
     let Some(place) = Place::new("moved") else { return };
-    let script = "mkdir TREE/d; cd TREE/d; touch before; touch TREE/ready; while [ -e TREE/ready ]; do sleep 0.02; done
+    let script = "mkdir TREE/d; cd TREE/d; touch before; touch TREE/ready; n=0
+        while [ ! -e TREE/moved ] && [ $n -lt 3000 ]; do sleep 0.02; n=$((n+1)); done
         touch after; mkdir sub; echo text > sub/f; cat sub/f; mv before renamed; ls; ls TREE/e; ls TREE/d";
     let mut seen = Vec::new();
-    for flag in [None, Some("--directfs=true"), Some("--directfs=false")] {
+    for flag in WAYS {
         let moves = move_when_ready(place.tree());
-        seen.push(match flag {
-            None => place.natively(script),
-            Some(flag) => place.inside(flag, script),
-        });
-        moves.join().unwrap();
-        for name in ["d", "e"] {
-            fs::remove_dir_all(place.tree().join(name)).unwrap();
-        }
+        seen.push(place.run(flag, script));
+        moves.end();
+        fs::remove_dir_all(place.tree()).unwrap();
+        fs::create_dir(place.tree()).unwrap();
     }
     assert_eq!(seen[0], "text\nafter\nrenamed\nsub\nafter\nrenamed\nsub\n");
+    assert_eq!(seen[1], seen[0], "directly");
+    assert_eq!(seen[2], seen[0], "by a gofer");
+}
+
+/// A file that the host removes as soon as it is there was made once, and can be used by who made it.
+#[test]
+fn a_file_that_the_host_removes_at_once() {
+    const FILES: usize = 300;
+    let Some(place) = Place::new("removed") else { return };
+    let script = format!(
+        "n=0; while [ $n -lt {FILES} ]; do {{ echo text; }} > TREE/f || echo refused; n=$((n+1)); done 2>&1; echo end"
+    );
+    for flag in WAYS {
+        let file = place.tree().join("f");
+        let removes = Meanwhile::new(move |over| {
+            let mut removed = 0;
+            while !over.load(Ordering::Relaxed) {
+                removed += usize::from(fs::remove_file(&file).is_ok());
+            }
+            removed
+        });
+        let said = place.run(flag, &script);
+        let removed = removes.end();
+        assert_eq!(said, "end\n", "{flag:?}");
+        // Fewer where the host was late and the file was opened again.
+        assert!((1..=FILES).contains(&removed), "{flag:?}: {removed} removed of {FILES}");
+    }
+}
+
+/// A name that the host gives to one file after the other always leads to one of them.
+#[test]
+fn a_name_that_the_host_keeps_replacing() {
+    let Some(place) = Place::new("replaced") else { return };
+    let script = "t() { n=0; while [ $n -lt 20 ]; do \"$@\" > /dev/null || echo \"$1\"; n=$((n+1)); done 2>&1; }
+        reads() { read x < TREE/f; }; writes() { echo : >> TREE/f; }; exists() { [ -r TREE/f ]; }
+        t reads; t writes; t exists; t . TREE/f; t cat TREE/f; t sh TREE/f; t stat TREE/f; t chmod 755 TREE/f; t touch TREE/f
+        t dd if=TREE/f of=/dev/null status=none; t truncate -s +1 TREE/f; echo end";
+    for flag in WAYS {
+        let tree = place.tree();
+        let make = move |name: &str| {
+            let path = tree.join(name);
+            fs::write(&path, "x=1\n").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            (path, tree.join("f"))
+        };
+        let (first, name) = make("first");
+        fs::rename(first, name).unwrap();
+        let replaces = Meanwhile::new(move |over| {
+            let mut replaced = 0;
+            while !over.load(Ordering::Relaxed) {
+                let (next, name) = make("next");
+                fs::rename(next, name).unwrap();
+                replaced += 1;
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            replaced
+        });
+        let said = place.run(flag, script);
+        assert!(replaces.end() > 10);
+        assert_eq!(said, "end\n", "{flag:?}");
+    }
+}
+
+/// What is open as a path only is that file, after the host has removed it and put another in its place.
+#[test]
+fn a_path_descriptor_of_a_file_that_the_host_removes() {
+    let Some(place) = Place::new("path") else { return };
+    let script = r#"mkdir TREE/dir; echo text > TREE/f; ln -s somewhere TREE/link; mkfifo TREE/pipe; perl -e '
+        for $name ("f", "dir", "link", "pipe") { sysopen($held{$name}, "TREE/$name", 010000000 | 0400000) or die "$name: $!"; }
+        open(R, ">", "TREE/ready"); close(R);
+        for (1..3000) { last if -e "TREE/moved"; select(undef, undef, undef, 0.02); }
+        for $name (sort keys %held) {
+            @s = stat($held{$name}); printf "%s %o %d %d\n", $name, $s[2], $s[3], $name eq "dir" ? 0 : $s[7];
+            printf "%s\n", chmod(0700, "/proc/self/fd/" . fileno($held{$name})) ? "changed" : $! if $name ne "link";
+            @s = stat($held{$name}); printf "%o\n", $s[2];
+        }' 2>&1; stat -c '%n %a' TREE/f"#;
+    let mut seen = Vec::new();
+    for flag in WAYS {
+        let tree = place.tree();
+        let replaces = Meanwhile::new(move |over| {
+            while !tree.join("ready").exists() {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            for name in ["f", "link", "pipe"] {
+                fs::remove_file(tree.join(name)).unwrap();
+                fs::write(tree.join(name), "another").unwrap();
+            }
+            fs::remove_dir(tree.join("dir")).unwrap();
+            fs::write(tree.join("moved"), "").unwrap();
+        });
+        seen.push(place.run(flag, script).replace(place.tree().to_str().unwrap(), "/mnt"));
+        replaces.end();
+        fs::remove_dir_all(place.tree()).unwrap();
+        fs::create_dir(place.tree()).unwrap();
+    }
+    assert_eq!(seen[0].lines().count(), 12, "{}", seen[0]);
     assert_eq!(seen[1], seen[0], "directly");
     assert_eq!(seen[2], seen[0], "by a gofer");
 }

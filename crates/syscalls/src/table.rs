@@ -118,7 +118,7 @@ macro_rules! syscalls {
     (@level stub $note:literal) => { $crate::table::Support::Stub($note) };
 }
 
-/// Makes a call, and once more where a name led to a file that is not there any more (`retry_estale`): then it is looked up
+/// Makes a call, and again where a name led to a file that is not there any more (`retry_estale`): then it is looked up
 /// anew. A call that fails has changed nothing.
 #[doc(hidden)]
 pub fn retry_stale(
@@ -126,10 +126,8 @@ pub fn retry_stale(
     names_a_file: bool,
     call: impl Fn(&mut CurrentTask) -> SyscallResult,
 ) -> SyscallResult {
-    match call(t) {
-        Err(SyscallError::Errno(Errno::ESTALE)) if names_a_file => call(t),
-        done => done,
-    }
+    let is_stale = |done: &SyscallResult| names_a_file && matches!(done, Err(SyscallError::Errno(Errno::ESTALE)));
+    moat_vfs::walk::again_while_stale(|| call(t), is_stale)
 }
 
 /// All declarations, area by area: a new area is a line here.

@@ -407,15 +407,6 @@ pub fn downcast<T: File>(file: &Arc<dyn File>) -> Option<&T> {
     any.downcast_ref()
 }
 
-/// The file of an O_PATH descriptor: it does nothing.
-pub(crate) struct PathOnly;
-
-impl File for PathOnly {
-    fn poll(&self, _f: &OpenFile) -> PollEvents {
-        PollEvents::NVAL
-    }
-}
-
 /// A position `offset` bytes from `base`.
 ///
 /// # Errors

@@ -180,6 +180,9 @@ pub fn open_special(meta: &Metadata, ctx: &OpenContext<'_>) -> Result<Arc<dyn Fi
     ctx.path.mount.tables().special.open_special(meta, ctx)
 }
 
+/// Keeps a file reachable until it is dropped.
+pub type Hold = Box<dyn Send + Sync>;
+
 /// A file, as its file system sees it.
 ///
 /// The defaults give the errno that Linux gives where a file system lacks the operation. Methods never wait for a
@@ -218,6 +221,15 @@ pub trait Inode: Send + Sync + Any {
     /// Whether others than this kernel change the file, and the host may say what they do.
     fn is_changed_outside(&self) -> bool {
         false
+    }
+
+    /// What an O_PATH descriptor has of the file beside its name, so that it stays reachable whatever others do with that; `None` where
+    /// only this kernel changes names.
+    ///
+    /// # Errors
+    /// ESTALE where others were faster.
+    fn hold(self: Arc<Self>) -> Result<Option<Hold>> {
+        Ok(None)
     }
 
     /// Has the file marked, as [`AsksHost::mark`] has it; `None` where [`Inode::is_changed_outside`] says no, or it can't be.

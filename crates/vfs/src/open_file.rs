@@ -1,6 +1,7 @@
 //! [`OpenFile`]: the open file description, which descriptors share.
 
 mod lease;
+mod path_only;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -12,7 +13,7 @@ use moat_sync::{LockClass, Mutex};
 
 use crate::atime::AtimeRule;
 use crate::cred::Credentials;
-use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, PathOnly, Seekable, SparseSeek, moved};
+use crate::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SparseSeek, moved};
 use crate::inode::{Inode, Metadata, SetAttr};
 use crate::inotify::Through;
 use crate::locks::LockOwner;
@@ -83,12 +84,6 @@ impl OpenFile {
             watchers: Mutex::new(LockClass::OpenFile, Vec::new()),
             _write_access: write_access,
         })
-    }
-
-    /// Makes an O_PATH description.
-    #[must_use]
-    pub fn path_only(path: Path, flags: OpenFlags, creds: Arc<Credentials>) -> Arc<OpenFile> {
-        OpenFile::new(Arc::new(PathOnly), path, (flags & OpenFlags::PATH_MASK) | OpenFlags::PATH, creds)
     }
 
     /// Names the description; never given twice.

@@ -328,6 +328,22 @@ pub fn resolve(view: &View<'_>, path: &[u8], flags: LookupFlags) -> Result<Path>
     Walker::new(*view, path, flags)?.run()
 }
 
+/// How often a name is looked up anew that others keep giving to other files. Linux does so once, and holds what it finds.
+const STALE_RETRIES: usize = 100;
+
+/// Makes an attempt, and again where a name led to a file that is not there any more.
+pub fn again_while_stale<R>(mut attempt: impl FnMut() -> R, is_stale: impl Fn(&R) -> bool) -> R {
+    let mut done = attempt();
+    for _ in 0..STALE_RETRIES {
+        // Others are at it right now: the next attempt sees what they have made.
+        if !is_stale(&done) {
+            break;
+        }
+        done = attempt();
+    }
+    done
+}
+
 /// Resolves all but the last component of a path.
 ///
 /// # Errors

@@ -13,13 +13,13 @@ use moat_vfs::file::{DirEntry, DirSink, FIRST_ENTRY, File, Seekable, SyncKind};
 use moat_vfs::inode::Metadata;
 use moat_vfs::persist::{Compare, SaveFiles};
 
-use crate::inode::HostInode;
+use crate::inode::{HostInode, Opening};
 use crate::listing::Listing;
 use crate::tree::HostTree;
 
 /// An open directory: a listing taken when reading starts at its beginning.
 pub struct HostDirFile<T: HostTree> {
-    inode: Arc<HostInode<T>>,
+    inode: Opening<T>,
     /// Held where others may change its names, so that it stays the directory that was opened.
     dir: Option<Arc<T::Node>>,
     listing: Mutex<Option<Arc<Listing>>>,
@@ -27,18 +27,11 @@ pub struct HostDirFile<T: HostTree> {
 
 impl<T: HostTree> HostDirFile<T> {
     pub(crate) fn new(inode: Arc<HostInode<T>>, dir: Option<Arc<T::Node>>) -> HostDirFile<T> {
-        inode.opened();
-        HostDirFile { inode, dir, listing: Mutex::new(LockClass::FileData, None) }
+        HostDirFile { inode: Opening::new(inode), dir, listing: Mutex::new(LockClass::FileData, None) }
     }
 
     fn node(&self) -> Result<Arc<T::Node>> {
         self.dir.clone().map_or_else(|| self.inode.node(), Ok)
-    }
-}
-
-impl<T: HostTree> Drop for HostDirFile<T> {
-    fn drop(&mut self) {
-        self.inode.closed();
     }
 }
 
@@ -54,7 +47,7 @@ impl<T: HostTree> File for HostDirFile<T> {
 
     fn metadata(&self, f: &OpenFile) -> Result<Metadata> {
         // Opened through a union, whose inode has the number and device that the guest knows.
-        if !std::ptr::addr_eq(Arc::as_ptr(f.inode()), Arc::as_ptr(&self.inode)) {
+        if !std::ptr::addr_eq(Arc::as_ptr(f.inode()), &raw const *self.inode) {
             return f.inode().metadata();
         }
         moat_vfs::Inode::metadata(&*self.inode)

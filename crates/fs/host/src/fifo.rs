@@ -16,7 +16,7 @@ use moat_vfs::file::{Completion, File, Seekable};
 use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-use crate::inode::HostInode;
+use crate::inode::{HostInode, Opening};
 use crate::tree::{HostAccess, HostTree};
 
 /// A FIFO of the host, opened, or on the way to that.
@@ -25,14 +25,15 @@ pub(crate) struct HostFifo<T: HostTree> {
     access: HostAccess,
     queue: Arc<WaitQueue>,
     /// Unset while a writer waits for the first reader.
-    end: OnceLock<End>,
+    end: OnceLock<End<T>>,
 }
 
 /// The host's descriptor, which does not block.
-struct End {
+struct End<T: HostTree> {
     fd: Arc<OwnedFd>,
     /// Wakes the opening's queue.
     _watch: Watch,
+    _opening: Opening<T>,
 }
 
 impl<T: HostTree> HostFifo<T> {
@@ -58,21 +59,12 @@ impl<T: HostTree> HostFifo<T> {
     fn open_on_host(&self) -> Result<()> {
         let fd = Arc::new(self.inode.open_fifo(self.access)?);
         let watch = Watch::on_demand(fd.clone(), self.queue.clone())?;
-        let _ = self.end.set(End { fd, _watch: watch });
-        self.inode.opened();
+        let _ = self.end.set(End { fd, _watch: watch, _opening: Opening::new(self.inode.clone()) });
         Ok(())
     }
 
     fn fd(&self) -> Result<&OwnedFd> {
         self.end.get().map(|end| &*end.fd).ok_or(Errno::EAGAIN)
-    }
-}
-
-impl<T: HostTree> Drop for HostFifo<T> {
-    fn drop(&mut self) {
-        if self.end.get().is_some() {
-            self.inode.closed();
-        }
     }
 }
 

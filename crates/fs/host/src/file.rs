@@ -19,13 +19,13 @@ use moat_vfs::{OpenFile, ops};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::ReadWriteFlags;
 
-use crate::inode::{HostInode, MappedStores};
+use crate::inode::{HostInode, MappedStores, Opening};
 use crate::ioctl;
 use crate::tree::HostTree;
 
 /// An open regular file. Its position is the description's, never the host descriptor's, which opens share.
 pub struct HostFile<T: HostTree> {
-    inode: Arc<HostInode<T>>,
+    inode: Opening<T>,
     fd: Arc<OwnedFd>,
     /// Asked for at the first transfer with O_DIRECT.
     direct_block: OnceLock<u64>,
@@ -33,8 +33,7 @@ pub struct HostFile<T: HostTree> {
 
 impl<T: HostTree> HostFile<T> {
     pub(crate) fn new(inode: Arc<HostInode<T>>, fd: Arc<OwnedFd>) -> HostFile<T> {
-        inode.opened();
-        HostFile { inode, fd, direct_block: OnceLock::new() }
+        HostFile { inode: Opening::new(inode), fd, direct_block: OnceLock::new() }
     }
 
     /// The file was written by `f`: its attributes are forgotten. Set-id bits go where Linux takes them, and stay where it does not,
@@ -84,12 +83,6 @@ pub(crate) fn read_at(fd: &OwnedFd, buf: &mut [u8], pos: u64) -> Result<usize> {
     Ok(done)
 }
 
-impl<T: HostTree> Drop for HostFile<T> {
-    fn drop(&mut self) {
-        self.inode.closed();
-    }
-}
-
 impl<T: HostTree> File for HostFile<T> {
     fn read(&self, _f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         let n = read_at(&self.fd, buf, pos);
@@ -129,7 +122,7 @@ impl<T: HostTree> File for HostFile<T> {
 
     fn metadata(&self, f: &OpenFile) -> Result<Metadata> {
         // Opened through a union, whose inode has the number and device that the guest knows.
-        if !std::ptr::addr_eq(Arc::as_ptr(f.inode()), Arc::as_ptr(&self.inode)) {
+        if !std::ptr::addr_eq(Arc::as_ptr(f.inode()), &raw const *self.inode) {
             return f.inode().metadata();
         }
         match self.inode.known_attributes() {
@@ -146,7 +139,7 @@ impl<T: HostTree> File for HostFile<T> {
         // writing.
         let may_store = f.flags().access_mode().can_write();
         Ok(Arc::new(HostMapping {
-            inode: self.inode.clone(),
+            inode: self.inode.inode().clone(),
             fd: self.fd.clone(),
             name,
             origin: MappedFile::of(f),

@@ -1,7 +1,6 @@
 //! [`HostFs`]: a tree of the host as a file system.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use moat_abi::Result;
@@ -37,11 +36,10 @@ const MAX_NODES: usize = 1024;
 const MAX_LISTED: usize = 64 << 10;
 /// Descriptors kept open for the next reader per file system.
 const MAX_READERS: usize = 256;
+/// Files that can be between their making and their opening at one time, per file system.
+const MAX_FRESH: usize = 64;
 /// Nodes looked at for one that can be given back, when there are too many.
 const SCAN: usize = 4;
-
-/// A file just made, with the descriptor that made it.
-type Fresh<T> = (Weak<HostInode<T>>, OwnedFd);
 
 /// What all inodes of a file system share.
 pub(crate) struct TreeCore<T: HostTree> {
@@ -63,8 +61,8 @@ pub(crate) struct TreeCore<T: HostTree> {
     /// Those that keep a listing, and those that keep a descriptor, where only this sandbox changes the tree.
     pub(crate) listed: Kept<HostInode<T>>,
     pub(crate) readers: Kept<HostInode<T>>,
-    /// The last file made, which is about to be opened.
-    fresh: Mutex<Option<Fresh<T>>>,
+    /// Files that were made and are about to be opened.
+    pub(crate) fresh: Kept<HostInode<T>>,
 }
 
 impl<T: HostTree> TreeCore<T> {
@@ -134,19 +132,6 @@ impl<T: HostTree> TreeCore<T> {
         }
     }
 
-    /// Keeps the descriptor that made a file for its opening, which follows; that of the file before is closed.
-    pub(crate) fn keep_fresh(&self, inode: &Arc<HostInode<T>>, fd: OwnedFd) {
-        let before = self.fresh.lock().replace((Arc::downgrade(inode), fd));
-        drop(before);
-    }
-
-    /// Takes that descriptor.
-    pub(crate) fn take_fresh(&self, inode: &HostInode<T>) -> Option<OwnedFd> {
-        let mut fresh = self.fresh.lock();
-        let same = fresh.as_ref().is_some_and(|(of, _)| std::ptr::eq(of.as_ptr(), &raw const *inode));
-        if same { fresh.take().map(|(_, fd)| fd) } else { None }
-    }
-
     /// Whether birth times tell files apart on a file system with this device number of the host.
     fn birth_times_stay_on(&self, dev: DeviceId) -> bool {
         // What is mounted below the root may be an overlay unless it has a block device.
@@ -213,7 +198,7 @@ impl<T: HostTree> HostFs<T> {
             holders: Mutex::new(LockClass::Table, VecDeque::new()),
             listed: Kept::new(MAX_LISTED),
             readers: Kept::new(MAX_READERS),
-            fresh: Mutex::new(LockClass::Table, None),
+            fresh: Kept::new(MAX_FRESH),
         });
         let meta = core.translate(meta);
         let root = HostInode::new(core.clone(), &meta);

@@ -6,6 +6,7 @@
 
 mod known;
 mod names;
+mod opening;
 mod operations;
 mod reach;
 
@@ -26,6 +27,7 @@ use crate::tree::{HostTree, NewHostNode};
 use known::Known;
 pub(crate) use known::MappedStores;
 use names::Names;
+pub(crate) use opening::Opening;
 use reach::Held;
 
 /// What makes a file the same file, whatever its name: number, type, and when it was made where the host knows that.
@@ -61,6 +63,8 @@ pub struct HostInode<T: HostTree> {
     reader: Mutex<Weak<OwnedFd>>,
     /// It, after the last of them where only this sandbox changes the tree.
     kept_reader: Mutex<Option<Arc<OwnedFd>>>,
+    /// The descriptor that made it, until it is opened.
+    fresh: Mutex<Option<Arc<OwnedFd>>>,
     /// The descriptors opened for reading and writing, closed ones among them.
     writers: Mutex<Vec<Weak<OwnedFd>>>,
     /// Who has locks on the host, in a shared tree.
@@ -72,8 +76,6 @@ pub struct HostInode<T: HostTree> {
 impl<T: HostTree> Drop for HostInode<T> {
     fn drop(&mut self) {
         self.core.forget(self.identity.key);
-        // The descriptor that made it, if nobody has opened the file.
-        drop(self.core.take_fresh(self));
         self.names.get_mut().leave(self.me.as_ptr());
     }
 }
@@ -95,6 +97,7 @@ impl<T: HostTree> HostInode<T> {
             openings: AtomicUsize::new(0),
             reader: Mutex::new(LockClass::FileData, Weak::new()),
             kept_reader: Mutex::new(LockClass::FileData, None),
+            fresh: Mutex::new(LockClass::FileData, None),
             writers: Mutex::new(LockClass::FileData, Vec::new()),
             lock_owners: Mutex::new(LockClass::FileData, HashMap::new()),
             target: OnceLock::new(),
@@ -167,7 +170,7 @@ impl<T: HostTree> HostInode<T> {
         let meta = self.core.translate(crate::direct::metadata_of(&fd)?);
         let inode = self.core.inode(&meta);
         self.name_child(name, &inode);
-        self.core.keep_fresh(&inode, fd);
+        inode.keep_fresh(fd);
         Ok(inode)
     }
 
@@ -176,7 +179,7 @@ impl<T: HostTree> HostInode<T> {
         let meta = self.core.translate(crate::direct::metadata_of(&fd)?);
         let inode = self.core.inode(&meta);
         inode.keep_node(node);
-        self.core.keep_fresh(&inode, fd);
+        inode.keep_fresh(fd);
         Ok(inode)
     }
 

@@ -13,7 +13,7 @@ use crate::leases::{Breaker, FileLeases};
 use crate::mount::{Mount, MountFlags};
 use crate::open_file::OpenFile;
 use crate::path::Path;
-use crate::walk::{Last, LookupFlags, Trailing, View, Walker, resolve};
+use crate::walk::{Last, LookupFlags, Trailing, View, Walker, again_while_stale, resolve};
 
 /// How to open: flags as open(2), the mode of a new file, restrictions of openat2(2).
 #[derive(Clone, Copy, Debug)]
@@ -83,18 +83,14 @@ pub fn open(view: &View<'_>, path: &[u8], how: &OpenHow) -> Result<Arc<OpenFile>
     let mut lookup = how.resolve;
     lookup.set(LookupFlags::DIRECTORY, how.flags.contains(OpenFlags::DIRECTORY));
     lookup.set(LookupFlags::FOLLOW, !how.flags.contains(OpenFlags::NOFOLLOW));
-    if how.flags.contains(OpenFlags::PATH) {
-        let place = resolve(view, path, lookup)?;
-        return Ok(OpenFile::path_only(place, how.flags, view.creds().clone()));
-    }
-    match open_once(view, path, &how, lookup) {
-        // The name was given to another file while it was looked at: it is looked up once more.
-        Err(Errno::ESTALE) => open_once(view, path, &how, lookup),
-        done => done,
-    }
+    // The name may be given to another file while it is looked at.
+    again_while_stale(|| open_once(view, path, &how, lookup), |done| matches!(done, Err(Errno::ESTALE)))
 }
 
 fn open_once(view: &View<'_>, path: &[u8], how: &OpenHow, lookup: LookupFlags) -> Result<Arc<OpenFile>> {
+    if how.flags.contains(OpenFlags::PATH) {
+        return OpenFile::path_only(resolve(view, path, lookup)?, how.flags, view.creds().clone());
+    }
     if how.flags.contains(OpenFlags::TMPFILE) {
         return open_unnamed(view, &resolve(view, path, lookup)?, how);
     }

@@ -137,7 +137,7 @@ impl<'a> Restorer<'a> {
         let flags = OpenFlags::from_bits_truncate(file.flags).difference(OpenFlags::OPEN_ONLY);
         compare(&path, found)?;
         if flags.contains(OpenFlags::PATH) {
-            return Ok(OpenFile::path_only(path, flags, creds));
+            return OpenFile::path_only(path, flags, creds).map_err(|errno| unfit(errno.to_string()));
         }
         let open = self.open_at(path, flags, creds)?;
         open.set_pos(file.pos);

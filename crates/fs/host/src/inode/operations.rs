@@ -14,13 +14,13 @@ use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::cred::Credentials;
 use moat_vfs::file::File;
 use moat_vfs::inode::{
-    Access, BoundSocket, Cache, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr,
+    Access, BoundSocket, Cache, Hold, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr,
     permission_by_acl,
 };
 
 use moat_vfs::outside::AsksHost;
 
-use super::{HostInode, reach};
+use super::{HostInode, Opening, reach};
 use crate::dir::HostDirFile;
 use crate::direct::Fifos;
 use crate::fifo::HostFifo;
@@ -119,6 +119,10 @@ impl<T: HostTree> Inode for HostInode<T> {
 
     fn is_changed_outside(&self) -> bool {
         self.is_shared()
+    }
+
+    fn hold(self: Arc<Self>) -> Result<Option<Hold>> {
+        if self.is_shared() { Ok(Some(Box::new(Opening::held(self)?))) } else { Ok(None) }
     }
 
     fn watch_outside(&self, by: &dyn AsksHost, what: u64) -> Option<(FileHandle, u64)> {

@@ -112,16 +112,6 @@ impl<T: HostTree> HostInode<T> {
         true
     }
 
-    pub(crate) fn opened(&self) {
-        self.openings.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn closed(&self) {
-        if self.openings.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.give_back_if_closed();
-        }
-    }
-
     /// Gives the node back that was only held while somebody had the file open.
     pub(crate) fn give_back_if_closed(&self) {
         if self.may_stay_held() {
@@ -327,26 +317,30 @@ impl<T: HostTree> HostInode<T> {
             return Ok(fd);
         }
         let writes = matches!(access, HostAccess::Write | HostAccess::ReadWrite);
-        let fresh = if writes { self.core.take_fresh(self) } else { None };
-        let (fd, has) = match fresh {
-            Some(fd) => {
-                if self.core.trust == Trust::Shared && !T::ADOPTS {
-                    self.hold_fresh();
-                }
-                (fd, HostAccess::ReadWrite)
+        // Also where it is of no use, but not before the file has been opened: the host may have removed it already.
+        let fresh = self.fresh.lock().take();
+        if let Some(fd) = &fresh
+            && writes
+        {
+            if self.core.trust == Trust::Shared && !T::ADOPTS {
+                self.hold_fresh();
             }
+            return Ok(fd.clone());
+        }
+        let (fd, has) = match access {
             // A mapping needs a readable descriptor even of a file that is open for writing only.
-            None if access == HostAccess::Write => match self.open_anew(HostAccess::ReadWrite) {
+            HostAccess::Write => match self.open_anew(HostAccess::ReadWrite) {
                 Ok(fd) => (fd, HostAccess::ReadWrite),
                 Err(_) => (self.open_anew(access)?, access),
             },
             // O_NOATIME is for who owns the file, which an unprivileged sandbox may not.
-            None if access == HostAccess::ReadNoAtime => match self.open_anew(access) {
+            HostAccess::ReadNoAtime => match self.open_anew(access) {
                 Err(Errno::EPERM) => (self.open_anew(HostAccess::Read)?, access),
                 opened => (opened?, access),
             },
-            None => (self.open_anew(access)?, access),
+            HostAccess::Read | HostAccess::ReadWrite => (self.open_anew(access)?, access),
         };
+        drop(fresh);
         let fd = Arc::new(fd);
         match has {
             HostAccess::Read => {
@@ -357,6 +351,19 @@ impl<T: HostTree> HostInode<T> {
             HostAccess::Write | HostAccess::ReadNoAtime => {}
         }
         Ok(fd)
+    }
+
+    /// Keeps the descriptor that made this file for its opening, which follows.
+    pub(super) fn keep_fresh(self: &Arc<Self>, fd: OwnedFd) {
+        let fd = Arc::new(fd);
+        self.note_writer(&fd);
+        let before = self.fresh.lock().replace(fd);
+        drop(before);
+        for old in self.core.fresh.note(self, 1) {
+            let unused = old.fresh.lock().take();
+            // Closed with nothing locked.
+            drop(unused);
+        }
     }
 
     /// Remembers a descriptor that can do everything, for as long as it is open.

@@ -8,6 +8,7 @@
 //! - [`mappable`]: [`Mappable`], what a file is to a mapping.
 //! - [`host_memory`]: [`HostMemory`], the memfd behind memory that is shared or kept for a file.
 //! - [`futex_key`]: [`FutexKey`], the identity of a futex word.
+//! - [`aio`]: what asynchronous I/O keeps with an address space.
 //! - [`iovec`]: import of `struct iovec` arrays.
 //! - `fake` (tests, feature `fake`): a platform whose guest memory is a map of pages in this process.
 //!
@@ -25,6 +26,7 @@
 
 pub mod addr;
 pub mod advise;
+pub mod aio;
 pub mod brk;
 pub mod copy;
 #[cfg(any(test, feature = "fake"))]

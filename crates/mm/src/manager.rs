@@ -1,10 +1,10 @@
 //! [`MemoryManager`]: one guest address space (`struct mm_struct`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use moat_abi::{Errno, Result};
-use moat_identity::Extensions;
+
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, NewProcess, Order, VdsoLayout, execute};
 use moat_sync::async_mutex::{AsyncGuard, AsyncMutex};
 use moat_sync::{LockClass, Mutex, MutexGuard};
@@ -12,6 +12,7 @@ use moat_sync::{LockClass, Mutex, MutexGuard};
 use moat_abi::mman::ProtFlags;
 
 use crate::PAGE_SIZE;
+use crate::aio::KernelAio;
 use crate::ids::MmIds;
 use crate::tree::VmaTree;
 use crate::vma::{Backing, Special, Vma, VmaFlags};
@@ -82,7 +83,7 @@ pub struct MemoryManager {
     users: AtomicUsize,
     map_lock: AsyncMutex,
     private_barrier: AtomicBool,
-    extensions: Extensions,
+    aio: OnceLock<Arc<dyn KernelAio>>,
     state: Mutex<MmState>,
 }
 
@@ -173,7 +174,7 @@ impl MemoryManager {
             users: AtomicUsize::new(1),
             map_lock: AsyncMutex::new(),
             private_barrier: AtomicBool::new(false),
-            extensions: Extensions::default(),
+            aio: OnceLock::new(),
             state: Mutex::new(LockClass::Vmas, state),
         }
     }
@@ -190,10 +191,10 @@ impl MemoryManager {
         &self.ids
     }
 
-    /// What subsystems of higher layers keep with an address space; a copy has none of it.
+    /// What asynchronous I/O keeps with it, once somebody has asked for some.
     #[must_use]
-    pub fn extensions(&self) -> &Extensions {
-        &self.extensions
+    pub fn aio(&self) -> &OnceLock<Arc<dyn KernelAio>> {
+        &self.aio
     }
 
     /// The host process.

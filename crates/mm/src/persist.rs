@@ -62,9 +62,7 @@ impl MemoryManager {
         &self,
         mut mappable: impl FnMut(&Arc<dyn Mappable>) -> Result<Ref<MappableState>, Refusal>,
     ) -> Result<SavedMemory, Refusal> {
-        if !self.extensions().is_empty() {
-            return Err(Refusal::new("asynchronous I/O of the kernel (io_setup)"));
-        }
+        let aio = self.aio().get().map(|aio| aio.save()).transpose()?.unwrap_or_default();
         // Copied, as what an area shows may lock anything.
         let (vmas, imaged, mut state) = {
             let s = self.state();
@@ -81,6 +79,7 @@ impl MemoryManager {
                 lock_future: s.lock_future.bits(),
                 peak_mapped: s.peak_mapped,
                 private_barrier: self.has_private_barrier(),
+                aio,
                 ..MemoryState::default()
             };
             (s.tree.iter().cloned().collect::<Vec<_>>(), s.tree.imaged.clone(), state)

@@ -77,6 +77,7 @@ pub(crate) async fn container(
         files: &restorer,
         open_files: &open_files,
         pages: &pages,
+        aio: moat_syscalls::fs::aio::restore,
         limits: MostLimits((!raises).then_some(limits)),
     };
     let (prepared, known) = restore(&request).await.map_err(failed)?;

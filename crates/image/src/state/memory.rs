@@ -35,6 +35,35 @@ pub struct MemoryState {
     pub peak_mapped: u64,
     /// `MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED`.
     pub private_barrier: bool,
+    /// Asynchronous I/O.
+    #[serde(default)]
+    pub aio: AioState,
+}
+
+/// What io_setup(2) has made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AioState {
+    /// Contexts so far, of which each has a number.
+    pub made: u64,
+    /// Those that are there, with no request under way.
+    pub contexts: Vec<AioContextState>,
+}
+
+/// A context; its ring is shared memory of the program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AioContextState {
+    /// Where its ring is.
+    pub ring: u64,
+    /// Bytes of the ring.
+    pub len: u64,
+    /// Events that the ring has room for.
+    pub capacity: u32,
+    /// Requests that it is counted for.
+    pub requests: u64,
+    /// Where in the ring the first event is that has not been taken.
+    pub head: u32,
+    /// Events that have not been taken: `data`, `obj`, `res`.
+    pub events: Vec<(u64, u64, i64)>,
 }
 
 /// One mapped area.

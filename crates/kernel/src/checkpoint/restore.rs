@@ -41,6 +41,8 @@ pub struct RestoreRequest<'a> {
     pub open_files: &'a (dyn Fn() -> Result<Opened, ImageError> + Sync),
     /// Guest memory.
     pub pages: &'a PageSource,
+    /// Gives an address space its asynchronous I/O, which system calls know.
+    pub aio: fn(&Kernel, &Arc<moat_mm::MemoryManager>, &moat_image::state::AioState) -> Result<(), ImageError>,
     /// What no limit may be beyond.
     pub limits: MostLimits,
 }

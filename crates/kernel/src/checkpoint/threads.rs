@@ -65,7 +65,9 @@ impl Memories {
                 spare.push(made.map_err(|errno| ImageError::Unfit(format!("making a host thread: {errno}")))?);
                 mm.add_user();
             }
-            all.push(Slot { mm: Arc::new(mm), first: Some(thread), spare });
+            let mm = Arc::new(mm);
+            (request.aio)(kernel, &mm, &saved.aio)?;
+            all.push(Slot { mm, first: Some(thread), spare });
         }
         Ok(Memories(all))
     }

@@ -3,11 +3,14 @@
 //! Reads and writes are done while they are submitted, as on Linux those are that do not go around the page cache; what is
 //! written out and what is polled goes on afterwards. Only the latter can be cancelled, as on Linux.
 //!
-//! - [`context`]: a context and its ring.
+//! - [`context`]: a context and its ring; [`contexts`]: those of an address space.
 //! - [`mod@poll`]: requests that wait for a file.
 
 mod context;
+mod contexts;
 mod poll;
+
+pub use contexts::restore;
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -32,7 +35,8 @@ use moat_vfs::{Fd, OpenFile, Seekable, SyncKind};
 use super::io::At;
 use super::poll::{deadline, set_mask, unset_mask};
 use super::rw::{read_into, write_from};
-use context::{Charge, Completion, Context, Contexts, HEADER};
+use context::{Charge, Completion, Context, HEADER};
+use contexts::Contexts;
 use poll::PollRequest;
 
 syscalls! { pub static TABLE;
@@ -252,10 +256,12 @@ struct Asked {
     most: i64,
     events: UserAddr,
     timeout: Option<Duration>,
+    /// How a signal ends it that comes before the first event.
+    wait: Wait,
 }
 
-/// Takes events; `None` if a signal came before the first.
-async fn get(t: &mut CurrentTask, asked: Asked) -> Result<Option<u64>, SyscallError> {
+/// Takes events.
+async fn get(t: &mut CurrentTask, asked: Asked) -> SyscallResult {
     let context = Contexts::find(t.mm(), asked.context)?;
     let (Ok(least), Ok(most)) = (usize::try_from(asked.least), usize::try_from(asked.most)) else {
         return Err(Errno::EINVAL.into());
@@ -263,7 +269,7 @@ async fn get(t: &mut CurrentTask, asked: Asked) -> Result<Option<u64>, SyscallEr
     if least > most {
         return Err(Errno::EINVAL.into());
     }
-    let wait = Wait::failing("io_getevents").until(deadline(asked.timeout));
+    let wait = asked.wait.until(deadline(asked.timeout));
     let mut done: usize = 0;
     loop {
         let to = asked.events.add(u64::try_from(done).unwrap_or(u64::MAX).saturating_mul(EVENT));
@@ -281,17 +287,17 @@ async fn get(t: &mut CurrentTask, asked: Asked) -> Result<Option<u64>, SyscallEr
         }
         if context.is_dead() {
             // Somebody else destroyed it meanwhile.
-            return if done == 0 { Err(Errno::EINVAL.into()) } else { Ok(u64::try_from(done).ok()) };
+            return if done == 0 { Err(Errno::EINVAL.into()) } else { Ok(u64::try_from(done).unwrap_or(0)) };
         }
         let look = |_: &mut CurrentTask| if context.has_news() { Poll::Ready(()) } else { Poll::Pending };
         match t.wait_for(&(&context.queue, PollEvents::IN), &wait, look).await {
             Ok(()) => {}
             Err(WaitError::TimedOut) => break,
-            Err(_) if done == 0 => return Ok(None),
+            Err(interrupted) if done == 0 => return Err(interrupted.into()),
             Err(_) => break,
         }
     }
-    Ok(u64::try_from(done).ok())
+    Ok(u64::try_from(done).unwrap_or(0))
 }
 
 fn span(t: &CurrentTask, timeout: UserPtr<Timespec>) -> Result<Option<Duration>> {
@@ -313,8 +319,7 @@ async fn sys_io_getevents(
 ) -> SyscallResult {
     // Read first: a bad address is told before a bad context.
     let timeout = span(t, timeout)?;
-    let got = get(t, Asked { context, least, most, events, timeout }).await?;
-    got.ok_or(Errno::EINTR.into())
+    get(t, Asked { context, least, most, events, timeout, wait: Wait::failing("io_getevents") }).await
 }
 
 async fn sys_io_pgetevents(
@@ -334,13 +339,9 @@ async fn sys_io_pgetevents(
         let mask: UserPtr<SigSet> = UserAddr::new(set).cast();
         set_mask(t, mask, usize::try_from(size).map_err(|_| Errno::EINVAL)?)?;
     }
-    let got = get(t, Asked { context, least, most, events, timeout }).await;
     // Interrupted, it is not made again once a handler has run, whose mask stays until then.
-    let result = match got {
-        Ok(None) => Err(Restart::NoHand.into()),
-        Ok(Some(n)) => Ok(n),
-        Err(e) => Err(e),
-    };
+    let wait = Wait::restarting("io_getevents", Restart::NoHand);
+    let result = get(t, Asked { context, least, most, events, timeout, wait }).await;
     unset_mask(t, &result);
     result
 }

@@ -8,14 +8,17 @@
 //! - Who writes to the ring has its `turn`; no lock is held meanwhile.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use moat_abi::aio::IoEvent;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::AioContextState;
 use moat_mm::{MemoryManager, UserAddr, UserPtr};
 use moat_sync::async_mutex::AsyncMutex;
-use moat_sync::{LockClass, Mutex, WaitQueue};
+use moat_sync::{LockClass, Mutex, WaitQueue, block_in_place};
 use moat_vfs::{AioLimits, OpenFile};
 
 use super::poll::PollRequest;
@@ -25,7 +28,10 @@ pub(super) const HEADER: u64 = 32;
 const HEAD: u64 = 8;
 const TAIL: u64 = 12;
 const MAGIC: u32 = 0xa10a_10a1;
-const EVENT: u64 = 32;
+pub(super) const EVENT: u64 = 32;
+
+/// How long a request that writes out may keep an image waiting.
+const MOST_WAITING: Duration = Duration::from_secs(10);
 
 /// A context.
 pub(super) struct Context {
@@ -40,7 +46,7 @@ pub(super) struct Context {
     state: Mutex<State>,
     /// Woken when a request has been completed.
     pub(super) queue: WaitQueue,
-    _charge: Charge,
+    charge: Charge,
 }
 
 #[derive(Default)]
@@ -49,6 +55,8 @@ struct State {
     events: VecDeque<IoEvent>,
     head: u32,
     under_way: usize,
+    /// Requests whose counters have not been raised yet, too.
+    unsettled: usize,
     dead: bool,
     polls: Vec<Arc<PollRequest>>,
 }
@@ -66,6 +74,14 @@ impl Charge {
         let taken = limits.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits);
         taken.map_err(|_| Errno::EAGAIN)?;
         Ok(Charge { limits: limits.clone(), requests })
+    }
+}
+
+impl Charge {
+    /// What an image says was counted, whatever the limit.
+    pub(super) fn again(limits: &Arc<AioLimits>, requests: u64) -> Charge {
+        limits.used.fetch_add(requests, Ordering::AcqRel);
+        Charge { limits: limits.clone(), requests }
     }
 }
 
@@ -96,7 +112,7 @@ impl Context {
             turn: AsyncMutex::new(),
             state: Mutex::new(LockClass::Table, State::default()),
             queue: WaitQueue::new(),
-            _charge: charge,
+            charge,
         })
     }
 
@@ -141,6 +157,7 @@ impl Context {
             return Err(Errno::EAGAIN);
         }
         s.under_way = s.under_way.saturating_add(1);
+        s.unsettled = s.unsettled.saturating_add(1);
         Ok(())
     }
 
@@ -148,6 +165,7 @@ impl Context {
     pub(super) fn give_back(&self) {
         let mut s = self.state.lock();
         s.under_way = s.under_way.saturating_sub(1);
+        s.unsettled = s.unsettled.saturating_sub(1);
         // Unlocked first: who is woken looks at it.
         drop(s);
         self.queue.wake(PollEvents::IN);
@@ -181,6 +199,8 @@ impl Context {
             // A full counter stays full.
             let _ = counter.file().write(counter, &1_u64.to_ne_bytes(), 0);
         }
+        let mut s = self.state.lock();
+        s.unsettled = s.unsettled.saturating_sub(1);
     }
 
     /// Whether something can be taken, or nothing ever will.
@@ -237,6 +257,38 @@ impl Context {
         self.state.lock().polls.iter().find(|poll| poll.object() == object && !poll.is_over()).cloned()
     }
 
+    /// As data, when what is under way has ended.
+    ///
+    /// # Errors
+    /// A request that waits for a file, or for a disk for very long.
+    pub(super) fn save(&self) -> std::result::Result<AioContextState, Refusal> {
+        if self.state.lock().polls.iter().any(|poll| !poll.is_over()) {
+            return Err(Refusal::new("a request of io_submit(2) that waits for a file (IOCB_CMD_POLL)"));
+        }
+        // What is written out ends by itself.
+        let settled = || self.state.lock().unsettled == 0;
+        block_in_place(|| {
+            let begun = Instant::now();
+            while !settled() && begun.elapsed() < MOST_WAITING {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        if !settled() {
+            return Err(Refusal::new("a request of io_submit(2) that is under way"));
+        }
+        self.see_head();
+        let s = self.state.lock();
+        let events = s.events.iter().map(|event| (event.data, event.obj, event.res)).collect();
+        let (ring, len, capacity, requests) = (self.ring, self.len, self.capacity, self.charge.requests);
+        Ok(AioContextState { ring, len, capacity, requests, head: s.head, events })
+    }
+
+    /// Has these events wait again, the first at `head`, as the ring out of an image has them.
+    pub(super) fn put_back(&self, head: u32, events: VecDeque<IoEvent>) {
+        let mut s = self.state.lock();
+        (s.head, s.events) = (head, events);
+    }
+
     /// Takes no requests any more, and ends those that may last; false if that was done before.
     pub(super) fn kill(&self) -> bool {
         let polls = {
@@ -251,50 +303,5 @@ impl Context {
         }
         self.queue.wake(PollEvents::IN);
         true
-    }
-}
-
-/// The contexts of an address space.
-pub(super) struct Contexts {
-    list: Mutex<Vec<Arc<Context>>>,
-    made: AtomicU64,
-}
-
-impl Default for Contexts {
-    fn default() -> Contexts {
-        Contexts { list: Mutex::new(LockClass::Table, Vec::new()), made: AtomicU64::new(0) }
-    }
-}
-
-impl Contexts {
-    pub(super) fn of(memory: &MemoryManager) -> Arc<Contexts> {
-        memory.extensions().get_or_init(Contexts::default)
-    }
-
-    /// EINVAL if there is none of this name.
-    pub(super) fn find(memory: &MemoryManager, ring: u64) -> Result<Arc<Context>> {
-        let contexts: Arc<Contexts> = memory.extensions().get().ok_or(Errno::EINVAL)?;
-        let list = contexts.list.lock();
-        list.iter().find(|context| context.ring == ring).cloned().ok_or(Errno::EINVAL)
-    }
-
-    /// Adds one; gives its number.
-    pub(super) fn add(&self, context: Arc<Context>) -> u32 {
-        self.list.lock().push(context);
-        u32::try_from(self.made.fetch_add(1, Ordering::Relaxed)).unwrap_or(u32::MAX)
-    }
-
-    pub(super) fn remove(&self, context: &Arc<Context>) {
-        // By what it is: the address may be another context's by now.
-        self.list.lock().retain(|known| !Arc::ptr_eq(known, context));
-    }
-}
-
-/// The address space is gone: nobody can take what its requests give.
-impl Drop for Contexts {
-    fn drop(&mut self) {
-        for context in self.list.get_mut().drain(..) {
-            context.kill();
-        }
     }
 }

@@ -146,3 +146,34 @@ TEST(a_size_in_percent_is_of_all_memory) {
     CHECK(fresh.f_blocks > 16);
     CHECK_EQ(again.f_blocks, fresh.f_blocks);
 }
+
+// The options of the mount of `source` in /proc/self/mounts.
+static const char *shown(const char *source) {
+    static char line[4096];
+    FILE *file = fopen("/proc/self/mounts", "r");
+    while (file && fgets(line, sizeof line, file)) {
+        char *options = strstr(line, " tmpfs ");
+        if (strncmp(line, source, strlen(source)) || line[strlen(source)] != ' ' || !options) continue;
+        fclose(file);
+        // A default of some kernels.
+        char *inodes = strstr(options, ",inode64");
+        if (inodes) memmove(inodes, inodes + 8, strlen(inodes + 8) + 1);
+        return options + 7;
+    }
+    if (file) fclose(file);
+    return "none";
+}
+
+TEST(options_that_are_not_the_default_are_shown) {
+    OK(unshare(CLONE_NEWNS));
+    OK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+    OK(mkdir("d", 0755));
+    OK(mount("source", "d", "tmpfs", 0, "size=64k,nr_inodes=20,mode=710,uid=5,gid=6"));
+    CHECK_EQ(strcmp(shown("source"), "rw,relatime,size=64k,nr_inodes=20,mode=710,uid=5,gid=6 0 0\n"), 0);
+    OK(mount(NULL, "d", NULL, MS_REMOUNT, "size=128k"));
+    OK(chmod("d", 0700));
+    CHECK_EQ(strcmp(shown("source"), "rw,relatime,size=128k,nr_inodes=20,mode=710,uid=5,gid=6 0 0\n"), 0);
+    OK(umount("d"));
+    OK(mount("plain", "d", "tmpfs", 0, NULL));
+    CHECK_EQ(strcmp(shown("plain"), "rw,relatime 0 0\n"), 0);
+}

@@ -19,4 +19,5 @@ python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("log")'; mkfifo fi
 docker_run --rm -v "$PWD/log:/dev/log" -v "$PWD/fifo:/run/fifo" deb:1 sh -c 'stat -c "%F %n" /dev/log /run/fifo'
 docker_run --rm --mount type=tmpfs,target=/t,tmpfs-size=64k,tmpfs-mode=0710 --tmpfs /u:uid=7,gid=8,mode=750,nr_inodes=4,nr_blocks=16 deb:1 sh -c '
     stat -c "%a %u:%g" /t /u; stat -fc "%b" /t /u; head -c 100000 /dev/zero 2>/dev/null > /t/x; stat -c %s /t/x
-    touch /u/1 /u/2 /u/3; touch /u/4 2>/dev/null; echo $?'
+    touch /u/1 /u/2 /u/3; touch /u/4 2>/dev/null; echo $?
+    grep -E " (/t|/u|/dev/shm) " /proc/mounts | sort'

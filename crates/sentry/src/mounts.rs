@@ -166,11 +166,11 @@ impl Trees<'_> {
 
 /// `tmpfs` with the contents of the directory `at`. The guest can no longer change that, so nothing need be copied before it is
 /// written to.
-fn covering(tmpfs: &Arc<Mount>, at: &Path) -> Result<Arc<Mount>> {
+fn covering(tmpfs: &Arc<Mount>, at: &Path, source: &[u8]) -> Result<Arc<Mount>> {
     let upper = tmpfs.fs().clone();
     let union =
         OverlayFs::new(tmpfs.tables(), vec![at.inode().clone()], Some(upper.root()), Some(upper), String::new())?;
-    Ok(Mount::new(tmpfs.tables(), union, MountFlags::RELATIME, b"tmpfs"))
+    Ok(Mount::new(tmpfs.tables(), union, MountFlags::RELATIME, source))
 }
 
 fn flags(f: SpecFlags) -> MountFlags {
@@ -267,7 +267,10 @@ impl Builder {
                 self.mounted(moat_fs_sys::cgroup::mount(&self.kernel, cgroup)?, b"cgroup2")
             }
             MountKind::Devpts(o) => self.of_type("devpts", &devpts_options(o)),
-            MountKind::Tmpfs(o) => self.of_type("tmpfs", &tmpfs_options(o)),
+            MountKind::Tmpfs(o) => {
+                let fs = new_fs(&self.kernel.vfs, "tmpfs", &tmpfs_options(o))?;
+                self.mounted(fs, o.source.as_bytes())
+            }
             MountKind::Dev => {
                 let dev = self.of_type("tmpfs", "mode=755,size=65536k")?;
                 moat_fs_dev::tree::populate(dev.root().inode().as_ref())?;
@@ -287,7 +290,7 @@ impl Builder {
         match &spec.kind {
             MountKind::Tmpfs(o) if o.copy_up => {
                 // The tmpfs begins with what it covers, which has to be copied before it is covered.
-                let new = covering(&new, &at)?;
+                let new = covering(&new, &at, o.source.as_bytes())?;
                 new.set_flags(flags(spec.flags));
                 self.namespace.attach(&new, &at)
             }
@@ -322,7 +325,7 @@ impl Builder {
         };
         // As runc covers them.
         let cover = if at.inode().file_type() == FileType::Directory {
-            self.of_type("tmpfs", "size=0,mode=755")?
+            self.of_type("tmpfs", "")?
         } else {
             Mount::bind(&self.find(b"/dev/null")?)
         };

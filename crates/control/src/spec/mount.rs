@@ -201,8 +201,11 @@ impl Default for DevptsOptions {
 }
 
 /// Options of a tmpfs mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TmpfsOptions {
+    /// What /proc/mounts shows as its device.
+    #[serde(default = "TmpfsOptions::default_source")]
+    pub source: String,
     /// Limit of the data, in bytes; half of the guest's memory if none.
     pub size_bytes: Option<u64>,
     /// Limit of inodes.
@@ -219,7 +222,21 @@ pub struct TmpfsOptions {
 
 impl Default for TmpfsOptions {
     fn default() -> Self {
-        TmpfsOptions { size_bytes: None, nr_inodes: None, mode: 0o1777, uid: 0, gid: 0, copy_up: false }
+        TmpfsOptions {
+            source: TmpfsOptions::default_source(),
+            size_bytes: None,
+            nr_inodes: None,
+            mode: 0o1777,
+            uid: 0,
+            gid: 0,
+            copy_up: false,
+        }
+    }
+}
+
+impl TmpfsOptions {
+    fn default_source() -> String {
+        "tmpfs".into()
     }
 }
 

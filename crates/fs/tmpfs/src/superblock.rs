@@ -92,7 +92,8 @@ fn size(text: &str, all: u64) -> Result<u64> {
 pub struct TmpFs {
     shared: Arc<Shared>,
     root: Arc<TmpInode>,
-    memory: u64,
+    /// What it was made with.
+    made_with: TmpOptions,
 }
 
 impl TmpFs {
@@ -115,7 +116,7 @@ impl TmpFs {
     fn make(dev: DeviceId, o: &TmpOptions, medium: Option<Arc<dyn Medium>>) -> Result<Arc<TmpFs>> {
         let shared = Shared::new(dev, o.size.div_ceil(BLOCK), o.inodes, medium);
         let root = TmpInode::root(&shared, FileType::Directory.mode_bits() | o.mode, o.uid, o.gid)?;
-        Ok(Arc::new(TmpFs { shared, root, memory: o.memory }))
+        Ok(Arc::new(TmpFs { shared, root, made_with: *o }))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -191,7 +192,7 @@ impl FileSystem for TmpFs {
         let s = &self.shared;
         let size = s.max_blocks.load(Ordering::Relaxed).saturating_mul(BLOCK);
         let old =
-            TmpOptions { size, inodes: s.max_inodes.load(Ordering::Relaxed), ..TmpOptions::of_machine(self.memory) };
+            TmpOptions { size, inodes: s.max_inodes.load(Ordering::Relaxed), ..TmpOptions::of_machine(self.made_with.memory) };
         let new = old.parse(text)?;
         let blocks = new.size.div_ceil(BLOCK);
         let used = (s.used_blocks.load(Ordering::Relaxed), s.used_inodes.load(Ordering::Relaxed));
@@ -231,11 +232,19 @@ impl FileSystem for TmpFs {
         }
     }
 
+    /// What is not as it would be without options (`shmem_show_options`).
     fn show_options(&self) -> String {
-        match self.shared.max_blocks.load(Ordering::Relaxed) {
-            0 => String::new(),
-            blocks => format!(",size={}k", blocks * (BLOCK / 1024)),
-        }
+        let (made, default) = (&self.made_with, TmpOptions::of_machine(self.made_with.memory));
+        let (blocks, inodes) = (&self.shared.max_blocks, &self.shared.max_inodes);
+        let (blocks, inodes) = (blocks.load(Ordering::Relaxed), inodes.load(Ordering::Relaxed));
+        let shown = [
+            (blocks != default.size.div_ceil(BLOCK), format!(",size={}k", blocks.saturating_mul(BLOCK / 1024))),
+            (inodes != default.inodes, format!(",nr_inodes={inodes}")),
+            (made.mode != default.mode, format!(",mode={:03o}", made.mode)),
+            (made.uid != default.uid, format!(",uid={}", made.uid)),
+            (made.gid != default.gid, format!(",gid={}", made.gid)),
+        ];
+        shown.into_iter().filter(|(is_set, _)| *is_set).map(|(_, text)| text).collect()
     }
 }
 

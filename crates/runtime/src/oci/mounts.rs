@@ -67,7 +67,7 @@ fn convert_one(
         "devpts" => MountSource::Kernel(MountKind::Devpts(options.devpts())),
         // The runtime is to fill /dev with device nodes: the guest's kernel has a file system for that.
         "tmpfs" if destination == "/dev" => MountSource::Kernel(MountKind::Dev),
-        "tmpfs" => MountSource::Kernel(MountKind::Tmpfs(options.tmpfs())),
+        "tmpfs" => MountSource::Kernel(MountKind::Tmpfs(options.tmpfs(mount.source().as_deref()))),
         other => return Err(Error::unsupported(format!("mounts: {shown}: type {other:?}"), SUPPORTED)),
     };
     if options.follows_host {

@@ -1,5 +1,7 @@
 //! Mount options, as in mount(8) and the OCI runtime specification.
 
+use std::path::Path;
+
 use moat_control::spec::{DevptsOptions, MountFlags, TmpfsOptions};
 
 use moat_host::mounts::IdMapped;
@@ -123,10 +125,11 @@ impl Options {
         Some(())
     }
 
-    /// As options of a tmpfs.
-    pub(super) fn tmpfs(&self) -> TmpfsOptions {
+    /// As options of a tmpfs of that source.
+    pub(super) fn tmpfs(&self, source: Option<&Path>) -> TmpfsOptions {
         let default = TmpfsOptions::default();
         TmpfsOptions {
+            source: source.map_or(default.source, |source| source.to_string_lossy().into_owned()),
             size_bytes: self.size_bytes,
             nr_inodes: self.nr_inodes,
             mode: self.mode.unwrap_or(default.mode),

@@ -88,13 +88,12 @@ TEST(vfork_suspends_the_parent) {
 }
 
 TEST(vfork_exec_resumes_the_parent) {
-    long long start = now_ms();
     pid_t pid = vfork();
     if (!pid) {
         execl("/proc/self/exe", "process", "--helper", "sleep", (char *)NULL);
         _exit(99);
     }
-    CHECK(now_ms() - start < 2000);
+    // The child has not ended.
     OK(kill(pid, SIGKILL));
     KILLED(wait_for(pid), SIGKILL);
 }

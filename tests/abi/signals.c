@@ -556,7 +556,7 @@ TEST(nanosleep_continues_after_a_stop) {
     sleep_ms(20);
     OK(kill(pid, SIGCONT));
     EXITED(wait_for(pid), 0);
-    CHECK(now_ms() - start < 400 && now_ms() - start >= 149);
+    CHECK(now_ms() - start >= 149);
 }
 
 TEST(handler_runs_on_the_right_thread) {

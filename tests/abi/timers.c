@@ -62,10 +62,8 @@ TEST(cpu_clock_counts_work_only) {
     sleep_ms(60);
     long long slept = ns(CLOCK_PROCESS_CPUTIME_ID) - before;
     CHECK(slept < 40000000);
-    long long end = now_ms() + 60;
-    while (now_ms() < end) {
+    while (ns(CLOCK_PROCESS_CPUTIME_ID) - before - slept <= 10000000) {
     }
-    CHECK(ns(CLOCK_PROCESS_CPUTIME_ID) - before - slept > 10000000);
     CHECK(ns(CLOCK_THREAD_CPUTIME_ID) <= ns(CLOCK_PROCESS_CPUTIME_ID) + 10000000);
 }
 
@@ -141,13 +139,12 @@ TEST(itimer_virtual_and_prof) {
     handle(SIGVTALRM);
     struct itimerval t = {{0, 0}, {0, 20000}};
     OK(setitimer(ITIMER_VIRTUAL, &t, NULL));
-    long long end = now_ms() + 3000;
-    while (!count && now_ms() < end) {
+    while (!count) {
     }
     CHECK_EQ(count, 1);
     handle(SIGPROF);
     OK(setitimer(ITIMER_PROF, &t, NULL));
-    while (count < 2 && now_ms() < end) {
+    while (count < 2) {
     }
     CHECK_EQ(count, 2);
 }
@@ -332,12 +329,10 @@ TEST(timerfd_disarm_and_errors) {
 }
 
 TEST(times_and_rusage) {
-    long long end = now_ms() + 5000;
     struct tms t;
     do
         OK(times(&t));
-    while (t.tms_utime + t.tms_stime < 3 && now_ms() < end);
-    CHECK(t.tms_utime + t.tms_stime >= 3);
+    while (t.tms_utime + t.tms_stime < 3);
     struct rusage r;
     OK(getrusage(RUSAGE_SELF, &r));
     CHECK(r.ru_utime.tv_usec + r.ru_stime.tv_usec > 10000);

@@ -9,14 +9,20 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::paths;
+use crate::test::{RootKind, ensure_root};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Builds, strips and packs.
+/// Builds, strips and packs; with `--verify` the package is tried.
 ///
 /// # Errors
-/// A tool that fails or is not there, but for dpkg-deb.
-pub fn run() -> Result<()> {
+/// A tool that fails or is not there, but for dpkg-deb; a package that does not work.
+pub fn run(arguments: &[String]) -> Result<()> {
+    let is_verified = match arguments {
+        [] => false,
+        [flag] if flag == "--verify" => true,
+        _ => bail!("cargo x dist takes --verify only"),
+    };
     let binary = build()?;
     let directory = paths::target().join("dist");
     let _ = fs::remove_dir_all(&directory);
@@ -31,7 +37,13 @@ pub fn run() -> Result<()> {
     paths::run(tar.arg("-C").arg(&tree).arg("usr"))?;
     println!("{}", archive.display());
     if Command::new("dpkg-deb").arg("--version").output().is_ok() {
-        println!("{}", debian(&directory, &tree)?.display());
+        let package = debian(&directory, &tree)?;
+        println!("{}", package.display());
+        if is_verified {
+            verify(&directory, &package)?;
+        }
+    } else if is_verified {
+        bail!("dpkg-deb is not installed");
     } else {
         println!("no moat.deb: dpkg-deb is not installed");
     }
@@ -98,6 +110,19 @@ fn debian(directory: &Path, tree: &Path) -> Result<PathBuf> {
     paths::run(Command::new("dpkg-deb").args(["--root-owner-group", "--build"]).arg(&root).arg(&package))?;
     fs::remove_dir_all(root)?;
     Ok(package)
+}
+
+/// Installs, uses and removes it in a copy of the tests' Debian root (`tests/package.sh`). Takes root.
+fn verify(directory: &Path, package: &Path) -> Result<()> {
+    let root = ensure_root(RootKind::Base)?;
+    let scratch = directory.join("root");
+    fs::create_dir_all(&scratch)?;
+    let script = paths::repository().join("tests/package.sh");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
+    paths::run(command.arg(script).args([package, &root, &scratch]))?;
+    println!("the package works");
+    Ok(fs::remove_dir(scratch)?)
 }
 
 fn make_parent(path: &Path) -> Result<()> {

@@ -37,6 +37,7 @@ cargo x bench [NAME...]       compare native, moat and runsc, in one run; lifecy
     --write                   put the table into docs/performance.md as well
 cargo x bench scale [KIND...] how costs grow with the number of things: exponents; takes long
 cargo x dist                  the static program, stripped, with manual pages and completions, as .tar.zst and .deb in target/dist
+    --verify                  install the .deb in a copy of the tests' Debian root, use it there, remove it
 cargo x roots [base|full|desk] make the Debian roots of the tests, print where they are
 cargo x ci                    what the CI runs: check, then test";
 
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         "docs" => check::write_documents(),
         "test" => test::run(rest),
         "bench" => bench::run(rest),
-        "dist" => dist::run(),
+        "dist" => dist::run(rest),
         test::ENTER_ROOT => test::enter_root(rest),
         "roots" => test::make_roots(rest),
         "ci" => check::run().and_then(|()| test::run(&["--install".to_string()])),

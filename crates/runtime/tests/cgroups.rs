@@ -5,7 +5,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moat_runtime::Config;
 use moat_runtime::cgroup::{self, Base, Cgroup, CgroupPath, OomEvent, PodSize};
@@ -111,9 +111,9 @@ fn running_out_of_memory_is_heard_of() {
     let mut child = waiting_shell("head -c 100000000 /dev/zero | tail -c 90000000");
     cgroup.join(pid(&child), Some(&resources)).unwrap();
     drop(child.stdin.take());
-    let begin = Instant::now();
+    let mut looks = 0..3000;
     let mut event = OomEvent::Nothing;
-    while event == OomEvent::Nothing && begin.elapsed() < Duration::from_secs(30) {
+    while event == OomEvent::Nothing && looks.next().is_some() {
         std::thread::sleep(Duration::from_millis(10));
         event = watch.read();
     }
@@ -121,8 +121,9 @@ fn running_out_of_memory_is_heard_of() {
     cgroup.kill_all();
     child.wait().unwrap();
     cgroup.delete().unwrap();
+    let mut looks = 0..3000;
     while watch.read() != OomEvent::Gone {
-        assert!(begin.elapsed() < Duration::from_secs(60));
+        assert!(looks.next().is_some());
         std::thread::sleep(Duration::from_millis(10));
     }
 }

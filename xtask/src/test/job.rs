@@ -334,14 +334,29 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<
     })
 }
 
-/// None once the deadline has passed.
+/// How many times its patience a run may take besides, on a machine on which there is more to do than CPUs to do it.
+const MOST_PATIENCE: u32 = 4;
+
+/// For how long, in all, somebody on this machine has waited for a CPU; zero where the kernel does not say.
+fn stalled() -> Duration {
+    // "some avg10=0.00 avg60=0.00 avg300=0.00 total=MICROSECONDS"
+    let text = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let total =
+        text.lines().next().and_then(|line| line.split_once("total=")).and_then(|(_, total)| total.parse().ok());
+    Duration::from_micros(total.unwrap_or_default())
+}
+
+/// None once the deadline has passed, and besides it the time in which the machine had too few CPUs.
 pub(super) fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
     let mut pause = Duration::from_micros(200);
+    let (patience, stalled) = (deadline.saturating_duration_since(Instant::now()), stalled());
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if Instant::now() >= deadline {
+        // What makes the machine busy may be the child itself, in an endless loop.
+        let busy = self::stalled().saturating_sub(stalled).min(patience * MOST_PATIENCE);
+        if Instant::now() >= deadline + busy {
             return Ok(None);
         }
         std::thread::sleep(pause);

@@ -21,6 +21,8 @@ pub(super) fn man(directory: &Path) -> anyhow::Result<u8> {
     fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     // Else the command "help" would get a page as well.
     let whole = Arguments::command().disable_help_subcommand(true);
+    // The version that the program shows has several lines, which a page's title can't have.
+    let whole = whole.version(env!("CARGO_PKG_VERSION"));
     clap_mangen::generate_to(whole, directory).with_context(|| format!("writing pages to {}", directory.display()))?;
     Ok(0)
 }

@@ -36,6 +36,9 @@ fn install_docker(flags: &Install, program: &Path) -> anyhow::Result<String> {
     let arguments = if flags.flags.is_empty() { json!(DOCKER_FLAGS) } else { json!(flags.flags) };
     let entry = json!({ "path": program, "runtimeArgs": arguments });
     let (file, added) = (docker_file(&flags.place), entry.clone());
+    if !flags.place.dry_run {
+        keep(&file, runtime)?;
+    }
     edit(&file, flags.place.dry_run, |runtimes| {
         // It may be another installation that containers depend on.
         if !flags.clobber && runtimes.contains_key(runtime) {
@@ -82,8 +85,48 @@ fn uninstall_docker(place: &InstallPlace) -> anyhow::Result<Option<String>> {
         found = runtimes.remove(runtime).is_some();
         Ok(())
     })?;
+    if !place.dry_run {
+        put_back(&file, runtime)?;
+    }
     let done = if place.dry_run { "Would remove" } else { "Removed" };
     Ok(found.then(|| format!("{done} runtime {runtime:?} from {}.\n", file.display())))
+}
+
+/// Where a configuration is kept as it was, with its spaces and order.
+fn kept(file: &Path, runtime: &str) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".without-{runtime}"));
+    file.with_file_name(name)
+}
+
+/// Keeps a configuration that has no such runtime yet; an empty text stands for none.
+fn keep(file: &Path, runtime: &str) -> anyhow::Result<()> {
+    let text = match fs::read_to_string(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        other => other.with_context(|| format!("reading {}", file.display()))?,
+    };
+    let config: Option<Value> = serde_json::from_str(&text).ok();
+    if config.is_some_and(|config| config["runtimes"].get(runtime).is_some()) {
+        return Ok(());
+    }
+    let place = kept(file, runtime);
+    // What is secret in the one is in the other.
+    write_as(&place, &text, mode_of(file)).with_context(|| format!("writing {}", place.display()))
+}
+
+/// Puts a configuration back as it was kept, if nobody has changed it since but for the runtime.
+fn put_back(file: &Path, runtime: &str) -> anyhow::Result<()> {
+    let place = kept(file, runtime);
+    let Ok(before) = fs::read_to_string(&place) else { return Ok(()) };
+    let now: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
+    let is_same = |text: &str| match text.trim() {
+        "" => now == json!({}),
+        text => serde_json::from_str::<Value>(text).is_ok_and(|before| before == now),
+    };
+    if is_same(&before) {
+        if before.is_empty() { fs::remove_file(file)? } else { write(file, &before)? }
+    }
+    fs::remove_file(&place).with_context(|| format!("removing {}", place.display()))
 }
 
 const ALL: [Client; 3] = [Client::Docker, Client::Containerd, Client::Podman];
@@ -140,14 +183,20 @@ fn changed(text: &str, change: impl FnOnce(&mut Map<String, Value>) -> anyhow::R
     Ok(serde_json::to_string_pretty(&config)? + "\n")
 }
 
-/// All of it or nothing; a link to the file stays one.
+fn mode_of(file: &Path) -> u32 {
+    fs::metadata(file).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777)
+}
+
+/// All of it or nothing; a link to the file stays one. It may have secrets in it: its mode stays.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    write_as(path, text, mode_of(path))
+}
+
+fn write_as(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    // It may have secrets in it: its mode stays.
-    let mode = fs::metadata(&path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".moat-{}", std::process::id()));
     let new = path.with_file_name(name);
@@ -201,7 +250,8 @@ mod tests {
         fs::create_dir_all(etc.join("containers")).unwrap();
         fs::create_dir_all(etc.join("containerd")).unwrap();
         fs::create_dir_all(etc.join("docker")).unwrap();
-        fs::write(etc.join("docker/daemon.json"), "{\n  \"debug\": true\n}\n").unwrap();
+        let docker = "{ \"debug\": true,\n\t\"bip\": \"10.0.0.1/8\" }\n";
+        fs::write(etc.join("docker/daemon.json"), docker).unwrap();
         let place = |dry_run| InstallPlace {
             config_file: None,
             clients: Vec::new(),
@@ -210,9 +260,9 @@ mod tests {
             dry_run,
         };
         let install = |dry_run| Install { place: place(dry_run), clobber: true, flags: Vec::new() };
-        let count = || fs::read_dir(etc.join("containerd")).unwrap().count();
+        let count = |client: &str| fs::read_dir(etc.join(client)).unwrap().count();
         super::install(&install(true)).unwrap();
-        assert_eq!(count(), 0);
+        assert_eq!((count("containerd"), count("docker")), (0, 1));
         super::install(&install(false)).unwrap();
         super::install(&install(false)).unwrap();
         let containerd: toml::Table =
@@ -221,15 +271,30 @@ mod tests {
         assert!(runtime["options"]["BinaryName"].as_str().unwrap().starts_with('/'));
         let podman = etc.join("containers/containers.conf.d/moat.conf");
         let text = fs::read_to_string(&podman).unwrap();
+        assert_eq!(text.matches("The directory").count(), 1);
         assert!(text.parse::<toml::Table>().unwrap()["engine"]["runtimes"]["moat"].is_array());
         // What somebody has added is not taken away.
         fs::write(&podman, format!("{text}other = [\"/x\"]\n[engine]\n")).unwrap();
         assert!(uninstall(&Uninstall { place: place(false) }).is_err());
         fs::write(&podman, text).unwrap();
         let _ = uninstall(&Uninstall { place: place(false) });
-        assert!(!podman.exists() && !etc.join("containerd/conf.d/moat.toml").exists());
-        assert_eq!(fs::read_to_string(etc.join("docker/daemon.json")).unwrap(), "{\n  \"debug\": true\n}\n");
+        assert_eq!((count("containerd"), count("containers"), count("docker")), (0, 0, 1));
+        assert_eq!(fs::read_to_string(etc.join("docker/daemon.json")).unwrap(), docker);
         assert!(uninstall(&Uninstall { place: place(false) }).is_err());
+        // Where there was no configuration there is none; where somebody has changed it that stays.
+        fs::remove_file(etc.join("docker/daemon.json")).unwrap();
+        super::install(&install(false)).unwrap();
+        uninstall(&Uninstall { place: place(false) }).unwrap();
+        assert_eq!(count("docker"), 0);
+        super::install(&install(false)).unwrap();
+        edit(&etc.join("docker/daemon.json"), false, |runtimes| {
+            runtimes.insert("other".into(), json!({}));
+            Ok(())
+        })
+        .unwrap();
+        uninstall(&Uninstall { place: place(false) }).unwrap();
+        assert_eq!(count("docker"), 1);
+        assert!(fs::read_to_string(etc.join("docker/daemon.json")).unwrap().contains("other"));
         fs::remove_dir_all(&etc).unwrap();
     }
 

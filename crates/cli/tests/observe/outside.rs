@@ -1,11 +1,11 @@
 //! A sandbox that hangs, looked at from outside; and tables that are drawn again and again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::bundle::{Bundle, is_root};
+use crate::bundle::{Bundle, is_root, wait_for};
 
 #[test]
 fn a_sandbox_that_hangs_is_looked_at_from_outside() {
@@ -16,17 +16,16 @@ fn a_sandbox_that_hangs_is_looked_at_from_outside() {
     bundle.start();
     let id = bundle.id.as_str();
     // The shell may not have become the command yet.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut looks = 0..500;
     while !bundle.text(&["debug", "--stacks", id]).contains(" sleep ") {
-        assert!(Instant::now() < deadline);
+        assert!(looks.next().is_some());
     }
     let state: Value = serde_json::from_str(&bundle.text(&["state", id])).unwrap();
     let pid = Pid::from_raw(i32::try_from(state["pid"].as_i64().unwrap()).unwrap()).unwrap();
     kill_process(pid, Signal::STOP).unwrap();
-    let start = Instant::now();
+    // It comes to an end, which is what this is about.
     let text = bundle.text(&["debug", "--stacks", id]);
     kill_process(pid, Signal::CONT).unwrap();
-    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
     assert!(text.contains("does not answer") && text.contains(&format!("sandbox process {}", pid.as_raw_nonzero())));
     // Its own threads are stopped; the host process that is the guest's has the guest's name.
     let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {text}"));
@@ -62,10 +61,11 @@ fn one_process_is_logged_and_no_other() {
     let (success, _, error) = bundle.moat(&["debug", "--strace=openat", id]);
     assert!(!success && error.contains("--debug-log"), "{error}");
     bundle.text(&["debug", &debug_log, "--strace=openat", "--pid", "1", id]);
-    std::thread::sleep(Duration::from_millis(800));
-    bundle.text(&["debug", "--strace=off", "--pid", "1", id]);
-    let first = std::fs::read_to_string(&log).unwrap();
     let calls = |text: &str| text.lines().filter(|line| line.contains("strace: [")).count();
+    let logged = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait_for("calls in the log", || (calls(&logged()) > 2).then_some(()));
+    bundle.text(&["debug", "--strace=off", "--pid", "1", id]);
+    let first = logged();
     assert!(
         calls(&first) > 2
             && first.lines().all(|line| !line.contains("strace: [") || line.contains("strace: [1] openat(")),
@@ -73,10 +73,10 @@ fn one_process_is_logged_and_no_other() {
     );
     // The whole container, then nothing again.
     bundle.text(&["debug", "--strace=openat,execve", id]);
-    std::thread::sleep(Duration::from_millis(800));
+    let has_all = |text: &str| text.contains("/etc/hostname") && text.contains("execve(");
+    wait_for("calls of all processes", || has_all(&logged()).then_some(()));
     bundle.text(&["debug", "--strace=off", id]);
-    let second = std::fs::read_to_string(&log).unwrap();
-    assert!(second.contains("/etc/hostname") && second.contains("execve("), "{second}");
+    // What was under way.
     std::thread::sleep(Duration::from_millis(300));
     let (before, after) = (calls(&std::fs::read_to_string(&log).unwrap()), {
         std::thread::sleep(Duration::from_millis(500));

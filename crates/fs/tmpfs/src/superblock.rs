@@ -191,8 +191,11 @@ impl FileSystem for TmpFs {
     fn remount(&self, text: &[u8]) -> Result<()> {
         let s = &self.shared;
         let size = s.max_blocks.load(Ordering::Relaxed).saturating_mul(BLOCK);
-        let old =
-            TmpOptions { size, inodes: s.max_inodes.load(Ordering::Relaxed), ..TmpOptions::of_machine(self.made_with.memory) };
+        let old = TmpOptions {
+            size,
+            inodes: s.max_inodes.load(Ordering::Relaxed),
+            ..TmpOptions::of_machine(self.made_with.memory)
+        };
         let new = old.parse(text)?;
         let blocks = new.size.div_ceil(BLOCK);
         let used = (s.used_blocks.load(Ordering::Relaxed), s.used_inodes.load(Ordering::Relaxed));

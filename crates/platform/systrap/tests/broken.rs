@@ -1,7 +1,7 @@
 //! The host kills the template: a loss of service, not a hang and not a busy loop.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moat_platform::Platform;
 use moat_platform::conformance::Rig;
@@ -36,9 +36,9 @@ fn death_of_the_template_is_an_error() {
     });
     assert_eq!(error, moat_abi::Errno::ESRCH);
     drop(guests);
-    let end = Instant::now() + Duration::from_secs(5);
+    let mut looks = 0..2500;
     while platform.event_fd().is_some() {
-        assert!(Instant::now() < end, "a hung-up descriptor is still to be polled");
+        assert!(looks.next().is_some(), "a hung-up descriptor is still to be polled");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -11,6 +11,9 @@ use crate::args::Client;
 /// The first line of each; `moat uninstall` removes no other file.
 const MARK: &str = "# Written by moat install. moat uninstall removes it.\n";
 
+/// A last line of one whose directory was not there.
+const ALONE: &str = "# The directory was made for it.\n";
+
 /// A file to write or to remove.
 pub(super) struct DropIn {
     pub(super) path: PathBuf,
@@ -67,7 +70,8 @@ impl DropIn {
         if dry_run {
             return Ok(format!("Would write {shown}:\n{}{note}", self.text));
         }
-        super::write(&self.path, &self.text).with_context(|| format!("writing {shown}"))?;
+        let made = if self.has_directory() { "" } else { ALONE };
+        super::write(&self.path, &format!("{}{made}", self.text)).with_context(|| format!("writing {shown}"))?;
         Ok(format!("Wrote {shown}.\n{note}"))
     }
 
@@ -80,7 +84,8 @@ impl DropIn {
         let Some(text) = self.present()? else { return Ok(None) };
         // The program may have been another one.
         let without_program = |text: &str| -> Vec<String> {
-            text.lines()
+            text.trim_end_matches(ALONE)
+                .lines()
                 .filter(|line| !line.starts_with("BinaryName") && !line.contains(" = [\"/"))
                 .map(str::to_owned)
                 .collect()
@@ -93,7 +98,18 @@ impl DropIn {
             return Ok(Some(format!("Would remove {shown}.\n")));
         }
         fs::remove_file(&self.path).with_context(|| format!("removing {shown}"))?;
+        if text.ends_with(ALONE) {
+            // Others may have put files there since.
+            let _ = self.path.parent().map(fs::remove_dir);
+        }
         Ok(Some(format!("Removed {shown}.\n")))
+    }
+
+    /// Whether somebody else has made its directory.
+    fn has_directory(&self) -> bool {
+        let is_there = self.path.parent().is_some_and(Path::is_dir);
+        let is_ours = self.present().is_ok_and(|text| text.is_some_and(|text| text.ends_with(ALONE)));
+        is_there && !is_ours
     }
 
     fn present(&self) -> anyhow::Result<Option<String>> {

@@ -192,9 +192,9 @@ mod tests {
         let options = ["ro", "nosuid", "rw", "mode=0750"].map(String::from);
         let parsed = Options::parse(&options).unwrap();
         assert!(!parsed.flags.readonly && parsed.flags.nosuid);
-        assert_eq!(parsed.tmpfs().mode, 0o750);
+        assert_eq!(parsed.tmpfs(None).mode, 0o750);
         assert!(Options::parse(&["mode=9".into()]).is_err());
         assert!(Options::parse(&["sync", "dirsync", "mand"].map(String::from)).is_ok());
-        assert_eq!(Options::parse(&["nr_blocks=2k".into()]).unwrap().tmpfs().size_bytes, Some(8 << 20));
+        assert_eq!(Options::parse(&["nr_blocks=2k".into()]).unwrap().tmpfs(None).size_bytes, Some(8 << 20));
     }
 }

@@ -1,0 +1,43 @@
+#!/bin/sh
+# What `cargo x dist --verify` asks of the package: package.sh PACKAGE ROOT SCRATCH, in mount and pid namespaces of its own.
+#
+# It is installed in a fresh copy of a Debian root, works there, and goes without a trace.
+set -eu
+package=$1 root=$2 scratch=$3
+mount -t tmpfs tmpfs "$scratch"
+mkdir "$scratch/changes" "$scratch/work" "$scratch/root"
+mount -t overlay -o "lowerdir=$root,upperdir=$scratch/changes,workdir=$scratch/work" overlay "$scratch/root"
+mount -t proc proc "$scratch/root/proc"
+mount --rbind /dev "$scratch/root/dev"
+cp "$package" "$scratch/root/root/moat.deb"
+cd "$scratch/root"
+# A root by chroot(2) may have no user namespaces.
+mkdir -p mnt/old
+pivot_root . mnt/old
+umount -l /mnt/old
+cat > /root/script <<'EOF'
+set -eux
+dpkg -i /root/moat.deb
+moat --version
+moat do -- /bin/true
+test "$(moat do -- sh -c 'cat /proc/1/comm')" = sh
+code=0; moat do -- sh -c 'exit 7' || code=$?; test $code = 7
+# No dynamic linker.
+! ldd /usr/bin/moat
+zcat /usr/share/man/man1/moat.1.gz | grep -E '^\.TH moat 1  "moat [0-9.]+" $'
+for command in run exec do install; do zcat /usr/share/man/man1/moat-$command.1.gz | grep -q '^\.SH SYNOPSIS'; done
+bash -c '. /usr/share/bash-completion/completions/moat; complete -p moat; COMP_WORDS=(moat che) COMP_CWORD=1; _moat moat che moat; test "${COMPREPLY[*]}" = checkpoint'
+test -s /usr/share/zsh/vendor-completions/_moat && test -s /usr/share/fish/vendor_completions.d/moat.fish
+# What the clients are told is taken back, to the byte.
+mkdir -p /etc/docker /etc/containerd /etc/containers
+printf '{ "debug": true,\n\t"bip": "10.0.0.1/8" }' > /etc/docker/daemon.json
+state() { find /etc -printf '%y %m %p\n' | sort; find /etc -type f -exec sha256sum {} + | sort; }
+state > /root/before
+moat install --dry-run; state | cmp - /root/before
+moat install; for file in docker/daemon.json containerd/conf.d/moat.toml containers/containers.conf.d/moat.conf; do grep -q /usr/bin/moat "/etc/$file"; done
+moat uninstall --dry-run; moat uninstall; state | cmp - /root/before
+dpkg -V moat
+dpkg -r moat
+test -z "$(find / -xdev -name '*moat*' ! -path '/root/*' ! -path '/proc/*')"
+EOF
+exec bash /root/script

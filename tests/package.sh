@@ -17,6 +17,8 @@ pivot_root . mnt/old
 umount -l /mnt/old
 cat > /root/script <<'EOF'
 set -eux
+names() { find / -xdev -name '*moat*' ! -path '/root/*' ! -path '/proc/*'; }
+before=$(names)
 dpkg -i /root/moat.deb
 moat --version
 moat do -- /bin/true
@@ -38,6 +40,6 @@ moat install; for file in docker/daemon.json containerd/conf.d/moat.toml contain
 moat uninstall --dry-run; moat uninstall; state | cmp - /root/before
 dpkg -V moat
 dpkg -r moat
-test -z "$(find / -xdev -name '*moat*' ! -path '/root/*' ! -path '/proc/*')"
+test "$(names)" = "$before"
 EOF
 exec bash /root/script

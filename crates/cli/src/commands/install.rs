@@ -105,7 +105,9 @@ fn keep(file: &Path, runtime: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
         other => other.with_context(|| format!("reading {}", file.display()))?,
     };
+    // What can't be read is refused by the edit that follows.
     let config: Option<Value> = serde_json::from_str(&text).ok();
+    // A second installation: what is kept is from before the first.
     if config.is_some_and(|config| config["runtimes"].get(runtime).is_some()) {
         return Ok(());
     }
@@ -117,12 +119,14 @@ fn keep(file: &Path, runtime: &str) -> anyhow::Result<()> {
 /// Puts a configuration back as it was kept, if nobody has changed it since but for the runtime.
 fn put_back(file: &Path, runtime: &str) -> anyhow::Result<()> {
     let place = kept(file, runtime);
+    // Nothing is kept of what an older moat has installed; then the edit is all.
     let Ok(before) = fs::read_to_string(&place) else { return Ok(()) };
     let now: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
     let is_same = |text: &str| match text.trim() {
         "" => now == json!({}),
         text => serde_json::from_str::<Value>(text).is_ok_and(|before| before == now),
     };
+    // Else somebody has added settings, which stay, written anew.
     if is_same(&before) {
         if before.is_empty() { fs::remove_file(file)? } else { write(file, &before)? }
     }

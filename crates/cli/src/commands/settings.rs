@@ -84,6 +84,7 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
 /// own place for states in each call: its namespace of containerd, "moby" unless it was told another, below
 /// runtime-NAME.
 fn default_sharing(root: Option<&Path>) -> Sharing {
+    // A daemon with ids remapped or beside another has a namespace of its own, but the same directory above.
     let is_dockers = |root: &Path| {
         let runtime = root.parent().and_then(Path::file_name).map(std::ffi::OsStr::as_encoded_bytes);
         root.ends_with("moby") || runtime.is_some_and(|name| name.starts_with(b"runtime-"))

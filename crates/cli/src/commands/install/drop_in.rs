@@ -108,6 +108,7 @@ impl DropIn {
     /// Whether somebody else has made its directory.
     fn has_directory(&self) -> bool {
         let is_there = self.path.parent().is_some_and(Path::is_dir);
+        // A second installation finds what the first has made.
         let is_ours = self.present().is_ok_and(|text| text.is_some_and(|text| text.ends_with(ALONE)));
         is_there && !is_ours
     }

@@ -55,6 +55,13 @@ python3 -c "$ask" 127.0.0.1 7070 100000
 # A container in the network of another one: its addresses and its loopback device.
 docker run --rm --runtime "$RUNTIME" --network container:server deb:1 python3 -c "$ask" 127.0.0.1 7000 3
 docker run --rm --runtime "$RUNTIME" --network container:server deb:1 ls /sys/class/net
+# What goes over its interface can be seen from outside.
+if [ "$RUNTIME" = moat ]; then
+    id=$(docker inspect -f '{{.Id}}' server)
+    state=$(dirname "$(find /run/docker* /var/run/docker* -type d -name "$id" -path '*runtime-*' 2>/dev/null | head -1)")
+    address=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' server)
+    python3 "$HERE/capture.py" "$address" "$OCI" --root "$state" debug --duration 1s --pcap capture "$id" || exit 1
+fi
 # A restart keeps name and port; a killed server leaves nothing behind that answers.
 docker restart -t 0 server > /dev/null
 client deb:1 python3 -c "$ask" server 7000 2 udp

@@ -55,7 +55,7 @@ chmod 700 /run/user/7777
 make_image() {
     mkdir "$scratch/image" && cd "$scratch/image" || return
     tar -C "$root" --exclude=./usr/share/doc --exclude=./usr/share/locale --exclude=./usr/share/man \
-        --exclude=./usr/share/perl --exclude=./usr/lib/python3* -cf layer.tar .
+        --exclude=./usr/share/perl --exclude=__pycache__ -cf layer.tar .
     layer=$(sha256sum layer.tar | cut -d ' ' -f 1)
     for name in deb pause; do
         case $name in deb) command='"sh"' ;; pause) command='"sleep", "infinity"' ;; esac

@@ -50,6 +50,15 @@ pub enum Record {
     Calls(Vec<CallTime>),
     /// What all tasks have used.
     Totals(Totals),
+    /// A link that frames were seen on; before them.
+    Link {
+        /// Its number.
+        link: u32,
+        /// Its name.
+        name: String,
+    },
+    /// A frame of a link.
+    Packet(Packet),
     /// What ends every profile.
     End {
         /// Samples or events that were lost for want of room.
@@ -187,6 +196,19 @@ pub struct Totals {
     pub voluntary_switches: u64,
     /// How often one was taken off it.
     pub involuntary_switches: u64,
+}
+
+/// A frame of a link. It may be larger than the link's MTU and lack its checksum, where the device makes these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet {
+    /// The link's number.
+    pub link: u32,
+    /// When it was seen, in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// It was being sent.
+    pub outgoing: bool,
+    /// The frame, from its Ethernet header.
+    pub bytes: ByteBuf,
 }
 
 /// A place by names, outermost first, and what happened there.

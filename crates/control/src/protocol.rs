@@ -226,6 +226,8 @@ pub enum ProfileKind {
     Trace,
     /// How long system calls take, by call, and what all tasks have used.
     Times,
+    /// The frames of the links of the sandbox's own network.
+    Packets,
 }
 
 /// The answer to a [`Request`].

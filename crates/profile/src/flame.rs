@@ -28,7 +28,7 @@ fn column(profile: &Profile) -> usize {
             let any_in_use = profile.stacks.iter().any(|stack| stack.values.get(BYTES_IN_USE) > Some(&0));
             if any_in_use { BYTES_IN_USE } else { ALLOCATED_BYTES }
         }
-        ProfileKind::Tasks | ProfileKind::Trace | ProfileKind::Times => 0,
+        ProfileKind::Tasks | ProfileKind::Trace | ProfileKind::Times | ProfileKind::Packets => 0,
     }
 }
 
@@ -79,7 +79,7 @@ pub fn write(profile: &Profile, title: &str, to: impl Write) -> io::Result<()> {
     let unit = match profile.kind {
         ProfileKind::Cpu | ProfileKind::Block | ProfileKind::Mutex => "ns",
         ProfileKind::Heap => "bytes",
-        ProfileKind::Tasks | ProfileKind::Trace | ProfileKind::Times => "tasks",
+        ProfileKind::Tasks | ProfileKind::Trace | ProfileKind::Times | ProfileKind::Packets => "tasks",
     };
     unit.clone_into(&mut options.count_name);
     from_lines(&mut options, lines.iter().map(String::as_str), to)

@@ -4,6 +4,7 @@
 //! - [`unwind`]: from registers and a stack to addresses.
 //! - [`symbols`]: from addresses to functions, files and lines.
 //! - [`pprof`], [`flame`]: the files.
+//! - [`capture`]: the frames of a network as a file for tcpdump(8) and Wireshark.
 //! - [`trace`]: a trace as a file for viewers; [`summary`]: times by system call, for people.
 //!
 //! It runs in the command, not in the sandbox: the command has the same program, and may open files. What comes from the sandbox,
@@ -11,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capture;
 pub mod flame;
 pub mod image;
 pub mod pprof;

@@ -133,7 +133,7 @@ fn columns(kind: ProfileKind) -> &'static [(&'static str, &'static str)] {
         ProfileKind::Block => &[("waits", "count"), ("delay", "nanoseconds")],
         ProfileKind::Mutex => &[("contentions", "count"), ("delay", "nanoseconds")],
         // Those are no profiles of stacks.
-        ProfileKind::Trace | ProfileKind::Times => &[("events", "count")],
+        ProfileKind::Trace | ProfileKind::Times | ProfileKind::Packets => &[("events", "count")],
     }
 }
 

@@ -149,7 +149,12 @@ impl Builder {
             Record::InUse(ids) => self.in_use.extend(ids),
             Record::Site(site) => self.add_site(&site),
             // Those are of other kinds.
-            Record::Thread { .. } | Record::Events { .. } | Record::Calls(_) | Record::Totals(_) => {}
+            Record::Thread { .. }
+            | Record::Events { .. }
+            | Record::Calls(_)
+            | Record::Totals(_)
+            | Record::Link { .. }
+            | Record::Packet(_) => {}
             Record::End { dropped, duration_ns } => {
                 self.dropped = dropped;
                 self.duration_ns = duration_ns;

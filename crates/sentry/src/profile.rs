@@ -6,6 +6,7 @@
 mod guest_cpu;
 mod heap;
 mod mutex;
+mod packets;
 mod recorder;
 mod sentry_cpu;
 mod tasks;
@@ -52,6 +53,7 @@ pub(crate) fn start(
         ProfileKind::Mutex => Box::new(mutex::Locks),
         ProfileKind::Trace => Box::new(trace::Trace::new(registry.clone())),
         ProfileKind::Times => Box::new(times::Times::new(registry.clone())),
+        ProfileKind::Packets => Box::new(packets::Packets::new(registry)?),
     };
     let Some(pipe) = fds.into_iter().next() else {
         return Err(ControlError::Invalid("a profile without a pipe to write it to".into()));

@@ -94,6 +94,9 @@ pub(crate) struct Profiles {
     /// Write what tasks do, one event after the other, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
+    /// Write the packets of the sandbox's network, for tcpdump and Wireshark
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
     /// How long to look
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(crate) duration: Duration,

@@ -59,16 +59,18 @@ impl Session {
 
 /// Makes the profiles that the flags ask for.
 pub(super) fn run(sandbox: &Sandbox, flags: &Profiles) -> anyhow::Result<()> {
-    if wanted(&flags.files)?.is_empty() && flags.trace.is_none() {
+    if wanted(&flags.files)?.is_empty() && flags.trace.is_none() && flags.pcap.is_none() {
         return Ok(());
     }
     thread::sleep(flags.delay);
     let start = |kind, pipe| sandbox.start_profile(kind, pipe);
     let tracing = flags.trace.as_deref().map(|path| Recording::trace(path, |pipe| start(ProfileKind::Trace, pipe)));
     let tracing = tracing.transpose()?;
+    let capture = flags.pcap.as_deref().map(|path| Recording::capture(path, |pipe| start(ProfileKind::Packets, pipe)));
+    let capture = capture.transpose()?;
     let session = Session::begin(&flags.files, start)?;
     // What tasks do is looked at once.
-    if tracing.is_some() || session.kinds().any(|kind| kind != ProfileKind::Tasks) {
+    if tracing.is_some() || capture.is_some() || session.kinds().any(|kind| kind != ProfileKind::Tasks) {
         thread::sleep(flags.duration);
     }
     // One after the other: each waits until everything has been written.
@@ -76,6 +78,10 @@ pub(super) fn run(sandbox: &Sandbox, flags: &Profiles) -> anyhow::Result<()> {
     if let Some(tracing) = tracing {
         sandbox.stop_profile(ProfileKind::Trace)?;
         tracing.end_trace()?;
+    }
+    if let Some(capture) = capture {
+        sandbox.stop_profile(ProfileKind::Packets)?;
+        capture.end_capture()?;
     }
     session.finish()
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, anyhow};
+use moat_profile::capture::{self, Captured};
 use moat_profile::trace::{self, Written};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -54,6 +55,26 @@ impl Recording<Written> {
         let written = self.end()?;
         if written.dropped > 0 {
             tracing::warn!("{} events of the trace were lost", written.dropped);
+        }
+        Ok(())
+    }
+}
+
+impl Recording<Captured> {
+    /// The packets of a network, which are written to a file at `path`.
+    pub(super) fn capture(
+        path: &Path,
+        start: impl FnOnce(OwnedFd) -> moat_runtime::Result<()>,
+    ) -> anyhow::Result<Recording<Captured>> {
+        let file = create(path)?;
+        Recording::begin("writing packets", start, move |from| capture::write(from, file))
+    }
+
+    /// Waits until the file is whole.
+    pub(super) fn end_capture(self) -> anyhow::Result<()> {
+        let captured = self.end()?;
+        if captured.dropped > 0 {
+            tracing::warn!("{} packets were not captured", captured.dropped);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ class Stream:
     """A connection to the address that a call has given."""
 
     def __init__(self, url):
+        self.kept = {}
         host, port, path = re.match(r"http://([^:/]+):(\d+)(/.*)", url).groups()
         self.socket = socket.create_connection((host, int(port)), timeout=30)
         key = base64.b64encode(os.urandom(16)).decode()
@@ -51,18 +52,19 @@ class Stream:
                 return content[0], content[1:]
 
     def until(self, channel, pattern):
-        """Reads a channel until what it said matches."""
-        said = b""
-        while not re.search(pattern, said):
+        """Reads a channel until what it said matches; what comes after that is the next call's."""
+        said = self.kept.pop(channel, b"")
+        while not (match := re.search(pattern, said)):
             message = self.receive()
             assert message, (pattern, said)
             if message[0] == channel:
                 said += message[1]
+        self.kept[channel] = said[match.end():]
         return said
 
     def rest(self):
         """What all channels say until the command has ended, which is said last."""
-        said = {}
+        said = self.kept
         while ERROR not in said and (message := self.receive()):
             said[message[0]] = said.get(message[0], b"") + message[1]
         self.socket.close()

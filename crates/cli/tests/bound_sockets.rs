@@ -2,16 +2,20 @@
 //!
 //! Takes root and python3 (in the container, whose root is the host's); says so where it has to be skipped.
 
+mod shared_with_host;
+
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use shared_with_host::{Directory, can_run};
 
 /// A name that is too long to be bound by its directory's descriptor.
 const LONG: &str = "a-name-that-does-not-fit-into-an-address-behind-the-number-of-its-directory-0123456789-0123456789";
@@ -90,22 +94,6 @@ os.unlink(LONG)
 said("closed")
 "#;
 
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Directory {
-        let dir = Directory(std::env::temp_dir().join(format!("moat-bound-{name}-{}", std::process::id())));
-        fs::create_dir_all(&dir.0).unwrap();
-        dir
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A guest that talks with the test.
 struct Guest {
     child: Child,
@@ -149,15 +137,6 @@ impl Guest {
     }
 }
 
-fn can_run() -> bool {
-    let python = Command::new("python3").arg("--version").stdout(Stdio::null()).status();
-    let can = rustix::process::geteuid().is_root() && python.is_ok_and(|status| status.success());
-    if !can {
-        eprintln!("skipped: takes root and python3");
-    }
-    can
-}
-
 fn error_of(attempt: std::io::Result<UnixStream>) -> ErrorKind {
     attempt.expect_err("nobody listens").kind()
 }
@@ -171,7 +150,7 @@ fn connected_packets(at: &Path) -> OwnedFd {
 
 /// The whole life of a guest's sockets, as a process of the host sees it.
 fn serve(name: &str, flags: &[&str], sends_to_the_host: &str) {
-    let dir = Directory::new(name);
+    let dir = Directory::new(&format!("bound-{name}"));
     let at = |name: &str| dir.0.join(name);
     let of_the_host = UnixDatagram::bind(at("of-the-host")).unwrap();
     fs::create_dir(at("others")).unwrap();
@@ -272,7 +251,7 @@ fn without_create_what_guests_bind_is_their_own() {
     const SCRIPT: &str = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.bind('/mnt/own')\ns.listen()\n\
         print('listening', flush=True)\nsys.stdin.readline()";
     for flags in [&["--host-uds=none"][..], &["--host-uds=open"], &["--host-uds=open", "--directfs=false"]] {
-        let dir = Directory::new("own");
+        let dir = Directory::new("bound-own");
         let mut guest = Guest::start(&dir.0, flags, SCRIPT);
         guest.until("listening");
         assert_eq!(error_of(UnixStream::connect(dir.0.join("own"))), ErrorKind::ConnectionRefused, "{flags:?}");
@@ -293,7 +272,7 @@ fn a_guest_waits_for_a_listener_of_the_host_that_has_no_room() {
         print(late.connect_ex('/mnt/full'))\nprint('full', flush=True)\n\
         s = new()\ns.connect('/mnt/full')\nprint(s.recv(9), flush=True)";
     for files in ["--directfs=true", "--directfs=false"] {
-        let dir = Directory::new("full");
+        let dir = Directory::new("bound-full");
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         rustix::net::bind(&socket, &SocketAddrUnix::new(dir.0.join("full")).unwrap()).unwrap();

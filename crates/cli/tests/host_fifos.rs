@@ -3,12 +3,16 @@
 //! Takes root and python3 (in the container, whose root is the host's); says so where it has to be skipped. The same program runs
 //! natively first, and has to say the same there.
 
+mod shared_with_host;
+
 use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
+
+use shared_with_host::{Directory, can_run};
 
 /// What the guest does, in the directory that it is told.
 const CLIENT: &str = r#"
@@ -73,14 +77,6 @@ for body in (nobody, read_of_nobody, both, seek, interrupted, reads, writes, one
 const WANT: &str = "nobody ENXIO\nread_of_nobody ([], b'')\nboth (9, b'to myself', 65536)\nseek ESPIPE\n\
     interrupted by the signal\nreads (b'one two', True)\nwrites 200000\none_that_goes EPIPE\nmade_here b'from outside'\n";
 
-struct Directory(PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn make(path: &Path) {
     let file_type = rustix::fs::FileType::Fifo;
     rustix::fs::mknodat(rustix::fs::CWD, path, file_type, 0o600.into(), 0).unwrap();
@@ -110,8 +106,7 @@ fn other_ends(dir: &Path) -> thread::JoinHandle<usize> {
 
 /// What the program says when `command` runs it, and how much came out of `to_host`.
 fn run(name: &str, command: impl FnOnce(&Path) -> Command) -> (String, usize) {
-    let dir = Directory(std::env::temp_dir().join(format!("moat-fifos-{name}-{}", std::process::id())));
-    fs::create_dir_all(&dir.0).unwrap();
+    let dir = Directory::new(&format!("fifos-{name}"));
     for name in ["idle", "to_guest", "to_host", "short"] {
         make(&dir.0.join(name));
     }
@@ -122,15 +117,6 @@ fn run(name: &str, command: impl FnOnce(&Path) -> Command) -> (String, usize) {
     // If the program ended early the other ends wait for ever.
     assert_eq!(said, WANT, "{name}");
     (said, ends.join().unwrap())
-}
-
-fn can_run() -> bool {
-    let python = Command::new("python3").arg("--version").stdout(Stdio::null()).status();
-    let can = rustix::process::geteuid().is_root() && python.is_ok_and(|status| status.success());
-    if !can {
-        eprintln!("skipped: takes root and python3");
-    }
-    can
 }
 
 fn moat(flags: &[&str], dir: &Path, program: &[&str]) -> Command {

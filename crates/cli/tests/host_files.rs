@@ -161,8 +161,8 @@ impl<T> Drop for Meanwhile<T> {
     }
 }
 
-/// Moves TREE/d to TREE/e when TREE/ready is there, puts another directory in its place, and says so by TREE/moved.
-fn move_when_ready(tree: PathBuf) -> Meanwhile<()> {
+/// Does something to the tree when TREE/ready is there, and says so by TREE/moved.
+fn when_ready(tree: PathBuf, act: impl FnOnce(&Path) + Send + 'static) -> Meanwhile<()> {
     Meanwhile::new(move |over| {
         while !tree.join("ready").exists() {
             if over.load(Ordering::Relaxed) {
@@ -170,8 +170,7 @@ fn move_when_ready(tree: PathBuf) -> Meanwhile<()> {
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        fs::rename(tree.join("d"), tree.join("e")).unwrap();
-        fs::create_dir(tree.join("d")).unwrap();
+        act(&tree);
         fs::write(tree.join("moved"), "").unwrap();
     })
 }
@@ -188,7 +187,10 @@ fn a_directory_that_the_host_moves() {
         touch after; mkdir sub; echo text > sub/f; cat sub/f; mv before renamed; ls; ls TREE/e; ls TREE/d";
     let mut seen = Vec::new();
     for flag in WAYS {
-        let moves = move_when_ready(place.tree());
+        let moves = when_ready(place.tree(), |tree| {
+            fs::rename(tree.join("d"), tree.join("e")).unwrap();
+            fs::create_dir(tree.join("d")).unwrap();
+        });
         seen.push(place.run(flag, script));
         moves.end();
         fs::remove_dir_all(place.tree()).unwrap();
@@ -273,20 +275,12 @@ fn a_path_descriptor_of_a_file_that_the_host_removes() {
         }' 2>&1; stat -c '%n %a' TREE/f"#;
     let mut seen = Vec::new();
     for flag in WAYS {
-        let tree = place.tree();
-        let replaces = Meanwhile::new(move |over| {
-            while !tree.join("ready").exists() {
-                if over.load(Ordering::Relaxed) {
-                    return;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
+        let replaces = when_ready(place.tree(), |tree| {
             for name in ["f", "link", "pipe"] {
                 fs::remove_file(tree.join(name)).unwrap();
                 fs::write(tree.join(name), "another").unwrap();
             }
             fs::remove_dir(tree.join("dir")).unwrap();
-            fs::write(tree.join("moved"), "").unwrap();
         });
         seen.push(place.run(flag, script).replace(place.tree().to_str().unwrap(), "/mnt"));
         replaces.end();

@@ -2,12 +2,14 @@
 //!
 //! Takes root and python3 (in the container, whose root is the host's); says so where it has to be skipped.
 
-use std::fs;
+mod shared_with_host;
+
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
+
+use shared_with_host::{Directory, can_run};
 
 /// What the guest does: one connection, with the ends of both directions, a datagram, and what is not possible.
 const CLIENT: &str = r#"
@@ -51,18 +53,9 @@ for body in stream, datagram, descriptor, other_type, nobody, own:
     attempt(body.__name__, body)
 "#;
 
-struct Directory(PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// What a container with these flags says, and the datagrams that came.
 fn run(name: &str, flags: &[&str]) -> (String, Vec<Vec<u8>>) {
-    let dir = Directory(std::env::temp_dir().join(format!("moat-sockets-{name}-{}", std::process::id())));
-    fs::create_dir_all(&dir.0).unwrap();
+    let dir = Directory::new(&format!("sockets-{name}"));
     let listener = UnixListener::bind(dir.0.join("stream")).unwrap();
     let datagrams = UnixDatagram::bind(dir.0.join("datagram")).unwrap();
     drop(UnixListener::bind(dir.0.join("nobody")).unwrap());
@@ -89,15 +82,6 @@ fn run(name: &str, flags: &[&str]) -> (String, Vec<Vec<u8>>) {
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&output.stdout) + &text(&output.stderr), came)
-}
-
-fn can_run() -> bool {
-    let python = Command::new("python3").arg("--version").stdout(Stdio::null()).status();
-    let can = rustix::process::geteuid().is_root() && python.is_ok_and(|status| status.success());
-    if !can {
-        eprintln!("skipped: takes root and python3");
-    }
-    can
 }
 
 #[test]

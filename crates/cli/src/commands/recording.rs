@@ -32,6 +32,18 @@ impl<T: Send + 'static> Recording<T> {
         Ok(Recording { doing, reader })
     }
 
+    /// As [`Recording::begin`], with a new file at `path` that `write` writes.
+    fn into_file(
+        doing: &'static str,
+        path: &Path,
+        start: impl FnOnce(OwnedFd) -> moat_runtime::Result<()>,
+        write: impl FnOnce(File, BufWriter<File>) -> io::Result<T> + Send + 'static,
+    ) -> anyhow::Result<Recording<T>> {
+        // Made first: a path that can't be written is no reason to bother the sandbox.
+        let file = create(path)?;
+        Recording::begin(doing, start, move |from| write(from, file))
+    }
+
     /// Waits until the sandbox has written everything.
     pub(super) fn end(self) -> anyhow::Result<T> {
         let read = self.reader.join().map_err(|_| anyhow!("{} failed", self.doing))?;
@@ -45,9 +57,7 @@ impl Recording<Written> {
         path: &Path,
         start: impl FnOnce(OwnedFd) -> moat_runtime::Result<()>,
     ) -> anyhow::Result<Recording<Written>> {
-        // Made first: a path that can't be written is no reason to bother the sandbox.
-        let file = create(path)?;
-        Recording::begin("writing a trace", start, move |from| trace::write(from, file))
+        Recording::into_file("writing a trace", path, start, trace::write)
     }
 
     /// Waits until the trace is whole.
@@ -66,8 +76,7 @@ impl Recording<Captured> {
         path: &Path,
         start: impl FnOnce(OwnedFd) -> moat_runtime::Result<()>,
     ) -> anyhow::Result<Recording<Captured>> {
-        let file = create(path)?;
-        Recording::begin("writing packets", start, move |from| capture::write(from, file))
+        Recording::into_file("writing packets", path, start, capture::write)
     }
 
     /// Waits until the file is whole.

@@ -168,8 +168,8 @@ impl<T: HostTree> HostFs<T> {
         HostFs::mount(dev, &Weak::new(), tree, trust, SpecialNodes::default())
     }
 
-    /// As [`HostFs::new`], told whose the sockets and FIFOs are (`tree` has to make and open them), and where device numbers come from for what the host has
-    /// mounted below the root.
+    /// As [`HostFs::new`], told whose the sockets and FIFOs are (`tree` has to make and open them), and where device numbers come from
+    /// for what the host has mounted below the root.
     ///
     /// # Errors
     /// As there.

@@ -17,7 +17,6 @@ use moat_vfs::inode::{
     Access, BoundSocket, Cache, Hold, Inode, Metadata, NewNode, NodeKind, OpenContext, RenameFlags, SetAttr,
     permission_by_acl,
 };
-
 use moat_vfs::outside::AsksHost;
 
 use super::{HostInode, Opening, reach};

@@ -485,7 +485,8 @@ TEST(flow_control) {
     make_pty();
     type("\023"); // ^S
     OK(fcntl(slave, F_SETFL, O_RDWR | O_NONBLOCK));
-    sleep_ms(5);
+    struct pollfd writable = {slave, POLLOUT, 0};
+    EVENTUALLY(poll(&writable, 1, 0) == 0);
     ERR(write(slave, "held", 4), EAGAIN);
     type("\021"); // ^Q
     EVENTUALLY(write(slave, "free", 4) == 4);

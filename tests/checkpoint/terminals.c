@@ -116,6 +116,10 @@ TEST(a_slave_that_is_closed) {
 TEST(stopped_output) {
     int slave, master = pty(&slave), status;
     put(master, "\023");
+    // What is typed arrives a moment later: then the slave takes no more.
+    struct pollfd writable = {slave, POLLOUT, 0};
+    while (poll(&writable, 1, 0))
+        usleep(1000);
     pid_t child = fork();
     if (!child) {
         put(slave, "held");

@@ -1,13 +1,12 @@
 """Plays the part of a shim for terminals: console.py RUNTIME DIRECTORY"""
 
-import array
 import os
-import socket
 import subprocess
 import sys
 import time
 
-from terminal_session import PROMPT, SHELL, TerminalSession
+from console_socket import Console
+from terminal_session import PROMPT, SHELL
 
 runtime, work = sys.argv[1:]
 here = os.path.dirname(os.path.abspath(__file__))
@@ -19,29 +18,6 @@ def oci(*arguments):
         print("status", result.returncode, arguments[0])
         print(result.stderr, file=sys.stderr)
     return result.stdout
-
-
-class Console(TerminalSession):
-    """A socket at which the runtime delivers one terminal."""
-
-    def __init__(self, name):
-        super().__init__()
-        self.path = os.path.join(work, name)
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.listener.bind(self.path)
-        self.listener.listen(1)
-        self.listener.settimeout(20)
-
-    def receive(self):
-        connection, _ = self.listener.accept()
-        message, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(16))
-        descriptors = array.array("i")
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                descriptors.frombytes(data[: len(data) - len(data) % 4])
-        print("console:", len(descriptors), "descriptor", message.decode().rstrip("\0").startswith("/"))
-        self.fd = descriptors[0]
-        os.unlink(self.path)
 
 
 def converse(console):
@@ -69,13 +45,13 @@ def stopped(name):
 
 patch = '{"process": {"terminal": true, "env": ["PATH=/usr/bin:/bin", "PS1=PROMPT> ", "HISTFILE=", "TERM=dumb"]}}'
 subprocess.run([sys.executable, here + "/bundle.py", work + "/box", patch, *SHELL], check=True)
-console = Console("c1")
+console = Console(work + "/c1")
 oci("create", "--bundle", work + "/box", "--console-socket", console.path, "box")
 console.receive()
 oci("start", "box")
 converse(console)
 
-executed = Console("c2")
+executed = Console(work + "/c2")
 oci("exec", "-d", "--tty", "--console-socket", executed.path, "--pid-file", work + "/pid", "box", *SHELL)
 executed.receive()
 converse(executed)
@@ -89,5 +65,5 @@ oci("delete", "box")
 # Without a socket there is nowhere to send it to; and a socket without a terminal is a mistake too.
 oci("create", "--bundle", work + "/box", "none")
 subprocess.run([sys.executable, here + "/bundle.py", work + "/plain", "{}", "true"], check=True)
-console = Console("c3")
+console = Console(work + "/c3")
 oci("create", "--bundle", work + "/plain", "--console-socket", console.path, "plain")

@@ -106,6 +106,9 @@ pub struct SandboxState {
     /// Pseudo-terminals.
     #[serde(default)]
     pub ptys: Table<PtyState>,
+    /// Terminals of the host.
+    #[serde(default)]
+    pub host_terminals: Table<HostTerminalState>,
     /// System V objects.
     #[serde(default)]
     pub system_v: SystemVState,

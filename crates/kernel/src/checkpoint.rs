@@ -30,7 +30,7 @@ use crate::process::container::ContainerGroup;
 use crate::seccomp::Filter;
 use crate::spawn::{ContainerPlace, Process};
 
-pub use restore::{Opened, RestoreRequest, restore};
+pub use restore::{GivenTerminal, Opened, RestoreRequest, restore};
 pub use save::{Saved, save, survey};
 
 /// A container as the configuration has made it.

@@ -22,14 +22,16 @@ const CONSOLE: DeviceId = DeviceId::new(5, 1);
 /// Major number of the slaves of ptys.
 const SLAVE_MAJOR: u32 = 136;
 
-/// Gives the init's terminal, if stdin is one, its names. A root without a writable /dev has no console.
+/// Gives the init's terminal, if stdin is one, its names. A root without a writable /dev has no /dev/console.
 pub(crate) fn set_up(
     files: &mut [Arc<OpenFile>],
     namespace: &MountNamespace,
     container: &ContainerGroup,
     creds: &Credentials,
-) {
-    let Some(terminal) = files.first().and_then(terminal_of) else { return };
+) -> Option<Arc<HostTerminal>> {
+    let terminal = files.first().and_then(terminal_of)?;
+    // Also where it gets no name: an image knows it by this.
+    terminal.set_console();
     let node = make_console(namespace, creds);
     let named = name(files, namespace, creds);
     if let Ok(node) = node {
@@ -37,8 +39,9 @@ pub(crate) fn set_up(
         if named == Named::No {
             show_as(files, &terminal, &node);
         }
-        container.set_console(terminal);
+        container.set_console(terminal.clone());
     }
+    Some(terminal)
 }
 
 /// Whether a terminal has a name in the container's devpts.

@@ -249,7 +249,9 @@ async fn first_process(
     namespace: &MountNamespace,
     fds: Vec<OwnedFd>,
 ) -> Result<RestoredContainer, BootError> {
-    let set_up = |files: &mut [_], creds: &_| console::set_up(files, namespace, &member.processes, creds);
+    let set_up = |files: &mut [_], creds: &_| {
+        console::set_up(files, namespace, &member.processes, creds);
+    };
     let request = process::request(process, member, fds, set_up).map_err(|e| e.into_boot(process))?;
     // Known by number: a restore gets others in their place.
     let donated = request.fds.snapshot().into_iter().map(|(_, file, _)| file).collect();

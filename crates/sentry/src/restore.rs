@@ -6,8 +6,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use moat_abi::tty::Winsize;
 use moat_control::BootError;
 use moat_control::spec::{ContainerSpec, PageLoading, RestoreSpec};
+use moat_fs_host::terminal::{HostTerminal, Window};
 use moat_fs_proc::sysctl::{self, Scope};
 use moat_image::directory::Image;
 use moat_image::state::SettingState;
@@ -16,12 +18,13 @@ use moat_kernel::Kernel;
 use moat_kernel::checkpoint::{KnownProcesses, MostLimits, RestoreRequest, restore};
 use moat_kernel::spawn::PreparedProcess;
 use moat_mm::PageSource;
+use moat_tty::Terminal;
 use moat_vfs::cred::Credentials;
 use moat_vfs::persist::{Bounds, Contents, Restorer};
 use moat_vfs::{Cap, OpenFile};
 
 use crate::container::Membership;
-use crate::process;
+use crate::{console, process};
 use moat_jail::DonatedFiles;
 
 /// What came out of an image.
@@ -52,7 +55,7 @@ pub(crate) async fn container(
     let Image { header, state, pages } = Image::read(&state, pages).map_err(failed)?;
     fits(&header.cpu_features, &state).map_err(failed)?;
     let (creds, limits) = process::bounds(&spec.process, kernel).map_err(|e| e.into_boot(&spec.process))?;
-    let donated = process::import(kernel, fds, &creds).map_err(|e| e.into_boot(&spec.process))?;
+    let mut donated = process::import(kernel, fds, &creds).map_err(|e| e.into_boot(&spec.process))?;
     // Whoever may raise hard limits is not held by those of the configuration.
     let raises = creds.permitted.contains(Cap::SYS_RESOURCE);
     set_again(kernel, &state, member, &creds).map_err(failed)?;
@@ -64,8 +67,12 @@ pub(crate) async fn container(
     member.fs.namespace.mounts().iter().for_each(|mount| mount.fs().made());
     let contents = Contents { pages: &pages, memfds };
     let namespace = member.fs.namespace.clone();
-    let restorer = Restorer::new(&state, &kernel.vfs, namespace, &bounds, &contents).map_err(failed)?;
-    let open_files = || files::open_all(&restorer, kernel, member, &donated);
+    let restorer = Restorer::new(&state, &kernel.vfs, namespace.clone(), &bounds, &contents).map_err(failed)?;
+    // In the trees of the image: before its pseudo-terminals, so that it has the name that it had.
+    let console = console::set_up(&mut donated, &namespace, &member.processes, &bounds.init);
+    let console = console.map(|terminal| Console::settle(terminal, spec.process.console_size, &state)).transpose();
+    let given = files::Given { donated: &donated, console: console.map_err(failed)? };
+    let open_files = || files::open_all(&restorer, kernel, member, &given);
     let pages = match image.loading {
         PageLoading::Mapped => PageSource::mapped(pages).map_err(failed)?,
         PageLoading::Copied => PageSource::copied(pages),
@@ -82,6 +89,34 @@ pub(crate) async fn container(
     };
     let (prepared, known) = restore(&request).await.map_err(failed)?;
     Ok(RestoredContainer { prepared, known, donated })
+}
+
+/// The console that a container is given anew.
+struct Console {
+    terminal: Arc<HostTerminal>,
+    /// Compared with that of the image.
+    window: Window,
+}
+
+impl Console {
+    fn settle(
+        terminal: Arc<HostTerminal>,
+        size: Option<(u16, u16)>,
+        state: &SandboxState,
+    ) -> Result<Console, ImageError> {
+        // What the configuration says counts for this container, whatever size the image's had.
+        if let Some((ws_row, ws_col)) = size {
+            let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+            let failed = |errno| ImageError::Unfit(format!("setting the size of the terminal: {errno}"));
+            terminal.set_winsize(size).map_err(failed)?;
+        }
+        // One that was made without a terminal leaves this one as it is.
+        let window = match state.host_terminals.iter().find(|saved| saved.console) {
+            Some(saved) => terminal.settle(saved)?,
+            None => Window::Same,
+        };
+        Ok(Console { terminal, window })
+    }
 }
 
 /// Whether programs that ran where the image was made can go on here.

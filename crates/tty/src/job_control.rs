@@ -16,7 +16,7 @@ use moat_sync::{LockClass, Mutex};
 
 use crate::terminal::Terminal;
 
-pub use persist::{hung_up_foreground, set_hung_up_foreground};
+pub use persist::{hung_up_foreground, lost, set_hung_up_foreground};
 
 #[derive(Default)]
 struct Control {

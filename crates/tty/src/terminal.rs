@@ -5,8 +5,11 @@ use std::sync::Arc;
 use moat_abi::Result;
 use moat_abi::tty::{Termios2, Winsize};
 use moat_host::tty::When;
+use moat_image::Refusal;
+use moat_image::state::TerminalRef;
 use moat_vfs::file::File;
 use moat_vfs::inode::OpenContext;
+use moat_vfs::persist::SaveFiles;
 
 use crate::job_control::JobControl;
 
@@ -41,4 +44,9 @@ pub trait Terminal: Send + Sync {
     /// # Errors
     /// EIO.
     fn set_winsize(&self, new: Winsize) -> Result<()>;
+    /// Its name in an image.
+    ///
+    /// # Errors
+    /// One that is outside of what is being saved.
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<TerminalRef, Refusal>;
 }

@@ -10,8 +10,8 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::{NetNamespace, Pid};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
-    MqueueState, OpenFileKind, OpenFileState, PathState, PipeState, PtyState, TcpEndState, TcpSocketState,
-    UdpSocketState, UnixEndpointState, UnixSocketState,
+    HostTerminalState, MqueueState, OpenFileKind, OpenFileState, PathState, PipeState, PtyState, TcpEndState,
+    TcpSocketState, UdpSocketState, UnixEndpointState, UnixSocketState,
 };
 use moat_image::{Interner, Ref, Refusal};
 use moat_mm::Mappable;
@@ -176,6 +176,9 @@ pub trait SaveFiles {
 
     /// Pseudo-terminals, each by its address.
     fn ptys(&mut self) -> &mut Interner<PtyState>;
+
+    /// Terminals of the host, each by its address.
+    fn host_terminals(&mut self) -> &mut Interner<HostTerminalState>;
 
     /// Whether a network namespace is the container's.
     ///

@@ -14,12 +14,15 @@ use moat_abi::stat::DeviceId;
 use moat_abi::tty::{LocalFlags, Termios2, Winsize};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_host::tty::When;
+use moat_image::Refusal;
+use moat_image::state::TerminalRef;
 use moat_sync::{LockClass, Mutex, WaitQueue};
 use moat_tty::ioctl::BackgroundOutput;
 use moat_tty::{JobControl, Terminal};
 use moat_vfs::caller::Caller;
 use moat_vfs::file::File;
 use moat_vfs::inode::OpenContext;
+use moat_vfs::persist::SaveFiles;
 
 use crate::ldisc::packet::Flush;
 use crate::ldisc::{Effects, LineDiscipline};
@@ -294,5 +297,11 @@ impl Terminal for Pty {
             self.control.signal_foreground(Signal::SIGWINCH);
         }
         Ok(())
+    }
+
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<TerminalRef, Refusal> {
+        // All devpts of the container were saved before any session.
+        let name = saver.ptys().name_of(std::ptr::from_ref(self).addr());
+        name.map(TerminalRef::Pty).ok_or_else(|| Refusal::new("a controlling terminal outside of the sandbox"))
     }
 }

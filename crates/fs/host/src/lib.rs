@@ -6,6 +6,7 @@
 //! - [`mod@file`], [`dir`], [`ioctl`]: open regular files, open directories, and requests on either.
 //! - [`fifo`]: FIFOs that are shared with the host; [`devices`]: the numbers of what the host has mounted in a tree.
 //! - [`stdio`]: descriptors that came from outside as they are: pipes, terminals, sockets.
+//! - [`severed`]: those of a container that is out of an image, where nobody gives them anew.
 //! - [`terminal`]: a terminal among them, with the guest's own job control.
 //!
 //! # Invariants
@@ -27,6 +28,7 @@ pub mod ioctl;
 mod kept;
 mod listing;
 mod locks;
+pub mod severed;
 pub mod stdio;
 pub mod terminal;
 pub mod tree;

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, PollEvents, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_sync::reactor::Watch;
 use moat_sync::{WaitQueue, block_in_place};
 use moat_vfs::OpenFile;
@@ -19,6 +21,7 @@ use moat_vfs::caller::Caller;
 use moat_vfs::cred::Credentials;
 use moat_vfs::file::{Admission, File, JobControlAccess, Seekable, SyncKind};
 use moat_vfs::inode::{Inode, Metadata};
+use moat_vfs::persist::SaveFiles;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::SeekFrom;
 use rustix::io::ReadWriteFlags;
@@ -186,6 +189,17 @@ impl File for HostStream {
                 ready
             }
             Err(_) => PollEvents::ERR,
+        }
+    }
+
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+        match &self.terminal {
+            Some(terminal) => terminal.save_file(f, saver),
+            // Those of the init are known by their numbers.
+            None => {
+                let meta = f.metadata().map_err(|errno| Refusal::new(format!("a descriptor of the host ({errno})")))?;
+                crate::severed::save(f, &meta)
+            }
         }
     }
 

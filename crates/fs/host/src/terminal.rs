@@ -3,13 +3,17 @@
 //! Line editing and echo are the host's; sessions and foreground groups are the guest's own. The host sends its signals
 //! (^C, window changes) to the `moat` command, which hands them on to the foreground group.
 
+mod persist;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use moat_abi::tty::{FIONREAD, LocalFlags, TCFLSH, TCSBRK, TCXONC, TIOCOUTQ, Termios2, Winsize};
 use moat_abi::{Errno, Result};
 use moat_host::tty::{self, When};
+use moat_image::Refusal;
+use moat_image::state::TerminalRef;
 use moat_sync::block_in_place;
 use moat_tty::ioctl::{BackgroundOutput, End, put};
 use moat_tty::{JobControl, Terminal};
@@ -17,14 +21,19 @@ use moat_vfs::OpenFile;
 use moat_vfs::caller::Caller;
 use moat_vfs::file::{Admission, File, JobControlAccess};
 use moat_vfs::inode::OpenContext;
+use moat_vfs::persist::SaveFiles;
 
 use crate::stdio::HostStream;
+
+pub use persist::{Window, open_again};
 
 /// A terminal of the host.
 pub struct HostTerminal {
     pub(crate) fd: Arc<OwnedFd>,
     rdev: AtomicU64,
     control: JobControl,
+    /// Whether it is the console of the container, which comes back with it.
+    console: AtomicBool,
 }
 
 impl Terminal for HostTerminal {
@@ -56,11 +65,15 @@ impl Terminal for HostTerminal {
     fn set_winsize(&self, new: Winsize) -> Result<()> {
         tty::set_winsize(&self.fd, new)
     }
+
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<TerminalRef, Refusal> {
+        Ok(TerminalRef::Host { host: self.save_terminal(saver)? })
+    }
 }
 
 impl HostTerminal {
     pub(crate) fn new(fd: Arc<OwnedFd>, rdev: u64) -> HostTerminal {
-        HostTerminal { fd, rdev: AtomicU64::new(rdev), control: JobControl::default() }
+        HostTerminal { fd, rdev: AtomicU64::new(rdev), control: JobControl::default(), console: AtomicBool::new(false) }
     }
 
     /// Sets the device number by which the guest knows it, instead of the host's.

@@ -9,7 +9,7 @@ use super::lock::{HeldState, OwnerState, ProcessLockState};
 use super::mount::{MountState, PathState};
 use super::mqueue::MqueueState;
 use super::socket::SocketFileState;
-use super::terminal::PtyState;
+use super::terminal::{HostTerminalState, PtyState};
 use super::tree::NodeState;
 use crate::refs::{Named, Ref};
 
@@ -110,6 +110,49 @@ pub enum OpenFileKind {
     PtyMaster(PtyMasterState),
     /// Its slave.
     PtySlave(PtySlaveState),
+    /// A terminal of the host, which the init has not brought along by this descriptor.
+    HostTerminal(HostTerminalFileState),
+    /// A stream to the outside that a process which joined the container was started with.
+    Severed(SeveredState),
+}
+
+/// An opening of a terminal of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostTerminalFileState {
+    /// The terminal.
+    pub terminal: Ref<HostTerminalState>,
+    /// What it was opened by, if that is in the container.
+    pub path: Option<PathState>,
+    /// How it is shown otherwise.
+    #[serde(with = "serde_bytes")]
+    pub shown: Vec<u8>,
+    /// The number of its inode.
+    pub ino: u64,
+}
+
+/// A stream whose other end is outside, held by whoever had the process started: when it is restored, that one is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeveredState {
+    /// What it is.
+    pub kind: SeveredKind,
+    /// How it is shown.
+    #[serde(with = "serde_bytes")]
+    pub shown: Vec<u8>,
+    /// The number of its inode.
+    pub ino: u64,
+}
+
+/// What a stream to the outside was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SeveredKind {
+    /// A pipe.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// A terminal.
+    Terminal,
+    /// /dev/null, which leads nowhere anyway.
+    Null,
 }
 
 /// An open master of a pseudo-terminal.

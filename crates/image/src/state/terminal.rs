@@ -92,11 +92,42 @@ pub enum EchoState {
     EraseTab { columns: u8, from_line_start: bool },
 }
 
+/// A terminal of the host: its lines are the host's, whose other end is not in the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostTerminalState {
+    /// It is the container's console, which is given anew. Others are gone after a restore, as if somebody had hung them up.
+    pub console: bool,
+    /// Input, output, control and local modes.
+    pub modes: [u32; 4],
+    /// The line discipline's number.
+    pub line: u8,
+    /// Control characters.
+    #[serde(with = "serde_bytes")]
+    pub control: Vec<u8>,
+    /// Speeds of input and output.
+    pub speeds: (u32, u32),
+    /// Rows, columns, and both in pixels.
+    pub winsize: [u16; 4],
+}
+
+/// A terminal of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TerminalRef {
+    /// A pseudo-terminal of the sandbox.
+    Pty(Ref<PtyState>),
+    /// One of the host.
+    Host {
+        /// Which one.
+        host: Ref<HostTerminalState>,
+    },
+}
+
 /// The terminal of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControllingTerminalState {
     /// Which one.
-    pub terminal: Ref<PtyState>,
+    pub terminal: TerminalRef,
     /// The foreground process group.
     pub foreground: ForegroundState,
 }
@@ -110,6 +141,10 @@ pub enum ForegroundState {
     Group(i32),
     /// A group that is gone.
     Gone,
+}
+
+impl Named for HostTerminalState {
+    const WHAT: &'static str = "terminal";
 }
 
 impl Named for PtyState {

@@ -8,7 +8,9 @@ use moat_abi::prctl::UTS_LEN;
 use moat_abi::signal::{SigSet, Signal};
 use moat_identity::{Limit, Limits, Pid, ProcessGroup, Resource, Session};
 use moat_image::refs::find;
-use moat_image::state::{ProcessState, SandboxState, SeccompFilterState, TaskState as SavedTask};
+use moat_image::state::{
+    ForegroundState, ProcessState, SandboxState, SeccompFilterState, TaskState as SavedTask, TerminalRef,
+};
 use moat_image::{ImageError, Ref};
 use moat_mm::PageSource;
 use moat_sync::{LockClass, Mutex};
@@ -53,6 +55,16 @@ pub struct Opened {
     pub files: Vec<Arc<OpenFile>>,
     /// The pseudo-terminals.
     pub terminals: Vec<Arc<dyn Terminal>>,
+    /// The terminals of the host; none where it is gone.
+    pub host_terminals: Vec<Option<GivenTerminal>>,
+}
+
+/// A terminal of the host in the place of another one.
+pub struct GivenTerminal {
+    /// It.
+    pub terminal: Arc<dyn Terminal>,
+    /// Its window has another size.
+    pub resized: bool,
 }
 
 /// Makes the processes of an image; nothing of them runs before [`PreparedProcess::start`].
@@ -348,8 +360,9 @@ impl<'a> Made<'a> {
     /// Descriptors and directories, which may be in /proc of the processes that are there by now.
     fn files(&self, state: &SandboxState) -> Result<(), ImageError> {
         let files = self.request.files;
-        let Opened { files: open_files, terminals } = (self.request.open_files)()?;
-        self.terminals(state, &terminals)?;
+        let opened = (self.request.open_files)()?;
+        self.terminals(state, &opened)?;
+        let open_files = opened.files;
         for (table, saved) in self.fd_tables.iter().zip(state.fd_tables.iter()) {
             files.fill_fd_table(table, saved, &open_files)?;
         }
@@ -363,12 +376,27 @@ impl<'a> Made<'a> {
     }
 
     /// Gives sessions their controlling terminals.
-    fn terminals(&self, state: &SandboxState, terminals: &[Arc<dyn Terminal>]) -> Result<(), ImageError> {
+    fn terminals(&self, state: &SandboxState, opened: &Opened) -> Result<(), ImageError> {
         // A group's id is that of its pid.
         let group = |number| self.request.container.place.pid_ns.lookup(number).map(|pid| pid.id);
         for (session, saved) in self.sessions.iter().zip(state.sessions.iter()) {
             if let Some(of) = &saved.terminal {
-                JobControl::restore(find(terminals, of.terminal)?, session, of.foreground, group)?;
+                let (terminal, resized) = match of.terminal {
+                    TerminalRef::Pty(name) => (Some(find(&opened.terminals, name)?), false),
+                    TerminalRef::Host { host } => match find(&opened.host_terminals, host)? {
+                        Some(given) => (Some(&given.terminal), given.resized),
+                        None => (None, false),
+                    },
+                };
+                match (terminal, of.foreground) {
+                    (Some(terminal), foreground) => JobControl::restore(terminal, session, foreground, group)?,
+                    (None, ForegroundState::Group(number)) => moat_tty::job_control::lost(session, group(number)),
+                    (None, _) => moat_tty::job_control::lost(session, None),
+                }
+                // As if the window of the old one had been changed.
+                if let Some(terminal) = terminal.filter(|_| resized) {
+                    terminal.job_control().signal_foreground(Signal::SIGWINCH);
+                }
             }
             if let Some(id) = saved.hung_up.and_then(group) {
                 moat_tty::job_control::set_hung_up_foreground(session, id);

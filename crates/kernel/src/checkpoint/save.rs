@@ -237,8 +237,7 @@ impl<'a> Walk<'a> {
             None => None,
             // Session and terminal point at each other: one without the other would be a lie.
             Some(tty) => {
-                let name = self.files.ptys().name_of(address(&tty));
-                let terminal = name.ok_or_else(|| Refusal::new("a controlling terminal outside of the sandbox"))?;
+                let terminal = tty.save(&mut self.files)?;
                 Some(ControllingTerminalState { terminal, foreground: tty.job_control().save_foreground() })
             }
         };

@@ -9,13 +9,15 @@ use moat_fs_anon::eventfd::Take;
 use moat_fs_anon::pipe::{End, Pipe};
 use moat_fs_anon::{EventFd, SignalFd, TimerFd};
 use moat_fs_devpts::RestoredPtys;
+use moat_fs_host::severed;
+use moat_fs_host::terminal::{self, Window};
 use moat_fs_mqueue::{NamespaceQueues, RestoredQueues};
 use moat_identity::{NetNamespace, PidNamespace};
 use moat_image::refs::find;
-use moat_image::state::{OpenFileKind, OpenFileState, PathState, PidFdState, PipeState, SocketRef};
+use moat_image::state::{HostTerminalState, OpenFileKind, OpenFileState, PathState, PidFdState, PipeState, SocketRef};
 use moat_image::{ImageError, Ref};
 use moat_kernel::Kernel;
-use moat_kernel::checkpoint::Opened;
+use moat_kernel::checkpoint::{GivenTerminal, Opened};
 use moat_kernel::process::pidfd;
 use moat_vfs::epoll::Epoll;
 use moat_vfs::inotify::Inotify;
@@ -23,7 +25,25 @@ use moat_vfs::persist::{Restorer, hold_again, owner_of};
 use moat_vfs::socket::{RestoreSockets, RestoredSockets};
 use moat_vfs::{Credentials, OpenFile, Path, Vfs};
 
+use super::Console;
 use crate::container::Membership;
+
+/// What the container is given anew.
+pub(super) struct Given<'a> {
+    /// The init's descriptors.
+    pub(super) donated: &'a [Arc<OpenFile>],
+    /// The terminal that it has for its console.
+    pub(super) console: Option<Console>,
+}
+
+impl Given<'_> {
+    /// What a terminal of an image comes back as.
+    fn terminal(&self, saved: &HostTerminalState) -> Option<GivenTerminal> {
+        // Nobody gives a terminal that exec was run on again.
+        let Console { terminal, window } = self.console.as_ref().filter(|_| saved.console)?;
+        Some(GivenTerminal { terminal: terminal.clone(), resized: *window == Window::Changed })
+    }
+}
 
 /// All open files of an image, by their numbers.
 ///
@@ -33,7 +53,7 @@ pub(super) fn open_all(
     restorer: &Restorer<'_>,
     kernel: &Arc<Kernel>,
     member: &Membership,
-    donated: &[Arc<OpenFile>],
+    given: &Given<'_>,
 ) -> Result<Opened, ImageError> {
     let (state, vfs, ns) = (restorer.state(), &kernel.vfs, &*member.place.pid_ns);
     let pipes = state.pipes.iter().map(|pipe| RestoredPipe::make(restorer, vfs, pipe)).collect::<Result<_, _>>()?;
@@ -58,7 +78,7 @@ pub(super) fn open_all(
     let queues = NamespaceQueues::of(vfs.tables(), &member.place.namespaces.ipc);
     let queues = RestoredQueues::make(queues, kernel, ns, state.mqueues.iter())?;
     let mut opener =
-        Opener { restorer, kernel, ns, net, donated, pipes, unix, inet, queues, ptys: RestoredPtys::make(restorer)? };
+        Opener { restorer, kernel, ns, net, given, pipes, unix, inet, queues, ptys: RestoredPtys::make(restorer)? };
     let files = state.open_files.iter().map(|file| opener.open(file)).collect::<Result<Vec<_>, _>>()?;
     opener.unix.fill(&files)?;
     if let Some(inet) = &opener.inet {
@@ -91,7 +111,8 @@ pub(super) fn open_all(
             instance.watch_again(saved, path)?;
         }
     }
-    Ok(Opened { files, terminals: ptys.terminals() })
+    let host_terminals = state.host_terminals.iter().map(|saved| given.terminal(saved)).collect();
+    Ok(Opened { files, terminals: ptys.terminals(), host_terminals })
 }
 
 struct RestoredPipe {
@@ -119,7 +140,7 @@ struct Opener<'a> {
     kernel: &'a Arc<Kernel>,
     ns: &'a PidNamespace,
     net: &'a Arc<NetNamespace>,
-    donated: &'a [Arc<OpenFile>],
+    given: &'a Given<'a>,
     pipes: Vec<RestoredPipe>,
     unix: Box<dyn RestoredSockets + 'a>,
     inet: Option<Box<dyn RestoredSockets + 'a>>,
@@ -163,6 +184,13 @@ impl Opener<'_> {
             }
             OpenFileKind::PtyMaster(saved) => self.ptys.open_master(saved, self.restorer, flags, &creds)?,
             OpenFileKind::PtySlave(saved) => self.ptys.open_slave(saved, self.restorer, flags, &creds)?,
+            OpenFileKind::HostTerminal(saved) => {
+                // Its other openings belong to the same terminal; without one they have hung up.
+                let console = self.restorer.state().host_terminals.get(saved.terminal)?.console;
+                let terminal = self.given.console.as_ref().filter(|_| console).map(|console| &console.terminal);
+                terminal::open_again(terminal, saved, self.restorer, vfs, flags, &creds)?
+            }
+            OpenFileKind::Severed(saved) => severed::restore(vfs, saved, flags, &creds)?,
             OpenFileKind::Epoll(_) => vfs.open_anon("[eventpoll]", Epoll::new(), flags, &creds),
         };
         Ok(open)
@@ -186,7 +214,7 @@ impl Opener<'_> {
     }
 
     fn donated(&self, number: u32, file: &OpenFileState) -> Result<Arc<OpenFile>, ImageError> {
-        let given = usize::try_from(number).ok().and_then(|at| self.donated.get(at));
+        let given = usize::try_from(number).ok().and_then(|at| self.given.donated.get(at));
         let given = given.ok_or_else(|| {
             ImageError::Unfit(format!("the init was started with a descriptor {number}, which is to be given again"))
         })?;

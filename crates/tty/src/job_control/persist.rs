@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use moat_abi::siginfo::{SI_KERNEL, SigInfo};
+use moat_abi::signal::Signal;
 use moat_identity::Session;
 use moat_image::ImageError;
 use moat_image::state::ForegroundState;
@@ -57,6 +59,14 @@ pub fn hung_up_foreground(session: &Session) -> Option<i32> {
     let state = session.extensions.get::<super::SessionState>()?;
     let old = state.0.lock().old_foreground;
     session.process_group(old).map(|group| group.pid().number())
+}
+
+/// Takes the terminal, which is gone, from a session whose `foreground` group is this: its leader is told, and the group when that one
+/// ends, as of any hang-up.
+pub fn lost(session: &Arc<Session>, foreground: Option<u64>) {
+    set_hung_up_foreground(session, foreground.unwrap_or_default());
+    session.signal_leader(SigInfo::new(Signal::SIGHUP, SI_KERNEL));
+    session.signal_leader(SigInfo::new(Signal::SIGCONT, SI_KERNEL));
 }
 
 /// Says which group was in the foreground when the session's terminal was hung up.

@@ -6,9 +6,9 @@ use moat_abi::fs::FileType;
 use moat_identity::{Credentials, NetNamespace, Pid, UserNamespace};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
-    CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableState, MountState,
-    MqueueState, OpenFileKind, OpenFileState, PathState, PipeState, PtyState, SandboxState, TcpEndState,
-    TcpSocketState, UdpSocketState, UnixEndpointState, UnixSocketState, UnnamedFileState,
+    CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, HostTerminalState,
+    MappableState, MountState, MqueueState, OpenFileKind, OpenFileState, PathState, PipeState, PtyState, SandboxState,
+    TcpEndState, TcpSocketState, UdpSocketState, UnixEndpointState, UnixSocketState, UnnamedFileState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 
@@ -46,6 +46,7 @@ pub struct Saver {
     udp_sockets: Interner<UdpSocketState>,
     mqueues: Interner<MqueueState>,
     ptys: Interner<PtyState>,
+    host_terminals: Interner<HostTerminalState>,
     /// Locks and leases that were met.
     pub(super) locks: usize,
     leases: usize,
@@ -94,6 +95,7 @@ impl Saver {
             udp_sockets: Interner::default(),
             mqueues: Interner::default(),
             ptys: Interner::default(),
+            host_terminals: Interner::default(),
             locks: 0,
             leases: 0,
             remembered: Vec::new(),
@@ -247,6 +249,7 @@ impl Saver {
         state.udp_sockets = self.udp_sockets.finish()?;
         state.mqueues = self.mqueues.finish()?;
         state.ptys = self.ptys.finish()?;
+        state.host_terminals = self.host_terminals.finish()?;
         Ok(self.pages)
     }
 }
@@ -351,6 +354,10 @@ impl SaveFiles for Saver {
 
     fn ptys(&mut self) -> &mut Interner<PtyState> {
         &mut self.ptys
+    }
+
+    fn host_terminals(&mut self) -> &mut Interner<HostTerminalState> {
+        &mut self.host_terminals
     }
 
     fn network(&self, net: &NetNamespace) -> Result<(), Refusal> {

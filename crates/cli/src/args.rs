@@ -22,7 +22,8 @@ pub(crate) use global::{
 };
 use lenient::{lenient, with_two_dashes};
 pub(crate) use lifecycle::{
-    Checkpoint, CloneContainer, Create, Delete, Id, Image, ImageCommand, Kill, List, ListFormat, Ps, Restore, Run, Wait,
+    Checkpoint, CloneContainer, Compression, Create, Delete, Id, Image, ImageCommand, Kill, List, ListFormat, Ps,
+    Restore, Run, Wait,
 };
 pub(crate) use metrics::{ExportMetrics, MetricServer, Top, Usage};
 pub(crate) use resources::{Events, Update};

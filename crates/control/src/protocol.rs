@@ -107,13 +107,16 @@ pub enum Request {
     ListTraceSessions,
     /// Ends all processes of a container other than the root container and forgets it.
     DestroyContainer(String),
-    /// Saves the sandbox of this container into the two files that come with the message, `state` and `pages`, which are empty.
+    /// Saves the sandbox of this container into the two files that come with the message, `state` and `pages`, which are empty. If more
+    /// come, they are the files of the image that it is to be based on: `state`, `pages`, and the pages of those that one is based on.
     /// Restoring is part of making a sandbox: [`crate::spec::RestoreSpec`].
     Checkpoint {
         /// The container.
         id: String,
         /// What becomes of it when all is saved.
         then: AfterCheckpoint,
+        /// How pages are written.
+        compression: PageCompression,
     },
     /// Begins a profile of the sandbox: [`Response::Done`] once it is under way. What is seen goes, as records of
     /// [`crate::profile`], to the pipe that comes with the message. It ends with [`Request::StopProfile`], when the pipe's other
@@ -163,6 +166,17 @@ pub struct ExecuteArgs {
     pub preserved: Vec<FdNumber>,
     /// What happens to it when the connection closes.
     pub lifetime: ExecLifetime,
+}
+
+/// How pages of an image are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PageCompression {
+    /// As they are.
+    None,
+    /// LZ4.
+    Lz4,
+    /// Zstandard.
+    Zstd,
 }
 
 /// What becomes of a container that has been saved.

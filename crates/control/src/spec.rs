@@ -138,12 +138,14 @@ pub struct ContainerSpec {
 }
 
 /// The files of an image, open for reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreSpec {
     /// What it is, and the kernel's state.
     pub state: FdNumber,
     /// Guest memory.
     pub pages: FdNumber,
+    /// That of the images that it is based on, the nearest first.
+    pub bases: Vec<FdNumber>,
     /// How guests get it.
     pub loading: PageLoading,
 }

@@ -1,16 +1,20 @@
 //! The directory of an image: made beside its place and renamed, so that it is complete or not there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::ImageError;
 use crate::header::{self, Header, KERNEL};
+use crate::length;
 use crate::pages::Pages;
 use crate::state::SandboxState;
 
 pub use crate::error::{PAGES, STATE};
+
+/// A link to the image that this one is based on.
+const BASE: &str = "base";
 
 /// Bytes of the largest `state` that is read.
 const MAX_STATE: u64 = 2 << 30;
@@ -27,11 +31,11 @@ pub struct NewImage {
 }
 
 impl NewImage {
-    /// Begins an image that is to be at `place`, which must not exist or be an empty directory.
+    /// Begins an image that is to be at `place`, which must not exist or be an empty directory; `base` is that of one that it is based on.
     ///
     /// # Errors
-    /// EEXIST if there is something; those of the directory above.
-    pub fn create(place: &Path) -> Result<NewImage, ImageError> {
+    /// EEXIST if there is something; those of the directory above, and of `base`.
+    pub fn create(place: &Path, base: Option<&Path>) -> Result<NewImage, ImageError> {
         let host = |what: &str, error| ImageError::host(format!("{what} {}", place.display()), error);
         match fs::read_dir(place).map(|mut entries| entries.next().is_none()) {
             Ok(true) => {}
@@ -48,7 +52,8 @@ impl NewImage {
         fs::DirBuilder::new().mode(0o700).create(&beside).map_err(|e| host("making the image", e))?;
         let file =
             |name| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(beside.join(name));
-        let files = file(STATE).and_then(|state| Ok((state, file(PAGES)?)));
+        let link = || base.map_or(Ok(()), |base| symlink(relative(above, base)?, beside.join(BASE)));
+        let files = link().and_then(|()| Ok((file(STATE)?, file(PAGES)?)));
         match files {
             Ok((state, pages)) => Ok(NewImage { place: place.to_owned(), beside, committed: false, state, pages }),
             Err(error) => {
@@ -90,16 +95,45 @@ fn above(place: &Path) -> &Path {
     place.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Opens the files of the image at `place`: `state` and `pages`.
+/// How an image that is in `above` finds the directory `base`, wherever both are moved to together.
+fn relative(above: &Path, base: &Path) -> std::io::Result<PathBuf> {
+    let (above, base) = (above.canonicalize()?, base.canonicalize()?);
+    let common = above.components().zip(base.components()).take_while(|(a, b)| a == b).count();
+    let up = above.components().skip(common).map(|_| Component::ParentDir);
+    // Out of the image's own directory first.
+    Ok([Component::ParentDir].into_iter().chain(up).chain(base.components().skip(common)).collect())
+}
+
+/// The files of an image, open for reading.
+#[derive(Debug)]
+pub struct ImageFiles {
+    /// What it is, and the kernel's state.
+    pub state: File,
+    /// Its own pages.
+    pub pages: File,
+    /// Those of the images that it is based on, the nearest first.
+    pub bases: Vec<File>,
+}
+
+/// Opens the files of the image at `place`.
 ///
 /// # Errors
-/// Those of open(2).
-pub fn open(place: &Path) -> Result<(File, File), ImageError> {
-    let file = |name| {
-        let path = place.join(name);
-        File::open(&path).map_err(|e| ImageError::host(format!("opening {}", path.display()), e))
-    };
-    Ok((file(STATE)?, file(PAGES)?))
+/// Those of open(2); a header that can't be read.
+pub fn open(place: &Path) -> Result<ImageFiles, ImageError> {
+    let file =
+        |path: PathBuf| File::open(&path).map_err(|e| ImageError::host(format!("opening {}", path.display()), e));
+    let (state, pages) = (file(place.join(STATE))?, file(place.join(PAGES))?);
+    let mut start = Vec::new();
+    // By its own description: the position of the other one is its reader's.
+    let header = file(place.join(STATE))?.take(length(header::MAX_START));
+    { header }.read_to_end(&mut start).map_err(|e| ImageError::host("reading state", e))?;
+    let mut directory = place.to_owned();
+    let mut bases = Vec::new();
+    for _ in header::begin(&start)?.0.bases {
+        directory.push(BASE);
+        bases.push(file(directory.join(PAGES))?);
+    }
+    Ok(ImageFiles { state, pages, bases })
 }
 
 /// An image that has been read.
@@ -117,7 +151,8 @@ impl Image {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(state: &File, pages: File) -> Result<Image, ImageError> {
+    pub fn read(files: ImageFiles) -> Result<Image, ImageError> {
+        let ImageFiles { state, pages, bases } = files;
         let len = state.metadata().map_err(|e| ImageError::host("looking at state", e))?.len();
         if len > MAX_STATE {
             return Err(ImageError::state(format!("it has {len} bytes, more than any image")));
@@ -125,19 +160,19 @@ impl Image {
         // By position: images that are not in a directory are read by several, through one description.
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
         state.read_exact_at(&mut bytes, 0).map_err(|e| ImageError::host("reading state", e))?;
-        Image::decode(&bytes, pages)
+        Image::decode(&bytes, pages, bases)
     }
 
     /// The image with these bytes as its `state`.
     ///
     /// # Errors
     /// As [`Image::read`].
-    pub fn decode(bytes: &[u8], pages: File) -> Result<Image, ImageError> {
+    pub fn decode(bytes: &[u8], pages: File, bases: Vec<File>) -> Result<Image, ImageError> {
         let (header, sections) = header::decode(bytes)?;
         let kernel = sections.iter().find(|(name, _)| name == KERNEL);
         let (_, kernel) = kernel.ok_or_else(|| ImageError::state("it has no kernel state"))?;
         let state = SandboxState::decode(kernel)?;
-        let pages = Pages::open(pages, header.id, header.pages_len)?;
+        let pages = Pages::open(pages, &header, bases)?;
         Ok(Image { header, state, pages })
     }
 

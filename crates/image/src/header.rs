@@ -12,13 +12,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Compression;
 use crate::error::ImageError;
 
 /// The first bytes of `state`.
 pub const MAGIC: [u8; 8] = *b"moat\x01img";
 
 /// The layout of [`crate::state`]. An older one is read (fields that it lacks have defaults), a newer one is refused by name.
-pub const SCHEMA: u32 = 1;
+///
+/// - 1: the first.
+/// - 2: pages may be compressed, or in another image.
+pub const SCHEMA: u32 = 2;
 
 /// Bytes before the header's CBOR.
 const FIXED: usize = 20;
@@ -44,9 +48,27 @@ pub struct Header {
     pub platform: String,
     /// Bytes of `pages`.
     pub pages_len: u64,
+    /// How pages are written.
+    #[serde(default)]
+    pub compression: Compression,
+    /// The images that have the pages which it lacks, the nearest first.
+    #[serde(default)]
+    pub bases: Vec<BaseState>,
     /// Where what is.
     pub sections: Vec<Section>,
 }
+
+/// An image that another one is based on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseState {
+    /// Its id.
+    pub id: [u8; 16],
+    /// Bytes of its `pages`.
+    pub pages_len: u64,
+}
+
+/// The most images that one is based on: each is found through the one before it, and a host follows 40 links.
+pub const MAX_BASES: usize = 32;
 
 /// A stretch of `state`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,17 +118,20 @@ pub fn encode(mut header: Header, sections: &[(&str, Vec<u8>)]) -> Result<Vec<u8
 /// A section: its name and its bytes.
 pub type Contents<'a> = (String, &'a [u8]);
 
-/// The header of `file`, and the bytes of each of its sections.
+/// Bytes of the longest header with what is before it.
+pub(crate) const MAX_START: usize = FIXED + MAX_HEADER;
+
+/// The header at the `start` of a file, and where it ends.
 ///
 /// # Errors
 /// What is wrong with it; a schema that is newer than [`SCHEMA`].
-pub fn decode(file: &[u8]) -> Result<(Header, Vec<Contents<'_>>), ImageError> {
+pub(crate) fn begin(start: &[u8]) -> Result<(Header, usize), ImageError> {
     let wrong = |what: &str| ImageError::state(what);
-    if file.get(..MAGIC.len()) != Some(&MAGIC) {
+    if start.get(..MAGIC.len()) != Some(&MAGIC) {
         return Err(wrong("it is not the state of a moat image"));
     }
     let number = |at: usize| {
-        let bytes = file.get(at..at.saturating_add(4)).and_then(|b| b.try_into().ok());
+        let bytes = start.get(at..at.saturating_add(4)).and_then(|b| b.try_into().ok());
         bytes.map(u32::from_le_bytes).ok_or_else(|| wrong("it ends in the header"))
     };
     let schema = number(8)?;
@@ -125,11 +150,24 @@ pub fn decode(file: &[u8]) -> Result<(Header, Vec<Contents<'_>>), ImageError> {
         return Err(wrong("the header is too long"));
     }
     let end = FIXED.saturating_add(len);
-    let cbor = file.get(FIXED..end).ok_or_else(|| wrong("it ends in the header"))?;
+    let cbor = start.get(FIXED..end).ok_or_else(|| wrong("it ends in the header"))?;
     if crc32fast::hash(cbor) != number(16)? {
         return Err(wrong("the checksum of the header is wrong"));
     }
     let header: Header = ciborium::from_reader(cbor).map_err(|e| wrong(&format!("the header: {e}")))?;
+    if header.bases.len() > MAX_BASES {
+        return Err(wrong("it is based on too many images"));
+    }
+    Ok((header, end))
+}
+
+/// The header of `file`, and the bytes of each of its sections.
+///
+/// # Errors
+/// What is wrong with it; a schema that is newer than [`SCHEMA`].
+pub fn decode(file: &[u8]) -> Result<(Header, Vec<Contents<'_>>), ImageError> {
+    let wrong = |what: &str| ImageError::state(what);
+    let (header, end) = begin(file)?;
     let mut sections = Vec::new();
     let mut at = end;
     for section in &header.sections {
@@ -161,6 +199,8 @@ mod tests {
             cpu_features: vec!["sse2".into()],
             platform: "systrap".into(),
             pages_len: 4096,
+            compression: Compression::None,
+            bases: Vec::new(),
             sections: Vec::new(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! An image is a directory with two files. `state` has a header ([`header`]) and the kernel's state as CBOR ([`state`]): a
 //! self-describing encoding, so that a field can be added with `#[serde(default)]`. `pages` has guest memory ([`pages`]), whole
-//! pages at multiples of the page size, so that it can be mapped. The directory ([`directory`]) is written beside its place and
+//! pages at multiples of the page size, so that it can be mapped, or compressed ones; an image that is based on others lacks what they have. The directory ([`directory`]) is written beside its place and
 //! renamed: it is complete or not there.
 //!
 //! Nothing here knows the kernel. Its crates turn their objects into these structs and back.
@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod compression;
 pub mod directory;
 pub mod error;
 pub mod header;
@@ -23,6 +24,7 @@ pub mod pages;
 pub mod refs;
 pub mod state;
 
+pub use compression::Compression;
 pub use error::{ImageError, Refusal};
 pub use refs::{Interner, Met, Ref, Table};
 pub use state::SandboxState;

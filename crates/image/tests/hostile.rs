@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use moat_image::directory::{self, Image, NewImage};
+use moat_image::directory::{self, Image, ImageFiles, NewImage};
 use moat_image::header::{self, Header, KERNEL};
 use moat_image::pages::{PagesWriter, Stored};
 use moat_image::state::*;
-use moat_image::{PAGE_SIZE, Ref, SandboxState, Table};
+use moat_image::{Compression, PAGE_SIZE, Ref, SandboxState, Table};
 
 const ID: [u8; 16] = [5; 16];
 
@@ -19,6 +19,8 @@ fn header(pages_len: u64) -> Header {
         cpu_features: vec!["sse2".into()],
         platform: "systrap".into(),
         pages_len,
+        compression: Compression::None,
+        bases: Vec::new(),
         sections: Vec::new(),
     }
 }
@@ -31,9 +33,9 @@ fn memfd() -> File {
 fn sandbox() -> (SandboxState, File, u64) {
     let pages = memfd();
     let mut writer = PagesWriter::new(pages.try_clone().unwrap(), ID).unwrap();
-    let mut segment = writer.segment();
+    let mut segment = writer.segment(0x10000);
     segment.write(&[1; 8192]).unwrap();
-    let stored = segment.finish();
+    let stored = segment.finish().unwrap()[0].stored;
     let len = writer.finish().unwrap();
     let mut state = SandboxState::default();
     let pid = state.pids.push(PidState { numbers: vec![1, 1] });
@@ -243,7 +245,7 @@ fn mutated(bytes: &[u8], numbers: &mut Numbers) -> Vec<u8> {
 fn an_image_comes_back_as_it_was() {
     let (state, pages, len) = sandbox();
     let bytes = header::encode(header(len), &[(KERNEL, state.encode().unwrap())]).unwrap();
-    let image = Image::decode(&bytes, pages).unwrap();
+    let image = Image::decode(&bytes, pages, Vec::new()).unwrap();
     assert_eq!(image.state.encode().unwrap(), state.encode().unwrap());
     image.verify_pages().unwrap();
 }
@@ -256,7 +258,7 @@ fn a_changed_file_is_noticed() {
     for _ in 0..500 {
         let mutant = mutated(&bytes, &mut numbers);
         if mutant != bytes {
-            assert!(Image::decode(&mutant, pages.try_clone().unwrap()).is_err());
+            assert!(Image::decode(&mutant, pages.try_clone().unwrap(), Vec::new()).is_err());
         }
     }
 }
@@ -271,7 +273,7 @@ fn a_changed_state_with_its_checksum_never_panics() {
     for _ in 0..1000 {
         let mutant = mutated(&bytes, &mut numbers);
         let file = header::encode(header(len), &[(KERNEL, mutant)]).unwrap();
-        match Image::decode(&file, pages.try_clone().unwrap()) {
+        match Image::decode(&file, pages.try_clone().unwrap(), Vec::new()) {
             Ok(image) => {
                 read += 1;
                 // What it names has to be looked up, and can be wrong.
@@ -313,7 +315,7 @@ fn a_directory_is_complete_or_not_there() {
         let len = PagesWriter::new(image.pages.try_clone().unwrap(), ID).unwrap().finish().unwrap();
         directory::write_state(&image.state, header(len), &state).unwrap();
     };
-    let image = NewImage::create(&place).unwrap();
+    let image = NewImage::create(&place, None).unwrap();
     write(&image);
     assert!(!place.exists());
     drop(image);
@@ -321,17 +323,16 @@ fn a_directory_is_complete_or_not_there() {
         |name: &std::ffi::OsStr| name.to_string_lossy().contains(&format!("moat-image-{}", std::process::id()));
     let left = std::fs::read_dir(std::env::temp_dir()).unwrap().filter(|e| beside(&e.as_ref().unwrap().file_name()));
     assert_eq!(left.count(), 0);
-    let image = NewImage::create(&place).unwrap();
+    let image = NewImage::create(&place, None).unwrap();
     write(&image);
     image.commit().unwrap();
-    let (file, pages) = directory::open(&place).unwrap();
-    Image::read(&file, pages).unwrap();
-    assert!(NewImage::create(&place).is_err());
+    Image::read(directory::open(&place).unwrap()).unwrap();
+    assert!(NewImage::create(&place, None).is_err());
     // Pages of another image, or cut off.
-    let (file, _) = directory::open(&place).unwrap();
+    let files = directory::open(&place).unwrap();
     let other = memfd();
     other.write_all_at(&[0; 4096], 0).unwrap();
     other.set_len(PAGE_SIZE).unwrap();
-    assert!(Image::read(&file, other).is_err());
+    assert!(Image::read(ImageFiles { pages: other, ..files }).is_err());
     std::fs::remove_dir_all(&place).unwrap();
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use moat_abi::Errno;
 use moat_host::procfs::{self, page};
 use moat_image::pages::PagesWriter;
-use moat_image::state::{AreaState, MappableState, MemoryState, Segment};
+use moat_image::state::{AreaState, MappableState, MemoryState};
 use moat_image::{ImageError, Ref, Refusal, length, pieces};
 use moat_platform::AddressSpace;
 
@@ -168,13 +168,13 @@ impl SavedMemory {
             })
             .collect();
         for (start, end) in wanted {
-            let mut segment = pages.segment();
+            let mut segment = pages.segment(*start);
             for (at, n) in pieces(*start, *end, PIECE) {
                 buffer.resize(n, 0);
                 memory.read(at, &mut buffer)?;
                 segment.write(&buffer)?;
             }
-            self.state.segments.push(Segment { start: *start, stored: segment.finish() });
+            self.state.segments.extend(segment.finish()?);
         }
         self.state.segments.sort_by_key(|segment| segment.start);
         Ok(())

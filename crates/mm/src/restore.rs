@@ -3,13 +3,15 @@
 //! Private pages without a file are mapped from the image's file, copy-on-write: that costs the same whatever their number, and processes
 //! that are restored from one image share them until they write. Pages that differ from those of a mapped file are copied.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use moat_abi::Errno;
 use moat_abi::mman::{MADV_DONTFORK, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_NORMAL, MADV_WIPEONFORK, ProtFlags};
+use moat_image::pages::{Pages, Stored};
 use moat_image::state::{AreaState, MemoryState, Segment};
-use moat_image::{ImageError, PAGE_SIZE, length, pages::Pages};
+use moat_image::{ImageError, PAGE_SIZE, length};
 use moat_platform::{AddressSpace, GUEST_BOTTOM, GUEST_TOP, GuestThread, MapSource, Order, VdsoLayout, execute};
 
 use crate::copy::effective_prot;
@@ -21,8 +23,8 @@ use crate::{ImageLayout, MapFile, Mappable, MemoryManager, MmIds, MmLimits, Shar
 /// Where the pages of an image come from.
 pub struct PageSource {
     pages: Pages,
-    /// To be mapped by guests; `None` if they can't map it as it is.
-    file: Option<Arc<OwnedFd>>,
+    /// To be mapped by guests, by the number of the image; none if they can't map them as they are.
+    files: Vec<Arc<OwnedFd>>,
 }
 
 /// What an address space is restored with.
@@ -41,14 +43,20 @@ impl PageSource {
     /// # Errors
     /// Of the host.
     pub fn mapped(pages: Pages) -> Result<PageSource, ImageError> {
-        let copy = pages.file().try_clone().map_err(|e| ImageError::host("duplicating a descriptor", e))?;
-        Ok(PageSource { pages, file: Some(Arc::new(copy.into())) })
+        let copy = |file: &File| file.try_clone().map(|file| Arc::new(file.into()));
+        let files = pages.files().map(copy).collect::<Result<_, _>>();
+        Ok(PageSource { files: files.map_err(|e| ImageError::host("duplicating a descriptor", e))?, pages })
     }
 
     /// The pages of an image on a medium from which nothing may be executed, as guest memory may: they are copied.
     #[must_use]
     pub fn copied(pages: Pages) -> PageSource {
-        PageSource { pages, file: None }
+        PageSource { pages, files: Vec::new() }
+    }
+
+    /// The file that has these pages as they are.
+    fn file_of(&self, stored: &Stored) -> Option<&Arc<OwnedFd>> {
+        self.files.get(usize::from(stored.base)).filter(|_| stored.packed.is_none())
     }
 
     /// The pages.
@@ -146,10 +154,10 @@ impl MemoryManager {
         let prot = effective_prot(vma.prot).bits();
         let map = |addr: u64, end: u64, source| Order::Mmap { addr, len: end.saturating_sub(addr), prot, source };
         // What a child is to find zeroed the host must know as anonymous.
-        let file = source.file.as_ref().filter(|_| !vma.flags.contains(VmaFlags::WIPEONFORK));
-        let mut copied = segments;
-        match (&vma.backing, file) {
-            (Backing::File { object, .. }, _) => {
+        let mapped = matches!(vma.backing, Backing::Anonymous) && !vma.flags.contains(VmaFlags::WIPEONFORK);
+        let file = |segment: &Segment| source.file_of(&segment.stored).filter(|_| mapped);
+        match &vma.backing {
+            Backing::File { object, .. } => {
                 let shared = vma.flags.contains(VmaFlags::SHARED);
                 let sharing = if shared { Sharing::Shared } else { Sharing::Private };
                 let what = MapFile {
@@ -162,23 +170,22 @@ impl MemoryManager {
                 object.mapped(&what)?;
                 thread.defer(map(vma.start, vma.end, object.map_source(&what)?));
             }
-            (_, Some(file)) => {
+            _ => {
                 // The host gets one mapping for each stretch; to the tree it is one area.
-                let parts: Vec<_> = segments.iter().map(|s| (s.start, s.start.saturating_add(s.stored.len))).collect();
-                let mut stored = segments.iter().map(|s| s.stored);
+                let part = |s: &Segment| (s.start, s.start.saturating_add(s.stored.len));
+                let parts: Vec<_> = segments.iter().filter(|s| file(s).is_some()).map(part).collect();
+                let mut files = segments.iter().filter_map(|s| Some((file(s)?, s.stored.offset)));
                 for (start, end, from_image) in cut(vma.start, vma.end, &parts) {
-                    let source = match if from_image { stored.next() } else { None } {
-                        Some(stored) => {
+                    let source = match if from_image { files.next() } else { None } {
+                        Some((fd, offset)) => {
                             self.state().tree.imaged.insert(start, end);
-                            MapSource::File { fd: file.clone(), offset: stored.offset, shared: false }
+                            MapSource::File { fd: fd.clone(), offset, shared: false }
                         }
                         None => vma.zeros(),
                     };
                     thread.defer(map(start, end, source));
                 }
-                copied = &[];
             }
-            _ => thread.defer(map(vma.start, vma.end, vma.zeros())),
         }
         for advice in advice_of(vma.flags) {
             thread.defer(Order::Madvise { addr: vma.start, len: vma.len(), advice });
@@ -187,16 +194,17 @@ impl MemoryManager {
             // Best effort, as when the guest asked for it.
             let _ = execute(thread, Order::Mlock { addr: vma.start, len: vma.len(), lock: true }).await;
         }
+        let copied: Vec<_> = segments.iter().filter(|segment| file(segment).is_none()).collect();
         if !copied.is_empty() {
             // The mapping has to be there before it is written to.
             execute(thread, Order::Madvise { addr: vma.start, len: vma.len(), advice: MADV_NORMAL }).await?;
-            self.copy_in(copied, source)?;
+            self.copy_in(&copied, source)?;
         }
         Ok(())
     }
 
     /// Writes pages into memory that is mapped.
-    fn copy_in(&self, segments: &[Segment], source: &PageSource) -> Result<(), Failure> {
+    fn copy_in(&self, segments: &[&Segment], source: &PageSource) -> Result<(), Failure> {
         for segment in segments {
             source.pages.read(&segment.stored, |at, bytes| {
                 let addr = segment.start.saturating_add(at);

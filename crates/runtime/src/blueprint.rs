@@ -12,6 +12,7 @@ use moat_control::spec::{
     SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
+use moat_image::directory::ImageFiles;
 use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::thread::CapabilitySet;
 
@@ -96,12 +97,14 @@ pub enum ImageSource {
 }
 
 impl ImageSource {
-    /// Opens `state` and `pages`.
-    fn open(&self) -> Result<(File, File)> {
+    /// Opens its files.
+    fn open(&self) -> Result<ImageFiles> {
         let copy = |file: &File| file.try_clone().context(|| "duplicating a descriptor".into());
         match self {
             ImageSource::Directory(directory) => Ok(moat_image::directory::open(directory)?),
-            ImageSource::Memory(state, pages) => Ok((copy(state)?, copy(pages)?)),
+            ImageSource::Memory(state, pages) => {
+                Ok(ImageFiles { state: copy(state)?, pages: copy(pages)?, bases: Vec::new() })
+            }
         }
     }
 }
@@ -300,12 +303,18 @@ impl Blueprint {
         }
         let restore = match &self.image {
             Some(image) => {
-                let (state, pages) = image.open()?;
-                let medium = rustix::fs::fstatvfs(&pages).context(|| "looking at pages".into())?;
-                // Guest memory may be executed, and a mapping of a file on such a medium may not.
-                let noexec = medium.f_flag.contains(StatVfsMountFlags::NOEXEC);
-                let loading = if noexec { PageLoading::Copied } else { PageLoading::Mapped };
-                Some(RestoreSpec { state: fds.add(state.into()), pages: fds.add(pages.into()), loading })
+                let ImageFiles { state, pages, bases } = image.open()?;
+                let mut loading = PageLoading::Mapped;
+                for pages in bases.iter().chain([&pages]) {
+                    let medium = rustix::fs::fstatvfs(pages).context(|| "looking at pages".into())?;
+                    // Guest memory may be executed, and a mapping of a file on such a medium may not.
+                    if medium.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+                        loading = PageLoading::Copied;
+                    }
+                }
+                let mut add = |file: File| fds.add(file.into());
+                let bases = bases.into_iter().map(&mut add).collect();
+                Some(RestoreSpec { state: add(state), pages: add(pages), bases, loading })
             }
             None => None,
         };

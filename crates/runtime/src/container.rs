@@ -20,7 +20,7 @@ use crate::namespaces::Role;
 use crate::store::{ContainerState, Entry, Status};
 use crate::{ContainerId, Error, Sandbox, Store};
 
-pub use checkpoint::Afterwards;
+pub use checkpoint::{Afterwards, CheckpointOptions, PageCompression};
 pub use create::{CreateOptions, Created};
 pub use delete::Force;
 pub use exec::{Attachment, Exec, ExecOptions, Paused};

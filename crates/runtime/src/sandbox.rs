@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moat_abi::Signal;
-use moat_control::protocol::{AfterCheckpoint, StraceCalls};
+use moat_control::protocol::{AfterCheckpoint, PageCompression, StraceCalls};
 use moat_control::session::SessionInfo;
 use moat_control::spec::{FileAccess, HostNodes, LogSpec, NetworkMode, SharesSpec, TraceConflict};
 use moat_control::{
@@ -310,13 +310,19 @@ impl Sandbox {
         self.connect()?.call(&request, &fds, Patience::Quick).and_then(done)
     }
 
-    /// Saves a container into `state` and `pages`, which are empty files.
+    /// Saves a container into `files`: `state` and `pages`, which are empty; then those of the image that it is based on, if any.
     ///
     /// # Errors
     /// [`ControlError::CantSave`] names what can't be saved; the container then goes on.
-    pub fn checkpoint(&self, id: &str, then: AfterCheckpoint, state: OwnedFd, pages: OwnedFd) -> Result<()> {
-        let request = Request::Checkpoint { id: id.to_owned(), then };
-        self.connect()?.call(&request, &[state, pages], Patience::Endless).and_then(done)
+    pub fn checkpoint(
+        &self,
+        id: &str,
+        then: AfterCheckpoint,
+        compression: PageCompression,
+        files: &[OwnedFd],
+    ) -> Result<()> {
+        let request = Request::Checkpoint { id: id.to_owned(), then, compression };
+        self.connect()?.call(&request, files, Patience::Endless).and_then(done)
     }
 
     /// Begins a profile, whose records the sandbox writes to `pipe`.

@@ -5,13 +5,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use moat_control::protocol::AfterCheckpoint;
+use moat_control::protocol::{AfterCheckpoint, PageCompression};
 use moat_control::{ContainerStatus, ControlError};
 use moat_fs_mqueue::NamespaceQueues;
+use moat_image::directory::{self, Image, ImageFiles};
 use moat_image::header::Header;
-use moat_image::pages::PagesWriter;
+use moat_image::pages::{Base, PagesWriter};
 use moat_image::state::ClockState;
-use moat_image::{ImageError, SandboxState, directory};
+use moat_image::{Compression, ImageError, SandboxState};
 use moat_kernel::Kernel;
 use moat_kernel::checkpoint::{self, Configured, KnownProcesses, Saved};
 use moat_kernel::process::container::{MemoryCopy, SaveMemory};
@@ -30,9 +31,11 @@ pub(crate) async fn save(
     registry: &Registry,
     container: &GuestContainer,
     then: AfterCheckpoint,
+    compression: PageCompression,
     fds: Vec<OwnedFd>,
 ) -> Result<(), ControlError> {
-    let Ok([state, pages]) = <[OwnedFd; 2]>::try_from(fds) else {
+    let mut files = fds.into_iter().map(File::from);
+    let (Some(state), Some(pages)) = (files.next(), files.next()) else {
         return Err(ControlError::Invalid("a checkpoint takes two files".into()));
     };
     // The walk begins at the kernel, in which all of them are.
@@ -47,6 +50,14 @@ pub(crate) async fn save(
     // While everything runs: what can't be saved costs the container nothing.
     checkpoint::survey(&configured, &known, saver(container, None)).map_err(refused)?;
     container.refuse_changed_network().map_err(refused)?;
+    // Looked through while everything runs, too: it may be as large as the sandbox.
+    let base = match (files.next(), files.next()) {
+        (Some(state), Some(pages)) => Some(ImageFiles { state, pages, bases: files.collect() }),
+        _ => None,
+    };
+    let base = base.map(|files| block_in_place(|| Base::new(Image::read(files)?))).transpose();
+    let base = base.map_err(|e: ImageError| ControlError::Invalid(format!("the base: {e}")))?;
+    let output = Output { pages, compression: format_of(compression), base };
     let processes = &container.member.processes;
     // Who has paused it decides when it goes on.
     let was_frozen = processes.is_frozen();
@@ -59,7 +70,7 @@ pub(crate) async fn save(
     let goes_on = !was_frozen && then == AfterCheckpoint::GoOn;
     let memory = if goes_on { SaveMemory::Copied } else { SaveMemory::Still };
     let walked = match processes.begin_save(memory).await {
-        Ok(()) => block_in_place(|| walk(container, &configured, &known, pages.into())),
+        Ok(()) => block_in_place(|| walk(container, &configured, &known, output)),
         Err(what) => Err(ControlError::CantSave(what)),
     };
     processes.end_save();
@@ -69,11 +80,26 @@ pub(crate) async fn save(
         tracing::debug!(us = u64::try_from(stopped.elapsed().as_micros()).unwrap_or(u64::MAX), "saved and running");
     }
     let walked = walked?;
-    let written = block_in_place(|| walked.finish(container, &state.into()));
+    let written = block_in_place(|| walked.finish(container, &state));
     if !was_frozen && written.is_err() {
         processes.thaw();
     }
     written.map_err(|e| ControlError::Invalid(e.to_string()))
+}
+
+/// Where pages go, and how.
+struct Output {
+    pages: File,
+    compression: Compression,
+    base: Option<Base>,
+}
+
+fn format_of(compression: PageCompression) -> Compression {
+    match compression {
+        PageCompression::None => Compression::None,
+        PageCompression::Lz4 => Compression::Lz4,
+        PageCompression::Zstd => Compression::Zstd,
+    }
 }
 
 fn known(container: &GuestContainer) -> KnownProcesses {
@@ -106,12 +132,13 @@ fn walk(
     container: &GuestContainer,
     configured: &Configured,
     known: &KnownProcesses,
-    pages: File,
+    output: Output,
 ) -> Result<Walked, ControlError> {
     let failed = |e: ImageError| ControlError::Invalid(e.to_string());
     let mut id = [0; 16];
     moat_host::random::fill(&mut id);
-    let pages = PagesWriter::new(pages, id).map_err(failed)?;
+    let Output { pages, compression, base } = output;
+    let pages = PagesWriter::new(pages, id).map_err(failed)?.compressed(compression).based_on(base);
     let refused = |refusal: moat_image::Refusal| ControlError::CantSave(refusal.to_string());
     // It may have changed since the survey.
     container.refuse_changed_network().map_err(refused)?;
@@ -167,6 +194,8 @@ impl Walked {
             created_s,
             cpu_features: moat_host::cpu_features::features(),
             platform: container.member.processes.kernel().platform.name().into(),
+            compression: self.pages.compression(),
+            bases: self.pages.chain(),
             pages_len: self.pages.finish()?,
             sections: Vec::new(),
         };

@@ -120,7 +120,7 @@ impl GuestContainer {
         }
         let member = Membership { place, fs, processes, profile };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
-        let made = match spec.restore {
+        let made = match spec.restore.take() {
             Some(image) => restore::container(kernel, &spec, image, &member, fds, &mut files).await?,
             None => {
                 let made = first_process(&spec.process, &member, &namespace, fds).await?;

@@ -11,7 +11,7 @@ use moat_control::BootError;
 use moat_control::spec::{ContainerSpec, PageLoading, RestoreSpec};
 use moat_fs_host::terminal::{HostTerminal, Window};
 use moat_fs_proc::sysctl::{self, Scope};
-use moat_image::directory::Image;
+use moat_image::directory::{Image, ImageFiles};
 use moat_image::state::SettingState;
 use moat_image::{ImageError, SandboxState};
 use moat_kernel::Kernel;
@@ -49,10 +49,12 @@ pub(crate) async fn container(
     fds: Vec<OwnedFd>,
     files: &mut DonatedFiles,
 ) -> Result<RestoredContainer, BootError> {
-    let (state, pages): (File, File) = (files.take(image.state)?.into(), files.take(image.pages)?.into());
+    let mut take = |number| files.take(number).map(File::from);
+    let bases = image.bases.into_iter().map(&mut take).collect::<Result<_, _>>()?;
+    let given = ImageFiles { state: take(image.state)?, pages: take(image.pages)?, bases };
     let failed = |e: ImageError| BootError::new(format!("restoring: {e}"));
     // All of it is checked for its form here, and what it refers to where that is looked up.
-    let Image { header, state, pages } = Image::read(&state, pages).map_err(failed)?;
+    let Image { header, state, pages } = Image::read(given).map_err(failed)?;
     fits(&header.cpu_features, &state).map_err(failed)?;
     let (creds, limits) = process::bounds(&spec.process, kernel).map_err(|e| e.into_boot(&spec.process))?;
     let mut donated = process::import(kernel, fds, &creds).map_err(|e| e.into_boot(&spec.process))?;

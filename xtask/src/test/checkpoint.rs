@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -34,6 +35,24 @@ const CROSSES: &str = "tasks";
 
 /// The program whose checks can't be saved: each says why, and goes on.
 const REFUSED: &str = "refused";
+
+/// How an image is written.
+enum Way {
+    /// All of it, with these flags.
+    Whole(&'static [&'static str]),
+    /// What the third image lacks the second has, or the first.
+    Chain,
+}
+
+/// Those besides the plain one.
+const WAYS: [(&str, Way); 3] = [
+    ("lz4", Way::Whole(&["--compression", "lz4"])),
+    ("zstd", Way::Whole(&["--compression", "zstd"])),
+    ("chain", Way::Chain),
+];
+
+/// Programs whose memory and files are worth it.
+const WRITTEN_IN_ALL_WAYS: [&str; 4] = ["memory", "trees", "ipc", "anonymous"];
 
 /// Builds and runs the programs that the options ask for.
 pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Result<()> {
@@ -68,7 +87,18 @@ fn run_area(
         }
         let start = Instant::now();
         let place = if from == to { from.name().to_owned() } else { format!("{}-to-{}", from.name(), to.name()) };
-        match through_an_image(runner, &job, from, to) {
+        match through_an_image(runner, &job, from, to, &Way::Whole(&[])) {
+            Ok((stdout, outcome)) => judge(report, &place, area, names, &parse(&stdout), &outcome, start),
+            Err(error) => report.fail(&format!("checkpoint/{place}/{area}"), format!("{error:#}")),
+        }
+    }
+    for (name, way) in WAYS.iter().filter(|_| WRITTEN_IN_ALL_WAYS.contains(&area)) {
+        let platform = Platform::Systrap;
+        if !platforms.contains(&platform) {
+            continue;
+        }
+        let (start, place) = (Instant::now(), format!("{}-{name}", platform.name()));
+        match through_an_image(runner, &job, platform, platform, way) {
             Ok((stdout, outcome)) => judge(report, &place, area, names, &parse(&stdout), &outcome, start),
             Err(error) => report.fail(&format!("checkpoint/{place}/{area}"), format!("{error:#}")),
         }
@@ -143,10 +173,16 @@ fn judge(
 }
 
 /// Runs a job until it says that it is ready, saves it, and runs it to its end out of the image; gives all that it has printed.
-fn through_an_image(runner: &mut Runner, job: &Job, from: Platform, to: Platform) -> Result<(String, Outcome)> {
+fn through_an_image(
+    runner: &mut Runner,
+    job: &Job,
+    from: Platform,
+    to: Platform,
+    way: &Way,
+) -> Result<(String, Outcome)> {
     let prepared = runner.prepare(Place::Sandbox(from), job)?;
     let image = prepared.directory.join("image");
-    let before = until_saved(&prepared, &image)?;
+    let before = until_saved(&prepared, &image, way)?;
     let mut command = as_restore(&prepared.command, from, to, &image);
     let mut outcome = supervise(&mut command, TIMEOUT)?;
     outcome.leftovers.extend(super::leftovers::on_host(&prepared.id, &prepared.directory));
@@ -157,13 +193,12 @@ fn through_an_image(runner: &mut Runner, job: &Job, from: Platform, to: Platform
 }
 
 /// Saves the job when it says that it is ready; gives what it had printed.
-fn until_saved(prepared: &Prepared, image: &Path) -> Result<String> {
+fn until_saved(prepared: &Prepared, image: &Path, way: &Way) -> Result<String> {
     let mut running = Running::start(&prepared.command)?;
     let text = running.until_ready()?;
-    let output = save(prepared, image, &[])?;
-    if !output.status.success() {
+    if let Err(error) = save_as(prepared, image, way) {
         running.kill();
-        bail!("it could not be saved: {}", tail(&output.stderr, 6));
+        return Err(error);
     }
     running.until_end().context("it was saved and did not end")?;
     // As after a checkpoint of runc's: to who waits for it, it was killed.
@@ -171,6 +206,31 @@ fn until_saved(prepared: &Prepared, image: &Path) -> Result<String> {
         Some(137) => Ok(text),
         other => bail!("the command that had run it ended with {other:?} when it was saved"),
     }
+}
+
+fn save_as(prepared: &Prepared, image: &Path, way: &Way) -> Result<()> {
+    let succeed = |image: &Path, flags: &[&str]| {
+        let output = save(prepared, image, flags)?;
+        match output.status.success() {
+            true => Ok(()),
+            false => bail!("it could not be saved: {}", tail(&output.stderr, 6)),
+        }
+    };
+    let Way::Whole(flags) = way else {
+        let place = |name| prepared.directory.join(name);
+        let (first, second) = (place("first"), place("second"));
+        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
+        succeed(&first, &["--leave-running"])?;
+        succeed(&second, &["--leave-running", "--base", &text(&first)?])?;
+        succeed(image, &["--base", &text(&second)?])?;
+        let blocks = |image: &Path| anyhow::Ok(fs::metadata(image.join("pages"))?.blocks());
+        // The program waits meanwhile: almost all is as it was.
+        if blocks(image)?.saturating_mul(2) > blocks(&first)? {
+            bail!("{} blocks of pages are based on {}", blocks(image)?, blocks(&first)?);
+        }
+        return Ok(());
+    };
+    succeed(image, flags)
 }
 
 /// Runs `moat checkpoint`.

@@ -61,9 +61,12 @@ pub(crate) struct Checkpoint {
     /// Let the container go on when it is saved
     #[arg(long)]
     pub(crate) leave_running: bool,
-    /// How pages are written: none, so that they can be mapped
+    /// How pages are written: as they are they can be mapped, compressed they are read
     #[arg(long, value_enum, default_value = "none")]
     pub(crate) compression: Compression,
+    /// Another image: pages that it has are not written again, and it has to be there for a restore
+    #[arg(long, value_name = "DIR")]
+    pub(crate) base: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) accepted: AcceptedByCriu,
     /// The container's id
@@ -74,6 +77,8 @@ pub(crate) struct Checkpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Compression {
     None,
+    Lz4,
+    Zstd,
 }
 
 /// Flags of runc and runsc without a meaning here.

@@ -19,8 +19,7 @@ pub(super) fn run(command: &ImageCommand) -> anyhow::Result<u8> {
 }
 
 fn read(place: &Path) -> anyhow::Result<Image> {
-    let (state, pages) = directory::open(place)?;
-    Ok(Image::read(&state, pages)?)
+    Ok(Image::read(directory::open(place)?)?)
 }
 
 fn size(place: &Path, name: &str) -> anyhow::Result<(u64, u64)> {
@@ -46,6 +45,8 @@ fn inspect(place: &Path) -> anyhow::Result<u8> {
         "stateBytes": state_bytes,
         "pagesBytes": pages_bytes,
         "pagesAllocatedBytes": pages_allocated,
+        "compression": header.compression.name(),
+        "bases": header.bases.len(),
         "containers": state.containers.iter().map(|c| &c.id).collect::<Vec<_>>(),
         "processes": state.processes.len(),
         "threads": state.tasks.len(),

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use moat_control::protocol::{AfterCheckpoint, PageCompression};
 use moat_control::spec::LogSpec;
 use moat_control::{Connection, ContainerStatus, ControlError, ExitStatus, Request, Response, SignalTarget};
 
@@ -71,8 +72,8 @@ impl Test {
     }
 
     pub(crate) fn refusals(&self) {
-        let then = moat_control::protocol::AfterCheckpoint::GoOn;
-        let without_files = self.error(Request::Checkpoint { id: self.id.clone(), then });
+        let (then, compression) = (AfterCheckpoint::GoOn, PageCompression::None);
+        let without_files = self.error(Request::Checkpoint { id: self.id.clone(), then, compression });
         assert!(matches!(without_files, ControlError::Invalid(_)), "{without_files:?}");
         let target = SignalTarget::Process(77);
         let nobody = self.error(Request::Signal { id: self.id.clone(), signal: SIGTERM, target });

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use moat_control::protocol::AfterCheckpoint;
-use moat_image::directory::NewImage;
+use moat_image::directory::{self, ImageFiles, NewImage};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{Container, Force, not_running};
@@ -15,6 +15,19 @@ use crate::blueprint::ImageSource;
 use crate::error::{Context, Result};
 use crate::namespaces::Role;
 use crate::store::Status;
+
+pub use moat_control::protocol::PageCompression;
+
+/// How a container is saved.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointOptions<'a> {
+    /// What becomes of it.
+    pub afterwards: Afterwards,
+    /// How pages are written.
+    pub compression: PageCompression,
+    /// The image that has the pages which need not be written again.
+    pub base: Option<&'a Path>,
+}
 
 /// What becomes of a container that has been saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +59,8 @@ impl Container {
         let memory = |name| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from).context(|| "making a memfd".into());
         let (state, pages) = (memory("moat-image-state")?, memory("moat-image-pages")?);
         let sandbox = self.sandbox()?;
-        sandbox.checkpoint(self.id.as_str(), AfterCheckpoint::GoOn, copy(&state)?, copy(&pages)?)?;
+        let files = [copy(&state)?, copy(&pages)?];
+        sandbox.checkpoint(self.id.as_str(), AfterCheckpoint::GoOn, PageCompression::None, &files)?;
         Ok(ImageSource::Memory(Arc::new(state), Arc::new(pages)))
     }
 
@@ -54,7 +68,8 @@ impl Container {
     ///
     /// # Errors
     /// What can't be saved, by name; [`Error::State`] unless the container runs or is paused. It then goes on as it did.
-    pub fn checkpoint(mut self, place: &Path, afterwards: Afterwards) -> Result<()> {
+    pub fn checkpoint(mut self, place: &Path, options: CheckpointOptions<'_>) -> Result<()> {
+        let CheckpointOptions { afterwards, compression, base } = options;
         let entry = self.lock()?;
         let was = self.status();
         if !matches!(was, Status::Running | Status::Paused) {
@@ -64,16 +79,20 @@ impl Container {
             // An image is of a whole sandbox.
             return Err(Error::unsupported("checkpoint", "of a container in the sandbox of another one"));
         }
-        let image = NewImage::create(place)?;
+        let image = NewImage::create(place, base)?;
         // The sandbox writes by itself; this process keeps the files to give them their names.
-        let (state, pages) = (copy(&image.state)?, copy(&image.pages)?);
+        let mut files = vec![copy(&image.state)?, copy(&image.pages)?];
+        if let Some(base) = base {
+            let ImageFiles { state, pages, bases } = directory::open(base)?;
+            files.extend([state, pages].into_iter().chain(bases).map(OwnedFd::from));
+        }
         let sandbox = self.sandbox()?.clone();
         let then = match afterwards {
             Afterwards::Runs => AfterCheckpoint::GoOn,
             // Until the image is in its place the container is all that there is.
             Afterwards::Gone => AfterCheckpoint::Pause,
         };
-        sandbox.checkpoint(self.id.as_str(), then, state, pages)?;
+        sandbox.checkpoint(self.id.as_str(), then, compression, &files)?;
         let committed = image.commit();
         if afterwards == Afterwards::Runs {
             return Ok(committed?);

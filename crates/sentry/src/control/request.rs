@@ -110,9 +110,9 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
         Request::Stacks => Ok(Response::Text(stacks::text(registry))),
         #[cfg(feature = "host-calls")]
         Request::HostCalls(calls) => Ok(Response::Text(format!("{:?}", super::host_calls::run(calls)))),
-        Request::Checkpoint { id, then } => {
+        Request::Checkpoint { id, then, compression } => {
             let container = registry.get(&id)?;
-            checkpoint::save(registry, &container, then, fds).await.map(|()| Response::Done)
+            checkpoint::save(registry, &container, then, compression, fds).await.map(|()| Response::Done)
         }
         Request::StartProfile(kind) => {
             profile::start(&session.server.recorders, registry, kind, fds).map(|()| Response::Done)

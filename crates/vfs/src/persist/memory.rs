@@ -29,13 +29,13 @@ pub fn save_memory(fd: impl AsFd, len: u64, pages: Option<&mut PagesWriter>) -> 
         };
         let end = rustix::fs::seek(&fd, SeekFrom::Hole(start)).map_err(|e| failed(&e.to_string()))?.min(len);
         let end = end.max(start.saturating_add(1)).next_multiple_of(PAGE_SIZE);
-        let mut segment = pages.segment();
+        let mut segment = pages.segment(start);
         for (from, n) in pieces(start, end, PIECE) {
             let mut piece = vec![0; n];
             read_some(&fd, &mut piece, from).map_err(|e| failed(&e.to_string()))?;
             segment.write(&piece).map_err(|e| failed(&e.to_string()))?;
         }
-        segments.push(Segment { start, stored: segment.finish() });
+        segments.extend(segment.finish().map_err(|e| failed(&e.to_string()))?);
         at = end;
     }
     Ok(segments)

@@ -5,6 +5,13 @@ set -eu
 here=$(dirname "$(readlink -f "$0")")
 directory=$1 mirror=$2
 root=$directory/root
+# debootstrap may leave these mounted, which neither rm nor the disk is to see.
+unmount() {
+    for mount in "$root/proc" "$root/sys"; do
+        ! mountpoint -q "$mount" || umount "$mount"
+    done
+}
+unmount
 rm -rf "$root" "$directory/root.img"
 packages=$(tr -s ' \n' ',,' <"$here/packages")
 debootstrap --variant=minbase --include="${packages%,}" bookworm "$root" "$mirror"
@@ -60,5 +67,6 @@ mkdir -p "$root/lib/modules"
 for modules in "$directory"/kernel-*/modules; do
     cp -r "$modules"/* "$root/lib/modules/"
 done
+unmount
 mke2fs -q -t ext4 -d "$root" "$directory/root.img" 3G
 rm -rf "$root" "$busybox"

@@ -1,14 +1,30 @@
 #!/bin/sh
-# What `cargo x dist --verify` asks of the package: package.sh PACKAGE ROOT SCRATCH, in mount and pid namespaces of its own.
+# What `cargo x dist --verify` asks of the packages: package.sh PACKAGE ROOT SCRATCH [RPM], in mount and pid namespaces of its own.
 #
-# It is installed in a fresh copy of a Debian root, works there, and goes without a trace.
+# Each is installed in a fresh copy of a Debian root, works there, and goes without a trace.
 set -eu
-package=$1 root=$2 scratch=$3
+package=$1 root=$2 scratch=$3 rpm=${4-}
 mount -t tmpfs tmpfs "$scratch"
 mkdir "$scratch/changes" "$scratch/work" "$scratch/root"
 mount -t overlay -o "lowerdir=$root,upperdir=$scratch/changes,workdir=$scratch/work" overlay "$scratch/root"
 mount -t proc proc "$scratch/root/proc"
 mount --rbind /dev "$scratch/root/dev"
+# The other format's database is of no use there: its own is another.
+if [ -n "$rpm" ]; then
+    database=/root/rpm
+    names() { find "$scratch/root" -xdev -name '*moat*' ! -path '*/proc/*' ! -path "$scratch/root/root/*"; }
+    before=$(names)
+    mkdir -p "$scratch/root/etc/apparmor.d/abi"
+    touch "$scratch/root/etc/apparmor.d/abi/4.0"
+    manager() { rpm --root "$scratch/root" --dbpath "$database" "$@"; }
+    manager -i --nodeps "$rpm"
+    chroot "$scratch/root" moat --version
+    cmp "$scratch/root/etc/apparmor.d/moat" "$scratch/root/usr/share/moat/apparmor"
+    manager -V moat
+    manager -e moat
+    test "$(names)" = "$before"
+    rm -r "$scratch/root/etc/apparmor.d" "$scratch/root$database"
+fi
 cp "$package" "$scratch/root/root/moat.deb"
 cd "$scratch/root"
 # A root by chroot(2) may have no user namespaces.
@@ -39,6 +55,17 @@ moat install --dry-run; state | cmp - /root/before
 moat install; for file in docker/daemon.json containerd/conf.d/moat.toml containers/containers.conf.d/moat.conf; do grep -q /usr/bin/moat "/etc/$file"; done
 moat uninstall --dry-run; moat uninstall; state | cmp - /root/before
 dpkg -V moat
+# There is no AppArmor here that could read the profile.
+test ! -e /etc/apparmor.d/moat
+dpkg -r moat
+test "$(names)" = "$before"
+mkdir -p /etc/apparmor.d/abi
+touch /etc/apparmor.d/abi/4.0
+dpkg -i /root/moat.deb
+grep -q '^ *userns,' /etc/apparmor.d/moat
+# An upgrade keeps it.
+dpkg -i /root/moat.deb
+test -e /etc/apparmor.d/moat
 dpkg -r moat
 test "$(names)" = "$before"
 EOF

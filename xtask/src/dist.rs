@@ -2,6 +2,8 @@
 //!
 //! `target/dist/moat/` is what is installed, as a tree from `/` on; the archives beside it have the same.
 
+mod packages;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,12 +13,10 @@ use anyhow::{Context, Result, bail};
 use crate::paths;
 use crate::test::{RootKind, ensure_root};
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// Builds, strips and packs; with `--verify` the package is tried.
 ///
 /// # Errors
-/// A tool that fails or is not there, but for dpkg-deb; a package that does not work.
+/// A tool that fails or is not there, but for dpkg-deb and rpmbuild; a package that does not work.
 pub fn run(arguments: &[String]) -> Result<()> {
     let is_verified = match arguments {
         [] => false,
@@ -36,16 +36,11 @@ pub fn run(arguments: &[String]) -> Result<()> {
     tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--zstd", "-cf"]).arg(&archive);
     paths::run(tar.arg("-C").arg(&tree).arg("usr"))?;
     println!("{}", archive.display());
-    if Command::new("dpkg-deb").arg("--version").output().is_ok() {
-        let package = debian(&directory, &tree)?;
-        println!("{}", package.display());
-        if is_verified {
-            verify(&directory, &package)?;
-        }
-    } else if is_verified {
-        bail!("dpkg-deb is not installed");
-    } else {
-        println!("no moat.deb: dpkg-deb is not installed");
+    let package = packages::debian(&directory, &tree)?;
+    let other = packages::rpm(&directory, &tree)?;
+    if is_verified {
+        let package = package.context("dpkg-deb is not installed")?;
+        verify(&directory, &package, other.as_deref())?;
     }
     println!("{} bytes stripped, {} with symbols", fs::metadata(&program)?.len(), fs::metadata(&binary)?.len());
     Ok(())
@@ -92,35 +87,22 @@ fn documents(program: &Path, tree: &Path) -> Result<()> {
         make_parent(&path)?;
         fs::copy(paths::repository().join(source), path)?;
     }
+    // The packages' scripts put it into /etc where AppArmor can read it.
+    let profile = tree.join("usr/share/moat/apparmor");
+    make_parent(&profile)?;
+    fs::copy(packages::source("apparmor"), profile)?;
     Ok(())
 }
 
-fn debian(directory: &Path, tree: &Path) -> Result<PathBuf> {
-    let root = directory.join("deb");
-    paths::run(Command::new("cp").arg("-a").arg(tree).arg(&root))?;
-    let control = format!(
-        "Package: moat\nVersion: {VERSION}\nArchitecture: amd64\nMaintainer: the moat project <moat@localhost>\n\
-         Section: admin\nPriority: optional\nSuggests: uidmap\nDescription: application kernel for containers\n \
-         An OCI runtime that gives every pod a Linux kernel of its own.\n"
-    );
-    let path = root.join("DEBIAN/control");
-    make_parent(&path)?;
-    fs::write(path, control)?;
-    let package = directory.join("moat.deb");
-    paths::run(Command::new("dpkg-deb").args(["--root-owner-group", "--build"]).arg(&root).arg(&package))?;
-    fs::remove_dir_all(root)?;
-    Ok(package)
-}
-
-/// Installs, uses and removes it in a copy of the tests' Debian root (`tests/package.sh`). Takes root.
-fn verify(directory: &Path, package: &Path) -> Result<()> {
+/// Installs, uses and removes them in a copy of the tests' Debian root (`tests/package.sh`). Takes root.
+fn verify(directory: &Path, package: &Path, rpm: Option<&Path>) -> Result<()> {
     let root = ensure_root(RootKind::Base)?;
     let scratch = directory.join("root");
     fs::create_dir_all(&scratch)?;
     let script = paths::repository().join("tests/package.sh");
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
-    paths::run(command.arg(script).args([package, &root, &scratch]))?;
+    paths::run(command.arg(script).args([package, &root, &scratch]).args(rpm))?;
     println!("the package works");
     Ok(fs::remove_dir(scratch)?)
 }

@@ -36,7 +36,7 @@ cargo x bench [NAME...]       compare native, moat and runsc, in one run; lifecy
     --platform P              leave the other platform out
     --write                   put the table into docs/performance.md as well
 cargo x bench scale [KIND...] how costs grow with the number of things: exponents; takes long
-cargo x dist                  the static program, stripped, with manual pages and completions, as .tar.zst and .deb in target/dist
+cargo x dist                  the static program, stripped, with manual pages and completions, as .tar.zst, .deb and .rpm in target/dist
     --verify                  install the .deb in a copy of the tests' Debian root, use it there, remove it
 cargo x roots [base|full|desk] make the Debian roots of the tests, print where they are
 cargo x ci                    what the CI runs: check, then test";

@@ -180,7 +180,11 @@ impl Cgroup {
         match (&self.layout, &self.unit) {
             (Layout::V1(dirs), _) => v1::apply(dirs, &resources),
             (Layout::V2 { mount, path }, None) => v2::apply(mount, path, &resources),
-            (Layout::V2 { mount, .. }, Some(unit)) => unit.apply(mount, &resources),
+            (Layout::V2 { mount, path }, Some(unit)) => {
+                unit.apply(mount, &resources)?;
+                // Not each limit has a property of a unit's.
+                v2::apply(mount, path, &resources)
+            }
         }
     }
 

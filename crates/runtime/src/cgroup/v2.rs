@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use libcgroups::common::{CgroupManager, ControllerOpt};
 use libcgroups::v2::manager::Manager;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 
 use super::files::{read_if_there, try_write};
 use crate::error::{Context, Error, Result};
@@ -43,6 +43,9 @@ pub(super) fn apply(mount: &Path, dir: &Path, resources: &LinuxResources) -> Res
     if let Some(rdma) = resources.rdma() {
         super::set_rdma(dir, rdma)?;
     }
+    if let Some(weight) = resources.block_io().as_ref().and_then(LinuxBlockIo::weight) {
+        set_io_weight(dir, weight)?;
+    }
     let below: PathBuf = dir.strip_prefix(mount).unwrap_or(dir).into();
     let manager = Manager::new(mount.to_owned(), below).map_err(|error| Error::Invalid(error.to_string()))?;
     // One by one, for the library's errors do not say which it was.
@@ -52,6 +55,22 @@ pub(super) fn apply(mount: &Path, dir: &Path, resources: &LinuxResources) -> Res
             .map_err(|error| Error::Invalid(format!("linux.resources.{name} can't be applied: {error}")))?;
     }
     Ok(())
+}
+
+/// The library computes it in 16 bits, which are too few.
+fn set_io_weight(dir: &Path, weight: u16) -> Result<()> {
+    // BFQ's own scale is that of version 1; the other's is 1 to 10000.
+    let (file, value) = match dir.join("io.bfq.weight").exists() {
+        true => ("io.bfq.weight", u32::from(weight)),
+        false => ("io.weight", io_weight(weight)),
+    };
+    try_write(dir, file, &value.to_string())
+        .map_err(|error| Error::Invalid(format!("linux.resources.blockIO.weight can't be applied: {file}: {error}")))
+}
+
+/// 10 to 1000 of version 1 as 1 to 10000.
+fn io_weight(weight: u16) -> u32 {
+    (u32::from(weight).saturating_sub(10).saturating_mul(9999) / 990).saturating_add(1)
 }
 
 /// The sections by name, each alone.
@@ -77,7 +96,11 @@ fn sections(resources: &LinuxResources) -> Vec<(&'static str, LinuxResources)> {
         section.set_pids(*resources.pids());
     });
     add("blockIO", resources.block_io().is_some(), &|section| {
-        section.set_block_io(resources.block_io().clone());
+        let mut io = resources.block_io().clone();
+        if let Some(io) = &mut io {
+            io.set_weight(None);
+        }
+        section.set_block_io(io);
     });
     add("hugepageLimits", resources.hugepage_limits().is_some(), &|section| {
         section.set_hugepage_limits(resources.hugepage_limits().clone());
@@ -115,5 +138,15 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
             Err(Error::Invalid("linux.resources.memory.swap needs a limit of memory beside it".into()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::io_weight;
+
+    #[test]
+    fn weights_are_those_of_the_other_scale() {
+        assert_eq!([10, 100, 200, 500, 1000].map(io_weight), [1, 910, 1920, 4950, 10000]);
     }
 }

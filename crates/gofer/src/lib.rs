@@ -109,7 +109,10 @@ fn shut_in(spec: &GoferSpec, files: &mut DonatedFiles) -> Result<Vec<Export>, Bo
     // For the extended attributes of what can't be opened.
     match procfs {
         Ok(procfs) => moat_host::procfs::set_dir(procfs),
-        Err(error) => tracing::debug!(%error, "no procfs"),
+        Err(error) => {
+            tracing::debug!(%error, "no procfs");
+            moat_host::procfs::go_without();
+        }
     }
     let mut exports = Vec::with_capacity(opened.len());
     for (index, ((tree, socket), spec)) in opened.into_iter().zip(&spec.trees).enumerate() {

@@ -1,7 +1,7 @@
 //! The procfs of the sandbox's own pid namespace, by a donated descriptor: the host's word about guest processes.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
@@ -11,17 +11,38 @@ use rustix::fs::{Mode, OFlags, openat};
 
 use crate::spawn::IdMap;
 
-static DIR: OnceLock<Option<OwnedFd>> = OnceLock::new();
+/// The directory, or what is remembered of one that will not be there: see [`go_without`].
+static DIR: OnceLock<Result<OwnedFd, String>> = OnceLock::new();
 
 /// Sets the directory; to be called before anything here is asked. Without a call it is /proc as this process sees it.
 pub fn set_dir(dir: OwnedFd) {
     // A second one would be the same file system.
-    let _ = DIR.set(Some(dir));
+    let _ = DIR.set(Ok(dir));
+}
+
+/// Says that there will be none, and remembers of /proc what is needed all the same and does not change.
+pub fn go_without() {
+    let _ = DIR.set(Err(special_mappings().unwrap_or_default()));
+}
+
+/// Lines of /proc/self/maps about this process's `[vdso]` and `[vvar]`, which stay where they are.
+///
+/// # Errors
+/// Those of open(2), if nothing is remembered.
+pub fn special_mappings() -> io::Result<String> {
+    if let Some(Err(text)) = DIR.get()
+        && !text.is_empty()
+    {
+        return Ok(text.clone());
+    }
+    let text = std::fs::read_to_string("/proc/self/maps")?;
+    Ok(text.lines().filter(|line| line.contains("[v")).flat_map(|line| [line, "\n"]).collect())
 }
 
 pub(crate) fn dir() -> Option<&'static OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    DIR.get_or_init(|| rustix::fs::open("/proc", flags, Mode::empty()).ok()).as_ref()
+    let open = || rustix::fs::open("/proc", flags, Mode::empty()).map_err(|_| String::new());
+    DIR.get_or_init(open).as_ref().ok()
 }
 
 /// The number of the directory's descriptor, if there is one.

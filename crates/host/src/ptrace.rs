@@ -16,6 +16,16 @@ pub use libc::user_regs_struct as UserRegs;
 const PTRACE_SYSEMU: c_uint = 31;
 const PTRACE_GET_RSEQ_CONFIGURATION: c_uint = 0x420f;
 const NT_X86_XSTATE: usize = 0x202;
+/// The FXSAVE area alone (elf.h).
+const NT_PRFPREG: usize = 2;
+const FXSAVE: usize = 512;
+const XSAVE_HEADER: usize = 64;
+/// Bits of the header: what is not in its initial state.
+const X87: u64 = 1;
+const SSE: u64 = 2;
+/// The sixteen XMM registers in the FXSAVE area.
+const XMM: usize = 160;
+const XMM_END: usize = XMM + 16 * 16;
 
 /// `audit.h`'s AUDIT_ARCH_X86_64.
 pub const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
@@ -152,15 +162,23 @@ pub fn set_regs(tid: pid_t, regs: &UserRegs) -> Result<()> {
     unsafe { ptrace(libc::PTRACE_SETREGS, tid, 0, std::ptr::from_ref(regs).cast_mut().cast()) }.map(drop)
 }
 
-/// The extended state (a whole XSAVE image, standard format) into `buf`; gives its size.
+/// Reads the extended state as an XSAVE image in standard format; gives its length. On a processor without XSAVE it has
+/// the FXSAVE area, and a header that says so.
 ///
 /// # Errors
-/// ESRCH.
+/// ESRCH; EFAULT for a buffer that is shorter than such an image.
 pub fn xstate(tid: pid_t, buf: &mut [u8]) -> Result<usize> {
-    let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-    // SAFETY: the iovec describes `buf`, which is writable.
-    unsafe { ptrace(libc::PTRACE_GETREGSET, tid, NT_X86_XSTATE, (&raw mut iov).cast())? };
-    Ok(iov.iov_len)
+    match get_regset(tid, NT_X86_XSTATE, buf) {
+        Err(Errno::ENODEV) => {
+            let image = buf.get_mut(..FXSAVE + XSAVE_HEADER).ok_or(Errno::EFAULT)?;
+            let (legacy, header) = image.split_at_mut(FXSAVE);
+            get_regset(tid, NT_PRFPREG, legacy)?;
+            header.fill(0);
+            header[..8].copy_from_slice(&(X87 | SSE).to_le_bytes());
+            Ok(image.len())
+        }
+        other => other,
+    }
 }
 
 /// Sets the extended state from a whole XSAVE image in standard format.
@@ -168,9 +186,40 @@ pub fn xstate(tid: pid_t, buf: &mut [u8]) -> Result<usize> {
 /// # Errors
 /// EINVAL for an image that the processor would refuse; EFAULT for one of a wrong size; ESRCH.
 pub fn set_xstate(tid: pid_t, image: &[u8]) -> Result<()> {
+    match set_regset(tid, NT_X86_XSTATE, image) {
+        Err(Errno::ENODEV) => set_regset(tid, NT_PRFPREG, &legacy_state(image).ok_or(Errno::EFAULT)?),
+        other => other,
+    }
+}
+
+/// The FXSAVE area of an XSAVE image, in which what the header leaves out is in its initial state.
+fn legacy_state(image: &[u8]) -> Option<[u8; FXSAVE]> {
+    let mut legacy: [u8; FXSAVE] = image.get(..FXSAVE)?.try_into().ok()?;
+    let features = u64::from_le_bytes(image.get(FXSAVE..FXSAVE + 8)?.try_into().ok()?);
+    if features & X87 == 0 {
+        // All but MXCSR and its mask, and what follows the eight registers.
+        legacy[..24].fill(0);
+        legacy[32..XMM].fill(0);
+        legacy[..2].copy_from_slice(&0x37f_u16.to_le_bytes());
+    }
+    if features & SSE == 0 {
+        legacy[XMM..XMM_END].fill(0);
+    }
+    Some(legacy)
+}
+
+/// Reads a set of registers; gives the length.
+fn get_regset(tid: pid_t, kind: usize, buf: &mut [u8]) -> Result<usize> {
+    let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    // SAFETY: the iovec describes `buf`, which is writable.
+    unsafe { ptrace(libc::PTRACE_GETREGSET, tid, kind, (&raw mut iov).cast())? };
+    Ok(iov.iov_len)
+}
+
+fn set_regset(tid: pid_t, kind: usize, image: &[u8]) -> Result<()> {
     let mut iov = libc::iovec { iov_base: image.as_ptr().cast_mut().cast(), iov_len: image.len() };
     // SAFETY: PTRACE_SETREGSET only reads what the iovec describes, which is `image`.
-    unsafe { ptrace(libc::PTRACE_SETREGSET, tid, NT_X86_XSTATE, (&raw mut iov).cast()) }.map(drop)
+    unsafe { ptrace(libc::PTRACE_SETREGSET, tid, kind, (&raw mut iov).cast()) }.map(drop)
 }
 
 /// The parts of a siginfo that an exception fills.
@@ -211,7 +260,7 @@ pub fn syscall_arch(tid: pid_t) -> Result<u32> {
 /// A registered rseq(2) area: address, length and signature.
 ///
 /// # Errors
-/// ESRCH; EIO where the host has no rseq.
+/// ESRCH; EIO where the host has no rseq, or can't say (before Linux 5.13).
 pub fn rseq_configuration(tid: pid_t) -> Result<(u64, u32, u32)> {
     // struct ptrace_rseq_configuration: u64 pointer, u32 size, u32 signature, u32 flags, u32 pad.
     let mut conf = [0u64; 3];
@@ -219,6 +268,35 @@ pub fn rseq_configuration(tid: pid_t) -> Result<(u64, u32, u32)> {
     unsafe { ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, size_of::<[u64; 3]>(), conf.as_mut_ptr().cast())? };
     let low = |v: u64| (v & 0xffff_ffff) as u32;
     Ok((conf[0], low(conf[1]), low(conf[1] >> 32)))
+}
+
+/// What the C library has registered of the calling thread: where the host can't say, which it can from Linux 5.13 on.
+///
+/// None where the C library uses no rseq(2): one before glibc 2.35, or a host without it.
+#[must_use]
+pub fn rseq_of_c_library() -> Option<(u64, u32, u32)> {
+    // The only length that hosts took which can't say, and the signature of glibc on x86-64.
+    const LENGTH: u32 = 32;
+    const SIGNATURE: u32 = 0x5305_3053;
+    let (offset, size, thread): (*const i64, *const u32, i64);
+    // SAFETY: reads two entries of the table of global symbols, which are null for a symbol that is not there, and the
+    // word at the thread pointer, which is the pointer itself (the ABI's, for thread-local storage).
+    unsafe {
+        std::arch::asm!(
+            ".weak __rseq_offset",
+            ".weak __rseq_size",
+            "mov {offset}, qword ptr [rip + __rseq_offset@GOTPCREL]",
+            "mov {size}, qword ptr [rip + __rseq_size@GOTPCREL]",
+            "mov {thread}, qword ptr fs:[0]",
+            offset = out(reg) offset,
+            size = out(reg) size,
+            thread = out(reg) thread,
+            options(nostack, readonly, preserves_flags),
+        );
+    }
+    // SAFETY: constants of glibc's, `ptrdiff_t` and `unsigned int`, if they are there.
+    let (offset, size) = unsafe { (offset.as_ref()?, size.as_ref()?) };
+    (*size != 0).then(|| (thread.wrapping_add(*offset).cast_unsigned(), LENGTH, SIGNATURE))
 }
 
 /// Writes one word to a stopped tracee, whatever the protection of the page (breaks copy-on-write).
@@ -242,4 +320,33 @@ pub fn peek(tid: pid_t, addr: u64) -> Result<u64> {
     // SAFETY: the raw system call stores the word at `data`, which is `word`.
     unsafe { ptrace(libc::PTRACE_PEEKDATA, tid, addr, (&raw mut word).cast())? };
     Ok(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_header_leaves_out_is_initial() {
+        let mut image = [0xff; FXSAVE + XSAVE_HEADER];
+        image[FXSAVE..].fill(0);
+        let neither = legacy_state(&image).unwrap();
+        assert_eq!(
+            (&neither[..2], &neither[24..32], neither[32], neither[XMM]),
+            (&[0x7f, 3][..], &[0xff; 8][..], 0, 0)
+        );
+        image[FXSAVE] = 3;
+        assert_eq!(legacy_state(&image).unwrap(), [0xff; FXSAVE]);
+        assert_eq!(legacy_state(&image[..FXSAVE]), None);
+    }
+
+    #[test]
+    fn the_c_librarys_rseq_is_what_the_host_knows() {
+        let Some((addr, len, sig)) = rseq_of_c_library() else { return };
+        let rseq = |flags: u32| {
+            // SAFETY: takes back the calling thread's own registration, and makes it again.
+            unsafe { libc::syscall(libc::SYS_rseq, addr, len, flags, sig) }
+        };
+        assert_eq!((rseq(1), rseq(0)), (0, 0), "{addr:#x}");
+    }
 }

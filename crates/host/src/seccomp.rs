@@ -138,3 +138,11 @@ impl AsFd for Listener {
         self.0.as_fd()
     }
 }
+
+/// Whether a filter is in force for the calling thread: before a process installs one, that of a container or service
+/// around it. What such a filter refuses never becomes a notification.
+#[must_use]
+pub fn is_filtered() -> bool {
+    // SAFETY: reads a number of the calling thread's.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) == libc::SECCOMP_MODE_FILTER.cast_signed() }
+}

@@ -153,6 +153,12 @@ fn start_platform(kind: PlatformKind, sites: spec::CallSites) -> Result<Arc<dyn 
             };
             match Systrap::with_call_sites(sites) {
                 Ok(p) => Ok(Arc::new(p)),
+                // What an older filter refuses never reaches the platform, whose template then runs on without an answer.
+                Err(e @ (Errno::ENOENT | Errno::ECHILD)) if moat_host::seccomp::is_filtered() => Err(failed(
+                    "starting platform systrap (a filter of system calls around moat answers first: --platform=ptrace, \
+                     or in a container --security-opt seccomp=unconfined)",
+                    e,
+                )),
                 Err(e) => Err(failed("starting platform systrap", e)),
             }
         }

@@ -52,7 +52,7 @@ impl Layout {
 
     /// Finds the vDSO of this process and chooses the places.
     pub fn find() -> Result<Layout, SetupError> {
-        let maps = std::fs::read_to_string("/proc/self/maps")
+        let maps = moat_host::procfs::special_mappings()
             .map_err(|e| SetupError { step: "read /proc/self/maps", errno: e.into() })?;
         Layout::from_maps(&maps).ok_or(SetupError { step: "find the vDSO in /proc/self/maps", errno: Errno::ENOENT })
     }

@@ -19,7 +19,7 @@
 //! - A guest that gives itself an fs or gs base in the kernel's half (which Linux's arch_prctl(2) refuses) gets SIGSEGV.
 //!
 //! # Conditions
-//! [`Ptrace::new`] reads /proc/self/maps and forks: call it with /proc mounted, and after the credentials
+//! [`Ptrace::new`] asks [`moat_host::procfs::special_mappings`] and forks: call it with /proc mounted or those remembered, and after the credentials
 //! of the sentry are final (process_vm_readv(2) compares them), but before its own seccomp filter, which the template
 //! would inherit. If the host kills the template there are no new processes. SIGCHLD is the tracer's:
 //! `new` gives it a handler, and blocks it in the calling thread, and so in those that this one starts later. A

@@ -131,10 +131,12 @@ impl Tracer {
         Ok(())
     }
 
-    /// What the C library registered for the tracer's thread.
+    /// What the C library registered for the tracer's thread: the child is a copy of that one, and dies as soon as the
+    /// host finds an rseq area that is not mapped any more.
     fn strip_thread(&mut self, id: Id) -> Result<(), SetupError> {
         let tid = self.parked(id).map_err(SetupError::at("trace the template"))?.tid;
-        if let Ok((addr, len, sig)) = ptrace::rseq_configuration(tid)
+        let registered = ptrace::rseq_configuration(tid).ok().or_else(ptrace::rseq_of_c_library);
+        if let Some((addr, len, sig)) = registered
             && addr != 0
         {
             self.step(id, "rseq", libc::SYS_rseq, [addr, u64::from(len), RSEQ_UNREGISTER, u64::from(sig), 0, 0])?;

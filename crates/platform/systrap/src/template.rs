@@ -131,7 +131,7 @@ fn write_init(area: Area, areas: &AreaPool, bases: SegmentBases, vdso: &VdsoLayo
 /// The host's vDSO and its data pages in this process, and where they go: just below [`GUEST_TOP`], each at its
 /// old distance from the others.
 fn plan_vdso() -> ([Move; 4], VdsoLayout) {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let maps = moat_host::procfs::special_mappings().unwrap_or_default();
     let found: Vec<(Range<u64>, bool)> = maps.lines().filter_map(special_mapping).collect();
     let none = VdsoLayout { vvar: 0..0, vdso: 0..0 };
     let (Some(start), Some(end)) = (found.iter().map(|m| m.0.start).min(), found.iter().map(|m| m.0.end).max()) else {

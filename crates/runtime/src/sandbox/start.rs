@@ -62,6 +62,22 @@ pub enum Terminal {
     Own,
 }
 
+/// How far Yama restricts ptrace(2), on hosts that have it.
+const YAMA: &str = "/proc/sys/kernel/yama/ptrace_scope";
+
+/// A sandbox reads and writes the memory of its guests' processes, which are its descendants, by process_vm_readv(2). Yama
+/// lets it from 2 on only with a capability, which no sandbox has, or not at all.
+fn check_yama(scope: Option<&str>) -> Result<()> {
+    let why = match scope.map(str::trim) {
+        Some("2") => "sysctl -w kernel.yama.ptrace_scope=1",
+        // Nobody can lower it.
+        Some("3") => "boot with kernel.yama.ptrace_scope=1",
+        _ => return Ok(()),
+    };
+    let field = format!("kernel.yama.ptrace_scope = {}", scope.unwrap_or_default().trim());
+    Err(Error::unsupported(field, format!("a sandbox can't reach its guests' memory then: {why}")))
+}
+
 /// What stays with the creator while the rest is donated.
 struct Ends {
     start: OwnedFd,
@@ -88,6 +104,7 @@ impl ChildSandbox {
         cgroup: Option<(&Cgroup, Option<&LinuxResources>)>,
         prepare: impl FnOnce(&Sandbox) -> Result<()>,
     ) -> Result<Self> {
+        check_yama(std::fs::read_to_string(YAMA).ok().as_deref())?;
         let plan = blueprint.plan.clone();
         let plan = plan.unwrap_or_else(|| Plan::without_spec(config, blueprint.process.capabilities.permitted));
         let host = plan.prepare_namespaces()?;
@@ -265,4 +282,19 @@ fn environment(config: &Config) -> Vec<CString> {
     environment
         .extend(std::env::var("MOAT_MISHAP").ok().and_then(|text| CString::new(format!("MOAT_MISHAP={text}")).ok()));
     environment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_yama;
+
+    #[test]
+    fn what_yama_forbids_is_said_with_what_mends_it() {
+        for fine in [None, Some("0\n"), Some("1\n")] {
+            check_yama(fine).unwrap();
+        }
+        let said = |scope| check_yama(Some(scope)).unwrap_err().to_string();
+        assert!(said("2\n").contains("sysctl -w kernel.yama.ptrace_scope=1"), "{}", said("2\n"));
+        assert!(said("3\n").starts_with("kernel.yama.ptrace_scope = 3 is not supported"), "{}", said("3\n"));
+    }
 }

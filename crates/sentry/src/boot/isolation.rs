@@ -18,6 +18,10 @@ pub(super) fn enter(spec: &mut SandboxSpec, files: &mut DonatedFiles) -> Result<
     }
     // A procfs can be made while one that hides nothing is still mounted (`mount_too_revealing`): before the root goes.
     let proc_dir = root::new_procfs().inspect_err(|error| tracing::debug!(%error, "no procfs")).ok();
+    if proc_dir.is_none() {
+        // Before the root goes, and before a filter that lets nothing be opened is in force.
+        moat_host::procfs::go_without();
+    }
     let root = EmptyRoot::enter()?;
     if let Some(proc_dir) = proc_dir {
         root.mount_proc(&proc_dir).map_err(|e| BootError::host("mounting the sandbox's /proc", &e))?;

@@ -14,6 +14,7 @@ pub(super) struct Host {
     release: String,
     uid: u32,
     user: String,
+    is_filtered: bool,
     lacking: Vec<&'static Entry>,
 }
 
@@ -24,6 +25,7 @@ impl Host {
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
             uid: rustix::process::geteuid().as_raw(),
             user: std::env::var("USER").unwrap_or_default(),
+            is_filtered: moat_host::seccomp::is_filtered(),
             lacking: lacking().collect(),
         }
     }
@@ -35,6 +37,10 @@ impl Host {
 
     fn path(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
+    }
+
+    fn is_moat(&self) -> bool {
+        self.release.ends_with("-moat")
     }
 
     fn is_root(&self) -> bool {
@@ -52,12 +58,20 @@ pub(super) fn all(host: &Host) -> Vec<Finding> {
 /// What no sandbox can be made without, and what makes one slower.
 pub(super) fn of_sandboxes(host: &Host) -> Vec<Finding> {
     let mut findings = vec![kernel(host)];
+    // Whatever else a sandbox lacks does not matter.
+    if host.is_moat() {
+        return findings;
+    }
     findings.extend(features(host));
     findings.extend([seccomp(host), user_namespaces(host), procfs(host), cpu(host)]);
     findings
 }
 
 fn kernel(host: &Host) -> Finding {
+    if host.is_moat() {
+        let seen = format!("{}: this is a sandbox of moat's, in which no other can be made", host.release);
+        return Finding::poor("kernel", Grade::Missing, seen, "run moat outside, beside this sandbox");
+    }
     if Version::parse(&host.release) >= OLDEST {
         return Finding::ok("kernel", host.release.clone());
     }
@@ -106,6 +120,13 @@ fn procfs(host: &Host) -> Finding {
 fn seccomp(host: &Host) -> Finding {
     let what = "seccomp";
     match host.read("/proc/sys/kernel/seccomp/actions_avail") {
+        // One that lets all unknown calls through does no harm.
+        Some(actions) if host.is_filtered && actions.split(' ').any(|action| action == "user_notif") => Finding::poor(
+            what,
+            Grade::Slower,
+            "a filter of system calls is in force here: what it refuses never reaches --platform=systrap",
+            "--platform=ptrace, or in a container: --security-opt seccomp=unconfined",
+        ),
         Some(actions) if actions.split(' ').any(|action| action == "user_notif") => Finding::ok(what, actions),
         Some(actions) => Finding::poor(
             what,
@@ -191,12 +212,18 @@ fn yama(host: &Host) -> Finding {
     let what = "Yama";
     match host.read("/proc/sys/kernel/yama/ptrace_scope").as_deref() {
         None => Finding::ok(what, "not there"),
-        // 1 and 2 let a parent trace its children, which is all that the platform does.
+        // 1 lets a parent trace its children, which is all that sandboxes need.
+        Some("2") => Finding::poor(
+            what,
+            Grade::Missing,
+            "kernel.yama.ptrace_scope = 2: no sandbox can reach its guests' memory",
+            "sysctl -w kernel.yama.ptrace_scope=1",
+        ),
         Some("3") => Finding::poor(
             what,
-            Grade::Slower,
-            "kernel.yama.ptrace_scope = 3: no --platform=ptrace",
-            "boot with kernel.yama.ptrace_scope=1, if that platform is wanted",
+            Grade::Missing,
+            "kernel.yama.ptrace_scope = 3: no sandbox can reach its guests' memory",
+            "boot with kernel.yama.ptrace_scope=1: it can't be lowered",
         ),
         Some(scope) => Finding::ok(what, format!("kernel.yama.ptrace_scope = {scope}")),
     }
@@ -282,7 +309,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let lacking = TABLE.iter().filter(|entry| entry.since > Version::parse(release)).collect();
-        Host { root, release: release.into(), uid, user: "user".into(), lacking }
+        Host { root, release: release.into(), uid, user: "user".into(), is_filtered: false, lacking }
     }
 
     fn grade(host: &Host, what: &str) -> Grade {
@@ -336,6 +363,15 @@ mod tests {
         for finding in all(&host) {
             assert_eq!(finding.mend.is_none(), finding.grade == Grade::Ok, "{finding:?}");
         }
+        fs::remove_dir_all(&host.root).unwrap();
+    }
+
+    #[test]
+    fn a_sandbox_of_moats_is_named_alone() {
+        let host = host("nested", 0, "6.12.0-moat", &[("proc/sys/kernel/yama/ptrace_scope", "2\n")]);
+        let findings = of_sandboxes(&host);
+        assert!(findings.len() == 1 && findings[0].seen.contains("sandbox of moat"), "{findings:?}");
+        assert_eq!(grade(&host, "Yama"), Grade::Missing);
         fs::remove_dir_all(&host.root).unwrap();
     }
 

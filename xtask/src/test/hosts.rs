@@ -17,7 +17,7 @@ use super::kernels::Kernel;
 use super::{Options, Report};
 use crate::paths;
 use images::Images;
-use machine::Machine;
+use machine::{Machine, Processors};
 
 /// A script in `tests/hosts/cases`.
 struct Case {
@@ -25,6 +25,9 @@ struct Case {
     script: String,
     /// Its own machine: it changes what others would see.
     alone: bool,
+    processors: Processors,
+    /// It goes on after a reboot, with `rebooted=1`.
+    reboots: bool,
     timeout: Duration,
 }
 
@@ -46,7 +49,8 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
         let together = (!shared.is_empty()).then_some(shared);
         for group in together.into_iter().chain(alone.into_iter().map(|case| vec![case])) {
             let start = Instant::now();
-            let mut machine = Machine::boot(&images, kernel.suite, &disk)
+            let processors = &group.first().context("a group has a case")?.processors;
+            let mut machine = Machine::boot(&images, kernel.suite, &disk, processors)
                 .with_context(|| format!("booting Linux {}", kernel.version))?;
             println!("Linux {} is up after {} s", kernel.version, start.elapsed().as_secs());
             for case in group {
@@ -60,7 +64,12 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
 fn run_case(machine: &mut Machine, kernel: Kernel, case: &Case, report: &mut Report) -> Result<()> {
     let name = format!("hosts/{}/{}", kernel.version, case.name);
     let start = Instant::now();
-    match machine.run(&case.script, case.timeout)? {
+    let mut outcome = machine.run(&case.script, case.timeout)?;
+    if case.reboots && matches!(outcome, Some((0, _))) {
+        machine.reboot().context("rebooting")?;
+        outcome = machine.run(&format!("rebooted=1\n{}", case.script), case.timeout)?;
+    }
+    match outcome {
         Some((0, _)) => report.pass(&name, start.elapsed()),
         Some((77, output)) => report.skip(&name, output.trim()),
         Some((status, output)) => report.fail(&name, format!("status {status}\n{output}")),
@@ -80,18 +89,27 @@ fn cases() -> Result<Vec<Case>> {
     files.iter().map(|file| case(file)).collect()
 }
 
-/// Words in the first line's comment: "alone", and "SECONDS s" where it takes long.
+/// Words in the first line's comment: "alone", "SECONDS s" where it takes long, "reboots", "cpus=N", "without=FEATURE,FEATURE"; the
+/// last three have a machine of their own.
 fn case(file: &std::path::Path) -> Result<Case> {
     const TIMEOUT: Duration = Duration::from_secs(180);
     let text = fs::read_to_string(file)?;
     let head = text.lines().next().unwrap_or_default().trim_start_matches("# ");
-    let mut words = head.split_whitespace();
-    let alone = words.clone().any(|word| word == "alone");
-    let seconds = words.find_map(|word| word.strip_suffix("s").and_then(|n| n.parse().ok()));
+    let words: Vec<&str> = head.split_whitespace().collect();
+    let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
+    let seconds = words.iter().find_map(|word| word.strip_suffix("s").and_then(|n| n.parse().ok()));
+    let (count, features) = (value("cpus="), value("without="));
+    let without = features.map(|all| all.split(',').map(|name| format!(",{name}=off")).collect());
+    let reboots = words.contains(&"reboots");
     Ok(Case {
         name: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        script: text,
-        alone,
+        alone: words.contains(&"alone") || reboots || count.is_some() || features.is_some(),
+        processors: Processors {
+            count: count.map_or(Ok(2), str::parse).context("cpus=")?,
+            without: without.unwrap_or_default(),
+        },
+        reboots,
         timeout: seconds.map_or(TIMEOUT, Duration::from_secs),
+        script: text,
     })
 }

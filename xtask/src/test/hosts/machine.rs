@@ -23,9 +23,17 @@ pub(super) struct Machine {
     agent: UnixStream,
 }
 
+/// Its processors.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Processors {
+    pub(super) count: u32,
+    /// What the model that has everything goes without, as qemu names it, each with a comma before it.
+    pub(super) without: String,
+}
+
 impl Machine {
     /// Boots a release's kernel; the root disk stays as it is.
-    pub(super) fn boot(images: &Images, suite: &str, disk: &Path) -> Result<Machine> {
+    pub(super) fn boot(images: &Images, suite: &str, disk: &Path, processors: &Processors) -> Result<Machine> {
         let (socket, console) = (images.scratch("agent.sock"), images.scratch("console.log"));
         for file in [&socket, &console] {
             let _ = fs::remove_file(file);
@@ -33,8 +41,8 @@ impl Machine {
         let mut command = Command::new("qemu-system-x86_64");
         // Emulated: a /dev/kvm that is there may be one in a virtual machine which does not get far. With five levels of page
         // tables old kernels do not boot.
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", "2", "-m", "2048"]);
-        command.args(["-snapshot", "-no-reboot"]);
+        command.args(["-accel", "tcg,thread=multi", "-m", "2048", "-snapshot"]);
+        command.args(["-cpu", &format!("max,la57=off{}", processors.without), "-smp", &processors.count.to_string()]);
         command.args(["-display", "none", "-monitor", "none", "-nic", "none"]);
         command.arg("-kernel").arg(images.kernel(suite, "vmlinuz"));
         command.arg("-initrd").arg(images.kernel(suite, "initrd.gz"));
@@ -48,10 +56,23 @@ impl Machine {
         let qemu = command.stdin(Stdio::null()).spawn().context("qemu-system-x86_64")?;
         let mut machine = Machine::connect(qemu, &socket)?;
         machine.wait_until_ready().with_context(|| format!("see {}", console.display()))?;
+        machine.unpack()?;
+        Ok(machine)
+    }
+
+    /// Reboots it; what was written to the root disk is kept.
+    pub(super) fn reboot(&mut self) -> Result<()> {
+        // The answer may be lost.
+        self.agent.write_all(b"17\nsystemctl reboot\n")?;
+        self.wait_until_ready()?;
+        self.unpack()
+    }
+
+    fn unpack(&mut self) -> Result<()> {
         let unpack = "set -e; mkdir -p /run/disk; tar -C /run/disk -xf /dev/vdb
             install /run/disk/moat /usr/local/bin/; install /run/disk/library.sh /usr/local/lib/";
-        match machine.run(unpack, BOOT)? {
-            Some((0, _)) => Ok(machine),
+        match self.run(unpack, BOOT)? {
+            Some((0, _)) => Ok(()),
             other => bail!("the program can't be put into the machine: {other:?}"),
         }
     }

@@ -153,9 +153,10 @@ fn start_platform(kind: PlatformKind, sites: spec::CallSites) -> Result<Arc<dyn 
             };
             match Systrap::with_call_sites(sites) {
                 Ok(p) => Ok(Arc::new(p)),
-                // What an older filter refuses never reaches the platform, whose template then runs on without an answer.
-                Err(e @ (Errno::ENOENT | Errno::ECHILD)) if moat_host::seccomp::is_filtered() => Err(failed(
-                    "starting platform systrap (a filter of system calls around moat answers first: --platform=ptrace, \
+                // What an older filter refuses never reaches the platform, whose template then goes on without an answer, and
+                // is gone or waited for in vain.
+                Err(e) if moat_host::seccomp::is_filtered() => Err(failed(
+                    "starting platform systrap (a filter of system calls around moat may answer first: --platform=ptrace, \
                      or in a container --security-opt seccomp=unconfined)",
                     e,
                 )),

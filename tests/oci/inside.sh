@@ -155,7 +155,7 @@ start_docker() {
     "moat": { "path": "/run/w/moat" },
     "moat-host": { "path": "/run/w/moat", "runtimeArgs": ["--network=host"] },
     "runsc": { "path": "runsc", "runtimeArgs": ["--network=none", "--ignore-cgroups"] } },
-  "storage-driver": "overlay2", "iptables": false, "ip6tables": false }
+  "experimental": true, "storage-driver": "overlay2", "iptables": false, "ip6tables": false }
 END
     dockerd --config-file /run/w/daemon.json --containerd /run/containerd/containerd.sock > "$scratch/log/docker" 2>&1 &
     answers docker $! docker version && load docker load --input "$scratch/image.tar"

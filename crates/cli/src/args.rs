@@ -309,6 +309,14 @@ mod tests {
     }
 
     #[test]
+    fn flags_of_restore_may_have_one_dash() {
+        let line = "moat --log l restore --image-path i -no-subreaper -d -b dir --detach=false id";
+        let Command::Restore(restore) = parse(line).unwrap().command else { panic!("not restore") };
+        assert!(restore.run.no_subreaper && !restore.run.detach && restore.run.create.id == "id");
+        assert_eq!(restore.run.create.bundle, std::path::Path::new("dir"));
+    }
+
+    #[test]
     fn help_is_short_and_flags_have_their_own() {
         let help = parse("moat create --help").unwrap_err().to_string();
         assert!(help.lines().count() < 30 && help.contains("--bundle") && !help.contains("--overlay2"), "{help}");

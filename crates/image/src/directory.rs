@@ -16,6 +16,9 @@ pub use crate::error::{PAGES, STATE};
 /// A link to the image that this one is based on.
 const BASE: &str = "base";
 
+/// A link to `state`: Podman takes a directory for an image only if it has a file of this name, in which CRIU writes what it is.
+const CRIU_INVENTORY: &str = "inventory.img";
+
 /// Bytes of the largest `state` that is read.
 const MAX_STATE: u64 = 2 << 30;
 
@@ -53,7 +56,8 @@ impl NewImage {
         let file =
             |name| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(beside.join(name));
         let link = || base.map_or(Ok(()), |base| symlink(relative(above, base)?, beside.join(BASE)));
-        let files = link().and_then(|()| Ok((file(STATE)?, file(PAGES)?)));
+        let links = || link().and_then(|()| symlink(STATE, beside.join(CRIU_INVENTORY)));
+        let files = links().and_then(|()| Ok((file(STATE)?, file(PAGES)?)));
         match files {
             Ok((state, pages)) => Ok(NewImage { place: place.to_owned(), beside, committed: false, state, pages }),
             Err(error) => {

@@ -72,7 +72,7 @@ impl<'a> Restorer<'a> {
         contents: &Contents<'_>,
     ) -> Result<Restorer<'a>, ImageError> {
         let all = namespace.mounts();
-        let mounts: Vec<_> = state.mounts.iter().map(|mount| find_mount(mount, &all)).collect::<Result<_, _>>()?;
+        let mounts = find_mounts(state, &all)?;
         super::trees::restore(state, &mounts, contents.pages)?;
         let unnamed = |file| super::trees::restore_unnamed(file, vfs, &mounts, contents);
         let unnamed = state.unnamed_files.iter().map(unnamed).collect::<Result<_, _>>()?;
@@ -265,17 +265,30 @@ impl<'a> Restorer<'a> {
     }
 }
 
-/// The mount of the new namespace that is the one of the image.
-fn find_mount(mount: &MountState, all: &[Arc<Mount>]) -> Result<Arc<Mount>, ImageError> {
-    let place = String::from_utf8_lossy(&mount.mountpoint).into_owned();
-    let here = usize::try_from(mount.index).ok().and_then(|at| all.get(at));
-    let here = here.ok_or_else(|| unfit(format!("there is no mount at {place} in this configuration")))?;
-    let same = here.fs().name() == mount.fs_type && Path::root_of(here.clone()).text(None) == mount.mountpoint;
-    if !same {
-        let kind = &mount.fs_type;
-        return Err(unfit(format!("the configuration has another mount than the {kind} at {place} of the image")));
+/// The mounts of the new namespace that are those of the image: by where they are and what they are, as clients write them in any order; those
+/// that lie on top of each other by their order.
+fn find_mounts(state: &SandboxState, all: &[Arc<Mount>]) -> Result<Vec<Arc<Mount>>, ImageError> {
+    // Before each is compared with all others.
+    if state.mounts.len() > all.len() {
+        let (has, here) = (state.mounts.len(), all.len());
+        return Err(unfit(format!("the image has {has} mounts, and this configuration makes {here}")));
     }
-    Ok(here.clone())
+    let places: Vec<_> = all.iter().map(|mount| Path::root_of(mount.clone()).text(None)).collect();
+    let find = |mount: &MountState| {
+        let alike = |other: &&MountState| other.mountpoint == mount.mountpoint && other.fs_type == mount.fs_type;
+        let below = state.mounts.iter().filter(|other| other.index < mount.index).filter(alike).count();
+        let at_place =
+            || all.iter().zip(&places).filter(|(_, place)| **place == mount.mountpoint).map(|(here, _)| here);
+        let found = at_place().filter(|here| here.fs().name() == mount.fs_type).nth(below);
+        found.cloned().ok_or_else(|| {
+            let (place, kind) = (String::from_utf8_lossy(&mount.mountpoint), &mount.fs_type);
+            unfit(match at_place().next() {
+                Some(_) => format!("the configuration has another mount than the {kind} at {place} of the image"),
+                None => format!("there is no mount at {place} in this configuration"),
+            })
+        })
+    };
+    state.mounts.iter().map(find).collect()
 }
 
 /// Whether the file at `path` is the one that was found.

@@ -20,8 +20,8 @@ if [ -n "$rpm" ]; then
     manager -i --nodeps "$rpm"
     chroot "$scratch/root" moat --version
     cmp "$scratch/root/etc/apparmor.d/moat" "$scratch/root/usr/share/moat/apparmor"
-    manager -V moat
-    manager -e moat
+    manager -V --nodeps moat
+    manager -e --nodeps moat
     test "$(names)" = "$before"
     rm -r "$scratch/root/etc/apparmor.d" "$scratch/root$database"
 fi

@@ -16,7 +16,8 @@ else
     same "the name again" "$(moat --systemd-cgroup run --bundle "$bundle" b1)" again
     systemctl start docker
     wait_for '[ "$(docker inspect -f "{{.State.Running}}" d1)" = true ]'
-    wait_for '[ "$(docker exec d1 cat /count | wc -l)" = 2 ]'
+    # Under load Docker may have tried more than once.
+    wait_for '[ "$(docker exec d1 cat /count | wc -l)" -ge 2 ]'
     docker rm -f d1 >/dev/null
     systemctl stop docker docker.socket containerd
 fi

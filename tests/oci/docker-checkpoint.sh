@@ -24,12 +24,14 @@ eventually ended other
 last=$(docker logs other | grep -c line)
 expect list "$(docker checkpoint ls box | tail -n +2) $(docker checkpoint ls other | tail -n +2)" 'one two'
 # From there on, not from the start; its output goes where it went.
-docker start --checkpoint two other
+# Docker hands an image to containerd, which refuses one that it has from before and has yet to clean up.
+start() { docker start --checkpoint "$1" "$2" 2> said; }
+eventually start two other
 eventually reached other "$last"
 expect 'lines from the start' "$(docker logs other | grep -c 'line 1$')" 1
 expect "line $last" "$(docker logs other | grep -c "line $last\$")" 1
 docker stop -t 0 box > /dev/null
-docker start --checkpoint one box
+eventually start one box
 eventually reached box "$first"
 docker stop -t 0 box > /dev/null
 if docker start --checkpoint three box 2> said; then echo 'it starts from a checkpoint that is not there'; exit 1; fi

@@ -4,6 +4,8 @@
 //! processor, the clock, the vDSO, which the program does not use) is replaced; everything else is as the earlier version wrote it.
 //! `MOAT_KEEP_IMAGE=NAME` keeps the new image there under that name: for when the schema changes.
 //!
+//! And images that somebody has changed (`MOAT_MUTANTS` says how many) break no sandbox.
+//!
 //! Takes root; says so where it has to be skipped.
 
 use std::fs::{self, File};
@@ -11,6 +13,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -29,8 +32,8 @@ fn kept() -> PathBuf {
 struct Bundle(PathBuf);
 
 impl Bundle {
-    fn new() -> Bundle {
-        let dir = std::env::temp_dir().join(format!("moat-old-images-{}", std::process::id()));
+    fn new(name: &str) -> Bundle {
+        let dir = std::env::temp_dir().join(format!("moat-images-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         // Others may not add to what is run as root.
         fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
@@ -96,6 +99,21 @@ impl Running {
         Running { child, stdin, stdout }
     }
 
+    /// Lets the program look for so long; what it says, and what is said of it.
+    fn within(mut self, time: Duration) -> (String, String) {
+        let _ = self.stdin.write_all(b"go\n");
+        let deadline = Instant::now() + time;
+        while self.child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let _ = self.child.kill();
+        let mut said = [String::new(), String::new()];
+        self.child.wait().unwrap();
+        self.stdout.read_to_string(&mut said[0]).unwrap();
+        self.child.stderr.take().map(|mut errors| errors.read_to_string(&mut said[1]).unwrap());
+        said.into()
+    }
+
     /// Lets the program look at what it has; what it says.
     fn verdict(mut self) -> String {
         // One that could not be started does not read.
@@ -130,13 +148,84 @@ fn save(bundle: &Bundle, name: &str, flags: &[&str]) {
     assert!(status.unwrap().success());
 }
 
+/// Unpacks a kept image to `place`.
+fn unpack(kept: &Path, place: &Path) {
+    fs::create_dir(place).unwrap();
+    for file in FILES {
+        let packed = File::open(kept.join(file.to_owned() + ".gz")).unwrap();
+        std::io::copy(&mut GzDecoder::new(packed), &mut File::create(place.join(file)).unwrap()).unwrap();
+    }
+}
+
+/// Numbers that look random, the same in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % below
+    }
+}
+
+/// Whoever makes an image can make its checksums, too. Whatever is in it: the sandbox says what is wrong, or runs what is there; it does not
+/// break down, and goes when it is told to.
+#[test]
+fn changed_images_break_no_sandbox() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: takes root");
+        return;
+    }
+    let bundle = Bundle::new("changed");
+    let mut running = Running::start(bundle.moat(&["run", "--bundle", &bundle.path("bundle"), "c"]));
+    let mut ready = [0; 6];
+    running.stdout.read_exact(&mut ready).unwrap();
+    save(&bundle, "plain", &[]);
+    drop(running.verdict());
+    let place = bundle.0.join("plain");
+    let Image { header, state, .. } = Image::read(directory::open(&place).unwrap()).unwrap();
+    let bytes = state.encode().unwrap();
+    let count = std::env::var("MOAT_MUTANTS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let mut numbers = Numbers(1);
+    let (mut tried, mut refused, mut whole) = (0, 0, 0);
+    for number in 0..count {
+        let mut mutant = bytes.clone();
+        for _ in 0..=numbers.next(3) {
+            let at = numbers.next(mutant.len());
+            mutant[at] = match numbers.next(3) {
+                0 => u8::try_from(numbers.next(256)).unwrap(),
+                1 => mutant[at] ^ 1 << numbers.next(8),
+                _ => mutant[at].wrapping_add(1),
+            };
+        }
+        // Most are no state any more, which the reader's own tests are about.
+        if moat_image::SandboxState::decode(&mutant).is_err() {
+            continue;
+        }
+        let file = header::encode(header.clone(), &[(KERNEL, mutant)]).unwrap();
+        fs::write(place.join(directory::STATE), file).unwrap();
+        let arguments = ["restore", "--image-path", &bundle.path("plain"), "--bundle", &bundle.path("bundle"), "c"];
+        let mut command = bundle.moat(&arguments);
+        command.stderr(Stdio::piped());
+        let (said, errors) = Running::start(command).within(Duration::from_secs(2));
+        assert!(!errors.contains("panicked") && !errors.contains("broke down"), "mutant {number}: {errors}");
+        tried += 1;
+        refused += usize::from(errors.contains("restoring: "));
+        whole += usize::from(said == "ok\n");
+        let _ = bundle.moat(&["delete", "--force", "c"]).stderr(Stdio::null()).status();
+        let left = bundle.moat(&["list", "--quiet"]).output().unwrap();
+        assert!(left.stdout.is_empty(), "mutant {number}: {left:?}");
+    }
+    eprintln!("{tried} of {count} are a state: {refused} are refused, {whole} run as before");
+    assert!(refused > 0 && whole > 0);
+}
+
 #[test]
 fn images_of_all_versions_restore() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: takes root");
         return;
     }
-    let bundle = Bundle::new();
+    let bundle = Bundle::new("old");
     let mut running = Running::start(bundle.moat(&["run", "--bundle", &bundle.path("bundle"), "c"]));
     let mut ready = [0; 6];
     running.stdout.read_exact(&mut ready).unwrap();
@@ -163,11 +252,7 @@ fn images_of_all_versions_restore() {
     let mut restored = 0;
     for entry in fs::read_dir(kept()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir()) {
         let place = bundle.0.join(entry.file_name());
-        fs::create_dir(&place).unwrap();
-        for file in FILES {
-            let packed = File::open(entry.path().join(file.to_owned() + ".gz")).unwrap();
-            std::io::copy(&mut GzDecoder::new(packed), &mut File::create(place.join(file)).unwrap()).unwrap();
-        }
+        unpack(&entry.path(), &place);
         assert_eq!(restore(&bundle, place.to_str().unwrap(), vdso), "ok\n", "{:?}", entry.file_name());
         restored += 1;
     }

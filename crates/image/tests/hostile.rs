@@ -128,6 +128,30 @@ fn sockets(state: &mut SandboxState) {
     }
 }
 
+/// A terminal of the host with a session, an opening of it, and a stream whose other end is gone.
+fn terminals(state: &mut SandboxState) {
+    let host = state.host_terminals.push(HostTerminalState {
+        console: true,
+        modes: [0x500, 5, 0xbf, 0x8a3b],
+        line: 0,
+        control: vec![3; 19],
+        speeds: (38_400, 38_400),
+        winsize: [24, 80, 0, 0],
+    });
+    let terminal = TerminalRef::Host { host };
+    let controls = ControllingTerminalState { terminal, foreground: ForegroundState::Group(1) };
+    state.sessions.push(SessionState { pid: Ref::FIRST, terminal: Some(controls), hung_up: None });
+    let shown = b"/dev/pts/0".to_vec();
+    let kinds = [
+        OpenFileKind::HostTerminal(HostTerminalFileState { terminal: host, path: None, shown: shown.clone(), ino: 3 }),
+        OpenFileKind::Severed(SeveredState { kind: SeveredKind::Pipe, shown, ino: 9 }),
+    ];
+    let first = state.open_files.get(Ref::FIRST).unwrap().clone();
+    kinds.into_iter().for_each(|kind| {
+        state.open_files.push(OpenFileState { kind, ..first.clone() });
+    });
+}
+
 /// One of each kind of object that is in a namespace or a file system.
 fn others(state: &mut SandboxState, stored: Stored) {
     let object =
@@ -149,6 +173,7 @@ fn others(state: &mut SandboxState, stored: Stored) {
         payer: 0,
         notification: Some(MqueueNotificationState { process: 1, signal: Some((10, 1)) }),
     });
+    terminals(state);
     let pty = state.ptys.push(PtyState {
         index: 0,
         mode: 0o620,

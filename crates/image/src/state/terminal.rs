@@ -150,3 +150,29 @@ impl Named for HostTerminalState {
 impl Named for PtyState {
     const WHAT: &'static str = "pseudo-terminal";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn through_cbor<T: for<'de> Deserialize<'de>>(value: &impl Serialize) -> T {
+        let mut bytes = Vec::new();
+        ciborium::into_writer(value, &mut bytes).unwrap();
+        ciborium::from_reader(bytes.as_slice()).unwrap()
+    }
+
+    /// Schema 1 had pseudo-terminals only, by their number alone.
+    #[test]
+    fn a_number_is_a_pseudo_terminal() {
+        #[derive(Serialize)]
+        struct Before {
+            terminal: u32,
+            foreground: ForegroundState,
+        }
+        let now: ControllingTerminalState = through_cbor(&Before { terminal: 0, foreground: ForegroundState::None });
+        assert_eq!(now.terminal, TerminalRef::Pty(Ref::FIRST));
+        let host = ControllingTerminalState { terminal: TerminalRef::Host { host: Ref::FIRST }, ..now };
+        assert_eq!(through_cbor::<ControllingTerminalState>(&host), host);
+        assert_eq!(through_cbor::<ControllingTerminalState>(&now), now);
+    }
+}

@@ -13,6 +13,15 @@ run --rm --tmpfs /scratch deb:1 sh -c 'touch /scratch/x; ls /scratch'
 rm -rf shared; mkdir shared; echo host > shared/file
 run --rm -v "$PWD/shared:/mnt" deb:1 sh -c 'cat /mnt/file; echo guest > /mnt/made'; cat shared/made
 run --rm -v "$PWD/shared:/mnt:ro" deb:1 sh -c 'touch /mnt/x' 2>&1
+run --rm --mount type=image,source=deb:1,destination=/image deb:1 sh -c 'cmp /etc/passwd /image/etc/passwd && touch /image/x' 2>&1
+run --rm --mount type=image,source=deb:1,destination=/image,rw=true deb:1 sh -c 'touch /image/x && ls /image/x'
+run --rm --mount type=tmpfs,destination=/small,tmpfs-size=65536,tmpfs-mode=1750 deb:1 sh -c \
+    'stat -c %a /small; df -k /small | tail -n 1 | tr -s " " | cut -d " " -f 2; head -c 70000 /dev/zero > /small/x; stat -c %s /small/x' 2>&1
+run --rm -v "$PWD/shared:/mnt:O" deb:1 sh -c 'cat /mnt/file; rm /mnt/file; echo own > /mnt/own; ls /mnt'; ls shared
+p volume create kept >/dev/null
+run --rm --mount type=volume,source=kept,destination=/kept deb:1 sh -c 'echo volume > /kept/file'
+run --rm -v kept:/kept:ro deb:1 sh -c 'cat /kept/file; touch /kept/x' 2>&1
+p volume rm kept
 run --rm deb:1 /no/such/command 2>/dev/null; echo "status $?"
 run --rm deb:1 /etc/passwd 2>/dev/null; echo "status $?"
 run --rm --no-such-flag deb:1 true 2>/dev/null; echo "status $?"

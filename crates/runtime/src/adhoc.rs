@@ -144,6 +144,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         source: MountSource::Host(HostMount {
             path: volume.source,
             submounts: Submounts::Show,
+            layers: None,
             ids: None,
             changes: Changes::Reach,
         }),
@@ -177,6 +178,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
         root: HostMount {
             path: root,
             submounts: Submounts::Hide,
+            layers: None,
             ids: None,
             changes: Changes::Memory(OverlayLimits::default()),
         },
@@ -242,6 +244,7 @@ fn parse_submounts(mountinfo: &str) -> Vec<MountBlueprint> {
             source: MountSource::Host(HostMount {
                 path: PathBuf::from(point),
                 submounts: Submounts::Hide,
+                layers: None,
                 ids: None,
                 changes: Changes::Memory(OverlayLimits::default()),
             }),

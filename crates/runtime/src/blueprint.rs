@@ -17,7 +17,7 @@ use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::thread::CapabilitySet;
 
 use crate::error::Context;
-use crate::host_tree::{Access, HostTree, MountIds, Opener, Submounts};
+use crate::host_tree::{Access, HostTree, Layers, MountIds, Opener, Submounts};
 use crate::namespaces::Plan;
 use crate::overlay::{Changes, OverlayDirectory};
 use crate::{Config, ContainerId, Error, Result, host_tree};
@@ -136,6 +136,8 @@ pub struct HostMount {
     pub path: PathBuf,
     /// Whether mounts below it are shown.
     pub submounts: Submounts,
+    /// Of what it is made, if it is no place that is there: `path` is its topmost layer.
+    pub layers: Option<Layers>,
     /// How ids are shown, if not as they are.
     pub ids: Option<MountIds>,
     /// Where changes go.
@@ -349,7 +351,10 @@ impl MountBlueprint {
             MountSource::Kernel(kind) => kind,
             MountSource::Host(host) => {
                 let access = host.access(self.flags.readonly);
-                let tree = opener.open_mapped(&host.path, host.submounts, access, host.ids.as_ref())?;
+                let tree = match &host.layers {
+                    Some(layers) => opener.open_layers(layers, access)?,
+                    None => opener.open_mapped(&host.path, host.submounts, access, host.ids.as_ref())?,
+                };
                 let kind = kind_of(&tree, &host)?;
                 let backing = fds.add_tree(tree.fd, kind, access)?;
                 MountKind::Bind { backing, overlay: host.changes.into_spec(opener, fds)? }

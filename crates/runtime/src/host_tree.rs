@@ -1,6 +1,7 @@
 //! Opening host directories and files to donate them.
 
 mod file_directory;
+mod layers;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,6 +16,7 @@ use rustix::mount::OpenTreeFlags;
 use crate::error::{Context, Error, Result};
 
 pub(crate) use file_directory::{FILE_NAME, directory_of_file};
+pub use layers::Layers;
 
 /// How much of a tree of mounts is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +116,17 @@ impl Opener {
         }
     }
 
+    /// Has the host put `layers` together, as a tree of its own.
+    pub(crate) fn open_layers(self, layers: &Layers, access: Access) -> Result<HostTree> {
+        match self {
+            Opener::Detached => {
+                let what = || format!("the overlay over {}", layers.top().display());
+                describe(with_attributes(layers.mount()?, attributes(access)).context(what)?).context(what)
+            }
+            Opener::Attached => Err(layers::refused(layers)),
+        }
+    }
+
     fn try_open(self, path: &Path, submounts: Submounts, access: Access) -> io::Result<HostTree> {
         let fd = match self {
             Opener::Attached => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?,
@@ -128,12 +141,21 @@ impl Opener {
                         other => other?,
                     },
                 };
-                let mut attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
-                attributes.set(MountAttributes::RDONLY, access == Access::ReadOnly);
-                with_attributes(tree, attributes)?
+                with_attributes(tree, attributes(access))?
             }
         };
-        let file_type = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
-        Ok(HostTree { fd, file_type })
+        describe(fd)
     }
+}
+
+/// What every mount that is donated has.
+fn attributes(access: Access) -> MountAttributes {
+    let mut attributes = MountAttributes::NOSUID | MountAttributes::NODEV;
+    attributes.set(MountAttributes::RDONLY, access == Access::ReadOnly);
+    attributes
+}
+
+fn describe(fd: OwnedFd) -> io::Result<HostTree> {
+    let file_type = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
+    Ok(HostTree { fd, file_type })
 }

@@ -128,7 +128,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         hostname: checked_name("hostname", spec.hostname())?.unwrap_or_else(crate::hardware::hostname),
         domainname: checked_name("domainname", spec.domainname())?.unwrap_or_else(|| "(none)".into()),
         process,
-        root: HostMount { path: root_path, submounts: Submounts::Show, ids: None, changes },
+        root: HostMount { path: root_path, submounts: Submounts::Show, layers: None, ids: None, changes },
         root_readonly,
         root_sharing: config.root_sharing,
         mounts,

@@ -14,12 +14,12 @@ use crate::ContainerId;
 use crate::adhoc::{clean_absolute, standard_mounts};
 use crate::blueprint::{HostMount, MountBlueprint, MountSource};
 use crate::error::{Context, Error, Result};
-use crate::host_tree::{MountIds, Submounts};
+use crate::host_tree::{Layers, MountIds, Submounts};
 use crate::overlay::{Changes, OverlayFlag};
 use options::Options;
 
 /// Mount types that a configuration may name.
-const SUPPORTED: &str = "supported are proc, sysfs, tmpfs, devpts, mqueue, cgroup, cgroup2 and bind";
+const SUPPORTED: &str = "supported are proc, sysfs, tmpfs, devpts, mqueue, cgroup, cgroup2, overlay and bind";
 
 /// File systems that every guest has, whether its configuration names them or not.
 const MANDATORY: &[&str] = &["/proc", "/sys", "/dev", "/dev/pts"];
@@ -50,9 +50,12 @@ fn convert_one(
     // runc takes a relative destination as one below the root, with a warning in its specification.
     let destination = mount.destination().to_str().and_then(|path| clean_absolute(&format!("/{path}")));
     let destination = destination.ok_or_else(|| Error::Invalid(format!("mounts: destination {shown} is unusable")))?;
-    let options = Options::parse(mount.options().as_deref().unwrap_or_default())
-        .map_err(|why| Error::unsupported(format!("mounts: {shown}: options"), why))?;
+    let unsupported = |why| Error::unsupported(format!("mounts: {shown}: options"), why);
+    let (options, others) = Options::parse(mount.options().as_deref().unwrap_or_default());
     let kind = if options.bind.is_some() { "bind" } else { mount.typ().as_deref().unwrap_or("none") };
+    if let ([other, ..], true) = (&others[..], kind != "overlay") {
+        return Err(unsupported(format!("{other:?} is not one that moat can honour")));
+    }
     let ids = ids::of(mount, options.id_mapped, linux)?;
     if ids.is_some() && kind != "bind" {
         let field = format!("mounts: {shown}: uidMappings");
@@ -60,6 +63,7 @@ fn convert_one(
     }
     let source = match kind {
         "bind" => bind(mount, bundle, &options, ids)?,
+        "overlay" => overlay(Layers::parse(others, bundle).map_err(unsupported)?, &shown.to_string())?,
         "proc" => MountSource::Kernel(MountKind::Proc),
         "sysfs" => MountSource::Kernel(MountKind::Sysfs),
         "mqueue" => MountSource::Kernel(MountKind::Mqueue),
@@ -74,6 +78,7 @@ fn convert_one(
         warnings.push(format!("mounts: {shown}: what the host mounts below it later is not shown"));
     }
     let mut flags = options.flags;
+    flags.readonly |= matches!(&source, MountSource::Host(HostMount { layers: Some(layers), .. }) if layers.readonly());
     if matches!(source, MountSource::Kernel(MountKind::Cgroup)) && !flags.readonly {
         warnings.push(format!("mounts: {shown}: the guest's view of its cgroup is read-only"));
         flags.readonly = true;
@@ -99,20 +104,41 @@ fn bind(mount: &Mount, bundle: &Path, options: &Options, ids: Option<MountIds>) 
     if let Some((_, kind)) = guests_own.into_iter().find(|(place, _)| path == Path::new(place)) {
         return Ok(MountSource::Kernel(kind));
     }
-    if let Some(place) = ["/proc", "/sys", "/dev/pts", "/dev/mqueue"].into_iter().find(|place| path.starts_with(place))
-    {
-        return Err(Error::unsupported(
-            format!("mounts: {shown}: source {}", path.display()),
-            format!("the host's {place} can't be shown to a guest"),
-        ));
-    }
+    refuse_kernels_own(&path, &shown.to_string())?;
     let metadata = fs::metadata(&path).context(|| format!("mounts: {shown}: source {}", path.display()))?;
     // The number is the guest's, the driver is the sentry's.
     if let Some(node) = devices::of_host(&metadata) {
         return Ok(MountSource::Kernel(MountKind::Node(node)));
     }
     let submounts = options.bind.unwrap_or(Submounts::Show);
-    Ok(MountSource::Host(HostMount { path, submounts, ids, changes: Changes::Reach }))
+    Ok(MountSource::Host(HostMount { path, submounts, layers: None, ids, changes: Changes::Reach }))
+}
+
+/// An overlayfs of the host's; it is made when the container is.
+fn overlay(layers: Layers, shown: &str) -> Result<MountSource> {
+    for layer in layers.places() {
+        let path = fs::canonicalize(layer).context(|| format!("mounts: {shown}: layer {}", layer.display()))?;
+        refuse_kernels_own(&path, shown)?;
+    }
+    let path = layers.top().to_owned();
+    Ok(MountSource::Host(HostMount {
+        path,
+        submounts: Submounts::Hide,
+        layers: Some(layers),
+        ids: None,
+        changes: Changes::Reach,
+    }))
+}
+
+/// Refuses files by which the host's kernel would talk to a guest.
+fn refuse_kernels_own(path: &Path, shown: &str) -> Result<()> {
+    match ["/proc", "/sys", "/dev/pts", "/dev/mqueue"].into_iter().find(|place| path.starts_with(place)) {
+        Some(place) => Err(Error::unsupported(
+            format!("mounts: {shown}: source {}", path.display()),
+            format!("the host's {place} can't be shown to a guest"),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Has changes to trees of the host go where `flag` says, where the guest can make any.
@@ -184,6 +210,7 @@ mod tests {
             MountSource::Host(HostMount {
                 path: fs::canonicalize("/usr/lib").unwrap(),
                 submounts,
+                layers: None,
                 ids: None,
                 changes: Changes::Reach,
             })
@@ -204,6 +231,9 @@ mod tests {
             (r#"[{"destination":"/x","type":"bind","source":"/usr","options":["rbind","rshared"]}]"#, "rshared"),
             (r#"[{"destination":"/x","type":"bind","source":"/does/not/exist","options":["rbind"]}]"#, "/does/not"),
             (r#"[{"destination":"/x","type":"bind","source":"/usr","options":["rbind","idmap"]}]"#, "uidMappings"),
+            (r#"[{"destination":"/x","type":"overlay","options":["lowerdir=/usr:/proc/sys"]}]"#, "/proc/sys"),
+            (r#"[{"destination":"/x","type":"overlay","options":["lowerdir=/usr:/does/not"]}]"#, "layer /does/not"),
+            (r#"[{"destination":"/x","type":"overlay","options":["upperdir=/usr"]}]"#, "lowerdir"),
             (r#"[{"destination":"/../x","type":"tmpfs"}]"#, "unusable"),
         ] {
             let error = convert_json(json).unwrap_err().to_string();

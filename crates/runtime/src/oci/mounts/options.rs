@@ -31,16 +31,15 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Parses options; the error says which one can't be honoured.
-    pub(super) fn parse(options: &[String]) -> Result<Self, String> {
+    /// Parses options; what is not among those of every mount is given back.
+    pub(super) fn parse(options: &[String]) -> (Self, Vec<&str>) {
         let mut parsed = Options::default();
-        for option in options {
-            match option.split_once('=') {
-                Some((name, value)) => parsed.set_value(name, value).ok_or_else(|| unknown(option))?,
-                None => parsed.set_flag(option).ok_or_else(|| unknown(option))?,
-            }
-        }
-        Ok(parsed)
+        let unknown = |option: &&str| match option.split_once('=') {
+            Some((name, value)) => parsed.set_value(name, value).is_none(),
+            None => parsed.set_flag(option).is_none(),
+        };
+        let others = options.iter().map(String::as_str).filter(unknown).collect();
+        (parsed, others)
     }
 
     fn set_flag(&mut self, option: &str) -> Option<()> {
@@ -150,10 +149,6 @@ impl Options {
     }
 }
 
-fn unknown(option: &str) -> String {
-    format!("{option:?} is not one that moat can honour")
-}
-
 fn octal(value: &str) -> Option<u32> {
     u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777)
 }
@@ -190,11 +185,12 @@ mod tests {
     #[test]
     fn the_last_flag_wins() {
         let options = ["ro", "nosuid", "rw", "mode=0750"].map(String::from);
-        let parsed = Options::parse(&options).unwrap();
+        let (parsed, others) = Options::parse(&options);
+        assert!(others.is_empty());
         assert!(!parsed.flags.readonly && parsed.flags.nosuid);
         assert_eq!(parsed.tmpfs(None).mode, 0o750);
-        assert!(Options::parse(&["mode=9".into()]).is_err());
-        assert!(Options::parse(&["sync", "dirsync", "mand"].map(String::from)).is_ok());
-        assert_eq!(Options::parse(&["nr_blocks=2k".into()]).unwrap().tmpfs(None).size_bytes, Some(8 << 20));
+        assert_eq!(Options::parse(&["mode=9".into(), "frob".into()]).1, ["mode=9", "frob"]);
+        assert!(Options::parse(&["sync", "dirsync", "mand"].map(String::from)).1.is_empty());
+        assert_eq!(Options::parse(&["nr_blocks=2k".into()]).0.tmpfs(None).size_bytes, Some(8 << 20));
     }
 }

@@ -99,10 +99,15 @@ fn kept(file: &Path, runtime: &str) -> PathBuf {
     file.with_file_name(name)
 }
 
-/// Keeps a configuration that has no such runtime yet; an empty text stands for none.
+/// Kept where there was not even a directory for the configuration.
+const NO_DIRECTORY: &str = "null";
+
+/// Keeps a configuration that has no such runtime yet; an empty text stands for none, [`NO_DIRECTORY`] for no directory either.
 fn keep(file: &Path, runtime: &str) -> anyhow::Result<()> {
     let text = match fs::read_to_string(file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if file.parent().is_some_and(Path::exists) { "" } else { NO_DIRECTORY }.into()
+        }
         other => other.with_context(|| format!("reading {}", file.display()))?,
     };
     // What can't be read is refused by the edit that follows.
@@ -123,14 +128,20 @@ fn put_back(file: &Path, runtime: &str) -> anyhow::Result<()> {
     let Ok(before) = fs::read_to_string(&place) else { return Ok(()) };
     let now: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
     let is_same = |text: &str| match text.trim() {
-        "" => now == json!({}),
+        "" | NO_DIRECTORY => now == json!({}),
         text => serde_json::from_str::<Value>(text).is_ok_and(|before| before == now),
     };
     // Else somebody has added settings, which stay, written anew.
-    if is_same(&before) {
-        if before.is_empty() { fs::remove_file(file)? } else { write(file, &before)? }
+    let (same, made_directory) = (is_same(&before), before == NO_DIRECTORY);
+    if same {
+        if before.is_empty() || made_directory { fs::remove_file(file)? } else { write(file, &before)? }
     }
-    fs::remove_file(&place).with_context(|| format!("removing {}", place.display()))
+    fs::remove_file(&place).with_context(|| format!("removing {}", place.display()))?;
+    if let (true, Some(directory)) = (same && made_directory, file.parent()) {
+        // Somebody may have put a file of theirs beside it.
+        let _ = fs::remove_dir(directory);
+    }
+    Ok(())
 }
 
 const ALL: [Client; 3] = [Client::Docker, Client::Containerd, Client::Podman];
@@ -290,6 +301,16 @@ mod tests {
         super::install(&install(false)).unwrap();
         uninstall(&Uninstall { place: place(false) }).unwrap();
         assert_eq!(count("docker"), 0);
+        fs::remove_dir(etc.join("docker")).unwrap();
+        super::install(&install(false)).unwrap();
+        super::install(&install(false)).unwrap();
+        uninstall(&Uninstall { place: place(false) }).unwrap();
+        assert!(!etc.join("docker").exists());
+        super::install(&install(false)).unwrap();
+        fs::write(etc.join("docker/other"), "").unwrap();
+        uninstall(&Uninstall { place: place(false) }).unwrap();
+        assert_eq!(count("docker"), 1);
+        fs::remove_file(etc.join("docker/other")).unwrap();
         super::install(&install(false)).unwrap();
         edit(&etc.join("docker/daemon.json"), false, |runtimes| {
             runtimes.insert("other".into(), json!({}));

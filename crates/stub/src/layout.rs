@@ -58,7 +58,7 @@ pub const STATE_REQUEST: u32 = 1;
 pub const STATE_ASLEEP: u32 = 2;
 /// By the sentry, in place of REQUEST only: the reply is there.
 pub const STATE_REPLIED: u32 = 3;
-/// By the sentry, before it answers a ring by [`RING_SLEEP`]: the stub waits on this word until it changes.
+/// By the sentry, before it answers a ring by [`RING_SLEEP`] or in place of REQUEST: the stub waits on this word until it changes.
 pub const STATE_SLEEPS: u32 = 4;
 
 /// The result of a ring: not the reply yet, wait by futex(2) for that. 0 is the reply; all else is the sentry's end.

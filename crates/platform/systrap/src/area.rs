@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use moat_abi::{Errno, Result};
 use moat_platform::{ANSWERABLE, Answers};
-use moat_stub::layout::{AREA_LEN, Cell, Control, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS};
+use moat_stub::layout::{AREA_LEN, Cell, Control, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS};
 use moat_sync::{LockClass, Mutex};
 
 /// Offset of a field of [`Control`].
@@ -155,6 +155,13 @@ impl Area {
         state.compare_exchange(STATE_REQUEST, STATE_REPLIED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
+    /// Has a stub that waits awake wait until [`Area::wake`]; false if it rings.
+    pub fn lie_down(self) -> bool {
+        // SAFETY: `at` gives an aligned address inside the mapping.
+        let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
+        state.compare_exchange(STATE_REQUEST, STATE_SLEEPS, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
     /// Has the stub wait until [`Area::wake`], once its ring is answered.
     pub fn sleep(self) {
         // SAFETY: `at` gives an aligned address inside the mapping.
@@ -169,6 +176,11 @@ impl Area {
         state.store(STATE_REPLIED, Ordering::Release);
         // Nobody there: it has not slept yet, and does not any more.
         let _ = rustix::thread::futex::wake(state, rustix::thread::futex::Flags::empty(), 1);
+    }
+
+    /// Whether the stub rings, or has done so.
+    pub fn rings(self) -> bool {
+        self.read32(control!(state)) == STATE_ASLEEP
     }
 
     /// Whether the stub waits awake, with all that it has written in view.

@@ -5,14 +5,16 @@
 //! CPUs, a wake-up that follows the waker): then the guest thread waits behind the very thread that looks at it, and
 //! every look is in vain. The policy:
 //!
-//! - A thread is left to the host until a look at it was in vain because it never ran ([`Placement::starved`]).
+//! - A thread is left to the host until a look at it was in vain because it never ran, or ran in the place of the thread that
+//!   looked ([`Placement::starved`]).
 //! - From then on, when it is about to be looked at and has last stopped on the CPU of the sentry thread, it is kept off
 //!   that CPU, by its affinity, if there is another.
-//! - That is taken back as soon as the reason has gone: a look in vain, more runnable guest threads than CPUs for
+//! - That is taken back as soon as the reason has gone: a look in vain that nothing was gained by before, more runnable guest threads than CPUs for
 //!   a while, the end of its task, a clone (which would inherit it).
 //! - A thread whose affinity the guest has chosen is never touched, and what the guest is told of affinities never
 //!   comes from the host.
 
+use crate::room::Room;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Replies in a row without a free CPU after which a thread may run anywhere again.
@@ -25,8 +27,8 @@ const MAX_FAILURES: u8 = 4;
 pub struct Facts {
     /// It is about to be looked at.
     pub hot: bool,
-    /// There may be a CPU for it beside the sentry's.
-    pub room: bool,
+    /// Whether there may be a CPU for it beside the sentry's.
+    pub room: Room,
     /// Where it stopped last, as it says itself.
     pub cpu: u32,
     /// The CPU of the sentry thread that looks.
@@ -58,20 +60,24 @@ impl Placement {
         if self.barred {
             return None;
         }
-        self.crowded = if facts.room { 0 } else { self.crowded.saturating_add(1) };
+        self.crowded = if facts.room != Room::None { 0 } else { self.crowded.saturating_add(1) };
         // Not at the first: the count of running threads is a guess that is out of date in a moment.
         if self.crowded >= CROWDED {
             return self.take_back();
         }
-        // Only what was seen to go wrong is mended: on a host that spreads threads by itself this is never true.
-        let wrong = facts.hot && facts.room && self.starved && facts.cpu == facts.here;
+        let wrong = match facts.room {
+            // Those that would share the sentry's CPU are many.
+            Room::Crowd => facts.hot && self.off != Some(facts.here),
+            // Only what was seen to go wrong is mended: on a host that spreads threads by itself this is never true.
+            _ => facts.hot && self.starved && facts.cpu == facts.here,
+        };
         (wrong && self.failures < MAX_FAILURES).then(|| {
             self.off = Some(facts.here);
             Step::KeepOff(facts.here)
         })
     }
 
-    /// A look at it was in vain, and it had not run at all. True if that is news.
+    /// A look at it was in vain, and it had not run beside the thread that looked. True if that is news.
     pub fn starved(&mut self) -> bool {
         !std::mem::replace(&mut self.starved, true)
     }
@@ -109,6 +115,19 @@ impl Cpus {
     /// The calling thread's. On a host with more CPUs than a [`CpuSet`] holds no thread is ever placed.
     pub fn of_this_thread() -> Cpus {
         Cpus(sched_getaffinity(None).ok())
+    }
+
+    /// Moves the calling thread to a CPU, which it may leave again.
+    pub fn go_to(&self, cpu: u32) {
+        if let (Some(all), Ok(cpu)) = (self.0, usize::try_from(cpu))
+            && cpu < CpuSet::MAX_CPU
+            && all.is_set(cpu)
+        {
+            let mut one = CpuSet::new();
+            one.set(cpu);
+            let _ = sched_setaffinity(None, &one);
+            let _ = sched_setaffinity(None, &all);
+        }
     }
 
     /// Carries out a step on a host thread. The host may refuse it (a cpuset that has shrunk): the thread is then left

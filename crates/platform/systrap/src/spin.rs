@@ -1,16 +1,18 @@
-//! [`Spinner`] and [`Pace`]: when to wait awake instead of sleeping in the host.
+//! [`Spinner`]: when to wait awake instead of sleeping in the host.
 //!
 //! A trap that is handed over through memory between two CPUs costs a tenth of the host's wake-ups, if both sides
 //! are awake, and many times as much if they share a CPU. So a sentry thread looks at the areas of guest threads only
-//! if they have lately stopped in quick succession ("hot"), if fewer guest threads run than there are CPUs, and for a
-//! bounded time; a look in vain keeps the thread from being hot for a while, twice as long each time. While it
-//! looks it says so on the board, and stubs on other CPUs then look for their replies for a bounded time before they ring.
+//! if they have lately stopped in quick succession ("hot", [`crate::pace`]), if it has a CPU for that ([`Room`]), and for a
+//! bounded time; a look in vain keeps the thread from being hot for a while. While it looks it says so on the board, and stubs on
+//! other CPUs then look for their replies for a bounded time before they ring.
+//!
+//! A thread whose call has to wait has no use for a CPU: it is told to sleep at once where others need that.
 //!
 //! Whether hot or not, a stub that rings is answered: nothing here decides more than how fast.
 
 use std::arch::x86_64::__cpuid_count;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use moat_host::seccomp::WakeUp;
 use moat_stub::layout::Board;
@@ -20,87 +22,17 @@ use crate::area::Area;
 use crate::core::SystrapCore;
 use crate::cycles::cycle_count;
 use crate::placement::{Cpus, Facts};
+use crate::room::{Crowd, Room};
 use crate::state::HostThread;
 
-/// A stop so many cycles after the reply (some 20 us) is a quick one.
-const QUICK_CYCLES: u64 = 60_000;
-/// Quick stops in a row that make a thread hot.
-const HOT_STREAK: u32 = 16;
-/// How long to look at a thread that waited awake last time (some 30 us).
-const LOOK_CYCLES: u64 = 90_000;
-/// How long at one that has to be woken by the host first (some 100 us).
-const FIRST_LOOK_CYCLES: u64 = 300_000;
-/// Stops that a thread stays cool for after a look in vain, and how often that doubles.
-const COOL_STOPS: u32 = 64;
-const MAX_DOUBLINGS: u32 = 10;
 /// How often a stub looks before it rings (some 20 us).
 const STUB_PATIENCE: u32 = 600;
-/// Threads looked at by one sentry thread.
-const MAX_WATCHED: usize = 4;
+/// Threads looked at by one sentry thread: more are not looked at often enough to be faster than by a ring.
+const MAX_WATCHED: usize = 256;
 
 /// Whether user code can ask for its CPU by an instruction.
 pub fn has_rdpid() -> bool {
     __cpuid_count(7, 0).ecx & 1 << 22 != 0
-}
-
-/// How quickly a thread has lately stopped.
-#[derive(Debug, Default)]
-pub struct Pace {
-    streak: u32,
-    cool_for: u32,
-    doublings: u32,
-    awake: bool,
-}
-
-impl Pace {
-    /// The thread has stopped, so many cycles after its last reply (by the stub's own word, which is good
-    /// enough here), and waits awake, or not. True if it has done so for long.
-    pub fn stopped(&mut self, ran: u64, awake: bool) -> bool {
-        let quick = ran < QUICK_CYCLES;
-        // One slow stop is enough to be cool again: a look costs a CPU for its whole length, a ring costs little.
-        self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
-        self.cool_for = self.cool_for.saturating_sub(1);
-        self.awake = awake;
-        let steady = awake && self.streak.is_multiple_of(1024);
-        // The price of looks in vain long ago is forgotten by a thread that has been answered awake for a thousand
-        // calls.
-        if steady {
-            self.doublings = 0;
-        }
-        steady
-    }
-
-    /// It is told to make calls that the sentry has to be told of by the listener, and must not be looked at instead.
-    pub fn calm(&mut self) {
-        self.streak = 0;
-        self.awake = false;
-    }
-
-    /// It was looked at in vain, because the host has not let it run: it is as quick as it was.
-    pub fn starved(&mut self) {
-        self.cool_for = HOT_STREAK;
-        self.awake = false;
-    }
-
-    /// It was looked at in vain.
-    pub fn cool(&mut self) {
-        // Twice as long each time: a program whose calls only look quick must not cost a look every 64 calls for ever.
-        self.cool_for = COOL_STOPS << self.doublings;
-        self.doublings = (self.doublings + 1).min(MAX_DOUBLINGS);
-        self.streak = 0;
-        self.awake = false;
-    }
-
-    /// Whether it is worth looking at.
-    pub fn is_hot(&self) -> bool {
-        self.streak >= HOT_STREAK && self.cool_for == 0
-    }
-
-    /// For how many cycles.
-    pub fn look_cycles(&self) -> u64 {
-        // Whom the host has to wake first is late by that much more.
-        if self.awake { LOOK_CYCLES } else { FIRST_LOOK_CYCLES }
-    }
 }
 
 /// The sentry's side of waiting awake.
@@ -109,12 +41,29 @@ pub struct Spinner {
     /// Where guest threads may run.
     pub places: Cpus,
     cpus: i64,
-    /// Guest threads that run application code or orders.
+    /// Guest threads that run application code or orders, and those of them that are brief.
     running: AtomicI64,
-    hot: Mutex<Vec<Arc<HostThread>>>,
+    brief: AtomicI64,
+    looks: Mutex<Looks>,
+    /// Crowds are not tried before the cycle counter is there.
+    barred_until: AtomicU64,
     /// Answers do not keep the guest thread on this CPU.
     spread: AtomicBool,
     watcher: AtomicU32,
+    /// The CPU that crowds are kept off.
+    kept: AtomicU32,
+}
+
+/// Who is looked at.
+#[derive(Default)]
+struct Looks {
+    /// Those that stopped last first; the thread that looks has taken them out.
+    threads: Vec<Arc<HostThread>>,
+    /// Those that have come since.
+    incoming: Vec<Arc<HostThread>>,
+    /// Whose stop was seen last, and when.
+    found: Option<(Arc<HostThread>, u64)>,
+    crowd: Crowd,
 }
 
 impl Spinner {
@@ -126,51 +75,71 @@ impl Spinner {
             places: Cpus::of_this_thread(),
             cpus: std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1)),
             running: AtomicI64::new(0),
-            hot: Mutex::new(LockClass::Platform, Vec::new()),
+            brief: AtomicI64::new(0),
+            looks: Mutex::new(LockClass::Platform, Looks::default()),
+            barred_until: AtomicU64::new(0),
             spread: AtomicBool::new(false),
             watcher: AtomicU32::new(0),
+            kept: AtomicU32::new(u32::MAX),
         }
     }
 
     /// A guest thread goes on.
-    pub fn started(&self) {
+    pub fn started(&self, brief: bool) {
         self.running.fetch_add(1, Ordering::Relaxed);
+        self.brief.fetch_add(i64::from(brief), Ordering::Relaxed);
     }
 
-    /// A guest thread has stopped or died.
-    pub fn ended(&self) {
+    /// A guest thread has stopped or died; `brief` as when it went on.
+    pub fn ended(&self, brief: bool) {
         self.running.fetch_sub(1, Ordering::Relaxed);
+        self.brief.fetch_sub(i64::from(brief), Ordering::Relaxed);
+    }
+
+    /// One of those that are brief is not, this time.
+    pub fn not_brief(&self) {
+        self.brief.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether there may be a CPU for a sentry thread that waits awake.
-    fn has_room(&self) -> bool {
-        // This thread is one more: with as many guest threads as CPUs one of them would wait for the CPU that looks.
-        self.running.load(Ordering::Relaxed) < self.cpus
-    }
-
-    /// What decides where a thread is to run that last stopped on `cpu`.
-    pub fn facts(&self, hot: bool, cpu: u32) -> Facts {
-        let here = u32::try_from(moat_host::cpu::current()).unwrap_or(u32::MAX);
-        Facts { hot, room: self.has_room(), cpu, here }
-    }
-
-    /// Before a guest thread is woken by the host: a hot one is to run on another CPU, any other on this one.
-    pub fn before_answer(&self, core: &SystrapCore, hot: bool) {
-        let spread = hot && self.has_room();
-        // The host is told only of changes: it is a call of its own.
-        if self.spread.load(Ordering::Relaxed) != spread {
-            self.spread.store(spread, Ordering::Relaxed);
-            // An older host has only one way.
-            let _ = core.listener.set_wake_up(if spread { WakeUp::Anywhere } else { WakeUp::SameCpu });
+    pub fn room(&self) -> Room {
+        let (running, brief) = (self.running.load(Ordering::Relaxed), self.brief.load(Ordering::Relaxed));
+        match Room::of(running, brief, self.cpus) {
+            Room::Crowd if cycle_count() < self.barred_until.load(Ordering::Relaxed) => Room::None,
+            room => room,
         }
     }
 
-    /// Looks at a hot thread from here on.
+    /// Whether guest threads could use the CPU that another one waits awake on, besides the sentry's.
+    fn is_tight(&self) -> bool {
+        self.running.load(Ordering::Relaxed) >= self.cpus.saturating_sub(1)
+    }
+
+    /// What decides where a thread is to run that last stopped on `cpu`.
+    pub fn facts(&self, room: Room, hot: bool, cpu: u32) -> Facts {
+        let mut here = u32::try_from(moat_host::cpu::current()).unwrap_or(u32::MAX);
+        if room == Room::Crowd {
+            // All keep off the same one, wherever the sentry's thread is at the moment.
+            let _ = self.kept.compare_exchange(u32::MAX, here, Ordering::Relaxed, Ordering::Relaxed);
+            here = self.kept.load(Ordering::Relaxed);
+        }
+        Facts { hot, room, cpu, here }
+    }
+
+    /// Before a guest thread is woken by the host: one that is looked at is to run on another CPU, any other on this one.
+    pub fn before_answer(&self, core: &SystrapCore, looked_at: bool) {
+        // The host is told only of changes: it is a call of its own.
+        if self.spread.load(Ordering::Relaxed) != looked_at {
+            self.spread.store(looked_at, Ordering::Relaxed);
+            // An older host has only one way.
+            let _ = core.listener.set_wake_up(if looked_at { WakeUp::Anywhere } else { WakeUp::SameCpu });
+        }
+    }
+
+    /// Looks at a thread from here on.
     pub fn watch(&self, thread: &Arc<HostThread>) {
-        let mut hot = self.hot.lock();
-        // More than a few are not looked at often enough to be faster than by a ring.
-        if hot.len() < MAX_WATCHED && !hot.iter().any(|t| Arc::ptr_eq(t, thread)) {
-            hot.push(thread.clone());
+        if !thread.watched.swap(true, Ordering::Relaxed) {
+            self.looks.lock().incoming.push(thread.clone());
         }
     }
 
@@ -180,49 +149,138 @@ impl Spinner {
             self.board.write32(std::mem::offset_of!(Board, watcher) as u64, watcher);
         }
     }
+
+    fn bar(&self, until: Option<u64>) {
+        if let Some(until) = until {
+            self.barred_until.store(until, Ordering::Relaxed);
+            // Another CPU may be the better one next time.
+            self.kept.store(u32::MAX, Ordering::Relaxed);
+        }
+    }
+
+    /// Has the calling thread look at a crowd from the CPU that this is kept off.
+    fn go_to_its_place(&self) {
+        let kept = self.kept.load(Ordering::Relaxed);
+        if kept != u32::MAX && u32::try_from(moat_host::cpu::current()) != Ok(kept) {
+            self.places.go_to(kept);
+        }
+    }
+
+    /// Those that are to be looked at now. Called by one thread at a time, which gives them back.
+    fn take(&self, room: Room) -> Vec<Arc<HostThread>> {
+        let mut looks = self.looks.lock();
+        let mut threads = std::mem::take(&mut looks.threads);
+        threads.append(&mut looks.incoming);
+        let found = looks.found.take();
+        if let (Some((_, since)), Room::Crowd) = (&found, room) {
+            let now = cycle_count();
+            let cpus = u64::try_from(self.cpus).unwrap_or(1);
+            let until = looks.crowd.served(now.wrapping_sub(*since), cpus, now);
+            self.bar(until);
+        }
+        drop(looks);
+        if let Some((thread, _)) = found
+            && self.is_tight()
+        {
+            thread.lie_down();
+        }
+        threads
+    }
+}
+
+/// Takes those off the list that `keep` does not want on it.
+fn retain(threads: &mut Vec<Arc<HostThread>>, keep: impl Fn(&HostThread) -> bool) {
+    threads.retain(|thread| {
+        let kept = keep(thread);
+        if !kept {
+            thread.unwatch();
+        }
+        kept
+    });
 }
 
 impl SystrapCore {
     /// Looks at the areas of hot threads; true if one has stopped.
     pub fn spin(&self) -> bool {
         let s = &self.spinner;
-        let listed = s.hot.lock().clone();
-        if listed.is_empty() {
-            return false;
-        }
-        let (mut threads, mut cycles) = (Vec::with_capacity(MAX_WATCHED), 0);
-        for thread in &listed {
-            if let Some(look) = thread.look_cycles() {
-                cycles = cycles.max(look);
-                threads.push(thread.clone());
+        let room = s.room();
+        let mut threads = s.take(room);
+        let cycles = match room {
+            Room::Crowd => {
+                if threads.len() > MAX_WATCHED {
+                    retain(&mut threads, HostThread::is_away);
+                    threads.drain(MAX_WATCHED.min(threads.len())..).for_each(|thread| thread.unwatch());
+                }
+                s.go_to_its_place();
+                s.looks.lock().crowd.look_cycles()
             }
-        }
-        // By identity and not by position: others have been listed while this looked.
-        if threads.len() != listed.len() {
-            let has = |list: &[Arc<HostThread>], thread: &Arc<HostThread>| list.iter().any(|t| Arc::ptr_eq(t, thread));
-            s.hot.lock().retain(|thread| has(&threads, thread) || !has(&listed, thread));
-        }
-        if threads.is_empty() || !s.has_room() {
+            // They may be a crowd in a moment; those that wait awake must be on the list then.
+            Room::None if threads.len() <= MAX_WATCHED => 0,
+            Room::Spare | Room::None => {
+                let longest = std::cell::Cell::new(0);
+                retain(&mut threads, |thread| {
+                    let look = thread.look_cycles();
+                    longest.set(longest.get().max(look.unwrap_or(0)));
+                    look.is_some()
+                });
+                longest.get()
+            }
+        };
+        let found = if threads.is_empty() || room == Room::None {
             s.say(0);
-            return false;
+            None
+        } else {
+            self.look(&threads, cycles)
+        };
+        match found {
+            Some(at) => threads.swap(0, at),
+            None if !threads.is_empty() && room != Room::None => self.looked_in_vain(&mut threads, room),
+            None => {}
         }
+        let mut looks = s.looks.lock();
+        looks.found = found.and_then(|_| threads.first().cloned()).map(|thread| (thread, cycle_count()));
+        looks.threads = threads;
+        found.is_some()
+    }
+
+    /// Which of the threads has stopped, if one does so in so many cycles.
+    fn look(&self, threads: &[Arc<HostThread>], cycles: u64) -> Option<usize> {
+        let s = &self.spinner;
         // A stub on this CPU then rings at once: while it looked the sentry could not run. 0 is nobody.
-        s.say(u32::try_from(moat_host::cpu::current()).unwrap_or(0) + 1);
+        s.say(u32::try_from(moat_host::cpu::current()).unwrap_or(0).saturating_add(1));
+        // No more of them run at once than there are CPUs, most likely those that did last.
+        let near = threads.len().min(usize::try_from(s.cpus).unwrap_or(1));
         let start = cycle_count();
         loop {
             // The clock is dearer than a look.
             for _ in 0..16 {
-                if threads.iter().any(|thread| thread.look()) {
-                    return true;
+                if let Some(at) = threads[..near].iter().position(|thread| thread.look()) {
+                    return Some(at);
                 }
                 std::hint::spin_loop();
             }
+            if let Some(at) = threads[near..].iter().position(|thread| thread.look()) {
+                return Some(near.saturating_add(at));
+            }
             if cycle_count().wrapping_sub(start) > cycles {
-                break;
+                return None;
             }
         }
+    }
+
+    fn looked_in_vain(&self, threads: &mut Vec<Arc<HostThread>>, room: Room) {
+        let s = &self.spinner;
+        let here = s.watcher.load(Ordering::Relaxed).wrapping_sub(1);
         s.say(0);
-        threads.iter().for_each(|thread| thread.cool());
-        false
+        if room == Room::Crowd {
+            // Which of them the host lets run is not known. One that computes is to have a CPU of its own again: all that are in
+            // application code are taken for such until they stop.
+            threads.iter().for_each(|thread| thread.seems_to_compute());
+            let until = s.looks.lock().crowd.failed(cycle_count());
+            s.bar(until);
+            retain(threads, HostThread::is_away);
+        } else {
+            threads.iter().for_each(|thread| thread.cool(here));
+        }
     }
 }

@@ -11,6 +11,7 @@ mod looking;
 mod verified;
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -22,9 +23,10 @@ use crate::area::{Area, control};
 use crate::call::{Call, Effect};
 use crate::core::{HandOff, SystrapCore};
 use crate::cpu_time::CpuTime;
+use crate::pace::Pace;
 use crate::placement::Placement;
+use crate::room::Room;
 use crate::space::{Space, SpaceHandle};
-use crate::spin::Pace;
 use crate::stop::{Stop, snapshot};
 use crate::thread::Thread;
 
@@ -71,6 +73,8 @@ struct HostThreadState {
     /// A reply was written when the thread had already decided to ring: the ring is answered as it comes.
     owed: bool,
     pace: Pace,
+    /// It was brief when it went on.
+    brief: bool,
     placement: Placement,
     /// Where it stopped last, and when it took the reply before, by its own word.
     cpu: u32,
@@ -100,6 +104,8 @@ pub struct HostThread {
     /// The platform.
     pub core: Arc<SystrapCore>,
     state: Mutex<HostThreadState>,
+    /// It is on the list of those that are looked at.
+    pub watched: AtomicBool,
     /// See [`HostThread::cpu_time_ns`].
     cpu_time: CpuTime,
 }
@@ -133,6 +139,7 @@ impl HostThread {
             orphan: false,
             owed: false,
             pace: Pace::default(),
+            brief: false,
             placement: Placement::default(),
             cpu: u32::MAX,
             resumed_at: 0,
@@ -146,6 +153,7 @@ impl HostThread {
             slot,
             core: core.clone(),
             state,
+            watched: AtomicBool::new(false),
             cpu_time: CpuTime::default(),
         };
         Arc::new(thread)
@@ -169,34 +177,38 @@ impl HostThread {
         s.cells = what.cells;
         s.expected = what.expected;
         s.waker = Some(cx.waker().clone());
-        if !s.expected.is_empty() {
-            s.pace.calm();
-        }
-        let hot = s.pace.is_hot();
+        let spinner = &self.core.spinner;
+        let calm = !s.expected.is_empty();
         // One that has come since the owner looked for it found the thread parked still.
         let kicked = what.resume && std::mem::take(&mut s.kick);
-        self.goes_on();
-        let cpu = s.cpu;
-        let step = s.placement.next(self.core.spinner.facts(hot, cpu));
+        self.goes_on(&mut s);
+        if calm {
+            s.pace.calm();
+        }
+        let room = spinner.room();
+        let looked_at = !calm && (room == Room::Crowd || room == Room::Spare && s.pace.is_hot());
+        let (cpu, brief) = (s.cpu, s.brief);
+        let step = s.placement.next(spinner.facts(room, looked_at, cpu));
         // Under the lock: a ring that comes in now must find what is owed.
         if wait == Wait::Awake {
             s.owed = !self.area.reply_awake();
             drop(s);
             self.place(step);
-            self.core.spinner.before_answer(&self.core, hot);
             self.core.count(HandOff::Awake);
         } else {
             drop(s);
             self.place(step);
-            self.core.spinner.before_answer(&self.core, hot);
+            if wait != Wait::Futex {
+                spinner.before_answer(&self.core, looked_at);
+            }
             self.answer(id, wait);
             self.core.count(HandOff::Answered);
         }
         if kicked {
             self.kick();
         }
-        if hot {
-            self.core.spinner.watch(self);
+        if looked_at || brief {
+            spinner.watch(self);
         }
         Ok(())
     }
@@ -288,19 +300,21 @@ impl HostThread {
 
     fn set_dead(&self, s: &mut HostThreadState) {
         if matches!(s.phase, Phase::Running | Phase::Ordered) {
-            self.has_stopped();
+            self.has_stopped(s);
         }
         self.enter(s, Phase::Dead);
     }
 
-    fn goes_on(&self) {
-        self.core.spinner.started();
+    fn goes_on(&self, s: &mut HostThreadState) {
+        // Of one that is to make verified calls nothing is known.
+        s.brief = s.expected.is_empty() && s.pace.is_brief();
+        self.core.spinner.started(s.brief);
         self.space.sites.enter();
     }
 
-    fn has_stopped(&self) {
+    fn has_stopped(&self, s: &HostThreadState) {
         self.space.sites.leave();
-        self.core.spinner.ended();
+        self.core.spinner.ended(s.brief);
     }
 
     fn enter(&self, s: &mut HostThreadState, phase: Phase) {
@@ -366,7 +380,7 @@ impl HostThread {
         if s.pace.stopped(ran, ring.is_none()) {
             s.placement.succeeded();
         }
-        self.has_stopped();
+        self.has_stopped(&s);
         if s.orphan {
             let Phase::Parked { id, wait } = s.phase else { return false };
             drop(s);

@@ -186,8 +186,9 @@ global_asm!(
     "    je 6f",
     "    mov ecx, [rdx + {patience}]",
     "    jecxz 6f",
-    "5:  cmp dword ptr [rbx + {state}], {state_replied}",
-    "    je call_replied",
+    "5:  mov eax, [rbx + {state}]",
+    "    cmp eax, {state_request}",
+    "    jne 7f",
     "    pause",
     "    dec ecx",
     "    jnz 5b",
@@ -195,9 +196,13 @@ global_asm!(
     "6:  mov eax, {state_request}",
     "    mov ecx, {state_asleep}",
     "    lock cmpxchg [rbx + {state}], ecx",
-    "    jne call_replied",
+    "    je 9f",
+    // The reply, or word that there will be none for long.
+    "7:  cmp eax, {state_sleeps}",
+    "    je 8f",
+    "    jmp call_replied",
     // rcx and r11, which the host overwrites, hold nothing that is needed later.
-    "7:  mov eax, {doorbell}",
+    "9:  mov eax, {doorbell}",
     "    xor edi, edi",
     "    syscall",
     ".globl call_rang",
@@ -205,10 +210,10 @@ global_asm!(
     "    test eax, eax",
     "    jz call_replied",
     "    cmp eax, {interrupted}",
-    "    je 7b",
+    "    je 9b",
     "    cmp eax, {ring_sleep}",
     "    jne call_alone",
-    // The sentry has given up the notification: it changes the word when the reply is there.
+    // The sentry has given up the notification, or never wanted one: it changes the word when the reply is there.
     "8:  cmp dword ptr [rbx + {state}], {state_sleeps}",
     "    jne call_replied",
     "    mov eax, 202", // futex, FUTEX_WAIT
@@ -341,7 +346,6 @@ global_asm!(
     resumed_at = const offset_of!(Control, resumed_at),
     state = const offset_of!(Control, state),
     state_request = const STATE_REQUEST,
-    state_replied = const STATE_REPLIED,
     state_asleep = const STATE_ASLEEP,
     state_sleeps = const STATE_SLEEPS,
     ring_sleep = const RING_SLEEP,

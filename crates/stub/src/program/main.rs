@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use interrupted::{Interrupted, Registers};
 use layout::{
     BOARD, Board, Control, FEATURE_FSGSBASE, FEATURE_RDPID, REPLY_EXIT, REPLY_RESUME, STATE_ASLEEP, STATE_REPLIED,
-    STATE_REQUEST, STOP_ORDERS,
+    STATE_REQUEST, STATE_SLEEPS, STOP_ORDERS,
 };
 
 /// Offsets in the kernel's `struct rt_sigframe`: the return address, then `struct ucontext`.
@@ -94,19 +94,22 @@ unsafe fn stop(control: *mut Control, why: u32) {
             sys::call(sys::ARCH_PRCTL, [sys::ARCH_GET_GS, &raw const (*control).gs_base as u64, 0, 0, 0, 0]);
         }
         (&raw mut (*control).stop).write_volatile(why);
-        if !replied_while_awake(control) {
-            sys::ring(AtomicU32::from_ptr(&raw mut (*control).state));
+        let state = AtomicU32::from_ptr(&raw mut (*control).state);
+        match waits_awake(control) {
+            STATE_REPLIED => {}
+            STATE_SLEEPS => sys::sleep(state),
+            _ => sys::ring(state),
         }
     }
 }
 
-/// Looks for the reply while a sentry thread is looking at this area, for a bounded time.
+/// Looks for the reply while a sentry thread is looking at this area, for a bounded time. Gives the state.
 ///
-/// False if the stub has to ring: the state is then ASLEEP, and the sentry answers the ring whatever it has written.
+/// ASLEEP: the stub has to ring, and the sentry answers the ring whatever it has written. SLEEPS: the reply will take long.
 ///
 /// # Safety
 /// `control` is this thread's area.
-unsafe fn replied_while_awake(control: *mut Control) -> bool {
+unsafe fn waits_awake(control: *mut Control) -> u32 {
     // SAFETY: by the caller; the board is mapped in every guest process.
     unsafe {
         let state = AtomicU32::from_ptr(&raw mut (*control).state);
@@ -119,14 +122,18 @@ unsafe fn replied_while_awake(control: *mut Control) -> bool {
         if watcher != 0 && watcher.wrapping_sub(1) != cpu {
             let patience = (&raw const (*board).patience).read_volatile();
             for _ in 0..patience {
-                if state.load(Ordering::Acquire) == STATE_REPLIED {
-                    return true;
+                let now = state.load(Ordering::Acquire);
+                if now != STATE_REQUEST {
+                    return now;
                 }
                 core::hint::spin_loop();
             }
         }
         // Sequentially consistent with the sentry's exchange: exactly one of the two succeeds.
-        state.compare_exchange(STATE_REQUEST, STATE_ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_err()
+        match state.compare_exchange(STATE_REQUEST, STATE_ASLEEP, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => STATE_ASLEEP,
+            Err(now) => now,
+        }
     }
 }
 

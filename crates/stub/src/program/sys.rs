@@ -22,13 +22,16 @@ const EXIT_GROUP: u64 = 231;
 pub fn ring(state: &AtomicU32) {
     match call(DOORBELL, [0; 6]).cast_signed() {
         0 => {}
-        RING_SLEEP => {
-            while state.load(Ordering::Acquire) == STATE_SLEEPS {
-                call(FUTEX, [address(state.as_ptr().cast_const()), 0, u64::from(STATE_SLEEPS), 0, 0, 0]);
-            }
-        }
+        RING_SLEEP => sleep(state),
         // There is no sentry any more.
         _ => die(),
+    }
+}
+
+/// Waits on the state word until the reply is there.
+pub fn sleep(state: &AtomicU32) {
+    while state.load(Ordering::Acquire) == STATE_SLEEPS {
+        call(FUTEX, [address(state.as_ptr().cast_const()), 0, u64::from(STATE_SLEEPS), 0, 0, 0]);
     }
 }
 

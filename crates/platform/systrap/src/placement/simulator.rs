@@ -1,8 +1,9 @@
-//! The policies of [`crate::spin`] and [`super`] on simulated hosts: few and many CPUs, few and many threads, schedulers
+//! The policies of [`crate::pace`], [`crate::room`] and [`super`] on simulated hosts: few and many CPUs, few and many threads, schedulers
 //! that spread threads and such that pack them.
 
 use super::{Facts, Placement, Step};
-use crate::spin::Pace;
+use crate::pace::Pace;
+use crate::room::Room;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scheduler {
@@ -41,8 +42,9 @@ impl Thread {
 struct Host {
     scheduler: Scheduler,
     cpus: u32,
-    /// Guest threads that run beside the one that calls.
+    /// Guest threads that run beside the one that calls, and whether they are brief.
     others: u32,
+    brief: bool,
     /// The sentry thread's CPU.
     here: u32,
 }
@@ -61,11 +63,12 @@ impl Host {
 
     /// One quick call of a thread, from its reply to its next stop.
     fn call(&mut self, thread: &mut Thread) {
-        let room = self.others + 1 < self.cpus;
-        let hot = thread.pace.is_hot();
+        let brief = if self.brief { self.others + 1 } else { 0 };
+        let room = Room::of((self.others + 1).into(), brief.into(), self.cpus.into());
+        let hot = room == Room::Crowd || room == Room::Spare && thread.pace.is_hot();
         let step = thread.placement.next(Facts { hot, room, cpu: thread.cpu, here: self.here });
         thread.apply(step);
-        if hot && room {
+        if hot {
             thread.cpu = self.place(thread);
             if thread.cpu != self.here {
                 thread.awake += 1;
@@ -96,10 +99,10 @@ impl Host {
     }
 }
 
-fn run(scheduler: Scheduler, cpus: u32, threads: u32, calls: u32) -> Vec<Thread> {
+fn run(scheduler: Scheduler, cpus: u32, threads: u32, calls: u32, brief: bool) -> Vec<Thread> {
     // Of many threads that call one after the other, the others are parked meanwhile.
-    let mut host = Host { scheduler, cpus, others: (threads - 1).min(cpus.saturating_sub(2)), here: 0 };
-    if threads > cpus {
+    let mut host = Host { scheduler, cpus, others: (threads - 1).min(cpus.saturating_sub(2)), brief, here: 0 };
+    if threads > cpus || brief {
         host.others = cpus;
     }
     let mut all: Vec<Thread> = (0..threads).map(|_| Thread::default()).collect();
@@ -116,7 +119,7 @@ fn a_free_cpu_is_used_whatever_the_scheduler_does() {
     for scheduler in [Scheduler::Spreads, Scheduler::Packs] {
         for cpus in [2, 3, 4, 8, 16, 64] {
             for threads in (1..cpus).take(8) {
-                for thread in run(scheduler, cpus, threads, CALLS) {
+                for thread in run(scheduler, cpus, threads, CALLS, false) {
                     let case = format!("{scheduler:?}, {cpus} CPUs, {threads} threads");
                     assert!(thread.awake > CALLS * 9 / 10, "{case}: {} awake", thread.awake);
                     assert!(thread.vain <= 2, "{case}: {} looks in vain", thread.vain);
@@ -134,8 +137,21 @@ fn a_free_cpu_is_used_whatever_the_scheduler_does() {
 fn without_a_free_cpu_nothing_is_looked_at_or_moved() {
     for scheduler in [Scheduler::Spreads, Scheduler::Packs] {
         for (cpus, threads) in [(1, 1), (1, 1000), (2, 64), (4, 1000), (64, 1000)] {
-            for thread in run(scheduler, cpus, threads, 200) {
+            for thread in run(scheduler, cpus, threads, 200, threads == 1) {
                 assert_eq!((thread.awake, thread.vain, thread.moves), (0, 0, 0), "{cpus} CPUs, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crowd_of_brief_threads_leaves_the_sentry_a_cpu() {
+    for scheduler in [Scheduler::Spreads, Scheduler::Packs] {
+        for (cpus, threads) in [(2, 2), (2, 64), (4, 1000)] {
+            for thread in run(scheduler, cpus, threads.max(cpus), 1000, true) {
+                let case = format!("{scheduler:?}, {cpus} CPUs, {threads} threads");
+                assert!(thread.awake > 900, "{case}: {} awake, {} in vain", thread.awake, thread.vain);
+                assert!(thread.moves <= 1, "{case}: moved {} times", thread.moves);
             }
         }
     }
@@ -144,7 +160,7 @@ fn without_a_free_cpu_nothing_is_looked_at_or_moved() {
 #[test]
 fn a_place_is_taken_back_when_its_reason_has_gone() {
     for reason in ["crowded", "in vain", "clone", "the guest's choice"] {
-        let mut host = Host { scheduler: Scheduler::Packs, cpus: 2, others: 0, here: 0 };
+        let mut host = Host { scheduler: Scheduler::Packs, cpus: 2, others: 0, brief: false, here: 0 };
         let mut thread = Thread::default();
         (0..CALLS).for_each(|_| host.call(&mut thread));
         assert!(thread.off.is_some());
@@ -167,7 +183,7 @@ fn a_place_is_taken_back_when_its_reason_has_gone() {
 fn a_place_that_does_not_help_is_given_up() {
     let mut placement = Placement::default();
     placement.starved();
-    let wrong = Facts { hot: true, room: true, cpu: 1, here: 1 };
+    let wrong = Facts { hot: true, room: Room::Spare, cpu: 1, here: 1 };
     let tries = (0..100).filter(|_| placement.next(wrong).is_some() && placement.failed().is_some()).count();
     assert_eq!(tries, 4);
     let mut chosen = Placement::default();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use moat_stub::layout::REPLY_EXIT;
 
 use crate::area::control;
+use crate::pace::Pace;
 use crate::placement::Placement;
-use crate::spin::Pace;
 use crate::state::{HostThread, Leaves, Phase, Wait};
 
 impl HostThread {
@@ -68,7 +68,7 @@ impl HostThread {
             if ring.is_none() && !self.area.reply_awake() {
                 // It rings next: the ring finds what is owed, and this is called again.
                 self.enter(&mut s, Phase::Running);
-                self.goes_on();
+                self.goes_on(&mut s);
                 s.owed = true;
                 return;
             }

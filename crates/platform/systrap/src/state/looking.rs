@@ -1,6 +1,7 @@
 //! A guest thread as sentry threads look at it: how long, and where it runs meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use moat_platform::Stay;
 
@@ -22,16 +23,43 @@ impl HostThread {
         hot.then(|| s.pace.look_cycles())
     }
 
+    /// Has it sleep, if it waits awake: its reply will take long, and others need the CPU.
+    pub fn lie_down(&self) {
+        let mut s = self.state.lock();
+        if matches!(s.phase, Phase::Parked { wait: Wait::Awake, .. }) && self.area.lie_down() {
+            self.enter(&mut s, Phase::Parked { id: 0, wait: Wait::Futex });
+        }
+    }
+
+    /// Nobody in a crowd has stopped for some time: it may be the one that runs.
+    pub fn seems_to_compute(&self) {
+        let mut s = self.state.lock();
+        let runs = matches!(s.phase, Phase::Running) && self.area.read(control!(resumed_at)) != s.resumed_at;
+        if runs && std::mem::take(&mut s.brief) {
+            self.core.spinner.not_brief();
+        }
+    }
+
+    /// It is not on the list of those that are looked at any more.
+    pub fn unwatch(&self) {
+        self.watched.store(false, Ordering::Relaxed);
+    }
+
     /// The thread must not be looked at for a while.
     pub fn calm(&self) {
         self.state.lock().pace.calm();
     }
 
-    /// The thread did not stop while it was looked at.
-    pub fn cool(&self) {
+    /// The thread did not stop while it was looked at on CPU `here`.
+    pub fn cool(&self, here: u32) {
         let mut s = self.state.lock();
+        if !s.pace.is_loss() {
+            return;
+        }
         let placed = s.placement.failed();
-        let starved = placed.is_none() && self.area.read(control!(resumed_at)) == s.resumed_at;
+        // Either it never ran, or in the place of the thread that looked; then it has rung.
+        let in_place = self.area.rings() && self.area.read32(control!(cpu)) == here;
+        let starved = placed.is_none() && (in_place || self.area.read(control!(resumed_at)) == s.resumed_at);
         if starved && s.placement.starved() {
             s.pace.starved();
         } else {

@@ -95,7 +95,7 @@ fn split(list: &str) -> Vec<&str> {
     for (at, byte) in list.bytes().enumerate() {
         if byte == b':' && !escaped {
             names.push(list.get(start..at).unwrap_or_default());
-            start = at + 1;
+            start = at.saturating_add(1);
         }
         escaped = byte == b'\\' && !escaped;
     }

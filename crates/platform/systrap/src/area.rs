@@ -178,7 +178,12 @@ impl Area {
         let _ = rustix::thread::futex::wake(state, rustix::thread::futex::Flags::empty(), 1);
     }
 
-    /// Whether the stub rings, or has done so.
+    /// Before a ring is answered: who rings next is told from who has not taken the answer yet.
+    pub fn reply_asleep(self) {
+        self.write32(control!(state), STATE_REPLIED);
+    }
+
+    /// Whether the stub rings, and is not answered yet.
     pub fn rings(self) -> bool {
         self.read32(control!(state)) == STATE_ASLEEP
     }

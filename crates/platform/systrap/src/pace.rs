@@ -41,8 +41,8 @@ impl Default for Pace {
 
 impl Pace {
     /// The thread has stopped, so many cycles after its last reply (by the stub's own word, which is good
-    /// enough here), and waits awake, or not. True if it has done so for long.
-    pub fn stopped(&mut self, ran: u64, awake: bool) -> bool {
+    /// enough here), and waits awake, or not.
+    pub fn stopped(&mut self, ran: u64, awake: bool) {
         let quick = ran < QUICK_CYCLES;
         // One slow stop is enough to be cool again: a look costs a CPU for its whole length, a ring costs little.
         self.streak = if quick { self.streak.saturating_add(1) } else { 0 };
@@ -50,13 +50,11 @@ impl Pace {
         self.awake = awake;
         self.paid = if awake { self.paid.saturating_add(1) } else { self.paid };
         self.ran = (self.ran.saturating_mul(7).saturating_add(ran.min(LONG_CYCLES))) / 8;
-        let steady = awake && self.streak.is_multiple_of(1024);
         // The price of looks in vain long ago is forgotten by a thread that has been answered awake for a thousand
         // calls.
-        if steady {
+        if awake && self.streak.is_multiple_of(1024) {
             self.doublings = 0;
         }
-        steady
     }
 
     /// Whether it leaves application code soon each time, on average.

@@ -8,7 +8,8 @@
 //! - A thread is left to the host until a look at it was in vain because it never ran, or ran in the place of the thread that
 //!   looked ([`Placement::starved`]).
 //! - From then on, when it is about to be looked at and has last stopped on the CPU of the sentry thread, it is kept off
-//!   that CPU, by its affinity, if there is another.
+//!   that CPU, by its affinity, if there is another. So is every other thread then, wherever it has stopped: the host has
+//!   shown what it does.
 //! - That is taken back as soon as the reason has gone: a look in vain that nothing was gained by before, more runnable guest threads than CPUs for
 //!   a while, the end of its task, a clone (which would inherit it).
 //! - A thread whose affinity the guest has chosen is never touched, and what the guest is told of affinities never
@@ -19,8 +20,6 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Replies in a row without a free CPU after which a thread may run anywhere again.
 const CROWDED: u8 = 8;
-/// Looks in vain at a thread that was kept off the sentry's CPU, after which that is not tried any more.
-const MAX_FAILURES: u8 = 4;
 
 /// What is known of a thread that is about to go on.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +28,8 @@ pub struct Facts {
     pub hot: bool,
     /// Whether there may be a CPU for it beside the sentry's.
     pub room: Room,
+    /// The host has been seen to run threads in the place of one that looks.
+    pub packs: bool,
     /// Where it stopped last, as it says itself.
     pub cpu: u32,
     /// The CPU of the sentry thread that looks.
@@ -50,7 +51,6 @@ pub struct Placement {
     off: Option<u32>,
     starved: bool,
     crowded: u8,
-    failures: u8,
     barred: bool,
 }
 
@@ -69,9 +69,10 @@ impl Placement {
             // Those that would share the sentry's CPU are many.
             Room::Crowd => facts.hot && self.off != Some(facts.here),
             // Only what was seen to go wrong is mended: on a host that spreads threads by itself this is never true.
+            _ if facts.packs => facts.hot && self.off != Some(facts.here),
             _ => facts.hot && self.starved && facts.cpu == facts.here,
         };
-        (wrong && self.failures < MAX_FAILURES).then(|| {
+        wrong.then(|| {
             self.off = Some(facts.here);
             Step::KeepOff(facts.here)
         })
@@ -80,19 +81,6 @@ impl Placement {
     /// A look at it was in vain, and it had not run beside the thread that looked. True if that is news.
     pub fn starved(&mut self) -> bool {
         !std::mem::replace(&mut self.starved, true)
-    }
-
-    /// A look at it was in vain.
-    pub fn failed(&mut self) -> Option<Step> {
-        let step = self.take_back();
-        // Only looks at a thread that was in fact kept off say anything of keeping off.
-        self.failures = self.failures.saturating_add(u8::from(step.is_some()));
-        step
-    }
-
-    /// Many looks in a row were not in vain.
-    pub fn succeeded(&mut self) {
-        self.failures = 0;
     }
 
     /// The thread may run anywhere.

@@ -5,8 +5,6 @@
 //! that a call costs through the host, and guest threads that share the other CPUs don't pay them. A single thread serves all calls
 //! then, so what it does for one must be short, too.
 
-use crate::pace::{FIRST_LOOK_CYCLES, LOOK_CYCLES};
-
 /// What a call costs through the host more than through memory (some 8 us).
 const RING_CYCLES: u64 = 25_000;
 /// Events between two judgements, and what a look in vain must be paid for by.
@@ -68,11 +66,6 @@ impl Crowd {
         // The others would do as much beside each other, at the price of the rings.
         let dear = self.serves.saturating_mul(cpus.saturating_sub(1)) > RING_CYCLES;
         (dear && self.good.is_multiple_of(JUDGED)).then(|| self.bar(now))
-    }
-
-    /// For how many cycles to look.
-    pub fn look_cycles(&self) -> u64 {
-        if self.found == 0 { FIRST_LOOK_CYCLES } else { LOOK_CYCLES }
     }
 
     /// A look was in vain.

@@ -21,6 +21,7 @@ use moat_sync::{LockClass, Mutex};
 use crate::area::Area;
 use crate::core::SystrapCore;
 use crate::cycles::cycle_count;
+use crate::pace::{FIRST_LOOK_CYCLES, LOOK_CYCLES};
 use crate::placement::{Cpus, Facts};
 use crate::room::{Crowd, Room};
 use crate::state::HostThread;
@@ -50,8 +51,12 @@ pub struct Spinner {
     /// Answers do not keep the guest thread on this CPU.
     spread: AtomicBool,
     watcher: AtomicU32,
-    /// The CPU that crowds are kept off.
+    /// The CPU that those are kept off who are kept off one.
     kept: AtomicU32,
+    /// See [`Facts::packs`].
+    packs: AtomicBool,
+    /// The last thread that went on had to be woken by the host.
+    woken: AtomicBool,
 }
 
 /// Who is looked at.
@@ -81,6 +86,8 @@ impl Spinner {
             spread: AtomicBool::new(false),
             watcher: AtomicU32::new(0),
             kept: AtomicU32::new(u32::MAX),
+            packs: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
         }
     }
 
@@ -118,12 +125,13 @@ impl Spinner {
     /// What decides where a thread is to run that last stopped on `cpu`.
     pub fn facts(&self, room: Room, hot: bool, cpu: u32) -> Facts {
         let mut here = u32::try_from(moat_host::cpu::current()).unwrap_or(u32::MAX);
-        if room == Room::Crowd {
+        let packs = self.packs.load(Ordering::Relaxed);
+        if room == Room::Crowd || packs {
             // All keep off the same one, wherever the sentry's thread is at the moment.
             let _ = self.kept.compare_exchange(u32::MAX, here, Ordering::Relaxed, Ordering::Relaxed);
             here = self.kept.load(Ordering::Relaxed);
         }
-        Facts { hot, room, cpu, here }
+        Facts { hot, room, packs, cpu, here }
     }
 
     /// Before a guest thread is woken by the host: one that is looked at is to run on another CPU, any other on this one.
@@ -158,7 +166,17 @@ impl Spinner {
         }
     }
 
-    /// Has the calling thread look at a crowd from the CPU that this is kept off.
+    /// A thread goes on that waits awake, or has to be woken.
+    pub fn sent(&self, woken: bool) {
+        self.woken.store(woken, Ordering::Relaxed);
+    }
+
+    /// The host has run a thread in the place of one that looked.
+    pub fn host_packs(&self) {
+        self.packs.store(true, Ordering::Relaxed);
+    }
+
+    /// Has the calling thread look from the CPU that those are kept off whom it looks at.
     fn go_to_its_place(&self) {
         let kept = self.kept.load(Ordering::Relaxed);
         if kept != u32::MAX && u32::try_from(moat_host::cpu::current()) != Ok(kept) {
@@ -188,6 +206,16 @@ impl Spinner {
     }
 }
 
+/// What came of a look.
+enum Seen {
+    /// The thread at this place has stopped.
+    Stopped(usize),
+    /// One has stopped and rung.
+    Rings,
+    /// None has stopped.
+    Nothing,
+}
+
 /// Takes those off the list that `keep` does not want on it.
 fn retain(threads: &mut Vec<Arc<HostThread>>, keep: impl Fn(&HostThread) -> bool) {
     threads.retain(|thread| {
@@ -212,7 +240,7 @@ impl SystrapCore {
                     threads.drain(MAX_WATCHED.min(threads.len())..).for_each(|thread| thread.unwatch());
                 }
                 s.go_to_its_place();
-                s.looks.lock().crowd.look_cycles()
+                if s.woken.load(Ordering::Relaxed) { FIRST_LOOK_CYCLES } else { LOOK_CYCLES }
             }
             // They may be a crowd in a moment; those that wait awake must be on the list then.
             Room::None if threads.len() <= MAX_WATCHED => 0,
@@ -223,28 +251,34 @@ impl SystrapCore {
                     longest.set(longest.get().max(look.unwrap_or(0)));
                     look.is_some()
                 });
+                if s.packs.load(Ordering::Relaxed) && !threads.is_empty() {
+                    s.go_to_its_place();
+                }
                 longest.get()
             }
         };
-        let found = if threads.is_empty() || room == Room::None {
+        let mut found = None;
+        if threads.is_empty() || room == Room::None {
             s.say(0);
-            None
         } else {
-            self.look(&threads, cycles)
-        };
-        match found {
-            Some(at) => threads.swap(0, at),
-            None if !threads.is_empty() && room != Room::None => self.looked_in_vain(&mut threads, room),
-            None => {}
+            match self.look(&threads, cycles) {
+                Seen::Stopped(at) => {
+                    threads.swap(0, at);
+                    found = threads.first().map(|thread| (thread.clone(), cycle_count()));
+                }
+                Seen::Rings => s.say(0),
+                Seen::Nothing => self.looked_in_vain(&mut threads, room),
+            }
         }
+        let is_found = found.is_some();
         let mut looks = s.looks.lock();
-        looks.found = found.and_then(|_| threads.first().cloned()).map(|thread| (thread, cycle_count()));
+        looks.found = found;
         looks.threads = threads;
-        found.is_some()
+        is_found
     }
 
-    /// Which of the threads has stopped, if one does so in so many cycles.
-    fn look(&self, threads: &[Arc<HostThread>], cycles: u64) -> Option<usize> {
+    /// Whether one of the threads stops in so many cycles.
+    fn look(&self, threads: &[Arc<HostThread>], cycles: u64) -> Seen {
         let s = &self.spinner;
         // A stub on this CPU then rings at once: while it looked the sentry could not run. 0 is nobody.
         s.say(u32::try_from(moat_host::cpu::current()).unwrap_or(0).saturating_add(1));
@@ -255,15 +289,19 @@ impl SystrapCore {
             // The clock is dearer than a look.
             for _ in 0..16 {
                 if let Some(at) = threads[..near].iter().position(|thread| thread.look()) {
-                    return Some(at);
+                    return Seen::Stopped(at);
                 }
                 std::hint::spin_loop();
             }
             if let Some(at) = threads[near..].iter().position(|thread| thread.look()) {
-                return Some(near.saturating_add(at));
+                return Seen::Stopped(near.saturating_add(at));
+            }
+            // Who has rung waits for the host to be asked.
+            if threads.iter().any(|thread| thread.rings()) {
+                return Seen::Rings;
             }
             if cycle_count().wrapping_sub(start) > cycles {
-                return None;
+                return Seen::Nothing;
             }
         }
     }

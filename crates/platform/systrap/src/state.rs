@@ -194,6 +194,7 @@ impl HostThread {
             s.owed = !self.area.reply_awake();
             drop(s);
             self.place(step);
+            spinner.sent(false);
             self.core.count(HandOff::Awake);
         } else {
             drop(s);
@@ -201,7 +202,11 @@ impl HostThread {
             if wait != Wait::Futex {
                 spinner.before_answer(&self.core, looked_at);
             }
+            if wait == Wait::Doorbell {
+                self.area.reply_asleep();
+            }
             self.answer(id, wait);
+            spinner.sent(true);
             self.core.count(HandOff::Answered);
         }
         if kicked {
@@ -357,6 +362,7 @@ impl HostThread {
                 if orphan {
                     self.ended(Some(id));
                 } else {
+                    self.area.reply_asleep();
                     self.core.answer(id, Wait::Doorbell);
                 }
                 return false;
@@ -377,9 +383,7 @@ impl HostThread {
         s.expected.clear();
         (s.cpu, s.resumed_at) = (self.area.read32(control!(cpu)), self.area.read(control!(resumed_at)));
         let ran = self.area.read(control!(stopped_at)).wrapping_sub(s.resumed_at);
-        if s.pace.stopped(ran, ring.is_none()) {
-            s.placement.succeeded();
-        }
+        s.pace.stopped(ran, ring.is_none());
         self.has_stopped(&s);
         if s.orphan {
             let Phase::Parked { id, wait } = s.phase else { return false };

@@ -16,6 +16,11 @@ impl HostThread {
         self.area.requests() && self.stopped(None)
     }
 
+    /// Whether the thread has stopped and rung, which is not taken in yet.
+    pub fn rings(&self) -> bool {
+        self.area.rings() && self.is_away()
+    }
+
     /// For how many cycles it is worth looking at the thread, if it is.
     pub fn look_cycles(&self) -> Option<u64> {
         let s = self.state.lock();
@@ -56,12 +61,13 @@ impl HostThread {
         if !s.pace.is_loss() {
             return;
         }
-        let placed = s.placement.failed();
+        let placed = s.placement.take_back();
         // Either it never ran, or in the place of the thread that looked; then it has rung.
         let in_place = self.area.rings() && self.area.read32(control!(cpu)) == here;
         let starved = placed.is_none() && (in_place || self.area.read(control!(resumed_at)) == s.resumed_at);
         if starved && s.placement.starved() {
             s.pace.starved();
+            self.core.spinner.host_packs();
         } else {
             s.pace.cool();
         }

@@ -94,7 +94,8 @@ send("tmux -f /dev/null new-session -s work 'PS1=\"in> \" bash --norc --noprofil
 until(rb"1049h")
 until(rb"in> ")
 send("echo one; tty | tr -d 0-9\r")
-until(rb"one\r?\n?.*pts")
+# It may draw all of the screen anew in between.
+until(rb"(?s)one[\r\n\x1b].*pts")
 send("\x02c")
 until(rb"1:")
 send("\x02d")

@@ -11,6 +11,10 @@ status=0; run busybox sh -c 'exit 7' || status=$?
 same "an exit code" "$status" 7
 docker run -d --runtime moat --network none --name d1 busybox sleep 1000 >/dev/null
 same "exec" "$(docker exec d1 echo there)" there
+# By descriptions of their own, which a file on an overlayfs of an older host knows nothing of.
+docker exec d1 sh -c 'echo a >>/appended'
+docker exec d1 sh -c '(for i in $(seq 50); do echo b >>/appended; done) & for i in $(seq 50); do echo c >>/appended; done; wait'
+same "what is appended" "$(docker exec d1 sort /appended | uniq -c | tr -s ' \n' ' ')" " 1 a 50 b 50 c "
 docker update -m 128m --memory-swap 128m d1 >/dev/null
 same "the memory inside after update" "$(docker exec d1 head -n 1 /proc/meminfo | tr -s ' ')" "MemTotal: 131072 kB"
 docker pause d1 >/dev/null; docker unpause d1 >/dev/null

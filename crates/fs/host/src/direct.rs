@@ -22,7 +22,7 @@ use crate::tree::{HostAccess, HostEntry, HostKind, HostRename, HostTree, NewHost
 
 pub use nodes::NodeMaker;
 pub use sockets::{Fifos, Sockets, SpecialNodes};
-pub(crate) use stat::{direct_block, metadata_of};
+pub(crate) use stat::{direct_block, may_not_append, metadata_of};
 
 /// A tree below one donated directory descriptor.
 pub struct DirectTree {

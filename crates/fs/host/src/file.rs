@@ -29,11 +29,13 @@ pub struct HostFile<T: HostTree> {
     fd: Arc<OwnedFd>,
     /// Asked for at the first transfer with O_DIRECT.
     direct_block: OnceLock<u64>,
+    /// Asked for at the first append: the host may take the offset instead.
+    appends_at_offset: OnceLock<bool>,
 }
 
 impl<T: HostTree> HostFile<T> {
     pub(crate) fn new(inode: Arc<HostInode<T>>, fd: Arc<OwnedFd>) -> HostFile<T> {
-        HostFile { inode: Opening::new(inode), fd, direct_block: OnceLock::new() }
+        HostFile { inode: Opening::new(inode), fd, direct_block: OnceLock::new(), appends_at_offset: OnceLock::new() }
     }
 
     /// The file was written by `f`: its attributes are forgotten. Set-id bits go where Linux takes them, and stay where it does not,
@@ -101,7 +103,16 @@ impl<T: HostTree> File for HostFile<T> {
     fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
         let before = self.inode.set_id_mode();
         let iov = [std::io::IoSlice::new(buf)];
-        let n = host_call(|| rustix::io::pwritev2(&self.fd, &iov, 0, ReadWriteFlags::APPEND)).map_err(Errno::from);
+        let append = |offset| {
+            host_call(|| rustix::io::pwritev2(&self.fd, &iov, offset, ReadWriteFlags::APPEND)).map_err(Errno::from)
+        };
+        let n = if *self.appends_at_offset.get_or_init(|| crate::direct::may_not_append(&*self.fd)) {
+            // Where the end is now, if nobody else appends: nobody of this sandbox does.
+            let _alone = self.inode.appending();
+            append(host_call(|| crate::direct::metadata_of(&*self.fd))?.size)
+        } else {
+            append(0)
+        };
         self.written(f, before);
         // The host does not say where it wrote.
         Ok((n?, self.metadata(f)?.size))

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::fs::{FileType, S_IALLUGO, S_ISGID, S_ISUID};
 use moat_abi::{Errno, Result};
-use moat_sync::{LockClass, Mutex, block_in_place};
+use moat_sync::{LockClass, Mutex, MutexGuard, block_in_place};
 use moat_vfs::inode::{Inode, InodeKey, Metadata};
 use moat_vfs::locks::LockOwner;
 
@@ -67,6 +67,8 @@ pub struct HostInode<T: HostTree> {
     fresh: Mutex<Option<Arc<OwnedFd>>>,
     /// The descriptors opened for reading and writing, closed ones among them.
     writers: Mutex<Vec<Weak<OwnedFd>>>,
+    /// Held by who appends where the host does not see to it that only one does.
+    appending: Mutex<()>,
     /// Who has locks on the host, in a shared tree.
     lock_owners: Owners,
     /// A symbolic link's target, which never changes.
@@ -99,9 +101,15 @@ impl<T: HostTree> HostInode<T> {
             kept_reader: Mutex::new(LockClass::FileData, None),
             fresh: Mutex::new(LockClass::FileData, None),
             writers: Mutex::new(LockClass::FileData, Vec::new()),
+            appending: Mutex::new(LockClass::FileData, ()),
             lock_owners: Mutex::new(LockClass::FileData, HashMap::new()),
             target: OnceLock::new(),
         })
+    }
+
+    /// Keeps others from appending.
+    pub(crate) fn appending(&self) -> MutexGuard<'_, ()> {
+        self.appending.lock()
     }
 
     /// The reference that the borrowed inode is behind.

@@ -77,6 +77,8 @@ pub const BASE: &[Rule<'static>] = &[
     any(libc::SYS_write),
     any(libc::SYS_close),
     any(libc::SYS_fstat),
+    // Of what is open: how a file system appends, and what O_DIRECT wants of it.
+    any(libc::SYS_fstatfs),
     any(libc::SYS_getdents64),
     any(libc::SYS_ftruncate),
     // By descriptor, or below a directory that is open.
@@ -131,7 +133,6 @@ pub const DIRECT_TREE: &[Rule<'static>] = &[
     // "." of a directory that is held: to list it, to write it out, to make a file without a name in it.
     when(libc::SYS_openat, &[is_not(0, AT_FDCWD), with(2, libc::O_DIRECTORY as u64)]),
     when(libc::SYS_newfstatat, &[is_not(0, AT_FDCWD)]),
-    any(libc::SYS_fstatfs),
     when(libc::SYS_readlinkat, &[is_not(0, AT_FDCWD)]),
     when(libc::SYS_mkdirat, &[is_not(0, AT_FDCWD)]),
     // FIFOs, sockets and whiteouts; other device nodes need a capability that no process of a sandbox has.

@@ -45,6 +45,9 @@ fn metadata(st: &Statx) -> Metadata {
     }
 }
 
+/// OVERLAYFS_SUPER_MAGIC.
+const OVERLAYFS_MAGIC: rustix::fs::FsWord = 0x794c_7630;
+
 /// The smallest logical block of a disk.
 const SECTOR: u64 = 512;
 
@@ -56,6 +59,12 @@ pub(crate) fn direct_block(fd: impl AsFd) -> u64 {
         _ if fs::fstatfs(&fd).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC) => 1,
         _ => SECTOR,
     }
+}
+
+/// Whether the open file `fd` is one of an overlayfs, which passes RWF_APPEND on to nobody before Linux 6.12 or a little earlier, and
+/// writes at the offset.
+pub(crate) fn may_not_append(fd: impl AsFd) -> bool {
+    fs::fstatfs(fd).is_ok_and(|fs| fs.f_type == OVERLAYFS_MAGIC)
 }
 
 /// statfs(2) by descriptor.

@@ -30,14 +30,21 @@ impl Layers {
     /// Takes options of overlayfs, whose relative paths begin at `bundle`. What they mean is the host's kernel's to say.
     ///
     /// # Errors
-    /// Without a `lowerdir`; more than mount(2) takes.
+    /// Without a `lowerdir`; more than mount(2) takes; what would name layers that are not seen here.
     pub(crate) fn parse<'a>(options: impl IntoIterator<Item = &'a str>, bundle: &Path) -> Result<Self, String> {
         let (mut lower, mut upper, mut words) = (Vec::new(), Vec::new(), Vec::new());
         for option in options {
+            // mount(2) takes one text, in which what follows would be an option of its own.
+            if split(option, b',').len() > 1 {
+                return Err(format!("{option:?} is more than one option"));
+            }
             match option.split_once('=') {
+                Some((key, _)) if key.ends_with('+') => {
+                    return Err(format!("{option:?}: layers are named by lowerdir"));
+                }
                 Some(("lowerdir", list)) => {
-                    let names: Vec<String> = split(list).iter().map(|name| below(bundle, name)).collect();
-                    lower = names.iter().filter(|name| !name.is_empty()).map(|name| unescaped(name)).collect();
+                    let names: Vec<String> = split(list, b':').iter().map(|name| below(bundle, name)).collect();
+                    lower.extend(names.iter().filter(|name| !name.is_empty()).map(|name| unescaped(name)));
                     words.push(format!("lowerdir={}", names.join(":")));
                 }
                 Some((key @ ("upperdir" | "workdir"), name)) => {
@@ -89,11 +96,11 @@ impl Layers {
     }
 }
 
-/// The names of a list that colons divide, each with its escapes.
-fn split(list: &str) -> Vec<&str> {
+/// The names of a list that `separator` divides, each with its escapes.
+fn split(list: &str, separator: u8) -> Vec<&str> {
     let (mut names, mut start, mut escaped) = (Vec::new(), 0, false);
     for (at, byte) in list.bytes().enumerate() {
-        if byte == b':' && !escaped {
+        if byte == separator && !escaped {
             names.push(list.get(start..at).unwrap_or_default());
             start = at.saturating_add(1);
         }
@@ -143,15 +150,22 @@ mod tests {
         let places: Vec<_> = layers.places().map(|path| path.to_str().unwrap()).collect();
         assert_eq!(places, ["/a", "/b:c/l:1", "/d", "/b:c/u", "/w"]);
         assert_eq!((layers.top(), layers.readonly()), (Path::new("/b:c/u"), false));
+        let twice = Layers::parse(["lowerdir=/a\\,b", "lowerdir=/x"], bundle).unwrap();
+        assert_eq!(twice.places().collect::<Vec<_>>(), [Path::new("/a,b"), Path::new("/x")], "all are looked at");
         let lower_only = Layers::parse(["lowerdir=/x"], bundle).unwrap();
         assert_eq!((lower_only.top(), lower_only.readonly()), (Path::new("/x"), true));
     }
 
     #[test]
     fn refusals() {
-        for (options, part) in
-            [(vec!["upperdir=/u"], "lowerdir"), (vec!["lowerdir="], "lowerdir"), (vec!["lowerdir=/a\0"], "byte 0")]
-        {
+        for (options, part) in [
+            (vec!["upperdir=/u"], "lowerdir"),
+            (vec!["lowerdir="], "lowerdir"),
+            (vec!["lowerdir=/a\0"], "byte 0"),
+            (vec!["lowerdir=/a", "volatile,lowerdir=/proc"], "more than one"),
+            (vec!["lowerdir=/a", "lowerdir+=/proc"], "named by lowerdir"),
+            (vec!["lowerdir=/a", "datadir+=/proc"], "named by lowerdir"),
+        ] {
             assert!(Layers::parse(options, Path::new("/")).unwrap_err().contains(part), "{part}");
         }
         let long = format!("lowerdir=/{}", "x".repeat(5000));

@@ -1,6 +1,7 @@
 // tmpfs: holes, blocks in use and the limit of size, times of change by stores through a mapping.
 #include "check.h"
 #include <linux/falloc.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/vfs.h>
 
@@ -145,6 +146,20 @@ TEST(a_size_in_percent_is_of_all_memory) {
     OK(statfs("d", &again));
     CHECK(fresh.f_blocks > 16);
     CHECK_EQ(again.f_blocks, fresh.f_blocks);
+}
+
+// It takes memory until there is no more, and what it has taken is given back.
+TEST(who_reserves_much_can_be_killed) {
+    int fd = OK(memfd_create("long", 0));
+    struct stat st;
+    OK((int)pwrite(fd, "x", 1, 0));
+    pid_t pid = CHILD(OK(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 3ul << 30)));
+    usleep(20000);
+    OK(kill(pid, SIGKILL));
+    KILLED(wait_for(pid), SIGKILL);
+    OK(fstat(fd, &st));
+    CHECK_EQ(st.st_size, 1);
+    CHECK(st.st_blocks <= 8);
 }
 
 // The options of the mount of `source` in /proc/self/mounts.

@@ -23,6 +23,8 @@ use anyhow::{Result, bail};
 
 use crate::paths;
 
+pub use syscall_list::lines as syscall_lines;
+
 /// A name for people, and what it does.
 type Step = (&'static str, fn() -> Result<()>);
 

@@ -1,12 +1,13 @@
 //! Developer commands: `cargo x check|test|bench|ci`.
 //!
 //! Everything that a developer or the CI runs goes through here, so that both run the same thing.
-//! [`check`] is about the source, [`mod@test`] about behaviour, [`mod@bench`] about speed and size.
+//! [`check`] is about the source, [`mod@test`] about behaviour, [`fuzz`] about random input, [`mod@bench`] about speed and size.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod check;
 mod dist;
+mod fuzz;
 mod paths;
 mod test;
 
@@ -36,6 +37,8 @@ cargo x bench [NAME...]       compare native, moat and runsc, in one run; lifecy
     --platform P              leave the other platform out
     --write                   put the table into docs/performance.md as well
 cargo x bench scale [KIND...] how costs grow with the number of things: exponents; takes long
+cargo x fuzz guest            random system calls in sandboxes, made of the declarations; prints the seed of what it finds
+    --minutes N --platform P --seed N --moat PATH
 cargo x dist                  the static program, stripped, with manual pages and completions, as .tar.zst, .deb and .rpm in target/dist
     --verify                  install the .deb in a copy of the tests' Debian root, use it there, remove it
 cargo x roots [base|full|desk] make the Debian roots of the tests, print where they are
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "bench" => bench::run(rest),
         "dist" => dist::run(rest),
+        "fuzz" => fuzz::run(rest),
         test::ENTER_ROOT => test::enter_root(rest),
         "roots" => test::make_roots(rest),
         "ci" => check::run().and_then(|()| test::run(&["--install".to_string()])),

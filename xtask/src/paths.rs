@@ -29,7 +29,9 @@ pub fn cargo() -> Command {
 /// Builds `moat` with the profile that tests and CI use and returns its path.
 pub fn build_moat(profile: &str) -> Result<PathBuf> {
     run(cargo().args(["build", "--package", "moat", "--profile", profile]))?;
-    let binary = target().join(profile).join("moat");
+    // What the profile `dev` makes is in a directory of another name.
+    let directory = if profile == "dev" { "debug" } else { profile };
+    let binary = target().join(directory).join("moat");
     if !binary.exists() {
         bail!("cargo built no {}", binary.display());
     }

@@ -25,9 +25,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::paths;
+pub use hardening::{build as guest_program, make_root};
 pub use job::{
     ENTER_ROOT, Ending, FileServer, Files, Job, Network, Outcome, Place, Platform, Prepared, Runner, Writable, bundle,
-    enter_root, tail,
+    enter_root, tail, wait,
 };
 pub use options::{Area, Options};
 pub use report::Report;

@@ -28,6 +28,7 @@ anything, as the note says. A call without a declaration gives `ENOSYS`.
 struct Declared {
     name: String,
     arguments: String,
+    types: Vec<String>,
     level: String,
     note: String,
 }
@@ -52,10 +53,33 @@ pub fn write() -> Result<()> {
     fs::write(paths::repository().join(FILE), generate()?).with_context(|| FILE.to_string())
 }
 
+/// The calls by their numbers, one a line with names and types of its arguments: `NR NAME ARGUMENT:TYPE ...`, a space in a type
+/// written as `~`.
+///
+/// # Errors
+/// A file that can't be read.
+pub fn lines() -> Result<String> {
+    let mut out = String::new();
+    for (nr, call) in all()? {
+        write!(out, "{nr} {}", call.name)?;
+        let arguments = call.arguments.split(", ").zip(&call.types).filter(|(a, _)| !a.is_empty());
+        for (argument, kind) in arguments {
+            write!(out, " {argument}:{}", kind.replace(' ', "~"))?;
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+fn all() -> Result<BTreeMap<u32, Declared>> {
+    let mut declared = BTreeMap::new();
+    read_declarations(&paths::repository().join(DECLARATIONS), &mut declared)?;
+    Ok(declared)
+}
+
 fn generate() -> Result<String> {
     let root = paths::repository();
-    let mut declared = BTreeMap::new();
-    read_declarations(&root.join(DECLARATIONS), &mut declared)?;
+    let declared = all()?;
     let numbers = fs::read_to_string(root.join(NUMBERS)).with_context(|| NUMBERS.to_string())?;
     document(&declared, &known(&numbers))
 }
@@ -115,10 +139,11 @@ fn parse(statement: &str) -> Option<(u32, Declared)> {
         Some((level, note)) => (level, note.strip_suffix(")").unwrap_or(note).trim_matches('"')),
         None => (level, ""),
     };
-    let words = arguments.trim_end_matches([',', ' ']).split(", ");
-    let arguments: Vec<&str> = words.map(|a| a.split(':').next().unwrap_or(a).trim().trim_start_matches('_')).collect();
+    let words = arguments.trim_end_matches([',', ' ']).split(", ").map(|a| a.split_once(':').unwrap_or((a, "")));
+    let (arguments, types): (Vec<&str>, Vec<String>) =
+        words.map(|(a, t)| (a.trim().trim_start_matches('_'), t.trim().to_string())).unzip();
     let (name, level, note) = (name.to_string(), level.to_string(), note.to_string());
-    Some((nr.parse().ok()?, Declared { name, arguments: arguments.join(", "), level, note }))
+    Some((nr.parse().ok()?, Declared { name, arguments: arguments.join(", "), types, level, note }))
 }
 
 /// The numbers and names of all calls that Linux has: lines `READ "read" = 0;`.
@@ -158,23 +183,27 @@ mod tests {
                      9 x(a: UserPtr<[u8; 2]>,\n b: u32) sys_x,\n partial(\"no a; no b (c)\");\n 39 getpid() sys_getpid, full;\n";
         let all = statements(block);
         assert_eq!(all.len(), 4);
-        let call = |name: &str, arguments: &str, level: &str, note: &str| Declared {
+        let call = |name: &str, arguments: &str, types: &[&str], level: &str, note: &str| Declared {
             name: name.into(),
             arguments: arguments.into(),
+            types: types.iter().map(ToString::to_string).collect(),
             level: level.into(),
             note: note.into(),
         };
-        assert_eq!(parse(&all[1]), Some((0, call("read", "fd, b", "full", ""))));
-        assert_eq!(parse(&all[2]), Some((9, call("x", "a, b", "partial", "no a; no b (c)"))));
-        assert_eq!(parse(&all[3]), Some((39, call("getpid", "", "full", ""))));
+        assert_eq!(parse(&all[1]), Some((0, call("read", "fd, b", &["Fd", "UserPtr<u8>"], "full", ""))));
+        assert_eq!(
+            parse(&all[2]),
+            Some((9, call("x", "a, b", &["UserPtr<[u8; 2]>", "u32"], "partial", "no a; no b (c)")))
+        );
+        assert_eq!(parse(&all[3]), Some((39, call("getpid", "", &[""], "full", ""))));
     }
 
     #[test]
     fn a_wrong_name_is_an_error_and_missing_calls_are_listed() {
         let known = known("    READ \"read\" = 0;\n    WRITE \"write\" = 1;\n");
         let declared = |name: &str| {
-            let (arguments, level, note) = (String::new(), "full".into(), String::new());
-            BTreeMap::from([(0, Declared { name: name.into(), arguments, level, note })])
+            let (arguments, types, level, note) = (String::new(), Vec::new(), "full".into(), String::new());
+            BTreeMap::from([(0, Declared { name: name.into(), arguments, types, level, note })])
         };
         assert!(document(&declared("read"), &known).unwrap().contains("ENOSYS\n\nwrite (1)\n"));
         assert!(document(&declared("open"), &known).is_err());

@@ -5,9 +5,11 @@
 //! - [`gaps`]: how long a call holds up others.
 //! - [`guest`]: application code makes host calls itself.
 //! - [`sentry`]: the sentry does what an attacker wants.
+//! - [`fuzz`]: random calls, made of their declarations, under the same build as the load.
 //! - [`load`]: everything at once, under a build that checks the order of its locks.
 
 mod attacks;
+mod fuzz;
 mod gaps;
 mod guest;
 mod host_tree;
@@ -29,6 +31,7 @@ pub fn run(options: &Options, runner: &mut Runner, report: &mut Report) -> Resul
     attacks::run(options, runner, report)?;
     gaps::run(options, runner, report)?;
     sentry::run(options, runner, report)?;
+    fuzz::run(options, report)?;
     load::run(options, report)
 }
 
@@ -73,7 +76,7 @@ fn on_each_platform(
 }
 
 /// Compiles a guest program of `tests/hardening`.
-fn build(name: &str) -> Result<PathBuf> {
+pub fn build(name: &str) -> Result<PathBuf> {
     let directory = paths::target().join("hardening");
     std::fs::create_dir_all(&directory)?;
     let binary = directory.join(name);
@@ -93,7 +96,7 @@ fn build_checked() -> Result<PathBuf> {
 }
 
 /// A root directory with nothing in it but `program`, in /bin, and places to mount on.
-fn make_root(root: &Path, program: &Path, name: &str) -> Result<()> {
+pub fn make_root(root: &Path, program: &Path, name: &str) -> Result<()> {
     for directory in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "tree"] {
         std::fs::create_dir_all(root.join(directory))?;
     }

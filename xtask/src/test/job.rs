@@ -347,7 +347,7 @@ fn stalled() -> Duration {
 }
 
 /// None once the deadline has passed, and besides it the time in which the machine had too few CPUs.
-pub(super) fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+pub fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
     let mut pause = Duration::from_micros(200);
     let (patience, stalled) = (deadline.saturating_duration_since(Instant::now()), stalled());
     loop {

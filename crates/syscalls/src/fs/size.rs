@@ -7,8 +7,10 @@ use moat_abi::fs::{
     FALLOC_FL_UNSHARE_RANGE, FALLOC_FL_ZERO_RANGE, FileType, InotifyMask, POSIX_FADV_NOREUSE,
 };
 use moat_abi::signal::Signal;
+use moat_abi::stat::TMPFS_MAGIC;
 use moat_abi::{Errno, Result};
 use moat_identity::Resource;
+use moat_kernel::task::work::Work;
 use moat_kernel::{CurrentTask, SyscallResult};
 use moat_sync::executor::{end_turn, is_turn_over};
 use moat_vfs::inode::SetAttr;
@@ -114,7 +116,7 @@ async fn sys_fallocate(t: &mut CurrentTask, fd: Fd, mode: u32, offset: i64, len:
         check_limit(t, f.metadata()?.size, end)?;
     }
     if mode & !FALLOC_FL_KEEP_SIZE == 0 {
-        reserve(&f, mode, offset, end).await?;
+        reserve(t, &f, mode, offset, end).await?;
     } else {
         f.file().fallocate(&f, mode, offset, len)?;
     }
@@ -127,14 +129,20 @@ const RESERVE_BYTES: u64 = 16 << 20;
 /// A piece that took no longer is followed by one of twice the size.
 const SHORT: Duration = Duration::from_micros(500);
 
-/// Reserves `offset..end`. The file is as long as before if there is not enough.
-async fn reserve(f: &OpenFile, mode: u32, offset: u64, end: u64) -> Result<()> {
+/// Reserves `offset..end`, unless its task is killed. The file is as long as before if there is not enough, and one in memory as
+/// large: what was reserved may be all that there was (`shmem_fallocate`).
+async fn reserve(t: &mut CurrentTask, f: &OpenFile, mode: u32, offset: u64, end: u64) -> Result<()> {
     let size = f.metadata()?.size;
+    let in_memory = f.path().mount.fs().statfs()?.f_type == TMPFS_MAGIC;
     let (mut at, mut piece) = (offset, RESERVE_BYTES);
     while at < end {
         let (len, start) = (end.saturating_sub(at).min(piece), Instant::now());
-        if let Err(errno) = f.file().fallocate(f, mode, at, len) {
-            if at > offset && f.metadata()?.size > size {
+        let reserved = match at > offset && t.task().work().contains(Work::KILL) {
+            true => Err(Errno::EINTR),
+            false => f.file().fallocate(f, mode, at, len),
+        };
+        if let Err(errno) = reserved {
+            if at > offset && (in_memory || f.metadata()?.size > size) {
                 f.file().truncate(f, size)?;
             }
             return Err(errno);

@@ -89,6 +89,15 @@ pub fn bind(directory: &Path, source: &Path, destination: &str) -> Result<()> {
     Ok(())
 }
 
+/// Limits the memory of a bundle's container, sandbox included, to so many bytes.
+pub fn limit_memory(directory: &Path, bytes: u64) -> Result<()> {
+    let file = directory.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    config["linux"]["resources"] = json!({"memory": {"limit": bytes, "swap": bytes}});
+    fs::write(file, serde_json::to_string_pretty(&config)?)?;
+    Ok(())
+}
+
 /// The mounts and limits match those of `tests/roots/in-root.sh`.
 fn config(job: &Job) -> Value {
     let caps = json!(CAPABILITIES.as_slice());

@@ -40,6 +40,7 @@ moat --version
 moat do -- /bin/true
 test "$(moat do -- sh -c 'cat /proc/1/comm')" = sh
 code=0; moat do -- sh -c 'exit 7' || code=$?; test $code = 7
+containerd-shim-moat-v1 -v | grep 'Version:'
 # No dynamic linker.
 ! ldd /usr/bin/moat
 zcat /usr/share/man/man1/moat.1.gz | grep -E '^\.TH moat 1  "moat [0-9.]+" $'
@@ -52,8 +53,15 @@ printf '{ "debug": true,\n\t"bip": "10.0.0.1/8" }' > /etc/docker/daemon.json
 state() { find /etc -printf '%y %m %p\n' | sort; find /etc -type f -exec sha256sum {} + | sort; }
 state > /root/before
 moat install --dry-run; state | cmp - /root/before
-moat install; for file in docker/daemon.json containerd/conf.d/moat.toml containers/containers.conf.d/moat.conf; do grep -q /usr/bin/moat "/etc/$file"; done
+test "$(moat install | grep -c 'Made the link')" = 0
+for file in docker/daemon.json containerd/conf.d/moat.toml containers/containers.conf.d/moat.conf; do grep -qE '/usr/bin/(containerd-shim-)?moat' "/etc/$file"; done
 moat uninstall --dry-run; moat uninstall; state | cmp - /root/before
+test -L /usr/bin/containerd-shim-moat-v1
+# A program of its own is given the link, and loses it.
+cp /usr/bin/moat /usr/local/bin/moat
+/usr/local/bin/moat install; containerd-shim-moat-v1 -v; test -L /usr/local/bin/containerd-shim-moat-v1
+/usr/local/bin/moat uninstall; state | cmp - /root/before; test ! -e /usr/local/bin/containerd-shim-moat-v1
+rm /usr/local/bin/moat
 dpkg -V moat
 # There is no AppArmor here that could read the profile.
 test ! -e /etc/apparmor.d/moat

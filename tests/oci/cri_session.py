@@ -1,4 +1,4 @@
-"""What a kubelet does with pods and containers: cri_session.py RUNTIME. Prints what has to be the same with every runtime."""
+"""What a kubelet does with pods and containers: cri_session.py RUNTIME [count]. Prints what has to be the same with every runtime."""
 
 import json
 import os
@@ -181,6 +181,11 @@ print(sorted(listed & {"server", "box"}))
 try:
     seen = client.PodSandboxStats(pod_sandbox_id=web[0])["stats"]["linux"]
     print("pod:", cpu(seen) > 0.9, seen["memory"]["working_set_bytes"]["value"] > 0, len(seen["containers"]))
+    if "count" in sys.argv[2:]:
+        # Each container sees its own, and the shell that looks; the box's shell has a sleep now and then.
+        inside = sum(int(execute(id, "sh", "-c", "set -- /proc/[0-9]*; echo $#")) - 1 for id in (server, box))
+        outside = client.PodSandboxStats(pod_sandbox_id=web[0])["stats"]["linux"]["process"]["process_count"]["value"]
+        print("processes:", abs(outside - inside) <= 1 or (outside, inside))
 except cri.grpc.RpcError as error:
     print("pod:", error.code())
 

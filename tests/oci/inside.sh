@@ -38,6 +38,10 @@ hostname world
 ip link set lo up
 # The program where everybody can execute it, and under a short name.
 [ -z "$moat" ] || install -m 755 "$moat" /run/w/moat || fail "cannot copy $moat"
+# Its link as a shim, and what containerd is told; ctr finds the link by the path.
+mkdir /run/w/etc/containerd
+[ -z "$moat" ] || /run/w/moat install --clients containerd --etc /run/w/etc --runtime moat-shim > "$scratch/log/install" || fail "moat install fails"
+PATH=$PATH:/run/w
 
 # Files of /etc are replaced in the world only: the user of rootless Podman is not known outside.
 for file in passwd group subuid subgid; do cp "/etc/$file" /run/w/etc/ 2>/dev/null; done
@@ -143,6 +147,8 @@ privileged_without_host_devices = false
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.moat.options]
 BinaryName = "/run/w/moat"
 END
+    # A file that is imported would replace all of the plugin's settings here.
+    grep -v '^version' /run/w/etc/containerd/conf.d/moat-shim.toml >> /run/w/cri.toml
     containerd --config /run/w/cri.toml > "$scratch/log/cri" 2>&1 &
     answers cri $! ctr -a /run/w/cri.sock version && load ctr -a /run/w/cri.sock -n k8s.io images import "$scratch/image.tar"
 }

@@ -20,6 +20,6 @@ while read -r directory _; do
 done < "$1/hierarchies" | sed 's/^/cgroup /'
 find /run -type s ! -path '/run/w/*' | sed 's/^/socket /'
 # Directories of state, by client: moat's and runc's own, Docker's, containerd's, Podman's, and the ordinary user's.
-for directory in /run/moat /run/runc /run/docker/runtime-*/moby /run/containerd/runc/* /run/user/7777/moat /run/user/7777/runc; do
+for directory in /run/moat /run/runc /run/docker/runtime-*/moby /run/containerd/runc/* /run/containerd/moat/* /run/user/7777/moat /run/user/7777/runc; do
     ! [ -d "$directory" ] || find "$directory" -mindepth 1 | sed 's/^/state /'
 done

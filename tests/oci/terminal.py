@@ -1,4 +1,4 @@
-"""Drives a shell in a container through a pseudo-terminal, as a person does: terminal.py docker|podman RUNTIME"""
+"""Drives a shell in a container through a pseudo-terminal, as a person does: terminal.py docker|podman|ctr RUNTIME"""
 
 import fcntl
 import os
@@ -26,6 +26,11 @@ class Terminal(TerminalSession):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 200, 0, 0))
+            if client == "ctr":
+                # It leaves output processed, which the terminal in the container has done.
+                settings = termios.tcgetattr(0)
+                settings[1] &= ~termios.ONLCR
+                termios.tcsetattr(0, termios.TCSANOW, settings)
             os.execvp(command[0], command)
 
     def command(self, text, pattern=PROMPT):
@@ -93,6 +98,33 @@ def tool(*arguments):
     return subprocess.run([client, *arguments], capture_output=True, text=True, check=False).stdout.strip()
 
 
+def by_ctr():
+    """containerd's own client, which has names for everything."""
+    settings = ["--env" if word == "-e" else word for word in SETTINGS]
+    image = "docker.io/library/deb:1"
+    print("== run -t")
+    terminal = Terminal(["ctr", "run", "--runtime", runtime, "--rm", "-t", *settings, image, "box", *SHELL])
+    session(terminal)
+    terminal.send("exit 7\r")
+    print("status", terminal.end())
+    print("== exec -t")
+    tool("run", "--runtime", runtime, "-d", *settings, image, "box", "sleep", "1000")
+    terminal = Terminal(["ctr", "tasks", "exec", "-t", "--exec-id", "one", "box", *SHELL])
+    session(terminal)
+    terminal.send("exit 8\r")
+    print("status", terminal.end())
+    print("== exec -t ended by the end of the container")
+    terminal = Terminal(["ctr", "tasks", "exec", "-t", "--exec-id", "two", "box", *SHELL])
+    terminal.until(PROMPT)
+    tool("tasks", "kill", "-s", "KILL", "box")
+    print("status", terminal.end())
+    tool("tasks", "delete", "box")
+    tool("containers", "rm", "box")
+
+
+if client == "ctr":
+    by_ctr()
+    sys.exit(0)
 run = [client, "run", "--runtime", runtime, "--network", "none"]
 
 print("== run -it")

@@ -30,6 +30,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
     let program = tree.join("usr/bin/moat");
     make_parent(&program)?;
     strip(&binary, &program, &directory.join("moat.debug"))?;
+    // By this name containerd finds it as a shim.
+    std::os::unix::fs::symlink("moat", tree.join("usr/bin/containerd-shim-moat-v1"))?;
     documents(&program, &tree)?;
     let archive = directory.join("moat.tar.zst");
     let mut tar = Command::new("tar");

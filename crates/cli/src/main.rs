@@ -12,6 +12,7 @@ mod descriptors;
 mod logging;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use args::{Arguments, Command};
@@ -25,6 +26,10 @@ static ALLOCATOR: Sampled = Sampled;
 fn main() -> ExitCode {
     let mut argv = std::env::args_os();
     let name = argv.next().unwrap_or_default();
+    // A link to this program, of whatever path.
+    if Path::new(&name).file_name().is_some_and(|name| name == moat_shim::PROGRAM) {
+        return ExitCode::from(moat_shim::main(argv));
+    }
     if name == moat_runtime::waiter::PROCESS_NAME {
         return ExitCode::from(moat_runtime::waiter::main(argv));
     }

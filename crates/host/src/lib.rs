@@ -6,6 +6,7 @@
 pub mod any_call;
 pub mod caps;
 pub mod clock;
+pub mod command;
 pub mod cpu;
 pub mod cpu_features;
 pub mod descriptors;

@@ -1,9 +1,10 @@
-//! Attributes of detached mount trees, by mount_setattr(2) where the host has it, and unshare(2) of mounts.
+//! Attributes of detached mount trees, by mount_setattr(2) where the host has it, and unshare(2) of mounts and of the working directory.
 
 mod attached;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::ptr;
 
 use bitflags::bitflags;
@@ -110,6 +111,24 @@ pub fn in_private_namespace<T: Send>(work: impl FnOnce() -> io::Result<T> + Send
     })
 }
 
+/// Calls `work` in a thread whose working directory is `directory`; that of the others stays.
+///
+/// # Errors
+/// Those of `work`; of chdir(2).
+pub fn in_directory<T: Send>(directory: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: takes a number only; the root and the working directory are the thread's own from here on.
+            if unsafe { libc::unshare(libc::CLONE_FS) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            std::env::set_current_dir(directory)?;
+            work()
+        });
+        thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -118,6 +137,14 @@ mod tests {
     use rustix::mount::{MountFlags, OpenTreeFlags, mount, open_tree};
 
     use super::*;
+
+    #[test]
+    fn a_directory_of_one_thread() {
+        let before = std::env::current_dir().unwrap();
+        let inside = in_directory(Path::new("/proc"), std::env::current_dir).unwrap();
+        assert_eq!((inside.as_path(), std::env::current_dir().unwrap()), (Path::new("/proc"), before));
+        assert!(in_directory(Path::new("/no/such"), || Ok(())).is_err());
+    }
 
     const ALL: OpenTreeFlags =
         OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC).union(OpenTreeFlags::AT_RECURSIVE);

@@ -18,7 +18,7 @@ mod systemd;
 mod v1;
 mod v2;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub use oom::{OomEvent, OomWatch};
 pub use path::{Base, CgroupPath};
 pub(crate) use seen::shares_of_host;
 pub use seen::{PodSize, shares};
-pub use stats::{Pids, Stats};
+pub use stats::{BlockIoEntry, MemoryEntry, Pids, Stats};
 
 /// Tries to move a process that is so new that the host's kernel answers EINVAL.
 const JOIN_ATTEMPTS: u32 = 5;
@@ -67,6 +67,14 @@ enum Layout {
     V1(Vec<V1Dir>),
     /// One directory.
     V2 { mount: PathBuf, path: PathBuf },
+}
+
+/// A version of cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Version {
+    V1,
+    V2,
 }
 
 /// A directory in a hierarchy of version 1.
@@ -237,6 +245,24 @@ impl Cgroup {
         match &self.layout {
             Layout::V1(dirs) => oom::kills_v1(v1::find(dirs, "memory")?),
             Layout::V2 { path, .. } => oom::kills(path),
+        }
+    }
+
+    /// How often memory ran short, by the names of memory.events, or of memory.oom_control on version 1; `None` if nobody counts.
+    #[must_use]
+    pub fn memory_events(&self) -> Option<BTreeMap<String, u64>> {
+        match &self.layout {
+            Layout::V1(dirs) => oom::all_v1(v1::find(dirs, "memory")?),
+            Layout::V2 { path, .. } => oom::all(path),
+        }
+    }
+
+    /// The version of the host's cgroups.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        match &self.layout {
+            Layout::V1(_) => Version::V1,
+            Layout::V2 { .. } => Version::V2,
         }
     }
 

@@ -53,7 +53,10 @@ fn print_stats(container: &Container, detail: Detail, stats: &Stats, out: &mut i
 }
 
 /// The host's figures, but for tasks: those are the guest's, as its sandbox counts them.
-fn stats_of(container: &Container, cgroup: &Cgroup) -> Result<Stats> {
+///
+/// # Errors
+/// The cgroup is gone.
+pub fn stats_of(container: &Container, cgroup: &Cgroup) -> Result<Stats> {
     let mut stats = cgroup.stats()?;
     match container.sandbox().and_then(|sandbox| sandbox.event(container.id().as_str())) {
         Ok(event) => stats.pids = Pids { current: event.tasks, limit: event.tasks_max.unwrap_or(0) },

@@ -35,7 +35,8 @@ const LAYERS: &[&[&str]] = &[
     &["moat-syscalls", "moat-net-netlink", "moat-net-packet"],
     &["moat-sentry", "moat-gofer"],
     &["moat-runtime"],
-    &["moat", "moat-shim"],
+    &["moat-shim"],
+    &["moat"],
     &["xtask"],
 ];
 

@@ -1,6 +1,7 @@
 //! `moat install` and `moat uninstall`: Docker's daemon.json, and files of containerd's and Podman's.
 
 mod drop_in;
+mod link;
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -283,7 +284,11 @@ mod tests {
         let containerd: toml::Table =
             fs::read_to_string(etc.join("containerd/conf.d/moat.toml")).unwrap().parse().unwrap();
         let runtime = &containerd["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]["moat"];
-        assert!(runtime["options"]["BinaryName"].as_str().unwrap().starts_with('/'));
+        assert_eq!(runtime["runtime_type"].as_str(), Some("io.containerd.moat.v1"));
+        // The link is made once, and taken back.
+        let link = std::env::current_exe().unwrap().with_file_name(moat_shim::PROGRAM);
+        assert_eq!(runtime["runtime_path"].as_str(), link.to_str());
+        assert_eq!(fs::canonicalize(&link).unwrap(), fs::canonicalize(std::env::current_exe().unwrap()).unwrap());
         let podman = etc.join("containers/containers.conf.d/moat.conf");
         let text = fs::read_to_string(&podman).unwrap();
         assert_eq!(text.matches("The directory").count(), 1);
@@ -294,6 +299,7 @@ mod tests {
         fs::write(&podman, text).unwrap();
         let _ = uninstall(&Uninstall { place: place(false) });
         assert_eq!((count("containerd"), count("containers"), count("docker")), (0, 0, 1));
+        assert!(fs::symlink_metadata(&link).is_err());
         assert_eq!(fs::read_to_string(etc.join("docker/daemon.json")).unwrap(), docker);
         assert!(uninstall(&Uninstall { place: place(false) }).is_err());
         // Where there was no configuration there is none; where somebody has changed it that stays.

@@ -1,5 +1,6 @@
 //! [`OomWatch`]: hearing of it when the host's kernel runs out of a container's memory.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -94,6 +95,21 @@ pub(super) fn kills_v1(dir: &Path) -> Option<u64> {
     keyed(dir, "memory.oom_control", "oom_kill")
 }
 
+/// Each line of memory.events.
+pub(super) fn all(dir: &Path) -> Option<BTreeMap<String, u64>> {
+    lines(dir, "memory.events")
+}
+
+/// Each line of memory.oom_control.
+pub(super) fn all_v1(dir: &Path) -> Option<BTreeMap<String, u64>> {
+    lines(dir, "memory.oom_control")
+}
+
+fn lines(dir: &Path, file: &str) -> Option<BTreeMap<String, u64>> {
+    let text = read_if_there(dir, file)?;
+    Some(parse_keyed(&text).map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
 fn is_empty(dir: &Path) -> bool {
     keyed(dir, "cgroup.events", "populated") == Some(0)
 }
@@ -118,6 +134,7 @@ mod tests {
         assert_eq!(watch.read(), OomEvent::Nothing);
         fs::write(dir.join("memory.events"), "low 0\noom 1\noom_kill 3\n").unwrap();
         assert_eq!((watch.read(), watch.read()), (OomEvent::Oom, OomEvent::Nothing));
+        assert_eq!(all(&dir).unwrap()["oom"], 1);
         fs::write(dir.join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
         assert_eq!(watch.read(), OomEvent::Gone);
         fs::remove_dir_all(&dir).unwrap();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use super::link::Link;
 use crate::args::Client;
 
 /// The first line of each; `moat uninstall` removes no other file.
@@ -20,22 +21,25 @@ pub(super) struct DropIn {
     pub(super) text: String,
     /// What the user has to see to.
     pub(super) note: Option<String>,
+    /// The name of this program that it needs.
+    pub(super) link: Option<Link>,
 }
 
 impl DropIn {
     /// That of a client; `None` for Docker, which has no such files.
     pub(super) fn of(client: Client, etc: &Path, runtime: &str, program: &Path) -> Option<DropIn> {
-        let program = quoted(&program.to_string_lossy());
         let name = quoted(runtime);
         match client {
             Client::Docker => None,
             Client::Containerd => {
                 // Its CRI plugin's, for Kubernetes; ctr(1) and nerdctl(1) name a runtime by its program.
                 let table = format!("[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}");
+                let link = Link::beside(program);
                 let text = format!(
-                    "{MARK}version = 2\n\n{table}]\nruntime_type = \"io.containerd.runc.v2\"\n\
-                     pod_annotations = [\"dev.moat.*\"]\ncontainer_annotations = [\"dev.moat.*\"]\n\n{table}.options]\n\
-                     BinaryName = {program}\n"
+                    "{MARK}version = 2\n\n{table}]\nruntime_type = {}\nruntime_path = {}\n\
+                     pod_annotations = [\"dev.moat.*\"]\ncontainer_annotations = [\"dev.moat.*\"]\n",
+                    quoted(moat_shim::RUNTIME),
+                    quoted(&link.path.to_string_lossy()),
                 );
                 let main = etc.join("containerd/config.toml");
                 let directory = etc.join("containerd/conf.d");
@@ -46,12 +50,12 @@ impl DropIn {
                         directory.display()
                     )
                 });
-                Some(DropIn { path: directory.join(format!("{runtime}.toml")), text, note })
+                Some(DropIn { path: directory.join(format!("{runtime}.toml")), text, note, link: Some(link) })
             }
             Client::Podman => {
-                let text = format!("{MARK}[engine.runtimes]\n{name} = [{program}]\n");
+                let text = format!("{MARK}[engine.runtimes]\n{name} = [{}]\n", quoted(&program.to_string_lossy()));
                 let path = etc.join(format!("containers/containers.conf.d/{runtime}.conf"));
-                Some(DropIn { path, text, note: None })
+                Some(DropIn { path, text, note: None, link: None })
             }
         }
     }
@@ -63,16 +67,31 @@ impl DropIn {
     pub(super) fn install(&self, dry_run: bool) -> anyhow::Result<String> {
         let shown = self.path.display();
         // Looked at before a dry run as well, which says what would happen.
-        if self.present()?.is_some_and(|text| !text.starts_with(MARK)) {
+        let before = self.present()?;
+        if before.as_ref().is_some_and(|text| !text.starts_with(MARK)) {
             bail!("{shown} is there already, and moat has not written it");
         }
         let note = self.note.as_ref().map_or(String::new(), |note| format!("{note}\n"));
+        let (linked, linking) = match &self.link {
+            Some(link) => link.plan(before.as_deref())?,
+            None => Default::default(),
+        };
         if dry_run {
-            return Ok(format!("Would write {shown}:\n{}{note}", self.text));
+            let linking = linking.map_or(String::new(), |link| format!("Would make {link}.\n"));
+            return Ok(format!("{linking}Would write {shown}:\n{}{linked}{note}", self.text));
         }
         let made = if self.has_directory() { "" } else { ALONE };
-        super::write(&self.path, &format!("{}{made}", self.text)).with_context(|| format!("writing {shown}"))?;
-        Ok(format!("Wrote {shown}.\n{note}"))
+        // First what says that the link is ours.
+        super::write(&self.path, &format!("{}{linked}{made}", self.text))
+            .with_context(|| format!("writing {shown}"))?;
+        let linking = match (&self.link, linking) {
+            (Some(link), Some(shown)) => {
+                link.make()?;
+                format!("Made {shown}.\n")
+            }
+            _ => String::new(),
+        };
+        Ok(format!("{linking}Wrote {shown}.\n{note}"))
     }
 
     /// Removes it; `None` if it is not there.
@@ -82,27 +101,26 @@ impl DropIn {
     pub(super) fn uninstall(&self, dry_run: bool) -> anyhow::Result<Option<String>> {
         let shown = self.path.display();
         let Some(text) = self.present()? else { return Ok(None) };
-        // The program may have been another one.
+        // The program may have been another one, or an older one with another shim.
         let without_program = |text: &str| -> Vec<String> {
-            text.trim_end_matches(ALONE)
-                .lines()
-                .filter(|line| !line.starts_with("BinaryName") && !line.contains(" = [\"/"))
-                .map(str::to_owned)
-                .collect()
+            text.trim_end_matches(ALONE).lines().filter(|line| !is_about_program(line)).map(str::to_owned).collect()
         };
         // Somebody has added to it: what they wrote is not for us to delete.
         if without_program(&text) != without_program(&self.text) {
             bail!("{shown} is not as moat has written it; it is left there");
         }
+        let link = Link::noted(&text);
         if dry_run {
-            return Ok(Some(format!("Would remove {shown}.\n")));
+            let link = link.map_or(String::new(), |link| format!("Would remove {}.\n", link.path.display()));
+            return Ok(Some(format!("{link}Would remove {shown}.\n")));
         }
+        let link = link.map(|link| link.remove()).transpose()?.unwrap_or_default();
         fs::remove_file(&self.path).with_context(|| format!("removing {shown}"))?;
         if text.ends_with(ALONE) {
             // Others may have put files there since.
             let _ = self.path.parent().map(fs::remove_dir);
         }
-        Ok(Some(format!("Removed {shown}.\n")))
+        Ok(Some(format!("{link}Removed {shown}.\n")))
     }
 
     /// Whether somebody else has made its directory.
@@ -120,6 +138,15 @@ impl DropIn {
             other => other.map(Some).with_context(|| format!("reading {}", self.path.display())),
         }
     }
+}
+
+/// Whether a line depends on where the program is, or on which shim was used.
+fn is_about_program(line: &str) -> bool {
+    let starts = ["runtime_type", "runtime_path", "BinaryName", super::link::NOTE];
+    starts.iter().any(|start| line.starts_with(start))
+        || line.contains(" = [\"/")
+        || line.is_empty()
+        || line.ends_with(".options]")
 }
 
 /// Whether containerd's configuration imports the directory; without a configuration it does from version 2 on.

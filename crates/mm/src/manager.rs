@@ -230,6 +230,14 @@ impl MemoryManager {
         self.private_barrier.load(Ordering::Relaxed)
     }
 
+    /// Has every CPU that runs a guest process pass a memory barrier ([`moat_platform::AddressSpace::pass_barrier`]).
+    ///
+    /// # Errors
+    /// ENOSYS if that takes a host's own membarrier(2).
+    pub fn pass_barrier(&self) -> Result<()> {
+        self.space().pass_barrier()
+    }
+
     /// Replaces the limits: exec, prlimit(2).
     pub fn set_limits(&self, limits: MmLimits) {
         self.state().limits = limits;
@@ -275,6 +283,11 @@ impl MemoryManager {
             return Turn { guard: None };
         }
         Turn { guard: Some(self.map_lock.lock().await) }
+    }
+
+    /// As [`MemoryManager::turn`], unless another user has it.
+    pub(crate) fn try_turn(&self) -> Option<Turn> {
+        self.map_lock.try_lock().map(|guard| Turn { guard: Some(guard) })
     }
 }
 

@@ -180,6 +180,14 @@ pub trait AddressSpace: Send + Sync {
     /// Undoes all rewriting, for good: somebody follows the process instruction by instruction.
     fn keep_text(&self) {}
 
+    /// Has every CPU that runs a guest process of this platform pass a memory barrier, without waiting for any of them.
+    ///
+    /// # Errors
+    /// ENOSYS if the platform or its host can't.
+    fn pass_barrier(&self) -> Result<()> {
+        Err(Errno::ENOSYS)
+    }
+
     /// The host process id, in the sentry's pid namespace.
     fn host_pid(&self) -> i32;
 

@@ -330,6 +330,8 @@ pub struct Init {
     pub stub_end: u64,
     /// Stub: 1 if call sites can be rewritten, their tables being mapped.
     pub rewrites: u64,
+    /// Stub: 1 if this process and its children take part in the barriers of membarrier(2)'s GLOBAL_EXPEDITED.
+    pub barriers: u64,
     /// The descriptor of the areas' memfd, to be kept open.
     pub areas_fd: u32,
     /// Stub: 0 until the filter is installed, then 1 + the listener's number, or -errno.

@@ -32,7 +32,7 @@ syscalls! { pub static TABLE;
     310 process_vm_readv(pid: i32, local: UserAddr, local_count: usize, remote: UserAddr, remote_count: usize, flags: u64) async remote::sys_process_vm_readv, full;
     311 process_vm_writev(pid: i32, local: UserAddr, local_count: usize, remote: UserAddr, remote_count: usize, flags: u64) async remote::sys_process_vm_writev, full;
     319 memfd_create(name: UserAddr, flags: u32) sys_memfd_create, full;
-    324 membarrier(command: u32, flags: u32, cpu: i32) membarrier::sys_membarrier, partial("without SYNC_CORE and RSEQ; not expedited");
+    324 membarrier(command: u32, flags: u32, cpu: i32) membarrier::sys_membarrier, partial("without SYNC_CORE and RSEQ");
     325 mlock2(addr: u64, len: u64, flags: u32) async sys_mlock2, partial("the host's lock is best effort");
     329 pkey_mprotect(addr: u64, len: u64, prot: ProtFlags, key: i32) async sys_pkey_mprotect, stub("key -1 only: the processor's keys are not offered");
     330 pkey_alloc(flags: u32, rights: u32) sys_pkey_alloc, stub("there are no keys: ENOSPC");

@@ -41,6 +41,8 @@ pub struct SystrapCore {
     pub vdso: VdsoLayout,
     /// Call sites are rewritten.
     pub rewrites: bool,
+    /// Guest processes take part in the host's expedited barriers.
+    pub barriers: bool,
     /// The pool whose template all descend from.
     pub first: Arc<Pool>,
     /// Who is told of dead processes.
@@ -107,6 +109,7 @@ pub struct Parts {
     pub bases: SegmentBases,
     pub vdso: VdsoLayout,
     pub rewrites: bool,
+    pub barriers: bool,
     pub reaper: Reaper,
     pub births: Births<Ordered>,
 }
@@ -126,6 +129,7 @@ impl SystrapCore {
             bases: p.bases,
             vdso: p.vdso,
             rewrites: p.rewrites,
+            barriers: p.barriers,
             open_times: OpenTimes::default(),
             clock: Clock::now(),
             reaper: p.reaper,

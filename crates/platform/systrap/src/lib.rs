@@ -112,6 +112,7 @@ impl Systrap {
             bases,
             vdso: started.vdso,
             rewrites: started.rewrites && sites == CallSites::Rewritten,
+            barriers: started.barriers,
             reaper,
             births: Births::new()?,
         });

@@ -7,9 +7,11 @@
 //! Any other `syscall` is a short site: its two bytes become a short jump to bytes nearby that are never executed
 //! ([`crate::padding`]) and that hold the jump through the table. Both are pieces of one site.
 //!
-//! Text is written by way of /proc/PID/mem, which gives the process a private copy of the page, only while no thread of the
-//! process runs application code. What is put back (before the guest can write there) is put back while others run, first byte
-//! last, with an undefined instruction in its place meanwhile, at which threads try again.
+//! Text is written by way of /proc/PID/mem, which gives the process a private copy of the page, at best while no thread of the
+//! process runs application code. Where others run, the first byte becomes an undefined instruction, at which threads try
+//! again, then the rest is written, and the first byte last; between these the host has every CPU that runs a guest pass
+//! a barrier (membarrier(2)), so that none executes a mixture. A host without such barriers rewrites nothing while others run.
+//! How that is done: `space/change.rs`.
 //!
 //! # Invariants
 //! - What the list says is believed only if the guest's memory says the same: mappings come and go without its knowledge.
@@ -38,20 +40,15 @@ const LOAD_R9: [u8; 5] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
 /// An undefined instruction of one byte.
 pub const UNDEFINED: u8 = 0x06;
 
-/// In [`Sites::running`]: text is being rewritten, nobody may go on.
+/// Text is being rewritten, nobody may go on.
 const REWRITING: u32 = 1 << 31;
-/// Text is being put back.
-const RESTORING: u32 = 1 << 30;
+/// In [`Sites::running`]: text is being written while threads run.
+const WRITING: u32 = 1 << 30;
 
-/// Calls that need the thread's whole state, or orders: a trap is the shorter way to them.
-const TRAPPED: [u32; 22] = [
-    nr::MMAP,
-    nr::MPROTECT,
-    nr::MUNMAP,
-    nr::BRK,
+/// Calls that need the thread's whole state, or orders that do: a trap is the shorter way to them.
+const TRAPPED: [u32; 17] = [
     nr::RT_SIGRETURN,
     nr::MREMAP,
-    nr::MADVISE,
     nr::PAUSE,
     nr::CLONE,
     nr::FORK,
@@ -125,6 +122,11 @@ impl Piece {
         })
     }
 
+    /// What was there, with bytes that count only if there are so many.
+    pub fn before(&self) -> Bytes {
+        self.original
+    }
+
     /// What was there.
     pub fn original(&self) -> &[u8] {
         &self.original[..self.len()]
@@ -144,6 +146,15 @@ impl Piece {
         bytes[3..].copy_from_slice(&u32::try_from(entry).unwrap_or(0).to_le_bytes());
         bytes
     }
+
+    /// Whether the bytes at `at` are a mixture of what was there and of what is to be there: they are just being written, or were
+    /// when this process was made as a copy of another.
+    pub fn is_torn(&self, found: &[u8]) -> bool {
+        let either = self.original().iter().zip(self.patch());
+        let mixed = |(byte, (original, patch)): (&u8, (&u8, u8))| byte == original || *byte == patch;
+        let (Some((first, rest)), true) = (found.split_first(), found.len() == self.len()) else { return false };
+        *first == UNDEFINED && rest.iter().zip(either.skip(1)).all(mixed)
+    }
 }
 
 #[derive(Clone, Default)]
@@ -160,6 +171,8 @@ pub struct Sites {
     any: AtomicBool,
     /// Threads that run application code or orders, with the bits above.
     running: AtomicU32,
+    /// Those of them that carry out orders first, with [`REWRITING`]: what is mapped may change under them.
+    ordered: AtomicU32,
 }
 
 /// What an undefined instruction of application code is.
@@ -178,7 +191,8 @@ impl Sites {
     pub fn new(parent: Option<&Sites>) -> Sites {
         let list = parent.map_or_else(List::default, |parent| parent.list.lock().clone());
         let any = AtomicBool::new(!list.pieces.is_empty());
-        Sites { list: Mutex::new(LockClass::Platform, list), any, running: AtomicU32::new(0) }
+        let list = Mutex::new(LockClass::Platform, list);
+        Sites { list, any, running: AtomicU32::new(0), ordered: AtomicU32::new(0) }
     }
 
     /// Whether any site has been rewritten.
@@ -186,15 +200,9 @@ impl Sites {
         self.any.load(Ordering::Acquire)
     }
 
-    /// A thread goes on. Waits while text is being rewritten, some microseconds.
+    /// A thread goes on. Waits while text is being rewritten that must not run, some microseconds.
     pub fn enter(&self) {
-        // Counted first and asked then: whoever rewrites has seen 0 and set the bit in one step.
-        while self.running.fetch_add(1, Ordering::AcqRel) & REWRITING != 0 {
-            self.running.fetch_sub(1, Ordering::AcqRel);
-            while self.running.load(Ordering::Acquire) & REWRITING != 0 {
-                std::thread::yield_now();
-            }
-        }
+        count_in(&self.running);
     }
 
     /// A thread has stopped or died.
@@ -202,12 +210,49 @@ impl Sites {
         self.running.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// A thread goes on that carries out orders first. Waits while text is being rewritten.
+    pub fn enter_orders(&self) {
+        count_in(&self.ordered);
+    }
+
+    /// Such a thread has stopped or died.
+    pub fn leave_orders(&self) {
+        self.ordered.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Lets no thread go on, if none runs and nobody writes text.
+    pub fn begin_alone(&self) -> bool {
+        close(&self.running)
+    }
+
+    /// Ends that.
+    pub fn end_alone(&self) {
+        self.running.fetch_and(!REWRITING, Ordering::AcqRel);
+    }
+
+    /// Lets no thread carry out orders, if none does and nobody writes text.
+    pub fn begin_beside(&self) -> bool {
+        // Those that run meanwhile see a mixture, and are told to try again. Orders would do so to what is mapped.
+        let closed = close(&self.ordered);
+        if closed {
+            self.begin_writing();
+        }
+        closed
+    }
+
+    /// Ends that.
+    pub fn end_beside(&self) {
+        self.end_writing();
+        self.ordered.fetch_and(!REWRITING, Ordering::AcqRel);
+    }
+
     /// Waits until nobody else writes text.
-    pub fn begin_restoring(&self) {
+    pub fn begin_writing(&self) {
         loop {
             let running = self.running.load(Ordering::Acquire);
-            let free = running & (REWRITING | RESTORING) == 0;
-            let marked = running | RESTORING;
+            // Whoever writes needs no thread that waits here: it takes some microseconds.
+            let free = running & (REWRITING | WRITING) == 0;
+            let marked = running | WRITING;
             let exchange =
                 || self.running.compare_exchange(running, marked, Ordering::AcqRel, Ordering::Relaxed).is_ok();
             if free && exchange() {
@@ -217,19 +262,9 @@ impl Sites {
         }
     }
 
-    /// Lets no thread go on, if none runs and nobody writes text.
-    pub fn begin_rewriting(&self) -> bool {
-        self.running.compare_exchange(0, REWRITING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    }
-
-    /// Ends that.
-    pub fn end_rewriting(&self) {
-        self.running.fetch_and(!REWRITING, Ordering::AcqRel);
-    }
-
     /// Lets others write text again.
-    pub fn end_restoring(&self) {
-        self.running.fetch_and(!RESTORING, Ordering::AcqRel);
+    pub fn end_writing(&self) {
+        self.running.fetch_and(!WRITING, Ordering::AcqRel);
     }
 
     /// A number for the site at an address, of its own.
@@ -275,6 +310,22 @@ impl Sites {
         let pieces = list.pieces.range(first..end.max(first)).map(|(_, piece)| *piece);
         pieces.filter(|piece| piece.end() > start).collect()
     }
+}
+
+/// Counts a thread, once it may go on.
+fn count_in(count: &AtomicU32) {
+    // Counted first and asked then: whoever rewrites has seen 0 and set the bit in one step.
+    while count.fetch_add(1, Ordering::AcqRel) & REWRITING != 0 {
+        count.fetch_sub(1, Ordering::AcqRel);
+        while count.load(Ordering::Acquire) & REWRITING != 0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Lets nobody be counted any more, if nobody is.
+fn close(count: &AtomicU32) -> bool {
+    count.compare_exchange(0, REWRITING, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
 
 /// The word that the stub finds for a short site: its two bytes are `syscall`.
@@ -329,6 +380,42 @@ mod tests {
             let [jump, by, ..] = short.patch();
             assert_eq!((jump, short.end().wrapping_add_signed(by.cast_signed().into())), (0xeb, padding));
         }
+    }
+
+    #[test]
+    fn what_is_half_written_is_told_from_what_is_not() {
+        for change in [Change::Site, Change::Short(0x1010), Change::Padding(0x1010)] {
+            let piece = Piece::new(0x1000, 1, change, [0x0f, 0x05, 3, 4, 5, 0x0f, 0x05]);
+            let len = piece.len();
+            let (original, patch) = (piece.original(), &piece.patch()[..len]);
+            assert!(!piece.is_torn(original) && !piece.is_torn(patch) && !piece.is_torn(&[]));
+            for written in 1..=len {
+                let mut bytes = [&patch[..written], &original[written..]].concat();
+                bytes[0] = UNDEFINED;
+                assert!(piece.is_torn(&bytes), "{change:?} {written}");
+                assert!(!piece.is_torn(&bytes[1..]));
+                bytes[len - 1] ^= 0x80;
+                assert!(!piece.is_torn(&bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn who_writes_beside_others_keeps_orders_out() {
+        let sites = Sites::new(None);
+        sites.enter();
+        assert!(!sites.begin_alone() && sites.begin_beside());
+        assert!(!sites.begin_beside(), "one at a time");
+        sites.enter();
+        sites.end_beside();
+        sites.enter_orders();
+        assert!(!sites.begin_beside(), "orders are being carried out");
+        sites.begin_writing();
+        sites.end_writing();
+        sites.leave_orders();
+        sites.leave();
+        sites.leave();
+        assert!(sites.begin_alone());
     }
 
     #[test]

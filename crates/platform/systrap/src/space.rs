@@ -9,6 +9,7 @@
 //!   means that the call was verified and that the same thread has made another call since, which it
 //!   cannot before the first is complete.
 
+mod change;
 mod slots;
 mod text;
 
@@ -294,6 +295,10 @@ impl AddressSpace for SpaceHandle {
 
     fn keep_text(&self) {
         self.0.keep_text();
+    }
+
+    fn pass_barrier(&self) -> Result<()> {
+        self.0.pass_barrier()
     }
 
     fn host_pid(&self) -> i32 {

@@ -314,11 +314,17 @@ impl HostThread {
         // Of one that is to make verified calls nothing is known.
         s.brief = s.expected.is_empty() && s.pace.is_brief();
         self.core.spinner.started(s.brief);
+        if s.cells != 0 {
+            self.space.sites.enter_orders();
+        }
         self.space.sites.enter();
     }
 
     fn has_stopped(&self, s: &HostThreadState) {
         self.space.sites.leave();
+        if s.cells != 0 {
+            self.space.sites.leave_orders();
+        }
         self.core.spinner.ended(s.brief);
     }
 

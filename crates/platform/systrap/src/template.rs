@@ -48,6 +48,8 @@ pub struct Started {
     pub vdso: VdsoLayout,
     /// The tables for rewritten call sites are mapped.
     pub rewrites: bool,
+    /// Guest processes take part in the host's expedited barriers.
+    pub barriers: bool,
 }
 
 /// One of the host's special mappings and where it goes.
@@ -95,8 +97,8 @@ pub fn start(areas: &AreaPool, bases: SegmentBases) -> Result<Started> {
     }
     let (listener, notification) = finished?;
     let frame = frame_layout(area).inspect_err(|_| kill(plan.pid))?;
-    let rewrites = area.read(init!(rewrites)) == 1;
-    Ok(Started { pid: plan.pid, listener, notification, area, frame, vdso, rewrites })
+    let (rewrites, barriers) = (area.read(init!(rewrites)) == 1, area.read(init!(barriers)) == 1);
+    Ok(Started { pid: plan.pid, listener, notification, area, frame, vdso, rewrites, barriers })
 }
 
 fn kill(pid: i32) {
@@ -116,6 +118,7 @@ fn write_init(area: Area, areas: &AreaPool, bases: SegmentBases, vdso: &VdsoLayo
     let image_len = (moat_stub::IMAGE.len() as u64).next_multiple_of(PAGE_SIZE);
     area.write(init!(stub_end), STUB_BASE + image_len);
     area.write(init!(rewrites), 0);
+    area.write(init!(barriers), 0);
     area.write32(init!(areas_fd), areas.fd().as_raw_fd().cast_unsigned());
     area.write32(init!(listener), 0);
     // SECCOMP_FILTER_FLAG_NEW_LISTENER, and WAIT_KILLABLE_RECV (Linux 5.19) if the host knows it.

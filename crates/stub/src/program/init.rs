@@ -24,6 +24,7 @@ const PRLIMIT64: u64 = 302;
 const SECCOMP: u64 = 317;
 const CAPSET: u64 = 126;
 const GETPPID: u64 = 110;
+const MEMBARRIER: u64 = 324;
 
 /// One past the last address of user space with four-level page tables.
 const TASK_SIZE: u64 = 0x7fff_ffff_f000;
@@ -62,6 +63,9 @@ unsafe extern "C" fn stub_init(control: *mut Control) -> ! {
             sys::call(MUNMAP, [start, end - start, 0, 0, 0, 0]);
         }
         (&raw mut (*init).rewrites).write_volatile(u64::from(map_tables((*control).features)));
+        // MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, which children inherit.
+        let registered = sys::call(MEMBARRIER, [4, 0, 0, 0, 0, 0]) == 0;
+        (&raw mut (*init).barriers).write_volatile(u64::from(registered));
         signals(area);
         // Away from the sentry's terminal and process group; no core dumps; room for descriptors of orders.
         sys::call(SETSID, [0; 6]);

@@ -1,7 +1,8 @@
 //! membarrier(2).
 //!
-//! The sentry has the host make a barrier on all CPUs: more than any command asks for, and slower than an expedited one. The
-//! commands that also synchronise instruction streams or restart sequences are not offered.
+//! All barriers are those of the host: of all CPUs that run a guest process, by its expedited command, or of all CPUs, which takes
+//! as long as it takes every one of them to come by its scheduler. The commands that also synchronise instruction streams or
+//! restart sequences are not offered.
 
 use moat_abi::Errno;
 use moat_abi::futex::{
@@ -28,8 +29,9 @@ pub(super) fn sys_membarrier(t: &mut CurrentTask, command: u32, flags: u32, _cpu
         MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED => {}
         MEMBARRIER_CMD_PRIVATE_EXPEDITED if !t.mm().has_private_barrier() => return Err(Errno::EPERM.into()),
         MEMBARRIER_CMD_GLOBAL | MEMBARRIER_CMD_GLOBAL_EXPEDITED | MEMBARRIER_CMD_PRIVATE_EXPEDITED => {
-            // Waits for every CPU to pass through the host's scheduler.
-            moat_sync::block_in_place(|| membarrier(MembarrierCommand::Global)).map_err(|_| Errno::EINVAL)?;
+            if t.mm().pass_barrier().is_err() {
+                moat_sync::block_in_place(|| membarrier(MembarrierCommand::Global)).map_err(|_| Errno::EINVAL)?;
+            }
         }
         _ => return Err(Errno::EINVAL.into()),
     }

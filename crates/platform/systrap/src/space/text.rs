@@ -1,15 +1,11 @@
-//! The text of a guest process, as far as call sites in it are rewritten and put back.
+//! The text of a guest process, as far as call sites in it are rewritten: which, how, and what others are shown of it.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
-use moat_abi::{Errno, Result};
 use moat_host::memory::RemoteRange;
 use moat_platform::PAGE_SIZE;
 use moat_stub::layout::site;
 
 use crate::padding::{self, Text};
-use crate::sites::{Bytes, Change, Piece, SYSCALL, UNDEFINED, Undefined, word_at, word_of, word_of_short};
+use crate::sites::{Bytes, Change, Piece, SYSCALL, Undefined, word_of, word_of_short};
 use crate::space::Space;
 
 /// Pages that are asked for at once when a program's header is looked for.
@@ -19,11 +15,11 @@ const PAGES_AT_ONCE: usize = 256;
 const NUMBERLESS: u32 = 0;
 
 /// How a site is to be rewritten.
-struct Plan {
+pub(super) struct Plan {
     /// What the stub is to find for it.
-    word: u64,
+    pub word: u64,
     /// What becomes of its text; the piece that is executed first, the site itself, is the last.
-    pieces: Vec<Piece>,
+    pub pieces: Vec<Piece>,
 }
 
 impl Space {
@@ -32,33 +28,27 @@ impl Space {
     }
 
     /// Whether what the list says of bytes is so.
-    fn holds(&self, piece: &Piece, bytes: &[u8]) -> bool {
+    pub(super) fn holds(&self, piece: &Piece, bytes: &[u8]) -> bool {
         let mut found = Bytes::default();
         let found = &mut found[..piece.len()];
         self.read_exactly(piece.at, found) && found == &bytes[..piece.len()]
     }
 
-    fn text(&self) -> Result<File> {
-        Ok(File::from(moat_host::procfs::open_memory(self.pid)?))
+    /// Whether a piece is half written.
+    pub(super) fn is_torn(&self, piece: &Piece) -> bool {
+        let mut found = Bytes::default();
+        let found = &mut found[..piece.len()];
+        self.read_exactly(piece.at, found) && piece.is_torn(found)
     }
 
-    /// Rewrites the site that ends before `behind`, if it can be done and no thread of the process runs.
+    /// Rewrites the site that ends before `behind`, if it can be done.
     pub fn rewrite(&self, behind: u64) {
         if !self.core.rewrites {
             return;
         }
         // What takes time is done while others may run.
         let Some(plan) = self.plan_long(behind).or_else(|| self.plan_short(behind)) else { return };
-        // Nobody may be between two bytes of what changes, and nobody is while no thread runs.
-        if !self.sites.begin_rewriting() {
-            return;
-        }
-        // Whoever ran since then may have changed it.
-        if plan.pieces.iter().all(|piece| self.holds(piece, piece.original())) {
-            // What can't be written is as it was.
-            let _ = self.write_site(plan);
-        }
-        self.sites.end_rewriting();
+        self.carry_out(&plan);
     }
 
     fn plan_long(&self, behind: u64) -> Option<Plan> {
@@ -85,69 +75,6 @@ impl Space {
         Some(Plan { word, pieces })
     }
 
-    fn write_site(&self, plan: Plan) -> Result<()> {
-        let Plan { word, pieces } = plan;
-        let Some(site) = pieces.last() else { return Ok(()) };
-        let number = self.sites.number(site.at, site.original())?;
-        let text = self.text()?;
-        let io = |_| Errno::EFAULT;
-        text.write_all_at(&word.to_le_bytes(), word_at(number)).map_err(io)?;
-        for mut piece in pieces {
-            piece.number = number;
-            // Listed before it is there: what is listed counts only if it is there.
-            self.sites.insert(piece);
-            text.write_all_at(&piece.patch()[..piece.len()], piece.at).map_err(io)?;
-        }
-        Ok(())
-    }
-
-    /// Puts the application's text back where it is rewritten in a range, while other threads may run.
-    ///
-    /// If any does, jumps in padding stay: their sites do not lead there any more, but that thread may be there. Those that are parked
-    /// never are ([`Space::shown`]).
-    pub fn restore(&self, start: u64, end: u64) {
-        let pieces = self.sites.within(start, end);
-        if pieces.is_empty() {
-            return;
-        }
-        let nobody_runs = self.sites.begin_rewriting();
-        if !nobody_runs {
-            self.sites.begin_restoring();
-        }
-        if let Ok(text) = self.text() {
-            for piece in pieces {
-                let (site, padding) = match piece.change {
-                    Change::Site => (Some(piece), None),
-                    Change::Short(padding) => (Some(piece), self.sites.at(padding)),
-                    Change::Padding(site) => (self.sites.at(site), Some(piece)),
-                };
-                for piece in site.into_iter().chain(padding.filter(|_| nobody_runs)) {
-                    self.put_back(&text, &piece);
-                }
-            }
-        }
-        if nobody_runs {
-            self.sites.end_rewriting();
-        } else {
-            self.sites.end_restoring();
-        }
-    }
-
-    fn put_back(&self, text: &File, piece: &Piece) {
-        if self.holds(piece, &piece.patch()) {
-            // Who comes by meanwhile meets an undefined instruction, and tries again.
-            let _ = text.write_all_at(&[UNDEFINED], piece.at);
-            let _ = text.write_all_at(&piece.original()[1..], piece.at.wrapping_add(1));
-            let _ = text.write_all_at(&piece.original()[..1], piece.at);
-        }
-    }
-
-    /// Undoes all rewriting for good.
-    pub fn keep_text(&self) {
-        self.sites.keep();
-        self.restore(0, u64::MAX);
-    }
-
     /// Puts into what was read from `addr` on the bytes that were there before rewriting.
     pub fn show_original(&self, addr: u64, buf: &mut [u8]) {
         for piece in self.sites.within(addr, addr.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX))) {
@@ -156,8 +83,8 @@ impl Space {
             let within =
                 piece.at.checked_sub(addr).and_then(|i| buf.get(usize::try_from(i).ok()?..)?.get(..piece.len()));
             let rewritten = match within {
-                Some(bytes) => *bytes == patch[..piece.len()],
-                None => self.holds(&piece, &patch),
+                Some(bytes) => *bytes == patch[..piece.len()] || piece.is_torn(bytes),
+                None => self.holds(&piece, &patch) || self.is_torn(&piece),
             };
             if !rewritten {
                 continue;
@@ -175,10 +102,18 @@ impl Space {
     pub fn undefined(&self, rip: u64) -> Undefined {
         for piece in self.sites.within(rip, rip.saturating_add(1)) {
             let call = piece.end().wrapping_sub(site::SHORT_LEN);
-            if piece.change == Change::Site && rip == call && self.holds(&piece, &piece.patch()) {
+            let torn = self.is_torn(&piece);
+            if piece.change == Change::Site && rip == call && (torn || self.holds(&piece, &piece.patch())) {
                 return Undefined::Call(piece.end());
             }
-            if (rip == piece.at || rip == call) && self.holds(&piece, piece.original()) {
+            if torn && rip == piece.at {
+                self.mend(&piece);
+                return Undefined::Again;
+            }
+            // Neither what was there nor what is there instead is undefined where it begins.
+            let whole =
+                || self.holds(&piece, piece.original()) || rip == piece.at && self.holds(&piece, &piece.patch());
+            if (rip == piece.at || rip == call) && whole() {
                 return Undefined::Again;
             }
         }

@@ -1,6 +1,7 @@
 //! Call sites that are rewritten: nothing that application code or the sentry can see differs but the time it takes.
 
 mod answers;
+mod beside;
 mod kicks;
 mod parcel;
 mod short;
@@ -367,27 +368,6 @@ fn the_generic_call_loads_its_sixth_argument() {
         let regs = guest.thread.regs();
         assert_eq!((fault.signal, regs.rip, regs.rsp, regs.rbx, regs.rax), (11, CODE, 0x123_0000, 9, 56));
         assert_eq!(fault.addr, 0x123_0008);
-    });
-}
-
-#[test]
-fn a_site_is_left_alone_while_a_thread_runs() {
-    let rig = rig();
-    rig.run(async {
-        let mut guest = rig.guest(&COUNTS).await;
-        call(&mut guest, 0).await;
-        let mut side = spawn(&mut guest).await;
-        side.write_loop().await;
-        let kick = kick_after(&side, Duration::from_millis(30));
-        let (ended, ()) = moat_platform::conformance::both(side.go(), async {
-            guest.space.rewrite(BEHIND);
-        })
-        .await;
-        kick.join().expect("kick");
-        assert!(matches!(ended, Event::Interrupted));
-        assert_eq!(raw(&guest), COUNTS[..7], "while a thread ran");
-        guest.space.rewrite(BEHIND);
-        assert!(is_rewritten(&guest));
     });
 }
 

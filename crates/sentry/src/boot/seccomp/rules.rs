@@ -44,7 +44,10 @@ const THREADS: &[Rule<'static>] = &[
     // Executors: one for each CPU, pinned.
     any(libc::SYS_sched_setaffinity),
     any(libc::SYS_getcpu),
-    any(libc::SYS_membarrier),
+    // Which there are; of all CPUs; of those that run a guest.
+    when(libc::SYS_membarrier, &[is_int(0, libc::MEMBARRIER_CMD_QUERY)]),
+    when(libc::SYS_membarrier, &[is_int(0, libc::MEMBARRIER_CMD_GLOBAL)]),
+    when(libc::SYS_membarrier, &[is_int(0, libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED)]),
     any(libc::SYS_nanosleep),
     any(libc::SYS_clock_nanosleep),
     any(libc::SYS_clock_getres),

@@ -135,6 +135,7 @@ impl Thread {
         if self.making.is_none() {
             // A child inherits the affinity, which was meant for this thread while it is looked at.
             self.host.place_anywhere();
+            ready!(self.poll_frame(cx))?;
             ready!(self.poll_deferred(cx))?;
             if self.host.is_dead() {
                 return Poll::Ready(Err(Errno::ESRCH));

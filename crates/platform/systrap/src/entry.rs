@@ -16,6 +16,8 @@ const COUNTED: usize = 16;
 pub struct Entry {
     /// See [`Entry::at_call`].
     pub at_call: bool,
+    /// It was let go on from such a call, and has not been heard of since.
+    pub returns: bool,
     /// A call that is not told of before there is a frame.
     pub untold: Option<Event>,
     hot: Option<u64>,

@@ -11,6 +11,7 @@ use moat_platform::{Atomic32, GUEST_BOTTOM, GUEST_TOP, MapSource, Order};
 use moat_stub::layout::{Cell, OP_ATOMIC, atomic};
 
 use crate::call::{Call, Effect};
+use crate::filter::notifies;
 
 const PROT_READ: u32 = 1;
 const PROT_EXEC: u32 = 4;
@@ -178,6 +179,13 @@ pub fn lower(order: &Order, cell_addr: u64, number: u32) -> Lowered {
             Lowered { cells: vec![cell(OP_ATOMIC, args)], call: None }
         }
     }
+}
+
+/// Whether an order is one system call that the filter lets through: nothing of it needs a frame, or waits for the sentry.
+pub fn is_plain(order: &Order) -> bool {
+    let lowered = lower(order, 0, 0);
+    let allowed = |call: &Call| call.fd.is_none() && !notifies(call.nr, &call.args);
+    lowered.cells.len() == 1 && lowered.call.as_ref().is_some_and(allowed)
 }
 
 fn cell(op: u64, args: [u64; 6]) -> Cell {

@@ -153,7 +153,7 @@ impl Thread {
     }
 
     /// Sends a reply with as many deferred orders as fit in.
-    fn send(&mut self, cx: &mut Context<'_>, reply: u32) -> Result<usize> {
+    pub(crate) fn send(&mut self, cx: &mut Context<'_>, reply: u32) -> Result<usize> {
         let mut cells = Vec::new();
         let mut expected = VecDeque::new();
         let mut last_cell = 0;
@@ -206,7 +206,7 @@ impl Thread {
 
     /// Carries out all deferred orders; gives the result of the last.
     pub(crate) fn poll_deferred(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64>> {
-        ready!(self.poll_frame(cx))?;
+        ready!(self.poll_frame_for_orders(cx))?;
         loop {
             if let Under::Batch { last_cell } = self.under {
                 let stop = ready!(self.host.poll_stop(cx));
@@ -390,11 +390,16 @@ impl GuestThread for Thread {
         let stop = ready!(self.host.poll_stop(cx));
         self.under = Under::Nothing;
         self.in_call = false;
+        let returned = std::mem::take(&mut self.entry.returns);
         Poll::Ready(match stop {
             Ok(Stop::Call { regs, taken }) => return self.poll_called(cx, regs, taken),
             Ok(Stop::Signal { regs, signal }) => self.event(regs, signal),
             Ok(Stop::Orders { done, results }) => match self.check_batch(done, &results) {
-                Err(errno) => Event::OrderFailed(errno),
+                Err(errno) => {
+                    // It has not got out of the call.
+                    self.entry.at_call = returned;
+                    Event::OrderFailed(errno)
+                }
                 // Only a failure brings the stub back here: this was application code that rang.
                 Ok(()) => {
                     self.host.space.kill();

@@ -5,17 +5,20 @@
 //! points, if the word behind MAGIC says so; all registers that are used later are kept there. Then the stub asks and waits as
 //! a stopped thread does, and goes on behind the site.
 //!
+//! Orders that are plain system calls, which the filter lets through, are carried out here, too; all others need a frame.
+//!
 //! Few bytes that the call refers to are copied into the area before the stub asks ([`takes`]), and from there to where they
 //! belong when it goes on. Bytes that can't be read are not brought along; the sentry finds out why.
 //!
 //! Signals find the application's state before the call (up to `call_commit`) or after it (`interrupted.rs`).
 
 use core::arch::global_asm;
-use core::mem::offset_of;
+use core::mem::{offset_of, size_of};
 
 use crate::layout::{
-    ANSWERS, BOARD, Board, CallSlot, Control, DOORBELL, LANDING_STRIDE, MAGIC, MAX_SITES, PARCEL, PARCEL_LEN, REPLY_EXIT,
-    REPLY_FRAME, REPLY_RESUME, RING_SLEEP, SITES, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS, STOP_CALL, site,
+    ANSWERS, BOARD, Board, CELLS, CallSlot, Cell, Control, DOORBELL, LANDING_STRIDE, MAGIC, MAX_SITES, PARCEL, PARCEL_LEN, REPLY_EXIT,
+    REPLY_FRAME, REPLY_RESUME, REPLY_STOP, RING_SLEEP, SITES, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS, STOP_CALL,
+    STOP_ORDERS, site,
     takes,
 };
 
@@ -177,6 +180,7 @@ global_asm!(
 
     // The reply comes soon if a sentry thread on another CPU is looking at areas; on this one, waiting awake would only keep it
     // from running.
+    "call_waits:",
     "    movabs rdx, {board}",
     "    mov ecx, [rdx + {watcher}]",
     "    test ecx, ecx",
@@ -236,6 +240,10 @@ global_asm!(
     "call_taken:",
     "    cmp ecx, {reply_resume}",
     "    jne call_other",
+    "    cmp dword ptr [rbx + {order_count}], 0",
+    "    jne call_orders",
+    ".globl call_ordered",
+    "call_ordered:",
     // A kick that came while it waited must not be lost: the sentry is to hear of the thread before application code runs.
     "    cmp dword ptr [rbx + {kicked}], 0",
     "    jne call_kicked",
@@ -284,7 +292,9 @@ global_asm!(
     ".globl call_frame",
     "call_frame:",
     "    ud2",
-    "9:  cmp ecx, {reply_exit}",
+    "9:  cmp ecx, {reply_stop}",
+    "    je call_orders",
+    "    cmp ecx, {reply_exit}",
     "    jne call_alone",
     "    mov eax, 60", // exit
     "    xor edi, edi",
@@ -295,6 +305,55 @@ global_asm!(
     "    mov eax, 231", // exit_group
     "    syscall",
     "    ud2",
+
+    // System calls that the sentry asks for before the call returns, or before it says more. Registers that the call keeps are in
+    // the area.
+    "call_orders:",
+    "    mov r14d, ecx",
+    "    mov r13d, [rbx + {order_count}]",
+    "    cmp r13d, {max_cells}",
+    "    ja call_alone",
+    "    lea r12, [rbx + {cells}]",
+    "    xor r15d, r15d",
+    "1:  cmp r15d, r13d",
+    "    jae 2f",
+    "    mov rax, [r12]",
+    "    mov rdi, [r12 + {cell_args}]",
+    "    mov rsi, [r12 + {cell_args} + 8]",
+    "    mov rdx, [r12 + {cell_args} + 16]",
+    "    mov r10, [r12 + {cell_args} + 24]",
+    "    mov r8, [r12 + {cell_args} + 32]",
+    "    mov r9, [r12 + {cell_args} + 40]",
+    "    syscall",
+    "    mov [r12 + {cell_result}], rax",
+    "    cmp rax, {max_errno}",
+    "    jae 2f",
+    "    add r12, {cell_len}",
+    "    inc r15d",
+    "    jmp 1b",
+    "2:  mov [rbx + {orders_done}], r15d",
+    // Done, or given up: a kick from here on is one of a call that has its reply, or waits for one.
+    "    mov dword ptr [rbx + {order_count}], 0",
+    "    mov ecx, r14d",
+    "    sub r13d, r15d",
+    "    mov r8, [rbx + {r8}]",
+    "    mov r12, [rbx + {r12}]",
+    "    mov r14, [rbx + {r14}]",
+    "    mov r15, [rbx + {r15}]",
+    "    test r13d, r13d",
+    "    mov r13, [rbx + {r13}]",
+    "    jnz 3f",
+    "    cmp ecx, {reply_resume}",
+    "    je call_ordered",
+    "3:  mov dword ptr [rbx + {stop}], {stop_orders}",
+    "    rdpid rsi",
+    "    and esi, 0xfff",
+    "    mov [rbx + {cpu}], esi",
+    "    rdtsc",
+    "    mov [rbx + {stopped_at}], eax",
+    "    mov [rbx + {stopped_at} + 4], edx",
+    "    mov dword ptr [rbx + {state}], {state_request}",
+    "    jmp call_waits",
     ".globl call_end",
     "call_end:",
 
@@ -357,7 +416,18 @@ global_asm!(
     reply = const offset_of!(Control, reply),
     reply_resume = const REPLY_RESUME,
     reply_frame = const REPLY_FRAME,
+    reply_stop = const REPLY_STOP,
     reply_exit = const REPLY_EXIT,
+    stop_orders = const STOP_ORDERS,
+    order_count = const offset_of!(Control, order_count),
+    orders_done = const offset_of!(Control, orders_done),
+    cells = const offset_of!(Control, cells),
+    max_cells = const CELLS,
+    cell_args = const offset_of!(Cell, args),
+    cell_result = const offset_of!(Cell, result),
+    cell_len = const size_of::<Cell>(),
+    // As a signed number, which the comparison extends: results from here on are errors.
+    max_errno = const -4095,
 );
 
 unsafe extern "C" {

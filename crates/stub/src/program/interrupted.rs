@@ -214,6 +214,10 @@ unsafe fn resumes(r: *const Registers, control: *const Control) -> bool {
         if rip >= label!(call_gives) {
             return rip < label!(call_resume_end);
         }
+        // What it is to do first is done in any case.
+        if (&raw const (*control).order_count).read_volatile() != 0 {
+            return false;
+        }
         if rip >= label!(call_taken) {
             return (*r).rcx == u64::from(REPLY_RESUME);
         }

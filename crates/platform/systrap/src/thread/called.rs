@@ -8,6 +8,7 @@ use moat_platform::{Event, Fault, Gifts, Order, Regs};
 use moat_stub::layout::{REPLY_FRAME, REPLY_RESUME};
 
 use crate::area::call_slot;
+use crate::order::is_plain;
 use crate::parcel;
 use crate::sites::{Undefined, needs_frame};
 use crate::state::area_addr;
@@ -85,18 +86,37 @@ impl Thread {
         }
     }
 
-    /// Whether more than rax has to be set, or done, before the thread goes on.
+    /// Whether more than rax has to be set, or more be done than the stub's code for calls can do, before the thread goes on.
     pub(crate) fn needs_frame_to_resume(&self) -> bool {
-        self.dirty == Dirty::All || !self.deferred.is_empty() || self.wanted_bases() != self.bases
+        self.dirty == Dirty::All || !self.orders_are_plain() || self.wanted_bases() != self.bases
+    }
+
+    /// Whether all orders can be carried out in a call from a rewritten site.
+    fn orders_are_plain(&self) -> bool {
+        self.deferred.iter().all(is_plain)
     }
 
     /// Lets a call from a rewritten site return.
     pub(crate) fn return_to_site(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let area = self.host.area;
         area.write(call_slot!(result), self.regs.rax);
-        self.entry.at_call = false;
+        if !self.deferred.is_empty() {
+            self.settle();
+        }
+        (self.entry.at_call, self.entry.returns) = (false, true);
         self.write_gifts();
-        self.send_cells(cx, REPLY_RESUME, &[], VecDeque::new())
+        self.send(cx, REPLY_RESUME).map(drop)
+    }
+
+    /// Has a thread whose orders need a frame make one.
+    pub(crate) fn poll_frame_for_orders(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.under != Under::Frame && self.orders_are_plain() {
+            if !self.deferred.is_empty() {
+                self.settle();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_frame(cx)
     }
 
     /// Has a thread that waits in a call from a rewritten site make a frame.

@@ -4,9 +4,11 @@
 //! is not there yet keeps its [`Reply`], which needs no thread.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use prost::Message;
 use rustix::net::sockopt::socket_peercred;
@@ -18,6 +20,9 @@ use crate::log;
 
 /// Bytes of a thread's stack, of which only what is used takes memory.
 pub(crate) const STACK: usize = 256 << 10;
+
+/// How long a client may take to read.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Carries out calls.
 pub(crate) trait Handler: Send + Sync + 'static {
@@ -41,8 +46,11 @@ impl Reply {
         };
         let payload = Response { status, payload }.encode_to_vec();
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever asked may be gone.
-        let _ = Frame { stream: self.stream, kind: RESPONSE, payload }.write(&mut *connection);
+        let frame = Frame { stream: self.stream, kind: RESPONSE, payload };
+        if frame.write(&mut *connection).is_err() {
+            // Whoever asked is gone, or does not read: what comes after a part of a frame would be nonsense.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
     }
 }
 
@@ -76,6 +84,8 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Res
 }
 
 fn converse(mut connection: UnixStream, handler: &Arc<impl Handler>) -> io::Result<()> {
+    // Answers are sent under locks, too.
+    connection.set_write_timeout(Some(PATIENCE))?;
     let writer = Arc::new(Mutex::new(connection.try_clone()?));
     while let Some(frame) = Frame::read(&mut connection)? {
         if frame.kind != REQUEST {
@@ -98,7 +108,7 @@ fn converse(mut connection: UnixStream, handler: &Arc<impl Handler>) -> io::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{Empty, PidResponse};
+    use crate::messages::{Empty, PidResponse, StateResponse};
     use crate::ttrpc::client::Client;
     use std::sync::Condvar;
 
@@ -128,6 +138,21 @@ mod tests {
                 _ => reply.send::<Empty>(Err(Code::Unimplemented.because(method))),
             }
         }
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_loses_its_connection() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        let connection = Arc::new(Mutex::new(ours));
+        // The sockets' buffers are full at some time; from then on nothing is sent.
+        for stream in 0..100 {
+            let connection = Arc::clone(&connection);
+            Reply { connection, stream }
+                .send(Ok(StateResponse { id: "x".repeat(1 << 16), ..StateResponse::default() }));
+        }
+        let received = std::io::read_to_string(theirs).unwrap();
+        assert!(received.len() < 100 << 16);
     }
 
     #[test]

@@ -39,6 +39,8 @@ cargo x bench [NAME...]       compare native, moat and runsc, in one run; lifecy
 cargo x bench scale [KIND...] how costs grow with the number of things: exponents; takes long
 cargo x fuzz guest            random system calls in sandboxes, made of the declarations; prints the seed of what it finds
     --minutes N --platform P --seed N --moat PATH
+cargo x fuzz TARGET|all       a parser by itself under libFuzzer, with a stable compiler; the names are those in fuzz/corpus
+    --minutes N --seed N
 cargo x dist                  the static program, stripped, with manual pages and completions, as .tar.zst, .deb and .rpm in target/dist
     --verify                  install the .deb in a copy of the tests' Debian root, use it there, remove it
 cargo x roots [base|full|desk] make the Debian roots of the tests, print where they are

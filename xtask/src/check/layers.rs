@@ -36,7 +36,7 @@ const LAYERS: &[&[&str]] = &[
     &["moat-sentry", "moat-gofer"],
     &["moat-runtime"],
     &["moat-shim"],
-    &["moat"],
+    &["moat", "moat-fuzz"],
     &["xtask"],
 ];
 

@@ -24,6 +24,7 @@ use moat_abi::{Errno, Result};
 use moat_vfs::Registry;
 use moat_vfs::socket::{AddressFamily, Socket, SocketKind, SocketMaker};
 
+pub use message::Attributes;
 use socket::{NetlinkSocket, Silent};
 
 /// Registers AF_NETLINK.

@@ -72,8 +72,8 @@ pub(crate) fn done(to: Answering) -> Vec<u8> {
     Message::new(nl::NLMSG_DONE, nl::NLM_F_MULTI, to).body(&0i32.to_ne_bytes()).finish()
 }
 
-/// The attributes of a request: type and value. Those that are cut short end the list.
-pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
+/// The attributes of a request: type and value. One that is cut short ends the list.
+pub struct Attributes<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);

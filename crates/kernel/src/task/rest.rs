@@ -154,6 +154,7 @@ impl CurrentTask {
             self.group.signals.lock().start_exit(killed);
             return;
         }
+        self.whole().await;
         // Of the last stop: nothing has run since.
         let regs = self.thread().regs();
         let state = self.thread().fpu().map(|extended| ThreadState {

@@ -77,6 +77,16 @@ fn baud_rate(cbaud: u32, other: u32) -> u32 {
 }
 
 impl Termios2 {
+    /// Settings by their parts: the input, output, control and local modes; the line discipline; control characters, of which there must
+    /// be as many as there are; the speeds of input and output.
+    #[must_use]
+    pub fn from_parts(modes: [u32; 4], line: u8, control: &[u8], speeds: (u32, u32)) -> Option<Termios2> {
+        let [c_iflag, c_oflag, c_cflag, c_lflag] = modes;
+        let (c_ispeed, c_ospeed) = speeds;
+        let c_cc = control.try_into().ok()?;
+        Some(Termios2 { c_iflag, c_oflag, c_cflag, c_lflag, c_line: line, c_cc, c_ispeed, c_ospeed })
+    }
+
     /// What a new pty has (`tty_std_termios` with 38400 baud): a cooked, echoing terminal.
     #[must_use]
     pub const fn pty_default() -> Termios2 {

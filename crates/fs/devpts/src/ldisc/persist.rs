@@ -49,22 +49,13 @@ impl LineDiscipline {
     /// More than a buffer holds; places beyond them.
     pub fn restore(saved: &LineDisciplineState) -> Result<LineDiscipline, ImageError> {
         let wrong = |what: &str| ImageError::state(format!("a terminal's {what}"));
-        let [c_iflag, c_oflag, c_cflag, c_lflag] = saved.modes;
-        let termios = Termios2 {
-            c_iflag,
-            c_oflag,
-            c_cflag,
-            c_lflag,
-            c_line: saved.line,
-            c_cc: saved.control.as_slice().try_into().map_err(|_| wrong("control characters"))?,
-            c_ispeed: saved.speeds.0,
-            c_ospeed: saved.speeds.1,
-        };
+        let termios = Termios2::from_parts(saved.modes, saved.line, &saved.control, saved.speeds);
+        let termios = termios.ok_or_else(|| wrong("control characters"))?;
         if saved.pending.len() > PENDING_LIMIT || saved.output.len() > OUTPUT_LIMIT {
             return Err(wrong("queues"));
         }
         // A line that ends before what is held is none: only reading without lines goes on behind it.
-        let lines = c_lflag & LocalFlags::ICANON.bits() != 0 && c_lflag & LocalFlags::EXTPROC.bits() == 0;
+        let lines = termios.c_lflag & (LocalFlags::ICANON | LocalFlags::EXTPROC).bits() == LocalFlags::ICANON.bits();
         if lines && saved.finished < 0 {
             return Err(wrong("lines"));
         }

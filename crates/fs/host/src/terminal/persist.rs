@@ -60,18 +60,8 @@ impl HostTerminal {
     /// # Errors
     /// Settings that are none.
     pub fn settle(&self, saved: &HostTerminalState) -> Result<Window, ImageError> {
-        let [c_iflag, c_oflag, c_cflag, c_lflag] = saved.modes;
-        let c_cc = saved.control.as_slice().try_into();
-        let termios = Termios2 {
-            c_iflag,
-            c_oflag,
-            c_cflag,
-            c_lflag,
-            c_line: saved.line,
-            c_cc: c_cc.map_err(|_| ImageError::state("a terminal's control characters"))?,
-            c_ispeed: saved.speeds.0,
-            c_ospeed: saved.speeds.1,
-        };
+        let termios = Termios2::from_parts(saved.modes, saved.line, &saved.control, saved.speeds);
+        let termios = termios.ok_or_else(|| ImageError::state("a terminal's control characters"))?;
         let failed = |e: moat_abi::Errno| ImageError::Unfit(format!("setting the terminal up: {e}"));
         tty::set_termios(&self.fd, termios, When::Now).map_err(failed)?;
         let [ws_row, ws_col, ws_xpixel, ws_ypixel] = saved.winsize;

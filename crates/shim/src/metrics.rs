@@ -237,3 +237,20 @@ fn devices(stats: &Stats) -> Vec<v2::IOEntry> {
     }
     devices
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moat_runtime::cgroup::BlockIoEntry;
+
+    #[test]
+    fn a_device_has_bytes_and_requests() {
+        let entry = |minor, op: &str, value| BlockIoEntry { major: 8, minor, op: op.into(), value };
+        let mut stats = Stats::default();
+        stats.blkio.io_service_bytes_recursive = vec![entry(0, "Read", 1), entry(16, "Write", 2), entry(0, "Sync", 9)];
+        stats.blkio.io_serviced_recursive = vec![entry(0, "Write", 3), entry(16, "Read", 4)];
+        let first = v2::IOEntry { major: 8, minor: 0, rbytes: 1, wios: 3, ..v2::IOEntry::default() };
+        let second = v2::IOEntry { major: 8, minor: 16, wbytes: 2, rios: 4, ..v2::IOEntry::default() };
+        assert_eq!(devices(&stats), [first, second]);
+    }
+}

@@ -42,12 +42,11 @@ mod tests {
             (0..3).map(|_| rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap()).collect();
         let (readers, writers): (Vec<_>, Vec<_>) = pipes.into_iter().unzip();
         let mut command = Command::new("sh");
-        give(command.args(["-c", "echo a >&3; echo b >&4; echo c >&5; ls /proc/self/fd >&5"]), writers).unwrap();
+        give(command.args(["-c", "echo a >&3; echo b >&4; echo c >&5"]), writers).unwrap();
         assert!(command.status().unwrap().success());
         drop(command);
         let texts: Vec<String> =
             readers.into_iter().map(|fd| std::io::read_to_string(File::from(fd)).unwrap()).collect();
-        assert_eq!(texts[..2], ["a\n", "b\n"]);
-        assert!(texts[2].starts_with("c\n0\n1\n2\n3\n4\n5\n"), "{texts:?}");
+        assert_eq!(texts, ["a\n", "b\n", "c\n"]);
     }
 }

@@ -11,7 +11,7 @@ mod configuration;
 mod descriptors;
 mod logging;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -23,11 +23,17 @@ use moat_host::sampling::heap::Sampled;
 #[global_allocator]
 static ALLOCATOR: Sampled = Sampled;
 
+/// Whether containerd calls this program as a shim: by the name of a link to it, of whatever path, or, where a client names this
+/// program itself (Docker's `runtimeType`), by containerd's first flag, which no command of moat's has.
+fn is_shim(name: &OsStr) -> bool {
+    Path::new(name).file_name().is_some_and(|name| name == moat_shim::PROGRAM)
+        || std::env::args_os().nth(1).is_some_and(|word| moat_shim::FLAGS.iter().any(|flag| word == *flag))
+}
+
 fn main() -> ExitCode {
     let mut argv = std::env::args_os();
     let name = argv.next().unwrap_or_default();
-    // A link to this program, of whatever path.
-    if Path::new(&name).file_name().is_some_and(|name| name == moat_shim::PROGRAM) {
+    if is_shim(&name) {
         return ExitCode::from(moat_shim::main(argv));
     }
     if name == moat_runtime::waiter::PROCESS_NAME {

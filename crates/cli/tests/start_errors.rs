@@ -162,3 +162,16 @@ fn version_is_what_docker_parses() {
     assert_eq!(lines.next(), Some("spec: 1.2.0"));
     assert_eq!(lines.next(), Some("platforms: systrap, ptrace"));
 }
+
+/// A client may name this program itself as containerd's shim.
+#[test]
+fn a_shim_is_known_by_its_command_line() {
+    let output = moat(&["-namespace", "moby", "-address", "/nowhere", "-id", "x", "nonsense"]);
+    assert_eq!(
+        (output.status.code(), stderr(&output).as_str()),
+        (Some(1), "containerd-shim-moat-v1: unknown command \"nonsense\"\n")
+    );
+    // No flag of moat's own is taken for one.
+    let output = moat(&["-network", "none", "nonsense"]);
+    assert!(!stderr(&output).contains("shim"), "{}", stderr(&output));
+}

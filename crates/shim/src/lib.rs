@@ -43,6 +43,9 @@ pub const PROGRAM: &str = "containerd-shim-moat-v1";
 /// The name by which clients ask for it.
 pub const RUNTIME: &str = "io.containerd.moat.v1";
 
+/// With which of them containerd's command lines for a shim begin, whatever its name is.
+pub const FLAGS: [&str; 2] = ["-namespace", "-info"];
+
 /// The program. `words` is argv after the name; gives the exit code.
 pub fn main(words: impl Iterator<Item = OsString>) -> u8 {
     let run = || {

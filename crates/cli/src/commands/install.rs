@@ -1,5 +1,6 @@
 //! `moat install` and `moat uninstall`: Docker's daemon.json, and files of containerd's and Podman's.
 
+mod docker;
 mod drop_in;
 mod link;
 
@@ -13,11 +14,6 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{Client, Install, InstallPlace, Uninstall};
 use drop_in::DropIn;
-
-/// What Docker expects of a runtime: what a container writes is in its root file system on the host, where docker cp and
-/// docker diff look, and is there after a restart; and what docker cp writes is seen in the container. Said in case the
-/// defaults are others one day.
-const DOCKER_FLAGS: [&str; 2] = ["--overlay2=none", "--file-access=shared"];
 
 pub(super) fn install(flags: &Install) -> anyhow::Result<u8> {
     let program = std::env::current_exe().context("finding this program")?;
@@ -34,8 +30,7 @@ pub(super) fn install(flags: &Install) -> anyhow::Result<u8> {
 
 fn install_docker(flags: &Install, program: &Path) -> anyhow::Result<String> {
     let runtime = &flags.place.runtime;
-    let arguments = if flags.flags.is_empty() { json!(DOCKER_FLAGS) } else { json!(flags.flags) };
-    let entry = json!({ "path": program, "runtimeArgs": arguments });
+    let entry = docker::entry(program, &flags.flags, docker::version());
     let (file, added) = (docker_file(&flags.place), entry.clone());
     if !flags.place.dry_run {
         keep(&file, runtime)?;

@@ -137,7 +137,9 @@ fn a_long_path_is_filled() {
     let wire = Wire { delay_us: 50 * MS, rate: 10_000, queue: 2_000_000, ..PLAIN };
     let o = transfer(wire, 3, "10.1.0.2:80", [20 << 20, 0], false, Settings::default());
     let ideal = (20u64 << 20) / 10_000 * MS;
-    assert!(o.took_us < ideal + 2500 * MS, "{} ms for {} ms", o.took_us / MS, ideal / MS);
+    // The queue runs over where slow start ends. Which segments that costs hangs on every other frame, and these on random numbers:
+    // mostly 3.6 s, seldom 5, when the end of the stream is lost twice and is waited for.
+    assert!(o.took_us < 3 * ideal, "{} ms for {} ms", o.took_us / MS, ideal / MS);
 }
 
 #[test]

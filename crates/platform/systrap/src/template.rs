@@ -15,6 +15,7 @@ use moat_host::features::{Feature, has};
 use moat_host::seccomp::{Listener, Notification, WakeUp};
 use moat_platform::{GUEST_TOP, PAGE_SIZE, VDSO_TOP, VdsoLayout};
 use moat_stub::layout::{AREA_BASE, AREA_LEN, BOARD, DOORBELL, Init, STACK_OFFSET, STUB_BASE};
+use rustix::thread::{MembarrierCommand, membarrier};
 
 use crate::area::{Area, AreaPool, control};
 use crate::birth::prepare_area;
@@ -97,7 +98,9 @@ pub fn start(areas: &AreaPool, bases: SegmentBases) -> Result<Started> {
     }
     let (listener, notification) = finished?;
     let frame = frame_layout(area).inspect_err(|_| kill(plan.pid))?;
-    let (rewrites, barriers) = (area.read(init!(rewrites)) == 1, area.read(init!(barriers)) == 1);
+    let rewrites = area.read(init!(rewrites)) == 1;
+    // Tried once: text that is half written can't be left so for want of a barrier.
+    let barriers = area.read(init!(barriers)) == 1 && membarrier(MembarrierCommand::GlobalExpedited).is_ok();
     Ok(Started { pid: plan.pid, listener, notification, area, frame, vdso, rewrites, barriers })
 }
 

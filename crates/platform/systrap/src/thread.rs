@@ -247,7 +247,7 @@ impl Thread {
         if self.entry.at_call() {
             return self.return_to_site(cx);
         }
-        if self.dirty == Dirty::All || !self.deferred.is_empty() {
+        if self.dirty == Dirty::All {
             self.settle();
         }
         self.write_gifts();

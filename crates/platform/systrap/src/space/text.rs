@@ -27,18 +27,20 @@ impl Space {
         moat_host::memory::read(self.pid, at, bytes).is_ok_and(|read| read == bytes.len())
     }
 
+    /// What is where a piece is listed, if that can be read.
+    fn found<'a>(&self, piece: &Piece, bytes: &'a mut Bytes) -> Option<&'a [u8]> {
+        let bytes = &mut bytes[..piece.len()];
+        self.read_exactly(piece.at, bytes).then_some(bytes)
+    }
+
     /// Whether what the list says of bytes is so.
     pub(super) fn holds(&self, piece: &Piece, bytes: &[u8]) -> bool {
-        let mut found = Bytes::default();
-        let found = &mut found[..piece.len()];
-        self.read_exactly(piece.at, found) && found == &bytes[..piece.len()]
+        self.found(piece, &mut Bytes::default()).is_some_and(|found| found == &bytes[..piece.len()])
     }
 
     /// Whether a piece is half written.
     pub(super) fn is_torn(&self, piece: &Piece) -> bool {
-        let mut found = Bytes::default();
-        let found = &mut found[..piece.len()];
-        self.read_exactly(piece.at, found) && piece.is_torn(found)
+        self.found(piece, &mut Bytes::default()).is_some_and(|found| piece.is_torn(found))
     }
 
     /// Rewrites the site that ends before `behind`, if it can be done.
@@ -102,8 +104,11 @@ impl Space {
     pub fn undefined(&self, rip: u64) -> Undefined {
         for piece in self.sites.within(rip, rip.saturating_add(1)) {
             let call = piece.end().wrapping_sub(site::SHORT_LEN);
-            let torn = self.is_torn(&piece);
-            if piece.change == Change::Site && rip == call && (torn || self.holds(&piece, &piece.patch())) {
+            let mut bytes = Bytes::default();
+            let Some(found) = self.found(&piece, &mut bytes) else { continue };
+            let (original, rewritten) = (found == piece.original(), *found == piece.patch()[..piece.len()]);
+            let torn = piece.is_torn(found);
+            if piece.change == Change::Site && rip == call && (torn || rewritten) {
                 return Undefined::Call(piece.end());
             }
             if torn && rip == piece.at {
@@ -111,9 +116,7 @@ impl Space {
                 return Undefined::Again;
             }
             // Neither what was there nor what is there instead is undefined where it begins.
-            let whole =
-                || self.holds(&piece, piece.original()) || rip == piece.at && self.holds(&piece, &piece.patch());
-            if (rip == piece.at || rip == call) && whole() {
+            if rip == piece.at && (original || rewritten) || rip == call && original {
                 return Undefined::Again;
             }
         }

@@ -72,8 +72,11 @@ impl Thread {
         Poll::Ready(self.entry.untold.take().unwrap_or(Event::Died))
     }
 
-    /// Tells the stub what it takes back with the reply that comes next.
+    /// Tells the stub what it takes back with the reply that comes next: nothing, if there are orders to be carried out first.
     pub(crate) fn write_gifts(&mut self) {
+        if !self.deferred.is_empty() {
+            self.settle();
+        }
         let gifts = self.gifts.take();
         let list = gifts.as_ref().map_or(&[][..], Gifts::list);
         parcel::write_gifts(self.host.area, list, gifts.as_ref().map_or(0, Gifts::start));
@@ -100,9 +103,6 @@ impl Thread {
     pub(crate) fn return_to_site(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let area = self.host.area;
         area.write(call_slot!(result), self.regs.rax);
-        if !self.deferred.is_empty() {
-            self.settle();
-        }
         (self.entry.at_call, self.entry.returns) = (false, true);
         self.write_gifts();
         self.send(cx, REPLY_RESUME).map(drop)
@@ -110,10 +110,9 @@ impl Thread {
 
     /// Has a thread whose orders need a frame make one.
     pub(crate) fn poll_frame_for_orders(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if self.under != Under::Frame && self.orders_are_plain() {
-            if !self.deferred.is_empty() {
-                self.settle();
-            }
+        // Asked in this order: to one that has trapped all orders are the same.
+        if self.entry.at_call && self.under != Under::Frame && self.orders_are_plain() {
+            self.settle();
             return Poll::Ready(Ok(()));
         }
         self.poll_frame(cx)

@@ -2,19 +2,25 @@
 
 use std::time::Duration;
 
-use moat_platform::conformance::{CODE, DATA, RW, both, spawn};
+use moat_platform::conformance::{CODE, DATA, Guest, RW, Rig, both, spawn};
 use moat_platform::{Event, Order};
 
 use super::{BEHIND, COUNTS, Loops, call, is_rewritten, kick_after, raw, rig, untrapped};
+
+/// A guest that has called once, and a thread of it that loops next.
+async fn beside(rig: &Rig) -> (Guest, Guest) {
+    let mut guest = rig.guest(&COUNTS).await;
+    call(&mut guest, 0).await;
+    let mut side = spawn(&mut guest).await;
+    side.write_loop().await;
+    (guest, side)
+}
 
 #[test]
 fn a_site_is_rewritten_and_put_back_while_a_thread_runs() {
     let rig = rig();
     rig.run(async {
-        let mut guest = rig.guest(&COUNTS).await;
-        call(&mut guest, 0).await;
-        let mut side = spawn(&mut guest).await;
-        side.write_loop().await;
+        let (mut guest, mut side) = beside(&rig).await;
         let kick = kick_after(&side, Duration::from_millis(30));
         let (ended, ()) = both(side.go(), async {
             for _ in 0..3 {
@@ -43,10 +49,7 @@ fn a_site_is_rewritten_and_put_back_while_a_thread_runs() {
 fn nothing_is_rewritten_while_orders_are_carried_out() {
     let rig = rig();
     rig.run(async {
-        let mut guest = rig.guest(&COUNTS).await;
-        call(&mut guest, 0).await;
-        let mut side = spawn(&mut guest).await;
-        side.write_loop().await;
+        let (guest, mut side) = beside(&rig).await;
         // Nobody knows when it is done with it, before it stops.
         side.thread.defer(Order::Mprotect { addr: DATA, len: 0x1000, prot: RW });
         let kick = kick_after(&side, Duration::from_millis(30));

@@ -283,13 +283,16 @@ fn a_mutex_profile_has_class_and_place() {
     let stacks = seen.stacks();
     let contended = stacks.iter().find(|(stack, _)| stack.contains("FilePosition;") && stack.contains(".rs:"));
     assert!(contended.is_some_and(|(_, values)| values[0] > 0 && values[1] > 0), "{stacks:#?}");
-    // A trace has the same waits one by one, from 10 us on.
+    // A trace has the same waits one by one, from 10 us on. On a host that is busy half a second may see none.
     let path = container.directory.join("trace.json");
-    let output = container.moat(&["debug", "--trace", path.to_str().unwrap(), "--duration", "500ms", &container.id]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let trace = Trace::read(&path);
-    let locks = trace.of("lock");
-    assert!(locks.iter().any(|lock| lock["name"] == "lock FilePosition"), "{locks:#?}");
+    let trace = |_| {
+        let to = path.to_str().unwrap();
+        let output = container.moat(&["debug", "--trace", to, "--duration", "500ms", &container.id]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Trace::read(&path).of("lock").into_iter().cloned().collect::<Vec<Value>>()
+    };
+    let locks = (0..20).map(trace).find(|locks| locks.iter().any(|lock| lock["name"] == "lock FilePosition"));
+    let locks = locks.expect("none of 20 traces has a wait");
     assert!(locks.iter().all(|lock| lock["dur"].as_f64() >= Some(10.0)), "{locks:#?}");
 }
 

@@ -17,6 +17,7 @@
 pub mod actions;
 pub mod deliver;
 pub mod fault;
+mod fpu;
 pub mod frame;
 mod group_stop;
 pub mod queue;

@@ -6,15 +6,15 @@
 use moat_abi::Errno;
 use moat_abi::Result;
 use moat_abi::sigframe::{
-    FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, FpState, FpxSwBytes, REDZONE, RtSigframe, Sigcontext, UC_FP_XSTATE,
-    UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS, USER_CS, USER_DS, Ucontext,
+    REDZONE, RtSigframe, Sigcontext, UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS, USER_CS, USER_DS, Ucontext,
 };
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::{SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, SaFlags, SigAction, SigSet, Signal, StackT};
-use moat_mm::{FaultAction, UserAddr, UserPtr};
+use moat_mm::{FaultAction, UserAddr};
 use moat_platform::{Fault, Regs};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::signal::fpu::complete;
 use crate::task::CurrentTask;
 use crate::task::current::{LastFault, NO_ALTSTACK};
 
@@ -23,9 +23,8 @@ const DIRECTION_RESUME_TRAP: u64 = (1 << 10) | (1 << 16) | (1 << 8);
 /// Flags that rt_sigreturn(2) restores (`FIX_EFLAGS`): AC OF DF TF SF ZF AF PF CF RF.
 const RESTORED_FLAGS: u64 =
     (1 << 18) | (1 << 11) | (1 << 10) | (1 << 8) | (1 << 7) | (1 << 6) | (1 << 4) | (1 << 2) | 1 | (1 << 16);
-/// Most bytes of extended state that a frame may claim: more than any processor has (AMX: 11 KiB).
-const MAX_FPU: usize = 64 << 10;
-const FXSAVE: usize = 512;
+/// What most frames are shorter than with their extended state (AVX-512: 3 KiB).
+const MOST_FRAMES: usize = 4 << 10;
 
 /// Whether `sp` is on the alternate stack (`on_sig_stack`).
 #[must_use]
@@ -64,7 +63,7 @@ impl CurrentTask {
     ) -> Result<()> {
         let mut regs = self.thread().regs();
         let mut fpu = self.thread().fpu()?;
-        complete_fpu(&mut fpu);
+        complete(&mut fpu);
         let (sp, bounds) = self.frame_stack(&regs, action);
         let too_low = |_| Errno::EFAULT;
         let fpu_len = u64::try_from(fpu.len()).map_err(too_low)?;
@@ -93,8 +92,13 @@ impl CurrentTask {
         if !action.flags().contains(SaFlags::RESTORER) {
             return Err(Errno::EFAULT);
         }
-        self.write_stack(fpstate, &fpu).await?;
-        self.write_stack(at, frame.as_bytes()).await?;
+        // In one piece, with what lies between the two, which nobody uses.
+        let mut image = frame.as_bytes().to_vec();
+        image.resize(usize::try_from(fpstate.saturating_sub(at)).map_err(too_low)?, 0);
+        image.extend_from_slice(&fpu);
+        self.write_stack(at, &image).await?;
+        // A handler begins with the state of a new program (`handle_signal`).
+        self.thread().reset_fpu();
         // So that the handler may switch to another context and be interrupted there; the frame has the old setting.
         if self.altstack.ss_flags.cast_unsigned() & SS_AUTODISARM != 0 {
             self.altstack = NO_ALTSTACK;
@@ -153,15 +157,16 @@ impl CurrentTask {
         let mut regs = self.thread().regs();
         // The handler's `ret` has popped the return address.
         let at = regs.rsp.wrapping_sub(8);
-        let uc_at = UserAddr::new(at.wrapping_add(core::mem::offset_of!(RtSigframe, uc) as u64));
-        let uc = self.mm().read(UserPtr::<Ucontext>::new(uc_at))?;
+        let seen = self.read_frame(at)?;
+        let uc_at = core::mem::offset_of!(RtSigframe, uc);
+        let (uc, _) = Ucontext::read_from_prefix(seen.get(uc_at..).unwrap_or_default()).map_err(|_| Errno::EFAULT)?;
         self.set_blocked(uc.uc_sigmask);
         from_sigcontext(&uc.uc_mcontext, &mut regs);
         match uc.uc_mcontext.fpstate {
             // A frame without an image: the state of a new program.
             0 => self.thread().reset_fpu(),
             fp => {
-                let image = self.read_fpu(fp)?;
+                let image = self.read_fpu(fp, at, &seen)?;
                 self.thread().set_fpu(&image).map_err(|_| Errno::EFAULT)?;
             }
         }
@@ -171,25 +176,13 @@ impl CurrentTask {
         Ok(regs.rax)
     }
 
-    /// Reads the extended state of a frame.
-    fn read_fpu(&mut self, at: u64) -> Result<Vec<u8>> {
-        let mut image = vec![0; FXSAVE];
-        self.mm().read_bytes(UserAddr::new(at), &mut image)?;
-        let sw = software_bytes(&image).unwrap_or_default();
-        let whole = sw.xstate_size as usize;
-        // Without the magic number there is the legacy area only.
-        if sw.magic1 != FP_XSTATE_MAGIC1 || !(FXSAVE..=MAX_FPU).contains(&whole) {
-            return Ok(image);
-        }
-        // With the end marker missing Linux takes the legacy part alone.
-        let mut full = vec![0; whole + 4];
-        if self.mm().read_bytes(UserAddr::new(at), &mut full).is_err() {
-            return Err(Errno::EFAULT);
-        }
-        if full.get(whole..) != Some(&FP_XSTATE_MAGIC2.to_le_bytes()) {
-            return Ok(image);
-        }
-        Ok(full)
+    /// The frame at `at`, with its extended state, if that lies next to it as in frames that nobody has changed; less if the stack
+    /// ends before.
+    fn read_frame(&mut self, at: u64) -> Result<Vec<u8>> {
+        let mut seen = vec![0; MOST_FRAMES];
+        let n = self.mm().read_partial(UserAddr::new(at), &mut seen)?;
+        seen.truncate(n);
+        Ok(seen)
     }
 
     /// sigaltstack(2) with the stack pointer `sp`.
@@ -215,21 +208,6 @@ impl CurrentTask {
         }
         self.altstack = StackT { pad: 0, ss_flags: (flags & SS_AUTODISARM).cast_signed(), ..new };
         Ok(())
-    }
-}
-
-fn software_bytes(image: &[u8]) -> Option<FpxSwBytes> {
-    let at = core::mem::offset_of!(FpState, sw_reserved);
-    FpxSwBytes::read_from_bytes(image.get(at..at + size_of::<FpxSwBytes>())?).ok()
-}
-
-/// Makes sure that the image ends in the marker that its software bytes promise.
-fn complete_fpu(image: &mut Vec<u8>) {
-    let Some(sw) = software_bytes(image) else { return };
-    let whole = sw.xstate_size as usize;
-    if sw.magic1 == FP_XSTATE_MAGIC1 && whole <= image.len() {
-        image.truncate(whole);
-        image.extend_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
     }
 }
 

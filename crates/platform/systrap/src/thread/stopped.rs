@@ -4,6 +4,7 @@ use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_KERNEL};
 use moat_platform::{Event, Fault, ForeignAbi, Regs};
 
 use crate::parcel;
+use crate::sites::needs_frame;
 use crate::stop::Signal;
 use crate::thread::{Dirty, Thread};
 
@@ -35,7 +36,10 @@ impl Thread {
             }
             Signal::Syscall { arch, .. } if arch != AUDIT_ARCH_X86_64 => Event::ForeignSyscall(ForeignAbi::I386),
             Signal::Syscall { taken, .. } => {
-                self.entry.trapped(regs.rip);
+                // In a call from a rewritten site these would ask for a frame before they are told of.
+                if !needs_frame(regs.rax) {
+                    self.entry.trapped(regs.rip);
+                }
                 self.taken = parcel::brought(regs.rax, &regs.syscall_args(), taken);
                 self.in_call = true;
                 Event::Syscall { nr: regs.rax, args: regs.syscall_args() }

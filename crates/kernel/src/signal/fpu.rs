@@ -1,0 +1,97 @@
+//! The extended state in a signal frame: what rt_sigreturn(2) takes of it.
+//!
+//! Handlers may have moved it, cut it down to the legacy part, or made it of a program's own that knows fewer components: its
+//! software bytes say what is there. Platforms take an image of the shape that they give.
+//!
+//! Source: `check_xstate_in_sigframe` and `__fpu_restore_sig` in `arch/x86/kernel/fpu/signal.c`.
+
+use core::mem::{offset_of, size_of};
+use core::ops::Range;
+
+use moat_abi::sigframe::{FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, FpState, FpxSwBytes, MXCSR_DEFAULT, XsaveHeader};
+use moat_abi::{Errno, Result};
+use moat_mm::UserAddr;
+use zerocopy::FromBytes;
+
+use crate::task::CurrentTask;
+
+const FXSAVE: usize = size_of::<FpState>();
+/// The components of which that consists: x87 and SSE.
+const LEGACY: u64 = 3;
+const SSE: u64 = 2;
+const MXCSR: Range<usize> = offset_of!(FpState, mxcsr)..offset_of!(FpState, mxcr_mask);
+const SOFTWARE: usize = offset_of!(FpState, sw_reserved);
+/// The header's bits of components that are not in their initial state.
+const PRESENT: Range<usize> = FXSAVE..FXSAVE + offset_of!(XsaveHeader, reserved1);
+/// The smallest image that is more than the legacy part.
+const LEAST: usize = FXSAVE + size_of::<XsaveHeader>();
+const MAGIC_LEN: usize = size_of::<u32>();
+
+impl CurrentTask {
+    /// The extended state at `fp`, as the thread takes it: `seen` is what lies from `at` on.
+    pub(super) fn read_fpu(&mut self, fp: u64, at: u64, seen: &[u8]) -> Result<Vec<u8>> {
+        let shape = self.thread().fpu()?;
+        let known = fp.checked_sub(at).and_then(|skip| seen.get(usize::try_from(skip).ok()?..)).unwrap_or_default();
+        let legacy = self.part(fp, known, FXSAVE)?;
+        if let Some(software) = extended(&legacy, &shape) {
+            let size = software.xstate_size as usize;
+            let whole = self.part(fp, known, size.saturating_add(MAGIC_LEN))?;
+            if whole.get(size..) == Some(&FP_XSTATE_MAGIC2.to_le_bytes()) {
+                return shaped(&whole[..size], software.xfeatures, &shape);
+            }
+        }
+        shaped(&legacy, LEGACY, &shape)
+    }
+
+    /// So many bytes at `at`, where `known` begins.
+    fn part(&mut self, at: u64, known: &[u8], len: usize) -> Result<Vec<u8>> {
+        if let Some(bytes) = known.get(..len) {
+            return Ok(bytes.to_vec());
+        }
+        let mut bytes = vec![0; len];
+        self.mm().read_bytes(UserAddr::new(at), &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+fn software_bytes(image: &[u8]) -> Option<FpxSwBytes> {
+    FpxSwBytes::read_from_bytes(image.get(SOFTWARE..FXSAVE)?).ok()
+}
+
+/// What an image says of itself, if it goes on behind the legacy part.
+fn extended(legacy: &[u8], shape: &[u8]) -> Option<FpxSwBytes> {
+    let (said, own) = (software_bytes(legacy)?, software_bytes(shape)?);
+    let fits = LEAST <= said.xstate_size as usize && said.xstate_size <= own.xstate_size.min(said.extended_size);
+    (said.magic1 == FP_XSTATE_MAGIC1 && fits).then_some(said)
+}
+
+/// An image of the components `features`, in the shape of another; what it lacks is in its initial state.
+fn shaped(image: &[u8], features: u64, shape: &[u8]) -> Result<Vec<u8>> {
+    let Some(own) = software_bytes(shape).filter(|_| shape.len() >= LEAST) else {
+        // A processor without extended state.
+        return Ok(image.to_vec());
+    };
+    let mut whole = image.to_vec();
+    whole.resize(shape.len(), 0);
+    let present = &mut whole[PRESENT];
+    let said = if image.len() > FXSAVE { u64::read_from_bytes(present).map_err(|_| Errno::EFAULT)? } else { LEGACY };
+    // Components that no processor has stay: they make the state a bad one.
+    present.copy_from_slice(&(said & !(own.xfeatures & !features)).to_le_bytes());
+    if own.xfeatures & !features & SSE != 0 {
+        // Not one of the registers that the header speaks of.
+        whole[MXCSR].copy_from_slice(&MXCSR_DEFAULT.to_le_bytes());
+    }
+    whole[SOFTWARE..FXSAVE].copy_from_slice(&shape[SOFTWARE..FXSAVE]);
+    complete(&mut whole);
+    Ok(whole)
+}
+
+/// Makes sure that the image ends in the marker that its software bytes promise.
+pub(super) fn complete(image: &mut Vec<u8>) {
+    let Some(sw) = software_bytes(image) else { return };
+    let whole = sw.xstate_size as usize;
+    if sw.magic1 == FP_XSTATE_MAGIC1 && whole <= image.len() {
+        image.truncate(whole);
+        image.extend_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
+    }
+}

@@ -3,11 +3,12 @@
 //! - [`connection`]: the state; [`input`], [`ack`], [`output`], [`timers`], [`stream`], [`info`]: what is done with it.
 //! - [`segment`]: segments in and out.
 //! - [`send_queue`], [`receive_queue`]: bytes; [`scoreboard`]: what is under way.
-//! - [`rtt`], [`cubic`]: estimates.
+//! - [`rtt`], [`cubic`], [`hystart`]: estimates.
 
 mod ack;
 pub(crate) mod connection;
 mod cubic;
+mod hystart;
 mod info;
 mod input;
 mod output;

@@ -194,6 +194,43 @@ fn sack_repairs_the_holes_alone() {
 }
 
 #[test]
+fn a_lost_retransmission_is_found_by_what_was_sent_after_it() {
+    // RFC 8985: by time, without a timeout.
+    let mut s = Script::full();
+    s.write(10 * 1448);
+    s.wait(30 * MS);
+    let at = |n: u32| 1 + n * 1448;
+    assert_eq!(starts(&s.sack(at(0), &[(at(1), at(4))])), [at(0)]);
+    // New bytes go out after the repair, which is lost too.
+    s.wait(MS);
+    s.sack(at(0), &[(at(1), at(10))]);
+    let new = s.write(3 * 1448);
+    assert_eq!(starts(&new), [at(10), at(11), at(12)]);
+    s.wait(30 * MS);
+    let mut out = s.sack(at(0), &[(at(1), at(11))]);
+    out.extend(s.wait(10 * MS));
+    assert_eq!(starts(&out), [at(0)]);
+    s.wait(30 * MS);
+    s.sack(at(13), &[]);
+    let info = s.c.info(s.now);
+    assert_eq!((info.tcpi_total_retrans, info.tcpi_ca_state, s.c.unacknowledged()), (2, 0, 0));
+}
+
+#[test]
+fn the_timer_counts_from_the_repair_of_the_first() {
+    // Its answer may come after what was the timeout of the first sending.
+    let mut s = Script::full();
+    s.write(8 * 1448);
+    let at = |n: u32| 1 + n * 1448;
+    s.wait(55 * MS);
+    assert_eq!(starts(&s.sack(at(0), &[(at(1), at(8))])), [at(0)]);
+    let rto = s.c.info(s.now).tcpi_rto;
+    let out = s.wait(u64::from(rto) - 10 * MS);
+    assert!(out.is_empty(), "{:?} within {rto} us", starts(&out));
+    assert_eq!(starts(&s.wait(20 * MS)), [at(0)]);
+}
+
+#[test]
 fn the_timer_doubles_and_gives_up() {
     let settings = Settings { user_timeout_us: 0, ..Settings::default() };
     let mut s = Script::accepted_with(Options { mss: Some(1460), ..Options::default() }, settings);

@@ -50,6 +50,7 @@ impl Connection {
         self.counters.delivered = self.counters.delivered.saturating_add(segments);
         self.end_tail_probe(position, duplicate);
         self.find_losses(now);
+        self.cc.observe(self.una, self.nxt, delivered.rtt);
         self.adjust_window(before, delivered.bytes, now);
         true
     }
@@ -202,6 +203,7 @@ impl Connection {
                 // Out of recovery: the window that was aimed at.
                 self.cc.window = self.cc.threshold;
                 self.duplicate_acks = 0;
+                self.board.recovered();
             }
             Congestion::Recovery { until, flight, delivered: total, out } => {
                 if acked > 0 && !self.agreed.sack {

@@ -1,5 +1,6 @@
 //! [`Cubic`]: congestion control, RFC 9438.
 
+use super::hystart::HyStart;
 use crate::num::{Narrow, quotient, whole};
 use crate::time::Time;
 
@@ -21,6 +22,8 @@ pub(crate) struct Cubic {
     epoch: Option<(Time, u64, u64)>,
     /// What AIMD would have, in bytes.
     friendly: u64,
+    /// Where the first slow start ends.
+    start: HyStart,
 }
 
 impl Cubic {
@@ -32,6 +35,7 @@ impl Cubic {
             peak: 0,
             epoch: None,
             friendly: 0,
+            start: HyStart::new(),
         }
     }
 
@@ -39,14 +43,22 @@ impl Cubic {
         self.window < self.threshold
     }
 
+    /// An acknowledgement came, whatever the window is used for: the rounds of slow start go by it. See [`HyStart::on_ack`].
+    pub(crate) fn observe(&mut self, una: u64, nxt: u64, rtt: Option<u64>) {
+        if self.start.on_ack(una, nxt, rtt) && self.in_slow_start() {
+            self.threshold = self.window;
+        }
+    }
+
     /// `acked` bytes were acknowledged while the window was in full use.
     pub(crate) fn on_ack(&mut self, acked: u64, mss: u64, rtt_us: u64, now: Time) {
         let mut acked = acked;
         if self.in_slow_start() {
             // Slow start ends exactly at the threshold; what is left counts for what follows.
-            let step = acked.min(self.threshold.saturating_sub(self.window));
+            let growth = self.start.growth(acked);
+            let step = growth.min(self.threshold.saturating_sub(self.window));
             self.window = self.window.saturating_add(step).min(MOST);
-            acked = acked.saturating_sub(step);
+            acked = if step < growth { acked.saturating_sub(step) } else { 0 };
         }
         if acked > 0 && !self.in_slow_start() {
             self.avoid(acked, mss.max(1), rtt_us, now);
@@ -90,6 +102,8 @@ impl Cubic {
         self.epoch = None;
         self.friendly = 0;
         self.credit = 0;
+        // Slow starts after it have a threshold that is known.
+        self.start.end();
         // Fast convergence: a flow that lost below its last peak makes room.
         self.peak = if self.window < self.peak { self.window.saturating_mul(17) / 20 } else { self.window };
         self.threshold = (self.window.saturating_mul(7) / 10).max(mss.saturating_mul(2));

@@ -140,6 +140,10 @@ impl Connection {
         // The first is always tried, even if the peer has closed its window meanwhile.
         let most = whole(room, self.mss).max(self.mss);
         let Some(block) = self.board.retransmit(most.min(self.burst()), now) else { return false };
+        // The answer to this sending is what is waited for, not that to the first (`rearm_timer` of Linux).
+        if block.0 == self.una {
+            self.timers.rto = None;
+        }
         let segment = self.resend(block, now);
         out.push(segment);
         true

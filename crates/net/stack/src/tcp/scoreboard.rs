@@ -8,6 +8,9 @@ use super::receive_queue::Block;
 use crate::num::whole;
 use crate::time::Time;
 
+/// How many recoveries a peer's telling of duplicates counts for (RFC 8985, section 6.2, step 4).
+const PATIENT_RECOVERIES: u32 = 16;
+
 /// A range that was sent and is not acknowledged.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
@@ -57,6 +60,8 @@ pub(crate) struct Scoreboard {
     reordering: bool,
     /// Quarters of the least round trip that a segment may be late.
     patience: u64,
+    /// Recoveries until that is forgotten.
+    recoveries: u32,
 }
 
 impl Scoreboard {
@@ -211,6 +216,15 @@ impl Scoreboard {
     // A bound: a peer may not make losses go unnoticed for ever.
     pub(crate) fn saw_duplicate(&mut self) {
         self.patience = self.patience.saturating_add(1).min(64);
+        self.recoveries = PATIENT_RECOVERIES;
+    }
+
+    /// A recovery is over: without further duplicates patience lasts for some of them (`RACK.reo_wnd_persist`).
+    pub(crate) fn recovered(&mut self) {
+        self.recoveries = self.recoveries.saturating_sub(1);
+        if self.recoveries == 0 {
+            self.patience = 0;
+        }
     }
 
     /// Marks what RACK takes for lost; gives how many bytes, and when more may be.
@@ -269,18 +283,30 @@ impl Scoreboard {
         }
     }
 
-    /// The retransmission timer went off: all that has not arrived is lost.
+    /// The retransmission timer went off: the first range is lost, and all that was sent so long ago that it would have
+    /// arrived by the newest round trip (RFC 8985, section 6.3).
+    pub(crate) fn time_out(&mut self, now: Time) {
+        let patience = self.rack.rtt;
+        let first = self.sent.front().map(|s| s.start);
+        self.lose(|s| Some(s.start) == first || s.lost || now.since(s.at) >= patience);
+    }
+
+    /// All that has not arrived is lost.
     pub(crate) fn all_is_lost(&mut self) {
+        self.lose(|_| true);
+    }
+
+    fn lose(&mut self, lost: impl Fn(&Sent) -> bool) {
         // A peer that has the first bytes and does not acknowledge them has given them up (RFC 2018, section 8).
         let forget = self.sent.front().is_some_and(|s| s.sacked);
         self.lost = 0;
         self.sacked = 0;
         for range in &mut self.sent {
             range.sacked &= !forget;
-            range.lost = !range.sacked;
+            range.lost = !range.sacked && (forget || lost(range));
             if range.lost {
                 self.lost = self.lost.saturating_add(range.len());
-            } else {
+            } else if range.sacked {
                 self.sacked = self.sacked.saturating_add(range.len());
             }
         }
@@ -365,6 +391,33 @@ mod tests {
             s.sack(&[(i + 2, i + 3)], MSS, at(1), None, &mut d);
         }
         assert_eq!((s.sent.len(), s.sacked()), (1, 0));
+    }
+
+    #[test]
+    fn what_was_sent_just_before_a_timeout_is_not_lost() {
+        let mut s = Scoreboard::default();
+        s.push(1, 101, at(0));
+        s.push(101, 201, at(0));
+        s.push(201, 301, at(0));
+        // The round trip is 50 ms.
+        s.sack(&[(201, 301)], MSS, at(50), None, &mut Delivered::default());
+        s.push(301, 401, at(240));
+        s.time_out(at(250));
+        assert_eq!((s.lost(), s.in_flight()), (200, 100));
+        assert_eq!(s.retransmit(1000, at(250)), Some((1, 101)));
+        s.time_out(at(260));
+        assert_eq!(s.retransmit(1000, at(260)), Some((1, 101)), "the first in any case");
+    }
+
+    #[test]
+    fn patience_is_forgotten_after_sixteen_recoveries() {
+        let mut s = Scoreboard::default();
+        s.saw_duplicate();
+        s.saw_duplicate();
+        (0..15).for_each(|_| s.recovered());
+        assert_eq!(s.patience, 2);
+        s.recovered();
+        assert_eq!(s.patience, 0);
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Connection {
         if self.board.is_empty() {
             return;
         }
-        self.board.all_is_lost();
+        self.board.time_out(now);
         // Once for all that was under way: further timeouts of it tell nothing new.
         if !matches!(self.congestion, Congestion::Loss { .. }) || self.counters.retransmits == 1 {
             self.cc.on_timeout(self.mss);

@@ -601,3 +601,64 @@ TEST(the_error_queue_of_ipv6) {
     CHECK_EQ(to.sin6_port, a.sin6_port);
     CHECK(!memcmp(&offender.sin6_addr, &a.sin6_addr, 16));
 }
+
+// What is kept of options whose values have bounds.
+static int kept(int fd, int level, int name, int value) {
+    socklen_t size = sizeof value;
+    OK(setsockopt(fd, level, name, &value, sizeof value));
+    OK(getsockopt(fd, level, name, &value, &size));
+    return value;
+}
+
+TEST(option_values_are_brought_within_bounds) {
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0)), u = OK(socket(AF_INET, SOCK_DGRAM, 0)), zero = 0;
+    CHECK_EQ(kept(fd, IPPROTO_TCP, TCP_LINGER2, -5), -1);
+    CHECK_EQ(kept(fd, IPPROTO_TCP, TCP_LINGER2, 0), 60);
+    CHECK_EQ(kept(fd, IPPROTO_TCP, TCP_LINGER2, 30), 30);
+    CHECK_EQ(kept(fd, IPPROTO_TCP, TCP_LINGER2, 1000), 120);
+    CHECK_EQ(kept(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, 3), 1152);
+    CHECK_EQ(kept(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, 0), 0);
+    CHECK_EQ(kept(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, 5000), 5000);
+    CHECK_EQ(kept(fd, IPPROTO_IP, IP_TOS, 0xff), 0xfc);
+    CHECK_EQ(kept(u, IPPROTO_IP, IP_TOS, 0xff), 0xff);
+    CHECK_EQ(kept(u, IPPROTO_IP, IP_TOS, 256), 0);
+    CHECK_EQ(kept(u, IPPROTO_IP, IP_TOS, -5), 251);
+    int v6 = OK(socket(AF_INET6, SOCK_STREAM, 0));
+    CHECK_EQ(kept(v6, IPPROTO_IPV6, IPV6_TCLASS, 0xff), 0xfc);
+    CHECK_EQ(kept(v6, IPPROTO_IPV6, IPV6_TCLASS, -1), 0);
+    OK(listen(fd, 1));
+    ERR(setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &zero, sizeof zero), EINVAL);
+}
+
+TEST(a_look_that_throws_away_only_counts) {
+    connected();
+    char data[5] = "....";
+    CHECK_EQ(send(c, "hello world", 11, 0), 11);
+    CHECK_EQ(recv(a, data, 5, MSG_PEEK | MSG_TRUNC), 5);
+    STR_EQ(data, "....");
+    CHECK_EQ(recv(a, data, 3, MSG_TRUNC), 3);
+    STR_EQ(data, "....");
+    CHECK_EQ(recv(a, data, 2, MSG_PEEK), 2);
+    CHECK(!memcmp(data, "lo", 2));
+}
+
+TEST(lines_of_proc_net_have_linuxs_widths) {
+    int fd = listener(), u = OK(socket(AF_INET, SOCK_DGRAM, 0)), e = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    struct sockaddr_in addr = at(0);
+    struct sockaddr_in6 any6 = {.sin6_family = AF_INET6};
+    OK(bind(u, (struct sockaddr *)&addr, sizeof addr));
+    OK(bind(e, (struct sockaddr *)&any6, sizeof any6));
+    // The number of a UDP socket has five characters, of a TCP socket four; lines of IPv6 are not padded.
+    const struct { const char *name; size_t head, line, colon; } files[] = {
+        {"/proc/net/tcp", 149, 149, 4}, {"/proc/net/udp", 127, 127, 5}, {"/proc/net/udp6", 162, 0, 5},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *text = slurp(files[i].name), *end = strchr(text, '\n');
+        CHECK_EQ((size_t)(end - text), files[i].head);
+        char *line = end + 1, *line_end = strchr(line, '\n');
+        CHECK(line_end);
+        if (files[i].line) CHECK_EQ((size_t)(line_end - line), files[i].line);
+        CHECK_EQ((size_t)(strchr(line, ':') - line), files[i].colon);
+    }
+    close(fd);
+}

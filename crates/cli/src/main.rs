@@ -39,6 +39,9 @@ fn main() -> ExitCode {
     if name == moat_runtime::waiter::PROCESS_NAME {
         return ExitCode::from(moat_runtime::waiter::main(argv));
     }
+    if name == moat_runtime::network::watcher::PROCESS_NAME {
+        return ExitCode::from(moat_runtime::network::watcher::main(argv));
+    }
     if name == moat_sentry::boot::PROCESS_NAME && argv.next().is_some_and(|command| command == "boot") {
         moat_sentry::boot::main(argv);
     }

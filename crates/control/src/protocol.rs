@@ -31,6 +31,17 @@ pub enum Request {
         /// Who is asked, over the guest's network, for what that resolver can't answer.
         nameservers: Vec<IpAddr>,
     },
+    /// Gives it one interface more while it runs, with descriptors as there: [`Response::LinkAdded`].
+    AddLink {
+        /// One interface with its addresses and routes.
+        config: Box<NetworkConfig>,
+        /// As in [`Request::SetUpNetwork`].
+        resolver: bool,
+        /// As in [`Request::SetUpNetwork`].
+        nameservers: Vec<IpAddr>,
+    },
+    /// An interface of [`Request::SetUpNetwork`] or [`Request::AddLink`] has left its network namespace: [`Response::Done`].
+    RemoveLink(u32),
     /// Lets the root container's init run, which was prepared when the sandbox booted: [`Response::Done`].
     StartRoot,
     /// Keeps an id for a container that is about to be made over this connection, and makes the host process that its
@@ -251,6 +262,8 @@ pub enum Response {
     Done,
     /// The host process is there; its pidfd comes with the message.
     Template,
+    /// The interface is there, and has this number.
+    LinkAdded(u32),
     /// The process runs; its pid in the container's pid namespace.
     Started(i32),
     /// The process ended so.

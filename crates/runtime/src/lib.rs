@@ -25,7 +25,7 @@ pub mod identity;
 pub mod metrics;
 pub mod monitor;
 pub mod namespaces;
-mod network;
+pub mod network;
 pub mod node_maker;
 pub mod oci;
 mod oom_score;

@@ -7,6 +7,7 @@
 mod links;
 mod nameservers;
 mod netlink;
+pub mod watcher;
 
 use std::fs::File;
 use std::io;
@@ -16,6 +17,7 @@ use std::thread;
 
 use moat_net_stack::config::NetworkConfig;
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::error::{Context, Error, Result};
@@ -55,7 +57,7 @@ fn take(namespace: &File) -> Result<Taken> {
         .context(|| "entering the sandbox's network namespace".into())?;
     let doing = |what: &'static str| move || format!("setting up the network: {what}");
     let mut netlink = Netlink::open().context(doing("opening a netlink socket"))?;
-    let Found { config, addresses, unserved } =
+    let Found { config, addresses, unserved, .. } =
         links::read(&mut netlink).context(doing("reading interfaces, addresses and routes"))?;
     // Before anything is changed: the namespace stays usable in another mode.
     if let Some(name) = unserved.first() {
@@ -72,16 +74,21 @@ fn take(namespace: &File) -> Result<Taken> {
     });
     let sockets = sockets.collect::<Result<Vec<_>>>()?;
     let resolver = resolver().context(doing("looking for a resolver"))?;
-    for address in addresses {
-        let remove = RouteNetlinkMessage::DelAddress(address);
-        match netlink.change(remove, 0) {
-            // It went with another one: a secondary address with its primary one.
-            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
-            other => other.context(doing("taking an address off"))?,
-        }
-    }
+    detach(&mut netlink, addresses.into_iter()).context(doing("taking an address off"))?;
     let nameservers = if resolver.is_some() { nameservers::read() } else { Vec::new() };
     Ok(Taken { config, sockets, resolver, nameservers })
+}
+
+/// Takes addresses off, with which their routes go.
+fn detach(netlink: &mut Netlink, addresses: impl Iterator<Item = AddressMessage>) -> io::Result<()> {
+    for address in addresses {
+        match netlink.change(RouteNetlinkMessage::DelAddress(address), 0) {
+            // It went with another one: a secondary address with its primary one.
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// A socket to [`DOCKER_RESOLVER`], if there is one. Whether somebody serves the address shows in what Docker's rules
@@ -107,7 +114,7 @@ mod tests {
     use moat_net_stack::config::{LinkKind, RouteKind};
     use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
     use netlink_packet_route::AddressFamily;
-    use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+    use netlink_packet_route::address::AddressAttribute;
     use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
     use netlink_packet_route::route::{
         RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,

@@ -14,7 +14,7 @@ mod processes;
 mod start;
 mod template;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use crate::Error;
 use crate::error::{Context, Result};
 use crate::monitor::OpenSession;
 use crate::namespaces::foreign_interfaces;
-use crate::network::{self, Taken};
+use crate::network::{self, Taken, watcher};
 use crate::process_id::ProcessId;
 
 pub use call::Link;
@@ -393,11 +393,21 @@ impl Sandbox {
             return Ok(());
         }
         let Taken { config, sockets, resolver, nameservers } = network::take_over(self.process.pid)?;
+        let known: Vec<u32> = config.links.iter().map(|link| link.index).collect();
         let (config, has_resolver) = (Box::new(config), resolver.is_some());
         let request = Request::SetUpNetwork { config, resolver: has_resolver, nameservers };
         // In the order in which the sentry takes them: one for each interface, then the resolver's.
         let fds: Vec<OwnedFd> = sockets.into_iter().chain(resolver).collect();
-        link.call(&request, &fds, Patience::Quick).and_then(done)
+        link.call(&request, &fds, Patience::Quick).and_then(done)?;
+        // Without one the sandbox keeps the interfaces that it began with.
+        let connection = self
+            .connect()
+            .and_then(|link| link.as_fd().try_clone_to_owned().context(|| "duplicating a control connection".into()));
+        let watcher = connection.and_then(|fd| watcher::start(self.process.pid, fd, &known, has_resolver));
+        watcher.or_else(|error| {
+            tracing::debug!(%error, "no watcher of interfaces");
+            Ok(())
+        })
     }
 
     fn connect(&self) -> Result<Link> {

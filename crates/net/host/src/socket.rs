@@ -176,7 +176,7 @@ impl Socket for HostSocket {
         // A message's whole length is always wanted; of a stream the flag throws bytes away.
         host_flags.set(MsgFlags::TRUNC, !self.is_stream() || flags.contains(MsgFlags::TRUNC));
         let got = host::receive(&self.fd, buf, &mut name, &mut control, host_flags.bits())?;
-        let thrown_away = self.is_stream() && flags.contains(MsgFlags::TRUNC) && !flags.contains(MsgFlags::PEEK);
+        let thrown_away = self.is_stream() && flags.contains(MsgFlags::TRUNC);
         let out_flags = MsgFlags::from_bits_retain(got.flags) & MESSAGE_FLAGS;
         let from = name.get(..got.name_len).filter(|n| !n.is_empty()).map(SockAddr::new);
         let other = control::decode(control.get(..got.control_len).unwrap_or_default());

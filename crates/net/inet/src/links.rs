@@ -84,6 +84,19 @@ pub fn add_link(
     })
 }
 
+/// Takes a link with a device away from a namespace.
+///
+/// # Errors
+/// ENODEV.
+pub fn remove_link(namespace: &Arc<NetNamespace>, index: u32) -> Result<()> {
+    configuration::change(namespace, |stack| {
+        if !stack.has_device(index) {
+            return Err(moat_abi::Errno::ENODEV);
+        }
+        stack.remove_link(index)
+    })
+}
+
 /// Gives a new namespace its loopback device and its stack.
 pub fn add_loopback(namespace: &Arc<NetNamespace>, state: LinkState) {
     let config = NetworkConfig { links: vec![loopback(state)], ..NetworkConfig::default() };

@@ -35,6 +35,17 @@ pub enum Protocol {
     Raw,
 }
 
+/// What a socket is, as far as options depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has no address.
+    Free,
+    /// It has one.
+    Bound,
+    /// It listens or has, or looks for, a peer; of TCP only.
+    Busy,
+}
+
 /// An option that is a number: its starting value and the least and largest that is taken.
 struct Number {
     level: u32,
@@ -133,6 +144,27 @@ pub struct InetOptions {
 
 fn find(level: u32, name: u32) -> Result<&'static Number> {
     NUMBERS.iter().find(|n| n.level == level && n.name == name).ok_or(Errno::ENOPROTOOPT)
+}
+
+/// The number that is kept when `value` is set (`do_ip_setsockopt`, `do_tcp_setsockopt`).
+///
+/// # Errors
+/// EINVAL.
+fn kept(protocol: Protocol, option: (u32, u32), value: i32, standing: Standing) -> Result<i32> {
+    Ok(match option {
+        // One byte of the header. The lower bits, of ECN, are TCP's own business.
+        (SOL_IP, abi::IP_TOS) if protocol == Protocol::Tcp => value & 0xfc,
+        (SOL_IP, abi::IP_TOS) => value & 0xff,
+        (SOL_IPV6, abi::IPV6_TCLASS) if protocol == Protocol::Tcp && value > 0 && value < 256 => value & 0xfc,
+        // Off, the default, or at most TCP_FIN_TIMEOUT_MAX.
+        (SOL_TCP, abi::TCP_LINGER2) if value < 0 => -1,
+        (SOL_TCP, abi::TCP_LINGER2) if value == 0 => 60,
+        (SOL_TCP, abi::TCP_LINGER2) => value.min(120),
+        (SOL_TCP, abi::TCP_WINDOW_CLAMP) if value == 0 && standing == Standing::Busy => return Err(Errno::EINVAL),
+        // SOCK_MIN_RCVBUF / 2.
+        (SOL_TCP, abi::TCP_WINDOW_CLAMP) if value != 0 => value.max(1152),
+        _ => value,
+    })
 }
 
 impl InetOptions {
@@ -354,7 +386,7 @@ impl InetOptions {
         Ok(if value == -1 && spec.min == -1 { spec.default } else { value })
     }
 
-    /// setsockopt(2). `bound`: the socket has an address.
+    /// setsockopt(2).
     ///
     /// # Errors
     /// ENOPROTOOPT, EINVAL, EPERM; ENODEV, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS for multicast groups.
@@ -365,7 +397,7 @@ impl InetOptions {
         net: &NetNamespace,
         (level, name): (u32, u32),
         value: &[u8],
-        bound: bool,
+        standing: Standing,
     ) -> Result<()> {
         if (level, name) == (SOL_SOCKET, abi::SO_BINDTODEVICE) {
             return self.bind_to_device(net, value);
@@ -411,7 +443,7 @@ impl InetOptions {
             return Ok(());
         }
         // The port table already has the socket as one of both families, or not.
-        if name == abi::IPV6_V6ONLY && level == SOL_IPV6 && bound {
+        if name == abi::IPV6_V6ONLY && level == SOL_IPV6 && standing != Standing::Free {
             return Err(Errno::EINVAL);
         }
         if matches!((level, name), (SOL_IP, abi::IP_TRANSPARENT) | (SOL_IPV6, abi::IPV6_TRANSPARENT))
@@ -421,7 +453,7 @@ impl InetOptions {
         {
             return Err(Errno::EPERM);
         }
-        self.set_number(level, name, number)
+        self.set_number(level, name, kept(protocol, (level, name), number, standing)?)
     }
 
     fn set_number(&self, level: u32, name: u32, value: i32) -> Result<()> {
@@ -450,7 +482,7 @@ mod tests {
         let root = KernelCaller::root(moat_identity::UserNamespace::root());
         let namespace = moat_identity::NetNamespace::new(1, moat_identity::UserNamespace::root());
         let set = |level, name, value: i32| {
-            o.set(Protocol::Tcp, &root, &namespace, (level, name), &value.to_ne_bytes(), false)
+            o.set(Protocol::Tcp, &root, &namespace, (level, name), &value.to_ne_bytes(), Standing::Free)
         };
         let get = |level, name| o.get(Protocol::Tcp, level, name, 4, false);
         assert_eq!(set(SOL_TCP, abi::TCP_NODELAY, 7), Ok(()));

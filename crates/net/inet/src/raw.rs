@@ -26,7 +26,7 @@ use crate::ancillary::Arrived;
 use crate::errors::ErrorQueue;
 use crate::inbox::{Datagram, Inbox};
 use crate::inspect::{Inspect, SocketInfo};
-use crate::options::{InetOptions, Protocol};
+use crate::options::{InetOptions, Protocol, Standing};
 use crate::ports::Net;
 
 const ECHO: u8 = 8;
@@ -413,7 +413,7 @@ impl Socket for RawSocket {
             }
             // The checksum of a protocol over IPv6: that of ICMPv6 is always made.
             (abi::SOL_IPV6, abi::IPV6_CHECKSUM) if self.kind.protocol == IPPROTO_ICMPV6 => Err(Errno::EINVAL),
-            _ => self.options.set(Protocol::Raw, caller, &self.net.namespace, (level, name), value, false),
+            _ => self.options.set(Protocol::Raw, caller, &self.net.namespace, (level, name), value, Standing::Free),
         }
     }
 

@@ -183,7 +183,11 @@ impl NetStack {
     /// As [`Stack::remove_link`].
     pub fn remove_link(&self, index: u32) -> Result<()> {
         self.change(|s| s.remove_link(index))?;
-        self.links.write().remove(&index);
+        let link = self.links.write().remove(&index);
+        // Told with no lock held.
+        if let Some(link) = link {
+            link.device.removed();
+        }
         Ok(())
     }
 

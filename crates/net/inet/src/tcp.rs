@@ -32,7 +32,7 @@ use moat_vfs::socket::{
 };
 
 use crate::address;
-use crate::options::{InetOptions, Protocol};
+use crate::options::{InetOptions, Protocol, Standing};
 use crate::ports::{Net, Sharing};
 use connect::Backlog;
 use end::{SHUT_READ, SHUT_WRITE, TcpEnd};
@@ -207,8 +207,13 @@ impl TcpSocket {
         }
     }
 
-    fn is_bound(&self) -> bool {
-        self.state.lock().bound.is_some()
+    fn standing(&self) -> Standing {
+        let state = self.state.lock();
+        match (&state.phase, state.bound) {
+            (Phase::Closed, None) => Standing::Free,
+            (Phase::Closed, Some(_)) => Standing::Bound,
+            _ => Standing::Busy,
+        }
     }
 
     fn poll_connected(&self, peer: &TcpEnd) -> PollEvents {
@@ -334,7 +339,7 @@ impl Socket for TcpSocket {
         let bits = self.end.shutdown_bits();
         if let Some(n) = self.end.take(peer.as_deref(), buf, flags) {
             // Bytes that MSG_TRUNC throws away are counted, not copied.
-            let len = if flags.contains(MsgFlags::TRUNC) && !flags.contains(MsgFlags::PEEK) { 0 } else { n };
+            let len = if flags.contains(MsgFlags::TRUNC) { 0 } else { n };
             return Ok(Incoming { len, full_len: n, ..Incoming::default() });
         }
         // Bytes that came before the error have been read by then.
@@ -388,7 +393,7 @@ impl Socket for TcpSocket {
 
     fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
         // A setting that the socket's own level takes is first refused here with ENOPROTOOPT.
-        let set = self.options.set(Protocol::Tcp, caller, &self.net.namespace, (level, name), value, self.is_bound());
+        let set = self.options.set(Protocol::Tcp, caller, &self.net.namespace, (level, name), value, self.standing());
         let Some(id) = self.remote() else { return set };
         // The stack has to know what the others keep.
         let set = if level == SOL_SOCKET && set == Err(Errno::ENOPROTOOPT) {

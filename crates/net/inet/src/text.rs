@@ -32,12 +32,20 @@ fn hex(family: u16, addr: SocketAddr) -> String {
     out
 }
 
-fn table(family: u16, head: &str, tail: &str, sockets: &[SocketInfo]) -> Vec<u8> {
-    let mut out = format!("{head}\n");
+/// How a file writes its lines: what is before a socket's number, and the characters that a line is padded to.
+struct Form {
+    head: &'static str,
+    number_width: usize,
+    line_width: usize,
+    tail: &'static str,
+}
+
+fn table(family: u16, form: &Form, sockets: &[SocketInfo]) -> Vec<u8> {
+    let (width, number_width, tail) = (form.line_width, form.number_width, form.tail);
+    let mut out = format!("{:<width$}\n", form.head);
     for (n, s) in sockets.iter().filter(|s| s.family == family).enumerate() {
-        let _ = writeln!(
-            out,
-            "{n:4}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 2 0000000000000000 {tail}",
+        let line = format!(
+            "{n:number_width$}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 2 0000000000000000 {tail}",
             hex(family, s.local),
             hex(family, s.peer),
             s.state,
@@ -48,37 +56,65 @@ fn table(family: u16, head: &str, tail: &str, sockets: &[SocketInfo]) -> Vec<u8>
             0,
             s.ino
         );
+        // Writing to a string can't fail.
+        let _ = writeln!(out, "{line:<width$}");
     }
     out.into_bytes()
 }
 
-const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
-const TCP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
-const UDP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
-const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
+/// `tcp4_seq_show` pads its lines, `tcp6_seq_show` does not.
+const TCP: Form = Form {
+    head: "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
+    number_width: 4,
+    line_width: 149,
+    tail: "100 0 0 10 0",
+};
+const TCP6: Form = Form {
+    head: "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
+    line_width: 0,
+    ..TCP
+};
+/// `udp4_seq_show`, `raw_seq_show`, and `ip6_dgram_sock_seq_show` for both.
+const UDP: Form = Form {
+    head: "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops",
+    number_width: 5,
+    line_width: 127,
+    tail: "0",
+};
+const RAW: Form = Form {
+    head: "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops",
+    number_width: 4,
+    line_width: 0,
+    ..UDP
+};
+const DATAGRAM6: Form = Form {
+    head: "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops",
+    number_width: 5,
+    ..RAW
+};
 
 pub(crate) fn tcp(net: &NetNamespace) -> Vec<u8> {
-    table(AF_INET, TCP, "100 0 0 10 0", &list(net, IPPROTO_TCP))
+    table(AF_INET, &TCP, &list(net, IPPROTO_TCP))
 }
 
 pub(crate) fn tcp6(net: &NetNamespace) -> Vec<u8> {
-    table(AF_INET6, TCP6, "100 0 0 10 0", &list(net, IPPROTO_TCP))
+    table(AF_INET6, &TCP6, &list(net, IPPROTO_TCP))
 }
 
 pub(crate) fn udp(net: &NetNamespace) -> Vec<u8> {
-    table(AF_INET, UDP, "0", &list(net, IPPROTO_UDP))
+    table(AF_INET, &UDP, &list(net, IPPROTO_UDP))
 }
 
 pub(crate) fn udp6(net: &NetNamespace) -> Vec<u8> {
-    table(AF_INET6, UDP6, "0", &list(net, IPPROTO_UDP))
+    table(AF_INET6, &DATAGRAM6, &list(net, IPPROTO_UDP))
 }
 
 pub(crate) fn raw(net: &NetNamespace) -> Vec<u8> {
-    table(AF_INET, UDP, "0", &list(net, IPPROTO_RAW))
+    table(AF_INET, &RAW, &list(net, IPPROTO_RAW))
 }
 
 pub(crate) fn raw6(net: &NetNamespace) -> Vec<u8> {
-    table(AF_INET6, UDP6, "0", &list(net, IPPROTO_RAW))
+    table(AF_INET6, &DATAGRAM6, &list(net, IPPROTO_RAW))
 }
 
 /// /proc/net/dev.

@@ -29,7 +29,7 @@ use crate::device::LO_INDEX;
 use crate::errors::ErrorQueue;
 use crate::inbox::{Datagram, Inbox};
 use crate::inspect::{Inspect, SocketInfo};
-use crate::options::{InetOptions, Protocol};
+use crate::options::{InetOptions, Protocol, Standing};
 use crate::ports::{BindingPlace, Net, PortTables, Sharing, check_privilege};
 use crate::stack::stack_of;
 
@@ -424,8 +424,8 @@ impl Socket for UdpSocket {
     }
 
     fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
-        let bound = self.state.lock().local.is_some();
-        self.options.set(Protocol::Udp, caller, &self.net.namespace, (level, name), value, bound)
+        let standing = if self.state.lock().local.is_some() { Standing::Bound } else { Standing::Free };
+        self.options.set(Protocol::Udp, caller, &self.net.namespace, (level, name), value, standing)
     }
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {

@@ -8,11 +8,12 @@ pub mod header;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use moat_abi::Errno;
 use moat_host::packet::{self, BATCH, VNET_HEADER_BYTES};
 use moat_net_stack::{DeviceFeatures, Frame, LinkDevice, Offload, TransmitError};
-use moat_sync::{LockClass, Mutex};
+use moat_sync::{LockClass, Mutex, WaitQueue};
 
 /// Bytes of the largest frame with its header: an IP packet of 64 KiB, with the header of Ethernet and two VLAN tags.
 const FRAME_BYTES: usize = VNET_HEADER_BYTES + 22 + (64 << 10);
@@ -25,13 +26,33 @@ pub struct PacketLink {
     socket: Arc<OwnedFd>,
     /// Made when the first frame comes; memory that no frame has reached is not resident.
     buffers: Mutex<Vec<Vec<u8>>>,
+    /// Woken when there are frames, or never will be any more.
+    queue: Arc<WaitQueue>,
+    removed: AtomicBool,
 }
 
 impl PacketLink {
     /// A link over a donated packet socket.
     #[must_use]
     pub fn new(socket: Arc<OwnedFd>) -> Self {
-        PacketLink { socket, buffers: Mutex::new(LockClass::Link, Vec::new()) }
+        PacketLink {
+            socket,
+            buffers: Mutex::new(LockClass::Link, Vec::new()),
+            queue: Arc::new(WaitQueue::new()),
+            removed: AtomicBool::new(false),
+        }
+    }
+
+    /// Who waits for frames.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<WaitQueue> {
+        &self.queue
+    }
+
+    /// Whether the stack has given it up.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
 
     /// The socket, to be watched for frames.
@@ -44,6 +65,11 @@ impl PacketLink {
 impl LinkDevice for PacketLink {
     fn features(&self) -> DeviceFeatures {
         DeviceFeatures { checksum: true, tcp_segments: SEGMENTS_BYTES }
+    }
+
+    fn removed(&self) {
+        self.removed.store(true, Ordering::Release);
+        self.queue.wake_all();
     }
 
     fn transmit(&self, frames: &[Frame<'_>]) -> Result<usize, TransmitError> {

@@ -77,6 +77,9 @@ pub trait LinkDevice: Send + Sync {
     /// What it can do; never changes.
     fn features(&self) -> DeviceFeatures;
 
+    /// The link is gone: nothing is sent or received any more.
+    fn removed(&self) {}
+
     /// Sends frames in their order; gives how many were taken, which is 0 only for no frames.
     ///
     /// # Errors

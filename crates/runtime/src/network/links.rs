@@ -22,6 +22,8 @@ use super::netlink::Netlink;
 pub(super) struct Found {
     /// The devices that are up and carry Ethernet frames, with what belongs to them.
     pub(super) config: NetworkConfig,
+    /// The numbers of all devices, up or not.
+    pub(super) present: Vec<u32>,
     /// All addresses of these devices.
     pub(super) addresses: Vec<AddressMessage>,
     /// Devices that are up and of a kind that the stack can't serve, by name.
@@ -61,6 +63,7 @@ pub(super) fn read(netlink: &mut Netlink) -> io::Result<Found> {
 impl Found {
     fn add_link(&mut self, message: &LinkMessage) {
         let flags = message.header.flags;
+        self.present.push(message.header.index);
         // The stack has a loopback device of its own, and a device that is down carries nothing.
         if !flags.contains(LinkFlags::Up) || flags.contains(LinkFlags::Loopback) {
             return;

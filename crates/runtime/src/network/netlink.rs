@@ -1,7 +1,7 @@
 //! [`Netlink`]: questions and changes by rtnetlink(7), in the network namespace of the calling thread.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -13,6 +13,9 @@ const DATAGRAM_BYTES: usize = 64 << 10;
 
 /// Messages of one dump that are read: more than any container has devices, addresses or routes.
 const MOST_MESSAGES: usize = 100_000;
+
+/// RTMGRP_LINK, and addresses and routes of IPv4 and IPv6.
+const NEWS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
 /// A socket of NETLINK_ROUTE.
 pub(super) struct Netlink {
@@ -106,6 +109,43 @@ impl Netlink {
             }
         }
         Ok(messages)
+    }
+}
+
+/// A socket that is readable when links, addresses or routes have changed.
+pub(super) struct Monitor(OwnedFd);
+
+impl Monitor {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// Of socket(2) and bind(2).
+    pub(super) fn open() -> io::Result<Self> {
+        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, NEWS))?;
+        Ok(Monitor(socket))
+    }
+
+    /// Throws away what has come: who hears of a change looks at all there is.
+    ///
+    /// # Errors
+    /// Of recv(2).
+    pub(super) fn drain(&self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            match rustix::net::recv(&self.0, &mut buffer, RecvFlags::DONTWAIT) {
+                // ENOBUFS: more than the socket holds, which is no less of a change.
+                Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::NOBUFS) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -43,6 +43,13 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
             let resolver = resolver.then_some(nameservers);
             network::set_up(kernel, *config, fds, resolver).map(|()| Response::Done)
         }
+        Request::AddLink { config, resolver, nameservers } => {
+            let kernel = registry.root().member.processes.kernel();
+            network::add(kernel, &config, fds, resolver.then_some(nameservers)).map(Response::LinkAdded)
+        }
+        Request::RemoveLink(index) => {
+            network::remove(registry.root().member.processes.kernel(), index).map(|()| Response::Done)
+        }
         Request::StartRoot => registry.root().start().map(|()| Response::Done),
         Request::StartContainer(id) => registry.get(&id)?.start().map(|()| Response::Done),
         Request::Wait(id) => {

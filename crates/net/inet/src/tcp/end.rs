@@ -198,7 +198,11 @@ impl TcpEnd {
                 return None;
             }
             if flags.contains(MsgFlags::PEEK) {
-                return Some(inbox.bytes.peek(buf, 0));
+                // With MSG_TRUNC they are only counted.
+                return Some(match flags.contains(MsgFlags::TRUNC) {
+                    true => buf.len().min(inbox.bytes.len()),
+                    false => inbox.bytes.peek(buf, 0),
+                });
             }
             // MSG_TRUNC throws bytes away without a copy (tcp(7)).
             let n = if flags.contains(MsgFlags::TRUNC) {

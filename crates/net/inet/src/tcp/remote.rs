@@ -214,9 +214,11 @@ impl TcpSocket {
             return Err(Errno::EINVAL);
         }
         let peek = flags.contains(MsgFlags::PEEK);
-        let throw_away = flags.contains(MsgFlags::TRUNC) && !peek;
+        // Counted, not copied.
+        let throw_away = flags.contains(MsgFlags::TRUNC);
         let got = self.with_remote(id, |c, now| {
             let n = match () {
+                () if throw_away && peek => buf.len().min(c.readiness().readable),
                 () if throw_away => c.skip(buf.len(), now),
                 () if peek => c.read(buf, Taking::Peek, now),
                 () => c.read(buf, Taking::Remove, now),

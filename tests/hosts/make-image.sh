@@ -51,16 +51,7 @@ chroot "$root" useradd -m -s /bin/bash user
 chroot "$root" useradd -m -s /bin/bash plain
 sed -i '/^plain:/d' "$root/etc/subuid" "$root/etc/subgid"
 
-# The image of the containers: unpacking a larger one takes minutes there.
-busybox=$directory/busybox
-rm -rf "$busybox"
-mkdir -p "$busybox"/{bin,etc,tmp,proc,sys,dev,root}
-cp "$root/bin/busybox" "$busybox/bin/"
-chroot "$root" busybox --list | while read -r applet; do
-    [ "$applet" = busybox ] || ln -s busybox "$busybox/bin/$applet"
-done
-echo 'root:x:0:0::/root:/bin/sh' >"$busybox/etc/passwd"
-tar -C "$busybox" -cf "$root/usr/local/lib/busybox.tar" .
+"$here/make-container.sh" "$directory/busybox" "$root/bin/busybox" "$root/usr/local/lib/busybox.tar"
 
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale}/* "$root/etc/resolv.conf"
 mkdir -p "$root/lib/modules"
@@ -69,4 +60,4 @@ for modules in "$directory"/kernel-*/modules; do
 done
 unmount
 mke2fs -q -t ext4 -d "$root" "$directory/root.img" 3G
-rm -rf "$root" "$busybox"
+rm -rf "$root"

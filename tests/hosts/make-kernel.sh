@@ -1,6 +1,6 @@
 #!/bin/bash
 # make-kernel.sh DIRECTORY MIRROR SUITE: the kernel of a Debian release with an initramfs that finds the root disk:
-# vmlinuz, initrd.gz and modules/ in DIRECTORY/kernel-SUITE.
+# vmlinuz, initrd.gz, busybox and modules/ in DIRECTORY/kernel-SUITE. Status 77: the packages are not to be had.
 set -eu
 directory=$1 mirror=$2 suite=$3
 work=$directory/kernel-$suite
@@ -16,18 +16,19 @@ apt() {
         -o Dir::State::lists="$work/apt/lists" -o Dir::State::status="$work/apt/status" \
         -o Dir::Cache="$work/apt/cache" -o APT::Sandbox::User=root "$@"
 }
-apt apt-get update
+apt apt-get update || exit 77
 package=$(apt apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
-apt apt-get download "$package" busybox-static
+apt apt-get download "$package" busybox-static || exit 77
 dpkg-deb -x linux-image-*.deb kernel
-dpkg-deb -x busybox-static*.deb busybox
+dpkg-deb -x busybox-static*.deb unpacked
 cp kernel/boot/vmlinuz-* vmlinuz
 mkdir -p merged/lib modules
 cp -r kernel/lib/modules kernel/usr/lib/modules merged/lib/ 2>/dev/null || true
 version=$(ls merged/lib/modules)
 depmod -b merged "$version"
 mv "merged/lib/modules/$version" modules/
-cp busybox/bin/busybox initrd/bin/ 2>/dev/null || cp busybox/usr/bin/busybox initrd/bin/
+cp unpacked/bin/busybox busybox 2>/dev/null || cp unpacked/usr/bin/busybox busybox
+cp busybox initrd/bin/
 
 # Of each module what it needs comes first.
 : >initrd/load
@@ -52,8 +53,8 @@ while [ ! -b /dev/vda ]; do /bin/busybox sleep 0.1; done
 /bin/busybox mount -t ext4 /dev/vda /root
 /bin/busybox umount /proc
 /bin/busybox mount --move /dev /root/dev
-exec /bin/busybox switch_root /root /lib/systemd/systemd
+exec /bin/busybox switch_root /root /sbin/init
 INIT
 chmod 755 initrd/init
 (cd initrd && find . | "./bin/busybox" cpio -o -H newc | gzip -1) >initrd.gz
-rm -rf apt kernel busybox merged initrd ./*.deb
+rm -rf apt kernel unpacked merged initrd ./*.deb

@@ -19,11 +19,13 @@ cargo x ratchet               bring the numbers in xtask/ratchets to what the so
 cargo x docs                  write docs/syscalls.md from the declarations
 cargo x test [AREA] [flags]   AREA: unit, abi, checkpoint, files, programs, hardening or oci; all of them by default;
                               files comes with the part of abi that is about files; hosts, which boots virtual
-                              machines with stock kernels, is only run by its name
+                              machines with stock kernels, is only run by its name or, in its short form, by --short
     --case NAME               only the cases whose name is or starts with NAME (repeatable)
     --platform P              only this platform: systrap or ptrace (repeatable)
     --native                  run abi and programs on the host alone, oci with runc, which proves the tests themselves
     --gofer                   abi and programs with --directfs=false, not only those that try it anyway
+    --short                   hosts: on one kernel, the oldest or that which is named, without systemd and the clients, in a
+                              minute or two; without AREA, beside everything else
     --kernel V                hosts: only Linux 5.10, 6.1 or 6.12 (repeatable)
     --minutes N               hardening: the load on a build that checks the order of locks goes on for N minutes, not seconds
     --long                    files: 200 kills, and sequences for minutes; hardening: how long each call holds up others
@@ -62,7 +64,7 @@ fn main() -> ExitCode {
         "fuzz" => fuzz::run(rest),
         test::ENTER_ROOT => test::enter_root(rest),
         "roots" => test::make_roots(rest),
-        "ci" => check::run().and_then(|()| test::run(&["--install".to_string()])),
+        "ci" => check::run().and_then(|()| test::run(&["--install".to_string(), "--short".to_string()])),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

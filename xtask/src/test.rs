@@ -54,7 +54,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     {
         sandboxed(&options, &mut report)?;
     }
-    if options.is_for(Area::Hosts) {
+    if options.wants_machines() {
         hosts::run(&options, &mut report)?;
     }
     if options.list {

@@ -1,4 +1,4 @@
-# Sandboxes of root and of ordinary users, with ranges of ids and without.
+# short Sandboxes of root and of ordinary users, with ranges of ids and without.
 . /usr/local/lib/library.sh
 same "do" "$(moat do echo hi)" hi
 same "the gofer" "$(moat --directfs=false do echo hi)" hi

@@ -1,4 +1,4 @@
-# The commands of a container's life, on cgroup v2 by cgroupfs.
+# short The commands of a container's life, on cgroup v2 by cgroupfs.
 . /usr/local/lib/library.sh
 make_bundle '"cgroupsPath":"/t1/c1","resources":{"memory":{"limit":67108864},"cpu":{"quota":50000,"period":100000,"shares":512},"pids":{"limit":50},"unified":{"memory.high":"60000000"}}' sh -c 'head -n 1 /proc/meminfo; nproc; exec sleep 1000'
 cd "$bundle"

@@ -1,4 +1,4 @@
-# What is more than memory, CPU and pids on cgroup v2; what can't be had is refused by its name.
+# short What is more than memory, CPU and pids on cgroup v2; what can't be had is refused by its name.
 . /usr/local/lib/library.sh
 make_bundle '"cgroupsPath":"/t2/c2","resources":{"cpu":{"cpus":"0","mems":"0"},"blockIO":{"throttleReadBpsDevice":[{"major":254,"minor":0,"rate":1048576}]}}' sleep 1000
 cd "$bundle"

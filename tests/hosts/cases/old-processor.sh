@@ -1,4 +1,4 @@
-# cpus=1 without=rdpid,fsgsbase,xsaves,avx,avx2 One processor, of 2008 for what moat uses of it.
+# short cpus=1 without=rdpid,fsgsbase,xsaves,avx,avx2 One processor, of 2008 for what moat uses of it.
 . /usr/local/lib/library.sh
 same "the number of processors" "$(nproc)" 1
 for feature in rdpid fsgsbase xsaves avx avx2; do

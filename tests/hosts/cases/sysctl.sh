@@ -1,4 +1,4 @@
-# alone Settings of hosts that keep ordinary users, or everybody, from something: it works or says what to set.
+# short alone Settings of hosts that keep ordinary users, or everybody, from something: it works or says what to set.
 . /usr/local/lib/library.sh
 sysctl -q -w kernel.yama.ptrace_scope=1
 same "Yama 1" "$(moat do echo hi)" hi
@@ -40,9 +40,9 @@ mount -o remount,bind,ro /
 same "read-only /" "$(moat do echo hi)" hi
 same "read-only / of a user" "$(login user moat do echo hi)" hi
 mount -o remount,bind,rw /
-mv /usr/bin/newuidmap /usr/bin/newuidmap.away
+[ ! -e /usr/bin/newuidmap ] || mv /usr/bin/newuidmap /usr/bin/newuidmap.away
 same "without newuidmap" "$(login user moat do echo hi)" hi
-mv /usr/bin/newuidmap.away /usr/bin/newuidmap
+[ ! -e /usr/bin/newuidmap.away ] || mv /usr/bin/newuidmap.away /usr/bin/newuidmap
 same "one CPU" "$(taskset -c 0 moat do echo hi)" hi
 # It can't be lowered again.
 sysctl -q -w kernel.yama.ptrace_scope=3

@@ -2,7 +2,8 @@
 //!
 //! Each case is a script that runs as root in a Debian with systemd, cgroup v2, AppArmor, Docker, containerd and Podman; the kernels
 //! are those of several Debian releases. Without acceleration a machine boots in half a minute and a step takes seconds,
-//! so this area is only run when it is named.
+//! so this area is only run when it is named. Its short form (`--short`) has the oldest kernel, and the cases that need nothing but
+//! a Debian root without systemd: `.ci/run` has it beside all other areas.
 
 mod images;
 mod machine;
@@ -16,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use super::kernels::Kernel;
 use super::{Options, Report};
 use crate::paths;
-use images::Images;
+use images::{Form, Images, Unavailable};
 use machine::{Machine, Processors};
 
 /// A script in `tests/hosts/cases`.
@@ -25,6 +26,8 @@ struct Case {
     script: String,
     /// Its own machine: it changes what others would see.
     alone: bool,
+    /// The short form has it, too.
+    is_short: bool,
     processors: Processors,
     /// It goes on after a reboot, with `rebooted=1`.
     reboots: bool,
@@ -33,7 +36,8 @@ struct Case {
 
 /// Runs the cases that are asked for on the kernels that are.
 pub fn run(options: &Options, report: &mut Report) -> Result<()> {
-    let cases: Vec<Case> = cases()?.into_iter().filter(|case| options.wants_case(&case.name)).collect();
+    let wants = |case: &Case| options.wants_case(&case.name) && (case.is_short || !options.short);
+    let cases: Vec<Case> = cases()?.into_iter().filter(wants).collect();
     if options.list {
         cases.iter().for_each(|case| println!("{}", case.name));
         return Ok(());
@@ -42,9 +46,19 @@ pub fn run(options: &Options, report: &mut Report) -> Result<()> {
         report.skip("hosts", "needs root: it makes a Debian root");
         return Ok(());
     }
-    let images = Images::ensure(options.kernels())?;
+    let (kernels, form) = match options.short {
+        true => (options.kernels().get(..1).unwrap_or_default(), Form::Short),
+        false => (options.kernels(), Form::Whole),
+    };
+    let images = match Images::ensure(kernels, form) {
+        Err(error) if options.short && error.is::<Unavailable>() => {
+            report.skip("hosts", &format!("{error:#}"));
+            return Ok(());
+        }
+        result => result?,
+    };
     let disk = images.disk(&options.moat()?)?;
-    for &kernel in options.kernels() {
+    for &kernel in kernels {
         let (alone, shared): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.alone);
         let together = (!shared.is_empty()).then_some(shared);
         for group in together.into_iter().chain(alone.into_iter().map(|case| vec![case])) {
@@ -89,7 +103,7 @@ fn cases() -> Result<Vec<Case>> {
     files.iter().map(|file| case(file)).collect()
 }
 
-/// Words in the first line's comment: "alone", "SECONDS s" where it takes long, "reboots", "cpus=N", "without=FEATURE,FEATURE"; the
+/// Words in the first line's comment: "alone", "short" for what the short form has, "SECONDS s" where it takes long, "reboots", "cpus=N", "without=FEATURE,FEATURE"; the
 /// last three have a machine of their own.
 fn case(file: &std::path::Path) -> Result<Case> {
     const TIMEOUT: Duration = Duration::from_secs(180);
@@ -108,6 +122,7 @@ fn case(file: &std::path::Path) -> Result<Case> {
             count: count.map_or(Ok(2), str::parse).context("cpus=")?,
             without: without.unwrap_or_default(),
         },
+        is_short: words.contains(&"short"),
         reboots,
         timeout: seconds.map_or(TIMEOUT, Duration::from_secs),
         script: text,

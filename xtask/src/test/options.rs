@@ -47,6 +47,8 @@ pub struct Options {
     pub minutes: Option<u64>,
     /// The long form of what has one.
     pub long: bool,
+    /// The short form of what has one, which stands in no run of everything without it.
+    pub short: bool,
     /// Where random tests begin.
     pub seed: Option<u64>,
     /// The binary to test instead of building one.
@@ -82,6 +84,7 @@ impl Options {
                 "--minutes" => options.minutes = Some(value()?.parse()?),
                 "--seed" => options.seed = Some(value()?.parse()?),
                 "--long" => options.long = true,
+                "--short" => options.short = true,
                 "--gofer" => options.gofer = true,
                 "--native" => options.native = true,
                 "--install" => options.install = true,
@@ -97,9 +100,9 @@ impl Options {
         self.area.is_none_or(|a| a == area || (a == Area::Files && area == Area::Abi))
     }
 
-    /// Whether this area is asked for by its name.
-    pub fn is_for(&self, area: Area) -> bool {
-        self.area == Some(area)
+    /// Whether virtual machines are asked for: by the area's name, or by the short form beside everything else.
+    pub fn wants_machines(&self) -> bool {
+        self.area == Some(Area::Hosts) || (self.area.is_none() && self.short)
     }
 
     /// The kernels of virtual machines.
@@ -151,9 +154,11 @@ mod tests {
 
     #[test]
     fn machines_are_only_for_those_who_name_them() {
-        assert!(!parse("").unwrap().is_for(Area::Hosts));
+        assert!(!parse("").unwrap().wants_machines() && !parse("oci --short").unwrap().wants_machines());
         let options = parse("hosts --kernel 6.1").unwrap();
-        assert!(options.is_for(Area::Hosts) && !options.wants(Area::Unit));
+        assert!(options.wants_machines() && !options.wants(Area::Unit));
+        let options = parse("--short").unwrap();
+        assert!(options.wants_machines() && options.wants(Area::Unit) && options.wants(Area::Oci));
         assert_eq!((options.kernels().len(), parse("hosts").unwrap().kernels().len()), (1, KERNELS.len()));
     }
 

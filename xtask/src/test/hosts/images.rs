@@ -13,7 +13,32 @@ use crate::test::{requirements, roots};
 /// Where they are.
 pub(super) struct Images {
     directory: PathBuf,
+    form: Form,
 }
+
+/// Which root disk the machines have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A Debian with systemd and the clients.
+    Whole,
+    /// The programs' Debian root, which other tests have made: it is ready in seconds, but has neither.
+    Short,
+}
+
+/// Packages can't be had here.
+#[derive(Debug)]
+pub(super) struct Unavailable(String);
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+/// The status of a script that says so.
+const UNAVAILABLE: i32 = 77;
 
 /// What making and running them takes.
 const PROGRAMS: [(&str, &str); 5] = [
@@ -26,19 +51,22 @@ const PROGRAMS: [(&str, &str); 5] = [
 
 impl Images {
     /// Makes what is missing or was made from other scripts.
-    pub(super) fn ensure(kernels: &[Kernel]) -> Result<Images> {
+    ///
+    /// # Errors
+    /// [`Unavailable`], among others.
+    pub(super) fn ensure(kernels: &[Kernel], form: Form) -> Result<Images> {
         let directory = paths::target().join("hosts");
         fs::create_dir_all(&directory)?;
-        let images = Images { directory: fs::canonicalize(directory)? };
+        let images = Images { directory: fs::canonicalize(directory)?, form };
         let missing: Vec<&str> = PROGRAMS
             .iter()
             .filter(|(program, _)| !requirements::is_installed(program))
             .map(|(_, name)| *name)
             .collect();
         if !missing.is_empty() {
-            requirements::install_packages(&missing)?;
+            requirements::install_packages(&missing).map_err(|error| Unavailable(format!("{error:#}")))?;
         }
-        let mirror = roots::mirror()?;
+        let mirror = roots::mirror().map_err(|error| Unavailable(format!("{error:#}")))?;
         let mut remade = false;
         for kernel in kernels {
             let arguments = [mirror.as_str(), kernel.suite];
@@ -48,7 +76,16 @@ impl Images {
             // It has the modules of all kernels.
             let _ = fs::remove_file(images.directory.join("root.stamp"));
         }
-        images.make("root", "make-image.sh", &["agent.sh", "packages"], &[&mirror])?;
+        match form {
+            Form::Whole => {
+                images.make("root", "make-image.sh", &["agent.sh", "packages", "make-container.sh"], &[&mirror])?
+            }
+            Form::Short => {
+                let root = roots::ensure(roots::Kind::Base)?;
+                let root = root.to_str().context("a path in UTF-8")?;
+                images.make("small", "make-small-image.sh", &["agent.sh", "make-container.sh"], &[root])?
+            }
+        };
         Ok(images)
     }
 
@@ -68,6 +105,9 @@ impl Images {
         let mut command = Command::new(scripts.join(script));
         command.arg(&self.directory).args(arguments).stdout(output.try_clone()?).stderr(output);
         let status = command.status().with_context(|| script.to_owned())?;
+        if status.code() == Some(UNAVAILABLE) {
+            return Err(Unavailable(format!("{name}: the packages are not to be had; see {}", log.display())).into());
+        }
         if !status.success() {
             bail!("{script}: {status}; see {}", log.display());
         }
@@ -87,7 +127,10 @@ impl Images {
     }
 
     pub(super) fn root(&self) -> PathBuf {
-        self.directory.join("root.img")
+        self.directory.join(match self.form {
+            Form::Whole => "root.img",
+            Form::Short => "small.img",
+        })
     }
 
     /// A file of a release's kernel.

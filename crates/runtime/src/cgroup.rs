@@ -11,6 +11,7 @@ mod hierarchy;
 mod limits;
 mod oom;
 mod path;
+mod properties;
 mod removal;
 mod seen;
 mod stats;
@@ -189,7 +190,7 @@ impl Cgroup {
             (Layout::V1(dirs), _) => v1::apply(dirs, &resources),
             (Layout::V2 { mount, path }, None) => v2::apply(mount, path, &resources),
             (Layout::V2 { mount, path }, Some(unit)) => {
-                unit.apply(mount, &resources)?;
+                unit.apply(mount, path, &resources)?;
                 // Not each limit has a property of a unit's.
                 v2::apply(mount, path, &resources)
             }

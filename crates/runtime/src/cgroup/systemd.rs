@@ -4,6 +4,7 @@
 //! supported: on version 1 systemd leaves most controllers alone.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use libcgroups::common::CgroupManager;
 use libcgroups::systemd::manager::{Manager, PROCESS_IN_CGROUP_TIMEOUT_DURATION, SystemdManagerError};
@@ -11,7 +12,9 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
+use super::files::read_if_there;
 use super::hierarchy::Hierarchy;
+use super::properties::Told;
 use super::v2;
 use crate::error::{Error, Result};
 
@@ -79,11 +82,31 @@ impl Unit {
         self.manager(mount)?.add_task(Pid::from_raw(pid)).map_err(|error| failed("starting a scope", &error))
     }
 
-    /// Sets properties of the unit, which must exist.
-    pub(super) fn apply(&self, mount: &Path, resources: &LinuxResources) -> Result<()> {
+    /// Sets properties of the unit, which must exist and has the cgroup `dir`.
+    pub(super) fn apply(&self, mount: &Path, dir: &Path, resources: &LinuxResources) -> Result<()> {
         v2::check(resources)?;
+        let told = Told::of(resources, read_if_there(dir, "cpu.max").as_deref());
         let manager = self.manager(mount)?;
-        manager.apply(&v2::options(resources)).map_err(|error| failed("setting linux.resources", &error))
+        manager.apply(&v2::options(&told.resources)).map_err(|error| failed("setting linux.resources", &error))?;
+        if !told.assignments.is_empty() {
+            self.assign(dir, &told.assignments);
+        }
+        Ok(())
+    }
+
+    /// Best effort: what it sets is written to the cgroup as well, and only lost when systemd writes it again.
+    fn assign(&self, dir: &Path, assignments: &[String]) {
+        let Some(unit) = dir.file_name() else { return };
+        let mut command = Command::new("systemctl");
+        if self.bus == Bus::User {
+            command.arg("--user");
+        }
+        command.args(["set-property", "--runtime", "--"]).arg(unit).args(assignments).stdin(Stdio::null());
+        match command.output() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => tracing::warn!("systemctl: {}", String::from_utf8_lossy(&output.stderr).trim()),
+            Err(error) => tracing::warn!("systemd is not told {}: systemctl: {error}", assignments.join(" ")),
+        }
     }
 
     /// Stops the unit; one that does not exist is no error.

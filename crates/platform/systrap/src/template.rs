@@ -218,8 +218,12 @@ extern "C" fn helper(plan: *mut libc::c_void) -> libc::c_int {
 /// Runs in a process of its own; overwrites whatever is mapped at the stub's and the vDSO's places, which none of
 /// this code and its stack are.
 unsafe fn become_template(plan: &Plan) -> ! {
-    // SAFETY: by the caller.
+    // SAFETY: by the caller. No kernel knows the call, and the platform's own filter is not there yet.
     unsafe {
+        // A filter around this one that lets it seem to succeed answers for the sentry, too: the template would go on without it.
+        if libc::syscall(DOORBELL as libc::c_long) != -1 {
+            libc::_exit(124);
+        }
         for m in &plan.moves {
             if m.len != 0 {
                 let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;

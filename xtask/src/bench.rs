@@ -30,6 +30,8 @@ struct Options {
     /// The only one to be measured.
     platform: Option<String>,
     moat: Option<PathBuf>,
+    /// Starts are measured without the features of newer kernels, too.
+    older: bool,
 }
 
 /// Where `--write` puts the table.
@@ -47,7 +49,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
         Some(path) => std::fs::canonicalize(path)?,
         None => paths::build_moat("release")?,
     };
-    let mut bench = Bench { runner: Runner::new(moat.clone())?, places: places(), table: Table::default() };
+    let older = if options.older { Some(Runner::new(older(&moat)?)?) } else { None };
+    let mut bench = Bench { runner: Runner::new(moat.clone())?, older, places: places(), table: Table::default() };
     if let Some(name) = &options.platform {
         let wanted = Platform::ALL.into_iter().find(|p| p.name() == name).context("no such platform")?;
         bench.places.retain(|place| !matches!(place, Place::Sandbox(p) if *p != wanted));
@@ -91,12 +94,14 @@ pub fn run(arguments: &[String]) -> Result<()> {
 }
 
 fn parse(arguments: &[String]) -> Result<Options> {
-    let mut options = Options { groups: Vec::new(), scale: None, rounds: 7, write: false, platform: None, moat: None };
+    let mut options =
+        Options { groups: Vec::new(), scale: None, rounds: 7, write: false, platform: None, moat: None, older: false };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--rounds" => options.rounds = rest.next().context("--rounds needs a value")?.parse()?,
             "--write" => options.write = true,
+            "--older" => options.older = true,
             "--platform" => options.platform = Some(rest.next().context("--platform needs a value")?.clone()),
             "--moat" => options.moat = Some(rest.next().context("--moat needs a value")?.into()),
             "scale" => options.scale = Some(Vec::new()),
@@ -124,6 +129,8 @@ fn has_runsc() -> bool {
 
 struct Bench {
     runner: Runner,
+    /// Of the same program as on Linux 5.10.
+    older: Option<Runner>,
     places: Vec<Place>,
     table: Table,
 }
@@ -134,11 +141,19 @@ impl Bench {
         let root = ensure_root(RootKind::Base)?;
         for place in self.places.clone() {
             let outcome = self.job(place, &root, &["/bin/true"])?;
-            if outcome.ending == Ending::Exited(0) {
-                self.table.add("run-true", place.name(), outcome.elapsed.as_nanos() as f64);
+            self.add_start("run-true", place, &outcome);
+            if let (Some(older), Place::Sandbox(_)) = (&mut self.older, place) {
+                let outcome = run_job(older, place, &root, &["/bin/true"])?;
+                self.add_start("run-true-5.10", place, &outcome);
             }
         }
         Ok(())
+    }
+
+    fn add_start(&mut self, name: &str, place: Place, outcome: &Outcome) {
+        if outcome.ending == Ending::Exited(0) {
+            self.table.add(name, place.name(), outcome.elapsed.as_nanos() as f64);
+        }
     }
 
     /// What an idle sandbox costs while it holds `sleep`.
@@ -178,12 +193,7 @@ impl Bench {
     }
 
     fn job(&mut self, place: Place, root: &Path, arguments: &[&str]) -> Result<Outcome> {
-        let outcome = self.runner.run(place, &job(root, arguments))?;
-        if outcome.ending != Ending::Exited(0) {
-            let stderr = String::from_utf8_lossy(&outcome.stderr);
-            eprintln!("{}: {}: {}\n{stderr}", place.name(), arguments[0], outcome.ending);
-        }
-        Ok(outcome)
+        run_job(&mut self.runner, place, root, arguments)
     }
 
     /// Takes in the lines `NAME NANOSECONDS` of a run, which may have ended early.
@@ -196,9 +206,29 @@ impl Bench {
     }
 }
 
+/// Runs a program once, and shows why if it fails.
+fn run_job(runner: &mut Runner, place: Place, root: &Path, arguments: &[&str]) -> Result<Outcome> {
+    let outcome = runner.run(place, &job(root, arguments))?;
+    if outcome.ending != Ending::Exited(0) {
+        let stderr = String::from_utf8_lossy(&outcome.stderr);
+        eprintln!("{}: {}: {}\n{stderr}", place.name(), arguments[0], outcome.ending);
+    }
+    Ok(outcome)
+}
+
 fn job<'a>(root: &'a Path, arguments: &[&str]) -> Job<'a> {
     let arguments = arguments.iter().map(|a| a.to_string()).collect();
     Job { name: "bench", root, arguments, network: Network::default(), files: Files::default(), timeout: TIMEOUT }
+}
+
+/// A program that runs `moat` without what came after Linux 5.10.
+fn older(moat: &Path) -> Result<PathBuf> {
+    let program = paths::target().join("bench/older");
+    std::fs::create_dir_all(paths::target().join("bench"))?;
+    let mut compiler = Command::new("cc");
+    compiler.args(["-static", "-O1", "-Wall", "-Wextra"]).arg(format!("-DPROGRAM=\"{}\"", moat.display()));
+    paths::run(compiler.arg("-o").arg(&program).arg(paths::repository().join("benches/older.c")))?;
+    Ok(std::fs::canonicalize(program)?)
 }
 
 /// A root that holds nothing but the static program of that name.

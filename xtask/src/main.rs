@@ -37,6 +37,7 @@ cargo x bench [NAME...]       compare native, moat and runsc, in one run; lifecy
     --rounds N                interleaved rounds; the median counts (default 7)
     --moat PATH               measure this binary instead of building one
     --platform P              leave the other platform out
+    --older                   start: also with a filter that refuses what came after Linux 5.10
     --write                   put the table into docs/performance.md as well
 cargo x bench scale [KIND...] how costs grow with the number of things: exponents; takes long
 cargo x fuzz guest            random system calls in sandboxes, made of the declarations; prints the seed of what it finds

@@ -157,8 +157,8 @@ mod tests {
         assert!(!parse("").unwrap().wants_machines() && !parse("oci --short").unwrap().wants_machines());
         let options = parse("hosts --kernel 6.1").unwrap();
         assert!(options.wants_machines() && !options.wants(Area::Unit));
-        let options = parse("--short").unwrap();
-        assert!(options.wants_machines() && options.wants(Area::Unit) && options.wants(Area::Oci));
+        let all = parse("--short").unwrap();
+        assert!(all.wants_machines() && all.wants(Area::Unit) && all.wants(Area::Oci));
         assert_eq!((options.kernels().len(), parse("hosts").unwrap().kernels().len()), (1, KERNELS.len()));
     }
 

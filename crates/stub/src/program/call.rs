@@ -54,6 +54,7 @@ global_asm!(
     "    lea rcx, [rcx - {magic}]",
     "    jrcxz 2f",
     // %gs is the application's own.
+    "    int3",
     ".globl call_framed",
     "call_framed:",
     "    ud2",
@@ -124,6 +125,9 @@ global_asm!(
     "    mov ecx, eax",
     "    and ecx, 7",
     "    mov rsi, [rbx + rcx * 8 + {rdi}]",
+    // What is not there is no reason for a fault: many calls say so by a null pointer.
+    "    test rsi, rsi",
+    "    jz call_asks",
     "    lea rdi, [rbx + {parcel}]",
     "    test eax, {string}",
     "    jnz 7f",
@@ -246,7 +250,7 @@ global_asm!(
     "call_ordered:",
     // A kick that came while it waited must not be lost: the sentry is to hear of the thread before application code runs.
     "    cmp dword ptr [rbx + {kicked}], 0",
-    "    jne call_kicked",
+    "    jne call_kicks",
     ".globl call_gives",
     "call_gives:",
     "    mov edx, [rbx + {gift_count}]",
@@ -282,13 +286,17 @@ global_asm!(
     ".globl call_resume_end",
     "call_resume_end:",
 
+    // Breakpoints are calls of the handler, which finds the frame it needs, behind them. Undefined instructions would be, too, but many
+    // virtual machines are left at those, which costs several times as much.
+    "call_kicks:",
+    "    int3",
     ".globl call_kicked",
-    // Undefined instructions from here on are calls of the handler, which finds the frame it needs.
     "call_kicked:",
     "    ud2",
     "call_other:",
     "    cmp ecx, {reply_frame}",
     "    jne 9f",
+    "    int3",
     ".globl call_frame",
     "call_frame:",
     "    ud2",

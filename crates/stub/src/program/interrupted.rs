@@ -10,7 +10,6 @@ use crate::layout::{
 use crate::parcel;
 use crate::raw::pointer;
 
-const SIGILL: u32 = 4;
 pub const SIGTRAP: u32 = 5;
 const SIGBUS: u32 = 7;
 const SIGSEGV: u32 = 11;
@@ -95,7 +94,7 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
                 (&raw mut (*control).call.kicked).write_volatile(1);
                 Interrupted::Waiting
             }
-            SIGILL if rip == label!(call_kicked) => {
+            SIGTRAP if rip == label!(call_kicked) => {
                 give(control);
                 finish(r, control);
                 Interrupted::Stopped(KICK_SIGNAL)
@@ -108,8 +107,8 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
                 Interrupted::Stopped(if fits { SIGTRAP } else { SIGSEGV })
             }
             SIGSEGV | SIGBUS if rip == label!(call_probe) => framed(r),
-            SIGILL if rip == label!(call_framed) => framed(r),
-            SIGILL if rip == label!(call_frame) => {
+            SIGTRAP if rip == label!(call_framed) => framed(r),
+            SIGTRAP if rip == label!(call_frame) => {
                 finish(r, control);
                 Interrupted::Stopped(STOP_FRAME)
             }

@@ -8,9 +8,10 @@ const HOT_STREAK: u32 = 16;
 pub const LOOK_CYCLES: u64 = 90_000;
 /// How long at one that has to be woken by the host first (some 100 us).
 pub const FIRST_LOOK_CYCLES: u64 = 300_000;
-/// Stops that a thread stays cool for after a look in vain, and how often that doubles.
+/// Stops that a thread stays cool for after a look in vain, and how often that doubles: a look in vain (some 100 us) for 4,096 rings
+/// (some 25 ms) costs next to nothing, and a thread that was misjudged is not left to rings for long.
 const COOL_STOPS: u32 = 64;
-const MAX_DOUBLINGS: u32 = 10;
+const MAX_DOUBLINGS: u32 = 6;
 /// Calls that were handed over awake, after which a look in vain has been paid for: it costs as much as some four rings.
 const PAID: u32 = 64;
 /// What a stretch counts for at most: one that was interrupted says little.

@@ -216,7 +216,7 @@ async fn sys_accept4(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserPtr<i
     let new = t.wait_for(&(&**socket.core().queue(), PollEvents::READABLE), &wait, look).await??;
     if !addr.is_null() {
         let written =
-            new.peer_address().map_err(|_| Errno::ECONNABORTED).and_then(|peer| address::write(t, addr, len, &peer));
+            new.accepted_from().map_err(|_| Errno::ECONNABORTED).and_then(|peer| address::write(t, addr, len, &peer));
         if let Err(e) = written {
             // The connection was taken and can't be given: the peer sees its end.
             new.release();

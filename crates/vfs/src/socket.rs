@@ -311,6 +311,14 @@ pub trait Socket: Send + Sync + Any {
     /// ENOTCONN.
     fn peer_address(&self) -> Result<SockAddr>;
 
+    /// The peer's name as accept(2) tells it, of a connection that it just gave.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    fn accepted_from(&self) -> Result<SockAddr> {
+        self.peer_address()
+    }
+
     /// Sends (part of) a message; gives the bytes taken. Messages with borders are taken whole.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! Control messages that go with a datagram that was received: IP_PKTINFO and its like, as the receiver has asked for them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use moat_abi::socket as abi;
 use moat_abi::socket::{AF_INET6, In6Pktinfo, InPktinfo, SOL_IP, SOL_IPV6};
 use moat_vfs::socket::ControlMessage;
 use zerocopy::IntoBytes;
 
+use crate::device::LO_INDEX;
 use crate::options::InetOptions;
 
 /// What a datagram's header said, and where it came.
@@ -31,7 +32,10 @@ pub(crate) fn describe(options: &InetOptions, family: u16, a: &Arrived) -> Vec<C
         IpAddr::V4(ip) => {
             if on(SOL_IP, abi::IP_PKTINFO) {
                 let device = a.device.cast_signed();
-                let info = InPktinfo { ipi_ifindex: device, ipi_spec_dst: ip.octets(), ipi_addr: ip.octets() };
+                // What came to many over the loopback is answered from its own address (`fib_compute_spec_dst`).
+                let many = ip.is_multicast() || ip.is_broadcast();
+                let own = if many && a.device == LO_INDEX { Ipv4Addr::LOCALHOST } else { ip };
+                let info = InPktinfo { ipi_ifindex: device, ipi_spec_dst: own.octets(), ipi_addr: ip.octets() };
                 add(SOL_IP, abi::IP_PKTINFO, info.as_bytes());
             }
             if on(SOL_IP, abi::IP_RECVTTL) {

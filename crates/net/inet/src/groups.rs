@@ -24,6 +24,18 @@ impl InetOptions {
         all || self.values.lock().groups.contains(&(device, group))
     }
 
+    /// The link and the address that a datagram to a group is sent with where the socket names none (IP_MULTICAST_IF).
+    #[must_use]
+    pub fn group_way(&self, to: IpAddr) -> (Option<u32>, Option<IpAddr>) {
+        if !to.is_multicast() {
+            return (None, None);
+        }
+        let values = self.values.lock();
+        let address = Ipv4Addr::from(values.multicast_if);
+        let source = (to.is_ipv4() && !address.is_unspecified()).then_some(address.into());
+        (Some(values.multicast_device).filter(|d| *d != 0), source)
+    }
+
     /// Leaves all groups: the socket is closed.
     pub fn leave_groups(&self, net: &NetNamespace) {
         // Taken out first, since the stack's lock may not be taken with the options locked.

@@ -4,6 +4,7 @@
 //! [`InetOptions::tcp_settings`]).
 
 mod persist;
+mod tcp;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,12 +14,10 @@ use moat_abi::socket as abi;
 use moat_abi::socket::{AF_INET6, In6Pktinfo, InPktinfo, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, SOL_UDP};
 use moat_abi::{Errno, Result};
 use moat_identity::NetNamespace;
-use moat_net_stack::tcp::Settings;
-use moat_net_stack::time::{MS, SECOND};
-use moat_net_stack::{SendOptions, TcpOptions};
+use moat_net_stack::SendOptions;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
-use moat_vfs::socket::{BufferSide, ControlMessage, CoreFlags, SocketCore};
+use moat_vfs::socket::ControlMessage;
 use zerocopy::FromBytes;
 
 use crate::groups::{check_device, device_named, v4_group, v6_group};
@@ -160,6 +159,7 @@ fn kept(protocol: Protocol, option: (u32, u32), value: i32, standing: Standing) 
         (SOL_TCP, abi::TCP_LINGER2) if value < 0 => -1,
         (SOL_TCP, abi::TCP_LINGER2) if value == 0 => 60,
         (SOL_TCP, abi::TCP_LINGER2) => value.min(120),
+        (SOL_TCP, abi::TCP_DEFER_ACCEPT) => tcp::whole_tries(value),
         (SOL_TCP, abi::TCP_WINDOW_CLAMP) if value == 0 && standing == Standing::Busy => return Err(Errno::EINVAL),
         // SOCK_MIN_RCVBUF / 2.
         (SOL_TCP, abi::TCP_WINDOW_CLAMP) if value != 0 => value.max(1152),
@@ -263,36 +263,6 @@ impl InetOptions {
             _ => {}
         }
         Ok(None)
-    }
-
-    /// What a TCP connection is to do (`tcp_sock`'s settings).
-    #[must_use]
-    pub fn tcp_settings(&self, core: &SocketCore) -> Settings {
-        let number = |name| u64::try_from(self.number(SOL_TCP, name)).unwrap_or(0);
-        // Only a size that the guest has set; else the stack tunes buffers itself.
-        let buffer = |side, flag| core.has(flag).then(|| core.buffer(side));
-        Settings {
-            no_delay: number(abi::TCP_NODELAY) != 0,
-            cork: number(abi::TCP_CORK) != 0,
-            keep_alive: core.has(CoreFlags::KEEPALIVE),
-            keep_idle_us: number(abi::TCP_KEEPIDLE).saturating_mul(SECOND),
-            keep_interval_us: number(abi::TCP_KEEPINTVL).saturating_mul(SECOND),
-            keep_count: u32::try_from(number(abi::TCP_KEEPCNT)).unwrap_or(9),
-            user_timeout_us: number(abi::TCP_USER_TIMEOUT).saturating_mul(MS),
-            syn_retries: u32::try_from(number(abi::TCP_SYNCNT)).unwrap_or(6),
-            // Zero stands for none.
-            max_segment: u16::try_from(self.values.lock().max_segment).ok().filter(|m| *m != 0),
-            send_buffer: buffer(BufferSide::Send, CoreFlags::SNDBUF_SET),
-            receive_buffer: buffer(BufferSide::Receive, CoreFlags::RCVBUF_SET),
-        }
-    }
-
-    /// How a connection's packets are sent.
-    #[must_use]
-    pub fn tcp_options(&self, to: IpAddr) -> TcpOptions {
-        let mut options = SendOptions::default();
-        self.packet_options(to, &mut options);
-        TcpOptions { device: self.device(), ttl: options.ttl, tos: options.tos }
     }
 
     /// SO_BINDTODEVICE.
@@ -431,6 +401,8 @@ impl InetOptions {
         }
         // Options of IP may be given as a byte (ip(7)); others take a whole int.
         let number = match value {
+            // Without a value it is none (`do_ip_setsockopt`).
+            [] if (level, name) == (SOL_IP, abi::IP_TOS) => 0,
             [byte] | [byte, _] | [byte, _, _] if level == SOL_IP => i32::from(*byte),
             _ => value.first_chunk().map(|b| i32::from_ne_bytes(*b)).ok_or(Errno::EINVAL)?,
         };

@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 
 use moat_abi::socket::{
     IPPROTO_TCP, MsgFlags, SIOCATMARK, SIOCINQ, SIOCOUTQ, SOCK_STREAM, SOL_SOCKET, SOL_TCP, TCP_CLOSE, TCP_CLOSE_WAIT,
-    TCP_ESTABLISHED, TCP_FIN_WAIT2, TCP_INFO, TCP_LISTEN, TCP_SYN_SENT, TCP_TIME_WAIT,
+    TCP_CORK, TCP_ESTABLISHED, TCP_FIN_WAIT2, TCP_INFO, TCP_LISTEN, TCP_NODELAY, TCP_SYN_SENT, TCP_TIME_WAIT,
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_image::Refusal;
@@ -35,7 +35,7 @@ use crate::address;
 use crate::options::{InetOptions, Protocol, Standing};
 use crate::ports::{Net, Sharing};
 use connect::Backlog;
-use end::{SHUT_READ, SHUT_WRITE, TcpEnd};
+use end::{Pushed, SHUT_READ, SHUT_WRITE, TcpEnd};
 use remote::Remote;
 
 /// A connection, as one of its sockets holds it.
@@ -271,6 +271,10 @@ impl Socket for TcpSocket {
                 c.announced = true;
                 Ok(())
             }
+            Phase::Closed => {
+                drop(state);
+                Err(self.tell_failure())
+            }
             // Without an error it was closed by another thread.
             _ => self.end.core.take_error().and(Err(Errno::ECONNABORTED)),
         }
@@ -293,6 +297,16 @@ impl Socket for TcpSocket {
         }
     }
 
+    fn accepted_from(&self) -> Result<SockAddr> {
+        // It is told of a connection that was reset before it was accepted as well (`inet_getname`).
+        match &self.state.lock().phase {
+            Phase::Connected(c) => return Ok(address::format(self.family, c.addr)),
+            Phase::Remote(r) => return Ok(address::format(self.family, r.addr)),
+            _ => {}
+        }
+        self.peer_address()
+    }
+
     fn send(&self, _caller: Option<&dyn Caller>, message: &mut Outgoing<'_>) -> Result<usize> {
         if let Some(id) = self.remote() {
             return self.send_remote(id, message);
@@ -306,7 +320,12 @@ impl Socket for TcpSocket {
             return Err(self.send_error());
         }
         message.ancillary = Ancillary::default();
-        match peer.push(&self.end, message.data, message.flags.contains(MsgFlags::OOB)) {
+        let how = match () {
+            () if message.flags.contains(MsgFlags::OOB) => Pushed::Urgent,
+            () if self.options.corked() => Pushed::Corked,
+            () => Pushed::Plain,
+        };
+        match peer.push(&self.end, message.data, how) {
             Err(Errno::ECONNRESET) => {
                 // As over a wire: the bytes are sent, and a reset comes back.
                 self.end.take_reset();
@@ -394,6 +413,14 @@ impl Socket for TcpSocket {
     fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
         // A setting that the socket's own level takes is first refused here with ENOPROTOOPT.
         let set = self.options.set(Protocol::Tcp, caller, &self.net.namespace, (level, name), value, self.standing());
+        if set.is_ok()
+            && level == SOL_TCP
+            && matches!(name, TCP_CORK | TCP_NODELAY)
+            && (name == TCP_NODELAY || !self.options.corked())
+            && let Some(peer) = self.peer()
+        {
+            peer.uncork(None);
+        }
         let Some(id) = self.remote() else { return set };
         // The stack has to know what the others keep.
         let set = if level == SOL_SOCKET && set == Err(Errno::ENOPROTOOPT) {
@@ -434,7 +461,7 @@ impl Socket for TcpSocket {
             let state = self.state.lock();
             match &state.phase {
                 Phase::Listening(b) => {
-                    let ready = !b.ready.is_empty() || self.waits_at(b.remote);
+                    let ready = !b.ready.is_empty() || b.has_due() || self.waits_at(b.remote);
                     return errors | if ready { PollEvents::READ_READY } else { PollEvents::empty() };
                 }
                 Phase::Connecting { .. } => return errors,

@@ -300,8 +300,9 @@ impl Socket for UdpSocket {
             return Ok(());
         }
         let to = address::parse_for_datagram(self.family, addr)?;
-        let device = self.options.device();
-        let own = self.state.lock().bound_address;
+        let (group_device, group_source) = self.options.group_way(to.ip());
+        let device = self.options.device().or(group_device);
+        let own = self.state.lock().bound_address.or(group_source);
         let way = match self.check_destination(to, own, device) {
             // Port 0 is only wrong to send to.
             Err(Errno::EINVAL) if to.port() == 0 => self.net.way(to.ip(), self.options.v6_only(), device, own)?,
@@ -327,7 +328,8 @@ impl Socket for UdpSocket {
     }
 
     fn peer_address(&self) -> Result<SockAddr> {
-        let peer = self.state.lock().peer.ok_or(Errno::ENOTCONN)?;
+        // One without a port is none to be seen (`inet_getname`).
+        let peer = self.state.lock().peer.filter(|p| p.port() != 0).ok_or(Errno::ENOTCONN)?;
         Ok(address::format(self.family, peer))
     }
 
@@ -359,7 +361,8 @@ impl Socket for UdpSocket {
                 return Err(Errno::EMSGSIZE);
             }
             self.options.packet_options(to.ip(), &mut options);
-            let own = chosen.or(state.local.map(|l| l.ip()));
+            let own = chosen.or(state.local.map(|l| l.ip()).filter(|ip| !ip.is_unspecified()));
+            let own = own.or(self.options.group_way(to.ip()).1);
             let way = self.check_destination(to, own, options.device)?;
             // A socket that only sends gets its port with the first datagram.
             let mut from = self.ensure_bound(&mut state)?;
@@ -370,7 +373,8 @@ impl Socket for UdpSocket {
             if from.ip().is_unspecified() {
                 from.set_ip(way.source);
             }
-            (from, way, SocketAddr::new(way.to, to.port()), given.is_none())
+            let to = SocketAddr::new(way.to, to.port());
+            (from, way, to, state.peer == Some(to))
         };
         if way.local {
             let receiver = self.net.udp.lock().receiver(from, to);

@@ -214,6 +214,10 @@ impl Stack {
             let flat = packet.flat();
             if let Some(packet) = IpPacket::parse(&flat) {
                 let link = self.routes.loopback();
+                let group = packet.header.destination;
+                if group.is_multicast() && !self.groups.contains(link, group) {
+                    continue;
+                }
                 self.accept_packet(link, &packet, Trust::Verified, Offload::default());
             }
         }

@@ -54,7 +54,8 @@ impl Stack {
     /// Sends a packet on its way.
     pub(crate) fn dispatch(&mut self, path: &Path, packet: Packet) {
         count(&mut self.counted.ip_out_requests);
-        if path.kind == Destination::Local {
+        // The loopback's device gives back all that is sent over it, groups and broadcasts as well.
+        if path.kind == Destination::Local || path.link == self.routes.loopback() {
             // Taken by `drain_looped`, not here: an answer may follow, and that would recurse.
             self.looped.push_back(packet);
             return;

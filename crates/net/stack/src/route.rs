@@ -196,6 +196,9 @@ impl Routes {
             () if self.is_broadcast(to) => Destination::Broadcast,
             () => Destination::Unicast,
         };
+        // The address that a sender has names the link as well (`ip_route_output_key_hash_rcu`).
+        let named = || source.filter(|_| (group || everybody) && to.is_ipv4()).and_then(|s| self.owner(s));
+        let device = device.or_else(named);
         // These don't leave the link, so that naming it is enough.
         if let Some(index) = device.filter(|_| everybody || group || is_link_local(to)) {
             return self.on_link(index, to, source, kind, None);
@@ -270,7 +273,10 @@ impl Routes {
                     near.or_else(|| all.next()).map(|a| a.ip)
                 };
                 // A link without addresses borrows another's.
-                own(link).or_else(|| self.up().filter(|l| l.kind != LinkKind::Loopback).find_map(own))
+                let other = || self.up().filter(|l| l.kind != LinkKind::Loopback).find_map(own);
+                // The loopback's address is nobody's beyond it: a group is sent to without one.
+                let none = (link.kind == LinkKind::Loopback).then_some(Ipv4Addr::UNSPECIFIED.into());
+                own(link).or_else(other).or(none)
             }
             IpAddr::V6(to6) => {
                 // Link-local destinations want a source of the same scope.

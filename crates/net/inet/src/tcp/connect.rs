@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use moat_abi::socket::{AF_INET6, AF_UNSPEC};
 use moat_abi::{Errno, PollEvents, Result};
@@ -10,7 +11,7 @@ use moat_net_stack::ListenerId;
 use moat_vfs::Caller;
 use moat_vfs::socket::{Socket, family_of};
 
-use super::end::TcpEnd;
+use super::end::{SHUT_READ, SHUT_WRITE, TcpEnd};
 use super::{Bound, Connection, Phase, TcpSocket};
 use crate::ports::{BindingPlace, check_privilege};
 use crate::{address, options};
@@ -19,6 +20,8 @@ use crate::{address, options};
 pub(crate) struct Backlog {
     pub(crate) ready: VecDeque<Arc<TcpSocket>>,
     pub(crate) limit: usize,
+    /// Those that have sent nothing yet, with the time up to which that is awaited (TCP_DEFER_ACCEPT).
+    deferred: Vec<(Instant, Arc<TcpSocket>)>,
     /// Sockets whose connection waits for room in the queue.
     waiting: VecDeque<Weak<TcpSocket>>,
     /// Where the stack's connections come from.
@@ -26,10 +29,31 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// One out of an image, with nobody waiting for room.
+    /// One with nobody waiting for room: new, or out of an image.
     pub(super) fn restored(limit: usize, ready: VecDeque<Arc<TcpSocket>>, remote: Option<ListenerId>) -> Backlog {
-        Backlog { ready, limit, waiting: VecDeque::new(), remote }
+        Backlog { ready, limit, deferred: Vec::new(), waiting: VecDeque::new(), remote }
     }
+
+    /// All connections, also those that accept(2) does not give yet.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<TcpSocket>> {
+        self.ready.iter().chain(self.deferred.iter().map(|(_, socket)| socket))
+    }
+
+    /// Whether accept(2) may have one that was deferred.
+    pub(super) fn has_due(&self) -> bool {
+        let now = Instant::now();
+        self.deferred.iter().any(|d| is_due(d, now))
+    }
+
+    /// Puts those that have sent something, or have had their time, with the others.
+    fn take_due(&mut self) {
+        let now = Instant::now();
+        self.ready.extend(self.deferred.extract_if(.., |d| is_due(d, now)).map(|(_, socket)| socket));
+    }
+}
+
+fn is_due((until, socket): &(Instant, Arc<TcpSocket>), now: Instant) -> bool {
+    *until <= now || socket.end.available() != 0 || socket.end.shutdown_bits() != 0
 }
 
 impl TcpSocket {
@@ -91,7 +115,7 @@ impl TcpSocket {
         drop(ports);
         // The stack listens with the port already taken here: nobody else can have it.
         let remote = state.bound.and_then(|b| self.listen_remote(self.place(b.addr), port, limit));
-        state.phase = Phase::Listening(Backlog { ready: VecDeque::new(), limit, waiting: VecDeque::new(), remote });
+        state.phase = Phase::Listening(Backlog::restored(limit, VecDeque::new(), remote));
         Ok(())
     }
 
@@ -99,6 +123,7 @@ impl TcpSocket {
         let (socket, mut next) = {
             let mut state = self.state.lock();
             let Phase::Listening(backlog) = &mut state.phase else { return Err(Errno::EINVAL) };
+            backlog.take_due();
             let Some(socket) = backlog.ready.pop_front() else {
                 let remote = backlog.remote;
                 drop(state);
@@ -154,9 +179,10 @@ impl TcpSocket {
                 }
             }
             // An attempt that failed in the background is told once; what a connection left behind is forgotten.
-            if self.end.core.take_error() == Err(Errno::ECONNREFUSED) {
-                return Err(Errno::ECONNREFUSED);
+            if self.end.is_over() {
+                return Err(self.tell_failure());
             }
+            let _ = self.end.core.take_error();
             let own = state.bound.map(|b| b.addr.ip());
             let way = self.net.way(to.ip(), self.options.v6_only(), self.options.device(), own)?;
             self.bind_for_connect(caller, &mut state, way.source)?;
@@ -170,6 +196,9 @@ impl TcpSocket {
         // next, and two sockets could be each other's listeners.
         let listener = self.net.tcp.lock().listener(to);
         let Some(listener) = listener else {
+            if self.meets_itself(to) {
+                return Err(Errno::EINPROGRESS);
+            }
             // A refusal travels like a packet: the call itself is in progress, and the error is found by who waits.
             self.refuse();
             return Err(Errno::EINPROGRESS);
@@ -178,6 +207,28 @@ impl TcpSocket {
         let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
         me.join_backlog(&listener);
         Err(Errno::EINPROGRESS)
+    }
+
+    /// Makes a connection of the socket with itself, where its own address is the one that it calls: both sides open at once (RFC 9293,
+    /// section 3.5).
+    fn meets_itself(&self, to: SocketAddr) -> bool {
+        {
+            let mut state = self.state.lock();
+            if !matches!(state.phase, Phase::Closed) || state.bound.is_none_or(|b| b.addr != to) {
+                return false;
+            }
+            self.end.show_tuned_buffer();
+            state.phase = Phase::Connected(Connection { peer: self.end.clone(), addr: to, announced: false });
+        }
+        self.end.core.queue().wake_all();
+        true
+    }
+
+    /// Tells why an attempt failed, after which another may be made.
+    pub(super) fn tell_failure(&self) -> Errno {
+        let error = self.end.core.take_error().err().unwrap_or(Errno::ECONNABORTED);
+        self.end.reopen();
+        error
     }
 
     /// Takes an automatic port, or keeps the one that was bound; an any address becomes the source address.
@@ -220,7 +271,8 @@ impl TcpSocket {
             self.net.tcp.lock().unbind(self.id(), b.addr.port());
         }
         self.end.core.set_error(Errno::ECONNREFUSED);
-        self.end.core.queue().wake_all();
+        // Until connect(2) is called again there is an end of the stream to be read (`tcp_reset`).
+        self.end.add_shutdown(SHUT_READ | SHUT_WRITE);
     }
 
     /// Joins the listener's queue if there is room, else waits for it; false if it has no need of a place any more.
@@ -243,7 +295,8 @@ impl TcpSocket {
                 self.refuse();
                 return false;
             };
-            if backlog.ready.len() > backlog.limit {
+            backlog.take_due();
+            if backlog.all().count() > backlog.limit {
                 // Weak: a client that is closed leaves by itself.
                 backlog.waiting.push_back(Arc::downgrade(self));
                 return true;
@@ -251,7 +304,10 @@ impl TcpSocket {
             // Connected from the start, so that accept(2) never meets a half of a connection.
             let server =
                 TcpSocket::accepted(listener, Connection { peer: self.end.clone(), addr: local, announced: true }, to);
-            backlog.ready.push_back(server.clone());
+            match listener.options.defer_accept() {
+                Some(time) => backlog.deferred.push((listener.await_first(&server, time), server.clone())),
+                None => backlog.ready.push_back(server.clone()),
+            }
             server
         };
         let given_up = {
@@ -271,6 +327,21 @@ impl TcpSocket {
         self.end.core.queue().wake_all();
         listener.end.core.queue().wake(PollEvents::READ_READY);
         true
+    }
+
+    /// Has the first bytes of a connection awaited, for some time; gives its end.
+    fn await_first(&self, server: &TcpSocket, time: Duration) -> Instant {
+        server.end.defer(&self.end);
+        let now = Instant::now();
+        let until = now.checked_add(time).unwrap_or(now);
+        let listener = Arc::downgrade(&self.end);
+        moat_sync::spawn(async move {
+            moat_sync::timer::sleep_until(until).await;
+            if let Some(listener) = listener.upgrade() {
+                listener.core.queue().wake(PollEvents::READ_READY);
+            }
+        });
+        until
     }
 
     /// The server's side of a connection to `local` from the peer of `connection`.
@@ -305,7 +376,7 @@ impl TcpSocket {
             // A port that was chosen by the kernel goes; one of bind(2) stays.
             self.net.tcp.lock().unbind(self.id(), b.addr.port());
         }
-        let connected = matches!(phase, Phase::Connected(_)) && !self.end.is_reset();
+        let connected = matches!(phase, Phase::Connected(_) | Phase::Connecting { .. }) && !self.end.is_reset();
         // Reset, whatever is unread.
         self.end_phase(phase, super::Ending::Reset);
         self.end.reopen();
@@ -324,7 +395,7 @@ impl TcpSocket {
         }
         self.stop_remote(backlog.remote);
         // Nobody can have them: their clients learn it by a reset.
-        for socket in backlog.ready {
+        for socket in backlog.all() {
             socket.end_with(super::Ending::Reset);
         }
         for client in backlog.waiting.iter().filter_map(Weak::upgrade) {

@@ -1,9 +1,10 @@
 //! [`TcpEnd`]: one end of a connection, as the other one sees it.
 
+mod cork;
 mod persist;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::socket::MsgFlags;
 use moat_abi::{Errno, PollEvents, Result};
@@ -21,6 +22,16 @@ const AUTO_SNDBUF: usize = 2_626_560;
 const START_SNDBUF: usize = 16_384;
 const START_RCVBUF: usize = 131_072;
 
+/// How bytes are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    Plain,
+    /// The last byte is urgent (MSG_OOB).
+    Urgent,
+    /// Only whole segments go (TCP_CORK).
+    Corked,
+}
+
 #[derive(Default)]
 struct Inbox {
     bytes: ByteQueue,
@@ -35,6 +46,7 @@ struct Inbox {
     /// Where the bytes are counted: the sender's container.
     memory: Option<Arc<SocketMemory>>,
     charged: usize,
+    cork: cork::Cork,
 }
 
 impl Inbox {
@@ -69,6 +81,9 @@ pub(crate) struct TcpEnd {
     /// A reset came: the connection is gone.
     reset: AtomicBool,
     inbox: Mutex<Inbox>,
+    /// Whom the first bytes are told, and whether they are awaited.
+    first: OnceLock<Weak<TcpEnd>>,
+    deferred: AtomicBool,
 }
 
 impl TcpEnd {
@@ -78,6 +93,8 @@ impl TcpEnd {
             shutdown: AtomicU8::new(0),
             reset: AtomicBool::new(false),
             inbox: Mutex::new(LockClass::Stream, Inbox::default()),
+            first: OnceLock::new(),
+            deferred: AtomicBool::new(false),
         })
     }
 
@@ -104,8 +121,13 @@ impl TcpEnd {
     }
 
     pub(crate) fn add_shutdown(&self, bits: u8) {
+        if bits & SHUT_READ != 0 {
+            // The end of what is sent takes what a cork held along.
+            self.inbox.lock().cork = cork::Cork::default();
+        }
         self.shutdown.fetch_or(bits, Ordering::AcqRel);
         self.core.queue().wake_all();
+        self.tell_first();
     }
 
     /// Takes a reset (`tcp_reset`): what has come can still be read, then the error.
@@ -138,12 +160,29 @@ impl TcpEnd {
         AUTO_SNDBUF
     }
 
+    /// Has the end's first bytes told to `listener` (TCP_DEFER_ACCEPT).
+    pub(crate) fn defer(&self, listener: &Arc<TcpEnd>) {
+        let _ = self.first.set(Arc::downgrade(listener));
+        self.deferred.store(true, Ordering::Release);
+    }
+
+    fn tell_first(&self) {
+        // Most ends await nothing.
+        if self.deferred.load(Ordering::Acquire)
+            && self.deferred.swap(false, Ordering::AcqRel)
+            && let Some(listener) = self.first.get().and_then(Weak::upgrade)
+        {
+            listener.core.queue().wake(PollEvents::READ_READY);
+        }
+    }
+
     /// Takes bytes from `sender`; gives how many.
     ///
     /// # Errors
     /// EAGAIN; ECONNRESET if the socket is closed, which resets the sender.
-    pub(crate) fn push(&self, sender: &TcpEnd, data: &[u8], urgent: bool) -> Result<usize> {
+    pub(crate) fn push(self: &Arc<Self>, sender: &TcpEnd, data: &[u8], how: Pushed) -> Result<usize> {
         let limit = self.limit(sender);
+        let urgent = how == Pushed::Urgent;
         let n = {
             let mut inbox = self.inbox.lock();
             if inbox.closed {
@@ -168,10 +207,14 @@ impl TcpEnd {
                 }
                 _ => inbox.bytes.push(data.get(..n).unwrap_or_default()),
             }
+            if self.hold(&mut inbox, n, how) {
+                return Ok(n);
+            }
             n
         };
         let events = if urgent { PollEvents::READ_READY | PollEvents::PRI } else { PollEvents::READ_READY };
         self.core.queue().wake(events);
+        self.tell_first();
         Ok(n)
     }
 
@@ -194,9 +237,12 @@ impl TcpEnd {
     pub(crate) fn take(&self, sender: Option<&TcpEnd>, buf: &mut [u8], flags: MsgFlags) -> Option<usize> {
         let (n, wake) = {
             let mut inbox = self.inbox.lock();
-            if inbox.bytes.is_empty() {
+            let visible = inbox.visible();
+            if visible == 0 {
                 return None;
             }
+            let fits = visible.min(buf.len());
+            let buf = buf.get_mut(..fits).unwrap_or_default();
             if flags.contains(MsgFlags::PEEK) {
                 // With MSG_TRUNC they are only counted.
                 return Some(match flags.contains(MsgFlags::TRUNC) {
@@ -237,7 +283,7 @@ impl TcpEnd {
 
     /// Bytes that wait to be read.
     pub(crate) fn available(&self) -> usize {
-        self.inbox.lock().bytes.len()
+        self.inbox.lock().visible()
     }
 
     /// Makes the end fit for another connection. The old peer has been reset and sends no more.

@@ -37,7 +37,7 @@ impl TcpSocket {
             let state = self.state.lock();
             let phase = match &state.phase {
                 Phase::Closed | Phase::Released => Copied::Other(TcpPhaseState::Closed),
-                Phase::Listening(b) => Copied::Listening(b.limit, b.ready.iter().cloned().collect()),
+                Phase::Listening(b) => Copied::Listening(b.limit, b.all().cloned().collect()),
                 Phase::Connecting { to } => Copied::Other(TcpPhaseState::Connecting { to: *to }),
                 Phase::Connected(c) => Copied::Connected(c.peer.clone(), c.addr, c.announced),
                 Phase::Remote(r) => Copied::Remote(r.id),

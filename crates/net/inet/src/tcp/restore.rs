@@ -127,12 +127,12 @@ impl<'a> Restored<'a> {
         Ok(())
     }
 
-    /// A connection has two sockets, or its other one is closed.
+    /// A connection has two sockets, or one that has called itself, or its other one is closed.
     fn check_connection(&self, saved: &TcpSocketState, peer: Ref<TcpEndState>) -> Result<(), ImageError> {
         let other = find(&self.owners, peer)?.and_then(|at| self.request.state.tcp_sockets.iter().nth(at));
         match other.map(|other| &other.phase) {
             None => Ok(()),
-            Some(TcpPhaseState::Connected { peer: back, .. }) if *back == saved.end && peer != saved.end => Ok(()),
+            Some(TcpPhaseState::Connected { peer: back, .. }) if *back == saved.end => Ok(()),
             // After a reset the other one may have another connection by now.
             Some(_) if self.request.state.tcp_ends.get(saved.end)?.reset => Ok(()),
             Some(_) => Err(wrong("a TCP connection that is not one of two sockets")),

@@ -4,6 +4,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -225,4 +226,63 @@ TEST(a_type_of_service_without_a_value_is_none) {
     OK(setsockopt(fd, IPPROTO_IP, IP_TOS, &tos, 0));
     OK(getsockopt(fd, IPPROTO_IP, IP_TOS, &tos, &size));
     CHECK_EQ(tos, 0);
+}
+
+TEST(sockets_that_share_a_port_share_its_datagrams) {
+    int on = 1, in[2], got[2] = {0};
+    struct sockaddr_in a = at("127.0.0.1", 0);
+    for (int i = 0; i < 2; i++) {
+        in[i] = OK(socket(AF_INET, SOCK_DGRAM, 0));
+        OK(setsockopt(in[i], SOL_SOCKET, SO_REUSEPORT, &on, sizeof on));
+        OK(bind(in[i], (struct sockaddr *)&a, sizeof a));
+        a = name_of(in[i]);
+    }
+    // Which one gets them is a matter of the sender, but always the same for each.
+    for (int i = 0; i < 100; i++) {
+        int out = OK(socket(AF_INET, SOCK_DGRAM, 0)), of[2];
+        char c;
+        OK(connect(out, (struct sockaddr *)&a, sizeof a));
+        CHECK_EQ(send(out, "x", 1, 0), 1);
+        CHECK_EQ(send(out, "y", 1, 0), 1);
+        for (int k = 0; k < 2; k++) {
+            of[k] = 0;
+            while (recv(in[k], &c, 1, MSG_DONTWAIT) == 1) of[k]++;
+            got[k] += of[k];
+        }
+        CHECK(of[0] == 2 || of[1] == 2);
+        close(out);
+    }
+    CHECK_EQ(got[0] + got[1], 200);
+    CHECK(got[0] && got[1]);
+}
+
+TEST(the_end_of_datagrams_is_for_those_who_wait) {
+    int fd = bound(SOCK_DGRAM, "127.0.0.1");
+    struct sockaddr_in a = name_of(fd);
+    char data[8];
+    OK(connect(fd, (struct sockaddr *)&a, sizeof a));
+    OK(shutdown(fd, SHUT_RD));
+    ERR(recv(fd, data, sizeof data, MSG_DONTWAIT), EAGAIN);
+    CHECK_EQ(recv(fd, data, sizeof data, 0), 0);
+    OK(fcntl(fd, F_SETFL, O_NONBLOCK));
+    ERR(recv(fd, data, sizeof data, 0), EAGAIN);
+}
+
+TEST(errors_are_queued_by_the_option_of_the_packets_family) {
+    int gone = OK(socket(AF_INET6, SOCK_DGRAM, 0)), fd = OK(socket(AF_INET6, SOCK_DGRAM, 0)), on = 1, value;
+    struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    socklen_t size = sizeof a, value_size = sizeof value;
+    char data[8];
+    OK(bind(gone, (struct sockaddr *)&a, sizeof a));
+    OK(getsockname(gone, (struct sockaddr *)&a, &size));
+    close(gone);
+    OK(setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof on));
+    OK(connect(fd, (struct sockaddr *)&a, sizeof a));
+    CHECK_EQ(send(fd, "x", 1, 0), 1);
+    CHECK(ready(fd, POLLIN, 2000) & POLLERR);
+    ERR(recv(fd, data, sizeof data, MSG_ERRQUEUE), EAGAIN);
+    // A socket of IPv4 has none of the other family.
+    int v4 = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    ERR(setsockopt(v4, IPPROTO_IPV6, IPV6_RECVERR, &on, sizeof on), ENOPROTOOPT);
+    ERR(getsockopt(v4, IPPROTO_IPV6, IPV6_RECVERR, &value, &value_size), EOPNOTSUPP);
 }

@@ -195,10 +195,12 @@ impl InetOptions {
         self.values.lock().device.as_ref().map(|(index, _)| *index)
     }
 
-    /// Whether errors of the network are told to a socket without a peer (IP_RECVERR).
+    /// Whether errors of packets to an address are told to a socket without a peer (IP_RECVERR, IPV6_RECVERR).
     #[must_use]
-    pub fn wants_errors(&self) -> bool {
-        self.number(SOL_IP, abi::IP_RECVERR) != 0 || self.number(SOL_IPV6, abi::IPV6_RECVERR) != 0
+    pub fn wants_errors(&self, to: IpAddr) -> bool {
+        // Each family's packets go by its own option, whatever the socket's family is.
+        let option = if to.is_ipv4() { (SOL_IP, abi::IP_RECVERR) } else { (SOL_IPV6, abi::IPV6_RECVERR) };
+        self.number(option.0, option.1) != 0
     }
 
     /// Sets how packets to an address are sent, as far as `options` does not say it yet.
@@ -311,7 +313,9 @@ impl InetOptions {
             let device = self.values.lock().device.clone();
             return Ok(device.map_or_else(Vec::new, |(_, name)| [name.as_slice(), &[0]].concat()));
         }
-        self.check_level(protocol, level)?;
+        // A level that is none of an AF_INET socket is another error here than in setsockopt(2) (`do_ip_getsockopt`).
+        let foreign = self.family != AF_INET6 && level != SOL_SOCKET;
+        self.check_level(protocol, level).map_err(|e| if foreign { Errno::EOPNOTSUPP } else { e })?;
         let value = match (level, name) {
             (SOL_IP, abi::IP_MTU) | (SOL_IPV6, abi::IPV6_MTU) => {
                 if !connected {
@@ -465,7 +469,7 @@ mod tests {
             (Ok(()), Ok(64i32.to_ne_bytes().to_vec()))
         );
         assert_eq!(set(SOL_IP, abi::IP_TTL, 0), Err(Errno::EINVAL));
-        assert_eq!(get(SOL_UDP, abi::UDP_CORK), Err(Errno::ENOPROTOOPT));
+        assert_eq!(get(SOL_UDP, abi::UDP_CORK), Err(Errno::EOPNOTSUPP));
         assert_eq!(set(SOL_IPV6, abi::IPV6_V6ONLY, 1), Err(Errno::ENOPROTOOPT));
         assert_eq!(o.get(Protocol::Tcp, SOL_IP, abi::IP_TTL, 1, false), Ok(vec![64]));
     }

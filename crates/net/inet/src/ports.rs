@@ -230,9 +230,19 @@ impl<S> Ports<S> {
     pub fn receiver(&self, from: SocketAddr, to: SocketAddr) -> Option<Arc<S>> {
         // The map is in order of ids, which grow: of equals the last one is the newest.
         let bindings = self.by_port.get(&to.port())?;
-        let fitting = bindings.values().filter(|b| b.place.covers(to.ip()) && b.peer.is_none_or(|p| p == from));
+        let fitting = || bindings.values().filter(|b| b.place.covers(to.ip()) && b.peer.is_none_or(|p| p == from));
         // A socket that is connected to the sender comes before any that is not (`compute_score`).
-        fitting.max_by_key(|b| (b.peer.is_some(), score(b, to.ip())))?.socket.upgrade()
+        let key = |b: &&Binding<S>| (b.peer.is_some(), score(b, to.ip()));
+        let newest = fitting().max_by_key(key)?;
+        if !newest.sharing.reuse_port || newest.peer.is_some() {
+            return newest.socket.upgrade();
+        }
+        // SO_REUSEPORT spreads messages over those that fit alike, by their sender (`reuseport_select_sock`).
+        let best = key(&newest);
+        let equals: Vec<_> = fitting().filter(|b| b.sharing.reuse_port && key(b) == best).collect();
+        let count = u64::try_from(equals.len()).unwrap_or(u64::MAX);
+        let turn = self.secret.hash_one((from, to)).checked_rem(count).unwrap_or(0);
+        equals.get(usize::try_from(turn).unwrap_or(0))?.socket.upgrade()
     }
 
     /// All sockets that take messages to a group or to everybody.

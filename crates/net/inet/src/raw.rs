@@ -241,7 +241,7 @@ pub(crate) fn receive_error(namespace: &NetNamespace, error: &SendError) {
         };
         // The payload is the head of the packet that was sent: the number tells whose echo it was.
         let own = !socket.is_ping() || error.payload.get(4..6) == Some(&number.to_be_bytes());
-        let queued = socket.options.wants_errors();
+        let queued = socket.options.wants_errors(error.header.destination);
         if own && queued {
             // A raw socket's payload has no header of the kernel's making, an echo's is part of what was sent.
             socket.errors.push(error, 0);

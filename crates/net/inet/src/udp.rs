@@ -145,7 +145,7 @@ impl UdpSocket {
 
     /// What was sent went nowhere: a connected socket gets the error, and one with an error queue all that ICMP said.
     fn unreachable(&self, connected: bool, error: &SendError) {
-        let queued = self.options.wants_errors();
+        let queued = self.options.wants_errors(error.header.destination);
         if queued {
             self.errors.push(error, UDP_HEADER);
         }
@@ -257,7 +257,7 @@ pub(crate) fn receive_error(namespace: &NetNamespace, error: &SendError) {
     let Some(socket) = socket else { return };
     let connected = socket.state.lock().peer == Some(remote);
     // An unconnected socket is told of nothing unless it asked (ip(7), IP_RECVERR).
-    if error.fatal || error.errno == Errno::EMSGSIZE || socket.options.wants_errors() {
+    if error.fatal || error.errno == Errno::EMSGSIZE || socket.options.wants_errors(remote.ip()) {
         socket.unreachable(connected, error);
     }
 }
@@ -404,8 +404,10 @@ impl Socket for UdpSocket {
         self.core.take_error()?;
         match self.inbox.receive(buf, flags, self.family, &self.options) {
             Some(message) => Ok(message),
-            // Only with the queue empty: what came before can still be read.
-            None if self.shutdown.load(Ordering::Relaxed) & SHUT_READ != 0 => Ok(Incoming::default()),
+            // Only with the queue empty: what came before can still be read. It ends a wait, and who doesn't wait sees nothing of it.
+            None if !flags.contains(MsgFlags::DONTWAIT) && self.shutdown.load(Ordering::Relaxed) & SHUT_READ != 0 => {
+                Ok(Incoming::default())
+            }
             None => Err(Errno::EAGAIN),
         }
     }

@@ -132,6 +132,8 @@ pub(super) async fn receive(
     let socket = sock.socket();
     // The error queue is never waited for.
     let nonblocking = flags.intersects(MsgFlags::DONTWAIT | MsgFlags::ERRQUEUE) || sock.file().is_nonblocking();
+    // By the call or by the file: sockets see one flag for both.
+    let flags = if nonblocking { flags | MsgFlags::DONTWAIT } else { flags };
     let stream = socket.is_stream();
     // A stream has no empty messages.
     if stream && iov.total == 0 {

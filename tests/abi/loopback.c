@@ -109,6 +109,16 @@ TEST(a_socket_of_both_families_speaks_that_of_its_address) {
         }
         four.sin6_port = six.sin6_port = 0;
     }
+    // An address that connect(2) chose is none of that kind.
+    int in = bound(SOCK_DGRAM, "127.0.0.1"), out = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    struct sockaddr_in from;
+    socklen_t size = sizeof from;
+    char data[8];
+    six.sin6_port = four.sin6_port = name_of(in).sin_port;
+    OK(connect(out, (struct sockaddr *)&six, sizeof six));
+    CHECK_EQ(sendto(out, "hi", 2, 0, (struct sockaddr *)&four, sizeof four), 2);
+    CHECK_EQ(recvfrom(in, data, sizeof data, 0, (struct sockaddr *)&from, &size), 2);
+    CHECK_EQ(from.sin_addr.s_addr, inet_addr("127.0.0.1"));
 }
 
 TEST(a_refused_attempt_leaves_an_end_to_read) {

@@ -361,8 +361,10 @@ impl Socket for UdpSocket {
                 return Err(Errno::EMSGSIZE);
             }
             self.options.packet_options(to.ip(), &mut options);
-            let own = chosen.or(state.local.map(|l| l.ip()).filter(|ip| !ip.is_unspecified()));
-            let own = own.or(self.options.group_way(to.ip()).1);
+            // An address that connect(2) chose is no choice of the guest's for the other family.
+            let fits = |ip: &IpAddr| state.bound_address.is_some() || ip.is_ipv4() == to.is_ipv4();
+            let local = state.local.map(|l| l.ip()).filter(|ip| !ip.is_unspecified() && fits(ip));
+            let own = chosen.or(local).or(self.options.group_way(to.ip()).1);
             let way = self.check_destination(to, own, options.device)?;
             // A socket that only sends gets its port with the first datagram.
             let mut from = self.ensure_bound(&mut state)?;
@@ -370,7 +372,7 @@ impl Socket for UdpSocket {
                 from.set_ip(chosen);
             }
             // An any address is filled in for this datagram alone.
-            if from.ip().is_unspecified() {
+            if from.ip().is_unspecified() || from.is_ipv4() != way.to.is_ipv4() {
                 from.set_ip(way.source);
             }
             let to = SocketAddr::new(way.to, to.port());

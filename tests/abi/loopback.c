@@ -119,6 +119,9 @@ TEST(a_socket_of_both_families_speaks_that_of_its_address) {
     CHECK_EQ(sendto(out, "hi", 2, 0, (struct sockaddr *)&four, sizeof four), 2);
     CHECK_EQ(recvfrom(in, data, sizeof data, 0, (struct sockaddr *)&from, &size), 2);
     CHECK_EQ(from.sin_addr.s_addr, inet_addr("127.0.0.1"));
+    out = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    OK(connect(out, (struct sockaddr *)&four, sizeof four));
+    ERR(sendto(out, "hi", 2, 0, (struct sockaddr *)&six, sizeof six), EAFNOSUPPORT);
 }
 
 TEST(a_refused_attempt_leaves_an_end_to_read) {

@@ -361,8 +361,8 @@ impl Socket for UdpSocket {
                 return Err(Errno::EMSGSIZE);
             }
             self.options.packet_options(to.ip(), &mut options);
-            // An address that connect(2) chose is no choice of the guest's for the other family.
-            let fits = |ip: &IpAddr| state.bound_address.is_some() || ip.is_ipv4() == to.is_ipv4();
+            // An IPv6 address that connect(2) chose stands in no IPv4 datagram's way; one of IPv4 does, the other way round.
+            let fits = |ip: &IpAddr| state.bound_address.is_some() || ip.is_ipv4() || to.is_ipv6();
             let local = state.local.map(|l| l.ip()).filter(|ip| !ip.is_unspecified() && fits(ip));
             let own = chosen.or(local).or(self.options.group_way(to.ip()).1);
             let way = self.check_destination(to, own, options.device)?;

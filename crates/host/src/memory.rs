@@ -5,6 +5,7 @@
 
 use libc::{iovec, pid_t};
 use moat_abi::{Errno, Result};
+use rustix::mm::{MapFlags, ProtFlags};
 
 /// Most ranges in one host call (`UIO_MAXIOV`).
 pub const MAX_RANGES: usize = 1024;
@@ -109,10 +110,25 @@ fn remote_ranges(ranges: &[RemoteRange], len: usize) -> Result<Vec<iovec>> {
     ranges.iter().map(cut).collect()
 }
 
+/// Maps a page that is executed and is no file's, as guests do whose code is made while they run, and the platforms before them.
+///
+/// # Errors
+/// EACCES where SELinux does not let this process (`execmem`).
+pub fn try_executable() -> Result<()> {
+    const PAGE: usize = 4096;
+    let prot = ProtFlags::READ | ProtFlags::EXEC;
+    // SAFETY: a fresh anonymous mapping at an address that the host picks.
+    let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), PAGE, prot, MapFlags::PRIVATE) };
+    let page = page?;
+    // SAFETY: the mapping just made, which nothing refers to.
+    let _ = unsafe { rustix::mm::munmap(page, PAGE) };
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+    use rustix::mm::MprotectFlags;
 
     const PAGE: usize = 4096;
 

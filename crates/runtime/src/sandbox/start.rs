@@ -6,6 +6,7 @@ use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use moat_abi::Errno;
 use moat_control::spec::{DonatedFds, FdNumber, FileAccess, Lifetime, SessionSpec};
 use moat_control::{Connection, Listener, SandboxSpec};
 use moat_host::spawn::{Donation, ParentDeath, Spawn, SpawnError};
@@ -78,6 +79,16 @@ fn check_yama(scope: Option<&str>) -> Result<()> {
     Err(Error::unsupported(field, format!("a sandbox can't reach its guests' memory then: {why}")))
 }
 
+/// Code that is made while it runs, a guest's or the platform's own, is memory that no file stands behind.
+fn check_executable(tried: moat_abi::Result<()>) -> Result<()> {
+    if tried != Err(Errno::EACCES) {
+        return Ok(());
+    }
+    let why = "SELinux keeps its programs from code that is made while they run: setsebool -P allow_execmem 1 \
+               (with Fedora's policy: deny_execmem 0)";
+    Err(Error::unsupported("a host without execmem", why))
+}
+
 /// What stays with the creator while the rest is donated.
 struct Ends {
     start: OwnedFd,
@@ -105,6 +116,7 @@ impl ChildSandbox {
         prepare: impl FnOnce(&Sandbox) -> Result<()>,
     ) -> Result<Self> {
         check_yama(std::fs::read_to_string(YAMA).ok().as_deref())?;
+        check_executable(moat_host::memory::try_executable())?;
         let plan = blueprint.plan.clone();
         let plan = plan.unwrap_or_else(|| Plan::without_spec(config, blueprint.process.capabilities.permitted));
         let host = plan.prepare_namespaces()?;
@@ -286,7 +298,16 @@ fn environment(config: &Config) -> Vec<CString> {
 
 #[cfg(test)]
 mod tests {
-    use super::check_yama;
+    use moat_abi::Errno;
+
+    use super::{check_executable, check_yama};
+
+    #[test]
+    fn what_selinux_forbids_is_said_with_what_mends_it() {
+        check_executable(moat_host::memory::try_executable()).unwrap();
+        let said = check_executable(Err(Errno::EACCES)).unwrap_err().to_string();
+        assert!(said.contains("setsebool -P allow_execmem 1"), "{said}");
+    }
 
     #[test]
     fn what_yama_forbids_is_said_with_what_mends_it() {

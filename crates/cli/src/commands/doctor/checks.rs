@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use moat_abi::Errno;
 use moat_host::features::{Entry, OLDEST, TABLE, Version, Without, lacking};
 
 use super::{Finding, Grade};
@@ -50,7 +51,14 @@ impl Host {
 
 pub(super) fn all(host: &Host) -> Vec<Finding> {
     let mut findings = of_sandboxes(host);
-    findings.extend([id_maps(host), cgroups(host), yama(host), lsm(host), configuration()]);
+    findings.extend([
+        id_maps(host),
+        cgroups(host),
+        yama(host),
+        lsm(host),
+        executable(moat_host::memory::try_executable()),
+        configuration(),
+    ]);
     findings.extend(clients(host));
     findings
 }
@@ -234,6 +242,16 @@ fn lsm(host: &Host) -> Finding {
     Finding::ok("security modules", list)
 }
 
+/// Whether memory that is no file's may be executed.
+fn executable(tried: moat_abi::Result<()>) -> Finding {
+    let what = "executable memory";
+    if tried != Err(Errno::EACCES) {
+        return Finding::ok(what, "may be executed");
+    }
+    let mend = "setsebool -P allow_execmem 1 (with Fedora's policy: deny_execmem 0)";
+    Finding::poor(what, Grade::Missing, "refused by SELinux (execmem): no sandbox can be made", mend)
+}
+
 fn cpu(host: &Host) -> Finding {
     let what = "processor";
     let text = host.read("/proc/cpuinfo").unwrap_or_default();
@@ -364,6 +382,13 @@ mod tests {
             assert_eq!(finding.mend.is_none(), finding.grade == Grade::Ok, "{finding:?}");
         }
         fs::remove_dir_all(&host.root).unwrap();
+    }
+
+    #[test]
+    fn selinux_can_be_in_the_way() {
+        assert_eq!(executable(moat_host::memory::try_executable()).grade, Grade::Ok);
+        let refused = executable(Err(Errno::EACCES));
+        assert!(refused.grade == Grade::Missing && refused.mend.is_some_and(|mend| mend.contains("allow_execmem")));
     }
 
     #[test]

@@ -132,6 +132,15 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
             "linux.resources.network.priorities"
         });
     }
+    for name in resources.unified().iter().flat_map(|unified| unified.keys()) {
+        check_file(name)?;
+    }
+    for limit in resources.hugepage_limits().iter().flatten() {
+        if !limit.page_size().bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            let size = limit.page_size();
+            return Err(Error::Invalid(format!("linux.resources.hugepageLimits: {size:?} is no size of pages")));
+        }
+    }
     match resources.memory() {
         Some(memory) if memory.disable_oom_killer().is_some() => refuse("linux.resources.memory.disableOOMKiller"),
         Some(memory) if memory.swap().is_some_and(|swap| swap > 0) && memory.limit().is_none() => {
@@ -141,9 +150,47 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
     }
 }
 
+/// The name of a limit's file becomes a path, which must not lead out of the cgroup; and what is done with processes is no limit.
+fn check_file(name: &str) -> Result<()> {
+    const DEEDS: [&str; 4] = ["cgroup.procs", "cgroup.threads", "cgroup.freeze", "cgroup.kill"];
+    let is_file = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
+    match is_file && !DEEDS.contains(&name) {
+        true => Ok(()),
+        false => Err(Error::Invalid(format!("linux.resources.unified: {name:?} is not the name of a limit's file"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::io_weight;
+    use super::{check, io_weight};
+    use oci_spec::runtime::LinuxResources;
+
+    #[test]
+    fn names_of_files_lead_nowhere_else() {
+        let of = |json: &str| check(&serde_json::from_str::<LinuxResources>(json).unwrap());
+        let unified = |name: &str| of(&serde_json::json!({ "unified": { name: "1" } }).to_string());
+        for fine in ["memory.high", "cpu.weight", "hugetlb.2MB.max", "cgroup.max.depth", "memory..high"] {
+            unified(fine).unwrap();
+        }
+        for bad in [
+            "",
+            "..",
+            ".",
+            "/proc/sys/kernel/core_pattern",
+            "../cgroup.procs",
+            "a/b",
+            "a\0b",
+            "cgroup.procs",
+            "cgroup.kill",
+        ] {
+            let error = unified(bad).unwrap_err().to_string();
+            assert!(error.contains("linux.resources.unified"), "{bad}: {error}");
+        }
+        let pages =
+            |size: &str| of(&serde_json::json!({ "hugepageLimits": [{ "pageSize": size, "limit": 1 }] }).to_string());
+        pages("2MB").unwrap();
+        assert!(pages("2MB/../../x").unwrap_err().to_string().contains("hugepageLimits"));
+    }
 
     #[test]
     fn weights_are_those_of_the_other_scale() {

@@ -7,6 +7,7 @@
 
 use core::mem::{offset_of, size_of};
 use core::ops::Range;
+use std::borrow::Cow;
 
 use moat_abi::sigframe::{FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, FpState, FpxSwBytes, MXCSR_DEFAULT, XsaveHeader};
 use moat_abi::{Errno, Result};
@@ -28,7 +29,7 @@ const LEAST: usize = FXSAVE + size_of::<XsaveHeader>();
 const MAGIC_LEN: usize = size_of::<u32>();
 
 impl CurrentTask {
-    /// The extended state at `fp`, as the thread takes it: `seen` is what lies from `at` on.
+    /// The extended state at `fp`, as the thread takes it, which has a fresh one now: `seen` is what lies from `at` on.
     pub(super) fn read_fpu(&mut self, fp: u64, at: u64, seen: &[u8]) -> Result<Vec<u8>> {
         let shape = self.thread().fpu()?;
         let known = fp.checked_sub(at).and_then(|skip| seen.get(usize::try_from(skip).ok()?..)).unwrap_or_default();
@@ -44,13 +45,13 @@ impl CurrentTask {
     }
 
     /// So many bytes at `at`, where `known` begins.
-    fn part(&mut self, at: u64, known: &[u8], len: usize) -> Result<Vec<u8>> {
+    fn part<'a>(&mut self, at: u64, known: &'a [u8], len: usize) -> Result<Cow<'a, [u8]>> {
         if let Some(bytes) = known.get(..len) {
-            return Ok(bytes.to_vec());
+            return Ok(Cow::Borrowed(bytes));
         }
         let mut bytes = vec![0; len];
         self.mm().read_bytes(UserAddr::new(at), &mut bytes)?;
-        Ok(bytes)
+        Ok(Cow::Owned(bytes))
     }
 }
 

@@ -162,13 +162,11 @@ impl CurrentTask {
         let (uc, _) = Ucontext::read_from_prefix(seen.get(uc_at..).unwrap_or_default()).map_err(|_| Errno::EFAULT)?;
         self.set_blocked(uc.uc_sigmask);
         from_sigcontext(&uc.uc_mcontext, &mut regs);
-        match uc.uc_mcontext.fpstate {
-            // A frame without an image: the state of a new program.
-            0 => self.thread().reset_fpu(),
-            fp => {
-                let image = self.read_fpu(fp, at, &seen)?;
-                self.thread().set_fpu(&image).map_err(|_| Errno::EFAULT)?;
-            }
+        // What a frame without an image gives, and one whose image is bad (`fpu__restore_sig`).
+        self.thread().reset_fpu();
+        if uc.uc_mcontext.fpstate != 0 {
+            let image = self.read_fpu(uc.uc_mcontext.fpstate, at, &seen)?;
+            self.thread().set_fpu(&image).map_err(|_| Errno::EFAULT)?;
         }
         self.thread().set_regs(&regs);
         // Errors other than a bad address do not matter (`restore_altstack`).

@@ -7,7 +7,6 @@
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
-#include <sys/ptrace.h>
 #include <sys/socket.h>
 
 static void REFUSED(const char *words) {
@@ -89,19 +88,6 @@ TEST(a_socket) {
 TEST(a_namespace) {
     CHECK(!unshare(CLONE_NEWUTS));
     REFUSED("namespace of the guest's own");
-}
-
-TEST(a_traced_child) {
-    int status;
-    pid_t child = fork();
-    if (!child) {
-        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
-        raise(SIGSTOP);
-        _exit(0);
-    }
-    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
-    REFUSED("ptrace");
-    CHECK(!kill(child, SIGKILL) && waitpid(child, &status, 0) == child);
 }
 
 TEST(a_poll_of_asynchronous_io) {

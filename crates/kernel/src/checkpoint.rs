@@ -3,7 +3,7 @@
 //! - [`survey`] and [`save()`]: from the kernel's objects to [`moat_image::state`]. A survey is the same walk while the guest runs: it gives
 //!   what can't be saved, before anything is stopped.
 //! - [`restore()`]: the same processes in a new kernel, ready to go on.
-//! - `signals`, `threads`, `xstate`, `ipc`, `convert`: parts of both ways.
+//! - `signals`, `threads`, `trace`, `xstate`, `ipc`, `convert`: parts of both ways.
 //!
 //! What only a task itself knows it has written down before ([`crate::task`], `rest`): its container is frozen and being saved.
 //!
@@ -18,6 +18,7 @@ mod restore;
 mod save;
 mod signals;
 mod threads;
+mod trace;
 mod xstate;
 
 use std::sync::Arc;

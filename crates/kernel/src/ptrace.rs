@@ -1,13 +1,16 @@
 //! The guest's ptrace(2): what strace and gdb use inside the sandbox.
 //!
 //! - [`Trace`]: the state of one traced thread, part of its group's signal state.
-//! - [`stop`]: how a thread stops for its tracer.
+//! - [`bond`]: who traces whom.
+//! - [`stop`]: how a thread stops for its tracer; [`after`]: how it goes on, also out of an image.
 //! - [`request`]: what the tracer asks.
 //! - [`regs`]: register sets as guests see them; [`debug`]: breakpoints and watchpoints by debug registers.
 //!
 //! For the time of a stop the tracee lends its host thread to `Task::parked`, from where requests use it.
 
 pub mod access;
+pub mod after;
+pub mod bond;
 pub mod debug;
 pub mod regs;
 pub mod request;
@@ -129,6 +132,9 @@ impl Trace {
     pub fn group_continued(&mut self) {
         if self.seized && self.stop.is_some_and(|s| s.kind == StopKind::Group) {
             self.notify = true;
+            if std::mem::take(&mut self.listening) {
+                self.stop = None;
+            }
         }
     }
 }

@@ -123,6 +123,11 @@ impl Call {
         Call { arch: AUDIT_ARCH_I386, nr: low_half(nr), args }
     }
 
+    /// A call that a filter has shown to a tracer.
+    pub(crate) fn shown(arch: u32, nr: u32, args: [u64; 6]) -> Call {
+        Call { arch, nr, args }
+    }
+
     /// The number.
     pub(crate) fn nr(&self) -> u64 {
         self.nr.into()
@@ -145,19 +150,7 @@ pub(crate) async fn check_call(t: &mut CurrentTask, call: Call) -> Option<Call> 
     if version == 0 {
         return Some(call);
     }
-    // Another thread may have installed a filter for this one.
-    if t.seccomp.version != version {
-        let (mode, no_new_privs) = {
-            let mut s = t.state();
-            (s.seccomp.clone(), std::mem::take(&mut s.no_new_privs_by_sync))
-        };
-        t.seccomp = Remembered { version, mode };
-        t.ask_again();
-        if no_new_privs {
-            let creds = (**t.creds()).clone();
-            t.set_creds(Credentials { no_new_privs, ..creds });
-        }
-    }
+    take_over_filters(t, version);
     match &t.seccomp.mode {
         None => Some(call),
         Some(Mode::Strict) => {
@@ -177,6 +170,22 @@ pub(crate) async fn check_call(t: &mut CurrentTask, call: Call) -> Option<Call> 
     }
 }
 
+/// Another thread may have installed a filter for this one.
+fn take_over_filters(t: &mut CurrentTask, version: u32) {
+    if t.seccomp.version != version {
+        let (mode, no_new_privs) = {
+            let mut s = t.state();
+            (s.seccomp.clone(), std::mem::take(&mut s.no_new_privs_by_sync))
+        };
+        t.seccomp = Remembered { version, mode };
+        t.ask_again();
+        if no_new_privs {
+            let creds = (**t.creds()).clone();
+            t.set_creds(Credentials { no_new_privs, ..creds });
+        }
+    }
+}
+
 async fn run_filters(t: &mut CurrentTask, filter: &Filter, call: Call) -> Option<Call> {
     let (action, value) = judge(t, filter, &call);
     if action != SECCOMP_RET_TRACE {
@@ -187,11 +196,30 @@ async fn run_filters(t: &mut CurrentTask, filter: &Filter, call: Call) -> Option
         t.thread().set_ret(Errno::ENOSYS.to_ret());
         return None;
     }
-    let (nr, args) = seccomp_event(t, call.nr(), call.args, value).await?;
+    let left = seccomp_event(t, call.arch, call.nr, call.args, value).await;
+    judge_again(t, filter, call, left)
+}
+
+/// What the tracer made of a call is judged again, but not handed to the tracer again.
+fn judge_again(t: &mut CurrentTask, filter: &Filter, call: Call, left: Option<(u64, [u64; 6])>) -> Option<Call> {
+    let (nr, args) = left?;
     let call = Call { nr: low_half(nr), args, ..call };
-    // What the tracer made of it is judged again, but not handed to the tracer again.
     let (action, value) = judge(t, filter, &call);
     if action == SECCOMP_RET_TRACE { Some(call) } else { carry_out(t, action, value, call) }
+}
+
+/// Checks what a tracer has left of a call that was shown to it in another life.
+pub(crate) fn check_again(t: &mut CurrentTask, call: Call, left: Option<(u64, [u64; 6])>) -> Option<Call> {
+    let version = t.seccomp_version.load(Ordering::Acquire);
+    take_over_filters(t, version);
+    match &t.seccomp.mode {
+        Some(Mode::Filter(filter)) => {
+            let filter = filter.clone();
+            judge_again(t, &filter, call, left)
+        }
+        // Only a filter shows a call: an image that says otherwise has it not made.
+        _ => None,
+    }
 }
 
 /// The action of the filters and its data, logged where that is wanted.

@@ -22,6 +22,7 @@ pub mod current;
 mod death;
 pub mod exec;
 pub mod exit;
+mod legacy;
 pub mod observe;
 mod parcel;
 pub mod past_usage;

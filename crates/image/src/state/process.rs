@@ -6,6 +6,7 @@ use super::file::{FdTableState, FsContextState};
 use super::identity::{CredentialsState, PidState, ProcessGroupState};
 use super::memory::MemoryState;
 use super::mount::PathState;
+use super::ptrace::{AfterStop, TraceRun, TraceStopState};
 use super::signal::{QueuedSignal, SignalHandlersState};
 use crate::refs::{Named, Ref};
 
@@ -60,6 +61,15 @@ pub struct ProcessState {
     pub children_usage: UsageState,
     /// The program.
     pub exe: Option<PathState>,
+    /// Threads that have ended and are still known.
+    #[serde(default)]
+    pub ended: Vec<EndedThreadState>,
+    /// How its first thread has ended, while others go on.
+    #[serde(default)]
+    pub leader_status: Option<i32>,
+    /// All its threads are to end with this status.
+    #[serde(default)]
+    pub exit: Option<i32>,
 }
 
 /// A process that has ended and nobody has waited for.
@@ -134,6 +144,9 @@ pub struct TaskState {
     pub usage: UsageState,
     /// When it was made: nanoseconds of the boot clock before the checkpoint.
     pub age_ns: u64,
+    /// Its tracer.
+    #[serde(default)]
+    pub trace: Option<TraceState>,
     /// What only the thread itself knows.
     pub thread: ThreadState,
 }
@@ -167,6 +180,7 @@ impl TaskState {
             stopped: false,
             usage: UsageState::default(),
             age_ns: 0,
+            trace: None,
             thread: ThreadState::default(),
         }
     }
@@ -212,6 +226,53 @@ pub enum SeccompFilterState {
     },
 }
 
+/// A traced thread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceState {
+    /// Who traces it.
+    pub tracer: Ref<TaskState>,
+    /// `PTRACE_SETOPTIONS`.
+    pub options: u32,
+    /// Attached by `PTRACE_SEIZE`.
+    pub seized: bool,
+    /// The stop that it is in.
+    pub stop: Option<TraceStopState>,
+    /// How it runs.
+    pub run: TraceRun,
+    /// The signal that its tracer has let it go on with, 0 for none.
+    pub resume_signal: i32,
+    /// `siginfo_t` of that.
+    pub resume_info: Option<serde_bytes::ByteBuf>,
+    /// `PTRACE_GETEVENTMSG`.
+    pub message: u64,
+    /// `PTRACE_INTERRUPT`.
+    pub interrupt: bool,
+    /// `PTRACE_LISTEN`.
+    pub listening: bool,
+    /// Its group went on or stopped again while it listened.
+    pub notify: bool,
+    /// Debug registers 0 to 3, 6 and 7.
+    pub debug: [u64; 6],
+}
+
+/// A thread that has ended and is still known by its number: the first one of a process that goes on, or one that its tracer has
+/// not waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedThreadState {
+    /// Its number.
+    pub pid: Ref<PidState>,
+    /// Who it was.
+    pub credentials: Ref<CredentialsState>,
+    /// Its name.
+    pub comm: Vec<u8>,
+    /// What it has used.
+    pub usage: UsageState,
+    /// How it ended.
+    pub status: i32,
+    /// Who is to wait for it.
+    pub tracer: Option<Ref<TaskState>>,
+}
+
 /// Registers and what else belongs to the thread's own way of running.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadState {
@@ -228,6 +289,12 @@ pub struct ThreadState {
     pub rseq: Option<(u64, u32, u32)>,
     /// What restart_syscall(2) goes on with.
     pub restart_block: Option<CallState>,
+    /// The trap flag is set for its tracer.
+    #[serde(default)]
+    pub stepping: bool,
+    /// The trap flag is set for its debug registers.
+    #[serde(default)]
+    pub watching: bool,
     /// What the thread does before it runs application code.
     pub next: NextStep,
 }
@@ -241,17 +308,32 @@ pub enum NextStep {
     /// It makes a call again that had to wait; its registers are those of the call.
     Call(CallState),
     /// A signal has interrupted this call: how it goes on depends on what the signal does.
-    Interrupted {
-        /// The call's number.
-        nr: u64,
-        /// By which rule it starts again.
-        rule: RestartRule,
-    },
+    Interrupted(Interrupted),
     /// It waits for its vfork(2) child, which has this number there, and gives that as the result of the call.
     Vfork {
         /// In its own pid namespace.
         child: i32,
     },
+    /// It is in a stop for its tracer.
+    Stopped(StoppedState),
+}
+
+/// A call that a signal has interrupted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interrupted {
+    /// Its number.
+    pub nr: u64,
+    /// By which rule it starts again.
+    pub rule: RestartRule,
+}
+
+/// A thread in a stop for its tracer: what it does behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedState {
+    /// It.
+    pub after: AfterStop,
+    /// The call that a signal has interrupted.
+    pub interrupted: Option<Interrupted>,
 }
 
 /// When an interrupted call starts again: the ERESTART codes of Linux.

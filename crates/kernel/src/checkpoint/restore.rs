@@ -1,5 +1,7 @@
 //! From an image to processes that are ready to go on: see [`super`].
 
+mod family;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +11,8 @@ use moat_abi::signal::{SigSet, Signal};
 use moat_identity::{Limit, Limits, Pid, ProcessGroup, Resource, Session};
 use moat_image::refs::find;
 use moat_image::state::{
-    ForegroundState, ProcessState, SandboxState, SeccompFilterState, TaskState as SavedTask, TerminalRef,
+    EndedThreadState, ForegroundState, ProcessState, SandboxState, SeccompFilterState, TaskState as SavedTask,
+    TerminalRef,
 };
 use moat_image::{ImageError, Ref};
 use moat_mm::PageSource;
@@ -91,6 +94,7 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     super::ipc::restore_others(ipc, state, &made.groups)?;
     let mut current = made.tasks(state, memories).await?;
     made.family(state)?;
+    made.traces(state, &mut current)?;
     // Their files in /proc can be found from here on.
     made.files(state)?;
     made.connect_vforks(state, &mut current);
@@ -126,6 +130,8 @@ struct Made<'a> {
     fs_contexts: Vec<Arc<Mutex<FsContext>>>,
     groups: Vec<Arc<ThreadGroup>>,
     tasks: Vec<Arc<Task>>,
+    /// Threads that have ended and are still known.
+    ended: Vec<(Arc<Task>, EndedThreadState)>,
     now_boot_ns: u64,
 }
 
@@ -168,6 +174,7 @@ impl<'a> Made<'a> {
             fs_contexts,
             groups: Vec::new(),
             tasks: Vec::new(),
+            ended: Vec::new(),
             now_boot_ns: moat_host::clock::boottime_ns(),
         })
     }
@@ -317,46 +324,6 @@ impl<'a> Made<'a> {
         }
     }
 
-    /// Parents, process groups, zombies.
-    fn family(&mut self, state: &SandboxState) -> Result<(), ImageError> {
-        for (at, process) in state.processes.iter().enumerate() {
-            let group = self.groups[at].clone();
-            let pgrp = find(&self.pgrps, process.process_group)?.clone();
-            let leader = match &process.zombie {
-                Some(zombie) => {
-                    if group.thread_count() != 0 {
-                        return Err(ImageError::state("a process that has ended has threads"));
-                    }
-                    let creds = self.request.files.credentials(zombie.credentials)?;
-                    let gone = self.gone(creds, zombie.comm.clone());
-                    let leader = self.make(&group, group.pid(), gone, 0);
-                    group.set_leader(&leader);
-                    leader
-                }
-                None => group.leader().ok_or_else(|| ImageError::state("a process lacks its first thread"))?,
-            };
-            // A circle of parents would have no end for those who look for an ancestor.
-            let older = |name: Ref<ProcessState>| usize::try_from(name.index()).is_ok_and(|i| i < at);
-            let parent = match process.parent {
-                None => None,
-                Some(name) if older(name) => {
-                    let task = process.parent_task.map(|name| find(&self.tasks, name)).transpose()?;
-                    Some((find(&self.groups, name)?.id, task.map_or(TaskId(0), |t| t.id)))
-                }
-                Some(_) => return Err(ImageError::state("a process is older than its parent")),
-            };
-            let mut family = self.kernel.family.lock();
-            family.add(group.clone(), leader, parent, pgrp);
-            if let (Some(zombie), Some(node)) = (&process.zombie, family.node_mut(group.id)) {
-                let status = convert::end_of(zombie.status)?;
-                node.zombie = Some(status);
-                drop(family);
-                group.signals.lock().exit = Some(crate::signal::state::GroupExit { status });
-            }
-        }
-        Ok(())
-    }
-
     /// Descriptors and directories, which may be in /proc of the processes that are there by now.
     fn files(&self, state: &SandboxState) -> Result<(), ImageError> {
         let files = self.request.files;
@@ -403,42 +370,6 @@ impl<'a> Made<'a> {
             }
         }
         Ok(())
-    }
-
-    /// The state of a thread that has ended.
-    fn gone(&self, creds: Arc<moat_vfs::Credentials>, comm: Vec<u8>) -> TaskState {
-        TaskState {
-            creds,
-            comm,
-            mm: None,
-            fds: None,
-            fs: None,
-            namespaces: self.request.container.place.namespaces.clone(),
-            clear_child_tid: 0,
-            robust_list: 0,
-            pdeath_signal: None,
-            sched: Default::default(),
-            timer_slack_ns: 0,
-            login: Login::NONE,
-            personality: 0,
-            seccomp: None,
-            no_new_privs_by_sync: false,
-            thp_disabled: false,
-        }
-    }
-
-    /// Ties parents that wait for a vfork(2) child to it.
-    fn connect_vforks(&self, state: &SandboxState, current: &mut [CurrentTask]) {
-        use moat_image::state::NextStep;
-        for (parent, saved) in state.tasks.iter().enumerate() {
-            let NextStep::Vfork { child } = saved.thread.next else { continue };
-            // A child that has other memory by now, or is gone, holds nobody up.
-            let borrows = |(at, other): &(usize, &SavedTask)| {
-                *at != parent && other.memory == saved.memory && self.tasks.get(*at).is_some_and(|t| t.tid() == child)
-            };
-            let found = state.tasks.iter().enumerate().find(borrows).map(|(at, _)| at);
-            crate::task::vfork::connect(current, parent, found, child);
-        }
     }
 
     /// Once all threads are there: a timer may be one's.

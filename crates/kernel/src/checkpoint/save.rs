@@ -7,14 +7,14 @@ use moat_abi::clone::WaitStatus;
 use moat_abi::signal::Signal;
 use moat_identity::{Pid, ProcessGroup, Resource, Session};
 use moat_image::state::{
-    ContainerState, ControllingTerminalState, MemoryState, PidState, ProcessGroupState, ProcessState, SandboxState,
-    SeccompFilterState, SeccompState, SessionState, SignalHandlersState, TaskState, ZombieState,
+    ContainerState, ControllingTerminalState, EndedThreadState, MemoryState, PidState, ProcessGroupState, ProcessState,
+    SandboxState, SeccompFilterState, SeccompState, SessionState, SignalHandlersState, TaskState, ZombieState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 use moat_mm::{MemoryManager, SavedMemory};
 use moat_vfs::persist::{SaveFiles, Saver as FileSaver};
 
-use super::{Configured, KnownProcesses, convert, signals};
+use super::{Configured, KnownProcesses, convert, signals, trace};
 use crate::kernel::Kernel;
 use crate::process::group::{Dumpable, GroupId, ThreadGroup};
 use crate::seccomp::{Filter, Logged, Mode};
@@ -64,7 +64,7 @@ struct Node {
     pgrp: Arc<ProcessGroup>,
     zombie: Option<WaitStatus>,
     leader: Arc<Task>,
-    traces: bool,
+    tracees: Vec<Arc<Task>>,
 }
 
 struct Walk<'a> {
@@ -81,7 +81,9 @@ struct Walk<'a> {
     filters: Interner<SeccompFilterState>,
     memories: Interner<MemoryState>,
     saved_memories: Vec<(Arc<MemoryManager>, SavedMemory)>,
-    task_names: HashMap<TaskId, Ref<TaskState>>,
+    task_names: trace::TaskNames,
+    /// Threads that have ended and are still known.
+    ended: Vec<Arc<Task>>,
     process_names: HashMap<GroupId, Ref<ProcessState>>,
     now_boot_ns: u64,
 }
@@ -111,6 +113,7 @@ impl<'a> Walk<'a> {
             memories: Interner::default(),
             saved_memories: Vec::new(),
             task_names: HashMap::new(),
+            ended: Vec::new(),
             process_names: HashMap::new(),
             now_boot_ns: moat_host::clock::boottime_ns(),
         }
@@ -126,6 +129,9 @@ impl<'a> Walk<'a> {
         let mut tasks: Vec<Arc<Task>> = nodes.iter().flat_map(|n| n.group.threads()).collect();
         // Ids go up with age; a restore gives new ones in the same order.
         tasks.sort_by_key(|t| t.id);
+        let is_known = |id| nodes.iter().any(|n| n.group.id == id);
+        let tracees = nodes.iter().flat_map(|n| n.tracees.iter());
+        self.ended = trace::ended(nodes.iter().map(|n| &n.leader), tracees, is_known)?;
         // First all names, so that objects can refer to each other in circles.
         self.name_pids(&nodes, &tasks);
         for node in &nodes {
@@ -198,7 +204,7 @@ impl<'a> Walk<'a> {
                 pgrp: n.pgrp.clone(),
                 zombie: n.zombie,
                 leader: n.leader.clone(),
-                traces: !n.tracees.is_empty(),
+                tracees: n.tracees.clone(),
             })
             .collect();
         drop(family);
@@ -212,7 +218,7 @@ impl<'a> Walk<'a> {
 
     /// Names the pids in the order of their age, which is that of their numbers' order.
     fn name_pids(&mut self, nodes: &[Node], tasks: &[Arc<Task>]) {
-        let mut pids: Vec<Arc<Pid>> = tasks.iter().map(|t| t.pid()).collect();
+        let mut pids: Vec<Arc<Pid>> = tasks.iter().chain(&self.ended).map(|t| t.pid()).collect();
         for node in nodes {
             pids.extend([node.group.pid(), node.pgrp.pid(), node.pgrp.session.pid()].map(Clone::clone));
         }
@@ -253,10 +259,7 @@ impl<'a> Walk<'a> {
 
     fn process(&mut self, node: &Node) -> Result<ProcessState, Refusal> {
         let group = &node.group;
-        if node.traces || node.leader.ended_for_tracer.lock().is_some() {
-            return Err(Refusal::new("a tracer or traced thread (ptrace)"));
-        }
-        let (pending, sighand, stop_signal, stop_complete, stop_report, unkillable, led) = {
+        let (pending, sighand, stop_signal, stop_complete, stop_report, unkillable, leader_status, exit) = {
             let s = group.signals.lock();
             // Everything under one lock: a stop is complete with the last thread that takes part.
             let report = match s.stop.report {
@@ -265,13 +268,9 @@ impl<'a> Walk<'a> {
                 Some(GroupReport::Continued) => -1,
             };
             let (signal, complete) = (s.stop.signal.map(Signal::number), s.stop.complete);
-            let led = s.leader_status.is_none() || node.zombie.is_some();
-            (signals::queue(&s.shared), s.sighand.clone(), signal, complete, report, s.unkillable, led)
+            let (led, exit) = (s.leader_status.map(convert::status), s.exit.map(|e| convert::status(e.status)));
+            (signals::queue(&s.shared), s.sighand.clone(), signal, complete, report, s.unkillable, led, exit)
         };
-        // The dead thread has the number of the process; nobody could be made to take its place.
-        if !led {
-            return Err(Refusal::new("a process whose first thread has ended"));
-        }
         // Whose capabilities open its memory.
         if !Arc::ptr_eq(&group.exec_user_ns(), &self.kernel.root_user_ns) {
             return Err(Refusal::new("a user namespace of the guest's own"));
@@ -319,7 +318,29 @@ impl<'a> Walk<'a> {
                 Some(exe) => Some(self.files.path(exe.path()).map_err(|refusal| refusal.at("the program"))?),
                 None => None,
             },
+            ended: self.ended_threads(group)?,
+            leader_status,
+            exit,
         })
+    }
+
+    /// The threads of a process that have ended and are still known.
+    fn ended_threads(&mut self, group: &Arc<ThreadGroup>) -> Result<Vec<EndedThreadState>, Refusal> {
+        let own = self.ended.iter().filter(|task| Arc::ptr_eq(&task.group, group));
+        let tasks: Vec<_> = own.cloned().collect();
+        let mut ended = Vec::new();
+        for task in tasks {
+            let (status, tracer) = trace::end_of(&task, &self.task_names);
+            ended.push(EndedThreadState {
+                pid: self.pid(&task.pid())?,
+                credentials: self.files.credentials(&task.creds())?,
+                comm: task.comm(),
+                usage: convert::usage(task.usage.get()),
+                status,
+                tracer,
+            });
+        }
+        Ok(ended)
     }
 
     /// A thread; `None` for one that is ending.
@@ -345,14 +366,11 @@ impl<'a> Walk<'a> {
         if !same {
             return Err(Refusal::new("a namespace of the guest's own"));
         }
-        let (pending, blocked, saved_mask, stop_pending, stopped) = {
+        let (pending, blocked, saved_mask, stop_pending, stopped, trace) = {
             let s = task.group.signals.lock();
             let Some(t) = s.threads.get(&task.id) else { return Ok(None) };
-            // A tracer holds registers of the tracee that are nowhere else.
-            if t.trace.is_some() {
-                return Err(Refusal::new("a traced thread (ptrace)"));
-            }
-            (signals::queue(&t.pending), t.blocked.0, t.saved_mask.map(|m| m.0), t.stop_pending, t.stopped)
+            let trace = t.trace.as_ref().and_then(|trace| trace::save(trace, &self.task_names));
+            (signals::queue(&t.pending), t.blocked.0, t.saved_mask.map(|m| m.0), t.stop_pending, t.stopped, trace)
         };
         let Some(process) = self.process_names.get(&task.group.id).copied() else { return Ok(None) };
         let memory = self.memory(&mm)?;
@@ -370,6 +388,7 @@ impl<'a> Walk<'a> {
             saved_mask,
             stop_pending,
             stopped,
+            trace,
             usage: convert::usage(task.usage.get()),
             age_ns: self.now_boot_ns.saturating_sub(task.start_boot_ns),
             thread,

@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use moat_abi::clone::WaitStatus;
 use moat_abi::signal::StackT;
-use moat_image::state::{MemoryState, NextStep, RestartRule, SandboxState, ThreadState, VdsoState};
+use moat_image::state::{MemoryState, NextStep, SandboxState, ThreadState, VdsoState};
 use moat_image::{ImageError, Ref};
 use moat_mm::{MemoryManager, Restored, UserAddr};
 use moat_platform::{AddressSpace, GuestThread, NewProcess, Order, VdsoLayout, execute};
 
 use super::RestoreRequest;
-use crate::error::{PendingRestart, Restart};
+use crate::ptrace::after::After;
 use crate::task::CurrentTask;
 use crate::task::current::{LastFault, RseqArea};
-use crate::task::rest::{block_of, deadline_of, regs_of};
+use crate::task::rest::{block_of, deadline_of, regs_of, restart_of};
 
 /// Address spaces, each in a host process of its own.
 pub(super) struct Memories(Vec<Slot>);
@@ -136,25 +137,23 @@ impl CurrentTask {
         Ok(())
     }
 
-    /// What a task out of an image does before anything else.
-    pub(crate) async fn take_step(&mut self, step: NextStep) {
+    /// What a task out of an image does before anything else; gives the status of one that has come to its end.
+    pub(crate) async fn take_step(&mut self, step: NextStep) -> Option<WaitStatus> {
+        // A mask may have to be put back, whatever comes first.
+        self.after_call = true;
         match step {
             NextStep::Run => {}
-            NextStep::Interrupted { nr, rule } => {
-                let kind = match rule {
-                    RestartRule::Sys => Restart::Sys,
-                    RestartRule::NoHand => Restart::NoHand,
-                    RestartRule::NoIntr => Restart::NoIntr,
-                    RestartRule::Block(call) => Restart::Block(block_of(&call)),
-                };
-                self.restart = Some(PendingRestart { kind, nr });
+            NextStep::Interrupted(interrupted) => self.restart = Some(restart_of(interrupted)),
+            NextStep::Stopped(stopped) => {
+                self.restart = stopped.interrupted.map(restart_of);
+                return crate::ptrace::after::resume(self, After::of_image(stopped.after)).await;
             }
             NextStep::Call(call) => self.go_on(call.nr, call.args, deadline_of(call.patience)).await,
             NextStep::Vfork { child } => {
                 // Its call had made the child; what is left of it is the wait, and the result.
-                crate::task::clone::await_vfork(self).await;
-                self.thread().set_ret(u64::try_from(child).unwrap_or(0));
+                self.end_call(u64::try_from(child).unwrap_or(0), true).await;
             }
         }
+        None
     }
 }

@@ -116,7 +116,7 @@ fn finish(t: &CurrentTask, after: After) {
             t.group.children_usage.lock().merge(&usage);
             crate::process::reap::reap(&child);
         }
-        After::Traced(task) => crate::ptrace::stop::reaped_by_tracer(&task),
+        After::Traced(task) => crate::ptrace::bond::reaped_by_tracer(&task),
     }
 }
 

@@ -53,6 +53,9 @@ pub struct DebugRegs {
 }
 
 impl DebugRegs {
+    /// The registers that there are.
+    pub(crate) const SAVED: [usize; 6] = [0, 1, 2, 3, STATUS, CONTROL];
+
     /// Reads register `n`.
     #[must_use]
     pub fn get(&self, n: usize) -> u64 {

@@ -11,7 +11,7 @@ use moat_mm::{UserAddr, UserPtr};
 use moat_platform::{GUEST_TOP, GuestThread};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::ptrace::stop::{detach, link};
+use crate::ptrace::bond::{detach, link};
 use crate::ptrace::{Run, StopKind, Trace, TraceStop, access, regs};
 use crate::signal::send::{Origin, Target};
 use crate::task::{CurrentTask, Task};

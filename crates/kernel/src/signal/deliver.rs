@@ -81,22 +81,37 @@ impl CurrentTask {
                     None => continue,
                 }
             }
-            self.observe_signal(signal.number());
-            let action = {
-                // Read and reset under one lock: only one signal may take a one-shot handler.
-                let s = self.group.signals.lock();
-                let action = s.sighand.get(signal);
-                if action.sa_handler > SIG_IGN && action.flags().contains(SaFlags::RESETHAND) {
-                    s.sighand.set(signal, SigAction { sa_handler: SIG_DFL, ..action });
-                }
-                action
-            };
-            match action.sa_handler {
-                SIG_IGN => {}
-                SIG_DFL => self.default_action(signal, &info).await?,
-                _ => return Ok(Some(Delivery { signal, info, action })),
+            if let Some(delivery) = self.decide(signal, info).await? {
+                return Ok(Some(delivery));
             }
         }
+    }
+
+    /// Does what a signal is to do; gives one that has a handler.
+    async fn decide(&mut self, signal: Signal, info: SigInfo) -> Result<Option<Delivery>, Dying> {
+        self.observe_signal(signal.number());
+        let action = {
+            // Read and reset under one lock: only one signal may take a one-shot handler.
+            let s = self.group.signals.lock();
+            let action = s.sighand.get(signal);
+            if action.sa_handler > SIG_IGN && action.flags().contains(SaFlags::RESETHAND) {
+                s.sighand.set(signal, SigAction { sa_handler: SIG_DFL, ..action });
+            }
+            action
+        };
+        match action.sa_handler {
+            SIG_IGN => Ok(None),
+            SIG_DFL => self.default_action(signal, &info).await.map(|()| None),
+            _ => Ok(Some(Delivery { signal, info, action })),
+        }
+    }
+
+    /// Does what a signal is to do that was taken in another life.
+    pub(crate) async fn act_on(&mut self, signal: Signal, info: SigInfo) -> Result<(), Dying> {
+        if let Some(delivery) = self.decide(signal, info).await? {
+            self.handle(delivery).await;
+        }
+        Ok(())
     }
 
     /// Takes the next deliverable signal; tells whether a tracer wants to see it.

@@ -22,6 +22,7 @@ use crate::process::allowance::TaskCharge;
 use crate::process::group::ThreadGroup;
 use crate::process::pidfd;
 use crate::ptrace;
+use crate::ptrace::after::After;
 use crate::signal::SigHand;
 use crate::signal::state::ThreadSignals;
 use crate::task::current::{NO_ALTSTACK, Resources};
@@ -116,11 +117,13 @@ pub async fn clone(t: &mut CurrentTask, request: CloneRequest) -> SyscallResult 
     crate::monitor::cloned(t, &child, flags.bits());
     // Before the child runs: it is traced from its first instruction on.
     if event.is_some() || flags.contains(CloneFlags::PTRACE) {
-        ptrace::stop::attach_child(t, &child);
+        ptrace::bond::attach_child(t, &child);
     }
     crate::task::run::start(child);
     if let Some(event) = event {
-        ptrace::stop::event(t, event, u64::try_from(number).unwrap_or(0)).await;
+        let value = u64::try_from(number).unwrap_or(0);
+        let after = After::Result { value, vfork: flags.contains(CloneFlags::VFORK) };
+        ptrace::stop::event(t, event, value, after).await;
     }
     await_vfork(t).await;
     Ok(u64::try_from(number).unwrap_or(0))
@@ -419,5 +422,6 @@ pub(crate) async fn await_vfork(t: &mut CurrentTask) {
     // Only a task that dies gives up.
     let _ = t.wait_for(&(done.queue(), PollEvents::all()), &wait, look).await;
     t.vfork_child = None;
-    ptrace::stop::event_if(t, PTRACE_EVENT_VFORK_DONE, u64::try_from(child.number).unwrap_or(0)).await;
+    let value = u64::try_from(child.number).unwrap_or(0);
+    ptrace::stop::event_if(t, PTRACE_EVENT_VFORK_DONE, value, After::Result { value, vfork: false }).await;
 }

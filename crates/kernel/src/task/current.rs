@@ -178,6 +178,11 @@ impl CurrentTask {
         *self.task.parked.lock() = thread;
     }
 
+    /// Whether it is lent.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.thread.is_none()
+    }
+
     /// Takes the thread back.
     pub(crate) fn unpark_thread(&mut self) {
         let thread = self.task.parked.lock().take();

@@ -266,7 +266,7 @@ fn take_over_leader(task: &Arc<Task>, group: &Arc<ThreadGroup>) {
         // Nobody is told of the dead leader; the caller's own number is free from here on.
         let ended = old.ended_for_tracer.lock().as_ref().and_then(|e| e.tracer.upgrade());
         if let Some(tracer) = ended {
-            ptrace::stop::forget_tracee(&old, &tracer);
+            ptrace::bond::forget_tracee(&old, &tracer);
         }
         // Whoever still holds the dead leader must not hold the number of the process.
         old.set_pid(own);

@@ -40,6 +40,11 @@ impl CurrentTask {
             self.whole().await;
         }
         ptrace::stop::exit_event(&mut self, status).await;
+        self.end(status).await;
+    }
+
+    /// Ends the task, which has told its tracer.
+    pub(crate) async fn end(mut self, status: WaitStatus) {
         crate::monitor::task_exits(&self, status);
         crate::core_dump::leave_image(&mut self);
         self.release_rseq().await;
@@ -127,7 +132,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
         (last, gone.and_then(|g| g.trace), n)
     };
     // After it has left the group: see `is_gone` there.
-    ptrace::stop::tracer_exits(task);
+    ptrace::bond::tracer_exits(task);
     notifications.deliver(&group);
     if last {
         if group.pid().is_init() {
@@ -144,7 +149,7 @@ async fn leave(task: &Arc<Task>, status: WaitStatus) {
     if let Some(tracer) = &tracer
         && (!last || !leader)
     {
-        ptrace::stop::thread_ended(task, tracer, status);
+        ptrace::bond::thread_ended(task, tracer, status);
     }
     if last {
         let status = group.signals.lock().exit.map_or(status, |e| e.status);
@@ -252,11 +257,11 @@ fn end_of_group(group: &Arc<ThreadGroup>, status: WaitStatus, tracer: Option<Arc
         return;
     };
     if parent.is_some_and(|p| Arc::ptr_eq(&p, &tracer.group)) {
-        ptrace::stop::forget_tracee(&leader, &tracer);
+        ptrace::bond::forget_tracee(&leader, &tracer);
         tell_parent(group, status);
     } else {
         // The tracer comes first; the parent is told when the tracer has taken note.
-        ptrace::stop::thread_ended(&leader, &tracer, status);
+        ptrace::bond::thread_ended(&leader, &tracer, status);
     }
 }
 

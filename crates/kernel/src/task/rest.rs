@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use moat_abi::clone::WaitStatus;
 use moat_abi::{Errno, PollEvents};
-use moat_image::state::{CallState, NextStep, Patience, RestartRule, ThreadState};
+use moat_image::state::{CallState, Interrupted, NextStep, Patience, RestartRule, StoppedState, ThreadState};
 use moat_platform::{Order, Regs, execute};
 
 use crate::error::{Deadline, PendingRestart, Restart, RestartBlock, SyscallError, SyscallResult};
+use crate::ptrace::after::After;
 use crate::task::CurrentTask;
 use crate::task::wait::Wait;
 use crate::task::work::Work;
@@ -35,6 +36,8 @@ pub(crate) enum Resume {
     Call { nr: u64, args: [u64; 6], deadline: Option<Option<Deadline>> },
     /// It waits for its vfork(2) child.
     Vfork { child: i32 },
+    /// It is in a stop for its tracer, and goes on behind it.
+    Stopped(After),
 }
 
 impl Resume {
@@ -43,22 +46,38 @@ impl Resume {
         restart.map_or(Resume::Run, |restart| Resume::Interrupted(*restart))
     }
 
-    fn to_image(self) -> NextStep {
+    fn to_image(self, restart: Option<&PendingRestart>) -> NextStep {
         match self {
             Resume::Run => NextStep::Run,
             Resume::Call { nr, args, deadline } => NextStep::Call(CallState { nr, args, patience: patience(deadline) }),
-            Resume::Interrupted(PendingRestart { kind, nr }) => {
-                let rule = match kind {
-                    Restart::Sys => RestartRule::Sys,
-                    Restart::NoHand => RestartRule::NoHand,
-                    Restart::NoIntr | Restart::Again => RestartRule::NoIntr,
-                    Restart::Block(block) => RestartRule::Block(call_of(&block)),
-                };
-                NextStep::Interrupted { nr, rule }
-            }
+            Resume::Interrupted(restart) => NextStep::Interrupted(interrupted(&restart)),
             Resume::Vfork { child } => NextStep::Vfork { child },
+            Resume::Stopped(after) => {
+                NextStep::Stopped(StoppedState { after: after.to_image(), interrupted: restart.map(interrupted) })
+            }
         }
     }
+}
+
+fn interrupted(restart: &PendingRestart) -> Interrupted {
+    let rule = match restart.kind {
+        Restart::Sys => RestartRule::Sys,
+        Restart::NoHand => RestartRule::NoHand,
+        Restart::NoIntr | Restart::Again => RestartRule::NoIntr,
+        Restart::Block(block) => RestartRule::Block(call_of(&block)),
+    };
+    Interrupted { nr: restart.nr, rule }
+}
+
+/// The interrupted call of a task out of an image.
+pub(crate) fn restart_of(saved: Interrupted) -> PendingRestart {
+    let kind = match saved.rule {
+        RestartRule::Sys => Restart::Sys,
+        RestartRule::NoHand => Restart::NoHand,
+        RestartRule::NoIntr => Restart::NoIntr,
+        RestartRule::Block(call) => Restart::Block(block_of(&call)),
+    };
+    PendingRestart { kind, nr: saved.nr }
 }
 
 fn patience(deadline: Option<Option<Deadline>>) -> Patience {
@@ -146,6 +165,18 @@ impl CurrentTask {
 
     /// Writes down what only the task knows.
     async fn say(&mut self, resume: &Resume) {
+        // Its tracer, to which the thread is lent, is at rest as well.
+        let lent = self.is_parked();
+        if lent {
+            self.unpark_thread();
+        }
+        self.say_unparked(resume).await;
+        if lent {
+            self.park_thread();
+        }
+    }
+
+    async fn say_unparked(&mut self, resume: &Resume) {
         // Memory has to be what the tree of areas says: whatever was put off is done with this order, which changes nothing.
         let name = self.host_name();
         if let Err(errno) = execute(self.thread(), Order::SetName(name)).await {
@@ -164,7 +195,9 @@ impl CurrentTask {
             last_fault: (self.last_fault.trapno, self.last_fault.err, self.last_fault.cr2),
             rseq: self.rseq.map(|area| (area.addr, area.len, area.sig)),
             restart_block: self.restart_block.as_ref().map(call_of),
-            next: resume.to_image(),
+            stepping: self.stepping,
+            watching: self.watching.is_some(),
+            next: resume.to_image(self.restart.as_ref()),
         });
         let container = self.group.container.clone();
         let memory = self.mm().id();

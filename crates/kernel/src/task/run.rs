@@ -12,7 +12,7 @@ use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::Signal;
 use moat_image::state::NextStep;
 use moat_mm::FaultAction;
-use moat_platform::{Event, Fault, ForeignAbi, Order, Regs, switch, whole};
+use moat_platform::{Event, Fault, ForeignAbi, Order, switch, whole};
 use moat_sync::{busy, trace, watchdog};
 
 use crate::error::{Deadline, PendingRestart, Restart, SyscallError, SyscallResult};
@@ -38,7 +38,10 @@ pub async fn task_main(mut current: CurrentTask) {
 /// Runs a task out of an image, which first goes on with what it did.
 async fn resumed_main(mut current: CurrentTask, step: NextStep) {
     current.group.signals.lock().recalc(current.id);
-    Box::pin(current.take_step(step)).await;
+    if let Some(status) = Box::pin(current.take_step(step)).await {
+        Box::pin(current.end(status)).await;
+        return;
+    }
     run(&mut current).await;
     Box::pin(current.exit()).await;
 }
@@ -188,26 +191,44 @@ impl CurrentTask {
     /// Handles one system call, with the stops that a tracer asked for.
     async fn syscall(&mut self, nr: u64, args: [u64; 6]) {
         // The high half is ignored, as the kernel's entry code does.
-        let mut call = Call::x86_64(nr, args);
+        let call = Call::x86_64(nr, args);
         self.usage.count_syscall();
         if self.task().traced.load(Ordering::Relaxed) {
             // Each stop shows it.
             self.whole().await;
         }
         if ptrace::stop::traces_syscalls(self) {
-            match Box::pin(ptrace::stop::syscall_entry(self, call.nr(), args)).await {
-                Some((nr, args)) => call = Call::x86_64(nr, args),
-                None => {
-                    Box::pin(ptrace::stop::syscall_exit(self)).await;
-                    return;
-                }
-            }
-            // SIGKILL during the stop comes before the call.
-            if self.work().contains(crate::task::work::Work::KILL) {
-                return;
-            }
+            Box::pin(self.shown_syscall(call.nr(), args)).await;
+        } else {
+            let made = seccomp::check_call(self, call).await;
+            self.make_checked(made, call).await;
         }
-        if let Some(call) = seccomp::check_call(self, call).await {
+    }
+
+    /// A call whose entry is a stop for the tracer.
+    async fn shown_syscall(&mut self, nr: u64, args: [u64; 6]) {
+        let left = ptrace::stop::syscall_entry(self, nr, args).await;
+        self.after_entry(left).await;
+    }
+
+    /// Makes what a tracer has left of a call, if it is to be made.
+    pub(crate) async fn after_entry(&mut self, left: Option<(u64, [u64; 6])>) {
+        let Some((nr, args)) = left else {
+            ptrace::stop::syscall_exit(self).await;
+            return;
+        };
+        // SIGKILL during the stop comes before the call.
+        if self.work().contains(crate::task::work::Work::KILL) {
+            return;
+        }
+        let call = Call::x86_64(nr, args);
+        let made = seccomp::check_call(self, call).await;
+        self.make_checked(made, call).await;
+    }
+
+    /// Makes `made`, which filters have left of `call`.
+    pub(crate) async fn make_checked(&mut self, made: Option<Call>, call: Call) {
+        if let Some(call) = made {
             let mut result = self.dispatch(call.nr(), call.args()).await;
             if let Err(SyscallError::Restart(Restart::Again)) = result {
                 result = Box::pin(self.call_again(call.nr(), call.args())).await;
@@ -218,12 +239,26 @@ impl CurrentTask {
             self.group.container.metrics.count_call(call.nr(), &Err(errno.into()));
             self.log_refused(call, errno);
         }
+        self.exit_stop().await;
+    }
+
+    /// The stop behind a call, if the tracer wants it.
+    async fn exit_stop(&mut self) {
         if self.exit_status.is_none() && ptrace::stop::traces_syscalls(self) {
             Box::pin(ptrace::stop::syscall_exit(self)).await;
         }
     }
 
-    /// Goes on with a call that was given up in another life: tracers and filters have had their say.
+    /// Ends a call that was made in another life: it gives `value`, after the wait for a vfork(2) child if there is one.
+    pub(crate) async fn end_call(&mut self, value: u64, vfork: bool) {
+        if vfork {
+            crate::task::clone::await_vfork(self).await;
+        }
+        self.thread().set_ret(value);
+        self.exit_stop().await;
+    }
+
+    /// Goes on with a call that was given up in another life: filters have had their say, and a tracer the stop before it.
     pub(crate) async fn go_on(&mut self, nr: u64, args: [u64; 6], deadline: Option<Option<Deadline>>) {
         self.call.begin(nr, &args);
         let mut result = self.make_call(nr, args, deadline).await;
@@ -232,14 +267,7 @@ impl CurrentTask {
         }
         self.finish_syscall(nr, result);
         self.call.end();
-    }
-
-    /// A call of the i386 table, which has none here; filters see it nevertheless.
-    async fn i386_syscall(&mut self) {
-        let call = Call::i386(&self.thread().regs());
-        if seccomp::check_call(self, call).await.is_some() {
-            self.thread().set_ret(Errno::ENOSYS.to_ret());
-        }
+        self.exit_stop().await;
     }
 
     /// Runs the handler, tells those who want to know of it, and counts the call.
@@ -334,50 +362,6 @@ impl CurrentTask {
                 self.force_signal(SigInfo::fault(signal, trap_code.unwrap_or(code), addr));
             }
         }
-    }
-
-    /// A call into the legacy vsyscall page: gettimeofday, time or getcpu, then a return to the caller.
-    async fn vsyscall(&mut self) {
-        const PAGE: u64 = 0xffff_ffff_ff60_0000;
-        let mut regs = self.thread().regs();
-        let nr = match regs.rip.wrapping_sub(PAGE) {
-            0 => moat_abi::nr::GETTIMEOFDAY,
-            0x400 => moat_abi::nr::TIME,
-            0x800 => moat_abi::nr::GETCPU,
-            _ => {
-                self.force_segv(None);
-                return;
-            }
-        };
-        let mut ret = [0; 8];
-        if self.mm().read_bytes(moat_mm::UserAddr::new(regs.rsp), &mut ret).is_err() {
-            self.force_segv(None);
-            return;
-        }
-        let args = [regs.rdi, regs.rsi, 0, 0, 0, 0];
-        let call = Call::x86_64(nr.into(), [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9]);
-        // A call that a filter answers returns to the caller like any other.
-        if seccomp::check_call(self, call).await.is_none() {
-            let value = self.thread().regs().rax;
-            self.return_from_vsyscall(&mut regs, value, ret);
-            return;
-        }
-        let value = match self.dispatch(u64::from(nr), args).await {
-            Ok(v) => v,
-            // A bad address is a fault of the caller, as on Linux.
-            Err(_) => {
-                self.force_segv(None);
-                return;
-            }
-        };
-        self.return_from_vsyscall(&mut regs, value, ret);
-    }
-
-    fn return_from_vsyscall(&mut self, regs: &mut Regs, value: u64, address: [u8; 8]) {
-        regs.rax = value;
-        regs.rip = u64::from_le_bytes(address);
-        regs.rsp = regs.rsp.wrapping_add(8);
-        self.thread().set_regs(regs);
     }
 }
 

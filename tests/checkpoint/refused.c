@@ -3,6 +3,7 @@
 #include "check.h"
 #include <arpa/inet.h>
 #include <linux/aio_abi.h>
+#include <linux/if_packet.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <sched.h>
@@ -78,10 +79,12 @@ TEST(a_link_that_was_changed) {
     REFUSED("changed of its network (links)");
 }
 
-TEST(a_socket) {
-    int s = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-    CHECK(s >= 0);
-    REFUSED("socket:[");
+TEST(a_socket_with_a_ring) {
+    int s = socket(AF_PACKET, SOCK_RAW, 0), version = TPACKET_V2;
+    struct tpacket_req ring = {4096, 1, 2048, 2};
+    CHECK(s >= 0 && !setsockopt(s, SOL_PACKET, PACKET_VERSION, &version, sizeof version));
+    CHECK(!setsockopt(s, SOL_PACKET, PACKET_RX_RING, &ring, sizeof ring));
+    REFUSED("a packet socket with a ring");
     CHECK(!close(s));
 }
 

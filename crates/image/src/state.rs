@@ -13,6 +13,7 @@ mod lock;
 mod memory;
 mod mount;
 mod mqueue;
+mod packet;
 mod process;
 mod ptrace;
 mod signal;
@@ -37,6 +38,7 @@ pub use lock::*;
 pub use memory::*;
 pub use mount::*;
 pub use mqueue::*;
+pub use packet::*;
 pub use process::*;
 pub use ptrace::*;
 pub use signal::*;
@@ -105,6 +107,15 @@ pub struct SandboxState {
     /// UDP sockets.
     #[serde(default)]
     pub udp_sockets: Table<UdpSocketState>,
+    /// Netlink sockets.
+    #[serde(default)]
+    pub netlink_sockets: Table<NetlinkSocketState>,
+    /// Raw and ping sockets.
+    #[serde(default)]
+    pub raw_sockets: Table<RawSocketState>,
+    /// Packet sockets.
+    #[serde(default)]
+    pub packet_sockets: Table<PacketSocketState>,
     /// Pseudo-terminals.
     #[serde(default)]
     pub ptys: Table<PtyState>,

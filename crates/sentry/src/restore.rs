@@ -73,7 +73,7 @@ pub(crate) async fn container(
     // In the trees of the image: before its pseudo-terminals, so that it has the name that it had.
     let console = console::set_up(&mut donated, &namespace, &member.processes, &bounds.init);
     let console = console.map(|terminal| Console::settle(terminal, spec.process.console_size, &state)).transpose();
-    let given = files::Given { donated: &donated, console: console.map_err(failed)? };
+    let given = files::Given { donated: &donated, console: console.map_err(failed)?, most: &bounds.init };
     let open_files = || files::open_all(&restorer, kernel, member, &given);
     let pages = match image.loading {
         PageLoading::Mapped => PageSource::mapped(pages).map_err(failed)?,

@@ -10,8 +10,9 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::{NetNamespace, Pid};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
-    HostTerminalState, MqueueState, OpenFileKind, OpenFileState, PathState, PipeState, PtyState, TcpEndState,
-    TcpSocketState, UdpSocketState, UnixEndpointState, UnixSocketState,
+    HostTerminalState, MqueueState, NetlinkSocketState, OpenFileKind, OpenFileState, PacketSocketState, PathState,
+    PipeState, PtyState, RawSocketState, TcpEndState, TcpSocketState, UdpSocketState, UnixEndpointState,
+    UnixSocketState,
 };
 use moat_image::{Interner, Ref, Refusal};
 use moat_mm::Mappable;
@@ -170,6 +171,15 @@ pub trait SaveFiles {
 
     /// UDP sockets, each by its address.
     fn udp_sockets(&mut self) -> &mut Interner<UdpSocketState>;
+
+    /// Netlink sockets, each by its address.
+    fn netlink_sockets(&mut self) -> &mut Interner<NetlinkSocketState>;
+
+    /// Raw and ping sockets, each by its address.
+    fn raw_sockets(&mut self) -> &mut Interner<RawSocketState>;
+
+    /// Packet sockets, each by its address.
+    fn packet_sockets(&mut self) -> &mut Interner<PacketSocketState>;
 
     /// POSIX message queues, each by its address.
     fn mqueues(&mut self) -> &mut Interner<MqueueState>;

@@ -21,6 +21,12 @@ pub struct InetOptionsState {
     pub multicast_if: [u8; 4],
     /// The device of that.
     pub multicast_device: u32,
+    /// The groups that were joined, over the loopback device.
+    #[serde(default)]
+    pub groups: Vec<IpAddr>,
+    /// SO_BINDTODEVICE is the loopback device.
+    #[serde(default)]
+    pub on_loopback: bool,
 }
 
 /// The entry of a socket in the table of ports.

@@ -27,6 +27,12 @@ pub enum SocketRef {
     Tcp(u32),
     /// UDP.
     Udp(u32),
+    /// AF_NETLINK.
+    Netlink(u32),
+    /// Raw or ping.
+    Raw(u32),
+    /// AF_PACKET.
+    Packet(u32),
 }
 
 /// What sockets of all families have: socket(7).

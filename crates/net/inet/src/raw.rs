@@ -3,6 +3,8 @@
 //! # Invariants
 //! - A raw socket gets a copy of each packet of its protocol; what the stack does with the packet is not changed by that.
 
+mod persist;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
@@ -13,9 +15,12 @@ use moat_abi::socket::{
 };
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
+use moat_image::Refusal;
+use moat_image::state::SocketRef;
 use moat_net_stack::{IpHeader, SendError, SendOptions, internet_checksum};
 use moat_sync::{LockClass, Mutex, WeakList};
 use moat_vfs::Caller;
+use moat_vfs::file::SaveFiles;
 use moat_vfs::socket::{
     Ancillary, BufferSide, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind,
     SocketMaker, answer_queue_ioctl, family_of,
@@ -437,6 +442,11 @@ impl Socket for RawSocket {
             events |= PollEvents::READ_READY;
         }
         events
+    }
+
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<SocketRef, Refusal> {
+        saver.network(&self.net.namespace)?;
+        self.save_socket(saver)
     }
 
     fn release(&self) {

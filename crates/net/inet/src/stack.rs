@@ -113,7 +113,7 @@ pub fn stack_of(namespace: &NetNamespace) -> Option<Arc<NetStack>> {
 
 impl NetStack {
     /// Gives a namespace its stack, with the devices of its links by their numbers, in place of the one that it has: before there
-    /// are sockets.
+    /// are sockets, but for those out of an image.
     pub(crate) fn install(
         namespace: &Arc<NetNamespace>,
         config: &NetworkConfig,
@@ -137,6 +137,12 @@ impl NetStack {
             state: Mutex::new(LockClass::NetStack, StackState { stack, timer: None }),
         });
         let place = namespace.extensions.get_or_init(StackSlot::default);
+        // Sockets out of an image are there before the links are.
+        if let Some(old) = stack_of(namespace) {
+            old.taps.alive().iter().for_each(|tap| new.taps.add(Arc::downgrade(tap)));
+            let old = old.state.lock().stack.sockets();
+            new.state.lock().stack.take_over(&old);
+        }
         *place.0.write() = Some(new.clone());
         // Sends what the stack has for its links from the start, and sets its timer.
         new.settle();

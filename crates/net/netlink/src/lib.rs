@@ -21,11 +21,12 @@ use std::sync::Arc;
 use moat_abi::netlink::{NETLINK_KOBJECT_UEVENT, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use moat_abi::socket::{AF_NETLINK, SOCK_DGRAM, SOCK_RAW};
 use moat_abi::{Errno, Result};
+use moat_image::ImageError;
 use moat_vfs::Registry;
-use moat_vfs::socket::{AddressFamily, Socket, SocketKind, SocketMaker};
+use moat_vfs::socket::{AddressFamily, RestoreSockets, RestoredSockets, Socket, SocketKind, SocketMaker};
 
 pub use message::Attributes;
-use socket::{NetlinkSocket, Silent};
+use socket::{NetlinkSocket, Protocol, Silent};
 
 /// Registers AF_NETLINK.
 pub fn register(registry: &mut Registry) {
@@ -40,12 +41,24 @@ impl AddressFamily for Netlink {
         if kind.socket_type != SOCK_RAW && kind.socket_type != SOCK_DGRAM {
             return Err(Errno::ESOCKTNOSUPPORT);
         }
-        Ok(match kind.protocol {
-            NETLINK_ROUTE => NetlinkSocket::new(maker, kind, &route::Route),
-            NETLINK_SOCK_DIAG => NetlinkSocket::new(maker, kind, &diag::SockDiag),
-            // No device ever comes or goes that there would be an event of.
-            NETLINK_KOBJECT_UEVENT => NetlinkSocket::new(maker, kind, &Silent),
-            _ => return Err(Errno::EPROTONOSUPPORT),
-        })
+        Ok(NetlinkSocket::new(maker, kind, protocol(kind.protocol).ok_or(Errno::EPROTONOSUPPORT)?))
+    }
+
+    fn restore<'a>(
+        &self,
+        request: &RestoreSockets<'a>,
+    ) -> std::result::Result<Box<dyn RestoredSockets + 'a>, ImageError> {
+        socket::persist::restore(request)
+    }
+}
+
+/// The protocol of a number.
+fn protocol(number: u32) -> Option<&'static dyn Protocol> {
+    match number {
+        NETLINK_ROUTE => Some(&route::Route),
+        NETLINK_SOCK_DIAG => Some(&diag::SockDiag),
+        // No device ever comes or goes that there would be an event of.
+        NETLINK_KOBJECT_UEVENT => Some(&Silent),
+        _ => None,
     }
 }

@@ -1,5 +1,7 @@
 //! [`NetlinkSocket`]: requests in, answers and what groups are told out.
 
+pub(crate) mod persist;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,9 +12,12 @@ use moat_abi::netlink::{NLM_F_ACK, NLM_F_DUMP, Nlmsghdr};
 use moat_abi::socket::{AF_NETLINK, MsgFlags, SOL_NETLINK, SockaddrNl};
 use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::NetNamespace;
+use moat_image::Refusal;
+use moat_image::state::SocketRef;
 use moat_net_inet::configuration::{Change, Observer, observe};
 use moat_sync::{LockClass, Mutex, WeakList};
 use moat_vfs::Caller;
+use moat_vfs::file::SaveFiles;
 use moat_vfs::socket::{Ancillary, Incoming, Outgoing, SockAddr, Socket, SocketCore, SocketKind, SocketMaker};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -399,6 +404,11 @@ impl Socket for NetlinkSocket {
             (SOL_NETLINK, nl::NETLINK_PKTINFO..=nl::NETLINK_GET_STRICT_CHK) => Ok(()),
             _ => Err(Errno::ENOPROTOOPT),
         }
+    }
+
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<SocketRef, Refusal> {
+        saver.network(&self.net)?;
+        self.save_socket(saver)
     }
 
     fn poll(&self) -> PollEvents {

@@ -19,8 +19,9 @@ use std::sync::Arc;
 use moat_abi::cap::Cap;
 use moat_abi::socket::{AF_PACKET, SOCK_DGRAM, SOCK_RAW};
 use moat_abi::{Errno, Result};
+use moat_image::ImageError;
 use moat_vfs::Registry;
-use moat_vfs::socket::{AddressFamily, Socket, SocketKind, SocketMaker};
+use moat_vfs::socket::{AddressFamily, RestoreSockets, RestoredSockets, Socket, SocketKind, SocketMaker};
 
 use socket::PacketSocket;
 
@@ -41,5 +42,12 @@ impl AddressFamily for Packet {
             return Err(Errno::ESOCKTNOSUPPORT);
         }
         Ok(PacketSocket::new(maker, kind)?)
+    }
+
+    fn restore<'a>(
+        &self,
+        request: &RestoreSockets<'a>,
+    ) -> std::result::Result<Box<dyn RestoredSockets + 'a>, ImageError> {
+        socket::persist::restore(request)
     }
 }

@@ -1,6 +1,7 @@
 //! [`PacketSocket`]: a socket of AF_PACKET. Its options of level SOL_PACKET are in `options.rs`.
 
 mod options;
+pub(crate) mod persist;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -14,11 +15,14 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_bpf::Program;
 use moat_identity::NetNamespace;
 use moat_identity::net::NetDevice;
+use moat_image::Refusal;
+use moat_image::state::SocketRef;
 use moat_mm::Mappable;
-use moat_net_inet::stack::{NetStack, Tap, Tapped, stack_of};
+use moat_net_inet::stack::{Tap, Tapped, stack_of};
 use moat_sync::{LockClass, Mutex, WeakList};
 use moat_vfs::Caller;
 use moat_vfs::clock;
+use moat_vfs::file::SaveFiles;
 use moat_vfs::socket::{
     Ancillary, BufferSide, ControlMessage, Incoming, Outgoing, SockAddr, Socket, SocketCore, SocketKind, SocketMaker,
     answer_queue_ioctl,
@@ -68,7 +72,6 @@ pub(crate) struct PacketSocket {
     me: Weak<PacketSocket>,
     core: SocketCore,
     net: Arc<NetNamespace>,
-    stack: Arc<NetStack>,
     kind: SocketKind,
     uid: u32,
     state: Mutex<PacketState>,
@@ -122,13 +125,12 @@ impl PacketSocket {
     /// # Errors
     /// EAFNOSUPPORT in a namespace without a stack.
     pub(crate) fn new(maker: &SocketMaker<'_>, kind: SocketKind) -> Result<Arc<PacketSocket>> {
-        let stack = stack_of(maker.net).ok_or(Errno::EAFNOSUPPORT)?;
+        stack_of(maker.net).ok_or(Errno::EAFNOSUPPORT)?;
         let protocol = u16::from_be(u16::try_from(kind.protocol & 0xffff).unwrap_or(0));
         let socket = Arc::new_cyclic(|me| PacketSocket {
             me: me.clone(),
             core: maker.core(),
             net: maker.net.clone(),
-            stack,
             kind,
             uid: maker.caller.creds().euid,
             state: Mutex::new(LockClass::Socket, PacketState { protocol, ..PacketState::default() }),
@@ -149,7 +151,9 @@ impl PacketSocket {
         };
         if begin {
             let me: Weak<dyn Tap> = self.me.clone();
-            self.stack.add_tap(me);
+            if let Some(stack) = stack_of(&self.net) {
+                stack.add_tap(me);
+            }
         }
     }
 
@@ -340,7 +344,7 @@ impl Socket for PacketSocket {
         if frame.len() > most {
             return Err(Errno::EMSGSIZE);
         }
-        self.stack.send_frame(index, &frame)?;
+        stack_of(&self.net).ok_or(Errno::ENETDOWN)?.send_frame(index, &frame)?;
         message.ancillary = Ancillary::default();
         Ok(message.data.len())
     }
@@ -460,6 +464,11 @@ impl Socket for PacketSocket {
         events
     }
 
+    fn save(&self, saver: &mut dyn SaveFiles) -> std::result::Result<SocketRef, Refusal> {
+        saver.network(&self.net)?;
+        self.save_socket(saver)
+    }
+
     fn mappable(&self) -> Result<Arc<dyn Mappable>> {
         let s = self.state.lock();
         let ring = s.ring.as_ref().ok_or(Errno::EINVAL)?;
@@ -468,7 +477,9 @@ impl Socket for PacketSocket {
 
     fn release(&self) {
         let me: Weak<dyn Tap> = self.me.clone();
-        self.stack.remove_tap(&me);
+        if let Some(stack) = stack_of(&self.net) {
+            stack.remove_tap(&me);
+        }
         let mut s = self.state.lock();
         s.frames.clear();
         s.ring = None;

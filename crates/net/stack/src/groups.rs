@@ -41,6 +41,12 @@ pub(crate) struct Groups {
     next: Option<Time>,
 }
 
+/// What the sockets of a namespace have asked its stack for.
+pub struct Wanted {
+    raw: HashMap<u8, usize>,
+    groups: Vec<((u32, IpAddr), usize)>,
+}
+
 impl Groups {
     /// Whether packets to a group are taken from a link.
     pub(crate) fn contains(&self, link: u32, group: IpAddr) -> bool {
@@ -68,6 +74,25 @@ impl Groups {
 }
 
 impl Stack {
+    /// What sockets have asked for: packets of protocols, groups on links.
+    #[must_use]
+    pub fn sockets(&self) -> Wanted {
+        let groups = self.groups.joined.iter().map(|(key, member)| (*key, member.sockets)).collect();
+        Wanted { raw: self.raw.clone(), groups }
+    }
+
+    /// Takes over what sockets have asked another stack for, in whose place this one comes: of the links that are here too.
+    pub fn take_over(&mut self, wanted: &Wanted) {
+        self.raw.clone_from(&wanted.raw);
+        for ((link, group), sockets) in &wanted.groups {
+            if self.routes.links().iter().any(|l| l.index == *link && l.kind == LinkKind::Loopback) {
+                for _ in 0..*sockets {
+                    self.join_group(*link, *group);
+                }
+            }
+        }
+    }
+
     /// Joins the groups in which the own addresses of IPv6 are asked for.
     pub(crate) fn join_own_groups(&mut self) {
         let own: Vec<(u32, Ipv6Addr)> = self

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use moat_abi::fs::OpenFlags;
-use moat_abi::socket::{AF_INET, AF_UNIX};
+use moat_abi::socket::{AF_INET, AF_NETLINK, AF_PACKET, AF_UNIX};
 use moat_fs_anon::eventfd::Take;
 use moat_fs_anon::pipe::{End, Pipe};
 use moat_fs_anon::{EventFd, SignalFd, TimerFd};
@@ -22,7 +22,7 @@ use moat_kernel::process::pidfd;
 use moat_vfs::epoll::Epoll;
 use moat_vfs::inotify::Inotify;
 use moat_vfs::persist::{Restorer, hold_again, owner_of};
-use moat_vfs::socket::{RestoreSockets, RestoredSockets};
+use moat_vfs::socket::{RestoreSockets, RestoredSockets, Socket};
 use moat_vfs::{Credentials, OpenFile, Path, Vfs};
 
 use super::Console;
@@ -34,6 +34,8 @@ pub(super) struct Given<'a> {
     pub(super) donated: &'a [Arc<OpenFile>],
     /// The terminal that it has for its console.
     pub(super) console: Option<Console>,
+    /// The most that its processes may do.
+    pub(super) most: &'a Credentials,
 }
 
 impl Given<'_> {
@@ -65,6 +67,7 @@ pub(super) fn open_all(
         pids: ns,
         inodes: &vfs.ids.inodes,
         memory: member.processes.allowance().socket_memory(),
+        most: given.most,
         path: &path,
     };
     let family = |number| {
@@ -73,17 +76,23 @@ pub(super) fn open_all(
     };
     let unix = family(AF_UNIX)?.restore(&request)?;
     // With the host's network there are none, and none can be.
-    let has_inet = !(state.tcp_sockets.is_empty() && state.udp_sockets.is_empty());
+    let has_inet = !(state.tcp_sockets.is_empty() && state.udp_sockets.is_empty() && state.raw_sockets.is_empty());
     let inet = if has_inet { Some(family(AF_INET)?.restore(&request)?) } else { None };
+    let netlink = match state.netlink_sockets.is_empty() {
+        true => None,
+        false => Some(family(AF_NETLINK)?.restore(&request)?),
+    };
+    let packet = match state.packet_sockets.is_empty() {
+        true => None,
+        false => Some(family(AF_PACKET)?.restore(&request)?),
+    };
+    let families = Families { unix, inet, netlink, packet };
     let queues = NamespaceQueues::of(vfs.tables(), &member.place.namespaces.ipc);
     let queues = RestoredQueues::make(queues, kernel, ns, state.mqueues.iter())?;
     let mut opener =
-        Opener { restorer, kernel, ns, net, given, pipes, unix, inet, queues, ptys: RestoredPtys::make(restorer)? };
+        Opener { restorer, kernel, ns, net, given, pipes, families, queues, ptys: RestoredPtys::make(restorer)? };
     let files = state.open_files.iter().map(|file| opener.open(file)).collect::<Result<Vec<_>, _>>()?;
-    opener.unix.fill(&files)?;
-    if let Some(inet) = &opener.inet {
-        inet.fill(&files)?;
-    }
+    opener.families.fill(&files)?;
     for (saved, f) in state.open_files.iter().zip(&files) {
         hold_again(f, &saved.held)?;
         if let Some(owner) = &saved.owner {
@@ -135,6 +144,31 @@ impl RestoredPipe {
     }
 }
 
+/// The sockets of an image; of families that have some, but for UNIX sockets.
+struct Families<'a> {
+    unix: Box<dyn RestoredSockets + 'a>,
+    inet: Option<Box<dyn RestoredSockets + 'a>>,
+    netlink: Option<Box<dyn RestoredSockets + 'a>>,
+    packet: Option<Box<dyn RestoredSockets + 'a>>,
+}
+
+impl Families<'_> {
+    fn take(&mut self, socket: SocketRef) -> Result<Arc<dyn Socket>, ImageError> {
+        let family = match socket {
+            SocketRef::Unix(_) => Some(&mut self.unix),
+            SocketRef::Tcp(_) | SocketRef::Udp(_) | SocketRef::Raw(_) => self.inet.as_mut(),
+            SocketRef::Netlink(_) => self.netlink.as_mut(),
+            SocketRef::Packet(_) => self.packet.as_mut(),
+        };
+        family.ok_or_else(|| ImageError::state("a socket that is not there"))?.take(socket)
+    }
+
+    fn fill(&self, files: &[Arc<OpenFile>]) -> Result<(), ImageError> {
+        self.unix.fill(files)?;
+        [&self.inet, &self.netlink, &self.packet].into_iter().flatten().try_for_each(|family| family.fill(files))
+    }
+}
+
 struct Opener<'a> {
     restorer: &'a Restorer<'a>,
     kernel: &'a Arc<Kernel>,
@@ -142,8 +176,7 @@ struct Opener<'a> {
     net: &'a Arc<NetNamespace>,
     given: &'a Given<'a>,
     pipes: Vec<RestoredPipe>,
-    unix: Box<dyn RestoredSockets + 'a>,
-    inet: Option<Box<dyn RestoredSockets + 'a>>,
+    families: Families<'a>,
     queues: RestoredQueues,
     ptys: RestoredPtys,
 }
@@ -169,12 +202,7 @@ impl Opener<'_> {
             OpenFileKind::SignalFd(saved) => SignalFd::restore(self.kernel, self.ns, saved, flags, &creds)?,
             OpenFileKind::PidFd(saved) => self.pidfd(saved, flags, &creds)?,
             OpenFileKind::Socket(saved) => {
-                let inet = self.inet.as_mut().ok_or_else(|| ImageError::state("a socket that is not there"));
-                let family = match saved.socket {
-                    SocketRef::Unix(_) => &mut self.unix,
-                    SocketRef::Tcp(_) | SocketRef::Udp(_) => inet?,
-                };
-                let socket = family.take(saved.socket)?;
+                let socket = self.families.take(saved.socket)?;
                 vfs.open_restored_socket(socket, self.net, saved, flags, &creds)
             }
             OpenFileKind::Inotify(saved) => Inotify::restore(vfs, saved, flags, &creds)?,

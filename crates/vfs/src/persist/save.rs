@@ -7,8 +7,9 @@ use moat_identity::{Credentials, NetNamespace, Pid, UserNamespace};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
     CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, HostTerminalState,
-    MappableState, MountState, MqueueState, OpenFileKind, OpenFileState, PathState, PipeState, PtyState, SandboxState,
-    TcpEndState, TcpSocketState, UdpSocketState, UnixEndpointState, UnixSocketState, UnnamedFileState,
+    MappableState, MountState, MqueueState, NetlinkSocketState, OpenFileKind, OpenFileState, PacketSocketState,
+    PathState, PipeState, PtyState, RawSocketState, SandboxState, TcpEndState, TcpSocketState, UdpSocketState,
+    UnixEndpointState, UnixSocketState, UnnamedFileState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 
@@ -44,6 +45,9 @@ pub struct Saver {
     tcp_sockets: Interner<TcpSocketState>,
     tcp_ends: Interner<TcpEndState>,
     udp_sockets: Interner<UdpSocketState>,
+    raw_sockets: Interner<RawSocketState>,
+    netlink_sockets: Interner<NetlinkSocketState>,
+    packet_sockets: Interner<PacketSocketState>,
     mqueues: Interner<MqueueState>,
     ptys: Interner<PtyState>,
     host_terminals: Interner<HostTerminalState>,
@@ -93,6 +97,9 @@ impl Saver {
             tcp_sockets: Interner::default(),
             tcp_ends: Interner::default(),
             udp_sockets: Interner::default(),
+            packet_sockets: Interner::default(),
+            raw_sockets: Interner::default(),
+            netlink_sockets: Interner::default(),
             mqueues: Interner::default(),
             ptys: Interner::default(),
             host_terminals: Interner::default(),
@@ -247,6 +254,9 @@ impl Saver {
         state.tcp_sockets = self.tcp_sockets.finish()?;
         state.tcp_ends = self.tcp_ends.finish()?;
         state.udp_sockets = self.udp_sockets.finish()?;
+        state.packet_sockets = self.packet_sockets.finish()?;
+        state.raw_sockets = self.raw_sockets.finish()?;
+        state.netlink_sockets = self.netlink_sockets.finish()?;
         state.mqueues = self.mqueues.finish()?;
         state.ptys = self.ptys.finish()?;
         state.host_terminals = self.host_terminals.finish()?;
@@ -346,6 +356,18 @@ impl SaveFiles for Saver {
 
     fn udp_sockets(&mut self) -> &mut Interner<UdpSocketState> {
         &mut self.udp_sockets
+    }
+
+    fn packet_sockets(&mut self) -> &mut Interner<PacketSocketState> {
+        &mut self.packet_sockets
+    }
+
+    fn raw_sockets(&mut self) -> &mut Interner<RawSocketState> {
+        &mut self.raw_sockets
+    }
+
+    fn netlink_sockets(&mut self) -> &mut Interner<NetlinkSocketState> {
+        &mut self.netlink_sockets
     }
 
     fn mqueues(&mut self) -> &mut Interner<MqueueState> {

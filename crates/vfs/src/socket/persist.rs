@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use moat_identity::{Counter, NetNamespace, PidNamespace};
+use moat_abi::cap::Cap;
+use moat_identity::{Counter, Credentials, NetNamespace, PidNamespace};
 use moat_image::ImageError;
 use moat_image::state::{SandboxState, SocketCoreState, SocketCredsState, SocketRef};
 
@@ -23,11 +24,19 @@ pub struct RestoreSockets<'a> {
     pub inodes: &'a Arc<Counter>,
     /// Where the bytes in their queues are counted.
     pub memory: &'a Arc<SocketMemory>,
+    /// The most that the configuration allows.
+    pub most: &'a Credentials,
     /// Finds a place in the tree of mounts.
     pub path: &'a dyn Fn(&moat_image::state::PathState) -> Result<Path, ImageError>,
 }
 
 impl RestoreSockets<'_> {
+    /// Whether the container's init may do in its network what takes `cap`.
+    #[must_use]
+    pub fn may(&self, cap: Cap) -> bool {
+        self.most.has_cap_in(&self.net.user_ns, cap)
+    }
+
     /// What all sockets have.
     ///
     /// # Errors

@@ -77,7 +77,7 @@ impl<'a> Restored<'a> {
             _ => return Err(wrong("two TCP sockets with one end")),
         }
         let net = Net::of(self.request.net);
-        let options = InetOptions::restore(saved.family, &saved.options)?;
+        let options = InetOptions::restore(self.request.net, saved.family, &saved.options)?;
         // What is in the table of ports is found there again when the socket is closed.
         if saved.binding.is_some_and(|b| saved.bound.map(|(addr, _)| addr.port()) != Some(b.port)) {
             return Err(wrong("a TCP socket with another port than it is bound to"));

@@ -68,7 +68,7 @@ impl UdpSocket {
     /// What is wrong with it. That its address is one is not asked: the links come later.
     pub(crate) fn restore(request: &RestoreSockets<'_>, saved: &UdpSocketState) -> Result<Arc<UdpSocket>, ImageError> {
         let net = Net::of(request.net);
-        let options = InetOptions::restore(saved.family, &saved.options)?;
+        let options = InetOptions::restore(request.net, saved.family, &saved.options)?;
         // What is in the table of ports is found there again when the socket is closed.
         if saved.binding.map(|b| b.port) != saved.local.map(|local| local.port()) {
             return Err(ImageError::state("a UDP socket with another port than it is bound to"));

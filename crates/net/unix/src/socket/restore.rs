@@ -238,7 +238,11 @@ impl RestoredSockets for Restored<'_> {
     fn take(&mut self, socket: SocketRef) -> Result<Arc<dyn Socket>, ImageError> {
         match socket {
             SocketRef::Unix(index) => Ok(self.take_once(index)?),
-            SocketRef::Tcp(_) | SocketRef::Udp(_) => Err(wrong("another socket among UNIX sockets")),
+            SocketRef::Tcp(_)
+            | SocketRef::Udp(_)
+            | SocketRef::Netlink(_)
+            | SocketRef::Raw(_)
+            | SocketRef::Packet(_) => Err(wrong("another socket among UNIX sockets")),
         }
     }
 

@@ -3,6 +3,7 @@
 //! - [`table`]: who waits for which word.
 //! - [`wait`]: FUTEX_WAIT and its variants.
 //! - [`wake`]: FUTEX_WAKE, FUTEX_WAKE_OP, FUTEX_REQUEUE.
+//! - [`own`]: words that the host keeps waiters for.
 //! - [`waitv`]: the call futex_waitv(2).
 //! - [`pi`]: FUTEX_LOCK_PI and its like; [`pi_table`]: who waits for them.
 //! - [`requeue_pi`]: FUTEX_CMP_REQUEUE_PI and its wait.
@@ -17,6 +18,7 @@
 //!
 //! moat's scheduler is the host's, so no priority is inherited; waiters are served first come, first served.
 
+pub mod own;
 pub mod pi;
 pub mod pi_table;
 pub mod requeue_pi;

@@ -22,6 +22,7 @@ pub mod current;
 mod death;
 pub mod exec;
 pub mod exit;
+mod host_wait;
 mod legacy;
 pub mod observe;
 mod parcel;
@@ -330,6 +331,13 @@ impl Task {
     #[must_use]
     pub fn system_v(&self) -> Arc<SystemV> {
         SystemV::of(&self.namespaces().ipc)
+    }
+
+    /// What it waits for, if it does: in the sentry, or by a call that the host carries out.
+    #[must_use]
+    pub fn waits_in(&self) -> Option<&'static str> {
+        let in_sentry = *self.wchan.lock();
+        in_sentry.or_else(|| self.kicker().filter(|kicker| kicker.rests()).map(|_| "futex_wait"))
     }
 
     /// What makes it neither run nor sleep.

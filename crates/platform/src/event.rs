@@ -12,6 +12,14 @@ pub enum Event {
         /// rdi, rsi, rdx, r10, r8, r9.
         args: [u64; 6],
     },
+    /// A call that the host was to carry out ([`crate::HostFutex`]) and has not, for a kick came: registers as after
+    /// [`Event::Syscall`].
+    Unfinished {
+        /// The number in `rax`, unchecked.
+        nr: u64,
+        /// When it began, and may have been waiting since: on the monotonic clock, by the thread's own word.
+        began_ns: u64,
+    },
     /// A 32-bit or otherwise foreign entry (int 0x80, x32, the vsyscall page).
     ForeignSyscall(ForeignAbi),
     /// A processor exception.

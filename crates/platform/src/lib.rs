@@ -14,6 +14,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod event;
+mod futex;
 pub mod order;
 pub mod parcel;
 pub mod peak;
@@ -29,6 +30,7 @@ use moat_abi::{Errno, Result};
 use moat_sync::executor::EventSource;
 
 pub use event::{Event, Fault, ForeignAbi};
+pub use futex::{HostFutex, host_futex};
 pub use order::{Atomic32, MapSource, Order};
 pub use parcel::{Gifts, Parcel, ParcelMemory};
 pub use peak::PeakResident;
@@ -47,8 +49,14 @@ pub const GUEST_BOTTOM: u64 = 0x8_0000;
 /// said beforehand instead of asking it ([`GuestThread::publish`]): getuid, getgid, geteuid, getegid, getpid, getppid, gettid.
 pub const ANSWERABLE: [u32; 7] = [102, 104, 107, 108, 39, 110, 186];
 
-/// What each of [`ANSWERABLE`] gives; `None` if the sentry is to be asked.
-pub type Answers = [Option<u32>; ANSWERABLE.len()];
+/// What a thread need not ask the sentry for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// What each of [`ANSWERABLE`] gives; `None` if the sentry is to be asked.
+    pub ids: [Option<u32>; ANSWERABLE.len()],
+    /// Whether the host may carry out what [`HostFutex`] is about, and sched_yield(2), unseen.
+    pub host_calls: bool,
+}
 
 /// Where the host's vDSO is mapped in every blank process. Both ranges are below [`GUEST_TOP`].
 #[derive(Clone, Debug)]
@@ -261,6 +269,20 @@ pub trait GuestThread: Send {
     /// The host's errno, also that of a deferred order (this one is then not tried); ESRCH if the thread died.
     fn poll_order(&mut self, cx: &mut Context<'_>, order: &Order) -> Poll<Result<u64>>;
 
+    /// Whether waiters for words that are a process's alone are the host's ([`HostFutex`]), always the same on a platform: the sentry's own
+    /// queues would not be seen by calls that the host carries out.
+    fn has_host_futexes(&self) -> bool {
+        false
+    }
+
+    /// Has the host carry out a call, after the deferred orders; a kick ends it.
+    ///
+    /// # Errors
+    /// The call's own; EINTR if the thread was kicked; ESRCH if it died.
+    fn poll_futex(&mut self, _cx: &mut Context<'_>, _call: &HostFutex) -> Poll<Result<u64>> {
+        Poll::Ready(Err(Errno::ENOSYS))
+    }
+
     /// Adds an order to be carried out, in turn, before the next switch, order or clone; without a round trip.
     fn defer(&mut self, order: Order);
 
@@ -325,6 +347,11 @@ pub trait Kick: Send + Sync {
 
     /// Takes back what [`GuestThread::publish`] has said: calls that begin from here on are asked for.
     fn forget(&self) {}
+
+    /// Whether it waits in a call that the host carries out, by its own word.
+    fn rests(&self) -> bool {
+        false
+    }
 
     /// Whether the host thread is where the guest can keep it: in application code, or in the middle of an order.
     fn is_away(&self) -> bool;

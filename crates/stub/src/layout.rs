@@ -51,6 +51,9 @@ pub const STOP_CALL: u32 = 0x101;
 pub const STOP_FRAMED_CALL: u32 = 0x102;
 /// [`Control::stop`]: the frame that [`REPLY_FRAME`] asked for.
 pub const STOP_FRAME: u32 = 0x103;
+/// [`Control::stop`]: a kick has ended a call that the host was to carry out, or kept it from being made: the frame is that of a call
+/// that has trapped.
+pub const STOP_UNFINISHED: u32 = 0x104;
 
 /// [`Control::state`], by the stub: it has stopped, and looks for the reply for a while.
 pub const STATE_REQUEST: u32 = 1;
@@ -165,6 +168,8 @@ pub struct CallSlot {
     pub gifts_at: u64,
     /// Sentry: what is to be copied to the application's memory.
     pub gifts: [Gift; GIFTS],
+    /// Sentry: the timeout of a call that it has the host carry out.
+    pub time: [u64; 2],
 }
 
 /// Bytes for the application's memory.
@@ -214,8 +219,14 @@ pub struct Control {
     pub resumed_at: u64,
     /// Stub: and when it stopped.
     pub stopped_at: u64,
+    /// Sentry: not 0 if the stub may have the host carry out calls ([`own_call`]).
+    pub own_calls: u32,
+    /// Stub: 1 while it does, by [`Control::began`].
+    pub in_host: u32,
+    /// Stub: the cycle counter when it began that.
+    pub began: u64,
     /// For later use: keeps the cells on lines of their own.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 4],
     /// The orders.
     pub cells: [Cell; CELLS],
     /// The call of a rewritten site.
@@ -226,6 +237,34 @@ pub struct Control {
 
 /// Numbers of calls that the stub may have an answer to: those below.
 pub const ANSWERS: usize = 192;
+
+/// Calls that the host carries out, without the sentry: sched_yield(2), and futex(2) for words that are the process's alone.
+///
+/// The host tells such a word by address space and address, so that no other process's waiters can be meant, and it tells them from
+/// words that processes share and from locks that inherit priorities, which are the sentry's.
+pub mod own_call {
+    /// The number of futex(2).
+    pub const FUTEX: u64 = 202;
+    /// The number of sched_yield(2).
+    pub const SCHED_YIELD: u64 = 24;
+    /// futex_waitv(2), which the stub makes by order only.
+    pub const WAITV: u64 = 449;
+    /// FUTEX_PRIVATE_FLAG.
+    pub const PRIVATE: u32 = 0x80;
+    /// FUTEX_WAIT_BITSET, private, with a time of CLOCK_REALTIME.
+    pub const WAIT_REALTIME: u32 = 0x189;
+    /// The greatest number of a command that is among them.
+    pub const LAST: u32 = 10;
+    /// FUTEX_WAIT, WAKE, REQUEUE, CMP_REQUEUE, WAKE_OP, WAIT_BITSET and WAKE_BITSET, each as the bit of its number.
+    pub const COMMANDS: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 10;
+
+    /// Whether futex(2) with this second argument is one.
+    #[must_use]
+    pub const fn is_own(op: u32) -> bool {
+        let command = op ^ PRIVATE;
+        op == WAIT_REALTIME || command <= LAST && COMMANDS >> command & 1 != 0
+    }
+}
 
 /// What a call brings along in the parcel: bytes that one of its arguments refers to.
 pub mod takes {
@@ -353,4 +392,6 @@ pub struct Header {
     pub text_start: u64,
     /// One past its last.
     pub text_end: u64,
+    /// Where a thread whose registers are in its [`CallSlot`] asks for orders: rbx is its area.
+    pub asks: u64,
 }

@@ -29,7 +29,7 @@ pub fn header() -> layout::Header {
         bytes.copy_from_slice(&IMAGE[i * 8..i * 8 + 8]);
         u64::from_le_bytes(bytes)
     };
-    layout::Header { init: word(0), text_start: word(1), text_end: word(2) }
+    layout::Header { init: word(0), text_start: word(1), text_end: word(2), asks: word(3) }
 }
 
 #[cfg(test)]
@@ -42,6 +42,7 @@ mod tests {
         let end = layout::STUB_BASE + IMAGE.len() as u64;
         assert!(header.text_start >= layout::STUB_BASE && header.text_end <= end);
         assert!((header.text_start..header.text_end).contains(&header.init));
+        assert!((header.text_start..header.text_end).contains(&header.asks));
         assert!(core::mem::size_of::<layout::Control>() <= layout::STACK_OFFSET as usize);
     }
 }

@@ -10,6 +10,7 @@ use moat_abi::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, Timespec};
 use moat_abi::{Errno, Result};
 use moat_host::clock::{deadline_after, deadline_at};
 use moat_kernel::error::RestartBlock;
+use moat_kernel::futex::own::{self, OwnFutex};
 use moat_kernel::futex::pi::LockMode;
 use moat_kernel::futex::wait::WaitRequest;
 use moat_kernel::futex::wake::RequeueRequest;
@@ -66,6 +67,10 @@ async fn sys_futex(
         None => Restart::Sys,
         Some(_) => Restart::Block(RestartBlock { nr: 202, args, deadline }),
     };
+    if own::is_host(t, command, scope) {
+        let own = OwnFutex { command, args, deadline, restart };
+        return own::call(t, &own).await;
+    }
     run(t, &call, deadline, restart).await
 }
 
@@ -152,7 +157,7 @@ async fn sys_futex_waitv(
     let count = usize::try_from(count).map_err(|_| Errno::EINVAL)?;
     let raw: Vec<FutexWaitv> = t.mm().read_array(waiters, count, count)?;
     let targets = waitv::parse(&raw)?;
-    Ok(waitv::wait(t, &targets, deadline).await? as u64)
+    Ok(waitv::wait(t, waiters, &targets, deadline).await? as u64)
 }
 
 fn sys_set_robust_list(t: &mut CurrentTask, head: u64, len: u64) -> SyscallResult {

@@ -199,7 +199,7 @@ pub(crate) fn set_timerslack(who: &Who, _caller: &Credentials, data: &[u8]) -> R
 }
 
 pub(crate) fn wchan(_core: &ProcMount, who: &Who) -> Result<Vec<u8>> {
-    let waiting = *who.task()?.wchan.lock();
+    let waiting = who.task()?.waits_in();
     // What does not wait shows 0, as on Linux.
     Ok(waiting.unwrap_or("0").as_bytes().to_vec())
 }

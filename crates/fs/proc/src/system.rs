@@ -149,7 +149,7 @@ fn task_counts(kernel: &Kernel) -> (usize, usize) {
         for t in g.threads() {
             all += 1;
             // What waits for nothing runs, or would.
-            running += usize::from(t.wchan.lock().is_none());
+            running += usize::from(t.waits_in().is_none());
         }
     }
     (running, all)

@@ -143,5 +143,5 @@ pub(crate) fn state_of(task: &Task) -> (char, &'static str) {
         RunState::Stopped => return ('T', "stopped"),
         RunState::Live => {}
     }
-    if task.wchan.lock().is_some() { ('S', "sleeping") } else { ('R', "running") }
+    if task.waits_in().is_some() { ('S', "sleeping") } else { ('R', "running") }
 }

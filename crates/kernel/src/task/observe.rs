@@ -95,7 +95,8 @@ impl Task {
     /// Has the task take a sample that stands for `value_ns`, in [`crate::kernel::Kernel::samples`], if it is in application code. False if
     /// it is not: then ask again later.
     pub fn ask_for_sample(&self, value_ns: u64) -> bool {
-        let Some(kicker) = self.kicker().filter(|_| self.flags.in_guest()) else { return false };
+        let kicker = self.kicker().filter(|kicker| self.flags.in_guest() && !kicker.rests());
+        let Some(kicker) = kicker else { return false };
         // Before the kick, which the task may answer at once.
         self.sample_ns.fetch_add(value_ns, Ordering::Relaxed);
         kicker.kick();

@@ -16,6 +16,7 @@ use moat_platform::{Event, Fault, ForeignAbi, Order, switch, whole};
 use moat_sync::{busy, trace, watchdog};
 
 use crate::error::{Deadline, PendingRestart, Restart, SyscallError, SyscallResult};
+use crate::futex::own;
 use crate::metrics;
 use crate::monitor::WatchedCall;
 use crate::ptrace;
@@ -132,6 +133,13 @@ async fn run(t: &mut CurrentTask) {
                 t.call.end();
                 t.observe_call(began_ns, nr, &args);
                 ptrace::stop::called(t);
+            }
+            Event::Unfinished { nr, began_ns } => {
+                t.group.container.metrics.count(metrics::Event::Kicks, 1);
+                t.take_sample();
+                let args = t.thread().regs().syscall_args();
+                let interrupted = own::interrupted(t, nr, args, began_ns);
+                t.finish_syscall(nr, Err(interrupted));
             }
             Event::ForeignSyscall(ForeignAbi::I386) => Box::pin(t.i386_syscall()).await,
             Event::ForeignSyscall(ForeignAbi::Vsyscall) => Box::pin(t.vsyscall()).await,

@@ -141,6 +141,16 @@ impl Wait {
         Wait { deadline, ..self }
     }
 
+    /// Its name.
+    pub(super) fn wchan(&self) -> &'static str {
+        self.wchan
+    }
+
+    /// When it is over.
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+
     /// The end of this wait by a signal.
     #[must_use]
     pub fn interrupted(&self) -> WaitError {
@@ -348,7 +358,7 @@ impl CurrentTask {
 
     /// Sleeps for as long as the task's container is frozen; only its death ends that early (`do_freezer_trap`), or that it is
     /// to be saved.
-    async fn while_frozen(&mut self) {
+    pub(super) async fn while_frozen(&mut self) {
         if !self.task().work().contains(Work::FREEZE) {
             return;
         }
@@ -388,11 +398,8 @@ impl CurrentTask {
         let ended = match ended {
             Ok(ended) => ended,
             Err(HasWork) if self.work().intersects(Work::INTERRUPTS.difference(Work::SAVE)) => Err(wait.interrupted()),
-            Err(HasWork) => {
-                // Only a checkpoint wants it: the call is made again, and goes on with its own deadline.
-                self.given_up = Some(wait.deadline);
-                Err(WaitError::Interrupted(Restart::Again.into()))
-            }
+            // Only a checkpoint wants it.
+            Err(HasWork) => Err(self.give_up(wait)),
         };
         if began_ns != 0 {
             self.observe_wait(began_ns, wait.wchan, listener, &ended);
@@ -442,13 +449,13 @@ impl Task {
 }
 
 /// Names what a task waits for, until dropped.
-struct Waiting<'a> {
+pub(super) struct Waiting<'a> {
     task: &'a Task,
     wchan: &'static str,
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(task: &'a Task, wchan: &'static str) -> Waiting<'a> {
+    pub(super) fn begin(task: &'a Task, wchan: &'static str) -> Waiting<'a> {
         let since_ns = if task.kernel().waits.is_on() { monotonic_ns() } else { 0 };
         task.waiting_since_ns.store(since_ns, Ordering::Relaxed);
         *task.wchan.lock() = Some(wchan);

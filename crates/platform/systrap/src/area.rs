@@ -221,7 +221,8 @@ impl Area {
 
     /// Writes what calls give, as the stub finds it: one more, and 0 for those that the sentry is to be asked for.
     pub fn write_answers(self, answers: &Answers) {
-        for (nr, answer) in ANSWERABLE.into_iter().zip(answers) {
+        self.write32(control!(own_calls), u32::from(answers.host_calls));
+        for (nr, answer) in ANSWERABLE.into_iter().zip(answers.ids) {
             let word = answer.and_then(|answer| answer.checked_add(1)).unwrap_or(0);
             self.write32(control!(answers).saturating_add(u64::from(nr).saturating_mul(4)), word);
         }

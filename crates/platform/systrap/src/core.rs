@@ -197,6 +197,12 @@ impl SystrapCore {
         let _ = self.listener.answer(id, answer);
     }
 
+    /// Calls `f` with each thread.
+    pub fn each_thread(&self, f: impl Fn(&HostThread)) {
+        let threads: Vec<Arc<HostThread>> = self.threads.lock().values().cloned().collect();
+        threads.iter().for_each(|thread| f(thread));
+    }
+
     /// Takes in one notification, which poll(2) has said is there.
     pub fn dispatch(self: &Arc<SystrapCore>) {
         // Without a process that has the filter the descriptor is "readable" for ever.

@@ -135,7 +135,8 @@ pub fn notifies(nr: u32, args: &[u64; 6]) -> bool {
         nr::MPROTECT => below_the_stub && args[2] & !3 == 0,
         nr::MADVISE => below_the_stub && ADVICE.contains(&(args[2] as u32)),
         nr::PRCTL => args[0] == PR_SET_NAME,
-        _ => nr == nr::CLOSE || nr == nr::RSEQ,
+        nr::FUTEX => FUTEX_OPS.iter().any(|op| u64::from(*op) == args[1]),
+        _ => nr == nr::CLOSE || nr == nr::RSEQ || nr == nr::FUTEX_WAITV,
     };
     !allowed
 }
@@ -145,6 +146,9 @@ const MMAP_FLAGS: [u32; 2] = [0x32, 0x4032];
 /// Advice about memory of one's own: NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, DONTFORK, DOFORK, HUGEPAGE,
 /// NOHUGEPAGE, WIPEONFORK, KEEPONFORK. Not REMOVE, which makes holes in files.
 const ADVICE: [u32; 12] = [0, 1, 2, 3, 4, 8, 10, 11, 14, 15, 18, 19];
+
+/// FUTEX_WAIT, by which a parked thread waits, and the operations on words of the process's own ([`moat_stub::layout::own_call`]).
+const FUTEX_OPS: [u32; 9] = [0, 0x80, 0x81, 0x83, 0x84, 0x85, 0x89, 0x8a, 0x189];
 
 /// The option of prctl(2) that orders use.
 const PR_SET_NAME: u64 = 15;
@@ -166,8 +170,14 @@ pub fn program(bases: SegmentBases) -> Vec<Instruction> {
     b.simple(15, ALLOW);
     // The stub waits for the sentry. Never continued; without a listener it fails with ENOSYS.
     b.simple(u32::try_from(DOORBELL).expect("a small number"), NOTIFY);
-    // FUTEX_WAIT: a thread that is parked for long waits so. It reads one word of its own memory and wakes nobody.
-    b.tested(nr::FUTEX, &[(low(1), Test::OneOf(&[0])), (high(1), Test::OneOf(&[0]))], TRAP);
+    // FUTEX_WAIT: a thread that is parked for long waits so. It reads one word of its own memory and wakes nobody. The others concern
+    // waiters of the same address space alone, and change no word that the process could not.
+    b.tested(nr::FUTEX, &[(low(1), Test::OneOf(&FUTEX_OPS)), (high(1), Test::OneOf(&[0]))], TRAP);
+    // It waits for words that the process can read; and how the host goes on with such waits after a stop from outside.
+    b.simple(nr::FUTEX_WAITV, ALLOW);
+    b.simple(nr::RESTART_SYSCALL, ALLOW);
+    // A thread may let others run.
+    b.simple(nr::SCHED_YIELD, ALLOW);
     // Orders: anonymous private memory at a fixed place, never executable.
     b.below_the_stub(
         nr::MMAP,
@@ -209,6 +219,8 @@ pub fn program(bases: SegmentBases) -> Vec<Instruction> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use moat_stub::layout::own_call;
 
     const STUB_IP: u64 = 0x7fff_0000_0100;
 
@@ -252,7 +264,7 @@ mod tests {
 
     #[test]
     fn only_the_listed_numbers_pass_the_stub() {
-        let allowed = [15, 11, 3, 334, 436, 60, 231, 28, 10, 202];
+        let allowed = [15, 11, 3, 334, 436, 60, 231, 28, 10, 202, 219, 449, 24];
         let notified = [9, 56, 25, 325, 150, 157, DOORBELL as u32];
         for nr in (0..1024).chain([DOORBELL as u32, 0x4000_0000 | 9, 0x4000_0000 | 15, u32::MAX]) {
             let want = match nr {
@@ -283,9 +295,18 @@ mod tests {
             0x7ffe_0000_0000,
             u64::MAX,
         ];
-        for nr in
-            [nr::MMAP, nr::MUNMAP, nr::MPROTECT, nr::MADVISE, nr::MREMAP, nr::CLONE, nr::CLOSE, nr::RSEQ, nr::PRCTL]
-        {
+        for nr in [
+            nr::MMAP,
+            nr::MUNMAP,
+            nr::MPROTECT,
+            nr::MADVISE,
+            nr::MREMAP,
+            nr::CLONE,
+            nr::CLOSE,
+            nr::RSEQ,
+            nr::PRCTL,
+            nr::FUTEX_WAITV,
+        ] {
             for (a, b) in values.iter().flat_map(|a| values.iter().map(move |b| (*a, *b))) {
                 for (c, d) in values.iter().flat_map(|c| [0x32, 0x4032, 0x22, 1 << 33 | 0x32].map(move |d| (*c, d))) {
                     let args = [a, b, c, d, 0, 0];
@@ -297,11 +318,19 @@ mod tests {
     }
 
     #[test]
-    fn a_futex_may_be_waited_for_and_nothing_else() {
+    fn nobody_elses_futex_is_reached() {
+        let own = |op: u64| u32::try_from(op).is_ok_and(own_call::is_own);
+        // What the stub does by itself, and a wait on any word of the process's.
         assert_eq!(stub(nr::FUTEX, [0x1000, 0, 1, 0, 0, 0]), ALLOW);
-        for op in [1, 3, 4, 5, 6, 9, 11, 128, 256, 1 << 32] {
-            assert_eq!(stub(nr::FUTEX, [0x1000, op, 1, 0, 0, 0]), TRAP, "{op}");
+        for op in (1..0x400).chain([1 << 32, 1 << 32 | 0x80, 0x8000_0080, u64::from(u32::MAX), u64::MAX]) {
+            let want = if own(op) { ALLOW } else { TRAP };
+            assert_eq!(stub(nr::FUTEX, [0x1000, op, 1, 0, 0, 0]), want, "{op:#x}");
         }
+        // Shared words, and locks.
+        for op in [1, 3, 4, 5, 9, 10, 6, 7, 8, 11, 12, 13, 0x86, 0x87, 0x88, 0x8b, 0x8c, 0x8d, 0x180, 0x181] {
+            assert!(!own(op), "{op:#x}");
+        }
+        assert_eq!(FUTEX_OPS.iter().filter(|op| own(u64::from(**op))).count(), FUTEX_OPS.len() - 1);
     }
 
     #[test]

@@ -10,6 +10,12 @@ pub mod at {
     pub const GREGS: u64 = 8 + 40;
     /// rax in it.
     pub const RAX: u64 = GREGS + 13 * 8;
+    /// rbx in it.
+    pub const RBX: u64 = GREGS + 11 * 8;
+    /// rip in it.
+    pub const RIP: u64 = GREGS + 16 * 8;
+    /// The flags in it.
+    pub const RFLAGS: u64 = GREGS + 17 * 8;
     /// `err`, `trapno` follow eflags and the segment registers.
     pub const ERR: u64 = GREGS + 19 * 8;
     /// The vector.

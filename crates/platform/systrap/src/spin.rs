@@ -31,6 +31,10 @@ const STUB_PATIENCE: u32 = 600;
 /// Threads looked at by one sentry thread: more are not looked at often enough to be faster than by a ring.
 const MAX_WATCHED: usize = 256;
 
+/// How seldom it is counted who waits in the host: some 100 us, and a hundredth of the time that it takes.
+const COUNT_CYCLES: u64 = 300_000;
+const COUNT_SHARE: u64 = 100;
+
 /// Whether user code can ask for its CPU by an instruction.
 pub fn has_rdpid() -> bool {
     __cpuid_count(7, 0).ecx & 1 << 22 != 0
@@ -45,6 +49,10 @@ pub struct Spinner {
     /// Guest threads that run application code or orders, and those of them that are brief.
     running: AtomicI64,
     brief: AtomicI64,
+    /// Those among the running that wait in the host, as far as is known.
+    resting: AtomicI64,
+    /// When to look for these again, by the cycle counter.
+    counts_at: AtomicU64,
     looks: Mutex<Looks>,
     /// Crowds are not tried before the cycle counter is there.
     barred_until: AtomicU64,
@@ -81,6 +89,8 @@ impl Spinner {
             cpus: std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1)),
             running: AtomicI64::new(0),
             brief: AtomicI64::new(0),
+            resting: AtomicI64::new(0),
+            counts_at: AtomicU64::new(0),
             looks: Mutex::new(LockClass::Platform, Looks::default()),
             barred_until: AtomicU64::new(0),
             spread: AtomicBool::new(false),
@@ -108,9 +118,19 @@ impl Spinner {
         self.brief.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// So many more of those that run wait in the host.
+    pub fn rest(&self, change: i64) {
+        self.resting.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// Guest threads that have a use for a CPU.
+    fn awake(&self) -> i64 {
+        self.running.load(Ordering::Relaxed).saturating_sub(self.resting.load(Ordering::Relaxed))
+    }
+
     /// Whether there may be a CPU for a sentry thread that waits awake.
     pub fn room(&self) -> Room {
-        let (running, brief) = (self.running.load(Ordering::Relaxed), self.brief.load(Ordering::Relaxed));
+        let (running, brief) = (self.awake(), self.brief.load(Ordering::Relaxed));
         match Room::of(running, brief, self.cpus) {
             Room::Crowd if cycle_count() < self.barred_until.load(Ordering::Relaxed) => Room::None,
             room => room,
@@ -119,7 +139,7 @@ impl Spinner {
 
     /// Whether guest threads could use the CPU that another one waits awake on, besides the sentry's.
     fn is_tight(&self) -> bool {
-        self.running.load(Ordering::Relaxed) >= self.cpus.saturating_sub(1)
+        self.awake() >= self.cpus.saturating_sub(1)
     }
 
     /// What decides where a thread is to run that last stopped on `cpu`.
@@ -228,8 +248,22 @@ fn retain(threads: &mut Vec<Arc<HostThread>>, keep: impl Fn(&HostThread) -> bool
 }
 
 impl SystrapCore {
+    /// Counts which of those that run wait in the host, of which nobody is told, where it makes a difference.
+    fn count_resting(&self) {
+        let s = &self.spinner;
+        let start = cycle_count();
+        let matters = s.running.load(Ordering::Relaxed) >= s.cpus;
+        if !matters || start < s.counts_at.load(Ordering::Relaxed) {
+            return;
+        }
+        self.each_thread(|thread| thread.note_rest());
+        let took = cycle_count().wrapping_sub(start);
+        s.counts_at.store(start.wrapping_add(took.saturating_mul(COUNT_SHARE).max(COUNT_CYCLES)), Ordering::Relaxed);
+    }
+
     /// Looks at the areas of hot threads; true if one has stopped.
     pub fn spin(&self) -> bool {
+        self.count_resting();
         let s = &self.spinner;
         let room = s.room();
         let mut threads = s.take(room);
@@ -296,8 +330,8 @@ impl SystrapCore {
             if let Some(at) = threads[near..].iter().position(|thread| thread.look()) {
                 return Seen::Stopped(near.saturating_add(at));
             }
-            // Who has rung waits for the host to be asked.
-            if threads.iter().any(|thread| thread.rings()) {
+            // Who has rung waits for the host to be asked; who waits in the host does not stop.
+            if threads.iter().any(|thread| thread.rings()) || threads.iter().all(|thread| thread.rests()) {
                 return Seen::Rings;
             }
             if cycle_count().wrapping_sub(start) > cycles {

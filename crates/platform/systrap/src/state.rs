@@ -75,6 +75,10 @@ struct HostThreadState {
     pace: Pace,
     /// It was brief when it went on.
     brief: bool,
+    /// It carries out an order that a kick ends.
+    waits: bool,
+    /// It counts among those that wait in the host.
+    rests: bool,
     placement: Placement,
     /// Where it stopped last, and when it took the reply before, by its own word.
     cpu: u32,
@@ -140,6 +144,8 @@ impl HostThread {
             owed: false,
             pace: Pace::default(),
             brief: false,
+            waits: false,
+            rests: false,
             placement: Placement::default(),
             cpu: u32::MAX,
             resumed_at: 0,
@@ -176,11 +182,12 @@ impl HostThread {
         s.stop = None;
         s.cells = what.cells;
         s.expected = what.expected;
+        s.waits = what.waits;
         s.waker = Some(cx.waker().clone());
         let spinner = &self.core.spinner;
-        let calm = !s.expected.is_empty();
+        let calm = !s.expected.is_empty() || s.waits;
         // One that has come since the owner looked for it found the thread parked still.
-        let kicked = what.resume && std::mem::take(&mut s.kick);
+        let kicked = (what.resume || s.waits) && std::mem::take(&mut s.kick);
         self.goes_on(&mut s);
         if calm {
             s.pace.calm();
@@ -284,7 +291,8 @@ impl HostThread {
     pub fn kick(&self) {
         let mut s = self.state.lock();
         match s.phase {
-            Phase::Running => {
+            Phase::Ordered if !s.waits => s.kick = true,
+            Phase::Running | Phase::Ordered => {
                 // The process is not reaped while this lock is held and the phase is not Dead.
                 if crate::space::tgkill(self.space.pid, self.tid, KICK_SIGNAL.cast_signed()) == Err(Errno::ESRCH) {
                     self.set_dead(&mut s);
@@ -293,7 +301,7 @@ impl HostThread {
                     wake(waker);
                 }
             }
-            Phase::Parked { .. } | Phase::Ordered => s.kick = true,
+            Phase::Parked { .. } => s.kick = true,
             Phase::Dead => {}
         }
     }
@@ -314,13 +322,20 @@ impl HostThread {
         // Of one that is to make verified calls nothing is known.
         s.brief = s.expected.is_empty() && s.pace.is_brief();
         self.core.spinner.started(s.brief);
+        if s.waits {
+            s.rests = true;
+            self.core.spinner.rest(1);
+        }
         if s.cells != 0 {
             self.space.sites.enter_orders();
         }
         self.space.sites.enter();
     }
 
-    fn has_stopped(&self, s: &HostThreadState) {
+    fn has_stopped(&self, s: &mut HostThreadState) {
+        if std::mem::take(&mut s.rests) {
+            self.core.spinner.rest(-1);
+        }
         self.space.sites.leave();
         if s.cells != 0 {
             self.space.sites.leave_orders();
@@ -390,7 +405,7 @@ impl HostThread {
         (s.cpu, s.resumed_at) = (self.area.read32(control!(cpu)), self.area.read(control!(resumed_at)));
         let ran = self.area.read(control!(stopped_at)).wrapping_sub(s.resumed_at);
         s.pace.stopped(ran, ring.is_none());
-        self.has_stopped(&s);
+        self.has_stopped(&mut s);
         if s.orphan {
             let Phase::Parked { id, wait } = s.phase else { return false };
             drop(s);
@@ -426,6 +441,8 @@ pub struct Sent {
     pub cells: usize,
     /// The calls among them, in order.
     pub expected: VecDeque<Call>,
+    /// One of the cells may take long, and a kick ends it.
+    pub waits: bool,
 }
 
 fn wake(waker: Option<Waker>) {

@@ -2,7 +2,7 @@
 
 use moat_abi::siginfo::AUDIT_ARCH_X86_64;
 use moat_platform::{Fault, Regs};
-use moat_stub::layout::{KICK_SIGNAL, STOP_CALL, STOP_FRAME, STOP_FRAMED_CALL, STOP_ORDERS};
+use moat_stub::layout::{KICK_SIGNAL, STOP_CALL, STOP_FRAME, STOP_FRAMED_CALL, STOP_ORDERS, STOP_UNFINISHED};
 
 use crate::area::{Area, call_slot, control};
 use crate::frame::{GREG_COUNT, at, regs_from_words};
@@ -48,6 +48,11 @@ pub enum Signal {
     },
     /// The kick.
     Kick,
+    /// The kick, in a call that the host was carrying out.
+    Unfinished {
+        /// The cycle counter when that began, as the stub says.
+        began: u64,
+    },
     /// What a call from a rewritten site was asked for: its state in a frame.
     Frame,
     /// A processor exception.
@@ -96,6 +101,10 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
             Signal::Syscall { arch: AUDIT_ARCH_X86_64, call_addr: regs.rip, taken: 0 }
         }
         STOP_FRAME => Signal::Frame,
+        STOP_UNFINISHED => {
+            regs.orig_rax = regs.rax;
+            Signal::Unfinished { began: area.read(control!(began)) }
+        }
         KICK_SIGNAL => Signal::Kick,
         // What a processor exception can become; any other number the guest has made up.
         4 | 5 | 7 | 8 | 11 => Signal::Fault(Fault {

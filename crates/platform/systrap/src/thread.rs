@@ -1,15 +1,16 @@
 //! [`Thread`]: the owner's side of a guest thread, the platform's [`GuestThread`].
 
 mod called;
+mod own;
 mod stopped;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use moat_abi::{Errno, Result};
+use moat_abi::{Errno, Result, nr};
 use moat_platform::regs::USER_RFLAGS;
-use moat_platform::{Answers, Event, Gifts, GuestThread, Kick, NewProcess, Order, Parcel, Regs, Stay};
+use moat_platform::{Answers, Event, Gifts, GuestThread, HostFutex, Kick, NewProcess, Order, Parcel, Regs, Stay};
 use moat_stub::layout::{CELLS, Cell, REPLY_RESUME, REPLY_STOP};
 
 use crate::area::{AreaPool, control};
@@ -47,6 +48,10 @@ pub(crate) enum Under {
     Switch,
     /// The frame of a call from a rewritten site.
     Frame,
+    /// A call that the host carries out.
+    Futex,
+    /// The way of a thread that has trapped to where it can be told to make such a call.
+    Anew,
 }
 
 /// One guest thread.
@@ -201,7 +206,8 @@ impl Thread {
         // The cells and their number before the reply: a thread that looks awake begins when it sees that.
         area.write32(control!(order_count), u32::try_from(cells.len()).unwrap_or(0));
         area.write32(control!(reply), reply);
-        self.host.send(cx, Sent { resume: reply == REPLY_RESUME, cells: cells.len(), expected })
+        let waits = cells.iter().any(|cell| cell.op == u64::from(nr::FUTEX) || cell.op == u64::from(nr::FUTEX_WAITV));
+        self.host.send(cx, Sent { resume: reply == REPLY_RESUME, cells: cells.len(), expected, waits })
     }
 
     /// Carries out all deferred orders; gives the result of the last.
@@ -425,6 +431,14 @@ impl GuestThread for Thread {
             self.note(order);
         }
         Poll::Ready(result)
+    }
+
+    fn has_host_futexes(&self) -> bool {
+        self.host.core.rewrites
+    }
+
+    fn poll_futex(&mut self, cx: &mut Context<'_>, call: &HostFutex) -> Poll<Result<u64>> {
+        self.poll_own(cx, call)
     }
 
     fn defer(&mut self, order: Order) {

@@ -40,7 +40,7 @@ pub(super) fn text(registry: &Registry) -> String {
 fn line(text: &mut String, task: &Task) {
     let comm = String::from_utf8_lossy(&task.comm()).into_owned();
     // Looked at while it runs: each field for itself, so that nothing waits for anybody.
-    let waits = *task.wchan.lock();
+    let waits = task.waits_in();
     let place = if task.flags.in_guest() { "application code" } else { waits.unwrap_or("the sentry") };
     let work = task.work();
     let _ = write!(text, "  {:>6} {:>6} {comm:<16} in {place}", task.tgid(), task.tid());

@@ -75,7 +75,7 @@ fn describe(task: &Task, frames: &mut Vec<Frame>) {
     if let Some((number, _)) = task.call.get() {
         frames.push(Frame::named(call_name(number)));
     }
-    let waits = *task.wchan.lock();
+    let waits = task.waits_in();
     let place = if task.flags.in_guest() { "application code" } else { waits.unwrap_or("runnable") };
     frames.push(Frame::named(place));
 }

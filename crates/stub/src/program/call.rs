@@ -12,20 +12,28 @@
 //!
 //! Signals find the application's state before the call (up to `call_commit`) or after it (`interrupted.rs`).
 
+mod own;
+mod orders;
+
 use core::arch::global_asm;
 use core::mem::{offset_of, size_of};
+
+use own::own_calls;
+use orders::orders;
 
 use crate::layout::{
     ANSWERS, BOARD, Board, CELLS, CallSlot, Cell, Control, DOORBELL, LANDING_STRIDE, MAGIC, MAX_SITES, PARCEL, PARCEL_LEN, REPLY_EXIT,
     REPLY_FRAME, REPLY_RESUME, REPLY_STOP, RING_SLEEP, SITES, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS, STOP_CALL,
-    STOP_ORDERS, site,
-    takes,
+    STOP_ORDERS,
+    own_call, site, takes,
 };
 
 const CALL: usize = offset_of!(Control, call);
 const ARGS: usize = CALL + offset_of!(CallSlot, args);
 /// -EINTR, as the low half of rax.
 const INTERRUPTED: i32 = -4;
+/// -EFAULT, likewise.
+const FAULT: i32 = -14;
 
 /// [`takes::TABLE`], where the code below finds it.
 static TAKES: [u16; takes::CALLS] = takes::TABLE;
@@ -114,6 +122,7 @@ global_asm!(
     "    dec edx",
     "    mov [rbx + {result}], rdx",
     "    jmp call_resume",
+    own_calls!(),
     "5:  mov dword ptr [rbx + {kicked}], 0",
     "    mov dword ptr [rbx + {taken}], 0",
     "    cmp rcx, {takes_len}",
@@ -314,54 +323,7 @@ global_asm!(
     "    syscall",
     "    ud2",
 
-    // System calls that the sentry asks for before the call returns, or before it says more. Registers that the call keeps are in
-    // the area.
-    "call_orders:",
-    "    mov r14d, ecx",
-    "    mov r13d, [rbx + {order_count}]",
-    "    cmp r13d, {max_cells}",
-    "    ja call_alone",
-    "    lea r12, [rbx + {cells}]",
-    "    xor r15d, r15d",
-    "1:  cmp r15d, r13d",
-    "    jae 2f",
-    "    mov rax, [r12]",
-    "    mov rdi, [r12 + {cell_args}]",
-    "    mov rsi, [r12 + {cell_args} + 8]",
-    "    mov rdx, [r12 + {cell_args} + 16]",
-    "    mov r10, [r12 + {cell_args} + 24]",
-    "    mov r8, [r12 + {cell_args} + 32]",
-    "    mov r9, [r12 + {cell_args} + 40]",
-    "    syscall",
-    "    mov [r12 + {cell_result}], rax",
-    "    cmp rax, {max_errno}",
-    "    jae 2f",
-    "    add r12, {cell_len}",
-    "    inc r15d",
-    "    jmp 1b",
-    "2:  mov [rbx + {orders_done}], r15d",
-    // Done, or given up: a kick from here on is one of a call that has its reply, or waits for one.
-    "    mov dword ptr [rbx + {order_count}], 0",
-    "    mov ecx, r14d",
-    "    sub r13d, r15d",
-    "    mov r8, [rbx + {r8}]",
-    "    mov r12, [rbx + {r12}]",
-    "    mov r14, [rbx + {r14}]",
-    "    mov r15, [rbx + {r15}]",
-    "    test r13d, r13d",
-    "    mov r13, [rbx + {r13}]",
-    "    jnz 3f",
-    "    cmp ecx, {reply_resume}",
-    "    je call_ordered",
-    "3:  mov dword ptr [rbx + {stop}], {stop_orders}",
-    "    rdpid rsi",
-    "    and esi, 0xfff",
-    "    mov [rbx + {cpu}], esi",
-    "    rdtsc",
-    "    mov [rbx + {stopped_at}], eax",
-    "    mov [rbx + {stopped_at} + 4], edx",
-    "    mov dword ptr [rbx + {state}], {state_request}",
-    "    jmp call_waits",
+    orders!(),
     ".globl call_end",
     "call_end:",
 
@@ -387,6 +349,17 @@ global_asm!(
     gifts = const CALL + offset_of!(CallSlot, gifts),
     answers = const offset_of!(Control, answers),
     answers_len = const ANSWERS,
+    futex = const own_call::FUTEX,
+    waitv = const own_call::WAITV,
+    wait_realtime = const own_call::WAIT_REALTIME,
+    private = const own_call::PRIVATE,
+    last_command = const own_call::LAST,
+    commands = const own_call::COMMANDS,
+    own_calls = const offset_of!(Control, own_calls),
+    sched_yield = const own_call::SCHED_YIELD,
+    in_host = const offset_of!(Control, in_host),
+    began = const offset_of!(Control, began),
+    fault = const FAULT,
     nr = const CALL + offset_of!(CallSlot, nr),
     rdi = const ARGS,
     rsi = const ARGS + 8,
@@ -447,6 +420,10 @@ unsafe extern "C" {
     pub safe fn call_flags();
     pub safe fn call_loads();
     pub safe fn call_stored();
+    pub safe fn call_own();
+    pub safe fn call_owned();
+    pub safe fn call_own_ends();
+    pub safe fn call_unanswered();
     pub safe fn call_takes();
     pub safe fn call_reads();
     pub safe fn call_asks();
@@ -460,6 +437,9 @@ unsafe extern "C" {
     pub safe fn call_resume_end();
     pub safe fn call_kicked();
     pub safe fn call_frame();
+    pub safe fn call_order_loads();
+    pub safe fn call_order();
+    pub safe fn call_order_made();
     pub safe fn call_end();
 }
 

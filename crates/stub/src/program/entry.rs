@@ -7,7 +7,7 @@ use crate::raw::address;
 
 global_asm!(
     ".pushsection .stub.header, \"a\"",
-    ".quad stub_init, stub_text_start, stub_text_end",
+    ".quad stub_init, stub_text_start, stub_text_end, call_asks_anew",
     ".popsection",
 
     // A signal: edi is its number, rsp the frame. The kernel cleared DF and TF but not AC, and may have

@@ -5,16 +5,25 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::call::label;
 use crate::entry;
 use crate::layout::{
-    Control, KICK_SIGNAL, LANDING_STRIDE, MAX_SITES, REPLY_RESUME, SITES, STATE_REPLIED, STOP_FRAME, STOP_FRAMED_CALL, site,
+    Cell, Control, KICK_SIGNAL, LANDING_STRIDE, MAX_SITES, REPLY_RESUME, SITES, STATE_REPLIED, STOP_FRAME, STOP_FRAMED_CALL,
+    STOP_UNFINISHED, own_call, site,
 };
 use crate::parcel;
-use crate::raw::pointer;
+use crate::raw::{address, pointer};
+use crate::sys;
 
 pub const SIGTRAP: u32 = 5;
 const SIGBUS: u32 = 7;
 const SIGSEGV: u32 = 11;
 /// -EFAULT, as rax has it.
 pub const FAULT: u64 = 14_u64.wrapping_neg();
+/// -EINTR, likewise.
+const INTERRUPTED: u64 = 4_u64.wrapping_neg();
+/// AUDIT_ARCH_X86_64.
+const X86_64: u32 = 0xc000_003e;
+const TRAP_FLAG: u64 = 1 << 8;
+/// The interrupt flag, and the one that is always set.
+const FLAGS: u64 = 0x202;
 
 /// The general registers of a signal frame, in its order.
 #[repr(C)]
@@ -76,8 +85,16 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
             return Interrupted::Elsewhere;
         }
         match signal {
+            KICK_SIGNAL if rip >= label!(call_own) && rip < label!(call_unanswered) => own(r, control),
+            // Right before an order that may take long: it would not end it any more.
+            KICK_SIGNAL if (label!(call_order_loads)..=label!(call_order)).contains(&rip) && waits(r) => {
+                (&raw mut (*control).call.kicked).write_volatile(0);
+                ((*r).rax, (*r).rip) = (INTERRUPTED, label!(call_order_made));
+                Interrupted::Waiting
+            }
             // The sentry does not know of the call yet: it is made again from its first instruction.
             KICK_SIGNAL if rip <= label!(call_commit) => {
+                (&raw mut (*control).in_host).write_volatile(0);
                 undo(r, control);
                 Interrupted::Stopped(KICK_SIGNAL)
             }
@@ -108,6 +125,10 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
             }
             SIGSEGV | SIGBUS if rip == label!(call_probe) => framed(r),
             SIGTRAP if rip == label!(call_framed) => framed(r),
+            SIGTRAP if rip == label!(call_unanswered) => {
+                ask(r, control);
+                Interrupted::Stopped(STOP_FRAMED_CALL)
+            }
             SIGTRAP if rip == label!(call_frame) => {
                 finish(r, control);
                 Interrupted::Stopped(STOP_FRAME)
@@ -134,6 +155,78 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
             _ => Interrupted::Broken,
         }
     }
+}
+
+/// A call that the host carries out, before it, in it or right behind it.
+unsafe fn own(r: *mut Registers, control: *mut Control) -> Interrupted {
+    // SAFETY: by the caller.
+    unsafe {
+        (&raw mut (*control).in_host).write_volatile(0);
+        let result = match (*r).rip {
+            // It has not been made.
+            rip if rip < label!(call_owned) => INTERRUPTED,
+            rip if rip == label!(call_owned) => (*r).rax,
+            _ => (&raw const (*control).call.result).read_volatile(),
+        };
+        (&raw mut (*control).call.result).write_volatile(result);
+        Interrupted::Stopped(match result {
+            INTERRUPTED => {
+                ask(r, control);
+                STOP_UNFINISHED
+            }
+            FAULT => {
+                ask(r, control);
+                STOP_FRAMED_CALL
+            }
+            _ => {
+                finish(r, control);
+                KICK_SIGNAL
+            }
+        })
+    }
+}
+
+/// Whether the order that is about to be carried out is one that a kick ends.
+unsafe fn waits(r: *const Registers) -> bool {
+    // SAFETY: by the caller; the code for orders has a cell's address in r12.
+    unsafe { matches!(pointer::<Cell>((*r).r12).read_volatile().op, own_call::FUTEX | own_call::WAITV) }
+}
+
+/// The state of a call that the sentry is asked for, as if it had trapped.
+unsafe fn ask(r: *mut Registers, control: *mut Control) {
+    // SAFETY: by the caller.
+    unsafe {
+        finish(r, control);
+        (*r).rax = (&raw const (*control).call.nr).read_volatile();
+    }
+}
+
+/// Whether the host carries out the call that has trapped with this frame: then its registers are where a call from a rewritten site
+/// has them, and the frame leads to the code for that.
+///
+/// # Safety
+/// `r` are the registers of the frame on the signal stack of this thread, whose area is at `control`, `arch` what the call is of.
+pub unsafe fn has_own(r: *mut Registers, arch: u32, control: *mut Control) -> bool {
+    // SAFETY: by the caller.
+    unsafe {
+        let (nr, args) = (*r).call();
+        let enabled = (&raw const (*control).own_calls).read_volatile() != 0;
+        // Whoever steps through instructions would step through the stub's.
+        let steps = (*r).rflags & TRAP_FLAG != 0;
+        let is_own = nr == own_call::SCHED_YIELD || nr == own_call::FUTEX && u32::try_from(args[1] & 0xffff_ffff).is_ok_and(own_call::is_own);
+        if !enabled || !is_own || arch != X86_64 || steps {
+            return false;
+        }
+        let call = &raw mut (*control).call;
+        ((*call).nr, (*call).args) = (nr, args);
+        ((*call).rip, (*call).rsp, (*call).rflags) = ((*r).rip, (*r).rsp, (*r).rflags);
+        ((*call).rbx, (*call).rbp) = ((*r).rbx, (*r).rbp);
+        [(*call).r12, (*call).r13, (*call).r14, (*call).r15] = [(*r).r12, (*r).r13, (*r).r14, (*r).r15];
+        (&raw mut (*control).began).write_volatile(sys::rdtsc());
+        (&raw mut (*control).in_host).write_volatile(1);
+        ((*r).rip, (*r).rbx, (*r).rflags) = (label!(call_own), address(control.cast_const()), FLAGS);
+    }
+    true
 }
 
 /// The address behind the site whose number is in r11, and the number that it calls with.

@@ -30,6 +30,8 @@ use layout::{
 /// Offsets in the kernel's `struct rt_sigframe`: the return address, then `struct ucontext`.
 const FRAME_REGISTERS: usize = 8 + 40;
 const FRAME_RIP: usize = FRAME_REGISTERS + 16 * 8;
+/// `si_arch` of a SIGSYS, behind `struct sigcontext` and the mask.
+const FRAME_ARCH: usize = FRAME_REGISTERS + 256 + 8 + 28;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -70,9 +72,15 @@ unsafe extern "C" fn on_signal(signal: u32, frame: *mut u8, control: *mut Contro
                 entry::FaultOrigin::Application => {}
             }
         }
+        let registers = frame.add(FRAME_REGISTERS).cast::<Registers>();
+        if signal == sys::SIGSYS
+            && interrupted::has_own(registers, frame.add(FRAME_ARCH).cast::<u32>().read_volatile(), control)
+        {
+            return;
+        }
         (*control).frame = sys::address(frame);
         if signal == sys::SIGSYS {
-            parcel::take(frame.add(FRAME_REGISTERS).cast(), control);
+            parcel::take(registers, control);
         }
         stop(control, signal);
         serve(control);

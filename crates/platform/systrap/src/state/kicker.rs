@@ -47,6 +47,10 @@ impl Kick for Kicker {
         self.host.area.write_answers(&Answers::default());
     }
 
+    fn rests(&self) -> bool {
+        self.host.rests()
+    }
+
     fn is_away(&self) -> bool {
         self.host.is_away()
     }

@@ -45,6 +45,25 @@ impl HostThread {
         }
     }
 
+    /// Whether it waits in a call that the host carries out, by its own word.
+    pub fn rests(&self) -> bool {
+        self.area.read32(control!(in_host)) != 0 && self.is_away()
+    }
+
+    /// Counts it among those that wait in the host, or not any more.
+    pub fn note_rest(&self) {
+        let mut s = self.state.lock();
+        let rests = s.waits || self.area.read32(control!(in_host)) != 0;
+        if s.phase != Phase::Running || rests == s.rests {
+            return;
+        }
+        s.rests = rests;
+        self.core.spinner.rest(if rests { 1 } else { -1 });
+        if rests && std::mem::take(&mut s.brief) {
+            self.core.spinner.not_brief();
+        }
+    }
+
     /// It is not on the list of those that are looked at any more.
     pub fn unwatch(&self) {
         self.watched.store(false, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
 use moat_abi::{Errno, Result};
+use moat_platform::regs::RFLAGS_TF;
 use moat_platform::{Event, Fault, Gifts, Order, Regs};
 use moat_stub::layout::{REPLY_FRAME, REPLY_RESUME};
 
@@ -91,7 +92,8 @@ impl Thread {
 
     /// Whether more than rax has to be set, or more be done than the stub's code for calls can do, before the thread goes on.
     pub(crate) fn needs_frame_to_resume(&self) -> bool {
-        self.dirty == Dirty::All || !self.orders_are_plain() || self.wanted_bases() != self.bases
+        let steps = self.regs.rflags & RFLAGS_TF != 0;
+        self.dirty == Dirty::All || steps || !self.orders_are_plain() || self.wanted_bases() != self.bases
     }
 
     /// Whether all orders can be carried out in a call from a rewritten site.

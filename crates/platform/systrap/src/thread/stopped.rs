@@ -3,6 +3,7 @@
 use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_KERNEL};
 use moat_platform::{Event, Fault, ForeignAbi, Regs};
 
+use crate::cycles::Clock;
 use crate::parcel;
 use crate::sites::needs_frame;
 use crate::stop::Signal;
@@ -21,6 +22,10 @@ impl Thread {
         }
         match signal {
             Signal::Kick => Event::Interrupted,
+            Signal::Unfinished { began } => {
+                let began_ns = self.host.core.clock.at(began, Clock::now());
+                Event::Unfinished { nr: regs.rax, began_ns }
+            }
             Signal::Fault(fault) => self.fault(fault, regs.rip),
             // Nobody has asked for it: this was application code that jumped into the stub.
             Signal::Frame => {

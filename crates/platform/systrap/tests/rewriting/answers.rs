@@ -21,7 +21,7 @@ fn answers_that_lie_ready_are_given() {
         call(&mut guest, first).await;
         let getppid = ANSWERABLE.iter().position(|nr| *nr == 110).expect("one of them");
         let mut answers = Answers::default();
-        answers[getppid] = Some(4321);
+        answers.ids[getppid] = Some(4321);
         guest.thread.publish(&answers);
         let kicker = guest.thread.kicker();
         let mut count = first;

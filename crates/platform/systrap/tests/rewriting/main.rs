@@ -2,6 +2,7 @@
 
 mod answers;
 mod beside;
+mod futex;
 mod kicks;
 mod parcel;
 mod short;

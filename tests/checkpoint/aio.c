@@ -1,6 +1,7 @@
 // Asynchronous I/O of the kernel: contexts, events that nobody has taken, who waits for one, counters.
 #include "check.h"
 #include <linux/aio_abi.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 
@@ -100,4 +101,42 @@ TEST(who_waits_for_an_event) {
     CHECK_EQ(take(context, 1, 1, &event, PAUSE_MS * 3), 0);
     CHECK(now_ms(CLOCK_MONOTONIC) - start >= PAUSE_MS * 3);
     AWAIT();
+}
+
+static struct iocb polling(int fd, int events, uint64_t data) {
+    return (struct iocb){.aio_data = data, .aio_lio_opcode = IOCB_CMD_POLL, .aio_fildes = fd, .aio_buf = events};
+}
+
+TEST(requests_that_wait_for_a_file) {
+    aio_context_t context = set_up(4);
+    int ends[2], counter = eventfd(0, EFD_NONBLOCK), fd = file();
+    CHECK(!pipe(ends));
+    struct iocb first = polling(ends[0], POLLIN, 11), second = polling(ends[0], POLLIN, 22);
+    second.aio_flags = IOCB_FLAG_RESFD;
+    second.aio_resfd = counter;
+    struct iocb write_now = writing(fd, "x", 33, 0);
+    submit(context, &first);
+    submit(context, &second);
+    submit(context, &write_now);
+    // A request holds its file, whatever becomes of the descriptor.
+    int reader = dup(ends[0]);
+    CHECK(!close(ends[0]));
+    RESTORED();
+    struct io_event events[4];
+    CHECK(take(context, 1, 4, events, 0) == 1 && events[0].data == 33);
+    CHECK_EQ(take(context, 0, 4, events, 0), 0);
+    CHECK_EQ(write(ends[1], "y", 1), 1);
+    CHECK_EQ(take(context, 2, 4, events, 5000), 2);
+    CHECK(events[0].data + events[1].data == 33 && events[0].res & POLLIN && events[1].res & POLLIN);
+    uint64_t raised = 0;
+    while (read(counter, &raised, 8) < 0)
+        usleep(1000);
+    CHECK_EQ(raised, 1);
+    // And one that never ends is cancelled.
+    struct iocb third = polling(ends[1], POLLIN, 44);
+    submit(context, &third);
+    struct io_event event;
+    CHECK(syscall(SYS_io_cancel, context, &third, &event) < 0 && errno == EINPROGRESS);
+    CHECK(take(context, 1, 1, &event, 5000) == 1 && event.data == 44 && event.res == 0);
+    CHECK(!close(reader));
 }

@@ -2,7 +2,6 @@
 // itself, and says what the refusal has to contain.
 #include "check.h"
 #include <arpa/inet.h>
-#include <linux/aio_abi.h>
 #include <linux/if_packet.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -89,19 +88,6 @@ TEST(a_socket_with_a_ring) {
 }
 
 TEST(a_namespace) {
-    CHECK(!unshare(CLONE_NEWUTS));
+    CHECK(!unshare(CLONE_NEWIPC));
     REFUSED("namespace of the guest's own");
-}
-
-TEST(a_poll_of_asynchronous_io) {
-    aio_context_t context = 0;
-    int ends[2];
-    CHECK(!syscall(SYS_io_setup, 1, &context) && !pipe(ends));
-    struct iocb poll = {.aio_lio_opcode = IOCB_CMD_POLL, .aio_fildes = ends[0], .aio_buf = 1}, *one = &poll;
-    CHECK_EQ(syscall(SYS_io_submit, context, 1L, &one), 1);
-    REFUSED("a request of io_submit(2) that waits for a file");
-    // The program goes on as if nobody had asked.
-    CHECK_EQ(write(ends[1], "x", 1), 1);
-    struct io_event event;
-    CHECK(syscall(SYS_io_getevents, context, 1L, 1L, &event, NULL) == 1 && event.res & 1);
 }

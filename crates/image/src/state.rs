@@ -60,6 +60,9 @@ pub struct SandboxState {
     pub pids: Table<PidState>,
     /// Credentials.
     pub credentials: Table<CredentialsState>,
+    /// UTS namespaces that processes have made.
+    #[serde(default)]
+    pub uts_namespaces: Table<UtsNamespaceState>,
     /// Sessions.
     pub sessions: Table<SessionState>,
     /// Process groups.

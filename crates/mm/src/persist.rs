@@ -14,6 +14,7 @@ use moat_image::state::{AreaState, MappableState, MemoryState};
 use moat_image::{ImageError, Ref, Refusal, length, pieces};
 use moat_platform::AddressSpace;
 
+use crate::aio::KernelPoll;
 use crate::ranges::{Ranges, cut};
 use crate::vma::{Backing, Vma, VmaFlags};
 use crate::{Mappable, MemoryManager, PAGE_SIZE};
@@ -51,6 +52,8 @@ pub struct SavedMemory {
     private: Vec<Vma>,
     /// What of them shows pages of an image.
     imaged: Ranges,
+    /// Requests that wait for files, which the state lacks.
+    pub polls: Vec<KernelPoll>,
 }
 
 impl MemoryManager {
@@ -62,7 +65,8 @@ impl MemoryManager {
         &self,
         mut mappable: impl FnMut(&Arc<dyn Mappable>) -> Result<Ref<MappableState>, Refusal>,
     ) -> Result<SavedMemory, Refusal> {
-        let aio = self.aio().get().map(|aio| aio.save()).transpose()?.unwrap_or_default();
+        // First of all: a request that ends meanwhile writes to memory.
+        let (aio, polls) = self.aio().get().map(|aio| aio.save()).transpose()?.unwrap_or_default();
         // Copied, as what an area shows may lock anything.
         let (vmas, imaged, mut state) = {
             let s = self.state();
@@ -108,7 +112,7 @@ impl MemoryManager {
                 private.push(vma);
             }
         }
-        Ok(SavedMemory { state, private, imaged })
+        Ok(SavedMemory { state, private, imaged, polls })
     }
 }
 

@@ -87,6 +87,7 @@ pub(crate) async fn container(
         open_files: &open_files,
         pages: &pages,
         aio: moat_syscalls::fs::aio::restore,
+        aio_polls: moat_syscalls::fs::aio::restore_polls,
         limits: MostLimits((!raises).then_some(limits)),
     };
     let (prepared, known) = restore(&request).await.map_err(failed)?;

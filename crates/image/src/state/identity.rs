@@ -34,6 +34,14 @@ pub struct CredentialsState {
     pub no_new_privs: bool,
 }
 
+/// A UTS namespace that a process has made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct UtsNamespaceState {
+    pub hostname: Vec<u8>,
+    pub domainname: Vec<u8>,
+}
+
 /// A session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState {
@@ -62,6 +70,10 @@ impl Named for PidState {
 
 impl Named for CredentialsState {
     const WHAT: &'static str = "credentials";
+}
+
+impl Named for UtsNamespaceState {
+    const WHAT: &'static str = "UTS namespace";
 }
 
 impl Named for SessionState {

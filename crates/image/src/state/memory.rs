@@ -64,6 +64,24 @@ pub struct AioContextState {
     pub head: u32,
     /// Events that have not been taken: `data`, `obj`, `res`.
     pub events: Vec<(u64, u64, i64)>,
+    /// Requests that wait for a file.
+    #[serde(default)]
+    pub polls: Vec<AioPollState>,
+}
+
+/// A request that waits for a file (`IOCB_CMD_POLL`). Files by their numbers, as descriptors may not have them any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AioPollState {
+    /// The place of the open file among them.
+    pub file: u32,
+    /// What it waits for, as poll(2) has it.
+    pub events: i16,
+    /// `aio_data`.
+    pub data: u64,
+    /// The address of the request.
+    pub object: u64,
+    /// The place of the counter that it raises.
+    pub counter: Option<u32>,
 }
 
 /// One mapped area.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::file::{FdTableState, FsContextState};
-use super::identity::{CredentialsState, PidState, ProcessGroupState};
+use super::identity::{CredentialsState, PidState, ProcessGroupState, UtsNamespaceState};
 use super::memory::MemoryState;
 use super::mount::PathState;
 use super::ptrace::{AfterStop, TraceRun, TraceStopState};
@@ -147,6 +147,9 @@ pub struct TaskState {
     /// Its tracer.
     #[serde(default)]
     pub trace: Option<TraceState>,
+    /// Its UTS namespace, if that is not the container's.
+    #[serde(default)]
+    pub uts: Option<Ref<UtsNamespaceState>>,
     /// What only the thread itself knows.
     pub thread: ThreadState,
 }
@@ -181,6 +184,7 @@ impl TaskState {
             usage: UsageState::default(),
             age_ns: 0,
             trace: None,
+            uts: None,
             thread: ThreadState::default(),
         }
     }

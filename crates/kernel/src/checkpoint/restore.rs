@@ -2,17 +2,18 @@
 
 mod family;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use moat_abi::prctl::UTS_LEN;
 use moat_abi::signal::{SigSet, Signal};
-use moat_identity::{Limit, Limits, Pid, ProcessGroup, Resource, Session};
+use moat_identity::namespaces::UtsNames;
+use moat_identity::{Limit, Limits, Namespaces, Pid, ProcessGroup, Resource, Session, UtsNamespace};
 use moat_image::refs::find;
 use moat_image::state::{
     EndedThreadState, ForegroundState, ProcessState, SandboxState, SeccompFilterState, TaskState as SavedTask,
-    TerminalRef,
+    TerminalRef, UtsNamespaceState,
 };
 use moat_image::{ImageError, Ref};
 use moat_mm::PageSource;
@@ -25,6 +26,7 @@ use super::threads::{Memories, Memory};
 use super::{Configured, KnownProcesses, MostLimits, convert, signals};
 use crate::kernel::Kernel;
 use crate::process::group::{Dumpable, ThreadGroup};
+use crate::quotas::number;
 use crate::seccomp::{Filter, Logged, Mode};
 use crate::signal::SigHand;
 use crate::signal::state::{GroupReport, ThreadSignals};
@@ -48,9 +50,15 @@ pub struct RestoreRequest<'a> {
     pub pages: &'a PageSource,
     /// Gives an address space its asynchronous I/O, which system calls know.
     pub aio: fn(&Kernel, &Arc<moat_mm::MemoryManager>, &moat_image::state::AioState) -> Result<(), ImageError>,
+    /// Begins its requests again that waited for files.
+    pub aio_polls: RestorePolls,
     /// What no limit may be beyond.
     pub limits: MostLimits,
 }
+
+/// Begins requests of asynchronous I/O again that waited for files, which are given by their numbers.
+pub type RestorePolls =
+    fn(&Arc<moat_mm::MemoryManager>, &moat_image::state::AioState, &[Arc<OpenFile>]) -> Result<(), ImageError>;
 
 /// What has been opened out of an image, by their numbers in it.
 pub struct Opened {
@@ -79,12 +87,7 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     let [container] = state.containers.as_slice() else {
         return Err(ImageError::Unfit("the image is not of a sandbox with one container".into()));
     };
-    // As sethostname(2) would have it.
-    for name in [&container.hostname, &container.domainname] {
-        if name.len() >= UTS_LEN {
-            return Err(ImageError::state(format!("a host or domain name of {} bytes", name.len())));
-        }
-    }
+    check_names(&container.hostname, &container.domainname)?;
     let mut made = Made::begin(request)?;
     let ipc = &request.container.place.namespaces.ipc;
     super::ipc::restore_segments(ipc, state, request.files, request.pages.pages())?;
@@ -117,11 +120,34 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     Ok((prepared, known))
 }
 
+/// Checks names as sethostname(2) would.
+fn check_names(host: &[u8], domain: &[u8]) -> Result<(), ImageError> {
+    match host.len().max(domain.len()) {
+        0..UTS_LEN => Ok(()),
+        len => Err(ImageError::state(format!("a host or domain name of {len} bytes"))),
+    }
+}
+
+/// UTS namespaces that processes had made.
+fn uts_namespaces(kernel: &Kernel, state: &SandboxState) -> Result<Vec<Arc<UtsNamespace>>, ImageError> {
+    let mut made = Vec::new();
+    for UtsNamespaceState { hostname, domainname } in state.uts_namespaces.iter() {
+        check_names(hostname, domainname)?;
+        // They count as those that unshare(2) makes.
+        let id = number(&kernel.ids.namespaces, &kernel.quotas.uts);
+        let id = id.map_err(|errno| ImageError::Unfit(format!("UTS namespaces: {errno}")))?;
+        let names = UtsNames { host: hostname.clone(), domain: domainname.clone() };
+        made.push(UtsNamespace::new(id, kernel.root_user_ns.clone(), names));
+    }
+    Ok(made)
+}
+
 /// The objects made so far, by their numbers in the image.
 struct Made<'a> {
     request: &'a RestoreRequest<'a>,
     kernel: Arc<Kernel>,
     pids: Vec<Arc<Pid>>,
+    uts_namespaces: Vec<Arc<UtsNamespace>>,
     sessions: Vec<Arc<Session>>,
     pgrps: Vec<Arc<ProcessGroup>>,
     handlers: Vec<Arc<SigHand>>,
@@ -164,6 +190,7 @@ impl<'a> Made<'a> {
         let filters = filters(state, request.container.profile.as_ref())?;
         Ok(Made {
             request,
+            uts_namespaces: uts_namespaces(&kernel, state)?,
             kernel,
             pids,
             sessions,
@@ -250,7 +277,7 @@ impl<'a> Made<'a> {
             mm: Some(mm.clone()),
             fds: Some(fds.clone()),
             fs: Some(fs.clone()),
-            namespaces: self.request.container.place.namespaces.clone(),
+            namespaces: self.namespaces(saved)?,
             clear_child_tid: saved.clear_child_tid,
             robust_list: saved.robust_list,
             pdeath_signal: Signal::new(saved.pdeath_signal),
@@ -285,6 +312,18 @@ impl<'a> Made<'a> {
         current.set_comm(comm);
         current.apply_affinity();
         Ok(current)
+    }
+
+    /// The container's namespaces, but for those of the thread's own.
+    fn namespaces(&self, saved: &SavedTask) -> Result<Arc<Namespaces>, ImageError> {
+        let own = &self.request.container.place.namespaces;
+        match saved.uts {
+            None => Ok(own.clone()),
+            Some(name) => {
+                let uts = find(&self.uts_namespaces, name)?.clone();
+                Ok(Arc::new(Namespaces { uts, ..(**own).clone() }))
+            }
+        }
     }
 
     fn make(&self, group: &Arc<ThreadGroup>, pid: &Arc<Pid>, state: TaskState, age_ns: u64) -> Arc<Task> {
@@ -332,6 +371,13 @@ impl<'a> Made<'a> {
         let open_files = opened.files;
         for (table, saved) in self.fd_tables.iter().zip(state.fd_tables.iter()) {
             files.fill_fd_table(table, saved, &open_files)?;
+        }
+        // Of each memory once, whoever shares it.
+        let mut begun = HashSet::new();
+        for (task, saved) in self.tasks.iter().zip(state.tasks.iter()) {
+            if let Some(mm) = task.mm_of().filter(|_| begun.insert(saved.memory)) {
+                (self.request.aio_polls)(&mm, &state.memories.get(saved.memory)?.aio, &open_files)?;
+            }
         }
         for (context, saved) in self.fs_contexts.iter().zip(state.fs_contexts.iter()) {
             let restored = files.fs_context(saved)?;

@@ -1,17 +1,20 @@
 //! From processes to an image: see [`super`].
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use moat_abi::clone::WaitStatus;
 use moat_abi::signal::Signal;
-use moat_identity::{Pid, ProcessGroup, Resource, Session};
+use moat_identity::{Pid, ProcessGroup, Resource, Session, UtsNamespace};
 use moat_image::state::{
-    ContainerState, ControllingTerminalState, EndedThreadState, MemoryState, PidState, ProcessGroupState, ProcessState,
-    SandboxState, SeccompFilterState, SeccompState, SessionState, SignalHandlersState, TaskState, ZombieState,
+    AioPollState, ContainerState, ControllingTerminalState, EndedThreadState, MemoryState, PidState, ProcessGroupState,
+    ProcessState, SandboxState, SeccompFilterState, SeccompState, SessionState, SignalHandlersState, TaskState,
+    UtsNamespaceState, ZombieState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 use moat_mm::{MemoryManager, SavedMemory};
+use moat_vfs::OpenFile;
 use moat_vfs::persist::{SaveFiles, Saver as FileSaver};
 
 use super::{Configured, KnownProcesses, convert, signals, trace};
@@ -73,6 +76,7 @@ struct Walk<'a> {
     pass: Pass,
     files: FileSaver,
     pids: Interner<PidState>,
+    uts_namespaces: Interner<UtsNamespaceState>,
     sessions: Interner<SessionState>,
     process_groups: Interner<ProcessGroupState>,
     processes: Interner<ProcessState>,
@@ -104,6 +108,7 @@ impl<'a> Walk<'a> {
             pass,
             files,
             pids: Interner::default(),
+            uts_namespaces: Interner::default(),
             sessions: Interner::default(),
             process_groups: Interner::default(),
             processes: Interner::default(),
@@ -183,6 +188,7 @@ impl<'a> Walk<'a> {
 
     fn finish(self, mut state: SandboxState) -> Result<Saved, ImageError> {
         state.pids = self.pids.finish()?;
+        state.uts_namespaces = self.uts_namespaces.finish()?;
         state.sessions = self.sessions.finish()?;
         state.process_groups = self.process_groups.finish()?;
         state.processes = self.processes.finish()?;
@@ -358,14 +364,14 @@ impl<'a> Walk<'a> {
         };
         let own = &self.container.place.namespaces;
         // By number: a task's list of namespaces is made anew by each unshare(2), also with the same namespaces in it.
-        let same = namespaces.uts.id == own.uts.id
-            && namespaces.ipc.id == own.ipc.id
+        let same = namespaces.ipc.id == own.ipc.id
             && namespaces.net.id == own.net.id
             && namespaces.cgroup.id == own.cgroup.id
             && namespaces.pid_for_children.id == own.pid_for_children.id;
         if !same {
             return Err(Refusal::new("a namespace of the guest's own"));
         }
+        let uts = self.uts(&namespaces.uts)?;
         let (pending, blocked, saved_mask, stop_pending, stopped, trace) = {
             let s = task.group.signals.lock();
             let Some(t) = s.threads.get(&task.id) else { return Ok(None) };
@@ -389,6 +395,7 @@ impl<'a> Walk<'a> {
             stop_pending,
             stopped,
             trace,
+            uts,
             usage: convert::usage(task.usage.get()),
             age_ns: self.now_boot_ns.saturating_sub(task.start_boot_ns),
             thread,
@@ -397,13 +404,39 @@ impl<'a> Walk<'a> {
         Ok(Some(state))
     }
 
+    /// A UTS namespace; none for the container's.
+    fn uts(&mut self, uts: &Arc<UtsNamespace>) -> Result<Option<Ref<UtsNamespaceState>>, Refusal> {
+        if uts.id == self.container.place.namespaces.uts.id {
+            return Ok(None);
+        }
+        // Whose capabilities set its names.
+        if !Arc::ptr_eq(&uts.user_ns, &self.kernel.root_user_ns) {
+            return Err(Refusal::new("a user namespace of the guest's own"));
+        }
+        let names = uts.names();
+        let state = || Ok(UtsNamespaceState { hostname: names.host, domainname: names.domain });
+        self.uts_namespaces.save(address(uts), state).map(Some)
+    }
+
     fn memory(&mut self, mm: &Arc<MemoryManager>) -> Result<Ref<MemoryState>, Refusal> {
         let name = match self.memories.meet(address(mm)) {
             Met::Before(name) => return Ok(name),
             Met::First(name) => name,
         };
         let files = &mut self.files;
-        let saved = mm.save(|object| files.mappable(object))?;
+        let mut saved = mm.save(|object| files.mappable(object))?;
+        for poll in std::mem::take(&mut saved.polls) {
+            let mut place = |file: Arc<dyn Any + Send + Sync>| {
+                let file = file.downcast::<OpenFile>();
+                let file = file.map_err(|_| Refusal::new("a request of io_submit(2) that waits for something else"))?;
+                files.open_file(&file).map(|name| name.index())
+            };
+            let (file, counter) = (place(poll.file)?, poll.counter.map(&mut place).transpose()?);
+            let state = AioPollState { file, events: poll.events, data: poll.data, object: poll.object, counter };
+            if let Some(context) = saved.state.aio.contexts.get_mut(poll.context) {
+                context.polls.push(state);
+            }
+        }
         // In the order of their names: this is the only place that gives them.
         self.saved_memories.push((mm.clone(), saved));
         Ok(name)

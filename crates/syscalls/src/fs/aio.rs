@@ -10,7 +10,7 @@ mod context;
 mod contexts;
 mod poll;
 
-pub use contexts::restore;
+pub use contexts::{restore, restore_polls};
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -230,9 +230,7 @@ fn begin_poll(context: &Arc<Context>, f: Arc<OpenFile>, r: &Iocb, what: Completi
         return Err(Errno::EINVAL);
     }
     let poll = PollRequest::new(f, PollEvents::from_pollfd(events.cast_signed()), what);
-    // Known before it runs, so that it can be cancelled from the first moment on.
-    context.add_poll(poll.clone());
-    moat_sync::spawn(poll.run(context.clone()));
+    poll.begin(context.clone());
     Ok(())
 }
 

@@ -260,13 +260,14 @@ impl Context {
     /// As data, when what is under way has ended.
     ///
     /// # Errors
-    /// A request that waits for a file, or for a disk for very long.
-    pub(super) fn save(&self) -> std::result::Result<AioContextState, Refusal> {
-        if self.state.lock().polls.iter().any(|poll| !poll.is_over()) {
-            return Err(Refusal::new("a request of io_submit(2) that waits for a file (IOCB_CMD_POLL)"));
-        }
-        // What is written out ends by itself.
-        let settled = || self.state.lock().unsettled == 0;
+    /// A request that waits for a disk for very long.
+    pub(super) fn save(&self) -> std::result::Result<(AioContextState, Vec<Arc<PollRequest>>), Refusal> {
+        // What is written out ends by itself; what waits for a file is begun again.
+        let waiting = |s: &State| s.polls.iter().filter(|poll| !poll.is_over()).cloned().collect::<Vec<_>>();
+        let settled = || {
+            let s = self.state.lock();
+            s.unsettled == waiting(&s).len()
+        };
         block_in_place(|| {
             let begun = Instant::now();
             while !settled() && begun.elapsed() < MOST_WAITING {
@@ -278,9 +279,14 @@ impl Context {
         }
         self.see_head();
         let s = self.state.lock();
+        // Under one lock: one that ends now is either among the events or among those that wait.
+        let polls = waiting(&s);
+        if s.unsettled != polls.len() {
+            return Err(Refusal::new("a request of io_submit(2) that is under way"));
+        }
         let events = s.events.iter().map(|event| (event.data, event.obj, event.res)).collect();
         let (ring, len, capacity, requests) = (self.ring, self.len, self.capacity, self.charge.requests);
-        Ok(AioContextState { ring, len, capacity, requests, head: s.head, events })
+        Ok((AioContextState { ring, len, capacity, requests, head: s.head, events, polls: Vec::new() }, polls))
     }
 
     /// Has these events wait again, the first at `head`, as the ring out of an image has them.

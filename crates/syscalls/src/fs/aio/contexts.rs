@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use moat_abi::aio::IoEvent;
-use moat_abi::{Errno, Result};
+use moat_abi::{Errno, PollEvents, Result};
 use moat_image::state::{AioContextState, AioState};
 use moat_image::{ImageError, Refusal};
 use moat_kernel::Kernel;
 use moat_mm::MemoryManager;
-use moat_mm::aio::KernelAio;
+use moat_mm::aio::{KernelAio, KernelPoll};
 use moat_sync::{LockClass, Mutex};
+use moat_vfs::OpenFile;
 
-use super::context::{Charge, Context, EVENT, HEADER};
+use super::context::{Charge, Completion, Context, EVENT, HEADER};
+use super::poll::PollRequest;
 
 /// The contexts of an address space.
 pub(super) struct Contexts {
@@ -63,11 +65,16 @@ impl Drop for Contexts {
 }
 
 impl KernelAio for Contexts {
-    fn save(&self) -> std::result::Result<AioState, Refusal> {
+    fn save(&self) -> std::result::Result<(AioState, Vec<KernelPoll>), Refusal> {
         // Copied, because what is under way is waited for.
         let list = self.list.lock().clone();
-        let contexts = list.iter().map(|context| context.save()).collect::<std::result::Result<_, _>>()?;
-        Ok(AioState { made: self.made.load(Ordering::Relaxed), contexts })
+        let (mut contexts, mut polls) = (Vec::new(), Vec::new());
+        for (at, context) in list.iter().enumerate() {
+            let (state, waiting) = context.save()?;
+            contexts.push(state);
+            polls.extend(waiting.iter().map(|poll| poll.saved(at)));
+        }
+        Ok((AioState { made: self.made.load(Ordering::Relaxed), contexts }, polls))
     }
 }
 
@@ -82,7 +89,7 @@ pub fn restore(kernel: &Kernel, memory: &Arc<MemoryManager>, state: &AioState) -
     let contexts = Contexts::of(memory);
     contexts.made.store(state.made, Ordering::Relaxed);
     for saved in &state.contexts {
-        let AioContextState { ring, len, capacity, requests, head, events } = saved;
+        let AioContextState { ring, len, capacity, requests, head, events, polls: _ } = saved;
         // What io_setup(2) gives: whole places behind a header, one of which stays free.
         let room = len.checked_sub(HEADER).and_then(|bytes| bytes.checked_div(EVENT));
         let fits = u32::try_from(events.len()).is_ok_and(|waiting| waiting < *capacity);
@@ -93,6 +100,31 @@ pub fn restore(kernel: &Kernel, memory: &Arc<MemoryManager>, state: &AioState) -
         let event = |(data, obj, res): &(u64, u64, i64)| IoEvent { data: *data, obj: *obj, res: *res, res2: 0 };
         context.put_back(*head, events.iter().map(event).collect());
         contexts.list.lock().push(context);
+    }
+    Ok(())
+}
+
+/// Begins the requests of `memory` again that waited for files.
+///
+/// # Errors
+/// One without a file, or without room for its event.
+pub fn restore_polls(
+    memory: &Arc<MemoryManager>,
+    state: &AioState,
+    files: &[Arc<OpenFile>],
+) -> std::result::Result<(), ImageError> {
+    let wrong = || ImageError::state("a request of asynchronous I/O that waits for no file");
+    let file = |at: u32| usize::try_from(at).ok().and_then(|at| files.get(at)).cloned().ok_or_else(wrong);
+    for saved in &state.contexts {
+        for poll in &saved.polls {
+            let context = Contexts::find(memory, saved.ring).map_err(|_| wrong())?;
+            // Each has a place for its event, or the ring could not take it.
+            context.reserve().map_err(|_| ImageError::state("more asynchronous I/O than its ring has room for"))?;
+            let counter = poll.counter.map(file).transpose()?;
+            let completion = Completion { data: poll.data, object: poll.object, counter };
+            let events = PollEvents::from_pollfd(poll.events);
+            PollRequest::new(file(poll.file)?, events, completion).begin(context);
+        }
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! IOCB_CMD_POLL: a request that ends when a file is ready, or when it is cancelled.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use moat_abi::PollEvents;
+use moat_mm::aio::KernelPoll;
 use moat_sync::{Listener, WaitQueue};
 use moat_vfs::OpenFile;
 
@@ -28,6 +30,20 @@ impl PollRequest {
         let events = events | PollEvents::ALWAYS;
         let (state, cancelled) = (AtomicU8::new(WAITS), WaitQueue::new());
         Arc::new(PollRequest { file, events, completion, state, cancelled })
+    }
+
+    /// As data, of the context at that place.
+    pub(super) fn saved(&self, context: usize) -> KernelPoll {
+        let Completion { data, object, counter } = self.completion.clone();
+        let counter = counter.map(|file| -> Arc<dyn Any + Send + Sync> { file });
+        KernelPoll { context, file: self.file.clone(), events: self.events.to_pollfd(), data, object, counter }
+    }
+
+    /// Lets it wait.
+    pub(super) fn begin(self: Arc<Self>, context: Arc<Context>) {
+        // Known before it runs, so that it can be cancelled from the first moment on.
+        context.add_poll(self.clone());
+        moat_sync::spawn(self.run(context));
     }
 
     /// The address of the request.

@@ -171,3 +171,21 @@ TEST(pidfds) {
     CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
     CHECK(waitpid(zombie, &status, 0) == zombie && WEXITSTATUS(status) == 3);
 }
+
+TEST(a_second_name_when_the_first_is_gone) {
+    // As sem_open(3) makes a file.
+    int fd = open("/dev/shm/first", O_RDWR | O_CREAT | O_EXCL, 0600);
+    CHECK(fd >= 0 && write(fd, "text", 4) == 4);
+    char *map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(map != MAP_FAILED && !link("/dev/shm/first", "/dev/shm/second") && !unlink("/dev/shm/first"));
+    RESTORED();
+    int other = open("/dev/shm/second", O_RDWR);
+    char text[8];
+    CHECK(other >= 0 && pread(other, text, 8, 0) == 4 && !memcmp(text, "text", 4));
+    map[0] = 'T';
+    CHECK(pread(other, text, 8, 0) == 4 && !memcmp(text, "Text", 4));
+    CHECK(pwrite(fd, "s", 1, 4) == 1 && pread(other, text, 8, 0) == 5 && text[4] == 's');
+    struct stat one, two;
+    CHECK(!fstat(fd, &one) && !fstat(other, &two) && one.st_ino == two.st_ino && one.st_nlink == 1);
+    CHECK(!unlink("/dev/shm/second"));
+}

@@ -408,3 +408,18 @@ TEST(a_process_whose_first_thread_has_ended) {
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status));
     CHECK_EQ(WEXITSTATUS(status), 0);
 }
+
+TEST(memory_by_its_file) {
+    static volatile int word = 3;
+    pid_t child = traced(forty_two, 0);
+    char name[60];
+    snprintf(name, sizeof name, "/proc/%d/mem", child);
+    int fd = open(name, O_RDWR), value = 7;
+    CHECK(fd >= 0);
+    RESTORED();
+    CHECK(pread(fd, &value, sizeof value, (uintptr_t)&word) == sizeof value && value == 3);
+    value = 5;
+    CHECK(pwrite(fd, &value, sizeof value, (uintptr_t)&word) == sizeof value);
+    CHECK_EQ((int)ptrace(PTRACE_PEEKDATA, child, &word, NULL), 5);
+    ends_with(child, PTRACE_CONT, 42);
+}

@@ -245,6 +245,12 @@ pub trait Inode: Send + Sync + Any {
         None
     }
 
+    /// A name in this directory that leads to the file `number` of its file system, for a checkpoint that has met it by a name that
+    /// is gone. By default none is known.
+    fn name_of(&self, _number: u64) -> Option<Vec<u8>> {
+        None
+    }
+
     /// The file as data, once no name leads to it any more.
     ///
     /// # Errors

@@ -7,11 +7,13 @@ use moat_abi::fs::FileType;
 use moat_abi::mman::ProtFlags;
 use moat_abi::stat::DeviceId;
 use moat_abi::{Errno, Result};
+use moat_image::Refusal;
+use moat_image::state::OpenFileKind;
 use moat_mm::report::VmaInfo;
 use moat_mm::vma::VmaFlags;
 use moat_mm::{MemoryManager, UserAddr};
 use moat_vfs::OpenFile;
-use moat_vfs::file::{File, Seekable};
+use moat_vfs::file::{Compare, File, SaveFiles, Seekable};
 use moat_vfs::generated::Attributes;
 use moat_vfs::inode::{Inode, Metadata, OpenContext};
 
@@ -200,16 +202,30 @@ impl Inode for MemInode {
 
     fn open(self: Arc<Self>, ctx: &OpenContext<'_>) -> Result<Arc<dyn File>> {
         self.who.may_inspect(ctx.caller)?;
-        Ok(Arc::new(MemFile { mm: self.who.mm()? }))
+        Ok(Arc::new(MemFile { mm: self.who.mm()?, who: self.who.clone() }))
     }
 }
 
 /// An open /proc/PID/mem: stays with the address space that it was opened for.
 struct MemFile {
     mm: Option<Arc<MemoryManager>>,
+    /// Whose it was.
+    who: Who,
 }
 
 impl File for MemFile {
+    fn save(&self, f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+        let same = match (&self.mm, self.who.mm()) {
+            (Some(own), Ok(Some(now))) => Arc::ptr_eq(own, &now),
+            (own, now) => own.is_none() && matches!(now, Ok(None)),
+        };
+        // What a path leads to is the program of today.
+        if !same {
+            return Err(Refusal::new("memory of a program that has been replaced or has ended"));
+        }
+        saver.by_path(f, Compare::Type)
+    }
+
     fn read(&self, _f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
         // As on Linux, memory that is gone reads as empty.
         let Some(mm) = &self.mm else { return Ok(0) };

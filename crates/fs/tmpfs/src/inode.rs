@@ -207,6 +207,12 @@ impl Inode for TmpInode {
         })
     }
 
+    fn name_of(&self, number: u64) -> Option<Vec<u8>> {
+        let Content::Dir(entries) = &self.content else { return None };
+        let (all, _) = entries.lock().all();
+        all.into_iter().find(|entry| entry.inode.ino == number).map(|entry| entry.name)
+    }
+
     fn save_unnamed(&self, saver: &mut dyn SaveFiles) -> std::result::Result<NodeState, Refusal> {
         self.save_nameless(saver.pages())
     }

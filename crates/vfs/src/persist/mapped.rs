@@ -55,6 +55,8 @@ impl Saver {
             Origin::File(file) => {
                 let file = file.downcast_ref::<MappedFile>();
                 let MappedFile { path, writable } = file.ok_or_else(|| Refusal::new("a file of an unknown kind"))?;
+                let other = Saver::other_name(path);
+                let path = other.as_ref().unwrap_or(path);
                 if is_unnamed(path) {
                     let kind = MappableKind::Unnamed { file: self.unnamed(path)?, writable: *writable };
                     self.mappables.fill(name, MappableState { kind });

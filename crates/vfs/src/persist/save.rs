@@ -183,6 +183,16 @@ impl Saver {
         })
     }
 
+    /// Another name beside the one that is gone: a file gets its final name by link(2), and loses the first (sem_open(3)).
+    pub(super) fn other_name(path: &Path) -> Option<Path> {
+        if !path.dentry.is_deleted() || path.dentry.is_anonymous() {
+            return None;
+        }
+        let directory = path.dentry.parent()?;
+        let name = directory.inode().name_of(path.inode().metadata().ok()?.ino)?;
+        Some(Path { mount: path.mount.clone(), dentry: directory.lookup(&name).ok()? })
+    }
+
     /// The file at a path that has no name any more.
     pub(super) fn unnamed(&mut self, path: &Path) -> Result<Ref<UnnamedFileState>, Refusal> {
         let inode = path.inode().clone();
@@ -303,6 +313,10 @@ impl SaveFiles for Saver {
     }
 
     fn in_memory(&mut self, f: &OpenFile) -> Result<OpenFileKind, Refusal> {
+        if let Some(other) = Saver::other_name(f.path()) {
+            let found = identity(&f.metadata().map_err(|_| unknown(f.path()))?, Compare::Type);
+            return Ok(OpenFileKind::Path { path: self.path(&other)?, found });
+        }
         match is_unnamed(f.path()) {
             true => Ok(OpenFileKind::Unnamed(self.unnamed(f.path())?)),
             false => self.by_path(f, Compare::Type),

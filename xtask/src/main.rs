@@ -24,6 +24,8 @@ cargo x test [AREA] [flags]   AREA: unit, abi, checkpoint, files, programs, hard
     --platform P              only this platform: systrap or ptrace (repeatable)
     --native                  run abi and programs on the host alone, oci with runc, which proves the tests themselves
     --gofer                   abi and programs with --directfs=false, not only those that try it anyway
+    --checkpointed            programs: each is saved in its middle and goes on in another sandbox, also on the other
+                              platform; with --long it is saved 20 times
     --short                   hosts: on one kernel, the oldest or that which is named, without systemd and the clients, in a
                               minute or two; without AREA, beside everything else
     --kernel V                hosts: only Linux 5.10, 6.1 or 6.12 (repeatable)

@@ -234,7 +234,7 @@ fn save_as(prepared: &Prepared, image: &Path, way: &Way) -> Result<()> {
 }
 
 /// Runs `moat checkpoint`.
-fn save(prepared: &Prepared, image: &Path, flags: &[&str]) -> Result<Output> {
+pub(super) fn save(prepared: &Prepared, image: &Path, flags: &[&str]) -> Result<Output> {
     let mut save = copy_of(&prepared.command, |mut arguments| {
         let at = arguments.iter().position(|a| a == "run").unwrap_or(arguments.len());
         arguments.truncate(at);
@@ -303,7 +303,7 @@ impl Running {
 }
 
 /// The command that restores what `run` was to run.
-fn as_restore(run: &Command, from: Platform, to: Platform, image: &Path) -> Command {
+pub(super) fn as_restore(run: &Command, from: Platform, to: Platform, image: &Path) -> Command {
     copy_of(run, |arguments| {
         let mut restore = Vec::new();
         for argument in arguments {
@@ -319,7 +319,7 @@ fn as_restore(run: &Command, from: Platform, to: Platform, image: &Path) -> Comm
     })
 }
 
-fn copy_of(command: &Command, change: impl FnOnce(Vec<OsString>) -> Vec<OsString>) -> Command {
+pub(super) fn copy_of(command: &Command, change: impl FnOnce(Vec<OsString>) -> Vec<OsString>) -> Command {
     let arguments = command.get_args().map(OsString::from).collect();
     let mut copy = Command::new(PathBuf::from(command.get_program()));
     copy.args(change(arguments));

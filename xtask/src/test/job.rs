@@ -322,7 +322,7 @@ pub(super) fn supervise(command: &mut Command, timeout: Duration) -> Result<Outc
     Ok(Outcome { ending, stdout: read(stdout), stderr: read(stderr), elapsed, leftovers })
 }
 
-fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
+pub(super) fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {

@@ -41,6 +41,8 @@ pub struct Options {
     pub native: bool,
     /// Install missing packages first.
     pub install: bool,
+    /// Programs are saved in their middle, and nothing else is done with them.
+    pub checkpointed: bool,
     /// Print the names of cases, run nothing.
     pub list: bool,
     /// How long a load goes on that is made for minutes.
@@ -84,6 +86,7 @@ impl Options {
                 "--minutes" => options.minutes = Some(value()?.parse()?),
                 "--seed" => options.seed = Some(value()?.parse()?),
                 "--long" => options.long = true,
+                "--checkpointed" => options.checkpointed = true,
                 "--short" => options.short = true,
                 "--gofer" => options.gofer = true,
                 "--native" => options.native = true,

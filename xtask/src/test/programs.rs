@@ -9,6 +9,10 @@
 //! - `status`: the exit status that it has on Linux (default 0)
 //!
 //! It must print the same each time; what has to differ (times, pids) it filters itself, and says why.
+//!
+//! Some are saved in their middle besides, and go on in another sandbox; with `--checkpointed` all are ([`checkpointed`]).
+
+mod checkpointed;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,6 +68,12 @@ fn run_case(options: &Options, runner: &mut Runner, report: &mut Report, case: &
     if expected.ending != Ending::Exited(case.status) {
         let stderr = tail(&expected.stderr, 10);
         report.fail(&host_name, format!("{} (a bug of the test){stderr}", expected.ending));
+        return Ok(());
+    }
+    if checkpointed::wants(options, case) {
+        checkpointed::run(options, runner, report, (case, &job), &expected);
+    }
+    if options.checkpointed {
         return Ok(());
     }
     let places: Vec<Place> = if options.native {

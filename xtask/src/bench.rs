@@ -3,6 +3,7 @@
 //! Rounds are interleaved, so that a change of the machine's mood meets all alike, and the median counts.
 //! Only the ratios to native, or to runc where containers are compared, mean something on another machine.
 
+mod checkpoint;
 mod docker;
 mod idle;
 mod lifecycle;
@@ -39,7 +40,7 @@ const RECORD: &str = "docs/performance.md";
 
 /// Runs the groups that the arguments name (start, idle, micro, programs, lifecycle, docker), or all of these; or `scale`, which takes
 /// long and asks another question, with the kinds that are named after it or all. `--write` puts the table into
-/// docs/performance.md as well; `--platform` leaves the other one out.
+/// docs/performance.md as well; `--platform` leaves the other one out. `checkpoint` is only measured if it is named.
 pub fn run(arguments: &[String]) -> Result<()> {
     let options = parse(arguments)?;
     if !rustix::process::geteuid().is_root() {
@@ -87,6 +88,10 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if wants("lifecycle") {
         lifecycle::run(&moat, options.rounds)?;
     }
+    // Takes minutes, and is about nothing else.
+    if options.groups.iter().any(|g| g == "checkpoint") {
+        checkpoint::run(&mut bench.runner, &moat, options.rounds)?;
+    }
     if wants("docker") {
         docker::run(&moat, options.rounds)?;
     }
@@ -106,8 +111,10 @@ fn parse(arguments: &[String]) -> Result<Options> {
             "--moat" => options.moat = Some(rest.next().context("--moat needs a value")?.into()),
             "scale" => options.scale = Some(Vec::new()),
             kind if options.scale.is_some() => options.scale.get_or_insert_default().push(kind.to_string()),
-            "start" | "idle" | "micro" | "programs" | "lifecycle" | "docker" => options.groups.push(argument.clone()),
-            other => bail!("no bench '{other}': start, idle, micro, programs, lifecycle, docker or scale"),
+            "start" | "idle" | "micro" | "programs" | "lifecycle" | "docker" | "checkpoint" => {
+                options.groups.push(argument.clone());
+            }
+            other => bail!("no bench '{other}': start, idle, micro, programs, lifecycle, docker, checkpoint or scale"),
         }
     }
     Ok(options)

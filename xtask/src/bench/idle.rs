@@ -30,7 +30,7 @@ pub fn measure(mut command: Command) -> Result<Usage> {
     std::thread::sleep(WATCH);
     let ticks = cpu_ticks().saturating_sub(before);
     let seconds = start.elapsed().as_secs_f64();
-    let pss_bytes = leftovers::living().iter().map(|(pid, _)| pss(pid.as_raw_pid())).sum();
+    let pss_bytes = pss_of_all();
     leftovers::kill_descendants();
     // Killing may have reaped it as well.
     let _ = child.wait();
@@ -39,6 +39,11 @@ pub fn measure(mut command: Command) -> Result<Usage> {
     }
     let ns = ticks as f64 * 1e9 / rustix::param::clock_ticks_per_second() as f64;
     Ok(Usage { pss_bytes, cpu_ns_per_s: (ns / seconds) as u64 })
+}
+
+/// The proportional set size of all descendants.
+pub fn pss_of_all() -> u64 {
+    leftovers::living().iter().map(|(pid, _)| pss(pid.as_raw_pid())).sum()
 }
 
 fn pss(pid: i32) -> u64 {

@@ -23,3 +23,8 @@ impl<'a> Input<'a> {
         first
     }
 }
+
+/// Which of so many a number picks.
+pub(crate) fn pick(number: impl Into<usize>, of: usize) -> usize {
+    number.into().checked_rem(of).unwrap_or_default()
+}

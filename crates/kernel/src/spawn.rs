@@ -158,6 +158,13 @@ impl PreparedProcess {
         Process { group: self.group.clone() }
     }
 
+    /// Its first task, which nothing runs: for tests that make its calls themselves.
+    #[cfg(feature = "fake")]
+    #[must_use]
+    pub fn into_current(mut self) -> Option<CurrentTask> {
+        self.tasks.pop().map(|(current, _)| current)
+    }
+
     /// Lets it run.
     pub fn start(self) -> Process {
         let process = self.process();

@@ -30,6 +30,7 @@ pub mod aio;
 pub mod brk;
 pub mod copy;
 #[cfg(any(test, feature = "fake"))]
+#[allow(clippy::arithmetic_side_effects, reason = "for tests, which choose the numbers")]
 pub mod fake;
 pub mod fault;
 pub mod futex_key;

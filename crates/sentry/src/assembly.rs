@@ -11,7 +11,8 @@ use moat_net_inet::links::LinkState;
 use moat_vfs::Registry;
 
 /// File system types, devices, FIFOs, address families and texts. `kernel` is for those that show or use it.
-pub(crate) fn registry(network: NetworkMode, kernel: &Weak<Kernel>) -> Registry {
+#[must_use]
+pub fn registry(network: NetworkMode, kernel: &Weak<Kernel>) -> Registry {
     let mut registry = Registry::default();
     // File systems: tmpfs and ramfs; proc; sysfs and cgroup2; devpts with the devices tty, console, ptmx; mqueue.
     moat_fs_tmpfs::register(&mut registry);
@@ -39,7 +40,7 @@ pub(crate) fn registry(network: NetworkMode, kernel: &Weak<Kernel>) -> Registry 
 }
 
 /// Gives the first network namespace its devices.
-pub(crate) fn add_devices(network: NetworkMode, net: &Arc<NetNamespace>) {
+pub fn add_devices(network: NetworkMode, net: &Arc<NetNamespace>) {
     match network {
         NetworkMode::None | NetworkMode::Sandbox => moat_net_inet::links::add_loopback(net, LinkState::Up),
         NetworkMode::Host => {

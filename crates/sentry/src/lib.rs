@@ -2,7 +2,7 @@
 //!
 //! - [`boot`]: from the re-executed binary to an empty, unprivileged process.
 //! - [`kernel`]: platform, kernel, files and init put together.
-//! - [`registry`], [`container`]: the containers; [`mounts`]: their mount namespaces; [`process`]: what they run.
+//! - [`mod@registry`], [`container`]: the containers; [`mounts`]: their mount namespaces; [`process`]: what they run.
 //! - [`checkpoint`], [`restore`]: the sandbox into an image, and a container's processes out of one.
 //! - [`network`]: the links of the sandbox's network namespace.
 //! - [`control`]: requests from outside; [`host_signals`]: signals from outside.
@@ -26,5 +26,6 @@ mod registry;
 mod restore;
 mod unless;
 
+pub use assembly::{add_devices, registry};
 pub use boot::BootArgs;
 pub use kernel::kernel_main;

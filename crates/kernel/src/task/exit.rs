@@ -83,7 +83,7 @@ impl CurrentTask {
     }
 
     /// Undoes a clone whose child never ran.
-    pub(crate) fn abandon(self) {
+    pub fn abandon(self) {
         let (task, thread, mm, fds, fs) = self.into_parts();
         task.set_kicker(None);
         task.drop_resources();

@@ -44,6 +44,8 @@ impl<'a, const CHUNK: usize> StringReader<'a, CHUNK> {
         let mut brought = [0; CSTR_CHUNK];
         let len = parcel::bytes_from(self.mm.space().host_pid(), addr.get(), &mut brought).min(max);
         if let Some(len) = brought.iter().take(len).position(|&b| b == 0) {
+            // A thread can bring along what is above its memory, too: its own stub.
+            check_range(addr, len)?;
             return Ok(brought[..len].to_vec());
         }
         let mut string = Vec::new();

@@ -1,5 +1,6 @@
 //! munmap(2).
 
+use moat_abi::mman::ProtFlags;
 use moat_abi::{Errno, Result};
 use moat_platform::{GUEST_BOTTOM, GUEST_TOP, GuestThread, Order};
 
@@ -42,7 +43,7 @@ impl MemoryManager {
         addr: u64,
         end: u64,
     ) -> Result<()> {
-        {
+        let when = {
             let state = self.state();
             // Unmapping what is not mapped is no error (munmap(2)).
             if state.tree.is_free(addr, end) {
@@ -51,10 +52,12 @@ impl MemoryManager {
             // Only a cut out of the middle leaves one area more.
             let splits = state.tree.find(addr).is_some_and(|v| v.start < addr && end < v.end);
             state.check_count(usize::from(splits))?;
-        }
+            // The host may have no room for it, which is an error and not the end of the process.
+            if splits { state.urgency(0, ProtFlags::empty(), When::Resume) } else { When::Resume }
+        };
         // Nothing of the guest's lies below, and something of the platform's may.
         let start = addr.max(GUEST_BOTTOM);
-        turn.carry_out(thread, Order::Munmap { addr: start, len: end.saturating_sub(start) }, When::Resume).await?;
+        turn.carry_out(thread, Order::Munmap { addr: start, len: end.saturating_sub(start) }, when).await?;
         let removed = self.state().tree.remove(addr, end);
         // Dropped outside the lock: the last use of a file may close it.
         drop(removed);

@@ -112,7 +112,8 @@ const SETTINGS: &[Entry] = &[
     ("fs/pipe-max-size", Value::Fixed("1048576")),
     ("fs/pipe-user-pages-hard", Value::Fixed("0")),
     ("fs/pipe-user-pages-soft", Value::Fixed("16384")),
-    ("fs/protected_hardlinks", Value::Fixed("0")),
+    // As link(2) does it, always.
+    ("fs/protected_hardlinks", Value::Fixed("1")),
     ("fs/protected_symlinks", Value::Fixed("0")),
     ("kernel/cap_last_cap", Value::Fixed("40")),
     ("kernel/core_pattern", Value::Set(|s| s.core.get(), |s, v| s.core.set(v))),

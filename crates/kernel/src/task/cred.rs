@@ -59,6 +59,15 @@ impl Elevation {
             }
         }
         let file_caps = if may_elevate { read_file_caps(file, &old.user_ns)? } else { None };
+        // The bounding set limits what files give, not what is inherited.
+        let given = |caps: &FileCaps| {
+            let inherited = caps.inheritable.intersection(old.inheritable);
+            caps.permitted.intersection(old.bounding).union(inherited)
+        };
+        // A program that relies on its capabilities must not run with half of them, whoever runs it (`bprm_caps_from_vfs_caps`).
+        if file_caps.is_some_and(|caps| caps.effective && !given(&caps).contains_all(caps.permitted)) {
+            return Err(Errno::EPERM);
+        }
         let changed = new.euid != old.euid || new.egid != old.egid;
         if file_caps.is_some() || changed {
             // Ambient capabilities are for programs that know nothing of privileges.
@@ -79,14 +88,7 @@ impl Elevation {
                 caps.effective = true;
             }
         }
-        // The bounding set limits what files give, not what is inherited.
-        let from_file = caps.permitted.intersection(old.bounding);
-        let inherited = caps.inheritable.intersection(old.inheritable);
-        new.permitted = from_file.union(inherited).union(new.ambient);
-        // A program that relies on its capabilities must not run with half of them.
-        if has_file_caps && caps.effective && !root_rule && !new.permitted.contains_all(caps.permitted) {
-            return Err(Errno::EPERM);
-        }
+        new.permitted = given(&caps).union(new.ambient);
         new.effective = if caps.effective { new.permitted } else { new.ambient };
         new.suid = new.euid;
         new.fsuid = new.euid;

@@ -233,7 +233,8 @@ impl MountNamespace {
     /// Moves the mount whose root is `from` to `to`.
     ///
     /// # Errors
-    /// EINVAL if `from` is no mount's root, is the namespace's or is locked; ELOOP if `to` is below it; ENOTDIR.
+    /// EINVAL if `from` is no mount's root, is the namespace's or is locked, or a directory where the other is none;
+    /// ELOOP if `to` is below it.
     pub fn move_mount(&self, from: &Path, to: &Path) -> Result<()> {
         let change = self.change.lock();
         let to = to.clone().topmost();
@@ -246,7 +247,7 @@ impl MountNamespace {
             return Err(Errno::EINVAL);
         }
         if is_dir(&to.dentry) != is_dir(&from.dentry) {
-            return Err(Errno::ENOTDIR);
+            return Err(Errno::EINVAL);
         }
         // It would hold itself, out of everybody's reach.
         if to.is_below(from) {

@@ -1,9 +1,11 @@
 //! [`Rule`]: one allowed host call, possibly with conditions on its arguments.
 
+use std::fmt;
+
 use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
 /// A call that is allowed if all conditions hold. Several rules for one call are alternatives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule<'a> {
     /// Its number, `libc::SYS_*`.
     pub call: i64,
@@ -12,13 +14,13 @@ pub struct Rule<'a> {
 }
 
 /// A condition on one argument.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arg {
     index: u8,
     test: Test,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Test {
     Is(u64),
     IsNot(u64),
@@ -76,6 +78,24 @@ impl Rule<'_> {
 }
 
 impl Arg {
+    /// Which argument it is about.
+    #[must_use]
+    pub const fn index(self) -> u8 {
+        self.index
+    }
+
+    /// Whether a value of the argument meets it.
+    #[must_use]
+    pub const fn is_met(self, value: u64) -> bool {
+        // The lower half, as the filter compares it.
+        let low = value & 0xffff_ffff;
+        match self.test {
+            Test::Is(wanted) => low == wanted & 0xffff_ffff,
+            Test::IsNot(other) => low != other & 0xffff_ffff,
+            Test::Bits { mask, value } => low & mask == value,
+        }
+    }
+
     fn to_seccomp(self) -> Result<SeccompCondition, BackendError> {
         let (op, value) = match self.test {
             Test::Is(value) => (SeccompCmpOp::Eq, value),
@@ -83,5 +103,17 @@ impl Arg {
             Test::Bits { mask, value } => (SeccompCmpOp::MaskedEq(mask), value),
         };
         SeccompCondition::new(self.index, SeccompCmpArgLen::Dword, op, value)
+    }
+}
+
+/// As a document says it: `is 0x5401`, `lacks 0x4`.
+impl fmt::Display for Arg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.test {
+            Test::Is(value) => write!(f, "is {value:#x}"),
+            Test::IsNot(value) => write!(f, "is not {value:#x}"),
+            Test::Bits { mask, value: 0 } => write!(f, "lacks {mask:#x}"),
+            Test::Bits { value, .. } => write!(f, "has {value:#x}"),
+        }
     }
 }

@@ -11,6 +11,8 @@
 //! - Files are opened from a donated directory only, and those cannot be left by `..`. With a gofer there is none, and
 //!   what is left is the procfs of the sandbox's own processes.
 
+#[cfg(test)]
+mod list;
 mod network;
 mod rules;
 

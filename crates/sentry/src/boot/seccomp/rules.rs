@@ -79,16 +79,12 @@ const EVENTS: &[Rule<'static>] = &[
 
 const FILES: &[Rule<'static>] = &[
     any(libc::SYS_read),
-    any(libc::SYS_readv),
     any(libc::SYS_writev),
     any(libc::SYS_pread64),
     any(libc::SYS_pwrite64),
-    any(libc::SYS_preadv),
-    any(libc::SYS_pwritev),
     any(libc::SYS_preadv2),
     any(libc::SYS_pwritev2),
     any(libc::SYS_lseek),
-    any(libc::SYS_dup),
     any(libc::SYS_dup3),
     any(libc::SYS_fallocate),
     any(libc::SYS_fsync),

@@ -1,13 +1,14 @@
 //! Developer commands: `cargo x check|test|bench|ci`.
 //!
 //! Everything that a developer or the CI runs goes through here, so that both run the same thing.
-//! [`check`] is about the source, [`mod@test`] about behaviour, [`fuzz`] about random input, [`mod@bench`] about speed and size.
+//! [`check`] is about the source, [`mod@test`] about behaviour, [`fuzz`] about random input, [`mutants`] about the tests, [`mod@bench`] about speed and size.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod check;
 mod dist;
 mod fuzz;
+mod mutants;
 mod paths;
 mod test;
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo x check                 formatting, lints, layers, dependencies, ratchets, documentation
 cargo x ratchet               bring the numbers in xtask/ratchets to what the sources have
-cargo x docs                  write docs/syscalls.md from the declarations
+cargo x docs                  write docs/syscalls.md from the declarations, and docs/host-calls.md from the sentry's filter
 cargo x test [AREA] [flags]   AREA: unit, abi, checkpoint, files, programs, hardening or oci; all of them by default;
                               files comes with the part of abi that is about files; hosts, which boots virtual
                               machines with stock kernels, is only run by its name or, in its short form, by --short
@@ -46,6 +47,9 @@ cargo x fuzz guest            random system calls in sandboxes, made of the decl
     --minutes N --platform P --seed N --moat PATH
 cargo x fuzz TARGET|all       a parser by itself under libFuzzer, with a stable compiler; the names are those in fuzz/corpus
     --minutes N --seed N
+cargo x mutants CRATE         change the crate in one place after the other (cargo-mutants) and see whether its unit tests
+                              and the checks of tests/abi about it notice; docs/testing.md has the figures
+    --shard K/N               a part of the places
 cargo x dist                  the static program, stripped, with manual pages and completions, as .tar.zst, .deb and .rpm in target/dist
     --verify                  install the .deb in a copy of the tests' Debian root, use it there, remove it
 cargo x roots [base|full|desk] make the Debian roots of the tests, print where they are
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "dist" => dist::run(rest),
         "fuzz" => fuzz::run(rest),
+        "mutants" => mutants::run(rest),
         test::ENTER_ROOT => test::enter_root(rest),
         "roots" => test::make_roots(rest),
         "ci" => check::run().and_then(|()| test::run(&["--install".to_string(), "--short".to_string()])),

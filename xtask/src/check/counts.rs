@@ -47,6 +47,20 @@ pub fn check_least(file: &str, current: &BTreeMap<String, usize>) -> Result<()> 
     Ok(())
 }
 
+/// As [`check_least`], of some of the names.
+///
+/// # Errors
+/// One line for each of them whose number is below the listed one.
+pub fn check_these(file: &str, current: &BTreeMap<String, usize>) -> Result<()> {
+    let mut listed = read(file)?;
+    listed.retain(|name, _| current.contains_key(name));
+    let problems = shortfalls(file, current, &listed);
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    Ok(())
+}
+
 /// Writes a list of least numbers anew with what is higher, or new, or gone; what is lower stays as it was and fails.
 ///
 /// # Errors

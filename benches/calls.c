@@ -345,7 +345,8 @@ static void exchanges(void) {
     waitpid(pid, NULL, 0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    take_arguments(argc, argv);
     calls();
     files();
     memory();

@@ -140,6 +140,7 @@ static void ping_pong_with_a_process(void) {
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "nothing"))
         return 0;
+    take_arguments(argc, argv);
     measure("getppid", getppid_call, 20000);
     measure("read-4k", read_zero, 5000);
     measure("fork-exit-wait", forks, 100);

@@ -7,6 +7,7 @@ mod checkpoint;
 mod docker;
 mod idle;
 mod lifecycle;
+mod profile;
 mod scale;
 mod table;
 
@@ -33,13 +34,16 @@ struct Options {
     moat: Option<PathBuf>,
     /// Starts are measured without the features of newer kernels, too.
     older: bool,
+    /// The one row of `micro` that is looked into.
+    profile: Option<String>,
 }
 
 /// Where `--write` puts the table.
 const RECORD: &str = "docs/performance.md";
 
 /// Runs the groups that the arguments name (start, idle, micro, programs, lifecycle, docker), or all of these; or `scale`, which takes
-/// long and asks another question, with the kinds that are named after it or all. `--write` puts the table into
+/// long and asks another question, with the kinds that are named after it or all; or `--profile ROW`, which says what an operation of a
+/// row of `micro` consists of. `--write` puts the table into
 /// docs/performance.md as well; `--platform` leaves the other one out. `checkpoint` is only measured if it is named.
 pub fn run(arguments: &[String]) -> Result<()> {
     let options = parse(arguments)?;
@@ -55,6 +59,10 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if let Some(name) = &options.platform {
         let wanted = Platform::ALL.into_iter().find(|p| p.name() == name).context("no such platform")?;
         bench.places.retain(|place| !matches!(place, Place::Sandbox(p) if *p != wanted));
+    }
+    if let Some(row) = &options.profile {
+        bench.places.retain(|&place| place != Place::Runsc);
+        return profile::run(&mut bench.runner, &moat, &bench.places, row);
     }
     if let Some(kinds) = options.scale {
         bench.places.retain(|&place| place != Place::Sandbox(Platform::Ptrace));
@@ -99,14 +107,23 @@ pub fn run(arguments: &[String]) -> Result<()> {
 }
 
 fn parse(arguments: &[String]) -> Result<Options> {
-    let mut options =
-        Options { groups: Vec::new(), scale: None, rounds: 7, write: false, platform: None, moat: None, older: false };
+    let mut options = Options {
+        groups: Vec::new(),
+        scale: None,
+        rounds: 7,
+        write: false,
+        platform: None,
+        moat: None,
+        older: false,
+        profile: None,
+    };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--rounds" => options.rounds = rest.next().context("--rounds needs a value")?.parse()?,
             "--write" => options.write = true,
             "--older" => options.older = true,
+            "--profile" => options.profile = Some(rest.next().context("--profile needs a row of micro")?.clone()),
             "--platform" => options.platform = Some(rest.next().context("--platform needs a value")?.clone()),
             "--moat" => options.moat = Some(rest.next().context("--moat needs a value")?.into()),
             "scale" => options.scale = Some(Vec::new()),

@@ -24,6 +24,7 @@ int main(int count, char **arguments)
 	struct sock_filter filter[] = {
 		LOAD(nr),
 		ABSENT(442), /* mount_setattr, 5.12 */
+		ABSENT(449), /* futex_waitv, 5.16 */
 		ABSENT(452), /* fchmodat2, 6.6 */
 		ABSENT(463), /* setxattrat, 6.13 */
 		ABSENT(464), /* getxattrat */

@@ -54,6 +54,7 @@ pub enum Feature {
     ProcSubset,
     CloneIntoCgroup,
     MountSetattr,
+    FutexWaitv,
     SeccompWaitKillable,
     SeccompSyncWakeUp,
     MemfdExec,
@@ -187,6 +188,14 @@ pub const TABLE: &[Entry] = {
             Version(5, 12),
             Another("mounts are copied and remounted one by one, which makes a start slower; none shows mapped ids"),
             Probe::Call(probes::mount_setattr),
+        ),
+        // Who waits for words of a process's own is in the host's queues there.
+        entry(
+            FutexWaitv,
+            "futex_waitv(2)",
+            Version(5, 16),
+            Another("on --platform=systrap guests have it only for words that they share with other processes"),
+            Probe::Call(probes::futex_waitv),
         ),
         // So that a guest's own signals don't interrupt a call which the sentry has begun.
         entry(

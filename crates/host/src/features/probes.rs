@@ -54,6 +54,7 @@ probe!(open_tree, libc::SYS_open_tree, -1, null::<u8>(), INVALID);
 probe!(pidfd_getfd, libc::SYS_pidfd_getfd, -1, -1, INVALID);
 probe!(close_range, libc::SYS_close_range, 1, 0, INVALID);
 probe!(fchmodat2, libc::SYS_fchmodat2, -1, null::<u8>(), 0, INVALID);
+probe!(futex_waitv, libc::SYS_futex_waitv, null::<u8>(), 0, INVALID, null::<u8>(), 0);
 probe!(rseq, libc::SYS_rseq, null::<u8>(), 0, INVALID, 0);
 // No process.
 probe!(pidfd_open, libc::SYS_pidfd_open, 0, 0);

@@ -65,6 +65,7 @@ pub async fn call(t: &mut CurrentTask, own: &OwnFutex) -> SyscallResult {
             // A kick leaves it unmade.
             loop {
                 match host_futex(t.thread(), &call).await {
+                    Err(Errno::EINTR) if t.is_interrupted() => return Err(Restart::NoIntr.into()),
                     Err(Errno::EINTR) => {}
                     result => break result,
                 }

@@ -211,8 +211,6 @@ impl LineDiscipline {
         // What was read was the first of it.
         self.arrived = self.arrived.saturating_sub(before - self.output.len());
         if n.is_some() {
-            // Echoes may have waited for the room.
-            self.process_echoes();
             self.effects.wake_slave |= PollEvents::WRITABLE;
         }
         (n, self.finish())

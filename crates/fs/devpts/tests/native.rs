@@ -426,6 +426,16 @@ fn echoes_of_stopped_output() {
     compare(&script).unwrap_or_else(|e| panic!("{e}"));
 }
 
+/// Neither a start by ioctl nor a read of the master lets out echoes that wait: the next input or output does.
+#[test]
+fn echoes_that_a_start_finds() {
+    let stopped = [typed(b"a"), Step::Flow(FlowAction::StopOutput), typed(b"b"), Step::Flow(FlowAction::StartOutput)];
+    for next in [Step::MasterRead(4096), typed(b"c"), Step::Print(b"d".to_vec()), Step::SlaveRead(4096)] {
+        let script: Vec<Step> = stopped.iter().cloned().chain([next, Step::MasterRead(4096)]).collect();
+        compare(&script).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
 /// The 4096-byte limits: a line that is too long, and a raw buffer that is full.
 #[test]
 fn full_buffers() {

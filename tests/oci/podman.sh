@@ -1,4 +1,5 @@
 # Podman's commands: a part of podman-run.sh and podman-rootless.sh.
+# What a container writes to both of its streams comes in any order: `exec 2>&1` makes them one.
 run() { podman --runtime "$RUNTIME" run --network none "$@"; }
 p() { podman --runtime "$RUNTIME" "$@"; }
 eventually() { for _ in $(seq 100); do "$@" && return; sleep 0.1; done; echo "never came true: $*"; }
@@ -16,11 +17,11 @@ run --rm -v "$PWD/shared:/mnt:ro" deb:1 sh -c 'touch /mnt/x' 2>&1
 run --rm --mount type=image,source=deb:1,destination=/image deb:1 sh -c 'cmp /etc/passwd /image/etc/passwd && touch /image/x' 2>&1
 run --rm --mount type=image,source=deb:1,destination=/image,rw=true deb:1 sh -c 'touch /image/x && ls /image/x'
 run --rm --mount type=tmpfs,destination=/small,tmpfs-size=65536,tmpfs-mode=1750 deb:1 sh -c \
-    'stat -c %a /small; df -k /small | tail -n 1 | tr -s " " | cut -d " " -f 2; head -c 70000 /dev/zero > /small/x; stat -c %s /small/x' 2>&1
+    'exec 2>&1; stat -c %a /small; df -k /small | tail -n 1 | tr -s " " | cut -d " " -f 2; head -c 70000 /dev/zero > /small/x; stat -c %s /small/x'
 run --rm -v "$PWD/shared:/mnt:O" deb:1 sh -c 'cat /mnt/file; rm /mnt/file; echo own > /mnt/own; ls /mnt'; ls shared
 p volume create kept >/dev/null
 run --rm --mount type=volume,source=kept,destination=/kept deb:1 sh -c 'echo volume > /kept/file'
-run --rm -v kept:/kept:ro deb:1 sh -c 'cat /kept/file; touch /kept/x' 2>&1
+run --rm -v kept:/kept:ro deb:1 sh -c 'exec 2>&1; cat /kept/file; touch /kept/x'
 p volume rm kept
 run --rm deb:1 /no/such/command 2>/dev/null; echo "status $?"
 run --rm deb:1 /etc/passwd 2>/dev/null; echo "status $?"

@@ -69,16 +69,22 @@ TEST(nothing_changes_on_a_read_only_mount) {
     CHECK_EQ(read(fd, old, 8), 0);
 }
 
+// This program, as m/program with that mode.
+static void copy_of_this(mode_t mode) {
+    char text[4096];
+    ssize_t n;
+    int from = OK(open("/proc/self/exe", O_RDONLY)), to = OK(open("m/program", O_CREAT | O_WRONLY, 0755));
+    while ((n = OK(read(from, text, sizeof text))) > 0)
+        CHECK_EQ(write(to, text, n), n);
+    OK(fchmod(to, mode));
+    close(to);
+    close(from);
+}
+
 TEST(no_programs_and_no_devices) {
     own_mount();
     OK(chmod("m", 0777));
-    char self[256], text[4096];
-    ssize_t n = OK(readlink("/proc/self/exe", self, sizeof self - 1));
-    self[n] = 0;
-    int from = OK(open(self, O_RDONLY)), to = OK(open("m/program", O_CREAT | O_WRONLY, 0755));
-    while ((n = OK(read(from, text, sizeof text))) > 0)
-        CHECK_EQ(write(to, text, n), n);
-    close(to);
+    copy_of_this(0755);
     OK(mknod("m/null", S_IFCHR | 0666, 0x103));
     EXITED(wait_for(CHILD(execl("m/program", "program", "--list", NULL); _exit(9))), 0);
     close(OK(open("m/null", O_RDWR)));
@@ -102,14 +108,7 @@ TEST(no_programs_and_no_devices) {
 TEST(set_id_programs_of_a_nosuid_mount) {
     own_mount();
     OK(chmod("m", 0755));
-    char self[256], text[4096];
-    ssize_t n = OK(readlink("/proc/self/exe", self, sizeof self - 1));
-    self[n] = 0;
-    int from = OK(open(self, O_RDONLY)), to = OK(open("m/program", O_CREAT | O_WRONLY, 0755));
-    while ((n = OK(read(from, text, sizeof text))) > 0)
-        CHECK_EQ(write(to, text, n), n);
-    OK(fchmod(to, 04755));
-    close(to);
+    copy_of_this(04755);
     OK(mount(NULL, "m", NULL, MS_REMOUNT | MS_BIND | MS_NOSUID, NULL));
     // It says by its auxiliary vector whether it is secure.
     int ends[2];
@@ -121,7 +120,8 @@ TEST(set_id_programs_of_a_nosuid_mount) {
         _exit(9);
     });
     wait_for(pid);
-    n = OK(read(ends[0], text, sizeof text - 1));
+    char text[4096];
+    ssize_t n = OK(read(ends[0], text, sizeof text - 1));
     text[n] = 0;
     CHECK(strstr(text, "euid 65534"));
 }

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <net/if.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -115,6 +116,62 @@ TEST(settings_are_those_of_the_reader) {
     OK(setns(old, 0));
     STR_EQ(slurp("/proc/sys/net/ipv4/ip_unprivileged_port_start"), before);
     (void)path;
+}
+
+static const char *tcp_setting(const char *name) {
+    static char path[128];
+    snprintf(path, sizeof path, "/proc/sys/net/ipv4/tcp_%s", name);
+    return path;
+}
+
+static int set_tcp(const char *name, const char *value) {
+    int fd = OK(open(tcp_setting(name), O_WRONLY));
+    ssize_t n = write(fd, value, strlen(value));
+    int e = errno;
+    close(fd);
+    errno = e;
+    return n < 0 ? -1 : 0;
+}
+
+TEST(settings_of_tcp_are_checked_and_are_the_defaults_of_sockets) {
+    enter();
+    STR_EQ(slurp(tcp_setting("recovery")), "1\n");
+    STR_EQ(slurp(tcp_setting("sack")), "1\n");
+    STR_EQ(slurp(tcp_setting("dsack")), "1\n");
+    STR_EQ(slurp(tcp_setting("frto")), "2\n");
+    STR_EQ(slurp(tcp_setting("syncookies")), "1\n");
+    STR_EQ(slurp(tcp_setting("pacing_ca_ratio")), "120\n");
+    STR_EQ(slurp(tcp_setting("pacing_ss_ratio")), "200\n");
+    OK(set_tcp("ecn", "1"));
+    STR_EQ(slurp(tcp_setting("ecn")), "1\n");
+    ERR(set_tcp("ecn", "9"), EINVAL);
+    ERR(set_tcp("pacing_ss_ratio", "1001"), EINVAL);
+    ERR(set_tcp("syn_retries", "0"), EINVAL);
+    ERR(set_tcp("recovery", "256"), EINVAL);
+    OK(set_tcp("keepalive_time", "111"));
+    OK(set_tcp("keepalive_intvl", "22"));
+    OK(set_tcp("keepalive_probes", "3"));
+    OK(set_tcp("syn_retries", "4"));
+    OK(set_tcp("fin_timeout", "17"));
+    int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
+    struct {
+        int name, value;
+    } set[] = {{TCP_KEEPIDLE, 111}, {TCP_KEEPINTVL, 22}, {TCP_KEEPCNT, 3}, {TCP_SYNCNT, 4}, {TCP_LINGER2, 17}};
+    for (unsigned i = 0; i < sizeof set / sizeof *set; i++) {
+        int value = 0;
+        socklen_t len = sizeof value;
+        OK(getsockopt(fd, IPPROTO_TCP, set[i].name, &value, &len));
+        CHECK_EQ(value, set[i].value);
+    }
+    unsigned rate = 0;
+    socklen_t len = sizeof rate;
+    OK(getsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, &len));
+    CHECK_EQ(rate, ~0u);
+    rate = 1000000;
+    OK(setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof rate));
+    OK(getsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, &len));
+    CHECK_EQ(rate, 1000000);
+    close(fd);
 }
 
 TEST(proc_net_is_that_of_the_process) {

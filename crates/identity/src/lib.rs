@@ -7,7 +7,7 @@
 //! - [`namespaces`]: [`Namespaces`], the other namespaces of a task; [`net`] is the network namespace.
 //! - [`extensions`]: what a subsystem keeps with a namespace or a session.
 //! - [`quota`]: how many namespaces there may be.
-//! - [`setting`]: a number of /proc/sys.
+//! - [`setting`]: a number of /proc/sys; [`tcp`]: those of TCP.
 //! - [`ids`]: where the ids come from.
 //!
 //! # Invariants
@@ -27,6 +27,7 @@ pub mod pid;
 pub mod quota;
 pub mod session;
 pub mod setting;
+pub mod tcp;
 pub mod user_ns;
 
 pub use credentials::Credentials;
@@ -39,4 +40,5 @@ pub use pid::{GroupId, Pid, PidNamespace, TaskId};
 pub use quota::{NamespaceId, Quota};
 pub use session::{ProcessGroup, Session};
 pub use setting::Setting;
+pub use tcp::TcpSettings;
 pub use user_ns::{IdMaps, IdRange, UserNamespace};

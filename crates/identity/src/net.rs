@@ -11,6 +11,7 @@ use moat_sync::{LockClass, RwLock};
 use crate::extensions::Extensions;
 use crate::quota::{Charge, NamespaceId};
 use crate::setting::Setting;
+use crate::tcp::TcpSettings;
 use crate::user_ns::UserNamespace;
 
 /// A network namespace.
@@ -117,6 +118,8 @@ pub struct NetSettings {
     pub last_ping_group: Setting,
     /// Greatest length of a queue of connections that wait to be accepted (`net.core.somaxconn`).
     pub max_backlog: Setting,
+    /// Those of TCP.
+    pub tcp: TcpSettings,
 }
 
 /// The largest value of most settings.
@@ -132,6 +135,7 @@ impl Default for NetSettings {
             first_ping_group: Setting::new(1, 0, MOST),
             last_ping_group: Setting::new(0, 0, MOST),
             max_backlog: Setting::new(4096, 0, MOST),
+            tcp: TcpSettings::default(),
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Most of them are facts here: a write of what a container may set is kept where it has an effect, and refused elsewhere.
 
+mod net;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -88,6 +90,11 @@ enum Value {
     Kept(&'static str),
 }
 
+/// All settings.
+fn all() -> impl Iterator<Item = &'static Entry> {
+    SETTINGS.iter().chain(net::SETTINGS)
+}
+
 /// Path below /proc/sys and value.
 type Entry = (&'static str, Value);
 
@@ -171,27 +178,6 @@ const SETTINGS: &[Entry] = &[
     ("kernel/unprivileged_userns_clone", Value::Fixed("1")),
     ("kernel/version", Value::Fixed(VERSION)),
     ("kernel/yama/ptrace_scope", Value::Fixed("0")),
-    ("net/core/somaxconn", Value::Number(|s| &s.namespaces.net.settings.max_backlog)),
-    ("net/core/rmem_default", Value::Fixed("212992")),
-    ("net/core/rmem_max", Value::Fixed("212992")),
-    ("net/core/wmem_default", Value::Fixed("212992")),
-    ("net/core/wmem_max", Value::Fixed("212992")),
-    ("net/ipv4/ip_forward", Value::Kept("0")),
-    ("net/ipv4/ip_local_port_range", Value::Set(|s| join(ports(s).map(Setting::get)), set_port_range)),
-    ("net/ipv4/ip_unprivileged_port_start", Value::Number(|s| &s.namespaces.net.settings.first_unprivileged_port)),
-    ("net/ipv4/ping_group_range", Value::Set(|s| join(ping_groups(s).map(Setting::get)), set_ping_groups)),
-    ("net/ipv4/tcp_congestion_control", Value::Fixed("reno")),
-    ("net/ipv4/tcp_rmem", Value::Fixed("4096\t131072\t6291456")),
-    ("net/ipv4/tcp_wmem", Value::Fixed("4096\t16384\t4194304")),
-    ("net/ipv4/tcp_sack", Value::Fixed("1")),
-    ("net/ipv4/tcp_fin_timeout", Value::Kept("60")),
-    ("net/ipv4/tcp_keepalive_intvl", Value::Kept("75")),
-    ("net/ipv4/tcp_keepalive_probes", Value::Kept("9")),
-    ("net/ipv4/tcp_keepalive_time", Value::Kept("7200")),
-    ("net/ipv4/tcp_max_syn_backlog", Value::Kept("4096")),
-    ("net/ipv4/tcp_syncookies", Value::Kept("1")),
-    ("net/ipv4/tcp_tw_reuse", Value::Kept("2")),
-    ("net/ipv6/conf/all/disable_ipv6", Value::Fixed("0")),
     ("net/unix/max_dgram_qlen", Value::Fixed("10")),
     ("user/max_cgroup_namespaces", Value::Number(|s| &s.quotas.cgroup.most)),
     ("user/max_ipc_namespaces", Value::Number(|s| &s.quotas.ipc.most)),
@@ -230,11 +216,6 @@ fn sem(scope: &Scope) -> [&Setting; 4] {
     [&sem.max_in_set, &sem.max_of_all, &sem.max_operations, &sem.max_sets]
 }
 
-fn ports(scope: &Scope) -> [&Setting; 2] {
-    let settings = &scope.namespaces.net.settings;
-    [&settings.first_local_port, &settings.last_local_port]
-}
-
 fn join<const N: usize>(numbers: [u64; N]) -> String {
     numbers.map(|n| n.to_string()).join("\t")
 }
@@ -250,26 +231,6 @@ fn set_all<const N: usize>(settings: [&Setting; N], text: &str) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     settings.iter().zip(numbers).try_for_each(|(setting, number)| setting.set(number))
-}
-
-fn set_port_range(scope: &Scope, text: &str) -> Result<()> {
-    match numbers(text)?[..] {
-        [first, last] if first <= last => set_all(ports(scope), text),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn ping_groups(scope: &Scope) -> [&Setting; 2] {
-    let settings = &scope.namespaces.net.settings;
-    [&settings.first_ping_group, &settings.last_ping_group]
-}
-
-fn set_ping_groups(scope: &Scope, text: &str) -> Result<()> {
-    match numbers(text)?[..] {
-        // For nobody (`ipv4_ping_group_range`).
-        [first, last] if first > last => set_all(ping_groups(scope), "1 0"),
-        _ => set_all(ping_groups(scope), text),
-    }
 }
 
 fn get(entry: &Entry, scope: &Scope) -> String {
@@ -308,7 +269,7 @@ fn join_words(text: &str) -> String {
 /// ENOENT if there is no such setting; EPERM if it can't have another value than it has; EINVAL for a bad value.
 pub fn configure(name: &str, value: &str, scope: &Scope) -> Result<()> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
-    let entry = SETTINGS.iter().find(|(p, _)| *p == path).ok_or(Errno::ENOENT)?;
+    let entry = all().find(|(p, _)| *p == path).ok_or(Errno::ENOENT)?;
     // The value that it has may be asked for even if it can't be changed.
     if join_words(&get(entry, scope)) == join_words(value) { Ok(()) } else { set(entry, scope, value) }
 }
@@ -316,7 +277,7 @@ pub fn configure(name: &str, value: &str, scope: &Scope) -> Result<()> {
 /// All values that can be set, but for the names of the host, which are its namespace's.
 #[must_use]
 pub fn values(scope: &Scope) -> BTreeMap<&'static str, String> {
-    let kept = SETTINGS.iter().filter(|entry| entry.1.can_be_set() && !NAMES.contains(&entry.0));
+    let kept = all().filter(|entry| entry.1.can_be_set() && !NAMES.contains(&entry.0));
     kept.map(|entry| (entry.0, get(entry, scope))).collect()
 }
 
@@ -328,7 +289,7 @@ const NAMES: [&str; 2] = ["kernel/hostname", "kernel/domainname"];
 /// # Errors
 /// ENOENT if there is no such setting; EPERM if it can't be set, or not by `caller`; EINVAL for a bad value.
 pub fn set_again(path: &str, value: &str, scope: &Scope, caller: &Credentials) -> Result<()> {
-    let entry = SETTINGS.iter().find(|(p, _)| *p == path && !NAMES.contains(p)).ok_or(Errno::ENOENT)?;
+    let entry = all().find(|(p, _)| *p == path && !NAMES.contains(p)).ok_or(Errno::ENOENT)?;
     if !entry.1.can_be_set() || !scope.may_set(entry.0, caller) {
         return Err(Errno::EPERM);
     }
@@ -395,11 +356,11 @@ pub(crate) fn root(proc: &ProcMount) -> Arc<dyn Inode> {
 
 impl Table for Settings {
     fn paths(&self) -> Vec<String> {
-        SETTINGS.iter().map(|(path, _)| (*path).to_owned()).collect()
+        all().map(|(path, _)| (*path).to_owned()).collect()
     }
 
     fn file(&self, path: &str) -> Arc<dyn Inode> {
-        let found = SETTINGS.iter().find(|(p, _)| *p == path);
+        let found = all().find(|(p, _)| *p == path);
         // Paths come from `paths`, so there is always one.
         let entry = found.unwrap_or(&SETTINGS[0]);
         let mode = if matches!(entry.1, Value::Made(_)) { 0o444 } else { 0o644 };

@@ -3,7 +3,7 @@
 //! - [`tcp`]: streams; [`udp`]: datagrams; [`raw`]: raw sockets and ping, with [`ancillary`] data; both have an [`inbox`], and a queue of [`errors`].
 //! - [`address`]: addresses of both families; [`ports`]: who has which port; [`way`]: where an address leads.
 //! - [`options`]: the options of levels IP, IPV6, TCP and UDP; [`groups`]: multicast.
-//! - [`stack`]: [`moat_net_stack`] with its lock, its clock and its devices.
+//! - [`stack`]: [`moat_net_stack`] with its lock, its clock and its devices; `rules`: what the settings say to it.
 //! - [`links`]: the links that a namespace begins with; [`configuration`]: its changes; [`device`]: the ioctls about them.
 //! - `restore`: the sockets of an image; each kind has a `persist` that saves it.
 //! - [`inspect`]: what is shown of a socket; [`listing`]: which are; [`text`]: the files of /proc/net.
@@ -30,6 +30,7 @@ pub mod options;
 pub mod ports;
 mod raw;
 mod restore;
+mod rules;
 pub mod shape;
 pub mod stack;
 pub mod tcp;

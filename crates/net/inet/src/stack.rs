@@ -229,6 +229,14 @@ impl NetStack {
         }
     }
 
+    /// Lets the stack know the namespace's settings: before a connection may begin.
+    pub(crate) fn refresh_rules(&self) {
+        if let Some(namespace) = self.namespace.upgrade() {
+            let rules = crate::rules::of(&namespace.settings.tcp);
+            self.state.lock().stack.set_rules(rules);
+        }
+    }
+
     /// Does something with the stack; what follows from it waits for [`NetStack::settle`].
     pub fn change<R>(&self, f: impl FnOnce(&mut Stack) -> R) -> R {
         f(&mut self.lock().stack)
@@ -254,6 +262,7 @@ impl NetStack {
     /// Takes frames from a link's device; gives whether there may be more.
     pub fn link_readable(&self, index: u32) -> bool {
         let Some(link) = self.link(index) else { return false };
+        self.refresh_rules();
         for _ in 0..ROUNDS {
             let now = self.time(Instant::now());
             let tapped = !self.taps.is_empty();

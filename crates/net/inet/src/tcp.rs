@@ -101,7 +101,7 @@ impl TcpSocket {
             family,
             Net::of(maker.net),
             end,
-            InetOptions::new(family),
+            InetOptions::of_tcp(family, &maker.net.settings.tcp),
             maker.caller.creds().euid,
             Phase::Closed,
             None,

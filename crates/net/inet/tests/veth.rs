@@ -1,5 +1,5 @@
 //! Sockets over a veth pair whose other end is Linux's own stack: TCP both ways, UDP with fragments, ping, refusals; once over
-//! a good wire and once with loss, delay and reordering (netem).
+//! a good wire, once with loss, delay and reordering (netem), once with ECN and cookies for all SYNs.
 //!
 //! Needs root and ip(8); says so and is skipped without.
 
@@ -387,6 +387,21 @@ fn all(wire: &Wire) {
     } else {
         eprintln!("skipped: tc with netem is not there");
     }
+    marks_and_cookies(&guest, wire);
+}
+
+/// Both ends ask for ECN, on a wire that marks in place of losing where there is netem; each SYN of Linux's is answered by a cookie.
+fn marks_and_cookies(guest: &Guest, wire: &Wire) {
+    let asks = Wire::within(&wire.peer, || std::fs::write("/proc/sys/net/ipv4/tcp_ecn", "1")).join().unwrap();
+    if asks.is_err() || !wire.netem("loss 1% ecn delay 2ms") {
+        eprintln!("no marks: Linux does not ask for ECN, or tc with netem is not there");
+    }
+    guest.net.settings.tcp.ecn.set(1).unwrap();
+    guest.net.settings.tcp.syncookies.set(2).unwrap();
+    everything(guest, wire, 2 << 20);
+    let totals = moat_net_inet::stack::stack_of(&guest.net).unwrap().change(|s| s.totals());
+    assert!(totals.tcp_cookies_sent > 0 && totals.tcp_cookies_received > 0, "{totals:?}");
+    assert_eq!(totals.tcp_cookies_failed, 0);
 }
 
 #[test]

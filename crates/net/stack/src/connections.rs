@@ -14,7 +14,7 @@ use moat_abi::Errno;
 use crate::counters::count;
 use crate::num::Narrow;
 use crate::packet::{IPV4, IPV6};
-use crate::route::{Destination, Path};
+use crate::route::{Destination, Path, is_link_local};
 use crate::stack::{Notice, Observer, Stack};
 use crate::tcp::{Connection, ConnectionState, Parameters, Settings};
 use crate::time::Time;
@@ -46,6 +46,14 @@ pub struct TcpOptions {
     pub ttl: Option<u8>,
     /// Type of service or traffic class.
     pub tos: u8,
+}
+
+impl TcpOptions {
+    /// For a peer whose SYN came over `link`: a link-local one is on that link.
+    pub(crate) fn on_link_of(self, remote: SocketAddr, link: u32) -> TcpOptions {
+        let device = if is_link_local(remote.ip()) && remote.is_ipv6() { Some(link) } else { self.device };
+        TcpOptions { device, ..self }
+    }
 }
 
 pub(crate) struct Slot {
@@ -82,6 +90,8 @@ pub(crate) struct Listener {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) ready: VecDeque<ConnectionId>,
     pub(crate) embryos: usize,
+    /// When a SYN was answered by a cookie last.
+    pub(crate) overflowed: Option<Time>,
 }
 
 /// A connection that was accepted.
@@ -251,6 +261,7 @@ impl Stack {
             path_mss,
             largest_segment: segments.min(LARGEST_PAYLOAD),
             settings,
+            rules: self.rules,
         })
     }
 
@@ -264,7 +275,8 @@ impl Stack {
         observer: Arc<dyn Observer>,
     ) -> ListenerId {
         let id = ListenerId(self.tcp.fresh());
-        let listener = Listener { on, backlog, settings, options, observer, ready: VecDeque::new(), embryos: 0 };
+        let ready = VecDeque::new();
+        let listener = Listener { on, backlog, settings, options, observer, ready, embryos: 0, overflowed: None };
         self.tcp.listeners.insert(id, listener);
         id
     }

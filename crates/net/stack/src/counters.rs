@@ -23,6 +23,11 @@ pub struct Counters {
     pub tcp_out_segments: u64,
     pub tcp_out_resets: u64,
     pub tcp_retransmitted: u64,
+    pub tcp_listen_overflows: u64,
+    pub tcp_listen_drops: u64,
+    pub tcp_cookies_sent: u64,
+    pub tcp_cookies_received: u64,
+    pub tcp_cookies_failed: u64,
 }
 
 /// Counts one more.

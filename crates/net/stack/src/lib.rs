@@ -3,8 +3,8 @@
 //! - [`config`]: links, addresses, routes and neighbours, as plain data that another process has read; [`configure`]: their changes.
 //! - [`device`]: the trait through which frames come and go.
 //! - [`stack`]: the whole, which owns all tables. Its parts: [`receive`] (frames that come), [`resolve`] (ARP and NDISC) with
-//!   [`neighbour`], [`route`], [`reassembly`], [`icmp`], [`groups`] (IGMP and MLD), [`send`] (datagrams), [`connections`] and
-//!   [`segments`] (TCP).
+//!   [`neighbour`], [`route`], [`reassembly`], [`icmp`], [`groups`] (IGMP and MLD), [`send`] (datagrams), [`connections`],
+//!   [`segments`] and [`cookies`] (TCP).
 //! - [`tcp`]: one connection, as a machine of its own.
 //!
 //! Formats are those of `smoltcp::wire`; a device's offloads are those of virtio-net. Time is told by whoever drives the stack, so that
@@ -14,6 +14,7 @@
 pub mod config;
 pub mod configure;
 mod connections;
+mod cookies;
 pub mod counters;
 pub mod device;
 mod groups;

@@ -10,7 +10,7 @@ use crate::num::Narrow;
 use crate::packet::{ICMP, ICMPV6, IGMP, IpHeader, IpPacket, TCP, UDP, checksum_holds};
 use crate::route::IFF_UP;
 use crate::stack::{Datagram, Delivery, Stack};
-use crate::tcp::Segment;
+use crate::tcp::{Marks, Segment};
 
 /// Packets for sockets that wait to be taken.
 const MOST_DELIVERIES: usize = 4096;
@@ -160,6 +160,7 @@ impl Stack {
         if let Some((_, size)) = offload.segments {
             segment.part = usize::from(size).min(segment.part);
         }
+        segment.ecn = Marks::of(h.tos);
         let ports = (packet.src_port(), packet.dst_port());
         self.segment_arrived(link, h, ports, &segment);
     }

@@ -12,11 +12,10 @@ use crate::num::Narrow;
 use crate::packet::{IpHeader, Packet, Summing, TCP, Whole};
 use crate::route::{Path, is_link_local};
 use crate::stack::{Notice, SendError, Stack};
-use crate::tcp::{Changes, Connection, ConnectionState, Flags, Segment, SegmentOut};
+use crate::tcp::{Changes, Connection, ConnectionState, CookieRule, Flags, Segment, SegmentOut};
 
-/// Connections that do not stand yet, of a listener, beyond twice its backlog, and at most.
+/// Connections that do not stand yet, of a listener, beyond twice its backlog.
 const EXTRA_EMBRYOS: usize = 16;
-const MOST_EMBRYOS: usize = 4096;
 
 impl Stack {
     /// Takes a segment to its connection or listener.
@@ -37,6 +36,12 @@ impl Stack {
         match listener {
             Some(listener) if s.flags.syn && s.ack.is_none() => {
                 self.syn_arrived(listener, link, local, remote, s);
+            }
+            Some(listener) if s.ack.is_some() && self.room_to_accept(listener) => {
+                match self.accept_cookie(listener, link, (local, remote), s) {
+                    Some(id) => self.hand_to_connection(id, link, h, ports, s),
+                    None => self.refuse_segment(link, h, ports, s),
+                }
             }
             // Without an acknowledgement it is no answer to anything: dropped (RFC 9293, section 3.10.7.2).
             Some(_) if s.ack.is_none() => {}
@@ -90,21 +95,33 @@ impl Stack {
         self.flush_tcp(id);
     }
 
+    /// Whether a listener has room for one more connection that stands.
+    fn room_to_accept(&self, id: ListenerId) -> bool {
+        self.tcp.listeners.get(&id).is_some_and(|l| l.ready.len() <= l.backlog)
+    }
+
     fn syn_arrived(&mut self, id: ListenerId, link: u32, local: SocketAddr, remote: SocketAddr, s: &Segment<'_>) {
-        let Some(listener) = self.tcp.listeners.get_mut(&id) else { return };
-        let most = listener.backlog.saturating_mul(2).saturating_add(EXTRA_EMBRYOS).min(MOST_EMBRYOS);
-        // A full queue drops the SYN, which is sent again; the bound on the others is against floods.
-        if listener.ready.len() > listener.backlog || listener.embryos >= most {
+        let rules = self.rules;
+        let Some(listener) = self.tcp.listeners.get(&id) else { return };
+        let most = listener.backlog.saturating_mul(2).saturating_add(EXTRA_EMBRYOS).min(rules.syn_backlog);
+        // The connections that stand wait for the application: the SYN is dropped, and is sent again.
+        if listener.ready.len() > listener.backlog {
+            count(&mut self.counted.tcp_listen_overflows);
+            count(&mut self.counted.tcp_listen_drops);
             return;
         }
-        let mut options = listener.options;
         // The connection keeps what the listener has when its SYN comes.
-        let settings = listener.settings.clone();
-        if is_link_local(remote.ip()) && remote.is_ipv6() {
-            // A link-local peer is on the link that its SYN came over.
-            options.device = Some(link);
+        let (options, settings) = (listener.options.on_link_of(remote, link), listener.settings.clone());
+        let full = listener.embryos >= most;
+        if full && rules.cookies == CookieRule::Never {
+            count(&mut self.counted.tcp_listen_drops);
+            return;
         }
         let Ok(path) = self.path(remote.ip(), options.device, Some(local.ip())) else { return };
+        if full || rules.cookies == CookieRule::Always {
+            self.answer_by_cookie(id, (local, remote), (&path, &options), s);
+            return;
+        }
         let Ok(parameters) = self.parameters(local, remote, &path, settings) else { return };
         if let Some(listener) = self.tcp.listeners.get_mut(&id) {
             listener.embryos = listener.embryos.saturating_add(1);
@@ -167,7 +184,8 @@ impl Stack {
             destination: remote.ip(),
             protocol: TCP,
             ttl: o.ttl.unwrap_or(64),
-            tos: o.tos,
+            // The lowest two bits are ECN's: ECT(0).
+            tos: if s.capable { (o.tos & !3) | 2 } else { o.tos },
         };
         count(&mut self.counted.tcp_out_segments);
         if s.flags.rst {

@@ -25,7 +25,7 @@ use crate::num::Narrow;
 use crate::packet::{IpHeader, Packet};
 use crate::reassembly::Reassembly;
 use crate::route::{Path, Routes};
-use crate::tcp::Changes;
+use crate::tcp::{Changes, Rules};
 use crate::time::{MS, SECOND, Time};
 
 /// Frames that wait for a link (`txqueuelen`), and how many let no more of TCP come.
@@ -147,6 +147,7 @@ pub struct Stack {
     pub(crate) groups: Groups,
     pub(crate) reassembly: Reassembly,
     pub(crate) tcp: Connections,
+    pub(crate) rules: Rules,
     paths: HashMap<IpAddr, (u32, Time)>,
     pub(crate) deliveries: Vec<Delivery>,
     pub(crate) notices: Vec<Notice>,
@@ -179,6 +180,7 @@ impl Stack {
             groups: Groups::default(),
             reassembly: Reassembly::default(),
             tcp: Connections::default(),
+            rules: Rules::default(),
             paths: HashMap::new(),
             deliveries: Vec::new(),
             notices: Vec::new(),
@@ -241,6 +243,11 @@ impl Stack {
     // Threads look at the clock before they take the lock, so one may come with an older time.
     pub fn set_time(&mut self, now: Time) {
         self.now = self.now.max(now);
+    }
+
+    /// Says what counts for the connections that begin from here on.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
     }
 
     /// A number that nobody outside can guess.

@@ -3,26 +3,34 @@
 //! - [`connection`]: the state; [`input`], [`ack`], [`output`], [`timers`], [`stream`], [`info`]: what is done with it.
 //! - [`segment`]: segments in and out.
 //! - [`send_queue`], [`receive_queue`]: bytes; [`scoreboard`]: what is under way.
-//! - [`rtt`], [`cubic`], [`hystart`]: estimates.
+//! - [`congestion`], [`rtt`], [`cubic`], [`hystart`], [`pacing`], [`ecn`], [`undo`]: estimates, and what follows from them.
+//! - [`settings`]: what a connection is made with; [`cookie`]: one that is made of an acknowledgement alone.
 
 mod ack;
+mod congestion;
 pub(crate) mod connection;
+pub(crate) mod cookie;
 mod cubic;
+mod ecn;
 mod hystart;
 mod info;
 mod input;
 mod output;
+mod pacing;
 mod receive_queue;
 mod rtt;
 mod scoreboard;
 pub(crate) mod segment;
 mod send_queue;
+mod settings;
 mod stream;
 mod timers;
+mod undo;
 
 pub use connection::{
-    Changes, Connection, ConnectionState, Counters, MOST_RECEIVE_BUFFER, MOST_SEND_BUFFER, Parameters,
-    START_RECEIVE_BUFFER, START_SEND_BUFFER, Settings,
+    Changes, Connection, ConnectionState, MOST_RECEIVE_BUFFER, MOST_SEND_BUFFER, START_RECEIVE_BUFFER,
+    START_SEND_BUFFER,
 };
-pub use segment::{Flags, Options, Segment, SegmentOut};
+pub use segment::{Flags, Marks, Options, Segment, SegmentOut};
+pub use settings::{CookieRule, Counters, EcnRule, Parameters, Rules, Settings};
 pub use stream::{Follows, Readiness, Taking};

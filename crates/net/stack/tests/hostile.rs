@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::{PLAIN, Random, World, config};
-use moat_net_stack::tcp::{Changes, ConnectionState, Follows, Settings, Taking};
-use moat_net_stack::time::SECOND;
-use moat_net_stack::{Checksum, ListenOn, Observer, Offload, Segmentation, SendOptions, Stack, TcpOptions, Time};
+use moat_net_stack::tcp::{Changes, ConnectionState, CookieRule, Follows, Rules, Settings, Taking};
+use moat_net_stack::time::{MS, SECOND};
+use moat_net_stack::{
+    Checksum, ListenOn, Observer, Offload, Segmentation, SendOptions, Stack, TcpOptions, Time, internet_checksum,
+};
 
 struct Nobody;
 
@@ -179,6 +181,59 @@ fn a_flood_of_syns_is_bounded() {
     }
     let embryos = w.stacks[1].tcp_list().iter().filter(|l| l.state == ConnectionState::SynReceived).count();
     assert!((1..=32).contains(&embryos), "{embryos}");
+}
+
+/// A client among a flood of SYNs from everywhere: whether its connection stands, what gets through, and what it has of options.
+fn served_in_a_flood(rules: Rules) -> (bool, Vec<u8>, u8) {
+    let mut w = World::new(PLAIN, 3);
+    w.stacks[1].set_rules(rules);
+    let listener = listen(&mut w.stacks[1], 80);
+    let connect = |w: &mut World, port: u16| {
+        let (from, to) = (format!("10.1.0.1:{port}").parse().unwrap(), "10.1.0.2:80".parse().unwrap());
+        w.stacks[0].tcp_connect(from, to, TcpOptions::default(), Settings::default(), None).unwrap()
+    };
+    // The hosts learn of each other.
+    let first = connect(&mut w, 1000);
+    w.run(10 * MS);
+    w.stacks[0].with_tcp(first, |c, _| c.abort());
+    w.run(10 * MS);
+    while w.stacks[1].tcp_accept(listener).is_some() {}
+    // A SYN as it is, from 500 hosts that are not there.
+    connect(&mut w, 1001);
+    let syn: Vec<u8> = w.stacks[0].take_output(2)[0].parts().iter().flat_map(|s| s.to_vec()).collect();
+    for host in 0..500u16 {
+        let mut frame = syn.clone();
+        frame[14 + 14..14 + 16].copy_from_slice(&(0x6400 + host).to_be_bytes());
+        frame[14 + 10..14 + 12].fill(0);
+        let sum = internet_checksum(&frame[14..34]);
+        frame[14 + 10..14 + 12].copy_from_slice(&sum.to_be_bytes());
+        w.stacks[1].receive(2, &frame, Offload { verified: true, ..Offload::default() });
+        w.stacks[1].take_output(2);
+    }
+    assert!(w.stacks[1].tcp_list().len() <= 32, "the flood is bounded");
+    let id = connect(&mut w, 1002);
+    w.run(100 * MS);
+    let (state, options) = w.stacks[0].look_at_tcp(id, |c, now| (c.state(), c.info(now).tcpi_options)).unwrap();
+    let _ = w.stacks[0].with_tcp(id, |c, _| c.write(b"served", Follows::Nothing));
+    w.run(100 * MS);
+    let mut bytes = [0; 100];
+    let accepted = w.stacks[1].tcp_accept(listener);
+    let read =
+        |a: moat_net_stack::Accepted| w.stacks[1].with_tcp(a.id, |c, now| c.read(&mut bytes, Taking::Remove, now));
+    let n = accepted.and_then(read).unwrap_or(0);
+    (state == ConnectionState::Established, bytes[..n].to_vec(), options)
+}
+
+#[test]
+fn a_flood_keeps_nobody_out() {
+    // With all options: the cookie keeps them in the timestamp.
+    assert_eq!(served_in_a_flood(Rules::default()), (true, b"served".to_vec(), 7));
+    let always = Rules { cookies: CookieRule::Always, ..Rules::default() };
+    assert_eq!(served_in_a_flood(always), (true, b"served".to_vec(), 7));
+    let without = Rules { timestamps: false, ..Rules::default() };
+    assert_eq!(served_in_a_flood(without), (true, b"served".to_vec(), 0));
+    let never = Rules { cookies: CookieRule::Never, ..Rules::default() };
+    assert!(!served_in_a_flood(never).0, "it is a flood");
 }
 
 /// What is not for this host is not answered.

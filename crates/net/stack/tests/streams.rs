@@ -128,7 +128,8 @@ fn a_good_wire_is_fast_and_little_is_sent() {
         false,
         Settings::default(),
     );
-    assert!(o.frames < 2000, "{} frames with offloads", o.frames);
+    // The acknowledgements of what the device has cut.
+    assert!(o.frames < 2500, "{} frames with offloads", o.frames);
 }
 
 #[test]
@@ -182,5 +183,16 @@ fn tiny_buffers_and_lazy_readers_lose_nothing() {
             Settings { receive_buffer: Some(2304 << (seed % 3)), send_buffer: Some(4608), ..Settings::default() };
         let wire = Wire { loss: 10 * (seed % 2), ..PLAIN };
         transfer(wire, seed, "10.1.0.2:80", [60_000, 30_000], true, settings);
+    }
+}
+
+#[test]
+fn a_short_queue_before_a_fast_path_is_not_overrun() {
+    // 12.5 MB/s, 100 ms away, with a queue of 50 KB: a window that comes as bursts runs over long before the path is full.
+    for features in [OFFLOADS, PLAIN.features] {
+        let wire = Wire { delay_us: 50 * MS, rate: 12_500, queue: 50_000, features, ..PLAIN };
+        let o = transfer(wire, 1, "10.1.0.2:80", [10 << 20, 0], false, Settings::default());
+        // 840 ms at the full rate; 7,600 without pacing.
+        assert!(o.took_us < 4 * SECOND, "{} ms", o.took_us / MS);
     }
 }

@@ -123,7 +123,7 @@ impl SocketCore {
             rcvlowat: AtomicUsize::new(1),
             rcvtimeo_ns: AtomicU64::new(0),
             sndtimeo_ns: AtomicU64::new(0),
-            details: Mutex::new(LockClass::Leaf, Details::default()),
+            details: Mutex::new(LockClass::Leaf, Details { pacing_rate: u64::MAX, ..Details::default() }),
         }
     }
 
@@ -250,6 +250,13 @@ impl SocketCore {
         self.details.lock().linger
     }
 
+    /// Bytes a second that are sent at most (SO_MAX_PACING_RATE), if it was set.
+    #[must_use]
+    pub fn pacing_rate(&self) -> Option<u64> {
+        // Nothing is as good as no bound (`tcp_update_skb_after_send`).
+        Some(self.details.lock().pacing_rate).filter(|rate| *rate != 0 && *rate != u64::MAX)
+    }
+
     /// Bytes that a read waits for (SO_RCVLOWAT).
     #[must_use]
     pub fn rcvlowat(&self) -> usize {
@@ -352,7 +359,10 @@ impl SocketCore {
             abi::SO_MARK if !privileged() && !caller.creds().has_root_cap(Cap::NET_RAW) => return Err(Errno::EPERM),
             abi::SO_MARK => self.details.lock().mark = number,
             abi::SO_BUSY_POLL => self.details.lock().busy_poll = number,
-            abi::SO_MAX_PACING_RATE => self.details.lock().pacing_rate = u64::from(number),
+            abi::SO_MAX_PACING_RATE => {
+                let rate = if number == u32::MAX { u64::MAX } else { number.into() };
+                self.details.lock().pacing_rate = rate;
+            }
             // Hints about how packets travel: there are none.
             abi::SO_INCOMING_CPU | abi::SO_BSDCOMPAT | abi::SO_TXREHASH => {}
             abi::SO_SNDLOWAT | abi::SO_TYPE | abi::SO_PROTOCOL | abi::SO_DOMAIN | abi::SO_ERROR => {

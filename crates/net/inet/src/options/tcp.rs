@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use moat_abi::socket as abi;
 use moat_abi::socket::SOL_TCP;
+use moat_identity::TcpSettings;
 use moat_net_stack::tcp::Settings;
 use moat_net_stack::time::{MS, SECOND};
 use moat_net_stack::{SendOptions, TcpOptions};
@@ -32,6 +33,22 @@ pub(super) fn whole_tries(seconds: i32) -> i32 {
 }
 
 impl InetOptions {
+    /// The options of a new socket of TCP, where they are the namespace's to say.
+    #[must_use]
+    pub(crate) fn of_tcp(family: u16, t: &TcpSettings) -> InetOptions {
+        let options = InetOptions::new(family);
+        for (name, setting) in [
+            (abi::TCP_KEEPIDLE, &t.keepalive_time),
+            (abi::TCP_KEEPINTVL, &t.keepalive_intvl),
+            (abi::TCP_KEEPCNT, &t.keepalive_probes),
+            (abi::TCP_SYNCNT, &t.syn_retries),
+            (abi::TCP_LINGER2, &t.fin_timeout),
+        ] {
+            options.values.lock().numbers.insert((SOL_TCP, name), setting.get_i32());
+        }
+        options
+    }
+
     /// How long a connection waits for its first bytes before accept(2) gives it (TCP_DEFER_ACCEPT).
     #[must_use]
     pub fn defer_accept(&self) -> Option<Duration> {
@@ -51,6 +68,8 @@ impl InetOptions {
         let number = |name| u64::try_from(self.number(SOL_TCP, name)).unwrap_or(0);
         // Only a size that the guest has set; else the stack tunes buffers itself.
         let buffer = |side, flag| core.has(flag).then(|| core.buffer(side));
+        // Each lock on its own.
+        let (pacing_rate, max_segment) = (core.pacing_rate(), self.values.lock().max_segment);
         Settings {
             no_delay: number(abi::TCP_NODELAY) != 0,
             cork: number(abi::TCP_CORK) != 0,
@@ -61,9 +80,10 @@ impl InetOptions {
             user_timeout_us: number(abi::TCP_USER_TIMEOUT).saturating_mul(MS),
             syn_retries: u32::try_from(number(abi::TCP_SYNCNT)).unwrap_or(6),
             // Zero stands for none.
-            max_segment: u16::try_from(self.values.lock().max_segment).ok().filter(|m| *m != 0),
+            max_segment: u16::try_from(max_segment).ok().filter(|m| *m != 0),
             send_buffer: buffer(BufferSide::Send, CoreFlags::SNDBUF_SET),
             receive_buffer: buffer(BufferSide::Receive, CoreFlags::RCVBUF_SET),
+            pacing_rate,
         }
     }
 

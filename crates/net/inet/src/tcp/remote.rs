@@ -73,6 +73,7 @@ impl TcpSocket {
         let local = state.bound.map(|b| b.addr).ok_or(Errno::EINVAL)?;
         let settings = self.options.tcp_settings(&self.end.core);
         let options = self.options.tcp_options(to.ip());
+        stack.refresh_rules();
         let begun = stack.change(|s| s.tcp_connect(local, to, options, settings, Some(self.observer())));
         let gone = match begun {
             Ok(id) => {

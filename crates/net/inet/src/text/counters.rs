@@ -92,7 +92,14 @@ pub(crate) fn netstat(net: &NetNamespace) -> Vec<u8> {
         "SyncookiesSent SyncookiesRecv SyncookiesFailed EmbryonicRsts PruneCalled RcvPruned OfoPruned OutOfWindowIcmps TW \
          PAWSActive PAWSEstab DelayedACKs ListenOverflows ListenDrops TCPHPHits TCPPureAcks TCPSackRecovery \
          TCPLostRetransmit TCPFastRetrans TCPTimeouts TCPAbortOnData TCPAbortOnClose TCPAbortOnMemory TCPAbortOnTimeout",
-        &[("TCPFastRetrans", c.0.tcp_retransmitted)],
+        &[
+            ("SyncookiesSent", c.0.tcp_cookies_sent),
+            ("SyncookiesRecv", c.0.tcp_cookies_received),
+            ("SyncookiesFailed", c.0.tcp_cookies_failed),
+            ("ListenOverflows", c.0.tcp_listen_overflows),
+            ("ListenDrops", c.0.tcp_listen_drops),
+            ("TCPFastRetrans", c.0.tcp_retransmitted),
+        ],
     );
     lines(
         &mut out,

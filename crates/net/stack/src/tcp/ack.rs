@@ -2,15 +2,13 @@
 
 use moat_abi::Errno;
 
-use super::connection::{Congestion, Connection, ConnectionState};
+use super::congestion::{Cause, Congestion, Doubt};
+use super::connection::{Connection, ConnectionState};
 use super::receive_queue::Block;
-use super::scoreboard::Delivered;
+use super::scoreboard::{Answer, Delivered, Patience};
 use super::segment::Segment;
 use crate::num::{Narrow, quotient};
 use crate::time::{MS, SECOND, Time};
-
-/// How long a connection that nobody holds waits in FIN_WAIT2.
-const ORPHAN_WAIT_US: u64 = 60 * SECOND;
 
 impl Connection {
     /// Takes the acknowledgement of a segment; gives whether the rest of it may be looked at.
@@ -28,15 +26,20 @@ impl Connection {
 
         let mut delivered = Delivered::default();
         let before = self.una;
+        let answer = self.answer(s, now);
         if position > self.una {
-            delivered = self.advance(s, position, now);
+            delivered = self.advance(s, position, &answer);
         }
         let (blocks, duplicate) = self.blocks(s);
-        if duplicate {
+        if let Some(range) = duplicate {
             self.counters.duplicates_seen = self.counters.duplicates_seen.saturating_add(1);
-            self.board.saw_duplicate();
+            if !self.rules.rack_static {
+                self.board.saw_duplicate();
+            }
+            self.note_duplicate(range);
         }
-        self.board.sack(&blocks, self.mss, now, self.rtt.least(), &mut delivered);
+        let arrived = delivered.bytes;
+        self.board.sack(&blocks, self.mss, &answer, &mut delivered);
         // A duplicate in the sense of RFC 5681: nothing new, no data, the same window, while something is under way.
         if position == before && !self.board.is_empty() && s.length() == 0 && same_window && blocks.is_empty() {
             self.take_duplicate_ack(&mut delivered);
@@ -48,8 +51,11 @@ impl Connection {
         }
         let segments: u32 = quotient(delivered.bytes, self.mss).narrow();
         self.counters.delivered = self.counters.delivered.saturating_add(segments);
-        self.end_tail_probe(position, duplicate);
+        self.end_tail_probe(position, duplicate.is_some());
+        let advanced = position > before;
+        self.examine_repair(s, advanced, delivered.bytes > arrived, &delivered);
         self.find_losses(now);
+        self.take_echo(s);
         self.cc.observe(self.una, self.nxt, delivered.rtt);
         self.adjust_window(before, delivered.bytes, now);
         true
@@ -77,10 +83,18 @@ impl Connection {
         }
     }
 
+    /// When a segment comes, and by its echo of the clock what it answers.
+    fn answer(&self, s: &Segment<'_>, now: Time) -> Answer {
+        let echo = s.options.timestamp.filter(|(_, echo)| self.agreed.timestamps && *echo != 0);
+        let ago = echo.map(|(_, echo)| u64::from(self.timestamp(now).wrapping_sub(echo)).saturating_mul(MS));
+        let echoed = ago.and_then(|ago| now.us().checked_sub(ago)).map(Time::from_us);
+        Answer { now, least_rtt: self.rtt.least(), echoed }
+    }
+
     /// All before `position` has arrived.
-    fn advance(&mut self, s: &Segment<'_>, position: u64, now: Time) -> Delivered {
+    fn advance(&mut self, s: &Segment<'_>, position: u64, answer: &Answer) -> Delivered {
         let acked = position.saturating_sub(self.una);
-        let mut delivered = self.board.acknowledge(position, now, self.rtt.least());
+        let mut delivered = self.board.acknowledge(position, answer);
         self.send.acknowledge(position);
         self.una = position;
         self.counters.bytes_acked = self.counters.bytes_acked.saturating_add(acked);
@@ -93,10 +107,13 @@ impl Connection {
             && let Some((_, echo)) = s.options.timestamp.filter(|(_, echo)| self.agreed.timestamps && *echo != 0)
         {
             // Of what was sent twice only the echo tells which of them has arrived.
-            let rtt = u64::from(self.timestamp(now).wrapping_sub(echo)).saturating_mul(MS);
+            let rtt = u64::from(self.timestamp(answer.now).wrapping_sub(echo)).saturating_mul(MS);
             delivered.rtt = (rtt < 60 * SECOND).then_some(rtt);
         }
         self.grow_send_buffer();
+        if self.board.is_empty() && self.nxt >= self.send_end() {
+            self.refill_pacer();
+        }
         if self.starved && self.room() > 0 {
             self.changes.write = true;
         }
@@ -106,12 +123,12 @@ impl Connection {
         delivered
     }
 
-    /// The SACK blocks of a segment as positions, and whether the first tells of a duplicate (RFC 2883).
-    fn blocks(&self, s: &Segment<'_>) -> (Vec<Block>, bool) {
+    /// The SACK blocks of a segment as positions, and the first of them if it tells of a duplicate (RFC 2883).
+    fn blocks(&self, s: &Segment<'_>) -> (Vec<Block>, Option<Block>) {
         if !self.agreed.sack || s.options.sack.is_empty() {
-            return (Vec::new(), false);
+            return (Vec::new(), None);
         }
-        let mut duplicate = false;
+        let mut duplicate = None;
         let mut out: Vec<Block> = Vec::with_capacity(s.options.sack.len());
         // Blocks are the peer's claims: none may reach beyond what was sent.
         for (i, &(from, to)) in s.options.sack.iter().enumerate() {
@@ -121,7 +138,7 @@ impl Connection {
             }
             // The first block may be of bytes that were acknowledged: they came twice.
             if i == 0 && to <= self.una {
-                duplicate = true;
+                duplicate = Some((from, to));
             } else if to > self.una {
                 out.push((from.max(self.una), to));
             }
@@ -131,7 +148,7 @@ impl Connection {
             && first.0 >= second.0
             && first.1 <= second.1
         {
-            duplicate = true;
+            duplicate = Some(*first);
         }
         (out, duplicate)
     }
@@ -168,25 +185,46 @@ impl Connection {
         if self.board.is_empty() {
             return;
         }
-        let repairing = self.congestion != Congestion::Open;
-        let (least, smoothed) = (self.rtt.least().unwrap_or(0), self.rtt.smoothed);
-        let (_, again) = self.board.find_losses(now, least, smoothed, repairing, self.mss);
+        let marks = matches!(self.congestion, Congestion::Recovery { cause: Cause::Marks, .. });
+        let patience = Patience {
+            least_rtt: self.rtt.least().unwrap_or(0),
+            smoothed: self.rtt.smoothed,
+            repairing: self.congestion != Congestion::Open && !marks,
+            by_number: !self.rules.rack_no_threshold,
+        };
+        let again = if self.rules.rack || !self.agreed.sack {
+            self.board.find_losses(now, &patience, self.mss).1
+        } else {
+            // Three segments behind a hole, and no clock (RFC 6675).
+            self.board.lose_below_sacked(self.mss);
+            None
+        };
         self.timers.reorder = again;
         if self.board.reordering() {
             self.counters.reordering_seen = 1;
         }
-        if self.board.lost() > 0 && self.congestion == Congestion::Open {
-            self.enter_recovery();
+        if self.board.lost() == 0 {
+            return;
+        }
+        match &mut self.congestion {
+            Congestion::Open => {
+                self.begin_undo();
+                self.reduce_window(Cause::Loss);
+                self.timers.probe = None;
+                self.tail_probe = None;
+            }
+            // The window is becoming smaller already: once for both (`tcp_enter_recovery`).
+            Congestion::Recovery { cause, .. } => *cause = Cause::Loss,
+            Congestion::Loss { .. } => {}
         }
     }
 
-    fn enter_recovery(&mut self) {
+    /// Begins to make the window smaller.
+    pub(crate) fn reduce_window(&mut self, cause: Cause) {
         let flight = self.board.outstanding().max(1);
         self.cc.on_loss(self.mss);
         // Until all that is under way at this moment is acknowledged, further losses are of the same event.
-        self.congestion = Congestion::Recovery { until: self.nxt, flight, delivered: 0, out: 0 };
-        self.timers.probe = None;
-        self.tail_probe = None;
+        self.congestion = Congestion::Recovery { cause, until: self.nxt, flight, delivered: 0, out: 0 };
     }
 
     /// The timer of reordering went off: what was late is lost.
@@ -205,13 +243,13 @@ impl Connection {
                 self.duplicate_acks = 0;
                 self.board.recovered();
             }
-            Congestion::Recovery { until, flight, delivered: total, out } => {
-                if acked > 0 && !self.agreed.sack {
+            Congestion::Recovery { cause, until, flight, delivered: total, out } => {
+                if acked > 0 && !self.agreed.sack && cause == Cause::Loss {
                     // A partial acknowledgement: the next segment is missing too (RFC 6582).
                     self.board.first_is_lost(self.mss);
                 }
                 let total = total.saturating_add(delivered);
-                self.congestion = Congestion::Recovery { until, flight, delivered: total, out };
+                self.congestion = Congestion::Recovery { cause, until, flight, delivered: total, out };
                 let pipe = self.pipe();
                 let target = self.cc.threshold;
                 // More is under way than aimed at: sent in proportion to what
@@ -224,10 +262,10 @@ impl Connection {
                     target.saturating_sub(pipe).min(pace)
                 };
                 // The first repair goes out at once.
-                let allowed = if out == 0 { allowed.max(self.mss) } else { allowed };
+                let allowed = if out == 0 && cause == Cause::Loss { allowed.max(self.mss) } else { allowed };
                 self.cc.window = pipe.saturating_add(allowed);
             }
-            Congestion::Loss { until } => {
+            Congestion::Loss { until, .. } => {
                 if self.una >= until {
                     self.congestion = Congestion::Open;
                 }
@@ -259,7 +297,7 @@ impl Connection {
                 self.set_state(ConnectionState::FinWait2);
                 // Nobody will read what the peer sends, so it is not waited for without end.
                 if self.orphan {
-                    self.timers.end = Some(now.after(ORPHAN_WAIT_US));
+                    self.timers.end = Some(now.after(self.rules.fin_timeout_us));
                 }
             }
             ConnectionState::Closing if all => self.enter_time_wait(now),
@@ -297,7 +335,7 @@ impl Connection {
                 // What is under way was dropped; the window is no worse for that.
                 self.board.all_is_lost();
                 if self.congestion == Congestion::Open {
-                    self.congestion = Congestion::Loss { until: self.nxt };
+                    self.congestion = Congestion::Loss { until: self.nxt, doubt: Doubt::None };
                 }
             }
         }

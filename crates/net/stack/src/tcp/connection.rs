@@ -9,12 +9,14 @@
 
 use moat_abi::Errno;
 
+use super::congestion::{Congestion, Ecn, Pacer, TailProbe, Undo};
 use super::cubic::Cubic;
 use super::receive_queue::ReceiveQueue;
 use super::rtt::RttEstimator;
 use super::scoreboard::Scoreboard;
 use super::segment::{SegmentOut, TIMESTAMP_ROOM};
 use super::send_queue::SendQueue;
+use super::settings::{Counters, Parameters, Rules, Settings};
 use crate::num::Narrow;
 use crate::time::{MS, SECOND, Time};
 
@@ -48,51 +50,6 @@ pub(crate) const TIME_WAIT_US: u64 = 60 * SECOND;
 /// The shift of the windows that are told: the greatest buffer fits.
 pub(crate) const WINDOW_SCALE: u8 = 7;
 
-/// What a socket's options say.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// TCP_NODELAY.
-    pub no_delay: bool,
-    /// TCP_CORK.
-    pub cork: bool,
-    /// SO_KEEPALIVE.
-    pub keep_alive: bool,
-    /// TCP_KEEPIDLE, in microseconds.
-    pub keep_idle_us: u64,
-    /// TCP_KEEPINTVL, in microseconds.
-    pub keep_interval_us: u64,
-    /// TCP_KEEPCNT.
-    pub keep_count: u32,
-    /// TCP_USER_TIMEOUT in microseconds; 0 for the default.
-    pub user_timeout_us: u64,
-    /// TCP_SYNCNT.
-    pub syn_retries: u32,
-    /// TCP_MAXSEG, if it was set.
-    pub max_segment: Option<u16>,
-    /// SO_SNDBUF, if it was set: no autotuning.
-    pub send_buffer: Option<usize>,
-    /// SO_RCVBUF, if it was set.
-    pub receive_buffer: Option<usize>,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            no_delay: false,
-            cork: false,
-            keep_alive: false,
-            keep_idle_us: SECOND.saturating_mul(7200),
-            keep_interval_us: SECOND.saturating_mul(75),
-            keep_count: 9,
-            user_timeout_us: 0,
-            syn_retries: 6,
-            max_segment: None,
-            send_buffer: None,
-            receive_buffer: None,
-        }
-    }
-}
-
 /// What has changed for the socket since it was asked last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -112,23 +69,6 @@ impl Changes {
     }
 }
 
-/// What congestion control is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Congestion {
-    Open,
-    /// Repairing losses until `until` is acknowledged (RFC 6937's counters).
-    Recovery {
-        until: u64,
-        flight: u64,
-        delivered: u64,
-        out: u64,
-    },
-    /// After the timer went off.
-    Loss {
-        until: u64,
-    },
-}
-
 /// The moments at which something is due.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timers {
@@ -138,15 +78,9 @@ pub(crate) struct Timers {
     pub(crate) persist: Option<Time>,
     pub(crate) delayed_ack: Option<Time>,
     pub(crate) cork: Option<Time>,
+    pub(crate) pace: Option<Time>,
     pub(crate) keep_alive: Option<Time>,
     pub(crate) end: Option<Time>,
-}
-
-/// The probe of a silent tail (RFC 8985, section 7).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TailProbe {
-    pub(crate) end: u64,
-    pub(crate) retransmission: bool,
 }
 
 /// What both ends agreed on.
@@ -154,6 +88,7 @@ pub(crate) struct TailProbe {
 pub(crate) struct Agreed {
     pub(crate) timestamps: bool,
     pub(crate) sack: bool,
+    pub(crate) ecn: bool,
     /// Shifts of the peer's windows and of the own ones.
     pub(crate) send_scale: u8,
     pub(crate) receive_scale: u8,
@@ -190,44 +125,11 @@ pub(crate) struct ReceiveTuning {
     pub(crate) rtt: u64,
 }
 
-/// Counters for TCP_INFO.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)]
-pub struct Counters {
-    pub retransmits: u32,
-    pub total_retransmits: u32,
-    pub bytes_sent: u64,
-    pub bytes_retransmitted: u64,
-    pub bytes_acked: u64,
-    pub bytes_received: u64,
-    pub segments_in: u32,
-    pub segments_out: u32,
-    pub data_segments_in: u32,
-    pub data_segments_out: u32,
-    pub reordering_seen: u32,
-    pub duplicates_seen: u32,
-    pub delivered: u32,
-}
-
-/// What a connection is made with.
-#[derive(Clone, Debug)]
-pub struct Parameters {
-    /// The first sequence number.
-    pub iss: u32,
-    /// Added to the clock of timestamps, so that they don't tell it.
-    pub timestamp_offset: u32,
-    /// Largest payload with a header without options that the path takes.
-    pub path_mss: u16,
-    /// Largest payload of a segment that is handed down, if the device can cut it; 0 if not.
-    pub largest_segment: u32,
-    /// The socket's options.
-    pub settings: Settings,
-}
-
 /// A TCP connection.
 pub struct Connection {
     pub(crate) state: ConnectionState,
     pub(crate) settings: Settings,
+    pub(crate) rules: Rules,
     pub(crate) error: Option<Errno>,
     /// An error that counts if the connection is given up.
     pub(crate) soft_error: Option<Errno>,
@@ -257,7 +159,11 @@ pub struct Connection {
     pub(crate) board: Scoreboard,
     pub(crate) rtt: RttEstimator,
     pub(crate) cc: Cubic,
+    pub(crate) pacer: Pacer,
+    pub(crate) ecn: Ecn,
     pub(crate) congestion: Congestion,
+    /// What there was before the window became smaller, in case that was a mistake.
+    pub(crate) undo: Option<Undo>,
     pub(crate) window_limited: bool,
     pub(crate) duplicate_acks: u64,
     pub(crate) tail_probe: Option<TailProbe>,
@@ -265,6 +171,8 @@ pub struct Connection {
     pub(crate) unanswered: u32,
     pub(crate) stuck_since: Option<Time>,
     pub(crate) sent_at: Time,
+    /// Nobody knows when its SYN was answered.
+    pub(crate) unmeasured: bool,
     pub(crate) heard_at: Time,
     /// A SYN, or a probe, is to be sent.
     pub(crate) send_syn: bool,
@@ -323,13 +231,17 @@ impl Connection {
             board: Scoreboard::default(),
             rtt: RttEstimator::default(),
             cc: Cubic::new(mss),
+            pacer: Pacer::default(),
+            ecn: Ecn::default(),
             congestion: Congestion::Open,
+            undo: None,
             window_limited: false,
             duplicate_acks: 0,
             tail_probe: None,
             unanswered: 0,
             stuck_since: None,
             sent_at: now,
+            unmeasured: false,
             heard_at: now,
             send_syn: true,
             send_probe: false,
@@ -350,6 +262,7 @@ impl Connection {
             ts_recent: 0,
             timestamp_offset: p.timestamp_offset,
             settings: p.settings,
+            rules: p.rules,
             timers: Timers::default(),
         }
     }
@@ -375,7 +288,8 @@ impl Connection {
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let t = &self.timers;
-        [t.rto, t.probe, t.reorder, t.persist, t.delayed_ack, t.cork, t.keep_alive, t.end].into_iter().flatten().min()
+        let all = [t.rto, t.probe, t.reorder, t.persist, t.delayed_ack, t.cork, t.pace, t.keep_alive, t.end];
+        all.into_iter().flatten().min()
     }
 
     /// The peer's stream has ended, or nothing can come any more.

@@ -2,7 +2,8 @@
 
 use moat_abi::socket::TcpInfo;
 
-use super::connection::{Congestion, Connection, ConnectionState};
+use super::congestion::{Cause, Congestion};
+use super::connection::{Connection, ConnectionState};
 use crate::num::Narrow;
 use crate::time::{MS, Time};
 
@@ -10,6 +11,8 @@ use crate::time::{MS, Time};
 const TIMESTAMPS: u8 = 1;
 const SACK: u8 = 2;
 const WINDOW_SCALE: u8 = 4;
+const ECN: u8 = 8;
+const ECN_SEEN: u8 = 16;
 /// `tcpi_snd_ssthresh` that means none.
 const NO_THRESHOLD: u32 = 0x7fff_ffff;
 
@@ -35,13 +38,20 @@ impl Connection {
         if self.agreed.receive_scale > 0 {
             options |= WINDOW_SCALE;
         }
+        if self.agreed.ecn {
+            options |= ECN;
+        }
+        if self.ecn.seen {
+            options |= ECN_SEEN;
+        }
         let threshold = self.cc.threshold;
         TcpInfo {
             // The machine has no state that is not Linux's.
             tcpi_state: number(self.state),
             tcpi_ca_state: match self.congestion {
                 Congestion::Open => 0,
-                Congestion::Recovery { .. } => 3,
+                Congestion::Recovery { cause: Cause::Marks, .. } => 2,
+                Congestion::Recovery { cause: Cause::Loss, .. } => 3,
                 Congestion::Loss { .. } => 4,
             },
             tcpi_retransmits: c.retransmits.narrow(),
@@ -70,8 +80,8 @@ impl Connection {
             tcpi_rcv_rtt: self.tuning.rtt.narrow(),
             tcpi_rcv_space: self.tuning.best.max(65536).narrow(),
             tcpi_total_retrans: c.total_retransmits,
-            tcpi_pacing_rate: u64::MAX,
-            tcpi_max_pacing_rate: u64::MAX,
+            tcpi_pacing_rate: self.pacing_rate().unwrap_or(u64::MAX),
+            tcpi_max_pacing_rate: self.settings.pacing_rate.unwrap_or(u64::MAX),
             tcpi_bytes_acked: c.bytes_acked,
             tcpi_bytes_received: c.bytes_received,
             tcpi_segs_out: c.segments_out,

@@ -2,9 +2,10 @@
 
 use moat_abi::Errno;
 
-use super::connection::{Connection, ConnectionState, Parameters, TIME_WAIT_US, WINDOW_SCALE};
+use super::connection::{Connection, ConnectionState, TIME_WAIT_US, WINDOW_SCALE};
 use super::receive_queue::Arrival;
 use super::segment::{Options, Segment};
+use super::settings::{EcnRule, Parameters};
 use crate::num::Narrow;
 use crate::time::{MS, SECOND, Time};
 
@@ -20,6 +21,7 @@ impl Connection {
         let mut c = Connection::new(p, ConnectionState::SynReceived, now);
         c.begin_receiving(syn);
         c.agree(&syn.options);
+        c.agreed.ecn = c.accepts_ecn(syn);
         c.send_window = u64::from(syn.window);
         c.largest_window = c.send_window;
         c
@@ -37,10 +39,10 @@ impl Connection {
     fn agree(&mut self, o: &Options) {
         // RFC 9293, section 3.7.1; a smaller value is raised so that segments carry something.
         self.peer_mss = o.mss.unwrap_or(536).max(48);
-        self.agreed.timestamps = o.timestamp.is_some();
-        self.agreed.sack = o.sack_permitted;
+        self.agreed.timestamps = o.timestamp.is_some() && self.rules.timestamps;
+        self.agreed.sack = o.sack_permitted && self.rules.sack;
         // Scaling takes both ends' agreement: without the option neither window is shifted (RFC 7323, section 2.2).
-        if let Some(shift) = o.window_scale {
+        if let Some(shift) = o.window_scale.filter(|_| self.rules.window_scaling) {
             self.agreed.send_scale = shift;
             self.agreed.receive_scale = WINDOW_SCALE;
         }
@@ -84,6 +86,7 @@ impl Connection {
         }
         self.begin_receiving(s);
         self.agree(&s.options);
+        self.agreed.ecn = self.rules.ecn == EcnRule::Ask && acknowledged && s.flags.ece && !s.flags.cwr;
         // The window of a SYN is not shifted.
         self.send_window = u64::from(s.window);
         self.largest_window = self.send_window;
@@ -106,6 +109,8 @@ impl Connection {
         self.una = 1;
         let clock = self.timestamp(now);
         match s.options.timestamp {
+            // Nothing tells when the answer went out.
+            _ if self.unmeasured => {}
             Some((_, echo)) if self.agreed.timestamps && self.counters.retransmits > 0 => {
                 self.rtt.sample(u64::from(clock.wrapping_sub(echo)).saturating_mul(MS).min(60 * SECOND), now.us());
             }
@@ -128,6 +133,7 @@ impl Connection {
         self.changes.write = true;
         self.stuck_since = None;
         self.tuning.began = now;
+        self.refill_pacer();
         self.arm_keep_alive(now);
     }
 
@@ -302,6 +308,7 @@ impl Connection {
         if data.is_empty() {
             return;
         }
+        self.note_marks(s);
         self.counters.data_segments_in = self.counters.data_segments_in.saturating_add(1);
         let part: u64 = s.part.min(data.len()).narrow();
         self.ack.peer_segment = self.ack.peer_segment.max(part.min(u64::from(self.path_mss)));

@@ -1,8 +1,10 @@
 //! What is to be sent: bytes and acknowledgements, as windows, Nagle and the corks allow.
 
-use super::connection::{Congestion, Connection, ConnectionState, MOST_RECEIVE_BUFFER, MOST_SEND_BUFFER, WINDOW_SCALE};
+use super::congestion::{Congestion, Doubt};
+use super::connection::{Connection, ConnectionState, MOST_RECEIVE_BUFFER, MOST_SEND_BUFFER, WINDOW_SCALE};
 use super::receive_queue::Block;
 use super::segment::{Flags, Options, SegmentOut};
+use super::settings::EcnRule;
 use crate::num::{Narrow, whole};
 use crate::time::{MS, Time};
 
@@ -69,12 +71,13 @@ impl Connection {
         self.ack.now = false;
         let answering = self.state == ConnectionState::SynReceived;
         // Answering, only what the peer has offered.
-        let offer = |agreed: bool| !answering || agreed;
+        let offer = |agreed: bool, rule: bool| if answering { agreed } else { rule };
+        let rules = self.rules;
         let options = Options {
             mss: Some(self.path_mss),
-            window_scale: offer(self.agreed.receive_scale > 0).then_some(WINDOW_SCALE),
-            sack_permitted: offer(self.agreed.sack),
-            timestamp: offer(self.agreed.timestamps)
+            window_scale: offer(self.agreed.receive_scale > 0, rules.window_scaling).then_some(WINDOW_SCALE),
+            sack_permitted: offer(self.agreed.sack, rules.sack),
+            timestamp: offer(self.agreed.timestamps, rules.timestamps)
                 .then(|| (self.timestamp(now), if answering { self.ts_recent } else { 0 })),
             sack: Vec::new(),
         };
@@ -90,14 +93,23 @@ impl Connection {
         out.push(SegmentOut {
             seq: self.iss,
             ack: answering.then(|| self.peer_seq(self.rcv_nxt)),
-            flags: Flags { syn: true, ..Flags::default() },
+            flags: Flags {
+                syn: true,
+                // A second SYN does without: the first may have been dropped for its bits (`tcp_ecn_fallback`).
+                ece: if answering { self.agreed.ecn } else { self.asks_for_ecn() },
+                cwr: !answering && self.asks_for_ecn(),
+                ..Flags::default()
+            },
             window: window.narrow(),
             options,
-            payload: Vec::new(),
-            mss: 0,
+            ..SegmentOut::default()
         });
         self.timers.rto = Some(now.after(self.rtt.rto()));
         self.stuck_since.get_or_insert(now);
+    }
+
+    fn asks_for_ecn(&self) -> bool {
+        self.rules.ecn == EcnRule::Ask && self.counters.retransmits == 0
     }
 
     /// The segment that ends the connection at once.
@@ -123,13 +135,10 @@ impl Connection {
         )
     }
 
-    /// The most that one segment is handed down with: whole packets, as many as the device cuts.
-    fn burst(&self) -> u64 {
-        whole(self.largest_segment, self.mss).max(self.mss)
-    }
-
     fn retransmit_lost(&mut self, now: Time, out: &mut Vec<SegmentOut>) -> bool {
-        if !self.may_send() || self.board.lost() == 0 {
+        // Whether there is something to be repaired is still asked.
+        let asking = matches!(self.congestion, Congestion::Loss { doubt: Doubt::Probing, .. });
+        if !self.may_send() || self.board.lost() == 0 || asking || self.must_wait(now) {
             return false;
         }
         let room = self.cc.window.saturating_sub(self.pipe());
@@ -156,6 +165,8 @@ impl Connection {
         self.counters.total_retransmits = self.counters.total_retransmits.saturating_add(1);
         self.counters.bytes_retransmitted = self.counters.bytes_retransmitted.saturating_add(len);
         self.count_recovery(len);
+        self.note_resent(len.max(1), now);
+        self.charge_pacer(len, now);
         let mut segment = self.segment(now, block.0, len);
         segment.flags.fin = self.finished && block.1 > self.send.end();
         segment
@@ -173,7 +184,7 @@ impl Connection {
         }
         let idle = now.since(self.sent_at);
         // After a pause the window is not known to be good.
-        if self.board.is_empty() && self.nxt > 1 && idle > self.rtt.rto() {
+        if self.board.is_empty() && self.nxt > 1 && idle > self.rtt.rto() && self.rules.restart_after_idle {
             self.cc.on_idle(idle, self.rtt.rto(), self.mss);
             self.sent_at = now;
         }
@@ -190,6 +201,9 @@ impl Connection {
             // The FIN alone; it goes even into a closed window.
             return self.send_fin(now, out);
         }
+        if self.must_wait(now) {
+            return false;
+        }
         let full = whole(can, self.mss);
         // Whole segments first; the rest goes if nothing is to be waited for.
         let len = if can == waiting && (full == can || self.tail_may_go(now)) {
@@ -202,7 +216,9 @@ impl Connection {
         } else {
             return false;
         };
-        let len = len.min(self.burst());
+        // What is heard of marks is told in one packet, which no device is to cut.
+        let most = if self.ecn.heard { self.mss } else { self.burst() };
+        let len = len.min(most);
         if len == 0 {
             return false;
         }
@@ -216,10 +232,12 @@ impl Connection {
         let start = self.nxt;
         let end = start.saturating_add(len);
         let mut segment = self.segment(now, start, len);
+        self.put_ecn(&mut segment);
         let last = end == self.send.end();
         segment.flags.psh = last;
         segment.flags.fin = last && self.finished;
         let end = end.saturating_add(u64::from(segment.flags.fin));
+        self.charge_pacer(len, now);
         // On the board from the moment it is handed down.
         self.board.push(start, end, now);
         self.nxt = end;
@@ -280,6 +298,9 @@ impl Connection {
         self.ack.told = self.rcv_nxt;
         self.timers.delayed_ack = None;
         // Blocks go with a segment of their own, so that those with bytes are all of one size.
+        if !self.rules.dsack {
+            self.receive.forget_duplicate();
+        }
         let news = self.agreed.sack && (self.receive.has_gap() || self.receive.has_duplicate());
         self.ack.now &= news && len > 0;
         let sack = if news && len == 0 {
@@ -294,14 +315,16 @@ impl Connection {
             ..Options::default()
         };
         self.counters.segments_out = self.counters.segments_out.saturating_add(1);
+        let flags = Flags { ece: self.agreed.ecn && self.ecn.echo, ..Flags::default() };
         SegmentOut {
             seq: self.seq(position),
             ack: Some(self.peer_seq(self.rcv_nxt)),
-            flags: Flags::default(),
+            flags,
             window: shifted,
             options,
             payload: if len > 0 { self.send.slice(position, len.narrow()) } else { Vec::new() },
             mss: self.mss.narrow(),
+            capable: false,
         }
     }
 
@@ -359,7 +382,8 @@ impl Connection {
 
     /// Bytes wait and nothing is under way whose acknowledgement would open the window: the peer is asked from time to time.
     fn arm_persist(&mut self, now: Time) {
-        if self.board.is_empty() && self.may_send() && self.nxt < self.send_end() && self.timers.cork.is_none() {
+        let held = self.timers.cork.is_some() || self.timers.pace.is_some();
+        if self.board.is_empty() && self.may_send() && self.nxt < self.send_end() && !held {
             if self.timers.persist.is_none() {
                 self.timers.persist = Some(now.after(self.rtt.rto()));
             }

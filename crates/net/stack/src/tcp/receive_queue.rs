@@ -166,6 +166,11 @@ impl ReceiveQueue {
         blocks
     }
 
+    /// What came twice is not told.
+    pub(crate) fn forget_duplicate(&mut self) {
+        self.duplicate = None;
+    }
+
     pub(crate) fn has_duplicate(&self) -> bool {
         self.duplicate.is_some()
     }

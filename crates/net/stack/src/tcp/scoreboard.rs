@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use super::receive_queue::Block;
 use crate::num::whole;
-use crate::time::Time;
+use crate::time::{MS, Time};
 
 /// How many recoveries a peer's telling of duplicates counts for (RFC 8985, section 6.2, step 4).
 const PATIENT_RECOVERIES: u32 = 16;
@@ -36,6 +36,40 @@ pub(crate) struct Delivered {
     pub(crate) bytes: u64,
     /// The round trip of what was sent last of them, if it was sent once.
     pub(crate) rtt: Option<u64>,
+    /// Something arrived that was taken for lost and never sent again.
+    pub(crate) original: bool,
+    /// Something was acknowledged that was sent again.
+    pub(crate) resent: bool,
+}
+
+/// When an acknowledgement comes, and what of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) now: Time,
+    pub(crate) least_rtt: Option<u64>,
+    /// When that was sent which it answers, by its echo of the clock.
+    pub(crate) echoed: Option<Time>,
+}
+
+impl Answer {
+    /// Whether it can be to what was sent again at `at`.
+    fn fits(&self, at: Time) -> bool {
+        // Clocks that are echoed tell no more than milliseconds.
+        let early = self.echoed.is_some_and(|echoed| echoed.us() / MS < at.us() / MS);
+        !early && self.least_rtt.is_none_or(|least| self.now.since(at) >= least)
+    }
+}
+
+/// How long segments may be late (RFC 8985, section 6.2, step 4).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Patience {
+    /// The least round trip, and the smoothed one.
+    pub(crate) least_rtt: u64,
+    pub(crate) smoothed: u64,
+    /// Losses are being repaired.
+    pub(crate) repairing: bool,
+    /// Three segments that have arrived are as good as time.
+    pub(crate) by_number: bool,
 }
 
 /// The newest segment that is known to have arrived.
@@ -96,12 +130,14 @@ impl Scoreboard {
         self.outstanding = self.outstanding.saturating_add(end.saturating_sub(start));
     }
 
-    fn arrived(&mut self, range: Sent, now: Time, least_rtt: Option<u64>, delivered: &mut Delivered) {
+    fn arrived(&mut self, range: Sent, answer: &Answer, delivered: &mut Delivered) {
         delivered.bytes = delivered.bytes.saturating_add(range.len());
-        let rtt = now.since(range.at);
+        delivered.original |= range.lost && !range.retransmitted;
+        delivered.resent |= range.retransmitted;
+        let rtt = answer.now.since(range.at);
         if range.retransmitted {
-            // Too fast to be the answer to the second sending.
-            if least_rtt.is_some_and(|least| rtt < least) {
+            // It is the answer to the first sending (RFC 8985, section 6.2, step 2).
+            if !answer.fits(range.at) {
                 return;
             }
         } else {
@@ -118,7 +154,7 @@ impl Scoreboard {
     }
 
     /// All before `position` has arrived.
-    pub(crate) fn acknowledge(&mut self, position: u64, now: Time, least_rtt: Option<u64>) -> Delivered {
+    pub(crate) fn acknowledge(&mut self, position: u64, answer: &Answer) -> Delivered {
         let mut delivered = Delivered::default();
         while let Some(first) = self.sent.front().copied() {
             if first.start >= position {
@@ -130,7 +166,7 @@ impl Scoreboard {
             if first.sacked {
                 self.sacked = self.sacked.saturating_sub(part.len());
             } else {
-                self.arrived(part, now, least_rtt, &mut delivered);
+                self.arrived(part, answer, &mut delivered);
             }
             if first.lost {
                 self.lost = self.lost.saturating_sub(part.len());
@@ -148,14 +184,7 @@ impl Scoreboard {
     }
 
     /// The peer holds these ranges.
-    pub(crate) fn sack(
-        &mut self,
-        blocks: &[Block],
-        mss: u64,
-        now: Time,
-        least_rtt: Option<u64>,
-        delivered: &mut Delivered,
-    ) {
+    pub(crate) fn sack(&mut self, blocks: &[Block], mss: u64, answer: &Answer, delivered: &mut Delivered) {
         for &(from, to) in blocks {
             let mut i = self.sent.partition_point(|s| s.end <= from);
             while let Some(range) = self.sent.get(i).copied() {
@@ -166,15 +195,15 @@ impl Scoreboard {
                     && let Some(at) = self.split(i, range, (from, to), mss)
                     && let Some(piece) = self.sent.get_mut(at)
                 {
-                    piece.sacked = true;
                     let copy = *piece;
+                    piece.sacked = true;
                     // The network had it after all.
                     if copy.lost {
                         piece.lost = false;
                         self.lost = self.lost.saturating_sub(copy.len());
                     }
                     self.sacked = self.sacked.saturating_add(copy.len());
-                    self.arrived(copy, now, least_rtt, delivered);
+                    self.arrived(copy, answer, delivered);
                     i = at;
                 }
                 i = i.saturating_add(1);
@@ -228,20 +257,13 @@ impl Scoreboard {
     }
 
     /// Marks what RACK takes for lost; gives how many bytes, and when more may be.
-    pub(crate) fn find_losses(
-        &mut self,
-        now: Time,
-        least_rtt: u64,
-        smoothed: u64,
-        eager: bool,
-        mss: u64,
-    ) -> (u64, Option<Time>) {
+    pub(crate) fn find_losses(&mut self, now: Time, p: &Patience, mss: u64) -> (u64, Option<Time>) {
         // Three segments that have arrived are as good as three duplicate acknowledgements.
-        let many = self.sacked >= mss.saturating_mul(3);
-        let wait = if !self.reordering && (eager || many) {
+        let many = p.by_number && self.sacked >= mss.saturating_mul(3);
+        let wait = if !self.reordering && (p.repairing || many) {
             0
         } else {
-            (least_rtt / 4).saturating_mul(self.patience.max(1)).min(smoothed.max(1))
+            (p.least_rtt / 4).saturating_mul(self.patience.max(1)).min(p.smoothed.max(1))
         };
         let mut newly = 0u64;
         let mut again: Option<Time> = None;
@@ -260,6 +282,31 @@ impl Scoreboard {
         }
         self.lost = self.lost.saturating_add(newly);
         (newly, again)
+    }
+
+    /// Marks what has three segments behind it that have arrived, and was not sent again (`tcp_mark_head_lost`).
+    pub(crate) fn lose_below_sacked(&mut self, mss: u64) {
+        let enough = mss.saturating_mul(3);
+        let mut behind = self.sacked;
+        for range in &mut self.sent {
+            if range.sacked {
+                behind = behind.saturating_sub(range.len());
+            } else if behind >= enough && !range.lost && !range.retransmitted {
+                range.lost = true;
+                self.lost = self.lost.saturating_add(range.len());
+            }
+        }
+    }
+
+    /// Whether something is under way that was sent again.
+    pub(crate) fn repairs_under_way(&self) -> bool {
+        self.sent.iter().any(|s| s.retransmitted && !s.sacked && !s.lost)
+    }
+
+    /// What was taken for lost is under way after all.
+    pub(crate) fn nothing_is_lost(&mut self) {
+        self.sent.iter_mut().for_each(|s| s.lost = false);
+        self.lost = 0;
     }
 
     /// Takes the first `mss` bytes for lost: what duplicate acknowledgements say where there is no SACK.
@@ -366,19 +413,24 @@ mod tests {
         Time::from_us(ms * 1000)
     }
 
+    fn answer(ms: u64) -> Answer {
+        Answer { now: at(ms), ..Answer::default() }
+    }
+
     #[test]
     fn a_gap_below_three_sacked_segments_is_lost_and_sent_again() {
         let mut s = Scoreboard::default();
         s.push(1, 1001, at(0));
         let mut d = Delivered::default();
-        s.sack(&[(201, 501)], MSS, at(50), None, &mut d);
+        s.sack(&[(201, 501)], MSS, &answer(50), &mut d);
         assert_eq!((d.bytes, d.rtt, s.in_flight(), s.sacked()), (300, Some(50_000), 700, 300));
         // What follows was sent at the same time: only the part below the highest that arrived is lost.
-        assert_eq!(s.find_losses(at(50), 50_000, 50_000, false, MSS).0, 200);
+        let patience = Patience { least_rtt: 50_000, smoothed: 50_000, by_number: true, ..Patience::default() };
+        assert_eq!(s.find_losses(at(50), &patience, MSS).0, 200);
         assert_eq!(s.retransmit(MSS, at(51)), Some((1, 101)));
         assert_eq!(s.retransmit(1000, at(51)), Some((101, 201)));
         assert_eq!((s.retransmit(1000, at(51)), s.lost(), s.in_flight()), (None, 0, 700));
-        let d = s.acknowledge(501, at(101), Some(50_000));
+        let d = s.acknowledge(501, &Answer { least_rtt: Some(50_000), ..answer(101) });
         assert_eq!((d.bytes, d.rtt, s.outstanding(), s.sacked()), (200, None, 500, 0));
     }
 
@@ -388,7 +440,7 @@ mod tests {
         s.push(1, 1001, at(0));
         let mut d = Delivered::default();
         for i in 0..900 {
-            s.sack(&[(i + 2, i + 3)], MSS, at(1), None, &mut d);
+            s.sack(&[(i + 2, i + 3)], MSS, &answer(1), &mut d);
         }
         assert_eq!((s.sent.len(), s.sacked()), (1, 0));
     }
@@ -400,7 +452,7 @@ mod tests {
         s.push(101, 201, at(0));
         s.push(201, 301, at(0));
         // The round trip is 50 ms.
-        s.sack(&[(201, 301)], MSS, at(50), None, &mut Delivered::default());
+        s.sack(&[(201, 301)], MSS, &answer(50), &mut Delivered::default());
         s.push(301, 401, at(240));
         s.time_out(at(250));
         assert_eq!((s.lost(), s.in_flight()), (200, 100));
@@ -424,10 +476,10 @@ mod tests {
     fn after_a_timeout_everything_but_what_arrived_is_lost() {
         let mut s = Scoreboard::default();
         s.push(1, 401, at(0));
-        s.sack(&[(101, 201)], MSS, at(1), None, &mut Delivered::default());
+        s.sack(&[(101, 201)], MSS, &answer(1), &mut Delivered::default());
         s.all_is_lost();
         assert_eq!((s.lost(), s.sacked()), (300, 100));
-        s.acknowledge(101, at(2), None);
+        s.acknowledge(101, &answer(2));
         s.all_is_lost();
         assert_eq!((s.lost(), s.sacked()), (300, 0), "the peer gave up what it had");
     }

@@ -22,6 +22,27 @@ pub struct Flags {
     pub rst: bool,
     /// The sender had no more to send.
     pub psh: bool,
+    /// Marks of the network have come (RFC 3168); of a SYN: ECN is asked for or agreed on.
+    pub ece: bool,
+    /// That was heard.
+    pub cwr: bool,
+}
+
+/// What the IP header of a segment says of congestion (RFC 3168, section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The sender takes marks for losses.
+    pub capable: bool,
+    /// The network has marked it.
+    pub marked: bool,
+}
+
+impl Marks {
+    /// Of the type of service or traffic class.
+    #[must_use]
+    pub fn of(tos: u8) -> Marks {
+        Marks { capable: tos & 3 != 0, marked: tos & 3 == 3 }
+    }
 }
 
 /// The options of a segment.
@@ -56,6 +77,8 @@ pub struct Segment<'a> {
     pub payload: &'a [u8],
     /// The largest segment that it was put together from.
     pub part: usize,
+    /// What its IP header says.
+    pub ecn: Marks,
 }
 
 /// A segment to be sent.
@@ -75,6 +98,8 @@ pub struct SegmentOut {
     pub payload: Vec<Bytes>,
     /// Bytes of payload that a packet may carry: it is to be cut if it has more.
     pub mss: u16,
+    /// The network may mark it.
+    pub capable: bool,
 }
 
 impl<'a> Segment<'a> {
@@ -107,11 +132,19 @@ impl<'a> Segment<'a> {
         Some(Segment {
             seq: packet.seq_number().0.cast_unsigned(),
             ack: packet.ack().then(|| packet.ack_number().0.cast_unsigned()),
-            flags: Flags { syn: packet.syn(), fin: packet.fin(), rst: packet.rst(), psh: packet.psh() },
+            flags: Flags {
+                syn: packet.syn(),
+                fin: packet.fin(),
+                rst: packet.rst(),
+                psh: packet.psh(),
+                ece: packet.ece(),
+                cwr: packet.cwr(),
+            },
             window: packet.window_len(),
             options,
             payload: packet.payload(),
             part: packet.payload().len(),
+            ecn: Marks::default(),
         })
     }
 
@@ -161,6 +194,8 @@ impl SegmentOut {
         packet.set_fin(self.flags.fin);
         packet.set_rst(self.flags.rst);
         packet.set_psh(self.flags.psh);
+        packet.set_ece(self.flags.ece);
+        packet.set_cwr(self.flags.cwr);
         packet.set_window_len(self.window);
         let o = &self.options;
         let mut rest = packet.options_mut();

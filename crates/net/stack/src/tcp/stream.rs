@@ -2,9 +2,10 @@
 
 use moat_abi::Errno;
 
-use super::connection::{Connection, ConnectionState, Settings};
+use super::connection::{Connection, ConnectionState};
+use super::settings::Settings;
 use crate::num::Narrow;
-use crate::time::{SECOND, Time};
+use crate::time::Time;
 
 /// Whether more bytes follow soon (MSG_MORE): until then a segment that is not full waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +128,7 @@ impl Connection {
             ConnectionState::SynSent => self.close_with(None),
             _ if unread => self.abort(),
             ConnectionState::SynReceived => self.abort(),
-            ConnectionState::FinWait2 => self.timers.end = Some(now.after(SECOND.saturating_mul(60))),
+            ConnectionState::FinWait2 => self.timers.end = Some(now.after(self.rules.fin_timeout_us)),
             _ => self.finish(),
         }
     }

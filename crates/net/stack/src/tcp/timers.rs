@@ -2,16 +2,14 @@
 
 use moat_abi::Errno;
 
-use super::connection::{Congestion, Connection, ConnectionState, TailProbe};
+use super::congestion::{Congestion, Doubt, TailProbe};
+use super::connection::{Connection, ConnectionState};
 use super::rtt::RTO_MAX_US;
 use crate::num::Narrow;
 use crate::time::{SECOND, Time};
 
-/// Times that data is sent again before the connection is given up (`tcp_retries2`), and for one that nobody holds.
-const RETRIES: u32 = 15;
+/// Times that data is sent again of a connection that nobody holds.
 const ORPHAN_RETRIES: u32 = 8;
-/// Times that a SYN is answered.
-const SYN_ANSWERS: u32 = 5;
 /// Least time to a keepalive.
 const LEAST_KEEP_ALIVE_US: u64 = SECOND;
 
@@ -33,6 +31,7 @@ impl Connection {
         } else if due(&mut self.timers.probe) {
             self.send_tail_probe(now);
         }
+        due(&mut self.timers.pace);
         if due(&mut self.timers.persist) {
             self.persist(now);
         }
@@ -70,9 +69,9 @@ impl Connection {
     fn retransmission_timeout(&mut self, now: Time) {
         let retries = match self.state {
             ConnectionState::SynSent => self.settings.syn_retries,
-            ConnectionState::SynReceived => SYN_ANSWERS,
+            ConnectionState::SynReceived => self.rules.syn_answers,
             _ if self.orphan => ORPHAN_RETRIES,
-            _ => RETRIES,
+            _ => self.rules.retries,
         };
         if self.hopeless(now, retries) {
             self.give_up();
@@ -90,11 +89,24 @@ impl Connection {
             return;
         }
         self.board.time_out(now);
+        let fresh = match self.congestion {
+            Congestion::Open => true,
+            Congestion::Recovery { until, .. } | Congestion::Loss { until, .. } => self.una >= until,
+        };
+        // What there was before the first mistake is what is given back.
+        if fresh {
+            self.begin_undo();
+        }
         // Once for all that was under way: further timeouts of it tell nothing new.
-        if !matches!(self.congestion, Congestion::Loss { .. }) || self.counters.retransmits == 1 {
+        let first = !matches!(self.congestion, Congestion::Loss { .. }) || self.counters.retransmits == 1;
+        if first {
             self.cc.on_timeout(self.mss);
         }
-        self.congestion = Congestion::Loss { until: self.nxt };
+        // Not where losses were being repaired: then it is one (`tcp_enter_loss`).
+        let open = self.congestion == Congestion::Open || self.counters.retransmits > 1;
+        let doubt = if open && self.rules.frto { Doubt::Asking } else { Doubt::None };
+        self.congestion = Congestion::Loss { until: self.nxt, doubt };
+        self.timers.pace = None;
         self.duplicate_acks = 0;
         self.tail_probe = None;
         self.arm_rto(now);
@@ -118,7 +130,7 @@ impl Connection {
         if self.nxt >= self.send_end() || !self.board.is_empty() {
             return;
         }
-        let retries = if self.orphan { ORPHAN_RETRIES } else { RETRIES };
+        let retries = if self.orphan { ORPHAN_RETRIES } else { self.rules.retries };
         // A peer that answers may keep its window closed for ever.
         if now.since(self.heard_at) > self.rtt.rto() && self.unanswered >= retries {
             self.give_up();

@@ -2,12 +2,15 @@
 //! generator.
 #![allow(dead_code)]
 
+pub mod script;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use moat_net_stack::time::MS;
 use moat_net_stack::{
-    AddressConfig, DeviceFeatures, LinkConfig, LinkKind, NetworkConfig, Offload, RouteConfig, RouteKind, Stack, Time,
+    AddressConfig, DeviceFeatures, LinkConfig, LinkKind, NetworkConfig, Offload, RouteConfig, RouteKind, Segmentation,
+    Stack, Time, internet_checksum,
 };
 
 /// A small generator: xorshift.
@@ -111,6 +114,39 @@ pub fn config(host: u8, mtu: u32) -> NetworkConfig {
     }
 }
 
+/// The packets that a device makes of a frame of TCP which it is to cut: a wire delays and loses each on its own.
+pub fn cut(frame: Vec<u8>, offload: Offload) -> Vec<(Vec<u8>, Offload)> {
+    let Some((kind, size)) = offload.segments else { return vec![(frame, offload)] };
+    let ip = 14;
+    let (network, length_at) = if kind == Segmentation::Tcp4 { (20, 2) } else { (40, 4) };
+    let tcp = ip + network;
+    let header = tcp + usize::from(frame[tcp + 12] >> 4) * 4;
+    let (head, payload) = frame.split_at(header);
+    let seq = u32::from_be_bytes(head[tcp + 4..tcp + 8].try_into().unwrap());
+    let parts: Vec<&[u8]> = payload.chunks(usize::from(size)).collect();
+    let make = |(i, part): (usize, &&[u8])| {
+        let mut bytes = [head, part].concat();
+        let counted = bytes.len() - ip - if kind == Segmentation::Tcp4 { 0 } else { 40 };
+        bytes[ip + length_at..ip + length_at + 2].copy_from_slice(&(counted as u16).to_be_bytes());
+        if kind == Segmentation::Tcp4 {
+            bytes[ip + 10..ip + 12].fill(0);
+            let sum = internet_checksum(&bytes[ip..tcp]);
+            bytes[ip + 10..ip + 12].copy_from_slice(&sum.to_be_bytes());
+        }
+        let at = seq.wrapping_add((i * usize::from(size)) as u32);
+        bytes[tcp + 4..tcp + 8].copy_from_slice(&at.to_be_bytes());
+        // FIN and PSH are the last packet's, CWR is the first one's.
+        if i + 1 < parts.len() {
+            bytes[tcp + 13] &= !0x09;
+        }
+        if i > 0 {
+            bytes[tcp + 13] &= !0x80;
+        }
+        (bytes, Offload { segments: None, ..offload })
+    };
+    parts.iter().enumerate().map(make).collect()
+}
+
 /// Two stacks and the wire between them.
 pub struct World {
     pub stacks: [Stack; 2],
@@ -121,6 +157,7 @@ pub struct World {
     frames: std::collections::HashMap<u64, (Vec<u8>, Offload)>,
     free_at: [Time; 2],
     count: u64,
+    /// Frames that the devices were handed.
     pub sent: u64,
 }
 
@@ -142,7 +179,6 @@ impl World {
     }
 
     fn put(&mut self, to: usize, bytes: Vec<u8>, offload: Offload) {
-        self.sent += 1;
         let len = bytes.len() as u64;
         let mut at = self.now;
         if self.wire.rate > 0 {
@@ -175,10 +211,12 @@ impl World {
                     break;
                 }
                 for p in packets {
+                    self.sent += 1;
                     let bytes: Vec<u8> = p.parts().iter().flat_map(|s| s.to_vec()).collect();
-                    let cut = p.offload().segments.is_some();
-                    assert!(cut || bytes.len() <= self.wire.mtu as usize + 14, "{} bytes", bytes.len());
-                    self.put(1 - from, bytes, p.offload());
+                    for (bytes, offload) in cut(bytes, p.offload()) {
+                        assert!(bytes.len() <= self.wire.mtu as usize + 14, "{} bytes", bytes.len());
+                        self.put(1 - from, bytes, offload);
+                    }
                 }
                 self.stacks[from].resume_tcp();
             }

@@ -104,6 +104,20 @@ impl MemoryManager {
         self.space().read(addr.get(), buf).map_err(gone_is_fault)
     }
 
+    /// Copies from `addr` what the call has brought along of it, if that is `least` bytes, and what can be read else; gives the bytes copied.
+    ///
+    /// # Errors
+    /// EFAULT if there was not one.
+    pub fn read_known(&self, addr: UserAddr, buf: &mut [u8], least: usize) -> Result<usize> {
+        let brought = parcel::bytes_from(self.space().host_pid(), addr.get(), buf);
+        if brought < least.max(1) {
+            return self.read_partial(addr, buf);
+        }
+        // A thread can bring along what is above its memory, too: its own stub.
+        check_range(addr, brought)?;
+        Ok(brought)
+    }
+
     /// Copies `buf` to `addr`.
     ///
     /// # Errors

@@ -289,6 +289,10 @@ impl GuestThread for FakeThread {
 
     fn reset_fpu(&mut self) {}
 
+    fn fresh_fpu(&self) -> &[u8] {
+        &[]
+    }
+
     fn poll_switch(&mut self, _cx: &mut Context<'_>) -> Poll<Event> {
         Poll::Ready(self.flush().map_or_else(Event::OrderFailed, |()| Event::Interrupted))
     }

@@ -24,6 +24,9 @@ pub enum Event {
     ForeignSyscall(ForeignAbi),
     /// A processor exception.
     Fault(Fault),
+    /// What a handler was to begin with ([`crate::GuestThread::enter_handler`]) could not be written: the registers are those of what it
+    /// was to interrupt.
+    Unwritten,
     /// [`crate::Kick::kick`] took effect: the thread left application code for no reason of its own.
     Interrupted,
     /// A deferred order failed. The thread did not resume application code.

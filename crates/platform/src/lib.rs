@@ -15,6 +15,7 @@
 pub mod conformance;
 pub mod event;
 mod futex;
+mod handler;
 pub mod order;
 pub mod parcel;
 pub mod peak;
@@ -31,6 +32,7 @@ use moat_sync::executor::EventSource;
 
 pub use event::{Event, Fault, ForeignAbi};
 pub use futex::{HostFutex, host_futex};
+pub use handler::HandlerEntry;
 pub use order::{Atomic32, MapSource, Order};
 pub use parcel::{Gifts, Parcel, ParcelMemory};
 pub use peak::PeakResident;
@@ -238,6 +240,19 @@ pub trait GuestThread: Send {
 
     /// Sets the extended state to that of a fresh program.
     fn reset_fpu(&mut self);
+
+    /// The extended state of a fresh program, in the shape of all that [`GuestThread::fpu`] gives.
+    fn fresh_fpu(&self) -> &[u8];
+
+    /// Has the thread write what a handler of a signal finds on its stack itself when it goes on, its extended state among it, and begin
+    /// there with a fresh one. False if it can't from where it is: nothing has happened then.
+    ///
+    /// The caller says that all of it can be written. If that has changed when the thread comes to it, the next switch
+    /// reports [`Event::Unwritten`].
+    fn enter_handler(&mut self, _entry: &HandlerEntry<'_>) -> bool {
+        // The caller writes it all.
+        false
+    }
 
     /// The address behind the `syscall` instruction of the last event, if it traps so often that [`AddressSpace::rewrite`] pays.
     fn hot_site(&mut self) -> Option<u64> {

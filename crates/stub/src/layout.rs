@@ -54,6 +54,9 @@ pub const STOP_FRAME: u32 = 0x103;
 /// [`Control::stop`]: a kick has ended a call that the host was to carry out, or kept it from being made: the frame is that of a call
 /// that has trapped.
 pub const STOP_UNFINISHED: u32 = 0x104;
+/// [`Control::stop`]: a handler of a signal was to begin, and what it finds on its stack could not be written; the frame is that of the
+/// handler's first instruction.
+pub const STOP_UNWRITTEN: u32 = 0x105;
 
 /// [`Control::state`], by the stub: it has stopped, and looks for the reply for a while.
 pub const STATE_REQUEST: u32 = 1;
@@ -170,6 +173,11 @@ pub struct CallSlot {
     pub gifts: [Gift; GIFTS],
     /// Sentry: the timeout of a call that it has the host carry out.
     pub time: [u64; 2],
+    /// Sentry: a handler of a signal begins, which is to find the extended state here; 0 if none does. The stub writes it behind all gifts
+    /// and goes on with a fresh one.
+    pub fpstate: u64,
+    /// Sentry: the components that this consists of.
+    pub xfeatures: u64,
 }
 
 /// Bytes for the application's memory.
@@ -181,6 +189,9 @@ pub struct Gift {
     /// How many there are.
     pub len: u64,
 }
+
+/// Most bytes of an extended state that the stub writes without a frame ([`CallSlot::fpstate`]).
+pub const MAX_EXTENDED: usize = 4096;
 
 /// Ranges that one call gives back at most.
 pub const GIFTS: usize = 4;
@@ -280,6 +291,12 @@ pub mod takes {
     pub const SHIFT: u32 = 6;
     /// Where a length is that is always the same, in words of four bytes, six bits; 0 if there is none.
     pub const WORDS: u32 = 9;
+
+    /// rt_sigreturn(2), which brings the frame that it takes back, from eight bytes below the stack pointer on: so many bytes at least, or
+    /// with the extended state behind it as many as the parcel has room for.
+    pub const RT_SIGRETURN: u64 = 15;
+    /// Bytes of `struct rt_sigframe`.
+    pub const FRAME_LEN: u64 = 440;
 
     /// Numbers of calls that bring something: those below.
     pub const CALLS: usize = 440;

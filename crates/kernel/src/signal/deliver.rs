@@ -2,6 +2,8 @@
 //!
 //! Source: `get_signal` in `kernel/signal.c`, `arch_do_signal_or_restart` in `arch/x86/kernel/signal.c`, signal(7).
 
+use std::sync::atomic::Ordering;
+
 use moat_abi::clone::{CoreDump, WaitStatus};
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::{DefaultAction, SIG_DFL, SIG_IGN, SaFlags, SigAction, SigSet, Signal};
@@ -10,6 +12,7 @@ use crate::error::Restart;
 use crate::signal::queue::Queued;
 use crate::signal::state::GroupSignals;
 use crate::signal::stop;
+use crate::task::current::Entering;
 use crate::task::rest::Resume;
 use crate::task::work::Work;
 use crate::task::{CurrentTask, TaskId};
@@ -33,8 +36,9 @@ impl CurrentTask {
             if work.contains(Work::KILL) {
                 return Err(Dying);
             }
-            if work.intersects(Work::STOP | Work::TRAP | Work::SIGNAL) {
-                // For the frame of a handler, and for a tracer.
+            let traced = self.task().traced.load(Ordering::Relaxed);
+            if work.intersects(Work::STOP | Work::TRAP) || work.contains(Work::SIGNAL) && traced {
+                // For a tracer.
                 self.whole().await;
             }
             // First of all: a frozen task neither stops nor handles signals.
@@ -162,13 +166,16 @@ impl CurrentTask {
     /// Runs the handler: decides about the interrupted system call, pushes the frame, sets the mask (`handle_signal`).
     async fn handle(&mut self, d: Delivery) {
         self.restart_for_handler(&d.action);
-        let (saved, blocked) = {
+        let (signal, altstack) = (d.signal, self.altstack);
+        let (saved, blocked, entering) = {
             let mut s = self.group.signals.lock();
             let Some(t) = s.threads.get_mut(&self.id) else { return };
             let blocked = t.blocked;
+            let saved_mask = t.saved_mask.take();
             // The frame gets the mask from before sigsuspend(2) or ppoll(2), which returns after the handler.
-            (t.saved_mask.take().unwrap_or(blocked), blocked)
+            (saved_mask.unwrap_or(blocked), blocked, Entering { signal, blocked, saved_mask, altstack })
         };
+        self.entering = Some(entering);
         if self.push_frame(d.signal, &d.info, &d.action, saved).await.is_err() {
             self.force_segv(Some(d.signal));
             return;
@@ -180,6 +187,20 @@ impl CurrentTask {
         self.set_blocked(mask);
         crate::ptrace::stop::handler_entered(self).await;
         crate::ptrace::stop::rearm(self);
+    }
+
+    /// The thread could not write what the last handler was to find, though it seemed so: nothing of it has happened but a SIGSEGV
+    /// (`signal_setup_done`).
+    pub(crate) fn frame_is_unwritten(&mut self) {
+        let entering = self.entering.take();
+        if let Some(was) = entering {
+            self.altstack = was.altstack;
+            if let Some(t) = self.group.signals.lock().threads.get_mut(&self.id) {
+                t.saved_mask = was.saved_mask;
+            }
+            self.set_blocked(was.blocked);
+        }
+        self.force_segv(entering.map(|was| was.signal));
     }
 
     fn restart_for_handler(&mut self, action: &SigAction) {

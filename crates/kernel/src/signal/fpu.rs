@@ -9,7 +9,9 @@ use core::mem::{offset_of, size_of};
 use core::ops::Range;
 use std::borrow::Cow;
 
-use moat_abi::sigframe::{FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, FpState, FpxSwBytes, MXCSR_DEFAULT, XsaveHeader};
+use moat_abi::sigframe::{
+    FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2, FPU_DEFAULT_CWD, FpState, FpxSwBytes, MXCSR_DEFAULT, XsaveHeader,
+};
 use moat_abi::{Errno, Result};
 use moat_mm::UserAddr;
 use zerocopy::FromBytes;
@@ -19,7 +21,10 @@ use crate::task::CurrentTask;
 const FXSAVE: usize = size_of::<FpState>();
 /// The components of which that consists: x87 and SSE.
 const LEGACY: u64 = 3;
+const X87: u64 = 1;
 const SSE: u64 = 2;
+const X87_REGISTERS: Range<usize> = offset_of!(FpState, st_space)..offset_of!(FpState, xmm_space);
+const XMM_REGISTERS: Range<usize> = offset_of!(FpState, xmm_space)..offset_of!(FpState, reserved2);
 const MXCSR: Range<usize> = offset_of!(FpState, mxcsr)..offset_of!(FpState, mxcr_mask);
 const SOFTWARE: usize = offset_of!(FpState, sw_reserved);
 /// The header's bits of components that are not in their initial state.
@@ -29,9 +34,9 @@ const LEAST: usize = FXSAVE + size_of::<XsaveHeader>();
 const MAGIC_LEN: usize = size_of::<u32>();
 
 impl CurrentTask {
-    /// The extended state at `fp`, as the thread takes it, which has a fresh one now: `seen` is what lies from `at` on.
+    /// The extended state at `fp`, as the thread takes it: `seen` is what lies from `at` on.
     pub(super) fn read_fpu(&mut self, fp: u64, at: u64, seen: &[u8]) -> Result<Vec<u8>> {
-        let shape = self.thread().fpu()?;
+        let shape = self.thread().fresh_fpu().to_vec();
         let known = fp.checked_sub(at).and_then(|skip| seen.get(usize::try_from(skip).ok()?..)).unwrap_or_default();
         let legacy = self.part(fp, known, FXSAVE)?;
         if let Some(software) = extended(&legacy, &shape) {
@@ -85,6 +90,32 @@ fn shaped(image: &[u8], features: u64, shape: &[u8]) -> Result<Vec<u8>> {
     whole[SOFTWARE..FXSAVE].copy_from_slice(&shape[SOFTWARE..FXSAVE]);
     complete(&mut whole);
     Ok(whole)
+}
+
+/// Bytes of an image of this shape with that marker.
+pub(super) fn complete_len(shape: &[u8]) -> Result<u64> {
+    let len = u64::try_from(shape.len()).map_err(|_| Errno::EFAULT)?;
+    let whole = software_bytes(shape).map(|sw| u64::from(sw.xstate_size)).filter(|whole| *whole <= len);
+    Ok(whole.map_or(len, |whole| whole.saturating_add(4)))
+}
+
+/// Has the image of a frame say that the legacy parts are there, also where they are in their initial state: what a handler writes to
+/// them counts (`save_xstate_epilog`).
+pub(super) fn show_legacy(image: &mut [u8]) {
+    let extends = software_bytes(image).is_some_and(|sw| sw.magic1 == FP_XSTATE_MAGIC1);
+    let Some(present) = image.get(PRESENT).and_then(|bytes| u64::read_from_bytes(bytes).ok()).filter(|_| extends)
+    else {
+        return;
+    };
+    if present & X87 == 0 {
+        image[..MXCSR.start].fill(0);
+        image[..2].copy_from_slice(&FPU_DEFAULT_CWD.to_le_bytes());
+        image[X87_REGISTERS].fill(0);
+    }
+    if present & SSE == 0 {
+        image[XMM_REGISTERS].fill(0);
+    }
+    image[PRESENT].copy_from_slice(&(present | LEGACY).to_le_bytes());
 }
 
 /// Makes sure that the image ends in the marker that its software bytes promise.

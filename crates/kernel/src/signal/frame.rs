@@ -3,6 +3,8 @@
 //! Source: `arch/x86/kernel/signal_64.c` (`x64_setup_rt_frame`, `restore_sigcontext`), `arch/x86/kernel/signal.c`
 //! (`get_sigframe`), `kernel/signal.c` (sigaltstack).
 
+use std::sync::atomic::Ordering;
+
 use moat_abi::Errno;
 use moat_abi::Result;
 use moat_abi::sigframe::{
@@ -11,10 +13,10 @@ use moat_abi::sigframe::{
 use moat_abi::siginfo::SigInfo;
 use moat_abi::signal::{SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, SaFlags, SigAction, SigSet, Signal, StackT};
 use moat_mm::{FaultAction, UserAddr};
-use moat_platform::{Fault, Regs};
+use moat_platform::{Fault, HandlerEntry, Regs};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::signal::fpu::complete;
+use crate::signal::fpu::{complete, complete_len, show_legacy};
 use crate::task::CurrentTask;
 use crate::task::current::{LastFault, NO_ALTSTACK};
 
@@ -62,11 +64,8 @@ impl CurrentTask {
         saved_mask: SigSet,
     ) -> Result<()> {
         let mut regs = self.thread().regs();
-        let mut fpu = self.thread().fpu()?;
-        complete(&mut fpu);
         let (sp, bounds) = self.frame_stack(&regs, action);
-        let too_low = |_| Errno::EFAULT;
-        let fpu_len = u64::try_from(fpu.len()).map_err(too_low)?;
+        let fpu_len = complete_len(self.thread().fresh_fpu())?;
         // From the top down: the extended state, aligned for xsave; then the frame, aligned as the ABI has the stack at a function's
         // entry, where `call` has just pushed the return address.
         let fpstate = sp.checked_sub(fpu_len).ok_or(Errno::EFAULT)? & !63;
@@ -92,17 +91,6 @@ impl CurrentTask {
         if !action.flags().contains(SaFlags::RESTORER) {
             return Err(Errno::EFAULT);
         }
-        // In one piece, with what lies between the two, which nobody uses.
-        let mut image = frame.as_bytes().to_vec();
-        image.resize(usize::try_from(fpstate.saturating_sub(at)).map_err(too_low)?, 0);
-        image.extend_from_slice(&fpu);
-        self.write_stack(at, &image).await?;
-        // A handler begins with the state of a new program (`handle_signal`).
-        self.thread().reset_fpu();
-        // So that the handler may switch to another context and be interrupted there; the frame has the old setting.
-        if self.altstack.ss_flags.cast_unsigned() & SS_AUTODISARM != 0 {
-            self.altstack = NO_ALTSTACK;
-        }
         regs.rdi = u64::from(signal.number().unsigned_abs());
         // Handlers with variable arguments read the number of vector registers from al.
         regs.rax = 0;
@@ -113,7 +101,38 @@ impl CurrentTask {
         regs.rflags &= !DIRECTION_RESUME_TRAP;
         // No system call: what is interrupted from here on has nothing to restart.
         regs.orig_rax = u64::MAX;
-        self.thread().set_regs(&regs);
+        self.enter_handler(&HandlerEntry { regs: &regs, at, frame: frame.as_bytes(), fpstate }).await?;
+        // So that the handler may switch to another context and be interrupted there; the frame has the old setting.
+        if self.altstack.ss_flags.cast_unsigned() & SS_AUTODISARM != 0 {
+            self.altstack = NO_ALTSTACK;
+        }
+        Ok(())
+    }
+
+    /// Has what the handler finds on its stack written, by the thread when it goes on if that is possible, and sets the registers.
+    async fn enter_handler(&mut self, entry: &HandlerEntry<'_>) -> Result<()> {
+        let end = entry.fpstate.saturating_add(complete_len(self.thread().fresh_fpu())?);
+        let len = usize::try_from(end.saturating_sub(entry.at)).map_err(|_| Errno::EFAULT)?;
+        // A tracer looks at the stack before anything of the handler runs.
+        let unseen = !self.task().traced.load(Ordering::Relaxed);
+        if unseen
+            && self.mm().writable_prefix(UserAddr::new(entry.at), len) == len
+            && self.thread().enter_handler(entry)
+        {
+            return Ok(());
+        }
+        self.whole().await;
+        let mut fpu = self.thread().fpu()?;
+        complete(&mut fpu);
+        show_legacy(&mut fpu);
+        // In one piece, with what lies between the two, which nobody uses.
+        let mut image = entry.frame.to_vec();
+        image.resize(usize::try_from(entry.fpstate.saturating_sub(entry.at)).map_err(|_| Errno::EFAULT)?, 0);
+        image.extend_from_slice(&fpu);
+        self.write_stack(entry.at, &image).await?;
+        // A handler begins with the state of a new program (`handle_signal`).
+        self.thread().reset_fpu();
+        self.thread().set_regs(entry.regs);
         Ok(())
     }
 
@@ -162,12 +181,16 @@ impl CurrentTask {
         let (uc, _) = Ucontext::read_from_prefix(seen.get(uc_at..).unwrap_or_default()).map_err(|_| Errno::EFAULT)?;
         self.set_blocked(uc.uc_sigmask);
         from_sigcontext(&uc.uc_mcontext, &mut regs);
-        // What a frame without an image gives, and one whose image is bad (`fpu__restore_sig`).
-        self.thread().reset_fpu();
-        if uc.uc_mcontext.fpstate != 0 {
-            let image = self.read_fpu(uc.uc_mcontext.fpstate, at, &seen)?;
-            self.thread().set_fpu(&image).map_err(|_| Errno::EFAULT)?;
+        let extended = match uc.uc_mcontext.fpstate {
+            0 => Ok(None),
+            fpstate => self.read_fpu(fpstate, at, &seen).map(Some),
+        };
+        match &extended {
+            Ok(Some(image)) => self.thread().set_fpu(image).map_err(|_| Errno::EFAULT)?,
+            // What a frame without an image gives, and one whose image is bad (`fpu__restore_sig`).
+            Ok(None) | Err(_) => self.thread().reset_fpu(),
         }
+        extended?;
         self.thread().set_regs(&regs);
         // Errors other than a bad address do not matter (`restore_altstack`).
         let _ = self.set_altstack(uc.uc_stack, regs.rsp);
@@ -178,7 +201,7 @@ impl CurrentTask {
     /// ends before.
     fn read_frame(&mut self, at: u64) -> Result<Vec<u8>> {
         let mut seen = vec![0; MOST_FRAMES];
-        let n = self.mm().read_partial(UserAddr::new(at), &mut seen)?;
+        let n = self.mm().read_known(UserAddr::new(at), &mut seen, size_of::<RtSigframe>())?;
         seen.truncate(n);
         Ok(seen)
     }

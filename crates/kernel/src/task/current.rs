@@ -39,6 +39,8 @@ pub struct CurrentTask {
     pub(crate) syscalls: &'static dyn SyscallTable,
     /// sigaltstack(2).
     pub altstack: StackT,
+    /// The handler that began last, and what is put back if it could not.
+    pub(crate) entering: Option<Entering>,
     /// What restart_syscall(2) goes on with.
     pub restart_block: Option<RestartBlock>,
     /// The deadline that a restarted call finds instead of its timeout.
@@ -73,6 +75,19 @@ pub struct CurrentTask {
 
 /// The deadline of a call that is being restarted; `None` inside means for ever.
 type RestartDeadline = Option<Deadline>;
+
+/// What was so before a handler began.
+#[derive(Clone, Copy, Debug)]
+pub struct Entering {
+    /// What it is for.
+    pub signal: Signal,
+    /// The mask.
+    pub blocked: SigSet,
+    /// That from before the call that the signal interrupts, if that had one of its own.
+    pub saved_mask: Option<SigSet>,
+    /// The alternate stack.
+    pub altstack: StackT,
+}
 
 /// Details of the last processor exception, which go into every frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +143,7 @@ impl CurrentTask {
             creds,
             syscalls: r.syscalls,
             altstack: NO_ALTSTACK,
+            entering: None,
             restart_block: None,
             restart_deadline: None,
             given_up: None,

@@ -149,6 +149,7 @@ async fn run(t: &mut CurrentTask) {
                 Box::pin(t.fault(fault)).await;
                 t.observe_fault(began_ns, fault.trapno, fault.addr);
             }
+            Event::Unwritten => t.frame_is_unwritten(),
             // Kicked: the work that it was kicked for is looked at above.
             Event::Interrupted => {
                 t.group.container.metrics.count(metrics::Event::Kicks, 1);

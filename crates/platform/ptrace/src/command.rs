@@ -12,6 +12,7 @@ use moat_abi::{Errno, Result};
 use moat_platform::{NewProcess, Order, Regs};
 use moat_sync::{LockClass, Mutex};
 
+use crate::fpu;
 use crate::layout::Layout;
 
 /// The name of a tracee, never reused. That of a process is the one of its first thread.
@@ -79,6 +80,8 @@ const POOL_SIZE: usize = 2;
 /// See the module's documentation.
 pub(crate) struct Shared {
     pub layout: Layout,
+    /// The extended state of a fresh program.
+    pub fresh_fpu: Vec<u8>,
     queue: Mutex<VecDeque<Command>>,
     pool: Mutex<Pool>,
     sleeping: AtomicBool,
@@ -109,6 +112,7 @@ impl Shared {
     pub fn new(layout: Layout) -> Shared {
         Shared {
             layout,
+            fresh_fpu: fpu::fresh(),
             queue: Mutex::new(LockClass::Platform, VecDeque::new()),
             pool: Mutex::new(LockClass::Platform, Pool::default()),
             sleeping: AtomicBool::new(false),

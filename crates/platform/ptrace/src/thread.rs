@@ -68,7 +68,7 @@ impl GuestThread for Thread {
     fn fpu(&mut self) -> Result<Vec<u8>> {
         match &self.changes.fpu {
             Some(FpuChange::Image(image)) => return Ok(image.clone()),
-            Some(FpuChange::Reset) => return Ok(fpu::fresh()),
+            Some(FpuChange::Reset) => return Ok(self.shared.fresh_fpu.clone()),
             None => {}
         }
         let (reply, answer) = sync_channel(1);
@@ -85,6 +85,10 @@ impl GuestThread for Thread {
 
     fn reset_fpu(&mut self) {
         self.changes.fpu = Some(FpuChange::Reset);
+    }
+
+    fn fresh_fpu(&self) -> &[u8] {
+        &self.shared.fresh_fpu
     }
 
     fn poll_switch(&mut self, cx: &mut Context<'_>) -> Poll<Event> {

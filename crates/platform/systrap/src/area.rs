@@ -240,17 +240,16 @@ impl Area {
         self.read(control!(cells) + (i * size_of::<Cell>() + std::mem::offset_of!(Cell, result)) as u64)
     }
 
-    /// Copies bytes out; `offset` and the length are multiples of 4.
+    /// Copies bytes out, each once.
     pub fn read_bytes(self, offset: u64, len: u64) -> Vec<u8> {
-        let words = (0..len / 4).map(|i| self.read32(offset + i * 4));
-        words.flat_map(u32::to_le_bytes).collect()
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.read_unaligned(offset, 0, &mut bytes);
+        bytes
     }
 
-    /// Copies bytes in; `offset` and the length are multiples of 4.
+    /// Copies bytes in.
     pub fn write_bytes(self, offset: u64, bytes: &[u8]) {
-        for (i, word) in (0u64..).zip(bytes.chunks_exact(4)) {
-            self.write32(offset + i * 4, u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
-        }
+        self.write_unaligned(offset, 0, bytes);
     }
 
     /// Copies bytes out from `skip` behind `offset`, each once.

@@ -1,6 +1,7 @@
 //! The kernel's signal frame on x86-64 (`struct rt_sigframe`), as the sentry reads and writes it in an area.
 
 use moat_platform::Regs;
+use moat_stub::layout::MAX_EXTENDED;
 
 /// Offsets from the start of the frame.
 pub mod at {
@@ -28,6 +29,11 @@ pub mod at {
     pub const SI_ADDR: u64 = 8 + 304 + 16;
     /// SIGSYS: `si_syscall` and `si_arch`.
     pub const SI_SYSCALL: u64 = 8 + 304 + 24;
+}
+
+/// Whether the processor takes an address: the sign of bit 47 is in all bits above.
+pub fn canonical(addr: u64) -> bool {
+    (addr.cast_signed() << 16 >> 16).cast_unsigned() == addr
 }
 
 /// Words of general registers in a frame.
@@ -83,6 +89,18 @@ const SW_RESERVED: usize = 464;
 pub const MAGIC1: u32 = 0x4650_5853;
 /// Offset of `sw_reserved.extended_size`.
 pub const EXTENDED_SIZE: u64 = SW_RESERVED as u64 + 4;
+
+/// The components of an extended state, if it says what it has and the stub has room for as much.
+pub fn components(image: &[u8]) -> Option<u64> {
+    let word = |at: usize| image.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes);
+    let magic = word(SW_RESERVED)? & u64::from(u32::MAX);
+    let all = word(SW_RESERVED.saturating_add(8))?;
+    let fits = (STATE_HEADER.end..=MAX_EXTENDED).contains(&image.len());
+    (magic == u64::from(MAGIC1) && fits).then_some(all)
+}
+
+/// In the extended state, what XSAVE leaves to software, and the header, which it does not write all of.
+pub const STATE_HEADER: std::ops::Range<usize> = SW_RESERVED..512 + 64;
 
 /// The extended state of a fresh program, made from any image of the same host.
 pub fn fresh_fpu(image: &[u8]) -> Vec<u8> {

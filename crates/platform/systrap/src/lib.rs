@@ -21,6 +21,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 mod area;
+mod begins;
 mod birth;
 mod births;
 mod call;

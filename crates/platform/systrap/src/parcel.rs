@@ -1,5 +1,6 @@
 //! The parcel of a thread: what its call brings along and takes back, in its area ([`moat_platform::parcel`]).
 
+use moat_platform::Regs;
 use moat_stub::layout::{GIFTS, Gift, PARCEL_LEN, takes};
 
 use crate::area::{Area, call_slot};
@@ -23,6 +24,15 @@ pub fn brought(nr: u64, args: &[u64; 6], taken: u32) -> Option<(u64, usize)> {
         taken == len && len <= PARCEL_LEN
     };
     (right && taken != 0).then_some((addr, usize::try_from(taken).ok()?))
+}
+
+/// As [`brought`], of a call that has trapped with these registers.
+pub fn brought_by(regs: &Regs, taken: u32) -> Option<(u64, usize)> {
+    if regs.rax != takes::RT_SIGRETURN {
+        return brought(regs.rax, &regs.syscall_args(), taken);
+    }
+    let right = (takes::FRAME_LEN..=PARCEL_LEN).contains(&u64::from(taken));
+    right.then_some((regs.rsp.wrapping_sub(8), usize::try_from(taken).ok()?))
 }
 
 /// Tells the stub what it is to take back: ranges of guest memory, whose bytes lie in the parcel from `start` on.
@@ -55,6 +65,9 @@ mod tests {
         assert_eq!(brought(7, [0x3000, 1 << 61, 0], 0), None);
         assert_eq!(brought(13, [2, 0x4000, 0], 32), Some((0x4000, 32)));
         assert_eq!(brought(13, [2, 0x4000, 0], 24), None);
+        let frame = |taken| brought_by(&Regs { rax: 15, rsp: 0x5008, ..Regs::default() }, taken);
+        assert_eq!((frame(439), frame(440), frame(3000)), (None, Some((0x5000, 440)), Some((0x5000, 3000))));
+        assert_eq!((frame(0), frame(u32::try_from(PARCEL_LEN + 1).unwrap())), (None, None));
         for nr in [39, 0, 439 + 1, u64::MAX, 1 << 32 | 1] {
             assert_eq!(brought(nr, [1, 0x1000, 16], 16), None, "{nr}");
         }

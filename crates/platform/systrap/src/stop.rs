@@ -2,7 +2,9 @@
 
 use moat_abi::siginfo::AUDIT_ARCH_X86_64;
 use moat_platform::{Fault, Regs};
-use moat_stub::layout::{KICK_SIGNAL, STOP_CALL, STOP_FRAME, STOP_FRAMED_CALL, STOP_ORDERS, STOP_UNFINISHED};
+use moat_stub::layout::{
+    KICK_SIGNAL, STOP_CALL, STOP_FRAME, STOP_FRAMED_CALL, STOP_ORDERS, STOP_UNFINISHED, STOP_UNWRITTEN,
+};
 
 use crate::area::{Area, call_slot, control};
 use crate::frame::{GREG_COUNT, at, regs_from_words};
@@ -55,6 +57,8 @@ pub enum Signal {
     },
     /// What a call from a rewritten site was asked for: its state in a frame.
     Frame,
+    /// What a handler was to begin with could not be written.
+    Unwritten,
     /// A processor exception.
     Fault(Fault),
 }
@@ -101,6 +105,7 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
             Signal::Syscall { arch: AUDIT_ARCH_X86_64, call_addr: regs.rip, taken: 0 }
         }
         STOP_FRAME => Signal::Frame,
+        STOP_UNWRITTEN => Signal::Unwritten,
         STOP_UNFINISHED => {
             regs.orig_rax = regs.rax;
             Signal::Unfinished { began: area.read(control!(began)) }

@@ -1,6 +1,8 @@
 //! [`Thread`]: the owner's side of a guest thread, the platform's [`GuestThread`].
 
 mod called;
+mod extended;
+mod handler;
 mod own;
 mod stopped;
 
@@ -10,15 +12,18 @@ use std::task::{Context, Poll, ready};
 
 use moat_abi::{Errno, Result, nr};
 use moat_platform::regs::USER_RFLAGS;
-use moat_platform::{Answers, Event, Gifts, GuestThread, HostFutex, Kick, NewProcess, Order, Parcel, Regs, Stay};
+use moat_platform::{
+    Answers, Event, Gifts, GuestThread, HandlerEntry, HostFutex, Kick, NewProcess, Order, Parcel, Regs, Stay,
+};
 use moat_stub::layout::{CELLS, Cell, REPLY_RESUME, REPLY_STOP};
 
 use crate::area::{AreaPool, control};
+use crate::begins::Begins;
 use crate::birth::Making;
 use crate::call::Call;
 use crate::entry::Entry;
 use crate::filter::notifies;
-use crate::frame::{EXTENDED_SIZE, MAGIC1, at, words_from_regs};
+use crate::frame::{at, words_from_regs};
 use crate::order::{MAX_CELLS, is_in_range, join_mappings, lower, mapped_file};
 use crate::state::{HostThread, Leaves, Sent, area_addr};
 use crate::stop::Stop;
@@ -70,6 +75,8 @@ pub struct Thread {
     pub(crate) taken: Option<(u64, usize)>,
     /// What it takes back.
     pub(crate) gifts: Option<Gifts>,
+    /// A handler that begins when the thread goes on.
+    pub(crate) begins: Begins,
     last_result: u64,
     /// An order of `poll_order` is in `deferred`.
     ordered: bool,
@@ -98,6 +105,7 @@ impl Thread {
             in_call: false,
             taken: None,
             gifts: None,
+            begins: Begins::default(),
             last_result: 0,
             ordered: false,
             making: None,
@@ -256,6 +264,9 @@ impl Thread {
         if self.dirty == Dirty::All {
             self.settle();
         }
+        if !self.deferred.is_empty() {
+            self.settle_handler();
+        }
         self.write_gifts();
         self.flush_regs();
         let area = self.host.area;
@@ -278,10 +289,6 @@ impl Thread {
             _ => {}
         }
     }
-
-    fn fpu_offset(&self) -> u64 {
-        self.host.core.frame.fpstate
-    }
 }
 
 impl GuestThread for Thread {
@@ -302,35 +309,23 @@ impl GuestThread for Thread {
     }
 
     fn fpu(&mut self) -> Result<Vec<u8>> {
-        if self.host.is_dead() {
-            return Err(Errno::ESRCH);
-        }
-        if self.entry.at_call() {
-            return Err(Errno::EFAULT);
-        }
-        let (at, len) = (self.fpu_offset(), self.host.core.frame.fp_len);
-        // One copy, which is then checked: the guest may go on writing to its area.
-        let image = self.host.area.read_bytes(at, len);
-        let word =
-            |at: u64| image.get(at as usize..at as usize + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-        if word(EXTENDED_SIZE - 4) == Some(MAGIC1) && word(EXTENDED_SIZE) == u32::try_from(len).ok() {
-            Ok(image)
-        } else {
-            Err(Errno::EFAULT)
-        }
+        self.read_extended()
     }
 
     fn set_fpu(&mut self, image: &[u8]) -> Result<()> {
-        // A call from a rewritten site has no frame to put it in; whoever asks has one made first (`poll_whole`).
-        if u64::try_from(image.len()) != Ok(self.host.core.frame.fp_len) || self.entry.at_call() {
-            return Err(Errno::EINVAL);
-        }
-        self.host.area.write_bytes(self.fpu_offset(), image);
-        Ok(())
+        self.write_extended(image)
     }
 
     fn reset_fpu(&mut self) {
-        self.host.area.write_bytes(self.fpu_offset(), &self.host.core.fresh_fpu);
+        self.reset_extended();
+    }
+
+    fn fresh_fpu(&self) -> &[u8] {
+        &self.host.core.fresh_fpu
+    }
+
+    fn enter_handler(&mut self, entry: &HandlerEntry<'_>) -> bool {
+        self.begin_handler(entry)
     }
 
     fn hot_site(&mut self) -> Option<u64> {
@@ -366,6 +361,9 @@ impl GuestThread for Thread {
     fn poll_switch(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if self.entry.has_untold() {
             return self.poll_untold(cx);
+        }
+        if self.begins.failed {
+            return Poll::Ready(self.unwritten());
         }
         if self.under != Under::Switch {
             // More than one reply holds: the last of them resumes.

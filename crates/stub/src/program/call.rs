@@ -10,17 +10,22 @@
 //! Few bytes that the call refers to are copied into the area before the stub asks ([`takes`]), and from there to where they
 //! belong when it goes on. Bytes that can't be read are not brought along; the sentry finds out why.
 //!
+//! A handler of a signal may begin in place of the code behind the site (`call/begins.rs`).
+//!
 //! Signals find the application's state before the call (up to `call_commit`) or after it (`interrupted.rs`).
 
-mod own;
+mod begins;
 mod orders;
+mod own;
 
 use core::arch::global_asm;
 use core::mem::{offset_of, size_of};
 
-use own::own_calls;
+use begins::begins;
 use orders::orders;
+use own::own_calls;
 
+use crate::extended::FRESH;
 use crate::layout::{
     ANSWERS, BOARD, Board, CELLS, CallSlot, Cell, Control, DOORBELL, LANDING_STRIDE, MAGIC, MAX_SITES, PARCEL, PARCEL_LEN, REPLY_EXIT,
     REPLY_FRAME, REPLY_RESUME, REPLY_STOP, RING_SLEEP, SITES, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS, STOP_CALL,
@@ -257,6 +262,8 @@ global_asm!(
     "    jne call_orders",
     ".globl call_ordered",
     "call_ordered:",
+    "    cmp qword ptr [rbx + {fpstate}], 0",
+    "    jne call_begins",
     // A kick that came while it waited must not be lost: the sentry is to hear of the thread before application code runs.
     "    cmp dword ptr [rbx + {kicked}], 0",
     "    jne call_kicks",
@@ -305,6 +312,9 @@ global_asm!(
     "call_other:",
     "    cmp ecx, {reply_frame}",
     "    jne 9f",
+    "    cmp qword ptr [rbx + {fpstate}], 0",
+    "    jne call_begins",
+    "call_frames:",
     "    int3",
     ".globl call_frame",
     "call_frame:",
@@ -323,6 +333,7 @@ global_asm!(
     "    syscall",
     "    ud2",
 
+    begins!(),
     orders!(),
     ".globl call_end",
     "call_end:",
@@ -347,6 +358,9 @@ global_asm!(
     gift_count = const CALL + offset_of!(CallSlot, gift_count),
     gifts_at = const CALL + offset_of!(CallSlot, gifts_at),
     gifts = const CALL + offset_of!(CallSlot, gifts),
+    fpstate = const CALL + offset_of!(CallSlot, fpstate),
+    xfeatures = const CALL + offset_of!(CallSlot, xfeatures),
+    fresh = sym FRESH,
     answers = const offset_of!(Control, answers),
     answers_len = const ANSWERS,
     futex = const own_call::FUTEX,
@@ -435,6 +449,9 @@ unsafe extern "C" {
     pub safe fn call_copies();
     pub safe fn call_resume();
     pub safe fn call_resume_end();
+    pub safe fn call_begins();
+    pub safe fn call_begun();
+    pub safe fn call_begun_end();
     pub safe fn call_kicked();
     pub safe fn call_frame();
     pub safe fn call_order_loads();

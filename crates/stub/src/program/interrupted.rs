@@ -6,7 +6,7 @@ use crate::call::label;
 use crate::entry;
 use crate::layout::{
     Cell, Control, KICK_SIGNAL, LANDING_STRIDE, MAX_SITES, REPLY_RESUME, SITES, STATE_REPLIED, STOP_FRAME, STOP_FRAMED_CALL,
-    STOP_UNFINISHED, own_call, site,
+    STOP_UNFINISHED, STOP_UNWRITTEN, own_call, site,
 };
 use crate::parcel;
 use crate::raw::{address, pointer};
@@ -54,6 +54,11 @@ impl Registers {
         (self.rax, [self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9])
     }
 
+    /// The stack pointer.
+    pub fn stack(&self) -> u64 {
+        self.rsp
+    }
+
     /// What a call gives.
     pub fn set_result(&mut self, result: u64) {
         self.rax = result;
@@ -90,6 +95,11 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
             KICK_SIGNAL if (label!(call_order_loads)..=label!(call_order)).contains(&rip) && waits(r) => {
                 (&raw mut (*control).call.kicked).write_volatile(0);
                 ((*r).rax, (*r).rip) = (INTERRUPTED, label!(call_order_made));
+                Interrupted::Waiting
+            }
+            // A handler of the application's is to begin, and then to be interrupted.
+            KICK_SIGNAL if begins(control) => {
+                (&raw mut (*control).call.kicked).write_volatile(1);
                 Interrupted::Waiting
             }
             // The sentry does not know of the call yet: it is made again from its first instruction.
@@ -149,12 +159,25 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
                 (*r).rip = label!(call_resume);
                 Interrupted::Waiting
             }
+            // What a handler was to find.
+            SIGSEGV | SIGBUS if (label!(call_begins)..label!(call_begun)).contains(&rip) => {
+                (&raw mut (*control).call.fpstate).write_volatile(0);
+                finish(r, control);
+                Interrupted::Stopped(STOP_UNWRITTEN)
+            }
             // A debug register watches what is copied: Linux does not tell of what the kernel reads and writes itself.
             SIGTRAP if (label!(call_takes)..=label!(call_asks)).contains(&rip) => Interrupted::Waiting,
             SIGTRAP if (label!(call_copies)..=label!(call_resume)).contains(&rip) => Interrupted::Waiting,
+            SIGTRAP if (label!(call_begins)..=label!(call_begun)).contains(&rip) => Interrupted::Waiting,
             _ => Interrupted::Broken,
         }
     }
+}
+
+/// Whether the reply that has come, or is being carried out, is that a handler begins.
+unsafe fn begins(control: *const Control) -> bool {
+    // SAFETY: by the caller.
+    unsafe { (&raw const (*control).call.fpstate).read_volatile() != 0 }
 }
 
 /// A call that the host carries out, before it, in it or right behind it.
@@ -303,6 +326,9 @@ unsafe fn resumes(r: *const Registers, control: *const Control) -> bool {
     // SAFETY: by the caller.
     unsafe {
         let rip = (*r).rip;
+        if rip >= label!(call_begun) && rip < label!(call_begun_end) {
+            return (*r).r11 == u64::from(REPLY_RESUME);
+        }
         if rip >= label!(call_gives) {
             return rip < label!(call_resume_end);
         }

@@ -11,6 +11,7 @@ mod layout;
 
 mod call;
 mod entry;
+mod extended;
 mod init;
 mod interrupted;
 mod orders;
@@ -24,7 +25,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use interrupted::{Interrupted, Registers};
 use layout::{
     BOARD, Board, Control, FEATURE_FSGSBASE, FEATURE_RDPID, REPLY_EXIT, REPLY_RESUME, STATE_ASLEEP, STATE_REPLIED,
-    STATE_REQUEST, STATE_SLEEPS, STOP_ORDERS,
+    STATE_REQUEST, STATE_SLEEPS, STOP_ORDERS, STOP_UNWRITTEN,
 };
 
 /// Offsets in the kernel's `struct rt_sigframe`: the return address, then `struct ucontext`.
@@ -80,7 +81,7 @@ unsafe extern "C" fn on_signal(signal: u32, frame: *mut u8, control: *mut Contro
         }
         (*control).frame = sys::address(frame);
         if signal == sys::SIGSYS {
-            parcel::take(registers, control);
+            parcel::take(registers, frame, control);
         }
         stop(control, signal);
         serve(control);
@@ -163,14 +164,22 @@ unsafe extern "C" fn serve(control: *mut Control) {
             if reply == REPLY_EXIT {
                 sys::exit_thread();
             }
-            if all_done && reply == REPLY_RESUME {
-                break;
+            if !(all_done && reply == REPLY_RESUME) {
+                stop(control, STOP_ORDERS);
+                continue;
             }
-            stop(control, STOP_ORDERS);
-        }
-        if !parcel::give(control) {
-            let frame = (&raw const (*control).frame).read_volatile();
-            (*raw::pointer::<u8>(frame).add(FRAME_REGISTERS).cast::<Registers>()).set_result(interrupted::FAULT);
+            let begins = (&raw const (*control).call.fpstate).read_volatile() != 0;
+            let given = parcel::give(control);
+            if begins && !(given && extended::give(control)) {
+                (&raw mut (*control).call.fpstate).write_volatile(0);
+                stop(control, STOP_UNWRITTEN);
+                continue;
+            }
+            if !begins && !given {
+                let frame = (&raw const (*control).frame).read_volatile();
+                (*raw::pointer::<u8>(frame).add(FRAME_REGISTERS).cast::<Registers>()).set_result(interrupted::FAULT);
+            }
+            break;
         }
         if (&raw const (*control).set_bases).read_volatile() != 0 {
             let (fs, gs) = ((*control).fs_base, (*control).gs_base);

@@ -60,6 +60,7 @@ impl Thread {
         // The registers come from the call slot, which has no %gs: it is what the stub has found the slot by.
         self.bases.1 = area_addr(self.host.slot);
         self.entry.at_call = true;
+        self.begins.from(&self.regs);
         self.entry.untold = Some(Event::Syscall { nr: regs.rax, args: regs.syscall_args() });
         self.poll_untold(cx)
     }
@@ -75,6 +76,9 @@ impl Thread {
 
     /// Tells the stub what it takes back with the reply that comes next: nothing, if there are orders to be carried out first.
     pub(crate) fn write_gifts(&mut self) {
+        if self.write_handler() {
+            return;
+        }
         if !self.deferred.is_empty() {
             self.settle();
         }
@@ -93,7 +97,11 @@ impl Thread {
     /// Whether more than rax has to be set, or more be done than the stub's code for calls can do, before the thread goes on.
     pub(crate) fn needs_frame_to_resume(&self) -> bool {
         let steps = self.regs.rflags & RFLAGS_TF != 0;
-        self.dirty == Dirty::All || steps || !self.orders_are_plain() || self.wanted_bases() != self.bases
+        let more = self
+            .begins
+            .at_once(&self.regs, self.deferred.is_empty())
+            .map_or(self.dirty == Dirty::All, |at_once| !at_once);
+        more || steps || !self.orders_are_plain() || self.wanted_bases() != self.bases
     }
 
     /// Whether all orders can be carried out in a call from a rewritten site.
@@ -103,17 +111,16 @@ impl Thread {
 
     /// Lets a call from a rewritten site return.
     pub(crate) fn return_to_site(&mut self, cx: &mut Context<'_>) -> Result<()> {
-        let area = self.host.area;
-        area.write(call_slot!(result), self.regs.rax);
-        (self.entry.at_call, self.entry.returns) = (false, true);
+        self.host.area.write(call_slot!(result), self.regs.rax);
         self.write_gifts();
+        (self.entry.at_call, self.entry.returns) = (false, true);
         self.send(cx, REPLY_RESUME).map(drop)
     }
 
     /// Has a thread whose orders need a frame make one.
     pub(crate) fn poll_frame_for_orders(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         // Asked in this order: to one that has trapped all orders are the same.
-        if self.entry.at_call && self.under != Under::Frame && self.orders_are_plain() {
+        if self.entry.at_call && self.under != Under::Frame && self.orders_are_plain() && !self.begins.is_due() {
             self.settle();
             return Poll::Ready(Ok(()));
         }
@@ -124,10 +131,12 @@ impl Thread {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if self.under != Under::Frame {
             if !self.entry.at_call {
+                self.settle_handler();
                 return Poll::Ready(Ok(()));
             }
             self.settle();
             self.host.area.write(call_slot!(result), self.regs.rax);
+            self.write_handler();
             self.send_cells(cx, REPLY_FRAME, &[], VecDeque::new())?;
             self.under = Under::Frame;
         }
@@ -137,6 +146,11 @@ impl Thread {
         Poll::Ready(match stop {
             Ok(Stop::Signal { signal: Signal::Frame, .. }) => {
                 self.dirty = Dirty::All;
+                Ok(())
+            }
+            Ok(Stop::Signal { signal: Signal::Unwritten, .. }) => {
+                self.dirty = Dirty::All;
+                self.begins.failed = true;
                 Ok(())
             }
             Ok(_) => {

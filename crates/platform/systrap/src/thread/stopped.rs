@@ -4,6 +4,7 @@ use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_KERNEL};
 use moat_platform::{Event, Fault, ForeignAbi, Regs};
 
 use crate::cycles::Clock;
+use crate::frame::canonical;
 use crate::parcel;
 use crate::sites::needs_frame;
 use crate::stop::Signal;
@@ -27,6 +28,7 @@ impl Thread {
                 Event::Unfinished { nr: regs.rax, began_ns }
             }
             Signal::Fault(fault) => self.fault(fault, regs.rip),
+            Signal::Unwritten => self.unwritten(),
             // Nobody has asked for it: this was application code that jumped into the stub.
             Signal::Frame => {
                 self.host.space.kill();
@@ -45,7 +47,7 @@ impl Thread {
                 if !needs_frame(regs.rax) {
                     self.entry.trapped(regs.rip);
                 }
-                self.taken = parcel::brought(regs.rax, &regs.syscall_args(), taken);
+                self.taken = parcel::brought_by(&regs, taken);
                 self.in_call = true;
                 Event::Syscall { nr: regs.rax, args: regs.syscall_args() }
             }
@@ -54,9 +56,7 @@ impl Thread {
 
     /// A fault that the host would raise if the registers were loaded.
     pub(super) fn bad_state(&self) -> Option<Event> {
-        // The sign of bit 47 in all bits above: sigreturn of anything else would fault in the stub, where nobody
-        // expects it.
-        let canonical = |addr: u64| (addr.cast_signed() << 16 >> 16).cast_unsigned() == addr;
+        // sigreturn of anything else would fault in the stub, where nobody expects it.
         let r = &self.regs;
         if canonical(r.rip) && canonical(r.fs_base) && canonical(r.gs_base) {
             return None;

@@ -69,6 +69,7 @@ struct Executor {
     max_active: usize,
     /// Events found by looking rather than by waiting.
     found: AtomicU32,
+    lately: calls::Lately,
 }
 
 /// Threads beyond which blocking work waits for a free one: bounds what a guest can make the sentry allocate.
@@ -106,6 +107,7 @@ fn executor() -> &'static Executor {
             source: OnceLock::new(),
             max_active: cpus.max(1),
             found: AtomicU32::new(0),
+            lately: calls::Lately::default(),
         }
     })
 }

@@ -1,6 +1,7 @@
 //! Open regular files of the host.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use moat_abi::fs::S_IALLUGO;
@@ -31,11 +32,24 @@ pub struct HostFile<T: HostTree> {
     direct_block: OnceLock<u64>,
     /// Asked for at the first append: the host may take the offset instead.
     appends_at_offset: OnceLock<bool>,
+    memory: HostCache,
+}
+
+/// Whether a file's file system says which of its bytes the host has in memory: overlayfs does not.
+#[derive(Debug, Default)]
+pub(crate) struct HostCache {
+    is_silent: AtomicBool,
 }
 
 impl<T: HostTree> HostFile<T> {
     pub(crate) fn new(inode: Arc<HostInode<T>>, fd: Arc<OwnedFd>) -> HostFile<T> {
-        HostFile { inode: Opening::new(inode), fd, direct_block: OnceLock::new(), appends_at_offset: OnceLock::new() }
+        HostFile {
+            inode: Opening::new(inode),
+            fd,
+            direct_block: OnceLock::new(),
+            appends_at_offset: OnceLock::new(),
+            memory: HostCache::default(),
+        }
     }
 
     /// The file was written by `f`: its attributes are forgotten. Set-id bits go where Linux takes them, and stay where it does not,
@@ -60,34 +74,42 @@ impl<T: HostTree> HostFile<T> {
     }
 }
 
-/// Reads what the host has in memory without sleeping, and only what it has not while another worker takes over.
-pub(crate) fn read_at(fd: &OwnedFd, buf: &mut [u8], pos: u64) -> Result<usize> {
+/// Reads what the host has in memory without sleeping, and only what it has not while another worker takes over. Where nobody can tell
+/// it is a call that may sleep.
+pub(crate) fn read_at(fd: &OwnedFd, memory: &HostCache, buf: &mut [u8], pos: u64) -> Result<usize> {
     let mut done = 0;
     while done < buf.len() {
-        let mut iov = [std::io::IoSliceMut::new(&mut buf[done..])];
         let at = pos.checked_add(done as u64).ok_or(Errno::EINVAL)?;
-        match rustix::io::preadv2(fd, &mut iov, at, ReadWriteFlags::NOWAIT) {
+        let rest = &mut buf[done..];
+        if memory.is_silent.load(Ordering::Relaxed) {
+            return and_so_far(done, host_call(|| rustix::io::pread(fd, rest, at)));
+        }
+        match rustix::io::preadv2(fd, &mut [std::io::IoSliceMut::new(rest)], at, ReadWriteFlags::NOWAIT) {
             Ok(0) => return Ok(done),
             Ok(n) => done += n,
             Err(rustix::io::Errno::INTR) => {}
-            // It is not in memory, or the file system can't tell.
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::OPNOTSUPP) => {
-                return match block_in_place(|| rustix::io::pread(fd, &mut buf[done..], at)) {
-                    Ok(n) => Ok(done + n),
-                    Err(_) if done > 0 => Ok(done),
-                    Err(e) => Err(e.into()),
-                };
+            Err(rustix::io::Errno::OPNOTSUPP) => memory.is_silent.store(true, Ordering::Relaxed),
+            Err(rustix::io::Errno::AGAIN) => {
+                return and_so_far(done, block_in_place(|| rustix::io::pread(fd, &mut buf[done..], at)));
             }
-            Err(_) if done > 0 => return Ok(done),
-            Err(e) => return Err(e.into()),
+            failed => return and_so_far(done, failed),
         }
     }
     Ok(done)
 }
 
+/// What a read gives whose last part has gone like this.
+fn and_so_far(done: usize, last: rustix::io::Result<usize>) -> Result<usize> {
+    match last {
+        Ok(n) => Ok(done.saturating_add(n)),
+        Err(_) if done > 0 => Ok(done),
+        Err(e) => Err(e.into()),
+    }
+}
+
 impl<T: HostTree> File for HostFile<T> {
     fn read(&self, _f: &OpenFile, buf: &mut [u8], pos: u64) -> Result<usize> {
-        let n = read_at(&self.fd, buf, pos);
+        let n = read_at(&self.fd, &self.memory, buf, pos);
         self.inode.was_read();
         n
     }
@@ -241,5 +263,25 @@ impl<T: HostTree> Mappable for HostMapping<T> {
 
     fn sync(&self, _offset: u64, _len: u64) -> Result<()> {
         block_in_place(|| rustix::fs::fdatasync(&self.fd)).map_err(Errno::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_does_not_say_what_is_in_memory_is_read_all_the_same() {
+        let fd = rustix::fs::memfd_create("text", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::io::write(&fd, b"0123456789").unwrap();
+        for is_silent in [false, true] {
+            let memory = HostCache { is_silent: AtomicBool::new(is_silent) };
+            let mut buf = [0; 8];
+            assert_eq!(read_at(&fd, &memory, &mut buf, 4), Ok(6));
+            assert_eq!(&buf[..6], b"456789");
+            assert_eq!(read_at(&fd, &memory, &mut buf, 10), Ok(0));
+            // What has not been said once is not asked for again.
+            assert!(memory.is_silent.load(Ordering::Relaxed) || !is_silent);
+        }
     }
 }

@@ -27,6 +27,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::ReadWriteFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
+use crate::file::{HostCache, read_at};
 use crate::terminal::HostTerminal;
 
 /// How a kind of descriptor is read and written without blocking.
@@ -115,7 +116,7 @@ impl File for HostStream {
         }
         match self.kind {
             Kind::Regular => {
-                let n = crate::file::read_at(&self.fd, buf, pos)?;
+                let n = read_at(&self.fd, &HostCache::default(), buf, pos)?;
                 self.keep_in_step(pos + n as u64);
                 Ok(n)
             }

@@ -116,8 +116,6 @@ impl Thread {
         let host = self.host.space.take_spare().filter(|host| host.adopt())?;
         self.flush_regs();
         self.copy_frame(host.area, host.slot);
-        // It is about to share the CPUs with the new thread: nobody is to wait for it awake.
-        self.host.calm();
         let mut thread = Thread::new(host);
         self.pass_on_to_kept(&mut thread);
         Some(Born { thread, space: None })
@@ -133,8 +131,6 @@ impl Thread {
 
     fn poll_ready_to_make(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if self.making.is_none() {
-            // A child inherits the affinity, which was meant for this thread while it is looked at.
-            self.host.place_anywhere();
             ready!(self.poll_frame(cx))?;
             ready!(self.poll_deferred(cx))?;
             if self.host.is_dead() {
@@ -208,6 +204,8 @@ impl Thread {
     }
 
     fn begin(&mut self, cx: &mut Context<'_>, making: Making, steps: Vec<(Cell, Call)>) -> Result<()> {
+        // A child inherits the affinity, which was meant for this thread while it is looked at.
+        self.host.place_anywhere();
         let (cells, expected): (Vec<Cell>, VecDeque<Call>) = steps.into_iter().unzip();
         let sent = self.send_cells(cx, REPLY_STOP, &cells, expected);
         match sent {

@@ -11,7 +11,7 @@
 //!   that CPU, by its affinity, if there is another. So is every other thread then, wherever it has stopped: the host has
 //!   shown what it does.
 //! - That is taken back as soon as the reason has gone: a look in vain that nothing was gained by before, more runnable guest threads than CPUs for
-//!   a while, the end of its task, a clone (which would inherit it).
+//!   a while, a clone (which would inherit it).
 //! - A thread whose affinity the guest has chosen is never touched, and what the guest is told of affinities never
 //!   comes from the host.
 

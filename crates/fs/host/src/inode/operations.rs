@@ -9,7 +9,7 @@ use moat_abi::fs::{FileType, S_IALLUGO};
 use moat_abi::stat::Statfs;
 use moat_abi::{Errno, Result};
 use moat_host::fanotify::FileHandle;
-use moat_sync::block_in_place;
+use moat_sync::{block_in_place, host_call};
 use moat_vfs::acl::{Acl, AclKind};
 use moat_vfs::cred::Credentials;
 use moat_vfs::file::File;
@@ -95,7 +95,7 @@ impl<T: HostTree> Inode for HostInode<T> {
             }
             let before = self.set_id_mode();
             let fd = self.open_host(HostAccess::Write)?;
-            let done = block_in_place(|| rustix::fs::ftruncate(&*fd, len));
+            let done = host_call(|| rustix::fs::ftruncate(&*fd, len));
             self.changed();
             drop(fd);
             self.give_back_if_closed();

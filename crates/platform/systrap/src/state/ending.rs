@@ -5,8 +5,6 @@ use std::sync::Arc;
 use moat_stub::layout::REPLY_EXIT;
 
 use crate::area::control;
-use crate::pace::Pace;
-use crate::placement::Placement;
 use crate::state::{HostThread, Leaves, Phase, Wait};
 
 impl HostThread {
@@ -17,9 +15,7 @@ impl HostThread {
         let (waker, born) = (s.waker.take(), s.born.take());
         match s.phase {
             Phase::Parked { id, wait } => {
-                let step = s.placement.take_back();
                 drop(s);
-                self.place(step);
                 if leaves == Leaves::Traces || self.is_leader() || !self.space.keep(self) {
                     self.end(id, wait);
                 }
@@ -33,13 +29,13 @@ impl HostThread {
         drop((waker, born));
     }
 
-    /// Gives a kept thread a new owner: everything but where it is parked is as of a new one. False if it is not.
+    /// Gives a kept thread a new owner: where it is parked and how quick it is stay as they were, all else is as of a new one. False if
+    /// it is not parked.
     pub fn adopt(&self) -> bool {
         let mut s = self.state.lock();
         let parked = matches!(s.phase, Phase::Parked { .. });
         if parked {
             (s.orphan, s.kick, s.stop) = (false, false, None);
-            (s.pace, s.placement) = (Pace::default(), Placement::default());
         }
         parked
     }

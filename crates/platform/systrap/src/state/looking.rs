@@ -69,11 +69,6 @@ impl HostThread {
         self.watched.store(false, Ordering::Relaxed);
     }
 
-    /// The thread must not be looked at for a while.
-    pub fn calm(&self) {
-        self.state.lock().pace.calm();
-    }
-
     /// The thread did not stop while it was looked at on CPU `here`.
     pub fn cool(&self, here: u32) {
         let mut s = self.state.lock();
@@ -114,7 +109,7 @@ impl HostThread {
         }
     }
 
-    /// The thread may run anywhere: it is about to make another, or to be kept for the next task.
+    /// The thread may run anywhere: it is about to make another.
     pub fn place_anywhere(&self) {
         let step = self.state.lock().placement.take_back();
         self.place(step);

@@ -116,6 +116,8 @@ impl Thread {
         let host = self.host.space.take_spare().filter(|host| host.adopt())?;
         self.flush_regs();
         self.copy_frame(host.area, host.slot);
+        // Both stay as quick as they were and where they were placed: a crowd of threads that come and go is looked at all the time, and
+        // would be left to rings for as long as each is new.
         let mut thread = Thread::new(host);
         self.pass_on_to_kept(&mut thread);
         Some(Born { thread, space: None })

@@ -220,6 +220,11 @@ impl Sites {
         self.ordered.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// Whether no thread carries out orders, and so text can be written.
+    pub fn is_quiet(&self) -> bool {
+        self.ordered.load(Ordering::Relaxed) == 0
+    }
+
     /// Lets no thread go on, if none runs and nobody writes text.
     pub fn begin_alone(&self) -> bool {
         close(&self.running)

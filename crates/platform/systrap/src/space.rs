@@ -26,6 +26,7 @@ use rustix::process::Signal;
 
 use crate::area::{AreaPool, control};
 use crate::core::SystrapCore;
+use crate::entry::Traps;
 use crate::sites::Sites;
 use crate::space::slots::Slots;
 pub use crate::space::slots::{FreeSlot, Stage};
@@ -50,6 +51,8 @@ pub struct Space {
     pub(crate) core: Arc<SystrapCore>,
     /// Its rewritten call sites.
     pub sites: Sites,
+    /// Those that may be worth it.
+    pub traps: Traps,
     /// Where the areas of its threads come from.
     pub areas: Arc<AreaPool>,
     /// What its reaping tells of its memory.
@@ -74,7 +77,8 @@ impl Space {
         let state = SpaceState { slots: Slots::new(first), spares: Vec::new(), exited: false, handle_dropped: false };
         let state = Mutex::new(LockClass::Platform, state);
         let sites = Sites::new(parent.map(|parent| &parent.sites));
-        Ok(Arc::new(Space { pid, pidfd, core: core.clone(), sites, areas, peak: Arc::default(), state }))
+        let traps = parent.map_or_else(Traps::default, |parent| parent.traps.duplicate());
+        Ok(Arc::new(Space { pid, pidfd, core: core.clone(), sites, traps, areas, peak: Arc::default(), state }))
     }
 
     /// Readable when the process has exited.

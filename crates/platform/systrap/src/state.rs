@@ -80,6 +80,8 @@ struct HostThreadState {
     /// It counts among those that wait in the host.
     rests: bool,
     placement: Placement,
+    /// What it is called on the host, since its last owner has gone.
+    name: Option<[u8; 16]>,
     /// Where it stopped last, and when it took the reply before, by its own word.
     cpu: u32,
     resumed_at: u64,
@@ -147,6 +149,7 @@ impl HostThread {
             waits: false,
             rests: false,
             placement: Placement::default(),
+            name: None,
             cpu: u32::MAX,
             resumed_at: 0,
             born: None,

@@ -135,7 +135,11 @@ impl Thread {
         self.pass_on(child);
         // Those of its last owner, or of the stub: they are set whatever they are to be.
         child.bases = UNKNOWN_BASES;
-        child.deferred.extend(self.name.map(Order::SetName));
+        // Often the parent's: an order less, while which no text can be rewritten.
+        child.name = child.host.name();
+        if let Some(name) = self.name {
+            child.defer(Order::SetName(name));
+        }
     }
 
     /// Whether a kept thread can take the place of a clone of this one.
@@ -440,7 +444,9 @@ impl GuestThread for Thread {
     }
 
     fn defer(&mut self, order: Order) {
-        if is_in_range(&order) {
+        // Each new task is given its name, which most threads have already.
+        let is_known = matches!(order, Order::SetName(name) if self.name == Some(name));
+        if is_in_range(&order) && !is_known {
             self.note(&order);
             self.deferred.push_back(order);
         }
@@ -479,6 +485,7 @@ impl Drop for Thread {
         }
         // What a next task would find of this one: a registration with the host, an affinity, a call half made.
         let traces = self.rseq || self.marked || self.entry.at_call();
+        self.host.set_name(self.name);
         self.host.abandon(if traces { Leaves::Traces } else { Leaves::Nothing });
     }
 }

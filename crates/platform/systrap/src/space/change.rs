@@ -44,6 +44,11 @@ impl Space {
         let _ = self.pass_barrier();
     }
 
+    /// Whether [`Space::carry_out`] would find nobody in its way at this moment, or never can.
+    pub(super) fn can_write(&self) -> bool {
+        self.sites.is_quiet() || !self.core.barriers
+    }
+
     /// Rewrites a site, unless others run and it can't be done beside them.
     pub(super) fn carry_out(&self, plan: &Plan) {
         if self.sites.begin_alone() {

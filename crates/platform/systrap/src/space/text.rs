@@ -48,6 +48,11 @@ impl Space {
         if !self.core.rewrites {
             return;
         }
+        // It costs nothing to look, and the others may just be in the middle of something each time that this call is made.
+        if !self.can_write() {
+            self.traps.count_again(behind);
+            return;
+        }
         // What takes time is done while others may run.
         let Some(plan) = self.plan_long(behind).or_else(|| self.plan_short(behind)) else { return };
         self.carry_out(&plan);

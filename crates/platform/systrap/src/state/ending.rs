@@ -29,12 +29,23 @@ impl HostThread {
         drop((waker, born));
     }
 
+    /// Notes what the host thread is called, for its next owner.
+    pub fn set_name(&self, name: Option<[u8; 16]>) {
+        self.state.lock().name = name;
+    }
+
+    /// What the host thread is called, if its last owner has named it.
+    pub fn name(&self) -> Option<[u8; 16]> {
+        self.state.lock().name
+    }
+
     /// Gives a kept thread a new owner: where it is parked and how quick it is stay as they were, all else is as of a new one. False if
     /// it is not parked.
     pub fn adopt(&self) -> bool {
         let mut s = self.state.lock();
         let parked = matches!(s.phase, Phase::Parked { .. });
         if parked {
+            // What came for the last owner is not for the next one.
             (s.orphan, s.kick, s.stop) = (false, false, None);
         }
         parked

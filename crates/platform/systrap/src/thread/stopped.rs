@@ -45,7 +45,7 @@ impl Thread {
             Signal::Syscall { taken, .. } => {
                 // In a call from a rewritten site these would ask for a frame before they are told of.
                 if !needs_frame(regs.rax) {
-                    self.entry.trapped(regs.rip);
+                    self.entry.trapped(&self.host.space.traps, regs.rip);
                 }
                 self.taken = parcel::brought_by(&regs, taken);
                 self.in_call = true;

@@ -368,6 +368,12 @@ pub const FEATURE_FSGSBASE: u64 = 1;
 /// [`Control::features`]: the instruction rdpid exists.
 pub const FEATURE_RDPID: u64 = 2;
 
+/// How often a stub looks for its reply before it rings (some 60 us), while a sentry thread looks or is busy.
+pub const PATIENCE: u32 = 1800;
+
+/// How often it does whatever the sentry does (some 20 us).
+pub const FIRM_PATIENCE: u32 = 600;
+
 /// The contents of the page at [`BOARD`].
 #[repr(C)]
 pub struct Board {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use moat_host::seccomp::WakeUp;
-use moat_stub::layout::Board;
+use moat_stub::layout::{Board, PATIENCE};
 use moat_sync::{LockClass, Mutex};
 
 use crate::area::Area;
@@ -26,8 +26,6 @@ use crate::placement::{Cpus, Facts};
 use crate::room::{Crowd, Room};
 use crate::state::HostThread;
 
-/// How often a stub looks before it rings (some 20 us).
-const STUB_PATIENCE: u32 = 600;
 /// Threads looked at by one sentry thread: more are not looked at often enough to be faster than by a ring.
 const MAX_WATCHED: usize = 256;
 
@@ -82,7 +80,7 @@ struct Looks {
 impl Spinner {
     /// Nobody is hot yet.
     pub fn new(board: Area) -> Spinner {
-        board.write32(std::mem::offset_of!(Board, patience) as u64, STUB_PATIENCE);
+        board.write32(std::mem::offset_of!(Board, patience) as u64, PATIENCE);
         Spinner {
             board,
             places: Cpus::of_this_thread(),

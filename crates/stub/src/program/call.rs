@@ -27,7 +27,8 @@ use own::own_calls;
 
 use crate::extended::FRESH;
 use crate::layout::{
-    ANSWERS, BOARD, Board, CELLS, CallSlot, Cell, Control, DOORBELL, LANDING_STRIDE, MAGIC, MAX_SITES, PARCEL, PARCEL_LEN, REPLY_EXIT,
+    ANSWERS, BOARD, Board, CELLS, CallSlot, Cell, Control, DOORBELL, FIRM_PATIENCE, LANDING_STRIDE, MAGIC, MAX_SITES, PARCEL, PARCEL_LEN,
+    PATIENCE, REPLY_EXIT,
     REPLY_FRAME, REPLY_RESUME, REPLY_STOP, RING_SLEEP, SITES, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS, STOP_CALL,
     STOP_ORDERS,
     own_call, site, takes,
@@ -213,7 +214,12 @@ global_asm!(
     "    jne 7f",
     "    pause",
     "    dec ecx",
-    "    jnz 5b",
+    "    jz 6f",
+    "    cmp ecx, {loose}",
+    "    ja 5b",
+    // It is still awake, or busy with this very call.
+    "    cmp dword ptr [rdx + {watcher}], 0",
+    "    jne 5b",
     // Whoever changes the word first decides: the sentry has replied, or it is to wake this thread.
     "6:  mov eax, {state_request}",
     "    mov ecx, {state_asleep}",
@@ -407,6 +413,7 @@ global_asm!(
     board = const BOARD,
     watcher = const offset_of!(Board, watcher),
     patience = const offset_of!(Board, patience),
+    loose = const PATIENCE - FIRM_PATIENCE,
     doorbell = const DOORBELL,
     reply = const offset_of!(Control, reply),
     reply_resume = const REPLY_RESUME,

@@ -24,7 +24,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use interrupted::{Interrupted, Registers};
 use layout::{
-    BOARD, Board, Control, FEATURE_FSGSBASE, FEATURE_RDPID, REPLY_EXIT, REPLY_RESUME, STATE_ASLEEP, STATE_REPLIED,
+    BOARD, Board, Control, FEATURE_FSGSBASE, FEATURE_RDPID, FIRM_PATIENCE, REPLY_EXIT, REPLY_RESUME, STATE_ASLEEP, STATE_REPLIED,
     STATE_REQUEST, STATE_SLEEPS, STOP_ORDERS, STOP_UNWRITTEN,
 };
 
@@ -130,12 +130,16 @@ unsafe fn waits_awake(control: *mut Control) -> u32 {
         let watcher = (&raw const (*board).watcher).read_volatile();
         if watcher != 0 && watcher.wrapping_sub(1) != cpu {
             let patience = (&raw const (*board).patience).read_volatile();
-            for _ in 0..patience {
+            for look in 0..patience {
                 let now = state.load(Ordering::Acquire);
                 if now != STATE_REQUEST {
                     return now;
                 }
                 core::hint::spin_loop();
+                // It is still awake, or busy with this very call.
+                if look >= FIRM_PATIENCE && (&raw const (*board).watcher).read_volatile() == 0 {
+                    break;
+                }
             }
         }
         // Sequentially consistent with the sentry's exchange: exactly one of the two succeeds.

@@ -1,12 +1,14 @@
 //! Control messages that go with a datagram that was received: IP_PKTINFO and its like, as the receiver has asked for them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use moat_abi::socket as abi;
-use moat_abi::socket::{AF_INET6, In6Pktinfo, InPktinfo, SOL_IP, SOL_IPV6};
-use moat_vfs::socket::ControlMessage;
+use moat_abi::socket::{AF_INET, AF_INET6, In6Pktinfo, InPktinfo, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP};
+use moat_abi::time::Timespec;
+use moat_vfs::socket::{ControlMessage, CoreFlags, SocketCore};
 use zerocopy::IntoBytes;
 
+use crate::address;
 use crate::device::LO_INDEX;
 use crate::options::InetOptions;
 
@@ -21,13 +23,37 @@ pub(crate) struct Arrived {
     pub(crate) ttl: u8,
     /// Type of service or traffic class.
     pub(crate) tos: u8,
+    /// Bytes of each datagram that came together with others in one (UDP_GRO); 0 for one alone.
+    pub(crate) segment: u16,
+    /// When it came, by CLOCK_REALTIME.
+    pub(crate) at: Timespec,
 }
 
-/// The control messages that a socket of `family` has asked for.
-pub(crate) fn describe(options: &InetOptions, family: u16, a: &Arrived) -> Vec<ControlMessage> {
+/// The stamps of time that a socket has asked for (SO_TIMESTAMP, SO_TIMESTAMPNS).
+fn stamp(core: &SocketCore, at: Timespec) -> Option<ControlMessage> {
+    let (kind, data) = match () {
+        () if core.has(CoreFlags::TIMESTAMPNS) => (abi::SCM_TIMESTAMPNS, at.as_bytes().to_vec()),
+        () if core.has(CoreFlags::TIMESTAMP) => {
+            (abi::SCM_TIMESTAMP, [at.tv_sec.to_ne_bytes(), (at.tv_nsec / 1000).to_ne_bytes()].concat())
+        }
+        () => return None,
+    };
+    Some(ControlMessage { level: SOL_SOCKET, kind, data })
+}
+
+/// The control messages that a socket of `family` has asked for; `port`: its own.
+pub(crate) fn describe(
+    core: &SocketCore,
+    options: &InetOptions,
+    (family, port): (u16, u16),
+    a: &Arrived,
+) -> Vec<ControlMessage> {
     let on = |level, name| options.number(level, name) != 0;
-    let mut out = Vec::new();
+    let mut out: Vec<ControlMessage> = stamp(core, a.at).into_iter().collect();
     let mut add = |level, kind, data: &[u8]| out.push(ControlMessage { level, kind, data: data.to_vec() });
+    if a.segment > 0 {
+        add(SOL_UDP, abi::UDP_GRO, &i32::from(a.segment).to_ne_bytes());
+    }
     match a.to {
         IpAddr::V4(ip) => {
             if on(SOL_IP, abi::IP_PKTINFO) {
@@ -44,6 +70,10 @@ pub(crate) fn describe(options: &InetOptions, family: u16, a: &Arrived) -> Vec<C
             if on(SOL_IP, abi::IP_RECVTOS) {
                 add(SOL_IP, abi::IP_TOS, &[a.tos]);
             }
+            if on(SOL_IP, abi::IP_ORIGDSTADDR) {
+                let to = address::format(AF_INET, SocketAddr::new(a.to, port));
+                add(SOL_IP, abi::IP_ORIGDSTADDR, to.as_bytes());
+            }
         }
         IpAddr::V6(_) if family != AF_INET6 => {}
         IpAddr::V6(_) => {
@@ -52,6 +82,10 @@ pub(crate) fn describe(options: &InetOptions, family: u16, a: &Arrived) -> Vec<C
             }
             if on(SOL_IPV6, abi::IPV6_RECVTCLASS) {
                 add(SOL_IPV6, abi::IPV6_TCLASS, &i32::from(a.tos).to_ne_bytes());
+            }
+            if on(SOL_IPV6, abi::IPV6_RECVORIGDSTADDR) {
+                let to = address::format(AF_INET6, SocketAddr::new(a.to, port));
+                add(SOL_IPV6, abi::IPV6_RECVORIGDSTADDR, to.as_bytes());
             }
         }
     }

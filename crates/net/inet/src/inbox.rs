@@ -4,9 +4,13 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use moat_abi::socket::MsgFlags;
+use moat_abi::socket::{MsgFlags, SIOCGSTAMP, SIOCGSTAMPNS};
+use moat_abi::time::Timespec;
+use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
-use moat_vfs::socket::{Incoming, SocketMemory};
+use moat_vfs::Caller;
+use moat_vfs::socket::{CoreFlags, Incoming, SocketCore, SocketMemory, answer_queue_ioctl};
+use zerocopy::IntoBytes;
 
 use crate::address;
 use crate::ancillary::{Arrived, describe};
@@ -34,6 +38,33 @@ struct Queue {
     /// What they count for.
     bytes: usize,
     closed: bool,
+    stamp: Stamp,
+}
+
+/// When that came which was read last (`sk_stamp`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stamp {
+    /// Nothing was read.
+    #[default]
+    Nothing,
+    /// Something was, when nobody had asked for the time yet.
+    Unasked,
+    /// Nothing was read since somebody has asked.
+    Asked,
+    At(Timespec),
+}
+
+impl Stamp {
+    fn after(self, at: Timespec, core: &SocketCore) -> Stamp {
+        // Who gets it with each datagram gets it nowhere else (`sock_recv_cmsgs`).
+        if core.has(CoreFlags::TIMESTAMP) || core.has(CoreFlags::TIMESTAMPNS) {
+            return self;
+        }
+        match self {
+            Stamp::Nothing | Stamp::Unasked => Stamp::Unasked,
+            Stamp::Asked | Stamp::At(_) => Stamp::At(at),
+        }
+    }
 }
 
 impl Inbox {
@@ -80,8 +111,8 @@ impl Inbox {
         &self,
         buf: &mut [u8],
         flags: MsgFlags,
-        family: u16,
-        options: &InetOptions,
+        (core, options): (&SocketCore, &InetOptions),
+        (family, port): (u16, u16),
     ) -> Option<Incoming> {
         let mut queue = self.queue.lock();
         let front = queue.datagrams.front()?;
@@ -95,7 +126,8 @@ impl Inbox {
             // The rest of a datagram is lost (recv(2)).
             message.flags |= MsgFlags::TRUNC;
         }
-        message.ancillary.other = describe(options, family, &front.arrived);
+        message.ancillary.other = describe(core, options, (family, port), &front.arrived);
+        queue.stamp = queue.stamp.after(front.arrived.at, core);
         if !flags.contains(MsgFlags::PEEK) {
             let cost = (self.cost)(message.full_len).min(queue.bytes);
             self.memory.release(cost);
@@ -106,6 +138,44 @@ impl Inbox {
             drop(gone);
         }
         Some(message)
+    }
+
+    /// SIOCGSTAMP: when that came which was read last; the first call asks for it to be noted (`sock_gettstamp`).
+    ///
+    /// # Errors
+    /// ENOENT if nothing was read.
+    pub(crate) fn stamp(&self) -> Result<Timespec> {
+        let mut queue = self.queue.lock();
+        match queue.stamp {
+            Stamp::Nothing => {
+                queue.stamp = Stamp::Asked;
+                Err(Errno::ENOENT)
+            }
+            Stamp::Asked => Err(Errno::ENOENT),
+            Stamp::Unasked => {
+                let now = moat_vfs::clock::now();
+                queue.stamp = Stamp::At(now);
+                Ok(now)
+            }
+            Stamp::At(at) => Ok(at),
+        }
+    }
+
+    /// Answers the ioctls about the queue.
+    ///
+    /// # Errors
+    /// ENOTTY for others; EFAULT; those of [`Inbox::stamp`].
+    pub(crate) fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
+        let bytes = match cmd {
+            SIOCGSTAMP => {
+                let at = self.stamp()?;
+                [at.tv_sec.to_ne_bytes(), (at.tv_nsec / 1000).to_ne_bytes()].concat()
+            }
+            SIOCGSTAMPNS => self.stamp()?.as_bytes().to_vec(),
+            _ => return answer_queue_ioctl(caller, cmd, arg, || self.first_len()),
+        };
+        caller.write_user(arg, &bytes)?;
+        Ok(0)
     }
 
     /// What all that waits counts for.

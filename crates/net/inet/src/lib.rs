@@ -1,6 +1,6 @@
 //! The internet families inside the sandbox: between own addresses without packets, else over the namespace's stack.
 //!
-//! - [`tcp`]: streams; [`udp`]: datagrams; [`raw`]: raw sockets and ping, with [`ancillary`] data; both have an [`inbox`], and a queue of [`errors`].
+//! - [`tcp`]: streams; [`udp`]: datagrams; [`raw`]: raw sockets and ping, with [`ancillary`] data; both have an [`inbox`], and a queue of [`errors`]; [`filter`]: what a socket takes at all.
 //! - [`address`]: addresses of both families; [`ports`]: who has which port; [`way`]: where an address leads.
 //! - [`options`]: the options of levels IP, IPV6, TCP and UDP; [`groups`]: multicast.
 //! - [`stack`]: [`moat_net_stack`] with its lock, its clock and its devices; `rules`: what the settings say to it.
@@ -21,6 +21,7 @@ mod ancillary;
 pub mod configuration;
 pub mod device;
 mod errors;
+pub mod filter;
 mod groups;
 mod inbox;
 pub mod inspect;
@@ -64,6 +65,7 @@ pub fn register(registry: &mut Registry) {
     registry.net_text("dev", text::dev);
     registry.net_text("route", text::route);
     registry.net_text("arp", text::arp);
+    registry.net_text("fib_trie", text::configuration::fib_trie);
     registry.net_text("ipv6_route", text::configuration::ipv6_route);
     registry.net_text("igmp", text::configuration::igmp);
     registry.net_text("igmp6", text::configuration::igmp6);

@@ -97,6 +97,7 @@ const NUMBERS: &[Number] = &[
     number(SOL_IPV6, abi::IPV6_TCLASS, 0, -1, 255),
     flag(SOL_IPV6, abi::IPV6_TRANSPARENT, 0),
     flag(SOL_IPV6, abi::IPV6_FREEBIND, 0),
+    flag(SOL_IPV6, abi::IPV6_RECVORIGDSTADDR, 0),
     flag(SOL_TCP, abi::TCP_NODELAY, 0),
     flag(SOL_TCP, abi::TCP_CORK, 0),
     number(SOL_TCP, abi::TCP_KEEPIDLE, 7200, 1, 32767),

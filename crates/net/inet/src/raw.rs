@@ -23,7 +23,7 @@ use moat_vfs::Caller;
 use moat_vfs::file::SaveFiles;
 use moat_vfs::socket::{
     Ancillary, BufferSide, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind,
-    SocketMaker, answer_queue_ioctl, family_of,
+    SocketMaker, family_of,
 };
 
 use crate::address;
@@ -226,7 +226,9 @@ pub(crate) fn receive(namespace: &NetNamespace, link: u32, header: &IpHeader, pa
         if socket.wants(link, header, payload) {
             // IPv4's headers are shown, IPv6's are not (RFC 3542).
             let whole = socket.v4() && !socket.is_ping();
-            let arrived = Arrived { to: header.destination, device: link, ttl: header.ttl, tos: header.tos };
+            let at = moat_vfs::clock::now();
+            let (ttl, tos) = (header.ttl, header.tos);
+            let arrived = Arrived { to: header.destination, device: link, ttl, tos, segment: 0, at };
             let data = if whole { packet } else { payload }.into();
             socket.deliver(Datagram { data, from: SocketAddr::new(header.source, 0), arrived });
         }
@@ -315,6 +317,13 @@ impl Socket for RawSocket {
             Some(addr) => Some(address::parse_for_datagram(self.kind.family, addr)?),
             None => None,
         };
+        // The field of an IPv6 address that is a port elsewhere says the protocol, if anything (`rawv6_sendmsg`).
+        if !self.v4()
+            && !self.is_ping()
+            && given.is_some_and(|g| g.port() != 0 && u32::from(g.port()) != self.kind.protocol)
+        {
+            return Err(Errno::EINVAL);
+        }
         let (to, own, included, shutdown) = {
             let state = self.state.lock();
             let to = given.or(state.peer).ok_or(Errno::EDESTADDRREQ)?;
@@ -358,7 +367,7 @@ impl Socket for RawSocket {
         }
         self.core.take_error()?;
         let ended = self.state.lock().shutdown & SHUT_READ != 0;
-        match self.inbox.receive(buf, flags, self.kind.family, &self.options) {
+        match self.inbox.receive(buf, flags, (&self.core, &self.options), (self.kind.family, 0)) {
             Some(message) => Ok(message),
             None if ended => Ok(Incoming::default()),
             None => Err(Errno::EAGAIN),
@@ -423,7 +432,7 @@ impl Socket for RawSocket {
     }
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-        answer_queue_ioctl(caller, cmd, arg, || self.inbox.first_len())
+        self.inbox.ioctl(caller, cmd, arg)
     }
 
     fn poll(&self) -> PollEvents {

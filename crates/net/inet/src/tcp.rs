@@ -322,7 +322,7 @@ impl Socket for TcpSocket {
         message.ancillary = Ancillary::default();
         let how = match () {
             () if message.flags.contains(MsgFlags::OOB) => Pushed::Urgent,
-            () if self.options.corked() => Pushed::Corked,
+            () if self.options.corked() || message.flags.contains(MsgFlags::MORE) => Pushed::Corked,
             () => Pushed::Plain,
         };
         match peer.push(&self.end, message.data, how) {
@@ -337,7 +337,8 @@ impl Socket for TcpSocket {
 
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
         if let Some(id) = self.remote() {
-            return self.receive_remote(id, buf, flags);
+            let message = self.receive_remote(id, buf, flags)?;
+            return Ok(self.with_rest(message, || self.remote_queue(id, SIOCINQ)));
         }
         let peer = match &self.state.lock().phase {
             Phase::Connected(c) => Some(c.peer.clone()),
@@ -359,7 +360,8 @@ impl Socket for TcpSocket {
         if let Some(n) = self.end.take(peer.as_deref(), buf, flags) {
             // Bytes that MSG_TRUNC throws away are counted, not copied.
             let len = if flags.contains(MsgFlags::TRUNC) { 0 } else { n };
-            return Ok(Incoming { len, full_len: n, ..Incoming::default() });
+            let message = Incoming { len, full_len: n, ..Incoming::default() };
+            return Ok(self.with_rest(message, || self.end.available()));
         }
         // Bytes that came before the error have been read by then.
         self.end.core.take_error()?;
@@ -380,6 +382,10 @@ impl Socket for TcpSocket {
         let peer = {
             let state = self.state.lock();
             match &state.phase {
+                // Both streams have ended: it is in TIME_WAIT, or closed.
+                Phase::Connected(c) if self.end.shutdown_bits() & c.peer.shutdown_bits() & SHUT_WRITE != 0 => {
+                    return Err(Errno::ENOTCONN);
+                }
                 Phase::Connected(c) if !self.end.is_reset() => c.peer.clone(),
                 Phase::Listening(_) if !how.reads() => return Ok(()),
                 Phase::Listening(_) | Phase::Connecting { .. } => {

@@ -3,35 +3,39 @@
 //! A datagram to an own address goes straight into its receiver's queue, others over the stack; one that finds no room is lost, as
 //! on a wire.
 
+mod arrive;
 mod persist;
+mod segments;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
-use moat_abi::socket::{AF_INET6, AF_UNSPEC, IPPROTO_UDP, MsgFlags, SOCK_DGRAM, TCP_CLOSE, TCP_ESTABLISHED};
+use moat_abi::socket::{
+    AF_INET6, AF_UNSPEC, IPPROTO_UDP, MsgFlags, SOCK_DGRAM, SOL_SOCKET, TCP_CLOSE, TCP_ESTABLISHED,
+};
 use moat_abi::{Errno, PollEvents, Result};
-use moat_identity::NetNamespace;
 use moat_image::Refusal;
 use moat_image::state::SocketRef;
-use moat_net_stack::{IpHeader, SendError, SendOptions};
+use moat_net_stack::{SendError, SendOptions};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
 use moat_vfs::file::SaveFiles;
 use moat_vfs::socket::{
     Ancillary, BufferSide, CoreFlags, Incoming, Outgoing, Shutdown, SockAddr, Socket, SocketCore, SocketKind,
-    SocketMaker, answer_queue_ioctl, family_of,
+    SocketMaker, family_of,
 };
 
-use crate::address::{self, Way, is_local};
+use crate::address::{self, Way};
 use crate::ancillary::Arrived;
 use crate::device::LO_INDEX;
 use crate::errors::ErrorQueue;
 use crate::inbox::{Datagram, Inbox};
 use crate::inspect::{Inspect, SocketInfo};
 use crate::options::{InetOptions, Protocol, Standing};
-use crate::ports::{BindingPlace, Net, PortTables, Sharing, check_privilege};
-use crate::stack::stack_of;
+use crate::ports::{BindingPlace, Net, Sharing, check_privilege};
+pub(crate) use arrive::{receive, receive_error};
+use segments::Filter;
 
 /// Bytes that a datagram can carry, by the length fields of the headers.
 const MOST_V4: usize = 65_507;
@@ -39,6 +43,9 @@ const MOST_V6: usize = 65_527;
 
 /// Bytes of a datagram's own header.
 const UDP_HEADER: usize = 8;
+
+/// Everybody on the loopback.
+const LOOPBACK_BROADCAST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 255));
 
 const SHUT_READ: u8 = 1;
 const SHUT_WRITE: u8 = 2;
@@ -64,6 +71,7 @@ pub struct UdpSocket {
     state: Mutex<UdpState>,
     inbox: Inbox,
     errors: ErrorQueue,
+    filter: Mutex<Filter>,
 }
 
 /// What a datagram counts for in a receive buffer.
@@ -86,6 +94,7 @@ impl UdpSocket {
             state: Mutex::new(LockClass::Socket, UdpState::default()),
             inbox: Inbox::new(cost, maker.memory.clone()),
             errors: ErrorQueue::new(),
+            filter: Filter::new(),
         })
     }
 
@@ -130,14 +139,19 @@ impl UdpSocket {
             return Err(Errno::EINVAL);
         }
         // Of links with other networks the stack checks it, by its routes.
-        let broadcast = [Ipv4Addr::BROADCAST, Ipv4Addr::new(127, 255, 255, 255)].map(IpAddr::V4).contains(&to.ip());
+        let broadcast = to.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) || to.ip() == LOOPBACK_BROADCAST;
         if broadcast && !self.core.has(CoreFlags::BROADCAST) {
             return Err(Errno::EACCES);
+        }
+        if to.ip() == LOOPBACK_BROADCAST && self.net.namespace.is_loopback_up() && device.is_none_or(|d| d == LO_INDEX)
+        {
+            return Ok(Way { to: to.ip(), source: Ipv4Addr::LOCALHOST.into(), local: true });
         }
         self.net.way(to.ip(), self.options.v6_only(), device, own)
     }
 
-    fn deliver(&self, datagram: Datagram) {
+    fn deliver(&self, to_port: u16, datagram: Datagram) {
+        let Some(datagram) = self.filtered(to_port, datagram) else { return };
         if self.inbox.push(datagram, self.core.buffer(BufferSide::Receive)) {
             self.core.queue().wake(PollEvents::READ_READY);
         }
@@ -193,72 +207,6 @@ impl Inspect for UdpSocket {
 
     fn buffers(&self) -> (usize, usize) {
         (self.core.buffer(BufferSide::Receive), self.core.buffer(BufferSide::Send))
-    }
-}
-
-/// Takes a datagram that came over a link; gives whether anybody has its port.
-pub(crate) fn receive(namespace: &NetNamespace, d: &moat_net_stack::Datagram) -> bool {
-    let from = SocketAddr::new(d.header.source, d.source_port);
-    let to = SocketAddr::new(d.header.destination, d.destination_port);
-    let tables = PortTables::of(namespace);
-    let deliver = |socket: &UdpSocket| {
-        // A socket that is bound to another link gets nothing, and the sender no error.
-        if socket.options.device().is_none_or(|device| device == d.link) {
-            let data = d.payload.as_slice().into();
-            let arrived = Arrived { to: to.ip(), device: d.link, ttl: d.header.ttl, tos: d.header.tos };
-            socket.deliver(Datagram { data, from, arrived });
-        }
-    };
-    // A unicast has one receiver; a group or a broadcast all that want it.
-    let unicast = is_local(to.ip()) || stack_of(namespace).is_some_and(|s| s.change(|s| s.routes().is_local(to.ip())));
-    if unicast {
-        let receiver = tables.udp.lock().receiver(from, to);
-        receiver.iter().for_each(|socket| deliver(socket));
-        return receiver.is_some();
-    }
-    let receivers = tables.udp.lock().receivers(from, to);
-    let wants = |s: &&Arc<UdpSocket>| !to.ip().is_multicast() || s.options.takes_group(d.link, to.ip());
-    receivers.iter().filter(wants).for_each(|socket| deliver(socket));
-    // Nobody is told that what goes to many found nobody.
-    true
-}
-
-/// What ICMP would say of a datagram for a port of this namespace that nobody has.
-fn refusal(from: SocketAddr, to: SocketAddr, data: &[u8]) -> SendError {
-    /// Bytes of a datagram that an error of ICMP and of ICMPv6 quotes.
-    const QUOTED: usize = 520;
-    const QUOTED_V6: usize = 1184;
-    let v4 = to.is_ipv4();
-    let quoted = data.get(..if v4 { QUOTED } else { QUOTED_V6 }).unwrap_or(data);
-    SendError {
-        header: IpHeader { source: from.ip(), destination: to.ip(), protocol: 17, ttl: 64, tos: 0 },
-        source_port: from.port(),
-        destination_port: to.port(),
-        errno: Errno::ECONNREFUSED,
-        fatal: true,
-        offender: to.ip(),
-        // Port unreachable.
-        kind: if v4 { 3 } else { 1 },
-        code: if v4 { 3 } else { 4 },
-        info: 0,
-        payload: [&[0; UDP_HEADER], quoted].concat(),
-    }
-}
-
-/// Takes what ICMP says of a datagram that was sent.
-pub(crate) fn receive_error(namespace: &NetNamespace, error: &SendError) {
-    if u32::from(error.header.protocol) != IPPROTO_UDP {
-        return;
-    }
-    let local = SocketAddr::new(error.header.source, error.source_port);
-    let remote = SocketAddr::new(error.header.destination, error.destination_port);
-    // The packet is one of our own: what it says of sender and receiver is turned around here.
-    let socket = PortTables::of(namespace).udp.lock().receiver(remote, local);
-    let Some(socket) = socket else { return };
-    let connected = socket.state.lock().peer == Some(remote);
-    // An unconnected socket is told of nothing unless it asked (ip(7), IP_RECVERR).
-    if error.fatal || error.errno == Errno::EMSGSIZE || socket.options.wants_errors(remote.ip()) {
-        socket.unreachable(connected, error);
     }
 }
 
@@ -378,19 +326,18 @@ impl Socket for UdpSocket {
             let to = SocketAddr::new(way.to, to.port());
             (from, way, to, state.peer == Some(to))
         };
+        let segment = self.segment_size(message, to, way.local)?;
+        let parts = segments::parts(message.data, segment);
         if way.local {
-            let receiver = self.net.udp.lock().receiver(from, to);
             // No router lies between: the receiver sees the starting value.
             let ttl = options.ttl.unwrap_or(64);
-            let arrived = Arrived { to: to.ip(), device: LO_INDEX, ttl, tos: options.tos };
-            match receiver {
-                Some(r) => r.deliver(Datagram { data: message.data.into(), from, arrived }),
-                None => self.unreachable(connected, &refusal(from, to, message.data)),
-            }
+            let at = moat_vfs::clock::now();
+            let arrived = Arrived { to: to.ip(), device: LO_INDEX, ttl, tos: options.tos, segment: 0, at };
+            self.send_local((from, to, connected), arrived, message.data, &parts);
         } else {
             options.broadcast = self.core.has(CoreFlags::BROADCAST);
             let stack = self.net.stack().ok_or(Errno::ENETUNREACH)?;
-            stack.with(|s| s.send_datagram(from, to, message.data, &options))?;
+            stack.with(|s| parts.iter().try_for_each(|part| s.send_datagram(from, to, part, &options)))?;
         }
         message.ancillary = Ancillary::default();
         Ok(message.data.len())
@@ -404,7 +351,8 @@ impl Socket for UdpSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         self.core.take_error()?;
-        match self.inbox.receive(buf, flags, self.family, &self.options) {
+        let port = self.state.lock().local.map_or(0, |l| l.port());
+        match self.inbox.receive(buf, flags, (&self.core, &self.options), (self.family, port)) {
             Some(message) => Ok(message),
             // Only with the queue empty: what came before can still be read. It ends a wait, and who doesn't wait sees nothing of it.
             None if !flags.contains(MsgFlags::DONTWAIT) && self.shutdown.load(Ordering::Relaxed) & SHUT_READ != 0 => {
@@ -432,12 +380,17 @@ impl Socket for UdpSocket {
     }
 
     fn set_option(&self, caller: &dyn Caller, level: u32, name: u32, value: &[u8]) -> Result<()> {
+        if level == SOL_SOCKET
+            && let Some(done) = self.set_filter(caller, name, value)
+        {
+            return done;
+        }
         let standing = if self.state.lock().local.is_some() { Standing::Bound } else { Standing::Free };
         self.options.set(Protocol::Udp, caller, &self.net.namespace, (level, name), value, standing)
     }
 
     fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
-        answer_queue_ioctl(caller, cmd, arg, || self.inbox.first_len())
+        self.inbox.ioctl(caller, cmd, arg)
     }
 
     fn poll(&self) -> PollEvents {

@@ -43,7 +43,8 @@ pub(crate) struct Request<'a> {
 
 impl Request<'_> {
     pub(crate) fn is_dump(&self) -> bool {
-        self.header.nlmsg_flags & NLM_F_DUMP == NLM_F_DUMP
+        // Either bit (`rtnetlink_rcv_msg`).
+        self.header.nlmsg_flags & NLM_F_DUMP != 0
     }
 
     /// What a change takes (`netlink_net_capable`).
@@ -230,7 +231,7 @@ impl NetlinkSocket {
                 Err(e) => s.waiting.push_back(error(header, to, Some(e))),
                 // One at a time, as on Linux.
                 Ok(Reply::Dump(_)) if s.dump.is_some() => s.waiting.push_back(error(header, to, Some(Errno::EBUSY))),
-                Ok(Reply::Dump(dump)) => s.dump = Some((dump, to)),
+                Ok(Reply::Dump(dump)) => s.dump = Some((Box::new(dump.fuse()), to)),
                 Ok(Reply::Messages(messages)) => {
                     s.waiting.extend(messages);
                     if header.nlmsg_flags & NLM_F_ACK != 0 {
@@ -263,12 +264,14 @@ impl NetlinkSocket {
             };
             piece.extend(message);
         }
-        if over {
-            piece.extend(done(to));
+        // The end is a message of its own, so that who reads nothing of the others gets it (`netlink_dump`).
+        let ends = over && piece.is_empty();
+        if ends {
+            piece = done(to);
         }
         let mut s = self.state.lock();
         s.waiting.push_back(piece);
-        if !over {
+        if !ends {
             s.dump = Some((dump, to));
         }
     }
@@ -383,7 +386,11 @@ impl Socket for NetlinkSocket {
 
     fn get_option(&self, _caller: &dyn Caller, level: u32, name: u32, _room: usize) -> Result<Vec<u8>> {
         match (level, name) {
-            (SOL_NETLINK, nl::NETLINK_LIST_MEMBERSHIPS) => Ok(self.state.lock().groups.to_ne_bytes().to_vec()),
+            (SOL_NETLINK, nl::NETLINK_LIST_MEMBERSHIPS) => {
+                // There is no list before the first (`netlink_realloc_groups`).
+                let groups = self.state.lock().groups;
+                Ok(if groups == 0 { Vec::new() } else { groups.to_ne_bytes().to_vec() })
+            }
             (SOL_NETLINK, nl::NETLINK_PKTINFO..=nl::NETLINK_GET_STRICT_CHK) => Ok(0u32.to_ne_bytes().to_vec()),
             _ => Err(Errno::ENOPROTOOPT),
         }

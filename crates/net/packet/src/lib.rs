@@ -1,6 +1,6 @@
 //! AF_PACKET, packet(7): the frames of a namespace's links, as tcpdump and DHCP clients see and send them.
 //!
-//! - [`socket`]: the socket; [`ring`]: the ring in memory that a program maps (TPACKET_V2); [`filter`]: classic BPF (SO_ATTACH_FILTER).
+//! - [`socket`]: the socket; [`ring`]: the ring in memory that a program maps (TPACKET_V2); filters (SO_ATTACH_FILTER) are `moat_net_inet::filter`'s.
 //! - [`text`]: the file packet of /proc/net.
 //!
 //! What goes between a namespace's own addresses is no frames: nothing is seen of it on `lo`.
@@ -9,7 +9,6 @@
 //! - A ring is shared with the program: a word of it is read once, and decides nothing but whether a frame is free.
 #![forbid(unsafe_code)]
 
-mod filter;
 mod ring;
 mod socket;
 mod text;

@@ -29,8 +29,8 @@ use moat_vfs::socket::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::filter::{self, Subject};
 use crate::ring::{Ring, Slot};
+use moat_net_inet::filter::{self, Subject};
 
 /// Bytes of Ethernet's header, and of an address.
 const ETHERNET: usize = 14;
@@ -221,7 +221,8 @@ impl Tap for PacketSocket {
         let bytes = bytes.unwrap_or_default();
         let wanted = match filter {
             Some(program) => {
-                let subject = Subject { bytes, network_at, protocol, kind: from.sll_pkttype, device: tapped.link };
+                let subject =
+                    Subject { bytes, data_at: 0, network_at, protocol, kind: from.sll_pkttype, device: tapped.link };
                 program.run(&subject).unwrap_or(0)
             }
             None => u32::MAX,

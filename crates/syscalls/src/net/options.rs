@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use moat_abi::socket::SOL_NETLINK;
 use moat_abi::socket::{
     SO_ACCEPTCONN, SO_DOMAIN, SO_PEERCRED, SO_PEERNAME, SO_PROTOCOL, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO,
     SO_SNDTIMEO_NEW, SO_TYPE, SOL_PACKET, SOL_SOCKET, Ucred,
@@ -102,10 +103,13 @@ pub(super) fn sys_getsockopt(
             None => socket.get_option(t, level, name, room)?,
         }
     };
-    // Cut without a word (getsockopt(2)).
+    // Cut without a word (getsockopt(2)); of memberships it is told how many bytes they take (netlink(7)).
+    let whole = answer.len();
     let answer = answer.get(..room).unwrap_or(&answer);
+    let told =
+        if (level, name) == (SOL_NETLINK, moat_abi::netlink::NETLINK_LIST_MEMBERSHIPS) { whole } else { answer.len() };
     t.mm().write_bytes(value, answer)?;
-    t.mm().write(len, &i32::try_from(answer.len()).unwrap_or(i32::MAX))?;
+    t.mm().write(len, &i32::try_from(told).unwrap_or(i32::MAX))?;
     Ok(0)
 }
 

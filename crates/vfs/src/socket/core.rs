@@ -337,6 +337,12 @@ impl SocketCore {
             if name == abi::SO_DEBUG && number != 0 && !caller.creds().has_root_cap(Cap::NET_ADMIN) {
                 return Err(Errno::EACCES);
             }
+            // One kind of stamp at a time (`sock_set_timestamp`).
+            match name {
+                abi::SO_TIMESTAMP => self.set(CoreFlags::TIMESTAMPNS, 0),
+                abi::SO_TIMESTAMPNS => self.set(CoreFlags::TIMESTAMP, 0),
+                _ => {}
+            }
             self.set(flag, number);
             return Ok(());
         }

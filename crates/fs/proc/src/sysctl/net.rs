@@ -20,6 +20,10 @@ pub(super) const SETTINGS: &[Entry] = &[
     ("net/ipv4/tcp_wmem", Value::Fixed("4096\t16384\t4194304")),
     ("net/ipv4/tcp_tw_reuse", Value::Kept("2")),
     ("net/ipv6/conf/all/disable_ipv6", Value::Fixed("0")),
+    ("net/ipv6/auto_flowlabels", Value::Fixed("0")),
+    ("net/ipv6/bindv6only", Value::Fixed("0")),
+    ("net/ipv6/ip6frag_time", Value::Fixed("60")),
+    ("net/ipv6/ip_nonlocal_bind", Value::Fixed("0")),
     // What the stack does, which can't be chosen.
     ("net/ipv4/tcp_abort_on_overflow", Value::Fixed("0")),
     ("net/ipv4/tcp_allowed_congestion_control", Value::Fixed("reno cubic")),

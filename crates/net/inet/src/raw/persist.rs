@@ -102,7 +102,8 @@ impl RawSocket {
             errors: ErrorQueue::new(),
         });
         for d in &saved.packets {
-            let arrived = Arrived { to: d.to, device: d.device, ttl: d.ttl, tos: d.tos };
+            let arrived =
+                Arrived { to: d.to, device: d.device, ttl: d.ttl, tos: d.tos, segment: 0, at: moat_vfs::clock::now() };
             // Whatever the receive buffer is: so much there was.
             socket.inbox.put_back(Datagram { data: d.data.clone().into(), from: d.from, arrived });
         }

@@ -1,9 +1,11 @@
-//! TCP_INFO: what there is to say of a connection that loses nothing.
+//! TCP_INFO: what there is to say of a connection that loses nothing; TCP_INQ.
 
-use moat_abi::socket::TcpInfo;
+use moat_abi::socket::{SOL_TCP, TCP_INQ, TcpInfo};
+use moat_vfs::socket::{ControlMessage, Incoming};
 use zerocopy::IntoBytes;
 
 use super::TcpSocket;
+use super::end::SHUT_READ;
 use crate::options::MSS;
 
 /// The loopback's MTU.
@@ -39,4 +41,18 @@ pub(super) fn tcp_info(socket: &TcpSocket) -> Vec<u8> {
         ..TcpInfo::default()
     };
     info.as_bytes().to_vec()
+}
+
+impl TcpSocket {
+    /// Adds what is left to be read, if that was asked for (TCP_INQ).
+    pub(super) fn with_rest(&self, mut message: Incoming, rest: impl FnOnce() -> usize) -> Incoming {
+        if self.options.number(SOL_TCP, TCP_INQ) != 0 {
+            // At least 1 before the end, so that it is read (`tcp_inq_hint`).
+            let end = self.end.shutdown_bits() & SHUT_READ != 0;
+            let rest = i32::try_from(rest().max(usize::from(end))).unwrap_or(i32::MAX);
+            let data = rest.to_ne_bytes().to_vec();
+            message.ancillary.other.push(ControlMessage { level: SOL_TCP, kind: TCP_INQ, data });
+        }
+        message
+    }
 }

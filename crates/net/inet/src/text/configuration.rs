@@ -1,5 +1,6 @@
 //! /proc/net/{ipv6_route,igmp,igmp6,dev_mcast}, proc_pid_net(5).
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -46,6 +47,37 @@ pub(crate) fn ipv6_route(net: &NetNamespace) -> Vec<u8> {
         );
     }
     out.into_bytes()
+}
+
+/// The routes of IPv4 as the kernel's tree has them, here one of one level: an address, and below it the prefixes with scope and kind.
+pub(crate) fn fib_trie(net: &NetNamespace) -> Vec<u8> {
+    let mut leaves: BTreeMap<u32, Vec<(u8, u8, u8)>> = BTreeMap::new();
+    for r in net.routes() {
+        if let IpAddr::V4(to) = r.destination {
+            leaves.entry(to.to_bits()).or_default().push((r.prefix_len, r.scope, r.kind));
+        }
+    }
+    let scope = |s: u8| match s {
+        nl::RT_SCOPE_UNIVERSE => "universe",
+        nl::RT_SCOPE_LINK => "link",
+        nl::RT_SCOPE_HOST => "host",
+        _ => "site",
+    };
+    let kind = |k: u8| match k {
+        nl::RTN_UNICAST => "UNICAST",
+        nl::RTN_LOCAL => "LOCAL",
+        nl::RTN_BROADCAST => "BROADCAST",
+        _ => "UNREACHABLE",
+    };
+    let mut tree = format!("  +-- 0.0.0.0/0 {} 0 0\n", leaves.len());
+    for (to, prefixes) in leaves {
+        let _ = writeln!(tree, "     |-- {}", Ipv4Addr::from_bits(to));
+        for (len, s, k) in prefixes {
+            let _ = writeln!(tree, "        /{len} {} {}", scope(s), kind(k));
+        }
+    }
+    // Without rules the tables are one (`fib_trie_unmerge`).
+    format!("Main:\n{tree}Local:\n{tree}").into_bytes()
 }
 
 /// The groups that are joined on a device, with those that it is always a member of.

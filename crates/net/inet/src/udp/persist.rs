@@ -9,6 +9,7 @@ use moat_sync::{LockClass, Mutex};
 use moat_vfs::file::SaveFiles;
 use moat_vfs::socket::RestoreSockets;
 
+use super::segments::Filter;
 use super::{SHUT_READ, SHUT_WRITE, UdpSocket, UdpState, cost};
 use crate::ancillary::Arrived;
 use crate::errors::ErrorQueue;
@@ -38,13 +39,21 @@ impl UdpSocket {
             let s = self.state.lock();
             (s.local, s.bound_address, s.bound_port, s.peer)
         };
-        let datagram = |d: &Datagram| DatagramState {
-            data: d.data.to_vec(),
-            from: d.from,
-            to: d.arrived.to,
-            device: d.arrived.device,
-            ttl: d.arrived.ttl,
-            tos: d.arrived.tos,
+        if self.filter.lock().program.is_some() {
+            return Err(Refusal::new("a UDP socket with a filter (SO_ATTACH_FILTER)"));
+        }
+        // Those that came together are read one by one afterwards.
+        let datagrams = |d: &Datagram| -> Vec<DatagramState> {
+            let parts = super::segments::parts(&d.data, d.arrived.segment);
+            let state = |data: &[u8]| DatagramState {
+                data: data.to_vec(),
+                from: d.from,
+                to: d.arrived.to,
+                device: d.arrived.device,
+                ttl: d.arrived.ttl,
+                tos: d.arrived.tos,
+            };
+            parts.into_iter().map(state).collect()
         };
         Ok(UdpSocketState {
             family: self.family,
@@ -58,7 +67,7 @@ impl UdpSocket {
             peer,
             binding: local.and_then(|local| self.net.udp.lock().save(self.id(), local.port())),
             // A survey is after what may refuse.
-            datagrams: if with_data { self.inbox.all(datagram) } else { Vec::new() },
+            datagrams: if with_data { self.inbox.all(datagrams).concat() } else { Vec::new() },
         })
     }
 
@@ -93,9 +102,11 @@ impl UdpSocket {
             ),
             inbox: Inbox::new(cost, request.memory.clone()),
             errors: ErrorQueue::new(),
+            filter: Filter::new(),
         });
         for d in &saved.datagrams {
-            let arrived = Arrived { to: d.to, device: d.device, ttl: d.ttl, tos: d.tos };
+            let arrived =
+                Arrived { to: d.to, device: d.device, ttl: d.ttl, tos: d.tos, segment: 0, at: moat_vfs::clock::now() };
             // Whatever the receive buffer is: so much there was.
             socket.inbox.put_back(Datagram { data: d.data.clone().into(), from: d.from, arrived });
         }

@@ -19,19 +19,25 @@ const VLAN_TAG: u32 = 44;
 const VLAN_PRESENT: u32 = 48;
 
 /// A frame as a filter sees it.
-pub(crate) struct Subject<'a> {
-    /// What the socket gets: with the link's header, or without.
-    pub(crate) bytes: &'a [u8],
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// All of it: with the link's header, or from the network's.
+    pub bytes: &'a [u8],
+    /// Where that begins which the socket gets: offsets count from there.
+    pub data_at: usize,
     /// Bytes of the link's header in `bytes`.
-    pub(crate) network_at: usize,
-    pub(crate) protocol: u16,
-    pub(crate) kind: u8,
-    pub(crate) device: u32,
+    pub network_at: usize,
+    /// The protocol by its number of Ethernet.
+    pub protocol: u16,
+    /// Whom it was sent to (PACKET_HOST ...).
+    pub kind: u8,
+    /// The device.
+    pub device: u32,
 }
 
 impl Input for Subject<'_> {
     fn length(&self) -> u32 {
-        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.bytes.len().saturating_sub(self.data_at)).unwrap_or(u32::MAX)
     }
 
     fn load(&self, offset: u32, size: Size) -> Option<u32> {
@@ -50,7 +56,7 @@ impl Input for Subject<'_> {
             // A socket of type SOCK_DGRAM sees no link header.
             LINK.. if self.network_at > 0 => usize::try_from(offset.wrapping_sub(LINK)).ok()?,
             LINK.. => return None,
-            _ => usize::try_from(offset).ok()?,
+            _ => usize::try_from(offset).ok()?.checked_add(self.data_at)?,
         };
         let bytes = self.bytes.get(at..at.checked_add(size.bytes())?)?;
         Some(bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b)))
@@ -61,7 +67,7 @@ impl Input for Subject<'_> {
 ///
 /// # Errors
 /// EINVAL; EFAULT.
-pub(crate) fn read(caller: &dyn Caller, value: &[u8]) -> Result<Program> {
+pub fn read(caller: &dyn Caller, value: &[u8]) -> Result<Program> {
     let (header, _) = SockFprog::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
     if header.len == 0 || header.len > BPF_MAXINSNS || header.filter == 0 {
         return Err(Errno::EINVAL);
@@ -80,12 +86,16 @@ mod tests {
     #[test]
     fn loads_reach_the_frame_its_headers_and_what_is_beside_it() {
         let bytes: Vec<u8> = (0..20).collect();
-        let s = Subject { bytes: &bytes, network_at: 14, protocol: 0x800, kind: 4, device: 7 };
+        let s = Subject { bytes: &bytes, data_at: 0, network_at: 14, protocol: 0x800, kind: 4, device: 7 };
         assert_eq!(s.load(1, Size::Half), Some(0x0102));
         assert_eq!((s.load(16, Size::Word), s.load(17, Size::Word)), (Some(0x1011_1213), None));
         assert_eq!((s.load(NETWORK, Size::Byte), s.load(LINK + 2, Size::Byte)), (Some(14), Some(2)));
         assert_eq!((s.load(BESIDE, Size::Word), s.load(BESIDE + 4, Size::Word)), (Some(0x800), Some(4)));
         assert_eq!((s.load(BESIDE + 8, Size::Word), s.load(BESIDE + 12, Size::Word)), (Some(7), None));
         assert_eq!(s.load(u32::MAX, Size::Word), None);
+        // Of a transport's socket offsets count from its header, and the network's is still there.
+        let s = Subject { data_at: 8, network_at: 0, ..s };
+        assert_eq!((s.length(), s.load(0, Size::Byte), s.load(NETWORK + 1, Size::Byte)), (12, Some(8), Some(1)));
+        assert_eq!((s.load(12, Size::Byte), s.load(LINK, Size::Byte)), (None, None));
     }
 }

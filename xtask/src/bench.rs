@@ -7,6 +7,7 @@ mod checkpoint;
 mod docker;
 mod idle;
 mod lifecycle;
+mod net;
 mod profile;
 mod scale;
 mod table;
@@ -44,7 +45,7 @@ const RECORD: &str = "docs/performance.md";
 /// Runs the groups that the arguments name (start, idle, micro, programs, lifecycle, docker), or all of these; or `scale`, which takes
 /// long and asks another question, with the kinds that are named after it or all; or `--profile ROW`, which says what an operation of a
 /// row of `micro` consists of. `--write` puts the table into
-/// docs/performance.md as well; `--platform` leaves the other one out. `checkpoint` is only measured if it is named.
+/// docs/performance.md as well; `--platform` leaves the other one out. `checkpoint` and `net` are only measured if they are named.
 pub fn run(arguments: &[String]) -> Result<()> {
     let options = parse(arguments)?;
     if !rustix::process::geteuid().is_root() {
@@ -100,6 +101,9 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if options.groups.iter().any(|g| g == "checkpoint") {
         checkpoint::run(&mut bench.runner, &moat, options.rounds)?;
     }
+    if options.groups.iter().any(|g| g == "net") {
+        net::run(&moat, options.rounds)?;
+    }
     if wants("docker") {
         docker::run(&moat, options.rounds)?;
     }
@@ -128,10 +132,12 @@ fn parse(arguments: &[String]) -> Result<Options> {
             "--moat" => options.moat = Some(rest.next().context("--moat needs a value")?.into()),
             "scale" => options.scale = Some(Vec::new()),
             kind if options.scale.is_some() => options.scale.get_or_insert_default().push(kind.to_string()),
-            "start" | "idle" | "micro" | "programs" | "lifecycle" | "docker" | "checkpoint" => {
+            "start" | "idle" | "micro" | "programs" | "lifecycle" | "docker" | "checkpoint" | "net" => {
                 options.groups.push(argument.clone());
             }
-            other => bail!("no bench '{other}': start, idle, micro, programs, lifecycle, docker, checkpoint or scale"),
+            other => {
+                bail!("no bench '{other}': start, idle, micro, programs, lifecycle, docker, checkpoint, net or scale")
+            }
         }
     }
     Ok(options)

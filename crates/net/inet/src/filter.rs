@@ -56,6 +56,7 @@ impl Input for Subject<'_> {
             // A socket of type SOCK_DGRAM sees no link header.
             LINK.. if self.network_at > 0 => usize::try_from(offset.wrapping_sub(LINK)).ok()?,
             LINK.. => return None,
+            // All others count from what the socket gets.
             _ => usize::try_from(offset).ok()?.checked_add(self.data_at)?,
         };
         let bytes = self.bytes.get(at..at.checked_add(size.bytes())?)?;
@@ -72,6 +73,7 @@ pub fn read(caller: &dyn Caller, value: &[u8]) -> Result<Program> {
     if header.len == 0 || header.len > BPF_MAXINSNS || header.filter == 0 {
         return Err(Errno::EINVAL);
     }
+    // At most 4,096 of them, by the check above.
     let mut bytes = vec![0; usize::from(header.len).saturating_mul(size_of::<SockFilter>())];
     caller.read_user(header.filter, &mut bytes)?;
     let instructions = bytes.chunks_exact(size_of::<SockFilter>());

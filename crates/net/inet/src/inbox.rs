@@ -152,6 +152,7 @@ impl Inbox {
                 Err(Errno::ENOENT)
             }
             Stamp::Asked => Err(Errno::ENOENT),
+            // Nobody has noted it: the time of the question stands for it.
             Stamp::Unasked => {
                 let now = moat_vfs::clock::now();
                 queue.stamp = Stamp::At(now);
@@ -167,6 +168,7 @@ impl Inbox {
     /// ENOTTY for others; EFAULT; those of [`Inbox::stamp`].
     pub(crate) fn ioctl(&self, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         let bytes = match cmd {
+            // Microseconds, as `struct timeval` has them.
             SIOCGSTAMP => {
                 let at = self.stamp()?;
                 [at.tv_sec.to_ne_bytes(), (at.tv_nsec / 1000).to_ne_bytes()].concat()

@@ -16,11 +16,13 @@ pub(crate) fn of(t: &TcpSettings) -> Rules {
     let recovery = t.recovery.get();
     Rules {
         ecn: match t.ecn.get() {
+            // The values are those of ip-sysctl.rst.
             0 => EcnRule::Never,
             1 => EcnRule::Ask,
             _ => EcnRule::Accept,
         },
         cookies: match t.syncookies.get() {
+            // Any other value asks for cookies at all times, which is for tests.
             0 => CookieRule::Never,
             1 => CookieRule::Overflow,
             _ => CookieRule::Always,

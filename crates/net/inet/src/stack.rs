@@ -232,6 +232,7 @@ impl NetStack {
     /// Lets the stack know the namespace's settings: before a connection may begin.
     pub(crate) fn refresh_rules(&self) {
         if let Some(namespace) = self.namespace.upgrade() {
+            // Read anew each time: nobody tells of a setting that changes.
             let rules = crate::rules::of(&namespace.settings.tcp);
             self.state.lock().stack.set_rules(rules);
         }

@@ -37,6 +37,7 @@ impl InetOptions {
     #[must_use]
     pub(crate) fn of_tcp(family: u16, t: &TcpSettings) -> InetOptions {
         let options = InetOptions::new(family);
+        // As if they had been set: getsockopt(2) shows them.
         for (name, setting) in [
             (abi::TCP_KEEPIDLE, &t.keepalive_time),
             (abi::TCP_KEEPINTVL, &t.keepalive_intvl),

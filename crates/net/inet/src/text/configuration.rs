@@ -69,6 +69,7 @@ pub(crate) fn fib_trie(net: &NetNamespace) -> Vec<u8> {
         nl::RTN_BROADCAST => "BROADCAST",
         _ => "UNREACHABLE",
     };
+    // The numbers are of the shape of the tree: bits, full and empty children.
     let mut tree = format!("  +-- 0.0.0.0/0 {} 0 0\n", leaves.len());
     for (to, prefixes) in leaves {
         let _ = writeln!(tree, "     |-- {}", Ipv4Addr::from_bits(to));

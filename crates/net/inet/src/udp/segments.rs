@@ -52,6 +52,7 @@ impl UdpSocket {
     /// # Errors
     /// EINVAL for a size that no packet has room for, too many datagrams, or none with checksums.
     pub(super) fn segment_size(&self, message: &Outgoing<'_>, to: SocketAddr, local: bool) -> Result<u16> {
+        // The message's own size goes before the socket's.
         let said = message.ancillary.other.iter().find(|c| (c.level, c.kind) == (SOL_UDP, abi::UDP_SEGMENT));
         let size = match said {
             Some(c) if c.data.len() != 2 => return Err(Errno::EINVAL),
@@ -62,6 +63,7 @@ impl UdpSocket {
         if size == 0 {
             return Ok(0);
         }
+        // No segment is cut again: it has to fit the link.
         let mtu = if local {
             LOOPBACK_MTU
         } else {
@@ -89,6 +91,7 @@ impl UdpSocket {
             self.show_raw(from, to, arrived, part);
         }
         let give = |r: &UdpSocket| {
+            // One that is alone has no size to tell.
             let together = parts.len() > 1 && r.options.number(SOL_UDP, abi::UDP_GRO) != 0;
             if together {
                 let segment = parts.first().and_then(|p| u16::try_from(p.len()).ok()).unwrap_or(0);
@@ -114,6 +117,7 @@ impl UdpSocket {
     /// Raw sockets of UDP get copies, with the headers that there would be.
     fn show_raw(&self, from: SocketAddr, to: SocketAddr, arrived: Arrived, data: &[u8]) {
         let net = &self.net.namespace;
+        // Nearly always: the packet is only made for who looks.
         if RawTable::sockets(net).is_empty() {
             return;
         }
@@ -129,6 +133,7 @@ impl UdpSocket {
         // Copied: the program runs without the lock.
         let program = self.filter.lock().program.clone();
         let Some(program) = program else { return Some(d) };
+        // Offsets count from UDP's header, and programs may ask for that of IP before it.
         let packet = packet(&d, to_port);
         let v4 = d.arrived.to.is_ipv4();
         let data_at = packet.len().saturating_sub(d.data.len()).saturating_sub(UDP_HEADER);
@@ -172,6 +177,7 @@ impl UdpSocket {
         if f.locked {
             return Err(Errno::EPERM);
         }
+        // There is nothing to take off.
         if program.is_none() && f.program.is_none() {
             return Err(Errno::ENOENT);
         }
@@ -194,6 +200,7 @@ fn packet(d: &Datagram, to_port: u16) -> Vec<u8> {
             out.extend_from_slice(&to.octets());
         }
         (from, to) => {
+            // Without options and never cut.
             let total = len.saturating_add(20).to_be_bytes();
             let octets = |ip: IpAddr| match ip.to_canonical() {
                 IpAddr::V4(v4) => v4.octets(),

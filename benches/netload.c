@@ -33,6 +33,22 @@ static double now(void) {
     return t.tv_sec + t.tv_nsec / 1e9;
 }
 
+// Waits until the server is there.
+static void wait_for(int port) {
+    for (int i = 0; i < 200; i++) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        struct sockaddr_in a = server;
+        a.sin_port = htons(port);
+        int failed = connect(fd, (struct sockaddr *)&a, sizeof a);
+        close(fd);
+        if (!failed)
+            return;
+        usleep(100000);
+    }
+    fprintf(stderr, "nobody listens\n");
+    exit(1);
+}
+
 static int dial(int port) {
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     struct sockaddr_in a = server;
@@ -198,6 +214,7 @@ int main(int n, char **v) {
     path = n > 5 ? v[5] : "/";
     void *(*work)(void *) = !strcmp(what, "packets") ? packets : !strcmp(what, "answers") ? answers
                           : !strcmp(what, "connects") ? connects : !strcmp(what, "http") ? http : stream;
+    wait_for(work == http ? 80 : COUNT);
     long before = work == packets ? asked() : 0;
     pthread_t threads[1024];
     double began = now();

@@ -60,7 +60,7 @@ impl Input for Subject<'_> {
             _ => usize::try_from(offset).ok()?.checked_add(self.data_at)?,
         };
         let bytes = self.bytes.get(at..at.checked_add(size.bytes())?)?;
-        Some(bytes.iter().fold(0, |n, b| n << 8 | u32::from(*b)))
+        Some(bytes.iter().fold(0, |n, b| n.wrapping_shl(8) | u32::from(*b)))
     }
 }
 

@@ -71,7 +71,7 @@ impl UdpSocket {
             let path = stack.change(|s| s.path(to.ip(), self.options.device(), None))?;
             usize::try_from(path.mtu).unwrap_or(usize::MAX)
         };
-        let headers = if to.is_ipv4() { 20 } else { 40 } + UDP_HEADER;
+        let headers = if to.is_ipv4() { 20usize } else { 40 }.saturating_add(UDP_HEADER);
         let too_many = len > usize::from(size).saturating_mul(MOST_SEGMENTS);
         if headers.saturating_add(usize::from(size)) > mtu || too_many || self.core.has(CoreFlags::NO_CHECK) {
             return Err(Errno::EINVAL);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::lock::LockClass;
 use crate::trace::{self, Event, Kind, Observer};
+use crate::watchdog;
 
 /// Shorter waits are not in the trace.
 const LONG: Duration = Duration::from_micros(10);
@@ -52,10 +53,10 @@ pub fn stop() -> Vec<Contended> {
 pub(crate) fn wait<G>(class: LockClass, at: &'static Location<'static>, lock: impl FnOnce() -> G) -> G {
     let began = trace::began();
     if !ON.load(Ordering::Relaxed) && began == 0 {
-        return lock();
+        return watchdog::wait_for_lock(lock);
     }
     let start = Instant::now();
-    let guard = lock();
+    let guard = watchdog::wait_for_lock(lock);
     // A trace has room for what matters to a person only.
     if trace::is_on(Observer::Trace) && start.elapsed() >= LONG {
         trace::emit(Event { label: class.name(), ..Event::since(Kind::Lock, began) });

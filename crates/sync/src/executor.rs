@@ -277,6 +277,7 @@ pub async fn end_turn() {
 fn work() {
     let e = executor();
     IS_WORKER.set(true);
+    watchdog::join(calls::is_back);
     e.state.lock().active += 1;
     loop {
         let mut s = e.state.lock();
@@ -404,90 +405,4 @@ fn poll_events(e: &Executor, timeout: Option<Duration>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Instant;
-
-    #[test]
-    fn a_turn_is_over_after_its_time_and_begins_anew() {
-        assert!(!is_turn_over());
-        std::thread::sleep(TURN);
-        assert!(is_turn_over());
-        TURN_START.set(None);
-        assert!(!is_turn_over());
-    }
-
-    #[test]
-    fn futures_timers_and_blocking_work_all_end() {
-        // The executor of this process runs once: what holds a worker and never asks for its turn is part of the same run.
-        let (held, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (holds, sees, saw) = (held.clone(), seen.clone(), seen.clone());
-        spawn(async move {
-            // Both workers sleep by then, one of them in poll(2); it takes this in and is held.
-            timer::sleep_until(Instant::now() + Duration::from_millis(300)).await;
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while saw.load(Ordering::SeqCst) == 0 && Instant::now() < deadline {
-                std::hint::spin_loop();
-            }
-            holds.store(saw.load(Ordering::SeqCst), Ordering::SeqCst);
-            stop();
-        });
-        spawn(async move {
-            timer::sleep_until(Instant::now() + Duration::from_millis(400)).await;
-            sees.store(1, Ordering::SeqCst);
-        });
-        let done = Arc::new(AtomicUsize::new(0));
-        let (told, ran) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (tell, run_meanwhile) = (told.clone(), ran.clone());
-        spawn(async move {
-            // By now the other worker leads, asleep in poll(2).
-            timer::sleep_until(Instant::now() + Duration::from_millis(20)).await;
-            let tells = tell.clone();
-            spawn(async move { tells.store(1, Ordering::SeqCst) });
-            // Blocks until what it has made runnable has run: somebody else has to.
-            let mut looks = 0..5000;
-            block_in_place(|| {
-                while tell.load(Ordering::SeqCst) == 0 && looks.next().is_some() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            });
-            run_meanwhile.store(tell.load(Ordering::SeqCst), Ordering::SeqCst);
-        });
-        // A host call that sleeps until another task has run: on one worker after the other, so that nobody but a guard is left.
-        let (answered, waited) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        for _ in 0..2 {
-            let (answered, waited) = (answered.clone(), waited.clone());
-            spawn(async move {
-                timer::sleep_until(Instant::now() + Duration::from_millis(150)).await;
-                let mut looks = 0..5000;
-                let seen = host_call(|| {
-                    while answered.load(Ordering::SeqCst) == 0 && looks.next().is_some() {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                    answered.load(Ordering::SeqCst)
-                });
-                waited.fetch_add(seen, Ordering::SeqCst);
-            });
-        }
-        let answers = answered.clone();
-        spawn(async move {
-            timer::sleep_until(Instant::now() + Duration::from_millis(200)).await;
-            answers.store(1, Ordering::SeqCst);
-        });
-        for i in 0..8u64 {
-            let done = done.clone();
-            spawn(async move {
-                timer::sleep_until(Instant::now() + Duration::from_millis(100 + i)).await;
-                block_in_place(|| std::thread::sleep(Duration::from_millis(2)));
-                done.fetch_add(1, Ordering::SeqCst);
-            });
-        }
-        run(1);
-        assert_eq!(done.load(Ordering::SeqCst), 8);
-        assert_eq!((told.load(Ordering::SeqCst), ran.load(Ordering::SeqCst)), (1, 1));
-        assert_eq!(waited.load(Ordering::SeqCst), 2, "a timer came while all workers were in host calls");
-        assert_eq!(held.load(Ordering::SeqCst), 1, "a timer came while one worker was held and the other slept");
-    }
-}
+mod tests;

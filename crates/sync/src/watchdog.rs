@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::busy;
+
 /// How long a task may hold a worker before it is named.
 pub const LONG: Duration = Duration::from_secs(5);
 
@@ -34,8 +36,10 @@ struct Worker {
     turns: AtomicU64,
     process: AtomicI32,
     task: AtomicI32,
-    /// When it entered the host call that it is in, by [`now_ns`]; else one of the values below.
+    /// When it entered the host call that it is in, or began to wait for a lock, by [`now_ns`]; else one of the values below.
     call: AtomicU64,
+    /// See [`join`].
+    back: fn(),
 }
 
 /// The worker is in no host call.
@@ -76,20 +80,33 @@ pub fn tell(tell: fn(Held)) {
     let _ = TELL.set(tell);
 }
 
+/// The calling thread is a worker from here on; `back` is called when another has taken over its work while it waited for a lock, and the
+/// wait is over.
+pub(crate) fn join(back: fn()) {
+    OWN.with(|own| {
+        let _ = own.get_or_init(|| Worker::listed(back));
+    });
+}
+
+impl Worker {
+    /// The calling thread's.
+    fn listed(back: fn()) -> Arc<Worker> {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        let (turns, process, task) = (AtomicU64::new(0), AtomicI32::new(0), AtomicI32::new(0));
+        let worker = Arc::new(Worker { thread, turns, process, task, call: AtomicU64::new(OUTSIDE), back });
+        let seen = Seen { turns: 0, since: Instant::now(), is_told: false };
+        let mut workers = WORKERS.lock();
+        // Those of threads that have ended.
+        workers.retain(|watched| Arc::strong_count(&watched.worker) > 1);
+        workers.push(Watched { worker: worker.clone(), seen });
+        worker
+    }
+}
+
 /// A future begins to run on the calling worker, or ends.
 pub(crate) fn turn() {
     OWN.with(|own| {
-        let worker = own.get_or_init(|| {
-            let thread = rustix::thread::gettid().as_raw_nonzero().get();
-            let (turns, process, task) = (AtomicU64::new(0), AtomicI32::new(0), AtomicI32::new(0));
-            let worker = Arc::new(Worker { thread, turns, process, task, call: AtomicU64::new(OUTSIDE) });
-            let seen = Seen { turns: 0, since: Instant::now(), is_told: false };
-            let mut workers = WORKERS.lock();
-            // Those of threads that have ended.
-            workers.retain(|watched| Arc::strong_count(&watched.worker) > 1);
-            workers.push(Watched { worker: worker.clone(), seen });
-            worker
-        });
+        let worker = own.get_or_init(|| Worker::listed(|| ()));
         // Only the worker itself writes.
         worker.turns.store(worker.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     });
@@ -118,7 +135,26 @@ pub(crate) fn leave_call() -> Call {
     if was == TAKEN { Call::TakenOver } else { Call::Unnoticed }
 }
 
-/// Takes over from the workers that have been in a host call for longer than `patience_ns`; how many.
+/// Waits for a lock that another thread has, by `lock`: perhaps for as long as that is in a host call, so others may take over from a
+/// worker here as they may there. A worker that waits for long is told of all the same.
+pub(crate) fn wait_for_lock<G>(lock: impl FnOnce() -> G) -> G {
+    let worker = OWN.try_with(|own| own.get().cloned()).ok().flatten();
+    // In a host call, or between futures, nobody waits for what this worker does.
+    let runs = |worker: &Arc<Worker>| {
+        !worker.turns.load(Ordering::Relaxed).is_multiple_of(2) && worker.call.load(Ordering::SeqCst) == OUTSIDE
+    };
+    let Some(worker) = worker.filter(runs) else { return lock() };
+    let start = Instant::now();
+    worker.call.store(now_ns(), Ordering::SeqCst);
+    let guard = lock();
+    if worker.call.swap(OUTSIDE, Ordering::SeqCst) == TAKEN {
+        busy::add_blocked(start.elapsed());
+        (worker.back)();
+    }
+    guard
+}
+
+/// Takes over from the workers that have been in a host call, or have waited for a lock, for longer than `patience_ns`; how many.
 pub(crate) fn take_over(patience_ns: u64) -> usize {
     let latest = now_ns().saturating_sub(patience_ns);
     let is_taken = |watched: &&Watched| {

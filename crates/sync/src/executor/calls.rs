@@ -5,6 +5,8 @@
 //! it does its work. It is `entersyscall` and `sysmon` of Go's scheduler. There is a guard whenever a future runs and nobody
 //! leads, if need be a thread more: else two calls on two workers would leave nobody to look.
 //!
+//! Who waits for a lock may wait for one that is inside such a call, and is taken over from in the same way ([`watchdog::wait_for_lock`]).
+//!
 //! After a call that has slept the next ones are expected to sleep as well, and hand the role over at once ([`Lately`]): a slow disk or a
 //! stopped gofer holds up the others once, and not at each call.
 
@@ -41,8 +43,7 @@ pub fn host_call<R>(f: impl FnOnce() -> R) -> R {
     lately.took(start.elapsed());
     if watchdog::leave_call() == watchdog::Call::TakenOver {
         busy::add_blocked(start.elapsed());
-        let mut s = executor().state.lock();
-        s.active = s.active.saturating_add(1);
+        is_back();
     }
     IS_WORKER.set(true);
     r
@@ -74,6 +75,12 @@ impl Lately {
             self.wary.store(wary.saturating_sub(1), Ordering::Relaxed);
         }
     }
+}
+
+/// A worker that was taken over from is at work again.
+pub(super) fn is_back() {
+    let mut s = executor().state.lock();
+    s.active = s.active.saturating_add(1);
 }
 
 impl ExecutorState {

@@ -61,7 +61,9 @@ impl Executor {
         }
         s.guard = Guard::Kept;
         let start = Instant::now();
-        while self.guarding.wait_for(s, calls::TICK).timed_out()
+        // With nobody at work there is nobody to take over from: events are to be taken in.
+        while s.active > 0
+            && self.guarding.wait_for(s, calls::TICK).timed_out()
             && !s.take_over()
             && start.elapsed() < watchdog::INTERVAL
         {}

@@ -5,8 +5,10 @@
 //! would answer in the sandbox's name, with resets for connections that it knows nothing of.
 
 mod links;
+mod masquerade;
 mod nameservers;
 mod netlink;
+pub mod uplink;
 pub mod watcher;
 
 use std::fs::File;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use moat_abi::Signal;
+use moat_control::spec::NetworkMode;
 use moat_control::start::StartOutcome;
 use moat_control::{Connection, ProfileKind};
 use moat_host::spawn::Child;
@@ -14,6 +15,7 @@ use super::{Link, Sandbox};
 use crate::Error;
 use crate::error::{Context, Result};
 use crate::gofer::Gofer;
+use crate::network::uplink::Uplink;
 use crate::node_maker::NodeMaker;
 
 /// A sandbox whose process is a child of this one.
@@ -42,6 +44,14 @@ pub(super) struct Helpers {
 }
 
 impl ChildSandbox {
+    /// Makes a network for it that leads outside, if its mode is `sandbox`: before [`ChildSandbox::start_root`], which takes that over.
+    ///
+    /// # Errors
+    /// Of [`Uplink`].
+    pub fn connect_outside(&self) -> Result<Option<Uplink>> {
+        (self.sandbox.network == NetworkMode::Sandbox).then(|| Uplink::make(self.sandbox.process.pid)).transpose()
+    }
+
     /// Lets the init of the root container run.
     ///
     /// # Errors

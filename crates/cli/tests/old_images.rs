@@ -187,7 +187,11 @@ fn changed_images_break_no_sandbox() {
     let count = std::env::var("MOAT_MUTANTS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
     let mut numbers = Numbers(1);
     let (mut tried, mut refused, mut whole) = (0, 0, 0);
-    for number in 0..count {
+    for number in 0..count * 20 {
+        // What is in an image differs from run to run, and with it what becomes of it: until there was one of each kind.
+        if number >= count && refused > 0 && whole > 0 {
+            break;
+        }
         let mut mutant = bytes.clone();
         for _ in 0..=numbers.next(3) {
             let at = numbers.next(mutant.len());
@@ -215,7 +219,7 @@ fn changed_images_break_no_sandbox() {
         let left = bundle.moat(&["list", "--quiet"]).output().unwrap();
         assert!(left.stdout.is_empty(), "mutant {number}: {left:?}");
     }
-    eprintln!("{tried} of {count} are a state: {refused} are refused, {whole} run as before");
+    eprintln!("{tried} are a state: {refused} are refused, {whole} run as before");
     assert!(refused > 0 && whole > 0);
 }
 

@@ -14,7 +14,7 @@ use moat_abi::sigframe::{
 };
 use moat_abi::{Errno, Result};
 use moat_mm::UserAddr;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::task::CurrentTask;
 
@@ -36,7 +36,7 @@ const MAGIC_LEN: usize = size_of::<u32>();
 impl CurrentTask {
     /// The extended state at `fp`, as the thread takes it: `seen` is what lies from `at` on.
     pub(super) fn read_fpu(&mut self, fp: u64, at: u64, seen: &[u8]) -> Result<Vec<u8>> {
-        let shape = self.thread().fresh_fpu().to_vec();
+        let shape = Shape::of(self.thread().fresh_fpu());
         let known = fp.checked_sub(at).and_then(|skip| seen.get(usize::try_from(skip).ok()?..)).unwrap_or_default();
         let legacy = self.part(fp, known, FXSAVE)?;
         if let Some(software) = extended(&legacy, &shape) {
@@ -60,25 +60,38 @@ impl CurrentTask {
     }
 }
 
+/// What images have in common: their bytes, and what those say of themselves.
+#[derive(Clone, Copy)]
+struct Shape {
+    len: usize,
+    software: Option<FpxSwBytes>,
+}
+
+impl Shape {
+    fn of(image: &[u8]) -> Shape {
+        Shape { len: image.len(), software: software_bytes(image) }
+    }
+}
+
 fn software_bytes(image: &[u8]) -> Option<FpxSwBytes> {
     FpxSwBytes::read_from_bytes(image.get(SOFTWARE..FXSAVE)?).ok()
 }
 
 /// What an image says of itself, if it goes on behind the legacy part.
-fn extended(legacy: &[u8], shape: &[u8]) -> Option<FpxSwBytes> {
-    let (said, own) = (software_bytes(legacy)?, software_bytes(shape)?);
+fn extended(legacy: &[u8], shape: &Shape) -> Option<FpxSwBytes> {
+    let (said, own) = (software_bytes(legacy)?, shape.software?);
     let fits = LEAST <= said.xstate_size as usize && said.xstate_size <= own.xstate_size.min(said.extended_size);
     (said.magic1 == FP_XSTATE_MAGIC1 && fits).then_some(said)
 }
 
 /// An image of the components `features`, in the shape of another; what it lacks is in its initial state.
-fn shaped(image: &[u8], features: u64, shape: &[u8]) -> Result<Vec<u8>> {
-    let Some(own) = software_bytes(shape).filter(|_| shape.len() >= LEAST) else {
+fn shaped(image: &[u8], features: u64, shape: &Shape) -> Result<Vec<u8>> {
+    let Some(own) = shape.software.filter(|_| shape.len >= LEAST) else {
         // A processor without extended state.
         return Ok(image.to_vec());
     };
     let mut whole = image.to_vec();
-    whole.resize(shape.len(), 0);
+    whole.resize(shape.len, 0);
     let present = &mut whole[PRESENT];
     let said = if image.len() > FXSAVE { u64::read_from_bytes(present).map_err(|_| Errno::EFAULT)? } else { LEGACY };
     // Components that no processor has stay: they make the state a bad one.
@@ -87,16 +100,21 @@ fn shaped(image: &[u8], features: u64, shape: &[u8]) -> Result<Vec<u8>> {
         // Not one of the registers that the header speaks of.
         whole[MXCSR].copy_from_slice(&MXCSR_DEFAULT.to_le_bytes());
     }
-    whole[SOFTWARE..FXSAVE].copy_from_slice(&shape[SOFTWARE..FXSAVE]);
+    whole[SOFTWARE..FXSAVE].copy_from_slice(own.as_bytes());
     complete(&mut whole);
     Ok(whole)
 }
 
 /// Bytes of an image of this shape with that marker.
 pub(super) fn complete_len(shape: &[u8]) -> Result<u64> {
-    let len = u64::try_from(shape.len()).map_err(|_| Errno::EFAULT)?;
-    let whole = software_bytes(shape).map(|sw| u64::from(sw.xstate_size)).filter(|whole| *whole <= len);
-    Ok(whole.map_or(len, |whole| whole.saturating_add(4)))
+    let len = without_marker(shape).map_or(shape.len(), |whole| whole.saturating_add(MAGIC_LEN));
+    u64::try_from(len).map_err(|_| Errno::EFAULT)
+}
+
+/// How long an image is that promises a marker, without it: none of a processor without extended state.
+fn without_marker(image: &[u8]) -> Option<usize> {
+    let software = software_bytes(image).filter(|sw| sw.magic1 == FP_XSTATE_MAGIC1)?;
+    Some(software.xstate_size as usize).filter(|whole| *whole <= image.len())
 }
 
 /// Has the image of a frame say that the legacy parts are there, also where they are in their initial state: what a handler writes to
@@ -120,10 +138,34 @@ pub(super) fn show_legacy(image: &mut [u8]) {
 
 /// Makes sure that the image ends in the marker that its software bytes promise.
 pub(super) fn complete(image: &mut Vec<u8>) {
-    let Some(sw) = software_bytes(image) else { return };
-    let whole = sw.xstate_size as usize;
-    if sw.magic1 == FP_XSTATE_MAGIC1 && whole <= image.len() {
+    if let Some(whole) = without_marker(image) {
         image.truncate(whole);
         image.extend_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image of so many bytes that says to be `whole` of them long, or has nothing to say.
+    fn image(len: usize, whole: Option<u32>) -> Vec<u8> {
+        let mut image = vec![0; len];
+        if let Some(whole) = whole {
+            image[SOFTWARE..SOFTWARE + 4].copy_from_slice(&FP_XSTATE_MAGIC1.to_le_bytes());
+            image[SOFTWARE + 16..SOFTWARE + 20].copy_from_slice(&whole.to_le_bytes());
+        }
+        image
+    }
+
+    #[test]
+    fn a_frame_has_room_for_the_image_that_is_written() {
+        // The last two: a processor without extended state, and no image at all.
+        for (len, whole, want) in [(836, Some(832), 836), (832, Some(832), 836), (512, None, 512), (0, None, 0)] {
+            let mut image = image(len, whole);
+            assert_eq!(complete_len(&image), Ok(want));
+            complete(&mut image);
+            assert_eq!(u64::try_from(image.len()), Ok(want));
+        }
     }
 }

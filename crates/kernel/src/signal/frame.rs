@@ -101,7 +101,8 @@ impl CurrentTask {
         regs.rflags &= !DIRECTION_RESUME_TRAP;
         // No system call: what is interrupted from here on has nothing to restart.
         regs.orig_rax = u64::MAX;
-        self.enter_handler(&HandlerEntry { regs: &regs, at, frame: frame.as_bytes(), fpstate }).await?;
+        let entry = HandlerEntry { regs: &regs, at, frame: frame.as_bytes(), fpstate };
+        self.enter_handler(&entry, fpstate.saturating_add(fpu_len)).await?;
         // So that the handler may switch to another context and be interrupted there; the frame has the old setting.
         if self.altstack.ss_flags.cast_unsigned() & SS_AUTODISARM != 0 {
             self.altstack = NO_ALTSTACK;
@@ -109,9 +110,8 @@ impl CurrentTask {
         Ok(())
     }
 
-    /// Has what the handler finds on its stack written, by the thread when it goes on if that is possible, and sets the registers.
-    async fn enter_handler(&mut self, entry: &HandlerEntry<'_>) -> Result<()> {
-        let end = entry.fpstate.saturating_add(complete_len(self.thread().fresh_fpu())?);
+    /// Has what the handler finds on its stack written, up to `end`, by the thread when it goes on if that is possible, and sets the registers.
+    async fn enter_handler(&mut self, entry: &HandlerEntry<'_>, end: u64) -> Result<()> {
         let len = usize::try_from(end.saturating_sub(entry.at)).map_err(|_| Errno::EFAULT)?;
         // A tracer looks at the stack before anything of the handler runs.
         let unseen = !self.task().traced.load(Ordering::Relaxed);

@@ -106,6 +106,18 @@ __attribute__((unused)) static void write_file(const char *path, const char *tex
     close(fd);
 }
 
+// Writes to a file that may refuse it: 0, or -1 with its errno.
+__attribute__((unused)) static int put_file(const char *path, const char *text) {
+    int fd = open(path, O_WRONLY);
+    if (fd < 0)
+        return -1;
+    ssize_t n = write(fd, text, strlen(text));
+    int error = errno;
+    close(fd);
+    errno = error;
+    return n < 0 ? -1 : 0;
+}
+
 // Drops to an ordinary user, for good.
 __attribute__((unused)) static void become_nobody(void) {
     if (syscall(SYS_setgroups, 0, NULL) || setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))

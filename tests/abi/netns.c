@@ -124,14 +124,7 @@ static const char *tcp_setting(const char *name) {
     return path;
 }
 
-static int set_tcp(const char *name, const char *value) {
-    int fd = OK(open(tcp_setting(name), O_WRONLY));
-    ssize_t n = write(fd, value, strlen(value));
-    int e = errno;
-    close(fd);
-    errno = e;
-    return n < 0 ? -1 : 0;
-}
+static int set_tcp(const char *name, const char *value) { return put_file(tcp_setting(name), value); }
 
 TEST(settings_of_tcp_are_checked_and_are_the_defaults_of_sockets) {
     enter();

@@ -338,26 +338,15 @@ TEST(reads_in_small_pieces_are_consistent) {
     CHECK(n > 500 && !memcmp(whole, pieces, 20));
 }
 
-static int put(const char *path, const char *text) {
-    int fd = open(path, O_WRONLY);
-    if (fd < 0)
-        return -1;
-    ssize_t n = write(fd, text, strlen(text));
-    int error = errno;
-    close(fd);
-    errno = error;
-    return n < 0 ? -1 : 0;
-}
-
 TEST(login_is_noted_once_and_inherited) {
     const char *path = "/proc/self/loginuid";
     if (access(path, F_OK) != 0 || strcmp(slurp(path), "4294967295") != 0)
         SKIP("somebody has logged in, or it is not kept here");
-    ERR(put(path, "x"), EINVAL);
+    ERR(put_file(path, "x"), EINVAL);
     char other[40];
     sprintf(other, "/proc/%d/loginuid", getppid());
-    ERR(put(other, "0"), EPERM);
-    OK(put(path, "0"));
+    ERR(put_file(other, "0"), EPERM);
+    OK(put_file(path, "0"));
     STR_EQ(own("loginuid"), "0");
     long session = atol(own("sessionid"));
     CHECK(session > 0 && session != 4294967295);
@@ -369,18 +358,18 @@ TEST(login_is_noted_once_and_inherited) {
 }
 
 TEST(writable_files_check_what_they_take) {
-    OK(put("/proc/self/timerslack_ns", "12345"));
+    OK(put_file("/proc/self/timerslack_ns", "12345"));
     STR_EQ(own("timerslack_ns"), "12345\n");
-    OK(put("/proc/self/timerslack_ns", "0"));
+    OK(put_file("/proc/self/timerslack_ns", "0"));
     STR_EQ(own("timerslack_ns"), "50000\n");
-    OK(put("/proc/self/clear_refs", "1"));
-    ERR(put("/proc/self/clear_refs", "6"), EINVAL);
-    ERR(put("/proc/self/clear_refs", "x"), EINVAL);
-    OK(put("/proc/self/coredump_filter", "0x31"));
+    OK(put_file("/proc/self/clear_refs", "1"));
+    ERR(put_file("/proc/self/clear_refs", "6"), EINVAL);
+    ERR(put_file("/proc/self/clear_refs", "x"), EINVAL);
+    OK(put_file("/proc/self/coredump_filter", "0x31"));
     STR_EQ(own("coredump_filter"), "00000031\n");
-    OK(put("/proc/self/oom_adj", "15"));
+    OK(put_file("/proc/self/oom_adj", "15"));
     STR_EQ(own("oom_score_adj"), "1000\n");
-    ERR(put("/proc/self/oom_adj", "16"), EINVAL);
+    ERR(put_file("/proc/self/oom_adj", "16"), EINVAL);
 }
 
 TEST(directory_of_a_process_takes_signals) {

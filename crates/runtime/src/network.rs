@@ -47,16 +47,25 @@ pub(crate) struct Taken {
 /// # Errors
 /// No right over the namespace; an interface that carries no Ethernet frames.
 pub(crate) fn take_over(pid: i32) -> Result<Taken> {
-    let path = format!("/proc/{pid}/ns/net");
-    let namespace = File::open(&path).context(|| format!("opening {path}"))?;
-    // Only this thread goes there, and it ends.
-    let taken = thread::scope(|scope| scope.spawn(|| take(&namespace)).join());
-    taken.unwrap_or_else(|_| Err(Error::Invalid("setting up the network: the thread panicked".into())))
+    within(pid, take)
 }
 
-fn take(namespace: &File) -> Result<Taken> {
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-        .context(|| "entering the sandbox's network namespace".into())?;
+/// What `f` gives in the network namespace of the process `pid`.
+fn within<T: Send>(pid: i32, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let path = format!("/proc/{pid}/ns/net");
+    let namespace = File::open(&path).context(|| format!("opening {path}"))?;
+    let there = || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .context(|| "entering the sandbox's network namespace".into())?;
+        f()
+    };
+    // Only this thread goes there, and it ends.
+    let done = thread::scope(|scope| scope.spawn(there).join());
+    done.unwrap_or_else(|_| Err(Error::Invalid("setting up the network: the thread panicked".into())))
+}
+
+/// Takes over the network namespace of the calling thread.
+fn take() -> Result<Taken> {
     let doing = |what: &'static str| move || format!("setting up the network: {what}");
     let mut netlink = Netlink::open().context(doing("opening a netlink socket"))?;
     let Found { config, addresses, unserved, .. } =
@@ -118,9 +127,6 @@ mod tests {
     use netlink_packet_route::AddressFamily;
     use netlink_packet_route::address::AddressAttribute;
     use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-    use netlink_packet_route::route::{
-        RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
-    };
 
     use super::*;
 
@@ -158,15 +164,7 @@ mod tests {
             message.attributes.push(AddressAttribute::Local(ip));
             netlink.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE).unwrap();
         }
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.table = libc::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Boot;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = RouteType::Unicast;
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(Ipv4Addr::new(10, 1, 2, 1))));
-        message.attributes.push(RouteAttribute::Oif(7));
-        netlink.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE).unwrap();
+        uplink::add_default_route(netlink, Ipv4Addr::new(10, 1, 2, 1), 7).unwrap();
     }
 
     #[test]
@@ -178,7 +176,7 @@ mod tests {
         let test = thread::spawn(|| {
             let mut netlink = enter_namespace_with_veth();
             set_addresses_and_routes(&mut netlink);
-            let taken = take(&File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
+            let taken = take().unwrap();
             (taken, links::read(&mut netlink).unwrap())
         });
         let (taken, left) = test.join().unwrap();

@@ -4,21 +4,19 @@
 //! addresses between them that nothing else of the caller's has; forwarding, and rules by which packets leave under the caller's own
 //! address. It is what `docker run` has from its engine and `moat do` makes itself.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd;
-use std::thread;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::masquerade::Masquerade;
 use super::netlink::Netlink;
+use super::within;
 use crate::error::{Context, Error, Result};
 
 /// Its device in the sandbox.
@@ -74,11 +72,7 @@ impl Uplink {
         make_pair(&mut netlink, &name, number).context(doing("making a pair of veth devices"))?;
         let index = index_of(&mut netlink, &name).context(doing("finding the device"))?;
         set_up(&mut netlink, index, addresses.outside).context(doing("setting the device up"))?;
-        let path = format!("/proc/{pid}/ns/net");
-        let namespace = File::open(&path).context(|| format!("opening {path}"))?;
-        // Only this thread goes there, and it ends.
-        let inside = thread::scope(|scope| scope.spawn(|| set_up_inside(&namespace, addresses)).join());
-        inside.unwrap_or_else(|_| Err(io::Error::other("the thread panicked"))).context(doing("in the sandbox"))?;
+        within(pid, || set_up_inside(addresses).context(doing("in the sandbox")))?;
         forward().context(doing("having packets forwarded"))?;
         let rules = Masquerade::set(&format!("{}/{PREFIX}", addresses.network), &name)?;
         Ok(Uplink { _rules: rules })
@@ -144,18 +138,22 @@ fn set_up(netlink: &mut Netlink, index: u32, ip: Ipv4Addr) -> io::Result<()> {
 }
 
 /// The end in the sandbox, whose first gateway is the other one.
-fn set_up_inside(namespace: &File, addresses: Addresses) -> io::Result<()> {
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+fn set_up_inside(addresses: Addresses) -> io::Result<()> {
     let mut netlink = Netlink::open()?;
     let index = index_of(&mut netlink, INSIDE)?;
     set_up(&mut netlink, index, addresses.inside)?;
+    add_default_route(&mut netlink, addresses.outside, index)
+}
+
+/// Has all that no other route is for go to `gateway`, by the device `index`.
+pub(super) fn add_default_route(netlink: &mut Netlink, gateway: Ipv4Addr, index: u32) -> io::Result<()> {
     let mut route = RouteMessage::default();
     route.header.address_family = AddressFamily::Inet;
     route.header.table = libc::RT_TABLE_MAIN;
     route.header.protocol = RouteProtocol::Boot;
     route.header.scope = RouteScope::Universe;
     route.header.kind = RouteType::Unicast;
-    let gateway = RouteAddress::Inet(addresses.outside);
+    let gateway = RouteAddress::Inet(gateway);
     route.attributes.extend([RouteAttribute::Gateway(gateway), RouteAttribute::Oif(index)]);
     netlink.change(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE)
 }
@@ -173,6 +171,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::process::{Child, Command};
+    use std::thread;
     use std::time::Duration;
 
     use super::*;
@@ -212,12 +211,7 @@ mod tests {
 
         /// What `f` gives there.
         fn within<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-            let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).unwrap();
-            let there = || {
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-                f()
-            };
-            thread::scope(|scope| scope.spawn(there).join().unwrap())
+            super::within(self.pid(), || Ok(f())).unwrap()
         }
     }
 

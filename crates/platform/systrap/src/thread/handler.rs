@@ -84,8 +84,8 @@ impl Thread {
             }
         }
         area.write_unaligned(PARCEL, 0, &bytes);
-        // The last word: the stub looks at it first.
         parcel::write_gifts(area, &gifts, 0);
+        // By this the stub knows that there is one.
         area.write(call_slot!(fpstate), due.fpstate);
         true
     }
@@ -97,7 +97,7 @@ impl Thread {
             return;
         }
         let Some(due) = self.begins.due.take() else { return };
-        // From here on as the kernel does it in `push_frame`, after the fact.
+        // The state of what is interrupted, before the handler's own is in its place.
         let frame = self.host.core.frame;
         let state = self.host.area.read_bytes(frame.fpstate, frame.fp_len);
         self.host.area.write_bytes(frame.fpstate, &self.host.core.fresh_fpu);

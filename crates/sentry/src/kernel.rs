@@ -155,12 +155,11 @@ fn start_platform(kind: PlatformKind, sites: spec::CallSites) -> Result<Arc<dyn 
                 Ok(p) => Ok(Arc::new(p)),
                 // What an older filter refuses never reaches the platform, whose template then goes on without an answer, and
                 // is gone or waited for in vain.
-                Err(e) if moat_host::seccomp::is_filtered() => Err(failed(
-                    "starting platform systrap (a filter of system calls around moat may answer first: --platform=ptrace, \
+                Err(e) if moat_host::seccomp::is_filtered() => Err(BootError::new(format!(
+                    "starting platform systrap: {e} (a filter of system calls around moat may answer first: --platform=ptrace, \
                      or in a container --security-opt seccomp=unconfined)",
-                    e,
-                )),
-                Err(e) => Err(failed("starting platform systrap", e)),
+                ))),
+                Err(e) => Err(BootError::new(format!("starting platform systrap: {e}"))),
             }
         }
         PlatformKind::Ptrace => match Ptrace::new() {

@@ -29,6 +29,7 @@ mod core;
 mod cpu_time;
 mod cycles;
 mod entry;
+mod error;
 pub mod filter;
 mod frame;
 mod order;
@@ -47,6 +48,9 @@ mod state;
 mod stop;
 mod template;
 mod thread;
+mod vdso;
+
+pub use crate::error::StartError;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -85,7 +89,7 @@ impl Systrap {
     /// # Errors
     /// ENOSYS if the host lacks seccomp notifications or XSAVE; EBUSY if a filter with a listener is in force already;
     /// those of clone(2) and seccomp(2).
-    pub fn new() -> Result<Systrap> {
+    pub fn new() -> Result<Systrap, StartError> {
         Systrap::with_call_sites(CallSites::Rewritten)
     }
 
@@ -93,7 +97,7 @@ impl Systrap {
     ///
     /// # Errors
     /// As there.
-    pub fn with_call_sites(sites: CallSites) -> Result<Systrap> {
+    pub fn with_call_sites(sites: CallSites) -> Result<Systrap, StartError> {
         const HWCAP2_FSGSBASE: u64 = 2;
         // SAFETY: takes no pointers.
         let fsgsbase = unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE != 0;

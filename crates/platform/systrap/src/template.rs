@@ -6,21 +6,22 @@
 //! this file, on a stack of its own, and makes nothing but system calls: other threads of the sentry may have
 //! held any lock when it was made.
 
-use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use moat_abi::{Errno, Result};
 use moat_host::features::{Feature, has};
 use moat_host::seccomp::{Listener, Notification, WakeUp};
-use moat_platform::{GUEST_TOP, PAGE_SIZE, VDSO_TOP, VdsoLayout};
+use moat_platform::{GUEST_TOP, PAGE_SIZE, VdsoLayout};
 use moat_stub::layout::{AREA_BASE, AREA_LEN, BOARD, DOORBELL, Init, STACK_OFFSET, STUB_BASE};
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use crate::area::{Area, AreaPool, control};
 use crate::birth::prepare_area;
+use crate::error::{StartError, end};
 use crate::filter::{SegmentBases, program};
 use crate::frame::{EXTENDED_SIZE, FrameLayout, MAGIC1, at};
+use crate::vdso::{MOVES, Move, plan_vdso};
 
 /// How long the template may take to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,17 +54,9 @@ pub struct Started {
     pub barriers: bool,
 }
 
-/// One of the host's special mappings and where it goes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Move {
-    from: u64,
-    to: u64,
-    len: u64,
-}
-
-/// What the helper and the copy read.
+/// What the helper and the copy read. Not on the main thread's stack, which the stub's places may be in the middle of.
 struct Plan {
-    moves: [Move; 4],
+    moves: [Move; MOVES],
     areas_fd: i32,
     area_offset: i64,
     board_offset: i64,
@@ -76,12 +69,12 @@ struct Plan {
 /// Makes the template.
 ///
 /// # Errors
-/// Those of clone and seccomp; ENOSYS if the host lacks a notifying filter or XSAVE; ETIMEDOUT.
-pub fn start(areas: &AreaPool, bases: SegmentBases) -> Result<Started> {
+/// Those of clone and seccomp; ENOSYS if the host lacks a notifying filter or XSAVE; ETIMEDOUT; ECHILD if the copy ended.
+pub fn start(areas: &AreaPool, bases: SegmentBases) -> Result<Started, StartError> {
     let area = areas.take()?;
     let (moves, vdso) = plan_vdso();
     write_init(area, areas, bases, &vdso);
-    let mut plan = Plan {
+    let mut plan = Box::new(Plan {
         moves,
         areas_fd: areas.fd().as_raw_fd(),
         area_offset: i64::try_from(area.file_offset()).map_err(|_| Errno::EOVERFLOW)?,
@@ -90,7 +83,7 @@ pub fn start(areas: &AreaPool, bases: SegmentBases) -> Result<Started> {
         image_len: moat_stub::IMAGE.len(),
         init: moat_stub::header().init,
         pid: 0,
-    };
+    });
     run_helper(&mut plan)?;
     let finished = wait_for(plan.pid, area);
     if finished.is_err() {
@@ -132,43 +125,6 @@ fn write_init(area: Area, areas: &AreaPool, bases: SegmentBases, vdso: &VdsoLayo
     for (i, instruction) in (0u64..).zip(&program) {
         area.write(init!(filter) + i * 8, *instruction);
     }
-}
-
-/// The host's vDSO and its data pages in this process, and where they go: just below [`GUEST_TOP`], each at its
-/// old distance from the others.
-fn plan_vdso() -> ([Move; 4], VdsoLayout) {
-    let maps = moat_host::procfs::special_mappings().unwrap_or_default();
-    let found: Vec<(Range<u64>, bool)> = maps.lines().filter_map(special_mapping).collect();
-    let none = VdsoLayout { vvar: 0..0, vdso: 0..0 };
-    let (Some(start), Some(end)) = (found.iter().map(|m| m.0.start).min(), found.iter().map(|m| m.0.end).max()) else {
-        return ([Move::default(); 4], none);
-    };
-    let mut moves = [Move::default(); 4];
-    if found.len() > moves.len() || end - start > 64 * PAGE_SIZE {
-        return ([Move::default(); 4], none);
-    }
-    let base = VDSO_TOP.saturating_sub(end.saturating_sub(start));
-    let mut layout = VdsoLayout { vvar: base..base, vdso: base..base };
-    for (slot, (range, is_vdso)) in moves.iter_mut().zip(&found) {
-        *slot = Move { from: range.start, to: base + (range.start - start), len: range.end - range.start };
-        let to = slot.to..slot.to + slot.len;
-        if *is_vdso {
-            layout.vdso = to;
-        } else {
-            layout.vvar.end = layout.vvar.end.max(to.end);
-        }
-    }
-    (moves, layout)
-}
-
-/// A line of /proc/self/maps that is `[vdso]` (true) or one of `[vvar]`'s (false).
-fn special_mapping(line: &str) -> Option<(Range<u64>, bool)> {
-    let name = line.split_whitespace().last()?;
-    if name != "[vdso]" && !name.starts_with("[vvar") {
-        return None;
-    }
-    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
-    Some((u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?, name == "[vdso]"))
 }
 
 /// Runs the helper to its end; `plan.pid` is then the copy.
@@ -222,13 +178,13 @@ unsafe fn become_template(plan: &Plan) -> ! {
     unsafe {
         // A filter around this one that lets it seem to succeed answers for the sentry, too: the template would go on without it.
         if libc::syscall(DOORBELL as libc::c_long) != -1 {
-            libc::_exit(124);
+            libc::_exit(end::DOORBELL_ANSWERED);
         }
         for m in &plan.moves {
             if m.len != 0 {
                 let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
                 if libc::syscall(libc::SYS_mremap, m.from, m.len, m.len, flags, m.to) as u64 != m.to {
-                    libc::_exit(125);
+                    libc::_exit(end::VDSO_STAYS);
                 }
             }
         }
@@ -257,11 +213,11 @@ unsafe fn become_template(plan: &Plan) -> ! {
             plan.board_offset,
         );
         if text as u64 != STUB_BASE || area as u64 != AREA_BASE || board as u64 != BOARD {
-            libc::_exit(126);
+            libc::_exit(end::NOT_MAPPED);
         }
         std::ptr::copy_nonoverlapping(plan.image, text.cast(), plan.image_len);
         if libc::mprotect(text, plan.image_len, libc::PROT_READ | libc::PROT_EXEC) != 0 {
-            libc::_exit(127);
+            libc::_exit(end::NOT_PROTECTED);
         }
         std::arch::asm!(
             "mov rsp, {stack}",
@@ -277,7 +233,7 @@ unsafe fn become_template(plan: &Plan) -> ! {
 }
 
 /// Waits for the filter and for the first ring.
-fn wait_for(pid: i32, area: Area) -> Result<(Listener, Notification)> {
+fn wait_for(pid: i32, area: Area) -> Result<(Listener, Notification), StartError> {
     use moat_abi::clone::WaitFlags;
     use moat_host::wait::{WaitTarget, waitid};
     let end = Instant::now() + PATIENCE;
@@ -285,14 +241,14 @@ fn wait_for(pid: i32, area: Area) -> Result<(Listener, Notification)> {
         match area.read32(init!(listener)).cast_signed() {
             0 => {}
             number if number > 0 => break number - 1,
-            errno => return Err(Errno::from_raw(-errno)),
+            errno => return Err(Errno::from_raw(-errno).into()),
         }
         let flags = WaitFlags::EXITED | WaitFlags::NOHANG | WaitFlags::ALL;
-        if waitid(WaitTarget::Pid(pid), flags)?.is_some() {
-            return Err(Errno::ECHILD);
+        if let Some(event) = waitid(WaitTarget::Pid(pid), flags)? {
+            return Err(StartError { errno: Errno::ECHILD, ended: Some((event.code, event.status)) });
         }
         if Instant::now() > end {
-            return Err(Errno::ETIMEDOUT);
+            return Err(Errno::ETIMEDOUT.into());
         }
         std::thread::sleep(Duration::from_micros(100));
     };
@@ -301,11 +257,11 @@ fn wait_for(pid: i32, area: Area) -> Result<(Listener, Notification)> {
     let mut fds = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
     let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
     if rustix::event::poll(&mut fds, Some(&timeout))? == 0 {
-        return Err(Errno::ETIMEDOUT);
+        return Err(Errno::ETIMEDOUT.into());
     }
     let notification = listener.receive()?;
     if notification.tid != pid || u64::from(notification.nr) != DOORBELL {
-        return Err(Errno::EPROTO);
+        return Err(Errno::EPROTO.into());
     }
     // Older hosts (before 6.6) work without, more slowly.
     let _ = listener.set_wake_up(WakeUp::SameCpu);

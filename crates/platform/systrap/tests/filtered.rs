@@ -25,7 +25,7 @@ fn answer(errno: u16) {
 fn outcome(errno: u16) -> Option<Errno> {
     let thread = std::thread::spawn(move || {
         answer(errno);
-        Systrap::new().err()
+        Systrap::new().err().map(|e| e.errno)
     });
     thread.join().expect("no panic")
 }

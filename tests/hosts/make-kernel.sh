@@ -32,7 +32,7 @@ cp busybox initrd/bin/
 
 # Of each module what it needs comes first.
 : >initrd/load
-for module in virtio_pci virtio_blk virtio_console ext4 crc32c_generic overlay virtio_net fuse; do
+for module in virtio_pci virtio_blk virtio_console ext4 crc32c_generic overlay virtio_net fuse veth sch_netem; do
     line=$(grep "^[^:]*/$module\.ko[^:]*:" "modules/$version/modules.dep" | head -n 1) || continue
     for file in $(tr ' ' '\n' <<<"${line#*:}" | tac) "${line%%:*}"; do
         name=$(basename "${file%.xz}")

@@ -115,14 +115,18 @@ impl Images {
         Ok(true)
     }
 
-    /// A disk with the program under test and what the cases share: an archive, which the machine unpacks.
+    /// A disk with the program under test, what the cases share, and the load for networks: an archive, which the machine unpacks.
     pub(super) fn disk(&self, moat: &Path) -> Result<PathBuf> {
         let stripped = self.directory.join("moat");
         paths::run(Command::new("strip").arg("-o").arg(&stripped).arg(moat))?;
+        let scripts = paths::repository().join("tests/hosts");
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-Wall", "-Werror", "-static", "-o"]).arg(self.directory.join("streams"));
+        paths::run(cc.arg(scripts.join("streams.c")))?;
         let disk = self.directory.join("moat.tar");
         let mut tar = Command::new("tar");
-        tar.arg("-cf").arg(&disk).arg("-C").arg(&self.directory).arg("moat");
-        paths::run(tar.arg("-C").arg(paths::repository().join("tests/hosts")).arg("library.sh"))?;
+        tar.arg("-cf").arg(&disk).arg("-C").arg(&self.directory).args(["moat", "streams"]);
+        paths::run(tar.arg("-C").arg(scripts).arg("library.sh"))?;
         Ok(disk)
     }
 

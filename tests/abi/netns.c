@@ -167,6 +167,65 @@ TEST(settings_of_tcp_are_checked_and_are_the_defaults_of_sockets) {
     close(fd);
 }
 
+#define CONF "/proc/sys/net/ipv4/conf/"
+
+TEST(settings_of_devices_are_kept_and_forwarding_is_that_of_all) {
+    enter();
+    OK(put_file(CONF "default/arp_notify", "7"));
+    STR_EQ(slurp(CONF "default/arp_notify"), "7\n");
+    // Of devices that have none of their own; of IPv6 only of those to come.
+    STR_EQ(slurp(CONF "lo/arp_notify"), "7\n");
+    OK(put_file(CONF "lo/arp_notify", "3"));
+    OK(put_file(CONF "default/arp_notify", "5"));
+    STR_EQ(slurp(CONF "lo/arp_notify"), "3\n");
+    STR_EQ(slurp(CONF "lo/disable_policy"), "1\n");
+    OK(put_file("/proc/sys/net/ipv6/conf/default/hop_limit", "33"));
+    STR_EQ(slurp("/proc/sys/net/ipv6/conf/lo/hop_limit"), "64\n");
+    OK(put_file(CONF "lo/rp_filter", "2\n"));
+    STR_EQ(slurp(CONF "lo/rp_filter"), "2\n");
+    OK(put_file(CONF "all/src_valid_mark", "-5"));
+    STR_EQ(slurp(CONF "all/src_valid_mark"), "-5\n");
+    ERR(put_file(CONF "all/src_valid_mark", "x"), EINVAL);
+    ERR(put_file(CONF "all/src_valid_mark", "99999999999"), EINVAL);
+    STR_EQ(slurp(CONF "all/src_valid_mark"), "-5\n");
+    OK(put_file("/proc/sys/net/ipv4/ip_forward", "1"));
+    STR_EQ(slurp(CONF "all/forwarding"), "1\n");
+    STR_EQ(slurp(CONF "lo/forwarding"), "1\n");
+    STR_EQ(slurp(CONF "default/forwarding"), "1\n");
+    OK(put_file(CONF "lo/forwarding", "0"));
+    STR_EQ(slurp("/proc/sys/net/ipv4/ip_forward"), "1\n");
+    OK(put_file(CONF "all/forwarding", "0"));
+    STR_EQ(slurp("/proc/sys/net/ipv4/ip_forward"), "0\n");
+    STR_EQ(slurp(CONF "default/forwarding"), "0\n");
+    OK(put_file("/proc/sys/net/ipv6/conf/all/forwarding", "1"));
+    STR_EQ(slurp("/proc/sys/net/ipv6/conf/lo/forwarding"), "1\n");
+    STR_EQ(slurp(CONF "all/forwarding"), "0\n");
+    STR_EQ(slurp("/proc/sys/net/ipv6/conf/all/disable_ipv6"), "0\n");
+    ERR(open(CONF "nobody/forwarding", O_RDONLY), ENOENT);
+    ERR(open(CONF "lo/nonesuch", O_RDONLY), ENOENT);
+}
+
+TEST(a_refused_connect_leaves_a_port_of_udp) {
+    enter();
+    int fd = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0xcb007101)}, own;
+    socklen_t size = sizeof own;
+    ERR(connect(fd, (void *)&to, sizeof to), ENETUNREACH);
+    OK(getsockname(fd, (void *)&own, &size));
+    CHECK(own.sin_port != 0);
+    CHECK_EQ(own.sin_addr.s_addr, 0);
+    // Neither does an address of another family.
+    int other = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    to.sin_family = AF_UNIX;
+    ERR(connect(other, (void *)&to, sizeof to), EAFNOSUPPORT);
+    OK(getsockname(other, (void *)&own, &size));
+    CHECK(own.sin_port != 0);
+    to.sin_family = AF_UNSPEC;
+    OK(connect(fd, (void *)&to, sizeof to));
+    OK(getsockname(fd, (void *)&own, &size));
+    CHECK_EQ(own.sin_port, 0);
+}
+
 TEST(proc_net_is_that_of_the_process) {
     int ready[2];
     char byte, path[64];

@@ -86,7 +86,7 @@ pub(crate) struct GuestContainer {
     /// What the init was started with, by number.
     donated: Vec<Weak<OpenFile>>,
     /// The settings of /proc/sys as its configuration has them.
-    settings: BTreeMap<&'static str, String>,
+    settings: BTreeMap<String, String>,
     /// Its network when it was started.
     network: OnceLock<Shape>,
 }
@@ -160,7 +160,7 @@ impl GuestContainer {
     pub(crate) fn changed_settings(&self) -> Vec<SettingState> {
         let now = sysctl::values(&sysctl::Scope::new(self.member.processes.kernel(), &self.member.place.namespaces));
         let changed = now.into_iter().filter(|(path, value)| self.settings.get(path) != Some(value));
-        changed.map(|(path, value)| SettingState { path: path.to_owned(), value }).collect()
+        changed.map(|(path, value)| SettingState { path, value }).collect()
     }
 
     /// Refuses to be saved with another network than the one that a restore makes.

@@ -2,7 +2,9 @@
 //!
 //! Most of them are facts here: a write of what a container may set is kept where it has an effect, and refused elsewhere.
 
+mod conf;
 mod net;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +20,10 @@ use moat_kernel::process::core_pattern::CorePattern;
 use moat_kernel::quotas::NamespaceQuotas;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::AioLimits;
-use moat_vfs::caller::Caller;
 use moat_vfs::cred::Credentials;
-use moat_vfs::generated::{Attributes, Table, TableDir, Text, TextFile};
-use moat_vfs::inode::Inode;
 use moat_vfs::inotify::Watches;
 
-use crate::mount::ProcMount;
+pub(crate) use tree::root;
 
 /// What the settings of one proc belong to.
 pub struct Scope {
@@ -70,12 +69,18 @@ impl Scope {
     }
 }
 
-/// What [`Value::Kept`] was set to: settings of a network namespace.
-struct Kept(Mutex<BTreeMap<&'static str, String>>);
+/// What a network namespace only keeps: what [`Value::Kept`] was set to, and settings of devices.
+struct Kept {
+    values: Mutex<BTreeMap<&'static str, String>>,
+    devices: Mutex<conf::Values>,
+}
 
 impl Default for Kept {
     fn default() -> Kept {
-        Kept(Mutex::new(LockClass::Leaf, BTreeMap::new()))
+        Kept {
+            values: Mutex::new(LockClass::Leaf, BTreeMap::new()),
+            devices: Mutex::new(LockClass::Leaf, conf::Values::default()),
+        }
     }
 }
 
@@ -97,6 +102,43 @@ fn all() -> impl Iterator<Item = &'static Entry> {
 
 /// Path below /proc/sys and value.
 type Entry = (&'static str, Value);
+
+/// A setting that there is.
+#[derive(Clone, Copy)]
+enum Which {
+    Entry(&'static Entry),
+    /// One of a network device.
+    Device(conf::Place),
+}
+
+/// The setting at a path below /proc/sys, of the namespaces of `scope`.
+fn find(path: &str, namespaces: &Namespaces) -> Option<Which> {
+    let entry = all().find(|(p, _)| *p == path).map(Which::Entry);
+    entry.or_else(|| conf::find(&namespaces.net, path).map(Which::Device))
+}
+
+impl Which {
+    fn get(self, scope: &Scope) -> String {
+        match self {
+            Which::Entry(entry) => get(entry, scope),
+            Which::Device(place) => scope.device_value(place).to_string(),
+        }
+    }
+
+    fn set(self, scope: &Scope, text: &str) -> Result<()> {
+        match self {
+            Which::Entry(entry) => set(entry, scope, text),
+            Which::Device(place) => scope.set_device(place, text),
+        }
+    }
+
+    fn can_be_set(self) -> bool {
+        match self {
+            Which::Entry(entry) => entry.1.can_be_set(),
+            Which::Device(place) => place.can_be_set(),
+        }
+    }
+}
 
 /// Bytes of the longest value of [`Value::Kept`].
 const LONGEST: usize = 256;
@@ -239,7 +281,7 @@ fn get(entry: &Entry, scope: &Scope) -> String {
         Value::Made(make) => make(scope),
         Value::Set(get, _) => get(scope),
         Value::Number(setting) => setting(scope).get().to_string(),
-        Value::Kept(default) => scope.kept.0.lock().get(entry.0).map_or(*default, |v| v).to_owned(),
+        Value::Kept(default) => scope.kept.values.lock().get(entry.0).map_or(*default, |v| v).to_owned(),
     }
 }
 
@@ -253,7 +295,7 @@ fn set(entry: &Entry, scope: &Scope, text: &str) -> Result<()> {
             if text.len() > LONGEST {
                 return Err(Errno::EINVAL);
             }
-            scope.kept.0.lock().insert(entry.0, join_words(text));
+            scope.kept.values.lock().insert(entry.0, join_words(text));
             Ok(())
         }
     }
@@ -269,16 +311,22 @@ fn join_words(text: &str) -> String {
 /// ENOENT if there is no such setting; EPERM if it can't have another value than it has; EINVAL for a bad value.
 pub fn configure(name: &str, value: &str, scope: &Scope) -> Result<()> {
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
-    let entry = all().find(|(p, _)| *p == path).ok_or(Errno::ENOENT)?;
+    let setting = find(&path, &scope.namespaces).ok_or(Errno::ENOENT)?;
     // The value that it has may be asked for even if it can't be changed.
-    if join_words(&get(entry, scope)) == join_words(value) { Ok(()) } else { set(entry, scope, value) }
+    if join_words(&setting.get(scope)) == join_words(value) {
+        return Ok(());
+    }
+    if setting.can_be_set() { setting.set(scope, value) } else { Err(Errno::EPERM) }
 }
 
-/// All values that can be set, but for the names of the host, which are its namespace's.
+/// All values that can be set, but for the names of the host, which are its namespace's, and settings of devices that come from outside.
 #[must_use]
-pub fn values(scope: &Scope) -> BTreeMap<&'static str, String> {
-    let kept = all().filter(|entry| entry.1.can_be_set() && !NAMES.contains(&entry.0));
-    kept.map(|entry| (entry.0, get(entry, scope))).collect()
+pub fn values(scope: &Scope) -> BTreeMap<String, String> {
+    let entries = all().filter(|entry| !NAMES.contains(&entry.0)).map(|entry| entry.0.to_owned());
+    let paths = entries.chain(conf::lasting_paths());
+    let settable =
+        paths.filter_map(|path| find(&path, &scope.namespaces).filter(|s| s.can_be_set()).map(|s| (path, s)));
+    settable.map(|(path, setting)| (path, setting.get(scope))).collect()
 }
 
 /// The names of a UTS namespace.
@@ -289,11 +337,11 @@ const NAMES: [&str; 2] = ["kernel/hostname", "kernel/domainname"];
 /// # Errors
 /// ENOENT if there is no such setting; EPERM if it can't be set, or not by `caller`; EINVAL for a bad value.
 pub fn set_again(path: &str, value: &str, scope: &Scope, caller: &Credentials) -> Result<()> {
-    let entry = all().find(|(p, _)| *p == path && !NAMES.contains(p)).ok_or(Errno::ENOENT)?;
-    if !entry.1.can_be_set() || !scope.may_set(entry.0, caller) {
+    let setting = find(path, &scope.namespaces).filter(|_| !NAMES.contains(&path)).ok_or(Errno::ENOENT)?;
+    if !setting.can_be_set() || !scope.may_set(path, caller) {
         return Err(Errno::EPERM);
     }
-    set(entry, scope, value)
+    setting.set(scope, value)
 }
 
 impl Value {
@@ -303,6 +351,16 @@ impl Value {
 }
 
 impl Scope {
+    fn device_value(&self, place: conf::Place) -> i64 {
+        let (_, loopback) = conf::devices(&self.namespaces.net);
+        self.kept.devices.lock().get(loopback, place)
+    }
+
+    fn set_device(&self, place: conf::Place, text: &str) -> Result<()> {
+        let (devices, loopback) = conf::devices(&self.namespaces.net);
+        self.kept.devices.lock().set(&devices, loopback, place, text)
+    }
+
     /// Whether `caller` may change the setting at `path`: the owner of the namespace that it belongs to decides
     /// (`net_ctl_permissions`, `ipc_permissions`). What belongs to none is the machine's.
     fn may_set(&self, path: &str, caller: &Credentials) -> bool {
@@ -320,59 +378,6 @@ impl Scope {
 
 /// Where the settings of an IPC namespace are.
 const OF_IPC: [&str; 4] = ["fs/mqueue/", "kernel/msg", "kernel/sem", "kernel/shm"];
-
-struct SettingText {
-    entry: &'static Entry,
-    proc: ProcMount,
-    scope: Scope,
-}
-
-impl Text for SettingText {
-    fn read(&self, _caller: &Credentials) -> Result<Vec<u8>> {
-        Ok(format!("{}\n", get(self.entry, &self.scope)).into_bytes())
-    }
-
-    fn write(&self, caller: &Credentials, data: &[u8]) -> Result<()> {
-        if !self.entry.1.can_be_set() || !self.scope.may_set(self.entry.0, caller) {
-            return Err(Errno::EPERM);
-        }
-        set(self.entry, &self.scope, std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?)
-    }
-
-    fn opened_by(self: Arc<Self>, caller: &dyn Caller) -> Arc<SettingText> {
-        let Some(task) = caller.task() else { return self };
-        let scope = Scope::new(&self.proc.kernel, &task.namespaces());
-        Arc::new(SettingText { entry: self.entry, proc: self.proc.clone(), scope })
-    }
-}
-
-struct Settings {
-    proc: ProcMount,
-}
-
-pub(crate) fn root(proc: &ProcMount) -> Arc<dyn Inode> {
-    TableDir::root(Settings { proc: proc.clone() })
-}
-
-impl Table for Settings {
-    fn paths(&self) -> Vec<String> {
-        all().map(|(path, _)| (*path).to_owned()).collect()
-    }
-
-    fn file(&self, path: &str) -> Arc<dyn Inode> {
-        let found = all().find(|(p, _)| *p == path);
-        // Paths come from `paths`, so there is always one.
-        let entry = found.unwrap_or(&SETTINGS[0]);
-        let mode = if matches!(entry.1, Value::Made(_)) { 0o444 } else { 0o644 };
-        let scope = Scope::new(&self.proc.kernel, &self.proc.namespaces);
-        let text = SettingText { entry, proc: self.proc.clone(), scope };
-        TextFile::new(self.proc.attributes(("sys", path), mode), text)
-    }
-
-    fn dir_attributes(&self, path: &str) -> Attributes {
-        self.proc.attributes(("sys", path), 0o555)
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -412,8 +417,8 @@ mod tests {
         }
         let after = values(&from);
         let changed: Vec<_> = after.iter().filter(|(path, value)| before.get(*path) != Some(value)).collect();
-        // The groups of ping were nobody's before.
-        assert_eq!(changed.len(), 6);
+        // The groups of ping were nobody's before; forwarding is that of all devices and of those to come.
+        assert_eq!(changed.len(), 8);
         let nobody =
             Credentials { effective: moat_abi::cap::CapSet::EMPTY, ..Credentials::root(UserNamespace::root()) };
         for (path, value) in &changed {

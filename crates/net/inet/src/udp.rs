@@ -247,6 +247,8 @@ impl Socket for UdpSocket {
             self.disconnect(&mut self.state.lock());
             return Ok(());
         }
+        // The port comes first, and stays where the rest is refused (`inet_dgram_connect`).
+        self.ensure_bound(&mut self.state.lock())?;
         let to = address::parse_for_datagram(self.family, addr)?;
         let (group_device, group_source) = self.options.group_way(to.ip());
         let device = self.options.device().or(group_device);

@@ -35,6 +35,18 @@ impl Masquerade {
         Ok(rules)
     }
 
+    /// Takes away what the killed have left: rules for devices that are not among `devices` any more. One has its device before its rules.
+    pub(super) fn sweep(devices: &[String]) {
+        let is_left = |owner: &str| is_ours(owner) && !devices.iter().any(|device| device == owner);
+        let lines = if find("iptables").is_some() { left_of_iptables(&is_left) } else { left_of_nft(&is_left) };
+        for line in lines {
+            // Its owner may be about to do the same.
+            if let Err(error) = run(&line) {
+                tracing::debug!(%error, "an old rule stays");
+            }
+        }
+    }
+
     /// Whether one of the programs is there.
     #[cfg(test)]
     pub(super) fn is_possible() -> bool {
@@ -44,9 +56,7 @@ impl Masquerade {
     /// The rules that there are.
     #[cfg(test)]
     pub(super) fn rules() -> String {
-        let program = if find("iptables").is_some() { "iptables-save" } else { "nft list ruleset" };
-        let words: Vec<String> = program.split(' ').map(str::to_owned).collect();
-        String::from_utf8_lossy(&run(&words).unwrap().stdout).into_owned()
+        said(if find("iptables").is_some() { "iptables-save" } else { "nft list ruleset" })
     }
 }
 
@@ -90,6 +100,42 @@ fn nft(from: &str, device: &str) -> Rule {
     (line(table), line(format!("delete table ip {device}")))
 }
 
+/// Whether it is the name of a device of `moat do`.
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix("moat").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// What takes away the rules of iptables whose owner `is_left`: each has it as its comment.
+fn left_of_iptables(is_left: &dyn Fn(&str) -> bool) -> Vec<Vec<String>> {
+    let list = |table: &str, chain: &str| {
+        let rules = said(&format!("iptables -w -t {table} -S {chain}"));
+        rules.lines().filter_map(|rule| removal(table, rule, is_left)).collect::<Vec<_>>()
+    };
+    [list("nat", "POSTROUTING"), list("filter", "FORWARD")].concat()
+}
+
+/// What takes away a rule as iptables shows it, if its owner `is_left`.
+fn removal(table: &str, rule: &str, is_left: &dyn Fn(&str) -> bool) -> Option<Vec<String>> {
+    let rest = rule.strip_prefix("-A ")?;
+    let words: Vec<&str> = rest.split(' ').collect();
+    let owner = words.iter().skip_while(|word| **word != "--comment").nth(1)?;
+    let line = format!("iptables -w -t {table} -D {rest}");
+    is_left(owner).then(|| line.split(' ').map(str::to_owned).collect())
+}
+
+/// What takes away the tables of nft whose owner `is_left`: it is the name of each.
+fn left_of_nft(is_left: &dyn Fn(&str) -> bool) -> Vec<Vec<String>> {
+    let tables = said("nft list tables ip");
+    let names = tables.lines().filter_map(|line| line.strip_prefix("table ip "));
+    names.filter(|name| is_left(name)).map(|name| vec!["nft".to_owned(), format!("delete table ip {name}")]).collect()
+}
+
+/// What a program says; nothing if it fails.
+fn said(line: &str) -> String {
+    let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    run(&words).map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
 fn find(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(DIRECTORIES.map(Into::into));
@@ -117,6 +163,20 @@ mod tests {
             let as_removed = |word: &String| if word == "-A" || word == "-I" { "-D".to_owned() } else { word.clone() };
             assert_eq!(set.iter().map(as_removed).collect::<Vec<_>>(), remove);
             assert!(set.iter().all(|word| !word.is_empty()));
+        }
+    }
+
+    #[test]
+    fn what_the_killed_have_left_is_taken_away() {
+        let is_left = |owner: &str| is_ours(owner) && owner != "moat8";
+        let rule = |owner: &str| format!("-A FORWARD -i {owner} -m comment --comment {owner} -j ACCEPT");
+        let line = removal("filter", &rule("moat7"), &is_left).unwrap().join(" ");
+        assert_eq!(line, "iptables -w -t filter -D FORWARD -i moat7 -m comment --comment moat7 -j ACCEPT");
+        for other in ["moat8", "moat", "moat7x", "docker0"] {
+            assert_eq!(removal("filter", &rule(other), &is_left), None, "{other}");
+        }
+        for other in ["-P FORWARD ACCEPT", "-A FORWARD -i moat7 -j ACCEPT", "-A FORWARD -m comment --comment", ""] {
+            assert_eq!(removal("filter", other, &is_left), None, "{other}");
         }
     }
 }

@@ -66,6 +66,7 @@ impl Uplink {
         let doing = |what: &'static str| move || format!("making a network for the sandbox: {what}");
         let mut netlink = Netlink::open().context(doing("opening a netlink socket"))?;
         let number = u32::try_from(pid).unwrap_or(0);
+        Masquerade::sweep(&names(&mut netlink).context(doing("reading devices"))?);
         let used = used(&mut netlink).context(doing("reading routes"))?;
         let addresses = free(number, &used).ok_or_else(|| Error::State("no network is free for the sandbox".into()))?;
         let name = format!("moat{pid}");
@@ -123,6 +124,19 @@ fn index_of(netlink: &mut Netlink, name: &str) -> io::Result<u32> {
         _ => None,
     });
     index.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// The names of all devices.
+fn names(netlink: &mut Netlink) -> io::Result<Vec<String>> {
+    let links = netlink.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let names = links.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewLink(link) => link.attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        }),
+        _ => None,
+    });
+    Ok(names.collect())
 }
 
 /// Gives a device its address, and sets it up.
@@ -262,7 +276,14 @@ mod tests {
         assert_eq!(server.read(&mut word).unwrap(), 0);
         drop(server);
 
-        assert!(near.within(Masquerade::rules).contains("moat"));
+        let rules = near.within(Masquerade::rules);
+        assert!(rules.contains("moat"));
+        near.within(|| Masquerade::sweep(&[format!("moat{}", sandbox.pid())]));
+        assert_eq!(
+            near.within(Masquerade::rules).matches("moat").count(),
+            rules.matches("moat").count(),
+            "it has its device"
+        );
         near.within(|| drop(uplink));
         assert!(!near.within(Masquerade::rules).contains("moat"), "{}", near.within(Masquerade::rules));
         // The devices go with the sandbox; the host takes its time for that.
@@ -272,5 +293,13 @@ mod tests {
         drop(sandbox);
         let waited = (0..5000).take_while(|_| is_there()).map(|_| thread::sleep(Duration::from_millis(1))).count();
         assert!(waited < 5000, "the device stays");
+
+        // One that was killed has left its rules; the next one takes them away.
+        let second = Apart::new();
+        std::mem::forget(near.within(|| Uplink::make(second.pid()).unwrap()));
+        let name = format!("moat{}", second.pid());
+        assert!(near.within(Masquerade::rules).contains(&name));
+        near.within(|| Masquerade::sweep(&[]));
+        assert!(!near.within(Masquerade::rules).contains("moat"), "{}", near.within(Masquerade::rules));
     }
 }

@@ -3,7 +3,7 @@
 use moat_abi::{Errno, Result};
 use moat_identity::Setting;
 
-use super::{Entry, Scope, Value, join, numbers, set_all};
+use super::{Entry, Scope, Value, conf, join, numbers, set_all};
 
 pub(super) const SETTINGS: &[Entry] = &[
     ("net/core/somaxconn", Value::Number(|s| &s.namespaces.net.settings.max_backlog)),
@@ -11,7 +11,7 @@ pub(super) const SETTINGS: &[Entry] = &[
     ("net/core/rmem_max", Value::Fixed("212992")),
     ("net/core/wmem_default", Value::Fixed("212992")),
     ("net/core/wmem_max", Value::Fixed("212992")),
-    ("net/ipv4/ip_forward", Value::Kept("0")),
+    ("net/ipv4/ip_forward", Value::Set(forwarding, set_forwarding)),
     ("net/ipv4/ip_local_port_range", Value::Set(|s| join(ports(s).map(Setting::get)), set_port_range)),
     ("net/ipv4/ip_unprivileged_port_start", Value::Number(|s| &s.namespaces.net.settings.first_unprivileged_port)),
     ("net/ipv4/ping_group_range", Value::Set(|s| join(ping_groups(s).map(Setting::get)), set_ping_groups)),
@@ -19,7 +19,6 @@ pub(super) const SETTINGS: &[Entry] = &[
     ("net/ipv4/tcp_rmem", Value::Fixed("4096\t131072\t6291456")),
     ("net/ipv4/tcp_wmem", Value::Fixed("4096\t16384\t4194304")),
     ("net/ipv4/tcp_tw_reuse", Value::Kept("2")),
-    ("net/ipv6/conf/all/disable_ipv6", Value::Fixed("0")),
     ("net/ipv6/auto_flowlabels", Value::Fixed("0")),
     ("net/ipv6/bindv6only", Value::Fixed("0")),
     ("net/ipv6/ip6frag_time", Value::Fixed("60")),
@@ -59,6 +58,15 @@ pub(super) const SETTINGS: &[Entry] = &[
     ("net/ipv4/tcp_keepalive_intvl", Value::Number(|s| &s.namespaces.net.settings.tcp.keepalive_intvl)),
     ("net/ipv4/tcp_keepalive_probes", Value::Number(|s| &s.namespaces.net.settings.tcp.keepalive_probes)),
 ];
+
+/// Another name for that of all devices.
+fn forwarding(scope: &Scope) -> String {
+    scope.device_value(conf::FORWARDING).to_string()
+}
+
+fn set_forwarding(scope: &Scope, text: &str) -> Result<()> {
+    scope.set_device(conf::FORWARDING, text)
+}
 
 fn ports(scope: &Scope) -> [&Setting; 2] {
     let settings = &scope.namespaces.net.settings;

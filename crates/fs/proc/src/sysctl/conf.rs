@@ -15,6 +15,7 @@ type Setting = (&'static str, [i64; 3]);
 const IPV4: &[Setting] = &[
     ("accept_local", [0, 0, 0]),
     ("accept_redirects", [1, 1, 1]),
+    // Allowed by each device, and by none of them as long as all do not.
     ("accept_source_route", [0, 1, 1]),
     ("arp_accept", [0, 0, 0]),
     ("arp_announce", [0, 0, 0]),
@@ -24,6 +25,7 @@ const IPV4: &[Setting] = &[
     ("arp_notify", [0, 0, 0]),
     ("bc_forwarding", [0, 0, 0]),
     ("bootp_relay", [0, 0, 0]),
+    // Nothing that stays in the namespace is encrypted.
     ("disable_policy", [0, 0, 1]),
     ("disable_xfrm", [0, 0, 1]),
     ("drop_gratuitous_arp", [0, 0, 0]),
@@ -49,6 +51,7 @@ const IPV4: &[Setting] = &[
 ];
 
 const IPV6: &[Setting] = &[
+    // Nobody else can have an address of `lo`.
     ("accept_dad", [0, 1, -1]),
     ("accept_ra", [1, 1, 1]),
     ("accept_ra_defrtr", [1, 1, 1]),
@@ -89,12 +92,14 @@ const IPV6: &[Setting] = &[
     ("router_solicitation_delay", [1, 1, 1]),
     ("router_solicitation_interval", [4, 4, 4]),
     ("router_solicitation_max_interval", [3600, 3600, 3600]),
+    // Without an end.
     ("router_solicitations", [-1, -1, -1]),
     ("suppress_frag_ndisc", [1, 1, 1]),
     ("temp_prefered_lft", [86_400, 86_400, 86_400]),
     ("temp_valid_lft", [604_800, 604_800, 604_800]),
     ("use_oif_addrs_only", [0, 0, 0]),
     ("use_optimistic", [0, 0, 0]),
+    // Not even by others' wish.
     ("use_tempaddr", [0, 0, -1]),
 ];
 
@@ -132,6 +137,7 @@ pub(super) struct Values(BTreeMap<Place, i32>);
 /// The paths of all settings of a namespace, below /proc/sys.
 pub(super) fn paths(net: &NetNamespace) -> Vec<String> {
     let devices = net.devices();
+    // A device of either name can't be told from these, nor can it on Linux.
     let names = ["all", "default"].into_iter().chain(devices.iter().map(|d| d.name.as_str()));
     names
         .flat_map(|name| FAMILIES.iter().map(move |family| (name, family)))

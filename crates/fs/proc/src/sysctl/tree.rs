@@ -58,6 +58,7 @@ impl Table for Settings {
     }
 
     fn file(&self, path: &str) -> Arc<dyn Inode> {
+        // The mode is the same for everybody; who may write is asked when it is written.
         let mode = match find(path, &self.proc.namespaces) {
             Some(Which::Entry((_, Value::Made(_)))) => 0o444,
             Some(Which::Device(place)) if !place.can_be_set() => 0o444,

@@ -10,7 +10,9 @@
 #include <linux/futex.h>
 
 // From "ready" until the checks go on: time to be saved in. What a check waits for has to take longer.
+#ifndef PAUSE_MS
 #define PAUSE_MS 1000
+#endif
 
 // Shared by all children: who has come to the checkpoint, and whether it is over.
 static struct {

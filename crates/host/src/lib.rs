@@ -32,6 +32,7 @@ pub mod socket;
 pub mod spawn;
 pub mod tty;
 pub mod usage;
+pub mod userfault;
 pub mod wait;
 
 pub use result::last_errno;

@@ -6,6 +6,7 @@
 //! An image that is based on others has only what they lack: a segment may be in the `pages` of any of them.
 
 mod base;
+mod blocks;
 mod write;
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use crate::header::Header;
 use crate::{Compression, PAGE_SIZE, length, pieces};
 
 pub use base::Base;
+pub use blocks::Blocks;
 pub use write::{PagesWriter, SegmentWriter};
 
 /// The first bytes of `pages`.

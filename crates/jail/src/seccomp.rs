@@ -109,5 +109,4 @@ pub const NEVER: &[i64] = &[
     libc::SYS_keyctl,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
-    libc::SYS_pidfd_getfd,
 ];

@@ -121,7 +121,12 @@ impl FakeSpace {
             Order::Madvise { addr, len, advice: advice @ (10 | 11) } => {
                 pages.each(*addr, *len, |p| Some(Page { dont_fork: *advice == 10, ..p }));
             }
-            Order::Madvise { .. } | Order::Mlock { .. } | Order::Rseq { .. } | Order::SetName(_) => {}
+            Order::Madvise { .. }
+            | Order::Mlock { .. }
+            | Order::Rseq { .. }
+            | Order::SetName(_)
+            | Order::EndWatch(_) => {}
+            Order::WatchWrites => return Err(Errno::ENOSYS),
             Order::Atomic32 { addr, op } => {
                 drop(pages);
                 return self.atomic(*addr, *op);

@@ -4,7 +4,7 @@
 //! - [`manager`]: [`MemoryManager`], one per guest address space; its operations are in modules of their own:
 //!   [`copy`], [`mmap`], [`unmap`], [`protect`], [`remap`], [`brk`], [`advise`], [`residency`], [`fault`], [`report`].
 //! - [`vma`], [`tree`]: mapped areas and the ordered tree of them.
-//! - `persist`, `restore`: an address space in an image and out of it; `ranges`: what of it shows pages of the image itself.
+//! - `persist`, `precopy`, `restore`: an address space in an image, while it runs or stands still, and out of it; `ranges`: what of it shows pages of the image itself.
 //! - [`mappable`]: [`Mappable`], what a file is to a mapping.
 //! - [`host_memory`]: [`HostMemory`], the memfd behind memory that is shared or kept for a file.
 //! - [`futex_key`]: [`FutexKey`], the identity of a futex word.
@@ -44,6 +44,7 @@ pub mod mmap;
 #[cfg(test)]
 mod model_tests;
 mod persist;
+mod precopy;
 pub mod protect;
 mod ranges;
 pub mod remap;
@@ -65,6 +66,7 @@ pub use manager::{ImageLayout, MemoryManager, MmLimits};
 pub use mappable::{FileIdentity, MapFile, MapName, Mappable, Origin, SharedAnon, Sharing};
 pub use mmap::{FileAccess, MapBacking, MmapRequest};
 pub use persist::{Present, SavedMemory, WhichPages};
+pub use precopy::{Changes, Precopy, is_worth_watching};
 pub use remap::MremapRequest;
 pub use report::{VmUsage, VmaInfo};
 pub use restore::{PageSource, Restored};

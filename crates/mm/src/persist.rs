@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use moat_abi::Errno;
 use moat_host::procfs::{self, page};
-use moat_image::pages::PagesWriter;
+use moat_image::pages::{PagesWriter, Segment};
 use moat_image::state::{AreaState, MappableState, MemoryState};
 use moat_image::{ImageError, Ref, Refusal, length, pieces};
 use moat_platform::AddressSpace;
@@ -27,7 +27,7 @@ const GAP_PAGES: u64 = 64;
 const WORDS: usize = 16 << 10;
 
 /// Bytes copied at a time.
-const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = 1 << 20;
 
 /// Pages of one process that are to be saved: first and last address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,15 +48,57 @@ pub enum WhichPages {
 pub struct SavedMemory {
     /// Areas and settings.
     pub state: MemoryState,
-    /// Its private areas, among which the pages are to be found, in order.
-    private: Vec<Vma>,
-    /// What of them shows pages of an image.
-    imaged: Ranges,
+    /// Where the pages are to be found.
+    pub(crate) private: PrivateAreas,
     /// Requests that wait for files, which the state lacks.
     pub polls: Vec<KernelPoll>,
 }
 
+/// The private areas of an address space.
+pub(crate) struct PrivateAreas {
+    /// In order.
+    pub(crate) vmas: Vec<Vma>,
+    /// What of them shows pages of an image.
+    imaged: Ranges,
+}
+
+impl PrivateAreas {
+    /// The pieces of an area, and whether each shows pages of an image.
+    pub(crate) fn cut(&self, vma: &Vma) -> Vec<(u64, u64, bool)> {
+        cut(vma.start, vma.end, &self.imaged.within(vma.start, vma.end))
+    }
+
+    /// Which pages of the process `host_pid` are to be saved, in the areas that are `wanted`.
+    pub(crate) fn present(&self, host_pid: i32, wanted: impl Fn(&Vma) -> bool) -> Result<Present, ImageError> {
+        let map = procfs::open_pagemap(host_pid).map_err(|e| ImageError::host("opening the page map", io(e)))?;
+        let mut present = Present::default();
+        for vma in self.vmas.iter().filter(|vma| wanted(vma)) {
+            let mut runs = Vec::new();
+            for (start, end, from_image) in self.cut(vma) {
+                if from_image {
+                    // The guest's own memory, though to the host most of it is a file.
+                    runs.push((start, end));
+                } else {
+                    find_pages(&map, start, end, &mut runs)?;
+                }
+            }
+            // Across what a file shows nothing may be joined: it would be saved with the rest.
+            let gap = if matches!(vma.backing, Backing::Anonymous) { GAP_PAGES * PAGE_SIZE } else { 0 };
+            present.0.extend(join(&runs, gap));
+        }
+        Ok(present)
+    }
+}
+
 impl MemoryManager {
+    /// Its private areas at this moment.
+    pub(crate) fn private_areas(&self) -> PrivateAreas {
+        let s = self.state();
+        let is_private =
+            |vma: &&Vma| !vma.flags.contains(VmaFlags::SHARED) && !matches!(vma.backing, Backing::Special(_));
+        PrivateAreas { vmas: s.tree.iter().filter(is_private).cloned().collect(), imaged: s.tree.imaged.clone() }
+    }
+
     /// The address space as data, but for its pages. `mappable` gives the name of what an area shows.
     ///
     /// # Errors
@@ -112,7 +154,7 @@ impl MemoryManager {
                 private.push(vma);
             }
         }
-        Ok(SavedMemory { state, private, imaged, polls })
+        Ok(SavedMemory { state, private: PrivateAreas { vmas: private, imaged }, polls })
     }
 }
 
@@ -122,24 +164,7 @@ impl SavedMemory {
     /// # Errors
     /// Of the host.
     pub fn present(&self, host_pid: i32) -> Result<Present, ImageError> {
-        let map = procfs::open_pagemap(host_pid).map_err(|e| ImageError::host("opening the page map", io(e)))?;
-        let mut present = Present::default();
-        for vma in &self.private {
-            let imaged = self.imaged.within(vma.start, vma.end);
-            let mut runs = Vec::new();
-            for (start, end, from_image) in cut(vma.start, vma.end, &imaged) {
-                if from_image {
-                    // The guest's own memory, though to the host most of it is a file.
-                    runs.push((start, end));
-                } else {
-                    find_pages(&map, start, end, &mut runs)?;
-                }
-            }
-            // Across what a file shows nothing may be joined: it would be saved with the rest.
-            let gap = if matches!(vma.backing, Backing::Anonymous) { GAP_PAGES * PAGE_SIZE } else { 0 };
-            present.0.extend(join(&runs, gap));
-        }
-        Ok(present)
+        self.private.present(host_pid, |_| true)
     }
 
     /// Writes pages, which are those of `space`, and notes where they are.
@@ -158,8 +183,8 @@ impl SavedMemory {
         let mut buffer = Vec::new();
         let apart = VmaFlags::DONTFORK | VmaFlags::WIPEONFORK;
         let inherited = |at: u64| {
-            let behind = self.private.partition_point(|vma| vma.start <= at);
-            let vma = behind.checked_sub(1).and_then(|i| self.private.get(i));
+            let behind = self.private.vmas.partition_point(|vma| vma.start <= at);
+            let vma = behind.checked_sub(1).and_then(|i| self.private.vmas.get(i));
             !vma.is_some_and(|vma| at < vma.end && vma.flags.intersects(apart))
         };
         let wanted: Vec<_> = present
@@ -183,14 +208,20 @@ impl SavedMemory {
         self.state.segments.sort_by_key(|segment| segment.start);
         Ok(())
     }
+
+    /// Adds pages that were written otherwise.
+    pub fn add_segments(&mut self, segments: Vec<Segment>) {
+        self.state.segments.extend(segments);
+        self.state.segments.sort_by_key(|segment| segment.start);
+    }
 }
 
-fn io(errno: Errno) -> std::io::Error {
+pub(crate) fn io(errno: Errno) -> std::io::Error {
     std::io::Error::from_raw_os_error(errno.raw())
 }
 
 /// Runs that are no further apart than `gap` as one.
-fn join(runs: &[(u64, u64)], gap: u64) -> Vec<(u64, u64)> {
+pub(crate) fn join(runs: &[(u64, u64)], gap: u64) -> Vec<(u64, u64)> {
     let mut joined: Vec<(u64, u64)> = Vec::new();
     for (start, end) in runs {
         match joined.last_mut() {

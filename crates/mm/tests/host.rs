@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use moat_abi::Errno;
 use moat_abi::mman::{MADV_DONTFORK, MapFlags, ProtFlags};
+use moat_host::userfault::Fate;
 use moat_mm::{MapBacking, MemoryManager, MmLimits, MmapRequest, MremapRequest, PAGE_SIZE, UserPtr};
 use moat_platform::conformance::Rig;
-use moat_platform::{GUEST_TOP, GuestThread, Order, execute};
+use moat_platform::{Atomic32, GUEST_TOP, GuestThread, Order, execute};
 use moat_platform_ptrace::Ptrace;
 use proptest::prelude::*;
 
@@ -173,5 +175,38 @@ fn a_forked_space_is_a_copy_without_dontfork_areas() {
         assert_eq!((child.read(word(private)), child.read(word(shared))), (Ok(1), Ok(3)));
         let Ok(mm) = Arc::try_unwrap(child) else { panic!("the child has one owner") };
         Guest { mm, thread }.check().await;
+    });
+}
+
+#[test]
+fn what_sentry_and_guest_write_is_seen() {
+    let rig = rig();
+    rig.run(async {
+        let mut g = guest(&rig).await;
+        let start = g.map(AREA, 8 * PAGE_SIZE, RW, MapFlags::PRIVATE | MapFlags::FIXED).await.expect("mmap");
+        g.flush().await;
+        let word = |page: u64| UserPtr::<u32>::new((start + page * PAGE_SIZE).into());
+        for page in 0..6 {
+            g.mm.write(word(page), &1).expect("write");
+        }
+        let watch = match g.mm.watch_writes(&mut *g.thread).await {
+            Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::EINVAL)) => return eprintln!("skipped: {errno}"),
+            watch => watch.expect("a watch"),
+        };
+        watch.register(start, start + 8 * PAGE_SIZE).expect("register");
+        watch.protect(start, start + 6 * PAGE_SIZE).expect("protect");
+        g.mm.write(word(1), &2).expect("write");
+        let add = Order::Atomic32 { addr: start + 3 * PAGE_SIZE, op: Atomic32::Add(1) };
+        execute(&mut *g.thread, add).await.expect("an atomic operation");
+        // Somewhere else, and there again: the watch knows neither.
+        let anew = MapFlags::PRIVATE | MapFlags::FIXED;
+        g.map(start + 5 * PAGE_SIZE, PAGE_SIZE, RW, anew).await.expect("mmap");
+        g.flush().await;
+        g.mm.write(word(5), &1).expect("write");
+        let mut told = Vec::new();
+        let tell = |from: u64, to: u64, fate| told.push(((from - start) / PAGE_SIZE, (to - start) / PAGE_SIZE, fate));
+        watch.scan(start, start + 8 * PAGE_SIZE, tell).expect("a scan");
+        let want = [(1, 2, Fate::Written), (3, 4, Fate::Written), (5, 6, Fate::Written), (6, 8, Fate::Absent)];
+        assert_eq!(told, want);
     });
 }

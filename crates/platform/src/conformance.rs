@@ -306,7 +306,7 @@ macro_rules! conformance_tests {
             non_canonical_state_is_a_fault, single_step_and_odd_flags_work, any_stack_pointer_will_do,
             kick_interrupts_a_loop, kick_of_a_parked_thread_is_not_lost, foreign_entries_are_told_apart,
             fpu_state_round_trips, fs_and_gs_bases_round_trip, vdso_is_mapped, many_syscalls_in_a_row,
-            memory_orders_work, ranges_are_copied_one_after_the_other, order_errors_are_the_hosts, large_mappings_work, deferred_orders_run_in_sequence,
+            memory_orders_work, a_watch_is_a_descriptor_of_the_process, ranges_are_copied_one_after_the_other, order_errors_are_the_hosts, large_mappings_work, deferred_orders_run_in_sequence,
             failing_deferred_order_stops, file_mappings_work, shared_memory_joins_two_processes,
             atomics_work_and_fault, copies_are_partial_at_holes, forced_writes_ignore_protection,
             fork_copies_memory_and_registers, fork_of_a_fork_works, fork_of_a_threaded_process_works,

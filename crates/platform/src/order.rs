@@ -47,6 +47,11 @@ pub enum Order {
     Rseq { addr: u64, len: u32, flags: u32, sig: u32 },
     /// prctl(PR_SET_NAME): the host's view of the guest's comm.
     SetName([u8; 16]),
+    /// userfaultfd(2) for the thread's own memory, which gives the number of a descriptor: the sentry takes it (`userfault` of
+    /// moat-host), and the thread is told to close its own.
+    WatchWrites,
+    /// close(2) of the descriptor that [`Order::WatchWrites`] gave.
+    EndWatch(u32),
 }
 
 /// What a mapping shows.

@@ -15,8 +15,8 @@ use moat_image::state::ClockState;
 use moat_image::{Compression, ImageError, SandboxState};
 use moat_kernel::Kernel;
 use moat_kernel::checkpoint::{self, Configured, KnownProcesses, Saved};
-use moat_kernel::process::container::{MemoryCopy, SaveMemory};
-use moat_mm::{MemoryManager, Present, SavedMemory, WhichPages};
+use moat_kernel::process::container::{ContainerGroup, MemoryCopy, SaveMemory};
+use moat_mm::{Changes, MemoryManager, Precopy, Present, SavedMemory, WhichPages};
 use moat_sync::block_in_place;
 use moat_vfs::persist::Saver;
 
@@ -57,18 +57,23 @@ pub(crate) async fn save(
     };
     let base = base.map(|files| block_in_place(|| Base::new(Image::read(files)?))).transpose();
     let base = base.map_err(|e: ImageError| ControlError::Invalid(format!("the base: {e}")))?;
-    let output = Output { pages, compression: format_of(compression), base };
+    let mut output = Output::new(pages, format_of(compression), base)?;
     let processes = &container.member.processes;
+    let goes_on = then == AfterCheckpoint::GoOn;
+    // What is not done while it runs has to be done while it does not.
+    if goes_on && !processes.is_frozen() && output.pages.is_plain() {
+        output.ahead = copy_ahead(processes, &mut output.pages).await?;
+    }
     // Who has paused it decides when it goes on.
     let was_frozen = processes.is_frozen();
     let stopped = Instant::now();
     if !was_frozen {
-        let frozen = processes.freeze().await;
-        frozen.map_err(|errno| ControlError::errno("stopping the container's processes", errno))?;
+        freeze(processes).await?;
     }
     // A copy pays where the container is to go on; one that is paused, or is about to end, has the time.
-    let goes_on = !was_frozen && then == AfterCheckpoint::GoOn;
-    let memory = if goes_on { SaveMemory::Copied } else { SaveMemory::Still };
+    let goes_on = !was_frozen && goes_on;
+    let but = output.ahead.iter().filter(|ahead| ahead.has_caught_up()).map(|ahead| ahead.memory().id());
+    let memory = if goes_on { SaveMemory::Copied { but: but.collect() } } else { SaveMemory::Still };
     let walked = match processes.begin_save(memory).await {
         Ok(()) => block_in_place(|| walk(container, &configured, &known, output)),
         Err(what) => Err(ControlError::CantSave(what)),
@@ -87,11 +92,49 @@ pub(crate) async fn save(
     written.map_err(|e| ControlError::Invalid(e.to_string()))
 }
 
-/// Where pages go, and how.
+async fn freeze(processes: &ContainerGroup) -> Result<(), ControlError> {
+    let frozen = processes.freeze().await;
+    frozen.map_err(|errno| ControlError::errno("stopping the container's processes", errno))
+}
+
+/// Writes what there is much of while the container runs. It stands still for a moment, in which its threads see to it that what they
+/// write to from then on is known.
+async fn copy_ahead(processes: &ContainerGroup, pages: &mut PagesWriter) -> Result<Vec<Precopy>, ControlError> {
+    if !processes.has_much_memory() {
+        return Ok(Vec::new());
+    }
+    let stopped = Instant::now();
+    freeze(processes).await?;
+    let begun = processes.begin_save(SaveMemory::Watched).await;
+    let watches = processes.take_copies();
+    processes.end_save();
+    processes.thaw();
+    tracing::debug!(
+        us = u64::try_from(stopped.elapsed().as_micros()).unwrap_or(u64::MAX),
+        watches = watches.len(),
+        "watched"
+    );
+    begun.map_err(ControlError::CantSave)?;
+    let watches = watches.into_iter().filter_map(MemoryCopy::into_watch);
+    let copied: Result<Vec<_>, _> =
+        block_in_place(|| watches.map(|(mm, watch)| Precopy::begin(mm, watch, pages)).collect());
+    copied.map_err(|e: ImageError| ControlError::Invalid(e.to_string()))
+}
+
+/// Where pages go, and what is there already.
 struct Output {
-    pages: File,
-    compression: Compression,
-    base: Option<Base>,
+    pages: PagesWriter,
+    id: [u8; 16],
+    ahead: Vec<Precopy>,
+}
+
+impl Output {
+    fn new(pages: File, compression: Compression, base: Option<Base>) -> Result<Output, ControlError> {
+        let mut id = [0; 16];
+        moat_host::random::fill(&mut id);
+        let pages = PagesWriter::new(pages, id).map_err(|e| ControlError::Invalid(e.to_string()))?;
+        Ok(Output { pages: pages.compressed(compression).based_on(base), id, ahead: Vec::new() })
+    }
 }
 
 fn format_of(compression: PageCompression) -> Compression {
@@ -121,10 +164,19 @@ fn saver(container: &GuestContainer, pages: Option<PagesWriter>) -> Saver {
 struct Walked {
     state: SandboxState,
     pages: PagesWriter,
-    memories: Vec<(SavedMemory, Present, Option<Arc<MemoryManager>>)>,
+    memories: Vec<Left>,
     id: [u8; 16],
     /// The processes that the copies are in.
     _copies: Vec<MemoryCopy>,
+}
+
+/// What is yet to be written of an address space.
+struct Left {
+    memory: SavedMemory,
+    present: Present,
+    copy: Option<Arc<MemoryManager>>,
+    /// What was written before it stood still, and has changed since.
+    ahead: Option<(Precopy, Changes)>,
 }
 
 /// Saves a container whose tasks are all at rest; of its memory what no copy has.
@@ -135,22 +187,20 @@ fn walk(
     output: Output,
 ) -> Result<Walked, ControlError> {
     let failed = |e: ImageError| ControlError::Invalid(e.to_string());
-    let mut id = [0; 16];
-    moat_host::random::fill(&mut id);
-    let Output { pages, compression, base } = output;
-    let pages = PagesWriter::new(pages, id).map_err(failed)?.compressed(compression).based_on(base);
+    let Output { pages, id, ahead } = output;
     let refused = |refusal: moat_image::Refusal| ControlError::CantSave(refusal.to_string());
     // It may have changed since the survey.
     container.refuse_changed_network().map_err(refused)?;
     let saved = checkpoint::save(configured, known, saver(container, Some(pages))).map_err(refused)?;
     let copies = container.member.processes.take_copies();
-    begin_pages(container, saved, copies, id).map_err(failed)
+    begin_pages(container, saved, copies, ahead, id).map_err(failed)
 }
 
 fn begin_pages(
     container: &GuestContainer,
     saved: Saved,
     copies: Vec<MemoryCopy>,
+    mut ahead: Vec<Precopy>,
     id: [u8; 16],
 ) -> Result<Walked, ImageError> {
     let kernel = container.member.processes.kernel();
@@ -167,12 +217,19 @@ fn begin_pages(
         if left.is_empty() {
             state.vdso = checkpoint::vdso(&kernel.platform.vdso(), &**space);
         }
-        // Of the original, in which nothing changes before it goes on; the copy was made of the same pages.
-        let present = memory.present(space.host_pid())?;
         let copy = copies.iter().find_map(|copy| copy.of(&mm)).cloned();
+        let ahead = ahead.iter().position(|ahead| Arc::ptr_eq(ahead.memory(), &mm)).map(|at| ahead.swap_remove(at));
+        // Of the original, in which nothing changes before it goes on; the copy was made of the same pages.
+        let (present, ahead) = match ahead {
+            None => (memory.present(space.host_pid())?, None),
+            Some(ahead) => {
+                let changes = ahead.stop(&memory, copy.is_some())?;
+                (memory.present_besides(space.host_pid())?, Some((ahead, changes)))
+            }
+        };
         let now = if copy.is_some() { WhichPages::NotInherited } else { WhichPages::All };
         memory.write_pages(&**space, &present, now, &mut pages)?;
-        left.push((memory, present, copy));
+        left.push(Left { memory, present, copy, ahead });
     }
     Ok(Walked { state, pages, memories: left, id, _copies: copies })
 }
@@ -180,7 +237,14 @@ fn begin_pages(
 impl Walked {
     /// Writes what is left, and the state.
     fn finish(mut self, container: &GuestContainer, file: &File) -> Result<(), ImageError> {
-        for (mut memory, present, copy) in self.memories {
+        // First of all: as long as they are watched, what runs again pays for each page that it writes to.
+        self.memories.iter_mut().filter_map(|left| left.ahead.as_mut()).for_each(|(ahead, _)| ahead.end_watch());
+        for Left { mut memory, present, copy, ahead } in self.memories {
+            if let Some((ahead, changes)) = ahead {
+                let copied = copy.as_ref().map(|copy| &**copy.space());
+                let segments = ahead.finish(changes, copied, &memory, &mut self.pages)?;
+                memory.add_segments(segments);
+            }
             // A copy of the address space was made when the tasks were at rest: they run again, and change their own.
             if let Some(copy) = copy {
                 memory.write_pages(&**copy.space(), &present, WhichPages::Inherited, &mut self.pages)?;

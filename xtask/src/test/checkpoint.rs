@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::abi::{Verdict, each_area, parse};
-use super::job::{Prepared, supervise, tail, wait};
+use super::job::{Ending, Prepared, supervise, tail, wait};
 use super::{Files, Job, Network, Options, Outcome, Place, Platform, Report, Runner};
 
 /// For a program from its start to its end.
@@ -35,6 +35,9 @@ const CROSSES: &str = "tasks";
 
 /// The program whose checks can't be saved: each says why, and goes on.
 const REFUSED: &str = "refused";
+
+/// The program that is saved while it goes on, and ends by itself as well as out of the image.
+const RUNNING: &str = "running";
 
 /// How an image is written.
 enum Way {
@@ -81,6 +84,17 @@ fn run_area(
         return run_refused(options, runner, report, &job, names);
     }
     let platforms = options.platforms(&Platform::ALL);
+    if area == RUNNING {
+        for platform in platforms {
+            let name = platform.name();
+            for (ending, place) in
+                while_it_runs(runner, &job, platform)?.into_iter().zip([name.to_owned(), format!("{name}-restored")])
+            {
+                judge(report, &place, area, names, &parse(&String::from_utf8_lossy(&ending.stdout)), &ending, start);
+            }
+        }
+        return Ok(());
+    }
     for (from, to) in CROSSINGS {
         if !platforms.contains(&from) || !platforms.contains(&to) || (from != to && area != CROSSES) {
             continue;
@@ -190,6 +204,27 @@ fn through_an_image(
     fs::remove_dir_all(directory).with_context(|| directory.display().to_string())?;
     let text = before + &String::from_utf8_lossy(&outcome.stdout);
     Ok((text, outcome))
+}
+
+/// Saves a job that goes on, and runs it to its end, and once more out of the image.
+fn while_it_runs(runner: &mut Runner, job: &Job, platform: Platform) -> Result<[Outcome; 2]> {
+    let prepared = runner.prepare(Place::Sandbox(platform), job)?;
+    let image = prepared.directory.join("image");
+    let mut running = Running::start(&prepared.command)?;
+    running.until_ready()?;
+    let saved = save(&prepared, &image, &["--leave-running"])?;
+    if !saved.status.success() {
+        running.kill();
+        bail!("it could not be saved: {}", tail(&saved.stderr, 6));
+    }
+    let start = Instant::now();
+    let stdout = running.until_end()?.into_bytes();
+    let ending = Ending::Exited(running.child.wait()?.code().unwrap_or(-1));
+    let went_on = Outcome { ending, stdout, stderr: Vec::new(), elapsed: start.elapsed(), leftovers: Vec::new() };
+    let mut restored = supervise(&mut as_restore(&prepared.command, platform, platform, &image), TIMEOUT)?;
+    restored.leftovers.extend(super::leftovers::on_host(&prepared.id, &prepared.directory));
+    fs::remove_dir_all(&prepared.directory).with_context(|| prepared.directory.display().to_string())?;
+    Ok([went_on, restored])
 }
 
 /// Saves the job when it says that it is ready; gives what it had printed.

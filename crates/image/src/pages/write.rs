@@ -58,8 +58,24 @@ struct Run {
     held: Vec<u8>,
 }
 
-fn written(error: std::io::Error) -> ImageError {
+pub(super) fn written(error: std::io::Error) -> ImageError {
     ImageError::host("writing pages", error)
+}
+
+/// Writes `bytes` to `offset`, but for pages of zeros.
+pub(super) fn put(file: &File, bytes: &[u8], offset: u64) -> Result<(), ImageError> {
+    let mut at = 0usize;
+    // One write for each run of pages that are not zero.
+    for run in bytes.chunks(PAGE).collect::<Vec<_>>().chunk_by(|a, b| is_zero(a) == is_zero(b)) {
+        let len = run.iter().map(|page| page.len()).sum::<usize>();
+        if let Some(some) =
+            bytes.get(at..at.saturating_add(len)).filter(|_| run.first().is_some_and(|page| !is_zero(page)))
+        {
+            file.write_all_at(some, offset.saturating_add(length(at))).map_err(written)?;
+        }
+        at = at.saturating_add(len);
+    }
+    Ok(())
 }
 
 impl PagesWriter {
@@ -100,6 +116,23 @@ impl PagesWriter {
     /// Begins pages of the memory at `start`.
     pub fn segment(&mut self, start: u64) -> SegmentWriter<'_> {
         SegmentWriter { pages: self, done: Vec::new(), next: start, own: None, run: None, runs: 0 }
+    }
+
+    /// Whether each page has a place that is known before it is written.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.compression == Compression::None && self.base.is_none()
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Takes the next `len` bytes of the file.
+    pub(super) fn reserve(&mut self, len: u64) -> u64 {
+        let offset = self.end;
+        self.end = self.end.saturating_add(len);
+        offset
     }
 
     /// Ends the file; gives its length. Whoever puts the image in its place sees to it that it is on its medium.
@@ -190,17 +223,7 @@ impl SegmentWriter<'_> {
         }
         own.crc.update(bytes);
         own.len = own.len.saturating_add(length(bytes.len()));
-        let mut at = 0usize;
-        // One write for each run of pages that are not zero.
-        for run in bytes.chunks(PAGE).collect::<Vec<_>>().chunk_by(|a, b| is_zero(a) == is_zero(b)) {
-            let len = run.iter().map(|page| page.len()).sum::<usize>();
-            if let Some(some) =
-                bytes.get(at..at.saturating_add(len)).filter(|_| run.first().is_some_and(|page| !is_zero(page)))
-            {
-                self.pages.file.write_all_at(some, offset.saturating_add(length(at))).map_err(written)?;
-            }
-            at = at.saturating_add(len);
-        }
+        put(&self.pages.file, bytes, offset)?;
         self.pages.end = offset.saturating_add(length(bytes.len()));
         Ok(())
     }

@@ -49,7 +49,7 @@ pub struct ContainerGroup {
     /// Its tasks are to say what only they know.
     being_saved: AtomicBool,
     /// Copies of address spaces that are made meanwhile, if there are to be any.
-    copies: Mutex<Option<Vec<MemoryCopy>>>,
+    copies: Mutex<Option<saving::Copies>>,
     /// Woken when a task of a frozen container has come to rest.
     stopped: WaitQueue,
     thawed: WaitQueue,

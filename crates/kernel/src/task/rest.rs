@@ -199,16 +199,10 @@ impl CurrentTask {
             watching: self.watching.is_some(),
             next: resume.to_image(self.restart.as_ref()),
         });
-        let container = self.group.container.clone();
-        let memory = self.mm().id();
-        if state.is_ok() && container.begin_copy(memory) {
-            let (mm, thread) = self.mm_and_thread();
-            // A host that can't have another process leaves the memory to be written as it is.
-            let made = mm.fork(thread).await;
-            if let Err(errno) = &made {
-                tracing::warn!(tid = self.tid(), %errno, "a process can't be copied: it stands still until its memory is written");
-            }
-            container.end_copy(memory, made.ok());
+        if state.is_ok() {
+            let container = self.group.container.clone();
+            let (memory, thread) = self.mm_and_thread();
+            container.copy_memory(memory, thread).await;
         }
         match state {
             Ok(state) => *self.saved.lock() = Some(state),

@@ -20,7 +20,8 @@ const INJECTED: &[i64] = &[
     libc::SYS_mlock2,          // orders.rs: Mlock
     libc::SYS_munlock,         // orders.rs: Mlock
     libc::SYS_recvmsg,         // orders.rs: Mmap of a file: takes the descriptor
-    libc::SYS_close,           // orders.rs: and drops it
+    libc::SYS_close,           // orders.rs: and drops it; EndWatch
+    libc::SYS_userfaultfd,     // orders.rs: WatchWrites
     libc::SYS_clone,           // family.rs: fork, spawn, blank processes
     libc::SYS_exit,            // family.rs: a thread whose handle was dropped
     libc::SYS_restart_syscall, // the host itself, for a call that a signal interrupted

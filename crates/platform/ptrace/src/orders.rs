@@ -89,6 +89,8 @@ impl Tracer {
                 process.write_all(data, &name)?;
                 self.call(id, libc::SYS_prctl, [flag(libc::PR_SET_NAME), data, 0, 0, 0, 0])
             }
+            Order::WatchWrites => self.call(id, libc::SYS_userfaultfd, [moat_host::userfault::FLAGS, 0, 0, 0, 0, 0]),
+            Order::EndWatch(number) => self.call(id, libc::SYS_close, [u64::from(number), 0, 0, 0, 0, 0]),
         }
     }
 

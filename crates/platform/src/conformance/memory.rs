@@ -55,6 +55,24 @@ pub fn memory_orders_work(rig: &Rig) {
     });
 }
 
+/// A descriptor for what is written to memory is made, and closed again.
+pub fn a_watch_is_a_descriptor_of_the_process(rig: &Rig) {
+    rig.run(async {
+        let mut guest = rig.guest(LOAD_STORE).await;
+        // A host may be built without it, or keep it to itself.
+        let number = match execute(&mut *guest.thread, Order::WatchWrites).await {
+            Err(errno @ (Errno::ENOSYS | Errno::EPERM)) => return eprintln!("skipped: {errno}"),
+            number => u32::try_from(number.expect("a descriptor")).expect("a small number"),
+        };
+        // As the host shows it of the guest's process.
+        let place = format!("/proc/{}/fd/{number}", guest.space.host_pid());
+        let shows = |place: &str| std::fs::read_link(place).map(|link| link.display().to_string());
+        assert_eq!(shows(&place).expect("a link"), "anon_inode:[userfaultfd]");
+        guest.order(Order::EndWatch(number)).await;
+        assert!(shows(&place).is_err());
+    });
+}
+
 /// Copies of several ranges are those of each, and stop where one of them does.
 pub fn ranges_are_copied_one_after_the_other(rig: &Rig) {
     rig.run(async {

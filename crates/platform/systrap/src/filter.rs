@@ -193,7 +193,7 @@ pub fn program(bases: SegmentBases) -> Vec<Instruction> {
     // Not on areas: MADV_DOFORK there would let a child keep its parent's.
     b.below_the_stub(nr::MADVISE, &[(low(2), Test::OneOf(&ADVICE))]);
     // Orders: verified against what this thread was told.
-    for nr in [nr::CLONE, nr::MREMAP, nr::MLOCK2, nr::MUNLOCK] {
+    for nr in [nr::CLONE, nr::MREMAP, nr::MLOCK2, nr::MUNLOCK, nr::USERFAULTFD] {
         b.simple(nr, NOTIFY);
     }
     // The host writes this thread's CPU into memory that the process can write, or ends it; and may move it to another
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn only_the_listed_numbers_pass_the_stub() {
         let allowed = [15, 11, 3, 334, 436, 60, 231, 28, 10, 202, 219, 449, 24];
-        let notified = [9, 56, 25, 325, 150, 157, DOORBELL as u32];
+        let notified = [9, 56, 25, 325, 150, 157, 323, DOORBELL as u32];
         for nr in (0..1024).chain([DOORBELL as u32, 0x4000_0000 | 9, 0x4000_0000 | 15, u32::MAX]) {
             let want = match nr {
                 nr if allowed.contains(&nr) => ALLOW,
@@ -302,6 +302,7 @@ mod tests {
             nr::MADVISE,
             nr::MREMAP,
             nr::CLONE,
+            nr::USERFAULTFD,
             nr::CLOSE,
             nr::RSEQ,
             nr::PRCTL,

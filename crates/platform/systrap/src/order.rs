@@ -37,7 +37,7 @@ pub fn is_in_range(order: &Order) -> bool {
         }
         Order::Atomic32 { addr, .. } => fits(addr, 4),
         Order::Rseq { addr, len, .. } => fits(addr, u64::from(len)),
-        Order::SetName(_) => true,
+        Order::SetName(_) | Order::WatchWrites | Order::EndWatch(_) => true,
     }
 }
 
@@ -165,6 +165,8 @@ pub fn lower(order: &Order, cell_addr: u64, number: u32) -> Lowered {
             let at = cell_addr + std::mem::offset_of!(Cell, args) as u64 + 3 * 8;
             syscall(nr::PRCTL, [u64::from(PR_SET_NAME), at, 0, word(a), word(b) & !(0xff << 56), 0])
         }
+        Order::WatchWrites => syscall(nr::USERFAULTFD, [moat_host::userfault::FLAGS, 0, 0, 0, 0, 0]),
+        Order::EndWatch(number) => syscall(nr::CLOSE, [u64::from(*number), 0, 0, 0, 0, 0]),
         Order::Atomic32 { addr, op } => {
             let (kind, a, b) = match *op {
                 Atomic32::Load => (atomic::LOAD, 0, 0),

@@ -5,6 +5,8 @@ use std::os::fd::RawFd;
 
 use moat_control::spec::{FileAccess, PlatformKind};
 
+use moat_host::userfault::REQUESTS as WATCHES_OF_MEMORY;
+
 use moat_host::objects::{FS_IOC_FIEMAP, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS};
 
 use moat_jail::seccomp::{Arg, BASE, DIRECT_TREE, Rule, WATCHES, any, is, is_int, when, with};
@@ -146,6 +148,13 @@ const GUEST_PROCESSES: &[Rule<'static>] = &[
     any(libc::SYS_pidfd_send_signal),
     any(libc::SYS_waitid),
     any(libc::SYS_wait4),
+    // moat_host::userfault: takes the descriptor that a guest process was told to make, and watches its memory while it is saved.
+    any(libc::SYS_pidfd_getfd),
+    when(libc::SYS_ioctl, &[is(1, WATCHES_OF_MEMORY[0])]),
+    when(libc::SYS_ioctl, &[is(1, WATCHES_OF_MEMORY[1])]),
+    when(libc::SYS_ioctl, &[is(1, WATCHES_OF_MEMORY[2])]),
+    when(libc::SYS_ioctl, &[is(1, WATCHES_OF_MEMORY[3])]),
+    when(libc::SYS_ioctl, &[is(1, WATCHES_OF_MEMORY[4])]),
 ];
 
 const SYSTRAP: &[Rule<'static>] = &[

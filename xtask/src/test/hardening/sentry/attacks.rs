@@ -285,7 +285,11 @@ fn on_processes(around: &Surroundings) -> Vec<Attack> {
         one("tkill a process of the host", call(200, [n(victim), n(9)])),
         one("rt_sigqueueinfo to a process of the host", call(129, [n(victim), n(9), bytes(&[0; 128])])),
         one("pidfd_open a process of the host", call(434, [n(victim), n(0)])),
-        one("pidfd_getfd", call(438, [n(3), n(0), n(0)])),
+        attack(
+            "take a descriptor of a process of the host",
+            Goal::Last,
+            vec![call(434, [n(victim), n(0)]), call(438, [result(0), n(0), n(0)])],
+        ),
         one("ptrace a process of the host", call(101, [n(16), n(victim), n(0), n(0)])),
         one("seize a process of the host", call(101, [n(0x4206), n(victim), n(0), n(0)])),
         one(

@@ -125,6 +125,28 @@ TEST(lseek_rules) {
     ERR(pread(p[0], &fd, 1, 0), ESPIPE);
 }
 
+// null(4): what is written is not looked at, and need not be there; an address of the kernel's is refused all the same.
+TEST(devices_that_ignore_bytes_take_any) {
+    char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(page != MAP_FAILED);
+    OK(munmap(page + 4096, 4096));
+    struct iovec parts[2] = {{page, 10}, {page + 4096, 100}};
+    for (int i = 0; i < 2; i++) {
+        int fd = OK(open(i ? "/dev/zero" : "/dev/null", O_RDWR));
+        CHECK_EQ(write(fd, page + 4096, 100), 100);
+        CHECK_EQ(write(fd, page + 4000, 200), 200);
+        CHECK_EQ(pwrite(fd, page + 4096, 100, 5), 100);
+        CHECK_EQ(writev(fd, parts, 2), 110);
+        CHECK_EQ(write(fd, page, 0x7fffffff), 0x7ffff000);
+        ERR(write(fd, (void *)0x800000000000, 100), EFAULT);
+        close(fd);
+    }
+    int fd = OK(open("/dev/full", O_RDWR));
+    ERR(write(fd, page + 4096, 100), ENOSPC);
+    ERR(write(fd, (void *)0x800000000000, 100), EFAULT);
+    close(fd);
+}
+
 TEST(hole_reads_as_zero) {
     int fd = create("f", "a");
     CHECK_EQ(pwrite(fd, "z", 1, 100000), 1);

@@ -242,6 +242,11 @@ pub trait File: Send + Sync + Any {
         Err(Errno::EINVAL)
     }
 
+    /// Whether a write depends on nothing but the number of bytes: then they are not fetched, and may even be missing (null(4)).
+    fn ignores_bytes(&self) -> bool {
+        false
+    }
+
     /// Writes at the end (O_APPEND); gives the bytes written and where the end is then.
     ///
     /// # Errors

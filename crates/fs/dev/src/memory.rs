@@ -56,6 +56,10 @@ impl File for Null {
         Ok(buf.len())
     }
 
+    fn ignores_bytes(&self) -> bool {
+        true
+    }
+
     fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {
         // A device has no end: the position stays at 0.
         self.write(f, buf, 0).map(|n| (n, 0))
@@ -92,6 +96,10 @@ impl File for Zero {
             Full::Yes => Err(Errno::ENOSPC),
             Full::No => Ok(buf.len()),
         }
+    }
+
+    fn ignores_bytes(&self) -> bool {
+        true
     }
 
     fn append(&self, f: &OpenFile, buf: &[u8]) -> Result<(usize, u64)> {

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod command;
 pub mod cpu;
 pub mod cpu_features;
+pub mod cycles;
 pub mod descriptors;
 pub mod fanotify;
 pub mod features;

@@ -18,6 +18,8 @@ const WHOLE: u32 = 1024;
 struct Busy {
     /// See [`blocked`].
     blocked: Duration,
+    /// Cycles of lingering that nobody has asked for yet.
+    lingered: u64,
     /// Busy time since the last reading.
     unmeasured: Duration,
     /// The thread's CPU time then.
@@ -26,7 +28,8 @@ struct Busy {
     share: u32,
 }
 
-const NEW: Busy = Busy { blocked: Duration::ZERO, unmeasured: Duration::ZERO, cpu: Duration::ZERO, share: WHOLE };
+const NEW: Busy =
+    Busy { blocked: Duration::ZERO, lingered: 0, unmeasured: Duration::ZERO, cpu: Duration::ZERO, share: WHOLE };
 
 thread_local! {
     static BUSY: Cell<Busy> = const { Cell::new(NEW) };
@@ -41,6 +44,19 @@ pub fn blocked() -> Duration {
 pub(crate) fn add_blocked(time: Duration) {
     let busy = BUSY.get();
     BUSY.set(Busy { blocked: busy.blocked.saturating_add(time), ..busy });
+}
+
+/// Notes that a future has lingered for so many cycles on the calling worker.
+pub(crate) fn add_lingered(cycles: u64) {
+    let busy = BUSY.get();
+    BUSY.set(Busy { lingered: busy.lingered.saturating_add(cycles), ..busy });
+}
+
+/// How many cycles futures have lingered on the calling worker since it was last asked.
+pub(crate) fn take_lingered() -> u64 {
+    let busy = BUSY.get();
+    BUSY.set(Busy { lingered: 0, ..busy });
+    busy.lingered
 }
 
 /// The part of `spent`, for which the calling thread was busy, that it had a CPU.

@@ -17,6 +17,7 @@
 //! - If the queue is not empty, some worker is running or about to look at it.
 
 mod calls;
+mod linger;
 mod sleep;
 
 use std::cell::Cell;
@@ -24,17 +25,18 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_task::Runnable;
 use moat_abi::{Errno, Result};
+use moat_host::cycles::Clock;
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::{busy, reactor, timer, watchdog};
 pub use calls::host_call;
+pub use linger::{lingered, may_linger, take_lingered};
 use sleep::Guard;
 
 /// Where the events of guest threads come from: the platform, as the executor sees it.
@@ -58,6 +60,23 @@ struct ExecutorState {
     active: usize,
     threads: usize,
     stopping: bool,
+    /// Events that were found by looking since the descriptors were last looked at.
+    unpolled: u32,
+}
+
+impl ExecutorState {
+    fn new() -> ExecutorState {
+        ExecutorState {
+            queue: VecDeque::new(),
+            leading: false,
+            asleep: 0,
+            guard: Guard::None,
+            active: 0,
+            threads: 0,
+            stopping: false,
+            unpolled: 0,
+        }
+    }
 }
 
 struct Executor {
@@ -67,14 +86,16 @@ struct Executor {
     guarding: Condvar,
     source: OnceLock<Box<dyn EventSource>>,
     max_active: usize,
-    /// Events found by looking rather than by waiting.
-    found: AtomicU32,
     lately: calls::Lately,
+    /// When it was made.
+    began: Clock,
 }
 
 /// Threads beyond which blocking work waits for a free one: bounds what a guest can make the sentry allocate.
 const MAX_THREADS: usize = 128;
 const STACK_BYTES: usize = 512 * 1024;
+/// Events that are found by looking before the descriptors are looked at.
+const UNPOLLED: u32 = 64;
 
 static EXECUTOR: OnceLock<Executor> = OnceLock::new();
 
@@ -93,20 +114,12 @@ fn executor() -> &'static Executor {
         reactor::init().expect("the executor needs an epoll instance and an eventfd");
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Executor {
-            state: Mutex::new(ExecutorState {
-                queue: VecDeque::new(),
-                leading: false,
-                asleep: 0,
-                guard: Guard::None,
-                active: 0,
-                threads: 0,
-                stopping: false,
-            }),
+            state: Mutex::new(ExecutorState::new()),
             idle: Condvar::new(),
             guarding: Condvar::new(),
             source: OnceLock::new(),
             max_active: cpus.max(1),
-            found: AtomicU32::new(0),
+            began: Clock::now(),
             lately: calls::Lately::default(),
         }
     })
@@ -314,9 +327,12 @@ fn work() {
         }
         s.leading = true;
         drop(s);
-        wait_for_events(e);
+        let polled = wait_for_events(e);
         let mut s = e.state.lock();
         s.leading = false;
+        if polled {
+            s.unpolled = 0;
+        }
         // More than this thread can do next: let another help, and lead.
         if s.queue.len() > 1 && s.has_sleepers() && s.active < e.max_active {
             e.wake_sleeper(&s);
@@ -342,24 +358,26 @@ fn look_for_events(e: &Executor) {
     }
     timer::fire_due();
     poll_events(e, Some(Duration::ZERO));
-    e.state.lock().leading = false;
+    let mut s = e.state.lock();
+    (s.leading, s.unpolled) = (false, 0);
 }
 
-/// Waits until something may have become runnable.
-fn wait_for_events(e: &Executor) {
+/// Waits until something may have become runnable; true if the descriptors were looked at.
+fn wait_for_events(e: &Executor) -> bool {
     timer::fire_due();
-    let others_run = {
-        let s = e.state.lock();
+    let (others_run, is_due) = {
+        let mut s = e.state.lock();
         if !s.queue.is_empty() {
-            return;
+            return false;
         }
-        s.active > 1
+        s.unpolled = s.unpolled.saturating_add(1);
+        (s.active > 1, s.unpolled > UNPOLLED)
     };
     let source = e.source.get();
     let found = source.is_some_and(|s| s.spin());
     // A guest that has its next event ready whenever we look must not keep the descriptors waiting for ever.
-    if found && !e.found.fetch_add(1, Ordering::Relaxed).is_multiple_of(64) {
-        return;
+    if found && !is_due {
+        return false;
     }
     let timeout = timer::time_left().map(|left| left.min(Duration::from_secs(3600)));
     if others_run && !found {
@@ -367,10 +385,11 @@ fn wait_for_events(e: &Executor) {
         poll_events(e, Some(timeout.map_or(most, |left| left.min(most))));
         e.state.lock().take_over();
         watchdog::look(Instant::now());
-        return;
+        return true;
     }
     // With an event in hand this is only a look at the descriptors.
     poll_events(e, if found { Some(Duration::ZERO) } else { timeout });
+    true
 }
 
 /// One poll(2) of the leader's.

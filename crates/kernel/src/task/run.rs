@@ -13,7 +13,7 @@ use moat_abi::signal::Signal;
 use moat_image::state::NextStep;
 use moat_mm::FaultAction;
 use moat_platform::{Event, Fault, ForeignAbi, Order, switch, whole};
-use moat_sync::{busy, trace, watchdog};
+use moat_sync::{busy, executor, trace, watchdog};
 
 use crate::error::{Deadline, PendingRestart, Restart, SyscallError, SyscallResult};
 use crate::futex::own;
@@ -72,12 +72,14 @@ impl Task {
                 trace::set_current(self.id.0);
             }
             watchdog::set_task(self.tgid(), self.tid());
-            // System time is the CPU time that a worker spends, less what it slept in host calls: Linux counts no sleep either.
+            // System time is the CPU time that a worker spends, less what it slept in host calls, as Linux counts no sleep either, and
+            // less what it looked for the end of application code.
             let (start, blocked) = (Instant::now(), busy::blocked());
             let polled = Pin::new(&mut future).poll(cx);
             parcel::end_of_poll();
             let asleep = busy::blocked().saturating_sub(blocked);
-            let spent = busy::on_cpu(start.elapsed().saturating_sub(asleep));
+            let lingered = executor::take_lingered();
+            let spent = busy::on_cpu(start.elapsed().saturating_sub(asleep).saturating_sub(lingered));
             if !asleep.is_zero() && self.kernel().waits.is_on() {
                 let time_ns = u64::try_from(asleep.as_nanos()).unwrap_or(u64::MAX);
                 self.kernel().waits.note(self.wait_site("host call"), time_ns);

@@ -14,7 +14,6 @@ use moat_sync::{Counters, LockClass, Mutex, WeakList};
 use crate::area::{Area, AreaPool};
 use crate::births::{Birth, Births, Pending};
 use crate::cpu_time::OpenTimes;
-use crate::cycles::Clock;
 use crate::filter::SegmentBases;
 use crate::frame::FrameLayout;
 use crate::pool::Pool;
@@ -24,6 +23,7 @@ use crate::space::{FreeSlot, Space, SpaceHandle, Stage, tgkill};
 use crate::spin::Spinner;
 use crate::state::{Born, HostThread, Wait, area_addr};
 use crate::thread::Thread;
+use moat_host::cycles::Clock;
 
 /// Everything that the parts of the platform share.
 pub struct SystrapCore {

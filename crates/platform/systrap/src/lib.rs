@@ -27,7 +27,6 @@ mod births;
 mod call;
 mod core;
 mod cpu_time;
-mod cycles;
 mod entry;
 mod error;
 pub mod filter;

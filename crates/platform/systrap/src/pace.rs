@@ -6,6 +6,8 @@ const QUICK_CYCLES: u64 = 60_000;
 const HOT_STREAK: u32 = 16;
 /// How long to look at a thread that waited awake last time (some 30 us).
 pub const LOOK_CYCLES: u64 = 90_000;
+/// How long its owner looks first, while which nobody else is served (some 3 us).
+pub const LINGER_CYCLES: u64 = 8_000;
 /// How long at one that has to be woken by the host first (some 100 us).
 pub const FIRST_LOOK_CYCLES: u64 = 300_000;
 /// Stops that a thread stays cool for after a look in vain, and how often that doubles: a look in vain (some 100 us) for 4,096 rings

@@ -20,11 +20,11 @@ use moat_sync::{LockClass, Mutex};
 
 use crate::area::Area;
 use crate::core::SystrapCore;
-use crate::cycles::cycle_count;
 use crate::pace::{FIRST_LOOK_CYCLES, LOOK_CYCLES};
 use crate::placement::{Cpus, Facts};
 use crate::room::{Crowd, Room};
 use crate::state::HostThread;
+use moat_host::cycles::cycle_count;
 
 /// Threads looked at by one sentry thread: more are not looked at often enough to be faster than by a ring.
 const MAX_WATCHED: usize = 256;
@@ -166,6 +166,20 @@ impl Spinner {
     pub fn watch(&self, thread: &Arc<HostThread>) {
         if !thread.watched.swap(true, Ordering::Relaxed) {
             self.looks.lock().incoming.push(thread.clone());
+        }
+    }
+
+    /// Whether stubs wait awake.
+    pub fn is_watching(&self) -> bool {
+        self.watcher.load(Ordering::Relaxed) != 0
+    }
+
+    /// The thread's owner has seen it stop.
+    pub fn found(&self, thread: &Arc<HostThread>, at: u64) {
+        let mut looks = self.looks.lock();
+        match &mut looks.found {
+            Some((found, since)) if Arc::ptr_eq(found, thread) => *since = at,
+            found => *found = Some((thread.clone(), at)),
         }
     }
 

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use moat_abi::Errno;
 use moat_stub::layout::{AREA_BASE, AREA_STRIDE, KICK_SIGNAL};
-use moat_sync::{LockClass, Mutex};
+use moat_sync::{LockClass, Mutex, MutexGuard};
 
 use crate::area::{Area, control};
 use crate::call::{Call, Effect};
@@ -177,7 +177,7 @@ impl HostThread {
     ///
     /// # Errors
     /// ESRCH if it is dead.
-    pub fn send(self: &Arc<Self>, cx: &mut Context<'_>, what: Sent) -> Result<(), Errno> {
+    pub fn send(self: &Arc<Self>, cx: &mut Context<'_>, what: Sent) -> Result<Soon, Errno> {
         let mut s = self.state.lock();
         let Phase::Parked { id, wait } = s.phase else { return Err(Errno::ESRCH) };
         let phase = if what.resume { Phase::Running } else { Phase::Ordered };
@@ -186,7 +186,7 @@ impl HostThread {
         s.cells = what.cells;
         s.expected = what.expected;
         s.waits = what.waits;
-        s.waker = Some(cx.waker().clone());
+        s.set_waker(cx);
         let spinner = &self.core.spinner;
         let calm = !s.expected.is_empty() || s.waits;
         // One that has come since the owner looked for it found the thread parked still.
@@ -225,7 +225,8 @@ impl HostThread {
         if looked_at || brief {
             spinner.watch(self);
         }
-        Ok(())
+        let soon = looked_at && room == Room::Spare && wait == Wait::Awake;
+        Ok(if soon { Soon::Expected } else { Soon::Unknown })
     }
 
     /// The stop, if there is one: `Err` if the thread is dead.
@@ -237,10 +238,7 @@ impl HostThread {
         if s.phase == Phase::Dead {
             return Poll::Ready(Err(Errno::ESRCH));
         }
-        match &mut s.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
+        s.set_waker(cx);
         Poll::Pending
     }
 
@@ -366,18 +364,39 @@ impl HostThread {
         wake(waker);
     }
 
-    /// The thread rings (in notification `ring`) or waits awake: takes the snapshot. False if nothing came of it.
+    /// The thread rings (in notification `ring`) or waits awake: takes the snapshot and wakes the owner. False if nothing came of it.
     pub fn stopped(self: &Arc<Self>, ring: Option<u64>) -> bool {
-        self.complete();
+        let mut s = match self.take_in(ring) {
+            TakenIn::Nothing => return false,
+            TakenIn::End => return true,
+            TakenIn::Stop(s) => s,
+        };
+        let waker = s.waker.take();
+        drop(s);
+        wake(waker);
+        if let Some(id) = ring {
+            let sleeper: Weak<HostThread> = Arc::downgrade(self);
+            self.core.sleepers.parked(sleeper, id);
+        }
+        true
+    }
+
+    /// As [`HostThread::stopped`]; the owner finds the stop by itself.
+    fn take_in(self: &Arc<Self>, ring: Option<u64>) -> TakenIn<'_> {
         let mut s = self.state.lock();
+        if !s.in_flight.is_empty() {
+            drop(s);
+            self.complete();
+            s = self.state.lock();
+        }
         match (s.phase, ring) {
-            (Phase::Dead, _) | (Phase::Parked { .. }, None) => return false,
+            (Phase::Dead, _) | (Phase::Parked { .. }, None) => return TakenIn::Nothing,
             // What waited awake now rings; or it was interrupted in the call (a stop signal from outside) before it was
             // answered, and rings again.
             (Phase::Parked { wait, .. }, Some(id)) => {
                 let wait = if wait == Wait::FirstMap { wait } else { Wait::Doorbell };
                 self.enter(&mut s, Phase::Parked { id, wait });
-                return false;
+                return TakenIn::Nothing;
             }
             // The reply is there already; or it was interrupted after the answer was written and before it was read.
             (Phase::Running | Phase::Ordered, Some(id)) if s.owed || self.area.read32(control!(reply)) != 0 => {
@@ -389,14 +408,14 @@ impl HostThread {
                     self.area.reply_asleep();
                     self.core.answer(id, Wait::Doorbell);
                 }
-                return false;
+                return TakenIn::Nothing;
             }
             (Phase::Running | Phase::Ordered, _) => {}
         }
         let Some(stop) = snapshot(self.area, self.slot, self.core.frame.frame, s.cells) else {
             drop(s);
             self.space.kill();
-            return false;
+            return TakenIn::Nothing;
         };
         let phase = match ring {
             Some(id) => Phase::Parked { id, wait: Wait::Doorbell },
@@ -410,21 +429,41 @@ impl HostThread {
         s.pace.stopped(ran, ring.is_none());
         self.has_stopped(&mut s);
         if s.orphan {
-            let Phase::Parked { id, wait } = s.phase else { return false };
+            let Phase::Parked { id, wait } = s.phase else { return TakenIn::Nothing };
             drop(s);
             self.end(id, wait);
-            return true;
+            return TakenIn::End;
         }
         s.stop = Some(stop);
-        let waker = s.waker.take();
-        drop(s);
-        wake(waker);
-        if let Some(id) = ring {
-            let sleeper: Weak<HostThread> = Arc::downgrade(self);
-            self.core.sleepers.parked(sleeper, id);
-        }
-        true
+        TakenIn::Stop(s)
     }
+}
+
+impl HostThreadState {
+    fn set_waker(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+}
+
+/// What came of a ring or a look.
+enum TakenIn<'a> {
+    Nothing,
+    /// The end of a thread that nobody owns any more.
+    End,
+    /// A stop, which its owner has not been told of yet.
+    Stop(MutexGuard<'a, HostThreadState>),
+}
+
+/// When a thread that has gone on will stop again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Soon {
+    /// In a moment, if it goes on as it did.
+    Expected,
+    /// Perhaps.
+    Unknown,
 }
 
 /// What a task leaves behind in its host thread.

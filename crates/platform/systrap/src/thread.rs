@@ -25,7 +25,7 @@ use crate::entry::Entry;
 use crate::filter::notifies;
 use crate::frame::{at, words_from_regs};
 use crate::order::{MAX_CELLS, is_in_range, join_mappings, lower, mapped_file};
-use crate::state::{HostThread, Leaves, Sent, area_addr};
+use crate::state::{HostThread, Leaves, Sent, Soon, area_addr};
 use crate::stop::Stop;
 
 /// Bases that no thread has: they are not canonical.
@@ -78,6 +78,8 @@ pub struct Thread {
     /// A handler that begins when the thread goes on.
     pub(crate) begins: Begins,
     last_result: u64,
+    /// When it stops again after the last reply.
+    soon: Soon,
     /// An order of `poll_order` is in `deferred`.
     ordered: bool,
     pub(crate) making: Option<Making>,
@@ -107,6 +109,7 @@ impl Thread {
             gifts: None,
             begins: Begins::default(),
             last_result: 0,
+            soon: Soon::Unknown,
             ordered: false,
             making: None,
             rseq: false,
@@ -219,7 +222,8 @@ impl Thread {
         area.write32(control!(order_count), u32::try_from(cells.len()).unwrap_or(0));
         area.write32(control!(reply), reply);
         let waits = cells.iter().any(|cell| cell.op == u64::from(nr::FUTEX) || cell.op == u64::from(nr::FUTEX_WAITV));
-        self.host.send(cx, Sent { resume: reply == REPLY_RESUME, cells: cells.len(), expected, waits })
+        self.soon = self.host.send(cx, Sent { resume: reply == REPLY_RESUME, cells: cells.len(), expected, waits })?;
+        Ok(())
     }
 
     /// Carries out all deferred orders; gives the result of the last.
@@ -394,6 +398,9 @@ impl GuestThread for Thread {
                 return Poll::Ready(Event::Died);
             }
             self.under = Under::Switch;
+            if self.soon == Soon::Expected {
+                self.host.linger();
+            }
         }
         let stop = ready!(self.host.poll_stop(cx));
         self.under = Under::Nothing;

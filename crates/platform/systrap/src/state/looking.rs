@@ -3,17 +3,48 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use moat_host::cycles::{Clock, cycle_count};
 use moat_platform::Stay;
+use moat_sync::executor;
 
 use crate::area::control;
-use crate::cycles::Clock;
+use crate::pace::LINGER_CYCLES;
 use crate::placement::Step;
-use crate::state::{HostThread, Phase, Wait};
+use crate::state::{HostThread, Phase, TakenIn, Wait};
 
 impl HostThread {
     /// Takes the stop of a thread that waits awake; false if there is none.
     pub fn look(self: &Arc<Self>) -> bool {
         self.area.requests() && self.stopped(None)
+    }
+
+    /// Waits a moment for the stop of a thread that is expected to stop soon, on its owner's worker; false if it does not come, or others
+    /// have a use for the worker.
+    pub fn linger(self: &Arc<Self>) -> bool {
+        if !self.core.spinner.is_watching() || !executor::may_linger() {
+            return false;
+        }
+        let start = cycle_count();
+        let stopped = loop {
+            if (0..16).any(|_| self.stops()) {
+                self.core.spinner.found(self, cycle_count());
+                break true;
+            }
+            if self.rings() || cycle_count().wrapping_sub(start) > LINGER_CYCLES {
+                break false;
+            }
+        };
+        executor::lingered(cycle_count().wrapping_sub(start));
+        stopped
+    }
+
+    /// Takes the stop of a thread that waits awake, for its owner, who has asked for it; false if there is none.
+    fn stops(self: &Arc<Self>) -> bool {
+        if self.area.requests() {
+            return matches!(self.take_in(None), TakenIn::Stop(_));
+        }
+        std::hint::spin_loop();
+        false
     }
 
     /// Whether the thread has stopped and rung, which is not taken in yet.

@@ -3,12 +3,12 @@
 use moat_abi::siginfo::{AUDIT_ARCH_X86_64, SI_KERNEL};
 use moat_platform::{Event, Fault, ForeignAbi, Regs};
 
-use crate::cycles::Clock;
 use crate::frame::canonical;
 use crate::parcel;
 use crate::sites::needs_frame;
 use crate::stop::Signal;
 use crate::thread::{Dirty, Thread};
+use moat_host::cycles::Clock;
 
 const SIGSEGV: i32 = 11;
 const GENERAL_PROTECTION: u64 = 13;

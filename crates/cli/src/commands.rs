@@ -43,11 +43,16 @@ use crate::descriptors::Inherited;
 
 pub(crate) use doctor::hint;
 
-/// Carries out a command; gives the exit code.
-pub(crate) fn run(arguments: Arguments, inherited: Inherited, file: &Configuration) -> anyhow::Result<u8> {
+/// Carries out a command, which began at `began_ns` of CLOCK_MONOTONIC; gives the exit code.
+pub(crate) fn run(
+    arguments: Arguments,
+    inherited: Inherited,
+    file: &Configuration,
+    began_ns: u64,
+) -> anyhow::Result<u8> {
     let Arguments { global, command } = arguments;
     // Flags, the configuration file and what a command implies come together here and nowhere else.
-    let config = settings::config(&global, &command, file)?;
+    let config = settings::config(&global, &command, file, began_ns)?;
     match command {
         Command::Create(flags) => create::run(&config, &global, flags, inherited),
         Command::Run(flags) => run::run(&config, &global, flags, inherited),

@@ -4,16 +4,23 @@
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
+use moat_control::start::STEPS;
+use moat_jail::startup::StartupTimes;
 use moat_runtime::timestamp::rfc3339_seconds;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::args::{Global, LogFormat};
@@ -24,20 +31,29 @@ pub(crate) struct Log {
     format: LogFormat,
 }
 
-/// Opens the log, and starts tracing into it if debug messages are wanted.
-pub(crate) fn start(flags: &Global) -> anyhow::Result<Log> {
+/// Opens the log, and starts tracing into it if debug messages are wanted. The command began at `began_ns` of CLOCK_MONOTONIC.
+pub(crate) fn start(flags: &Global, began_ns: u64) -> anyhow::Result<Log> {
     let file = flags.log.as_deref().map(open).transpose()?.map(Arc::new);
-    let level = if flags.debug { Level::DEBUG } else { Level::WARN };
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(level).with_ansi(false).event_format(Logrus(flags.log_format));
-    match &file {
-        Some(file) => tracing::subscriber::set_global_default(subscriber.with_writer(Arc::clone(file)).finish())?,
-        None if flags.debug => {
-            tracing::subscriber::set_global_default(subscriber.with_writer(std::io::stderr).finish())?;
-        }
-        None => {}
+    let level = if flags.debug { LevelFilter::DEBUG } else { LevelFilter::WARN };
+    let writer = match &file {
+        Some(file) => Some(BoxMakeWriter::new(Arc::clone(file))),
+        None => flags.debug.then(|| BoxMakeWriter::new(std::io::stderr)),
+    };
+    let events = writer.map(|writer| {
+        let format = Logrus(flags.log_format);
+        tracing_subscriber::fmt::layer().with_ansi(false).event_format(format).with_writer(writer).with_filter(level)
+    });
+    let steps = flags.trace_startup.then(|| steps(began_ns)).transpose()?;
+    if events.is_some() || steps.is_some() {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(events).with(steps))?;
+        tracing::info!(target: STEPS, "the command line is read");
     }
     Ok(Log { file, format: flags.log_format })
+}
+
+fn steps(began_ns: u64) -> anyhow::Result<StartupTimes> {
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned().context("duplicating standard error")?;
+    Ok(StartupTimes::new("moat", began_ns, File::from(stderr)))
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {

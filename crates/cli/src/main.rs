@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use args::{Arguments, Command};
 use configuration::Configuration;
+use moat_host::clock::monotonic_ns;
 use moat_host::sampling::heap::Sampled;
 
 /// For profiles of the heap: the C library's, with one load and branch more while there is none.
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     if name == moat_gofer::PROCESS_NAME && argv.next().is_some_and(|command| command == "gofer") {
         moat_gofer::main(argv);
     }
+    let began_ns = monotonic_ns();
     let configuration = Configuration::load();
     let arguments = match parse(configuration.as_ref().ok()) {
         Ok(arguments) => arguments,
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
     };
     // Before anything opens a descriptor, which might get the number of one that is missing.
     let inherited = descriptors::claim(&arguments.command);
-    let log = match logging::start(&arguments.global) {
+    let log = match logging::start(&arguments.global, began_ns) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("moat: {error:#}");
@@ -64,7 +66,8 @@ fn main() -> ExitCode {
     };
     let exec = matches!(arguments.command, args::Command::Exec(_));
     let create = matches!(arguments.command, args::Command::Create(_));
-    let outcome = configuration.and_then(|configuration| commands::run(arguments, inherited?, &configuration));
+    let outcome =
+        configuration.and_then(|configuration| commands::run(arguments, inherited?, &configuration, began_ns));
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

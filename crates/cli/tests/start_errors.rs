@@ -126,6 +126,38 @@ fn the_debug_log_is_written_by_the_sandbox() {
 }
 
 #[test]
+fn a_start_says_what_it_takes_its_time_for() {
+    let said = |flags: &[&str]| {
+        let text = stderr(&moat(&[flags, &["do", "true"]].concat()));
+        text.lines().filter(|line| line.starts_with("start-up ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&["--log", "/dev/null"]), [""; 0]);
+    // With and without logs beside them, which get none of them.
+    for flags in [&["--trace-startup"][..], &["--trace-startup", "--log", "/dev/null", "--debug-log", "/dev/null"]] {
+        let lines = said(flags);
+        let place = |process: &str, step: &str| {
+            let wanted = format!("  {process}: {step}");
+            let found = lines.iter().position(|line| line.ends_with(&wanted));
+            found.unwrap_or_else(|| panic!("no {wanted:?} in {lines:#?}"))
+        };
+        let time = |at: usize| lines[at].split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+        let steps = [
+            ("moat", "the command line is read"),
+            ("moat", "its trees are open"),
+            ("moat-sandbox", "its description is read"),
+            ("moat-sandbox", "shut in, without privileges"),
+            ("moat-sandbox", "the platform has its template"),
+            ("moat-sandbox", "file systems are mounted"),
+            ("moat-sandbox", "the init's program is loaded"),
+            ("moat", "the sandbox is up"),
+            ("moat", "the init runs"),
+        ];
+        let times = steps.map(|(process, step)| time(place(process, step)));
+        assert!(times.is_sorted() && times[8] < 60_000_000, "{times:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
     type Change = fn(&mut serde_json::Value);
     let cases: &[(&str, Change)] = &[

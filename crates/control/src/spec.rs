@@ -276,6 +276,8 @@ pub struct LogSpec {
     pub strace_syscalls: Vec<String>,
     /// Bytes of a buffer argument that `strace` shows.
     pub strace_log_size: u32,
+    /// When the command began, in nanoseconds of CLOCK_MONOTONIC, if it is to be told what the start takes its time for.
+    pub startup_began_ns: Option<u64>,
 }
 
 /// Descriptors donated to every sandbox, by number in its process.
@@ -291,6 +293,8 @@ pub struct DonatedFds {
     pub debug_log: Option<FdNumber>,
     /// Messages for the container's user.
     pub user_log: Option<FdNumber>,
+    /// Where steps of the start are told.
+    pub startup_log: Option<FdNumber>,
 }
 
 /// A spec that cannot be used.

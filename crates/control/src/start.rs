@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// The byte that says that the sandbox is up.
 const BOOTED: u8 = b'B';
 
+/// The target of events that say what has been done of a start.
+pub const STEPS: &str = "startup";
+
 /// Bytes of the longest error that is read.
 const MAX_ERROR_BYTES: u64 = 64 << 10;
 

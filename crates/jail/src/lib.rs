@@ -7,7 +7,7 @@
 //! 3. gives up ids and capabilities ([`privileges`]),
 //! 4. puts itself under a filter of host calls ([`seccomp`]), from a table of its own.
 //!
-//! [`logging`] is where such a process, which has no stdio, speaks to whoever started it.
+//! [`logging`] is where such a process, which has no stdio, speaks to whoever started it; [`startup`] is how it says what takes time.
 //!
 //! # Invariants
 //! - One thread until the privileges are dropped: credentials and capabilities are per-thread on Linux.
@@ -19,6 +19,7 @@ pub mod privileges;
 pub mod process;
 pub mod root;
 pub mod seccomp;
+pub mod startup;
 
 pub use donated::DonatedFiles;
 pub use process::StartFds;

@@ -12,6 +12,8 @@ use moat_control::spec::LogSpec;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 
+use crate::startup::StartupTimes;
+
 static PANIC_LOG: OnceLock<File> = OnceLock::new();
 
 /// What a report has besides what Rust says.
@@ -25,8 +27,16 @@ struct Log {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Sends events to `file` from here on; whether they are JSON is decided by the first call.
-pub fn start(spec: &LogSpec, file: File) {
+/// Sends steps of the start to `steps`, and no other events anywhere: for a process that has no log. One that has is told of them by
+/// [`start`].
+pub fn start_with_steps(steps: StartupTimes) {
+    // A second subscriber cannot be set; the first one then stays.
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(steps));
+}
+
+/// Sends events to `file` from here on, and steps of the start to `steps`, too; both that and whether they are JSON is decided by the first
+/// call.
+pub fn start(spec: &LogSpec, file: File, steps: Option<StartupTimes>) {
     let file = Arc::new(file);
     if let Some(log) = LOG.get() {
         *log.file.write().unwrap_or_else(PoisonError::into_inner) = file;
@@ -34,7 +44,7 @@ pub fn start(spec: &LogSpec, file: File) {
         return;
     }
     let (filter, handle) = tracing_subscriber::reload::Layer::new(level(spec));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(steps);
     let format = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
     // A log that can't be changed is one of a process that is ending.
     let level = Box::new(move |level| drop(handle.reload(level)));

@@ -52,6 +52,8 @@ pub struct Config {
     pub strace_syscalls: Vec<String>,
     /// Bytes of a buffer that are shown of each.
     pub strace_log_size: u32,
+    /// When the command began, in nanoseconds of CLOCK_MONOTONIC, if steps of the start are to be told on its standard error.
+    pub startup_began_ns: Option<u64>,
 }
 
 /// Whether moat runs for an ordinary user.
@@ -85,6 +87,7 @@ impl Config {
             strace: self.strace,
             strace_syscalls: self.strace_syscalls.clone(),
             strace_log_size: self.strace_log_size,
+            startup_began_ns: self.startup_began_ns,
         }
     }
 }

@@ -18,7 +18,9 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use moat_control::spec::{FileAccess, Lifetime, MAX_SPEC_BYTES, NetworkMode, NetworkOrigin};
+use moat_control::start::STEPS;
 use moat_control::{BootError, Connection, Listener, SandboxSpec, StartSync};
+use moat_jail::startup::StartupTimes;
 use moat_jail::{DonatedFiles, StartFds, logging, privileges};
 
 pub use args::BootArgs;
@@ -34,9 +36,8 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ! {
 fn boot_and_serve(mut files: DonatedFiles, fds: &StartFds, start_sync: &StartSync) -> Result<u8, BootError> {
     logging::report_more(moat_kernel::task::recent::report);
     let mut spec = read_spec(files.take(fds.spec)?)?;
-    if let Some(fd) = spec.fds.debug_log {
-        logging::start(&spec.logging, File::from(files.take(fd)?));
-    }
+    start_logging(&spec, &mut files)?;
+    tracing::info!(target: STEPS, "its description is read");
     if spec.logging.debug {
         logging::load_symbols();
     }
@@ -67,6 +68,7 @@ fn boot_and_serve(mut files: DonatedFiles, fds: &StartFds, start_sync: &StartSyn
         None => None,
     };
     tracing::debug!("isolated");
+    tracing::info!(target: STEPS, "shut in, without privileges");
 
     let args = BootArgs { spec, files, control, listener, start_sync: start_sync.clone() };
     let exit = crate::kernel_main(args)?;
@@ -75,6 +77,19 @@ fn boot_and_serve(mut files: DonatedFiles, fds: &StartFds, start_sync: &StartSyn
     let _ = exit.write_to(status);
     // A shim that has become the parent takes it for the container's.
     Ok(exit.shell_code())
+}
+
+fn start_logging(spec: &SandboxSpec, files: &mut DonatedFiles) -> Result<(), BootError> {
+    let steps = match (spec.fds.startup_log, spec.logging.startup_began_ns) {
+        (Some(fd), Some(began_ns)) => Some(StartupTimes::new(PROCESS_NAME, began_ns, File::from(files.take(fd)?))),
+        _ => None,
+    };
+    match (spec.fds.debug_log, steps) {
+        (Some(fd), steps) => logging::start(&spec.logging, File::from(files.take(fd)?), steps),
+        (None, Some(steps)) => logging::start_with_steps(steps),
+        (None, None) => {}
+    }
+    Ok(())
 }
 
 fn read_spec(fd: OwnedFd) -> Result<SandboxSpec, BootError> {

@@ -12,6 +12,7 @@ use moat_control::spec::{
     BpfInstruction, ContainerSpec, DeviceRule, FdNumber, InitSignals, ProcessSpec, RuleDevices, SeccompSpec,
     SharesSpec, TaskLimit,
 };
+use moat_control::start::STEPS;
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
 use moat_identity::namespaces::UtsNames;
@@ -113,6 +114,7 @@ impl GuestContainer {
         let mut build = || mounts::build(kernel, &spec, &place, &mut files);
         // There is nobody to hold up yet when the root container is made.
         let namespace = if root.is_some() { block_in_place(build) } else { build() }?;
+        tracing::info!(target: STEPS, "file systems are mounted");
         let fs = FsContext::new(namespace.clone());
         let profile = spec.seccomp.take().map(profile).transpose()?;
         if let Some(rules) = device_rules(&spec.device_rules) {

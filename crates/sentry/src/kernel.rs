@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use moat_abi::Errno;
 use moat_control::spec::{self, PlatformKind};
+use moat_control::start::STEPS;
 use moat_control::{BootError, ExitStatus, Listener};
 use moat_identity::namespaces::UtsNames;
 use moat_identity::user_ns::{IdMaps, IdRange, UserNamespace};
@@ -40,6 +41,7 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
     let signals = HostSignals::claim(spec, &args.files)?;
     executor::init().map_err(|e| failed("starting the executor", e))?;
     let platform = start_platform(spec.platform, spec.call_sites)?;
+    tracing::info!(target: STEPS, "the platform has its template");
     watchdog::tell(|held| {
         let ((process, thread), seconds) = (held.task, held.time.as_secs());
         tracing::error!(process, thread, worker = held.worker, seconds, "a task holds a thread of the executor");
@@ -60,8 +62,10 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
         assemble: Box::new(move |kernel| assembly::registry(network, kernel)),
     };
     let kernel = Kernel::boot(config).map_err(|e| failed("booting the kernel", e))?;
+    tracing::info!(target: STEPS, "the kernel is assembled");
     // The template of guest processes is there, and nothing of the guest has run.
     seccomp::install(&args.spec)?;
+    tracing::info!(target: STEPS, "under its filter of host calls");
 
     assembly::add_devices(network, &kernel.root_namespaces.net);
     run(kernel, args, signals)
@@ -120,6 +124,7 @@ async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals
     let (_, creator, _) = moat_host::socket::peer_credentials(control.socket())
         .map_err(|e| BootError::host("looking who created the sandbox", &e))?;
     let root = GuestContainer::create(kernel, kernel.platform.stock(), spec.container, files, None).await?;
+    tracing::info!(target: STEPS, "the init's program is loaded");
     let registry = Registry::new(root.clone());
     let server = Server::new(registry.clone());
     // Where nobody can be told, the creator is gone; an attached sandbox is about to be killed.

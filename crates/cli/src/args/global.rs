@@ -27,6 +27,9 @@ pub(crate) struct Global {
     /// Where the sandbox logs; %TIMESTAMP%, %COMMAND% and %ID% are replaced, a name ending in "/" is a directory
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) debug_log: Option<PathBuf>,
+    /// Say on standard error what a start takes its time for
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set, value_parser = truth, value_name = "BOOL")]
+    pub(crate) trace_startup: bool,
     /// Where a sandbox that breaks down says why; with the same replacements
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) panic_log: Option<PathBuf>,

@@ -13,7 +13,8 @@ use moat_runtime::config::{DebugLog, Profiles, Rootless};
 use crate::args::{self, Command, Global, LogFormat, Network, Platform, RootlessFlag, StraceFlag};
 use crate::configuration::Configuration;
 
-pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) -> anyhow::Result<Config> {
+/// The runtime's configuration of a command that began at `began_ns` of CLOCK_MONOTONIC.
+pub(super) fn config(flags: &Global, command: &Command, file: &Configuration, began_ns: u64) -> anyhow::Result<Config> {
     let (strace, strace_syscalls) = match &flags.strace {
         None | Some(StraceFlag::Off) => (false, Vec::new()),
         Some(StraceFlag::All) => (true, flags.strace_syscalls.clone()),
@@ -77,6 +78,7 @@ pub(super) fn config(flags: &Global, command: &Command, file: &Configuration) ->
         strace,
         strace_syscalls,
         strace_log_size: flags.strace_log_size,
+        startup_began_ns: flags.trace_startup.then_some(began_ns),
     })
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use moat_control::spec::{FileAccess, Lifetime, NetworkMode, SharedNamespaces, SharesSpec};
+use moat_control::start::STEPS;
 use moat_control::{ExitStatus, Listener, Request};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
@@ -85,6 +86,7 @@ impl Container {
     /// [`Error::Exists`]; a configuration that can't be honoured; [`Error::Command`] if the init can't be executed.
     pub fn create(config: &Config, id: &ContainerId, options: CreateOptions) -> Result<Created> {
         let bundle = Bundle::open(&options.bundle)?;
+        tracing::info!(target: STEPS, "config.json is read");
         let mut blueprint = bundle.blueprint(config, id.clone(), options.lifetime)?;
         // sd_listen_fds(3) checks that LISTEN_PID is its reader: as with runc, the init counts as pid 1.
         if options.listening > 0 {
@@ -169,6 +171,7 @@ impl Creation<'_> {
         self.save()?;
         blueprint.overlay_directories().try_for_each(OverlayDirectory::make)?;
         self.make_cgroup(resources)?;
+        tracing::info!(target: STEPS, "state, overlays and cgroup are made");
         let child = match self.state.role {
             Role::Root => Some(self.make_root(blueprint, resources, options)?),
             Role::Member => {
@@ -182,6 +185,7 @@ impl Creation<'_> {
         for kind in [HookKind::Prestart, HookKind::CreateRuntime, HookKind::CreateContainer] {
             container.run_hooks(kind, Status::Creating)?;
         }
+        tracing::info!(target: STEPS, "hooks have run");
         // What is found before is "creating", and can only be deleted.
         self.state.status = Status::Created;
         self.save()?;

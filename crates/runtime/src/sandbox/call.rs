@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use moat_control::start::STEPS;
 use moat_control::{Connection, ProfileKind, Request, Response};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -66,7 +67,9 @@ impl Link {
 
     /// Lets the root container's init run.
     pub(super) fn start_root(&self) -> Result<()> {
-        self.call(&Request::StartRoot, &[], Patience::Long).and_then(done)
+        self.call(&Request::StartRoot, &[], Patience::Long).and_then(done)?;
+        tracing::info!(target: STEPS, "the init runs");
+        Ok(())
     }
 
     /// Begins a profile, whose records the sandbox writes to `pipe`.

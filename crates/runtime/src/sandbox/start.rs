@@ -3,11 +3,12 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use moat_abi::Errno;
 use moat_control::spec::{DonatedFds, FdNumber, FileAccess, Lifetime, SessionSpec};
+use moat_control::start::STEPS;
 use moat_control::{Connection, Listener, SandboxSpec};
 use moat_host::spawn::{Donation, ParentDeath, Spawn, SpawnError};
 use oci_spec::runtime::LinuxResources;
@@ -117,6 +118,7 @@ impl ChildSandbox {
     ) -> Result<Self> {
         check_yama(std::fs::read_to_string(YAMA).ok().as_deref())?;
         check_executable(moat_host::memory::try_executable())?;
+        tracing::info!(target: STEPS, "the container is described");
         let plan = blueprint.plan.clone();
         let plan = plan.unwrap_or_else(|| Plan::without_spec(config, blueprint.process.capabilities.permitted));
         let host = plan.prepare_namespaces()?;
@@ -144,6 +146,7 @@ impl ChildSandbox {
         };
         let (ends, own_flags, fds) =
             donate_common(listener, files.debug_log, files.panic_log, files.user_log, &mut donation)?;
+        let fds = DonatedFds { startup_log: startup_log(config)?.map(|fd| donation.add(fd)), ..fds };
         let session = match &config.pod_init_config {
             Some(path) => {
                 let OpenSession { config, files } = monitor::open(monitor::read_config(path)?)?;
@@ -159,6 +162,7 @@ impl ChildSandbox {
                 blueprint.into_spec(config, opener, stdio, nodes, fds, &mut served)?
             }
         };
+        tracing::info!(target: STEPS, "its trees are open");
         spec.session = session;
         spec.jail = host.jail(opener.trees());
         write_spec(spec_file, &spec)?;
@@ -210,6 +214,7 @@ impl ChildSandbox {
         })
         .map_err(spawn_error("creating the sandbox process (user namespaces may be restricted here)"))?;
         let sandbox = started.ok_or_else(|| Error::Invalid("the sandbox process was not prepared".into()))?;
+        tracing::info!(target: STEPS, "the sandbox process executes");
         let Ends { start, status, control, panic_log, panic_log_start } = ends;
         let terminal = spec.container.process.terminal;
         let link = Link::new(control);
@@ -217,6 +222,7 @@ impl ChildSandbox {
         let mut sandbox = ChildSandbox { sandbox, link, terminal, child, status, panic_log, panic_log_start, helpers };
         let command = spec.container.process.args.first().map_or("", |arg| arg);
         sandbox.wait_until_booted(start, command)?;
+        tracing::info!(target: STEPS, "the sandbox is up");
         Ok(sandbox)
     }
 }
@@ -260,8 +266,17 @@ fn donate_common(
         status: donation.add(status_write),
         debug_log,
         user_log,
+        startup_log: None,
     };
     Ok((Ends { start, status, control, panic_log, panic_log_start }, flags, fds))
+}
+
+/// Where the sandbox says what its start takes its time for, if that is wanted.
+fn startup_log(config: &Config) -> Result<Option<OwnedFd>> {
+    if config.startup_began_ns.is_none() {
+        return Ok(None);
+    }
+    std::io::stderr().as_fd().try_clone_to_owned().map(Some).context(|| "duplicating standard error".into())
 }
 
 fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {

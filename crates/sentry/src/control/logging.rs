@@ -42,7 +42,7 @@ pub(super) fn change(kernel: &Kernel, spec: &LogSpec, fds: Vec<OwnedFd>) -> Resu
     // Checked before anything is changed.
     let which = strace(spec).map_err(ControlError::Invalid)?;
     match fds.into_iter().next() {
-        Some(file) => logging::start(spec, File::from(file)),
+        Some(file) => logging::start(spec, File::from(file), None),
         None if !logging::set_level(spec) => {
             return Err(ControlError::Invalid("the sandbox was started without a debug log".into()));
         }
@@ -74,7 +74,7 @@ pub(super) fn change_strace(
         }
     };
     match fds.into_iter().next() {
-        Some(file) => logging::start(&LogSpec::default(), File::from(file)),
+        Some(file) => logging::start(&LogSpec::default(), File::from(file), None),
         None if !logging::is_started() && which != Strace::Off => {
             let why = "the sandbox has no debug log: say where one is to be, --debug-log=FILE";
             return Err(ControlError::Invalid(why.into()));

@@ -44,11 +44,11 @@ struct control {
     uint64_t frame, fs, gs;
     uint32_t set_bases, order_count, orders_done, alive;
     uint64_t features;
-    uint32_t state, cpu;
-    uint64_t resumed_at, stopped_at, reserved[6];
+    uint64_t resumed_at, stopped_at, reserved[7];
     struct cell cells[32];
+    uint32_t state, cpu;
     // Calls of rewritten sites, answers, and bytes that come and go with calls: nothing here that a zero would not say.
-    unsigned char rest[8192 - 128 - 32 * sizeof(struct cell)];
+    unsigned char rest[8192 - 128 - 32 * sizeof(struct cell) - 8];
 };
 _Static_assert(sizeof(struct control) == 8192, "all of an area before the signal stack");
 // Registers in the host's signal frame, words from its start; those of `uc_mcontext.gregs` begin at 6.

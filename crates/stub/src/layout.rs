@@ -58,7 +58,7 @@ pub const STOP_UNFINISHED: u32 = 0x104;
 /// handler's first instruction.
 pub const STOP_UNWRITTEN: u32 = 0x105;
 
-/// [`Control::state`], by the stub: it has stopped, and looks for the reply for a while.
+/// [`CallSlot::state`], by the stub: it has stopped, and looks for the reply for a while.
 pub const STATE_REQUEST: u32 = 1;
 /// By the stub: it rings. Only an answer to that wakes it.
 pub const STATE_ASLEEP: u32 = 2;
@@ -66,6 +66,10 @@ pub const STATE_ASLEEP: u32 = 2;
 pub const STATE_REPLIED: u32 = 3;
 /// By the sentry, before it answers a ring by [`RING_SLEEP`] or in place of REQUEST: the stub waits on this word until it changes.
 pub const STATE_SLEEPS: u32 = 4;
+
+/// By the sentry, in place of REQUEST of a call from a rewritten site only: the call is over and gives [`CallSlot::result`]. Nothing else
+/// is to be done, and no other field of the reply counts: it travels in one cache line.
+pub const STATE_PLAIN: u32 = 5;
 
 /// The result of a ring: not the reply yet, wait by futex(2) for that. 0 is the reply; all else is the sentry's end.
 pub const RING_SLEEP: i64 = 1;
@@ -135,12 +139,16 @@ pub mod site {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
 pub struct CallSlot {
-    /// Stub: the number.
-    pub nr: u64,
+    /// `STATE_*`: how a reply finds the stub, also where it is not in a call.
+    pub state: u32,
+    /// Stub: the CPU that it stopped on, if [`FEATURE_RDPID`].
+    pub cpu: u32,
     /// Stub: rdi, rsi, rdx, r10, r8, r9.
     pub args: [u64; 6],
     /// Sentry: what rax is to be.
     pub result: u64,
+    /// Stub: the number.
+    pub nr: u64,
     /// Stub: where it goes on.
     pub rip: u64,
     /// Stub: other registers.
@@ -199,6 +207,10 @@ pub const GIFTS: usize = 4;
 /// [`CallSlot::magic`].
 pub const MAGIC: u64 = 0x4d4f_4154;
 
+const _: () =
+    assert!(core::mem::offset_of!(CallSlot, nr) == 64, "what a plain reply changes is on the line of the arguments");
+const _: () = assert!(core::mem::offset_of!(Control, cells) % 64 == 0);
+
 /// The first page of an area.
 #[repr(C, align(64))]
 pub struct Control {
@@ -222,10 +234,6 @@ pub struct Control {
     pub alive: u32,
     /// Sentry: how the stub waits and what this CPU can do, `FEATURE_*`.
     pub features: u64,
-    /// `STATE_*`: how a reply finds the stub.
-    pub state: u32,
-    /// Stub: the CPU that it stopped on, if [`FEATURE_RDPID`].
-    pub cpu: u32,
     /// Stub: the cycle counter when it took the last reply.
     pub resumed_at: u64,
     /// Stub: and when it stopped.
@@ -237,7 +245,7 @@ pub struct Control {
     /// Stub: the cycle counter when it began that.
     pub began: u64,
     /// For later use: keeps the cells on lines of their own.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 5],
     /// The orders.
     pub cells: [Cell; CELLS],
     /// The call of a rewritten site.

@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use moat_abi::{Errno, Result};
 use moat_platform::{ANSWERABLE, Answers};
-use moat_stub::layout::{AREA_LEN, Cell, Control, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS};
+use moat_stub::layout::{
+    AREA_LEN, Cell, Control, REPLY_RESUME, STATE_ASLEEP, STATE_PLAIN, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS,
+};
 use moat_sync::{LockClass, Mutex};
 
 /// Offset of a field of [`Control`].
@@ -151,28 +153,42 @@ impl Area {
     /// Replaces the state of a stub that waits awake by REPLIED; false if it rings.
     pub fn reply_awake(self) -> bool {
         // SAFETY: `at` gives an aligned address inside the mapping.
-        let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
+        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
         state.compare_exchange(STATE_REQUEST, STATE_REPLIED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Replaces the state of a stub that waits awake in a call by PLAIN; false if it rings, and is to find the same reply in full.
+    pub fn reply_plain(self) -> bool {
+        // SAFETY: `at` gives an aligned address inside the mapping.
+        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
+        state.compare_exchange(STATE_REQUEST, STATE_PLAIN, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Writes all of a reply that lets a call return, but for its result.
+    pub fn write_plain_reply(self) {
+        self.write32(control!(order_count), 0);
+        self.write32(call_slot!(gift_count), 0);
+        self.write32(control!(reply), REPLY_RESUME);
     }
 
     /// Has a stub that waits awake wait until [`Area::wake`]; false if it rings.
     pub fn lie_down(self) -> bool {
         // SAFETY: `at` gives an aligned address inside the mapping.
-        let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
+        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
         state.compare_exchange(STATE_REQUEST, STATE_SLEEPS, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Has the stub wait until [`Area::wake`], once its ring is answered.
     pub fn sleep(self) {
         // SAFETY: `at` gives an aligned address inside the mapping.
-        let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
+        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
         state.store(STATE_SLEEPS, Ordering::Release);
     }
 
     /// Ends that wait: the reply is there.
     pub fn wake(self) {
         // SAFETY: as above.
-        let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
+        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
         state.store(STATE_REPLIED, Ordering::Release);
         // Nobody there: it has not slept yet, and does not any more.
         let _ = rustix::thread::futex::wake(state, rustix::thread::futex::Flags::empty(), 1);
@@ -180,18 +196,18 @@ impl Area {
 
     /// Before a ring is answered: who rings next is told from who has not taken the answer yet.
     pub fn reply_asleep(self) {
-        self.write32(control!(state), STATE_REPLIED);
+        self.write32(call_slot!(state), STATE_REPLIED);
     }
 
     /// Whether the stub rings, and is not answered yet.
     pub fn rings(self) -> bool {
-        self.read32(control!(state)) == STATE_ASLEEP
+        self.read32(call_slot!(state)) == STATE_ASLEEP
     }
 
     /// Whether the stub waits awake, with all that it has written in view.
     pub fn requests(self) -> bool {
         // SAFETY: as above.
-        let state = unsafe { AtomicU32::from_ptr(self.at(control!(state))) };
+        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
         state.load(Ordering::Acquire) == STATE_REQUEST
     }
 

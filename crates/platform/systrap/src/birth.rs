@@ -263,7 +263,7 @@ impl Thread {
 pub(crate) fn prepare_area(area: Area, slot: u32, frame: u64, bases: SegmentBases) {
     let fsgsbase = if bases == SegmentBases::Instructions { FEATURE_FSGSBASE } else { 0 };
     area.write(control!(features), fsgsbase | if crate::spin::has_rdpid() { FEATURE_RDPID } else { 0 });
-    area.write(control!(state), 0);
+    area.write32(call_slot!(state), 0);
     area.write(call_slot!(magic), MAGIC);
     area.write(control!(frame), area_addr(slot) + frame);
     area.write32(control!(reply), 0);

@@ -8,7 +8,10 @@ mod asleep;
 mod ending;
 mod kicker;
 mod looking;
+mod sent;
 mod verified;
+
+pub use sent::{Fields, Sent, Soon};
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
@@ -19,7 +22,7 @@ use moat_abi::Errno;
 use moat_stub::layout::{AREA_BASE, AREA_STRIDE, KICK_SIGNAL};
 use moat_sync::{LockClass, Mutex, MutexGuard};
 
-use crate::area::{Area, control};
+use crate::area::{Area, call_slot, control};
 use crate::call::{Call, Effect};
 use crate::core::{HandOff, SystrapCore};
 use crate::cpu_time::CpuTime;
@@ -200,8 +203,13 @@ impl HostThread {
         let (cpu, brief) = (s.cpu, s.brief);
         let step = s.placement.next(spinner.facts(room, looked_at, cpu));
         // Under the lock: a ring that comes in now must find what is owed.
+        let awake = wait == Wait::Awake
+            && if what.fields == Fields::Written { self.area.reply_awake() } else { self.area.reply_plain() };
+        if !awake && what.fields == Fields::Plain {
+            self.area.write_plain_reply();
+        }
         if wait == Wait::Awake {
-            s.owed = !self.area.reply_awake();
+            s.owed = !awake;
             drop(s);
             self.place(step);
             spinner.sent(false);
@@ -424,7 +432,7 @@ impl HostThread {
         self.enter(&mut s, phase);
         self.core.count(if ring.is_some() { HandOff::Rung } else { HandOff::Seen });
         s.expected.clear();
-        (s.cpu, s.resumed_at) = (self.area.read32(control!(cpu)), self.area.read(control!(resumed_at)));
+        (s.cpu, s.resumed_at) = (self.area.read32(call_slot!(cpu)), self.area.read(control!(resumed_at)));
         let ran = self.area.read(control!(stopped_at)).wrapping_sub(s.resumed_at);
         s.pace.stopped(ran, ring.is_none());
         self.has_stopped(&mut s);
@@ -457,15 +465,6 @@ enum TakenIn<'a> {
     Stop(MutexGuard<'a, HostThreadState>),
 }
 
-/// When a thread that has gone on will stop again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Soon {
-    /// In a moment, if it goes on as it did.
-    Expected,
-    /// Perhaps.
-    Unknown,
-}
-
 /// What a task leaves behind in its host thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaves {
@@ -473,18 +472,6 @@ pub enum Leaves {
     Nothing,
     /// An rseq area, which the host would write to at the next return to user mode; an affinity.
     Traces,
-}
-
-/// What goes with a reply.
-pub struct Sent {
-    /// Application code runs next.
-    pub resume: bool,
-    /// Cells in the area.
-    pub cells: usize,
-    /// The calls among them, in order.
-    pub expected: VecDeque<Call>,
-    /// One of the cells may take long, and a kick ends it.
-    pub waits: bool,
 }
 
 fn wake(waker: Option<Waker>) {

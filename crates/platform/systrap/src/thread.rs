@@ -25,7 +25,7 @@ use crate::entry::Entry;
 use crate::filter::notifies;
 use crate::frame::{at, words_from_regs};
 use crate::order::{MAX_CELLS, is_in_range, join_mappings, lower, mapped_file};
-use crate::state::{HostThread, Leaves, Sent, Soon, area_addr};
+use crate::state::{Fields, HostThread, Leaves, Sent, Soon, area_addr};
 use crate::stop::Stop;
 
 /// Bases that no thread has: they are not canonical.
@@ -222,7 +222,8 @@ impl Thread {
         area.write32(control!(order_count), u32::try_from(cells.len()).unwrap_or(0));
         area.write32(control!(reply), reply);
         let waits = cells.iter().any(|cell| cell.op == u64::from(nr::FUTEX) || cell.op == u64::from(nr::FUTEX_WAITV));
-        self.soon = self.host.send(cx, Sent { resume: reply == REPLY_RESUME, cells: cells.len(), expected, waits })?;
+        let (resume, fields) = (reply == REPLY_RESUME, Fields::Written);
+        self.soon = self.host.send(cx, Sent { resume, cells: cells.len(), expected, waits, fields })?;
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 //! A site has become a jump to its landing, which leaves its number in r11. Of the application's registers only rcx and r11 may
 //! be used at first, which a system call overwrites anyway, and neither its stack nor its flags. The area is where %gs
 //! points, if the word behind MAGIC says so; all registers that are used later are kept there. Then the stub asks and waits as
-//! a stopped thread does, and goes on behind the site.
+//! a stopped thread does, and goes on behind the site. A reply that lets the call return and nothing else (STATE_PLAIN) is one cache line: the
+//! word that the stub looks at, and the result.
 //!
 //! Orders that are plain system calls, which the filter lets through, are carried out here, too; all others need a frame.
 //!
@@ -29,7 +30,7 @@ use crate::extended::FRESH;
 use crate::layout::{
     ANSWERS, BOARD, Board, CELLS, CallSlot, Cell, Control, DOORBELL, FIRM_PATIENCE, LANDING_STRIDE, MAGIC, MAX_SITES, PARCEL, PARCEL_LEN,
     PATIENCE, REPLY_EXIT,
-    REPLY_FRAME, REPLY_RESUME, REPLY_STOP, RING_SLEEP, SITES, STATE_ASLEEP, STATE_REPLIED, STATE_REQUEST, STATE_SLEEPS, STOP_CALL,
+    REPLY_FRAME, REPLY_RESUME, REPLY_STOP, RING_SLEEP, SITES, STATE_ASLEEP, STATE_PLAIN, STATE_REQUEST, STATE_SLEEPS, STOP_CALL,
     STOP_ORDERS,
     own_call, site, takes,
 };
@@ -226,7 +227,9 @@ global_asm!(
     "    lock cmpxchg [rbx + {state}], ecx",
     "    je 9f",
     // The reply, or word that there will be none for long.
-    "7:  cmp eax, {state_sleeps}",
+    "7:  cmp eax, {state_plain}",
+    "    je call_plain",
+    "    cmp eax, {state_sleeps}",
     "    je 8f",
     "    jmp call_replied",
     // rcx and r11, which the host overwrites, hold nothing that is needed later.
@@ -289,6 +292,13 @@ global_asm!(
     "    add r10, 16",
     "    dec edx",
     "    jnz 8b",
+    "    jmp call_resume",
+    "call_plain:",
+    "    rdtsc",
+    "    mov [rbx + {resumed_at}], eax",
+    "    mov [rbx + {resumed_at} + 4], edx",
+    "    cmp dword ptr [rbx + {kicked}], 0",
+    "    jne call_kicks",
     ".globl call_resume",
     // What may be changed by a call, or was used here; r12 to r15, rbp and r8 were not touched.
     "call_resume:",
@@ -401,10 +411,11 @@ global_asm!(
     fs_base = const offset_of!(Control, fs_base),
     stop = const offset_of!(Control, stop),
     stop_call = const STOP_CALL,
-    cpu = const offset_of!(Control, cpu),
+    cpu = const CALL + offset_of!(CallSlot, cpu),
     stopped_at = const offset_of!(Control, stopped_at),
     resumed_at = const offset_of!(Control, resumed_at),
-    state = const offset_of!(Control, state),
+    state = const CALL + offset_of!(CallSlot, state),
+    state_plain = const STATE_PLAIN,
     state_request = const STATE_REQUEST,
     state_asleep = const STATE_ASLEEP,
     state_sleeps = const STATE_SLEEPS,

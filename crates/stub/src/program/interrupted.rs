@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::call::label;
 use crate::entry;
 use crate::layout::{
-    Cell, Control, KICK_SIGNAL, LANDING_STRIDE, MAX_SITES, REPLY_RESUME, SITES, STATE_REPLIED, STOP_FRAME, STOP_FRAMED_CALL,
+    Cell, Control, KICK_SIGNAL, LANDING_STRIDE, MAX_SITES, REPLY_RESUME, SITES, STATE_PLAIN, STATE_REPLIED, STOP_FRAME, STOP_FRAMED_CALL,
     STOP_UNFINISHED, STOP_UNWRITTEN, own_call, site,
 };
 use crate::parcel;
@@ -321,11 +321,20 @@ unsafe fn undo(r: *mut Registers, control: *mut Control) {
     }
 }
 
-/// Whether the interrupted call has its reply, and goes on behind the site.
+/// `STATE_*` of this thread.
+unsafe fn state(control: *const Control) -> u32 {
+    // SAFETY: by the caller.
+    unsafe { AtomicU32::from_ptr((&raw const (*control).call.state).cast_mut()).load(Ordering::Acquire) }
+}
+
+/// Whether the interrupted call has its reply, and goes on behind the site. The sentry knows of the call.
 unsafe fn resumes(r: *const Registers, control: *const Control) -> bool {
     // SAFETY: by the caller.
     unsafe {
         let rip = (*r).rip;
+        if state(control) == STATE_PLAIN {
+            return rip < label!(call_resume_end);
+        }
         if rip >= label!(call_begun) && rip < label!(call_begun_end) {
             return (*r).r11 == u64::from(REPLY_RESUME);
         }
@@ -340,9 +349,8 @@ unsafe fn resumes(r: *const Registers, control: *const Control) -> bool {
             return (*r).rcx == u64::from(REPLY_RESUME);
         }
         // Before the reply is taken: it is there if the word says so, or the ring has returned with it.
-        let state = AtomicU32::from_ptr((&raw const (*control).state).cast_mut()).load(Ordering::Acquire);
         let replied = rip >= label!(call_replied)
-            || state == STATE_REPLIED
+            || state(control) == STATE_REPLIED
             || rip == label!(call_rang) && (*r).rax == 0;
         replied && (&raw const (*control).reply).read_volatile() == REPLY_RESUME
     }
@@ -352,7 +360,8 @@ unsafe fn resumes(r: *const Registers, control: *const Control) -> bool {
 unsafe fn give(control: *mut Control) {
     // SAFETY: by the caller.
     unsafe {
-        if !parcel::give(control) {
+        // A plain reply gives nothing: what is said of gifts is from an earlier one.
+        if state(control) != STATE_PLAIN && !parcel::give(control) {
             (&raw mut (*control).call.result).write_volatile(FAULT);
         }
     }

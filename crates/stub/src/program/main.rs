@@ -103,7 +103,7 @@ unsafe fn stop(control: *mut Control, why: u32) {
             sys::call(sys::ARCH_PRCTL, [sys::ARCH_GET_GS, &raw const (*control).gs_base as u64, 0, 0, 0, 0]);
         }
         (&raw mut (*control).stop).write_volatile(why);
-        let state = AtomicU32::from_ptr(&raw mut (*control).state);
+        let state = AtomicU32::from_ptr(&raw mut (*control).call.state);
         match waits_awake(control) {
             STATE_REPLIED => {}
             STATE_SLEEPS => sys::sleep(state),
@@ -121,10 +121,10 @@ unsafe fn stop(control: *mut Control, why: u32) {
 unsafe fn waits_awake(control: *mut Control) -> u32 {
     // SAFETY: by the caller; the board is mapped in every guest process.
     unsafe {
-        let state = AtomicU32::from_ptr(&raw mut (*control).state);
+        let state = AtomicU32::from_ptr(&raw mut (*control).call.state);
         let board = BOARD as *const Board;
         let cpu = if (*control).features & FEATURE_RDPID != 0 { sys::rdpid() } else { u32::MAX };
-        (&raw mut (*control).cpu).write_volatile(cpu);
+        (&raw mut (*control).call.cpu).write_volatile(cpu);
         (&raw mut (*control).stopped_at).write_volatile(sys::rdtsc());
         state.store(STATE_REQUEST, Ordering::Release);
         let watcher = (&raw const (*board).watcher).read_volatile();

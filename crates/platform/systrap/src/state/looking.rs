@@ -7,7 +7,7 @@ use moat_host::cycles::{Clock, cycle_count};
 use moat_platform::Stay;
 use moat_sync::executor;
 
-use crate::area::control;
+use crate::area::{call_slot, control};
 use crate::pace::LINGER_CYCLES;
 use crate::placement::Step;
 use crate::state::{HostThread, Phase, TakenIn, Wait};
@@ -108,7 +108,7 @@ impl HostThread {
         }
         let placed = s.placement.take_back();
         // Either it never ran, or in the place of the thread that looked; then it has rung.
-        let in_place = self.area.rings() && self.area.read32(control!(cpu)) == here;
+        let in_place = self.area.rings() && self.area.read32(call_slot!(cpu)) == here;
         let starved = placed.is_none() && (in_place || self.area.read(control!(resumed_at)) == s.resumed_at);
         if starved && s.placement.starved() {
             s.pace.starved();

@@ -12,7 +12,7 @@ use crate::area::call_slot;
 use crate::order::is_plain;
 use crate::parcel;
 use crate::sites::{Undefined, needs_frame};
-use crate::state::area_addr;
+use crate::state::{Fields, Sent, area_addr};
 use crate::stop::{Signal, Stop};
 use crate::thread::{Dirty, Thread, Under};
 
@@ -112,9 +112,21 @@ impl Thread {
     /// Lets a call from a rewritten site return.
     pub(crate) fn return_to_site(&mut self, cx: &mut Context<'_>) -> Result<()> {
         self.host.area.write(call_slot!(result), self.regs.rax);
-        self.write_gifts();
+        let takes_back = self.gifts.as_ref().is_some_and(|gifts| !gifts.list().is_empty());
+        let fields = if takes_back || self.begins.is_due() || !self.deferred.is_empty() {
+            self.write_gifts();
+            Fields::Written
+        } else {
+            self.gifts = None;
+            Fields::Plain
+        };
         (self.entry.at_call, self.entry.returns) = (false, true);
-        self.send(cx, REPLY_RESUME).map(drop)
+        if fields == Fields::Written {
+            return self.send(cx, REPLY_RESUME).map(drop);
+        }
+        let sent = Sent { resume: true, cells: 0, expected: VecDeque::new(), waits: false, fields };
+        self.soon = self.host.send(cx, sent)?;
+        Ok(())
     }
 
     /// Has a thread whose orders need a frame make one.

@@ -46,7 +46,7 @@ struct control {
     uint64_t features;
     uint64_t resumed_at, stopped_at, reserved[7];
     struct cell cells[32];
-    uint32_t state, cpu;
+    uint32_t state, info;
     // Calls of rewritten sites, answers, and bytes that come and go with calls: nothing here that a zero would not say.
     unsigned char rest[8192 - 128 - 32 * sizeof(struct cell) - 8];
 };

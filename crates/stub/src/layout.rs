@@ -141,11 +141,11 @@ pub mod site {
 pub struct CallSlot {
     /// `STATE_*`: how a reply finds the stub, also where it is not in a call.
     pub state: u32,
-    /// Stub: the CPU that it stopped on, if [`FEATURE_RDPID`].
-    pub cpu: u32,
+    /// Stub: the CPU that it stopped on, if [`FEATURE_RDPID`], and what else is to be known of a call ([`info`]).
+    pub info: u32,
     /// Stub: rdi, rsi, rdx, r10, r8, r9.
     pub args: [u64; 6],
-    /// Sentry: what rax is to be.
+    /// Stub: the number, for the sentry. Sentry: what rax is to be.
     pub result: u64,
     /// Stub: the number.
     pub nr: u64,
@@ -187,6 +187,22 @@ pub struct CallSlot {
     /// Sentry: the components that this consists of.
     pub xfeatures: u64,
 }
+
+/// The bits of [`CallSlot::info`]: with number and arguments, on the same line, nearly every call needs no more.
+pub mod info {
+    /// The CPU.
+    pub const CPU: u32 = 0xfff;
+    /// Where [`super::CallSlot::taken`] is.
+    pub const TAKEN_SHIFT: u32 = 12;
+    /// So many bytes can be told.
+    pub const TAKEN: u32 = (1 << 13) - 1;
+    /// The application has the trap flag set.
+    pub const STEPS: u32 = 1 << 30;
+    /// The stop is a call from a rewritten site ([`super::STOP_CALL`]). Else none of these but the CPU is there.
+    pub const CALL: u32 = 1 << 31;
+}
+
+const _: () = assert!(PARCEL_LEN < 1 << 13);
 
 /// Bytes for the application's memory.
 #[derive(Clone, Copy, Debug, Default)]

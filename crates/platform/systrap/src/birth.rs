@@ -234,7 +234,7 @@ impl Thread {
                         host.core.births.reached(making.token, CloneStage::Told);
                     }
                 },
-                Ok(Stop::Signal { .. } | Stop::Call { .. }) => {
+                Ok(Stop::Signal { .. } | Stop::Call(_)) => {
                     host.space.kill();
                     outcome = Err(Errno::ESRCH);
                 }

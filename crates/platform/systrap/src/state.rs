@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use moat_abi::Errno;
-use moat_stub::layout::{AREA_BASE, AREA_STRIDE, KICK_SIGNAL};
+use moat_stub::layout::{AREA_BASE, AREA_STRIDE, KICK_SIGNAL, info};
 use moat_sync::{LockClass, Mutex, MutexGuard};
 
 use crate::area::{Area, call_slot, control};
@@ -205,6 +205,7 @@ impl HostThread {
         // Under the lock: a ring that comes in now must find what is owed.
         let awake = wait == Wait::Awake
             && if what.fields == Fields::Written { self.area.reply_awake() } else { self.area.reply_plain() };
+        // A stub that rings reads the reply as every other thread does.
         if !awake && what.fields == Fields::Plain {
             self.area.write_plain_reply();
         }
@@ -432,7 +433,7 @@ impl HostThread {
         self.enter(&mut s, phase);
         self.core.count(if ring.is_some() { HandOff::Rung } else { HandOff::Seen });
         s.expected.clear();
-        (s.cpu, s.resumed_at) = (self.area.read32(call_slot!(cpu)), self.area.read(control!(resumed_at)));
+        (s.cpu, s.resumed_at) = (self.area.read32(call_slot!(info)) & info::CPU, self.area.read(control!(resumed_at)));
         let ran = self.area.read(control!(stopped_at)).wrapping_sub(s.resumed_at);
         s.pace.stopped(ran, ring.is_none());
         self.has_stopped(&mut s);

@@ -3,7 +3,7 @@
 use moat_abi::siginfo::AUDIT_ARCH_X86_64;
 use moat_platform::{Fault, Regs};
 use moat_stub::layout::{
-    KICK_SIGNAL, STOP_CALL, STOP_FRAME, STOP_FRAMED_CALL, STOP_ORDERS, STOP_UNFINISHED, STOP_UNWRITTEN,
+    KICK_SIGNAL, STOP_FRAME, STOP_FRAMED_CALL, STOP_ORDERS, STOP_UNFINISHED, STOP_UNWRITTEN, info,
 };
 
 use crate::area::{Area, call_slot, control};
@@ -21,12 +21,7 @@ pub enum Stop {
         results: Vec<u64>,
     },
     /// A call from a rewritten site: there is no frame.
-    Call {
-        /// All that it needs of the registers.
-        regs: Regs,
-        /// Bytes that it has brought along, as it says itself.
-        taken: u32,
-    },
+    Call(Called),
     /// A signal, with the registers at that point.
     Signal {
         /// Everything that the frame says.
@@ -34,6 +29,19 @@ pub enum Stop {
         /// What kind.
         signal: Signal,
     },
+}
+
+/// A call from a rewritten site, as its one cache line says. Its other registers lie in the area until they are needed.
+#[derive(Clone, Copy, Debug)]
+pub struct Called {
+    /// The number.
+    pub nr: u64,
+    /// rdi, rsi, rdx, r10, r8, r9.
+    pub args: [u64; 6],
+    /// Bytes that it has brought along, as it says itself.
+    pub taken: u32,
+    /// The application steps through instructions.
+    pub steps: bool,
 }
 
 /// A signal as an event.
@@ -67,15 +75,20 @@ pub enum Signal {
 ///
 /// `frame` is where in the area the host puts signal frames, `cells` how many orders there were.
 pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop> {
+    let said = area.read32(call_slot!(info));
+    if said & info::CALL != 0 {
+        // One line of the cache, which the guest's CPU gives up; those with the other registers stay there.
+        let args = [0, 8, 16, 24, 32, 40].map(|at: u64| area.read(call_slot!(args).wrapping_add(at)));
+        let taken = said >> info::TAKEN_SHIFT & info::TAKEN;
+        let steps = said & info::STEPS != 0;
+        return Some(Stop::Call(Called { nr: area.read(call_slot!(result)), args, taken, steps }));
+    }
     let why = area.read32(control!(stop));
     if why == STOP_ORDERS {
         // The guest can write any number there; more than was sent can't be done.
         let done = (area.read32(control!(orders_done)) as usize).min(cells);
         let results = (0..cells.min(done + 1)).map(|i| area.read_result(i)).collect();
         return Some(Stop::Orders { done, results });
-    }
-    if why == STOP_CALL {
-        return Some(Stop::Call { regs: call_registers(area), taken: area.read32(call_slot!(taken)) });
     }
     // The frame is read at the sentry's own offset, wherever the guest says that it is; but a stub that has it
     // elsewhere is none.
@@ -124,19 +137,18 @@ pub fn snapshot(area: Area, slot: u32, frame: u64, cells: usize) -> Option<Stop>
     Some(Stop::Signal { regs, signal })
 }
 
-/// The registers of a call from a rewritten site, as a trap would have them.
-fn call_registers(area: Area) -> Regs {
-    let arg = |i: u64| area.read(call_slot!(args).wrapping_add(i.wrapping_mul(8)));
-    let (nr, rip, rflags) = (area.read(call_slot!(nr)), area.read(call_slot!(rip)), area.read(call_slot!(rflags)));
+impl Called {
+    /// The registers that are known.
+    pub fn registers(&self) -> Regs {
+        let [rdi, rsi, rdx, r10, r8, r9] = self.args;
+        Regs { rax: self.nr, orig_rax: self.nr, rdi, rsi, rdx, r10, r8, r9, ..Regs::default() }
+    }
+}
+
+/// All registers of a call from a rewritten site, as a trap would have them; `known` are those that it was taken in with.
+pub fn call_registers(area: Area, known: Regs) -> Regs {
+    let (rip, rflags) = (area.read(call_slot!(rip)), area.read(call_slot!(rflags)));
     Regs {
-        rax: nr,
-        orig_rax: nr,
-        rdi: arg(0),
-        rsi: arg(1),
-        rdx: arg(2),
-        r10: arg(3),
-        r8: arg(4),
-        r9: arg(5),
         rsp: area.read(call_slot!(rsp)),
         rbx: area.read(call_slot!(rbx)),
         rbp: area.read(call_slot!(rbp)),
@@ -152,5 +164,6 @@ fn call_registers(area: Area) -> Regs {
         fs_base: area.read(control!(fs_base)),
         // The stub finds its area by it, so sites are rewritten only where the application has none of its own.
         gs_base: 0,
+        ..known
     }
 }

@@ -4,7 +4,10 @@ mod called;
 mod extended;
 mod handler;
 mod own;
+mod progress;
 mod stopped;
+
+pub(crate) use progress::{Dirty, Known, Under};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,36 +36,13 @@ const UNKNOWN_BASES: (u64, u64) = (1 << 63, 1 << 63);
 /// Bit 1 of RFLAGS always reads as one; bit 9 is the interrupt flag, which user code runs with.
 const FIXED_RFLAGS: u64 = 0x202;
 
-/// What of the registers the host thread does not have yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Dirty {
-    Nothing,
-    Result,
-    All,
-}
-
-/// What a poll that gave `Pending` is waiting for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Under {
-    Nothing,
-    /// A batch of orders, the last of which begins at this cell.
-    Batch {
-        last_cell: usize,
-    },
-    /// Application code.
-    Switch,
-    /// The frame of a call from a rewritten site.
-    Frame,
-    /// A call that the host carries out.
-    Futex,
-    /// The way of a thread that has trapped to where it can be told to make such a call.
-    Anew,
-}
-
 /// One guest thread.
 pub struct Thread {
     pub(crate) host: Arc<HostThread>,
+    /// Where it waits in a call from a rewritten site, those that [`Thread::load`] has not read yet are missing.
     pub(crate) regs: Regs,
+    /// What of the registers is there.
+    pub(crate) known: Known,
     /// The bases that the processor has.
     pub(crate) bases: (u64, u64),
     pub(crate) dirty: Dirty,
@@ -99,6 +79,7 @@ impl Thread {
         Thread {
             host,
             regs: Regs::default(),
+            known: Known::All,
             bases: (0, 0),
             dirty: Dirty::All,
             entry: Entry::default(),
@@ -240,7 +221,7 @@ impl Thread {
                         self.last_result = results.get(last_cell).copied().unwrap_or(0);
                     }
                     // The stub never does this in the middle of orders.
-                    Ok(Stop::Signal { .. } | Stop::Call { .. }) => {
+                    Ok(Stop::Signal { .. } | Stop::Call(_)) => {
                         self.host.space.kill();
                         return Poll::Ready(Err(Errno::ESRCH));
                     }
@@ -266,10 +247,10 @@ impl Thread {
     }
 
     fn resume(&mut self, cx: &mut Context<'_>) -> Result<()> {
-        let bases = self.wanted_bases();
         if self.entry.at_call() {
             return self.return_to_site(cx);
         }
+        let bases = self.wanted_bases();
         if self.dirty == Dirty::All {
             self.settle();
         }
@@ -302,10 +283,12 @@ impl Thread {
 
 impl GuestThread for Thread {
     fn regs(&mut self) -> Regs {
+        self.load();
         self.regs
     }
 
     fn set_regs(&mut self, regs: &Regs) {
+        self.load();
         self.regs = *regs;
         // The guest's flags may come from ptrace or a signal frame: IOPL and the like are not its to set.
         self.regs.rflags = regs.rflags & USER_RFLAGS | FIXED_RFLAGS;
@@ -318,14 +301,17 @@ impl GuestThread for Thread {
     }
 
     fn fpu(&mut self) -> Result<Vec<u8>> {
+        self.load();
         self.read_extended()
     }
 
     fn set_fpu(&mut self, image: &[u8]) -> Result<()> {
+        self.load();
         self.write_extended(image)
     }
 
     fn reset_fpu(&mut self) {
+        self.load();
         self.reset_extended();
     }
 
@@ -334,6 +320,7 @@ impl GuestThread for Thread {
     }
 
     fn enter_handler(&mut self, entry: &HandlerEntry<'_>) -> bool {
+        self.load();
         self.begin_handler(entry)
     }
 
@@ -346,6 +333,7 @@ impl GuestThread for Thread {
     }
 
     fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.load();
         self.poll_frame(cx)
     }
 
@@ -375,6 +363,11 @@ impl GuestThread for Thread {
             return Poll::Ready(self.unwritten());
         }
         if self.under != Under::Switch {
+            // Looked at first: nothing else is to read the other registers on the way of a short call.
+            let plain = self.returns_plainly();
+            if !plain {
+                self.load();
+            }
             // More than one reply holds: the last of them resumes.
             if self.under != Under::Nothing || self.deferred.len() * MAX_CELLS > CELLS {
                 match ready!(self.poll_deferred(cx)) {
@@ -385,20 +378,22 @@ impl GuestThread for Thread {
             }
             // Before the thread is sent off: a kick that came while it was parked has sent no signal.
             if self.host.take_kick() {
+                self.load();
                 self.settle();
                 return Poll::Ready(Event::Interrupted);
             }
-            if let Some(event) = self.bad_state() {
+            if !plain && let Some(event) = self.bad_state() {
                 self.settle();
                 return Poll::Ready(event);
             }
-            if self.entry.at_call() && self.needs_frame_to_resume() && ready!(self.poll_frame(cx)).is_err() {
+            if !plain && self.entry.at_call() && self.needs_frame_to_resume() && ready!(self.poll_frame(cx)).is_err() {
                 return Poll::Ready(Event::Died);
             }
             if self.resume(cx).is_err() {
                 return Poll::Ready(Event::Died);
             }
             self.under = Under::Switch;
+            // A stop that comes at once is taken in here, before this future lets its worker go.
             if self.soon == Soon::Expected {
                 self.host.linger();
             }
@@ -408,7 +403,7 @@ impl GuestThread for Thread {
         self.in_call = false;
         let returned = std::mem::take(&mut self.entry.returns);
         Poll::Ready(match stop {
-            Ok(Stop::Call { regs, taken }) => return self.poll_called(cx, regs, taken),
+            Ok(Stop::Call(called)) => return self.poll_called(cx, called),
             Ok(Stop::Signal { regs, signal }) => self.event(regs, signal),
             Ok(Stop::Orders { done, results }) => match self.check_batch(done, &results) {
                 Err(errno) => {
@@ -427,6 +422,7 @@ impl GuestThread for Thread {
     }
 
     fn poll_order(&mut self, cx: &mut Context<'_>, order: &Order) -> Poll<Result<u64>> {
+        self.load();
         if !self.ordered {
             if !is_in_range(order) {
                 return Poll::Ready(Err(Errno::EINVAL));
@@ -448,6 +444,7 @@ impl GuestThread for Thread {
     }
 
     fn poll_futex(&mut self, cx: &mut Context<'_>, call: &HostFutex) -> Poll<Result<u64>> {
+        self.load();
         self.poll_own(cx, call)
     }
 
@@ -461,12 +458,14 @@ impl GuestThread for Thread {
     }
 
     fn poll_fork(&mut self, cx: &mut Context<'_>) -> Poll<Result<NewProcess>> {
+        self.load();
         let born = ready!(self.poll_make_process(cx))?;
         let space = born.space.ok_or(Errno::EIO)?;
         Poll::Ready(Ok(NewProcess { space: Arc::new(space), thread: Box::new(born.thread) }))
     }
 
     fn poll_spawn(&mut self, cx: &mut Context<'_>) -> Poll<Result<Box<dyn GuestThread>>> {
+        self.load();
         let born = ready!(self.poll_make_thread(cx))?;
         Poll::Ready(Ok(Box::new(born.thread)))
     }

@@ -31,6 +31,7 @@ fn plan_moves(found: &[(Range<u64>, bool)]) -> Option<([Move; MOVES], VdsoLayout
     if found.len() > MOVES / 2 || end.checked_sub(start)? > 64 * PAGE_SIZE {
         return None;
     }
+    // The same wherever the host had it: programs that are saved keep pointers into it.
     let base = VDSO_TOP.checked_sub(end - start)?;
     let mut layout = VdsoLayout { vvar: base..base, vdso: base..base };
     // A mapping can't be moved onto itself, and must not be moved onto one that is still to be.

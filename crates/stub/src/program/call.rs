@@ -16,11 +16,14 @@
 //! Signals find the application's state before the call (up to `call_commit`) or after it (`interrupted.rs`).
 
 mod begins;
+mod labels;
 mod orders;
 mod own;
 
 use core::arch::global_asm;
 use core::mem::{offset_of, size_of};
+
+pub(crate) use labels::*;
 
 use begins::begins;
 use orders::orders;
@@ -32,7 +35,7 @@ use crate::layout::{
     PATIENCE, REPLY_EXIT,
     REPLY_FRAME, REPLY_RESUME, REPLY_STOP, RING_SLEEP, SITES, STATE_ASLEEP, STATE_PLAIN, STATE_REQUEST, STATE_SLEEPS, STOP_CALL,
     STOP_ORDERS,
-    own_call, site, takes,
+    info, own_call, site, takes,
 };
 
 const CALL: usize = offset_of!(Control, call);
@@ -188,9 +191,18 @@ global_asm!(
     "    rdfsbase rdx",
     "    mov [rbx + {fs_base}], rdx",
     "    mov dword ptr [rbx + {stop}], {stop_call}",
+    "    mov rcx, [rbx + {nr}]",
+    "    mov [rbx + {result}], rcx",
     "    rdpid rsi",
-    "    and esi, 0xfff",
-    "    mov [rbx + {cpu}], esi",
+    "    and esi, {info_cpu}",
+    "    mov ecx, [rbx + {taken}]",
+    "    shl ecx, {info_taken}",
+    "    or ecx, esi",
+    "    or ecx, {info_call}",
+    "    test byte ptr [rbx + {rflags} + 1], 1",
+    "    jz 3f",
+    "    or ecx, {info_steps}",
+    "3:  mov [rbx + {info}], ecx",
     "    rdtsc",
     "    mov [rbx + {stopped_at}], eax",
     "    mov [rbx + {stopped_at} + 4], edx",
@@ -411,7 +423,11 @@ global_asm!(
     fs_base = const offset_of!(Control, fs_base),
     stop = const offset_of!(Control, stop),
     stop_call = const STOP_CALL,
-    cpu = const CALL + offset_of!(CallSlot, cpu),
+    info = const CALL + offset_of!(CallSlot, info),
+    info_cpu = const info::CPU,
+    info_taken = const info::TAKEN_SHIFT,
+    info_call = const info::CALL.cast_signed(),
+    info_steps = const info::STEPS,
     stopped_at = const offset_of!(Control, stopped_at),
     resumed_at = const offset_of!(Control, resumed_at),
     state = const CALL + offset_of!(CallSlot, state),
@@ -442,49 +458,6 @@ global_asm!(
     // As a signed number, which the comparison extends: results from here on are errors.
     max_errno = const -4095,
 );
-
-unsafe extern "C" {
-    pub safe fn call_landings();
-    pub safe fn call_landings_end();
-    pub safe fn call_probe();
-    pub safe fn call_framed();
-    pub safe fn call_saved();
-    pub safe fn call_flags();
-    pub safe fn call_loads();
-    pub safe fn call_stored();
-    pub safe fn call_own();
-    pub safe fn call_owned();
-    pub safe fn call_own_ends();
-    pub safe fn call_unanswered();
-    pub safe fn call_takes();
-    pub safe fn call_reads();
-    pub safe fn call_asks();
-    pub safe fn call_commit();
-    pub safe fn call_rang();
-    pub safe fn call_replied();
-    pub safe fn call_taken();
-    pub safe fn call_gives();
-    pub safe fn call_copies();
-    pub safe fn call_resume();
-    pub safe fn call_resume_end();
-    pub safe fn call_begins();
-    pub safe fn call_begun();
-    pub safe fn call_begun_end();
-    pub safe fn call_kicked();
-    pub safe fn call_frame();
-    pub safe fn call_order_loads();
-    pub safe fn call_order();
-    pub safe fn call_order_made();
-    pub safe fn call_end();
-}
-
-/// The address of a label.
-macro_rules! label {
-    ($name:ident) => {
-        $crate::raw::address($crate::call::$name as *const ())
-    };
-}
-pub(crate) use label;
 
 /// Where the jump table leads a site.
 pub fn landing(number: u64) -> u64 {

@@ -124,7 +124,7 @@ unsafe fn waits_awake(control: *mut Control) -> u32 {
         let state = AtomicU32::from_ptr(&raw mut (*control).call.state);
         let board = BOARD as *const Board;
         let cpu = if (*control).features & FEATURE_RDPID != 0 { sys::rdpid() } else { u32::MAX };
-        (&raw mut (*control).call.cpu).write_volatile(cpu);
+        (&raw mut (*control).call.info).write_volatile(cpu & layout::info::CPU);
         (&raw mut (*control).stopped_at).write_volatile(sys::rdtsc());
         state.store(STATE_REQUEST, Ordering::Release);
         let watcher = (&raw const (*board).watcher).read_volatile();

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use moat_host::cycles::{Clock, cycle_count};
 use moat_platform::Stay;
+use moat_stub::layout::info;
 use moat_sync::executor;
 
 use crate::area::{call_slot, control};
@@ -26,7 +27,9 @@ impl HostThread {
         }
         let start = cycle_count();
         let stopped = loop {
+            // The clock is dearer than a look.
             if (0..16).any(|_| self.stops()) {
+                // If its call has to wait, it is told so when this worker looks for others.
                 self.core.spinner.found(self, cycle_count());
                 break true;
             }
@@ -108,7 +111,7 @@ impl HostThread {
         }
         let placed = s.placement.take_back();
         // Either it never ran, or in the place of the thread that looked; then it has rung.
-        let in_place = self.area.rings() && self.area.read32(call_slot!(cpu)) == here;
+        let in_place = self.area.rings() && self.area.read32(call_slot!(info)) & info::CPU == here;
         let starved = placed.is_none() && (in_place || self.area.read(control!(resumed_at)) == s.resumed_at);
         if starved && s.placement.starved() {
             s.pace.starved();

@@ -13,8 +13,8 @@ use crate::order::is_plain;
 use crate::parcel;
 use crate::sites::{Undefined, needs_frame};
 use crate::state::{Fields, Sent, area_addr};
-use crate::stop::{Signal, Stop};
-use crate::thread::{Dirty, Thread, Under};
+use crate::stop::{Called, Signal, Stop, call_registers};
+use crate::thread::{Dirty, Known, Thread, Under};
 
 const SIGILL: i32 = 4;
 const SIGTRAP: i32 = 5;
@@ -23,7 +23,7 @@ const PROT_WRITE: u32 = 2;
 impl Thread {
     /// Takes over the registers of a frame.
     pub(crate) fn take_regs(&mut self, regs: Regs) {
-        self.regs = regs;
+        (self.regs, self.known) = (regs, Known::All);
         self.bases = (regs.fs_base, regs.gs_base);
         self.dirty = Dirty::Nothing;
         // What the stub finds its area by; the application's is 0 then.
@@ -52,22 +52,48 @@ impl Thread {
         (fs, if stub_finds_area { area_addr(self.host.slot) } else { gs })
     }
 
-    /// A call from a rewritten site, which says that it has brought so many bytes along.
-    pub(crate) fn poll_called(&mut self, cx: &mut Context<'_>, regs: Regs, taken: u32) -> Poll<Event> {
-        self.take_regs(regs);
-        self.in_call = true;
-        self.taken = parcel::brought(regs.rax, &regs.syscall_args(), taken);
-        // The registers come from the call slot, which has no %gs: it is what the stub has found the slot by.
-        self.bases.1 = area_addr(self.host.slot);
-        self.entry.at_call = true;
-        self.begins.from(&self.regs);
-        self.entry.untold = Some(Event::Syscall { nr: regs.rax, args: regs.syscall_args() });
+    /// A call from a rewritten site.
+    pub(crate) fn poll_called(&mut self, cx: &mut Context<'_>, call: Called) -> Poll<Event> {
+        (self.regs, self.known) = (call.registers(), Known::OfCall { steps: call.steps });
+        (self.dirty, self.in_call, self.entry.at_call) = (Dirty::Nothing, true, true);
+        self.taken = parcel::brought(call.nr, &call.args, call.taken);
+        self.entry.untold = Some(Event::Syscall { nr: call.nr, args: call.args });
         self.poll_untold(cx)
+    }
+
+    /// Reads the registers that are still missing. Whatever looks at more than a call's number, arguments and result comes by here first.
+    pub(crate) fn load(&mut self) {
+        if self.known == Known::All {
+            return;
+        }
+        // The call may be over: what it gives is not among what the stub has saved.
+        let result = self.regs.rax;
+        self.regs.rax = self.regs.orig_rax;
+        let dirty = self.dirty;
+        self.take_regs(call_registers(self.host.area, self.regs));
+        // They come from the call slot, which has no %gs: it is what the stub has found the slot by.
+        self.bases.1 = area_addr(self.host.slot);
+        self.begins.from(&self.regs);
+        (self.regs.rax, self.dirty) = (result, dirty);
+    }
+
+    /// Whether the thread goes on behind the site of its call with nothing but a result, so that nobody has to know its other registers.
+    pub(crate) fn returns_plainly(&self) -> bool {
+        self.known == Known::OfCall { steps: false }
+            && self.entry.at_call()
+            && self.under == Under::Nothing
+            && self.deferred.is_empty()
+            && !self.begins.is_due()
+            && self.host.space.sites.any()
     }
 
     /// The call that has not been told of yet, if there is one.
     pub(crate) fn poll_untold(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if (self.under == Under::Frame || needs_frame(self.regs.rax)) && ready!(self.poll_frame(cx)).is_err() {
+        let needs_frame = self.under == Under::Frame || needs_frame(self.regs.rax);
+        if needs_frame {
+            self.load();
+        }
+        if needs_frame && ready!(self.poll_frame(cx)).is_err() {
             self.entry.untold = None;
             return Poll::Ready(Event::Died);
         }

@@ -33,7 +33,7 @@ impl Thread {
                     self.under = Under::Nothing;
                     return Poll::Ready(match stop? {
                         Stop::Orders { results, .. } => Errno::from_ret(results.first().copied().unwrap_or(0)),
-                        Stop::Signal { .. } | Stop::Call { .. } => Err(self.broken()),
+                        Stop::Signal { .. } | Stop::Call(_) => Err(self.broken()),
                     });
                 }
                 Under::Anew => {

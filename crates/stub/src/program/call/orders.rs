@@ -66,7 +66,7 @@ macro_rules! orders {
             "    mov dword ptr [rbx + {stop}], {stop_orders}\n",
             "    rdpid rsi\n",
             "    and esi, 0xfff\n",
-            "    mov [rbx + {cpu}], esi\n",
+            "    mov [rbx + {info}], esi\n",
             "    rdtsc\n",
             "    mov [rbx + {stopped_at}], eax\n",
             "    mov [rbx + {stopped_at} + 4], edx\n",

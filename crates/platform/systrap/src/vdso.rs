@@ -32,19 +32,20 @@ fn plan_moves(found: &[(Range<u64>, bool)]) -> Option<([Move; MOVES], VdsoLayout
         return None;
     }
     // The same wherever the host had it: programs that are saved keep pointers into it.
-    let base = VDSO_TOP.checked_sub(end - start)?;
+    let base = VDSO_TOP.checked_sub(end.checked_sub(start)?)?;
     let mut layout = VdsoLayout { vvar: base..base, vdso: base..base };
     // A mapping can't be moved onto itself, and must not be moved onto one that is still to be.
     let aside = (start < VDSO_TOP && end > base).then_some(ASIDE);
     let mut moves = [Move::default(); MOVES];
     let (first, second) = moves.split_at_mut(MOVES / 2);
     for ((first, second), (range, is_vdso)) in first.iter_mut().zip(second).zip(found) {
-        let (at, len) = (range.start - start, range.end.checked_sub(range.start)?);
-        *first = Move { from: range.start, to: aside.unwrap_or(base) + at, len };
+        let (at, len) = (range.start.checked_sub(start)?, range.end.checked_sub(range.start)?);
+        let place = base.checked_add(at)?;
+        *first = Move { from: range.start, to: aside.unwrap_or(base).checked_add(at)?, len };
         if let Some(aside) = aside {
-            *second = Move { from: aside + at, to: base + at, len };
+            *second = Move { from: aside.checked_add(at)?, to: place, len };
         }
-        let to = base + at..base + at + len;
+        let to = place..place.checked_add(len)?;
         if *is_vdso {
             layout.vdso = to;
         } else {

@@ -13,7 +13,7 @@ use moat_identity::user_ns::{IdMaps, IdRange, UserNamespace};
 use moat_kernel::kernel::{Config, Kernel};
 use moat_platform::{Platform, PlatformEvents};
 use moat_platform_ptrace::Ptrace;
-use moat_platform_systrap::{CallSites, Systrap};
+use moat_platform_systrap::{CallSites, StartError, Systrap};
 use moat_sync::timer::sleep_until;
 use moat_sync::{executor, watchdog};
 
@@ -96,6 +96,14 @@ fn failed(what: &str, errno: Errno) -> BootError {
     BootError { errno: Some(errno.raw()), ..BootError::new(what) }
 }
 
+/// The command has advice for some errors of the host's; how a template has ended is told in words.
+fn not_started(what: &str, error: StartError) -> BootError {
+    match error.ended {
+        Some(_) => BootError::new(format!("{what}: {error}")),
+        None => failed(what, error.errno),
+    }
+}
+
 /// Runs the executor until the root container's init has ended.
 fn run(kernel: Arc<Kernel>, args: BootArgs, signals: Option<HostSignals>) -> Result<ExitStatus, BootError> {
     let outcome = Arc::new(OnceLock::new());
@@ -160,11 +168,12 @@ fn start_platform(kind: PlatformKind, sites: spec::CallSites) -> Result<Arc<dyn 
                 Ok(p) => Ok(Arc::new(p)),
                 // What an older filter refuses never reaches the platform, whose template then goes on without an answer, and
                 // is gone or waited for in vain.
-                Err(e) if moat_host::seccomp::is_filtered() => Err(BootError::new(format!(
-                    "starting platform systrap: {e} (a filter of system calls around moat may answer first: --platform=ptrace, \
+                Err(e) if moat_host::seccomp::is_filtered() => Err(not_started(
+                    "starting platform systrap (a filter of system calls around moat may answer first: --platform=ptrace, \
                      or in a container --security-opt seccomp=unconfined)",
-                ))),
-                Err(e) => Err(BootError::new(format!("starting platform systrap: {e}"))),
+                    e,
+                )),
+                Err(e) => Err(not_started("starting platform systrap", e)),
             }
         }
         PlatformKind::Ptrace => match Ptrace::new() {

@@ -322,10 +322,11 @@ pub fn configure(name: &str, value: &str, scope: &Scope) -> Result<()> {
 /// All values that can be set, but for the names of the host, which are its namespace's, and settings of devices that come from outside.
 #[must_use]
 pub fn values(scope: &Scope) -> BTreeMap<String, String> {
-    let entries = all().filter(|entry| !NAMES.contains(&entry.0)).map(|entry| entry.0.to_owned());
-    let paths = entries.chain(conf::lasting_paths());
-    let settable =
-        paths.filter_map(|path| find(&path, &scope.namespaces).filter(|s| s.can_be_set()).map(|s| (path, s)));
+    let entries =
+        all().filter(|entry| !NAMES.contains(&entry.0)).map(|entry| (entry.0.to_owned(), Which::Entry(entry)));
+    let net = &scope.namespaces.net;
+    let of_devices = conf::lasting_paths().filter_map(|path| conf::find(net, &path).map(|s| (path, Which::Device(s))));
+    let settable = entries.chain(of_devices).filter(|(_, setting)| setting.can_be_set());
     settable.map(|(path, setting)| (path, setting.get(scope))).collect()
 }
 

@@ -150,18 +150,24 @@ impl Area {
         unsafe { self.base.as_ptr().add(offset as usize).cast() }
     }
 
+    fn state<'a>(self) -> &'a AtomicU32 {
+        // SAFETY: `at` gives an aligned address inside the mapping, which outlives every use of an area.
+        unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) }
+    }
+
+    /// Changes the state of a stub that waits awake; false if it rings.
+    fn replace_request(self, by: u32) -> bool {
+        self.state().compare_exchange(STATE_REQUEST, by, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
     /// Replaces the state of a stub that waits awake by REPLIED; false if it rings.
     pub fn reply_awake(self) -> bool {
-        // SAFETY: `at` gives an aligned address inside the mapping.
-        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
-        state.compare_exchange(STATE_REQUEST, STATE_REPLIED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        self.replace_request(STATE_REPLIED)
     }
 
     /// Replaces the state of a stub that waits awake in a call by PLAIN; false if it rings, and is to find the same reply in full.
     pub fn reply_plain(self) -> bool {
-        // SAFETY: `at` gives an aligned address inside the mapping.
-        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
-        state.compare_exchange(STATE_REQUEST, STATE_PLAIN, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        self.replace_request(STATE_PLAIN)
     }
 
     /// Writes all of a reply that lets a call return, but for its result.
@@ -173,22 +179,18 @@ impl Area {
 
     /// Has a stub that waits awake wait until [`Area::wake`]; false if it rings.
     pub fn lie_down(self) -> bool {
-        // SAFETY: `at` gives an aligned address inside the mapping.
-        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
-        state.compare_exchange(STATE_REQUEST, STATE_SLEEPS, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        self.replace_request(STATE_SLEEPS)
     }
 
     /// Has the stub wait until [`Area::wake`], once its ring is answered.
     pub fn sleep(self) {
-        // SAFETY: `at` gives an aligned address inside the mapping.
-        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
+        let state = self.state();
         state.store(STATE_SLEEPS, Ordering::Release);
     }
 
     /// Ends that wait: the reply is there.
     pub fn wake(self) {
-        // SAFETY: as above.
-        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
+        let state = self.state();
         state.store(STATE_REPLIED, Ordering::Release);
         // Nobody there: it has not slept yet, and does not any more.
         let _ = rustix::thread::futex::wake(state, rustix::thread::futex::Flags::empty(), 1);
@@ -206,8 +208,7 @@ impl Area {
 
     /// Whether the stub waits awake, with all that it has written in view.
     pub fn requests(self) -> bool {
-        // SAFETY: as above.
-        let state = unsafe { AtomicU32::from_ptr(self.at(call_slot!(state))) };
+        let state = self.state();
         state.load(Ordering::Acquire) == STATE_REQUEST
     }
 

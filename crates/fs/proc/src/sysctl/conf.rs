@@ -138,11 +138,13 @@ pub(super) struct Values(BTreeMap<Place, i32>);
 pub(super) fn paths(net: &NetNamespace) -> Vec<String> {
     let devices = net.devices();
     // A device of either name can't be told from these, nor can it on Linux.
-    let names = ["all", "default"].into_iter().chain(devices.iter().map(|d| d.name.as_str()));
+    paths_of(["all", "default"].into_iter().chain(devices.iter().map(|d| d.name.as_str()))).collect()
+}
+
+fn paths_of<'a>(names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = String> {
     names
         .flat_map(|name| FAMILIES.iter().map(move |family| (name, family)))
         .flat_map(|(name, (prefix, all))| all.iter().map(move |(setting, _)| format!("{prefix}{name}/{setting}")))
-        .collect()
 }
 
 /// The devices by number, and which of them is the loopback device.
@@ -167,9 +169,7 @@ pub(super) fn find(net: &NetNamespace, path: &str) -> Option<Place> {
 
 /// The paths of settings whose devices are always there.
 pub(super) fn lasting_paths() -> impl Iterator<Item = String> {
-    let names = ["all", "default", "lo"].into_iter();
-    let places = names.flat_map(|name| FAMILIES.iter().map(move |family| (name, family)));
-    places.flat_map(|(name, (prefix, all))| all.iter().map(move |(setting, _)| format!("{prefix}{name}/{setting}")))
+    paths_of(["all", "default", "lo"].into_iter())
 }
 
 impl Place {

@@ -19,26 +19,24 @@ impl HostThread {
         self.area.requests() && self.stopped(None)
     }
 
-    /// Waits a moment for the stop of a thread that is expected to stop soon, on its owner's worker; false if it does not come, or others
-    /// have a use for the worker.
-    pub fn linger(self: &Arc<Self>) -> bool {
+    /// Waits a moment for the stop of a thread that is expected to stop soon, on its owner's worker, unless others have a use for that.
+    pub fn linger(self: &Arc<Self>) {
         if !self.core.spinner.is_watching() || !executor::may_linger() {
-            return false;
+            return;
         }
         let start = cycle_count();
-        let stopped = loop {
+        loop {
             // The clock is dearer than a look.
             if (0..16).any(|_| self.stops()) {
                 // If its call has to wait, it is told so when this worker looks for others.
                 self.core.spinner.found(self, cycle_count());
-                break true;
+                break;
             }
             if self.rings() || cycle_count().wrapping_sub(start) > LINGER_CYCLES {
-                break false;
+                break;
             }
-        };
+        }
         executor::lingered(cycle_count().wrapping_sub(start));
-        stopped
     }
 
     /// Takes the stop of a thread that waits awake, for its owner, who has asked for it; false if there is none.

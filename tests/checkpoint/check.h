@@ -10,8 +10,9 @@
 #include <linux/futex.h>
 
 // From "ready" until the checks go on: time to be saved in. What a check waits for has to take longer.
-#ifndef PAUSE_MS
 #define PAUSE_MS 1000
+#ifndef PAUSE
+#define PAUSE() sleep_ms(PAUSE_MS)
 #endif
 
 // Shared by all children: who has come to the checkpoint, and whether it is over.
@@ -82,7 +83,7 @@ int main(int argc, char **argv) {
     usleep(50000);
     if (write(1, "ready\n", 6) != 6)
         return 97;
-    sleep_ms(PAUSE_MS);
+    PAUSE();
     __atomic_store_n(&check_shared->go, 1, __ATOMIC_SEQ_CST);
     check_futex(&check_shared->go, FUTEX_WAKE, INT_MAX);
     while (waitpid(-1, &status, 0) > 0 || errno == EINTR) {

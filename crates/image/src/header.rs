@@ -51,6 +51,9 @@ pub struct Header {
     /// How pages are written.
     #[serde(default)]
     pub compression: Compression,
+    /// Of how many address spaces pages were written while they ran.
+    #[serde(default)]
+    pub ahead: u32,
     /// The images that have the pages which it lacks, the nearest first.
     #[serde(default)]
     pub bases: Vec<BaseState>,
@@ -200,6 +203,7 @@ mod tests {
             platform: "systrap".into(),
             pages_len: 4096,
             compression: Compression::None,
+            ahead: 0,
             bases: Vec::new(),
             sections: Vec::new(),
         }

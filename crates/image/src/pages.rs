@@ -214,6 +214,7 @@ mod tests {
             platform: String::new(),
             pages_len,
             compression: Compression::None,
+            ahead: 0,
             bases: Vec::new(),
             sections: Vec::new(),
         }

@@ -20,6 +20,7 @@ fn header(pages_len: u64) -> Header {
         platform: "systrap".into(),
         pages_len,
         compression: Compression::None,
+        ahead: 0,
         bases: Vec::new(),
         sections: Vec::new(),
     }

@@ -42,6 +42,7 @@ impl Written {
             platform: "systrap".into(),
             pages_len,
             compression,
+            ahead: 0,
             bases,
             sections: Vec::new(),
         };

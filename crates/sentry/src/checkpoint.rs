@@ -239,6 +239,8 @@ impl Walked {
     fn finish(mut self, container: &GuestContainer, file: &File) -> Result<(), ImageError> {
         // First of all: as long as they are watched, what runs again pays for each page that it writes to.
         self.memories.iter_mut().filter_map(|left| left.ahead.as_mut()).for_each(|(ahead, _)| ahead.end_watch());
+        let ahead = self.memories.iter().filter(|left| left.ahead.is_some()).count();
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
         for Left { mut memory, present, copy, ahead } in self.memories {
             if let Some((ahead, changes)) = ahead {
                 let copied = copy.as_ref().map(|copy| &**copy.space());
@@ -259,6 +261,7 @@ impl Walked {
             cpu_features: moat_host::cpu_features::features(),
             platform: container.member.processes.kernel().platform.name().into(),
             compression: self.pages.compression(),
+            ahead,
             bases: self.pages.chain(),
             pages_len: self.pages.finish()?,
             sections: Vec::new(),

@@ -87,8 +87,9 @@ fn run_area(
     if area == RUNNING {
         for platform in platforms {
             let name = platform.name();
-            for (ending, place) in
-                while_it_runs(runner, &job, platform)?.into_iter().zip([name.to_owned(), format!("{name}-restored")])
+            for (ending, place) in while_it_runs(runner, &job, platform, names.len())?
+                .into_iter()
+                .zip([name.to_owned(), format!("{name}-restored")])
             {
                 judge(report, &place, area, names, &parse(&String::from_utf8_lossy(&ending.stdout)), &ending, start);
             }
@@ -206,8 +207,8 @@ fn through_an_image(
     Ok((text, outcome))
 }
 
-/// Saves a job that goes on, and runs it to its end, and once more out of the image.
-fn while_it_runs(runner: &mut Runner, job: &Job, platform: Platform) -> Result<[Outcome; 2]> {
+/// Saves a job with so many `large` processes that goes on, and runs it to its end, and once more out of the image.
+fn while_it_runs(runner: &mut Runner, job: &Job, platform: Platform, large: usize) -> Result<[Outcome; 2]> {
     let prepared = runner.prepare(Place::Sandbox(platform), job)?;
     let image = prepared.directory.join("image");
     let mut running = Running::start(&prepared.command)?;
@@ -217,7 +218,9 @@ fn while_it_runs(runner: &mut Runner, job: &Job, platform: Platform) -> Result<[
         running.kill();
         bail!("it could not be saved: {}", tail(&saved.stderr, 6));
     }
+    was_written_ahead(&prepared, &image, large)?;
     let start = Instant::now();
+    drop(running.child.stdin.take());
     let stdout = running.until_end()?.into_bytes();
     let ending = Ending::Exited(running.child.wait()?.code().unwrap_or(-1));
     let went_on = Outcome { ending, stdout, stderr: Vec::new(), elapsed: start.elapsed(), leftovers: Vec::new() };
@@ -225,6 +228,21 @@ fn while_it_runs(runner: &mut Runner, job: &Job, platform: Platform) -> Result<[
     restored.leftovers.extend(super::leftovers::on_host(&prepared.id, &prepared.directory));
     fs::remove_dir_all(&prepared.directory).with_context(|| prepared.directory.display().to_string())?;
     Ok([went_on, restored])
+}
+
+/// Whether so many address spaces of an image were written while they ran, where the host can tell what is written to meanwhile.
+fn was_written_ahead(prepared: &Prepared, image: &Path, large: usize) -> Result<()> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(7)) {
+        return Ok(());
+    }
+    let inspect = Command::new(prepared.command.get_program()).args(["image", "inspect"]).arg(image).output()?;
+    let said: serde_json::Value = serde_json::from_slice(&inspect.stdout).context("what image inspect says")?;
+    match said["addressSpacesWrittenAhead"].as_u64().and_then(|n| usize::try_from(n).ok()) {
+        Some(ahead) if ahead == large => Ok(()),
+        ahead => bail!("of {large} large processes {ahead:?} were written while they ran"),
+    }
 }
 
 /// Saves the job when it says that it is ready; gives what it had printed.
@@ -291,7 +309,8 @@ struct Running {
 impl Running {
     fn start(command: &Command) -> Result<Running> {
         let mut run = copy_of(command, |arguments| arguments);
-        let mut child = run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        // Whoever reads it waits until it has been saved.
+        let mut child = run.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().context("its output is a pipe")?;
         let (said, lines) = mpsc::channel();
         // Its end closes the channel.

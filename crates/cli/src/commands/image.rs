@@ -47,6 +47,7 @@ fn inspect(place: &Path) -> anyhow::Result<u8> {
         "pagesAllocatedBytes": pages_allocated,
         "compression": header.compression.name(),
         "bases": header.bases.len(),
+        "addressSpacesWrittenAhead": header.ahead,
         "containers": state.containers.iter().map(|c| &c.id).collect::<Vec<_>>(),
         "processes": state.processes.len(),
         "threads": state.tasks.len(),

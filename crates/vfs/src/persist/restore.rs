@@ -299,10 +299,18 @@ fn compare(path: &Path, found: &FileIdentityState) -> Result<(), ImageError> {
     if now.file_type != found.file_type {
         return Err(unfit(format!("{path:?} has become a file of another type since the checkpoint")));
     }
-    if now.contents != found.contents {
+    if !are_alike(now.contents, found.contents) {
         return Err(unfit(format!("{path:?} has been changed since the checkpoint")));
     }
     Ok(())
+}
+
+/// Whether size and times are those that were found. A copy that has come through an archive has whole seconds: Podman's have no more.
+fn are_alike(now: Option<(u64, i64, i64)>, found: Option<(u64, i64, i64)>) -> bool {
+    match (now, found) {
+        (Some((size, s, 0)), Some((old_size, old_s, _))) => (size, s) == (old_size, old_s),
+        (now, found) => now == found,
+    }
 }
 
 impl Bounds {

@@ -87,7 +87,22 @@ TEST(a_socket_with_a_ring) {
     CHECK(!close(s));
 }
 
-TEST(a_namespace) {
-    CHECK(!unshare(CLONE_NEWIPC));
-    REFUSED("namespace of the guest's own");
+TEST(a_network_namespace_with_a_socket) {
+    CHECK(!unshare(CLONE_NEWNET));
+    int s = socket(AF_INET, SOCK_DGRAM, 0);
+    CHECK(s >= 0);
+    REFUSED("a socket of a network namespace of the guest's own");
+}
+
+TEST(a_network_namespace_that_was_set_up) {
+    CHECK(!unshare(CLONE_NEWNET));
+    struct ifreq link = {.ifr_name = "lo", .ifr_mtu = 4321};
+    int s = socket(AF_INET, SOCK_DGRAM, 0);
+    CHECK(s >= 0 && !ioctl(s, SIOCSIFMTU, &link) && !close(s));
+    REFUSED("what was set up in a network namespace of the guest's own");
+}
+
+TEST(a_mount_namespace) {
+    CHECK(!unshare(CLONE_NEWNS));
+    REFUSED("mount namespace of the guest's own");
 }

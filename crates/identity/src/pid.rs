@@ -97,6 +97,12 @@ impl PidNamespace {
         self.table.lock().dead = true;
     }
 
+    /// Whether no further task can come into it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.table.lock().dead
+    }
+
     /// Whether `self` is `other` or above it.
     #[must_use]
     pub fn contains(&self, other: &PidNamespace) -> bool {

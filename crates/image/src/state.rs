@@ -13,6 +13,7 @@ mod lock;
 mod memory;
 mod mount;
 mod mqueue;
+mod namespace;
 mod packet;
 mod process;
 mod ptrace;
@@ -38,6 +39,7 @@ pub use lock::*;
 pub use memory::*;
 pub use mount::*;
 pub use mqueue::*;
+pub use namespace::*;
 pub use packet::*;
 pub use process::*;
 pub use ptrace::*;
@@ -60,9 +62,27 @@ pub struct SandboxState {
     pub pids: Table<PidState>,
     /// Credentials.
     pub credentials: Table<CredentialsState>,
+    /// User namespaces that processes have made, each behind the one that it was made in.
+    #[serde(default)]
+    pub user_namespaces: Table<UserNamespaceState>,
     /// UTS namespaces that processes have made.
     #[serde(default)]
     pub uts_namespaces: Table<UtsNamespaceState>,
+    /// Pid namespaces that processes have made, each behind the one that it was made in.
+    #[serde(default)]
+    pub pid_namespaces: Table<PidNamespaceState>,
+    /// IPC namespaces that processes have made.
+    #[serde(default)]
+    pub ipc_namespaces: Table<IpcNamespaceState>,
+    /// The System V objects of each of those.
+    #[serde(default)]
+    pub system_v_of_those: Vec<SystemVState>,
+    /// Network namespaces that processes have made.
+    #[serde(default)]
+    pub net_namespaces: Table<NetNamespaceState>,
+    /// Cgroup namespaces that processes have made.
+    #[serde(default)]
+    pub cgroup_namespaces: Table<CgroupNamespaceState>,
     /// Sessions.
     pub sessions: Table<SessionState>,
     /// Process groups.
@@ -177,15 +197,6 @@ pub struct ContainerState {
     pub settings: Vec<SettingState>,
 }
 
-/// A setting of /proc/sys that has another value than the configuration gives it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SettingState {
-    /// The path below /proc/sys.
-    pub path: String,
-    /// Its text.
-    pub value: String,
-}
-
 impl SandboxState {
     /// As bytes.
     ///
@@ -219,7 +230,9 @@ impl SandboxState {
         });
         let nodes = trees.chain(self.unnamed_files.iter().map(|file| &file.node));
         let files = nodes.flat_map(NodeState::segments);
-        let system_v = self.system_v.shm.objects.iter().flat_map(|segment| segment.object.segments.iter());
+        let system_v = std::iter::once(&self.system_v).chain(&self.system_v_of_those);
+        let system_v = system_v.flat_map(|objects| objects.shm.objects.iter());
+        let system_v = system_v.flat_map(|segment| segment.object.segments.iter());
         memories.chain(shared.chain(files).chain(system_v).map(|segment| segment.stored))
     }
 }

@@ -39,7 +39,7 @@ fn sandbox() -> (SandboxState, File, u64) {
     let stored = segment.finish().unwrap()[0].stored;
     let len = writer.finish().unwrap();
     let mut state = SandboxState::default();
-    let pid = state.pids.push(PidState { numbers: vec![1, 1] });
+    let pid = state.pids.push(PidState { numbers: vec![1, 1], namespace: None });
     state.sessions.push(SessionState { pid, terminal: None, hung_up: None });
     state.process_groups.push(ProcessGroupState { pid, session: Ref::FIRST });
     state.credentials.push(CredentialsState {
@@ -59,6 +59,7 @@ fn sandbox() -> (SandboxState, File, u64) {
         ambient: 0,
         securebits: 0,
         no_new_privs: true,
+        user: None,
     });
     state.signal_handlers.push(SignalHandlersState { actions: vec![(0, 0, 0, 0); 64] });
     state.memories.push(MemoryState {
@@ -173,6 +174,7 @@ fn others(state: &mut SandboxState, stored: Stored) {
         messages: vec![(1, b"message".to_vec().into())],
         payer: 0,
         notification: Some(MqueueNotificationState { process: 1, signal: Some((10, 1)) }),
+        ipc: None,
     });
     terminals(state);
     let pty = state.ptys.push(PtyState {

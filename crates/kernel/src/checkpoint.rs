@@ -3,7 +3,7 @@
 //! - [`survey`] and [`save()`]: from the kernel's objects to [`moat_image::state`]. A survey is the same walk while the guest runs: it gives
 //!   what can't be saved, before anything is stopped.
 //! - [`restore()`]: the same processes in a new kernel, ready to go on.
-//! - `signals`, `threads`, `trace`, `xstate`, `ipc`, `convert`: parts of both ways.
+//! - `signals`, `threads`, `trace`, `xstate`, `ipc`, `namespaces`, `convert`: parts of both ways.
 //!
 //! What only a task itself knows it has written down before ([`crate::task`], `rest`): its container is frozen and being saved.
 //!
@@ -14,6 +14,7 @@
 
 mod convert;
 mod ipc;
+mod namespaces;
 mod restore;
 mod save;
 mod signals;
@@ -31,6 +32,7 @@ use crate::process::container::ContainerGroup;
 use crate::seccomp::Filter;
 use crate::spawn::{ContainerPlace, Process};
 
+pub use namespaces::{MadeNamespaces, kept_apart};
 pub use restore::{GivenTerminal, Opened, RestoreRequest, restore};
 pub use save::{Saved, save, survey};
 

@@ -9,11 +9,14 @@ use moat_abi::fs::{FileType, OpenFlags};
 use moat_abi::tty::{NS_GET_NSTYPE, NS_GET_OWNER_UID, NS_GET_PARENT, NS_GET_USERNS};
 use moat_abi::{Errno, Result};
 use moat_identity::{CgroupNamespace, IpcNamespace, NetNamespace, PidNamespace, UserNamespace, UtsNamespace};
+use moat_image::Refusal;
+use moat_image::state::{NamespaceRef, OpenFileKind};
 use moat_vfs::anon::Pseudo;
 use moat_vfs::fd_table::OnExec;
 use moat_vfs::inode::{Inode, Metadata, OpenContext};
 use moat_vfs::mount::MountNamespace;
-use moat_vfs::{Caller, File, OpenFile, Path};
+use moat_vfs::persist::SaveFiles;
+use moat_vfs::{Caller, Credentials, File, OpenFile, Path};
 
 use crate::kernel::Kernel;
 use crate::task::Task;
@@ -244,7 +247,28 @@ impl NsFile {
     }
 }
 
+/// Opens `namespace` as it was open.
+#[must_use]
+pub fn open(kernel: &Arc<Kernel>, namespace: &Namespace, flags: OpenFlags, creds: &Arc<Credentials>) -> Arc<OpenFile> {
+    let file = Arc::new(NsFile { kernel: Arc::downgrade(kernel), namespace: namespace.clone() });
+    OpenFile::new(file, namespace.path(kernel), flags, creds.clone())
+}
+
 impl File for NsFile {
+    fn save(&self, _f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+        let names = saver.namespaces();
+        Ok(OpenFileKind::Namespace(match &self.namespace {
+            Namespace::Cgroup(n) => NamespaceRef::Cgroup(names.cgroup(n)?),
+            Namespace::Ipc(n) => NamespaceRef::Ipc(names.ipc(n)?),
+            Namespace::Mount(n) => names.mounts(n.id()).map(|()| NamespaceRef::Mount)?,
+            Namespace::Net(n) => NamespaceRef::Net(names.net(n)?),
+            Namespace::Pid(n) => NamespaceRef::Pid(names.pid(n)?),
+            Namespace::Time(_) => NamespaceRef::Time,
+            Namespace::User(n) => NamespaceRef::User(names.user(n)?),
+            Namespace::Uts(n) => NamespaceRef::Uts(names.uts(n)?),
+        }))
+    }
+
     fn ioctl(&self, _f: &OpenFile, caller: &dyn Caller, cmd: u32, arg: u64) -> Result<u64> {
         match cmd {
             NS_GET_USERNS => self.give(caller, &self.visible_owner(caller)?),

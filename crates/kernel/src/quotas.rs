@@ -40,6 +40,6 @@ impl Default for NamespaceQuotas {
 ///
 /// # Errors
 /// ENOSPC.
-pub(crate) fn number(ids: &Counter, quota: &Arc<Quota>) -> Result<NamespaceId> {
+pub fn number(ids: &Counter, quota: &Arc<Quota>) -> Result<NamespaceId> {
     Ok(NamespaceId { charge: Some(quota.charge()?), number: ids.next() })
 }

@@ -8,17 +8,20 @@ use std::time::Instant;
 use moat_control::protocol::{AfterCheckpoint, PageCompression};
 use moat_control::{ContainerStatus, ControlError};
 use moat_fs_mqueue::NamespaceQueues;
+use moat_identity::{IpcNamespace, Namespaces, NetNamespace};
 use moat_image::directory::{self, Image, ImageFiles};
 use moat_image::header::Header;
 use moat_image::pages::{Base, PagesWriter};
 use moat_image::state::ClockState;
-use moat_image::{Compression, ImageError, SandboxState};
+use moat_image::{Compression, ImageError, Refusal, SandboxState};
 use moat_kernel::Kernel;
 use moat_kernel::checkpoint::{self, Configured, KnownProcesses, Saved};
 use moat_kernel::process::container::{ContainerGroup, MemoryCopy, SaveMemory};
 use moat_mm::{Changes, MemoryManager, Precopy, Present, SavedMemory, WhichPages};
+use moat_net_inet::links::{LinkState, add_loopback};
+use moat_net_inet::shape::loopback_alone;
 use moat_sync::block_in_place;
-use moat_vfs::persist::Saver;
+use moat_vfs::persist::{SaveFiles, SavedNamespaces, Saver};
 
 use crate::container::GuestContainer;
 use crate::registry::Registry;
@@ -38,6 +41,8 @@ pub(crate) async fn save(
     let (Some(state), Some(pages)) = (files.next(), files.next()) else {
         return Err(ControlError::Invalid("a checkpoint takes two files".into()));
     };
+    // One after the other: tasks say once what they know.
+    let _saving = container.saving.lock().await;
     // The walk begins at the kernel, in which all of them are.
     if registry.all().len() > 1 {
         return Err(ControlError::CantSave("a sandbox with more than one container can't be saved yet".into()));
@@ -45,10 +50,11 @@ pub(crate) async fn save(
     if !matches!(container.status(), ContainerStatus::Running | ContainerStatus::Paused) {
         return Err(container.wrong_state("it cannot be saved"));
     }
-    let refused = |refusal: moat_image::Refusal| ControlError::CantSave(refusal.to_string());
+    let refused = |refusal: Refusal| ControlError::CantSave(refusal.to_string());
     let (configured, known) = (container.member.configured(), known(container));
     // While everything runs: what can't be saved costs the container nothing.
-    checkpoint::survey(&configured, &known, saver(container, None)).map_err(refused)?;
+    let surveyed = saver(container, None).and_then(|saver| checkpoint::survey(&configured, &known, saver));
+    surveyed.map_err(refused)?;
     container.refuse_changed_network().map_err(refused)?;
     // Looked through while everything runs, too: it may be as large as the sandbox.
     let base = match (files.next(), files.next()) {
@@ -62,9 +68,10 @@ pub(crate) async fn save(
     let goes_on = then == AfterCheckpoint::GoOn;
     // What is not done while it runs has to be done while it does not.
     if goes_on && !processes.is_frozen() && output.pages.is_plain() {
-        output.ahead = copy_ahead(processes, &mut output.pages).await?;
+        output.ahead = copy_ahead(container, &mut output.pages).await?;
     }
-    // Who has paused it decides when it goes on.
+    // Who has paused it decides when it goes on, but not before it is saved.
+    let turn = container.turn.lock().await;
     let was_frozen = processes.is_frozen();
     let stopped = Instant::now();
     if !was_frozen {
@@ -82,6 +89,7 @@ pub(crate) async fn save(
     // From here on pages come from copies, if there are any, and all else is in memory.
     if !was_frozen && (walked.is_err() || goes_on) {
         processes.thaw();
+        drop(turn);
         tracing::debug!(us = u64::try_from(stopped.elapsed().as_micros()).unwrap_or(u64::MAX), "saved and running");
     }
     let walked = walked?;
@@ -99,8 +107,10 @@ async fn freeze(processes: &ContainerGroup) -> Result<(), ControlError> {
 
 /// Writes what there is much of while the container runs. It stands still for a moment, in which its threads see to it that what they
 /// write to from then on is known.
-async fn copy_ahead(processes: &ContainerGroup, pages: &mut PagesWriter) -> Result<Vec<Precopy>, ControlError> {
-    if !processes.has_much_memory() {
+async fn copy_ahead(container: &GuestContainer, pages: &mut PagesWriter) -> Result<Vec<Precopy>, ControlError> {
+    let processes = &container.member.processes;
+    let turn = container.turn.lock().await;
+    if processes.is_frozen() || !processes.has_much_memory() {
         return Ok(Vec::new());
     }
     let stopped = Instant::now();
@@ -109,6 +119,7 @@ async fn copy_ahead(processes: &ContainerGroup, pages: &mut PagesWriter) -> Resu
     let watches = processes.take_copies();
     processes.end_save();
     processes.thaw();
+    drop(turn);
     tracing::debug!(
         us = u64::try_from(stopped.elapsed().as_micros()).unwrap_or(u64::MAX),
         watches = watches.len(),
@@ -150,14 +161,39 @@ fn known(container: &GuestContainer) -> KnownProcesses {
     KnownProcesses { init: container.init.clone(), executed }
 }
 
-fn saver(container: &GuestContainer, pages: Option<PagesWriter>) -> Saver {
-    let namespaces = &container.member.place.namespaces;
-    let mounts = container.member.fs.namespace.clone();
-    let mut saver = Saver::new(mounts, namespaces.net.clone(), container.donated(), pages);
+fn saver(container: &GuestContainer, pages: Option<PagesWriter>) -> Result<Saver, Refusal> {
+    let (place, mounts) = (&container.member.place, container.member.fs.namespace.clone());
+    let known =
+        SavedNamespaces::new(place.namespaces.clone(), mounts.user_ns().clone(), place.pid_ns.clone(), mounts.id());
+    let mut saver = Saver::new(mounts, known, container.donated(), pages);
     // Queues are in their namespace, whether anything has them open or a mount shows them.
     let tables = container.member.processes.kernel().vfs.tables();
-    NamespaceQueues::of(tables, &namespaces.ipc).fs.save_queues(&mut saver);
-    saver
+    let queues = |ipc: &IpcNamespace| NamespaceQueues::of(tables, ipc).fs.clone();
+    queues(&place.namespaces.ipc).save_queues(None, &mut saver);
+    // What their processes have, the walk meets; what they keep besides, it does not.
+    let (ipcs, nets) = checkpoint::kept_apart(&container.member.configured());
+    for ipc in ipcs {
+        let new = IpcNamespace::new(0, ipc.user_ns.clone());
+        let settings = container.settings_besides(
+            Namespaces { ipc: ipc.clone(), ..(*place.namespaces).clone() },
+            Namespaces { ipc: new, ..(*place.namespaces).clone() },
+        );
+        let name = saver.namespaces().add_ipc(&ipc, settings)?;
+        queues(&ipc).save_queues(name, &mut saver);
+    }
+    for net in nets {
+        // Links, addresses and routes would be lost in silence.
+        let what = "what was set up in a network namespace of the guest's own";
+        let loopback = loopback_alone(&net).ok_or_else(|| Refusal::new(format!("{what} can't be saved yet")))?;
+        let new = NetNamespace::new(0, net.user_ns.clone());
+        add_loopback(&new, LinkState::Down);
+        let settings = container.settings_besides(
+            Namespaces { net: net.clone(), ..(*place.namespaces).clone() },
+            Namespaces { net: new, ..(*place.namespaces).clone() },
+        );
+        saver.namespaces().add_net(&net, loopback == LinkState::Up, settings)?;
+    }
+    Ok(saver)
 }
 
 /// What is known of a container while all its tasks are at rest, and memory that has yet to be written.
@@ -188,10 +224,11 @@ fn walk(
 ) -> Result<Walked, ControlError> {
     let failed = |e: ImageError| ControlError::Invalid(e.to_string());
     let Output { pages, id, ahead } = output;
-    let refused = |refusal: moat_image::Refusal| ControlError::CantSave(refusal.to_string());
+    let refused = |refusal: Refusal| ControlError::CantSave(refusal.to_string());
     // It may have changed since the survey.
     container.refuse_changed_network().map_err(refused)?;
-    let saved = checkpoint::save(configured, known, saver(container, Some(pages))).map_err(refused)?;
+    let saved = saver(container, Some(pages)).and_then(|saver| checkpoint::save(configured, known, saver));
+    let saved = saved.map_err(refused)?;
     let copies = container.member.processes.take_copies();
     begin_pages(container, saved, copies, ahead, id).map_err(failed)
 }

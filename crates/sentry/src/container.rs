@@ -15,6 +15,7 @@ use moat_control::spec::{
 use moat_control::start::STEPS;
 use moat_control::{BootError, ContainerStatus, ControlError};
 use moat_fs_proc::sysctl;
+use moat_identity::Namespaces;
 use moat_identity::namespaces::UtsNames;
 use moat_image::Refusal;
 use moat_image::state::SettingState;
@@ -26,6 +27,7 @@ use moat_kernel::spawn::{ContainerPlace, PreparedProcess, Process, Shared, prepa
 use moat_kernel::{Kernel, monitor};
 use moat_net_inet::shape::Shape;
 use moat_platform::Stock;
+use moat_sync::async_mutex::AsyncMutex;
 use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::device_rules::{DeviceAccess, DeviceRules, Devices, Verdict};
 use moat_vfs::{FsContext, MountNamespace, OpenFile};
@@ -80,6 +82,10 @@ pub(crate) struct GuestContainer {
     pub(crate) executed: Mutex<BTreeMap<i32, Process>>,
     /// The host processes that stand for such.
     pub(crate) followers: Followers,
+    /// Held while it is saved.
+    pub(crate) saving: AsyncMutex,
+    /// Held by who freezes it, lets it go on, or brings a process into it: a save is to find all processes at rest, and no others.
+    pub(crate) turn: AsyncMutex,
     /// What is told of it when it is started.
     announcement: Announcement,
     /// Its init, until it is started.
@@ -146,6 +152,8 @@ impl GuestContainer {
             made_boot_ns: moat_host::clock::boottime_ns(),
             executed: Mutex::new(LockClass::Control, executed),
             followers: Followers::default(),
+            saving: AsyncMutex::new(),
+            turn: AsyncMutex::new(),
             prepared: Mutex::new(LockClass::Control, Some(prepared)),
             donated: donated.iter().map(Arc::downgrade).collect(),
             settings,
@@ -162,6 +170,15 @@ impl GuestContainer {
     pub(crate) fn changed_settings(&self) -> Vec<SettingState> {
         let now = sysctl::values(&sysctl::Scope::new(self.member.processes.kernel(), &self.member.place.namespaces));
         let changed = now.into_iter().filter(|(path, value)| self.settings.get(path) != Some(value));
+        changed.map(|(path, value)| SettingState { path, value }).collect()
+    }
+
+    /// Those of namespaces that a process has made, which `new` ones do not have.
+    pub(crate) fn settings_besides(&self, made: Namespaces, new: Namespaces) -> Vec<SettingState> {
+        let kernel = self.member.processes.kernel();
+        let values = |namespaces| sysctl::values(&sysctl::Scope::new(kernel, &Arc::new(namespaces)));
+        let new = values(new);
+        let changed = values(made).into_iter().filter(|(path, value)| new.get(path) != Some(value));
         changed.map(|(path, value)| SettingState { path, value }).collect()
     }
 

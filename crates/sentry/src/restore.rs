@@ -11,13 +11,16 @@ use moat_control::BootError;
 use moat_control::spec::{ContainerSpec, PageLoading, RestoreSpec};
 use moat_fs_host::terminal::{HostTerminal, Window};
 use moat_fs_proc::sysctl::{self, Scope};
+use moat_identity::{Namespaces, UserNamespace};
 use moat_image::directory::{Image, ImageFiles};
 use moat_image::state::SettingState;
 use moat_image::{ImageError, SandboxState};
 use moat_kernel::Kernel;
-use moat_kernel::checkpoint::{KnownProcesses, MostLimits, RestoreRequest, restore};
+use moat_kernel::checkpoint::{KnownProcesses, MadeNamespaces, MostLimits, RestoreRequest, restore};
 use moat_kernel::spawn::PreparedProcess;
 use moat_mm::PageSource;
+use moat_net_inet::configuration::change;
+use moat_net_inet::device::LO_INDEX;
 use moat_tty::Terminal;
 use moat_vfs::cred::Credentials;
 use moat_vfs::persist::{Bounds, Contents, Restorer};
@@ -62,7 +65,8 @@ pub(crate) async fn container(
     let raises = creds.permitted.contains(Cap::SYS_RESOURCE);
     set_again(kernel, &state, member, &creds).map_err(failed)?;
     // What the configuration gives is the most that anything in the image can have.
-    let bounds = Bounds { init: creds };
+    let number = || moat_kernel::quotas::number(&kernel.ids.namespaces, &kernel.quotas.user);
+    let bounds = Bounds { init: creds, number: &number };
     let memfds = moat_fs_tmpfs::memfd::shmem(kernel.vfs.tables());
     let memfds = memfds.map_err(|errno| BootError::new(format!("restoring: {errno}")))?;
     // What comes out of the image is the guest's doing, and goes into the next one.
@@ -74,7 +78,10 @@ pub(crate) async fn container(
     let console = console::set_up(&mut donated, &namespace, &member.processes, &bounds.init);
     let console = console.map(|terminal| Console::settle(terminal, spec.process.console_size, &state)).transpose();
     let given = files::Given { donated: &donated, console: console.map_err(failed)?, most: &bounds.init };
-    let open_files = || files::open_all(&restorer, kernel, member, &given);
+    let open_files = |namespaces: &MadeNamespaces| {
+        settle_namespaces(kernel, &state, member, namespaces, &bounds.init)?;
+        files::open_all(&restorer, kernel, member, namespaces, &given)
+    };
     let pages = match image.loading {
         PageLoading::Mapped => PageSource::mapped(pages).map_err(failed)?,
         PageLoading::Copied => PageSource::copied(pages),
@@ -145,8 +152,41 @@ fn set_again(
     creds: &Credentials,
 ) -> Result<(), ImageError> {
     let scope = Scope::new(kernel, &member.place.namespaces);
-    for SettingState { path, value } in state.containers.iter().flat_map(|container| &container.settings) {
-        sysctl::set_again(path, value, &scope, creds).map_err(|errno| {
+    state.containers.iter().try_for_each(|container| set_all_again(&container.settings, &scope, creds))
+}
+
+/// Sets what processes had set in namespaces of their own, as far as their owners could.
+fn settle_namespaces(
+    kernel: &Kernel,
+    state: &SandboxState,
+    member: &Membership,
+    made: &MadeNamespaces,
+    init: &Credentials,
+) -> Result<(), ImageError> {
+    let set = |settings: &[SettingState], namespaces: Namespaces, user_ns: &Arc<UserNamespace>| {
+        // Whoever made a user namespace has all capabilities there, whatever the configuration gives the init.
+        let owner = Credentials::root(user_ns.clone());
+        let creds = if user_ns.is_root() { init } else { &owner };
+        set_all_again(settings, &Scope::new(kernel, &Arc::new(namespaces)), creds)
+    };
+    let own = &*member.place.namespaces;
+    for (ipc, saved) in made.ipcs().iter().zip(state.ipc_namespaces.iter()) {
+        set(&saved.settings, Namespaces { ipc: ipc.clone(), ..own.clone() }, &ipc.user_ns)?;
+    }
+    for (net, saved) in made.nets().iter().zip(state.net_namespaces.iter()) {
+        // A new one is down.
+        if saved.loopback_up {
+            let up = change(net, |stack| stack.change(|s| s.set_link_up(LO_INDEX)));
+            up.map_err(|errno| ImageError::Unfit(format!("a network namespace: {errno}")))?;
+        }
+        set(&saved.settings, Namespaces { net: net.clone(), ..own.clone() }, &net.user_ns)?;
+    }
+    Ok(())
+}
+
+fn set_all_again(settings: &[SettingState], scope: &Scope, creds: &Credentials) -> Result<(), ImageError> {
+    for SettingState { path, value } in settings {
+        sysctl::set_again(path, value, scope, creds).map_err(|errno| {
             let (path, value) = (shortened(path), shortened(value));
             ImageError::Unfit(format!("setting {path:?} of /proc/sys to {value:?}: {errno}"))
         })?;

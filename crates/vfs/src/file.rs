@@ -24,6 +24,7 @@ use crate::inode::{Metadata, SetAttr};
 use crate::locks::OutsideLocks;
 use crate::open_file::OpenFile;
 use crate::path::Path;
+use crate::saved_namespaces::SavedNamespaces;
 
 /// What lseek(2), pread(2) and pwrite(2) do to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +197,10 @@ pub trait SaveFiles {
     /// One of the guest's own.
     fn network(&self, net: &NetNamespace) -> std::result::Result<(), Refusal>;
 
-    /// A process that something remembers, whether it lives or not: the number that it is found by.
+    /// Namespaces that processes have made.
+    fn namespaces(&mut self) -> &mut SavedNamespaces;
+
+    /// A process that something remembers, whether it lives or not: the number that it is found by, that in the container's namespace.
     fn process(&mut self, pid: &Arc<Pid>) -> i32;
 
     /// Has `save` called when the objects that are being saved have been: for those that lead to others of their kind as deep as the

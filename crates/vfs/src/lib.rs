@@ -50,6 +50,7 @@ pub mod path;
 pub mod permission;
 pub mod persist;
 pub mod registry;
+mod saved_namespaces;
 pub mod socket;
 pub mod tables;
 pub mod text_busy;

@@ -14,10 +14,14 @@ mod restore;
 mod save;
 mod tables;
 mod trees;
+mod users;
 
 pub use crate::file::{Compare, SaveFiles};
 pub use locks::{hold_again, owner_of};
 pub use mapped::MappedFile;
 pub use memory::{restore_memory, save_memory};
-pub use restore::{Bounds, Contents, Restorer};
+pub use restore::{Contents, Restorer};
 pub use save::Saver;
+pub use users::Bounds;
+
+pub use crate::saved_namespaces::SavedNamespaces;

@@ -30,8 +30,8 @@ const CROSSINGS: [(Platform, Platform); 4] = [
     (Platform::Ptrace, Platform::Systrap),
 ];
 
-/// The program that also crosses from one platform to the other.
-const CROSSES: &str = "tasks";
+/// The programs that also cross from one platform to the other.
+const CROSS: [&str; 2] = ["tasks", "namespaces"];
 
 /// The program whose checks can't be saved: each says why, and goes on.
 const REFUSED: &str = "refused";
@@ -97,7 +97,7 @@ fn run_area(
         return Ok(());
     }
     for (from, to) in CROSSINGS {
-        if !platforms.contains(&from) || !platforms.contains(&to) || (from != to && area != CROSSES) {
+        if !platforms.contains(&from) || !platforms.contains(&to) || (from != to && !CROSS.contains(&area)) {
             continue;
         }
         let start = Instant::now();

@@ -6,8 +6,10 @@ use moat_abi::fs::{NAME_MAX, OpenFlags};
 use moat_abi::ipc::{HARD_MSGMAX, HARD_MSGSIZEMAX, MQ_PRIO_MAX};
 use moat_abi::signal::Signal;
 use moat_identity::PidNamespace;
-use moat_image::state::{MqueueFileState, MqueueNotificationState, MqueueState, OpenFileKind, OpenFileState};
-use moat_image::{ImageError, Met, Refusal};
+use moat_image::state::{
+    IpcNamespaceState, MqueueFileState, MqueueNotificationState, MqueueState, OpenFileKind, OpenFileState,
+};
+use moat_image::{ImageError, Met, Ref, Refusal};
 use moat_kernel::Kernel;
 use moat_vfs::dentry::Dentry;
 use moat_vfs::persist::SaveFiles;
@@ -21,10 +23,10 @@ fn address(queue: &Arc<Queue>) -> usize {
 }
 
 impl MqueueFs {
-    /// Saves all queues, open or not.
-    pub fn save_queues(&self, saver: &mut dyn SaveFiles) {
+    /// Saves all queues, open or not, which are of the namespace `ipc`.
+    pub fn save_queues(&self, ipc: Option<Ref<IpcNamespaceState>>, saver: &mut dyn SaveFiles) {
         for (name, node) in self.all() {
-            let _ = save(&node.queue, node.saved(), Some(name.clone()), name, saver);
+            let _ = save(&node.queue, node.saved(), Some(name.clone()), name, ipc, saver);
         }
     }
 }
@@ -35,8 +37,9 @@ fn save(
     node: SavedNode,
     name: Option<Vec<u8>>,
     shown: Vec<u8>,
+    ipc: Option<Ref<IpcNamespaceState>>,
     saver: &mut dyn SaveFiles,
-) -> moat_image::Ref<MqueueState> {
+) -> Ref<MqueueState> {
     let known = match saver.mqueues().meet(address(queue)) {
         Met::Before(known) => return known,
         Met::First(known) => known,
@@ -62,6 +65,7 @@ fn save(
         messages: saved.messages.into_iter().map(|(priority, text)| (priority, text.into())).collect(),
         payer: queue.payer(),
         notification,
+        ipc,
     };
     saver.mqueues().fill(known, state);
     known
@@ -74,7 +78,7 @@ impl QueueFile {
         let meta = f.inode().metadata().map_err(|_| gone())?;
         let times = [meta.atime, meta.mtime, meta.ctime].map(|t| (t.tv_sec, t.tv_nsec));
         let node = SavedNode { mode: meta.mode & moat_abi::fs::S_IALLUGO, uid: meta.uid, gid: meta.gid, times };
-        let queue = save(&self.queue, node, None, f.path().dentry.name().to_vec(), saver);
+        let queue = save(&self.queue, node, None, f.path().dentry.name().to_vec(), None, saver);
         // mq_open(2) uses a mount that is nowhere to be seen; open(2) one of the container's.
         let path = saver.path(f.path()).ok();
         Ok(OpenFileKind::Mqueue(MqueueFileState { queue, path }))
@@ -86,31 +90,32 @@ struct RestoredNode {
     node: Arc<Node>,
     shown: Vec<u8>,
     has_name: bool,
+    queues: Arc<NamespaceQueues>,
 }
 
 /// The queues of an image.
 pub struct RestoredQueues {
     nodes: Vec<RestoredNode>,
-    queues: Arc<NamespaceQueues>,
 }
 
 impl RestoredQueues {
-    /// Makes the queues of an image in `queues`, where there are none yet; its processes are there.
+    /// Makes the queues of an image, each among the `queues` of its namespace, where there are none yet; its processes are there.
     ///
     /// # Errors
     /// What mq_open(2) and mq_timedsend(2) would never have made.
     pub fn make<'a>(
-        queues: Arc<NamespaceQueues>,
+        queues: impl Fn(Option<Ref<IpcNamespaceState>>) -> Result<Arc<NamespaceQueues>, ImageError>,
         kernel: &Kernel,
         ns: &PidNamespace,
         saved: impl Iterator<Item = &'a MqueueState>,
     ) -> Result<RestoredQueues, ImageError> {
         let restored = |saved: &MqueueState| {
+            let queues = queues(saved.ipc)?;
             let node = make(&queues, kernel, ns, saved)?;
-            Ok(RestoredNode { node, shown: saved.shown.to_vec(), has_name: saved.name.is_some() })
+            Ok(RestoredNode { node, shown: saved.shown.to_vec(), has_name: saved.name.is_some(), queues })
         };
         let nodes = saved.map(restored).collect::<Result<_, ImageError>>()?;
-        Ok(RestoredQueues { nodes, queues })
+        Ok(RestoredQueues { nodes })
     }
 
     /// Opens a queue as it was.
@@ -124,9 +129,9 @@ impl RestoredQueues {
         path: Option<Path>,
         creds: &Arc<Credentials>,
     ) -> Result<Arc<OpenFile>, ImageError> {
-        let RestoredNode { node, shown, has_name } = moat_image::refs::find(&self.nodes, saved.queue)?;
+        let RestoredNode { node, shown, has_name, queues } = moat_image::refs::find(&self.nodes, saved.queue)?;
         let path = path.unwrap_or_else(|| {
-            let mount = self.queues.mount.clone();
+            let mount = queues.mount.clone();
             // Through the mount's own cache, as mq_open(2) has it. One whose name is gone is still shown by it.
             let known = if *has_name { mount.root().lookup(shown).ok() } else { None };
             let dentry = known.unwrap_or_else(|| Dentry::removed(mount.root(), shown, node.clone()));

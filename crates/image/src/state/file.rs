@@ -8,6 +8,7 @@ use super::inotify::InotifyState;
 use super::lock::{HeldState, OwnerState, ProcessLockState};
 use super::mount::{MountState, PathState};
 use super::mqueue::MqueueState;
+use super::namespace::NamespaceRef;
 use super::socket::SocketFileState;
 use super::terminal::{HostTerminalState, PtyState};
 use super::tree::NodeState;
@@ -114,6 +115,8 @@ pub enum OpenFileKind {
     HostTerminal(HostTerminalFileState),
     /// A stream to the outside that a process which joined the container was started with.
     Severed(SeveredState),
+    /// A namespace.
+    Namespace(NamespaceRef),
 }
 
 /// An opening of a terminal of the host.

@@ -2,14 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::namespace::{PidNamespaceState, UserNamespaceState};
 use super::terminal::ControllingTerminalState;
 use crate::refs::{Named, Ref};
 
 /// A process id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PidState {
-    /// Its numbers, that of the outermost namespace first. The innermost namespace is the container's.
+    /// Its numbers, that of the outermost namespace first.
     pub numbers: Vec<i32>,
+    /// The innermost namespace.
+    #[serde(default)]
+    pub namespace: Option<Ref<PidNamespaceState>>,
 }
 
 /// Who a task is. Ids are those of the first user namespace.
@@ -32,14 +36,8 @@ pub struct CredentialsState {
     pub ambient: u64,
     pub securebits: u32,
     pub no_new_privs: bool,
-}
-
-/// A UTS namespace that a process has made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct UtsNamespaceState {
-    pub hostname: Vec<u8>,
-    pub domainname: Vec<u8>,
+    #[serde(default)]
+    pub user: Option<Ref<UserNamespaceState>>,
 }
 
 /// A session.
@@ -70,10 +68,6 @@ impl Named for PidState {
 
 impl Named for CredentialsState {
     const WHAT: &'static str = "credentials";
-}
-
-impl Named for UtsNamespaceState {
-    const WHAT: &'static str = "UTS namespace";
 }
 
 impl Named for SessionState {

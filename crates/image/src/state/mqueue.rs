@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::refs::Named;
+use super::namespace::IpcNamespaceState;
+use crate::refs::{Named, Ref};
 
 /// A POSIX message queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct MqueueState {
     pub payer: u32,
     /// Who is told of a message.
     pub notification: Option<MqueueNotificationState>,
+    /// Its namespace.
+    #[serde(default)]
+    pub ipc: Option<Ref<IpcNamespaceState>>,
 }
 
 /// A registration of mq_notify(3).

@@ -3,9 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::file::{FdTableState, FsContextState};
-use super::identity::{CredentialsState, PidState, ProcessGroupState, UtsNamespaceState};
+use super::identity::{CredentialsState, PidState, ProcessGroupState};
 use super::memory::MemoryState;
 use super::mount::PathState;
+use super::namespace::{
+    CgroupNamespaceState, IpcNamespaceState, NetNamespaceState, PidNamespaceState, UserNamespaceState,
+    UtsNamespaceState,
+};
 use super::ptrace::{AfterStop, TraceRun, TraceStopState};
 use super::signal::{QueuedSignal, SignalHandlersState};
 use crate::refs::{Named, Ref};
@@ -70,6 +74,9 @@ pub struct ProcessState {
     /// All its threads are to end with this status.
     #[serde(default)]
     pub exit: Option<i32>,
+    /// The user namespace whose capabilities open its memory.
+    #[serde(default)]
+    pub exec_user: Option<Ref<UserNamespaceState>>,
 }
 
 /// A process that has ended and nobody has waited for.
@@ -150,6 +157,18 @@ pub struct TaskState {
     /// Its UTS namespace, if that is not the container's.
     #[serde(default)]
     pub uts: Option<Ref<UtsNamespaceState>>,
+    /// The pid namespace of its children.
+    #[serde(default)]
+    pub pid_for_children: Option<Ref<PidNamespaceState>>,
+    /// Its IPC namespace.
+    #[serde(default)]
+    pub ipc: Option<Ref<IpcNamespaceState>>,
+    /// Its network namespace.
+    #[serde(default)]
+    pub net: Option<Ref<NetNamespaceState>>,
+    /// Its cgroup namespace.
+    #[serde(default)]
+    pub cgroup: Option<Ref<CgroupNamespaceState>>,
     /// What only the thread itself knows.
     pub thread: ThreadState,
 }
@@ -185,6 +204,10 @@ impl TaskState {
             age_ns: 0,
             trace: None,
             uts: None,
+            pid_for_children: None,
+            ipc: None,
+            net: None,
+            cgroup: None,
             thread: ThreadState::default(),
         }
     }

@@ -1,4 +1,4 @@
-//! System V objects: in the container's IPC namespace, whether a process uses them or not.
+//! System V objects: in the container's IPC namespace and those that its processes have made, whether a process uses them or not.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,14 +11,20 @@ use moat_ipc::SystemV;
 use moat_mm::Mappable;
 use moat_vfs::persist::{Restorer, SaveFiles, Saver};
 
+use super::namespaces::MadeNamespaces;
 use crate::process::group::{GroupId, ThreadGroup};
 
-/// Saves shared memory, before the address spaces that show it.
-pub(super) fn segments(ipc: &IpcNamespace, files: &mut Saver) -> Result<RegistryState<ShmState>, Refusal> {
+/// Saves shared memory, before the address spaces that show it. `count` numbers the segments of all namespaces.
+pub(super) fn segments(
+    ipc: &IpcNamespace,
+    count: &mut u32,
+    files: &mut Saver,
+) -> Result<RegistryState<ShmState>, Refusal> {
     let (state, memories) = SystemV::of(ipc).shm.save(files.pages())?;
-    for (index, memory) in (0..).zip(memories) {
+    for memory in memories {
         let memory: Arc<dyn Mappable> = memory;
-        files.segment(&memory, index);
+        files.segment(&memory, *count);
+        *count = count.saturating_add(1);
     }
     Ok(state)
 }
@@ -33,19 +39,34 @@ pub(super) fn others(
     SystemVState { shm, sem: objects.sem.save(|group| processes.get(&group).copied()), msg: objects.msg.save() }
 }
 
+/// The namespaces of an image, the container's first, each with its objects.
+fn all<'a>(
+    own: &'a Arc<IpcNamespace>,
+    made: &'a MadeNamespaces,
+    state: &'a SandboxState,
+) -> impl Iterator<Item = (&'a Arc<IpcNamespace>, &'a SystemVState)> {
+    // One for which the image has none is empty.
+    let others = made.ipcs().iter().zip(&state.system_v_of_those);
+    std::iter::once((own, &state.system_v)).chain(others)
+}
+
 /// Makes the shared memory of an image, before the address spaces that show it.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn restore_segments(
-    ipc: &IpcNamespace,
-    state: &SandboxState,
+    own: &Arc<IpcNamespace>,
+    made: &MadeNamespaces,
     files: &Restorer<'_>,
     pages: &moat_image::pages::Pages,
 ) -> Result<(), ImageError> {
-    let memories = SystemV::of(ipc).shm.restore(&state.system_v.shm, pages)?;
+    let mut segments = Vec::new();
+    for (ipc, saved) in all(own, made, files.state()) {
+        let memories = SystemV::of(ipc).shm.restore(&saved.shm, pages)?;
+        segments.extend(memories.into_iter().map(|memory| memory as Arc<dyn Mappable>));
+    }
     // One that was removed lives by its mappings: it is kept until they are there.
-    files.set_segments(memories.into_iter().map(|memory| memory as Arc<dyn Mappable>).collect());
+    files.set_segments(segments);
     Ok(())
 }
 
@@ -54,11 +75,15 @@ pub(super) fn restore_segments(
 /// # Errors
 /// What is wrong with them.
 pub(super) fn restore_others(
-    ipc: &IpcNamespace,
+    own: &Arc<IpcNamespace>,
+    made: &MadeNamespaces,
     state: &SandboxState,
     groups: &[Arc<ThreadGroup>],
 ) -> Result<(), ImageError> {
-    let objects = SystemV::of(ipc);
-    objects.sem.restore(&state.system_v.sem, |process| find(groups, process).map(|group| group.id))?;
-    objects.msg.restore(&state.system_v.msg)
+    for (ipc, saved) in all(own, made, state) {
+        let objects = SystemV::of(ipc);
+        objects.sem.restore(&saved.sem, |process| find(groups, process).map(|group| group.id))?;
+        objects.msg.restore(&saved.msg)?;
+    }
+    Ok(())
 }

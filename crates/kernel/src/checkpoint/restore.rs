@@ -6,14 +6,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use moat_abi::prctl::UTS_LEN;
 use moat_abi::signal::{SigSet, Signal};
-use moat_identity::namespaces::UtsNames;
-use moat_identity::{Limit, Limits, Namespaces, Pid, ProcessGroup, Resource, Session, UtsNamespace};
+use moat_identity::{Limit, Limits, Pid, ProcessGroup, Resource, Session};
 use moat_image::refs::find;
 use moat_image::state::{
     EndedThreadState, ForegroundState, ProcessState, SandboxState, SeccompFilterState, TaskState as SavedTask,
-    TerminalRef, UtsNamespaceState,
+    TerminalRef,
 };
 use moat_image::{ImageError, Ref};
 use moat_mm::PageSource;
@@ -22,11 +20,11 @@ use moat_tty::{JobControl, Terminal};
 use moat_vfs::persist::Restorer;
 use moat_vfs::{FdTable, FsContext, OpenFile};
 
+use super::namespaces::{MadeNamespaces, check_names};
 use super::threads::{Memories, Memory};
 use super::{Configured, KnownProcesses, MostLimits, convert, signals};
 use crate::kernel::Kernel;
 use crate::process::group::{Dumpable, ThreadGroup};
-use crate::quotas::number;
 use crate::seccomp::{Filter, Logged, Mode};
 use crate::signal::SigHand;
 use crate::signal::state::{GroupReport, ThreadSignals};
@@ -45,7 +43,7 @@ pub struct RestoreRequest<'a> {
     /// Files, on its mounts.
     pub files: &'a Restorer<'a>,
     /// Makes the open files, by their numbers in the image. Called when the processes are there, whose files in /proc may be open.
-    pub open_files: &'a (dyn Fn() -> Result<Opened, ImageError> + Sync),
+    pub open_files: &'a (dyn Fn(&MadeNamespaces) -> Result<Opened, ImageError> + Sync),
     /// Guest memory.
     pub pages: &'a PageSource,
     /// Gives an address space its asynchronous I/O, which system calls know.
@@ -90,11 +88,11 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     check_names(&container.hostname, &container.domainname)?;
     let mut made = Made::begin(request)?;
     let ipc = &request.container.place.namespaces.ipc;
-    super::ipc::restore_segments(ipc, state, request.files, request.pages.pages())?;
+    super::ipc::restore_segments(ipc, &made.namespaces, request.files, request.pages.pages())?;
     // First what takes host processes: most of what this host can't give is found out here.
     let memories = Memories::restore(request, state).await?;
     made.processes(state)?;
-    super::ipc::restore_others(ipc, state, &made.groups)?;
+    super::ipc::restore_others(ipc, &made.namespaces, state, &made.groups)?;
     let mut current = made.tasks(state, memories).await?;
     made.family(state)?;
     made.traces(state, &mut current)?;
@@ -120,34 +118,12 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     Ok((prepared, known))
 }
 
-/// Checks names as sethostname(2) would.
-fn check_names(host: &[u8], domain: &[u8]) -> Result<(), ImageError> {
-    match host.len().max(domain.len()) {
-        0..UTS_LEN => Ok(()),
-        len => Err(ImageError::state(format!("a host or domain name of {len} bytes"))),
-    }
-}
-
-/// UTS namespaces that processes had made.
-fn uts_namespaces(kernel: &Kernel, state: &SandboxState) -> Result<Vec<Arc<UtsNamespace>>, ImageError> {
-    let mut made = Vec::new();
-    for UtsNamespaceState { hostname, domainname } in state.uts_namespaces.iter() {
-        check_names(hostname, domainname)?;
-        // They count as those that unshare(2) makes.
-        let id = number(&kernel.ids.namespaces, &kernel.quotas.uts);
-        let id = id.map_err(|errno| ImageError::Unfit(format!("UTS namespaces: {errno}")))?;
-        let names = UtsNames { host: hostname.clone(), domain: domainname.clone() };
-        made.push(UtsNamespace::new(id, kernel.root_user_ns.clone(), names));
-    }
-    Ok(made)
-}
-
 /// The objects made so far, by their numbers in the image.
 struct Made<'a> {
     request: &'a RestoreRequest<'a>,
     kernel: Arc<Kernel>,
     pids: Vec<Arc<Pid>>,
-    uts_namespaces: Vec<Arc<UtsNamespace>>,
+    namespaces: MadeNamespaces,
     sessions: Vec<Arc<Session>>,
     pgrps: Vec<Arc<ProcessGroup>>,
     handlers: Vec<Arc<SigHand>>,
@@ -165,9 +141,10 @@ impl<'a> Made<'a> {
     fn begin(request: &'a RestoreRequest<'a>) -> Result<Made<'a>, ImageError> {
         let state = request.files.state();
         let kernel = request.container.processes.kernel().clone();
-        let ns = &request.container.place.pid_ns;
+        let namespaces = MadeNamespaces::restore(request.container, request.files)?;
         let mut pids = Vec::new();
         for pid in state.pids.iter() {
+            let ns = namespaces.pid(pid.namespace)?;
             // Innermost first, where they are asked for.
             let wanted: Vec<i32> = pid.numbers.iter().rev().copied().collect();
             let fits = wanted.len() == ns.level.saturating_add(1)
@@ -175,6 +152,7 @@ impl<'a> Made<'a> {
             let made = if fits { Pid::allocate(ns, &wanted).ok() } else { None };
             pids.push(made.ok_or_else(|| ImageError::state(format!("the pid {:?} can't be given", pid.numbers)))?);
         }
+        namespaces.close_pids(state);
         // From what refers to nothing up: each object finds those that it refers to made already.
         let session = |name| find(&pids, name).map(|pid| Session::new(pid.clone(), kernel.job_signals()));
         let sessions: Vec<_> = state.sessions.iter().map(|s| session(s.pid)).collect::<Result<_, _>>()?;
@@ -190,7 +168,7 @@ impl<'a> Made<'a> {
         let filters = filters(state, request.container.profile.as_ref())?;
         Ok(Made {
             request,
-            uts_namespaces: uts_namespaces(&kernel, state)?,
+            namespaces,
             kernel,
             pids,
             sessions,
@@ -231,6 +209,7 @@ impl<'a> Made<'a> {
         *group.children_usage.lock() = PastUsage::new(convert::usage_of(p.children_usage));
         let exe = p.exe.as_ref().map(|path| self.request.files.executable(path)).transpose()?;
         group.set_exe(exe);
+        group.set_exec_user_ns(self.request.files.user_namespace(p.exec_user)?);
         let mut s = group.signals.lock();
         s.shared = signals::queue_of(&p.pending)?;
         s.stop.signal = p.stop_signal.and_then(Signal::new);
@@ -277,7 +256,7 @@ impl<'a> Made<'a> {
             mm: Some(mm.clone()),
             fds: Some(fds.clone()),
             fs: Some(fs.clone()),
-            namespaces: self.namespaces(saved)?,
+            namespaces: self.namespaces.of(saved, pid.namespace())?,
             clear_child_tid: saved.clear_child_tid,
             robust_list: saved.robust_list,
             pdeath_signal: Signal::new(saved.pdeath_signal),
@@ -312,18 +291,6 @@ impl<'a> Made<'a> {
         current.set_comm(comm);
         current.apply_affinity();
         Ok(current)
-    }
-
-    /// The container's namespaces, but for those of the thread's own.
-    fn namespaces(&self, saved: &SavedTask) -> Result<Arc<Namespaces>, ImageError> {
-        let own = &self.request.container.place.namespaces;
-        match saved.uts {
-            None => Ok(own.clone()),
-            Some(name) => {
-                let uts = find(&self.uts_namespaces, name)?.clone();
-                Ok(Arc::new(Namespaces { uts, ..(**own).clone() }))
-            }
-        }
     }
 
     fn make(&self, group: &Arc<ThreadGroup>, pid: &Arc<Pid>, state: TaskState, age_ns: u64) -> Arc<Task> {
@@ -366,7 +333,7 @@ impl<'a> Made<'a> {
     /// Descriptors and directories, which may be in /proc of the processes that are there by now.
     fn files(&self, state: &SandboxState) -> Result<(), ImageError> {
         let files = self.request.files;
-        let opened = (self.request.open_files)()?;
+        let opened = (self.request.open_files)(&self.namespaces)?;
         self.terminals(state, &opened)?;
         let open_files = opened.files;
         for (table, saved) in self.fd_tables.iter().zip(state.fd_tables.iter()) {

@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use moat_abi::clone::WaitStatus;
 use moat_abi::signal::Signal;
-use moat_identity::{Pid, ProcessGroup, Resource, Session, UtsNamespace};
+use moat_identity::{Pid, ProcessGroup, Resource, Session};
 use moat_image::state::{
     AioPollState, ContainerState, ControllingTerminalState, EndedThreadState, MemoryState, PidState, ProcessGroupState,
     ProcessState, SandboxState, SeccompFilterState, SeccompState, SessionState, SignalHandlersState, TaskState,
-    UtsNamespaceState, ZombieState,
+    ZombieState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 use moat_mm::{MemoryManager, SavedMemory};
 use moat_vfs::OpenFile;
 use moat_vfs::persist::{SaveFiles, Saver as FileSaver};
 
-use super::{Configured, KnownProcesses, convert, signals, trace};
+use super::{Configured, KnownProcesses, convert, namespaces, signals, trace};
 use crate::kernel::Kernel;
 use crate::process::group::{Dumpable, GroupId, ThreadGroup};
 use crate::seccomp::{Filter, Logged, Mode};
@@ -76,7 +76,6 @@ struct Walk<'a> {
     pass: Pass,
     files: FileSaver,
     pids: Interner<PidState>,
-    uts_namespaces: Interner<UtsNamespaceState>,
     sessions: Interner<SessionState>,
     process_groups: Interner<ProcessGroupState>,
     processes: Interner<ProcessState>,
@@ -108,7 +107,6 @@ impl<'a> Walk<'a> {
             pass,
             files,
             pids: Interner::default(),
-            uts_namespaces: Interner::default(),
             sessions: Interner::default(),
             process_groups: Interner::default(),
             processes: Interner::default(),
@@ -127,7 +125,12 @@ impl<'a> Walk<'a> {
     fn all(&mut self, known: &KnownProcesses) -> Result<SandboxState, Refusal> {
         // Before address spaces show it. It belongs to no process: a walk over processes would pass it by.
         let ipc = self.container.place.namespaces.ipc.clone();
-        let shm = super::ipc::segments(&ipc, &mut self.files)?;
+        let mut count = 0;
+        let shm = super::ipc::segments(&ipc, &mut count, &mut self.files)?;
+        let mut of_those = Vec::new();
+        for ipc in self.files.namespaces().ipcs().to_vec() {
+            of_those.push((super::ipc::segments(&ipc, &mut count, &mut self.files)?, ipc));
+        }
         // All of them, whether a process has a path there or not: what was changed in them would be lost.
         self.files.mounts()?;
         let nodes = self.nodes()?;
@@ -138,7 +141,7 @@ impl<'a> Walk<'a> {
         let tracees = nodes.iter().flat_map(|n| n.tracees.iter());
         self.ended = trace::ended(nodes.iter().map(|n| &n.leader), tracees, is_known)?;
         // First all names, so that objects can refer to each other in circles.
-        self.name_pids(&nodes, &tasks);
+        self.name_pids(&nodes, &tasks)?;
         for node in &nodes {
             let (Met::First(name) | Met::Before(name)) = self.processes.meet(address(&node.group));
             self.process_names.insert(node.group.id, name);
@@ -183,12 +186,14 @@ impl<'a> Walk<'a> {
             domainname: names.domain,
         };
         let system_v = super::ipc::others(&ipc, shm, &self.process_names);
-        Ok(SandboxState { containers: vec![container], system_v, ..SandboxState::default() })
+        // In the order of their namespaces' names.
+        let of_those = of_those.into_iter().map(|(shm, ipc)| super::ipc::others(&ipc, shm, &self.process_names));
+        let system_v_of_those = of_those.collect();
+        Ok(SandboxState { containers: vec![container], system_v, system_v_of_those, ..SandboxState::default() })
     }
 
     fn finish(self, mut state: SandboxState) -> Result<Saved, ImageError> {
         state.pids = self.pids.finish()?;
-        state.uts_namespaces = self.uts_namespaces.finish()?;
         state.sessions = self.sessions.finish()?;
         state.process_groups = self.process_groups.finish()?;
         state.processes = self.processes.finish()?;
@@ -223,37 +228,33 @@ impl<'a> Walk<'a> {
     }
 
     /// Names the pids in the order of their age, which is that of their numbers' order.
-    fn name_pids(&mut self, nodes: &[Node], tasks: &[Arc<Task>]) {
+    fn name_pids(&mut self, nodes: &[Node], tasks: &[Arc<Task>]) -> Result<(), Refusal> {
         let mut pids: Vec<Arc<Pid>> = tasks.iter().chain(&self.ended).map(|t| t.pid()).collect();
         for node in nodes {
             pids.extend([node.group.pid(), node.pgrp.pid(), node.pgrp.session.pid()].map(Clone::clone));
         }
         pids.sort_by_key(|pid| pid.id);
-        for pid in pids {
-            // In the sandbox's outermost namespace too, whose numbers locks and logs show.
-            let numbers = pid.numbers_from(&self.kernel.root_pid_ns);
-            let _ = self.pids.save(address(&pid), || Ok::<_, Refusal>(PidState { numbers }));
-        }
+        pids.iter().try_for_each(|pid| self.pid(pid).map(|_| ()))
     }
 
     fn pid(&mut self, pid: &Arc<Pid>) -> Result<Ref<PidState>, Refusal> {
-        if pid.namespace().id != self.container.place.pid_ns.id {
-            return Err(Refusal::new("a pid namespace of the guest's own"));
-        }
-        // One that came after the others were named: only in a survey.
-        self.pids.save(address(pid), || Ok(PidState { numbers: pid.numbers_from(&self.kernel.root_pid_ns) }))
+        let namespace = self.files.namespaces().pid(pid.namespace())?;
+        // In the sandbox's outermost namespace too, whose numbers locks and logs show.
+        let numbers = pid.numbers_from(&self.kernel.root_pid_ns);
+        self.pids.save(address(pid), || Ok(PidState { numbers, namespace }))
     }
 
     fn session(&mut self, session: &Arc<Session>) -> Result<Ref<SessionState>, Refusal> {
+        let ns = self.container.place.pid_ns.clone();
         let terminal = match moat_tty::terminal_of(session) {
             None => None,
             // Session and terminal point at each other: one without the other would be a lie.
             Some(tty) => {
                 let terminal = tty.save(&mut self.files)?;
-                Some(ControllingTerminalState { terminal, foreground: tty.job_control().save_foreground() })
+                Some(ControllingTerminalState { terminal, foreground: tty.job_control().save_foreground(&ns) })
             }
         };
-        let hung_up = moat_tty::job_control::hung_up_foreground(session);
+        let hung_up = moat_tty::job_control::hung_up_foreground(session, &ns);
         let pid = self.pid(session.pid())?;
         self.sessions.save(address(session), || Ok(SessionState { pid, terminal, hung_up }))
     }
@@ -277,10 +278,6 @@ impl<'a> Walk<'a> {
             let (led, exit) = (s.leader_status.map(convert::status), s.exit.map(|e| convert::status(e.status)));
             (signals::queue(&s.shared), s.sighand.clone(), signal, complete, report, s.unkillable, led, exit)
         };
-        // Whose capabilities open its memory.
-        if !Arc::ptr_eq(&group.exec_user_ns(), &self.kernel.root_user_ns) {
-            return Err(Refusal::new("a user namespace of the guest's own"));
-        }
         // Nothing but what wait(2) gives is left of a zombie, and what ps(1) shows.
         let zombie = match node.zombie {
             None => None,
@@ -327,6 +324,7 @@ impl<'a> Walk<'a> {
             ended: self.ended_threads(group)?,
             leader_status,
             exit,
+            exec_user: self.files.namespaces().user(&group.exec_user_ns())?,
         })
     }
 
@@ -357,21 +355,11 @@ impl<'a> Walk<'a> {
             (None, Pass::Survey) => Default::default(),
             (None, Pass::Save) => return Ok(None),
         };
-        let (mm, fds, fs, creds, namespaces, seccomp) = {
+        let (mm, fds, fs, creds, seccomp) = {
             let s = task.state();
             let (Some(mm), Some(fds), Some(fs)) = (s.mm.clone(), s.fds.clone(), s.fs.clone()) else { return Ok(None) };
-            (mm, fds, fs, s.creds.clone(), s.namespaces.clone(), s.seccomp.clone())
+            (mm, fds, fs, s.creds.clone(), s.seccomp.clone())
         };
-        let own = &self.container.place.namespaces;
-        // By number: a task's list of namespaces is made anew by each unshare(2), also with the same namespaces in it.
-        let same = namespaces.ipc.id == own.ipc.id
-            && namespaces.net.id == own.net.id
-            && namespaces.cgroup.id == own.cgroup.id
-            && namespaces.pid_for_children.id == own.pid_for_children.id;
-        if !same {
-            return Err(Refusal::new("a namespace of the guest's own"));
-        }
-        let uts = self.uts(&namespaces.uts)?;
         let (pending, blocked, saved_mask, stop_pending, stopped, trace) = {
             let s = task.group.signals.lock();
             let Some(t) = s.threads.get(&task.id) else { return Ok(None) };
@@ -380,7 +368,7 @@ impl<'a> Walk<'a> {
         };
         let Some(process) = self.process_names.get(&task.group.id).copied() else { return Ok(None) };
         let memory = self.memory(&mm)?;
-        let state = TaskState {
+        let mut state = TaskState {
             process,
             pid: self.pid(&task.pid())?,
             credentials: self.files.credentials(&creds)?,
@@ -395,27 +383,13 @@ impl<'a> Walk<'a> {
             stop_pending,
             stopped,
             trace,
-            uts,
             usage: convert::usage(task.usage.get()),
             age_ns: self.now_boot_ns.saturating_sub(task.start_boot_ns),
             thread,
             ..plain(task)
         };
+        namespaces::save(task, self.files.namespaces(), &mut state)?;
         Ok(Some(state))
-    }
-
-    /// A UTS namespace; none for the container's.
-    fn uts(&mut self, uts: &Arc<UtsNamespace>) -> Result<Option<Ref<UtsNamespaceState>>, Refusal> {
-        if uts.id == self.container.place.namespaces.uts.id {
-            return Ok(None);
-        }
-        // Whose capabilities set its names.
-        if !Arc::ptr_eq(&uts.user_ns, &self.kernel.root_user_ns) {
-            return Err(Refusal::new("a user namespace of the guest's own"));
-        }
-        let names = uts.names();
-        let state = || Ok(UtsNamespaceState { hostname: names.host, domainname: names.domain });
-        self.uts_namespaces.save(address(uts), state).map(Some)
     }
 
     fn memory(&mut self, mm: &Arc<MemoryManager>) -> Result<Ref<MemoryState>, Refusal> {

@@ -79,11 +79,11 @@ impl PidFd {
 }
 
 impl File for PidFd {
-    fn save(&self, _f: &OpenFile, _saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+    fn save(&self, _f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
         if self.kernel.task_of(&self.pid).is_none() {
             return Err(Refusal::new("a pidfd of a process that is gone"));
         }
-        Ok(OpenFileKind::PidFd(PidFdState { pid: self.pid.number(), thread: self.scope == Scope::Thread }))
+        Ok(OpenFileKind::PidFd(PidFdState { pid: saver.process(&self.pid), thread: self.scope == Scope::Thread }))
     }
 
     fn poll(&self, _f: &OpenFile) -> PollEvents {

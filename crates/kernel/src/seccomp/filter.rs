@@ -103,6 +103,11 @@ impl Filter {
         false
     }
 
+    /// Whether the call is let through.
+    pub(crate) fn lets_through(&self, data: &SeccompData) -> bool {
+        matches!(self.run(data).0 & SECCOMP_RET_ACTION_FULL, SECCOMP_RET_ALLOW | SECCOMP_RET_LOG)
+    }
+
     /// The result of highest precedence of all filters, and what its filter wants logged (`seccomp_run_filters`).
     pub(super) fn run(&self, data: &SeccompData) -> (u32, Logged) {
         // As signed numbers actions are in order, from KILL_PROCESS up to ALLOW.

@@ -19,7 +19,7 @@ use crate::configuration;
 /// The name of the loopback device.
 pub(crate) const LO_NAME: &str = "lo";
 /// Its number, which is the first in each namespace.
-pub(crate) const LO_INDEX: u32 = 1;
+pub const LO_INDEX: u32 = 1;
 const SIZE: usize = size_of::<Ifreq>();
 
 fn named(name: &str) -> Ifreq {

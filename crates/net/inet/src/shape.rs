@@ -5,6 +5,7 @@ use moat_identity::NetNamespace;
 use moat_identity::net::{NetDevice, Route};
 use moat_net_stack::Neighbour;
 
+use crate::links::{LinkState, add_loopback};
 use crate::stack::stack_of;
 
 /// `NUD_PERMANENT` and `NUD_NOARP`: neighbours that somebody has entered.
@@ -54,11 +55,21 @@ impl Shape {
     }
 }
 
+/// How the loopback device of a namespace is, where that has nothing that a new one lacks.
+#[must_use]
+pub fn loopback_alone(net: &NetNamespace) -> Option<LinkState> {
+    let shape = Shape::of(net);
+    [LinkState::Down, LinkState::Up].into_iter().find(|state| {
+        let new = NetNamespace::new(0, net.user_ns.clone());
+        add_loopback(&new, *state);
+        Shape::of(&new) == shape
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::configuration::change;
-    use crate::links::{LinkState, add_loopback};
     use moat_identity::UserNamespace;
     use moat_net_stack::AddressConfig;
 

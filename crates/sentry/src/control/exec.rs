@@ -23,6 +23,8 @@ pub(super) async fn execute(
     fds: Vec<OwnedFd>,
 ) -> Result<Response, ControlError> {
     let container = session.server.registry.get(&args.id)?;
+    // Until it runs: one that has been made and does not would keep a save from its end.
+    let _turn = container.turn.lock().await;
     if matches!(container.status(), ContainerStatus::Stopped | ContainerStatus::Paused) {
         return Err(container.wrong_state("no process can be started in it"));
     }

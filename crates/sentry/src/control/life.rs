@@ -110,6 +110,7 @@ pub(super) async fn destroy(registry: &Registry, id: &str) -> Result<(), Control
 
 /// Freezes a container.
 pub(super) async fn pause(container: &GuestContainer) -> Result<(), ControlError> {
+    let _turn = container.turn.lock().await;
     match container.status() {
         ContainerStatus::Running | ContainerStatus::Created => {
             let frozen = container.member.processes.freeze().await;
@@ -120,7 +121,8 @@ pub(super) async fn pause(container: &GuestContainer) -> Result<(), ControlError
 }
 
 /// Lets a frozen container go on.
-pub(super) fn resume(container: &GuestContainer) -> Result<(), ControlError> {
+pub(super) async fn resume(container: &GuestContainer) -> Result<(), ControlError> {
+    let _turn = container.turn.lock().await;
     if container.status() != ContainerStatus::Paused {
         return Err(container.wrong_state("it cannot be resumed"));
     }

@@ -96,7 +96,7 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
             Ok(Response::Done)
         }
         Request::Pause(id) => life::pause(&*registry.get(&id)?).await.map(|()| Response::Done),
-        Request::Resume(id) => life::resume(&*registry.get(&id)?).map(|()| Response::Done),
+        Request::Resume(id) => life::resume(&*registry.get(&id)?).await.map(|()| Response::Done),
         Request::ChangeLogging(spec) => {
             logging::change(registry.root().member.processes.kernel(), &spec, fds).map(|()| Response::Done)
         }

@@ -17,7 +17,8 @@ use moat_image::refs::find;
 use moat_image::state::{HostTerminalState, OpenFileKind, OpenFileState, PathState, PidFdState, PipeState, SocketRef};
 use moat_image::{ImageError, Ref};
 use moat_kernel::Kernel;
-use moat_kernel::checkpoint::{GivenTerminal, Opened};
+use moat_kernel::checkpoint::{GivenTerminal, MadeNamespaces, Opened};
+use moat_kernel::nsfs;
 use moat_kernel::process::pidfd;
 use moat_vfs::epoll::Epoll;
 use moat_vfs::inotify::Inotify;
@@ -55,6 +56,7 @@ pub(super) fn open_all(
     restorer: &Restorer<'_>,
     kernel: &Arc<Kernel>,
     member: &Membership,
+    namespaces: &MadeNamespaces,
     given: &Given<'_>,
 ) -> Result<Opened, ImageError> {
     let (state, vfs, ns) = (restorer.state(), &kernel.vfs, &*member.place.pid_ns);
@@ -87,10 +89,23 @@ pub(super) fn open_all(
         false => Some(family(AF_PACKET)?.restore(&request)?),
     };
     let families = Families { unix, inet, netlink, packet };
-    let queues = NamespaceQueues::of(vfs.tables(), &member.place.namespaces.ipc);
+    let queues = |ipc: Option<_>| {
+        let ipc = ipc.map_or(Ok(&member.place.namespaces.ipc), |name| find(namespaces.ipcs(), name))?;
+        Ok(NamespaceQueues::of(vfs.tables(), ipc))
+    };
     let queues = RestoredQueues::make(queues, kernel, ns, state.mqueues.iter())?;
-    let mut opener =
-        Opener { restorer, kernel, ns, net, given, pipes, families, queues, ptys: RestoredPtys::make(restorer)? };
+    let mut opener = Opener {
+        restorer,
+        kernel,
+        ns,
+        net,
+        namespaces,
+        given,
+        pipes,
+        families,
+        queues,
+        ptys: RestoredPtys::make(restorer)?,
+    };
     let files = state.open_files.iter().map(|file| opener.open(file)).collect::<Result<Vec<_>, _>>()?;
     opener.families.fill(&files)?;
     for (saved, f) in state.open_files.iter().zip(&files) {
@@ -174,6 +189,7 @@ struct Opener<'a> {
     kernel: &'a Arc<Kernel>,
     ns: &'a PidNamespace,
     net: &'a Arc<NetNamespace>,
+    namespaces: &'a MadeNamespaces,
     given: &'a Given<'a>,
     pipes: Vec<RestoredPipe>,
     families: Families<'a>,
@@ -217,6 +233,10 @@ impl Opener<'_> {
                 let console = self.restorer.state().host_terminals.get(saved.terminal)?.console;
                 let terminal = self.given.console.as_ref().filter(|_| console).map(|console| &console.terminal);
                 terminal::open_again(terminal, saved, self.restorer, vfs, flags, &creds)?
+            }
+            OpenFileKind::Namespace(saved) => {
+                let namespace = self.namespaces.of_file(*saved, self.restorer)?;
+                nsfs::open(self.kernel, &namespace, flags, &creds)
             }
             OpenFileKind::Severed(saved) => severed::restore(vfs, saved, flags, &creds)?,
             OpenFileKind::Epoll(_) => vfs.open_anon("[eventpoll]", Epoll::new(), flags, &creds),

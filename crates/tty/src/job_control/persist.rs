@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moat_abi::siginfo::{SI_KERNEL, SigInfo};
 use moat_abi::signal::Signal;
-use moat_identity::Session;
+use moat_identity::{PidNamespace, Session};
 use moat_image::ImageError;
 use moat_image::state::ForegroundState;
 
@@ -15,14 +15,14 @@ use crate::terminal::Terminal;
 const GONE: u64 = u64::MAX;
 
 impl JobControl {
-    /// Who is in the foreground.
+    /// Who is in the foreground, by the number in `ns`.
     #[must_use]
-    pub fn save_foreground(&self) -> ForegroundState {
+    pub fn save_foreground(&self, ns: &PidNamespace) -> ForegroundState {
         if self.state.lock().foreground == 0 {
             return ForegroundState::None;
         }
         // The id stays when the group is gone: all others are in the background then.
-        self.foreground().map_or(ForegroundState::Gone, |group| ForegroundState::Group(group.pid().number()))
+        self.foreground().map_or(ForegroundState::Gone, |group| ForegroundState::Group(group.pid().number_in(ns)))
     }
 
     /// Makes `tty` the controlling terminal of `session` as it was.
@@ -53,12 +53,12 @@ impl JobControl {
     }
 }
 
-/// The group that was in the foreground when the session's terminal was hung up.
+/// The group that was in the foreground when the session's terminal was hung up, by its number in `ns`.
 #[must_use]
-pub fn hung_up_foreground(session: &Session) -> Option<i32> {
+pub fn hung_up_foreground(session: &Session, ns: &PidNamespace) -> Option<i32> {
     let state = session.extensions.get::<super::SessionState>()?;
     let old = state.0.lock().old_foreground;
-    session.process_group(old).map(|group| group.pid().number())
+    session.process_group(old).map(|group| group.pid().number_in(ns))
 }
 
 /// Takes the terminal, which is gone, from a session whose `foreground` group is this: its leader is told, and the group when that one

@@ -2,18 +2,19 @@
 
 use std::sync::{Arc, OnceLock};
 
+use moat_abi::Errno;
 use moat_abi::fs::{FileType, OpenFlags};
-use moat_abi::{Errno, cap::CapSet};
 use moat_identity::{Credentials, UserNamespace};
 use moat_image::pages::Pages;
 use moat_image::state::{
     CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableKind, MountState,
-    OpenFileState, PathState, SandboxState, UnnamedFileState,
+    OpenFileState, PathState, SandboxState, UnnamedFileState, UserNamespaceState,
 };
 use moat_image::{ImageError, Ref, refs::find};
 use moat_mm::{Mappable, MmIds, SharedAnon};
 
 use super::save::identity;
+use super::users::{Bounds, Users};
 use crate::fd::Fd;
 use crate::fd_table::{FdTable, NR_OPEN, OnExec};
 use crate::file::Compare;
@@ -24,12 +25,6 @@ use crate::open_file::OpenFile;
 use crate::ops::Executable;
 use crate::path::Path;
 use crate::vfs::Vfs;
-
-/// What a container's configuration lets its processes be.
-pub struct Bounds {
-    /// Who its init would be.
-    pub init: Credentials,
-}
 
 /// Where contents of files come from and go to.
 pub struct Contents<'a> {
@@ -46,6 +41,7 @@ pub struct Restorer<'a> {
     namespace: Arc<MountNamespace>,
     /// By the numbers of the image.
     mounts: Vec<Arc<Mount>>,
+    users: Users,
     credentials: Vec<Arc<Credentials>>,
     /// Where files without a name are.
     unnamed: Vec<Path>,
@@ -68,7 +64,7 @@ impl<'a> Restorer<'a> {
         state: &'a SandboxState,
         vfs: &'a Vfs,
         namespace: Arc<MountNamespace>,
-        bounds: &Bounds,
+        bounds: &Bounds<'_>,
         contents: &Contents<'_>,
     ) -> Result<Restorer<'a>, ImageError> {
         let all = namespace.mounts();
@@ -76,10 +72,9 @@ impl<'a> Restorer<'a> {
         super::trees::restore(state, &mounts, contents.pages)?;
         let unnamed = |file| super::trees::restore_unnamed(file, vfs, &mounts, contents);
         let unnamed = state.unnamed_files.iter().map(unnamed).collect::<Result<_, _>>()?;
-        let user_ns = namespace.user_ns().clone();
-        let credentials =
-            state.credentials.iter().map(|c| bounds.credentials(c, &user_ns)).collect::<Result<_, _>>()?;
-        Ok(Restorer { state, vfs, namespace, mounts, credentials, unnamed, segments: OnceLock::new() })
+        let users = Users::restore(state, namespace.user_ns(), bounds)?;
+        let credentials = state.credentials.iter().map(|c| bounds.credentials(c, &users)).collect::<Result<_, _>>()?;
+        Ok(Restorer { state, vfs, namespace, mounts, users, credentials, unnamed, segments: OnceLock::new() })
     }
 
     /// The credentials of this name.
@@ -88,6 +83,28 @@ impl<'a> Restorer<'a> {
     /// [`ImageError::Dangling`].
     pub fn credentials(&self, name: Ref<CredentialsState>) -> Result<Arc<Credentials>, ImageError> {
         find(&self.credentials, name).cloned()
+    }
+
+    /// The mount namespace of the container.
+    #[must_use]
+    pub fn namespace(&self) -> &Arc<MountNamespace> {
+        &self.namespace
+    }
+
+    /// A user namespace.
+    ///
+    /// # Errors
+    /// [`ImageError::Dangling`].
+    pub fn user_namespace(&self, name: Option<Ref<UserNamespaceState>>) -> Result<Arc<UserNamespace>, ImageError> {
+        self.users.get(name)
+    }
+
+    /// The owner of a namespace of another kind that a process had made.
+    ///
+    /// # Errors
+    /// [`ImageError::Dangling`]; one that no process could make here.
+    pub fn owner(&self, name: Option<Ref<UserNamespaceState>>) -> Result<Arc<UserNamespace>, ImageError> {
+        self.users.owner(name)
     }
 
     /// The place of this description.
@@ -312,44 +329,3 @@ fn are_alike(now: Option<(u64, i64, i64)>, found: Option<(u64, i64, i64)>) -> bo
         (now, found) => now == found,
     }
 }
-
-impl Bounds {
-    /// The credentials of the image, as far as the configuration allows them.
-    fn credentials(&self, c: &CredentialsState, user_ns: &Arc<UserNamespace>) -> Result<Arc<Credentials>, ImageError> {
-        let most = self.init.bounding.union(self.init.permitted);
-        let at_most = |bits: u64| CapSet(bits).intersection(most);
-        let ids = [c.uid, c.euid, c.suid, c.fsuid];
-        // Nothing could have made such a process another user: neither a set-user-ID program nor a capability.
-        let fixed = self.init.no_new_privs && most.0 & (1 << SETUID) == 0;
-        if fixed && ids.iter().any(|id| *id != self.init.uid) {
-            let what = format!("a process of user {}, which the configuration does not let it become", c.uid);
-            return Err(unfit(what));
-        }
-        let mut groups = c.groups.clone();
-        // `Credentials` has them in order.
-        groups.sort_unstable();
-        groups.dedup();
-        Ok(Arc::new(Credentials {
-            uid: c.uid,
-            euid: c.euid,
-            suid: c.suid,
-            fsuid: c.fsuid,
-            gid: c.gid,
-            egid: c.egid,
-            sgid: c.sgid,
-            fsgid: c.fsgid,
-            groups: groups.into(),
-            effective: at_most(c.effective),
-            permitted: at_most(c.permitted),
-            inheritable: at_most(c.inheritable),
-            bounding: at_most(c.bounding),
-            ambient: at_most(c.ambient),
-            securebits: c.securebits,
-            no_new_privs: c.no_new_privs || self.init.no_new_privs,
-            user_ns: user_ns.clone(),
-        }))
-    }
-}
-
-/// CAP_SETUID.
-const SETUID: u32 = 7;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use moat_abi::fs::FileType;
-use moat_identity::{Credentials, NetNamespace, Pid, UserNamespace};
+use moat_identity::{Credentials, NetNamespace, Pid};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
     CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, HostTerminalState,
@@ -18,13 +18,13 @@ use crate::inode::{FileSystem, Inode, Metadata};
 use crate::mount::{Mount, MountNamespace};
 use crate::open_file::OpenFile;
 use crate::path::Path;
+use crate::saved_namespaces::SavedNamespaces;
 use crate::tables::Tables;
 
 /// Collects what is saved of files. Nothing of the guest runs meanwhile, unless this is a survey, of which only the refusals count.
 pub struct Saver {
     pub(super) namespace: Arc<MountNamespace>,
-    user_ns: Arc<UserNamespace>,
-    net: Arc<NetNamespace>,
+    namespaces: SavedNamespaces,
     /// The namespace's mounts, parents first.
     mounts: Vec<Arc<Mount>>,
     /// What the container's init was started with.
@@ -68,19 +68,18 @@ pub(super) fn address<T: ?Sized>(object: &Arc<T>) -> usize {
 }
 
 impl Saver {
-    /// A saver for processes in `namespace` and `net`, whose init was started with `donated`. Contents go to `pages`; without it, this is a survey.
+    /// A saver for processes in `namespace` and the others that `namespaces` knows, whose init was started with `donated`. Contents go to `pages`; without it, this is a survey.
     #[must_use]
     pub fn new(
         namespace: Arc<MountNamespace>,
-        net: Arc<NetNamespace>,
+        namespaces: SavedNamespaces,
         donated: Vec<(u32, Arc<OpenFile>)>,
         pages: Option<PagesWriter>,
     ) -> Saver {
         Saver {
-            user_ns: namespace.user_ns().clone(),
             mounts: namespace.mounts(),
             namespace,
-            net,
+            namespaces,
             donated,
             pages,
             credentials: Interner::default(),
@@ -155,11 +154,9 @@ impl Saver {
     /// Who a task or the opener of a file is.
     ///
     /// # Errors
-    /// A user namespace of the guest's own.
+    /// A user namespace that is not below the container's.
     pub fn credentials(&mut self, creds: &Arc<Credentials>) -> Result<Ref<CredentialsState>, Refusal> {
-        if !Arc::ptr_eq(&creds.user_ns, &self.user_ns) {
-            return Err(Refusal::new("a user namespace of the guest's own"));
-        }
+        let user = self.namespaces.user(&creds.user_ns)?;
         let c = &**creds;
         self.credentials.save(address(creds), || {
             Ok(CredentialsState {
@@ -179,6 +176,7 @@ impl Saver {
                 ambient: c.ambient.0,
                 securebits: c.securebits,
                 no_new_privs: c.no_new_privs,
+                user,
             })
         })
     }
@@ -250,6 +248,7 @@ impl Saver {
     /// # Errors
     /// An object that was met and not saved.
     pub fn finish(self, state: &mut SandboxState) -> Result<Option<PagesWriter>, ImageError> {
+        self.namespaces.finish(state)?;
         state.credentials = self.credentials.finish()?;
         state.open_files = self.open_files.finish()?;
         state.fd_tables = self.fd_tables.finish()?;
@@ -397,14 +396,19 @@ impl SaveFiles for Saver {
     }
 
     fn network(&self, net: &NetNamespace) -> Result<(), Refusal> {
-        // By number, as namespaces of tasks are compared.
-        let own = net.id == self.net.id;
-        if own { Ok(()) } else { Err(Refusal::new("a socket of a network namespace of the guest's own")) }
+        match self.namespaces.net(net)? {
+            None => Ok(()),
+            Some(_) => Err(Refusal::new("a socket of a network namespace of the guest's own")),
+        }
+    }
+
+    fn namespaces(&mut self) -> &mut SavedNamespaces {
+        &mut self.namespaces
     }
 
     fn process(&mut self, pid: &Arc<Pid>) -> i32 {
         self.remembered.push(pid.clone());
-        pid.number()
+        pid.number_in(self.namespaces.own_pids())
     }
 
     fn later(&mut self, save: SaveLater) {

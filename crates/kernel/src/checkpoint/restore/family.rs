@@ -126,9 +126,10 @@ impl Made<'_> {
         for (parent, saved) in state.tasks.iter().enumerate() {
             let Some(child) = trace::vfork_child(&saved.thread.next) else { continue };
             // A child that has other memory by now, or is gone, holds nobody up.
-            let borrows = |(at, other): &(usize, &SavedTask)| {
-                *at != parent && other.memory == saved.memory && self.tasks.get(*at).is_some_and(|t| t.tid() == child)
-            };
+            let Some(here) = self.tasks.get(parent).map(|task| task.pid_ns()) else { continue };
+            let has_number = |at: usize| self.tasks.get(at).is_some_and(|t| t.pid().number_in(&here) == child);
+            let borrows =
+                |(at, other): &(usize, &SavedTask)| *at != parent && other.memory == saved.memory && has_number(*at);
             let found = state.tasks.iter().enumerate().find(borrows).map(|(at, _)| at);
             crate::task::vfork::connect(current, parent, found, child);
         }

@@ -325,6 +325,14 @@ TEST(sys_files) {
     OK(stat("/sys/devices/system/node", &s));
 }
 
+TEST(settings_that_nobody_writes_are_not_opened_for_it) {
+    // Root's capabilities do not count there.
+    ERR(open("/proc/sys/kernel/osrelease", O_WRONLY), EACCES);
+    ERR(open("/proc/sys/kernel/ostype", O_RDWR | O_TRUNC), EACCES);
+    close(OK(open("/proc/sys/kernel/osrelease", O_RDONLY)));
+    close(OK(open("/proc/sys/kernel/hostname", O_RDWR)));
+}
+
 TEST(reads_in_small_pieces_are_consistent) {
     char whole[8192], pieces[8192];
     int fd = OK(open("/proc/self/status", O_RDONLY));

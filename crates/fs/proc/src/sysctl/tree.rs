@@ -37,6 +37,11 @@ impl Text for SettingText {
         setting.set(&self.scope, std::str::from_utf8(data).map_err(|_| Errno::EINVAL)?)
     }
 
+    /// Nobody's capabilities count where the mode says that a setting is not written.
+    fn may_open_to_write(&self, _caller: &dyn Caller) -> Result<()> {
+        if self.setting()?.can_be_set() { Ok(()) } else { Err(Errno::EACCES) }
+    }
+
     fn opened_by(self: Arc<Self>, caller: &dyn Caller) -> Arc<SettingText> {
         let Some(task) = caller.task() else { return self };
         let scope = Scope::new(&self.proc.kernel, &task.namespaces());

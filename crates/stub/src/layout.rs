@@ -129,6 +129,13 @@ pub mod site {
     pub const GENERIC: u64 = 0xffff;
     /// The number of a short site, whose rax has it already: two bytes, `syscall` itself, that have become [`SHORT_JUMP`].
     pub const SHORT: u64 = 0xfffe;
+    /// The number of a site that all of musl's cancellation points call from: rax has it already, and r11 is still to be stored at `[rsp + 8]`.
+    /// It is the lowest that is none of a call.
+    pub const STORES: u64 = 0xfffd;
+    /// Sites that store may have this number of their own, and those from it on; no others do.
+    pub const FIRST_STORING: u32 = super::MAX_SITES - 16;
+    /// Bytes of a landing's store, with which those of such sites begin.
+    pub const STORE_LEN: u64 = 5;
     /// Bytes of a short site.
     pub const SHORT_LEN: u64 = 2;
     /// `jmp rel8`, to bytes nearby that are never executed and hold [`JUMP`] now.

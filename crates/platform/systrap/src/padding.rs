@@ -2,9 +2,13 @@
 //!
 //! Two kinds are known for certain. Go's linker puts `int3` between functions: a run of them is executed by nobody who goes
 //! on. Elsewhere compilers and the assembler fill up with `nop`, which may well be executed; but not between two functions, as
-//! the table of `.eh_frame_hdr` has them, the first of which ends with a jump, a return or a call that does not return.
+//! the table of `.eh_frame_hdr` has them, the first of which ends with a jump, a return or a call that does not return. Nor is it behind
+//! the first jump or return that follows the site itself, where nothing leads there ([`flow`]): what follows the site is code, whatever the
+//! file says of it.
 //!
 //! All of it is the guest's memory and its word: whoever lies has only its own text changed.
+
+mod flow;
 
 /// Bytes of the jump that is put there.
 pub const LEN: u64 = 7;
@@ -43,11 +47,18 @@ pub fn find(text: &dyn Text, behind: u64) -> Option<u64> {
     let window = Window { first, bytes };
     // The first trap of a run stays: a call that does not return leaves its address on the stack, and unwinders look at it.
     let free = |at: &u64| (first..=last).contains(at) && !text.is_taken(*at, at.saturating_add(LEN));
-    window.traps().into_iter().flat_map(|(start, end)| places(start.saturating_add(1), end)).find(free).or_else(|| {
-        let gaps = gaps(text, first, last.saturating_add(LEN))?;
-        let dead = gaps.into_iter().filter(|(start, end)| window.is_dead(*start, *end));
-        dead.flat_map(|(start, end)| places(start, end)).find(free)
-    })
+    let any = |runs: Vec<(u64, u64)>| runs.into_iter().flat_map(|(start, end)| places(start, end)).find(free);
+    let traps = window.traps().into_iter().map(|(start, end)| (start.saturating_add(1), end));
+    any(traps.collect())
+        .or_else(|| {
+            let gaps = gaps(text, first, last.saturating_add(LEN))?;
+            any(gaps.into_iter().filter(|(start, end)| window.is_dead(*start, *end)).collect())
+        })
+        .or_else(|| {
+            let mut whole = vec![0; usize::try_from(PAGE).ok()?];
+            text.read(page, &mut whole).then_some(())?;
+            any(flow::dead_ends(page, &whole, behind))
+        })
 }
 
 /// One jump after the other in a range.

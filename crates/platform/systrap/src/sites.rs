@@ -1,7 +1,7 @@
 //! [`Sites`]: the call sites of a process that have been rewritten to enter the sentry without a signal.
 //!
-//! A site is `mov eax, imm32; syscall`, or `mov r9, [rsp + 8]; syscall` of glibc's `syscall()`: seven bytes, which become a
-//! jump through a table in low memory ([`site::JUMP`]) to the stub's code (`stub/src/program/call.rs`). Who jumps to where the
+//! A site is `mov eax, imm32; syscall`, `mov r9, [rsp + 8]; syscall` of glibc's `syscall()`, or `mov [rsp + 8], r11; syscall` of musl's
+//! cancellation points: seven bytes, which become a jump through a table in low memory ([`site::JUMP`]) to the stub's code (`stub/src/program/call.rs`). Who jumps to where the
 //! `syscall` instruction was meets an undefined instruction, and the call is made as it would have trapped.
 //!
 //! Any other `syscall` is a short site: its two bytes become a short jump to bytes nearby that are never executed
@@ -37,6 +37,8 @@ pub const SYSCALL: [u8; 2] = [0x0f, 0x05];
 const MOV_EAX: u8 = 0xb8;
 /// `mov r9, [rsp + 8]`
 const LOAD_R9: [u8; 5] = [0x4c, 0x8b, 0x4c, 0x24, 0x08];
+/// `mov [rsp + 8], r11`
+const STORE_R11: [u8; 5] = [0x4c, 0x89, 0x5c, 0x24, 0x08];
 /// An undefined instruction of one byte.
 pub const UNDEFINED: u8 = 0x06;
 
@@ -160,7 +162,9 @@ impl Piece {
 #[derive(Clone, Default)]
 struct List {
     pieces: BTreeMap<u64, Piece>,
-    next: u32,
+    /// How many numbers have been given, and how many to sites that store.
+    given: u32,
+    storing: u32,
     kept: bool,
 }
 
@@ -272,19 +276,29 @@ impl Sites {
         self.running.fetch_and(!WRITING, Ordering::AcqRel);
     }
 
-    /// A number for the site at an address, of its own.
+    /// A number for the site at an address, of its own, which has this word.
     ///
     /// # Errors
     /// ENOSPC if there are too many, or there are to be none.
-    pub fn number(&self, at: u64, original: &[u8]) -> Result<u32> {
+    pub fn number(&self, at: u64, original: &[u8], word: u64) -> Result<u32> {
         let mut list = self.list.lock();
-        // The same bytes in the same place have the same word.
-        let known = list.pieces.get(&at).filter(|known| known.original() == original).map(|known| known.number);
-        let number = known.unwrap_or(list.next);
-        if list.kept || number >= MAX_SITES {
+        if list.kept {
             return Err(Errno::ENOSPC);
         }
-        list.next = list.next.max(number.saturating_add(1));
+        // The same bytes in the same place have the same word.
+        let known = list.pieces.get(&at).filter(|known| known.original() == original);
+        if let Some(known) = known {
+            return Ok(known.number);
+        }
+        let (given, first, end) = match word >> site::NUMBER_SHIFT {
+            site::STORES => (&mut list.storing, site::FIRST_STORING, MAX_SITES),
+            _ => (&mut list.given, 0, site::FIRST_STORING),
+        };
+        let number = first.saturating_add(*given);
+        if number >= end {
+            return Err(Errno::ENOSPC);
+        }
+        *given = given.saturating_add(1);
         Ok(number)
     }
 
@@ -346,9 +360,12 @@ pub fn word_of(bytes: &Bytes, behind: u64) -> Option<u64> {
     if bytes[..FIRST] == LOAD_R9 {
         return Some(site::GENERIC << site::NUMBER_SHIFT | behind);
     }
+    if bytes[..FIRST] == STORE_R11 {
+        return Some(site::STORES << site::NUMBER_SHIFT | behind);
+    }
     let number = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
-    // Numbers from SHORT on have a meaning of their own in the word.
-    let fits = bytes[0] == MOV_EAX && u64::from(number) < site::SHORT && !needs_frame(number.into());
+    // Numbers from STORES on have a meaning of their own in the word.
+    let fits = bytes[0] == MOV_EAX && u64::from(number) < site::STORES && !needs_frame(number.into());
     fits.then_some(u64::from(number) << site::NUMBER_SHIFT | behind)
 }
 
@@ -363,12 +380,15 @@ mod tests {
         assert_eq!(word_of(&getppid, behind), Some(110 << 48 | behind));
         let generic = [0x4c, 0x8b, 0x4c, 0x24, 0x08, 0x0f, 0x05];
         assert_eq!(word_of(&generic, behind), Some(0xffff << 48 | behind));
+        let stores = [0x4c, 0x89, 0x5c, 0x24, 0x08, 0x0f, 0x05];
+        assert_eq!(word_of(&stores, behind), Some(0xfffd << 48 | behind));
         for other in [
             [0xb8, 110, 0, 0, 0, 0x0f, 0x34],
             [0xb9, 110, 0, 0, 0, 0x0f, 0x05],
             [0xb8, 110, 0, 1, 0, 0x0f, 0x05],
             [0xb8, 0xff, 0xff, 0, 0, 0x0f, 0x05],
             [0xb8, 0xfe, 0xff, 0, 0, 0x0f, 0x05],
+            [0xb8, 0xfd, 0xff, 0, 0, 0x0f, 0x05],
             [0xb8, 56, 0, 0, 0, 0x0f, 0x05],
             [0xb8, 15, 0, 0, 0, 0x0f, 0x05],
             [0x4c, 0x8b, 0x4c, 0x24, 0x10, 0x0f, 0x05],

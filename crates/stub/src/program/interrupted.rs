@@ -126,11 +126,12 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
                 finish(r, control);
                 Interrupted::Stopped(KICK_SIGNAL)
             }
-            // A step onto the landing: the site's first instruction has been carried out, and the call is next.
+            // A step onto the landing, or a store there that a debug register watches: the site's first instruction has been carried
+            // out, and the call is next.
             SIGTRAP if rip < label!(call_landings_end) => {
-                (*r).r11 = (rip - label!(call_landings)) / LANDING_STRIDE;
-                let fits = first_instruction(r);
-                (*r).rip = word(r).0.wrapping_sub(if fits { site::SHORT_LEN } else { site::LEN });
+                let landing = landed(rip);
+                let fits = if landing.stores { store(r) } else { first_instruction(r, landing.number) };
+                (*r).rip = word(landing.number).0.wrapping_sub(if fits { site::SHORT_LEN } else { site::LEN });
                 Interrupted::Stopped(if fits { SIGTRAP } else { SIGSEGV })
             }
             SIGSEGV | SIGBUS if rip == label!(call_probe) => framed(r),
@@ -143,8 +144,8 @@ pub unsafe fn interrupted(signal: u32, r: *mut Registers, control: *mut Control)
                 finish(r, control);
                 Interrupted::Stopped(STOP_FRAME)
             }
-            // The application's stack pointer leads nowhere: its own load would have faulted, and does so once more.
-            SIGSEGV | SIGBUS if rip == label!(call_loads) => {
+            // The application's stack pointer leads nowhere: its own load or store would have faulted, and does so once more.
+            SIGSEGV | SIGBUS if rip == label!(call_loads) || rip < label!(call_landings_end) => {
                 undo(r, control);
                 Interrupted::Stopped(signal)
             }
@@ -252,24 +253,44 @@ pub unsafe fn has_own(r: *mut Registers, arch: u32, control: *mut Control) -> bo
     true
 }
 
-/// The address behind the site whose number is in r11, and the number that it calls with.
-unsafe fn word(r: *const Registers) -> (u64, u64) {
+/// What a signal has found in a landing.
+struct Landing {
+    /// The number of its site.
+    number: u64,
+    /// What the site stores is still in r11, and not stored.
+    stores: bool,
+}
+
+fn landed(rip: u64) -> Landing {
+    let at = rip - label!(call_landings);
+    let number = at / LANDING_STRIDE;
+    Landing { number, stores: number >= site::FIRST_STORING.into() && at % LANDING_STRIDE < site::STORE_LEN }
+}
+
+/// The address behind the site of a number, and what the site calls with.
+unsafe fn word(number: u64) -> (u64, u64) {
     // SAFETY: by the caller; the pages at SITES hold that many words.
     let word = unsafe {
-        let at = SITES + (*r).r11 % u64::from(MAX_SITES) * 8;
+        let at = SITES + number % u64::from(MAX_SITES) * 8;
         pointer::<u64>(at).read_volatile()
     };
     ((word << 16).cast_signed().wrapping_shr(16).cast_unsigned(), word >> site::NUMBER_SHIFT)
 }
 
-/// Carries out the instruction that the site's jump replaces; false if it faults.
-unsafe fn first_instruction(r: *mut Registers) -> bool {
+/// Carries out the store that a landing begins with; false if it faults.
+unsafe fn store(r: *mut Registers) -> bool {
+    // SAFETY: by the caller; a store that faults is recovered from.
+    unsafe { entry::stub_copy((*r).rsp.wrapping_add(8), address(&raw const (*r).r11), 8) == 0 }
+}
+
+/// Carries out the instruction that a site's jump replaces; false if it faults.
+unsafe fn first_instruction(r: *mut Registers, site: u64) -> bool {
     // SAFETY: by the caller; a load that faults is recovered from.
     unsafe {
-        let (_, number) = word(r);
+        let (_, number) = word(site);
         match number {
-            // A jump alone has been carried out, in place of the call that is next.
-            site::SHORT => return true,
+            // A jump alone has been carried out, in place of the call that is next; or the landing has stored what is to be.
+            site::SHORT | site::STORES => return true,
             site::GENERIC => {}
             _ => {
                 (*r).rax = number;
@@ -286,8 +307,8 @@ unsafe fn first_instruction(r: *mut Registers) -> bool {
 unsafe fn framed(r: *mut Registers) -> Interrupted {
     // SAFETY: by the caller.
     unsafe {
-        let (rip, _) = word(r);
-        if !first_instruction(r) {
+        let (rip, _) = word((*r).r11);
+        if !first_instruction(r, (*r).r11) {
             (*r).rip = rip.wrapping_sub(site::LEN);
             return Interrupted::Stopped(SIGSEGV);
         }
@@ -297,13 +318,14 @@ unsafe fn framed(r: *mut Registers) -> Interrupted {
     }
 }
 
-/// The state before the site's first instruction.
+/// The state before the site's first instruction, or before its call where that is too late.
 unsafe fn undo(r: *mut Registers, control: *mut Control) {
     // SAFETY: by the caller.
     unsafe {
         let at = (*r).rip;
+        let mut landing = Landing { number: (*r).r11, stores: false };
         if at < label!(call_landings_end) {
-            (*r).r11 = (at - label!(call_landings)) / LANDING_STRIDE;
+            landing = landed(at);
         } else if at > label!(call_saved) {
             let call = &raw const (*control).call;
             [(*r).rdi, (*r).rsi, (*r).rdx, ..] = (*call).args;
@@ -316,8 +338,10 @@ unsafe fn undo(r: *mut Registers, control: *mut Control) {
                 (*r).rax = (*call).nr;
             }
         }
-        let (behind, number) = word(r);
-        (*r).rip = behind.wrapping_sub(if number == site::SHORT { site::SHORT_LEN } else { site::LEN });
+        let (behind, number) = word(landing.number);
+        // What has been stored is not stored again: r11 has it no more.
+        let called = number == site::SHORT || number == site::STORES && !landing.stores;
+        (*r).rip = behind.wrapping_sub(if called { site::SHORT_LEN } else { site::LEN });
     }
 }
 

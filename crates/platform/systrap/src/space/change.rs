@@ -70,7 +70,7 @@ impl Space {
 
     fn write_site(&self, others: Others, plan: &Plan) -> Result<()> {
         let Some(site) = plan.pieces.last() else { return Ok(()) };
-        let number = self.sites.number(site.at, site.original())?;
+        let number = self.sites.number(site.at, site.original(), plan.word)?;
         let text = self.text()?;
         text.write_all_at(&plan.word.to_le_bytes(), word_at(number)).map_err(|_| Errno::EFAULT)?;
         for mut piece in plan.pieces.iter().copied() {

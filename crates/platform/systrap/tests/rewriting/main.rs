@@ -6,6 +6,7 @@ mod futex;
 mod kicks;
 mod parcel;
 mod short;
+mod stores;
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;

@@ -180,6 +180,8 @@ default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
+[network]
+network_config_dir = "/run/w/networks"
 [engine.runtimes]
 runc = ["$(command -v runc)"]
 moat = ["/run/w/moat"]

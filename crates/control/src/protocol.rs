@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use moat_abi::Errno;
-use moat_net_stack::NetworkConfig;
+use moat_net_stack::{NetworkConfig, RouteConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::ExitStatus;
@@ -16,7 +16,7 @@ use crate::session::{SessionConfig, SessionInfo};
 use crate::spec::{ContainerSpec, FdNumber, LogSpec, ProcessSpec, SharesSpec, TraceConflict};
 
 /// The version of the protocol; both sides send it with each message.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// What the sandbox is asked to do. A container is named by its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +26,9 @@ pub enum Request {
     SetUpNetwork {
         /// The interfaces with their addresses and routes.
         config: Box<NetworkConfig>,
-        /// Whether a datagram socket comes last that is connected to a resolver, which answers for 127.0.0.11 port 53.
-        resolver: bool,
+        /// If a datagram socket comes last that is connected to a resolver: the address of the loopback device at which the guest asks
+        /// that, port 53.
+        resolver: Option<IpAddr>,
         /// Who is asked, over the guest's network, for what that resolver can't answer.
         nameservers: Vec<IpAddr>,
     },
@@ -36,12 +37,19 @@ pub enum Request {
         /// One interface with its addresses and routes.
         config: Box<NetworkConfig>,
         /// As in [`Request::SetUpNetwork`].
-        resolver: bool,
+        resolver: Option<IpAddr>,
         /// As in [`Request::SetUpNetwork`].
         nameservers: Vec<IpAddr>,
     },
     /// An interface of [`Request::SetUpNetwork`] or [`Request::AddLink`] has left its network namespace: [`Response::Done`].
     RemoveLink(u32),
+    /// Routes by a gateway have come or gone there, with the numbers that interfaces have inside: [`Response::Done`].
+    ChangeRoutes {
+        /// Those that are new.
+        added: Vec<RouteConfig>,
+        /// Those that are no longer there.
+        removed: Vec<RouteConfig>,
+    },
     /// Lets the root container's init run, which was prepared when the sandbox booted: [`Response::Done`].
     StartRoot,
     /// Keeps an id for a container that is about to be made over this connection, and makes the host process that its

@@ -1,8 +1,8 @@
 //! Network mode `sandbox`: the interfaces of the sandbox's network namespace become those of the stack in the sentry.
 //!
 //! [`take_over`] reads what a container's engine has put into the namespace ([`links`], by [`netlink`]), opens a packet
-//! socket on each interface for the sandbox, and takes the addresses off, with which the routes go: else the host's kernel
-//! would answer in the sandbox's name, with resets for connections that it knows nothing of.
+//! socket on each interface for the sandbox, and takes the addresses off: else the host's kernel
+//! would answer in the sandbox's name, with resets for connections that it knows nothing of. The routes are put back ([`ways`]).
 
 mod links;
 mod masquerade;
@@ -10,6 +10,7 @@ mod nameservers;
 mod netlink;
 pub mod uplink;
 pub mod watcher;
+mod ways;
 
 use std::fs::File;
 use std::io;
@@ -25,6 +26,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::error::{Context, Error, Result};
 use links::Found;
 use netlink::Netlink;
+use uplink::Uplink;
 
 /// Where Docker's resolver of a user-defined network is: in the container's network namespace, on its loopback device.
 const DOCKER_RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
@@ -36,18 +38,26 @@ pub(crate) struct Taken {
     pub(crate) config: NetworkConfig,
     /// A packet socket for each of them, in order.
     pub(crate) sockets: Vec<OwnedFd>,
-    /// A socket that is connected to a resolver on the namespace's own loopback device, if there is one.
-    pub(crate) resolver: Option<OwnedFd>,
+    /// A socket that is connected to a resolver, and the address of the loopback device at which the guest asks it, if there is one.
+    pub(crate) resolver: Option<(IpAddr, OwnedFd)>,
     /// The host's own nameservers, for what that resolver can't answer once the addresses are gone; none without it.
     pub(crate) nameservers: Vec<IpAddr>,
+    /// The namespace has kept its routes.
+    pub(crate) ways: bool,
 }
 
-/// Takes over the network namespace of the process `pid`.
+/// Takes over the network namespace of the process `pid`. By an uplink the guest comes to ask the resolver of the host that the caller's
+/// resolv.conf names on the loopback device.
 ///
 /// # Errors
 /// No right over the namespace; an interface that carries no Ethernet frames.
-pub(crate) fn take_over(pid: i32) -> Result<Taken> {
-    within(pid, take)
+pub(crate) fn take_over(pid: i32, uplink: Option<&Uplink>) -> Result<Taken> {
+    let mut taken = within(pid, take)?;
+    if let (Some(uplink), None) = (uplink, &taken.resolver) {
+        taken.resolver = uplink.resolver();
+        taken.nameservers = nameservers::read();
+    }
+    Ok(taken)
 }
 
 /// What `f` gives in the network namespace of the process `pid`.
@@ -87,7 +97,12 @@ fn take() -> Result<Taken> {
     let resolver = resolver().context(doing("looking for a resolver"))?;
     detach(&mut netlink, addresses.into_iter()).context(doing("taking an address off"))?;
     let nameservers = if resolver.is_some() { nameservers::read() } else { Vec::new() };
-    Ok(Taken { config, sockets, resolver, nameservers })
+    let resolver = resolver.map(|socket| (DOCKER_RESOLVER.ip(), socket));
+    let ways = ways::stop_forwarding().is_ok();
+    if ways {
+        ways::keep(&mut netlink, &config.routes);
+    }
+    Ok(Taken { config, sockets, resolver, nameservers, ways })
 }
 
 /// Takes addresses off, with which their routes go.
@@ -176,10 +191,12 @@ mod tests {
         let test = thread::spawn(|| {
             let mut netlink = enter_namespace_with_veth();
             set_addresses_and_routes(&mut netlink);
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
             let taken = take().unwrap();
-            (taken, links::read(&mut netlink).unwrap())
+            let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+            (taken, links::read(&mut netlink).unwrap(), forwarding)
         });
-        let (taken, left) = test.join().unwrap();
+        let (taken, left, forwarding) = test.join().unwrap();
 
         assert_eq!(taken.sockets.len(), 2, "both ends are in the namespace");
         assert!(taken.resolver.is_none());
@@ -198,6 +215,12 @@ mod tests {
 
         let addresses: usize = left.config.links.iter().map(|link| link.addresses.len()).sum();
         assert_eq!((left.config.links.len(), addresses), (2, 0), "the links stay, without addresses");
-        assert!(left.config.routes.iter().all(|route| route.destination.is_ipv6()), "{:?}", left.config.routes);
+        // The engine finds its routes where it has put them, and may change them.
+        let way = left.config.routes.iter().find(|route| route.prefix_len == 0 && route.destination.is_ipv4());
+        assert_eq!(way.and_then(|route| route.gateway), gateway.gateway);
+        let direct =
+            |ip: &str| left.config.routes.iter().any(|route| route.destination == ip.parse::<IpAddr>().unwrap());
+        assert!(direct("10.1.2.0") && direct("fd00::"), "{:?}", left.config.routes);
+        assert_eq!((forwarding.as_str(), taken.ways), ("0\n", true));
     }
 }

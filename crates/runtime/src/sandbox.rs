@@ -32,6 +32,7 @@ use crate::Error;
 use crate::error::{Context, Result};
 use crate::monitor::OpenSession;
 use crate::namespaces::foreign_interfaces;
+use crate::network::uplink::Uplink;
 use crate::network::{self, Taken, watcher};
 use crate::process_id::ProcessId;
 
@@ -98,7 +99,7 @@ impl Sandbox {
     /// Of taking over the interfaces of its network namespace.
     pub fn start_root(&self) -> Result<()> {
         let link = self.connect()?;
-        self.set_up_network(&link)?;
+        self.set_up_network(&link, None)?;
         link.start_root()
     }
 
@@ -384,7 +385,7 @@ impl Sandbox {
     }
 
     /// Gives the sandbox what is in its network namespace, if its mode is `sandbox`.
-    fn set_up_network(&self, link: &Link) -> Result<()> {
+    fn set_up_network(&self, link: &Link, uplink: Option<&Uplink>) -> Result<()> {
         if self.network != NetworkMode::Sandbox {
             return Ok(());
         }
@@ -392,18 +393,19 @@ impl Sandbox {
         if foreign_interfaces(self.process.pid)?.is_empty() {
             return Ok(());
         }
-        let Taken { config, sockets, resolver, nameservers } = network::take_over(self.process.pid)?;
+        let Taken { config, sockets, resolver, nameservers, ways } = network::take_over(self.process.pid, uplink)?;
         let known: Vec<u32> = config.links.iter().map(|link| link.index).collect();
-        let (config, has_resolver) = (Box::new(config), resolver.is_some());
-        let request = Request::SetUpNetwork { config, resolver: has_resolver, nameservers };
+        let (asked_at, resolver) = resolver.unzip();
+        let request = Request::SetUpNetwork { config: Box::new(config), resolver: asked_at, nameservers };
         // In the order in which the sentry takes them: one for each interface, then the resolver's.
         let fds: Vec<OwnedFd> = sockets.into_iter().chain(resolver).collect();
+        let has = watcher::Has { resolver: asked_at.is_some(), ways };
         link.call(&request, &fds, Patience::Quick).and_then(done)?;
         // Without one the sandbox keeps the interfaces that it began with.
         let connection = self
             .connect()
             .and_then(|link| link.as_fd().try_clone_to_owned().context(|| "duplicating a control connection".into()));
-        let watcher = connection.and_then(|fd| watcher::start(self.process.pid, fd, &known, has_resolver));
+        let watcher = connection.and_then(|fd| watcher::start(self.process.pid, fd, &known, has));
         watcher.or_else(|error| {
             tracing::debug!(%error, "no watcher of interfaces");
             Ok(())

@@ -14,13 +14,16 @@ use moat_kernel::Kernel;
 use moat_net_inet::links;
 use moat_net_inet::stack::{NetStack, stack_of};
 use moat_net_link::PacketLink;
-use moat_net_stack::{LinkDevice, NetworkConfig};
+use moat_net_stack::{LinkDevice, NetworkConfig, RouteConfig};
 use moat_sync::reactor::Watch;
 
 use resolver::Resolver;
 
+/// Where the guest asks a resolver, and the nameservers that stand behind it.
+type Resolving = (IpAddr, Vec<IpAddr>);
+
 /// Gives the guest's first network namespace its links. `fds` are their packet sockets in order, and then a socket to a
-/// resolver if there is one; `resolver` are then the nameservers that stand behind it.
+/// resolver if there is one, which `resolver` then tells of.
 ///
 /// # Errors
 /// Other descriptors than those.
@@ -28,7 +31,7 @@ pub(crate) fn set_up(
     kernel: &Arc<Kernel>,
     config: NetworkConfig,
     fds: Vec<OwnedFd>,
-    resolver: Option<Vec<IpAddr>>,
+    resolver: Option<Resolving>,
 ) -> Result<(), ControlError> {
     let (links, engine) = sort(&config, fds, resolver.is_some())?;
     let links: HashMap<u32, Arc<PacketLink>> = config.devices().map(|l| l.index).zip(links).collect();
@@ -48,7 +51,7 @@ pub(crate) fn add(
     kernel: &Arc<Kernel>,
     config: &NetworkConfig,
     fds: Vec<OwnedFd>,
-    resolver: Option<Vec<IpAddr>>,
+    resolver: Option<Resolving>,
 ) -> Result<u32, ControlError> {
     let (links, engine) = sort(config, fds, resolver.is_some())?;
     let [link] = <[Arc<PacketLink>; 1]>::try_from(links)
@@ -71,6 +74,19 @@ pub(crate) fn remove(kernel: &Arc<Kernel>, index: u32) -> Result<(), ControlErro
         .map_err(|errno| ControlError::Errno { what: "removing a link".into(), errno: errno.raw() })
 }
 
+/// Follows routes by gateways that the engine has changed.
+///
+/// # Errors
+/// EOPNOTSUPP in a namespace whose network is not the sandbox's own.
+pub(crate) fn change_routes(
+    kernel: &Arc<Kernel>,
+    added: Vec<RouteConfig>,
+    removed: &[RouteConfig],
+) -> Result<(), ControlError> {
+    links::change_routes(&kernel.root_namespaces.net, added, removed)
+        .map_err(|errno| ControlError::Errno { what: "changing routes".into(), errno: errno.raw() })
+}
+
 /// The links of packet sockets, and the resolver's socket, which comes last.
 fn sort(
     config: &NetworkConfig,
@@ -85,13 +101,9 @@ fn sort(
     Ok((fds.into_iter().map(|fd| Arc::new(PacketLink::new(Arc::new(fd)))).collect(), engine))
 }
 
-fn resolve(
-    kernel: &Arc<Kernel>,
-    engine: Option<OwnedFd>,
-    nameservers: Option<Vec<IpAddr>>,
-) -> Result<(), ControlError> {
-    let (Some(engine), Some(nameservers)) = (engine, nameservers) else { return Ok(()) };
-    let resolver = Resolver::new(kernel, engine, &nameservers)
+fn resolve(kernel: &Arc<Kernel>, engine: Option<OwnedFd>, resolver: Option<Resolving>) -> Result<(), ControlError> {
+    let (Some(engine), Some((asked_at, nameservers))) = (engine, resolver) else { return Ok(()) };
+    let resolver = Resolver::new(kernel, engine, asked_at, &nameservers)
         .map_err(|errno| ControlError::Errno { what: "making the resolver".into(), errno: errno.raw() })?;
     moat_sync::spawn(resolver.run());
     Ok(())

@@ -53,8 +53,8 @@ pub(super) fn run(config: &Config, global: &Global, flags: Do) -> anyhow::Result
     let summary = flags.summary.then(summary).transpose()?;
     let profiles = profile::Session::begin(&flags.profiles, start)?;
     // Dropped at the end, with the rules that it has set.
-    let _uplink = sandbox.connect_outside()?;
-    sandbox.start_root()?;
+    let uplink = sandbox.connect_outside()?;
+    sandbox.start_root_over(uplink.as_ref())?;
     let status = sandbox.attend(&signals)?;
     if let Some(tracing) = tracing {
         tracing.end_trace()?;

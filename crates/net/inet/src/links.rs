@@ -8,7 +8,10 @@ use moat_abi::Result;
 use moat_abi::netlink as nl;
 use moat_abi::socket::{IFF_LOOPBACK, IFF_UP};
 use moat_identity::NetNamespace;
-use moat_net_stack::{AddressConfig, Datagram, IpHeader, LinkConfig, LinkDevice, LinkKind, NetworkConfig, SendError};
+use moat_net_stack::configure::{IfPresent, RouteKey};
+use moat_net_stack::{
+    AddressConfig, Datagram, IpHeader, LinkConfig, LinkDevice, LinkKind, NetworkConfig, RouteConfig, SendError,
+};
 
 use crate::device::{LO_INDEX, LO_NAME};
 use crate::stack::{NetStack, Sockets};
@@ -75,12 +78,38 @@ pub fn add_link(
         let index = stack.add_link(LinkConfig { flags: link.flags | IFF_UP, ..link }, device)?;
         stack.change(|s| {
             for route in &config.routes {
-                let route = moat_net_stack::RouteConfig { link: index, ..route.clone() };
+                let route = RouteConfig { link: index, ..route.clone() };
                 // The connected ones are there already; others that lead nowhere here are nobody's loss.
-                let _ = s.add_route(route, moat_net_stack::configure::IfPresent::Append);
+                let _ = s.add_route(route, IfPresent::Append);
             }
         });
         Ok(index)
+    })
+}
+
+/// Adds and removes routes as whoever made the namespace's links does; what is there already, or gone, is no error.
+///
+/// # Errors
+/// EOPNOTSUPP in a namespace whose network is not the sandbox's own.
+pub fn change_routes(namespace: &NetNamespace, added: Vec<RouteConfig>, removed: &[RouteConfig]) -> Result<()> {
+    configuration::change(namespace, |stack| {
+        stack.change(|s| {
+            for route in removed {
+                let _ = s.remove_route(&RouteKey {
+                    destination: route.destination,
+                    prefix_len: route.prefix_len,
+                    table: route.table,
+                    gateway: route.gateway,
+                    link: Some(route.link),
+                    metric: Some(route.metric),
+                    kind: Some(route.kind),
+                });
+            }
+            for route in added {
+                let _ = s.add_route(route, IfPresent::Append);
+            }
+        });
+        Ok(())
     })
 }
 

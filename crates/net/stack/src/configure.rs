@@ -352,7 +352,7 @@ impl Stack {
         let at = self.routes.routes.iter().position(same);
         match (present, at) {
             (IfPresent::Refuse, Some(_)) => return Err(Errno::EEXIST),
-            (IfPresent::Append, Some(at)) if self.routes.routes.get(at) == Some(&route) => return Err(Errno::EEXIST),
+            (IfPresent::Append, Some(_)) if self.routes.routes.contains(&route) => return Err(Errno::EEXIST),
             (IfPresent::Replace { .. }, Some(at)) => {
                 if let Some(old) = self.routes.routes.get_mut(at) {
                     *old = route;

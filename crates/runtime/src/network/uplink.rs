@@ -6,7 +6,8 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -16,7 +17,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::masquerade::Masquerade;
 use super::netlink::Netlink;
-use super::within;
+use super::{nameservers, within};
 use crate::error::{Context, Error, Result};
 
 /// Its device in the sandbox.
@@ -77,6 +78,19 @@ impl Uplink {
         forward().context(doing("having packets forwarded"))?;
         let rules = Masquerade::set(&format!("{}/{PREFIX}", addresses.network), &name)?;
         Ok(Uplink { _rules: rules })
+    }
+}
+
+impl Uplink {
+    /// A socket to the resolver on this host's loopback device that its resolv.conf names, with the address at which it is asked: the
+    /// guest, which reads the same file, has a loopback device of its own. None if the file names none.
+    pub(super) fn resolver(&self) -> Option<(IpAddr, OwnedFd)> {
+        let ip = nameservers::on_loopback()?;
+        let any = if ip.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((ip, 53)).ok()?;
+        socket.set_nonblocking(true).ok()?;
+        Some((ip, socket.into()))
     }
 }
 

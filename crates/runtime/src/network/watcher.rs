@@ -2,7 +2,8 @@
 //!
 //! Engines move an interface into a running container's network namespace, or out of it, and call no runtime
 //! (`docker network connect`). The sandbox has no right over the namespace, so this program, executed again, stays in it: it
-//! waits for the kernel's news, and does with a new interface what [`super::take_over`] did with the first ones. It has
+//! waits for the kernel's news, and does with a new interface what [`super::take_over`] did with the first ones, and passes on which routes by
+//! gateways come and go, as the default route does with the network that an engine prefers ([`super::ways`]). It has
 //! CAP_NET_ADMIN and CAP_NET_RAW, no file, and the host calls of [`rules`]; from the sandbox it takes a number for each
 //! interface. It ends with the sandbox.
 
@@ -20,14 +21,14 @@ use moat_control::{Connection, Request, Response};
 use moat_host::spawn::{Credentials, Donation, Joins, Namespaces, ParentDeath, Spawn};
 use moat_jail::privileges;
 use moat_jail::seccomp::Refusal;
-use moat_net_stack::config::NetworkConfig;
+use moat_net_stack::config::{NetworkConfig, RouteConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
 
 use super::links::{self, Found};
 use super::netlink::{Monitor, Netlink};
-use super::{detach, nameservers, resolver};
+use super::{DOCKER_RESOLVER, detach, nameservers, resolver, ways};
 use crate::error::{Context, Error, Result};
 
 /// `argv[0]` of a watcher.
@@ -43,12 +44,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What the process keeps: to take addresses off, and to open packet sockets.
 const CAPABILITIES: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW);
 
+/// What was done before it is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Has {
+    /// The sandbox has a resolver.
+    pub(crate) resolver: bool,
+    /// The namespace has kept its routes.
+    pub(crate) ways: bool,
+}
+
 /// Starts a watcher for the sandbox whose process is `pid`, over a control connection of its own; `known` are the
-/// numbers of the interfaces that it has, and `resolver` says whether it has one.
+/// numbers of the interfaces that it has.
 ///
 /// # Errors
 /// Of clone(2) and open(2).
-pub(crate) fn start(pid: i32, connection: OwnedFd, known: &[u32], resolver: bool) -> Result<()> {
+pub(crate) fn start(pid: i32, connection: OwnedFd, known: &[u32], has: Has) -> Result<()> {
     let what = || "starting a watcher of interfaces".to_owned();
     let path = format!("/proc/{pid}/ns/net");
     let namespace = std::fs::File::open(&path).context(|| format!("opening {path}"))?;
@@ -58,8 +68,9 @@ pub(crate) fn start(pid: i32, connection: OwnedFd, known: &[u32], resolver: bool
     donation.add(connection);
     donation.add(namespace.into());
     donation.add(pidfd.context(what)?);
-    let resolver = if resolver { "resolver" } else { "none" };
-    let mut args = vec![PROCESS_NAME.to_owned(), donation.len().to_string(), resolver.to_owned()];
+    let word = |has: bool, word: &str| if has { word.to_owned() } else { "none".to_owned() };
+    let (resolver, ways) = (word(has.resolver, "resolver"), word(has.ways, "ways"));
+    let mut args = vec![PROCESS_NAME.to_owned(), donation.len().to_string(), resolver, ways];
     args.extend(known.iter().map(u32::to_string));
     // Words and numbers, without a NUL.
     let args: Vec<CString> = args.into_iter().filter_map(|arg| CString::new(arg).ok()).collect();
@@ -91,6 +102,7 @@ fn watch(mut args: impl Iterator<Item = OsString>) -> Option<()> {
     let mut word = || args.next()?.into_string().ok();
     let donated = word()?.parse().ok()?;
     let resolver = word()? == "resolver";
+    let ways = word()? == "ways";
     let known = std::iter::from_fn(|| word()?.parse().ok()).map(|index: u32| (index, index)).collect();
     let mut fds = moat_host::inherited::claim(Donation::FIRST, donated).ok()?.into_iter();
     let (connection, namespace, sandbox) = (fds.next()?, fds.next()?, fds.next()?);
@@ -108,7 +120,8 @@ fn watch(mut args: impl Iterator<Item = OsString>) -> Option<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).ok()?;
     moat_jail::seccomp::install(rules::all(), Refusal::Kill).ok()?;
     let connection = Connection::new(connection);
-    Watcher { netlink, monitor, connection, known, resolver, nameservers }.run(&sandbox)
+    let has = Has { resolver, ways };
+    Watcher { netlink, monitor, connection, known, routes: None, has, nameservers }.run(&sandbox)
 }
 
 /// The descriptors 0 to 2 may be pipes whose end a client waits for.
@@ -125,8 +138,9 @@ struct Watcher {
     connection: Connection,
     /// The numbers of interfaces that the sandbox has, here and there.
     known: BTreeMap<u32, u32>,
-    /// The sandbox has a resolver.
-    resolver: bool,
+    /// The routes by gateways that the sandbox has been told of; none before the first look.
+    routes: Option<Vec<RouteConfig>>,
+    has: Has,
     /// The host's, for a sandbox that gets its resolver late.
     nameservers: Vec<IpAddr>,
 }
@@ -164,7 +178,26 @@ impl Watcher {
                 self.known.insert(index, theirs);
             }
         }
+        if self.has.ways {
+            self.pass_on_routes(ways::by_gateway(&found.config.routes));
+        }
         Some(())
+    }
+
+    /// Tells the sandbox which routes are others than the last time.
+    fn pass_on_routes(&mut self, routes: Vec<RouteConfig>) {
+        let Some(before) = self.routes.replace(routes) else { return };
+        let now = self.routes.as_deref().unwrap_or_default();
+        let lacking = |these: &[RouteConfig], those: &[RouteConfig]| -> Vec<RouteConfig> {
+            let lacking = these.iter().filter(|route| !those.contains(route));
+            // With an interface that is gone its routes went.
+            lacking.filter_map(|r| Some(RouteConfig { link: *self.known.get(&r.link)?, ..r.clone() })).collect()
+        };
+        let (added, removed) = (lacking(now, &before), lacking(&before, now));
+        if !added.is_empty() || !removed.is_empty() {
+            // One that it can't take is none that it would ever have.
+            let _ = self.ask(&Request::ChangeRoutes { added, removed }, &[]);
+        }
     }
 
     /// Gives the sandbox an interface with what belongs to it; gives its number there.
@@ -173,7 +206,7 @@ impl Watcher {
         let socket = moat_host::packet::open(index)
             .map_err(|errno| io::Error::from_raw_os_error(errno.raw()))
             .context(doing("opening a packet socket"))?;
-        let engine = if self.resolver { None } else { resolver().context(doing("looking for a resolver"))? };
+        let engine = if self.has.resolver { None } else { resolver().context(doing("looking for a resolver"))? };
         detach(&mut self.netlink, found.addresses.iter().filter(|a| a.header.index == index).cloned())
             .context(doing("taking an address off"))?;
         let config = &found.config;
@@ -182,14 +215,21 @@ impl Watcher {
             routes: config.routes.iter().filter(|route| route.link == index).cloned().collect(),
             neighbours: config.neighbours.iter().filter(|n| n.link == index).cloned().collect(),
         };
+        if self.has.ways {
+            ways::keep(&mut self.netlink, &config.routes);
+        }
         let has_resolver = engine.is_some();
         let nameservers = if has_resolver { self.nameservers.clone() } else { Vec::new() };
-        let request = Request::AddLink { config: Box::new(config), resolver: has_resolver, nameservers };
+        let request = Request::AddLink {
+            config: Box::new(config),
+            resolver: has_resolver.then_some(DOCKER_RESOLVER.ip()),
+            nameservers,
+        };
         let fds: Vec<OwnedFd> = std::iter::once(socket).chain(engine).collect();
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         match self.ask(&request, &fds).context(doing("asking the sandbox"))? {
             Some(Response::LinkAdded(theirs)) => {
-                self.resolver |= has_resolver;
+                self.has.resolver |= has_resolver;
                 Ok(theirs)
             }
             Some(Response::Error(error)) => Err(error.into()),

@@ -57,7 +57,15 @@ impl ChildSandbox {
     /// # Errors
     /// As [`Sandbox::start_root`].
     pub fn start_root(&self) -> Result<()> {
-        self.sandbox.set_up_network(&self.link)?;
+        self.start_root_over(None)
+    }
+
+    /// As [`ChildSandbox::start_root`], with the network of [`ChildSandbox::connect_outside`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_root_over(&self, uplink: Option<&Uplink>) -> Result<()> {
+        self.sandbox.set_up_network(&self.link, uplink)?;
         self.link.start_root()
     }
 

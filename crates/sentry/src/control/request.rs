@@ -40,15 +40,20 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
     let response = match request {
         Request::SetUpNetwork { config, resolver, nameservers } => {
             let kernel = registry.root().member.processes.kernel();
-            let resolver = resolver.then_some(nameservers);
+            let resolver = resolver.map(|asked_at| (asked_at, nameservers));
             network::set_up(kernel, *config, fds, resolver).map(|()| Response::Done)
         }
         Request::AddLink { config, resolver, nameservers } => {
             let kernel = registry.root().member.processes.kernel();
-            network::add(kernel, &config, fds, resolver.then_some(nameservers)).map(Response::LinkAdded)
+            let resolver = resolver.map(|asked_at| (asked_at, nameservers));
+            network::add(kernel, &config, fds, resolver).map(Response::LinkAdded)
         }
         Request::RemoveLink(index) => {
             network::remove(registry.root().member.processes.kernel(), index).map(|()| Response::Done)
+        }
+        Request::ChangeRoutes { added, removed } => {
+            let kernel = registry.root().member.processes.kernel();
+            network::change_routes(kernel, added, &removed).map(|()| Response::Done)
         }
         Request::StartRoot => registry.root().start().map(|()| Response::Done),
         Request::StartContainer(id) => registry.get(&id)?.start().map(|()| Response::Done),

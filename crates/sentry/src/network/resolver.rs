@@ -1,7 +1,8 @@
-//! The resolver of the container's engine, as the guest sees it: 127.0.0.11, port 53.
+//! The resolver of the container's engine, or the host's, as the guest sees it: on its loopback device, port 53.
 //!
-//! Docker's resolver of a user-defined network serves that address in the container's network namespace, behind rules that lead
-//! the port elsewhere. The guest's loopback device is the sentry's own, so the sentry answers there: a question goes on over
+//! Docker's resolver of a user-defined network serves 127.0.0.11 in the container's network namespace, behind rules that lead
+//! the port elsewhere; a host may have one on its own loopback device, which the resolv.conf that the guest of `moat do` reads names. The
+//! guest's loopback device is the sentry's own, so the sentry answers there: a question goes on over
 //! the donated socket, with a number of its own, and the answer back to who asked.
 //!
 //! Names of the world outside Docker's resolver asks for from within the namespace, whose addresses are gone. What it says
@@ -12,7 +13,7 @@
 //! - An answer from the network counts only with its question's number and text, from the nameserver that was asked.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -25,8 +26,8 @@ use moat_sync::wait::Listener;
 use moat_vfs::caller::KernelCaller;
 use moat_vfs::socket::{Ancillary, Outgoing, SockAddr, Socket, SocketKind, SocketMaker, SocketMemory};
 
-/// Where the guest asks.
-const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
+/// The port of resolvers.
+const PORT: u16 = 53;
 
 const MOST_PENDING: usize = 256;
 const LONGEST_QUESTION: usize = 4096;
@@ -55,7 +56,7 @@ struct Pending {
 /// The forwarder.
 pub(super) struct Resolver {
     caller: KernelCaller,
-    /// Bound to [`ADDRESS`] in the guest's network.
+    /// Where the guest asks, in its network.
     guest: Arc<dyn Socket>,
     /// The engine's resolver.
     engine: Arc<OwnedFd>,
@@ -71,7 +72,7 @@ impl Resolver {
     ///
     /// # Errors
     /// Of the sockets.
-    pub(super) fn new(kernel: &Kernel, engine: OwnedFd, nameservers: &[IpAddr]) -> Result<Self> {
+    pub(super) fn new(kernel: &Kernel, engine: OwnedFd, asked_at: IpAddr, nameservers: &[IpAddr]) -> Result<Self> {
         let caller = kernel.vfs.tables().kernel_caller();
         let open = |family| {
             let net = &kernel.root_namespaces.net;
@@ -84,13 +85,13 @@ impl Resolver {
             let kind = SocketKind { family, socket_type: SOCK_DGRAM, protocol: IPPROTO_UDP };
             kernel.vfs.registry.family(family)?.new_socket(&maker, kind)
         };
-        let guest = open(AF_INET)?;
+        let family = |ip: &IpAddr| if ip.is_ipv4() { AF_INET } else { AF_INET6 };
+        let guest = open(family(&asked_at))?;
         // A socket of the guest's own stack, so that its address rules hold; none of the guest's processes has it.
-        guest.bind(&caller, format(AF_INET, ADDRESS).as_bytes())?;
+        guest.bind(&caller, format(family(&asked_at), SocketAddr::new(asked_at, PORT)).as_bytes())?;
         let connected = |ip: &IpAddr| {
-            let family = if ip.is_ipv4() { AF_INET } else { AF_INET6 };
-            let socket = open(family).ok()?;
-            socket.connect(&caller, format(family, SocketAddr::new(*ip, 53)).as_bytes()).ok()?;
+            let socket = open(family(ip)).ok()?;
+            socket.connect(&caller, format(family(ip), SocketAddr::new(*ip, PORT)).as_bytes()).ok()?;
             Some(socket)
         };
         let nameservers = nameservers.iter().filter_map(connected).collect();

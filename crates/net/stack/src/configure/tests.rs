@@ -112,3 +112,15 @@ fn links_have_numbers_of_their_own() {
     assert_eq!((first, second), (3, 4), "no number comes twice");
     assert_eq!((s.remove_link(1), s.remove_link(first)), (Err(Errno::EOPNOTSUPP), Err(Errno::ENODEV)));
 }
+
+#[test]
+fn the_same_route_is_not_appended_twice() {
+    let mut s = stack();
+    let (first, second) =
+        (route("198.51.100.0", 24, Some("10.1.0.253"), 2), route("198.51.100.0", 24, Some("10.1.0.252"), 2));
+    assert_eq!(s.add_route(first.clone(), IfPresent::Append), Ok(()));
+    assert_eq!(s.add_route(second.clone(), IfPresent::Append), Ok(()));
+    for again in [first, second] {
+        assert_eq!(s.add_route(again, IfPresent::Append), Err(Errno::EEXIST));
+    }
+}

@@ -1,6 +1,8 @@
 // TCP and UDP between sockets of the sandbox.
 #include "check.h"
 #include <arpa/inet.h>
+#include <linux/errqueue.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -183,4 +185,48 @@ TEST(urgent_data) {
     RESTORED();
     CHECK(recv(server, b, 10, MSG_OOB) == 1 && *b == '!');
     CHECK(recv(server, b, 10, 0) == 2 && !memcmp(b, "ab", 2));
+}
+
+TEST(errors_that_nobody_has_read) {
+    int port, on = 1, gone = bound(SOCK_DGRAM, 0, &port), s = socket(AF_INET, SOCK_DGRAM, 0);
+    struct sockaddr_in to = at(port), was;
+    CHECK(!close(gone) && !setsockopt(s, SOL_IP, IP_RECVERR, &on, sizeof on));
+    CHECK_EQ(sendto(s, "first", 5, 0, (void *)&to, sizeof to), 5);
+    struct pollfd p = {s, POLLIN, 0};
+    CHECK(poll(&p, 1, 5000) == 1 && p.revents & POLLERR);
+    RESTORED();
+    char data[16] = "", control[200];
+    struct iovec v = {data, sizeof data};
+    struct msghdr m = {.msg_name = &was, .msg_namelen = sizeof was, .msg_iov = &v, .msg_iovlen = 1,
+                       .msg_control = control, .msg_controllen = sizeof control};
+    CHECK_EQ(poll(&p, 1, 0), 1);
+    CHECK_EQ(recvmsg(s, &m, MSG_ERRQUEUE), 5);
+    STR_EQ(data, "first");
+    CHECK(was.sin_port == to.sin_port && was.sin_addr.s_addr == to.sin_addr.s_addr);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    CHECK(c && c->cmsg_level == SOL_IP && c->cmsg_type == IP_RECVERR);
+    struct sock_extended_err *e = (void *)CMSG_DATA(c);
+    CHECK(e->ee_errno == ECONNREFUSED && e->ee_origin == SO_EE_ORIGIN_ICMP && e->ee_type == 3 && e->ee_code == 3);
+    CHECK(((struct sockaddr_in *)SO_EE_OFFENDER(e))->sin_addr.s_addr == to.sin_addr.s_addr);
+    ERR(recvmsg(s, &m, MSG_ERRQUEUE), EAGAIN);
+    CHECK_EQ(poll(&p, 1, 0), 0);
+}
+
+TEST(a_filter_that_stays) {
+    int port, on = 1, s = bound(SOCK_DGRAM, 0, &port), client = socket(AF_INET, SOCK_DGRAM, 0);
+    // Datagrams that begin with 'a', behind the header of UDP.
+    struct sock_filter code[] = {{BPF_LD | BPF_B | BPF_ABS, 0, 0, 8},
+                                 {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 'a'},
+                                 {BPF_RET | BPF_K, 0, 0, 0xffff},
+                                 {BPF_RET | BPF_K, 0, 0, 0}};
+    struct sock_fprog program = {4, code};
+    CHECK(!setsockopt(s, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program));
+    CHECK(!setsockopt(s, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on));
+    RESTORED();
+    struct sockaddr_in to = at(port);
+    char data[8];
+    CHECK(sendto(client, "b1", 2, 0, (void *)&to, sizeof to) == 2 && sendto(client, "a2", 2, 0, (void *)&to, sizeof to) == 2);
+    CHECK(recv(s, data, sizeof data, 0) == 2 && data[0] == 'a' && data[1] == '2');
+    ERR(recv(s, data, sizeof data, MSG_DONTWAIT), EAGAIN);
+    ERR(setsockopt(s, SOL_SOCKET, SO_DETACH_FILTER, &on, sizeof on), EPERM);
 }

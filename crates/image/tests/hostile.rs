@@ -226,6 +226,9 @@ fn others(state: &mut SandboxState, stored: Stored) {
         peer: None,
         binding: Some(BindingState { ip, port, dual, reuse_address: true, reuse_port: false, uid: 0, peer }),
         datagrams: vec![datagram],
+        errors: Vec::new(),
+        filter: Some(vec![(6, 0, 0, 0xffff)]),
+        filter_locked: true,
     });
     let path = PathState { mount: Ref::FIRST, names: b"/tmp".to_vec() };
     let watches = vec![WatchState { wd: 1, path: path.clone(), mask: 2 }];

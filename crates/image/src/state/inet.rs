@@ -70,6 +70,31 @@ pub struct UdpSocketState {
     pub binding: Option<BindingState>,
     /// What waits to be read.
     pub datagrams: Vec<DatagramState>,
+    /// What the network has said of what it sent.
+    #[serde(default)]
+    pub errors: Vec<NetworkErrorState>,
+    /// Its filter: code, jt, jf, k.
+    #[serde(default)]
+    pub filter: Option<Vec<(u16, u8, u8, u32)>>,
+    /// SO_LOCK_FILTER.
+    #[serde(default)]
+    pub filter_locked: bool,
+}
+
+/// An error of the network that waits to be read (IP_RECVERR).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkErrorState {
+    /// What ICMP had of the packet.
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
+    /// Where that was going.
+    pub to: SocketAddr,
+    /// Who says so.
+    pub offender: SocketAddr,
+    /// `struct sock_extended_err`: errno and info.
+    pub error: (u32, u32),
+    /// Its origin, type and code.
+    pub kind: (u8, u8, u8),
 }
 
 /// A datagram that has come.

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use moat_abi::socket as abi;
 use moat_abi::socket::{AF_INET, MsgFlags, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SOL_IP, SOL_IPV6, SockExtendedErr};
 use moat_abi::{Errno, Result};
+use moat_image::ImageError;
+use moat_image::state::NetworkErrorState;
 use moat_net_stack::SendError;
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::socket::{ControlMessage, Incoming, SocketCore};
@@ -53,6 +55,37 @@ impl ErrorQueue {
             },
             offender: SocketAddr::new(error.offender, 0),
         });
+    }
+
+    /// All that wait, the first first.
+    pub(crate) fn save(&self) -> Vec<NetworkErrorState> {
+        let state = |e: &Entry| NetworkErrorState {
+            data: e.data.to_vec(),
+            to: e.to,
+            offender: e.offender,
+            error: (e.error.ee_errno, e.error.ee_info),
+            kind: (e.error.ee_origin, e.error.ee_type, e.error.ee_code),
+        };
+        self.0.lock().iter().map(state).collect()
+    }
+
+    /// Those of an image.
+    ///
+    /// # Errors
+    /// More than there can be.
+    pub(crate) fn restore(saved: &[NetworkErrorState]) -> std::result::Result<ErrorQueue, ImageError> {
+        let queue = ErrorQueue::new();
+        // No packet is longer, and no more of them wait.
+        if saved.len() > MOST || saved.iter().any(|e| e.data.len() > usize::from(u16::MAX)) {
+            return Err(ImageError::state("errors of the network that a socket can't have"));
+        }
+        let entries = saved.iter().map(|saved| {
+            let ((ee_errno, ee_info), (ee_origin, ee_type, ee_code)) = (saved.error, saved.kind);
+            let error = SockExtendedErr { ee_errno, ee_info, ee_origin, ee_type, ee_code, ..Default::default() };
+            Entry { data: saved.data.clone().into(), to: saved.to, error, offender: saved.offender }
+        });
+        queue.0.lock().extend(entries);
+        Ok(queue)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -32,16 +32,15 @@ impl UdpSocket {
     }
 
     fn state(&self, with_data: bool) -> Result<UdpSocketState, Refusal> {
-        if !self.errors.is_empty() {
-            return Err(Refusal::new("a UDP socket with errors of the network that nobody has read"));
-        }
         let (local, bound_address, bound_port, peer) = {
             let s = self.state.lock();
             (s.local, s.bound_address, s.bound_port, s.peer)
         };
-        if self.filter.lock().program.is_some() {
-            return Err(Refusal::new("a UDP socket with a filter (SO_ATTACH_FILTER)"));
-        }
+        // Each lock is given up before the next is taken.
+        let (filter, filter_locked) = {
+            let filter = self.filter.lock();
+            (filter.save(), filter.locked)
+        };
         // Those that came together are read one by one afterwards.
         let datagrams = |d: &Datagram| -> Vec<DatagramState> {
             let parts = super::segments::parts(&d.data, d.arrived.segment);
@@ -68,6 +67,9 @@ impl UdpSocket {
             binding: local.and_then(|local| self.net.udp.lock().save(self.id(), local.port())),
             // A survey is after what may refuse.
             datagrams: if with_data { self.inbox.all(datagrams).concat() } else { Vec::new() },
+            errors: self.errors.save(),
+            filter,
+            filter_locked,
         })
     }
 
@@ -83,6 +85,8 @@ impl UdpSocket {
             return Err(ImageError::state("a UDP socket with another port than it is bound to"));
         }
         let core = request.core(&saved.core)?;
+        let errors = ErrorQueue::restore(&saved.errors)?;
+        let filter = Filter::restore(saved.filter.as_deref(), saved.filter_locked)?;
         let socket = Arc::new_cyclic(|me| UdpSocket {
             me: me.clone(),
             family: saved.family,
@@ -101,8 +105,8 @@ impl UdpSocket {
                 },
             ),
             inbox: Inbox::new(cost, request.memory.clone()),
-            errors: ErrorQueue::new(),
-            filter: Filter::new(),
+            errors,
+            filter,
         });
         for d in &saved.datagrams {
             let arrived =

@@ -3,10 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use moat_abi::ptrace::SockFilter;
 use moat_abi::socket as abi;
 use moat_abi::socket::SOL_UDP;
 use moat_abi::{Errno, Result};
-use moat_bpf::Program;
+use moat_bpf::{Loads, Program};
+use moat_image::ImageError;
 use moat_net_stack::{IpHeader, internet_checksum};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
@@ -31,12 +33,34 @@ const ETH_P_IPV6: u16 = 0x86dd;
 #[derive(Default)]
 pub(super) struct Filter {
     pub(super) program: Option<Arc<Program>>,
-    locked: bool,
+    pub(super) locked: bool,
 }
 
 impl Filter {
     pub(super) fn new() -> Mutex<Filter> {
         Mutex::new(LockClass::Leaf, Filter::default())
+    }
+
+    /// Its instructions, for an image.
+    pub(super) fn save(&self) -> Option<Vec<(u16, u8, u8, u32)>> {
+        let program = self.program.as_ref()?;
+        Some(program.instructions().iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect())
+    }
+
+    /// One out of an image.
+    ///
+    /// # Errors
+    /// What SO_ATTACH_FILTER would not have taken.
+    pub(super) fn restore(
+        saved: Option<&[(u16, u8, u8, u32)]>,
+        locked: bool,
+    ) -> std::result::Result<Mutex<Filter>, ImageError> {
+        let program = |saved: &[(u16, u8, u8, u32)]| {
+            let code = saved.iter().map(|&(code, jt, jf, k)| SockFilter { code, jt, jf, k });
+            Program::new(code.collect(), Loads::Packet).map(Arc::new)
+        };
+        let program = saved.map(program).transpose().map_err(|_| ImageError::state("the filter of a UDP socket"))?;
+        Ok(Mutex::new(LockClass::Leaf, Filter { program, locked }))
     }
 }
 

@@ -4,7 +4,7 @@
 //! processor, the clock, the vDSO, which the program does not use) is replaced; everything else is as the earlier version wrote it.
 //! `MOAT_KEEP_IMAGE=NAME` keeps the new image there under that name: for when the schema changes.
 //!
-//! And images that somebody has changed (`MOAT_MUTANTS` says how many) break no sandbox.
+//! And images that somebody has changed (`MOAT_MUTANTS` says how many) break no sandbox, nor give its processes more than config.json does.
 //!
 //! Takes root; says so where it has to be skipped.
 
@@ -20,7 +20,10 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use moat_image::directory::{self, Image};
 use moat_image::header::{self, KERNEL};
-use moat_image::state::VdsoState;
+use moat_image::state::{
+    CredentialsState, NetNamespaceState, PidNamespaceState, UserNamespaceState, UtsNamespaceState, VdsoState,
+};
+use moat_image::{Ref, SandboxState, Table};
 use serde_json::json;
 
 /// Where the images are kept.
@@ -56,14 +59,23 @@ impl Bundle {
         assert!(built.unwrap().success());
         let config = json!({
             "ociVersion": "1.0.2",
-            "process": {"user": {"uid": 0, "gid": 0}, "args": ["/program"], "cwd": "/",
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["/program"], "cwd": "/", "noNewPrivileges": true,
                 "capabilities": {"bounding": [], "effective": [], "permitted": []}},
             "root": {"path": "rootfs", "readonly": true},
             "mounts": [{"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]}],
             "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "network"}]},
         });
-        fs::write(dir.join("bundle/config.json"), config.to_string()).unwrap();
-        Bundle(dir)
+        let bundle = Bundle(dir);
+        bundle.configure(&config);
+        bundle
+    }
+
+    fn configure(&self, config: &serde_json::Value) {
+        fs::write(self.0.join("bundle/config.json"), config.to_string()).unwrap();
+    }
+
+    fn configuration(&self) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(self.0.join("bundle/config.json")).unwrap()).unwrap()
     }
 
     fn moat(&self, arguments: &[&str]) -> Command {
@@ -148,6 +160,15 @@ fn save(bundle: &Bundle, name: &str, flags: &[&str]) {
     assert!(status.unwrap().success());
 }
 
+/// Saves the program as "plain", and lets nothing of it run on.
+fn save_plain(bundle: &Bundle) {
+    let mut running = Running::start(bundle.moat(&["run", "--bundle", &bundle.path("bundle"), "c"]));
+    let mut ready = [0; 6];
+    running.stdout.read_exact(&mut ready).unwrap();
+    save(bundle, "plain", &[]);
+    drop(running.verdict());
+}
+
 /// Unpacks a kept image to `place`.
 fn unpack(kept: &Path, place: &Path) {
     fs::create_dir(place).unwrap();
@@ -176,11 +197,7 @@ fn changed_images_break_no_sandbox() {
         return;
     }
     let bundle = Bundle::new("changed");
-    let mut running = Running::start(bundle.moat(&["run", "--bundle", &bundle.path("bundle"), "c"]));
-    let mut ready = [0; 6];
-    running.stdout.read_exact(&mut ready).unwrap();
-    save(&bundle, "plain", &[]);
-    drop(running.verdict());
+    save_plain(&bundle);
     let place = bundle.0.join("plain");
     let Image { header, state, .. } = Image::read(directory::open(&place).unwrap()).unwrap();
     let bytes = state.encode().unwrap();
@@ -221,6 +238,139 @@ fn changed_images_break_no_sandbox() {
     }
     eprintln!("{tried} are a state: {refused} are refused, {whole} run as before");
     assert!(refused > 0 && whole > 0);
+}
+
+/// A user namespace that anybody may make, of the container's root.
+fn user_namespace() -> UserNamespaceState {
+    UserNamespaceState {
+        parent: None,
+        owner: (0, 0),
+        setfcap: false,
+        uids: Some(vec![(0, 0, 1)]),
+        gids: Some(vec![(0, 0, 1)]),
+        setgroups_denied: true,
+    }
+}
+
+fn change_credentials(state: &mut SandboxState, change: fn(&mut CredentialsState)) {
+    let mut changed = Table::default();
+    for saved in state.credentials.iter() {
+        let mut saved = saved.clone();
+        change(&mut saved);
+        changed.push(saved);
+    }
+    state.credentials = changed;
+}
+
+fn uts(user: Option<Ref<UserNamespaceState>>) -> UtsNamespaceState {
+    UtsNamespaceState { hostname: b"other".to_vec(), domainname: Vec::new(), user }
+}
+
+/// Adds as many pid namespaces, each in the last one.
+fn nest_pids(state: &mut SandboxState, count: usize) {
+    let user = Some(state.user_namespaces.push(user_namespace()));
+    let mut parent = None;
+    for _ in 0..count {
+        parent = Some(state.pid_namespaces.push(PidNamespaceState { parent, user, last_pid: 0, closed: true }));
+    }
+}
+
+/// What is done to an image.
+type Change = fn(&mut SandboxState);
+
+/// Changes to the image of a program of root without capabilities that can't get any, and what is said of each; nothing where it is to run.
+const CHANGES: [(Change, &str); 15] = [
+    (|_| (), ""),
+    (|s| change_credentials(s, |c| c.fsuid = 1), "does not let it become"),
+    (|s| change_credentials(s, |c| c.egid = 1), "does not let it have"),
+    (|s| change_credentials(s, |c| c.groups = vec![5]), "does not let it have"),
+    // Capabilities are left out without a word.
+    (|s| change_credentials(s, |c| c.effective = u64::MAX), ""),
+    (|s| _ = s.uts_namespaces.push(uts(None)), "does not let a process make"),
+    (|s| _ = s.net_namespaces.push(NetNamespaceState { user: None, loopback_up: false, settings: Vec::new() }), "make"),
+    (
+        |s| {
+            let user = s.user_namespaces.push(user_namespace());
+            s.uts_namespaces.push(uts(Some(user)));
+        },
+        "",
+    ),
+    (
+        |s| {
+            let user = s.user_namespaces.push(user_namespace());
+            s.uts_namespaces.push(UtsNamespaceState { hostname: vec![b'a'; 65], ..uts(Some(user)) });
+        },
+        "a host or domain name of 65 bytes",
+    ),
+    (
+        |s| _ = s.user_namespaces.push(UserNamespaceState { owner: (7, 0), ..user_namespace() }),
+        "does not let a process be",
+    ),
+    (
+        |s| _ = s.user_namespaces.push(UserNamespaceState { uids: Some(vec![(0, 0, 65536)]), ..user_namespace() }),
+        "does not let a process write",
+    ),
+    (
+        |s| _ = s.user_namespaces.push(UserNamespaceState { gids: Some(vec![(0, 5, 1)]), ..user_namespace() }),
+        "does not let a process write",
+    ),
+    // One that is its own parent.
+    (
+        |s| _ = s.user_namespaces.push(UserNamespaceState { parent: Some(Ref::FIRST), ..user_namespace() }),
+        "user namespace",
+    ),
+    (|s| nest_pids(s, 5), ""),
+    (|s| nest_pids(s, 40), "a namespace: "),
+];
+
+#[test]
+fn images_give_no_more_than_the_configuration() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: takes root");
+        return;
+    }
+    let bundle = Bundle::new("bounds");
+    let place = bundle.0.join("plain");
+    let restore = |change: Change| {
+        let Image { header, mut state, .. } = Image::read(directory::open(&place).unwrap()).unwrap();
+        let kept = fs::read(place.join(directory::STATE)).unwrap();
+        change(&mut state);
+        let file = header::encode(header, &[(KERNEL, state.encode().unwrap())]).unwrap();
+        fs::write(place.join(directory::STATE), file).unwrap();
+        let arguments = ["restore", "--image-path", &bundle.path("plain"), "--bundle", &bundle.path("bundle"), "c"];
+        let mut command = bundle.moat(&arguments);
+        command.stderr(Stdio::piped());
+        let said = Running::start(command).within(Duration::from_secs(20));
+        fs::write(place.join(directory::STATE), kept).unwrap();
+        said
+    };
+    save_plain(&bundle);
+    for (number, (change, refused)) in CHANGES.iter().enumerate() {
+        let (said, errors) = restore(*change);
+        if refused.is_empty() {
+            assert_eq!(said, "ok\n", "change {number}: {errors}");
+        } else {
+            assert!(
+                said.is_empty() && errors.contains("restoring: ") && errors.contains(refused),
+                "{number}: {errors}"
+            );
+        }
+    }
+    // What a process may do without a profile it may not where one forbids it.
+    let mut config = bundle.configuration();
+    config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["unshare", "clone3"], "action": "SCMP_ACT_ERRNO"}, {"names": ["clone"], "action": "SCMP_ACT_ERRNO",
+            "args": [{"index": 0, "op": "SCMP_CMP_MASKED_EQ", "value": 0x1000_0000, "valueTwo": 0x1000_0000}]}],
+    });
+    bundle.configure(&config);
+    fs::remove_dir_all(&place).unwrap();
+    save_plain(&bundle);
+    let (said, errors) = restore(|_| ());
+    assert_eq!(said, "ok\n", "{errors}");
+    let (said, errors) = restore(|s| _ = s.user_namespaces.push(user_namespace()));
+    assert!(said.is_empty() && errors.contains("profile does not let a process make"), "{errors}");
 }
 
 #[test]

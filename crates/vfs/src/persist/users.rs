@@ -119,9 +119,18 @@ impl Bounds<'_> {
         // Below, capabilities reach no further than the namespace's own map.
         let most = if user_ns.is_root() { self.most() } else { CapSet::FULL };
         let at_most = |bits: u64| CapSet(bits).intersection(most);
-        let is_own = |id: &u32| *id == self.init.uid || (!user_ns.is_root() && user_ns.find_uid(*id).is_some());
-        if self.is_fixed(Cap::SETUID) && ![c.uid, c.euid, c.suid, c.fsuid].iter().all(is_own) {
+        let below = !user_ns.is_root();
+        let is_own_uid = |id: &u32| *id == self.init.uid || (below && user_ns.find_uid(*id).is_some());
+        if self.is_fixed(Cap::SETUID) && ![c.uid, c.euid, c.suid, c.fsuid].iter().all(is_own_uid) {
             let what = format!("a process of user {}, which the configuration does not let it become", c.uid);
+            return Err(unfit(what));
+        }
+        let is_own_gid = |id: &u32| *id == self.init.gid || (below && user_ns.find_gid(*id).is_some());
+        // setgroups(2) takes the capability, too, also to give one up; a group among several is none to become.
+        let is_own_group = |id: &u32| self.init.groups.contains(id) || (below && user_ns.find_gid(*id).is_some());
+        let own_groups = [c.gid, c.egid, c.sgid, c.fsgid].iter().all(is_own_gid) && c.groups.iter().all(is_own_group);
+        if self.is_fixed(Cap::SETGID) && !own_groups {
+            let what = format!("a process of group {}, or groups, that the configuration does not let it have", c.gid);
             return Err(unfit(what));
         }
         let mut groups = c.groups.clone();

@@ -181,6 +181,54 @@ TEST(a_file_mapped_privately) {
     CHECK(!memcmp(p, first, 8192));
 }
 
+// Pages that differ from a file's, many in a row: of them the host is shown the image itself.
+TEST(much_of_a_file_mapped_privately) {
+    enum { PAGE = 4096, FIRST = 8, LAST = 40, ALL = 64 };
+    int fd = open("/bin/memory", O_RDONLY), status;
+    unsigned char *file = malloc(2 * ALL * PAGE);
+    CHECK_EQ(pread(fd, file, 2 * ALL * PAGE, 0), 2 * ALL * PAGE);
+    unsigned char *p = mmap(NULL, ALL * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    unsigned char *fixed = mmap(NULL, ALL * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    close(fd);
+    pattern(p + FIRST * PAGE, (LAST - FIRST) * PAGE, 4);
+    pattern(fixed, ALL * PAGE, 5);
+    CHECK_EQ(mprotect(fixed, ALL * PAGE, PROT_READ), 0);
+    RESTORED();
+    CHECK(!memcmp(p, file, FIRST * PAGE) && !memcmp(p + LAST * PAGE, file + LAST * PAGE, (ALL - LAST) * PAGE));
+    CHECK(has_pattern(p + FIRST * PAGE, (LAST - FIRST) * PAGE, 4) && has_pattern(fixed, ALL * PAGE, 5));
+    pid_t child = fork();
+    if (!child) {
+        if (!has_pattern(p + FIRST * PAGE, (LAST - FIRST) * PAGE, 4))
+            _exit(1);
+        memset(p, 0, ALL * PAGE);
+        _exit(0);
+    }
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK_EQ(status, 0);
+    CHECK(has_pattern(p + FIRST * PAGE, (LAST - FIRST) * PAGE, 4));
+    // What is given up is the file's again, and nothing beside it.
+    CHECK_EQ(madvise(p + 30 * PAGE, 4 * PAGE, MADV_DONTNEED), 0);
+    CHECK(!memcmp(p + 30 * PAGE, file + 30 * PAGE, 4 * PAGE));
+    CHECK(has_pattern(p + FIRST * PAGE, (30 - FIRST) * PAGE, 4));
+    CHECK(memcmp(p + 34 * PAGE, file + 34 * PAGE, PAGE));
+    CHECK_EQ(madvise(p + 34 * PAGE, (ALL - 34) * PAGE, MADV_DONTNEED), 0);
+    CHECK(!memcmp(p + 30 * PAGE, file + 30 * PAGE, (ALL - 30) * PAGE));
+    // What moves away leaves the file, and what grows shows more of it.
+    unsigned char *q = mremap(p + FIRST * PAGE, 4 * PAGE, 4 * PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+    CHECK(q != MAP_FAILED && has_pattern(q, 4 * PAGE, 4));
+    CHECK(!memcmp(p, file, (FIRST + 4) * PAGE));
+    unsigned char *r = mremap(p, ALL * PAGE, 2 * ALL * PAGE, MREMAP_MAYMOVE);
+    CHECK(r != MAP_FAILED && !memcmp(r, file, (FIRST + 4) * PAGE));
+    CHECK(!memcmp(r + 30 * PAGE, file + 30 * PAGE, (2 * ALL - 30) * PAGE));
+    // It could not be written to, and can.
+    CHECK_EQ(mprotect(fixed + PAGE, PAGE, PROT_READ | PROT_WRITE), 0);
+    fixed[PAGE] ^= 1;
+    CHECK(!has_pattern(fixed, ALL * PAGE, 5));
+    fixed[PAGE] ^= 1;
+    CHECK(has_pattern(fixed, ALL * PAGE, 5));
+    free(file);
+}
+
 TEST(mappings_are_listed_as_before) {
     char before[1 << 16], after[1 << 16];
     unsigned char *p = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -81,7 +81,7 @@ impl MemoryManager {
                 }
                 Effect::Host(host) => host,
             };
-            for (order, refusable) in self.orders_for(&vma, advice) {
+            for (order, refusable) in self.orders_for(&vma, advice)? {
                 match host {
                     Host::Never => {}
                     // Even next to other threads this may wait until the caller resumes: none of them can know how far

@@ -19,7 +19,7 @@
 //! - Every page mapped in the host process below [`moat_platform::GUEST_TOP`] is in the tree with the same protection, but for
 //!   orders still deferred by the thread that made them.
 //! - The tree's lock is never held across an await, a copy or a host call that may block.
-//! - Memory that a restore has mapped from an image is anonymous to the guest; [`VmaTree::imaged`](tree::VmaTree) knows where the
+//! - Memory that a restore has mapped from an image is the guest's own, written to; [`VmaTree::imaged`](tree::VmaTree) knows where the
 //!   host has the image's file there instead. Orders that tell the two apart (MADV_DONTNEED, mremap that grows) are not given for it.
 //! - With more than one user, changes of existing mappings hold `map_lock` from the first look at the tree to the commit.
 #![forbid(unsafe_code)]

@@ -6,7 +6,7 @@ use moat_platform::{GUEST_BOTTOM, GUEST_TOP, GuestThread, Order};
 
 use crate::copy::effective_prot;
 use crate::manager::{MmState, Turn, When};
-use crate::mappable::{MapFile, Sharing};
+use crate::mappable::Sharing;
 use crate::vma::{Backing, Vma, VmaFlags};
 use crate::{MemoryManager, PAGE_SIZE, is_page_aligned, page_up};
 
@@ -233,13 +233,10 @@ impl MemoryManager {
         more.start = to;
         more.end = to.saturating_add(len);
         let sharing = if vma.flags.contains(VmaFlags::SHARED) { Sharing::Shared } else { Sharing::Private };
-        let source = match &mut more.backing {
-            Backing::File { object, offset: start } => {
-                *start = offset;
-                object.map_source(&MapFile { offset, len, prot: vma.prot, sharing, ids: self.ids() })?
-            }
-            _ => vma.zeros(),
-        };
+        let source = self.source_of(vma, from, len)?;
+        if let Backing::File { offset: start, .. } = &mut more.backing {
+            *start = offset;
+        }
         // Others may look into shared memory at once; private pages are the caller's, who finds them when it resumes.
         let wish = if sharing == Sharing::Shared { When::Now } else { When::ResumeFresh };
         let when = self.state().urgency(len, vma.prot, wish);

@@ -1,7 +1,8 @@
 //! An address space out of an image, in a blank process.
 //!
-//! Private pages without a file are mapped from the image's file, copy-on-write: that costs the same whatever their number, and processes
-//! that are restored from one image share them until they write. Pages that differ from those of a mapped file are copied.
+//! Private pages are mapped from the image's file, copy-on-write: that costs the same whatever their number, and processes
+//! that are restored from one image share them until they write. Few pages in a row that differ from those of a mapped file are copied,
+//! and so is program text.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -19,6 +20,9 @@ use crate::manager::MAX_MAP_COUNT;
 use crate::ranges::cut;
 use crate::vma::{Backing, Vma, VmaFlags};
 use crate::{ImageLayout, MapFile, Mappable, MemoryManager, MmIds, MmLimits, Sharing, is_page_aligned};
+
+/// Pages in a row that differ from those of a mapped file, from which number on they are mapped: to copy fewer costs less than a mapping.
+const WORTH_MAPPING: u64 = 8 * PAGE_SIZE;
 
 /// Where the pages of an image come from.
 pub struct PageSource {
@@ -153,9 +157,16 @@ impl MemoryManager {
     ) -> Result<(), Failure> {
         let prot = effective_prot(vma.prot).bits();
         let map = |addr: u64, end: u64, source| Order::Mmap { addr, len: end.saturating_sub(addr), prot, source };
-        // What a child is to find zeroed the host must know as anonymous.
-        let mapped = matches!(vma.backing, Backing::Anonymous) && !vma.flags.contains(VmaFlags::WIPEONFORK);
-        let file = |segment: &Segment| source.file_of(&segment.stored).filter(|_| mapped);
+        let least = match vma.backing {
+            // What a child is to find zeroed the host must know as anonymous.
+            Backing::Anonymous if !vma.flags.contains(VmaFlags::WIPEONFORK) => Some(0),
+            // The platform has pages of its own where call sites are rewritten.
+            Backing::File { .. } if !vma.prot.contains(ProtFlags::EXEC) => Some(WORTH_MAPPING),
+            _ => None,
+        };
+        let mapped = |segment: &Segment| least.is_some_and(|least| segment.stored.len >= least);
+        let file = |segment: &Segment| source.file_of(&segment.stored).filter(|_| mapped(segment));
+        let part = |s: &Segment| (s.start, s.start.saturating_add(s.stored.len));
         match &vma.backing {
             Backing::File { object, .. } => {
                 let shared = vma.flags.contains(VmaFlags::SHARED);
@@ -169,10 +180,16 @@ impl MemoryManager {
                 };
                 object.mapped(&what)?;
                 thread.defer(map(vma.start, vma.end, object.map_source(&what)?));
+                for segment in segments {
+                    let Some(fd) = file(segment) else { continue };
+                    let (start, end) = part(segment);
+                    self.state().tree.imaged.insert(start, end);
+                    let pages = MapSource::File { fd: fd.clone(), offset: segment.stored.offset, shared: false };
+                    thread.defer(map(start, end, pages));
+                }
             }
             _ => {
                 // The host gets one mapping for each stretch; to the tree it is one area.
-                let part = |s: &Segment| (s.start, s.start.saturating_add(s.stored.len));
                 let parts: Vec<_> = segments.iter().filter(|s| file(s).is_some()).map(part).collect();
                 let mut files = segments.iter().filter_map(|s| Some((file(s)?, s.stored.offset)));
                 for (start, end, from_image) in cut(vma.start, vma.end, &parts) {

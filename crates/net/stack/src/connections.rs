@@ -4,6 +4,8 @@
 //! - A listener has at most its backlog of connections that stand, and a bounded number of those that do not yet.
 //! - Each connection has at most one timer entry that counts; it is never later than the connection's deadline.
 
+mod waiting;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -124,6 +126,7 @@ pub(crate) struct Connections {
     /// Segments that connections which are gone sent again.
     pub(crate) retransmitted: u64,
     pub(crate) slots: HashMap<ConnectionId, Slot>,
+    waiting: HashMap<ConnectionId, waiting::Waiting>,
     pub(crate) by_tuple: HashMap<Tuple, ConnectionId>,
     pub(crate) listeners: HashMap<ListenerId, Listener>,
     timers: BinaryHeap<Reverse<(Time, ConnectionId)>>,
@@ -165,12 +168,15 @@ impl Connections {
     }
 
     pub(crate) fn remove(&mut self, id: ConnectionId) {
-        let Some(slot) = self.slots.remove(&id) else { return };
+        let slot = self.slots.remove(&id);
+        let Some(tuple) = slot.as_ref().map(|s| (s.local, s.remote)).or_else(|| self.forget(id)) else { return };
         // The tuple may have been given to a younger connection since.
-        self.retransmitted = self.retransmitted.wrapping_add(slot.connection.retransmitted().into());
-        if self.by_tuple.get(&(slot.local, slot.remote)) == Some(&id) {
-            self.by_tuple.remove(&(slot.local, slot.remote));
+        if self.by_tuple.get(&tuple) == Some(&id) {
+            self.by_tuple.remove(&tuple);
         }
+        self.tidy();
+        let Some(slot) = slot else { return };
+        self.retransmitted = self.retransmitted.wrapping_add(slot.connection.retransmitted().into());
         // Either queue of the listener may have it.
         if let Some(listener) = slot.listener.and_then(|l| self.listeners.get_mut(&l)) {
             match listener.ready.iter().position(|r| *r == id) {
@@ -203,12 +209,7 @@ impl Stack {
         }
         if let Some(&old) = self.tcp.by_tuple.get(&(local, remote)) {
             // One that only waits for stray segments gives way (`tcp_twsk_unique`).
-            let waits = self
-                .tcp
-                .slots
-                .get(&old)
-                .is_some_and(|s| s.connection.state() == ConnectionState::TimeWait && s.released);
-            if !waits {
+            if !self.tcp.only_waits(old) {
                 return Err(Errno::EADDRNOTAVAIL);
             }
             self.tcp.remove(old);
@@ -247,7 +248,7 @@ impl Stack {
         settings: Settings,
     ) -> Result<Parameters, Errno> {
         // TIME_WAIT counts too: else a peer that opens and closes could fill the memory.
-        if self.tcp.slots.len() >= MOST_CONNECTIONS {
+        if self.tcp.count() >= MOST_CONNECTIONS {
             return Err(Errno::ENOBUFS);
         }
         let path_mss = path_mss(path.mtu, remote.is_ipv4());
@@ -369,7 +370,7 @@ impl Stack {
             state: s.connection.state(),
             held: !s.released && s.listener.is_none(),
         };
-        self.tcp.slots.values().map(listed).collect()
+        self.tcp.slots.values().map(listed).chain(self.tcp.list_waiting()).collect()
     }
 
     /// Sends what a connection has to send, tells its observer, and sets its timer.
@@ -427,6 +428,7 @@ impl Stack {
             slot.timer = Some(at);
             self.tcp.timers.push(Reverse((at, id)));
         }
+        self.tcp.lay_down(id);
     }
 
     pub(crate) fn poll_tcp(&mut self) {
@@ -436,7 +438,10 @@ impl Stack {
                 break;
             }
             self.tcp.timers.pop();
-            let Some(slot) = self.tcp.slots.get_mut(&id) else { continue };
+            let Some(slot) = self.tcp.slots.get_mut(&id) else {
+                self.tcp.waited(id, at, now);
+                continue;
+            };
             // The entry was replaced by an earlier one: a heap gives up nothing from its middle.
             if slot.timer != Some(at) {
                 continue;

@@ -23,6 +23,7 @@ impl Stack {
         let remote = SocketAddr::new(h.source, ports.0);
         let local = SocketAddr::new(h.destination, ports.1);
         if let Some(&id) = self.tcp.by_tuple.get(&(local, remote)) {
+            self.tcp.wake(id, self.rules, self.now);
             if self.gives_way(id, local, link, s) {
                 self.tcp.remove(id);
             } else {

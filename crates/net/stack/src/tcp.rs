@@ -1,7 +1,7 @@
 //! TCP, RFC 9293: one connection as a machine of its own ([`connection`]), and its parts.
 //!
 //! - [`connection`]: the state; [`input`], [`ack`], [`output`], [`timers`], [`stream`], [`info`]: what is done with it.
-//! - [`segment`]: segments in and out.
+//! - [`segment`]: segments in and out; [`time_wait`]: what is kept when all is said.
 //! - [`send_queue`], [`receive_queue`]: bytes; [`scoreboard`]: what is under way.
 //! - [`congestion`], [`rtt`], [`cubic`], [`hystart`], [`pacing`], [`ecn`], [`undo`]: estimates, and what follows from them.
 //! - [`settings`]: what a connection is made with; [`cookie`]: one that is made of an acknowledgement alone.
@@ -24,6 +24,7 @@ pub(crate) mod segment;
 mod send_queue;
 mod settings;
 mod stream;
+mod time_wait;
 mod timers;
 mod undo;
 
@@ -34,3 +35,4 @@ pub use connection::{
 pub use segment::{Flags, Marks, Options, Segment, SegmentOut};
 pub use settings::{CookieRule, Counters, EcnRule, Parameters, Rules, Settings};
 pub use stream::{Follows, Readiness, Taking};
+pub(crate) use time_wait::TimeWait;

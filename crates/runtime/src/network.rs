@@ -100,7 +100,7 @@ fn take() -> Result<Taken> {
     let resolver = resolver.map(|socket| (DOCKER_RESOLVER.ip(), socket));
     let ways = ways::stop_forwarding().is_ok();
     if ways {
-        ways::keep(&mut netlink, &config.routes);
+        ways::keep(&mut netlink, &config.routes, &config.routes);
     }
     Ok(Taken { config, sockets, resolver, nameservers, ways })
 }

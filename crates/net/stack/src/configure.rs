@@ -33,8 +33,12 @@ pub enum IfPresent {
         /// Makes it if there is none.
         create: bool,
     },
-    /// Both stand.
+    /// Both stand, the new one behind those of its destination and metric.
     Append,
+    /// Both stand, the new one before them; of IPv6 behind them, as on Linux.
+    Prepend,
+    /// None is made: EEXIST for one that is there, ENOENT for others.
+    Nothing,
 }
 
 /// Which routes RTM_DELROUTE means: what is `None` does not matter.
@@ -349,23 +353,38 @@ impl Stack {
             (r.destination, r.prefix_len, r.table, r.metric)
                 == (route.destination, route.prefix_len, route.table, route.metric)
         };
-        let at = self.routes.routes.iter().position(same);
+        let routes = &mut self.routes.routes;
+        let at = routes.iter().position(same);
         match (present, at) {
             (IfPresent::Refuse, Some(_)) => return Err(Errno::EEXIST),
-            (IfPresent::Append, Some(_)) if self.routes.routes.contains(&route) => return Err(Errno::EEXIST),
+            // Nothing changes.
+            (IfPresent::Replace { .. }, Some(at)) if routes.get(at) == Some(&route) => return Ok(()),
+            // Two that are alike in everything would be one.
+            (_, Some(_)) if routes.contains(&route) => return Err(Errno::EEXIST),
             (IfPresent::Replace { .. }, Some(at)) => {
-                if let Some(old) = self.routes.routes.get_mut(at) {
+                if let Some(old) = routes.get_mut(at) {
                     *old = route;
                 }
                 return Ok(());
             }
-            (IfPresent::Replace { create: false }, None) => return Err(Errno::ENOENT),
+            (IfPresent::Replace { create: false }, None) | (IfPresent::Nothing, _) => return Err(Errno::ENOENT),
             _ => {}
         }
-        if self.routes.routes.len() >= MOST_ROUTES {
+        if routes.len() >= MOST_ROUTES {
             return Err(Errno::ENOBUFS);
         }
-        self.routes.routes.push(route);
+        // By their metrics; of those that are alike but for where they lead the first counts (`fib_table_insert`).
+        let network = |r: &RouteConfig| {
+            (r.destination, r.prefix_len, r.table) == (route.destination, route.prefix_len, route.table)
+        };
+        let least = match present {
+            IfPresent::Prepend if route.destination.is_ipv4() => Some(route.metric),
+            _ => route.metric.checked_add(1),
+        };
+        let next = routes.iter().position(|r| network(r) && least.is_some_and(|least| r.metric >= least));
+        let last = || routes.iter().rposition(network).map_or(routes.len(), |last| last.saturating_add(1));
+        let place = next.unwrap_or_else(last);
+        routes.insert(place, route);
         Ok(())
     }
 

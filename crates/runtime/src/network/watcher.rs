@@ -187,13 +187,11 @@ impl Watcher {
     /// Tells the sandbox which routes are others than the last time.
     fn pass_on_routes(&mut self, routes: Vec<RouteConfig>) {
         let Some(before) = self.routes.replace(routes) else { return };
-        let now = self.routes.as_deref().unwrap_or_default();
-        let lacking = |these: &[RouteConfig], those: &[RouteConfig]| -> Vec<RouteConfig> {
-            let lacking = these.iter().filter(|route| !those.contains(route));
-            // With an interface that is gone its routes went.
-            lacking.filter_map(|r| Some(RouteConfig { link: *self.known.get(&r.link)?, ..r.clone() })).collect()
-        };
-        let (added, removed) = (lacking(now, &before), lacking(&before, now));
+        let (added, removed) = ways::changes(&before, self.routes.as_deref().unwrap_or_default());
+        // With an interface that is gone its routes went.
+        let theirs = |r: &RouteConfig| Some(RouteConfig { link: *self.known.get(&r.link)?, ..r.clone() });
+        let inside = |routes: Vec<&RouteConfig>| routes.into_iter().filter_map(theirs).collect::<Vec<_>>();
+        let (added, removed) = (inside(added), inside(removed));
         if !added.is_empty() || !removed.is_empty() {
             // One that it can't take is none that it would ever have.
             let _ = self.ask(&Request::ChangeRoutes { added, removed }, &[]);
@@ -216,7 +214,7 @@ impl Watcher {
             neighbours: config.neighbours.iter().filter(|n| n.link == index).cloned().collect(),
         };
         if self.has.ways {
-            ways::keep(&mut self.netlink, &config.routes);
+            ways::keep(&mut self.netlink, &config.routes, &found.config.routes);
         }
         let has_resolver = engine.is_some();
         let nameservers = if has_resolver { self.nameservers.clone() } else { Vec::new() };

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use moat_abi::netlink as nl;
-use moat_abi::netlink::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Rtmsg};
+use moat_abi::netlink::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Rtmsg};
 use moat_abi::socket::AF_INET;
 use moat_abi::{Errno, Result};
 use moat_identity::net::Route;
@@ -85,10 +85,14 @@ pub(super) fn add(request: &Request<'_>) -> Result<()> {
         return Err(Errno::ENODEV);
     }
     let flags = request.header.nlmsg_flags;
-    let present = match (flags & NLM_F_REPLACE != 0, flags & NLM_F_APPEND != 0) {
-        (true, _) => IfPresent::Replace { create: flags & NLM_F_CREATE != 0 },
-        (_, true) => IfPresent::Append,
-        _ => IfPresent::Refuse,
+    let has = |flag| flags & flag != 0;
+    let present = match () {
+        () if has(NLM_F_REPLACE) && !has(NLM_F_EXCL) => IfPresent::Replace { create: has(NLM_F_CREATE) },
+        // IPv6 only warns of such a request.
+        () if v4 && !has(NLM_F_CREATE) => IfPresent::Nothing,
+        () if has(NLM_F_EXCL) => IfPresent::Refuse,
+        () if has(NLM_F_APPEND) => IfPresent::Append,
+        () => IfPresent::Prepend,
     };
     let route = RouteConfig {
         destination: w.destination,

@@ -124,3 +124,20 @@ fn the_same_route_is_not_appended_twice() {
         assert_eq!(s.add_route(again, IfPresent::Append), Err(Errno::EEXIST));
     }
 }
+
+#[test]
+fn routes_of_one_metric_stand_in_their_order() {
+    let mut s = stack();
+    let to = |gateway: &str, metric| RouteConfig { metric, ..route("198.51.100.0", 24, Some(gateway), 2) };
+    s.add_route(to("10.1.0.3", 0), IfPresent::Refuse).unwrap();
+    s.add_route(to("10.1.0.9", 5), IfPresent::Refuse).unwrap();
+    s.add_route(to("10.1.0.4", 0), IfPresent::Append).unwrap();
+    s.add_route(to("10.1.0.2", 0), IfPresent::Prepend).unwrap();
+    let hop = |s: &Stack| s.path(ip("198.51.100.7"), None, None).unwrap().next_hop;
+    assert_eq!(hop(&s), ip("10.1.0.2"));
+    s.add_route(to("10.1.0.77", 0), IfPresent::Replace { create: false }).unwrap();
+    assert_eq!(hop(&s), ip("10.1.0.77"));
+    let order: Vec<_> = s.routes().routes().iter().filter(|r| r.prefix_len == 24).filter_map(|r| r.gateway).collect();
+    assert_eq!(order, ["10.1.0.77", "10.1.0.3", "10.1.0.4", "10.1.0.9"].map(ip));
+    assert_eq!(s.add_route(to("10.1.0.4", 0), IfPresent::Replace { create: false }), Err(Errno::EEXIST));
+}

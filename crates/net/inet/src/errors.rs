@@ -19,7 +19,7 @@ use crate::address;
 const MOST: usize = 64;
 
 struct Entry {
-    /// What ICMP had of the packet, after its transport header.
+    /// What ICMP had of the packet, after the headers that the kernel made.
     data: Box<[u8]>,
     /// Where the packet was going.
     to: SocketAddr,
@@ -35,15 +35,15 @@ impl ErrorQueue {
         ErrorQueue(Mutex::new(LockClass::Stream, VecDeque::new()))
     }
 
-    /// Takes an error of the network. `header_len`: bytes of the transport header in what it quotes.
-    pub(crate) fn push(&self, error: &SendError, header_len: usize) {
+    /// Takes an error of the network. `data`: what it has of the packet, as far as the sender made it.
+    pub(crate) fn push(&self, error: &SendError, data: &[u8]) {
         let v4 = error.offender.is_ipv4();
         let mut queue = self.0.lock();
         if queue.len() >= MOST {
             return;
         }
         queue.push_back(Entry {
-            data: error.payload.get(header_len..).unwrap_or_default().into(),
+            data: data.into(),
             to: SocketAddr::new(error.header.destination, error.destination_port),
             error: SockExtendedErr {
                 ee_errno: error.errno.raw().cast_unsigned(),

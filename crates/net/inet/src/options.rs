@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use moat_abi::cap::Cap;
 use moat_abi::socket as abi;
-use moat_abi::socket::{AF_INET6, In6Pktinfo, InPktinfo, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, SOL_UDP};
+use moat_abi::socket::{AF_INET6, In6Pktinfo, InPktinfo, SOL_IP, SOL_IPV6, SOL_RAW, SOL_SOCKET, SOL_TCP, SOL_UDP};
 use moat_abi::{Errno, Result};
 use moat_identity::NetNamespace;
 use moat_net_stack::SendOptions;
@@ -119,6 +119,8 @@ const NUMBERS: &[Number] = &[
     flag(SOL_UDP, abi::UDP_CORK, 0),
     flag(SOL_UDP, abi::UDP_GRO, 0),
     number(SOL_UDP, abi::UDP_SEGMENT, 0, 0, 65535),
+    // Of raw sockets alone, which check it themselves: `raw/checksum.rs`.
+    number(SOL_RAW, abi::IPV6_CHECKSUM, -1, -1, i32::MAX),
 ];
 
 const CONGESTION: &[&[u8]] = &[b"cubic", b"reno"];
@@ -186,8 +188,17 @@ impl InetOptions {
     /// The value of an option that is a number.
     #[must_use]
     pub fn number(&self, level: u32, name: u32) -> i32 {
-        let set = self.values.lock().numbers.get(&(level, name)).copied();
-        set.or_else(|| find(level, name).ok().map(|n| n.default)).unwrap_or(0)
+        self.chosen(level, name).or_else(|| find(level, name).ok().map(|n| n.default)).unwrap_or(0)
+    }
+
+    /// The same if it was set.
+    pub(crate) fn chosen(&self, level: u32, name: u32) -> Option<i32> {
+        self.values.lock().numbers.get(&(level, name)).copied()
+    }
+
+    /// Keeps the value of an option that a socket has checked itself.
+    pub(crate) fn choose(&self, level: u32, name: u32, value: i32) {
+        self.values.lock().numbers.insert((level, name), value);
     }
 
     /// The only device that the socket uses (SO_BINDTODEVICE).

@@ -3,9 +3,10 @@
 //! # Invariants
 //! - A raw socket gets a copy of each packet of its protocol; what the stack does with the packet is not changed by that.
 
+mod checksum;
 mod persist;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use moat_abi::socket as abi;
@@ -165,7 +166,8 @@ impl RawSocket {
         let word = state.filter.get(usize::from(kind >> 5)).copied().unwrap_or(0);
         let filtered = icmp && word & 1u32.wrapping_shl(u32::from(kind & 31)) != 0;
         let from_peer = state.peer.is_none_or(|p| p.ip() == header.source);
-        !filtered && from_peer && state.local.is_none_or(|l| l == header.destination)
+        let wanted = !filtered && from_peer && state.local.is_none_or(|l| l == header.destination);
+        wanted && self.checksum_fits(header, payload)
     }
 
     /// Checks an echo, gives it the socket's number, and a checksum.
@@ -186,6 +188,35 @@ impl RawSocket {
             echo.splice(2..4, sum);
         }
         Ok(echo)
+    }
+
+    /// Takes an error that is about a packet of its protocol, if it can be one of its own.
+    fn take_error_of(&self, error: &SendError) {
+        // Copied, so that the socket's state is not locked while its waiters are woken.
+        let (peer, local, number, included) = {
+            let state = self.state.lock();
+            (state.peer, state.local, state.number, state.header_included)
+        };
+        let own = match () {
+            // The payload is the head of the packet that was sent: the number tells whose echo it was.
+            () if self.is_ping() => error.payload.get(4..6) == Some(&number.to_be_bytes()),
+            () => {
+                peer.is_none_or(|p| p.ip() == error.header.destination)
+                    && local.is_none_or(|l| l == error.header.source)
+            }
+        };
+        let queued = self.options.wants_errors(error.header.destination);
+        if !own || !(queued || (peer.is_some() && error.fatal)) {
+            return;
+        }
+        if queued && included {
+            // With the header, which is the sender's as well.
+            self.errors.push(error, &[error.headers.as_slice(), &error.payload].concat());
+        } else if queued {
+            self.errors.push(error, &error.payload);
+        }
+        self.core.set_error(error.errno);
+        self.core.queue().wake_all();
     }
 
     fn filter_bytes(&self) -> Vec<u8> {
@@ -235,27 +266,11 @@ pub(crate) fn receive(namespace: &NetNamespace, link: u32, header: &IpHeader, pa
     }
 }
 
-/// Takes what ICMP says of a packet that was sent.
+/// Takes what ICMP says of a packet that was sent (`raw_icmp_error`, `rawv6_err`, `ping_err`).
 pub(crate) fn receive_error(namespace: &NetNamespace, error: &SendError) {
     for socket in RawTable::sockets(namespace) {
-        if socket.kind.protocol != u32::from(error.header.protocol) || socket.v4() != error.header.source.is_ipv4() {
-            continue;
-        }
-        // Copied, so that the socket's state is not locked while its waiters are woken.
-        let (peer, number) = {
-            let state = socket.state.lock();
-            (state.peer.is_some_and(|p| p.ip() == error.header.destination), state.number)
-        };
-        // The payload is the head of the packet that was sent: the number tells whose echo it was.
-        let own = !socket.is_ping() || error.payload.get(4..6) == Some(&number.to_be_bytes());
-        let queued = socket.options.wants_errors(error.header.destination);
-        if own && queued {
-            // A raw socket's payload has no header of the kernel's making, an echo's is part of what was sent.
-            socket.errors.push(error, 0);
-        }
-        if own && ((peer && error.fatal) || queued) {
-            socket.core.set_error(error.errno);
-            socket.core.queue().wake_all();
+        if socket.kind.protocol == u32::from(error.header.protocol) && socket.v4() == error.header.source.is_ipv4() {
+            socket.take_error_of(error);
         }
     }
 }
@@ -337,7 +352,8 @@ impl Socket for RawSocket {
         }
         let stack = self.net.stack().ok_or(Errno::ENETUNREACH)?;
         let broadcast = self.core.has(CoreFlags::BROADCAST);
-        let mut options = SendOptions { device: self.options.device(), broadcast, ..SendOptions::default() };
+        let (device, checksum_at) = (self.options.device(), self.checksum_at());
+        let mut options = SendOptions { device, broadcast, checksum_at, ..SendOptions::default() };
         let mut chosen = None;
         // The last one wins.
         for control in &message.ancillary.other {
@@ -345,7 +361,9 @@ impl Socket for RawSocket {
         }
         // IP_HDRINCL: the guest gives addresses and options itself.
         if included && self.v4() {
-            stack.with(|s| s.send_with_header(message.data, &options))?;
+            // The any address as a destination is this host.
+            let to = if to.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { to.ip() };
+            stack.with(|s| s.send_with_header(to, message.data, &options))?;
         } else {
             let payload = if self.is_ping() { self.prepare_echo(message.data)? } else { message.data.to_vec() };
             self.options.packet_options(to.ip(), &mut options);
@@ -398,6 +416,7 @@ impl Socket for RawSocket {
                 Ok(self.filter_bytes().get(..4).unwrap_or_default().to_vec())
             }
             (SOL_ICMPV6, abi::ICMP_FILTER) if self.kind.family == AF_INET6 => Ok(self.filter_bytes()),
+            _ if self.is_checksum(level, name) => Ok(self.checksum_offset().to_ne_bytes().to_vec()),
             _ => {
                 let connected = self.state.lock().peer.is_some();
                 self.options.get(Protocol::Raw, level, name, room, connected)
@@ -425,8 +444,7 @@ impl Socket for RawSocket {
                 self.state.lock().filter = filter;
                 Ok(())
             }
-            // The checksum of a protocol over IPv6: that of ICMPv6 is always made.
-            (abi::SOL_IPV6, abi::IPV6_CHECKSUM) if self.kind.protocol == IPPROTO_ICMPV6 => Err(Errno::EINVAL),
+            _ if self.is_checksum(level, name) => self.set_checksum(level, value),
             _ => self.options.set(Protocol::Raw, caller, &self.net.namespace, (level, name), value, Standing::Free),
         }
     }

@@ -161,7 +161,7 @@ impl UdpSocket {
     fn unreachable(&self, connected: bool, error: &SendError) {
         let queued = self.options.wants_errors(error.header.destination);
         if queued {
-            self.errors.push(error, UDP_HEADER);
+            self.errors.push(error, error.payload.get(UDP_HEADER..).unwrap_or_default());
         }
         if connected || queued {
             self.core.set_error(error.errno);

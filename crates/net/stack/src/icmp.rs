@@ -154,6 +154,7 @@ impl Stack {
             code,
             info,
             payload: payload.to_vec(),
+            headers: quote.get(..quote.len().saturating_sub(payload.len())).unwrap_or_default().to_vec(),
         };
         if errno == Errno::EMSGSIZE {
             // A forged message must not make packets so small that nothing moves.
@@ -204,9 +205,11 @@ impl Stack {
         udp.extend_from_slice(&datagram.payload.len().saturating_add(8).narrow::<u16>().to_be_bytes());
         udp.extend_from_slice(&[0, 0]);
         udp.extend_from_slice(&datagram.payload);
-        let original = Packet::build(h, 0, vec![Bytes::from(udp)], 0, Whole::MayCut).flat();
+        let original = Packet::build(h, 0, vec![Bytes::from(udp)], datagram.id, Whole::MayCut).flat();
         let code = if h.source.is_ipv4() { (UNREACHABLE, CODE_PORT) } else { (V6_UNREACHABLE, V6_CODE_PORT) };
         self.send_error(h, &original, code, 0);
+        // The sender may be of this namespace.
+        self.drain_looped();
     }
 
     pub(crate) fn protocol_unreachable(&mut self, packet: &IpPacket<'_>) {

@@ -38,7 +38,7 @@ pub use config::{AddressConfig, LinkConfig, LinkKind, NeighbourConfig, NetworkCo
 pub use connections::{Accepted, ConnectionId, Listed, ListenOn, ListenerId, TcpOptions};
 pub use device::{Checksum, DeviceFeatures, Frame, LinkDevice, Offload, Segmentation, TransmitError};
 pub use neighbour::Neighbour;
-pub use packet::{IpHeader, Packet, plain_checksum as internet_checksum};
+pub use packet::{IpHeader, Packet, checksum_holds, plain_checksum as internet_checksum};
 pub use resolve::group_mac;
 pub use send::SendOptions;
 pub use stack::{Datagram, Delivery, LinkCounters, Notice, Observer, SendError, Stack};

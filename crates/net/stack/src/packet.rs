@@ -223,6 +223,25 @@ impl Packet {
         Packet { head, tail, offload: Offload { header_len: fixed.narrow(), ..Offload::default() } }
     }
 
+    /// A packet of IPv4 with the header that its sender made. Length and checksum are filled; `source` and `id` where it has none.
+    pub(crate) fn of_header(packet: &[u8], header_len: usize, source: IpAddr, id: u16) -> Packet {
+        let mut head = vec![0; ETHERNET];
+        head.extend_from_slice(packet);
+        let len = packet.len().narrow();
+        let mut p = Ipv4Packet::new_unchecked(head.get_mut(ETHERNET..).unwrap_or_default());
+        p.set_total_len(len);
+        if p.ident() == 0 {
+            p.set_ident(id);
+        }
+        if let (IpAddr::V4(source), true) = (source, p.src_addr().is_unspecified()) {
+            p.set_src_addr(source);
+        }
+        // Over the options, too.
+        p.fill_checksum();
+        let header_len = ETHERNET.saturating_add(header_len).narrow();
+        Packet { head, tail: Vec::new(), offload: Offload { header_len, ..Offload::default() } }
+    }
+
     /// The transport header and what of the payload lies behind it.
     pub(crate) fn transport_mut(&mut self) -> &mut [u8] {
         let at = match self.head.get(ETHERNET).copied().unwrap_or(0) >> 4 {
@@ -396,7 +415,8 @@ fn pseudo_sum(h: &IpHeader, len: usize) -> u64 {
 }
 
 /// Whether the checksum of a transport's bytes is right.
-pub(crate) fn checksum_holds(h: &IpHeader, bytes: &[u8]) -> bool {
+#[must_use]
+pub fn checksum_holds(h: &IpHeader, bytes: &[u8]) -> bool {
     let mut sum = Sum { total: pseudo_sum(h, bytes.len()), odd: None };
     sum.add(bytes);
     fold(sum.finish()) == 0xffff

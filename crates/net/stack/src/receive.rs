@@ -183,10 +183,13 @@ impl Stack {
             return;
         }
         count(&mut self.counted.udp_in_datagrams);
+        let id = packet.whole.get(4..6).filter(|_| h.source.is_ipv4()).and_then(|b| b.first_chunk());
+        let id = id.map_or(0, |b| u16::from_be_bytes(*b));
         let make = |payload: &[u8]| {
             Delivery::Datagram(Datagram {
                 link,
                 header: h,
+                id,
                 source_port: udp.src_port(),
                 destination_port: udp.dst_port(),
                 payload: payload.to_vec(),

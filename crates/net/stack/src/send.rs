@@ -30,6 +30,8 @@ pub struct SendOptions {
     pub keep_whole: bool,
     /// SO_BROADCAST.
     pub broadcast: bool,
+    /// Where a raw socket of IPv6 has its checksum made (IPV6_CHECKSUM).
+    pub checksum_at: Option<usize>,
 }
 
 impl Stack {
@@ -89,7 +91,7 @@ impl Stack {
     /// Sends the payload of a raw or ping socket.
     ///
     /// # Errors
-    /// As [`Stack::send_datagram`].
+    /// As [`Stack::send_datagram`]; EINVAL where there is no room for a checksum.
     pub fn send_raw(
         &mut self,
         source: Option<IpAddr>,
@@ -110,13 +112,15 @@ impl Stack {
             return Err(Errno::EMSGSIZE);
         }
         let mut payload = payload;
-        if protocol == crate::packet::ICMPV6
-            && let Some(field) = payload.get_mut(2..4)
-        {
+        if let Some(at) = options.checksum_at.filter(|_| destination.is_ipv6()) {
             // The kernel makes this checksum, since only it knows the source (RFC 3542, section 3.1).
-            field.fill(0);
-            let sum = crate::packet::checksum_of(&header, &payload);
-            if let Some(field) = payload.get_mut(2..4) {
+            let end = at.checked_add(2).ok_or(Errno::EINVAL)?;
+            payload.get_mut(at..end).ok_or(Errno::EINVAL)?.fill(0);
+            let sum = match crate::packet::checksum_of(&header, &payload) {
+                0 if protocol == UDP => 0xffff,
+                sum => sum,
+            };
+            if let Some(field) = payload.get_mut(at..end) {
                 field.copy_from_slice(&sum.to_be_bytes());
             }
         }
@@ -125,39 +129,29 @@ impl Stack {
         Ok(())
     }
 
-    /// Sends a packet whose IPv4 header the sender made (IP_HDRINCL): source, length, checksum and id are filled.
+    /// Sends a packet whose IPv4 header the sender made (IP_HDRINCL), on the way to `to`, whatever the header says. Its length and
+    /// checksum are made here, its source and number where they are zero; all else goes as it is (`raw_send_hdrinc`).
     ///
     /// # Errors
     /// EINVAL for a header that is none; EMSGSIZE; those of [`Stack::path`].
-    pub fn send_with_header(&mut self, packet: &[u8], options: &SendOptions) -> Result<(), Errno> {
+    pub fn send_with_header(&mut self, to: IpAddr, packet: &[u8], options: &SendOptions) -> Result<(), Errno> {
+        let path = self.path(to, options.device, None)?;
+        if path.kind == Destination::Broadcast && !options.broadcast {
+            return Err(Errno::EACCES);
+        }
         let header_len = packet.first().map_or(0, |b| usize::from(b & 15).saturating_mul(4));
-        // Options in the header are not taken: the header is built again below.
-        if header_len != IPV4 || packet.len() < IPV4 || packet.first().is_none_or(|b| b >> 4 != 4) {
+        if packet.len() < IPV4 || header_len < IPV4 || header_len > packet.len() {
             return Err(Errno::EINVAL);
         }
-        let word = |at: usize| packet.get(at..at.saturating_add(4)).and_then(|b| <[u8; 4]>::try_from(b).ok());
-        let (Some(source), Some(destination)) = (word(12), word(16)) else { return Err(Errno::EINVAL) };
-        let source = IpAddr::from(source);
-        let path = self.path(destination.into(), options.device, Some(source).filter(|s| !s.is_unspecified()))?;
         if packet.len() > usize::try_from(path.mtu).unwrap_or(usize::MAX) {
             return Err(Errno::EMSGSIZE);
         }
-        let header = IpHeader {
-            source: path.source,
-            destination: destination.into(),
-            protocol: packet.get(9).copied().unwrap_or(0),
-            ttl: packet.get(8).copied().unwrap_or(64),
-            tos: packet.get(1).copied().unwrap_or(0),
-        };
-        let payload = Bytes::copy_from_slice(packet.get(IPV4..).unwrap_or_default());
-        // A zero is filled by the kernel (raw(7)).
-        let id = match packet.get(4..6).and_then(|b| <[u8; 2]>::try_from(b).ok()).map_or(0, u16::from_be_bytes) {
-            0 => (self.random() & 0xffff).narrow(),
-            id => id,
-        };
-        // The "don't fragment" bit of the guest's header is kept.
-        let whole = if packet.get(6).is_some_and(|b| b & 0x40 != 0) { Whole::Keep } else { Whole::MayCut };
-        let built = Packet::build(&header, 0, vec![payload], id, whole);
+        // Who gets another version in a packet of IPv4 drops it (`ip_rcv_core`).
+        if packet.first().is_none_or(|b| b >> 4 != 4) {
+            return Ok(());
+        }
+        let id = (self.random() & 0xffff).narrow();
+        let built = Packet::of_header(packet, header_len, path.source, id);
         self.dispatch(&path, built);
         self.drain_looped();
         Ok(())

@@ -92,6 +92,8 @@ pub struct Datagram {
     pub link: u32,
     /// What its header says.
     pub header: IpHeader,
+    /// The number that IPv4's header had, by which its sender knows it in an error about it.
+    pub id: u16,
     /// The sender's port.
     pub source_port: u16,
     /// The receiver's port.
@@ -123,6 +125,8 @@ pub struct SendError {
     pub info: u32,
     /// What it has of the packet's payload.
     pub payload: Vec<u8>,
+    /// The packet's headers of IP, as the message has them.
+    pub headers: Vec<u8>,
 }
 
 /// One link's queue.

@@ -62,6 +62,7 @@ pub(super) fn refusal(from: SocketAddr, to: SocketAddr, data: &[u8]) -> SendErro
         code: if v4 { 3 } else { 4 },
         info: 0,
         payload: [&[0; UDP_HEADER], quoted].concat(),
+        headers: Vec::new(),
     }
 }
 

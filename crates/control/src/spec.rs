@@ -98,6 +98,9 @@ pub enum TraceConflict {
 pub struct ContainerSpec {
     /// Its id.
     pub id: String,
+    /// What its pod calls it, by which it is found in an image; empty if it has no such name.
+    #[serde(default)]
+    pub name: String,
     /// uname's nodename, unless it shares the sandbox's.
     pub hostname: String,
     /// uname's domainname.

@@ -4,6 +4,7 @@
 //! images that lack them are read; [`crate::header::SCHEMA`] goes up when the meaning of one that is there changes.
 
 mod anonymous;
+mod container;
 mod file;
 mod identity;
 mod inet;
@@ -30,6 +31,7 @@ use crate::pages::Stored;
 use crate::refs::Table;
 
 pub use anonymous::*;
+pub use container::*;
 pub use file::*;
 pub use identity::*;
 pub use inet::*;
@@ -177,26 +179,6 @@ pub struct VdsoState {
     pub crc32: u32,
 }
 
-/// One container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerState {
-    /// Its id.
-    pub id: String,
-    /// Its init.
-    pub init: crate::Ref<ProcessState>,
-    /// The last number that its pid namespace gave.
-    pub last_pid: i32,
-    /// Processes that were started in it, whose ends somebody may ask for.
-    pub executed: Vec<crate::Ref<ProcessState>>,
-    /// Its host name.
-    pub hostname: Vec<u8>,
-    /// Its domain name.
-    pub domainname: Vec<u8>,
-    /// What its processes have set below /proc/sys.
-    #[serde(default)]
-    pub settings: Vec<SettingState>,
-}
-
 impl SandboxState {
     /// As bytes.
     ///
@@ -230,7 +212,8 @@ impl SandboxState {
         });
         let nodes = trees.chain(self.unnamed_files.iter().map(|file| &file.node));
         let files = nodes.flat_map(NodeState::segments);
-        let system_v = std::iter::once(&self.system_v).chain(&self.system_v_of_those);
+        let later = self.containers.iter().map(|container| &container.system_v);
+        let system_v = std::iter::once(&self.system_v).chain(&self.system_v_of_those).chain(later);
         let system_v = system_v.flat_map(|objects| objects.shm.objects.iter());
         let system_v = system_v.flat_map(|segment| segment.object.segments.iter());
         memories.chain(shared.chain(files).chain(system_v).map(|segment| segment.stored))

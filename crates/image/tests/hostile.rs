@@ -39,7 +39,7 @@ fn sandbox() -> (SandboxState, File, u64) {
     let stored = segment.finish().unwrap()[0].stored;
     let len = writer.finish().unwrap();
     let mut state = SandboxState::default();
-    let pid = state.pids.push(PidState { numbers: vec![1, 1], namespace: None });
+    let pid = state.pids.push(PidState { numbers: vec![1, 1], namespace: None, container: 0 });
     state.sessions.push(SessionState { pid, terminal: None, hung_up: None });
     state.process_groups.push(ProcessGroupState { pid, session: Ref::FIRST });
     state.credentials.push(CredentialsState {
@@ -60,6 +60,7 @@ fn sandbox() -> (SandboxState, File, u64) {
         securebits: 0,
         no_new_privs: true,
         user: None,
+        container: 0,
     });
     state.signal_handlers.push(SignalHandlersState { actions: vec![(0, 0, 0, 0); 64] });
     state.memories.push(MemoryState {
@@ -92,6 +93,9 @@ fn sandbox() -> (SandboxState, File, u64) {
         hostname: b"web".to_vec(),
         domainname: Vec::new(),
         settings: vec![SettingState { path: "net/ipv4/ip_forward".into(), value: "1".into() }],
+        name: "web".into(),
+        shared: SharedState::default(),
+        system_v: SystemVState::default(),
     });
     state.tasks.push(TaskState { comm: b"init".to_vec(), ..TaskState::nothing() });
     sockets(&mut state);
@@ -133,6 +137,7 @@ fn sockets(state: &mut SandboxState) {
 /// A terminal of the host with a session, an opening of it, and a stream whose other end is gone.
 fn terminals(state: &mut SandboxState) {
     let host = state.host_terminals.push(HostTerminalState {
+        container: 0,
         console: true,
         modes: [0x500, 5, 0xbf, 0x8a3b],
         line: 0,
@@ -163,6 +168,7 @@ fn others(state: &mut SandboxState, stored: Stored) {
     state.system_v.shm = RegistryState { objects: vec![object(shm)], next_index: 1, last_index: Some(0), seq: 0 };
     state.mappables.push(MappableState { kind: MappableKind::Segment(0) });
     state.mqueues.push(MqueueState {
+        container: 0,
         name: Some(b"queue".to_vec().into()),
         shown: b"queue".to_vec().into(),
         mode: 0o600,

@@ -24,10 +24,11 @@ mod xstate;
 
 use std::sync::Arc;
 
-use moat_identity::Limits;
-use moat_image::state::VdsoState;
+use moat_identity::{Limits, PidNamespace};
+use moat_image::state::{SharedState, VdsoState};
 use moat_vfs::MountNamespace;
 
+use crate::kernel::Kernel;
 use crate::process::container::ContainerGroup;
 use crate::seccomp::Filter;
 use crate::spawn::{ContainerPlace, Process};
@@ -46,6 +47,30 @@ pub struct Configured {
     pub mounts: Arc<MountNamespace>,
     /// Its seccomp profile.
     pub profile: Option<Arc<Filter>>,
+}
+
+impl Configured {
+    /// Which namespaces it has in common with the first container of its sandbox.
+    pub(crate) fn shared_with(&self, first: &Configured) -> SharedState {
+        if Arc::ptr_eq(&self.processes, &first.processes) {
+            return SharedState::default();
+        }
+        let (here, there) = (&self.place, &first.place);
+        SharedState {
+            pid: here.pid_ns.id == there.pid_ns.id,
+            ipc: here.namespaces.ipc.id == there.namespaces.ipc.id,
+            uts: here.namespaces.uts.id == there.namespaces.uts.id,
+        }
+    }
+}
+
+/// Where processes have the numbers that an image names them by: the container's pid namespace; of several, the outermost.
+#[must_use]
+pub fn numbers(kernel: &Kernel, containers: &[Configured]) -> Arc<PidNamespace> {
+    match containers {
+        [only] => only.place.pid_ns.clone(),
+        _ => kernel.root_pid_ns.clone(),
+    }
 }
 
 /// Processes of a container that others than the guest know.

@@ -256,6 +256,10 @@ pub fn open(kernel: &Arc<Kernel>, namespace: &Namespace, flags: OpenFlags, creds
 
 impl File for NsFile {
     fn save(&self, _f: &OpenFile, saver: &mut dyn SaveFiles) -> std::result::Result<OpenFileKind, Refusal> {
+        // By nothing in the image one could tell whose it is.
+        if saver.container() != 0 {
+            return Err(Refusal::new("a file of a namespace, in a later container of a pod,"));
+        }
         let names = saver.namespaces();
         Ok(OpenFileKind::Namespace(match &self.namespace {
             Namespace::Cgroup(n) => NamespaceRef::Cgroup(names.cgroup(n)?),

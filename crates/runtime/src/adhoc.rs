@@ -159,6 +159,7 @@ pub fn blueprint(request: Request) -> Result<Blueprint> {
     let cwd = cwd.to_str().and_then(clean_absolute);
     let cwd = cwd.ok_or_else(|| Error::Invalid("the working directory must be an absolute path in UTF-8".into()))?;
     Ok(Blueprint {
+        name: String::new(),
         id,
         hostname: hardware::hostname(),
         domainname: "(none)".into(),

@@ -45,6 +45,8 @@ impl DeviceNodes {
 pub struct Blueprint {
     /// Its id.
     pub id: ContainerId,
+    /// What its pod calls it; empty if it has no such name.
+    pub name: String,
     /// uname's nodename.
     pub hostname: String,
     /// uname's domainname.
@@ -322,6 +324,7 @@ impl Blueprint {
         };
         Ok(ContainerSpec {
             id: self.id.as_str().to_owned(),
+            name: self.name,
             hostname: self.hostname,
             domainname: self.domainname,
             shared,

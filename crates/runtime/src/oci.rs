@@ -124,6 +124,7 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         mounts::cover(&mut mounts, flag, &id);
     }
     Ok(Blueprint {
+        name: container_name(spec),
         id,
         hostname: checked_name("hostname", spec.hostname())?.unwrap_or_else(crate::hardware::hostname),
         domainname: checked_name("domainname", spec.domainname())?.unwrap_or_else(|| "(none)".into()),
@@ -146,6 +147,13 @@ fn from_spec(config: &Config, id: ContainerId, bundle: &Path, spec: &Spec, lifet
         lifetime,
         warnings,
     })
+}
+
+/// What its pod calls a container, by the annotations of containerd's CRI plugin and CRI-O.
+fn container_name(spec: &Spec) -> String {
+    let says = |key: &str| spec.annotations().as_ref().and_then(|all| all.get(key));
+    let name = says("io.kubernetes.cri.container-name").or_else(|| says("io.kubernetes.container.name"));
+    name.cloned().unwrap_or_default()
 }
 
 /// A name that sethostname(2) and setdomainname(2) would take.

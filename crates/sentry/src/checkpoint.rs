@@ -1,12 +1,14 @@
 //! Saving a sandbox: survey, freeze, walk, pages, header.
 
+mod together;
+
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use moat_control::ControlError;
 use moat_control::protocol::{AfterCheckpoint, PageCompression};
-use moat_control::{ContainerStatus, ControlError};
 use moat_fs_mqueue::NamespaceQueues;
 use moat_identity::{IpcNamespace, Namespaces, NetNamespace};
 use moat_image::directory::{self, Image, ImageFiles};
@@ -16,20 +18,21 @@ use moat_image::state::ClockState;
 use moat_image::{Compression, ImageError, Refusal, SandboxState};
 use moat_kernel::Kernel;
 use moat_kernel::checkpoint::{self, Configured, KnownProcesses, Saved};
-use moat_kernel::process::container::{ContainerGroup, MemoryCopy, SaveMemory};
+use moat_kernel::process::container::{MemoryCopy, SaveMemory};
 use moat_mm::{Changes, MemoryManager, Precopy, Present, SavedMemory, WhichPages};
 use moat_net_inet::links::{LinkState, add_loopback};
 use moat_net_inet::shape::loopback_alone;
 use moat_sync::block_in_place;
-use moat_vfs::persist::{SaveFiles, SavedNamespaces, Saver};
+use moat_vfs::persist::{OwnNamespaces, SaveFiles, SavedContainer, SavedNamespaces, Saver};
 
 use crate::container::GuestContainer;
 use crate::registry::Registry;
+use together::Together;
 
-/// Saves the root container into the files `state` and `pages`.
+/// Saves the sandbox, by its root container, into the files `state` and `pages`.
 ///
 /// # Errors
-/// What can't be saved: the container then goes on as it did. What the host refuses.
+/// What can't be saved: the containers then go on as they did. What the host refuses.
 pub(crate) async fn save(
     registry: &Registry,
     container: &GuestContainer,
@@ -41,19 +44,18 @@ pub(crate) async fn save(
     let (Some(state), Some(pages)) = (files.next(), files.next()) else {
         return Err(ControlError::Invalid("a checkpoint takes two files".into()));
     };
+    if !std::ptr::eq(container, &**registry.root()) {
+        return Err(ControlError::CantSave(
+            "a container in the sandbox of another one can't be saved without that one".into(),
+        ));
+    }
     // One after the other: tasks say once what they know.
     let _saving = container.saving.lock().await;
-    // The walk begins at the kernel, in which all of them are.
-    if registry.all().len() > 1 {
-        return Err(ControlError::CantSave("a sandbox with more than one container can't be saved yet".into()));
-    }
-    if !matches!(container.status(), ContainerStatus::Running | ContainerStatus::Paused) {
-        return Err(container.wrong_state("it cannot be saved"));
-    }
+    let together = Together::of(registry)?;
     let refused = |refusal: Refusal| ControlError::CantSave(refusal.to_string());
-    let (configured, known) = (container.member.configured(), known(container));
-    // While everything runs: what can't be saved costs the container nothing.
-    let surveyed = saver(container, None).and_then(|saver| checkpoint::survey(&configured, &known, saver));
+    let (configured, known) = (together.configured(), together.known()?);
+    // While everything runs: what can't be saved costs the containers nothing.
+    let surveyed = saver(&together, None).and_then(|saver| checkpoint::survey(&configured, &known, saver));
     surveyed.map_err(refused)?;
     container.refuse_changed_network().map_err(refused)?;
     // Looked through while everything runs, too: it may be as large as the sandbox.
@@ -64,62 +66,51 @@ pub(crate) async fn save(
     let base = base.map(|files| block_in_place(|| Base::new(Image::read(files)?))).transpose();
     let base = base.map_err(|e: ImageError| ControlError::Invalid(format!("the base: {e}")))?;
     let mut output = Output::new(pages, format_of(compression), base)?;
-    let processes = &container.member.processes;
     let goes_on = then == AfterCheckpoint::GoOn;
     // What is not done while it runs has to be done while it does not.
-    if goes_on && !processes.is_frozen() && output.pages.is_plain() {
-        output.ahead = copy_ahead(container, &mut output.pages).await?;
+    if goes_on && output.pages.is_plain() {
+        output.ahead = copy_ahead(&together, &mut output.pages).await?;
     }
-    // Who has paused it decides when it goes on, but not before it is saved.
-    let turn = container.turn.lock().await;
-    let was_frozen = processes.is_frozen();
+    // Who has paused one decides when it goes on, but not before it is saved.
+    let turns = together.turns().await;
     let stopped = Instant::now();
-    if !was_frozen {
-        freeze(processes).await?;
-    }
-    // A copy pays where the container is to go on; one that is paused, or is about to end, has the time.
-    let goes_on = !was_frozen && goes_on;
+    let frozen = together.freeze().await?;
+    // A copy pays where a container is to go on; one that is paused, or is about to end, has the time.
     let but = output.ahead.iter().filter(|ahead| ahead.has_caught_up()).map(|ahead| ahead.memory().id());
     let memory = if goes_on { SaveMemory::Copied { but: but.collect() } } else { SaveMemory::Still };
-    let walked = match processes.begin_save(memory).await {
-        Ok(()) => block_in_place(|| walk(container, &configured, &known, output)),
+    let walked = match together.begin_save(&frozen, memory).await {
+        Ok(()) => block_in_place(|| walk(&together, &configured, &known, output)),
         Err(what) => Err(ControlError::CantSave(what)),
     };
-    processes.end_save();
+    together.end_save();
     // From here on pages come from copies, if there are any, and all else is in memory.
-    if !was_frozen && (walked.is_err() || goes_on) {
-        processes.thaw();
-        drop(turn);
+    if walked.is_err() || goes_on {
+        frozen.thaw();
+        drop(turns);
         tracing::debug!(us = u64::try_from(stopped.elapsed().as_micros()).unwrap_or(u64::MAX), "saved and running");
     }
     let walked = walked?;
     let written = block_in_place(|| walked.finish(container, &state));
-    if !was_frozen && written.is_err() {
-        processes.thaw();
+    if written.is_err() {
+        frozen.thaw();
     }
     written.map_err(|e| ControlError::Invalid(e.to_string()))
 }
 
-async fn freeze(processes: &ContainerGroup) -> Result<(), ControlError> {
-    let frozen = processes.freeze().await;
-    frozen.map_err(|errno| ControlError::errno("stopping the container's processes", errno))
-}
-
 /// Writes what there is much of while the container runs. It stands still for a moment, in which its threads see to it that what they
 /// write to from then on is known.
-async fn copy_ahead(container: &GuestContainer, pages: &mut PagesWriter) -> Result<Vec<Precopy>, ControlError> {
-    let processes = &container.member.processes;
-    let turn = container.turn.lock().await;
-    if processes.is_frozen() || !processes.has_much_memory() {
+async fn copy_ahead(together: &Together, pages: &mut PagesWriter) -> Result<Vec<Precopy>, ControlError> {
+    let turns = together.turns().await;
+    if !together.is_worth_watching() {
         return Ok(Vec::new());
     }
     let stopped = Instant::now();
-    freeze(processes).await?;
-    let begun = processes.begin_save(SaveMemory::Watched).await;
-    let watches = processes.take_copies();
-    processes.end_save();
-    processes.thaw();
-    drop(turn);
+    let frozen = together.freeze().await?;
+    let begun = together.begin_save(&frozen, SaveMemory::Watched).await;
+    let watches = together.take_copies();
+    together.end_save();
+    frozen.thaw();
+    drop(turns);
     tracing::debug!(
         us = u64::try_from(stopped.elapsed().as_micros()).unwrap_or(u64::MAX),
         watches = watches.len(),
@@ -156,22 +147,31 @@ fn format_of(compression: PageCompression) -> Compression {
     }
 }
 
-fn known(container: &GuestContainer) -> KnownProcesses {
-    let executed = container.executed.lock().values().cloned().collect();
-    KnownProcesses { init: container.init.clone(), executed }
-}
-
-fn saver(container: &GuestContainer, pages: Option<PagesWriter>) -> Result<Saver, Refusal> {
+fn saver(together: &Together, pages: Option<PagesWriter>) -> Result<Saver, Refusal> {
+    let container = together.root();
     let (place, mounts) = (&container.member.place, container.member.fs.namespace.clone());
-    let known =
-        SavedNamespaces::new(place.namespaces.clone(), mounts.user_ns().clone(), place.pid_ns.clone(), mounts.id());
-    let mut saver = Saver::new(mounts, known, container.donated(), pages);
+    let kernel = container.member.processes.kernel();
+    let own = |c: &Arc<GuestContainer>| OwnNamespaces {
+        namespaces: c.member.place.namespaces.clone(),
+        pids: c.member.place.pid_ns.clone(),
+        mounts: c.member.fs.namespace.id(),
+    };
+    let later = together.later().map(own).collect();
+    let known = SavedNamespaces::new(own(container), later, mounts.user_ns().clone(), kernel.root_pid_ns.clone());
+    let saved =
+        |c: &Arc<GuestContainer>| SavedContainer { namespace: c.member.fs.namespace.clone(), donated: c.donated() };
+    let mut saver = Saver::new(together.all().iter().map(saved).collect(), known, pages);
     // Queues are in their namespace, whether anything has them open or a mount shows them.
-    let tables = container.member.processes.kernel().vfs.tables();
+    let tables = kernel.vfs.tables();
     let queues = |ipc: &IpcNamespace| NamespaceQueues::of(tables, ipc).fs.clone();
-    queues(&place.namespaces.ipc).save_queues(None, &mut saver);
+    // One that containers share is the first one's, since its queues have names by then.
+    for (index, container) in (0..).zip(together.all()) {
+        saver.namespaces().enter(index);
+        queues(&container.member.place.namespaces.ipc).save_queues(None, &mut saver);
+    }
     // What their processes have, the walk meets; what they keep besides, it does not.
-    let (ipcs, nets) = checkpoint::kept_apart(&container.member.configured());
+    saver.namespaces().enter(0);
+    let (ipcs, nets) = checkpoint::kept_apart(&together.configured());
     for ipc in ipcs {
         let new = IpcNamespace::new(0, ipc.user_ns.clone());
         let settings = container.settings_besides(
@@ -217,35 +217,36 @@ struct Left {
 
 /// Saves a container whose tasks are all at rest; of its memory what no copy has.
 fn walk(
-    container: &GuestContainer,
-    configured: &Configured,
-    known: &KnownProcesses,
+    together: &Together,
+    configured: &[Configured],
+    known: &[KnownProcesses],
     output: Output,
 ) -> Result<Walked, ControlError> {
     let failed = |e: ImageError| ControlError::Invalid(e.to_string());
     let Output { pages, id, ahead } = output;
     let refused = |refusal: Refusal| ControlError::CantSave(refusal.to_string());
     // It may have changed since the survey.
-    container.refuse_changed_network().map_err(refused)?;
-    let saved = saver(container, Some(pages)).and_then(|saver| checkpoint::save(configured, known, saver));
+    together.root().refuse_changed_network().map_err(refused)?;
+    let saved = saver(together, Some(pages)).and_then(|saver| checkpoint::save(configured, known, saver));
     let saved = saved.map_err(refused)?;
-    let copies = container.member.processes.take_copies();
-    begin_pages(container, saved, copies, ahead, id).map_err(failed)
+    let copies = together.take_copies();
+    begin_pages(together, saved, copies, ahead, id).map_err(failed)
 }
 
 fn begin_pages(
-    container: &GuestContainer,
+    together: &Together,
     saved: Saved,
     copies: Vec<MemoryCopy>,
     mut ahead: Vec<Precopy>,
     id: [u8; 16],
 ) -> Result<Walked, ImageError> {
-    let kernel = container.member.processes.kernel();
+    let kernel = together.root().member.processes.kernel();
     let Saved { mut state, memories, pages } = saved;
     let mut pages = pages.ok_or_else(|| ImageError::Unfit("nowhere to write pages to".into()))?;
     state.clocks = clocks(kernel);
-    for saved in &mut state.containers {
+    for (saved, container) in state.containers.iter_mut().zip(together.all()) {
         container.id.clone_into(&mut saved.id);
+        container.name.clone_into(&mut saved.name);
         saved.settings = container.changed_settings();
     }
     let mut left = Vec::new();

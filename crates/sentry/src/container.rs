@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock, Weak};
 
 use moat_abi::Errno;
+use moat_abi::clone::WaitStatus;
 use moat_abi::fs::FileType;
 use moat_abi::ptrace::SockFilter;
 use moat_abi::signal::Signal;
@@ -32,9 +33,10 @@ use moat_sync::{LockClass, Mutex, block_in_place};
 use moat_vfs::device_rules::{DeviceAccess, DeviceRules, Devices, Verdict};
 use moat_vfs::{FsContext, MountNamespace, OpenFile};
 
+use crate::beginning::{Beginning, Wanted};
 use crate::followers::Followers;
 use crate::process::{self, StartError};
-use crate::restore::{self, RestoredContainer};
+use crate::restore::{self, Arrived, OpenImage, RestoredContainer};
 use crate::{console, mounts};
 use moat_jail::DonatedFiles;
 
@@ -74,8 +76,11 @@ struct Announcement {
 /// One container.
 pub(crate) struct GuestContainer {
     pub(crate) id: String,
+    /// What its pod calls it.
+    pub(crate) name: String,
     pub(crate) member: Membership,
-    pub(crate) init: Process,
+    /// Its init, once it has one.
+    beginning: Beginning,
     /// When it was made, in nanoseconds of the boot clock.
     pub(crate) made_boot_ns: u64,
     /// Processes of [`moat_control::Request::Execute`] that nobody has waited for, by their numbers.
@@ -91,7 +96,7 @@ pub(crate) struct GuestContainer {
     /// Its init, until it is started.
     prepared: Mutex<Option<PreparedProcess>>,
     /// What the init was started with, by number.
-    donated: Vec<Weak<OpenFile>>,
+    donated: OnceLock<Vec<Weak<OpenFile>>>,
     /// The settings of /proc/sys as its configuration has them.
     settings: BTreeMap<String, String>,
     /// Its network when it was started.
@@ -99,7 +104,8 @@ pub(crate) struct GuestContainer {
 }
 
 impl GuestContainer {
-    /// Builds namespaces and mounts and loads the init's program into a process of `stock`; nothing of it runs yet.
+    /// Builds namespaces and mounts and loads the init's program into a process of `stock`; nothing of it runs yet. One out of an image
+    /// with several containers waits for the others: it comes with the image, and has no processes.
     ///
     /// # Errors
     /// The mount or file that failed, by name; ENOENT, EACCES, ENOEXEC of the command.
@@ -109,7 +115,7 @@ impl GuestContainer {
         mut spec: ContainerSpec,
         mut files: DonatedFiles,
         root: Option<&GuestContainer>,
-    ) -> Result<Arc<GuestContainer>, BootError> {
+    ) -> Result<(Arc<GuestContainer>, Option<(OpenImage, Arrived)>), BootError> {
         let place = place(kernel, &spec, root)?;
         let allowance = Allowance::new(shares(&spec.shares));
         let processes = ContainerGroup::new(spec.id.clone(), kernel.clone(), stock, allowance);
@@ -128,21 +134,28 @@ impl GuestContainer {
         }
         let member = Membership { place, fs, processes, profile };
         let fds = take(&mut files, spec.stdio.iter().chain(&spec.preserved))?;
-        let made = match spec.restore.take() {
-            Some(image) => restore::container(kernel, &spec, image, &member, fds, &mut files).await?,
+        let image = spec.restore.take().map(|image| OpenImage::read(image, &mut files)).transpose()?;
+        let (mut made, mut waits) = (None, None);
+        match image {
+            Some(image) => {
+                let arrived = Arrived { process: spec.process.clone(), member: member.clone(), fds };
+                if root.is_none() && image.containers().len() <= 1 {
+                    made = restore::containers(kernel, &image, vec![arrived]).await?.pop();
+                } else {
+                    waits = Some((image, arrived));
+                }
+            }
             None => {
-                let made = first_process(&spec.process, &member, &namespace, fds).await?;
+                made = Some(first_process(&spec.process, &member, &namespace, fds).await?);
                 // Whatever changes in file systems from here on is the guest's doing.
                 namespace.mounts().iter().for_each(|mount| mount.fs().made());
-                made
             }
         };
-        let RestoredContainer { prepared, known, donated } = made;
-        let executed = known.executed.into_iter().map(|process| (process.pid(), process)).collect();
-        Ok(Arc::new(GuestContainer {
+        let container = Arc::new(GuestContainer {
             id: spec.id,
+            name: spec.name,
             member,
-            init: known.init,
+            beginning: Beginning::default(),
             announcement: Announcement {
                 args: spec.process.args,
                 env: spec.process.env,
@@ -150,20 +163,60 @@ impl GuestContainer {
                 terminal: spec.process.terminal,
             },
             made_boot_ns: moat_host::clock::boottime_ns(),
-            executed: Mutex::new(LockClass::Control, executed),
+            executed: Mutex::new(LockClass::Control, BTreeMap::new()),
             followers: Followers::default(),
             saving: AsyncMutex::new(),
             turn: AsyncMutex::new(),
-            prepared: Mutex::new(LockClass::Control, Some(prepared)),
-            donated: donated.iter().map(Arc::downgrade).collect(),
+            prepared: Mutex::new(LockClass::Control, None),
+            donated: OnceLock::new(),
             settings,
             network: OnceLock::new(),
-        }))
+        });
+        if let Some(made) = made {
+            container.begin(made);
+        }
+        Ok((container, waits))
+    }
+
+    /// Gives it its processes.
+    pub(crate) fn begin(&self, made: RestoredContainer) {
+        let RestoredContainer { prepared, known, donated } = made;
+        self.executed.lock().extend(known.executed.into_iter().map(|process| (process.pid(), process)));
+        let _ = self.donated.set(donated.iter().map(Arc::downgrade).collect());
+        *self.prepared.lock() = Some(prepared);
+        match self.beginning.begin(known.init) {
+            Wanted::Nothing => {}
+            Wanted::Start => drop(self.start()),
+            Wanted::End => drop(self.abort(Signal::SIGKILL)),
+        }
+    }
+
+    /// Its init; none while it waits for the other containers of its image.
+    pub(crate) fn init(&self) -> Option<&Process> {
+        self.beginning.init()
+    }
+
+    /// Waits for the end of its init.
+    pub(crate) async fn ended(&self) -> WaitStatus {
+        self.beginning.ended().await
+    }
+
+    /// Whether it waits for the other containers of its image, and nobody has given it up.
+    pub(crate) fn is_awaiting(&self) -> bool {
+        self.beginning.is_open()
+    }
+
+    /// Ends it, if it has no processes yet.
+    pub(crate) fn give_up(&self, signal: Signal) -> bool {
+        self.beginning.give_up(signal)
     }
 
     /// What its init was started with and is still open, by number.
     pub(crate) fn donated(&self) -> Vec<(u32, Arc<OpenFile>)> {
-        (0..).zip(&self.donated).filter_map(|(number, file)| Some((number, file.upgrade()?))).collect()
+        (0..)
+            .zip(self.donated.get().into_iter().flatten())
+            .filter_map(|(number, file)| Some((number, file.upgrade()?)))
+            .collect()
     }
 
     /// What its processes have set below /proc/sys.
@@ -201,14 +254,17 @@ impl GuestContainer {
     /// # Errors
     /// It was started before.
     pub(crate) fn start(&self) -> Result<(), ControlError> {
+        if self.beginning.start_later() {
+            return Ok(());
+        }
         // Paused before its start, it stays unstarted.
         let prepared = if self.member.processes.is_frozen() { None } else { self.prepared.lock().take() };
-        match prepared {
-            Some(prepared) => {
+        match prepared.zip(self.init()) {
+            Some((prepared, init)) => {
                 let Announcement { args, env, cwd, terminal } = &self.announcement;
                 // Before that there is nobody to change it, and it may not be complete.
                 self.network.get_or_init(|| Shape::of(&self.member.place.namespaces.net));
-                monitor::container_start(&self.id, &self.init, args, env, cwd, *terminal);
+                monitor::container_start(&self.id, init, args, env, cwd, *terminal);
                 prepared.start();
                 Ok(())
             }
@@ -223,17 +279,20 @@ impl GuestContainer {
         if !DEADLY.contains(&signal) {
             return false;
         }
+        if self.give_up(signal) {
+            return true;
+        }
         let prepared = self.prepared.lock().take();
         prepared.map(|p| p.abort(signal)).is_some()
     }
 
     /// What state it is in.
     pub(crate) fn status(&self) -> ContainerStatus {
-        if self.init.status().is_some() {
+        if self.beginning.has_ended() {
             ContainerStatus::Stopped
         } else if self.member.processes.is_frozen() {
             ContainerStatus::Paused
-        } else if self.prepared.lock().is_some() {
+        } else if self.init().is_none() || self.prepared.lock().is_some() {
             ContainerStatus::Created
         } else {
             ContainerStatus::Running

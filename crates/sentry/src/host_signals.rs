@@ -102,7 +102,7 @@ impl HostSignals {
             (None, _) => {
                 if !root.abort(signal) {
                     // ESRCH: it has ended.
-                    let _ = root.init.signal(signal);
+                    let _ = root.init().map(|init| init.signal(signal));
                 }
             }
         }

@@ -17,6 +17,7 @@ use moat_platform_systrap::{CallSites, StartError, Systrap};
 use moat_sync::timer::sleep_until;
 use moat_sync::{executor, watchdog};
 
+use crate::arrivals::Arrivals;
 use crate::assembly;
 use crate::boot::{BootArgs, seccomp};
 use crate::container::GuestContainer;
@@ -131,9 +132,10 @@ async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals
     // Whoever made the pair.
     let (_, creator, _) = moat_host::socket::peer_credentials(control.socket())
         .map_err(|e| BootError::host("looking who created the sandbox", &e))?;
-    let root = GuestContainer::create(kernel, kernel.platform.stock(), spec.container, files, None).await?;
+    let (root, waits) = GuestContainer::create(kernel, kernel.platform.stock(), spec.container, files, None).await?;
     tracing::info!(target: STEPS, "the init's program is loaded");
-    let registry = Registry::new(root.clone());
+    let arrivals = waits.map(|(image, arrived)| Arrivals::new(image, root.clone(), arrived));
+    let registry = Registry::new(root.clone(), arrivals);
     let server = Server::new(registry.clone());
     // Where nobody can be told, the creator is gone; an attached sandbox is about to be killed.
     let _ = start_sync.booted();
@@ -144,7 +146,7 @@ async fn serve(kernel: &Arc<Kernel>, args: BootArgs, signals: Option<HostSignals
     if let Some(signals) = signals {
         moat_sync::spawn(signals.serve(root.clone()));
     }
-    let status = root.init.wait().await;
+    let status = root.ended().await;
     server.finish().await;
     // A disk that takes its time is not waited for.
     let latest = Instant::now().checked_add(LAST_EVENTS).unwrap_or_else(Instant::now);

@@ -9,7 +9,9 @@
 
 #![forbid(unsafe_code)]
 
+mod arrivals;
 mod assembly;
+mod beginning;
 pub mod boot;
 mod checkpoint;
 mod console;

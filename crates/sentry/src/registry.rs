@@ -6,12 +6,16 @@ use std::sync::Arc;
 use moat_control::ControlError;
 use moat_sync::{LockClass, Mutex};
 
+use crate::arrivals::Arrivals;
 use crate::container::GuestContainer;
+use crate::restore::{Arrived, OpenImage};
 
 /// All containers that exist, by id.
 pub(crate) struct Registry {
     root: Arc<GuestContainer>,
     state: Mutex<RegistryState>,
+    /// The containers of an image, while they are not complete.
+    arrivals: Mutex<Option<Arrivals>>,
 }
 
 #[derive(Default)]
@@ -22,11 +26,12 @@ struct RegistryState {
 }
 
 impl Registry {
-    /// With the root container in it, whose id is also the sandbox's.
-    pub(crate) fn new(root: Arc<GuestContainer>) -> Arc<Registry> {
+    /// With the root container in it, whose id is also the sandbox's; it may wait for others.
+    pub(crate) fn new(root: Arc<GuestContainer>, arrivals: Option<Arrivals>) -> Arc<Registry> {
         let containers = [(root.id.clone(), root.clone())].into();
         let state = RegistryState { containers, reserved: BTreeSet::new() };
-        Arc::new(Registry { root, state: Mutex::new(LockClass::Control, state) })
+        let arrivals = Mutex::new(LockClass::Control, arrivals);
+        Arc::new(Registry { root, state: Mutex::new(LockClass::Control, state), arrivals })
     }
 
     /// The container that the sandbox lives and dies with.
@@ -43,6 +48,28 @@ impl Registry {
     /// All containers.
     pub(crate) fn all(&self) -> Vec<Arc<GuestContainer>> {
         self.state.lock().containers.values().cloned().collect()
+    }
+
+    /// Whether containers of an image are missing.
+    pub(crate) fn awaits_containers(&self) -> bool {
+        self.arrivals.lock().is_some()
+    }
+
+    /// Takes one of them; gives all when they are complete.
+    ///
+    /// # Errors
+    /// It is none of those that are missing.
+    pub(crate) fn arrive(
+        &self,
+        container: &Arc<GuestContainer>,
+        image: &OpenImage,
+        arrived: Arrived,
+    ) -> Result<Option<Arrivals>, ControlError> {
+        let mut arrivals = self.arrivals.lock();
+        let none = || ControlError::Invalid("the sandbox waits for no containers of an image".into());
+        arrivals.as_mut().ok_or_else(none)?.add(image, container.clone(), arrived)?;
+        let complete = arrivals.as_ref().is_some_and(Arrivals::are_complete);
+        Ok(if complete { arrivals.take() } else { None })
     }
 
     /// Keeps `id` for a container that is being made.

@@ -10,8 +10,8 @@ use moat_abi::{Errno, PollEvents, Result};
 use moat_identity::{NetNamespace, Pid};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
-    HostTerminalState, MqueueState, NetlinkSocketState, OpenFileKind, OpenFileState, PacketSocketState, PathState,
-    PipeState, PtyState, RawSocketState, TcpEndState, TcpSocketState, UdpSocketState, UnixEndpointState,
+    ContainerIndex, HostTerminalState, MqueueState, NetlinkSocketState, OpenFileKind, OpenFileState, PacketSocketState,
+    PathState, PipeState, PtyState, RawSocketState, TcpEndState, TcpSocketState, UdpSocketState, UnixEndpointState,
     UnixSocketState,
 };
 use moat_image::{Interner, Ref, Refusal};
@@ -151,6 +151,9 @@ pub trait SaveFiles {
     /// # Errors
     /// A name that is gone; a mount that the container was not made with.
     fn path(&mut self, path: &Path) -> std::result::Result<PathState, Refusal>;
+
+    /// The container whose process something was met at.
+    fn container(&self) -> ContainerIndex;
 
     /// Where contents go; none in a survey.
     fn pages(&mut self) -> Option<&mut PagesWriter>;

@@ -20,8 +20,8 @@ pub use crate::file::{Compare, SaveFiles};
 pub use locks::{hold_again, owner_of};
 pub use mapped::MappedFile;
 pub use memory::{restore_memory, save_memory};
-pub use restore::{Contents, Restorer};
-pub use save::Saver;
+pub use restore::{ContainerBounds, Contents, Restorer};
+pub use save::{SavedContainer, Saver};
 pub use users::Bounds;
 
-pub use crate::saved_namespaces::SavedNamespaces;
+pub use crate::saved_namespaces::{OwnNamespaces, SavedNamespaces};

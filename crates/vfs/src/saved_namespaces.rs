@@ -1,4 +1,5 @@
-//! [`SavedNamespaces`]: those that processes have made, into an image. Where one has no name, it is the container's.
+//! [`SavedNamespaces`]: those that processes have made, into an image. Where one has no name, it is the container's: of several containers, that
+//! of the one whose processes are being saved.
 
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use moat_identity::{
     CgroupNamespace, IpcNamespace, Namespaces, NetNamespace, PidNamespace, UserNamespace, UtsNamespace,
 };
 use moat_image::state::{
-    CgroupNamespaceState, IpcNamespaceState, NetNamespaceState, PidNamespaceState, SandboxState, SettingState,
-    UserNamespaceState, UtsNamespaceState,
+    CgroupNamespaceState, ContainerIndex, IpcNamespaceState, NetNamespaceState, PidNamespaceState, SandboxState,
+    SettingState, UserNamespaceState, UtsNamespaceState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 
@@ -16,12 +17,24 @@ fn address<T: ?Sized>(object: &Arc<T>) -> usize {
     Arc::as_ptr(object).addr()
 }
 
+/// Those that a container was made with.
+pub struct OwnNamespaces {
+    /// All but the two below.
+    pub namespaces: Arc<Namespaces>,
+    /// The one that its processes are in.
+    pub pids: Arc<PidNamespace>,
+    /// The number of its mount namespace.
+    pub mounts: u64,
+}
+
 /// Namespaces that were met.
 pub struct SavedNamespaces {
-    own: Arc<Namespaces>,
+    /// Of each container.
+    own: Vec<OwnNamespaces>,
+    /// The one whose processes are being saved.
+    container: ContainerIndex,
     own_user: Arc<UserNamespace>,
-    own_pids: Arc<PidNamespace>,
-    own_mounts: u64,
+    numbers: Arc<PidNamespace>,
     users: Interner<UserNamespaceState>,
     uts: Interner<UtsNamespaceState>,
     pids: Interner<PidNamespaceState>,
@@ -48,19 +61,21 @@ fn ranges(map: Option<Vec<IdRange>>) -> Option<Vec<(u32, u32, u32)>> {
 }
 
 impl SavedNamespaces {
-    /// Those of a container that has `own`, its processes in `own_pids`, its mounts in the namespace of this number.
+    /// Those of containers, of which the first has `first`; all of them are in the user namespace `own_user`, and have numbers in `outermost`.
     #[must_use]
     pub fn new(
-        own: Arc<Namespaces>,
+        first: OwnNamespaces,
+        later: Vec<OwnNamespaces>,
         own_user: Arc<UserNamespace>,
-        own_pids: Arc<PidNamespace>,
-        own_mounts: u64,
+        outermost: Arc<PidNamespace>,
     ) -> SavedNamespaces {
+        // Containers may have pid namespaces of their own, and what remembers a process may be any's.
+        let numbers = if later.is_empty() { first.pids.clone() } else { outermost };
         SavedNamespaces {
-            own,
+            own: std::iter::once(first).chain(later).collect(),
+            container: 0,
             own_user,
-            own_pids,
-            own_mounts,
+            numbers,
             users: Interner::default(),
             uts: Interner::default(),
             pids: Interner::default(),
@@ -72,10 +87,39 @@ impl SavedNamespaces {
         }
     }
 
-    /// The container's pid namespace, in which every process of it has a number.
+    /// Says whose processes are saved from here on.
+    pub fn enter(&mut self, container: ContainerIndex) {
+        self.container = container;
+    }
+
+    /// Whose processes are being saved.
     #[must_use]
-    pub fn own_pids(&self) -> &Arc<PidNamespace> {
-        &self.own_pids
+    pub fn container(&self) -> ContainerIndex {
+        self.container
+    }
+
+    /// Where every process has the number that it is remembered by: the container's pid namespace; of several, the outermost.
+    #[must_use]
+    pub fn numbers(&self) -> &Arc<PidNamespace> {
+        &self.numbers
+    }
+
+    /// Whether `id` is the own namespace of the container whose processes are being saved.
+    ///
+    /// # Errors
+    /// With several containers, any other one.
+    fn is_own(&self, what: &str, id: u64, own: impl Fn(&OwnNamespaces) -> u64) -> Result<bool, Refusal> {
+        let entered = usize::try_from(self.container).ok().and_then(|at| self.own.get(at));
+        if entered.is_some_and(|entered| own(entered) == id) {
+            return Ok(true);
+        }
+        if self.own.len() == 1 {
+            return Ok(false);
+        }
+        // Whether its maker could make it, is for one configuration to say; and each has its own.
+        let others = self.own.iter().any(|other| own(other) == id);
+        let whose = if others { "of another container" } else { "of the guest's own, in a pod," };
+        Err(Refusal::new(format!("a {what} namespace {whose}")))
     }
 
     /// A user namespace.
@@ -83,6 +127,10 @@ impl SavedNamespaces {
     /// # Errors
     /// One that is not below the container's.
     pub fn user(&mut self, ns: &Arc<UserNamespace>) -> Result<Option<Ref<UserNamespaceState>>, Refusal> {
+        let own = self.own_user.id;
+        if self.is_own("user", ns.id, |_| own)? {
+            return Ok(None);
+        }
         // Those above it that have no name yet, the innermost first.
         let mut unnamed = Vec::new();
         let mut at = ns.clone();
@@ -119,7 +167,7 @@ impl SavedNamespaces {
     /// # Errors
     /// Its owner is not below the container's.
     pub fn uts(&mut self, ns: &Arc<UtsNamespace>) -> Result<Option<Ref<UtsNamespaceState>>, Refusal> {
-        if ns.id == self.own.uts.id {
+        if self.is_own("UTS", ns.id, |own| own.namespaces.uts.id)? {
             return Ok(None);
         }
         let user = self.user(&ns.user_ns)?;
@@ -135,11 +183,15 @@ impl SavedNamespaces {
     /// # Errors
     /// One that is not below the container's.
     pub fn pid(&mut self, ns: &Arc<PidNamespace>) -> Result<Option<Ref<PidNamespaceState>>, Refusal> {
+        if self.is_own("pid", ns.id, |own| own.pids.id)? {
+            return Ok(None);
+        }
         // As with user namespaces: each behind the one that it was made in.
         let mut unnamed = Vec::new();
+        let own = self.own.first().map_or(0, |own| own.pids.id);
         let mut at = ns.clone();
         let mut name = None;
-        while at.id != self.own_pids.id {
+        while at.id != own {
             if let Some(known) = self.pids.name_of(address(&at)) {
                 name = Some(known);
                 break;
@@ -158,12 +210,26 @@ impl SavedNamespaces {
         Ok(name)
     }
 
+    /// The pid namespace of a process, whichever container's that is; and that container.
+    ///
+    /// # Errors
+    /// As [`SavedNamespaces::pid`].
+    pub fn pid_of_any(
+        &mut self,
+        ns: &Arc<PidNamespace>,
+    ) -> Result<(ContainerIndex, Option<Ref<PidNamespaceState>>), Refusal> {
+        match (0..).zip(&self.own).find(|(_, own)| own.pids.id == ns.id) {
+            Some((container, _)) => Ok((container, None)),
+            None => Ok((self.container, self.pid(ns)?)),
+        }
+    }
+
     /// A cgroup namespace.
     ///
     /// # Errors
     /// Its owner is not below the container's.
     pub fn cgroup(&mut self, ns: &Arc<CgroupNamespace>) -> Result<Option<Ref<CgroupNamespaceState>>, Refusal> {
-        if ns.id == self.own.cgroup.id {
+        if self.is_own("cgroup", ns.id, |own| own.namespaces.cgroup.id)? {
             return Ok(None);
         }
         // What it shows is the container's.
@@ -182,7 +248,7 @@ impl SavedNamespaces {
         loopback_up: bool,
         settings: Vec<SettingState>,
     ) -> Result<(), Refusal> {
-        if ns.id == self.own.net.id {
+        if self.is_own("network", ns.id, |own| own.namespaces.net.id)? {
             return Ok(());
         }
         let user = self.user(&ns.user_ns)?;
@@ -196,7 +262,7 @@ impl SavedNamespaces {
     /// One that no process is in.
     pub fn net(&self, ns: &NetNamespace) -> Result<Option<Ref<NetNamespaceState>>, Refusal> {
         // By number: a task's list of namespaces is made anew by each unshare(2), also with the same namespaces in it.
-        if ns.id == self.own.net.id {
+        if self.is_own("network", ns.id, |own| own.namespaces.net.id)? {
             return Ok(None);
         }
         match self.nets.name_of(std::ptr::from_ref(ns).addr()) {
@@ -210,7 +276,10 @@ impl SavedNamespaces {
     /// # Errors
     /// One of the guest's own.
     pub fn mounts(&self, number: u64) -> Result<(), Refusal> {
-        if number == self.own_mounts { Ok(()) } else { Err(Refusal::new("a mount namespace of the guest's own")) }
+        match self.is_own("mount", number, |own| own.mounts)? {
+            true => Ok(()),
+            false => Err(Refusal::new("a mount namespace of the guest's own")),
+        }
     }
 
     /// Gives an IPC namespace a name, if it is not the container's: before any of its objects is saved.
@@ -222,7 +291,7 @@ impl SavedNamespaces {
         ns: &Arc<IpcNamespace>,
         settings: Vec<SettingState>,
     ) -> Result<Option<Ref<IpcNamespaceState>>, Refusal> {
-        if ns.id == self.own.ipc.id {
+        if self.is_own("IPC", ns.id, |own| own.namespaces.ipc.id)? {
             return Ok(None);
         }
         let user = self.user(&ns.user_ns)?;
@@ -243,7 +312,7 @@ impl SavedNamespaces {
     /// # Errors
     /// One that no process is in.
     pub fn ipc(&self, ns: &Arc<IpcNamespace>) -> Result<Option<Ref<IpcNamespaceState>>, Refusal> {
-        if ns.id == self.own.ipc.id {
+        if self.is_own("IPC", ns.id, |own| own.namespaces.ipc.id)? {
             return Ok(None);
         }
         match self.ipcs.name_of(address(ns)) {

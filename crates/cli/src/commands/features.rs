@@ -86,8 +86,8 @@ pub(super) fn run() -> anyhow::Result<u8> {
         },
         "annotations": {
             "dev.moat.version": env!("CARGO_PKG_VERSION"),
-            "dev.moat.checkpoint": "root containers",
-            "dev.moat.restore": "root containers",
+            "dev.moat.checkpoint": "containers, and pods by their root container",
+            "dev.moat.restore": "containers, and pods by their root container",
             "dev.moat.profile": "cpu,heap,tasks,block,mutex,trace",
             "dev.moat.platforms": "systrap,ptrace",
             "dev.moat.network": "none,sandbox,host",

@@ -35,7 +35,9 @@ fn inspect(place: &Path) -> anyhow::Result<u8> {
     // Numbers and names only: contents belong to the container.
     let (header, state) = (&image.header, &image.state);
     let shared = |m: &&moat_image::state::MappableState| matches!(m.kind, MappableKind::SharedAnonymous { .. });
-    let donated = |f: &&moat_image::state::OpenFileState| matches!(f.kind, OpenFileKind::Donated(_));
+    let donated = |f: &&moat_image::state::OpenFileState| {
+        matches!(f.kind, OpenFileKind::Donated(_) | OpenFileKind::DonatedTo { .. })
+    };
     let problems = problems(&image);
     super::print_json(&json!({
         "moatVersion": header.version,
@@ -48,7 +50,7 @@ fn inspect(place: &Path) -> anyhow::Result<u8> {
         "compression": header.compression.name(),
         "bases": header.bases.len(),
         "addressSpacesWrittenAhead": header.ahead,
-        "containers": state.containers.iter().map(|c| &c.id).collect::<Vec<_>>(),
+        "containers": state.containers.iter().map(|c| json!({ "id": c.id, "name": c.name })).collect::<Vec<_>>(),
         "processes": state.processes.len(),
         "threads": state.tasks.len(),
         "commands": state.tasks.iter().map(|t| String::from_utf8_lossy(&t.comm)).collect::<Vec<_>>(),

@@ -155,6 +155,7 @@ impl Test {
             |destination: &str, kind| MountSpec { destination: destination.into(), kind, flags: MountFlags::default() };
         let spec = ContainerSpec {
             id: id.into(),
+            name: String::new(),
             hostname: format!("host-{id}"),
             domainname: "(none)".into(),
             shared,

@@ -66,6 +66,7 @@ fn save(
         payer: queue.payer(),
         notification,
         ipc,
+        container: saver.container(),
     };
     saver.mqueues().fill(known, state);
     known
@@ -104,13 +105,13 @@ impl RestoredQueues {
     /// # Errors
     /// What mq_open(2) and mq_timedsend(2) would never have made.
     pub fn make<'a>(
-        queues: impl Fn(Option<Ref<IpcNamespaceState>>) -> Result<Arc<NamespaceQueues>, ImageError>,
+        queues: impl Fn(&MqueueState) -> Result<Arc<NamespaceQueues>, ImageError>,
         kernel: &Kernel,
         ns: &PidNamespace,
         saved: impl Iterator<Item = &'a MqueueState>,
     ) -> Result<RestoredQueues, ImageError> {
         let restored = |saved: &MqueueState| {
-            let queues = queues(saved.ipc)?;
+            let queues = queues(saved)?;
             let node = make(&queues, kernel, ns, saved)?;
             Ok(RestoredNode { node, shown: saved.shown.to_vec(), has_name: saved.name.is_some(), queues })
         };

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::anonymous::{PidFdState, PipeEndState, SignalFdState, TimerFdState};
+use super::container::ContainerIndex;
 use super::identity::CredentialsState;
 use super::inotify::InotifyState;
 use super::lock::{HeldState, OwnerState, ProcessLockState};
@@ -82,6 +83,13 @@ pub enum OpenFileKind {
     },
     /// A descriptor of this number that the container's init was started with, given anew.
     Donated(u32),
+    /// The same of a later container of a pod.
+    DonatedTo {
+        /// Which.
+        container: ContainerIndex,
+        /// The descriptor.
+        number: u32,
+    },
     /// A file without a name.
     Unnamed(Ref<UnnamedFileState>),
     /// An end of a pipe or FIFO.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::container::ContainerIndex;
 use super::namespace::{PidNamespaceState, UserNamespaceState};
 use super::terminal::ControllingTerminalState;
 use crate::refs::{Named, Ref};
@@ -14,6 +15,9 @@ pub struct PidState {
     /// The innermost namespace.
     #[serde(default)]
     pub namespace: Option<Ref<PidNamespaceState>>,
+    /// Whose that is, where none is named.
+    #[serde(default)]
+    pub container: ContainerIndex,
 }
 
 /// Who a task is. Ids are those of the first user namespace.
@@ -38,6 +42,8 @@ pub struct CredentialsState {
     pub no_new_privs: bool,
     #[serde(default)]
     pub user: Option<Ref<UserNamespaceState>>,
+    #[serde(default)]
+    pub container: ContainerIndex,
 }
 
 /// A session.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::container::ContainerIndex;
 use super::terminal::PtyState;
 use super::tree::TreeState;
 use crate::refs::{Named, Ref};
@@ -26,6 +27,9 @@ pub struct MountState {
     pub mountpoint: Vec<u8>,
     /// Its file system.
     pub file_system: Ref<FileSystemState>,
+    /// Whose it is.
+    #[serde(default)]
+    pub container: ContainerIndex,
 }
 
 /// A file system.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::container::ContainerIndex;
 use super::namespace::IpcNamespaceState;
 use crate::refs::{Named, Ref};
 
@@ -33,6 +34,9 @@ pub struct MqueueState {
     /// Its namespace.
     #[serde(default)]
     pub ipc: Option<Ref<IpcNamespaceState>>,
+    /// Whose that is, where none is named.
+    #[serde(default)]
+    pub container: ContainerIndex,
 }
 
 /// A registration of mq_notify(3).

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::container::ContainerIndex;
 use super::file::{FdTableState, FsContextState};
 use super::identity::{CredentialsState, PidState, ProcessGroupState};
 use super::memory::MemoryState;
@@ -77,6 +78,9 @@ pub struct ProcessState {
     /// The user namespace whose capabilities open its memory.
     #[serde(default)]
     pub exec_user: Option<Ref<UserNamespaceState>>,
+    /// Its container.
+    #[serde(default)]
+    pub container: ContainerIndex,
 }
 
 /// A process that has ended and nobody has waited for.
@@ -242,6 +246,8 @@ pub enum SeccompState {
 pub enum SeccompFilterState {
     /// The profile of the container, which comes from its configuration.
     Profile,
+    /// That of a later container of a pod.
+    ProfileOf(ContainerIndex),
     /// One of the guest's.
     Program {
         /// Its instructions: code, jt, jf, k.

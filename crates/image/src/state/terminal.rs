@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::container::ContainerIndex;
 use crate::refs::{Named, Ref};
 
 /// A pseudo-terminal. Its openings are open files.
@@ -97,6 +98,9 @@ pub enum EchoState {
 pub struct HostTerminalState {
     /// It is the container's console, which is given anew. Others are gone after a restore, as if somebody had hung them up.
     pub console: bool,
+    /// Whose console.
+    #[serde(default)]
+    pub container: ContainerIndex,
     /// Input, output, control and local modes.
     pub modes: [u32; 4],
     /// The line discipline's number.

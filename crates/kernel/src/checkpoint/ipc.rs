@@ -11,6 +11,7 @@ use moat_ipc::SystemV;
 use moat_mm::Mappable;
 use moat_vfs::persist::{Restorer, SaveFiles, Saver};
 
+use super::Configured;
 use super::namespaces::MadeNamespaces;
 use crate::process::group::{GroupId, ThreadGroup};
 
@@ -39,15 +40,25 @@ pub(super) fn others(
     SystemVState { shm, sem: objects.sem.save(|group| processes.get(&group).copied()), msg: objects.msg.save() }
 }
 
-/// The namespaces of an image, the container's first, each with its objects.
+/// The IPC namespaces that containers were made with, each once, the first container's first.
+pub(super) fn own(containers: &[Configured]) -> Vec<Arc<IpcNamespace>> {
+    let first = containers.first();
+    let shares = |c: &&Configured| first.is_some_and(|first| c.shared_with(first).ipc);
+    let later = containers.iter().skip(1).filter(|c| !shares(c));
+    first.into_iter().chain(later).map(|c| c.place.namespaces.ipc.clone()).collect()
+}
+
+/// The namespaces of an image, the containers' first, each with its objects.
 fn all<'a>(
-    own: &'a Arc<IpcNamespace>,
+    own: &'a [Arc<IpcNamespace>],
     made: &'a MadeNamespaces,
     state: &'a SandboxState,
 ) -> impl Iterator<Item = (&'a Arc<IpcNamespace>, &'a SystemVState)> {
+    let later = state.containers.iter().skip(1).filter(|c| !c.shared.ipc).map(|c| &c.system_v);
+    let own = own.iter().zip(std::iter::once(&state.system_v).chain(later));
     // One for which the image has none is empty.
     let others = made.ipcs().iter().zip(&state.system_v_of_those);
-    std::iter::once((own, &state.system_v)).chain(others)
+    own.chain(others)
 }
 
 /// Makes the shared memory of an image, before the address spaces that show it.
@@ -55,7 +66,7 @@ fn all<'a>(
 /// # Errors
 /// What is wrong with it.
 pub(super) fn restore_segments(
-    own: &Arc<IpcNamespace>,
+    own: &[Arc<IpcNamespace>],
     made: &MadeNamespaces,
     files: &Restorer<'_>,
     pages: &moat_image::pages::Pages,
@@ -75,7 +86,7 @@ pub(super) fn restore_segments(
 /// # Errors
 /// What is wrong with them.
 pub(super) fn restore_others(
-    own: &Arc<IpcNamespace>,
+    own: &[Arc<IpcNamespace>],
     made: &MadeNamespaces,
     state: &SandboxState,
     groups: &[Arc<ThreadGroup>],

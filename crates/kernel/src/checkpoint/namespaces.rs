@@ -9,7 +9,9 @@ use moat_abi::{Errno, nr};
 use moat_identity::namespaces::UtsNames;
 use moat_identity::{CgroupNamespace, IpcNamespace, Namespaces, NetNamespace, PidNamespace, UtsNamespace};
 use moat_image::refs::find;
-use moat_image::state::{NamespaceRef, PidNamespaceState, SandboxState, TaskState as SavedTask};
+use moat_image::state::{
+    ContainerIndex, NamespaceRef, PidNamespaceState, SandboxState, TaskState as SavedTask, of_container,
+};
 use moat_image::{ImageError, Ref, Refusal};
 use moat_vfs::persist::{Restorer, SavedNamespaces};
 
@@ -17,21 +19,23 @@ use super::Configured;
 use crate::nsfs::Namespace;
 use crate::quotas::number;
 use crate::seccomp::Filter;
+use crate::spawn::ContainerPlace;
 use crate::task::Task;
 
-/// The IPC and network namespaces that a container's processes are in, beside its own, the eldest first: whoever keeps objects in one
+/// The IPC and network namespaces that the containers' processes are in, beside their own, the eldest first: whoever keeps objects in one
 /// says what is to be saved of them.
 #[must_use]
-pub fn kept_apart(container: &Configured) -> (Vec<Arc<IpcNamespace>>, Vec<Arc<NetNamespace>>) {
-    let own = &container.place.namespaces;
-    let groups = container.processes.processes();
-    let tasks = groups.iter().flat_map(|group| group.threads());
-    let all: Vec<_> = tasks.map(|task| task.namespaces()).collect();
+pub fn kept_apart(containers: &[Configured]) -> (Vec<Arc<IpcNamespace>>, Vec<Arc<NetNamespace>>) {
+    let groups = containers.iter().flat_map(|container| container.processes.processes());
+    let all: Vec<_> = groups.flat_map(|group| group.threads()).map(|task| task.namespaces()).collect();
+    let own = |id: fn(&Namespaces) -> u64, other: u64| {
+        containers.iter().any(|container| id(&container.place.namespaces) == other)
+    };
     // Most processes share theirs: each is given once.
-    let mut ipcs: Vec<_> = all.iter().map(|n| n.ipc.clone()).filter(|ns| ns.id != own.ipc.id).collect();
+    let mut ipcs: Vec<_> = all.iter().map(|n| n.ipc.clone()).filter(|ns| !own(|n| n.ipc.id, ns.id)).collect();
     ipcs.sort_by_key(|ns| ns.id);
     ipcs.dedup_by_key(|ns| ns.id);
-    let mut nets: Vec<_> = all.iter().map(|n| n.net.clone()).filter(|ns| ns.id != own.net.id).collect();
+    let mut nets: Vec<_> = all.iter().map(|n| n.net.clone()).filter(|ns| !own(|n| n.net.id, ns.id)).collect();
     nets.sort_by_key(|ns| ns.id);
     nets.dedup_by_key(|ns| ns.id);
     (ipcs, nets)
@@ -50,8 +54,8 @@ pub(super) fn save(task: &Task, names: &mut SavedNamespaces, state: &mut SavedTa
 
 /// Those of an image, by their numbers there.
 pub struct MadeNamespaces {
-    container: Arc<Namespaces>,
-    own_pids: Arc<PidNamespace>,
+    /// Of each container.
+    own: Vec<ContainerPlace>,
     uts: Vec<Arc<UtsNamespace>>,
     pids: Vec<Arc<PidNamespace>>,
     ipcs: Vec<Arc<IpcNamespace>>,
@@ -60,8 +64,10 @@ pub struct MadeNamespaces {
 }
 
 impl MadeNamespaces {
-    pub(super) fn restore(container: &Configured, files: &Restorer<'_>) -> Result<MadeNamespaces, ImageError> {
-        let (state, place) = (files.state(), &container.place);
+    pub(super) fn restore(containers: &[Configured], files: &Restorer<'_>) -> Result<MadeNamespaces, ImageError> {
+        let state = files.state();
+        // Only with one container there are any but its own.
+        let container = of_container(containers, 0)?;
         let kernel = container.processes.kernel();
         check_profile(state, container.profile.as_deref())?;
         // They count as those that unshare(2) makes.
@@ -69,8 +75,7 @@ impl MadeNamespaces {
         let failed = |errno| ImageError::Unfit(format!("a namespace: {errno}"));
         // From what refers to nothing up: their owners are there already.
         let mut made = MadeNamespaces {
-            container: place.namespaces.clone(),
-            own_pids: place.pid_ns.clone(),
+            own: containers.iter().map(|container| container.place.clone()).collect(),
             uts: Vec::new(),
             pids: Vec::new(),
             ipcs: Vec::new(),
@@ -85,7 +90,7 @@ impl MadeNamespaces {
         }
         for saved in state.pid_namespaces.iter() {
             // Only what stands before it is there: a circle of parents would have no end.
-            let (parent, id) = (made.pid(saved.parent)?, number(ids, &quotas.pid).map_err(failed)?);
+            let (parent, id) = (made.pid(0, saved.parent)?, number(ids, &quotas.pid).map_err(failed)?);
             let ns = PidNamespace::new(id, files.owner(saved.user)?, Some(parent.clone())).map_err(failed)?;
             ns.set_last_pid(saved.last_pid);
             made.pids.push(ns);
@@ -117,12 +122,27 @@ impl MadeNamespaces {
         closed.for_each(|(ns, _)| ns.close());
     }
 
-    /// A pid namespace.
+    /// A pid namespace; where none is named, that of the container.
     ///
     /// # Errors
     /// One that is not there.
-    pub fn pid(&self, name: Option<Ref<PidNamespaceState>>) -> Result<&Arc<PidNamespace>, ImageError> {
-        name.map_or(Ok(&self.own_pids), |name| find(&self.pids, name))
+    pub fn pid(
+        &self,
+        container: ContainerIndex,
+        name: Option<Ref<PidNamespaceState>>,
+    ) -> Result<&Arc<PidNamespace>, ImageError> {
+        match name {
+            None => Ok(&of_container(&self.own, container)?.pid_ns),
+            Some(name) => find(&self.pids, name),
+        }
+    }
+
+    /// The namespaces that a container was made with.
+    ///
+    /// # Errors
+    /// A container that is not there.
+    pub(super) fn own(&self, container: ContainerIndex) -> Result<&ContainerPlace, ImageError> {
+        of_container(&self.own, container)
     }
 
     /// The IPC namespaces that processes had made, in the image's order.
@@ -138,9 +158,14 @@ impl MadeNamespaces {
     }
 
     /// Those of a thread in the pid namespace `here`.
-    pub(super) fn of(&self, saved: &SavedTask, here: &PidNamespace) -> Result<Arc<Namespaces>, ImageError> {
-        let own = &self.container;
-        let pid_for_children = self.pid(saved.pid_for_children)?.clone();
+    pub(super) fn of(
+        &self,
+        container: ContainerIndex,
+        saved: &SavedTask,
+        here: &PidNamespace,
+    ) -> Result<Arc<Namespaces>, ImageError> {
+        let own = &self.own(container)?.namespaces;
+        let pid_for_children = self.pid(container, saved.pid_for_children)?.clone();
         // setns(2) and unshare(2) lead down only: a child that its parent has no number for could not be waited for.
         if !here.contains(&pid_for_children) {
             return Err(ImageError::state("a thread whose children are out of its pid namespace"));
@@ -159,17 +184,18 @@ impl MadeNamespaces {
     /// # Errors
     /// One that is not there.
     pub fn of_file(&self, saved: NamespaceRef, files: &Restorer<'_>) -> Result<Namespace, ImageError> {
-        let own = &self.container;
+        // In a pod nobody else's can be saved.
+        let own = &self.own(0)?.namespaces;
         Ok(match saved {
             NamespaceRef::User(name) => Namespace::User(files.user_namespace(name)?),
             NamespaceRef::Uts(name) => Namespace::Uts(name.map_or(Ok(&own.uts), |n| find(&self.uts, n))?.clone()),
-            NamespaceRef::Pid(name) => Namespace::Pid(self.pid(name)?.clone()),
+            NamespaceRef::Pid(name) => Namespace::Pid(self.pid(0, name)?.clone()),
             NamespaceRef::Ipc(name) => Namespace::Ipc(name.map_or(Ok(&own.ipc), |n| find(&self.ipcs, n))?.clone()),
             NamespaceRef::Cgroup(name) => {
                 Namespace::Cgroup(name.map_or(Ok(&own.cgroup), |n| find(&self.cgroups, n))?.clone())
             }
             NamespaceRef::Net(name) => Namespace::Net(name.map_or(Ok(&own.net), |n| find(&self.nets, n))?.clone()),
-            NamespaceRef::Mount => Namespace::Mount(files.namespace().clone()),
+            NamespaceRef::Mount => Namespace::Mount(files.namespace(0)?.clone()),
             NamespaceRef::Time => Namespace::Time(files.user_namespace(None)?),
         })
     }

@@ -10,8 +10,8 @@ use moat_abi::signal::{SigSet, Signal};
 use moat_identity::{Limit, Limits, Pid, ProcessGroup, Resource, Session};
 use moat_image::refs::find;
 use moat_image::state::{
-    EndedThreadState, ForegroundState, ProcessState, SandboxState, SeccompFilterState, TaskState as SavedTask,
-    TerminalRef,
+    ContainerIndex, EndedThreadState, ForegroundState, ProcessState, SandboxState, SeccompFilterState,
+    TaskState as SavedTask, TerminalRef, of_container,
 };
 use moat_image::{ImageError, Ref};
 use moat_mm::PageSource;
@@ -38,8 +38,8 @@ use crate::task::{CurrentTask, Login, Task, TaskId, TaskState};
 pub struct RestoreRequest<'a> {
     /// The system calls that they have.
     pub syscalls: &'static dyn SyscallTable,
-    /// The container as the configuration has made it, without processes.
-    pub container: &'a Configured,
+    /// The containers as their configurations have made them, without processes, in the image's order.
+    pub containers: &'a [Configured],
     /// Files, on its mounts.
     pub files: &'a Restorer<'a>,
     /// Makes the open files, by their numbers in the image. Called when the processes are there, whose files in /proc may be open.
@@ -50,8 +50,8 @@ pub struct RestoreRequest<'a> {
     pub aio: fn(&Kernel, &Arc<moat_mm::MemoryManager>, &moat_image::state::AioState) -> Result<(), ImageError>,
     /// Begins its requests again that waited for files.
     pub aio_polls: RestorePolls,
-    /// What no limit may be beyond.
-    pub limits: MostLimits,
+    /// What no limit may be beyond, of each container.
+    pub limits: &'a [MostLimits],
 }
 
 /// Begins requests of asynchronous I/O again that waited for files, which are given by their numbers.
@@ -76,23 +76,20 @@ pub struct GivenTerminal {
     pub resized: bool,
 }
 
-/// Makes the processes of an image; nothing of them runs before [`PreparedProcess::start`].
+/// Makes the processes of an image, by container; nothing of them runs before [`PreparedProcess::start`].
 ///
 /// # Errors
 /// What is wrong with the image, or can't be had here.
-pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, KnownProcesses), ImageError> {
+pub async fn restore(request: &RestoreRequest<'_>) -> Result<Vec<(PreparedProcess, KnownProcesses)>, ImageError> {
     let state = request.files.state();
-    let [container] = state.containers.as_slice() else {
-        return Err(ImageError::Unfit("the image is not of a sandbox with one container".into()));
-    };
-    check_names(&container.hostname, &container.domainname)?;
+    check_containers(state, request.containers)?;
     let mut made = Made::begin(request)?;
-    let ipc = &request.container.place.namespaces.ipc;
-    super::ipc::restore_segments(ipc, &made.namespaces, request.files, request.pages.pages())?;
+    let ipc = super::ipc::own(request.containers);
+    super::ipc::restore_segments(&ipc, &made.namespaces, request.files, request.pages.pages())?;
     // First what takes host processes: most of what this host can't give is found out here.
     let memories = Memories::restore(request, state).await?;
     made.processes(state)?;
-    super::ipc::restore_others(ipc, &made.namespaces, state, &made.groups)?;
+    super::ipc::restore_others(&ipc, &made.namespaces, state, &made.groups)?;
     let mut current = made.tasks(state, memories).await?;
     made.family(state)?;
     made.traces(state, &mut current)?;
@@ -101,21 +98,38 @@ pub async fn restore(request: &RestoreRequest<'_>) -> Result<(PreparedProcess, K
     made.connect_vforks(state, &mut current);
     // Last, as they run from the moment on that they are set.
     made.timers(state)?;
-    let uts = &request.container.place.namespaces.uts;
-    uts.set_host_name(container.hostname.clone());
-    uts.set_domain_name(container.domainname.clone());
-    request.container.place.pid_ns.set_last_pid(container.last_pid);
-    let group = |name| find(&made.groups, name).cloned();
-    let init = group(container.init)?;
-    let executed: Vec<_> = container.executed.iter().map(|name| group(*name)).collect::<Result<_, _>>()?;
-    // The container ends with its init, so one that has ended would never have been saved.
-    if init.thread_count() == 0 {
-        return Err(ImageError::state("the init has no threads"));
+    // By container: each is started by itself.
+    let mut tasks: Vec<Vec<_>> = request.containers.iter().map(|_| Vec::new()).collect();
+    for (current, saved) in current.into_iter().zip(state.tasks.iter()) {
+        let own = usize::try_from(made.container_of(saved)?).ok().and_then(|at| tasks.get_mut(at));
+        own.ok_or_else(|| ImageError::state("a thread without a container"))?
+            .push((current, saved.thread.next.clone()));
     }
-    let steps = state.tasks.iter().map(|task| task.thread.next.clone());
-    let prepared = PreparedProcess::restored(init.clone(), current.into_iter().zip(steps).collect());
-    let known = KnownProcesses { init: init.into(), executed: executed.into_iter().map(Into::into).collect() };
-    Ok((prepared, known))
+    let group = |name| find(&made.groups, name).cloned();
+    let mut prepared = Vec::new();
+    for (((container, configured), tasks), index) in state.containers.iter().zip(request.containers).zip(tasks).zip(0..)
+    {
+        let uts = &configured.place.namespaces.uts;
+        uts.set_host_name(container.hostname.clone());
+        uts.set_domain_name(container.domainname.clone());
+        configured.place.pid_ns.set_last_pid(container.last_pid);
+        let init = group(container.init)?;
+        let known = [&container.init].into_iter().chain(&container.executed);
+        for name in known {
+            if state.processes.get(*name)?.container != index {
+                return Err(ImageError::state("a container with a process of another one"));
+            }
+        }
+        let executed: Vec<_> = container.executed.iter().map(|name| group(*name)).collect::<Result<_, _>>()?;
+        // The container ends with its init, so one that has ended would never have been saved.
+        if init.thread_count() == 0 {
+            return Err(ImageError::state("the init has no threads"));
+        }
+        let known =
+            KnownProcesses { init: init.clone().into(), executed: executed.into_iter().map(Into::into).collect() };
+        prepared.push((PreparedProcess::restored(init, tasks), known));
+    }
+    Ok(prepared)
 }
 
 /// The objects made so far, by their numbers in the image.
@@ -140,11 +154,11 @@ struct Made<'a> {
 impl<'a> Made<'a> {
     fn begin(request: &'a RestoreRequest<'a>) -> Result<Made<'a>, ImageError> {
         let state = request.files.state();
-        let kernel = request.container.processes.kernel().clone();
-        let namespaces = MadeNamespaces::restore(request.container, request.files)?;
+        let kernel = of_container(request.containers, 0)?.processes.kernel().clone();
+        let namespaces = MadeNamespaces::restore(request.containers, request.files)?;
         let mut pids = Vec::new();
         for pid in state.pids.iter() {
-            let ns = namespaces.pid(pid.namespace)?;
+            let ns = namespaces.pid(pid.container, pid.namespace)?;
             // Innermost first, where they are asked for.
             let wanted: Vec<i32> = pid.numbers.iter().rev().copied().collect();
             let fits = wanted.len() == ns.level.saturating_add(1)
@@ -163,9 +177,13 @@ impl<'a> Made<'a> {
         }
         let handlers = state.signal_handlers.iter().map(signals::handlers_of).collect::<Result<_, _>>()?;
         let fd_tables = state.fd_tables.iter().map(|_| Arc::new(FdTable::new(kernel.vfs.tables()))).collect();
-        let start = || Arc::new(Mutex::new(LockClass::Process, FsContext::new(request.container.mounts.clone())));
-        let fs_contexts = state.fs_contexts.iter().map(|_| start()).collect();
-        let filters = filters(state, request.container.profile.as_ref())?;
+        // Filled when the files that it may be in are there; until then it is at the root of its namespace.
+        let start = |context| {
+            let namespace = request.files.namespace(request.files.container_of(context)?)?;
+            Ok::<_, ImageError>(Arc::new(Mutex::new(LockClass::Process, FsContext::new(namespace.clone()))))
+        };
+        let fs_contexts = state.fs_contexts.iter().map(start).collect::<Result<_, _>>()?;
+        let filters = filters(state, request.containers)?;
         Ok(Made {
             request,
             namespaces,
@@ -197,8 +215,13 @@ impl<'a> Made<'a> {
         let handlers = find(&self.handlers, p.handlers)?.clone();
         // A number that is no signal sends none.
         let exit_signal = Signal::new(p.exit_signal).map_or(0, Signal::number);
-        let container = self.request.container.processes.clone();
-        let limits = self.limits(&p.limits);
+        let configured = of_container(self.request.containers, p.container)?;
+        let container = configured.processes.clone();
+        // A container may not have been given the others' numbers.
+        if !configured.place.pid_ns.contains(pid.namespace()) {
+            return Err(ImageError::state("a process in the pid namespace of another container"));
+        }
+        let limits = self.limits(&p.limits, of_container(self.request.limits, p.container)?);
         let group = ThreadGroup::new(self.kernel.clone(), pid.clone(), handlers, limits, exit_signal, container);
         group.set_dumpable(if p.dumpable { Dumpable::Yes } else { Dumpable::No });
         group.child_subreaper.store(p.child_subreaper, Ordering::Relaxed);
@@ -225,10 +248,10 @@ impl<'a> Made<'a> {
     }
 
     /// The limits of the image, as far as the configuration allows them.
-    fn limits(&self, saved: &[(u64, u64)]) -> Limits {
+    fn limits(&self, saved: &[(u64, u64)], most: &MostLimits) -> Limits {
         let limits = Limits::default();
         for (resource, (soft, hard)) in Resource::ALL.into_iter().zip(saved) {
-            let most = self.request.limits.0.as_ref().map_or(u64::MAX, |limits| limits.get(resource).hard);
+            let most = most.0.as_ref().map_or(u64::MAX, |limits| limits.get(resource).hard);
             let hard = (*hard).min(most);
             limits.set(resource, Limit { soft: (*soft).min(hard), hard });
         }
@@ -247,16 +270,24 @@ impl<'a> Made<'a> {
     async fn task(&mut self, saved: &SavedTask, memory: Memory) -> Result<CurrentTask, ImageError> {
         let group = find(&self.groups, saved.process)?.clone();
         let pid = find(&self.pids, saved.pid)?.clone();
+        let container = self.container_of(saved)?;
+        if !self.namespaces.own(container)?.pid_ns.contains(pid.namespace()) {
+            return Err(ImageError::state("a thread in the pid namespace of another container"));
+        }
+        let context = self.request.files.state().fs_contexts.get(saved.fs_context)?;
+        if self.request.files.container_of(context)? != container {
+            return Err(ImageError::state("a thread whose root is another container's"));
+        }
         let fds = find(&self.fd_tables, saved.fd_table)?.clone();
         let fs = find(&self.fs_contexts, saved.fs_context)?.clone();
         let Memory { mm, thread } = memory;
         let state = TaskState {
-            creds: self.request.files.credentials(saved.credentials)?,
+            creds: self.request.files.credentials_in(container, saved.credentials)?,
             comm: saved.comm.iter().copied().filter(|b| *b != 0).take(15).collect(),
             mm: Some(mm.clone()),
             fds: Some(fds.clone()),
             fs: Some(fs.clone()),
-            namespaces: self.namespaces.of(saved, pid.namespace())?,
+            namespaces: self.namespaces.of(container, saved, pid.namespace())?,
             clear_child_tid: saved.clear_child_tid,
             robust_list: saved.robust_list,
             pdeath_signal: Signal::new(saved.pdeath_signal),
@@ -264,7 +295,7 @@ impl<'a> Made<'a> {
             timer_slack_ns: saved.timer_slack_ns,
             login: Login { uid: saved.login.0, session: saved.login.1 },
             personality: saved.personality,
-            seccomp: self.seccomp(saved)?,
+            seccomp: self.seccomp(saved, container)?,
             no_new_privs_by_sync: saved.no_new_privs_by_sync,
             thp_disabled: saved.thp_disabled,
         };
@@ -293,6 +324,10 @@ impl<'a> Made<'a> {
         Ok(current)
     }
 
+    fn container_of(&self, task: &SavedTask) -> Result<ContainerIndex, ImageError> {
+        Ok(self.request.files.state().processes.get(task.process)?.container)
+    }
+
     fn make(&self, group: &Arc<ThreadGroup>, pid: &Arc<Pid>, state: TaskState, age_ns: u64) -> Arc<Task> {
         // Counted, but not refused: so many there were.
         let charge = group.container.allowance().charge_anyway();
@@ -302,9 +337,9 @@ impl<'a> Made<'a> {
     }
 
     /// What its calls are checked by: whatever the image says, the profile of the container at least.
-    fn seccomp(&self, saved: &SavedTask) -> Result<Option<Mode>, ImageError> {
+    fn seccomp(&self, saved: &SavedTask, container: ContainerIndex) -> Result<Option<Mode>, ImageError> {
         use moat_image::state::SeccompState;
-        let profile = self.request.container.profile.as_ref();
+        let profile = of_container(self.request.containers, container)?.profile.as_ref();
         let mode = match saved.seccomp {
             SeccompState::None => None,
             SeccompState::Strict => Some(Mode::Strict),
@@ -358,7 +393,8 @@ impl<'a> Made<'a> {
     /// Gives sessions their controlling terminals.
     fn terminals(&self, state: &SandboxState, opened: &Opened) -> Result<(), ImageError> {
         // A group's id is that of its pid.
-        let group = |number| self.request.container.place.pid_ns.lookup(number).map(|pid| pid.id);
+        let numbers = super::numbers(&self.kernel, self.request.containers);
+        let group = |number| numbers.lookup(number).map(|pid| pid.id);
         for (session, saved) in self.sessions.iter().zip(state.sessions.iter()) {
             if let Some(of) = &saved.terminal {
                 let (terminal, resized) = match of.terminal {
@@ -401,12 +437,32 @@ impl<'a> Made<'a> {
     }
 }
 
+/// Whether the containers have in common what they had, and have names that can be.
+fn check_containers(state: &SandboxState, containers: &[Configured]) -> Result<(), ImageError> {
+    if state.containers.len() != containers.len() {
+        let (has, here) = (state.containers.len(), containers.len());
+        return Err(ImageError::Unfit(format!("the image is of {has} containers, and here are {here}")));
+    }
+    let first = of_container(containers, 0)?;
+    for (saved, container) in state.containers.iter().zip(containers) {
+        check_names(&saved.hostname, &saved.domainname)?;
+        if container.shared_with(first) != saved.shared {
+            let id: String = saved.id.chars().take(64).collect();
+            return Err(ImageError::Unfit(format!(
+                "container {id:?} has other namespaces in common with the first one than this configuration gives it"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The filters; `None` for the profile of a container that has none here.
-fn filters(state: &SandboxState, profile: Option<&Arc<Filter>>) -> Result<Vec<Option<Arc<Filter>>>, ImageError> {
+fn filters(state: &SandboxState, containers: &[Configured]) -> Result<Vec<Option<Arc<Filter>>>, ImageError> {
     let mut made: Vec<Option<Arc<Filter>>> = Vec::new();
     for filter in state.seccomp_filters.iter() {
         made.push(match filter {
-            SeccompFilterState::Profile => profile.cloned(),
+            SeccompFilterState::Profile => of_container(containers, 0)?.profile.clone(),
+            SeccompFilterState::ProfileOf(container) => of_container(containers, *container)?.profile.clone(),
             SeccompFilterState::Program { program, log_all, previous } => {
                 // Only what stands before it in the image: a circle of filters would never end.
                 let previous = previous.map(|name| find(&made, name).cloned()).transpose()?.flatten();

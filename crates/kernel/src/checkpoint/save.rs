@@ -1,5 +1,7 @@
 //! From processes to an image: see [`super`].
 
+mod filters;
+
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,9 +10,9 @@ use moat_abi::clone::WaitStatus;
 use moat_abi::signal::Signal;
 use moat_identity::{Pid, ProcessGroup, Resource, Session};
 use moat_image::state::{
-    AioPollState, ContainerState, ControllingTerminalState, EndedThreadState, MemoryState, PidState, ProcessGroupState,
-    ProcessState, SandboxState, SeccompFilterState, SeccompState, SessionState, SignalHandlersState, TaskState,
-    ZombieState,
+    AioPollState, ContainerIndex, ContainerState, ControllingTerminalState, EndedThreadState, MemoryState, PidState,
+    ProcessGroupState, ProcessState, SandboxState, SeccompFilterState, SeccompState, SessionState, SharedState,
+    SignalHandlersState, SystemVState, TaskState, ZombieState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 use moat_mm::{MemoryManager, SavedMemory};
@@ -20,7 +22,6 @@ use moat_vfs::persist::{SaveFiles, Saver as FileSaver};
 use super::{Configured, KnownProcesses, convert, namespaces, signals, trace};
 use crate::kernel::Kernel;
 use crate::process::group::{Dumpable, GroupId, ThreadGroup};
-use crate::seccomp::{Filter, Logged, Mode};
 use crate::signal::state::GroupReport;
 use crate::task::{Task, TaskId};
 
@@ -34,21 +35,21 @@ pub struct Saved {
     pub pages: Option<moat_image::pages::PagesWriter>,
 }
 
-/// Looks for what can't be saved, while the container runs.
+/// Looks for what can't be saved, while the containers run; they are all that there are, and what is known of each.
 ///
 /// # Errors
 /// What it is.
-pub fn survey(container: &Configured, known: &KnownProcesses, files: FileSaver) -> Result<(), Refusal> {
-    Walk::new(container, files, Pass::Survey).all(known)?;
+pub fn survey(containers: &[Configured], known: &[KnownProcesses], files: FileSaver) -> Result<(), Refusal> {
+    Walk::new(containers, files, Pass::Survey)?.all(known)?;
     Ok(())
 }
 
-/// Saves a container whose tasks have all said what only they know.
+/// Saves containers whose tasks have all said what only they know.
 ///
 /// # Errors
 /// What can't be saved.
-pub fn save(container: &Configured, known: &KnownProcesses, files: FileSaver) -> Result<Saved, Refusal> {
-    let mut walk = Walk::new(container, files, Pass::Save);
+pub fn save(containers: &[Configured], known: &[KnownProcesses], files: FileSaver) -> Result<Saved, Refusal> {
+    let mut walk = Walk::new(containers, files, Pass::Save)?;
     let state = walk.all(known)?;
     walk.finish(state).map_err(|e: ImageError| Refusal::new(e.to_string()))
 }
@@ -68,10 +69,11 @@ struct Node {
     zombie: Option<WaitStatus>,
     leader: Arc<Task>,
     tracees: Vec<Arc<Task>>,
+    container: ContainerIndex,
 }
 
 struct Walk<'a> {
-    container: &'a Configured,
+    containers: &'a [Configured],
     kernel: Arc<Kernel>,
     pass: Pass,
     files: FileSaver,
@@ -100,10 +102,11 @@ fn number(signal: Option<Signal>) -> i32 {
 }
 
 impl<'a> Walk<'a> {
-    fn new(container: &'a Configured, files: FileSaver, pass: Pass) -> Walk<'a> {
-        Walk {
-            container,
-            kernel: container.processes.kernel().clone(),
+    fn new(containers: &'a [Configured], files: FileSaver, pass: Pass) -> Result<Walk<'a>, Refusal> {
+        let first = containers.first().ok_or_else(|| Refusal::new("a sandbox without a container"))?;
+        Ok(Walk {
+            containers,
+            kernel: first.processes.kernel().clone(),
             pass,
             files,
             pids: Interner::default(),
@@ -119,15 +122,19 @@ impl<'a> Walk<'a> {
             ended: Vec::new(),
             process_names: HashMap::new(),
             now_boot_ns: moat_host::clock::boottime_ns(),
-        }
+        })
     }
 
-    fn all(&mut self, known: &KnownProcesses) -> Result<SandboxState, Refusal> {
+    fn all(&mut self, known: &[KnownProcesses]) -> Result<SandboxState, Refusal> {
         // Before address spaces show it. It belongs to no process: a walk over processes would pass it by.
-        let ipc = self.container.place.namespaces.ipc.clone();
+        let own = super::ipc::own(self.containers);
         let mut count = 0;
-        let shm = super::ipc::segments(&ipc, &mut count, &mut self.files)?;
+        let mut shms = Vec::new();
         let mut of_those = Vec::new();
+        // Of the first container, and of later ones that have their own.
+        for ipc in &own {
+            shms.push(super::ipc::segments(ipc, &mut count, &mut self.files)?);
+        }
         for ipc in self.files.namespaces().ipcs().to_vec() {
             of_those.push((super::ipc::segments(&ipc, &mut count, &mut self.files)?, ipc));
         }
@@ -137,6 +144,11 @@ impl<'a> Walk<'a> {
         let mut tasks: Vec<Arc<Task>> = nodes.iter().flat_map(|n| n.group.threads()).collect();
         // Ids go up with age; a restore gives new ones in the same order.
         tasks.sort_by_key(|t| t.id);
+        // Before an open file of theirs is met somewhere else: whose they are, is whose configuration bounds them.
+        for node in &nodes {
+            self.files.namespaces().enter(node.container);
+            node.group.threads().iter().try_for_each(|task| self.files.credentials(&task.creds()).map(|_| ()))?;
+        }
         let is_known = |id| nodes.iter().any(|n| n.group.id == id);
         let tracees = nodes.iter().flat_map(|n| n.tracees.iter());
         self.ended = trace::ended(nodes.iter().map(|n| &n.leader), tracees, is_known)?;
@@ -152,11 +164,14 @@ impl<'a> Walk<'a> {
         }
         for node in &nodes {
             let place = format!("process {}", node.group.pid().number());
+            self.files.namespaces().enter(node.container);
             let state = self.process(node).map_err(|refusal| refusal.at(place))?;
             self.processes.fill(self.process_names[&node.group.id], state);
         }
         for task in &tasks {
             let place = format!("task {}", task.tid());
+            let node = nodes.iter().find(|node| Arc::ptr_eq(&node.group, &task.group));
+            self.files.namespaces().enter(node.map_or(0, |node| node.container));
             match self.task(task).map_err(|refusal| refusal.at(place))? {
                 Some(state) => self.tasks.fill(self.task_names[&task.id], state),
                 // It is ending, and will have ended when the others are saved.
@@ -172,24 +187,37 @@ impl<'a> Walk<'a> {
         for pid in self.files.take_remembered() {
             self.pid(&pid)?;
         }
-        // A process that was reaped meanwhile has nothing left to say.
-        let named = |p: &crate::spawn::Process| self.process_names.get(&p.group().id).copied();
-        let init = named(&known.init).ok_or_else(|| Refusal::new("a container whose init has ended"))?;
-        let names = self.container.place.namespaces.uts.names();
-        let container = ContainerState {
-            id: String::new(),
-            init,
-            last_pid: self.container.place.pid_ns.last_pid(),
-            executed: known.executed.iter().filter_map(named).collect(),
-            settings: Vec::new(),
-            hostname: names.host,
-            domainname: names.domain,
-        };
-        let system_v = super::ipc::others(&ipc, shm, &self.process_names);
+        let containers = self.containers.iter().zip(known).map(|(container, known)| self.container(container, known));
+        let mut containers = containers.collect::<Result<Vec<_>, _>>()?;
+        let mut system_v =
+            shms.into_iter().zip(&own).map(|(shm, ipc)| super::ipc::others(ipc, shm, &self.process_names));
+        let first = system_v.next().unwrap_or_default();
+        for (container, objects) in containers.iter_mut().skip(1).filter(|c| !c.shared.ipc).zip(system_v) {
+            container.system_v = objects;
+        }
         // In the order of their namespaces' names.
         let of_those = of_those.into_iter().map(|(shm, ipc)| super::ipc::others(&ipc, shm, &self.process_names));
         let system_v_of_those = of_those.collect();
-        Ok(SandboxState { containers: vec![container], system_v, system_v_of_those, ..SandboxState::default() })
+        Ok(SandboxState { containers, system_v: first, system_v_of_those, ..SandboxState::default() })
+    }
+
+    fn container(&self, container: &Configured, known: &KnownProcesses) -> Result<ContainerState, Refusal> {
+        // A process that was reaped meanwhile has nothing left to say.
+        let named = |p: &crate::spawn::Process| self.process_names.get(&p.group().id).copied();
+        let names = container.place.namespaces.uts.names();
+        Ok(ContainerState {
+            // Whoever keeps containers knows what they are called, and what is set for them.
+            id: String::new(),
+            name: String::new(),
+            settings: Vec::new(),
+            init: named(&known.init).ok_or_else(|| Refusal::new("a container whose init has ended"))?,
+            last_pid: container.place.pid_ns.last_pid(),
+            executed: known.executed.iter().filter_map(named).collect(),
+            hostname: names.host,
+            domainname: names.domain,
+            shared: self.containers.first().map_or_else(SharedState::default, |first| container.shared_with(first)),
+            system_v: SystemVState::default(),
+        })
     }
 
     fn finish(self, mut state: SandboxState) -> Result<Saved, ImageError> {
@@ -216,13 +244,15 @@ impl<'a> Walk<'a> {
                 zombie: n.zombie,
                 leader: n.leader.clone(),
                 tracees: n.tracees.clone(),
+                container: (0..)
+                    .zip(self.containers)
+                    .find(|(_, c)| Arc::ptr_eq(&n.group.container, &c.processes))
+                    .map_or(ContainerIndex::MAX, |(container, _)| container),
             })
             .collect();
         drop(family);
-        // A container of a pod shares namespaces with the others, and its waiter on the host stands outside.
-        let other = nodes.iter().find(|n| !Arc::ptr_eq(&n.group.container, &self.container.processes));
-        match other {
-            Some(_) => Err(Refusal::new("a sandbox with more than one container")),
+        match nodes.iter().find(|n| n.container == ContainerIndex::MAX) {
+            Some(_) => Err(Refusal::new("a container that is being made in the sandbox")),
             None => Ok(nodes),
         }
     }
@@ -238,14 +268,14 @@ impl<'a> Walk<'a> {
     }
 
     fn pid(&mut self, pid: &Arc<Pid>) -> Result<Ref<PidState>, Refusal> {
-        let namespace = self.files.namespaces().pid(pid.namespace())?;
+        let (container, namespace) = self.files.namespaces().pid_of_any(pid.namespace())?;
         // In the sandbox's outermost namespace too, whose numbers locks and logs show.
         let numbers = pid.numbers_from(&self.kernel.root_pid_ns);
-        self.pids.save(address(pid), || Ok(PidState { numbers, namespace }))
+        self.pids.save(address(pid), || Ok(PidState { numbers, namespace, container }))
     }
 
     fn session(&mut self, session: &Arc<Session>) -> Result<Ref<SessionState>, Refusal> {
-        let ns = self.container.place.pid_ns.clone();
+        let ns = self.files.namespaces().numbers().clone();
         let terminal = match moat_tty::terminal_of(session) {
             None => None,
             // Session and terminal point at each other: one without the other would be a lie.
@@ -324,6 +354,7 @@ impl<'a> Walk<'a> {
             ended: self.ended_threads(group)?,
             leader_status,
             exit,
+            container: node.container,
             exec_user: self.files.namespaces().user(&group.exec_user_ns())?,
         })
     }
@@ -414,42 +445,6 @@ impl<'a> Walk<'a> {
         // In the order of their names: this is the only place that gives them.
         self.saved_memories.push((mm.clone(), saved));
         Ok(name)
-    }
-
-    fn seccomp(&mut self, mode: Option<&Mode>) -> Result<SeccompState, Refusal> {
-        Ok(match mode {
-            None => SeccompState::None,
-            Some(Mode::Strict) => SeccompState::Strict,
-            Some(Mode::Filter(filter)) => {
-                // The oldest first, as each names the one before it.
-                let mut chain = vec![filter];
-                while let Some(previous) = chain.last().and_then(|f| f.previous()) {
-                    chain.push(previous);
-                }
-                let mut newest = None;
-                for filter in chain.into_iter().rev() {
-                    newest = Some(self.filter(filter, newest)?);
-                }
-                newest.map_or(SeccompState::None, SeccompState::Filter)
-            }
-        })
-    }
-
-    fn filter(
-        &mut self,
-        filter: &Arc<Filter>,
-        previous: Option<Ref<SeccompFilterState>>,
-    ) -> Result<Ref<SeccompFilterState>, Refusal> {
-        // By the object: a guest may install a program that says the same.
-        let profile = self.container.profile.as_ref().is_some_and(|p| Arc::ptr_eq(p, filter));
-        self.filters.save(address(filter), || {
-            Ok(if profile {
-                SeccompFilterState::Profile
-            } else {
-                let program = filter.instructions().iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect();
-                SeccompFilterState::Program { program, log_all: filter.logged() == Logged::All, previous }
-            })
-        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use moat_abi::clone::WaitStatus;
 use moat_abi::signal::StackT;
-use moat_image::state::{MemoryState, NextStep, SandboxState, ThreadState, VdsoState};
+use moat_image::state::{ContainerIndex, MemoryState, NextStep, SandboxState, ThreadState, VdsoState, of_container};
 use moat_image::{ImageError, Ref};
 use moat_mm::{MemoryManager, Restored, UserAddr};
 use moat_platform::{AddressSpace, GuestThread, NewProcess, Order, VdsoLayout, execute};
@@ -36,8 +36,7 @@ pub(super) struct Memory {
 impl Memories {
     /// Loads all address spaces.
     pub(super) async fn restore(request: &RestoreRequest<'_>, state: &SandboxState) -> Result<Memories, ImageError> {
-        let container = &request.container.processes;
-        let kernel = container.kernel();
+        let kernel = of_container(request.containers, 0)?.processes.kernel();
         let (ids, vdso) = (&kernel.ids.mm, kernel.platform.vdso());
         let mut mappables = Vec::new();
         for mappable in state.mappables.iter() {
@@ -46,12 +45,18 @@ impl Memories {
         // Threads of one process, and of processes that borrow memory by vfork(2) or CLONE_VM.
         let mut users = HashMap::new();
         for task in state.tasks.iter() {
-            let count: &mut usize = users.entry(task.memory).or_default();
+            let container = state.processes.get(task.process)?.container;
+            let (owner, count): &mut (ContainerIndex, usize) = users.entry(task.memory).or_insert((container, 0));
+            if *owner != container {
+                return Err(ImageError::state("an address space of two containers"));
+            }
             *count = count.saturating_add(1);
         }
         let mut all = Vec::new();
         for (name, saved) in state.memories.named() {
-            let made = container.stock().new_process().await;
+            let (container, count) = users.get(&name).copied().unwrap_or((0, 0));
+            // In the container's cgroup.
+            let made = of_container(request.containers, container)?.processes.stock().new_process().await;
             let NewProcess { space, mut thread } =
                 made.map_err(|errno| ImageError::Unfit(format!("making a host process: {errno}")))?;
             if all.is_empty() {
@@ -61,7 +66,7 @@ impl Memories {
             let mm = MemoryManager::restore(space, &mut *thread, &vdso, ids, &from).await?;
             let mut spare = Vec::new();
             // Made while the first has nothing of a task yet.
-            for _ in 1..users.get(&name).copied().unwrap_or(0) {
+            for _ in 1..count {
                 let made = std::future::poll_fn(|cx| thread.poll_spawn(cx)).await;
                 spare.push(made.map_err(|errno| ImageError::Unfit(format!("making a host thread: {errno}")))?);
                 mm.add_user();

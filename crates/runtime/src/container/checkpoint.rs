@@ -9,6 +9,7 @@ use moat_control::protocol::AfterCheckpoint;
 use moat_image::directory::{self, ImageFiles, NewImage};
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::create::SANDBOX_ID;
 use super::{Container, Force, not_running};
 use crate::Error;
 use crate::blueprint::ImageSource;
@@ -38,6 +39,11 @@ pub enum Afterwards {
     Gone,
 }
 
+/// Whether a container's annotations name the sandbox that it is in, as those of a pod's do.
+fn names_sandbox(container: &Container) -> bool {
+    SANDBOX_ID.iter().any(|key| container.state.annotations.contains_key(*key))
+}
+
 fn copy(file: &File) -> Result<OwnedFd> {
     file.try_clone().map(OwnedFd::from).context(|| "duplicating a descriptor".into())
 }
@@ -56,12 +62,28 @@ impl Container {
         if self.state.role != Role::Root {
             return Err(Error::unsupported("clone", "of a container in the sandbox of another one"));
         }
+        if !self.later_containers()?.is_empty() {
+            // A clone has one bundle and one id.
+            return Err(Error::unsupported("clone", "of a pod: its containers are saved and restored with an image"));
+        }
         let memory = |name| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from).context(|| "making a memfd".into());
         let (state, pages) = (memory("moat-image-state")?, memory("moat-image-pages")?);
         let sandbox = self.sandbox()?;
         let files = [copy(&state)?, copy(&pages)?];
         sandbox.checkpoint(self.id.as_str(), AfterCheckpoint::GoOn, PageCompression::None, &files)?;
         Ok(ImageSource::Memory(Arc::new(state), Arc::new(pages)))
+    }
+
+    /// The other containers in its sandbox that have not ended.
+    fn later_containers(&self) -> Result<Vec<Container>> {
+        let sandbox = self.sandbox()?;
+        let mut all = Container::all(&self.store)?;
+        all.retain(|other| {
+            let shares =
+                other.state.sandbox.as_ref().is_some_and(|of| of.id == sandbox.id && of.process == sandbox.process);
+            shares && other.id != self.id && other.status() != Status::Stopped
+        });
+        Ok(all)
     }
 
     /// Saves the container's sandbox into an image at `place`, which is there complete when this returns, or not at all.
@@ -78,6 +100,12 @@ impl Container {
         if self.state.role != Role::Root {
             // An image is of a whole sandbox.
             return Err(Error::unsupported("checkpoint", "of a container in the sandbox of another one"));
+        }
+        let later = self.later_containers()?;
+        if let Some(neighbour) = later.iter().find(|container| !names_sandbox(container)) {
+            // Its client does not know that it would be restored, or end, with this one.
+            let what = format!("of a container whose network another one has joined ({})", neighbour.id);
+            return Err(Error::unsupported("checkpoint", what));
         }
         let image = NewImage::create(place, base)?;
         // The sandbox writes by itself; this process keeps the files to give them their names.
@@ -101,6 +129,9 @@ impl Container {
             // It was paused for the image alone.
             if was == Status::Running {
                 sandbox.resume(self.id.as_str())?;
+            }
+            for container in later.iter().filter(|container| container.state.status == Status::Running) {
+                sandbox.resume(container.id.as_str())?;
             }
             return Err(error.into());
         }

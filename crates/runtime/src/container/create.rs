@@ -378,11 +378,14 @@ fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
+/// The annotations by which a later container names its sandbox.
+pub(super) const SANDBOX_ID: [&str; 2] = ["io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"];
+
 /// The sandbox that the annotations of a later container name.
 fn find_sandbox(store: &Store, spec: &Spec) -> Result<Sandbox> {
     // containerd and CRI-O have an annotation each.
     let says = |key: &str| spec.annotations().as_ref().and_then(|all| all.get(key));
-    let id = says("io.kubernetes.cri.sandbox-id").or_else(|| says("io.kubernetes.cri-o.SandboxID"));
+    let id = SANDBOX_ID.iter().find_map(|key| says(key));
     let id = id.ok_or_else(|| Error::Invalid("the annotations of the container do not name its sandbox".into()))?;
     let id: ContainerId = id.parse()?;
     let root = match Container::load(store, &id) {

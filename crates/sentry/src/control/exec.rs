@@ -25,7 +25,7 @@ pub(super) async fn execute(
     let container = session.server.registry.get(&args.id)?;
     // Until it runs: one that has been made and does not would keep a save from its end.
     let _turn = container.turn.lock().await;
-    if matches!(container.status(), ContainerStatus::Stopped | ContainerStatus::Paused) {
+    if matches!(container.status(), ContainerStatus::Stopped | ContainerStatus::Paused) || container.init().is_none() {
         return Err(container.wrong_state("no process can be started in it"));
     }
     let mut files = DonatedFiles::new(0, fds);

@@ -53,24 +53,35 @@ pub(super) async fn create(
     if registry.root().status() == ContainerStatus::Stopped {
         return Err(registry.root().wrong_state("no container can be made in its sandbox"));
     }
+    match (spec.restore.is_some(), registry.awaits_containers()) {
+        (true, false) => {
+            return Err(ControlError::Invalid("its sandbox is not one that waits for containers of an image".into()));
+        }
+        // Its processes would have numbers that others are to have again.
+        (false, true) => return Err(ControlError::Invalid("its sandbox waits for the containers of its image".into())),
+        _ => {}
+    }
     let command = spec.process.args.first().cloned().unwrap_or_default();
-    let container = GuestContainer::create(
-        registry.root().member.processes.kernel(),
-        stock,
-        spec,
-        DonatedFiles::new(0, fds),
-        Some(registry.root()),
-    )
-    .await
-    .map_err(|error| control_error(error, command))?;
+    let kernel = registry.root().member.processes.kernel();
+    let (container, waits) =
+        GuestContainer::create(kernel, stock, spec, DonatedFiles::new(0, fds), Some(registry.root()))
+            .await
+            .map_err(|error| control_error(error, command.clone()))?;
+    let complete = match waits {
+        Some((image, arrived)) => registry.arrive(&container, &image, arrived)?,
+        None => None,
+    };
     reservation.fill(container.clone());
     moat_sync::spawn(end_with_init(container));
-    Ok(())
+    match complete {
+        Some(arrivals) => arrivals.restore(kernel).await.map_err(|error| control_error(error, command)),
+        None => Ok(()),
+    }
 }
 
 /// When a container's init has ended its other processes end too, also where the init's pid namespace is not theirs.
 async fn end_with_init(container: Arc<GuestContainer>) {
-    container.init.wait().await;
+    container.ended().await;
     kill_all(&container).await;
     container.member.processes.stock().close();
 }
@@ -103,7 +114,7 @@ pub(super) async fn destroy(registry: &Registry, id: &str) -> Result<(), Control
         return Err(container.wrong_state("the root container ends with its sandbox only"));
     }
     kill_all(&container).await;
-    container.init.wait().await;
+    container.ended().await;
     registry.remove(id);
     Ok(())
 }
@@ -112,6 +123,7 @@ pub(super) async fn destroy(registry: &Registry, id: &str) -> Result<(), Control
 pub(super) async fn pause(container: &GuestContainer) -> Result<(), ControlError> {
     let _turn = container.turn.lock().await;
     match container.status() {
+        _ if container.init().is_none() => Err(container.wrong_state("it cannot be paused")),
         ContainerStatus::Running | ContainerStatus::Created => {
             let frozen = container.member.processes.freeze().await;
             frozen.map_err(|errno| ControlError::errno("stopping the container's processes", errno))

@@ -61,7 +61,7 @@ async fn try_handle(session: &Arc<Session>, request: Request, fds: Vec<OwnedFd>)
             let container = registry.get(&id)?;
             // Its end is not told before those of what was executed in it have been noticed: clients rely on that order.
             let end = async {
-                let status = container.init.wait().await;
+                let status = container.ended().await;
                 container.followers.have_ended().await;
                 status
             };

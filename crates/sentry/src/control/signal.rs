@@ -17,14 +17,16 @@ pub(super) fn send(container: &GuestContainer, number: i32, target: SignalTarget
     let failed = |errno| ControlError::errno(format!("sending signal {number}"), errno);
     let signal = Signal::new(number).ok_or_else(|| failed(Errno::EINVAL))?;
     let init = matches!(target, SignalTarget::Init | SignalTarget::All | SignalTarget::Foreground)
-        || matches!(target, SignalTarget::Process(pid) | SignalTarget::ForegroundOf(pid) if pid == container.init.pid());
+        || matches!(target, SignalTarget::Process(pid) | SignalTarget::ForegroundOf(pid) if container.init().is_some_and(|init| init.pid() == pid));
     // An init that has not run ends by this alone; others still get a signal that is for all.
     if init && container.abort(signal) && target != SignalTarget::All {
         return Ok(());
     }
     match target {
-        SignalTarget::Init => container.init.signal(signal),
-        SignalTarget::Foreground => container.init.signal_foreground(signal),
+        SignalTarget::Init => container.init().ok_or(Errno::ESRCH).and_then(|init| init.signal(signal)),
+        SignalTarget::Foreground => {
+            container.init().ok_or(Errno::ESRCH).and_then(|init| init.signal_foreground(signal))
+        }
         SignalTarget::All => {
             for group in container.member.processes.processes() {
                 // A process that has ended takes it as well.

@@ -14,10 +14,13 @@ use moat_fs_host::terminal::{self, Window};
 use moat_fs_mqueue::{NamespaceQueues, RestoredQueues};
 use moat_identity::{NetNamespace, PidNamespace};
 use moat_image::refs::find;
-use moat_image::state::{HostTerminalState, OpenFileKind, OpenFileState, PathState, PidFdState, PipeState, SocketRef};
+use moat_image::state::{
+    ContainerIndex, HostTerminalState, MqueueState, OpenFileKind, OpenFileState, PathState, PidFdState, PipeState,
+    SocketRef, of_container,
+};
 use moat_image::{ImageError, Ref};
 use moat_kernel::Kernel;
-use moat_kernel::checkpoint::{GivenTerminal, MadeNamespaces, Opened};
+use moat_kernel::checkpoint::{self, Configured, GivenTerminal, MadeNamespaces, Opened};
 use moat_kernel::nsfs;
 use moat_kernel::process::pidfd;
 use moat_vfs::epoll::Epoll;
@@ -27,24 +30,33 @@ use moat_vfs::socket::{RestoreSockets, RestoredSockets, Socket};
 use moat_vfs::{Credentials, OpenFile, Path, Vfs};
 
 use super::Console;
-use crate::container::Membership;
 
-/// What the container is given anew.
+/// What containers are given anew.
 pub(super) struct Given<'a> {
+    /// What each is given.
+    pub(super) to: &'a [GivenTo],
+    /// The most that any of their processes may do.
+    pub(super) most: &'a Credentials,
+}
+
+/// What a container is given anew.
+pub(super) struct GivenTo {
     /// The init's descriptors.
-    pub(super) donated: &'a [Arc<OpenFile>],
+    pub(super) donated: Vec<Arc<OpenFile>>,
     /// The terminal that it has for its console.
     pub(super) console: Option<Console>,
-    /// The most that its processes may do.
-    pub(super) most: &'a Credentials,
 }
 
 impl Given<'_> {
     /// What a terminal of an image comes back as.
     fn terminal(&self, saved: &HostTerminalState) -> Option<GivenTerminal> {
         // Nobody gives a terminal that exec was run on again.
-        let Console { terminal, window } = self.console.as_ref().filter(|_| saved.console)?;
+        let Console { terminal, window } = self.console(saved)?;
         Some(GivenTerminal { terminal: terminal.clone(), resized: *window == Window::Changed })
+    }
+
+    fn console(&self, saved: &HostTerminalState) -> Option<&Console> {
+        of_container(self.to, saved.container).ok()?.console.as_ref().filter(|_| saved.console)
     }
 }
 
@@ -55,11 +67,13 @@ impl Given<'_> {
 pub(super) fn open_all(
     restorer: &Restorer<'_>,
     kernel: &Arc<Kernel>,
-    member: &Membership,
+    containers: &[Configured],
     namespaces: &MadeNamespaces,
     given: &Given<'_>,
 ) -> Result<Opened, ImageError> {
-    let (state, vfs, ns) = (restorer.state(), &kernel.vfs, &*member.place.pid_ns);
+    let numbers = checkpoint::numbers(kernel, containers);
+    let (state, vfs, ns) = (restorer.state(), &kernel.vfs, &*numbers);
+    let member = of_container(containers, 0)?;
     let pipes = state.pipes.iter().map(|pipe| RestoredPipe::make(restorer, vfs, pipe)).collect::<Result<_, _>>()?;
     let net = &member.place.namespaces.net;
     let path = |path: &PathState| restorer.path(path);
@@ -68,6 +82,7 @@ pub(super) fn open_all(
         net,
         pids: ns,
         inodes: &vfs.ids.inodes,
+        // Whose a socket was, nobody knows: what waits in them is the first container's.
         memory: member.processes.allowance().socket_memory(),
         most: given.most,
         path: &path,
@@ -89,8 +104,11 @@ pub(super) fn open_all(
         false => Some(family(AF_PACKET)?.restore(&request)?),
     };
     let families = Families { unix, inet, netlink, packet };
-    let queues = |ipc: Option<_>| {
-        let ipc = ipc.map_or(Ok(&member.place.namespaces.ipc), |name| find(namespaces.ipcs(), name))?;
+    let queues = |queue: &MqueueState| {
+        let ipc = match queue.ipc {
+            None => &of_container(containers, queue.container)?.place.namespaces.ipc,
+            Some(name) => find(namespaces.ipcs(), name)?,
+        };
         Ok(NamespaceQueues::of(vfs.tables(), ipc))
     };
     let queues = RestoredQueues::make(queues, kernel, ns, state.mqueues.iter())?;
@@ -205,7 +223,8 @@ impl Opener<'_> {
         let open = match &file.kind {
             OpenFileKind::Path { path, found } => return self.restorer.open(file, path, found),
             OpenFileKind::Unnamed(name) => return self.restorer.open_unnamed(file, *name),
-            OpenFileKind::Donated(number) => return self.donated(*number, file),
+            OpenFileKind::Donated(number) => return self.donated(0, *number, file),
+            OpenFileKind::DonatedTo { container, number } => return self.donated(*container, *number, file),
             OpenFileKind::Pipe(end) => {
                 let RestoredPipe { pipe, fifo, .. } = self.pipe(end.pipe)?;
                 pipe.put_end_back(vfs, end, fifo.clone(), flags, &creds)?
@@ -230,8 +249,8 @@ impl Opener<'_> {
             OpenFileKind::PtySlave(saved) => self.ptys.open_slave(saved, self.restorer, flags, &creds)?,
             OpenFileKind::HostTerminal(saved) => {
                 // Its other openings belong to the same terminal; without one they have hung up.
-                let console = self.restorer.state().host_terminals.get(saved.terminal)?.console;
-                let terminal = self.given.console.as_ref().filter(|_| console).map(|console| &console.terminal);
+                let console = self.given.console(self.restorer.state().host_terminals.get(saved.terminal)?);
+                let terminal = console.map(|console| &console.terminal);
                 terminal::open_again(terminal, saved, self.restorer, vfs, flags, &creds)?
             }
             OpenFileKind::Namespace(saved) => {
@@ -261,8 +280,14 @@ impl Opener<'_> {
         find(&self.pipes, name)
     }
 
-    fn donated(&self, number: u32, file: &OpenFileState) -> Result<Arc<OpenFile>, ImageError> {
-        let given = usize::try_from(number).ok().and_then(|at| self.given.donated.get(at));
+    fn donated(
+        &self,
+        container: ContainerIndex,
+        number: u32,
+        file: &OpenFileState,
+    ) -> Result<Arc<OpenFile>, ImageError> {
+        let donated = &of_container(self.given.to, container)?.donated;
+        let given = usize::try_from(number).ok().and_then(|at| donated.get(at));
         let given = given.ok_or_else(|| {
             ImageError::Unfit(format!("the init was started with a descriptor {number}, which is to be given again"))
         })?;

@@ -7,8 +7,8 @@ use moat_abi::fs::{FileType, OpenFlags};
 use moat_identity::{Credentials, UserNamespace};
 use moat_image::pages::Pages;
 use moat_image::state::{
-    CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableKind, MountState,
-    OpenFileState, PathState, SandboxState, UnnamedFileState, UserNamespaceState,
+    ContainerIndex, CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, MappableKind,
+    MountState, OpenFileState, PathState, SandboxState, UnnamedFileState, UserNamespaceState, of_container,
 };
 use moat_image::{ImageError, Ref, refs::find};
 use moat_mm::{Mappable, MmIds, SharedAnon};
@@ -34,11 +34,20 @@ pub struct Contents<'a> {
     pub memfds: Arc<dyn FileSystem>,
 }
 
+/// A container that the processes of an image come into.
+pub struct ContainerBounds<'a> {
+    /// Its mounts, which the configuration has made.
+    pub namespace: Arc<MountNamespace>,
+    /// What its configuration lets processes be.
+    pub bounds: Bounds<'a>,
+}
+
 /// Files of an image in a new kernel.
 pub struct Restorer<'a> {
     state: &'a SandboxState,
     vfs: &'a Vfs,
-    namespace: Arc<MountNamespace>,
+    /// Of each container.
+    namespaces: Vec<Arc<MountNamespace>>,
     /// By the numbers of the image.
     mounts: Vec<Arc<Mount>>,
     users: Users,
@@ -54,8 +63,7 @@ fn unfit(what: impl Into<String>) -> ImageError {
 }
 
 impl<'a> Restorer<'a> {
-    /// The files of `state` on the mounts of `namespace`, which the configuration has made, for processes that can be no more than
-    /// `bounds`.
+    /// The files of `state` on the mounts of `containers`, which are the image's in its order.
     ///
     /// # Errors
     /// A mount that is not there, or another one than it was; credentials beyond the configuration; contents of file systems that
@@ -63,18 +71,22 @@ impl<'a> Restorer<'a> {
     pub fn new(
         state: &'a SandboxState,
         vfs: &'a Vfs,
-        namespace: Arc<MountNamespace>,
-        bounds: &Bounds<'_>,
+        containers: &[ContainerBounds<'_>],
         contents: &Contents<'_>,
     ) -> Result<Restorer<'a>, ImageError> {
-        let all = namespace.mounts();
-        let mounts = find_mounts(state, &all)?;
+        let first = containers.first().ok_or_else(|| unfit("an image without a container"))?;
+        if containers.len() > 1 && has_made_namespaces(state) {
+            return Err(ImageError::state("namespaces of the guest's own, in a pod"));
+        }
+        let namespaces: Vec<_> = containers.iter().map(|container| container.namespace.clone()).collect();
+        let mounts = find_mounts(state, &namespaces.iter().map(|ns| ns.mounts()).collect::<Vec<_>>())?;
         super::trees::restore(state, &mounts, contents.pages)?;
         let unnamed = |file| super::trees::restore_unnamed(file, vfs, &mounts, contents);
         let unnamed = state.unnamed_files.iter().map(unnamed).collect::<Result<_, _>>()?;
-        let users = Users::restore(state, namespace.user_ns(), bounds)?;
-        let credentials = state.credentials.iter().map(|c| bounds.credentials(c, &users)).collect::<Result<_, _>>()?;
-        Ok(Restorer { state, vfs, namespace, mounts, users, credentials, unnamed, segments: OnceLock::new() })
+        let users = Users::restore(state, first.namespace.user_ns(), &first.bounds)?;
+        let bounded = |c: &CredentialsState| of_container(containers, c.container)?.bounds.credentials(c, &users);
+        let credentials = state.credentials.iter().map(bounded).collect::<Result<_, _>>()?;
+        Ok(Restorer { state, vfs, namespaces, mounts, users, credentials, unnamed, segments: OnceLock::new() })
     }
 
     /// The credentials of this name.
@@ -85,10 +97,35 @@ impl<'a> Restorer<'a> {
         find(&self.credentials, name).cloned()
     }
 
-    /// The mount namespace of the container.
-    #[must_use]
-    pub fn namespace(&self) -> &Arc<MountNamespace> {
-        &self.namespace
+    /// The credentials of a process in this container.
+    ///
+    /// # Errors
+    /// [`ImageError::Dangling`]; those of another container, whose configuration may allow more.
+    pub fn credentials_in(
+        &self,
+        container: ContainerIndex,
+        name: Ref<CredentialsState>,
+    ) -> Result<Arc<Credentials>, ImageError> {
+        if self.state.credentials.get(name)?.container != container {
+            return Err(ImageError::state("a process with the credentials of another container"));
+        }
+        self.credentials(name)
+    }
+
+    /// The mount namespace of a container.
+    ///
+    /// # Errors
+    /// [`ImageError::Dangling`].
+    pub fn namespace(&self, container: ContainerIndex) -> Result<&Arc<MountNamespace>, ImageError> {
+        of_container(&self.namespaces, container)
+    }
+
+    /// The container whose mount a root directory is on, and so the context's.
+    ///
+    /// # Errors
+    /// [`ImageError::Dangling`].
+    pub fn container_of(&self, context: &FsContextState) -> Result<ContainerIndex, ImageError> {
+        Ok(self.state.mounts.get(context.root.mount)?.container)
     }
 
     /// A user namespace.
@@ -135,7 +172,7 @@ impl<'a> Restorer<'a> {
                 return Err(unfit(format!("{dir:?} is no directory any more")));
             }
         }
-        let namespace = self.namespace.clone();
+        let namespace = self.namespace(self.container_of(context)?)?.clone();
         Ok(FsContext { cwd, root, umask: context.umask & 0o777, namespace })
     }
 
@@ -282,20 +319,35 @@ impl<'a> Restorer<'a> {
     }
 }
 
-/// The mounts of the new namespace that are those of the image: by where they are and what they are, as clients write them in any order; those
-/// that lie on top of each other by their order.
-fn find_mounts(state: &SandboxState, all: &[Arc<Mount>]) -> Result<Vec<Arc<Mount>>, ImageError> {
+/// Whether processes have made namespaces besides those of their containers.
+fn has_made_namespaces(state: &SandboxState) -> bool {
+    !(state.user_namespaces.is_empty()
+        && state.uts_namespaces.is_empty()
+        && state.pid_namespaces.is_empty()
+        && state.ipc_namespaces.is_empty()
+        && state.net_namespaces.is_empty()
+        && state.cgroup_namespaces.is_empty())
+}
+
+/// The mounts of the new namespaces, `all` of each container, that are those of the image: by where they are and what they are, as clients
+/// write them in any order; those that lie on top of each other by their order.
+fn find_mounts(state: &SandboxState, all: &[Vec<Arc<Mount>>]) -> Result<Vec<Arc<Mount>>, ImageError> {
     // Before each is compared with all others.
-    if state.mounts.len() > all.len() {
-        let (has, here) = (state.mounts.len(), all.len());
-        return Err(unfit(format!("the image has {has} mounts, and this configuration makes {here}")));
+    for (container, all) in (0..).zip(all) {
+        let (has, here) = (state.mounts.iter().filter(|mount| mount.container == container).count(), all.len());
+        if has > here {
+            return Err(unfit(format!("the image has {has} mounts, and this configuration makes {here}")));
+        }
     }
-    let places: Vec<_> = all.iter().map(|mount| Path::root_of(mount.clone()).text(None)).collect();
+    let place = |mount: &Arc<Mount>| Path::root_of(mount.clone()).text(None);
+    let places: Vec<Vec<_>> = all.iter().map(|mounts| mounts.iter().map(place).collect()).collect();
     let find = |mount: &MountState| {
-        let alike = |other: &&MountState| other.mountpoint == mount.mountpoint && other.fs_type == mount.fs_type;
+        let (all, places) = (of_container(all, mount.container)?, of_container(&places, mount.container)?);
+        let alike = |other: &&MountState| {
+            (other.container, &other.mountpoint, &other.fs_type) == (mount.container, &mount.mountpoint, &mount.fs_type)
+        };
         let below = state.mounts.iter().filter(|other| other.index < mount.index).filter(alike).count();
-        let at_place =
-            || all.iter().zip(&places).filter(|(_, place)| **place == mount.mountpoint).map(|(here, _)| here);
+        let at_place = || all.iter().zip(places).filter(|(_, place)| **place == mount.mountpoint).map(|(here, _)| here);
         let found = at_place().filter(|here| here.fs().name() == mount.fs_type).nth(below);
         found.cloned().ok_or_else(|| {
             let (place, kind) = (String::from_utf8_lossy(&mount.mountpoint), &mount.fs_type);

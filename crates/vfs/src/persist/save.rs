@@ -6,10 +6,10 @@ use moat_abi::fs::FileType;
 use moat_identity::{Credentials, NetNamespace, Pid};
 use moat_image::pages::PagesWriter;
 use moat_image::state::{
-    CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState, HostTerminalState,
-    MappableState, MountState, MqueueState, NetlinkSocketState, OpenFileKind, OpenFileState, PacketSocketState,
-    PathState, PipeState, PtyState, RawSocketState, SandboxState, TcpEndState, TcpSocketState, UdpSocketState,
-    UnixEndpointState, UnixSocketState, UnnamedFileState,
+    ContainerIndex, CredentialsState, FdTableState, FileIdentityState, FileSystemState, FsContextState,
+    HostTerminalState, MappableState, MountState, MqueueState, NetlinkSocketState, OpenFileKind, OpenFileState,
+    PacketSocketState, PathState, PipeState, PtyState, RawSocketState, SandboxState, TcpEndState, TcpSocketState,
+    UdpSocketState, UnixEndpointState, UnixSocketState, UnnamedFileState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 
@@ -21,14 +21,20 @@ use crate::path::Path;
 use crate::saved_namespaces::SavedNamespaces;
 use crate::tables::Tables;
 
+/// A container whose processes are saved.
+pub struct SavedContainer {
+    /// Its mounts.
+    pub namespace: Arc<MountNamespace>,
+    /// What its init was started with.
+    pub donated: Vec<(u32, Arc<OpenFile>)>,
+}
+
 /// Collects what is saved of files. Nothing of the guest runs meanwhile, unless this is a survey, of which only the refusals count.
 pub struct Saver {
-    pub(super) namespace: Arc<MountNamespace>,
+    containers: Vec<SavedContainer>,
     namespaces: SavedNamespaces,
-    /// The namespace's mounts, parents first.
-    mounts: Vec<Arc<Mount>>,
-    /// What the container's init was started with.
-    donated: Vec<(u32, Arc<OpenFile>)>,
+    /// The mounts of each container, parents first.
+    mounts: Vec<Vec<Arc<Mount>>>,
     /// Where contents go; none in a survey.
     pub(super) pages: Option<PagesWriter>,
     credentials: Interner<CredentialsState>,
@@ -68,19 +74,13 @@ pub(super) fn address<T: ?Sized>(object: &Arc<T>) -> usize {
 }
 
 impl Saver {
-    /// A saver for processes in `namespace` and the others that `namespaces` knows, whose init was started with `donated`. Contents go to `pages`; without it, this is a survey.
+    /// A saver for processes of `containers` in the namespaces that `namespaces` knows. Contents go to `pages`; without it, this is a survey.
     #[must_use]
-    pub fn new(
-        namespace: Arc<MountNamespace>,
-        namespaces: SavedNamespaces,
-        donated: Vec<(u32, Arc<OpenFile>)>,
-        pages: Option<PagesWriter>,
-    ) -> Saver {
+    pub fn new(containers: Vec<SavedContainer>, namespaces: SavedNamespaces, pages: Option<PagesWriter>) -> Saver {
         Saver {
-            mounts: namespace.mounts(),
-            namespace,
+            mounts: containers.iter().map(|container| container.namespace.mounts()).collect(),
+            containers,
             namespaces,
-            donated,
             pages,
             credentials: Interner::default(),
             open_files: Interner::default(),
@@ -116,10 +116,17 @@ impl Saver {
     /// # Errors
     /// The file system that can't be saved, with its mount point.
     pub fn mounts(&mut self) -> Result<(), Refusal> {
-        for mount in self.mounts.clone() {
-            self.mount(&mount)?;
+        for (container, mounts) in (0..).zip(self.mounts.clone()) {
+            self.namespaces.enter(container);
+            mounts.iter().try_for_each(|mount| self.mount(mount).map(|_| ()))?;
         }
         Ok(())
+    }
+
+    /// Whether a mount namespace is that of the container whose processes are being saved.
+    pub(super) fn is_own(&self, namespace: &Arc<MountNamespace>) -> bool {
+        let entered = usize::try_from(self.namespaces.container()).ok().and_then(|at| self.containers.get(at));
+        entered.is_some_and(|entered| Arc::ptr_eq(&entered.namespace, namespace))
     }
 
     /// Saves what objects have left for later.
@@ -157,6 +164,7 @@ impl Saver {
     /// A user namespace that is not below the container's.
     pub fn credentials(&mut self, creds: &Arc<Credentials>) -> Result<Ref<CredentialsState>, Refusal> {
         let user = self.namespaces.user(&creds.user_ns)?;
+        let container = self.namespaces.container();
         let c = &**creds;
         self.credentials.save(address(creds), || {
             Ok(CredentialsState {
@@ -177,6 +185,7 @@ impl Saver {
                 securebits: c.securebits,
                 no_new_privs: c.no_new_privs,
                 user,
+                container,
             })
         })
     }
@@ -216,8 +225,9 @@ impl Saver {
     }
 
     fn mount(&mut self, mount: &Arc<Mount>) -> Result<Ref<MountState>, Refusal> {
-        let index = self.mounts.iter().position(|m| Arc::ptr_eq(m, mount));
-        let Some(index) = index.and_then(|at| u32::try_from(at).ok()) else {
+        let place = |mounts: &Vec<Arc<Mount>>| mounts.iter().position(|m| Arc::ptr_eq(m, mount));
+        let place = (0..).zip(&self.mounts).find_map(|(container, mounts)| Some((container, place(mounts)?)));
+        let Some((container, Ok(index))) = place.map(|(container, at)| (container, u32::try_from(at))) else {
             return Err(Refusal::new(format!("a mount outside of the container's ({})", mount.fs().name())));
         };
         let name = match self.mount_states.meet(address(mount)) {
@@ -228,7 +238,7 @@ impl Saver {
         let place = format!("the mount at {}", String::from_utf8_lossy(&mountpoint));
         let file_system = self.file_system(mount.fs()).map_err(|refusal| refusal.at(place))?;
         let fs_type = mount.fs().name().to_owned();
-        self.mount_states.fill(name, MountState { index, fs_type, mountpoint, file_system });
+        self.mount_states.fill(name, MountState { index, fs_type, mountpoint, file_system, container });
         Ok(name)
     }
 
@@ -280,9 +290,10 @@ impl SaveFiles for Saver {
             Met::First(name) => name,
         };
         self.kept.push(f.clone());
-        let donated = self.donated.iter().find(|(_, d)| Arc::ptr_eq(d, f));
-        let kind = match donated.map(|(number, _)| *number) {
-            Some(number) => OpenFileKind::Donated(number),
+        let donated = |to: &SavedContainer| Some(to.donated.iter().find(|(_, d)| Arc::ptr_eq(d, f))?.0);
+        let kind = match (0..).zip(&self.containers).find_map(|(container, to)| Some((container, donated(to)?))) {
+            Some((0, number)) => OpenFileKind::Donated(number),
+            Some((container, number)) => OpenFileKind::DonatedTo { container, number },
             None if f.is_path() => self.by_path(f, Compare::Type)?,
             None => f.file().save(f, self)?,
         };
@@ -341,6 +352,10 @@ impl SaveFiles for Saver {
         }
         let names = names.iter().rev().flat_map(|name| [b"/", &**name].concat()).collect();
         Ok(PathState { mount, names })
+    }
+
+    fn container(&self) -> ContainerIndex {
+        self.namespaces.container()
     }
 
     fn pages(&mut self) -> Option<&mut PagesWriter> {
@@ -408,7 +423,7 @@ impl SaveFiles for Saver {
 
     fn process(&mut self, pid: &Arc<Pid>) -> i32 {
         self.remembered.push(pid.clone());
-        pid.number_in(self.namespaces.own_pids())
+        pid.number_in(self.namespaces.numbers())
     }
 
     fn later(&mut self, save: SaveLater) {

@@ -41,7 +41,7 @@ impl Saver {
     /// A mount namespace of the guest's own; a directory whose name is gone.
     pub fn fs_context(&mut self, fs: &Arc<Mutex<FsContext>>) -> Result<Ref<FsContextState>, Refusal> {
         let context = fs.lock().clone();
-        if !Arc::ptr_eq(&context.namespace, &self.namespace) {
+        if !self.is_own(&context.namespace) {
             return Err(Refusal::new("a mount namespace of the guest's own"));
         }
         let name = match self.fs_contexts.meet(address(fs)) {

@@ -31,12 +31,14 @@ impl HostTerminal {
     /// Its name in an image.
     pub(super) fn save_terminal(&self, saver: &mut dyn SaveFiles) -> Result<Ref<HostTerminalState>, Refusal> {
         let console = self.console.load(Ordering::Relaxed);
+        let container = saver.container();
         saver.host_terminals().save(std::ptr::from_ref(self).addr(), || {
             // Of one that has hung up nothing is known; nothing will be needed.
             let t = tty::termios(&self.fd).unwrap_or_default();
             let Winsize { ws_row, ws_col, ws_xpixel, ws_ypixel } = tty::winsize(&self.fd).unwrap_or_default();
             Ok(HostTerminalState {
                 console,
+                container,
                 modes: [t.c_iflag, t.c_oflag, t.c_cflag, t.c_lflag],
                 line: t.c_line,
                 control: t.c_cc.to_vec(),

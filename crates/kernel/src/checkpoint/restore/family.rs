@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use moat_image::refs::find;
-use moat_image::state::{NextStep, ProcessState, SandboxState, TaskState as SavedTask};
+use moat_image::state::{ContainerIndex, NextStep, ProcessState, SandboxState, TaskState as SavedTask};
 use moat_image::{ImageError, Ref};
 
 use super::Made;
@@ -24,8 +24,8 @@ impl Made<'_> {
             self.ended_threads(&group, process)?;
             let leader = match &process.zombie {
                 Some(zombie) if group.leader().is_none() => {
-                    let creds = self.request.files.credentials(zombie.credentials)?;
-                    let gone = self.gone(creds, zombie.comm.clone());
+                    let creds = self.request.files.credentials_in(process.container, zombie.credentials)?;
+                    let gone = self.gone(process.container, creds, zombie.comm.clone())?;
                     let leader = self.make(&group, group.pid(), gone, 0);
                     group.set_leader(&leader);
                     leader
@@ -62,9 +62,9 @@ impl Made<'_> {
             if self.kernel.tasks.get(&pid).is_some() {
                 return Err(ImageError::state("a thread that has ended has the number of another"));
             }
-            let creds = self.request.files.credentials(ended.credentials)?;
+            let creds = self.request.files.credentials_in(process.container, ended.credentials)?;
             let comm = ended.comm.iter().copied().filter(|b| *b != 0).take(15).collect();
-            let task = self.make(group, &pid, self.gone(creds, comm), 0);
+            let task = self.make(group, &pid, self.gone(process.container, creds, comm)?, 0);
             task.usage.set(&convert::usage_of(ended.usage));
             if pid.id == group.pid().id {
                 group.set_leader(&task);
@@ -100,14 +100,19 @@ impl Made<'_> {
     }
 
     /// The state of a thread that has ended.
-    fn gone(&self, creds: Arc<moat_vfs::Credentials>, comm: Vec<u8>) -> TaskState {
-        TaskState {
+    fn gone(
+        &self,
+        container: ContainerIndex,
+        creds: Arc<moat_vfs::Credentials>,
+        comm: Vec<u8>,
+    ) -> Result<TaskState, ImageError> {
+        Ok(TaskState {
             creds,
             comm,
             mm: None,
             fds: None,
             fs: None,
-            namespaces: self.request.container.place.namespaces.clone(),
+            namespaces: self.namespaces.own(container)?.namespaces.clone(),
             clear_child_tid: 0,
             robust_list: 0,
             pdeath_signal: None,
@@ -118,7 +123,7 @@ impl Made<'_> {
             seccomp: None,
             no_new_privs_by_sync: false,
             thp_disabled: false,
-        }
+        })
     }
 
     /// Ties parents that wait for a vfork(2) child to it.

@@ -1,0 +1,59 @@
+//! Containers.
+
+use serde::{Deserialize, Serialize};
+
+use super::ipc::SystemVState;
+use super::namespace::SettingState;
+use super::process::ProcessState;
+use crate::error::ImageError;
+use crate::refs::Ref;
+
+/// A container's place in [`super::SandboxState::containers`]; 0 is the root container, and the only one outside of pods.
+pub type ContainerIndex = u32;
+
+/// The element of `list`, which has one for each container.
+///
+/// # Errors
+/// [`ImageError::Dangling`].
+pub fn of_container<T>(list: &[T], index: ContainerIndex) -> Result<&T, ImageError> {
+    let found = usize::try_from(index).ok().and_then(|at| list.get(at));
+    found.ok_or(ImageError::Dangling { what: "container", index })
+}
+
+/// One container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Its id.
+    pub id: String,
+    /// What the pod calls it, by which another one is found to be the same.
+    #[serde(default)]
+    pub name: String,
+    /// Its init.
+    pub init: Ref<ProcessState>,
+    /// The last number that its pid namespace gave.
+    pub last_pid: i32,
+    /// Processes that were started in it, whose ends somebody may ask for.
+    pub executed: Vec<Ref<ProcessState>>,
+    /// Its host name.
+    pub hostname: Vec<u8>,
+    /// Its domain name.
+    pub domainname: Vec<u8>,
+    /// What its processes have set below /proc/sys.
+    #[serde(default)]
+    pub settings: Vec<SettingState>,
+    /// What it has in common with the root container.
+    #[serde(default)]
+    pub shared: SharedState,
+    /// The System V objects of a later container that has an IPC namespace of its own.
+    #[serde(default)]
+    pub system_v: SystemVState,
+}
+
+/// Namespaces of the root container that a later one is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SharedState {
+    pub pid: bool,
+    pub ipc: bool,
+    pub uts: bool,
+}

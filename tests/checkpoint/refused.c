@@ -7,7 +7,10 @@
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 
 static void REFUSED(const char *words) {
     char line[200];
@@ -100,6 +103,27 @@ TEST(a_network_namespace_that_was_set_up) {
     int s = socket(AF_INET, SOCK_DGRAM, 0);
     CHECK(s >= 0 && !ioctl(s, SIOCSIFMTU, &link) && !close(s));
     REFUSED("what was set up in a network namespace of the guest's own");
+}
+
+TEST(a_mount) {
+    CHECK(!mkdir("/tmp/made", 0700) && !mount("none", "/tmp/made", "tmpfs", 0, NULL));
+    REFUSED("the tmpfs at /tmp/made, which a process has mounted, can't be saved");
+    CHECK(!umount2("/tmp/made", MNT_DETACH) && !rmdir("/tmp/made"));
+}
+
+TEST(a_bind_mount) {
+    CHECK(!mkdir("/tmp/bound", 0700) && !mount("/tmp", "/tmp/bound", NULL, MS_BIND, NULL));
+    REFUSED("at /tmp/bound, which a process has mounted");
+    CHECK(!umount2("/tmp/bound", MNT_DETACH) && !rmdir("/tmp/bound"));
+}
+
+TEST(a_mount_that_was_mounted_again) {
+    struct statvfs before;
+    CHECK(!statvfs("/tmp", &before));
+    unsigned long flags = MS_REMOUNT | MS_BIND | (before.f_flag & (ST_NOSUID | ST_NODEV | ST_NOEXEC));
+    CHECK(!mount("none", "/tmp", NULL, flags ^ MS_NOEXEC, NULL));
+    REFUSED("at /tmp, which a process has mounted again with other flags");
+    CHECK(!mount("none", "/tmp", NULL, flags, NULL));
 }
 
 TEST(a_mount_namespace) {

@@ -22,6 +22,7 @@ pub(crate) struct Arrivals {
 impl Arrivals {
     /// With the root container, which is the first of every image.
     pub(crate) fn new(image: OpenImage, root: Arc<GuestContainer>, arrived: Arrived) -> Arrivals {
+        // As many as the image has, which has been read: a number in it would be anybody's.
         let mut there: Vec<_> = image.containers().iter().map(|_| None).collect();
         if let Some(first) = there.first_mut() {
             *first = Some((root, arrived));
@@ -39,6 +40,7 @@ impl Arrivals {
         container: Arc<GuestContainer>,
         arrived: Arrived,
     ) -> Result<(), ControlError> {
+        // Two checkpoints of one pod are alike but for this, and half of each would be no state that ever was.
         if image.id() != self.image.id() {
             return Err(ControlError::Invalid("the sandbox is being restored from another image".into()));
         }
@@ -51,6 +53,7 @@ impl Arrivals {
 
     /// The places whose containers are missing, or were given up.
     fn missing(&self) -> impl Iterator<Item = usize> {
+        // A client that has ended one tries again, with the same name or another id.
         let gone = |(_, there): &(usize, &Option<(Arc<GuestContainer>, Arrived)>)| {
             there.as_ref().is_none_or(|(container, _)| !container.is_awaiting())
         };
@@ -64,6 +67,7 @@ impl Arrivals {
         let same_name =
             |place: &usize| saved(*place).is_some_and(|saved| !saved.name.is_empty() && saved.name == container.name);
         let found = self.missing().find(same_name).or_else(|| self.missing().find(same_id));
+        // By `moat` alone, without a client that names containers.
         let alone = || {
             let only = self.missing().next().filter(|_| self.missing().count() == 1)?;
             let unnamed = container.name.is_empty() || saved(only).is_some_and(|saved| saved.name.is_empty());
@@ -96,6 +100,7 @@ impl Arrivals {
         let (containers, arrived): (Vec<_>, Vec<_>) = self.there.into_iter().flatten().unzip();
         match restore::containers(kernel, &self.image, arrived).await {
             Ok(restored) => {
+                // One that was given up meanwhile ends at once.
                 containers.iter().zip(restored).for_each(|(container, restored)| container.begin(restored));
                 Ok(())
             }

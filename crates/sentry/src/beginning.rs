@@ -42,6 +42,7 @@ impl Beginning {
     /// Its init has been made; gives what was wanted before.
     pub(crate) fn begin(&self, init: Process) -> Wanted {
         let wanted = {
+            // Whoever gives it up, or starts it, meanwhile finds either the init here or its wish in what is given back.
             let wanted = self.wanted.lock();
             let _ = self.init.set(init);
             *wanted
@@ -63,6 +64,7 @@ impl Beginning {
     /// Notes that it is to be started; false if it has an init, or will have none.
     pub(crate) fn start_later(&self) -> bool {
         let mut wanted = self.wanted.lock();
+        // Starting it twice is an error, here as elsewhere.
         let later = self.is_open() && *wanted == Wanted::Nothing;
         if later {
             *wanted = Wanted::Start;
@@ -77,6 +79,7 @@ impl Beginning {
             if self.init.get().is_some() {
                 return false;
             }
+            // The first signal counts.
             *wanted = Wanted::End;
             let signal = u8::try_from(signal.number()).unwrap_or(9);
             let _ = self.given_up.set(WaitStatus::Signaled { signal, core: CoreDump::NotDumped });
@@ -93,6 +96,7 @@ impl Beginning {
     /// Waits for the end.
     pub(crate) async fn ended(&self) -> WaitStatus {
         let look = || match (self.init.get(), self.given_up.get()) {
+            // It may have been given up before: then its init is about to end, too.
             (Some(init), _) => Poll::Ready(Ok(init)),
             (None, Some(status)) => Poll::Ready(Err(*status)),
             (None, None) => Poll::Pending,

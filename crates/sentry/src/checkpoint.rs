@@ -148,6 +148,8 @@ fn format_of(compression: PageCompression) -> Compression {
 }
 
 fn saver(together: &Together, pages: Option<PagesWriter>) -> Result<Saver, Refusal> {
+    // Of all of them: mounts that are gone, or have come, would be as they were before.
+    together.all().iter().try_for_each(|container| container.refuse_changed_mounts())?;
     let container = together.root();
     let (place, mounts) = (&container.member.place, container.member.fs.namespace.clone());
     let kernel = container.member.processes.kernel();
@@ -184,7 +186,7 @@ fn saver(together: &Together, pages: Option<PagesWriter>) -> Result<Saver, Refus
     for net in nets {
         // Links, addresses and routes would be lost in silence.
         let what = "what was set up in a network namespace of the guest's own";
-        let loopback = loopback_alone(&net).ok_or_else(|| Refusal::new(format!("{what} can't be saved yet")))?;
+        let loopback = loopback_alone(&net).ok_or_else(|| Refusal::new(what))?;
         let new = NetNamespace::new(0, net.user_ns.clone());
         add_loopback(&new, LinkState::Down);
         let settings = container.settings_besides(

@@ -35,6 +35,7 @@ use moat_vfs::{FsContext, MountNamespace, OpenFile};
 
 use crate::beginning::{Beginning, Wanted};
 use crate::followers::Followers;
+use crate::mounts::layout::Layout;
 use crate::process::{self, StartError};
 use crate::restore::{self, Arrived, OpenImage, RestoredContainer};
 use crate::{console, mounts};
@@ -99,6 +100,8 @@ pub(crate) struct GuestContainer {
     donated: OnceLock<Vec<Weak<OpenFile>>>,
     /// The settings of /proc/sys as its configuration has them.
     settings: BTreeMap<String, String>,
+    /// Its mounts as its configuration has them.
+    mounts: Layout,
     /// Its network when it was started.
     network: OnceLock<Shape>,
 }
@@ -127,6 +130,7 @@ impl GuestContainer {
         // There is nobody to hold up yet when the root container is made.
         let namespace = if root.is_some() { block_in_place(build) } else { build() }?;
         tracing::info!(target: STEPS, "file systems are mounted");
+        let layout = Layout::of(&namespace);
         let fs = FsContext::new(namespace.clone());
         let profile = spec.seccomp.take().map(profile).transpose()?;
         if let Some(rules) = device_rules(&spec.device_rules) {
@@ -139,6 +143,7 @@ impl GuestContainer {
         match image {
             Some(image) => {
                 let arrived = Arrived { process: spec.process.clone(), member: member.clone(), fds };
+                // A later container of an image is never alone in it.
                 if root.is_none() && image.containers().len() <= 1 {
                     made = restore::containers(kernel, &image, vec![arrived]).await?.pop();
                 } else {
@@ -170,6 +175,7 @@ impl GuestContainer {
             prepared: Mutex::new(LockClass::Control, None),
             donated: OnceLock::new(),
             settings,
+            mounts: layout,
             network: OnceLock::new(),
         });
         if let Some(made) = made {
@@ -184,6 +190,7 @@ impl GuestContainer {
         self.executed.lock().extend(known.executed.into_iter().map(|process| (process.pid(), process)));
         let _ = self.donated.set(donated.iter().map(Arc::downgrade).collect());
         *self.prepared.lock() = Some(prepared);
+        // Everything else is there: from here on others may ask for the init.
         match self.beginning.begin(known.init) {
             Wanted::Nothing => {}
             Wanted::Start => drop(self.start()),
@@ -235,6 +242,17 @@ impl GuestContainer {
         changed.map(|(path, value)| SettingState { path, value }).collect()
     }
 
+    /// Refuses to be saved with other mounts than those that a restore makes.
+    ///
+    /// # Errors
+    /// What its processes have changed.
+    pub(crate) fn refuse_changed_mounts(&self) -> Result<(), Refusal> {
+        match self.mounts.difference(&Layout::of(&self.member.fs.namespace)) {
+            Some(what) => Err(Refusal::new(what)),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses to be saved with another network than the one that a restore makes.
     ///
     /// # Errors
@@ -242,9 +260,7 @@ impl GuestContainer {
     pub(crate) fn refuse_changed_network(&self) -> Result<(), Refusal> {
         let now = Shape::of(&self.member.place.namespaces.net);
         match self.network.get().and_then(|before| now.difference(before)) {
-            Some(what) => {
-                Err(Refusal::new(format!("what the container has changed of its network ({what}) can't be saved yet")))
-            }
+            Some(what) => Err(Refusal::new(format!("what the container has changed of its network ({what})"))),
             None => Ok(()),
         }
     }
@@ -254,6 +270,7 @@ impl GuestContainer {
     /// # Errors
     /// It was started before.
     pub(crate) fn start(&self) -> Result<(), ControlError> {
+        // Its client is not kept waiting for the others, which it may be about to make.
         if self.beginning.start_later() {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! The guest's mount namespace, built from the sandbox spec.
 
+pub(crate) mod layout;
 mod nodes;
 mod overlay;
 

@@ -139,6 +139,7 @@ pub(crate) async fn containers(
     let (Some(most), Some(first)) = (most, inits().next()) else { return Err(BootError::new("an empty image")) };
     let given = files::Given { to: &to, most };
     let open_files = |namespaces: &MadeNamespaces| {
+        // In a pod there are none.
         if let [member] = members.as_slice() {
             settle_namespaces(kernel, state, member, namespaces, first)?;
         }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::anonymous::{PidFdState, PipeEndState, SignalFdState, TimerFdState};
-use super::container::ContainerIndex;
 use super::identity::CredentialsState;
+use super::index::ContainerIndex;
 use super::inotify::InotifyState;
 use super::lock::{HeldState, OwnerState, ProcessLockState};
 use super::mount::{MountState, PathState};

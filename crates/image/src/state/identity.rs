@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::container::ContainerIndex;
+use super::index::ContainerIndex;
 use super::namespace::{PidNamespaceState, UserNamespaceState};
 use super::terminal::ControllingTerminalState;
 use crate::refs::{Named, Ref};

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::container::ContainerIndex;
 use super::file::{FdTableState, FsContextState};
 use super::identity::{CredentialsState, PidState, ProcessGroupState};
+use super::index::ContainerIndex;
 use super::memory::MemoryState;
 use super::mount::PathState;
 use super::namespace::{

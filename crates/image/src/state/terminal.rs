@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::container::ContainerIndex;
+use super::index::ContainerIndex;
 use crate::refs::{Named, Ref};
 
 /// A pseudo-terminal. Its openings are open files.

@@ -11,8 +11,8 @@ use moat_abi::signal::Signal;
 use moat_identity::{Pid, ProcessGroup, Resource, Session};
 use moat_image::state::{
     AioPollState, ContainerIndex, ContainerState, ControllingTerminalState, EndedThreadState, MemoryState, PidState,
-    ProcessGroupState, ProcessState, SandboxState, SeccompFilterState, SeccompState, SessionState, SharedState,
-    SignalHandlersState, SystemVState, TaskState, ZombieState,
+    ProcessGroupState, ProcessState, SandboxState, SeccompFilterState, SessionState, SharedState, SignalHandlersState,
+    SystemVState, TaskState, ZombieState,
 };
 use moat_image::{ImageError, Interner, Met, Ref, Refusal};
 use moat_mm::{MemoryManager, SavedMemory};

@@ -79,6 +79,7 @@ impl Together {
 
     /// Keeps everybody else from pausing them, letting them go on, or bringing processes into them.
     pub(super) async fn turns(&self) -> Vec<AsyncGuard> {
+        // In one order; and one save at a time holds them, so that no two can wait for each other.
         let mut turns = Vec::new();
         for container in &self.all {
             turns.push(container.turn.lock().await);
@@ -91,6 +92,7 @@ impl Together {
     /// # Errors
     /// One that can't be stopped; the others then go on.
     pub(super) async fn freeze(&self) -> Result<Frozen<'_>, ControlError> {
+        // One after the other: what those that still run send to the stopped ones waits in queues, which are saved when all stand still.
         let mut frozen = Frozen(Vec::new());
         for processes in self.processes().filter(|processes| !processes.is_frozen()) {
             if let Err(errno) = processes.freeze().await {
@@ -108,6 +110,7 @@ impl Together {
     /// A task that does not, and what it is doing.
     pub(super) async fn begin_save(&self, frozen: &Frozen<'_>, memory: SaveMemory) -> Result<(), String> {
         for processes in self.processes() {
+            // They stand still anyway, for as long as their client likes.
             let memory = if frozen.has(processes) { memory.clone() } else { SaveMemory::Still };
             processes.begin_save(memory).await?;
         }

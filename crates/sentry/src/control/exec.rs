@@ -25,6 +25,7 @@ pub(super) async fn execute(
     let container = session.server.registry.get(&args.id)?;
     // Until it runs: one that has been made and does not would keep a save from its end.
     let _turn = container.turn.lock().await;
+    // A process that is started before those of an image have come would take one of their numbers.
     if matches!(container.status(), ContainerStatus::Stopped | ContainerStatus::Paused) || container.init().is_none() {
         return Err(container.wrong_state("no process can be started in it"));
     }

@@ -123,6 +123,7 @@ pub(super) async fn destroy(registry: &Registry, id: &str) -> Result<(), Control
 pub(super) async fn pause(container: &GuestContainer) -> Result<(), ControlError> {
     let _turn = container.turn.lock().await;
     match container.status() {
+        // There is nothing to stop, and its start would be lost.
         _ if container.init().is_none() => Err(container.wrong_state("it cannot be paused")),
         ContainerStatus::Running | ContainerStatus::Created => {
             let frozen = container.member.processes.freeze().await;

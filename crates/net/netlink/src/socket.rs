@@ -1,8 +1,8 @@
 //! [`NetlinkSocket`]: requests in, answers and what groups are told out.
 
 pub(crate) mod persist;
+mod queue;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -18,14 +18,15 @@ use moat_net_inet::configuration::{Change, Observer, observe};
 use moat_sync::{LockClass, Mutex, WeakList};
 use moat_vfs::Caller;
 use moat_vfs::file::SaveFiles;
-use moat_vfs::socket::{Ancillary, Incoming, Outgoing, SockAddr, Socket, SocketCore, SocketKind, SocketMaker};
+use moat_vfs::socket::{
+    Ancillary, BufferSide, Incoming, Outgoing, SockAddr, Socket, SocketCore, SocketKind, SocketMaker, SocketMemory,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::message::{Answering, done, error};
+use queue::{Pushed, Queue};
 
 const HEADER: usize = size_of::<Nlmsghdr>();
-/// Messages that wait to be read; more are refused, or lost to a member of a group (ENOBUFS).
-const MOST_WAITING: usize = 256;
 /// Bytes of a piece of a dump, at least and at most (`netlink_dump`).
 const PIECE: usize = 8 << 10;
 const MOST_PIECE: usize = 32 << 10;
@@ -89,16 +90,19 @@ impl Protocol for Silent {
     }
 }
 
-#[derive(Default)]
 struct NetlinkState {
     port: u32,
     /// The groups: a bit each, from group 1 on.
     groups: u64,
-    waiting: VecDeque<Vec<u8>>,
+    waiting: Queue,
     dump: Option<(Dump, Answering)>,
-    /// A message for a group found no room: told once.
-    overrun: bool,
     observing: bool,
+}
+
+impl NetlinkState {
+    fn new(memory: &Arc<SocketMemory>) -> NetlinkState {
+        NetlinkState { port: 0, groups: 0, waiting: Queue::new(memory.clone()), dump: None, observing: false }
+    }
 }
 
 /// A socket of AF_NETLINK.
@@ -166,7 +170,7 @@ impl NetlinkSocket {
             net: maker.net.clone(),
             kind,
             protocol,
-            state: Mutex::new(LockClass::Socket, NetlinkState::default()),
+            state: Mutex::new(LockClass::Socket, NetlinkState::new(maker.memory)),
         });
         maker.net.extensions.get_or_init(NetlinkTable::default).sockets.add(socket.me.clone());
         socket
@@ -213,10 +217,6 @@ impl NetlinkSocket {
                 continue;
             }
             let to = Answering { seq: header.nlmsg_seq, port };
-            // Who asks and never reads must not fill the sentry's memory.
-            if self.state.lock().waiting.len() >= MOST_WAITING {
-                return Err(Errno::ENOBUFS);
-            }
             let request = Request { caller, net: &self.net, header, body, to };
             let answer = self.protocol.answer(&request);
             self.enqueue(&header, to, answer);
@@ -224,18 +224,25 @@ impl NetlinkSocket {
         Ok(())
     }
 
+    /// Takes a message, or has the reader told that it has missed one, and is to ask anew (netlink(7)).
+    fn push(&self, s: &mut NetlinkState, message: Vec<u8>) {
+        if s.waiting.push(message, self.core.buffer(BufferSide::Receive)) == Pushed::Overrun {
+            self.core.set_error(Errno::ENOBUFS);
+        }
+    }
+
     fn enqueue(&self, header: &Nlmsghdr, to: Answering, answer: Result<Reply>) {
         {
             let mut s = self.state.lock();
             match answer {
-                Err(e) => s.waiting.push_back(error(header, to, Some(e))),
+                Err(e) => self.push(&mut s, error(header, to, Some(e))),
                 // One at a time, as on Linux.
-                Ok(Reply::Dump(_)) if s.dump.is_some() => s.waiting.push_back(error(header, to, Some(Errno::EBUSY))),
+                Ok(Reply::Dump(_)) if s.dump.is_some() => self.push(&mut s, error(header, to, Some(Errno::EBUSY))),
                 Ok(Reply::Dump(dump)) => s.dump = Some((Box::new(dump.fuse()), to)),
                 Ok(Reply::Messages(messages)) => {
-                    s.waiting.extend(messages);
+                    messages.into_iter().for_each(|message| self.push(&mut s, message));
                     if header.nlmsg_flags & NLM_F_ACK != 0 {
-                        s.waiting.push_back(error(header, to, None));
+                        self.push(&mut s, error(header, to, None));
                     }
                 }
             }
@@ -270,7 +277,7 @@ impl NetlinkSocket {
             piece = done(to);
         }
         let mut s = self.state.lock();
-        s.waiting.push_back(piece);
+        s.waiting.put(piece);
         if !ends {
             s.dump = Some((dump, to));
         }
@@ -291,14 +298,7 @@ impl Observer for NetlinkSocket {
         }
         {
             let mut s = self.state.lock();
-            for message in told {
-                if s.waiting.len() >= MOST_WAITING {
-                    // The reader is told by ENOBUFS that it has missed something, and asks anew (netlink(7)).
-                    s.overrun = true;
-                    break;
-                }
-                s.waiting.push_back(message);
-            }
+            told.into_iter().for_each(|message| self.push(&mut s, message));
         }
         self.core.queue().wake(PollEvents::READ_READY);
     }
@@ -360,12 +360,10 @@ impl Socket for NetlinkSocket {
     }
 
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
+        // Once, before what is left.
+        self.core.take_error()?;
         self.advance_dump(buf.len());
         let mut s = self.state.lock();
-        // Once, before what is left.
-        if std::mem::take(&mut s.overrun) {
-            return Err(Errno::ENOBUFS);
-        }
         let front = s.waiting.front().ok_or(Errno::EAGAIN)?;
         let len = front.len().min(buf.len());
         buf[..len].copy_from_slice(&front[..len]);
@@ -375,7 +373,7 @@ impl Socket for NetlinkSocket {
             m.flags |= MsgFlags::TRUNC;
         }
         if !flags.contains(MsgFlags::PEEK) {
-            s.waiting.pop_front();
+            s.waiting.pop();
         }
         Ok(m)
     }
@@ -421,7 +419,7 @@ impl Socket for NetlinkSocket {
     fn poll(&self) -> PollEvents {
         let mut events = self.core.error_events() | PollEvents::WRITE_READY;
         let s = self.state.lock();
-        if !s.waiting.is_empty() || s.dump.is_some() || s.overrun {
+        if !s.waiting.is_empty() || s.dump.is_some() {
             events |= PollEvents::READ_READY;
         }
         events

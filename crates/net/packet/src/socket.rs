@@ -1,5 +1,6 @@
 //! [`PacketSocket`]: a socket of AF_PACKET. Its options of level SOL_PACKET are in `options.rs`.
 
+mod charge;
 mod options;
 pub(crate) mod persist;
 
@@ -247,8 +248,10 @@ impl Tap for PacketSocket {
             })
         } else {
             let cost = kept.len().saturating_add(OVERHEAD);
-            let fits = s.bytes.saturating_add(cost) <= room;
+            let memory = self.core.memory();
+            let fits = s.bytes.saturating_add(cost) <= room && cost <= memory.room(s.bytes);
             if fits {
+                memory.charge(cost);
                 s.bytes = s.bytes.saturating_add(cost);
                 let network_at = u16::try_from(network_at).unwrap_or(0);
                 s.frames.push_back(Frame { bytes: kept.to_vec(), len: bytes.len(), from, network_at });
@@ -288,8 +291,7 @@ impl Socket for PacketSocket {
                 s.protocol = protocol;
             }
             // What came before is of another device.
-            s.frames.clear();
-            s.bytes = 0;
+            self.drop_frames(&mut s);
         }
         self.begin();
         Ok(())
@@ -379,6 +381,7 @@ impl Socket for PacketSocket {
             // Given back as it was charged, with what a frame costs besides its bytes.
             let cost = front.bytes.len().saturating_add(OVERHEAD);
             s.bytes = s.bytes.saturating_sub(cost);
+            self.core.memory().release(cost);
             s.frames.pop_front();
         }
         Ok(m)
@@ -482,7 +485,7 @@ impl Socket for PacketSocket {
             stack.remove_tap(&me);
         }
         let mut s = self.state.lock();
-        s.frames.clear();
+        self.drop_frames(&mut s);
         s.ring = None;
     }
 }

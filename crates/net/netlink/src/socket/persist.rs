@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use moat_abi::Errno;
 use moat_abi::socket::{AF_NETLINK, SOCK_DGRAM, SOCK_RAW};
 use moat_image::state::{NetlinkDumpState, NetlinkSocketState, SocketRef};
 use moat_image::{ImageError, Met, Refusal};
@@ -44,7 +45,7 @@ impl NetlinkSocket {
             groups: s.groups,
             waiting,
             dump,
-            overrun: s.overrun,
+            overrun: s.waiting.is_congested(),
         }
     }
 
@@ -70,15 +71,13 @@ impl NetlinkSocket {
             let messages: Vec<Vec<u8>> = dump.messages.iter().map(|m| m.to_vec()).collect();
             (Box::new(messages.into_iter()) as super::Dump, Answering { seq: dump.seq, port: dump.port })
         });
-        let state = NetlinkState {
-            port: saved.port,
-            groups: 0,
-            waiting: saved.waiting.iter().map(|m| m.to_vec()).collect(),
-            dump,
-            overrun: saved.overrun,
-            observing: false,
-        };
+        let mut state = NetlinkState { port: saved.port, dump, ..NetlinkState::new(request.memory) };
+        saved.waiting.iter().for_each(|m| state.waiting.put(m.to_vec()));
         let core = request.core(&saved.core)?;
+        if saved.overrun {
+            // It may have been told before: better twice than never.
+            core.set_error(Errno::ENOBUFS);
+        }
         let socket = Arc::new_cyclic(|me| NetlinkSocket {
             me: me.clone(),
             core,

@@ -97,6 +97,7 @@ impl PacketSocket {
             state.frames.push_back(Frame { bytes: f.bytes.clone(), len, from, network_at: f.network_at });
         }
         let core = request.core(&saved.core)?;
+        core.memory().charge(state.bytes);
         let socket = Arc::new_cyclic(|me| PacketSocket {
             me: me.clone(),
             core,

@@ -10,7 +10,7 @@ expect() { test "$2" = "$3" || { echo "$1: $2, not $3"; exit 1; }; }
 fails() {
     what=$1 said=$2
     shift 2
-    if timeout 30 "$OCI" "$@" > out 2>&1 < /dev/null; then echo "$what: it works"; exit 1; fi
+    if timeout 30 "$OCI" ${flags:-} "$@" > out 2>&1 < /dev/null; then echo "$what: it works"; exit 1; fi
     grep -qF -- "$said" out || { echo "$what: $(cat out)"; exit 1; }
 }
 # member SANDBOX NAME PID-NAMESPACE [MORE-OF-LINUX]
@@ -24,7 +24,7 @@ shared='{"type": "pid", "path": "/proc/1/ns/pid"}'
 sandbox() { echo "{\"annotations\": {\"io.kubernetes.cri.container-type\": \"sandbox\", \"io.kubernetes.cri.sandbox-id\": \"$1\"}}"; }
 # What it is made with counts for a sandbox, and so for all of a pod.
 platform=systrap
-oci() { "$OCI" --platform "$platform" "$@"; }
+oci() { "$OCI" ${flags:-} --platform "$platform" "$@"; }
 begin() { oci create --bundle "$1" "$1" > /dev/null < /dev/null; oci start "$1"; }
 count() { oci exec "$1" cat /tmp/count 2> /dev/null; }
 beyond() { test "0$(count client)" -gt "$1"; }

@@ -87,6 +87,12 @@ impl Arrivals {
         })
     }
 
+    /// Gives back what is kept of the container `id`.
+    pub(crate) fn forget(&mut self, id: &str) -> Option<(Arc<GuestContainer>, Arrived)> {
+        let kept = |there: &Option<(Arc<GuestContainer>, Arrived)>| there.as_ref().is_some_and(|(c, _)| c.id == id);
+        self.there.iter_mut().find(|there| kept(there)).and_then(Option::take)
+    }
+
     /// Whether all are there.
     pub(crate) fn are_complete(&self) -> bool {
         self.missing().next().is_none()

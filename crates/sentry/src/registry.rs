@@ -84,8 +84,10 @@ impl Registry {
     /// Forgets the container `id`.
     pub(crate) fn remove(&self, id: &str) {
         let gone = self.state.lock().containers.remove(id);
+        // Its mounts, and the gofer that serves them, would stay until another one takes its place.
+        let awaited = self.arrivals.lock().as_mut().and_then(|arrivals| arrivals.forget(id));
         // Dropped unlocked: processes and mounts may go with it.
-        drop(gone);
+        drop((gone, awaited));
     }
 }
 

@@ -245,6 +245,50 @@ TEST(a_stream_tells_what_is_left) {
     CHECK(c && c->cmsg_level == IPPROTO_TCP && c->cmsg_type == TCP_INQ && *(int *)CMSG_DATA(c) == 4);
 }
 
+// The time of a control message, in nanoseconds; 0 for none.
+static long long stream_time(int fd, int flags, ssize_t want, int type) {
+    char bytes[16], control[128];
+    struct iovec v = {bytes, want};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    CHECK_EQ(recvmsg(fd, &m, flags), want);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    if (!c)
+        return 0;
+    CHECK(c->cmsg_level == SOL_SOCKET && c->cmsg_type == type && c->cmsg_len == CMSG_LEN(16));
+    long long *t = (long long *)CMSG_DATA(c);
+    return t[0] * 1000000000 + t[1] * (type == SCM_TIMESTAMP ? 1000 : 1);
+}
+
+TEST(a_stream_tells_when_its_bytes_came) {
+    int client, server, off = 0;
+    struct timespec t;
+    connected(&client, &server);
+    CHECK_EQ(write(client, "a", 1), 1);
+    CHECK_EQ(stream_time(server, 0, 1, SCM_TIMESTAMP), 0);
+    turn_on(server, SOL_SOCKET, SO_TIMESTAMP);
+    sleep_ms(20);
+    CHECK_EQ(write(client, "bc", 2), 2);
+    clock_gettime(CLOCK_REALTIME, &t);
+    long long sent = t.tv_sec * 1000000000ll + t.tv_nsec;
+    sleep_ms(100);
+    long long peeked = stream_time(server, MSG_PEEK, 1, SCM_TIMESTAMP), first = stream_time(server, 0, 1, SCM_TIMESTAMP);
+    CHECK_EQ(peeked, first);
+    // When it came, and not when it is read.
+    CHECK(first > sent - 90000000 && first < sent + 50000000);
+    turn_on(server, SOL_SOCKET, SO_TIMESTAMPNS);
+    long long second = stream_time(server, 0, 1, SCM_TIMESTAMPNS);
+    CHECK_EQ(second / 1000 * 1000, first);
+    CHECK_EQ(write(client, "d", 1), 1);
+    CHECK(stream_time(server, 0, 1, SCM_TIMESTAMPNS) > sent + 90000000);
+    OK(setsockopt(server, SOL_SOCKET, SO_TIMESTAMPNS, &off, sizeof off));
+    CHECK_EQ(write(client, "e", 1), 1);
+    CHECK_EQ(stream_time(server, 0, 1, SCM_TIMESTAMPNS), 0);
+    // The end has no time.
+    turn_on(server, SOL_SOCKET, SO_TIMESTAMP);
+    close(client);
+    CHECK_EQ(stream_time(server, 0, 0, SCM_TIMESTAMP), 0);
+}
+
 TEST(more_holds_bytes_and_the_end_is_the_end) {
     int client, server;
     connected(&client, &server);

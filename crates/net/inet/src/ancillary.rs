@@ -30,7 +30,7 @@ pub(crate) struct Arrived {
 }
 
 /// The stamps of time that a socket has asked for (SO_TIMESTAMP, SO_TIMESTAMPNS).
-fn stamp(core: &SocketCore, at: Timespec) -> Option<ControlMessage> {
+pub(crate) fn stamp(core: &SocketCore, at: Timespec) -> Option<ControlMessage> {
     let (kind, data) = match () {
         () if core.has(CoreFlags::TIMESTAMPNS) => (abi::SCM_TIMESTAMPNS, at.as_bytes().to_vec()),
         () if core.has(CoreFlags::TIMESTAMP) => {

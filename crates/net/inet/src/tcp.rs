@@ -338,7 +338,7 @@ impl Socket for TcpSocket {
     fn receive(&self, buf: &mut [u8], flags: MsgFlags) -> Result<Incoming> {
         if let Some(id) = self.remote() {
             let message = self.receive_remote(id, buf, flags)?;
-            return Ok(self.with_rest(message, || self.remote_queue(id, SIOCINQ)));
+            return Ok(self.with_rest(message, flags, || self.remote_queue(id, SIOCINQ)));
         }
         let peer = match &self.state.lock().phase {
             Phase::Connected(c) => Some(c.peer.clone()),
@@ -361,7 +361,7 @@ impl Socket for TcpSocket {
             // Bytes that MSG_TRUNC throws away are counted, not copied.
             let len = if flags.contains(MsgFlags::TRUNC) { 0 } else { n };
             let message = Incoming { len, full_len: n, ..Incoming::default() };
-            return Ok(self.with_rest(message, || self.end.available()));
+            return Ok(self.with_rest(message, flags, || self.end.available()));
         }
         // Bytes that came before the error have been read by then.
         self.end.core.take_error()?;

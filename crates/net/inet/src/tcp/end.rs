@@ -2,6 +2,7 @@
 
 mod cork;
 mod persist;
+mod stamps;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -47,6 +48,7 @@ struct Inbox {
     memory: Option<Arc<SocketMemory>>,
     charged: usize,
     cork: cork::Cork,
+    stamps: stamps::Stamps,
 }
 
 impl Inbox {
@@ -207,6 +209,7 @@ impl TcpEnd {
                 }
                 _ => inbox.bytes.push(data.get(..n).unwrap_or_default()),
             }
+            inbox.note(self, held);
             if self.hold(&mut inbox, n, how) {
                 return Ok(n);
             }

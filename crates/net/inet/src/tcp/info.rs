@@ -1,6 +1,6 @@
-//! TCP_INFO: what there is to say of a connection that loses nothing; TCP_INQ.
+//! TCP_INFO: what there is to say of a connection that loses nothing; what goes with bytes that are read (TCP_INQ, SO_TIMESTAMP).
 
-use moat_abi::socket::{SOL_TCP, TCP_INQ, TcpInfo};
+use moat_abi::socket::{MsgFlags, SOL_TCP, TCP_INQ, TcpInfo};
 use moat_vfs::socket::{ControlMessage, Incoming};
 use zerocopy::IntoBytes;
 
@@ -45,7 +45,8 @@ pub(super) fn tcp_info(socket: &TcpSocket) -> Vec<u8> {
 
 impl TcpSocket {
     /// Adds what is left to be read, if that was asked for (TCP_INQ).
-    pub(super) fn with_rest(&self, mut message: Incoming, rest: impl FnOnce() -> usize) -> Incoming {
+    pub(super) fn with_rest(&self, mut message: Incoming, flags: MsgFlags, rest: impl FnOnce() -> usize) -> Incoming {
+        message.ancillary.other.extend(self.end.stamp_of(message.full_len, flags));
         if self.options.number(SOL_TCP, TCP_INQ) != 0 {
             // At least 1 before the end, so that it is read (`tcp_inq_hint`).
             let end = self.end.shutdown_bits() & SHUT_READ != 0;

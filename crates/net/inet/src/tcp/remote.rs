@@ -111,6 +111,7 @@ impl TcpSocket {
         }
         let mut events = PollEvents::empty();
         if changes.read {
+            self.note_arrival();
             events |= PollEvents::READ_READY | PollEvents::RDHUP;
         }
         if changes.write {
@@ -121,6 +122,16 @@ impl TcpSocket {
             events = PollEvents::all();
         }
         self.end.core.queue().wake(events);
+    }
+
+    /// Notes when bytes have come, for who wants to know.
+    fn note_arrival(&self) {
+        if self.end.wants_stamps()
+            && let Some(id) = self.remote()
+            && let Some(readable) = self.look(id, |c, _| c.readiness().readable)
+        {
+            self.end.note_readable(readable);
+        }
     }
 
     /// Gives up a connection that failed: the socket is as good as new.
@@ -405,6 +416,7 @@ impl TcpSocket {
         stack.change(|s| s.tcp_observe(id, socket.observer()));
         // What came before anybody observed the connection.
         socket.collect_error(id);
+        socket.note_arrival();
         Ok(socket)
     }
 }

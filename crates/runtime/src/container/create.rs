@@ -326,6 +326,10 @@ impl Creation<'_> {
         let created = link.create_container(&Message { request: Request::CreateContainer(Box::new(spec)), fds });
         // If the gofer could not start, that is why the container could not be made.
         gofer.as_mut().map_or(Ok(()), Gofer::wait_until_ready)?;
+        if let (Err(_), Some(gofer)) = (&created, &gofer) {
+            // It ends when the sandbox lets go of it, or ends itself: until then its cgroup could not be removed.
+            gofer.wait_for_end();
+        }
         created?;
         let target = WaiterTarget { id: self.state.id.clone(), pid: None };
         // With the container's processes: clients find the cgroup by the waiter's pid.

@@ -63,8 +63,8 @@ TEST(an_alternate_stack) {
     CHECK_EQ(seen, SIGUSR1);
 }
 
-// Each waits for 2 s from before the checkpoint on: what was left of it is waited for afterwards. What the restore takes in between
-// does not count, as it does for a clock.
+// Each waits for 2 s from before the checkpoint on: what was left of it is waited for afterwards. What lies between counts for neither the wait
+// nor the clock.
 #define WAIT_MS 2000
 static int64_t began;
 

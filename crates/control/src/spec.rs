@@ -151,6 +151,19 @@ pub struct RestoreSpec {
     pub bases: Vec<FdNumber>,
     /// How guests get it.
     pub loading: PageLoading,
+    /// From where clocks go on, if the image says it early enough.
+    pub clocks: Option<ClockSpec>,
+}
+
+/// From where the clocks of a restored sandbox go on, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockSpec {
+    /// CLOCK_MONOTONIC.
+    pub monotonic_ns: u64,
+    /// CLOCK_BOOTTIME.
+    pub boottime_ns: u64,
+    /// CLOCK_BOOTTIME when the sandbox booted.
+    pub booted_ns: u64,
 }
 
 /// How guests get their memory out of an image.

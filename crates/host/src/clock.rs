@@ -1,6 +1,9 @@
 //! Clocks: guests see the host's clocks, with the sandbox's start as the boot time.
 //!
-//! The vDSO reads the host's clocks in guest code without a system call, so the sentry must agree with it.
+//! The vDSO reads the host's clocks in guest code without a system call, so the sentry must agree with it. Where a guest's
+//! monotonic clocks are to be other than the host's, both are in a time namespace ([`namespace`]).
+
+pub mod namespace;
 
 use std::time::{Duration, Instant};
 

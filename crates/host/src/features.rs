@@ -47,6 +47,7 @@ pub enum Feature {
     PidfdOpen,
     PidfdGetfd,
     OpenTree,
+    TimeNamespaces,
     Openat2,
     CloseRange,
     SeccompNotifications,
@@ -138,6 +139,15 @@ pub const TABLE: &[Entry] = {
             Probe::Call(probes::pidfd_open),
         ),
         // RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS keep names inside a tree.
+        entry(
+            TimeNamespaces,
+            "time_namespaces(7)",
+            Version(5, 6),
+            Another(
+                "the monotonic clock of what is restored from an image jumps to the host's; images of before a host's start are refused",
+            ),
+            Probe::Call(probes::time_namespaces),
+        ),
         entry(
             Openat2,
             "openat2(2)",

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use crate::clocks::ClockState;
 use crate::error::ImageError;
 use crate::header::{self, Header, KERNEL};
 use crate::length;
@@ -138,6 +139,19 @@ pub fn open(place: &Path) -> Result<ImageFiles, ImageError> {
         bases.push(file(directory.join(PAGES))?);
     }
     Ok(ImageFiles { state, pages, bases })
+}
+
+/// What its clocks were when the image in this `state` was made: what a restore has to know before the rest is read.
+///
+/// # Errors
+/// A header that can't be read.
+pub fn clocks(state: &File) -> Result<Option<ClockState>, ImageError> {
+    let failed = |e| ImageError::host("reading state", e);
+    let len = state.metadata().map_err(failed)?.len().min(length(header::MAX_START));
+    let mut start = vec![0; usize::try_from(len).unwrap_or(0)];
+    // By position, as in [`Image::read`].
+    state.read_exact_at(&mut start, 0).map_err(failed)?;
+    Ok(header::begin(&start)?.0.clocks)
 }
 
 /// An image that has been read.

@@ -13,6 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Compression;
+use crate::clocks::ClockState;
 use crate::error::ImageError;
 
 /// The first bytes of `state`.
@@ -48,6 +49,9 @@ pub struct Header {
     pub platform: String,
     /// Bytes of `pages`.
     pub pages_len: u64,
+    /// The clocks when its programs stopped. Older images have them in the kernel's state only.
+    #[serde(default)]
+    pub clocks: Option<ClockState>,
     /// How pages are written.
     #[serde(default)]
     pub compression: Compression,
@@ -199,6 +203,7 @@ mod tests {
             version: "0.1.0".into(),
             id: [7; 16],
             created_s: 1,
+            clocks: None,
             cpu_features: vec!["sse2".into()],
             platform: "systrap".into(),
             pages_len: 4096,

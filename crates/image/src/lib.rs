@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod clocks;
 mod compression;
 pub mod directory;
 pub mod error;
@@ -24,6 +25,7 @@ pub mod pages;
 pub mod refs;
 pub mod state;
 
+pub use clocks::ClockState;
 pub use compression::Compression;
 pub use error::{ImageError, Refusal};
 pub use refs::{Interner, Met, Ref, Table};

@@ -210,6 +210,7 @@ mod tests {
             version: String::new(),
             id,
             created_s: 0,
+            clocks: None,
             cpu_features: Vec::new(),
             platform: String::new(),
             pages_len,

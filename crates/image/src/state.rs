@@ -27,6 +27,7 @@ mod unix;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clocks::ClockState;
 use crate::error::ImageError;
 use crate::pages::Stored;
 use crate::refs::Table;
@@ -155,19 +156,6 @@ pub struct SandboxState {
     /// POSIX message queues.
     #[serde(default)]
     pub mqueues: Table<MqueueState>,
-}
-
-/// Nanoseconds on the clocks at the checkpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct ClockState {
-    pub monotonic_ns: u64,
-    pub boottime_ns: u64,
-    pub realtime_ns: u64,
-    /// CLOCK_BOOTTIME at the boot of the sandbox.
-    pub booted_boottime_ns: u64,
-    /// CLOCK_REALTIME at the boot of the sandbox.
-    pub booted_realtime_ns: u64,
 }
 
 /// The vDSO: programs keep pointers into it, so a restore needs the same one at the same place.

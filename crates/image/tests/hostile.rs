@@ -16,6 +16,7 @@ fn header(pages_len: u64) -> Header {
         version: "0.1.0".into(),
         id: ID,
         created_s: 1,
+        clocks: None,
         cpu_features: vec!["sse2".into()],
         platform: "systrap".into(),
         pages_len,

@@ -38,6 +38,7 @@ impl Written {
             version: "0.1.0".into(),
             id,
             created_s: 1,
+            clocks: None,
             cpu_features: Vec::new(),
             platform: "systrap".into(),
             pages_len,

@@ -45,6 +45,8 @@ pub struct Config {
     pub names: UtsNames,
     /// The first user namespace.
     pub user_ns: Arc<UserNamespace>,
+    /// CLOCK_BOOTTIME at a boot before, if this kernel goes on where that one's ended.
+    pub booted_ns: Option<u64>,
     /// Whether system calls are logged.
     pub strace: Strace,
     /// Says what file system types, devices and address families there are. What it registers may refer to the kernel, which
@@ -149,6 +151,8 @@ impl Kernel {
         // /proc/sys/kernel/random/boot_id: of this kernel, not of the host.
         let mut boot_id = [0; 16];
         moat_host::random::fill(&mut boot_id);
+        let now = moat_host::clock::boottime_ns();
+        let booted = config.booted_ns.unwrap_or(now);
         let kernel = Arc::new_cyclic(|me: &Weak<Kernel>| Kernel {
             platform: config.platform,
             vfs: Vfs::new(VfsConfig {
@@ -177,8 +181,8 @@ impl Kernel {
             root_pid_ns,
             root_namespaces,
             root_user_ns,
-            boot_realtime_ns: moat_host::clock::realtime_ns(),
-            boot_boottime_ns: moat_host::clock::boottime_ns(),
+            boot_realtime_ns: moat_host::clock::realtime_ns().saturating_sub(now.saturating_sub(booted)),
+            boot_boottime_ns: booted,
             boot_id,
             core_pattern: Arc::default(),
             forks: AtomicU64::new(0),

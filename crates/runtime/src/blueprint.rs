@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use moat_control::spec::{
-    Backing, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostNodes, IdView,
-    JailSpec, Lifetime, MountFlags, MountKind, MountSpec, Overlay, PageLoading, ProcessSpec, RestoreSpec, RootSpec,
-    SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec, Sharing, TreeKind,
+    Backing, ClockSpec, ContainerSpec, DeviceRule, DeviceSpec, DonatedFds, FdNumber, FileBind, FileOverlay, HostNodes,
+    IdView, JailSpec, Lifetime, MountFlags, MountKind, MountSpec, Overlay, PageLoading, ProcessSpec, RestoreSpec,
+    RootSpec, SPEC_VERSION, SandboxSpec, SeccompSpec, SharedNamespaces, SharesSpec, Sharing, TreeKind,
 };
 use moat_host::spawn::Donation;
 use moat_image::directory::ImageFiles;
@@ -316,9 +316,14 @@ impl Blueprint {
                         loading = PageLoading::Copied;
                     }
                 }
+                let clocks = moat_image::directory::clocks(&state)?.map(|at| ClockSpec {
+                    monotonic_ns: at.monotonic_ns,
+                    boottime_ns: at.boottime_ns,
+                    booted_ns: at.booted_boottime_ns,
+                });
                 let mut add = |file: File| fds.add(file.into());
                 let bases = bases.into_iter().map(&mut add).collect();
-                Some(RestoreSpec { state: add(state), pages: add(pages), bases, loading })
+                Some(RestoreSpec { state: add(state), pages: add(pages), bases, loading, clocks })
             }
             None => None,
         };

@@ -90,6 +90,7 @@ mod tests {
                 total_memory: 1 << 30,
                 names: UtsNames { host: host.into(), domain: Vec::new() },
                 user_ns: moat_identity::UserNamespace::root(),
+                booted_ns: None,
                 strace: Strace::Off,
                 assemble: Box::new(move |kernel| registry(network, kernel)),
             })

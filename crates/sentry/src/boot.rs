@@ -17,9 +17,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
-use moat_control::spec::{FileAccess, Lifetime, MAX_SPEC_BYTES, NetworkMode, NetworkOrigin};
+use moat_control::spec::{ClockSpec, FileAccess, Lifetime, MAX_SPEC_BYTES, NetworkMode, NetworkOrigin};
 use moat_control::start::STEPS;
 use moat_control::{BootError, Connection, Listener, SandboxSpec, StartSync};
+use moat_host::clock::namespace;
 use moat_jail::startup::StartupTimes;
 use moat_jail::{DonatedFiles, StartFds, logging, privileges};
 
@@ -36,7 +37,12 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ! {
 fn boot_and_serve(mut files: DonatedFiles, fds: &StartFds, start_sync: &StartSync) -> Result<u8, BootError> {
     logging::report_more(moat_kernel::task::recent::report);
     let mut spec = read_spec(files.take(fds.spec)?)?;
+    // The host's /proc is still there, and only one thread.
+    let clocks = go_on(&mut spec);
     start_logging(&spec, &mut files)?;
+    if let Err(error) = clocks {
+        tracing::warn!(%error, "the monotonic clock does not go on from the image's");
+    }
     tracing::info!(target: STEPS, "its description is read");
     if spec.logging.debug {
         logging::load_symbols();
@@ -77,6 +83,17 @@ fn boot_and_serve(mut files: DonatedFiles, fds: &StartFds, start_sync: &StartSyn
     let _ = exit.write_to(status);
     // A shim that has become the parent takes it for the container's.
     Ok(exit.shell_code())
+}
+
+/// Has the clocks go on from those of the image, if there is one that says so. Without time namespaces they are the host's.
+fn go_on(spec: &mut SandboxSpec) -> io::Result<()> {
+    let Some(image) = &mut spec.container.restore else { return Ok(()) };
+    let Some(ClockSpec { monotonic_ns, boottime_ns, .. }) = image.clocks else { return Ok(()) };
+    let change = namespace::go_on_from(monotonic_ns, boottime_ns).inspect_err(|_| image.clocks = None)?;
+    // Steps are counted from a time of the clock of before.
+    let shifted = |ns| i128::from(ns).saturating_add(change).try_into().unwrap_or(0);
+    spec.logging.startup_began_ns = spec.logging.startup_began_ns.map(shifted);
+    Ok(())
 }
 
 fn start_logging(spec: &SandboxSpec, files: &mut DonatedFiles) -> Result<(), BootError> {

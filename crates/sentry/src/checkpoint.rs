@@ -11,10 +11,10 @@ use moat_control::ControlError;
 use moat_control::protocol::{AfterCheckpoint, PageCompression};
 use moat_fs_mqueue::NamespaceQueues;
 use moat_identity::{IpcNamespace, Namespaces, NetNamespace};
+use moat_image::ClockState;
 use moat_image::directory::{self, Image, ImageFiles};
 use moat_image::header::Header;
 use moat_image::pages::{Base, PagesWriter};
-use moat_image::state::ClockState;
 use moat_image::{Compression, ImageError, Refusal, SandboxState};
 use moat_kernel::Kernel;
 use moat_kernel::checkpoint::{self, Configured, KnownProcesses, Saved};
@@ -298,6 +298,7 @@ impl Walked {
             version: env!("CARGO_PKG_VERSION").into(),
             id: self.id,
             created_s,
+            clocks: Some(self.state.clocks),
             cpu_features: moat_host::cpu_features::features(),
             platform: container.member.processes.kernel().platform.name().into(),
             compression: self.pages.compression(),

@@ -59,6 +59,7 @@ pub fn kernel_main(args: BootArgs) -> Result<ExitStatus, BootError> {
             domain: spec.container.domainname.clone().into_bytes(),
         },
         user_ns: first_user_namespace(&spec.ids),
+        booted_ns: spec.container.restore.as_ref().and_then(|image| image.clocks).map(|clocks| clocks.booted_ns),
         strace: control::strace(&spec.logging).map_err(BootError::new)?,
         assemble: Box::new(move |kernel| assembly::registry(network, kernel)),
     };

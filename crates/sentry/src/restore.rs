@@ -199,7 +199,8 @@ fn fits(cpu_features: &[String], state: &SandboxState) -> Result<(), ImageError>
         return Err(ImageError::Unfit(format!("the processor lacks what the image's programs may use: {missing}")));
     }
     if moat_host::clock::monotonic_ns() < state.clocks.monotonic_ns {
-        let what = "the host's monotonic clock is behind that of the checkpoint: programs would see it go back";
+        let what = "the host's monotonic clock is behind that of the checkpoint, and there is no time namespace to set it \
+                    by: programs would see it go back";
         return Err(ImageError::Unfit(what.into()));
     }
     Ok(())

@@ -23,6 +23,7 @@ const HEAPS: [u64; 3] = [16, 256, 2048];
 const WRITES: u64 = 100;
 const LIMIT: Duration = Duration::from_secs(100);
 const COLUMN: &str = "systrap";
+const RIVAL: &str = "runsc";
 
 /// Answers on a connection of its own, each millisecond, and says when an answer was long in coming.
 const REDIS: &str = "cd /tmp; redis-server --port 6379 --save '' --loglevel warning > /dev/null &
@@ -34,9 +35,9 @@ while True:
 def ask():
     s.sendall(b\"PING\\r\\n\"); return s.recv(100)
 ask(); print(\"ready\", flush=True)
-last = time.monotonic()
+last = time.time()
 while True:
-    ask(); at = time.monotonic()
+    ask(); at = time.time()
     if at - last > 0.02: print(\"gap\", int((at - last) * 1e9), flush=True)
     last = at; time.sleep(0.001)
 '";
@@ -57,9 +58,9 @@ client = http.client.HTTPConnection('127.0.0.1', 8000)
 def ask():
     client.request('GET', '/'); return client.getresponse().read()
 ask(); print('ready', flush=True)
-last = time.monotonic()
+last = time.time()
 while True:
-    ask(); at = time.monotonic()
+    ask(); at = time.time()
     if at - last > 0.02: print('gap', int((at - last) * 1e9), flush=True)
     last = at; time.sleep(0.001)
 ";
@@ -81,6 +82,9 @@ pub fn run(runner: &mut Runner, moat: &Path, rounds: usize) -> Result<()> {
             measure(runner, moat, &root, heap(), &format!("heap-{mib}M"), &mut table)?;
             let writing = [heap(), vec![WRITES.to_string()]].concat();
             pause(runner, moat, &root, writing, &format!("heap-{mib}M-written"), &mut table)?;
+            if super::has_runsc() {
+                rival(runner, &root, heap(), &format!("heap-{mib}M"), &mut table)?;
+            }
         }
     }
     let full = ensure_root(RootKind::Full)?;
@@ -93,15 +97,20 @@ pub fn run(runner: &mut Runner, moat: &Path, rounds: usize) -> Result<()> {
             clones(runner, moat, &full, number, &mut table)?;
         }
     }
-    table.print(&[COLUMN]);
-    println!("\n{}", table.markdown(&[COLUMN]));
+    let columns = if super::has_runsc() { &[COLUMN, RIVAL][..] } else { &[COLUMN] };
+    table.print(columns);
+    println!("\n{}", table.markdown(columns));
     Ok(())
 }
 
 fn prepare(runner: &mut Runner, root: &Path, arguments: Vec<String>) -> Result<Prepared> {
+    prepare_at(runner, Place::Sandbox(Platform::Systrap), root, arguments)
+}
+
+fn prepare_at(runner: &mut Runner, place: Place, root: &Path, arguments: Vec<String>) -> Result<Prepared> {
     let job =
         Job { name: "saved", root, arguments, network: Network::default(), files: Files::default(), timeout: LIMIT };
-    runner.prepare(Place::Sandbox(Platform::Systrap), &job)
+    runner.prepare(place, &job)
 }
 
 /// Saves the program while it goes on, and once more when it ends; restores it.
@@ -134,6 +143,41 @@ fn measure(
     restored.until("gap")?;
     add("restore", nanoseconds(start.elapsed()));
     restored.kill(moat, &prepared.id)?;
+    Ok(fs::remove_dir_all(&prepared.directory)?)
+}
+
+/// The same by runsc, which is older than saving a program that goes on.
+fn rival(runner: &mut Runner, root: &Path, arguments: Vec<String>, name: &str, table: &mut Table) -> Result<()> {
+    let prepared = prepare_at(runner, Place::Runsc, root, arguments)?;
+    let runsc = |command: &str, more: &[&Path]| {
+        let mut runsc = Command::new(RIVAL);
+        runsc.arg("--root").arg(prepared.directory.join("state"));
+        runsc.args(["--network=none", "--ignore-cgroups", command]).args(more).arg(&prepared.id);
+        runsc
+    };
+    let mut running = Running::start(prepared.command)?;
+    running.until("ready")?;
+    let image = prepared.directory.join("image");
+    let start = Instant::now();
+    let status = runsc("checkpoint", &[Path::new("--image-path"), &image]).status()?;
+    let took = start.elapsed();
+    if !status.success() {
+        bail!("runsc: checkpoint: {status}");
+    }
+    table.add(&format!("{name}-save"), RIVAL, nanoseconds(took));
+    table.add(&format!("{name}-image-bytes"), RIVAL, bytes(size(&image)?));
+    let delete = || runsc("delete", &[Path::new("--force")]).status();
+    delete()?;
+    running.end();
+    let from = [Path::new("--image-path"), &image, Path::new("--bundle"), &prepared.directory];
+    let start = Instant::now();
+    let mut restored = Running::start(runsc("restore", &from))?;
+    restored.until("gap")?;
+    table.add(&format!("{name}-restore"), RIVAL, nanoseconds(start.elapsed()));
+    runsc("kill", &[]).arg("KILL").status()?;
+    restored.end();
+    delete()?;
+    leftovers::reap_descendants();
     Ok(fs::remove_dir_all(&prepared.directory)?)
 }
 

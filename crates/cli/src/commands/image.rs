@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::Context;
+use moat_host::features::Feature;
 use moat_image::directory::{self, Image};
 use moat_image::state::{MappableKind, OpenFileKind};
 use serde_json::json;
@@ -72,7 +73,8 @@ fn problems(image: &Image) -> Vec<String> {
         .iter()
         .map(|name| format!("the processor has no {name}"))
         .collect();
-    if moat_host::clock::monotonic_ns() < image.state.clocks.monotonic_ns {
+    let goes_on = image.header.clocks.is_some() && moat_host::features::has(Feature::TimeNamespaces);
+    if !goes_on && moat_host::clock::monotonic_ns() < image.state.clocks.monotonic_ns {
         problems.push("the host's monotonic clock is behind that of the checkpoint".into());
     }
     problems

@@ -56,6 +56,11 @@ probe!(close_range, libc::SYS_close_range, 1, 0, INVALID);
 probe!(fchmodat2, libc::SYS_fchmodat2, -1, null::<u8>(), 0, INVALID);
 probe!(futex_waitv, libc::SYS_futex_waitv, null::<u8>(), 0, INVALID, null::<u8>(), 0);
 probe!(rseq, libc::SYS_rseq, null::<u8>(), 0, INVALID, 0);
+/// Kernels are built without (CONFIG_TIME_NS).
+pub(super) fn time_namespaces() -> bool {
+    std::fs::exists("/proc/self/ns/time").unwrap_or(false)
+}
+
 // No process.
 probe!(pidfd_open, libc::SYS_pidfd_open, 0, 0);
 // A path that is not there to be read.

@@ -198,6 +198,7 @@ fn first_task() -> CurrentTask {
         total_memory: MEMORY,
         names: names(),
         user_ns: UserNamespace::root(),
+        booted_ns: None,
         strace: Strace::Off,
         assemble: Box::new(|kernel| moat_sentry::registry(NetworkMode::None, kernel)),
     })

@@ -4,7 +4,7 @@
 //! in a new sandbox by `moat restore`. On the host it runs through, and must give the same.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
@@ -288,15 +288,22 @@ fn save_as(prepared: &Prepared, image: &Path, way: &Way) -> Result<()> {
 
 /// Runs `moat checkpoint`.
 pub(super) fn save(prepared: &Prepared, image: &Path, flags: &[&str]) -> Result<Output> {
-    let mut save = copy_of(&prepared.command, |mut arguments| {
+    let mut arguments: Vec<&OsStr> = flags.iter().map(OsStr::new).collect();
+    arguments.extend([OsStr::new("--image-path"), image.as_os_str(), OsStr::new(&prepared.id)]);
+    Ok(other_command(prepared, "checkpoint", &arguments).output()?)
+}
+
+/// Another command of moat's than the one that runs the job, about its container.
+pub(super) fn other_command(prepared: &Prepared, name: &str, rest: &[&OsStr]) -> Command {
+    let mut command = copy_of(&prepared.command, |mut arguments| {
         let at = arguments.iter().position(|a| a == "run").unwrap_or(arguments.len());
         arguments.truncate(at);
-        arguments.push("checkpoint".into());
-        arguments.extend(flags.iter().map(OsString::from));
-        arguments.extend(["--image-path".into(), image.into(), (&prepared.id).into()]);
+        arguments.push(name.into());
+        arguments.extend(rest.iter().map(OsString::from));
         arguments
     });
-    Ok(save.stdin(Stdio::null()).output()?)
+    command.stdin(Stdio::null());
+    command
 }
 
 /// A job that runs, and what it prints.

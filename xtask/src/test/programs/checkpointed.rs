@@ -1,16 +1,18 @@
 //! Programs that are saved in the middle and go on out of the image, in another sandbox and on another platform: they must give what
-//! an uninterrupted run gives.
+//! an uninterrupted run gives. Meanwhile they are paused, or another program is executed beside them.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::{Case, Options, difference};
-use crate::test::checkpoint::{as_restore, copy_of, save};
+use crate::test::checkpoint::{as_restore, copy_of, other_command, save};
 use crate::test::job::{Prepared, collect, ending_of, tail, wait};
 use crate::test::{Ending, Job, Outcome, Place, Platform, Report, Runner, leftovers};
 
@@ -40,9 +42,9 @@ pub(super) fn run(
     expected: &Outcome,
 ) {
     let platforms = options.platforms(&case.platforms);
-    for (from, to) in routes(&platforms, options.checkpointed) {
+    for (first, (from, to)) in routes(&platforms, options.checkpointed).into_iter().enumerate() {
         let name = format!("programs/{}-to-{}/{}", from.name(), to.name(), case.name);
-        let plan = Plan { from, to, rounds: if options.long { ROUNDS } else { 1 } };
+        let plan = Plan { from, to, rounds: if options.long { ROUNDS } else { 1 }, first };
         let start = Instant::now();
         match plan.run(runner, job, expected) {
             Ok(None) => report.skip(&name, "it ends before it can be saved"),
@@ -65,10 +67,28 @@ fn routes(platforms: &[Platform], all: bool) -> Vec<(Platform, Platform)> {
     routes
 }
 
+/// What else goes on when a program is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meanwhile {
+    Nothing,
+    /// Somebody has paused it; it goes on when it is restored.
+    Paused,
+    /// Another program is executed in its container, and writes to somebody who is gone when it is restored.
+    Executing,
+}
+
+/// They take turns.
+const MEANWHILE: [Meanwhile; 3] = [Meanwhile::Executing, Meanwhile::Paused, Meanwhile::Nothing];
+
+/// Says something until nobody takes it.
+const TALK: &str = "while echo and; do sleep 0.01; done";
+
 struct Plan {
     from: Platform,
     to: Platform,
     rounds: usize,
+    /// What the first save has of [`MEANWHILE`].
+    first: usize,
 }
 
 impl Plan {
@@ -115,7 +135,7 @@ impl Plan {
             let next = prepared.directory.join(format!("image-{saved}"));
             // What it has to do before its program runs is no part of the time.
             if again && !leg.ends_within(step)? {
-                match leg.save(prepared, &next) {
+                match leg.save(prepared, &next, self.meanwhile(saved)) {
                     Ok(true) => {}
                     // It has ended meanwhile.
                     Ok(false) => {}
@@ -154,6 +174,11 @@ impl Plan {
         Ok((saved, outcome))
     }
 
+    /// What goes on when it is saved after so many times.
+    fn meanwhile(&self, saved: usize) -> Meanwhile {
+        MEANWHILE[(self.first + saved) % MEANWHILE.len()]
+    }
+
     /// Where it goes on after so many times: there and back again.
     fn platform(&self, saved: usize) -> Platform {
         if saved.is_multiple_of(2) { self.from } else { self.to }
@@ -186,10 +211,24 @@ impl Leg {
     }
 
     /// Saves the job; false if it ended instead.
-    fn save(&mut self, prepared: &Prepared, image: &Path) -> Result<bool> {
+    fn save(&mut self, prepared: &Prepared, image: &Path, meanwhile: Meanwhile) -> Result<bool> {
         let patience = Instant::now() + Duration::from_secs(30);
         loop {
-            let output = save(prepared, image, &[])?;
+            let mut talk = None;
+            let mut output = match meanwhile {
+                Meanwhile::Nothing => save(prepared, image, &[])?,
+                Meanwhile::Paused => other_command(prepared, "pause", &[OsStr::new(&prepared.id)]).output()?,
+                Meanwhile::Executing => {
+                    talk = Talk::start(prepared)?;
+                    save(prepared, image, &[])?
+                }
+            };
+            if meanwhile == Meanwhile::Paused && output.status.success() {
+                output = save(prepared, image, &[])?;
+            }
+            if let Some(talk) = talk {
+                talk.end()?;
+            }
             if output.status.success() {
                 return Ok(true);
             }
@@ -217,6 +256,34 @@ impl Leg {
         let _ = self.child.kill();
         let _ = self.child.wait();
         leftovers::kill_descendants();
+    }
+}
+
+/// A program that is executed in the job's container, which has said something.
+struct Talk {
+    child: Child,
+    output: ChildStdout,
+}
+
+impl Talk {
+    /// None if the container is not there yet, or not any more.
+    fn start(prepared: &Prepared) -> Result<Option<Talk>> {
+        let arguments = [&prepared.id, "sh", "-c", TALK].map(OsStr::new);
+        let mut command = other_command(prepared, "exec", &arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut output = child.stdout.take().context("its output is a pipe")?;
+        if output.read(&mut [0; 4])? == 0 {
+            child.wait()?;
+            return Ok(None);
+        }
+        Ok(Some(Talk { child, output }))
+    }
+
+    /// It ends with the container, or because nobody listens.
+    fn end(mut self) -> Result<()> {
+        drop(self.output);
+        self.child.wait()?;
+        Ok(())
     }
 }
 

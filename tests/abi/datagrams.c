@@ -76,6 +76,54 @@ TEST(a_datagram_tells_when_it_came) {
     CHECK_EQ(n, 1);
 }
 
+// The last number of the socket's line of /proc/net/udp.
+static long lost_by_table(int port) {
+    FILE *table = fopen("/proc/net/udp", "r");
+    CHECK(table);
+    char line[300], local[20];
+    long lost = -1;
+    while (fgets(line, sizeof line, table)) {
+        char *end = line + strcspn(line, "\n");
+        while (end > line && end[-1] == ' ')
+            end--;
+        *end = 0;
+        snprintf(local, sizeof local, "0100007F:%04X ", port);
+        if (strstr(line, local))
+            lost = atol(strrchr(line, ' '));
+    }
+    fclose(table);
+    return lost;
+}
+
+TEST(a_reader_is_told_how_many_were_lost) {
+    struct sockaddr_in a, b;
+    int to = udp("127.0.0.1", &a), from = udp("127.0.0.1", &b), least = 1, taken = 0;
+    ssize_t n;
+    OK(setsockopt(to, SOL_SOCKET, SO_RCVBUF, &least, sizeof least));
+    turn_on(to, SOL_SOCKET, SO_RXQ_OVFL);
+    for (int i = 0; i < 50; i++)
+        CHECK_EQ(send_to(from, data, 600, &a), 600);
+    // Those that were taken before the first was lost say nothing of it.
+    for (void *lost; lost = receive(to, &n, SOL_SOCKET, SO_RXQ_OVFL), n == 600; taken++)
+        CHECK(!lost);
+    CHECK_EQ(errno, EAGAIN);
+    CHECK(taken >= 1 && taken < 10);
+    CHECK_EQ(send_to(from, "x", 1, &a), 1);
+    uint32_t *lost = receive(to, &n, SOL_SOCKET, SO_RXQ_OVFL);
+    CHECK(lost && *lost == 50u - taken);
+    CHECK_EQ(lost_by_table(ntohs(a.sin_port)), 50 - taken);
+    // What a filter does not want is counted too.
+    struct sock_filter none[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+    struct sock_fprog program = {1, none};
+    OK(setsockopt(to, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program));
+    CHECK_EQ(send_to(from, "x", 1, &a), 1);
+    ERR(setsockopt(to, SOL_SOCKET, SO_DETACH_FILTER, NULL, 0), EINVAL);
+    turn_on(to, SOL_SOCKET, SO_DETACH_FILTER);
+    CHECK_EQ(send_to(from, "x", 1, &a), 1);
+    lost = receive(to, &n, SOL_SOCKET, SO_RXQ_OVFL);
+    CHECK(lost && *lost == 51u - taken);
+}
+
 TEST(the_time_of_the_last_datagram_can_be_asked_for) {
     struct sockaddr_in a, b;
     int to = udp("127.0.0.1", &a), from = udp("127.0.0.1", &b);

@@ -44,6 +44,9 @@ pub struct SocketCoreState {
     pub flags: u32,
     /// The pending error; 0 for none.
     pub error: i32,
+    /// Datagrams that found no room.
+    #[serde(default)]
+    pub lost: u32,
     pub sndbuf: u64,
     pub rcvbuf: u64,
     pub rcvlowat: u64,

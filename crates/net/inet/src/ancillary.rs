@@ -27,6 +27,8 @@ pub(crate) struct Arrived {
     pub(crate) segment: u16,
     /// When it came, by CLOCK_REALTIME.
     pub(crate) at: Timespec,
+    /// How many the socket had lost by then, if it asked for that (SO_RXQ_OVFL).
+    pub(crate) lost: u32,
 }
 
 /// The stamps of time that a socket has asked for (SO_TIMESTAMP, SO_TIMESTAMPNS).
@@ -51,6 +53,9 @@ pub(crate) fn describe(
     let on = |level, name| options.number(level, name) != 0;
     let mut out: Vec<ControlMessage> = stamp(core, a.at).into_iter().collect();
     let mut add = |level, kind, data: &[u8]| out.push(ControlMessage { level, kind, data: data.to_vec() });
+    if a.lost > 0 {
+        add(SOL_SOCKET, abi::SO_RXQ_OVFL, &a.lost.to_ne_bytes());
+    }
     if a.segment > 0 {
         add(SOL_UDP, abi::UDP_GRO, &i32::from(a.segment).to_ne_bytes());
     }

@@ -9,7 +9,7 @@ use moat_abi::time::Timespec;
 use moat_abi::{Errno, Result};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::Caller;
-use moat_vfs::socket::{CoreFlags, Incoming, SocketCore, SocketMemory, answer_queue_ioctl};
+use moat_vfs::socket::{BufferSide, CoreFlags, Incoming, SocketCore, SocketMemory, answer_queue_ioctl};
 use zerocopy::IntoBytes;
 
 use crate::address;
@@ -73,18 +73,20 @@ impl Inbox {
         Inbox { cost, memory, queue: Mutex::new(LockClass::Stream, Queue::default()) }
     }
 
-    /// Takes a datagram; gives whether it did. One that finds no room in a receive buffer of `room` bytes is lost, but for
+    /// Takes a datagram; gives whether it did. One that finds no room in the receive buffer of the socket `core` is lost, but for
     /// the first.
-    pub(crate) fn push(&self, datagram: Datagram, room: usize) -> bool {
+    pub(crate) fn push(&self, mut datagram: Datagram, core: &SocketCore) -> bool {
         let mut queue = self.queue.lock();
         let cost = (self.cost)(datagram.data.len());
         let bytes = queue.bytes.saturating_add(cost);
-        if cost > self.memory.room(queue.bytes) {
+        // The first one is taken whatever its size: else a buffer smaller than one datagram would never get any.
+        let full = bytes > core.buffer(BufferSide::Receive) && !queue.datagrams.is_empty();
+        if queue.closed || full || cost > self.memory.room(queue.bytes) {
+            core.count_lost();
             return false;
         }
-        // The first one is taken whatever its size: else a buffer smaller than one datagram would never get any.
-        if queue.closed || (bytes > room && !queue.datagrams.is_empty()) {
-            return false;
+        if core.has(CoreFlags::RXQ_OVFL) {
+            datagram.arrived.lost = core.lost();
         }
         self.memory.charge(cost);
         queue.bytes = bytes;

@@ -23,6 +23,8 @@ pub struct SocketInfo {
     pub ino: u64,
     /// The device that it is bound to, or 0.
     pub device: u32,
+    /// Datagrams that have come and were not taken.
+    pub lost: u32,
     /// Which halves are shut: 1 for reading, 2 for writing.
     pub shutdown: u8,
 }

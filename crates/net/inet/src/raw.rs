@@ -140,7 +140,7 @@ impl RawSocket {
     }
 
     fn deliver(&self, packet: Datagram) {
-        if self.inbox.push(packet, self.core.buffer(BufferSide::Receive)) {
+        if self.inbox.push(packet, &self.core) {
             self.core.queue().wake(PollEvents::READ_READY);
         }
     }
@@ -241,6 +241,7 @@ impl Inspect for RawSocket {
             uid: self.uid,
             ino: self.core.ino(),
             device: self.options.device().unwrap_or(0),
+            lost: self.core.lost(),
             shutdown: state.shutdown,
         }
     }
@@ -259,7 +260,7 @@ pub(crate) fn receive(namespace: &NetNamespace, link: u32, header: &IpHeader, pa
             let whole = socket.v4() && !socket.is_ping();
             let at = moat_vfs::clock::now();
             let (ttl, tos) = (header.ttl, header.tos);
-            let arrived = Arrived { to: header.destination, device: link, ttl, tos, segment: 0, at };
+            let arrived = Arrived { to: header.destination, device: link, ttl, tos, segment: 0, at, lost: 0 };
             let data = if whole { packet } else { payload }.into();
             socket.deliver(Datagram { data, from: SocketAddr::new(header.source, 0), arrived });
         }

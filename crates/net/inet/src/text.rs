@@ -32,20 +32,20 @@ fn hex(family: u16, addr: SocketAddr) -> String {
     out
 }
 
-/// How a file writes its lines: what is before a socket's number, and the characters that a line is padded to.
+/// How a file writes its lines: what is before a socket's number, the characters that a line is padded to, and what its end is.
 struct Form {
     head: &'static str,
     number_width: usize,
     line_width: usize,
-    tail: &'static str,
+    tail: fn(&SocketInfo) -> String,
 }
 
 fn table(family: u16, form: &Form, sockets: &[SocketInfo]) -> Vec<u8> {
-    let (width, number_width, tail) = (form.line_width, form.number_width, form.tail);
+    let (width, number_width) = (form.line_width, form.number_width);
     let mut out = format!("{:<width$}\n", form.head);
     for (n, s) in sockets.iter().filter(|s| s.family == family).enumerate() {
         let line = format!(
-            "{n:number_width$}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 2 0000000000000000 {tail}",
+            "{n:number_width$}: {} {} {:02X} {:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 2 0000000000000000 {}",
             hex(family, s.local),
             hex(family, s.peer),
             s.state,
@@ -54,7 +54,8 @@ fn table(family: u16, form: &Form, sockets: &[SocketInfo]) -> Vec<u8> {
             s.receive_queue,
             s.uid,
             0,
-            s.ino
+            s.ino,
+            (form.tail)(s)
         );
         // Writing to a string can't fail.
         let _ = writeln!(out, "{line:<width$}");
@@ -67,7 +68,7 @@ const TCP: Form = Form {
     head: "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
     number_width: 4,
     line_width: 149,
-    tail: "100 0 0 10 0",
+    tail: |_| "100 0 0 10 0".into(),
 };
 const TCP6: Form = Form {
     head: "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
@@ -79,7 +80,7 @@ const UDP: Form = Form {
     head: "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops",
     number_width: 5,
     line_width: 127,
-    tail: "0",
+    tail: |socket| socket.lost.to_string(),
 };
 const RAW: Form = Form {
     head: "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops",

@@ -151,8 +151,11 @@ impl UdpSocket {
     }
 
     fn deliver(&self, to_port: u16, datagram: Datagram) {
-        let Some(datagram) = self.filtered(to_port, datagram) else { return };
-        if self.inbox.push(datagram, self.core.buffer(BufferSide::Receive)) {
+        let Some(datagram) = self.filtered(to_port, datagram) else {
+            self.core.count_lost();
+            return;
+        };
+        if self.inbox.push(datagram, &self.core) {
             self.core.queue().wake(PollEvents::READ_READY);
         }
     }
@@ -201,6 +204,7 @@ impl Inspect for UdpSocket {
             uid: self.uid,
             ino: self.core.ino(),
             device: self.options.device().unwrap_or(0),
+            lost: self.core.lost(),
             shutdown: self.shutdown.load(Ordering::Relaxed),
         }
     }
@@ -334,7 +338,7 @@ impl Socket for UdpSocket {
             // No router lies between: the receiver sees the starting value.
             let ttl = options.ttl.unwrap_or(64);
             let at = moat_vfs::clock::now();
-            let arrived = Arrived { to: to.ip(), device: LO_INDEX, ttl, tos: options.tos, segment: 0, at };
+            let arrived = Arrived { to: to.ip(), device: LO_INDEX, ttl, tos: options.tos, segment: 0, at, lost: 0 };
             self.send_local((from, to, connected), arrived, message.data, &parts);
         } else {
             options.broadcast = self.core.has(CoreFlags::BROADCAST);

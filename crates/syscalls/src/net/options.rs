@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use moat_abi::socket::SOL_NETLINK;
 use moat_abi::socket::{
-    SO_ACCEPTCONN, SO_DOMAIN, SO_PEERCRED, SO_PEERNAME, SO_PROTOCOL, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO,
-    SO_SNDTIMEO_NEW, SO_TYPE, SOL_PACKET, SOL_SOCKET, Ucred,
+    SO_ACCEPTCONN, SO_BINDTODEVICE, SO_DOMAIN, SO_PEERCRED, SO_PEERNAME, SO_PROTOCOL, SO_RCVTIMEO, SO_RCVTIMEO_NEW,
+    SO_SNDTIMEO, SO_SNDTIMEO_NEW, SO_TYPE, SOL_PACKET, SOL_SOCKET, Ucred,
 };
 use moat_abi::time::Timeval;
 use moat_abi::{Errno, Result};
@@ -34,6 +34,10 @@ pub(super) fn sys_setsockopt(
     // More than any option has: no memory is taken for it.
     if len > LONGEST {
         return Err(Errno::ENOMEM.into());
+    }
+    // Whatever the option is (`sk_setsockopt`).
+    if level == SOL_SOCKET && name != SO_BINDTODEVICE && len < size_of::<i32>() {
+        return Err(Errno::EINVAL.into());
     }
     let mut bytes = vec![0; len];
     t.mm().read_bytes(value, &mut bytes)?;

@@ -48,8 +48,6 @@ bitflags! {
         const RXQ_OVFL = 1 << 12;
         #[allow(missing_docs)]
         const SELECT_ERR_QUEUE = 1 << 13;
-        #[allow(missing_docs)]
-        const ZEROCOPY = 1 << 14;
         /// The sizes of the buffers were set by hand: they do not grow by themselves (`SOCK_SNDBUF_LOCK`).
         const SNDBUF_SET = 1 << 16;
         /// As [`CoreFlags::SNDBUF_SET`].
@@ -92,6 +90,8 @@ pub struct SocketCore {
     flags: AtomicU32,
     /// A pending errno, 0 for none (`sk_err`).
     error: AtomicI32,
+    /// What has come and was not taken (`sk_drops`).
+    lost: AtomicU32,
     sndbuf: AtomicUsize,
     rcvbuf: AtomicUsize,
     rcvlowat: AtomicUsize,
@@ -118,6 +118,7 @@ impl SocketCore {
             ino: inodes.next(),
             flags: AtomicU32::new(0),
             error: AtomicI32::new(0),
+            lost: AtomicU32::new(0),
             sndbuf: AtomicUsize::new(BUFFER_DEFAULT),
             rcvbuf: AtomicUsize::new(BUFFER_DEFAULT),
             rcvlowat: AtomicUsize::new(1),
@@ -160,6 +161,17 @@ impl SocketCore {
     #[must_use]
     pub fn queue(&self) -> &Arc<WaitQueue> {
         &self.queue
+    }
+
+    /// Counts a datagram that has come and found no room, or was not wanted.
+    pub fn count_lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn lost(&self) -> u32 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// The inode number, which also is the socket's cookie.
@@ -313,6 +325,7 @@ impl SocketCore {
             | abi::SO_BSDCOMPAT
             | abi::SO_LOCK_FILTER
             | abi::SO_TIMESTAMPING
+            | abi::SO_ZEROCOPY
             | abi::SO_BINDTOIFINDEX => 0,
             _ => return Err(Errno::ENOPROTOOPT),
         };
@@ -369,6 +382,8 @@ impl SocketCore {
                 let rate = if number == u32::MAX { u64::MAX } else { number.into() };
                 self.details.lock().pacing_rate = rate;
             }
+            // Whoever sets it waits for word of each MSG_ZEROCOPY, which does not come: what is sent is always copied.
+            abi::SO_ZEROCOPY => return Err(Errno::EOPNOTSUPP),
             // Hints about how packets travel: there are none.
             abi::SO_INCOMING_CPU | abi::SO_BSDCOMPAT | abi::SO_TXREHASH => {}
             abi::SO_SNDLOWAT | abi::SO_TYPE | abi::SO_PROTOCOL | abi::SO_DOMAIN | abi::SO_ERROR => {
@@ -435,7 +450,6 @@ fn flag_of(name: u32) -> Option<CoreFlags> {
         abi::SO_PASSSEC => CoreFlags::PASSSEC,
         abi::SO_RXQ_OVFL => CoreFlags::RXQ_OVFL,
         abi::SO_SELECT_ERR_QUEUE => CoreFlags::SELECT_ERR_QUEUE,
-        abi::SO_ZEROCOPY => CoreFlags::ZEROCOPY,
         _ => return None,
     })
 }
@@ -455,6 +469,14 @@ mod tests {
         assert_eq!(set(1), Ok(SNDBUF_MIN));
         assert_eq!(set(1 << 30), Ok(2 * BUFFER_MAX));
         assert_eq!(core.set_option(&caller, abi::SO_SNDBUF, &[1]), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn what_would_be_waited_for_in_vain_is_refused() {
+        let core = SocketCore::new(&Arc::new(Counter::starting_at(1)), &SocketMemory::unlimited());
+        let caller = KernelCaller::root(moat_identity::UserNamespace::root());
+        assert_eq!(core.set_option(&caller, abi::SO_ZEROCOPY, &1u32.to_ne_bytes()), Err(Errno::EOPNOTSUPP));
+        assert_eq!(core.get_option(abi::SO_ZEROCOPY), Ok(0u32.to_ne_bytes().to_vec()));
     }
 
     #[test]

@@ -32,6 +32,7 @@ impl Inspect for TcpSocket {
             uid: self.uid,
             ino: self.end.core.ino(),
             device: self.options.device().unwrap_or(0),
+            lost: 0,
             shutdown: self.end.shutdown_bits(),
         }
     }

@@ -25,7 +25,7 @@ pub(crate) fn receive(namespace: &NetNamespace, d: &moat_net_stack::Datagram) ->
         if socket.options.device().is_none_or(|device| device == d.link) {
             let data = d.payload.as_slice().into();
             let (ttl, tos, at) = (d.header.ttl, d.header.tos, moat_vfs::clock::now());
-            let arrived = Arrived { to: to.ip(), device: d.link, ttl, tos, segment: 0, at };
+            let arrived = Arrived { to: to.ip(), device: d.link, ttl, tos, segment: 0, at, lost: 0 };
             socket.deliver(to.port(), Datagram { data, from, arrived });
         }
     };

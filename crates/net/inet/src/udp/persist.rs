@@ -109,8 +109,15 @@ impl UdpSocket {
             filter,
         });
         for d in &saved.datagrams {
-            let arrived =
-                Arrived { to: d.to, device: d.device, ttl: d.ttl, tos: d.tos, segment: 0, at: moat_vfs::clock::now() };
+            let arrived = Arrived {
+                to: d.to,
+                device: d.device,
+                ttl: d.ttl,
+                tos: d.tos,
+                segment: 0,
+                at: moat_vfs::clock::now(),
+                lost: 0,
+            };
             // Whatever the receive buffer is: so much there was.
             socket.inbox.put_back(Datagram { data: d.data.clone().into(), from: d.from, arrived });
         }

@@ -102,7 +102,7 @@ fn message((flags, to): (u16, Answering), socket: &dyn Inspect, s: &SocketInfo, 
     if wants(nl::INET_DIAG_SKMEMINFO) {
         // What is used and allowed for receiving and sending; forward, queued, options, backlog, drops.
         let (receive, send) = socket.buffers();
-        let words = [size(s.receive_queue), size(receive), size(s.send_queue), size(send), 0, 0, 0, 0, 0];
+        let words = [size(s.receive_queue), size(receive), size(s.send_queue), size(send), 0, 0, 0, 0, s.lost];
         m = m.attr(nl::INET_DIAG_SKMEMINFO, words.as_bytes());
     }
     if let Some(info) = socket.tcp_info() {

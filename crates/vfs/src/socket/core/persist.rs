@@ -31,6 +31,7 @@ impl SocketCore {
             ino: self.ino,
             flags: self.flags.load(Ordering::Relaxed),
             error: self.error.load(Ordering::Acquire),
+            lost: self.lost(),
             sndbuf: bytes(&self.sndbuf),
             rcvbuf: bytes(&self.rcvbuf),
             rcvlowat: bytes(&self.rcvlowat),
@@ -89,6 +90,7 @@ impl SocketCore {
             ino: saved.ino,
             flags: AtomicU32::new(CoreFlags::from_bits_truncate(saved.flags).bits()),
             error: AtomicI32::new(saved.error),
+            lost: AtomicU32::new(saved.lost),
             sndbuf: AtomicUsize::new(sndbuf),
             rcvbuf: AtomicUsize::new(rcvbuf),
             rcvlowat: AtomicUsize::new(rcvlowat.ok_or_else(|| wrong("low-water mark"))?),
@@ -109,6 +111,7 @@ mod tests {
         let memory = SocketMemory::unlimited();
         let core = SocketCore::new(&inodes, &memory);
         core.set_error(moat_abi::Errno::EPIPE);
+        core.count_lost();
         core.details.lock().linger = Some(3);
         let saved = core.save();
         let counter = Arc::new(Counter::starting_at(1));

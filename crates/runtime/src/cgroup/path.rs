@@ -50,6 +50,21 @@ impl CgroupPath {
     }
 }
 
+impl CgroupPath {
+    /// The one beside it that is named after the container `id`: for one whose configuration names the cgroup of another one.
+    #[must_use]
+    pub fn beside(self, id: &ContainerId) -> Self {
+        match self {
+            CgroupPath::Cgroupfs { path, base } => {
+                CgroupPath::Cgroupfs { path: path.with_file_name(id.as_str()), base }
+            }
+            CgroupPath::Systemd { slice, prefix, .. } => {
+                CgroupPath::Systemd { slice, prefix, name: id.as_str().to_owned() }
+            }
+        }
+    }
+}
+
 /// A path with `..` is refused: it could only name a cgroup that is not below the one that it seems to be in.
 fn plain(path: &Path) -> Result<CgroupPath> {
     let mut clean = PathBuf::new();
@@ -112,6 +127,15 @@ mod tests {
         ] {
             assert_eq!(path(text, false).unwrap(), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn beside_another_ones() {
+        let beside = |text, systemd| path(Some(text), systemd).unwrap().beside(&"c2".parse().unwrap());
+        assert_eq!(beside("/docker/abc", false), CgroupPath::Cgroupfs { path: "docker/c2".into(), base: Base::Root });
+        assert_eq!(beside("c1", false), CgroupPath::Cgroupfs { path: "c2".into(), base: Base::Creator });
+        let unit = CgroupPath::Systemd { slice: "a.slice".into(), prefix: "docker".into(), name: "c2".into() };
+        assert_eq!(beside("a.slice:docker:abc", true), unit);
     }
 
     #[test]

@@ -164,7 +164,11 @@ impl Creation<'_> {
     fn make(&mut self, blueprint: Blueprint, spec: &Spec, options: CreateOptions) -> Result<Option<ChildSandbox>> {
         let pid_file = options.pid_file.clone();
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        let path = CgroupPath::from_spec(spec, self.entry.id(), self.config)?;
+        let mut path = CgroupPath::from_spec(spec, self.entry.id(), self.config)?;
+        // The configuration is that of the original, which goes on in its cgroup.
+        if let Some(ImageSource::Memory(..)) = options.image {
+            path = path.beside(self.entry.id());
+        }
         self.state.cgroup = Cgroup::plan(&path, self.config, resources)?;
         // By names that nobody else has: one that was noted and never made can be removed all the same.
         self.state.overlays = blueprint.overlay_directories().map(|directory| directory.path.clone()).collect();

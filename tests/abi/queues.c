@@ -78,6 +78,31 @@ TEST(members_of_groups_that_do_not_read_are_told_of_it) {
     CHECK_EQ(drain(large), 41);
 }
 
+TEST(who_does_not_want_to_be_told_is_not) {
+    own_network();
+    char answer[8192];
+    int changer = netlink(0, 0), small = netlink(RTMGRP_IPV4_ROUTE, 1), on = 1, got = 7;
+    socklen_t size = sizeof got;
+    OK(getsockopt(small, SOL_NETLINK, NETLINK_NO_ENOBUFS, &got, &size));
+    CHECK_EQ(got, 0);
+    OK(setsockopt(small, SOL_NETLINK, NETLINK_NO_ENOBUFS, &on, sizeof on));
+    OK(getsockopt(small, SOL_NETLINK, NETLINK_NO_ENOBUFS, &got, &size));
+    CHECK_EQ(got, 1);
+    for (int i = 0; i < 20; i++)
+        change(changer, RTM_NEWROUTE, NLM_F_CREATE, i + 1);
+    CHECK_EQ(events(small), POLLIN);
+    // Where there is room again, it gets what comes: nothing has to be read before.
+    OK(recv(small, answer, sizeof answer, 0));
+    OK(recv(small, answer, sizeof answer, 0));
+    change(changer, RTM_DELROUTE, 0, 1);
+    struct nlmsghdr *last = (void *)answer;
+    int types = 0;
+    while (recv(small, answer, sizeof answer, 0) >= 0)
+        types = last->nlmsg_type;
+    CHECK_EQ(errno, EAGAIN);
+    CHECK_EQ(types, RTM_DELROUTE);
+}
+
 TEST(a_default_buffer_overruns_too) {
     own_network();
     char answer[8192];

@@ -27,6 +27,9 @@ pub struct NetlinkSocketState {
     pub dump: Option<NetlinkDumpState>,
     /// A message found no room, of which the reader has not been told.
     pub overrun: bool,
+    /// Its reader does not want to be told (NETLINK_NO_ENOBUFS).
+    #[serde(default)]
+    pub untold: bool,
 }
 
 /// What is left of a dump: it is of the moment of the checkpoint.

@@ -389,6 +389,9 @@ impl Socket for NetlinkSocket {
                 let groups = self.state.lock().groups;
                 Ok(if groups == 0 { Vec::new() } else { groups.to_ne_bytes().to_vec() })
             }
+            (SOL_NETLINK, nl::NETLINK_NO_ENOBUFS) => {
+                Ok(u32::from(self.state.lock().waiting.is_untold()).to_ne_bytes().to_vec())
+            }
             (SOL_NETLINK, nl::NETLINK_PKTINFO..=nl::NETLINK_GET_STRICT_CHK) => Ok(0u32.to_ne_bytes().to_vec()),
             _ => Err(Errno::ENOPROTOOPT),
         }
@@ -405,6 +408,10 @@ impl Socket for NetlinkSocket {
                 Ok(())
             }
             (SOL_NETLINK, _) if number.is_none() => Err(Errno::EINVAL),
+            (SOL_NETLINK, nl::NETLINK_NO_ENOBUFS) => {
+                self.state.lock().waiting.set_untold(number != Some(0));
+                Ok(())
+            }
             // Hints about the form of answers, which programs set without looking whether they took effect.
             (SOL_NETLINK, nl::NETLINK_PKTINFO..=nl::NETLINK_GET_STRICT_CHK) => Ok(()),
             _ => Err(Errno::ENOPROTOOPT),

@@ -46,6 +46,7 @@ impl NetlinkSocket {
             waiting,
             dump,
             overrun: s.waiting.is_congested(),
+            untold: s.waiting.is_untold(),
         }
     }
 
@@ -73,6 +74,7 @@ impl NetlinkSocket {
         });
         let mut state = NetlinkState { port: saved.port, dump, ..NetlinkState::new(request.memory) };
         saved.waiting.iter().for_each(|m| state.waiting.put(m.to_vec()));
+        state.waiting.set_untold(saved.untold);
         let core = request.core(&saved.core)?;
         if saved.overrun {
             // It may have been told before: better twice than never.

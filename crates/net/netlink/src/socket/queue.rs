@@ -14,6 +14,8 @@ pub(super) struct Queue {
     bytes: usize,
     /// One was lost (`NETLINK_S_CONGESTED`).
     congested: bool,
+    /// The reader does not want to be told of what is lost (NETLINK_NO_ENOBUFS).
+    untold: bool,
     memory: Arc<SocketMemory>,
 }
 
@@ -23,7 +25,7 @@ pub(super) enum Pushed {
     Taken,
     /// It is the first one that is lost: the reader is to be told.
     Overrun,
-    /// Others were lost before it.
+    /// Others were lost before it, or the reader does not want to know.
     Lost,
 }
 
@@ -34,7 +36,7 @@ fn cost(message: &[u8]) -> usize {
 
 impl Queue {
     pub(super) fn new(memory: Arc<SocketMemory>) -> Queue {
-        Queue { messages: VecDeque::new(), bytes: 0, congested: false, memory }
+        Queue { messages: VecDeque::new(), bytes: 0, congested: false, untold: false, memory }
     }
 
     /// Takes a message if there is room in a receive buffer of `room` bytes (`netlink_attachskb`, `netlink_broadcast_deliver`).
@@ -44,6 +46,9 @@ impl Queue {
         }
         // The last one may go beyond it.
         if self.bytes > room || cost(&message) > self.memory.room(self.bytes) {
+            if self.untold {
+                return Pushed::Lost;
+            }
             self.congested = true;
             return Pushed::Overrun;
         }
@@ -80,6 +85,16 @@ impl Queue {
         self.messages.iter()
     }
 
+    /// Whether the reader is to be told of what is lost; one that is not gets all that there is room for (NETLINK_NO_ENOBUFS).
+    pub(super) fn set_untold(&mut self, untold: bool) {
+        self.untold = untold;
+        self.congested &= !untold;
+    }
+
+    pub(super) fn is_untold(&self) -> bool {
+        self.untold
+    }
+
     pub(super) fn is_congested(&self) -> bool {
         self.congested
     }
@@ -106,6 +121,10 @@ mod tests {
         assert_eq!((q.push(vec![3], 700), q.iter().count(), q.is_congested()), (Pushed::Taken, 1, false));
         drop(q);
         assert_eq!(memory.used(), 0);
+        let mut q = Queue::new(memory.clone());
+        q.set_untold(true);
+        assert_eq!((q.push(vec![0; 100], 700), q.push(vec![1], 700)), (Pushed::Taken, Pushed::Lost));
+        assert_eq!((q.push(vec![2], 1 << 20), q.is_congested()), (Pushed::Taken, false));
         // A container that holds all that it may still gets a little through.
         let full = SocketMemory::new(0);
         let mut q = Queue::new(full);

@@ -173,6 +173,8 @@ start_compose() {
 
 # Settings for both kinds of Podman: no systemd, and no limits that need CAP_SYS_RESOURCE.
 configure_podman() {
+    # Without root it is somebody else who keeps networks there.
+    mkdir -p -m 1777 /run/w/networks
     cat > /run/w/etc/containers.conf <<END
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]

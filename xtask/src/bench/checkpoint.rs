@@ -166,9 +166,13 @@ fn rival(runner: &mut Runner, root: &Path, arguments: Vec<String>, name: &str, t
     }
     table.add(&format!("{name}-save"), RIVAL, nanoseconds(took));
     table.add(&format!("{name}-image-bytes"), RIVAL, bytes(size(&image)?));
-    let delete = || runsc("delete", &[Path::new("--force")]).status();
-    delete()?;
+    // It looks for the end of processes that are this one's to wait for.
+    let delete = || {
+        leftovers::reap_descendants();
+        runsc("delete", &[Path::new("--force")]).status()
+    };
     running.end();
+    delete()?;
     let from = [Path::new("--image-path"), &image, Path::new("--bundle"), &prepared.directory];
     let start = Instant::now();
     let mut restored = Running::start(runsc("restore", &from))?;
@@ -177,7 +181,6 @@ fn rival(runner: &mut Runner, root: &Path, arguments: Vec<String>, name: &str, t
     runsc("kill", &[]).arg("KILL").status()?;
     restored.end();
     delete()?;
-    leftovers::reap_descendants();
     Ok(fs::remove_dir_all(&prepared.directory)?)
 }
 

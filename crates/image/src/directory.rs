@@ -1,7 +1,7 @@
 //! The directory of an image: made beside its place and renamed, so that it is complete or not there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
@@ -128,13 +128,9 @@ pub fn open(place: &Path) -> Result<ImageFiles, ImageError> {
     let file =
         |path: PathBuf| File::open(&path).map_err(|e| ImageError::host(format!("opening {}", path.display()), e));
     let (state, pages) = (file(place.join(STATE))?, file(place.join(PAGES))?);
-    let mut start = Vec::new();
-    // By its own description: the position of the other one is its reader's.
-    let header = file(place.join(STATE))?.take(length(header::MAX_START));
-    { header }.read_to_end(&mut start).map_err(|e| ImageError::host("reading state", e))?;
     let mut directory = place.to_owned();
     let mut bases = Vec::new();
-    for _ in header::begin(&start)?.0.bases {
+    for _ in header_of(&state)?.bases {
         directory.push(BASE);
         bases.push(file(directory.join(PAGES))?);
     }
@@ -146,12 +142,16 @@ pub fn open(place: &Path) -> Result<ImageFiles, ImageError> {
 /// # Errors
 /// A header that can't be read.
 pub fn clocks(state: &File) -> Result<Option<ClockState>, ImageError> {
+    Ok(header_of(state)?.clocks)
+}
+
+fn header_of(state: &File) -> Result<Header, ImageError> {
     let failed = |e| ImageError::host("reading state", e);
     let len = state.metadata().map_err(failed)?.len().min(length(header::MAX_START));
     let mut start = vec![0; usize::try_from(len).unwrap_or(0)];
     // By position, as in [`Image::read`].
     state.read_exact_at(&mut start, 0).map_err(failed)?;
-    Ok(header::begin(&start)?.0.clocks)
+    Ok(header::begin(&start)?.0)
 }
 
 /// An image that has been read.

@@ -4,12 +4,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
+
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::{boottime_ns, monotonic_ns};
 
-/// `CLONE_NEWTIME`.
-const NEW_TIME: libc::c_int = 0x80;
 /// The offsets of the namespace that children are born in.
 const OFFSETS: &str = "/proc/self/timens_offsets";
 const FOR_CHILDREN: &str = "/proc/self/ns/time_for_children";
@@ -63,8 +63,8 @@ fn ahead(then: u64, now: u64) -> i128 {
 /// EPERM without CAP_SYS_ADMIN or CAP_SYS_TIME; EINVAL if the host has no time namespaces; ERANGE if a time is none that
 /// it can have. Without one the process is where it was.
 pub fn go_on_from(monotonic: u64, boottime: u64) -> io::Result<i128> {
-    // SAFETY: takes a number only; concerns no thread that is there.
-    check(unsafe { libc::unshare(NEW_TIME) })?;
+    // SAFETY: it concerns no thread that is there, and no descriptor.
+    unsafe { unshare_unsafe(UnshareFlags::NEWTIME) }?;
     // Offsets are from the host's clocks, and this process may be in a namespace already.
     let outside = Offsets::parse(&fs::read_to_string(OFFSETS)?).ok_or(io::ErrorKind::InvalidData)?;
     let inside = fs::File::open(FOR_CHILDREN)?;
@@ -74,13 +74,8 @@ pub fn go_on_from(monotonic: u64, boottime: u64) -> io::Result<i128> {
         boottime_ns: outside.boottime_ns.saturating_add(ahead(boottime, boottime_ns())),
     };
     fs::write(OFFSETS, offsets.to_string())?;
-    // SAFETY: takes numbers only.
-    check(unsafe { libc::setns(inside.as_raw_fd(), NEW_TIME) })?;
+    move_into_link_name_space(inside.as_fd(), Some(LinkNameSpaceType::Time))?;
     Ok(change)
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -31,6 +31,11 @@ pub(crate) struct Arrived {
     pub(crate) lost: u32,
 }
 
+/// Whether a socket has asked for stamps of time with what it reads.
+pub(crate) fn wants_stamps(core: &SocketCore) -> bool {
+    core.has(CoreFlags::TIMESTAMP) || core.has(CoreFlags::TIMESTAMPNS)
+}
+
 /// The stamps of time that a socket has asked for (SO_TIMESTAMP, SO_TIMESTAMPNS).
 pub(crate) fn stamp(core: &SocketCore, at: Timespec) -> Option<ControlMessage> {
     let (kind, data) = match () {

@@ -1,5 +1,7 @@
 //! [`Inbox`]: the receive queue of a socket that gets whole datagrams or packets.
 
+mod persist;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use moat_vfs::socket::{BufferSide, CoreFlags, Incoming, SocketCore, SocketMemory
 use zerocopy::IntoBytes;
 
 use crate::address;
-use crate::ancillary::{Arrived, describe};
+use crate::ancillary::{Arrived, describe, wants_stamps};
 use crate::options::InetOptions;
 
 /// A datagram or packet that has come.
@@ -57,7 +59,7 @@ enum Stamp {
 impl Stamp {
     fn after(self, at: Timespec, core: &SocketCore) -> Stamp {
         // Who gets it with each datagram gets it nowhere else (`sock_recv_cmsgs`).
-        if core.has(CoreFlags::TIMESTAMP) || core.has(CoreFlags::TIMESTAMPNS) {
+        if wants_stamps(core) {
             return self;
         }
         match self {
@@ -100,7 +102,7 @@ impl Inbox {
     }
 
     /// Takes a datagram that was in the queue before, whatever the room is.
-    pub(crate) fn put_back(&self, datagram: Datagram) {
+    fn put_back(&self, datagram: Datagram) {
         let cost = (self.cost)(datagram.data.len());
         let mut queue = self.queue.lock();
         self.memory.charge(cost);

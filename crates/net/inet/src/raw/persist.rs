@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use moat_abi::cap::Cap;
 use moat_abi::socket::{IPPROTO_ICMP, IPPROTO_ICMPV6, SOCK_DGRAM, SOCK_RAW};
-use moat_image::state::{DatagramState, RawSocketState, SocketRef};
+use moat_image::state::{RawSocketState, SocketRef};
 use moat_image::{ImageError, Met, Refusal};
 use moat_sync::{LockClass, Mutex};
 use moat_vfs::file::SaveFiles;
 use moat_vfs::socket::{RestoreSockets, SocketKind};
 
 use super::{RawSocket, RawState, RawTable, SHUT_READ, SHUT_WRITE, cost};
-use crate::ancillary::Arrived;
 use crate::errors::ErrorQueue;
-use crate::inbox::{Datagram, Inbox};
+use crate::inbox::Inbox;
 use crate::options::InetOptions;
 use crate::ports::Net;
 
@@ -35,16 +34,8 @@ impl RawSocket {
         if !self.errors.is_empty() {
             return Err(Refusal::new("a raw socket with errors of the network that nobody has read"));
         }
-        let packet = |d: &Datagram| DatagramState {
-            data: d.data.to_vec(),
-            from: d.from,
-            to: d.arrived.to,
-            device: d.arrived.device,
-            ttl: d.arrived.ttl,
-            tos: d.arrived.tos,
-        };
         // Each lock is given up before the next is taken.
-        let packets = if with_data { self.inbox.all(packet) } else { Vec::new() };
+        let packets = if with_data { self.inbox.all(|d| d.save(&d.data)) } else { Vec::new() };
         let options = self.options.save()?;
         let s = self.state.lock();
         Ok(RawSocketState {
@@ -101,19 +92,7 @@ impl RawSocket {
             inbox: Inbox::new(cost, request.memory.clone()),
             errors: ErrorQueue::new(),
         });
-        for d in &saved.packets {
-            let arrived = Arrived {
-                to: d.to,
-                device: d.device,
-                ttl: d.ttl,
-                tos: d.tos,
-                segment: 0,
-                at: moat_vfs::clock::now(),
-                lost: 0,
-            };
-            // Whatever the receive buffer is: so much there was.
-            socket.inbox.put_back(Datagram { data: d.data.clone().into(), from: d.from, arrived });
-        }
+        socket.inbox.restore(&saved.packets);
         request.net.extensions.get_or_init(RawTable::default).0.add(socket.me.clone());
         if let Ok(protocol) = u8::try_from(kind.protocol) {
             stack.change(|s| s.want_raw(protocol));

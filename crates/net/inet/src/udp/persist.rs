@@ -11,7 +11,6 @@ use moat_vfs::socket::RestoreSockets;
 
 use super::segments::Filter;
 use super::{SHUT_READ, SHUT_WRITE, UdpSocket, UdpState, cost};
-use crate::ancillary::Arrived;
 use crate::errors::ErrorQueue;
 use crate::inbox::{Datagram, Inbox};
 use crate::options::InetOptions;
@@ -44,15 +43,7 @@ impl UdpSocket {
         // Those that came together are read one by one afterwards.
         let datagrams = |d: &Datagram| -> Vec<DatagramState> {
             let parts = super::segments::parts(&d.data, d.arrived.segment);
-            let state = |data: &[u8]| DatagramState {
-                data: data.to_vec(),
-                from: d.from,
-                to: d.arrived.to,
-                device: d.arrived.device,
-                ttl: d.arrived.ttl,
-                tos: d.arrived.tos,
-            };
-            parts.into_iter().map(state).collect()
+            parts.into_iter().map(|data| d.save(data)).collect()
         };
         Ok(UdpSocketState {
             family: self.family,
@@ -108,19 +99,7 @@ impl UdpSocket {
             errors,
             filter,
         });
-        for d in &saved.datagrams {
-            let arrived = Arrived {
-                to: d.to,
-                device: d.device,
-                ttl: d.ttl,
-                tos: d.tos,
-                segment: 0,
-                at: moat_vfs::clock::now(),
-                lost: 0,
-            };
-            // Whatever the receive buffer is: so much there was.
-            socket.inbox.put_back(Datagram { data: d.data.clone().into(), from: d.from, arrived });
-        }
+        socket.inbox.restore(&saved.datagrams);
         if let Some(binding) = &saved.binding {
             socket.net.udp.lock().restore(socket.id(), &socket.me, binding);
         }

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use moat_abi::socket::MsgFlags;
 use moat_abi::time::Timespec;
 use moat_vfs::clock;
-use moat_vfs::socket::{ControlMessage, CoreFlags};
+use moat_vfs::socket::ControlMessage;
 
 use super::{Inbox, TcpEnd};
-use crate::ancillary::stamp;
+use crate::ancillary;
 
 /// Pieces that are told apart; later ones count as one, which came when its last byte did.
 const MOST: usize = 64;
@@ -59,7 +59,7 @@ impl Inbox {
 
 impl TcpEnd {
     pub(crate) fn wants_stamps(&self) -> bool {
-        self.core.has(CoreFlags::TIMESTAMP) || self.core.has(CoreFlags::TIMESTAMPNS)
+        ancillary::wants_stamps(&self.core)
     }
 
     /// Of a connection of the stack so many bytes can be read: the last of them came at this moment.
@@ -82,7 +82,7 @@ impl TcpEnd {
             inbox.stamps.advance(n);
         }
         // What came before anybody wanted to know has none.
-        stamp(&self.core, at?)
+        ancillary::stamp(&self.core, at?)
     }
 }
 
